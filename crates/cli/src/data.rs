@@ -138,6 +138,8 @@ mod tests {
         let message = read(&["-"], "hunter2").unwrap_err();
         assert!(!message.contains("hunter2"), "{message}");
         assert_eq!(read(&["b"], "").unwrap_err(), "Failed to parse K=V data: invalid key/value pair \"b\": format must be key=value");
-        assert!(read(&["a=@/nonexistent"], "").unwrap_err().ends_with("error reading file: open /nonexistent: no such file or directory"));
+        let missing = tempfile::tempdir().unwrap().path().join("missing");
+        let message = read(&[&format!("a=@{}", missing.display())], "").unwrap_err();
+        assert!(message.ends_with(&format!("error reading file: open {}: no such file or directory", missing.display())), "{message}");
     }
 }

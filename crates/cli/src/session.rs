@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use keepfast_client::{Address, Client, Config, Error, Method, Request, Response, Secret, SecretString, environment};
+use serde_json::json;
 
 use crate::args::Words;
 use crate::halt::Halt;
@@ -76,9 +77,15 @@ impl Session {
         self.runtime.block_on(self.client.raw(request)).map_err(|error| told(context, &error))
     }
 
+    /// An answer, told as the refusal that it is.
+    pub(crate) fn refused(&self, context: &str, request: &Request, response: &Response) -> Halt {
+        told(context, &self.client.refusal(request, response))
+    }
+
     /// Unwraps a token; `None` unwraps the session's own.
     pub(crate) fn unwrap(&self, token: Option<&SecretString>) -> Result<Option<Secret>, Halt> {
-        self.announce(&Request::new(Method::Put, "sys/wrapping/unwrap"))?;
+        let body = token.map(|token| json!({ "token": token.expose() }));
+        self.announce(&Request { body, may_wrap: false, ..Request::new(Method::Put, "sys/wrapping/unwrap") })?;
         self.runtime.block_on(self.client.unwrap(token)).map_err(|error| told("Error unwrapping", &error))
     }
 

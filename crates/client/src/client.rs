@@ -167,7 +167,7 @@ impl Client {
             }
             attempt += 1;
             let [chance] = keepfast_crypto::random::bytes::<1>();
-            wait(retry::pause(attempt, chance)).await;
+            wait(retry::pause(self.config.retry_wait, attempt, chance)).await;
         }
     }
 
@@ -251,7 +251,8 @@ impl Client {
         Ok(Some(next.to_owned()))
     }
 
-    fn refusal(&self, request: &Request, response: &Response) -> Error {
+    /// An answer as the error that its status makes it.
+    pub fn refusal(&self, request: &Request, response: &Response) -> Error {
         #[derive(serde::Deserialize)]
         struct Body {
             errors: Option<Vec<String>>,
@@ -296,5 +297,26 @@ async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> 
     tokio::select! {
         done = work => Some(done),
         () = wait(limit) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moved(location: &'static str) -> Response {
+        let mut headers = HeaderMap::new();
+        headers.insert(LOCATION, HeaderValue::from_static(location));
+        Response { status: 307, headers, body: Bytes::new() }
+    }
+
+    #[test]
+    fn a_redirection_never_takes_the_token_out_of_tls() {
+        let client = Client::new(Config::new("https://h:8200").unwrap()).unwrap();
+        let next = |location| client.redirection("https://h:8200/v1/a", &moved(location));
+        assert_eq!(next("https://leader:8200/v1/a").unwrap().as_deref(), Some("https://leader:8200/v1/a"));
+        assert_eq!(next("/v1/b").unwrap().as_deref(), Some("https://h:8200/v1/b"));
+        assert!(matches!(next("http://leader:8200/v1/a"), Err(Error::Config(_))));
+        assert!(next("//elsewhere/v1/a").unwrap().is_some_and(|url| url.starts_with("https://h:8200/")));
     }
 }

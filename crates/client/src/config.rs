@@ -44,6 +44,8 @@ pub struct Config {
     pub timeout: Option<Duration>,
     /// How often a failed call is tried again.
     pub max_retries: u32,
+    /// The pause before the first new attempt; later ones wait longer.
+    pub retry_wait: Duration,
     /// Whether a redirection (a standby naming its leader) is followed, once.
     pub follow_redirects: bool,
     /// Further headers for every call.
@@ -54,6 +56,7 @@ pub struct Config {
 pub const DEFAULT_ADDRESS: &str = "https://127.0.0.1:8200";
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 const DEFAULT_RETRIES: u32 = 2;
+const DEFAULT_RETRY_WAIT: Duration = Duration::from_secs(1);
 
 impl Config {
     /// A client of the server at `address`, everything else at its default, the environment unread.
@@ -74,6 +77,7 @@ impl Config {
             wrap_ttl: None,
             timeout: Some(DEFAULT_TIMEOUT),
             max_retries: DEFAULT_RETRIES,
+            retry_wait: DEFAULT_RETRY_WAIT,
             follow_redirects: true,
             headers: HeaderMap::new(),
         })

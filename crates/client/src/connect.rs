@@ -57,7 +57,7 @@ impl Connector {
             Some(name) => name,
             None => ServerName::try_from(host).map_err(io::Error::other)?,
         };
-        Ok(Stream::Tls(TokioIo::new(Box::new(self.tls.connect(name, stream).await?))))
+        Ok(Stream::Tls(TokioIo::new(Box::new(self.tls.connect(name, stream).await.map_err(plainly)?))))
     }
 }
 
@@ -69,6 +69,16 @@ fn naming(host: &str, port: u16, error: &io::Error) -> io::Error {
         _ => error.to_string(),
     };
     io::Error::new(error.kind(), format!("dial tcp {host}:{port}: {reason}"))
+}
+
+/// Says what the most frequent failure of a handshake means.
+fn plainly(error: io::Error) -> io::Error {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::InvalidMessage(_)) => io::Error::new(error.kind(), "server gave HTTP response to HTTPS client"),
+        Some(rustls::Error::InvalidCertificate(reason)) => io::Error::new(error.kind(), format!("tls: failed to verify certificate: {reason}")),
+        _ => error,
+    }
 }
 
 impl Service<Uri> for Connector {

@@ -8,11 +8,11 @@ pub(crate) fn is_worthwhile(status: u16) -> bool {
     status == 412 || (status >= 500 && status != 501)
 }
 
-/// The pause before attempt number `attempt + 1`: a second, two, three, with up to half as much again
-/// according to `chance`, so that clients of one outage do not come back together.
-pub(crate) fn pause(attempt: u32, chance: u8) -> Duration {
-    let base = Duration::from_millis(1000 + u64::from(chance) * 500 / 255);
-    base * attempt.max(1)
+/// The pause before attempt number `attempt + 1`: `wait`, twice `wait`, and so on, with up to half as much
+/// again according to `chance`, so that clients of one outage do not come back together.
+pub(crate) fn pause(wait: Duration, attempt: u32, chance: u8) -> Duration {
+    let spread = wait / 2 * u32::from(chance) / 255;
+    (wait + spread) * attempt.max(1)
 }
 
 #[cfg(test)]
@@ -27,8 +27,9 @@ mod tests {
 
     #[test]
     fn pauses_grow_and_spread() {
-        assert_eq!(pause(1, 0), Duration::from_millis(1000));
-        assert_eq!(pause(1, 255), Duration::from_millis(1500));
-        assert_eq!(pause(3, 0), Duration::from_millis(3000));
+        let second = Duration::from_secs(1);
+        assert_eq!(pause(second, 1, 0), second);
+        assert_eq!(pause(second, 1, 255), Duration::from_millis(1500));
+        assert_eq!(pause(second, 3, 0), 3 * second);
     }
 }

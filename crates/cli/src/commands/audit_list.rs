@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::args::{Command, Flag, FlagSet, Kind};
 use crate::cx::Cx;
 use crate::flags::{FORMAT, HTTP};
-use crate::halt::{Halt, Outcome};
+use crate::halt::Outcome;
 use crate::output::{plain, sorted, with_header};
 use crate::terminal;
 
@@ -30,7 +30,8 @@ fn run(cx: &Cx) -> Outcome {
         return Ok(0);
     }
     let Some(devices) = devices.as_object().filter(|devices| !devices.is_empty()) else {
-        return Err(Halt::failed("No audit devices are enabled."));
+        terminal::line("No audit devices are enabled.");
+        return Ok(2);
     };
     terminal::line(&table(devices, cx.words.on("detailed")));
     Ok(0)

@@ -47,7 +47,7 @@ pub(super) fn show(cx: &Cx, session: &Session, operation: &str, path: &str) -> O
     let infos = secret.data_field("key_info").and_then(Value::as_object).filter(|_| cx.words.on("detailed"));
     match infos {
         Some(infos) if cx.output.is_table() => terminal::line(&detailed(&names, infos)),
-        Some(_) => cx.output.document(crate::output::sorted(&Value::Object(secret.data.clone().unwrap_or_default()))),
+        Some(_) => return cx.output.secret(&secret),
         None => cx.output.names("Keys", &names),
     }
     Ok(0)

@@ -27,10 +27,11 @@ fn run(cx: &Cx) -> Outcome {
     let path = cx.path(0);
     let mut request = Request::new(Method::Get, &path).with_query("help", "1");
     request.may_wrap = false;
-    let answer = cx.session()?.raw("Error retrieving help", &request)?;
+    let session = cx.session()?;
+    let answer = session.raw("Error retrieving help", &request)?;
     let nothing = || Halt::failed(format!("No help found at {path}"));
     if answer.status == 404 {
-        return Err(nothing());
+        return Err(session.refused("Error retrieving help", &request, &answer));
     }
     let body: serde_json::Value = serde_json::from_slice(&answer.body).map_err(|_| nothing())?;
     match body.get("help").and_then(serde_json::Value::as_str) {

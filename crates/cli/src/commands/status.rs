@@ -59,6 +59,7 @@ pub(super) fn show(cx: &Cx, session: &Session, mut status: Map<String, Value>) -
     if let Some(name) = cx.output.field() {
         return cx.output.field_of_map(&status, name);
     }
+    status.entry("build_date").or_insert_with(|| Value::from(""));
     if cx.output.is_table() {
         terminal::line(&with_header(&["Key", "Value"], &rows(&status)));
     } else {

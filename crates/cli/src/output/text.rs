@@ -52,19 +52,18 @@ pub(crate) fn quoted_list(names: Option<&[String]>) -> String {
 
 /// A remark as a list item, broken into lines between words.
 pub(crate) fn bullet(remark: &str) -> String {
-    let mut lines = Vec::new();
-    let mut line = "*".to_owned();
+    let mut lines = vec!["  *".to_owned()];
     for word in remark.split_whitespace() {
-        if line.chars().count() + 1 + word.chars().count() > WIDTH && line != "*" {
-            lines.push(std::mem::take(&mut line));
+        let line = lines.last_mut().map(|line| (line.chars().count(), line));
+        match line {
+            Some((length, line)) if length + 1 + word.chars().count() <= WIDTH || line == "  *" => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
         }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(word);
     }
-    lines.push(line);
-    lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+    lines.join("\n  ")
 }
 
 #[cfg(test)]

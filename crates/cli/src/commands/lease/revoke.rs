@@ -46,7 +46,7 @@ fn run(cx: &Cx) -> Outcome {
             ("force revoking leases with prefix", put(format!("sys/leases/revoke-force/{id}")), "Force revoked any leases with prefix")
         }
         (false, true) => ("revoking leases with prefix", put(format!("sys/leases/revoke-prefix/{id}")).with_body(json!({ "sync": sync })), "Revoked any leases with prefix"),
-        (false, false) => ("revoking lease", put("sys/leases/revoke".to_owned()).with_body(json!({ "lease_id": id, "sync": sync })), "Revoked lease"),
+        (false, false) => ("revoking lease", put(format!("sys/leases/revoke/{id}")).with_body(json!({ "sync": sync })), "Revoked lease"),
     };
     cx.session()?.call(&format!("Error {context} {id}"), &request)?;
     if sync || cx.words.on("force") {
