@@ -225,6 +225,8 @@ fn check(flag: &Flag, value: &str) -> Result<(), Halt> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
     use super::*;
 
     const FLAGS: &[Flag] = &[

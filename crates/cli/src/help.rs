@@ -3,6 +3,8 @@
 use crate::args::{Command, Flag, Group, Node};
 
 const WIDTH: usize = 80;
+const VARIABLES: &str = "Options can be written with one dash or two. Every variable that the help names VAULT_ is also read \
+    as KEEPFAST_ and BAO_; KEEPFAST_ goes first, then BAO_.";
 
 /// The help of one command.
 pub(crate) fn command(path: &str, command: &Command) -> String {
@@ -30,7 +32,11 @@ pub(crate) fn group(path: &str, group: &Group) -> String {
 
 /// The help of the program.
 pub(crate) fn program(name: &str, commands: &[Node]) -> String {
-    format!("Usage: {name} <command> [options] [args]\n\nCommands:\n{}", children(commands))
+    format!(
+        "Usage: {name} <command> [options] [args]\n\nCommands:\n{}\n\n{}",
+        children(commands),
+        indented(VARIABLES, 2).trim_end()
+    )
 }
 
 fn children(nodes: &[Node]) -> String {

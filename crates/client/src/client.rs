@@ -302,6 +302,8 @@ async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> 
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
     use super::*;
 
     fn moved(location: &'static str) -> Response {

@@ -158,6 +158,8 @@ fn read<T>(found: Option<(String, String)>, parse: impl Fn(&str) -> Option<T>) -
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
     use super::*;
 
     fn from(pairs: &[(&str, &str)]) -> Result<Config, Error> {

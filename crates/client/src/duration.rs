@@ -88,6 +88,8 @@ fn scaled(number: &str, nanos: u128) -> Option<u128> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
     use super::*;
     use proptest::prelude::*;
 

@@ -17,6 +17,8 @@ pub(crate) fn pause(wait: Duration, attempt: u32, chance: u8) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
     use super::*;
 
     #[test]

@@ -30,7 +30,7 @@ use crate::session::own_name;
 use crate::{help, terminal};
 
 /// Everything that can follow the program's name.
-const COMMANDS: &[Node] = &[
+pub(crate) const COMMANDS: &[Node] = &[
     Node::Leaf(&completion::COMMAND),
     Node::Leaf(&delete::COMMAND),
     Node::Leaf(&list::COMMAND),

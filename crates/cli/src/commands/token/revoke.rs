@@ -52,6 +52,10 @@ fn request(cx: &Cx) -> Result<Request, Halt> {
         (false, _) => return Err(Halt::usage(format!("Too many arguments (expected 1 or -self, got {count})"))),
     }
     let given = cx.argument(0).trim();
+    // An empty variable in a script must not revoke the token in use.
+    if !itself && given.is_empty() {
+        return Err(Halt::usage("The token, accessor or path to revoke is empty"));
+    }
     let put = |path: &str| Request::new(Method::Put, path);
     Ok(match (itself, accessor, mode) {
         (true, false, "") => put("auth/token/revoke-self"),
