@@ -59,7 +59,10 @@ impl StorageError {
     pub fn io(action: impl Into<Arc<str>>, cause: io::Error) -> Self {
         match cause.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
-            _ => Self::Io { action: action.into(), cause: Arc::new(cause) },
+            _ => Self::Io {
+                action: action.into(),
+                cause: Arc::new(cause),
+            },
         }
     }
 

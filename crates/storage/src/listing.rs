@@ -18,7 +18,11 @@ pub(crate) trait Cursor {
 /// The names one level below `prefix` (empty, or ending in `/`).
 ///
 /// Cutting a path behind the first slash keeps the byte order, so the names come out sorted as the paths are.
-pub(crate) fn names(cursor: &mut impl Cursor, prefix: &str, page: &Page) -> Result<Vec<String>, StorageError> {
+pub(crate) fn names(
+    cursor: &mut impl Cursor,
+    prefix: &str,
+    page: &Page,
+) -> Result<Vec<String>, StorageError> {
     let limit = page.limit.unwrap_or(usize::MAX);
     let mut names: Vec<String> = Vec::new();
     if limit == 0 {
@@ -27,7 +31,9 @@ pub(crate) fn names(cursor: &mut impl Cursor, prefix: &str, page: &Page) -> Resu
     seek_behind(cursor, prefix, page.after.as_deref().unwrap_or(""))?;
     let (mut path, mut steps) = (String::new(), 0);
     while cursor.next(&mut path)? {
-        let Some(rest) = path.strip_prefix(prefix) else { break };
+        let Some(rest) = path.strip_prefix(prefix) else {
+            break;
+        };
         let name = cut(rest);
         if names.last().is_some_and(|last| last == name) {
             steps += 1;

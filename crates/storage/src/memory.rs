@@ -74,15 +74,22 @@ impl Backend for MemoryBackend {
 
 impl State {
     fn list(&self, prefix: &Key, page: &Page) -> Result<Vec<String>, StorageError> {
-        let mut cursor = MapCursor { records: &self.records, range: None };
+        let mut cursor = MapCursor {
+            records: &self.records,
+            range: None,
+        };
         listing::names(&mut cursor, prefix.as_str(), page)
     }
 
     fn holds(&self, reads: &[Read]) -> Result<bool, StorageError> {
         for read in reads {
             let holds = match read {
-                Read::Value { key, seen } => self.records.get(key).map(|value| Digest::of(value)) == *seen,
-                Read::Listing { prefix, page, seen } => Digest::of_names(&self.list(prefix, page)?) == *seen,
+                Read::Value { key, seen } => {
+                    self.records.get(key).map(|value| Digest::of(value)) == *seen
+                }
+                Read::Listing { prefix, page, seen } => {
+                    Digest::of_names(&self.list(prefix, page)?) == *seen
+                }
             };
             if !holds {
                 return Ok(false);
@@ -104,7 +111,9 @@ impl Cursor for MapCursor<'_> {
     }
 
     fn next(&mut self, path: &mut String) -> Result<bool, StorageError> {
-        let Some((key, _)) = self.range.as_mut().and_then(Iterator::next) else { return Ok(false) };
+        let Some((key, _)) = self.range.as_mut().and_then(Iterator::next) else {
+            return Ok(false);
+        };
         path.clear();
         path.push_str(key.as_str());
         Ok(true)
@@ -117,5 +126,5 @@ mod tests {
 
     use super::MemoryBackend;
 
-    crate::backend_suite!(memory, || async { Arc::new(MemoryBackend::new()) });
+    crate::backend_suite!(memory, || async { (Arc::new(MemoryBackend::new()), ()) });
 }
