@@ -49,6 +49,8 @@ pub struct Key {
     pub name: String,
     /// Where it starts.
     pub position: Position,
+    /// The offset behind it.
+    pub end: usize,
     /// Whether it was written in quotes.
     pub quoted: bool,
 }

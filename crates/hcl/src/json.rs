@@ -96,9 +96,10 @@ impl Parser<'_> {
                 return self.fail("expected a key in quotes");
             }
             let name = self.string()?;
+            let end = self.at.offset;
             self.expect(':')?;
             let value = self.value()?;
-            items.push(Item { keys: vec![Key { name, position: key, quoted: true }], assign: None, value });
+            items.push(Item { keys: vec![Key { name, position: key, end, quoted: true }], assign: None, value });
             self.separator('}')?;
         }
         Ok(Body { items, position, end: self.at.offset })

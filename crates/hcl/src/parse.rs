@@ -116,7 +116,7 @@ impl Parser<'_> {
                     let text = token.text(self.source);
                     let quoted = token.kind == TokenKind::String;
                     let name = if quoted { literal::unquote(text) } else { text.to_owned() };
-                    keys.push(Key { name, position: token.position, quoted });
+                    keys.push(Key { name, position: token.position, end: token.end, quoted });
                     written.push(text);
                     continue;
                 }

@@ -12,6 +12,28 @@ fn fault(text: &str) -> String {
     parse(text).unwrap_err().to_string()
 }
 
+/// The tree without its places, and the comments.
+pub(crate) fn shape(text: &str) -> String {
+    fn body(body: &Body) -> String {
+        let items = body.items.iter().map(|item| {
+            let keys: Vec<_> = item.keys.iter().map(|key| (&key.name, key.quoted)).collect();
+            format!("{keys:?}{}{}", item.assign.is_some(), value(&item.value))
+        });
+        items.collect::<Vec<_>>().join(";")
+    }
+    fn value(node: &Value) -> String {
+        match &node.kind {
+            ValueKind::List(list) => format!("[{}]", list.iter().map(value).collect::<Vec<_>>().join(",")),
+            ValueKind::Object(object) => format!("{{{}}}", body(object)),
+            other => format!("{other:?}"),
+        }
+    }
+    let (document, comments) = parse::parse(text).unwrap();
+    let mut comments: Vec<_> = comments.into_iter().map(|comment| comment.text).collect();
+    comments.sort();
+    format!("{} {comments:?}", body(&document.body))
+}
+
 #[test]
 fn every_kind_of_value() {
     assert_eq!(value("5"), ValueKind::Integer(5));
@@ -204,6 +226,7 @@ proptest::proptest! {
     #[test]
     fn never_panics(text in "\\PC{0,60}") {
         let _ = parse(&text);
+        let _ = format(&text);
     }
 
     #[test]
@@ -217,5 +240,41 @@ proptest::proptest! {
         let text = tokens.concat();
         let _ = parse(&text);
         let _ = parse(&format!("{{{text}"));
+        let _ = format(&text);
+    }
+
+    #[test]
+    fn formatting_keeps_the_meaning_and_is_stable(choices in proptest::collection::vec(proptest::num::u8::ANY, 0..80)) {
+        let mut text = String::new();
+        write_items(&mut choices.into_iter(), 0, &mut text);
+        let printed = format(&text).unwrap();
+        proptest::prop_assert_eq!(shape(&text), shape(&printed), "{}\n---\n{}", text, printed);
+        proptest::prop_assert_eq!(format(&printed).unwrap(), printed);
+    }
+}
+
+/// Writes a random text that parses.
+fn write_items(choices: &mut std::vec::IntoIter<u8>, depth: usize, out: &mut String) {
+    let blanks = [" ", "\n", "\n\n", " # c\n", "\n// d\n", " /* e */ ", "\n\n# f\n# g\n\n"];
+    while let Some(choice) = choices.next() {
+        out.push_str(blanks[usize::from(choice) % blanks.len()]);
+        match choice % 11 {
+            0 if depth > 0 => return,
+            1 if depth < 4 => {
+                out.push_str("block \"x\" {");
+                write_items(choices, depth + 1, out);
+                out.push('}');
+            }
+            2 if depth < 4 => {
+                out.push_str("object = {");
+                write_items(choices, depth + 1, out);
+                out.push('}');
+            }
+            3 => out.push_str("list = [1,\n\"two\", # h\n[3.5] ]"),
+            4 => out.push_str("l = [ <<E\n  x\nE\n, true, # i\n # j\n\n # k\n {}, {a = 1} // l\n ]"),
+            5 => out.push_str("doc = <<-E\n  x\n  E\n"),
+            6 => out.push_str("\"q\" = []"),
+            _ => out.push_str("attribute = \"v${x}\""),
+        }
     }
 }
