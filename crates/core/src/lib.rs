@@ -1,5 +1,6 @@
 //! The trusted kernel: who may do what, in one transaction, audited. It speaks no HTTP and knows no engine by name.
 
+pub mod policy;
 pub mod request;
 pub mod settings;
 
