@@ -119,7 +119,7 @@ impl<E: Engine> Mountable for Opened<E> {
     async fn call(&self, found: &Match, operation: Operation, cx: &mut Cx, input: &Input) -> Result<Outcome> {
         match self.compiled.action(found.row, operation) {
             None => Err(Error::unsupported_operation()),
-            Some(action) => action(&self.engine, cx, input).await,
+            Some(action) => action(&self.engine, cx, input, self.compiled.fault_prefix(found.row, operation)).await,
         }
     }
 
