@@ -109,7 +109,7 @@ impl Cx {
         self.core.clone().and_then(|c| c.downcast().ok())
     }
 
-    /// The same for a row declared `.once()`, which may commit in steps.
+    /// The same for a row declared `.once()` and for [`crate::Engine::tick`], which may commit in steps.
     #[must_use]
     pub fn once(mut self) -> Self {
         self.once = true;
@@ -157,7 +157,7 @@ impl Cx {
     }
 
     /// Commits what was written so far and goes on in a new transaction: for rows declared `.once()`, which make an
-    /// intent durable before they act on another system.
+    /// intent durable before they act on another system, and for ticks.
     ///
     /// # Errors
     /// 500 outside such a row, and what the commit fails with.

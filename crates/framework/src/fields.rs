@@ -223,6 +223,7 @@ fn items_of(value: &Value, split: bool) -> Result<Vec<Value>, String> {
     Ok(match value {
         Value::Null => Vec::new(),
         Value::Array(items) => items.clone(),
+        Value::Object(map) if map.is_empty() => Vec::new(),
         Value::String(s) if split => {
             if s.trim().is_empty() {
                 return Ok(Vec::new());
