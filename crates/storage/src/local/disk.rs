@@ -129,8 +129,19 @@ pub(crate) fn private_file(path: &Path, create: bool) -> io::Result<File> {
     Ok(file)
 }
 
+/// Makes a directory that only its owner can use, durably, with its parents where they are missing.
 fn private_directory(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = path
+        .ancestors()
+        .take_while(|part| !part.as_os_str().is_empty() && !part.exists())
+        .collect();
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    for part in missing {
+        let parent = part
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
     if fs::metadata(path)?.permissions().mode() & 0o777 != 0o700 {
         fs::set_permissions(path, Permissions::from_mode(0o700))?;
     }

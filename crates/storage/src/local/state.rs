@@ -161,7 +161,14 @@ impl Records<'_> {
 fn database(file: Arc<dyn DiskFile>, cache_bytes: usize) -> Result<Database, StorageError> {
     let mut builder = redb::Builder::new();
     builder.set_cache_size(cache_bytes);
-    builder.create_with_backend(RedbFile(file)).map_err(fault)
+    // The library says that it may panic on a file that something else has changed.
+    let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        builder.create_with_backend(RedbFile(file))
+    }));
+    match opened {
+        Ok(opened) => opened.map_err(fault),
+        Err(_) => Err(StorageError::corrupt("state: the tree cannot be read")),
+    }
 }
 
 fn names(
@@ -234,6 +241,9 @@ impl StorageBackend for RedbFile {
 fn fault(error: impl Into<redb::Error>) -> StorageError {
     match error.into() {
         redb::Error::Io(error) => StorageError::io("use the state", error),
+        redb::Error::PreviousIo => {
+            StorageError::Stopped("an operation on the state has failed".into())
+        }
         other => StorageError::corrupt(format!("state: {other}")),
     }
 }

@@ -8,8 +8,8 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 use proptest::prelude::*;
 
 use crate::{
-    Backend, Batch, Digest, Index, Key, LocalBackend, LocalOptions, MemoryBackend, Page, Read,
-    StorageError, Write,
+    Backend, Barrier, Batch, Digest, Index, Key, LocalBackend, LocalOptions, MemoryBackend, Page,
+    Read, StorageError, Write,
 };
 
 crate::backend_suite!(suite, || async {
@@ -227,6 +227,72 @@ async fn refuses_batches_that_are_too_large() {
         Err(StorageError::TooLarge { .. })
     ));
     put(&store, "k", &"v".repeat(900)).await.unwrap();
+}
+
+#[tokio::test]
+async fn rl05_a_damaged_state_is_an_error_and_not_a_crash() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for number in 0..100 {
+        put(&store, &format!("k{number}"), "v").await.unwrap();
+    }
+    drop(store);
+    let path = directory.path().join("state.redb");
+    let good = fs::read(&path).unwrap();
+    for bad in [
+        vec![],
+        good[..1000].to_vec(),
+        vec![0x55; good.len()],
+        vec![0; good.len()],
+    ] {
+        fs::write(&path, bad).unwrap();
+        assert!(LocalBackend::open(directory.path(), LocalOptions::default()).is_err());
+    }
+    fs::write(&path, good).unwrap();
+    assert_eq!(get(&open(directory.path()), "k7").await.unwrap(), "v");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn none_of_200_concurrent_read_modify_writes_through_the_barrier_is_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Arc::new(open(directory.path()));
+    let root = keepfast_crypto::random::key();
+    Barrier::create(store.clone(), &root, "seal".into(), 0)
+        .await
+        .unwrap();
+    let barrier = Barrier::open(store, &root).await.unwrap();
+    let tasks: Vec<_> = (0..200)
+        .map(|_| tokio::spawn(increment(barrier.clone())))
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let value = barrier
+        .begin_read()
+        .get(&barrier.view("a"), "n")
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(value, "200");
+}
+
+async fn increment(barrier: Arc<Barrier>) {
+    let view = barrier.view("a");
+    loop {
+        let mut tx = barrier.begin();
+        let before = tx.get(&view, "n").await.unwrap().unwrap_or("0".into());
+        let after = std::str::from_utf8(&before)
+            .unwrap()
+            .parse::<u32>()
+            .unwrap()
+            + 1;
+        tx.put(&view, "n", after.to_string().into());
+        match tx.commit().await {
+            Ok(_) => return,
+            Err(StorageError::Conflict) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 #[tokio::test]
