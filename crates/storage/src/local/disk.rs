@@ -21,6 +21,17 @@ pub(crate) trait Disk: Send + Sync + 'static {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes creations, renames and removals in a subdirectory durable.
     fn sync_directory(&self, directory: &str) -> io::Result<()>;
+    /// Room in the file system.
+    fn room(&self) -> io::Result<Room>;
+}
+
+/// How many bytes a file system has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    /// Free for us.
+    pub(crate) free: u64,
+    /// In all.
+    pub(crate) total: u64,
 }
 
 /// An open file.
@@ -89,6 +100,14 @@ impl Disk for RealDisk {
 
     fn sync_directory(&self, directory: &str) -> io::Result<()> {
         File::open(self.path(directory))?.sync_all()
+    }
+
+    fn room(&self) -> io::Result<Room> {
+        let found = rustix::fs::statvfs(&self.root)?;
+        Ok(Room {
+            free: found.f_bavail.saturating_mul(found.f_frsize),
+            total: found.f_blocks.saturating_mul(found.f_frsize),
+        })
     }
 }
 

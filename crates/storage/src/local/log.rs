@@ -98,6 +98,18 @@ impl Log {
         }
     }
 
+    /// Whether the file system has more than `reserve` bytes left, or more than a quarter where that is less, after
+    /// `bytes` have been logged and applied.
+    pub(crate) fn has_room(&self, reserve: u64, bytes: u64) -> bool {
+        // An unknown amount is found out by writing.
+        self.disk.room().map_or(true, |room| {
+            room.free
+                > reserve
+                    .min(room.total / 4)
+                    .saturating_add(bytes.saturating_mul(4))
+        })
+    }
+
     /// Goes on in a new segment. On an error the present one stays in use.
     pub(crate) fn roll(&mut self) -> Result<(), AppendError> {
         let name = name(self.next);

@@ -51,6 +51,10 @@ pub struct LocalOptions {
     /// The tree is made durable after so many bytes of log, which bounds what a start has to replay; log segments have
     /// about this size. Default: 16 MiB.
     pub flush_bytes: u64,
+    /// Room that is left in the file system: with less free, or less than a quarter where that is less, commits that put
+    /// something are refused with [`StorageError::Full`], while deleting goes on. Running into the end would stop the
+    /// store. Default: 32 MiB.
+    pub reserve_bytes: u64,
     /// The largest batch accepted, in bytes. Default: 64 MiB.
     pub max_batch_bytes: usize,
 }
@@ -62,6 +66,7 @@ impl Default for LocalOptions {
             cache_bytes: 8 << 20,
             flush_interval: Duration::from_secs(1),
             flush_bytes: 16 << 20,
+            reserve_bytes: 32 << 20,
             max_batch_bytes: 64 << 20,
         }
     }
@@ -116,6 +121,7 @@ impl LocalBackend {
             log,
             flush_interval: options.flush_interval,
             flush_bytes: options.flush_bytes,
+            reserve_bytes: options.reserve_bytes,
             unflushed: 0,
             frame: FrameBuilder::default(),
         };

@@ -8,7 +8,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, Room};
 
 /// What a disk writes at once.
 const SECTOR: usize = 512;
@@ -43,6 +43,8 @@ struct Inner {
     operations: usize,
     fault: Option<(usize, Fault)>,
     random: u64,
+    /// Free bytes, when they are bounded.
+    free: Option<u64>,
 }
 
 #[derive(Clone)]
@@ -78,6 +80,11 @@ impl SimDisk {
     /// Lets the operation with this number (counted from 0 over the disk's life) fail.
     pub(super) fn fail_at(&self, operation: usize, fault: Fault) {
         self.0.lock().fault = Some((operation, fault));
+    }
+
+    /// Bounds what [`Disk::room`] says.
+    pub(super) fn set_free(&self, free: u64) {
+        self.0.lock().free = Some(free);
     }
 
     /// How many operations have changed something.
@@ -264,6 +271,13 @@ impl Disk for SimDisk {
             apply_name(&mut inner.durable_names, change);
         }
         Ok(())
+    }
+
+    fn room(&self) -> io::Result<Room> {
+        Ok(Room {
+            free: self.0.lock().free.unwrap_or(u64::MAX),
+            total: 1 << 40,
+        })
     }
 }
 

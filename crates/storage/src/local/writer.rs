@@ -19,7 +19,7 @@ use super::{
     segment::FrameBuilder,
     state::{Change, State},
 };
-use crate::{Batch, Index, StorageError, watch::Watchers};
+use crate::{Batch, Index, StorageError, Write, watch::Watchers};
 
 /// A group is closed at this many bytes; the batch that exceeds it is the last.
 const GROUP_BYTES: usize = 4 << 20;
@@ -45,6 +45,7 @@ pub(crate) struct Writer {
     pub(crate) log: Log,
     pub(crate) flush_interval: Duration,
     pub(crate) flush_bytes: u64,
+    pub(crate) reserve_bytes: u64,
     /// Bytes logged since the last flush.
     pub(crate) unflushed: u64,
     pub(crate) frame: FrameBuilder,
@@ -147,12 +148,27 @@ impl Writer {
         let mut records = change.records()?;
         let mut last = self.log.next() - 1;
         self.frame.clear();
+        let bytes: usize = group
+            .iter()
+            .map(|request| request.batch.encoded_len())
+            .sum();
+        let has_room = self.log.has_room(self.reserve_bytes, bytes as u64);
         let mut answers = Vec::with_capacity(group.len());
         for request in group {
             // What passed the check need not be logged with what it was checked against.
             let reads = std::mem::take(&mut request.batch.reads);
             if !records.hold(&reads)? {
                 answers.push(Err(StorageError::Conflict));
+                continue;
+            }
+            if !has_room
+                && request
+                    .batch
+                    .writes
+                    .iter()
+                    .any(|write| matches!(write, Write::Put { .. }))
+            {
+                answers.push(Err(StorageError::Full));
                 continue;
             }
             if !request.batch.writes.is_empty() {

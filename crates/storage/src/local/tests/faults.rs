@@ -191,6 +191,33 @@ async fn rl04_a_write_without_room_is_refused_and_the_store_goes_on() {
 }
 
 #[tokio::test]
+async fn rl04_the_last_room_is_kept_for_deleting() {
+    let disk = SimDisk::new(4);
+    let store = open(&disk).unwrap();
+    write(&store, 0..2).await;
+    disk.set_free(1 << 20);
+    assert!(matches!(
+        store.commit(batch(2)).await,
+        Err(StorageError::Full)
+    ));
+    let delete = Write::Delete {
+        key: Key::new("left/0").unwrap(),
+    };
+    store
+        .commit(Batch {
+            reads: vec![],
+            writes: vec![delete],
+        })
+        .await
+        .unwrap();
+    assert!(side(&store, "left", 0).await.unwrap().is_none());
+    assert!(side(&store, "left", 2).await.unwrap().is_none());
+    disk.set_free(1 << 30);
+    store.commit(batch(2)).await.unwrap();
+    assert!(side(&store, "left", 2).await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn rl04_a_failed_sync_stops_the_store_for_good() {
     let disk = SimDisk::new(5);
     let store = open(&disk).unwrap();
