@@ -94,28 +94,19 @@ impl LocalBackend {
     /// [`StorageError::InUse`] when another process has it; [`StorageError::Layout`] when it is of another format or
     /// another node; [`StorageError::Corrupt`] when what was acknowledged cannot be read.
     pub fn open(path: &Path, options: LocalOptions) -> Result<Self, StorageError> {
-        let disk = RealDisk::open(path).map_err(|error| {
-            StorageError::io(format!("open data directory {}", path.display()), error)
-        })?;
+        let disk = RealDisk::open(path)
+            .map_err(|error| StorageError::io(format!("open data directory {}", path.display()), error))?;
         let lock = DirectoryLock::take(path)?;
         Self::open_on(Arc::new(disk), options, Some(lock))
     }
 
-    fn open_on(
-        disk: Arc<dyn Disk>,
-        options: LocalOptions,
-        lock: Option<DirectoryLock>,
-    ) -> Result<Self, StorageError> {
+    fn open_on(disk: Arc<dyn Disk>, options: LocalOptions, lock: Option<DirectoryLock>) -> Result<Self, StorageError> {
         let layout = Layout::open(&*disk, options.node_id.as_deref())?;
         let state = State::open(&*disk, options.cache_bytes)?;
         let last = recover(&*disk, &state)?;
         let mut log = Log::begin(disk, last + 1)?;
         log.forget_old();
-        let shared = Arc::new(Shared {
-            state,
-            watchers: Watchers::default(),
-            stopped: OnceLock::new(),
-        });
+        let shared = Arc::new(Shared { state, watchers: Watchers::default(), stopped: OnceLock::new() });
         let writer = Writer {
             shared: shared.clone(),
             log,
@@ -186,10 +177,7 @@ impl Backend for LocalBackend {
     async fn commit(&self, batch: Batch) -> Result<Index, StorageError> {
         let size = batch.encoded_len();
         if size > self.max_batch_bytes {
-            return Err(StorageError::TooLarge {
-                size,
-                limit: self.max_batch_bytes,
-            });
+            return Err(StorageError::TooLarge { size, limit: self.max_batch_bytes });
         }
         let (answer, answered) = oneshot::channel();
         let sent = match &*self.requests.lock() {
@@ -213,9 +201,7 @@ fn recover(disk: &dyn Disk, state: &State) -> Result<u64, StorageError> {
     let last = {
         let mut records = change.records()?;
         let applied = state.applied()?;
-        log::replay(disk, applied, |_, bytes| {
-            records.apply(&Batch::decode(bytes)?.writes)
-        })?
+        log::replay(disk, applied, |_, bytes| records.apply(&Batch::decode(bytes)?.writes))?
     };
     change.commit(last)?;
     state.flush()?;
