@@ -46,6 +46,10 @@ pub struct LocalOptions {
     pub node_id: Option<String>,
     /// Memory for pages of the tree, in bytes. Default: 8 MiB.
     pub cache_bytes: usize,
+    /// Whether opening reads the whole tree and compares its checksums: finds what a device has silently changed, and
+    /// takes about a second for a gigabyte. Without it a changed value is found when it is read, since it does not
+    /// authenticate, but a changed path is a missing record. Default: no.
+    pub verify: bool,
     /// The tree is made durable when nothing was committed for this long. Default: one second.
     pub flush_interval: Duration,
     /// The tree is made durable after so many bytes of log, which bounds what a start has to replay; log segments have
@@ -64,6 +68,7 @@ impl Default for LocalOptions {
         Self {
             node_id: None,
             cache_bytes: 8 << 20,
+            verify: false,
             flush_interval: Duration::from_secs(1),
             flush_bytes: 16 << 20,
             reserve_bytes: 32 << 20,
@@ -102,7 +107,7 @@ impl LocalBackend {
 
     fn open_on(disk: Arc<dyn Disk>, options: LocalOptions, lock: Option<DirectoryLock>) -> Result<Self, StorageError> {
         let layout = Layout::open(&*disk, options.node_id.as_deref())?;
-        let state = State::open(&*disk, options.cache_bytes)?;
+        let state = State::open(&*disk, options.cache_bytes, options.verify)?;
         let last = recover(&*disk, &state)?;
         let mut log = Log::begin(disk, last + 1)?;
         log.forget_old();

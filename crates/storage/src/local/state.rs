@@ -35,15 +35,15 @@ pub(crate) struct Records<'txn>(redb::Table<'txn, &'static str, &'static [u8]>);
 
 impl State {
     /// Opens the tree, or makes an empty one.
-    pub(crate) fn open(disk: &dyn Disk, cache_bytes: usize) -> Result<Self, StorageError> {
+    pub(crate) fn open(disk: &dyn Disk, cache_bytes: usize, verify: bool) -> Result<Self, StorageError> {
         let failed = |error| StorageError::io("open the state", error);
         if let Some(file) = disk.open(FILE, false).map_err(failed)? {
-            return Ok(Self { database: database(file, cache_bytes)? });
+            return Ok(Self { database: database(file, cache_bytes, verify)? });
         }
         // Under another name until it is whole, so that a crash does not leave half a tree.
         let file = disk.open(FILE_NEW, true).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         file.set_len(0).map_err(failed)?;
-        let state = Self { database: database(file.clone(), cache_bytes)? };
+        let state = Self { database: database(file, cache_bytes, false)? };
         let change = state.begin()?;
         change.records()?;
         change.commit(0)?;
@@ -144,9 +144,9 @@ impl Records<'_> {
     }
 }
 
-fn database(file: Arc<dyn DiskFile>, cache_bytes: usize) -> Result<Database, StorageError> {
+fn database(file: Arc<dyn DiskFile>, cache_bytes: usize, verify: bool) -> Result<Database, StorageError> {
     let mut builder = redb::Builder::new();
-    builder.set_cache_size(cache_bytes);
+    builder.set_cache_size(cache_bytes).set_check_integrity_on_open(verify);
     // The library says that it may panic on a file that something else has changed.
     let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| builder.create_with_backend(RedbFile(file))));
     match opened {

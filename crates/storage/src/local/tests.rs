@@ -190,6 +190,39 @@ async fn rl05_a_damaged_state_is_an_error_and_not_a_crash() {
     assert_eq!(get(&open(directory.path()), "k7").await.unwrap(), "v");
 }
 
+#[tokio::test]
+async fn rl05_verifying_finds_every_changed_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for number in 0..50 {
+        put(&store, &format!("some/path/{number:02}"), &format!("value {number:02}")).await.unwrap();
+    }
+    drop(store);
+    let path = directory.path().join("state.redb");
+    let good = fs::read(&path).unwrap();
+    let mut found = 0;
+    for place in (0..good.len())
+        .filter(|place| good[*place..].starts_with(b"some/path/") || good[*place..].starts_with(b"value "))
+    {
+        let mut bad = good.clone();
+        bad[place + 3] ^= 4;
+        fs::write(&path, bad).unwrap();
+        let options = LocalOptions { verify: true, ..LocalOptions::default() };
+        match LocalBackend::open(directory.path(), options) {
+            Err(StorageError::Corrupt(_)) => found += 1,
+            Err(error) => panic!("{error}"),
+            // A page that is no longer used.
+            Ok(store) => {
+                for number in 0..50 {
+                    let value = get(&store, &format!("some/path/{number:02}")).await;
+                    assert_eq!(value.unwrap(), format!("value {number:02}"));
+                }
+            }
+        }
+    }
+    assert!(found >= 100, "{found}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn none_of_200_concurrent_read_modify_writes_through_the_barrier_is_lost() {
     let directory = tempfile::tempdir().unwrap();
