@@ -260,3 +260,17 @@ fn built_in_policies_grant_what_the_peers_do() {
     assert_eq!(acl.capabilities("cubbyhole/response", NOW), ["create", "read"]);
     assert_eq!(acl.capabilities("cubbyhole/other", NOW), ["deny"]);
 }
+
+#[test]
+fn resultant_shows_paths_with_their_grants() {
+    let text = r#"path "a/b" { capabilities = ["read"] required_parameters = ["x"] allowed_parameters = { a = ["1"] } min_wrapping_ttl = "1m" }
+        path "a/+/c" { capabilities = ["deny"] } path "z*" { capabilities = ["list", "sudo"] }
+        path "old" { capabilities = ["read"] expiration = 5 }"#;
+    let expected = json!({
+        "exact_paths": { "a/b": { "capabilities": ["read"], "allowed_parameters": { "a": ["1"] }, "required_parameters": ["x"], "min_wrapping_ttl": 60 } },
+        "glob_paths": { "z": { "capabilities": ["list", "sudo"] } },
+        "root": false,
+    });
+    assert_eq!(acl(&[text]).resultant(NOW), expected);
+    assert_eq!(Acl::Root.resultant(NOW), json!({ "root": true }));
+}
