@@ -94,6 +94,11 @@ impl Acl {
         Self::Rules(Box::new(Rules { grants, denials }))
     }
 
+    /// Whether the caller is root.
+    pub fn is_root(&self) -> bool {
+        matches!(self, Self::Root)
+    }
+
     /// Decides on a request.
     pub fn allow(&self, request: &AclRequest<'_>) -> Decision {
         match self {

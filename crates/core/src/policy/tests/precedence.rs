@@ -59,6 +59,7 @@ fn root_may_do_everything_and_help_is_for_everybody() {
     let decision = ask(&Acl::Root, Operation::Delete, "sys/anything", &json!({}));
     assert!(decision.allowed && decision.sudo && decision.root);
     assert_eq!(Acl::Root.capabilities("a", NOW), ["root"]);
+    assert!(Acl::Root.is_root() && !acl(&[]).is_root());
     let nothing = acl(&[]);
     assert!(
         Operation::ALL.iter().all(|operation| allowed(&nothing, *operation, "a") == (*operation == Operation::Help))
