@@ -173,3 +173,6 @@ const SUBKEYS_HELP: Help = Help {
 const FOLDER_HELP: Help = Help { synopsis: "A path ending in a slash names no secret.", description: "" };
 const ROOT_HELP: Help = Help { synopsis: "The root of the mount holds no secret.", description: "" };
 const UNKNOWN_HELP: Help = Help { synopsis: "Any other path is explained and not served.", description: "" };
+
+#[cfg(test)]
+mod tests;
