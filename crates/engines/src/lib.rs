@@ -1,1 +1,3 @@
-//! placeholder
+//! The engines of Keepfast: secrets engines and auth methods.
+
+pub mod auth;
