@@ -40,7 +40,8 @@ pub trait Engine: Sized + Send + Sync + 'static {
     /// When it is mounted, and when it is first used after an unseal.
     fn open(cx: &mut Cx) -> impl Future<Output = Result<Self>> + Send;
 
-    /// About once a minute, on the active node.
+    /// About once a minute, on the active node. Its context may commit in steps ([`Cx::checkpoint`]), so that a backlog
+    /// is worked off in pages.
     fn tick(&self, _cx: &mut Cx) -> impl Future<Output = Result<()>> + Send {
         async { Ok(()) }
     }

@@ -95,6 +95,11 @@ impl OperationInfo {
         self.known.iter().any(|k| k == WHOLE_BODY)
     }
 
+    /// Whether it takes any name, as engines do that store the body as it is.
+    pub fn takes_anything(&self) -> bool {
+        self.request.get("additionalProperties").is_some_and(|a| a.as_bool() != Some(false))
+    }
+
     /// The names of its parameters.
     pub fn parameters(&self) -> &[String] {
         &self.known

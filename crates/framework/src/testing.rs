@@ -208,7 +208,8 @@ impl Bench {
     /// What the tick fails with.
     pub async fn tick_after(&self, span: Duration) -> Result<()> {
         self.clock.advance(span);
-        let mut cx = context(&self.barrier, &self.mount, &self.clock, Caller::default(), Operation::Update, String::new(), None);
+        let cx = context(&self.barrier, &self.mount, &self.clock, Caller::default(), Operation::Update, String::new(), None);
+        let mut cx = cx.once();
         self.engine.tick(&mut cx).await?;
         Ok(cx.commit().await?)
     }
