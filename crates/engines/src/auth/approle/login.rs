@@ -130,6 +130,7 @@ async fn prove(method: &AppRole, cx: &mut Cx, role: Option<&LoginRole>, secret_i
         None
     } else {
         let hash = method.keys.secret_id(store, secret_id);
+        method.queue.turn(cx, &hash).await;
         secret_id::get(cx, store, &hash).await?.map(|found| (hash, found))
     };
     let Some(role) = role else { return Ok(None) };
@@ -140,7 +141,7 @@ async fn prove(method: &AppRole, cx: &mut Cx, role: Option<&LoginRole>, secret_i
         return Ok(Some(granted(role, None)));
     }
     let Some((hash, found)) = found.filter(|(_, found)| is_good(cx, role, found)) else { return Ok(None) };
-    count_use(cx, store, &hash, &found)?;
+    count_use(method, cx, store, &hash, &found)?;
     Ok(Some(granted(role, Some(found))))
 }
 
@@ -155,7 +156,10 @@ fn is_good(cx: &Cx, role: &LoginRole, found: &SecretId) -> bool {
 }
 
 /// Takes one use; the last one takes the secret id with it. Logins at the same time conflict and run again.
-fn count_use(cx: &mut Cx, store: &str, hash: &str, found: &SecretId) -> Result<()> {
+fn count_use(method: &AppRole, cx: &mut Cx, store: &str, hash: &str, found: &SecretId) -> Result<()> {
+    if found.num_uses > 1 {
+        method.queue.remember(hash);
+    }
     match found.num_uses {
         0 => Ok(()),
         1 => {

@@ -24,6 +24,7 @@ mod expiry;
 mod keys;
 mod login;
 mod metadata;
+mod queue;
 mod role;
 mod roles;
 mod secret_id;
@@ -40,6 +41,7 @@ use keepfast_framework::{Cx, Engine, Kind, Result, Routes};
 
 use keys::Keys;
 use login::LoginRoles;
+use queue::Queue;
 use settings::{clear, read, write};
 
 /// The auth method at one mount.
@@ -47,6 +49,7 @@ pub struct AppRole {
     keys: Keys,
     /// Roles as logins need them.
     login_roles: Arc<LoginRoles>,
+    queue: Queue,
 }
 
 impl Engine for AppRole {
@@ -62,7 +65,7 @@ impl Engine for AppRole {
     }
 
     async fn open(cx: &mut Cx) -> Result<Self> {
-        Ok(AppRole { keys: Keys::open(cx).await?, login_roles: Arc::default() })
+        Ok(AppRole { keys: Keys::open(cx).await?, login_roles: Arc::default(), queue: Queue::default() })
     }
 
     async fn tick(&self, cx: &mut Cx) -> Result<()> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keepfast_framework::reply::Login;
-use keepfast_framework::testing::Answer;
+use keepfast_framework::testing::{Answer, Bench};
 use keepfast_framework::token_params::TokenKind;
 use keepfast_framework::{Operation, Result};
 use serde_json::{Value, json};
@@ -119,23 +119,38 @@ async fn uses_count_down_and_the_last_takes_the_secret_id_with_it() {
     assert_eq!(fault(bench.list("role/r/secret-id").await).0, 404);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn sec_tl05_exactly_ten_of_200_parallel_logins_take_the_ten_uses() {
-    let bench = Arc::new(bench(&[("r", json!({ "secret_id_num_uses": 10 }))]).await);
-    register(&bench, "r", "s", json!({})).await;
-    let logins: Vec<_> = (0..200)
-        .map(|_| {
-            let bench = bench.clone();
-            tokio::spawn(async move { login(&bench, "r", "s").await.is_ok() })
-        })
-        .collect();
+/// How many of 200 logins at the same time succeed.
+async fn parallel(bench: &Arc<Bench>, secret_id: &'static str) -> usize {
+    let one = || {
+        let bench = bench.clone();
+        tokio::spawn(async move { login(&bench, "r", secret_id).await.is_ok() })
+    };
+    let logins: Vec<_> = (0..200).map(|_| one()).collect();
     let mut succeeded = 0;
     for login in logins {
         succeeded += usize::from(login.await.unwrap());
     }
-    assert_eq!(succeeded, 10);
+    succeeded
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sec_tl05_exactly_ten_of_200_parallel_logins_take_the_ten_uses() {
+    let bench = Arc::new(bench(&[("r", json!({ "secret_id_num_uses": 10 }))]).await);
+    register(&bench, "r", "s", json!({})).await;
+    assert_eq!(parallel(&bench, "s").await, 10);
     assert!(bench.write("role/r/secret-id/lookup", json!({ "secret_id": "s" })).await.unwrap().outcome.is_empty());
     assert_eq!(fault(bench.list("role/r/secret-id").await).0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn as_many_parallel_logins_succeed_as_there_are_uses() {
+    let bench = Arc::new(bench(&[("r", json!({}))]).await);
+    register(&bench, "r", "many", json!({ "num_uses": 201 })).await;
+    register(&bench, "r", "any", json!({})).await;
+    assert_eq!(parallel(&bench, "many").await, 200);
+    let left = bench.write("role/r/secret-id/lookup", json!({ "secret_id": "many" })).await.unwrap().data();
+    assert_eq!(left["secret_id_num_uses"], 1);
+    assert_eq!(parallel(&bench, "any").await, 200);
 }
 
 #[tokio::test]
