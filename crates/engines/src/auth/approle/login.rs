@@ -21,8 +21,8 @@ use super::{AppRole, cidr};
 
 /// How many roles are kept ready for logins.
 const CAPACITY: usize = 10_000;
-/// The store that is searched when the role id is unknown; stores of roles are longer.
-const NO_STORE: &str = "none";
+/// The store that is searched when the role id is unknown: as long as a role's, and never one.
+const NO_STORE: &str = "....................";
 
 /// A login.
 #[derive(Deserialize, JsonSchema)]
@@ -101,8 +101,8 @@ pub(super) async fn login(method: &AppRole, cx: &mut Cx, req: Credentials) -> Re
         return Ok(login);
     }
     if is_ready {
-        // An unknown role id has cost a read in vain; so must a known one.
-        ROLE_IDS.get(cx, method.keys.nobody()).await?;
+        // An unknown role id has cost a look in vain; so must a known one.
+        load(method, cx, method.keys.nobody()).await?;
     }
     Err(Error::invalid(if secret_id.is_empty() { "missing secret_id" } else { "invalid role or secret ID" }))
 }
