@@ -55,7 +55,7 @@ impl Bench {
         let registered = Registered::of::<E>();
         let backend = Arc::new(MemoryBackend::new());
         let root = random::key();
-        Barrier::create(backend.clone(), &root).await.map_err(Error::internal)?;
+        Barrier::create(backend.clone(), &root, Bytes::new(), 0).await.map_err(Error::internal)?;
         let barrier = Barrier::open(backend, &root).await.map_err(Error::internal)?;
         let mount = Arc::new(MountInfo {
             path: "test/".into(),
