@@ -4,5 +4,7 @@
 //! kernel's answer leaves through `http::response`. Nothing here knows what a path means.
 
 mod args;
+pub mod config;
+mod telemetry;
 
 pub use args::{DevArgs, ServerArgs};
