@@ -5,6 +5,13 @@
 
 mod args;
 pub mod config;
+mod connection;
+mod http;
+mod listener;
 mod telemetry;
+mod tls;
 
 pub use args::{DevArgs, ServerArgs};
+
+#[cfg(test)]
+mod tests;
