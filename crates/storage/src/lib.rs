@@ -10,6 +10,7 @@ mod cache;
 mod error;
 mod key;
 mod listing;
+mod local;
 mod memory;
 mod page;
 #[cfg(any(test, feature = "suite"))]
@@ -25,6 +26,7 @@ pub use barrier::{
 pub use batch::{Batch, Digest, Read, Write};
 pub use error::StorageError;
 pub use key::Key;
+pub use local::{LocalBackend, LocalOptions};
 pub use memory::MemoryBackend;
 pub use page::Page;
 pub use tx::Tx;

@@ -4,6 +4,19 @@ use std::sync::Arc;
 
 /// All records below a prefix. Only [`Barrier::view`](crate::Barrier::view) makes one, and it can only be narrowed, so
 /// who holds a view reaches nothing beside it.
+///
+/// ```
+/// # async fn example(backend: std::sync::Arc<dyn keepfast_storage::Backend>, root: &keepfast_storage::RootKey) {
+/// use keepfast_storage::{Barrier, View};
+/// let barrier = Barrier::open(backend, root).await.unwrap();
+/// let view: View = barrier.view("logical").sub("mount");
+/// # }
+/// ```
+///
+/// ```compile_fail
+/// use keepfast_storage::View;
+/// let view: View = View { prefix: "logical/".into() };
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
     prefix: Arc<str>,
