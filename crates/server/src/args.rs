@@ -1,6 +1,5 @@
 //! What the command line asks of the server, before any configuration is read.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use keepfast_crypto::secret::SecretString;
@@ -17,7 +16,8 @@ pub struct ServerArgs {
     pub log_format: Option<String>,
     /// `-log-file`: log there too.
     pub log_file: Option<PathBuf>,
-    /// `-exit-on-core-shutdown`: end the process when the node seals itself.
+    /// `-exit-on-core-shutdown`: end the process when the kernel stops by itself. It never does (sealing is no stop), so
+    /// this is taken for compatibility and changes nothing.
     pub exit_on_core_shutdown: bool,
     /// `-test-verify-only` or `-verify-only`: check the configuration, open nothing, and end.
     pub verify_only: bool,
@@ -31,7 +31,7 @@ pub struct DevArgs {
     /// `-dev-root-token-id`: the root token's text instead of a random one.
     pub root_token: Option<SecretString>,
     /// `-dev-listen-address`; 127.0.0.1:8200 if absent.
-    pub listen_address: Option<SocketAddr>,
+    pub listen_address: Option<String>,
     /// `-dev-no-store-token`: leave `~/.vault-token` alone.
     pub no_store_token: bool,
     /// `-dev-no-kv`: mount nothing at `secret/`.

@@ -153,7 +153,13 @@ impl Patience {
         let shortest = limits.header_timeout.min(limits.idle_timeout);
         let tick = (shortest / 4).clamp(Duration::from_millis(5), Duration::from_millis(2500));
         let ticks = |span: Duration| u32::try_from(span.as_nanos().div_ceil(tick.as_nanos())).unwrap_or(u32::MAX);
-        Patience { tick, head: ticks(limits.header_timeout), idle: ticks(limits.idle_timeout), seen: u64::MAX, ticks: 0 }
+        Patience {
+            tick,
+            head: ticks(limits.header_timeout),
+            idle: ticks(limits.idle_timeout),
+            seen: u64::MAX,
+            ticks: 0,
+        }
     }
 
     /// Whether the present phase has lasted too long. To be asked once a tick.
@@ -202,7 +208,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 
@@ -216,7 +226,11 @@ mod tests {
     use super::*;
 
     fn patience() -> Patience {
-        Patience::new(&Limits { header_timeout: Duration::from_secs(4), idle_timeout: Duration::from_secs(8), ..Limits::default() })
+        Patience::new(&Limits {
+            header_timeout: Duration::from_secs(4),
+            idle_timeout: Duration::from_secs(8),
+            ..Limits::default()
+        })
     }
 
     /// How many ticks pass until the connection is closed; `None` if it outlives a hundred.
@@ -241,7 +255,8 @@ mod tests {
     #[test]
     fn a_connection_of_http_2_is_idle_when_its_last_stream_is_answered() {
         let activity = Arc::new(Activity::default());
-        let (first, second) = (Open::new(activity.clone(), Version::HTTP_2), Open::new(activity.clone(), Version::HTTP_2));
+        let (first, second) =
+            (Open::new(activity.clone(), Version::HTTP_2), Open::new(activity.clone(), Version::HTTP_2));
         drop(first);
         assert_eq!(activity.phase(), BUSY);
         drop(second);

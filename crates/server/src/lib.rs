@@ -4,14 +4,20 @@
 //! kernel's answer leaves through `http::response`. Nothing here knows what a path means.
 
 mod args;
+mod banner;
 pub mod config;
 mod connection;
 mod http;
 mod listener;
+mod plan;
+mod process;
+mod run;
 mod telemetry;
 mod tls;
 
 pub use args::{DevArgs, ServerArgs};
+pub use run::{StartError, run};
+pub use tls::TlsError;
 
 #[cfg(test)]
 mod tests;

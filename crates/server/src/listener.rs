@@ -40,7 +40,11 @@ impl Socket {
                 let listener = unix(path)?;
                 let socket = Socket::Unix(listener, path.clone());
                 if user.is_some() || group.is_some() {
-                    std::os::unix::fs::chown(path, id_of(user.as_deref(), "/etc/passwd")?, id_of(group.as_deref(), "/etc/group")?)?;
+                    std::os::unix::fs::chown(
+                        path,
+                        id_of(user.as_deref(), "/etc/passwd")?,
+                        id_of(group.as_deref(), "/etc/group")?,
+                    )?;
                 }
                 if let Some(mode) = mode {
                     std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode))?;
@@ -153,7 +157,9 @@ impl<K: Kernel> Listener<K> {
     async fn accept(&self, socket: &Socket, protocols: &Arc<Builder<TokioExecutor>>) {
         loop {
             let accepted = match socket {
-                Socket::Tcp(listener) => listener.accept().await.map(|(stream, peer)| self.tcp(stream, peer, protocols)),
+                Socket::Tcp(listener) => {
+                    listener.accept().await.map(|(stream, peer)| self.tcp(stream, peer, protocols))
+                }
                 Socket::Unix(listener, _) => listener.accept().await.map(|(stream, _)| self.unix(stream, protocols)),
             };
             if let Err(error) = accepted
@@ -197,5 +203,7 @@ impl<K: Kernel> Listener<K> {
 /// Whether the system, not the connection, is the reason: then it does not help to try again at once.
 fn is_exhaustion(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].iter().any(|e| error.raw_os_error() == Some(e.raw_os_error()))
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
+        .iter()
+        .any(|e| error.raw_os_error() == Some(e.raw_os_error()))
 }

@@ -195,8 +195,9 @@ where
         event.record(&mut fields);
         let meta = event.metadata();
         let module = module(meta.target());
-        let time = SystemClock.now().rfc3339();
-        let time = time.get(..23).filter(|t| t.contains('.')).unwrap_or(time.trim_end_matches('Z'));
+        let now = SystemClock.now();
+        let millis = now.nanos().rem_euclid(1_000_000_000) / 1_000_000;
+        let time = format!("{}.{millis:03}Z", now.rfc3339_seconds().trim_end_matches('Z'));
         match self.0 {
             LogFormat::Standard => {
                 let level = match *meta.level() {
@@ -206,7 +207,7 @@ where
                     tracing::Level::DEBUG => "[DEBUG]",
                     tracing::Level::TRACE => "[TRACE]",
                 };
-                write!(writer, "{time}Z {level} {module}: {}", fields.message)?;
+                write!(writer, "{time} {level} {module}: {}", fields.message)?;
                 for (at, (name, value)) in fields.others.iter().enumerate() {
                     write!(writer, "{}{name}={value}", if at == 0 { ": " } else { " " })?;
                 }
@@ -217,7 +218,7 @@ where
                 object.insert("@level".into(), meta.level().to_string().to_ascii_lowercase().into());
                 object.insert("@message".into(), fields.message.into());
                 object.insert("@module".into(), module.into());
-                object.insert("@timestamp".into(), format!("{time}Z").into());
+                object.insert("@timestamp".into(), time.into());
                 for (name, value) in fields.others {
                     object.insert(name.into(), value.into());
                 }
@@ -265,5 +266,77 @@ impl Visit for Fields {
 
     fn record_str(&mut self, field: &Field, value: &str) {
         self.put(field, &value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+
+    /// A writer that tells what it is given, and waits before each message until it may go on.
+    struct Pipe {
+        written: Sender<String>,
+        go: Receiver<()>,
+    }
+
+    impl Write for Pipe {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.go.recv();
+            let _ = self.written.send(String::from_utf8_lossy(bytes).into_owned());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_does_not_read_blocks_no_one_and_learns_what_it_missed() {
+        let ((written, seen), (go, waiting)) = (channel(), channel());
+        let sink = Sink::start(Pipe { written, go: waiting }).unwrap();
+        for n in 0..QUEUE + 100 {
+            sink.write(n.to_string().into_bytes());
+        }
+        sink.flush(Duration::ZERO);
+        drop(go);
+        let all: Vec<String> =
+            std::iter::from_fn(|| seen.recv_timeout(Duration::from_secs(10)).ok()).take(QUEUE).collect();
+        assert_eq!(all[0], "0");
+        assert!(all.iter().any(|l| l.contains("dropped because")), "{:?}", &all[..3]);
+    }
+
+    fn logged(format: LogFormat, say: impl FnOnce()) -> String {
+        let ((written, seen), (go, waiting)) = (channel(), channel::<()>());
+        drop(go);
+        let outputs = Outputs(Arc::new(vec![Sink::start(Pipe { written, go: waiting }).unwrap()]));
+        let lines = tracing_subscriber::fmt::layer().event_format(Format(format)).with_writer(outputs.clone());
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), say);
+        seen.recv_timeout(Duration::from_secs(10)).unwrap()
+    }
+
+    #[test]
+    fn lines_have_the_form_that_operators_know() {
+        let line = logged(LogFormat::Standard, || tracing::warn!(path = "a/b", tries = 3, "it is so"));
+        let (time, rest) = line.split_once(' ').unwrap();
+        assert_eq!(rest, "[WARN]  server: it is so: path=a/b tries=3\n");
+        assert!(time.len() == 24 && time.ends_with('Z') && time.as_bytes()[19] == b'.', "{time}");
+        let line = logged(LogFormat::Json, || tracing::info!(path = "a", "it is so"));
+        let json: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(
+            (&json["@level"], &json["@message"], &json["@module"], &json["path"]),
+            (&"info".into(), &"it is so".into(), &"server".into(), &"a".into())
+        );
+    }
+
+    #[test]
+    fn sec_al04_a_logged_value_cannot_fake_a_line() {
+        let line = logged(LogFormat::Standard, || {
+            tracing::info!(path = "a\n2026-01-01T00:00:00.000Z [INFO]  core: unsealed", "seen")
+        });
+        assert_eq!(line.lines().count(), 1, "{line}");
     }
 }

@@ -67,12 +67,17 @@ impl Tls {
 
 fn server_config(files: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let versions: Vec<&'static SupportedProtocolVersion> =
-        [(files.tls13, &TLS13), (files.tls12, &TLS12)].into_iter().filter(|(wanted, _)| *wanted).map(|(_, version)| version).collect();
+    let versions: Vec<&'static SupportedProtocolVersion> = [(files.tls13, &TLS13), (files.tls12, &TLS12)]
+        .into_iter()
+        .filter(|(wanted, _)| *wanted)
+        .map(|(_, version)| version)
+        .collect();
     let chain = certificates(&files.cert_file)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key_file).map_err(|e| fault(&files.key_file, format!("no private key: {e}")))?;
+    let key = PrivateKeyDer::from_pem_file(&files.key_file)
+        .map_err(|e| fault(&files.key_file, format!("no private key: {e}")))?;
     let pair = |reason| TlsError::Pair { file: files.cert_file.display().to_string(), reason };
-    let builder = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&versions).map_err(pair)?;
+    let builder =
+        ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&versions).map_err(pair)?;
     let builder = match &files.clients {
         ClientCertificates::Disabled => builder.with_no_client_auth(),
         ClientCertificates::Requested => builder.with_client_cert_verifier(AnyClient::new(provider)),
@@ -93,7 +98,10 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     }
 }
 
-fn required(ca: &Path, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
+fn required(
+    ca: &Path,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(ca)? {
         roots.add(certificate).map_err(|e| TlsError::Authorities(e.to_string()))?;

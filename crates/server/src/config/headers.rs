@@ -54,8 +54,9 @@ pub(super) fn read(stanza: &mut Stanza<'_>) -> Result<Vec<CustomHeader>, ConfigE
     let Some(block) = stanza.object("custom_response_headers")? else { return Ok(Vec::new()) };
     let mut out = Vec::new();
     for group in block.items() {
-        let when = Statuses::parse(group.name())
-            .ok_or_else(|| block.fault(group.position(), format!("{:?} is not default, a status or a class such as 4xx", group.name())))?;
+        let when = Statuses::parse(group.name()).ok_or_else(|| {
+            block.fault(group.position(), format!("{:?} is not default, a status or a class such as 4xx", group.name()))
+        })?;
         let body = match group.value.as_list() {
             Some([only]) => only.as_object(),
             _ => group.value.as_object(),
@@ -70,9 +71,12 @@ pub(super) fn read(stanza: &mut Stanza<'_>) -> Result<Vec<CustomHeader>, ConfigE
 }
 
 fn header(block: &Stanza<'_>, when: Statuses, item: &Item) -> Result<CustomHeader, ConfigError> {
-    let fault = |message: &str| block.fault(item.position(), format!("custom response header {:?}: {message}", item.name()));
+    let fault =
+        |message: &str| block.fault(item.position(), format!("custom response header {:?}: {message}", item.name()));
     let name = HeaderName::from_bytes(item.name().as_bytes()).map_err(|_| fault("not a header name"))?;
-    if name.as_str().starts_with("x-vault-") || ["content-length", "transfer-encoding", "connection"].contains(&name.as_str()) {
+    if name.as_str().starts_with("x-vault-")
+        || ["content-length", "transfer-encoding", "connection"].contains(&name.as_str())
+    {
         return Err(fault("reserved"));
     }
     let values: Option<Vec<String>> = match &item.value.kind {

@@ -159,9 +159,13 @@ const WITHOUT_EFFECT: &[&str] = &[
 ];
 
 /// Applies the files in order, then the environment, and checks the result.
-pub(super) fn build(sources: &[Source], environment: &Environment, warnings: &mut Vec<Warning>) -> Result<Config, ConfigError> {
+pub(super) fn build(
+    sources: &[Source],
+    environment: &Environment,
+    mut storage: Option<Storage>,
+    warnings: &mut Vec<Warning>,
+) -> Result<Config, ConfigError> {
     let mut config = Config::default();
-    let mut storage = None;
     for source in sources {
         apply(&mut config, &mut storage, source.root(), environment, warnings)?;
     }
@@ -181,7 +185,8 @@ fn apply(
     if let Some(found) = read_storage(&mut root, environment, warnings)? {
         *storage = Some(found);
     }
-    let duration = root.duration("default_max_request_duration")?.filter(|d| !d.is_zero()).unwrap_or(Limits::default().duration);
+    let duration =
+        root.duration("default_max_request_duration")?.filter(|d| !d.is_zero()).unwrap_or(Limits::default().duration);
     for block in root.blocks("listener", 1)? {
         config.listeners.push(ListenerConfig::read(block, duration, warnings)?);
     }
@@ -201,7 +206,8 @@ fn apply(
     set_some(&mut config.log_file, root.text("log_file")?.map(PathBuf::from));
     set_some(&mut config.pid_file, root.text("pid_file")?.filter(|p| !p.is_empty()).map(PathBuf::from));
     if let Some(text) = root.text("log_format")? {
-        config.log_format = LogFormat::parse(&text).ok_or_else(|| ConfigError::Whole(format!("unknown log_format {text:?}")))?;
+        config.log_format =
+            LogFormat::parse(&text).ok_or_else(|| ConfigError::Whole(format!("unknown log_format {text:?}")))?;
     }
     if let Some(item) = root.item("ha_storage")? {
         return Err(root.fault(item.position(), "ha_storage is not supported: storage \"raft\" needs none"));
@@ -224,7 +230,11 @@ fn set_some<T>(target: &mut Option<T>, value: Option<T>) {
 }
 
 /// `storage "raft" { … }`, also under its old name `backend`.
-fn read_storage(root: &mut Stanza<'_>, environment: &Environment, warnings: &mut Vec<Warning>) -> Result<Option<Storage>, ConfigError> {
+fn read_storage(
+    root: &mut Stanza<'_>,
+    environment: &Environment,
+    warnings: &mut Vec<Warning>,
+) -> Result<Option<Storage>, ConfigError> {
     let mut blocks = root.blocks("storage", 1)?;
     blocks.extend(root.blocks("backend", 1)?);
     let mut blocks = blocks.into_iter();
@@ -236,7 +246,8 @@ fn read_storage(root: &mut Stanza<'_>, environment: &Environment, warnings: &mut
     let storage = match kind {
         "raft" => {
             let path = environment.setting("RAFT_PATH").map(str::to_owned).or(stanza.text("path")?);
-            let node_id = environment.setting("RAFT_NODE_ID").map(str::to_owned).or(stanza.text("node_id")?).unwrap_or_default();
+            let node_id =
+                environment.setting("RAFT_NODE_ID").map(str::to_owned).or(stanza.text("node_id")?).unwrap_or_default();
             if let Some(item) = stanza.item("retry_join")? {
                 return Err(stanza.fault(item.position(), "retry_join: joining other nodes is not supported yet"));
             }
@@ -270,7 +281,11 @@ const RAFT_TUNING: &[&str] = &[
     "disable_fsync",
 ];
 
-fn read_audit(block: Labelled<'_>, before: &[AuditSettings], warnings: &mut Vec<Warning>) -> Result<AuditSettings, ConfigError> {
+fn read_audit(
+    block: Labelled<'_>,
+    before: &[AuditSettings],
+    warnings: &mut Vec<Warning>,
+) -> Result<AuditSettings, ConfigError> {
     let Labelled { labels, position, mut stanza } = block;
     let device = labels.first().copied().unwrap_or_default().to_owned();
     let name = labels.get(1).copied().unwrap_or_default().trim_matches('/').to_owned();
@@ -315,7 +330,8 @@ fn apply_environment(config: &mut Config, environment: &Environment) -> Result<(
     set(&mut config.cluster_addr, text("CLUSTER_ADDR"));
     set(&mut config.log_level, text("LOG_LEVEL"));
     if let Some(format) = environment.setting("LOG_FORMAT") {
-        config.log_format = LogFormat::parse(format).ok_or_else(|| ConfigError::Whole(format!("unknown log format {format:?} in the environment")))?;
+        config.log_format = LogFormat::parse(format)
+            .ok_or_else(|| ConfigError::Whole(format!("unknown log format {format:?} in the environment")))?;
     }
     if let Some(ui) = environment.setting("UI") {
         config.ui = matches!(ui, "1" | "t" | "T" | "true" | "TRUE" | "True");

@@ -121,7 +121,14 @@ pub struct Forwarded {
 
 impl Default for JsonLimits {
     fn default() -> Self {
-        JsonLimits { memory: 34_078_720, strings: 1000, depth: 300, string_length: 1 << 20, object_entries: 10_000, array_elements: 10_000 }
+        JsonLimits {
+            memory: 34_078_720,
+            strings: 1000,
+            depth: 300,
+            string_length: 1 << 20,
+            object_entries: 10_000,
+            array_elements: 10_000,
+        }
     }
 }
 
@@ -153,7 +160,11 @@ impl ListenerConfig {
     }
 
     /// Reads one `listener` block.
-    pub(super) fn read(block: Labelled<'_>, duration: Duration, warnings: &mut Vec<Warning>) -> Result<Self, ConfigError> {
+    pub(super) fn read(
+        block: Labelled<'_>,
+        duration: Duration,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<Self, ConfigError> {
         let Labelled { labels, position, mut stanza } = block;
         let kind = labels.first().copied().unwrap_or_default().to_ascii_lowercase();
         let (bind, tls) = match kind.as_str() {
@@ -234,10 +245,19 @@ fn unix(stanza: &mut Stanza<'_>, position: keepfast_hcl::Position) -> Result<Bin
         },
     };
     let named = |text: Option<String>| text.filter(|t| !t.is_empty());
-    Ok(Bind::Unix { path: path.into(), mode, user: named(stanza.text("socket_user")?), group: named(stanza.text("socket_group")?) })
+    Ok(Bind::Unix {
+        path: path.into(),
+        mode,
+        user: named(stanza.text("socket_user")?),
+        group: named(stanza.text("socket_group")?),
+    })
 }
 
-fn tls(stanza: &mut Stanza<'_>, position: keepfast_hcl::Position, warnings: &mut Vec<Warning>) -> Result<Option<TlsConfig>, ConfigError> {
+fn tls(
+    stanza: &mut Stanza<'_>,
+    position: keepfast_hcl::Position,
+    warnings: &mut Vec<Warning>,
+) -> Result<Option<TlsConfig>, ConfigError> {
     let disabled = stanza.flag("tls_disable")?.unwrap_or(false);
     let cert_file = stanza.text("tls_cert_file")?;
     let key_file = stanza.text("tls_key_file")?;
@@ -250,19 +270,33 @@ fn tls(stanza: &mut Stanza<'_>, position: keepfast_hcl::Position, warnings: &mut
         return Ok(None);
     }
     let (Some(cert_file), Some(key_file)) = (cert_file, key_file) else {
-        return Err(stanza.fault(position, "a tcp listener needs tls_cert_file and tls_key_file, or tls_disable = true"));
+        return Err(
+            stanza.fault(position, "a tcp listener needs tls_cert_file and tls_key_file, or tls_disable = true")
+        );
     };
     if min > max {
         return Err(stanza.fault(position, "tls_min_version is above tls_max_version"));
     }
     let clients = match (required, no_client_certs, ca_file) {
-        (true, true, _) => return Err(stanza.fault(position, "tls_require_and_verify_client_cert contradicts tls_disable_client_certs")),
+        (true, true, _) => {
+            return Err(
+                stanza.fault(position, "tls_require_and_verify_client_cert contradicts tls_disable_client_certs")
+            );
+        }
         (true, false, Some(ca)) => ClientCertificates::Required(ca.into()),
-        (true, false, None) => return Err(stanza.fault(position, "tls_require_and_verify_client_cert needs tls_client_ca_file")),
+        (true, false, None) => {
+            return Err(stanza.fault(position, "tls_require_and_verify_client_cert needs tls_client_ca_file"));
+        }
         (false, true, _) => ClientCertificates::Disabled,
         (false, false, _) => ClientCertificates::Requested,
     };
-    Ok(Some(TlsConfig { cert_file: cert_file.into(), key_file: key_file.into(), tls12: min <= 12, tls13: max >= 13, clients }))
+    Ok(Some(TlsConfig {
+        cert_file: cert_file.into(),
+        key_file: key_file.into(),
+        tls12: min <= 12,
+        tls13: max >= 13,
+        clients,
+    }))
 }
 
 /// 12 or 13. Older versions are not offered: they are read as 1.2, with a warning.
@@ -277,7 +311,9 @@ fn version(
         Some("tls12") => Ok(Some(12)),
         Some("tls13") => Ok(Some(13)),
         Some("tls10" | "tls11") => {
-            warnings.push(stanza.warning(position, format!("{key}: TLS 1.0 and 1.1 are not offered; TLS 1.2 is the oldest")));
+            warnings.push(
+                stanza.warning(position, format!("{key}: TLS 1.0 and 1.1 are not offered; TLS 1.2 is the oldest")),
+            );
             Ok(Some(12))
         }
         Some(_) => Err(stanza.fault(position, format!("{key} must be tls12 or tls13"))),
@@ -321,7 +357,12 @@ fn forwarded(stanza: &mut Stanza<'_>) -> Result<Forwarded, ConfigError> {
     for text in stanza.list("x_forwarded_for_authorized_addrs")?.unwrap_or_default() {
         match keepfast_framework::token_params::parse_cidr(&text) {
             Some(net) => authorized.push(net),
-            None => return Err(stanza.fault(position.unwrap_or(keepfast_hcl::Position::START), format!("{text:?} is neither an address nor a network"))),
+            None => {
+                return Err(stanza.fault(
+                    position.unwrap_or(keepfast_hcl::Position::START),
+                    format!("{text:?} is neither an address nor a network"),
+                ));
+            }
         }
     }
     Ok(Forwarded {
@@ -337,7 +378,10 @@ fn forwarded(stanza: &mut Stanza<'_>) -> Result<Forwarded, ConfigError> {
 fn refuse_proxy_protocol(stanza: &mut Stanza<'_>) -> Result<(), ConfigError> {
     for key in ["proxy_protocol_behavior", "proxy_protocol_authorized_addrs"] {
         if let Some(item) = stanza.item(key)? {
-            return Err(stanza.fault(item.position(), format!("{key}: the PROXY protocol is not supported; use x_forwarded_for_authorized_addrs")));
+            return Err(stanza.fault(
+                item.position(),
+                format!("{key}: the PROXY protocol is not supported; use x_forwarded_for_authorized_addrs"),
+            ));
         }
     }
     Ok(())

@@ -16,7 +16,11 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn parse(file: String, text: &str) -> Result<Self, ConfigError> {
-        let document = keepfast_hcl::parse(text).map_err(|e| ConfigError::At { file: file.clone(), position: e.position, message: e.message })?;
+        let document = keepfast_hcl::parse(text).map_err(|e| ConfigError::At {
+            file: file.clone(),
+            position: e.position,
+            message: e.message,
+        })?;
         Ok(Source { file, document })
     }
 
@@ -61,7 +65,12 @@ impl<'a> Stanza<'a> {
         }
     }
 
-    fn read<T>(&mut self, key: &'static str, expected: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Option<T>, ConfigError> {
+    fn read<T>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Option<T>, ConfigError> {
         let Some(item) = self.item(key)? else { return Ok(None) };
         if item.keys.len() > 1 {
             return Err(self.fault(item.position(), format!("{key} must be {expected}, not a block")));
@@ -136,7 +145,11 @@ impl<'a> Stanza<'a> {
         let found = self.body.blocks(key, labels).map_err(|e| self.fault(e.position, e.message))?;
         Ok(found
             .into_iter()
-            .map(|b| Labelled { labels: b.labels.iter().map(|k| k.name.as_str()).collect(), position: b.position, stanza: Stanza::new(file, b.body) })
+            .map(|b| Labelled {
+                labels: b.labels.iter().map(|k| k.name.as_str()).collect(),
+                position: b.position,
+                stanza: Stanza::new(file, b.body),
+            })
             .collect())
     }
 
@@ -176,7 +189,10 @@ impl<'a> Stanza<'a> {
     pub(super) fn finish(self, warnings: &mut Vec<Warning>) {
         for item in &self.body.items {
             if !self.known.contains(&item.name()) {
-                warnings.push(self.warning(item.position(), format!("unknown or unsupported field {} found in configuration", item.name())));
+                warnings.push(self.warning(
+                    item.position(),
+                    format!("unknown or unsupported field {} found in configuration", item.name()),
+                ));
             }
         }
     }

@@ -25,6 +25,15 @@ pub use listener::{Bind, ClientCertificates, Forwarded, JsonLimits, Limits, List
 /// # Errors
 /// [`ConfigError`] naming the file, and the place where there is one.
 pub fn load(paths: &[PathBuf], environment: &Environment) -> Result<(Config, Vec<Warning>), ConfigError> {
+    load_over(paths, environment, None)
+}
+
+/// The same with a storage for the case that no file names one.
+pub(crate) fn load_over(
+    paths: &[PathBuf],
+    environment: &Environment,
+    storage: Option<Storage>,
+) -> Result<(Config, Vec<Warning>), ConfigError> {
     let mut sources = Vec::new();
     for path in paths {
         for file in files(path)? {
@@ -33,7 +42,7 @@ pub fn load(paths: &[PathBuf], environment: &Environment) -> Result<(Config, Vec
         }
     }
     let mut warnings = Vec::new();
-    let config = high::build(&sources, environment, &mut warnings)?;
+    let config = high::build(&sources, environment, storage, &mut warnings)?;
     Ok((config, warnings))
 }
 

@@ -84,9 +84,18 @@ fn a_production_configuration_is_read_whole() {
     assert_eq!(tcp.limits.duration, Duration::from_secs(300));
     assert_eq!(tcp.limits.header_timeout, Duration::from_secs(3));
     assert_eq!(tcp.limits.idle_timeout, Duration::from_secs(60));
-    assert_eq!(tcp.forwarded.authorized.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "192.168.1.7/32"]);
-    assert_eq!((tcp.forwarded.hop_skips, tcp.forwarded.reject_not_present, tcp.forwarded.reject_not_authorized), (1, true, false));
-    assert_eq!(tcp.headers.iter().map(|h| (h.when, h.value.to_str().unwrap())).collect::<Vec<_>>(), [(Statuses::All, "a; b"), (Statuses::One(404), "nowhere")]);
+    assert_eq!(
+        tcp.forwarded.authorized.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["10.0.0.0/8", "192.168.1.7/32"]
+    );
+    assert_eq!(
+        (tcp.forwarded.hop_skips, tcp.forwarded.reject_not_present, tcp.forwarded.reject_not_authorized),
+        (1, true, false)
+    );
+    assert_eq!(
+        tcp.headers.iter().map(|h| (h.when, h.value.to_str().unwrap())).collect::<Vec<_>>(),
+        [(Statuses::All, "a; b"), (Statuses::One(404), "nowhere")]
+    );
     assert_eq!(
         unix.bind,
         Bind::Unix { path: "/run/keepfast.sock".into(), mode: Some(0o660), user: None, group: Some("keepfast".into()) }
@@ -107,7 +116,10 @@ fn the_json_that_harnesses_write_means_the_same() {
     let two = r#"{"storage": [{"inmem": [{}]}], "listener": [{"tcp": {"tls_disable": 1}}, {"tcp": {"address": "[::1]", "tls_disable": "true"}}],
         "audit": {"file": {"a": {"options": {"file_path": "stdout"}}}}}"#;
     let (config, _) = load_texts(&[two], &[]).unwrap();
-    assert_eq!(config.listeners.iter().map(ListenerConfig::address).collect::<Vec<_>>(), ["127.0.0.1:8200", "[::1]:8200"]);
+    assert_eq!(
+        config.listeners.iter().map(ListenerConfig::address).collect::<Vec<_>>(),
+        ["127.0.0.1:8200", "[::1]:8200"]
+    );
     assert_eq!(config.audit[0].name, "a");
 }
 
@@ -123,7 +135,12 @@ fn files_of_a_directory_are_merged_in_the_order_of_their_names() {
 #[test]
 fn the_environment_wins_and_our_own_prefix_wins_over_the_others() {
     let text = "storage \"raft\" { path = \"/a\" }\napi_addr = \"http://file\"\nlog_level = \"info\"";
-    let environment = [("VAULT_API_ADDR", "http://vault"), ("KEEPFAST_API_ADDR", "http://own"), ("BAO_RAFT_PATH", "/b"), ("BAO_LOG_LEVEL", "trace")];
+    let environment = [
+        ("VAULT_API_ADDR", "http://vault"),
+        ("KEEPFAST_API_ADDR", "http://own"),
+        ("BAO_RAFT_PATH", "/b"),
+        ("BAO_LOG_LEVEL", "trace"),
+    ];
     let (config, _) = load_texts(&[text], &environment).unwrap();
     assert_eq!((config.api_addr.as_str(), config.log_level.as_str()), ("http://own", "trace"));
     assert_eq!(config.storage, Storage::Raft { path: "/b".into(), node_id: String::new() });
@@ -156,15 +173,29 @@ fn what_cannot_be_meant_is_refused_with_its_place() {
         (&format!("{MINIMAL}listener \"foo\" {{}}"), "unsupported listener type \"foo\""),
         (&format!("{MINIMAL}max_lease_ttl = \"abc\""), "max_lease_ttl must be a duration"),
         (&format!("{MINIMAL}max_lease_ttl = \"1h\"\nmax_lease_ttl = \"2h\""), "max_lease_ttl is set twice"),
-        (&format!("{MINIMAL}max_lease_ttl = \"1h\"\ndefault_lease_ttl = \"2h\""), "default_lease_ttl is greater than max_lease_ttl"),
+        (
+            &format!("{MINIMAL}max_lease_ttl = \"1h\"\ndefault_lease_ttl = \"2h\""),
+            "default_lease_ttl is greater than max_lease_ttl",
+        ),
         (&format!("{MINIMAL}log_level = \"loud\""), "unknown log level"),
         (&format!("{MINIMAL}api_addr = \"127.0.0.1\""), "api_addr must be a URL"),
         (&format!("{MINIMAL}seal \"awskms\" {{}}"), "seal \"awskms\" is not supported"),
         (&format!("{MINIMAL}audit \"socket\" \"a\" {{}}"), "unknown audit device type"),
         (&format!("{MINIMAL}audit \"file\" \"a\" {{}}"), "needs options { file_path"),
-        (&format!("{MINIMAL}listener \"tcp\" {{ tls_disable = 1\n proxy_protocol_behavior = \"use_always\" }}"), "the PROXY protocol is not supported"),
-        (&format!("{MINIMAL}listener \"tcp\" {{ tls_disable = 1\n x_forwarded_for_authorized_addrs = \"proxy\" }}"), "neither an address nor a network"),
-        (&format!("{MINIMAL}listener \"tcp\" {{ tls_disable = 1\n custom_response_headers {{ \"default\" = {{ \"X-Vault-A\" = \"x\" }} }} }}"), "reserved"),
+        (
+            &format!("{MINIMAL}listener \"tcp\" {{ tls_disable = 1\n proxy_protocol_behavior = \"use_always\" }}"),
+            "the PROXY protocol is not supported",
+        ),
+        (
+            &format!("{MINIMAL}listener \"tcp\" {{ tls_disable = 1\n x_forwarded_for_authorized_addrs = \"proxy\" }}"),
+            "neither an address nor a network",
+        ),
+        (
+            &format!(
+                "{MINIMAL}listener \"tcp\" {{ tls_disable = 1\n custom_response_headers {{ \"default\" = {{ \"X-Vault-A\" = \"x\" }} }} }}"
+            ),
+            "reserved",
+        ),
     ] {
         let message = refused(text);
         assert!(message.contains(expected), "{text}: {message}");

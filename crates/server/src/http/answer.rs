@@ -42,9 +42,12 @@ impl Answer {
     /// 307 to a path of this server.
     pub(crate) fn redirect(location: &str) -> Self {
         match HeaderValue::from_str(location) {
-            Ok(location) => {
-                Answer { status: StatusCode::TEMPORARY_REDIRECT, content_type: None, body: Bytes::new(), location: Some(location) }
-            }
+            Ok(location) => Answer {
+                status: StatusCode::TEMPORARY_REDIRECT,
+                content_type: None,
+                body: Bytes::new(),
+                location: Some(location),
+            },
             Err(_) => Answer::bare(StatusCode::BAD_REQUEST),
         }
     }

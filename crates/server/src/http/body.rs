@@ -117,7 +117,10 @@ fn too_large() -> Answer {
 }
 
 fn late(bound: Duration) -> Answer {
-    Answer::error(StatusCode::REQUEST_TIMEOUT, format!("the request body did not arrive within {} seconds", bound.as_secs()))
+    Answer::error(
+        StatusCode::REQUEST_TIMEOUT,
+        format!("the request body did not arrive within {} seconds", bound.as_secs()),
+    )
 }
 
 /// `curl -d '{…}'` declares a form and sends JSON.
@@ -158,7 +161,9 @@ mod tests {
 
     #[test]
     fn a_form_becomes_an_object_and_a_malformed_one_is_refused() {
-        let json = |text: &str| form_as_json(text.as_bytes()).map(|b| String::from_utf8(b.to_vec()).unwrap()).map_err(|a| a.status.as_u16());
+        let json = |text: &str| {
+            form_as_json(text.as_bytes()).map(|b| String::from_utf8(b.to_vec()).unwrap()).map_err(|a| a.status.as_u16())
+        };
         assert_eq!(json("a=b&c=d+e%21&a=f&x"), Ok("{\"a\":[\"b\",\"f\"],\"c\":\"d e!\",\"x\":\"\"}".into()));
         assert_eq!(json(""), Ok(String::new()));
         for bad in ["a=b;c=d", "%zz=1", "a=%ff"] {

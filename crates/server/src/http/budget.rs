@@ -13,7 +13,12 @@ pub(crate) fn check(text: &[u8], limits: &JsonLimits) -> Result<(), Answer> {
         return Err(too_complex("exceeded maximum memory"));
     }
     // Every string, level and entry takes at least one byte, so a short text cannot exceed anything.
-    let least = limits.strings.min(limits.depth).min(limits.string_length).min(limits.object_entries).min(limits.array_elements);
+    let least = limits
+        .strings
+        .min(limits.depth)
+        .min(limits.string_length)
+        .min(limits.object_entries)
+        .min(limits.array_elements);
     if text.len() <= least {
         return Ok(());
     }
@@ -104,7 +109,11 @@ mod tests {
     fn sec_ds02_a_body_within_the_limits_passes_and_one_beyond_does_not() {
         let strings = |n: usize| format!("{{\"data\":{{\"x\":[{}]}}}}", vec!["\"s\""; n].join(","));
         assert_eq!(verdict(&strings(998)), Ok(()));
-        assert!(verdict(&strings(999)).unwrap_err().contains("refused JSON input due to high complexity: exceeded maximum number of strings"));
+        assert!(
+            verdict(&strings(999))
+                .unwrap_err()
+                .contains("refused JSON input due to high complexity: exceeded maximum number of strings")
+        );
         let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
         assert_eq!(verdict(&deep(300)), Ok(()));
         assert!(verdict(&deep(301)).unwrap_err().contains("exceeded max depth"));

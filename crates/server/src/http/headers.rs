@@ -50,7 +50,8 @@ pub(crate) fn namespace(headers: &HeaderMap) -> String {
 pub(crate) fn wrap_ttl(headers: &HeaderMap) -> Result<Option<Duration>, Answer> {
     let Some(value) = headers.get(WRAP_TTL) else { return Ok(None) };
     let text = String::from_utf8_lossy(value.as_bytes());
-    let refused = |why: String| Answer::error(StatusCode::BAD_REQUEST, format!("error parsing X-Vault-Wrap-TTL header: {why}"));
+    let refused =
+        |why: String| Answer::error(StatusCode::BAD_REQUEST, format!("error parsing X-Vault-Wrap-TTL header: {why}"));
     let nanos = nanoseconds(text.trim()).map_err(refused)?;
     if nanos < 0 {
         return Err(refused("requested wrap ttl cannot be negative".into()));
@@ -87,7 +88,8 @@ pub(crate) fn is_form(headers: &HeaderMap) -> bool {
 /// PATCH means JSON merge patch (RFC 7396) and must say so.
 pub(crate) fn require_merge_patch(headers: &HeaderMap) -> Result<(), Answer> {
     let bad = |text: &'static str| Answer::error(StatusCode::BAD_REQUEST, text);
-    let text = headers.get(CONTENT_TYPE).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()).unwrap_or_default();
+    let text =
+        headers.get(CONTENT_TYPE).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()).unwrap_or_default();
     let mut parts = text.split(';');
     let kind = parts.next().unwrap_or_default().trim().to_ascii_lowercase();
     if kind.is_empty() {
@@ -106,13 +108,18 @@ pub(crate) fn require_merge_patch(headers: &HeaderMap) -> Result<(), Answer> {
 }
 
 /// Where the caller connects from: the peer of the connection, or what an authorized proxy says of it.
-pub(crate) fn remote(headers: &HeaderMap, peer: Option<SocketAddr>, rules: &Forwarded) -> Result<Option<SocketAddr>, Answer> {
+pub(crate) fn remote(
+    headers: &HeaderMap,
+    peer: Option<SocketAddr>,
+    rules: &Forwarded,
+) -> Result<Option<SocketAddr>, Answer> {
     let Some(peer) = peer else { return Ok(None) };
     if rules.authorized.is_empty() {
         return Ok(Some(peer));
     }
     let refused = |text: String| Err(Answer::error(StatusCode::BAD_REQUEST, text));
-    let given: Vec<&[u8]> = headers.get_all(FORWARDED_FOR).iter().flat_map(|v| v.as_bytes().split(|b| *b == b',')).collect();
+    let given: Vec<&[u8]> =
+        headers.get_all(FORWARDED_FOR).iter().flat_map(|v| v.as_bytes().split(|b| *b == b',')).collect();
     if given.is_empty() {
         if rules.reject_not_present {
             return refused("missing x-forwarded-for header and configured to reject when not present".into());
@@ -121,7 +128,9 @@ pub(crate) fn remote(headers: &HeaderMap, peer: Option<SocketAddr>, rules: &Forw
     }
     if !rules.authorized.iter().any(|net| net.contains(&peer.ip().to_canonical())) {
         if rules.reject_not_authorized {
-            return refused("client address not authorized for x-forwarded-for and configured to reject connection".into());
+            return refused(
+                "client address not authorized for x-forwarded-for and configured to reject connection".into(),
+            );
         }
         return Ok(Some(peer));
     }
@@ -189,7 +198,16 @@ mod tests {
 
     #[test]
     fn namespaces_lose_their_slashes_and_root_is_empty() {
-        for (given, name) in [("", ""), ("root", ""), ("root/", ""), ("/", ""), ("//", ""), ("ns1/", "ns1"), ("/a/b/", "a/b"), ("..", "..")] {
+        for (given, name) in [
+            ("", ""),
+            ("root", ""),
+            ("root/", ""),
+            ("/", ""),
+            ("//", ""),
+            ("ns1/", "ns1"),
+            ("/a/b/", "a/b"),
+            ("..", ".."),
+        ] {
             assert_eq!(namespace(&headers(&[("x-vault-namespace", given)])), name, "{given}");
         }
     }
@@ -197,7 +215,15 @@ mod tests {
     #[test]
     fn wrap_ttls_are_read_as_the_peer_reads_them() {
         let ttl = |text: &str| wrap_ttl(&headers(&[("x-vault-wrap-ttl", text)])).map_err(|a| told(&a));
-        for (text, millis) in [("60", 60_000), ("60s", 60_000), ("1h30m", 5_400_000), ("1d", 86_400_000), ("1.5s", 1500), ("5ms", 5), ("+5", 5000)] {
+        for (text, millis) in [
+            ("60", 60_000),
+            ("60s", 60_000),
+            ("1h30m", 5_400_000),
+            ("1d", 86_400_000),
+            ("1.5s", 1500),
+            ("5ms", 5),
+            ("+5", 5000),
+        ] {
             assert_eq!(ttl(text), Ok(Some(Duration::from_millis(millis))), "{text}");
         }
         assert_eq!((ttl("0"), ttl("")), (Ok(None), Ok(None)));
@@ -222,7 +248,9 @@ mod tests {
 
     fn judged(rules: &Forwarded, values: &[&str]) -> Result<String, String> {
         let pairs: Vec<_> = values.iter().map(|v| ("x-forwarded-for", *v)).collect();
-        remote(&headers(&pairs), Some("127.0.0.1:4000".parse().unwrap()), rules).map(|a| a.unwrap().to_string()).map_err(|a| told(&a).1)
+        remote(&headers(&pairs), Some("127.0.0.1:4000".parse().unwrap()), rules)
+            .map(|a| a.unwrap().to_string())
+            .map_err(|a| told(&a).1)
     }
 
     #[test]
@@ -243,10 +271,20 @@ mod tests {
         assert!(judged(&local, &["unknown"]).unwrap_err().contains("not an address"));
         let skipping = Forwarded { hop_skips: 1, ..local.clone() };
         assert_eq!(judged(&skipping, &["1.2.3.4, 5.6.7.8"]), Ok("1.2.3.4:4000".into()));
-        assert!(judged(&skipping, &["1.2.3.4"]).unwrap_err().contains("hops to skip (1) would skip before earliest chain link (chain length 1)"));
+        assert!(
+            judged(&skipping, &["1.2.3.4"])
+                .unwrap_err()
+                .contains("hops to skip (1) would skip before earliest chain link (chain length 1)")
+        );
         let strict = Forwarded { reject_not_present: true, reject_not_authorized: true, ..local };
-        assert!(judged(&strict, &[]).unwrap_err().contains("missing x-forwarded-for header and configured to reject when not present"));
+        assert!(
+            judged(&strict, &[])
+                .unwrap_err()
+                .contains("missing x-forwarded-for header and configured to reject when not present")
+        );
         let others = Forwarded { authorized: vec!["10.0.0.0/8".parse().unwrap()], ..strict };
-        assert!(judged(&others, &["1.2.3.4"]).unwrap_err().contains("client address not authorized for x-forwarded-for"));
+        assert!(
+            judged(&others, &["1.2.3.4"]).unwrap_err().contains("client address not authorized for x-forwarded-for")
+        );
     }
 }

@@ -53,7 +53,11 @@ impl<K: Kernel> Edge<K> {
     }
 
     /// One request, from its head to its answer.
-    pub(crate) async fn serve(&self, request: Request<hyper::body::Incoming>, peer: Option<SocketAddr>) -> Response<Full<Bytes>> {
+    pub(crate) async fn serve(
+        &self,
+        request: Request<hyper::body::Incoming>,
+        peer: Option<SocketAddr>,
+    ) -> Response<Full<Bytes>> {
         let answer = match request::admit(request, peer, &self.rules, &self.memory).await {
             Ok(admitted) => self.run(admitted).await,
             Err(refusal) => refusal,
@@ -72,7 +76,9 @@ impl<K: Kernel> Edge<K> {
         });
         match tokio::time::timeout(self.rules.limits.duration, work).await {
             Ok(answer) => answer,
-            Err(_) => Answer::error(StatusCode::SERVICE_UNAVAILABLE, "the request took longer than max_request_duration"),
+            Err(_) => {
+                Answer::error(StatusCode::SERVICE_UNAVAILABLE, "the request took longer than max_request_duration")
+            }
         }
     }
 }

@@ -26,7 +26,9 @@ pub(crate) fn canonical(uri: &Uri) -> Result<CanonicalPath, Answer> {
     })?;
     CanonicalPath::new(decoded).map_err(|error| match error {
         PathError::TooLong => Answer::error(StatusCode::URI_TOO_LONG, error.to_string()),
-        PathError::Relative | PathError::Control | PathError::EmptySegment => Answer::error(StatusCode::BAD_REQUEST, error.to_string()),
+        PathError::Relative | PathError::Control | PathError::EmptySegment => {
+            Answer::error(StatusCode::BAD_REQUEST, error.to_string())
+        }
     })
 }
 
@@ -53,11 +55,9 @@ pub(crate) fn decode(raw: &str) -> Result<String, Undecodable> {
         return Ok(raw.to_owned());
     }
     let bytes = raw.as_bytes();
-    let well_formed = bytes
-        .iter()
-        .enumerate()
-        .filter(|(_, b)| **b == b'%')
-        .all(|(at, _)| matches!(bytes.get(at + 1..at + 3), Some([a, b]) if a.is_ascii_hexdigit() && b.is_ascii_hexdigit()));
+    let well_formed = bytes.iter().enumerate().filter(|(_, b)| **b == b'%').all(
+        |(at, _)| matches!(bytes.get(at + 1..at + 3), Some([a, b]) if a.is_ascii_hexdigit() && b.is_ascii_hexdigit()),
+    );
     if !well_formed {
         return Err(Undecodable::Percent);
     }
@@ -93,7 +93,9 @@ mod tests {
     fn told(target: &str) -> Result<String, (u16, String)> {
         let uri: Uri = target.parse().unwrap();
         canonical(&uri).map(|p| p.to_string()).map_err(|a| {
-            let text = a.location.map_or_else(|| String::from_utf8_lossy(&a.body).into_owned(), |l| l.to_str().unwrap().to_owned());
+            let text = a
+                .location
+                .map_or_else(|| String::from_utf8_lossy(&a.body).into_owned(), |l| l.to_str().unwrap().to_owned());
             (a.status.as_u16(), text)
         })
     }
@@ -136,7 +138,10 @@ mod tests {
             assert_eq!(told(target).map_err(|(status, _)| status), Err(400), "{target}");
         }
         assert_eq!(told(&format!("/v1/{}", "a".repeat(9000))).map_err(|(s, _)| s), Err(414));
-        assert_eq!(told("/v1/secret/data/%2e%2e/b").unwrap_err().1, "{\"errors\":[\"relative paths not supported\"]}\n");
+        assert_eq!(
+            told("/v1/secret/data/%2e%2e/b").unwrap_err().1,
+            "{\"errors\":[\"relative paths not supported\"]}\n"
+        );
     }
 
     #[test]

@@ -73,8 +73,16 @@ mod tests {
     #[test]
     fn list_scan_and_help_are_choices_and_the_rest_are_parameters_in_order() {
         let q = parsed("list=true&after=%61+b%2B&limit=5&after=c").unwrap();
-        let owned = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<Vec<_>>();
-        assert_eq!(q, Query { parameters: owned(&[("after", "a b+"), ("limit", "5"), ("after", "c")]), list: true, ..Query::default() });
+        let owned =
+            |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<Vec<_>>();
+        assert_eq!(
+            q,
+            Query {
+                parameters: owned(&[("after", "a b+"), ("limit", "5"), ("after", "c")]),
+                list: true,
+                ..Query::default()
+            }
+        );
         assert!(parsed("help=1").unwrap().help && !parsed("help").unwrap().help);
         assert!(parsed("list=true&list=false").unwrap().list && !parsed("list=").unwrap().list);
         assert!(parsed("scan=1").unwrap().scan);

@@ -80,7 +80,9 @@ fn operation(head: &Parts, path: &CanonicalPath, query: &Query) -> Result<Operat
         "PATCH" => headers::require_merge_patch(&head.headers).map(|()| Operation::Patch),
         // Load balancers ask this one with HEAD; nothing else may be asked so.
         "HEAD" if path.as_str() == "sys/health" => Ok(Operation::Read),
-        "HEAD" => Err(Answer::error(StatusCode::METHOD_NOT_ALLOWED, "1 error occurred:\n\t* unsupported operation\n\n")),
+        "HEAD" => {
+            Err(Answer::error(StatusCode::METHOD_NOT_ALLOWED, "1 error occurred:\n\t* unsupported operation\n\n"))
+        }
         "OPTIONS" if path.as_str() != "sys/health" => {
             Err(Answer::error(StatusCode::BAD_REQUEST, "cannot handle internal-only request operation"))
         }

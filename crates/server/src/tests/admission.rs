@@ -58,7 +58,11 @@ async fn other_methods_are_refused_as_the_peer_refuses_them() {
 async fn headers_reach_the_kernel() {
     let server = Server::start().await;
     let told = server
-        .ask("GET /v1/a", &["X-Vault-Token: t", "X-Vault-Namespace: /ns1/", "X-Vault-Wrap-TTL: 5m", "X-Vault-Request: true"], b"")
+        .ask(
+            "GET /v1/a",
+            &["X-Vault-Token: t", "X-Vault-Namespace: /ns1/", "X-Vault-Wrap-TTL: 5m", "X-Vault-Request: true"],
+            b"",
+        )
         .await
         .json();
     assert_eq!((&told["token"], &told["namespace"], &told["wrap_ttl"]), (&json!("t"), &json!("ns1"), &json!(300_000)));
@@ -74,7 +78,9 @@ async fn sec_ds10_oversized_and_malformed_token_headers_are_refused_before_anyth
     assert_eq!(server.ask("GET /v1/a", &[&header(8192)], b"").await.status, 200);
     assert_eq!(server.ask("GET /v1/a", &[&header(8193)], b"").await.status, 431);
     assert_eq!(server.ask("GET /v1/a", &[&header(100_000)], b"").await.status, 431);
-    for bad in ["X-Vault-Token: a\u{1}b", "X-Vault-Token: a\u{7f}b", "X-Vault-Token: a\tb", "Authorization: Bearer a\u{1}b"] {
+    for bad in
+        ["X-Vault-Token: a\u{1}b", "X-Vault-Token: a\u{7f}b", "X-Vault-Token: a\tb", "Authorization: Bearer a\u{1}b"]
+    {
         assert_eq!(server.ask("GET /v1/a", &[bad], b"").await.status, 400, "{bad:?}");
     }
     let many: Vec<String> = (0..200).map(|n| format!("X-{n}: x")).collect();
@@ -108,7 +114,9 @@ async fn bodies_are_json_whatever_they_are_called_unless_they_are_forms() {
 #[tokio::test]
 async fn chunked_bodies_are_joined() {
     let server = Server::start().await;
-    let told = server.ask("POST /v1/a", &["Transfer-Encoding: chunked"], b"3\r\n{\"a\r\n2\r\n\":\r\n2\r\n1}\r\n0\r\n\r\n").await;
+    let told = server
+        .ask("POST /v1/a", &["Transfer-Encoding: chunked"], b"3\r\n{\"a\r\n2\r\n\":\r\n2\r\n1}\r\n0\r\n\r\n")
+        .await;
     assert_eq!(told.json()["body"], "{\"a\":1}");
 }
 
@@ -163,7 +171,11 @@ async fn the_operators_headers_are_added_where_they_belong() {
         name: http::HeaderName::from_static("x-team"),
         value: http::HeaderValue::from_static(value),
     };
-    let server = Server::with(|c| c.headers = vec![custom(Statuses::All, "all"), custom(Statuses::Class(4), "fault"), custom(Statuses::One(404), "none")]).await;
+    let server = Server::with(|c| {
+        c.headers =
+            vec![custom(Statuses::All, "all"), custom(Statuses::Class(4), "fault"), custom(Statuses::One(404), "none")]
+    })
+    .await;
     assert_eq!(server.get("/v1/a").await.header("x-team"), Some("all"));
     assert_eq!(server.get("/v1/a?list=x").await.header("x-team"), Some("fault"));
     assert_eq!(server.get("/foo").await.header("x-team"), Some("none"));
@@ -172,12 +184,20 @@ async fn the_operators_headers_are_added_where_they_belong() {
 #[tokio::test]
 async fn sec_ac02_no_spelling_reaches_the_kernel_as_another_path() {
     let server = Server::start().await;
-    for target in ["%2e%2e/b", "..%2fb", "%2e%2e%2fb", ".%2e/b", "a%2f..%2f..%2fb", "%2fb", "b%00", "%c0%ae%c0%ae/b", "%zz"] {
+    for target in
+        ["%2e%2e/b", "..%2fb", "%2e%2e%2fb", ".%2e/b", "a%2f..%2f..%2fb", "%2fb", "b%00", "%c0%ae%c0%ae/b", "%zz"]
+    {
         let told = server.get(&format!("/v1/secret/data/a/{target}")).await;
         assert_eq!(told.status, 400, "{target}: {}", told.body);
     }
-    for (target, seen) in [("%252e%252e/b", "%2e%2e/b"), ("a%2fb", "a/b"), ("...", "..."), ("x;y", "x;y"), ("a%5c..%5cb", "a\\..\\b")] {
-        assert_eq!(server.get(&format!("/v1/secret/data/{target}")).await.json()["path"], format!("secret/data/{seen}"), "{target}");
+    for (target, seen) in
+        [("%252e%252e/b", "%2e%2e/b"), ("a%2fb", "a/b"), ("...", "..."), ("x;y", "x;y"), ("a%5c..%5cb", "a\\..\\b")]
+    {
+        assert_eq!(
+            server.get(&format!("/v1/secret/data/{target}")).await.json()["path"],
+            format!("secret/data/{seen}"),
+            "{target}"
+        );
     }
 }
 
@@ -187,8 +207,14 @@ async fn sec_ac09_a_refusal_of_the_edge_depends_on_the_request_alone_and_names_n
     for line in ["GET /v1/%2e%2e/x", "FOO /v1/x", "GET /v1/x?list=x", "PATCH /v1/x", "GET /nothing", "GET /v1//x"] {
         let first = server.ask(line, &[], b"").await;
         let second = server.ask(&line.replace('x', "y"), &[], b"").await;
-        let names = |t: &Told| t.head.lines().skip(1).map(|l| l.split(':').next().unwrap_or_default().to_owned()).collect::<Vec<_>>();
-        assert_eq!((first.status, names(&first), first.body.len()), (second.status, names(&second), second.body.len()), "{line}");
+        let names = |t: &Told| {
+            t.head.lines().skip(1).map(|l| l.split(':').next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (first.status, names(&first), first.body.len()),
+            (second.status, names(&second), second.body.len()),
+            "{line}"
+        );
         assert!(!first.body.contains("127.0.0.1") && !first.head.contains("127.0.0.1"));
     }
 }

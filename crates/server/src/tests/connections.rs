@@ -10,13 +10,20 @@ use crate::config::{Bind, Forwarded, Limits};
 /// Limits with which a test of a timeout takes milliseconds.
 fn impatient() -> Limits {
     let short = Duration::from_millis(40);
-    Limits { header_timeout: short, read_timeout: short, idle_timeout: short * 3, handshake_timeout: short, ..Limits::default() }
+    Limits {
+        header_timeout: short,
+        read_timeout: short,
+        idle_timeout: short * 3,
+        handshake_timeout: short,
+        ..Limits::default()
+    }
 }
 
 /// Reads until the server closes; the bound only keeps a failing test from hanging.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut out = Vec::new();
-    let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut out)).await.expect("the server closes");
+    let _ =
+        tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut out)).await.expect("the server closes");
     String::from_utf8_lossy(&out).into_owned()
 }
 
@@ -36,7 +43,8 @@ async fn sec_ds04_a_slow_head_is_cut_off_however_it_trickles() {
         }
     });
     let mut out = Vec::new();
-    let read = tokio::time::timeout(Duration::from_secs(10), trickle.read_to_end(&mut out)).await.expect("the server closes");
+    let read =
+        tokio::time::timeout(Duration::from_secs(10), trickle.read_to_end(&mut out)).await.expect("the server closes");
     assert!(read.is_err() || out.is_empty(), "no answer to half a head");
     drop(trickle);
     writer.await.unwrap();
@@ -73,7 +81,13 @@ async fn sec_ds04_a_body_that_does_not_come_is_408() {
 #[tokio::test]
 async fn sec_ds04_garbage_resets_and_half_open_connections_do_not_disturb_others() {
     let server = Server::start().await;
-    for garbage in [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"[..], b"garbage\r\n\r\n", b"\0\0\0\0\0\0", b"GET /v1/a HTTP/9.9\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff"] {
+    for garbage in [
+        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"[..],
+        b"garbage\r\n\r\n",
+        b"\0\0\0\0\0\0",
+        b"GET /v1/a HTTP/9.9\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff",
+    ] {
         let mut stream = server.connect().await;
         stream.write_all(garbage).await.unwrap();
         stream.shutdown().await.unwrap();
@@ -170,7 +184,11 @@ async fn a_unix_socket_serves_without_a_remote_address_and_leaves_no_file() {
 
 #[tokio::test]
 async fn an_authorized_proxy_tells_the_address() {
-    let rules = Forwarded { authorized: vec!["127.0.0.1/32".parse().unwrap()], reject_not_present: true, ..Forwarded::default() };
+    let rules = Forwarded {
+        authorized: vec!["127.0.0.1/32".parse().unwrap()],
+        reject_not_present: true,
+        ..Forwarded::default()
+    };
     let server = Server::with(|c| c.forwarded = rules).await;
     assert_eq!(server.ask("GET /v1/a", &["X-Forwarded-For: 1.2.3.4"], b"").await.json()["remote"], "1.2.3.4");
     assert_eq!(server.get("/v1/a").await.status, 400);

@@ -37,7 +37,11 @@ impl Encrypted {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.dir.path().join("vault-ca.pem")).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap().with_root_certificates(roots).with_no_client_auth()
+        ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth()
     }
 
     async fn connect(&self, config: ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
@@ -69,7 +73,10 @@ async fn a_self_signed_client_certificate_is_taken_and_none_is_too() {
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
-        .with_client_auth_cert(vec![certificate.der().clone()], rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+        .with_client_auth_cert(
+            vec![certificate.der().clone()],
+            rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        )
         .unwrap();
     let stream = encrypted.connect(config).await.unwrap();
     assert_eq!(exchange(stream, "GET /v1/a", &[], b"").await.status, 200);
@@ -110,7 +117,9 @@ async fn sec_ds04_a_handshake_that_stalls_or_is_garbage_ends() {
         let mut stream = encrypted.server.connect().await;
         stream.write_all(start).await.unwrap();
         let mut out = Vec::new();
-        let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut out)).await.expect("the server closes");
+        let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut out))
+            .await
+            .expect("the server closes");
     }
     assert!(encrypted.connect(encrypted.client(&[&rustls::version::TLS13])).await.is_ok());
 }
@@ -138,12 +147,14 @@ async fn http_2_is_chosen_by_alpn_and_serves_streams_side_by_side() {
     config.alpn_protocols = vec![b"h2".to_vec()];
     let stream = encrypted.connect(config).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-    let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     let answers = (0..20).map(|n| {
         let mut sender = sender.clone();
         async move {
-            let request = http::Request::get(format!("https://localhost/v1/a/{n}")).body(Empty::<bytes::Bytes>::new()).unwrap();
+            let request =
+                http::Request::get(format!("https://localhost/v1/a/{n}")).body(Empty::<bytes::Bytes>::new()).unwrap();
             let body = sender.send_request(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
             serde_json::from_slice::<Value>(&body).unwrap()["path"].as_str().unwrap().to_owned()
         }
@@ -176,7 +187,9 @@ async fn sec_ds09_rapidly_reset_streams_end_the_connection_and_disturb_no_one() 
         let _ = reading.read_to_end(&mut out).await;
         out
     };
-    let ((), out) = tokio::time::timeout(Duration::from_secs(10), async { tokio::join!(send, receive) }).await.expect("the server ends the connection");
+    let ((), out) = tokio::time::timeout(Duration::from_secs(10), async { tokio::join!(send, receive) })
+        .await
+        .expect("the server ends the connection");
     // GOAWAY with ENHANCE_YOUR_CALM.
     assert!(out.windows(4).any(|w| w == [0, 0, 0, 11]), "no GOAWAY in {} bytes", out.len());
     assert_eq!(server.get("/v1/a").await.status, 200);

@@ -55,7 +55,12 @@ impl Kernel for Echo {
             "wrap_ttl": incoming.wrap_ttl.map(|d| d.as_millis()),
             "remote": incoming.remote.map(|a| a.ip().to_string()),
         });
-        Answer { status: StatusCode::OK, content_type: Some("application/json"), body: told.to_string().into(), location: None }
+        Answer {
+            status: StatusCode::OK,
+            content_type: Some("application/json"),
+            body: told.to_string().into(),
+            location: None,
+        }
     }
 }
 
@@ -137,7 +142,9 @@ async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, line: &str, h
         head.push_str(header);
         head.push_str("\r\n");
     }
-    if !body.is_empty() && !headers.iter().any(|h| h.starts_with("Content-Length") || h.starts_with("Transfer-Encoding")) {
+    if !body.is_empty()
+        && !headers.iter().any(|h| h.starts_with("Content-Length") || h.starts_with("Transfer-Encoding"))
+    {
         head.push_str(&format!("Content-Length: {}\r\n", body.len()));
     }
     head.push_str("\r\n");

@@ -5,7 +5,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
 
 /// The files of a development certificate.
 pub(crate) struct Files {
@@ -23,7 +25,8 @@ pub(crate) struct Files {
 /// What writing fails with.
 pub(crate) fn write(dir: &Path, names: Vec<String>) -> io::Result<Files> {
     let (ca, cert, key) = make(names).map_err(io::Error::other)?;
-    let files = Files { ca: dir.join("vault-ca.pem"), cert: dir.join("vault-cert.pem"), key: dir.join("vault-key.pem") };
+    let files =
+        Files { ca: dir.join("vault-ca.pem"), cert: dir.join("vault-cert.pem"), key: dir.join("vault-key.pem") };
     for (file, text, mode) in [(&files.ca, ca, 0o644), (&files.cert, cert, 0o644), (&files.key, key, 0o600)] {
         OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(file)?.write_all(text.as_bytes())?;
     }
