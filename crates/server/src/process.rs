@@ -1,6 +1,7 @@
 //! What the server asks of the operating system for itself: no dumps, locked memory, descriptors, a strict umask.
 
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use keepfast_crypto::locked;
@@ -56,6 +57,8 @@ impl PidFile {
     /// Writes it.
     pub(crate) fn write(path: &Path) -> io::Result<Self> {
         std::fs::write(path, std::process::id().to_string())?;
+        // Not a secret, and read by supervisors of other users.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))?;
         Ok(PidFile(path.to_owned()))
     }
 }

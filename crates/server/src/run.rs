@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::process::{self, PidFile};
 use crate::telemetry::{Level, Log, Sink};
 use crate::tls::{Tls, TlsError};
 
-/// Memory for large request bodies of all listeners together.
+/// Memory for large request bodies of all listeners together; more where one body may be larger than half of it.
 const BODY_MEMORY: usize = 256 << 20;
 /// How long requests in flight may still take when the server is told to end.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -145,7 +145,7 @@ async fn serve(
         develop(&node, dev, &plan.config.api_addr, &out).await?;
     }
     let (stop, stopped) = watch::channel(false);
-    let memory = BodyMemory::new(BODY_MEMORY);
+    let memory = BodyMemory::new(body_memory(&plan));
     let mut certificates = Vec::new();
     for (ear, listener) in ears.into_iter().zip(&plan.config.listeners) {
         certificates.extend(ear.tls.clone());
@@ -169,6 +169,11 @@ async fn serve(
     node.shutdown().await;
     out.flush(Duration::from_millis(200));
     Ok(())
+}
+
+fn body_memory(plan: &Plan) -> usize {
+    let largest = plan.config.listeners.iter().map(|l| l.limits.body).max().unwrap_or(0);
+    largest.saturating_mul(2).max(BODY_MEMORY)
 }
 
 /// A bound listener that does not accept yet.
@@ -245,6 +250,8 @@ async fn develop(node: &Arc<Node>, dev: &DevPlan, address: &str, out: &Sink) -> 
 
 fn store_token(path: &Path, token: &SecretString) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    // An older file may have been readable by others.
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
     file.write_all(token.expose().as_bytes())
 }
 

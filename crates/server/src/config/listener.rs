@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use keepfast_framework::token_params::parse_cidr;
+use keepfast_hcl::{Item, Position};
 
 use super::error::{ConfigError, Warning};
 use super::headers::{self, CustomHeader};
@@ -232,7 +234,7 @@ fn has_port(address: &str) -> bool {
     behind_host.contains(':')
 }
 
-fn unix(stanza: &mut Stanza<'_>, position: keepfast_hcl::Position) -> Result<Bind, ConfigError> {
+fn unix(stanza: &mut Stanza<'_>, position: Position) -> Result<Bind, ConfigError> {
     let Some(path) = stanza.text("address")? else {
         return Err(stanza.fault(position, "a unix listener needs an address: the path of its socket"));
     };
@@ -255,7 +257,7 @@ fn unix(stanza: &mut Stanza<'_>, position: keepfast_hcl::Position) -> Result<Bin
 
 fn tls(
     stanza: &mut Stanza<'_>,
-    position: keepfast_hcl::Position,
+    position: Position,
     warnings: &mut Vec<Warning>,
 ) -> Result<Option<TlsConfig>, ConfigError> {
     let disabled = stanza.flag("tls_disable")?.unwrap_or(false);
@@ -303,7 +305,7 @@ fn tls(
 fn version(
     stanza: &mut Stanza<'_>,
     key: &'static str,
-    position: keepfast_hcl::Position,
+    position: Position,
     warnings: &mut Vec<Warning>,
 ) -> Result<Option<u8>, ConfigError> {
     match stanza.text(key)?.as_deref() {
@@ -352,23 +354,19 @@ fn bound(given: Option<i64>, standard: usize) -> usize {
 }
 
 fn forwarded(stanza: &mut Stanza<'_>) -> Result<Forwarded, ConfigError> {
-    let position = stanza.item("x_forwarded_for_authorized_addrs")?.map(keepfast_hcl::Item::position);
+    let mut place = |key| Ok::<_, ConfigError>(stanza.item(key)?.map_or(Position::START, Item::position));
+    let (authorized_at, skips_at) = (place("x_forwarded_for_authorized_addrs")?, place("x_forwarded_for_hop_skips")?);
     let mut authorized = Vec::new();
     for text in stanza.list("x_forwarded_for_authorized_addrs")?.unwrap_or_default() {
-        match keepfast_framework::token_params::parse_cidr(&text) {
+        match parse_cidr(&text) {
             Some(net) => authorized.push(net),
-            None => {
-                return Err(stanza.fault(
-                    position.unwrap_or(keepfast_hcl::Position::START),
-                    format!("{text:?} is neither an address nor a network"),
-                ));
-            }
+            None => return Err(stanza.fault(authorized_at, format!("{text:?} is neither an address nor a network"))),
         }
     }
+    let hop_skips = usize::try_from(stanza.integer("x_forwarded_for_hop_skips")?.unwrap_or(0));
     Ok(Forwarded {
         authorized,
-        hop_skips: usize::try_from(stanza.integer("x_forwarded_for_hop_skips")?.unwrap_or(0))
-            .map_err(|_| stanza.fault(keepfast_hcl::Position::START, "x_forwarded_for_hop_skips cannot be negative"))?,
+        hop_skips: hop_skips.map_err(|_| stanza.fault(skips_at, "x_forwarded_for_hop_skips cannot be negative"))?,
         reject_not_present: stanza.flag("x_forwarded_for_reject_not_present")?.unwrap_or(false),
         reject_not_authorized: stanza.flag("x_forwarded_for_reject_not_authorized")?.unwrap_or(false),
     })

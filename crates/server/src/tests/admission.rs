@@ -218,3 +218,29 @@ async fn sec_ac09_a_refusal_of_the_edge_depends_on_the_request_alone_and_names_n
         assert!(!first.body.contains("127.0.0.1") && !first.head.contains("127.0.0.1"));
     }
 }
+
+#[tokio::test]
+async fn sec_al04_a_malformed_body_is_not_quoted() {
+    let server = Server::start().await;
+    let canary = "hvs.C4n4ryC4n4ryC4n4ry";
+    let whole = format!("{{\"a\":\"{canary}\",\"b\":[1,{{\"c\":\"{canary}\"}}]}}");
+    let mut bodies: Vec<Vec<u8>> = (1..whole.len()).map(|end| whole.as_bytes()[..end].to_vec()).collect();
+    for at in 0..whole.len() {
+        let mut broken = whole.clone().into_bytes();
+        broken[at] = b'\x01';
+        bodies.push(broken);
+    }
+    bodies.push(format!("\"{canary}\"").into_bytes());
+    bodies.push(format!("{{}}{canary}").into_bytes());
+    let mut refused = 0;
+    for body in bodies {
+        let told = server.ask("POST /v1/a", &["X-Vault-Token: hvs.C4n4ryC4n4ryC4n4ry"], &body).await;
+        // What is accepted is told back by this kernel.
+        if told.status != 200 {
+            assert_eq!(told.status, 400);
+            assert!(!told.body.contains(canary) && !told.head.contains(&canary.to_lowercase()), "{told:?}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 100, "{refused}");
+}
