@@ -157,6 +157,8 @@ fn mask_text(key: &str, text: &str, variables: &Variables) -> String {
             form("^vault:v1:", "<re:^vault:v1:.+>"),
             form("^vault:v2:", "<re:^vault:v2:.+>"),
             form("^vault:v3:", "<re:^vault:v3:.+>"),
+            form("^failed to (decode|parse) JSON", "<contains:JSON>"),
+            form("^Invalid path for a versioned K/V", "<contains:Invalid path for a versioned K/V secrets engine>"),
         ]
         .into_iter()
         .flatten()
@@ -165,6 +167,10 @@ fn mask_text(key: &str, text: &str, variables: &Variables) -> String {
     let named = named(text, variables);
     if named != text {
         return named;
+    }
+    // What follows in the peer's text are words of its JSON library.
+    if let Some((field, _)) = text.split_once("error converting input for field \"").and_then(|(_, rest)| rest.split_once('"')) {
+        return format!("<contains:error converting input for field \"{field}\">");
     }
     if key == "accessor" && text.len() == 24 {
         return "<accessor>".to_owned();
