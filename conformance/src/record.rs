@@ -76,9 +76,19 @@ fn expectation(answer: &Answer, variables: &Variables) -> String {
         None if answer.body.is_empty() => drop(expect.insert("empty".to_owned(), true.into())),
         None => drop(expect.insert("text".to_owned(), String::from_utf8_lossy(&answer.body).into())),
     }
-    let expect = Value::Object(expect);
-    let flow = format!("    expect: {}\n", flow(&expect));
-    if flow.chars().count() <= WIDTH { flow } else { format!("    expect:\n{}", block(&expect, 6)) }
+    if answer.status != 500 {
+        return member("expect", &Value::Object(expect), 4);
+    }
+    // A client's mistake that the peer takes for its own: ours has to be better.
+    let ours = json!({"status": "4xx", "errors": ["<string>"]});
+    let differs = json!({"reason": "a client's mistake is no fault of the server", "peer": expect});
+    member("expect", &ours, 4) + &member("differs", &differs, 4)
+}
+
+/// A member of a step, on one line where it fits.
+fn member(name: &str, value: &Value, indent: usize) -> String {
+    let line = format!("{}{name}: {}\n", " ".repeat(indent), flow(value));
+    if line.chars().count() <= WIDTH { line } else { format!("{}{name}:\n{}", " ".repeat(indent), block(value, indent + 2)) }
 }
 
 /// Chooses the short form for a body.

@@ -1,6 +1,7 @@
 //! The form of a scenario file: what is set up, what is asked, what must be answered. `README.md` is its manual.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -109,8 +110,8 @@ pub struct Differs {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expect {
-    /// The status code.
-    pub status: u16,
+    /// The status code, or its class as `4xx`.
+    pub status: Status,
     /// `data` of the envelope; the other members are then null, empty, or as given here.
     pub data: Option<Value>,
     /// `auth` of the envelope.
@@ -140,6 +141,41 @@ pub struct Expect {
     /// Headers, by name in lower case.
     #[serde(default)]
     pub headers: BTreeMap<String, Value>,
+}
+
+/// An expected status.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(untagged)]
+pub enum Status {
+    /// This one.
+    Code(u16),
+    /// Any of a class, such as `4xx`.
+    Class(String),
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self::Code(200)
+    }
+}
+
+impl Status {
+    /// Whether a status is as expected.
+    pub fn holds(&self, status: u16) -> bool {
+        match self {
+            Self::Code(code) => *code == status,
+            Self::Class(class) => class.strip_suffix("xx") == Some(&(status / 100).to_string()),
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => code.fmt(f),
+            Self::Class(class) => class.fmt(f),
+        }
+    }
 }
 
 impl Step {
