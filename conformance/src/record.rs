@@ -167,6 +167,7 @@ fn mask_text(key: &str, text: &str, variables: &Variables) -> String {
             form("^vault:v1:", "<re:^vault:v1:.+>"),
             form("^vault:v2:", "<re:^vault:v2:.+>"),
             form("^vault:v3:", "<re:^vault:v3:.+>"),
+            form("^vault-cluster-[0-9a-f]{8}$", "<nonempty>"),
             form("^failed to (decode|parse) JSON", "<contains:JSON>"),
             form("^Invalid path for a versioned K/V", "<contains:Invalid path for a versioned K/V secrets engine>"),
         ]
