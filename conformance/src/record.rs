@@ -189,6 +189,9 @@ fn mask_text(key: &str, text: &str, variables: &Variables) -> String {
     if key.ends_with("accessor") && text.rsplit_once('_').is_some_and(|(_, id)| id.len() == 8) {
         return format!("<re:^{}_[0-9a-f]{{8}}$>", text.rsplit_once('_').map_or("", |(kind, _)| kind));
     }
+    if key == "public_key" && text.len() == 44 {
+        return "<re:^[A-Za-z0-9+/]{43}=$>".to_owned();
+    }
     if key.ends_with("version") && text.contains(".bao") || key == "version" && text.split('.').count() == 3 {
         return "<string>".to_owned();
     }

@@ -228,6 +228,13 @@ pub fn load(root: &Path, only: &[String]) -> Result<Vec<Loaded>> {
     Ok(scenarios)
 }
 
+/// The parts of names in `pending.txt`: scenarios that Keepfast cannot run yet.
+pub fn pending(file: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    Ok(lines.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+}
+
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
         let path = entry?.path();
