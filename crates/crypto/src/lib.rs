@@ -1,1 +1,27 @@
-//! placeholder
+//! The wall around cryptography: no other crate of Keepfast names a cipher library.
+//!
+//! What is here has no I/O and is not async. Every key has a type that cannot be printed, compared
+//! with `==` or serialised ([`secret`]), and long-lived keys lie in locked memory ([`locked`]).
+//! There is one source of randomness ([`random`]) and one way to compare secrets ([`compare`]).
+//!
+//! | file | what it holds | source |
+//! |---|---|---|
+//! | [`aead`] | AES-256-GCM for the barrier and for sealed records | NIST SP 800-38D |
+//! | [`hmac`] | HMAC-SHA-256 with its state computed once | RFC 2104, FIPS 198-1 |
+//! | [`hash`] | SHA-256, SHA-512 | FIPS 180-4 |
+//! | [`kdf`] | HKDF-SHA-256 | RFC 5869 |
+//! | [`random`] | keys, tokens, UUIDs, request ids | NIST SP 800-90A, RFC 9562 |
+//! | [`shamir`] | shares of the unseal key | Shamir 1979, over the field of FIPS 197 |
+//! | [`secret`], [`locked`], [`compare`] | how secrets are held, wiped and compared | |
+
+pub mod aead;
+pub mod compare;
+pub mod hash;
+pub mod hmac;
+pub mod kdf;
+pub mod locked;
+pub mod random;
+pub mod secret;
+pub mod shamir;
+
+pub use zeroize::{Zeroize, Zeroizing};

@@ -1,1 +1,75 @@
-//! placeholder
+//! All that a secrets engine or an auth method may know of Keepfast.
+//!
+//! An engine is a table of routes with typed requests and replies ([`Engine::routes`]); dispatch, validation, help, the
+//! OpenAPI document and the derived tests come from that table. A handler is a plain async function of three arguments:
+//!
+//! ```
+//! use keepfast_framework::{Cx, Engine, Keys, Kind, Page, Records, Result, Data, Routes, fields::Text, routes::Help};
+//! use schemars::JsonSchema;
+//! use serde::{Deserialize, Serialize};
+//!
+//! /// Notes: the smallest engine there is.
+//! pub struct Notes;
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Note { text: String }
+//! const NOTES: Records<Note> = Records::at("note/");
+//!
+//! #[derive(Deserialize, JsonSchema)]
+//! struct Write {
+//!     /// Name of the note.
+//!     name: Text,
+//!     /// What it says.
+//!     text: Text,
+//! }
+//! #[derive(Deserialize, JsonSchema)]
+//! struct Named {
+//!     /// Name of the note.
+//!     name: Text,
+//! }
+//!
+//! async fn write(_: &Notes, cx: &mut Cx, req: Write) -> Result<()> {
+//!     NOTES.put(cx, &req.name, &Note { text: req.text.into() })
+//! }
+//! async fn read(_: &Notes, cx: &mut Cx, req: Named) -> Result<Option<Data<Note>>> {
+//!     Ok(NOTES.get(cx, &req.name).await?.map(Data))
+//! }
+//!
+//! impl Engine for Notes {
+//!     const TYPE: &'static str = "notes";
+//!     const KIND: Kind = Kind::Secrets;
+//!     fn routes(r: &mut Routes<Self>) {
+//!         r.path("{name}", Help { synopsis: "A note.", description: "" }).read(read).update(write);
+//!     }
+//!     async fn open(_: &mut Cx) -> Result<Self> { Ok(Notes) }
+//! }
+//! # fn main() {}
+//! ```
+
+pub mod clock;
+pub mod cx;
+pub mod engine;
+pub mod error;
+pub mod fields;
+pub mod help;
+pub mod input;
+pub mod lease;
+pub mod mount;
+pub mod path;
+pub mod records;
+pub mod reply;
+pub mod routes;
+pub mod testing;
+pub mod token_params;
+
+pub use clock::{Clock, Timestamp};
+pub use cx::{Caller, Cx};
+pub use engine::{Engine, Kind, Mountable, Opened};
+pub use error::{Error, Result, Status};
+pub use input::{Body, Input};
+pub use keepfast_storage::Page;
+pub use lease::{LeaseOffer, LeaseTerms};
+pub use path::{CanonicalPath, Operation};
+pub use records::Records;
+pub use reply::{Data, Keys, Leased, Login, Outcome, Reply};
+pub use routes::{Routes, Table};

@@ -1,0 +1,29 @@
+//! The first stage: a canonical path and a bounded body, and nothing else is proved.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use keepfast_crypto::secret::SecretString;
+use keepfast_framework::{Body, CanonicalPath, Operation};
+
+/// A request as the edge understood it. Not `Debug`: it holds the token and the body.
+pub struct Incoming {
+    /// A fresh random id, for the answer and the audit entries.
+    pub id: String,
+    /// What is done.
+    pub operation: Operation,
+    /// Where, without `/v1/`.
+    pub path: CanonicalPath,
+    /// Query parameters in order; `list`, `scan` and `help` are already in `operation`.
+    pub query: Vec<(String, String)>,
+    /// The JSON body.
+    pub body: Body,
+    /// The client token, from either header.
+    pub token: Option<SecretString>,
+    /// `X-Vault-Namespace`; empty for the root namespace.
+    pub namespace: String,
+    /// `X-Vault-Wrap-TTL`: the answer is to be wrapped for this long.
+    pub wrap_ttl: Option<Duration>,
+    /// Where the caller connects from, after `X-Forwarded-For` was judged; `None` on a unix socket.
+    pub remote: Option<SocketAddr>,
+}

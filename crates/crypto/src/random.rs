@@ -1,0 +1,150 @@
+//! The only source of randomness.
+//!
+//! Keys, tokens, nonces and ids come from the library's generator (CTR-DRBG of NIST SP 800-90A,
+//! seeded from the operating system). Only [`request_id`], which names a request in the audit log
+//! and guards nothing, comes from a faster generator.
+
+use crate::locked::Key256;
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use std::cell::RefCell;
+
+const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// Fills `out` with random bytes.
+///
+/// # Panics
+/// When the operating system gives no randomness: nothing that follows would be safe.
+pub fn fill(out: &mut [u8]) {
+    assert!(
+        aws_lc_rs::rand::fill(out).is_ok(),
+        "no randomness from the operating system"
+    );
+}
+
+/// `N` random bytes.
+#[must_use]
+pub fn bytes<const N: usize>() -> [u8; N] {
+    let mut out = [0; N];
+    fill(&mut out);
+    out
+}
+
+/// A new key of 256 bits, made in locked memory.
+#[must_use]
+pub fn key() -> Key256 {
+    let mut key = Key256::zeroed();
+    fill(key.expose_mut());
+    key
+}
+
+/// A random UUID (version 4, RFC 9562), in lower case with hyphens.
+#[must_use]
+pub fn uuid() -> String {
+    uuid_text(bytes())
+}
+
+/// `len` random digits and letters, each of the 62 equally likely: 5.95 bits a character.
+#[must_use]
+pub fn base62(len: usize) -> String {
+    let mut out = String::with_capacity(len);
+    let mut pool = [0; 64];
+    while out.len() < len {
+        fill(&mut pool);
+        // 248 is the largest multiple of 62 in a byte; what lies above would favour the first letters.
+        let fair = pool.iter().filter(|byte| **byte < 248);
+        out.extend(
+            fair.take(len - out.len())
+                .map(|byte| char::from(BASE62[usize::from(byte % 62)])),
+        );
+    }
+    zeroize::Zeroize::zeroize(&mut pool);
+    out
+}
+
+/// The id of a request: a UUID from a fast generator. Not for anything that must not be guessed.
+#[must_use]
+pub fn request_id() -> String {
+    thread_local! {
+        static FAST: RefCell<ChaCha12Rng> = RefCell::new(ChaCha12Rng::from_seed(bytes()));
+    }
+    let mut out = [0; 16];
+    FAST.with_borrow_mut(|generator| generator.fill_bytes(&mut out));
+    uuid_text(out)
+}
+
+fn uuid_text(mut bytes: [u8; 16]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let mut text = String::with_capacity(36);
+    for (i, byte) in bytes.into_iter().enumerate() {
+        if matches!(i, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn is_uuid_v4(text: &str) -> bool {
+        let groups: Vec<&str> = text.split('-').collect();
+        groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])
+            && text
+                .bytes()
+                .all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f' | b'-'))
+            && groups[2].starts_with('4')
+            && groups[3].starts_with(['8', '9', 'a', 'b'])
+    }
+
+    #[test]
+    fn uuids_have_their_form_and_differ() {
+        assert_eq!(
+            uuid_text([0xff; 16]),
+            "ffffffff-ffff-4fff-bfff-ffffffffffff"
+        );
+        assert_eq!(uuid_text([0; 16]), "00000000-0000-4000-8000-000000000000");
+        let many: HashSet<String> = (0..2_000).flat_map(|_| [uuid(), request_id()]).collect();
+        assert_eq!(many.len(), 4_000);
+        assert!(many.iter().all(|text| is_uuid_v4(text)));
+    }
+
+    #[test]
+    fn request_ids_differ_between_threads() {
+        let take = || (0..500).map(|_| request_id()).collect::<Vec<_>>();
+        let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(take)).collect();
+        let all: HashSet<String> = threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+            .collect();
+        assert_eq!(all.len(), 2_000);
+    }
+
+    // Chi-square over the 62 characters; 120.6 is the 0.99999 quantile for 61 degrees of freedom.
+    #[test]
+    fn base62_is_uniform() {
+        let text = base62(200_000);
+        assert_eq!(text.len(), 200_000);
+        let mut counts = [0_f64; 128];
+        text.bytes().for_each(|c| counts[usize::from(c)] += 1.0);
+        let expected = 200_000.0 / 62.0;
+        let chi: f64 = BASE62
+            .iter()
+            .map(|c| (counts[usize::from(*c)] - expected).powi(2) / expected)
+            .sum();
+        assert!(chi < 121.0, "chi-square {chi}");
+        assert_eq!(base62(0), "");
+    }
+
+    #[test]
+    fn keys_differ() {
+        assert_ne!(key().expose(), key().expose());
+        assert_ne!(bytes::<32>(), [0; 32]);
+    }
+}

@@ -1,0 +1,175 @@
+//! The only source of time: everything else is given a [`Clock`] (the lints forbid `SystemTime::now` elsewhere).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+/// A moment: nanoseconds since the Unix epoch, UTC. Reaches to the year 2262.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(i64);
+
+const NANOS: i64 = 1_000_000_000;
+
+impl Timestamp {
+    /// The Unix epoch.
+    pub const EPOCH: Timestamp = Timestamp(0);
+
+    /// From whole seconds since the epoch.
+    pub const fn from_unix(seconds: i64) -> Self {
+        Timestamp(seconds.saturating_mul(NANOS))
+    }
+
+    /// From nanoseconds since the epoch.
+    pub const fn from_nanos(nanos: i64) -> Self {
+        Timestamp(nanos)
+    }
+
+    /// Whole seconds since the epoch, rounded down.
+    pub const fn unix(self) -> i64 {
+        self.0.div_euclid(NANOS)
+    }
+
+    /// Nanoseconds since the epoch.
+    pub const fn nanos(self) -> i64 {
+        self.0
+    }
+
+    /// This moment and then `span`; saturates at the end of representable time.
+    #[must_use]
+    pub fn after(self, span: Duration) -> Self {
+        Timestamp(self.0.saturating_add(i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)))
+    }
+
+    /// The span from `earlier` to this moment; zero if `earlier` is later.
+    pub fn since(self, earlier: Timestamp) -> Duration {
+        Duration::from_nanos(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// RFC 3339 in UTC, with as many digits of the second as are needed (as Go's `RFC3339Nano`).
+    pub fn rfc3339(self) -> String {
+        jiff::Timestamp::from_nanosecond(i128::from(self.0)).map(|t| t.to_string()).unwrap_or_default()
+    }
+
+    /// RFC 3339 in UTC, whole seconds.
+    pub fn rfc3339_seconds(self) -> String {
+        Timestamp::from_unix(self.unix()).rfc3339()
+    }
+
+    /// From RFC 3339 text.
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        let t: jiff::Timestamp = text.parse().ok()?;
+        i64::try_from(t.as_nanosecond()).ok().map(Timestamp)
+    }
+}
+
+/// A boxed future, for the one asynchronous method of [`Clock`].
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The only source of time.
+pub trait Clock: Send + Sync + 'static {
+    /// The present moment.
+    fn now(&self) -> Timestamp;
+    /// Completes when `moment` has come.
+    fn sleep_until(&self, moment: Timestamp) -> BoxFuture<'_, ()>;
+}
+
+/// The machine's clock.
+#[derive(Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[allow(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
+    fn now(&self) -> Timestamp {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Timestamp::EPOCH.after(since)
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "the one place that waits")]
+    fn sleep_until(&self, moment: Timestamp) -> BoxFuture<'_, ()> {
+        let span = moment.since(self.now());
+        Box::pin(tokio::time::sleep(span))
+    }
+}
+
+/// A clock that tests move by hand. Clones share the same time.
+#[derive(Clone)]
+pub struct TestClock {
+    now: Arc<Mutex<Timestamp>>,
+    moved: Arc<Notify>,
+}
+
+impl TestClock {
+    /// Starts at `now`.
+    pub fn at(now: Timestamp) -> Self {
+        TestClock { now: Arc::new(Mutex::new(now)), moved: Arc::new(Notify::new()) }
+    }
+
+    /// Moves time forward and wakes who slept until then.
+    pub fn advance(&self, span: Duration) {
+        let mut now = self.now.lock();
+        *now = now.after(span);
+        drop(now);
+        self.moved.notify_waiters();
+    }
+}
+
+impl Default for TestClock {
+    /// Starts on 2026-01-01.
+    fn default() -> Self {
+        TestClock::at(Timestamp::from_unix(1_767_225_600))
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        *self.now.lock()
+    }
+
+    fn sleep_until(&self, moment: Timestamp) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            loop {
+                let moved = self.moved.notified();
+                tokio::pin!(moved);
+                moved.as_mut().enable();
+                if self.now() >= moment {
+                    return;
+                }
+                moved.await;
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prints_and_reads_rfc3339_as_clients_expect() {
+        let t = Timestamp::from_nanos(1_795_431_207_589_300_821);
+        assert_eq!(t.rfc3339(), "2026-11-23T10:53:27.589300821Z");
+        assert_eq!(t.rfc3339_seconds(), "2026-11-23T10:53:27Z");
+        assert_eq!(Timestamp::parse_rfc3339("2026-11-23T11:53:27.589300821+01:00"), Some(t));
+    }
+
+    #[tokio::test]
+    async fn a_sleeper_wakes_when_time_is_moved_past_its_moment() {
+        let clock = TestClock::default();
+        let until = clock.now().after(Duration::from_secs(60));
+        let sleeper = tokio::spawn({
+            let clock = clock.clone();
+            async move { clock.sleep_until(until).await }
+        });
+        clock.advance(Duration::from_secs(30));
+        tokio::task::yield_now().await;
+        assert!(!sleeper.is_finished());
+        clock.advance(Duration::from_secs(30));
+        assert!(sleeper.await.is_ok());
+    }
+}

@@ -1,0 +1,178 @@
+//! What a handler may reach: its own mount's storage in one transaction, the time, the caller.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use keepfast_storage::{Barrier, Index, StorageError, Tx, View};
+
+use crate::clock::{Clock, Timestamp};
+use crate::error::{Error, Result};
+use crate::mount::MountInfo;
+use crate::path::Operation;
+
+/// Who makes the request, as far as an engine may know.
+#[derive(Clone, Default)]
+pub struct Caller {
+    /// For people; empty without a token.
+    pub display_name: String,
+    /// The entity behind the token; empty if there is none.
+    pub entity_id: String,
+    /// The accessor of the token; empty without one.
+    pub accessor: String,
+    /// Names what the token may do; for engines that filter lists.
+    pub grants: Option<Arc<dyn Grants>>,
+    /// A stable, unguessable name of this token's own storage, made by core; cubbyhole needs it.
+    pub token_store: Option<Arc<str>>,
+    /// Whether the token is root.
+    pub is_root: bool,
+}
+
+/// What a token may do, for engines that must ask.
+pub trait Grants: Send + Sync {
+    /// The capabilities on a full path (`secret/data/a`), in the order of the API.
+    fn capabilities(&self, path: &str) -> Vec<&'static str>;
+}
+
+/// The request beyond its parameters.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The id in the answer and in the audit entries.
+    pub id: String,
+    /// What is done.
+    pub operation: Operation,
+    /// The full path with the mount.
+    pub path: String,
+    /// Where the caller connects from, after `X-Forwarded-For` was judged.
+    pub remote: Option<IpAddr>,
+}
+
+/// The context of one call of one handler.
+///
+/// Core makes it from a transaction and takes it apart by value; an engine only borrows it. Nothing in it reaches
+/// beyond the mount: the transaction needs a [`View`], and the only one here is the mount's own.
+pub struct Cx {
+    barrier: Arc<Barrier>,
+    tx: Tx,
+    view: View,
+    mount: Arc<MountInfo>,
+    clock: Arc<dyn Clock>,
+    caller: Arc<Caller>,
+    request: Arc<Request>,
+    warnings: Vec<String>,
+    once: bool,
+    checkpointed: bool,
+    after_commit: Vec<Box<dyn FnOnce() + Send>>,
+}
+
+/// What core gets back when the handler is done.
+pub struct Parts {
+    /// The transaction, not yet committed.
+    pub tx: Tx,
+    /// What the handler warned of.
+    pub warnings: Vec<String>,
+    /// What runs once the transaction is committed.
+    pub after_commit: Vec<Box<dyn FnOnce() + Send>>,
+    /// Whether the handler has committed a part of its work: it must not run again.
+    pub checkpointed: bool,
+}
+
+impl Cx {
+    /// Core's door: engines have no transaction to make one from.
+    pub fn new(barrier: Arc<Barrier>, tx: Tx, view: View, mount: Arc<MountInfo>, clock: Arc<dyn Clock>, caller: Arc<Caller>, request: Arc<Request>) -> Self {
+        Cx {
+            barrier,
+            tx,
+            view,
+            mount,
+            clock,
+            caller,
+            request,
+            warnings: Vec::new(),
+            once: false,
+            checkpointed: false,
+            after_commit: Vec::new(),
+        }
+    }
+
+    /// The same for a row declared `.once()`, which may commit in steps.
+    #[must_use]
+    pub fn once(mut self) -> Self {
+        self.once = true;
+        self
+    }
+
+    /// The present moment.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The clock, for what outlives the request.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Who asks.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// The request beyond its parameters.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// The mount that the request reached.
+    pub fn mount(&self) -> &MountInfo {
+        &self.mount
+    }
+
+    /// Adds a warning to the answer.
+    pub fn warn(&mut self, warning: impl Into<String>) {
+        self.warnings.push(warning.into());
+    }
+
+    /// Runs `action` once this request's writes are committed; it is dropped when they are not. Caches are filled here.
+    pub fn after_commit(&mut self, action: impl FnOnce() + Send + 'static) {
+        self.after_commit.push(Box::new(action));
+    }
+
+    /// The transaction together with the mount's own view.
+    pub fn store(&mut self) -> (&mut Tx, &View) {
+        (&mut self.tx, &self.view)
+    }
+
+    /// Commits what was written so far and goes on in a new transaction: for rows declared `.once()`, which make an
+    /// intent durable before they act on another system.
+    ///
+    /// # Errors
+    /// 500 outside such a row, and what the commit fails with.
+    pub async fn checkpoint(&mut self) -> Result<Option<Index>> {
+        if !self.once {
+            return Err(Error::internal("checkpoint in a row that is not declared once"));
+        }
+        let next = self.barrier.begin();
+        let written = std::mem::replace(&mut self.tx, next).commit().await.map_err(Error::from)?;
+        self.checkpointed = true;
+        for action in self.after_commit.drain(..) {
+            action();
+        }
+        Ok(written)
+    }
+
+    /// Takes the context apart; core's door.
+    pub fn into_parts(self) -> Parts {
+        Parts { tx: self.tx, warnings: self.warnings, after_commit: self.after_commit, checkpointed: self.checkpointed }
+    }
+
+    /// Commits and runs what waits for it; for contexts that core makes outside of requests.
+    ///
+    /// # Errors
+    /// As [`Tx::commit`].
+    pub async fn commit(self) -> Result<(), StorageError> {
+        self.tx.commit().await?;
+        for action in self.after_commit {
+            action();
+        }
+        Ok(())
+    }
+}

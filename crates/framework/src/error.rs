@@ -1,0 +1,162 @@
+//! A failure with two faces: what the caller may know, and the cause, which only the log may see.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use keepfast_storage::StorageError;
+
+/// Shorthand for results of handlers.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+/// Any cause.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// An HTTP status code. The framework speaks no HTTP, but these numbers are part of the API that clients rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status(pub u16);
+
+impl Status {
+    /// 200
+    pub const OK: Status = Status(200);
+    /// 204
+    pub const NO_CONTENT: Status = Status(204);
+    /// 400
+    pub const BAD_REQUEST: Status = Status(400);
+    /// 403
+    pub const FORBIDDEN: Status = Status(403);
+    /// 404
+    pub const NOT_FOUND: Status = Status(404);
+    /// 405
+    pub const METHOD_NOT_ALLOWED: Status = Status(405);
+    /// 412
+    pub const PRECONDITION_FAILED: Status = Status(412);
+    /// 413
+    pub const TOO_LARGE: Status = Status(413);
+    /// 415
+    pub const UNSUPPORTED_MEDIA_TYPE: Status = Status(415);
+    /// 429
+    pub const TOO_MANY_REQUESTS: Status = Status(429);
+    /// 500
+    pub const INTERNAL: Status = Status(500);
+    /// 503
+    pub const UNAVAILABLE: Status = Status(503);
+}
+
+/// A failure of a request.
+///
+/// `public` names parameters, never their values; detail that came by `?` from a lower layer is kept in `cause`,
+/// which only the server's log prints.
+pub struct Error {
+    status: Status,
+    public: Cow<'static, str>,
+    warnings: Vec<String>,
+    cause: Option<BoxError>,
+    conflict: bool,
+}
+
+impl Error {
+    /// A failure with this status and text.
+    pub fn new(status: Status, public: impl Into<Cow<'static, str>>) -> Self {
+        Error { status, public: public.into(), warnings: Vec::new(), cause: None, conflict: false }
+    }
+
+    /// 400: the request is wrong; `public` says which parameter and why.
+    pub fn invalid(public: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Status::BAD_REQUEST, public)
+    }
+
+    /// 403: the same text for every reason, so that nothing can be learned from it.
+    pub fn denied() -> Self {
+        Self::new(Status::FORBIDDEN, "permission denied")
+    }
+
+    /// 404 with an empty list of errors: the thing does not exist.
+    pub fn not_found() -> Self {
+        Self::new(Status::NOT_FOUND, "")
+    }
+
+    /// 404: no row of the mount's table has this path.
+    pub fn unsupported_path() -> Self {
+        Self::new(Status::NOT_FOUND, "1 error occurred:\n\t* unsupported path\n\n")
+    }
+
+    /// 405: the row exists, but not this operation on it.
+    pub fn unsupported_operation() -> Self {
+        Self::new(Status::METHOD_NOT_ALLOWED, "1 error occurred:\n\t* unsupported operation\n\n")
+    }
+
+    /// 500: something is wrong with the server; the caller learns no more than that.
+    pub fn internal(cause: impl Into<BoxError>) -> Self {
+        Error { cause: Some(cause.into()), ..Self::new(Status::INTERNAL, "internal error") }
+    }
+
+    /// The same failure with its cause, for the log.
+    #[must_use]
+    pub fn caused_by(self, cause: impl Into<BoxError>) -> Self {
+        Error { cause: Some(cause.into()), ..self }
+    }
+
+    /// The same failure with a warning beside the errors.
+    #[must_use]
+    pub fn with_warning(mut self, warning: impl Into<String>) -> Self {
+        self.warnings.push(warning.into());
+        self
+    }
+
+    /// The status code of the answer.
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// What the caller may know; empty where the list of errors is.
+    pub fn public(&self) -> &str {
+        &self.public
+    }
+
+    /// Warnings that go beside the errors.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// What only the log may see.
+    pub fn cause(&self) -> Option<&(dyn std::error::Error + Send + Sync + 'static)> {
+        self.cause.as_deref()
+    }
+
+    /// Whether a concurrent commit made this one stale: the request runs again.
+    pub fn is_conflict(&self) -> bool {
+        self.conflict
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error").field("status", &self.status.0).field("public", &self.public).field("cause", &self.cause).finish()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.public, self.status.0)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<StorageError> for Error {
+    fn from(error: StorageError) -> Self {
+        let mut out = match &error {
+            StorageError::TooLarge { .. } => Self::new(Status::TOO_LARGE, "the entry is too large to be stored"),
+            _ => Self::internal("storage"),
+        };
+        out.conflict = matches!(error, StorageError::Conflict);
+        out.caused_by(error)
+    }
+}
+
+impl From<serde_json::Error> for Error {
+    fn from(error: serde_json::Error) -> Self {
+        // The text of a JSON error can quote the value that was found, so not even the log gets it.
+        let place = format!("JSON of a stored record or reply: {:?} at {}:{}", error.classify(), error.line(), error.column());
+        Self::internal(place)
+    }
+}

@@ -1,0 +1,416 @@
+//! Vault's leniencies, parsed once: durations as text or number, booleans as text, comma lists, key=value maps.
+//!
+//! Engines take these types in their requests and are strict inside. The wording of faults is the peer's.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Deref;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{Deserialize, Deserializer, Error as _};
+use serde_json::{Number, Value};
+
+/// A text; numbers and booleans are taken as their text.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Text(pub String);
+
+/// A whole number, also given as text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Int(pub i64);
+
+/// A boolean, also given as text or number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flag(pub bool);
+
+/// A span of whole seconds, given as a number of seconds or as Go duration text (`1h30m`, `2d`); never negative.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seconds(pub u64);
+
+/// A span of whole seconds that may be negative.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SignedSeconds(pub i64);
+
+/// A list of texts, also given as one text with commas.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CommaList(pub Vec<String>);
+
+/// A list of texts; one text is a list of one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Strings(pub Vec<String>);
+
+/// A list of whole numbers, also given as one text with commas.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ints(pub Vec<i64>);
+
+/// Texts by name: an object, or `name=value` texts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pairs(pub BTreeMap<String, String>);
+
+/// Any JSON object.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Object(pub serde_json::Map<String, Value>);
+
+impl Seconds {
+    /// As a duration.
+    pub fn duration(self) -> Duration {
+        Duration::from_secs(self.0)
+    }
+}
+
+impl Deref for Text {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<Text> for String {
+    fn from(text: Text) -> String {
+        text.0
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How Go names the kind of a value in its faults.
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nil",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "json.Number",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
+fn unconvertible(expected: &str, value: &Value) -> String {
+    format!("'' expected type '{expected}', got unconvertible type '{}'", go_type(value))
+}
+
+fn text_of(value: &Value) -> Result<String, String> {
+    match value {
+        Value::Null => Ok(String::new()),
+        Value::Bool(b) => Ok(if *b { "1" } else { "0" }.to_owned()),
+        Value::Number(n) => Ok(n.to_string()),
+        Value::String(s) => Ok(s.clone()),
+        Value::Array(_) | Value::Object(_) => Err(unconvertible("string", value)),
+    }
+}
+
+fn number_of(n: &Number) -> Option<i64> {
+    n.as_i64().or_else(|| n.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9.0e15).map(|f| f as i64))
+}
+
+fn int_of(value: &Value) -> Result<i64, String> {
+    const SYNTAX: &str = "'' cannot parse value as 'int': strconv.ParseInt: invalid syntax";
+    match value {
+        Value::Null => Ok(0),
+        Value::Bool(b) => Ok(i64::from(*b)),
+        Value::Number(n) => number_of(n).ok_or_else(|| SYNTAX.to_owned()),
+        Value::String(s) if s.is_empty() => Ok(0),
+        Value::String(s) => s.parse().map_err(|_| SYNTAX.to_owned()),
+        Value::Array(_) | Value::Object(_) => Err(unconvertible("int", value)),
+    }
+}
+
+fn flag_of(value: &Value) -> Result<bool, String> {
+    match value {
+        Value::Null => Ok(false),
+        Value::Bool(b) => Ok(*b),
+        Value::Number(n) => Ok(n.as_f64() != Some(0.0)),
+        Value::String(s) => match s.as_str() {
+            "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+            _ => Err("'' cannot parse value as 'bool': strconv.ParseBool: invalid syntax".to_owned()),
+        },
+        Value::Array(_) | Value::Object(_) => Err(unconvertible("bool", value)),
+    }
+}
+
+/// Reads a duration as Vault's API does: a number of seconds, digits as text, or Go's duration syntax with `d` for days.
+///
+/// # Errors
+/// The peer's wording; it quotes the text, which is a duration and not a secret.
+pub fn parse_duration(text: &str) -> Result<i64, String> {
+    if text.is_empty() {
+        return Ok(0);
+    }
+    if let Ok(seconds) = text.parse::<i64>() {
+        return Ok(seconds);
+    }
+    if let Some(days) = text.strip_suffix('d').and_then(|d| d.parse::<i64>().ok()) {
+        return days.checked_mul(86_400).ok_or_else(|| format!("time: invalid duration {text:?}"));
+    }
+    go_duration(text).map(|nanos| (nanos / 1_000_000_000) as i64)
+}
+
+/// Go's `time.ParseDuration`, in nanoseconds.
+///
+/// # Errors
+/// Go's wording.
+pub fn go_duration(text: &str) -> Result<i128, String> {
+    let invalid = || format!("time: invalid duration {text:?}");
+    let (negative, mut rest) = match text.as_bytes().first() {
+        Some(b'-') => (true, &text[1..]),
+        Some(b'+') => (false, &text[1..]),
+        _ => (false, text),
+    };
+    if rest == "0" {
+        return Ok(0);
+    }
+    if rest.is_empty() {
+        return Err(invalid());
+    }
+    let mut total: i128 = 0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, tail) = rest.split_at(digits);
+        let unit_len = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_len);
+        if number.is_empty() || number == "." || number.matches('.').count() > 1 || number.len() > 18 {
+            return Err(invalid());
+        }
+        if unit.is_empty() {
+            return Err(format!("time: missing unit in duration {text:?}"));
+        }
+        let scale: i128 = match unit {
+            "ns" => 1,
+            "us" | "µs" | "μs" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            _ => return Err(format!("time: unknown unit {unit:?} in duration {text:?}")),
+        };
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };
+        let fraction_scale = 10_i128.pow(fraction.len() as u32);
+        let fraction: i128 = if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| invalid())? };
+        total += whole * scale + fraction * scale / fraction_scale;
+        rest = tail;
+    }
+    if total > i128::from(i64::MAX) {
+        return Err(invalid());
+    }
+    Ok(if negative { -total } else { total })
+}
+
+fn seconds_of(value: &Value) -> Result<i64, String> {
+    match value {
+        Value::Null => Ok(0),
+        Value::Number(n) => match number_of(n) {
+            Some(seconds) => Ok(seconds),
+            None => parse_duration(&n.to_string()),
+        },
+        Value::String(s) => parse_duration(s),
+        _ => Err("could not parse duration from input".to_owned()),
+    }
+}
+
+/// The items of a list, each with its place, or the one item that stands for a list.
+fn items_of(value: &Value, split: bool) -> Result<Vec<Value>, String> {
+    Ok(match value {
+        Value::Null => Vec::new(),
+        Value::Array(items) => items.clone(),
+        Value::String(s) if split => {
+            if s.trim().is_empty() {
+                return Ok(Vec::new());
+            }
+            if let Ok(items) = serde_json::from_str::<Vec<String>>(s) {
+                return Ok(items.into_iter().map(Value::String).collect());
+            }
+            s.split(',').map(|item| Value::String(item.trim().to_owned())).collect()
+        }
+        other => vec![other.clone()],
+    })
+}
+
+fn texts_of(value: &Value, split: bool) -> Result<Vec<String>, String> {
+    let items = items_of(value, split)?;
+    let mut out = Vec::with_capacity(items.len());
+    for (at, item) in items.iter().enumerate() {
+        let text = text_of(item).map_err(|_| {
+            format!("1 error(s) decoding:\n\n* '[{at}]' expected type 'string', got unconvertible type '{}'", go_type(item))
+        })?;
+        out.push(text.trim().to_owned());
+    }
+    Ok(out)
+}
+
+fn ints_of(value: &Value) -> Result<Vec<i64>, String> {
+    items_of(value, true)?
+        .iter()
+        .enumerate()
+        .map(|(at, item)| {
+            int_of(item).map_err(|why| {
+                format!("decoding failed due to the following error(s):\n\n'[{at}]{}", why.strip_prefix("''").map_or(why.clone(), |w| format!("'{w}")))
+            })
+        })
+        .collect()
+}
+
+fn pairs_of(value: &Value) -> Result<BTreeMap<String, String>, String> {
+    match value {
+        Value::Null => Ok(BTreeMap::new()),
+        Value::Object(map) => map.iter().map(|(k, v)| Ok((k.clone(), text_of(v)?))).collect(),
+        other => texts_of(other, true)?
+            .iter()
+            .map(|pair| match pair.split_once('=') {
+                Some((k, v)) => Ok((k.trim().to_owned(), v.trim().to_owned())),
+                None => Err("missing '=' in a key=value pair".to_owned()),
+            })
+            .collect(),
+    }
+}
+
+fn object_of(value: Value) -> Result<serde_json::Map<String, Value>, String> {
+    match value {
+        Value::Null => Ok(serde_json::Map::new()),
+        Value::Object(map) => Ok(map),
+        other => Err(unconvertible("map[string]interface {}", &other)),
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        text_of(&Value::deserialize(d)?).map(Text).map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Int {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        int_of(&Value::deserialize(d)?).map(Int).map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Flag {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        flag_of(&Value::deserialize(d)?).map(Flag).map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for SignedSeconds {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        seconds_of(&Value::deserialize(d)?).map(SignedSeconds).map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let seconds = seconds_of(&Value::deserialize(d)?).map_err(D::Error::custom)?;
+        let positive = u64::try_from(seconds);
+        positive.map(Seconds).map_err(|_| D::Error::custom(format!("cannot provide negative value '{seconds}'")))
+    }
+}
+
+impl<'de> Deserialize<'de> for CommaList {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        texts_of(&Value::deserialize(d)?, true).map(CommaList).map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Strings {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        texts_of(&Value::deserialize(d)?, false).map(Strings).map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Ints {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        ints_of(&Value::deserialize(d)?).map(Ints).map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        pairs_of(&Value::deserialize(d)?).map(Pairs).map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        object_of(Value::deserialize(d)?).map(Object).map_err(D::Error::custom)
+    }
+}
+
+/// The schema of a field type: a JSON type and the format by which help names it.
+macro_rules! schema {
+    ($type:ident, $json:literal, $format:literal $(, $key:literal : $value:tt)*) => {
+        impl JsonSchema for $type {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                $format.into()
+            }
+            fn inline_schema() -> bool {
+                true
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": $json, "format": $format $(, $key: $value)* })
+            }
+        }
+    };
+}
+
+schema!(Text, "string", "text");
+schema!(Int, "integer", "int64");
+schema!(Flag, "boolean", "bool");
+schema!(Seconds, "integer", "seconds");
+schema!(SignedSeconds, "integer", "seconds");
+schema!(CommaList, "array", "comma-list", "items": { "type": "string" });
+schema!(Strings, "array", "list", "items": { "type": "string" });
+schema!(Ints, "array", "int-list", "items": { "type": "integer" });
+schema!(Pairs, "object", "key-value", "additionalProperties": { "type": "string" });
+schema!(Object, "object", "map", "additionalProperties": true);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, String> {
+        serde_json::from_value(value).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn durations_are_read_as_the_peer_reads_them() {
+        for (given, expected) in [
+            (json!(60), Ok(60)),
+            (json!("60"), Ok(60)),
+            (json!("1.5h"), Ok(5400)),
+            (json!("1h30m"), Ok(5400)),
+            (json!("1d"), Ok(86_400)),
+            (json!("500ms"), Ok(0)),
+            (json!(""), Ok(0)),
+            (json!(null), Ok(0)),
+            (json!("abc"), Err("time: invalid duration \"abc\"")),
+            (json!(1.5), Err("time: missing unit in duration \"1.5\"")),
+            (json!(true), Err("could not parse duration from input")),
+            (json!(-60), Err("cannot provide negative value '-60'")),
+            (json!("1x"), Err("time: unknown unit \"x\" in duration \"1x\"")),
+        ] {
+            assert_eq!(read::<Seconds>(given.clone()).map(|s| s.0), expected.map_err(str::to_owned), "{given}");
+        }
+    }
+
+    #[test]
+    fn lists_booleans_and_pairs_take_every_form_that_clients_send() {
+        assert_eq!(read::<CommaList>(json!("a, b,c")).unwrap().0, ["a", "b", "c"]);
+        assert_eq!(read::<CommaList>(json!(["a,b", 1, true, null])).unwrap().0, ["a,b", "1", "1", ""]);
+        assert_eq!(read::<CommaList>(json!("[\"a\",\"b\"]")).unwrap().0, ["a", "b"]);
+        assert!(read::<CommaList>(json!("")).unwrap().0.is_empty());
+        assert_eq!(read::<Strings>(json!("a,b")).unwrap().0, ["a,b"]);
+        assert_eq!(read::<Ints>(json!("1,2")).unwrap().0, [1, 2]);
+        assert!(read::<Ints>(json!(["1", "a"])).unwrap_err().contains("'[1]' cannot parse value as 'int'"));
+        assert!(read::<Flag>(json!("T")).unwrap().0 && !read::<Flag>(json!(0)).unwrap().0);
+        assert!(read::<Flag>(json!("abc")).is_err());
+        assert_eq!(read::<Pairs>(json!({"a": 1})).unwrap().0["a"], "1");
+        assert_eq!(read::<Pairs>(json!("a=1,b=2")).unwrap().0["b"], "2");
+        assert_eq!(read::<Int>(json!("7")).unwrap().0, 7);
+        assert!(read::<Text>(json!({})).is_err());
+    }
+}

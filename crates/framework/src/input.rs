@@ -1,0 +1,328 @@
+//! What a handler is given: captures of the path, the query and the JSON body, seen as one object.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use bytes::Bytes;
+use serde::de::value::StrDeserializer;
+use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Visitor};
+use serde::forward_to_deserialize_any;
+use serde_json::value::RawValue;
+
+use crate::error::{Error, Result};
+use crate::path::Captures;
+
+/// The JSON object that came with a request. Its fields stay raw text until a handler asks for them.
+///
+/// Not `Debug`: it holds secrets.
+#[derive(Clone, Default)]
+pub struct Body {
+    raw: Bytes,
+    fields: Vec<(Box<str>, Range<usize>)>,
+}
+
+impl Body {
+    /// Splits a JSON object into its fields.
+    ///
+    /// An empty or `null` text is an empty object, as clients of Vault expect.
+    ///
+    /// # Errors
+    /// 400 when it is not one JSON object, or names a field twice (two readers could disagree which one counts).
+    pub fn parse(raw: Bytes) -> Result<Self> {
+        if raw.iter().all(u8::is_ascii_whitespace) || raw.trim_ascii() == b"null" {
+            return Ok(Self::default());
+        }
+        let base = raw.as_ptr() as usize;
+        let entries: Entries<'_> = serde_json::from_slice(&raw).map_err(|e| json_fault(&e))?;
+        let mut seen = BTreeSet::new();
+        let mut fields = Vec::with_capacity(entries.0.len());
+        for (name, value) in entries.0 {
+            if !seen.insert(name.clone()) {
+                return Err(Error::invalid(format!("failed to decode JSON input: duplicate field {name:?}")));
+            }
+            let start = value.get().as_ptr() as usize - base;
+            fields.push((name, start..start + value.get().len()));
+        }
+        Ok(Body { raw, fields })
+    }
+
+    /// The whole text; empty when there was none.
+    pub fn raw(&self) -> &Bytes {
+        &self.raw
+    }
+
+    /// The fields in the order of the text, each with its raw JSON.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.fields.iter().map(|(name, range)| (&**name, std::str::from_utf8(&self.raw[range.clone()]).unwrap_or("null")))
+    }
+
+    /// The raw JSON of one field.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields().find(|(n, _)| *n == name).map(|(_, raw)| raw)
+    }
+
+    /// Whether there are no fields.
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+}
+
+fn json_fault(error: &serde_json::Error) -> Error {
+    // Only the place and the kind: the text of the error could quote a secret.
+    let kind = match error.classify() {
+        serde_json::error::Category::Eof => "unexpected end of JSON input",
+        serde_json::error::Category::Data => "the body must be a JSON object",
+        _ => "invalid JSON",
+    };
+    Error::invalid(format!("failed to decode JSON input: {kind} at line {} column {}", error.line(), error.column()))
+}
+
+/// The entries of an object in order, duplicates included.
+struct Entries<'a>(Vec<(Box<str>, &'a RawValue)>);
+
+impl<'de: 'a, 'a> serde::Deserialize<'de> for Entries<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Vec<(Box<str>, &'de RawValue)>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a JSON object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut out = Vec::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    out.push((name.into_boxed_str(), map.next_value()?));
+                }
+                Ok(out)
+            }
+        }
+        deserializer.deserialize_map(Collect).map(Entries)
+    }
+}
+
+/// Captures, query and body of a request, which a handler's request type is read from; the path wins over the rest.
+#[derive(Clone, Default)]
+pub struct Input {
+    /// What the route's pattern captured.
+    pub captures: Captures,
+    /// Query parameters in order.
+    pub query: Vec<(String, String)>,
+    /// The JSON body.
+    pub body: Body,
+}
+
+impl Input {
+    /// Reads a handler's request type.
+    ///
+    /// # Errors
+    /// 400 naming the field whose value does not fit.
+    pub fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
+        T::deserialize(Merged { input: self }).map_err(|Fault(text)| Error::invalid(text))
+    }
+
+    /// Names of the body and query that the route does not know, sorted, for a warning.
+    pub fn unknown(&self, known: impl Fn(&str) -> bool) -> Vec<&str> {
+        let mut out: Vec<&str> = self.names().filter(|n| !known(n)).collect();
+        out.sort_unstable();
+        out.dedup();
+        out
+    }
+
+    /// Names of the body or query that the path's captures replaced, sorted, for a warning.
+    pub fn replaced(&self) -> Vec<&str> {
+        let mut out: Vec<&str> = self.names().filter(|n| self.captures.iter().any(|(c, _)| c == n)).collect();
+        out.sort_unstable();
+        out.dedup();
+        out
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.body.fields().map(|(n, _)| n).chain(self.query.iter().map(|(n, _)| n.as_str()))
+    }
+
+    fn entries(&self) -> Vec<(&str, Source<'_>)> {
+        let mut out: Vec<(&str, Source<'_>)> = Vec::with_capacity(self.captures.len() + self.query.len() + self.body.fields.len());
+        for (name, value) in &self.captures {
+            out.push((name, Source::Text(value)));
+        }
+        for (name, raw) in self.body.fields() {
+            if !out.iter().any(|(n, _)| *n == name) {
+                out.push((name, Source::Json(raw)));
+            }
+        }
+        for (name, value) in &self.query {
+            if !out.iter().any(|(n, _)| n == name) {
+                out.push((name, Source::Text(value)));
+            }
+        }
+        out
+    }
+}
+
+enum Source<'a> {
+    Text(&'a str),
+    Json(&'a str),
+}
+
+/// A message for the caller: the field's name and what was expected, never the value.
+#[derive(Debug)]
+struct Fault(String);
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl serde::de::Error for Fault {
+    fn custom<T: std::fmt::Display>(message: T) -> Self {
+        Fault(message.to_string())
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Fault(format!("missing {field}"))
+    }
+}
+
+struct Merged<'a> {
+    input: &'a Input,
+}
+
+impl<'de> Deserializer<'de> for Merged<'de> {
+    type Error = Fault;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_map(Walk { entries: self.input.entries().into_iter(), current: None })
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+struct Walk<'a> {
+    entries: std::vec::IntoIter<(&'a str, Source<'a>)>,
+    current: Option<(&'a str, Source<'a>)>,
+}
+
+impl<'de> MapAccess<'de> for Walk<'de> {
+    type Error = Fault;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
+        self.current = self.entries.next();
+        match &self.current {
+            None => Ok(None),
+            Some((name, _)) => seed.deserialize(StrDeserializer::<Fault>::new(name)).map(Some),
+        }
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
+        let Some((name, source)) = self.current.take() else {
+            return Err(Fault("a value without a name".into()));
+        };
+        let outcome = match source {
+            Source::Text(text) => seed.deserialize(TextValue(text)).map_err(|Fault(text)| text),
+            Source::Json(raw) => {
+                let mut json = serde_json::Deserializer::from_str(raw);
+                seed.deserialize(&mut json).map_err(|e| plain(&e))
+            }
+        };
+        outcome.map_err(|why| Fault(format!("error converting input for field \"{name}\": {why}")))
+    }
+}
+
+/// The message of a field type, without serde_json's appended place.
+fn plain(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" at line ") {
+        Some(at) => text[..at].to_owned(),
+        None => text,
+    }
+}
+
+/// A capture or a query parameter: text that may stand for `Some(text)`.
+struct TextValue<'a>(&'a str);
+
+impl<'de> Deserializer<'de> for TextValue<'_> {
+    type Error = Fault;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_str(self.0)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Fault> {
+        if name == "$serde_json::private::RawValue" {
+            // A raw value asked from text is that text as a JSON string.
+            let json = serde_json::Value::String(self.0.to_owned()).to_string();
+            let mut json = serde_json::Deserializer::from_reader(json.as_bytes());
+            return (&mut json).deserialize_newtype_struct(name, visitor).map_err(|e| Fault(plain(&e)));
+        }
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(self, name: &'static str, variants: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
+        let text: StrDeserializer<'_, Fault> = self.0.into_deserializer();
+        text.deserialize_enum(name, variants, visitor)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
+        seq tuple tuple_struct map struct identifier ignored_any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fields::{Int, Text};
+    use serde::Deserialize;
+
+    #[derive(Deserialize)]
+    struct Request {
+        name: Text,
+        count: Option<Int>,
+        data: Option<Box<RawValue>>,
+    }
+
+    fn input(captured: &str, query: &[(&str, &str)], body: &str) -> Result<Input> {
+        Ok(Input {
+            captures: vec![("name", captured.to_owned())],
+            query: query.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect(),
+            body: Body::parse(Bytes::copy_from_slice(body.as_bytes()))?,
+        })
+    }
+
+    #[test]
+    fn captures_win_over_body_and_query_and_raw_values_stay_as_sent() {
+        let input = input("a", &[("count", "3")], r#"{"name":"b","data":{"n": 1.10},"foo":1}"#).unwrap();
+        let request: Request = input.read().unwrap();
+        assert_eq!((&*request.name, request.count.map(|c| c.0)), ("a", Some(3)));
+        assert_eq!(request.data.unwrap().get(), r#"{"n": 1.10}"#);
+        assert_eq!(input.unknown(|n| ["name", "count", "data"].contains(&n)), ["foo"]);
+        assert_eq!(input.replaced(), ["name"]);
+    }
+
+    #[test]
+    fn a_wrong_type_names_the_field_and_not_the_value() {
+        let error = input("a", &[], r#"{"count":"s3cr3t"}"#).unwrap().read::<Request>().err().unwrap();
+        assert!(error.public().starts_with("error converting input for field \"count\":"), "{}", error.public());
+        assert!(!error.public().contains("s3cr3t"));
+    }
+
+    #[test]
+    fn sec_ac10_duplicate_fields_trailing_data_and_non_objects_are_refused() {
+        for bad in [r#"{"a":1,"a":2}"#, r#"{"a":1}x"#, "[1]", "abc", r#"{"a":"#, "5"] {
+            assert_eq!(Body::parse(Bytes::copy_from_slice(bad.as_bytes())).err().unwrap().status().0, 400, "{bad}");
+        }
+        for empty in ["", "  \n", "null", "{}"] {
+            assert!(Body::parse(Bytes::copy_from_slice(empty.as_bytes())).unwrap().is_empty());
+        }
+    }
+}

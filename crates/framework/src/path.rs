@@ -1,0 +1,338 @@
+//! Operations, the one canonical path type, and the patterns of routing tables.
+
+use std::fmt;
+
+/// What a request does to a path. A closed set: no caller can name anything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Operation {
+    /// GET
+    Read,
+    /// POST and PUT; whether it creates or updates is known once the engine has been asked.
+    Update,
+    /// PATCH with a JSON merge patch (RFC 7396).
+    Patch,
+    /// DELETE
+    Delete,
+    /// LIST, or GET with `list=true`: the names one level below.
+    List,
+    /// SCAN, or GET with `scan=true`: the names at every level below.
+    Scan,
+    /// GET with `help=1`: what this path is for.
+    Help,
+}
+
+impl Operation {
+    /// All of them, in the order of tables.
+    pub const ALL: [Operation; 7] = [
+        Operation::Read,
+        Operation::Update,
+        Operation::Patch,
+        Operation::Delete,
+        Operation::List,
+        Operation::Scan,
+        Operation::Help,
+    ];
+
+    /// The name in audit entries and texts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Read => "read",
+            Operation::Update => "update",
+            Operation::Patch => "patch",
+            Operation::Delete => "delete",
+            Operation::List => "list",
+            Operation::Scan => "scan",
+            Operation::Help => "help",
+        }
+    }
+
+    /// The place in [`Operation::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// Why a path was refused at the edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// A segment `.` or `..`.
+    #[error("relative paths not supported")]
+    Relative,
+    /// A NUL or another control character.
+    #[error("path contains a control character")]
+    Control,
+    /// An empty segment (`//`).
+    #[error("path contains an empty segment")]
+    EmptySegment,
+    /// Longer than [`CanonicalPath::MAX`] bytes.
+    #[error("path is too long")]
+    TooLong,
+}
+
+/// A request path as router, policies, quotas, audit and storage all see it: percent-decoded once, without a leading
+/// slash, without empty or relative segments. Built only from the edge; refused, never cleaned, when it is not canonical.
+///
+/// A trailing slash stays, because lists have it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CanonicalPath(String);
+
+impl CanonicalPath {
+    /// The longest path in bytes; storage keys and policies are made from it.
+    pub const MAX: usize = 8192;
+
+    /// Takes a percent-decoded path without `/v1/`.
+    ///
+    /// # Errors
+    /// [`PathError`] when the path could be read in two ways.
+    pub fn new(decoded: String) -> Result<Self, PathError> {
+        if decoded.len() > Self::MAX {
+            return Err(PathError::TooLong);
+        }
+        if decoded.chars().any(char::is_control) {
+            return Err(PathError::Control);
+        }
+        let body = decoded.strip_suffix('/').unwrap_or(&decoded);
+        for segment in body.split('/') {
+            match segment {
+                "." | ".." => return Err(PathError::Relative),
+                "" if !body.is_empty() || decoded.len() > 1 => return Err(PathError::EmptySegment),
+                _ => {}
+            }
+        }
+        Ok(CanonicalPath(decoded))
+    }
+
+    /// The path as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The same path with a trailing slash, which is how lists are routed and judged.
+    #[must_use]
+    pub fn as_folder(&self) -> Self {
+        if self.0.is_empty() || self.0.ends_with('/') { self.clone() } else { CanonicalPath(format!("{}/", self.0)) }
+    }
+}
+
+impl fmt::Display for CanonicalPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for CanonicalPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// What a pattern captured, by name.
+pub type Captures = Vec<(&'static str, String)>;
+
+/// One pattern of a routing table.
+///
+/// `keys/{name}` — literals and captures of one segment; `hash/{algorithm|sha2-256|sha2-512}` — a capture of one of several
+/// words; `data/{path...}` — the rest, which a literal may follow (`mounts/{path...}/tune`). A rest may be empty only when
+/// the pattern ends in `/` (a list of the root). A final `/` makes it a pattern for lists, and the path given may lack it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    source: &'static str,
+    segments: Vec<Segment>,
+    folder: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Segment {
+    Literal(&'static str),
+    One(&'static str),
+    OneOf(&'static str, Vec<&'static str>),
+    Rest(&'static str),
+}
+
+impl Pattern {
+    /// Reads a pattern. Tables are constants of the code, so a malformed one is a fault found by the table tests.
+    pub fn new(source: &'static str) -> Self {
+        let folder = source.ends_with('/') || source.is_empty();
+        let body = source.strip_suffix('/').unwrap_or(source);
+        let segments = if body.is_empty() { Vec::new() } else { body.split('/').map(Segment::new).collect() };
+        Pattern { source, segments, folder }
+    }
+
+    /// As it was written.
+    pub fn source(&self) -> &'static str {
+        self.source
+    }
+
+    /// Whether it ends in `/` (or is empty): a pattern for lists.
+    pub fn is_folder(&self) -> bool {
+        self.folder
+    }
+
+    /// The names that it captures.
+    pub fn captures(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.segments.iter().filter_map(Segment::name)
+    }
+
+    /// What is captured of `path` (within the mount), if it matches.
+    pub fn matches(&self, path: &str) -> Option<Captures> {
+        let mut found = Captures::new();
+        if self.folder {
+            let path = path.strip_suffix('/').unwrap_or(path);
+            return take(&self.segments, path, true, &mut found).then_some(found);
+        }
+        if path.ends_with('/') {
+            return None;
+        }
+        take(&self.segments, path, false, &mut found).then_some(found)
+    }
+
+    /// Orders rows: the more literal one is tried first, a rest last.
+    pub(crate) fn specificity(&self) -> Vec<u8> {
+        let mut out: Vec<u8> = self
+            .segments
+            .iter()
+            .map(|s| match s {
+                Segment::Literal(_) => 0,
+                Segment::OneOf(..) => 1,
+                Segment::One(_) => 2,
+                Segment::Rest(_) => 4,
+            })
+            .collect();
+        out.push(3);
+        out
+    }
+
+    /// Whether two patterns are the same but for the names of their captures.
+    pub fn is_ambiguous_with(&self, other: &Pattern) -> bool {
+        self.folder == other.folder
+            && self.segments.len() == other.segments.len()
+            && self.segments.iter().zip(&other.segments).all(|(a, b)| match (a, b) {
+                (Segment::Literal(a), Segment::Literal(b)) => a == b,
+                (Segment::One(_), Segment::One(_)) | (Segment::Rest(_), Segment::Rest(_)) => true,
+                (Segment::OneOf(_, a), Segment::OneOf(_, b)) => a.iter().any(|w| b.contains(w)),
+                _ => false,
+            })
+    }
+}
+
+impl Segment {
+    fn new(text: &'static str) -> Self {
+        let Some(inner) = text.strip_prefix('{').and_then(|t| t.strip_suffix('}')) else {
+            return Segment::Literal(text);
+        };
+        if let Some(name) = inner.strip_suffix("...") {
+            return Segment::Rest(name);
+        }
+        match inner.split_once('|') {
+            None => Segment::One(inner),
+            Some((name, words)) => Segment::OneOf(name, words.split('|').collect()),
+        }
+    }
+
+    fn name(&self) -> Option<&'static str> {
+        match self {
+            Segment::Literal(_) => None,
+            Segment::One(name) | Segment::Rest(name) | Segment::OneOf(name, _) => Some(name),
+        }
+    }
+}
+
+/// Matches `segments` against `path`, filling `found`; on failure `found` is as before.
+fn take(segments: &[Segment], path: &str, folder: bool, found: &mut Captures) -> bool {
+    let Some((first, rest)) = segments.split_first() else {
+        return path.is_empty();
+    };
+    if let Segment::Rest(name) = first {
+        return take_rest(name, rest, path, folder, found);
+    }
+    if path.is_empty() {
+        return false;
+    }
+    let (head, tail) = match path.split_once('/') {
+        Some((head, tail)) => (head, Some(tail)),
+        None => (path, None),
+    };
+    let kept = found.len();
+    match first {
+        Segment::Literal(word) if *word != head => return false,
+        Segment::OneOf(_, words) if !words.contains(&head) => return false,
+        Segment::Literal(_) | Segment::Rest(_) => {}
+        Segment::One(name) | Segment::OneOf(name, _) => found.push((name, head.to_owned())),
+    }
+    let goes_on = match tail {
+        Some(tail) => take(rest, tail, folder, found),
+        None => rest.is_empty() || (folder && matches!(rest, [Segment::Rest(_)]) && take(rest, "", folder, found)),
+    };
+    if !goes_on {
+        found.truncate(kept);
+    }
+    goes_on
+}
+
+/// A rest takes all that is left but for the literals behind it.
+fn take_rest(name: &'static str, behind: &[Segment], path: &str, folder: bool, found: &mut Captures) -> bool {
+    let mut kept = path;
+    for segment in behind.iter().rev() {
+        let Segment::Literal(word) = segment else { return false };
+        let Some(before) = kept.strip_suffix(word).and_then(|k| k.strip_suffix('/')) else { return false };
+        kept = before;
+    }
+    if kept.is_empty() && !folder {
+        return false;
+    }
+    found.push((name, kept.to_owned()));
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn captured(pattern: &'static str, path: &str) -> Option<Vec<String>> {
+        Pattern::new(pattern).matches(path).map(|found| found.into_iter().map(|(n, v)| format!("{n}={v}")).collect())
+    }
+
+    #[test]
+    fn patterns_match_what_their_documentation_says() {
+        for (pattern, path, expected) in [
+            ("config", "config", Some(vec![])),
+            ("config", "config/", None),
+            ("config", "configs", None),
+            ("keys/{name}", "keys/a", Some(vec!["name=a"])),
+            ("keys/{name}", "keys/a/b", None),
+            ("keys/{name}", "keys", None),
+            ("keys/", "keys", Some(vec![])),
+            ("keys/", "keys/", Some(vec![])),
+            ("data/{path...}", "data/a/b", Some(vec!["path=a/b"])),
+            ("data/{path...}", "data", None),
+            ("metadata/{path...}/", "metadata/", Some(vec!["path="])),
+            ("metadata/{path...}/", "metadata", Some(vec!["path="])),
+            ("metadata/{path...}/", "metadata/a/b/", Some(vec!["path=a/b"])),
+            ("{path...}/", "", Some(vec!["path="])),
+            ("mounts/{path...}/tune", "mounts/a/b/tune", Some(vec!["path=a/b"])),
+            ("mounts/{path...}/tune", "mounts/tune", None),
+            ("hash/{a|x|y}", "hash/y", Some(vec!["a=y"])),
+            ("hash/{a|x|y}", "hash/z", None),
+            ("role/{r}/secret-id/", "role/x/secret-id", Some(vec!["r=x"])),
+            ("", "", Some(vec![])),
+        ] {
+            let expected = expected.map(|v| v.into_iter().map(str::to_owned).collect::<Vec<_>>());
+            assert_eq!(captured(pattern, path), expected, "{pattern} against {path}");
+        }
+    }
+
+    #[test]
+    fn sec_ac01_paths_that_can_be_read_in_two_ways_are_refused() {
+        let refused = |p: &str| CanonicalPath::new(p.to_owned()).err();
+        assert_eq!(refused("secret/data/../b"), Some(PathError::Relative));
+        assert_eq!(refused(".."), Some(PathError::Relative));
+        assert_eq!(refused("a/./b"), Some(PathError::Relative));
+        assert_eq!(refused("a//b"), Some(PathError::EmptySegment));
+        assert_eq!(refused("/a"), Some(PathError::EmptySegment));
+        assert_eq!(refused("a//"), Some(PathError::EmptySegment));
+        assert_eq!(refused("a\0b"), Some(PathError::Control));
+        for fine in ["", "a", "a/", "a/...", "a/user..aaa", "a/.b", "ä/ü%2f"] {
+            assert_eq!(refused(fine), None, "{fine}");
+        }
+    }
+}

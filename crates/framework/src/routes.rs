@@ -1,0 +1,390 @@
+//! A mount's whole surface in one table: patterns, operations, who may, what for.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::DeserializeOwned;
+
+use crate::cx::Cx;
+use crate::error::Result;
+use crate::input::Input;
+use crate::path::{Captures, Operation, Pattern};
+use crate::reply::{Outcome, Reply};
+
+/// A boxed future of a handler.
+pub type HandlerFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+
+/// Any `async fn(&E, &mut Cx, Request) -> Result<impl Reply>`; nobody implements it by hand.
+pub trait Handler<'a, E, Q>: Send + Sync {
+    /// What it returns.
+    type Reply;
+    /// Its future.
+    type Future: Future<Output = Result<Self::Reply>> + Send + 'a;
+    /// Calls it.
+    fn call(&self, engine: &'a E, cx: &'a mut Cx, request: Q) -> Self::Future;
+}
+
+impl<'a, E: 'a, Q, R, F, Fut> Handler<'a, E, Q> for F
+where
+    F: Fn(&'a E, &'a mut Cx, Q) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<R>> + Send + 'a,
+{
+    type Reply = R;
+    type Future = Fut;
+    fn call(&self, engine: &'a E, cx: &'a mut Cx, request: Q) -> Fut {
+        self(engine, cx, request)
+    }
+}
+
+/// A request type of a handler.
+pub trait Request: DeserializeOwned + JsonSchema + Send + 'static {}
+impl<T: DeserializeOwned + JsonSchema + Send + 'static> Request for T {}
+
+/// The request of a handler that takes no parameters.
+#[derive(serde::Deserialize, JsonSchema)]
+pub struct Nothing {}
+
+/// The answer of an `.exists` handler.
+pub struct Exists(pub bool);
+
+type Action<E> = Box<dyn for<'a> Fn(&'a E, &'a mut Cx, &'a Input) -> HandlerFuture<'a, Outcome> + Send + Sync>;
+type Look<E> = Box<dyn for<'a> Fn(&'a E, &'a mut Cx, &'a Input) -> HandlerFuture<'a, bool> + Send + Sync>;
+
+/// What a path is for.
+#[derive(Clone, Copy, Debug)]
+pub struct Help {
+    /// One line.
+    pub synopsis: &'static str,
+    /// More; may be empty.
+    pub description: &'static str,
+}
+
+/// Who may call a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Access {
+    /// Whom a policy allows.
+    #[default]
+    Policy,
+    /// Whom a policy allows, with `sudo`.
+    Sudo,
+    /// Anyone.
+    Unauthenticated,
+}
+
+/// What is known of one operation of a row, without its engine's type.
+pub struct OperationInfo {
+    /// Which.
+    pub operation: Operation,
+    /// The schema of its parameters, captures included.
+    pub request: Schema,
+    /// The schema of `data` in its answer, where it is declared.
+    pub reply: Option<Schema>,
+    known: Vec<String>,
+}
+
+impl OperationInfo {
+    /// Whether the operation has a parameter of this name.
+    pub fn knows(&self, name: &str) -> bool {
+        self.known.iter().any(|k| k == name)
+    }
+
+    /// The names of its parameters.
+    pub fn parameters(&self) -> &[String] {
+        &self.known
+    }
+}
+
+/// What is known of one row, without its engine's type.
+pub struct RowInfo {
+    /// The patterns that lead here.
+    pub patterns: Vec<Pattern>,
+    /// What it is for.
+    pub help: Help,
+    /// Who may.
+    pub access: Access,
+    /// Whether it acts on another system and so commits in steps and never runs twice.
+    pub once: bool,
+    /// Left out of the OpenAPI document.
+    pub hidden: bool,
+    /// Whether the engine can say if the thing exists, so that `create` and `update` are told apart.
+    pub tells_existence: bool,
+    /// The operations it has.
+    pub operations: Vec<OperationInfo>,
+}
+
+impl RowInfo {
+    /// What is known of one operation, if the row has it.
+    pub fn operation(&self, operation: Operation) -> Option<&OperationInfo> {
+        self.operations.iter().find(|o| o.operation == operation)
+    }
+}
+
+/// One row with its handlers.
+pub struct Row<E> {
+    info: RowInfo,
+    actions: [Option<Action<E>>; Operation::ALL.len()],
+    exists: Option<Look<E>>,
+}
+
+/// The rows of an engine while it declares them.
+pub struct Routes<E> {
+    rows: Vec<Row<E>>,
+    generator: SchemaGenerator,
+}
+
+/// A row while it is declared.
+pub struct RowBuilder<'r, E> {
+    row: &'r mut Row<E>,
+    generator: &'r mut SchemaGenerator,
+}
+
+impl<E: Send + Sync + 'static> Default for Routes<E> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<E: Send + Sync + 'static> Routes<E> {
+    /// No rows.
+    pub fn new() -> Self {
+        let settings = schemars::generate::SchemaSettings::openapi3().with(|s| s.inline_subschemas = true);
+        Routes { rows: Vec::new(), generator: settings.into_generator() }
+    }
+
+    /// A row with one pattern; see [`Pattern`].
+    pub fn path(&mut self, pattern: &'static str, help: Help) -> RowBuilder<'_, E> {
+        self.paths([pattern], help)
+    }
+
+    /// A row with several patterns, for paths with an optional part.
+    pub fn paths<const N: usize>(&mut self, patterns: [&'static str; N], help: Help) -> RowBuilder<'_, E> {
+        let at = self.rows.len();
+        self.rows.push(Row {
+            info: RowInfo {
+                patterns: patterns.into_iter().map(Pattern::new).collect(),
+                help,
+                access: Access::default(),
+                once: false,
+                hidden: false,
+                tells_existence: false,
+                operations: Vec::new(),
+            },
+            actions: Default::default(),
+            exists: None,
+        });
+        RowBuilder { row: &mut self.rows[at], generator: &mut self.generator }
+    }
+}
+
+impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
+    /// GET.
+    pub fn read<Q: Request, R: Reply, H>(self, handler: H) -> Self
+    where
+        H: for<'a> Handler<'a, E, Q, Reply = R> + 'static,
+    {
+        self.on(Operation::Read, handler)
+    }
+
+    /// POST and PUT, whether the thing exists or not.
+    pub fn update<Q: Request, R: Reply, H>(self, handler: H) -> Self
+    where
+        H: for<'a> Handler<'a, E, Q, Reply = R> + 'static,
+    {
+        self.on(Operation::Update, handler)
+    }
+
+    /// PATCH.
+    pub fn patch<Q: Request, R: Reply, H>(self, handler: H) -> Self
+    where
+        H: for<'a> Handler<'a, E, Q, Reply = R> + 'static,
+    {
+        self.on(Operation::Patch, handler)
+    }
+
+    /// DELETE.
+    pub fn delete<Q: Request, R: Reply, H>(self, handler: H) -> Self
+    where
+        H: for<'a> Handler<'a, E, Q, Reply = R> + 'static,
+    {
+        self.on(Operation::Delete, handler)
+    }
+
+    /// LIST.
+    pub fn list<Q: Request, R: Reply, H>(self, handler: H) -> Self
+    where
+        H: for<'a> Handler<'a, E, Q, Reply = R> + 'static,
+    {
+        self.on(Operation::List, handler)
+    }
+
+    /// SCAN.
+    pub fn scan<Q: Request, R: Reply, H>(self, handler: H) -> Self
+    where
+        H: for<'a> Handler<'a, E, Q, Reply = R> + 'static,
+    {
+        self.on(Operation::Scan, handler)
+    }
+
+    /// Tells whether the thing exists, so that policies can tell `create` from `update`. Its context cannot write.
+    pub fn exists<Q: Request, H>(self, handler: H) -> Self
+    where
+        H: for<'a> Handler<'a, E, Q, Reply = Exists> + 'static,
+    {
+        self.row.info.tells_existence = true;
+        self.row.exists = Some(Box::new(move |engine, cx, input| match input.read::<Q>() {
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+            Ok(request) => {
+                let answer = handler.call(engine, cx, request);
+                Box::pin(async move { answer.await.map(|Exists(yes)| yes) })
+            }
+        }));
+        self
+    }
+
+    /// Needs `sudo`.
+    pub fn sudo(self) -> Self {
+        self.row.info.access = Access::Sudo;
+        self
+    }
+
+    /// Needs no token.
+    pub fn unauthenticated(self) -> Self {
+        self.row.info.access = Access::Unauthenticated;
+        self
+    }
+
+    /// Acts on another system: may commit in steps ([`Cx::checkpoint`]) and never runs twice.
+    pub fn once(self) -> Self {
+        self.row.info.once = true;
+        self
+    }
+
+    /// Left out of the OpenAPI document.
+    pub fn hidden(self) -> Self {
+        self.row.info.hidden = true;
+        self
+    }
+
+    fn on<Q: Request, R: Reply, H>(self, operation: Operation, handler: H) -> Self
+    where
+        H: for<'a> Handler<'a, E, Q, Reply = R> + 'static,
+    {
+        let request = self.generator.subschema_for::<Q>();
+        let mut known: Vec<String> = request
+            .get("properties")
+            .and_then(|p| p.as_object())
+            .map(|p| p.keys().cloned().collect())
+            .unwrap_or_default();
+        for pattern in &self.row.info.patterns {
+            for name in pattern.captures() {
+                if !known.iter().any(|k| k == name) {
+                    known.push(name.to_owned());
+                }
+            }
+        }
+        let reply = R::schema(self.generator);
+        self.row.info.operations.push(OperationInfo { operation, request, reply, known });
+        self.row.actions[operation.index()] = Some(Box::new(move |engine, cx, input| match input.read::<Q>() {
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+            Ok(request) => {
+                let reply = handler.call(engine, cx, request);
+                Box::pin(async move { reply.await?.into_outcome() })
+            }
+        }));
+        self
+    }
+}
+
+/// A row that a path matched.
+#[derive(Clone, Debug)]
+pub struct Match {
+    /// Which row of the table.
+    pub row: usize,
+    /// What the pattern captured.
+    pub captures: Captures,
+}
+
+/// A finished table with its handlers, shared by all mounts of an engine.
+pub struct Compiled<E> {
+    table: Arc<Table>,
+    actions: Vec<([Option<Action<E>>; Operation::ALL.len()], Option<Look<E>>)>,
+}
+
+/// A finished table without its engine's type: for dispatch, help, the OpenAPI document and derived tests.
+pub struct Table {
+    rows: Vec<RowInfo>,
+    order: Vec<(usize, Pattern)>,
+}
+
+impl<E: Send + Sync + 'static> Compiled<E> {
+    /// Finishes a table.
+    pub fn new(routes: Routes<E>) -> Self {
+        let mut rows = Vec::new();
+        let mut actions = Vec::new();
+        for row in routes.rows {
+            rows.push(row.info);
+            actions.push((row.actions, row.exists));
+        }
+        Compiled { table: Arc::new(Table::new(rows)), actions }
+    }
+
+    /// The table.
+    pub fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    pub(crate) fn action(&self, row: usize, operation: Operation) -> Option<&Action<E>> {
+        self.actions.get(row)?.0[operation.index()].as_ref()
+    }
+
+    pub(crate) fn look(&self, row: usize) -> Option<&Look<E>> {
+        self.actions.get(row)?.1.as_ref()
+    }
+}
+
+impl Table {
+    fn new(rows: Vec<RowInfo>) -> Self {
+        let mut order: Vec<(usize, Pattern)> =
+            rows.iter().enumerate().flat_map(|(at, row)| row.patterns.iter().map(move |p| (at, p.clone()))).collect();
+        order.sort_by_key(|(at, pattern)| (pattern.specificity(), *at));
+        Table { rows, order }
+    }
+
+    /// The rows as declared.
+    pub fn rows(&self) -> &[RowInfo] {
+        &self.rows
+    }
+
+    /// The row for an operation on a path within the mount: the most literal pattern that matches and has it.
+    ///
+    /// A list reaches patterns that end in `/`. A row that matches without the operation is returned last, so that the
+    /// caller can tell "unsupported operation" from "unsupported path".
+    pub fn find(&self, operation: Operation, path: &str) -> Option<Match> {
+        let mut without = None;
+        for (row, pattern) in &self.order {
+            let Some(captures) = pattern.matches(path) else { continue };
+            let found = Match { row: *row, captures };
+            if operation == Operation::Help || self.rows[*row].operation(operation).is_some() {
+                return Some(found);
+            }
+            without.get_or_insert(found);
+        }
+        without
+    }
+
+    /// Pairs of patterns that match the same paths for the same operation: must be empty.
+    pub fn ambiguities(&self) -> Vec<(&'static str, &'static str)> {
+        let mut out = Vec::new();
+        for (i, (a_row, a)) in self.order.iter().enumerate() {
+            for (b_row, b) in &self.order[i + 1..] {
+                let share = self.rows[*a_row].operations.iter().any(|o| self.rows[*b_row].operation(o.operation).is_some());
+                if a.is_ambiguous_with(b) && share {
+                    out.push((a.source(), b.source()));
+                }
+            }
+        }
+        out
+    }
+}

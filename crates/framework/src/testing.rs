@@ -1,0 +1,196 @@
+//! An engine on memory storage with a test clock, without a server: typed calls for engine tests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use keepfast_crypto::random;
+use keepfast_storage::{Barrier, MemoryBackend};
+use serde_json::Value;
+
+use crate::clock::{Clock, TestClock};
+use crate::cx::{Caller, Cx, Request};
+use crate::engine::{Engine, Mountable, Registered};
+use crate::error::{Error, Result};
+use crate::input::{Body, Input};
+use crate::mount::{MountInfo, TtlBounds};
+use crate::path::Operation;
+use crate::reply::Outcome;
+use crate::routes::Table;
+
+/// An engine under test.
+pub struct Bench {
+    /// The clock of the engine; move it by hand.
+    pub clock: TestClock,
+    /// Who calls; change it between calls.
+    pub caller: Caller,
+    /// From where.
+    pub remote: Option<std::net::IpAddr>,
+    barrier: Arc<Barrier>,
+    mount: Arc<MountInfo>,
+    engine: Arc<dyn Mountable>,
+}
+
+/// What a call answered.
+pub struct Answer {
+    /// As the engine returned it.
+    pub outcome: Outcome,
+    /// What it warned of.
+    pub warnings: Vec<String>,
+}
+
+impl Answer {
+    /// `data` as a JSON value; null when there is none.
+    pub fn data(&self) -> Value {
+        self.outcome.data.as_ref().and_then(|d| serde_json::from_str(d.get()).ok()).unwrap_or(Value::Null)
+    }
+}
+
+impl Bench {
+    /// Mounts an engine with these options at `test/`.
+    ///
+    /// # Errors
+    /// What the engine's opening fails with.
+    pub async fn with_options<E: Engine>(options: &[(&str, &str)]) -> Result<Self> {
+        let registered = Registered::of::<E>();
+        let backend = Arc::new(MemoryBackend::new());
+        let root = random::key();
+        Barrier::create(backend.clone(), &root, Bytes::new(), 0).await.map_err(Error::internal)?;
+        let barrier = Barrier::open(backend, &root).await.map_err(Error::internal)?;
+        let mount = Arc::new(MountInfo {
+            path: "test/".into(),
+            engine: E::TYPE.into(),
+            accessor: format!("{}_0000", E::TYPE),
+            uuid: "test".into(),
+            options: options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            ttl: TtlBounds::default(),
+        });
+        let clock = TestClock::default();
+        let mut cx = context(&barrier, &mount, &clock, Caller::default(), Operation::Read, String::new(), None);
+        let engine = registered.open(&mut cx).await?;
+        cx.commit().await?;
+        Ok(Bench { clock, caller: Caller::default(), remote: None, barrier, mount, engine })
+    }
+
+    /// Mounts an engine without options at `test/`.
+    ///
+    /// # Errors
+    /// What the engine's opening fails with.
+    pub async fn new<E: Engine>() -> Result<Self> {
+        Self::with_options::<E>(&[]).await
+    }
+
+    /// The engine's table.
+    pub fn table(&self) -> &Table {
+        self.engine.table()
+    }
+
+    /// One request in one transaction, again after conflicts, as the server does it.
+    ///
+    /// # Errors
+    /// What the request fails with.
+    pub async fn call(&self, operation: Operation, path: &str, body: Value) -> Result<Answer> {
+        let body = match body {
+            Value::Null => Body::default(),
+            other => Body::parse(Bytes::from(other.to_string()))?,
+        };
+        loop {
+            match self.try_call(operation, path, body.clone()).await {
+                Err(error) if error.is_conflict() => {}
+                other => return other,
+            }
+        }
+    }
+
+    async fn try_call(&self, operation: Operation, path: &str, body: Body) -> Result<Answer> {
+        let found = self.engine.table().find(operation, path).ok_or_else(Error::unsupported_path)?;
+        let input = Input { captures: found.captures.clone(), query: Vec::new(), body };
+        let full = format!("{}{path}", self.mount.path);
+        let mut cx = context(&self.barrier, &self.mount, &self.clock, self.caller.clone(), operation, full, self.remote);
+        if self.engine.table().rows()[found.row].once {
+            cx = cx.once();
+        }
+        let outcome = self.engine.call(&found, operation, &mut cx, &input).await?;
+        let parts = cx.into_parts();
+        parts.tx.commit().await?;
+        for action in parts.after_commit {
+            action();
+        }
+        Ok(Answer { outcome, warnings: parts.warnings })
+    }
+
+    /// GET.
+    ///
+    /// # Errors
+    /// What the request fails with.
+    pub async fn read(&self, path: &str) -> Result<Answer> {
+        self.call(Operation::Read, path, Value::Null).await
+    }
+
+    /// POST.
+    ///
+    /// # Errors
+    /// What the request fails with.
+    pub async fn write(&self, path: &str, body: Value) -> Result<Answer> {
+        self.call(Operation::Update, path, body).await
+    }
+
+    /// DELETE.
+    ///
+    /// # Errors
+    /// What the request fails with.
+    pub async fn delete(&self, path: &str) -> Result<Answer> {
+        self.call(Operation::Delete, path, Value::Null).await
+    }
+
+    /// LIST.
+    ///
+    /// # Errors
+    /// What the request fails with.
+    pub async fn list(&self, path: &str) -> Result<Answer> {
+        self.call(Operation::List, path, Value::Null).await
+    }
+
+    /// Whether the engine says that the thing at `path` exists.
+    ///
+    /// # Errors
+    /// What the look fails with.
+    pub async fn exists(&self, path: &str) -> Result<Option<bool>> {
+        let found = self.engine.table().find(Operation::Update, path).ok_or_else(Error::unsupported_path)?;
+        let input = Input { captures: found.captures.clone(), ..Input::default() };
+        let mut cx = context(&self.barrier, &self.mount, &self.clock, self.caller.clone(), Operation::Update, path.to_owned(), None);
+        self.engine.exists(&found, &mut cx, &input).await
+    }
+
+    /// Moves the clock by `span` and lets the engine tick.
+    ///
+    /// # Errors
+    /// What the tick fails with.
+    pub async fn tick_after(&self, span: Duration) -> Result<()> {
+        self.clock.advance(span);
+        let mut cx = context(&self.barrier, &self.mount, &self.clock, Caller::default(), Operation::Update, String::new(), None);
+        self.engine.tick(&mut cx).await?;
+        Ok(cx.commit().await?)
+    }
+
+    /// The engine with its type forgotten, and a context to call it with (for leases and logins).
+    pub fn engine_and_cx(&self) -> (Arc<dyn Mountable>, Cx) {
+        let cx = context(&self.barrier, &self.mount, &self.clock, self.caller.clone(), Operation::Update, String::new(), None);
+        (self.engine.clone(), cx)
+    }
+}
+
+fn context(
+    barrier: &Arc<Barrier>,
+    mount: &Arc<MountInfo>,
+    clock: &TestClock,
+    caller: Caller,
+    operation: Operation,
+    path: String,
+    remote: Option<std::net::IpAddr>,
+) -> Cx {
+    let clock: Arc<dyn Clock> = Arc::new(clock.clone());
+    let request = Request { id: random::uuid(), operation, path, remote };
+    let view = barrier.view(format!("logical/{}/", mount.uuid));
+    Cx::new(barrier.clone(), barrier.begin(), view, mount.clone(), clock, Arc::new(caller), Arc::new(request))
+}
