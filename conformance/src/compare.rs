@@ -25,7 +25,13 @@ pub fn compare_all(ours: &Ground, peer: &Ground, scenarios: &[Loaded], strict: b
                 continue;
             }
             differing += 1;
-            println!("{} step {}: {}{}", loaded.name, index + 1, title(step), if known { " [differs on purpose]" } else { "" });
+            println!(
+                "{} step {}: {}{}",
+                loaded.name,
+                index + 1,
+                title(step),
+                if known { " [differs on purpose]" } else { "" }
+            );
             for line in lines {
                 println!("     {line}");
             }

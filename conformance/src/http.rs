@@ -161,7 +161,8 @@ fn read_chunks(connection: &mut impl BufRead) -> Result<Vec<u8>> {
     let mut body = Vec::new();
     loop {
         let line = read_line(connection)?;
-        let size = usize::from_str_radix(line.split(';').next().unwrap_or_default().trim(), 16).context("bad chunk size")?;
+        let size =
+            usize::from_str_radix(line.split(';').next().unwrap_or_default().trim(), 16).context("bad chunk size")?;
         let start = body.len();
         body.resize(start + size, 0);
         connection.read_exact(&mut body[start..])?;

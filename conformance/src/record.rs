@@ -88,7 +88,11 @@ fn expectation(answer: &Answer, variables: &Variables) -> String {
 /// A member of a step, on one line where it fits.
 fn member(name: &str, value: &Value, indent: usize) -> String {
     let line = format!("{}{name}: {}\n", " ".repeat(indent), flow(value));
-    if line.chars().count() <= WIDTH { line } else { format!("{}{name}:\n{}", " ".repeat(indent), block(value, indent + 2)) }
+    if line.chars().count() <= WIDTH {
+        line
+    } else {
+        format!("{}{name}:\n{}", " ".repeat(indent), block(value, indent + 2))
+    }
 }
 
 /// Chooses the short form for a body.
@@ -151,7 +155,8 @@ fn mask_number(key: &str, number: Option<i64>) -> Option<Value> {
     // A running time to live may have lost a second or two since it was given.
     let running = matches!(key, "ttl" | "secret_id_ttl" | "lease_duration") && number > 9;
     let full = (number + 9) / 10 * 10;
-    (running && full - number <= 3).then(|| if full == number && key != "ttl" { number.into() } else { format!("<ttl:{full}>").into() })
+    (running && full - number <= 3)
+        .then(|| if full == number && key != "ttl" { number.into() } else { format!("<ttl:{full}>").into() })
 }
 
 fn mask_text(key: &str, text: &str, variables: &Variables) -> String {
@@ -180,7 +185,9 @@ fn mask_text(key: &str, text: &str, variables: &Variables) -> String {
         return named;
     }
     // What follows in the peer's text are words of its JSON library.
-    if let Some((field, _)) = text.split_once("error converting input for field \"").and_then(|(_, rest)| rest.split_once('"')) {
+    if let Some((field, _)) =
+        text.split_once("error converting input for field \"").and_then(|(_, rest)| rest.split_once('"'))
+    {
         return format!("<contains:error converting input for field \"{field}\">");
     }
     if key == "accessor" && text.len() == 24 {
@@ -228,7 +235,8 @@ fn block(value: &Value, indent: usize) -> String {
     let margin = " ".repeat(indent);
     let entry = |lead: String, value: &Value| {
         let line = format!("{margin}{lead}{}", flow(value));
-        let nested = matches!(value, Value::Object(m) if !m.is_empty()) || matches!(value, Value::Array(a) if !a.is_empty());
+        let nested =
+            matches!(value, Value::Object(m) if !m.is_empty()) || matches!(value, Value::Array(a) if !a.is_empty());
         if line.chars().count() <= WIDTH || !nested {
             line + "\n"
         } else {
@@ -259,7 +267,8 @@ mod tests {
 
     #[test]
     fn what_is_recorded_reads_back_as_the_same_value() {
-        let value = json!({"a": ["x: y", "{{kv}}/", "no", "", "1"], "b": {"long": "l".repeat(130), "more": [1, null, {}]}});
+        let value =
+            json!({"a": ["x: y", "{{kv}}/", "no", "", "1"], "b": {"long": "l".repeat(130), "more": [1, null, {}]}});
         let text = format!("v:\n{}", block(&value, 2));
         let back: Value = serde_saphyr::from_str(&text).unwrap();
         assert_eq!(back["v"], value);
@@ -270,7 +279,11 @@ mod tests {
     #[test]
     fn masks_what_varies() {
         let variables = Variables::from([("kv".to_owned(), "kv-12345678".into())]);
-        let body = json!({"path": "kv-12345678/a", "id": "2c6bd1b6-6be2-915b-19f9-07a20bd4271d", "ttl": 3599, "n": 3599});
-        assert_eq!(mask(&body, &variables), json!({"path": "{{kv}}/a", "id": "<uuid>", "ttl": "<ttl:3600>", "n": 3599}));
+        let body =
+            json!({"path": "kv-12345678/a", "id": "2c6bd1b6-6be2-915b-19f9-07a20bd4271d", "ttl": 3599, "n": 3599});
+        assert_eq!(
+            mask(&body, &variables),
+            json!({"path": "{{kv}}/a", "id": "<uuid>", "ttl": "<ttl:3600>", "n": 3599})
+        );
     }
 }

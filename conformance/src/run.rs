@@ -68,7 +68,9 @@ impl Ground {
         let own = match (self, needs) {
             (Self::Given { url, root, .. }, Needs::Shared) => return Ok(Some(then(&mut Client::new(url)?, root))),
             (Self::Given { .. }, _) => return Ok(None),
-            (Self::Started { shared, .. }, Needs::Shared) => return Ok(Some(then(&mut shared.client()?, &shared.root))),
+            (Self::Started { shared, .. }, Needs::Shared) => {
+                return Ok(Some(then(&mut shared.client()?, &shared.root)));
+            }
             (Self::Started { make, storage, .. }, Needs::Own) => Server::start_unsealed(*make, *storage)?,
             (Self::Started { make, storage, .. }, Needs::Uninitialized) => Server::start(*make, *storage)?,
         };
@@ -84,7 +86,8 @@ pub fn run_all(ground: &Ground, scenarios: &[Loaded], pending: &[String], verbos
             total.skipped += loaded.scenario.steps.len();
             continue;
         }
-        let ran = ground.with_client(loaded.scenario.needs, |client, root| run_one(client, root, ground.make(), loaded));
+        let ran =
+            ground.with_client(loaded.scenario.needs, |client, root| run_one(client, root, ground.make(), loaded));
         let counts = match ran {
             Ok(Some(counts)) => counts,
             Ok(None) => Counts { skipped: loaded.scenario.steps.len(), ..Counts::default() },
@@ -128,10 +131,11 @@ fn run_one(client: &mut Client, root: &str, make: Make, loaded: &Loaded) -> Coun
 
 fn run_step(play: &mut Play<'_>, step: &Step, make: Make) -> Vec<String> {
     let Some(expect) = expectation(step, make) else { return vec!["the step expects nothing: record it".to_owned()] };
-    let answer = match play.send(step, |variables, answer| differences(&fill_expect(variables, expect), answer).is_empty()) {
-        Ok(answer) => answer,
-        Err(error) => return vec![format!("{error:#}")],
-    };
+    let answer =
+        match play.send(step, |variables, answer| differences(&fill_expect(variables, expect), answer).is_empty()) {
+            Ok(answer) => answer,
+            Err(error) => return vec![format!("{error:#}")],
+        };
     let captured = play.capture(step, &answer);
     let mut misses = differences(&fill_expect(&play.variables, expect), &answer);
     if let Err(error) = captured {

@@ -39,13 +39,20 @@ impl Make {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let (variable, candidates) = match self {
             Self::Peer => ("BAO", vec![root.join(".cache/venv/bin/bao")]),
-            Self::Keepfast => ("KEEPFAST", vec![root.join("target/release/keepfast"), root.join("target/debug/keepfast")]),
+            Self::Keepfast => {
+                ("KEEPFAST", vec![root.join("target/release/keepfast"), root.join("target/debug/keepfast")])
+            }
         };
         if let Some(path) = std::env::var_os(variable) {
             return Ok(path.into());
         }
-        let found = candidates.iter().filter(|path| path.exists()).max_by_key(|path| path.metadata().and_then(|m| m.modified()).ok());
-        found.cloned().with_context(|| format!("no {} binary: set {variable}, or run `cargo xtask test --only build,peer`", self.name()))
+        let found = candidates
+            .iter()
+            .filter(|path| path.exists())
+            .max_by_key(|path| path.metadata().and_then(|m| m.modified()).ok());
+        found.cloned().with_context(|| {
+            format!("no {} binary: set {variable}, or run `cargo xtask test --only build,peer`", self.name())
+        })
     }
 }
 
