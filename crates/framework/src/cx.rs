@@ -1,5 +1,6 @@
 //! What a handler may reach: its own mount's storage in one transaction, the time, the caller.
 
+use std::any::Any;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -62,6 +63,7 @@ pub struct Cx {
     once: bool,
     checkpointed: bool,
     after_commit: Vec<Box<dyn FnOnce() + Send>>,
+    core: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// What core gets back when the handler is done.
@@ -91,7 +93,20 @@ impl Cx {
             once: false,
             checkpointed: false,
             after_commit: Vec::new(),
+            core: None,
         }
+    }
+
+    /// The same with something that only core's own engines can name.
+    #[must_use]
+    pub fn with_core(mut self, core: Arc<dyn Any + Send + Sync>) -> Self {
+        self.core = Some(core);
+        self
+    }
+
+    /// What core put in for its own engines; other engines cannot name its type.
+    pub fn core<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.core.clone().and_then(|c| c.downcast().ok())
     }
 
     /// The same for a row declared `.once()`, which may commit in steps.

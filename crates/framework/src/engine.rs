@@ -119,7 +119,11 @@ impl<E: Engine> Mountable for Opened<E> {
     async fn call(&self, found: &Match, operation: Operation, cx: &mut Cx, input: &Input) -> Result<Outcome> {
         match self.compiled.action(found.row, operation) {
             None => Err(Error::unsupported_operation()),
-            Some(action) => action(&self.engine, cx, input).await,
+            Some(action) => {
+                // The peer converts fields first while it looks whether the thing exists, and words faults there otherwise.
+                let looked = operation == Operation::Update && self.table().rows()[found.row].tells_existence;
+                action(&self.engine, cx, input).await.map_err(|e| if looked { e } else { e.in_validation() })
+            }
         }
     }
 

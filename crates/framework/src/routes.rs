@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::cx::Cx;
 use crate::error::Result;
-use crate::input::Input;
+use crate::input::{Input, WHOLE_BODY};
 use crate::path::{Captures, Operation, Pattern};
 use crate::reply::{Outcome, Reply};
 
@@ -85,9 +85,19 @@ pub struct OperationInfo {
 }
 
 impl OperationInfo {
-    /// Whether the operation has a parameter of this name.
+    /// Whether the operation has a parameter of this name; every name is one where the whole body is data.
     pub fn knows(&self, name: &str) -> bool {
-        self.known.iter().any(|k| k == name)
+        self.takes_whole_body() || self.known.iter().any(|k| k == name)
+    }
+
+    /// Whether the body has no parameters of its own but is data as a whole ([`WHOLE_BODY`]).
+    pub fn takes_whole_body(&self) -> bool {
+        self.known.iter().any(|k| k == WHOLE_BODY)
+    }
+
+    /// Whether it takes any name, as engines do that store the body as it is.
+    pub fn takes_anything(&self) -> bool {
+        self.request.get("additionalProperties").is_some_and(|a| a.as_bool() != Some(false))
     }
 
     /// The names of its parameters.
@@ -108,6 +118,8 @@ pub struct RowInfo {
     pub once: bool,
     /// Left out of the OpenAPI document.
     pub hidden: bool,
+    /// Only for paths that no other row matches, whatever the operation.
+    pub fallback: bool,
     /// Whether the engine can say if the thing exists, so that `create` and `update` are told apart.
     pub tells_existence: bool,
     /// The operations it has.
@@ -168,6 +180,7 @@ impl<E: Send + Sync + 'static> Routes<E> {
                 access: Access::default(),
                 once: false,
                 hidden: false,
+                fallback: false,
                 tells_existence: false,
                 operations: Vec::new(),
             },
@@ -264,6 +277,13 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
     /// Left out of the OpenAPI document.
     pub fn hidden(self) -> Self {
         self.row.info.hidden = true;
+        self
+    }
+
+    /// Only for paths that no other row matches, whatever the operation: for a mount that explains itself to those who
+    /// do not know its paths.
+    pub fn fallback(self) -> Self {
+        self.row.info.fallback = true;
         self
     }
 
@@ -364,6 +384,9 @@ impl Table {
     pub fn find(&self, operation: Operation, path: &str) -> Option<Match> {
         let mut without = None;
         for (row, pattern) in &self.order {
+            if self.rows[*row].fallback && without.is_some() {
+                continue;
+            }
             let Some(captures) = pattern.matches(path) else { continue };
             let found = Match { row: *row, captures };
             if operation == Operation::Help || self.rows[*row].operation(operation).is_some() {
