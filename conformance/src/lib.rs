@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool for developers: its output is its product")]
 #![allow(clippy::disallowed_methods, reason = "it measures a running server by the real clock")]
 
+pub mod campaign;
 pub mod compare;
 pub mod http;
 pub mod matching;

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use conformance::run::{Counts, Ground};
 use conformance::servers::{Make, Storage};
-use conformance::{compare, record, run, scenario};
+use conformance::{campaign, compare, record, run, scenario};
 
 #[derive(Parser)]
 #[command(about = "Black-box scenarios for Vault-compatible servers")]
@@ -34,10 +34,10 @@ enum Task {
         token: String,
         /// Which server to start, or which one --url is
         #[arg(long, value_enum)]
-        on: Option<On>,
+        on: Option<Make>,
         /// Storage of the servers started here
         #[arg(long, value_enum, default_value = "memory")]
-        storage: StorageArgument,
+        storage: Storage,
         /// A line for each scenario
         #[arg(short, long)]
         verbose: bool,
@@ -47,6 +47,9 @@ enum Task {
         /// Parts of scenario names
         only: Vec<String>,
     },
+    /// Long runs: http, kill, tokens
+    #[command(subcommand)]
+    Campaign(campaign::Campaign),
     /// Play scenarios on two servers and print what differs
     Compare {
         /// Parts of scenario names; all when none is given
@@ -69,27 +72,6 @@ enum Task {
     },
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum On {
-    Bao,
-    Keepfast,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum StorageArgument {
-    Memory,
-    Durable,
-}
-
-impl From<On> for Make {
-    fn from(on: On) -> Self {
-        match on {
-            On::Bao => Self::Peer,
-            On::Keepfast => Self::Keepfast,
-        }
-    }
-}
-
 fn main() -> ExitCode {
     match perform(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
@@ -110,6 +92,7 @@ fn perform(arguments: &Arguments) -> Result<bool> {
             run_task(&scenarios, url.as_deref(), token, *on, *storage, *verbose)
         }
         Task::Record { only } => record_task(folder, only),
+        Task::Campaign(campaign) => campaign::run(campaign),
         Task::Compare { only, ours, peer, ours_token, peer_token, strict } => {
             let scenarios = scenario::load(folder, only)?;
             let ours = ground(Make::Keepfast, ours.as_deref(), ours_token, Storage::Memory)?;
@@ -133,16 +116,12 @@ fn run_task(
     scenarios: &[scenario::Loaded],
     url: Option<&str>,
     token: &str,
-    on: Option<On>,
-    storage: StorageArgument,
+    on: Option<Make>,
+    storage: Storage,
     verbose: bool,
 ) -> Result<bool> {
-    let storage = match storage {
-        StorageArgument::Memory => Storage::Memory,
-        StorageArgument::Durable => Storage::Durable,
-    };
     let makes = match (on, url) {
-        (Some(on), _) => vec![on.into()],
+        (Some(on), _) => vec![on],
         (None, Some(_)) => vec![Make::Keepfast],
         (None, None) => vec![Make::Peer, Make::Keepfast],
     };

@@ -17,9 +17,10 @@ use crate::http::{Answer, Client};
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Which of the two servers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Make {
     /// OpenBao, the reference.
+    #[value(name = "bao")]
     Peer,
     /// This project.
     Keepfast,
@@ -57,7 +58,7 @@ impl Make {
 }
 
 /// Where a server keeps its data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Storage {
     /// In memory.
     Memory,
@@ -109,7 +110,10 @@ impl Server {
         let mut client = self.client()?;
         expect_ok(client.call(None, "PUT", "sys/unseal", Some(&json!({"key": self.key})))?)?;
         let end = Instant::now() + START_TIMEOUT;
-        while client.call(Some(&self.root), "GET", "auth/token/lookup-self", None)?.status != 200 {
+        // The peer answers some requests before its node is the active one.
+        while client.call(None, "GET", "sys/health", None)?.status != 200
+            || client.call(Some(&self.root), "GET", "auth/token/lookup-self", None)?.status != 200
+        {
             if Instant::now() > end {
                 bail!("{} does not answer after unsealing; its log: {}", self.make.name(), self.log());
             }
@@ -142,6 +146,22 @@ impl Server {
     pub fn kill(&mut self) -> Result<()> {
         self.process.kill()?;
         self.process.wait()?;
+        Ok(())
+    }
+
+    /// Ends it as an operator would (SIGTERM), and waits until it has ended.
+    pub fn terminate(&mut self) -> Result<()> {
+        let kill = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status()?;
+        if !kill.success() {
+            bail!("no process {} to end", self.pid());
+        }
+        let end = Instant::now() + START_TIMEOUT;
+        while self.is_running() {
+            if Instant::now() > end {
+                bail!("{} does not end after SIGTERM; its log: {}", self.make.name(), self.log());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
         Ok(())
     }
 
