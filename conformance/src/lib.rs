@@ -4,6 +4,7 @@
 
 pub mod campaign;
 pub mod compare;
+pub mod dice;
 pub mod http;
 pub mod matching;
 pub mod play;

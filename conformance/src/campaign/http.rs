@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use serde_json::json;
 
-use super::dice::Dice;
+use crate::dice::Dice;
 use super::mutation;
 use super::{Found, Options};
 use crate::http::read_answer;

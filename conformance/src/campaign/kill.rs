@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::dice::Dice;
+use crate::dice::Dice;
 use super::{Found, Options};
 use crate::http::Client;
 use crate::servers::{Server, Storage};

@@ -1,7 +1,6 @@
 //! Long runs against a server of our own: malformed HTTP, kill -9 under writes, a million tokens. Each is decided by a seed and enters its
 //! result in `ledger.md`.
 
-mod dice;
 mod http;
 mod kill;
 mod mutation;

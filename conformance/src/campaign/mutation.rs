@@ -1,6 +1,6 @@
 //! Valid requests and how they are spoilt.
 
-use super::dice::Dice;
+use crate::dice::Dice;
 
 /// What a header, a path or a body may be replaced by.
 const NASTY: [&[u8]; 24] = [

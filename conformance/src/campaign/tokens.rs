@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-use super::dice::Dice;
+use crate::dice::Dice;
 use super::{Found, Options};
 use crate::servers::{Server, Storage};
 
