@@ -1,1 +1,36 @@
-//! placeholder
+//! HCL1, the configuration language of policies and server configuration, and its JSON form.
+//!
+//! [`parse`] takes either syntax and gives one tree in which every node knows its line and column and in which
+//! nothing is merged: what was written twice is there twice, so that a caller can refuse it. Interpolations
+//! (`${…}`) are plain text. [`format()`] prints HCL canonically and keeps its comments.
+//!
+//! The grammar is that of HCL version 1 (<https://github.com/hashicorp/hcl/tree/hcl1>), not of the later HCL 2.
+
+mod ast;
+mod error;
+mod format;
+mod json;
+mod literal;
+mod parse;
+mod scan;
+
+#[cfg(test)]
+mod tests;
+
+pub use ast::{Block, Body, Document, Item, Key, Syntax, Value, ValueKind};
+pub use error::{HclError, Position};
+pub use format::format;
+pub use parse::{MAX_BYTES, MAX_DEPTH};
+
+/// Parses a text: as JSON when its first character that is not blank is `{`, otherwise as HCL.
+///
+/// # Errors
+/// [`HclError`] with line and column when the text is neither, is longer than [`MAX_BYTES`] or is nested deeper
+/// than [`MAX_DEPTH`].
+pub fn parse(text: &str) -> Result<Document, HclError> {
+    if text.trim_start().starts_with('{') {
+        json::parse(text)
+    } else {
+        parse::parse(text).map(|(document, _)| document)
+    }
+}

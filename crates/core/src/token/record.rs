@@ -50,6 +50,9 @@ pub enum Life {
 pub struct Origin {
     /// The mount of the auth method that logged it in; `None` for tokens made by tokens.
     pub mount: Option<String>,
+    /// The accessor of that mount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accessor: Option<String>,
     /// What the method stored for renewals.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub internal: serde_json::Value,

@@ -33,9 +33,7 @@ impl Tokens {
             if self.has_children(&mut tx, key).await? {
                 tx.put(&self.view, &format!("{PENDING}{}", key.as_str()), bytes::Bytes::new());
             }
-            let done = tx.commit().await;
-            self.forget(key);
-            match done {
+            match tx.commit().await {
                 Ok(_) => break,
                 Err(StorageError::Conflict) => {}
                 Err(error) => return Err(error.into()),
@@ -62,10 +60,7 @@ impl Tokens {
                 tx.delete(&self.view, &child_key(key, child));
             }
             self.delete(&mut tx, key, &record).await?;
-            let done = tx.commit().await;
-            self.forget(key);
-            children.iter().for_each(|child| self.forget(child));
-            match done {
+            match tx.commit().await {
                 Ok(_) => return Ok(true),
                 Err(StorageError::Conflict) => {}
                 Err(error) => return Err(error.into()),
@@ -106,9 +101,7 @@ impl Tokens {
             if children.len() < BATCH {
                 tx.delete(&self.view, &format!("{PENDING}{}", parent.as_str()));
             }
-            let done = tx.commit().await;
-            children.iter().for_each(|child| self.forget(child));
-            match done {
+            match tx.commit().await {
                 Ok(_) => {}
                 Err(StorageError::Conflict) => continue,
                 Err(error) => return Err(error.into()),

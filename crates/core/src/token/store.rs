@@ -8,7 +8,7 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use keepfast_crypto::{compare, random};
 use keepfast_framework::{Records, Result, Timestamp};
-use keepfast_storage::{Barrier, Page, Tx, View};
+use keepfast_storage::{Barrier, Index, Page, Tx, View, Watch, Write};
 use quick_cache::sync::Cache;
 
 use super::batch::BatchCipher;
@@ -60,13 +60,13 @@ impl Tokens {
     ///
     /// # Errors
     /// When storage fails.
-    pub async fn open(barrier: &Arc<Barrier>, view: View, cubbyhole: View) -> Result<Self> {
+    pub async fn open(barrier: &Arc<Barrier>, view: View, cubbyhole: View) -> Result<Arc<Self>> {
         let secrets = secrets(barrier, &view).await?;
         let mut hashes = [0u8; 128];
         hashes.copy_from_slice(&secrets[..128]);
         let mut batch = [0u8; 32];
         batch.copy_from_slice(&secrets[128..]);
-        Ok(Tokens {
+        let tokens = Arc::new(Tokens {
             barrier: barrier.clone(),
             view,
             ids: Ids::new(&hashes),
@@ -74,7 +74,10 @@ impl Tokens {
             cubbyhole,
             cache: Cache::new(CACHED),
             epochs: [const { AtomicU64::new(0) }; SHARDS],
-        })
+        });
+        let watcher: Arc<dyn Watch> = tokens.clone();
+        barrier.watch(Arc::downgrade(&watcher));
+        Ok(tokens)
     }
 
     /// The token with this text, alive at `now` with all its ancestors and usable from `remote`; no use is counted.
@@ -89,6 +92,16 @@ impl Tokens {
             && found.record.num_uses >= 0
             && self.ancestors_live(&found.record, now).await?;
         Ok(usable.then_some(found))
+    }
+
+    /// As [`Tokens::find`], for looking a token up: from wherever the caller is.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn find_anywhere(&self, token: &str, now: Timestamp) -> Result<Option<Arc<Token>>> {
+        let Some(found) = self.find_record(token).await? else { return Ok(None) };
+        let alive = found.record.lives_at(now) && self.ancestors_live(&found.record, now).await?;
+        Ok(alive.then_some(found))
     }
 
     /// The token at this place, alive at `now` with all its ancestors.
@@ -109,6 +122,16 @@ impl Tokens {
     /// The place of the token with this text, whether there is one or not.
     pub fn place(&self, token: &str) -> TokenKey {
         self.ids.locate(token).key
+    }
+
+    /// The name of a token's own storage.
+    pub fn store_of(&self, record: &TokenRecord) -> String {
+        self.ids.store_of(&record.hash)
+    }
+
+    /// Where tokens' own storage is.
+    pub fn cubbyhole_view(&self) -> &View {
+        &self.cubbyhole
     }
 
     async fn find_record(&self, token: &str) -> Result<Option<Arc<Token>>> {
@@ -151,8 +174,8 @@ impl Tokens {
         Ok(Some(token))
     }
 
-    /// Forgets what memory has of a token. Called after each commit that changes or deletes its record.
-    pub fn forget(&self, key: &TokenKey) {
+    /// Forgets what memory has of a token, because a commit changed or deleted its record.
+    fn forget(&self, key: &TokenKey) {
         self.epoch(key).fetch_add(1, Ordering::AcqRel);
         self.cache.remove(key);
     }
@@ -197,9 +220,7 @@ impl Tokens {
             };
             record.num_uses = if outcome == Use::Last { -1 } else { record.num_uses - 1 };
             self.save(&mut tx, key, &record)?;
-            let done = tx.commit().await;
-            self.forget(key);
-            match done {
+            match tx.commit().await {
                 Ok(_) => return Ok(outcome),
                 Err(keepfast_storage::StorageError::Conflict) => {}
                 Err(error) => return Err(error.into()),
@@ -239,6 +260,19 @@ pub enum Use {
     Last,
     /// There is no use left.
     Refused,
+}
+
+/// Records that any node's commit changed are forgotten before that commit is acknowledged.
+impl Watch for Tokens {
+    fn applied(&self, _: Index, writes: &[Write]) {
+        for write in writes {
+            let (Write::Put { key, .. } | Write::Delete { key }) = write;
+            let name = key.as_str().strip_prefix(self.view.prefix()).and_then(|k| k.strip_prefix("id/"));
+            if let Some(token) = name.and_then(TokenKey::parse) {
+                self.forget(&token);
+            }
+        }
+    }
 }
 
 async fn secrets(barrier: &Arc<Barrier>, view: &View) -> Result<Vec<u8>> {
