@@ -1,8 +1,23 @@
 //! The trusted kernel: who may do what, in one transaction, audited. It speaks no HTTP and knows no engine by name.
 
+pub mod audit;
+mod bare;
+pub mod duties;
+pub mod identity;
+pub mod lease;
+pub mod mount;
+pub mod namespace;
+pub mod node;
+pub mod policy;
 pub mod request;
+pub mod seal;
 pub mod settings;
+pub mod sys;
+pub mod token;
+pub mod unsealed;
+pub mod wrapping;
 
-pub use request::incoming::Incoming;
-pub use request::response::Response;
+pub use node::Node;
+pub use request::{Incoming, Response};
 pub use settings::Settings;
+pub use unsealed::Unsealed;

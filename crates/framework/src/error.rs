@@ -146,6 +146,7 @@ impl From<StorageError> for Error {
     fn from(error: StorageError) -> Self {
         let mut out = match &error {
             StorageError::TooLarge { .. } => Self::new(Status::TOO_LARGE, "the entry is too large to be stored"),
+            StorageError::InvalidKey(_) => Self::invalid("the path cannot be stored"),
             _ => Self::internal("storage"),
         };
         out.conflict = matches!(error, StorageError::Conflict);

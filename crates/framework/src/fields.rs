@@ -7,13 +7,19 @@ use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
 
+use keepfast_crypto::secret::SecretString;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{Deserialize, Deserializer, Error as _};
+use serde::de::{Deserialize, Deserializer, Error as DeError, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
 /// A text; numbers and booleans are taken as their text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Text(pub String);
+
+/// A text that must not leak: a password, a secret id. It is neither printed nor compared with `==`.
+#[derive(Clone)]
+pub struct SecretText(pub SecretString);
 
 /// A whole number, also given as text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +53,10 @@ pub struct Ints(pub Vec<i64>);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pairs(pub BTreeMap<String, String>);
 
+/// A JSON object as it was sent, or `null`: nothing of it is rounded, sorted or re-written.
+#[derive(Clone, Debug)]
+pub struct RawObject(pub Box<RawValue>);
+
 /// Any JSON object.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Object(pub serde_json::Map<String, Value>);
@@ -55,6 +65,13 @@ impl Seconds {
     /// As a duration.
     pub fn duration(self) -> Duration {
         Duration::from_secs(self.0)
+    }
+}
+
+impl SecretText {
+    /// The text itself.
+    pub fn expose(&self) -> &str {
+        self.0.expose()
     }
 }
 
@@ -218,6 +235,7 @@ fn items_of(value: &Value, split: bool) -> Result<Vec<Value>, String> {
     Ok(match value {
         Value::Null => Vec::new(),
         Value::Array(items) => items.clone(),
+        Value::Object(map) if map.is_empty() => Vec::new(),
         Value::String(s) if split => {
             if s.trim().is_empty() {
                 return Ok(Vec::new());
@@ -279,7 +297,48 @@ fn object_of(value: Value) -> Result<serde_json::Map<String, Value>, String> {
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        text_of(&Value::deserialize(d)?).map(Text).map_err(D::Error::custom)
+        d.deserialize_any(TextVisitor).map(Text)
+    }
+}
+
+/// [`text_of`] without a value in between: nearly every request has a text.
+struct TextVisitor;
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+    fn visit_str<E: DeError>(self, text: &str) -> Result<String, E> {
+        Ok(text.to_owned())
+    }
+    fn visit_bool<E: DeError>(self, yes: bool) -> Result<String, E> {
+        text_of(&Value::from(yes)).map_err(E::custom)
+    }
+    fn visit_i64<E: DeError>(self, n: i64) -> Result<String, E> {
+        Ok(n.to_string())
+    }
+    fn visit_u64<E: DeError>(self, n: u64) -> Result<String, E> {
+        Ok(n.to_string())
+    }
+    fn visit_f64<E: DeError>(self, n: f64) -> Result<String, E> {
+        text_of(&Value::from(n)).map_err(E::custom)
+    }
+    fn visit_unit<E: DeError>(self) -> Result<String, E> {
+        Ok(String::new())
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<String, A::Error> {
+        Err(A::Error::custom(unconvertible("string", &Value::Array(Vec::new()))))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<String, A::Error> {
+        Err(A::Error::custom(unconvertible("string", &Value::Object(serde_json::Map::new()))))
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretText {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Text::deserialize(d).map(|Text(text)| SecretText(SecretString::new(text)))
     }
 }
 
@@ -333,6 +392,28 @@ impl<'de> Deserialize<'de> for Pairs {
     }
 }
 
+impl<'de> Deserialize<'de> for RawObject {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(d)?;
+        let kind = match raw.get().as_bytes().first() {
+            Some(b'{' | b'n') => return Ok(RawObject(raw)),
+            Some(b'[') => Value::Array(Vec::new()),
+            Some(b'"') => Value::String(String::new()),
+            Some(b't' | b'f') => Value::Bool(true),
+            _ => Value::from(0),
+        };
+        Err(D::Error::custom(unconvertible("map[string]interface {}", &kind)))
+    }
+}
+
+/// For `#[serde(default, deserialize_with = "given")]`: tells a field that was sent as `null` from one that was not sent.
+///
+/// # Errors
+/// Those of the field's type.
+pub fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(d).map(Some)
+}
+
 impl<'de> Deserialize<'de> for Object {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         object_of(Value::deserialize(d)?).map(Object).map_err(D::Error::custom)
@@ -357,6 +438,7 @@ macro_rules! schema {
 }
 
 schema!(Text, "string", "text");
+schema!(SecretText, "string", "text", "writeOnly": true);
 schema!(Int, "integer", "int64");
 schema!(Flag, "boolean", "bool");
 schema!(Seconds, "integer", "seconds");
@@ -365,6 +447,7 @@ schema!(CommaList, "array", "comma-list", "items": { "type": "string" });
 schema!(Strings, "array", "list", "items": { "type": "string" });
 schema!(Ints, "array", "int-list", "items": { "type": "integer" });
 schema!(Pairs, "object", "key-value", "additionalProperties": { "type": "string" });
+schema!(RawObject, "object", "map", "additionalProperties": true);
 schema!(Object, "object", "map", "additionalProperties": true);
 
 #[cfg(test)]
@@ -411,6 +494,22 @@ mod tests {
         assert_eq!(read::<Pairs>(json!({"a": 1})).unwrap().0["a"], "1");
         assert_eq!(read::<Pairs>(json!("a=1,b=2")).unwrap().0["b"], "2");
         assert_eq!(read::<Int>(json!("7")).unwrap().0, 7);
-        assert!(read::<Text>(json!({})).is_err());
+        for (given, expected) in [(json!("a"), "a"), (json!(true), "1"), (json!(-3), "-3"), (json!(1.5), "1.5"), (json!(null), "")] {
+            assert_eq!(read::<Text>(given).unwrap().0, expected);
+        }
+        for (given, kind) in [(json!({}), "map[string]interface {}"), (json!([1]), "[]interface {}")] {
+            assert_eq!(read::<Text>(given).unwrap_err(), format!("'' expected type 'string', got unconvertible type '{kind}'"));
+        }
+    }
+
+    #[test]
+    fn a_raw_object_is_kept_as_sent_and_nothing_else_is_one() {
+        let raw: RawObject = serde_json::from_str("{\"n\": 1.10}").unwrap();
+        assert_eq!(raw.0.get(), "{\"n\": 1.10}");
+        assert_eq!(serde_json::from_str::<RawObject>("null").unwrap().0.get(), "null");
+        for (sent, kind) in [("\"x\"", "string"), ("[1]", "[]interface {}"), ("1", "json.Number"), ("true", "bool")] {
+            let why = serde_json::from_str::<RawObject>(sent).unwrap_err().to_string();
+            assert!(why.contains(&format!("got unconvertible type '{kind}'")), "{why}");
+        }
     }
 }

@@ -100,6 +100,10 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Entries<'a> {
     }
 }
 
+/// The name of the field by which a request type takes the whole JSON object of the body, as it was sent:
+/// `#[serde(rename = "$body")] data: RawObject`. A body's own field of that name stays inside that object.
+pub const WHOLE_BODY: &str = "$body";
+
 /// Captures, query and body of a request, which a handler's request type is read from; the path wins over the rest.
 #[derive(Clone, Default)]
 pub struct Input {
@@ -117,7 +121,9 @@ impl Input {
     /// # Errors
     /// 400 naming the field whose value does not fit.
     pub fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
-        T::deserialize(Merged { input: self }).map_err(|Fault(text)| Error::invalid(text))
+        T::deserialize(Merged { input: self }).map_err(|Fault(text)| {
+            Error::invalid(text)
+        })
     }
 
     /// Names of the body and query that the route does not know, sorted, for a warning.
@@ -138,6 +144,12 @@ impl Input {
 
     fn names(&self) -> impl Iterator<Item = &str> {
         self.body.fields().map(|(n, _)| n).chain(self.query.iter().map(|(n, _)| n.as_str()))
+    }
+
+    /// The whole object of the body, `{}` when there was none.
+    fn whole(&self) -> &str {
+        let text = std::str::from_utf8(&self.body.raw).unwrap_or_default().trim_ascii();
+        if text.is_empty() || text == "null" { "{}" } else { text }
     }
 
     fn entries(&self) -> Vec<(&str, Source<'_>)> {
@@ -197,9 +209,18 @@ impl<'de> Deserializer<'de> for Merged<'de> {
         visitor.visit_map(Walk { entries: self.input.entries().into_iter(), current: None })
     }
 
+    fn deserialize_struct<V: Visitor<'de>>(self, _: &'static str, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
+        let mut entries = self.input.entries();
+        if fields.contains(&WHOLE_BODY) {
+            entries.retain(|(name, _)| *name != WHOLE_BODY);
+            entries.push((WHOLE_BODY, Source::Json(self.input.whole())));
+        }
+        visitor.visit_map(Walk { entries: entries.into_iter(), current: None })
+    }
+
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
-        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
     }
 }
 
@@ -307,6 +328,25 @@ mod tests {
         assert_eq!(request.data.unwrap().get(), r#"{"n": 1.10}"#);
         assert_eq!(input.unknown(|n| ["name", "count", "data"].contains(&n)), ["foo"]);
         assert_eq!(input.replaced(), ["name"]);
+    }
+
+    #[test]
+    fn a_request_type_can_take_the_whole_body_as_sent() {
+        #[derive(Deserialize)]
+        struct Whole {
+            name: Text,
+            #[serde(rename = "$body")]
+            body: Box<RawValue>,
+        }
+        for (sent, expected) in [
+            (" {\"name\": \"b\", \"n\":1.10} ", "{\"name\": \"b\", \"n\":1.10}"),
+            (r#"{"$body":1}"#, r#"{"$body":1}"#),
+            ("", "{}"),
+            ("null", "{}"),
+        ] {
+            let whole: Whole = input("a", &[], sent).unwrap().read().unwrap();
+            assert_eq!((&*whole.name, whole.body.get()), ("a", expected));
+        }
     }
 
     #[test]

@@ -8,8 +8,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 
 use crate::cx::Cx;
-use crate::error::Result;
-use crate::input::Input;
+use crate::error::{Error, Result};
+use crate::input::{Input, WHOLE_BODY};
 use crate::path::{Captures, Operation, Pattern};
 use crate::reply::{Outcome, Reply};
 
@@ -49,7 +49,8 @@ pub struct Nothing {}
 /// The answer of an `.exists` handler.
 pub struct Exists(pub bool);
 
-type Action<E> = Box<dyn for<'a> Fn(&'a E, &'a mut Cx, &'a Input) -> HandlerFuture<'a, Outcome> + Send + Sync>;
+/// The last argument begins the text of a fault in the parameters; see [`Compiled::fault_prefix`].
+type Action<E> = Box<dyn for<'a> Fn(&'a E, &'a mut Cx, &'a Input, &'static str) -> HandlerFuture<'a, Outcome> + Send + Sync>;
 type Look<E> = Box<dyn for<'a> Fn(&'a E, &'a mut Cx, &'a Input) -> HandlerFuture<'a, bool> + Send + Sync>;
 
 /// What a path is for.
@@ -85,9 +86,14 @@ pub struct OperationInfo {
 }
 
 impl OperationInfo {
-    /// Whether the operation has a parameter of this name.
+    /// Whether the operation has a parameter of this name; every name is one where the whole body is data.
     pub fn knows(&self, name: &str) -> bool {
-        self.known.iter().any(|k| k == name)
+        self.takes_whole_body() || self.known.iter().any(|k| k == name)
+    }
+
+    /// Whether the body has no parameters of its own but is data as a whole ([`WHOLE_BODY`]).
+    pub fn takes_whole_body(&self) -> bool {
+        self.known.iter().any(|k| k == WHOLE_BODY)
     }
 
     /// The names of its parameters.
@@ -108,6 +114,8 @@ pub struct RowInfo {
     pub once: bool,
     /// Left out of the OpenAPI document.
     pub hidden: bool,
+    /// Only for paths that no other row matches, whatever the operation.
+    pub fallback: bool,
     /// Whether the engine can say if the thing exists, so that `create` and `update` are told apart.
     pub tells_existence: bool,
     /// The operations it has.
@@ -168,6 +176,7 @@ impl<E: Send + Sync + 'static> Routes<E> {
                 access: Access::default(),
                 once: false,
                 hidden: false,
+                fallback: false,
                 tells_existence: false,
                 operations: Vec::new(),
             },
@@ -267,6 +276,13 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
         self
     }
 
+    /// Only for paths that no other row matches, whatever the operation: for a mount that explains itself to those who
+    /// do not know its paths.
+    pub fn fallback(self) -> Self {
+        self.row.info.fallback = true;
+        self
+    }
+
     fn on<Q: Request, R: Reply, H>(self, operation: Operation, handler: H) -> Self
     where
         H: for<'a> Handler<'a, E, Q, Reply = R> + 'static,
@@ -286,7 +302,10 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
         }
         let reply = R::schema(self.generator);
         self.row.info.operations.push(OperationInfo { operation, request, reply, known });
-        self.row.actions[operation.index()] = Some(Box::new(move |engine, cx, input| match input.read::<Q>() {
+        self.row.actions[operation.index()] = Some(Box::new(move |engine, cx, input, prefix| match input.read::<Q>() {
+            Err(error) if error.public().starts_with("error converting") => {
+                Box::pin(std::future::ready(Err(Error::invalid(format!("{prefix}{}", error.public())))))
+            }
             Err(error) => Box::pin(std::future::ready(Err(error))),
             Ok(request) => {
                 let reply = handler.call(engine, cx, request);
@@ -339,6 +358,13 @@ impl<E: Send + Sync + 'static> Compiled<E> {
         self.actions.get(row)?.0[operation.index()].as_ref()
     }
 
+    /// How the text of a fault in the parameters begins. The peer checks a write's parameters when it asks whether the
+    /// thing exists, and everything else later, under another text.
+    pub(crate) fn fault_prefix(&self, row: usize, operation: Operation) -> &'static str {
+        let asked_before = matches!(operation, Operation::Update | Operation::Patch) && self.look(row).is_some();
+        if asked_before { "" } else { "Field validation failed: " }
+    }
+
     pub(crate) fn look(&self, row: usize) -> Option<&Look<E>> {
         self.actions.get(row)?.1.as_ref()
     }
@@ -364,6 +390,9 @@ impl Table {
     pub fn find(&self, operation: Operation, path: &str) -> Option<Match> {
         let mut without = None;
         for (row, pattern) in &self.order {
+            if self.rows[*row].fallback && without.is_some() {
+                continue;
+            }
             let Some(captures) = pattern.matches(path) else { continue };
             let found = Match { row: *row, captures };
             if operation == Operation::Help || self.rows[*row].operation(operation).is_some() {

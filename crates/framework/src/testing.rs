@@ -18,6 +18,9 @@ use crate::path::Operation;
 use crate::reply::Outcome;
 use crate::routes::Table;
 
+/// How often a request runs that conflicts, as in the server.
+const TRIES: usize = 64;
+
 /// An engine under test.
 pub struct Bench {
     /// The clock of the engine; move it by hand.
@@ -55,7 +58,7 @@ impl Bench {
         let registered = Registered::of::<E>();
         let backend = Arc::new(MemoryBackend::new());
         let root = random::key();
-        Barrier::create(backend.clone(), &root).await.map_err(Error::internal)?;
+        Barrier::create(backend.clone(), &root, Bytes::new(), 0).await.map_err(Error::internal)?;
         let barrier = Barrier::open(backend, &root).await.map_err(Error::internal)?;
         let mount = Arc::new(MountInfo {
             path: "test/".into(),
@@ -80,31 +83,56 @@ impl Bench {
         Self::with_options::<E>(&[]).await
     }
 
+    /// Mounts another engine with these options over the same storage, as when a mount's options change or after an
+    /// unseal.
+    ///
+    /// # Errors
+    /// What the engine's opening fails with.
+    pub async fn remount<E: Engine>(&mut self, options: &[(&str, &str)]) -> Result<()> {
+        let options = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        self.mount = Arc::new(MountInfo { options, ..MountInfo::clone(&self.mount) });
+        let mut cx = context(&self.barrier, &self.mount, &self.clock, Caller::default(), Operation::Read, String::new(), None);
+        self.engine = Registered::of::<E>().open(&mut cx).await?;
+        Ok(cx.commit().await?)
+    }
+
     /// The engine's table.
     pub fn table(&self) -> &Table {
         self.engine.table()
     }
 
-    /// One request in one transaction, again after conflicts, as the server does it.
+    /// One request in one transaction, again after conflicts, as the server does it. `path` may have a query (`a?list=true`
+    /// without percent-encoding).
     ///
     /// # Errors
     /// What the request fails with.
     pub async fn call(&self, operation: Operation, path: &str, body: Value) -> Result<Answer> {
-        let body = match body {
-            Value::Null => Body::default(),
-            other => Body::parse(Bytes::from(other.to_string()))?,
-        };
-        loop {
+        match body {
+            Value::Null => self.call_raw(operation, path, "").await,
+            other => self.call_raw(operation, path, &other.to_string()).await,
+        }
+    }
+
+    /// As [`Bench::call`] with the body as text.
+    ///
+    /// # Errors
+    /// What the request fails with.
+    pub async fn call_raw(&self, operation: Operation, path: &str, body: &str) -> Result<Answer> {
+        let body = Body::parse(Bytes::copy_from_slice(body.as_bytes()))?;
+        for _ in 0..TRIES {
             match self.try_call(operation, path, body.clone()).await {
                 Err(error) if error.is_conflict() => {}
                 other => return other,
             }
         }
+        Err(Error::internal("conflicts without end"))
     }
 
     async fn try_call(&self, operation: Operation, path: &str, body: Body) -> Result<Answer> {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let query = query.split('&').filter_map(|q| q.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
         let found = self.engine.table().find(operation, path).ok_or_else(Error::unsupported_path)?;
-        let input = Input { captures: found.captures.clone(), query: Vec::new(), body };
+        let input = Input { captures: found.captures.clone(), query, body };
         let full = format!("{}{path}", self.mount.path);
         let mut cx = context(&self.barrier, &self.mount, &self.clock, self.caller.clone(), operation, full, self.remote);
         if self.engine.table().rows()[found.row].once {
@@ -151,6 +179,22 @@ impl Bench {
         self.call(Operation::List, path, Value::Null).await
     }
 
+    /// SCAN.
+    ///
+    /// # Errors
+    /// What the request fails with.
+    pub async fn scan(&self, path: &str) -> Result<Answer> {
+        self.call(Operation::Scan, path, Value::Null).await
+    }
+
+    /// PATCH.
+    ///
+    /// # Errors
+    /// What the request fails with.
+    pub async fn patch(&self, path: &str, body: Value) -> Result<Answer> {
+        self.call(Operation::Patch, path, body).await
+    }
+
     /// Whether the engine says that the thing at `path` exists.
     ///
     /// # Errors
@@ -168,7 +212,8 @@ impl Bench {
     /// What the tick fails with.
     pub async fn tick_after(&self, span: Duration) -> Result<()> {
         self.clock.advance(span);
-        let mut cx = context(&self.barrier, &self.mount, &self.clock, Caller::default(), Operation::Update, String::new(), None);
+        let cx = context(&self.barrier, &self.mount, &self.clock, Caller::default(), Operation::Update, String::new(), None);
+        let mut cx = cx.once();
         self.engine.tick(&mut cx).await?;
         Ok(cx.commit().await?)
     }

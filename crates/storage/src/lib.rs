@@ -1,1 +1,32 @@
-//! placeholder
+//! Storage: above this crate nobody sees a backend, below it nobody sees plaintext.
+//!
+//! A [`Backend`] is a durable ordered map whose only way to write is an atomic, checked [`Batch`]. A [`Barrier`]
+//! encrypts on top of it and hands out [`View`]s; a [`Tx`] reads and writes through views and commits once.
+
+mod backend;
+mod barrier;
+mod batch;
+mod cache;
+mod error;
+mod key;
+mod listing;
+mod local;
+mod memory;
+mod page;
+#[cfg(any(test, feature = "suite"))]
+pub mod suite;
+mod tx;
+mod view;
+mod watch;
+
+pub use backend::{Backend, Index};
+pub use barrier::{Barrier, BarrierError, BarrierOptions, KeyStatus, MAX_ENCRYPTIONS, RootKey, SealRecord};
+pub use batch::{Batch, Digest, Read, Write};
+pub use error::StorageError;
+pub use key::Key;
+pub use local::{LocalBackend, LocalOptions};
+pub use memory::MemoryBackend;
+pub use page::Page;
+pub use tx::Tx;
+pub use view::View;
+pub use watch::Watch;

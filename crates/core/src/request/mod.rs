@@ -1,4 +1,52 @@
 //! The journey of a request, one stage a file.
+//!
+//! [`Incoming`] → [`route::Routed`] → [`authenticate::Authenticated`] → [`authorize::Authorized`] → [`record::Recorded`]
+//! → [`dispatch::Answered`] → [`Response`]. Each stage is a type that only its own file can make, so that reading that
+//! file tells what it proves. A refusal can leave at the first three and is recorded like the rest.
 
+pub mod authenticate;
+pub mod authorize;
+pub mod dispatch;
+pub mod envelope;
 pub mod incoming;
-pub mod response;
+pub mod record;
+pub mod route;
+pub mod settle;
+
+use keepfast_framework::Error;
+
+pub use incoming::Incoming;
+pub use record::Response;
+
+use crate::unsealed::Unsealed;
+use authenticate::Known;
+use route::Routed;
+
+/// A request that came no further, with what was found out about it, for its audit entries.
+pub struct Refused {
+    /// What was found out.
+    pub routed: Routed,
+    /// Who asks, as far as that is known.
+    pub known: Known,
+    /// Why.
+    pub error: Error,
+}
+
+impl Unsealed {
+    /// The whole journey of one request.
+    pub async fn handle(&self, incoming: Incoming) -> Response {
+        let admitted = self.admit(incoming).await;
+        let answered = match self.record_request(admitted).await {
+            Ok(recorded) => self.dispatch(recorded).await,
+            Err(refused) => dispatch::Answered::refused(*refused),
+        };
+        self.record_response(answered).await
+    }
+
+    /// Finds the route, then the caller, then whether the caller may.
+    async fn admit(&self, incoming: Incoming) -> Result<authorize::Authorized, Box<Refused>> {
+        let routed = self.route(incoming);
+        let authenticated = self.authenticate(routed).await?;
+        self.authorize(authenticated).await
+    }
+}

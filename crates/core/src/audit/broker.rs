@@ -1,0 +1,146 @@
+//! The broker: an entry is taken by at least one device, or the request fails.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use keepfast_crypto::hmac::HmacKey;
+use keepfast_crypto::random;
+use keepfast_framework::{Clock, Error, Result};
+use keepfast_storage::{Barrier, View};
+use serde::Serialize;
+
+use super::device::{self, Device};
+use super::entry::{Entry, Format};
+use super::redact;
+use crate::settings::AuditSettings;
+
+/// How long a device that waits for somebody else is waited for when no other has taken the entry.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// All audit devices. They come from the configuration file only.
+pub struct Broker {
+    devices: Vec<Recorder>,
+    clock: Arc<dyn Clock>,
+}
+
+struct Recorder {
+    settings: AuditSettings,
+    format: Format,
+    key: HmacKey,
+    device: Box<dyn Device>,
+}
+
+/// A device as `sys/audit` shows it.
+#[derive(Serialize)]
+pub struct Shown<'a> {
+    description: &'a str,
+    local: bool,
+    options: &'a BTreeMap<String, String>,
+    path: String,
+    #[serde(rename = "type")]
+    device: &'a str,
+}
+
+impl Broker {
+    /// Opens all devices; each has a salt of its own, made at the first time and stored behind the barrier.
+    ///
+    /// # Errors
+    /// When a device or its salt cannot be opened: a server without its audit must not serve.
+    pub async fn open(barrier: &Arc<Barrier>, view: &View, settings: &[AuditSettings], clock: Arc<dyn Clock>) -> Result<Self> {
+        let mut devices = Vec::with_capacity(settings.len());
+        for settings in settings {
+            let salt = salt(barrier, view, &settings.name).await?;
+            let device = device::open(settings).map_err(|e| {
+                Error::internal(format!("audit device {:?} cannot be opened: {e}", settings.name))
+            })?;
+            let flag = |name: &str, default: bool| settings.options.get(name).map_or(default, |v| matches!(v.as_str(), "true" | "1"));
+            let format = Format { log_raw: flag("log_raw", false), hmac_accessor: flag("hmac_accessor", true) };
+            devices.push(Recorder { settings: settings.clone(), format, key: HmacKey::new(&salt), device });
+        }
+        // One that cannot wait is asked first; when it has the entry, nobody waits for the others.
+        devices.sort_by_key(|d| d.device.can_block());
+        Ok(Broker { devices, clock })
+    }
+
+    /// Records an entry.
+    ///
+    /// # Errors
+    /// 500 when there are devices and none takes it: nothing happens unrecorded.
+    pub async fn record(&self, entry: &Entry<'_>) -> Result<()> {
+        let mut taken = self.devices.is_empty();
+        for recorder in &self.devices {
+            let mut line = Vec::with_capacity(1536);
+            entry.line(&recorder.key, &recorder.format, &mut line);
+            let outcome = self.write(recorder, &line, taken).await;
+            match outcome {
+                Ok(()) => taken = true,
+                Err(error) => tracing::error!(device = %recorder.settings.name, %error, "audit device did not take an entry"),
+            }
+        }
+        if taken { Ok(()) } else { Err(Error::internal("no audit device took the entry")) }
+    }
+
+    async fn write(&self, recorder: &Recorder, line: &[u8], taken: bool) -> std::io::Result<()> {
+        if !recorder.device.can_block() {
+            return recorder.device.write(line).await;
+        }
+        let writing = recorder.device.write(line);
+        tokio::pin!(writing);
+        let patience = if taken { Duration::ZERO } else { PATIENCE };
+        let end = self.clock.sleep_until(self.clock.now().after(patience));
+        tokio::select! {
+            biased;
+            outcome = &mut writing => outcome,
+            () = end => if taken { Ok(()) } else { Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "nobody reads the audit stream")) },
+        }
+    }
+
+    /// The devices as `sys/audit` shows them, by path.
+    pub fn shown(&self) -> BTreeMap<String, Shown<'_>> {
+        self.devices
+            .iter()
+            .map(|d| {
+                let path = format!("{}/", d.settings.name);
+                let shown = Shown {
+                    description: &d.settings.description,
+                    local: false,
+                    options: &d.settings.options,
+                    path: path.clone(),
+                    device: &d.settings.device,
+                };
+                (path, shown)
+            })
+            .collect()
+    }
+
+    /// The hash by which a value appears in the entries of one device; `None` if there is no such device.
+    pub fn hash(&self, name: &str, value: &str) -> Option<String> {
+        let recorder = self.devices.iter().find(|d| d.settings.name == name.trim_end_matches('/'))?;
+        let mut out = Vec::new();
+        redact::hash(value.as_bytes(), &recorder.key, &mut out);
+        String::from_utf8(out).ok()
+    }
+
+    /// Opens every target anew, after log rotation.
+    pub fn reopen(&self) {
+        for recorder in &self.devices {
+            if let Err(error) = recorder.device.reopen() {
+                tracing::error!(device = %recorder.settings.name, %error, "audit device cannot be opened anew");
+            }
+        }
+    }
+}
+
+async fn salt(barrier: &Arc<Barrier>, view: &View, name: &str) -> Result<Vec<u8>> {
+    let key = format!("salt/{name}");
+    let mut tx = barrier.begin();
+    if let Some(salt) = tx.get(view, &key).await? {
+        return Ok(salt.to_vec());
+    }
+    let salt = random::bytes::<32>();
+    tx.put(view, &key, Bytes::copy_from_slice(&salt));
+    tx.commit().await?;
+    Ok(salt.to_vec())
+}

@@ -1,0 +1,180 @@
+//! Audit devices: where entries go.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::settings::AuditSettings;
+
+/// A place that takes entries. An entry is one line, already formatted for this device.
+#[async_trait]
+pub trait Device: Send + Sync {
+    /// Takes an entry; when this returns, the entry survives the end of this process.
+    async fn write(&self, line: &[u8]) -> io::Result<()>;
+    /// Opens its target anew, after somebody has moved the file away.
+    fn reopen(&self) -> io::Result<()>;
+    /// Whether a write can wait for somebody else: such a device is asked last.
+    fn can_block(&self) -> bool;
+}
+
+/// Opens the device of a stanza.
+///
+/// # Errors
+/// When its options do not fit or its target cannot be opened.
+pub fn open(settings: &AuditSettings) -> io::Result<Box<dyn Device>> {
+    if settings.device != "file" {
+        return Err(io::Error::other(format!("audit device type {:?} is not known", settings.device)));
+    }
+    let Some(path) = settings.file_path() else {
+        return Err(io::Error::other("file_path is required"));
+    };
+    if path.as_os_str() == "stdout" || path.as_os_str() == "/dev/stdout" {
+        return Ok(Box::new(StreamDevice::new(Box::new(io::stdout()))?));
+    }
+    if path.as_os_str() == "discard" {
+        return Ok(Box::new(FileDevice::open(Path::new("/dev/null"), 0o600)?));
+    }
+    let mode = mode_of(settings)?;
+    if std::fs::metadata(&path).is_ok_and(|m| m.file_type().is_fifo()) {
+        let file = OpenOptions::new().append(true).open(&path)?;
+        return Ok(Box::new(StreamDevice::new(Box::new(file))?));
+    }
+    Ok(Box::new(FileDevice::open(&path, mode)?))
+}
+
+/// The file's permissions: 0600 if nothing is said, never executable.
+fn mode_of(settings: &AuditSettings) -> io::Result<u32> {
+    let Some(text) = settings.options.get("mode") else { return Ok(0o600) };
+    let mode = u32::from_str_radix(text, 8).map_err(|_| io::Error::other("mode is not an octal number"))?;
+    if mode & 0o111 != 0 {
+        return Err(io::Error::other("mode must not make the audit log executable"));
+    }
+    Ok(if mode == 0 { 0o600 } else { mode })
+}
+
+/// A file that entries are appended to. The page cache takes them, so a write does not wait.
+struct FileDevice {
+    path: PathBuf,
+    mode: u32,
+    file: Mutex<File>,
+}
+
+impl FileDevice {
+    fn open(path: &Path, mode: u32) -> io::Result<Self> {
+        Ok(FileDevice { path: path.to_owned(), mode, file: Mutex::new(open_log(path, mode)?) })
+    }
+}
+
+/// Opens a log for appending: never through a link, never a file that something else also names.
+fn open_log(path: &Path, mode: u32) -> io::Result<File> {
+    let no_follow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+    let file = OpenOptions::new().create(true).append(true).mode(mode).custom_flags(no_follow).open(path)?;
+    let found = file.metadata()?;
+    if found.is_file() && found.nlink() > 1 {
+        return Err(io::Error::other("the audit log has more than one name (a hard link)"));
+    }
+    if !found.is_file() && !found.file_type().is_char_device() {
+        return Err(io::Error::other("the audit log is not a regular file"));
+    }
+    Ok(file)
+}
+
+#[async_trait]
+impl Device for FileDevice {
+    async fn write(&self, line: &[u8]) -> io::Result<()> {
+        self.file.lock().write_all(line)
+    }
+
+    fn reopen(&self) -> io::Result<()> {
+        let fresh = open_log(&self.path, self.mode)?;
+        *self.file.lock() = fresh;
+        Ok(())
+    }
+
+    fn can_block(&self) -> bool {
+        false
+    }
+}
+
+/// Standard output or a pipe: a thread writes, because whoever reads may not.
+struct StreamDevice {
+    lines: mpsc::SyncSender<(Vec<u8>, oneshot::Sender<io::Result<()>>)>,
+}
+
+/// Entries that may wait for the reader of a pipe.
+const QUEUE: usize = 1024;
+
+impl StreamDevice {
+    fn new(mut target: Box<dyn io::Write + Send>) -> io::Result<Self> {
+        let (lines, incoming) = mpsc::sync_channel::<(Vec<u8>, oneshot::Sender<io::Result<()>>)>(QUEUE);
+        std::thread::Builder::new().name("audit-stream".into()).spawn(move || {
+            while let Ok((line, done)) = incoming.recv() {
+                let outcome = target.write_all(&line).and_then(|()| target.flush());
+                // Whoever waited may be gone; the entry is written all the same.
+                let _ = done.send(outcome);
+            }
+        })?;
+        Ok(StreamDevice { lines })
+    }
+}
+
+#[async_trait]
+impl Device for StreamDevice {
+    async fn write(&self, line: &[u8]) -> io::Result<()> {
+        let (done, written) = oneshot::channel();
+        if self.lines.try_send((line.to_vec(), done)).is_err() {
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, "nobody reads the audit stream"));
+        }
+        written.await.unwrap_or_else(|_| Err(io::Error::other("the audit stream ended")))
+    }
+
+    fn reopen(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn can_block(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(options: &[(&str, &str)]) -> AuditSettings {
+        AuditSettings {
+            device: "file".into(),
+            name: "test".into(),
+            description: String::new(),
+            options: options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        }
+    }
+
+    #[tokio::test]
+    async fn sec_al05_a_log_is_never_a_link_nor_executable_and_is_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
+        std::fs::write(path("target"), "x").unwrap();
+        std::os::unix::fs::symlink(path("target"), path("soft")).unwrap();
+        std::fs::hard_link(path("target"), path("hard")).unwrap();
+        assert!(open(&settings(&[("file_path", &path("soft"))])).is_err());
+        assert!(open(&settings(&[("file_path", &path("hard"))])).is_err());
+        assert!(open(&settings(&[("file_path", &path("x")), ("mode", "0755")])).is_err());
+        assert!(open(&settings(&[])).is_err());
+        assert!(open(&AuditSettings { device: "socket".into(), ..settings(&[]) }).is_err());
+        let device = open(&settings(&[("file_path", &path("log"))])).unwrap();
+        device.write(b"one\n").await.unwrap();
+        assert_eq!(std::fs::metadata(path("log")).unwrap().mode() & 0o777, 0o600);
+        std::fs::rename(path("log"), path("log.1")).unwrap();
+        device.reopen().unwrap();
+        device.write(b"two\n").await.unwrap();
+        assert_eq!(std::fs::read_to_string(path("log")).unwrap(), "two\n");
+        assert_eq!(std::fs::read_to_string(path("log.1")).unwrap(), "one\n");
+    }
+}

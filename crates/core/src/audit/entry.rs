@@ -1,0 +1,258 @@
+//! One entry in Vault's shape, formatted for one device in one pass.
+
+use keepfast_crypto::hmac::HmacKey;
+use keepfast_framework::Timestamp;
+use serde::Serialize;
+
+use super::redact;
+use crate::token::TokenRecord;
+
+/// What is recorded of a request or of its answer. It is not changed any more: each device formats it for itself.
+pub struct Entry<'a> {
+    /// When.
+    pub time: Timestamp,
+    /// The request.
+    pub request: RequestPart<'a>,
+    /// Who, if a token was accepted.
+    pub caller: Option<&'a TokenRecord>,
+    /// Policies that the request was judged by, if it came so far.
+    pub allowed: Option<bool>,
+    /// The answer; `None` in the entry before the request runs.
+    pub response: Option<ResponsePart<'a>>,
+    /// What the caller is told went wrong.
+    pub error: Option<&'a str>,
+}
+
+/// The request in an entry.
+pub struct RequestPart<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// What is done.
+    pub operation: &'static str,
+    /// Where.
+    pub path: &'a str,
+    /// The mount; empty if there is none.
+    pub mount_point: &'a str,
+    /// Its engine's type.
+    pub mount_type: &'a str,
+    /// Its accessor.
+    pub mount_accessor: &'a str,
+    /// `auth` or `secret`.
+    pub mount_class: &'a str,
+    /// The client token as it was sent.
+    pub token: Option<&'a str>,
+    /// The body and the query as JSON objects.
+    pub data: Option<&'a str>,
+    /// Query parameters.
+    pub query: &'a [(String, String)],
+    /// Where from.
+    pub remote: Option<std::net::SocketAddr>,
+    /// Seconds; zero for none.
+    pub wrap_ttl: u64,
+    /// Fields that stay in clear.
+    pub public: Option<&'a Vec<String>>,
+}
+
+/// The answer in an entry.
+#[derive(Default)]
+pub struct ResponsePart<'a> {
+    /// Its `data` as raw JSON.
+    pub data: Option<&'a str>,
+    /// A token that was made: its text, its accessor.
+    pub auth: Option<&'a keepfast_framework::reply::AuthBlock>,
+    /// The lease that was made; empty for none.
+    pub lease_id: &'a str,
+    /// A wrapping token that was made: text, accessor, creation path, seconds.
+    pub wrap: Option<&'a keepfast_framework::reply::WrapInfo>,
+    /// Warnings.
+    pub warnings: &'a [String],
+    /// Fields of `data` that stay in clear.
+    pub public: Option<&'a dyn Fn(&str) -> bool>,
+}
+
+/// How a device formats.
+#[derive(Clone, Debug)]
+pub struct Format {
+    /// Secrets in clear: an operator's explicit choice for one device.
+    pub log_raw: bool,
+    /// Whether accessors are hashed.
+    pub hmac_accessor: bool,
+}
+
+impl Entry<'_> {
+    /// The entry as a line of JSON.
+    pub fn line(&self, key: &HmacKey, format: &Format, out: &mut Vec<u8>) {
+        let mut w = Writer { key, format, out };
+        w.raw("{\"time\":\"");
+        w.raw(&self.time.rfc3339());
+        w.raw(if self.response.is_some() { "\",\"type\":\"response\"" } else { "\",\"type\":\"request\"" });
+        self.auth(&mut w);
+        self.request(&mut w);
+        if let Some(response) = &self.response {
+            self.response(response, &mut w);
+        }
+        if let Some(error) = self.error {
+            w.field("error", error);
+        }
+        w.raw("}\n");
+    }
+
+    fn auth(&self, w: &mut Writer<'_>) {
+        w.raw(",\"auth\":{");
+        let Some(token) = self.caller else {
+            w.raw("\"token_type\":\"default\"}");
+            return;
+        };
+        let names = token.authority.names();
+        w.raw("\"token_type\":");
+        w.json(token.kind());
+        if let Some(text) = self.request.token {
+            w.secret("client_token", text);
+        }
+        w.accessor("accessor", &token.accessor);
+        w.field("display_name", &token.display_name);
+        w.field("policies", &names);
+        w.field("token_policies", &names);
+        if let Some(allowed) = self.allowed {
+            w.raw(",\"policy_results\":{\"allowed\":");
+            w.raw(if allowed { "true}" } else { "false}" });
+        }
+        if !token.meta.is_empty() {
+            w.field("metadata", &token.meta);
+        }
+        if !token.entity_id.is_empty() {
+            w.field("entity_id", &token.entity_id);
+        }
+        if token.creation_ttl > 0 {
+            w.field("token_ttl", &token.creation_ttl);
+        }
+        w.field("token_issue_time", &token.created.rfc3339_seconds());
+        w.raw("}");
+    }
+
+    fn request(&self, w: &mut Writer<'_>) {
+        let request = &self.request;
+        w.raw(",\"request\":{\"id\":");
+        w.json(request.id);
+        w.field("operation", request.operation);
+        if !request.mount_point.is_empty() {
+            w.field("mount_point", request.mount_point);
+            w.field("mount_type", request.mount_type);
+            w.field("mount_accessor", request.mount_accessor);
+            w.field("mount_class", request.mount_class);
+        }
+        if let Some(token) = request.token {
+            w.secret("client_token", token);
+        }
+        if let Some(caller) = self.caller {
+            w.accessor("client_token_accessor", &caller.accessor);
+        }
+        w.raw(",\"namespace\":{\"id\":\"root\"}");
+        w.field("path", request.path);
+        let public = |name: &str| request.public.is_some_and(|names| names.iter().any(|n| n == name));
+        if let Some(data) = request.data {
+            w.data("data", data, &public);
+        }
+        if !request.query.is_empty() {
+            let query: serde_json::Map<String, serde_json::Value> =
+                request.query.iter().map(|(k, v)| (k.clone(), serde_json::Value::from(v.as_str()))).collect();
+            w.data("query", &serde_json::Value::Object(query).to_string(), &public);
+        }
+        if let Some(remote) = request.remote {
+            w.field("remote_address", &remote.ip());
+            w.field("remote_port", &remote.port());
+        }
+        if request.wrap_ttl > 0 {
+            w.field("wrap_ttl", &request.wrap_ttl);
+        }
+        w.raw("}");
+    }
+
+    fn response(&self, response: &ResponsePart<'_>, w: &mut Writer<'_>) {
+        w.raw(",\"response\":{\"mount_point\":");
+        w.json(self.request.mount_point);
+        w.field("mount_type", self.request.mount_type);
+        w.field("mount_accessor", self.request.mount_accessor);
+        w.field("mount_class", self.request.mount_class);
+        if let Some(auth) = response.auth {
+            w.raw(",\"auth\":{\"token_type\":");
+            w.json(auth.token_type);
+            w.secret("client_token", auth.client_token.expose());
+            w.accessor("accessor", &auth.accessor);
+            w.field("policies", &auth.policies);
+            w.field("token_policies", &auth.token_policies);
+            w.field("metadata", &auth.metadata);
+            w.field("entity_id", &auth.entity_id);
+            w.field("token_ttl", &auth.lease_duration);
+            w.raw("}");
+        }
+        if !response.lease_id.is_empty() {
+            w.raw(",\"secret\":{\"lease_id\":");
+            w.json(response.lease_id);
+            w.raw("}");
+        }
+        if let Some(wrap) = response.wrap {
+            w.raw(",\"wrap_info\":{\"ttl\":");
+            w.json(&wrap.ttl);
+            w.secret("token", wrap.token.expose());
+            w.accessor("accessor", &wrap.accessor);
+            w.field("creation_time", &wrap.creation_time);
+            w.field("creation_path", &wrap.creation_path);
+            w.raw("}");
+        }
+        if let Some(data) = response.data {
+            w.data("data", data, response.public.unwrap_or(&|_| false));
+        }
+        if !response.warnings.is_empty() {
+            w.field("warnings", &response.warnings);
+        }
+        w.raw("}");
+    }
+}
+
+struct Writer<'a> {
+    key: &'a HmacKey,
+    format: &'a Format,
+    out: &'a mut Vec<u8>,
+}
+
+impl Writer<'_> {
+    fn raw(&mut self, text: &str) {
+        self.out.extend_from_slice(text.as_bytes());
+    }
+
+    fn json<T: Serialize + ?Sized>(&mut self, value: &T) {
+        if serde_json::to_writer(&mut *self.out, value).is_err() {
+            self.raw("null");
+        }
+    }
+
+    fn name(&mut self, name: &str) {
+        self.raw(",\"");
+        self.raw(name);
+        self.raw("\":");
+    }
+
+    fn field<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) {
+        self.name(name);
+        self.json(value);
+    }
+
+    /// A field whose value is hashed.
+    fn secret(&mut self, name: &str, value: &str) {
+        self.name(name);
+        if self.format.log_raw { self.json(value) } else { redact::text(value, self.key, self.out) }
+    }
+
+    fn accessor(&mut self, name: &str, value: &str) {
+        if value.is_empty() {
+            return;
+        }
+        if self.format.hmac_accessor { self.secret(name, value) } else { self.field(name, value) }
+    }
+
+    fn data(&mut self, name: &str, raw: &str, public: &dyn Fn(&str) -> bool) {
+        self.name(name);
+        if self.format.log_raw { self.raw(raw) } else { redact::json(raw, self.key, public, self.out) }
+    }
+}

@@ -1,0 +1,9 @@
+//! Audit: every request and every answer is recorded before it takes effect outside.
+
+pub mod broker;
+pub mod device;
+pub mod entry;
+pub mod redact;
+
+pub use broker::Broker;
+pub use entry::{Entry, RequestPart, ResponsePart};

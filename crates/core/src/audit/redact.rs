@@ -1,0 +1,255 @@
+//! JSON with its secrets replaced by keyed hashes, in one pass over the text.
+//!
+//! The rule is an allow-list: every string and every number is replaced, wherever it stands and whatever its name, but
+//! for top-level fields that the operator or the route declared public. Names of fields, booleans and null stay.
+
+use keepfast_crypto::hmac::HmacKey;
+
+/// Prefix of a hashed value, as Vault writes it.
+pub const PREFIX: &str = "hmac-sha256:";
+
+/// Appends `raw`, which is valid JSON, to `out` with its secrets hashed.
+///
+/// `public` tells for a top-level field of an object whether it stays in clear.
+pub fn json(raw: &str, key: &HmacKey, public: &dyn Fn(&str) -> bool, out: &mut Vec<u8>) {
+    let mut walk = Walk { bytes: raw.as_bytes(), at: 0, key, out };
+    walk.value(0, public);
+}
+
+/// Appends the hash of one text as a JSON string.
+pub fn text(value: &str, key: &HmacKey, out: &mut Vec<u8>) {
+    out.push(b'"');
+    hash(value.as_bytes(), key, out);
+    out.push(b'"');
+}
+
+/// Appends the hash of one text without quotes.
+pub fn hash(value: &[u8], key: &HmacKey, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    out.extend_from_slice(PREFIX.as_bytes());
+    for byte in key.mac(value) {
+        out.push(HEX[usize::from(byte >> 4)]);
+        out.push(HEX[usize::from(byte & 15)]);
+    }
+}
+
+/// Nesting beyond which a value is hashed as a whole; the edge refuses deeper bodies long before.
+const DEEPEST: usize = 512;
+
+struct Walk<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    key: &'a HmacKey,
+    out: &'a mut Vec<u8>,
+}
+
+impl<'a> Walk<'a> {
+    fn value(&mut self, depth: usize, public: &dyn Fn(&str) -> bool) {
+        self.space();
+        match self.bytes.get(self.at) {
+            Some(b'{') if depth < DEEPEST => self.object(depth, public),
+            Some(b'[') if depth < DEEPEST => self.array(depth, public),
+            Some(b'"') => {
+                let raw = self.string();
+                self.hashed_string(raw);
+            }
+            Some(b't' | b'f' | b'n') => {
+                let word = self.word();
+                self.out.extend_from_slice(word);
+            }
+            Some(_) => {
+                let word = self.word();
+                text(std::str::from_utf8(word).unwrap_or_default(), self.key, self.out);
+            }
+            None => self.out.extend_from_slice(b"null"),
+        }
+    }
+
+    fn object(&mut self, depth: usize, public: &dyn Fn(&str) -> bool) {
+        self.at += 1;
+        self.out.push(b'{');
+        let mut first = true;
+        loop {
+            self.space();
+            match self.bytes.get(self.at) {
+                Some(b'"') => {}
+                Some(b',') => {
+                    self.at += 1;
+                    continue;
+                }
+                _ => break,
+            }
+            if !first {
+                self.out.push(b',');
+            }
+            first = false;
+            let name = self.string();
+            self.out.extend_from_slice(name);
+            self.out.push(b':');
+            self.space();
+            self.at += 1;
+            let clear = depth == 0 && serde_json::from_slice::<String>(name).is_ok_and(|n| public(&n));
+            if clear { self.copied() } else { self.value(depth + 1, &|_| false) }
+        }
+        self.at += 1;
+        self.out.push(b'}');
+    }
+
+    fn array(&mut self, depth: usize, _public: &dyn Fn(&str) -> bool) {
+        self.at += 1;
+        self.out.push(b'[');
+        let mut first = true;
+        loop {
+            self.space();
+            match self.bytes.get(self.at) {
+                Some(b',') => {
+                    self.at += 1;
+                    continue;
+                }
+                Some(b']') | None => break,
+                Some(_) => {}
+            }
+            if !first {
+                self.out.push(b',');
+            }
+            first = false;
+            self.value(depth + 1, &|_| false);
+        }
+        self.at += 1;
+        self.out.push(b']');
+    }
+
+    /// Copies one value as it stands.
+    fn copied(&mut self) {
+        self.space();
+        let start = self.at;
+        let mut depth = 0usize;
+        while let Some(byte) = self.bytes.get(self.at) {
+            match byte {
+                b'"' => {
+                    self.string();
+                }
+                b'{' | b'[' => {
+                    depth += 1;
+                    self.at += 1;
+                }
+                b'}' | b']' if depth == 0 => break,
+                b'}' | b']' => {
+                    depth -= 1;
+                    self.at += 1;
+                }
+                b',' if depth == 0 => break,
+                _ => self.at += 1,
+            }
+        }
+        let copied = self.bytes[start..self.at].trim_ascii_end().to_vec();
+        self.out.extend_from_slice(&copied);
+    }
+
+    /// The raw text of a string with its quotes; afterwards behind it.
+    fn string(&mut self) -> &'a [u8] {
+        let start = self.at;
+        self.at += 1;
+        while let Some(byte) = self.bytes.get(self.at) {
+            self.at += match byte {
+                b'\\' => 2,
+                b'"' => break,
+                _ => 1,
+            };
+        }
+        self.at = (self.at + 1).min(self.bytes.len());
+        &self.bytes[start..self.at]
+    }
+
+    /// A string without escapes is hashed where it stands; another is unescaped first, so that equal values hash alike.
+    fn hashed_string(&mut self, raw: &[u8]) {
+        let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
+        self.out.push(b'"');
+        if inner.contains(&b'\\') {
+            let value = serde_json::from_slice::<String>(raw).unwrap_or_default();
+            hash(value.as_bytes(), self.key, self.out);
+        } else {
+            hash(inner, self.key, self.out);
+        }
+        self.out.push(b'"');
+    }
+
+    fn word(&mut self) -> &'a [u8] {
+        let start = self.at;
+        while self.bytes.get(self.at).is_some_and(|b| !matches!(b, b',' | b'}' | b']') && !b.is_ascii_whitespace()) {
+            self.at += 1;
+        }
+        &self.bytes[start..self.at]
+    }
+
+    fn space(&mut self) {
+        while self.bytes.get(self.at).is_some_and(u8::is_ascii_whitespace) {
+            self.at += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    fn redacted(raw: &str, public: &[&str]) -> Value {
+        let mut out = Vec::new();
+        json(raw, &HmacKey::new(b"salt"), &|name| public.contains(&name), &mut out);
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    fn hashed(value: &str) -> Value {
+        let mut out = Vec::new();
+        text(value, &HmacKey::new(b"salt"), &mut out);
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    #[test]
+    fn sec_al02_every_string_and_number_is_hashed_but_for_declared_fields() {
+        let out = redacted(r#" {"a":"x\ny", "n": 12.5,"b":true,"o":{"ttl":1,"l":["s",null]}, "ttl": 60,"e":{} ,"z":[]} "#, &["ttl"]);
+        assert_eq!(out["a"], hashed("x\ny"));
+        assert_eq!(out["n"], hashed("12.5"));
+        assert_eq!(out["b"], true);
+        assert_eq!(out["o"]["ttl"], hashed("1"));
+        assert_eq!(out["o"]["l"][0], hashed("s"));
+        assert_eq!(out["o"]["l"][1], Value::Null);
+        assert_eq!(out["ttl"], 60);
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), any::<i64>().prop_map(Value::from), ".*".prop_map(Value::from)];
+        leaf.prop_recursive(4, 32, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::btree_map(".*", inner, 0..6).prop_map(|m| Value::Object(m.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn check(before: &Value, after: &Value) {
+        match (before, after) {
+            (Value::Object(b), Value::Object(a)) => {
+                assert_eq!(b.len(), a.len());
+                b.iter().for_each(|(k, v)| check(v, &a[k]));
+            }
+            (Value::Array(b), Value::Array(a)) => {
+                assert_eq!(b.len(), a.len());
+                b.iter().zip(a).for_each(|(b, a)| check(b, a));
+            }
+            (Value::String(s), a) => assert_eq!(a, &hashed(s)),
+            (Value::Number(n), a) => assert_eq!(a, &hashed(&n.to_string())),
+            (b, a) => assert_eq!(b, a),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_json_keeps_its_shape_and_no_value(value in any_json()) {
+            check(&value, &redacted(&value.to_string(), &[]));
+            check(&value, &redacted(&serde_json::to_string_pretty(&value).unwrap(), &[]));
+        }
+    }
+}

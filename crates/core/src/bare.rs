@@ -1,0 +1,247 @@
+//! The paths that answer on a sealed server. They are not audited, because a sealed server has no audit: init, unseal,
+//! seal-status, health, leader.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use keepfast_framework::fields::{Flag, Int, Text};
+use keepfast_framework::{Error, Operation, Result, Status};
+use serde::{Deserialize, Serialize};
+
+use crate::node::Node;
+use crate::request::{Incoming, Response};
+use crate::seal::shares::parse_share;
+use crate::seal::{SealConfig, SealShape};
+
+#[derive(Serialize)]
+struct SealStatus<'a> {
+    #[serde(rename = "type")]
+    custody: &'a str,
+    initialized: bool,
+    sealed: bool,
+    t: u8,
+    n: u8,
+    progress: usize,
+    nonce: String,
+    recovery_seal: bool,
+    version: &'a str,
+    migration: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_id: Option<&'a str>,
+    storage_type: &'a str,
+}
+
+#[derive(Serialize)]
+struct Health<'a> {
+    initialized: bool,
+    sealed: bool,
+    standby: bool,
+    replication_performance_mode: &'a str,
+    replication_dr_mode: &'a str,
+    server_time_utc: i64,
+    version: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_id: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Leader<'a> {
+    ha_enabled: bool,
+    is_self: bool,
+    active_time: String,
+    leader_address: &'a str,
+    leader_cluster_address: &'a str,
+}
+
+#[derive(Deserialize)]
+struct InitRequest {
+    #[serde(default)]
+    secret_shares: Int,
+    #[serde(default)]
+    secret_threshold: Int,
+    #[serde(default)]
+    pgp_keys: Option<Vec<String>>,
+    #[serde(default)]
+    root_token_pgp_key: Text,
+    #[serde(default)]
+    stored_shares: Int,
+    #[serde(default)]
+    recovery_shares: Int,
+    #[serde(default)]
+    recovery_threshold: Int,
+}
+
+#[derive(Deserialize)]
+struct UnsealRequest {
+    #[serde(default)]
+    key: Text,
+    #[serde(default)]
+    reset: Flag,
+    #[serde(default)]
+    migrate: Flag,
+}
+
+#[derive(Serialize)]
+struct InitAnswer {
+    keys: Vec<String>,
+    keys_base64: Vec<String>,
+    root_token: String,
+}
+
+impl Node {
+    /// Answers a path that needs no unsealed server; gives the request back if it is none.
+    pub(crate) async fn handle_unsealable(&self, incoming: Incoming) -> Result<Response, Box<Incoming>> {
+        use Operation::{Read, Update};
+        let answer = match (incoming.path.as_str(), incoming.operation) {
+            ("sys/seal-status", Read) => self.seal_status().await,
+            ("sys/health", Read) => self.health(&incoming.query).await,
+            ("sys/leader", Read) => self.leader(),
+            ("sys/init", Read) => self.init_status().await,
+            ("sys/init", Update) => self.init(&incoming).await,
+            ("sys/unseal", Update) => self.unseal_step(&incoming).await,
+            ("sys/seal-status" | "sys/health" | "sys/leader" | "sys/init" | "sys/unseal", _) => {
+                Err(Error::new(Status::METHOD_NOT_ALLOWED, ""))
+            }
+            _ => return Err(Box::new(incoming)),
+        };
+        Ok(answer.unwrap_or_else(|error| Response::failed(&error)))
+    }
+
+    async fn init_status(&self) -> Result<Response> {
+        let initialized = self.seal_config().await?.is_some();
+        answer(Status::OK, &serde_json::json!({ "initialized": initialized }))
+    }
+
+    async fn seal_status(&self) -> Result<Response> {
+        let config = self.seal_config().await?;
+        let unsealing = self.unsealing.lock();
+        let sealed = self.is_sealed();
+        let open = config.as_ref().filter(|_| !sealed);
+        let status = SealStatus {
+            custody: "shamir",
+            initialized: config.is_some(),
+            sealed,
+            t: config.as_ref().map_or(0, |c| c.shape.threshold),
+            n: config.as_ref().map_or(0, |c| c.shape.shares),
+            progress: unsealing.progress(),
+            nonce: unsealing.nonce().to_owned(),
+            recovery_seal: false,
+            version: &self.settings.version,
+            migration: false,
+            cluster_name: open.map(|c| c.cluster_name.as_str()),
+            cluster_id: open.map(|c| c.cluster_id.as_str()),
+            storage_type: &self.settings.storage_type,
+        };
+        answer(Status::OK, &status)
+    }
+
+    /// The status code tells load balancers what the server is; callers may choose the codes.
+    async fn health(&self, query: &[(String, String)]) -> Result<Response> {
+        let config = self.seal_config().await?;
+        let sealed = self.is_sealed();
+        let code = |name: &str, default: u16| match query.iter().find(|(n, _)| n == name) {
+            None => Ok(default),
+            Some((_, v)) => v.parse::<u16>().ok().filter(|c| (100..1000).contains(c)).ok_or(()),
+        };
+        let status = match (config.is_some(), sealed) {
+            (false, _) => code("uninitcode", 501),
+            (true, true) => code("sealedcode", 503),
+            (true, false) => code("activecode", 200),
+        };
+        let Ok(status) = status else { return Err(Error::new(Status::BAD_REQUEST, "")) };
+        let open = config.as_ref().filter(|_| !sealed);
+        let health = Health {
+            initialized: config.is_some(),
+            sealed,
+            standby: sealed,
+            replication_performance_mode: if sealed { "unknown" } else { "primary" },
+            replication_dr_mode: if sealed { "unknown" } else { "disabled" },
+            server_time_utc: self.clock.now().unix(),
+            version: &self.settings.version,
+            cluster_name: open.map(|c| c.cluster_name.as_str()),
+            cluster_id: open.map(|c| c.cluster_id.as_str()),
+        };
+        answer(Status(status), &health)
+    }
+
+    fn leader(&self) -> Result<Response> {
+        let Some(since) = self.since() else { return Err(crate::node::sealed()) };
+        let ha = self.settings.storage_type == "raft";
+        let leader = Leader {
+            ha_enabled: ha,
+            is_self: ha,
+            active_time: if ha { since.rfc3339() } else { "0001-01-01T00:00:00Z".to_owned() },
+            leader_address: if ha { &self.settings.api_addr } else { "" },
+            leader_cluster_address: if ha { &self.settings.cluster_addr } else { "" },
+        };
+        answer(Status::OK, &leader)
+    }
+
+    async fn init(&self, incoming: &Incoming) -> Result<Response> {
+        let request: InitRequest = input(incoming)?;
+        if self.seal_config().await?.is_some() {
+            return Err(Error::invalid("Vault is already initialized"));
+        }
+        if request.pgp_keys.is_some_and(|k| !k.is_empty()) || !request.root_token_pgp_key.is_empty() {
+            return Err(Error::invalid("encrypting shares with PGP keys is not supported by this server"));
+        }
+        if request.recovery_shares.0 > 0 || request.recovery_threshold.0 > 0 || request.stored_shares.0 > 0 {
+            return Err(Error::invalid("parameters recovery_shares,recovery_threshold not applicable to seal type shamir"));
+        }
+        let shape = SealShape::new(request.secret_shares.0, request.secret_threshold.0)?;
+        let made = self.initialize(shape, None).await?;
+        let out = InitAnswer {
+            keys: made.shares.iter().map(|s| hex::encode(s.expose())).collect(),
+            keys_base64: made.shares.iter().map(|s| STANDARD.encode(s.expose())).collect(),
+            root_token: made.root_token.expose().clone(),
+        };
+        answer(Status::OK, &out)
+    }
+
+    async fn unseal_step(&self, incoming: &Incoming) -> Result<Response> {
+        let request: UnsealRequest = input(incoming)?;
+        if request.migrate.0 {
+            return Err(Error::invalid("there is no seal to migrate from or to"));
+        }
+        if request.reset.0 {
+            if self.is_sealed() {
+                self.unsealing.lock().reset();
+            }
+            return self.seal_status().await;
+        }
+        if request.key.is_empty() {
+            return Err(Error::invalid("'key' must be specified in request body as JSON, or 'reset' set to true"));
+        }
+        let share = parse_share(&request.key)?;
+        if !self.is_sealed() {
+            return self.seal_status().await;
+        }
+        let Some(config) = self.seal_config().await? else { return Err(Error::invalid("Vault is not initialized")) };
+        if let Some(shares) = self.enough(&config, &share)
+            && !self.unseal(&shares).await?
+        {
+            return Err(Error::invalid("Unsealing failed, invalid key"));
+        }
+        self.seal_status().await
+    }
+
+    /// Takes a share; all of them when there are enough.
+    fn enough(&self, config: &SealConfig, share: &keepfast_crypto::secret::SecretBytes) -> Option<Vec<keepfast_crypto::secret::SecretBytes>> {
+        let mut unsealing = self.unsealing.lock();
+        unsealing.add(share);
+        (unsealing.progress() >= usize::from(config.shape.threshold)).then(|| unsealing.take())
+    }
+}
+
+fn input<T: serde::de::DeserializeOwned>(incoming: &Incoming) -> Result<T> {
+    keepfast_framework::Input { captures: Vec::new(), query: Vec::new(), body: incoming.body.clone() }.read()
+}
+
+fn answer<T: Serialize>(status: Status, value: &T) -> Result<Response> {
+    let mut body = serde_json::to_vec(value)?;
+    body.push(b'\n');
+    Ok(Response::exempt(status, body))
+}

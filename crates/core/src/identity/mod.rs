@@ -1,0 +1,134 @@
+//! Entities and their aliases: who is behind a login. Made at login; their own API is not built yet.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use keepfast_crypto::{hash, random};
+use keepfast_framework::reply::Alias;
+use keepfast_framework::{Records, Result, Timestamp};
+use keepfast_storage::{Tx, View};
+use serde::{Deserialize, Serialize};
+
+use crate::namespace::NamespaceId;
+
+/// Someone or something that logs in, by whatever method.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Entity {
+    /// Random and unique.
+    pub id: String,
+    /// For people and templates.
+    pub name: String,
+    /// For templates.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+    /// Added to the policies of its tokens.
+    #[serde(default)]
+    pub policies: Vec<String>,
+    /// Its names at mounts; at most one for each.
+    #[serde(default)]
+    pub aliases: Vec<EntityAlias>,
+    /// Where it lives.
+    pub namespace: NamespaceId,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// A name of an entity at one mount.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EntityAlias {
+    /// Random and unique.
+    pub id: String,
+    /// As the mount folds it.
+    pub name: String,
+    /// The mount.
+    pub mount_accessor: String,
+    /// For templates.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AliasRecord {
+    entity: String,
+    metadata: BTreeMap<String, String>,
+}
+
+const ENTITIES: Records<Entity> = Records::at("entity/");
+const ALIASES: Records<AliasRecord> = Records::at("alias/");
+
+/// All entities.
+pub struct Identity {
+    view: View,
+}
+
+impl Identity {
+    /// The entities under `view`.
+    pub fn new(view: View) -> Self {
+        Identity { view }
+    }
+
+    /// The id of the entity behind an alias, made in this transaction if there is none yet.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn entity_of(&self, tx: &mut Tx, mount_accessor: &str, alias: &Alias, now: Timestamp) -> Result<String> {
+        let place = alias_place(mount_accessor, &alias.name);
+        match ALIASES.get_in(tx, &self.view, &place).await? {
+            Some(record) if record.metadata == alias.metadata => Ok(record.entity),
+            Some(record) => {
+                self.change_metadata(tx, &record.entity, mount_accessor, alias).await?;
+                let changed = AliasRecord { entity: record.entity, metadata: alias.metadata.clone() };
+                ALIASES.put_in(tx, &self.view, &place, &changed)?;
+                Ok(changed.entity)
+            }
+            None => self.create(tx, mount_accessor, alias, &place, now),
+        }
+    }
+
+    /// An entity by its id.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn entity(&self, tx: &mut Tx, id: &str) -> Result<Option<Entity>> {
+        if id.is_empty() {
+            return Ok(None);
+        }
+        ENTITIES.get_in(tx, &self.view, id).await
+    }
+
+    fn create(&self, tx: &mut Tx, mount_accessor: &str, alias: &Alias, place: &str, now: Timestamp) -> Result<String> {
+        let id = random::uuid();
+        let entity = Entity {
+            name: format!("entity_{}", id.split('-').next().unwrap_or(&id)),
+            id: id.clone(),
+            metadata: BTreeMap::new(),
+            policies: Vec::new(),
+            aliases: vec![EntityAlias {
+                id: random::uuid(),
+                name: alias.name.clone(),
+                mount_accessor: mount_accessor.to_owned(),
+                metadata: alias.metadata.clone(),
+            }],
+            namespace: NamespaceId::root(),
+            created: now,
+        };
+        ENTITIES.put_in(tx, &self.view, &id, &entity)?;
+        let record = AliasRecord { entity: id, metadata: alias.metadata.clone() };
+        ALIASES.put_in(tx, &self.view, place, &record)?;
+        Ok(record.entity)
+    }
+
+    async fn change_metadata(&self, tx: &mut Tx, id: &str, mount_accessor: &str, alias: &Alias) -> Result<()> {
+        let Some(mut entity) = self.entity(tx, id).await? else { return Ok(()) };
+        for known in entity.aliases.iter_mut().filter(|a| a.mount_accessor == mount_accessor && a.name == alias.name) {
+            known.metadata = alias.metadata.clone();
+        }
+        ENTITIES.put_in(tx, &self.view, id, &entity)
+    }
+}
+
+/// Where an alias is stored. Names may hold anything, so it is found by the hash of its name.
+fn alias_place(mount_accessor: &str, name: &str) -> String {
+    format!("{mount_accessor}/{}", URL_SAFE_NO_PAD.encode(hash::sha256(name.as_bytes())))
+}

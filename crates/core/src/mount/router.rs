@@ -1,0 +1,96 @@
+//! From a path to its mount: an immutable snapshot, replaced as a whole.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use keepfast_framework::mount::MountInfo;
+use keepfast_framework::{Mountable, Result, Table};
+use keepfast_storage::View;
+use tokio::sync::OnceCell;
+
+use super::entry::MountEntry;
+use crate::unsealed::Unsealed;
+
+/// A mount with its storage and, once somebody asked for it, its engine.
+pub struct Mounted {
+    /// What is stored of it.
+    pub entry: MountEntry,
+    /// What its engine may know of it.
+    pub info: Arc<MountInfo>,
+    /// Its part of the storage.
+    pub view: View,
+    /// The table of its engine's type, known before the engine is opened.
+    pub table: Arc<Table>,
+    engine: OnceCell<Arc<dyn Mountable>>,
+}
+
+impl Mounted {
+    /// A mount whose engine is not opened yet.
+    pub fn new(entry: MountEntry, info: MountInfo, view: View, table: Arc<Table>) -> Self {
+        Mounted { entry, info: Arc::new(info), view, table, engine: OnceCell::new() }
+    }
+
+    /// The engine, opened at the first use.
+    ///
+    /// # Errors
+    /// What the engine's opening fails with; the next request tries again.
+    pub async fn engine(&self, unsealed: &Unsealed) -> Result<&Arc<dyn Mountable>> {
+        self.engine.get_or_try_init(|| unsealed.open_engine(self)).await
+    }
+
+    /// The engine if somebody has opened it.
+    pub fn opened(&self) -> Option<&Arc<dyn Mountable>> {
+        self.engine.get()
+    }
+}
+
+/// All mounts by path.
+#[derive(Default)]
+pub struct Router {
+    by_path: HashMap<String, Arc<Mounted>>,
+    ordered: BTreeMap<String, Arc<Mounted>>,
+}
+
+impl Router {
+    /// A router of these mounts.
+    pub fn new(mounts: impl IntoIterator<Item = Arc<Mounted>>) -> Self {
+        let ordered: BTreeMap<String, Arc<Mounted>> = mounts.into_iter().map(|m| (m.entry.path.clone(), m)).collect();
+        Router { by_path: ordered.clone().into_iter().collect(), ordered }
+    }
+
+    /// The mount that answers `path`, and the path within it: the longest mount path that is a prefix.
+    ///
+    /// A path without its final slash reaches the mount of that name too (`GET secret` is the root of `secret/`).
+    pub fn find<'p>(&self, path: &'p str) -> Option<(&Arc<Mounted>, &'p str)> {
+        let mut found = None;
+        for (at, _) in path.match_indices('/') {
+            if let Some(mounted) = self.by_path.get(&path[..=at]) {
+                found = Some((mounted, &path[at + 1..]));
+            }
+        }
+        if found.is_none() && !path.ends_with('/') {
+            found = self.by_path.get(&format!("{path}/")).map(|m| (m, ""));
+        }
+        found
+    }
+
+    /// The mount at exactly this path (with its final slash).
+    pub fn at(&self, path: &str) -> Option<&Arc<Mounted>> {
+        self.by_path.get(path)
+    }
+
+    /// All mounts in the order of their paths.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Mounted>> {
+        self.ordered.values()
+    }
+
+    /// A mount that `path` (with its final slash) would collide with: the same, one above it or one below.
+    pub fn collides(&self, path: &str) -> Option<&Arc<Mounted>> {
+        self.ordered.values().find(|m| path.starts_with(&m.entry.path) || m.entry.path.starts_with(path))
+    }
+
+    /// The mount with this accessor.
+    pub fn by_accessor(&self, accessor: &str) -> Option<&Arc<Mounted>> {
+        self.ordered.values().find(|m| m.entry.accessor == accessor)
+    }
+}

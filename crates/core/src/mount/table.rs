@@ -1,0 +1,179 @@
+//! The mount table: stored records and the router made from them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use keepfast_crypto::random;
+use keepfast_framework::engine::Registry;
+use keepfast_framework::mount::MountInfo;
+use keepfast_framework::{Error, Kind, Records, Result};
+use keepfast_storage::{Barrier, Page, Tx, View};
+
+use super::entry::{MountConfig, MountEntry};
+use super::router::{Mounted, Router};
+use crate::settings::Settings;
+
+const ENTRIES: Records<MountEntry> = Records::at("mount/");
+
+/// All mounts.
+pub struct Mounts {
+    barrier: Arc<Barrier>,
+    view: View,
+    registry: Arc<Registry>,
+    settings: Arc<Settings>,
+    router: ArcSwap<Router>,
+    /// Mounts change one after the other.
+    pub changing: tokio::sync::Mutex<()>,
+}
+
+impl Mounts {
+    /// Reads the table; makes the built-in mounts at the first time.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn open(barrier: &Arc<Barrier>, view: View, registry: Arc<Registry>, settings: Arc<Settings>) -> Result<Self> {
+        let mounts = Mounts {
+            barrier: barrier.clone(),
+            view,
+            registry,
+            settings,
+            router: ArcSwap::default(),
+            changing: tokio::sync::Mutex::new(()),
+        };
+        let mut tx = barrier.begin();
+        if tx.list(&mounts.view, "mount/", &Page { after: None, limit: Some(1) }).await?.is_empty() {
+            for entry in built_in() {
+                ENTRIES.put_in(&mut tx, &mounts.view, &entry.uuid, &entry)?;
+            }
+            tx.commit().await?;
+        }
+        mounts.reload().await?;
+        Ok(mounts)
+    }
+
+    /// The router as it is now.
+    pub fn router(&self) -> arc_swap::Guard<Arc<Router>> {
+        self.router.load()
+    }
+
+    /// Makes the router anew from what is stored; engines that are open stay open unless their mount changed.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn reload(&self) -> Result<()> {
+        let mut tx = self.barrier.begin_read();
+        let names = ENTRIES.list_in(&mut tx, &self.view, "", &Page::all()).await?;
+        let before = self.router.load_full();
+        let mut mounted = Vec::with_capacity(names.len());
+        for name in names {
+            let Some(entry) = ENTRIES.get_in(&mut tx, &self.view, &name).await? else { continue };
+            if entry.leaving {
+                continue;
+            }
+            let kept = before.at(&entry.path).filter(|m| same_engine(&m.entry, &entry)).cloned();
+            match kept {
+                Some(kept) => mounted.push(kept),
+                None => mounted.extend(self.mounted(entry).map(Arc::new)),
+            }
+        }
+        self.router.store(Arc::new(Router::new(mounted)));
+        Ok(())
+    }
+
+    fn mounted(&self, entry: MountEntry) -> Option<Mounted> {
+        let registered = self.registry.find(entry.kind(), &entry.engine, &entry.options())?;
+        let info = MountInfo {
+            path: entry.path.clone(),
+            engine: entry.engine.clone(),
+            accessor: entry.accessor.clone(),
+            uuid: entry.uuid.clone(),
+            options: entry.options(),
+            ttl: entry.ttl(&self.settings),
+        };
+        let view = self.barrier.view(entry.storage_prefix());
+        Some(Mounted::new(entry, info, view, registered.table().clone()))
+    }
+
+    /// Writes an entry; the router follows with [`Mounts::reload`] after the commit.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub fn save(&self, tx: &mut Tx, entry: &MountEntry) -> Result<()> {
+        ENTRIES.put_in(tx, &self.view, &entry.uuid, entry)
+    }
+
+    /// Deletes an entry.
+    pub fn delete(&self, tx: &mut Tx, entry: &MountEntry) {
+        ENTRIES.delete_in(tx, &self.view, &entry.uuid);
+    }
+
+    /// Entries that an earlier process was taking away.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn leaving(&self) -> Result<Vec<MountEntry>> {
+        let mut tx = self.barrier.begin_read();
+        let mut out = Vec::new();
+        for name in ENTRIES.list_in(&mut tx, &self.view, "", &Page::all()).await? {
+            if let Some(entry) = ENTRIES.get_in(&mut tx, &self.view, &name).await?
+                && entry.leaving
+            {
+                out.push(entry);
+            }
+        }
+        Ok(out)
+    }
+
+    /// The engines that can be mounted.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// A fresh entry.
+    ///
+    /// # Errors
+    /// 400 for a type that this server does not have.
+    pub fn entry(&self, kind: Kind, path: &str, engine: &str, options: Option<BTreeMap<String, String>>) -> Result<MountEntry> {
+        let options_given = options.clone().unwrap_or_default();
+        if self.registry.find(kind, engine, &options_given).is_none() {
+            return Err(Error::invalid(format!("plugin not found in the catalog: {engine}")));
+        }
+        Ok(fresh(kind, path, engine, options, ""))
+    }
+}
+
+fn same_engine(a: &MountEntry, b: &MountEntry) -> bool {
+    a.uuid == b.uuid && a.path == b.path && a.options == b.options && a.config == b.config && a.description == b.description
+}
+
+fn fresh(kind: Kind, path: &str, engine: &str, options: Option<BTreeMap<String, String>>, description: &str) -> MountEntry {
+    let auth = kind == Kind::Auth;
+    let prefix = if auth { "auth_" } else { "" };
+    MountEntry {
+        uuid: random::uuid(),
+        path: path.to_owned(),
+        engine: engine.to_owned(),
+        auth,
+        accessor: format!("{prefix}{engine}_{}", hex::encode(random::bytes::<4>())),
+        description: description.to_owned(),
+        options,
+        config: MountConfig::default(),
+        local: false,
+        seal_wrap: false,
+        external_entropy_access: false,
+        leaving: false,
+    }
+}
+
+/// The mounts that every server has.
+fn built_in() -> Vec<MountEntry> {
+    let mut cubbyhole = fresh(Kind::Secrets, "cubbyhole/", "cubbyhole", None, "per-token private secret storage");
+    cubbyhole.local = true;
+    let mut system = fresh(Kind::Secrets, "sys/", "system", None, "system endpoints used for control, policy and debugging");
+    system.seal_wrap = true;
+    system.config.passthrough_request_headers = vec!["Accept".to_owned()];
+    let mut token = fresh(Kind::Auth, "auth/token/", "token", None, "token based credentials");
+    token.config.token_type = keepfast_framework::token_params::TokenKind::DefaultService;
+    vec![cubbyhole, system, token]
+}

@@ -1,0 +1,224 @@
+//! One server: uninitialised, sealed or unsealed.
+
+use std::sync::{Arc, Weak};
+
+use keepfast_crypto::random;
+use keepfast_crypto::secret::{SecretBytes, SecretString};
+use keepfast_framework::engine::{Registered, Registry};
+use keepfast_framework::{Clock, Error, Kind, Result, Timestamp};
+use keepfast_storage::{Backend, Barrier, BarrierError, SealRecord};
+use parking_lot::{Mutex, RwLock};
+
+use crate::duties::Duties;
+use crate::request::{Incoming, Response};
+use crate::seal::{SealConfig, SealShape, Unsealing};
+use crate::settings::Settings;
+use crate::sys::System;
+use crate::token::Authority;
+use crate::token::create::Spec;
+use crate::token::handlers::TokenAuth;
+use crate::unsealed::{Ingredients, Unsealed};
+
+/// One server.
+pub struct Node {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) settings: Arc<Settings>,
+    engines: Arc<Registry>,
+    /// What is true only between unseal and seal lives in here and nowhere else.
+    unsealed: RwLock<Option<Serving>>,
+    pub(crate) unsealing: Mutex<Unsealing>,
+    /// Init, unseal and seal come one after the other.
+    changing: tokio::sync::Mutex<()>,
+    myself: Weak<Node>,
+}
+
+/// An unsealed server and, as this node leads, its duties.
+struct Serving {
+    unsealed: Arc<Unsealed>,
+    since: Timestamp,
+    _duties: Duties,
+}
+
+/// What a new server hands out, once.
+pub struct Initialized {
+    /// The shares of the unseal key.
+    pub shares: Vec<SecretBytes>,
+    /// The first token.
+    pub root_token: SecretString,
+}
+
+impl Node {
+    /// A server on this storage. It starts sealed, or uninitialised.
+    pub fn new(backend: Arc<dyn Backend>, engines: Registry, clock: Arc<dyn Clock>, settings: Settings) -> Arc<Self> {
+        Arc::new_cyclic(|myself: &Weak<Node>| {
+            let node = myself.clone();
+            let system = Registered::with(move |_cx| {
+                let node = node.clone();
+                Box::pin(async move { System::open(&node) })
+            });
+            let node = myself.clone();
+            let token = Registered::with(move |_cx| {
+                let node = node.clone();
+                Box::pin(async move { TokenAuth::open(&node) })
+            });
+            Node {
+                backend,
+                clock,
+                settings: Arc::new(settings),
+                engines: Arc::new(engines.preceded_by(vec![system, token])),
+                unsealed: RwLock::new(None),
+                unsealing: Mutex::default(),
+                changing: tokio::sync::Mutex::new(()),
+                myself: myself.clone(),
+            }
+        })
+    }
+
+    /// Answers one request.
+    pub async fn handle(&self, incoming: Incoming) -> Response {
+        match self.handle_unsealable(incoming).await {
+            Ok(response) => response,
+            Err(incoming) => match self.unsealed() {
+                Some(unsealed) => unsealed.handle(*incoming).await,
+                None => Response::failed(&sealed()),
+            },
+        }
+    }
+
+    /// The unsealed server, if it is.
+    pub fn unsealed(&self) -> Option<Arc<Unsealed>> {
+        self.unsealed.read().as_ref().map(|s| s.unsealed.clone())
+    }
+
+    /// Since when it is unsealed.
+    pub(crate) fn since(&self) -> Option<Timestamp> {
+        self.unsealed.read().as_ref().map(|s| s.since)
+    }
+
+    /// Whether it is sealed or uninitialised.
+    pub fn is_sealed(&self) -> bool {
+        self.unsealed.read().is_none()
+    }
+
+    /// The stored seal configuration; `None` when the server is not initialised.
+    ///
+    /// # Errors
+    /// When storage fails or the record is damaged.
+    pub async fn seal_config(&self) -> Result<Option<SealConfig>> {
+        match SealRecord::load(&*self.backend).await? {
+            None => Ok(None),
+            Some(bytes) => SealConfig::from_bytes(&bytes).map(Some),
+        }
+    }
+
+    /// Initialises the storage: root key, keyring, shares, first root token. Leaves the server sealed.
+    ///
+    /// # Errors
+    /// 400 when it is initialised already; when storage fails.
+    pub async fn initialize(&self, shape: SealShape, root_token: Option<SecretString>) -> Result<Initialized> {
+        let _changing = self.changing.lock().await;
+        if self.seal_config().await?.is_some() {
+            return Err(Error::invalid("Vault is already initialized"));
+        }
+        let root = random::key();
+        let name = match self.settings.cluster_name.as_str() {
+            "" => format!("keepfast-cluster-{}", hex::encode(random::bytes::<4>())),
+            chosen => chosen.to_owned(),
+        };
+        let (seal, shares) = SealConfig::seal(&root, shape, name, random::uuid())?;
+        Barrier::create(self.backend.clone(), &root, seal.to_bytes()?, self.clock.now().unix()).await?;
+        let unsealed = self.open(&root, seal).await?;
+        let mut tx = unsealed.barrier.begin();
+        let spec = Spec {
+            id: root_token,
+            authority: Authority::Root,
+            path: "auth/token/root".to_owned(),
+            display_name: "root".to_owned(),
+            ttl: None,
+            ..Spec::default()
+        };
+        let made = unsealed.tokens.create(&mut tx, spec, self.clock.now()).await?;
+        tx.commit().await?;
+        unsealed.barrier.close();
+        Ok(Initialized { shares, root_token: made.id })
+    }
+
+    /// Tries to unseal with these shares. Returns whether they were the right ones.
+    ///
+    /// # Errors
+    /// When storage fails or something that serving needs cannot be opened; the server stays sealed.
+    pub async fn unseal(&self, shares: &[SecretBytes]) -> Result<bool> {
+        let _changing = self.changing.lock().await;
+        if !self.is_sealed() {
+            return Ok(true);
+        }
+        let Some(config) = self.seal_config().await? else { return Err(Error::invalid("Vault is not initialized")) };
+        let Some(root) = config.open(shares)? else { return Ok(false) };
+        let unsealed = self.open(&root, config).await?;
+        let duties = Duties::start(unsealed.clone());
+        *self.unsealed.write() = Some(Serving { unsealed, since: self.clock.now(), _duties: duties });
+        tracing::info!("unsealed");
+        Ok(true)
+    }
+
+    async fn open(&self, root: &keepfast_storage::RootKey, seal: SealConfig) -> Result<Arc<Unsealed>> {
+        let barrier = Barrier::open(self.backend.clone(), root).await.map_err(|error| match error {
+            BarrierError::Storage(error) => Error::from(error),
+            other => Error::internal(other),
+        })?;
+        let given = Ingredients {
+            barrier,
+            settings: self.settings.clone(),
+            clock: self.clock.clone(),
+            engines: self.engines.clone(),
+            seal,
+            node: self.myself.clone(),
+        };
+        Unsealed::open(given).await
+    }
+
+    /// Seals: the keys are wiped, requests that are under way fail at their next access to storage.
+    pub async fn seal(&self) {
+        let _changing = self.changing.lock().await;
+        let serving = self.unsealed.write().take();
+        self.unsealing.lock().reset();
+        if let Some(serving) = serving {
+            serving.unsealed.barrier.close();
+            tracing::info!("sealed");
+        }
+    }
+
+    /// Seals before the process ends.
+    pub async fn shutdown(&self) {
+        self.seal().await;
+    }
+
+    /// Opens the audit devices' targets anew.
+    pub fn reopen_audit(&self) {
+        if let Some(unsealed) = self.unsealed() {
+            unsealed.audit.reopen();
+        }
+    }
+
+    /// Initialises and unseals a development server with one share, and mounts `secret/` as KV version 2.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn init_dev(&self, root_token: Option<SecretString>, with_kv: bool) -> Result<Initialized> {
+        let made = self.initialize(SealShape { shares: 1, threshold: 1 }, root_token).await?;
+        self.unseal(&made.shares).await?;
+        if with_kv && let Some(unsealed) = self.unsealed() {
+            let options = std::collections::BTreeMap::from([("version".to_owned(), "2".to_owned())]);
+            let mut entry = unsealed.mounts.entry(Kind::Secrets, "secret/", "kv", Some(options))?;
+            entry.description = "key/value secret storage".to_owned();
+            unsealed.mount(entry).await?;
+        }
+        Ok(made)
+    }
+}
+
+/// The answer of a sealed server.
+pub(crate) fn sealed() -> Error {
+    Error::new(keepfast_framework::Status::UNAVAILABLE, "Vault is sealed")
+}

@@ -1,0 +1,291 @@
+//! The compiled policies of a caller, and the decision on a request.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keepfast_framework::{Operation, Timestamp};
+use serde_json::{Map, Value, json};
+
+use super::filter::KeysFilter;
+use super::grant::{Capabilities, Capability, Conditions, Grant};
+use super::parameters::Parameters;
+use super::parse::{PathRule, Policy};
+use super::pattern::{Pattern, Rank, fold, is_folded};
+use super::table::{Found, Table};
+use super::template::{Rendered, Subject};
+
+/// What a caller may do.
+#[derive(Debug)]
+pub enum Acl {
+    /// Everything. Only a root token has it; no policy text or name leads here.
+    Root,
+    /// What policies grant.
+    Rules(Box<Rules>),
+}
+
+/// Compiled rules.
+#[derive(Debug)]
+pub struct Rules {
+    grants: Table<Entry>,
+    /// The rules that deny, in one letter case.
+    denials: Table<Expiry>,
+}
+
+/// A request, as far as policies look at it.
+pub struct AclRequest<'a> {
+    /// The canonical path, relative to the namespace of the policies.
+    pub path: &'a str,
+    /// What it does.
+    pub operation: Operation,
+    /// For [`Operation::Update`]: nothing is there yet, so that it creates.
+    pub creates: bool,
+    /// Gives the fields of the body or the query; asked only if a rule constrains them. None when they cannot be read,
+    /// which refuses the request.
+    pub parameters: &'a dyn Fn() -> Option<Parameters>,
+    /// How long the client wants the answer wrapped, if at all. Zero is not at all.
+    pub wrap_ttl: Option<Duration>,
+    /// The present moment, for rules that expire.
+    pub now: Timestamp,
+}
+
+/// The decision on a request.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decision {
+    /// Whether the request may go on.
+    pub allowed: bool,
+    /// All that is granted on the path; nothing for root, which needs no grant.
+    pub capabilities: Capabilities,
+    /// Whether the caller has `sudo` on the path, which protected routes demand in addition.
+    pub sudo: bool,
+    /// Whether it was root that decided.
+    pub root: bool,
+    /// For lists: how many names may be shown; the limit asked for, or the policy's.
+    pub limit: Option<u64>,
+    /// For lists: show only names that pass, see [`Acl::shows`].
+    pub keys_filters: Vec<Arc<KeysFilter>>,
+}
+
+/// The rules for one path.
+#[derive(Debug, Default)]
+struct Entry {
+    lasting: Option<Grant>,
+    expiring: Vec<(Timestamp, Grant)>,
+}
+
+/// Until when something holds; `None` is for ever.
+type Expiry = Option<Timestamp>;
+
+impl Acl {
+    /// Compiles the policies of a caller; templates are filled in from `subject`.
+    pub fn compile<'a>(policies: impl IntoIterator<Item = &'a Policy>, subject: &Subject) -> Self {
+        let rules: Vec<_> = policies
+            .into_iter()
+            .flat_map(|policy| policy.paths.iter().filter_map(|rule| compile(policy, rule, subject)))
+            .collect();
+        let denials = rules.iter().filter(|(_, _, grant)| grant.is_deny());
+        let denials = Table::new(denials.map(|(pattern, until, _)| (pattern.folded(), *until)), |ours, theirs| {
+            *ours = ours.zip(theirs).map(|(a, b)| a.max(b));
+        });
+        let grants = Table::new(
+            rules.into_iter().map(|(pattern, until, grant)| (pattern, Entry::new(until, grant))),
+            Entry::unite,
+        );
+        Self::Rules(Box::new(Rules { grants, denials }))
+    }
+
+    /// Whether the caller is root.
+    pub fn is_root(&self) -> bool {
+        matches!(self, Self::Root)
+    }
+
+    /// Decides on a request.
+    pub fn allow(&self, request: &AclRequest<'_>) -> Decision {
+        match self {
+            Self::Root => Decision { allowed: true, sudo: true, root: true, ..Decision::default() },
+            Self::Rules(rules) => rules.allow(request),
+        }
+    }
+
+    /// What the caller may do on a path, in the words and the order of `sys/capabilities`.
+    pub fn capabilities(&self, path: &str, now: Timestamp) -> Vec<&'static str> {
+        match self {
+            Self::Root => vec![super::builtin::ROOT],
+            Self::Rules(rules) => {
+                rules.grant(path, true, now).map_or(Capabilities::NONE, |grant| grant.capabilities).names()
+            }
+        }
+    }
+
+    /// All of it, as `sys/internal/ui/resultant-acl` answers: paths with what is granted on them; those of `glob_paths`
+    /// stand for all that begins so. Paths with `+` are left out, as the peer leaves them out.
+    pub fn resultant(&self, now: Timestamp) -> Value {
+        let Self::Rules(rules) = self else { return json!({ "root": true }) };
+        let shown =
+            |(path, entry): (&str, &Entry)| entry.holds(now).then(|| (path.to_owned(), entry.at(now).describe()));
+        let exact: Map<_, _> = rules.grants.exact_paths().filter_map(shown).collect();
+        let globs: Map<_, _> = rules.grants.prefixes().filter_map(shown).collect();
+        json!({ "exact_paths": exact, "glob_paths": globs, "root": false })
+    }
+
+    /// Whether the caller may do anything on `folder` (ending in `/`) or below it, which lets it know of a mount.
+    pub fn reaches(&self, folder: &str, now: Timestamp) -> bool {
+        match self {
+            Self::Root => true,
+            Self::Rules(rules) => rules.grants.touches(folder, |entry| entry.holds(now) && !entry.at(now).is_deny()),
+        }
+    }
+
+    /// Whether a list of `path` that was allowed by `decision` may show a name.
+    pub fn shows(&self, decision: &Decision, path: &str, key: &str, now: Timestamp) -> bool {
+        let Self::Rules(rules) = self else { return true };
+        let needed = if key.ends_with('/') { Capability::List } else { Capability::Read };
+        decision.keys_filters.iter().all(|filter| {
+            let path = filter.render(path, key);
+            rules.grant(&path, needed == Capability::List, now).is_some_and(|grant| grant.capabilities.has(needed))
+        })
+    }
+}
+
+impl Rules {
+    fn allow(&self, request: &AclRequest<'_>) -> Decision {
+        let list = matches!(request.operation, Operation::List | Operation::Scan);
+        let path = if list && !request.path.ends_with('/') {
+            Cow::Owned(format!("{}/", request.path))
+        } else {
+            Cow::Borrowed(request.path)
+        };
+        let Some(grant) = self.grant(&path, list, request.now) else {
+            return Decision { allowed: request.operation == Operation::Help, ..Decision::default() };
+        };
+        let needed = match request.operation {
+            Operation::Read => Capability::Read,
+            Operation::Update if request.creates => Capability::Create,
+            Operation::Update => Capability::Update,
+            Operation::Patch => Capability::Patch,
+            Operation::Delete => Capability::Delete,
+            Operation::List => Capability::List,
+            Operation::Scan => Capability::Scan,
+            // Help says what a path is for, not what is there: whoever is let in may ask, as with the peer.
+            Operation::Help => return Decision { allowed: true, ..Decision::default() },
+        };
+        let sudo = grant.capabilities.has(Capability::Sudo);
+        let capabilities = grant.capabilities;
+        let mut decision = Decision { allowed: capabilities.has(needed), capabilities, sudo, ..Decision::default() };
+        if let Some(conditions) = grant.conditions.as_deref().filter(|_| decision.allowed) {
+            conditions.apply(request, &mut decision);
+        }
+        decision
+    }
+
+    /// What the deciding rules grant; none when no rule matches or a denial covers the path.
+    fn grant(&self, path: &str, list: bool, now: Timestamp) -> Option<Cow<'_, Grant>> {
+        let found = self.grants.find(path, list, |entry| entry.holds(now))?;
+        let grant = found.value.at(now);
+        if grant.is_deny() || self.denied(path, list, found.rank, now) {
+            return None;
+        }
+        Some(grant)
+    }
+
+    /// Whether a denial more specific than `rank` covers the path in any letter case.
+    fn denied(&self, path: &str, list: bool, rank: Option<&Rank>, now: Timestamp) -> bool {
+        // Nothing is more specific than a rule for the path itself.
+        let Some(rank) = rank.filter(|_| !self.denials.is_empty()) else { return false };
+        let path = if is_folded(path) { Cow::Borrowed(path) } else { Cow::Owned(fold(path)) };
+        let holds = |until: &Expiry| until.is_none_or(|until| now < until);
+        let covers = |path: &str| {
+            let more = |found: Found<'_, _>| found.rank.is_some_and(|denial| denial.cmp_form(rank).is_gt());
+            self.denials.exact(path, holds).is_some() || self.denials.wild(path, holds).is_some_and(more)
+        };
+        covers(&path) || list && path.strip_suffix('/').is_some_and(covers)
+    }
+}
+
+impl Conditions {
+    /// Refuses what does not satisfy them, and notes the bounds of a list.
+    fn apply(&self, request: &AclRequest<'_>, decision: &mut Decision) {
+        let wrap_ttl = request.wrap_ttl.filter(|ttl| !ttl.is_zero());
+        decision.allowed = self.min_wrapping_ttl.is_none_or(|min| wrap_ttl.is_some_and(|ttl| ttl >= min))
+            && self.max_wrapping_ttl.is_none_or(|max| wrap_ttl.is_some_and(|ttl| ttl <= max));
+        match request.operation {
+            Operation::Read | Operation::Update | Operation::Patch if !self.parameters.is_empty() => {
+                let satisfied = (request.parameters)().is_some_and(|given| self.parameters.permit(&given));
+                decision.allowed &= satisfied;
+            }
+            Operation::List | Operation::Scan => {
+                if let Some(most) = self.pagination_limit {
+                    decision.limit = (request.parameters)().and_then(|given| page_size(&given, most));
+                    decision.allowed &= decision.limit.is_some();
+                }
+                decision.keys_filters.clone_from(&self.keys_filters);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The size of the page asked for, or the most that there may be; none when more is asked for, or something that is no
+/// size. Zero asks for no limit of one's own, so it gets the policy's.
+fn page_size(parameters: &Parameters, most: u64) -> Option<u64> {
+    let asked =
+        parameters.iter().filter(|(name, _)| name.eq_ignore_ascii_case("limit")).map(|(_, value)| match value {
+            Value::Null => Some(0),
+            Value::Number(number) => number.as_u64(),
+            Value::String(text) if text.is_empty() => Some(0),
+            Value::String(text) => text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?,
+            _ => None,
+        });
+    let asked = asked.collect::<Option<Vec<u64>>>()?.into_iter().max().unwrap_or(0);
+    match asked {
+        0 => Some(most),
+        asked => Some(asked).filter(|asked| *asked <= most),
+    }
+}
+
+/// A rule as it stands for one subject.
+fn compile(policy: &Policy, rule: &PathRule, subject: &Subject) -> Option<(Pattern, Expiry, Grant)> {
+    let until = match (policy.expiration, rule.expiration) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    };
+    match rule.template.render(subject, policy.templates) {
+        Rendered::Path(path) => Some((Pattern::new(&path), until, rule.grant.clone())),
+        Rendered::Forbidden(head) => Some((Pattern::new(&format!("{head}*")), until, Grant::deny())),
+        Rendered::Absent => None,
+    }
+}
+
+impl Entry {
+    fn new(until: Expiry, grant: Grant) -> Self {
+        match until {
+            None => Self { lasting: Some(grant), expiring: Vec::new() },
+            Some(until) => Self { lasting: None, expiring: vec![(until, grant)] },
+        }
+    }
+
+    fn unite(&mut self, other: Self) {
+        match (&mut self.lasting, other.lasting) {
+            (Some(ours), Some(theirs)) => ours.unite(&theirs),
+            (none @ None, theirs) => *none = theirs,
+            (Some(_), None) => {}
+        }
+        self.expiring.extend(other.expiring);
+    }
+
+    fn holds(&self, now: Timestamp) -> bool {
+        self.lasting.is_some() || self.expiring.iter().any(|(until, _)| now < *until)
+    }
+
+    /// What is granted at a moment.
+    fn at(&self, now: Timestamp) -> Cow<'_, Grant> {
+        let mut grant = match &self.lasting {
+            Some(grant) if self.expiring.is_empty() => return Cow::Borrowed(grant),
+            lasting => lasting.clone().unwrap_or_default(),
+        };
+        for (_, expiring) in self.expiring.iter().filter(|(until, _)| now < *until) {
+            grant.unite(expiring);
+        }
+        Cow::Owned(grant)
+    }
+}

@@ -1,0 +1,128 @@
+//! The policies every server has, and the names that nobody may give away.
+
+use unicode_normalization::UnicodeNormalization as _;
+
+/// The name of the policy that new tokens get unless told otherwise.
+pub const DEFAULT: &str = "default";
+/// The name under which the root policy is shown. Nothing reads this name back: root is [`super::Acl::Root`].
+pub const ROOT: &str = "root";
+/// The name of the policy of wrapping tokens, which is neither listed nor changed.
+pub const RESPONSE_WRAPPING: &str = "response-wrapping";
+
+/// The text of [`DEFAULT`] until an operator changes it.
+pub const DEFAULT_TEXT: &str = r#"
+# What a token may do with itself: look itself up, renew itself, give itself up.
+path "auth/token/lookup-self" {
+    capabilities = ["read"]
+}
+path "auth/token/renew-self" {
+    capabilities = ["update"]
+}
+path "auth/token/revoke-self" {
+    capabilities = ["update"]
+}
+
+# Ask what this token may do on a path.
+path "sys/capabilities-self" {
+    capabilities = ["update"]
+}
+
+# See the entity behind this token.
+path "identity/entity/id/{{identity.entity.id}}" {
+    capabilities = ["read"]
+}
+path "identity/entity/name/{{identity.entity.name}}" {
+    capabilities = ["read"]
+}
+
+# For user interfaces: all that this token's policies come to. The form of the answer may change.
+path "sys/internal/ui/resultant-acl" {
+    capabilities = ["read"]
+}
+
+# Renew a lease and look one up; whoever asks must know its id, and learns nothing secret.
+path "sys/leases/renew" {
+    capabilities = ["update"]
+}
+path "sys/leases/lookup" {
+    capabilities = ["update"]
+}
+
+# The storage that only this token sees.
+path "cubbyhole/*" {
+    capabilities = ["create", "read", "update", "delete", "list"]
+}
+
+# Wrap a value, look at a wrapping token, unwrap one without taking its place.
+path "sys/wrapping/wrap" {
+    capabilities = ["update"]
+}
+path "sys/wrapping/lookup" {
+    capabilities = ["update"]
+}
+path "sys/wrapping/unwrap" {
+    capabilities = ["update"]
+}
+
+# Hash a value.
+path "sys/tools/hash" {
+    capabilities = ["update"]
+}
+path "sys/tools/hash/*" {
+    capabilities = ["update"]
+}
+
+# Sign in to applications through an OIDC provider of this server.
+path "identity/oidc/provider/+/authorize" {
+    capabilities = ["read", "update"]
+}
+"#;
+
+/// The text of [`RESPONSE_WRAPPING`].
+pub const RESPONSE_WRAPPING_TEXT: &str = r#"
+path "cubbyhole/response" {
+    capabilities = ["create", "read"]
+}
+path "sys/wrapping/unwrap" {
+    capabilities = ["update"]
+}
+path "auth/token/revoke-self" {
+    capabilities = ["update"]
+}
+"#;
+
+/// The name of a stored policy: trimmed, in lower case, and never one that reads like `root`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PolicyName(String);
+
+/// The name is `root`, in some spelling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("policies cannot contain root")]
+pub struct ReservedName;
+
+impl PolicyName {
+    /// Takes a name as a client or an auth method gives it.
+    ///
+    /// # Errors
+    /// [`ReservedName`] when it reads like `root`. There is no other way to a name, so no string leads to root.
+    pub fn new(name: &str) -> Result<Self, ReservedName> {
+        if reads_like_root(name) { Err(ReservedName) } else { Ok(Self(name.trim().to_lowercase())) }
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for PolicyName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether a name is `root` once width, accents, case, blanks and invisible characters are disregarded.
+pub fn reads_like_root(name: &str) -> bool {
+    let visible = name.nfkd().filter(|c| c.is_alphanumeric() || c.is_ascii_punctuation()).flat_map(char::to_lowercase);
+    visible.eq(ROOT.chars())
+}

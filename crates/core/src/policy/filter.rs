@@ -1,0 +1,123 @@
+//! `list_scan_response_keys_filter_path`: a list shows a name only if the caller may read (or, for a name that ends in
+//! `/`, list) the path that a template makes of it.
+//!
+//! The template is of Go's `text/template`, of which this much is understood: `{{ .path }}` (the path listed, with its
+//! trailing slash), `{{ .key }}` (the name), each with `| replace "a" "b"`, `| lowercase` or `| uppercase`.
+
+/// A template for the path to ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeysFilter {
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Literal(String),
+    Field(Field, Vec<Step>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Field {
+    Path,
+    Key,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Replace(String, String),
+    Lowercase,
+    Uppercase,
+}
+
+impl KeysFilter {
+    /// Reads a template.
+    ///
+    /// # Errors
+    /// What is wrong with it, as the peer says it where it says so.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        const CANNOT: &str = "unable to compile template for list_scan_response_keys_filter_path: unable to parse template: template: template:1:";
+        let mut parts = Vec::new();
+        let mut pieces = text.split("{{");
+        parts.push(Part::Literal(pieces.next().unwrap_or_default().to_owned()));
+        for piece in pieces {
+            let (action, literal) = piece.split_once("}}").ok_or_else(|| format!("{CANNOT} unclosed action"))?;
+            parts.push(field(action).ok_or_else(|| format!("{CANNOT} unsupported action {{{{{action}}}}}"))?);
+            parts.push(Part::Literal(literal.to_owned()));
+        }
+        let filter = Self { parts };
+        if filter.render("path/", "first") == filter.render("path/", "second") {
+            return Err("list_scan_response_keys_filter_path resulted in same path for two different keys".to_owned());
+        }
+        Ok(filter)
+    }
+
+    /// The path to ask for.
+    pub fn render(&self, path: &str, key: &str) -> String {
+        let mut out = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Literal(text) => out.push_str(text),
+                Part::Field(field, steps) => {
+                    let value = if *field == Field::Path { path } else { key };
+                    out.push_str(&steps.iter().fold(value.to_owned(), |value, step| step.apply(&value)));
+                }
+            }
+        }
+        out
+    }
+}
+
+impl Step {
+    fn apply(&self, value: &str) -> String {
+        match self {
+            Self::Replace(from, to) => value.replace(from, to),
+            Self::Lowercase => value.to_lowercase(),
+            Self::Uppercase => value.to_uppercase(),
+        }
+    }
+}
+
+/// Reads what stands between the braces.
+fn field(action: &str) -> Option<Part> {
+    let mut words = words(action)?.into_iter();
+    let field = match words.next()?.as_str() {
+        ".path" => Field::Path,
+        ".key" => Field::Key,
+        _ => return None,
+    };
+    let mut steps = Vec::new();
+    while let Some(word) = words.next() {
+        if word != "|" {
+            return None;
+        }
+        steps.push(match words.next()?.as_str() {
+            "lowercase" => Step::Lowercase,
+            "uppercase" => Step::Uppercase,
+            "replace" => Step::Replace(quoted(words.next()?)?, quoted(words.next()?)?),
+            _ => return None,
+        });
+    }
+    Some(Part::Field(field, steps))
+}
+
+/// Words, bars and quoted strings; these keep their first quote.
+fn words(action: &str) -> Option<Vec<String>> {
+    let mut words = Vec::new();
+    let mut rest = action.trim();
+    while let Some(first) = rest.chars().next() {
+        let end = match first {
+            '"' => 1 + rest.get(1..)?.find('"')? + 1,
+            '|' => 1,
+            _ => rest.find(|c: char| c.is_whitespace() || c == '|' || c == '"').unwrap_or(rest.len()),
+        };
+        let (word, tail) = rest.split_at(end);
+        words.push(if first == '"' { word.trim_end_matches('"').to_owned() } else { word.to_owned() });
+        rest = tail.trim_start();
+    }
+    Some(words)
+}
+
+fn quoted(word: String) -> Option<String> {
+    // `""` loses both quotes above.
+    if word.is_empty() { Some(word) } else { word.strip_prefix('"').map(str::to_owned) }
+}

@@ -1,0 +1,208 @@
+//! What a rule grants, and how rules for the same path unite.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::filter::KeysFilter;
+use super::parameters::Constraints;
+
+/// One capability of a policy rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capability {
+    /// Write what does not exist yet.
+    Create,
+    /// Delete.
+    Delete,
+    /// Nothing, whatever else is granted on the same path.
+    Deny,
+    /// List the names one level below.
+    List,
+    /// Merge into what exists.
+    Patch,
+    /// Read.
+    Read,
+    /// List the names at every level below.
+    Scan,
+    /// Use paths that are protected beyond the operation itself.
+    Sudo,
+    /// Write what exists.
+    Update,
+}
+
+impl Capability {
+    /// All of them in the order in which `sys/capabilities` names them.
+    pub const ALL: [Self; 9] = [
+        Self::Create,
+        Self::Delete,
+        Self::Deny,
+        Self::List,
+        Self::Patch,
+        Self::Read,
+        Self::Scan,
+        Self::Sudo,
+        Self::Update,
+    ];
+
+    /// The word in policy texts.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Delete => "delete",
+            Self::Deny => "deny",
+            Self::List => "list",
+            Self::Patch => "patch",
+            Self::Read => "read",
+            Self::Scan => "scan",
+            Self::Sudo => "sudo",
+            Self::Update => "update",
+        }
+    }
+
+    /// The capability of that name; names are in lower case.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|capability| capability.name() == name)
+    }
+}
+
+/// A set of capabilities.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities(u16);
+
+impl Capabilities {
+    /// No capability.
+    pub const NONE: Self = Self(0);
+    /// `deny` alone.
+    pub const DENY: Self = Self(1 << Capability::Deny as u16);
+
+    /// These and one more.
+    #[must_use]
+    pub const fn with(self, capability: Capability) -> Self {
+        Self(self.0 | 1 << capability as u16)
+    }
+
+    /// Whether the capability is among them.
+    pub const fn has(self, capability: Capability) -> bool {
+        self.0 & 1 << capability as u16 != 0
+    }
+
+    /// Both sets together; `deny` in either leaves only `deny`.
+    #[must_use]
+    pub const fn united(self, other: Self) -> Self {
+        let both = Self(self.0 | other.0);
+        if both.has(Capability::Deny) { Self::DENY } else { both }
+    }
+
+    /// Their names in the order of `sys/capabilities`; `deny` when there is nothing else.
+    pub fn names(self) -> Vec<&'static str> {
+        if self.0 == 0 || self.has(Capability::Deny) {
+            return vec![Capability::Deny.name()];
+        }
+        Capability::ALL.into_iter().filter(|capability| self.has(*capability)).map(Capability::name).collect()
+    }
+}
+
+impl FromIterator<Capability> for Capabilities {
+    fn from_iter<I: IntoIterator<Item = Capability>>(iter: I) -> Self {
+        iter.into_iter().fold(Self::NONE, Self::with)
+    }
+}
+
+/// What a rule grants on its path.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Grant {
+    /// The operations.
+    pub capabilities: Capabilities,
+    /// On what conditions, if on any.
+    pub conditions: Option<Box<Conditions>>,
+}
+
+/// The conditions of a grant.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Conditions {
+    /// What the request's parameters must and must not be.
+    pub parameters: Constraints,
+    /// The answer must be wrapped for at least this long.
+    pub min_wrapping_ttl: Option<Duration>,
+    /// The answer must be wrapped, for at most this long.
+    pub max_wrapping_ttl: Option<Duration>,
+    /// A list may show at most so many names at once.
+    pub pagination_limit: Option<u64>,
+    /// A list shows only the names that pass all of these.
+    pub keys_filters: Vec<Arc<KeysFilter>>,
+}
+
+impl Grant {
+    /// A rule that denies.
+    pub fn deny() -> Self {
+        Self { capabilities: Capabilities::DENY, conditions: None }
+    }
+
+    /// Whether it explicitly denies.
+    pub fn is_deny(&self) -> bool {
+        self.capabilities.has(Capability::Deny)
+    }
+
+    /// As the peer shows it in `sys/internal/ui/resultant-acl`.
+    pub(crate) fn describe(&self) -> Value {
+        let mut shown = Map::new();
+        shown.insert("capabilities".to_owned(), self.capabilities.names().into());
+        if let Some(conditions) = &self.conditions {
+            let parameters = &conditions.parameters;
+            let seconds = |ttl: &Option<Duration>| ttl.map(|ttl| json!(ttl.as_secs()));
+            let set = |any: bool, value: Value| any.then_some(value);
+            let shown_conditions = [
+                ("allowed_parameters", set(!parameters.allowed.is_empty(), json!(parameters.allowed))),
+                ("denied_parameters", set(!parameters.denied.is_empty(), json!(parameters.denied))),
+                ("required_parameters", set(!parameters.required.is_empty(), json!(parameters.required))),
+                ("min_wrapping_ttl", seconds(&conditions.min_wrapping_ttl)),
+                ("max_wrapping_ttl", seconds(&conditions.max_wrapping_ttl)),
+            ];
+            for (name, value) in shown_conditions {
+                shown.extend(value.map(|value| (name.to_owned(), value)));
+            }
+        }
+        shown.into()
+    }
+
+    /// Unites with another rule for the same path.
+    pub(crate) fn unite(&mut self, other: &Self) {
+        self.capabilities = self.capabilities.united(other.capabilities);
+        if self.is_deny() {
+            self.conditions = None;
+        } else if let Some(theirs) = &other.conditions {
+            match &mut self.conditions {
+                Some(ours) => ours.unite(theirs),
+                none => *none = Some(theirs.clone()),
+            }
+        }
+    }
+}
+
+impl Conditions {
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn unite(&mut self, other: &Self) {
+        self.parameters.unite(&other.parameters);
+        self.min_wrapping_ttl = least(self.min_wrapping_ttl, other.min_wrapping_ttl);
+        self.max_wrapping_ttl = least(self.max_wrapping_ttl, other.max_wrapping_ttl);
+        self.pagination_limit = least(self.pagination_limit, other.pagination_limit);
+        for filter in &other.keys_filters {
+            if !self.keys_filters.contains(filter) {
+                self.keys_filters.push(Arc::clone(filter));
+            }
+        }
+    }
+}
+
+/// The lesser of the bounds that are set.
+fn least<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

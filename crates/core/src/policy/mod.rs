@@ -1,0 +1,36 @@
+//! Policies: what a caller may do, decided from values alone, without I/O and without a clock.
+//!
+//! A text is parsed once, when it is written ([`parse()`]). Per caller (or per set of policies, when none has templates)
+//! the policies are compiled into an [`Acl`], which answers [`Acl::allow`] for each request.
+//!
+//! Which rule decides (Vault's documented order, "Policies" → "Policy syntax" → "Priority matching"):
+//!
+//! 1. an exact path; for lists also the exact path without its trailing slash;
+//! 2. otherwise, of the patterns that match, the one whose first `+` or final `*` comes latest; then the one that does
+//!    not end in `*`; then the one with fewer `+` segments; then the longer; then the greater in byte order;
+//! 3. rules for one and the same path are united, over all policies of the caller; `deny` among them wins;
+//! 4. a `deny` that is more specific than the rule that decides, when letter case and a list's trailing slash are
+//!    disregarded, still denies. (This goes beyond OpenBao 2.7, which denies only the spelling written.)
+
+pub mod acl;
+pub mod builtin;
+pub mod filter;
+pub mod grant;
+pub mod parameters;
+pub mod parse;
+pub mod store;
+pub mod template;
+
+mod pattern;
+mod table;
+
+#[cfg(test)]
+mod naive;
+#[cfg(test)]
+mod tests;
+
+pub use acl::{Acl, AclRequest, Decision};
+pub use builtin::{PolicyName, ReservedName};
+pub use grant::{Capabilities, Capability};
+pub use parse::{PathRule, Policy, PolicyError, parse};
+pub use template::{Alias, Entity, Group, Subject, TemplateOptions};

@@ -1,0 +1,331 @@
+//! Policy texts: HCL or JSON to rules, every fault refused with its place.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use keepfast_framework::Timestamp;
+use keepfast_framework::fields::parse_duration;
+use keepfast_hcl::{Body, HclError, Item, Key, Position, Syntax, Value, ValueKind};
+use serde_json::Value as Json;
+
+use super::filter::KeysFilter;
+use super::grant::{Capabilities, Capability, Conditions, Grant};
+use super::template::{Template, TemplateOptions};
+
+/// A parsed policy.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The name under which it is stored.
+    pub name: String,
+    /// Its rules in the order written.
+    pub paths: Vec<PathRule>,
+    /// When the whole policy ends to count; set by whoever stores it, as the text cannot say it.
+    pub expiration: Option<Timestamp>,
+    /// What identity values may do in its templates; set by whoever stores it.
+    pub templates: TemplateOptions,
+}
+
+/// A `path` block.
+#[derive(Clone, Debug)]
+pub struct PathRule {
+    /// The path as written.
+    pub path: String,
+    /// What it grants.
+    pub grant: Grant,
+    /// When it ends to count.
+    pub expiration: Option<Timestamp>,
+    pub(crate) template: Template,
+}
+
+/// A policy text that was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("failed to parse policy: {message}")]
+pub struct PolicyError {
+    /// Where the (first) fault is.
+    pub position: Position,
+    /// What is wrong, with its place.
+    pub message: String,
+}
+
+/// The keys that a `path` block may have.
+const KEYS: [&str; 13] = [
+    "allowed_parameters",
+    "capabilities",
+    "comment",
+    "control_group",
+    "denied_parameters",
+    "expiration",
+    "list_scan_response_keys_filter_path",
+    "max_wrapping_ttl",
+    "mfa_methods",
+    "min_wrapping_ttl",
+    "pagination_limit",
+    "policy",
+    "required_parameters",
+];
+
+impl Policy {
+    /// Whether what it grants depends on the caller's identity.
+    pub fn is_templated(&self) -> bool {
+        self.paths.iter().any(|rule| rule.template.is_templated())
+    }
+}
+
+/// Parses a policy text in HCL or JSON.
+///
+/// # Errors
+/// [`PolicyError`] for what is no policy, and for what could be read in two ways: unknown and repeated keys.
+pub fn parse(name: &str, text: &str) -> Result<Policy, PolicyError> {
+    let document = keepfast_hcl::parse(text).map_err(|error| error_at(error.position, error.to_string()))?;
+    known_keys(&document.body, &["name", "path"], "")?;
+    let once = |item: &&Item| document.syntax == Syntax::Json || item.name() != "path";
+    no_repetition(document.body.items.iter().filter(once))?;
+    let mut paths = Vec::new();
+    for item in document.body.all("path") {
+        match (document.syntax, item.keys.as_slice(), &item.value.kind) {
+            (Syntax::Hcl, [_, path], ValueKind::Object(body)) => paths.push(path_rule(path, body)?),
+            (Syntax::Json, _, _) => json_paths(&item.value, &mut paths)?,
+            _ => return Err(error_at(item.position(), at(item.position(), "expected a block: path \"…\" { … }"))),
+        }
+    }
+    Ok(Policy { name: name.to_owned(), paths, expiration: None, templates: TemplateOptions::default() })
+}
+
+/// The paths of `{"path": {"a": {…}}}` and `{"path": [{"a": {…}}]}`.
+fn json_paths(value: &Value, paths: &mut Vec<PathRule>) -> Result<(), PolicyError> {
+    match &value.kind {
+        ValueKind::List(list) => list.iter().try_for_each(|value| json_paths(value, paths)),
+        ValueKind::Object(body) => {
+            no_repetition(&body.items)?;
+            for item in &body.items {
+                let rules = item.value.as_list().unwrap_or(std::slice::from_ref(&item.value));
+                for rule in rules {
+                    let body = rule.as_object().ok_or_else(|| wrong_kind(rule, "an object"))?;
+                    paths.extend(item.keys.first().map(|path| path_rule(path, body)).transpose()?);
+                }
+            }
+            Ok(())
+        }
+        _ => Err(wrong_kind(value, "an object")),
+    }
+}
+
+fn path_rule(path: &Key, body: &Body) -> Result<PathRule, PolicyError> {
+    let name = path.name.as_str();
+    let of_path = |error: PolicyError| error_at(error.position, format!("path {name:?}: {}", error.message));
+    known_keys(body, &KEYS, &format!("path {name:?}: "))?;
+    no_repetition(&body.items).map_err(of_path)?;
+    if let Some(item) = body.items.iter().find(|item| item.keys.len() > 1) {
+        return Err(of_path(error_at(item.position(), at(item.position(), "unexpected label"))));
+    }
+    if name.contains("+*") {
+        return Err(of_path(after(path.position, "invalid use of wildcards ('+*' is forbidden)")));
+    }
+    let template = Template::parse(name).ok_or_else(|| {
+        of_path(after(path.position, "failed to validate policy templating: unbalanced templating characters"))
+    })?;
+    let grant = grant(body).map_err(of_path)?;
+    let expiration = body.get("expiration").map_or(Ok(None), |item| expiration(&item.value)).map_err(of_path)?;
+    Ok(PathRule { path: path.name.clone(), grant, expiration, template })
+}
+
+fn grant(body: &Body) -> Result<Grant, PolicyError> {
+    let mut capabilities = body.get("policy").map_or(Ok(Capabilities::NONE), |item| shorthand(&item.value))?;
+    if let Some(item) = body.get("capabilities") {
+        for value in list(&item.value)? {
+            let name = string(value)?;
+            let capability = Capability::named(name)
+                .ok_or_else(|| after(value.position, &format!("invalid capability {name:?}")))?;
+            capabilities = capabilities.with(capability);
+        }
+    }
+    refuse_unenforced(body)?;
+    let conditions = conditions(body)?;
+    let filter = body.get("list_scan_response_keys_filter_path").filter(|_| !conditions.keys_filters.is_empty());
+    if let Some(item) = filter.filter(|_| !capabilities.has(Capability::List) && !capabilities.has(Capability::Scan)) {
+        let fault = "list_scan_response_keys_filter_path needs to be used on a path with the list capability";
+        return Err(after(item.position(), fault));
+    }
+    if capabilities.has(Capability::Deny) {
+        return Ok(Grant::deny());
+    }
+    Ok(Grant { capabilities, conditions: (!conditions.is_empty()).then(|| Box::new(conditions)) })
+}
+
+/// The deprecated `policy = "read"`.
+fn shorthand(value: &Value) -> Result<Capabilities, PolicyError> {
+    use Capability::{Create, Delete, Deny, List, Read, Sudo, Update};
+    let granted: &[Capability] = match string(value)? {
+        "" => &[],
+        "deny" => &[Deny],
+        "read" => &[Read, List],
+        "write" => &[Create, Read, Update, Delete, List],
+        "sudo" => &[Create, Read, Update, Delete, List, Sudo],
+        other => return Err(after(value.position, &format!("invalid policy {other:?}"))),
+    };
+    Ok(granted.iter().copied().collect())
+}
+
+/// Conditions that nothing here would enforce are refused: who writes them relies on them.
+fn refuse_unenforced(body: &Body) -> Result<(), PolicyError> {
+    for name in ["mfa_methods", "control_group"] {
+        let item = body.get(name).filter(|item| item.value.as_list().is_none_or(|list| !list.is_empty()));
+        if let Some(item) = item {
+            return Err(after(item.position(), &format!("{name} is not supported")));
+        }
+    }
+    Ok(())
+}
+
+fn conditions(body: &Body) -> Result<Conditions, PolicyError> {
+    let mut conditions = Conditions::default();
+    if let Some(item) = body.get("required_parameters") {
+        let names = list(&item.value)?.iter().map(|name| string(name).map(str::to_lowercase));
+        conditions.parameters.required = names.collect::<Result<BTreeSet<_>, _>>()?;
+    }
+    if let Some(item) = body.get("allowed_parameters") {
+        conditions.parameters.allowed = parameters(&item.value)?;
+    }
+    if let Some(item) = body.get("denied_parameters") {
+        conditions.parameters.denied = parameters(&item.value)?;
+    }
+    if let Some(item) = body.get("min_wrapping_ttl") {
+        conditions.min_wrapping_ttl = duration("min_wrapping_ttl", &item.value)?;
+    }
+    if let Some(item) = body.get("max_wrapping_ttl") {
+        conditions.max_wrapping_ttl = duration("max_wrapping_ttl", &item.value)?;
+        if conditions.max_wrapping_ttl.is_some_and(|max| conditions.min_wrapping_ttl.is_some_and(|min| max < min)) {
+            return Err(after(item.position(), "max_wrapping_ttl cannot be less than min_wrapping_ttl"));
+        }
+    }
+    if let Some(item) = body.get("pagination_limit") {
+        conditions.pagination_limit = Some(count(&item.value)?).filter(|limit| *limit > 0);
+    }
+    if let Some(item) = body.get("list_scan_response_keys_filter_path") {
+        let text = string(&item.value)?;
+        if !text.is_empty() {
+            let filter = KeysFilter::parse(text).map_err(|fault| after(item.value.position, &fault))?;
+            conditions.keys_filters.push(Arc::new(filter));
+        }
+    }
+    Ok(conditions)
+}
+
+/// A map of names to lists of values.
+fn parameters(value: &Value) -> Result<BTreeMap<String, Vec<Json>>, PolicyError> {
+    let body = value.as_object().ok_or_else(|| wrong_kind(value, "an object"))?;
+    let mut parameters = BTreeMap::new();
+    for item in &body.items {
+        let values = list(&item.value)?.iter().map(json).collect::<Result<Vec<_>, _>>()?;
+        // Names are compared without regard to case, so `a` and `A` would be one name with two meanings.
+        if item.keys.len() > 1 || parameters.insert(item.name().to_lowercase(), values).is_some() {
+            return Err(repeated(item));
+        }
+    }
+    Ok(parameters)
+}
+
+fn json(value: &Value) -> Result<Json, PolicyError> {
+    Ok(match &value.kind {
+        ValueKind::Null => Json::Null,
+        ValueKind::Bool(value) => (*value).into(),
+        ValueKind::Integer(value) => (*value).into(),
+        ValueKind::Float(value) => (*value).into(),
+        ValueKind::String(text) => text.as_str().into(),
+        ValueKind::List(list) => list.iter().map(json).collect::<Result<_, _>>()?,
+        ValueKind::Object(body) => {
+            no_repetition(&body.items)?;
+            let items = body.items.iter().map(|item| Ok((item.name().to_owned(), json(&item.value)?)));
+            Json::Object(items.collect::<Result<_, PolicyError>>()?)
+        }
+    })
+}
+
+/// A span, in seconds or in Go's notation; zero and the empty text are no bound.
+fn duration(name: &str, value: &Value) -> Result<Option<Duration>, PolicyError> {
+    let fault = |fault: &str| after(value.position, &format!("error parsing {name}: {fault}"));
+    let seconds = match &value.kind {
+        ValueKind::Integer(seconds) => *seconds,
+        ValueKind::String(text) => parse_duration(text).map_err(|message| fault(&message))?,
+        _ => return Err(fault("could not parse duration from input")),
+    };
+    let seconds = u64::try_from(seconds).map_err(|_| fault("must not be negative"))?;
+    Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
+}
+
+fn count(value: &Value) -> Result<u64, PolicyError> {
+    let count = match &value.kind {
+        ValueKind::Integer(count) => u64::try_from(*count).ok(),
+        ValueKind::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    count.ok_or_else(|| wrong_kind(value, "a number that is not negative"))
+}
+
+/// A moment in RFC 3339 or in seconds since the epoch; the empty text is none.
+fn expiration(value: &Value) -> Result<Option<Timestamp>, PolicyError> {
+    let moment = match &value.kind {
+        ValueKind::Integer(seconds) => Some(Timestamp::from_unix(*seconds)),
+        ValueKind::String(text) if text.is_empty() => return Ok(None),
+        ValueKind::String(text) => {
+            text.parse().ok().map(Timestamp::from_unix).or_else(|| Timestamp::parse_rfc3339(text))
+        }
+        _ => None,
+    };
+    let fault = "invalid expiration time: could not parse string as date and time";
+    moment.map(Some).ok_or_else(|| after(value.position, fault))
+}
+
+fn list(value: &Value) -> Result<&[Value], PolicyError> {
+    value.as_list().ok_or_else(|| wrong_kind(value, "a list"))
+}
+
+fn string(value: &Value) -> Result<&str, PolicyError> {
+    value.as_str().ok_or_else(|| wrong_kind(value, "a string"))
+}
+
+fn known_keys(body: &Body, known: &[&str], of: &str) -> Result<(), PolicyError> {
+    let unknown: Vec<_> = body.items.iter().filter(|item| !known.contains(&item.name())).collect();
+    let Some(first) = unknown.first() else { return Ok(()) };
+    let count = if unknown.len() == 1 { "1 error".to_owned() } else { format!("{} errors", unknown.len()) };
+    let each = unknown.iter().map(|item| {
+        let Position { line, column, .. } = item.position();
+        format!("\t* invalid key {:?} on line {line}, column {column}\n", item.name())
+    });
+    Err(error_at(first.position(), format!("{of}{count} occurred:\n{}\n", each.collect::<String>())))
+}
+
+fn no_repetition<'a>(items: impl IntoIterator<Item = &'a Item>) -> Result<(), PolicyError> {
+    let mut seen = BTreeSet::new();
+    match items.into_iter().find(|item| !seen.insert(item.name())) {
+        Some(item) => Err(repeated(item)),
+        None => Ok(()),
+    }
+}
+
+fn repeated(item: &Item) -> PolicyError {
+    let message = format!(
+        "The argument {:?} at {} was already set. Each argument can only be defined once",
+        item.name(),
+        item.position()
+    );
+    error_at(item.position(), message)
+}
+
+fn wrong_kind(value: &Value, wanted: &str) -> PolicyError {
+    error_at(value.position, at(value.position, &format!("expected {wanted}, got {}", value.type_name())))
+}
+
+/// A fault whose wording is the peer's, which names no place; the place follows it.
+fn after(position: Position, message: &str) -> PolicyError {
+    error_at(position, format!("{message} (at {position})"))
+}
+
+fn at(position: Position, message: &str) -> String {
+    HclError::new(position, message).to_string()
+}
+
+fn error_at(position: Position, message: String) -> PolicyError {
+    PolicyError { position, message }
+}

@@ -1,0 +1,262 @@
+//! Stored policies, and what a token's policies come to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use keepfast_framework::cx::{Caller, Grants};
+use keepfast_framework::{Clock, Error, Records, Result, Timestamp};
+use keepfast_storage::{Barrier, Index, Page, Tx, View, Watch, Write};
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+
+use super::template::{Alias, Entity, Subject};
+use super::{Acl, Policy, builtin};
+use crate::identity::{self, Identity};
+use crate::token::{Authority, Token};
+
+/// What is stored of a policy.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PolicyRecord {
+    /// Its name, folded.
+    pub name: String,
+    /// As it was written.
+    pub text: String,
+    /// Raised with each write.
+    #[serde(default)]
+    pub version: u64,
+    /// When it was last written.
+    pub modified: Timestamp,
+    /// When it ends; `None` for never.
+    #[serde(default)]
+    pub expiration: Option<Timestamp>,
+    /// Whether a write must name the present version.
+    #[serde(default)]
+    pub cas_required: bool,
+}
+
+const POLICIES: Records<PolicyRecord> = Records::at("policy/");
+
+/// A token's compiled policies, good as long as nothing that went into them has changed.
+pub struct CompiledAcl {
+    generation: u64,
+    /// What the token may do.
+    pub acl: Arc<Acl>,
+    /// Policies that come from its entity.
+    pub identity_policies: Vec<String>,
+    /// The token as engines may know it.
+    pub caller: Arc<Caller>,
+}
+
+/// What a token may do, for engines that must ask.
+struct TokenGrants {
+    acl: Arc<Acl>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Grants for TokenGrants {
+    fn capabilities(&self, path: &str) -> Vec<&'static str> {
+        self.acl.capabilities(path, self.clock.now())
+    }
+}
+
+/// All policies.
+pub struct Policies {
+    barrier: Arc<Barrier>,
+    view: View,
+    identity_prefix: String,
+    clock: Arc<dyn Clock>,
+    /// Raised with each change of a policy or an entity.
+    generation: AtomicU64,
+    parsed: RwLock<HashMap<String, Option<Arc<Policy>>>>,
+    shared: RwLock<HashMap<Vec<String>, (u64, Arc<Acl>)>>,
+}
+
+/// How many compiled sets of policies are kept; beyond it all are compiled anew.
+const SHARED: usize = 1024;
+
+impl Policies {
+    /// The policies under `view`; `default` is written at the first time.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn open(barrier: &Arc<Barrier>, view: View, identity: &View, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
+        let now = clock.now();
+        let policies = Arc::new(Policies {
+            barrier: barrier.clone(),
+            view,
+            identity_prefix: identity.prefix().to_owned(),
+            clock,
+            generation: AtomicU64::new(0),
+            parsed: RwLock::default(),
+            shared: RwLock::default(),
+        });
+        let watcher: Arc<dyn Watch> = policies.clone();
+        barrier.watch(Arc::downgrade(&watcher));
+        let mut tx = barrier.begin();
+        if policies.read(&mut tx, builtin::DEFAULT).await?.is_none() {
+            for (name, text) in [(builtin::DEFAULT, builtin::DEFAULT_TEXT), (builtin::RESPONSE_WRAPPING, builtin::RESPONSE_WRAPPING_TEXT)] {
+                let record = PolicyRecord {
+                    name: name.to_owned(),
+                    text: text.to_owned(),
+                    version: 1,
+                    modified: now,
+                    expiration: None,
+                    cas_required: false,
+                };
+                policies.write(&mut tx, &record)?;
+            }
+            tx.commit().await?;
+        }
+        Ok(policies)
+    }
+
+    /// A stored policy.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn read(&self, tx: &mut Tx, name: &str) -> Result<Option<PolicyRecord>> {
+        POLICIES.get_in(tx, &self.view, name).await
+    }
+
+    /// Writes a policy; its text was parsed before.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub fn write(&self, tx: &mut Tx, record: &PolicyRecord) -> Result<()> {
+        POLICIES.put_in(tx, &self.view, &record.name, record)
+    }
+
+    /// Deletes a policy.
+    pub fn delete(&self, tx: &mut Tx, name: &str) {
+        POLICIES.delete_in(tx, &self.view, name);
+    }
+
+    /// The names of stored policies, sorted.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn list(&self, tx: &mut Tx, prefix: &str, page: &Page) -> Result<Vec<String>> {
+        POLICIES.list_in(tx, &self.view, prefix, page).await
+    }
+
+    /// Whether a policy of this name is stored.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn exists(&self, name: &str) -> Result<bool> {
+        Ok(name == builtin::ROOT || self.parsed(name).await?.is_some())
+    }
+
+    /// What a token may do. Compiled once for each set of policies and each change of them.
+    ///
+    /// # Errors
+    /// When storage fails: then nothing is allowed.
+    pub async fn acl_of(&self, token: &Token, identity: &Identity) -> Result<Arc<CompiledAcl>> {
+        let generation = self.generation.load(Ordering::Acquire);
+        if let Some(compiled) = token.acl.load_full().filter(|c| c.generation == generation) {
+            return Ok(compiled);
+        }
+        let (acl, identity_policies) = match &token.record.authority {
+            Authority::Root => (Arc::new(Acl::Root), Vec::new()),
+            Authority::Policies(names) => self.compile(token, names, identity, generation).await?,
+        };
+        let record = &token.record;
+        let caller = Arc::new(Caller {
+            display_name: record.display_name.clone(),
+            entity_id: record.entity_id.clone(),
+            accessor: record.accessor.clone(),
+            grants: Some(Arc::new(TokenGrants { acl: acl.clone(), clock: self.clock.clone() })),
+            token_store: Some(token.store.clone()),
+            is_root: record.authority.is_root(),
+        });
+        let compiled = Arc::new(CompiledAcl { generation, acl, identity_policies, caller });
+        token.acl.store(Some(compiled.clone()));
+        Ok(compiled)
+    }
+
+    async fn compile(&self, token: &Token, names: &[String], identity: &Identity, generation: u64) -> Result<(Arc<Acl>, Vec<String>)> {
+        let mut tx = self.barrier.begin_read();
+        let entity = identity.entity(&mut tx, &token.record.entity_id).await?;
+        let identity_policies = entity.as_ref().map(|e| e.policies.clone()).unwrap_or_default();
+        let mut all: Vec<String> = names.iter().chain(&identity_policies).cloned().collect();
+        all.sort();
+        all.dedup();
+        let mut policies = Vec::with_capacity(all.len());
+        for name in &all {
+            policies.extend(self.parsed(name).await?);
+        }
+        let templated = policies.iter().any(|p| p.is_templated());
+        if !templated && let Some((_, acl)) = self.shared.read().get(&all).filter(|(g, _)| *g == generation) {
+            return Ok((acl.clone(), identity_policies));
+        }
+        let subject = subject(entity.as_ref(), token);
+        let acl = Arc::new(Acl::compile(policies.iter().map(Arc::as_ref), &subject));
+        if !templated {
+            let mut shared = self.shared.write();
+            if shared.len() >= SHARED {
+                shared.clear();
+            }
+            shared.insert(all, (generation, acl.clone()));
+        }
+        Ok((acl, identity_policies))
+    }
+
+    /// A stored policy, parsed; remembered, also when there is none.
+    async fn parsed(&self, name: &str) -> Result<Option<Arc<Policy>>> {
+        let known = self.parsed.read().get(name).cloned();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let generation = self.generation.load(Ordering::Acquire);
+        let mut tx = self.barrier.begin_read();
+        let parsed = match self.read(&mut tx, name).await? {
+            None => None,
+            Some(record) => {
+                let mut policy = super::parse(&record.name, &record.text).map_err(|e| Error::internal(format!("stored policy {name:?}: {e}")))?;
+                policy.expiration = record.expiration;
+                Some(Arc::new(policy))
+            }
+        };
+        let mut memory = self.parsed.write();
+        if self.generation.load(Ordering::Acquire) == generation {
+            memory.insert(name.to_owned(), parsed.clone());
+        }
+        Ok(parsed)
+    }
+}
+
+/// Policies and entities that any node's commit changed are compiled anew before that commit is acknowledged.
+impl Watch for Policies {
+    fn applied(&self, _: Index, writes: &[Write]) {
+        for write in writes {
+            let (Write::Put { key, .. } | Write::Delete { key }) = write;
+            let policy = key.as_str().strip_prefix(self.view.prefix()).and_then(|k| k.strip_prefix("policy/"));
+            if let Some(name) = policy {
+                let mut memory = self.parsed.write();
+                self.generation.fetch_add(1, Ordering::AcqRel);
+                memory.remove(name);
+            } else if key.as_str().starts_with(&self.identity_prefix) && key.as_str()[self.identity_prefix.len()..].starts_with("entity/") {
+                self.generation.fetch_add(1, Ordering::AcqRel);
+            }
+        }
+    }
+}
+
+/// Whom the templates of a token's policies are about: its entity, and the alias of the mount that logged it in.
+fn subject(entity: Option<&identity::Entity>, token: &Token) -> Subject {
+    let Some(entity) = entity else { return Subject::default() };
+    let mount = token.record.origin.accessor.as_deref();
+    let alias = entity.aliases.iter().find(|a| Some(a.mount_accessor.as_str()) == mount);
+    Subject {
+        entity: Some(Entity { id: entity.id.clone(), name: entity.name.clone(), metadata: entity.metadata.clone() }),
+        alias: alias.map(|a| Alias {
+            mount_accessor: a.mount_accessor.clone(),
+            id: a.id.clone(),
+            name: a.name.clone(),
+            metadata: a.metadata.clone(),
+            ..Alias::default()
+        }),
+        groups: Vec::new(),
+    }
+}

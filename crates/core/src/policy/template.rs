@@ -1,0 +1,192 @@
+//! Paths that name the caller: `{{identity.entity.id}}` and its kin.
+//!
+//! A value becomes part of one segment and of nothing more. One that could become a separator or a wildcard turns its
+//! rule into a denial of all that the rule could have been about; dropping the rule would let a wider one decide.
+
+use std::collections::BTreeMap;
+
+/// Whom templates are about.
+#[derive(Clone, Debug, Default)]
+pub struct Subject {
+    /// The caller's entity.
+    pub entity: Option<Entity>,
+    /// The alias by which the caller logged in. Other aliases of the entity count for nothing.
+    pub alias: Option<Alias>,
+    /// The groups that the entity is a member of, directly or not.
+    pub groups: Vec<Group>,
+}
+
+/// An entity as templates see it.
+#[derive(Clone, Debug, Default)]
+pub struct Entity {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its metadata.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// An alias as templates see it.
+#[derive(Clone, Debug, Default)]
+pub struct Alias {
+    /// The accessor of the auth mount that it belongs to.
+    pub mount_accessor: String,
+    /// Its id.
+    pub id: String,
+    /// Its name: how the auth method calls the caller.
+    pub name: String,
+    /// What the auth method said of the caller.
+    pub metadata: BTreeMap<String, String>,
+    /// What an operator said of the caller.
+    pub custom_metadata: BTreeMap<String, String>,
+}
+
+/// A group as templates see it.
+#[derive(Clone, Debug, Default)]
+pub struct Group {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its metadata.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// What a policy lets identity values do, beyond naming a part of a segment. Stored with the policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TemplateOptions {
+    /// Values may span several segments (`allow_slashes_in_identity_templates`).
+    pub allow_slashes: bool,
+    /// Values may hold wildcards (`allow_wildcards_in_identity_templates`).
+    pub allow_wildcards: bool,
+}
+
+/// A path with its expressions cut out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Template {
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Literal(String),
+    Expression(String),
+}
+
+/// What a template gives for a subject.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Rendered {
+    /// A path.
+    Path(String),
+    /// The subject has no such value: the rule is about nobody.
+    Absent,
+    /// The value could mean more than itself. All that the rule could be about begins so.
+    Forbidden(String),
+}
+
+impl Template {
+    /// Cuts a path; none when braces do not pair.
+    pub(crate) fn parse(path: &str) -> Option<Self> {
+        let mut parts = Vec::new();
+        let mut pieces = path.split("{{");
+        let head = pieces.next().unwrap_or_default();
+        if head.contains("}}") {
+            return None;
+        }
+        parts.push(Part::Literal(head.to_owned()));
+        for piece in pieces {
+            let (expression, literal) = piece.split_once("}}")?;
+            if literal.contains("}}") {
+                return None;
+            }
+            parts.push(Part::Expression(expression.trim().to_owned()));
+            parts.push(Part::Literal(literal.to_owned()));
+        }
+        Some(Self { parts })
+    }
+
+    /// Whether there is an expression in it.
+    pub(crate) fn is_templated(&self) -> bool {
+        self.parts.len() > 1
+    }
+
+    /// The path for a subject.
+    pub(crate) fn render(&self, subject: &Subject, options: TemplateOptions) -> Rendered {
+        let mut path = String::new();
+        let mut forbidden = None;
+        for part in &self.parts {
+            match part {
+                Part::Literal(text) => path.push_str(text),
+                Part::Expression(expression) => {
+                    let Some(value) = subject.value(expression) else { return Rendered::Absent };
+                    if !is_plain(value, options) {
+                        forbidden.get_or_insert(path.len());
+                    }
+                    path.push_str(value);
+                }
+            }
+        }
+        // A value that ends in `+` may stand before a literal `*`; together they would mean something else.
+        let forbidden = forbidden.or_else(|| path.find("+*"));
+        if let Some(head) = forbidden {
+            path.truncate(head);
+            return Rendered::Forbidden(path);
+        }
+        Rendered::Path(path)
+    }
+}
+
+/// Whether a value stands for itself only. An empty one would widen `x/{{…}}*` to `x/*`.
+fn is_plain(value: &str, options: TemplateOptions) -> bool {
+    let segment = |segment: &str| !segment.is_empty() && segment != "." && segment != "..";
+    value.split('/').all(segment)
+        && !value.chars().any(char::is_control)
+        && (options.allow_slashes || !value.contains('/'))
+        && (options.allow_wildcards || !value.contains(['*', '+']))
+        && !value.contains("+*")
+}
+
+impl Subject {
+    /// The value of an expression; none when the subject has no such thing.
+    fn value(&self, expression: &str) -> Option<&str> {
+        let rest = expression.strip_prefix("identity.")?;
+        if let Some(rest) = rest.strip_prefix("entity.") {
+            let entity = self.entity.as_ref()?;
+            return match rest.strip_prefix("aliases.") {
+                Some(rest) => self.alias_value(rest),
+                None => attribute(rest, &entity.id, &entity.name, &entity.metadata),
+            };
+        }
+        if let Some(rest) = rest.strip_prefix("groups.ids.") {
+            let (id, rest) = rest.split_once('.')?;
+            return self.groups.iter().find(|group| group.id == id)?.value(rest);
+        }
+        // A group's name may hold dots, so it is looked for, not cut off.
+        let rest = rest.strip_prefix("groups.names.")?;
+        self.groups.iter().find_map(|group| group.value(rest.strip_prefix(group.name.as_str())?.strip_prefix('.')?))
+    }
+
+    fn alias_value(&self, rest: &str) -> Option<&str> {
+        let alias = self.alias.as_ref()?;
+        let rest = rest.strip_prefix(alias.mount_accessor.as_str())?.strip_prefix('.')?;
+        match rest.strip_prefix("custom_metadata.") {
+            Some(key) => alias.custom_metadata.get(key).map(String::as_str),
+            None => attribute(rest, &alias.id, &alias.name, &alias.metadata),
+        }
+    }
+}
+
+impl Group {
+    fn value(&self, rest: &str) -> Option<&str> {
+        attribute(rest, &self.id, &self.name, &self.metadata)
+    }
+}
+
+fn attribute<'a>(wanted: &str, id: &'a str, name: &'a str, metadata: &'a BTreeMap<String, String>) -> Option<&'a str> {
+    match wanted {
+        "id" => Some(id),
+        "name" => Some(name),
+        _ => metadata.get(wanted.strip_prefix("metadata.")?).map(String::as_str),
+    }
+}

@@ -1,0 +1,121 @@
+//! The fast matcher against the naive one.
+
+use std::time::Duration;
+
+use keepfast_framework::Operation;
+
+use super::super::template::Template;
+use super::super::*;
+use super::NOW;
+
+/// A small generator (xorshift), so that a seed names a run.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).unwrap() % bound
+    }
+
+    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        from[self.below(from.len())]
+    }
+
+    fn path(&mut self, segments: &[&str], ends: &[&str]) -> String {
+        let count = 1 + self.below(3);
+        let path: Vec<_> = (0..count).map(|_| self.pick(segments)).collect();
+        path.join("/") + self.pick(ends)
+    }
+
+    fn policies(&mut self) -> Vec<Policy> {
+        (0..1 + self.below(3))
+            .map(|_| {
+                let paths = (0..self.below(12)).map(|_| self.rule()).collect();
+                Policy { name: String::new(), paths, expiration: None, templates: TemplateOptions::default() }
+            })
+            .collect()
+    }
+
+    fn rule(&mut self) -> PathRule {
+        let path = self
+            .path(&["a", "b", "a", "b", "A", "+", "+", "a+", "*b", "\u{df}"], &["", "", "*", "/", "/*", "b*"])
+            .replace("+*", "+");
+        let mut capabilities: Capabilities =
+            (0..self.below(7)).map(|_| Capability::ALL[self.below(9)]).filter(|c| *c != Capability::Deny).collect();
+        if self.below(6) == 0 {
+            capabilities = Capabilities::DENY;
+        }
+        let mut bound = || Some(self.below(12)).filter(|n| *n > 0 && *n < 4).map(|n| Duration::from_secs(n as u64));
+        let conditions =
+            grant::Conditions { min_wrapping_ttl: bound(), max_wrapping_ttl: bound(), ..grant::Conditions::default() };
+        let conditions = (!conditions.is_empty() && capabilities != Capabilities::DENY).then(|| Box::new(conditions));
+        let template = Template::parse(&path).unwrap();
+        PathRule { path, grant: grant::Grant { capabilities, conditions }, expiration: None, template }
+    }
+}
+
+/// The fast matcher and the naive one agree on random policies, paths and operations: 100,000 here, as many as
+/// `KEEPFAST_POLICY_CASES` says in a campaign, from `KEEPFAST_POLICY_SEED`.
+#[test]
+fn sec_ac13_fast_matcher_equals_the_naive_reference() {
+    let number =
+        |name: &str, default: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
+    let mut chance = Chance(number("KEEPFAST_POLICY_SEED", 0x9e37_79b9_7f4a_7c15));
+    let (mut cases, mut granted) = (0, 0);
+    while cases < number("KEEPFAST_POLICY_CASES", 100_000) {
+        let policies = chance.policies();
+        let acl = Acl::compile(&policies, &Subject::default());
+        for _ in 0..100 {
+            let path = chance.path(&["a", "b", "a", "b", "ab", "A", "a+", "*b", "\u{df}", "SS"], &["", "", "/"]);
+            let operation = Operation::ALL[chance.below(6)];
+            let wrap_ttl = Some(chance.below(5)).filter(|ttl| *ttl > 0).map(|ttl| Duration::from_secs(ttl as u64));
+            let creates = chance.below(2) == 0;
+            let decision =
+                acl.allow(&AclRequest { path: &path, operation, creates, parameters: &|| None, wrap_ttl, now: NOW });
+            let expected = naive_decision(&policies, &path, operation, creates, wrap_ttl);
+            assert_eq!(
+                (decision.allowed, decision.sudo),
+                expected,
+                "{operation:?} {path} {wrap_ttl:?} under {policies:#?}"
+            );
+            assert_eq!(
+                acl.capabilities(&path, NOW),
+                naive::capabilities(&policies, &path),
+                "{path} under {policies:#?}"
+            );
+            granted += u64::from(decision.allowed);
+            cases += 1;
+        }
+    }
+    assert!(granted * 20 > cases, "too few of the {cases} cases were granted to say anything: {granted}");
+}
+
+fn naive_decision(
+    policies: &[Policy],
+    path: &str,
+    operation: Operation,
+    creates: bool,
+    wrap_ttl: Option<Duration>,
+) -> (bool, bool) {
+    let list = matches!(operation, Operation::List | Operation::Scan);
+    let path = if list && !path.ends_with('/') { format!("{path}/") } else { path.to_owned() };
+    let Some(rules) = naive::deciding(policies, &path, list) else { return (false, false) };
+    let needed = match operation {
+        Operation::Read => Capability::Read,
+        Operation::Update if creates => Capability::Create,
+        Operation::Update => Capability::Update,
+        Operation::Patch => Capability::Patch,
+        Operation::Delete => Capability::Delete,
+        Operation::List => Capability::List,
+        _ => Capability::Scan,
+    };
+    let has = |capability| rules.iter().any(|rule| rule.grant.capabilities.has(capability));
+    let conditions = || rules.iter().filter_map(|rule| rule.grant.conditions.as_deref());
+    let min = conditions().filter_map(|conditions| conditions.min_wrapping_ttl).min();
+    let max = conditions().filter_map(|conditions| conditions.max_wrapping_ttl).min();
+    let wrapped = min.is_none_or(|min| wrap_ttl.is_some_and(|ttl| ttl >= min))
+        && max.is_none_or(|max| wrap_ttl.is_some_and(|ttl| ttl <= max));
+    (has(needed) && wrapped, has(Capability::Sudo))
+}

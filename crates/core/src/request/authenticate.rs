@@ -1,0 +1,82 @@
+//! Finds out who asks: the token is alive here, and its use is counted.
+
+use std::sync::Arc;
+
+use keepfast_framework::{Error, Status};
+
+use super::Refused;
+use super::route::Routed;
+use crate::token::Token;
+use crate::token::store::Use;
+use crate::unsealed::Unsealed;
+
+/// Who asks.
+#[derive(Default, Clone)]
+pub struct Known {
+    /// The token, alive; `None` without one, where none is needed.
+    pub token: Option<Arc<Token>>,
+    /// Whether this was the token's last use: it ends with this request.
+    pub last_use: bool,
+}
+
+/// A routed request whose caller is known, or needs not to be.
+pub struct Authenticated {
+    routed: Routed,
+    known: Known,
+}
+
+impl Authenticated {
+    /// Takes it apart, for the next stage.
+    pub(super) fn into_parts(self) -> (Routed, Known) {
+        (self.routed, self.known)
+    }
+}
+
+impl Unsealed {
+    /// Finds the caller of a routed request.
+    pub(super) async fn authenticate(&self, routed: Routed) -> Result<Authenticated, Box<Refused>> {
+        match self.known(&routed).await {
+            Ok(known) => Ok(Authenticated { routed, known }),
+            Err((error, known)) => Err(Box::new(Refused { routed, known, error })),
+        }
+    }
+
+    async fn known(&self, routed: &Routed) -> Result<Known, (Error, Known)> {
+        let nobody = |error: Error| (error, Known::default());
+        let Some(namespace) = &routed.namespace else {
+            return Err(nobody(no_route(routed)));
+        };
+        let incoming = &routed.incoming;
+        let found = match &incoming.token {
+            None => None,
+            Some(token) => {
+                let remote = incoming.remote.map(|a| a.ip());
+                self.tokens.find(token.expose(), namespace, remote, self.clock.now()).await.map_err(nobody)?
+            }
+        };
+        if routed.is_open() {
+            return Ok(Known { token: found, last_use: false });
+        }
+        let Some(token) = found else { return Err(nobody(Error::denied())) };
+        let mut known = Known { last_use: false, token: Some(token.clone()) };
+        if token.record.num_uses > 0
+            && let Some(key) = &token.key
+        {
+            match self.tokens.count_use(key).await.map_err(nobody)? {
+                Use::Granted => {}
+                Use::Last => known.last_use = true,
+                Use::Refused => return Err(nobody(Error::denied())),
+            }
+        }
+        if routed.mount.is_none() {
+            return Err((no_route(routed), known));
+        }
+        Ok(known)
+    }
+}
+
+/// The peer's answer for a path that no mount has.
+fn no_route(routed: &Routed) -> Error {
+    let path = routed.incoming.path.as_str();
+    Error::new(Status::NOT_FOUND, format!("no handler for route {path:?}. route entry not found."))
+}

@@ -1,0 +1,126 @@
+//! Decides whether the caller may. Nothing else makes an [`Authorized`], and no engine runs without one.
+
+use std::sync::Arc;
+
+use keepfast_framework::cx::{Caller, Request};
+use keepfast_framework::routes::Access;
+use keepfast_framework::{Cx, Error, Input, Operation, Result};
+
+use super::Refused;
+use super::authenticate::{Authenticated, Known};
+use super::route::Routed;
+use crate::policy::store::CompiledAcl;
+use crate::policy::{AclRequest, Decision};
+use crate::unsealed::Unsealed;
+
+/// A request that may run.
+pub struct Authorized {
+    routed: Routed,
+    known: Known,
+    compiled: Option<Arc<CompiledAcl>>,
+    decision: Decision,
+}
+
+/// An [`Authorized`] taken apart, for the stages behind it.
+pub(super) struct AuthorizedParts {
+    pub(super) routed: Routed,
+    pub(super) known: Known,
+    pub(super) compiled: Option<Arc<CompiledAcl>>,
+    pub(super) decision: Decision,
+}
+
+impl Authorized {
+    /// The routed request.
+    pub fn routed(&self) -> &Routed {
+        &self.routed
+    }
+
+    /// Who asks.
+    pub fn known(&self) -> &Known {
+        &self.known
+    }
+
+    pub(super) fn into_parts(self) -> AuthorizedParts {
+        AuthorizedParts { routed: self.routed, known: self.known, compiled: self.compiled, decision: self.decision }
+    }
+}
+
+impl Unsealed {
+    /// Decides whether the caller may.
+    pub(super) async fn authorize(&self, authenticated: Authenticated) -> Result<Authorized, Box<Refused>> {
+        let (routed, known) = authenticated.into_parts();
+        match self.judge(&routed, &known).await {
+            Ok((decision, compiled)) => Ok(Authorized { routed, known, compiled, decision }),
+            Err(error) => Err(Box::new(Refused { routed, known, error })),
+        }
+    }
+
+    async fn judge(&self, routed: &Routed, known: &Known) -> Result<(Decision, Option<Arc<CompiledAcl>>)> {
+        let compiled = match &known.token {
+            None => None,
+            Some(token) => Some(self.policies.acl_of(token, &self.identity).await?),
+        };
+        if routed.is_open() {
+            return Ok((Decision { allowed: true, ..Decision::default() }, compiled));
+        }
+        let compiled = compiled.ok_or_else(Error::denied)?;
+        let creates = routed.incoming.operation == Operation::Update && !compiled.acl.is_root() && self.creates(routed, &compiled.caller).await?;
+        let path = routed.judged_path();
+        let parameters = || parameters_of(&routed.incoming);
+        let decision = compiled.acl.allow(&AclRequest {
+            path: &path,
+            operation: routed.incoming.operation,
+            creates,
+            parameters: &parameters,
+            wrap_ttl: routed.incoming.wrap_ttl,
+            now: self.clock.now(),
+        });
+        let sudo_missing = routed.info().is_some_and(|row| row.access == Access::Sudo) && !decision.sudo;
+        if !decision.allowed || sudo_missing {
+            return Err(Error::denied());
+        }
+        if routed.row.is_none() {
+            return Err(Error::unsupported_path());
+        }
+        Ok((decision, Some(compiled)))
+    }
+
+    /// Whether an update creates the thing, as far as its engine can tell; its context cannot write.
+    async fn creates(&self, routed: &Routed, caller: &Arc<Caller>) -> Result<bool> {
+        let (Some((mounted, _)), Some(found)) = (&routed.mount, &routed.row) else { return Ok(false) };
+        if !routed.info().is_some_and(|row| row.tells_existence) {
+            return Ok(false);
+        }
+        let incoming = &routed.incoming;
+        let request = Request {
+            id: incoming.id.clone(),
+            operation: incoming.operation,
+            path: incoming.path.as_str().to_owned(),
+            remote: incoming.remote.map(|a| a.ip()),
+        };
+        let mut cx = Cx::new(
+            self.barrier.clone(),
+            self.barrier.begin_read(),
+            mounted.view.clone(),
+            mounted.info.clone(),
+            self.clock.clone(),
+            caller.clone(),
+            Arc::new(request),
+        );
+        let input = Input { captures: found.captures.clone(), query: incoming.query.clone(), body: incoming.body.clone() };
+        let engine = mounted.engine(self).await?;
+        Ok(engine.exists(found, &mut cx, &input).await? == Some(false))
+    }
+}
+
+/// The fields of the body and the query, for rules that constrain them.
+fn parameters_of(incoming: &super::Incoming) -> Option<serde_json::Map<String, serde_json::Value>> {
+    let mut out = serde_json::Map::new();
+    for (name, value) in &incoming.query {
+        out.insert(name.clone(), serde_json::Value::from(value.as_str()));
+    }
+    for (name, raw) in incoming.body.fields() {
+        out.insert(name.to_owned(), serde_json::from_str(raw).ok()?);
+    }
+    Some(out)
+}

@@ -1,0 +1,208 @@
+//! Runs the handler and settles what its answer obliges us to, in one transaction.
+
+use std::sync::Arc;
+
+use keepfast_crypto::secret::SecretString;
+use keepfast_framework::cx::{Caller, Request};
+use keepfast_framework::{Cx, Error, Input, Operation, Outcome, Result, help};
+use keepfast_storage::StorageError;
+
+use super::Refused;
+use super::authenticate::Known;
+use super::authorize::AuthorizedParts;
+use super::envelope::Envelope;
+use super::record::{Recorded, Sent};
+use super::route::Routed;
+use crate::mount::Mounted;
+use crate::policy::store::CompiledAcl;
+use crate::token::Token;
+use crate::unsealed::Unsealed;
+
+/// How often a request runs again after conflicts before it fails.
+const TRIES: usize = 64;
+
+/// A request that has run, or was refused, with its outcome.
+pub struct Answered {
+    routed: Routed,
+    known: Known,
+    outcome: Result<Sent>,
+}
+
+impl Answered {
+    /// The outcome of a refused request.
+    pub(super) fn refused(refused: Refused) -> Self {
+        Answered { routed: refused.routed, known: refused.known, outcome: Err(refused.error) }
+    }
+
+    pub(super) fn into_parts(self) -> (Routed, Known, Result<Sent>) {
+        (self.routed, self.known, self.outcome)
+    }
+}
+
+/// What core's own engines know of a call beyond what every engine may.
+pub struct CoreCall {
+    /// The caller's token.
+    pub token: Option<Arc<Token>>,
+    /// Its text.
+    pub id: Option<SecretString>,
+    /// What the caller may do.
+    pub compiled: Option<Arc<CompiledAcl>>,
+    /// Whether the answer is to be wrapped.
+    pub wraps: bool,
+}
+
+impl Unsealed {
+    /// Runs a recorded request.
+    pub(super) async fn dispatch(&self, recorded: Recorded) -> Answered {
+        let parts = recorded.into_parts();
+        let outcome = self.run(&parts).await;
+        Answered { routed: parts.routed, known: parts.known, outcome }
+    }
+
+    async fn run(&self, parts: &AuthorizedParts) -> Result<Sent> {
+        let routed = &parts.routed;
+        let (Some((mounted, within)), Some(found)) = (&routed.mount, &routed.row) else {
+            return Err(Error::unsupported_path());
+        };
+        if routed.incoming.operation == Operation::Help {
+            return self.help(mounted, within, routed);
+        }
+        let input = self.input(parts, found);
+        for _ in 0..TRIES {
+            match self.attempt(parts, mounted, &input).await {
+                Err(error) if error.is_conflict() => {}
+                other => return other,
+            }
+        }
+        Err(Error::internal(StorageError::Conflict))
+    }
+
+    /// One run of the handler, settled and committed.
+    async fn attempt(&self, parts: &AuthorizedParts, mounted: &Arc<Mounted>, input: &Input) -> Result<Sent> {
+        let (Some(found), Some(row)) = (&parts.routed.row, parts.routed.info()) else { return Err(Error::unsupported_path()) };
+        let operation = parts.routed.incoming.operation;
+        let engine = mounted.engine(self).await?;
+        let mut cx = self.request_context(parts, mounted, row.once);
+        let mut outcome = engine.call(found, operation, &mut cx, input).await?;
+        let done = cx.into_parts();
+        if done.checkpointed && outcome.lease.is_some() {
+            return Err(Error::internal("a lease must be offered before the handler acts"));
+        }
+        let mut tx = done.tx;
+        if let Some(decision) = Some(&parts.decision).filter(|d| !d.keys_filters.is_empty()) {
+            self.filter_keys(parts, decision, &mut outcome)?;
+        }
+        let mut envelope = match self.settle(&mut tx, parts, mounted, outcome).await? {
+            Sent::Raw(raw) => {
+                tx.commit().await?;
+                done.after_commit.into_iter().for_each(|action| action());
+                return Ok(Sent::Raw(raw));
+            }
+            Sent::Envelope(envelope) => envelope,
+        };
+        self.add_warnings(&mut envelope, done.warnings, parts, input);
+        self.wrap_if_asked(&mut tx, parts, &mut envelope).await?;
+        match tx.commit().await {
+            Err(StorageError::Conflict) if done.checkpointed => return Err(Error::internal("a conflict after a checkpoint")),
+            other => other?,
+        };
+        done.after_commit.into_iter().for_each(|action| action());
+        Ok(Sent::Envelope(envelope))
+    }
+
+    fn request_context(&self, parts: &AuthorizedParts, mounted: &Arc<Mounted>, once: bool) -> Cx {
+        let incoming = &parts.routed.incoming;
+        let reads = matches!(incoming.operation, Operation::Read | Operation::List | Operation::Scan);
+        let read_only = reads && !once && incoming.wrap_ttl.is_none();
+        let tx = if read_only { self.barrier.begin_read() } else { self.barrier.begin() };
+        let caller = parts.compiled.as_ref().map_or_else(|| Arc::new(Caller::default()), |c| c.caller.clone());
+        let request = Request {
+            id: incoming.id.clone(),
+            operation: incoming.operation,
+            path: incoming.path.as_str().to_owned(),
+            remote: incoming.remote.map(|a| a.ip()),
+        };
+        let mut cx = Cx::new(
+            self.barrier.clone(),
+            tx,
+            mounted.view.clone(),
+            mounted.info.clone(),
+            self.clock.clone(),
+            caller,
+            Arc::new(request),
+        );
+        if once {
+            cx = cx.once();
+        }
+        if matches!(mounted.entry.engine.as_str(), "system" | "token") {
+            cx = cx.with_core(Arc::new(CoreCall {
+                token: parts.known.token.clone(),
+                id: incoming.token.clone(),
+                compiled: parts.compiled.clone(),
+                wraps: incoming.wrap_ttl.is_some(),
+            }));
+        }
+        cx
+    }
+
+    /// The captures, query and body; a policy's page limit stands in for a larger or missing one.
+    fn input(&self, parts: &AuthorizedParts, found: &keepfast_framework::routes::Match) -> Input {
+        let incoming = &parts.routed.incoming;
+        let mut query = incoming.query.clone();
+        if let Some(limit) = parts.decision.limit {
+            query.retain(|(name, _)| !name.eq_ignore_ascii_case("limit"));
+            query.push(("limit".to_owned(), limit.to_string()));
+        }
+        Input { captures: found.captures.clone(), query, body: incoming.body.clone() }
+    }
+
+    fn help(&self, mounted: &Mounted, within: &str, routed: &Routed) -> Result<Sent> {
+        let text = match routed.info() {
+            Some(row) if !within.is_empty() => help::row(row, within),
+            _ => help::root(&mounted.table),
+        };
+        let data = serde_json::value::to_raw_value(&text)?;
+        Ok(Sent::Envelope(Envelope { id: routed.incoming.id.clone(), data: Some(data), flat: true, ..Envelope::default() }))
+    }
+
+    /// Leaves out the names that the policy's filter does not show.
+    fn filter_keys(&self, parts: &AuthorizedParts, decision: &crate::policy::Decision, outcome: &mut Outcome) -> Result<()> {
+        let (Some(compiled), Some(data)) = (&parts.compiled, &outcome.data) else { return Ok(()) };
+        let mut value: serde_json::Map<String, serde_json::Value> = serde_json::from_str(data.get())?;
+        let path = parts.routed.judged_path();
+        let now = self.clock.now();
+        let shows = |name: &str| compiled.acl.shows(decision, &path, name, now);
+        if let Some(serde_json::Value::Array(keys)) = value.get_mut("keys") {
+            keys.retain(|k| k.as_str().is_some_and(shows));
+        }
+        if let Some(serde_json::Value::Object(info)) = value.get_mut("key_info") {
+            info.retain(|name, _| shows(name));
+        }
+        outcome.data = Some(serde_json::value::to_raw_value(&value)?);
+        Ok(())
+    }
+
+    /// The handler's warnings, and what it did not look at.
+    fn add_warnings(&self, envelope: &mut Envelope, warnings: Vec<String>, parts: &AuthorizedParts, input: &Input) {
+        let nothing_to_say = envelope.is_empty() && warnings.is_empty();
+        envelope.warnings.extend(warnings);
+        if nothing_to_say || input.body.is_empty() {
+            return;
+        }
+        let Some(known) = parts.routed.info().and_then(|row| row.operation(parts.routed.incoming.operation)) else { return };
+        if known.takes_whole_body() {
+            return;
+        }
+        let unknown = input.unknown(|name| known.knows(name));
+        if !unknown.is_empty() {
+            envelope.warnings.push(format!("Endpoint ignored these unrecognized parameters: [{}]", unknown.join(" ")));
+        }
+        let replaced = input.replaced();
+        if !replaced.is_empty() {
+            envelope.warnings.push(format!(
+                "Endpoint replaced the value of these parameters with the values captured from the endpoint's path: [{}]",
+                replaced.join(" ")
+            ));
+        }
+    }
+}

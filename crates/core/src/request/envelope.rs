@@ -1,0 +1,140 @@
+//! The JSON of an answer, in Vault's shape.
+
+use keepfast_framework::reply::{AuthBlock, WrapInfo};
+use keepfast_framework::{Error, Status};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+
+/// An answer that is ready to be written.
+#[derive(Default)]
+pub struct Envelope {
+    /// The id of the request.
+    pub id: String,
+    /// The status, where it is not decided by whether there is content.
+    pub status: Option<Status>,
+    /// The data, a raw JSON object.
+    pub data: Option<Box<RawValue>>,
+    /// Whether the fields of the data also stand at the top level.
+    pub flat: bool,
+    /// A token that was made.
+    pub auth: Option<AuthBlock>,
+    /// A lease that was made; empty for none.
+    pub lease_id: String,
+    /// Seconds.
+    pub lease_duration: u64,
+    /// Whether the lease can be renewed.
+    pub renewable: bool,
+    /// Where the answer is kept instead.
+    pub wrap: Option<WrapInfo>,
+    /// Warnings.
+    pub warnings: Vec<String>,
+}
+
+impl Envelope {
+    /// Whether there is nothing to say: 204.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_none() && self.auth.is_none() && self.wrap.is_none() && self.lease_id.is_empty() && self.warnings.is_empty()
+    }
+
+    /// The answer as JSON with a final line feed, as the peer writes it.
+    pub fn to_json(&self) -> Vec<u8> {
+        let size = 256 + self.data.as_ref().map_or(0, |d| d.get().len() * if self.flat { 2 } else { 1 });
+        let mut out = Vec::with_capacity(size);
+        out.push(b'{');
+        if let Some(data) = self.data.as_ref().filter(|_| self.flat) {
+            let fields = data.get().trim();
+            let fields = fields.strip_prefix('{').and_then(|f| f.strip_suffix('}')).unwrap_or("").trim();
+            if !fields.is_empty() {
+                out.extend_from_slice(fields.as_bytes());
+                out.push(b',');
+            }
+        }
+        field(&mut out, "request_id", &self.id);
+        next(&mut out, "lease_id", &self.lease_id);
+        next(&mut out, "renewable", &self.renewable);
+        next(&mut out, "lease_duration", &self.lease_duration);
+        out.extend_from_slice(b",\"data\":");
+        match &self.data {
+            None => out.extend_from_slice(b"null"),
+            Some(data) => out.extend_from_slice(data.get().as_bytes()),
+        }
+        out.extend_from_slice(b",\"wrap_info\":");
+        wrap_info(self.wrap.as_ref(), &mut out);
+        let warnings = (!self.warnings.is_empty()).then_some(&self.warnings);
+        next(&mut out, "warnings", &warnings);
+        out.extend_from_slice(b",\"auth\":");
+        auth(self.auth.as_ref(), &mut out);
+        out.extend_from_slice(b"}\n");
+        out
+    }
+}
+
+/// The JSON of a failure.
+pub fn failure(error: &Error) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64);
+    let errors: &[&str] = if error.public().is_empty() { &[] } else { &[error.public()] };
+    out.push(b'{');
+    field(&mut out, "errors", errors);
+    if !error.warnings().is_empty() {
+        next(&mut out, "warnings", error.warnings());
+    }
+    out.extend_from_slice(b"}\n");
+    out
+}
+
+fn wrap_info(wrap: Option<&WrapInfo>, out: &mut Vec<u8>) {
+    let Some(wrap) = wrap else {
+        out.extend_from_slice(b"null");
+        return;
+    };
+    out.push(b'{');
+    field(out, "token", wrap.token.expose());
+    next(out, "accessor", &wrap.accessor);
+    next(out, "ttl", &wrap.ttl);
+    next(out, "creation_time", &wrap.creation_time);
+    next(out, "creation_path", &wrap.creation_path);
+    if !wrap.wrapped_accessor.is_empty() {
+        next(out, "wrapped_accessor", &wrap.wrapped_accessor);
+    }
+    out.push(b'}');
+}
+
+fn auth(auth: Option<&AuthBlock>, out: &mut Vec<u8>) {
+    let Some(auth) = auth else {
+        out.extend_from_slice(b"null");
+        return;
+    };
+    let metadata = (!auth.metadata.is_empty()).then_some(&auth.metadata);
+    out.push(b'{');
+    field(out, "client_token", auth.client_token.expose());
+    next(out, "accessor", &auth.accessor);
+    next(out, "policies", &auth.policies);
+    next(out, "token_policies", &auth.token_policies);
+    if !auth.identity_policies.is_empty() {
+        next(out, "identity_policies", &auth.identity_policies);
+    }
+    next(out, "metadata", &metadata);
+    next(out, "lease_duration", &auth.lease_duration);
+    next(out, "renewable", &auth.renewable);
+    next(out, "entity_id", &auth.entity_id);
+    next(out, "token_type", auth.token_type);
+    next(out, "orphan", &auth.orphan);
+    out.extend_from_slice(b",\"mfa_requirement\":null");
+    next(out, "num_uses", &auth.num_uses);
+    out.push(b'}');
+}
+
+fn next<T: Serialize + ?Sized>(out: &mut Vec<u8>, name: &str, value: &T) {
+    out.push(b',');
+    field(out, name, value);
+}
+
+fn field<T: Serialize + ?Sized>(out: &mut Vec<u8>, name: &str, value: &T) {
+    out.push(b'"');
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+    if serde_json::to_writer(&mut *out, value).is_err() {
+        out.extend_from_slice(b"null");
+    }
+}

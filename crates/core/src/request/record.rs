@@ -1,0 +1,173 @@
+//! Makes sure that an audit device has the request before it runs and the answer before it leaves.
+//!
+//! Only this file makes a [`Recorded`] and, but for the short list of exempt paths, a [`Response`].
+
+use bytes::Bytes;
+use keepfast_framework::{Error, Status};
+
+use super::authenticate::Known;
+use super::authorize::{Authorized, AuthorizedParts};
+use super::dispatch::Answered;
+use super::envelope::{self, Envelope};
+use super::route::Routed;
+use super::{Incoming, Refused};
+use crate::audit::{Entry, RequestPart, ResponsePart};
+use crate::unsealed::Unsealed;
+
+/// An authorized request that an audit device has.
+pub struct Recorded(AuthorizedParts);
+
+impl Recorded {
+    pub(super) fn into_parts(self) -> AuthorizedParts {
+        self.0
+    }
+}
+
+/// What may be sent: an audit device has it, or its path is on the short list of exempt ones.
+pub struct Response {
+    status: Status,
+    content_type: &'static str,
+    body: Bytes,
+}
+
+impl Response {
+    /// An answer of an exempt path: those that work on a sealed server.
+    pub(crate) fn exempt(status: Status, body: impl Into<Bytes>) -> Self {
+        Self::json(status, body)
+    }
+
+    /// A failure that no device could record, or that came before there is a device.
+    pub(crate) fn failed(error: &Error) -> Self {
+        log(error);
+        Self::json(error.status(), envelope::failure(error))
+    }
+
+    fn json(status: Status, body: impl Into<Bytes>) -> Self {
+        Response { status, content_type: "application/json", body: body.into() }
+    }
+
+    /// The status code.
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// The `Content-Type` of a body that is not empty.
+    pub fn content_type(&self) -> &'static str {
+        self.content_type
+    }
+
+    /// The body; empty with 204.
+    pub fn into_body(self) -> Bytes {
+        self.body
+    }
+}
+
+impl Unsealed {
+    /// Records a request, admitted or refused.
+    pub(super) async fn record_request(&self, admitted: Result<Authorized, Box<Refused>>) -> Result<Recorded, Box<Refused>> {
+        match admitted {
+            Ok(authorized) => {
+                let entry = self.entry(authorized.routed(), authorized.known(), Some(true), None);
+                let recorded = self.audit.record(&entry).await;
+                let parts = authorized.into_parts();
+                match recorded {
+                    Ok(()) => Ok(Recorded(parts)),
+                    Err(error) => Err(Box::new(Refused { routed: parts.routed, known: parts.known, error })),
+                }
+            }
+            Err(refused) => {
+                let entry = self.entry(&refused.routed, &refused.known, Some(false), Some(refused.error.public()));
+                match self.audit.record(&entry).await {
+                    Ok(()) => Err(refused),
+                    Err(error) => Err(Box::new(Refused { error, ..*refused })),
+                }
+            }
+        }
+    }
+
+    /// Records an answer and turns it into what may be sent; ends a token whose last use this was.
+    pub(super) async fn record_response(&self, answered: Answered) -> Response {
+        let (routed, known, outcome) = answered.into_parts();
+        let recorded = self.record_outcome(&routed, &known, &outcome).await;
+        if known.last_use
+            && let Some(key) = known.token.as_ref().and_then(|t| t.key.as_ref())
+            && let Err(error) = self.tokens.revoke(key).await
+        {
+            tracing::error!(%error, "a token whose uses are spent could not be deleted; it is not accepted any more");
+        }
+        if let Err(error) = recorded {
+            return Response::failed(&error);
+        }
+        match outcome {
+            Err(error) => Response::failed(&error),
+            Ok(Sent::Raw(raw)) => Response { status: raw.status, content_type: raw.content_type, body: Bytes::from(raw.body) },
+            Ok(Sent::Envelope(envelope)) if envelope.is_empty() => {
+                Response::json(envelope.status.unwrap_or(Status::NO_CONTENT), Bytes::new())
+            }
+            Ok(Sent::Envelope(envelope)) => Response::json(envelope.status.unwrap_or(Status::OK), envelope.to_json()),
+        }
+    }
+
+    async fn record_outcome(&self, routed: &Routed, known: &Known, outcome: &Result<Sent, Error>) -> Result<(), Error> {
+        let error = outcome.as_ref().err().map(Error::public);
+        let public = |name: &str| is_public_response(routed, name);
+        let mut part = ResponsePart { public: Some(&public), ..ResponsePart::default() };
+        if let Ok(Sent::Envelope(envelope)) = outcome {
+            part.data = envelope.data.as_ref().map(|d| d.get());
+            part.auth = envelope.auth.as_ref();
+            part.lease_id = &envelope.lease_id;
+            part.wrap = envelope.wrap.as_ref();
+            part.warnings = &envelope.warnings;
+        }
+        let entry = self.entry(routed, known, None, error);
+        self.audit.record(&Entry { response: Some(part), ..entry }).await
+    }
+
+    fn entry<'a>(&self, routed: &'a Routed, known: &'a Known, allowed: Option<bool>, error: Option<&'a str>) -> Entry<'a> {
+        let incoming: &Incoming = &routed.incoming;
+        let mount = routed.mount.as_ref().map(|(m, _)| &m.entry);
+        let data = incoming.body.raw();
+        Entry {
+            time: self.clock.now(),
+            request: RequestPart {
+                id: &incoming.id,
+                operation: incoming.operation.name(),
+                path: incoming.path.as_str(),
+                mount_point: mount.map_or("", |m| &m.path),
+                mount_type: mount.map_or("", |m| &m.engine),
+                mount_accessor: mount.map_or("", |m| &m.accessor),
+                mount_class: mount.map_or("", |m| if m.auth { "auth" } else { "secret" }),
+                token: incoming.token.as_ref().map(|t| t.expose().as_str()),
+                data: if data.is_empty() { None } else { std::str::from_utf8(data).ok() },
+                query: &incoming.query,
+                remote: incoming.remote,
+                wrap_ttl: incoming.wrap_ttl.map_or(0, |d| d.as_secs()),
+                public: mount.map(|m| &m.config.audit_non_hmac_request_keys),
+            },
+            caller: known.token.as_deref().map(|t| &t.record),
+            allowed,
+            response: None,
+            error,
+        }
+    }
+}
+
+/// What an answer turned out to be.
+pub enum Sent {
+    /// Vault's envelope.
+    Envelope(Envelope),
+    /// Bytes as they are.
+    Raw(keepfast_framework::reply::Raw),
+}
+
+fn is_public_response(routed: &Routed, name: &str) -> bool {
+    routed.mount.as_ref().is_some_and(|(m, _)| m.entry.config.audit_non_hmac_response_keys.iter().any(|k| k == name))
+}
+
+/// The cause of a failure goes to the log and nowhere else.
+fn log(error: &Error) {
+    if error.status().0 >= 500 {
+        let cause = error.cause().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(status = error.status().0, public = error.public(), %cause, "request failed");
+    }
+}

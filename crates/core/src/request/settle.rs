@@ -1,0 +1,137 @@
+//! What an answer obliges us to, in the same transaction: a token for a login, a wrapping token if asked for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keepfast_framework::reply::Login;
+use keepfast_framework::token_params::TokenKind;
+use keepfast_framework::{Error, Outcome, Result};
+use keepfast_storage::Tx;
+
+use super::authorize::AuthorizedParts;
+use super::envelope::Envelope;
+use super::record::Sent;
+use crate::mount::Mounted;
+use crate::policy::builtin;
+use crate::token::create::Spec;
+use crate::token::life::{self, Asked};
+use crate::token::record::Origin;
+use crate::token::{Authority, create};
+use crate::unsealed::Unsealed;
+
+impl Unsealed {
+    /// Settles an outcome.
+    pub(super) async fn settle(&self, tx: &mut Tx, parts: &AuthorizedParts, mounted: &Arc<Mounted>, outcome: Outcome) -> Result<Sent> {
+        if let Some(raw) = outcome.raw {
+            return Ok(Sent::Raw(raw));
+        }
+        let mut envelope = Envelope {
+            id: parts.routed.incoming.id.clone(),
+            status: outcome.status,
+            data: outcome.data,
+            flat: outcome.flat,
+            auth: outcome.auth,
+            lease_duration: outcome.hint_ttl,
+            wrap: outcome.wrapped.map(|w| *w),
+            ..Envelope::default()
+        };
+        if let Some(login) = outcome.login {
+            let (made, warnings) = self.log_in(tx, parts, mounted, login).await?;
+            envelope.warnings.extend(warnings);
+            envelope.auth = Some(made.auth_block(Vec::new()));
+        }
+        if outcome.lease.is_some() {
+            return Err(Error::internal("this server makes no leases for secrets yet"));
+        }
+        Ok(Sent::Envelope(envelope))
+    }
+
+    /// Makes the token of a login.
+    async fn log_in(&self, tx: &mut Tx, parts: &AuthorizedParts, mounted: &Arc<Mounted>, login: Login) -> Result<(create::Made, Vec<String>)> {
+        let now = self.clock.now();
+        let policies = login_policies(&login)?;
+        let entity_id = match &login.alias {
+            None => String::new(),
+            Some(alias) => self.identity.entity_of(tx, &mounted.entry.accessor, alias, now).await?,
+        };
+        let terms = &login.terms;
+        let asked = Asked {
+            increment: Duration::ZERO,
+            ttl: terms.ttl,
+            max_ttl: terms.max_ttl,
+            period: terms.period,
+            explicit_max_ttl: terms.explicit_max_ttl,
+        };
+        let life = life::given(&asked, mounted.info.ttl, now, now);
+        let mut bound_cidrs: Vec<String> = terms.bound_cidrs.iter().map(ToString::to_string).collect();
+        if terms.strictly_bind_ip
+            && let Some(remote) = parts.routed.incoming.remote
+        {
+            bound_cidrs = vec![remote.ip().to_string()];
+        }
+        let batch = is_batch(terms.kind, mounted.entry.config.token_type);
+        if batch && (!terms.period.is_zero() || terms.num_uses > 0) {
+            return Err(Error::invalid("batch tokens cannot be periodic or have a limited number of uses"));
+        }
+        let spec = Spec {
+            authority: Authority::Policies(policies),
+            path: parts.routed.incoming.path.as_str().to_owned(),
+            display_name: display_name(&mounted.entry.path, &login.display_name),
+            meta: login.metadata,
+            num_uses: terms.num_uses,
+            ttl: Some(life.ttl),
+            explicit_max_ttl: terms.explicit_max_ttl.as_secs(),
+            period: terms.period.as_secs(),
+            max_ttl: terms.max_ttl.as_secs(),
+            renewable: terms.renewable && !batch,
+            entity_id,
+            bound_cidrs,
+            origin: Origin { mount: Some(mounted.entry.path.clone()), accessor: Some(mounted.entry.accessor.clone()), internal: login.internal },
+            batch,
+            ..Spec::default()
+        };
+        Ok((self.tokens.create(tx, spec, now).await?, life.warnings))
+    }
+
+    /// Keeps the answer behind a wrapping token when the caller asked for that. Refusals and empty answers never are.
+    pub(super) async fn wrap_if_asked(&self, tx: &mut Tx, parts: &AuthorizedParts, envelope: &mut Envelope) -> Result<()> {
+        let Some(ttl) = parts.routed.incoming.wrap_ttl.filter(|t| !t.is_zero()) else { return Ok(()) };
+        if envelope.is_empty() || envelope.wrap.is_some() || envelope.status.is_some_and(|s| s.0 >= 300) {
+            return Ok(());
+        }
+        let wrapped_accessor = envelope.auth.as_ref().map(|a| a.accessor.clone()).unwrap_or_default();
+        let json = String::from_utf8(envelope.to_json()).map_err(Error::internal)?;
+        let path = parts.routed.judged_path();
+        let info = self.wrap(tx, json, &path, ttl, wrapped_accessor).await?;
+        *envelope = Envelope { wrap: Some(info), ..Envelope::default() };
+        Ok(())
+    }
+}
+
+/// The policies of a login's token: canonical, with `default` unless left out, and never root.
+fn login_policies(login: &Login) -> Result<Vec<String>> {
+    let mut policies = keepfast_framework::token_params::canonical_policies(login.policies.clone());
+    if policies.iter().any(|p| builtin::reads_like_root(p)) {
+        return Err(Error::invalid("auth methods cannot create root tokens"));
+    }
+    if !login.terms.no_default_policy && !policies.iter().any(|p| p == builtin::DEFAULT) {
+        policies.push(builtin::DEFAULT.to_owned());
+        policies.sort();
+    }
+    Ok(policies)
+}
+
+fn is_batch(role: TokenKind, mount: TokenKind) -> bool {
+    match (role, mount) {
+        (TokenKind::Batch | TokenKind::DefaultBatch, _) => true,
+        (TokenKind::Service | TokenKind::DefaultService, TokenKind::Batch) => true,
+        (TokenKind::Service | TokenKind::DefaultService, _) => false,
+        (TokenKind::Default, mount) => matches!(mount, TokenKind::Batch | TokenKind::DefaultBatch),
+    }
+}
+
+/// The name for people: the mount, then what the method says.
+fn display_name(mount: &str, name: &str) -> String {
+    let mount = mount.strip_prefix("auth/").unwrap_or(mount).trim_end_matches('/').replace('/', "-");
+    if name.is_empty() { mount } else { format!("{mount}-{name}") }
+}

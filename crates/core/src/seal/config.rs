@@ -1,0 +1,157 @@
+//! The one plaintext record: how the root key is sealed.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use keepfast_crypto::aead::AeadKey;
+use keepfast_crypto::locked::Key256;
+use keepfast_crypto::secret::SecretBytes;
+use keepfast_crypto::{random, shamir};
+use keepfast_framework::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+const CONTEXT: &[u8] = b"keepfast root key, sealed by shares";
+
+/// How many shares there are and how many of them unseal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealShape {
+    /// How many shares are handed out.
+    pub shares: u8,
+    /// How many of them unseal.
+    pub threshold: u8,
+}
+
+impl SealShape {
+    /// Checks what a caller asks for.
+    ///
+    /// # Errors
+    /// 400 with the peer's wording.
+    pub fn new(shares: i64, threshold: i64) -> Result<Self> {
+        let refuse = |why: &str| Err(Error::invalid(format!("invalid seal configuration: {why}")));
+        if shares < 1 {
+            return refuse("shares must be at least one");
+        }
+        if threshold < 1 {
+            return refuse("threshold must be at least one");
+        }
+        if shares > 1 && threshold == 1 {
+            return refuse("threshold must be greater than one for multiple shares");
+        }
+        if shares > 255 {
+            return refuse("shares must be less than 256");
+        }
+        if threshold > 255 {
+            return refuse("threshold must be less than 256");
+        }
+        if threshold > shares {
+            return refuse("threshold cannot be larger than shares");
+        }
+        Ok(SealShape { shares: shares as u8, threshold: threshold as u8 })
+    }
+}
+
+/// The stored seal configuration. Nothing in it is secret: the root key in it is encrypted under the unseal key, which
+/// is stored nowhere.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SealConfig {
+    /// Version of this record.
+    pub version: u32,
+    /// `shamir`.
+    pub custody: String,
+    /// How many shares.
+    pub shape: SealShape,
+    /// The root key under the unseal key, base64.
+    pub sealed_root: String,
+    /// The cluster's name.
+    pub cluster_name: String,
+    /// The cluster's random id.
+    pub cluster_id: String,
+}
+
+impl SealConfig {
+    /// Seals `root` under a fresh unseal key and hands out the shares of that.
+    ///
+    /// # Errors
+    /// When the shares cannot be made.
+    pub fn seal(root: &Key256, shape: SealShape, cluster_name: String, cluster_id: String) -> Result<(Self, Vec<SecretBytes>)> {
+        let unseal_key = random::key();
+        let sealed = AeadKey::new(&unseal_key).seal(CONTEXT, root.expose());
+        // One share is the key itself, as the peer has it.
+        let shares = if shape.shares == 1 {
+            vec![SecretBytes::new(unseal_key.expose().to_vec())]
+        } else {
+            shamir::split(unseal_key.expose(), shape.shares, shape.threshold).map_err(Error::internal)?
+        };
+        let config = SealConfig { version: 1, custody: "shamir".into(), shape, sealed_root: STANDARD.encode(sealed), cluster_name, cluster_id };
+        Ok((config, shares))
+    }
+
+    /// Opens the root key with enough shares; `None` when they are not the right ones.
+    ///
+    /// # Errors
+    /// When the record is damaged.
+    pub fn open(&self, shares: &[SecretBytes]) -> Result<Option<Key256>> {
+        let sealed = STANDARD.decode(&self.sealed_root).map_err(|_| Error::internal("the sealed root key is not base64"))?;
+        let combined = match shares {
+            [only] if self.shape.shares == 1 => only.clone(),
+            many => {
+                let parts: Vec<&[u8]> = many.iter().map(|s| s.expose().as_slice()).collect();
+                match shamir::combine(&parts) {
+                    Ok(key) => key,
+                    Err(_) => return Ok(None),
+                }
+            }
+        };
+        let Some(unseal_key) = Key256::from_slice(combined.expose()) else { return Ok(None) };
+        let Ok(root) = AeadKey::new(&unseal_key).open(CONTEXT, &sealed) else { return Ok(None) };
+        let root = SecretBytes::new(root);
+        Ok(Key256::from_slice(root.expose()))
+    }
+
+    /// The record as stored.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub fn to_bytes(&self) -> Result<Bytes> {
+        Ok(Bytes::from(serde_json::to_vec(self)?))
+    }
+
+    /// Reads the record.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        Ok(serde_json::from_slice(bytes)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_quorum_opens_and_fewer_do_not() {
+        let root = random::key();
+        let shape = SealShape::new(5, 3).unwrap();
+        let (config, shares) = SealConfig::seal(&root, shape, "c".into(), "id".into()).unwrap();
+        let open = |picked: &[usize]| {
+            let picked: Vec<SecretBytes> = picked.iter().map(|i| shares[*i].clone()).collect();
+            config.open(&picked).unwrap().is_some_and(|k| k.expose() == root.expose())
+        };
+        assert!(open(&[0, 2, 4]) && open(&[3, 1, 0]) && open(&[0, 1, 2, 3, 4]));
+        assert!(!open(&[0, 1]));
+        assert!(!open(&[0]));
+        let (single, one) = SealConfig::seal(&root, SealShape::new(1, 1).unwrap(), "c".into(), "id".into()).unwrap();
+        assert!(single.open(&one).unwrap().is_some());
+        assert!(single.open(&shares[..1]).unwrap().is_none());
+    }
+
+    #[test]
+    fn shapes_are_judged_as_the_peer_judges_them() {
+        let text = |s, t| SealShape::new(s, t).err().map(|e| e.public().to_owned());
+        assert_eq!(text(5, 3), None);
+        assert_eq!(text(1, 0).as_deref(), Some("invalid seal configuration: threshold must be at least one"));
+        assert_eq!(text(1, 2).as_deref(), Some("invalid seal configuration: threshold cannot be larger than shares"));
+        assert_eq!(text(2, 1).as_deref(), Some("invalid seal configuration: threshold must be greater than one for multiple shares"));
+    }
+}

@@ -1,0 +1,67 @@
+//! Unsealing in progress: shares that were given and are kept in memory until there are enough.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use keepfast_crypto::locked::LockedBytes;
+use keepfast_crypto::secret::SecretBytes;
+use keepfast_crypto::{compare, random};
+use keepfast_framework::{Error, Result};
+
+/// Shares given so far. Wiped when it is dropped or reset.
+#[derive(Default)]
+pub struct Unsealing {
+    nonce: String,
+    shares: Vec<LockedBytes>,
+}
+
+impl Unsealing {
+    /// How many shares were given.
+    pub fn progress(&self) -> usize {
+        self.shares.len()
+    }
+
+    /// Names this attempt; empty before the first share.
+    pub fn nonce(&self) -> &str {
+        &self.nonce
+    }
+
+    /// Takes a share; the same share twice counts once.
+    pub fn add(&mut self, share: &SecretBytes) {
+        if self.shares.iter().any(|s| compare::equal(s.expose(), share.expose())) {
+            return;
+        }
+        if self.shares.is_empty() {
+            self.nonce = random::uuid();
+        }
+        self.shares.push(LockedBytes::new(share.expose()));
+    }
+
+    /// Forgets all shares.
+    pub fn reset(&mut self) {
+        *self = Unsealing::default();
+    }
+
+    /// Takes all shares out.
+    pub fn take(&mut self) -> Vec<SecretBytes> {
+        let taken = self.shares.iter().map(|s| SecretBytes::new(s.expose().to_vec())).collect();
+        self.reset();
+        taken
+    }
+}
+
+/// Reads a share as people type it: hex or base64.
+///
+/// # Errors
+/// 400 with the peer's wording.
+pub fn parse_share(text: &str) -> Result<SecretBytes> {
+    let text = text.trim();
+    let bytes = hex::decode(text).ok().or_else(|| STANDARD.decode(text).ok());
+    let Some(bytes) = bytes.filter(|b| !b.is_empty()) else {
+        return Err(Error::invalid("'key' must be a valid hex or base64 string"));
+    };
+    match bytes.len() {
+        ..16 => Err(Error::invalid("invalid key: key is shorter than minimum 16 bytes")),
+        16..=33 => Ok(SecretBytes::new(bytes)),
+        _ => Err(Error::invalid("invalid key: key is longer than maximum 33 bytes")),
+    }
+}

@@ -1,0 +1,203 @@
+//! Making tokens.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use keepfast_crypto::secret::SecretString;
+use keepfast_framework::{Error, Result, Timestamp};
+use keepfast_framework::reply::AuthBlock;
+use keepfast_storage::Tx;
+
+use super::id::TokenKey;
+use super::record::{Authority, Life, Origin, TokenRecord};
+use super::store::{RECORDS, Tokens};
+use crate::lease::index;
+use crate::namespace::NamespaceId;
+
+/// What a token is to be. Policies are final, the life is already bounded.
+pub struct Spec {
+    /// A chosen id; `None` for a fresh one.
+    pub id: Option<SecretString>,
+    /// The token that makes it; `None` for an orphan.
+    pub parent: Option<TokenKey>,
+    /// What it may do.
+    pub authority: Authority,
+    /// The path that makes it.
+    pub path: String,
+    /// For people.
+    pub display_name: String,
+    /// What it carries.
+    pub meta: BTreeMap<String, String>,
+    /// Uses; zero for any number.
+    pub num_uses: u64,
+    /// How long; `None` for ever, which only root can have.
+    pub ttl: Option<Duration>,
+    /// See [`TokenRecord::explicit_max_ttl`].
+    pub explicit_max_ttl: u64,
+    /// See [`TokenRecord::period`].
+    pub period: u64,
+    /// See [`TokenRecord::max_ttl`].
+    pub max_ttl: u64,
+    /// Whether it can be renewed.
+    pub renewable: bool,
+    /// The entity behind it.
+    pub entity_id: String,
+    /// Where it may be used from.
+    pub bound_cidrs: Vec<String>,
+    /// The token role that makes it.
+    pub role: String,
+    /// Who makes it.
+    pub origin: Origin,
+    /// Whether it is a batch token.
+    pub batch: bool,
+    /// Whether it is a wrapping token.
+    pub wrapping: bool,
+}
+
+impl Default for Spec {
+    /// A service token without a life, policies or a parent.
+    fn default() -> Self {
+        Spec {
+            id: None,
+            parent: None,
+            authority: Authority::Policies(Vec::new()),
+            path: String::new(),
+            display_name: String::new(),
+            meta: BTreeMap::new(),
+            num_uses: 0,
+            ttl: Some(Duration::ZERO),
+            explicit_max_ttl: 0,
+            period: 0,
+            max_ttl: 0,
+            renewable: false,
+            entity_id: String::new(),
+            bound_cidrs: Vec::new(),
+            role: String::new(),
+            origin: Origin::default(),
+            batch: false,
+            wrapping: false,
+        }
+    }
+}
+
+/// A token that was just made.
+pub struct Made {
+    /// Its text: shown once, stored nowhere.
+    pub id: SecretString,
+    /// Its record.
+    pub record: TokenRecord,
+    /// Where the record is; `None` for a batch token.
+    pub key: Option<TokenKey>,
+}
+
+impl Made {
+    /// The `auth` block of the answer.
+    pub fn auth_block(self, identity_policies: Vec<String>) -> AuthBlock {
+        let record = self.record;
+        let token_policies = record.authority.names();
+        let mut policies = token_policies.clone();
+        policies.extend(identity_policies.iter().cloned());
+        policies.sort();
+        policies.dedup();
+        AuthBlock {
+            client_token: self.id,
+            accessor: record.accessor.clone(),
+            policies,
+            token_policies,
+            identity_policies,
+            lease_duration: record.creation_ttl,
+            renewable: record.renewable,
+            token_type: record.kind(),
+            orphan: record.is_orphan(),
+            num_uses: record.num_uses,
+            entity_id: record.entity_id,
+            metadata: record.meta,
+        }
+    }
+}
+
+impl Tokens {
+    /// Makes a token; it exists once `tx` is committed. A batch token exists at once.
+    ///
+    /// # Errors
+    /// 400 when a chosen id is taken or badly formed; 500 for an endless token that is not root.
+    pub async fn create(&self, tx: &mut Tx, spec: Spec, now: Timestamp) -> Result<Made> {
+        let life = match spec.ttl {
+            Some(ttl) => Life::Until(now.after(ttl)),
+            None if spec.authority.is_root() => Life::Endless,
+            None => return Err(Error::internal("a token without an end that is not root")),
+        };
+        let id = match &spec.id {
+            Some(id) => checked_id(id)?.clone(),
+            None => self.ids.service(now),
+        };
+        let located = self.ids.locate(id.expose());
+        let record = record_of(spec, life, located.hash, located.accessor, now);
+        if record.batch {
+            return self.seal_batch(record);
+        }
+        if RECORDS.get_in(tx, &self.view, located.key.as_str()).await?.is_some() {
+            return Err(Error::invalid("cannot create a token with a duplicate ID"));
+        }
+        self.save(tx, &located.key, &record)?;
+        if let Some(parent) = &record.parent {
+            tx.put(&self.view, &child_key(parent, &located.key), bytes::Bytes::new());
+        }
+        if let Life::Until(end) = record.life {
+            index::add_token(tx, &self.view, &record.path, &located.key, end);
+        }
+        Ok(Made { id, record, key: Some(located.key) })
+    }
+
+    fn seal_batch(&self, mut record: TokenRecord) -> Result<Made> {
+        record.accessor.clear();
+        record.renewable = false;
+        record.hash = keepfast_crypto::random::bytes();
+        let id = self.batch.seal(&record)?;
+        Ok(Made { id, record, key: None })
+    }
+}
+
+/// Where a child is noted under its parent.
+pub(super) fn child_key(parent: &TokenKey, child: &TokenKey) -> String {
+    format!("child/{}/{}", parent.as_str(), child.as_str())
+}
+
+fn checked_id(id: &SecretString) -> Result<&SecretString> {
+    let text = id.expose();
+    if text.contains('.') {
+        return Err(Error::invalid("custom token ID cannot have the prefixes of generated tokens or contain a \".\""));
+    }
+    if text.is_empty() || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err(Error::invalid("custom token ID has characters that are not allowed"));
+    }
+    Ok(id)
+}
+
+fn record_of(spec: Spec, life: Life, hash: [u8; 32], accessor: String, now: Timestamp) -> TokenRecord {
+    TokenRecord {
+        hash,
+        accessor,
+        parent: spec.parent,
+        authority: spec.authority,
+        path: spec.path,
+        display_name: spec.display_name,
+        meta: spec.meta,
+        num_uses: i64::try_from(spec.num_uses).unwrap_or(i64::MAX),
+        created: now,
+        creation_ttl: spec.ttl.map_or(0, |ttl| ttl.as_secs()),
+        life,
+        explicit_max_ttl: spec.explicit_max_ttl,
+        period: spec.period,
+        max_ttl: spec.max_ttl,
+        last_renewal: None,
+        renewable: spec.renewable,
+        entity_id: spec.entity_id,
+        bound_cidrs: spec.bound_cidrs,
+        role: spec.role,
+        origin: spec.origin,
+        namespace: NamespaceId::root(),
+        batch: spec.batch,
+        wrapping: spec.wrapping,
+    }
+}

@@ -1,0 +1,173 @@
+//! Ids of tokens, and the keyed hashes under which they are found.
+//!
+//! A service token is `hvs.` and 92 characters of base64url: a version byte, a coarse issue time, 64 random bytes. Its
+//! accessor is derived from it with a key, and its record is stored under the time and a keyed hash of the accessor. So
+//! one record is found by token and by accessor alike, a login needs no accessor index, and because new keys begin with
+//! the present time the storage tree is written at its edge. Nothing that is stored leads back to the token.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use keepfast_crypto::hmac::HmacKey;
+use keepfast_crypto::random;
+use keepfast_crypto::secret::SecretString;
+use keepfast_framework::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Prefix of service tokens.
+pub const SERVICE: &str = "hvs.";
+/// Prefix of batch tokens.
+pub const BATCH: &str = "hvb.";
+
+const VERSION: u8 = 1;
+const ID_BYTES: usize = 69;
+/// One step of the coarse time that keys begin with, in seconds as a power of two.
+const COARSE_BITS: u32 = 6;
+const ACCESSOR_TIME: usize = 6;
+const ACCESSOR_HASH: usize = 18;
+const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// Where a token's record is stored: eight hex digits of coarse time, then a keyed hash.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TokenKey(String);
+
+impl TokenKey {
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Reads a key that is part of a lease id or of an index; `None` for what is no key.
+    pub fn parse(text: &str) -> Option<Self> {
+        (text.len() == 40 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))).then(|| TokenKey(text.to_owned()))
+    }
+}
+
+/// The keyed hashes of one cluster, made at initialisation and stored behind the barrier.
+pub struct Ids {
+    identity: HmacKey,
+    accessor: HmacKey,
+    place: HmacKey,
+    store: HmacKey,
+}
+
+/// What a token's text leads to.
+pub struct Located {
+    /// Where its record is.
+    pub key: TokenKey,
+    /// Its accessor.
+    pub accessor: String,
+    /// A keyed hash of the whole text, compared with the record's.
+    pub hash: [u8; 32],
+}
+
+impl Ids {
+    /// From 128 random bytes, 32 for each hash.
+    pub fn new(secret: &[u8; 128]) -> Self {
+        let part = |n: usize| HmacKey::new(&secret[n * 32..(n + 1) * 32]);
+        Ids { identity: part(0), accessor: part(1), place: part(2), store: part(3) }
+    }
+
+    /// A fresh service token.
+    pub fn service(&self, now: Timestamp) -> SecretString {
+        let mut raw = zeroed();
+        random::fill(&mut raw[5..]);
+        raw[0] = VERSION;
+        raw[1..5].copy_from_slice(&coarse(now).to_be_bytes());
+        let text = format!("{SERVICE}{}", URL_SAFE_NO_PAD.encode(raw));
+        SecretString::new(text)
+    }
+
+    /// Where the record of a token is, if it has one. Any text has a place: it costs the same to be wrong.
+    pub fn locate(&self, token: &str) -> Located {
+        let mac = self.accessor.mac(token.as_bytes());
+        let mut hash = 0u128;
+        for byte in &mac[..13] {
+            hash = hash << 8 | u128::from(*byte);
+        }
+        let mut accessor = String::with_capacity(ACCESSOR_TIME + ACCESSOR_HASH);
+        base62(u128::from(issue_time(token)), ACCESSOR_TIME, &mut accessor);
+        base62(hash, ACCESSOR_HASH, &mut accessor);
+        let key = self.place_of(&accessor);
+        Located { key, accessor, hash: self.identity.mac(token.as_bytes()) }
+    }
+
+    /// Where the record of the token with this accessor is; any text has a place.
+    pub fn place_of(&self, accessor: &str) -> TokenKey {
+        let time = accessor.get(..ACCESSOR_TIME).map_or(0, unbase62);
+        let mac = self.place.mac(accessor.as_bytes());
+        let mut key = format!("{time:08x}");
+        for byte in &mac[..16] {
+            key.push(char::from(b"0123456789abcdef"[usize::from(byte >> 4)]));
+            key.push(char::from(b"0123456789abcdef"[usize::from(byte & 15)]));
+        }
+        TokenKey(key)
+    }
+
+    /// The unguessable name of a token's own storage (its cubbyhole), from the hash in its record.
+    pub fn store_of(&self, hash: &[u8; 32]) -> String {
+        hex::encode(&self.store.mac(hash)[..20])
+    }
+}
+
+fn zeroed() -> [u8; ID_BYTES] {
+    [0; ID_BYTES]
+}
+
+fn coarse(now: Timestamp) -> u32 {
+    u32::try_from(now.unix().max(0) >> COARSE_BITS).unwrap_or(u32::MAX)
+}
+
+/// The coarse time that a token of ours carries; zero for an id that somebody chose.
+fn issue_time(token: &str) -> u32 {
+    let Some(text) = token.strip_prefix(SERVICE) else { return 0 };
+    let mut raw = zeroed();
+    match URL_SAFE_NO_PAD.decode_slice(text, &mut raw) {
+        Ok(ID_BYTES) if raw[0] == VERSION => u32::from_be_bytes([raw[1], raw[2], raw[3], raw[4]]),
+        _ => 0,
+    }
+}
+
+fn base62(mut value: u128, width: usize, out: &mut String) {
+    let mut digits = [0u8; 24];
+    for digit in digits[..width].iter_mut().rev() {
+        *digit = BASE62[(value % 62) as usize];
+        value /= 62;
+    }
+    out.extend(digits[..width].iter().map(|d| char::from(*d)));
+}
+
+fn unbase62(text: &str) -> u32 {
+    let value = text.bytes().try_fold(0u64, |value, byte| {
+        let digit = BASE62.iter().position(|b| *b == byte)?;
+        Some(value * 62 + digit as u64)
+    });
+    value.and_then(|v| u32::try_from(v).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn token_and_accessor_lead_to_one_time_ordered_place() {
+        let ids = Ids::new(&random::bytes::<128>());
+        let early = ids.service(Timestamp::from_unix(1_795_000_000));
+        let late = ids.service(Timestamp::from_unix(1_795_100_000));
+        assert_eq!(early.expose().len(), SERVICE.len() + 92);
+        let (a, b) = (ids.locate(early.expose()), ids.locate(late.expose()));
+        assert!(a.key < b.key);
+        assert_eq!(ids.place_of(&a.accessor), a.key);
+        assert_eq!(a.accessor.len(), 24);
+        assert_eq!(TokenKey::parse(a.key.as_str()), Some(a.key));
+    }
+
+    #[test]
+    fn any_text_has_a_place_and_none_fails() {
+        let ids = Ids::new(&random::bytes::<128>());
+        for token in ["", "root", "hvs.", "hvs.!!", "s.abc", "hvs.AQ", "ä"] {
+            assert_eq!(ids.locate(token).key.as_str().len(), 40, "{token}");
+            assert_eq!(ids.place_of(token).as_str().len(), 40, "{token}");
+        }
+    }
+}

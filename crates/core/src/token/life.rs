@@ -1,0 +1,159 @@
+//! How long things live: the one place where bounds of system, mount, role and request meet.
+
+use std::time::Duration;
+
+use keepfast_framework::Timestamp;
+use keepfast_framework::mount::TtlBounds;
+
+/// What is asked for. Zero durations mean "not asked for".
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked {
+    /// By the caller: `ttl` at creation, `increment` at renewal.
+    pub increment: Duration,
+    /// By the role.
+    pub ttl: Duration,
+    /// By the role: the longest life with renewals.
+    pub max_ttl: Duration,
+    /// Periodic: each renewal gives this long, without a longest life.
+    pub period: Duration,
+    /// A bound on everything, counted from issue.
+    pub explicit_max_ttl: Duration,
+}
+
+/// What is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// How long from now.
+    pub ttl: Duration,
+    /// What the caller should know of it.
+    pub warnings: Vec<String>,
+}
+
+/// The life that is given at `now` to something issued at `issued`.
+///
+/// The result never passes the explicit bound nor, unless periodic, the smaller of role's and mount's longest life, all
+/// counted from issue; so a renewal just before the end gives what is left, which may be nothing, and nothing is not
+/// "for ever".
+pub fn given(asked: &Asked, bounds: TtlBounds, issued: Timestamp, now: Timestamp) -> Given {
+    let mut warnings = Vec::new();
+    let ceiling = ceiling_of(asked, bounds, &mut warnings);
+    let mut ttl = if !asked.period.is_zero() {
+        capped(asked.period, bounds.max, "period", "effective max_ttl", &mut warnings)
+    } else {
+        let wish = first_set([asked.increment, asked.ttl, bounds.default]);
+        let wish = if asked.increment.is_zero() && asked.ttl.is_zero() { wish.min(ceiling) } else { wish };
+        let left = left_of(ceiling, issued, now);
+        if left < wish { cap_warning(wish, left, &mut warnings) } else { wish }
+    };
+    if !asked.explicit_max_ttl.is_zero() {
+        let left = left_of(asked.explicit_max_ttl, issued, now);
+        if left < ttl {
+            ttl = cap_warning_explicit(ttl, left, &mut warnings);
+        }
+    }
+    Given { ttl, warnings }
+}
+
+fn ceiling_of(asked: &Asked, bounds: TtlBounds, warnings: &mut Vec<String>) -> Duration {
+    if asked.max_ttl.is_zero() {
+        return bounds.max;
+    }
+    if asked.max_ttl > bounds.max {
+        warnings.push(format!(
+            "max_ttl of {:?} exceeded the effective max_ttl of {:?}; max_ttl value is capped accordingly",
+            go_hours(asked.max_ttl),
+            go_hours(bounds.max)
+        ));
+    }
+    asked.max_ttl.min(bounds.max)
+}
+
+fn capped(wish: Duration, bound: Duration, what: &str, whose: &str, warnings: &mut Vec<String>) -> Duration {
+    if wish > bound {
+        warnings.push(format!("{what} of {:?} exceeded the {whose} of {:?}; {what} value is capped accordingly", go_hours(wish), go_hours(bound)));
+        return bound;
+    }
+    wish
+}
+
+fn cap_warning(wish: Duration, left: Duration, warnings: &mut Vec<String>) -> Duration {
+    warnings.push(format!(
+        "TTL of {:?} exceeded the effective max_ttl of {:?}; TTL value is capped accordingly",
+        go_hours(wish),
+        go_hours(left)
+    ));
+    left
+}
+
+fn cap_warning_explicit(wish: Duration, left: Duration, warnings: &mut Vec<String>) -> Duration {
+    warnings.push(format!(
+        "TTL of {:?} exceeded the effective explicit max TTL of {:?}; value is capped accordingly",
+        go_hours(wish),
+        go_hours(left)
+    ));
+    left
+}
+
+fn left_of(bound: Duration, issued: Timestamp, now: Timestamp) -> Duration {
+    issued.after(bound).since(now)
+}
+
+fn first_set<const N: usize>(candidates: [Duration; N]) -> Duration {
+    candidates.into_iter().find(|d| !d.is_zero()).unwrap_or_default()
+}
+
+/// A span as the peer's warnings print it: `768h`, `1h30m`, `45s`.
+pub fn go_hours(span: Duration) -> String {
+    let seconds = span.as_secs();
+    let (h, m, s) = (seconds / 3600, seconds % 3600 / 60, seconds % 60);
+    match (h, m, s) {
+        (0, 0, s) => format!("{s}s"),
+        (0, m, 0) => format!("{m}m"),
+        (0, m, s) => format!("{m}m{s}s"),
+        (h, 0, 0) => format!("{h}h"),
+        (h, m, 0) => format!("{h}h{m}m"),
+        (h, m, s) => format!("{h}h{m}m{s}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn bounds(default: u32, max: u32) -> TtlBounds {
+        TtlBounds { default: HOUR * default, max: HOUR * max }
+    }
+
+    #[test]
+    fn a_request_is_capped_with_a_warning_and_silence_gets_the_default() {
+        let now = Timestamp::from_unix(1_800_000_000);
+        let asked = Asked { increment: HOUR * 1000, ..Asked::default() };
+        let out = given(&asked, bounds(768, 768), now, now);
+        assert_eq!(out.ttl, HOUR * 768);
+        assert_eq!(out.warnings, [r#"TTL of "1000h" exceeded the effective max_ttl of "768h"; TTL value is capped accordingly"#]);
+        assert_eq!(given(&Asked::default(), bounds(10, 768), now, now).ttl, HOUR * 10);
+        let periodic = Asked { period: HOUR, increment: HOUR * 9, ..Asked::default() };
+        assert_eq!(given(&periodic, bounds(10, 768), now, now.after(HOUR * 5000)).ttl, HOUR);
+    }
+
+    proptest! {
+        #[test]
+        fn sec_tl01_tl03_no_life_passes_any_bound(
+            increment in 0u64..4000, ttl in 0u64..4000, max_ttl in 0u64..4000, explicit in 0u64..4000,
+            default in 1u64..3000, max in 1u64..3000, age_ms in 0u64..5_000_000,
+        ) {
+            let s = Duration::from_secs;
+            let asked = Asked { increment: s(increment), ttl: s(ttl), max_ttl: s(max_ttl), period: s(0), explicit_max_ttl: s(explicit) };
+            let bounds = TtlBounds { default: s(default.min(max)), max: s(max) };
+            let issued = Timestamp::from_unix(1_800_000_000);
+            let now = issued.after(Duration::from_millis(age_ms));
+            let end = now.after(given(&asked, bounds, issued, now).ttl);
+            let mut bound = if max_ttl == 0 { max } else { max.min(max_ttl) };
+            if explicit > 0 { bound = bound.min(explicit); }
+            prop_assert!(end <= issued.after(s(bound)).max(now));
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Finding tokens, and knowing that they are alive.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use keepfast_crypto::{compare, random};
+use keepfast_framework::{Records, Result, Timestamp};
+use keepfast_storage::{Barrier, Index, Page, Tx, View, Watch, Write};
+use quick_cache::sync::Cache;
+
+use super::batch::BatchCipher;
+use super::id::{BATCH, Ids, TokenKey};
+use super::record::TokenRecord;
+use crate::namespace::NamespaceId;
+use crate::policy::store::CompiledAcl;
+
+pub(super) const RECORDS: Records<TokenRecord> = Records::at("id/");
+/// Keyed hashes' and batch tokens' secrets: 160 random bytes, made once.
+const SECRETS: &str = "secrets";
+/// Tokens in memory. One takes about a kilobyte.
+const CACHED: usize = 16_384;
+const SHARDS: usize = 256;
+/// How far a chain of parents is followed; no client makes one this long.
+const DEEPEST: usize = 64;
+
+/// A token that was found alive.
+pub struct Token {
+    /// Where its record is; `None` for batch tokens, which have none.
+    pub key: Option<TokenKey>,
+    /// Its record.
+    pub record: TokenRecord,
+    /// The name of its own storage.
+    pub store: Arc<str>,
+    /// What its policies came to when they were last compiled.
+    pub acl: ArcSwapOption<CompiledAcl>,
+}
+
+#[derive(Clone)]
+struct Cached {
+    epoch: u64,
+    token: Arc<Token>,
+}
+
+/// All tokens of the cluster.
+pub struct Tokens {
+    pub(super) barrier: Arc<Barrier>,
+    pub(super) view: View,
+    pub(super) ids: Ids,
+    pub(super) batch: BatchCipher,
+    pub(super) cubbyhole: View,
+    cache: Cache<TokenKey, Cached>,
+    epochs: [AtomicU64; SHARDS],
+}
+
+impl Tokens {
+    /// Opens the tokens under `view`; the secrets of their ids are made at the first time.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn open(barrier: &Arc<Barrier>, view: View, cubbyhole: View) -> Result<Arc<Self>> {
+        let secrets = secrets(barrier, &view).await?;
+        let mut hashes = [0u8; 128];
+        hashes.copy_from_slice(&secrets[..128]);
+        let mut batch = [0u8; 32];
+        batch.copy_from_slice(&secrets[128..]);
+        let tokens = Arc::new(Tokens {
+            barrier: barrier.clone(),
+            view,
+            ids: Ids::new(&hashes),
+            batch: BatchCipher::new(&batch),
+            cubbyhole,
+            cache: Cache::new(CACHED),
+            epochs: [const { AtomicU64::new(0) }; SHARDS],
+        });
+        let watcher: Arc<dyn Watch> = tokens.clone();
+        barrier.watch(Arc::downgrade(&watcher));
+        Ok(tokens)
+    }
+
+    /// The token with this text, alive at `now` with all its ancestors and usable from `remote`; no use is counted.
+    ///
+    /// # Errors
+    /// When storage fails; a token that is unknown, dead or elsewhere is `None`.
+    pub async fn find(&self, token: &str, namespace: &NamespaceId, remote: Option<IpAddr>, now: Timestamp) -> Result<Option<Arc<Token>>> {
+        let Some(found) = self.find_record(token).await? else { return Ok(None) };
+        let usable = found.record.lives_at(now)
+            && found.record.namespace == *namespace
+            && found.record.allows_from(remote)
+            && found.record.num_uses >= 0
+            && self.ancestors_live(&found.record, now).await?;
+        Ok(usable.then_some(found))
+    }
+
+    /// As [`Tokens::find`], for looking a token up: from wherever the caller is.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn find_anywhere(&self, token: &str, now: Timestamp) -> Result<Option<Arc<Token>>> {
+        let Some(found) = self.find_record(token).await? else { return Ok(None) };
+        let alive = found.record.lives_at(now) && self.ancestors_live(&found.record, now).await?;
+        Ok(alive.then_some(found))
+    }
+
+    /// The token at this place, alive at `now` with all its ancestors.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn at(&self, key: &TokenKey, now: Timestamp) -> Result<Option<Arc<Token>>> {
+        let Some(found) = self.load(key).await? else { return Ok(None) };
+        let alive = found.record.lives_at(now) && self.ancestors_live(&found.record, now).await?;
+        Ok(alive.then_some(found))
+    }
+
+    /// The place of the token with this accessor, whether there is one or not.
+    pub fn place_of(&self, accessor: &str) -> TokenKey {
+        self.ids.place_of(accessor)
+    }
+
+    /// The place of the token with this text, whether there is one or not.
+    pub fn place(&self, token: &str) -> TokenKey {
+        self.ids.locate(token).key
+    }
+
+    /// The name of a token's own storage.
+    pub fn store_of(&self, record: &TokenRecord) -> String {
+        self.ids.store_of(&record.hash)
+    }
+
+    /// Where tokens' own storage is.
+    pub fn cubbyhole_view(&self) -> &View {
+        &self.cubbyhole
+    }
+
+    async fn find_record(&self, token: &str) -> Result<Option<Arc<Token>>> {
+        if token.starts_with(BATCH) {
+            let Some(record) = self.batch.open(token) else { return Ok(None) };
+            let store = Arc::from(self.ids.store_of(&record.hash));
+            return Ok(Some(Arc::new(Token { key: None, record, store, acl: ArcSwapOption::empty() })));
+        }
+        let located = self.ids.locate(token);
+        let found = self.load(&located.key).await?;
+        Ok(found.filter(|t| compare::equal(&t.record.hash, &located.hash)))
+    }
+
+    async fn ancestors_live(&self, record: &TokenRecord, now: Timestamp) -> Result<bool> {
+        let mut parent = record.parent.clone();
+        for _ in 0..DEEPEST {
+            let Some(key) = parent else { return Ok(true) };
+            match self.load(&key).await? {
+                Some(found) if found.record.lives_at(now) => parent = found.record.parent.clone(),
+                _ => return Ok(false),
+            }
+        }
+        Ok(false)
+    }
+
+    /// A token's record, from memory if it was not changed since.
+    async fn load(&self, key: &TokenKey) -> Result<Option<Arc<Token>>> {
+        // The epoch is read first: whoever changes the record afterwards raises it, and this entry is never used.
+        let epoch = self.epoch(key).load(Ordering::Acquire);
+        if let Some(cached) = self.cache.get(key)
+            && cached.epoch == epoch
+        {
+            return Ok(Some(cached.token));
+        }
+        let mut tx = self.barrier.begin_read();
+        let Some(record) = RECORDS.get_in(&mut tx, &self.view, key.as_str()).await? else { return Ok(None) };
+        let store = Arc::from(self.ids.store_of(&record.hash));
+        let token = Arc::new(Token { key: Some(key.clone()), record, store, acl: ArcSwapOption::empty() });
+        self.cache.insert(key.clone(), Cached { epoch, token: token.clone() });
+        Ok(Some(token))
+    }
+
+    /// Forgets what memory has of a token, because a commit changed or deleted its record.
+    fn forget(&self, key: &TokenKey) {
+        self.epoch(key).fetch_add(1, Ordering::AcqRel);
+        self.cache.remove(key);
+    }
+
+    fn epoch(&self, key: &TokenKey) -> &AtomicU64 {
+        let byte = key.as_str().get(38..40).and_then(|h| u8::from_str_radix(h, 16).ok()).unwrap_or(0);
+        &self.epochs[usize::from(byte)]
+    }
+
+    /// The record at this place, in a transaction that is about to change it.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn record(&self, tx: &mut Tx, key: &TokenKey) -> Result<Option<TokenRecord>> {
+        RECORDS.get_in(tx, &self.view, key.as_str()).await
+    }
+
+    /// Writes a changed record.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub fn save(&self, tx: &mut Tx, key: &TokenKey, record: &TokenRecord) -> Result<()> {
+        RECORDS.put_in(tx, &self.view, key.as_str(), record)
+    }
+
+    /// Counts one use of a token with a limited number of them, before the request runs.
+    ///
+    /// Returns whether this use was granted, and whether it was the last one. The count is a transaction of its own:
+    /// of parallel requests exactly as many are granted as there are uses.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn count_use(&self, key: &TokenKey) -> Result<Use> {
+        loop {
+            let mut tx = self.barrier.begin();
+            let Some(mut record) = self.record(&mut tx, key).await? else { return Ok(Use::Refused) };
+            let outcome = match record.num_uses {
+                0 => return Ok(Use::Granted),
+                1 => Use::Last,
+                n if n > 1 => Use::Granted,
+                _ => return Ok(Use::Refused),
+            };
+            record.num_uses = if outcome == Use::Last { -1 } else { record.num_uses - 1 };
+            self.save(&mut tx, key, &record)?;
+            match tx.commit().await {
+                Ok(_) => return Ok(outcome),
+                Err(keepfast_storage::StorageError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Accessors of all service tokens, read page by page.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn accessors(&self) -> Result<Vec<String>> {
+        let mut out = Vec::new();
+        let mut page = Page { after: None, limit: Some(1000) };
+        loop {
+            let mut tx = self.barrier.begin_read();
+            let names = RECORDS.list_in(&mut tx, &self.view, "", &page).await?;
+            for name in &names {
+                if let Some(record) = RECORDS.get_in(&mut tx, &self.view, name).await? {
+                    out.push(record.accessor);
+                }
+            }
+            match names.last() {
+                Some(last) if names.len() == 1000 => page.after = Some(last.clone()),
+                _ => return Ok(out),
+            }
+        }
+    }
+}
+
+/// What became of one use of a token with a limited number of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Go on.
+    Granted,
+    /// Go on; the token ends with this request.
+    Last,
+    /// There is no use left.
+    Refused,
+}
+
+/// Records that any node's commit changed are forgotten before that commit is acknowledged.
+impl Watch for Tokens {
+    fn applied(&self, _: Index, writes: &[Write]) {
+        for write in writes {
+            let (Write::Put { key, .. } | Write::Delete { key }) = write;
+            let name = key.as_str().strip_prefix(self.view.prefix()).and_then(|k| k.strip_prefix("id/"));
+            if let Some(token) = name.and_then(TokenKey::parse) {
+                self.forget(&token);
+            }
+        }
+    }
+}
+
+async fn secrets(barrier: &Arc<Barrier>, view: &View) -> Result<Vec<u8>> {
+    const SIZE: usize = 160;
+    let mut tx = barrier.begin();
+    if let Some(bytes) = tx.get(view, SECRETS).await? {
+        if bytes.len() != SIZE {
+            return Err(keepfast_framework::Error::internal("the secrets of token ids have a wrong size"));
+        }
+        return Ok(bytes.to_vec());
+    }
+    let made = random::bytes::<SIZE>();
+    tx.put(view, SECRETS, Bytes::copy_from_slice(&made));
+    tx.commit().await?;
+    Ok(made.to_vec())
+}

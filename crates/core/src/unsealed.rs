@@ -1,0 +1,114 @@
+//! Everything that exists only while the server is unsealed, as plain fields. Sealing drops it.
+
+use std::sync::{Arc, Weak};
+
+use keepfast_crypto::random;
+use keepfast_framework::cx::{Caller, Request};
+use keepfast_framework::engine::{Registered, Registry};
+use keepfast_framework::{Clock, Cx, Error, Mountable, Operation, Result};
+use keepfast_storage::Barrier;
+
+use crate::audit::Broker;
+use crate::identity::Identity;
+use crate::mount::{Mounted, Mounts};
+use crate::node::Node;
+use crate::policy::store::Policies;
+use crate::seal::SealConfig;
+use crate::settings::Settings;
+use crate::token::Tokens;
+
+/// The unsealed server.
+pub struct Unsealed {
+    /// The only way to storage.
+    pub barrier: Arc<Barrier>,
+    /// What the operator decided.
+    pub settings: Arc<Settings>,
+    /// The only source of time.
+    pub clock: Arc<dyn Clock>,
+    /// How the root key is sealed, and the cluster's name and id.
+    pub seal: SealConfig,
+    /// Which engine answers where.
+    pub mounts: Mounts,
+    /// What policies say.
+    pub policies: Arc<Policies>,
+    /// Who is known by a token.
+    pub tokens: Arc<Tokens>,
+    /// Who is behind a login.
+    pub identity: Identity,
+    /// What is recorded.
+    pub audit: Broker,
+    /// The node, for sealing.
+    pub node: Weak<Node>,
+}
+
+/// What [`Unsealed::open`] is given.
+pub struct Ingredients {
+    /// Already opened with the root key.
+    pub barrier: Arc<Barrier>,
+    /// What the operator decided.
+    pub settings: Arc<Settings>,
+    /// The only source of time.
+    pub clock: Arc<dyn Clock>,
+    /// The engines that the server was built with.
+    pub engines: Arc<Registry>,
+    /// The stored seal configuration.
+    pub seal: SealConfig,
+    /// The node that unseals.
+    pub node: Weak<Node>,
+}
+
+impl Unsealed {
+    /// Opens everything. Its time does not grow with the number of tokens or leases.
+    ///
+    /// # Errors
+    /// When storage fails or an audit device cannot be opened: then the server stays sealed.
+    pub async fn open(given: Ingredients) -> Result<Arc<Self>> {
+        let Ingredients { barrier, settings, clock, engines, seal, node } = given;
+        let system = barrier.view("sys/");
+        let identity_view = barrier.view("identity/");
+        let audit = Broker::open(&barrier, &barrier.view("audit/"), &settings.audit, clock.clone()).await?;
+        let mounts = Mounts::open(&barrier, system.clone(), engines, settings.clone()).await?;
+        let policies = Policies::open(&barrier, system, &identity_view, clock.clone()).await?;
+        let cubbyhole = mounts.router().at("cubbyhole/").map(|m| m.view.clone());
+        let cubbyhole = cubbyhole.ok_or_else(|| Error::internal("there is no cubbyhole mount"))?;
+        let tokens = Tokens::open(&barrier, barrier.view("token/"), cubbyhole).await?;
+        let identity = Identity::new(identity_view);
+        Ok(Arc::new(Unsealed { barrier, settings, clock, seal, mounts, policies, tokens, identity, audit, node }))
+    }
+
+    /// Opens the engine of a mount, in a transaction of its own.
+    ///
+    /// # Errors
+    /// What the engine's opening fails with.
+    pub async fn open_engine(&self, mounted: &Mounted) -> Result<Arc<dyn Mountable>> {
+        let entry = &mounted.entry;
+        let registered: &Registered = self
+            .mounts
+            .registry()
+            .find(entry.kind(), &entry.engine, &entry.options())
+            .ok_or_else(|| Error::internal(format!("engine type {:?} is not in this server", entry.engine)))?;
+        loop {
+            let mut cx = self.context(mounted, Operation::Update, String::new());
+            let engine = registered.open(&mut cx).await?;
+            match cx.commit().await {
+                Ok(()) => return Ok(engine),
+                Err(keepfast_storage::StorageError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// A context for work of the server itself on a mount: nobody calls.
+    pub fn context(&self, mounted: &Mounted, operation: Operation, path: String) -> Cx {
+        let request = Request { id: random::request_id(), operation, path, remote: None };
+        Cx::new(
+            self.barrier.clone(),
+            self.barrier.begin(),
+            mounted.view.clone(),
+            mounted.info.clone(),
+            self.clock.clone(),
+            Arc::new(Caller::default()),
+            Arc::new(request),
+        )
+    }
+}

@@ -1,0 +1,128 @@
+//! Secrets that belong to one token: only it can read them, and they are destroyed with it.
+//!
+//! Mounted at `cubbyhole/`, once. What a token keeps is stored under the name [`Caller::token_store`] of that token, which
+//! core makes unguessable. **Core's part:** when a token is revoked or expires, core deletes the subtree
+//! `<token_store>/` of this mount's view, in the transaction that deletes the token.
+//!
+//! [`Caller::token_store`]: keepfast_framework::Caller
+
+use bytes::Bytes;
+use keepfast_framework::fields::{RawObject, Text};
+use keepfast_framework::routes::{Exists, Help};
+use keepfast_framework::{Cx, Engine, Error, Keys, Kind, Outcome, Result, Routes};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::secrets::raw_json;
+use crate::secrets::tree::{Listing, Tree};
+
+/// The engine `cubbyhole`.
+pub struct Cubbyhole;
+
+impl Engine for Cubbyhole {
+    const TYPE: &'static str = "cubbyhole";
+    const KIND: Kind = Kind::Secrets;
+
+    fn routes(r: &mut Routes<Self>) {
+        r.path("{path...}", SECRET_HELP).read(read).update(write).delete(delete).exists(exists);
+        r.path("{path...}/", LIST_HELP).list(list).scan(scan).read(read_folder).update(write_folder).delete(delete_folder);
+    }
+
+    async fn open(_: &mut Cx) -> Result<Self> {
+        Ok(Cubbyhole)
+    }
+}
+
+const SECRET_HELP: Help = Help {
+    synopsis: "Reads, writes and deletes a secret of the calling token.",
+    description: "The body of a write is the secret: any JSON object. No other token can reach it, not even root, and it is \
+                  destroyed when the token expires or is revoked.",
+};
+const LIST_HELP: Help = Help { synopsis: "Lists the secrets of the calling token in a folder, or scans all folders below it.", description: "" };
+
+#[derive(Deserialize, JsonSchema)]
+struct Named {
+    /// Location of the secret.
+    path: Text,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Write {
+    /// Location of the secret.
+    path: Text,
+    /// The secret.
+    #[serde(rename = "$body")]
+    data: RawObject,
+}
+
+async fn read(_: &Cubbyhole, cx: &mut Cx, req: Named) -> Result<Outcome> {
+    let key = key(cx, &req.path)?;
+    let (tx, view) = cx.store();
+    match tx.get(view, &key).await? {
+        None => Err(Error::not_found()),
+        Some(bytes) => Ok(Outcome { data: Some(serde_json::from_slice(&bytes)?), ..Outcome::default() }),
+    }
+}
+
+async fn write(_: &Cubbyhole, cx: &mut Cx, req: Write) -> Result<()> {
+    if raw_json::is_empty(&req.data) {
+        return Err(Error::invalid("missing data fields"));
+    }
+    raw_json::check_text(&req.data)?;
+    let key = key(cx, &req.path)?;
+    let (tx, view) = cx.store();
+    tx.put(view, &key, Bytes::from(Box::<str>::from(req.data.0).into_string()));
+    Ok(())
+}
+
+async fn delete(_: &Cubbyhole, cx: &mut Cx, req: Named) -> Result<()> {
+    let key = key(cx, &req.path)?;
+    let (tx, view) = cx.store();
+    tx.delete(view, &key);
+    Ok(())
+}
+
+async fn exists(_: &Cubbyhole, cx: &mut Cx, req: Named) -> Result<Exists> {
+    let key = key(cx, &req.path)?;
+    let (tx, view) = cx.store();
+    Ok(Exists(tx.get(view, &key).await?.is_some()))
+}
+
+async fn list(_: &Cubbyhole, cx: &mut Cx, req: Listing) -> Result<Keys> {
+    let own = store(cx)?;
+    Ok(Keys::of(Tree::under(&[&own]).list(cx, &req.folder(), &req.page()).await?))
+}
+
+async fn scan(_: &Cubbyhole, cx: &mut Cx, req: Listing) -> Result<Keys> {
+    let own = store(cx)?;
+    let keys = Tree::under(&[&own]).scan(cx, &req.folder(), &req.page()).await?;
+    Ok(Keys { keys, empty_is_fine: true, ..Keys::default() })
+}
+
+async fn read_folder(_: &Cubbyhole, _: &mut Cx, _: Named) -> Result<()> {
+    Err(Error::not_found())
+}
+
+async fn write_folder(_: &Cubbyhole, _: &mut Cx, _: Write) -> Result<()> {
+    Err(Error::invalid("cannot write to a path ending in '/'"))
+}
+
+/// There is nothing at such a path, so it is gone.
+async fn delete_folder(_: &Cubbyhole, _: &mut Cx, _: Named) -> Result<()> {
+    Ok(())
+}
+
+/// The prefix of the calling token's own storage. A caller without one (a batch token has none) is denied.
+fn store(cx: &Cx) -> Result<String> {
+    match cx.caller().token_store.as_deref() {
+        Some(store) if !store.is_empty() && !store.contains('/') => Ok(format!("{store}/")),
+        _ => Err(Error::denied()),
+    }
+}
+
+fn key(cx: &Cx, path: &str) -> Result<String> {
+    Ok(store(cx)? + path)
+}
+
+#[cfg(test)]
+mod tests;

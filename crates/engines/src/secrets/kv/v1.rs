@@ -1,0 +1,137 @@
+//! Version 1: one value at each path; a write replaces it, a delete removes it.
+//!
+//! The body of a write is the secret. Its `ttl` (or `lease`) is no lease but a hint: reads answer it as
+//! `lease_duration`, so that readers know when to look again.
+
+use bytes::Bytes;
+use keepfast_framework::fields::{RawObject, Text, parse_duration};
+use keepfast_framework::routes::{Exists, Help};
+use keepfast_framework::{Cx, Engine, Error, Keys, Kind, Outcome, Result, Routes};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::PLAIN;
+use crate::secrets::raw_json;
+use crate::secrets::tree::{Listing, Tree};
+
+/// The engine `kv`, version 1.
+pub struct V1;
+
+impl Engine for V1 {
+    const TYPE: &'static str = "kv";
+    const KIND: Kind = Kind::Secrets;
+
+    fn routes(r: &mut Routes<Self>) {
+        r.path("{path...}", SECRET_HELP).read(read).update(write).delete(delete).exists(exists);
+        r.path("{path...}/", LIST_HELP).list(list).scan(scan).read(read_folder).update(write_folder).delete(delete_folder);
+    }
+
+    async fn open(_: &mut Cx) -> Result<Self> {
+        Ok(V1)
+    }
+}
+
+const SECRET_HELP: Help = Help {
+    synopsis: "Reads, writes and deletes a secret.",
+    description: "The body of a write is the secret: any JSON object. A member `ttl` is answered as `lease_duration` by reads, \
+                  as a hint when to read again; nothing expires.",
+};
+const LIST_HELP: Help = Help { synopsis: "Lists the secrets of a folder, or scans those of all folders below it.", description: "" };
+
+#[derive(Deserialize, JsonSchema)]
+struct Named {
+    /// Location of the secret.
+    path: Text,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Write {
+    /// Location of the secret.
+    path: Text,
+    /// The secret.
+    #[serde(rename = "$body")]
+    data: RawObject,
+}
+
+async fn read(_: &V1, cx: &mut Cx, req: Named) -> Result<Outcome> {
+    let (tx, view) = cx.store();
+    let Some(bytes) = tx.get(view, &key(&req.path)).await? else {
+        return Err(Error::not_found());
+    };
+    let data: Box<RawValue> = serde_json::from_slice(&bytes)?;
+    let hint_ttl = hint(&data).unwrap_or(cx.mount().ttl.default.as_secs());
+    Ok(Outcome { data: Some(data), hint_ttl, ..Outcome::default() })
+}
+
+/// How long a reader may keep the secret, in seconds, where its data says so in a way that can be understood.
+fn hint(data: &RawValue) -> Option<u64> {
+    /// Only the two members; the rest of the secret is skipped.
+    #[derive(Deserialize)]
+    struct Hints<'a> {
+        #[serde(borrow, default, deserialize_with = "keepfast_framework::fields::given")]
+        ttl: Option<&'a RawValue>,
+        #[serde(borrow, default, deserialize_with = "keepfast_framework::fields::given")]
+        lease: Option<&'a RawValue>,
+    }
+    // Most secrets have neither: the search is cheaper than the parse.
+    if !data.get().contains("\"ttl\"") && !data.get().contains("\"lease\"") {
+        return None;
+    }
+    let hints: Hints<'_> = serde_json::from_str(data.get()).ok()?;
+    let value: serde_json::Value = serde_json::from_str(hints.ttl.or(hints.lease)?.get()).ok()?;
+    let seconds = match value {
+        serde_json::Value::Null => 0,
+        serde_json::Value::Number(n) => n.as_i64()?,
+        serde_json::Value::String(text) => parse_duration(&text).ok()?,
+        _ => return None,
+    };
+    u64::try_from(seconds).ok()
+}
+
+async fn write(_: &V1, cx: &mut Cx, req: Write) -> Result<()> {
+    if raw_json::is_empty(&req.data) {
+        return Err(Error::invalid("missing data fields"));
+    }
+    raw_json::check_text(&req.data)?;
+    let (tx, view) = cx.store();
+    tx.put(view, &key(&req.path), Bytes::from(Box::<str>::from(req.data.0).into_string()));
+    Ok(())
+}
+
+async fn delete(_: &V1, cx: &mut Cx, req: Named) -> Result<()> {
+    let (tx, view) = cx.store();
+    tx.delete(view, &key(&req.path));
+    Ok(())
+}
+
+async fn exists(_: &V1, cx: &mut Cx, req: Named) -> Result<Exists> {
+    let (tx, view) = cx.store();
+    Ok(Exists(tx.get(view, &key(&req.path)).await?.is_some()))
+}
+
+async fn list(_: &V1, cx: &mut Cx, req: Listing) -> Result<Keys> {
+    Ok(Keys::of(Tree::under(&[PLAIN]).list(cx, &req.folder(), &req.page()).await?))
+}
+
+async fn scan(_: &V1, cx: &mut Cx, req: Listing) -> Result<Keys> {
+    let keys = Tree::under(&[PLAIN]).scan(cx, &req.folder(), &req.page()).await?;
+    Ok(Keys { keys, empty_is_fine: true, ..Keys::default() })
+}
+
+async fn read_folder(_: &V1, _: &mut Cx, _: Named) -> Result<()> {
+    Err(Error::not_found())
+}
+
+async fn write_folder(_: &V1, _: &mut Cx, _: Write) -> Result<()> {
+    Err(Error::invalid("cannot write to a path ending in '/'"))
+}
+
+/// There is nothing at such a path, so it is gone.
+async fn delete_folder(_: &V1, _: &mut Cx, _: Named) -> Result<()> {
+    Ok(())
+}
+
+fn key(path: &str) -> String {
+    format!("{PLAIN}{path}")
+}

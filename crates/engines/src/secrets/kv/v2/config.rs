@@ -1,0 +1,101 @@
+//! `config`: what applies to every secret of the mount.
+
+use keepfast_framework::fields::{Flag, Int, SignedSeconds, given};
+use keepfast_framework::reply::Described;
+use keepfast_framework::routes::Nothing;
+use keepfast_framework::{Cx, Error, Records, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::V2;
+use super::settings::shown_duration;
+
+const CONFIG: Records<Config> = Records::at("config");
+
+/// What is stored.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Config {
+    /// How many versions of a secret are kept; 0 is the default.
+    pub max_versions: u64,
+    /// Whether each write must name the version that it replaces.
+    pub cas_required: bool,
+    /// Whether each change of a secret's settings must name their revision.
+    pub metadata_cas_required: bool,
+    /// How long versions live in seconds; 0 for ever unless the secret says otherwise, negative for ever in any case.
+    pub delete_version_after: i64,
+}
+
+impl Config {
+    /// The mount's configuration.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub(super) async fn load(cx: &mut Cx) -> Result<Self> {
+        Ok(CONFIG.get(cx, "").await?.unwrap_or_default())
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Shown {
+    cas_required: bool,
+    delete_version_after: String,
+    max_versions: u64,
+    metadata_cas_required: bool,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Change {
+    /// Whether each write must name the version that it replaces, in `options.cas`.
+    #[serde(default, deserialize_with = "given")]
+    cas_required: Option<Flag>,
+    /// How long versions live before they are marked deleted. 0 for ever unless the secret says otherwise, a negative span
+    /// for ever in any case.
+    #[serde(default, deserialize_with = "given")]
+    delete_version_after: Option<SignedSeconds>,
+    /// How many versions of a secret are kept; 0 for 10.
+    #[serde(default, deserialize_with = "given")]
+    max_versions: Option<Int>,
+    /// Whether each change of a secret's settings must name their revision, in `metadata_cas`.
+    #[serde(default, deserialize_with = "given")]
+    metadata_cas_required: Option<Flag>,
+}
+
+pub(super) async fn read(_: &V2, cx: &mut Cx, _: Nothing) -> Result<Described<Shown>> {
+    let config = Config::load(cx).await?;
+    Ok(Described(Shown {
+        cas_required: config.cas_required,
+        delete_version_after: shown_duration(config.delete_version_after),
+        max_versions: config.max_versions,
+        metadata_cas_required: config.metadata_cas_required,
+    }))
+}
+
+pub(super) async fn write(_: &V2, cx: &mut Cx, change: Change) -> Result<()> {
+    let mut config = Config::load(cx).await?;
+    if let Some(Flag(required)) = change.cas_required {
+        config.cas_required = required;
+    }
+    if let Some(Flag(required)) = change.metadata_cas_required {
+        config.metadata_cas_required = required;
+    }
+    if let Some(number) = change.max_versions {
+        config.max_versions = versions(number)?;
+    }
+    if let Some(SignedSeconds(life)) = change.delete_version_after {
+        // One spelling of "never".
+        config.delete_version_after = life.max(-1);
+    }
+    CONFIG.put(cx, "", &config)
+}
+
+/// A number of versions.
+///
+/// # Errors
+/// 400 when it is negative or absurd.
+pub(super) fn versions(number: Int) -> Result<u64> {
+    match u32::try_from(number.0) {
+        Ok(n) => Ok(u64::from(n)),
+        Err(_) => Err(Error::invalid("max_versions must be between 0 and 4294967295")),
+    }
+}

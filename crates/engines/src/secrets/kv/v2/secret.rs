@@ -1,0 +1,276 @@
+//! How a secret with its versions is stored.
+//!
+//! The record `secret/PATH` holds the metadata, the states of all versions and the data of the current one, so that a read
+//! of the current version is one read of storage, and a write is one record and, if there was a version before, its data
+//! moved to `version/PATH/N`. All of it changes in the request's one transaction: metadata and data cannot disagree.
+//!
+//! The record is JSON in which the data stands as it was sent; reading it copies the data and parses only the metadata.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use keepfast_framework::{Cx, Error, Result, Timestamp};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::V2;
+use super::config::Config;
+use super::settings::Settings;
+
+/// Where secrets are: the prefix, then the path.
+pub(super) const SECRETS: &str = "secret/";
+/// Where the data of versions before the current one is: the prefix, the path, the number.
+const VERSIONS: &str = "version/";
+
+/// The state of one version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Version {
+    pub created: Timestamp,
+    /// When it was marked deleted, or will be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub destroyed: bool,
+}
+
+impl Version {
+    /// Whether its data is no longer answered.
+    pub(super) fn is_gone(&self, now: Timestamp) -> bool {
+        self.destroyed || self.deleted.is_some_and(|at| at <= now)
+    }
+}
+
+/// What is known of a secret beside the versions before the current one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Metadata {
+    pub created: Timestamp,
+    pub updated: Timestamp,
+    /// The number of the current version; 0 if nothing was ever written.
+    #[serde(default)]
+    pub current: u64,
+    /// The state of the current version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<Version>,
+    /// The lowest number that is kept, once versions have been pruned; 0 before.
+    #[serde(default)]
+    pub oldest: u64,
+    /// How often the settings were written.
+    #[serde(default)]
+    pub revision: u64,
+    #[serde(default)]
+    pub settings: Settings,
+}
+
+/// A secret taken apart, for what changes it.
+#[derive(Clone)]
+pub(super) struct Secret {
+    pub metadata: Metadata,
+    /// The states of the versions before the current one, lowest number first.
+    pub past: Vec<(u64, Version)>,
+    /// The data of the current version; none if there is none, or it was destroyed.
+    pub data: Option<Box<RawValue>>,
+}
+
+/// A record as it is read: data and past stay text.
+#[derive(Deserialize)]
+pub(super) struct Record<'a> {
+    pub metadata: Metadata,
+    #[serde(borrow)]
+    past: &'a RawValue,
+    #[serde(borrow)]
+    pub data: Option<&'a RawValue>,
+}
+
+/// A record as it is written.
+#[derive(Serialize)]
+struct Written<'a> {
+    metadata: &'a Metadata,
+    past: &'a [(u64, Version)],
+    data: Option<&'a RawValue>,
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn parse(bytes: &'a Bytes) -> Result<Self> {
+        Ok(serde_json::from_slice(bytes)?)
+    }
+
+    pub(super) fn past(&self) -> Result<Vec<(u64, Version)>> {
+        Ok(serde_json::from_str(self.past.get())?)
+    }
+}
+
+/// The bytes of the record at `path`.
+///
+/// # Errors
+/// When storage fails.
+pub(super) async fn bytes(kv: &V2, cx: &mut Cx, path: &str) -> Result<Option<Bytes>> {
+    let (tx, view) = cx.store();
+    match tx.get(view, &format!("{SECRETS}{path}")).await? {
+        None => kv.upgrade.find(cx, path).await?.map(|secret| secret.encode()).transpose(),
+        found => Ok(found),
+    }
+}
+
+/// The data of a version before the current one.
+///
+/// # Errors
+/// When storage fails.
+pub(super) async fn past_data(cx: &mut Cx, path: &str, number: u64) -> Result<Option<Bytes>> {
+    let (tx, view) = cx.store();
+    Ok(tx.get(view, &version_key(path, number)).await?)
+}
+
+fn version_key(path: &str, number: u64) -> String {
+    format!("{VERSIONS}{path}/{number}")
+}
+
+impl Secret {
+    /// A secret without a version.
+    pub(super) fn new(now: Timestamp) -> Self {
+        let metadata = Metadata {
+            created: now,
+            updated: now,
+            current: 0,
+            version: None,
+            oldest: 0,
+            revision: 0,
+            settings: Settings::default(),
+        };
+        Secret { metadata, past: Vec::new(), data: None }
+    }
+
+    /// The secret at `path`.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub(super) async fn load(kv: &V2, cx: &mut Cx, path: &str) -> Result<Option<Self>> {
+        bytes(kv, cx, path).await?.map(|bytes| Self::decode(&bytes)).transpose()
+    }
+
+    pub(super) fn decode(bytes: &Bytes) -> Result<Self> {
+        let record = Record::parse(bytes)?;
+        Ok(Secret { past: record.past()?, data: record.data.map(ToOwned::to_owned), metadata: record.metadata })
+    }
+
+    pub(super) fn encode(&self) -> Result<Bytes> {
+        let written = Written { metadata: &self.metadata, past: &self.past, data: self.data.as_deref() };
+        Ok(Bytes::from(serde_json::to_vec(&written)?))
+    }
+
+    /// Writes the record when the request's transaction commits.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub(super) fn save(&self, kv: &V2, cx: &mut Cx, path: &str) -> Result<()> {
+        let bytes = self.encode()?;
+        kv.upgrade.forget(cx, path);
+        let (tx, view) = cx.store();
+        tx.put(view, &format!("{SECRETS}{path}"), bytes);
+        Ok(())
+    }
+
+    /// Removes the secret and every version of it when the request's transaction commits.
+    pub(super) fn remove(self, kv: &V2, cx: &mut Cx, path: &str) {
+        kv.upgrade.forget(cx, path);
+        let (tx, view) = cx.store();
+        tx.delete(view, &format!("{SECRETS}{path}"));
+        for (number, version) in self.past {
+            if !version.destroyed {
+                tx.delete(view, &version_key(path, number));
+            }
+        }
+    }
+
+    /// The state of a version.
+    pub(super) fn version_mut(&mut self, number: u64) -> Option<&mut Version> {
+        if number == self.metadata.current {
+            return self.metadata.version.as_mut();
+        }
+        let at = self.past.binary_search_by_key(&number, |(n, _)| *n).ok()?;
+        self.past.get_mut(at).map(|(_, version)| version)
+    }
+
+    /// Makes `data` the next version; what was current moves to the past, and what exceeds the number of versions to keep
+    /// is removed. [`Secret::save`] comes after.
+    pub(super) fn push(&mut self, cx: &mut Cx, path: &str, data: Box<RawValue>, config: &Config) {
+        let now = cx.now();
+        let (tx, view) = cx.store();
+        if let Some(version) = self.metadata.version {
+            self.past.push((self.metadata.current, version));
+            if !version.destroyed {
+                let before = self.data.take().map_or_else(|| "null".to_owned(), |data| Box::<str>::from(data).into_string());
+                tx.put(view, &version_key(path, self.metadata.current), Bytes::from(before));
+            }
+        }
+        self.metadata.current += 1;
+        self.metadata.updated = now;
+        let deleted = self.metadata.settings.deletion(config, now);
+        self.metadata.version = Some(Version { created: now, deleted, destroyed: false });
+        self.data = Some(data);
+
+        let keep = self.metadata.settings.versions_to_keep(config);
+        let excess = (self.past.len() as u64 + 1).saturating_sub(keep) as usize;
+        for (number, version) in self.past.drain(..excess) {
+            if !version.destroyed {
+                tx.delete(view, &version_key(path, number));
+            }
+        }
+        if excess > 0 {
+            self.metadata.oldest = self.past.first().map_or(self.metadata.current, |(number, _)| *number);
+        }
+    }
+
+    /// Removes the data of a version for ever; whether there was something to remove.
+    pub(super) fn destroy(&mut self, cx: &mut Cx, path: &str, number: u64) -> bool {
+        let Some(version) = self.version_mut(number).filter(|version| !version.destroyed) else {
+            return false;
+        };
+        version.destroyed = true;
+        if number == self.metadata.current {
+            self.data = None;
+        } else {
+            let (tx, view) = cx.store();
+            tx.delete(view, &version_key(path, number));
+        }
+        true
+    }
+}
+
+/// A version in answers.
+#[derive(Serialize, JsonSchema)]
+#[allow(missing_docs, reason = "the names are the API's own")]
+pub(super) struct VersionShown {
+    created_time: String,
+    custom_metadata: Option<BTreeMap<String, String>>,
+    deletion_time: String,
+    destroyed: bool,
+    version: u64,
+}
+
+impl VersionShown {
+    pub(super) fn new(metadata: &mut Metadata, number: u64, version: &Version) -> Self {
+        VersionShown {
+            created_time: version.created.rfc3339(),
+            custom_metadata: metadata.settings.custom_metadata.take(),
+            deletion_time: shown_time(version.deleted),
+            destroyed: version.destroyed,
+            version: number,
+        }
+    }
+
+    /// The current version of a secret.
+    ///
+    /// # Errors
+    /// When it has none, which the caller has ruled out.
+    pub(super) fn current(mut secret: Secret) -> Result<Self> {
+        let version = secret.metadata.version.ok_or_else(|| Error::internal("a secret without a version"))?;
+        let number = secret.metadata.current;
+        Ok(Self::new(&mut secret.metadata, number, &version))
+    }
+}
+
+/// A time that may not be set, in answers.
+pub(super) fn shown_time(time: Option<Timestamp>) -> String {
+    time.map(Timestamp::rfc3339).unwrap_or_default()
+}

@@ -1,0 +1,41 @@
+//! `subkeys/PATH`: the names inside a secret without the values.
+
+use keepfast_framework::fields::{Int, Text};
+use keepfast_framework::{Cx, Outcome, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::V2;
+use super::data::show;
+use super::secret::VersionShown;
+use crate::secrets::raw_json;
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Read {
+    /// Location of the secret.
+    path: Text,
+    /// Which version; the current one if it is not positive.
+    version: Option<Int>,
+    /// Down to how many levels; 0 for all.
+    depth: Option<Int>,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    metadata: VersionShown,
+    subkeys: Option<Box<RawValue>>,
+}
+
+pub(super) async fn read(kv: &V2, cx: &mut Cx, req: Read) -> Result<Outcome> {
+    let depth = match req.depth {
+        None => 0,
+        // The peer shows one level for a negative number.
+        Some(Int(depth)) => usize::try_from(depth).unwrap_or(1),
+    };
+    show(kv, cx, &req.path, req.version, |metadata, data| {
+        let subkeys = data.map(|data| raw_json::skeleton(data, depth)).transpose()?;
+        Ok(to_raw_value(&Shown { metadata, subkeys })?)
+    })
+    .await
+}

@@ -1,0 +1,6 @@
+//! Secrets engines.
+
+pub mod cubbyhole;
+pub mod kv;
+mod raw_json;
+mod tree;

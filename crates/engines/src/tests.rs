@@ -1,0 +1,97 @@
+//! What holds for the table of every engine.
+
+use std::collections::BTreeMap;
+
+use keepfast_framework::engine::{Kind, Registered};
+use keepfast_framework::input::WHOLE_BODY;
+use keepfast_framework::path::Operation;
+
+use super::all;
+
+fn each(mut check: impl FnMut(&str, &Registered)) {
+    for engine in all().all() {
+        let name = format!("{:?} {} {:?}", engine.kind, engine.engine, engine.variant);
+        check(&name, engine);
+    }
+}
+
+#[test]
+fn no_table_has_two_rows_for_the_same_request() {
+    each(|name, engine| assert!(engine.table().ambiguities().is_empty(), "{name}: {:?}", engine.table().ambiguities()));
+}
+
+#[test]
+fn every_path_says_what_it_is_for() {
+    each(|name, engine| {
+        for row in engine.table().rows() {
+            let synopsis = row.help.synopsis;
+            let path = row.patterns[0].source();
+            assert!(synopsis.len() > 10 && synopsis.ends_with('.'), "{name} {path}: {synopsis:?}");
+            assert!(!row.operations.is_empty(), "{name} {path} has no operation");
+        }
+    });
+}
+
+#[test]
+fn every_field_is_described_and_named_in_snake_case() {
+    each(|name, engine| {
+        for row in engine.table().rows() {
+            for operation in &row.operations {
+                let Some(fields) = operation.request.get("properties").and_then(|p| p.as_object()) else { continue };
+                for (field, schema) in fields {
+                    let place = format!("{name} {} {}: {field}", row.patterns[0].source(), operation.operation.name());
+                    let described = schema.get("description").and_then(|d| d.as_str()).is_some_and(|d| !d.is_empty());
+                    assert!(described, "{place} has no description");
+                    let snake = field.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+                    assert!(snake || field == WHOLE_BODY, "{place} is not in snake case");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn every_capture_is_a_field_of_the_request() {
+    each(|name, engine| {
+        for row in engine.table().rows().iter().filter(|row| !row.fallback) {
+            for operation in &row.operations {
+                let fields = operation.request.get("properties").and_then(|p| p.as_object());
+                for capture in row.patterns.iter().flat_map(|p| p.captures()) {
+                    let known = fields.is_some_and(|f| f.contains_key(capture));
+                    let refuses = fields.is_none_or(|f| f.is_empty());
+                    assert!(known || refuses, "{name} {} {}: {capture}", row.patterns[0].source(), operation.operation.name());
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn lists_end_in_a_slash() {
+    each(|name, engine| {
+        for row in engine.table().rows() {
+            let lists = row.operations.iter().any(|o| matches!(o.operation, Operation::List | Operation::Scan));
+            for pattern in &row.patterns {
+                assert!(!lists || pattern.is_folder(), "{name} {} lists without a final slash", pattern.source());
+            }
+        }
+    });
+}
+
+#[test]
+fn engines_are_found_by_type_and_kv_is_version_1_unless_asked_otherwise() {
+    let registry = all();
+    let find = |engine: &str, version: Option<&str>| {
+        let options: BTreeMap<String, String> = version.into_iter().map(|v| ("version".to_owned(), v.to_owned())).collect();
+        registry.find(Kind::Secrets, engine, &options).map(|e| e.variant)
+    };
+    assert_eq!(find("kv", None), Some(None));
+    assert_eq!(find("kv", Some("1")), Some(None));
+    assert_eq!(find("kv", Some("2")), Some(Some(("version", "2"))));
+    assert_eq!(find("cubbyhole", None), Some(None));
+    assert_eq!(find("nothing", None), None);
+    each(|name, engine| {
+        let same = all().all().iter().filter(|e| (e.kind, e.engine, e.variant) == (engine.kind, engine.engine, engine.variant)).count();
+        assert_eq!(same, 1, "{name} is registered more than once");
+    });
+}

@@ -1,0 +1,175 @@
+//! The keys of the barrier, one per term. Records name their term, so that old ones stay readable after a rotation.
+//!
+//! Stored as a record of term 0 under the root key; its plaintext is
+//!
+//! ```text
+//! keyring = version:u8 (1)  count:u32  entry*          entries in the order of their terms, the last one is in use
+//! entry   = term:u32  installed:i64 (Unix seconds)  key:32           numbers little-endian
+//! ```
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use keepfast_crypto::{
+    aead::AeadKey,
+    compare::equal,
+    locked::Key256,
+    random,
+    secret::{Secret, SecretBytes},
+};
+
+use super::{RootKey, value};
+use crate::Digest;
+
+const VERSION: u8 = 1;
+const HEAD: usize = 5;
+const ENTRY: usize = 4 + 8 + 32;
+
+/// All keys, the root key, and what the stored form looked like. Immutable: a change makes another one.
+pub(crate) struct Keyring {
+    root: RootKey,
+    terms: Vec<Arc<Term>>,
+    stored: Digest,
+}
+
+/// One key.
+pub(crate) struct Term {
+    pub(crate) number: u32,
+    pub(crate) installed: i64,
+    pub(crate) key: AeadKey,
+    /// How often the key has encrypted.
+    pub(crate) encryptions: AtomicU64,
+    /// The last such count that was stored.
+    pub(crate) recorded: AtomicU64,
+    /// As stored in the keyring.
+    bytes: Key256,
+}
+
+/// Why a stored keyring cannot be used.
+pub(crate) enum Unusable {
+    /// It was encrypted under another root key, or changed.
+    WrongKey,
+    /// It is not what this version writes.
+    Damaged,
+}
+
+impl Keyring {
+    /// The first keyring: one new key. Also returns the stored form.
+    pub(crate) fn first(root: &RootKey, path: &str, now: i64) -> (Self, Vec<u8>) {
+        Self::sealed(root.clone(), vec![Arc::new(Term::new(1, now, random::key()))], path)
+    }
+
+    /// A keyring with one more key, which is used from now on.
+    pub(crate) fn rotated(&self, path: &str, now: i64) -> Option<(Self, Vec<u8>)> {
+        let number = self.active()?.number.checked_add(1)?;
+        let mut terms = self.terms.clone();
+        terms.push(Arc::new(Term::new(number, now, random::key())));
+        Some(Self::sealed(self.root.clone(), terms, path))
+    }
+
+    /// The same keys under another root key.
+    pub(crate) fn rewrapped(&self, root: &RootKey, path: &str) -> (Self, Vec<u8>) {
+        Self::sealed(root.clone(), self.terms.clone(), path)
+    }
+
+    /// A keyring without keys, for a closed barrier.
+    pub(crate) fn empty() -> Self {
+        Self { root: RootKey::zeroed(), terms: Vec::new(), stored: Digest([0; 16]) }
+    }
+
+    /// Reads the stored form. Counters of terms that `known` has are taken over.
+    pub(crate) fn load(root: &RootKey, path: &str, record: &[u8], known: &Self) -> Result<Self, Unusable> {
+        if value::term(record) != Some(0) {
+            return Err(Unusable::Damaged);
+        }
+        let plain = value::open(&AeadKey::new(root), path, record).map_err(|_| Unusable::WrongKey)?;
+        let plain: SecretBytes = Secret::new(plain);
+        let mut terms = parse(plain.expose()).ok_or(Unusable::Damaged)?;
+        for term in &mut terms {
+            if let Some(same) = known.term(term.number).filter(|same| equal(same.bytes.expose(), term.bytes.expose())) {
+                *term = same.clone();
+            }
+        }
+        Ok(Self { root: root.clone(), terms, stored: Digest::of(record) })
+    }
+
+    fn sealed(root: RootKey, terms: Vec<Arc<Term>>, path: &str) -> (Self, Vec<u8>) {
+        let record = value::seal(&AeadKey::new(&root), 0, path, format(&terms).expose());
+        let stored = Digest::of(&record);
+        (Self { root, terms, stored }, record)
+    }
+
+    /// The key that encrypts; `None` when the barrier is closed.
+    pub(crate) fn active(&self) -> Option<&Arc<Term>> {
+        self.terms.last()
+    }
+
+    /// The key of a term. Terms count from 1 without gaps.
+    pub(crate) fn term(&self, number: u32) -> Option<&Arc<Term>> {
+        self.terms.get((number as usize).checked_sub(1)?)
+    }
+
+    /// The root key.
+    pub(crate) fn root(&self) -> &RootKey {
+        &self.root
+    }
+
+    /// Digest of the stored form that these keys were read from or written to.
+    pub(crate) fn stored(&self) -> Digest {
+        self.stored
+    }
+}
+
+impl Term {
+    fn new(number: u32, installed: i64, bytes: Key256) -> Self {
+        Self {
+            number,
+            installed,
+            key: AeadKey::new(&bytes),
+            encryptions: AtomicU64::new(0),
+            recorded: AtomicU64::new(0),
+            bytes,
+        }
+    }
+
+    /// Counts encryptions and returns how many there are now.
+    pub(crate) fn count(&self, more: u64) -> u64 {
+        self.encryptions.fetch_add(more, Ordering::Relaxed) + more
+    }
+}
+
+fn format(terms: &[Arc<Term>]) -> SecretBytes {
+    // In full size from the start: growing would leave copies of keys behind.
+    let mut out = Secret::new(Vec::with_capacity(HEAD + terms.len() * ENTRY));
+    let bytes = out.expose_mut();
+    bytes.push(VERSION);
+    bytes.extend_from_slice(&(terms.len() as u32).to_le_bytes());
+    for term in terms {
+        bytes.extend_from_slice(&term.number.to_le_bytes());
+        bytes.extend_from_slice(&term.installed.to_le_bytes());
+        bytes.extend_from_slice(term.bytes.expose());
+    }
+    out
+}
+
+fn parse(plain: &[u8]) -> Option<Vec<Arc<Term>>> {
+    let (head, entries) = plain.split_first_chunk::<HEAD>()?;
+    let [version, count @ ..] = *head;
+    let count = u32::from_le_bytes(count) as usize;
+    if version != VERSION || count == 0 || entries.len() != count.checked_mul(ENTRY)? {
+        return None;
+    }
+    let mut terms = Vec::with_capacity(count);
+    for (entry, expected) in entries.chunks_exact(ENTRY).zip(1..) {
+        let (number, rest) = entry.split_first_chunk::<4>()?;
+        let (installed, key) = rest.split_first_chunk::<8>()?;
+        let number = u32::from_le_bytes(*number);
+        if number != expected {
+            return None;
+        }
+        terms.push(Arc::new(Term::new(number, i64::from_le_bytes(*installed), Key256::from_slice(key)?)));
+    }
+    Some(terms)
+}

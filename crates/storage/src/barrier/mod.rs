@@ -1,0 +1,307 @@
+//! The barrier: everything above it is plaintext, everything below it is ciphertext.
+
+mod keyring;
+mod seal_record;
+#[cfg(test)]
+mod tests;
+mod usage;
+mod value;
+
+use std::sync::{Arc, atomic::Ordering};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+
+use self::keyring::{Keyring, Unusable};
+pub use self::seal_record::SealRecord;
+use crate::{Backend, Batch, Digest, Index, Key, Page, Read, StorageError, Tx, View, Watch, Write, cache::Cache};
+
+/// The key under which the keyring is stored. Who can open the seal has it.
+pub type RootKey = keepfast_crypto::locked::Key256;
+
+/// After so many encryptions a term should be rotated: 90 % of 2^32, the bound of NIST SP 800-38D section 8.3 for
+/// random nonces. The same number as in Vault.
+pub const MAX_ENCRYPTIONS: u64 = 3_865_470_566;
+
+/// Below this prefix the barrier keeps its own records; no view reaches it.
+const OWN: &str = "barrier/";
+const KEYRING: &str = "barrier/keyring";
+const SEAL: &str = "barrier/seal";
+
+/// Encrypts records on their way to the backend. Its keys are wiped when it is dropped or closed.
+pub struct Barrier {
+    backend: Arc<dyn Backend>,
+    keyring: ArcSwap<Keyring>,
+    cache: Arc<Cache>,
+    /// Held while the keyring changes.
+    changing: tokio::sync::Mutex<()>,
+}
+
+/// What can be chosen about a barrier.
+#[derive(Debug, Clone)]
+pub struct BarrierOptions {
+    /// Memory for cached ciphertext, in bytes. Default: 16 MiB.
+    pub cache_bytes: usize,
+}
+
+impl Default for BarrierOptions {
+    fn default() -> Self {
+        Self { cache_bytes: 16 << 20 }
+    }
+}
+
+/// Why a barrier cannot be opened.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BarrierError {
+    /// There is no keyring.
+    #[error("the storage is not initialized")]
+    NotInitialized,
+    /// The keyring is not encrypted under this root key (or was changed by someone without it).
+    #[error("the root key does not open the keyring")]
+    WrongRootKey,
+    /// The storage failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// About the key in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyStatus {
+    /// Its number, from 1.
+    pub term: u32,
+    /// When it was installed, in Unix seconds.
+    pub installed_unix: i64,
+    /// How often it has encrypted: an upper bound, a restart adds up to 2,000. To compare with [`MAX_ENCRYPTIONS`].
+    pub encryptions: u64,
+}
+
+impl Barrier {
+    /// Initializes a storage: a new keyring under `root`, and `seal`, the [`SealRecord`], in one commit.
+    ///
+    /// # Errors
+    /// [`StorageError::Conflict`] when the storage is initialized already.
+    pub async fn create(
+        backend: Arc<dyn Backend>,
+        root: &RootKey,
+        seal: Bytes,
+        now_unix: i64,
+    ) -> Result<(), StorageError> {
+        let (_, record) = Keyring::first(root, KEYRING, now_unix);
+        let (keyring, seal_key) = (Key::new(KEYRING)?, Key::new(SEAL)?);
+        let absent = |key: &Key| Read::Value { key: key.clone(), seen: None };
+        let batch = Batch {
+            reads: vec![absent(&keyring), absent(&seal_key)],
+            writes: vec![Write::Put { key: keyring, value: record.into() }, Write::Put { key: seal_key, value: seal }],
+        };
+        backend.commit(batch).await.map(drop)
+    }
+
+    /// Opens an initialized storage with default options.
+    ///
+    /// # Errors
+    /// See [`BarrierError`].
+    pub async fn open(backend: Arc<dyn Backend>, root: &RootKey) -> Result<Arc<Self>, BarrierError> {
+        Self::open_with(backend, root, &BarrierOptions::default()).await
+    }
+
+    /// Opens an initialized storage.
+    ///
+    /// # Errors
+    /// See [`BarrierError`].
+    pub async fn open_with(
+        backend: Arc<dyn Backend>,
+        root: &RootKey,
+        options: &BarrierOptions,
+    ) -> Result<Arc<Self>, BarrierError> {
+        let keyring = load(&*backend, root, &Keyring::empty()).await?;
+        let cache = Arc::new(Cache::new(options.cache_bytes));
+        let watcher: Arc<dyn Watch> = cache.clone();
+        backend.watch(Arc::downgrade(&watcher));
+        let barrier =
+            Self { backend, keyring: ArcSwap::from_pointee(keyring), cache, changing: tokio::sync::Mutex::new(()) };
+        barrier.load_usage().await?;
+        Ok(Arc::new(barrier))
+    }
+
+    /// The part of the storage below `prefix`.
+    pub fn view(self: &Arc<Self>, prefix: impl AsRef<str>) -> View {
+        View::new(prefix.as_ref())
+    }
+
+    /// Begins a transaction.
+    pub fn begin(self: &Arc<Self>) -> Tx {
+        Tx::new(self.clone(), false)
+    }
+
+    /// Begins a transaction that refuses writes and does not keep what it has read.
+    pub fn begin_read(self: &Arc<Self>) -> Tx {
+        Tx::new(self.clone(), true)
+    }
+
+    /// About the key in use.
+    ///
+    /// # Errors
+    /// [`StorageError::Closed`].
+    pub fn key_status(&self) -> Result<KeyStatus, StorageError> {
+        let keyring = self.keyring.load();
+        let term = keyring.active().ok_or(StorageError::Closed)?;
+        Ok(KeyStatus {
+            term: term.number,
+            installed_unix: term.installed,
+            encryptions: term.encryptions.load(Ordering::Relaxed),
+        })
+    }
+
+    /// Whether [`close`](Self::close) was called.
+    pub fn is_closed(&self) -> bool {
+        self.keyring.load().active().is_none()
+    }
+
+    /// Adds a new key, with which everything is encrypted from now on, and returns its term. Old records stay readable.
+    ///
+    /// # Errors
+    /// [`StorageError::Conflict`] when the keyring was changed elsewhere; it can be tried again.
+    pub async fn rotate(&self, now_unix: i64) -> Result<u32, StorageError> {
+        let _changing = self.changing.lock().await;
+        let next = self.keyring.load().rotated(KEYRING, now_unix).ok_or(StorageError::Closed)?;
+        self.replace(next, None).await
+    }
+
+    /// Encrypts the keyring under another root key. `seal`, when given, replaces the [`SealRecord`] in the same commit,
+    /// so that at every moment exactly one of the old and the new root key opens the storage.
+    ///
+    /// # Errors
+    /// [`StorageError::Conflict`] when the keyring was changed elsewhere; it can be tried again.
+    pub async fn rewrap_root(&self, new_root: &RootKey, seal: Option<Bytes>) -> Result<(), StorageError> {
+        let _changing = self.changing.lock().await;
+        let keyring = self.keyring.load_full();
+        keyring.active().ok_or(StorageError::Closed)?;
+        self.replace(keyring.rewrapped(new_root, KEYRING), seal).await.map(drop)
+    }
+
+    /// Forgets keys and cache. What is still in use of it fails from now on.
+    pub fn close(&self) {
+        self.keyring.store(Arc::new(Keyring::empty()));
+        self.cache.clear();
+    }
+
+    /// Registers someone who is told of every batch that the backend applies (keys in clear, values encrypted).
+    pub fn watch(&self, watcher: std::sync::Weak<dyn Watch>) {
+        self.backend.watch(watcher);
+    }
+
+    /// Stores a new keyring in place of the one that this barrier has, and uses it.
+    async fn replace(&self, (next, record): (Keyring, Vec<u8>), seal: Option<Bytes>) -> Result<u32, StorageError> {
+        let key = Key::new(KEYRING)?;
+        let seen = Some(self.keyring.load().stored());
+        let mut writes = vec![Write::Put { key: key.clone(), value: record.into() }];
+        if let Some(value) = seal {
+            writes.push(Write::Put { key: Key::new(SEAL)?, value });
+        }
+        let batch = Batch { reads: vec![Read::Value { key, seen }], writes };
+        match self.backend.commit(batch).await {
+            Ok(_) => {}
+            Err(StorageError::Conflict) => {
+                self.refresh().await?;
+                return Err(StorageError::Conflict);
+            }
+            Err(error) => return Err(error),
+        }
+        let term = next.active().map_or(0, |term| term.number);
+        self.keyring.store(Arc::new(next));
+        Ok(term)
+    }
+
+    /// Reads the keyring again, because someone else has changed it.
+    async fn refresh(&self) -> Result<(), StorageError> {
+        let known = self.keyring.load_full();
+        known.active().ok_or(StorageError::Closed)?;
+        let keyring = load(&*self.backend, known.root(), &known).await.map_err(|error| match error {
+            BarrierError::Storage(error) => error,
+            other => StorageError::corrupt(other.to_string()),
+        })?;
+        self.keyring.store(Arc::new(keyring));
+        Ok(())
+    }
+
+    /// The ciphertext at `path`.
+    pub(crate) async fn fetch(&self, path: &str) -> Result<Option<Bytes>, StorageError> {
+        if let Some(record) = self.cache.get(path) {
+            return Ok(Some(record));
+        }
+        let ticket = self.cache.ticket(path);
+        let key = Key::new(path)?;
+        let record = self.backend.get(&key).await?;
+        if let Some(record) = &record {
+            self.cache.fill(&ticket, key, record.clone());
+        }
+        Ok(record)
+    }
+
+    /// Decrypts the record of `path`.
+    pub(crate) async fn open_record(&self, path: &str, record: &[u8]) -> Result<Bytes, StorageError> {
+        let term = value::term(record).ok_or_else(|| damaged(path))?;
+        if let Some(plain) = decrypt(&self.keyring.load(), term, path, record)? {
+            return Ok(plain);
+        }
+        // Another node may have rotated.
+        self.refresh().await?;
+        decrypt(&self.keyring.load(), term, path, record)?.ok_or_else(|| damaged(path))
+    }
+
+    /// The names below a prefix.
+    pub(crate) async fn names(&self, prefix: &Key, page: &Page) -> Result<Vec<String>, StorageError> {
+        self.backend.list(prefix, page).await
+    }
+
+    /// Encrypts what is to be written, all under one term, and commits.
+    pub(crate) async fn commit(
+        &self,
+        reads: Vec<Read>,
+        writes: impl ExactSizeIterator<Item = (Key, Option<Bytes>)>,
+    ) -> Result<Index, StorageError> {
+        let term = self.keyring.load().active().ok_or(StorageError::Closed)?.clone();
+        let count = term.count(writes.len() as u64);
+        let seal = |(key, plain): (Key, Option<Bytes>)| match plain {
+            Some(plain) => {
+                let value = value::seal(&term.key, term.number, key.as_str(), &plain).into();
+                Write::Put { key, value }
+            }
+            None => Write::Delete { key },
+        };
+        let mut batch = Batch { reads, writes: writes.map(seal).collect() };
+        batch.writes.extend(usage::due(&term, count)?);
+        self.backend.commit(batch).await
+    }
+}
+
+/// Whether `path` belongs to the barrier itself.
+pub(crate) fn is_reserved(path: &str) -> bool {
+    path.starts_with(OWN)
+}
+
+async fn load(backend: &dyn Backend, root: &RootKey, known: &Keyring) -> Result<Keyring, BarrierError> {
+    let record = backend.get(&Key::new(KEYRING)?).await?.ok_or(BarrierError::NotInitialized)?;
+    Keyring::load(root, KEYRING, &record, known).map_err(|unusable| match unusable {
+        Unusable::WrongKey => BarrierError::WrongRootKey,
+        Unusable::Damaged => damaged(KEYRING).into(),
+    })
+}
+
+/// The plaintext; `None` when the term is unknown.
+fn decrypt(keyring: &Keyring, term: u32, path: &str, record: &[u8]) -> Result<Option<Bytes>, StorageError> {
+    keyring.active().ok_or(StorageError::Closed)?;
+    let Some(term) = keyring.term(term) else {
+        return Ok(None);
+    };
+    value::open(&term.key, path, record).map(|plain| Some(plain.into())).map_err(|_| damaged(path))
+}
+
+fn damaged(path: &str) -> StorageError {
+    StorageError::corrupt(format!("the record at '{path}' does not authenticate"))
+}
+
+/// The digest that a reader has to remember.
+pub(crate) fn digest(record: Option<&Bytes>) -> Option<Digest> {
+    record.map(|record| Digest::of(record))
+}

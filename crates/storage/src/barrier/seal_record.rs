@@ -1,0 +1,28 @@
+//! The one record that is readable without a key.
+
+use bytes::Bytes;
+
+use super::SEAL;
+use crate::{Backend, Batch, Key, StorageError};
+
+/// The seal configuration and the sealed root key: what must be readable to unseal. Whoever seals decides the content.
+pub struct SealRecord;
+
+impl SealRecord {
+    /// The record; `None` when the storage is not initialized.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    pub async fn load(backend: &dyn Backend) -> Result<Option<Bytes>, StorageError> {
+        backend.get(&Key::new(SEAL)?).await
+    }
+
+    /// Replaces the record. [`Barrier::create`](crate::Barrier::create) and
+    /// [`Barrier::rewrap_root`](crate::Barrier::rewrap_root) write it together with what depends on it.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    pub async fn store(backend: &dyn Backend, record: Bytes) -> Result<(), StorageError> {
+        backend.commit(Batch::put(Key::new(SEAL)?, record)).await.map(drop)
+    }
+}

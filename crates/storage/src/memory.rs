@@ -1,0 +1,123 @@
+//! A backend in memory: development mode, tests, and the model that other backends are compared with.
+
+use std::{
+    collections::{BTreeMap, btree_map},
+    ops::Bound,
+    sync::Weak,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::RwLock;
+
+use crate::{
+    Backend, Batch, Digest, Index, Key, Page, Read, StorageError, Watch, Write,
+    listing::{self, Cursor},
+    watch::Watchers,
+};
+
+/// Keeps everything in memory and loses it when dropped.
+#[derive(Default)]
+pub struct MemoryBackend {
+    state: RwLock<State>,
+    watchers: Watchers,
+}
+
+#[derive(Default)]
+struct State {
+    records: BTreeMap<Key, Bytes>,
+    last: u64,
+}
+
+impl MemoryBackend {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+#[async_trait]
+impl Backend for MemoryBackend {
+    async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError> {
+        Ok(self.state.read().records.get(key).cloned())
+    }
+
+    async fn list(&self, prefix: &Key, page: &Page) -> Result<Vec<String>, StorageError> {
+        self.state.read().list(prefix, page)
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Index, StorageError> {
+        let mut state = self.state.write();
+        if !state.holds(&batch.reads)? {
+            return Err(StorageError::Conflict);
+        }
+        if batch.writes.is_empty() {
+            return Ok(Index(state.last));
+        }
+        for write in &batch.writes {
+            match write {
+                Write::Put { key, value } => state.records.insert(key.clone(), value.clone()),
+                Write::Delete { key } => state.records.remove(key),
+            };
+        }
+        state.last += 1;
+        let index = Index(state.last);
+        // Still under the lock, so that watchers see batches in order; readers may wait for a moment.
+        self.watchers.tell(index, &batch.writes);
+        Ok(index)
+    }
+
+    fn watch(&self, watcher: Weak<dyn Watch>) {
+        self.watchers.add(watcher);
+    }
+}
+
+impl State {
+    fn list(&self, prefix: &Key, page: &Page) -> Result<Vec<String>, StorageError> {
+        let mut cursor = MapCursor { records: &self.records, range: None };
+        listing::names(&mut cursor, prefix.as_str(), page)
+    }
+
+    fn holds(&self, reads: &[Read]) -> Result<bool, StorageError> {
+        for read in reads {
+            let holds = match read {
+                Read::Value { key, seen } => self.records.get(key).map(|value| Digest::of(value)) == *seen,
+                Read::Listing { prefix, page, seen } => Digest::of_names(&self.list(prefix, page)?) == *seen,
+            };
+            if !holds {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+struct MapCursor<'a> {
+    records: &'a BTreeMap<Key, Bytes>,
+    range: Option<btree_map::Range<'a, Key, Bytes>>,
+}
+
+impl Cursor for MapCursor<'_> {
+    fn seek(&mut self, from: Bound<&str>) -> Result<(), StorageError> {
+        self.range = Some(self.records.range::<str, _>((from, Bound::Unbounded)));
+        Ok(())
+    }
+
+    fn next(&mut self, path: &mut String) -> Result<bool, StorageError> {
+        let Some((key, _)) = self.range.as_mut().and_then(Iterator::next) else {
+            return Ok(false);
+        };
+        path.clear();
+        path.push_str(key.as_str());
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::MemoryBackend;
+
+    crate::backend_suite!(memory, || async { (Arc::new(MemoryBackend::new()), ()) });
+}

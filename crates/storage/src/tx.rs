@@ -1,0 +1,247 @@
+//! Transactions.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Bound,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use crate::{Barrier, Digest, Index, Key, Page, Read, StorageError, View, barrier, listing};
+
+/// Reads and writes through views, and commits once: all writes or none, provided that what was read is unchanged.
+///
+/// Reads see the transaction's own writes. Writes wait in memory until [`commit`](Self::commit); dropping the
+/// transaction drops them. On [`StorageError::Conflict`] the request begins again with a new transaction.
+///
+/// A read-only transaction ([`Barrier::begin_read`]) sees the newest committed state at each read, refuses writes and
+/// remembers nothing.
+pub struct Tx {
+    barrier: Arc<Barrier>,
+    read_only: bool,
+    seen: HashMap<Key, Option<Digest>>,
+    listings: Vec<Read>,
+    writes: BTreeMap<Key, Option<Bytes>>,
+    /// Why the transaction can no longer be committed.
+    refused: Option<StorageError>,
+    /// The path at hand; kept to allocate once.
+    path: String,
+}
+
+impl Tx {
+    pub(crate) fn new(barrier: Arc<Barrier>, read_only: bool) -> Self {
+        Self {
+            barrier,
+            read_only,
+            seen: HashMap::new(),
+            listings: Vec::new(),
+            writes: BTreeMap::new(),
+            refused: None,
+            path: String::new(),
+        }
+    }
+
+    /// The record `key` of a view.
+    ///
+    /// # Errors
+    /// [`StorageError::InvalidKey`]; [`StorageError::Corrupt`] when the record does not authenticate;
+    /// [`StorageError::Conflict`] when it was changed since this transaction read it before; those of the backend.
+    pub async fn get(&mut self, view: &View, key: &str) -> Result<Option<Bytes>, StorageError> {
+        self.locate(view, key)?;
+        if let Some(own) = self.writes.get(self.path.as_str()) {
+            return Ok(own.clone());
+        }
+        let record = self.barrier.fetch(&self.path).await?;
+        if !self.read_only {
+            self.remember(record.as_ref())?;
+        }
+        match record {
+            Some(record) => self.barrier.open_record(&self.path, &record).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The names one level below `prefix` of a view (empty for the view itself), as the backend lists them and with
+    /// this transaction's own writes. The listing may change before the commit; see [`list_verified`](Self::list_verified).
+    ///
+    /// # Errors
+    /// [`StorageError::InvalidKey`] and those of the backend.
+    pub async fn list(&mut self, view: &View, prefix: &str, page: &Page) -> Result<Vec<String>, StorageError> {
+        let prefix = place(view, prefix)?;
+        self.names(&prefix, page, None).await
+    }
+
+    /// As [`list`](Self::list); the commit fails with [`StorageError::Conflict`] when the names have changed by then.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub async fn list_verified(&mut self, view: &View, prefix: &str, page: &Page) -> Result<Vec<String>, StorageError> {
+        let prefix = place(view, prefix)?;
+        let mut reads = Vec::new();
+        let names = self.names(&prefix, page, Some(&mut reads)).await?;
+        if !self.read_only {
+            self.listings.append(&mut reads);
+        }
+        Ok(names)
+    }
+
+    /// Creates or replaces a record at commit. An invalid path makes the commit fail.
+    pub fn put(&mut self, view: &View, key: &str, value: Bytes) {
+        self.write(view, key, Some(value));
+    }
+
+    /// Removes a record at commit, if it is there. An invalid path makes the commit fail.
+    pub fn delete(&mut self, view: &View, key: &str) {
+        self.write(view, key, None);
+    }
+
+    /// Whether there is something to write.
+    pub fn is_dirty(&self) -> bool {
+        !self.writes.is_empty()
+    }
+
+    /// Makes the writes durable and visible. `None` when there was nothing to write, which costs nothing and checks
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`StorageError::Conflict`] when something that was read has changed; [`StorageError::ReadOnly`] and
+    /// [`StorageError::InvalidKey`] for writes that could not be accepted; those of the backend.
+    pub async fn commit(self) -> Result<Option<Index>, StorageError> {
+        if let Some(refused) = self.refused {
+            return Err(refused);
+        }
+        if self.writes.is_empty() {
+            return Ok(None);
+        }
+        let mut reads = self.listings;
+        reads.extend(self.seen.into_iter().map(|(key, seen)| Read::Value { key, seen }));
+        self.barrier.commit(reads, self.writes.into_iter()).await.map(Some)
+    }
+
+    /// Sets `self.path`.
+    fn locate(&mut self, view: &View, key: &str) -> Result<(), StorageError> {
+        self.path.clear();
+        self.path.reserve(view.prefix().len() + key.len());
+        self.path.push_str(view.prefix());
+        self.path.push_str(key);
+        admit(&self.path)
+    }
+
+    /// Adds what was read at `self.path` to the read set.
+    fn remember(&mut self, record: Option<&Bytes>) -> Result<(), StorageError> {
+        let seen = barrier::digest(record);
+        match self.seen.get(self.path.as_str()) {
+            Some(before) if *before == seen => Ok(()),
+            Some(_) => Err(StorageError::Conflict),
+            None => {
+                self.seen.insert(Key::new(&self.path)?, seen);
+                Ok(())
+            }
+        }
+    }
+
+    fn write(&mut self, view: &View, key: &str, value: Option<Bytes>) {
+        let key = self.locate(view, key).and_then(|()| Key::new(&self.path));
+        match key {
+            _ if self.read_only => self.refused = Some(StorageError::ReadOnly),
+            Ok(key) => drop(self.writes.insert(key, value)),
+            Err(error) => self.refused = Some(error),
+        }
+    }
+
+    /// The names below `prefix` with own writes; what the backend has answered goes to `reads`.
+    async fn names(
+        &self,
+        prefix: &Key,
+        page: &Page,
+        mut reads: Option<&mut Vec<Read>>,
+    ) -> Result<Vec<String>, StorageError> {
+        let own = Own::below(&self.writes, prefix, page);
+        let limit = page.limit.unwrap_or(usize::MAX);
+        let mut names = Vec::new();
+        let mut next = page.clone();
+        loop {
+            let chunk = self.barrier.names(prefix, &next).await?;
+            if let Some(reads) = &mut reads {
+                let seen = Digest::of_names(&chunk);
+                reads.push(Read::Listing { prefix: prefix.clone(), page: next.clone(), seen });
+            }
+            let is_last = chunk.len() < limit;
+            next.after = chunk.last().cloned();
+            for name in chunk {
+                if !own.deleted.contains(&name) || self.remains(prefix, &name).await? {
+                    names.push(name);
+                }
+            }
+            if is_last || names.len() >= limit || own.deleted.is_empty() {
+                break;
+            }
+        }
+        if !own.added.is_empty() {
+            names.extend(own.added);
+            names.sort_unstable();
+            names.dedup();
+        }
+        names.truncate(limit);
+        Ok(names)
+    }
+
+    /// Whether something is left of a name below which this transaction has deleted a record.
+    async fn remains(&self, prefix: &Key, name: &str) -> Result<bool, StorageError> {
+        if !name.ends_with('/') {
+            return Ok(false);
+        }
+        let below = Key::prefix(format!("{prefix}{name}"))?;
+        let rest = Box::pin(self.names(&below, &Page::first(1), None)).await?;
+        Ok(!rest.is_empty())
+    }
+}
+
+/// Names below a prefix that a transaction itself has written.
+struct Own {
+    added: BTreeSet<String>,
+    /// Names below which a record was deleted and none added.
+    deleted: BTreeSet<String>,
+}
+
+impl Own {
+    fn below(writes: &BTreeMap<Key, Option<Bytes>>, prefix: &Key, page: &Page) -> Self {
+        let (mut added, mut deleted) = (BTreeSet::new(), BTreeSet::new());
+        let from = (Bound::Included(prefix.as_str()), Bound::Unbounded);
+        for (key, value) in writes.range::<str, _>(from) {
+            let Some(rest) = key.as_str().strip_prefix(prefix.as_str()) else {
+                break;
+            };
+            let name = listing::cut(rest);
+            if page.after.as_deref().is_some_and(|after| name <= listing::cut(after)) {
+                continue;
+            }
+            let names = if value.is_some() { &mut added } else { &mut deleted };
+            names.insert(name.to_owned());
+        }
+        deleted.retain(|name| !added.contains(name));
+        Self { added, deleted }
+    }
+}
+
+fn place(view: &View, prefix: &str) -> Result<Key, StorageError> {
+    let path = format!("{}{prefix}", view.prefix());
+    let key = Key::prefix(path)?;
+    if barrier::is_reserved(key.as_str()) {
+        return Err(StorageError::InvalidKey("reserved for the barrier"));
+    }
+    Ok(key)
+}
+
+/// Whether a transaction may touch a path.
+fn admit(path: &str) -> Result<(), StorageError> {
+    Key::check(path)?;
+    if barrier::is_reserved(path) {
+        return Err(StorageError::InvalidKey("reserved for the barrier"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
