@@ -17,6 +17,7 @@ mod policy;
 mod print_token;
 mod read;
 mod scan;
+mod server;
 mod status;
 mod token;
 mod unwrap;
@@ -39,6 +40,7 @@ pub(crate) const COMMANDS: &[Node] = &[
     Node::Leaf(&path_help::COMMAND),
     Node::Leaf(&read::COMMAND),
     Node::Leaf(&scan::COMMAND),
+    Node::Leaf(&server::COMMAND),
     Node::Leaf(&status::COMMAND),
     Node::Leaf(&unwrap::COMMAND),
     Node::Leaf(&version::COMMAND),
