@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
+use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -38,7 +39,7 @@ impl TokenKind {
         }
     }
 
-    /// Reads a `token_type`.
+    /// Reads a `token_type` of a mount, where the two `default-…` kinds have a meaning; see [`TokenKind::of_role`].
     ///
     /// # Errors
     /// 400 for an unknown name.
@@ -49,9 +50,24 @@ impl TokenKind {
             "batch" => TokenKind::Batch,
             "default-service" => TokenKind::DefaultService,
             "default-batch" => TokenKind::DefaultBatch,
-            other => return Err(Error::invalid(format!("invalid 'token_type' value {other:?}"))),
+            other => return Err(unknown_kind(other)),
         })
     }
+
+    /// Reads the `token_type` of a role, which says what is issued and so cannot be `default-service` or `default-batch`.
+    ///
+    /// # Errors
+    /// 400 for any other name than `default`, `service` and `batch`.
+    pub fn of_role(name: &str) -> Result<Self> {
+        match Self::parse(name)? {
+            TokenKind::DefaultService | TokenKind::DefaultBatch => Err(unknown_kind(name)),
+            kind => Ok(kind),
+        }
+    }
+}
+
+fn unknown_kind(name: &str) -> Error {
+    Error::invalid(format!("invalid 'token_type' value {name:?}"))
 }
 
 /// The stored token parameters of a role. Times are seconds, zero means "not set".
@@ -70,7 +86,7 @@ pub struct TokenParams {
     pub token_num_uses: u64,
     /// Makes the token periodic: each renewal gives this long.
     pub token_period: u64,
-    /// Policies of the token.
+    /// Policies of the token as they were written; a login takes [`TokenParams::policies`].
     pub token_policies: Vec<String>,
     /// Binds the token to the address that logged in.
     pub token_strictly_bind_ip: bool,
@@ -82,28 +98,67 @@ pub struct TokenParams {
 
 // Flattened into the requests of roles; a doc comment here would become the description of every role.
 #[allow(missing_docs)]
-#[derive(Deserialize, JsonSchema)]
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct TokenParamsChange {
     /// Comma-separated addresses or networks from which the token may be used.
+    #[serde(deserialize_with = "named::token_bound_cidrs")]
     pub token_bound_cidrs: Option<CommaList>,
     /// A life bound that no renewal moves.
+    #[serde(deserialize_with = "named::token_explicit_max_ttl")]
     pub token_explicit_max_ttl: Option<Seconds>,
     /// The longest life of the token with renewals.
+    #[serde(deserialize_with = "named::token_max_ttl")]
     pub token_max_ttl: Option<Seconds>,
     /// Leave the policy `default` out of the token.
+    #[serde(deserialize_with = "named::token_no_default_policy")]
     pub token_no_default_policy: Option<Flag>,
     /// How often the token may be used; 0 for any number.
+    #[serde(deserialize_with = "named::token_num_uses")]
     pub token_num_uses: Option<Int>,
     /// Makes the token periodic: each renewal gives this long.
+    #[serde(deserialize_with = "named::token_period")]
     pub token_period: Option<Seconds>,
     /// Comma-separated policies of the token.
+    #[serde(deserialize_with = "named::token_policies")]
     pub token_policies: Option<CommaList>,
     /// Bind the token to the address that logged in.
+    #[serde(deserialize_with = "named::token_strictly_bind_ip")]
     pub token_strictly_bind_ip: Option<Flag>,
     /// The life of the token after issue or renewal.
+    #[serde(deserialize_with = "named::token_ttl")]
     pub token_ttl: Option<Seconds>,
-    /// `service`, `batch`, `default`, `default-service` or `default-batch`.
+    /// `default`, `service` or `batch`.
+    #[serde(deserialize_with = "named::token_type")]
     pub token_type: Option<Text>,
+}
+
+/// Readers that put the field's name into a fault: a flattened struct reads its values from a buffer, where the request's
+/// own reader no longer knows the name.
+mod named {
+    use super::*;
+
+    macro_rules! readers {
+        ($($name:ident: $of:ty),* $(,)?) => {$(
+            pub(super) fn $name<'de, D: Deserializer<'de>>(d: D) -> Result<Option<$of>, D::Error> {
+                Option::deserialize(d)
+                    .map_err(|why| D::Error::custom(format!("error converting input for field \"{}\": {why}", stringify!($name))))
+            }
+        )*};
+    }
+
+    readers! {
+        token_bound_cidrs: CommaList,
+        token_explicit_max_ttl: Seconds,
+        token_max_ttl: Seconds,
+        token_no_default_policy: Flag,
+        token_num_uses: Int,
+        token_period: Seconds,
+        token_policies: CommaList,
+        token_strictly_bind_ip: Flag,
+        token_ttl: Seconds,
+        token_type: Text,
+    }
 }
 
 impl TokenParams {
@@ -115,34 +170,38 @@ impl TokenParams {
         if let Some(CommaList(cidrs)) = change.token_bound_cidrs {
             self.token_bound_cidrs = canonical_cidrs(&cidrs)?;
         }
-        if let Some(v) = change.token_explicit_max_ttl {
-            self.token_explicit_max_ttl = v.0;
+        if let Some(kind) = change.token_type {
+            self.token_type = TokenKind::of_role(&kind)?;
         }
-        if let Some(v) = change.token_max_ttl {
-            self.token_max_ttl = v.0;
-        }
-        if let Some(v) = change.token_no_default_policy {
-            self.token_no_default_policy = v.0;
-        }
-        if let Some(v) = change.token_num_uses {
-            self.token_num_uses = u64::try_from(v.0).map_err(|_| Error::invalid("'token_num_uses' cannot be negative"))?;
-        }
-        if let Some(v) = change.token_period {
-            self.token_period = v.0;
+        if let Some(Int(uses)) = change.token_num_uses {
+            self.token_num_uses =
+                u64::try_from(uses).map_err(|_| Error::invalid("'token_num_uses' cannot be negative"))?;
         }
         if let Some(CommaList(policies)) = change.token_policies {
-            self.token_policies = canonical_policies(policies);
+            self.token_policies = policies;
         }
-        if let Some(v) = change.token_strictly_bind_ip {
-            self.token_strictly_bind_ip = v.0;
+        let seconds = [
+            (&mut self.token_explicit_max_ttl, change.token_explicit_max_ttl),
+            (&mut self.token_max_ttl, change.token_max_ttl),
+            (&mut self.token_period, change.token_period),
+            (&mut self.token_ttl, change.token_ttl),
+        ];
+        for (kept, given) in seconds {
+            *kept = given.map_or(*kept, |Seconds(seconds)| seconds);
         }
-        if let Some(v) = change.token_ttl {
-            self.token_ttl = v.0;
-        }
-        if let Some(v) = change.token_type {
-            self.token_type = TokenKind::parse(&v)?;
+        let flags = [
+            (&mut self.token_no_default_policy, change.token_no_default_policy),
+            (&mut self.token_strictly_bind_ip, change.token_strictly_bind_ip),
+        ];
+        for (kept, given) in flags {
+            *kept = given.map_or(*kept, |Flag(flag)| flag);
         }
         self.check()
+    }
+
+    /// The policies of a token issued under this role, without `default`; see [`canonical_policies`].
+    pub fn policies(&self) -> Vec<String> {
+        canonical_policies(self.token_policies.clone())
     }
 
     fn check(&self) -> Result<()> {
@@ -151,10 +210,14 @@ impl TokenParams {
         }
         if matches!(self.token_type, TokenKind::Batch | TokenKind::DefaultBatch) {
             if self.token_period > 0 {
-                return Err(Error::invalid("'token_type' cannot be 'batch' or 'default_batch' when set to generate periodic tokens"));
+                return Err(Error::invalid(
+                    "'token_type' cannot be 'batch' or 'default_batch' when set to generate periodic tokens",
+                ));
             }
             if self.token_num_uses > 0 {
-                return Err(Error::invalid("'token_type' cannot be 'batch' or 'default_batch' when set to generate tokens with limited use count"));
+                return Err(Error::invalid(
+                    "'token_type' cannot be 'batch' or 'default_batch' when set to generate tokens with limited use count",
+                ));
             }
         }
         Ok(())
@@ -210,17 +273,27 @@ pub fn canonical_policies(policies: Vec<String>) -> Vec<String> {
     out
 }
 
-/// Networks in the form that is stored; a lone address keeps its form.
+/// Policies as the deprecated `policies` of a role stores them: canonical, and `root` leaves nothing beside it.
+pub fn parsed_policies(policies: Vec<String>) -> Vec<String> {
+    let out = canonical_policies(policies);
+    if out.iter().any(|policy| policy == "root") { vec!["root".to_owned()] } else { out }
+}
+
+/// Networks in the form that is stored: a network of one address is that address.
 ///
 /// # Errors
 /// 400 for what is neither an address nor a network.
 pub fn canonical_cidrs(cidrs: &[String]) -> Result<Vec<String>> {
-    for cidr in cidrs {
-        if parse_cidr(cidr).is_none() {
-            return Err(Error::invalid(format!("error parsing address {cidr:?}: Unable to convert {cidr} to an IPv4 or IPv6 address, or a UNIX Socket")));
-        }
-    }
-    Ok(cidrs.to_vec())
+    cidrs
+        .iter()
+        .map(|cidr| match parse_cidr(cidr) {
+            Some(net) if net.prefix_len() == net.max_prefix_len() => Ok(net.addr().to_string()),
+            Some(net) => Ok(net.to_string()),
+            None => Err(Error::invalid(format!(
+                "error parsing address {cidr:?}: Unable to convert {cidr:?} to an IPv4 or IPv6 address, or a UNIX Socket"
+            ))),
+        })
+        .collect()
 }
 
 /// An address or a network in CIDR notation.
@@ -231,4 +304,111 @@ pub fn parse_cidr(text: &str) -> Option<IpNet> {
 /// The networks of a stored list; what was checked at write is parsed here.
 pub fn parse_cidrs(cidrs: &[String]) -> Vec<IpNet> {
     cidrs.iter().filter_map(|c| parse_cidr(c)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::input::{Body, Input};
+    use proptest::prelude::*;
+
+    /// A role's request as engines declare it.
+    #[derive(Deserialize, JsonSchema)]
+    struct Write {
+        #[allow(dead_code)]
+        name: Option<Text>,
+        #[serde(flatten)]
+        token: TokenParamsChange,
+    }
+
+    fn write(body: &str) -> Result<TokenParams> {
+        let input = Input { body: Body::parse(bytes::Bytes::copy_from_slice(body.as_bytes()))?, ..Input::default() };
+        let mut params = TokenParams::default();
+        params.apply(input.read::<Write>()?.token)?;
+        Ok(params)
+    }
+
+    #[test]
+    fn faults_are_worded_as_the_peer_words_them() {
+        for (body, expected) in [
+            (r#"{"token_num_uses":-1}"#, "'token_num_uses' cannot be negative"),
+            (
+                r#"{"token_ttl":-1}"#,
+                "error converting input for field \"token_ttl\": cannot provide negative value '-1'",
+            ),
+            (
+                r#"{"token_period":"x"}"#,
+                "error converting input for field \"token_period\": time: invalid duration \"x\"",
+            ),
+            (r#"{"token_ttl":100,"token_max_ttl":50}"#, "'token_ttl' cannot be greater than 'token_max_ttl'"),
+            (r#"{"token_type":"Batch"}"#, "invalid 'token_type' value \"Batch\""),
+            (r#"{"token_type":"default-service"}"#, "invalid 'token_type' value \"default-service\""),
+            (
+                r#"{"token_bound_cidrs":"zz"}"#,
+                "error parsing address \"zz\": Unable to convert \"zz\" to an IPv4 or IPv6 address, or a UNIX Socket",
+            ),
+            (
+                r#"{"token_type":"batch","token_period":3}"#,
+                "'token_type' cannot be 'batch' or 'default_batch' when set to generate periodic tokens",
+            ),
+            (
+                r#"{"token_type":"batch","token_num_uses":3}"#,
+                "'token_type' cannot be 'batch' or 'default_batch' when set to generate tokens with limited use count",
+            ),
+        ] {
+            assert_eq!(write(body).err().map(|e| e.public().to_owned()).as_deref(), Some(expected), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_kept_as_written_and_null_changes_nothing() {
+        let params = write(r#"{"token_policies":"B, a,b,,","token_bound_cidrs":"1.2.3.4/32,FE80::/10,10.1.2.3/8,::1/128","token_ttl":null,"token_type":""}"#).unwrap();
+        assert_eq!(params.token_policies, ["B", "a", "b", "", ""]);
+        assert_eq!(params.policies(), ["a", "b"]);
+        assert_eq!(params.token_bound_cidrs, ["1.2.3.4", "fe80::/10", "10.1.2.3/8", "::1"]);
+        assert_eq!((params.token_ttl, params.token_type), (0, TokenKind::Default));
+        assert!(write(r#"{"token_policies":{}}"#).unwrap().token_policies.is_empty());
+        assert_eq!(parsed_policies(vec!["A".into(), " Root ".into()]), ["root"]);
+    }
+
+    fn any_params() -> impl Strategy<Value = TokenParams> {
+        let kinds = vec![
+            TokenKind::Default,
+            TokenKind::Service,
+            TokenKind::Batch,
+            TokenKind::DefaultService,
+            TokenKind::DefaultBatch,
+        ];
+        let cidr = prop_oneof![
+            any::<std::net::IpAddr>().prop_map(|a| a.to_string()),
+            any::<[u8; 4]>().prop_map(|[a, b, c, d]| format!("{a}.{b}.{c}.{d}/{}", d % 33))
+        ];
+        let texts = (proptest::collection::vec(cidr, 0..4), proptest::collection::vec(".{0,12}", 0..4));
+        (texts, any::<[u64; 5]>(), any::<(bool, bool)>(), proptest::sample::select(kinds)).prop_map(
+            |((cidrs, policies), n, flags, kind)| TokenParams {
+                token_bound_cidrs: cidrs,
+                token_explicit_max_ttl: n[0],
+                token_max_ttl: n[1],
+                token_no_default_policy: flags.0,
+                token_num_uses: n[2],
+                token_period: n[3],
+                token_policies: policies,
+                token_strictly_bind_ip: flags.1,
+                token_ttl: n[4],
+                token_type: kind,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn stored_parameters_come_back_as_they_were(params in any_params()) {
+            let stored = serde_json::to_vec(&params).unwrap();
+            prop_assert_eq!(&serde_json::from_slice::<TokenParams>(&stored).unwrap(), &params);
+            let canonical = canonical_cidrs(&params.token_bound_cidrs).unwrap();
+            prop_assert_eq!(&canonical_cidrs(&canonical).unwrap(), &canonical);
+            prop_assert_eq!(parse_cidrs(&canonical), parse_cidrs(&params.token_bound_cidrs));
+            prop_assert_eq!(params.terms().bound_cidrs.len(), params.token_bound_cidrs.len());
+        }
+    }
 }

@@ -62,19 +62,13 @@ impl StorageError {
     pub fn io(action: impl Into<Arc<str>>, cause: io::Error) -> Self {
         match cause.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
-            _ => Self::Io {
-                action: action.into(),
-                cause: Arc::new(cause),
-            },
+            _ => Self::Io { action: action.into(), cause: Arc::new(cause) },
         }
     }
 
     /// As [`io`](Self::io), for failures after which a full device is more than that.
     pub(crate) fn io_kept(action: impl Into<Arc<str>>, cause: io::Error) -> Self {
-        Self::Io {
-            action: action.into(),
-            cause: Arc::new(cause),
-        }
+        Self::Io { action: action.into(), cause: Arc::new(cause) }
     }
 
     /// A stored record that cannot be what was written.

@@ -24,23 +24,15 @@ pub struct View {
 
 impl View {
     pub(crate) fn new(prefix: &str) -> Self {
-        let slash = if prefix.is_empty() || prefix.ends_with('/') {
-            ""
-        } else {
-            "/"
-        };
-        Self {
-            prefix: format!("{prefix}{slash}").into(),
-        }
+        let slash = if prefix.is_empty() || prefix.ends_with('/') { "" } else { "/" };
+        Self { prefix: format!("{prefix}{slash}").into() }
     }
 
     /// The part below `name` of this part. (A name that is no path makes every use of the view fail.)
     #[must_use]
     pub fn sub(&self, name: &str) -> Self {
         let slash = if name.ends_with('/') { "" } else { "/" };
-        Self {
-            prefix: format!("{}{name}{slash}", self.prefix).into(),
-        }
+        Self { prefix: format!("{}{name}{slash}", self.prefix).into() }
     }
 
     /// Where in the storage this part is: empty, or ending in `/`.

@@ -56,9 +56,27 @@ impl<T> Table<T> {
         Self { exact, prefixes: with_parents(prefixes), segments }
     }
 
+    /// Whether a pattern that counts is about `folder` (ending in `/`), something below it, or all that it is in.
+    pub(crate) fn touches(&self, folder: &str, counts: impl Fn(&T) -> bool) -> bool {
+        let near = |text: &str| text.starts_with(folder) || folder.starts_with(text);
+        self.exact.iter().any(|(path, value)| path.starts_with(folder) && counts(value))
+            || self.prefixes.iter().any(|prefix| near(&prefix.text) && counts(&prefix.value))
+            || self.segments.iter().any(|(segments, value)| near(segments.head()) && counts(value))
+    }
+
     /// Whether there is no pattern at all.
     pub(crate) fn is_empty(&self) -> bool {
         self.exact.is_empty() && self.prefixes.is_empty() && self.segments.is_empty()
+    }
+
+    /// The exact paths, in no order.
+    pub(crate) fn exact_paths(&self) -> impl Iterator<Item = (&str, &T)> {
+        self.exact.iter().map(|(path, value)| (&**path, value))
+    }
+
+    /// The prefixes in byte order.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = (&str, &T)> {
+        self.prefixes.iter().map(|prefix| (&*prefix.text, &prefix.value))
     }
 
     /// The most specific match among those that count. A list is asked for with its trailing slash, and then matches a

@@ -58,9 +58,7 @@ impl RealDisk {
     /// Creates the directory if need be, with its parents, and closes it to others.
     pub(crate) fn open(root: &Path) -> io::Result<Self> {
         private_directory(root)?;
-        Ok(Self {
-            root: root.to_owned(),
-        })
+        Ok(Self { root: root.to_owned() })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -135,13 +133,7 @@ impl DiskFile for File {
 
 /// Opens a file that only its owner can read. The mode is set again because a umask or an older file may say otherwise.
 pub(crate) fn private_file(path: &Path, create: bool) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(create)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)?;
+    let file = OpenOptions::new().read(true).write(true).create(create).truncate(false).mode(0o600).open(path)?;
     if file.metadata()?.permissions().mode() & 0o777 != 0o600 {
         file.set_permissions(Permissions::from_mode(0o600))?;
     }
@@ -150,15 +142,11 @@ pub(crate) fn private_file(path: &Path, create: bool) -> io::Result<File> {
 
 /// Makes a directory that only its owner can use, durably, with its parents where they are missing.
 fn private_directory(path: &Path) -> io::Result<()> {
-    let missing: Vec<&Path> = path
-        .ancestors()
-        .take_while(|part| !part.as_os_str().is_empty() && !part.exists())
-        .collect();
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|part| !part.as_os_str().is_empty() && !part.exists()).collect();
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     for part in missing {
-        let parent = part
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
+        let parent = part.parent().filter(|parent| !parent.as_os_str().is_empty());
         File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
     }
     if fs::metadata(path)?.permissions().mode() & 0o777 != 0o700 {

@@ -40,33 +40,25 @@ impl Layout {
             None => return Self::create(disk, node_id),
         };
         match (&layout.node_id, node_id) {
-            (Some(stored), Some(given)) if stored != given => Err(StorageError::Layout(
-                format!("it belongs to node '{stored}', not to '{given}'").into(),
-            )),
+            (Some(stored), Some(given)) if stored != given => {
+                Err(StorageError::Layout(format!("it belongs to node '{stored}', not to '{given}'").into()))
+            }
             (None, Some(_)) => Self::write(disk, node_id),
             _ => Ok(layout),
         }
     }
 
     fn create(disk: &dyn Disk, node_id: Option<&str>) -> Result<Self, StorageError> {
-        let names = disk
-            .names("")
-            .map_err(|error| StorageError::io("list the data directory", error))?;
+        let names = disk.names("").map_err(|error| StorageError::io("list the data directory", error))?;
         if names.iter().any(|name| name == super::state::FILE) {
-            return Err(StorageError::Layout(
-                "it has data, but meta.json is missing".into(),
-            ));
+            return Err(StorageError::Layout("it has data, but meta.json is missing".into()));
         }
         Self::write(disk, node_id)
     }
 
     fn write(disk: &dyn Disk, node_id: Option<&str>) -> Result<Self, StorageError> {
-        let layout = Self {
-            format: FORMAT,
-            node_id: node_id.map(str::to_owned),
-        };
-        let text = serde_json::to_vec(&layout)
-            .map_err(|error| StorageError::corrupt(error.to_string()))?;
+        let layout = Self { format: FORMAT, node_id: node_id.map(str::to_owned) };
+        let text = serde_json::to_vec(&layout).map_err(|error| StorageError::corrupt(error.to_string()))?;
         replace(disk, &text).map_err(|error| StorageError::io("write meta.json", error))?;
         Ok(layout)
     }
@@ -83,8 +75,7 @@ fn read(disk: &dyn Disk) -> Result<Option<Layout>, StorageError> {
     struct Version {
         format: u32,
     }
-    let unreadable =
-        |error: serde_json::Error| StorageError::corrupt(format!("meta.json: {error}"));
+    let unreadable = |error: serde_json::Error| StorageError::corrupt(format!("meta.json: {error}"));
     let version: Version = serde_json::from_slice(&text).map_err(unreadable)?;
     if version.format != FORMAT {
         let found = version.format;
@@ -123,16 +114,9 @@ impl DirectoryLock {
                 let mut holder = String::new();
                 // Only for the message; the file may be empty for a moment.
                 let known = file.read_to_string(&mut holder).is_ok() && !holder.is_empty();
-                let holder = if known {
-                    format!("process {}", holder.trim())
-                } else {
-                    "another process".into()
-                };
+                let holder = if known { format!("process {}", holder.trim()) } else { "another process".into() };
                 let directory = directory.display().to_string().into();
-                return Err(StorageError::InUse {
-                    directory,
-                    holder: holder.into(),
-                });
+                return Err(StorageError::InUse { directory, holder: holder.into() });
             }
             Err(error) => return Err(failed(error.into())),
         }

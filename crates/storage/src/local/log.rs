@@ -43,20 +43,9 @@ impl Log {
     pub(crate) fn begin(disk: Arc<dyn Disk>, next: u64) -> Result<Self, StorageError> {
         let failed = |error| StorageError::io("create a log segment", error);
         let name = name(next);
-        let old = list(&*disk)?
-            .into_iter()
-            .map(|(_, name)| name)
-            .filter(|old| *old != name)
-            .collect();
+        let old = list(&*disk)?.into_iter().map(|(_, name)| name).filter(|old| *old != name).collect();
         let (file, head) = create(&*disk, &name, next).map_err(failed)?;
-        Ok(Self {
-            disk,
-            file,
-            head,
-            end: HEADER as u64,
-            next,
-            old,
-        })
+        Ok(Self { disk, file, head, end: HEADER as u64, next, old })
     }
 
     /// Index of the next batch.
@@ -76,9 +65,7 @@ impl Log {
         if let Err(error) = self.file.write_at(self.end, bytes) {
             return Err(self.undo(error));
         }
-        self.file
-            .sync()
-            .map_err(|error| AppendError::Broken("sync the log", error))?;
+        self.file.sync().map_err(|error| AppendError::Broken("sync the log", error))?;
         self.end += bytes.len() as u64;
         self.next += u64::from(count);
         Ok(bytes.len() as u64)
@@ -86,10 +73,7 @@ impl Log {
 
     /// After a write without room: removes what was written of it.
     fn undo(&self, error: io::Error) -> AppendError {
-        if !matches!(
-            error.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-        ) {
+        if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
             return AppendError::Broken("write the log", error);
         }
         match self.file.set_len(self.end).and_then(|()| self.file.sync()) {
@@ -102,12 +86,9 @@ impl Log {
     /// `bytes` have been logged and applied.
     pub(crate) fn has_room(&self, reserve: u64, bytes: u64) -> bool {
         // An unknown amount is found out by writing.
-        self.disk.room().map_or(true, |room| {
-            room.free
-                > reserve
-                    .min(room.total / 4)
-                    .saturating_add(bytes.saturating_mul(4))
-        })
+        self.disk
+            .room()
+            .map_or(true, |room| room.free > reserve.min(room.total / 4).saturating_add(bytes.saturating_mul(4)))
     }
 
     /// Goes on in a new segment. On an error the present one stays in use.
@@ -120,11 +101,7 @@ impl Log {
                 Ok(())
             }
             // A segment that begins inside the present one would be an error at the next start.
-            Err(_) => match self
-                .disk
-                .remove(&name)
-                .and_then(|()| self.disk.sync_directory(DIRECTORY))
-            {
+            Err(_) => match self.disk.remove(&name).and_then(|()| self.disk.sync_directory(DIRECTORY)) {
                 Ok(()) => Err(AppendError::Full),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Err(AppendError::Full),
                 Err(error) => Err(AppendError::Broken("remove an unused log segment", error)),
@@ -161,18 +138,9 @@ pub(crate) fn replay(
             continue;
         }
         if *first > last + 1 {
-            return Err(StorageError::corrupt(format!(
-                "batches {} to {} are missing in the log",
-                last + 1,
-                first - 1
-            )));
+            return Err(StorageError::corrupt(format!("batches {} to {} are missing in the log", last + 1, first - 1)));
         }
-        let mut reader = Reader {
-            name,
-            file: open(disk, name)?,
-            is_last: following.is_none(),
-            offset: 0,
-        };
+        let mut reader = Reader { name, file: open(disk, name)?, is_last: following.is_none(), offset: 0 };
         let Some(head) = reader.head(*first)? else {
             continue;
         };
@@ -203,11 +171,7 @@ impl Reader<'_> {
     fn head(&mut self, first: u64) -> Result<Option<Head>, StorageError> {
         let mut bytes = [0; HEADER];
         let length = self.length()?;
-        let head = if length < HEADER as u64 {
-            None
-        } else {
-            Head::decode(&self.read(0, &mut bytes)?)
-        };
+        let head = if length < HEADER as u64 { None } else { Head::decode(&self.read(0, &mut bytes)?) };
         match head.filter(|head| head.first == first) {
             Some(head) => {
                 self.offset = HEADER as u64;
@@ -235,21 +199,12 @@ impl Reader<'_> {
         if !self.is_last || self.is_readable_behind(salt, next, length)? {
             return Err(self.damaged(self.offset));
         }
-        tracing::warn!(
-            segment = self.name,
-            offset = self.offset,
-            "the log ends in a torn write, which is left out"
-        );
+        tracing::warn!(segment = self.name, offset = self.offset, "the log ends in a torn write, which is left out");
         Ok(None)
     }
 
     /// A whole frame at some offset.
-    fn frame_at(
-        &self,
-        salt: u32,
-        offset: u64,
-        length: u64,
-    ) -> Result<Option<(FrameHead, Bytes)>, StorageError> {
+    fn frame_at(&self, salt: u32, offset: u64, length: u64) -> Result<Option<(FrameHead, Bytes)>, StorageError> {
         let mut bytes = [0; FRAME];
         let Some(room) = (length - offset).checked_sub(FRAME as u64) else {
             return Ok(None);
@@ -262,9 +217,7 @@ impl Reader<'_> {
         }
         let mut payload = vec![0; head.length];
         let failed = |error| StorageError::io("read the log", error);
-        self.file
-            .read_at(offset + FRAME as u64, &mut payload)
-            .map_err(failed)?;
+        self.file.read_at(offset + FRAME as u64, &mut payload).map_err(failed)?;
         Ok(head.fits(salt, &payload).then(|| (head, payload.into())))
     }
 
@@ -278,11 +231,7 @@ impl Reader<'_> {
                 break;
             };
             let is_head = FrameHead::decode(salt, bytes).is_some_and(|head| head.first > next);
-            if is_head
-                && self
-                    .frame_at(salt, self.offset + place as u64, length)?
-                    .is_some()
-            {
+            if is_head && self.frame_at(salt, self.offset + place as u64, length)?.is_some() {
                 return Ok(true);
             }
         }
@@ -290,27 +239,16 @@ impl Reader<'_> {
     }
 
     fn length(&self) -> Result<u64, StorageError> {
-        self.file
-            .len()
-            .map_err(|error| StorageError::io("read the log", error))
+        self.file.len().map_err(|error| StorageError::io("read the log", error))
     }
 
-    fn read<const N: usize>(
-        &self,
-        offset: u64,
-        out: &mut [u8; N],
-    ) -> Result<[u8; N], StorageError> {
-        self.file
-            .read_at(offset, out)
-            .map_err(|error| StorageError::io("read the log", error))?;
+    fn read<const N: usize>(&self, offset: u64, out: &mut [u8; N]) -> Result<[u8; N], StorageError> {
+        self.file.read_at(offset, out).map_err(|error| StorageError::io("read the log", error))?;
         Ok(*out)
     }
 
     fn damaged(&self, offset: u64) -> StorageError {
-        StorageError::corrupt(format!(
-            "log segment {} is damaged at byte {offset}",
-            self.name
-        ))
+        StorageError::corrupt(format!("log segment {} is damaged at byte {offset}", self.name))
     }
 }
 
@@ -324,34 +262,22 @@ fn path(name: &str) -> String {
 
 /// The segments there are, by the index of their first batch.
 fn list(disk: &dyn Disk) -> Result<Vec<(u64, String)>, StorageError> {
-    let names = disk
-        .names(DIRECTORY)
-        .map_err(|error| StorageError::io("list the log", error))?;
+    let names = disk.names(DIRECTORY).map_err(|error| StorageError::io("list the log", error))?;
     let first = |name: &str| name.strip_suffix(SUFFIX)?.parse().ok();
-    let mut segments: Vec<_> = names
-        .into_iter()
-        .filter_map(|name| Some((first(&name)?, name)))
-        .collect();
+    let mut segments: Vec<_> = names.into_iter().filter_map(|name| Some((first(&name)?, name))).collect();
     segments.sort_unstable();
     Ok(segments)
 }
 
 fn open(disk: &dyn Disk, name: &str) -> Result<Arc<dyn DiskFile>, StorageError> {
     let failed = |error| StorageError::io("open a log segment", error);
-    disk.open(&path(name), false)
-        .map_err(failed)?
-        .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
+    disk.open(&path(name), false).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
 }
 
 /// Makes an empty segment durable. One that was left by an earlier attempt has no frame and is made anew.
 fn create(disk: &dyn Disk, name: &str, first: u64) -> io::Result<(Arc<dyn DiskFile>, Head)> {
-    let head = Head {
-        salt: u32::from_le_bytes(random::bytes()),
-        first,
-    };
-    let file = disk
-        .open(&path(name), true)?
-        .ok_or(io::ErrorKind::NotFound)?;
+    let head = Head { salt: u32::from_le_bytes(random::bytes()), first };
+    let file = disk.open(&path(name), true)?.ok_or(io::ErrorKind::NotFound)?;
     file.set_len(0)?;
     file.write_at(0, &head.encode())?;
     file.sync()?;

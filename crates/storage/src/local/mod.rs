@@ -46,6 +46,10 @@ pub struct LocalOptions {
     pub node_id: Option<String>,
     /// Memory for pages of the tree, in bytes. Default: 8 MiB.
     pub cache_bytes: usize,
+    /// Whether opening reads the whole tree and compares its checksums: finds what a device has silently changed, and
+    /// takes about a second for a gigabyte. Without it a changed value is found when it is read, since it does not
+    /// authenticate, but a changed path is a missing record. Default: no.
+    pub verify: bool,
     /// The tree is made durable when nothing was committed for this long. Default: one second.
     pub flush_interval: Duration,
     /// The tree is made durable after so many bytes of log, which bounds what a start has to replay; log segments have
@@ -64,6 +68,7 @@ impl Default for LocalOptions {
         Self {
             node_id: None,
             cache_bytes: 8 << 20,
+            verify: false,
             flush_interval: Duration::from_secs(1),
             flush_bytes: 16 << 20,
             reserve_bytes: 32 << 20,
@@ -94,28 +99,19 @@ impl LocalBackend {
     /// [`StorageError::InUse`] when another process has it; [`StorageError::Layout`] when it is of another format or
     /// another node; [`StorageError::Corrupt`] when what was acknowledged cannot be read.
     pub fn open(path: &Path, options: LocalOptions) -> Result<Self, StorageError> {
-        let disk = RealDisk::open(path).map_err(|error| {
-            StorageError::io(format!("open data directory {}", path.display()), error)
-        })?;
+        let disk = RealDisk::open(path)
+            .map_err(|error| StorageError::io(format!("open data directory {}", path.display()), error))?;
         let lock = DirectoryLock::take(path)?;
         Self::open_on(Arc::new(disk), options, Some(lock))
     }
 
-    fn open_on(
-        disk: Arc<dyn Disk>,
-        options: LocalOptions,
-        lock: Option<DirectoryLock>,
-    ) -> Result<Self, StorageError> {
+    fn open_on(disk: Arc<dyn Disk>, options: LocalOptions, lock: Option<DirectoryLock>) -> Result<Self, StorageError> {
         let layout = Layout::open(&*disk, options.node_id.as_deref())?;
-        let state = State::open(&*disk, options.cache_bytes)?;
+        let state = State::open(&*disk, options.cache_bytes, options.verify)?;
         let last = recover(&*disk, &state)?;
         let mut log = Log::begin(disk, last + 1)?;
         log.forget_old();
-        let shared = Arc::new(Shared {
-            state,
-            watchers: Watchers::default(),
-            stopped: OnceLock::new(),
-        });
+        let shared = Arc::new(Shared { state, watchers: Watchers::default(), stopped: OnceLock::new() });
         let writer = Writer {
             shared: shared.clone(),
             log,
@@ -186,10 +182,7 @@ impl Backend for LocalBackend {
     async fn commit(&self, batch: Batch) -> Result<Index, StorageError> {
         let size = batch.encoded_len();
         if size > self.max_batch_bytes {
-            return Err(StorageError::TooLarge {
-                size,
-                limit: self.max_batch_bytes,
-            });
+            return Err(StorageError::TooLarge { size, limit: self.max_batch_bytes });
         }
         let (answer, answered) = oneshot::channel();
         let sent = match &*self.requests.lock() {
@@ -213,9 +206,7 @@ fn recover(disk: &dyn Disk, state: &State) -> Result<u64, StorageError> {
     let last = {
         let mut records = change.records()?;
         let applied = state.applied()?;
-        log::replay(disk, applied, |_, bytes| {
-            records.apply(&Batch::decode(bytes)?.writes)
-        })?
+        log::replay(disk, applied, |_, bytes| records.apply(&Batch::decode(bytes)?.writes))?
     };
     change.commit(last)?;
     state.flush()?;

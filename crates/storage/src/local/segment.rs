@@ -49,10 +49,7 @@ impl Head {
         if crc32fast::hash(body) != u32::from_le_bytes(*crc) || rest.get_u32_le() != VERSION {
             return None;
         }
-        Some(Self {
-            salt: rest.get_u32_le(),
-            first: rest.get_u64_le(),
-        })
+        Some(Self { salt: rest.get_u32_le(), first: rest.get_u64_le() })
     }
 }
 

@@ -123,14 +123,7 @@ impl SimDisk {
     pub(super) fn set_content(&self, name: &str, bytes: Vec<u8>) {
         let inner = &mut *self.0.lock();
         let id = inner.names[name];
-        inner.files.insert(
-            id,
-            Content {
-                seen: bytes.clone(),
-                durable: bytes,
-                pending: Vec::new(),
-            },
-        );
+        inner.files.insert(id, Content { seen: bytes.clone(), durable: bytes, pending: Vec::new() });
     }
 
     /// A disk with the same content as seen by the operating system.
@@ -144,14 +137,7 @@ impl SimDisk {
             to.next_file = inner.next_file;
             for (id, content) in &inner.files {
                 let bytes = content.seen.clone();
-                to.files.insert(
-                    *id,
-                    Content {
-                        seen: bytes.clone(),
-                        durable: bytes,
-                        pending: Vec::new(),
-                    },
-                );
+                to.files.insert(*id, Content { seen: bytes.clone(), durable: bytes, pending: Vec::new() });
             }
         }
         copy
@@ -198,15 +184,12 @@ impl Content {
     fn keep_some(&mut self, random: &mut u64) {
         for change in std::mem::take(&mut self.pending) {
             match change {
-                Change::Length(_) if next(random) % 2 == 0 => apply(&mut self.durable, &change),
+                Change::Length(_) if next(random).is_multiple_of(2) => apply(&mut self.durable, &change),
                 Change::Length(_) => {}
                 Change::Write(offset, data) => {
                     for (place, sector) in data.chunks(SECTOR).enumerate() {
-                        if next(random) % 2 == 0 {
-                            apply(
-                                &mut self.durable,
-                                &Change::Write(offset + (place * SECTOR) as u64, sector.to_vec()),
-                            );
+                        if next(random).is_multiple_of(2) {
+                            apply(&mut self.durable, &Change::Write(offset + (place * SECTOR) as u64, sector.to_vec()));
                         }
                     }
                 }
@@ -229,10 +212,7 @@ impl Disk for SimDisk {
                 id
             }
         };
-        Ok(Some(Arc::new(SimFile {
-            disk: self.clone(),
-            id,
-        })))
+        Ok(Some(Arc::new(SimFile { disk: self.clone(), id })))
     }
 
     fn names(&self, directory: &str) -> io::Result<Vec<String>> {
@@ -274,10 +254,7 @@ impl Disk for SimDisk {
     }
 
     fn room(&self) -> io::Result<Room> {
-        Ok(Room {
-            free: self.0.lock().free.unwrap_or(u64::MAX),
-            total: 1 << 40,
-        })
+        Ok(Room { free: self.0.lock().free.unwrap_or(u64::MAX), total: 1 << 40 })
     }
 }
 

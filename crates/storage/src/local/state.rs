@@ -6,10 +6,7 @@
 use std::{io, ops::Bound, sync::Arc};
 
 use bytes::Bytes;
-use redb::{
-    Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
-    WriteTransaction,
-};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction};
 
 use super::disk::{Disk, DiskFile};
 use crate::{
@@ -38,29 +35,20 @@ pub(crate) struct Records<'txn>(redb::Table<'txn, &'static str, &'static [u8]>);
 
 impl State {
     /// Opens the tree, or makes an empty one.
-    pub(crate) fn open(disk: &dyn Disk, cache_bytes: usize) -> Result<Self, StorageError> {
+    pub(crate) fn open(disk: &dyn Disk, cache_bytes: usize, verify: bool) -> Result<Self, StorageError> {
         let failed = |error| StorageError::io("open the state", error);
         if let Some(file) = disk.open(FILE, false).map_err(failed)? {
-            return Ok(Self {
-                database: database(file, cache_bytes)?,
-            });
+            return Ok(Self { database: database(file, cache_bytes, verify)? });
         }
         // Under another name until it is whole, so that a crash does not leave half a tree.
-        let file = disk
-            .open(FILE_NEW, true)
-            .map_err(failed)?
-            .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        let file = disk.open(FILE_NEW, true).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         file.set_len(0).map_err(failed)?;
-        let state = Self {
-            database: database(file.clone(), cache_bytes)?,
-        };
+        let state = Self { database: database(file, cache_bytes, false)? };
         let change = state.begin()?;
         change.records()?;
         change.commit(0)?;
         state.flush()?;
-        disk.rename(FILE_NEW, FILE)
-            .and_then(|()| disk.sync_directory(""))
-            .map_err(failed)?;
+        disk.rename(FILE_NEW, FILE).and_then(|()| disk.sync_directory("")).map_err(failed)?;
         Ok(state)
     }
 
@@ -148,9 +136,7 @@ impl Records<'_> {
     pub(crate) fn apply(&mut self, writes: &[Write]) -> Result<(), StorageError> {
         for write in writes {
             match write {
-                Write::Put { key, value } => {
-                    drop(self.0.insert(key.as_str(), &value[..]).map_err(fault)?)
-                }
+                Write::Put { key, value } => drop(self.0.insert(key.as_str(), &value[..]).map_err(fault)?),
                 Write::Delete { key } => drop(self.0.remove(key.as_str()).map_err(fault)?),
             }
         }
@@ -158,13 +144,11 @@ impl Records<'_> {
     }
 }
 
-fn database(file: Arc<dyn DiskFile>, cache_bytes: usize) -> Result<Database, StorageError> {
+fn database(file: Arc<dyn DiskFile>, cache_bytes: usize, verify: bool) -> Result<Database, StorageError> {
     let mut builder = redb::Builder::new();
-    builder.set_cache_size(cache_bytes);
+    builder.set_cache_size(cache_bytes).set_check_integrity_on_open(verify);
     // The library says that it may panic on a file that something else has changed.
-    let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        builder.create_with_backend(RedbFile(file))
-    }));
+    let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| builder.create_with_backend(RedbFile(file))));
     match opened {
         Ok(opened) => opened.map_err(fault),
         Err(_) => Err(StorageError::corrupt("state: the tree cannot be read")),
@@ -176,14 +160,7 @@ fn names(
     prefix: &str,
     page: &Page,
 ) -> Result<Vec<String>, StorageError> {
-    listing::names(
-        &mut TreeCursor {
-            records,
-            range: None,
-        },
-        prefix,
-        page,
-    )
+    listing::names(&mut TreeCursor { records, range: None }, prefix, page)
 }
 
 struct TreeCursor<'t, T> {
@@ -193,11 +170,7 @@ struct TreeCursor<'t, T> {
 
 impl<T: ReadableTable<&'static str, &'static [u8]>> Cursor for TreeCursor<'_, T> {
     fn seek(&mut self, from: Bound<&str>) -> Result<(), StorageError> {
-        self.range = Some(
-            self.records
-                .range::<&str>((from, Bound::Unbounded))
-                .map_err(fault)?,
-        );
+        self.range = Some(self.records.range::<&str>((from, Bound::Unbounded)).map_err(fault)?);
         Ok(())
     }
 
@@ -241,9 +214,7 @@ impl StorageBackend for RedbFile {
 fn fault(error: impl Into<redb::Error>) -> StorageError {
     match error.into() {
         redb::Error::Io(error) => StorageError::io("use the state", error),
-        redb::Error::PreviousIo => {
-            StorageError::Stopped("an operation on the state has failed".into())
-        }
+        redb::Error::PreviousIo => StorageError::Stopped("an operation on the state has failed".into()),
         other => StorageError::corrupt(format!("state: {other}")),
     }
 }

@@ -8,8 +8,8 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 use proptest::prelude::*;
 
 use crate::{
-    Backend, Barrier, Batch, Digest, Index, Key, LocalBackend, LocalOptions, MemoryBackend, Page,
-    Read, StorageError, Write,
+    Backend, Barrier, Batch, Digest, Index, Key, LocalBackend, LocalOptions, MemoryBackend, Page, Read, StorageError,
+    Write,
 };
 
 crate::backend_suite!(suite, || async {
@@ -39,11 +39,7 @@ fn walk(path: &Path) -> Vec<std::path::PathBuf> {
     let mut found = vec![path.to_owned()];
     for entry in fs::read_dir(path).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(walk(&path))
-        } else {
-            found.push(path)
-        }
+        if path.is_dir() { found.extend(walk(&path)) } else { found.push(path) }
     }
     found
 }
@@ -56,10 +52,7 @@ async fn keeps_everything_over_restarts() {
         for before in 0..round {
             assert_eq!(get(&store, &format!("k{before}")).await.unwrap(), "v");
         }
-        assert_eq!(
-            put(&store, &format!("k{round}"), "v").await.unwrap(),
-            Index(round + 1)
-        );
+        assert_eq!(put(&store, &format!("k{round}"), "v").await.unwrap(), Index(round + 1));
     }
 }
 
@@ -74,17 +67,9 @@ async fn replays_a_log_that_the_state_has_not_seen() {
     let copy = tempfile::tempdir().unwrap();
     fs::create_dir(copy.path().join("log")).unwrap();
     for path in walk(&directory.path().join("log")).iter().skip(1) {
-        fs::copy(
-            path,
-            copy.path().join("log").join(path.file_name().unwrap()),
-        )
-        .unwrap();
+        fs::copy(path, copy.path().join("log").join(path.file_name().unwrap())).unwrap();
     }
-    fs::copy(
-        directory.path().join("meta.json"),
-        copy.path().join("meta.json"),
-    )
-    .unwrap();
+    fs::copy(directory.path().join("meta.json"), copy.path().join("meta.json")).unwrap();
     let recovered = open(copy.path());
     for number in 0..20 {
         assert_eq!(get(&recovered, &format!("k{number}")).await.unwrap(), "v");
@@ -99,26 +84,16 @@ async fn sec_cs04_directories_are_0700_and_files_0600() {
     fs::create_dir_all(&path).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     for _ in 0..2 {
-        let options = LocalOptions {
-            flush_bytes: 1000,
-            ..LocalOptions::default()
-        };
+        let options = LocalOptions { flush_bytes: 1000, ..LocalOptions::default() };
         let store = LocalBackend::open(&path, options).unwrap();
         for number in 0..50 {
-            put(&store, &format!("k{number}"), "some value")
-                .await
-                .unwrap();
+            put(&store, &format!("k{number}"), "some value").await.unwrap();
         }
         let found = walk(&path);
         assert!(found.len() >= 6, "{found:?}");
         for path in found {
             let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-            assert_eq!(
-                mode,
-                if path.is_dir() { 0o700 } else { 0o600 },
-                "{}",
-                path.display()
-            );
+            assert_eq!(mode, if path.is_dir() { 0o700 } else { 0o600 }, "{}", path.display());
         }
         // A file that someone opened up is closed again.
         fs::set_permissions(path.join("state.redb"), fs::Permissions::from_mode(0o644)).unwrap();
@@ -129,16 +104,11 @@ async fn sec_cs04_directories_are_0700_and_files_0600() {
 async fn one_process_only_and_the_error_says_which() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
-    let error = LocalBackend::open(directory.path(), LocalOptions::default())
-        .err()
-        .unwrap();
+    let error = LocalBackend::open(directory.path(), LocalOptions::default()).err().unwrap();
     assert!(matches!(error, StorageError::InUse { .. }));
     let text = error.to_string();
     assert!(text.contains(directory.path().to_str().unwrap()), "{text}");
-    assert!(
-        text.contains(&format!("process {}", std::process::id())),
-        "{text}"
-    );
+    assert!(text.contains(&format!("process {}", std::process::id())), "{text}");
     drop(store);
     open(directory.path());
 }
@@ -147,13 +117,7 @@ async fn one_process_only_and_the_error_says_which() {
 async fn a_node_keeps_its_name() {
     let directory = tempfile::tempdir().unwrap();
     let named = |name: &str| {
-        LocalBackend::open(
-            directory.path(),
-            LocalOptions {
-                node_id: Some(name.into()),
-                ..LocalOptions::default()
-            },
-        )
+        LocalBackend::open(directory.path(), LocalOptions { node_id: Some(name.into()), ..LocalOptions::default() })
     };
     assert_eq!(open(directory.path()).node_id(), None);
     assert_eq!(named("n1").unwrap().node_id(), Some("n1"));
@@ -164,14 +128,8 @@ async fn a_node_keeps_its_name() {
 #[tokio::test]
 async fn a_newer_format_is_refused() {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(
-        directory.path().join("meta.json"),
-        r#"{"format":2,"else":1}"#,
-    )
-    .unwrap();
-    let error = LocalBackend::open(directory.path(), LocalOptions::default())
-        .err()
-        .unwrap();
+    fs::write(directory.path().join("meta.json"), r#"{"format":2,"else":1}"#).unwrap();
+    let error = LocalBackend::open(directory.path(), LocalOptions::default()).err().unwrap();
     assert!(matches!(error, StorageError::Layout(_)), "{error}");
 }
 
@@ -179,10 +137,7 @@ async fn a_newer_format_is_refused() {
 async fn missing_parts_are_noticed() {
     for part in ["meta.json", "state.redb", "log"] {
         let directory = tempfile::tempdir().unwrap();
-        let options = LocalOptions {
-            flush_bytes: 100,
-            ..LocalOptions::default()
-        };
+        let options = LocalOptions { flush_bytes: 100, ..LocalOptions::default() };
         let store = LocalBackend::open(directory.path(), options).unwrap();
         for number in 0..10 {
             put(&store, &format!("k{number}"), "v").await.unwrap();
@@ -194,10 +149,7 @@ async fn missing_parts_are_noticed() {
         } else {
             fs::remove_file(path).unwrap()
         }
-        assert!(
-            LocalBackend::open(directory.path(), LocalOptions::default()).is_err(),
-            "{part}"
-        );
+        assert!(LocalBackend::open(directory.path(), LocalOptions::default()).is_err(), "{part}");
     }
 }
 
@@ -207,25 +159,16 @@ async fn a_closed_store_refuses_commits() {
     let store = open(directory.path());
     put(&store, "k", "v").await.unwrap();
     store.close();
-    assert!(matches!(
-        put(&store, "k", "w").await,
-        Err(StorageError::Closed)
-    ));
+    assert!(matches!(put(&store, "k", "w").await, Err(StorageError::Closed)));
     assert_eq!(get(&store, "k").await.unwrap(), "v");
 }
 
 #[tokio::test]
 async fn refuses_batches_that_are_too_large() {
     let directory = tempfile::tempdir().unwrap();
-    let options = LocalOptions {
-        max_batch_bytes: 1000,
-        ..LocalOptions::default()
-    };
+    let options = LocalOptions { max_batch_bytes: 1000, ..LocalOptions::default() };
     let store = LocalBackend::open(directory.path(), options).unwrap();
-    assert!(matches!(
-        put(&store, "k", &"v".repeat(1000)).await,
-        Err(StorageError::TooLarge { .. })
-    ));
+    assert!(matches!(put(&store, "k", &"v".repeat(1000)).await, Err(StorageError::TooLarge { .. })));
     put(&store, "k", &"v".repeat(900)).await.unwrap();
 }
 
@@ -239,12 +182,7 @@ async fn rl05_a_damaged_state_is_an_error_and_not_a_crash() {
     drop(store);
     let path = directory.path().join("state.redb");
     let good = fs::read(&path).unwrap();
-    for bad in [
-        vec![],
-        good[..1000].to_vec(),
-        vec![0x55; good.len()],
-        vec![0; good.len()],
-    ] {
+    for bad in [vec![], good[..1000].to_vec(), vec![0x55; good.len()], vec![0; good.len()]] {
         fs::write(&path, bad).unwrap();
         assert!(LocalBackend::open(directory.path(), LocalOptions::default()).is_err());
     }
@@ -252,27 +190,51 @@ async fn rl05_a_damaged_state_is_an_error_and_not_a_crash() {
     assert_eq!(get(&open(directory.path()), "k7").await.unwrap(), "v");
 }
 
+#[tokio::test]
+async fn rl05_verifying_finds_every_changed_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for number in 0..50 {
+        put(&store, &format!("some/path/{number:02}"), &format!("value {number:02}")).await.unwrap();
+    }
+    drop(store);
+    let path = directory.path().join("state.redb");
+    let good = fs::read(&path).unwrap();
+    let mut found = 0;
+    for place in (0..good.len())
+        .filter(|place| good[*place..].starts_with(b"some/path/") || good[*place..].starts_with(b"value "))
+    {
+        let mut bad = good.clone();
+        bad[place + 3] ^= 4;
+        fs::write(&path, bad).unwrap();
+        let options = LocalOptions { verify: true, ..LocalOptions::default() };
+        match LocalBackend::open(directory.path(), options) {
+            Err(StorageError::Corrupt(_)) => found += 1,
+            Err(error) => panic!("{error}"),
+            // A page that is no longer used.
+            Ok(store) => {
+                for number in 0..50 {
+                    let value = get(&store, &format!("some/path/{number:02}")).await;
+                    assert_eq!(value.unwrap(), format!("value {number:02}"));
+                }
+            }
+        }
+    }
+    assert!(found >= 100, "{found}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn none_of_200_concurrent_read_modify_writes_through_the_barrier_is_lost() {
     let directory = tempfile::tempdir().unwrap();
     let store = Arc::new(open(directory.path()));
     let root = keepfast_crypto::random::key();
-    Barrier::create(store.clone(), &root, "seal".into(), 0)
-        .await
-        .unwrap();
+    Barrier::create(store.clone(), &root, "seal".into(), 0).await.unwrap();
     let barrier = Barrier::open(store, &root).await.unwrap();
-    let tasks: Vec<_> = (0..200)
-        .map(|_| tokio::spawn(increment(barrier.clone())))
-        .collect();
+    let tasks: Vec<_> = (0..200).map(|_| tokio::spawn(increment(barrier.clone()))).collect();
     for task in tasks {
         task.await.unwrap();
     }
-    let value = barrier
-        .begin_read()
-        .get(&barrier.view("a"), "n")
-        .await
-        .unwrap()
-        .unwrap();
+    let value = barrier.begin_read().get(&barrier.view("a"), "n").await.unwrap().unwrap();
     assert_eq!(value, "200");
 }
 
@@ -281,11 +243,7 @@ async fn increment(barrier: Arc<Barrier>) {
     loop {
         let mut tx = barrier.begin();
         let before = tx.get(&view, "n").await.unwrap().unwrap_or("0".into());
-        let after = std::str::from_utf8(&before)
-            .unwrap()
-            .parse::<u32>()
-            .unwrap()
-            + 1;
+        let after = std::str::from_utf8(&before).unwrap().parse::<u32>().unwrap() + 1;
         tx.put(&view, "n", after.to_string().into());
         match tx.commit().await {
             Ok(_) => return,
@@ -298,15 +256,10 @@ async fn increment(barrier: Arc<Barrier>) {
 #[tokio::test]
 async fn old_segments_are_deleted() {
     let directory = tempfile::tempdir().unwrap();
-    let options = LocalOptions {
-        flush_bytes: 5_000,
-        ..LocalOptions::default()
-    };
+    let options = LocalOptions { flush_bytes: 5_000, ..LocalOptions::default() };
     let store = LocalBackend::open(directory.path(), options).unwrap();
     for number in 0..200 {
-        put(&store, &format!("k{number}"), &"v".repeat(500))
-            .await
-            .unwrap();
+        put(&store, &format!("k{number}"), &"v".repeat(500)).await.unwrap();
     }
     store.close();
     let segments = walk(&directory.path().join("log")).len() - 1;
@@ -320,36 +273,21 @@ async fn old_segments_are_deleted() {
 
 /// A batch of puts and deletes of a few keys, some after a look at a key or a listing.
 fn batches() -> impl Strategy<Value = Vec<Vec<(String, Option<u8>, bool)>>> {
-    let change = (
-        "[ab](/[ab]){0,2}",
-        proptest::option::weighted(0.7, any::<u8>()),
-        proptest::bool::weighted(0.2),
-    );
+    let change = ("[ab](/[ab]){0,2}", proptest::option::weighted(0.7, any::<u8>()), proptest::bool::weighted(0.2));
     proptest::collection::vec(proptest::collection::vec(change, 0..5), 1..12)
 }
 
 fn batch(changes: &[(String, Option<u8>, bool)], model: &MemoryBackend, stale: bool) -> Batch {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut batch = Batch::default();
     for (path, value, look) in changes {
         let path = key(path);
         if *look {
-            let seen = runtime
-                .block_on(model.get(&path))
-                .unwrap()
-                .map(|value| Digest::of(&value));
-            batch.reads.push(Read::Value {
-                key: path.clone(),
-                seen: if stale { Some(Digest([1; 16])) } else { seen },
-            });
+            let seen = runtime.block_on(model.get(&path)).unwrap().map(|value| Digest::of(&value));
+            batch.reads.push(Read::Value { key: path.clone(), seen: if stale { Some(Digest([1; 16])) } else { seen } });
         }
         batch.writes.push(match value {
-            Some(value) => Write::Put {
-                key: path,
-                value: vec![*value; usize::from(*value)].into(),
-            },
+            Some(value) => Write::Put { key: path, value: vec![*value; usize::from(*value)].into() },
             None => Write::Delete { key: path },
         });
     }

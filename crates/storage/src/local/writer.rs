@@ -90,12 +90,10 @@ impl Writer {
     fn commit(&mut self, mut group: Vec<Request>) {
         let answers = match self.shared.stopped.get() {
             Some(reason) => Err(StorageError::Stopped(reason.clone())),
-            None => self
-                .try_commit(&mut group)
-                .map_err(|failure| match failure {
-                    Failure::Full => StorageError::Full,
-                    Failure::Broken(error) => self.stop(&error),
-                }),
+            None => self.try_commit(&mut group).map_err(|failure| match failure {
+                Failure::Full => StorageError::Full,
+                Failure::Broken(error) => self.stop(&error),
+            }),
         };
         match answers {
             Ok(answers) => {
@@ -140,18 +138,11 @@ impl Writer {
     }
 
     /// Checks each batch and applies it when it passes. Batches see those before them in the group.
-    fn apply(
-        &mut self,
-        change: &Change,
-        group: &mut [Request],
-    ) -> Result<Vec<Answer>, StorageError> {
+    fn apply(&mut self, change: &Change, group: &mut [Request]) -> Result<Vec<Answer>, StorageError> {
         let mut records = change.records()?;
         let mut last = self.log.next() - 1;
         self.frame.clear();
-        let bytes: usize = group
-            .iter()
-            .map(|request| request.batch.encoded_len())
-            .sum();
+        let bytes: usize = group.iter().map(|request| request.batch.encoded_len()).sum();
         let has_room = self.log.has_room(self.reserve_bytes, bytes as u64);
         let mut answers = Vec::with_capacity(group.len());
         for request in group {
@@ -161,13 +152,7 @@ impl Writer {
                 answers.push(Err(StorageError::Conflict));
                 continue;
             }
-            if !has_room
-                && request
-                    .batch
-                    .writes
-                    .iter()
-                    .any(|write| matches!(write, Write::Put { .. }))
-            {
+            if !has_room && request.batch.writes.iter().any(|write| matches!(write, Write::Put { .. })) {
                 answers.push(Err(StorageError::Full));
                 continue;
             }
@@ -204,10 +189,7 @@ impl Writer {
     /// Ends all writing, and says so.
     fn stop(&mut self, error: &StorageError) -> StorageError {
         let reason: Arc<str> = error.to_string().into();
-        tracing::error!(
-            error = &*reason,
-            "the storage stops: what was written last may not be durable"
-        );
+        tracing::error!(error = &*reason, "the storage stops: what was written last may not be durable");
         let reason = self.shared.stopped.get_or_init(|| reason);
         self.unflushed = 0;
         StorageError::Stopped(reason.clone())

@@ -12,11 +12,7 @@ const BATCHES: usize = 12;
 
 fn open(disk: &SimDisk) -> Result<LocalBackend, StorageError> {
     // Small, so that flushes and new segments happen on the way.
-    let options = LocalOptions {
-        flush_bytes: 700,
-        cache_bytes: 1 << 20,
-        ..LocalOptions::default()
-    };
+    let options = LocalOptions { flush_bytes: 700, cache_bytes: 1 << 20, ..LocalOptions::default() };
     LocalBackend::open_on(Arc::new(disk.clone()), options, None)
 }
 
@@ -25,10 +21,7 @@ fn batch(number: usize) -> Batch {
         key: Key::new(format!("{side}/{number}")).unwrap(),
         value: number.to_string().repeat(40).into(),
     };
-    Batch {
-        reads: vec![],
-        writes: vec![put("left"), put("right")],
-    }
+    Batch { reads: vec![], writes: vec![put("left"), put("right")] }
 }
 
 /// Commits the batches of a range and returns those that were acknowledged. Nothing may be acknowledged after `Stopped`.
@@ -56,36 +49,20 @@ async fn write(store: &LocalBackend, range: std::ops::Range<usize>) -> Vec<usize
 async fn check(disk: &SimDisk, acknowledged: &[usize], what: &str) {
     let store = open(disk).unwrap_or_else(|error| panic!("{what}: {error}"));
     for number in 0..2 * BATCHES {
-        let left = side(&store, "left", number)
-            .await
-            .unwrap_or_else(|error| panic!("{what}: {error}"));
-        let right = side(&store, "right", number)
-            .await
-            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        let left = side(&store, "left", number).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+        let right = side(&store, "right", number).await.unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!(left, right, "{what}: half of batch {number}");
         if let Some(value) = left {
             assert_eq!(value, number.to_string().repeat(40), "{what}");
         } else {
-            assert!(
-                !acknowledged.contains(&number),
-                "{what}: batch {number} is lost"
-            );
+            assert!(!acknowledged.contains(&number), "{what}: batch {number} is lost");
         }
     }
-    store
-        .commit(batch(0))
-        .await
-        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    store.commit(batch(0)).await.unwrap_or_else(|error| panic!("{what}: {error}"));
 }
 
-async fn side(
-    store: &LocalBackend,
-    side: &str,
-    number: usize,
-) -> Result<Option<Bytes>, StorageError> {
-    store
-        .get(&Key::new(format!("{side}/{number}")).unwrap())
-        .await
+async fn side(store: &LocalBackend, side: &str, number: usize) -> Result<Option<Bytes>, StorageError> {
+    store.get(&Key::new(format!("{side}/{number}")).unwrap()).await
 }
 
 /// How many operations it takes without faults, from the empty disk to the closed store.
@@ -165,29 +142,14 @@ async fn rl04_a_write_without_room_is_refused_and_the_store_goes_on() {
     let store = open(&disk).unwrap();
     let mut acknowledged = write(&store, 0..3).await;
     disk.fail_at(disk.operations(), Fault::FullOnce);
-    assert!(matches!(
-        store.commit(batch(3)).await,
-        Err(StorageError::Full)
-    ));
-    assert!(
-        store
-            .get(&Key::new("left/3").unwrap())
-            .await
-            .unwrap()
-            .is_none()
-    );
+    assert!(matches!(store.commit(batch(3)).await, Err(StorageError::Full)));
+    assert!(store.get(&Key::new("left/3").unwrap()).await.unwrap().is_none());
     acknowledged.extend(write(&store, 4..6).await);
     assert_eq!(acknowledged, [0, 1, 2, 4, 5]);
     drop(store);
     check(&disk, &acknowledged, "after a moment without room").await;
     let store = open(&disk).unwrap();
-    assert!(
-        store
-            .get(&Key::new("left/3").unwrap())
-            .await
-            .unwrap()
-            .is_none()
-    );
+    assert!(store.get(&Key::new("left/3").unwrap()).await.unwrap().is_none());
 }
 
 #[tokio::test]
@@ -196,20 +158,9 @@ async fn rl04_the_last_room_is_kept_for_deleting() {
     let store = open(&disk).unwrap();
     write(&store, 0..2).await;
     disk.set_free(1 << 20);
-    assert!(matches!(
-        store.commit(batch(2)).await,
-        Err(StorageError::Full)
-    ));
-    let delete = Write::Delete {
-        key: Key::new("left/0").unwrap(),
-    };
-    store
-        .commit(Batch {
-            reads: vec![],
-            writes: vec![delete],
-        })
-        .await
-        .unwrap();
+    assert!(matches!(store.commit(batch(2)).await, Err(StorageError::Full)));
+    let delete = Write::Delete { key: Key::new("left/0").unwrap() };
+    store.commit(Batch { reads: vec![], writes: vec![delete] }).await.unwrap();
     assert!(side(&store, "left", 0).await.unwrap().is_none());
     assert!(side(&store, "left", 2).await.unwrap().is_none());
     disk.set_free(1 << 30);
@@ -229,20 +180,8 @@ async fn rl04_a_failed_sync_stops_the_store_for_good() {
         assert!(matches!(error, StorageError::Stopped(_)));
         assert!(error.to_string().contains("sync the log"), "{error}");
     }
-    assert!(
-        store
-            .get(&Key::new("left/2").unwrap())
-            .await
-            .unwrap()
-            .is_none()
-    );
-    assert!(
-        store
-            .get(&Key::new("left/1").unwrap())
-            .await
-            .unwrap()
-            .is_some()
-    );
+    assert!(store.get(&Key::new("left/2").unwrap()).await.unwrap().is_none());
+    assert!(store.get(&Key::new("left/1").unwrap()).await.unwrap().is_some());
     drop(store);
     disk.lose_power();
     check(&disk, &acknowledged, "after a failed sync").await;
@@ -251,10 +190,7 @@ async fn rl04_a_failed_sync_stops_the_store_for_good() {
 /// A disk as a kill leaves it: everything in the log of the first segment, the tree as at the start.
 async fn killed(batches: usize) -> (SimDisk, String) {
     let disk = SimDisk::new(9);
-    let options = LocalOptions {
-        cache_bytes: 1 << 20,
-        ..LocalOptions::default()
-    };
+    let options = LocalOptions { cache_bytes: 1 << 20, ..LocalOptions::default() };
     let store = LocalBackend::open_on(Arc::new(disk.clone()), options, None).unwrap();
     for number in 0..batches {
         store.commit(batch(number)).await.unwrap();
@@ -275,12 +211,7 @@ async fn a_log_cut_at_every_byte_of_the_last_batch_keeps_the_others() {
         let copy = disk.copy();
         copy.set_content(&segment, log[..cut].to_vec());
         let acknowledged = if cut == log.len() { 0..4 } else { 0..3 };
-        check(
-            &copy,
-            &acknowledged.collect::<Vec<_>>(),
-            &format!("cut at {cut}"),
-        )
-        .await;
+        check(&copy, &acknowledged.collect::<Vec<_>>(), &format!("cut at {cut}")).await;
     }
     // The rest of a torn frame may also be old bytes of the disk.
     for byte in (start..log.len()).step_by(7) {
@@ -301,13 +232,8 @@ async fn rl05_a_flipped_bit_before_the_end_is_an_error() {
         let (copy, mut bad) = (disk.copy(), log.clone());
         bad[bit / 8] ^= 1 << (bit % 8);
         copy.set_content(&segment, bad);
-        let error = open(&copy)
-            .err()
-            .unwrap_or_else(|| panic!("bit {bit} is not noticed"));
-        assert!(
-            matches!(error, StorageError::Corrupt(_)),
-            "bit {bit}: {error}"
-        );
+        let error = open(&copy).err().unwrap_or_else(|| panic!("bit {bit} is not noticed"));
+        assert!(matches!(error, StorageError::Corrupt(_)), "bit {bit}: {error}");
     }
 }
 
@@ -316,20 +242,11 @@ async fn a_fault_under_concurrent_commits_loses_nothing_that_was_acknowledged() 
     for seed in 0..60 {
         let disk = SimDisk::new(seed);
         let store = Arc::new(open(&disk).unwrap());
-        disk.fail_at(
-            disk.operations() + seed as usize % 23,
-            if seed % 2 == 0 {
-                Fault::Error
-            } else {
-                Fault::Crash
-            },
-        );
+        disk.fail_at(disk.operations() + seed as usize % 23, if seed % 2 == 0 { Fault::Error } else { Fault::Crash });
         let tasks: Vec<_> = (0..2 * BATCHES)
             .map(|number| {
                 let store = store.clone();
-                tokio::spawn(
-                    async move { store.commit(batch(number)).await.is_ok().then_some(number) },
-                )
+                tokio::spawn(async move { store.commit(batch(number)).await.is_ok().then_some(number) })
             })
             .collect();
         let mut acknowledged = Vec::new();

@@ -28,29 +28,15 @@ async fn golden_directory_v1_stays_readable() {
 #[ignore = "writes the golden directory of the present format version; to be run once for a version"]
 async fn write_golden_directory() {
     let directory = tempfile::tempdir().unwrap();
-    let options = LocalOptions {
-        node_id: Some("node-1".into()),
-        ..LocalOptions::default()
-    };
+    let options = LocalOptions { node_id: Some("node-1".into()), ..LocalOptions::default() };
     let store = LocalBackend::open(directory.path(), options).unwrap();
-    let put = |path: &str, value: &'static str| Write::Put {
-        key: Key::new(path).unwrap(),
-        value: value.into(),
-    };
+    let put = |path: &str, value: &'static str| Write::Put { key: Key::new(path).unwrap(), value: value.into() };
     for writes in [
         vec![put("a/first", "one"), put("gone", "x")],
         vec![put("a/ä", "two")],
-        vec![Write::Delete {
-            key: Key::new("gone").unwrap(),
-        }],
+        vec![Write::Delete { key: Key::new("gone").unwrap() }],
     ] {
-        store
-            .commit(Batch {
-                reads: vec![],
-                writes,
-            })
-            .await
-            .unwrap();
+        store.commit(Batch { reads: vec![], writes }).await.unwrap();
     }
     store.close();
     fs::create_dir_all(Path::new(GOLDEN).join("log")).unwrap();

@@ -1,0 +1,3 @@
+//! Auth methods: who makes a request, and what that is worth.
+
+pub mod approle;
