@@ -37,11 +37,23 @@ const FLAGS: &[Flag] = &[
 ];
 
 const DEVELOPMENT: &[Flag] = &[
-    Flag::new("dev", Kind::Bool, "Keep everything in memory, unsealed, with a KV engine at secret/. Not for production."),
-    Flag::new("dev-listen-address", Kind::Text, "Where to listen. Default: 127.0.0.1:8200. Variable: VAULT_DEV_LISTEN_ADDRESS."),
+    Flag::new(
+        "dev",
+        Kind::Bool,
+        "Keep everything in memory, unsealed, with a KV engine at secret/. Not for production.",
+    ),
+    Flag::new(
+        "dev-listen-address",
+        Kind::Text,
+        "Where to listen. Default: 127.0.0.1:8200. Variable: VAULT_DEV_LISTEN_ADDRESS.",
+    ),
     Flag::new("dev-no-kv", Kind::Bool, "Mount nothing at secret/."),
     Flag::new("dev-no-store-token", Kind::Bool, "Do not keep the root token in ~/.vault-token."),
-    Flag::new("dev-root-token-id", Kind::Text, "The root token, instead of a random one. Variable: VAULT_DEV_ROOT_TOKEN_ID."),
+    Flag::new(
+        "dev-root-token-id",
+        Kind::Text,
+        "The root token, instead of a random one. Variable: VAULT_DEV_ROOT_TOKEN_ID.",
+    ),
     Flag::new("dev-tls", Kind::Bool, "Development mode with TLS and a certificate made for it."),
     Flag::new("dev-tls-cert-dir", Kind::Text, "Where the certificate is written. Default: a temporary directory."),
     Flag::new("dev-tls-san", Kind::List, "A further name or address for the certificate; may be repeated."),
@@ -66,12 +78,9 @@ fn server_args(words: &Words) -> ServerArgs {
     }
 }
 
-/// Development mode, which every one of its flags switches on.
+/// Development mode; a flag that only shapes it does not switch it on.
 fn dev_args(words: &Words) -> Option<DevArgs> {
-    let wanted = DEVELOPMENT.iter().any(|flag| match flag.kind {
-        Kind::Bool => words.on(flag.name),
-        _ => words.has(flag.name),
-    });
+    let wanted = words.on("dev") || words.on("dev-tls");
     wanted.then(|| DevArgs {
         root_token: words.text("dev-root-token-id").map(|token| SecretString::new(token.to_owned())),
         listen_address: words.text("dev-listen-address").map(str::to_owned),
@@ -104,6 +113,6 @@ mod tests {
         assert_eq!(args.config, [PathBuf::from("a.hcl"), PathBuf::from("b")]);
         assert!(args.dev.is_none() && args.log_level.as_deref() == Some("debug"));
         assert!(parse("-dev-tls").dev.unwrap().tls);
-        assert!(parse("-dev=false").dev.is_none());
+        assert!(parse("-dev=false").dev.is_none() && parse("-config=a -dev-root-token-id=x").dev.is_none());
     }
 }
