@@ -14,7 +14,8 @@ pub(crate) fn script(shell: &str, name: &str, commands: &[Node]) -> Result<Strin
         "fish" => Shell::Fish,
         other => return Err(Halt::usage(format!("No completion for {other:?}: there is bash, zsh and fish"))),
     };
-    let mut program = clap::Command::new("keepfast").subcommands(commands.iter().map(described)).disable_help_subcommand(true);
+    let mut program =
+        clap::Command::new("keepfast").subcommands(commands.iter().map(described)).disable_help_subcommand(true);
     let mut out = Vec::new();
     clap_complete::generate(shell, &mut program, name.to_owned(), &mut out);
     Ok(String::from_utf8_lossy(&out).into_owned())
@@ -70,7 +71,9 @@ mod tests {
             COMMANDS.iter().for_each(|node| flags_of(node, depth, &mut flags));
             assert!(flags.len() > 500);
             let script = script(shell, "keepfast", COMMANDS).unwrap();
-            for word in ["enable-versioning", "key-status", "path-help", "capabilities", "metadata"].into_iter().chain(flags) {
+            for word in
+                ["enable-versioning", "key-status", "path-help", "capabilities", "metadata"].into_iter().chain(flags)
+            {
                 assert!(script.contains(word), "{shell} does not know {word}");
             }
         }

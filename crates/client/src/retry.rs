@@ -23,7 +23,10 @@ mod tests {
 
     #[test]
     fn statuses() {
-        let again: Vec<u16> = [200, 204, 400, 403, 404, 412, 429, 473, 500, 501, 502, 503].into_iter().filter(|s| is_worthwhile(*s)).collect();
+        let again: Vec<u16> = [200, 204, 400, 403, 404, 412, 429, 473, 500, 501, 502, 503]
+            .into_iter()
+            .filter(|s| is_worthwhile(*s))
+            .collect();
         assert_eq!(again, [412, 500, 502, 503]);
     }
 

@@ -125,8 +125,11 @@ fn with_token(cx: &Cx, _: &str, mut given: Map<String, Value>) -> Result<Secret,
         return Ok(Secret { auth: Some(auth), ..Secret::default() });
     }
     let request = Request { may_wrap: false, ..Request::new(Method::Get, "auth/token/lookup-self") };
-    let found = cx.session()?.with_token(Some(token.clone())).call("Error authenticating: error looking up token", &request)?;
-    let data = found.and_then(|secret| secret.data).ok_or_else(|| Halt::failed("Error authenticating: the server knows nothing about the token"))?;
+    let found =
+        cx.session()?.with_token(Some(token.clone())).call("Error authenticating: error looking up token", &request)?;
+    let data = found
+        .and_then(|secret| secret.data)
+        .ok_or_else(|| Halt::failed("Error authenticating: the server knows nothing about the token"))?;
     Ok(Secret { auth: Some(auth_of(&token, &data)), ..Secret::default() })
 }
 
@@ -135,7 +138,8 @@ fn with_userpass(cx: &Cx, path: &str, mut given: Map<String, Value>) -> Result<S
         return Err(Halt::failed("Error authenticating: 'username' must be specified"));
     };
     let password = secret_of(cx, &mut given, "password", "Password")?;
-    let request = Request::new(Method::Put, format!("auth/{path}/login/{username}")).with_body(json!({ "password": password.expose() }));
+    let request = Request::new(Method::Put, format!("auth/{path}/login/{username}"))
+        .with_body(json!({ "password": password.expose() }));
     log_in(cx, &request)
 }
 
@@ -195,7 +199,9 @@ fn finish(cx: &Cx, secret: &Secret) -> Outcome {
         return cx.output.secret(secret);
     };
     if auth.client_token.is_empty() {
-        return Err(Halt::failed("Error authenticating: a second factor is required, which this command does not ask for"));
+        return Err(Halt::failed(
+            "Error authenticating: a second factor is required, which this command does not ask for",
+        ));
     }
     if cx.words.on("token-only") {
         terminal::raw(&auth.client_token);
@@ -206,7 +212,9 @@ fn finish(cx: &Cx, secret: &Secret) -> Outcome {
         let token = SecretString::new(auth.client_token.clone());
         token_file::store(&token).map_err(|error| Halt::failed(format!("Error storing token: {error}")))?;
         if let Some((variable, _)) = environment::variable("TOKEN") {
-            terminal::warning(&format!("WARNING! The {variable} environment variable is set and goes before the token just\nstored. Unset it to use the new token.\n"));
+            terminal::warning(&format!(
+                "WARNING! The {variable} environment variable is set and goes before the token just\nstored. Unset it to use the new token.\n"
+            ));
         }
     }
     if cx.words.on("no-print") {
@@ -219,4 +227,5 @@ fn finish(cx: &Cx, secret: &Secret) -> Outcome {
 }
 
 const STORED: &str = "Success! You are now authenticated. The token has been stored and will be used by\nthe commands that follow; there is no need to log in again.\n";
-const NOT_STORED: &str = "Success! You are now authenticated. The token has not been stored: set VAULT_TOKEN\nto use it.\n";
+const NOT_STORED: &str =
+    "Success! You are now authenticated. The token has not been stored: set VAULT_TOKEN\nto use it.\n";

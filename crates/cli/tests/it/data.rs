@@ -10,7 +10,11 @@ fn every_source_of_a_value() {
     std::fs::write(&file, "from a file\n").unwrap();
     let from_file = format!("file=@{}", file.display());
     let root = server.token();
-    let put = server.run_with(&["write", &key, "plain=x=y", "many=1", "many=2", &from_file, "stdin=-", "at=\\@x"], &[("VAULT_TOKEN", root)], "from stdin");
+    let put = server.run_with(
+        &["write", &key, "plain=x=y", "many=1", "many=2", &from_file, "stdin=-", "at=\\@x"],
+        &[("VAULT_TOKEN", root)],
+        "from stdin",
+    );
     assert_eq!((put.code, put.stdout.as_str()), (0, format!("Success! Data written to: {key}\n").as_str()), "{put:?}");
     let json = server.ok(&["kv", "get", "-format=json", &key]);
     let data = "\"data\": {\n    \"at\": \"@x\",\n    \"file\": \"from a file\\n\",\n    \"many\": [\n      \"1\",\n      \"2\"\n    ],\n    \"plain\": \"x=y\",\n    \"stdin\": \"from stdin\"\n  }";

@@ -2,7 +2,8 @@
 
 use crate::server::server;
 
-const VALUE: &str = r#"{"b": true, "f": 1.5, "l": [1, "a", {"q": null}], "n": 5, "o": {"x": "1"}, "s": "a\nb<>&", "y": "yes"}"#;
+const VALUE: &str =
+    r#"{"b": true, "f": 1.5, "l": [1, "a", {"q": null}], "n": 5, "o": {"x": "1"}, "s": "a\nb<>&", "y": "yes"}"#;
 
 #[test]
 fn one_value_in_every_form() {
@@ -46,7 +47,8 @@ fn the_environment_chooses_a_form_and_a_flag_another() {
         let done = server.run_with(&["kv", "list", &kv], &[("VAULT_TOKEN", root), (variable, "json")], "");
         assert_eq!(done.stdout, "[\n  \"a\"\n]\n", "{variable}");
     }
-    let done = server.run_with(&["kv", "list", "-format=yaml", &kv], &[("VAULT_TOKEN", root), ("VAULT_FORMAT", "json")], "");
+    let done =
+        server.run_with(&["kv", "list", "-format=yaml", &kv], &[("VAULT_TOKEN", root), ("VAULT_FORMAT", "json")], "");
     assert_eq!(done.stdout, "- a\n");
 }
 

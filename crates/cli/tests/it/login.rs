@@ -21,7 +21,11 @@ fn an_application_logs_in_and_its_token_is_kept() {
     let path = format!("-path={path}");
     let done = server.run_with(&["login", "-method=approle", &path, &role_id, &secret_id], &[], "");
     assert_eq!(done.code, 0, "{done:?}");
-    assert!(done.stdout.starts_with("Success! You are now authenticated.") && done.stdout.contains("\ntoken_duration          20m\n"), "{done:?}");
+    assert!(
+        done.stdout.starts_with("Success! You are now authenticated.")
+            && done.stdout.contains("\ntoken_duration          20m\n"),
+        "{done:?}"
+    );
     assert!(done.stdout.ends_with("\ntoken_meta_role_name    app\n"), "{done:?}");
     let file = server.home().join(".vault-token");
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
@@ -67,9 +71,13 @@ fn a_login_can_leave_no_trace() {
 fn wrong_credentials_are_told_and_nothing_is_kept() {
     let server = server!();
     let (path, role_id, _) = approle(&server);
-    let done = server.run_with(&["login", "-method=approle", &format!("-path={path}"), &role_id, "secret_id=wrong"], &[], "");
+    let done =
+        server.run_with(&["login", "-method=approle", &format!("-path={path}"), &role_id, "secret_id=wrong"], &[], "");
     assert_eq!(done.code, 2);
-    assert!(done.stderr.starts_with("Error authenticating: Error making API request.") && !done.stderr.contains("wrong"), "{done:?}");
+    assert!(
+        done.stderr.starts_with("Error authenticating: Error making API request.") && !done.stderr.contains("wrong"),
+        "{done:?}"
+    );
     let none = server.run_with(&["login", "-method=userpass", "-non-interactive", "username=x"], &[], "");
     assert!(none.code == 1 && none.stderr.contains("Password is needed"), "{none:?}");
     let unknown = server.run_with(&["login", "-method=nope"], &[], "");

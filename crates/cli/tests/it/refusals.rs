@@ -9,8 +9,14 @@ fn a_refusal_is_told_with_its_request() {
     let token = server.ok(&["token", "create", "-policy=default", "-ttl=1m", "-field=token"]);
     let path = format!("{kv}/data/x");
     let refused = server.run_with(&["read", &path], &[("VAULT_TOKEN", &token)], "");
-    let expected = format!("Error reading {path}: Error making API request.\n\nURL: GET {}/v1/{path}\nCode: 403. Errors:\n\n* ", server.address());
-    assert!(refused.code == 2 && refused.stderr.starts_with(&expected) && refused.stderr.contains("permission denied"), "{refused:?}");
+    let expected = format!(
+        "Error reading {path}: Error making API request.\n\nURL: GET {}/v1/{path}\nCode: 403. Errors:\n\n* ",
+        server.address()
+    );
+    assert!(
+        refused.code == 2 && refused.stderr.starts_with(&expected) && refused.stderr.contains("permission denied"),
+        "{refused:?}"
+    );
     assert!(!refused.stderr.contains(&token));
     server.fails(&["read", "no-such-mount/x"], 2, "No value found at no-such-mount/x");
     server.fails(&["delete", "no-such-mount/x"], 2, "Error deleting no-such-mount/x: Error making API request.");
@@ -25,7 +31,8 @@ fn a_server_that_is_not_there() {
     assert_eq!((status.code, status.stderr), (1, format!("Error checking seal status: {reason}")));
     assert_eq!(server.run_with(&["read", "a/b"], &nowhere, "").code, 2);
     // Flags go before variables, and may stand anywhere behind the command.
-    let found = server.run_with(&["status", "-field", "initialized", &format!("-address={}", server.address())], &nowhere, "");
+    let found =
+        server.run_with(&["status", "-field", "initialized", &format!("-address={}", server.address())], &nowhere, "");
     assert_eq!(found.stdout, "true");
 }
 
@@ -40,7 +47,10 @@ fn a_call_can_be_printed_instead() {
          -d '{{\"data\":{{\"x\":\"it'\"'\"'s\",\"y\":\"$(z)\"}},\"options\":{{}}}}' \"{address}/v1/{kv}/data/a\"\n"
     );
     assert_eq!(curl, expected);
-    assert_eq!(server.ok(&["kv", "list", "-output-policy", &kv]), format!("path \"{kv}/metadata\" {{\n  capabilities = [\"list\"]\n}}\n"));
+    assert_eq!(
+        server.ok(&["kv", "list", "-output-policy", &kv]),
+        format!("path \"{kv}/metadata\" {{\n  capabilities = [\"list\"]\n}}\n")
+    );
     server.fails(&["kv", "get", &format!("{kv}/a")], 2, "No value found at");
 }
 

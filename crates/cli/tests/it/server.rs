@@ -31,7 +31,8 @@ impl Server {
         let home = tempfile::tempdir().unwrap();
         let variable = |name: &str| std::env::var(name).ok();
         if let Some(address) = variable("KEEPFAST_TEST_SERVER_ADDR") {
-            let token = variable("KEEPFAST_TEST_SERVER_TOKEN").expect("KEEPFAST_TEST_SERVER_TOKEN goes with KEEPFAST_TEST_SERVER_ADDR");
+            let token = variable("KEEPFAST_TEST_SERVER_TOKEN")
+                .expect("KEEPFAST_TEST_SERVER_TOKEN goes with KEEPFAST_TEST_SERVER_ADDR");
             return Some(Self { address, token, home, child: None });
         }
         let has_server = Command::new(PROGRAM).args(["server", "-h"]).output().unwrap().status.success();
@@ -42,7 +43,13 @@ impl Server {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let listen = format!("127.0.0.1:{port}");
         let mut child = Command::new(PROGRAM)
-            .args(["server", "-dev", "-dev-no-store-token", &format!("-dev-root-token-id={OWN_TOKEN}"), &format!("-dev-listen-address={listen}")])
+            .args([
+                "server",
+                "-dev",
+                "-dev-no-store-token",
+                &format!("-dev-root-token-id={OWN_TOKEN}"),
+                &format!("-dev-listen-address={listen}"),
+            ])
             .env("HOME", home.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -86,7 +93,10 @@ impl Server {
     /// Runs a command that must fail with this code and this text on stderr.
     pub(crate) fn fails(&self, arguments: &[&str], code: i32, text: &str) {
         let done = self.run(arguments);
-        assert!(done.code == code && done.stderr.contains(text), "{arguments:?} should fail with {code} and {text:?}: {done:?}");
+        assert!(
+            done.code == code && done.stderr.contains(text),
+            "{arguments:?} should fail with {code} and {text:?}: {done:?}"
+        );
     }
 
     /// Runs a command with these variables and this on stdin.
@@ -101,7 +111,13 @@ impl Server {
         path
     }
 
-    pub(crate) fn run_program(&self, program: &Path, arguments: &[&str], variables: &[(&str, &str)], stdin: &str) -> Done {
+    pub(crate) fn run_program(
+        &self,
+        program: &Path,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+        stdin: &str,
+    ) -> Done {
         let mut child = Command::new(program)
             .args(arguments)
             .env_clear()

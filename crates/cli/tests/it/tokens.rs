@@ -5,11 +5,19 @@ use crate::server::{server, unique};
 #[test]
 fn a_token_from_creation_to_revocation() {
     let server = server!();
-    let create = ["token", "create", "-policy=default", "-ttl=1h", "-metadata=team=a", "-display-name=it", "-field=token"];
+    let create =
+        ["token", "create", "-policy=default", "-ttl=1h", "-metadata=team=a", "-display-name=it", "-field=token"];
     let token = server.ok(&create);
     let accessor = server.ok(&["token", "lookup", "-field=accessor", &token]);
     let shown = server.ok(&["token", "lookup", &token]);
-    for line in ["creation_ttl        1h\n", "display_name        token-it\n", "entity_id           n/a\n", "explicit_max_ttl    0s\n", "meta                map[team:a]\n", "policies            [default]\n"] {
+    for line in [
+        "creation_ttl        1h\n",
+        "display_name        token-it\n",
+        "entity_id           n/a\n",
+        "explicit_max_ttl    0s\n",
+        "meta                map[team:a]\n",
+        "policies            [default]\n",
+    ] {
         assert!(shown.contains(line), "{line}{shown}");
     }
     let by_accessor = server.ok(&["token", "lookup", "-accessor", &accessor]);
@@ -43,7 +51,8 @@ fn an_orphan_outlives_its_parent_and_a_child_does_not() {
     let policy = unique("policy");
     let text = "path \"auth/token/create\" { capabilities = [\"create\", \"update\", \"sudo\"] }";
     server.ok(&["write", &format!("sys/policies/acl/{policy}"), &format!("policy={text}")]);
-    let parent = server.ok(&["token", "create", &format!("-policy={policy}"), "-policy=default", "-ttl=1h", "-field=token"]);
+    let parent =
+        server.ok(&["token", "create", &format!("-policy={policy}"), "-policy=default", "-ttl=1h", "-field=token"]);
     let own = [("VAULT_TOKEN", parent.as_str())];
     let create = |flag: &str| {
         let done = server.run_with(&["token", "create", "-policy=default", flag, "-field=token"], &own, "");
@@ -60,7 +69,10 @@ fn an_orphan_outlives_its_parent_and_a_child_does_not() {
 fn a_root_token_lives_without_end() {
     let server = server!();
     let shown = server.ok(&["token", "create"]);
-    assert!(shown.contains("token_duration       ∞\ntoken_renewable      false\ntoken_policies       [\"root\"]\n"), "{shown}");
+    assert!(
+        shown.contains("token_duration       ∞\ntoken_renewable      false\ntoken_policies       [\"root\"]\n"),
+        "{shown}"
+    );
     let json = server.ok(&["token", "create", "-format=json"]);
     assert!(json.contains("\"data\": null,\n  \"warnings\": null,\n  \"auth\": {\n    \"client_token\": \""), "{json}");
 }

@@ -8,7 +8,13 @@ fn a_wrapped_answer_is_opened_once() {
     let key = format!("{}/w", server.kv(2));
     server.ok(&["kv", "put", &key, "a=b"]);
     let shown = server.ok(&["kv", "get", "-wrap-ttl=60", &key]);
-    for line in ["wrapping_token: ", "wrapping_accessor: ", "wrapping_token_ttl:              1m\n", "wrapping_token_creation_time: ", "wrapping_token_creation_path: "] {
+    for line in [
+        "wrapping_token: ",
+        "wrapping_accessor: ",
+        "wrapping_token_ttl:              1m\n",
+        "wrapping_token_creation_time: ",
+        "wrapping_token_creation_path: ",
+    ] {
         assert!(shown.contains(line), "{line} is missing in {shown}");
     }
     let token = server.ok(&["read", "-wrap-ttl=60s", "-field=wrapping_token", &key.replace("/w", "/data/w")]);

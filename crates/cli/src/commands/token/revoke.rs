@@ -27,7 +27,11 @@ pub(crate) const COMMAND: Command = Command {
             title: "Command",
             flags: &[
                 ACCESSOR,
-                Flag::new("mode", Kind::Text, "orphan: leave the children alone. path: revoke all tokens that an auth path gave."),
+                Flag::new(
+                    "mode",
+                    Kind::Text,
+                    "orphan: leave the children alone. path: revoke all tokens that an auth path gave.",
+                ),
                 Flag::new("self", Kind::Bool, "Revoke the token in use."),
             ],
         },
@@ -43,7 +47,8 @@ fn run(cx: &Cx) -> Outcome {
 }
 
 fn request(cx: &Cx) -> Result<Request, Halt> {
-    let (itself, accessor, mode) = (cx.words.on("self"), cx.words.on("accessor"), cx.words.text("mode").unwrap_or_default());
+    let (itself, accessor, mode) =
+        (cx.words.on("self"), cx.words.on("accessor"), cx.words.text("mode").unwrap_or_default());
     let count = cx.words.arguments.len();
     match (itself, count) {
         (true, 0) | (false, 1) => {}
@@ -60,7 +65,9 @@ fn request(cx: &Cx) -> Result<Request, Halt> {
     Ok(match (itself, accessor, mode) {
         (true, false, "") => put("auth/token/revoke-self"),
         (true, ..) => return Err(Halt::usage("Cannot use -self with -accessor or -mode")),
-        (false, true, "") => Request::new(Method::Post, "auth/token/revoke-accessor").with_body(json!({ "accessor": given })),
+        (false, true, "") => {
+            Request::new(Method::Post, "auth/token/revoke-accessor").with_body(json!({ "accessor": given }))
+        }
         (false, true, _) => return Err(Halt::usage("Cannot use -accessor with -mode")),
         (false, false, "") => put("auth/token/revoke").with_body(json!({ "token": given })),
         (false, false, "orphan") => put("auth/token/revoke-orphan").with_body(json!({ "token": given })),
