@@ -199,7 +199,8 @@ impl Secret {
         if let Some(version) = self.metadata.version {
             self.past.push((self.metadata.current, version));
             if !version.destroyed {
-                let before = self.data.take().map_or_else(|| "null".to_owned(), |data| Box::<str>::from(data).into_string());
+                let before =
+                    self.data.take().map_or_else(|| "null".to_owned(), |data| Box::<str>::from(data).into_string());
                 tx.put(view, &version_key(path, self.metadata.current), Bytes::from(before));
             }
         }
