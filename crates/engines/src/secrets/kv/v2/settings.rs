@@ -32,11 +32,17 @@ pub(super) struct Settings {
     pub custom_metadata: Option<BTreeMap<String, String>>,
 }
 
-fn is_zero(n: &u64) -> bool {
+/// What records leave out.
+pub(super) fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
 impl Settings {
+    /// Whether nothing was set.
+    pub(super) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// How many versions are kept: the greater number of mount and secret, as the peer has it.
     pub(super) fn versions_to_keep(&self, config: &Config) -> u64 {
         match self.max_versions.max(config.max_versions) {
