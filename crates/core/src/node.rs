@@ -50,7 +50,7 @@ pub struct Initialized {
 
 impl Node {
     /// A server on this storage. It starts sealed, or uninitialised.
-    pub fn new(backend: Arc<dyn Backend>, engines: Vec<Registered>, clock: Arc<dyn Clock>, settings: Settings) -> Arc<Self> {
+    pub fn new(backend: Arc<dyn Backend>, engines: Registry, clock: Arc<dyn Clock>, settings: Settings) -> Arc<Self> {
         Arc::new_cyclic(|myself: &Weak<Node>| {
             let node = myself.clone();
             let system = Registered::with(move |_cx| {
@@ -62,13 +62,11 @@ impl Node {
                 let node = node.clone();
                 Box::pin(async move { TokenAuth::open(&node) })
             });
-            let mut all = vec![system, token];
-            all.extend(engines);
             Node {
                 backend,
                 clock,
                 settings: Arc::new(settings),
-                engines: Arc::new(Registry::new(all)),
+                engines: Arc::new(engines.preceded_by(vec![system, token])),
                 unsealed: RwLock::new(None),
                 unsealing: Mutex::default(),
                 changing: tokio::sync::Mutex::new(()),

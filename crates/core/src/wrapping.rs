@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use keepfast_crypto::secret::SecretString;
+use keepfast_framework::reply::WrapInfo;
 use keepfast_framework::{Error, Result, Timestamp};
 use keepfast_storage::Tx;
 use serde::{Deserialize, Serialize};
@@ -15,22 +15,6 @@ use crate::unsealed::Unsealed;
 
 /// The name under which a wrapped answer is kept in its token's storage.
 const KEPT: &str = "response";
-
-/// What the caller is told of a wrapped answer.
-pub struct WrapInfo {
-    /// The wrapping token.
-    pub token: SecretString,
-    /// Its accessor.
-    pub accessor: String,
-    /// Seconds.
-    pub ttl: u64,
-    /// RFC 3339.
-    pub creation_time: String,
-    /// The path whose answer is wrapped.
-    pub creation_path: String,
-    /// The accessor of a token in the answer; empty for none.
-    pub wrapped_accessor: String,
-}
 
 /// What is kept of a wrapped answer.
 #[derive(Serialize, Deserialize)]

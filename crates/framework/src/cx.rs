@@ -62,7 +62,7 @@ pub struct Cx {
     warnings: Vec<String>,
     once: bool,
     checkpointed: bool,
-    after_commit: Vec<Box<dyn FnOnce() + Send>>,
+    after_commit: Vec<Box<dyn FnOnce() + Send + Sync>>,
     core: Option<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -73,7 +73,7 @@ pub struct Parts {
     /// What the handler warned of.
     pub warnings: Vec<String>,
     /// What runs once the transaction is committed.
-    pub after_commit: Vec<Box<dyn FnOnce() + Send>>,
+    pub after_commit: Vec<Box<dyn FnOnce() + Send + Sync>>,
     /// Whether the handler has committed a part of its work: it must not run again.
     pub checkpointed: bool,
 }
@@ -147,7 +147,7 @@ impl Cx {
     }
 
     /// Runs `action` once this request's writes are committed; it is dropped when they are not. Caches are filled here.
-    pub fn after_commit(&mut self, action: impl FnOnce() + Send + 'static) {
+    pub fn after_commit(&mut self, action: impl FnOnce() + Send + Sync + 'static) {
         self.after_commit.push(Box::new(action));
     }
 

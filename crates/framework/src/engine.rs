@@ -120,11 +120,7 @@ impl<E: Engine> Mountable for Opened<E> {
     async fn call(&self, found: &Match, operation: Operation, cx: &mut Cx, input: &Input) -> Result<Outcome> {
         match self.compiled.action(found.row, operation) {
             None => Err(Error::unsupported_operation()),
-            Some(action) => {
-                // The peer converts fields first while it looks whether the thing exists, and words faults there otherwise.
-                let looked = operation == Operation::Update && self.table().rows()[found.row].tells_existence;
-                action(&self.engine, cx, input).await.map_err(|e| if looked { e } else { e.in_validation() })
-            }
+            Some(action) => action(&self.engine, cx, input, self.compiled.fault_prefix(found.row, operation)).await,
         }
     }
 
@@ -209,6 +205,13 @@ impl Registry {
     /// A registry of these engines.
     pub fn new(engines: Vec<Registered>) -> Self {
         Registry { engines }
+    }
+
+    /// The same with more engines in front.
+    #[must_use]
+    pub fn preceded_by(mut self, mut first: Vec<Registered>) -> Self {
+        first.append(&mut self.engines);
+        Registry { engines: first }
     }
 
     /// The engine of this kind and type; among variants the one that the mount's options select, else the first.

@@ -51,32 +51,17 @@ pub struct Error {
     warnings: Vec<String>,
     cause: Option<BoxError>,
     conflict: bool,
-    /// A field of the request could not be converted.
-    field: bool,
 }
 
 impl Error {
     /// A failure with this status and text.
     pub fn new(status: Status, public: impl Into<Cow<'static, str>>) -> Self {
-        Error { status, public: public.into(), warnings: Vec::new(), cause: None, conflict: false, field: false }
+        Error { status, public: public.into(), warnings: Vec::new(), cause: None, conflict: false }
     }
 
     /// 400: the request is wrong; `public` says which parameter and why.
     pub fn invalid(public: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Status::BAD_REQUEST, public)
-    }
-
-    /// 400: a field of the request has a value that its type does not take.
-    pub(crate) fn unfit_field(public: String) -> Self {
-        Error { field: true, ..Self::invalid(public) }
-    }
-
-    /// The text of a field's fault as the peer words it where no look at existence came first.
-    pub(crate) fn in_validation(mut self) -> Self {
-        if self.field {
-            self.public = format!("Field validation failed: {}", self.public).into();
-        }
-        self
     }
 
     /// 403: the same text for every reason, so that nothing can be learned from it.

@@ -122,7 +122,7 @@ impl Input {
     /// 400 naming the field whose value does not fit.
     pub fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
         T::deserialize(Merged { input: self }).map_err(|Fault(text)| {
-            if text.starts_with("error converting input") { Error::unfit_field(text) } else { Error::invalid(text) }
+            Error::invalid(text)
         })
     }
 

@@ -28,8 +28,26 @@ pub struct Outcome {
     pub lease: Option<LeaseOffer>,
     /// A token that core has made.
     pub auth: Option<AuthBlock>,
+    /// Where core keeps the answer instead of sending it.
+    pub wrapped: Option<Box<WrapInfo>>,
     /// Bytes that are sent as they are, without the envelope.
     pub raw: Option<Raw>,
+}
+
+/// What the caller is told of an answer that is kept for one unwrapping. Only core makes one that is worth anything.
+pub struct WrapInfo {
+    /// The wrapping token.
+    pub token: SecretString,
+    /// Its accessor.
+    pub accessor: String,
+    /// Seconds.
+    pub ttl: u64,
+    /// RFC 3339.
+    pub creation_time: String,
+    /// The path whose answer is wrapped.
+    pub creation_path: String,
+    /// The accessor of a token in the answer; empty for none.
+    pub wrapped_accessor: String,
 }
 
 impl Outcome {

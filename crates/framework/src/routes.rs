@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 
 use crate::cx::Cx;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::input::{Input, WHOLE_BODY};
 use crate::path::{Captures, Operation, Pattern};
 use crate::reply::{Outcome, Reply};
@@ -49,7 +49,8 @@ pub struct Nothing {}
 /// The answer of an `.exists` handler.
 pub struct Exists(pub bool);
 
-type Action<E> = Box<dyn for<'a> Fn(&'a E, &'a mut Cx, &'a Input) -> HandlerFuture<'a, Outcome> + Send + Sync>;
+/// The last argument begins the text of a fault in the parameters; see [`Compiled::fault_prefix`].
+type Action<E> = Box<dyn for<'a> Fn(&'a E, &'a mut Cx, &'a Input, &'static str) -> HandlerFuture<'a, Outcome> + Send + Sync>;
 type Look<E> = Box<dyn for<'a> Fn(&'a E, &'a mut Cx, &'a Input) -> HandlerFuture<'a, bool> + Send + Sync>;
 
 /// What a path is for.
@@ -93,11 +94,6 @@ impl OperationInfo {
     /// Whether the body has no parameters of its own but is data as a whole ([`WHOLE_BODY`]).
     pub fn takes_whole_body(&self) -> bool {
         self.known.iter().any(|k| k == WHOLE_BODY)
-    }
-
-    /// Whether it takes any name, as engines do that store the body as it is.
-    pub fn takes_anything(&self) -> bool {
-        self.request.get("additionalProperties").is_some_and(|a| a.as_bool() != Some(false))
     }
 
     /// The names of its parameters.
@@ -306,7 +302,10 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
         }
         let reply = R::schema(self.generator);
         self.row.info.operations.push(OperationInfo { operation, request, reply, known });
-        self.row.actions[operation.index()] = Some(Box::new(move |engine, cx, input| match input.read::<Q>() {
+        self.row.actions[operation.index()] = Some(Box::new(move |engine, cx, input, prefix| match input.read::<Q>() {
+            Err(error) if error.public().starts_with("error converting") => {
+                Box::pin(std::future::ready(Err(Error::invalid(format!("{prefix}{}", error.public())))))
+            }
             Err(error) => Box::pin(std::future::ready(Err(error))),
             Ok(request) => {
                 let reply = handler.call(engine, cx, request);
@@ -357,6 +356,13 @@ impl<E: Send + Sync + 'static> Compiled<E> {
 
     pub(crate) fn action(&self, row: usize, operation: Operation) -> Option<&Action<E>> {
         self.actions.get(row)?.0[operation.index()].as_ref()
+    }
+
+    /// How the text of a fault in the parameters begins. The peer checks a write's parameters when it asks whether the
+    /// thing exists, and everything else later, under another text.
+    pub(crate) fn fault_prefix(&self, row: usize, operation: Operation) -> &'static str {
+        let asked_before = matches!(operation, Operation::Update | Operation::Patch) && self.look(row).is_some();
+        if asked_before { "" } else { "Field validation failed: " }
     }
 
     pub(crate) fn look(&self, row: usize) -> Option<&Look<E>> {

@@ -3,7 +3,7 @@
 use crate::ValueKind;
 
 /// The text of a quoted string, whose escapes the scanner has checked. An escape that names no character gives
-/// U+FFFD. `${…}` stays as written, but for `\"` inside it.
+/// U+FFFD. `${…}` stays as written, escapes and all.
 pub(crate) fn unquote(raw: &str) -> String {
     let inner = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')).unwrap_or(raw);
     if !inner.contains('\\') {
@@ -22,7 +22,6 @@ pub(crate) fn unquote(raw: &str) -> String {
             }
             '{' if braces > 0 => braces += 1,
             '}' if braces > 0 => braces -= 1,
-            '\\' if braces > 0 && chars.as_str().starts_with('"') => continue,
             '\\' if braces == 0 => {
                 escape(&mut chars, &mut bytes);
                 continue;
@@ -35,8 +34,9 @@ pub(crate) fn unquote(raw: &str) -> String {
 }
 
 /// The text of a heredoc from `<<` to its closing anchor. With `<<-` the indentation of the closing anchor is taken
-/// off every line, if every line has it.
+/// off every line, if every line has it. Lines end in `\n` alone.
 pub(crate) fn heredoc(raw: &str) -> String {
+    let raw = &*raw.replace("\r\n", "\n");
     let Some((opening, rest)) = raw.split_once('\n') else { return String::new() };
     let (text, closing) = match rest.rfind('\n') {
         Some(end) => rest.split_at(end + 1),

@@ -120,7 +120,8 @@ impl Parser<'_> {
                     written.push(text);
                     continue;
                 }
-                TokenKind::Assign | TokenKind::LBrace if keys.is_empty() => "no object keys found!".to_owned(),
+                TokenKind::Assign if keys.is_empty() => "no object keys found!".to_owned(),
+                TokenKind::LBrace if keys.is_empty() => "expected: IDENT | STRING got: LBRACE".to_owned(),
                 TokenKind::Assign if keys.len() > 1 => "nested object expected: LBRACE got: ASSIGN".to_owned(),
                 TokenKind::Assign | TokenKind::LBrace => return Ok(keys),
                 TokenKind::Eof | TokenKind::RBrace if !keys.is_empty() => {
@@ -195,7 +196,7 @@ impl Parser<'_> {
                     return Err(HclError::new(token.position, message));
                 }
                 kind if starts_value(kind) => {
-                    list.push(self.value()?);
+                    list.push(self.value().map_err(|error| within_list(token, error))?);
                     comma = false;
                 }
                 kind => {
@@ -205,6 +206,16 @@ impl Parser<'_> {
             }
         }
     }
+}
+
+/// A fault inside a list or object that is an element says so, as the peer does.
+fn within_list(element: Token, error: HclError) -> HclError {
+    let kind = match element.kind {
+        TokenKind::LBrace => "object",
+        TokenKind::LBracket => "list",
+        _ => return error,
+    };
+    HclError::new(element.position, format!("error while trying to parse {kind} within list: {error}"))
 }
 
 fn out_of_range(token: Token) -> HclError {

@@ -252,18 +252,20 @@ impl<'a> Scanner<'a> {
         if self.peek() == Some('\r') {
             self.bump();
         }
+        let behind = self.at;
         match self.bump() {
             None => return self.fail("heredoc not terminated"),
             Some('\n') if anchor.is_empty() => return self.fail("zero-length heredoc anchor"),
             Some('\n') => {}
-            Some(_) => return self.fail("invalid characters in heredoc anchor"),
+            Some(_) => return Err(HclError::new(behind, "invalid characters in heredoc anchor")),
         }
         loop {
             let line = self.at;
             while !matches!(self.peek(), None | Some('\n')) {
                 self.bump();
             }
-            if self.slice(line).trim() == anchor {
+            let text = self.slice(line);
+            if text.strip_suffix('\r').unwrap_or(text).trim_start() == anchor {
                 return Ok(TokenKind::Heredoc);
             }
             if self.bump().is_none() {

@@ -47,10 +47,11 @@ fn every_kind_of_value() {
     assert_eq!(value("true"), ValueKind::Bool(true));
     assert_eq!(value(r#""a\tb\u00e9\x41\101\"\\""#), ValueKind::String("a\tb\u{e9}AA\"\\".into()));
     assert_eq!(value(r#""a${x{y}"z"\n}%{w}""#), ValueKind::String(r#"a${x{y}"z"\n}%{w}"#.into()));
-    assert_eq!(value(r#""${\"x\"}""#), ValueKind::String(r#"${"x"}"#.into()));
+    assert_eq!(value(r#""${\"x\"}""#), ValueKind::String(r#"${\"x\"}"#.into()));
     assert_eq!(value("<<EOF\n a\n  b\nEOF"), ValueKind::String(" a\n  b\n".into()));
     assert_eq!(value("<<-EOF\n   a\n    b\n   EOF"), ValueKind::String("a\n b\n".into()));
     assert_eq!(value("<<-EOF\n a\n  b\n   EOF"), ValueKind::String(" a\n  b\n".into()));
+    assert_eq!(value("<<EOF\r\nx\r\nEOF\r\n"), ValueKind::String("x\n".into()));
     assert_eq!(value("<<EOF\nEOF"), ValueKind::String(String::new()));
     assert!(matches!(value("[1, [2], {b = 3},, ]"), ValueKind::List(list) if list.len() == 3));
     assert!(matches!(value("{b = 1, c = 2 d = 3}"), ValueKind::Object(body) if body.items.len() == 3));
@@ -117,6 +118,17 @@ fn faults_are_worded_as_the_peer_words_them() {
         ("a", "At 1:2: key 'a' expected start of object ('{') or assignment ('=')"),
         ("a \"b\" c", "At 1:8: key 'a \"b\" c' expected start of object ('{') or assignment ('=')"),
         ("= 5", "At 1:1: no object keys found!"),
+        ("a {} {}", "At 1:6: expected: IDENT | STRING got: LBRACE"),
+        (
+            "a = [{b}]",
+            "At 1:6: error while trying to parse object within list: At 1:8: key 'b' expected start of object ('{') or assignment ('=')",
+        ),
+        (
+            "a = [[}]",
+            "At 1:6: error while trying to parse list within list: At 1:7: unexpected token while parsing list: RBRACE",
+        ),
+        ("a = <<E F\nE", "At 1:8: invalid characters in heredoc anchor"),
+        ("a = <<E\nE \n", "At 3:1: heredoc not terminated"),
         ("a = 0xg", "At 1:7: illegal hexadecimal number"),
         ("a = 019", "At 1:8: illegal octal number"),
         ("a = 1.5.5", "At 1:8: expected: IDENT | STRING | ASSIGN | LBRACE got: FLOAT"),

@@ -14,7 +14,7 @@ pub struct Index(pub u64);
 /// A durable, ordered map from key to bytes: all that a storage backend must provide.
 ///
 /// There is no `put`: a lone write is a batch of one, so a backend cannot be without transactions.
-/// [`suite`](crate::suite) holds the tests that every implementation passes.
+/// The `suite` module (feature `suite`) holds the tests that every implementation passes.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
     /// The value under `key`. Sees every commit that was acknowledged before.

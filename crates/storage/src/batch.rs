@@ -112,13 +112,7 @@ impl std::fmt::Debug for Write {
 impl Batch {
     /// A batch that puts one record whatever was there.
     pub fn put(key: Key, value: impl Into<Bytes>) -> Self {
-        Self {
-            reads: Vec::new(),
-            writes: vec![Write::Put {
-                key,
-                value: value.into(),
-            }],
-        }
+        Self { reads: Vec::new(), writes: vec![Write::Put { key, value: value.into() }] }
     }
 
     /// Length of the encoded form in bytes.
@@ -146,8 +140,7 @@ impl Batch {
     /// # Errors
     /// [`StorageError::Corrupt`] for anything that [`Batch::encode`] does not write.
     pub fn decode(mut input: Bytes) -> Result<Self, StorageError> {
-        let batch =
-            take_batch(&mut input).ok_or_else(|| StorageError::corrupt("unreadable batch"))?;
+        let batch = take_batch(&mut input).ok_or_else(|| StorageError::corrupt("unreadable batch"))?;
         if input.has_remaining() {
             return Err(StorageError::corrupt("bytes behind the end of a batch"));
         }
@@ -223,42 +216,21 @@ fn take_batch(input: &mut Bytes) -> Option<Batch> {
     let reads = input.try_get_u32_le().ok()?;
     let writes = input.try_get_u32_le().ok()?;
     Some(Batch {
-        reads: (0..reads)
-            .map(|_| take_read(input))
-            .collect::<Option<_>>()?,
-        writes: (0..writes)
-            .map(|_| take_write(input))
-            .collect::<Option<_>>()?,
+        reads: (0..reads).map(|_| take_read(input)).collect::<Option<_>>()?,
+        writes: (0..writes).map(|_| take_write(input)).collect::<Option<_>>()?,
     })
 }
 
 fn take_read(input: &mut Bytes) -> Option<Read> {
     Some(match input.try_get_u8().ok()? {
-        1 => Read::Value {
-            key: take_key(input)?,
-            seen: None,
-        },
-        2 => Read::Value {
-            key: take_key(input)?,
-            seen: Some(take_digest(input)?),
-        },
+        1 => Read::Value { key: take_key(input)?, seen: None },
+        2 => Read::Value { key: take_key(input)?, seen: Some(take_digest(input)?) },
         3 => {
             let prefix = Key::prefix(take_string(input)?).ok()?;
-            let after = if take_flag(input)? {
-                Some(take_string(input)?)
-            } else {
-                None
-            };
-            let limit = if take_flag(input)? {
-                Some(usize::try_from(input.try_get_u64_le().ok()?).ok()?)
-            } else {
-                None
-            };
-            Read::Listing {
-                prefix,
-                page: Page { after, limit },
-                seen: take_digest(input)?,
-            }
+            let after = if take_flag(input)? { Some(take_string(input)?) } else { None };
+            let limit =
+                if take_flag(input)? { Some(usize::try_from(input.try_get_u64_le().ok()?).ok()?) } else { None };
+            Read::Listing { prefix, page: Page { after, limit }, seen: take_digest(input)? }
         }
         _ => return None,
     })
@@ -266,13 +238,8 @@ fn take_read(input: &mut Bytes) -> Option<Read> {
 
 fn take_write(input: &mut Bytes) -> Option<Write> {
     Some(match input.try_get_u8().ok()? {
-        1 => Write::Put {
-            key: take_key(input)?,
-            value: take_text(input)?,
-        },
-        2 => Write::Delete {
-            key: take_key(input)?,
-        },
+        1 => Write::Put { key: take_key(input)?, value: take_text(input)? },
+        2 => Write::Delete { key: take_key(input)? },
         _ => return None,
     })
 }
@@ -318,30 +285,19 @@ mod tests {
 
     fn read() -> impl Strategy<Value = Read> {
         let digest = any::<[u8; 16]>().prop_map(Digest);
-        let page =
-            (any::<Option<String>>(), any::<Option<u32>>()).prop_map(|(after, limit)| Page {
-                after,
-                limit: limit.map(|limit| limit as usize),
-            });
+        let page = (any::<Option<String>>(), any::<Option<u32>>())
+            .prop_map(|(after, limit)| Page { after, limit: limit.map(|limit| limit as usize) });
         prop_oneof![
-            (key(), proptest::option::of(digest.clone()))
-                .prop_map(|(key, seen)| Read::Value { key, seen }),
+            (key(), proptest::option::of(digest.clone())).prop_map(|(key, seen)| Read::Value { key, seen }),
             (key(), page, digest).prop_map(|(key, page, seen)| {
-                Read::Listing {
-                    prefix: Key::prefix(key.as_str()).unwrap(),
-                    page,
-                    seen,
-                }
+                Read::Listing { prefix: Key::prefix(key.as_str()).unwrap(), page, seen }
             }),
         ]
     }
 
     fn write() -> impl Strategy<Value = Write> {
         prop_oneof![
-            (key(), any::<Vec<u8>>()).prop_map(|(key, value)| Write::Put {
-                key,
-                value: value.into()
-            }),
+            (key(), any::<Vec<u8>>()).prop_map(|(key, value)| Write::Put { key, value: value.into() }),
             key().prop_map(|key| Write::Delete { key }),
         ]
     }

@@ -54,10 +54,7 @@ impl Cache {
     /// To be taken before the backend is asked.
     pub(crate) fn ticket(&self, path: &str) -> Ticket {
         let stripe = stripe(path);
-        Ticket {
-            stripe,
-            change: *self.changes[stripe].lock(),
-        }
+        Ticket { stripe, change: *self.changes[stripe].lock() }
     }
 
     /// Keeps what the backend answered, unless something was committed since the ticket was taken.
@@ -87,9 +84,7 @@ impl Watch for Cache {
             let mut change = self.changes[stripe(write.key().as_str())].lock();
             *change += 1;
             match write {
-                Write::Put { key, value } if self.fits(key, value) => {
-                    self.values.insert(key.clone(), value.clone())
-                }
+                Write::Put { key, value } if self.fits(key, value) => self.values.insert(key.clone(), value.clone()),
                 // The cache would refuse a value too large for it and go on answering with the old one.
                 Write::Put { key, .. } | Write::Delete { key } => {
                     self.values.remove(key.as_str());
@@ -111,10 +106,7 @@ mod tests {
     use crate::{Index, Key, Watch, Write};
 
     fn put(path: &str, value: impl Into<Bytes>) -> Vec<Write> {
-        vec![Write::Put {
-            key: Key::new(path).unwrap(),
-            value: value.into(),
-        }]
+        vec![Write::Put { key: Key::new(path).unwrap(), value: value.into() }]
     }
 
     #[test]
@@ -126,12 +118,7 @@ mod tests {
         assert_eq!(cache.get("a").unwrap(), "new");
 
         let ticket = cache.ticket("a");
-        cache.applied(
-            Index(2),
-            &[Write::Delete {
-                key: Key::new("a").unwrap(),
-            }],
-        );
+        cache.applied(Index(2), &[Write::Delete { key: Key::new("a").unwrap() }]);
         cache.fill(&ticket, Key::new("a").unwrap(), "old".into());
         assert_eq!(cache.get("a"), None);
 

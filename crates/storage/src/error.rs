@@ -44,6 +44,9 @@ pub enum StorageError {
     /// An earlier write or sync failed, so the store accepts nothing more until the process is started again.
     #[error("the storage has stopped after a failed write and needs a restart: {0}")]
     Stopped(Arc<str>),
+    /// The data directory is not one that this program or this node can use; the text says why.
+    #[error("unusable data directory: {0}")]
+    Layout(Arc<str>),
     /// Another process has the data directory open.
     #[error("data directory {directory} is in use by {holder}")]
     InUse {
@@ -59,11 +62,13 @@ impl StorageError {
     pub fn io(action: impl Into<Arc<str>>, cause: io::Error) -> Self {
         match cause.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
-            _ => Self::Io {
-                action: action.into(),
-                cause: Arc::new(cause),
-            },
+            _ => Self::Io { action: action.into(), cause: Arc::new(cause) },
         }
+    }
+
+    /// As [`io`](Self::io), for failures after which a full device is more than that.
+    pub(crate) fn io_kept(action: impl Into<Arc<str>>, cause: io::Error) -> Self {
+        Self::Io { action: action.into(), cause: Arc::new(cause) }
     }
 
     /// A stored record that cannot be what was written.

@@ -37,11 +37,7 @@ impl Key {
             return Ok(Self("".into()));
         }
         Self::check(bare)?;
-        Ok(Self(if bare.len() < path.len() {
-            path.into()
-        } else {
-            format!("{path}/").into()
-        }))
+        Ok(Self(if bare.len() < path.len() { path.into() } else { format!("{path}/").into() }))
     }
 
     /// Whether `path` is the path of a record; see [`Key::new`].
@@ -103,17 +99,7 @@ mod tests {
 
     #[test]
     fn accepts_any_other_text() {
-        for path in [
-            "a",
-            "a/b",
-            "a..b",
-            "...",
-            ".",
-            "ä/漢字",
-            "a b",
-            "a\0b",
-            "a%2e%2e",
-        ] {
+        for path in ["a", "a/b", "a..b", "...", ".", "ä/漢字", "a b", "a\0b", "a%2e%2e"] {
             assert_eq!(Key::new(path).unwrap().as_str(), path);
         }
     }

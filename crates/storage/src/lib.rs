@@ -10,6 +10,7 @@ mod cache;
 mod error;
 mod key;
 mod listing;
+mod local;
 mod memory;
 mod page;
 #[cfg(any(test, feature = "suite"))]
@@ -19,12 +20,11 @@ mod view;
 mod watch;
 
 pub use backend::{Backend, Index};
-pub use barrier::{
-    Barrier, BarrierError, BarrierOptions, KeyStatus, MAX_ENCRYPTIONS, RootKey, SealRecord,
-};
+pub use barrier::{Barrier, BarrierError, BarrierOptions, KeyStatus, MAX_ENCRYPTIONS, RootKey, SealRecord};
 pub use batch::{Batch, Digest, Read, Write};
 pub use error::StorageError;
 pub use key::Key;
+pub use local::{LocalBackend, LocalOptions};
 pub use memory::MemoryBackend;
 pub use page::Page;
 pub use tx::Tx;

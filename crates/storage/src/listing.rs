@@ -18,11 +18,7 @@ pub(crate) trait Cursor {
 /// The names one level below `prefix` (empty, or ending in `/`).
 ///
 /// Cutting a path behind the first slash keeps the byte order, so the names come out sorted as the paths are.
-pub(crate) fn names(
-    cursor: &mut impl Cursor,
-    prefix: &str,
-    page: &Page,
-) -> Result<Vec<String>, StorageError> {
+pub(crate) fn names(cursor: &mut impl Cursor, prefix: &str, page: &Page) -> Result<Vec<String>, StorageError> {
     let limit = page.limit.unwrap_or(usize::MAX);
     let mut names: Vec<String> = Vec::new();
     if limit == 0 {

@@ -74,22 +74,15 @@ impl Backend for MemoryBackend {
 
 impl State {
     fn list(&self, prefix: &Key, page: &Page) -> Result<Vec<String>, StorageError> {
-        let mut cursor = MapCursor {
-            records: &self.records,
-            range: None,
-        };
+        let mut cursor = MapCursor { records: &self.records, range: None };
         listing::names(&mut cursor, prefix.as_str(), page)
     }
 
     fn holds(&self, reads: &[Read]) -> Result<bool, StorageError> {
         for read in reads {
             let holds = match read {
-                Read::Value { key, seen } => {
-                    self.records.get(key).map(|value| Digest::of(value)) == *seen
-                }
-                Read::Listing { prefix, page, seen } => {
-                    Digest::of_names(&self.list(prefix, page)?) == *seen
-                }
+                Read::Value { key, seen } => self.records.get(key).map(|value| Digest::of(value)) == *seen,
+                Read::Listing { prefix, page, seen } => Digest::of_names(&self.list(prefix, page)?) == *seen,
             };
             if !holds {
                 return Ok(false);

@@ -12,25 +12,16 @@ pub struct Page {
 impl Page {
     /// The whole listing.
     pub const fn all() -> Self {
-        Self {
-            after: None,
-            limit: None,
-        }
+        Self { after: None, limit: None }
     }
 
     /// The first `limit` names.
     pub const fn first(limit: usize) -> Self {
-        Self {
-            after: None,
-            limit: Some(limit),
-        }
+        Self { after: None, limit: Some(limit) }
     }
 
     /// The page behind `after`.
     pub fn after(after: impl Into<String>) -> Self {
-        Self {
-            after: Some(after.into()),
-            limit: None,
-        }
+        Self { after: Some(after.into()), limit: None }
     }
 }

@@ -40,10 +40,7 @@ fn key(path: &str) -> Key {
 }
 
 fn put(path: &str, value: &str) -> Write {
-    Write::Put {
-        key: key(path),
-        value: Bytes::copy_from_slice(value.as_bytes()),
-    }
+    Write::Put { key: key(path), value: Bytes::copy_from_slice(value.as_bytes()) }
 }
 
 fn delete(path: &str) -> Write {
@@ -51,20 +48,11 @@ fn delete(path: &str) -> Write {
 }
 
 fn saw(path: &str, value: Option<&str>) -> Read {
-    Read::Value {
-        key: key(path),
-        seen: value.map(|value| Digest::of(value.as_bytes())),
-    }
+    Read::Value { key: key(path), seen: value.map(|value| Digest::of(value.as_bytes())) }
 }
 
 async fn write(store: &Store, writes: Vec<Write>) -> Index {
-    store
-        .commit(Batch {
-            reads: vec![],
-            writes,
-        })
-        .await
-        .unwrap()
+    store.commit(Batch { reads: vec![], writes }).await.unwrap()
 }
 
 async fn fill(store: &Store, paths: &[&str]) {
@@ -76,25 +64,16 @@ async fn get(store: &Store, path: &str) -> Option<Bytes> {
 }
 
 async fn list(store: &Store, prefix: &str, after: &str, limit: usize) -> Vec<String> {
-    let page = Page {
-        after: (!after.is_empty()).then(|| after.to_owned()),
-        limit: (limit != usize::MAX).then_some(limit),
-    };
-    store
-        .list(&Key::prefix(prefix).unwrap(), &page)
-        .await
-        .unwrap()
+    let page =
+        Page { after: (!after.is_empty()).then(|| after.to_owned()), limit: (limit != usize::MAX).then_some(limit) };
+    store.list(&Key::prefix(prefix).unwrap(), &page).await.unwrap()
 }
 
 const ALL: usize = usize::MAX;
 
 pub async fn reads_what_was_committed(store: Store) {
     assert_eq!(get(&store, "a").await, None);
-    write(
-        &store,
-        vec![put("a", "1"), put("a/b", "2"), put("ä/b c", "3")],
-    )
-    .await;
+    write(&store, vec![put("a", "1"), put("a/b", "2"), put("ä/b c", "3")]).await;
     assert_eq!(get(&store, "a").await.unwrap(), "1");
     assert_eq!(get(&store, "a/b").await.unwrap(), "2");
     assert_eq!(get(&store, "ä/b c").await.unwrap(), "3");
@@ -112,18 +91,7 @@ pub async fn deletes(store: Store) {
 }
 
 pub async fn applies_writes_in_order(store: Store) {
-    write(
-        &store,
-        vec![
-            put("a", "1"),
-            put("a", "2"),
-            delete("b"),
-            put("b", "3"),
-            put("c", "4"),
-            delete("c"),
-        ],
-    )
-    .await;
+    write(&store, vec![put("a", "1"), put("a", "2"), delete("b"), put("b", "3"), put("c", "4"), delete("c")]).await;
     assert_eq!(get(&store, "a").await.unwrap(), "2");
     assert_eq!(get(&store, "b").await.unwrap(), "3");
     assert_eq!(get(&store, "c").await, None);
@@ -137,11 +105,7 @@ pub async fn indexes_count_up(store: Store) {
 }
 
 pub async fn lists_one_level(store: Store) {
-    fill(
-        &store,
-        &["x/b", "x/a", "x/c/d", "x/c/e/f", "xx", "x!", "y/z"],
-    )
-    .await;
+    fill(&store, &["x/b", "x/a", "x/c/d", "x/c/e/f", "xx", "x!", "y/z"]).await;
     assert_eq!(list(&store, "", "", ALL).await, ["x!", "x/", "xx", "y/"]);
     assert_eq!(list(&store, "x", "", ALL).await, ["a", "b", "c/"]);
     assert_eq!(list(&store, "x/", "", ALL).await, ["a", "b", "c/"]);
@@ -156,22 +120,14 @@ pub async fn lists_a_name_twice_when_it_is_both(store: Store) {
 }
 
 pub async fn pages_listings(store: Store) {
-    fill(
-        &store,
-        &["p/a", "p/a-b", "p/a/x", "p/a/y", "p/b", "p/c/x", "q"],
-    )
-    .await;
+    fill(&store, &["p/a", "p/a-b", "p/a/x", "p/a/y", "p/b", "p/c/x", "q"]).await;
     let all = ["a", "a-b", "a/", "b", "c/"];
     assert_eq!(list(&store, "p", "", ALL).await, all);
     for limit in 0..=6 {
         assert_eq!(list(&store, "p", "", limit).await, all[..limit.min(5)]);
         for (place, after) in all.iter().enumerate() {
             let rest = &all[place + 1..];
-            assert_eq!(
-                list(&store, "p", after, limit).await,
-                rest[..limit.min(rest.len())],
-                "{after} {limit}"
-            );
+            assert_eq!(list(&store, "p", after, limit).await, rest[..limit.min(rest.len())], "{after} {limit}");
         }
     }
 }
@@ -187,51 +143,28 @@ pub async fn pages_behind_names_that_do_not_exist(store: Store) {
 }
 
 pub async fn skips_large_subtrees(store: Store) {
-    let paths: Vec<String> = (0..300)
-        .map(|number| format!("p/{}/{number:03}", number / 100))
-        .collect();
+    let paths: Vec<String> = (0..300).map(|number| format!("p/{}/{number:03}", number / 100)).collect();
     write(&store, paths.iter().map(|path| put(path, "v")).collect()).await;
     fill(&store, &["p/0", "p/1/0/deep", "p/9"]).await;
-    assert_eq!(
-        list(&store, "p", "", ALL).await,
-        ["0", "0/", "1/", "2/", "9"]
-    );
+    assert_eq!(list(&store, "p", "", ALL).await, ["0", "0/", "1/", "2/", "9"]);
     assert_eq!(list(&store, "p/1", "", 2).await, ["0/", "100"]);
     assert_eq!(list(&store, "p/2", "297", ALL).await, ["298", "299"]);
 }
 
 pub async fn conflicts_on_a_changed_value(store: Store) {
     fill(&store, &["a"]).await;
-    let batch = |seen| Batch {
-        reads: vec![saw("a", seen)],
-        writes: vec![put("a", "new")],
-    };
-    assert!(matches!(
-        store.commit(batch(Some("other"))).await,
-        Err(StorageError::Conflict)
-    ));
+    let batch = |seen| Batch { reads: vec![saw("a", seen)], writes: vec![put("a", "new")] };
+    assert!(matches!(store.commit(batch(Some("other"))).await, Err(StorageError::Conflict)));
     store.commit(batch(Some("a"))).await.unwrap();
-    assert!(matches!(
-        store.commit(batch(Some("a"))).await,
-        Err(StorageError::Conflict)
-    ));
+    assert!(matches!(store.commit(batch(Some("a"))).await, Err(StorageError::Conflict)));
 }
 
 pub async fn conflicts_on_presence_and_absence(store: Store) {
-    let batch = |seen| Batch {
-        reads: vec![saw("a", seen)],
-        writes: vec![put("b", "new")],
-    };
-    assert!(matches!(
-        store.commit(batch(Some("a"))).await,
-        Err(StorageError::Conflict)
-    ));
+    let batch = |seen| Batch { reads: vec![saw("a", seen)], writes: vec![put("b", "new")] };
+    assert!(matches!(store.commit(batch(Some("a"))).await, Err(StorageError::Conflict)));
     store.commit(batch(None)).await.unwrap();
     fill(&store, &["a"]).await;
-    assert!(matches!(
-        store.commit(batch(None)).await,
-        Err(StorageError::Conflict)
-    ));
+    assert!(matches!(store.commit(batch(None)).await, Err(StorageError::Conflict)));
 }
 
 pub async fn conflicts_on_a_changed_listing(store: Store) {
@@ -239,27 +172,13 @@ pub async fn conflicts_on_a_changed_listing(store: Store) {
     let prefix = Key::prefix("p").unwrap();
     let page = Page::first(2);
     let names = store.list(&prefix, &page).await.unwrap();
-    let read = Read::Listing {
-        prefix,
-        page,
-        seen: Digest::of_names(&names),
-    };
-    let batch = Batch {
-        reads: vec![read],
-        writes: vec![put("done", "1")],
-    };
+    let read = Read::Listing { prefix, page, seen: Digest::of_names(&names) };
+    let batch = Batch { reads: vec![read], writes: vec![put("done", "1")] };
     // Neither other values nor names outside the page matter.
-    write(
-        &store,
-        vec![put("p/a", "new"), put("p/c/e", "1"), put("p/z", "1")],
-    )
-    .await;
+    write(&store, vec![put("p/a", "new"), put("p/c/e", "1"), put("p/z", "1")]).await;
     store.commit(batch.clone()).await.unwrap();
     fill(&store, &["p/aa"]).await;
-    assert!(matches!(
-        store.commit(batch).await,
-        Err(StorageError::Conflict)
-    ));
+    assert!(matches!(store.commit(batch).await, Err(StorageError::Conflict)));
 }
 
 pub async fn a_conflict_writes_nothing(store: Store) {
@@ -268,44 +187,25 @@ pub async fn a_conflict_writes_nothing(store: Store) {
         reads: vec![saw("a", Some("a")), saw("b", Some("stale"))],
         writes: vec![put("a", "new"), put("c", "new"), delete("b")],
     };
-    assert!(matches!(
-        store.commit(batch).await,
-        Err(StorageError::Conflict)
-    ));
+    assert!(matches!(store.commit(batch).await, Err(StorageError::Conflict)));
     assert_eq!(get(&store, "a").await.unwrap(), "a");
     assert_eq!(list(&store, "", "", ALL).await, ["a", "b"]);
 }
 
 pub async fn a_batch_without_writes_only_checks(store: Store) {
     let index = write(&store, vec![put("a", "a")]).await;
-    let check = |seen| Batch {
-        reads: vec![saw("a", seen)],
-        writes: vec![],
-    };
+    let check = |seen| Batch { reads: vec![saw("a", seen)], writes: vec![] };
     assert_eq!(store.commit(check(Some("a"))).await.unwrap(), index);
-    assert!(matches!(
-        store.commit(check(None)).await,
-        Err(StorageError::Conflict)
-    ));
+    assert!(matches!(store.commit(check(None)).await, Err(StorageError::Conflict)));
     assert_eq!(write(&store, vec![put("b", "b")]).await.0, index.0 + 1);
 }
 
 pub async fn keeps_large_and_empty_values(store: Store) {
-    let large = Bytes::from(
-        (0..3_000_000_u32)
-            .map(|number| (number % 251) as u8)
-            .collect::<Vec<_>>(),
-    );
+    let large = Bytes::from((0..3_000_000_u32).map(|number| (number % 251) as u8).collect::<Vec<_>>());
     let long = "k".repeat(2_000);
     let writes = vec![
-        Write::Put {
-            key: key("large"),
-            value: large.clone(),
-        },
-        Write::Put {
-            key: key("empty"),
-            value: Bytes::new(),
-        },
+        Write::Put { key: key("large"), value: large.clone() },
+        Write::Put { key: key("empty"), value: Bytes::new() },
         put(&long, "1"),
     ];
     write(&store, writes).await;
@@ -332,14 +232,8 @@ pub async fn tells_watchers_in_order(store: Store) {
     store.watch(Weak::<Told>::new());
     let first = write(&store, vec![put("a", "1"), delete("b")]).await;
     // Told before the commit is acknowledged.
-    assert_eq!(
-        *told.0.lock(),
-        [(first.0, vec!["a".to_owned(), "b".to_owned()])]
-    );
-    let stale = Batch {
-        reads: vec![saw("a", None)],
-        writes: vec![put("a", "2")],
-    };
+    assert_eq!(*told.0.lock(), [(first.0, vec!["a".to_owned(), "b".to_owned()])]);
+    let stale = Batch { reads: vec![saw("a", None)], writes: vec![put("a", "2")] };
     store.commit(stale).await.unwrap_err();
     let commits: Vec<_> = (0..50)
         .map(|number| {
@@ -356,9 +250,7 @@ pub async fn tells_watchers_in_order(store: Store) {
 
 pub async fn loses_no_concurrent_increment(store: Store) {
     write(&store, vec![put("n", "0")]).await;
-    let tasks: Vec<_> = (0..16)
-        .map(|_| tokio::spawn(increment(store.clone(), 20)))
-        .collect();
+    let tasks: Vec<_> = (0..16).map(|_| tokio::spawn(increment(store.clone(), 20))).collect();
     for task in tasks {
         task.await.unwrap();
     }
@@ -370,10 +262,7 @@ async fn increment(store: Store, times: usize) {
     while done < times {
         let before = String::from_utf8(get(&store, "n").await.unwrap().into()).unwrap();
         let after = (before.parse::<u64>().unwrap() + 1).to_string();
-        let batch = Batch {
-            reads: vec![saw("n", Some(&before))],
-            writes: vec![put("n", &after)],
-        };
+        let batch = Batch { reads: vec![saw("n", Some(&before))], writes: vec![put("n", &after)] };
         match store.commit(batch).await {
             Ok(_) => done += 1,
             Err(StorageError::Conflict) => {}

@@ -57,11 +57,7 @@ impl Tx {
             self.remember(record.as_ref())?;
         }
         match record {
-            Some(record) => self
-                .barrier
-                .open_record(&self.path, &record)
-                .await
-                .map(Some),
+            Some(record) => self.barrier.open_record(&self.path, &record).await.map(Some),
             None => Ok(None),
         }
     }
@@ -71,12 +67,7 @@ impl Tx {
     ///
     /// # Errors
     /// [`StorageError::InvalidKey`] and those of the backend.
-    pub async fn list(
-        &mut self,
-        view: &View,
-        prefix: &str,
-        page: &Page,
-    ) -> Result<Vec<String>, StorageError> {
+    pub async fn list(&mut self, view: &View, prefix: &str, page: &Page) -> Result<Vec<String>, StorageError> {
         let prefix = place(view, prefix)?;
         self.names(&prefix, page, None).await
     }
@@ -85,12 +76,7 @@ impl Tx {
     ///
     /// # Errors
     /// As [`list`](Self::list).
-    pub async fn list_verified(
-        &mut self,
-        view: &View,
-        prefix: &str,
-        page: &Page,
-    ) -> Result<Vec<String>, StorageError> {
+    pub async fn list_verified(&mut self, view: &View, prefix: &str, page: &Page) -> Result<Vec<String>, StorageError> {
         let prefix = place(view, prefix)?;
         let mut reads = Vec::new();
         let names = self.names(&prefix, page, Some(&mut reads)).await?;
@@ -129,15 +115,8 @@ impl Tx {
             return Ok(None);
         }
         let mut reads = self.listings;
-        reads.extend(
-            self.seen
-                .into_iter()
-                .map(|(key, seen)| Read::Value { key, seen }),
-        );
-        self.barrier
-            .commit(reads, self.writes.into_iter())
-            .await
-            .map(Some)
+        reads.extend(self.seen.into_iter().map(|(key, seen)| Read::Value { key, seen }));
+        self.barrier.commit(reads, self.writes.into_iter()).await.map(Some)
     }
 
     /// Sets `self.path`.
@@ -186,11 +165,7 @@ impl Tx {
             let chunk = self.barrier.names(prefix, &next).await?;
             if let Some(reads) = &mut reads {
                 let seen = Digest::of_names(&chunk);
-                reads.push(Read::Listing {
-                    prefix: prefix.clone(),
-                    page: next.clone(),
-                    seen,
-                });
+                reads.push(Read::Listing { prefix: prefix.clone(), page: next.clone(), seen });
             }
             let is_last = chunk.len() < limit;
             next.after = chunk.last().cloned();
@@ -239,18 +214,10 @@ impl Own {
                 break;
             };
             let name = listing::cut(rest);
-            if page
-                .after
-                .as_deref()
-                .is_some_and(|after| name <= listing::cut(after))
-            {
+            if page.after.as_deref().is_some_and(|after| name <= listing::cut(after)) {
                 continue;
             }
-            let names = if value.is_some() {
-                &mut added
-            } else {
-                &mut deleted
-            };
+            let names = if value.is_some() { &mut added } else { &mut deleted };
             names.insert(name.to_owned());
         }
         deleted.retain(|name| !added.contains(name));

@@ -4,6 +4,19 @@ use std::sync::Arc;
 
 /// All records below a prefix. Only [`Barrier::view`](crate::Barrier::view) makes one, and it can only be narrowed, so
 /// who holds a view reaches nothing beside it.
+///
+/// ```
+/// # async fn example(backend: std::sync::Arc<dyn keepfast_storage::Backend>, root: &keepfast_storage::RootKey) {
+/// use keepfast_storage::{Barrier, View};
+/// let barrier = Barrier::open(backend, root).await.unwrap();
+/// let view: View = barrier.view("logical").sub("mount");
+/// # }
+/// ```
+///
+/// ```compile_fail
+/// use keepfast_storage::View;
+/// let view: View = View { prefix: "logical/".into() };
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
     prefix: Arc<str>,
@@ -11,23 +24,15 @@ pub struct View {
 
 impl View {
     pub(crate) fn new(prefix: &str) -> Self {
-        let slash = if prefix.is_empty() || prefix.ends_with('/') {
-            ""
-        } else {
-            "/"
-        };
-        Self {
-            prefix: format!("{prefix}{slash}").into(),
-        }
+        let slash = if prefix.is_empty() || prefix.ends_with('/') { "" } else { "/" };
+        Self { prefix: format!("{prefix}{slash}").into() }
     }
 
     /// The part below `name` of this part. (A name that is no path makes every use of the view fail.)
     #[must_use]
     pub fn sub(&self, name: &str) -> Self {
         let slash = if name.ends_with('/') { "" } else { "/" };
-        Self {
-            prefix: format!("{}{name}{slash}", self.prefix).into(),
-        }
+        Self { prefix: format!("{}{name}{slash}", self.prefix).into() }
     }
 
     /// Where in the storage this part is: empty, or ending in `/`.

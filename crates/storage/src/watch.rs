@@ -29,8 +29,7 @@ impl Watchers {
 
     /// Tells every watcher that is still there.
     pub(crate) fn tell(&self, index: Index, writes: &[Write]) {
-        let watchers: Vec<Arc<dyn Watch>> =
-            self.0.read().iter().filter_map(Weak::upgrade).collect();
+        let watchers: Vec<Arc<dyn Watch>> = self.0.read().iter().filter_map(Weak::upgrade).collect();
         for watcher in watchers {
             watcher.applied(index, writes);
         }

@@ -63,7 +63,7 @@ pub struct ResponsePart<'a> {
     /// The lease that was made; empty for none.
     pub lease_id: &'a str,
     /// A wrapping token that was made: text, accessor, creation path, seconds.
-    pub wrap: Option<&'a crate::wrapping::WrapInfo>,
+    pub wrap: Option<&'a keepfast_framework::reply::WrapInfo>,
     /// Warnings.
     pub warnings: &'a [String],
     /// Fields of `data` that stay in clear.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keepfast_framework::{Operation, Timestamp};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::filter::KeysFilter;
 use super::grant::{Capabilities, Capability, Conditions, Grant};
@@ -54,6 +54,8 @@ pub struct AclRequest<'a> {
 pub struct Decision {
     /// Whether the request may go on.
     pub allowed: bool,
+    /// All that is granted on the path; nothing for root, which needs no grant.
+    pub capabilities: Capabilities,
     /// Whether the caller has `sudo` on the path, which protected routes demand in addition.
     pub sudo: bool,
     /// Whether it was root that decided.
@@ -92,6 +94,11 @@ impl Acl {
         Self::Rules(Box::new(Rules { grants, denials }))
     }
 
+    /// Whether the caller is root.
+    pub fn is_root(&self) -> bool {
+        matches!(self, Self::Root)
+    }
+
     /// Decides on a request.
     pub fn allow(&self, request: &AclRequest<'_>) -> Decision {
         match self {
@@ -108,6 +115,17 @@ impl Acl {
                 rules.grant(path, true, now).map_or(Capabilities::NONE, |grant| grant.capabilities).names()
             }
         }
+    }
+
+    /// All of it, as `sys/internal/ui/resultant-acl` answers: paths with what is granted on them; those of `glob_paths`
+    /// stand for all that begins so. Paths with `+` are left out, as the peer leaves them out.
+    pub fn resultant(&self, now: Timestamp) -> Value {
+        let Self::Rules(rules) = self else { return json!({ "root": true }) };
+        let shown =
+            |(path, entry): (&str, &Entry)| entry.holds(now).then(|| (path.to_owned(), entry.at(now).describe()));
+        let exact: Map<_, _> = rules.grants.exact_paths().filter_map(shown).collect();
+        let globs: Map<_, _> = rules.grants.prefixes().filter_map(shown).collect();
+        json!({ "exact_paths": exact, "glob_paths": globs, "root": false })
     }
 
     /// Whether a list of `path` that was allowed by `decision` may show a name.
@@ -144,7 +162,8 @@ impl Rules {
             Operation::Help => return Decision { allowed: true, ..Decision::default() },
         };
         let sudo = grant.capabilities.has(Capability::Sudo);
-        let mut decision = Decision { allowed: grant.capabilities.has(needed), sudo, ..Decision::default() };
+        let capabilities = grant.capabilities;
+        let mut decision = Decision { allowed: capabilities.has(needed), capabilities, sudo, ..Decision::default() };
         if let Some(conditions) = grant.conditions.as_deref().filter(|_| decision.allowed) {
             conditions.apply(request, &mut decision);
         }

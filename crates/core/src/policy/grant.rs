@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Map, Value, json};
+
 use super::filter::KeysFilter;
 use super::parameters::Constraints;
 
@@ -140,6 +142,28 @@ impl Grant {
     /// Whether it explicitly denies.
     pub fn is_deny(&self) -> bool {
         self.capabilities.has(Capability::Deny)
+    }
+
+    /// As the peer shows it in `sys/internal/ui/resultant-acl`.
+    pub(crate) fn describe(&self) -> Value {
+        let mut shown = Map::new();
+        shown.insert("capabilities".to_owned(), self.capabilities.names().into());
+        if let Some(conditions) = &self.conditions {
+            let parameters = &conditions.parameters;
+            let seconds = |ttl: &Option<Duration>| ttl.map(|ttl| json!(ttl.as_secs()));
+            let set = |any: bool, value: Value| any.then_some(value);
+            let shown_conditions = [
+                ("allowed_parameters", set(!parameters.allowed.is_empty(), json!(parameters.allowed))),
+                ("denied_parameters", set(!parameters.denied.is_empty(), json!(parameters.denied))),
+                ("required_parameters", set(!parameters.required.is_empty(), json!(parameters.required))),
+                ("min_wrapping_ttl", seconds(&conditions.min_wrapping_ttl)),
+                ("max_wrapping_ttl", seconds(&conditions.max_wrapping_ttl)),
+            ];
+            for (name, value) in shown_conditions {
+                shown.extend(value.map(|value| (name.to_owned(), value)));
+            }
+        }
+        shown.into()
     }
 
     /// Unites with another rule for the same path.

@@ -142,6 +142,11 @@ fn grant(body: &Body) -> Result<Grant, PolicyError> {
     }
     refuse_unenforced(body)?;
     let conditions = conditions(body)?;
+    let filter = body.get("list_scan_response_keys_filter_path").filter(|_| !conditions.keys_filters.is_empty());
+    if let Some(item) = filter.filter(|_| !capabilities.has(Capability::List) && !capabilities.has(Capability::Scan)) {
+        let fault = "list_scan_response_keys_filter_path needs to be used on a path with the list capability";
+        return Err(after(item.position(), fault));
+    }
     if capabilities.has(Capability::Deny) {
         return Ok(Grant::deny());
     }

@@ -61,6 +61,16 @@ impl<T> Table<T> {
         self.exact.is_empty() && self.prefixes.is_empty() && self.segments.is_empty()
     }
 
+    /// The exact paths, in no order.
+    pub(crate) fn exact_paths(&self) -> impl Iterator<Item = (&str, &T)> {
+        self.exact.iter().map(|(path, value)| (&**path, value))
+    }
+
+    /// The prefixes in byte order.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = (&str, &T)> {
+        self.prefixes.iter().map(|prefix| (&*prefix.text, &prefix.value))
+    }
+
     /// The most specific match among those that count. A list is asked for with its trailing slash, and then matches a
     /// pattern for the path without it too.
     pub(crate) fn find(&self, path: &str, list: bool, counts: impl Fn(&T) -> bool) -> Option<Found<'_, T>> {

@@ -83,7 +83,7 @@ impl Unsealed {
         let operation = parts.routed.incoming.operation;
         let engine = mounted.engine(self).await?;
         let mut cx = self.request_context(parts, mounted, row.once);
-        let mut outcome = engine.call(found, operation, &mut cx, input).await.map_err(|e| prefixed(e, row.tells_existence))?;
+        let mut outcome = engine.call(found, operation, &mut cx, input).await?;
         let done = cx.into_parts();
         if done.checkpointed && outcome.lease.is_some() {
             return Err(Error::internal("a lease must be offered before the handler acts"));
@@ -190,7 +190,7 @@ impl Unsealed {
             return;
         }
         let Some(known) = parts.routed.info().and_then(|row| row.operation(parts.routed.incoming.operation)) else { return };
-        if known.takes_anything() {
+        if known.takes_whole_body() {
             return;
         }
         let unknown = input.unknown(|name| known.knows(name));
@@ -205,12 +205,4 @@ impl Unsealed {
             ));
         }
     }
-}
-
-/// The peer names faults of fields with a prefix, but for rows that were asked whether the thing exists.
-fn prefixed(error: Error, tells_existence: bool) -> Error {
-    if tells_existence || error.status() != keepfast_framework::Status::BAD_REQUEST || !error.public().starts_with("error converting input") {
-        return error;
-    }
-    Error::invalid(format!("Field validation failed: {}", error.public()))
 }

@@ -1,11 +1,10 @@
 //! The JSON of an answer, in Vault's shape.
 
-use keepfast_framework::reply::AuthBlock;
+use keepfast_framework::reply::{AuthBlock, WrapInfo};
 use keepfast_framework::{Error, Status};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::wrapping::WrapInfo;
 
 /// An answer that is ready to be written.
 #[derive(Default)]

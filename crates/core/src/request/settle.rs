@@ -32,6 +32,7 @@ impl Unsealed {
             flat: outcome.flat,
             auth: outcome.auth,
             lease_duration: outcome.hint_ttl,
+            wrap: outcome.wrapped.map(|w| *w),
             ..Envelope::default()
         };
         if let Some(login) = outcome.login {
@@ -95,7 +96,7 @@ impl Unsealed {
     /// Keeps the answer behind a wrapping token when the caller asked for that. Refusals and empty answers never are.
     pub(super) async fn wrap_if_asked(&self, tx: &mut Tx, parts: &AuthorizedParts, envelope: &mut Envelope) -> Result<()> {
         let Some(ttl) = parts.routed.incoming.wrap_ttl.filter(|t| !t.is_zero()) else { return Ok(()) };
-        if envelope.is_empty() || envelope.status.is_some_and(|s| s.0 >= 300) {
+        if envelope.is_empty() || envelope.wrap.is_some() || envelope.status.is_some_and(|s| s.0 >= 300) {
             return Ok(());
         }
         let wrapped_accessor = envelope.auth.as_ref().map(|a| a.accessor.clone()).unwrap_or_default();

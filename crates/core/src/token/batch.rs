@@ -41,6 +41,6 @@ impl BatchCipher {
             return None;
         }
         let json = self.key.open(CONTEXT, sealed).ok()?;
-        serde_json::from_slice(json.expose()).ok()
+        serde_json::from_slice(&json).ok()
     }
 }

@@ -94,6 +94,16 @@ impl Tokens {
         Ok(usable.then_some(found))
     }
 
+    /// As [`Tokens::find`], for looking a token up: from wherever the caller is.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn find_anywhere(&self, token: &str, now: Timestamp) -> Result<Option<Arc<Token>>> {
+        let Some(found) = self.find_record(token).await? else { return Ok(None) };
+        let alive = found.record.lives_at(now) && self.ancestors_live(&found.record, now).await?;
+        Ok(alive.then_some(found))
+    }
+
     /// The token at this place, alive at `now` with all its ancestors.
     ///
     /// # Errors

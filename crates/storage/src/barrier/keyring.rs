@@ -58,11 +58,7 @@ pub(crate) enum Unusable {
 impl Keyring {
     /// The first keyring: one new key. Also returns the stored form.
     pub(crate) fn first(root: &RootKey, path: &str, now: i64) -> (Self, Vec<u8>) {
-        Self::sealed(
-            root.clone(),
-            vec![Arc::new(Term::new(1, now, random::key()))],
-            path,
-        )
+        Self::sealed(root.clone(), vec![Arc::new(Term::new(1, now, random::key()))], path)
     }
 
     /// A keyring with one more key, which is used from now on.
@@ -80,53 +76,29 @@ impl Keyring {
 
     /// A keyring without keys, for a closed barrier.
     pub(crate) fn empty() -> Self {
-        Self {
-            root: RootKey::zeroed(),
-            terms: Vec::new(),
-            stored: Digest([0; 16]),
-        }
+        Self { root: RootKey::zeroed(), terms: Vec::new(), stored: Digest([0; 16]) }
     }
 
     /// Reads the stored form. Counters of terms that `known` has are taken over.
-    pub(crate) fn load(
-        root: &RootKey,
-        path: &str,
-        record: &[u8],
-        known: &Self,
-    ) -> Result<Self, Unusable> {
+    pub(crate) fn load(root: &RootKey, path: &str, record: &[u8], known: &Self) -> Result<Self, Unusable> {
         if value::term(record) != Some(0) {
             return Err(Unusable::Damaged);
         }
-        let plain =
-            value::open(&AeadKey::new(root), path, record).map_err(|_| Unusable::WrongKey)?;
+        let plain = value::open(&AeadKey::new(root), path, record).map_err(|_| Unusable::WrongKey)?;
         let plain: SecretBytes = Secret::new(plain);
         let mut terms = parse(plain.expose()).ok_or(Unusable::Damaged)?;
         for term in &mut terms {
-            if let Some(same) = known
-                .term(term.number)
-                .filter(|same| equal(same.bytes.expose(), term.bytes.expose()))
-            {
+            if let Some(same) = known.term(term.number).filter(|same| equal(same.bytes.expose(), term.bytes.expose())) {
                 *term = same.clone();
             }
         }
-        Ok(Self {
-            root: root.clone(),
-            terms,
-            stored: Digest::of(record),
-        })
+        Ok(Self { root: root.clone(), terms, stored: Digest::of(record) })
     }
 
     fn sealed(root: RootKey, terms: Vec<Arc<Term>>, path: &str) -> (Self, Vec<u8>) {
         let record = value::seal(&AeadKey::new(&root), 0, path, format(&terms).expose());
         let stored = Digest::of(&record);
-        (
-            Self {
-                root,
-                terms,
-                stored,
-            },
-            record,
-        )
+        (Self { root, terms, stored }, record)
     }
 
     /// The key that encrypts; `None` when the barrier is closed.
@@ -197,11 +169,7 @@ fn parse(plain: &[u8]) -> Option<Vec<Arc<Term>>> {
         if number != expected {
             return None;
         }
-        terms.push(Arc::new(Term::new(
-            number,
-            i64::from_le_bytes(*installed),
-            Key256::from_slice(key)?,
-        )));
+        terms.push(Arc::new(Term::new(number, i64::from_le_bytes(*installed), Key256::from_slice(key)?)));
     }
     Some(terms)
 }

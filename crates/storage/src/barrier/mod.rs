@@ -14,10 +14,7 @@ use bytes::Bytes;
 
 use self::keyring::{Keyring, Unusable};
 pub use self::seal_record::SealRecord;
-use crate::{
-    Backend, Batch, Digest, Index, Key, Page, Read, StorageError, Tx, View, Watch, Write,
-    cache::Cache,
-};
+use crate::{Backend, Batch, Digest, Index, Key, Page, Read, StorageError, Tx, View, Watch, Write, cache::Cache};
 
 /// The key under which the keyring is stored. Who can open the seal has it.
 pub type RootKey = keepfast_crypto::locked::Key256;
@@ -49,9 +46,7 @@ pub struct BarrierOptions {
 
 impl Default for BarrierOptions {
     fn default() -> Self {
-        Self {
-            cache_bytes: 16 << 20,
-        }
+        Self { cache_bytes: 16 << 20 }
     }
 }
 
@@ -93,22 +88,10 @@ impl Barrier {
     ) -> Result<(), StorageError> {
         let (_, record) = Keyring::first(root, KEYRING, now_unix);
         let (keyring, seal_key) = (Key::new(KEYRING)?, Key::new(SEAL)?);
-        let absent = |key: &Key| Read::Value {
-            key: key.clone(),
-            seen: None,
-        };
+        let absent = |key: &Key| Read::Value { key: key.clone(), seen: None };
         let batch = Batch {
             reads: vec![absent(&keyring), absent(&seal_key)],
-            writes: vec![
-                Write::Put {
-                    key: keyring,
-                    value: record.into(),
-                },
-                Write::Put {
-                    key: seal_key,
-                    value: seal,
-                },
-            ],
+            writes: vec![Write::Put { key: keyring, value: record.into() }, Write::Put { key: seal_key, value: seal }],
         };
         backend.commit(batch).await.map(drop)
     }
@@ -117,10 +100,7 @@ impl Barrier {
     ///
     /// # Errors
     /// See [`BarrierError`].
-    pub async fn open(
-        backend: Arc<dyn Backend>,
-        root: &RootKey,
-    ) -> Result<Arc<Self>, BarrierError> {
+    pub async fn open(backend: Arc<dyn Backend>, root: &RootKey) -> Result<Arc<Self>, BarrierError> {
         Self::open_with(backend, root, &BarrierOptions::default()).await
     }
 
@@ -137,12 +117,8 @@ impl Barrier {
         let cache = Arc::new(Cache::new(options.cache_bytes));
         let watcher: Arc<dyn Watch> = cache.clone();
         backend.watch(Arc::downgrade(&watcher));
-        let barrier = Self {
-            backend,
-            keyring: ArcSwap::from_pointee(keyring),
-            cache,
-            changing: tokio::sync::Mutex::new(()),
-        };
+        let barrier =
+            Self { backend, keyring: ArcSwap::from_pointee(keyring), cache, changing: tokio::sync::Mutex::new(()) };
         barrier.load_usage().await?;
         Ok(Arc::new(barrier))
     }
@@ -187,11 +163,7 @@ impl Barrier {
     /// [`StorageError::Conflict`] when the keyring was changed elsewhere; it can be tried again.
     pub async fn rotate(&self, now_unix: i64) -> Result<u32, StorageError> {
         let _changing = self.changing.lock().await;
-        let next = self
-            .keyring
-            .load()
-            .rotated(KEYRING, now_unix)
-            .ok_or(StorageError::Closed)?;
+        let next = self.keyring.load().rotated(KEYRING, now_unix).ok_or(StorageError::Closed)?;
         self.replace(next, None).await
     }
 
@@ -200,17 +172,11 @@ impl Barrier {
     ///
     /// # Errors
     /// [`StorageError::Conflict`] when the keyring was changed elsewhere; it can be tried again.
-    pub async fn rewrap_root(
-        &self,
-        new_root: &RootKey,
-        seal: Option<Bytes>,
-    ) -> Result<(), StorageError> {
+    pub async fn rewrap_root(&self, new_root: &RootKey, seal: Option<Bytes>) -> Result<(), StorageError> {
         let _changing = self.changing.lock().await;
         let keyring = self.keyring.load_full();
         keyring.active().ok_or(StorageError::Closed)?;
-        self.replace(keyring.rewrapped(new_root, KEYRING), seal)
-            .await
-            .map(drop)
+        self.replace(keyring.rewrapped(new_root, KEYRING), seal).await.map(drop)
     }
 
     /// Forgets keys and cache. What is still in use of it fails from now on.
@@ -225,27 +191,14 @@ impl Barrier {
     }
 
     /// Stores a new keyring in place of the one that this barrier has, and uses it.
-    async fn replace(
-        &self,
-        (next, record): (Keyring, Vec<u8>),
-        seal: Option<Bytes>,
-    ) -> Result<u32, StorageError> {
+    async fn replace(&self, (next, record): (Keyring, Vec<u8>), seal: Option<Bytes>) -> Result<u32, StorageError> {
         let key = Key::new(KEYRING)?;
         let seen = Some(self.keyring.load().stored());
-        let mut writes = vec![Write::Put {
-            key: key.clone(),
-            value: record.into(),
-        }];
+        let mut writes = vec![Write::Put { key: key.clone(), value: record.into() }];
         if let Some(value) = seal {
-            writes.push(Write::Put {
-                key: Key::new(SEAL)?,
-                value,
-            });
+            writes.push(Write::Put { key: Key::new(SEAL)?, value });
         }
-        let batch = Batch {
-            reads: vec![Read::Value { key, seen }],
-            writes,
-        };
+        let batch = Batch { reads: vec![Read::Value { key, seen }], writes };
         match self.backend.commit(batch).await {
             Ok(_) => {}
             Err(StorageError::Conflict) => {
@@ -263,13 +216,10 @@ impl Barrier {
     async fn refresh(&self) -> Result<(), StorageError> {
         let known = self.keyring.load_full();
         known.active().ok_or(StorageError::Closed)?;
-        let keyring =
-            load(&*self.backend, known.root(), &known)
-                .await
-                .map_err(|error| match error {
-                    BarrierError::Storage(error) => error,
-                    other => StorageError::corrupt(other.to_string()),
-                })?;
+        let keyring = load(&*self.backend, known.root(), &known).await.map_err(|error| match error {
+            BarrierError::Storage(error) => error,
+            other => StorageError::corrupt(other.to_string()),
+        })?;
         self.keyring.store(Arc::new(keyring));
         Ok(())
     }
@@ -289,11 +239,7 @@ impl Barrier {
     }
 
     /// Decrypts the record of `path`.
-    pub(crate) async fn open_record(
-        &self,
-        path: &str,
-        record: &[u8],
-    ) -> Result<Bytes, StorageError> {
+    pub(crate) async fn open_record(&self, path: &str, record: &[u8]) -> Result<Bytes, StorageError> {
         let term = value::term(record).ok_or_else(|| damaged(path))?;
         if let Some(plain) = decrypt(&self.keyring.load(), term, path, record)? {
             return Ok(plain);
@@ -304,11 +250,7 @@ impl Barrier {
     }
 
     /// The names below a prefix.
-    pub(crate) async fn names(
-        &self,
-        prefix: &Key,
-        page: &Page,
-    ) -> Result<Vec<String>, StorageError> {
+    pub(crate) async fn names(&self, prefix: &Key, page: &Page) -> Result<Vec<String>, StorageError> {
         self.backend.list(prefix, page).await
     }
 
@@ -318,12 +260,7 @@ impl Barrier {
         reads: Vec<Read>,
         writes: impl ExactSizeIterator<Item = (Key, Option<Bytes>)>,
     ) -> Result<Index, StorageError> {
-        let term = self
-            .keyring
-            .load()
-            .active()
-            .ok_or(StorageError::Closed)?
-            .clone();
+        let term = self.keyring.load().active().ok_or(StorageError::Closed)?.clone();
         let count = term.count(writes.len() as u64);
         let seal = |(key, plain): (Key, Option<Bytes>)| match plain {
             Some(plain) => {
@@ -332,10 +269,7 @@ impl Barrier {
             }
             None => Write::Delete { key },
         };
-        let mut batch = Batch {
-            reads,
-            writes: writes.map(seal).collect(),
-        };
+        let mut batch = Batch { reads, writes: writes.map(seal).collect() };
         batch.writes.extend(usage::due(&term, count)?);
         self.backend.commit(batch).await
     }
@@ -346,15 +280,8 @@ pub(crate) fn is_reserved(path: &str) -> bool {
     path.starts_with(OWN)
 }
 
-async fn load(
-    backend: &dyn Backend,
-    root: &RootKey,
-    known: &Keyring,
-) -> Result<Keyring, BarrierError> {
-    let record = backend
-        .get(&Key::new(KEYRING)?)
-        .await?
-        .ok_or(BarrierError::NotInitialized)?;
+async fn load(backend: &dyn Backend, root: &RootKey, known: &Keyring) -> Result<Keyring, BarrierError> {
+    let record = backend.get(&Key::new(KEYRING)?).await?.ok_or(BarrierError::NotInitialized)?;
     Keyring::load(root, KEYRING, &record, known).map_err(|unusable| match unusable {
         Unusable::WrongKey => BarrierError::WrongRootKey,
         Unusable::Damaged => damaged(KEYRING).into(),
@@ -362,19 +289,12 @@ async fn load(
 }
 
 /// The plaintext; `None` when the term is unknown.
-fn decrypt(
-    keyring: &Keyring,
-    term: u32,
-    path: &str,
-    record: &[u8],
-) -> Result<Option<Bytes>, StorageError> {
+fn decrypt(keyring: &Keyring, term: u32, path: &str, record: &[u8]) -> Result<Option<Bytes>, StorageError> {
     keyring.active().ok_or(StorageError::Closed)?;
     let Some(term) = keyring.term(term) else {
         return Ok(None);
     };
-    value::open(&term.key, path, record)
-        .map(|plain| Some(plain.into()))
-        .map_err(|_| damaged(path))
+    value::open(&term.key, path, record).map(|plain| Some(plain.into())).map_err(|_| damaged(path))
 }
 
 fn damaged(path: &str) -> StorageError {

@@ -23,9 +23,6 @@ impl SealRecord {
     /// # Errors
     /// Those of the backend.
     pub async fn store(backend: &dyn Backend, record: Bytes) -> Result<(), StorageError> {
-        backend
-            .commit(Batch::put(Key::new(SEAL)?, record))
-            .await
-            .map(drop)
+        backend.commit(Batch::put(Key::new(SEAL)?, record)).await.map(drop)
     }
 }

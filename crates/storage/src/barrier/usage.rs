@@ -14,12 +14,7 @@ const STEP: u64 = 1_000;
 impl Barrier {
     /// Continues to count where the store ended; assumes the worst about what was not stored.
     pub(super) async fn load_usage(&self) -> Result<(), StorageError> {
-        let term = self
-            .keyring
-            .load()
-            .active()
-            .ok_or(StorageError::Closed)?
-            .clone();
+        let term = self.keyring.load().active().ok_or(StorageError::Closed)?.clone();
         let path = path(&term);
         let Some(record) = self.fetch(&path).await? else {
             return Ok(());
@@ -39,20 +34,13 @@ pub(super) fn due(term: &Term, count: u64) -> Result<Option<Write>, StorageError
     if recorded != 0 && count < recorded + STEP {
         return Ok(None);
     }
-    if term
-        .recorded
-        .compare_exchange(recorded, count.max(1), Ordering::Relaxed, Ordering::Relaxed)
-        .is_err()
-    {
+    if term.recorded.compare_exchange(recorded, count.max(1), Ordering::Relaxed, Ordering::Relaxed).is_err() {
         // Another transaction stores it.
         return Ok(None);
     }
     let (path, count) = (path(term), term.count(1));
     let value = value::seal(&term.key, term.number, &path, &count.to_le_bytes()).into();
-    Ok(Some(Write::Put {
-        key: Key::new(path)?,
-        value,
-    }))
+    Ok(Some(Write::Put { key: Key::new(path)?, value }))
 }
 
 fn path(term: &Term) -> String {

@@ -6,20 +6,13 @@ use bytes::Bytes;
 use keepfast_crypto::random;
 use proptest::prelude::*;
 
-use crate::{
-    Backend, Barrier, Batch, Index, Key, MemoryBackend, Page, StorageError, Tx, View, Write,
-};
+use crate::{Backend, Barrier, Batch, Index, Key, MemoryBackend, Page, StorageError, Tx, View, Write};
 
 async fn barrier() -> (Arc<Barrier>, Arc<MemoryBackend>) {
     let backend = Arc::new(MemoryBackend::new());
     let root = random::key();
-    Barrier::create(backend.clone(), &root, "seal".into(), 0)
-        .await
-        .unwrap();
-    (
-        Barrier::open(backend.clone(), &root).await.unwrap(),
-        backend,
-    )
+    Barrier::create(backend.clone(), &root, "seal".into(), 0).await.unwrap();
+    (Barrier::open(backend.clone(), &root).await.unwrap(), backend)
 }
 
 async fn list(tx: &mut Tx, view: &View, prefix: &str, page: Page) -> Vec<String> {
@@ -95,10 +88,7 @@ async fn a_second_look_at_something_changed_conflicts_at_once() {
     let mut tx = barrier.begin();
     assert_eq!(tx.get(&view, "k").await.unwrap(), None);
     write(&barrier, &view, "k", "1").await;
-    assert!(matches!(
-        tx.get(&view, "k").await,
-        Err(StorageError::Conflict)
-    ));
+    assert!(matches!(tx.get(&view, "k").await, Err(StorageError::Conflict)));
 }
 
 #[tokio::test]
@@ -129,23 +119,13 @@ async fn a_view_reaches_nothing_beside_it() {
         (barrier.view(""), "barrier/keyring"),
         (barrier.view("/"), "barrier/keyring"),
     ] {
-        assert!(
-            matches!(tx.get(&view, key).await, Err(StorageError::InvalidKey(_))),
-            "{view:?} {key}"
-        );
+        assert!(matches!(tx.get(&view, key).await, Err(StorageError::InvalidKey(_))), "{view:?} {key}");
         let mut tx = barrier.begin();
         tx.put(&view, key, "2".into());
-        assert!(
-            matches!(tx.commit().await, Err(StorageError::InvalidKey(_))),
-            "{view:?} {key}"
-        );
+        assert!(matches!(tx.commit().await, Err(StorageError::InvalidKey(_))), "{view:?} {key}");
     }
     assert!(tx.list(&inner, "..", &Page::all()).await.is_err());
-    assert!(
-        tx.list(&barrier.view(""), "barrier", &Page::all())
-            .await
-            .is_err()
-    );
+    assert!(tx.list(&barrier.view(""), "barrier", &Page::all()).await.is_err());
 }
 
 #[tokio::test]
@@ -156,11 +136,7 @@ async fn a_listing_enters_the_read_set_only_when_verified() {
     for verified in [false, true] {
         let mut tx = barrier.begin();
         let page = Page::all();
-        let names = if verified {
-            tx.list_verified(&view, "", &page).await
-        } else {
-            tx.list(&view, "", &page).await
-        };
+        let names = if verified { tx.list_verified(&view, "", &page).await } else { tx.list(&view, "", &page).await };
         assert!(names.unwrap().contains(&"x".to_owned()));
         tx.put(&view, "seen", "1".into());
         write(&barrier, &view, if verified { "z" } else { "y" }, "1").await;
@@ -184,15 +160,9 @@ async fn listings_contain_own_writes() {
     for key in ["e", "g/h"] {
         tx.put(&view, key, "1".into());
     }
-    assert_eq!(
-        list(&mut tx, &view, "", Page::all()).await,
-        ["b/", "e", "f", "g/"]
-    );
+    assert_eq!(list(&mut tx, &view, "", Page::all()).await, ["b/", "e", "f", "g/"]);
     assert_eq!(list(&mut tx, &view, "", Page::first(2)).await, ["b/", "e"]);
-    assert_eq!(
-        list(&mut tx, &view, "", Page::after("e")).await,
-        ["f", "g/"]
-    );
+    assert_eq!(list(&mut tx, &view, "", Page::after("e")).await, ["f", "g/"]);
     assert_eq!(list(&mut tx, &view, "b", Page::all()).await, ["2"]);
     assert!(list(&mut tx, &view, "c", Page::all()).await.is_empty());
 }
@@ -201,16 +171,11 @@ async fn listings_contain_own_writes() {
 async fn none_of_200_concurrent_read_modify_writes_is_lost() {
     let (barrier, _) = barrier().await;
     let view = barrier.view("a");
-    let tasks: Vec<_> = (0..200)
-        .map(|_| tokio::spawn(increment(barrier.clone(), view.clone())))
-        .collect();
+    let tasks: Vec<_> = (0..200).map(|_| tokio::spawn(increment(barrier.clone(), view.clone()))).collect();
     for task in tasks {
         task.await.unwrap();
     }
-    assert_eq!(
-        barrier.begin_read().get(&view, "n").await.unwrap().unwrap(),
-        "200"
-    );
+    assert_eq!(barrier.begin_read().get(&view, "n").await.unwrap().unwrap(), "200");
 }
 
 async fn increment(barrier: Arc<Barrier>, view: View) {
@@ -234,10 +199,7 @@ type Change = (String, Option<Vec<u8>>);
 
 fn changes() -> impl Strategy<Value = Vec<Change>> {
     let key = "[ab](/[ab]){0,2}";
-    proptest::collection::vec(
-        (key, proptest::option::weighted(0.6, any::<Vec<u8>>())),
-        0..12,
-    )
+    proptest::collection::vec((key, proptest::option::weighted(0.6, any::<Vec<u8>>())), 0..12)
 }
 
 /// The names below a prefix of a map of whole paths, found in the plain way.
@@ -255,10 +217,7 @@ fn model_names(model: &BTreeMap<String, Vec<u8>>, prefix: &str, page: &Page) -> 
 }
 
 fn page() -> impl Strategy<Value = Page> {
-    (
-        proptest::option::of("[ab]/?[ab]?"),
-        proptest::option::of(0_usize..4),
-    )
+    (proptest::option::of("[ab]/?[ab]?"), proptest::option::of(0_usize..4))
         .prop_map(|(after, limit)| Page { after, limit })
 }
 

@@ -59,6 +59,7 @@ fn root_may_do_everything_and_help_is_for_everybody() {
     let decision = ask(&Acl::Root, Operation::Delete, "sys/anything", &json!({}));
     assert!(decision.allowed && decision.sudo && decision.root);
     assert_eq!(Acl::Root.capabilities("a", NOW), ["root"]);
+    assert!(Acl::Root.is_root() && !acl(&[]).is_root());
     let nothing = acl(&[]);
     assert!(
         Operation::ALL.iter().all(|operation| allowed(&nothing, *operation, "a") == (*operation == Operation::Help))
@@ -259,4 +260,18 @@ fn built_in_policies_grant_what_the_peers_do() {
     let acl = Acl::compile([&wrapping], &Subject::default());
     assert_eq!(acl.capabilities("cubbyhole/response", NOW), ["create", "read"]);
     assert_eq!(acl.capabilities("cubbyhole/other", NOW), ["deny"]);
+}
+
+#[test]
+fn resultant_shows_paths_with_their_grants() {
+    let text = r#"path "a/b" { capabilities = ["read"] required_parameters = ["x"] allowed_parameters = { a = ["1"] } min_wrapping_ttl = "1m" }
+        path "a/+/c" { capabilities = ["deny"] } path "z*" { capabilities = ["list", "sudo"] }
+        path "old" { capabilities = ["read"] expiration = 5 }"#;
+    let expected = json!({
+        "exact_paths": { "a/b": { "capabilities": ["read"], "allowed_parameters": { "a": ["1"] }, "required_parameters": ["x"], "min_wrapping_ttl": 60 } },
+        "glob_paths": { "z": { "capabilities": ["list", "sudo"] } },
+        "root": false,
+    });
+    assert_eq!(acl(&[text]).resultant(NOW), expected);
+    assert_eq!(Acl::Root.resultant(NOW), json!({ "root": true }));
 }

@@ -63,11 +63,14 @@ fn sec_ac11_ambiguous_and_unknown_text_is_refused() {
         (r#"path "a" { pagination_limit = "x" }"#, "expected a number"),
         (r#"path "a" { expiration = "1h" }"#, "invalid expiration time: could not parse string as date and time"),
         (
-            r#"path "a" { list_scan_response_keys_filter_path = "{{ .path }}" }"#,
+            r#"path "a" { capabilities = ["list"] list_scan_response_keys_filter_path = "{{ .path }}" }"#,
             "resulted in same path for two different keys",
         ),
-        (r#"path "a" { list_scan_response_keys_filter_path = "a/{{ .ke" }"#, "unclosed action"),
-        (r#"path "a" { list_scan_response_keys_filter_path = "{{ .key }}{{ env }}" }"#, "unsupported action"),
+        (r#"path "a" { capabilities = ["list"] list_scan_response_keys_filter_path = "a/{{ .ke" }"#, "unclosed action"),
+        (
+            r#"path "a" { capabilities = ["list"] list_scan_response_keys_filter_path = "{{ .key }}{{ env }}" }"#,
+            "unsupported action",
+        ),
         ("path \"a\" {", "failed to parse policy: At 1:11: object expected closing RBRACE got: EOF"),
         ("[]", "At 1:1: expected: IDENT | STRING | ASSIGN | LBRACE got: LBRACK"),
     ] {

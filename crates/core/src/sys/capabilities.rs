@@ -1,0 +1,82 @@
+//! `sys/capabilities` and its kin: what a token may do on given paths.
+
+use std::sync::Arc;
+
+use keepfast_framework::fields::{CommaList, Text};
+use keepfast_framework::reply::Flat;
+use keepfast_framework::routes::Help;
+use keepfast_framework::{Cx, Error, Result, Routes, Status};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{System, call};
+use crate::token::Token;
+
+const HELP: Help = Help { synopsis: "What a token may do on given paths.", description: "" };
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("capabilities", HELP).update(of_token);
+    r.path("capabilities-self", HELP).update(of_self);
+    r.path("capabilities-accessor", HELP).update(of_accessor);
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Ask {
+    /// The token.
+    token: Option<Text>,
+    /// The accessor of the token.
+    accessor: Option<Text>,
+    /// The old way to name one path.
+    path: Option<CommaList>,
+    /// The paths.
+    paths: Option<CommaList>,
+}
+
+fn listed(status: Status, text: &str) -> Error {
+    Error::new(status, format!("1 error occurred:\n\t* {text}\n\n"))
+}
+
+async fn of_token(sys: &System, cx: &mut Cx, req: Ask) -> Result<Flat<Map<String, Value>>> {
+    let paths = paths(&req)?;
+    let Some(text) = req.token.filter(|t| !t.is_empty()) else { return Err(listed(Status::BAD_REQUEST, "no token found")) };
+    let found = sys.unsealed()?.tokens.find_anywhere(&text, cx.now()).await?;
+    answer(sys, cx, found.ok_or_else(|| listed(Status::BAD_REQUEST, "invalid token"))?, &paths).await
+}
+
+async fn of_self(sys: &System, cx: &mut Cx, req: Ask) -> Result<Flat<Map<String, Value>>> {
+    let paths = paths(&req)?;
+    let token = call(cx)?.token.clone().ok_or_else(Error::denied)?;
+    answer(sys, cx, token, &paths).await
+}
+
+async fn of_accessor(sys: &System, cx: &mut Cx, req: Ask) -> Result<Flat<Map<String, Value>>> {
+    let paths = paths(&req)?;
+    let Some(accessor) = req.accessor.filter(|a| !a.is_empty()) else { return Err(listed(Status::BAD_REQUEST, "missing accessor")) };
+    let tokens = &sys.unsealed()?.tokens;
+    let found = tokens.at(&tokens.place_of(&accessor), cx.now()).await?.filter(|t| t.record.accessor == accessor.0);
+    answer(sys, cx, found.ok_or_else(|| listed(Status::BAD_REQUEST, "invalid accessor"))?, &paths).await
+}
+
+fn paths(req: &Ask) -> Result<Vec<String>> {
+    let named = req.paths.as_ref().filter(|p| !p.0.is_empty()).or(req.path.as_ref());
+    match named {
+        Some(CommaList(paths)) if !paths.is_empty() => Ok(paths.clone()),
+        _ => Err(Error::invalid("paths must be supplied")),
+    }
+}
+
+async fn answer(sys: &System, cx: &Cx, token: Arc<Token>, paths: &[String]) -> Result<Flat<Map<String, Value>>> {
+    let unsealed = sys.unsealed()?;
+    let compiled = unsealed.policies.acl_of(&token, &unsealed.identity).await?;
+    let mut out = Map::new();
+    for path in paths {
+        let capabilities = compiled.acl.capabilities(path.strip_prefix('/').unwrap_or(path), cx.now());
+        out.insert(path.clone(), Value::from(capabilities));
+    }
+    if let [only] = paths {
+        let capabilities = out[only].clone();
+        out.insert("capabilities".to_owned(), capabilities);
+    }
+    Ok(Flat(out))
+}

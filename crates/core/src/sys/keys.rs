@@ -1,0 +1,58 @@
+//! The keyring and the seal: `sys/seal`, `sys/key-status`, `sys/rotate`.
+
+use keepfast_framework::reply::Flat;
+use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::{Cx, Data, Result, Routes, Timestamp};
+use serde::Serialize;
+
+use super::System;
+
+const SEAL: Help = Help { synopsis: "Seals the server.", description: "" };
+const STATUS: Help = Help { synopsis: "The present term of the keyring.", description: "" };
+const ROTATE: Help = Help { synopsis: "Adds a term to the keyring; what is stored stays readable.", description: "" };
+const CONFIG: Help = Help { synopsis: "When the keyring is rotated by itself.", description: "" };
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("seal", SEAL).update(seal).sudo();
+    r.path("key-status", STATUS).read(status);
+    r.paths(["rotate", "rotate/keyring"], ROTATE).update(rotate).sudo();
+    r.paths(["rotate/config", "rotate/keyring/config"], CONFIG).read(config);
+}
+
+#[derive(Serialize)]
+struct Status {
+    encryptions: u64,
+    install_time: String,
+    term: u32,
+}
+
+#[derive(Serialize)]
+struct Config {
+    enabled: bool,
+    interval: u64,
+    max_operations: u64,
+}
+
+/// The answer is sent before the keys are wiped, so the sealing runs behind it.
+async fn seal(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
+    let node = sys.node()?;
+    cx.after_commit(move || {
+        tokio::spawn(async move { node.seal().await });
+    });
+    Ok(())
+}
+
+async fn status(sys: &System, _: &mut Cx, _: Nothing) -> Result<Flat<Status>> {
+    let status = sys.unsealed()?.barrier.key_status()?;
+    let install_time = Timestamp::from_unix(status.installed_unix).rfc3339();
+    Ok(Flat(Status { encryptions: status.encryptions, install_time, term: status.term }))
+}
+
+async fn rotate(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
+    sys.unsealed()?.barrier.rotate(cx.now().unix()).await?;
+    Ok(())
+}
+
+async fn config(_: &System, _: &mut Cx, _: Nothing) -> Result<Data<Config>> {
+    Ok(Data(Config { enabled: true, interval: 0, max_operations: keepfast_storage::MAX_ENCRYPTIONS }))
+}

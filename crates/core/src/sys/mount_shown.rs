@@ -1,0 +1,97 @@
+//! A mount as the API shows it.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::mount::{MountConfig, MountEntry};
+
+/// A mount as `sys/mounts` and `sys/auth` show it.
+#[derive(Serialize)]
+pub(super) struct Shown {
+    accessor: String,
+    config: ShownConfig,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deprecation_status: Option<&'static str>,
+    description: String,
+    external_entropy_access: bool,
+    local: bool,
+    options: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    plugin_version: String,
+    running_plugin_version: String,
+    running_sha256: &'static str,
+    seal_wrap: bool,
+    #[serde(rename = "type")]
+    engine: String,
+    uuid: String,
+}
+
+#[derive(Serialize)]
+struct ShownConfig {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    allowed_response_headers: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    audit_non_hmac_request_keys: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    audit_non_hmac_response_keys: Vec<String>,
+    default_lease_ttl: u64,
+    force_no_cache: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    listing_visibility: String,
+    max_lease_ttl: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    passthrough_request_headers: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_type: Option<&'static str>,
+}
+
+impl Shown {
+    /// Shows an entry; `path` only where the API has it.
+    pub(super) fn new(entry: &MountEntry, path: Option<String>) -> Self {
+        let built_in = matches!(entry.engine.as_str(), "system" | "token" | "cubbyhole");
+        Shown {
+            accessor: entry.accessor.clone(),
+            config: config(entry),
+            deprecation_status: (!built_in).then_some("supported"),
+            description: entry.description.clone(),
+            external_entropy_access: entry.external_entropy_access,
+            local: entry.local,
+            options: entry.options.clone(),
+            path,
+            plugin_version: entry.config.plugin_version.clone(),
+            running_plugin_version: format!("v{}+builtin.keepfast", env!("CARGO_PKG_VERSION")),
+            running_sha256: "",
+            seal_wrap: entry.seal_wrap,
+            engine: entry.engine.clone(),
+            uuid: entry.uuid.clone(),
+        }
+    }
+}
+
+fn config(entry: &MountEntry) -> ShownConfig {
+    let MountConfig {
+        default_lease_ttl,
+        max_lease_ttl,
+        force_no_cache,
+        audit_non_hmac_request_keys,
+        audit_non_hmac_response_keys,
+        listing_visibility,
+        passthrough_request_headers,
+        allowed_response_headers,
+        token_type,
+        ..
+    } = entry.config.clone();
+    ShownConfig {
+        allowed_response_headers,
+        audit_non_hmac_request_keys,
+        audit_non_hmac_response_keys,
+        default_lease_ttl,
+        force_no_cache,
+        listing_visibility,
+        max_lease_ttl,
+        passthrough_request_headers,
+        token_type: entry.auth.then(|| token_type.name()),
+    }
+}

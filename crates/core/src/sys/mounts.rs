@@ -1,0 +1,258 @@
+//! `sys/mounts` and `sys/auth`: enable, list, disable.
+
+use std::collections::BTreeMap;
+
+use keepfast_framework::fields::{Flag, Object, Pairs, Strings, Text, parse_duration};
+use keepfast_framework::reply::Flat;
+use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::token_params::TokenKind;
+use keepfast_framework::{Cx, Error, Kind, Result, Routes};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::System;
+use super::mount_shown::Shown;
+use crate::mount::{MountConfig, MountEntry};
+use crate::unsealed::Unsealed;
+
+const MOUNTS: Help = Help { synopsis: "The secrets engines that are mounted.", description: "" };
+const MOUNT: Help = Help { synopsis: "Mounts a secrets engine, shows it, takes it away.", description: "" };
+const AUTHS: Help = Help { synopsis: "The auth methods that are mounted.", description: "" };
+const AUTH: Help = Help { synopsis: "Mounts an auth method, shows it, takes it away.", description: "" };
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("mounts", MOUNTS).read(list_secrets);
+    r.path("mounts/{path...}", MOUNT).read(read_secrets).update(enable_secrets).delete(disable_secrets);
+    r.path("auth", AUTHS).read(list_auth);
+    r.path("auth/{path...}", AUTH).read(read_auth).update(enable_auth).delete(disable_auth).sudo();
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Named {
+    /// Path of the mount.
+    path: Text,
+}
+
+/// What the caller asks of a new mount.
+#[derive(Deserialize, JsonSchema)]
+struct Enable {
+    /// Path of the mount.
+    path: Text,
+    /// Type of the engine.
+    #[serde(rename = "type")]
+    engine: Option<Text>,
+    /// For people.
+    description: Option<Text>,
+    /// Lease bounds and what else can be tuned.
+    config: Option<Object>,
+    /// Options of the engine, such as `version`.
+    options: Option<Pairs>,
+    /// Not replicated.
+    local: Option<Flag>,
+    /// Accepted and shown; everything is encrypted behind the barrier already.
+    seal_wrap: Option<Flag>,
+    /// Accepted and shown.
+    external_entropy_access: Option<Flag>,
+    /// The old way to name a plugin.
+    plugin_name: Option<Text>,
+    /// The version of a plugin; only the built-in one is here.
+    plugin_version: Option<Text>,
+}
+
+async fn list_secrets(sys: &System, _: &mut Cx, _: Nothing) -> Result<Flat<BTreeMap<String, Shown>>> {
+    list(&*sys.unsealed()?, Kind::Secrets)
+}
+
+async fn list_auth(sys: &System, _: &mut Cx, _: Nothing) -> Result<Flat<BTreeMap<String, Shown>>> {
+    list(&*sys.unsealed()?, Kind::Auth)
+}
+
+fn list(unsealed: &Unsealed, kind: Kind) -> Result<Flat<BTreeMap<String, Shown>>> {
+    let router = unsealed.mounts.router();
+    let mounts = router.all().filter(|m| m.entry.kind() == kind);
+    Ok(Flat(mounts.map(|m| (m.entry.shown_path().to_owned(), Shown::new(&m.entry, None))).collect()))
+}
+
+async fn read_secrets(sys: &System, _: &mut Cx, req: Named) -> Result<Flat<Shown>> {
+    let path = Unsealed::mount_path(Kind::Secrets, &req.path);
+    let found = sys.unsealed()?.mounts.router().at(&path).filter(|m| !m.entry.auth).map(|m| Shown::new(&m.entry, None));
+    found.map(Flat).ok_or_else(|| Error::invalid(format!("No secret engine mount at {path}")))
+}
+
+async fn read_auth(sys: &System, _: &mut Cx, req: Named) -> Result<Flat<Shown>> {
+    let path = Unsealed::mount_path(Kind::Auth, &req.path);
+    let found = sys.unsealed()?.mounts.router().at(&path).map(|m| Shown::new(&m.entry, None));
+    found.map(Flat).ok_or_else(|| Error::invalid(format!("No auth engine at {}/", req.path.trim_matches('/'))))
+}
+
+async fn enable_secrets(sys: &System, _: &mut Cx, req: Enable) -> Result<()> {
+    let path = Unsealed::mount_path(Kind::Secrets, &req.path);
+    let first = path.split('/').next().unwrap_or_default();
+    if matches!(first, "auth" | "sys" | "identity" | "cubbyhole" | "audit" | "") {
+        return Err(Error::invalid(format!("cannot mount {path:?}")));
+    }
+    enable(&*sys.unsealed()?, Kind::Secrets, &path, req).await
+}
+
+async fn enable_auth(sys: &System, _: &mut Cx, req: Enable) -> Result<()> {
+    if req.engine.as_deref() == Some("token") {
+        return Err(Error::invalid("token credential backend cannot be instantiated"));
+    }
+    let path = Unsealed::mount_path(Kind::Auth, &req.path);
+    enable(&*sys.unsealed()?, Kind::Auth, &path, req).await
+}
+
+async fn enable(unsealed: &Unsealed, kind: Kind, path: &str, req: Enable) -> Result<()> {
+    let (engine, options) = engine_of(&req, kind)?;
+    if matches!(engine.as_str(), "cubbyhole" | "system" | "identity" | "token" | "ns_system" | "ns_cubbyhole") {
+        return Err(Error::invalid(format!("mount type of {engine:?} is not mountable")));
+    }
+    if let Some(version) = req.plugin_version.as_ref().filter(|v| !v.is_empty()) {
+        return Err(Error::invalid(format!("{version} version pinned for plugin {engine} is not in this server; only built-in engines are")));
+    }
+    let mut entry = unsealed.mounts.entry(kind, path, &engine, Some(options))?;
+    if kind == Kind::Auth {
+        entry.config.token_type = TokenKind::DefaultService;
+    }
+    entry.description = req.description.map(String::from).unwrap_or_default();
+    entry.local = req.local.is_some_and(|f| f.0);
+    entry.seal_wrap = req.seal_wrap.is_some_and(|f| f.0);
+    entry.external_entropy_access = req.external_entropy_access.is_some_and(|f| f.0);
+    if let Some(Object(config)) = &req.config {
+        configure(&mut entry, config)?;
+    }
+    check_ttls(&entry.config, unsealed)?;
+    match unsealed.mount(entry).await {
+        Err(error) if kind == Kind::Auth => Err(without_auth(error)),
+        other => other,
+    }
+}
+
+/// `sys/auth` names paths without the prefix that all its mounts have.
+fn without_auth(error: Error) -> Error {
+    match error.public().strip_prefix("path is already in use at auth/") {
+        Some(rest) => Error::invalid(format!("path is already in use at {rest}")),
+        None => error,
+    }
+}
+
+/// The engine's type and options; `kv-v2` and `plugin` are older ways to say it.
+fn engine_of(req: &Enable, kind: Kind) -> Result<(String, BTreeMap<String, String>)> {
+    let mut options = req.options.clone().unwrap_or_default().0;
+    let named = req.engine.as_deref().unwrap_or_default();
+    let named = if named == "plugin" { req.plugin_name.as_deref().unwrap_or_default() } else { named };
+    if named.is_empty() {
+        return Err(Error::invalid("backend type must be specified as a string"));
+    }
+    let engine = match (kind, named) {
+        (Kind::Secrets, "kv-v1") => {
+            options.insert("version".into(), "1".into());
+            "kv"
+        }
+        (Kind::Secrets, "kv-v2") => {
+            options.insert("version".into(), "2".into());
+            "kv"
+        }
+        (Kind::Secrets, "generic") => "kv",
+        (_, other) => other,
+    };
+    if engine == "kv" && options.get("version").is_some_and(|v| !matches!(v.as_str(), "1" | "2" | "")) {
+        return Err(Error::invalid("the version of a kv mount is 1 or 2"));
+    }
+    Ok((engine.to_owned(), options))
+}
+
+/// Reads the `config` object of a new mount.
+fn configure(entry: &mut MountEntry, config: &serde_json::Map<String, Value>) -> Result<()> {
+    for (name, value) in config {
+        match name.as_str() {
+            "default_lease_ttl" => entry.config.default_lease_ttl = lease(name, value)?,
+            "max_lease_ttl" => entry.config.max_lease_ttl = lease(name, value)?,
+            "force_no_cache" => entry.config.force_no_cache = field::<Flag>(name, value)?.0,
+            "audit_non_hmac_request_keys" => entry.config.audit_non_hmac_request_keys = field::<Strings>(name, value)?.0,
+            "audit_non_hmac_response_keys" => entry.config.audit_non_hmac_response_keys = field::<Strings>(name, value)?.0,
+            "passthrough_request_headers" => entry.config.passthrough_request_headers = field::<Strings>(name, value)?.0,
+            "allowed_response_headers" => entry.config.allowed_response_headers = field::<Strings>(name, value)?.0,
+            "listing_visibility" => entry.config.listing_visibility = visibility(&field::<Text>(name, value)?)?,
+            "token_type" if entry.auth => entry.config.token_type = mount_token_kind(&field::<Text>(name, value)?)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn field<T: serde::de::DeserializeOwned>(name: &str, value: &Value) -> Result<T> {
+    serde_json::from_value(value.clone()).map_err(|_| Error::invalid(format!("unable to convert given mount config information: {name}")))
+}
+
+/// A lease bound in seconds; `system` and empty mean the system's.
+fn lease(name: &str, value: &Value) -> Result<u64> {
+    lease_text(name, &field::<Text>(name, value)?)
+}
+
+/// See [`lease`].
+pub(super) fn lease_text(name: &str, text: &str) -> Result<u64> {
+    if matches!(text, "" | "system" | "0") {
+        return Ok(0);
+    }
+    let seconds = parse_duration(text).map_err(|why| Error::invalid(format!("unable to parse {name} of {text}: {why}")))?;
+    u64::try_from(seconds).map_err(|_| Error::invalid(format!("{name} cannot be negative")))
+}
+
+/// Checks a `listing_visibility`.
+pub(super) fn visibility(text: &str) -> Result<String> {
+    match text {
+        "" | "hidden" | "unauth" => Ok(text.to_owned()),
+        other => Err(Error::invalid(format!("invalid listing_visibility {other}"))),
+    }
+}
+
+/// Checks the `token_type` of a mount.
+pub(super) fn mount_token_kind(text: &str) -> Result<TokenKind> {
+    match TokenKind::parse(text) {
+        Ok(TokenKind::Default) => Ok(TokenKind::DefaultService),
+        Ok(kind) => Ok(kind),
+        Err(_) => Err(Error::invalid(format!("invalid value for 'token_type': {text}"))),
+    }
+}
+
+/// The default must not pass the longest.
+fn check_ttls(config: &MountConfig, unsealed: &Unsealed) -> Result<()> {
+    let max = if config.max_lease_ttl == 0 { unsealed.settings.max_lease_ttl.as_secs() } else { config.max_lease_ttl };
+    if config.max_lease_ttl > 0 && config.default_lease_ttl > config.max_lease_ttl {
+        return Err(Error::invalid("given default lease TTL greater than given max lease TTL"));
+    }
+    if config.default_lease_ttl > max {
+        return Err(Error::invalid(format!(
+            "given default lease TTL greater than system max lease TTL of {}",
+            unsealed.settings.max_lease_ttl.as_secs()
+        )));
+    }
+    Ok(())
+}
+
+async fn disable_secrets(sys: &System, _: &mut Cx, req: Named) -> Result<()> {
+    let path = Unsealed::mount_path(Kind::Secrets, &req.path);
+    if matches!(path.as_str(), "sys/" | "cubbyhole/" | "identity/" | "auth/") {
+        return Err(Error::invalid(format!("cannot unmount {path:?}")));
+    }
+    disable(&*sys.unsealed()?, &path).await
+}
+
+async fn disable_auth(sys: &System, _: &mut Cx, req: Named) -> Result<()> {
+    let path = Unsealed::mount_path(Kind::Auth, &req.path);
+    if path == "auth/token/" {
+        return Err(Error::invalid("token credential backend cannot be disabled"));
+    }
+    disable(&*sys.unsealed()?, &path).await
+}
+
+/// A mount that is not there is taken away already.
+async fn disable(unsealed: &Unsealed, path: &str) -> Result<()> {
+    let found = unsealed.mounts.router().at(path).map(|m| m.entry.clone());
+    match found {
+        None => Ok(()),
+        Some(entry) => unsealed.unmount(&entry).await,
+    }
+}

@@ -1,0 +1,100 @@
+//! `sys/remount`: moves a mount to another path.
+
+use keepfast_crypto::random;
+use keepfast_framework::fields::Text;
+use keepfast_framework::reply::Flat;
+use keepfast_framework::routes::Help;
+use keepfast_framework::{Cx, Data, Error, Kind, Records, Result, Routes};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::System;
+use crate::unsealed::Unsealed;
+
+const HELP: Help = Help { synopsis: "Moves a mount to another path.", description: "" };
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("remount", HELP).update(remount).sudo();
+    r.path("remount/status/{migration_id}", HELP).read(status);
+}
+
+/// A move that was made, for whoever asks after it.
+#[derive(Serialize, Deserialize)]
+struct Migration {
+    source_mount: String,
+    target_mount: String,
+    status: String,
+}
+
+const MIGRATIONS: Records<Migration> = Records::at("migration/");
+
+#[derive(Deserialize, JsonSchema)]
+struct Move {
+    /// The path of the mount.
+    from: Option<Text>,
+    /// Its new path.
+    to: Option<Text>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Asked {
+    /// The id that the move was answered with.
+    migration_id: Text,
+}
+
+#[derive(Serialize)]
+struct Started {
+    migration_id: String,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    migration_id: String,
+    migration_info: Migration,
+}
+
+/// A path as callers give it: `auth/x` is an auth method, anything else a secrets engine.
+fn parse(path: Option<Text>) -> Result<(Kind, String)> {
+    let path = path.map(String::from).unwrap_or_default();
+    let bare = path.trim_matches('/');
+    if bare.is_empty() {
+        return Err(Error::invalid("both 'from' and 'to' path must be specified as a string"));
+    }
+    Ok(match bare.strip_prefix("auth/") {
+        Some(rest) => (Kind::Auth, Unsealed::mount_path(Kind::Auth, rest)),
+        None => (Kind::Secrets, Unsealed::mount_path(Kind::Secrets, bare)),
+    })
+}
+
+async fn remount(sys: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> {
+    let (from_kind, from) = parse(req.from)?;
+    let (to_kind, to) = parse(req.to)?;
+    if from_kind != to_kind {
+        return Err(Error::invalid(format!("cannot remount {from:?} to {to:?}: a mount stays a secrets engine or an auth method")));
+    }
+    for path in [&from, &to] {
+        if ["sys/", "cubbyhole/", "identity/", "auth/token/"].contains(&path.as_str()) {
+            return Err(Error::invalid(format!("cannot remount {path:?}")));
+        }
+    }
+    let unsealed = sys.unsealed()?;
+    let found = unsealed.mounts.router().at(&from).map(|m| m.entry.clone());
+    let mut entry = found.ok_or_else(|| Error::invalid(format!("no matching mount at {from:?}")))?;
+    let router = unsealed.mounts.router();
+    if router.all().any(|m| m.entry.uuid != entry.uuid && (m.entry.path.starts_with(&to) || to.starts_with(&m.entry.path))) {
+        return Err(Error::invalid(format!("path already in use at {to:?}")));
+    }
+    // What the mount has issued names its old path and could not be renewed or revoked by the new one.
+    unsealed.revoke_prefix(&from).await?;
+    entry.path = to.clone();
+    unsealed.change_mount(&entry).await?;
+    let migration_id = random::uuid();
+    MIGRATIONS.put(cx, &migration_id, &Migration { source_mount: from, target_mount: to, status: "success".to_owned() })?;
+    cx.warn("Mount move has been queued. Progress will be reported in the server's log, tagged with the returned migration_id");
+    Ok(Flat(Started { migration_id }))
+}
+
+async fn status(_: &System, cx: &mut Cx, req: Asked) -> Result<Option<Data<Shown>>> {
+    let found = MIGRATIONS.get(cx, &req.migration_id).await?;
+    Ok(found.map(|migration_info| Data(Shown { migration_id: req.migration_id.into(), migration_info })))
+}

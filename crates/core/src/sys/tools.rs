@@ -1,0 +1,108 @@
+//! `sys/tools/`: random bytes and hashes.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use keepfast_crypto::{hash, random};
+use keepfast_framework::fields::{Int, Text};
+use keepfast_framework::routes::Help;
+use keepfast_framework::{Cx, Data, Error, Result, Routes};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::System;
+
+const RANDOM: Help = Help { synopsis: "Random bytes.", description: "" };
+const HASH: Help = Help { synopsis: "The hash of an input.", description: "" };
+
+/// The most that one request gets, in bytes.
+const MOST: i64 = 128 * 1024;
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.paths(["tools/random", "tools/random/{urlbytes}", "tools/random/{source|platform|seal|all}/{urlbytes}"], RANDOM).update(random_bytes);
+    r.path("tools/random/{source|platform|seal|all}", RANDOM).update(random_bytes);
+    r.paths(["tools/hash", "tools/hash/{urlalgorithm}"], HASH).update(hash_input);
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Random {
+    /// How many bytes.
+    bytes: Option<Int>,
+    /// How many bytes, in the path.
+    urlbytes: Option<Text>,
+    /// `base64` or `hex`.
+    format: Option<Text>,
+    /// Accepted for compatibility: all sources are the one generator.
+    #[allow(dead_code, reason = "named so that it is known")]
+    source: Option<Text>,
+}
+
+#[derive(Serialize)]
+struct RandomBytes {
+    random_bytes: String,
+}
+
+async fn random_bytes(_: &System, _: &mut Cx, req: Random) -> Result<Data<RandomBytes>> {
+    let count = match req.urlbytes.filter(|b| !b.is_empty()) {
+        Some(text) => text.parse().map_err(|_| Error::invalid(format!("error parsing url-set byte count: strconv.Atoi: parsing {:?}: invalid syntax", text.0)))?,
+        None => req.bytes.map_or(32, |b| b.0),
+    };
+    if count < 1 {
+        return Err(Error::invalid("'bytes' cannot be less than 1"));
+    }
+    if count > MOST {
+        return Err(Error::invalid(format!("'bytes' should be less than {MOST}")));
+    }
+    let encode = encoding(req.format.as_deref(), "base64")?;
+    let mut bytes = vec![0u8; count as usize];
+    random::fill(&mut bytes);
+    Ok(Data(RandomBytes { random_bytes: encode(&bytes) }))
+}
+
+fn encoding(format: Option<&str>, default: &str) -> Result<fn(&[u8]) -> String> {
+    match format.filter(|f| !f.is_empty()).unwrap_or(default) {
+        "hex" => Ok(|b| hex::encode(b)),
+        "base64" => Ok(|b| STANDARD.encode(b)),
+        other => Err(Error::invalid(format!("unsupported encoding format {other:?}; must be \"hex\" or \"base64\""))),
+    }
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Hash {
+    /// The input, in base64.
+    input: Option<Text>,
+    /// `sha2-256` or `sha2-512`.
+    algorithm: Option<Text>,
+    /// The same, in the path.
+    urlalgorithm: Option<Text>,
+    /// `hex` or `base64`.
+    format: Option<Text>,
+}
+
+#[derive(Serialize)]
+struct Sum {
+    sum: String,
+}
+
+async fn hash_input(_: &System, _: &mut Cx, req: Hash) -> Result<Data<Sum>> {
+    let input = STANDARD
+        .decode(req.input.as_deref().unwrap_or_default())
+        .map_err(|e| Error::invalid(format!("unable to decode input as base64: {}", base64_fault(&e))))?;
+    let encode = encoding(req.format.as_deref(), "hex")?;
+    let named = req.urlalgorithm.filter(|a| !a.is_empty()).or(req.algorithm).map(String::from).unwrap_or_default();
+    let sum = match named.as_str() {
+        "" | "sha2-256" => hash::sha256(&input).to_vec(),
+        "sha2-512" => hash::sha512(&input).to_vec(),
+        other => return Err(Error::invalid(format!("unsupported algorithm {other:?}"))),
+    };
+    Ok(Data(Sum { sum: encode(&sum) }))
+}
+
+/// The peer's wording, which names the place and not the byte.
+fn base64_fault(error: &base64::DecodeError) -> String {
+    let at = match error {
+        base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => *at,
+        base64::DecodeError::InvalidLength(length) => length / 4 * 4,
+        base64::DecodeError::InvalidPadding => 0,
+    };
+    format!("illegal base64 data at input byte {at}")
+}

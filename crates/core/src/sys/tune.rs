@@ -1,0 +1,171 @@
+//! `sys/mounts/{path}/tune` and `sys/auth/{path}/tune`.
+
+use std::collections::BTreeMap;
+
+use keepfast_framework::fields::{Pairs, Strings, Text};
+use keepfast_framework::reply::Flat;
+use keepfast_framework::routes::Help;
+use keepfast_framework::{Cx, Error, Kind, Result, Routes};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::System;
+use super::mounts::{lease_text, mount_token_kind, visibility};
+use crate::mount::MountEntry;
+use crate::unsealed::Unsealed;
+
+const TUNE: Help = Help { synopsis: "What is tuned at a mount.", description: "" };
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("mounts/{path...}/tune", TUNE).read(read_secrets).update(tune_secrets);
+    r.path("auth/{path...}/tune", TUNE).read(read_auth).update(tune_auth).sudo();
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Named {
+    /// Path of the mount.
+    path: Text,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Tune {
+    /// Path of the mount.
+    path: Text,
+    /// Life of leases that ask for nothing; `system` for the system's.
+    default_lease_ttl: Option<Text>,
+    /// Longest life of leases; `system` for the system's.
+    max_lease_ttl: Option<Text>,
+    /// For people.
+    description: Option<Text>,
+    /// Request fields that audit shows in clear.
+    audit_non_hmac_request_keys: Option<Strings>,
+    /// Response fields that audit shows in clear.
+    audit_non_hmac_response_keys: Option<Strings>,
+    /// `unauth`, `hidden` or empty.
+    listing_visibility: Option<Text>,
+    /// Request headers that the engine may see.
+    passthrough_request_headers: Option<Strings>,
+    /// Response headers that the engine may set.
+    allowed_response_headers: Option<Strings>,
+    /// What kind of token logins get.
+    token_type: Option<Text>,
+    /// Options of the engine.
+    options: Option<Pairs>,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    allowed_response_headers: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    audit_non_hmac_request_keys: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    audit_non_hmac_response_keys: Vec<String>,
+    default_lease_ttl: u64,
+    description: String,
+    force_no_cache: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    listing_visibility: String,
+    max_lease_ttl: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    options: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    passthrough_request_headers: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_type: Option<&'static str>,
+}
+
+async fn read_secrets(sys: &System, _: &mut Cx, req: Named) -> Result<Flat<Shown>> {
+    read(&*sys.unsealed()?, &Unsealed::mount_path(Kind::Secrets, &req.path))
+}
+
+async fn read_auth(sys: &System, _: &mut Cx, req: Named) -> Result<Flat<Shown>> {
+    read(&*sys.unsealed()?, &Unsealed::mount_path(Kind::Auth, &req.path))
+}
+
+fn read(unsealed: &Unsealed, path: &str) -> Result<Flat<Shown>> {
+    let router = unsealed.mounts.router();
+    let mounted = router.at(path).ok_or_else(|| Error::invalid(format!("cannot fetch sysview for path {path:?}")))?;
+    let (entry, ttl) = (&mounted.entry, mounted.info.ttl);
+    let config = entry.config.clone();
+    Ok(Flat(Shown {
+        allowed_response_headers: config.allowed_response_headers,
+        audit_non_hmac_request_keys: config.audit_non_hmac_request_keys,
+        audit_non_hmac_response_keys: config.audit_non_hmac_response_keys,
+        default_lease_ttl: ttl.default.as_secs(),
+        description: entry.description.clone(),
+        force_no_cache: config.force_no_cache,
+        listing_visibility: config.listing_visibility,
+        max_lease_ttl: ttl.max.as_secs(),
+        options: entry.options(),
+        passthrough_request_headers: config.passthrough_request_headers,
+        token_type: entry.auth.then(|| config.token_type.name()),
+    }))
+}
+
+async fn tune_secrets(sys: &System, _: &mut Cx, req: Tune) -> Result<()> {
+    if req.token_type.is_some() {
+        return Err(Error::invalid("'token_type' can only be modified on auth mounts"));
+    }
+    tune(&*sys.unsealed()?, Kind::Secrets, req).await
+}
+
+async fn tune_auth(sys: &System, _: &mut Cx, req: Tune) -> Result<()> {
+    tune(&*sys.unsealed()?, Kind::Auth, req).await
+}
+
+async fn tune(unsealed: &Unsealed, kind: Kind, req: Tune) -> Result<()> {
+    let path = Unsealed::mount_path(kind, &req.path);
+    let found = unsealed.mounts.router().at(&path).map(|m| m.entry.clone());
+    let mut entry = found.ok_or_else(|| Error::invalid(format!("tune of path {path:?} failed: no mount entry found")))?;
+    apply(&mut entry, req)?;
+    let ttl = entry.ttl(&unsealed.settings);
+    if ttl.default > ttl.max {
+        return Err(Error::invalid(format!(
+            "backend max lease TTL of {} would be less than backend default lease TTL of {}",
+            ttl.max.as_secs(),
+            ttl.default.as_secs()
+        )));
+    }
+    unsealed.change_mount(&entry).await
+}
+
+fn apply(entry: &mut MountEntry, req: Tune) -> Result<()> {
+    let config = &mut entry.config;
+    if let Some(text) = &req.default_lease_ttl {
+        config.default_lease_ttl = lease_text("default_lease_ttl", text)?;
+    }
+    if let Some(text) = &req.max_lease_ttl {
+        config.max_lease_ttl = lease_text("max_lease_ttl", text)?;
+    }
+    if let Some(text) = &req.listing_visibility {
+        config.listing_visibility = visibility(text)?;
+    }
+    if let Some(text) = &req.token_type {
+        config.token_type = mount_token_kind(text)?;
+    }
+    let lists = [
+        (&mut config.audit_non_hmac_request_keys, req.audit_non_hmac_request_keys),
+        (&mut config.audit_non_hmac_response_keys, req.audit_non_hmac_response_keys),
+        (&mut config.passthrough_request_headers, req.passthrough_request_headers),
+        (&mut config.allowed_response_headers, req.allowed_response_headers),
+    ];
+    for (list, given) in lists {
+        if let Some(Strings(given)) = given {
+            *list = given;
+        }
+    }
+    if let Some(text) = req.description {
+        entry.description = text.into();
+    }
+    if let Some(Pairs(given)) = req.options {
+        let mut options = entry.options();
+        let upgraded = options.get("version").is_some_and(|v| v == "2");
+        if entry.engine == "kv" && upgraded && given.get("version").is_some_and(|v| v != "2") {
+            return Err(Error::invalid("cannot downgrade mount from version 2"));
+        }
+        options.extend(given);
+        entry.options = Some(options);
+    }
+    Ok(())
+}

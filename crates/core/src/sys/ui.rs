@@ -1,0 +1,82 @@
+//! What user interfaces and command lines ask before they act: `sys/internal/ui/`.
+
+use std::collections::BTreeMap;
+
+use keepfast_framework::fields::Text;
+use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::{Cx, Data, Error, Result, Routes};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::mount_shown::Shown;
+use super::{System, call};
+use crate::mount::Mounted;
+
+const HELP: Help = Help { synopsis: "The mounts that the caller may know of.", description: "" };
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("internal/ui/mounts", HELP).read(mounts).unauthenticated();
+    r.path("internal/ui/mounts/{path...}", HELP).read(mount).unauthenticated();
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Named {
+    /// A path below the mount.
+    path: Text,
+}
+
+#[derive(Serialize)]
+struct Mounts {
+    auth: BTreeMap<String, Visible>,
+    secret: BTreeMap<String, Visible>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Visible {
+    Whole(Box<Shown>),
+    Outline { description: String, options: Option<BTreeMap<String, String>>, #[serde(rename = "type")] engine: String },
+}
+
+/// Whether the caller may do anything on the mount or below it.
+fn may_see(cx: &Cx, mounted: &Mounted) -> bool {
+    let Ok(call) = call(cx) else { return false };
+    let Some(compiled) = &call.compiled else { return false };
+    compiled.acl.reaches(&mounted.entry.path, cx.now())
+}
+
+async fn mounts(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Mounts>> {
+    let unsealed = sys.unsealed()?;
+    let router = unsealed.mounts.router();
+    let mut out = Mounts { auth: BTreeMap::new(), secret: BTreeMap::new() };
+    for mounted in router.all() {
+        let entry = &mounted.entry;
+        let shown = if may_see(cx, mounted) {
+            Visible::Whole(Box::new(Shown::new(entry, None)))
+        } else if entry.config.listing_visibility == "unauth" {
+            Visible::Outline { description: entry.description.clone(), options: entry.options.clone(), engine: entry.engine.clone() }
+        } else {
+            continue;
+        };
+        let side = if entry.auth { &mut out.auth } else { &mut out.secret };
+        side.insert(entry.shown_path().to_owned(), shown);
+    }
+    Ok(Data(out))
+}
+
+async fn mount(sys: &System, cx: &mut Cx, req: Named) -> Result<Data<Shown>> {
+    let unsealed = sys.unsealed()?;
+    if call(cx)?.token.is_none() {
+        return Err(Error::denied());
+    }
+    let router = unsealed.mounts.router();
+    let asked = format!("{}/", req.path.trim_end_matches('/'));
+    let found = router.find(&asked).filter(|(m, _)| may_see(cx, m));
+    let Some((mounted, _)) = found else {
+        return Err(Error::new(
+            keepfast_framework::Status::FORBIDDEN,
+            format!("preflight capability check returned 403, please ensure client's policies grant access to path {asked:?}"),
+        ));
+    };
+    Ok(Data(Shown::new(&mounted.entry, Some(mounted.entry.path.clone()))))
+}

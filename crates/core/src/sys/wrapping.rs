@@ -1,0 +1,100 @@
+//! `sys/wrapping/`: wrap, look up, unwrap, wrap anew.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use keepfast_framework::fields::Text;
+use keepfast_framework::reply::{Outcome, Raw};
+use keepfast_framework::routes::Help;
+use keepfast_framework::{Body, Cx, Data, Error, Result, Routes, Status};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{System, call};
+use crate::token::{Token, TokenKey};
+use crate::wrapping::invalid;
+
+const HELP: Help = Help { synopsis: "Answers that are handed out once, to whoever has their token.", description: "" };
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("wrapping/wrap", HELP).update(wrap).read(wrap);
+    r.path("wrapping/lookup", HELP).update(lookup).read(lookup).unauthenticated();
+    r.path("wrapping/unwrap", HELP).update(unwrap);
+    r.path("wrapping/rewrap", HELP).update(rewrap);
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct ByToken {
+    /// The wrapping token; the caller's own if none is given.
+    token: Option<Text>,
+}
+
+/// Whatever the caller wants wrapped.
+#[derive(Deserialize, JsonSchema)]
+struct Anything {
+    #[serde(flatten)]
+    fields: serde_json::Map<String, serde_json::Value>,
+}
+
+async fn wrap(_: &System, cx: &mut Cx, req: Anything) -> Result<Data<serde_json::Map<String, serde_json::Value>>> {
+    if !call(cx)?.wraps {
+        return Err(Error::invalid("endpoint requires response wrapping to be used"));
+    }
+    Ok(Data(req.fields))
+}
+
+/// The wrapping token that a request is about.
+async fn subject(sys: &System, cx: &Cx, req: &ByToken) -> Result<(TokenKey, std::sync::Arc<Token>)> {
+    let unsealed = sys.unsealed()?;
+    let own = call(cx)?;
+    let text = match (req.token.as_ref().filter(|t| !t.is_empty()), &own.id) {
+        (Some(text), _) => text.0.clone(),
+        (None, Some(id)) => id.expose().clone(),
+        (None, None) => return Err(invalid()),
+    };
+    // The caller's own token has spent its use on this request and is only found by what authentication found.
+    let found = match own.token.clone().filter(|t| t.record.wrapping && t.key.as_ref() == Some(&unsealed.tokens.place(&text))) {
+        Some(token) => Some(token),
+        None => unsealed.wrapping_token(&text).await?,
+    };
+    let token = found.ok_or_else(invalid)?;
+    let key = token.key.clone().ok_or_else(invalid)?;
+    Ok((key, token))
+}
+
+#[derive(Serialize)]
+struct Looked {
+    creation_path: String,
+    creation_time: String,
+    creation_ttl: u64,
+}
+
+async fn lookup(sys: &System, cx: &mut Cx, req: ByToken) -> Result<Data<Looked>> {
+    let (_, token) = subject(sys, cx, &req).await?;
+    let (tx, _) = cx.store();
+    let kept = sys.unsealed()?.wrapped(tx, &token).await?.ok_or_else(invalid)?;
+    Ok(Data(Looked { creation_path: kept.path, creation_time: kept.created.rfc3339(), creation_ttl: kept.ttl }))
+}
+
+async fn unwrap(sys: &System, cx: &mut Cx, req: ByToken) -> Result<Raw> {
+    let (key, token) = subject(sys, cx, &req).await?;
+    let kept = sys.unsealed()?.unwrap(&key, &token).await?;
+    Ok(Raw { status: Status::OK, content_type: "application/json", body: kept.response.into_bytes() })
+}
+
+async fn rewrap(sys: &System, cx: &mut Cx, req: ByToken) -> Result<Outcome> {
+    let (key, token) = subject(sys, cx, &req).await?;
+    let unsealed = sys.unsealed()?;
+    let kept = unsealed.unwrap(&key, &token).await?;
+    let accessor = wrapped_accessor(&kept.response);
+    let (tx, _) = cx.store();
+    let info = unsealed.wrap(tx, kept.response, &kept.path, Duration::from_secs(kept.ttl), accessor).await?;
+    Ok(Outcome { wrapped: Some(Box::new(info)), ..Outcome::default() })
+}
+
+/// The accessor of a token in a wrapped answer, which its keeper may know.
+fn wrapped_accessor(response: &str) -> String {
+    let body = Body::parse(Bytes::copy_from_slice(response.as_bytes())).unwrap_or_default();
+    let auth = body.field("auth").and_then(|a| serde_json::from_str::<serde_json::Value>(a).ok());
+    auth.and_then(|a| a.get("accessor").and_then(|v| v.as_str()).map(str::to_owned)).unwrap_or_default()
+}

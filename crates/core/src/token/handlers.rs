@@ -1,0 +1,327 @@
+//! `auth/token/`: the API of tokens.
+
+use std::sync::{Arc, Weak};
+
+use keepfast_framework::fields::{Flag, Int, Object, SignedSeconds, Strings, Text};
+use keepfast_framework::reply::{AuthBlock, Outcome, WithStatus};
+use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::{Cx, Data, Engine, Error, Keys, Kind, Result, Routes, Status};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::renew;
+use super::roles;
+use super::{Token, TokenKey, issue};
+use crate::node::Node;
+use crate::request::dispatch::CoreCall;
+use crate::unsealed::Unsealed;
+
+/// The auth method that every server has at `auth/token/`.
+pub struct TokenAuth {
+    node: Weak<Node>,
+}
+
+impl TokenAuth {
+    pub(crate) fn open(node: &Weak<Node>) -> Result<Self> {
+        Ok(TokenAuth { node: node.clone() })
+    }
+
+    pub(super) fn unsealed(&self) -> Result<Arc<Unsealed>> {
+        self.node.upgrade().and_then(|n| n.unsealed()).ok_or_else(crate::node::sealed)
+    }
+}
+
+const HELP: Help = Help { synopsis: "Tokens: make, look up, renew, revoke.", description: "" };
+const ROLES_HELP: Help = Help { synopsis: "Roles: what tokens may be made under a name.", description: "" };
+
+impl Engine for TokenAuth {
+    const TYPE: &'static str = "token";
+    const KIND: Kind = Kind::Auth;
+
+    fn routes(r: &mut Routes<Self>) {
+        r.path("create", HELP).update(create);
+        r.path("create-orphan", HELP).update(create_orphan).sudo();
+        r.path("create/{role_name}", HELP).update(create_under_role);
+        r.path("lookup", HELP).read(lookup).update(lookup);
+        r.path("lookup-self", HELP).read(lookup_self).update(lookup_self);
+        r.path("lookup-accessor", HELP).update(lookup_accessor);
+        r.path("renew", HELP).update(renew_token);
+        r.path("renew-self", HELP).update(renew_self);
+        r.path("renew-accessor", HELP).update(renew_accessor);
+        r.path("revoke", HELP).update(revoke);
+        r.path("revoke-self", HELP).update(revoke_self);
+        r.path("revoke-accessor", HELP).update(revoke_accessor);
+        r.path("revoke-orphan", HELP).update(revoke_orphan).sudo();
+        r.path("accessors/", HELP).list(accessors).sudo();
+        r.path("tidy", HELP).update(tidy);
+        r.path("roles/", ROLES_HELP).list(roles::list);
+        r.path("roles/{role_name}", ROLES_HELP).read(roles::read).update(roles::write).delete(roles::delete).exists(roles::exists);
+    }
+
+    async fn open(_: &mut Cx) -> Result<Self> {
+        Err(Error::internal("opened by core itself"))
+    }
+}
+
+/// What the caller asks of a new token.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Create {
+    /// The role that bounds the token.
+    pub(super) role_name: Option<Text>,
+    /// A chosen id; only root may choose.
+    pub(super) id: Option<Text>,
+    /// Policies of the token; the caller's own if none are named.
+    pub(super) policies: Option<Strings>,
+    /// What the token carries.
+    pub(super) meta: Option<Object>,
+    /// Make it without a parent.
+    pub(super) no_parent: Option<Flag>,
+    /// Leave the policy `default` out.
+    pub(super) no_default_policy: Option<Flag>,
+    /// Whether it can be renewed.
+    pub(super) renewable: Option<Flag>,
+    /// Its life; the old name of `ttl`.
+    pub(super) lease: Option<SignedSeconds>,
+    /// Its life.
+    pub(super) ttl: Option<SignedSeconds>,
+    /// `service` or `batch`.
+    #[serde(rename = "type")]
+    pub(super) kind: Option<Text>,
+    /// A life bound that no renewal moves.
+    pub(super) explicit_max_ttl: Option<SignedSeconds>,
+    /// For people.
+    pub(super) display_name: Option<Text>,
+    /// How often it may be used; 0 for any number.
+    pub(super) num_uses: Option<Int>,
+    /// Make it periodic.
+    pub(super) period: Option<SignedSeconds>,
+    /// The alias of the entity that it acts for; needs a role that allows it.
+    pub(super) entity_alias: Option<Text>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct ByToken {
+    /// The token; the caller's own if none is given.
+    token: Option<Text>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Renew {
+    /// The token.
+    token: Option<Text>,
+    /// How long it shall live from now.
+    increment: Option<SignedSeconds>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct ByAccessor {
+    /// The accessor of the token.
+    accessor: Option<Text>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct RenewAccessor {
+    /// The accessor of the token.
+    accessor: Option<Text>,
+    /// How long it shall live from now.
+    increment: Option<SignedSeconds>,
+}
+
+async fn create(auth: &TokenAuth, cx: &mut Cx, req: Create) -> Result<AuthBlock> {
+    issue::issue(&*auth.unsealed()?, cx, req, false).await
+}
+
+async fn create_orphan(auth: &TokenAuth, cx: &mut Cx, req: Create) -> Result<AuthBlock> {
+    issue::issue(&*auth.unsealed()?, cx, req, true).await
+}
+
+async fn create_under_role(auth: &TokenAuth, cx: &mut Cx, req: Create) -> Result<AuthBlock> {
+    issue::issue(&*auth.unsealed()?, cx, req, false).await
+}
+
+/// A token as `lookup` shows it.
+#[derive(Serialize)]
+struct Shown {
+    accessor: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    bound_cidrs: Vec<String>,
+    creation_time: i64,
+    creation_ttl: u64,
+    display_name: String,
+    entity_id: String,
+    expire_time: Option<String>,
+    explicit_max_ttl: u64,
+    id: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    identity_policies: Vec<String>,
+    issue_time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_renewal: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_renewal_time: Option<i64>,
+    meta: Option<std::collections::BTreeMap<String, String>>,
+    num_uses: i64,
+    orphan: bool,
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    period: Option<u64>,
+    policies: Vec<String>,
+    renewable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<String>,
+    ttl: u64,
+    #[serde(rename = "type")]
+    kind: &'static str,
+}
+
+fn shown(cx: &Cx, token: &Token, id: &str) -> Data<Shown> {
+    let record = &token.record;
+    let now = cx.now();
+    let end = match record.life {
+        super::record::Life::Endless => None,
+        super::record::Life::Until(end) => Some(end),
+    };
+    Data(Shown {
+        accessor: record.accessor.clone(),
+        bound_cidrs: record.bound_cidrs.clone(),
+        creation_time: record.created.unix(),
+        creation_ttl: record.creation_ttl,
+        display_name: record.display_name.clone(),
+        entity_id: record.entity_id.clone(),
+        expire_time: end.map(|e| e.rfc3339()),
+        explicit_max_ttl: record.explicit_max_ttl,
+        id: id.to_owned(),
+        identity_policies: token.acl.load().as_ref().map(|c| c.identity_policies.clone()).unwrap_or_default(),
+        issue_time: record.created.rfc3339(),
+        last_renewal: record.last_renewal.map(|t| t.rfc3339()),
+        last_renewal_time: record.last_renewal.map(|t| t.unix()),
+        meta: (!record.meta.is_empty()).then(|| record.meta.clone()),
+        num_uses: record.num_uses,
+        orphan: record.is_orphan(),
+        path: record.path.clone(),
+        period: (record.period > 0).then_some(record.period),
+        policies: record.authority.names(),
+        renewable: record.renewable,
+        role: (!record.role.is_empty()).then(|| record.role.clone()),
+        ttl: record.ttl_at(now),
+        kind: record.kind(),
+    })
+}
+
+pub(super) fn call(cx: &Cx) -> Result<Arc<CoreCall>> {
+    cx.core::<CoreCall>().ok_or_else(|| Error::internal("a token request without core's part"))
+}
+
+/// The caller's own token and its text.
+pub(super) fn own(cx: &Cx) -> Result<(Arc<Token>, String)> {
+    let call = call(cx)?;
+    match (&call.token, &call.id) {
+        (Some(token), Some(id)) => Ok((token.clone(), id.expose().clone())),
+        _ => Err(Error::denied()),
+    }
+}
+
+async fn lookup(auth: &TokenAuth, cx: &mut Cx, req: ByToken) -> Result<Data<Shown>> {
+    let Some(text) = req.token.filter(|t| !t.is_empty()) else { return lookup_self(auth, cx, Nothing {}).await };
+    let unsealed = auth.unsealed()?;
+    let found = unsealed.tokens.find_anywhere(&text, cx.now()).await?;
+    let found = found.ok_or_else(|| Error::new(Status::FORBIDDEN, "bad token"))?;
+    unsealed.policies.acl_of(&found, &unsealed.identity).await?;
+    Ok(shown(cx, &found, &text))
+}
+
+async fn lookup_self(auth: &TokenAuth, cx: &mut Cx, _: Nothing) -> Result<Data<Shown>> {
+    let (token, id) = own(cx)?;
+    // The count of uses has just been changed, so the record is read again.
+    let current = match &token.key {
+        Some(key) => auth.unsealed()?.tokens.at(key, cx.now()).await?.unwrap_or(token),
+        None => token,
+    };
+    Ok(shown(cx, &current, &id))
+}
+
+/// The token that an accessor names.
+async fn by_accessor(auth: &TokenAuth, cx: &Cx, accessor: Option<Text>) -> Result<Option<(TokenKey, Arc<Token>)>> {
+    let Some(accessor) = accessor.filter(|a| !a.is_empty()) else { return Err(listed("missing accessor")) };
+    let tokens = &auth.unsealed()?.tokens;
+    let key = tokens.place_of(&accessor);
+    Ok(tokens.at(&key, cx.now()).await?.filter(|t| t.record.accessor == accessor.0).map(|t| (key, t)))
+}
+
+/// A fault in the form that Vault gives to lists of faults.
+pub(super) fn listed(text: &str) -> Error {
+    Error::invalid(format!("1 error occurred:\n\t* {text}\n\n"))
+}
+
+async fn lookup_accessor(auth: &TokenAuth, cx: &mut Cx, req: ByAccessor) -> Result<Data<Shown>> {
+    let found = by_accessor(auth, cx, req.accessor).await?;
+    let (_, token) = found.ok_or_else(|| listed("invalid accessor"))?;
+    Ok(shown(cx, &token, ""))
+}
+
+async fn renew_token(auth: &TokenAuth, cx: &mut Cx, req: Renew) -> Result<Outcome> {
+    let Some(text) = req.token.filter(|t| !t.is_empty()) else { return Err(Error::invalid("missing token ID")) };
+    let unsealed = auth.unsealed()?;
+    let found = unsealed.tokens.find_anywhere(&text, cx.now()).await?;
+    let found = found.ok_or_else(|| Error::invalid("token not found"))?;
+    renew::renew(&unsealed, cx, &found, req.increment, Some(&text)).await
+}
+
+async fn renew_self(auth: &TokenAuth, cx: &mut Cx, req: Renew) -> Result<Outcome> {
+    let (token, id) = own(cx)?;
+    renew::renew(&*auth.unsealed()?, cx, &token, req.increment, Some(&id)).await
+}
+
+async fn renew_accessor(auth: &TokenAuth, cx: &mut Cx, req: RenewAccessor) -> Result<Outcome> {
+    let found = by_accessor(auth, cx, req.accessor).await?;
+    let (_, token) = found.ok_or_else(|| listed("invalid accessor"))?;
+    renew::renew(&*auth.unsealed()?, cx, &token, req.increment, None).await
+}
+
+async fn revoke(auth: &TokenAuth, _: &mut Cx, req: ByToken) -> Result<()> {
+    let Some(text) = req.token.filter(|t| !t.is_empty()) else { return Err(Error::invalid("missing token ID")) };
+    let tokens = &auth.unsealed()?.tokens;
+    if text.starts_with(super::id::BATCH) {
+        return Err(Error::invalid("batch tokens cannot be revoked"));
+    }
+    tokens.revoke(&tokens.place(&text)).await.map(drop)
+}
+
+async fn revoke_self(auth: &TokenAuth, cx: &mut Cx, _: Nothing) -> Result<()> {
+    let (token, _) = own(cx)?;
+    match &token.key {
+        None => Err(Error::invalid("batch tokens cannot be revoked")),
+        Some(key) => auth.unsealed()?.tokens.revoke(key).await.map(drop),
+    }
+}
+
+async fn revoke_accessor(auth: &TokenAuth, cx: &mut Cx, req: ByAccessor) -> Result<()> {
+    match by_accessor(auth, cx, req.accessor).await? {
+        Some((key, _)) => auth.unsealed()?.tokens.revoke(&key).await.map(drop),
+        None => {
+            cx.warn("No token found with this accessor");
+            Ok(())
+        }
+    }
+}
+
+async fn revoke_orphan(auth: &TokenAuth, _: &mut Cx, req: ByToken) -> Result<()> {
+    let Some(text) = req.token.filter(|t| !t.is_empty()) else { return Err(Error::invalid("missing token ID")) };
+    if text.starts_with(super::id::BATCH) {
+        return Err(Error::invalid("batch tokens cannot be revoked"));
+    }
+    let tokens = &auth.unsealed()?.tokens;
+    if tokens.revoke_orphan(&tokens.place(&text)).await? { Ok(()) } else { Err(Error::invalid("token to revoke not found")) }
+}
+
+async fn accessors(auth: &TokenAuth, _: &mut Cx, _: Nothing) -> Result<Keys> {
+    Ok(Keys::of(auth.unsealed()?.tokens.accessors().await?))
+}
+
+async fn tidy(auth: &TokenAuth, cx: &mut Cx, _: Nothing) -> Result<WithStatus<()>> {
+    let unsealed = auth.unsealed()?;
+    unsealed.end_due(cx.now()).await?;
+    unsealed.tokens.resume_collection().await?;
+    cx.warn("Tidy operation successfully started. Any information from the operation will be printed to the server's logs.");
+    Ok(WithStatus(Status(202), ()))
+}

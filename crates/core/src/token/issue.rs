@@ -1,0 +1,258 @@
+//! Tokens made by tokens: `auth/token/create` and its kin.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use keepfast_crypto::secret::SecretString;
+use keepfast_framework::fields::{SignedSeconds, Strings};
+use keepfast_framework::reply::AuthBlock;
+use keepfast_framework::token_params::{TokenKind, canonical_policies};
+use keepfast_framework::{Cx, Error, Result};
+
+use super::create::Spec;
+use super::handlers::{Create, own};
+use super::life::{self, Asked};
+use super::record::Authority;
+use super::roles::{self, Role};
+use super::{Token, record::TokenRecord};
+use crate::policy::builtin;
+use crate::unsealed::Unsealed;
+
+/// Makes a token as the caller asks, within what the caller and the role allow.
+pub(super) async fn issue(unsealed: &Unsealed, cx: &mut Cx, req: Create, orphan_path: bool) -> Result<AuthBlock> {
+    let (parent, _) = own(cx)?;
+    if parent.record.batch {
+        return Err(Error::invalid("batch tokens cannot create more tokens"));
+    }
+    if parent.record.num_uses != 0 {
+        return Err(Error::invalid("restricted use token cannot generate child tokens"));
+    }
+    let role = match req.role_name.as_ref().filter(|n| !n.is_empty()) {
+        None => None,
+        Some(name) => Some(roles::load(cx, name).await?.ok_or_else(|| Error::invalid(format!("unknown role {name}")))?),
+    };
+    let batch = is_batch(&req, role.as_ref())?;
+    refuse_contradictions(&req, batch, role.as_ref())?;
+    let privileged = has_sudo(&parent, unsealed, cx).await?;
+    let authority = authority(&req, &parent.record, role.as_ref(), privileged)?;
+    if authority.is_root() && batch {
+        return Err(Error::invalid("batch tokens cannot be root tokens"));
+    }
+    let entity_id = entity(unsealed, cx, &req, &parent, role.as_ref()).await?;
+    let orphan = orphan_path || role.as_ref().is_some_and(|r| r.orphan) || wants_orphan(&req, privileged)?;
+    if req.id.as_ref().is_some_and(|i| !i.is_empty()) && !privileged {
+        return Err(Error::invalid("root or sudo privileges required to specify token id"));
+    }
+    let mut spec = Spec {
+        id: req.id.as_ref().filter(|i| !i.is_empty()).map(|i| SecretString::new(i.0.clone())),
+        parent: if orphan { None } else { parent.key.clone() },
+        authority,
+        path: token_path(cx, role.as_ref()),
+        display_name: display_name(&req),
+        meta: meta(&req)?,
+        num_uses: u64::try_from(req.num_uses.unwrap_or_default().0).map_err(|_| Error::invalid("number of uses cannot be negative"))?,
+        renewable: req.renewable.is_none_or(|r| r.0) && role.as_ref().is_none_or(|r| r.renewable) && !batch,
+        entity_id,
+        role: role.as_ref().map(|r| r.name.clone()).unwrap_or_default(),
+        bound_cidrs: role.as_ref().map(|r| r.params.token_bound_cidrs.clone()).unwrap_or_default(),
+        batch,
+        ..Spec::default()
+    };
+    if let Some(role) = &role
+        && role.params.token_num_uses > 0
+        && (spec.num_uses == 0 || spec.num_uses > role.params.token_num_uses)
+    {
+        spec.num_uses = role.params.token_num_uses;
+    }
+    decide_life(cx, &req, role.as_ref(), privileged, &mut spec)?;
+    warn_of_unknown(unsealed, cx, &spec.authority).await?;
+    if spec.id.is_some() {
+        cx.warn("A chosen token ID is easier to guess than a generated one; its strength is yours to ensure.");
+    }
+    let now = cx.now();
+    let (tx, _) = cx.store();
+    Ok(unsealed.tokens.create(tx, spec, now).await?.auth_block(Vec::new()))
+}
+
+fn is_batch(req: &Create, role: Option<&Role>) -> Result<bool> {
+    let asked = match req.kind.as_deref().unwrap_or("") {
+        "" => None,
+        "service" => Some(false),
+        "batch" => Some(true),
+        _ => return Err(Error::invalid("invalid 'token_type' value")),
+    };
+    Ok(match role.map(|r| r.params.token_type) {
+        Some(TokenKind::Service) => false,
+        Some(TokenKind::Batch) => true,
+        Some(TokenKind::DefaultBatch) => asked.unwrap_or(true),
+        _ => asked.unwrap_or(false),
+    })
+}
+
+fn refuse_contradictions(req: &Create, batch: bool, role: Option<&Role>) -> Result<()> {
+    if req.num_uses.is_some_and(|n| n.0 < 0) {
+        return Err(Error::invalid("number of uses cannot be negative"));
+    }
+    for (name, value) in [("explicit_max_ttl", req.explicit_max_ttl), ("period", req.period), ("ttl", req.ttl.or(req.lease))] {
+        if value.is_some_and(|v| v.0 < 0) {
+            return Err(Error::invalid(format!("{name} must be positive")));
+        }
+    }
+    if batch {
+        let has = |v: Option<SignedSeconds>| v.is_some_and(|v| v.0 != 0);
+        let extras = [("explicit_max_ttl", has(req.explicit_max_ttl)), ("num_uses", req.num_uses.is_some_and(|n| n.0 != 0)), ("period", has(req.period))];
+        if let Some((name, _)) = extras.iter().find(|(_, set)| *set) {
+            return Err(Error::invalid(format!("batch tokens cannot have \"{name}\" set")));
+        }
+    }
+    if req.entity_alias.as_ref().is_some_and(|a| !a.is_empty()) && role.is_none() {
+        return Err(Error::invalid("'entity_alias' is only allowed in combination with token role"));
+    }
+    Ok(())
+}
+
+/// Whether the caller may go beyond its own policies: root, or `sudo` on the path.
+async fn has_sudo(parent: &Token, unsealed: &Unsealed, cx: &Cx) -> Result<bool> {
+    let compiled = unsealed.policies.acl_of(parent, &unsealed.identity).await?;
+    let capabilities = compiled.acl.capabilities(&cx.request().path, cx.now());
+    Ok(parent.record.authority.is_root() || capabilities.iter().any(|c| *c == "sudo" || *c == builtin::ROOT))
+}
+
+fn wants_orphan(req: &Create, privileged: bool) -> Result<bool> {
+    match req.no_parent {
+        Some(flag) if flag.0 && !privileged => Err(Error::invalid("root or sudo privileges required to create orphan token")),
+        Some(flag) => Ok(flag.0),
+        None => Ok(false),
+    }
+}
+
+/// What the new token may do. Root only from root; others a subset of the caller's, unless a role or `sudo` says more.
+fn authority(req: &Create, parent: &TokenRecord, role: Option<&Role>, privileged: bool) -> Result<Authority> {
+    let asked = req.policies.as_ref().map(|Strings(p)| canonical_policies(p.clone())).unwrap_or_default();
+    let no_default = req.no_default_policy.is_some_and(|f| f.0) || role.is_some_and(|r| r.params.token_no_default_policy);
+    if let Some(role) = role.filter(|r| r.bounds_policies()) {
+        return role.authority(asked, &parent.authority.names(), no_default);
+    }
+    if asked.iter().any(|p| p == builtin::ROOT) {
+        return if parent.authority.is_root() { Ok(Authority::Root) } else { Err(Error::invalid("root tokens may not be created without parent token being root")) };
+    }
+    if asked.iter().any(|p| builtin::reads_like_root(p)) {
+        return Err(Error::invalid("policies cannot contain root"));
+    }
+    if asked.is_empty() {
+        return Ok(inherited(parent, no_default));
+    }
+    let own = parent.authority.names();
+    if !privileged && !asked.iter().all(|p| own.contains(p) || (p == builtin::DEFAULT && !no_default)) {
+        return Err(Error::invalid("child policies must be subset of parent"));
+    }
+    Ok(Authority::Policies(with_default(asked, no_default || !(privileged || own.iter().any(|p| p == builtin::DEFAULT)))))
+}
+
+fn inherited(parent: &TokenRecord, no_default: bool) -> Authority {
+    match &parent.authority {
+        Authority::Root => Authority::Root,
+        Authority::Policies(own) => {
+            let kept = own.iter().filter(|p| !(no_default && *p == builtin::DEFAULT)).cloned().collect();
+            Authority::Policies(kept)
+        }
+    }
+}
+
+/// The same with `default`, unless it is to be left out.
+pub(super) fn with_default(mut policies: Vec<String>, without: bool) -> Vec<String> {
+    if !without && !policies.iter().any(|p| p == builtin::DEFAULT) {
+        policies.push(builtin::DEFAULT.to_owned());
+        policies.sort();
+    }
+    policies
+}
+
+async fn entity(unsealed: &Unsealed, cx: &mut Cx, req: &Create, parent: &Token, role: Option<&Role>) -> Result<String> {
+    let Some(alias) = req.entity_alias.as_ref().filter(|a| !a.is_empty()) else { return Ok(parent.record.entity_id.clone()) };
+    let alias = alias.to_lowercase();
+    if !role.is_some_and(|r| r.allows_alias(&alias)) {
+        return Err(Error::invalid("invalid 'entity_alias' value"));
+    }
+    let accessor = cx.mount().accessor.clone();
+    let now = cx.now();
+    let (tx, _) = cx.store();
+    let alias = keepfast_framework::reply::Alias { name: alias, metadata: BTreeMap::new() };
+    unsealed.identity.entity_of(tx, &accessor, &alias, now).await
+}
+
+fn token_path(cx: &Cx, role: Option<&Role>) -> String {
+    let path = cx.request().path.trim_end_matches('/');
+    match role {
+        Some(role) if !role.path_suffix.is_empty() => format!("{path}/{}", role.path_suffix),
+        _ => path.to_owned(),
+    }
+}
+
+/// `token`, with what the caller calls it; characters that a database or a file could trip over become dashes.
+fn display_name(req: &Create) -> String {
+    let name: String = req.display_name.as_deref().unwrap_or("").chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' }).collect();
+    let name = name.trim_end_matches('-');
+    if name.is_empty() { "token".to_owned() } else { format!("token-{name}") }
+}
+
+fn meta(req: &Create) -> Result<BTreeMap<String, String>> {
+    let Some(meta) = &req.meta else { return Ok(BTreeMap::new()) };
+    meta.0
+        .iter()
+        .map(|(name, value)| {
+            let text = serde_json::from_value::<keepfast_framework::fields::Text>(value.clone());
+            text.map(|t| (name.clone(), t.0)).map_err(|_| Error::invalid(format!("metadata {name:?} must be a string")))
+        })
+        .collect()
+}
+
+fn decide_life(cx: &mut Cx, req: &Create, role: Option<&Role>, privileged: bool, spec: &mut Spec) -> Result<()> {
+    let seconds = |v: Option<SignedSeconds>| Duration::from_secs(v.map_or(0, |v| v.0.max(0) as u64));
+    let mut period = seconds(req.period);
+    if !period.is_zero() && !privileged {
+        return Err(Error::invalid("root or sudo privileges required to create periodic token"));
+    }
+    let mut explicit = seconds(req.explicit_max_ttl);
+    let mut increment = seconds(req.ttl.or(req.lease));
+    if let Some(role) = role {
+        if role.params.token_period > 0 {
+            period = Duration::from_secs(role.params.token_period);
+            increment = Duration::ZERO;
+        }
+        let bound = Duration::from_secs(role.params.token_explicit_max_ttl);
+        if !bound.is_zero() && (explicit.is_zero() || explicit > bound) {
+            explicit = bound;
+        }
+    }
+    if spec.authority.is_root() && increment.is_zero() && period.is_zero() && explicit.is_zero() {
+        spec.ttl = None;
+        spec.renewable = false;
+        return Ok(());
+    }
+    if spec.authority.is_root() && increment.is_zero() && period.is_zero() {
+        increment = explicit;
+    }
+    let bounds = cx.mount().ttl;
+    let bound = if explicit.is_zero() { Duration::ZERO } else { explicit.min(bounds.max) };
+    let now = cx.now();
+    let asked = Asked { increment, period, max_ttl: if period.is_zero() { bound } else { Duration::ZERO }, explicit_max_ttl: explicit, ttl: Duration::ZERO };
+    // Silence asks for the default, and is told when an explicit bound is shorter.
+    let asked = if increment.is_zero() && period.is_zero() { Asked { increment: bounds.default, ..asked } } else { asked };
+    let given = life::given(&asked, bounds, now, now);
+    given.warnings.into_iter().for_each(|w| cx.warn(w));
+    spec.ttl = Some(given.ttl);
+    spec.explicit_max_ttl = explicit.as_secs();
+    spec.period = period.as_secs();
+    Ok(())
+}
+
+async fn warn_of_unknown(unsealed: &Unsealed, cx: &mut Cx, authority: &Authority) -> Result<()> {
+    let Authority::Policies(names) = authority else { return Ok(()) };
+    for name in names {
+        if !unsealed.policies.exists(name).await? {
+            cx.warn(format!("Policy {name:?} does not exist"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! Renewal: a new end, within every bound, counted from issue.
+
+use std::time::Duration;
+
+use keepfast_framework::fields::SignedSeconds;
+use keepfast_framework::reply::{AuthBlock, Outcome};
+use keepfast_framework::{Cx, Error, Result};
+
+use super::Token;
+use super::life::{self, Asked};
+use super::record::{Life, TokenRecord};
+use crate::unsealed::Unsealed;
+
+/// Renews a token. `id` is its text where the caller knows it.
+pub(super) async fn renew(unsealed: &Unsealed, cx: &mut Cx, token: &Token, increment: Option<SignedSeconds>, id: Option<&str>) -> Result<Outcome> {
+    let Some(key) = &token.key else { return Err(Error::invalid("batch tokens cannot be renewed")) };
+    let (tx, _) = cx.store();
+    let mut record = unsealed.tokens.record(tx, key).await?.ok_or_else(|| Error::invalid("token not found"))?;
+    if !record.renewable || record.life == Life::Endless {
+        return Err(Error::invalid("lease is not renewable"));
+    }
+    let increment = Duration::from_secs(increment.map_or(0, |i| i.0.max(0) as u64));
+    let (asked, bounds) = asked(unsealed, &record, increment).await?;
+    let now = cx.now();
+    let given = life::given(&asked, bounds, record.created, now);
+    given.warnings.into_iter().for_each(|w| cx.warn(w));
+    record.last_renewal = Some(now);
+    let (tx, _) = cx.store();
+    unsealed.tokens.extend(tx, key, &mut record, now.after(given.ttl))?;
+    let identity_policies = token.acl.load().as_ref().map(|c| c.identity_policies.clone()).unwrap_or_default();
+    Ok(Outcome { auth: Some(block(record, id.unwrap_or(""), given.ttl, identity_policies)), ..Outcome::default() })
+}
+
+/// What the token's maker gives at a renewal: its auth method, its role, or its own record.
+async fn asked(unsealed: &Unsealed, record: &TokenRecord, increment: Duration) -> Result<(Asked, keepfast_framework::mount::TtlBounds)> {
+    let mount_path = record.origin.mount.as_deref().unwrap_or("auth/token/");
+    let mounted = unsealed.mounts.router().at(mount_path).cloned();
+    let mounted = mounted.ok_or_else(|| Error::invalid("the auth method of this token is gone"))?;
+    let bounds = mounted.info.ttl;
+    let mut asked = Asked {
+        increment,
+        ttl: Duration::ZERO,
+        max_ttl: Duration::from_secs(record.max_ttl),
+        period: Duration::from_secs(record.period),
+        explicit_max_ttl: Duration::from_secs(record.explicit_max_ttl),
+    };
+    if record.origin.mount.is_some() {
+        let engine = mounted.engine(unsealed).await?;
+        let mut cx = unsealed.context(&mounted, keepfast_framework::Operation::Update, record.path.clone());
+        let terms = engine.renew_login(&mut cx, &record.origin.internal).await?;
+        asked.ttl = terms.ttl;
+        asked.max_ttl = terms.max_ttl;
+        asked.period = terms.period;
+    }
+    if asked.ttl.is_zero() && asked.increment.is_zero() && asked.period.is_zero() {
+        // Silence asks for the life that it was given.
+        asked.ttl = if record.origin.mount.is_some() { bounds.default } else { Duration::from_secs(record.creation_ttl) };
+    }
+    Ok((asked, bounds))
+}
+
+fn block(record: TokenRecord, id: &str, ttl: Duration, identity_policies: Vec<String>) -> AuthBlock {
+    let token_policies = record.authority.names();
+    let mut policies = token_policies.clone();
+    policies.extend(identity_policies.iter().cloned());
+    policies.sort();
+    policies.dedup();
+    AuthBlock {
+        client_token: keepfast_crypto::secret::SecretString::new(id.to_owned()),
+        accessor: record.accessor.clone(),
+        policies,
+        token_policies,
+        identity_policies,
+        lease_duration: ttl.as_secs(),
+        renewable: record.renewable,
+        token_type: record.kind(),
+        orphan: record.is_orphan(),
+        num_uses: record.num_uses,
+        entity_id: record.entity_id,
+        metadata: record.meta,
+    }
+}

@@ -1,0 +1,279 @@
+//! Token roles: what tokens may be made under a name.
+
+use keepfast_framework::fields::{CommaList, Flag, SignedSeconds, Text};
+use keepfast_framework::routes::{Exists, Nothing};
+use keepfast_framework::token_params::{TokenKind, TokenParams, TokenParamsChange, canonical_policies};
+use keepfast_framework::{Cx, Data, Error, Keys, Page, Records, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::handlers::TokenAuth;
+use super::issue::with_default;
+use super::record::Authority;
+use crate::policy::builtin;
+
+/// A stored role.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Role {
+    /// Its name.
+    pub name: String,
+    /// Names that its tokens may carry; all of the caller's if empty.
+    pub allowed_policies: Vec<String>,
+    /// The same with `*` as a wildcard.
+    pub allowed_policies_glob: Vec<String>,
+    /// Names that its tokens must not carry.
+    pub disallowed_policies: Vec<String>,
+    /// The same with `*` as a wildcard.
+    pub disallowed_policies_glob: Vec<String>,
+    /// Aliases that a caller may act for; `None` was never set.
+    pub allowed_entity_aliases: Option<Vec<String>>,
+    /// Whether its tokens have no parent.
+    pub orphan: bool,
+    /// Whether its tokens can be renewed.
+    pub renewable: bool,
+    /// Added to the path of its tokens, so that they can be revoked together.
+    pub path_suffix: String,
+    /// What all roles share.
+    pub params: TokenParams,
+}
+
+const ROLES: Records<Role> = Records::at("role/");
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Named {
+    /// Name of the role.
+    role_name: Text,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Write {
+    /// Name of the role.
+    role_name: Text,
+    /// Comma-separated policies that tokens may carry.
+    allowed_policies: Option<CommaList>,
+    /// Comma-separated patterns of policies that tokens may carry.
+    allowed_policies_glob: Option<CommaList>,
+    /// Comma-separated policies that tokens must not carry.
+    disallowed_policies: Option<CommaList>,
+    /// Comma-separated patterns of policies that tokens must not carry.
+    disallowed_policies_glob: Option<CommaList>,
+    /// Comma-separated aliases that a caller may act for.
+    allowed_entity_aliases: Option<CommaList>,
+    /// Make tokens without a parent.
+    orphan: Option<Flag>,
+    /// Whether tokens can be renewed.
+    renewable: Option<Flag>,
+    /// Added to the path of tokens.
+    path_suffix: Option<Text>,
+    /// Old name of `token_period`.
+    period: Option<SignedSeconds>,
+    /// Old name of `token_explicit_max_ttl`.
+    explicit_max_ttl: Option<SignedSeconds>,
+    /// Old name of `token_bound_cidrs`.
+    bound_cidrs: Option<CommaList>,
+    #[serde(flatten)]
+    params: TokenParamsChange,
+}
+
+#[derive(Serialize)]
+pub(super) struct Shown {
+    allowed_entity_aliases: Option<Vec<String>>,
+    allowed_policies: Vec<String>,
+    allowed_policies_glob: Vec<String>,
+    disallowed_policies: Vec<String>,
+    disallowed_policies_glob: Vec<String>,
+    explicit_max_ttl: u64,
+    name: String,
+    orphan: bool,
+    path_suffix: String,
+    period: u64,
+    renewable: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    token_bound_cidrs: Vec<String>,
+    token_explicit_max_ttl: u64,
+    token_no_default_policy: bool,
+    #[serde(skip_serializing_if = "is_zero")]
+    token_num_uses: u64,
+    token_period: u64,
+    token_type: &'static str,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+impl Role {
+    fn new(name: &str) -> Self {
+        Role {
+            name: name.to_owned(),
+            allowed_policies: Vec::new(),
+            allowed_policies_glob: Vec::new(),
+            disallowed_policies: Vec::new(),
+            disallowed_policies_glob: Vec::new(),
+            allowed_entity_aliases: None,
+            orphan: false,
+            renewable: true,
+            path_suffix: String::new(),
+            params: TokenParams { token_type: TokenKind::DefaultService, ..TokenParams::default() },
+        }
+    }
+
+    /// Whether the role decides about policies at all.
+    pub(super) fn bounds_policies(&self) -> bool {
+        [&self.allowed_policies, &self.allowed_policies_glob, &self.disallowed_policies, &self.disallowed_policies_glob]
+            .iter()
+            .any(|l| !l.is_empty())
+    }
+
+    /// Whether a caller may act for this alias.
+    pub(super) fn allows_alias(&self, alias: &str) -> bool {
+        self.allowed_entity_aliases.as_ref().is_some_and(|all| all.iter().any(|p| glob(p, alias)))
+    }
+
+    /// What a token made under this role may do.
+    pub(super) fn authority(&self, asked: Vec<String>, own: &[String], no_default: bool) -> Result<Authority> {
+        let bounded = !self.allowed_policies.is_empty() || !self.allowed_policies_glob.is_empty();
+        let wished = match (asked.is_empty(), bounded) {
+            (false, _) => asked,
+            (true, true) => self.allowed_policies.clone(),
+            (true, false) => own.iter().filter(|p| *p != builtin::ROOT).cloned().collect(),
+        };
+        let policies = with_default(wished, no_default);
+        let allowed = with_default(self.allowed_policies.clone(), no_default);
+        let permitted = |p: &String| allowed.contains(p) || self.allowed_policies_glob.iter().any(|g| glob(g, p));
+        if bounded && !policies.iter().all(permitted) {
+            return Err(Error::invalid(format!(
+                "token policies ({}) must be subset of the role's allowed policies ({}) or glob policies ({})",
+                quoted(&policies),
+                quoted(&allowed),
+                quoted(&self.allowed_policies_glob)
+            )));
+        }
+        let refused = |p: &&String| self.disallowed_policies.contains(p) || self.disallowed_policies_glob.iter().any(|g| glob(g, p));
+        if let Some(policy) = policies.iter().find(refused) {
+            return Err(Error::invalid(format!("token policy {policy:?} is disallowed by this role")));
+        }
+        if policies.iter().any(|p| builtin::reads_like_root(p)) {
+            return Err(Error::invalid("roles cannot make root tokens"));
+        }
+        Ok(Authority::Policies(policies))
+    }
+}
+
+/// A list as Go prints it.
+fn quoted(names: &[String]) -> String {
+    let inner: Vec<String> = names.iter().map(|n| format!("{n:?}")).collect();
+    format!("[{}]", inner.join(" "))
+}
+
+/// A pattern with `*` at its beginning, its end or both.
+fn glob(pattern: &str, text: &str) -> bool {
+    match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
+        _ if pattern == "*" => true,
+        (Some(rest), Some(_)) => text.contains(rest.trim_end_matches('*')),
+        (Some(end), None) => text.ends_with(end),
+        (None, Some(start)) => text.starts_with(start),
+        (None, None) => pattern == text,
+    }
+}
+
+/// A stored role.
+pub(super) async fn load(cx: &mut Cx, name: &str) -> Result<Option<Role>> {
+    ROLES.get(cx, name).await
+}
+
+pub(super) async fn list(_: &TokenAuth, cx: &mut Cx, _: Nothing) -> Result<Keys> {
+    Ok(Keys::of(ROLES.list(cx, "", &Page::all()).await?))
+}
+
+pub(super) async fn exists(_: &TokenAuth, cx: &mut Cx, req: Named) -> Result<Exists> {
+    Ok(Exists(load(cx, &req.role_name).await?.is_some()))
+}
+
+pub(super) async fn read(_: &TokenAuth, cx: &mut Cx, req: Named) -> Result<Option<Data<Shown>>> {
+    Ok(load(cx, &req.role_name).await?.map(|role| {
+        Data(Shown {
+            allowed_entity_aliases: role.allowed_entity_aliases,
+            allowed_policies: role.allowed_policies,
+            allowed_policies_glob: role.allowed_policies_glob,
+            disallowed_policies: role.disallowed_policies,
+            disallowed_policies_glob: role.disallowed_policies_glob,
+            explicit_max_ttl: role.params.token_explicit_max_ttl,
+            name: role.name,
+            orphan: role.orphan,
+            path_suffix: role.path_suffix,
+            period: role.params.token_period,
+            renewable: role.renewable,
+            token_bound_cidrs: role.params.token_bound_cidrs,
+            token_explicit_max_ttl: role.params.token_explicit_max_ttl,
+            token_no_default_policy: role.params.token_no_default_policy,
+            token_num_uses: role.params.token_num_uses,
+            token_period: role.params.token_period,
+            token_type: role.params.token_type.name(),
+        })
+    }))
+}
+
+pub(super) async fn write(_: &TokenAuth, cx: &mut Cx, req: Write) -> Result<()> {
+    let mut role = load(cx, &req.role_name).await?.unwrap_or_else(|| Role::new(&req.role_name));
+    let lists = [
+        (&mut role.allowed_policies, req.allowed_policies),
+        (&mut role.allowed_policies_glob, req.allowed_policies_glob),
+        (&mut role.disallowed_policies, req.disallowed_policies),
+        (&mut role.disallowed_policies_glob, req.disallowed_policies_glob),
+    ];
+    for (list, given) in lists {
+        if let Some(CommaList(given)) = given {
+            *list = canonical_policies(given);
+        }
+    }
+    if let Some(CommaList(aliases)) = req.allowed_entity_aliases {
+        role.allowed_entity_aliases = Some(aliases.iter().map(|a| a.to_lowercase()).collect());
+    }
+    role.orphan = req.orphan.map_or(role.orphan, |f| f.0);
+    role.renewable = req.renewable.map_or(role.renewable, |f| f.0);
+    if let Some(suffix) = req.path_suffix {
+        if !suffix.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+            return Err(Error::invalid(format!(
+                "given role path suffix contains invalid characters; must match ^\\w[\\w-.]+\\w$: {suffix:?}"
+            )));
+        }
+        role.path_suffix = suffix.0;
+    }
+    let mut params = req.params;
+    let seconds = |v: SignedSeconds| u64::try_from(v.0).map(keepfast_framework::fields::Seconds).ok();
+    params.token_period = params.token_period.or(req.period.and_then(seconds));
+    params.token_explicit_max_ttl = params.token_explicit_max_ttl.or(req.explicit_max_ttl.and_then(seconds));
+    params.token_bound_cidrs = params.token_bound_cidrs.or(req.bound_cidrs);
+    role.params.apply(params)?;
+    if role.params.token_type == TokenKind::Default {
+        role.params.token_type = TokenKind::DefaultService;
+    }
+    check_batch(&role)?;
+    ROLES.put(cx, &req.role_name, &role)
+}
+
+fn check_batch(role: &Role) -> Result<()> {
+    if role.params.token_type != TokenKind::Batch {
+        return Ok(());
+    }
+    let refuse = |what: &str| Err(Error::invalid(format!("'token_type' cannot be 'batch' when role is set to generate {what}")));
+    if !role.orphan {
+        return refuse("non-orphan tokens");
+    }
+    if role.params.token_period > 0 {
+        return refuse("periodic tokens");
+    }
+    if role.renewable {
+        return refuse("renewable tokens");
+    }
+    if role.params.token_explicit_max_ttl > 0 {
+        return refuse("tokens with an explicit max TTL");
+    }
+    Ok(())
+}
+
+pub(super) async fn delete(_: &TokenAuth, cx: &mut Cx, req: Named) -> Result<()> {
+    ROLES.delete(cx, &req.role_name);
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! What is in a data directory, and who may use it.
+//!
+//! ```text
+//! meta.json            {"format":1,"node_id":"…"}     node_id is null where the configuration has none
+//! LOCK                 locked while a process uses the directory; holds its process id
+//! log/<first>.seg      batches, see `log`             <first> is the index of the first batch, 20 digits
+//! state.redb           the records, see `state`
+//! ```
+
+use std::{
+    io::{self, Read},
+    path::Path,
+};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use super::disk::{self, Disk};
+use crate::StorageError;
+
+/// The version of everything in the directory.
+const FORMAT: u32 = 1;
+const META: &str = "meta.json";
+const META_NEW: &str = "meta.json.new";
+
+/// The content of `meta.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Layout {
+    format: u32,
+    pub(crate) node_id: Option<String>,
+}
+
+impl Layout {
+    /// Reads the layout of a directory, or makes one in an empty directory.
+    ///
+    /// A node id that is given must be the stored one; it may be given later for the first time.
+    pub(crate) fn open(disk: &dyn Disk, node_id: Option<&str>) -> Result<Self, StorageError> {
+        let layout = match read(disk)? {
+            Some(layout) => layout,
+            None => return Self::create(disk, node_id),
+        };
+        match (&layout.node_id, node_id) {
+            (Some(stored), Some(given)) if stored != given => {
+                Err(StorageError::Layout(format!("it belongs to node '{stored}', not to '{given}'").into()))
+            }
+            (None, Some(_)) => Self::write(disk, node_id),
+            _ => Ok(layout),
+        }
+    }
+
+    fn create(disk: &dyn Disk, node_id: Option<&str>) -> Result<Self, StorageError> {
+        let names = disk.names("").map_err(|error| StorageError::io("list the data directory", error))?;
+        if names.iter().any(|name| name == super::state::FILE) {
+            return Err(StorageError::Layout("it has data, but meta.json is missing".into()));
+        }
+        Self::write(disk, node_id)
+    }
+
+    fn write(disk: &dyn Disk, node_id: Option<&str>) -> Result<Self, StorageError> {
+        let layout = Self { format: FORMAT, node_id: node_id.map(str::to_owned) };
+        let text = serde_json::to_vec(&layout).map_err(|error| StorageError::corrupt(error.to_string()))?;
+        replace(disk, &text).map_err(|error| StorageError::io("write meta.json", error))?;
+        Ok(layout)
+    }
+}
+
+fn read(disk: &dyn Disk) -> Result<Option<Layout>, StorageError> {
+    let failed = |error| StorageError::io("read meta.json", error);
+    let Some(file) = disk.open(META, false).map_err(failed)? else {
+        return Ok(None);
+    };
+    let mut text = vec![0; file.len().map_err(failed)? as usize];
+    file.read_at(0, &mut text).map_err(failed)?;
+    #[derive(Deserialize)]
+    struct Version {
+        format: u32,
+    }
+    let unreadable = |error: serde_json::Error| StorageError::corrupt(format!("meta.json: {error}"));
+    let version: Version = serde_json::from_slice(&text).map_err(unreadable)?;
+    if version.format != FORMAT {
+        let found = version.format;
+        let text = format!("it has format {found}; this program reads format {FORMAT}");
+        return Err(StorageError::Layout(text.into()));
+    }
+    serde_json::from_slice(&text).map(Some).map_err(unreadable)
+}
+
+/// Writes the file beside the old one and renames it, so that there is always a whole one.
+fn replace(disk: &dyn Disk, text: &[u8]) -> io::Result<()> {
+    let file = disk.open(META_NEW, true)?.ok_or(io::ErrorKind::NotFound)?;
+    file.set_len(0)?;
+    file.write_at(0, text)?;
+    file.sync()?;
+    disk.rename(META_NEW, META)?;
+    disk.sync_directory("")
+}
+
+/// Keeps other processes out of a data directory until it is dropped.
+pub(crate) struct DirectoryLock {
+    _file: std::fs::File,
+}
+
+impl DirectoryLock {
+    /// Takes the lock.
+    ///
+    /// # Errors
+    /// [`StorageError::InUse`] when another process has it.
+    pub(crate) fn take(directory: &Path) -> Result<Self, StorageError> {
+        let failed = |error| StorageError::io(format!("lock {}", directory.display()), error);
+        let mut file = disk::private_file(&directory.join("LOCK"), true).map_err(failed)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut holder = String::new();
+                // Only for the message; the file may be empty for a moment.
+                let known = file.read_to_string(&mut holder).is_ok() && !holder.is_empty();
+                let holder = if known { format!("process {}", holder.trim()) } else { "another process".into() };
+                let directory = directory.display().to_string().into();
+                return Err(StorageError::InUse { directory, holder: holder.into() });
+            }
+            Err(error) => return Err(failed(error.into())),
+        }
+        let id = std::process::id().to_string();
+        file.set_len(0).map_err(failed)?;
+        std::os::unix::fs::FileExt::write_all_at(&file, id.as_bytes(), 0).map_err(failed)?;
+        Ok(Self { _file: file })
+    }
+}

@@ -1,0 +1,356 @@
+//! A disk in memory that forgets what was not synced, tears writes, and fails when told to.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt, io,
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+
+use super::disk::{Disk, DiskFile, Room};
+
+/// What a disk writes at once.
+const SECTOR: usize = 512;
+
+/// How an operation that changes something fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// EIO, once. A failed sync forgets some of what it should have written, as Linux does.
+    Error,
+    /// EIO for this and every later operation: the machine has stopped.
+    Crash,
+    /// ENOSPC after a part was written, for this and every later write that makes a file longer.
+    Full,
+    /// ENOSPC once.
+    FullOnce,
+    /// A part is written, then EIO.
+    Short,
+}
+
+/// The disk. Clones are the same disk.
+#[derive(Clone, Default)]
+pub(super) struct SimDisk(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    /// Directory entries as they are seen, and as they would be after a crash.
+    names: BTreeMap<String, u64>,
+    durable_names: BTreeMap<String, u64>,
+    name_changes: Vec<NameChange>,
+    files: HashMap<u64, Content>,
+    next_file: u64,
+    operations: usize,
+    fault: Option<(usize, Fault)>,
+    random: u64,
+    /// Free bytes, when they are bounded.
+    free: Option<u64>,
+}
+
+#[derive(Clone)]
+enum NameChange {
+    Set(String, u64),
+    Remove(String),
+}
+
+#[derive(Default)]
+struct Content {
+    seen: Vec<u8>,
+    durable: Vec<u8>,
+    pending: Vec<Change>,
+}
+
+enum Change {
+    Write(u64, Vec<u8>),
+    Length(u64),
+}
+
+struct SimFile {
+    disk: SimDisk,
+    id: u64,
+}
+
+impl SimDisk {
+    pub(super) fn new(seed: u64) -> Self {
+        let disk = Self::default();
+        disk.0.lock().random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        disk
+    }
+
+    /// Lets the operation with this number (counted from 0 over the disk's life) fail.
+    pub(super) fn fail_at(&self, operation: usize, fault: Fault) {
+        self.0.lock().fault = Some((operation, fault));
+    }
+
+    /// Bounds what [`Disk::room`] says.
+    pub(super) fn set_free(&self, free: u64) {
+        self.0.lock().free = Some(free);
+    }
+
+    /// How many operations have changed something.
+    pub(super) fn operations(&self) -> usize {
+        self.0.lock().operations
+    }
+
+    /// Loses power: of what was not synced, any part of any write may be there or not. Faults end.
+    pub(super) fn lose_power(&self) {
+        let inner = &mut *self.0.lock();
+        inner.fault = None;
+        let random = &mut inner.random;
+        let kept = next(random) as usize % (inner.name_changes.len() + 1);
+        for change in inner.name_changes.drain(..).take(kept) {
+            apply_name(&mut inner.durable_names, change);
+        }
+        inner.names = inner.durable_names.clone();
+        for content in inner.files.values_mut() {
+            content.keep_some(random);
+            content.seen = content.durable.clone();
+        }
+    }
+
+    /// Restarts without losing what the operating system has.
+    pub(super) fn heal(&self) {
+        self.0.lock().fault = None;
+    }
+
+    /// The bytes of a file.
+    pub(super) fn content(&self, name: &str) -> Vec<u8> {
+        let inner = self.0.lock();
+        inner.files[&inner.names[name]].seen.clone()
+    }
+
+    /// Replaces the bytes of a file, durably.
+    pub(super) fn set_content(&self, name: &str, bytes: Vec<u8>) {
+        let inner = &mut *self.0.lock();
+        let id = inner.names[name];
+        inner.files.insert(id, Content { seen: bytes.clone(), durable: bytes, pending: Vec::new() });
+    }
+
+    /// A disk with the same content as seen by the operating system.
+    pub(super) fn copy(&self) -> Self {
+        let inner = self.0.lock();
+        let copy = Self::new(inner.random);
+        {
+            let mut to = copy.0.lock();
+            to.names = inner.names.clone();
+            to.durable_names = inner.names.clone();
+            to.next_file = inner.next_file;
+            for (id, content) in &inner.files {
+                let bytes = content.seen.clone();
+                to.files.insert(*id, Content { seen: bytes.clone(), durable: bytes, pending: Vec::new() });
+            }
+        }
+        copy
+    }
+}
+
+impl Inner {
+    /// Counts an operation and says whether and how it fails.
+    fn fault(&mut self, extends: bool) -> Option<Fault> {
+        let number = self.operations;
+        self.operations += 1;
+        let (at, fault) = self.fault?;
+        let hit = match fault {
+            Fault::Crash => number >= at,
+            Fault::Full => number >= at && extends,
+            Fault::Error | Fault::Short | Fault::FullOnce => number == at,
+        };
+        hit.then_some(fault)
+    }
+
+    fn change_name(&mut self, change: NameChange) -> io::Result<()> {
+        if let Some(fault) = self.fault(matches!(change, NameChange::Set(..))) {
+            return Err(error(fault));
+        }
+        apply_name(&mut self.names, change.clone());
+        self.name_changes.push(change);
+        Ok(())
+    }
+}
+
+impl Content {
+    fn change(&mut self, change: Change) {
+        apply(&mut self.seen, &change);
+        self.pending.push(change);
+    }
+
+    fn sync(&mut self) {
+        for change in self.pending.drain(..) {
+            apply(&mut self.durable, &change);
+        }
+    }
+
+    /// Makes a random part of what is pending durable and forgets the rest.
+    fn keep_some(&mut self, random: &mut u64) {
+        for change in std::mem::take(&mut self.pending) {
+            match change {
+                Change::Length(_) if next(random).is_multiple_of(2) => apply(&mut self.durable, &change),
+                Change::Length(_) => {}
+                Change::Write(offset, data) => {
+                    for (place, sector) in data.chunks(SECTOR).enumerate() {
+                        if next(random).is_multiple_of(2) {
+                            apply(&mut self.durable, &Change::Write(offset + (place * SECTOR) as u64, sector.to_vec()));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Disk for SimDisk {
+    fn open(&self, name: &str, create: bool) -> io::Result<Option<Arc<dyn DiskFile>>> {
+        let mut inner = self.0.lock();
+        let id = match inner.names.get(name) {
+            Some(id) => *id,
+            None if !create => return Ok(None),
+            None => {
+                let id = inner.next_file;
+                inner.next_file += 1;
+                inner.change_name(NameChange::Set(name.to_owned(), id))?;
+                inner.files.insert(id, Content::default());
+                id
+            }
+        };
+        Ok(Some(Arc::new(SimFile { disk: self.clone(), id })))
+    }
+
+    fn names(&self, directory: &str) -> io::Result<Vec<String>> {
+        let inner = self.0.lock();
+        let inside = |name: &String| match name.split_once('/') {
+            Some((parent, rest)) => (parent == directory).then(|| rest.to_owned()),
+            None => directory.is_empty().then(|| name.clone()),
+        };
+        Ok(inner.names.keys().filter_map(inside).collect())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut inner = self.0.lock();
+        let id = *inner.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+        // One operation, but a crash may leave both names; never neither.
+        inner.change_name(NameChange::Set(to.to_owned(), id))?;
+        apply_name(&mut inner.names, NameChange::Remove(from.to_owned()));
+        inner.name_changes.push(NameChange::Remove(from.to_owned()));
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut inner = self.0.lock();
+        if !inner.names.contains_key(name) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        inner.change_name(NameChange::Remove(name.to_owned()))
+    }
+
+    fn sync_directory(&self, _: &str) -> io::Result<()> {
+        let inner = &mut *self.0.lock();
+        if let Some(fault) = inner.fault(false) {
+            return Err(error(fault));
+        }
+        for change in inner.name_changes.drain(..) {
+            apply_name(&mut inner.durable_names, change);
+        }
+        Ok(())
+    }
+
+    fn room(&self) -> io::Result<Room> {
+        Ok(Room { free: self.0.lock().free.unwrap_or(u64::MAX), total: 1 << 40 })
+    }
+}
+
+impl DiskFile for SimFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.disk.0.lock().files[&self.id].seen.len() as u64)
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let inner = self.disk.0.lock();
+        let seen = &inner.files[&self.id].seen;
+        let range = offset as usize..offset as usize + out.len();
+        out.copy_from_slice(seen.get(range).ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let inner = &mut *self.disk.0.lock();
+        let extends = offset as usize + data.len() > inner.files[&self.id].seen.len();
+        let fault = inner.fault(extends);
+        let written = match fault {
+            None => data.len(),
+            Some(Fault::Error) => 0,
+            Some(_) => next(&mut inner.random) as usize % (data.len() + 1),
+        };
+        if let Some(content) = inner.files.get_mut(&self.id).filter(|_| written > 0) {
+            content.change(Change::Write(offset, data[..written].to_vec()));
+        }
+        fault.map_or(Ok(()), |fault| Err(error(fault)))
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let inner = &mut *self.disk.0.lock();
+        let extends = len as usize > inner.files[&self.id].seen.len();
+        if let Some(fault) = inner.fault(extends) {
+            return Err(error(fault));
+        }
+        if let Some(content) = inner.files.get_mut(&self.id) {
+            content.change(Change::Length(len));
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let inner = &mut *self.disk.0.lock();
+        let fault = inner.fault(false);
+        if let Some(content) = inner.files.get_mut(&self.id) {
+            match fault {
+                None => content.sync(),
+                Some(Fault::Crash) => {}
+                Some(_) => content.keep_some(&mut inner.random),
+            }
+        }
+        fault.map_or(Ok(()), |fault| Err(error(fault)))
+    }
+}
+
+impl fmt::Debug for SimFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "file {}", self.id)
+    }
+}
+
+fn apply_name(names: &mut BTreeMap<String, u64>, change: NameChange) {
+    match change {
+        NameChange::Set(name, id) => drop(names.insert(name, id)),
+        NameChange::Remove(name) => drop(names.remove(&name)),
+    }
+}
+
+fn apply(bytes: &mut Vec<u8>, change: &Change) {
+    match change {
+        Change::Length(len) => bytes.resize(*len as usize, 0),
+        Change::Write(offset, data) => {
+            let end = *offset as usize + data.len();
+            if bytes.len() < end {
+                bytes.resize(end, 0);
+            }
+            bytes[*offset as usize..end].copy_from_slice(data);
+        }
+    }
+}
+
+fn error(fault: Fault) -> io::Error {
+    match fault {
+        Fault::Full | Fault::FullOnce => io::ErrorKind::StorageFull.into(),
+        Fault::Error | Fault::Crash | Fault::Short => {
+            io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error())
+        }
+    }
+}
+
+/// xorshift64: faults must be the same in each run of a seed.
+fn next(random: &mut u64) -> u64 {
+    *random ^= *random << 13;
+    *random ^= *random >> 7;
+    *random ^= *random << 17;
+    *random >> 8
+}

@@ -1,0 +1,210 @@
+//! The one thread that writes.
+//!
+//! It takes all commits that wait, checks and applies them in order to an uncommitted change of the state, writes those
+//! that passed as one frame of the log, syncs once, commits the change, tells the watchers, and answers. What cannot be
+//! made durable stops it for good: nothing is acknowledged after a failed write or sync.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::Duration,
+};
+
+use tokio::sync::oneshot;
+
+use super::{
+    log::{AppendError, Log},
+    segment::FrameBuilder,
+    state::{Change, State},
+};
+use crate::{Batch, Index, StorageError, Write, watch::Watchers};
+
+/// A group is closed at this many bytes; the batch that exceeds it is the last.
+const GROUP_BYTES: usize = 4 << 20;
+
+/// What the writer and the store have in common.
+pub(crate) struct Shared {
+    pub(crate) state: State,
+    pub(crate) watchers: Watchers,
+    /// Why the writer has stopped.
+    pub(crate) stopped: OnceLock<Arc<str>>,
+}
+
+/// A commit that waits.
+pub(crate) struct Request {
+    pub(crate) batch: Batch,
+    pub(crate) answer: oneshot::Sender<Answer>,
+}
+
+type Answer = Result<Index, StorageError>;
+
+pub(crate) struct Writer {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) log: Log,
+    pub(crate) flush_interval: Duration,
+    pub(crate) flush_bytes: u64,
+    pub(crate) reserve_bytes: u64,
+    /// Bytes logged since the last flush.
+    pub(crate) unflushed: u64,
+    pub(crate) frame: FrameBuilder,
+}
+
+/// Why a group was not committed.
+enum Failure {
+    /// No room; everything is as before.
+    Full,
+    /// Nothing may be written any more.
+    Broken(StorageError),
+}
+
+impl From<StorageError> for Failure {
+    fn from(error: StorageError) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl Writer {
+    /// Serves until the senders are gone, then makes the state durable.
+    pub(crate) fn run(mut self, requests: &Receiver<Request>) {
+        loop {
+            // An idle store sleeps without a timer.
+            let received = match self.unflushed {
+                0 => requests.recv().map_err(RecvTimeoutError::from),
+                _ => requests.recv_timeout(self.flush_interval),
+            };
+            match received {
+                Ok(first) => self.commit(gather(first, requests)),
+                Err(RecvTimeoutError::Timeout) => self.flush(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if self.unflushed >= self.flush_bytes {
+                self.flush();
+            }
+        }
+        self.flush();
+    }
+
+    /// Commits a group and answers each of its requests.
+    fn commit(&mut self, mut group: Vec<Request>) {
+        let answers = match self.shared.stopped.get() {
+            Some(reason) => Err(StorageError::Stopped(reason.clone())),
+            None => self.try_commit(&mut group).map_err(|failure| match failure {
+                Failure::Full => StorageError::Full,
+                Failure::Broken(error) => self.stop(&error),
+            }),
+        };
+        match answers {
+            Ok(answers) => {
+                for (request, answer) in group.into_iter().zip(answers) {
+                    // Nobody may wait any more; the commit stands.
+                    let _ = request.answer.send(answer);
+                }
+            }
+            Err(error) => {
+                for request in group {
+                    let _ = request.answer.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    fn try_commit(&mut self, group: &mut [Request]) -> Result<Vec<Answer>, Failure> {
+        let shared = self.shared.clone();
+        let change = shared.state.begin()?;
+        let answers = self.apply(&change, group)?;
+        if self.frame.is_empty() {
+            change.abort()?;
+            return Ok(answers);
+        }
+        match self.log.append(&mut self.frame) {
+            Ok(bytes) => self.unflushed += bytes,
+            Err(AppendError::Full) => {
+                change.abort()?;
+                return Err(Failure::Full);
+            }
+            Err(AppendError::Broken(action, cause)) => {
+                return Err(StorageError::io_kept(action, cause).into());
+            }
+        }
+        change.commit(self.log.next() - 1)?;
+        for (request, answer) in group.iter().zip(&answers) {
+            if let (Ok(index), false) = (answer, request.batch.writes.is_empty()) {
+                self.shared.watchers.tell(*index, &request.batch.writes);
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Checks each batch and applies it when it passes. Batches see those before them in the group.
+    fn apply(&mut self, change: &Change, group: &mut [Request]) -> Result<Vec<Answer>, StorageError> {
+        let mut records = change.records()?;
+        let mut last = self.log.next() - 1;
+        self.frame.clear();
+        let bytes: usize = group.iter().map(|request| request.batch.encoded_len()).sum();
+        let has_room = self.log.has_room(self.reserve_bytes, bytes as u64);
+        let mut answers = Vec::with_capacity(group.len());
+        for request in group {
+            // What passed the check need not be logged with what it was checked against.
+            let reads = std::mem::take(&mut request.batch.reads);
+            if !records.hold(&reads)? {
+                answers.push(Err(StorageError::Conflict));
+                continue;
+            }
+            if !has_room && request.batch.writes.iter().any(|write| matches!(write, Write::Put { .. })) {
+                answers.push(Err(StorageError::Full));
+                continue;
+            }
+            if !request.batch.writes.is_empty() {
+                records.apply(&request.batch.writes)?;
+                self.frame.push(&request.batch);
+                last += 1;
+            }
+            answers.push(Ok(Index(last)));
+        }
+        Ok(answers)
+    }
+
+    /// Makes the state durable, so that the log before it is no longer needed.
+    fn flush(&mut self) {
+        if self.shared.stopped.get().is_some() {
+            self.unflushed = 0;
+            return;
+        }
+        if let Err(error) = self.shared.state.flush() {
+            self.stop(&error);
+            return;
+        }
+        self.unflushed = 0;
+        if self.log.len() >= self.flush_bytes
+            && let Err(AppendError::Broken(action, cause)) = self.log.roll()
+        {
+            self.stop(&StorageError::io_kept(action, cause));
+            return;
+        }
+        self.log.forget_old();
+    }
+
+    /// Ends all writing, and says so.
+    fn stop(&mut self, error: &StorageError) -> StorageError {
+        let reason: Arc<str> = error.to_string().into();
+        tracing::error!(error = &*reason, "the storage stops: what was written last may not be durable");
+        let reason = self.shared.stopped.get_or_init(|| reason);
+        self.unflushed = 0;
+        StorageError::Stopped(reason.clone())
+    }
+}
+
+/// The request at hand and those that wait behind it.
+fn gather(first: Request, requests: &Receiver<Request>) -> Vec<Request> {
+    let mut bytes = first.batch.encoded_len();
+    let mut group = vec![first];
+    while bytes < GROUP_BYTES
+        && let Ok(next) = requests.try_recv()
+    {
+        bytes += next.batch.encoded_len();
+        group.push(next);
+    }
+    group
+}
