@@ -83,6 +83,19 @@ impl Bench {
         Self::with_options::<E>(&[]).await
     }
 
+    /// Mounts another engine with these options over the same storage, as when a mount's options change or after an
+    /// unseal.
+    ///
+    /// # Errors
+    /// What the engine's opening fails with.
+    pub async fn remount<E: Engine>(&mut self, options: &[(&str, &str)]) -> Result<()> {
+        let options = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        self.mount = Arc::new(MountInfo { options, ..MountInfo::clone(&self.mount) });
+        let mut cx = context(&self.barrier, &self.mount, &self.clock, Caller::default(), Operation::Read, String::new(), None);
+        self.engine = Registered::of::<E>().open(&mut cx).await?;
+        Ok(cx.commit().await?)
+    }
+
     /// The engine's table.
     pub fn table(&self) -> &Table {
         self.engine.table()

@@ -46,7 +46,7 @@ impl Engine for V2 {
     const VARIANT: Option<(&'static str, &'static str)> = Some(("version", "2"));
 
     fn routes(r: &mut Routes<Self>) {
-        r.path("config", CONFIG_HELP).read(config::read).update(config::write).exists(config::exists);
+        r.path("config", CONFIG_HELP).read(config::read).update(config::write);
         r.path("data/{path...}", DATA_HELP)
             .read(data::read)
             .update(data::write)
@@ -94,6 +94,7 @@ fn routes_of_wrong_paths(r: &mut Routes<V2>) {
         .patch(root)
         .delete(root)
         .hidden();
+    r.paths(["subkeys", "detailed-metadata"], ROOT_HELP).read(unknown).update(unknown).patch(unknown).delete(unknown).hidden();
     r.path("{path...}/", UNKNOWN_HELP)
         .read(unknown)
         .update(unknown)
@@ -172,3 +173,6 @@ const SUBKEYS_HELP: Help = Help {
 const FOLDER_HELP: Help = Help { synopsis: "A path ending in a slash names no secret.", description: "" };
 const ROOT_HELP: Help = Help { synopsis: "The root of the mount holds no secret.", description: "" };
 const UNKNOWN_HELP: Help = Help { synopsis: "Any other path is explained and not served.", description: "" };
+
+#[cfg(test)]
+mod tests;
