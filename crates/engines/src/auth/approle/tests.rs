@@ -5,6 +5,7 @@ mod expiry;
 mod login;
 mod roles;
 mod secret_ids;
+mod stored;
 mod timing;
 
 use keepfast_framework::Result;
