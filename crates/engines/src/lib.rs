@@ -13,6 +13,7 @@ pub fn all() -> Registry {
         Registered::of::<secrets::cubbyhole::Cubbyhole>(),
         Registered::of::<secrets::kv::V1>(),
         Registered::of::<secrets::kv::V2>(),
+        Registered::of::<secrets::transit::Transit>(),
     ])
 }
 
