@@ -1,6 +1,6 @@
 //! Memory for keys: never swapped out, never in a core dump, wiped when dropped.
 //!
-//! The only file of Keepfast with `unsafe` code for memory. Keys lie in an arena of pages that are
+//! With `keys/evp.rs`, which calls C, the only `unsafe` code of Keepfast. Keys lie in an arena of pages that are
 //! `mlock`ed, excluded from dumps (`MADV_DONTDUMP`), empty in a forked child (`MADV_WIPEONFORK`) and
 //! fenced by inaccessible guard pages. A page holds slots of one power-of-two size, so a thousand
 //! keys of 32 bytes take eight pages of the locked-memory limit (`RLIMIT_MEMLOCK`, often 8 MiB)

@@ -1,7 +1,7 @@
 //! Collecting secret ids that have expired or whose role is gone, in pages, without looking at the others.
 
-use keepfast_framework::routes::Nothing;
 use keepfast_framework::reply::WithStatus;
+use keepfast_framework::routes::Nothing;
 use keepfast_framework::{Cx, Outcome, Page, Records, Result, Status};
 use serde::{Deserialize, Serialize};
 

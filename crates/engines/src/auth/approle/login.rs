@@ -21,8 +21,8 @@ use super::{AppRole, cidr};
 
 /// How many roles are kept ready for logins.
 const CAPACITY: usize = 10_000;
-/// The store that is searched when the role id is unknown; stores of roles are longer.
-const NO_STORE: &str = "none";
+/// The store that is searched when the role id is unknown: as long as a role's, and never one.
+const NO_STORE: &str = "....................";
 
 /// A login.
 #[derive(Deserialize, JsonSchema)]
@@ -101,8 +101,8 @@ pub(super) async fn login(method: &AppRole, cx: &mut Cx, req: Credentials) -> Re
         return Ok(login);
     }
     if is_ready {
-        // An unknown role id has cost a read in vain; so must a known one.
-        ROLE_IDS.get(cx, method.keys.nobody()).await?;
+        // An unknown role id has cost a look in vain; so must a known one.
+        load(method, cx, method.keys.nobody()).await?;
     }
     Err(Error::invalid(if secret_id.is_empty() { "missing secret_id" } else { "invalid role or secret ID" }))
 }
@@ -130,6 +130,7 @@ async fn prove(method: &AppRole, cx: &mut Cx, role: Option<&LoginRole>, secret_i
         None
     } else {
         let hash = method.keys.secret_id(store, secret_id);
+        method.queue.turn(cx, &hash).await;
         secret_id::get(cx, store, &hash).await?.map(|found| (hash, found))
     };
     let Some(role) = role else { return Ok(None) };
@@ -140,7 +141,7 @@ async fn prove(method: &AppRole, cx: &mut Cx, role: Option<&LoginRole>, secret_i
         return Ok(Some(granted(role, None)));
     }
     let Some((hash, found)) = found.filter(|(_, found)| is_good(cx, role, found)) else { return Ok(None) };
-    count_use(cx, store, &hash, &found)?;
+    count_use(method, cx, store, &hash, &found)?;
     Ok(Some(granted(role, Some(found))))
 }
 
@@ -155,7 +156,10 @@ fn is_good(cx: &Cx, role: &LoginRole, found: &SecretId) -> bool {
 }
 
 /// Takes one use; the last one takes the secret id with it. Logins at the same time conflict and run again.
-fn count_use(cx: &mut Cx, store: &str, hash: &str, found: &SecretId) -> Result<()> {
+fn count_use(method: &AppRole, cx: &mut Cx, store: &str, hash: &str, found: &SecretId) -> Result<()> {
+    if found.num_uses > 1 {
+        method.queue.remember(hash);
+    }
     match found.num_uses {
         0 => Ok(()),
         1 => {

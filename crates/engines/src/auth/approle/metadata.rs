@@ -27,7 +27,9 @@ pub(super) fn parse(text: &str) -> Result<BTreeMap<String, String>> {
 }
 
 fn pair(text: &str) -> Result<(String, String)> {
-    let fault = |what| Error::invalid(format!("failed to parse metadata: failed to parse the input: invalid <key,value> {what}"));
+    let fault = |what| {
+        Error::invalid(format!("failed to parse metadata: failed to parse the input: invalid <key,value> {what}"))
+    };
     match text.split('=').map(str::trim).collect::<Vec<_>>()[..] {
         ["", _] | [_, ""] => Err(fault("pair")),
         [name, value] => Ok((name.to_owned(), value.to_owned())),

@@ -24,6 +24,7 @@ mod expiry;
 mod keys;
 mod login;
 mod metadata;
+mod queue;
 mod role;
 mod roles;
 mod secret_id;
@@ -40,6 +41,7 @@ use keepfast_framework::{Cx, Engine, Kind, Result, Routes};
 
 use keys::Keys;
 use login::LoginRoles;
+use queue::Queue;
 use settings::{clear, read, write};
 
 /// The auth method at one mount.
@@ -47,6 +49,7 @@ pub struct AppRole {
     keys: Keys,
     /// Roles as logins need them.
     login_roles: Arc<LoginRoles>,
+    queue: Queue,
 }
 
 impl Engine for AppRole {
@@ -62,7 +65,7 @@ impl Engine for AppRole {
     }
 
     async fn open(cx: &mut Cx) -> Result<Self> {
-        Ok(AppRole { keys: Keys::open(cx).await?, login_roles: Arc::default() })
+        Ok(AppRole { keys: Keys::open(cx).await?, login_roles: Arc::default(), queue: Queue::default() })
     }
 
     async fn tick(&self, cx: &mut Cx) -> Result<()> {
@@ -92,29 +95,54 @@ fn setting_routes(r: &mut Routes<AppRole>) {
         Help { synopsis, description: "Reads, sets or resets one property of a role." }
     }
     r.path("role/{role_name}/policies", one("The policies of the tokens."))
-        .read(read::<s::Policies>).update(write::<s::Policies>).delete(clear::<s::Policies>);
-    r.path("role/{role_name}/local-secret-ids", one("Whether secret ids stay in this cluster; set when the role is made."))
-        .read(s::read_local_secret_ids);
+        .read(read::<s::Policies>)
+        .update(write::<s::Policies>)
+        .delete(clear::<s::Policies>);
+    r.path(
+        "role/{role_name}/local-secret-ids",
+        one("Whether secret ids stay in this cluster; set when the role is made."),
+    )
+    .read(s::read_local_secret_ids);
     r.path("role/{role_name}/bound-cidr-list", one("The former name of secret-id-bound-cidrs."))
-        .read(read::<s::BoundCidrList>).update(write::<s::BoundCidrList>).delete(clear::<s::BoundCidrList>);
+        .read(read::<s::BoundCidrList>)
+        .update(write::<s::BoundCidrList>)
+        .delete(clear::<s::BoundCidrList>);
     r.path("role/{role_name}/secret-id-bound-cidrs", one("The networks from which secret ids can log in."))
-        .read(read::<s::SecretIdBoundCidrs>).update(write::<s::SecretIdBoundCidrs>).delete(clear::<s::SecretIdBoundCidrs>);
+        .read(read::<s::SecretIdBoundCidrs>)
+        .update(write::<s::SecretIdBoundCidrs>)
+        .delete(clear::<s::SecretIdBoundCidrs>);
     r.path("role/{role_name}/token-bound-cidrs", one("The networks from which the tokens can be used."))
-        .read(read::<s::TokenBoundCidrs>).update(write::<s::TokenBoundCidrs>).delete(clear::<s::TokenBoundCidrs>);
+        .read(read::<s::TokenBoundCidrs>)
+        .update(write::<s::TokenBoundCidrs>)
+        .delete(clear::<s::TokenBoundCidrs>);
     r.path("role/{role_name}/bind-secret-id", one("Whether a login needs a secret id."))
-        .read(read::<s::BindSecretId>).update(write::<s::BindSecretId>).delete(clear::<s::BindSecretId>);
+        .read(read::<s::BindSecretId>)
+        .update(write::<s::BindSecretId>)
+        .delete(clear::<s::BindSecretId>);
     r.path("role/{role_name}/secret-id-num-uses", one("How often a secret id can log in."))
-        .read(read::<s::SecretIdNumUses>).update(write::<s::SecretIdNumUses>).delete(clear::<s::SecretIdNumUses>);
+        .read(read::<s::SecretIdNumUses>)
+        .update(write::<s::SecretIdNumUses>)
+        .delete(clear::<s::SecretIdNumUses>);
     r.path("role/{role_name}/secret-id-ttl", one("How long a secret id is good."))
-        .read(read::<s::SecretIdTtl>).update(write::<s::SecretIdTtl>).delete(clear::<s::SecretIdTtl>);
+        .read(read::<s::SecretIdTtl>)
+        .update(write::<s::SecretIdTtl>)
+        .delete(clear::<s::SecretIdTtl>);
     r.path("role/{role_name}/period", one("The period of the tokens."))
-        .read(read::<s::Period>).update(write::<s::Period>).delete(clear::<s::Period>);
+        .read(read::<s::Period>)
+        .update(write::<s::Period>)
+        .delete(clear::<s::Period>);
     r.path("role/{role_name}/token-num-uses", one("How often a token can be used."))
-        .read(read::<s::TokenNumUses>).update(write::<s::TokenNumUses>).delete(clear::<s::TokenNumUses>);
+        .read(read::<s::TokenNumUses>)
+        .update(write::<s::TokenNumUses>)
+        .delete(clear::<s::TokenNumUses>);
     r.path("role/{role_name}/token-ttl", one("The life of the tokens."))
-        .read(read::<s::TokenTtl>).update(write::<s::TokenTtl>).delete(clear::<s::TokenTtl>);
+        .read(read::<s::TokenTtl>)
+        .update(write::<s::TokenTtl>)
+        .delete(clear::<s::TokenTtl>);
     r.path("role/{role_name}/token-max-ttl", one("The longest life of the tokens."))
-        .read(read::<s::TokenMaxTtl>).update(write::<s::TokenMaxTtl>).delete(clear::<s::TokenMaxTtl>);
+        .read(read::<s::TokenMaxTtl>)
+        .update(write::<s::TokenMaxTtl>)
+        .delete(clear::<s::TokenMaxTtl>);
 }
 
 fn secret_id_routes(r: &mut Routes<AppRole>) {
@@ -142,7 +170,8 @@ const ROLE: Help = Help {
     synopsis: "A role: what a login gives and how it is guarded.",
     description: "A role needs at least one constraint: a secret id, networks of secret ids or networks of tokens.",
 };
-const ROLE_ID: Help = Help { synopsis: "The id by which logins name the role.", description: "No two roles have the same." };
+const ROLE_ID: Help =
+    Help { synopsis: "The id by which logins name the role.", description: "No two roles have the same." };
 const SECRET_ID: Help = Help {
     synopsis: "Makes a secret id.",
     description: "Its uses, life and networks are at most the role's. The secret id is shown once.",

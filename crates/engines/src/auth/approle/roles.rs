@@ -198,7 +198,8 @@ pub(super) async fn read_role_id(_: &AppRole, cx: &mut Cx, req: Named) -> Result
 pub(super) async fn write_role_id(method: &AppRole, cx: &mut Cx, req: WriteRoleId) -> Result<()> {
     let name = role_name(&req.role_name)?;
     let mut role = ROLES.get(cx, &name).await?.ok_or_else(Error::unsupported_path)?;
-    let given = req.role_id.map(String::from).filter(|id| !id.is_empty()).ok_or_else(|| Error::invalid("missing role_id"))?;
+    let given =
+        req.role_id.map(String::from).filter(|id| !id.is_empty()).ok_or_else(|| Error::invalid("missing role_id"))?;
     let before = std::mem::replace(&mut role.role_id, given);
     role::save(method, cx, &name, &role, Some(&before)).await
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use keepfast_crypto::random;
-use keepfast_framework::fields::{CommaList, Int, SecretText, Seconds, Text};
+use keepfast_framework::fields::{CommaList, Int, Seconds, SecretText, Text};
 use keepfast_framework::reply::Raw;
 use keepfast_framework::{Cx, Data, Error, Keys, Outcome, Reply, Result, Status};
 use schemars::JsonSchema;
@@ -129,7 +129,12 @@ async fn register(method: &AppRole, cx: &mut Cx, secret_id: String, req: Create)
     }
     secret_id::add(cx, &role.store, &hash, &draft)?;
     let life = draft.expires.map_or(0, |expires| expires.since(draft.created).as_secs());
-    Ok(Data(Made { secret_id, secret_id_accessor: draft.accessor, secret_id_num_uses: draft.num_uses, secret_id_ttl: life }))
+    Ok(Data(Made {
+        secret_id,
+        secret_id_accessor: draft.accessor,
+        secret_id_num_uses: draft.num_uses,
+        secret_id_ttl: life,
+    }))
 }
 
 /// Judges what is asked for by what the role allows.
@@ -194,7 +199,8 @@ pub(super) async fn destroy(method: &AppRole, cx: &mut Cx, req: OfSecretId) -> R
 }
 
 async fn find(method: &AppRole, cx: &mut Cx, req: OfSecretId) -> Result<Option<(Role, String, SecretId)>> {
-    let secret_id = req.secret_id.filter(|id| !id.expose().is_empty()).ok_or_else(|| Error::invalid("missing secret_id"))?;
+    let secret_id =
+        req.secret_id.filter(|id| !id.expose().is_empty()).ok_or_else(|| Error::invalid("missing secret_id"))?;
     let role = role::require(cx, &req.role_name).await?;
     let hash = method.keys.secret_id(&role.store, secret_id.expose());
     let found = secret_id::get(cx, &role.store, &hash).await?;

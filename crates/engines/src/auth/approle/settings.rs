@@ -185,8 +185,9 @@ pub(super) struct BoundCidrList {
 }
 
 impl Setting for BoundCidrList {
-    const WARNING: Option<&'static str> =
-        Some("The \"bound_cidr_list\" field is deprecated and will be removed. Please use \"secret_id_bound_cidrs\" instead.");
+    const WARNING: Option<&'static str> = Some(
+        "The \"bound_cidr_list\" field is deprecated and will be removed. Please use \"secret_id_bound_cidrs\" instead.",
+    );
     fn role_name(&self) -> &str {
         &self.role_name
     }
@@ -255,7 +256,9 @@ impl Setting for TokenBoundCidrs {
     }
     fn set(self, _: &Cx, role: &mut Role) -> Result<()> {
         let change = TokenParamsChange { token_bound_cidrs: self.token_bound_cidrs, ..TokenParamsChange::default() };
-        role.token.apply(change).map_err(|e| Error::invalid(format!("failed to parse token_bound_cidrs: {}", e.public())))
+        role.token
+            .apply(change)
+            .map_err(|e| Error::invalid(format!("failed to parse token_bound_cidrs: {}", e.public())))
     }
     fn reset(role: &mut Role) {
         role.token.token_bound_cidrs.clear();

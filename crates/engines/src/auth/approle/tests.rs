@@ -5,6 +5,7 @@ mod expiry;
 mod login;
 mod roles;
 mod secret_ids;
+mod timing;
 
 use keepfast_framework::Result;
 use keepfast_framework::testing::{Answer, Bench};

@@ -24,7 +24,11 @@ async fn stored(bench: &Bench, prefix: &str) -> Vec<String> {
 
 /// How many secret ids, accessors and expiries there are.
 async fn counts(bench: &Bench) -> (usize, usize, usize) {
-    (stored(bench, "secret-id/").await.len(), stored(bench, "accessor/").await.len(), stored(bench, "expiry/").await.len())
+    (
+        stored(bench, "secret-id/").await.len(),
+        stored(bench, "accessor/").await.len(),
+        stored(bench, "expiry/").await.len(),
+    )
 }
 
 #[tokio::test]

@@ -4,8 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use keepfast_framework::input::{Body, Input};
 use keepfast_framework::reply::Login;
-use keepfast_framework::testing::Answer;
+use keepfast_framework::testing::{Answer, Bench};
 use keepfast_framework::token_params::TokenKind;
 use keepfast_framework::{Operation, Result};
 use serde_json::{Value, json};
@@ -22,7 +24,13 @@ fn given(answer: Result<Answer>) -> Login {
 async fn a_login_carries_what_the_role_and_the_secret_id_say() {
     let role = json!({ "token_policies": "B,a,a", "token_ttl": 60, "token_max_ttl": 120, "token_num_uses": 3, "token_bound_cidrs": "10.0.0.0/8", "token_type": "service" });
     let bench = bench(&[("R", role)]).await;
-    register(&bench, "r", "s", json!({ "metadata": r#"{"role_name":"evil","u":"v"}"#, "token_bound_cidrs": "10.1.0.0/16" })).await;
+    register(
+        &bench,
+        "r",
+        "s",
+        json!({ "metadata": r#"{"role_name":"evil","u":"v"}"#, "token_bound_cidrs": "10.1.0.0/16" }),
+    )
+    .await;
     let login = given(bench.write("login", json!({ "role_id": "R-id", "secret_id": "s" })).await);
     assert_eq!(login.policies, ["a", "b"]);
     assert_eq!(json!(login.metadata), json!({ "role_name": "r", "u": "v" }));
@@ -59,12 +67,22 @@ async fn sec_au03_every_refusal_reads_the_same() {
     bench.delete("role/gone").await.unwrap();
     bench.clock.advance(Duration::from_secs(2));
     for (role, secret_id) in [
-        ("unknown", "s"), ("r", "wrong"), ("r", "elsewhere"), ("r", "expired"), ("r", "used"), ("narrow", "s"), ("open", "s"), ("gone", "s"), ("r", "../x"),
+        ("unknown", "s"),
+        ("r", "wrong"),
+        ("r", "elsewhere"),
+        ("r", "expired"),
+        ("r", "used"),
+        ("narrow", "s"),
+        ("open", "s"),
+        ("gone", "s"),
+        ("r", "../x"),
     ] {
         assert_eq!(fault(login(&bench, role, secret_id).await), (400, REFUSED.into()), "{role} {secret_id}");
     }
     for role in ["unknown", "r", "open", "gone"] {
-        for body in [json!({ "role_id": format!("{role}-id") }), json!({ "role_id": format!("{role}-id"), "secret_id": " " })] {
+        for body in
+            [json!({ "role_id": format!("{role}-id") }), json!({ "role_id": format!("{role}-id"), "secret_id": " " })]
+        {
             assert_eq!(fault(bench.write("login", body).await), (400, "missing secret_id".into()), "{role}");
         }
     }
@@ -83,7 +101,9 @@ async fn networks_are_judged_by_where_the_login_comes_from() {
     .await;
     register(&bench, "narrow", "s", json!({})).await;
     register(&bench, "narrow", "one", json!({ "cidr_list": "10.0.0.1/32" })).await;
-    for (remote, whole, one) in [("10.0.0.1", true, true), ("10.0.0.2", true, false), ("::1", true, false), ("11.0.0.1", false, false)] {
+    for (remote, whole, one) in
+        [("10.0.0.1", true, true), ("10.0.0.2", true, false), ("::1", true, false), ("11.0.0.1", false, false)]
+    {
         bench.remote = remote.parse::<IpAddr>().ok();
         assert_eq!(login(&bench, "narrow", "s").await.is_ok(), whole, "{remote}");
         assert_eq!(login(&bench, "narrow", "one").await.is_ok(), one, "{remote}");
@@ -97,7 +117,13 @@ async fn networks_are_judged_by_where_the_login_comes_from() {
     bench.remote = "10.0.0.1".parse::<IpAddr>().ok();
     bench.write("role/narrow", json!({ "secret_id_bound_cidrs": "10.0.0.0/30" })).await.unwrap();
     login(&bench, "narrow", "one").await.unwrap();
-    bench.write("role/narrow", json!({ "secret_id_bound_cidrs": "10.0.0.0/32,10.0.0.1/32", "token_bound_cidrs": "9.0.0.0/8" })).await.unwrap();
+    bench
+        .write(
+            "role/narrow",
+            json!({ "secret_id_bound_cidrs": "10.0.0.0/32,10.0.0.1/32", "token_bound_cidrs": "9.0.0.0/8" }),
+        )
+        .await
+        .unwrap();
     login(&bench, "narrow", "one").await.unwrap();
     register(&bench, "narrow", "t", json!({ "token_bound_cidrs": "9.1.0.0/16" })).await;
     login(&bench, "narrow", "t").await.unwrap();
@@ -112,30 +138,70 @@ async fn uses_count_down_and_the_last_takes_the_secret_id_with_it() {
     bench.clock.advance(Duration::from_secs(5));
     login(&bench, "r", "s").await.unwrap();
     let shown = bench.write("role/r/secret-id/lookup", json!({ "secret_id": "s" })).await.unwrap().data();
-    assert_eq!((&shown["secret_id_num_uses"], &shown["last_updated_time"]), (&json!(1), &json!("2026-01-01T00:00:05Z")));
+    assert_eq!(
+        (&shown["secret_id_num_uses"], &shown["last_updated_time"]),
+        (&json!(1), &json!("2026-01-01T00:00:05Z"))
+    );
     login(&bench, "r", "s").await.unwrap();
     assert_eq!(fault(login(&bench, "r", "s").await), (400, REFUSED.into()));
     assert!(bench.write("role/r/secret-id/lookup", json!({ "secret_id": "s" })).await.unwrap().outcome.is_empty());
     assert_eq!(fault(bench.list("role/r/secret-id").await).0, 404);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn sec_tl05_exactly_ten_of_200_parallel_logins_take_the_ten_uses() {
-    let bench = Arc::new(bench(&[("r", json!({ "secret_id_num_uses": 10 }))]).await);
-    register(&bench, "r", "s", json!({})).await;
-    let logins: Vec<_> = (0..200)
-        .map(|_| {
-            let bench = bench.clone();
-            tokio::spawn(async move { login(&bench, "r", "s").await.is_ok() })
-        })
-        .collect();
+/// How many of 200 logins at the same time succeed.
+async fn parallel(bench: &Arc<Bench>, secret_id: &'static str) -> usize {
+    let one = || {
+        let bench = bench.clone();
+        tokio::spawn(async move { login(&bench, "r", secret_id).await.is_ok() })
+    };
+    let logins: Vec<_> = (0..200).map(|_| one()).collect();
     let mut succeeded = 0;
     for login in logins {
         succeeded += usize::from(login.await.unwrap());
     }
-    assert_eq!(succeeded, 10);
+    succeeded
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sec_tl05_exactly_ten_of_200_parallel_logins_take_the_ten_uses() {
+    let bench = Arc::new(bench(&[("r", json!({ "secret_id_num_uses": 10 }))]).await);
+    register(&bench, "r", "s", json!({})).await;
+    assert_eq!(parallel(&bench, "s").await, 10);
     assert!(bench.write("role/r/secret-id/lookup", json!({ "secret_id": "s" })).await.unwrap().outcome.is_empty());
     assert_eq!(fault(bench.list("role/r/secret-id").await).0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn as_many_parallel_logins_succeed_as_there_are_uses() {
+    let bench = Arc::new(bench(&[("r", json!({}))]).await);
+    register(&bench, "r", "many", json!({ "num_uses": 201 })).await;
+    register(&bench, "r", "any", json!({})).await;
+    assert_eq!(parallel(&bench, "many").await, 200);
+    let left = bench.write("role/r/secret-id/lookup", json!({ "secret_id": "many" })).await.unwrap().data();
+    assert_eq!(left["secret_id_num_uses"], 1);
+    assert_eq!(parallel(&bench, "any").await, 200);
+}
+
+#[tokio::test]
+async fn a_login_with_a_use_limited_secret_id_waits_for_the_one_before_it() {
+    let bench = bench(&[("r", json!({}))]).await;
+    register(&bench, "r", "s", json!({ "num_uses": 3 })).await;
+    login(&bench, "r", "s").await.unwrap();
+    let found = bench.table().find(Operation::Update, "login").unwrap();
+    let body = json!({ "role_id": "r-id", "secret_id": "s" }).to_string();
+    let input = Input { body: Body::parse(body.into()).unwrap(), ..Input::default() };
+    let ((engine, mut first), (_, mut second), (_, mut third)) =
+        (bench.engine_and_cx(), bench.engine_and_cx(), bench.engine_and_cx());
+    engine.call(&found, Operation::Update, &mut first, &input).await.unwrap();
+    let mut waiting = engine.call(&found, Operation::Update, &mut second, &input);
+    assert!((&mut waiting).now_or_never().is_none());
+    drop(first);
+    assert!(waiting.await.is_ok(), "the first was not committed");
+    let waiting = engine.call(&found, Operation::Update, &mut third, &input);
+    second.commit().await.unwrap();
+    assert!(waiting.await.is_ok());
+    third.commit().await.unwrap();
+    assert!(login(&bench, "r", "s").await.is_err());
 }
 
 #[tokio::test]
@@ -204,6 +270,9 @@ async fn login_needs_no_token_and_only_takes_writes() {
     let bench = bench(&[]).await;
     let found = bench.table().find(Operation::Update, "login").unwrap();
     assert_eq!(bench.table().rows()[found.row].access, keepfast_framework::routes::Access::Unauthenticated);
-    assert_eq!(bench.table().rows().iter().filter(|r| r.access == keepfast_framework::routes::Access::Unauthenticated).count(), 1);
+    assert_eq!(
+        bench.table().rows().iter().filter(|r| r.access == keepfast_framework::routes::Access::Unauthenticated).count(),
+        1
+    );
     assert_eq!(fault(bench.read("login").await).0, 405);
 }

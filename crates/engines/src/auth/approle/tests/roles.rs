@@ -68,14 +68,32 @@ async fn what_a_role_refuses() {
         (json!({ "role_id": "local-id" }), "role_id already in use"),
         (json!({ "bind_secret_id": false }), "at least one constraint should be enabled on the role"),
         (json!({ "secret_id_num_uses": -1 }), "secret_id_num_uses cannot be negative"),
-        (json!({ "secret_id_num_uses": "x" }), "error converting input for field \"secret_id_num_uses\": '' cannot parse value as 'int': strconv.ParseInt: invalid syntax"),
-        (json!({ "secret_id_bound_cidrs": "127.0.0.1" }), "failed to validate CIDR blocks: invalid CIDR address: 127.0.0.1"),
-        (json!({ "token_ttl": -1 }), "error converting input for field \"token_ttl\": cannot provide negative value '-1'"),
+        (
+            json!({ "secret_id_num_uses": "x" }),
+            "error converting input for field \"secret_id_num_uses\": '' cannot parse value as 'int': strconv.ParseInt: invalid syntax",
+        ),
+        (
+            json!({ "secret_id_bound_cidrs": "127.0.0.1" }),
+            "failed to validate CIDR blocks: invalid CIDR address: 127.0.0.1",
+        ),
+        (
+            json!({ "token_ttl": -1 }),
+            "error converting input for field \"token_ttl\": cannot provide negative value '-1'",
+        ),
         (json!({ "token_num_uses": -1 }), "'token_num_uses' cannot be negative"),
         (json!({ "token_type": "foo" }), "invalid 'token_type' value \"foo\""),
-        (json!({ "token_type": "default-batch", "token_period": 3 }), "'token_type' cannot be 'batch' or 'default_batch' when set to generate periodic tokens"),
-        (json!({ "token_type": "batch", "period": 3 }), "'token_type' cannot be 'batch' or 'default_batch' when set to generate periodic tokens"),
-        (json!({ "period": 100_000_000 }), "period of \"27777h46m40s\" is greater than the backend's maximum lease TTL of \"768h0m0s\""),
+        (
+            json!({ "token_type": "default-batch", "token_period": 3 }),
+            "'token_type' cannot be 'batch' or 'default_batch' when set to generate periodic tokens",
+        ),
+        (
+            json!({ "token_type": "batch", "period": 3 }),
+            "'token_type' cannot be 'batch' or 'default_batch' when set to generate periodic tokens",
+        ),
+        (
+            json!({ "period": 100_000_000 }),
+            "period of \"27777h46m40s\" is greater than the backend's maximum lease TTL of \"768h0m0s\"",
+        ),
     ] {
         assert_eq!(fault(bench.write("role/new", body.clone()).await), (400, text.into()), "{body}");
         assert_eq!(fault(bench.read("role/new").await).0, 404, "{body}");
@@ -98,8 +116,14 @@ async fn what_a_role_warns_of() {
     let long = "token_max_ttl is greater than the backend mount's maximum TTL value; issued tokens' max TTL value will be truncated";
     for (body, expected) in [
         (json!({ "token_max_ttl": 100_000_000 }), vec![long]),
-        (json!({ "token_type": "default-batch" }), vec!["default-batch has no useful meaning; adjusting to batch", long]),
-        (json!({ "token_type": "default-service", "token_max_ttl": 0 }), vec!["default-service has no useful meaning; adjusting to service"]),
+        (
+            json!({ "token_type": "default-batch" }),
+            vec!["default-batch has no useful meaning; adjusting to batch", long],
+        ),
+        (
+            json!({ "token_type": "default-service", "token_max_ttl": 0 }),
+            vec!["default-service has no useful meaning; adjusting to service"],
+        ),
         (json!({ "token_ttl": 100_000_000, "token_period": 100_000_000 }), vec![]),
     ] {
         assert_eq!(bench.write("role/r", body.clone()).await.unwrap().warnings, expected, "{body}");
@@ -120,7 +144,12 @@ async fn former_names_are_shown_when_they_were_used_last() {
     ] {
         bench.write("role/r", body).await.unwrap();
         let role = bench.read("role/r").await.unwrap().data();
-        shown.push([role["policies"].clone(), role["token_policies"].clone(), role["period"].clone(), role["token_period"].clone()]);
+        shown.push([
+            role["policies"].clone(),
+            role["token_policies"].clone(),
+            role["period"].clone(),
+            role["token_period"].clone(),
+        ]);
     }
     let expected = [
         json!([["a", "b"], ["a", "b"], 60, 60]),
@@ -137,19 +166,74 @@ async fn properties_are_read_set_and_reset() {
     let bench = bench(&[("r", json!({}))]).await;
     // Property, what resets to, what is written, what is read then.
     let rows: [(&str, Value, Value, Value); 13] = [
-        ("policies", json!({ "token_policies": [] }), json!({ "policies": "B,a,b,," }), json!({ "token_policies": ["a", "b"], "policies": ["a", "b"] })),
-        ("policies", json!({ "token_policies": [] }), json!({ "token_policies": "B,a,," }), json!({ "token_policies": ["a", "b"] })),
-        ("bound-cidr-list", json!({ "bound_cidr_list": null }), json!({ "bound_cidr_list": "10.0.0.0/8" }), json!({ "bound_cidr_list": ["10.0.0.0/8"] })),
-        ("secret-id-bound-cidrs", json!({ "secret_id_bound_cidrs": null }), json!({ "secret_id_bound_cidrs": "10.0.0.1/8,1.2.3.4/32" }), json!({ "secret_id_bound_cidrs": ["10.0.0.1/8", "1.2.3.4/32"] })),
-        ("token-bound-cidrs", json!({ "token_bound_cidrs": null }), json!({ "token_bound_cidrs": "10.0.0.0/8,1.2.3.4/32" }), json!({ "token_bound_cidrs": ["10.0.0.0/8", "1.2.3.4"] })),
-        ("bind-secret-id", json!({ "bind_secret_id": true }), json!({ "bind_secret_id": "1" }), json!({ "bind_secret_id": true })),
-        ("secret-id-num-uses", json!({ "secret_id_num_uses": 0 }), json!({ "secret_id_num_uses": "3" }), json!({ "secret_id_num_uses": 3 })),
-        ("secret-id-ttl", json!({ "secret_id_ttl": 0 }), json!({ "secret_id_ttl": "1h" }), json!({ "secret_id_ttl": 3600 })),
+        (
+            "policies",
+            json!({ "token_policies": [] }),
+            json!({ "policies": "B,a,b,," }),
+            json!({ "token_policies": ["a", "b"], "policies": ["a", "b"] }),
+        ),
+        (
+            "policies",
+            json!({ "token_policies": [] }),
+            json!({ "token_policies": "B,a,," }),
+            json!({ "token_policies": ["a", "b"] }),
+        ),
+        (
+            "bound-cidr-list",
+            json!({ "bound_cidr_list": null }),
+            json!({ "bound_cidr_list": "10.0.0.0/8" }),
+            json!({ "bound_cidr_list": ["10.0.0.0/8"] }),
+        ),
+        (
+            "secret-id-bound-cidrs",
+            json!({ "secret_id_bound_cidrs": null }),
+            json!({ "secret_id_bound_cidrs": "10.0.0.1/8,1.2.3.4/32" }),
+            json!({ "secret_id_bound_cidrs": ["10.0.0.1/8", "1.2.3.4/32"] }),
+        ),
+        (
+            "token-bound-cidrs",
+            json!({ "token_bound_cidrs": null }),
+            json!({ "token_bound_cidrs": "10.0.0.0/8,1.2.3.4/32" }),
+            json!({ "token_bound_cidrs": ["10.0.0.0/8", "1.2.3.4"] }),
+        ),
+        (
+            "bind-secret-id",
+            json!({ "bind_secret_id": true }),
+            json!({ "bind_secret_id": "1" }),
+            json!({ "bind_secret_id": true }),
+        ),
+        (
+            "secret-id-num-uses",
+            json!({ "secret_id_num_uses": 0 }),
+            json!({ "secret_id_num_uses": "3" }),
+            json!({ "secret_id_num_uses": 3 }),
+        ),
+        (
+            "secret-id-ttl",
+            json!({ "secret_id_ttl": 0 }),
+            json!({ "secret_id_ttl": "1h" }),
+            json!({ "secret_id_ttl": 3600 }),
+        ),
         ("period", json!({ "token_period": 0 }), json!({ "period": "1" }), json!({ "token_period": 1, "period": 1 })),
         ("period", json!({ "token_period": 0 }), json!({ "token_period": 77 }), json!({ "token_period": 77 })),
-        ("token-num-uses", json!({ "token_num_uses": 0 }), json!({ "token_num_uses": 1 }), json!({ "token_num_uses": 1 })),
-        ("token-ttl", json!({ "token_ttl": 0 }), json!({ "token_ttl": 100_000_000 }), json!({ "token_ttl": 100_000_000 })),
-        ("token-max-ttl", json!({ "token_max_ttl": 0 }), json!({ "token_max_ttl": 100_000_000 }), json!({ "token_max_ttl": 100_000_000 })),
+        (
+            "token-num-uses",
+            json!({ "token_num_uses": 0 }),
+            json!({ "token_num_uses": 1 }),
+            json!({ "token_num_uses": 1 }),
+        ),
+        (
+            "token-ttl",
+            json!({ "token_ttl": 0 }),
+            json!({ "token_ttl": 100_000_000 }),
+            json!({ "token_ttl": 100_000_000 }),
+        ),
+        (
+            "token-max-ttl",
+            json!({ "token_max_ttl": 0 }),
+            json!({ "token_max_ttl": 100_000_000 }),
+            json!({ "token_max_ttl": 100_000_000 }),
+        ),
     ];
     for (name, reset, written, read) in rows {
         let path = format!("role/R/{name}");
@@ -173,26 +257,54 @@ async fn properties_refuse_what_the_peer_refuses() {
         ("policies", json!({}), "missing token_policies"),
         ("bound-cidr-list", json!({ "bound_cidr_list": "" }), "missing bound_cidr_list"),
         ("secret-id-bound-cidrs", json!({ "secret_id_bound_cidrs": [] }), "missing bound_cidr_list"),
-        ("secret-id-bound-cidrs", json!({ "secret_id_bound_cidrs": "1" }), "failed to validate CIDR blocks: invalid CIDR address: 1"),
-        ("token-bound-cidrs", json!({ "token_bound_cidrs": "1" }), "failed to parse token_bound_cidrs: error parsing address \"1\": Unable to convert \"1\" to an IPv4 or IPv6 address, or a UNIX Socket"),
+        (
+            "secret-id-bound-cidrs",
+            json!({ "secret_id_bound_cidrs": "1" }),
+            "failed to validate CIDR blocks: invalid CIDR address: 1",
+        ),
+        (
+            "token-bound-cidrs",
+            json!({ "token_bound_cidrs": "1" }),
+            "failed to parse token_bound_cidrs: error parsing address \"1\": Unable to convert \"1\" to an IPv4 or IPv6 address, or a UNIX Socket",
+        ),
         ("secret-id-num-uses", json!({}), "missing secret_id_num_uses"),
         ("secret-id-num-uses", json!({ "secret_id_num_uses": -1 }), "secret_id_num_uses cannot be negative"),
-        ("secret-id-num-uses", json!({ "secret_id_num_uses": {} }), "Field validation failed: error converting input for field \"secret_id_num_uses\": '' expected type 'int', got unconvertible type 'map[string]interface {}'"),
+        (
+            "secret-id-num-uses",
+            json!({ "secret_id_num_uses": {} }),
+            "Field validation failed: error converting input for field \"secret_id_num_uses\": '' expected type 'int', got unconvertible type 'map[string]interface {}'",
+        ),
         ("secret-id-ttl", json!({}), "missing secret_id_ttl"),
         ("period", json!({}), "missing period"),
-        ("period", json!({ "token_period": 100_000_000 }), "period of \"27777h46m40s\" is greater than the backend's maximum lease TTL of \"768h0m0s\""),
+        (
+            "period",
+            json!({ "token_period": 100_000_000 }),
+            "period of \"27777h46m40s\" is greater than the backend's maximum lease TTL of \"768h0m0s\"",
+        ),
         ("token-num-uses", json!({}), "missing token_num_uses"),
         ("token-num-uses", json!({ "token_num_uses": -1 }), "'token_num_uses' cannot be negative"),
         ("token-ttl", json!({}), "missing token_ttl"),
         ("token-ttl", json!({ "token_ttl": 100 }), "token_ttl should not be greater than token_max_ttl"),
         ("token-max-ttl", json!({ "token_max_ttl": 30 }), "token_max_ttl should be greater than or equal to token_ttl"),
-        ("token-max-ttl", json!({ "token_max_ttl": -1 }), "Field validation failed: error converting input for field \"token_max_ttl\": cannot provide negative value '-1'"),
+        (
+            "token-max-ttl",
+            json!({ "token_max_ttl": -1 }),
+            "Field validation failed: error converting input for field \"token_max_ttl\": cannot provide negative value '-1'",
+        ),
         ("bind-secret-id", json!({}), "missing bind_secret_id"),
         ("bind-secret-id", json!({ "bind_secret_id": false }), "at least one constraint should be enabled on the role"),
     ] {
-        assert_eq!(fault(bench.write(&format!("role/r/{name}"), body.clone()).await), (400, text.into()), "{name} {body}");
+        assert_eq!(
+            fault(bench.write(&format!("role/r/{name}"), body.clone()).await),
+            (400, text.into()),
+            "{name} {body}"
+        );
     }
-    for (name, body) in [("bound-cidr-list", json!({})), ("token-bound-cidrs", json!({ "token_bound_cidrs": {} })), ("token-max-ttl", json!({ "token_max_ttl": 0 }))] {
+    for (name, body) in [
+        ("bound-cidr-list", json!({})),
+        ("token-bound-cidrs", json!({ "token_bound_cidrs": {} })),
+        ("token-max-ttl", json!({ "token_max_ttl": 0 })),
+    ] {
         bench.write(&format!("role/r/{name}"), body).await.unwrap();
     }
     bench.write("role/open", json!({ "bind_secret_id": false, "secret_id_bound_cidrs": "10.0.0.0/8" })).await.unwrap();

@@ -23,7 +23,8 @@ async fn a_secret_id_gets_the_roles_bounds() {
     assert_eq!(shown, expected);
     let free = bench.write("role/free/secret-id", json!({})).await.unwrap().data();
     assert_eq!((&free["secret_id_num_uses"], &free["secret_id_ttl"]), (&json!(0), &json!(0)));
-    let shown = bench.write("role/free/secret-id/lookup", json!({ "secret_id": free["secret_id"] })).await.unwrap().data();
+    let shown =
+        bench.write("role/free/secret-id/lookup", json!({ "secret_id": free["secret_id"] })).await.unwrap().data();
     assert_eq!(shown["expiration_time"], "0001-01-01T00:00:00Z");
 }
 
@@ -33,15 +34,22 @@ async fn a_life_beyond_the_mounts_is_cut_but_shown_as_asked() {
     let made = bench.write("role/r/custom-secret-id", json!({ "secret_id": "x" })).await.unwrap().data();
     assert_eq!(made["secret_id_ttl"], 2_764_800);
     let shown = bench.write("role/r/secret-id/lookup", json!({ "secret_id": "x" })).await.unwrap().data();
-    assert_eq!((&shown["secret_id_ttl"], &shown["expiration_time"]), (&json!(100_000_000), &json!("2026-02-02T00:00:00Z")));
+    assert_eq!(
+        (&shown["secret_id_ttl"], &shown["expiration_time"]),
+        (&json!(100_000_000), &json!("2026-02-02T00:00:00Z"))
+    );
 }
 
 #[tokio::test]
 async fn a_secret_id_cannot_exceed_its_role() {
     let bounded = json!({ "secret_id_num_uses": 5, "secret_id_ttl": "1h", "token_bound_cidrs": "10.0.0.0/8,1.2.3.4", "secret_id_bound_cidrs": "127.0.0.0/8" });
-    let bench = bench(&[("r", bounded), ("open", json!({ "bind_secret_id": false, "secret_id_bound_cidrs": "127.0.0.0/8" }))]).await;
+    let bench =
+        bench(&[("r", bounded), ("open", json!({ "bind_secret_id": false, "secret_id_bound_cidrs": "127.0.0.0/8" }))])
+            .await;
     let subset = |role: &str, given: &str| {
-        format!("failed to verify subset relationship between CIDR blocks on the role [{role}] and CIDR blocks on the secret ID [{given}]")
+        format!(
+            "failed to verify subset relationship between CIDR blocks on the role [{role}] and CIDR blocks on the secret ID [{given}]"
+        )
     };
     for (body, text) in [
         (json!({ "num_uses": 6 }), "num_uses cannot be higher than the role's secret_id_num_uses".to_owned()),
@@ -93,11 +101,21 @@ async fn look_ups_and_destruction_by_secret_id() {
     register(&bench, "r", "s", json!({ "metadata": "a=b" })).await;
     for path in ["lookup", "destroy"] {
         for body in [json!({}), json!({ "secret_id": "" })] {
-            assert_eq!(fault(bench.write(&format!("role/r/secret-id/{path}"), body).await), (400, "missing secret_id".into()));
+            assert_eq!(
+                fault(bench.write(&format!("role/r/secret-id/{path}"), body).await),
+                (400, "missing secret_id".into())
+            );
         }
         let none = bench.write(&format!("role/none/secret-id/{path}"), json!({ "secret_id": "s" })).await;
         assert_eq!(fault(none), (404, "role \"none\" does not exist".into()));
-        assert!(bench.write(&format!("role/r/secret-id/{path}"), json!({ "secret_id": "unknown" })).await.unwrap().outcome.is_empty());
+        assert!(
+            bench
+                .write(&format!("role/r/secret-id/{path}"), json!({ "secret_id": "unknown" }))
+                .await
+                .unwrap()
+                .outcome
+                .is_empty()
+        );
     }
     let shown = bench.write("role/r/secret-id/lookup", json!({ "secret_id": "s" })).await.unwrap().data();
     assert_eq!(shown["metadata"], json!({ "a": "b" }));
@@ -111,7 +129,10 @@ async fn sec_au04_an_accessor_means_nothing_under_another_role() {
     let bench = bench(&[("a", json!({})), ("b", json!({}))]).await;
     let accessor = register(&bench, "b", "s", json!({})).await;
     let look = async |role: &str, accessor: &str| {
-        let answer = bench.write(&format!("role/{role}/secret-id-accessor/lookup"), json!({ "secret_id_accessor": accessor })).await.unwrap();
+        let answer = bench
+            .write(&format!("role/{role}/secret-id-accessor/lookup"), json!({ "secret_id_accessor": accessor }))
+            .await
+            .unwrap();
         let raw = answer.outcome.raw.as_ref().map(|raw| (raw.status.0, String::from_utf8(raw.body.clone()).unwrap()));
         (raw, answer.data())
     };
@@ -138,7 +159,8 @@ async fn sec_au04_an_accessor_means_nothing_under_another_role() {
     for path in ["lookup", "destroy"] {
         let missing = bench.write(&format!("role/b/secret-id-accessor/{path}"), json!({})).await;
         assert_eq!(fault(missing), (400, "missing secret_id_accessor".into()));
-        let none = bench.write(&format!("role/none/secret-id-accessor/{path}"), json!({ "secret_id_accessor": "zz" })).await;
+        let none =
+            bench.write(&format!("role/none/secret-id-accessor/{path}"), json!({ "secret_id_accessor": "zz" })).await;
         assert_eq!(fault(none), (404, "role \"none\" does not exist".into()));
     }
 }
@@ -151,6 +173,7 @@ async fn an_expired_secret_id_is_no_longer_found() {
     bench.clock.advance(Duration::from_secs(1));
     assert_eq!(fault(login(&bench, "r", "s").await), (400, "invalid role or secret ID".into()));
     assert!(bench.write("role/r/secret-id/lookup", json!({ "secret_id": "s" })).await.unwrap().outcome.is_empty());
-    let by_accessor = bench.write("role/r/secret-id-accessor/lookup", json!({ "secret_id_accessor": accessor })).await.unwrap();
+    let by_accessor =
+        bench.write("role/r/secret-id-accessor/lookup", json!({ "secret_id_accessor": accessor })).await.unwrap();
     assert_eq!(by_accessor.outcome.raw.unwrap().status.0, 404);
 }

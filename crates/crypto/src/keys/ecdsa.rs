@@ -1,0 +1,262 @@
+//! ECDSA and ECDH on the NIST curves (FIPS 186-5, SP 800-56A).
+
+use super::evp::{self, Kind, Pkey, Scheme};
+use super::{KeyError, pem};
+use crate::secret::{SecretBytes, SecretString};
+
+/// A curve of NIST.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Curve {
+    /// P-256, also secp256r1 and prime256v1.
+    P256,
+    /// P-384, also secp384r1.
+    P384,
+    /// P-521, also secp521r1.
+    P521,
+}
+
+impl Curve {
+    /// Its name with NIST, which the API shows.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::P256 => "P-256",
+            Self::P384 => "P-384",
+            Self::P521 => "P-521",
+        }
+    }
+
+    /// Bytes of a coordinate, and of each half of a signature.
+    fn size(self) -> usize {
+        match self {
+            Self::P256 => 32,
+            Self::P384 => 48,
+            Self::P521 => 66,
+        }
+    }
+
+    fn nid(self) -> std::ffi::c_int {
+        match self {
+            Self::P256 => evp::P256,
+            Self::P384 => evp::P384,
+            Self::P521 => evp::P521,
+        }
+    }
+}
+
+/// How a signature is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Marshaling {
+    /// DER of the two numbers (RFC 3279).
+    #[default]
+    Asn1,
+    /// Both numbers at full width, one behind the other (RFC 7518).
+    Jws,
+}
+
+/// A key pair, or a public key alone. Wiped by the library when dropped.
+pub struct EcKey {
+    key: Pkey,
+    curve: Curve,
+    private: bool,
+}
+
+impl EcKey {
+    /// A new private key, as PKCS#8.
+    ///
+    /// # Errors
+    /// When the library fails.
+    pub fn generate(curve: Curve) -> Result<SecretBytes, KeyError> {
+        Pkey::generate_on(curve.nid())?.to_pkcs8()
+    }
+
+    /// Reads a private key from PKCS#8.
+    ///
+    /// # Errors
+    /// When it is malformed or on another curve.
+    pub fn from_pkcs8(curve: Curve, der: &[u8]) -> Result<Self, KeyError> {
+        Self::checked(Pkey::from_pkcs8(der)?, curve, true)
+    }
+
+    /// Reads a public key from a SubjectPublicKeyInfo that names its curve and has its point uncompressed:
+    /// curves spelt out as parameters are how forged ones come in (CVE-2020-0601).
+    ///
+    /// # Errors
+    /// When it is malformed, on another curve or written in another way.
+    pub fn from_spki(curve: Curve, der: &[u8]) -> Result<Self, KeyError> {
+        let key = Self::checked(Pkey::from_spki(der)?, curve, false)?;
+        if key.spki()? == der {
+            Ok(key)
+        } else {
+            Err(KeyError::Malformed)
+        }
+    }
+
+    fn checked(key: Pkey, curve: Curve, private: bool) -> Result<Self, KeyError> {
+        let fits = key.kind() == Some(Kind::Curve(curve.nid()));
+        if fits {
+            Ok(Self {
+                key,
+                curve,
+                private,
+            })
+        } else {
+            Err(KeyError::WrongKind)
+        }
+    }
+
+    /// The curve.
+    #[must_use]
+    pub fn curve(&self) -> Curve {
+        self.curve
+    }
+
+    /// The public key as DER of a SubjectPublicKeyInfo.
+    ///
+    /// # Errors
+    /// When the library fails.
+    pub fn spki(&self) -> Result<Vec<u8>, KeyError> {
+        self.key.to_spki()
+    }
+
+    /// The private key as PKCS#8.
+    ///
+    /// # Errors
+    /// When there is only a public key.
+    pub fn pkcs8(&self) -> Result<SecretBytes, KeyError> {
+        if self.private {
+            self.key.to_pkcs8()
+        } else {
+            Err(KeyError::PublicOnly)
+        }
+    }
+
+    /// The private key as PEM of an ECPrivateKey (RFC 5915).
+    ///
+    /// # Errors
+    /// When there is only a public key.
+    pub fn private_pem(&self) -> Result<SecretString, KeyError> {
+        if !self.private {
+            return Err(KeyError::PublicOnly);
+        }
+        Ok(pem::encode_secret(
+            "EC PRIVATE KEY",
+            self.key.to_traditional()?.expose(),
+        ))
+    }
+
+    /// Signs a digest; what is longer than the curve's order is cut, as FIPS 186-5 says.
+    ///
+    /// # Errors
+    /// When there is only a public key.
+    pub fn sign(&self, digest: &[u8], marshaling: Marshaling) -> Result<Vec<u8>, KeyError> {
+        if !self.private {
+            return Err(KeyError::PublicOnly);
+        }
+        let signature = self.key.sign(Scheme::Ecdsa, digest)?;
+        match marshaling {
+            Marshaling::Asn1 => Ok(signature),
+            Marshaling::Jws => {
+                fixed_from_der(&signature, self.curve.size()).ok_or(KeyError::Failed)
+            }
+        }
+    }
+
+    /// Whether `signature` is one of `digest` by this key.
+    ///
+    /// # Errors
+    /// When the library fails.
+    pub fn verify(
+        &self,
+        digest: &[u8],
+        signature: &[u8],
+        marshaling: Marshaling,
+    ) -> Result<bool, KeyError> {
+        let der = match marshaling {
+            Marshaling::Asn1 => signature.to_vec(),
+            Marshaling::Jws if signature.len() == 2 * self.curve.size() => {
+                der_from_fixed(signature)
+            }
+            Marshaling::Jws => return Ok(false),
+        };
+        self.key.verify(Scheme::Ecdsa, digest, &der)
+    }
+
+    /// The shared secret with another's public key: the x coordinate. Derive keys from it, never use it
+    /// as one.
+    ///
+    /// # Errors
+    /// When there is only a public key, or the other is on another curve.
+    pub fn agree(&self, peer: &Self) -> Result<SecretBytes, KeyError> {
+        match (self.private, self.curve == peer.curve) {
+            (false, _) => Err(KeyError::PublicOnly),
+            (_, false) => Err(KeyError::WrongKind),
+            _ => self.key.agree(&peer.key),
+        }
+    }
+}
+
+/// Two numbers of `size` bytes from DER of `SEQUENCE { INTEGER, INTEGER }`.
+fn fixed_from_der(der: &[u8], size: usize) -> Option<Vec<u8>> {
+    let (0x30, body, []) = element(der)? else {
+        return None;
+    };
+    let (0x02, r, rest) = element(body)? else {
+        return None;
+    };
+    let (0x02, s, []) = element(rest)? else {
+        return None;
+    };
+    let mut out = Vec::with_capacity(2 * size);
+    for number in [r, s] {
+        let digits = number.strip_prefix(&[0]).unwrap_or(number);
+        out.resize(out.len() + size.checked_sub(digits.len())?, 0);
+        out.extend_from_slice(digits);
+    }
+    Some(out)
+}
+
+/// Tag, content and rest of the first DER element; lengths up to 255, which no signature exceeds.
+fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (length, from) = match *der.get(1)? {
+        short @ 0..=0x7f => (short, 2),
+        0x81 => (*der.get(2)?, 3),
+        _ => return None,
+    };
+    let to = from + usize::from(length);
+    Some((der[0], der.get(from..to)?, &der[to..]))
+}
+
+/// DER of `SEQUENCE { INTEGER, INTEGER }` from two numbers of equal width.
+fn der_from_fixed(fixed: &[u8]) -> Vec<u8> {
+    let (r, s) = fixed.split_at(fixed.len() / 2);
+    let mut body = Vec::with_capacity(fixed.len() + 6);
+    for number in [r, s] {
+        let zeros = number
+            .iter()
+            .take(number.len() - 1)
+            .take_while(|byte| **byte == 0)
+            .count();
+        let digits = &number[zeros..];
+        let sign = usize::from(digits[0] >= 0x80);
+        write_header(&mut body, 0x02, digits.len() + sign);
+        body.resize(body.len() + sign, 0);
+        body.extend_from_slice(digits);
+    }
+    let mut der = Vec::with_capacity(body.len() + 3);
+    write_header(&mut der, 0x30, body.len());
+    der.extend(body);
+    der
+}
+
+/// Tag and length; no signature here is longer than 141 bytes.
+fn write_header(out: &mut Vec<u8>, tag: u8, length: usize) {
+    out.push(tag);
+    if length >= 0x80 {
+        out.push(0x81);
+    }
+    out.push(
+        u8::try_from(length)
+            .unwrap_or_else(|_| unreachable!("a signature is shorter than 256 bytes")),
+    );
+}

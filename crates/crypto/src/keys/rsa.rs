@@ -1,0 +1,188 @@
+//! RSA (RFC 8017): signatures by PSS and PKCS#1 v1.5, encryption by OAEP.
+
+use super::digest::Hash;
+use super::evp::{Kind, Pkey, Scheme};
+use super::{KeyError, SaltLength, pem};
+use crate::secret::{SecretBytes, SecretString};
+
+/// The largest modulus that is accepted, in bits: beyond, one operation would hold a core for seconds.
+pub const MAX_BITS: u32 = 8192;
+
+/// How a digest becomes a signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RsaScheme {
+    /// RSASSA-PSS.
+    Pss(Hash, SaltLength),
+    /// RSASSA-PKCS1-v1_5; without a hash the input is signed as it is, with no mark of its hash.
+    Pkcs1(Option<Hash>),
+}
+
+/// A key pair, or a public key alone. Wiped by the library when dropped.
+pub struct RsaKey {
+    key: Pkey,
+    bits: u32,
+    private: bool,
+}
+
+impl RsaKey {
+    /// A new private key, as PKCS#8. Takes up to seconds: not on a thread that serves requests.
+    ///
+    /// # Errors
+    /// When the library fails.
+    pub fn generate(bits: u32) -> Result<SecretBytes, KeyError> {
+        Pkey::generate_rsa(bits)?.to_pkcs8()
+    }
+
+    /// Reads a private key from PKCS#8.
+    ///
+    /// # Errors
+    /// When it is malformed, no RSA key, or not of 2048 to [`MAX_BITS`] bits.
+    pub fn from_pkcs8(der: &[u8]) -> Result<Self, KeyError> {
+        Self::checked(Pkey::from_pkcs8(der)?, true)
+    }
+
+    /// Reads a public key from a SubjectPublicKeyInfo.
+    ///
+    /// # Errors
+    /// As for [`from_pkcs8`](Self::from_pkcs8).
+    pub fn from_spki(der: &[u8]) -> Result<Self, KeyError> {
+        Self::checked(Pkey::from_spki(der)?, false)
+    }
+
+    fn checked(key: Pkey, private: bool) -> Result<Self, KeyError> {
+        match key.kind() {
+            Some(Kind::Rsa(bits)) if (2048..=MAX_BITS).contains(&bits) => {
+                Ok(Self { key, bits, private })
+            }
+            _ => Err(KeyError::WrongKind),
+        }
+    }
+
+    /// Bits of the modulus.
+    #[must_use]
+    pub fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    /// The public key as DER of a SubjectPublicKeyInfo.
+    ///
+    /// # Errors
+    /// When the library fails.
+    pub fn spki(&self) -> Result<Vec<u8>, KeyError> {
+        self.key.to_spki()
+    }
+
+    /// The private key as PKCS#8.
+    ///
+    /// # Errors
+    /// When there is only a public key.
+    pub fn pkcs8(&self) -> Result<SecretBytes, KeyError> {
+        if self.private {
+            self.key.to_pkcs8()
+        } else {
+            Err(KeyError::PublicOnly)
+        }
+    }
+
+    /// The private key as PEM of an RSAPrivateKey (PKCS#1).
+    ///
+    /// # Errors
+    /// When there is only a public key.
+    pub fn private_pem(&self) -> Result<SecretString, KeyError> {
+        if !self.private {
+            return Err(KeyError::PublicOnly);
+        }
+        Ok(pem::encode_secret(
+            "RSA PRIVATE KEY",
+            self.key.to_traditional()?.expose(),
+        ))
+    }
+
+    /// Signs a digest.
+    ///
+    /// # Errors
+    /// [`KeyError::WrongDigestSize`] or [`KeyError::WrongSaltLength`] when those do not fit;
+    /// [`KeyError::PublicOnly`] when there is only a public key.
+    pub fn sign(&self, scheme: RsaScheme, digest: &[u8]) -> Result<Vec<u8>, KeyError> {
+        if !self.private {
+            return Err(KeyError::PublicOnly);
+        }
+        self.check(scheme, digest)?;
+        self.key.sign(scheme.into(), digest)
+    }
+
+    /// Whether `signature` is one of `digest` by this key.
+    ///
+    /// # Errors
+    /// When the digest has not its hash's size.
+    pub fn verify(
+        &self,
+        scheme: RsaScheme,
+        digest: &[u8],
+        signature: &[u8],
+    ) -> Result<bool, KeyError> {
+        self.check(scheme, digest)?;
+        self.key.verify(scheme.into(), digest, signature)
+    }
+
+    /// Encrypts with OAEP and SHA-256.
+    ///
+    /// # Errors
+    /// When the plaintext is too long for the modulus.
+    pub fn encrypt(&self, plaintext: &[u8]) -> Result<Vec<u8>, KeyError> {
+        self.key.encrypt_oaep(Hash::Sha256, plaintext)
+    }
+
+    /// Decrypts OAEP with SHA-256.
+    ///
+    /// # Errors
+    /// [`KeyError::Unauthentic`] for every ciphertext that is not one, without telling why.
+    pub fn decrypt(&self, ciphertext: &[u8]) -> Result<SecretBytes, KeyError> {
+        self.decrypt_with(Hash::Sha256, ciphertext)
+    }
+
+    /// Decrypts OAEP with any hash.
+    ///
+    /// # Errors
+    /// As for [`decrypt`](Self::decrypt).
+    pub fn decrypt_with(&self, hash: Hash, ciphertext: &[u8]) -> Result<SecretBytes, KeyError> {
+        if !self.private {
+            return Err(KeyError::PublicOnly);
+        }
+        self.key
+            .decrypt_oaep(hash, ciphertext)
+            .map_err(|_| KeyError::Unauthentic)
+    }
+
+    /// Encrypts OAEP with any hash.
+    ///
+    /// # Errors
+    /// As for [`encrypt`](Self::encrypt).
+    pub fn encrypt_with(&self, hash: Hash, plaintext: &[u8]) -> Result<Vec<u8>, KeyError> {
+        self.key.encrypt_oaep(hash, plaintext)
+    }
+
+    fn check(&self, scheme: RsaScheme, digest: &[u8]) -> Result<(), KeyError> {
+        let (RsaScheme::Pss(hash, _) | RsaScheme::Pkcs1(Some(hash))) = scheme else {
+            return Ok(());
+        };
+        if digest.len() != hash.size() {
+            return Err(KeyError::WrongDigestSize);
+        }
+        if let RsaScheme::Pss(_, SaltLength::Bytes(salt)) = scheme
+            && usize::from(salt) + hash.size() + 2 > self.key.size()
+        {
+            return Err(KeyError::WrongSaltLength);
+        }
+        Ok(())
+    }
+}
+
+impl From<RsaScheme> for Scheme {
+    fn from(scheme: RsaScheme) -> Self {
+        match scheme {
+            RsaScheme::Pss(hash, salt) => Self::Pss(hash, salt),
+            RsaScheme::Pkcs1(hash) => Self::Pkcs1(hash),
+        }
+    }
+}
