@@ -16,4 +16,6 @@ pub fn all() -> Registry {
 }
 
 #[cfg(test)]
+mod peer;
+#[cfg(test)]
 mod tests;
