@@ -127,7 +127,8 @@ impl Words {
                 continue;
             };
             let flag = flag.strip_prefix('-').unwrap_or(flag);
-            let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value.to_owned())));
+            let (name, value) =
+                flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value.to_owned())));
             if matches!(name, "h" | "help") {
                 sorted.help = true;
                 continue;
@@ -138,7 +139,9 @@ impl Words {
             let value = match (value, known.kind) {
                 (Some(value), _) => value,
                 (None, Kind::Bool) => "true".to_owned(),
-                (None, _) => rest.next().cloned().ok_or_else(|| Halt::usage(format!("flag needs an argument: -{name}")))?,
+                (None, _) => {
+                    rest.next().cloned().ok_or_else(|| Halt::usage(format!("flag needs an argument: -{name}")))?
+                }
             };
             check(known, &value)?;
             sorted.given.push((known.name, value));
@@ -225,6 +228,8 @@ fn check(flag: &Flag, value: &str) -> Result<(), Halt> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
     use super::*;
 
     const FLAGS: &[Flag] = &[
@@ -236,8 +241,14 @@ mod tests {
         Flag::new("metadata", Kind::Pairs, ""),
     ];
     const COMMAND: Command = Command {
-        name: "x", usage: "", about: "", details: "", min: 1, max: Some(2),
-        flags: &[FlagSet { title: "", flags: FLAGS }], run: |_| Ok(0),
+        name: "x",
+        usage: "",
+        about: "",
+        details: "",
+        min: 1,
+        max: Some(2),
+        flags: &[FlagSet { title: "", flags: FLAGS }],
+        run: |_| Ok(0),
     };
 
     fn parse(line: &str) -> Result<Words, Halt> {

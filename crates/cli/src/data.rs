@@ -86,7 +86,8 @@ fn merge(data: &mut Map<String, Value>, text: &str) -> Result<(), String> {
         return Err("EOF".to_owned());
     }
     // The reason alone: the text may be a secret.
-    let object: Map<String, Value> = serde_json::from_str(text).map_err(|error| format!("not a JSON object (line {}, column {})", error.line(), error.column()))?;
+    let object: Map<String, Value> = serde_json::from_str(text)
+        .map_err(|error| format!("not a JSON object (line {}, column {})", error.line(), error.column()))?;
     for (key, value) in object {
         insert(data, &key, value);
     }
@@ -103,6 +104,8 @@ fn insert(data: &mut Map<String, Value>, key: &str, value: Value) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
     use super::*;
     use serde_json::json;
 
@@ -137,9 +140,15 @@ mod tests {
     fn faults_do_not_repeat_a_secret_file() {
         let message = read(&["-"], "hunter2").unwrap_err();
         assert!(!message.contains("hunter2"), "{message}");
-        assert_eq!(read(&["b"], "").unwrap_err(), "Failed to parse K=V data: invalid key/value pair \"b\": format must be key=value");
+        assert_eq!(
+            read(&["b"], "").unwrap_err(),
+            "Failed to parse K=V data: invalid key/value pair \"b\": format must be key=value"
+        );
         let missing = tempfile::tempdir().unwrap().path().join("missing");
         let message = read(&[&format!("a=@{}", missing.display())], "").unwrap_err();
-        assert!(message.ends_with(&format!("error reading file: open {}: no such file or directory", missing.display())), "{message}");
+        assert!(
+            message.ends_with(&format!("error reading file: open {}: no such file or directory", missing.display())),
+            "{message}"
+        );
     }
 }

@@ -3,6 +3,8 @@
 use crate::args::{Command, Flag, Group, Node};
 
 const WIDTH: usize = 80;
+const VARIABLES: &str = "Options can be written with one dash or two. Every variable that the help names VAULT_ is also read \
+    as KEEPFAST_ and BAO_; KEEPFAST_ goes first, then BAO_.";
 
 /// The help of one command.
 pub(crate) fn command(path: &str, command: &Command) -> String {
@@ -25,19 +27,31 @@ pub(crate) fn command(path: &str, command: &Command) -> String {
 
 /// The help of a word that needs another.
 pub(crate) fn group(path: &str, group: &Group) -> String {
-    format!("Usage: {path} <subcommand> [options] [args]\n\n{}\nSubcommands:\n{}", indented(group.about, 2), children(group.children))
+    format!(
+        "Usage: {path} <subcommand> [options] [args]\n\n{}\nSubcommands:\n{}",
+        indented(group.about, 2),
+        children(group.children)
+    )
 }
 
 /// The help of the program.
 pub(crate) fn program(name: &str, commands: &[Node]) -> String {
-    format!("Usage: {name} <command> [options] [args]\n\nCommands:\n{}", children(commands))
+    format!(
+        "Usage: {name} <command> [options] [args]\n\nCommands:\n{}\n\n{}",
+        children(commands),
+        indented(VARIABLES, 2).trim_end()
+    )
 }
 
 fn children(nodes: &[Node]) -> String {
     let mut lines: Vec<(&str, &str)> = nodes.iter().map(|node| (node.name(), node.about())).collect();
     lines.sort_unstable();
     let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    lines.iter().map(|(name, about)| format!("    {name:width$}    {}", first_sentence(about))).collect::<Vec<_>>().join("\n")
+    lines
+        .iter()
+        .map(|(name, about)| format!("    {name:width$}    {}", first_sentence(about)))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn of_flag(flag: &Flag) -> String {
@@ -50,7 +64,9 @@ fn of_flag(flag: &Flag) -> String {
 fn indented(text: &str, indent: usize) -> String {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
-        let full = lines.last().is_some_and(|line| !line.is_empty() && indent + line.chars().count() + 1 + word.chars().count() > WIDTH);
+        let full = lines
+            .last()
+            .is_some_and(|line| !line.is_empty() && indent + line.chars().count() + 1 + word.chars().count() > WIDTH);
         if full {
             lines.push(String::new());
         }
@@ -64,7 +80,10 @@ fn indented(text: &str, indent: usize) -> String {
 
 /// A text whose lines stay as they are.
 fn verbatim(text: &str) -> String {
-    text.trim_matches('\n').lines().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("  {line}\n") }).collect()
+    text.trim_matches('\n')
+        .lines()
+        .map(|line| if line.is_empty() { "\n".to_owned() } else { format!("  {line}\n") })
+        .collect()
 }
 
 fn first_sentence(text: &str) -> &str {

@@ -139,7 +139,9 @@ fn config(words: &Words) -> Result<Config, Error> {
     // A flag replaces the variable, also one that could not be read.
     let address = words.text("agent-address").or_else(|| words.text("address"));
     let mut config = Config::from_variables(|name| match address {
-        Some(given) if environment::PREFIXES.iter().any(|prefix| *name == format!("{prefix}_ADDR")) => Some(given.to_owned()),
+        Some(given) if environment::PREFIXES.iter().any(|prefix| *name == format!("{prefix}_ADDR")) => {
+            Some(given.to_owned())
+        }
         _ => std::env::var(name).ok(),
     })?;
     if let (false, Some((_, agent))) = (address.is_some(), environment::variable("AGENT_ADDR")) {
@@ -150,7 +152,12 @@ fn config(words: &Words) -> Result<Config, Error> {
         config.max_retries = 0;
     }
     config.token = token_file::current();
-    for (flag, slot) in [("ca-cert", &mut config.ca_cert), ("ca-path", &mut config.ca_path), ("client-cert", &mut config.client_cert), ("client-key", &mut config.client_key)] {
+    for (flag, slot) in [
+        ("ca-cert", &mut config.ca_cert),
+        ("ca-path", &mut config.ca_path),
+        ("client-cert", &mut config.client_cert),
+        ("client-key", &mut config.client_key),
+    ] {
         if let Some(path) = words.text(flag) {
             *slot = Some(path.into());
         }
@@ -201,8 +208,13 @@ fn policy(request: &Request) -> String {
 
 /// A header as people write it: `x-vault-request` as `X-Vault-Request`.
 fn shown((name, value): (&HeaderName, &HeaderValue)) -> (String, String) {
-    let capital = |word: &str| word.get(..1).unwrap_or_default().to_ascii_uppercase() + word.get(1..).unwrap_or_default();
-    let name = if name == CONTENT_TYPE { "Content-Type".to_owned() } else { name.as_str().split('-').map(capital).collect::<Vec<_>>().join("-") };
+    let capital =
+        |word: &str| word.get(..1).unwrap_or_default().to_ascii_uppercase() + word.get(1..).unwrap_or_default();
+    let name = if name == CONTENT_TYPE {
+        "Content-Type".to_owned()
+    } else {
+        name.as_str().split('-').map(capital).collect::<Vec<_>>().join("-")
+    };
     (name, String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
@@ -213,18 +225,23 @@ fn quoted(text: &str) -> String {
 
 /// In double quotes for a shell.
 fn double_quoted(text: &str) -> String {
-    let escaped: String = text.chars().flat_map(|c| matches!(c, '"' | '\\' | '$' | '`').then_some('\\').into_iter().chain([c])).collect();
+    let escaped: String =
+        text.chars().flat_map(|c| matches!(c, '"' | '\\' | '$' | '`').then_some('\\').into_iter().chain([c])).collect();
     format!("\"{escaped}\"")
 }
 
 /// The name under which this program was called.
 pub(crate) fn own_name() -> String {
     let called = std::env::args_os().next().map(std::path::PathBuf::from);
-    called.and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned())).unwrap_or_else(|| "keepfast".to_owned())
+    called
+        .and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()))
+        .unwrap_or_else(|| "keepfast".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
     use super::*;
 
     #[test]

@@ -163,7 +163,11 @@ impl Client {
             };
             if !again || attempt >= self.config.max_retries {
                 let response = outcome?;
-                return if response.status < 400 || response.status == 404 { Ok(response) } else { Err(self.refusal(request, &response)) };
+                return if response.status < 400 || response.status == 404 {
+                    Ok(response)
+                } else {
+                    Err(self.refusal(request, &response))
+                };
             }
             attempt += 1;
             let [chance] = keepfast_crypto::random::bytes::<1>();
@@ -184,12 +188,17 @@ impl Client {
         if let (false, Ok(value)) = (namespace.is_empty(), HeaderValue::from_str(&format!("{namespace}/"))) {
             headers.insert(NAMESPACE, value);
         }
-        if let Some(Ok(value)) = self.config.wrap_ttl.as_deref().filter(|_| request.may_wrap).map(HeaderValue::from_str) {
+        if let Some(Ok(value)) = self.config.wrap_ttl.as_deref().filter(|_| request.may_wrap).map(HeaderValue::from_str)
+        {
             headers.insert(WRAP_TTL, value);
         }
         match request.method {
-            Method::Patch => drop(headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/merge-patch+json"))),
-            _ if request.body.is_some() => drop(headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"))),
+            Method::Patch => {
+                drop(headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/merge-patch+json")))
+            }
+            _ if request.body.is_some() => {
+                drop(headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json")))
+            }
             _ => {}
         }
         headers.extend(request.headers.clone());
@@ -205,17 +214,24 @@ impl Client {
     }
 
     async fn send(&self, request: &Request, url: &str) -> Result<Response, Error> {
-        let lost = |reason: String| Error::Transport { method: request.method.as_str().to_owned(), url: url.to_owned(), reason };
+        let lost = |reason: String| Error::Transport {
+            method: request.method.as_str().to_owned(),
+            url: url.to_owned(),
+            reason,
+        };
         let outgoing = self.outgoing(request, url)?;
         let exchange = async {
             let answer = self.pool.request(outgoing).await.map_err(|error| lost(innermost(&error)))?;
             let (head, body) = answer.into_parts();
-            let body = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|error| lost(innermost(error.as_ref())))?;
+            let body =
+                Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|error| lost(innermost(error.as_ref())))?;
             Ok(Response { status: head.status.as_u16(), headers: head.headers, body: body.to_bytes() })
         };
         match self.config.timeout {
             None => exchange.await,
-            Some(limit) => within(limit, exchange).await.unwrap_or_else(|| Err(lost("no answer in time (see CLIENT_TIMEOUT)".to_owned()))),
+            Some(limit) => within(limit, exchange)
+                .await
+                .unwrap_or_else(|| Err(lost("no answer in time (see CLIENT_TIMEOUT)".to_owned()))),
         }
     }
 
@@ -257,7 +273,8 @@ impl Client {
         struct Body {
             errors: Option<Vec<String>>,
         }
-        let errors = serde_json::from_slice::<Body>(&response.body).ok().and_then(|body| body.errors).unwrap_or_default();
+        let errors =
+            serde_json::from_slice::<Body>(&response.body).ok().and_then(|body| body.errors).unwrap_or_default();
         Error::Response(Box::new(ResponseError {
             method: request.method.as_str().to_owned(),
             url: self.url(request),
@@ -277,7 +294,9 @@ impl Response {
         if self.status == StatusCode::NO_CONTENT.as_u16() || self.body.trim_ascii().is_empty() {
             return Ok(None);
         }
-        Secret::parse(&self.body).map(Some).map_err(|error| Error::Decode(format!("the answer is not of this API: {error}")))
+        Secret::parse(&self.body)
+            .map(Some)
+            .map_err(|error| Error::Decode(format!("the answer is not of this API: {error}")))
     }
 }
 
@@ -302,6 +321,8 @@ async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> 
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
     use super::*;
 
     fn moved(location: &'static str) -> Response {

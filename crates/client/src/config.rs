@@ -133,7 +133,10 @@ impl Address {
                 path => Ok(Self::Unix(PathBuf::from(path))),
             };
         }
-        let uri: http::Uri = text.trim_end_matches('/').parse().map_err(|error| Error::Config(format!("invalid address {text:?}: {error}")))?;
+        let uri: http::Uri = text
+            .trim_end_matches('/')
+            .parse()
+            .map_err(|error| Error::Config(format!("invalid address {text:?}: {error}")))?;
         match uri.scheme_str() {
             Some("http" | "https") if uri.host().is_some_and(|host| !host.is_empty()) => Ok(Self::Http(uri)),
             _ => Err(Error::Config(format!("invalid address {text:?}: expected http://, https:// or unix://"))),
@@ -151,13 +154,13 @@ impl Address {
 
 /// Reads a variable's value, naming the variable but not its value when it cannot be read.
 fn read<T>(found: Option<(String, String)>, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Error> {
-    found
-        .map(|(name, value)| parse(&value).ok_or_else(|| Error::Config(format!("could not parse {name}"))))
-        .transpose()
+    found.map(|(name, value)| parse(&value).ok_or_else(|| Error::Config(format!("could not parse {name}")))).transpose()
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
     use super::*;
 
     fn from(pairs: &[(&str, &str)]) -> Result<Config, Error> {
@@ -167,7 +170,8 @@ mod tests {
 
     #[test]
     fn each_prefix_in_its_order() {
-        let config = from(&[("VAULT_ADDR", "http://v:1"), ("BAO_ADDR", "http://b:1/"), ("VAULT_TOKEN", " t\n")]).unwrap();
+        let config =
+            from(&[("VAULT_ADDR", "http://v:1"), ("BAO_ADDR", "http://b:1/"), ("VAULT_TOKEN", " t\n")]).unwrap();
         assert_eq!(config.address.base(), "http://b:1");
         assert_eq!(config.token.unwrap().expose(), "t");
         let config = from(&[("VAULT_ADDR", "http://v:1"), ("KEEPFAST_ADDR", "http://k:1/pre")]).unwrap();
@@ -177,9 +181,12 @@ mod tests {
 
     #[test]
     fn numbers_times_and_truths() {
-        let config = from(&[("VAULT_CLIENT_TIMEOUT", "5"), ("VAULT_MAX_RETRIES", "7"), ("BAO_SKIP_VERIFY", "TRUE")]).unwrap();
+        let config =
+            from(&[("VAULT_CLIENT_TIMEOUT", "5"), ("VAULT_MAX_RETRIES", "7"), ("BAO_SKIP_VERIFY", "TRUE")]).unwrap();
         assert_eq!((config.timeout, config.max_retries, config.skip_verify), (Some(Duration::from_secs(5)), 7, true));
-        for (name, value) in [("VAULT_CLIENT_TIMEOUT", "soon"), ("VAULT_MAX_RETRIES", "-1"), ("VAULT_SKIP_VERIFY", "maybe")] {
+        for (name, value) in
+            [("VAULT_CLIENT_TIMEOUT", "soon"), ("VAULT_MAX_RETRIES", "-1"), ("VAULT_SKIP_VERIFY", "maybe")]
+        {
             let message = from(&[(name, value)]).err().unwrap().to_string();
             assert!(message.contains(name) && !message.contains(value), "{message}");
         }

@@ -75,8 +75,12 @@ fn naming(host: &str, port: u16, error: &io::Error) -> io::Error {
 fn plainly(error: io::Error) -> io::Error {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match inner {
-        Some(rustls::Error::InvalidMessage(_)) => io::Error::new(error.kind(), "server gave HTTP response to HTTPS client"),
-        Some(rustls::Error::InvalidCertificate(reason)) => io::Error::new(error.kind(), format!("tls: failed to verify certificate: {reason}")),
+        Some(rustls::Error::InvalidMessage(_)) => {
+            io::Error::new(error.kind(), "server gave HTTP response to HTTPS client")
+        }
+        Some(rustls::Error::InvalidCertificate(reason)) => {
+            io::Error::new(error.kind(), format!("tls: failed to verify certificate: {reason}"))
+        }
         _ => error,
     }
 }
@@ -105,7 +109,9 @@ pub(crate) enum Stream {
 impl Connection for Stream {
     fn connected(&self) -> Connected {
         match self {
-            Self::Tls(stream) if stream.inner().get_ref().1.alpn_protocol() == Some(b"h2") => Connected::new().negotiated_h2(),
+            Self::Tls(stream) if stream.inner().get_ref().1.alpn_protocol() == Some(b"h2") => {
+                Connected::new().negotiated_h2()
+            }
             _ => Connected::new(),
         }
     }

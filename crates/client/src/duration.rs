@@ -61,11 +61,9 @@ pub fn for_people(seconds: i64) -> String {
     let parts = [(whole / 3600, 'h'), (whole / 60 % 60, 'm'), (whole % 60, 's')];
     let shown: String = match parts.iter().rposition(|(n, _)| *n > 0) {
         None => return "0s".to_owned(),
-        Some(last) => parts[..=last]
-            .iter()
-            .skip_while(|(n, _)| *n == 0)
-            .map(|(n, unit)| format!("{n}{unit}"))
-            .collect(),
+        Some(last) => {
+            parts[..=last].iter().skip_while(|(n, _)| *n == 0).map(|(n, unit)| format!("{n}{unit}")).collect()
+        }
     };
     shown
 }
@@ -88,12 +86,16 @@ fn scaled(number: &str, nanos: u128) -> Option<u128> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
     use super::*;
     use proptest::prelude::*;
 
     #[test]
     fn reads_what_people_write() {
-        for (text, seconds) in [("90", 90), ("90s", 90), ("1h30m", 5400), ("768h", 2_764_800), ("1.5h", 5400), ("2d", 172_800), (" 0 ", 0)] {
+        for (text, seconds) in
+            [("90", 90), ("90s", 90), ("1h30m", 5400), ("768h", 2_764_800), ("1.5h", 5400), ("2d", 172_800), (" 0 ", 0)]
+        {
             assert_eq!(parse(text), Some(Duration::from_secs(seconds)), "{text}");
         }
         assert_eq!(parse("250ms"), Some(Duration::from_millis(250)));
@@ -104,7 +106,9 @@ mod tests {
 
     #[test]
     fn writes_for_people() {
-        for (seconds, text) in [(0, "0s"), (60, "1m"), (7199, "1h59m59s"), (2_764_800, "768h"), (3601, "1h0m1s"), (-60, "-1m")] {
+        for (seconds, text) in
+            [(0, "0s"), (60, "1m"), (7199, "1h59m59s"), (2_764_800, "768h"), (3601, "1h0m1s"), (-60, "-1m")]
+        {
             assert_eq!(for_people(seconds), text);
         }
     }

@@ -28,6 +28,8 @@ pub(crate) fn find(name: &str, lookup: impl Fn(&str) -> Option<String>) -> Optio
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
     use super::*;
 
     #[test]

@@ -96,6 +96,8 @@ fn capitalised(method: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
     use super::*;
 
     #[test]
@@ -107,12 +109,14 @@ mod tests {
             errors: vec!["permission denied".to_owned(), "again".to_owned()],
             raw: String::new(),
         };
-        let expected = "Error making API request.\n\nURL: GET http://h/v1/x\nCode: 403. Errors:\n\n* permission denied\n* again";
+        let expected =
+            "Error making API request.\n\nURL: GET http://h/v1/x\nCode: 403. Errors:\n\n* permission denied\n* again";
         assert_eq!(refusal.to_string(), expected);
         refusal.errors.clear();
         refusal.raw = "body".to_owned();
         assert!(refusal.to_string().ends_with("Code: 403. Raw Message:\n\nbody"));
-        let lost = Error::Transport { method: "PUT".to_owned(), url: "http://h/".to_owned(), reason: "refused".to_owned() };
+        let lost =
+            Error::Transport { method: "PUT".to_owned(), url: "http://h/".to_owned(), reason: "refused".to_owned() };
         assert_eq!(lost.to_string(), "Put \"http://h/\": refused");
     }
 }

@@ -30,6 +30,6 @@ mod tls;
 pub use client::{Client, Response};
 pub use config::{Address, Config, DEFAULT_ADDRESS};
 pub use error::{Error, ResponseError};
+pub use keepfast_crypto::secret::SecretString;
 pub use request::{Method, Request};
 pub use secret::{Auth, Secret, WrapInfo};
-pub use keepfast_crypto::secret::SecretString;

@@ -6,8 +6,19 @@ use serde_json::Value;
 
 /// What a path may hold as it is; the rest is percent-encoded, once.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/').remove(b'$').remove(b'&')
-    .remove(b'+').remove(b',').remove(b':').remove(b';').remove(b'=').remove(b'@');
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~')
+    .remove(b'/')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b':')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b'@');
 /// What a query's names and values may hold as they are.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
@@ -94,11 +105,14 @@ impl Request {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
     use super::*;
 
     #[test]
     fn encodes_once_and_sorts_the_query() {
-        let request = Request::new(Method::Get, "/secret/a b%/ü?x/").with_query("list", "true").with_query("after", "a&b");
+        let request =
+            Request::new(Method::Get, "/secret/a b%/ü?x/").with_query("list", "true").with_query("after", "a&b");
         assert_eq!(request.target(), "/v1/secret/a%20b%25/%C3%BC%3Fx?after=a%26b&list=true");
     }
 

@@ -17,11 +17,16 @@ pub(crate) fn pause(wait: Duration, attempt: u32, chance: u8) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
     use super::*;
 
     #[test]
     fn statuses() {
-        let again: Vec<u16> = [200, 204, 400, 403, 404, 412, 429, 473, 500, 501, 502, 503].into_iter().filter(|s| is_worthwhile(*s)).collect();
+        let again: Vec<u16> = [200, 204, 400, 403, 404, 412, 429, 473, 500, 501, 502, 503]
+            .into_iter()
+            .filter(|s| is_worthwhile(*s))
+            .collect();
         assert_eq!(again, [412, 500, 502, 503]);
     }
 

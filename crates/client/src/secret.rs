@@ -94,7 +94,8 @@ impl Secret {
     /// The body is not JSON, or no object.
     pub fn parse(body: &[u8]) -> Result<Self, serde_json::Error> {
         let whole: Map<String, Value> = serde_json::from_slice(body)?;
-        let enveloped = ["data", "auth", "wrap_info", "lease_id", "warnings"].iter().any(|field| whole.contains_key(*field));
+        let enveloped =
+            ["data", "auth", "wrap_info", "lease_id", "warnings"].iter().any(|field| whole.contains_key(*field));
         if enveloped {
             serde_json::from_value(Value::Object(whole))
         } else {
@@ -123,6 +124,8 @@ impl fmt::Debug for Secret {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
     use super::*;
 
     #[test]

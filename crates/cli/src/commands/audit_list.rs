@@ -17,7 +17,11 @@ pub(crate) const COMMAND: Command = Command {
     details: "",
     min: 0,
     max: Some(0),
-    flags: &[HTTP, FORMAT, FlagSet { title: "Command", flags: &[Flag::new("detailed", Kind::Bool, "Show options too.")] }],
+    flags: &[
+        HTTP,
+        FORMAT,
+        FlagSet { title: "Command", flags: &[Flag::new("detailed", Kind::Bool, "Show options too.")] },
+    ],
     run,
 };
 
@@ -50,6 +54,10 @@ fn table(devices: &Map<String, Value>, detailed: bool) -> String {
         row
     };
     let rows: Vec<Vec<String>> = devices.iter().map(row).collect();
-    let header: &[&str] = if detailed { &["Path", "Type", "Description", "Replication", "Options"] } else { &["Path", "Type", "Description"] };
+    let header: &[&str] = if detailed {
+        &["Path", "Type", "Description", "Replication", "Options"]
+    } else {
+        &["Path", "Type", "Description"]
+    };
     with_header(header, &rows)
 }

@@ -30,11 +30,13 @@ fn run(cx: &Cx) -> Outcome {
         None => {
             let mounts = cx.session()?.call("Error listing auth methods", &Request::new(Method::Get, "sys/auth"))?;
             let mount = mounts.and_then(|secret| secret.data_field(&format!("{asked}/")).cloned());
-            let mount = mount.ok_or_else(|| Halt::usage(format!("No auth method available on the server at \"{asked}/\"")))?;
+            let mount =
+                mount.ok_or_else(|| Halt::usage(format!("No auth method available on the server at \"{asked}/\"")))?;
             mount.get("type").and_then(serde_json::Value::as_str).and_then(known)
         }
     };
-    let method = method.ok_or_else(|| Halt::failed(format!("No login method for {asked} on the command line; use the HTTP API")))?;
+    let method = method
+        .ok_or_else(|| Halt::failed(format!("No login method for {asked} on the command line; use the HTTP API")))?;
     terminal::line(method.help.trim());
     Ok(0)
 }

@@ -70,7 +70,8 @@ fn nothing(cx: &Cx, path: &str) -> Outcome {
 
 /// A table with a column for every field that any name has.
 fn detailed(names: &[String], infos: &Map<String, Value>) -> String {
-    let fields: std::collections::BTreeSet<&str> = infos.values().filter_map(Value::as_object).flat_map(Map::keys).map(String::as_str).collect();
+    let fields: std::collections::BTreeSet<&str> =
+        infos.values().filter_map(Value::as_object).flat_map(Map::keys).map(String::as_str).collect();
     let rows: Vec<Vec<String>> = names
         .iter()
         .map(|name| {

@@ -9,7 +9,7 @@ use crate::args::{Command, Flag, FlagSet, Kind};
 use crate::cx::Cx;
 use crate::flags::{HTTP, OUTPUT};
 use crate::halt::{Halt, Outcome};
-use crate::session::{Session, own_name};
+use crate::session::own_name;
 use crate::{data, prompt, terminal, token_file};
 
 pub(crate) const COMMAND: Command = Command {
@@ -38,11 +38,14 @@ const FLAGS: &[Flag] = &[
     Flag::new("token-only", Kind::Bool, "Print the token alone and do not keep it."),
 ];
 
+/// Trades credentials for a token at the path of a mount.
+type Login = fn(&Cx, &str, Map<String, Value>) -> Result<Secret, Halt>;
+
 /// A way to log in.
 pub(super) struct LoginMethod {
     pub(super) name: &'static str,
     pub(super) help: &'static str,
-    login: fn(&Cx, &Session, &str, Map<String, Value>) -> Result<Secret, Halt>,
+    login: Login,
 }
 
 /// The ways there are.
@@ -100,7 +103,7 @@ fn run(cx: &Cx) -> Outcome {
         )));
     };
     let path = cx.words.text("path").map_or(name, |path| path.trim_matches('/'));
-    let secret = (method.login)(cx, &cx.session()?, path, credentials(cx, name)?)?;
+    let secret = (method.login)(cx, path, credentials(cx, name)?)?;
     finish(cx, &secret)
 }
 
@@ -114,7 +117,7 @@ fn credentials(cx: &Cx, method: &str) -> Result<Map<String, Value>, Halt> {
     data::parse(&named, &mut io::stdin())
 }
 
-fn with_token(cx: &Cx, _: &Session, _: &str, mut given: Map<String, Value>) -> Result<Secret, Halt> {
+fn with_token(cx: &Cx, _: &str, mut given: Map<String, Value>) -> Result<Secret, Halt> {
     let token = secret_of(cx, &mut given, "token", "Token")?;
     let look_up = given.get("lookup").and_then(Value::as_str).and_then(environment::truth).unwrap_or(true);
     if !look_up {
@@ -122,31 +125,35 @@ fn with_token(cx: &Cx, _: &Session, _: &str, mut given: Map<String, Value>) -> R
         return Ok(Secret { auth: Some(auth), ..Secret::default() });
     }
     let request = Request { may_wrap: false, ..Request::new(Method::Get, "auth/token/lookup-self") };
-    let found = cx.session()?.with_token(Some(token.clone())).call("Error authenticating: error looking up token", &request)?;
-    let data = found.and_then(|secret| secret.data).ok_or_else(|| Halt::failed("Error authenticating: the server knows nothing about the token"))?;
+    let found =
+        cx.session()?.with_token(Some(token.clone())).call("Error authenticating: error looking up token", &request)?;
+    let data = found
+        .and_then(|secret| secret.data)
+        .ok_or_else(|| Halt::failed("Error authenticating: the server knows nothing about the token"))?;
     Ok(Secret { auth: Some(auth_of(&token, &data)), ..Secret::default() })
 }
 
-fn with_userpass(cx: &Cx, session: &Session, path: &str, mut given: Map<String, Value>) -> Result<Secret, Halt> {
+fn with_userpass(cx: &Cx, path: &str, mut given: Map<String, Value>) -> Result<Secret, Halt> {
     let Some(username) = given.get("username").and_then(Value::as_str).map(str::to_owned) else {
         return Err(Halt::failed("Error authenticating: 'username' must be specified"));
     };
     let password = secret_of(cx, &mut given, "password", "Password")?;
-    let request = Request::new(Method::Put, format!("auth/{path}/login/{username}")).with_body(json!({ "password": password.expose() }));
-    log_in(cx, session, &request)
+    let request = Request::new(Method::Put, format!("auth/{path}/login/{username}"))
+        .with_body(json!({ "password": password.expose() }));
+    log_in(cx, &request)
 }
 
-fn with_approle(cx: &Cx, session: &Session, path: &str, mut given: Map<String, Value>) -> Result<Secret, Halt> {
+fn with_approle(cx: &Cx, path: &str, mut given: Map<String, Value>) -> Result<Secret, Halt> {
     if !given.contains_key("role_id") {
         return Err(Halt::failed("Error authenticating: 'role_id' must be specified"));
     }
     given.retain(|key, _| matches!(key.as_str(), "role_id" | "secret_id"));
     let request = Request::new(Method::Put, format!("auth/{path}/login")).with_body(Value::Object(given));
-    log_in(cx, session, &request)
+    log_in(cx, &request)
 }
 
 /// Sends credentials, without a token: an old one has no part in a new login.
-fn log_in(cx: &Cx, _: &Session, request: &Request) -> Result<Secret, Halt> {
+fn log_in(cx: &Cx, request: &Request) -> Result<Secret, Halt> {
     let answer = cx.session()?.with_token(None).call("Error authenticating", request)?;
     answer.ok_or_else(|| Halt::failed("Error authenticating: the server gave no token"))
 }
@@ -192,7 +199,9 @@ fn finish(cx: &Cx, secret: &Secret) -> Outcome {
         return cx.output.secret(secret);
     };
     if auth.client_token.is_empty() {
-        return Err(Halt::failed("Error authenticating: a second factor is required, which this command does not ask for"));
+        return Err(Halt::failed(
+            "Error authenticating: a second factor is required, which this command does not ask for",
+        ));
     }
     if cx.words.on("token-only") {
         terminal::raw(&auth.client_token);
@@ -203,7 +212,9 @@ fn finish(cx: &Cx, secret: &Secret) -> Outcome {
         let token = SecretString::new(auth.client_token.clone());
         token_file::store(&token).map_err(|error| Halt::failed(format!("Error storing token: {error}")))?;
         if let Some((variable, _)) = environment::variable("TOKEN") {
-            terminal::warning(&format!("WARNING! The {variable} environment variable is set and goes before the token just\nstored. Unset it to use the new token.\n"));
+            terminal::warning(&format!(
+                "WARNING! The {variable} environment variable is set and goes before the token just\nstored. Unset it to use the new token.\n"
+            ));
         }
     }
     if cx.words.on("no-print") {
@@ -216,4 +227,5 @@ fn finish(cx: &Cx, secret: &Secret) -> Outcome {
 }
 
 const STORED: &str = "Success! You are now authenticated. The token has been stored and will be used by\nthe commands that follow; there is no need to log in again.\n";
-const NOT_STORED: &str = "Success! You are now authenticated. The token has not been stored: set VAULT_TOKEN\nto use it.\n";
+const NOT_STORED: &str =
+    "Success! You are now authenticated. The token has not been stored: set VAULT_TOKEN\nto use it.\n";

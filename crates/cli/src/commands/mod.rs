@@ -17,6 +17,7 @@ mod policy;
 mod print_token;
 mod read;
 mod scan;
+mod server;
 mod status;
 mod token;
 mod unwrap;
@@ -30,7 +31,7 @@ use crate::session::own_name;
 use crate::{help, terminal};
 
 /// Everything that can follow the program's name.
-const COMMANDS: &[Node] = &[
+pub(crate) const COMMANDS: &[Node] = &[
     Node::Leaf(&completion::COMMAND),
     Node::Leaf(&delete::COMMAND),
     Node::Leaf(&list::COMMAND),
@@ -39,17 +40,34 @@ const COMMANDS: &[Node] = &[
     Node::Leaf(&path_help::COMMAND),
     Node::Leaf(&read::COMMAND),
     Node::Leaf(&scan::COMMAND),
+    Node::Leaf(&server::COMMAND),
     Node::Leaf(&status::COMMAND),
     Node::Leaf(&unwrap::COMMAND),
     Node::Leaf(&version::COMMAND),
     Node::Leaf(&write::COMMAND),
-    Node::Group(&Group { name: "audit", about: "Work with audit devices.", children: &[Node::Leaf(&audit_list::COMMAND)] }),
+    Node::Group(&Group {
+        name: "audit",
+        about: "Work with audit devices.",
+        children: &[Node::Leaf(&audit_list::COMMAND)],
+    }),
     Node::Group(&Group { name: "auth", about: "Work with auth methods.", children: mount::AUTH }),
-    Node::Group(&Group { name: "kv", about: "Work with key-value engines, of either version.", children: kv::COMMANDS }),
+    Node::Group(&Group {
+        name: "kv",
+        about: "Work with key-value engines, of either version.",
+        children: kv::COMMANDS,
+    }),
     Node::Group(&Group { name: "lease", about: "Work with leases.", children: lease::COMMANDS }),
-    Node::Group(&Group { name: "operator", about: "Set up, unseal and maintain a server.", children: operator::COMMANDS }),
+    Node::Group(&Group {
+        name: "operator",
+        about: "Set up, unseal and maintain a server.",
+        children: operator::COMMANDS,
+    }),
     Node::Group(&Group { name: "policy", about: "Work with policies.", children: policy::COMMANDS }),
-    Node::Group(&Group { name: "print", about: "Print what commands would use.", children: &[Node::Leaf(&print_token::COMMAND)] }),
+    Node::Group(&Group {
+        name: "print",
+        about: "Print what commands would use.",
+        children: &[Node::Leaf(&print_token::COMMAND)],
+    }),
     Node::Group(&Group { name: "secrets", about: "Work with secrets engines.", children: mount::SECRETS }),
     Node::Group(&Group { name: "token", about: "Work with tokens.", children: token::COMMANDS }),
 ];

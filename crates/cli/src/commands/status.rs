@@ -27,12 +27,38 @@ be asked.
 
 /// The order in which programs have always got the fields.
 const ORDER: &[&str] = &[
-    "type", "initialized", "sealed", "t", "n", "progress", "nonce", "version", "commit_date", "migration", "cluster_name", "cluster_id",
-    "recovery_seal", "storage_type", "build_date", "ha_enabled", "is_self", "active_time", "leader_address", "leader_cluster_address",
-    "raft_committed_index", "raft_applied_index",
+    "type",
+    "initialized",
+    "sealed",
+    "t",
+    "n",
+    "progress",
+    "nonce",
+    "version",
+    "commit_date",
+    "migration",
+    "cluster_name",
+    "cluster_id",
+    "recovery_seal",
+    "storage_type",
+    "build_date",
+    "ha_enabled",
+    "is_self",
+    "active_time",
+    "leader_address",
+    "leader_cluster_address",
+    "raft_committed_index",
+    "raft_applied_index",
 ];
 /// What only a leader or its followers tell.
-const HA_FIELDS: &[&str] = &["is_self", "active_time", "leader_address", "leader_cluster_address", "raft_committed_index", "raft_applied_index"];
+const HA_FIELDS: &[&str] = &[
+    "is_self",
+    "active_time",
+    "leader_address",
+    "leader_cluster_address",
+    "raft_committed_index",
+    "raft_applied_index",
+];
 
 fn run(cx: &Cx) -> Outcome {
     let session = cx.session()?;
@@ -52,7 +78,9 @@ pub(super) fn show(cx: &Cx, session: &Session, mut status: Map<String, Value>) -
     if let Some(leader) = leader.and_then(|secret| secret.data) {
         let enabled = leader.get("ha_enabled").and_then(Value::as_bool).unwrap_or(false);
         status.insert("ha_enabled".to_owned(), enabled.into());
-        let told = leader.into_iter().filter(|(key, value)| enabled && !is_sealed(&status) && HA_FIELDS.contains(&key.as_str()) && !is_nothing(value));
+        let told = leader.into_iter().filter(|(key, value)| {
+            enabled && !is_sealed(&status) && HA_FIELDS.contains(&key.as_str()) && !is_nothing(value)
+        });
         let told: Vec<_> = told.collect();
         status.extend(told);
     }
@@ -75,7 +103,9 @@ fn is_sealed(status: &Map<String, Value>) -> bool {
 
 /// Whether a field of the leader's says nothing.
 fn is_nothing(value: &Value) -> bool {
-    matches!(value, Value::Null) || value.as_str().is_some_and(|text| text.is_empty() || text.starts_with("0001-01-01")) || value.as_u64() == Some(0)
+    matches!(value, Value::Null)
+        || value.as_str().is_some_and(|text| text.is_empty() || text.starts_with("0001-01-01"))
+        || value.as_u64() == Some(0)
 }
 
 fn rows(status: &Map<String, Value>) -> Vec<Vec<String>> {
@@ -117,10 +147,12 @@ fn rows(status: &Map<String, Value>) -> Vec<Vec<String>> {
         add_known("HA Cluster", "leader_cluster_address");
         let leads = truth("is_self");
         rows.push(("HA Mode", if leads { "active" } else { "standby" }.to_owned()));
-        let (name, key) = if leads { ("Active Since", "active_time") } else { ("Active Node Address", "leader_address") };
+        let (name, key) =
+            if leads { ("Active Since", "active_time") } else { ("Active Node Address", "leader_address") };
         rows.push((name, if text(key).is_empty() { "<none>".to_owned() } else { text(key) }));
     }
-    for (name, key) in [("Raft Committed Index", "raft_committed_index"), ("Raft Applied Index", "raft_applied_index")] {
+    for (name, key) in [("Raft Committed Index", "raft_committed_index"), ("Raft Applied Index", "raft_applied_index")]
+    {
         if status.contains_key(key) {
             rows.push((name, text(key)));
         }
@@ -136,11 +168,17 @@ pub(super) fn show_key(cx: &Cx, session: &Session) -> Outcome {
     let key = secret.and_then(|secret| secret.data).ok_or_else(|| Halt::failed("The server told no key status"))?;
     let text = |name: &str| key.get(name).map(plain).unwrap_or_default();
     if !cx.output.is_table() {
-        let fields = ["term", "install_time", "encryptions"].iter().filter_map(|name| Some(((*name).to_owned(), key.get(*name)?.clone())));
+        let fields = ["term", "install_time", "encryptions"]
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), key.get(*name)?.clone())));
         cx.output.document(Value::Object(fields.collect()));
         return Ok(0);
     }
-    let rows = [("Key Term", text("term")), ("Install Time", short_time(&text("install_time"))), ("Encryption Count", text("encryptions"))];
+    let rows = [
+        ("Key Term", text("term")),
+        ("Install Time", short_time(&text("install_time"))),
+        ("Encryption Count", text("encryptions")),
+    ];
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
     terminal::line(&columns(&rows));
     Ok(0)
@@ -160,6 +198,8 @@ fn short_time(time: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
     use super::*;
     use serde_json::json;
 
@@ -173,6 +213,9 @@ mod tests {
     fn a_sealed_server_shows_its_progress() {
         let status = json!({"type": "shamir", "initialized": true, "sealed": true, "t": 2, "n": 3, "progress": 1, "nonce": "", "version": "1"});
         let shown: Vec<String> = rows(status.as_object().unwrap()).iter().map(|row| row.join("=")).collect();
-        assert!(shown.contains(&"Unseal Progress=1/2".to_owned()) && shown.contains(&"Total Shares=3".to_owned()), "{shown:?}");
+        assert!(
+            shown.contains(&"Unseal Progress=1/2".to_owned()) && shown.contains(&"Total Shares=3".to_owned()),
+            "{shown:?}"
+        );
     }
 }

@@ -18,6 +18,11 @@ pub(crate) const COMMAND: Command = Command {
 /// Prints the version and, when the build knew it, the commit.
 pub(crate) fn print() -> Outcome {
     let commit = option_env!("KEEPFAST_COMMIT").map(|commit| format!(" ({commit})")).unwrap_or_default();
-    terminal::line(&format!("Keepfast v{}{commit}, for {}/{}", env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH));
+    terminal::line(&format!(
+        "Keepfast v{}{commit}, for {}/{}",
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::OS,
+        std::env::consts::ARCH
+    ));
     Ok(0)
 }

@@ -12,8 +12,10 @@ use crate::flags::{HTTP, OUTPUT};
 use crate::halt::{Halt, Outcome};
 
 /// The flag that lets a write go without data.
-pub(super) const FORCE: FlagSet =
-    FlagSet { title: "Command", flags: &[Flag::aliased("force", "f", Kind::Bool, "Write also when there is no data; some paths need none.")] };
+pub(super) const FORCE: FlagSet = FlagSet {
+    title: "Command",
+    flags: &[Flag::aliased("force", "f", Kind::Bool, "Write also when there is no data; some paths need none.")],
+};
 
 pub(crate) const COMMAND: Command = Command {
     name: "write",

@@ -22,7 +22,12 @@ fn write(value: &Value, depth: usize, out: &mut String) {
     }
 }
 
-fn sequence<'a>(items: impl ExactSizeIterator<Item = (Option<&'a String>, &'a Value)>, ends: (char, char), depth: usize, out: &mut String) {
+fn sequence<'a>(
+    items: impl ExactSizeIterator<Item = (Option<&'a String>, &'a Value)>,
+    ends: (char, char),
+    depth: usize,
+    out: &mut String,
+) {
     out.push(ends.0);
     let count = items.len();
     for (at, (key, value)) in items.enumerate() {
@@ -62,12 +67,17 @@ fn string(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
     use super::*;
     use serde_json::json;
 
     #[test]
     fn shape_and_escapes() {
         let shown = pretty(&json!({"b": [], "a": {"x": [1, "<&>\n\""]}, "c": {}}));
-        assert_eq!(shown, "{\n  \"b\": [],\n  \"a\": {\n    \"x\": [\n      1,\n      \"\\u003c\\u0026\\u003e\\n\\\"\"\n    ]\n  },\n  \"c\": {}\n}");
+        assert_eq!(
+            shown,
+            "{\n  \"b\": [],\n  \"a\": {\n    \"x\": [\n      1,\n      \"\\u003c\\u0026\\u003e\\n\\\"\"\n    ]\n  },\n  \"c\": {}\n}"
+        );
     }
 }

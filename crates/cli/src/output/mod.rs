@@ -35,7 +35,8 @@ pub(crate) struct Output {
 impl Output {
     /// After the flags, else the environment.
     pub(crate) fn new(command: &str, words: &Words) -> Result<Self, Halt> {
-        let named = words.text("format").map(str::to_owned).or_else(|| environment::variable("FORMAT").map(|(_, value)| value));
+        let named =
+            words.text("format").map(str::to_owned).or_else(|| environment::variable("FORMAT").map(|(_, value)| value));
         let format = match named.as_deref().map(str::to_ascii_lowercase).as_deref() {
             None | Some("table") => Format::Table,
             Some("json") => Format::Json,
@@ -60,7 +61,8 @@ impl Output {
     /// Shows an answer, or the field of it that was asked for.
     pub(crate) fn secret(&self, secret: &Secret) -> Outcome {
         if let Some(name) = self.field() {
-            let value = secret::field(secret, name).ok_or_else(|| Halt::usage(format!("Field \"{name}\" not present in secret")))?;
+            let value = secret::field(secret, name)
+                .ok_or_else(|| Halt::usage(format!("Field \"{name}\" not present in secret")))?;
             self.bare(&value);
             return Ok(0);
         }

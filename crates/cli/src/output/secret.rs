@@ -44,7 +44,8 @@ pub(crate) fn field(secret: &Secret, name: &str) -> Option<Value> {
 
 /// An answer as a JSON document: the envelope in its own order, the maps inside sorted.
 pub(crate) fn document(secret: &Secret) -> Value {
-    let ordered = |map: &Map<String, Value>| sorted(&Value::Object(map.clone())).as_object().cloned().unwrap_or_default();
+    let ordered =
+        |map: &Map<String, Value>| sorted(&Value::Object(map.clone())).as_object().cloned().unwrap_or_default();
     let mut secret = secret.clone();
     secret.data = secret.data.as_ref().map(ordered);
     if let Some(auth) = &mut secret.auth {
@@ -58,7 +59,11 @@ fn lease_rows(secret: &Secret) -> Vec<Vec<String>> {
     match (secret.lease_duration > 0, secret.lease_id.is_empty()) {
         (false, _) => Vec::new(),
         (true, true) => vec![row("refresh_interval", time)],
-        (true, false) => vec![row("lease_id", &secret.lease_id), row("lease_duration", time), row("lease_renewable", secret.renewable)],
+        (true, false) => vec![
+            row("lease_id", &secret.lease_id),
+            row("lease_duration", time),
+            row("lease_renewable", secret.renewable),
+        ],
     }
 }
 
@@ -131,6 +136,8 @@ fn row(name: &str, value: impl ToString) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
     use super::*;
     use serde_json::json;
 
@@ -140,7 +147,9 @@ mod tests {
 
     #[test]
     fn a_login() {
-        let login = secret(json!({"auth": {"client_token": "hvs.x", "accessor": "a", "lease_duration": 0, "policies": ["root"], "metadata": {"role_name": "r"}}}));
+        let login = secret(
+            json!({"auth": {"client_token": "hvs.x", "accessor": "a", "lease_duration": 0, "policies": ["root"], "metadata": {"role_name": "r"}}}),
+        );
         let rows = rows(&login);
         assert_eq!(rows[2], ["token_duration", "∞"]);
         assert_eq!(rows[5], ["identity_policies", "[]"]);
@@ -153,7 +162,9 @@ mod tests {
 
     #[test]
     fn a_lease_and_its_data() {
-        let creds = secret(json!({"lease_id": "db/creds/x/1", "lease_duration": 3600, "renewable": true, "data": {"user": "u", "ttl": 60}}));
+        let creds = secret(
+            json!({"lease_id": "db/creds/x/1", "lease_duration": 3600, "renewable": true, "data": {"user": "u", "ttl": 60}}),
+        );
         let shown: Vec<String> = rows(&creds).iter().map(|row| row.join("=")).collect();
         assert_eq!(shown, ["lease_id=db/creds/x/1", "lease_duration=1h", "lease_renewable=true", "ttl=1m", "user=u"]);
         assert_eq!(field(&creds, "data"), Some(json!({"user": "u", "ttl": 60})));
@@ -161,7 +172,8 @@ mod tests {
 
     #[test]
     fn a_wrapping() {
-        let wrapped = secret(json!({"wrap_info": {"token": "t", "ttl": 60, "creation_time": "2026-11-23T11:05:55.4Z"}}));
+        let wrapped =
+            secret(json!({"wrap_info": {"token": "t", "ttl": 60, "creation_time": "2026-11-23T11:05:55.4Z"}}));
         assert_eq!(rows(&wrapped)[3][1], "2026-11-23 11:05:55.4 +0000 UTC");
         assert_eq!(field(&wrapped, "wrapping_token"), Some(json!("t")));
     }

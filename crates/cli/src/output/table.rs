@@ -16,7 +16,9 @@ pub(crate) fn with_header(header: &[&str], rows: &[Vec<String>]) -> String {
 pub(crate) fn columns(rows: &[Vec<String>]) -> String {
     let cells: Vec<Vec<&str>> = rows.iter().map(|row| row.iter().map(|cell| filled(cell)).collect()).collect();
     let count = cells.iter().map(Vec::len).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..count).map(|at| cells.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..count)
+        .map(|at| cells.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .collect();
     let lines = cells.iter().map(|row| {
         let mut line = String::new();
         for (at, cell) in row.iter().enumerate() {
@@ -47,12 +49,17 @@ fn filled(cell: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
     use super::*;
 
     #[test]
     fn columns_align_and_empty_cells_say_so() {
         let rows = vec![vec!["a".to_owned(), "1".to_owned()], vec!["long é".to_owned(), String::new()]];
-        assert_eq!(with_header(&["Key", "Value"], &rows), "Key       Value\n---       -----\na         1\nlong é    n/a");
+        assert_eq!(
+            with_header(&["Key", "Value"], &rows),
+            "Key       Value\n---       -----\na         1\nlong é    n/a"
+        );
     }
 
     #[test]

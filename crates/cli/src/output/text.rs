@@ -28,7 +28,9 @@ pub(crate) fn plain(value: &Value) -> String {
 pub(crate) fn number(number: &Number) -> String {
     let text = number.to_string();
     match text.split_once('e') {
-        Some((digits, exponent)) if !exponent.starts_with(['-', '+']) => format!("{}e+{exponent}", digits.trim_end_matches(".0")),
+        Some((digits, exponent)) if !exponent.starts_with(['-', '+']) => {
+            format!("{}e+{exponent}", digits.trim_end_matches(".0"))
+        }
         Some((digits, exponent)) => format!("{}e{exponent}", digits.trim_end_matches(".0")),
         None => text.strip_suffix(".0").map_or(text.clone(), str::to_owned),
     }
@@ -68,6 +70,8 @@ pub(crate) fn bullet(remark: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
     use super::*;
     use serde_json::json;
 
@@ -79,7 +83,15 @@ mod tests {
 
     #[test]
     fn numbers() {
-        for (text, shown) in [("1", "1"), ("1.0", "1"), ("1.5", "1.5"), ("1e30", "1e+30"), ("1e-7", "1e-7"), ("-3", "-3"), ("18446744073709551615", "18446744073709551615")] {
+        for (text, shown) in [
+            ("1", "1"),
+            ("1.0", "1"),
+            ("1.5", "1.5"),
+            ("1e30", "1e+30"),
+            ("1e-7", "1e-7"),
+            ("-3", "-3"),
+            ("18446744073709551615", "18446744073709551615"),
+        ] {
             assert_eq!(number(&serde_json::from_str(text).unwrap()), shown);
         }
     }
@@ -94,6 +106,9 @@ mod tests {
     #[test]
     fn remarks_are_broken_between_words() {
         let shown = bullet(&"word ".repeat(30));
-        assert!(shown.lines().count() > 1 && shown.lines().all(|line| line.starts_with("  ") && line.len() <= WIDTH + 2), "{shown}");
+        assert!(
+            shown.lines().count() > 1 && shown.lines().all(|line| line.starts_with("  ") && line.len() <= WIDTH + 2),
+            "{shown}"
+        );
     }
 }

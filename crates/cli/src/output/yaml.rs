@@ -99,7 +99,11 @@ fn exponent_of_two_digits(number: &str) -> String {
 
 /// A string in the plainest style that reads back as itself.
 fn string(text: &str, depth: usize, is_key: bool) -> String {
-    let special = text.chars().any(|c| (c.is_control() && c != '\n') || matches!(c, '\u{feff}' | '\u{2028}' | '\u{2029}' | '\u{85}') || u32::from(c) > 0xffff);
+    let special = text.chars().any(|c| {
+        (c.is_control() && c != '\n')
+            || matches!(c, '\u{feff}' | '\u{2028}' | '\u{2029}' | '\u{85}')
+            || u32::from(c) > 0xffff
+    });
     if special || text.is_empty() || looks_like_another_type(text) {
         return double_quoted(text);
     }
@@ -161,8 +165,12 @@ fn looks_like_another_type(text: &str) -> bool {
     let unsigned = lower.trim_start_matches(['+', '-']);
     if lower.len() - unsigned.len() <= 1 {
         let number = unsigned.replace('_', "");
-        let radix = [("0x", 16), ("0b", 2), ("0o", 8)].iter().any(|(prefix, radix)| number.strip_prefix(prefix).is_some_and(|digits| i128::from_str_radix(digits, *radix).is_ok()));
-        let decimal = number.starts_with(|c: char| c.is_ascii_digit() || c == '.') && number.contains(|c: char| c.is_ascii_digit()) && number.parse::<f64>().is_ok();
+        let radix = [("0x", 16), ("0b", 2), ("0o", 8)].iter().any(|(prefix, radix)| {
+            number.strip_prefix(prefix).is_some_and(|digits| i128::from_str_radix(digits, *radix).is_ok())
+        });
+        let decimal = number.starts_with(|c: char| c.is_ascii_digit() || c == '.')
+            && number.contains(|c: char| c.is_ascii_digit())
+            && number.parse::<f64>().is_ok();
         if radix || decimal || matches!(unsigned, ".inf" | ".nan") {
             return true;
         }
@@ -173,10 +181,18 @@ fn looks_like_another_type(text: &str) -> bool {
 /// `2020-01-01`, with or without a time behind it; `12:30`, which old readers take for a number.
 fn is_date_or_sexagesimal(text: &str) -> bool {
     let date = text.as_bytes();
-    let is_date = date.len() >= 10 && date[..10].iter().enumerate().all(|(at, byte)| if matches!(at, 4 | 7) { *byte == b'-' } else { byte.is_ascii_digit() })
-        && (date.len() == 10 || (matches!(date[10], b'T' | b't' | b' ') && date[11..].first().is_some_and(u8::is_ascii_digit)));
+    let is_date = date.len() >= 10
+        && date[..10]
+            .iter()
+            .enumerate()
+            .all(|(at, byte)| if matches!(at, 4 | 7) { *byte == b'-' } else { byte.is_ascii_digit() })
+        && (date.len() == 10
+            || (matches!(date[10], b'T' | b't' | b' ') && date[11..].first().is_some_and(u8::is_ascii_digit)));
     let groups: Vec<&str> = text.trim_start_matches(['+', '-']).split(':').collect();
-    let is_sexagesimal = groups.len() > 1 && groups.iter().all(|group| !group.is_empty() && group.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.' || byte == b'_'));
+    let is_sexagesimal = groups.len() > 1
+        && groups.iter().all(|group| {
+            !group.is_empty() && group.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.' || byte == b'_')
+        });
     is_date || is_sexagesimal
 }
 
@@ -190,7 +206,13 @@ fn needs_quotes(text: &str) -> bool {
         '-' | '?' | ':' => second.is_none_or(|c| c == ' '),
         first => INDICATORS.contains(first),
     };
-    leads || text.starts_with(' ') || text.ends_with([' ', ':']) || text.contains(": ") || text.contains(" #") || text.starts_with("---") || text.starts_with("...")
+    leads
+        || text.starts_with(' ')
+        || text.ends_with([' ', ':'])
+        || text.contains(": ")
+        || text.contains(" #")
+        || text.starts_with("---")
+        || text.starts_with("...")
 }
 
 /// Keys in the order people expect: letters before digits' values, runs of digits by number.
@@ -217,20 +239,46 @@ fn natural(a: &str, b: &str) -> std::cmp::Ordering {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
     use super::*;
     use serde_json::json;
 
     #[test]
     fn structure() {
         let value = json!({"list": [[], {}, [[1, 2], [3]], [{"a": 1, "b": [1]}]], "a": {"b": {}}, "n": null});
-        assert_eq!(document(&value), "a:\n  b: {}\nlist:\n- []\n- {}\n- - - 1\n    - 2\n  - - 3\n- - a: 1\n    b:\n    - 1\n\"n\": null\n");
+        assert_eq!(
+            document(&value),
+            "a:\n  b: {}\nlist:\n- []\n- {}\n- - - 1\n    - 2\n  - - 3\n- - a: 1\n    b:\n    - 1\n\"n\": null\n"
+        );
         assert_eq!(document(&json!(["x", "y"])), "- x\n- \"y\"\n");
         assert_eq!(document(&json!("v")), "v\n");
     }
 
     #[test]
     fn what_would_be_read_as_something_else_is_quoted() {
-        for text in ["true", "No", "ON", "12", "-3", "1.5", "1e3", "0x1F", "0b11", "1_000", ".5", "5.", ".inf", "~", "", "2020-01-01", "12:30", "+1", "y", "2001-12-14 21:59:43"] {
+        for text in [
+            "true",
+            "No",
+            "ON",
+            "12",
+            "-3",
+            "1.5",
+            "1e3",
+            "0x1F",
+            "0b11",
+            "1_000",
+            ".5",
+            "5.",
+            ".inf",
+            "~",
+            "",
+            "2020-01-01",
+            "12:30",
+            "+1",
+            "y",
+            "2001-12-14 21:59:43",
+        ] {
             assert_eq!(string(text, 0, false), format!("\"{text}\""));
         }
         for text in ["- a", " lead", "t ", "a: b", "a #b", "a:", "*x", "@x", "`x", "[x", "-", "---", "..."] {

@@ -33,7 +33,13 @@ async fn every_call_says_who_and_how() {
     client.patch("secret/a", map(json!({"x": null}))).await.unwrap();
     let seen = seen.lock().unwrap();
     assert_eq!(seen[0].line, "PUT /v1/secret/a%20b HTTP/1.1");
-    for header in ["x-vault-token: hvs.test", "x-vault-request: true", "x-vault-namespace: team/", "x-vault-wrap-ttl: 60s", "content-type: application/json"] {
+    for header in [
+        "x-vault-token: hvs.test",
+        "x-vault-request: true",
+        "x-vault-namespace: team/",
+        "x-vault-wrap-ttl: 60s",
+        "content-type: application/json",
+    ] {
         assert!(seen[0].has(header), "{header} is not among {:?}", seen[0].headers);
     }
     assert_eq!(seen[0].body, r#"{"x":"y"}"#);
@@ -133,5 +139,8 @@ async fn nobody_there_is_said_plainly() {
     let mut config = config(&format!("http://{address}"));
     config.max_retries = 0;
     let error = Client::new(config).unwrap().read("a").await.unwrap_err();
-    assert_eq!(error.to_string(), format!("Get \"http://{address}/v1/a\": dial tcp {address}: connect: connection refused"));
+    assert_eq!(
+        error.to_string(),
+        format!("Get \"http://{address}/v1/a\": dial tcp {address}: connect: connection refused")
+    );
 }

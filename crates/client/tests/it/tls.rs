@@ -44,8 +44,14 @@ impl Authority {
         let mut roots = RootCertStore::empty();
         certificates(&self.file("ca.pem")).into_iter().for_each(|cert| roots.add(cert).unwrap());
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).allow_unauthenticated().build().unwrap();
-        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap().with_client_cert_verifier(verifier);
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+            .allow_unauthenticated()
+            .build()
+            .unwrap();
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier);
         let key = PrivateKeyDer::from_pem_file(self.file("server.key")).unwrap();
         let config = config.with_single_cert(certificates(&self.file("server.pem")), key).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -57,7 +63,8 @@ impl Authority {
                 let shown = stream.get_ref().1.peer_certificates().map_or(0, <[_]>::len);
                 let _ = stream.read(&mut [0; 4096]).await;
                 let body = format!("{{\"data\":{{\"shown\":{shown}}}}}");
-                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+                let answer =
+                    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
                 let _ = stream.write_all(answer.as_bytes()).await;
                 let _ = stream.shutdown().await;
             }

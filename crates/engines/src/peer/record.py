@@ -1,10 +1,11 @@
 """Asks a running peer what the steps of a .jsonl file answer, and writes the answers into the file.
 
-    python3 record.py http://127.0.0.1:8200 TOKEN peer.jsonl approle
+    python3 record.py http://127.0.0.1:8200 TOKEN kv_v1.jsonl mounts '{"type":"kv"}'
+    python3 record.py http://127.0.0.1:8200 TOKEN userpass.jsonl auth '{"type":"userpass"}'
 
-A step is {"do": [METHOD, PATH, BODY?]}; PATH is within an auth method of this type that is made for the run, BODY is text.
-The answer goes to "peer". Where Keepfast answers otherwise on purpose, "ours" holds what and "why" the reason. "keep" names
-the accessor in an answer, and "$name" in a later step stands for it. All three are kept.
+A step is {"do": [METHOD, PATH, BODY?]}; PATH is within a mount that is made for the run, BODY is text. The answer goes to
+"peer". Where Keepfast answers otherwise on purpose, "ours" holds what and "why" the reason; both are kept. "keep" names a
+field of the answer's data, for which "$field" stands in later steps.
 """
 
 import json
@@ -13,15 +14,16 @@ import sys
 import urllib.error
 import urllib.request
 
-address, token, file, method_type = sys.argv[1:]
-at = f"recorded-{method_type}"
-TIME = re.compile(r"(?!0001)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+address, token, file, kind, mount = sys.argv[1:]
+at = f"recorded-{abs(hash(file)) % 10**8}"
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-kept = {}
+TIME = re.compile(r"(?!0001)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
 def ask(method, path, body=None):
     headers = {"X-Vault-Token": token, "X-Vault-Request": "true", "Content-Type": "application/json"}
+    if method == "PATCH":
+        headers["Content-Type"] = "application/merge-patch+json"
     data = body.encode() if body is not None else None
     request = urllib.request.Request(f"{address}/v1/{path}", method=method, data=data, headers=headers)
     try:
@@ -31,36 +33,41 @@ def ask(method, path, body=None):
         return reply.code, reply.read().decode()
 
 
-def answer(status, body):
+def answer(status, text):
     out = {"status": status}
-    for name in ("data", "errors"):
-        if body.get(name):
-            out[name] = body[name]
+    body = json.loads(text) if text else {}
+    if body.get("data") is not None:
+        out["data"] = json.loads(TIME.sub("TIME", json.dumps(body["data"])))
+    if body.get("lease_duration"):
+        out["lease_duration"] = body["lease_duration"]
     if body.get("auth"):
-        shown = {"token_policies": []} | body["auth"]
-        out["auth"] = {name: shown[name] for name in ("metadata", "num_uses", "token_policies")}
-    # That a parameter is unknown is said by core, not by the method.
+        # The rest of it is made by core.
+        policies = [p for p in body["auth"]["policies"] if p != "default"]
+        out["login"] = {"metadata": body["auth"]["metadata"], "policies": policies}
+    if body.get("errors"):
+        out["errors"] = body["errors"]
+    # That a parameter is unknown is said by core, not by the engine.
     warnings = [w for w in body.get("warnings") or [] if not w.startswith("Endpoint ")]
     if warnings:
         out["warnings"] = warnings
-    return json.loads(UUID.sub("UUID", TIME.sub("TIME", json.dumps(out))))
+    return json.loads(UUID.sub("UUID", json.dumps(out)))
 
 
-ask("DELETE", f"sys/auth/{at}")
-assert ask("POST", f"sys/auth/{at}", json.dumps({"type": method_type}))[0] == 204
+assert ask("POST", f"sys/{kind}/{at}", mount)[0] == 204
+kept = {}
+prefix = f"auth/{at}" if kind == "auth" else at
 lines = []
 for line in open(file):
     step = json.loads(line)
     parts = step["do"]
-    for name, accessor in kept.items():
-        parts = [part.replace(f"${name}", accessor) for part in parts]
+    for name, value in kept.items():
+        parts = [part.replace(f"${name}", value) for part in parts]
     method, path, *body = parts
-    status, text = ask(method, f"auth/{at}/{path}", *body)
-    reply = json.loads(text) if text else {}
+    joint = "" if path[:1] in ("", "?", "/") else "/"
+    status, text = ask(method, prefix + joint + path, *body)
     if "keep" in step:
-        kept[step["keep"]] = reply["data"]["secret_id_accessor"]
-    step = {"do": step["do"], "peer": answer(status, reply)} | {k: step[k] for k in ("keep", "ours", "why") if k in step}
+        kept[step["keep"]] = json.loads(text)["data"][step["keep"]]
+    step = {"do": step["do"], "peer": answer(status, text)} | {k: step[k] for k in ("keep", "ours", "why") if k in step}
     lines.append(json.dumps(step, ensure_ascii=False))
-with open(file, "w") as out:
-    out.write("\n".join(lines) + "\n")
-ask("DELETE", f"sys/auth/{at}")
+open(file, "w").write("\n".join(lines) + "\n")
+ask("DELETE", f"sys/{kind}/{at}")

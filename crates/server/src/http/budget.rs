@@ -133,4 +133,71 @@ mod tests {
         assert!(check(tricky.as_bytes(), &JsonLimits { strings: 5, ..limits }).is_err());
         assert!(check(b"\"unterminated \\", &limits).is_ok());
     }
+
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "[\"\\\\\\[\\]{},:a-zä\u{1}]{0,6}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(5, 40, 5, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                prop::collection::hash_map("[\"\\\\{,a-c]{0,3}", inner, 0..5)
+                    .prop_map(|m| Value::Object(m.into_iter().collect())),
+            ]
+        })
+    }
+
+    /// Strings, depth, and the widest object or array of a tree: what the pass has to find without one.
+    fn measure(value: &Value) -> (usize, usize, usize) {
+        let join = |(s, d, w): (usize, usize, usize), of: &Value| {
+            let (s2, d2, w2) = measure(of);
+            (s + s2, d.max(d2), w.max(w2))
+        };
+        match value {
+            Value::String(_) => (1, 0, 0),
+            Value::Array(items) => {
+                let (s, d, w) = items.iter().fold((0, 0, items.len()), join);
+                (s, d + 1, w)
+            }
+            Value::Object(map) => {
+                let (s, d, w) = map.values().fold((map.len(), 0, map.len()), join);
+                (s, d + 1, w)
+            }
+            _ => (0, 0, 0),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn sec_ds02_the_pass_counts_exactly_what_a_parser_builds(value in any_json(), pretty in any::<bool>()) {
+            let (strings, depth, width) = measure(&value);
+            let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
+            let exact = JsonLimits { strings, depth, object_entries: width, array_elements: width, ..JsonLimits::default() };
+            prop_assert!(check(text.as_bytes(), &exact).is_ok());
+            if strings > 0 {
+                let fewer = JsonLimits { strings: strings - 1, ..exact };
+                prop_assert!(check(text.as_bytes(), &fewer).is_err());
+            }
+            if depth > 0 {
+                let flatter = JsonLimits { depth: depth - 1, ..exact };
+                prop_assert!(check(text.as_bytes(), &flatter).is_err());
+            }
+            if width > 1 {
+                let narrow = JsonLimits { object_entries: width - 1, array_elements: width - 1, ..exact };
+                prop_assert!(check(text.as_bytes(), &narrow).is_err());
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let tight = JsonLimits { strings: 3, depth: 2, object_entries: 2, array_elements: 2, string_length: 4, memory: 300 };
+            let _ = check(&bytes, &tight);
+        }
+    }
 }

@@ -166,4 +166,29 @@ mod tests {
             assert_eq!(told(target), Err((404, "{\"errors\":[]}\n".into())), "{target}");
         }
     }
+
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn sec_ac01_what_is_let_through_has_one_reading(below in "([a-c.%/~;+]|%2e|%2f|%25|%00|%ff|\\.\\.|//){0,12}") {
+            let Ok(uri) = format!("/v1/{below}").parse::<Uri>() else { return Ok(()) };
+            if let Ok(path) = canonical(&uri) {
+                let text = path.to_string();
+                let body = text.strip_suffix('/').unwrap_or(&text);
+                prop_assert!(body.is_empty() || body.split('/').all(|s| !matches!(s, "" | "." | "..")));
+                // Decoding once more is another path, or none; encoding what was decoded leads back.
+                let encoded = percent_encoding::utf8_percent_encode(&text, percent_encoding::NON_ALPHANUMERIC).to_string();
+                prop_assert_eq!(decode(&encoded), Ok(text));
+            }
+        }
+
+        #[test]
+        fn a_clean_form_is_clean_and_stays_on_this_server(below in "([ab.]|/|\\.\\.|\\.){0,14}") {
+            let raw = format!("/v1/{below}");
+            let once = clean(&raw).into_owned();
+            prop_assert_eq!(clean(&once), Cow::Borrowed(once.as_str()));
+            prop_assert!(once.starts_with('/') && !once.starts_with("//"));
+        }
+    }
 }

@@ -23,7 +23,8 @@ pub(crate) const COMMAND: Command = Command {
 
 fn run(cx: &Cx) -> Outcome {
     let path = cx.path(0);
-    let request = Request::new(Method::Post, format!("sys/mounts/{path}/tune")).with_body(json!({ "options": { "version": "2" } }));
+    let request = Request::new(Method::Post, format!("sys/mounts/{path}/tune"))
+        .with_body(json!({ "options": { "version": "2" } }));
     cx.session()?.call(&format!("Error tuning secrets engine {path}/"), &request)?;
     cx.output.success(&format!("Success! Tuned the secrets engine at: {path}/"));
     Ok(0)

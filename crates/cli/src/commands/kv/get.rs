@@ -21,7 +21,14 @@ pub(crate) const COMMAND: Command = Command {
 ",
     min: 1,
     max: Some(1),
-    flags: &[HTTP, OUTPUT, FlagSet { title: "Command", flags: &[MOUNT, Flag::new("version", Kind::Int, "The version to show. Default: the newest.")] }],
+    flags: &[
+        HTTP,
+        OUTPUT,
+        FlagSet {
+            title: "Command",
+            flags: &[MOUNT, Flag::new("version", Kind::Int, "The version to show. Default: the newest.")],
+        },
+    ],
     run,
 };
 

@@ -27,5 +27,9 @@ pub(super) const COMMANDS: &[Node] = &[
     Node::Leaf(&rollback::COMMAND),
     Node::Leaf(&scan::COMMAND),
     Node::Leaf(&undelete::COMMAND),
-    Node::Group(&Group { name: "metadata", about: "Work with what a versioned engine keeps about its keys.", children: metadata::COMMANDS }),
+    Node::Group(&Group {
+        name: "metadata",
+        about: "Work with what a versioned engine keeps about its keys.",
+        children: metadata::COMMANDS,
+    }),
 ];

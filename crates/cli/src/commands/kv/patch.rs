@@ -33,7 +33,11 @@ writing but not patching, it is made here and written back with check-and-set.
 const FLAGS: &[Flag] = &[
     MOUNT,
     Flag::new("cas", Kind::Int, "Change only if this is the newest version."),
-    Flag::new("method", Kind::Text, "patch: only by the server; rw: only by reading and writing. Default: whichever is allowed."),
+    Flag::new(
+        "method",
+        Kind::Text,
+        "patch: only by the server; rw: only by reading and writing. Default: whichever is allowed.",
+    ),
     Flag::new("remove-data", Kind::List, "A field to remove; may be repeated."),
 ];
 
@@ -71,7 +75,12 @@ fn by_server(cx: &Cx, place: &Place, changes: &Map<String, Value>) -> Request {
 }
 
 /// Lets the server do it, else does it here, if patching is what is forbidden or unknown.
-fn patch_or_rewrite(cx: &Cx, session: &Session, place: &Place, changes: Map<String, Value>) -> Result<Option<Secret>, Halt> {
+fn patch_or_rewrite(
+    cx: &Cx,
+    session: &Session,
+    place: &Place,
+    changes: Map<String, Value>,
+) -> Result<Option<Secret>, Halt> {
     let request = by_server(cx, place, &changes);
     match session.attempt(&request)? {
         Ok(answer) => Ok(answer),

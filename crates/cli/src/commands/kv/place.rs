@@ -21,7 +21,8 @@ impl Place {
     /// Asks the server about the engine that the command's first argument, or `-mount`, points into.
     pub(super) fn find(cx: &Cx, session: &Session) -> Result<Self, Halt> {
         let argument = cx.path(0);
-        let mount = cx.words.text("mount").map(|mount| mount.trim_matches('/').to_owned()).filter(|mount| !mount.is_empty());
+        let mount =
+            cx.words.text("mount").map(|mount| mount.trim_matches('/').to_owned()).filter(|mount| !mount.is_empty());
         let asked = mount.as_deref().unwrap_or(&argument);
         let request = Request::new(Method::Get, format!("sys/internal/ui/mounts/{asked}"));
         let Some(found) = session.preflight(request).map_err(|error| told("", &error))? else {
@@ -60,7 +61,8 @@ impl Place {
 /// Prints a map as a table under a title.
 pub(super) fn print_map(title: &str, map: &Map<String, Value>) {
     let rows: Vec<Vec<String>> = {
-        let mut rows: Vec<_> = map.iter().map(|(key, value)| vec![key.clone(), crate::output::field_text(key, value)]).collect();
+        let mut rows: Vec<_> =
+            map.iter().map(|(key, value)| vec![key.clone(), crate::output::field_text(key, value)]).collect();
         rows.sort();
         rows
     };

@@ -28,7 +28,11 @@ pub(crate) const COMMAND: Command = Command {
 };
 
 /// Check-and-set.
-const CAS: Flag = Flag::new("cas", Kind::Int, "Write only if this is the newest version; 0 only if the key has none. Without it, always.");
+const CAS: Flag = Flag::new(
+    "cas",
+    Kind::Int,
+    "Write only if this is the newest version; 0 only if the key has none. Without it, always.",
+);
 
 fn run(cx: &Cx) -> Outcome {
     let arguments = cx.arguments_from(1);
@@ -45,6 +49,7 @@ fn run(cx: &Cx) -> Outcome {
         data
     };
     let path = place.api("data");
-    let answer = session.call(&format!("Error writing data to {path}"), &Request::new(Method::Put, &path).with_body(body))?;
+    let answer =
+        session.call(&format!("Error writing data to {path}"), &Request::new(Method::Put, &path).with_body(body))?;
     show_written(cx, &place, answer)
 }

@@ -19,14 +19,20 @@ pub(crate) const COMMAND: Command = Command {
 ",
     min: 1,
     max: Some(1),
-    flags: &[HTTP, FORMAT, FlagSet { title: "Command", flags: &[MOUNT, Flag::new("version", Kind::Int, "The version to write again.")] }],
+    flags: &[
+        HTTP,
+        FORMAT,
+        FlagSet { title: "Command", flags: &[MOUNT, Flag::new("version", Kind::Int, "The version to write again.")] },
+    ],
     run,
 };
 
 fn run(cx: &Cx) -> Outcome {
     let version = match cx.words.int("version") {
         None => return Err(Halt::usage("Version flag must be specified")),
-        Some(version) if version < 1 => return Err(Halt::usage(format!("Invalid value {version} for the version flag"))),
+        Some(version) if version < 1 => {
+            return Err(Halt::usage(format!("Invalid value {version} for the version flag")));
+        }
         Some(version) => version,
     };
     let session = cx.session()?;
@@ -36,14 +42,17 @@ fn run(cx: &Cx) -> Outcome {
     }
     let path = place.api("data");
     let read = |request: Request| {
-        let found = session.preflight(request).map_err(|error| told(&format!("Error doing pre-read at {path}"), &error))?;
+        let found =
+            session.preflight(request).map_err(|error| told(&format!("Error doing pre-read at {path}"), &error))?;
         found.ok_or_else(|| Halt::failed(format!("No value found at {path}")))
     };
     let newest = read(Request::new(Method::Get, &path))?;
     let newest = newest.data_field("metadata").and_then(|metadata| metadata.get("version")).and_then(Value::as_i64);
     let old = read(Request::new(Method::Get, &path).with_query("version", version.to_string()))?;
     let Some(value) = old.data_field("data").filter(|value| !value.is_null()) else {
-        return Err(Halt::failed(format!("Version {version} of {path} is deleted or destroyed; there is nothing to write again")));
+        return Err(Halt::failed(format!(
+            "Version {version} of {path} is deleted or destroyed; there is nothing to write again"
+        )));
     };
     let request = Request::new(Method::Put, &path).with_body(json!({ "data": value, "options": { "cas": newest } }));
     match session.call(&format!("Error writing data to {path}"), &request)? {

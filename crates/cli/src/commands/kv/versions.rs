@@ -10,19 +10,29 @@ use crate::flags::MOUNT;
 use crate::halt::{Halt, Outcome};
 
 /// Flags of commands that take versions.
-pub(super) const FLAGS: FlagSet =
-    FlagSet { title: "Command", flags: &[MOUNT, Flag::new("versions", Kind::List, "Numbers of versions, separated by commas; may be repeated.")] };
+pub(super) const FLAGS: FlagSet = FlagSet {
+    title: "Command",
+    flags: &[MOUNT, Flag::new("versions", Kind::List, "Numbers of versions, separated by commas; may be repeated.")],
+};
 
 /// The versions that were named.
 pub(super) fn named(cx: &Cx) -> Vec<&str> {
-    cx.words.list("versions").into_iter().flat_map(|list| list.split(',')).map(str::trim).filter(|version| !version.is_empty()).collect()
+    cx.words
+        .list("versions")
+        .into_iter()
+        .flat_map(|list| list.split(','))
+        .map(str::trim)
+        .filter(|version| !version.is_empty())
+        .collect()
 }
 
 /// Sends the named versions to a part of the engine.
 pub(super) fn act(cx: &Cx, part: &str, what: &str) -> Outcome {
     let versions = named(cx);
     if versions.is_empty() {
-        return Err(Halt::usage(format!("No versions provided, use the \"-versions\" flag to specify the version to {part}.")));
+        return Err(Halt::usage(format!(
+            "No versions provided, use the \"-versions\" flag to specify the version to {part}."
+        )));
     }
     let session = cx.session()?;
     let place = Place::find(cx, &session)?;

@@ -6,4 +6,5 @@ mod revoke;
 
 use crate::args::Node;
 
-pub(super) const COMMANDS: &[Node] = &[Node::Leaf(&lookup::COMMAND), Node::Leaf(&renew::COMMAND), Node::Leaf(&revoke::COMMAND)];
+pub(super) const COMMANDS: &[Node] =
+    &[Node::Leaf(&lookup::COMMAND), Node::Leaf(&renew::COMMAND), Node::Leaf(&revoke::COMMAND)];

@@ -15,14 +15,22 @@ pub(crate) const COMMAND: Command = Command {
     details: "",
     min: 1,
     max: Some(1),
-    flags: &[HTTP, FORMAT, FlagSet { title: "Command", flags: &[Flag::aliased("increment", "i", Kind::Duration, "How long to ask for; the server may give less.")] }],
+    flags: &[
+        HTTP,
+        FORMAT,
+        FlagSet {
+            title: "Command",
+            flags: &[Flag::aliased("increment", "i", Kind::Duration, "How long to ask for; the server may give less.")],
+        },
+    ],
     run,
 };
 
 fn run(cx: &Cx) -> Outcome {
     let id = cx.path(0);
     let increment = cx.words.duration("increment").map_or(0, |increment| increment.as_secs());
-    let request = Request::new(Method::Put, "sys/leases/renew").with_body(json!({ "lease_id": id, "increment": increment }));
+    let request =
+        Request::new(Method::Put, "sys/leases/renew").with_body(json!({ "lease_id": id, "increment": increment }));
     let secret = cx.session()?.call(&format!("Error renewing {id}"), &request)?;
     cx.output.secret(&secret.ok_or_else(|| Halt::failed(format!("Error renewing {id}: the server gave no answer")))?)
 }

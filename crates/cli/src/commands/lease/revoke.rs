@@ -26,7 +26,12 @@ The server queues the work and keeps trying, unless -sync is given.
         FlagSet {
             title: "Command",
             flags: &[
-                Flag::aliased("force", "f", Kind::Bool, "Forget the leases even when the secrets cannot be revoked. Needs -prefix."),
+                Flag::aliased(
+                    "force",
+                    "f",
+                    Kind::Bool,
+                    "Forget the leases even when the secrets cannot be revoked. Needs -prefix.",
+                ),
                 Flag::new("prefix", Kind::Bool, "The argument is the beginning of lease ids."),
                 Flag::new("sync", Kind::Bool, "Wait until it is done, or has failed."),
             ],
@@ -43,10 +48,22 @@ fn run(cx: &Cx) -> Outcome {
         (true, false) => return Err(Halt::usage("Specifying -force requires also specifying -prefix")),
         (true, true) => {
             terminal::warning("Warning! What the leases stood for may live on in other systems; remove it there.");
-            ("force revoking leases with prefix", put(format!("sys/leases/revoke-force/{id}")), "Force revoked any leases with prefix")
+            (
+                "force revoking leases with prefix",
+                put(format!("sys/leases/revoke-force/{id}")),
+                "Force revoked any leases with prefix",
+            )
         }
-        (false, true) => ("revoking leases with prefix", put(format!("sys/leases/revoke-prefix/{id}")).with_body(json!({ "sync": sync })), "Revoked any leases with prefix"),
-        (false, false) => ("revoking lease", put(format!("sys/leases/revoke/{id}")).with_body(json!({ "sync": sync })), "Revoked lease"),
+        (false, true) => (
+            "revoking leases with prefix",
+            put(format!("sys/leases/revoke-prefix/{id}")).with_body(json!({ "sync": sync })),
+            "Revoked any leases with prefix",
+        ),
+        (false, false) => (
+            "revoking lease",
+            put(format!("sys/leases/revoke/{id}")).with_body(json!({ "sync": sync })),
+            "Revoked lease",
+        ),
     };
     cx.session()?.call(&format!("Error {context} {id}"), &request)?;
     if sync || cx.words.on("force") {

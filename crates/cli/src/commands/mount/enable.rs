@@ -20,7 +20,11 @@ pub(crate) const SECRETS: Command = Command {
 ",
     min: 1,
     max: Some(1),
-    flags: &[HTTP, SHARED, FlagSet { title: "Command", flags: &[PATH, LOCAL, SEAL_WRAP, EXTERNAL_ENTROPY, FORCE_NO_CACHE] }],
+    flags: &[
+        HTTP,
+        SHARED,
+        FlagSet { title: "Command", flags: &[PATH, LOCAL, SEAL_WRAP, EXTERNAL_ENTROPY, FORCE_NO_CACHE] },
+    ],
     run: |cx| run(cx, &ENGINES),
 };
 
@@ -34,14 +38,19 @@ pub(crate) const AUTH: Command = Command {
 ",
     min: 1,
     max: Some(1),
-    flags: &[HTTP, SHARED, FlagSet { title: "Command", flags: &[PATH, LOCAL, SEAL_WRAP, EXTERNAL_ENTROPY, TOKEN_TYPE] }],
+    flags: &[
+        HTTP,
+        SHARED,
+        FlagSet { title: "Command", flags: &[PATH, LOCAL, SEAL_WRAP, EXTERNAL_ENTROPY, TOKEN_TYPE] },
+    ],
     run: |cx| run(cx, &METHODS),
 };
 
 const PATH: Flag = Flag::new("path", args::Kind::Text, "Where to mount it. Default: its type.");
 const LOCAL: Flag = Flag::new("local", args::Kind::Bool, "Keep it out of replication.");
 const SEAL_WRAP: Flag = Flag::new("seal-wrap", args::Kind::Bool, "Encrypt its critical values by the seal as well.");
-const EXTERNAL_ENTROPY: Flag = Flag::new("external-entropy-access", args::Kind::Bool, "Let it use an external source of randomness.");
+const EXTERNAL_ENTROPY: Flag =
+    Flag::new("external-entropy-access", args::Kind::Bool, "Let it use an external source of randomness.");
 const FORCE_NO_CACHE: Flag = Flag::new("force-no-cache", args::Kind::Bool, "Do not cache what it stores.");
 
 fn run(cx: &Cx, kind: &Kind) -> Outcome {
@@ -50,7 +59,8 @@ fn run(cx: &Cx, kind: &Kind) -> Outcome {
     let request = Request::new(Method::Post, format!("{}/{path}", kind.api)).with_body(Value::Object(body(cx, engine)));
     let context = if kind.prefix.is_empty() { "Error enabling" } else { "Error enabling auth" };
     cx.session()?.call(context, &request)?;
-    let what = if kind.prefix.is_empty() { format!("the {engine} {}", kind.noun) } else { format!("{engine} {}", kind.noun) };
+    let what =
+        if kind.prefix.is_empty() { format!("the {engine} {}", kind.noun) } else { format!("{engine} {}", kind.noun) };
     terminal::success(&format!("Success! Enabled {what} at: {path}/"));
     Ok(0)
 }
@@ -64,7 +74,9 @@ fn body(cx: &Cx, engine: &str) -> Map<String, Value> {
     body.insert("type".to_owned(), engine.into());
     body.insert("description".to_owned(), cx.words.text("description").unwrap_or_default().into());
     body.insert("config".to_owned(), Value::Object(config));
-    for (flag, field) in [("local", "local"), ("seal-wrap", "seal_wrap"), ("external-entropy-access", "external_entropy_access")] {
+    for (flag, field) in
+        [("local", "local"), ("seal-wrap", "seal_wrap"), ("external-entropy-access", "external_entropy_access")]
+    {
         body.insert(field.to_owned(), cx.words.on(flag).into());
     }
     body.extend(options(&cx.words).map(|options| ("options".to_owned(), options)));

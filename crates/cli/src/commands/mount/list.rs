@@ -33,16 +33,36 @@ pub(crate) const AUTH: Command = Command {
     run: |cx| run(cx, &METHODS),
 };
 
-const DETAILED: FlagSet = FlagSet { title: "Command", flags: &[Flag::new("detailed", args::Kind::Bool, "Show settings and versions too.")] };
+const DETAILED: FlagSet =
+    FlagSet { title: "Command", flags: &[Flag::new("detailed", args::Kind::Bool, "Show settings and versions too.")] };
 
 /// The order in which programs have always got the fields, and what stands for those a server leaves out.
 const FIELDS: &[&str] = &[
-    "uuid", "type", "description", "accessor", "config", "options", "local", "seal_wrap", "external_entropy_access", "plugin_version",
-    "running_plugin_version", "running_sha256", "deprecation_status",
+    "uuid",
+    "type",
+    "description",
+    "accessor",
+    "config",
+    "options",
+    "local",
+    "seal_wrap",
+    "external_entropy_access",
+    "plugin_version",
+    "running_plugin_version",
+    "running_sha256",
+    "deprecation_status",
 ];
 const CONFIG_FIELDS: &[&str] = &[
-    "default_lease_ttl", "max_lease_ttl", "force_no_cache", "audit_non_hmac_request_keys", "audit_non_hmac_response_keys", "listing_visibility",
-    "passthrough_request_headers", "allowed_response_headers", "token_type", "user_lockout_config",
+    "default_lease_ttl",
+    "max_lease_ttl",
+    "force_no_cache",
+    "audit_non_hmac_request_keys",
+    "audit_non_hmac_response_keys",
+    "listing_visibility",
+    "passthrough_request_headers",
+    "allowed_response_headers",
+    "token_type",
+    "user_lockout_config",
 ];
 
 fn run(cx: &Cx, kind: &Kind) -> Outcome {
@@ -74,12 +94,27 @@ fn brief(mounts: &Map<String, Value>, is_auth: bool) -> (Vec<&'static str>, Vec<
 
 fn detailed(mounts: &Map<String, Value>, is_auth: bool) -> (Vec<&'static str>, Vec<Vec<String>>) {
     let header = vec![
-        "Path", "Plugin", "Accessor", "Default TTL", "Max TTL", if is_auth { "Token Type" } else { "Force No Cache" }, "Replication", "Seal Wrap",
-        "External Entropy Access", "Options", "Description", "UUID", "Version", "Running Version", "Running SHA256", "Deprecation Status",
+        "Path",
+        "Plugin",
+        "Accessor",
+        "Default TTL",
+        "Max TTL",
+        if is_auth { "Token Type" } else { "Force No Cache" },
+        "Replication",
+        "Seal Wrap",
+        "External Entropy Access",
+        "Options",
+        "Description",
+        "UUID",
+        "Version",
+        "Running Version",
+        "Running SHA256",
+        "Deprecation Status",
     ];
     let rows = mounts.iter().map(|(path, mount)| {
         let config = mount.get("config").cloned().unwrap_or_default();
-        let has_leases = is_auth || !matches!(text(mount, "type").as_str(), "system" | "cubbyhole" | "ns_system" | "ns_cubbyhole");
+        let has_leases =
+            is_auth || !matches!(text(mount, "type").as_str(), "system" | "cubbyhole" | "ns_system" | "ns_cubbyhole");
         let time = |field: &str| match config.get(field).and_then(Value::as_i64).unwrap_or(0) {
             _ if !has_leases => String::new(),
             0 => "system".to_owned(),
@@ -87,11 +122,20 @@ fn detailed(mounts: &Map<String, Value>, is_auth: bool) -> (Vec<&'static str>, V
         };
         let local = mount.get("local").and_then(Value::as_bool).unwrap_or(false);
         let options = mount.get("options").filter(|options| !options.is_null()).map_or("map[]".to_owned(), plain);
-        let mut row = vec![path.clone(), text(mount, "type"), text(mount, "accessor"), time("default_lease_ttl"), time("max_lease_ttl")];
+        let mut row = vec![
+            path.clone(),
+            text(mount, "type"),
+            text(mount, "accessor"),
+            time("default_lease_ttl"),
+            time("max_lease_ttl"),
+        ];
         row.push(if is_auth { text(&config, "token_type") } else { text(&config, "force_no_cache") });
         row.push(if local { "local" } else { "replicated" }.to_owned());
         row.extend([text(mount, "seal_wrap"), text(mount, "external_entropy_access"), options]);
-        row.extend(["description", "uuid", "plugin_version", "running_plugin_version", "running_sha256", "deprecation_status"].map(|field| text(mount, field)));
+        row.extend(
+            ["description", "uuid", "plugin_version", "running_plugin_version", "running_sha256", "deprecation_status"]
+                .map(|field| text(mount, field)),
+        );
         row
     });
     (header, rows.collect())
@@ -105,7 +149,10 @@ fn text(value: &Value, field: &str) -> String {
 fn ordered(mount: &Map<String, Value>) -> Value {
     let in_order = |map: &Map<String, Value>, fields: &[&str]| {
         let known = fields.iter().filter_map(|field| Some(((*field).to_owned(), map.get(*field)?.clone())));
-        let others = map.iter().filter(|(key, _)| !fields.contains(&key.as_str())).map(|(key, value)| (key.clone(), value.clone()));
+        let others = map
+            .iter()
+            .filter(|(key, _)| !fields.contains(&key.as_str()))
+            .map(|(key, value)| (key.clone(), value.clone()));
         known.chain(others).collect::<Map<String, Value>>()
     };
     let mut mount = mount.clone();

@@ -54,7 +54,9 @@ fn run(cx: &Cx, kind: &Kind) -> Outcome {
         match info.and_then(|info| info.get("status")).and_then(Value::as_str) {
             Some("success") => break,
             Some("in-progress") => session.pause(INTERVAL),
-            other => return Err(Halt::failed(format!("{context}: the migration ended as {}", other.unwrap_or("unknown")))),
+            other => {
+                return Err(Halt::failed(format!("{context}: the migration ended as {}", other.unwrap_or("unknown"))));
+            }
         }
     }
     terminal::success(&format!("Success! Finished moving {} {from} to {to}, with migration ID {id}", kind.noun));

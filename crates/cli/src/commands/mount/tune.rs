@@ -35,7 +35,11 @@ pub(crate) const AUTH: Command = Command {
 
 const LOCKOUT: &[Flag] = &[
     TOKEN_TYPE,
-    Flag::new("user-lockout-counter-reset-duration", args::Kind::Duration, "After how long failed logins are forgotten."),
+    Flag::new(
+        "user-lockout-counter-reset-duration",
+        args::Kind::Duration,
+        "After how long failed logins are forgotten.",
+    ),
     Flag::new("user-lockout-disable", args::Kind::Bool, "Never lock a user out."),
     Flag::new("user-lockout-duration", args::Kind::Duration, "How long a user stays locked out."),
     Flag::new("user-lockout-threshold", args::Kind::Int, "How many failed logins lock a user out."),
@@ -47,7 +51,8 @@ fn run(cx: &Cx, kind: &Kind) -> Outcome {
     body.extend(cx.words.text("description").map(|text| ("description".to_owned(), json!(text))));
     body.extend(options(&cx.words).map(|options| ("options".to_owned(), options)));
     body.extend(lockout(&cx.words).map(|lockout| ("user_lockout_config".to_owned(), lockout)));
-    let request = Request::new(Method::Post, format!("sys/mounts/{}{path}/tune", kind.prefix)).with_body(Value::Object(body));
+    let request =
+        Request::new(Method::Post, format!("sys/mounts/{}{path}/tune", kind.prefix)).with_body(Value::Object(body));
     cx.session()?.call(&format!("Error tuning {} {path}/", kind.noun), &request)?;
     terminal::success(&format!("Success! Tuned the {} at: {path}/", kind.noun));
     Ok(0)
@@ -61,6 +66,7 @@ fn lockout(words: &Words) -> Option<Value> {
         ("lockout_counter_reset_duration", time("user-lockout-counter-reset-duration")),
         ("lockout_disable", words.truth("user-lockout-disable").map(Value::from)),
     ];
-    let given: Map<String, Value> = given.into_iter().filter_map(|(field, value)| Some((field.to_owned(), value?))).collect();
+    let given: Map<String, Value> =
+        given.into_iter().filter_map(|(field, value)| Some((field.to_owned(), value?))).collect();
     (!given.is_empty()).then_some(Value::Object(given))
 }

@@ -31,7 +31,11 @@ neither.
             flags: &[
                 Flag::aliased("key-shares", "n", Kind::Int, "How many shares to split the key into. Default: 5."),
                 Flag::aliased("key-threshold", "t", Kind::Int, "How many of them unseal. Default: 3."),
-                Flag::new("status", Kind::Bool, "Only say whether the server is initialized: exit code 0 if it is, 2 if not, 1 if it cannot be asked."),
+                Flag::new(
+                    "status",
+                    Kind::Bool,
+                    "Only say whether the server is initialized: exit code 0 if it is, 2 if not, 1 if it cannot be asked.",
+                ),
             ],
         },
     ],
@@ -42,7 +46,8 @@ const SHARES: i64 = 5;
 const THRESHOLD: i64 = 3;
 /// The order in which programs have always got the fields.
 const SEAL_FIELDS: &[(&str, &str)] = &[("unseal_keys_b64", "keys_base64"), ("unseal_keys_hex", "keys")];
-const RECOVERY_FIELDS: &[(&str, &str)] = &[("recovery_keys_b64", "recovery_keys_base64"), ("recovery_keys_hex", "recovery_keys")];
+const RECOVERY_FIELDS: &[(&str, &str)] =
+    &[("recovery_keys_b64", "recovery_keys_base64"), ("recovery_keys_hex", "recovery_keys")];
 
 fn run(cx: &Cx) -> Outcome {
     let session = cx.session()?;
@@ -54,7 +59,9 @@ fn run(cx: &Cx) -> Outcome {
     let body = json!({ "secret_shares": shares, "secret_threshold": threshold });
     let request = Request { may_wrap: false, ..Request::new(Method::Put, "sys/init").with_body(body) };
     let answer = session.call("Error initializing", &request)?;
-    let made = answer.and_then(|secret| secret.data).ok_or_else(|| Halt::failed("Error initializing: the server gave no keys"))?;
+    let made = answer
+        .and_then(|secret| secret.data)
+        .ok_or_else(|| Halt::failed("Error initializing: the server gave no keys"))?;
     if cx.output.is_table() {
         terminal::line(&for_people(&made, shares, threshold));
     } else {
@@ -66,7 +73,8 @@ fn run(cx: &Cx) -> Outcome {
 fn status(cx: &Cx, session: &Session) -> Outcome {
     let request = Request { may_wrap: false, ..Request::new(Method::Get, "sys/init") };
     let answer = session.call("Error checking initialization status", &request).map_err(|halt| halt.with_code(1))?;
-    let initialized = answer.as_ref().and_then(|secret| secret.data_field("initialized")).and_then(Value::as_bool).unwrap_or(false);
+    let initialized =
+        answer.as_ref().and_then(|secret| secret.data_field("initialized")).and_then(Value::as_bool).unwrap_or(false);
     if cx.output.is_table() {
         terminal::line(if initialized { "Vault is initialized" } else { "Vault is not initialized" });
     } else {
@@ -77,7 +85,9 @@ fn status(cx: &Cx, session: &Session) -> Outcome {
 
 fn for_people(made: &Map<String, Value>, shares: i64, threshold: i64) -> String {
     let list = |field: &str| made.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
-    let numbered = |what: &str, keys: Vec<Value>| -> String { keys.iter().enumerate().map(|(at, key)| format!("{what} Key {}: {}\n", at + 1, plain(key))).collect() };
+    let numbered = |what: &str, keys: Vec<Value>| -> String {
+        keys.iter().enumerate().map(|(at, key)| format!("{what} Key {}: {}\n", at + 1, plain(key))).collect()
+    };
     let keys = numbered("Unseal", list("keys_base64")) + &numbered("Recovery", list("recovery_keys_base64"));
     let token = made.get("root_token").map(plain).unwrap_or_default();
     format!(

@@ -21,7 +21,8 @@ pub(crate) const COMMAND: Command = Command {
 
 fn run(cx: &Cx) -> Outcome {
     let name = cx.path(0).to_lowercase();
-    cx.session()?.call(&format!("Error deleting {name}"), &Request::new(Method::Delete, format!("sys/policies/acl/{name}")))?;
+    cx.session()?
+        .call(&format!("Error deleting {name}"), &Request::new(Method::Delete, format!("sys/policies/acl/{name}")))?;
     terminal::success(&format!("Success! Deleted policy: {name}"));
     Ok(0)
 }

@@ -23,9 +23,12 @@ pub(crate) const COMMAND: Command = Command {
 
 fn run(cx: &Cx) -> Outcome {
     let path = cx.argument(0);
-    let text = std::fs::read_to_string(path).map_err(|error| Halt::usage(format!("Error reading source file: {}", data::opening(path, &error))))?;
-    let formatted = keepfast_hcl::format(&text).map_err(|error| Halt::usage(format!("failed to parse policy: {error}")))?;
-    replace(Path::new(path), &formatted).map_err(|error| Halt::usage(format!("Error writing result: {}", data::opening(path, &error))))?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Halt::usage(format!("Error reading source file: {}", data::opening(path, &error))))?;
+    let formatted =
+        keepfast_hcl::format(&text).map_err(|error| Halt::usage(format!("failed to parse policy: {error}")))?;
+    replace(Path::new(path), &formatted)
+        .map_err(|error| Halt::usage(format!("Error writing result: {}", data::opening(path, &error))))?;
     terminal::success(&format!("Success! Formatted policy: {path}"));
     Ok(0)
 }

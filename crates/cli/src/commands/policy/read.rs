@@ -24,7 +24,10 @@ fn run(cx: &Cx) -> Outcome {
     let name = cx.path(0).to_lowercase();
     let request = Request::new(Method::Get, format!("sys/policies/acl/{name}"));
     let secret = cx.session()?.call(&format!("Error reading policy named {name}"), &request)?;
-    let text = secret.as_ref().and_then(|secret| secret.text("policy")).ok_or_else(|| Halt::failed(format!("No policy named: {name}")))?;
+    let text = secret
+        .as_ref()
+        .and_then(|secret| secret.text("policy"))
+        .ok_or_else(|| Halt::failed(format!("No policy named: {name}")))?;
     if cx.output.is_table() {
         terminal::line(text.trim());
     } else {

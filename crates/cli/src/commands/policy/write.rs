@@ -41,6 +41,7 @@ fn run(cx: &Cx) -> Outcome {
 
 fn source(path: &str) -> Result<String, Halt> {
     let mut text = String::new();
-    let read = if path == "-" { io::stdin().read_to_string(&mut text).map(|_| text) } else { std::fs::read_to_string(path) };
+    let read =
+        if path == "-" { io::stdin().read_to_string(&mut text).map(|_| text) } else { std::fs::read_to_string(path) };
     read.map_err(|error| Halt::failed(format!("Error opening policy file: {}", data::opening(path, &error))))
 }

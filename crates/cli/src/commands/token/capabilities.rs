@@ -29,11 +29,14 @@ fn run(cx: &Cx) -> Outcome {
         _ => (None, &cx.words.arguments[0]),
     };
     let request = match token {
-        Some(token) => Request::new(Method::Post, "sys/capabilities").with_body(json!({ "token": token.trim(), "path": path })),
+        Some(token) => {
+            Request::new(Method::Post, "sys/capabilities").with_body(json!({ "token": token.trim(), "path": path }))
+        }
         None => Request::new(Method::Post, "sys/capabilities-self").with_body(json!({ "path": path })),
     };
     let secret = cx.session()?.call("Error listing capabilities", &Request { may_wrap: false, ..request })?;
-    let found = secret.as_ref().and_then(|secret| secret.data_field("capabilities").or_else(|| secret.data_field(path)));
+    let found =
+        secret.as_ref().and_then(|secret| secret.data_field("capabilities").or_else(|| secret.data_field(path)));
     let mut capabilities: Vec<String> = found.and_then(Value::as_array).into_iter().flatten().map(plain).collect();
     capabilities.sort();
     if cx.output.is_table() {

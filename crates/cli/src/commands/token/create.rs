@@ -40,9 +40,11 @@ const FLAGS: &[Flag] = &[
 ];
 
 /// Flags that are a text here and a field there.
-const TEXTS: &[(&str, &str)] = &[("display-name", "display_name"), ("entity-alias", "entity_alias"), ("id", "id"), ("type", "type")];
+const TEXTS: &[(&str, &str)] =
+    &[("display-name", "display_name"), ("entity-alias", "entity_alias"), ("id", "id"), ("type", "type")];
 const DURATIONS: &[(&str, &str)] = &[("explicit-max-ttl", "explicit_max_ttl"), ("period", "period"), ("ttl", "ttl")];
-const TRUTHS: &[(&str, &str)] = &[("no-default-policy", "no_default_policy"), ("orphan", "no_parent"), ("renewable", "renewable")];
+const TRUTHS: &[(&str, &str)] =
+    &[("no-default-policy", "no_default_policy"), ("orphan", "no_parent"), ("renewable", "renewable")];
 
 fn run(cx: &Cx) -> Outcome {
     let path = match cx.words.text("role") {

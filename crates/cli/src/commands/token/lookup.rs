@@ -24,8 +24,12 @@ fn run(cx: &Cx) -> Outcome {
     let request = match (cx.words.arguments.first(), cx.words.on("accessor")) {
         (None, true) => return Err(Halt::usage("Not enough arguments with -accessor (expected 1, got 0)")),
         (None, false) => Request::new(Method::Get, "auth/token/lookup-self"),
-        (Some(accessor), true) => Request::new(Method::Post, "auth/token/lookup-accessor").with_body(json!({ "accessor": accessor.trim() })),
-        (Some(token), false) => Request::new(Method::Post, "auth/token/lookup").with_body(json!({ "token": token.trim() })),
+        (Some(accessor), true) => {
+            Request::new(Method::Post, "auth/token/lookup-accessor").with_body(json!({ "accessor": accessor.trim() }))
+        }
+        (Some(token), false) => {
+            Request::new(Method::Post, "auth/token/lookup").with_body(json!({ "token": token.trim() }))
+        }
     };
     let secret = cx.session()?.call("Error looking up token", &request)?;
     cx.output.secret(&secret.ok_or_else(|| Halt::failed("Error looking up token: nothing is known about it"))?)

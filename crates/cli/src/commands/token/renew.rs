@@ -19,7 +19,13 @@ pub(crate) const COMMAND: Command = Command {
     flags: &[
         HTTP,
         FORMAT,
-        FlagSet { title: "Command", flags: &[ACCESSOR, Flag::aliased("increment", "i", Kind::Duration, "How long to ask for; the server may give less.")] },
+        FlagSet {
+            title: "Command",
+            flags: &[
+                ACCESSOR,
+                Flag::aliased("increment", "i", Kind::Duration, "How long to ask for; the server may give less."),
+            ],
+        },
     ],
     run,
 };

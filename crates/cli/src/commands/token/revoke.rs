@@ -27,7 +27,11 @@ pub(crate) const COMMAND: Command = Command {
             title: "Command",
             flags: &[
                 ACCESSOR,
-                Flag::new("mode", Kind::Text, "orphan: leave the children alone. path: revoke all tokens that an auth path gave."),
+                Flag::new(
+                    "mode",
+                    Kind::Text,
+                    "orphan: leave the children alone. path: revoke all tokens that an auth path gave.",
+                ),
                 Flag::new("self", Kind::Bool, "Revoke the token in use."),
             ],
         },
@@ -43,7 +47,8 @@ fn run(cx: &Cx) -> Outcome {
 }
 
 fn request(cx: &Cx) -> Result<Request, Halt> {
-    let (itself, accessor, mode) = (cx.words.on("self"), cx.words.on("accessor"), cx.words.text("mode").unwrap_or_default());
+    let (itself, accessor, mode) =
+        (cx.words.on("self"), cx.words.on("accessor"), cx.words.text("mode").unwrap_or_default());
     let count = cx.words.arguments.len();
     match (itself, count) {
         (true, 0) | (false, 1) => {}
@@ -52,11 +57,17 @@ fn request(cx: &Cx) -> Result<Request, Halt> {
         (false, _) => return Err(Halt::usage(format!("Too many arguments (expected 1 or -self, got {count})"))),
     }
     let given = cx.argument(0).trim();
+    // An empty variable in a script must not revoke the token in use.
+    if !itself && given.is_empty() {
+        return Err(Halt::usage("The token, accessor or path to revoke is empty"));
+    }
     let put = |path: &str| Request::new(Method::Put, path);
     Ok(match (itself, accessor, mode) {
         (true, false, "") => put("auth/token/revoke-self"),
         (true, ..) => return Err(Halt::usage("Cannot use -self with -accessor or -mode")),
-        (false, true, "") => Request::new(Method::Post, "auth/token/revoke-accessor").with_body(json!({ "accessor": given })),
+        (false, true, "") => {
+            Request::new(Method::Post, "auth/token/revoke-accessor").with_body(json!({ "accessor": given }))
+        }
         (false, true, _) => return Err(Halt::usage("Cannot use -accessor with -mode")),
         (false, false, "") => put("auth/token/revoke").with_body(json!({ "token": given })),
         (false, false, "orphan") => put("auth/token/revoke-orphan").with_body(json!({ "token": given })),

@@ -45,7 +45,11 @@ fn run(cx: &Cx) -> Outcome {
 }
 
 fn in_order(versions: Option<&Map<String, Value>>) -> Vec<(u64, &Map<String, Value>)> {
-    let mut versions: Vec<_> = versions.into_iter().flatten().filter_map(|(number, version)| Some((number.parse().ok()?, version.as_object()?))).collect();
+    let mut versions: Vec<_> = versions
+        .into_iter()
+        .flatten()
+        .filter_map(|(number, version)| Some((number.parse().ok()?, version.as_object()?)))
+        .collect();
     versions.sort_by_key(|(number, _)| *number);
     versions
 }

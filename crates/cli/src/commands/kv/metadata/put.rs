@@ -16,6 +16,13 @@ pub(crate) const COMMAND: Command = Command {
 ",
     min: 1,
     max: Some(1),
-    flags: &[HTTP, FORMAT, FlagSet { title: "Command", flags: &[MOUNT, CAS_REQUIRED, CUSTOM_METADATA, DELETE_VERSION_AFTER, MAX_VERSIONS] }],
+    flags: &[
+        HTTP,
+        FORMAT,
+        FlagSet {
+            title: "Command",
+            flags: &[MOUNT, CAS_REQUIRED, CUSTOM_METADATA, DELETE_VERSION_AFTER, MAX_VERSIONS],
+        },
+    ],
     run: |cx| send(cx, Method::Put),
 };

@@ -8,10 +8,14 @@ use crate::args::{Flag, Kind};
 use crate::cx::Cx;
 use crate::halt::Outcome;
 
-pub(super) const CAS_REQUIRED: Flag = Flag::new("cas-required", Kind::Bool, "Whether every write must say which version it replaces.");
-pub(super) const CUSTOM_METADATA: Flag = Flag::new("custom-metadata", Kind::Pairs, "A remark about the key; may be repeated.");
-pub(super) const DELETE_VERSION_AFTER: Flag = Flag::new("delete-version-after", Kind::Duration, "How long a version lives; at most what the engine allows.");
-pub(super) const MAX_VERSIONS: Flag = Flag::new("max-versions", Kind::Int, "How many versions to keep; 0 is the engine's number.");
+pub(super) const CAS_REQUIRED: Flag =
+    Flag::new("cas-required", Kind::Bool, "Whether every write must say which version it replaces.");
+pub(super) const CUSTOM_METADATA: Flag =
+    Flag::new("custom-metadata", Kind::Pairs, "A remark about the key; may be repeated.");
+pub(super) const DELETE_VERSION_AFTER: Flag =
+    Flag::new("delete-version-after", Kind::Duration, "How long a version lives; at most what the engine allows.");
+pub(super) const MAX_VERSIONS: Flag =
+    Flag::new("max-versions", Kind::Int, "How many versions to keep; 0 is the engine's number.");
 
 /// Sends the settings that were given.
 pub(super) fn send(cx: &Cx, method: Method) -> Outcome {

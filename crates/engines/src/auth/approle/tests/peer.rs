@@ -1,10 +1,11 @@
-//! Every path as a running OpenBao answered it, from 127.0.0.1.
+//! Every path as a running OpenBao answered it.
 
-use super::bench;
+use keepfast_framework::testing::Bench;
+
+use super::AppRole;
 
 #[tokio::test]
 async fn answers_as_the_peer_does() {
-    let mut bench = bench(&[]).await;
-    bench.remote = "127.0.0.1".parse().ok();
-    crate::peer::compare(&bench, include_str!("peer.jsonl")).await;
+    let bench = Bench::new::<AppRole>().await.unwrap();
+    crate::peer::compare(bench, include_str!("../../../peer/approle.jsonl")).await;
 }
