@@ -87,7 +87,8 @@ fn blank_uuids(value: &mut Value) {
     let is_uuid = |part: &str| part.len() == 36 && part.split('-').map(str::len).eq([8, 4, 4, 4, 12]);
     match value {
         Value::String(text) => {
-            *text = text.split('"').map(|part| if is_uuid(part) { "UUID" } else { part }).collect::<Vec<_>>().join("\"");
+            *text =
+                text.split('"').map(|part| if is_uuid(part) { "UUID" } else { part }).collect::<Vec<_>>().join("\"");
         }
         Value::Array(items) => items.iter_mut().for_each(blank_uuids),
         Value::Object(members) => members.values_mut().for_each(blank_uuids),
