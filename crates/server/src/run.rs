@@ -307,7 +307,7 @@ impl Signals {
 }
 
 /// The node behind the edge.
-struct Served(Arc<Node>);
+pub(crate) struct Served(pub(crate) Arc<Node>);
 
 impl Kernel for Served {
     async fn handle(&self, incoming: Incoming) -> Answer {
