@@ -154,11 +154,8 @@ async fn serve(
         tokio::spawn(accepting.run(ear.socket));
     }
     out.write(banner::STARTED.into());
-    loop {
-        match signals.next().await {
-            Event::Reload => reload(&node, &certificates, log, paths, environment),
-            Event::Stop => break,
-        }
+    while let Event::Reload = signals.next().await {
+        reload(&node, &certificates, log, paths, environment);
     }
     out.write(banner::STOPPING.into());
     // The receivers live as long as their connections; an error only says that there are none.
