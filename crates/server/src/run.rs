@@ -96,6 +96,9 @@ pub fn run(mut args: ServerArgs) -> Result<ExitCode, StartError> {
     let verify_only = args.verify_only;
     let plan = Plan::make(&mut args, &environment)?;
     if verify_only {
+        for warning in &plan.warnings {
+            let _ = writeln!(io::stderr(), "{warning}");
+        }
         return Ok(ExitCode::SUCCESS);
     }
     process::harden();
