@@ -7,6 +7,7 @@ mod commands;
 mod completion;
 mod cx;
 mod data;
+mod exact;
 mod flags;
 mod halt;
 mod help;

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::text::number;
+use crate::exact;
 
 /// Words that some YAML reader takes for a truth value or for nothing.
 const RESERVED: &[&str] = &["y", "n", "yes", "no", "on", "off", "true", "false", "null", "~"];
@@ -80,7 +81,7 @@ fn scalar(value: &Value, depth: usize) -> String {
         Value::Null => "null".to_owned(),
         Value::Bool(truth) => truth.to_string(),
         Value::Number(n) => exponent_of_two_digits(&number(n)),
-        Value::String(text) => string(text, depth, false),
+        Value::String(text) => exact::number(text).map_or_else(|| string(text, depth, false), str::to_owned),
         Value::Array(_) => "[]".to_owned(),
         Value::Object(_) => "{}".to_owned(),
     }
