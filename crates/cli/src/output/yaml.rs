@@ -5,8 +5,8 @@ use serde_json::Value;
 use super::text::number;
 use crate::exact;
 
-/// Words that some YAML reader takes for a truth value or for nothing.
-const RESERVED: &[&str] = &["y", "n", "yes", "no", "on", "off", "true", "false", "null", "~"];
+/// Words that some YAML reader takes for a truth value, for nothing, or for an instruction.
+const RESERVED: &[&str] = &["y", "n", "yes", "no", "on", "off", "true", "false", "null", "~", "<<", "="];
 /// Characters with a meaning at the front of a plain scalar.
 const INDICATORS: &str = "-?:,[]{}#&*!|>'\"%@`";
 
@@ -285,7 +285,7 @@ mod tests {
         for text in ["- a", " lead", "t ", "a: b", "a #b", "a:", "*x", "@x", "`x", "[x", "-", "---", "..."] {
             assert_eq!(string(text, 0, false), format!("'{text}'"));
         }
-        for text in ["a:b", "-a", "?x", "it's", "say \"hi\"", "1.2.3", "_", ".", "é∞", "a\\b", "=", "word"] {
+        for text in ["a:b", "-a", "?x", "it's", "say \"hi\"", "1.2.3", "_", ".", "é∞", "a\\b", "==", "word"] {
             assert_eq!(string(text, 0, false), text);
         }
         assert_eq!(string("a\tb", 0, false), "\"a\\tb\"");
