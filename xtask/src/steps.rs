@@ -120,7 +120,7 @@ fn campaign(shell: &Shell, arguments: &[&str]) -> Result<Outcome> {
 }
 
 fn fuzz(shell: &Shell) -> Result<Outcome> {
-    let arguments = ["run", "-q", "--manifest-path", "fuzz/Cargo.toml", "--bin", "short", "--", "--seconds", "3"];
+    let arguments = ["run", "-q", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target", "--bin", "short", "--", "--seconds", "3"];
     last_line(&shell.run("cargo", &arguments)?)
 }
 

@@ -9,11 +9,15 @@ use keepfast_framework::engine::{Registered, Registry};
 pub fn all() -> Registry {
     Registry::new(vec![
         Registered::of::<auth::approle::AppRole>(),
+        Registered::of::<auth::userpass::Userpass>(),
         Registered::of::<secrets::cubbyhole::Cubbyhole>(),
         Registered::of::<secrets::kv::V1>(),
         Registered::of::<secrets::kv::V2>(),
+        Registered::of::<secrets::transit::Transit>(),
     ])
 }
 
+#[cfg(test)]
+mod peer;
 #[cfg(test)]
 mod tests;

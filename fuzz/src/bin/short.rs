@@ -38,7 +38,11 @@ fn fuzz((name, function, corpus): &Target, seed: u64, time: Duration) -> bool {
             let input = input(&mut Dice::of(seed, item), corpus, item);
             if let Err(cause) = catch_unwind(|| function(&input)) {
                 let said = cause.downcast_ref::<String>().map(String::as_str).or(cause.downcast_ref::<&str>().copied());
-                println!("FAIL {name}, seed {seed}, input {item}: {}\n     {input:?}\n     {:?}", said.unwrap_or("?"), String::from_utf8_lossy(&input));
+                println!(
+                    "FAIL {name}, seed {seed}, input {item}: {}\n     {input:?}\n     {:?}",
+                    said.unwrap_or("?"),
+                    String::from_utf8_lossy(&input)
+                );
                 return false;
             }
             item += 1;
@@ -50,8 +54,10 @@ fn fuzz((name, function, corpus): &Target, seed: u64, time: Duration) -> bool {
 
 /// A valid input, spoilt a little; the first ones are unspoilt.
 fn input(dice: &mut Dice, corpus: &[&str], item: u64) -> Vec<u8> {
-    const TOKENS: [&str; 20] =
-        ["\"", "{", "}", "[", "]", "=", ",", "\n", "#", "/*", "<<E\n", "${", "\\u", "*", "+", "..", "/", "null", "1e9", "\u{fffd}"];
+    const TOKENS: [&str; 20] = [
+        "\"", "{", "}", "[", "]", "=", ",", "\n", "#", "/*", "<<E\n", "${", "\\u", "*", "+", "..", "/", "null", "1e9",
+        "\u{fffd}",
+    ];
     if let Some(whole) = corpus.get(item as usize) {
         return whole.as_bytes().to_vec();
     }

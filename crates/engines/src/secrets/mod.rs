@@ -3,4 +3,5 @@
 pub mod cubbyhole;
 pub mod kv;
 mod raw_json;
+pub mod transit;
 mod tree;

@@ -3,8 +3,10 @@
 
 mod expiry;
 mod login;
+mod peer;
 mod roles;
 mod secret_ids;
+mod stored;
 mod timing;
 
 use keepfast_framework::Result;

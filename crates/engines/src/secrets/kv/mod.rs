@@ -11,6 +11,3 @@ pub use v2::V2;
 
 /// Where version 1 keeps its secrets: the prefix, then the path. Version 2 finds them there when a mount is upgraded.
 const PLAIN: &str = "plain/";
-
-#[cfg(test)]
-mod peer;

@@ -1,0 +1,95 @@
+//! Batches: reading their items, and the status of their answer.
+
+use keepfast_framework::fields::Int;
+use keepfast_framework::reply::WithStatus;
+use keepfast_framework::{Data, Error, Outcome, Reply, Result, Status};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// One item of any batch: each endpoint uses the fields it knows and ignores the rest, as the peer does.
+#[derive(Deserialize, Default)]
+pub(super) struct Item {
+    pub plaintext: Option<String>,
+    pub ciphertext: Option<String>,
+    pub input: Option<String>,
+    pub signature: Option<String>,
+    pub hmac: Option<String>,
+    pub context: Option<String>,
+    pub associated_data: Option<String>,
+    pub key_version: Option<Int>,
+    pub reference: Option<String>,
+}
+
+/// The texts of an item, for naming the one that is malformed.
+const TEXTS: [&str; 8] =
+    ["plaintext", "ciphertext", "input", "signature", "hmac", "context", "associated_data", "reference"];
+
+/// Reads `batch_input`.
+pub(super) fn items(raw: &RawValue) -> Result<Vec<Item>> {
+    let items: Vec<Item> = read(raw)?;
+    if items.is_empty() { Err(Error::invalid("missing batch input to process")) } else { Ok(items) }
+}
+
+fn read<T: DeserializeOwned>(raw: &RawValue) -> Result<Vec<T>> {
+    // The text of serde's error may quote values, so the fault is looked for again, by type only.
+    serde_json::from_str(raw.get()).map_err(|_| unreadable(&fault(raw)))
+}
+
+/// 400 for a batch that is no list of items.
+pub(super) fn unreadable(why: &str) -> Error {
+    Error::invalid(format!("failed to parse batch input: {why}"))
+}
+
+/// What is wrong with a batch that does not read.
+fn fault(raw: &RawValue) -> String {
+    let items = match serde_json::from_str(raw.get()) {
+        Ok(Value::Array(items)) => items,
+        Ok(other) => return format!("source data must be an array or slice, got {}", kind(&other)),
+        Err(_) => return "malformed JSON".to_owned(),
+    };
+    for (at, item) in items.iter().enumerate() {
+        let Value::Object(fields) = item else { return format!("[{at}] expected a map, got '{}'", kind(item)) };
+        for (name, value) in fields {
+            let wrong = TEXTS.contains(&name.as_str()) && !value.is_string();
+            if wrong || (name == "key_version" && !(value.is_number() || value.is_string())) {
+                let expected = if wrong { "string" } else { "int" };
+                return format!("'[{at}].{name}' expected type '{expected}', got unconvertible type '{}'", kind(value));
+            }
+        }
+    }
+    "an item has a value of a wrong type".to_owned()
+}
+
+/// A value's type as Go names it.
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "json.Number",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
+#[derive(Serialize)]
+struct Results<T> {
+    batch_results: Vec<T>,
+}
+
+/// Answers a batch with 200, whatever became of its items.
+pub(super) fn answer<T: Serialize + Send>(batch_results: Vec<T>) -> Result<Outcome> {
+    Data(Results { batch_results }).into_outcome()
+}
+
+/// Answers a batch with 400 when an item failed, or with the caller's own code when another succeeded.
+pub(super) fn answer_strictly<T: Serialize + Send>(batch_results: Vec<T>, failed: usize, partial: Option<Int>) -> Result<Outcome> {
+    if failed == 0 {
+        return answer(batch_results);
+    }
+    let partial = partial.filter(|code| code.0 != 0 && failed < batch_results.len());
+    let status = partial.and_then(|code| u16::try_from(code.0).ok()).filter(|code| (100..600).contains(code));
+    WithStatus(status.map_or(Status::BAD_REQUEST, Status), Data(Results { batch_results })).into_outcome()
+}

@@ -1,0 +1,80 @@
+//! As much of DER (X.690) as certificates and requests need: elements with definite lengths.
+
+/// The tag of SEQUENCE.
+pub(super) const SEQUENCE: u8 = 0x30;
+
+/// One element.
+#[derive(Clone, Copy)]
+pub(super) struct Element<'a> {
+    pub tag: u8,
+    pub content: &'a [u8],
+    /// With its tag and length.
+    pub whole: &'a [u8],
+}
+
+/// The first element, and what follows it.
+pub(super) fn read(der: &[u8]) -> Option<(Element<'_>, &[u8])> {
+    let (&tag, rest) = der.split_first()?;
+    let (&first, rest) = rest.split_first()?;
+    let (length, rest) = match first {
+        short @ 0..=0x7f => (usize::from(short), rest),
+        long @ 0x81..=0x83 => {
+            let (digits, rest) = rest.split_at_checked(usize::from(long & 0x7f))?;
+            (digits.iter().fold(0, |sum, digit| sum << 8 | usize::from(*digit)), rest)
+        }
+        _ => return None,
+    };
+    let (content, rest) = rest.split_at_checked(length)?;
+    Some((Element { tag, content, whole: &der[..der.len() - rest.len()] }, rest))
+}
+
+/// The one element that `der` is.
+pub(super) fn whole(der: &[u8], tag: u8) -> Option<Element<'_>> {
+    let (element, rest) = read(der)?;
+    (rest.is_empty() && element.tag == tag).then_some(element)
+}
+
+/// All elements of a content.
+pub(super) fn children(mut content: &[u8]) -> Option<Vec<Element<'_>>> {
+    let mut found = Vec::new();
+    while !content.is_empty() {
+        let (element, rest) = read(content)?;
+        found.push(element);
+        content = rest;
+    }
+    Some(found)
+}
+
+/// An element of a tag and a content.
+pub(super) fn write(tag: u8, content: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(content.len() + 5);
+    out.push(tag);
+    let digits = content.len().to_be_bytes();
+    let digits = &digits[digits.iter().take_while(|digit| **digit == 0).count()..];
+    match content.len() {
+        short @ 0..=0x7f => out.push(short as u8),
+        _ => {
+            out.push(0x80 | digits.len() as u8);
+            out.extend_from_slice(digits);
+        }
+    }
+    out.extend_from_slice(content);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        for length in [0, 1, 0x7f, 0x80, 0xff, 0x100, 0xffff, 0x1_0000] {
+            let content = vec![7; length];
+            let der = write(SEQUENCE, &content);
+            assert_eq!(whole(&der, SEQUENCE).unwrap().content, content);
+            assert!(whole(&der, 2).is_none());
+            assert!(whole(&der[..der.len() - 1], SEQUENCE).is_none());
+            assert_eq!(children(&[der.clone(), der].concat()).unwrap().len(), 2);
+        }
+    }
+}

@@ -1,0 +1,460 @@
+//! `encrypt/`, `decrypt/`, `rewrap/` and `datakey/`.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use keepfast_crypto::keys::symmetric::SymmetricKey;
+use keepfast_crypto::keys::{Key, KeyError, KeyKind};
+use keepfast_crypto::{Zeroizing, random};
+use keepfast_framework::fields::{Flag, Int, Text};
+use keepfast_framework::routes::Exists;
+use keepfast_framework::{Cx, Data, Error, Outcome, Reply, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::batch::{self, Item};
+use super::codec::{self, Untagged};
+use super::config::SETTINGS;
+use super::keys::checked;
+use super::ring::{NewKey, Ring};
+use super::rings::save;
+use super::{Transit, usage};
+
+/// Why one item failed: a text for the caller.
+pub(super) type Fault = Cow<'static, str>;
+
+/// What a derived key lacks without a context.
+pub(super) const NO_CONTEXT: &str = "missing 'context' for key derivation; the key was created using a derived key, which means additional, per-request information must be included in order to perform operations with the key";
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Encrypt {
+    /// Name of the key.
+    name: Text,
+    /// Base64 of what is encrypted.
+    plaintext: Option<Text>,
+    /// Base64 context of a derived key.
+    context: Option<Text>,
+    /// Base64 data that is bound to the ciphertext without being in it.
+    associated_data: Option<Text>,
+    /// Version of the key; 0 for the latest.
+    key_version: Option<Int>,
+    /// Several items in one request.
+    batch_input: Option<Box<RawValue>>,
+    /// Status of the answer when some items of a batch fail.
+    partial_failure_response_code: Option<Int>,
+    /// Type of the key, where this request creates it.
+    #[serde(rename = "type")]
+    kind: Option<Text>,
+    /// Whether a key that this request creates is convergent.
+    convergent_encryption: Option<Flag>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Decrypt {
+    /// Name of the key.
+    name: Text,
+    /// What `encrypt` returned.
+    ciphertext: Option<Text>,
+    /// Base64 context of a derived key.
+    context: Option<Text>,
+    /// Base64 data that was bound to the ciphertext.
+    associated_data: Option<Text>,
+    /// Several items in one request.
+    batch_input: Option<Box<RawValue>>,
+    /// Status of the answer when some items of a batch fail.
+    partial_failure_response_code: Option<Int>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Rewrap {
+    /// Name of the key.
+    name: Text,
+    /// What `encrypt` returned.
+    ciphertext: Option<Text>,
+    /// Base64 context of a derived key.
+    context: Option<Text>,
+    /// Version of the key to encrypt with; 0 for the latest.
+    key_version: Option<Int>,
+    /// Several items in one request.
+    batch_input: Option<Box<RawValue>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct DataKey {
+    /// `plaintext` or `wrapped`: whether the answer has the new key in plaintext too.
+    plaintext: Text,
+    /// Name of the key that encrypts the new one.
+    name: Text,
+    /// Base64 context of a derived key.
+    context: Option<Text>,
+    /// Base64 data that is bound to the ciphertext.
+    associated_data: Option<Text>,
+    /// Length of the new key: 128, 256 or 512 bits.
+    bits: Option<Int>,
+    /// Version of the key; 0 for the latest.
+    key_version: Option<Int>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Named {
+    /// Name of the key.
+    name: Text,
+}
+
+/// A ciphertext, or why there is none.
+#[derive(Serialize, Default)]
+struct Encrypted {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ciphertext: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_version: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plaintext: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Fault>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
+}
+
+/// A plaintext in base64, or why there is none: then it is empty.
+#[derive(Serialize)]
+struct Decrypted {
+    plaintext: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Fault>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
+}
+
+/// Whether the key exists: encrypting with one that does not creates it, which policies can tell apart.
+pub(super) async fn exists(transit: &Transit, cx: &mut Cx, req: Named) -> Result<Exists> {
+    Ok(Exists(transit.rings.get(cx, &req.name).await?.is_some()))
+}
+
+pub(super) async fn encrypt(transit: &Transit, cx: &mut Cx, req: Encrypt) -> Result<Outcome> {
+    let name = checked(&req.name)?;
+    let batched = req.batch_input.is_some();
+    let items = match &req.batch_input {
+        Some(raw) => batch::items(raw)?,
+        None => vec![Item {
+            plaintext: Some(req.plaintext.ok_or_else(|| Error::invalid("missing plaintext to encrypt"))?.0),
+            context: req.context.map(String::from),
+            associated_data: req.associated_data.map(String::from),
+            key_version: req.key_version,
+            ..Item::default()
+        }],
+    };
+    if let Some(at) = items.iter().position(|item| item.plaintext.is_none()) {
+        return Err(batch::unreadable(&format!("'[{at}].plaintext' missing plaintext to encrypt")));
+    }
+    let contexts = items.iter().filter(|item| has(&item.context)).count();
+    if contexts != 0 && contexts != items.len() {
+        return Err(Error::invalid("context should be set either in all the request blocks or in none"));
+    }
+    let convergent = req.convergent_encryption.is_some_and(|flag| flag.0);
+    let ring = match transit.rings.get(cx, name).await? {
+        Some(ring) => ring,
+        None => create(transit, cx, name, req.kind.as_deref(), contexts != 0, convergent).await?,
+    };
+    ring.record.usable()?;
+    refuse_associated_data(ring.record.kind, &items)?;
+    usage::reserve_each(cx, name, &ring, &items).await?;
+    let mut failed = 0;
+    let mut results: Vec<Encrypted> = items.into_iter().map(|item| {
+        let result = seal_item(&ring, &item);
+        failed += usize::from(result.is_err());
+        encrypted(result, batched.then(|| item.reference.unwrap_or_default()))
+    }).collect();
+    match results.pop() {
+        Some(Encrypted { error: Some(fault), .. }) if !batched => Err(Error::invalid(fault)),
+        Some(only) if !batched => Data(only).into_outcome(),
+        last => {
+            results.extend(last);
+            batch::answer_strictly(results, failed, req.partial_failure_response_code)
+        }
+    }
+}
+
+fn encrypted(result: Result<(u32, String), Fault>, reference: Option<String>) -> Encrypted {
+    match result {
+        Ok((version, ciphertext)) => {
+            Encrypted { ciphertext: Some(ciphertext), key_version: Some(version), reference, ..Encrypted::default() }
+        }
+        Err(fault) => Encrypted { error: Some(fault), reference, ..Encrypted::default() },
+    }
+}
+
+fn has(text: &Option<String>) -> bool {
+    text.as_ref().is_some_and(|text| !text.is_empty())
+}
+
+/// Creates the key that `encrypt` named, if the mount allows it.
+async fn create(transit: &Transit, cx: &mut Cx, name: &str, kind: Option<&str>, derived: bool, convergent: bool) -> Result<Arc<Ring>> {
+    if SETTINGS.get(cx, "").await?.unwrap_or_default().disable_upsert {
+        return Err(Error::invalid("encryption key not found"));
+    }
+    if convergent && !derived {
+        return Err(Error::invalid("convergent encryption requires derivation to be enabled, so context is required"));
+    }
+    let kind = kind.unwrap_or("aes256-gcm96");
+    // Only ciphers: a key pair is made on purpose.
+    let known = KeyKind::from_name(kind).filter(|kind| matches!(kind, KeyKind::Symmetric(_)));
+    let known = known.ok_or_else(|| Error::invalid(format!("unknown key type {kind}")))?;
+    let mut record = NewKey { derived, convergent, ..NewKey::of(known) }.record();
+    record.grow(cx.now()).await?;
+    save(&transit.rings, cx, name, &record)?;
+    Ok(Arc::new(Ring::new(record)))
+}
+
+/// Refuses associated data where the key's cipher cannot bind it.
+fn refuse_associated_data(kind: KeyKind, items: &[Item]) -> Result<()> {
+    if kind.binds_associated_data() {
+        return Ok(());
+    }
+    match items.iter().position(|item| has(&item.associated_data)) {
+        Some(at) if kind.encrypts() => {
+            let kind = kind.name();
+            Err(Error::invalid(format!("'[{at}].associated_data' provided for non-AEAD cipher suite {kind}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Encrypts one item's plaintext.
+fn seal_item(ring: &Ring, item: &Item) -> Result<(u32, String), Fault> {
+    let context = context_of(ring, item.context.as_deref())?;
+    let version = ring.record.version_for(item.key_version.unwrap_or_default().0, "encryption")?;
+    let plaintext = item.plaintext.as_deref().unwrap_or_default();
+    let plaintext = Zeroizing::new(codec::decode(plaintext).map_err(|why| why.to_string())?);
+    let aad = associated_data_of(item.associated_data.as_deref())?;
+    seal(ring, version, &context, &aad, &plaintext)
+}
+
+/// Encrypts with one version.
+pub(super) fn seal(ring: &Ring, version: u32, context: &[u8], aad: &[u8], plaintext: &[u8]) -> Result<(u32, String), Fault> {
+    if !ring.record.kind.encrypts() {
+        return Err(format!("message encryption not supported for key type {}", ring.record.kind.name()).into());
+    }
+    let sealed = match &**key(ring, version)? {
+        Key::Symmetric(key) if !ring.record.derived => key.seal(aad, plaintext).map_err(failed)?,
+        Key::Symmetric(_) => derive(ring, version, context)?.seal(aad, plaintext).map_err(failed)?,
+        Key::MlKem(key) => key.seal(aad, plaintext).map_err(failed)?,
+        Key::Rsa(key) => key.encrypt(plaintext).map_err(|_| {
+            Fault::from("failed to RSA encrypt the plaintext: crypto/rsa: message too long for RSA key size")
+        })?,
+        _ => return Err("message encryption not supported".into()),
+    };
+    Ok((version, codec::tagged(version, &sealed)))
+}
+
+/// Decrypts one ciphertext.
+fn open(ring: &Ring, ciphertext: &str, context: &[u8], aad: &[u8]) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    if !ring.record.kind.encrypts() {
+        return Err(format!("message decryption not supported for key type {}", ring.record.kind.name()).into());
+    }
+    let (version, body) = parse(ring, ciphertext)?;
+    let sealed = codec::decode(body).map_err(|_| "invalid ciphertext: could not decode base64")?;
+    let cipher = match ring.record.kind {
+        KeyKind::Symmetric(cipher) => Some(cipher),
+        _ => None,
+    };
+    if cipher.is_some_and(|cipher| sealed.len() < cipher.nonce_size()) {
+        return Err("invalid ciphertext length".into());
+    }
+    let unauthentic = || match ring.record.kind.name() {
+        name if name.contains("chacha") => "chacha20poly1305: message authentication failed",
+        _ => "cipher: message authentication failed",
+    };
+    let opened = match &**key(ring, version)? {
+        Key::Symmetric(key) if !ring.record.derived => key.open(aad, &sealed),
+        Key::Symmetric(_) => derive(ring, version, context)?.open(aad, &sealed),
+        Key::MlKem(key) => key.open(aad, &sealed),
+        Key::Rsa(key) => match key.decrypt(&sealed) {
+            Ok(plaintext) => return Ok(Zeroizing::new(plaintext.expose().clone())),
+            Err(KeyError::PublicOnly) => {
+                return Err("cannot decrypt ciphertext, key version does not have a private counterpart".into());
+            }
+            Err(_) => return Err("failed to RSA decrypt the ciphertext: crypto/rsa: decryption error".into()),
+        },
+        _ => return Err("message decryption not supported".into()),
+    };
+    opened.map(Zeroizing::new).map_err(|_| unauthentic().into())
+}
+
+/// The version and body of a ciphertext, if the key's settings allow that version.
+fn parse<'a>(ring: &Ring, ciphertext: &'a str) -> Result<(u32, &'a str), Fault> {
+    let (version, body) = codec::parse_tagged(ciphertext).map_err(|why| match why {
+        Untagged::NoPrefix => "invalid ciphertext: no prefix",
+        Untagged::WrongFields => "invalid ciphertext: wrong number of fields",
+        Untagged::NoVersion => "invalid ciphertext: version number could not be decoded",
+    })?;
+    // Ciphertexts of the oldest releases say 0 for the first version.
+    let version = if version == 0 { 1 } else { version };
+    if version > i64::from(ring.record.latest) {
+        return Err("invalid ciphertext: version is too new".into());
+    }
+    if version < i64::from(ring.record.min_decryption) {
+        return Err("ciphertext or signature version is disallowed by policy (too old)".into());
+    }
+    Ok((u32::try_from(version).map_err(|_| "invalid ciphertext: version is too new")?, body))
+}
+
+fn key(ring: &Ring, version: u32) -> Result<&Arc<Key>, Fault> {
+    ring.key(version).map_err(failed)?.ok_or(Fault::Borrowed("no such key version"))
+}
+
+/// The key that a context derives from a version.
+fn derive(ring: &Ring, version: u32, context: &[u8]) -> Result<SymmetricKey, Fault> {
+    let KeyKind::Symmetric(cipher) = ring.record.kind else { return Err("the key type derives no cipher key".into()) };
+    let material = ring.record.versions.get(&version).and_then(|stored| stored.material.as_ref());
+    let material = material.ok_or("no such key version")?;
+    SymmetricKey::derive(cipher, material.expose(), context, ring.record.convergent).map_err(failed)
+}
+
+fn failed(why: KeyError) -> Fault {
+    why.to_string().into()
+}
+
+/// The context of an item; a derived key needs one.
+fn context_of(ring: &Ring, text: Option<&str>) -> Result<Vec<u8>, Fault> {
+    let context = codec::decode(text.unwrap_or_default()).map_err(|why| why.to_string())?;
+    if ring.record.derived && context.is_empty() {
+        return Err(NO_CONTEXT.into());
+    }
+    Ok(context)
+}
+
+fn associated_data_of(text: Option<&str>) -> Result<Vec<u8>, Fault> {
+    let decoded = codec::decode(text.unwrap_or_default());
+    Ok(decoded.map_err(|why| format!("unable to get associated_data/additional_data from factory[0]: {why}"))?)
+}
+
+pub(super) async fn decrypt(transit: &Transit, cx: &mut Cx, req: Decrypt) -> Result<Outcome> {
+    let name = checked(&req.name)?;
+    let batched = req.batch_input.is_some();
+    let items = match &req.batch_input {
+        Some(raw) => batch::items(raw)?,
+        None => vec![Item {
+            ciphertext: Some(given_ciphertext(req.ciphertext)?),
+            context: req.context.map(String::from),
+            associated_data: req.associated_data.map(String::from),
+            ..Item::default()
+        }],
+    };
+    if let Some(at) = items.iter().position(|item| !has(&item.ciphertext)) {
+        return Err(batch::unreadable(&format!("'[{at}].ciphertext' missing ciphertext to decrypt")));
+    }
+    let ring = found(transit, cx, name).await?;
+    refuse_associated_data(ring.record.kind, &items)?;
+    let mut failures = 0;
+    let mut results: Vec<Decrypted> = Vec::with_capacity(items.len());
+    for item in items {
+        let opened = open_item(&ring, &item);
+        let reference = batched.then(|| item.reference.unwrap_or_default());
+        match opened {
+            Ok(plaintext) => results.push(Decrypted { plaintext: codec::encode(&plaintext), error: None, reference }),
+            Err(fault) if !batched => return Err(Error::invalid(fault)),
+            Err(fault) => {
+                failures += 1;
+                results.push(Decrypted { plaintext: String::new(), error: Some(fault), reference });
+            }
+        }
+    }
+    match results.pop() {
+        Some(only) if !batched => Data(only).into_outcome(),
+        last => {
+            results.extend(last);
+            batch::answer_strictly(results, failures, req.partial_failure_response_code)
+        }
+    }
+}
+
+fn given_ciphertext(ciphertext: Option<Text>) -> Result<String> {
+    let given = ciphertext.map(String::from).filter(|text| !text.is_empty());
+    given.ok_or_else(|| Error::invalid("missing ciphertext to decrypt"))
+}
+
+/// The key of an operation that needs it to exist.
+pub(super) async fn found(transit: &Transit, cx: &mut Cx, name: &str) -> Result<Arc<Ring>> {
+    let ring = transit.rings.get(cx, name).await?;
+    let ring = ring.ok_or_else(|| Error::invalid("encryption key not found"))?;
+    ring.record.usable()?;
+    Ok(ring)
+}
+
+fn open_item(ring: &Ring, item: &Item) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    let context = context_of(ring, item.context.as_deref())?;
+    let aad = associated_data_of(item.associated_data.as_deref())?;
+    open(ring, item.ciphertext.as_deref().unwrap_or_default(), &context, &aad)
+}
+
+pub(super) async fn rewrap(transit: &Transit, cx: &mut Cx, req: Rewrap) -> Result<Outcome> {
+    let name = checked(&req.name)?;
+    let batched = req.batch_input.is_some();
+    let items = match &req.batch_input {
+        Some(raw) => batch::items(raw)?,
+        None => vec![Item {
+            ciphertext: Some(given_ciphertext(req.ciphertext)?),
+            context: req.context.map(String::from),
+            key_version: req.key_version,
+            ..Item::default()
+        }],
+    };
+    let ring = found(transit, cx, name).await?;
+    usage::reserve_each(cx, name, &ring, &items).await?;
+    let mut results = Vec::with_capacity(items.len());
+    for item in items {
+        let result = rewrap_item(&ring, &item);
+        match result {
+            Err(fault) if !batched => return Err(Error::invalid(fault)),
+            result => results.push(encrypted(result, batched.then(|| item.reference.unwrap_or_default()))),
+        }
+    }
+    match results.pop() {
+        Some(only) if !batched => Data(only).into_outcome(),
+        last => {
+            results.extend(last);
+            batch::answer(results)
+        }
+    }
+}
+
+fn rewrap_item(ring: &Ring, item: &Item) -> Result<(u32, String), Fault> {
+    if !has(&item.ciphertext) {
+        return Err("missing ciphertext to decrypt".into());
+    }
+    let plaintext = open_item(ring, item)?;
+    let context = context_of(ring, item.context.as_deref())?;
+    let aad = associated_data_of(item.associated_data.as_deref())?;
+    let version = ring.record.version_for(item.key_version.unwrap_or_default().0, "encryption")?;
+    seal(ring, version, &context, &aad, &plaintext)
+}
+
+pub(super) async fn data_key(transit: &Transit, cx: &mut Cx, req: DataKey) -> Result<Outcome> {
+    let name = checked(&req.name)?;
+    let shown = match &*req.plaintext {
+        "plaintext" => true,
+        "wrapped" => false,
+        _ => return Err(Error::invalid("Invalid path, must be 'plaintext' or 'wrapped'")),
+    };
+    let context = codec::decode(req.context.as_deref().unwrap_or_default());
+    let context = context.map_err(|_| Error::invalid("failed to base64-decode context"))?;
+    let ring = found(transit, cx, name).await?;
+    let mut key = match req.bits.map_or(256, |bits| bits.0) {
+        bits @ (128 | 256 | 512) => Zeroizing::new(vec![0; usize::try_from(bits / 8).unwrap_or(64)]),
+        _ => return Err(Error::invalid("invalid bit length")),
+    };
+    random::fill(&mut key);
+    let bound = Item { associated_data: req.associated_data.map(String::from), ..Item::default() };
+    refuse_associated_data(ring.record.kind, std::slice::from_ref(&bound))?;
+    let aad = associated_data_of(bound.associated_data.as_deref()).map_err(Error::invalid)?;
+    let version = ring.record.version_for(req.key_version.unwrap_or_default().0, "encryption").map_err(Error::invalid)?;
+    if ring.record.derived && context.is_empty() {
+        return Err(Error::invalid(NO_CONTEXT));
+    }
+    usage::reserve(cx, name, &ring, version, 1).await?;
+    let (version, ciphertext) = seal(&ring, version, &context, &aad, &key).map_err(Error::invalid)?;
+    let plaintext = shown.then(|| codec::encode(&key));
+    Data(Encrypted { ciphertext: Some(ciphertext), key_version: Some(version), plaintext, ..Encrypted::default() }).into_outcome()
+}

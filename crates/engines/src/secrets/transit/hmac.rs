@@ -1,0 +1,115 @@
+//! `hmac/` and the HMACs of `verify/`: with the key of type hmac itself, else with the HMAC key that every version has.
+
+use keepfast_crypto::compare;
+use keepfast_crypto::keys::digest::Hash;
+use keepfast_framework::fields::{Int, Text};
+use keepfast_framework::{Cx, Data, Error, Outcome, Reply, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::Transit;
+use super::batch::{self, Item};
+use super::codec::{self, Untagged};
+use super::encrypt::{Fault, found};
+use super::keys::checked;
+use super::ring::Ring;
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct HmacRequest {
+    /// Name of the key.
+    name: Text,
+    /// Base64 of what is authenticated.
+    input: Option<Text>,
+    /// Hash function, in the path.
+    urlalgorithm: Option<Text>,
+    /// Hash function; sha2-256 when absent.
+    algorithm: Option<Text>,
+    /// Version of the key; 0 for the latest.
+    key_version: Option<Int>,
+    /// Several items in one request.
+    batch_input: Option<Box<RawValue>>,
+}
+
+#[derive(Serialize)]
+struct Authenticated {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hmac: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Fault>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
+}
+
+pub(super) async fn hmac(transit: &Transit, cx: &mut Cx, req: HmacRequest) -> Result<Outcome> {
+    let name = checked(&req.name)?;
+    let ring = found(transit, cx, name).await?;
+    let version = version_of(&ring, req.key_version.unwrap_or_default().0)?;
+    let asked = req.urlalgorithm.or(req.algorithm).map_or_else(|| "sha2-256".to_owned(), String::from);
+    let hash = Hash::from_name(&asked).ok_or_else(|| Error::invalid(format!("unsupported algorithm {asked:?}")))?;
+    let Some(raw) = &req.batch_input else {
+        let input = req.input.map(String::from);
+        let mac = mac_item(&ring, version, hash, input.as_deref()).map_err(Error::invalid)?;
+        return Data(Authenticated { hmac: Some(mac), error: None, reference: None }).into_outcome();
+    };
+    let results = batch::items(raw)?.into_iter().map(|item| {
+        let (hmac, error) = match mac_item(&ring, version, hash, item.input.as_deref()) {
+            Ok(mac) => (Some(mac), None),
+            Err(fault) => (None, Some(fault)),
+        };
+        Authenticated { hmac, error, reference: Some(item.reference.unwrap_or_default()) }
+    });
+    batch::answer(results.collect())
+}
+
+fn version_of(ring: &Ring, asked: i64) -> Result<u32> {
+    let latest = ring.record.latest;
+    match u32::try_from(asked) {
+        Ok(0) => Ok(latest),
+        Ok(version) if version > latest => {
+            Err(Error::invalid(format!("key version does not exist; latest key version is {latest}")))
+        }
+        Ok(version) => Ok(version),
+        Err(_) if asked < 0 => Err(Error::invalid("key version does not exist (cannot be negative)")),
+        Err(_) => Err(Error::invalid(format!("key version does not exist; latest key version is {latest}"))),
+    }
+}
+
+fn mac_item(ring: &Ring, version: u32, hash: Hash, input: Option<&str>) -> Result<String, Fault> {
+    let input = input.ok_or("missing input for HMAC")?;
+    let input = codec::decode(input).map_err(|why| format!("unable to decode input as base64: {why}"))?;
+    Ok(codec::tagged(version, &mac(ring, version, hash, &input)?))
+}
+
+fn mac(ring: &Ring, version: u32, hash: Hash, input: &[u8]) -> Result<Vec<u8>, Fault> {
+    let stored = ring.record.live().find(|(live, _)| *live == version);
+    let (_, stored) = stored.ok_or("no such key version")?;
+    Ok(hash.hmac(stored.hmac.expose(), input))
+}
+
+/// The hash function of a verification.
+pub(super) fn hash_for_verify(asked: Option<&Text>) -> Result<Hash> {
+    let name = asked.map(|text| &**text).filter(|name| !name.is_empty()).unwrap_or("sha2-256");
+    Hash::from_name(name).ok_or_else(|| Error::invalid(format!("invalid hash algorithm {name:?}")))
+}
+
+/// Whether the HMAC of one item is right.
+pub(super) fn verify_item(ring: &Ring, hash: Hash, item: &Item) -> Result<bool, Fault> {
+    let input = item.input.as_deref().ok_or("missing input")?;
+    let input = codec::decode(input).map_err(|why| format!("unable to decode input as base64: {why}"))?;
+    let text = item.hmac.as_deref().unwrap_or_default();
+    let (version, body) = codec::parse_tagged(text).map_err(|why| match why {
+        Untagged::NoPrefix => "invalid HMAC to verify: no prefix",
+        Untagged::WrongFields => "invalid HMAC: wrong number of fields in ciphertext",
+        Untagged::NoVersion => "invalid HMAC: version number could not be decoded",
+    })?;
+    let given = codec::decode(body).map_err(|why| format!("unable to decode verification HMAC as base64: {why}"))?;
+    if version > i64::from(ring.record.latest) {
+        return Err("invalid HMAC: version is too new".into());
+    }
+    if version < i64::from(ring.record.min_decryption) {
+        return Err("cannot verify HMAC: version is too old (disallowed by policy)".into());
+    }
+    let version = u32::try_from(version).map_err(|_| "invalid HMAC: version is too new")?;
+    Ok(compare::equal(&given, &mac(ring, version, hash, &input)?))
+}

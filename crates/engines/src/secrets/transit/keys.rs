@@ -1,0 +1,281 @@
+//! `keys/`: create, read, list, delete, configure, rotate and trim named keys.
+
+use keepfast_crypto::keys::{HMAC_KEY_SIZES, KeyKind};
+use keepfast_framework::fields::{Flag, Int, Seconds, Text};
+use keepfast_framework::{Cx, Data, Error, Keys, Page, Result};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::ring::{KEYS, KeyRecord, NewKey};
+use super::rings::{erase, save};
+use super::view::KeyView;
+use super::{Transit, codec, usage};
+
+/// The shortest period of automatic rotation, in seconds.
+const SHORTEST_PERIOD: u64 = 3600;
+/// The length of an HMAC key made here when none is asked, in bytes.
+const HMAC_SIZE: i64 = 32;
+
+/// The request that only names a key.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Named {
+    /// Name of the key.
+    pub name: Text,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Read {
+    /// Name of the key.
+    name: Text,
+    /// Base64 context: shows the public key that a derived key has for it.
+    context: Option<Text>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Create {
+    /// Name of the key.
+    name: Text,
+    /// Type of the key; aes256-gcm96 when absent.
+    #[serde(rename = "type")]
+    kind: Option<Text>,
+    /// Whether each use derives a key of its own from a context.
+    derived: Option<Flag>,
+    /// Whether equal plaintexts give equal ciphertexts; needs `derived`.
+    convergent_encryption: Option<Flag>,
+    /// Whether the key can be exported. Cannot be taken back.
+    exportable: Option<Flag>,
+    /// Whether the key can be backed up in plaintext. Cannot be taken back.
+    allow_plaintext_backup: Option<Flag>,
+    /// How long a version lives before it is rotated automatically; 0 for ever, else at least an hour.
+    auto_rotate_period: Option<Seconds>,
+    /// Length of an HMAC key in bytes.
+    key_size: Option<Int>,
+    /// Ignored here; base64 context of a derived key when reading.
+    #[serde(rename = "context")]
+    _context: Option<Text>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Configure {
+    /// Name of the key.
+    name: Text,
+    /// The lowest version that decrypts and verifies.
+    min_decryption_version: Option<Int>,
+    /// The lowest version that encrypts and signs; 0 for the latest only.
+    min_encryption_version: Option<Int>,
+    /// Whether the key may be deleted.
+    deletion_allowed: Option<Flag>,
+    /// Allows export. Cannot be taken back.
+    exportable: Option<Flag>,
+    /// Allows plaintext backup. Cannot be taken back.
+    allow_plaintext_backup: Option<Flag>,
+    /// How long a version lives before it is rotated automatically; 0 for ever, else at least an hour.
+    auto_rotate_period: Option<Seconds>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Trim {
+    /// Name of the key.
+    name: Text,
+    /// Versions below this one are destroyed.
+    min_available_version: Option<Int>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Paged {
+    /// Only names behind this one.
+    after: Option<Text>,
+    /// At most so many names.
+    limit: Option<Int>,
+}
+
+/// A key's name, if it is one: letters, digits and underscores, with dots and hyphens between.
+pub(super) fn checked(name: &str) -> Result<&str> {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let inner = |c: char| word(c) || matches!(c, '-' | '.');
+    let fine = name.starts_with(word) && name.ends_with(word) && name.chars().all(inner);
+    if fine { Ok(name) } else { Err(Error::unsupported_path()) }
+}
+
+pub(super) async fn list(_: &Transit, cx: &mut Cx, req: Paged) -> Result<Keys> {
+    let limit = req.limit.and_then(|limit| usize::try_from(limit.0).ok()).filter(|limit| *limit > 0);
+    let page = Page { after: req.after.map(String::from).filter(|after| !after.is_empty()), limit };
+    Ok(Keys::of(KEYS.list(cx, "", &page).await?))
+}
+
+pub(super) async fn read(transit: &Transit, cx: &mut Cx, req: Read) -> Result<Option<Data<KeyView>>> {
+    let name = checked(&req.name)?;
+    let context = req.context.filter(|context| !context.is_empty()).map(|context| codec::decode(&context));
+    let context = context.transpose().map_err(|_| Error::invalid("failed to base64-decode context"))?;
+    let Some(ring) = transit.rings.get(cx, name).await? else { return Ok(None) };
+    KeyView::of(name, &ring.record, context.as_deref()).map(|view| Some(Data(view)))
+}
+
+pub(super) async fn create(transit: &Transit, cx: &mut Cx, req: Create) -> Result<Data<KeyView>> {
+    let name = checked(&req.name)?.to_owned();
+    let new = settings(&req)?;
+    if let Some(existing) = KEYS.get(cx, &name).await? {
+        return KeyView::of(&name, &existing, None).map(Data);
+    }
+    let mut record = new.record();
+    record.grow(cx.now()).await?;
+    save(&transit.rings, cx, &name, &record)?;
+    KeyView::of(&name, &record, None).map(Data)
+}
+
+/// What a new key shall be, if that is possible.
+fn settings(req: &Create) -> Result<NewKey> {
+    let kind_name = req.kind.as_deref().unwrap_or("aes256-gcm96");
+    let (derived, convergent) = (set(req.derived), set(req.convergent_encryption));
+    let auto_rotate_period = period(req.auto_rotate_period)?.unwrap_or(0);
+    if convergent && !derived {
+        return Err(Error::invalid("convergent encryption requires derivation to be enabled"));
+    }
+    let kind = KeyKind::from_name(kind_name).ok_or_else(|| Error::invalid(format!("unknown key type {kind_name}")))?;
+    let key_size = match (kind, req.key_size.map(|size| size.0)) {
+        (KeyKind::Hmac, size) => usize::try_from(size.filter(|size| *size != 0).unwrap_or(HMAC_SIZE))
+            .ok()
+            .filter(|size| HMAC_KEY_SIZES.contains(size))
+            .ok_or_else(|| Error::invalid(format!("invalid key_size {}", size.unwrap_or_default())))?,
+        (_, None | Some(0)) => 0,
+        _ => return Err(Error::invalid(format!("key_size is not valid for algorithm {kind_name}"))),
+    };
+    if derived && !kind.derives() {
+        let why = format!("key derivation and convergent encryption not supported for keys of type {kind_name}");
+        return Err(Error::invalid(why));
+    }
+    if convergent && !kind.encrypts() {
+        return Err(Error::invalid(format!("convergent encryption not supported for keys of type {kind_name}")));
+    }
+    let (exportable, allow_plaintext_backup) = (set(req.exportable), set(req.allow_plaintext_backup));
+    Ok(NewKey { kind, derived, convergent, exportable, allow_plaintext_backup, auto_rotate_period, key_size })
+}
+
+fn set(flag: Option<Flag>) -> bool {
+    flag.is_some_and(|flag| flag.0)
+}
+
+/// The period of automatic rotation in seconds, if it is one.
+pub(super) fn period(given: Option<Seconds>) -> Result<Option<u64>> {
+    match given {
+        Some(Seconds(seconds)) if seconds != 0 && seconds < SHORTEST_PERIOD => {
+            Err(Error::invalid("auto rotate period must be 0 to disable or at least an hour"))
+        }
+        other => Ok(other.map(|seconds| seconds.0)),
+    }
+}
+
+pub(super) async fn delete(transit: &Transit, cx: &mut Cx, req: Named) -> Result<()> {
+    let name = checked(&req.name)?;
+    let Some(record) = KEYS.get(cx, name).await? else {
+        return Err(Error::invalid(format!("error deleting policy {name}: could not delete key; not found")));
+    };
+    if !record.deletion_allowed {
+        return Err(Error::invalid(format!("error deleting policy {name}: deletion is not allowed for this key")));
+    }
+    erase(&transit.rings, cx, name);
+    usage::forget(cx, name, record.latest);
+    Ok(())
+}
+
+pub(super) async fn configure(transit: &Transit, cx: &mut Cx, req: Configure) -> Result<Data<KeyView>> {
+    let name = checked(&req.name)?;
+    let Some(mut key) = KEYS.get(cx, name).await? else {
+        return Err(Error::invalid(format!("no existing key named {name} could be found")));
+    };
+    if let Some(given) = req.min_decryption_version {
+        // Versions count from 1, so 0 is the first.
+        key.min_decryption = bound(given, key.latest, "decryption")?.max(1);
+    }
+    if let Some(given) = req.min_encryption_version {
+        key.min_encryption = bound(given, key.latest, "encryption")?;
+    }
+    if key.min_encryption > 0 && key.min_encryption < key.min_decryption {
+        return Err(Error::invalid(format!(
+            "cannot set min encryption/decryption values; min encryption version of {} must be greater than or equal to min decryption version of {}",
+            key.min_encryption, key.min_decryption
+        )));
+    }
+    if key.min_decryption < key.min_available {
+        return Err(Error::invalid("min decryption version should not be less then min available version"));
+    }
+    if let Some(allowed) = req.deletion_allowed {
+        key.deletion_allowed = allowed.0;
+    }
+    if let Some(seconds) = period(req.auto_rotate_period)? {
+        if seconds != 0 && key.imported && !key.allow_imported_rotation {
+            return Err(Error::invalid("cannot enable automatic rotation of an imported key that does not allow rotation"));
+        }
+        key.auto_rotate_period = seconds;
+    }
+    key.exportable |= set(req.exportable);
+    key.allow_plaintext_backup |= set(req.allow_plaintext_backup);
+    save(&transit.rings, cx, name, &key)?;
+    KeyView::of(name, &key, None).map(Data)
+}
+
+fn bound(given: Int, latest: u32, what: &str) -> Result<u32> {
+    if given.0 < 0 {
+        return Err(Error::invalid(format!("min {what} version cannot be negative")));
+    }
+    let within = u32::try_from(given.0).ok().filter(|version| *version <= latest);
+    within.ok_or_else(|| Error::invalid(format!("cannot set min {what} version of {}, latest key version is {latest}", given.0)))
+}
+
+pub(super) async fn rotate(transit: &Transit, cx: &mut Cx, req: Named) -> Result<Data<KeyView>> {
+    let name = checked(&req.name)?;
+    let mut key = KEYS.get(cx, name).await?.ok_or_else(|| Error::invalid("key not found"))?;
+    rotate_record(name, &mut key, cx.now()).await?;
+    save(&transit.rings, cx, name, &key)?;
+    KeyView::of(name, &key, None).map(Data)
+}
+
+/// Adds a version made here; from then on an imported key counts as ours.
+pub(super) async fn rotate_record(name: &str, key: &mut KeyRecord, now: keepfast_framework::Timestamp) -> Result<()> {
+    key.usable()?;
+    if key.imported && !key.allow_imported_rotation {
+        return Err(Error::invalid(format!("imported key {name} does not allow rotation within Vault")));
+    }
+    key.imported = false;
+    key.grow(now).await
+}
+
+pub(super) async fn trim(transit: &Transit, cx: &mut Cx, req: Trim) -> Result<Data<KeyView>> {
+    let name = checked(&req.name)?;
+    let mut key = KEYS.get(cx, name).await?.ok_or_else(|| Error::invalid("invalid key name"))?;
+    let asked = req.min_available_version.ok_or_else(|| Error::invalid("missing min_available_version"))?;
+    let lowest = u32::try_from(asked.0).ok().filter(|version| *version >= key.min_available);
+    let lowest = lowest.ok_or_else(|| Error::invalid("minimum available version cannot be decremented"))?;
+    if key.min_encryption == 0 {
+        return Err(Error::invalid("minimum available version cannot be set when minimum encryption version is not set"));
+    }
+    if lowest > key.min_encryption {
+        return Err(Error::invalid("minimum available version cannot be greater than minmum encryption version"));
+    }
+    if lowest > key.min_decryption {
+        return Err(Error::invalid("minimum available version cannot be greater than minimum decryption version"));
+    }
+    key.min_available = lowest;
+    key.versions.retain(|version, _| *version >= lowest);
+    save(&transit.rings, cx, name, &key)?;
+    KeyView::of(name, &key, None).map(Data)
+}
+
+pub(super) async fn soft_delete(transit: &Transit, cx: &mut Cx, req: Named) -> Result<Option204> {
+    mark_deleted(transit, cx, &req.name, true).await
+}
+
+pub(super) async fn soft_delete_restore(transit: &Transit, cx: &mut Cx, req: Named) -> Result<Option204> {
+    mark_deleted(transit, cx, &req.name, false).await
+}
+
+/// A key, or 204 where there is none.
+pub(super) type Option204 = keepfast_framework::Outcome;
+
+async fn mark_deleted(transit: &Transit, cx: &mut Cx, name: &str, deleted: bool) -> Result<Option204> {
+    let name = checked(name)?;
+    let Some(mut key) = KEYS.get(cx, name).await? else { return Ok(Option204::default()) };
+    key.soft_deleted = deleted;
+    save(&transit.rings, cx, name, &key)?;
+    keepfast_framework::Reply::into_outcome(Data(KeyView::of(name, &key, None)?))
+}

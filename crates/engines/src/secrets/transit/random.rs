@@ -1,0 +1,107 @@
+//! `random` and `hash`: chance and digests, without a key.
+
+use keepfast_crypto::keys::digest::Hash;
+use keepfast_crypto::random;
+use keepfast_framework::fields::{Int, Text};
+use keepfast_framework::{Cx, Data, Error, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Transit, codec};
+
+/// The most bytes of one request.
+const MOST: i64 = 131_072;
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Random {
+    /// Where the bytes come from: `platform`, `seal` or `all`; or how many there are.
+    source: Option<Text>,
+    /// How many bytes, in the path.
+    urlbytes: Option<Text>,
+    /// How many bytes; 32 when absent.
+    bytes: Option<Int>,
+    /// `base64` or `hex`.
+    format: Option<Text>,
+}
+
+#[derive(Serialize)]
+pub(super) struct RandomBytes {
+    random_bytes: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct HashRequest {
+    /// Hash function, in the path.
+    urlalgorithm: Option<Text>,
+    /// Hash function; sha2-256 when absent.
+    algorithm: Option<Text>,
+    /// Base64 of what is hashed.
+    input: Option<Text>,
+    /// `hex` or `base64`.
+    format: Option<Text>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Sum {
+    sum: String,
+}
+
+pub(super) async fn random(_: &Transit, cx: &mut Cx, req: Random) -> Result<Data<RandomBytes>> {
+    let mut source = "platform";
+    let mut asked = req.urlbytes.as_deref();
+    match req.source.as_deref() {
+        Some(known @ ("platform" | "seal" | "all")) => source = known,
+        // One segment may be the source or the number.
+        Some(number) if asked.is_none() => asked = Some(number),
+        _ => {}
+    }
+    // In the body alone, an unknown source is the platform's; the path decides what a segment is.
+    let in_body = cx.request().path.ends_with("random");
+    let count = match asked.filter(|_| !in_body) {
+        Some(number) => number.parse().map_err(|_| {
+            Error::invalid(format!("error parsing url-set byte count: strconv.Atoi: parsing {number:?}: invalid syntax"))
+        })?,
+        None => req.bytes.map_or(32, |bytes| bytes.0),
+    };
+    if count < 1 {
+        return Err(Error::invalid("'bytes' cannot be less than 1"));
+    }
+    if count > MOST {
+        return Err(Error::invalid(format!("'bytes' should be less than {MOST}")));
+    }
+    let hex = encoding(req.format.as_deref().unwrap_or("base64"), |format| {
+        format!("unsupported encoding format {format:?}; must be \"hex\" or \"base64\"")
+    })?;
+    if source == "seal" {
+        cx.warn("no seal/entropy augmentation available, using platform entropy source");
+    }
+    let mut bytes = vec![0; usize::try_from(count).unwrap_or_default()];
+    random::fill(&mut bytes);
+    Ok(Data(RandomBytes { random_bytes: text(&bytes, hex) }))
+}
+
+pub(super) async fn hash(_: &Transit, _: &mut Cx, req: HashRequest) -> Result<Data<Sum>> {
+    let input = req.input.ok_or_else(|| Error::invalid("input missing"))?;
+    let input = codec::decode(&input).map_err(|why| Error::invalid(format!("unable to decode input as base64: {why}")))?;
+    let name = req.urlalgorithm.or(req.algorithm).map_or_else(|| "sha2-256".to_owned(), String::from);
+    // No SHA-1 here, as with the peer: old signatures need it, new digests do not.
+    let hash = Hash::from_name(&name).filter(|hash| *hash != Hash::Sha1);
+    let hash = hash.ok_or_else(|| Error::invalid(format!("unsupported algorithm {name}")))?;
+    let hex = encoding(req.format.as_deref().unwrap_or("hex"), |format| {
+        format!("unsupported encoding format {format}; must be \"hex\" or \"base64\"")
+    })?;
+    Ok(Data(Sum { sum: text(&hash.digest(&input), hex) }))
+}
+
+/// Whether the format is hexadecimal.
+fn encoding(format: &str, fault: impl Fn(&str) -> String) -> Result<bool> {
+    match format {
+        "hex" => Ok(true),
+        "base64" => Ok(false),
+        other => Err(Error::invalid(fault(other))),
+    }
+}
+
+fn text(bytes: &[u8], hex: bool) -> String {
+    if hex { hex::encode(bytes) } else { codec::encode(bytes) }
+}

@@ -1,0 +1,374 @@
+//! `sign/` and the signatures of `verify/`.
+
+use std::sync::Arc;
+
+use keepfast_crypto::keys::digest::Hash;
+use keepfast_crypto::keys::ecdsa::Marshaling;
+use keepfast_crypto::keys::ed25519::Ed25519Key;
+use keepfast_crypto::keys::rsa::RsaScheme;
+use keepfast_crypto::keys::{Key, KeyError, SaltLength};
+use keepfast_framework::fields::{Flag, Int, Text};
+use keepfast_framework::{Cx, Data, Error, Outcome, Reply, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::batch::{self, Item};
+use super::codec::{self, Untagged};
+use super::encrypt::{Fault, NO_CONTEXT};
+use super::keys::checked;
+use super::ring::Ring;
+use super::{Transit, hmac};
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Sign {
+    /// Name of the key.
+    name: Text,
+    /// Base64 of what is signed.
+    input: Option<Text>,
+    /// Base64 context of a derived key.
+    context: Option<Text>,
+    /// Hash function, in the path.
+    urlalgorithm: Option<Text>,
+    /// Hash function; sha2-256 when absent.
+    hash_algorithm: Option<Text>,
+    /// Older name of `hash_algorithm`.
+    algorithm: Option<Text>,
+    /// `pss` or `pkcs1v15`, for RSA.
+    signature_algorithm: Option<Text>,
+    /// `asn1` or `jws`: how the signature is written.
+    marshaling_algorithm: Option<Text>,
+    /// `auto`, `hash` or a number of bytes, for PSS.
+    salt_length: Option<Text>,
+    /// Whether `input` is a digest already.
+    prehashed: Option<Flag>,
+    /// Version of the key; 0 for the latest.
+    key_version: Option<Int>,
+    /// Several items in one request.
+    batch_input: Option<Box<RawValue>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Verify {
+    /// Name of the key.
+    pub name: Text,
+    /// Base64 of what was signed.
+    pub input: Option<Text>,
+    /// What `sign` returned.
+    pub signature: Option<Text>,
+    /// What `hmac` returned.
+    pub hmac: Option<Text>,
+    /// Base64 context of a derived key.
+    pub context: Option<Text>,
+    /// Hash function, in the path.
+    pub urlalgorithm: Option<Text>,
+    /// Hash function; sha2-256 when absent.
+    pub hash_algorithm: Option<Text>,
+    /// Older name of `hash_algorithm`.
+    pub algorithm: Option<Text>,
+    /// `pss` or `pkcs1v15`, for RSA.
+    pub signature_algorithm: Option<Text>,
+    /// `asn1` or `jws`: how the signature is written.
+    pub marshaling_algorithm: Option<Text>,
+    /// `auto`, `hash` or a number of bytes, for PSS.
+    pub salt_length: Option<Text>,
+    /// Whether `input` is a digest already.
+    pub prehashed: Option<Flag>,
+    /// Several items in one request.
+    pub batch_input: Option<Box<RawValue>>,
+}
+
+#[derive(Serialize)]
+struct Signed {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signature: Option<String>,
+    key_version: u32,
+    /// Of a derived key, whose public key nobody can know otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Fault>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Verified {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<Fault>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+}
+
+/// How to sign, the same for all items of a request.
+struct How {
+    /// None signs RSA input as it is.
+    hash: Option<Hash>,
+    prehashed: bool,
+    scheme: String,
+    marshaling: Marshaling,
+    salt: SaltLength,
+}
+
+/// The parameters that say how.
+struct Asked<'a> {
+    hash: Option<&'a Text>,
+    scheme: Option<&'a Text>,
+    marshaling: Option<&'a Text>,
+    salt: Option<&'a Text>,
+    prehashed: bool,
+}
+
+impl How {
+    /// Reads the parameters. `takes_none` is whether the key can sign without a hash, as Ed25519 does in any case.
+    fn new(asked: &Asked<'_>, ring: &Ring) -> Result<Self> {
+        let name = asked.hash.map(|text| &**text).filter(|name| !name.is_empty()).unwrap_or("sha2-256");
+        let scheme = asked.scheme.map(|text| text.to_string()).unwrap_or_default();
+        let hash = match name {
+            "none" => None,
+            known => Some(Hash::from_name(known).ok_or_else(|| Error::invalid(format!("invalid hash algorithm {known:?}")))?),
+        };
+        let signs_bare = ring.record.kind.name().starts_with("ed25519") || ring.record.kind.name().starts_with("ml-dsa");
+        if hash.is_none() && !signs_bare && !(asked.prehashed && scheme == "pkcs1v15") {
+            return Err(Error::invalid("hash_algorithm=none requires both prehashed=true and signature_algorithm=pkcs1v15"));
+        }
+        let marshaling = match asked.marshaling.map(|text| &**text) {
+            None | Some("asn1") => Marshaling::Asn1,
+            Some("jws") => Marshaling::Jws,
+            Some(other) => return Err(Error::invalid(format!("invalid marshaling type {other:?}"))),
+        };
+        let salt = salt_length(asked.salt.map(|text| &**text).unwrap_or("auto"))?;
+        Ok(How { hash, prehashed: asked.prehashed, scheme, marshaling, salt })
+    }
+
+    /// What is signed: the digest of the input, or the input where it is one.
+    fn digest(&self, input: Vec<u8>) -> Vec<u8> {
+        match self.hash {
+            Some(hash) if !self.prehashed => hash.digest(&input),
+            _ => input,
+        }
+    }
+
+    fn rsa(&self) -> Result<RsaScheme, Fault> {
+        match (&*self.scheme, self.hash) {
+            ("" | "pss", Some(hash)) => Ok(RsaScheme::Pss(hash, self.salt)),
+            ("pkcs1v15", hash) => Ok(RsaScheme::Pkcs1(hash)),
+            (other, _) => Err(format!("unsupported rsa signature algorithm {other}").into()),
+        }
+    }
+
+    fn tagged(&self, version: u32, signature: &[u8]) -> String {
+        match self.marshaling {
+            Marshaling::Asn1 => codec::tagged(version, signature),
+            Marshaling::Jws => codec::tagged_url(version, signature),
+        }
+    }
+}
+
+fn salt_length(text: &str) -> Result<SaltLength> {
+    match text {
+        "auto" => Ok(SaltLength::Auto),
+        "hash" => Ok(SaltLength::Hash),
+        number => match number.parse::<i64>() {
+            // Go's constants: 0 is the longest that fits, -1 the digest's length.
+            Ok(0) => Ok(SaltLength::Auto),
+            Ok(-1) => Ok(SaltLength::Hash),
+            Ok(length) if length < -1 => Err(Error::invalid(format!("salt length is invalid: {length}"))),
+            Ok(length) => Ok(SaltLength::Bytes(u16::try_from(length).unwrap_or(u16::MAX))),
+            Err(_) => Err(Error::invalid(format!("salt length neither 'auto', 'hash', nor an int: {number}"))),
+        },
+    }
+}
+
+pub(super) async fn sign(transit: &Transit, cx: &mut Cx, req: Sign) -> Result<Outcome> {
+    let name = checked(&req.name)?;
+    let ring = transit.rings.get(cx, name).await?.ok_or_else(|| Error::invalid("signing key not found"))?;
+    if !ring.record.kind.signs() {
+        return Err(Error::invalid(format!("key type {} does not support signing", ring.record.kind.name())));
+    }
+    ring.record.usable()?;
+    let how = How::new(
+        &Asked {
+            hash: req.urlalgorithm.as_ref().or(req.hash_algorithm.as_ref()).or(req.algorithm.as_ref()),
+            scheme: req.signature_algorithm.as_ref(),
+            marshaling: req.marshaling_algorithm.as_ref(),
+            salt: req.salt_length.as_ref(),
+            prehashed: req.prehashed.is_some_and(|flag| flag.0),
+        },
+        &ring,
+    )?;
+    let asked = req.key_version.unwrap_or_default().0;
+    let Some(raw) = &req.batch_input else {
+        let context = req.context.map(String::from);
+        let item = Item { input: Some(req.input.map(String::from).unwrap_or_default()), context, ..Item::default() };
+        let (version, signature, public_key) = sign_item(&ring, &how, asked, &item).map_err(Error::invalid)?;
+        return Data(Signed { signature: Some(signature), key_version: version, public_key, error: None, reference: None }).into_outcome();
+    };
+    let signed = batch::items(raw)?.into_iter().map(|item| {
+        let result = sign_item(&ring, &how, asked, &item);
+        let reference = Some(item.reference.unwrap_or_default());
+        match result {
+            Ok((key_version, signature, public_key)) => {
+                Signed { signature: Some(signature), key_version, public_key, error: None, reference }
+            }
+            Err(fault) => Signed { signature: None, key_version: 0, public_key: None, error: Some(fault), reference },
+        }
+    });
+    batch::answer(signed.collect())
+}
+
+/// Signs one item: the version, the signature, and the public key where it is derived.
+fn sign_item(ring: &Ring, how: &How, asked: i64, item: &Item) -> Result<(u32, String, Option<String>), Fault> {
+    let input = item.input.as_deref().ok_or("missing input")?;
+    let input = codec::decode(input).map_err(|why| format!("unable to decode input as base64: {why}"))?;
+    let context = context_of(item)?;
+    let version = ring.record.version_for(asked, "signing")?;
+    let key = prepared(ring, version)?;
+    if ring.record.derived {
+        let key = derive(ring, version, &context)?;
+        let signature = key.sign(&input).map_err(failed)?;
+        return Ok((version, how.tagged(version, &signature), Some(codec::encode(key.public()))));
+    }
+    let signature = match &**key {
+        Key::Ed25519(key) => key.sign(&input),
+        Key::MlDsa(key) => key.sign(&input),
+        Key::Ecdsa(key) => key.sign(&how.digest(input), how.marshaling),
+        Key::Rsa(key) => key.sign(how.rsa()?, &how.digest(input)),
+        _ => Err(KeyError::Unsupported),
+    };
+    let signature = signature.map_err(|why| explain(why, how))?;
+    Ok((version, how.tagged(version, &signature), None))
+}
+
+/// A failure to sign in the peer's words.
+fn explain(why: KeyError, how: &How) -> Fault {
+    match (why, &*how.scheme, how.salt) {
+        (KeyError::PublicOnly, ..) => "requested version for signing does not contain a private part".into(),
+        (KeyError::WrongDigestSize, "pkcs1v15", _) => "crypto/rsa: input must be hashed message".into(),
+        (KeyError::WrongDigestSize, ..) => "crypto/rsa: input must be hashed with given hash".into(),
+        (KeyError::WrongSaltLength, _, SaltLength::Bytes(n)) => format!("requested salt length {n} is invalid").into(),
+        (why, ..) => failed(why),
+    }
+}
+
+fn failed(why: KeyError) -> Fault {
+    why.to_string().into()
+}
+
+fn context_of(item: &Item) -> Result<Vec<u8>, Fault> {
+    Ok(codec::decode(item.context.as_deref().unwrap_or_default()).map_err(|_| "failed to base64-decode context")?)
+}
+
+fn prepared(ring: &Ring, version: u32) -> Result<&Arc<Key>, Fault> {
+    ring.key(version).map_err(failed)?.ok_or(Fault::Borrowed("no such key version"))
+}
+
+/// The key that a context derives from a version.
+fn derive(ring: &Ring, version: u32, context: &[u8]) -> Result<Ed25519Key, Fault> {
+    if context.is_empty() {
+        return Err(format!("error deriving key: {NO_CONTEXT}").into());
+    }
+    let material = ring.record.versions.get(&version).and_then(|stored| stored.material.as_ref());
+    Ed25519Key::derive(material.ok_or("no such key version")?.expose(), context).map_err(failed)
+}
+
+pub(super) async fn verify(transit: &Transit, cx: &mut Cx, req: Verify) -> Result<Outcome> {
+    let name = checked(&req.name)?.to_owned();
+    let batched = req.batch_input.is_some();
+    let items = match &req.batch_input {
+        Some(raw) => batch::items(raw)?,
+        None => vec![Item {
+            input: Some(req.input.as_deref().unwrap_or_default().to_owned()),
+            signature: req.signature.as_deref().map(str::to_owned),
+            hmac: req.hmac.as_deref().map(str::to_owned),
+            context: req.context.as_deref().map(str::to_owned),
+            ..Item::default()
+        }],
+    };
+    let by_hmac = is_by_hmac(&items, batched)?;
+    let hash = req.urlalgorithm.as_ref().or(req.hash_algorithm.as_ref()).or(req.algorithm.as_ref());
+    let ring = super::encrypt::found(transit, cx, &name).await?;
+    let results: Vec<Result<bool, Fault>> = if by_hmac {
+        let hash = hmac::hash_for_verify(hash)?;
+        items.iter().map(|item| hmac::verify_item(&ring, hash, item)).collect()
+    } else {
+        if !ring.record.kind.signs() {
+            return Err(Error::invalid(format!("key type {} does not support verification", ring.record.kind.name())));
+        }
+        let prehashed = req.prehashed.is_some_and(|flag| flag.0);
+        let (scheme, marshaling) = (req.signature_algorithm.as_ref(), req.marshaling_algorithm.as_ref());
+        let how = How::new(&Asked { hash, scheme, marshaling, salt: req.salt_length.as_ref(), prehashed }, &ring)?;
+        items.iter().map(|item| verify_item(&ring, &how, item)).collect()
+    };
+    if !batched {
+        let valid = results.into_iter().next().unwrap_or(Ok(false)).map_err(Error::invalid)?;
+        return Data(Verified { valid: Some(valid), error: None, reference: None }).into_outcome();
+    }
+    let verified = results.into_iter().zip(items).map(|(result, item)| {
+        let reference = Some(item.reference.unwrap_or_default());
+        match result {
+            Ok(valid) => Verified { valid: Some(valid), error: None, reference },
+            // The peer says `valid: false` beside the error of a signature, but not of an HMAC.
+            Err(fault) => Verified { valid: (!by_hmac).then_some(false), error: Some(fault), reference },
+        }
+    });
+    batch::answer(verified.collect())
+}
+
+/// Whether the items have HMACs, not signatures; all must agree.
+fn is_by_hmac(items: &[Item], batched: bool) -> Result<bool> {
+    let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    let hmacs = items.iter().filter(|item| given(&item.hmac)).count();
+    let signatures = items.iter().filter(|item| given(&item.signature)).count();
+    match (hmacs, signatures) {
+        (0, 0) if batched => Err(Error::invalid("no batch_input elements have 'signature' or 'hmac'")),
+        (0, 0) => Err(Error::invalid("neither a 'signature' nor an 'hmac' were given to verify")),
+        // Where both are given to every item, the HMAC counts only alone: the signature proves more.
+        (hmacs, signatures) if signatures == items.len() => Ok(hmacs != 0 && signatures == 0),
+        (hmacs, _) if hmacs == items.len() => Ok(true),
+        _ => Err(Error::invalid("elements of batch_input must all provide 'signature' or all provide 'hmac'")),
+    }
+}
+
+fn verify_item(ring: &Ring, how: &How, item: &Item) -> Result<bool, Fault> {
+    let input = item.input.as_deref().ok_or("missing input")?;
+    let input = codec::decode(input).map_err(|why| format!("unable to decode input as base64: {why}"))?;
+    let context = context_of(item)?;
+    let text = item.signature.as_deref().unwrap_or_default();
+    let (version, body) = codec::parse_tagged(text).map_err(|why| match why {
+        Untagged::NoPrefix => "invalid signature: no prefix",
+        Untagged::WrongFields => "invalid signature: wrong number of fields",
+        Untagged::NoVersion => "invalid signature: version number could not be decoded",
+    })?;
+    if version > i64::from(ring.record.latest) {
+        return Err("invalid signature: version is too new".into());
+    }
+    if version < i64::from(ring.record.min_decryption) {
+        return Err("ciphertext or signature version is disallowed by policy (too old)".into());
+    }
+    let version = u32::try_from(version).map_err(|_| "invalid signature: version is too new")?;
+    let signature = match how.marshaling {
+        Marshaling::Asn1 => codec::decode(body).ok(),
+        Marshaling::Jws => codec::decode_url(body),
+    };
+    let signature = signature.ok_or("invalid base64 signature value")?;
+    if ring.record.derived {
+        return Ok(derive(ring, version, &context)?.verify(&input, &signature));
+    }
+    let verdict = match &**prepared(ring, version)? {
+        Key::Ed25519(key) => Ok(key.verify(&input, &signature)),
+        Key::MlDsa(key) => Ok(key.verify(&input, &signature)),
+        Key::Ecdsa(key) => key.verify(&how.digest(input), &signature, how.marshaling),
+        Key::Rsa(key) => key.verify(how.rsa()?, &how.digest(input), &signature),
+        _ => Err(KeyError::Unsupported),
+    };
+    match verdict {
+        Ok(valid) => Ok(valid),
+        Err(KeyError::Malformed) => Err("supplied signature is invalid".into()),
+        // A digest or salt that cannot be right makes no valid signature.
+        Err(KeyError::WrongDigestSize | KeyError::WrongSaltLength) => Ok(false),
+        Err(why) => Err(failed(why)),
+    }
+}

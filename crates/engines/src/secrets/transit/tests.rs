@@ -1,0 +1,1 @@
+//! The transit engine on the bench.
