@@ -98,8 +98,7 @@ impl Session {
 
     /// Lets some time pass between two looks at a server.
     pub(crate) fn pause(&self, time: Duration) {
-        #[allow(clippy::disallowed_methods, reason = "a command has no clock of the house; it waits for a server")]
-        self.runtime.block_on(tokio::time::sleep(time));
+        self.runtime.block_on(keepfast_client::pause(time));
     }
 
     /// Prints what stands for the call, when that is all that was asked for.

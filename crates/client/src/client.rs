@@ -1,7 +1,5 @@
 //! The client: calls, retries, redirections.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -13,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::connect::Connector;
 use crate::error::{ResponseError, innermost};
+use crate::patience::{pause, within};
 use crate::request::{Method, Request};
 use crate::{Config, Error, Secret, retry};
 
@@ -183,7 +182,7 @@ impl Client {
             }
             attempt += 1;
             let [chance] = keepfast_crypto::random::bytes::<1>();
-            wait(retry::pause(self.config.retry_wait, attempt, chance)).await;
+            pause(retry::pause(self.config.retry_wait, attempt, chance)).await;
         }
     }
 
@@ -315,20 +314,6 @@ impl Response {
 /// Whether what was parsed is `{"errors": …}` and no envelope.
 fn is_refusal(secret: &Secret) -> bool {
     secret.data.as_ref().is_some_and(|data| data.len() == 1 && data.contains_key("errors"))
-}
-
-/// Waits: the one place in this library where time passes.
-async fn wait(pause: Duration) {
-    #[allow(clippy::disallowed_methods, reason = "a client has no clock of the house; it waits for another machine")]
-    tokio::time::sleep(pause).await;
-}
-
-/// `None` when `work` takes longer than `limit`.
-async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
-    tokio::select! {
-        done = work => Some(done),
-        () = wait(limit) => None,
-    }
 }
 
 #[cfg(test)]
