@@ -1,12 +1,15 @@
 //! What only a leading node does: ends what is due, lets engines tick, finishes what an earlier process began.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use keepfast_framework::{Operation, Result, Timestamp};
 use keepfast_storage::Page;
+use tokio::task::JoinSet;
 
 use crate::lease::index;
+use crate::lease::store::unreadable;
 use crate::unsealed::Unsealed;
 
 /// How often the index of ends is looked at.
@@ -36,21 +39,74 @@ impl Duties {
 
 async fn run(unsealed: Arc<Unsealed>) {
     report("finishing what an earlier process began", resume(&unsealed).await);
+    let mut at_work = AtWork::default();
     let mut next_tick = unsealed.clock.now().after(TICK);
     loop {
         let now = unsealed.clock.now();
         report("ending what is due", unsealed.end_due(now).await);
+        report("revoking what is due", at_work.revoke(&unsealed, now).await);
         if now >= next_tick {
-            unsealed.tick().await;
+            at_work.tick(&unsealed);
             next_tick = now.after(TICK);
         }
-        unsealed.clock.sleep_until(now.after(LOOK)).await;
+        tokio::select! {
+            () = unsealed.clock.sleep_until(now.after(LOOK)) => {}
+            () = unsealed.leases.wake.notified() => {}
+        }
+    }
+}
+
+/// What goes on beside the looks: one task for each mount that has something to revoke, one for the ticks. So neither a
+/// slow database nor a slow tick holds up the rest. All end when this is dropped.
+#[derive(Default)]
+struct AtWork {
+    tasks: JoinSet<String>,
+    busy: HashSet<String>,
+}
+
+impl AtWork {
+    async fn revoke(&mut self, unsealed: &Arc<Unsealed>, now: Timestamp) -> Result<()> {
+        while let Some(done) = self.tasks.try_join_next() {
+            match done {
+                Ok(name) => drop(self.busy.remove(&name)),
+                // Which one it was is not told: all may be tried again.
+                Err(_) => self.busy.clear(),
+            }
+        }
+        unsealed.end_abandoned().await?;
+        if unsealed.leases.is_quarantined() {
+            return Ok(());
+        }
+        for mount in unsealed.leases.mounts().await? {
+            if self.busy.contains(&mount) || unsealed.leases.due(&mount, now, 1).await?.is_empty() {
+                continue;
+            }
+            self.busy.insert(mount.clone());
+            let unsealed = unsealed.clone();
+            self.tasks.spawn(async move {
+                report("revoking what is due", unsealed.end_due_of(&mount, now).await);
+                mount
+            });
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, unsealed: &Arc<Unsealed>) {
+        let name = "the ticks".to_owned();
+        if !self.busy.insert(name.clone()) {
+            return;
+        }
+        let unsealed = unsealed.clone();
+        self.tasks.spawn(async move {
+            unsealed.tick().await;
+            name
+        });
     }
 }
 
 async fn resume(unsealed: &Unsealed) -> Result<()> {
-    unsealed.resume_unmounts().await?;
-    unsealed.tokens.resume_collection().await
+    let unmounted = unsealed.resume_unmounts().await;
+    unsealed.tokens.resume_collection().await.and(unmounted)
 }
 
 fn report(what: &str, outcome: Result<()>) {
@@ -73,7 +129,10 @@ impl Unsealed {
             let names = tx.list(&view, index::EXPIRY, &page).await?;
             let due: Vec<_> = names.iter().filter_map(|n| index::parse_expiry(n)).take_while(|(end, _)| *end <= now.unix()).collect();
             for (_, key) in &due {
-                self.tokens.revoke(key).await?;
+                match self.tokens.revoke(key).await {
+                    Err(error) if unreadable(&error) => self.tokens.set_aside(key, &names).await?,
+                    other => drop(other?),
+                }
             }
             if due.len() < DUE {
                 return Ok(());
@@ -81,11 +140,20 @@ impl Unsealed {
         }
     }
 
-    /// Lets every open engine tick.
+    /// Lets every engine tick. Under quarantine none does: what an engine would change elsewhere may be another's.
     pub async fn tick(&self) {
+        if self.leases.is_quarantined() {
+            return;
+        }
         let mounts: Vec<_> = self.mounts.router().all().cloned().collect();
         for mounted in mounts {
-            let Some(engine) = mounted.opened() else { continue };
+            let engine = match mounted.engine(self).await {
+                Ok(engine) => engine,
+                Err(error) => {
+                    report(&format!("opening {}", mounted.entry.path), Err(error));
+                    continue;
+                }
+            };
             let mut cx = self.context(&mounted, Operation::Update, mounted.entry.path.clone()).once();
             let outcome = match engine.tick(&mut cx).await {
                 Ok(()) => cx.commit().await.map_err(Into::into),

@@ -85,7 +85,7 @@ async fn remount(sys: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> 
         return Err(Error::invalid(format!("path already in use at {to:?}")));
     }
     // What the mount has issued names its old path and could not be renewed or revoked by the new one.
-    unsealed.revoke_prefix(&from).await?;
+    unsealed.revoke_prefix(&from, crate::lease::revoke::How::Now).await?;
     entry.path = to.clone();
     unsealed.change_mount(&entry).await?;
     let migration_id = random::uuid();

@@ -30,7 +30,7 @@ impl Tokens {
             let mut tx = self.barrier.begin();
             let Some(record) = self.record(&mut tx, key).await? else { return Ok(false) };
             self.delete(&mut tx, key, &record).await?;
-            if self.has_children(&mut tx, key).await? {
+            if self.leaves_something(&mut tx, key).await? {
                 tx.put(&self.view, &format!("{PENDING}{}", key.as_str()), bytes::Bytes::new());
             }
             match tx.commit().await {
@@ -60,12 +60,32 @@ impl Tokens {
                 tx.delete(&self.view, &child_key(key, child));
             }
             self.delete(&mut tx, key, &record).await?;
+            if !self.leases.held(&mut tx, key, 1).await?.is_empty() {
+                tx.put(&self.view, &format!("{PENDING}{}", key.as_str()), bytes::Bytes::new());
+            }
             match tx.commit().await {
-                Ok(_) => return Ok(true),
+                Ok(_) => break,
                 Err(StorageError::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }
         }
+        self.collect(key).await?;
+        Ok(true)
+    }
+
+    /// Takes a token whose record cannot be read out of the index of ends, of which `names` is the beginning, so that it
+    /// holds up no other. Nobody can act as it: what cannot be read is not found alive.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn set_aside(&self, key: &TokenKey, names: &[String]) -> Result<()> {
+        tracing::error!(token = key.as_str(), "the record of a token cannot be read; it is left behind");
+        let mut tx = self.barrier.begin();
+        for name in names.iter().filter(|n| n.ends_with(key.as_str())) {
+            tx.delete(&self.view, &format!("{}{name}", index::EXPIRY));
+        }
+        tx.commit().await?;
+        Ok(())
     }
 
     /// Ends what an earlier process left half collected.
@@ -80,16 +100,18 @@ impl Tokens {
         Ok(())
     }
 
-    /// Deletes the records of everything below `root`, whose own record is gone.
+    /// Deletes the records of everything below `root`, whose own record is gone, and marks their leases as due.
     async fn collect(&self, root: &TokenKey) -> Result<()> {
         let mut below = vec![root.clone()];
         while let Some(parent) = below.last().cloned() {
             let mut tx = self.barrier.begin();
             let page = Page { after: None, limit: Some(BATCH) };
+            let more_leases = self.leases.end_held(&mut tx, &parent, BATCH).await?;
             let children = self.children(&mut tx, &parent, &page).await?;
+            let more = more_leases || children.len() == BATCH;
             let mut grandparents = Vec::new();
             for child in &children {
-                if self.has_children(&mut tx, child).await? {
+                if self.leaves_something(&mut tx, child).await? {
                     tx.put(&self.view, &format!("{PENDING}{}", child.as_str()), bytes::Bytes::new());
                     grandparents.push(child.clone());
                 }
@@ -98,7 +120,7 @@ impl Tokens {
                 }
                 tx.delete(&self.view, &child_key(&parent, child));
             }
-            if children.len() < BATCH {
+            if !more {
                 tx.delete(&self.view, &format!("{PENDING}{}", parent.as_str()));
             }
             match tx.commit().await {
@@ -106,7 +128,8 @@ impl Tokens {
                 Err(StorageError::Conflict) => continue,
                 Err(error) => return Err(error.into()),
             }
-            if children.len() < BATCH {
+            self.leases.wake.notify_one();
+            if !more {
                 below.retain(|k| *k != parent);
             }
             below.extend(grandparents);
@@ -127,9 +150,10 @@ impl Tokens {
         crate::mount::delete_tree(tx, &self.cubbyhole, &format!("{store}/")).await
     }
 
-    async fn has_children(&self, tx: &mut Tx, key: &TokenKey) -> Result<bool> {
+    /// Whether a token has children or leases, which outlive its record for a moment.
+    async fn leaves_something(&self, tx: &mut Tx, key: &TokenKey) -> Result<bool> {
         let page = Page { after: None, limit: Some(1) };
-        Ok(!self.children(tx, key, &page).await?.is_empty())
+        Ok(!self.children(tx, key, &page).await?.is_empty() || !self.leases.held(tx, key, 1).await?.is_empty())
     }
 
     async fn children(&self, tx: &mut Tx, key: &TokenKey, page: &Page) -> Result<Vec<TokenKey>> {
