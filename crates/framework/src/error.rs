@@ -147,6 +147,8 @@ impl From<StorageError> for Error {
         let mut out = match &error {
             StorageError::TooLarge { .. } => Self::new(Status::TOO_LARGE, "the entry is too large to be stored"),
             StorageError::InvalidKey(_) => Self::invalid("the path cannot be stored"),
+            // Whoever was under way when the server was sealed.
+            StorageError::Closed => Self::new(Status::UNAVAILABLE, "Vault is sealed"),
             _ => Self::internal("storage"),
         };
         out.conflict = matches!(error, StorageError::Conflict);

@@ -116,18 +116,19 @@ async fn tune_auth(sys: &System, _: &mut Cx, req: Tune) -> Result<()> {
 
 async fn tune(unsealed: &Unsealed, kind: Kind, req: Tune) -> Result<()> {
     let path = Unsealed::mount_path(kind, &req.path);
-    let found = unsealed.mounts.router().at(&path).map(|m| m.entry.clone());
-    let mut entry = found.ok_or_else(|| Error::invalid(format!("tune of path {path:?} failed: no mount entry found")))?;
-    apply(&mut entry, req)?;
-    let ttl = entry.ttl(&unsealed.settings);
-    if ttl.default > ttl.max {
-        return Err(Error::invalid(format!(
-            "backend max lease TTL of {} would be less than backend default lease TTL of {}",
-            ttl.max.as_secs(),
-            ttl.default.as_secs()
-        )));
-    }
-    unsealed.change_mount(&entry).await
+    let changed = unsealed.change_mount(&path, |entry| {
+        apply(entry, req)?;
+        let ttl = entry.ttl(&unsealed.settings);
+        if ttl.default > ttl.max {
+            return Err(Error::invalid(format!(
+                "backend max lease TTL of {} would be less than backend default lease TTL of {}",
+                ttl.max.as_secs(),
+                ttl.default.as_secs()
+            )));
+        }
+        Ok(())
+    });
+    changed.await?.ok_or_else(|| Error::invalid(format!("tune of path {path:?} failed: no mount entry found")))
 }
 
 fn apply(entry: &mut MountEntry, req: Tune) -> Result<()> {

@@ -120,13 +120,15 @@ impl Tokens {
     /// Makes a token; it exists once `tx` is committed. A batch token exists at once.
     ///
     /// # Errors
-    /// 400 when a chosen id is taken or badly formed; 500 for an endless token that is not root.
+    /// 400 when a chosen id is taken or badly formed; 403 when the parent is gone; 500 for an endless token that is not
+    /// root.
     pub async fn create(&self, tx: &mut Tx, spec: Spec, now: Timestamp) -> Result<Made> {
         let life = match spec.ttl {
             Some(ttl) => Life::Until(now.after(ttl)),
             None if spec.authority.is_root() => Life::Endless,
             None => return Err(Error::internal("a token without an end that is not root")),
         };
+        let chosen = spec.id.is_some();
         let id = match &spec.id {
             Some(id) => checked_id(id)?.clone(),
             None => self.ids.service(now),
@@ -135,6 +137,15 @@ impl Tokens {
         let record = record_of(spec, life, located.hash, located.accessor, now);
         if record.batch {
             return self.seal_batch(record);
+        }
+        // The parent is read in this transaction: if it is revoked before the commit, there will be no child.
+        if let Some(parent) = &record.parent
+            && self.record(tx, parent).await?.is_none()
+        {
+            return Err(Error::denied());
+        }
+        if chosen && self.is_under_collection(tx, &located.key).await? {
+            return Err(Error::invalid("cannot create a token with a duplicate ID"));
         }
         if RECORDS.get_in(tx, &self.view, located.key.as_str()).await?.is_some() {
             return Err(Error::invalid("cannot create a token with a duplicate ID"));
