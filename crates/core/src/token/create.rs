@@ -42,6 +42,8 @@ pub struct Spec {
     pub renewable: bool,
     /// The entity behind it.
     pub entity_id: String,
+    /// See [`TokenRecord::alias`].
+    pub alias: String,
     /// Where it may be used from.
     pub bound_cidrs: Vec<String>,
     /// The token role that makes it.
@@ -71,6 +73,7 @@ impl Default for Spec {
             max_ttl: 0,
             renewable: false,
             entity_id: String::new(),
+            alias: String::new(),
             bound_cidrs: Vec::new(),
             role: String::new(),
             origin: Origin::default(),
@@ -204,6 +207,7 @@ fn record_of(spec: Spec, life: Life, hash: [u8; 32], accessor: String, now: Time
         last_renewal: None,
         renewable: spec.renewable,
         entity_id: spec.entity_id,
+        alias: spec.alias,
         bound_cidrs: spec.bound_cidrs,
         role: spec.role,
         origin: spec.origin,

@@ -15,6 +15,7 @@ use super::life::{self, Asked};
 use super::record::Authority;
 use super::roles::{self, Role};
 use super::{Token, record::TokenRecord};
+use crate::identity::Who;
 use crate::policy::builtin;
 use crate::unsealed::Unsealed;
 
@@ -38,7 +39,7 @@ pub(super) async fn issue(unsealed: &Unsealed, cx: &mut Cx, req: Create, orphan_
     if authority.is_root() && batch {
         return Err(Error::invalid("batch tokens cannot be root tokens"));
     }
-    let entity_id = entity(unsealed, cx, &req, &parent, role.as_ref()).await?;
+    let who = entity(unsealed, cx, &req, &parent, role.as_ref()).await?;
     let orphan = orphan_path || role.as_ref().is_some_and(|r| r.orphan) || wants_orphan(&req, privileged)?;
     if req.id.as_ref().is_some_and(|i| !i.is_empty()) && !privileged {
         return Err(Error::invalid("root or sudo privileges required to specify token id"));
@@ -52,7 +53,8 @@ pub(super) async fn issue(unsealed: &Unsealed, cx: &mut Cx, req: Create, orphan_
         meta: meta(&req)?,
         num_uses: u64::try_from(req.num_uses.unwrap_or_default().0).map_err(|_| Error::invalid("number of uses cannot be negative"))?,
         renewable: req.renewable.is_none_or(|r| r.0) && role.as_ref().is_none_or(|r| r.renewable) && !batch,
-        entity_id,
+        entity_id: who.entity,
+        alias: who.alias,
         role: role.as_ref().map(|r| r.name.clone()).unwrap_or_default(),
         bound_cidrs: role.as_ref().map(|r| r.params.token_bound_cidrs.clone()).unwrap_or_default(),
         batch,
@@ -168,8 +170,9 @@ pub(super) fn with_default(mut policies: Vec<String>, without: bool) -> Vec<Stri
     policies
 }
 
-async fn entity(unsealed: &Unsealed, cx: &mut Cx, req: &Create, parent: &Token, role: Option<&Role>) -> Result<String> {
-    let Some(alias) = req.entity_alias.as_ref().filter(|a| !a.is_empty()) else { return Ok(parent.record.entity_id.clone()) };
+async fn entity(unsealed: &Unsealed, cx: &mut Cx, req: &Create, parent: &Token, role: Option<&Role>) -> Result<Who> {
+    let own = || Who { entity: parent.record.entity_id.clone(), alias: parent.record.alias.clone() };
+    let Some(alias) = req.entity_alias.as_ref().filter(|a| !a.is_empty()) else { return Ok(own()) };
     let alias = alias.to_lowercase();
     if !role.is_some_and(|r| r.allows_alias(&alias)) {
         return Err(Error::invalid("invalid 'entity_alias' value"));
