@@ -112,6 +112,14 @@ impl Error {
         &self.public
     }
 
+    /// The same where the text is a constant of the program; one that was composed may hold what the caller sent.
+    pub fn constant(&self) -> Option<&'static str> {
+        match &self.public {
+            Cow::Borrowed(text) => Some(text),
+            Cow::Owned(_) => None,
+        }
+    }
+
     /// Warnings that go beside the errors.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
