@@ -78,16 +78,18 @@ async fn lookup(sys: &System, cx: &mut Cx, req: ByToken) -> Result<Data<Looked>>
 
 async fn unwrap(sys: &System, cx: &mut Cx, req: ByToken) -> Result<Raw> {
     let (key, token) = subject(sys, cx, &req).await?;
-    let kept = sys.unsealed()?.unwrap(&key, &token).await?;
+    let (tx, _) = cx.store();
+    let kept = sys.unsealed()?.unwrap(tx, &key, &token).await?;
     Ok(Raw { status: Status::OK, content_type: "application/json", body: kept.response.into_bytes() })
 }
 
 async fn rewrap(sys: &System, cx: &mut Cx, req: ByToken) -> Result<Outcome> {
     let (key, token) = subject(sys, cx, &req).await?;
     let unsealed = sys.unsealed()?;
-    let kept = unsealed.unwrap(&key, &token).await?;
-    let accessor = wrapped_accessor(&kept.response);
     let (tx, _) = cx.store();
+    // What the old token loses the new one gets, or neither.
+    let kept = unsealed.unwrap(tx, &key, &token).await?;
+    let accessor = wrapped_accessor(&kept.response);
     let info = unsealed.wrap(tx, kept.response, &kept.path, Duration::from_secs(kept.ttl), accessor).await?;
     Ok(Outcome { wrapped: Some(Box::new(info)), ..Outcome::default() })
 }

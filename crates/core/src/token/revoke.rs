@@ -78,6 +78,14 @@ impl Tokens {
         }
     }
 
+    /// Ends a token that can have no children, in a transaction of the caller's.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn end_childless(&self, tx: &mut Tx, key: &TokenKey, record: &TokenRecord) -> Result<()> {
+        self.delete(tx, key, record, &mut Vec::new()).await
+    }
+
     /// Ends a token and leaves its children alive as orphans. Returns whether there was one.
     ///
     /// # Errors
