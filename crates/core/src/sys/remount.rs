@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::System;
+use super::mounts::is_reserved;
 use crate::unsealed::Unsealed;
 
 const HELP: Help = Help { synopsis: "Moves a mount to another path.", description: "" };
@@ -73,7 +74,7 @@ async fn remount(sys: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> 
         return Err(Error::invalid(format!("cannot remount {from:?} to {to:?}: a mount stays a secrets engine or an auth method")));
     }
     for path in [&from, &to] {
-        if ["sys/", "cubbyhole/", "identity/", "auth/token/"].contains(&path.as_str()) {
+        if from_kind == Kind::Secrets && is_reserved(path) || path == "auth/token/" {
             return Err(Error::invalid(format!("cannot remount {path:?}")));
         }
     }
