@@ -51,7 +51,8 @@ impl Unsealed {
             None => None,
             Some(token) => {
                 let remote = incoming.remote.map(|a| a.ip());
-                self.tokens.find(token.expose(), namespace, remote, self.clock.now()).await.map_err(nobody)?
+                let found = self.tokens.find(token.expose(), namespace, remote, self.clock.now()).await.map_err(nobody)?;
+                found.filter(|token| self.origin_stands(token))
             }
         };
         if routed.is_open() {
@@ -72,6 +73,14 @@ impl Unsealed {
             return Err((no_route(routed), known));
         }
         Ok(known)
+    }
+
+    /// Whether the auth method that logged a token in is still mounted where it was. A mount that is taken away ends its
+    /// tokens at once: batch tokens too, which no record of theirs can end.
+    fn origin_stands(&self, token: &Token) -> bool {
+        let origin = &token.record.origin;
+        let (Some(mount), Some(accessor)) = (&origin.mount, &origin.accessor) else { return true };
+        self.mounts.router().at(mount).is_some_and(|m| m.entry.accessor == *accessor)
     }
 }
 
