@@ -82,6 +82,7 @@ pub(super) async fn export(transit: &Transit, cx: &mut Cx, req: Export) -> Resul
     let Some(ring) = transit.rings.get(cx, name).await? else { return Ok(None) };
     let key = &ring.record;
     allowed(key, part)?;
+    key.usable()?;
     let keys = selected(key, req.version.as_deref())?.into_iter().map(|(version, stored)| {
         exported(key.kind, part, stored).map(|text| (version.to_string(), text))
     });
@@ -131,7 +132,7 @@ fn exported(kind: KeyKind, part: Part, stored: &VersionRecord) -> Result<String>
         Part::Certificates if stored.certificates.is_empty() => {
             Err(Error::invalid("selected key version does not have a certificate chain imported"))
         }
-        Part::Certificates => Ok(certificate_chain(stored)),
+        Part::Certificates => Ok(certificate_chain(stored).trim_end().to_owned()),
         Part::Encryption | Part::Signing => private_text(kind, stored),
     }
 }
@@ -143,7 +144,7 @@ fn private_text(kind: KeyKind, stored: &VersionRecord) -> Result<String> {
     match load(kind, stored).map_err(Error::internal)? {
         Key::Ed25519(key) => Ok(codec::encode(key.exported(material).expose())),
         Key::Ecdsa(key) => Ok(key.private_pem().map_err(Error::internal)?.expose().trim_end().to_owned()),
-        Key::Rsa(key) => Ok(key.private_pem().map_err(Error::internal)?.expose().trim_end().to_owned()),
+        Key::Rsa(key) => Ok(key.private_pem().map_err(Error::internal)?.expose().clone()),
         Key::Symmetric(_) | Key::Hmac(_) | Key::MlDsa(_) | Key::MlKem(_) => Ok(codec::encode(material)),
     }
 }

@@ -53,7 +53,11 @@ pub(super) async fn random(_: &Transit, cx: &mut Cx, req: Random) -> Result<Data
         Some(known @ ("platform" | "seal" | "all")) => source = known,
         // One segment may be the source or the number.
         Some(number) if asked.is_none() => asked = Some(number),
-        _ => {}
+        Some(other) => {
+            let why = format!("unsupported entropy source {other:?}; must be \"platform\" or \"seal\", or \"all\"");
+            return Err(Error::invalid(why));
+        }
+        None => {}
     }
     // In the body alone, an unknown source is the platform's; the path decides what a segment is.
     let in_body = cx.request().path.ends_with("random");

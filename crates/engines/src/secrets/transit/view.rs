@@ -102,7 +102,7 @@ fn version_view(key: &KeyRecord, stored: &VersionRecord, context: Option<&[u8]>)
         (false, ..) => public_text(key.kind, stored).map_err(Error::internal)?,
     };
     Ok(VersionView::Pair {
-        certificate_chain: certificate_chain(stored),
+        certificate_chain: certificate_chain(stored).trim_end().to_owned(),
         creation_time: stored.created.rfc3339(),
         name: match key.kind {
             KeyKind::Ecdsa(curve) => curve.name(),
