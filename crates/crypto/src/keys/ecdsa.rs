@@ -85,24 +85,12 @@ impl EcKey {
     /// When it is malformed, on another curve or written in another way.
     pub fn from_spki(curve: Curve, der: &[u8]) -> Result<Self, KeyError> {
         let key = Self::checked(Pkey::from_spki(der)?, curve, false)?;
-        if key.spki()? == der {
-            Ok(key)
-        } else {
-            Err(KeyError::Malformed)
-        }
+        if key.spki()? == der { Ok(key) } else { Err(KeyError::Malformed) }
     }
 
     fn checked(key: Pkey, curve: Curve, private: bool) -> Result<Self, KeyError> {
         let fits = key.kind() == Some(Kind::Curve(curve.nid()));
-        if fits {
-            Ok(Self {
-                key,
-                curve,
-                private,
-            })
-        } else {
-            Err(KeyError::WrongKind)
-        }
+        if fits { Ok(Self { key, curve, private }) } else { Err(KeyError::WrongKind) }
     }
 
     /// The curve.
@@ -124,11 +112,7 @@ impl EcKey {
     /// # Errors
     /// When there is only a public key.
     pub fn pkcs8(&self) -> Result<SecretBytes, KeyError> {
-        if self.private {
-            self.key.to_pkcs8()
-        } else {
-            Err(KeyError::PublicOnly)
-        }
+        if self.private { self.key.to_pkcs8() } else { Err(KeyError::PublicOnly) }
     }
 
     /// The private key as PEM of an ECPrivateKey (RFC 5915).
@@ -139,10 +123,7 @@ impl EcKey {
         if !self.private {
             return Err(KeyError::PublicOnly);
         }
-        Ok(pem::encode_secret(
-            "EC PRIVATE KEY",
-            self.key.to_traditional()?.expose(),
-        ))
+        Ok(pem::encode_secret("EC PRIVATE KEY", self.key.to_traditional()?.expose()))
     }
 
     /// Signs a digest; what is longer than the curve's order is cut, as FIPS 186-5 says.
@@ -156,9 +137,7 @@ impl EcKey {
         let signature = self.key.sign(Scheme::Ecdsa, digest)?;
         match marshaling {
             Marshaling::Asn1 => Ok(signature),
-            Marshaling::Jws => {
-                fixed_from_der(&signature, self.curve.size()).ok_or(KeyError::Failed)
-            }
+            Marshaling::Jws => fixed_from_der(&signature, self.curve.size()).ok_or(KeyError::Failed),
         }
     }
 
@@ -166,12 +145,7 @@ impl EcKey {
     ///
     /// # Errors
     /// [`KeyError::Malformed`] when an ASN.1 signature is not DER of two numbers.
-    pub fn verify(
-        &self,
-        digest: &[u8],
-        signature: &[u8],
-        marshaling: Marshaling,
-    ) -> Result<bool, KeyError> {
+    pub fn verify(&self, digest: &[u8], signature: &[u8], marshaling: Marshaling) -> Result<bool, KeyError> {
         let der = match marshaling {
             Marshaling::Asn1 if numbers(signature).is_none() => return Err(KeyError::Malformed),
             Marshaling::Asn1 => signature.to_vec(),
@@ -230,11 +204,7 @@ fn der_from_fixed(fixed: &[u8]) -> Vec<u8> {
     let (r, s) = fixed.split_at(fixed.len() / 2);
     let mut body = Vec::with_capacity(fixed.len() + 6);
     for number in [r, s] {
-        let zeros = number
-            .iter()
-            .take(number.len() - 1)
-            .take_while(|byte| **byte == 0)
-            .count();
+        let zeros = number.iter().take(number.len() - 1).take_while(|byte| **byte == 0).count();
         let digits = &number[zeros..];
         let sign = usize::from(digits[0] >= 0x80);
         write_header(&mut body, 0x02, digits.len() + sign);
@@ -253,8 +223,5 @@ fn write_header(out: &mut Vec<u8>, tag: u8, length: usize) {
     if length >= 0x80 {
         out.push(0x81);
     }
-    out.push(
-        u8::try_from(length)
-            .unwrap_or_else(|_| unreachable!("a signature is shorter than 256 bytes")),
-    );
+    out.push(u8::try_from(length).unwrap_or_else(|_| unreachable!("a signature is shorter than 256 bytes")));
 }

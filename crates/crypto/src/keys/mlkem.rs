@@ -9,9 +9,7 @@ use crate::aead::AeadKey;
 use crate::kdf;
 use crate::locked::Key256;
 use crate::secret::SecretBytes;
-use aws_lc_rs::kem::{
-    Algorithm, AlgorithmId, Ciphertext, DecapsulationKey, EncapsulationKey, ML_KEM_768, ML_KEM_1024,
-};
+use aws_lc_rs::kem::{Algorithm, AlgorithmId, Ciphertext, DecapsulationKey, EncapsulationKey, ML_KEM_768, ML_KEM_1024};
 
 /// What separates this use of the shared secret from others.
 const INFO: &[u8] = b"keepfast transit ml-kem v1";
@@ -65,9 +63,7 @@ impl MlKemKey {
     /// When the library fails.
     pub fn generate(set: MlKem) -> Result<SecretBytes, KeyError> {
         let key = DecapsulationKey::generate(set.algorithm()).map_err(|_| KeyError::Failed)?;
-        let public = key
-            .encapsulation_key()
-            .and_then(|public| Ok(public.key_bytes()?.as_ref().to_vec()));
+        let public = key.encapsulation_key().and_then(|public| Ok(public.key_bytes()?.as_ref().to_vec()));
         let public = public.map_err(|_| KeyError::Failed)?;
         let private = key.key_bytes().map_err(|_| KeyError::Failed)?;
         Ok(SecretBytes::new([private.as_ref(), &public].concat()))
@@ -78,20 +74,11 @@ impl MlKemKey {
     /// # Errors
     /// When the bytes are not one of this parameter set.
     pub fn from_bytes(set: MlKem, bytes: &[u8]) -> Result<Self, KeyError> {
-        let at = bytes
-            .len()
-            .checked_sub(set.public_size())
-            .ok_or(KeyError::Malformed)?;
+        let at = bytes.len().checked_sub(set.public_size()).ok_or(KeyError::Malformed)?;
         let (private, public) = bytes.split_at(at);
-        let private =
-            DecapsulationKey::new(set.algorithm(), private).map_err(|_| KeyError::Malformed)?;
-        let public =
-            EncapsulationKey::new(set.algorithm(), public).map_err(|_| KeyError::Malformed)?;
-        Ok(Self {
-            set,
-            private,
-            public,
-        })
+        let private = DecapsulationKey::new(set.algorithm(), private).map_err(|_| KeyError::Malformed)?;
+        let public = EncapsulationKey::new(set.algorithm(), public).map_err(|_| KeyError::Malformed)?;
+        Ok(Self { set, private, public })
     }
 
     /// The encapsulation key as FIPS 203 encodes it.
@@ -99,12 +86,7 @@ impl MlKemKey {
     /// # Errors
     /// When the library fails.
     pub fn public(&self) -> Result<Vec<u8>, KeyError> {
-        Ok(self
-            .public
-            .key_bytes()
-            .map_err(|_| KeyError::Failed)?
-            .as_ref()
-            .to_vec())
+        Ok(self.public.key_bytes().map_err(|_| KeyError::Failed)?.as_ref().to_vec())
     }
 
     /// Seals `plaintext`, bound to `aad`, for the owner of this key.
@@ -123,13 +105,8 @@ impl MlKemKey {
     pub fn open(&self, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, KeyError> {
         let parts = sealed.split_at_checked(self.set.encapsulation_size());
         let (encapsulation, sealed) = parts.ok_or(KeyError::Unauthentic)?;
-        let shared = self
-            .private
-            .decapsulate(Ciphertext::from(encapsulation))
-            .map_err(|_| KeyError::Unauthentic)?;
-        content_key(shared.as_ref())
-            .open(aad, sealed)
-            .map_err(|_| KeyError::Unauthentic)
+        let shared = self.private.decapsulate(Ciphertext::from(encapsulation)).map_err(|_| KeyError::Unauthentic)?;
+        content_key(shared.as_ref()).open(aad, sealed).map_err(|_| KeyError::Unauthentic)
     }
 }
 

@@ -51,9 +51,7 @@ impl RsaKey {
 
     fn checked(key: Pkey, private: bool) -> Result<Self, KeyError> {
         match key.kind() {
-            Some(Kind::Rsa(bits)) if (2048..=MAX_BITS).contains(&bits) => {
-                Ok(Self { key, bits, private })
-            }
+            Some(Kind::Rsa(bits)) if (2048..=MAX_BITS).contains(&bits) => Ok(Self { key, bits, private }),
             _ => Err(KeyError::WrongKind),
         }
     }
@@ -77,11 +75,7 @@ impl RsaKey {
     /// # Errors
     /// When there is only a public key.
     pub fn pkcs8(&self) -> Result<SecretBytes, KeyError> {
-        if self.private {
-            self.key.to_pkcs8()
-        } else {
-            Err(KeyError::PublicOnly)
-        }
+        if self.private { self.key.to_pkcs8() } else { Err(KeyError::PublicOnly) }
     }
 
     /// The private key as PEM of an RSAPrivateKey (PKCS#1).
@@ -92,10 +86,7 @@ impl RsaKey {
         if !self.private {
             return Err(KeyError::PublicOnly);
         }
-        Ok(pem::encode_secret(
-            "RSA PRIVATE KEY",
-            self.key.to_traditional()?.expose(),
-        ))
+        Ok(pem::encode_secret("RSA PRIVATE KEY", self.key.to_traditional()?.expose()))
     }
 
     /// Signs a digest.
@@ -115,12 +106,7 @@ impl RsaKey {
     ///
     /// # Errors
     /// When the digest has not its hash's size.
-    pub fn verify(
-        &self,
-        scheme: RsaScheme,
-        digest: &[u8],
-        signature: &[u8],
-    ) -> Result<bool, KeyError> {
+    pub fn verify(&self, scheme: RsaScheme, digest: &[u8], signature: &[u8]) -> Result<bool, KeyError> {
         self.check(scheme, digest)?;
         self.key.verify(scheme.into(), digest, signature)
     }
@@ -149,9 +135,7 @@ impl RsaKey {
         if !self.private {
             return Err(KeyError::PublicOnly);
         }
-        self.key
-            .decrypt_oaep(hash, ciphertext)
-            .map_err(|_| KeyError::Unauthentic)
+        self.key.decrypt_oaep(hash, ciphertext).map_err(|_| KeyError::Unauthentic)
     }
 
     /// Encrypts OAEP with any hash.

@@ -161,11 +161,14 @@ pub(super) async fn encrypt(transit: &Transit, cx: &mut Cx, req: Encrypt) -> Res
     refuse_associated_data(ring.record.kind, &items)?;
     usage::reserve_each(cx, name, &ring, &items).await?;
     let mut failed = 0;
-    let mut results: Vec<Encrypted> = items.into_iter().map(|item| {
-        let result = seal_item(&ring, &item);
-        failed += usize::from(result.is_err());
-        encrypted(result, batched.then(|| item.reference.unwrap_or_default()))
-    }).collect();
+    let mut results: Vec<Encrypted> = items
+        .into_iter()
+        .map(|item| {
+            let result = seal_item(&ring, &item);
+            failed += usize::from(result.is_err());
+            encrypted(result, batched.then(|| item.reference.unwrap_or_default()))
+        })
+        .collect();
     match results.pop() {
         Some(Encrypted { error: Some(fault), .. }) if !batched => Err(Error::invalid(fault)),
         Some(only) if !batched => Data(only).into_outcome(),
@@ -190,7 +193,14 @@ fn has(text: &Option<String>) -> bool {
 }
 
 /// Creates the key that `encrypt` named, if the mount allows it.
-async fn create(transit: &Transit, cx: &mut Cx, name: &str, kind: Option<&str>, derived: bool, convergent: bool) -> Result<Arc<Ring>> {
+async fn create(
+    transit: &Transit,
+    cx: &mut Cx,
+    name: &str,
+    kind: Option<&str>,
+    derived: bool,
+    convergent: bool,
+) -> Result<Arc<Ring>> {
     if SETTINGS.get(cx, "").await?.unwrap_or_default().disable_upsert {
         return Err(Error::invalid("encryption key not found"));
     }
@@ -234,11 +244,21 @@ fn seal_item(ring: &Ring, item: &Item) -> Result<(u32, String), Fault> {
 
 fn encrypting(ring: &Ring) -> Result<(), Fault> {
     let kind = ring.record.kind;
-    if kind.encrypts() { Ok(()) } else { Err(format!("message encryption not supported for key type {}", kind.name()).into()) }
+    if kind.encrypts() {
+        Ok(())
+    } else {
+        Err(format!("message encryption not supported for key type {}", kind.name()).into())
+    }
 }
 
 /// Encrypts with one version.
-pub(super) fn seal(ring: &Ring, version: u32, context: &[u8], aad: &[u8], plaintext: &[u8]) -> Result<(u32, String), Fault> {
+pub(super) fn seal(
+    ring: &Ring,
+    version: u32,
+    context: &[u8],
+    aad: &[u8],
+    plaintext: &[u8],
+) -> Result<(u32, String), Fault> {
     let sealed = match &**key(ring, version)? {
         Key::Symmetric(key) if !ring.record.derived => key.seal(aad, plaintext).map_err(failed)?,
         Key::Symmetric(_) => derive(ring, version, context)?.seal(aad, plaintext).map_err(failed)?,
@@ -454,12 +474,14 @@ pub(super) async fn data_key(transit: &Transit, cx: &mut Cx, req: DataKey) -> Re
         return Err(Error::invalid(format!("'associated_data' provided for non-AEAD cipher suite {kind}")));
     }
     let aad = associated_data_of(aad.as_deref()).map_err(Error::invalid)?;
-    let version = ring.record.version_for(req.key_version.unwrap_or_default().0, "encryption").map_err(Error::invalid)?;
+    let version =
+        ring.record.version_for(req.key_version.unwrap_or_default().0, "encryption").map_err(Error::invalid)?;
     if ring.record.derived && context.is_empty() {
         return Err(Error::invalid(NO_CONTEXT));
     }
     usage::reserve(cx, name, &ring, version, 1).await?;
     let (version, ciphertext) = seal(&ring, version, &context, &aad, &key).map_err(Error::invalid)?;
     let plaintext = shown.then(|| codec::encode(&key));
-    Data(Encrypted { ciphertext: Some(ciphertext), key_version: Some(version), plaintext, ..Encrypted::default() }).into_outcome()
+    Data(Encrypted { ciphertext: Some(ciphertext), key_version: Some(version), plaintext, ..Encrypted::default() })
+        .into_outcome()
 }

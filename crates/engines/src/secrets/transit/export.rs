@@ -83,9 +83,9 @@ pub(super) async fn export(transit: &Transit, cx: &mut Cx, req: Export) -> Resul
     let key = &ring.record;
     allowed(key, part)?;
     key.usable()?;
-    let keys = selected(key, req.version.as_deref())?.into_iter().map(|(version, stored)| {
-        exported(key.kind, part, stored).map(|text| (version.to_string(), text))
-    });
+    let keys = selected(key, req.version.as_deref())?
+        .into_iter()
+        .map(|(version, stored)| exported(key.kind, part, stored).map(|text| (version.to_string(), text)));
     let keys = keys.collect::<Result<_>>()?;
     Ok(Some(Data(Exported { keys, name: name.to_owned(), kind: key.kind.name() })))
 }
@@ -99,7 +99,9 @@ fn allowed(key: &KeyRecord, part: Part) -> Result<()> {
     let missing = match part {
         Part::Encryption if !key.kind.encrypts() => "encryption not supported for the key",
         Part::Signing if !key.kind.signs() => "signing not supported for the key",
-        Part::Certificates if !key.kind.signs() => "certificate chain not supported for keys that do not support signing",
+        Part::Certificates if !key.kind.signs() => {
+            "certificate chain not supported for keys that do not support signing"
+        }
         _ => return Ok(()),
     };
     Err(Error::invalid(missing))
@@ -115,7 +117,8 @@ pub(super) fn selected<'a>(key: &'a KeyRecord, version: Option<&str>) -> Result<
     if version < key.min_decryption {
         return Err(Error::invalid("version for export is below minimum decryption version"));
     }
-    let stored = key.versions.get(&version).ok_or_else(|| Error::invalid("version does not exist or cannot be found"))?;
+    let stored =
+        key.versions.get(&version).ok_or_else(|| Error::invalid("version does not exist or cannot be found"))?;
     Ok(vec![(version, stored)])
 }
 
@@ -176,9 +179,11 @@ pub(super) async fn backup(_: &Transit, cx: &mut Cx, req: Named) -> Result<Data<
 }
 
 pub(super) async fn restore(transit: &Transit, cx: &mut Cx, req: Restore) -> Result<()> {
-    let given = req.backup.filter(|text| !text.is_empty()).ok_or_else(|| Error::invalid("'backup' must be supplied"))?;
+    let given =
+        req.backup.filter(|text| !text.is_empty()).ok_or_else(|| Error::invalid("'backup' must be supplied"))?;
     let json = Zeroizing::new(codec::decode(&given).map_err(|why| Error::invalid(why.to_string()))?);
-    let backup: Backup = serde_json::from_slice(&json).map_err(|_| Error::invalid("'backup' is not a backup of a transit key"))?;
+    let backup: Backup =
+        serde_json::from_slice(&json).map_err(|_| Error::invalid("'backup' is not a backup of a transit key"))?;
     if backup.keepfast_transit_backup != 1 {
         return Err(Error::invalid("'backup' is of a later format"));
     }

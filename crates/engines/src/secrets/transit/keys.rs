@@ -185,7 +185,9 @@ pub(super) async fn configure(transit: &Transit, cx: &mut Cx, req: Configure) ->
     };
     if let Some(given) = req.min_decryption_version {
         if given.0 == 0 {
-            cx.warn("since Vault 0.3 (prior to the OpenBao fork), transit key numbering starts at 1; forcing minimum to 1");
+            cx.warn(
+                "since Vault 0.3 (prior to the OpenBao fork), transit key numbering starts at 1; forcing minimum to 1",
+            );
         }
         key.min_decryption = bound(given, key.latest, "decryption")?.max(1);
     }
@@ -218,7 +220,9 @@ fn bound(given: Int, latest: u32, what: &str) -> Result<u32> {
         return Err(Error::invalid(format!("min {what} version cannot be negative")));
     }
     let within = u32::try_from(given.0).ok().filter(|version| *version <= latest);
-    within.ok_or_else(|| Error::invalid(format!("cannot set min {what} version of {}, latest key version is {latest}", given.0)))
+    within.ok_or_else(|| {
+        Error::invalid(format!("cannot set min {what} version of {}, latest key version is {latest}", given.0))
+    })
 }
 
 pub(super) async fn rotate(transit: &Transit, cx: &mut Cx, req: Named) -> Result<Data<KeyView>> {
@@ -246,7 +250,9 @@ pub(super) async fn trim(transit: &Transit, cx: &mut Cx, req: Trim) -> Result<Da
     let lowest = u32::try_from(asked.0).ok().filter(|version| *version >= key.min_available);
     let lowest = lowest.ok_or_else(|| Error::invalid("minimum available version cannot be decremented"))?;
     if key.min_encryption == 0 {
-        return Err(Error::invalid("minimum available version cannot be set when minimum encryption version is not set"));
+        return Err(Error::invalid(
+            "minimum available version cannot be set when minimum encryption version is not set",
+        ));
     }
     if lowest > key.min_encryption {
         return Err(Error::invalid("minimum available version cannot be greater than minmum encryption version"));

@@ -131,11 +131,16 @@ impl How {
         let scheme = asked.scheme.map(|text| text.to_string()).unwrap_or_default();
         let hash = match name {
             "none" => None,
-            known => Some(Hash::from_name(known).ok_or_else(|| Error::invalid(format!("invalid hash algorithm {known:?}")))?),
+            known => Some(
+                Hash::from_name(known).ok_or_else(|| Error::invalid(format!("invalid hash algorithm {known:?}")))?,
+            ),
         };
-        let signs_bare = ring.record.kind.name().starts_with("ed25519") || ring.record.kind.name().starts_with("ml-dsa");
+        let signs_bare =
+            ring.record.kind.name().starts_with("ed25519") || ring.record.kind.name().starts_with("ml-dsa");
         if hash.is_none() && !signs_bare && !(asked.prehashed && scheme == "pkcs1v15") {
-            return Err(Error::invalid("hash_algorithm=none requires both prehashed=true and signature_algorithm=pkcs1v15"));
+            return Err(Error::invalid(
+                "hash_algorithm=none requires both prehashed=true and signature_algorithm=pkcs1v15",
+            ));
         }
         let marshaling = match asked.marshaling.map(|text| &**text) {
             None | Some("asn1") => Marshaling::Asn1,

@@ -59,7 +59,8 @@ impl KeyView {
     /// Shows a key. With a context, the public keys of a derived key are those of that context.
     pub(super) fn of(name: &str, key: &KeyRecord, context: Option<&[u8]>) -> Result<Self> {
         let kind = key.kind;
-        let versions = || key.live().map(|(version, stored)| Ok((version.to_string(), version_view(key, stored, context)?)));
+        let versions =
+            || key.live().map(|(version, stored)| Ok((version.to_string(), version_view(key, stored, context)?)));
         Ok(KeyView {
             allow_plaintext_backup: key.allow_plaintext_backup,
             auto_rotate_period: key.auto_rotate_period,
