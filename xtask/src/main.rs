@@ -1,2 +1,144 @@
-//! placeholder
-fn main() {}
+//! `cargo xtask`: everything that is done to this repository by a command. `cargo xtask help` lists it.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool for developers: its output is its product")]
+#![allow(clippy::disallowed_methods, reason = "it times the steps that it runs")]
+
+mod install;
+mod shell;
+mod steps;
+mod tidy;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use shell::{Shell, root};
+use steps::{Outcome, Step};
+
+const HELP: &str = "\
+cargo xtask verify                  what every commit needs: fmt, clippy, tidy, unit and documentation tests
+cargo xtask fix                     what a machine can mend: fmt, clippy --fix
+cargo xtask test [--only A,B] [--skip A,B]
+                                    everything; installs what it needs; the last line is `N passed, N failed`
+cargo xtask campaign NAME [options] a long run, entered in conformance/ledger.md: http, kill, tokens, fuzz
+cargo xtask bench [options]         bench/compare.py on the peer and on Keepfast
+cargo xtask openapi                 the OpenAPI document of our server, to target/openapi.json
+cargo xtask surface                 which of the peer's paths and operations we have
+cargo xtask tidy                    the house rules
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match perform(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(arguments: &[String]) -> Result<bool> {
+    let (command, rest) = arguments.split_first().map_or(("help", &[][..]), |(c, rest)| (c.as_str(), rest));
+    match command {
+        "verify" => run_steps(&steps::select(&["fmt", "clippy", "tidy", "unit", "doc"])?),
+        "fix" => fix(),
+        "test" => run_steps(&chosen(rest)?),
+        "tidy" => run_steps(&steps::select(&["tidy"])?),
+        "campaign" => campaign(rest),
+        "bench" => bench(rest),
+        "openapi" => conformance_tool(&["openapi"], rest),
+        "surface" => conformance_tool(&["surface"], rest),
+        "help" | "--help" | "-h" => {
+            print!("{HELP}\nSteps of test: {}\n", steps::names().join(" "));
+            Ok(true)
+        }
+        other => bail!("no command {other}\n{HELP}"),
+    }
+}
+
+/// The steps that `--only` and `--skip` leave.
+fn chosen(options: &[String]) -> Result<Vec<Step>> {
+    let mut names = steps::names();
+    let mut rest = options.iter();
+    while let Some(option) = rest.next() {
+        let (flag, value) = match option.split_once('=') {
+            Some((flag, value)) => (flag, value.to_owned()),
+            None => (option.as_str(), rest.next().cloned().unwrap_or_default()),
+        };
+        let given: Vec<&str> = value.split(',').filter(|name| !name.is_empty()).collect();
+        steps::select(&given)?;
+        match flag {
+            "--only" => names.retain(|name| given.contains(name)),
+            "--skip" => names.retain(|name| !given.contains(name)),
+            _ => bail!("test takes --only and --skip, not {flag}"),
+        }
+    }
+    steps::select(&names)
+}
+
+/// Runs steps, a line for each, and the sum as last line. Output of a step is in `.cache/log/`; its end is shown when it fails.
+fn run_steps(steps: &[Step]) -> Result<bool> {
+    let mut total = Outcome::default();
+    let mut broken = Vec::new();
+    for step in steps {
+        let begun = std::time::Instant::now();
+        let shell = Shell::for_step(step.name)?;
+        let outcome = (step.run)(&shell).unwrap_or_else(|error| {
+            shell.note(&format!("{error:#}"));
+            Outcome { passed: 0, failed: 1 }
+        });
+        let Outcome { passed, failed } = outcome;
+        println!("{:<11}{passed:>6} passed {failed:>4} failed  {:>6.1} s", step.name, begun.elapsed().as_secs_f64());
+        if failed > 0 {
+            println!("{}", shell.tail(80));
+            broken.push(step.name);
+        }
+        total.passed += passed;
+        total.failed += failed;
+    }
+    if !broken.is_empty() {
+        println!("failed: {}; the logs are in .cache/log/", broken.join(" "));
+    }
+    println!("{} passed, {} failed", total.passed, total.failed);
+    Ok(total.failed == 0)
+}
+
+fn fix() -> Result<bool> {
+    let clippy = ["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty", "--allow-staged"];
+    Ok(shell::visible("cargo", &clippy)? && shell::visible("cargo", &["fmt", "--all"])?)
+}
+
+/// Campaigns run on a release build.
+fn campaign(rest: &[String]) -> Result<bool> {
+    install::prepare(&Shell::for_step("install")?)?;
+    shell::visible("cargo", &["build", "--release", "-p", "keepfast-cli"])?;
+    if rest.first().is_some_and(|name| name == "fuzz") {
+        let mut arguments =
+            vec!["run", "--release", "-q", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target", "--bin", "short", "--"];
+        arguments.extend(rest[1..].iter().map(String::as_str));
+        return shell::visible("cargo", &arguments);
+    }
+    conformance_tool(&["campaign"], rest)
+}
+
+/// `conformance`, which does what needs a running server.
+fn conformance_tool(first: &[&str], rest: &[String]) -> Result<bool> {
+    let mut arguments = vec!["run", "-q", "-p", "conformance", "--"];
+    arguments.extend(first);
+    arguments.extend(rest.iter().map(String::as_str));
+    shell::visible("cargo", &arguments)
+}
+
+fn bench(rest: &[String]) -> Result<bool> {
+    if !shell::has("wrk") {
+        bail!("bench needs wrk (apt install wrk)");
+    }
+    let shell = Shell::for_step("install")?;
+    install::prepare(&shell)?;
+    shell::visible("cargo", &["build", "--release", "-p", "keepfast-cli"])?;
+    let peer = format!("openbao={}", install::named_vault("bao").display());
+    let ours = format!("keepfast={}", root().join("target/release/keepfast").display());
+    let mut arguments = vec!["bench/compare.py", "--server", &peer, "--server", &ours];
+    arguments.extend(rest.iter().map(String::as_str));
+    shell::visible("python3", &arguments)
+}

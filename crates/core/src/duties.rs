@@ -86,7 +86,7 @@ impl Unsealed {
         let mounts: Vec<_> = self.mounts.router().all().cloned().collect();
         for mounted in mounts {
             let Some(engine) = mounted.opened() else { continue };
-            let mut cx = self.context(&mounted, Operation::Update, mounted.entry.path.clone());
+            let mut cx = self.context(&mounted, Operation::Update, mounted.entry.path.clone()).once();
             let outcome = match engine.tick(&mut cx).await {
                 Ok(()) => cx.commit().await.map_err(Into::into),
                 Err(error) => Err(error),

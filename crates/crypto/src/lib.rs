@@ -10,6 +10,7 @@
 //! | [`hmac`] | HMAC-SHA-256 with its state computed once | RFC 2104, FIPS 198-1 |
 //! | [`hash`] | SHA-256, SHA-512 | FIPS 180-4 |
 //! | [`kdf`] | HKDF-SHA-256 | RFC 5869 |
+//! | [`password`] | bcrypt for passwords of people | Provos and Mazières 1999 |
 //! | [`keys`] | the keys that callers name, one algorithm family a file | see each |
 //! | [`random`] | keys, tokens, UUIDs, request ids | NIST SP 800-90A, RFC 9562 |
 //! | [`shamir`] | shares of the unseal key | Shamir 1979, over the field of FIPS 197 |
@@ -22,6 +23,7 @@ pub mod hmac;
 pub mod kdf;
 pub mod keys;
 pub mod locked;
+pub mod password;
 pub mod random;
 pub mod secret;
 pub mod shamir;

@@ -59,7 +59,12 @@ fn every_capture_is_a_field_of_the_request() {
                 for capture in row.patterns.iter().flat_map(|p| p.captures()) {
                     let known = fields.is_some_and(|f| f.contains_key(capture));
                     let refuses = fields.is_none_or(|f| f.is_empty());
-                    assert!(known || refuses, "{name} {} {}: {capture}", row.patterns[0].source(), operation.operation.name());
+                    assert!(
+                        known || refuses,
+                        "{name} {} {}: {capture}",
+                        row.patterns[0].source(),
+                        operation.operation.name()
+                    );
                 }
             }
         }
@@ -82,7 +87,8 @@ fn lists_end_in_a_slash() {
 fn engines_are_found_by_type_and_kv_is_version_1_unless_asked_otherwise() {
     let registry = all();
     let find = |engine: &str, version: Option<&str>| {
-        let options: BTreeMap<String, String> = version.into_iter().map(|v| ("version".to_owned(), v.to_owned())).collect();
+        let options: BTreeMap<String, String> =
+            version.into_iter().map(|v| ("version".to_owned(), v.to_owned())).collect();
         registry.find(Kind::Secrets, engine, &options).map(|e| e.variant)
     };
     assert_eq!(find("kv", None), Some(None));
@@ -91,7 +97,11 @@ fn engines_are_found_by_type_and_kv_is_version_1_unless_asked_otherwise() {
     assert_eq!(find("cubbyhole", None), Some(None));
     assert_eq!(find("nothing", None), None);
     each(|name, engine| {
-        let same = all().all().iter().filter(|e| (e.kind, e.engine, e.variant) == (engine.kind, engine.engine, engine.variant)).count();
+        let same = all()
+            .all()
+            .iter()
+            .filter(|e| (e.kind, e.engine, e.variant) == (engine.kind, engine.engine, engine.variant))
+            .count();
         assert_eq!(same, 1, "{name} is registered more than once");
     });
 }

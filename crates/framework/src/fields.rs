@@ -7,6 +7,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
 
+use keepfast_crypto::secret::SecretString;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error as DeError, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -15,6 +16,10 @@ use serde_json::{Number, Value};
 /// A text; numbers and booleans are taken as their text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Text(pub String);
+
+/// A text that must not leak: a password, a secret id. It is neither printed nor compared with `==`.
+#[derive(Clone)]
+pub struct SecretText(pub SecretString);
 
 /// A whole number, also given as text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +65,13 @@ impl Seconds {
     /// As a duration.
     pub fn duration(self) -> Duration {
         Duration::from_secs(self.0)
+    }
+}
+
+impl SecretText {
+    /// The text itself.
+    pub fn expose(&self) -> &str {
+        self.0.expose()
     }
 }
 
@@ -324,6 +336,12 @@ impl<'de> Visitor<'de> for TextVisitor {
     }
 }
 
+impl<'de> Deserialize<'de> for SecretText {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Text::deserialize(d).map(|Text(text)| SecretText(SecretString::new(text)))
+    }
+}
+
 impl<'de> Deserialize<'de> for Int {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         int_of(&Value::deserialize(d)?).map(Int).map_err(D::Error::custom)
@@ -420,6 +438,7 @@ macro_rules! schema {
 }
 
 schema!(Text, "string", "text");
+schema!(SecretText, "string", "text", "writeOnly": true);
 schema!(Int, "integer", "int64");
 schema!(Flag, "boolean", "bool");
 schema!(Seconds, "integer", "seconds");

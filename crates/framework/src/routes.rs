@@ -361,7 +361,7 @@ impl<E: Send + Sync + 'static> Compiled<E> {
     /// How the text of a fault in the parameters begins. The peer checks a write's parameters when it asks whether the
     /// thing exists, and everything else later, under another text.
     pub(crate) fn fault_prefix(&self, row: usize, operation: Operation) -> &'static str {
-        let asked_before = matches!(operation, Operation::Update | Operation::Patch) && self.look(row).is_some();
+        let asked_before = operation == Operation::Update && self.look(row).is_some();
         if asked_before { "" } else { "Field validation failed: " }
     }
 

@@ -18,6 +18,9 @@ use crate::path::Operation;
 use crate::reply::Outcome;
 use crate::routes::Table;
 
+/// How often a request runs that conflicts, as in the server.
+const TRIES: usize = 64;
+
 /// An engine under test.
 pub struct Bench {
     /// The clock of the engine; move it by hand.
@@ -80,6 +83,19 @@ impl Bench {
         Self::with_options::<E>(&[]).await
     }
 
+    /// Mounts another engine with these options over the same storage, as when a mount's options change or after an
+    /// unseal.
+    ///
+    /// # Errors
+    /// What the engine's opening fails with.
+    pub async fn remount<E: Engine>(&mut self, options: &[(&str, &str)]) -> Result<()> {
+        let options = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        self.mount = Arc::new(MountInfo { options, ..MountInfo::clone(&self.mount) });
+        let mut cx = context(&self.barrier, &self.mount, &self.clock, Caller::default(), Operation::Read, String::new(), None);
+        self.engine = Registered::of::<E>().open(&mut cx).await?;
+        Ok(cx.commit().await?)
+    }
+
     /// The engine's table.
     pub fn table(&self) -> &Table {
         self.engine.table()
@@ -103,12 +119,13 @@ impl Bench {
     /// What the request fails with.
     pub async fn call_raw(&self, operation: Operation, path: &str, body: &str) -> Result<Answer> {
         let body = Body::parse(Bytes::copy_from_slice(body.as_bytes()))?;
-        loop {
+        for _ in 0..TRIES {
             match self.try_call(operation, path, body.clone()).await {
                 Err(error) if error.is_conflict() => {}
                 other => return other,
             }
         }
+        Err(Error::internal("conflicts without end"))
     }
 
     async fn try_call(&self, operation: Operation, path: &str, body: Body) -> Result<Answer> {

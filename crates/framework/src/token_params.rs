@@ -174,7 +174,8 @@ impl TokenParams {
             self.token_type = TokenKind::of_role(&kind)?;
         }
         if let Some(Int(uses)) = change.token_num_uses {
-            self.token_num_uses = u64::try_from(uses).map_err(|_| Error::invalid("'token_num_uses' cannot be negative"))?;
+            self.token_num_uses =
+                u64::try_from(uses).map_err(|_| Error::invalid("'token_num_uses' cannot be negative"))?;
         }
         if let Some(CommaList(policies)) = change.token_policies {
             self.token_policies = policies;
@@ -209,10 +210,14 @@ impl TokenParams {
         }
         if matches!(self.token_type, TokenKind::Batch | TokenKind::DefaultBatch) {
             if self.token_period > 0 {
-                return Err(Error::invalid("'token_type' cannot be 'batch' or 'default_batch' when set to generate periodic tokens"));
+                return Err(Error::invalid(
+                    "'token_type' cannot be 'batch' or 'default_batch' when set to generate periodic tokens",
+                ));
             }
             if self.token_num_uses > 0 {
-                return Err(Error::invalid("'token_type' cannot be 'batch' or 'default_batch' when set to generate tokens with limited use count"));
+                return Err(Error::invalid(
+                    "'token_type' cannot be 'batch' or 'default_batch' when set to generate tokens with limited use count",
+                ));
             }
         }
         Ok(())
@@ -327,12 +332,21 @@ mod tests {
     fn faults_are_worded_as_the_peer_words_them() {
         for (body, expected) in [
             (r#"{"token_num_uses":-1}"#, "'token_num_uses' cannot be negative"),
-            (r#"{"token_ttl":-1}"#, "error converting input for field \"token_ttl\": cannot provide negative value '-1'"),
-            (r#"{"token_period":"x"}"#, "error converting input for field \"token_period\": time: invalid duration \"x\""),
+            (
+                r#"{"token_ttl":-1}"#,
+                "error converting input for field \"token_ttl\": cannot provide negative value '-1'",
+            ),
+            (
+                r#"{"token_period":"x"}"#,
+                "error converting input for field \"token_period\": time: invalid duration \"x\"",
+            ),
             (r#"{"token_ttl":100,"token_max_ttl":50}"#, "'token_ttl' cannot be greater than 'token_max_ttl'"),
             (r#"{"token_type":"Batch"}"#, "invalid 'token_type' value \"Batch\""),
             (r#"{"token_type":"default-service"}"#, "invalid 'token_type' value \"default-service\""),
-            (r#"{"token_bound_cidrs":"zz"}"#, "error parsing address \"zz\": Unable to convert \"zz\" to an IPv4 or IPv6 address, or a UNIX Socket"),
+            (
+                r#"{"token_bound_cidrs":"zz"}"#,
+                "error parsing address \"zz\": Unable to convert \"zz\" to an IPv4 or IPv6 address, or a UNIX Socket",
+            ),
             (
                 r#"{"token_type":"batch","token_period":3}"#,
                 "'token_type' cannot be 'batch' or 'default_batch' when set to generate periodic tokens",
@@ -358,21 +372,32 @@ mod tests {
     }
 
     fn any_params() -> impl Strategy<Value = TokenParams> {
-        let kinds = vec![TokenKind::Default, TokenKind::Service, TokenKind::Batch, TokenKind::DefaultService, TokenKind::DefaultBatch];
-        let cidr = prop_oneof![any::<std::net::IpAddr>().prop_map(|a| a.to_string()), any::<[u8; 4]>().prop_map(|[a, b, c, d]| format!("{a}.{b}.{c}.{d}/{}", d % 33))];
+        let kinds = vec![
+            TokenKind::Default,
+            TokenKind::Service,
+            TokenKind::Batch,
+            TokenKind::DefaultService,
+            TokenKind::DefaultBatch,
+        ];
+        let cidr = prop_oneof![
+            any::<std::net::IpAddr>().prop_map(|a| a.to_string()),
+            any::<[u8; 4]>().prop_map(|[a, b, c, d]| format!("{a}.{b}.{c}.{d}/{}", d % 33))
+        ];
         let texts = (proptest::collection::vec(cidr, 0..4), proptest::collection::vec(".{0,12}", 0..4));
-        (texts, any::<[u64; 5]>(), any::<(bool, bool)>(), proptest::sample::select(kinds)).prop_map(|((cidrs, policies), n, flags, kind)| TokenParams {
-            token_bound_cidrs: cidrs,
-            token_explicit_max_ttl: n[0],
-            token_max_ttl: n[1],
-            token_no_default_policy: flags.0,
-            token_num_uses: n[2],
-            token_period: n[3],
-            token_policies: policies,
-            token_strictly_bind_ip: flags.1,
-            token_ttl: n[4],
-            token_type: kind,
-        })
+        (texts, any::<[u64; 5]>(), any::<(bool, bool)>(), proptest::sample::select(kinds)).prop_map(
+            |((cidrs, policies), n, flags, kind)| TokenParams {
+                token_bound_cidrs: cidrs,
+                token_explicit_max_ttl: n[0],
+                token_max_ttl: n[1],
+                token_no_default_policy: flags.0,
+                token_num_uses: n[2],
+                token_period: n[3],
+                token_policies: policies,
+                token_strictly_bind_ip: flags.1,
+                token_ttl: n[4],
+                token_type: kind,
+            },
+        )
     }
 
     proptest! {

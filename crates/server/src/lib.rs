@@ -1,1 +1,23 @@
-//! placeholder
+//! The edge: the only crate that speaks HTTP and reads configuration.
+//!
+//! A connection is accepted by `listener`, a request becomes a [`keepfast_core::Incoming`] in `http::request`, the
+//! kernel's answer leaves through `http::response`. Nothing here knows what a path means.
+
+mod args;
+mod banner;
+pub mod config;
+mod connection;
+mod http;
+mod listener;
+mod plan;
+mod process;
+mod run;
+mod telemetry;
+mod tls;
+
+pub use args::{DevArgs, ServerArgs};
+pub use run::{StartError, run};
+pub use tls::TlsError;
+
+#[cfg(test)]
+mod tests;

@@ -67,7 +67,7 @@ pub struct ResponsePart<'a> {
     /// Warnings.
     pub warnings: &'a [String],
     /// Fields of `data` that stay in clear.
-    pub public: Option<&'a dyn Fn(&str) -> bool>,
+    pub public: Option<&'a (dyn Fn(&str) -> bool + Sync)>,
 }
 
 /// How a device formats.

@@ -128,6 +128,14 @@ impl Acl {
         json!({ "exact_paths": exact, "glob_paths": globs, "root": false })
     }
 
+    /// Whether the caller may do anything on `folder` (ending in `/`) or below it, which lets it know of a mount.
+    pub fn reaches(&self, folder: &str, now: Timestamp) -> bool {
+        match self {
+            Self::Root => true,
+            Self::Rules(rules) => rules.grants.touches(folder, |entry| entry.holds(now) && !entry.at(now).is_deny()),
+        }
+    }
+
     /// Whether a list of `path` that was allowed by `decision` may show a name.
     pub fn shows(&self, decision: &Decision, path: &str, key: &str, now: Timestamp) -> bool {
         let Self::Rules(rules) = self else { return true };

@@ -36,6 +36,13 @@ pub(crate) struct Rank {
     text: String,
 }
 
+impl Segments {
+    /// What comes before the first `+`.
+    pub(crate) fn head(&self) -> &str {
+        &self.head
+    }
+}
+
 impl Pattern {
     /// Reads the path of a rule. A leading slash is disregarded.
     pub(crate) fn new(text: &str) -> Self {

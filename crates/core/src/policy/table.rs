@@ -56,6 +56,14 @@ impl<T> Table<T> {
         Self { exact, prefixes: with_parents(prefixes), segments }
     }
 
+    /// Whether a pattern that counts is about `folder` (ending in `/`), something below it, or all that it is in.
+    pub(crate) fn touches(&self, folder: &str, counts: impl Fn(&T) -> bool) -> bool {
+        let near = |text: &str| text.starts_with(folder) || folder.starts_with(text);
+        self.exact.iter().any(|(path, value)| path.starts_with(folder) && counts(value))
+            || self.prefixes.iter().any(|prefix| near(&prefix.text) && counts(&prefix.value))
+            || self.segments.iter().any(|(segments, value)| near(segments.head()) && counts(value))
+    }
+
     /// Whether there is no pattern at all.
     pub(crate) fn is_empty(&self) -> bool {
         self.exact.is_empty() && self.prefixes.is_empty() && self.segments.is_empty()

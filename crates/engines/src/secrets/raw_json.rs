@@ -23,7 +23,10 @@ fn too_deep() -> Error {
 
 /// Whether an object has no members; `null` has none.
 pub(crate) fn is_empty(object: &RawObject) -> bool {
-    matches!(object.0.get().bytes().filter(|b| !b.is_ascii_whitespace()).take(2).collect::<Vec<u8>>().as_slice(), b"{}" | b"nu")
+    matches!(
+        object.0.get().bytes().filter(|b| !b.is_ascii_whitespace()).take(2).collect::<Vec<u8>>().as_slice(),
+        b"{}" | b"nu"
+    )
 }
 
 /// Refuses an object that is valid as a text but that few can read: an escape such as `\ud800` alone is no character.
@@ -47,7 +50,9 @@ fn escapes_are_characters(json: &[u8]) -> bool {
             return false;
         }
         let unit = match rest.get(at + 1) {
-            Some(b'u') => rest.get(at + 2..at + 6).and_then(|hex| u16::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()),
+            Some(b'u') => {
+                rest.get(at + 2..at + 6).and_then(|hex| u16::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok())
+            }
             _ => None,
         };
         let low = unit.is_some_and(|u| (0xdc00..0xe000).contains(&u));
@@ -137,7 +142,11 @@ mod tests {
             (r#"{"e":null}"#, r#"{"a":1}"#, r#"{"a":1,"e":null}"#),
             ("{}", r#"{"a":{"bb":{"ccc":null}}}"#, r#"{"a":{"bb":{}}}"#),
             ("null", r#"{"a":1}"#, r#"{"a":1}"#),
-            (r#"{"n":123456789012345678901234567890}"#, r#"{"m":1.10}"#, r#"{"m":1.10,"n":123456789012345678901234567890}"#),
+            (
+                r#"{"n":123456789012345678901234567890}"#,
+                r#"{"m":1.10}"#,
+                r#"{"m":1.10,"n":123456789012345678901234567890}"#,
+            ),
         ] {
             assert_eq!(merge_patch(&raw(target), &raw(patch)).unwrap().get(), expected, "{target} with {patch}");
         }
@@ -167,14 +176,22 @@ mod tests {
         for fine in [r#"{"a":"\ud83d\ude00","b":1e999}"#, r#"{"a":"\\ud83d \n\u00e9"}"#, "{}"] {
             assert!(check_text(&RawObject(raw(fine))).is_ok(), "{fine}");
         }
-        for half in [r#"{"a":["\ud83d"]}"#, r#"{"\ude00":1}"#, r#"{"a":"\ud83d \ude00"}"#, r#"{"a":"\ud83d\ud83d"}"#, r#"{"a":"\ud83d\n"}"#] {
+        for half in [
+            r#"{"a":["\ud83d"]}"#,
+            r#"{"\ude00":1}"#,
+            r#"{"a":"\ud83d \ude00"}"#,
+            r#"{"a":"\ud83d\ud83d"}"#,
+            r#"{"a":"\ud83d\n"}"#,
+        ] {
             assert!(check_text(&RawObject(raw(half))).is_err(), "{half}");
         }
     }
 
     #[test]
     fn empty_objects_are_recognised() {
-        for (text, empty) in [("{}", true), ("{ \n}", true), ("null", true), ("{\"a\":1}", false), ("{ \"}\":1}", false)] {
+        for (text, empty) in
+            [("{}", true), ("{ \n}", true), ("null", true), ("{\"a\":1}", false), ("{ \"}\":1}", false)]
+        {
             assert_eq!(is_empty(&RawObject(raw(text))), empty, "{text}");
         }
     }

@@ -25,7 +25,12 @@ impl Engine for Cubbyhole {
 
     fn routes(r: &mut Routes<Self>) {
         r.path("{path...}", SECRET_HELP).read(read).update(write).delete(delete).exists(exists);
-        r.path("{path...}/", LIST_HELP).list(list).scan(scan).read(read_folder).update(write_folder).delete(delete_folder);
+        r.path("{path...}/", LIST_HELP)
+            .list(list)
+            .scan(scan)
+            .read(read_folder)
+            .update(write_folder)
+            .delete(delete_folder);
     }
 
     async fn open(_: &mut Cx) -> Result<Self> {
@@ -38,7 +43,10 @@ const SECRET_HELP: Help = Help {
     description: "The body of a write is the secret: any JSON object. No other token can reach it, not even root, and it is \
                   destroyed when the token expires or is revoked.",
 };
-const LIST_HELP: Help = Help { synopsis: "Lists the secrets of the calling token in a folder, or scans all folders below it.", description: "" };
+const LIST_HELP: Help = Help {
+    synopsis: "Lists the secrets of the calling token in a folder, or scans all folders below it.",
+    description: "",
+};
 
 #[derive(Deserialize, JsonSchema)]
 struct Named {

@@ -24,7 +24,12 @@ impl Engine for V1 {
 
     fn routes(r: &mut Routes<Self>) {
         r.path("{path...}", SECRET_HELP).read(read).update(write).delete(delete).exists(exists);
-        r.path("{path...}/", LIST_HELP).list(list).scan(scan).read(read_folder).update(write_folder).delete(delete_folder);
+        r.path("{path...}/", LIST_HELP)
+            .list(list)
+            .scan(scan)
+            .read(read_folder)
+            .update(write_folder)
+            .delete(delete_folder);
     }
 
     async fn open(_: &mut Cx) -> Result<Self> {
@@ -37,7 +42,8 @@ const SECRET_HELP: Help = Help {
     description: "The body of a write is the secret: any JSON object. A member `ttl` is answered as `lease_duration` by reads, \
                   as a hint when to read again; nothing expires.",
 };
-const LIST_HELP: Help = Help { synopsis: "Lists the secrets of a folder, or scans those of all folders below it.", description: "" };
+const LIST_HELP: Help =
+    Help { synopsis: "Lists the secrets of a folder, or scans those of all folders below it.", description: "" };
 
 #[derive(Deserialize, JsonSchema)]
 struct Named {
@@ -134,4 +140,24 @@ async fn delete_folder(_: &V1, _: &mut Cx, _: Named) -> Result<()> {
 
 fn key(path: &str) -> String {
     format!("{PLAIN}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use keepfast_framework::testing::Bench;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn answers_as_the_peer_does() {
+        crate::peer::compare(Bench::new::<V1>().await.unwrap(), include_str!("../../peer/kv_v1.jsonl")).await;
+    }
+
+    #[tokio::test]
+    async fn values_come_back_as_they_were_sent() {
+        let bench = Bench::new::<V1>().await.unwrap();
+        let sent = r#"{"z":1.10, "big":123456789012345678901234567890,"path":"b","t":"\u00e9<"}"#;
+        bench.call_raw(keepfast_framework::Operation::Update, "a", sent).await.unwrap();
+        assert_eq!(bench.read("a").await.unwrap().outcome.data.unwrap().get(), sent);
+    }
 }

@@ -2,7 +2,7 @@
 
 use keepfast_framework::fields::{Flag, Int, SignedSeconds, given};
 use keepfast_framework::reply::Described;
-use keepfast_framework::routes::{Exists, Nothing};
+use keepfast_framework::routes::Nothing;
 use keepfast_framework::{Cx, Error, Records, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -87,11 +87,6 @@ pub(super) async fn write(_: &V2, cx: &mut Cx, change: Change) -> Result<()> {
         config.delete_version_after = life.max(-1);
     }
     CONFIG.put(cx, "", &config)
-}
-
-/// There is always a configuration, so that a write is an update.
-pub(super) async fn exists(_: &V2, _: &mut Cx, _: Nothing) -> Result<Exists> {
-    Ok(Exists(true))
 }
 
 /// A number of versions.

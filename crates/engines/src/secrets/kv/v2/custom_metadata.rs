@@ -72,7 +72,10 @@ fn check(pairs: &CustomMetadata) -> Result<()> {
             faults.push(format!("length of key \"{name}\" is {} but must be 0 < len(key) <= {MAX_NAME}", name.len()));
         }
         if value.is_empty() || value.len() > MAX_VALUE {
-            faults.push(format!("length of value for key \"{name}\" is {} but must be 0 < len(value) <= {MAX_VALUE}", value.len()));
+            faults.push(format!(
+                "length of value for key \"{name}\" is {} but must be 0 < len(value) <= {MAX_VALUE}",
+                value.len()
+            ));
         }
         if !printable(name) {
             faults.push(format!("key {} ({name}) contains unprintable characters", quoted(name)));
@@ -103,6 +106,9 @@ fn printable(text: &str) -> bool {
 }
 
 fn quoted(text: &str) -> String {
-    let inner: String = text.chars().map(|c| if c.is_control() && c.is_ascii() { format!("\\x{:02x}", c as u32) } else { c.to_string() }).collect();
+    let inner: String = text
+        .chars()
+        .map(|c| if c.is_control() && c.is_ascii() { format!("\\x{:02x}", c as u32) } else { c.to_string() })
+        .collect();
     format!("\"{inner}\"")
 }

@@ -77,7 +77,9 @@ impl Shown {
             current_metadata_version: metadata.revision,
             current_version: metadata.current,
             custom_metadata: metadata.settings.custom_metadata,
-            delete_version_after: shown_duration(i64::try_from(metadata.settings.delete_version_after).unwrap_or(i64::MAX)),
+            delete_version_after: shown_duration(
+                i64::try_from(metadata.settings.delete_version_after).unwrap_or(i64::MAX),
+            ),
             max_versions: metadata.settings.max_versions,
             metadata_cas_required: metadata.settings.metadata_cas_required,
             oldest_version: metadata.oldest,
@@ -136,7 +138,9 @@ impl Change {
         let required = config.metadata_cas_required || found.is_some_and(|s| s.metadata.settings.metadata_cas_required);
         match (self.metadata_cas, found) {
             (None, _) if required => Err(Error::invalid("metadata check-and-set parameter required for this call")),
-            (Some(Int(cas)), None) if cas != 0 => Err(Error::invalid("metadata_cas must be 0 when creating new metadata")),
+            (Some(Int(cas)), None) if cas != 0 => {
+                Err(Error::invalid("metadata_cas must be 0 when creating new metadata"))
+            }
             (Some(Int(cas)), Some(secret)) if u64::try_from(cas) != Ok(secret.metadata.revision) => {
                 Err(Error::invalid("metadata check-and-set parameter does not match the current version"))
             }
@@ -145,9 +149,17 @@ impl Change {
     }
 
     /// Writes the settings; `custom` replaces the pairs if it is given.
-    fn apply(self, kv: &V2, cx: &mut Cx, mut secret: Secret, custom: Option<BTreeMap<String, String>>, config: &Config) -> Result<()> {
+    fn apply(
+        self,
+        kv: &V2,
+        cx: &mut Cx,
+        mut secret: Secret,
+        custom: Option<BTreeMap<String, String>>,
+        config: &Config,
+    ) -> Result<()> {
         let settings = &mut secret.metadata.settings;
-        let Settings { max_versions, cas_required, metadata_cas_required, delete_version_after, custom_metadata } = settings;
+        let Settings { max_versions, cas_required, metadata_cas_required, delete_version_after, custom_metadata } =
+            settings;
         if let Some(number) = self.max_versions {
             *max_versions = config::versions(number)?;
         }
@@ -164,7 +176,9 @@ impl Change {
             let Some(Flag(yes)) = sent else { continue };
             *required = yes;
             if mandated && !yes {
-                cx.warn(format!("\"{name}\" set to false, but is mandated by backend config. This value will be ignored."));
+                cx.warn(format!(
+                    "\"{name}\" set to false, but is mandated by backend config. This value will be ignored."
+                ));
             }
         }
         secret.metadata.revision += 1;

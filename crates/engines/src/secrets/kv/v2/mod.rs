@@ -46,7 +46,7 @@ impl Engine for V2 {
     const VARIANT: Option<(&'static str, &'static str)> = Some(("version", "2"));
 
     fn routes(r: &mut Routes<Self>) {
-        r.path("config", CONFIG_HELP).read(config::read).update(config::write).exists(config::exists);
+        r.path("config", CONFIG_HELP).read(config::read).update(config::write);
         r.path("data/{path...}", DATA_HELP)
             .read(data::read)
             .update(data::write)
@@ -69,7 +69,9 @@ impl Engine for V2 {
             .update(write_folder)
             .patch(write_folder)
             .delete(delete_folder);
-        r.path("detailed-metadata/{path...}/", DETAILED_HELP).list(metadata::list_detailed).scan(metadata::scan_detailed);
+        r.path("detailed-metadata/{path...}/", DETAILED_HELP)
+            .list(metadata::list_detailed)
+            .scan(metadata::scan_detailed);
         r.path("subkeys/{path...}", SUBKEYS_HELP).read(subkeys::read);
         routes_of_wrong_paths(r);
     }
@@ -85,14 +87,27 @@ impl Engine for V2 {
 
 /// Paths that hold nothing, answered as the peer answers them.
 fn routes_of_wrong_paths(r: &mut Routes<V2>) {
-    r.path("data/{path...}/", FOLDER_HELP).read(read_folder).update(write_folder).patch(write_folder).delete(delete_folder).hidden();
-    r.paths(["delete/{path...}/", "undelete/{path...}/", "destroy/{path...}/"], FOLDER_HELP).update(write_folder).hidden();
+    r.path("data/{path...}/", FOLDER_HELP)
+        .read(read_folder)
+        .update(write_folder)
+        .patch(write_folder)
+        .delete(delete_folder)
+        .hidden();
+    r.paths(["delete/{path...}/", "undelete/{path...}/", "destroy/{path...}/"], FOLDER_HELP)
+        .update(write_folder)
+        .hidden();
     r.path("subkeys/{path...}/", FOLDER_HELP).read(read_folder).hidden();
     r.paths(["data", "delete", "undelete", "destroy", "metadata"], ROOT_HELP)
         .read(root)
         .update(root)
         .patch(root)
         .delete(root)
+        .hidden();
+    r.paths(["subkeys", "detailed-metadata"], ROOT_HELP)
+        .read(unknown)
+        .update(unknown)
+        .patch(unknown)
+        .delete(unknown)
         .hidden();
     r.path("{path...}/", UNKNOWN_HELP)
         .read(unknown)
@@ -157,13 +172,13 @@ const DELETE_HELP: Help = Help {
     synopsis: "Marks versions of a secret deleted.",
     description: "Their data is kept until they are destroyed or pruned, but reads no longer answer it.",
 };
-const UNDELETE_HELP: Help = Help { synopsis: "Takes back that versions of a secret were marked deleted.", description: "" };
+const UNDELETE_HELP: Help =
+    Help { synopsis: "Takes back that versions of a secret were marked deleted.", description: "" };
 const DESTROY_HELP: Help = Help { synopsis: "Removes the data of versions of a secret for ever.", description: "" };
-const METADATA_HELP: Help = Help {
-    synopsis: "Reads and changes the settings of a secret; deletes it with all its versions.",
-    description: "",
-};
-const LIST_HELP: Help = Help { synopsis: "Lists the secrets of a folder, or scans those of all folders below it.", description: "" };
+const METADATA_HELP: Help =
+    Help { synopsis: "Reads and changes the settings of a secret; deletes it with all its versions.", description: "" };
+const LIST_HELP: Help =
+    Help { synopsis: "Lists the secrets of a folder, or scans those of all folders below it.", description: "" };
 const DETAILED_HELP: Help = Help { synopsis: "Lists or scans secrets together with their metadata.", description: "" };
 const SUBKEYS_HELP: Help = Help {
     synopsis: "Reads the names inside a secret without the values.",
@@ -172,3 +187,6 @@ const SUBKEYS_HELP: Help = Help {
 const FOLDER_HELP: Help = Help { synopsis: "A path ending in a slash names no secret.", description: "" };
 const ROOT_HELP: Help = Help { synopsis: "The root of the mount holds no secret.", description: "" };
 const UNKNOWN_HELP: Help = Help { synopsis: "Any other path is explained and not served.", description: "" };
+
+#[cfg(test)]
+mod tests;

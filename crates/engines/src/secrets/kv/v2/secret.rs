@@ -4,7 +4,9 @@
 //! of the current version is one read of storage, and a write is one record and, if there was a version before, its data
 //! moved to `version/PATH/N`. All of it changes in the request's one transaction: metadata and data cannot disagree.
 //!
-//! The record is JSON in which the data stands as it was sent; reading it copies the data and parses only the metadata.
+//! The record has three parts, each JSON: the metadata with the state of the current version, the states of the versions
+//! before it, and the data as it was sent. In front stand a byte for the format and the lengths of the first two parts (4
+//! bytes each, little endian), so that a read parses the first part and copies the third, however long the second is.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +18,7 @@ use serde_json::value::RawValue;
 
 use super::V2;
 use super::config::Config;
-use super::settings::Settings;
+use super::settings::{Settings, is_zero};
 
 /// Where secrets are: the prefix, then the path.
 pub(super) const SECRETS: &str = "secret/";
@@ -53,12 +55,12 @@ pub(super) struct Metadata {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<Version>,
     /// The lowest number that is kept, once versions have been pruned; 0 before.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub oldest: u64,
     /// How often the settings were written.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub revision: u64,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Settings::is_default")]
     pub settings: Settings,
 }
 
@@ -73,31 +75,36 @@ pub(super) struct Secret {
 }
 
 /// A record as it is read: data and past stay text.
-#[derive(Deserialize)]
 pub(super) struct Record<'a> {
     pub metadata: Metadata,
-    #[serde(borrow)]
-    past: &'a RawValue,
-    #[serde(borrow)]
+    past: &'a [u8],
     pub data: Option<&'a RawValue>,
 }
 
-/// A record as it is written.
-#[derive(Serialize)]
-struct Written<'a> {
-    metadata: &'a Metadata,
-    past: &'a [(u64, Version)],
-    data: Option<&'a RawValue>,
-}
+/// The format of records, in case there will be another.
+const FORMAT: u8 = 1;
+const LENGTHS: usize = 9;
 
 impl<'a> Record<'a> {
-    pub(super) fn parse(bytes: &'a Bytes) -> Result<Self> {
-        Ok(serde_json::from_slice(bytes)?)
+    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self> {
+        let (metadata, past, data) = parts(bytes).ok_or_else(|| Error::internal("malformed record of a secret"))?;
+        let data = if data.is_empty() { None } else { Some(serde_json::from_slice(data)?) };
+        Ok(Record { metadata: serde_json::from_slice(metadata)?, past, data })
     }
 
     pub(super) fn past(&self) -> Result<Vec<(u64, Version)>> {
-        Ok(serde_json::from_str(self.past.get())?)
+        Ok(serde_json::from_slice(self.past)?)
     }
+}
+
+/// The three parts of a record.
+fn parts(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let (&[FORMAT, a, b, c, d, e, f, g, h], rest) = bytes.split_first_chunk::<LENGTHS>()? else {
+        return None;
+    };
+    let (metadata, rest) = rest.split_at_checked(u32::from_le_bytes([a, b, c, d]) as usize)?;
+    let (past, data) = rest.split_at_checked(u32::from_le_bytes([e, f, g, h]) as usize)?;
+    Some((metadata, past, data))
 }
 
 /// The bytes of the record at `path`.
@@ -148,14 +155,24 @@ impl Secret {
         bytes(kv, cx, path).await?.map(|bytes| Self::decode(&bytes)).transpose()
     }
 
-    pub(super) fn decode(bytes: &Bytes) -> Result<Self> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
         let record = Record::parse(bytes)?;
         Ok(Secret { past: record.past()?, data: record.data.map(ToOwned::to_owned), metadata: record.metadata })
     }
 
     pub(super) fn encode(&self) -> Result<Bytes> {
-        let written = Written { metadata: &self.metadata, past: &self.past, data: self.data.as_deref() };
-        Ok(Bytes::from(serde_json::to_vec(&written)?))
+        let data = self.data.as_deref().map_or("", RawValue::get);
+        let mut out = Vec::with_capacity(LENGTHS + 256 + 48 * self.past.len() + data.len());
+        out.resize(LENGTHS, FORMAT);
+        serde_json::to_writer(&mut out, &self.metadata)?;
+        let metadata_end = out.len();
+        serde_json::to_writer(&mut out, &self.past)?;
+        for (at, length) in [(1, metadata_end - LENGTHS), (5, out.len() - metadata_end)] {
+            let length = u32::try_from(length).map_err(Error::internal)?;
+            out[at..at + 4].copy_from_slice(&length.to_le_bytes());
+        }
+        out.extend_from_slice(data.as_bytes());
+        Ok(Bytes::from(out))
     }
 
     /// Writes the record when the request's transaction commits.
@@ -199,7 +216,8 @@ impl Secret {
         if let Some(version) = self.metadata.version {
             self.past.push((self.metadata.current, version));
             if !version.destroyed {
-                let before = self.data.take().map_or_else(|| "null".to_owned(), |data| Box::<str>::from(data).into_string());
+                let before =
+                    self.data.take().map_or_else(|| "null".to_owned(), |data| Box::<str>::from(data).into_string());
                 tx.put(view, &version_key(path, self.metadata.current), Bytes::from(before));
             }
         }
@@ -273,4 +291,47 @@ impl VersionShown {
 /// A time that may not be set, in answers.
 pub(super) fn shown_time(time: Option<Timestamp>) -> String {
     time.map(Timestamp::rfc3339).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Written by the first version of this format, with each field that it has: it must be read for ever.
+    const GOLDEN: &str = concat!(
+        r#"{"created":1767225600000000000,"updated":1767225600000000003,"current":3,"version":{"created":1767225600000000003,"#,
+        r#""deleted":1767225600000000009,"destroyed":true},"oldest":2,"revision":7,"settings":{"max_versions":2,"#,
+        r#""cas_required":true,"metadata_cas_required":true,"delete_version_after":60,"custom_metadata":{"a":"b"}}}"#,
+    );
+
+    #[test]
+    fn the_first_format_is_read_and_written() {
+        let past = r#"[[2,{"created":1767225600000000002}]]"#;
+        let data = r#"{"n": 1.10}"#;
+        let mut golden = vec![1];
+        golden.extend_from_slice(&(GOLDEN.len() as u32).to_le_bytes());
+        golden.extend_from_slice(&(past.len() as u32).to_le_bytes());
+        golden.extend_from_slice(format!("{GOLDEN}{past}{data}").as_bytes());
+        let secret = Secret::decode(&golden).unwrap();
+        let at = |nanos: i64| Timestamp::from_nanos(1_767_225_600_000_000_000 + nanos);
+        assert_eq!((secret.metadata.current, secret.metadata.oldest, secret.metadata.revision), (3, 2, 7));
+        let current = Version { created: at(3), deleted: Some(at(9)), destroyed: true };
+        assert_eq!(secret.metadata.version, Some(current));
+        assert_eq!(secret.past, [(2, Version { created: at(2), deleted: None, destroyed: false })]);
+        assert_eq!(secret.metadata.settings.custom_metadata.as_ref().unwrap()["a"], "b");
+        assert_eq!(secret.data.as_ref().unwrap().get(), data);
+        assert_eq!(secret.encode().unwrap(), golden);
+    }
+
+    #[test]
+    fn a_damaged_record_is_a_fault_and_not_a_panic() {
+        let whole = Secret::new(Timestamp::EPOCH).encode().unwrap();
+        assert!(Secret::decode(&whole).is_ok());
+        for cut in 0..whole.len() {
+            assert!(Secret::decode(&whole[..cut]).is_err(), "cut at {cut}");
+        }
+        let mut other = whole.to_vec();
+        other[0] = 2;
+        assert!(Secret::decode(&other).is_err());
+    }
 }

@@ -32,11 +32,17 @@ pub(super) struct Settings {
     pub custom_metadata: Option<BTreeMap<String, String>>,
 }
 
-fn is_zero(n: &u64) -> bool {
+/// What records leave out.
+pub(super) fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
 impl Settings {
+    /// Whether nothing was set.
+    pub(super) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// How many versions are kept: the greater number of mount and secret, as the peer has it.
     pub(super) fn versions_to_keep(&self, config: &Config) -> u64 {
         match self.max_versions.max(config.max_versions) {
@@ -78,9 +84,15 @@ mod tests {
     #[test]
     fn versions_live_for_the_shorter_span_of_mount_and_secret() {
         let now = Timestamp::from_unix(1000);
-        for (mount, own, expected) in
-            [(0, 0, None), (60, 0, Some(60)), (0, 60, Some(60)), (60, 30, Some(30)), (30, 60, Some(30)), (-1, 60, None), (-1, 0, None)]
-        {
+        for (mount, own, expected) in [
+            (0, 0, None),
+            (60, 0, Some(60)),
+            (0, 60, Some(60)),
+            (60, 30, Some(30)),
+            (30, 60, Some(30)),
+            (-1, 60, None),
+            (-1, 0, None),
+        ] {
             let config = Config { delete_version_after: mount, ..Config::default() };
             let settings = Settings { delete_version_after: own, ..Settings::default() };
             assert_eq!(settings.deletion(&config, now).map(|t| t.unix() - 1000), expected, "{mount} {own}");
@@ -98,7 +110,9 @@ mod tests {
 
     #[test]
     fn durations_are_printed_as_go_prints_them() {
-        for (seconds, text) in [(0, "0s"), (5400, "1h30m0s"), (-1, "-1s"), (61, "1m1s"), (90_060, "25h1m0s"), (59, "59s")] {
+        for (seconds, text) in
+            [(0, "0s"), (5400, "1h30m0s"), (-1, "-1s"), (61, "1m1s"), (90_060, "25h1m0s"), (59, "59s")]
+        {
             assert_eq!(shown_duration(seconds), text);
         }
     }

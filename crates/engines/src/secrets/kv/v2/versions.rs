@@ -20,7 +20,9 @@ pub(super) struct Versions {
 impl Versions {
     fn numbers(&self, none: &'static str) -> Result<Vec<u64>> {
         match &self.versions {
-            Some(Ints(numbers)) if !numbers.is_empty() => Ok(numbers.iter().filter_map(|n| u64::try_from(*n).ok()).collect()),
+            Some(Ints(numbers)) if !numbers.is_empty() => {
+                Ok(numbers.iter().filter_map(|n| u64::try_from(*n).ok()).collect())
+            }
             _ => Err(Error::invalid(none)),
         }
     }

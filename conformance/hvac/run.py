@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+"""Runs hvac's own integration tests (from its source distribution) against a server under the name `vault`.
+
+    run.py SERVER BINARY [--baseline RESULTS.json]
+
+Results are written to .cache/hvac/SERVER.json. With a baseline (the peer's results), every test that passed there must pass here,
+unless skips.txt names it with a reason. The last line is `N passed, N failed`.
+"""
+
+import argparse
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import tarfile
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CACHE = HERE.parents[1] / ".cache" / "hvac"
+VERSION = "2.4.0"
+# The level of the API, by which hvac's tests choose themselves; a server's own version number says nothing of it.
+API_LEVEL = "2.7.2"
+API = "tests/integration_tests/api"
+SELECTION = [
+    *(f"{API}/auth_methods/test_{name}.py" for name in ("approle", "token")),
+    *(f"{API}/secrets_engines/test_{name}.py" for name in ("kv_v1", "kv_v2", "transit")),
+    *(f"{API}/system_backend/test_{name}.py"
+      for name in ("audit", "auth", "health", "init", "key", "leader", "lease", "mount", "policies", "policy", "seal", "wrapping")),
+    "tests/integration_tests/v1/test_approle.py",
+    "tests/integration_tests/v1/test_integration.py",
+    "tests/integration_tests/v1/test_system_backend.py",
+]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("server")
+    parser.add_argument("binary", type=Path)
+    parser.add_argument("--baseline", type=Path)
+    parser.add_argument("--select", help="a part of the tests' names")
+    arguments = parser.parse_args()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    source = fetch()
+    results = run(source, arguments.server, wrapper(arguments.server, arguments.binary.resolve()), arguments.select)
+    (CACHE / f"{arguments.server}.json").write_text(json.dumps(results, indent=1))
+    return report(arguments.server, results, arguments.baseline)
+
+
+def fetch() -> Path:
+    """hvac's source distribution, unpacked."""
+    source = CACHE / f"hvac-{VERSION}"
+    if not source.exists():
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "-d", str(CACHE), f"hvac=={VERSION}"]
+        subprocess.run(command, check=True)
+        with tarfile.open(CACHE / f"hvac-{VERSION}.tar.gz") as archive:
+            archive.extractall(CACHE, filter="data")
+    return source
+
+
+def wrapper(server: str, binary: Path) -> Path:
+    """A directory with the binary under the name `vault`, which answers `-version` with the level of the API."""
+    directory = CACHE / f"bin-{server}"
+    directory.mkdir(exist_ok=True)
+    script = directory / "vault"
+    script.write_text(
+        f'#!/bin/sh\n[ "$1" = -version ] && {{ echo "Vault v{API_LEVEL} ({server})"; exit 0; }}\nexec "{binary}" "$@"\n')
+    script.chmod(script.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+    return directory
+
+
+def run(source: Path, server: str, directory: Path, select: str | None) -> dict[str, str]:
+    """Each test's outcome by its name: passed, failed or skipped."""
+    report_file = CACHE / f"{server}.xml"
+    report_file.unlink(missing_ok=True)
+    (source / "tests/config_files/generated").mkdir(exist_ok=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("VAULT_", "BAO_", "KEEPFAST_"))}
+    # The sources come first, so that the tests run with the client they belong to.
+    environment |= {"PATH": f"{directory}:{os.environ['PATH']}", "PYTHONPATH": str(source)}
+    command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile",
+               f"--junitxml={report_file}", *SELECTION, *(["-k", select] if select else [])]
+    with open(CACHE / f"{server}.log", "w") as log:
+        subprocess.run(command, cwd=source, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False, timeout=1800)
+    results = {}
+    for case in ElementTree.parse(report_file).iter("testcase"):
+        kinds = {child.tag for child in case}
+        outcome = "failed" if kinds & {"failure", "error"} else "skipped" if "skipped" in kinds else "passed"
+        results[f"{case.get('classname').removeprefix('tests.integration_tests.')}::{case.get('name')}"] = outcome
+    return results
+
+
+def skips() -> dict[str, str]:
+    """Patterns of test names that Keepfast does not have to pass, each with its reason."""
+    lines = (HERE / "skips.txt").read_text().splitlines()
+    pairs = [re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in lines if line.strip() and not line.startswith("#")]
+    without = [pair[0] for pair in pairs if len(pair) < 2]
+    if without:
+        sys.exit(f"skips.txt: no reason for {', '.join(without)}")
+    return {pattern: reason for pattern, reason in pairs}
+
+
+def report(server: str, results: dict[str, str], baseline: Path | None) -> int:
+    if baseline is None:
+        # Of the peer nothing is demanded: its results are the measure.
+        counts = [sum(outcome == kind for outcome in results.values()) for kind in ("passed", "failed", "skipped")]
+        print(f"hvac on {server}: {counts[0]} pass, {counts[1]} fail and {counts[2]} are skipped by hvac: the measure for us")
+        print(f"{counts[0]} passed, {0 if counts[0] else 1} failed")
+        return 0 if counts[0] else 1
+    wanted = [name for name, outcome in json.loads(baseline.read_text()).items() if outcome == "passed"]
+    excused = skips()
+    passed, failed, skipped = [], [], []
+    for name in wanted:
+        if name not in results and not results:
+            continue
+        if results.get(name) == "passed":
+            passed.append(name)
+        elif any(re.search(pattern, name) for pattern in excused):
+            skipped.append(name)
+        else:
+            failed.append(name)
+    for name in failed:
+        print(f"FAIL hvac on {server}: {name} ({results.get(name, 'did not run')})")
+    stale = [pattern for pattern in excused if not any(re.search(pattern, name) for name in skipped)]
+    for pattern in stale:
+        print(f"skips.txt: {pattern} excuses nothing any more")
+    print(f"hvac on {server}: {len(skipped)} excused by skips.txt, of {len(wanted)} that pass on the peer; log in .cache/hvac/{server}.log")
+    print(f"{len(passed)} passed, {len(failed)} failed")
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

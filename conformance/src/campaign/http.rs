@@ -1,0 +1,107 @@
+//! Malformed requests over raw TCP: whatever comes, the server answers with less than 500 or hangs up, and goes on living.
+
+use std::collections::BTreeMap;
+use std::io::{BufReader, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use serde_json::json;
+
+use crate::dice::Dice;
+use super::mutation;
+use super::{Found, Options};
+use crate::http::read_answer;
+use crate::servers::{Server, Storage};
+
+/// After this an answer is missing: the request was sent whole and the sending side closed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[derive(Default)]
+struct Tally {
+    statuses: BTreeMap<u16, u64>,
+    failures: Vec<String>,
+}
+
+pub(super) fn run(options: &Options) -> Result<Found> {
+    let mut server = Server::start_unsealed(options.on, Storage::Memory)?;
+    prepare(&server)?;
+    let begun = Instant::now();
+    let next = AtomicU64::new(0);
+    let tally = Mutex::new(Tally::default());
+    std::thread::scope(|scope| {
+        for _ in 0..options.connections {
+            scope.spawn(|| work(&server, options, &next, &tally));
+        }
+    });
+    let mut tally = tally.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if !server.is_running() {
+        tally.failures.push(format!("the server has ended; its log: {}", server.log()));
+    } else if server.client()?.call(Some(&server.root), "GET", "auth/token/lookup-self", None)?.status != 200 {
+        tally.failures.push("the server does not answer a valid request any more".to_owned());
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    let statuses: Vec<String> = tally.statuses.iter().map(|(status, count)| format!("{status}x{count}")).collect();
+    let numbers = format!("{} in {seconds:.0} s (0: closed without an answer)", statuses.join(" "));
+    let passed = options.count.saturating_sub(tally.failures.len() as u64);
+    Ok(Found { passed, failures: tally.failures, numbers })
+}
+
+/// What the requests talk about.
+fn prepare(server: &Server) -> Result<()> {
+    let mut client = server.client()?;
+    let mut call = |path: &str, body: serde_json::Value| -> Result<()> {
+        let answer = client.call(Some(&server.root), "POST", path, Some(&body))?;
+        if answer.status >= 300 {
+            bail!("{path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+        }
+        Ok(())
+    };
+    call("sys/mounts/kv", json!({"type": "kv"}))?;
+    call("sys/mounts/kv2", json!({"type": "kv", "options": {"version": "2"}}))?;
+    call("sys/auth/ar", json!({"type": "approle"}))?;
+    call("auth/ar/role/r", json!({}))?;
+    call("kv/app", json!({"v": 1}))
+}
+
+fn work(server: &Server, options: &Options, next: &AtomicU64, tally: &Mutex<Tally>) {
+    loop {
+        let item = next.fetch_add(1, Ordering::Relaxed);
+        if item >= options.count {
+            return;
+        }
+        let bytes = mutation::request(&mut Dice::of(options.seed, item), &server.root);
+        let outcome = exchange(&server.url, &bytes);
+        let mut tally = tally.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match outcome {
+            Ok(status) => {
+                *tally.statuses.entry(status).or_default() += 1;
+                if status >= 500 {
+                    let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(400)]).into_owned();
+                    tally.failures.push(format!("item {item}: {status} to {shown:?}"));
+                }
+            }
+            Err(error) => tally.failures.push(format!("item {item}: {error:#}")),
+        }
+        if tally.failures.len() > 100 {
+            return;
+        }
+    }
+}
+
+/// Sends the bytes and hangs up the sending side; the first answer's status, or 0 when the server just closed.
+fn exchange(url: &str, bytes: &[u8]) -> Result<u16> {
+    let mut stream = TcpStream::connect(url.trim_start_matches("http://"))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    // A server may close before it has read everything.
+    let _ = stream.write_all(bytes);
+    let _ = stream.shutdown(Shutdown::Write);
+    let begun = Instant::now();
+    match read_answer(&mut BufReader::new(stream), bytes.starts_with(b"HEAD ")) {
+        Ok(answer) => Ok(answer.status),
+        Err(_) if begun.elapsed() < PATIENCE => Ok(0),
+        Err(error) => Err(error.context("no answer and no end")),
+    }
+}

@@ -1,0 +1,32 @@
+//! Chance that can be repeated: SplitMix64 (Steele, Lea, Flood 2014).
+
+/// A generator decided by its seed.
+pub struct Dice(u64);
+
+impl Dice {
+    /// The generator of one item of a run, so that each can be played alone.
+    pub fn of(seed: u64, item: u64) -> Self {
+        let mut dice = Self(seed ^ item.wrapping_mul(0xd134_2543_de82_ef95));
+        dice.next();
+        dice
+    }
+
+    /// The next 64 bits.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound`, which is not 0.
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound.max(1) as u64) as usize
+    }
+
+    /// One of several.
+    pub fn pick<'a, T: ?Sized>(&mut self, choices: &[&'a T]) -> &'a T {
+        choices[self.below(choices.len())]
+    }
+}

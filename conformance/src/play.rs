@@ -1,0 +1,234 @@
+//! One scenario being played on one server: its variables, what it set up, and the sending of its steps.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use crate::http::{Answer, Client, Request};
+use crate::scenario::{Expect, Scenario, Step};
+
+/// The peer answers this for a moment after a version 2 mount was made.
+const UPGRADING: &str = "Upgrading from non-versioned to versioned data";
+
+/// The variables of a scenario: text, or other JSON when captured so.
+pub type Variables = BTreeMap<String, Value>;
+
+/// A scenario on a server.
+pub struct Play<'a> {
+    client: &'a mut Client,
+    root: String,
+    scenario: &'a Scenario,
+    /// The variables so far.
+    pub variables: Variables,
+    undo: Vec<(&'static str, String, Option<Value>)>,
+}
+
+impl<'a> Play<'a> {
+    /// Mounts, enables, writes and creates what the scenario's head lists.
+    pub fn begin(client: &'a mut Client, root: &str, scenario: &'a Scenario) -> Result<Self> {
+        let variables = Variables::from([("id".to_owned(), fresh_id().into()), ("root".to_owned(), root.into())]);
+        let mut play = Self { client, root: root.to_owned(), scenario, variables, undo: Vec::new() };
+        if let Err(error) = play.set_up() {
+            play.end();
+            return Err(error.context("setting the scenario up"));
+        }
+        Ok(play)
+    }
+
+    fn set_up(&mut self) -> Result<()> {
+        for name in self.scenario.mounts.keys().chain(self.scenario.auth.keys()).chain(self.scenario.policies.keys()) {
+            let unique = format!("{name}-{}", self.variables["id"].as_str().unwrap_or_default());
+            self.variables.insert(name.clone(), unique.into());
+        }
+        for (kind, made) in [("sys/mounts", &self.scenario.mounts), ("sys/auth", &self.scenario.auth)] {
+            for (name, body) in made {
+                let path = format!("{kind}/{}", text(&self.variables[name]));
+                self.require("POST", &path, Some(&self.fill(body)))?;
+                self.undo.push(("DELETE", path, None));
+                if body.pointer("/options/version").is_some_and(|v| v == "2") {
+                    self.wait_for_upgrade(&format!("{}/config", text(&self.variables[name])))?;
+                }
+            }
+        }
+        for (name, policy) in &self.scenario.policies {
+            let path = format!("sys/policies/acl/{}", text(&self.variables[name]));
+            let body = json!({ "policy": self.fill_text(policy) });
+            self.require("POST", &path, Some(&body))?;
+            self.undo.push(("DELETE", path, None));
+        }
+        for (name, parameters) in &self.scenario.tokens {
+            let answer = self.require("POST", "auth/token/create", Some(&self.fill(parameters)))?;
+            let auth = answer.json().unwrap_or_default()["auth"].clone();
+            self.undo.push(("POST", "auth/token/revoke".to_owned(), Some(json!({ "token": auth["client_token"] }))));
+            self.variables.insert(name.clone(), auth["client_token"].clone());
+            self.variables.insert(format!("{name}_accessor"), auth["accessor"].clone());
+        }
+        Ok(())
+    }
+
+    fn require(&mut self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer> {
+        let answer = self.client.call(Some(&self.root), method, path, body)?;
+        if answer.status >= 300 {
+            bail!("{method} {path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+        }
+        Ok(answer)
+    }
+
+    fn wait_for_upgrade(&mut self, path: &str) -> Result<()> {
+        let end = Instant::now() + Duration::from_secs(10);
+        while self.client.call(Some(&self.root), "GET", path, None)?.status == 400 && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// Sends a step. While `satisfied` says no and the step gives it time (`within`), it is sent again.
+    pub fn send(&mut self, step: &Step, satisfied: impl Fn(&Variables, &Answer) -> bool) -> Result<Answer> {
+        let request = self.request(step)?;
+        let end = Instant::now() + Duration::from_secs(step.within);
+        let mut upgrades = 300;
+        loop {
+            let answer = self.client.send(&request)?;
+            let upgrading = answer.status == 400 && String::from_utf8_lossy(&answer.body).contains(UPGRADING);
+            if upgrading && upgrades > 0 {
+                upgrades -= 1;
+            } else if Instant::now() >= end || satisfied(&self.variables, &answer) {
+                return Ok(answer);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn request(&self, step: &Step) -> Result<Request> {
+        let (method, path) = step.target()?;
+        let path = self.fill_text(path);
+        let path = if path.starts_with('/') { path } else { format!("/v1/{path}") };
+        let mut headers = BTreeMap::new();
+        let token = match step.caller.as_deref() {
+            None => Some(self.root.clone()),
+            Some("none") => None,
+            Some(name) => Some(text(self.variables.get(name).with_context(|| format!("no variable {name}"))?)),
+        };
+        if let Some(token) = token {
+            headers.insert("X-Vault-Token".to_owned(), token);
+        }
+        let body = match (&step.raw, &step.body) {
+            (Some(raw), None) => Some(self.fill_text(raw).into_bytes()),
+            (None, Some(body)) => Some(self.fill(body).to_string().into_bytes()),
+            (None, None) => None,
+            (Some(_), Some(_)) => bail!("a step has either raw or body"),
+        };
+        if body.is_some() {
+            let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+            headers.insert("Content-Type".to_owned(), kind.to_owned());
+        }
+        for (name, value) in &step.headers {
+            match value {
+                Some(value) => drop(headers.insert(name.clone(), self.fill_text(value))),
+                None => drop(headers.remove(name)),
+            }
+        }
+        Ok(Request { method: method.to_owned(), path, headers: headers.into_iter().collect(), body })
+    }
+
+    /// Takes the variables that a step captures.
+    pub fn capture(&mut self, step: &Step, answer: &Answer) -> Result<()> {
+        let body = answer.json().unwrap_or_default();
+        for (name, path) in &step.capture {
+            let pointer = format!("/{}", path.replace('.', "/"));
+            let value = body.pointer(&pointer).with_context(|| format!("nothing at {path} to capture"))?;
+            self.variables.insert(name.clone(), value.clone());
+        }
+        Ok(())
+    }
+
+    /// Removes what was set up; errors are of no interest, since a step may have removed it already.
+    pub fn end(mut self) {
+        let cleanup: Vec<_> = self.scenario.cleanup.iter().map(|path| ("DELETE", self.fill_text(path), None)).collect();
+        for (method, path, body) in cleanup.into_iter().chain(std::mem::take(&mut self.undo).into_iter().rev()) {
+            let _ = self.client.call(Some(&self.root), method, &path, body.as_ref());
+        }
+    }
+
+    fn fill_text(&self, template: &str) -> String {
+        fill_text(&self.variables, template)
+    }
+
+    fn fill(&self, value: &Value) -> Value {
+        fill(&self.variables, value)
+    }
+}
+
+/// An expectation with the variables put in.
+pub fn fill_expect(variables: &Variables, expect: &Expect) -> Expect {
+    let part = |value: &Option<Value>| value.as_ref().map(|v| fill(variables, v));
+    Expect {
+        data: part(&expect.data),
+        auth: part(&expect.auth),
+        wrap_info: part(&expect.wrap_info),
+        warnings: part(&expect.warnings),
+        lease_id: part(&expect.lease_id),
+        errors: part(&expect.errors),
+        body: part(&expect.body),
+        text: expect.text.as_ref().map(|t| fill_text(variables, t)),
+        ..expect.clone()
+    }
+}
+
+/// Replaces `{{name}}` in every string, keys too; a string that is nothing else takes the variable's own type.
+fn fill(variables: &Variables, value: &Value) -> Value {
+    match value {
+        Value::String(template) => {
+            let whole = template.strip_prefix("{{").and_then(|t| t.strip_suffix("}}"));
+            match whole.and_then(|name| variables.get(name)) {
+                Some(value) => value.clone(),
+                None => fill_text(variables, template).into(),
+            }
+        }
+        Value::Array(items) => items.iter().map(|item| fill(variables, item)).collect(),
+        Value::Object(members) => {
+            members.iter().map(|(key, value)| (fill_text(variables, key), fill(variables, value))).collect()
+        }
+        other => other.clone(),
+    }
+}
+
+/// Replaces `{{name}}` of known variables; other braces (Vault's own templates) stay.
+fn fill_text(variables: &Variables, template: &str) -> String {
+    let mut out = template.to_owned();
+    if !out.contains("{{") {
+        return out;
+    }
+    for (name, value) in variables {
+        out = out.replace(&format!("{{{{{name}}}}}"), &text(value));
+    }
+    out
+}
+
+/// A variable as it stands inside a text.
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Eight hexadecimal digits that no other scenario of this or another run uses.
+fn fresh_id() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
+    let mixed = (time ^ (COUNT.fetch_add(1, Ordering::Relaxed) << 40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    format!("{:08x}", mixed >> 32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fills_known_variables_and_leaves_other_braces() {
+        let variables = Variables::from([("kv".to_owned(), "kv-1".into()), ("n".to_owned(), 3.into())]);
+        assert_eq!(fill(&variables, &json!("{{kv}}/{{identity.entity.id}}")), json!("kv-1/{{identity.entity.id}}"));
+        assert_eq!(fill(&variables, &json!({"{{kv}}/": "{{n}}"})), json!({"kv-1/": 3}));
+    }
+}

@@ -1,0 +1,248 @@
+//! The form of a scenario file: what is set up, what is asked, what must be answered. `README.md` is its manual.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// One file under `scenarios/`: steps that run in order on a server of any make.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// What it shows, in a sentence.
+    pub about: String,
+    /// What it needs of the server; most need nothing.
+    #[serde(default)]
+    pub needs: Needs,
+    /// Secrets engines to mount, by the variable that will hold the mount's path.
+    #[serde(default)]
+    pub mounts: BTreeMap<String, Value>,
+    /// Auth methods to enable, by the variable that will hold the mount's path (without `auth/`).
+    #[serde(default)]
+    pub auth: BTreeMap<String, Value>,
+    /// Policies to write, by the variable that will hold the policy's name.
+    #[serde(default)]
+    pub policies: BTreeMap<String, String>,
+    /// Tokens to create, by the variable that will hold the token; `NAME_accessor` holds its accessor.
+    #[serde(default)]
+    pub tokens: BTreeMap<String, Value>,
+    /// Paths to `DELETE` at the end, whatever happened.
+    #[serde(default)]
+    pub cleanup: Vec<String>,
+    /// The steps.
+    pub steps: Vec<Step>,
+}
+
+/// The server that a scenario needs.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Needs {
+    /// Any unsealed server: the scenario leaves no trace.
+    #[default]
+    Shared,
+    /// A server of its own, unsealed, because it changes what everybody sees.
+    Own,
+    /// A server of its own that has not been initialised.
+    Uninitialized,
+}
+
+/// One request and what must come back.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// What the step shows, where the request does not say it.
+    pub note: Option<String>,
+    /// The path of a GET, below `/v1/` unless it begins with `/`; likewise the other methods.
+    pub get: Option<String>,
+    /// Path of a POST.
+    pub post: Option<String>,
+    /// Path of a PUT.
+    pub put: Option<String>,
+    /// Path of a PATCH (sent as a merge patch).
+    pub patch: Option<String>,
+    /// Path of a DELETE.
+    pub delete: Option<String>,
+    /// Path of a LIST.
+    pub list: Option<String>,
+    /// Path of a SCAN.
+    pub scan: Option<String>,
+    /// Path of a HEAD.
+    pub head: Option<String>,
+    /// Path of an OPTIONS.
+    pub options: Option<String>,
+    /// Whose token: a variable's name, `none`, or absent for the root token.
+    #[serde(rename = "as")]
+    pub caller: Option<String>,
+    /// Further headers; a value of null removes one that would be sent.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Option<String>>,
+    /// The body as JSON.
+    pub body: Option<Value>,
+    /// The body as text, sent as it is.
+    pub raw: Option<String>,
+    /// What must be answered; missing only while a scenario is being recorded.
+    pub expect: Option<Expect>,
+    /// Where Keepfast deliberately answers otherwise than the peer: `expect` is then ours, this is the peer's.
+    pub differs: Option<Differs>,
+    /// Variables to take from the answer: name to dotted path (`data.keys.0`).
+    #[serde(default)]
+    pub capture: BTreeMap<String, String>,
+    /// For what takes time: ask again until the expectation holds, at most this many seconds.
+    #[serde(default)]
+    pub within: u64,
+}
+
+/// What the peer answers where we deliberately do not answer the same, and why.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Differs {
+    /// Why ours is better.
+    pub reason: String,
+    /// The peer's answer.
+    pub peer: Expect,
+}
+
+/// An expected answer. Exactly one of the forms of body is given: `data`/`auth`/`wrap_info`/`warnings` (Vault's
+/// envelope), `errors`, `body`, `text`, or `empty`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expect {
+    /// The status code, or its class as `4xx`.
+    pub status: Status,
+    /// `data` of the envelope; the other members are then null, empty, or as given here.
+    pub data: Option<Value>,
+    /// `auth` of the envelope.
+    pub auth: Option<Value>,
+    /// `wrap_info` of the envelope.
+    pub wrap_info: Option<Value>,
+    /// `warnings` of the envelope.
+    pub warnings: Option<Value>,
+    /// `lease_id` of the envelope when it is not empty.
+    pub lease_id: Option<Value>,
+    /// `lease_duration` of the envelope when it is not 0.
+    pub lease_duration: Option<Value>,
+    /// `renewable` of the envelope when it is not false.
+    pub renewable: Option<Value>,
+    /// Whether the members of `data` must stand at top level too, as old paths of `sys/` answer.
+    #[serde(default)]
+    pub mirrored: bool,
+    /// The body is `{"errors": […]}` with these.
+    pub errors: Option<Value>,
+    /// The whole JSON body.
+    pub body: Option<Value>,
+    /// The whole body as text.
+    pub text: Option<String>,
+    /// There is no body.
+    #[serde(default)]
+    pub empty: bool,
+    /// Headers, by name in lower case.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Value>,
+}
+
+/// An expected status.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(untagged)]
+pub enum Status {
+    /// This one.
+    Code(u16),
+    /// Any of a class, such as `4xx`.
+    Class(String),
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self::Code(200)
+    }
+}
+
+impl Status {
+    /// Whether a status is as expected.
+    pub fn holds(&self, status: u16) -> bool {
+        match self {
+            Self::Code(code) => *code == status,
+            Self::Class(class) => class.strip_suffix("xx") == Some(&(status / 100).to_string()),
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => code.fmt(f),
+            Self::Class(class) => class.fmt(f),
+        }
+    }
+}
+
+impl Step {
+    /// The method and the path of the step.
+    pub fn target(&self) -> Result<(&'static str, &str)> {
+        let all = [
+            ("GET", &self.get),
+            ("POST", &self.post),
+            ("PUT", &self.put),
+            ("PATCH", &self.patch),
+            ("DELETE", &self.delete),
+            ("LIST", &self.list),
+            ("SCAN", &self.scan),
+            ("HEAD", &self.head),
+            ("OPTIONS", &self.options),
+        ];
+        let mut given = all.iter().filter_map(|(method, path)| path.as_deref().map(|path| (*method, path)));
+        match (given.next(), given.next()) {
+            (Some(one), None) => Ok(one),
+            _ => bail!("a step names exactly one of get, post, put, patch, delete, list, scan, head, options"),
+        }
+    }
+}
+
+/// A scenario and where it was read from.
+pub struct Loaded {
+    /// The file.
+    pub file: PathBuf,
+    /// Its name below `scenarios/`, without the ending: `kv2/data`.
+    pub name: String,
+    /// What it says.
+    pub scenario: Scenario,
+}
+
+/// Reads every `.yaml` file below `root` whose name contains one of `only` (all, when `only` is empty), sorted.
+pub fn load(root: &Path, only: &[String]) -> Result<Vec<Loaded>> {
+    let mut files = Vec::new();
+    collect(root, &mut files)?;
+    files.sort();
+    let mut scenarios = Vec::new();
+    for file in files {
+        let name = file.strip_prefix(root)?.with_extension("").to_string_lossy().into_owned();
+        if !only.is_empty() && !only.iter().any(|part| name.contains(part.as_str())) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file)?;
+        let scenario = serde_saphyr::from_str(&text).with_context(|| format!("in scenario {name}"))?;
+        scenarios.push(Loaded { file, name, scenario });
+    }
+    Ok(scenarios)
+}
+
+/// The parts of names in `pending.txt`: scenarios that Keepfast cannot run yet.
+pub fn pending(file: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    Ok(lines.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if path.extension().is_some_and(|e| e == "yaml") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}

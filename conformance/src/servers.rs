@@ -1,0 +1,243 @@
+//! Starts the servers to test: the peer (`bao`) and Keepfast, each with the same configuration on a free port, in a
+//! temporary directory that goes away with it.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::http::{Answer, Client};
+
+/// How long a server may take until it listens, and until it answers after unsealing.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Which of the two servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Make {
+    /// OpenBao, the reference.
+    #[value(name = "bao")]
+    Peer,
+    /// This project.
+    Keepfast,
+}
+
+impl Make {
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Peer => "bao",
+            Self::Keepfast => "keepfast",
+        }
+    }
+
+    /// The binary: `BAO` or `KEEPFAST` in the environment, else where `cargo xtask test` puts it.
+    pub fn binary(self) -> Result<PathBuf> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let (variable, candidates) = match self {
+            Self::Peer => ("BAO", vec![root.join(".cache/venv/bin/bao")]),
+            Self::Keepfast => {
+                ("KEEPFAST", vec![root.join("target/release/keepfast"), root.join("target/debug/keepfast")])
+            }
+        };
+        if let Some(path) = std::env::var_os(variable) {
+            return Ok(path.into());
+        }
+        let found = candidates
+            .iter()
+            .filter(|path| path.exists())
+            .max_by_key(|path| path.metadata().and_then(|m| m.modified()).ok());
+        found.cloned().with_context(|| {
+            format!("no {} binary: set {variable}, or run `cargo xtask test --only build,peer`", self.name())
+        })
+    }
+}
+
+/// Where a server keeps its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Storage {
+    /// In memory.
+    Memory,
+    /// On disk, durably.
+    Durable,
+}
+
+/// A server process of ours to test. Dropping it kills it.
+pub struct Server {
+    /// Its base URL.
+    pub url: String,
+    /// Its root token, once initialised.
+    pub root: String,
+    /// The one unseal key in base64, once initialised.
+    pub key: String,
+    make: Make,
+    process: Child,
+    directory: TempDir,
+}
+
+impl Server {
+    /// Starts a server with one audit file and waits until it listens; it is not initialised.
+    pub fn start(make: Make, storage: Storage) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("conformance-").tempdir()?;
+        let port = free_port()?;
+        let url = format!("http://127.0.0.1:{port}");
+        std::fs::create_dir(directory.path().join("data"))?;
+        std::fs::write(directory.path().join("config.hcl"), configuration(directory.path(), port, storage)?)?;
+        let process = spawn(make, directory.path())?;
+        let mut server = Self { url, root: String::new(), key: String::new(), make, process, directory };
+        server.wait_until_listening()?;
+        Ok(server)
+    }
+
+    /// Starts a server, initialises it with one share and unseals it.
+    pub fn start_unsealed(make: Make, storage: Storage) -> Result<Self> {
+        let mut server = Self::start(make, storage)?;
+        let mut client = server.client()?;
+        let body = json!({"secret_shares": 1, "secret_threshold": 1});
+        let answer = expect_ok(client.call(None, "PUT", "sys/init", Some(&body))?)?;
+        server.key = answer["keys_base64"][0].as_str().context("no keys_base64")?.to_owned();
+        server.root = answer["root_token"].as_str().context("no root_token")?.to_owned();
+        server.unseal()?;
+        Ok(server)
+    }
+
+    /// Gives the share and waits until requests are answered.
+    pub fn unseal(&mut self) -> Result<()> {
+        let mut client = self.client()?;
+        expect_ok(client.call(None, "PUT", "sys/unseal", Some(&json!({"key": self.key})))?)?;
+        let end = Instant::now() + START_TIMEOUT;
+        // The peer answers some requests before its node is the active one.
+        while client.call(None, "GET", "sys/health", None)?.status != 200
+            || client.call(Some(&self.root), "GET", "auth/token/lookup-self", None)?.status != 200
+        {
+            if Instant::now() > end {
+                bail!("{} does not answer after unsealing; its log: {}", self.make.name(), self.log());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// A client of it.
+    pub fn client(&self) -> Result<Client> {
+        Client::new(&self.url)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The directory with `data/`, `audit.log` and `server.log`.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Whether the process is still there.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.process.try_wait(), Ok(None))
+    }
+
+    /// Kills it as a power failure of the process would (SIGKILL).
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+
+    /// Ends it as an operator would (SIGTERM), and waits until it has ended.
+    pub fn terminate(&mut self) -> Result<()> {
+        let kill = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status()?;
+        if !kill.success() {
+            bail!("no process {} to end", self.pid());
+        }
+        let end = Instant::now() + START_TIMEOUT;
+        while self.is_running() {
+            if Instant::now() > end {
+                bail!("{} does not end after SIGTERM; its log: {}", self.make.name(), self.log());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    /// Starts it again on the same data and port; it is sealed then.
+    pub fn restart(&mut self) -> Result<()> {
+        self.process = spawn(self.make, self.directory.path())?;
+        self.wait_until_listening()
+    }
+
+    /// The end of what it wrote to its log.
+    pub fn log(&self) -> String {
+        let text = std::fs::read_to_string(self.directory.path().join("server.log")).unwrap_or_default();
+        let from = text.char_indices().rev().nth(3000).map_or(0, |(at, _)| at);
+        text[from..].to_owned()
+    }
+
+    fn wait_until_listening(&mut self) -> Result<()> {
+        let end = Instant::now() + START_TIMEOUT;
+        let address = self.url.trim_start_matches("http://").to_owned();
+        while std::net::TcpStream::connect(&address).is_err() {
+            if let Some(status) = self.process.try_wait()? {
+                bail!("{} ended with {status}; its log: {}", self.make.name(), self.log());
+            }
+            if Instant::now() > end {
+                bail!("{} does not listen; its log: {}", self.make.name(), self.log());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn spawn(make: Make, directory: &Path) -> Result<Child> {
+    let log = File::options().create(true).append(true).open(directory.join("server.log"))?;
+    let binary = make.binary()?;
+    Command::new(&binary)
+        .arg("server")
+        .arg(format!("-config={}", directory.join("config.hcl").display()))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .with_context(|| format!("starting {}", binary.display()))
+}
+
+/// The configuration that both servers read.
+fn configuration(directory: &Path, port: u16, storage: Storage) -> Result<String> {
+    let at = directory.display();
+    let storage = match storage {
+        Storage::Memory => "storage \"inmem\" {}\n".to_owned(),
+        Storage::Durable => format!("storage \"raft\" {{\n  path = \"{at}/data\"\n  node_id = \"n1\"\n}}\n"),
+    };
+    Ok(format!(
+        "{storage}listener \"tcp\" {{\n  address = \"127.0.0.1:{port}\"\n  tls_disable = true\n}}\n\
+         audit \"file\" \"conformance\" {{\n  options {{\n    file_path = \"{at}/audit.log\"\n  }}\n}}\n\
+         disable_mlock = true\napi_addr = \"http://127.0.0.1:{port}\"\ncluster_addr = \"https://127.0.0.1:{}\"\n\
+         ui = false\nlog_level = \"warn\"\n",
+        free_port()?
+    ))
+}
+
+fn expect_ok(answer: Answer) -> Result<Value> {
+    if answer.status != 200 {
+        bail!("{} {}", answer.status, String::from_utf8_lossy(&answer.body));
+    }
+    answer.json().context("no JSON")
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}

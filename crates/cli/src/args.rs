@@ -1,0 +1,292 @@
+//! Commands and flags as data, and reading words after them.
+//!
+//! One table holds what a command takes; parsing, help and shell completion all come from it. Flags are
+//! written with one dash or two, `-flag=value` or `-flag value`, before or after the arguments; `--` ends them.
+
+use std::time::Duration;
+
+use keepfast_client::duration;
+use keepfast_client::environment::truth;
+use serde_json::{Map, Value};
+
+use crate::cx::Cx;
+use crate::halt::{Halt, Outcome};
+
+/// What stands behind a word of the command line.
+#[derive(Clone, Copy)]
+pub(crate) enum Node {
+    /// A command.
+    Leaf(&'static Command),
+    /// A word that needs another behind it.
+    Group(&'static Group),
+}
+
+/// Commands under a common word.
+pub(crate) struct Group {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) children: &'static [Node],
+}
+
+/// One command: what it takes and what it does.
+pub(crate) struct Command {
+    pub(crate) name: &'static str,
+    /// The arguments, as in a usage line.
+    pub(crate) usage: &'static str,
+    /// One line.
+    pub(crate) about: &'static str,
+    /// More about it, with examples; may be empty.
+    pub(crate) details: &'static str,
+    /// How few arguments there may be.
+    pub(crate) min: usize,
+    /// How many; `None` is any number.
+    pub(crate) max: Option<usize>,
+    /// Titled groups of flags.
+    pub(crate) flags: &'static [FlagSet],
+    pub(crate) run: fn(&Cx) -> Outcome,
+}
+
+/// Flags that help shows under one title.
+#[derive(Clone, Copy)]
+pub(crate) struct FlagSet {
+    pub(crate) title: &'static str,
+    pub(crate) flags: &'static [Flag],
+}
+
+/// One flag.
+pub(crate) struct Flag {
+    pub(crate) name: &'static str,
+    pub(crate) alias: Option<&'static str>,
+    pub(crate) kind: Kind,
+    pub(crate) help: &'static str,
+}
+
+/// What a flag's value is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Given or not; `-flag=false` takes it back.
+    Bool,
+    /// Any text.
+    Text,
+    /// A whole number.
+    Int,
+    /// `90`, `90s`, `1h30m`.
+    Duration,
+    /// May be given several times.
+    List,
+    /// `key=value`, may be given several times.
+    Pairs,
+}
+
+impl Kind {
+    /// How help names the value.
+    pub(crate) fn placeholder(self) -> Option<&'static str> {
+        match self {
+            Self::Bool => None,
+            Self::Text | Self::List => Some("string"),
+            Self::Int => Some("int"),
+            Self::Duration => Some("duration"),
+            Self::Pairs => Some("key=value"),
+        }
+    }
+}
+
+impl Flag {
+    /// A flag without a second name.
+    pub(crate) const fn new(name: &'static str, kind: Kind, help: &'static str) -> Self {
+        Self { name, alias: None, kind, help }
+    }
+
+    /// A flag with a second name.
+    pub(crate) const fn aliased(name: &'static str, alias: &'static str, kind: Kind, help: &'static str) -> Self {
+        Self { name, alias: Some(alias), kind, help }
+    }
+}
+
+/// The words of one call, sorted into flags and arguments. Values have been checked against their kinds.
+#[derive(Default, Debug)]
+pub(crate) struct Words {
+    given: Vec<(&'static str, String)>,
+    pub(crate) arguments: Vec<String>,
+    /// Whether help was asked for, with `-h` or `-help`.
+    pub(crate) help: bool,
+}
+
+impl Words {
+    /// Sorts `words` after the flags of `command`.
+    pub(crate) fn parse(command: &Command, words: &[String]) -> Result<Self, Halt> {
+        let mut sorted = Self::default();
+        let mut rest = words.iter();
+        while let Some(word) = rest.next() {
+            if word == "--" {
+                sorted.arguments.extend(rest.cloned());
+                break;
+            }
+            let Some(flag) = word.strip_prefix('-').filter(|name| !name.is_empty()) else {
+                sorted.arguments.push(word.clone());
+                continue;
+            };
+            let flag = flag.strip_prefix('-').unwrap_or(flag);
+            let (name, value) =
+                flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value.to_owned())));
+            if matches!(name, "h" | "help") {
+                sorted.help = true;
+                continue;
+            }
+            let Some(known) = command.flag(name) else {
+                return Err(Halt::usage(format!("flag provided but not defined: -{name}")));
+            };
+            let value = match (value, known.kind) {
+                (Some(value), _) => value,
+                (None, Kind::Bool) => "true".to_owned(),
+                (None, _) => {
+                    rest.next().cloned().ok_or_else(|| Halt::usage(format!("flag needs an argument: -{name}")))?
+                }
+            };
+            check(known, &value)?;
+            sorted.given.push((known.name, value));
+        }
+        Ok(sorted)
+    }
+
+    /// Refuses too few or too many arguments.
+    pub(crate) fn count(&self, command: &Command) -> Result<(), Halt> {
+        let got = self.arguments.len();
+        let expected = match (command.min, command.max) {
+            (min, None) => format!("at least {min}"),
+            (min, Some(max)) if min == max => min.to_string(),
+            (min, Some(max)) => format!("{min}-{max}"),
+        };
+        if got < command.min {
+            return Err(Halt::usage(format!("Not enough arguments (expected {expected}, got {got})")));
+        }
+        if command.max.is_some_and(|max| got > max) {
+            return Err(Halt::usage(format!("Too many arguments (expected {expected}, got {got})")));
+        }
+        Ok(())
+    }
+
+    /// The last value of a flag.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.given.iter().rev().find(|(given, _)| *given == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether a flag was given at all.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.text(name).is_some()
+    }
+
+    /// Whether a boolean flag is on.
+    pub(crate) fn on(&self, name: &str) -> bool {
+        self.truth(name).unwrap_or(false)
+    }
+
+    /// A boolean flag, if it was given.
+    pub(crate) fn truth(&self, name: &str) -> Option<bool> {
+        self.text(name).and_then(truth)
+    }
+
+    /// A number, if it was given.
+    pub(crate) fn int(&self, name: &str) -> Option<i64> {
+        self.text(name).and_then(|value| value.parse().ok())
+    }
+
+    /// A duration, if it was given.
+    pub(crate) fn duration(&self, name: &str) -> Option<Duration> {
+        self.text(name).and_then(duration::parse)
+    }
+
+    /// Every value of a flag.
+    pub(crate) fn list(&self, name: &str) -> Vec<&str> {
+        self.given.iter().filter(|(given, _)| *given == name).map(|(_, value)| value.as_str()).collect()
+    }
+
+    /// Every `key=value` of a flag.
+    pub(crate) fn pairs(&self, name: &str) -> Map<String, Value> {
+        let pairs = self.list(name).into_iter().filter_map(|pair| pair.split_once('='));
+        pairs.map(|(key, value)| (key.trim().to_owned(), Value::from(value))).collect()
+    }
+}
+
+impl Command {
+    fn flag(&self, name: &str) -> Option<&'static Flag> {
+        self.flags.iter().flat_map(|set| set.flags).find(|flag| flag.name == name || flag.alias == Some(name))
+    }
+}
+
+/// Refuses a value that is not of its flag's kind.
+fn check(flag: &Flag, value: &str) -> Result<(), Halt> {
+    let expected = match flag.kind {
+        Kind::Bool if truth(value).is_none() => "true or false",
+        Kind::Int if value.parse::<i64>().is_err() => "a whole number",
+        Kind::Duration if duration::parse(value).is_none() => "a duration such as 90s or 1h30m",
+        Kind::Pairs if !value.contains('=') => "key=value",
+        _ => return Ok(()),
+    };
+    Err(Halt::usage(format!("invalid value {value:?} for flag -{}: expected {expected}", flag.name)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+
+    const FLAGS: &[Flag] = &[
+        Flag::aliased("force", "f", Kind::Bool, ""),
+        Flag::new("mount", Kind::Text, ""),
+        Flag::new("cas", Kind::Int, ""),
+        Flag::new("ttl", Kind::Duration, ""),
+        Flag::new("policy", Kind::List, ""),
+        Flag::new("metadata", Kind::Pairs, ""),
+    ];
+    const COMMAND: Command = Command {
+        name: "x",
+        usage: "",
+        about: "",
+        details: "",
+        min: 1,
+        max: Some(2),
+        flags: &[FlagSet { title: "", flags: FLAGS }],
+        run: |_| Ok(0),
+    };
+
+    fn parse(line: &str) -> Result<Words, Halt> {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        Words::parse(&COMMAND, &words)
+    }
+
+    #[test]
+    fn every_way_to_write_a_flag() {
+        for line in ["-mount=a -cas 5 p", "--mount a p --cas=5", "p -mount a -cas=5"] {
+            let words = parse(line).unwrap();
+            assert_eq!((words.text("mount"), words.int("cas")), (Some("a"), Some(5)), "{line}");
+            assert_eq!(words.arguments, ["p"]);
+        }
+        let words = parse("-f p k=v -force=false -policy=a -policy b -metadata=k=v=w - -- -x").unwrap();
+        assert!(!words.on("force") && words.has("force"));
+        assert_eq!(words.list("policy"), ["a", "b"]);
+        assert_eq!(words.pairs("metadata")["k"], "v=w");
+        assert_eq!(words.arguments, ["p", "k=v", "-", "-x"]);
+        assert!(parse("p -h").unwrap().help);
+    }
+
+    #[test]
+    fn refusals_name_the_flag() {
+        for (line, message) in [
+            ("-nope", "flag provided but not defined: -nope"),
+            ("p -mount", "flag needs an argument: -mount"),
+            ("-cas=x", "invalid value \"x\" for flag -cas: expected a whole number"),
+            ("-ttl=bad", "invalid value \"bad\" for flag -ttl: expected a duration such as 90s or 1h30m"),
+            ("-f=perhaps", "invalid value \"perhaps\" for flag -force: expected true or false"),
+            ("-metadata=k", "invalid value \"k\" for flag -metadata: expected key=value"),
+        ] {
+            let halt = parse(line).unwrap_err();
+            assert_eq!((halt.code, halt.message.as_deref()), (1, Some(message)));
+        }
+        let too_few = parse("").unwrap().count(&COMMAND).unwrap_err();
+        assert_eq!(too_few.message.as_deref(), Some("Not enough arguments (expected 1-2, got 0)"));
+        let too_many = parse("a b c").unwrap().count(&COMMAND).unwrap_err();
+        assert_eq!(too_many.message.as_deref(), Some("Too many arguments (expected 1-2, got 3)"));
+    }
+}

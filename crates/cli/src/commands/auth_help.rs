@@ -1,0 +1,42 @@
+//! `auth help`: how to log in with a method.
+
+use keepfast_client::{Method, Request};
+
+use super::login::METHODS;
+use crate::args::Command;
+use crate::cx::Cx;
+use crate::flags::HTTP;
+use crate::halt::{Halt, Outcome};
+use crate::terminal;
+
+pub(crate) const COMMAND: Command = Command {
+    name: "help",
+    usage: "TYPE | PATH",
+    about: "Show how to log in with an auth method.",
+    details: "
+    keepfast auth help userpass
+",
+    min: 1,
+    max: Some(1),
+    flags: &[HTTP],
+    run,
+};
+
+fn run(cx: &Cx) -> Outcome {
+    let asked = cx.path(0);
+    let known = |name: &str| METHODS.iter().find(|method| method.name == name);
+    let method = match known(&asked) {
+        Some(method) => Some(method),
+        None => {
+            let mounts = cx.session()?.call("Error listing auth methods", &Request::new(Method::Get, "sys/auth"))?;
+            let mount = mounts.and_then(|secret| secret.data_field(&format!("{asked}/")).cloned());
+            let mount =
+                mount.ok_or_else(|| Halt::usage(format!("No auth method available on the server at \"{asked}/\"")))?;
+            mount.get("type").and_then(serde_json::Value::as_str).and_then(known)
+        }
+    };
+    let method = method
+        .ok_or_else(|| Halt::failed(format!("No login method for {asked} on the command line; use the HTTP API")))?;
+    terminal::line(method.help.trim());
+    Ok(0)
+}

@@ -1,0 +1,38 @@
+//! `completion`: what a shell needs to complete these commands.
+
+use crate::args::Command;
+use crate::cx::Cx;
+use crate::halt::Outcome;
+use crate::session::own_name;
+use crate::{completion, terminal};
+
+pub(crate) const COMMAND: Command = Command {
+    name: "completion",
+    usage: "bash|zsh|fish",
+    about: "Print a completion script for a shell.",
+    details: "
+Load it into the running shell:
+
+    source <(keepfast completion bash)
+",
+    min: 1,
+    max: Some(1),
+    flags: &[],
+    run,
+};
+
+fn run(cx: &Cx) -> Outcome {
+    terminal::print(&completion::script(cx.argument(0), &own_name(), super::COMMANDS)?);
+    Ok(0)
+}
+
+/// Says how to install completion, as this program does not write into a shell's files.
+pub(crate) fn explain(name: &str) -> Outcome {
+    terminal::line(&format!(
+        "Completion is installed by the shell itself. Add one of these lines to its start-up file:\n\n    \
+         bash:  source <({name} completion bash)\n    \
+         zsh:   source <({name} completion zsh)\n    \
+         fish:  {name} completion fish | source"
+    ));
+    Ok(0)
+}

@@ -1,0 +1,31 @@
+//! `kv enable-versioning`: an engine of version 1 made one of version 2.
+
+use keepfast_client::{Method, Request};
+use serde_json::json;
+
+use crate::args::Command;
+use crate::cx::Cx;
+use crate::flags::{FORMAT, HTTP};
+use crate::halt::Outcome;
+
+pub(crate) const COMMAND: Command = Command {
+    name: "enable-versioning",
+    usage: "PATH",
+    about: "Let a key-value engine keep versions from now on. There is no way back.",
+    details: "
+    keepfast kv enable-versioning secret
+",
+    min: 1,
+    max: Some(1),
+    flags: &[HTTP, FORMAT],
+    run,
+};
+
+fn run(cx: &Cx) -> Outcome {
+    let path = cx.path(0);
+    let request = Request::new(Method::Post, format!("sys/mounts/{path}/tune"))
+        .with_body(json!({ "options": { "version": "2" } }));
+    cx.session()?.call(&format!("Error tuning secrets engine {path}/"), &request)?;
+    cx.output.success(&format!("Success! Tuned the secrets engine at: {path}/"));
+    Ok(0)
+}

@@ -1,0 +1,12 @@
+//! `kv metadata …`: what a versioned engine keeps about a key.
+
+mod delete;
+mod get;
+mod patch;
+mod put;
+mod settings;
+
+use crate::args::Node;
+
+pub(super) const COMMANDS: &[Node] =
+    &[Node::Leaf(&delete::COMMAND), Node::Leaf(&get::COMMAND), Node::Leaf(&patch::COMMAND), Node::Leaf(&put::COMMAND)];

@@ -1,0 +1,89 @@
+//! Where a key lives: in which engine, and of which version that engine is.
+
+use keepfast_client::{Method, Request};
+use serde_json::{Map, Value};
+
+use crate::cx::Cx;
+use crate::halt::{Halt, Outcome};
+use crate::output::{heading, with_header};
+use crate::session::{Session, told};
+use crate::terminal;
+
+/// A key in an engine.
+pub(super) struct Place {
+    mount: String,
+    key: String,
+    /// Whether the engine keeps versions.
+    pub(super) versioned: bool,
+}
+
+impl Place {
+    /// Asks the server about the engine that the command's first argument, or `-mount`, points into.
+    pub(super) fn find(cx: &Cx, session: &Session) -> Result<Self, Halt> {
+        let argument = cx.path(0);
+        let mount =
+            cx.words.text("mount").map(|mount| mount.trim_matches('/').to_owned()).filter(|mount| !mount.is_empty());
+        let asked = mount.as_deref().unwrap_or(&argument);
+        let request = Request::new(Method::Get, format!("sys/internal/ui/mounts/{asked}"));
+        let Some(found) = session.preflight(request).map_err(|error| told("", &error))? else {
+            // A server that cannot say has no versions.
+            let whole = mount.map_or(argument.clone(), |mount| format!("{mount}/{argument}"));
+            return Ok(Self { mount: String::new(), key: whole, versioned: false });
+        };
+        let at = found.text("path").unwrap_or_default().trim_matches('/').to_owned();
+        let version = found.data_field("options").and_then(|options| options.get("version"));
+        let versioned = version.is_some_and(|version| version.as_str() == Some("2") || version.as_i64() == Some(2));
+        let key = match mount {
+            Some(_) => argument,
+            None => argument.strip_prefix(&at).unwrap_or(&argument).trim_matches('/').to_owned(),
+        };
+        Ok(Self { mount: at, key, versioned })
+    }
+
+    /// The key's path in the API; `part` is the part of a versioned engine, such as `data`.
+    pub(super) fn api(&self, part: &str) -> String {
+        let parts = if self.versioned { [&self.mount, part, &self.key] } else { [&self.mount, "", &self.key] };
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
+    }
+
+    /// Refuses an engine without versions.
+    pub(super) fn need_versions(&self, what: &str) -> Result<(), Halt> {
+        if self.versioned { Ok(()) } else { Err(Halt::usage(format!("{what} not supported on KV Version 1"))) }
+    }
+
+    /// The full path of the key in an engine that keeps versions, above what is said about the version.
+    pub(super) fn print_path(&self, title: &str, part: &str) {
+        let path = self.api(part);
+        terminal::line(&format!("{}\n{path}\n", heading(title, path.chars().count())));
+    }
+}
+
+/// Prints a map as a table under a title.
+pub(super) fn print_map(title: &str, map: &Map<String, Value>) {
+    let rows: Vec<Vec<String>> = {
+        let mut rows: Vec<_> =
+            map.iter().map(|(key, value)| vec![key.clone(), crate::output::field_text(key, value)]).collect();
+        rows.sort();
+        rows
+    };
+    let longest = map.keys().map(|key| key.chars().count()).max().unwrap_or(0);
+    terminal::line(&heading(title, longest + "    Value".len()));
+    terminal::line(&with_header(&["Key", "Value"], &rows));
+}
+
+/// Shows what a write to a versioned engine made, or says that a write to another worked.
+pub(super) fn show_written(cx: &Cx, place: &Place, answer: Option<keepfast_client::Secret>) -> Outcome {
+    let Some(secret) = answer else {
+        cx.output.success(&format!("Success! Data written to: {}", place.api("data")));
+        return Ok(0);
+    };
+    match &secret.data {
+        Some(version) if cx.output.is_table() && cx.output.field().is_none() && place.versioned => {
+            cx.output.warnings(&secret);
+            place.print_path("Secret Path", "data");
+            print_map("Metadata", version);
+            Ok(0)
+        }
+        _ => cx.output.secret(&secret),
+    }
+}

@@ -1,0 +1,231 @@
+//! `login`: trading credentials for a token, and keeping that token for later commands.
+
+use std::io;
+
+use keepfast_client::{Auth, Method, Request, Secret, SecretString, environment};
+use serde_json::{Map, Value, json};
+
+use crate::args::{Command, Flag, FlagSet, Kind};
+use crate::cx::Cx;
+use crate::flags::{HTTP, OUTPUT};
+use crate::halt::{Halt, Outcome};
+use crate::session::own_name;
+use crate::{data, prompt, terminal, token_file};
+
+pub(crate) const COMMAND: Command = Command {
+    name: "login",
+    usage: "[TOKEN | K=V...]",
+    about: "Log in, and keep the token for the commands that follow.",
+    details: "
+The token is kept in ~/.vault-token. With the token method, the token is asked
+for when it is not given; - reads it from stdin.
+
+    keepfast login
+    keepfast login -method=userpass username=sally
+    keepfast login -method=approle role_id=... secret_id=...
+",
+    min: 0,
+    max: None,
+    flags: &[HTTP, OUTPUT, FlagSet { title: "Command", flags: FLAGS }],
+    run,
+};
+
+const FLAGS: &[Flag] = &[
+    Flag::new("method", Kind::Text, "The auth method: token, userpass or approle. Default: token."),
+    Flag::new("no-print", Kind::Bool, "Show nothing of the token."),
+    Flag::new("no-store", Kind::Bool, "Do not keep the token."),
+    Flag::new("path", Kind::Text, "Where the auth method is mounted. Default: the method's name."),
+    Flag::new("token-only", Kind::Bool, "Print the token alone and do not keep it."),
+];
+
+/// Trades credentials for a token at the path of a mount.
+type Login = fn(&Cx, &str, Map<String, Value>) -> Result<Secret, Halt>;
+
+/// A way to log in.
+pub(super) struct LoginMethod {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    login: Login,
+}
+
+/// The ways there are.
+pub(super) const METHODS: &[LoginMethod] = &[
+    LoginMethod {
+        name: "token",
+        login: with_token,
+        help: "
+Usage: login [TOKEN] [K=V...]
+
+  Takes a token as it is and checks it.
+
+Configuration:
+
+  token=<string>    The token, when it is not the first argument.
+  lookup=<bool>     Whether to ask the server about it. Default: true.
+",
+    },
+    LoginMethod {
+        name: "userpass",
+        login: with_userpass,
+        help: "
+Usage: login -method=userpass [K=V...]
+
+  Logs in with a name and a password.
+
+Configuration:
+
+  username=<string>    The name.
+  password=<string>    The password; asked for when it is not given.
+",
+    },
+    LoginMethod {
+        name: "approle",
+        login: with_approle,
+        help: "
+Usage: login -method=approle [K=V...]
+
+  Logs in as an application.
+
+Configuration:
+
+  role_id=<string>      The role's id.
+  secret_id=<string>    A secret id of the role, unless it needs none.
+",
+    },
+];
+
+fn run(cx: &Cx) -> Outcome {
+    let name = cx.words.text("method").unwrap_or("token");
+    let Some(method) = METHODS.iter().find(|method| method.name == name) else {
+        return Err(Halt::usage(format!(
+            "Unknown auth method: {name}. \"{} auth list\" shows what the server has; some methods can only be\nused over the HTTP API.",
+            own_name()
+        )));
+    };
+    let path = cx.words.text("path").map_or(name, |path| path.trim_matches('/'));
+    let secret = (method.login)(cx, path, credentials(cx, name)?)?;
+    finish(cx, &secret)
+}
+
+/// The credentials among the arguments; the token method takes one without a name.
+fn credentials(cx: &Cx, method: &str) -> Result<Map<String, Value>, Halt> {
+    let arguments = cx.arguments_from(0);
+    let bare = arguments.first().filter(|first| method == "token" && !first.contains('=') && !first.starts_with('@'));
+    let Some(token) = bare else { return data::parse(arguments, &mut io::stdin()) };
+    let mut named = vec![format!("token={token}")];
+    named.extend_from_slice(&arguments[1..]);
+    data::parse(&named, &mut io::stdin())
+}
+
+fn with_token(cx: &Cx, _: &str, mut given: Map<String, Value>) -> Result<Secret, Halt> {
+    let token = secret_of(cx, &mut given, "token", "Token")?;
+    let look_up = given.get("lookup").and_then(Value::as_str).and_then(environment::truth).unwrap_or(true);
+    if !look_up {
+        let auth = Auth { client_token: token.expose().clone(), ..Auth::default() };
+        return Ok(Secret { auth: Some(auth), ..Secret::default() });
+    }
+    let request = Request { may_wrap: false, ..Request::new(Method::Get, "auth/token/lookup-self") };
+    let found =
+        cx.session()?.with_token(Some(token.clone())).call("Error authenticating: error looking up token", &request)?;
+    let data = found
+        .and_then(|secret| secret.data)
+        .ok_or_else(|| Halt::failed("Error authenticating: the server knows nothing about the token"))?;
+    Ok(Secret { auth: Some(auth_of(&token, &data)), ..Secret::default() })
+}
+
+fn with_userpass(cx: &Cx, path: &str, mut given: Map<String, Value>) -> Result<Secret, Halt> {
+    let Some(username) = given.get("username").and_then(Value::as_str).map(str::to_owned) else {
+        return Err(Halt::failed("Error authenticating: 'username' must be specified"));
+    };
+    let password = secret_of(cx, &mut given, "password", "Password")?;
+    let request = Request::new(Method::Put, format!("auth/{path}/login/{username}"))
+        .with_body(json!({ "password": password.expose() }));
+    log_in(cx, &request)
+}
+
+fn with_approle(cx: &Cx, path: &str, mut given: Map<String, Value>) -> Result<Secret, Halt> {
+    if !given.contains_key("role_id") {
+        return Err(Halt::failed("Error authenticating: 'role_id' must be specified"));
+    }
+    given.retain(|key, _| matches!(key.as_str(), "role_id" | "secret_id"));
+    let request = Request::new(Method::Put, format!("auth/{path}/login")).with_body(Value::Object(given));
+    log_in(cx, &request)
+}
+
+/// Sends credentials, without a token: an old one has no part in a new login.
+fn log_in(cx: &Cx, request: &Request) -> Result<Secret, Halt> {
+    let answer = cx.session()?.with_token(None).call("Error authenticating", request)?;
+    answer.ok_or_else(|| Halt::failed("Error authenticating: the server gave no token"))
+}
+
+/// A secret among the credentials, else from the terminal.
+fn secret_of(cx: &Cx, given: &mut Map<String, Value>, field: &str, what: &str) -> Result<SecretString, Halt> {
+    match given.remove(field) {
+        Some(Value::String(text)) if field != "token" => Ok(SecretString::new(text)),
+        Some(Value::String(text)) => Ok(SecretString::new(text.trim().to_owned())),
+        _ => prompt::hidden(what, cx.words.on("non-interactive")),
+    }
+}
+
+/// A token's own account of itself in the form of a login.
+fn auth_of(token: &SecretString, data: &Map<String, Value>) -> Auth {
+    let texts = |name: &str| -> Option<Vec<String>> {
+        let values = data.get(name)?.as_array()?;
+        Some(values.iter().filter_map(|value| value.as_str().map(str::to_owned)).collect())
+    };
+    let (own, of_entity) = (texts("policies"), texts("identity_policies"));
+    let mut all: Vec<String> = own.iter().chain(&of_entity).flatten().cloned().collect();
+    all.sort();
+    all.dedup();
+    Auth {
+        client_token: token.expose().clone(),
+        accessor: data.get("accessor").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        policies: Some(all),
+        token_policies: own,
+        identity_policies: of_entity,
+        metadata: data.get("meta").and_then(Value::as_object).cloned(),
+        orphan: data.get("orphan").and_then(Value::as_bool).unwrap_or(false),
+        entity_id: data.get("entity_id").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        lease_duration: data.get("ttl").and_then(Value::as_i64).unwrap_or(0),
+        renewable: data.get("renewable").and_then(Value::as_bool).unwrap_or(false),
+        mfa_requirement: None,
+    }
+}
+
+/// Keeps the token and shows it, as far as either is wanted.
+fn finish(cx: &Cx, secret: &Secret) -> Outcome {
+    let Some(auth) = &secret.auth else {
+        // Wrapped: whoever unwraps it gets the token.
+        return cx.output.secret(secret);
+    };
+    if auth.client_token.is_empty() {
+        return Err(Halt::failed(
+            "Error authenticating: a second factor is required, which this command does not ask for",
+        ));
+    }
+    if cx.words.on("token-only") {
+        terminal::raw(&auth.client_token);
+        return Ok(0);
+    }
+    let store = !cx.words.on("no-store");
+    if store {
+        let token = SecretString::new(auth.client_token.clone());
+        token_file::store(&token).map_err(|error| Halt::failed(format!("Error storing token: {error}")))?;
+        if let Some((variable, _)) = environment::variable("TOKEN") {
+            terminal::warning(&format!(
+                "WARNING! The {variable} environment variable is set and goes before the token just\nstored. Unset it to use the new token.\n"
+            ));
+        }
+    }
+    if cx.words.on("no-print") {
+        return Ok(0);
+    }
+    if cx.output.is_table() && cx.output.field().is_none() {
+        terminal::success(if store { STORED } else { NOT_STORED });
+    }
+    cx.output.secret(secret)
+}
+
+const STORED: &str = "Success! You are now authenticated. The token has been stored and will be used by\nthe commands that follow; there is no need to log in again.\n";
+const NOT_STORED: &str =
+    "Success! You are now authenticated. The token has not been stored: set VAULT_TOKEN\nto use it.\n";

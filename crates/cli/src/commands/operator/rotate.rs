@@ -1,0 +1,27 @@
+//! `operator rotate`: a new key to encrypt with.
+
+use keepfast_client::{Method, Request};
+
+use crate::args::Command;
+use crate::commands::status::show_key;
+use crate::cx::Cx;
+use crate::flags::{FORMAT, HTTP};
+use crate::halt::Outcome;
+
+pub(crate) const COMMAND: Command = Command {
+    name: "rotate",
+    usage: "",
+    about: "Encrypt with a new key from now on. What is stored stays readable.",
+    details: "",
+    min: 0,
+    max: Some(0),
+    flags: &[HTTP, FORMAT],
+    run,
+};
+
+fn run(cx: &Cx) -> Outcome {
+    let session = cx.session()?;
+    session.call("Error rotating key", &Request::new(Method::Post, "sys/rotate"))?;
+    cx.output.success("Success! Rotated key\n");
+    show_key(cx, &session)
+}

@@ -1,0 +1,52 @@
+//! `operator unseal`: one share of the key.
+
+use keepfast_client::{Method, Request};
+use serde_json::{Value, json};
+
+use crate::args::{Command, Flag, FlagSet, Kind};
+use crate::commands::status;
+use crate::cx::Cx;
+use crate::flags::{FORMAT, HTTP};
+use crate::halt::Outcome;
+use crate::prompt;
+
+pub(crate) const COMMAND: Command = Command {
+    name: "unseal",
+    usage: "[KEY]",
+    about: "Give the server one share of its key; enough of them unseal it.",
+    details: "
+The share is asked for when it is not given, which keeps it out of the shell's
+history.
+",
+    min: 0,
+    max: Some(1),
+    flags: &[
+        HTTP,
+        FORMAT,
+        FlagSet {
+            title: "Command",
+            flags: &[
+                Flag::new("migrate", Kind::Bool, "The share is for moving to another kind of seal."),
+                Flag::new("reset", Kind::Bool, "Forget the shares given so far."),
+            ],
+        },
+    ],
+    run,
+};
+
+fn run(cx: &Cx) -> Outcome {
+    let session = cx.session()?;
+    let (context, body) = if cx.words.on("reset") {
+        ("Error resetting unseal process", json!({ "reset": true }))
+    } else {
+        let key = match cx.words.arguments.first() {
+            Some(key) => keepfast_client::SecretString::new(key.trim().to_owned()),
+            None => prompt::hidden("Unseal Key", cx.words.on("non-interactive"))?,
+        };
+        ("Error unsealing", json!({ "key": key.expose(), "migrate": cx.words.on("migrate"), "reset": false }))
+    };
+    let request = Request { may_wrap: false, ..Request::new(Method::Put, "sys/unseal").with_body(body) };
+    let answer = session.call(context, &request)?;
+    let status: serde_json::Map<String, Value> = answer.and_then(|secret| secret.data).unwrap_or_default();
+    status::show(cx, &session, status)
+}

@@ -1,0 +1,118 @@
+//! `server`: being the server.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use keepfast_client::SecretString;
+use keepfast_server::{DevArgs, ServerArgs};
+
+use crate::args::{Command, Flag, FlagSet, Kind, Words};
+use crate::cx::Cx;
+use crate::halt::{Halt, Outcome};
+
+pub(crate) const COMMAND: Command = Command {
+    name: "server",
+    usage: "",
+    about: "Start a server, from configuration files or for development.",
+    details: "
+A server starts sealed; \"operator init\" and \"operator unseal\" come next. In
+development mode it keeps everything in memory and is unsealed.
+
+    keepfast server -config=/etc/keepfast/config.hcl
+    keepfast server -dev -dev-root-token-id=root
+",
+    min: 0,
+    max: Some(0),
+    flags: &[FlagSet { title: "Command", flags: FLAGS }, FlagSet { title: "Development", flags: DEVELOPMENT }],
+    run,
+};
+
+const FLAGS: &[Flag] = &[
+    Flag::new("config", Kind::List, "A file, or a directory of .hcl and .json files; may be repeated, later ones win."),
+    Flag::new("exit-on-core-shutdown", Kind::Bool, "Taken for compatibility; this server never stops by itself."),
+    Flag::new("log-file", Kind::Text, "Write the log to this file too."),
+    Flag::new("log-format", Kind::Text, "standard or json. Variable: VAULT_LOG_FORMAT."),
+    Flag::new("log-level", Kind::Text, "trace, debug, info, warn or error. Variable: VAULT_LOG_LEVEL."),
+    Flag::aliased("verify-only", "test-verify-only", Kind::Bool, "Check the configuration, start nothing, and end."),
+];
+
+const DEVELOPMENT: &[Flag] = &[
+    Flag::new(
+        "dev",
+        Kind::Bool,
+        "Keep everything in memory, unsealed, with a KV engine at secret/. Not for production.",
+    ),
+    Flag::new(
+        "dev-listen-address",
+        Kind::Text,
+        "Where to listen. Default: 127.0.0.1:8200. Variable: VAULT_DEV_LISTEN_ADDRESS.",
+    ),
+    Flag::new("dev-no-kv", Kind::Bool, "Mount nothing at secret/."),
+    Flag::new("dev-no-store-token", Kind::Bool, "Do not keep the root token in ~/.vault-token."),
+    Flag::new(
+        "dev-root-token-id",
+        Kind::Text,
+        "The root token, instead of a random one. Variable: VAULT_DEV_ROOT_TOKEN_ID.",
+    ),
+    Flag::new("dev-tls", Kind::Bool, "Development mode with TLS and a certificate made for it."),
+    Flag::new("dev-tls-cert-dir", Kind::Text, "Where the certificate is written. Default: a temporary directory."),
+    Flag::new("dev-tls-san", Kind::List, "A further name or address for the certificate; may be repeated."),
+];
+
+fn run(cx: &Cx) -> Outcome {
+    match keepfast_server::run(server_args(&cx.words)) {
+        Ok(code) => Ok(u8::from(code != ExitCode::SUCCESS)),
+        Err(error) => Err(Halt::usage(format!("Error starting the server: {error}"))),
+    }
+}
+
+fn server_args(words: &Words) -> ServerArgs {
+    ServerArgs {
+        config: words.list("config").into_iter().map(PathBuf::from).collect(),
+        log_level: words.text("log-level").map(str::to_owned),
+        log_format: words.text("log-format").map(str::to_owned),
+        log_file: words.text("log-file").map(PathBuf::from),
+        exit_on_core_shutdown: words.on("exit-on-core-shutdown"),
+        verify_only: words.on("verify-only"),
+        dev: dev_args(words),
+    }
+}
+
+/// Development mode; a flag that only shapes it does not switch it on.
+fn dev_args(words: &Words) -> Option<DevArgs> {
+    let wanted = words.on("dev") || words.on("dev-tls");
+    wanted.then(|| DevArgs {
+        root_token: words.text("dev-root-token-id").map(|token| SecretString::new(token.to_owned())),
+        listen_address: words.text("dev-listen-address").map(str::to_owned),
+        no_store_token: words.on("dev-no-store-token"),
+        no_kv: words.on("dev-no-kv"),
+        tls: words.on("dev-tls"),
+        tls_cert_dir: words.text("dev-tls-cert-dir").map(PathBuf::from),
+        tls_sans: words.list("dev-tls-san").into_iter().map(str::to_owned).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+
+    fn parse(line: &str) -> ServerArgs {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        server_args(&Words::parse(&COMMAND, &words).unwrap())
+    }
+
+    #[test]
+    fn what_harnesses_write() {
+        let args = parse("-dev -dev-root-token-id=test-token -dev-listen-address 127.0.0.1:8299 -dev-no-store-token");
+        let dev = args.dev.unwrap();
+        assert_eq!(dev.root_token.unwrap().expose(), "test-token");
+        assert_eq!((dev.listen_address.as_deref(), dev.no_store_token, dev.tls), (Some("127.0.0.1:8299"), true, false));
+        let args = parse("-config=a.hcl -config b -log-level=debug");
+        assert_eq!(args.config, [PathBuf::from("a.hcl"), PathBuf::from("b")]);
+        assert!(args.dev.is_none() && args.log_level.as_deref() == Some("debug"));
+        assert!(parse("-dev-tls").dev.unwrap().tls);
+        assert!(parse("-dev=false").dev.is_none() && parse("-config=a -dev-root-token-id=x").dev.is_none());
+    }
+}

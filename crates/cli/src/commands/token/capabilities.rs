@@ -1,0 +1,48 @@
+//! `token capabilities`: what a token may do at a path.
+
+use keepfast_client::{Method, Request};
+use serde_json::{Value, json};
+
+use crate::args::Command;
+use crate::cx::Cx;
+use crate::flags::{FORMAT, HTTP};
+use crate::halt::Outcome;
+use crate::output::plain;
+use crate::terminal;
+
+pub(crate) const COMMAND: Command = Command {
+    name: "capabilities",
+    usage: "[TOKEN] PATH",
+    about: "Show what a token may do at a path, by default the token in use.",
+    details: "
+    keepfast token capabilities secret/data/app
+",
+    min: 1,
+    max: Some(2),
+    flags: &[HTTP, FORMAT],
+    run,
+};
+
+fn run(cx: &Cx) -> Outcome {
+    let (token, path) = match cx.words.arguments.as_slice() {
+        [token, path] => (Some(token), path),
+        _ => (None, &cx.words.arguments[0]),
+    };
+    let request = match token {
+        Some(token) => {
+            Request::new(Method::Post, "sys/capabilities").with_body(json!({ "token": token.trim(), "path": path }))
+        }
+        None => Request::new(Method::Post, "sys/capabilities-self").with_body(json!({ "path": path })),
+    };
+    let secret = cx.session()?.call("Error listing capabilities", &Request { may_wrap: false, ..request })?;
+    let found =
+        secret.as_ref().and_then(|secret| secret.data_field("capabilities").or_else(|| secret.data_field(path)));
+    let mut capabilities: Vec<String> = found.and_then(Value::as_array).into_iter().flatten().map(plain).collect();
+    capabilities.sort();
+    if cx.output.is_table() {
+        terminal::line(&capabilities.join(", "));
+    } else {
+        cx.output.document(capabilities.into());
+    }
+    Ok(0)
+}

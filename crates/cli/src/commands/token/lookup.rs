@@ -1,0 +1,36 @@
+//! `token lookup`: what the server knows about a token.
+
+use keepfast_client::{Method, Request};
+use serde_json::json;
+
+use super::ACCESSOR;
+use crate::args::{Command, FlagSet};
+use crate::cx::Cx;
+use crate::flags::{HTTP, OUTPUT};
+use crate::halt::{Halt, Outcome};
+
+pub(crate) const COMMAND: Command = Command {
+    name: "lookup",
+    usage: "[TOKEN | ACCESSOR]",
+    about: "Show what the server knows about a token, by default the one in use.",
+    details: "",
+    min: 0,
+    max: Some(1),
+    flags: &[HTTP, OUTPUT, FlagSet { title: "Command", flags: &[ACCESSOR] }],
+    run,
+};
+
+fn run(cx: &Cx) -> Outcome {
+    let request = match (cx.words.arguments.first(), cx.words.on("accessor")) {
+        (None, true) => return Err(Halt::usage("Not enough arguments with -accessor (expected 1, got 0)")),
+        (None, false) => Request::new(Method::Get, "auth/token/lookup-self"),
+        (Some(accessor), true) => {
+            Request::new(Method::Post, "auth/token/lookup-accessor").with_body(json!({ "accessor": accessor.trim() }))
+        }
+        (Some(token), false) => {
+            Request::new(Method::Post, "auth/token/lookup").with_body(json!({ "token": token.trim() }))
+        }
+    };
+    let secret = cx.session()?.call("Error looking up token", &request)?;
+    cx.output.secret(&secret.ok_or_else(|| Halt::failed("Error looking up token: nothing is known about it"))?)
+}

@@ -1,0 +1,20 @@
+//! `token …`: tokens.
+
+mod capabilities;
+mod create;
+mod lookup;
+mod renew;
+mod revoke;
+
+use crate::args::{Flag, Kind, Node};
+
+pub(super) const COMMANDS: &[Node] = &[
+    Node::Leaf(&capabilities::COMMAND),
+    Node::Leaf(&create::COMMAND),
+    Node::Leaf(&lookup::COMMAND),
+    Node::Leaf(&renew::COMMAND),
+    Node::Leaf(&revoke::COMMAND),
+];
+
+/// The argument is no token.
+const ACCESSOR: Flag = Flag::new("accessor", Kind::Bool, "The argument is a token's accessor instead of the token.");

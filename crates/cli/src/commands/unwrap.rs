@@ -1,0 +1,31 @@
+//! `unwrap`: what is behind a wrapping token.
+
+use keepfast_client::SecretString;
+
+use crate::args::Command;
+use crate::cx::Cx;
+use crate::flags::{HTTP, OUTPUT};
+use crate::halt::{Halt, Outcome};
+
+pub(crate) const COMMAND: Command = Command {
+    name: "unwrap",
+    usage: "[TOKEN]",
+    about: "Show what a wrapping token stands for, which works once.",
+    details: "
+Without an argument, the token in use is taken for the wrapping token.
+
+    keepfast unwrap hvs.CAES...
+",
+    min: 0,
+    max: Some(1),
+    flags: &[HTTP, OUTPUT],
+    run,
+};
+
+fn run(cx: &Cx) -> Outcome {
+    let token = cx.words.arguments.first().map(|token| SecretString::new(token.trim().to_owned()));
+    match cx.session()?.unwrap(token.as_ref())? {
+        Some(secret) => cx.output.secret(&secret),
+        None => Err(Halt::failed("Could not find wrapped response")),
+    }
+}

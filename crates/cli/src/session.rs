@@ -1,0 +1,259 @@
+//! Talking to a server from a command: one call at a time, or only saying which call it would be.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use http::header::{CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, HeaderValue};
+use keepfast_client::{Address, Client, Config, Error, Method, Request, Response, Secret, SecretString, environment};
+use serde_json::json;
+
+use crate::args::Words;
+use crate::halt::Halt;
+use crate::{terminal, token_file};
+
+/// A client with a runtime to wait on, and what to do instead of calling.
+pub(crate) struct Session {
+    client: Client,
+    runtime: tokio::runtime::Runtime,
+    instead: Option<Instead>,
+}
+
+/// What to print in place of a call.
+#[derive(Clone, Copy)]
+enum Instead {
+    Curl,
+    Policy,
+}
+
+impl Session {
+    /// A session after the environment, with what flags say on top.
+    pub(crate) fn new(words: &Words) -> Result<Self, Halt> {
+        let client = Client::new(config(words).map_err(|error| Halt::usage(error.to_string()))?);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        Ok(Self {
+            client: client.map_err(|error| Halt::usage(error.to_string()))?,
+            runtime: runtime.map_err(|error| Halt::usage(format!("Cannot start: {error}")))?,
+            instead: match () {
+                () if words.on("output-curl-string") => Some(Instead::Curl),
+                () if words.on("output-policy") => Some(Instead::Policy),
+                () => None,
+            },
+        })
+    }
+
+    /// The same server with another token, or none.
+    pub(crate) fn with_token(self, token: Option<SecretString>) -> Self {
+        Self { client: self.client.with_token(token), ..self }
+    }
+
+    /// The token in use.
+    pub(crate) fn token(&self) -> Option<&SecretString> {
+        self.client.config().token.as_ref()
+    }
+
+    /// Makes a call. A failure is told as `context`, a colon, and the reason.
+    pub(crate) fn call(&self, context: &str, request: &Request) -> Result<Option<Secret>, Halt> {
+        self.announce(request)?;
+        self.runtime.block_on(self.client.secret(request)).map_err(|error| told(context, &error))
+    }
+
+    /// Makes a call whose failure the command looks into.
+    pub(crate) fn attempt(&self, request: &Request) -> Result<Result<Option<Secret>, Error>, Halt> {
+        self.announce(request)?;
+        Ok(self.runtime.block_on(self.client.secret(request)))
+    }
+
+    /// Makes a call that only prepares another: it is really made even when the other is only printed, and
+    /// is never wrapped.
+    pub(crate) fn preflight(&self, request: Request) -> Result<Option<Secret>, Error> {
+        self.runtime.block_on(self.client.secret(&Request { may_wrap: false, ..request }))
+    }
+
+    /// Makes a call whose answer is wanted as it comes.
+    pub(crate) fn raw(&self, context: &str, request: &Request) -> Result<Response, Halt> {
+        self.announce(request)?;
+        self.runtime.block_on(self.client.raw(request)).map_err(|error| told(context, &error))
+    }
+
+    /// An answer, told as the refusal that it is.
+    pub(crate) fn refused(&self, context: &str, request: &Request, response: &Response) -> Halt {
+        told(context, &self.client.refusal(request, response))
+    }
+
+    /// Unwraps a token; `None` unwraps the session's own.
+    pub(crate) fn unwrap(&self, token: Option<&SecretString>) -> Result<Option<Secret>, Halt> {
+        let body = token.map(|token| json!({ "token": token.expose() }));
+        self.announce(&Request { body, may_wrap: false, ..Request::new(Method::Put, "sys/wrapping/unwrap") })?;
+        self.runtime.block_on(self.client.unwrap(token)).map_err(|error| told("Error unwrapping", &error))
+    }
+
+    /// Lets some time pass between two looks at a server.
+    pub(crate) fn pause(&self, time: Duration) {
+        #[allow(clippy::disallowed_methods, reason = "a command has no clock of the house; it waits for a server")]
+        self.runtime.block_on(tokio::time::sleep(time));
+    }
+
+    /// Prints what stands for the call, when that is all that was asked for.
+    fn announce(&self, request: &Request) -> Result<(), Halt> {
+        match self.instead {
+            None => return Ok(()),
+            Some(Instead::Curl) => terminal::line(&self.curl(request)),
+            Some(Instead::Policy) => terminal::line(&policy(request)),
+        }
+        Err(Halt::shown())
+    }
+
+    /// The call as a curl command line; the token is fetched by the shell, not shown.
+    fn curl(&self, request: &Request) -> String {
+        let mut line = "curl".to_owned();
+        if request.method != Method::Get {
+            let _ = write!(line, " -X {}", request.method.as_str());
+        }
+        if self.client.config().skip_verify {
+            line.push_str(" --insecure");
+        }
+        if let Address::Unix(path) = &self.client.config().address {
+            let _ = write!(line, " --unix-socket {}", quoted(&path.display().to_string()));
+        }
+        let headers: BTreeMap<String, String> = self.client.headers(request).iter().map(shown).collect();
+        for (name, value) in headers {
+            if name != "Content-Type" || request.method == Method::Patch {
+                let _ = write!(line, " -H {}", double_quoted(&format!("{name}: {value}")));
+            }
+        }
+        if self.token().is_some() {
+            let _ = write!(line, " -H \"X-Vault-Token: $({} print token)\"", own_name());
+        }
+        if let Some(body) = &request.body {
+            let _ = write!(line, " -d {}", quoted(&body.to_string()));
+        }
+        let _ = write!(line, " {}", double_quoted(&self.client.url(request)));
+        line
+    }
+}
+
+/// The environment's configuration with the flags' on top, and the token that a login has left.
+fn config(words: &Words) -> Result<Config, Error> {
+    // A flag replaces the variable, also one that could not be read.
+    let address = words.text("agent-address").or_else(|| words.text("address"));
+    let mut config = Config::from_variables(|name| match address {
+        Some(given) if environment::PREFIXES.iter().any(|prefix| *name == format!("{prefix}_ADDR")) => {
+            Some(given.to_owned())
+        }
+        _ => std::env::var(name).ok(),
+    })?;
+    if let (false, Some((_, agent))) = (address.is_some(), environment::variable("AGENT_ADDR")) {
+        config.address = Address::parse(&agent)?;
+    }
+    // At the command line a person waits: one attempt, unless the environment says otherwise.
+    if environment::variable("MAX_RETRIES").is_none() {
+        config.max_retries = 0;
+    }
+    config.token = token_file::current();
+    for (flag, slot) in [
+        ("ca-cert", &mut config.ca_cert),
+        ("ca-path", &mut config.ca_path),
+        ("client-cert", &mut config.client_cert),
+        ("client-key", &mut config.client_key),
+    ] {
+        if let Some(path) = words.text(flag) {
+            *slot = Some(path.into());
+        }
+    }
+    config.server_name = words.text("tls-server-name").map(str::to_owned).or(config.server_name);
+    config.namespace = words.text("namespace").map(str::to_owned).unwrap_or(config.namespace);
+    config.skip_verify = words.truth("tls-skip-verify").unwrap_or(config.skip_verify);
+    config.follow_redirects = words.truth("disable-redirects").map_or(config.follow_redirects, |disabled| !disabled);
+    if let Some(ttl) = words.duration("wrap-ttl") {
+        config.wrap_ttl = Some(keepfast_client::duration::format(ttl));
+    }
+    config.headers = headers(words)?;
+    Ok(config)
+}
+
+fn headers(words: &Words) -> Result<HeaderMap, Error> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in words.pairs("header") {
+        let refused = || Error::Config(format!("the header {name:?} cannot be sent"));
+        if name.to_ascii_lowercase().starts_with("x-vault-") {
+            return Err(refused());
+        }
+        let value = HeaderValue::from_str(value.as_str().unwrap_or_default()).map_err(|_| refused())?;
+        headers.append(HeaderName::try_from(name.as_str()).map_err(|_| refused())?, value);
+    }
+    Ok(headers)
+}
+
+/// A refusal by the server, or its absence.
+pub(crate) fn told(context: &str, error: &Error) -> Halt {
+    let context = if context.is_empty() { String::new() } else { format!("{context}: ") };
+    Halt::failed(format!("{context}{error}"))
+}
+
+/// The least policy under which the call is allowed.
+fn policy(request: &Request) -> String {
+    let listing = |name: &str| request.query.iter().any(|(given, value)| given == name && value == "true");
+    let capabilities = match request.method {
+        Method::Get if listing("list") => "\"list\"",
+        Method::Get if listing("scan") => "\"scan\"",
+        Method::Get => "\"read\"",
+        Method::Put | Method::Post => "\"create\", \"update\"",
+        Method::Patch => "\"patch\"",
+        Method::Delete => "\"delete\"",
+    };
+    format!("path \"{}\" {{\n  capabilities = [{capabilities}]\n}}", request.path)
+}
+
+/// A header as people write it: `x-vault-request` as `X-Vault-Request`.
+fn shown((name, value): (&HeaderName, &HeaderValue)) -> (String, String) {
+    let capital =
+        |word: &str| word.get(..1).unwrap_or_default().to_ascii_uppercase() + word.get(1..).unwrap_or_default();
+    let name = if name == CONTENT_TYPE {
+        "Content-Type".to_owned()
+    } else {
+        name.as_str().split('-').map(capital).collect::<Vec<_>>().join("-")
+    };
+    (name, String::from_utf8_lossy(value.as_bytes()).into_owned())
+}
+
+/// In single quotes for a shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\"'\"'"))
+}
+
+/// In double quotes for a shell.
+fn double_quoted(text: &str) -> String {
+    let escaped: String =
+        text.chars().flat_map(|c| matches!(c, '"' | '\\' | '$' | '`').then_some('\\').into_iter().chain([c])).collect();
+    format!("\"{escaped}\"")
+}
+
+/// The name under which this program was called.
+pub(crate) fn own_name() -> String {
+    let called = std::env::args_os().next().map(std::path::PathBuf::from);
+    called
+        .and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()))
+        .unwrap_or_else(|| "keepfast".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+
+    #[test]
+    fn what_a_call_needs() {
+        let list = Request::new(Method::Get, "a/b").with_query("list", "true");
+        assert_eq!(policy(&list), "path \"a/b\" {\n  capabilities = [\"list\"]\n}");
+        assert!(policy(&Request::new(Method::Put, "a")).contains("\"create\", \"update\""));
+    }
+
+    #[test]
+    fn nothing_escapes_its_quotes() {
+        assert_eq!(quoted("it's"), "'it'\"'\"'s'");
+        assert_eq!(double_quoted("a\"$(x)`y`\\"), "\"a\\\"\\$(x)\\`y\\`\\\\\"");
+    }
+}

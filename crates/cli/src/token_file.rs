@@ -1,0 +1,46 @@
+//! The file in which a login leaves its token for the commands after it.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::PathBuf;
+
+use keepfast_client::{SecretString, environment};
+
+/// The name all clients of this API share.
+const NAME: &str = ".vault-token";
+
+/// The token to present: from the environment, else from the file.
+pub(crate) fn current() -> Option<SecretString> {
+    let named = environment::variable("TOKEN").map(|(_, token)| SecretString::new(token.trim().to_owned()));
+    named.or_else(stored)
+}
+
+/// The token in the file.
+pub(crate) fn stored() -> Option<SecretString> {
+    let text = fs::read_to_string(path()?).ok()?;
+    let token = text.trim();
+    (!token.is_empty()).then(|| SecretString::new(token.to_owned()))
+}
+
+/// Puts a token into the file, readable by its owner only; never half of one.
+pub(crate) fn store(token: &SecretString) -> io::Result<()> {
+    let path = path().ok_or_else(|| io::Error::other("no home directory"))?;
+    let fresh = path.with_extension(format!("new.{}", std::process::id()));
+    let written = write_new(&fresh, token).and_then(|()| fs::rename(&fresh, &path));
+    if written.is_err() {
+        let _ = fs::remove_file(&fresh);
+    }
+    written
+}
+
+fn write_new(path: &PathBuf, token: &SecretString) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    file.write_all(token.expose().as_bytes())?;
+    file.sync_all()
+}
+
+fn path() -> Option<PathBuf> {
+    std::env::var_os("HOME").filter(|home| !home.is_empty()).map(|home| PathBuf::from(home).join(NAME))
+}

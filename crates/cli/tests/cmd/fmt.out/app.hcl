@@ -1,0 +1,5 @@
+path "secret/*" {
+  capabilities = ["read", "list"]
+
+  # the application's own
+}

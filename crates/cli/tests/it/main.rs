@@ -1,0 +1,24 @@
+//! The command line, black-box.
+//!
+//! `commands_without_a_server` replays `tests/cmd`. The other tests need a server: the one that
+//! `KEEPFAST_TEST_SERVER_ADDR` and `KEEPFAST_TEST_SERVER_TOKEN` name (ours or the peer, in development
+//! mode), else one of our own that each test starts for itself.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+
+mod data;
+mod formats;
+mod kv;
+mod login;
+mod mounts;
+mod operator;
+mod policies;
+mod refusals;
+mod server;
+mod tokens;
+mod wrapping;
+
+#[test]
+fn commands_without_a_server() {
+    trycmd::TestCases::new().case("tests/cmd/*.md").case("tests/cmd/*.toml");
+}

@@ -1,0 +1,64 @@
+//! Refusals, exit codes, and what is printed instead of a call.
+
+use crate::server::server;
+
+#[test]
+fn a_refusal_is_told_with_its_request() {
+    let server = server!();
+    let kv = server.kv(2);
+    let token = server.ok(&["token", "create", "-policy=default", "-ttl=1m", "-field=token"]);
+    let path = format!("{kv}/data/x");
+    let refused = server.run_with(&["read", &path], &[("VAULT_TOKEN", &token)], "");
+    let expected = format!(
+        "Error reading {path}: Error making API request.\n\nURL: GET {}/v1/{path}\nCode: 403. Errors:\n\n* ",
+        server.address()
+    );
+    assert!(
+        refused.code == 2 && refused.stderr.starts_with(&expected) && refused.stderr.contains("permission denied"),
+        "{refused:?}"
+    );
+    assert!(!refused.stderr.contains(&token));
+    server.fails(&["read", "no-such-mount/x"], 2, "No value found at no-such-mount/x");
+    server.fails(&["delete", "no-such-mount/x"], 2, "Error deleting no-such-mount/x: Error making API request.");
+}
+
+#[test]
+fn a_server_that_is_not_there() {
+    let server = server!();
+    let nowhere = [("VAULT_ADDR", "http://127.0.0.1:1")];
+    let status = server.run_with(&["status"], &nowhere, "");
+    let reason = "Get \"http://127.0.0.1:1/v1/sys/seal-status\": dial tcp 127.0.0.1:1: connect: connection refused\n";
+    assert_eq!((status.code, status.stderr), (1, format!("Error checking seal status: {reason}")));
+    assert_eq!(server.run_with(&["read", "a/b"], &nowhere, "").code, 2);
+    // Flags go before variables, and may stand anywhere behind the command.
+    let found =
+        server.run_with(&["status", "-field", "initialized", &format!("-address={}", server.address())], &nowhere, "");
+    assert_eq!(found.stdout, "true");
+}
+
+#[test]
+fn a_call_can_be_printed_instead() {
+    let server = server!();
+    let kv = server.kv(2);
+    let address = server.address();
+    let curl = server.ok(&["kv", "put", "-output-curl-string", &format!("{kv}/a"), "x=it's", "y=$(z)"]);
+    let expected = format!(
+        "curl -X PUT -H \"X-Vault-Request: true\" -H \"X-Vault-Token: $(keepfast print token)\" \
+         -d '{{\"data\":{{\"x\":\"it'\"'\"'s\",\"y\":\"$(z)\"}},\"options\":{{}}}}' \"{address}/v1/{kv}/data/a\"\n"
+    );
+    assert_eq!(curl, expected);
+    assert_eq!(
+        server.ok(&["kv", "list", "-output-policy", &kv]),
+        format!("path \"{kv}/metadata\" {{\n  capabilities = [\"list\"]\n}}\n")
+    );
+    server.fails(&["kv", "get", &format!("{kv}/a")], 2, "No value found at");
+}
+
+#[test]
+fn remarks_of_the_server_go_to_stderr() {
+    let server = server!();
+    let kv = server.kv(2);
+    let done = server.run(&["list", &format!("{kv}/wrong")]);
+    assert_eq!((done.code, done.stdout.as_str()), (0, ""), "{done:?}");
+    assert!(done.stderr.starts_with("WARNING! The following warnings were returned from the server:\n\n  * Invalid path for a versioned K/V secrets engine."), "{done:?}");
+}

@@ -1,0 +1,193 @@
+//! A server to talk to, and running the command line against it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_keepfast");
+const OWN_TOKEN: &str = "test-root";
+
+/// A server and a home directory, both gone afterwards (a server of the environment stays).
+pub(crate) struct Server {
+    address: String,
+    token: String,
+    home: tempfile::TempDir,
+    child: Option<Child>,
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Server {
+    /// The server of the environment, else a fresh one. `None` when this program has no server in it.
+    pub(crate) fn find() -> Option<Self> {
+        let home = tempfile::tempdir().unwrap();
+        let variable = |name: &str| std::env::var(name).ok();
+        if let Some(address) = variable("KEEPFAST_TEST_SERVER_ADDR") {
+            let token = variable("KEEPFAST_TEST_SERVER_TOKEN")
+                .expect("KEEPFAST_TEST_SERVER_TOKEN goes with KEEPFAST_TEST_SERVER_ADDR");
+            return Some(Self { address, token, home, child: None });
+        }
+        let has_server = Command::new(PROGRAM).args(["server", "-h"]).output().unwrap().status.success();
+        has_server.then(|| Self::start(home))
+    }
+
+    fn start(home: tempfile::TempDir) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let listen = format!("127.0.0.1:{port}");
+        let mut child = Command::new(PROGRAM)
+            .args([
+                "server",
+                "-dev",
+                "-dev-no-store-token",
+                &format!("-dev-root-token-id={OWN_TOKEN}"),
+                &format!("-dev-listen-address={listen}"),
+            ])
+            .env("HOME", home.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // The banner ends with the token; from then on the server answers.
+        let mut banner = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        while !line.starts_with("Root Token:") {
+            line.clear();
+            assert_ne!(banner.read_line(&mut line).unwrap(), 0, "the server ended before it was ready");
+        }
+        std::thread::spawn(move || std::io::copy(&mut banner, &mut std::io::sink()));
+        Self { address: format!("http://{listen}"), token: OWN_TOKEN.to_owned(), home, child: Some(child) }
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Runs a command with the root token.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Done {
+        self.run_with(arguments, &[("VAULT_TOKEN", &self.token)], "")
+    }
+
+    /// Runs a command that must work, and gives what it printed.
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
+        let done = self.run(arguments);
+        assert_eq!(done.code, 0, "{arguments:?}: {done:?}");
+        done.stdout
+    }
+
+    /// Runs a command that must fail with this code and this text on stderr.
+    pub(crate) fn fails(&self, arguments: &[&str], code: i32, text: &str) {
+        let done = self.run(arguments);
+        assert!(
+            done.code == code && done.stderr.contains(text),
+            "{arguments:?} should fail with {code} and {text:?}: {done:?}"
+        );
+    }
+
+    /// Runs a command with these variables and this on stdin.
+    pub(crate) fn run_with(&self, arguments: &[&str], variables: &[(&str, &str)], stdin: &str) -> Done {
+        self.run_program(Path::new(PROGRAM), arguments, variables, stdin)
+    }
+
+    /// The program under the name of the peer's.
+    pub(crate) fn named_vault(&self) -> PathBuf {
+        let path = self.home().join("vault");
+        symlink(PROGRAM, &path).unwrap();
+        path
+    }
+
+    pub(crate) fn run_program(
+        &self,
+        program: &Path,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+        stdin: &str,
+    ) -> Done {
+        let mut child = Command::new(program)
+            .args(arguments)
+            .env_clear()
+            .env("HOME", self.home())
+            .env("VAULT_ADDR", &self.address)
+            .envs(variables.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A command that does not read its stdin closes it, which is no failure here.
+        let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Done { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    /// A fresh KV engine of a version, at a path nobody else uses.
+    pub(crate) fn kv(&self, version: u8) -> String {
+        let path = unique("kv");
+        self.ok(&["secrets", "enable", &format!("-path={path}"), &format!("-version={version}"), "kv"]);
+        path
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A name that no other test and no other run uses.
+pub(crate) fn unique(what: &str) -> String {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    format!("it-{what}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The text with its times replaced, so that it can be compared whole.
+pub(crate) fn without_times(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("20") {
+        let (before, from) = rest.split_at(at);
+        out.push_str(before);
+        let end = from.find(|c: char| !c.is_ascii_digit() && !"-:.TZ".contains(c)).unwrap_or(from.len());
+        if end >= "2026-01-01T00:00:00Z".len() && from[..end].ends_with('Z') {
+            out.push_str("<time>");
+            rest = &from[end..];
+        } else {
+            out.push_str("20");
+            rest = &from[2..];
+        }
+    }
+    out + rest
+}
+
+/// The server, or the end of the test when there is none.
+macro_rules! server {
+    () => {
+        match $crate::server::Server::find() {
+            Some(server) => server,
+            None => {
+                eprintln!("skipped: no server; set KEEPFAST_TEST_SERVER_ADDR and KEEPFAST_TEST_SERVER_TOKEN");
+                return;
+            }
+        }
+    };
+}
+pub(crate) use server;

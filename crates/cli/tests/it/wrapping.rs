@@ -1,0 +1,38 @@
+//! Wrapped answers.
+
+use crate::server::server;
+
+#[test]
+fn a_wrapped_answer_is_opened_once() {
+    let server = server!();
+    let key = format!("{}/w", server.kv(2));
+    server.ok(&["kv", "put", &key, "a=b"]);
+    let shown = server.ok(&["kv", "get", "-wrap-ttl=60", &key]);
+    for line in [
+        "wrapping_token: ",
+        "wrapping_accessor: ",
+        "wrapping_token_ttl:              1m\n",
+        "wrapping_token_creation_time: ",
+        "wrapping_token_creation_path: ",
+    ] {
+        assert!(shown.contains(line), "{line} is missing in {shown}");
+    }
+    let token = server.ok(&["read", "-wrap-ttl=60s", "-field=wrapping_token", &key.replace("/w", "/data/w")]);
+    let opened = server.ok(&["unwrap", "-field=data", &token]);
+    assert_eq!(opened, "map[a:b]");
+    server.fails(&["unwrap", &token], 2, "Error unwrapping: Error making API request.");
+}
+
+#[test]
+fn a_wrapped_token_comes_out_as_a_login() {
+    let server = server!();
+    let wrapped = server.ok(&["token", "create", "-wrap-ttl=5m", "-field=wrapping_token"]);
+    // The wrapping token can also be the token in use.
+    let opened = server.run_with(&["unwrap", "-field=token"], &[("VAULT_TOKEN", &wrapped)], "");
+    assert_eq!(opened.code, 0, "{opened:?}");
+    assert_eq!(server.ok(&["token", "lookup", "-field=path", &opened.stdout]), "auth/token/create");
+    // And it can be given by somebody who has no token at all.
+    let wrapped = server.ok(&["write", "-f", "-wrap-ttl=5m", "-field=wrapping_token", "auth/token/create"]);
+    let opened = server.run_with(&["unwrap", "-format=json", &wrapped], &[], "");
+    assert!(opened.code == 0 && opened.stdout.contains("\"client_token\": \""), "{opened:?}");
+}

@@ -1,0 +1,343 @@
+//! The client: calls, retries, redirections.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, LOCATION};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::client::legacy::Client as Pool;
+use hyper_util::rt::TokioExecutor;
+use keepfast_crypto::secret::SecretString;
+use serde_json::{Map, Value, json};
+
+use crate::connect::Connector;
+use crate::error::{ResponseError, innermost};
+use crate::request::{Method, Request};
+use crate::{Config, Error, Secret, retry};
+
+/// No answer of the API is larger; more is taken for an attack on the client's memory.
+const LARGEST_ANSWER: usize = 256 << 20;
+const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
+const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
+const WRAP_TTL: HeaderName = HeaderName::from_static("x-vault-wrap-ttl");
+const REQUEST: HeaderName = HeaderName::from_static("x-vault-request");
+
+/// A connection pool to one server, with a token. Cloning is cheap and shares the pool.
+#[derive(Clone)]
+pub struct Client {
+    config: Config,
+    pool: Pool<Connector, Full<Bytes>>,
+}
+
+/// An answer as it came.
+#[derive(Clone)]
+pub struct Response {
+    /// The HTTP status.
+    pub status: u16,
+    /// The HTTP headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Client {
+    /// A client after `config`. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// The TLS part of the configuration cannot be used.
+    pub fn new(config: Config) -> Result<Self, Error> {
+        let pool = Pool::builder(TokioExecutor::new()).build(Connector::new(&config)?);
+        Ok(Self { config, pool })
+    }
+
+    /// The configuration in use.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The same client with another token, or none.
+    #[must_use]
+    pub fn with_token(&self, token: Option<SecretString>) -> Self {
+        let mut other = self.clone();
+        other.config.token = token;
+        other
+    }
+
+    /// Reads a path; `None` when nothing is there.
+    ///
+    /// # Errors
+    /// No answer, or a refusal.
+    pub async fn read(&self, path: &str) -> Result<Option<Secret>, Error> {
+        self.secret(&Request::new(Method::Get, path)).await
+    }
+
+    /// Lists a path, one level; `None` when nothing is there. The names are in `data.keys`.
+    ///
+    /// # Errors
+    /// No answer, or a refusal.
+    pub async fn list(&self, path: &str) -> Result<Option<Secret>, Error> {
+        self.secret(&Request::new(Method::Get, path).with_query("list", "true")).await
+    }
+
+    /// Lists a path, all levels.
+    ///
+    /// # Errors
+    /// No answer, or a refusal.
+    pub async fn scan(&self, path: &str) -> Result<Option<Secret>, Error> {
+        self.secret(&Request::new(Method::Get, path).with_query("scan", "true")).await
+    }
+
+    /// Writes to a path; `None` when it answers nothing.
+    ///
+    /// # Errors
+    /// No answer, or a refusal.
+    pub async fn write(&self, path: &str, data: Map<String, Value>) -> Result<Option<Secret>, Error> {
+        self.secret(&Request::new(Method::Put, path).with_body(Value::Object(data))).await
+    }
+
+    /// Merges into what is at a path (RFC 7396).
+    ///
+    /// # Errors
+    /// No answer, or a refusal; there being nothing to merge into is one.
+    pub async fn patch(&self, path: &str, data: Map<String, Value>) -> Result<Option<Secret>, Error> {
+        self.secret(&Request::new(Method::Patch, path).with_body(Value::Object(data))).await
+    }
+
+    /// Deletes a path.
+    ///
+    /// # Errors
+    /// No answer, or a refusal.
+    pub async fn delete(&self, path: &str) -> Result<Option<Secret>, Error> {
+        self.secret(&Request::new(Method::Delete, path)).await
+    }
+
+    /// Unwraps a wrapping token; `None` unwraps the client's own token.
+    ///
+    /// # Errors
+    /// No answer, or a refusal: the token is used up, expired, or not one.
+    pub async fn unwrap(&self, token: Option<&SecretString>) -> Result<Option<Secret>, Error> {
+        let mut request = Request::new(Method::Put, "sys/wrapping/unwrap");
+        request.may_wrap = false;
+        let own = self.config.token.as_ref().map(SecretString::expose);
+        let Some(token) = token.filter(|token| own != Some(token.expose())) else {
+            return self.secret(&request).await;
+        };
+        match own {
+            Some(_) => self.secret(&request.with_body(json!({ "token": token.expose() }))).await,
+            // Without a token of our own, the wrapping token itself is who we are.
+            None => self.with_token(Some(token.clone())).secret(&request).await,
+        }
+    }
+
+    /// Any call whose answer is the common envelope. A read of nothing, which is a 404, is `None`, unless
+    /// the server says something about it.
+    ///
+    /// # Errors
+    /// No answer, a refusal, or an answer that is no envelope.
+    pub async fn secret(&self, request: &Request) -> Result<Option<Secret>, Error> {
+        let response = self.raw(request).await?;
+        let absent = response.status == 404;
+        if absent && request.method != Method::Get {
+            return Err(self.refusal(request, &response));
+        }
+        if absent {
+            return Ok(Secret::parse(&response.body).ok().filter(|secret| secret.has_content() && !is_refusal(secret)));
+        }
+        response.secret()
+    }
+
+    /// Any call. Retries and follows one redirection; a 404 is an answer here, every other failing status
+    /// an error.
+    ///
+    /// # Errors
+    /// No answer, or a refusal.
+    pub async fn raw(&self, request: &Request) -> Result<Response, Error> {
+        let mut attempt = 0;
+        loop {
+            let outcome = self.once(request).await;
+            let again = match &outcome {
+                Ok(response) => retry::is_worthwhile(response.status),
+                Err(Error::Transport { .. }) => true,
+                Err(_) => false,
+            };
+            if !again || attempt >= self.config.max_retries {
+                let response = outcome?;
+                return if response.status < 400 || response.status == 404 {
+                    Ok(response)
+                } else {
+                    Err(self.refusal(request, &response))
+                };
+            }
+            attempt += 1;
+            let [chance] = keepfast_crypto::random::bytes::<1>();
+            wait(retry::pause(self.config.retry_wait, attempt, chance)).await;
+        }
+    }
+
+    /// The URL a request goes to.
+    pub fn url(&self, request: &Request) -> String {
+        self.config.address.base() + &request.target()
+    }
+
+    /// The headers a request carries, the token's apart.
+    pub fn headers(&self, request: &Request) -> HeaderMap {
+        let mut headers = self.config.headers.clone();
+        headers.insert(REQUEST, HeaderValue::from_static("true"));
+        let namespace = self.config.namespace.trim_matches('/');
+        if let (false, Ok(value)) = (namespace.is_empty(), HeaderValue::from_str(&format!("{namespace}/"))) {
+            headers.insert(NAMESPACE, value);
+        }
+        if let Some(Ok(value)) = self.config.wrap_ttl.as_deref().filter(|_| request.may_wrap).map(HeaderValue::from_str)
+        {
+            headers.insert(WRAP_TTL, value);
+        }
+        match request.method {
+            Method::Patch => {
+                drop(headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/merge-patch+json")))
+            }
+            _ if request.body.is_some() => {
+                drop(headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json")))
+            }
+            _ => {}
+        }
+        headers.extend(request.headers.clone());
+        headers
+    }
+
+    /// Sends once, following one redirection.
+    async fn once(&self, request: &Request) -> Result<Response, Error> {
+        let url = self.url(request);
+        let response = self.send(request, &url).await?;
+        let Some(next) = self.redirection(&url, &response)? else { return Ok(response) };
+        self.send(request, &next).await
+    }
+
+    async fn send(&self, request: &Request, url: &str) -> Result<Response, Error> {
+        let lost = |reason: String| Error::Transport {
+            method: request.method.as_str().to_owned(),
+            url: url.to_owned(),
+            reason,
+        };
+        let outgoing = self.outgoing(request, url)?;
+        let exchange = async {
+            let answer = self.pool.request(outgoing).await.map_err(|error| lost(innermost(&error)))?;
+            let (head, body) = answer.into_parts();
+            let body =
+                Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|error| lost(innermost(error.as_ref())))?;
+            Ok(Response { status: head.status.as_u16(), headers: head.headers, body: body.to_bytes() })
+        };
+        match self.config.timeout {
+            None => exchange.await,
+            Some(limit) => within(limit, exchange)
+                .await
+                .unwrap_or_else(|| Err(lost("no answer in time (see CLIENT_TIMEOUT)".to_owned()))),
+        }
+    }
+
+    fn outgoing(&self, request: &Request, url: &str) -> Result<http::Request<Full<Bytes>>, Error> {
+        let body = request.body.as_ref().map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+        let mut outgoing = http::Request::builder()
+            .method(request.method.as_str())
+            .uri(url)
+            .body(Full::new(body))
+            .map_err(|error| Error::Config(format!("cannot call {url}: {error}")))?;
+        *outgoing.headers_mut() = self.headers(request);
+        if let Some(token) = self.config.token.as_ref().filter(|token| !token.expose().is_empty()) {
+            let mut value = HeaderValue::from_str(token.expose())
+                .map_err(|_| Error::Config("the token contains characters that no token has".to_owned()))?;
+            value.set_sensitive(true);
+            outgoing.headers_mut().insert(TOKEN, value);
+        }
+        Ok(outgoing)
+    }
+
+    /// Where to go instead, if the answer says so: a standby names its leader.
+    fn redirection(&self, url: &str, response: &Response) -> Result<Option<String>, Error> {
+        let moved = matches!(response.status, 301 | 302 | 307 | 308);
+        let location = response.headers.get(LOCATION).and_then(|value| value.to_str().ok());
+        let Some(next) = location.filter(|_| moved && self.config.follow_redirects) else { return Ok(None) };
+        if next.starts_with('/') {
+            return Ok(Some(self.config.address.base() + next));
+        }
+        // The token must not travel in the clear because a server says so.
+        if url.starts_with("https://") && !next.starts_with("https://") {
+            return Err(Error::Config("redirect would cause protocol downgrade".to_owned()));
+        }
+        Ok(Some(next.to_owned()))
+    }
+
+    /// An answer as the error that its status makes it.
+    pub fn refusal(&self, request: &Request, response: &Response) -> Error {
+        #[derive(serde::Deserialize)]
+        struct Body {
+            errors: Option<Vec<String>>,
+        }
+        let errors =
+            serde_json::from_slice::<Body>(&response.body).ok().and_then(|body| body.errors).unwrap_or_default();
+        Error::Response(Box::new(ResponseError {
+            method: request.method.as_str().to_owned(),
+            url: self.url(request),
+            status: response.status,
+            errors,
+            raw: String::from_utf8_lossy(&response.body).into_owned(),
+        }))
+    }
+}
+
+impl Response {
+    /// The common envelope; `None` for an empty body.
+    ///
+    /// # Errors
+    /// The body is something else.
+    pub fn secret(&self) -> Result<Option<Secret>, Error> {
+        if self.status == StatusCode::NO_CONTENT.as_u16() || self.body.trim_ascii().is_empty() {
+            return Ok(None);
+        }
+        Secret::parse(&self.body)
+            .map(Some)
+            .map_err(|error| Error::Decode(format!("the answer is not of this API: {error}")))
+    }
+}
+
+/// Whether what was parsed is `{"errors": …}` and no envelope.
+fn is_refusal(secret: &Secret) -> bool {
+    secret.data.as_ref().is_some_and(|data| data.len() == 1 && data.contains_key("errors"))
+}
+
+/// Waits: the one place in this library where time passes.
+async fn wait(pause: Duration) {
+    #[allow(clippy::disallowed_methods, reason = "a client has no clock of the house; it waits for another machine")]
+    tokio::time::sleep(pause).await;
+}
+
+/// `None` when `work` takes longer than `limit`.
+async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        done = work => Some(done),
+        () = wait(limit) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+
+    fn moved(location: &'static str) -> Response {
+        let mut headers = HeaderMap::new();
+        headers.insert(LOCATION, HeaderValue::from_static(location));
+        Response { status: 307, headers, body: Bytes::new() }
+    }
+
+    #[test]
+    fn a_redirection_never_takes_the_token_out_of_tls() {
+        let client = Client::new(Config::new("https://h:8200").unwrap()).unwrap();
+        let next = |location| client.redirection("https://h:8200/v1/a", &moved(location));
+        assert_eq!(next("https://leader:8200/v1/a").unwrap().as_deref(), Some("https://leader:8200/v1/a"));
+        assert_eq!(next("/v1/b").unwrap().as_deref(), Some("https://h:8200/v1/b"));
+        assert!(matches!(next("http://leader:8200/v1/a"), Err(Error::Config(_))));
+        assert!(next("//elsewhere/v1/a").unwrap().is_some_and(|url| url.starts_with("https://h:8200/")));
+    }
+}

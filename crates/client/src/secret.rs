@@ -1,0 +1,147 @@
+//! The envelope that every answer of the API shares.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// An answer: data, or a login, or a wrapping, with what the server says about them.
+///
+/// It serialises, in the API's own field order, for whoever asked to see it; `Debug` shows only its outline.
+#[derive(Clone, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Secret {
+    /// The request, as it stands in the audit log.
+    pub request_id: String,
+    /// The lease to renew or revoke; empty when there is none.
+    pub lease_id: String,
+    /// Seconds.
+    pub lease_duration: i64,
+    /// Whether the lease can be renewed.
+    pub renewable: bool,
+    /// What the path answers.
+    pub data: Option<Map<String, Value>>,
+    /// What the server remarks.
+    pub warnings: Option<Vec<String>>,
+    /// The token of a login.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
+    /// The token under which the real answer waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wrap_info: Option<WrapInfo>,
+}
+
+/// The result of a login, a token creation or a token renewal.
+#[derive(Clone, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Auth {
+    /// The token.
+    pub client_token: String,
+    /// Its accessor.
+    pub accessor: String,
+    /// All of its policies.
+    pub policies: Option<Vec<String>>,
+    /// Those of the token itself.
+    pub token_policies: Option<Vec<String>>,
+    /// Those that come with its entity.
+    pub identity_policies: Option<Vec<String>>,
+    /// Free key-value pairs.
+    pub metadata: Option<Map<String, Value>>,
+    /// Whether it has no parent.
+    pub orphan: bool,
+    /// The entity it belongs to; may be empty.
+    pub entity_id: String,
+    /// Seconds; 0 is without end.
+    pub lease_duration: i64,
+    /// Whether it can be renewed.
+    pub renewable: bool,
+    /// A second factor that is still to be shown.
+    pub mfa_requirement: Option<Value>,
+}
+
+/// A wrapping token in the place of an answer.
+#[derive(Clone, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct WrapInfo {
+    /// The token that unwraps, once.
+    pub token: String,
+    /// Its accessor.
+    pub accessor: String,
+    /// Seconds.
+    pub ttl: i64,
+    /// RFC 3339.
+    pub creation_time: String,
+    /// The path that was asked.
+    pub creation_path: String,
+    /// The accessor of the token inside, when a token is wrapped.
+    pub wrapped_accessor: String,
+}
+
+impl Secret {
+    /// A field of `data`.
+    pub fn data_field(&self, name: &str) -> Option<&Value> {
+        self.data.as_ref()?.get(name)
+    }
+
+    /// A field of `data` that is text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.data_field(name)?.as_str()
+    }
+
+    /// Reads an answer's body. Some old paths answer without an envelope; their fields become `data`.
+    ///
+    /// # Errors
+    /// The body is not JSON, or no object.
+    pub fn parse(body: &[u8]) -> Result<Self, serde_json::Error> {
+        let whole: Map<String, Value> = serde_json::from_slice(body)?;
+        let enveloped =
+            ["data", "auth", "wrap_info", "lease_id", "warnings"].iter().any(|field| whole.contains_key(*field));
+        if enveloped {
+            serde_json::from_value(Value::Object(whole))
+        } else {
+            Ok(Self { data: Some(whole), ..Self::default() })
+        }
+    }
+
+    /// Whether it says anything: data, a login, a wrapping or a warning.
+    pub fn has_content(&self) -> bool {
+        let warned = self.warnings.as_ref().is_some_and(|list| !list.is_empty());
+        warned || self.data.is_some() || self.auth.is_some() || self.wrap_info.is_some()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secret")
+            .field("request_id", &self.request_id)
+            .field("lease_id", &self.lease_id)
+            .field("has_data", &self.data.is_some())
+            .field("has_auth", &self.auth.is_some())
+            .field("has_wrap_info", &self.wrap_info.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+
+    #[test]
+    fn an_answer_without_envelope_becomes_data() {
+        let bare = Secret::parse(br#"{"sealed":false,"t":1}"#).unwrap();
+        assert_eq!(bare.data_field("t"), Some(&Value::from(1)));
+        let full = Secret::parse(br#"{"request_id":"r","data":{"a":"b"},"auth":null,"warnings":null}"#).unwrap();
+        assert_eq!(full.text("a"), Some("b"));
+        assert!(full.auth.is_none());
+        assert!(Secret::parse(b"[]").is_err());
+    }
+
+    #[test]
+    fn debug_shows_no_value() {
+        let secret = Secret::parse(br#"{"data":{"password":"hunter2"},"auth":{"client_token":"hvs.x"}}"#).unwrap();
+        let shown = format!("{secret:?}");
+        assert!(!shown.contains("hunter2") && !shown.contains("hvs.x"), "{shown}");
+    }
+}

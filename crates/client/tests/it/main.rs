@@ -1,0 +1,7 @@
+//! The client against scripted servers: what it sends, what it makes of answers, whom it trusts.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+
+mod answers;
+mod server;
+mod tls;

@@ -1,0 +1,149 @@
+//! Hashes of passwords that people choose: bcrypt (Provos and Mazières, "A Future-Adaptable Password Scheme", 1999).
+//!
+//! A hash names its cost: the work doubles with each step, from about 50 ms at [`COST`] to 200 ms at [`MAX_COST`]. All
+//! functions here are slow on purpose; call them where they block nobody.
+
+use bcrypt::HashParts;
+
+use crate::random;
+
+/// The cost of hashes made here.
+pub const COST: u32 = 10;
+/// The highest cost of a hash made elsewhere: checking a password must not become a way to occupy the server.
+pub const MAX_COST: u32 = 12;
+/// The lowest cost of a hash made elsewhere.
+pub const MIN_COST: u32 = 5;
+/// The longest password in bytes; bcrypt reads no further.
+pub const MAX_LEN: usize = 72;
+
+/// Why a password or a hash is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PasswordError {
+    /// Longer than [`MAX_LEN`] bytes.
+    #[error("password length exceeds {MAX_LEN} bytes")]
+    TooLong,
+    /// Not a bcrypt hash.
+    #[error("not a valid bcrypt hash")]
+    Malformed,
+    /// A bcrypt hash of a cost below [`MIN_COST`].
+    #[error("bcrypt cost of {0} is too low, want {MIN_COST} at minimum")]
+    TooCheap(u32),
+    /// A bcrypt hash of a cost above [`MAX_COST`].
+    #[error("bcrypt cost of {0} exceeds maximum cost of {MAX_COST}")]
+    TooCostly(u32),
+}
+
+/// Hashes a password under a new salt.
+///
+/// # Errors
+/// [`PasswordError::TooLong`].
+pub fn hash(password: &[u8]) -> Result<String, PasswordError> {
+    if password.len() > MAX_LEN {
+        return Err(PasswordError::TooLong);
+    }
+    let parts = bcrypt::hash_with_salt(password, COST, random::bytes()).map_err(|_| PasswordError::Malformed)?;
+    Ok(parts.to_string())
+}
+
+/// The cost of a hash, which is checked to be one.
+///
+/// # Errors
+/// [`PasswordError::Malformed`], [`PasswordError::TooCheap`], [`PasswordError::TooCostly`].
+pub fn cost(hash: &str) -> Result<u32, PasswordError> {
+    let parts: HashParts = hash.parse().map_err(|_| PasswordError::Malformed)?;
+    match parts.get_cost() {
+        // bcrypt has no cost outside of these.
+        cost if !(4..=31).contains(&cost) => Err(PasswordError::Malformed),
+        cost if cost < MIN_COST => Err(PasswordError::TooCheap(cost)),
+        cost if cost > MAX_COST => Err(PasswordError::TooCostly(cost)),
+        cost => Ok(cost),
+    }
+}
+
+/// Whether a password has this hash. `None` stands for a user that does not exist.
+///
+/// The work is the same in every case: that of one hash of `cost`, which is at least the highest cost in use. It tells
+/// neither whether there is a hash, nor of what cost it is.
+pub fn verify(password: &[u8], hash: Option<&str>, cost: u32) -> bool {
+    let known = hash.and_then(|hash| Some((hash, self::cost(hash).ok()?)));
+    let Some((hash, own)) = known else {
+        spend(password, cost);
+        return false;
+    };
+    let same = bcrypt::verify(password, hash).unwrap_or(false);
+    // 2^own for the hash and 2^own + 2^(own+1) + … + 2^(cost-1) here make 2^cost.
+    for step in own..cost {
+        spend(password, step);
+    }
+    same && password.len() <= MAX_LEN
+}
+
+/// The work of one hash.
+fn spend(password: &[u8], cost: u32) {
+    let cost = cost.clamp(MIN_COST, MAX_COST);
+    std::hint::black_box(bcrypt::hash_with_salt(password, cost, [0; 16]).is_ok());
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    // Vectors of the reference implementation (Openwall's crypt_blowfish).
+    const VECTORS: [(&str, &str); 4] = [
+        ("U*U", "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"),
+        ("U*U*", "$2a$05$CCCCCCCCCCCCCCCCCCCCC.VGOzA784oUp/Z0DY336zx7pLYAy0lwK"),
+        ("U*U*U", "$2a$05$XXXXXXXXXXXXXXXXXXXXXOAcXxm9kjPGEMsLznoKqmqw7tc8WCx4a"),
+        ("", "$2a$05$CCCCCCCCCCCCCCCCCCCCC.7uG0VCzI2bS7j6ymqJi9CdcdxiRTWNy"),
+    ];
+
+    #[test]
+    fn agrees_with_the_reference_implementation() {
+        for (password, hash) in VECTORS {
+            assert_eq!(cost(hash), Ok(5));
+            assert!(verify(password.as_bytes(), Some(hash), 5), "{password}");
+            assert!(!verify(b"other", Some(hash), 6));
+        }
+    }
+
+    #[test]
+    fn a_hash_is_of_its_password_only_and_salted() {
+        let made = hash(b"correct horse").unwrap();
+        assert_eq!((made.len(), cost(&made)), (60, Ok(COST)));
+        assert!(verify(b"correct horse", Some(&made), COST));
+        for wrong in [&b"correct horsf"[..], b"", b"correct horse "] {
+            assert!(!verify(wrong, Some(&made), COST));
+        }
+        assert_ne!(made, hash(b"correct horse").unwrap());
+        assert!(!verify(b"correct horse", None, 4));
+    }
+
+    #[test]
+    fn what_bcrypt_would_cut_off_is_refused() {
+        let full = [b'p'; MAX_LEN];
+        let made = hash(&full).unwrap();
+        assert!(verify(&full, Some(&made), COST));
+        assert!(!verify(&[b'p'; MAX_LEN + 1], Some(&made), COST));
+        assert_eq!(hash(&[b'p'; MAX_LEN + 1]), Err(PasswordError::TooLong));
+    }
+
+    #[test]
+    fn sec_ds07_hashes_made_elsewhere_are_checked_and_their_cost_bounded() {
+        let body = "CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
+        for (hash, expected) in [
+            (format!("$2a$13${body}"), PasswordError::TooCostly(13)),
+            (format!("$2a$31${body}"), PasswordError::TooCostly(31)),
+            (format!("$2a$04${body}"), PasswordError::TooCheap(4)),
+            (format!("$2a$03${body}"), PasswordError::Malformed),
+            (format!("$2a$99${body}"), PasswordError::Malformed),
+            (format!("$2c$05${body}"), PasswordError::Malformed),
+            (format!("$2a$05${body}x"), PasswordError::Malformed),
+            ("$2a$10$abc".to_owned(), PasswordError::Malformed),
+            (String::new(), PasswordError::Malformed),
+            ("ä".repeat(30), PasswordError::Malformed),
+        ] {
+            assert_eq!(cost(&hash), Err(expected), "{hash}");
+        }
+        assert_eq!(cost(&format!("$2y$12${body}")), Ok(12));
+    }
+}

@@ -1,0 +1,79 @@
+//! Networks that bind secret ids: checked when written, and each within one of its role's.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use keepfast_framework::token_params::parse_cidrs;
+use keepfast_framework::{Error, Result};
+
+/// Takes networks as they are written; a lone address is none.
+///
+/// # Errors
+/// 400 with `what` before the one that is no network.
+pub(super) fn checked(cidrs: Vec<String>, what: &str) -> Result<Vec<String>> {
+    match cidrs.iter().find(|cidr| cidr.parse::<IpNet>().is_err()) {
+        Some(bad) => Err(Error::invalid(format!("failed to validate {what}: invalid CIDR address: {bad}"))),
+        None => Ok(cidrs),
+    }
+}
+
+/// Refuses networks of a secret id that are not within its role's.
+///
+/// # Errors
+/// 400 naming both lists.
+pub(super) fn check_subset(role: &[String], secret_id: &[String]) -> Result<()> {
+    if is_subset(&parse_cidrs(role), &parse_cidrs(secret_id)) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "failed to verify subset relationship between CIDR blocks on the role [{}] and CIDR blocks on the secret ID [{}]",
+        quoted(role),
+        quoted(secret_id)
+    )))
+}
+
+/// Whether each of `inner` lies within one of `outer`; an empty `outer` means everywhere.
+pub(super) fn is_subset(outer: &[IpNet], inner: &[IpNet]) -> bool {
+    outer.is_empty() || inner.iter().all(|i| outer.iter().any(|o| o.contains(i)))
+}
+
+/// Whether `nets` allow this address. Where there are networks, an unknown address is outside.
+pub(super) fn allow(nets: &[IpNet], remote: Option<IpAddr>) -> bool {
+    nets.is_empty() || remote.is_some_and(|remote| nets.iter().any(|net| net.contains(&remote.to_canonical())))
+}
+
+fn quoted(cidrs: &[String]) -> String {
+    cidrs.iter().map(|cidr| format!("{cidr:?}")).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nets(texts: &[&str]) -> Vec<IpNet> {
+        parse_cidrs(&texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_subset_lies_within_one_network_of_the_role() {
+        for (role, secret_id, expected) in [
+            (&["10.0.0.0/8"][..], &["10.1.0.0/16"][..], true),
+            (&["10.0.0.0/8", "1.2.3.4"], &["1.2.3.4/32", "10.0.0.1/32"], true),
+            (&["127.0.0.0/8"], &["127.0.0.0/7"], false),
+            (&["10.0.0.0/9", "10.128.0.0/9"], &["10.0.0.0/8"], false),
+            (&["0.0.0.0/0"], &["::1/128"], false),
+            (&[], &["1.0.0.0/8"], true),
+            (&["1.0.0.0/8"], &[], true),
+        ] {
+            assert_eq!(is_subset(&nets(role), &nets(secret_id)), expected, "{role:?} {secret_id:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_or_mapped_address_passes_only_where_it_belongs() {
+        assert!(allow(&[], None));
+        assert!(!allow(&nets(&["0.0.0.0/0"]), None));
+        assert!(allow(&nets(&["10.0.0.0/8"]), "::ffff:10.1.1.1".parse().ok()));
+        assert!(!allow(&nets(&["10.0.0.0/8"]), "11.1.1.1".parse().ok()));
+    }
+}

@@ -1,0 +1,184 @@
+//! AppRole: machines log in with a role's id and a secret id.
+//!
+//! A role says what a login gives and how it is guarded. Its role id names it; a secret id, made for it and bounded in
+//! uses, time and place, proves who asks. Paths and answers are those of Vault's AppRole
+//! (<https://developer.hashicorp.com/vault/api-docs/auth/approle>).
+//!
+//! What is stored, below the mount's own view:
+//!
+//! | record | holds |
+//! |---|---|
+//! | `hmac-key` | the key under which ids become names of records |
+//! | `role/<name>` | the role |
+//! | `role-id/<keyed hash>` | the name of the role with this role id |
+//! | `secret-id/<store>/<keyed hash>` | what a secret id is good for; the id itself is nowhere |
+//! | `accessor/<store>/<accessor>` | which secret id of a role the accessor means |
+//! | `expiry/<moment>.<keyed hash>` | the secret ids in the order in which they expire |
+//! | `doomed/<store>` | secret ids of a deleted role, to be collected |
+//!
+//! `<store>` is a random name that a role gets when it is made: an accessor can only be looked up within its role, and a
+//! deleted role's secret ids are out of reach at once, even for a new role of the same name.
+
+mod cidr;
+mod expiry;
+mod keys;
+mod login;
+mod metadata;
+mod queue;
+mod role;
+mod roles;
+mod secret_id;
+mod secret_ids;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use keepfast_framework::routes::Help;
+use keepfast_framework::token_params::TokenTerms;
+use keepfast_framework::{Cx, Engine, Kind, Result, Routes};
+
+use keys::Keys;
+use login::LoginRoles;
+use queue::Queue;
+use settings::{clear, read, write};
+
+/// The auth method at one mount.
+pub struct AppRole {
+    keys: Keys,
+    /// Roles as logins need them.
+    login_roles: Arc<LoginRoles>,
+    queue: Queue,
+}
+
+impl Engine for AppRole {
+    const TYPE: &'static str = "approle";
+    const KIND: Kind = Kind::Auth;
+
+    fn routes(r: &mut Routes<Self>) {
+        r.path("login", LOGIN).update(login::login).unauthenticated();
+        r.path("tidy/secret-id", TIDY).update(expiry::tidy);
+        role_routes(r);
+        setting_routes(r);
+        secret_id_routes(r);
+    }
+
+    async fn open(cx: &mut Cx) -> Result<Self> {
+        Ok(AppRole { keys: Keys::open(cx).await?, login_roles: Arc::default(), queue: Queue::default() })
+    }
+
+    async fn tick(&self, cx: &mut Cx) -> Result<()> {
+        expiry::collect(cx).await
+    }
+
+    fn invalidate(&self, key: &str) {
+        if key.starts_with("role") {
+            self.login_roles.forget();
+        }
+    }
+
+    async fn renew_login(&self, cx: &mut Cx, internal: &serde_json::Value) -> Result<TokenTerms> {
+        login::renew(cx, internal).await
+    }
+}
+
+fn role_routes(r: &mut Routes<AppRole>) {
+    r.path("role/", ROLES).list(roles::list);
+    r.path("role/{role_name}", ROLE).exists(roles::exists).read(roles::read).update(roles::write).delete(roles::delete);
+    r.path("role/{role_name}/role-id", ROLE_ID).read(roles::read_role_id).update(roles::write_role_id);
+}
+
+fn setting_routes(r: &mut Routes<AppRole>) {
+    use settings as s;
+    const fn one(synopsis: &'static str) -> Help {
+        Help { synopsis, description: "Reads, sets or resets one property of a role." }
+    }
+    r.path("role/{role_name}/policies", one("The policies of the tokens."))
+        .read(read::<s::Policies>)
+        .update(write::<s::Policies>)
+        .delete(clear::<s::Policies>);
+    r.path(
+        "role/{role_name}/local-secret-ids",
+        one("Whether secret ids stay in this cluster; set when the role is made."),
+    )
+    .read(s::read_local_secret_ids);
+    r.path("role/{role_name}/bound-cidr-list", one("The former name of secret-id-bound-cidrs."))
+        .read(read::<s::BoundCidrList>)
+        .update(write::<s::BoundCidrList>)
+        .delete(clear::<s::BoundCidrList>);
+    r.path("role/{role_name}/secret-id-bound-cidrs", one("The networks from which secret ids can log in."))
+        .read(read::<s::SecretIdBoundCidrs>)
+        .update(write::<s::SecretIdBoundCidrs>)
+        .delete(clear::<s::SecretIdBoundCidrs>);
+    r.path("role/{role_name}/token-bound-cidrs", one("The networks from which the tokens can be used."))
+        .read(read::<s::TokenBoundCidrs>)
+        .update(write::<s::TokenBoundCidrs>)
+        .delete(clear::<s::TokenBoundCidrs>);
+    r.path("role/{role_name}/bind-secret-id", one("Whether a login needs a secret id."))
+        .read(read::<s::BindSecretId>)
+        .update(write::<s::BindSecretId>)
+        .delete(clear::<s::BindSecretId>);
+    r.path("role/{role_name}/secret-id-num-uses", one("How often a secret id can log in."))
+        .read(read::<s::SecretIdNumUses>)
+        .update(write::<s::SecretIdNumUses>)
+        .delete(clear::<s::SecretIdNumUses>);
+    r.path("role/{role_name}/secret-id-ttl", one("How long a secret id is good."))
+        .read(read::<s::SecretIdTtl>)
+        .update(write::<s::SecretIdTtl>)
+        .delete(clear::<s::SecretIdTtl>);
+    r.path("role/{role_name}/period", one("The period of the tokens."))
+        .read(read::<s::Period>)
+        .update(write::<s::Period>)
+        .delete(clear::<s::Period>);
+    r.path("role/{role_name}/token-num-uses", one("How often a token can be used."))
+        .read(read::<s::TokenNumUses>)
+        .update(write::<s::TokenNumUses>)
+        .delete(clear::<s::TokenNumUses>);
+    r.path("role/{role_name}/token-ttl", one("The life of the tokens."))
+        .read(read::<s::TokenTtl>)
+        .update(write::<s::TokenTtl>)
+        .delete(clear::<s::TokenTtl>);
+    r.path("role/{role_name}/token-max-ttl", one("The longest life of the tokens."))
+        .read(read::<s::TokenMaxTtl>)
+        .update(write::<s::TokenMaxTtl>)
+        .delete(clear::<s::TokenMaxTtl>);
+}
+
+fn secret_id_routes(r: &mut Routes<AppRole>) {
+    r.path("role/{role_name}/secret-id", SECRET_ID).update(secret_ids::create);
+    r.path("role/{role_name}/secret-id/", SECRET_IDS).list(secret_ids::list);
+    r.path("role/{role_name}/custom-secret-id", CUSTOM_SECRET_ID).update(secret_ids::create_custom);
+    r.path("role/{role_name}/secret-id/lookup", LOOKUP).update(secret_ids::lookup);
+    r.path("role/{role_name}/secret-id/destroy", DESTROY).update(secret_ids::destroy).delete(secret_ids::destroy);
+    r.path("role/{role_name}/secret-id-accessor/lookup", LOOKUP_ACCESSOR).update(secret_ids::lookup_accessor);
+    r.path("role/{role_name}/secret-id-accessor/destroy", DESTROY_ACCESSOR)
+        .update(secret_ids::destroy_accessor)
+        .delete(secret_ids::destroy_accessor);
+}
+
+const LOGIN: Help = Help {
+    synopsis: "Logs in with a role id and a secret id.",
+    description: "Every refusal has the same text, whatever was wrong.",
+};
+const TIDY: Help = Help {
+    synopsis: "Removes expired secret ids now.",
+    description: "Expired secret ids are refused at once and removed within minutes without this.",
+};
+const ROLES: Help = Help { synopsis: "The names of the roles.", description: "" };
+const ROLE: Help = Help {
+    synopsis: "A role: what a login gives and how it is guarded.",
+    description: "A role needs at least one constraint: a secret id, networks of secret ids or networks of tokens.",
+};
+const ROLE_ID: Help =
+    Help { synopsis: "The id by which logins name the role.", description: "No two roles have the same." };
+const SECRET_ID: Help = Help {
+    synopsis: "Makes a secret id.",
+    description: "Its uses, life and networks are at most the role's. The secret id is shown once.",
+};
+const SECRET_IDS: Help = Help { synopsis: "The accessors of a role's secret ids.", description: "" };
+const CUSTOM_SECRET_ID: Help = Help { synopsis: "Registers a secret id that the caller has chosen.", description: "" };
+const LOOKUP: Help = Help { synopsis: "What a secret id is good for.", description: "" };
+const DESTROY: Help = Help { synopsis: "Destroys a secret id.", description: "" };
+const LOOKUP_ACCESSOR: Help = Help { synopsis: "What the secret id of an accessor is good for.", description: "" };
+const DESTROY_ACCESSOR: Help = Help { synopsis: "Destroys the secret id of an accessor.", description: "" };

@@ -1,0 +1,146 @@
+//! A role as it is stored, and the index by role id.
+
+use keepfast_crypto::random;
+use keepfast_framework::token_params::TokenParams;
+use keepfast_framework::{Cx, Error, Records, Result};
+use serde::{Deserialize, Serialize};
+
+use super::AppRole;
+
+/// Roles by name.
+pub(super) const ROLES: Records<Role> = Records::at("role/");
+/// Names of roles by keyed hash of the role id.
+pub(super) const ROLE_IDS: Records<RoleOfId> = Records::at("role-id/");
+
+/// A role. Times are seconds, zero means "not set".
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Role {
+    /// What logins name it by.
+    pub(super) role_id: String,
+    /// Where its secret ids are.
+    pub(super) store: String,
+    /// Whether a login needs a secret id.
+    pub(super) bind_secret_id: bool,
+    /// Whether secret ids stay in this cluster.
+    #[serde(default)]
+    pub(super) local_secret_ids: bool,
+    /// Where logins may come from; an empty list was written, `None` never was.
+    #[serde(default)]
+    pub(super) secret_id_bound_cidrs: Option<Vec<String>>,
+    /// The most uses of a secret id; zero for any number.
+    #[serde(default)]
+    pub(super) secret_id_num_uses: u64,
+    /// The longest life of a secret id; zero for any.
+    #[serde(default)]
+    pub(super) secret_id_ttl: u64,
+    /// What its tokens are.
+    #[serde(default)]
+    pub(super) token: TokenParams,
+    /// Whether the policies were written under their former name, which is then shown too.
+    #[serde(default)]
+    pub(super) shows_policies: bool,
+    /// The same of the period.
+    #[serde(default)]
+    pub(super) shows_period: bool,
+}
+
+/// Which role has a role id.
+#[derive(Serialize, Deserialize)]
+pub(super) struct RoleOfId {
+    /// The role's name.
+    pub(super) name: String,
+}
+
+impl Role {
+    /// A role with a random role id, guarded by secret ids.
+    pub(super) fn new() -> Self {
+        Role {
+            role_id: random::uuid(),
+            store: random::base62(20),
+            bind_secret_id: true,
+            local_secret_ids: false,
+            secret_id_bound_cidrs: None,
+            secret_id_num_uses: 0,
+            secret_id_ttl: 0,
+            token: TokenParams::default(),
+            shows_policies: false,
+            shows_period: false,
+        }
+    }
+
+    /// Where logins may come from.
+    pub(super) fn cidrs(&self) -> &[String] {
+        self.secret_id_bound_cidrs.as_deref().unwrap_or_default()
+    }
+
+    fn is_constrained(&self) -> bool {
+        self.bind_secret_id || !self.cidrs().is_empty() || !self.token.token_bound_cidrs.is_empty()
+    }
+}
+
+/// The one form of a role's name: lower case. Names are letters, digits and `_`, and between them also `-` and `.`.
+///
+/// # Errors
+/// 404: no path of the method has any other name in it.
+pub(super) fn role_name(given: &str) -> Result<String> {
+    let is_word = |c: &u8| c.is_ascii_alphanumeric() || *c == b'_';
+    let bytes = given.as_bytes();
+    let ends = bytes.first().is_some_and(is_word) && bytes.last().is_some_and(is_word);
+    if ends && bytes.iter().all(|c| is_word(c) || matches!(c, b'-' | b'.')) {
+        Ok(given.to_ascii_lowercase())
+    } else {
+        Err(Error::unsupported_path())
+    }
+}
+
+/// The role of this name, as given in a path.
+///
+/// # Errors
+/// As [`role_name`], and those of storage.
+pub(super) async fn find(cx: &mut Cx, given: &str) -> Result<Option<Role>> {
+    let name = role_name(given)?;
+    ROLES.get(cx, &name).await
+}
+
+/// The role of this name, which must be there.
+///
+/// # Errors
+/// 404 saying that it is not.
+pub(super) async fn require(cx: &mut Cx, given: &str) -> Result<Role> {
+    let name = role_name(given)?;
+    ROLES.get(cx, &name).await?.ok_or_else(|| absent(&name))
+}
+
+/// 404 with the peer's text.
+pub(super) fn absent(name: &str) -> Error {
+    Error::new(keepfast_framework::Status::NOT_FOUND, format!("role {name:?} does not exist"))
+}
+
+/// Writes a role and keeps the index by role id; `before` is the role id that it had.
+///
+/// # Errors
+/// 400 when nothing guards the role, or another role has its role id.
+pub(super) async fn save(method: &AppRole, cx: &mut Cx, name: &str, role: &Role, before: Option<&str>) -> Result<()> {
+    if !role.is_constrained() {
+        return Err(Error::invalid("at least one constraint should be enabled on the role"));
+    }
+    if before != Some(role.role_id.as_str()) {
+        let place = method.keys.role_id(&role.role_id);
+        if ROLE_IDS.get(cx, &place).await?.is_some() {
+            return Err(Error::invalid("role_id already in use"));
+        }
+        if let Some(before) = before {
+            ROLE_IDS.delete(cx, &method.keys.role_id(before));
+        }
+        ROLE_IDS.put(cx, &place, &RoleOfId { name: name.to_owned() })?;
+    }
+    ROLES.put(cx, name, role)?;
+    forget_after_commit(method, cx);
+    Ok(())
+}
+
+/// Logins read the role anew once this request's writes are there.
+pub(super) fn forget_after_commit(method: &AppRole, cx: &mut Cx) {
+    let login_roles = method.login_roles.clone();
+    cx.after_commit(move || login_roles.forget());
+}

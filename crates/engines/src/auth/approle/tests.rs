@@ -1,0 +1,45 @@
+//! AppRole on a bench, held to what the peer answers.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod expiry;
+mod login;
+mod roles;
+mod secret_ids;
+mod stored;
+mod timing;
+
+use keepfast_framework::Result;
+use keepfast_framework::testing::{Answer, Bench};
+use serde_json::{Value, json};
+
+use super::AppRole;
+
+/// The method at a mount, with these roles; each role's id is its name followed by `-id`.
+async fn bench(roles: &[(&str, Value)]) -> Bench {
+    let bench = Bench::new::<AppRole>().await.unwrap();
+    for (name, body) in roles {
+        let mut body = body.clone();
+        body["role_id"] = json!(format!("{name}-id"));
+        bench.write(&format!("role/{name}"), body).await.unwrap();
+    }
+    bench
+}
+
+/// Status and text of a refusal.
+fn fault(result: Result<Answer>) -> (u16, String) {
+    let error = result.err().expect("a refusal");
+    (error.status().0, error.public().to_owned())
+}
+
+/// Registers a secret id and returns its accessor.
+async fn register(bench: &Bench, role: &str, secret_id: &str, more: Value) -> String {
+    let mut body = more;
+    body["secret_id"] = json!(secret_id);
+    let made = bench.write(&format!("role/{role}/custom-secret-id"), body).await.unwrap().data();
+    made["secret_id_accessor"].as_str().unwrap().to_owned()
+}
+
+/// A login of the role that [`bench`] made under this name.
+async fn login(bench: &Bench, role: &str, secret_id: &str) -> Result<Answer> {
+    bench.write("login", json!({ "role_id": format!("{role}-id"), "secret_id": secret_id })).await
+}

@@ -1,0 +1,71 @@
+//! Login, and what a renewal of its token gets.
+
+use std::collections::BTreeMap;
+
+use keepfast_crypto::password;
+use keepfast_framework::fields::{SecretText, Text};
+use keepfast_framework::reply::Alias;
+use keepfast_framework::token_params::TokenTerms;
+use keepfast_framework::{Cx, Error, Login, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Userpass;
+use super::user::{USERS, login_cost, username};
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Credentials {
+    /// Name of the user.
+    username: Text,
+    /// The user's password.
+    password: Option<SecretText>,
+}
+
+/// What the token keeps for its renewals.
+#[derive(Serialize, Deserialize)]
+struct Internal {
+    username: String,
+    policies: Vec<String>,
+}
+
+/// POST `login/{username}`.
+pub(super) async fn login(method: &Userpass, cx: &mut Cx, req: Credentials) -> Result<Login> {
+    let name = username(&req.username)?;
+    let given = req.password.filter(|password| !password.expose().is_empty());
+    let given = given.ok_or_else(|| Error::invalid("missing password"))?;
+    let user = USERS.get(cx, &name).await?;
+    let cost = login_cost(cx).await?;
+    let hash = user.as_ref().map(|user| user.hash.clone());
+    let right = method.hashing(move || password::verify(given.expose().as_bytes(), hash.as_deref(), cost)).await?;
+    let user = user.filter(|_| right).ok_or_else(|| Error::invalid("invalid username or password"))?;
+    let terms = user.token.terms();
+    // Where there are networks, an unknown address is outside.
+    let near = |remote| terms.bound_cidrs.iter().any(|net| net.contains(&remote));
+    if !terms.bound_cidrs.is_empty() && !cx.request().remote.is_some_and(near) {
+        return Err(Error::denied());
+    }
+    let policies = user.token.policies();
+    let internal = Internal { username: name.clone(), policies: policies.clone() };
+    let metadata = BTreeMap::from([("username".to_owned(), name.clone())]);
+    Ok(Login {
+        alias: Some(Alias { name: name.clone(), metadata: BTreeMap::new() }),
+        display_name: name,
+        policies,
+        metadata,
+        terms,
+        internal: serde_json::to_value(internal)?,
+    })
+}
+
+/// New terms for a token of this method: the user's as they are now.
+///
+/// # Errors
+/// 400 when the user is gone or has other policies, which only a new login can give.
+pub(super) async fn renew(cx: &mut Cx, internal: &serde_json::Value) -> Result<TokenTerms> {
+    let Internal { username, policies } = Internal::deserialize(internal)?;
+    let user = USERS.get(cx, &username).await?.ok_or_else(|| Error::invalid("user does not exist"))?;
+    if user.token.policies() != policies {
+        return Err(Error::invalid("policies have changed, not renewing"));
+    }
+    Ok(user.token.terms())
+}

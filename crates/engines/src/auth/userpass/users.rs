@@ -1,0 +1,178 @@
+//! Users: list, read, write, delete; their passwords and policies.
+
+use keepfast_framework::fields::{CommaList, Int, Seconds, SecretText, Text};
+use keepfast_framework::routes::Exists;
+use keepfast_framework::token_params::{TokenParams, TokenParamsChange, parsed_policies};
+use keepfast_framework::{Cx, Data, Error, Keys, Page, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Userpass;
+use super::user::{USERS, User, new_hash, username};
+
+const NO_PASSWORD: &str = "must provide either password or password_hash";
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct List {
+    /// Only names that come after this one; it need not exist.
+    after: Option<Text>,
+    /// At most so many names; all of them if it is not positive.
+    limit: Option<Int>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Named {
+    /// Name of the user.
+    username: Text,
+}
+
+/// What a user is to be; what is not named stays as it is.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Write {
+    /// Name of the user.
+    username: Text,
+    /// The password, at most 72 bytes.
+    password: Option<SecretText>,
+    /// A bcrypt hash of the password instead of the password.
+    password_hash: Option<SecretText>,
+    /// Deprecated: use `token_policies`.
+    policies: Option<CommaList>,
+    /// Deprecated: use `token_ttl`.
+    ttl: Option<Seconds>,
+    /// Deprecated: use `token_max_ttl`.
+    max_ttl: Option<Seconds>,
+    /// Deprecated: use `token_bound_cidrs`.
+    bound_cidrs: Option<CommaList>,
+    #[serde(flatten)]
+    token: TokenParamsChange,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct WritePassword {
+    /// Name of the user.
+    username: Text,
+    /// The new password, at most 72 bytes.
+    password: Option<SecretText>,
+    /// A bcrypt hash of the new password instead of the password.
+    password_hash: Option<SecretText>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct WritePolicies {
+    /// Name of the user.
+    username: Text,
+    /// Deprecated: use `token_policies`.
+    policies: Option<CommaList>,
+    /// Comma-separated policies of the tokens.
+    token_policies: Option<CommaList>,
+}
+
+/// A user as it is shown: never the hash.
+#[derive(Serialize)]
+pub(super) struct Shown {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bound_cidrs: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_ttl: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policies: Option<Vec<String>>,
+    #[serde(flatten)]
+    token: TokenParams,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<u64>,
+}
+
+/// LIST `users`.
+pub(super) async fn list(_: &Userpass, cx: &mut Cx, req: List) -> Result<Keys> {
+    let limit = req.limit.and_then(|Int(limit)| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
+    let page = Page { after: req.after.map(String::from).filter(|after| !after.is_empty()), limit };
+    USERS.list(cx, "", &page).await.map(Keys::of)
+}
+
+/// Whether the user is there.
+pub(super) async fn exists(_: &Userpass, cx: &mut Cx, req: Named) -> Result<Exists> {
+    let name = username(&req.username)?;
+    USERS.get(cx, &name).await.map(|user| Exists(user.is_some()))
+}
+
+/// GET `users/{username}`.
+pub(super) async fn read(_: &Userpass, cx: &mut Cx, req: Named) -> Result<Option<Data<Shown>>> {
+    let name = username(&req.username)?;
+    Ok(USERS.get(cx, &name).await?.map(|User { token, former, .. }| {
+        Data(Shown {
+            bound_cidrs: Some(token.token_bound_cidrs.clone()).filter(|cidrs| former.bound_cidrs && !cidrs.is_empty()),
+            max_ttl: Some(token.token_max_ttl).filter(|ttl| former.max_ttl && *ttl > 0),
+            policies: Some(token.token_policies.clone()).filter(|policies| former.policies && !policies.is_empty()),
+            ttl: Some(token.token_ttl).filter(|ttl| former.ttl && *ttl > 0),
+            token,
+        })
+    }))
+}
+
+/// POST `users/{username}`.
+pub(super) async fn write(method: &Userpass, cx: &mut Cx, req: Write) -> Result<()> {
+    let name = username(&req.username)?;
+    let existing = USERS.get(cx, &name).await?;
+    let hash = new_hash(method, cx, req.password, req.password_hash).await?;
+    if existing.is_none() && hash.is_none() {
+        return Err(Error::invalid(NO_PASSWORD));
+    }
+    let mut user = existing.unwrap_or_default();
+    if let Some(hash) = hash {
+        user.hash = hash;
+    }
+    let mut token = req.token;
+    let policies = req.policies.map(|CommaList(policies)| CommaList(parsed_policies(policies)));
+    renamed(&mut token.token_policies, policies, &mut user.former.policies);
+    renamed(&mut token.token_ttl, req.ttl, &mut user.former.ttl);
+    renamed(&mut token.token_max_ttl, req.max_ttl, &mut user.former.max_ttl);
+    renamed(&mut token.token_bound_cidrs, req.bound_cidrs, &mut user.former.bound_cidrs);
+    user.token.apply(token)?;
+    USERS.put(cx, &name, &user)
+}
+
+/// Takes a parameter under its former name where the present one is not given; the former name is shown while it was the
+/// last to be used.
+fn renamed<T>(present: &mut Option<T>, former: Option<T>, shown: &mut bool) {
+    if present.is_some() || former.is_some() {
+        *shown = former.is_some();
+    }
+    if present.is_none() {
+        *present = former;
+    }
+}
+
+/// DELETE `users/{username}`.
+pub(super) async fn delete(_: &Userpass, cx: &mut Cx, req: Named) -> Result<()> {
+    let name = username(&req.username)?;
+    USERS.delete(cx, &name);
+    Ok(())
+}
+
+/// POST `users/{username}/password`.
+pub(super) async fn write_password(method: &Userpass, cx: &mut Cx, req: WritePassword) -> Result<()> {
+    let (name, mut user) = require(cx, &req.username).await?;
+    let hash = new_hash(method, cx, req.password, req.password_hash).await?;
+    user.hash = hash.ok_or_else(|| Error::invalid(NO_PASSWORD))?;
+    USERS.put(cx, &name, &user)
+}
+
+/// POST `users/{username}/policies`.
+pub(super) async fn write_policies(_: &Userpass, cx: &mut Cx, req: WritePolicies) -> Result<()> {
+    let (name, mut user) = require(cx, &req.username).await?;
+    let mut present = req.token_policies;
+    let former = req.policies.map(|CommaList(policies)| CommaList(parsed_policies(policies)));
+    renamed(&mut present, former, &mut user.former.policies);
+    if let Some(CommaList(policies)) = present {
+        user.token.token_policies = policies;
+    }
+    USERS.put(cx, &name, &user)
+}
+
+async fn require(cx: &mut Cx, given: &str) -> Result<(String, User)> {
+    let name = username(given)?;
+    match USERS.get(cx, &name).await? {
+        Some(user) => Ok((name, user)),
+        None => Err(Error::invalid("username does not exist")),
+    }
+}

@@ -1,0 +1,103 @@
+//! The same steps as a running OpenBao was asked, compared with what it answered (`record.py` wrote the files).
+//!
+//! Where we answer otherwise on purpose, the step says so in `ours` and the reason in `why`.
+
+use keepfast_framework::testing::{Answer, Bench};
+use keepfast_framework::{Error, Operation};
+use serde_json::{Map, Value, json};
+
+fn operation(method: &str, path: &str) -> Operation {
+    match method {
+        "GET" if path.contains("list=true") => Operation::List,
+        "GET" if path.contains("scan=true") => Operation::Scan,
+        "GET" => Operation::Read,
+        "POST" => Operation::Update,
+        "PATCH" => Operation::Patch,
+        "DELETE" => Operation::Delete,
+        "LIST" => Operation::List,
+        "SCAN" => Operation::Scan,
+        other => panic!("{other}"),
+    }
+}
+
+/// The path within the mount as core hands it over: that of a list ends in `/`, that of the root is empty.
+fn path(operation: Operation, path: &str) -> String {
+    let (path, query) = path.split_once('?').map_or((path, String::new()), |(path, query)| (path, format!("?{query}")));
+    let lists = matches!(operation, Operation::List | Operation::Scan);
+    match path {
+        "" | "/" => query,
+        path if lists && !path.ends_with('/') => format!("{path}/{query}"),
+        path => format!("{path}{query}"),
+    }
+}
+
+/// An answer as the files have it; what core adds is left out.
+fn shown(answer: Result<Answer, Error>) -> Value {
+    let mut out = Map::new();
+    match answer {
+        Err(error) => {
+            out.insert("status".into(), error.status().0.into());
+            if !error.public().is_empty() {
+                out.insert("errors".into(), json!([error.public()]));
+            }
+        }
+        Ok(answer) => {
+            let empty = answer.outcome.is_empty() && answer.warnings.is_empty();
+            let status = answer.outcome.status.map_or(if empty { 204 } else { 200 }, |s| s.0);
+            out.insert("status".into(), status.into());
+            if !answer.data().is_null() {
+                let mut data = answer.data();
+                blank_times(&mut data);
+                out.insert("data".into(), data);
+            }
+            if let Some(login) = &answer.outcome.login {
+                out.insert("login".into(), json!({"metadata": login.metadata, "policies": login.policies}));
+            }
+            if answer.outcome.hint_ttl > 0 {
+                out.insert("lease_duration".into(), answer.outcome.hint_ttl.into());
+            }
+            if !answer.warnings.is_empty() {
+                out.insert("warnings".into(), json!(answer.warnings));
+            }
+        }
+    }
+    Value::Object(out)
+}
+
+fn blank_times(value: &mut Value) {
+    match value {
+        Value::String(text) if keepfast_framework::Timestamp::parse_rfc3339(text).is_some() => *text = "TIME".into(),
+        Value::Array(items) => items.iter_mut().for_each(blank_times),
+        Value::Object(members) => members.values_mut().for_each(blank_times),
+        _ => {}
+    }
+}
+
+/// Asks an engine what its peer was asked in `file`.
+pub(crate) async fn compare(mut bench: Bench, file: &str) {
+    bench.remote = Some(std::net::Ipv4Addr::LOCALHOST.into());
+    let mut faults = Vec::new();
+    for (line, step) in file.lines().enumerate() {
+        let step: Value = serde_json::from_str(step).unwrap();
+        let asked: Vec<&str> = step["do"].as_array().unwrap().iter().map(|part| part.as_str().unwrap()).collect();
+        let operation = operation(asked[0], asked[1]);
+        let body = asked.get(2).copied().unwrap_or_default();
+        bench.clock.advance(std::time::Duration::from_millis(1));
+        let answer = shown(bench.call_raw(operation, &path(operation, asked[1]), body).await);
+        assert_eq!(
+            step.get("ours").is_some(),
+            step.get("why").is_some(),
+            "line {}: a difference without a reason",
+            line + 1
+        );
+        let expected = step
+            .get("ours")
+            .unwrap_or(&step["peer"])
+            .to_string()
+            .replace("OpenBao CLI, use 'bao", "Keepfast CLI, use 'keepfast");
+        if answer.to_string() != expected && answer != serde_json::from_str::<Value>(&expected).unwrap() {
+            faults.push(format!("line {}: {}\n  expected {expected}\n  answered {answer}", line + 1, step["do"]));
+        }
+    }
+    assert!(faults.is_empty(), "{} differences:\n{}", faults.len(), faults.join("\n"));
+}

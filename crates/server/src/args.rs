@@ -1,0 +1,45 @@
+//! What the command line asks of the server, before any configuration is read.
+
+use std::path::PathBuf;
+
+use keepfast_crypto::secret::SecretString;
+
+/// The flags of `keepfast server`. A flag that was not given is empty, `None` or `false`; environment variables are
+/// read by [`crate::run`], so the command line passes on only what was typed.
+#[derive(Default)]
+pub struct ServerArgs {
+    /// `-config`: files or directories, in the order given. Later ones win.
+    pub config: Vec<PathBuf>,
+    /// `-log-level`: `trace`, `debug`, `info`, `warn` or `error`; wins over environment and configuration.
+    pub log_level: Option<String>,
+    /// `-log-format`: `standard` or `json`; wins over environment and configuration.
+    pub log_format: Option<String>,
+    /// `-log-file`: log there too.
+    pub log_file: Option<PathBuf>,
+    /// `-exit-on-core-shutdown`: end the process when the kernel stops by itself. It never does (sealing is no stop), so
+    /// this is taken for compatibility and changes nothing.
+    pub exit_on_core_shutdown: bool,
+    /// `-test-verify-only` or `-verify-only`: check the configuration, open nothing, and end.
+    pub verify_only: bool,
+    /// `-dev` and what belongs to it; `None` for a production start.
+    pub dev: Option<DevArgs>,
+}
+
+/// The flags that `keepfast server -dev` takes. Any of them implies `-dev`.
+#[derive(Default)]
+pub struct DevArgs {
+    /// `-dev-root-token-id`: the root token's text instead of a random one.
+    pub root_token: Option<SecretString>,
+    /// `-dev-listen-address`; 127.0.0.1:8200 if absent.
+    pub listen_address: Option<String>,
+    /// `-dev-no-store-token`: leave `~/.vault-token` alone.
+    pub no_store_token: bool,
+    /// `-dev-no-kv`: mount nothing at `secret/`.
+    pub no_kv: bool,
+    /// `-dev-tls`: make a certificate authority and a certificate, and serve HTTPS.
+    pub tls: bool,
+    /// `-dev-tls-cert-dir`: where they are written; a fresh temporary directory if absent.
+    pub tls_cert_dir: Option<PathBuf>,
+    /// `-dev-tls-san`: further names and addresses in the certificate.
+    pub tls_sans: Vec<String>,
+}

@@ -1,0 +1,89 @@
+//! `custom_response_headers`: what the operator adds to answers, for all statuses, a class or one.
+
+use http::{HeaderName, HeaderValue};
+use keepfast_hcl::{Item, ValueKind};
+
+use super::error::ConfigError;
+use super::low::{Stanza, scalar};
+
+/// A header that the operator adds to answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CustomHeader {
+    /// On which answers.
+    pub when: Statuses,
+    /// Its name; never one of Vault's own.
+    pub name: HeaderName,
+    /// Its value; several are joined by `; `.
+    pub value: HeaderValue,
+}
+
+/// Which statuses a header is for. A narrower rule replaces a wider one's value of the same name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Statuses {
+    /// `"default"`
+    All,
+    /// `"4xx"`: the first digit.
+    Class(u16),
+    /// `"404"`
+    One(u16),
+}
+
+impl Statuses {
+    /// Whether an answer of this status is meant.
+    pub fn include(self, status: u16) -> bool {
+        match self {
+            Statuses::All => true,
+            Statuses::Class(class) => status / 100 == class,
+            Statuses::One(one) => status == one,
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        if text == "default" {
+            return Some(Statuses::All);
+        }
+        if let Some(class) = text.strip_suffix("xx") {
+            return class.parse().ok().filter(|c| (1..=5).contains(c)).map(Statuses::Class);
+        }
+        text.parse().ok().filter(|s| (100..600).contains(s)).map(Statuses::One)
+    }
+}
+
+/// Reads the block of a listener, widest rules first.
+pub(super) fn read(stanza: &mut Stanza<'_>) -> Result<Vec<CustomHeader>, ConfigError> {
+    let Some(block) = stanza.object("custom_response_headers")? else { return Ok(Vec::new()) };
+    let mut out = Vec::new();
+    for group in block.items() {
+        let when = Statuses::parse(group.name()).ok_or_else(|| {
+            block.fault(group.position(), format!("{:?} is not default, a status or a class such as 4xx", group.name()))
+        })?;
+        let body = match group.value.as_list() {
+            Some([only]) => only.as_object(),
+            _ => group.value.as_object(),
+        };
+        let body = body.ok_or_else(|| block.fault(group.position(), "headers of a status must be an object"))?;
+        for item in &body.items {
+            out.push(header(&block, when, item)?);
+        }
+    }
+    out.sort_by_key(|h| h.when);
+    Ok(out)
+}
+
+fn header(block: &Stanza<'_>, when: Statuses, item: &Item) -> Result<CustomHeader, ConfigError> {
+    let fault =
+        |message: &str| block.fault(item.position(), format!("custom response header {:?}: {message}", item.name()));
+    let name = HeaderName::from_bytes(item.name().as_bytes()).map_err(|_| fault("not a header name"))?;
+    if name.as_str().starts_with("x-vault-")
+        || ["content-length", "transfer-encoding", "connection"].contains(&name.as_str())
+    {
+        return Err(fault("reserved"));
+    }
+    let values: Option<Vec<String>> = match &item.value.kind {
+        ValueKind::List(values) => values.iter().map(scalar).collect(),
+        _ => scalar(&item.value).map(|v| vec![v]),
+    };
+    let joined = values.ok_or_else(|| fault("values must be strings"))?.join("; ");
+    let value = HeaderValue::from_str(&joined).map_err(|_| fault("not a header value"))?;
+    Ok(CustomHeader { when, name, value })
+}

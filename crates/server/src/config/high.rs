@@ -1,0 +1,356 @@
+//! The configuration as a whole: which stanzas there are, and what they must say together.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use keepfast_core::settings::AuditSettings;
+
+use super::environment::Environment;
+use super::error::{ConfigError, Warning};
+use super::listener::{Limits, ListenerConfig};
+use super::low::{Labelled, Source, Stanza};
+
+/// Everything that the operator decided, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the data is.
+    pub storage: Storage,
+    /// The listeners, in order.
+    pub listeners: Vec<ListenerConfig>,
+    /// The address that clients are told to use; may be empty.
+    pub api_addr: String,
+    /// The address for the other nodes; may be empty.
+    pub cluster_addr: String,
+    /// The cluster's name; may be empty.
+    pub cluster_name: String,
+    /// What a lease gets that asks for nothing.
+    pub default_lease_ttl: Duration,
+    /// What no lease exceeds.
+    pub max_lease_ttl: Duration,
+    /// Do not lock memory.
+    pub disable_mlock: bool,
+    /// The log level; empty means `info`.
+    pub log_level: String,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// A file that gets the log too.
+    pub log_file: Option<PathBuf>,
+    /// The audit devices.
+    pub audit: Vec<AuditSettings>,
+    /// Whether the user interface was asked for.
+    pub ui: bool,
+    /// Where the process id is written.
+    pub pid_file: Option<PathBuf>,
+}
+
+/// Where the data is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Storage {
+    /// The embedded durable store, as the one node of a cluster.
+    Raft {
+        /// Its directory.
+        path: PathBuf,
+        /// The node's name.
+        node_id: String,
+    },
+    /// The embedded durable store.
+    File {
+        /// Its directory.
+        path: PathBuf,
+    },
+    /// Memory: gone with the process.
+    InMemory,
+}
+
+impl Storage {
+    /// The name told by `sys/seal-status`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Storage::Raft { .. } => "raft",
+            Storage::File { .. } => "file",
+            Storage::InMemory => "inmem",
+        }
+    }
+
+    /// The directory of a durable store.
+    pub fn path(&self) -> Option<&PathBuf> {
+        match self {
+            Storage::Raft { path, .. } | Storage::File { path } => Some(path),
+            Storage::InMemory => None,
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `2026-01-01T00:00:00.000Z [INFO]  core: text: key=value`
+    #[default]
+    Standard,
+    /// One JSON object a line.
+    Json,
+}
+
+impl LogFormat {
+    /// Reads a `log_format`; empty is the standard one.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "" | "standard" | "text" => Some(LogFormat::Standard),
+            "json" => Some(LogFormat::Json),
+            _ => None,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let month = Duration::from_secs(768 * 3600);
+        Config {
+            storage: Storage::InMemory,
+            listeners: Vec::new(),
+            api_addr: String::new(),
+            cluster_addr: String::new(),
+            cluster_name: String::new(),
+            default_lease_ttl: month,
+            max_lease_ttl: month,
+            disable_mlock: false,
+            log_level: String::new(),
+            log_format: LogFormat::Standard,
+            log_file: None,
+            audit: Vec::new(),
+            ui: false,
+            pid_file: None,
+        }
+    }
+}
+
+/// Keys that exist in Vault or OpenBao and change nothing here.
+const WITHOUT_EFFECT: &[&str] = &[
+    "cache_size",
+    "disable_cache",
+    "disable_clustering",
+    "disable_performance_standby",
+    "disable_printable_check",
+    "disable_sealwrap",
+    "disable_sentinel_trace",
+    "disable_standby_reads",
+    "detect_deadlocks",
+    "enable_response_header_hostname",
+    "enable_response_header_raft_node_id",
+    "experiments",
+    "imprecise_lease_role_tracking",
+    "introspection_endpoint",
+    "license_path",
+    "log_requests_level",
+    "log_rotate_bytes",
+    "log_rotate_duration",
+    "log_rotate_max_files",
+    "plugin_directory",
+    "plugin_file_permissions",
+    "plugin_file_uid",
+    "plugin_tmpdir",
+    "raw_storage_endpoint",
+    "remove_irrevocable_lease_after",
+    "service_registration",
+    "telemetry",
+    "unsafe_allow_api_audit_creation",
+    "allow_audit_log_prefixing",
+    "user_lockout",
+];
+
+/// Applies the files in order, then the environment, and checks the result.
+pub(super) fn build(
+    sources: &[Source],
+    environment: &Environment,
+    mut storage: Option<Storage>,
+    warnings: &mut Vec<Warning>,
+) -> Result<Config, ConfigError> {
+    let mut config = Config::default();
+    for source in sources {
+        apply(&mut config, &mut storage, source.root(), environment, warnings)?;
+    }
+    config.storage = storage.ok_or_else(|| ConfigError::Whole("a storage backend must be specified".into()))?;
+    apply_environment(&mut config, environment)?;
+    check(&config)?;
+    Ok(config)
+}
+
+fn apply(
+    config: &mut Config,
+    storage: &mut Option<Storage>,
+    mut root: Stanza<'_>,
+    environment: &Environment,
+    warnings: &mut Vec<Warning>,
+) -> Result<(), ConfigError> {
+    if let Some(found) = read_storage(&mut root, environment, warnings)? {
+        *storage = Some(found);
+    }
+    let duration =
+        root.duration("default_max_request_duration")?.filter(|d| !d.is_zero()).unwrap_or(Limits::default().duration);
+    for block in root.blocks("listener", 1)? {
+        config.listeners.push(ListenerConfig::read(block, duration, warnings)?);
+    }
+    for block in root.blocks("audit", 2)? {
+        let device = read_audit(block, &config.audit, warnings)?;
+        config.audit.push(device);
+    }
+    check_seals(&mut root, warnings)?;
+    set(&mut config.api_addr, root.text("api_addr")?);
+    set(&mut config.cluster_addr, root.text("cluster_addr")?);
+    set(&mut config.cluster_name, root.text("cluster_name")?);
+    set(&mut config.default_lease_ttl, root.duration("default_lease_ttl")?.filter(|d| !d.is_zero()));
+    set(&mut config.max_lease_ttl, root.duration("max_lease_ttl")?.filter(|d| !d.is_zero()));
+    set(&mut config.disable_mlock, root.flag("disable_mlock")?);
+    set(&mut config.ui, root.flag("ui")?);
+    set(&mut config.log_level, root.text("log_level")?);
+    set_some(&mut config.log_file, root.text("log_file")?.map(PathBuf::from));
+    set_some(&mut config.pid_file, root.text("pid_file")?.filter(|p| !p.is_empty()).map(PathBuf::from));
+    if let Some(text) = root.text("log_format")? {
+        config.log_format =
+            LogFormat::parse(&text).ok_or_else(|| ConfigError::Whole(format!("unknown log_format {text:?}")))?;
+    }
+    if let Some(item) = root.item("ha_storage")? {
+        return Err(root.fault(item.position(), "ha_storage is not supported: storage \"raft\" needs none"));
+    }
+    root.without_effect(WITHOUT_EFFECT, warnings);
+    root.finish(warnings);
+    Ok(())
+}
+
+fn set<T>(target: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *target = value;
+    }
+}
+
+fn set_some<T>(target: &mut Option<T>, value: Option<T>) {
+    if value.is_some() {
+        *target = value;
+    }
+}
+
+/// `storage "raft" { … }`, also under its old name `backend`.
+fn read_storage(
+    root: &mut Stanza<'_>,
+    environment: &Environment,
+    warnings: &mut Vec<Warning>,
+) -> Result<Option<Storage>, ConfigError> {
+    let mut blocks = root.blocks("storage", 1)?;
+    blocks.extend(root.blocks("backend", 1)?);
+    let mut blocks = blocks.into_iter();
+    let Some(Labelled { labels, position, mut stanza }) = blocks.next() else { return Ok(None) };
+    if let Some(second) = blocks.next() {
+        return Err(root.fault(second.position, "only one storage block is permitted"));
+    }
+    let kind = labels.first().copied().unwrap_or_default();
+    let storage = match kind {
+        "raft" => {
+            let path = environment.setting("RAFT_PATH").map(str::to_owned).or(stanza.text("path")?);
+            let node_id =
+                environment.setting("RAFT_NODE_ID").map(str::to_owned).or(stanza.text("node_id")?).unwrap_or_default();
+            if let Some(item) = stanza.item("retry_join")? {
+                return Err(stanza.fault(item.position(), "retry_join: joining other nodes is not supported yet"));
+            }
+            let path = path.ok_or_else(|| stanza.fault(position, "storage \"raft\" needs a path"))?;
+            Storage::Raft { path: path.into(), node_id }
+        }
+        "file" => {
+            let path = stanza.text("path")?.ok_or_else(|| stanza.fault(position, "storage \"file\" needs a path"))?;
+            Storage::File { path: path.into() }
+        }
+        "inmem" | "inmem_transactional" | "inmem_ha" => Storage::InMemory,
+        other => return Err(stanza.fault(position, format!("unknown storage type {other}"))),
+    };
+    stanza.without_effect(RAFT_TUNING, warnings);
+    stanza.finish(warnings);
+    Ok(Some(storage))
+}
+
+/// Tuning of the peer's store that ours does not have.
+const RAFT_TUNING: &[&str] = &[
+    "performance_multiplier",
+    "trailing_logs",
+    "snapshot_threshold",
+    "snapshot_interval",
+    "max_entry_size",
+    "max_transaction_size",
+    "max_mount_and_namespace_table_entry_size",
+    "autopilot_reconcile_interval",
+    "autopilot_update_interval",
+    "retry_join_as_non_voter",
+    "disable_fsync",
+];
+
+fn read_audit(
+    block: Labelled<'_>,
+    before: &[AuditSettings],
+    warnings: &mut Vec<Warning>,
+) -> Result<AuditSettings, ConfigError> {
+    let Labelled { labels, position, mut stanza } = block;
+    let device = labels.first().copied().unwrap_or_default().to_owned();
+    let name = labels.get(1).copied().unwrap_or_default().trim_matches('/').to_owned();
+    if device != "file" {
+        return Err(stanza.fault(position, format!("unknown audit device type {device:?}; there is \"file\"")));
+    }
+    if name.is_empty() || before.iter().any(|d| d.name == name) {
+        return Err(stanza.fault(position, format!("audit device name {name:?} is empty or used twice")));
+    }
+    let description = stanza.text("description")?.unwrap_or_default();
+    let options = match stanza.object("options")? {
+        Some(options) => options.pairs()?.into_iter().collect(),
+        None => std::collections::BTreeMap::new(),
+    };
+    stanza.without_effect(&["local"], warnings);
+    let settings = AuditSettings { device, name, description, options };
+    if settings.file_path().is_none() {
+        return Err(stanza.fault(position, "an audit device of type file needs options { file_path = … }"));
+    }
+    stanza.finish(warnings);
+    Ok(settings)
+}
+
+/// Shares are the one seal there is; any other must be refused, since the operator relies on it.
+fn check_seals(root: &mut Stanza<'_>, warnings: &mut Vec<Warning>) -> Result<(), ConfigError> {
+    for Labelled { labels, position, mut stanza } in root.blocks("seal", 1)? {
+        let kind = labels.first().copied().unwrap_or_default();
+        let disabled = stanza.flag("disabled")?.unwrap_or(false);
+        if kind != "shamir" && !disabled {
+            return Err(stanza.fault(position, format!("seal {kind:?} is not supported; there is \"shamir\"")));
+        }
+        if kind == "shamir" {
+            stanza.finish(warnings);
+        }
+    }
+    Ok(())
+}
+
+fn apply_environment(config: &mut Config, environment: &Environment) -> Result<(), ConfigError> {
+    let text = |name| environment.setting(name).map(str::to_owned);
+    set(&mut config.api_addr, text("API_ADDR").or_else(|| text("REDIRECT_ADDR")));
+    set(&mut config.cluster_addr, text("CLUSTER_ADDR"));
+    set(&mut config.log_level, text("LOG_LEVEL"));
+    if let Some(format) = environment.setting("LOG_FORMAT") {
+        config.log_format = LogFormat::parse(format)
+            .ok_or_else(|| ConfigError::Whole(format!("unknown log format {format:?} in the environment")))?;
+    }
+    if let Some(ui) = environment.setting("UI") {
+        config.ui = matches!(ui, "1" | "t" | "T" | "true" | "TRUE" | "True");
+    }
+    Ok(())
+}
+
+/// What the parts must say together.
+fn check(config: &Config) -> Result<(), ConfigError> {
+    if config.default_lease_ttl > config.max_lease_ttl {
+        return Err(ConfigError::Whole("default_lease_ttl is greater than max_lease_ttl".into()));
+    }
+    if crate::telemetry::Level::parse(&config.log_level).is_none() {
+        return Err(ConfigError::Whole(format!("unknown log level: {:?}", config.log_level)));
+    }
+    for (key, address) in [("api_addr", &config.api_addr), ("cluster_addr", &config.cluster_addr)] {
+        if !address.is_empty() && !(address.starts_with("http://") || address.starts_with("https://")) {
+            return Err(ConfigError::Whole(format!("{key} must be a URL with http:// or https://")));
+        }
+    }
+    Ok(())
+}

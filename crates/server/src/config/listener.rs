@@ -1,0 +1,386 @@
+//! The `listener` stanza: where to listen, with which certificate, and what a stranger may send.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use keepfast_framework::token_params::parse_cidr;
+use keepfast_hcl::{Item, Position};
+
+use super::error::{ConfigError, Warning};
+use super::headers::{self, CustomHeader};
+use super::low::{Labelled, Stanza};
+
+/// One listener, checked.
+#[derive(Debug, Clone)]
+pub struct ListenerConfig {
+    /// Where it listens.
+    pub bind: Bind,
+    /// Its certificate; `None` is plain HTTP.
+    pub tls: Option<TlsConfig>,
+    /// What a request may cost.
+    pub limits: Limits,
+    /// How `X-Forwarded-For` is judged.
+    pub forwarded: Forwarded,
+    /// Headers that the operator adds to answers.
+    pub headers: Vec<CustomHeader>,
+}
+
+/// Where a listener listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bind {
+    /// A host and port.
+    Tcp(String),
+    /// A socket in the file system.
+    Unix {
+        /// Its path.
+        path: PathBuf,
+        /// Permission bits; the process's umask decides when absent.
+        mode: Option<u32>,
+        /// Name or number of the owner.
+        user: Option<String>,
+        /// Name or number of the group.
+        group: Option<String>,
+    },
+}
+
+/// Certificate, key and what is asked of clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// PEM file with the chain, leaf first.
+    pub cert_file: PathBuf,
+    /// PEM file with the private key.
+    pub key_file: PathBuf,
+    /// Whether TLS 1.2 is offered beside 1.3.
+    pub tls12: bool,
+    /// Whether TLS 1.3 is offered.
+    pub tls13: bool,
+    /// What is asked of clients.
+    pub clients: ClientCertificates,
+}
+
+/// What the handshake asks of clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// Not even asked for.
+    Disabled,
+    /// Asked for, not demanded; possession of the key is proved, the chain is for an auth method to judge.
+    Requested,
+    /// Demanded and verified against these authorities (PEM file).
+    Required(PathBuf),
+}
+
+/// What one request, and one connection, may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest body in bytes (`max_request_size`).
+    pub body: usize,
+    /// How long a request may take (`max_request_duration`).
+    pub duration: Duration,
+    /// How JSON bodies are bounded.
+    pub json: JsonLimits,
+    /// The longest token header in bytes (`max_token_header_size`).
+    pub token: usize,
+    /// How long the head of a request may take (`http_read_header_timeout`).
+    pub header_timeout: Duration,
+    /// How long head and body may take together (`http_read_timeout`).
+    pub read_timeout: Duration,
+    /// How long a connection may be idle between requests (`http_idle_timeout`).
+    pub idle_timeout: Duration,
+    /// How long a TLS handshake may take.
+    pub handshake_timeout: Duration,
+}
+
+/// Bounds on a JSON body, checked in one pass over its bytes before it is parsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JsonLimits {
+    /// The longest JSON text in bytes (`max_request_json_memory`): parsing keeps raw text, so this bounds its memory.
+    pub memory: usize,
+    /// Strings in all, names included (`max_request_json_strings`).
+    pub strings: usize,
+    /// Nesting (`max_json_depth`).
+    pub depth: usize,
+    /// The longest string in bytes (`max_json_string_value_length`).
+    pub string_length: usize,
+    /// Entries of one object (`max_json_object_entry_count`).
+    pub object_entries: usize,
+    /// Elements of one array (`max_json_array_element_count`).
+    pub array_elements: usize,
+}
+
+/// How `X-Forwarded-For` is judged. With no authorized address the header is ignored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Forwarded {
+    /// The proxies whose header is believed.
+    pub authorized: Vec<IpNet>,
+    /// How many addresses at the end of the list are further proxies.
+    pub hop_skips: usize,
+    /// Refuse requests without the header.
+    pub reject_not_present: bool,
+    /// Refuse the header from others than the authorized.
+    pub reject_not_authorized: bool,
+}
+
+impl Default for JsonLimits {
+    fn default() -> Self {
+        JsonLimits {
+            memory: 34_078_720,
+            strings: 1000,
+            depth: 300,
+            string_length: 1 << 20,
+            object_entries: 10_000,
+            array_elements: 10_000,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            body: 32 << 20,
+            duration: Duration::from_secs(90),
+            json: JsonLimits::default(),
+            token: 8192,
+            header_timeout: Duration::from_secs(10),
+            read_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(300),
+            handshake_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl ListenerConfig {
+    /// A listener on a TCP address with the defaults, without TLS.
+    pub fn plain(address: impl Into<String>) -> Self {
+        ListenerConfig {
+            bind: Bind::Tcp(address.into()),
+            tls: None,
+            limits: Limits::default(),
+            forwarded: Forwarded::default(),
+            headers: Vec::new(),
+        }
+    }
+
+    /// Reads one `listener` block.
+    pub(super) fn read(
+        block: Labelled<'_>,
+        duration: Duration,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<Self, ConfigError> {
+        let Labelled { labels, position, mut stanza } = block;
+        let kind = labels.first().copied().unwrap_or_default().to_ascii_lowercase();
+        let (bind, tls) = match kind.as_str() {
+            "tcp" => (tcp(&mut stanza)?, tls(&mut stanza, position, warnings)?),
+            "unix" => (unix(&mut stanza, position)?, None),
+            _ => return Err(stanza.fault(position, format!("unsupported listener type {kind:?}"))),
+        };
+        let limits = limits(&mut stanza, duration)?;
+        let forwarded = forwarded(&mut stanza)?;
+        let headers = headers::read(&mut stanza)?;
+        refuse_proxy_protocol(&mut stanza)?;
+        stanza.without_effect(WITHOUT_EFFECT, warnings);
+        stanza.finish(warnings);
+        Ok(ListenerConfig { bind, tls, limits, forwarded, headers })
+    }
+
+    /// `tcp` or `unix`.
+    pub fn kind(&self) -> &'static str {
+        match self.bind {
+            Bind::Tcp(_) => "tcp",
+            Bind::Unix { .. } => "unix",
+        }
+    }
+
+    /// The address or socket path as text.
+    pub fn address(&self) -> String {
+        match &self.bind {
+            Bind::Tcp(address) => address.clone(),
+            Bind::Unix { path, .. } => path.display().to_string(),
+        }
+    }
+}
+
+/// Keys of Vault's or OpenBao's listener that change nothing here.
+const WITHOUT_EFFECT: &[&str] = &[
+    "cluster_address",
+    "http_write_timeout",
+    "telemetry",
+    "profiling",
+    "inflight_requests_logging",
+    "agent_api",
+    "proxy_api",
+    "role",
+    "purpose",
+    "tls_prefer_server_cipher_suites",
+    "tls_cipher_suites",
+    "disable_request_limiter",
+    "disable_replication_status_endpoints",
+    "redact_addresses",
+    "redact_cluster_name",
+    "redact_version",
+    "chroot_namespace",
+    "cors_enabled",
+    "cors_allowed_origins",
+    "cors_allowed_headers",
+];
+
+fn tcp(stanza: &mut Stanza<'_>) -> Result<Bind, ConfigError> {
+    let address = stanza.text("address")?.unwrap_or_else(|| "127.0.0.1:8200".into());
+    Ok(Bind::Tcp(if has_port(&address) { address } else { format!("{address}:8200") }))
+}
+
+fn has_port(address: &str) -> bool {
+    let behind_host = address.rsplit_once(']').map_or(address, |(_, rest)| rest);
+    behind_host.contains(':')
+}
+
+fn unix(stanza: &mut Stanza<'_>, position: Position) -> Result<Bind, ConfigError> {
+    let Some(path) = stanza.text("address")? else {
+        return Err(stanza.fault(position, "a unix listener needs an address: the path of its socket"));
+    };
+    let mode = match stanza.text("socket_mode")? {
+        None => None,
+        Some(text) if text.is_empty() => None,
+        Some(text) => match u32::from_str_radix(text.trim_start_matches("0o"), 8) {
+            Ok(mode) if mode <= 0o777 => Some(mode),
+            _ => return Err(stanza.fault(position, "socket_mode must be octal permission bits such as \"0660\"")),
+        },
+    };
+    let named = |text: Option<String>| text.filter(|t| !t.is_empty());
+    Ok(Bind::Unix {
+        path: path.into(),
+        mode,
+        user: named(stanza.text("socket_user")?),
+        group: named(stanza.text("socket_group")?),
+    })
+}
+
+fn tls(
+    stanza: &mut Stanza<'_>,
+    position: Position,
+    warnings: &mut Vec<Warning>,
+) -> Result<Option<TlsConfig>, ConfigError> {
+    let disabled = stanza.flag("tls_disable")?.unwrap_or(false);
+    let cert_file = stanza.text("tls_cert_file")?;
+    let key_file = stanza.text("tls_key_file")?;
+    let min = version(stanza, "tls_min_version", position, warnings)?.unwrap_or(12);
+    let max = version(stanza, "tls_max_version", position, warnings)?.unwrap_or(13);
+    let ca_file = stanza.text("tls_client_ca_file")?;
+    let required = stanza.flag("tls_require_and_verify_client_cert")?.unwrap_or(false);
+    let no_client_certs = stanza.flag("tls_disable_client_certs")?.unwrap_or(false);
+    if disabled {
+        return Ok(None);
+    }
+    let (Some(cert_file), Some(key_file)) = (cert_file, key_file) else {
+        return Err(
+            stanza.fault(position, "a tcp listener needs tls_cert_file and tls_key_file, or tls_disable = true")
+        );
+    };
+    if min > max {
+        return Err(stanza.fault(position, "tls_min_version is above tls_max_version"));
+    }
+    let clients = match (required, no_client_certs, ca_file) {
+        (true, true, _) => {
+            return Err(
+                stanza.fault(position, "tls_require_and_verify_client_cert contradicts tls_disable_client_certs")
+            );
+        }
+        (true, false, Some(ca)) => ClientCertificates::Required(ca.into()),
+        (true, false, None) => {
+            return Err(stanza.fault(position, "tls_require_and_verify_client_cert needs tls_client_ca_file"));
+        }
+        (false, true, _) => ClientCertificates::Disabled,
+        (false, false, _) => ClientCertificates::Requested,
+    };
+    Ok(Some(TlsConfig {
+        cert_file: cert_file.into(),
+        key_file: key_file.into(),
+        tls12: min <= 12,
+        tls13: max >= 13,
+        clients,
+    }))
+}
+
+/// 12 or 13. Older versions are not offered: they are read as 1.2, with a warning.
+fn version(
+    stanza: &mut Stanza<'_>,
+    key: &'static str,
+    position: Position,
+    warnings: &mut Vec<Warning>,
+) -> Result<Option<u8>, ConfigError> {
+    match stanza.text(key)?.as_deref() {
+        None | Some("") => Ok(None),
+        Some("tls12") => Ok(Some(12)),
+        Some("tls13") => Ok(Some(13)),
+        Some("tls10" | "tls11") => {
+            warnings.push(
+                stanza.warning(position, format!("{key}: TLS 1.0 and 1.1 are not offered; TLS 1.2 is the oldest")),
+            );
+            Ok(Some(12))
+        }
+        Some(_) => Err(stanza.fault(position, format!("{key} must be tls12 or tls13"))),
+    }
+}
+
+fn limits(stanza: &mut Stanza<'_>, duration: Duration) -> Result<Limits, ConfigError> {
+    let standard = Limits::default();
+    let json = standard.json;
+    let timeout = |given: Option<Duration>, standard: Duration| given.filter(|d| !d.is_zero()).unwrap_or(standard);
+    Ok(Limits {
+        body: bound(stanza.size("max_request_size")?, standard.body),
+        duration: timeout(stanza.duration("max_request_duration")?, duration),
+        json: JsonLimits {
+            memory: bound(stanza.size("max_request_json_memory")?, json.memory),
+            strings: bound(stanza.integer("max_request_json_strings")?, json.strings),
+            depth: bound(stanza.integer("max_json_depth")?, json.depth),
+            string_length: bound(stanza.size("max_json_string_value_length")?, json.string_length),
+            object_entries: bound(stanza.integer("max_json_object_entry_count")?, json.object_entries),
+            array_elements: bound(stanza.integer("max_json_array_element_count")?, json.array_elements),
+        },
+        token: bound(stanza.size("max_token_header_size")?, standard.token),
+        header_timeout: timeout(stanza.duration("http_read_header_timeout")?, standard.header_timeout),
+        read_timeout: timeout(stanza.duration("http_read_timeout")?, standard.read_timeout),
+        idle_timeout: timeout(stanza.duration("http_idle_timeout")?, standard.idle_timeout),
+        handshake_timeout: standard.handshake_timeout,
+    })
+}
+
+/// Zero and absence are the default, a negative number lifts the bound.
+fn bound(given: Option<i64>, standard: usize) -> usize {
+    match given {
+        None | Some(0) => standard,
+        Some(n) => usize::try_from(n).unwrap_or(usize::MAX),
+    }
+}
+
+fn forwarded(stanza: &mut Stanza<'_>) -> Result<Forwarded, ConfigError> {
+    let mut place = |key| Ok::<_, ConfigError>(stanza.item(key)?.map_or(Position::START, Item::position));
+    let (authorized_at, skips_at) = (place("x_forwarded_for_authorized_addrs")?, place("x_forwarded_for_hop_skips")?);
+    let mut authorized = Vec::new();
+    for text in stanza.list("x_forwarded_for_authorized_addrs")?.unwrap_or_default() {
+        match parse_cidr(&text) {
+            Some(net) => authorized.push(net),
+            None => return Err(stanza.fault(authorized_at, format!("{text:?} is neither an address nor a network"))),
+        }
+    }
+    let hop_skips = usize::try_from(stanza.integer("x_forwarded_for_hop_skips")?.unwrap_or(0));
+    Ok(Forwarded {
+        authorized,
+        hop_skips: hop_skips.map_err(|_| stanza.fault(skips_at, "x_forwarded_for_hop_skips cannot be negative"))?,
+        reject_not_present: stanza.flag("x_forwarded_for_reject_not_present")?.unwrap_or(false),
+        reject_not_authorized: stanza.flag("x_forwarded_for_reject_not_authorized")?.unwrap_or(false),
+    })
+}
+
+/// Believing a PROXY header without parsing it fully would let anyone choose an address; so it is refused.
+fn refuse_proxy_protocol(stanza: &mut Stanza<'_>) -> Result<(), ConfigError> {
+    for key in ["proxy_protocol_behavior", "proxy_protocol_authorized_addrs"] {
+        if let Some(item) = stanza.item(key)? {
+            return Err(stanza.fault(
+                item.position(),
+                format!("{key}: the PROXY protocol is not supported; use x_forwarded_for_authorized_addrs"),
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! The operator's configuration: files and environment in, one checked [`Config`] out.
+//!
+//! `low` reads a stanza as written, `high` knows what may be said. Nothing else in the server looks at text.
+
+mod environment;
+mod error;
+mod headers;
+mod high;
+mod listener;
+mod low;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+pub use environment::Environment;
+pub use error::{ConfigError, Warning};
+pub use headers::{CustomHeader, Statuses};
+pub use high::{Config, LogFormat, Storage};
+pub use listener::{Bind, ClientCertificates, Forwarded, JsonLimits, Limits, ListenerConfig, TlsConfig};
+
+/// Reads files and directories (their `*.hcl` and `*.json`, in the order of their names) and then the environment.
+/// A later file's value replaces an earlier one's; listeners and audit devices add up.
+///
+/// # Errors
+/// [`ConfigError`] naming the file, and the place where there is one.
+pub fn load(paths: &[PathBuf], environment: &Environment) -> Result<(Config, Vec<Warning>), ConfigError> {
+    load_over(paths, environment, None)
+}
+
+/// The same with a storage for the case that no file names one.
+pub(crate) fn load_over(
+    paths: &[PathBuf],
+    environment: &Environment,
+    storage: Option<Storage>,
+) -> Result<(Config, Vec<Warning>), ConfigError> {
+    let mut sources = Vec::new();
+    for path in paths {
+        for file in files(path)? {
+            let text = std::fs::read_to_string(&file).map_err(|e| unreadable(&file, &e))?;
+            sources.push(low::Source::parse(file.display().to_string(), &text)?);
+        }
+    }
+    let mut warnings = Vec::new();
+    let config = high::build(&sources, environment, storage, &mut warnings)?;
+    Ok((config, warnings))
+}
+
+/// The files that a `-config` names.
+fn files(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let metadata = std::fs::metadata(path).map_err(|e| unreadable(path, &e))?;
+    if !metadata.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(|e| unreadable(path, &e))? {
+        let file = entry.map_err(|e| unreadable(path, &e))?.path();
+        let hidden = file.file_name().is_some_and(|n| n.to_string_lossy().starts_with(['.', '#']));
+        if !hidden && file.extension().is_some_and(|e| e == "hcl" || e == "json") && file.is_file() {
+            found.push(file);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
+    ConfigError::Unreadable { file: path.display().to_string(), reason: error.to_string() }
+}

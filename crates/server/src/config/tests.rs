@@ -1,0 +1,206 @@
+//! Configurations as operators and test harnesses write them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::*;
+
+/// Loads texts as files `0.hcl`, `1.hcl` … of a directory.
+fn load_texts(texts: &[&str], environment: &[(&str, &str)]) -> Result<(Config, Vec<String>), String> {
+    let dir = tempfile::tempdir().unwrap();
+    for (at, text) in texts.iter().enumerate() {
+        std::fs::write(dir.path().join(format!("{at}.hcl")), text).unwrap();
+    }
+    std::fs::write(dir.path().join("notes.txt"), "not a configuration").unwrap();
+    let prefix = format!("{}/", dir.path().display());
+    load(&[dir.path().to_owned()], &Environment::of(environment))
+        .map(|(config, warnings)| (config, warnings.iter().map(|w| w.to_string().replace(&prefix, "")).collect()))
+        .map_err(|e| e.to_string().replace(&prefix, ""))
+}
+
+fn refused(text: &str) -> String {
+    load_texts(&[text], &[]).map(|_| ()).unwrap_err()
+}
+
+const MINIMAL: &str = "storage \"inmem\" {}\n";
+
+#[test]
+fn a_production_configuration_is_read_whole() {
+    let text = r#"
+        storage "raft" {
+          path = "/var/lib/keepfast"
+          node_id = "n1"
+        }
+        listener "tcp" {
+          address = "0.0.0.0:8200"
+          tls_cert_file = "/etc/tls/cert.pem"
+          tls_key_file = "/etc/tls/key.pem"
+          tls_min_version = "tls13"
+          max_request_size = "1MiB"
+          max_request_duration = "5m"
+          max_request_json_strings = 50
+          http_read_header_timeout = "3s"
+          http_idle_timeout = 60
+          x_forwarded_for_authorized_addrs = ["10.0.0.0/8", "192.168.1.7"]
+          x_forwarded_for_hop_skips = "1"
+          x_forwarded_for_reject_not_present = "true"
+          custom_response_headers {
+            "404" = { "X-Where" = ["nowhere"] }
+            "default" = { "X-Team" = ["a", "b"] }
+          }
+        }
+        listener "unix" {
+          address = "/run/keepfast.sock"
+          socket_mode = "0660"
+          socket_group = "keepfast"
+        }
+        audit "file" "main" {
+          description = "all of it"
+          options { file_path = "/var/log/audit.log" log_raw = false }
+        }
+        seal "shamir" {}
+        api_addr = "https://vault.example:8200"
+        cluster_addr = "https://10.0.0.1:8201"
+        default_lease_ttl = "1h"
+        max_lease_ttl = "30d"
+        disable_mlock = true
+        log_level = "warn"
+        log_format = "json"
+        cluster_name = "prod"
+        pid_file = "/run/keepfast.pid"
+        ui = 1
+    "#;
+    let (config, warnings) = load_texts(&[text], &[]).unwrap();
+    assert_eq!(warnings, Vec::<String>::new());
+    assert_eq!(config.storage, Storage::Raft { path: "/var/lib/keepfast".into(), node_id: "n1".into() });
+    assert_eq!(config.max_lease_ttl, Duration::from_secs(30 * 86_400));
+    assert_eq!((config.disable_mlock, config.ui, config.log_format), (true, true, LogFormat::Json));
+    let [tcp, unix] = &config.listeners[..] else { panic!("two listeners") };
+    let tls = tcp.tls.as_ref().unwrap();
+    assert_eq!((tls.tls12, tls.tls13, &tls.clients), (false, true, &ClientCertificates::Requested));
+    assert_eq!((tcp.limits.body, tcp.limits.json.strings), (1 << 20, 50));
+    assert_eq!(tcp.limits.duration, Duration::from_secs(300));
+    assert_eq!(tcp.limits.header_timeout, Duration::from_secs(3));
+    assert_eq!(tcp.limits.idle_timeout, Duration::from_secs(60));
+    assert_eq!(
+        tcp.forwarded.authorized.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["10.0.0.0/8", "192.168.1.7/32"]
+    );
+    assert_eq!(
+        (tcp.forwarded.hop_skips, tcp.forwarded.reject_not_present, tcp.forwarded.reject_not_authorized),
+        (1, true, false)
+    );
+    assert_eq!(
+        tcp.headers.iter().map(|h| (h.when, h.value.to_str().unwrap())).collect::<Vec<_>>(),
+        [(Statuses::All, "a; b"), (Statuses::One(404), "nowhere")]
+    );
+    assert_eq!(
+        unix.bind,
+        Bind::Unix { path: "/run/keepfast.sock".into(), mode: Some(0o660), user: None, group: Some("keepfast".into()) }
+    );
+    assert_eq!(config.audit[0].file_path(), Some(PathBuf::from("/var/log/audit.log")));
+    assert_eq!(config.audit[0].options["log_raw"], "false");
+}
+
+#[test]
+fn the_json_that_harnesses_write_means_the_same() {
+    let text = r#"{
+        "backend": {"inmem": {}},
+        "listener": {"tcp": {"address": "127.0.0.1:8200", "tls_cert_file": "c.pem", "tls_key_file": "k.pem"}},
+        "disable_mlock": true, "default_lease_ttl": "768h", "max_lease_ttl": "768h"
+    }"#;
+    let (config, warnings) = load_texts(&[text], &[]).unwrap();
+    assert_eq!((warnings.len(), config.storage, config.listeners.len()), (0, Storage::InMemory, 1));
+    let two = r#"{"storage": [{"inmem": [{}]}], "listener": [{"tcp": {"tls_disable": 1}}, {"tcp": {"address": "[::1]", "tls_disable": "true"}}],
+        "audit": {"file": {"a": {"options": {"file_path": "stdout"}}}}}"#;
+    let (config, _) = load_texts(&[two], &[]).unwrap();
+    assert_eq!(
+        config.listeners.iter().map(ListenerConfig::address).collect::<Vec<_>>(),
+        ["127.0.0.1:8200", "[::1]:8200"]
+    );
+    assert_eq!(config.audit[0].name, "a");
+}
+
+#[test]
+fn files_of_a_directory_are_merged_in_the_order_of_their_names() {
+    let first = "storage \"inmem\" {}\nlog_level = \"info\"\nlistener \"tcp\" { tls_disable = 1 }";
+    let second = "storage \"file\" { path = \"/d\" }\nlog_level = \"debug\"\nlistener \"unix\" { address = \"/s\" }";
+    let (config, _) = load_texts(&[first, second], &[]).unwrap();
+    assert_eq!(config.storage, Storage::File { path: "/d".into() });
+    assert_eq!((config.log_level.as_str(), config.listeners.len()), ("debug", 2));
+}
+
+#[test]
+fn the_environment_wins_and_our_own_prefix_wins_over_the_others() {
+    let text = "storage \"raft\" { path = \"/a\" }\napi_addr = \"http://file\"\nlog_level = \"info\"";
+    let environment = [
+        ("VAULT_API_ADDR", "http://vault"),
+        ("KEEPFAST_API_ADDR", "http://own"),
+        ("BAO_RAFT_PATH", "/b"),
+        ("BAO_LOG_LEVEL", "trace"),
+    ];
+    let (config, _) = load_texts(&[text], &environment).unwrap();
+    assert_eq!((config.api_addr.as_str(), config.log_level.as_str()), ("http://own", "trace"));
+    assert_eq!(config.storage, Storage::Raft { path: "/b".into(), node_id: String::new() });
+}
+
+#[test]
+fn unknown_keys_and_keys_without_effect_warn_with_their_place() {
+    let text = "storage \"inmem\" {\n  speed = 9\n}\nfrobnicate = 1\nlistener \"tcp\" {\n  tls_disable = true\n  foo = \"x\"\n}\ntelemetry { disable_hostname = true }\n";
+    let (_, warnings) = load_texts(&[text], &[]).unwrap();
+    assert_eq!(
+        warnings,
+        [
+            "unknown or unsupported field speed found in configuration at 0.hcl:2:3",
+            "unknown or unsupported field foo found in configuration at 0.hcl:7:3",
+            "telemetry has no effect in Keepfast at 0.hcl:9:1",
+            "unknown or unsupported field frobnicate found in configuration at 0.hcl:4:1",
+        ]
+    );
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused_with_its_place() {
+    for (text, expected) in [
+        ("listener \"tcp\" {}", "a tcp listener needs tls_cert_file and tls_key_file, or tls_disable = true"),
+        ("listener \"tcp\" { tls_disable = 1 }", "a storage backend must be specified"),
+        ("storage \"bogus\" {}", "unknown storage type bogus"),
+        ("storage \"raft\" {}", "storage \"raft\" needs a path"),
+        ("storage \"inmem\" {}\nbackend \"inmem\" {}", "only one storage block is permitted"),
+        ("storage \"inmem\" {", "object expected closing RBRACE got: EOF"),
+        (&format!("{MINIMAL}listener \"foo\" {{}}"), "unsupported listener type \"foo\""),
+        (&format!("{MINIMAL}max_lease_ttl = \"abc\""), "max_lease_ttl must be a duration"),
+        (&format!("{MINIMAL}max_lease_ttl = \"1h\"\nmax_lease_ttl = \"2h\""), "max_lease_ttl is set twice"),
+        (
+            &format!("{MINIMAL}max_lease_ttl = \"1h\"\ndefault_lease_ttl = \"2h\""),
+            "default_lease_ttl is greater than max_lease_ttl",
+        ),
+        (&format!("{MINIMAL}log_level = \"loud\""), "unknown log level"),
+        (&format!("{MINIMAL}api_addr = \"127.0.0.1\""), "api_addr must be a URL"),
+        (&format!("{MINIMAL}seal \"awskms\" {{}}"), "seal \"awskms\" is not supported"),
+        (&format!("{MINIMAL}audit \"socket\" \"a\" {{}}"), "unknown audit device type"),
+        (&format!("{MINIMAL}audit \"file\" \"a\" {{}}"), "needs options { file_path"),
+        (
+            &format!("{MINIMAL}listener \"tcp\" {{ tls_disable = 1\n proxy_protocol_behavior = \"use_always\" }}"),
+            "the PROXY protocol is not supported",
+        ),
+        (
+            &format!("{MINIMAL}listener \"tcp\" {{ tls_disable = 1\n x_forwarded_for_authorized_addrs = \"proxy\" }}"),
+            "neither an address nor a network",
+        ),
+        (
+            &format!(
+                "{MINIMAL}listener \"tcp\" {{ tls_disable = 1\n custom_response_headers {{ \"default\" = {{ \"X-Vault-A\" = \"x\" }} }} }}"
+            ),
+            "reserved",
+        ),
+    ] {
+        let message = refused(text);
+        assert!(message.contains(expected), "{text}: {message}");
+    }
+    assert_eq!(refused("storage \"inmem\" {}\nmax_lease_ttl = \"abc\"").split(": ").nth(1), Some("At 2:17"));
+    let missing = load(&[PathBuf::from("/nonexistent.hcl")], &Environment::of(&[])).err().unwrap().to_string();
+    assert!(missing.starts_with("error loading configuration from /nonexistent.hcl: "), "{missing}");
+}

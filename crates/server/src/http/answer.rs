@@ -1,0 +1,73 @@
+//! What leaves the edge, before it is dressed as HTTP: the kernel's answers and the edge's own refusals.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use keepfast_core::Response;
+use keepfast_framework::Error;
+
+/// An answer on its way out.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    /// `None` sends no `Content-Type`.
+    pub(crate) content_type: Option<&'static str>,
+    pub(crate) body: Bytes,
+    pub(crate) location: Option<HeaderValue>,
+}
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+impl Answer {
+    /// `{"errors":["text"]}`
+    pub(crate) fn error(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
+        let text: Cow<'static, str> = text.into();
+        let mut body = serde_json::json!({ "errors": [text] }).to_string();
+        body.push('\n');
+        Answer { status, content_type: Some(JSON), body: body.into(), location: None }
+    }
+
+    /// `{"errors":[]}`
+    pub(crate) fn bare(status: StatusCode) -> Self {
+        Answer { status, content_type: Some(JSON), body: Bytes::from_static(b"{\"errors\":[]}\n"), location: None }
+    }
+
+    /// A line of text.
+    pub(crate) fn text(status: StatusCode, text: &'static str) -> Self {
+        Answer { status, content_type: Some(TEXT), body: Bytes::from_static(text.as_bytes()), location: None }
+    }
+
+    /// 307 to a path of this server.
+    pub(crate) fn redirect(location: &str) -> Self {
+        match HeaderValue::from_str(location) {
+            Ok(location) => Answer {
+                status: StatusCode::TEMPORARY_REDIRECT,
+                content_type: None,
+                body: Bytes::new(),
+                location: Some(location),
+            },
+            Err(_) => Answer::bare(StatusCode::BAD_REQUEST),
+        }
+    }
+}
+
+impl From<Error> for Answer {
+    /// For faults of the body, which are found with the framework's own parser.
+    fn from(error: Error) -> Self {
+        let status = StatusCode::from_u16(error.status().0).unwrap_or(StatusCode::BAD_REQUEST);
+        Answer::error(status, error.public().to_owned())
+    }
+}
+
+impl From<Response> for Answer {
+    fn from(response: Response) -> Self {
+        Answer {
+            status: StatusCode::from_u16(response.status().0).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            content_type: Some(response.content_type()),
+            body: response.into_body(),
+            location: None,
+        }
+    }
+}

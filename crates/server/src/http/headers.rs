@@ -1,0 +1,290 @@
+//! The headers that mean something to us: token, namespace, wrapping, content type, and who forwarded the request.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use keepfast_crypto::secret::SecretString;
+use keepfast_framework::fields::go_duration;
+
+use super::answer::Answer;
+use crate::config::Forwarded;
+
+const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
+const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
+const WRAP_TTL: HeaderName = HeaderName::from_static("x-vault-wrap-ttl");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The client token of `X-Vault-Token`, or of `Authorization: Bearer` where that has none.
+pub(crate) fn token(headers: &HeaderMap, longest: usize) -> Result<Option<SecretString>, Answer> {
+    let own = headers.get(TOKEN).map(HeaderValue::as_bytes).unwrap_or_default();
+    let bytes = if own.trim_ascii().is_empty() {
+        let bearer = headers.get(AUTHORIZATION).and_then(|v| v.as_bytes().strip_prefix(b"Bearer "));
+        bearer.unwrap_or_default()
+    } else {
+        own
+    };
+    if bytes.len() > longest {
+        return Err(Answer::error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the token header is too large"));
+    }
+    let bytes = bytes.trim_ascii();
+    if bytes.iter().any(u8::is_ascii_control) {
+        return Err(Answer::text(StatusCode::BAD_REQUEST, "400 Bad Request: invalid header value"));
+    }
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(SecretString::new(String::from_utf8_lossy(bytes).into_owned())))
+}
+
+/// The namespace without slashes around it; empty for the root namespace.
+pub(crate) fn namespace(headers: &HeaderMap) -> String {
+    let Some(value) = headers.get(NAMESPACE) else { return String::new() };
+    let text = String::from_utf8_lossy(value.as_bytes());
+    let name = text.trim().trim_matches('/');
+    if name == "root" { String::new() } else { name.to_owned() }
+}
+
+/// For how long the answer is to be wrapped, if at all.
+pub(crate) fn wrap_ttl(headers: &HeaderMap) -> Result<Option<Duration>, Answer> {
+    let Some(value) = headers.get(WRAP_TTL) else { return Ok(None) };
+    let text = String::from_utf8_lossy(value.as_bytes());
+    let refused =
+        |why: String| Answer::error(StatusCode::BAD_REQUEST, format!("error parsing X-Vault-Wrap-TTL header: {why}"));
+    let nanos = nanoseconds(text.trim()).map_err(refused)?;
+    if nanos < 0 {
+        return Err(refused("requested wrap ttl cannot be negative".into()));
+    }
+    Ok(u64::try_from(nanos).ok().filter(|n| *n > 0).map(Duration::from_nanos))
+}
+
+/// Seconds, days, or Go's syntax, in nanoseconds that fit Go's 64 bits.
+fn nanoseconds(text: &str) -> Result<i128, String> {
+    let seconds = if text.is_empty() {
+        Some(0)
+    } else if let Ok(seconds) = text.parse::<i64>() {
+        Some(i128::from(seconds))
+    } else {
+        text.strip_suffix('d').and_then(|d| d.parse::<i64>().ok()).map(|days| i128::from(days) * 86_400)
+    };
+    let nanos = match seconds {
+        Some(seconds) => seconds * 1_000_000_000,
+        None => go_duration(text)?,
+    };
+    if i64::try_from(nanos).is_err() {
+        return Err("multiplication of durations resulted in overflow, one operand may be too large".into());
+    }
+    Ok(nanos)
+}
+
+/// Whether the body is declared as a form, which is also what `curl -d` says of JSON.
+pub(crate) fn is_form(headers: &HeaderMap) -> bool {
+    let value = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let kind = value.split(|b| *b == b';').next().unwrap_or_default();
+    kind.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+}
+
+/// PATCH means JSON merge patch (RFC 7396) and must say so.
+pub(crate) fn require_merge_patch(headers: &HeaderMap) -> Result<(), Answer> {
+    let bad = |text: &'static str| Answer::error(StatusCode::BAD_REQUEST, text);
+    let text =
+        headers.get(CONTENT_TYPE).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()).unwrap_or_default();
+    let mut parts = text.split(';');
+    let kind = parts.next().unwrap_or_default().trim().to_ascii_lowercase();
+    if kind.is_empty() {
+        return Err(bad("mime: no media type"));
+    }
+    let parts: Vec<&str> = parts.map(str::trim).collect();
+    let last = parts.len().saturating_sub(1);
+    if parts.iter().enumerate().any(|(at, p)| !p.contains('=') && !(at == last && p.is_empty())) {
+        return Err(bad("mime: invalid media parameter"));
+    }
+    if kind != "application/merge-patch+json" {
+        let text = format!("PATCH requires Content-Type of application/merge-patch+json, provided {kind}");
+        return Err(Answer::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
+    }
+    Ok(())
+}
+
+/// Where the caller connects from: the peer of the connection, or what an authorized proxy says of it.
+pub(crate) fn remote(
+    headers: &HeaderMap,
+    peer: Option<SocketAddr>,
+    rules: &Forwarded,
+) -> Result<Option<SocketAddr>, Answer> {
+    let Some(peer) = peer else { return Ok(None) };
+    if rules.authorized.is_empty() {
+        return Ok(Some(peer));
+    }
+    let refused = |text: String| Err(Answer::error(StatusCode::BAD_REQUEST, text));
+    let given: Vec<&[u8]> =
+        headers.get_all(FORWARDED_FOR).iter().flat_map(|v| v.as_bytes().split(|b| *b == b',')).collect();
+    if given.is_empty() {
+        if rules.reject_not_present {
+            return refused("missing x-forwarded-for header and configured to reject when not present".into());
+        }
+        return Ok(Some(peer));
+    }
+    if !rules.authorized.iter().any(|net| net.contains(&peer.ip().to_canonical())) {
+        if rules.reject_not_authorized {
+            return refused(
+                "client address not authorized for x-forwarded-for and configured to reject connection".into(),
+            );
+        }
+        return Ok(Some(peer));
+    }
+    let Some(place) = given.len().checked_sub(rules.hop_skips + 1) else {
+        return refused(format!(
+            "malformed x-forwarded-for configuration or request, hops to skip ({}) would skip before earliest chain link (chain length {})",
+            rules.hop_skips,
+            given.len()
+        ));
+    };
+    match std::str::from_utf8(given[place]).ok().and_then(|text| address(text.trim(), peer.port())) {
+        Some(address) => Ok(Some(address)),
+        // Where the peer would take any text for an address, bound CIDRs need a real one.
+        None => refused("malformed x-forwarded-for header: not an address".into()),
+    }
+}
+
+/// An address with or without a port, brackets or not.
+fn address(text: &str, port: u16) -> Option<SocketAddr> {
+    if let Ok(whole) = text.parse::<SocketAddr>() {
+        return Some(whole);
+    }
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    bare.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, port))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        map
+    }
+
+    fn told(a: &Answer) -> (u16, String) {
+        (a.status.as_u16(), String::from_utf8_lossy(&a.body).into_owned())
+    }
+
+    fn token_of(pairs: &[(&'static str, &str)]) -> Result<Option<String>, u16> {
+        token(&headers(pairs), 8192).map(|t| t.map(|t| t.expose().clone())).map_err(|a| a.status.as_u16())
+    }
+
+    #[test]
+    fn a_token_comes_from_its_own_header_first_and_then_from_bearer() {
+        assert_eq!(token_of(&[("x-vault-token", " a "), ("authorization", "Bearer b")]), Ok(Some("a".into())));
+        assert_eq!(token_of(&[("x-vault-token", ""), ("authorization", "Bearer  b")]), Ok(Some("b".into())));
+        assert_eq!(token_of(&[("x-vault-token", "a"), ("x-vault-token", "b")]), Ok(Some("a".into())));
+        for none in ["bearer b", "Basic b", "Bearer"] {
+            assert_eq!(token_of(&[("authorization", none)]), Ok(None), "{none}");
+        }
+        assert_eq!(token_of(&[("x-vault-token", "a\tb")]), Err(400));
+    }
+
+    #[test]
+    fn sec_ds10_a_token_header_of_more_than_8_kib_is_431() {
+        assert_eq!(token_of(&[("x-vault-token", &"x".repeat(8192))]).map(|t| t.unwrap().len()), Ok(8192));
+        assert_eq!(token_of(&[("x-vault-token", &"x".repeat(8193))]), Err(431));
+        assert_eq!(token_of(&[("authorization", &format!("Bearer {}", "x".repeat(8193)))]), Err(431));
+    }
+
+    #[test]
+    fn namespaces_lose_their_slashes_and_root_is_empty() {
+        for (given, name) in [
+            ("", ""),
+            ("root", ""),
+            ("root/", ""),
+            ("/", ""),
+            ("//", ""),
+            ("ns1/", "ns1"),
+            ("/a/b/", "a/b"),
+            ("..", ".."),
+        ] {
+            assert_eq!(namespace(&headers(&[("x-vault-namespace", given)])), name, "{given}");
+        }
+    }
+
+    #[test]
+    fn wrap_ttls_are_read_as_the_peer_reads_them() {
+        let ttl = |text: &str| wrap_ttl(&headers(&[("x-vault-wrap-ttl", text)])).map_err(|a| told(&a));
+        for (text, millis) in [
+            ("60", 60_000),
+            ("60s", 60_000),
+            ("1h30m", 5_400_000),
+            ("1d", 86_400_000),
+            ("1.5s", 1500),
+            ("5ms", 5),
+            ("+5", 5000),
+        ] {
+            assert_eq!(ttl(text), Ok(Some(Duration::from_millis(millis))), "{text}");
+        }
+        assert_eq!((ttl("0"), ttl("")), (Ok(None), Ok(None)));
+        for (text, why) in [
+            ("-1", "requested wrap ttl cannot be negative"),
+            ("abc", "time: invalid duration \\\"abc\\\""),
+            ("999999999999", "multiplication of durations resulted in overflow, one operand may be too large"),
+        ] {
+            let expected = format!("{{\"errors\":[\"error parsing X-Vault-Wrap-TTL header: {why}\"]}}\n");
+            assert_eq!(ttl(text), Err((400, expected)), "{text}");
+        }
+    }
+
+    #[test]
+    fn patch_must_say_merge_patch() {
+        let check = |kind: &str| require_merge_patch(&headers(&[("content-type", kind)])).map_err(|a| told(&a).0);
+        assert_eq!(check("application/merge-patch+json"), Ok(()));
+        assert_eq!(check("application/merge-patch+json; charset=utf-8"), Ok(()));
+        assert_eq!(check("application/merge-patch+json;"), Ok(()));
+        assert_eq!((check(""), check("garbage;;"), check("application/json")), (Err(400), Err(400), Err(415)));
+    }
+
+    fn judged(rules: &Forwarded, values: &[&str]) -> Result<String, String> {
+        let pairs: Vec<_> = values.iter().map(|v| ("x-forwarded-for", *v)).collect();
+        remote(&headers(&pairs), Some("127.0.0.1:4000".parse().unwrap()), rules)
+            .map(|a| a.unwrap().to_string())
+            .map_err(|a| told(&a).1)
+    }
+
+    #[test]
+    fn forwarded_addresses_are_believed_only_from_authorized_proxies() {
+        let nobody = Forwarded::default();
+        assert_eq!(judged(&nobody, &["1.2.3.4"]), Ok("127.0.0.1:4000".into()));
+        let local = Forwarded { authorized: vec!["127.0.0.0/8".parse().unwrap()], ..Forwarded::default() };
+        for (values, expected) in [
+            (&["1.2.3.4"][..], "1.2.3.4:4000"),
+            (&["9.9.9.9, 1.2.3.4:80"], "1.2.3.4:80"),
+            (&["9.9.9.9", "1.2.3.4"], "1.2.3.4:4000"),
+            (&["[::1]:80"], "[::1]:80"),
+            (&["::1"], "[::1]:4000"),
+            (&[], "127.0.0.1:4000"),
+        ] {
+            assert_eq!(judged(&local, values), Ok(expected.into()), "{values:?}");
+        }
+        assert!(judged(&local, &["unknown"]).unwrap_err().contains("not an address"));
+        let skipping = Forwarded { hop_skips: 1, ..local.clone() };
+        assert_eq!(judged(&skipping, &["1.2.3.4, 5.6.7.8"]), Ok("1.2.3.4:4000".into()));
+        assert!(
+            judged(&skipping, &["1.2.3.4"])
+                .unwrap_err()
+                .contains("hops to skip (1) would skip before earliest chain link (chain length 1)")
+        );
+        let strict = Forwarded { reject_not_present: true, reject_not_authorized: true, ..local };
+        assert!(
+            judged(&strict, &[])
+                .unwrap_err()
+                .contains("missing x-forwarded-for header and configured to reject when not present")
+        );
+        let others = Forwarded { authorized: vec!["10.0.0.0/8".parse().unwrap()], ..strict };
+        assert!(
+            judged(&others, &["1.2.3.4"]).unwrap_err().contains("client address not authorized for x-forwarded-for")
+        );
+    }
+}

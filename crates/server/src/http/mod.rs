@@ -1,0 +1,84 @@
+//! HTTP: everything between a connection's bytes and the kernel.
+
+pub(crate) mod answer;
+pub(crate) mod body;
+mod budget;
+mod finish;
+mod headers;
+mod path;
+mod query;
+mod request;
+mod response;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use keepfast_core::Incoming;
+
+use self::answer::Answer;
+use self::body::BodyMemory;
+use self::finish::Finish;
+use self::request::{Admitted, Rules};
+use crate::config::{CustomHeader, Limits, ListenerConfig};
+
+/// What answers requests: the node, or in tests something that tells what arrived.
+pub(crate) trait Kernel: Send + Sync + 'static {
+    /// Answers one request. Runs to its end even when the client is gone.
+    fn handle(&self, incoming: Incoming) -> impl Future<Output = Answer> + Send;
+}
+
+/// One listener's edge: its rules and the kernel behind them.
+pub(crate) struct Edge<K> {
+    kernel: Arc<K>,
+    memory: Arc<BodyMemory>,
+    rules: Rules,
+    headers: Vec<CustomHeader>,
+}
+
+impl<K: Kernel> Edge<K> {
+    pub(crate) fn new(kernel: Arc<K>, memory: Arc<BodyMemory>, listener: &ListenerConfig) -> Arc<Self> {
+        let rules = Rules { limits: listener.limits, forwarded: listener.forwarded.clone() };
+        Arc::new(Edge { kernel, memory, rules, headers: listener.headers.clone() })
+    }
+
+    /// The limits that connections of this listener live under.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.rules.limits
+    }
+
+    /// One request, from its head to its answer.
+    pub(crate) async fn serve(
+        &self,
+        request: Request<hyper::body::Incoming>,
+        peer: Option<SocketAddr>,
+    ) -> Response<Full<Bytes>> {
+        let answer = match request::admit(request, peer, &self.rules, &self.memory).await {
+            Ok(admitted) => self.run(admitted).await,
+            Err(refusal) => refusal,
+        };
+        response::dress(answer, &self.headers)
+    }
+
+    async fn run(&self, admitted: Admitted) -> Answer {
+        let kernel = self.kernel.clone();
+        let Admitted { incoming, share } = admitted;
+        let work = Finish::new(async move {
+            // A panic ends its request only. Its message could hold anything, so neither log nor answer repeat it.
+            let outcome = AssertUnwindSafe(kernel.handle(incoming)).catch_unwind().await;
+            drop(share);
+            outcome.unwrap_or_else(|_| Answer::error(StatusCode::INTERNAL_SERVER_ERROR, "internal error"))
+        });
+        match tokio::time::timeout(self.rules.limits.duration, work).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                Answer::error(StatusCode::SERVICE_UNAVAILABLE, "the request took longer than max_request_duration")
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The query: parameters in order, decoded once, and the three that choose the operation.
+
+use http::StatusCode;
+
+use super::answer::Answer;
+use super::path::decode;
+
+/// A query, read.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Query {
+    /// What is left for the route.
+    pub(crate) parameters: Vec<(String, String)>,
+    /// `list=true`
+    pub(crate) list: bool,
+    /// `scan=true`
+    pub(crate) scan: bool,
+    /// `help` with any value.
+    pub(crate) help: bool,
+}
+
+impl Query {
+    /// Reads the text behind `?`. With `choosing`, `list` and `scan` are taken out as choices of the operation.
+    pub(crate) fn parse(text: Option<&str>, choosing: bool) -> Result<Self, Answer> {
+        let mut query = Query::default();
+        let Some(text) = text else { return Ok(query) };
+        let (mut list, mut scan) = (None, None);
+        for pair in text.split('&').filter(|p| !p.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, value) = (component(name)?, component(value)?);
+            match name.as_str() {
+                // Of repeated ones the first counts, as for the peer.
+                "list" if choosing => list = list.or(Some(truth(&value)?)),
+                "scan" if choosing => scan = scan.or(Some(truth(&value)?)),
+                "help" => query.help |= !value.is_empty(),
+                _ => query.parameters.push((name, value)),
+            }
+        }
+        (query.list, query.scan) = (list.unwrap_or(false), scan.unwrap_or(false));
+        if query.list && query.scan {
+            return Err(Answer::bare(StatusCode::BAD_REQUEST));
+        }
+        Ok(query)
+    }
+}
+
+/// A name or value: `+` is a blank, then percent-decoding. Malformed ones are refused, where the peer drops them.
+fn component(raw: &str) -> Result<String, Answer> {
+    let refused = || Answer::error(StatusCode::BAD_REQUEST, "malformed query");
+    if raw.contains(';') {
+        return Err(refused());
+    }
+    let blanks = if raw.contains('+') { decode(&raw.replace('+', " ")) } else { decode(raw) };
+    blanks.map_err(|_| refused())
+}
+
+fn truth(text: &str) -> Result<bool, Answer> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(Answer::bare(StatusCode::BAD_REQUEST)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Query, u16> {
+        Query::parse(Some(text), true).map_err(|a| a.status.as_u16())
+    }
+
+    #[test]
+    fn list_scan_and_help_are_choices_and_the_rest_are_parameters_in_order() {
+        let q = parsed("list=true&after=%61+b%2B&limit=5&after=c").unwrap();
+        let owned =
+            |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<Vec<_>>();
+        assert_eq!(
+            q,
+            Query {
+                parameters: owned(&[("after", "a b+"), ("limit", "5"), ("after", "c")]),
+                list: true,
+                ..Query::default()
+            }
+        );
+        assert!(parsed("help=1").unwrap().help && !parsed("help").unwrap().help);
+        assert!(parsed("list=true&list=false").unwrap().list && !parsed("list=").unwrap().list);
+        assert!(parsed("scan=1").unwrap().scan);
+        let not_choosing = Query::parse(Some("list=x"), false).unwrap();
+        assert_eq!((not_choosing.list, not_choosing.parameters), (false, owned(&[("list", "x")])));
+    }
+
+    #[test]
+    fn ambiguous_queries_are_refused() {
+        for text in ["list=x", "scan=2", "list=true&scan=true", "a=%zz", "a=1;b=2", "a=%ff"] {
+            assert_eq!(parsed(text), Err(400), "{text}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The first stage of a request's journey: from HTTP to [`Incoming`], in the order in which strangers are cheapest to refuse.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{Method, Request, StatusCode};
+use keepfast_core::Incoming;
+use keepfast_crypto::random;
+use keepfast_framework::{Body, CanonicalPath, Operation};
+
+use super::answer::Answer;
+use super::body::{self, BodyMemory, Share};
+use super::query::Query;
+use super::{headers, path};
+use crate::config::{Forwarded, Limits};
+
+/// The rules of one listener.
+pub(crate) struct Rules {
+    pub(crate) limits: Limits,
+    pub(crate) forwarded: Forwarded,
+}
+
+/// An admitted request and what it holds of the server's memory for bodies.
+pub(crate) struct Admitted {
+    pub(crate) incoming: Incoming,
+    pub(crate) share: Option<Share>,
+}
+
+/// Makes an [`Incoming`] of a request, or the answer that refuses it. Headers are judged before a byte of the body is read.
+pub(crate) async fn admit(
+    request: Request<hyper::body::Incoming>,
+    peer: Option<SocketAddr>,
+    rules: &Rules,
+    memory: &Arc<BodyMemory>,
+) -> Result<Admitted, Answer> {
+    let (head, body) = request.into_parts();
+    let remote = headers::remote(&head.headers, peer, &rules.forwarded)?;
+    let path = path::canonical(&head.uri)?;
+    let query = Query::parse(head.uri.query(), head.method == Method::GET)?;
+    let operation = operation(&head, &path, &query)?;
+    let token = headers::token(&head.headers, rules.limits.token)?;
+    let wrap_ttl = headers::wrap_ttl(&head.headers)?;
+    let writes = matches!(operation, Operation::Update | Operation::Patch);
+    let (body, share) = if writes {
+        let (body, share) = body::receive(body, &head.headers, &rules.limits, memory).await?;
+        (body, Some(share))
+    } else {
+        (Body::default(), None)
+    };
+    let incoming = Incoming {
+        id: random::request_id(),
+        operation,
+        path,
+        // Writes take their parameters from the body alone.
+        query: if writes { Vec::new() } else { query.parameters },
+        body,
+        token,
+        namespace: headers::namespace(&head.headers),
+        wrap_ttl,
+        remote,
+    };
+    Ok(Admitted { incoming, share })
+}
+
+/// What a method and its query ask for.
+fn operation(head: &Parts, path: &CanonicalPath, query: &Query) -> Result<Operation, Answer> {
+    let method = head.method.as_str();
+    if query.help && matches!(method, "GET" | "POST" | "PUT" | "DELETE" | "LIST" | "SCAN") {
+        return Ok(Operation::Help);
+    }
+    match method {
+        "GET" if query.list => Ok(Operation::List),
+        "GET" if query.scan => Ok(Operation::Scan),
+        "GET" => Ok(Operation::Read),
+        "POST" | "PUT" => Ok(Operation::Update),
+        "DELETE" => Ok(Operation::Delete),
+        "LIST" => Ok(Operation::List),
+        "SCAN" => Ok(Operation::Scan),
+        "PATCH" => headers::require_merge_patch(&head.headers).map(|()| Operation::Patch),
+        // Load balancers ask this one with HEAD; nothing else may be asked so.
+        "HEAD" if path.as_str() == "sys/health" => Ok(Operation::Read),
+        "HEAD" => {
+            Err(Answer::error(StatusCode::METHOD_NOT_ALLOWED, "1 error occurred:\n\t* unsupported operation\n\n"))
+        }
+        "OPTIONS" if path.as_str() != "sys/health" => {
+            Err(Answer::error(StatusCode::BAD_REQUEST, "cannot handle internal-only request operation"))
+        }
+        _ => Err(Answer::bare(StatusCode::METHOD_NOT_ALLOWED)),
+    }
+}

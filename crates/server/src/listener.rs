@@ -1,0 +1,209 @@
+//! Sockets and the accept loop. Nothing that one connection does ends the loop.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioExecutor;
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::Bind;
+use crate::connection;
+use crate::http::{Edge, Kernel};
+use crate::tls::Tls;
+
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 4096;
+/// How long the loop rests when the system has no more descriptors or memory.
+const REST: Duration = Duration::from_millis(50);
+
+/// A socket that listens. Clients may connect from now on; they are served once the loop runs.
+pub(crate) enum Socket {
+    /// On an address.
+    Tcp(TcpListener),
+    /// In the file system; the file is removed in the end.
+    Unix(UnixListener, PathBuf),
+}
+
+impl Socket {
+    /// Opens the socket of a listener. To be called within the runtime.
+    pub(crate) fn bind(bind: &Bind) -> io::Result<Self> {
+        match bind {
+            Bind::Tcp(address) => tcp(address).map(Socket::Tcp),
+            Bind::Unix { path, mode, user, group } => {
+                let listener = unix(path)?;
+                let socket = Socket::Unix(listener, path.clone());
+                if user.is_some() || group.is_some() {
+                    std::os::unix::fs::chown(
+                        path,
+                        id_of(user.as_deref(), "/etc/passwd")?,
+                        id_of(group.as_deref(), "/etc/group")?,
+                    )?;
+                }
+                if let Some(mode) = mode {
+                    std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode))?;
+                }
+                Ok(socket)
+            }
+        }
+    }
+
+    /// The address that was bound; a port of 0 has become a real one.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Socket::Tcp(listener) => listener.local_addr().ok(),
+            Socket::Unix(..) => None,
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Socket::Unix(_, path) = self {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn tcp(address: &str) -> io::Result<TcpListener> {
+    let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the address has no meaning");
+    for candidate in address.to_socket_addrs()? {
+        let open = || {
+            let socket = if candidate.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            socket.set_reuseaddr(true)?;
+            socket.bind(candidate)?;
+            socket.listen(BACKLOG)
+        };
+        match open() {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// A socket file that a killed server left behind is replaced; one that answers, or is no socket, is not.
+fn unix(path: &Path) -> io::Result<UnixListener> {
+    let stale = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket())
+        && std::os::unix::net::UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+    if stale {
+        std::fs::remove_file(path)?;
+    }
+    UnixListener::bind(path)
+}
+
+/// The number of a user or group, which may be given as a number or by its name.
+fn id_of(name: Option<&str>, database: &str) -> io::Result<Option<u32>> {
+    let Some(name) = name else { return Ok(None) };
+    if let Ok(id) = name.parse() {
+        return Ok(Some(id));
+    }
+    let lines = std::fs::read_to_string(database)?;
+    let found = lines.lines().map(|l| l.split(':').collect::<Vec<_>>()).find(|f| f.first() == Some(&name));
+    match found.and_then(|f| f.get(2)?.parse().ok()) {
+        Some(id) => Ok(Some(id)),
+        None => Err(io::Error::new(io::ErrorKind::NotFound, format!("{name:?} is not in {database}"))),
+    }
+}
+
+/// The connections of all listeners together.
+pub(crate) struct Connections {
+    free: Arc<Semaphore>,
+    most: u32,
+}
+
+impl Connections {
+    /// At most so many at once.
+    pub(crate) fn new(most: u32) -> Arc<Self> {
+        Arc::new(Connections { free: Arc::new(Semaphore::new(most as usize)), most })
+    }
+
+    fn admit(&self) -> Option<OwnedSemaphorePermit> {
+        self.free.clone().try_acquire_owned().ok()
+    }
+
+    /// Waits until all have ended, at most `bound`; tells whether they have.
+    pub(crate) async fn drained(&self, bound: Duration) -> bool {
+        tokio::time::timeout(bound, self.free.acquire_many(self.most)).await.is_ok()
+    }
+}
+
+/// What the accept loop of one listener needs.
+pub(crate) struct Listener<K> {
+    pub(crate) edge: Arc<Edge<K>>,
+    pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+impl<K: Kernel> Listener<K> {
+    /// Accepts until `stop` becomes true.
+    pub(crate) async fn run(self, socket: Socket) {
+        let mut stop = self.stop.clone();
+        let protocols = connection::protocols();
+        tokio::select! {
+            () = self.accept(&socket, &protocols) => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "a pause of the accept loop, not the product's time")]
+    async fn accept(&self, socket: &Socket, protocols: &Arc<Builder<TokioExecutor>>) {
+        loop {
+            let accepted = match socket {
+                Socket::Tcp(listener) => {
+                    listener.accept().await.map(|(stream, peer)| self.tcp(stream, peer, protocols))
+                }
+                Socket::Unix(listener, _) => listener.accept().await.map(|(stream, _)| self.unix(stream, protocols)),
+            };
+            if let Err(error) = accepted
+                && is_exhaustion(&error)
+            {
+                tracing::warn!(%error, "no connection can be accepted");
+                tokio::time::sleep(REST).await;
+            }
+        }
+    }
+
+    fn tcp(&self, stream: TcpStream, peer: SocketAddr, protocols: &Arc<Builder<TokioExecutor>>) {
+        // Beyond the cap a connection is closed at once, so that clients notice instead of waiting in the backlog.
+        let Some(permit) = self.connections.admit() else { return };
+        let (edge, protocols, stop) = (self.edge.clone(), protocols.clone(), self.stop.clone());
+        let tls = self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.current()));
+        tokio::spawn(async move {
+            let _permit = permit;
+            let _ = stream.set_nodelay(true);
+            let Some(tls) = tls else {
+                connection::serve(stream, Some(peer), edge, protocols, stop).await;
+                return;
+            };
+            let handshake = tokio::time::timeout(edge.limits().handshake_timeout, tls.accept(stream));
+            if let Ok(Ok(stream)) = handshake.await {
+                connection::serve(stream, Some(peer), edge, protocols, stop).await;
+            }
+        });
+    }
+
+    fn unix(&self, stream: UnixStream, protocols: &Arc<Builder<TokioExecutor>>) {
+        let Some(permit) = self.connections.admit() else { return };
+        let (edge, protocols, stop) = (self.edge.clone(), protocols.clone(), self.stop.clone());
+        tokio::spawn(async move {
+            let _permit = permit;
+            connection::serve(stream, None, edge, protocols, stop).await;
+        });
+    }
+}
+
+/// Whether the system, not the connection, is the reason: then it does not help to try again at once.
+fn is_exhaustion(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
+        .iter()
+        .any(|e| error.raw_os_error() == Some(e.raw_os_error()))
+}

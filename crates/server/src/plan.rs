@@ -1,0 +1,194 @@
+//! From flags, files and environment to what the server will do; for `-dev` also what Vault's defaults are.
+
+use std::path::PathBuf;
+
+use keepfast_core::Settings;
+use keepfast_core::settings::ListenerSettings;
+use keepfast_crypto::secret::SecretString;
+
+use crate::args::{DevArgs, ServerArgs};
+use crate::config::{
+    self, ClientCertificates, Config, ConfigError, Environment, ListenerConfig, LogFormat, Storage, TlsConfig, Warning,
+};
+use crate::run::StartError;
+use crate::telemetry::Level;
+use crate::tls::development;
+
+/// What the server will do.
+pub(crate) struct Plan {
+    pub(crate) config: Config,
+    pub(crate) warnings: Vec<Warning>,
+    pub(crate) level: Level,
+    pub(crate) dev: Option<DevPlan>,
+}
+
+/// What a development server does beyond that.
+pub(crate) struct DevPlan {
+    pub(crate) root_token: Option<SecretString>,
+    pub(crate) with_kv: bool,
+    /// Where the root token is stored for the command line.
+    pub(crate) token_file: Option<PathBuf>,
+    /// The authority of `-dev-tls`.
+    pub(crate) ca: Option<PathBuf>,
+}
+
+impl Plan {
+    /// Reads everything that decides.
+    pub(crate) fn make(args: &mut ServerArgs, environment: &Environment) -> Result<Self, StartError> {
+        if args.config.is_empty()
+            && let Some(path) = environment.setting("CONFIG_PATH")
+        {
+            args.config = vec![path.into()];
+        }
+        let dev = args.dev.take();
+        if args.config.is_empty() && dev.is_none() {
+            return Err(ConfigError::Whole("Must specify at least one config path using -config".into()).into());
+        }
+        let memory = dev.is_some().then_some(Storage::InMemory);
+        let (mut config, warnings) = config::load_over(&args.config, environment, memory)?;
+        let dev = dev.map(|dev| develop(dev, environment, &mut config)).transpose()?;
+        let level = apply_flags(args, &mut config)?;
+        if config.api_addr.is_empty() {
+            config.api_addr = detected_address(&config);
+        }
+        Ok(Plan { config, warnings, level, dev })
+    }
+
+    /// What the kernel is told of it.
+    pub(crate) fn settings(&self) -> Settings {
+        let config = &self.config;
+        Settings {
+            default_lease_ttl: config.default_lease_ttl,
+            max_lease_ttl: config.max_lease_ttl,
+            api_addr: config.api_addr.clone(),
+            cluster_addr: config.cluster_addr.clone(),
+            cluster_name: config.cluster_name.clone(),
+            storage_type: config.storage.kind().into(),
+            audit: config.audit.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            listeners: config.listeners.iter().map(listener_settings).collect(),
+            log_level: config.log_level.clone(),
+            dev: self.dev.is_some(),
+        }
+    }
+}
+
+fn listener_settings(listener: &ListenerConfig) -> ListenerSettings {
+    ListenerSettings { kind: listener.kind().into(), address: listener.address(), tls_disable: listener.tls.is_none() }
+}
+
+/// Flags win over files and environment.
+fn apply_flags(args: &mut ServerArgs, config: &mut Config) -> Result<Level, StartError> {
+    if let Some(level) = args.log_level.take() {
+        config.log_level = level;
+    }
+    if let Some(format) = args.log_format.take() {
+        config.log_format =
+            LogFormat::parse(&format).ok_or_else(|| ConfigError::Whole(format!("unknown log format: {format:?}")))?;
+    }
+    if let Some(file) = args.log_file.take() {
+        config.log_file = Some(file);
+    }
+    let unknown = || ConfigError::Whole(format!("unknown log level: {:?}", config.log_level));
+    Ok(Level::parse(&config.log_level).ok_or_else(unknown)?)
+}
+
+/// The listener, certificate and token of `-dev`, from flags and environment.
+fn develop(dev: DevArgs, environment: &Environment, config: &mut Config) -> Result<DevPlan, StartError> {
+    let address = dev
+        .listen_address
+        .or_else(|| environment.setting("DEV_LISTEN_ADDRESS").map(str::to_owned))
+        .unwrap_or_else(|| "127.0.0.1:8200".into());
+    let mut listener = ListenerConfig::plain(address);
+    let ca = if dev.tls {
+        let dir = match dev.tls_cert_dir {
+            Some(dir) => dir,
+            None => fresh_directory().map_err(StartError::DevelopmentCertificate)?,
+        };
+        let mut names = vec!["localhost".to_owned(), "localhost.localdomain".into(), "127.0.0.1".into(), "::1".into()];
+        names.extend(dev.tls_sans);
+        let files = development::write(&dir, names).map_err(StartError::DevelopmentCertificate)?;
+        listener.tls = Some(TlsConfig {
+            cert_file: files.cert,
+            key_file: files.key,
+            tls12: true,
+            tls13: true,
+            clients: ClientCertificates::Requested,
+        });
+        Some(files.ca)
+    } else {
+        None
+    };
+    config.listeners.insert(0, listener);
+    config.disable_mlock = true;
+    let root_token =
+        dev.root_token.or_else(|| environment.setting("DEV_ROOT_TOKEN_ID").map(|t| SecretString::new(t.to_owned())));
+    let home = environment.variable("HOME").map(PathBuf::from).filter(|_| !dev.no_store_token);
+    Ok(DevPlan { root_token, with_kv: !dev.no_kv, token_file: home.map(|h| h.join(".vault-token")), ca })
+}
+
+/// A directory of its own for certificates, readable by its owner only.
+fn fresh_directory() -> std::io::Result<PathBuf> {
+    use std::os::unix::fs::DirBuilderExt;
+    let dir = std::env::temp_dir().join(format!("keepfast-tls-{}", keepfast_crypto::random::base62(10)));
+    std::fs::DirBuilder::new().mode(0o700).create(&dir)?;
+    Ok(dir)
+}
+
+/// The first listener's address as a URL, which is right when clients use the same one.
+fn detected_address(config: &Config) -> String {
+    let Some(listener) = config.listeners.iter().find(|l| l.kind() == "tcp") else { return String::new() };
+    let scheme = if listener.tls.is_some() { "https" } else { "http" };
+    format!("{scheme}://{}", listener.address())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    fn dev(dev: DevArgs, environment: &[(&str, &str)]) -> Plan {
+        Plan::make(&mut ServerArgs { dev: Some(dev), ..ServerArgs::default() }, &Environment::of(environment)).unwrap()
+    }
+
+    #[test]
+    fn development_takes_flags_then_environment_then_the_known_address() {
+        let plain = dev(DevArgs::default(), &[("HOME", "/home/x")]);
+        assert_eq!((plain.config.api_addr.as_str(), plain.config.disable_mlock), ("http://127.0.0.1:8200", true));
+        let told = plain.dev.unwrap();
+        assert_eq!((told.token_file, told.with_kv), (Some("/home/x/.vault-token".into()), true));
+        assert!(told.root_token.is_none());
+        let variables = [("VAULT_DEV_ROOT_TOKEN_ID", "env"), ("BAO_DEV_LISTEN_ADDRESS", "127.0.0.1:1")];
+        let from_environment = dev(DevArgs { no_store_token: true, ..DevArgs::default() }, &variables);
+        assert_eq!(from_environment.config.listeners[0].address(), "127.0.0.1:1");
+        let told = from_environment.dev.unwrap();
+        assert_eq!((told.root_token.unwrap().expose().as_str(), told.token_file), ("env", None));
+        let flags = DevArgs {
+            root_token: Some(SecretString::new("flag".into())),
+            listen_address: Some("localhost:2".into()),
+            no_kv: true,
+            ..DevArgs::default()
+        };
+        let from_flags = dev(flags, &variables);
+        assert_eq!(from_flags.config.listeners[0].address(), "localhost:2");
+        let told = from_flags.dev.unwrap();
+        assert_eq!((told.root_token.unwrap().expose().as_str(), told.with_kv), ("flag", false));
+    }
+
+    #[test]
+    fn production_needs_a_configuration_and_takes_it_from_the_environment_too() {
+        let missing = Plan::make(&mut ServerArgs::default(), &Environment::of(&[])).err().unwrap();
+        assert_eq!(missing.to_string(), "Must specify at least one config path using -config");
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("c.hcl");
+        std::fs::write(&file, "storage \"inmem\" {}\nlistener \"tcp\" { tls_disable = 1 }\nlog_level = \"warn\"")
+            .unwrap();
+        let environment = Environment::of(&[("VAULT_CONFIG_PATH", file.to_str().unwrap())]);
+        let mut args =
+            ServerArgs { log_level: Some("trace".into()), log_format: Some("json".into()), ..ServerArgs::default() };
+        let plan = Plan::make(&mut args, &environment).unwrap();
+        let settings = plan.settings();
+        assert_eq!((settings.log_level.as_str(), settings.dev), ("trace", false));
+        assert_eq!((plan.config.log_format, settings.api_addr.as_str()), (LogFormat::Json, "http://127.0.0.1:8200"));
+    }
+}

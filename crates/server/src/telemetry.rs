@@ -1,0 +1,342 @@
+//! The server's log: formatted on the caller's thread, written by another one, so that nobody who leaves a pipe unread
+//! can stop the server.
+
+use std::fmt::{self, Write as _};
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use keepfast_framework::Clock;
+use keepfast_framework::clock::SystemClock;
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload;
+
+use crate::config::LogFormat;
+
+/// Lines that wait for the writer before further ones are dropped and counted.
+const QUEUE: usize = 4096;
+
+/// A log level by Vault's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Level(LevelFilter);
+
+impl Level {
+    /// Reads a `log_level`; empty is `info`.
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(Level(match text.trim().to_ascii_lowercase().as_str() {
+            "trace" => LevelFilter::TRACE,
+            "debug" => LevelFilter::DEBUG,
+            "" | "info" | "notice" => LevelFilter::INFO,
+            "warn" | "warning" => LevelFilter::WARN,
+            "error" | "err" => LevelFilter::ERROR,
+            "off" => LevelFilter::OFF,
+            _ => return None,
+        }))
+    }
+}
+
+/// An output that never blocks who writes to it: whole messages go through a bounded queue to a thread of their own.
+#[derive(Clone)]
+pub(crate) struct Sink {
+    queue: SyncSender<Message>,
+    dropped: Arc<AtomicU64>,
+}
+
+enum Message {
+    Text(Vec<u8>),
+    Flush(SyncSender<()>),
+}
+
+impl Sink {
+    /// Starts the thread that writes to `out`. It ends when the last clone is dropped.
+    pub(crate) fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
+        let (queue, waiting) = sync_channel(QUEUE);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let sink = Sink { queue, dropped: dropped.clone() };
+        std::thread::Builder::new().name("log".into()).spawn(move || drain(&waiting, &dropped, out))?;
+        Ok(sink)
+    }
+
+    /// Hands a message over, or counts it as dropped when the queue is full.
+    pub(crate) fn write(&self, text: Vec<u8>) {
+        if let Err(TrySendError::Full(_)) = self.queue.try_send(Message::Text(text)) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until what was handed over is written, at most `bound`.
+    pub(crate) fn flush(&self, bound: Duration) {
+        let (done, waiting) = sync_channel(1);
+        if self.queue.try_send(Message::Flush(done)).is_ok() {
+            // A writer that is stuck on a full pipe is left behind: the process is about to end.
+            let _ = waiting.recv_timeout(bound);
+        }
+    }
+}
+
+fn drain(waiting: &Receiver<Message>, dropped: &AtomicU64, mut out: impl Write) {
+    while let Ok(message) = waiting.recv() {
+        // A closed pipe is no reason to stop: a log file or a reader may come back, and senders must not see an error.
+        match message {
+            Message::Text(text) => {
+                let _ = out.write_all(&text);
+                let lost = dropped.swap(0, Ordering::Relaxed);
+                if lost > 0 {
+                    let _ = writeln!(out, "log: {lost} messages dropped because the output was not read");
+                }
+            }
+            Message::Flush(done) => {
+                let _ = out.flush();
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+/// Where log lines go: standard error, and a file when one is configured.
+#[derive(Clone)]
+struct Outputs(Arc<Vec<Sink>>);
+
+/// One line on its way.
+struct Line {
+    outputs: Outputs,
+    text: Vec<u8>,
+}
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let text = std::mem::take(&mut self.text);
+        if text.is_empty() {
+            return;
+        }
+        let outputs = &self.outputs.0;
+        for sink in outputs.iter().skip(1) {
+            sink.write(text.clone());
+        }
+        if let Some(first) = outputs.first() {
+            first.write(text);
+        }
+    }
+}
+
+impl<'a> MakeWriter<'a> for Outputs {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line { outputs: self.clone(), text: Vec::with_capacity(128) }
+    }
+}
+
+/// The running log.
+pub(crate) struct Log {
+    level: reload::Handle<LevelFilter, tracing_subscriber::Registry>,
+    outputs: Outputs,
+}
+
+impl Log {
+    /// Starts the log of this process. A second start in one process (tests) leaves the first one in place.
+    pub(crate) fn start(level: Level, format: LogFormat, file: Option<File>) -> io::Result<Self> {
+        let mut sinks = vec![Sink::start(io::stderr())?];
+        if let Some(file) = file {
+            sinks.push(Sink::start(file)?);
+        }
+        let outputs = Outputs(Arc::new(sinks));
+        let (filter, handle) = reload::Layer::new(level.0);
+        let lines = tracing_subscriber::fmt::layer().event_format(Format(format)).with_writer(outputs.clone());
+        let subscriber = tracing_subscriber::registry().with(filter).with(lines);
+        // Only a second start fails here, and then the first one serves.
+        let _ = tracing::subscriber::set_global_default(subscriber);
+        Ok(Log { level: handle, outputs })
+    }
+
+    /// Changes the level while running.
+    pub(crate) fn set_level(&self, level: Level) {
+        let _ = self.level.modify(|filter| *filter = level.0);
+    }
+
+    /// Waits until what was logged is written, at most about a second.
+    pub(crate) fn flush(&self) {
+        for sink in self.outputs.0.iter() {
+            sink.flush(Duration::from_secs(1));
+        }
+    }
+}
+
+/// Lines as Vault's operators know them.
+struct Format(LogFormat);
+
+impl<S, N> FormatEvent<S, N> for Format
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let meta = event.metadata();
+        let module = module(meta.target());
+        let now = SystemClock.now();
+        let millis = now.nanos().rem_euclid(1_000_000_000) / 1_000_000;
+        let time = format!("{}.{millis:03}Z", now.rfc3339_seconds().trim_end_matches('Z'));
+        match self.0 {
+            LogFormat::Standard => {
+                let level = match *meta.level() {
+                    tracing::Level::ERROR => "[ERROR]",
+                    tracing::Level::WARN => "[WARN] ",
+                    tracing::Level::INFO => "[INFO] ",
+                    tracing::Level::DEBUG => "[DEBUG]",
+                    tracing::Level::TRACE => "[TRACE]",
+                };
+                write!(writer, "{time} {level} {module}: {}", fields.message)?;
+                for (at, (name, value)) in fields.others.iter().enumerate() {
+                    write!(writer, "{}{name}={value}", if at == 0 { ": " } else { " " })?;
+                }
+                writeln!(writer)
+            }
+            LogFormat::Json => {
+                let mut object = serde_json::Map::new();
+                object.insert("@level".into(), meta.level().to_string().to_ascii_lowercase().into());
+                object.insert("@message".into(), fields.message.into());
+                object.insert("@module".into(), module.into());
+                object.insert("@timestamp".into(), time.into());
+                for (name, value) in fields.others {
+                    object.insert(name.into(), value.into());
+                }
+                writeln!(writer, "{}", serde_json::Value::Object(object))
+            }
+        }
+    }
+}
+
+/// `keepfast_core::audit::broker` is told as `core`.
+fn module(target: &str) -> &str {
+    let head = target.split("::").next().unwrap_or(target);
+    head.strip_prefix("keepfast_").unwrap_or(head)
+}
+
+#[derive(Default)]
+struct Fields {
+    message: String,
+    others: Vec<(&'static str, String)>,
+}
+
+impl Fields {
+    fn put(&mut self, field: &Field, value: &dyn fmt::Display) {
+        // Control characters could fake a line of the log.
+        let mut text = String::new();
+        for c in value.to_string().chars() {
+            if c.is_control() {
+                let _ = write!(text, "{}", c.escape_default());
+            } else {
+                text.push(c);
+            }
+        }
+        if field.name() == "message" {
+            self.message = text;
+        } else {
+            self.others.push((field.name(), text));
+        }
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, &format_args!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, &value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+
+    /// A writer that tells what it is given, and waits before each message until it may go on.
+    struct Pipe {
+        written: Sender<String>,
+        go: Receiver<()>,
+    }
+
+    impl Write for Pipe {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.go.recv();
+            let _ = self.written.send(String::from_utf8_lossy(bytes).into_owned());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_does_not_read_blocks_no_one_and_learns_what_it_missed() {
+        let ((written, seen), (go, waiting)) = (channel(), channel());
+        let sink = Sink::start(Pipe { written, go: waiting }).unwrap();
+        for n in 0..QUEUE + 100 {
+            sink.write(n.to_string().into_bytes());
+        }
+        sink.flush(Duration::ZERO);
+        drop(go);
+        let all: Vec<String> =
+            std::iter::from_fn(|| seen.recv_timeout(Duration::from_secs(10)).ok()).take(QUEUE).collect();
+        assert_eq!(all[0], "0");
+        assert!(all.iter().any(|l| l.contains("dropped because")), "{:?}", &all[..3]);
+    }
+
+    fn logged(format: LogFormat, say: impl FnOnce()) -> String {
+        let ((written, seen), (go, waiting)) = (channel(), channel::<()>());
+        drop(go);
+        let outputs = Outputs(Arc::new(vec![Sink::start(Pipe { written, go: waiting }).unwrap()]));
+        let lines = tracing_subscriber::fmt::layer().event_format(Format(format)).with_writer(outputs.clone());
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), say);
+        seen.recv_timeout(Duration::from_secs(10)).unwrap()
+    }
+
+    #[test]
+    fn lines_have_the_form_that_operators_know() {
+        let line = logged(LogFormat::Standard, || tracing::warn!(path = "a/b", tries = 3, "it is so"));
+        let (time, rest) = line.split_once(' ').unwrap();
+        assert_eq!(rest, "[WARN]  server: it is so: path=a/b tries=3\n");
+        assert!(time.len() == 24 && time.ends_with('Z') && time.as_bytes()[19] == b'.', "{time}");
+        let line = logged(LogFormat::Json, || tracing::info!(path = "a", "it is so"));
+        let json: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(
+            (&json["@level"], &json["@message"], &json["@module"], &json["path"]),
+            (&"info".into(), &"it is so".into(), &"server".into(), &"a".into())
+        );
+    }
+
+    #[test]
+    fn sec_al04_a_logged_value_cannot_fake_a_line() {
+        let line = logged(LogFormat::Standard, || {
+            tracing::info!(path = "a\n2026-01-01T00:00:00.000Z [INFO]  core: unsealed", "seen")
+        });
+        assert_eq!(line.lines().count(), 1, "{line}");
+    }
+}

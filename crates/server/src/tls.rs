@@ -1,0 +1,116 @@
+//! TLS by rustls: 1.3 and 1.2, hybrid post-quantum key exchange first, certificates that can be replaced while serving.
+
+mod client_certificates;
+pub(crate) mod development;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::WebPkiClientVerifier;
+use rustls::version::{TLS12, TLS13};
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use self::client_certificates::AnyClient;
+use crate::config::{ClientCertificates, TlsConfig};
+
+/// Why a listener's TLS cannot be set up. Names files, never their content.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A PEM file that cannot be read or holds nothing of what it should.
+    #[error("{file}: {reason}")]
+    File {
+        /// Its path.
+        file: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Certificate and key do not go together, or are of an unknown kind.
+    #[error("certificate {file}: {reason}")]
+    Pair {
+        /// The certificate's path.
+        file: String,
+        /// What rustls says.
+        reason: rustls::Error,
+    },
+    /// The client authorities cannot be used.
+    #[error("tls_client_ca_file: {0}")]
+    Authorities(String),
+}
+
+/// A listener's TLS: what new connections use, and the files that it came from.
+pub(crate) struct Tls {
+    files: TlsConfig,
+    current: RwLock<Arc<ServerConfig>>,
+}
+
+impl Tls {
+    pub(crate) fn load(files: &TlsConfig) -> Result<Self, TlsError> {
+        Ok(Tls { current: RwLock::new(server_config(files)?), files: files.clone() })
+    }
+
+    /// What a new connection uses.
+    pub(crate) fn current(&self) -> Arc<ServerConfig> {
+        self.current.read().clone()
+    }
+
+    /// Reads the files again. When they are faulty, the certificate in use stays.
+    pub(crate) fn reload(&self) -> Result<(), TlsError> {
+        let fresh = server_config(&self.files)?;
+        *self.current.write() = fresh;
+        Ok(())
+    }
+}
+
+fn server_config(files: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let versions: Vec<&'static SupportedProtocolVersion> = [(files.tls13, &TLS13), (files.tls12, &TLS12)]
+        .into_iter()
+        .filter(|(wanted, _)| *wanted)
+        .map(|(_, version)| version)
+        .collect();
+    let chain = certificates(&files.cert_file)?;
+    let key = PrivateKeyDer::from_pem_file(&files.key_file)
+        .map_err(|e| fault(&files.key_file, format!("no private key: {e}")))?;
+    let pair = |reason| TlsError::Pair { file: files.cert_file.display().to_string(), reason };
+    let builder =
+        ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&versions).map_err(pair)?;
+    let builder = match &files.clients {
+        ClientCertificates::Disabled => builder.with_no_client_auth(),
+        ClientCertificates::Requested => builder.with_client_cert_verifier(AnyClient::new(provider)),
+        ClientCertificates::Required(ca) => builder.with_client_cert_verifier(required(ca, &provider)?),
+    };
+    let mut config = builder.with_single_cert(chain, key).map_err(pair)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.ticketer = aws_lc_rs::Ticketer::new().map_err(pair)?;
+    Ok(Arc::new(config))
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
+    match found {
+        Ok(chain) if chain.is_empty() => Err(fault(file, "no certificate in it".into())),
+        Ok(chain) => Ok(chain),
+        Err(error) => Err(fault(file, error.to_string())),
+    }
+}
+
+fn required(
+    ca: &Path,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(ca)? {
+        roots.add(certificate).map_err(|e| TlsError::Authorities(e.to_string()))?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .map_err(|e| TlsError::Authorities(e.to_string()))
+}
+
+fn fault(file: &Path, reason: String) -> TlsError {
+    TlsError::File { file: file.display().to_string(), reason }
+}

@@ -1,0 +1,88 @@
+//! The fuzz targets on stable Rust, without coverage: `short [--seconds N] [--seed S] [TARGET…]`. Inputs are made from valid ones by a seeded
+//! generator, so that a finding can be repeated; the last line is `N passed, N failed`.
+#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a tool: it prints, and it stops by the clock")]
+
+use std::panic::catch_unwind;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use conformance::dice::Dice;
+use keepfast_fuzz::{TARGETS, Target};
+
+fn main() -> ExitCode {
+    let (mut seconds, mut seed, mut only) = (60, 1, Vec::new());
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--seconds" => seconds = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(seconds),
+            "--seed" => seed = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(seed),
+            name => only.push(name.to_owned()),
+        }
+    }
+    std::panic::set_hook(Box::new(|_| {}));
+    let (mut passed, mut failed) = (0, 0);
+    for target in TARGETS.iter().filter(|target| only.is_empty() || only.iter().any(|name| name == target.0)) {
+        if fuzz(target, seed, Duration::from_secs(seconds)) { passed += 1 } else { failed += 1 }
+    }
+    println!("{passed} passed, {failed} failed");
+    if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs one target until its time is over; false with the input printed when a property broke.
+fn fuzz((name, function, corpus): &Target, seed: u64, time: Duration) -> bool {
+    let end = Instant::now() + time;
+    let mut item = 0;
+    while Instant::now() < end {
+        // The clock is asked once for many inputs.
+        for _ in 0..64 {
+            let input = input(&mut Dice::of(seed, item), corpus, item);
+            if let Err(cause) = catch_unwind(|| function(&input)) {
+                let said = cause.downcast_ref::<String>().map(String::as_str).or(cause.downcast_ref::<&str>().copied());
+                println!(
+                    "FAIL {name}, seed {seed}, input {item}: {}\n     {input:?}\n     {:?}",
+                    said.unwrap_or("?"),
+                    String::from_utf8_lossy(&input)
+                );
+                return false;
+            }
+            item += 1;
+        }
+    }
+    println!("{name}: {item} inputs");
+    true
+}
+
+/// A valid input, spoilt a little; the first ones are unspoilt.
+fn input(dice: &mut Dice, corpus: &[&str], item: u64) -> Vec<u8> {
+    const TOKENS: [&str; 20] = [
+        "\"", "{", "}", "[", "]", "=", ",", "\n", "#", "/*", "<<E\n", "${", "\\u", "*", "+", "..", "/", "null", "1e9",
+        "\u{fffd}",
+    ];
+    if let Some(whole) = corpus.get(item as usize) {
+        return whole.as_bytes().to_vec();
+    }
+    let mut bytes = dice.pick(corpus).as_bytes().to_vec();
+    for _ in 0..=dice.below(6) {
+        let at = dice.below(bytes.len() + 1);
+        let until = (at + dice.below(16)).min(bytes.len());
+        match dice.below(7) {
+            0 if at < bytes.len() => bytes[at] ^= 1 << dice.below(8),
+            1 => drop(bytes.splice(at..at, dice.pick(&TOKENS).bytes())),
+            2 => drop(bytes.drain(at..until)),
+            3 => bytes.truncate(at),
+            4 => {
+                let piece = bytes[at..until].to_vec();
+                for _ in 0..dice.below(60) {
+                    bytes.splice(at..at, piece.iter().copied());
+                }
+            }
+            5 => drop(bytes.splice(at..until, dice.pick(corpus).bytes())),
+            _ => {
+                let random: Vec<u8> = (0..dice.below(12)).map(|_| dice.next() as u8).collect();
+                bytes.splice(at..until, random);
+            }
+        }
+        bytes.truncate(20_000);
+    }
+    bytes
+}

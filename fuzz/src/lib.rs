@@ -1,0 +1,183 @@
+//! What is fuzzed, and what must hold for every input. Each function takes any bytes and panics when a property is broken; cargo-fuzz and
+//! the short form on stable Rust run the same functions.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a broken property is a panic")]
+
+use std::sync::{Arc, LazyLock};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use keepfast_core::policy::{self, Acl, AclRequest, Subject};
+use keepfast_core::token::Ids;
+use keepfast_core::token::batch::BatchCipher;
+use keepfast_crypto::{random, shamir};
+use keepfast_framework::clock::Timestamp;
+use keepfast_framework::input::Body;
+use keepfast_framework::path::{CanonicalPath, Operation};
+use keepfast_storage::{Backend, Barrier, Batch, Key, MemoryBackend, Page, RootKey, Write};
+use tokio::runtime::Runtime;
+
+/// A target's name, its function, and valid inputs from which the short form begins.
+pub type Target = (&'static str, fn(&[u8]), &'static [&'static str]);
+
+/// Every target.
+pub const TARGETS: [Target; 8] = [
+    ("hcl", hcl, HCL),
+    ("policy", policy, HCL),
+    ("path", path, PATHS),
+    ("body", body, BODIES),
+    ("barrier", barrier, &["KF", "\u{1}\0\0\0\u{1}nonce of 12 bytes and more ciphertext than that"]),
+    ("share", share, &["0123456789abcdef0123456789abcdef\u{1}0123456789abcdef0123456789abcdef\u{2}"]),
+    (
+        "token",
+        token,
+        &["hvs.AAAAAAAAAAAAAAAAAAAAAAAA", "hvb.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "s.abc", ""],
+    ),
+    ("batch", batch, &["\u{1}\0\0\0"]),
+];
+
+const HCL: &[&str] = &[
+    "path \"secret/*\" { capabilities = [\"read\", \"list\"] }\n# a comment\npath \"a/+/b\" { policy = \"write\" }",
+    "path \"a\" { capabilities = [\"create\"] allowed_parameters = { \"x\" = [\"1\", \"b*\"], \"*\" = [] } required_parameters = [\"x\"] }",
+    "path \"u/{{identity.entity.id}}/*\" { capabilities = [\"deny\"] min_wrapping_ttl = \"1s\" max_wrapping_ttl = \"1h30m\" }",
+    "{\"path\": {\"a/*\": {\"capabilities\": [\"read\"]}, \"b\": {\"policy\": \"deny\"}}}",
+    "listener \"tcp\" {\n address = \"127.0.0.1:8200\"\n tls_disable = true\n}\nstorage \"raft\" { path = \"/x\" }\na = <<EOF\ntext\nEOF\n",
+];
+const PATHS: &[&str] =
+    &["secret/data/app", "sys/mounts/a/b/", "auth/token/create", "a/../b", "a//b", "ä/€/\u{1}", "/", ""];
+const BODIES: &[&str] = &[
+    r#"{"data":{"a":[1,2.5,null,true],"b":{"c":"\u00e4\ud83d\ude00"}},"options":{"cas":0}}"#,
+    r#"{"ttl":"1h","ttl":2}"#,
+    "null",
+    "  ",
+    "[]",
+];
+
+/// HCL and its JSON form: never a panic; what is formatted parses, and formatting it again changes nothing.
+pub fn hcl(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Err(error) = keepfast_hcl::parse(text) {
+        assert!(!error.to_string().is_empty());
+        return;
+    }
+    if let Ok(once) = keepfast_hcl::format(text) {
+        let twice = keepfast_hcl::format(&once).expect("what was formatted is valid");
+        assert_eq!(once, twice, "formatting is idempotent");
+    }
+}
+
+/// Policies: never a panic; what is accepted can be compiled and asked about any path, and grants nothing that it does not name.
+pub fn policy(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(parsed) = policy::parse("fuzzed", text) else { return };
+    let acl = Acl::compile([&parsed], &Subject::default());
+    let none = || None;
+    for path in text.split(['"', ' ']).chain(["secret/a", "sys/seal", ""]) {
+        let Ok(path) = CanonicalPath::new(path.to_owned()) else { continue };
+        for operation in [Operation::Read, Operation::Update, Operation::Delete, Operation::List] {
+            let request = AclRequest {
+                path: path.as_str(),
+                operation,
+                creates: false,
+                parameters: &none,
+                wrap_ttl: None,
+                now: Timestamp::default(),
+            };
+            let decision = acl.allow(&request);
+            assert!(!decision.root, "no text makes root");
+            assert!(!parsed.paths.is_empty() || !decision.allowed, "no rule, no grant");
+        }
+    }
+}
+
+/// Canonical paths: what is accepted has no empty, relative or control parts and is accepted again unchanged.
+pub fn path(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(path) = CanonicalPath::new(text.to_owned()) else { return };
+    assert_eq!(path.as_str(), text, "nothing is cleaned");
+    assert!(!text.contains("//") && !text.chars().any(char::is_control));
+    assert!(text.split('/').all(|segment| segment != "." && segment != ".."));
+    let folder = path.as_folder();
+    assert!(CanonicalPath::new(folder.as_str().to_owned()).is_ok() || folder.as_str() == "/");
+}
+
+/// JSON bodies: never a panic; the fields of what is accepted are valid JSON and their names are unique.
+pub fn body(data: &[u8]) {
+    let Ok(body) = Body::parse(Bytes::copy_from_slice(data)) else { return };
+    let mut names = Vec::new();
+    for (name, value) in body.fields() {
+        assert!(body.field(name).is_some_and(|found| found == value));
+        assert!(
+            Body::parse(Bytes::from(format!("{{\"v\":{value}}}"))).is_ok(),
+            "a part of what is accepted is accepted"
+        );
+        names.push(name);
+    }
+    let all = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(all, names.len(), "no name stands twice");
+}
+
+/// Stored values: whatever a backend returns, reading it is an error or nothing, never a panic and never plaintext.
+pub fn barrier(data: &[u8]) {
+    static RUNTIME: LazyLock<Runtime> =
+        LazyLock::new(|| tokio::runtime::Builder::new_current_thread().build().expect("a runtime"));
+    RUNTIME.block_on(async {
+        let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::new());
+        let root = RootKey::new([7; 32]);
+        Barrier::create(backend.clone(), &root, Bytes::from_static(b"seal"), 0).await.expect("a new storage");
+        let barrier = Barrier::open(backend.clone(), &root).await.expect("it opens");
+        let view = barrier.view("logical/x/");
+        let mut tx = barrier.begin();
+        tx.put(&view, "good", Bytes::from_static(b"value"));
+        tx.commit().await.expect("written");
+        let key = Key::new("logical/x/bad").expect("a key");
+        let spoilt = Write::Put { key, value: Bytes::copy_from_slice(data) };
+        backend.commit(Batch { reads: Vec::new(), writes: vec![spoilt] }).await.expect("written");
+        let mut tx = barrier.begin_read();
+        assert!(tx.get(&view, "bad").await.is_err(), "nobody can make a value that opens");
+        assert_eq!(tx.get(&view, "good").await.expect("it opens").as_deref(), Some(&b"value"[..]));
+        let names = tx.list(&view, "", &Page::all()).await.expect("names");
+        assert_eq!(names, ["bad", "good"]);
+    });
+}
+
+/// Shares: any bytes are combined or refused; real shares give the secret back in any order.
+pub fn share(data: &[u8]) {
+    let size = usize::from(data.first().copied().unwrap_or(2)).max(1);
+    let pieces: Vec<&[u8]> = data.chunks(size).collect();
+    let _ = shamir::combine(&pieces);
+    let (Some(secret), [shares, threshold, ..]) = (data.get(2..data.len().min(34)), data) else { return };
+    let threshold = threshold % 6;
+    let Ok(parts) = shamir::split(secret, shares % 8, threshold) else { return };
+    let mut chosen: Vec<&[u8]> = parts.iter().map(|part| part.expose().as_slice()).collect();
+    chosen.reverse();
+    chosen.truncate(usize::from(threshold));
+    if let Ok(combined) = shamir::combine(&chosen) {
+        assert_eq!(combined.expose().as_slice(), secret);
+    } else {
+        assert!(threshold < 2, "a threshold of real shares combines");
+    }
+}
+
+/// Tokens: any text has a place and costs the same; no text that we did not seal opens as a batch token.
+pub fn token(data: &[u8]) {
+    static KEYS: LazyLock<(Ids, BatchCipher)> =
+        LazyLock::new(|| (Ids::new(&random::bytes::<128>()), BatchCipher::new(&random::bytes::<32>())));
+    let text = String::from_utf8_lossy(data);
+    let located = KEYS.0.locate(&text);
+    assert_eq!(KEYS.0.place_of(&located.accessor), located.key, "the accessor leads to the same place");
+    assert!(KEYS.0.place_of(&text).as_str().len() == 40);
+    assert!(KEYS.1.open(&text).is_none());
+    assert!(KEYS.1.open(&format!("hvb.{}", URL_SAFE_NO_PAD.encode(data))).is_none());
+}
+
+/// Log entries: any bytes are refused or a batch that encodes to the same bytes.
+pub fn batch(data: &[u8]) {
+    let Ok(batch) = Batch::decode(Bytes::copy_from_slice(data)) else { return };
+    let mut again = Vec::new();
+    batch.encode(&mut again);
+    assert_eq!(again.len(), batch.encoded_len());
+    assert_eq!(again, data, "one batch, one encoding");
+}

@@ -1,0 +1,83 @@
+//! Rules on documents.
+
+use anyhow::Result;
+
+use super::{Findings, Repository};
+
+/// Each numbered invariant of `ARCHITECTURE.md` names at least one test in backticks, and every test it names exists.
+pub(super) fn invariants(repository: &Repository) -> Result<Findings> {
+    let Some(page) = repository.file("ARCHITECTURE.md") else {
+        return Ok(vec!["ARCHITECTURE.md is missing".to_owned()]);
+    };
+    let invariants = numbered(&page.text);
+    if invariants.is_empty() {
+        return Ok(vec!["ARCHITECTURE.md has no numbered invariants".to_owned()]);
+    }
+    let mut findings = Vec::new();
+    for (number, text) in invariants {
+        let quoted: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
+        let tests: Vec<&str> = quoted.into_iter().filter(|word| looks_like_a_test(word)).collect();
+        if tests.is_empty() {
+            findings.push(format!("invariant {number} names no test"));
+        }
+        for test in tests {
+            let name = test.rsplit("::").next().unwrap_or(test);
+            if !exists(repository, name) {
+                findings.push(format!("invariant {number}: there is no test {name}"));
+            }
+        }
+    }
+    Ok(findings)
+}
+
+/// The items of the numbered list under the heading that speaks of invariants, each with its following lines.
+fn numbered(page: &str) -> Vec<(usize, String)> {
+    let mut items: Vec<(usize, String)> = Vec::new();
+    let mut inside = false;
+    for line in page.lines() {
+        if line.starts_with('#') {
+            inside = line.to_lowercase().contains("invariant");
+        }
+        let number = line.split_once(". ").and_then(|(n, rest)| Some((n.trim().parse().ok()?, rest)));
+        match (inside, number) {
+            (true, Some((number, rest))) => items.push((number, rest.to_owned())),
+            (true, None) if line.starts_with(' ') => {
+                if let Some((_, text)) = items.last_mut() {
+                    text.push('\n');
+                    text.push_str(line);
+                }
+            }
+            _ => {}
+        }
+    }
+    items
+}
+
+/// A function's name of several words, perhaps with its modules; `compile_fail` is named by the file that holds it.
+fn looks_like_a_test(word: &str) -> bool {
+    let name = word.rsplit("::").next().unwrap_or(word);
+    name.contains('_') && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
+fn exists(repository: &Repository, name: &str) -> bool {
+    let declared = [format!("fn {name}("), format!("def {name}(")];
+    repository.files.iter().any(|file| declared.iter().any(|d| file.text.contains(d.as_str())))
+        || repository.files.iter().any(|file| file.text.contains(&format!("$name:ident, {name}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_numbered_list_of_invariants_only() {
+        let page =
+            "# Rooms\n1. no\n## Invariants\n1. One thing. `a_test`\n   and `b::c_test`\n2. Two\n## Else\n3. no\n";
+        let items = numbered(page);
+        assert_eq!(items.len(), 2);
+        assert!(items[0].1.contains("c_test"));
+        assert!(
+            looks_like_a_test("b::c_test") && !looks_like_a_test("Authorized") && !looks_like_a_test("authorize.rs")
+        );
+    }
+}

@@ -1,0 +1,99 @@
+//! The house rules that neither rustfmt nor clippy knows. Each finding names a place and a rule.
+
+mod documents;
+mod graph;
+mod sources;
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::shell::{Shell, root};
+use crate::steps::Outcome;
+
+/// What a rule found: nothing, or lines that name place and fault.
+type Findings = Vec<String>;
+
+/// A rule's name and the rule.
+type Rule = (&'static str, fn(&Repository) -> Result<Findings>);
+
+const RULES: [Rule; 11] = [
+    ("files begin with a //! line", sources::headed),
+    ("files are at most 600 lines", sources::short_files),
+    ("functions are at most 80 lines", sources::short_functions),
+    ("no util, common, helper, misc, types", sources::telling_names),
+    ("one clock, one source of randomness", sources::clock_and_chance),
+    ("nothing is left open", sources::nothing_left_open),
+    ("tests do not sleep", sources::tests_do_not_sleep),
+    ("no paths of a machine", sources::no_machine_paths),
+    ("crates depend in one direction", graph::direction),
+    ("every direct dependency has its reason", graph::reasons),
+    ("every invariant names its tests", documents::invariants),
+];
+
+/// A file of the repository: its path below the root, and its text.
+struct File {
+    path: String,
+    text: String,
+}
+
+/// What is under version control and is text.
+struct Repository {
+    files: Vec<File>,
+}
+
+impl Repository {
+    fn read() -> Result<Self> {
+        let listing = ["ls-files", "--cached", "--others", "--exclude-standard"];
+        let listed = Command::new("git").args(listing).current_dir(root()).output()?.stdout;
+        let listed = String::from_utf8_lossy(&listed);
+        let read = |path: &str| {
+            let text = std::fs::read_to_string(root().join(path)).ok()?;
+            Some(File { path: path.to_owned(), text })
+        };
+        Ok(Self { files: listed.lines().filter_map(read).collect() })
+    }
+
+    fn rust(&self) -> impl Iterator<Item = &File> {
+        self.files.iter().filter(|file| file.path.ends_with(".rs"))
+    }
+
+    fn file(&self, path: &str) -> Option<&File> {
+        self.files.iter().find(|file| file.path == path)
+    }
+}
+
+impl File {
+    /// The lines of production code with their numbers: nothing of test files or below `#[cfg(test)]`.
+    fn production(&self) -> impl Iterator<Item = (usize, &str)> {
+        let is_test = self.is_test();
+        let lines = self.text.lines().enumerate().map(|(index, line)| (index + 1, line));
+        lines.take_while(move |(_, line)| !is_test && line.trim() != "#[cfg(test)]")
+    }
+
+    /// Whether the whole file is tests.
+    fn is_test(&self) -> bool {
+        let stem = Path::new(&self.path).file_stem().and_then(|s| s.to_str()).unwrap_or_default();
+        stem == "tests" || stem.ends_with("_tests") || self.path.contains("/tests/") || self.path.contains("/benches/")
+    }
+}
+
+/// Checks every rule; a rule counts as one.
+pub(crate) fn check(shell: &Shell) -> Result<Outcome> {
+    let repository = Repository::read()?;
+    let mut outcome = Outcome::default();
+    for (name, rule) in RULES {
+        let findings = rule(&repository)?;
+        if findings.is_empty() {
+            outcome.passed += 1;
+            continue;
+        }
+        outcome.failed += 1;
+        shell.note(&format!("rule broken: {name}"));
+        for finding in findings {
+            shell.note(&format!("  {finding}"));
+        }
+    }
+    Ok(outcome)
+}

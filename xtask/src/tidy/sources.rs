@@ -1,0 +1,138 @@
+//! Rules on source files, line by line.
+
+use anyhow::Result;
+
+use super::{Findings, Repository};
+use crate::shell::root;
+
+/// The only places that may ask for the time, wait, or make chance: the clock, the generator, and what measures from outside.
+const CLOCK_AND_CHANCE: [&str; 6] =
+    ["crates/framework/src/clock.rs", "crates/crypto/src/random.rs", "conformance/", "xtask/", "bench/", "fuzz/"];
+
+/// Words that say nothing about what a file holds.
+const EMPTY_NAMES: [&str; 8] = ["util", "utils", "common", "helper", "helpers", "misc", "types", "shared"];
+
+pub(super) fn headed(repository: &Repository) -> Result<Findings> {
+    let bare = repository.rust().filter(|file| !file.text.starts_with("//!"));
+    Ok(bare.map(|file| file.path.clone()).collect())
+}
+
+pub(super) fn short_files(repository: &Repository) -> Result<Findings> {
+    let long = repository.rust().map(|file| (file, file.text.lines().count())).filter(|(_, lines)| *lines > 600);
+    Ok(long.map(|(file, lines)| format!("{}: {lines} lines", file.path)).collect())
+}
+
+/// As rustfmt lays code out, a function ends at the first brace in the column in which it began.
+pub(super) fn short_functions(repository: &Repository) -> Result<Findings> {
+    let mut findings = Vec::new();
+    for file in repository.rust() {
+        let lines: Vec<&str> = file.text.lines().collect();
+        for (start, line) in lines.iter().enumerate() {
+            if !begins_function(line.trim_start()) {
+                continue;
+            }
+            let close = format!("{}}}", &line[..line.len() - line.trim_start().len()]);
+            let length = lines[start..].iter().position(|l| *l == close).map_or(0, |end| end + 1);
+            if length > 80 {
+                findings.push(format!("{}:{}: {length} lines", file.path, start + 1));
+            }
+        }
+    }
+    Ok(findings)
+}
+
+fn begins_function(line: &str) -> bool {
+    let mut rest = line;
+    for word in ["pub(crate) ", "pub(super) ", "pub ", "const ", "async ", "unsafe "] {
+        rest = rest.strip_prefix(word).unwrap_or(rest);
+    }
+    rest.starts_with("fn ") && !line.ends_with(';')
+}
+
+pub(super) fn telling_names(repository: &Repository) -> Result<Findings> {
+    let mut findings = Vec::new();
+    for file in repository.rust() {
+        let parts = file.path.trim_end_matches(".rs").split('/');
+        findings.extend(parts.filter(|part| EMPTY_NAMES.contains(part)).map(|part| format!("{}: {part}", file.path)));
+        for (number, line) in file.text.lines().enumerate() {
+            let name = line
+                .trim()
+                .trim_start_matches("pub ")
+                .strip_prefix("mod ")
+                .map(|rest| rest.trim_end_matches([';', '{', ' ']));
+            if name.is_some_and(|name| EMPTY_NAMES.contains(&name)) {
+                findings.push(format!("{}:{}: {}", file.path, number + 1, line.trim()));
+            }
+        }
+    }
+    Ok(findings)
+}
+
+pub(super) fn clock_and_chance(repository: &Repository) -> Result<Findings> {
+    const FORBIDDEN: [&str; 9] = [
+        "SystemTime::now(",
+        "Instant::now(",
+        "thread_rng(",
+        "rand::rng(",
+        "getrandom(",
+        "thread::sleep(",
+        "time::sleep(",
+        "time::sleep_until(",
+        "time::interval(",
+    ];
+    let mut findings = Vec::new();
+    for file in repository.rust().filter(|file| !CLOCK_AND_CHANCE.iter().any(|allowed| file.path.starts_with(allowed)))
+    {
+        for (number, line) in file.production() {
+            let code = line.split("//").next().unwrap_or_default();
+            if FORBIDDEN.iter().any(|word| code.contains(word)) {
+                findings.push(format!("{}:{number}: {}", file.path, line.trim()));
+            }
+        }
+    }
+    Ok(findings)
+}
+
+pub(super) fn nothing_left_open(repository: &Repository) -> Result<Findings> {
+    // Written apart, so that this file does not find itself.
+    let marks = [concat!("FIX", "ME"), concat!("TO", "DO"), concat!("XX", "X:"), concat!("not yet ", "implemented")];
+    let mut findings = Vec::new();
+    for file in repository.files.iter().filter(|file| file.path.ends_with(".rs") || file.path.ends_with(".py")) {
+        for (number, line) in file.text.lines().enumerate() {
+            if marks.iter().any(|mark| line.contains(mark)) {
+                findings.push(format!("{}:{}: {}", file.path, number + 1, line.trim()));
+            }
+        }
+    }
+    Ok(findings)
+}
+
+pub(super) fn tests_do_not_sleep(repository: &Repository) -> Result<Findings> {
+    let mut findings = Vec::new();
+    for file in repository.rust().filter(|file| file.path.starts_with("crates/")) {
+        let production = file.production().count();
+        for (index, line) in file.text.lines().enumerate().skip(production) {
+            if line.contains("thread::sleep(") || line.contains("time::sleep(") {
+                findings.push(format!("{}:{}: {}", file.path, index + 1, line.trim()));
+            }
+        }
+    }
+    Ok(findings)
+}
+
+/// The folders in which this clone and its owner live must not stand in any file.
+pub(super) fn no_machine_paths(repository: &Repository) -> Result<Findings> {
+    let home = std::env::var("HOME").ok().filter(|home| home.len() > 1).map(|home| home + "/");
+    let parent =
+        root().canonicalize()?.parent().filter(|p| p.components().count() > 1).map(|p| format!("{}/", p.display()));
+    let marks: Vec<String> = home.into_iter().chain(parent).collect();
+    let mut findings = Vec::new();
+    for file in &repository.files {
+        for (number, line) in file.text.lines().enumerate() {
+            if marks.iter().any(|mark| line.contains(mark.as_str())) {
+                findings.push(format!("{}:{}: {}", file.path, number + 1, line.trim()));
+            }
+        }
+    }
+    Ok(findings)
+}
