@@ -1,11 +1,13 @@
 //! An engine on memory storage with a test clock, without a server: typed calls for engine tests.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use keepfast_crypto::random;
-use keepfast_storage::{Barrier, MemoryBackend};
+use keepfast_storage::{Backend, Barrier, Batch, Index, Key, MemoryBackend, Page, StorageError, Watch};
 use serde_json::Value;
 
 use crate::clock::{Clock, TestClock};
@@ -29,6 +31,7 @@ pub struct Bench {
     pub caller: Caller,
     /// From where.
     pub remote: Option<std::net::IpAddr>,
+    backend: Arc<Counted>,
     barrier: Arc<Barrier>,
     mount: Arc<MountInfo>,
     engine: Arc<dyn Mountable>,
@@ -56,10 +59,10 @@ impl Bench {
     /// What the engine's opening fails with.
     pub async fn with_options<E: Engine>(options: &[(&str, &str)]) -> Result<Self> {
         let registered = Registered::of::<E>();
-        let backend = Arc::new(MemoryBackend::new());
+        let backend = Arc::new(Counted::default());
         let root = random::key();
         Barrier::create(backend.clone(), &root, Bytes::new(), 0).await.map_err(Error::internal)?;
-        let barrier = Barrier::open(backend, &root).await.map_err(Error::internal)?;
+        let barrier = Barrier::open(backend.clone(), &root).await.map_err(Error::internal)?;
         let mount = Arc::new(MountInfo {
             path: "test/".into(),
             engine: E::TYPE.into(),
@@ -72,7 +75,7 @@ impl Bench {
         let mut cx = context(&barrier, &mount, &clock, Caller::default(), Operation::Read, String::new(), None);
         let engine = registered.open(&mut cx).await?;
         cx.commit().await?;
-        Ok(Bench { clock, caller: Caller::default(), remote: None, barrier, mount, engine })
+        Ok(Bench { clock, caller: Caller::default(), remote: None, backend, barrier, mount, engine })
     }
 
     /// Mounts an engine without options at `test/`.
@@ -91,9 +94,16 @@ impl Bench {
     pub async fn remount<E: Engine>(&mut self, options: &[(&str, &str)]) -> Result<()> {
         let options = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         self.mount = Arc::new(MountInfo { options, ..MountInfo::clone(&self.mount) });
-        let mut cx = context(&self.barrier, &self.mount, &self.clock, Caller::default(), Operation::Read, String::new(), None);
+        let mut cx =
+            context(&self.barrier, &self.mount, &self.clock, Caller::default(), Operation::Read, String::new(), None);
         self.engine = Registered::of::<E>().open(&mut cx).await?;
         Ok(cx.commit().await?)
+    }
+
+    /// How many reads have passed the cache in front of the storage so far, and how many commits reached it: for tests
+    /// of what a request costs.
+    pub fn storage_use(&self) -> (usize, usize) {
+        (self.backend.reads.load(Ordering::Relaxed), self.backend.commits.load(Ordering::Relaxed))
     }
 
     /// The engine's table.
@@ -130,11 +140,13 @@ impl Bench {
 
     async fn try_call(&self, operation: Operation, path: &str, body: Body) -> Result<Answer> {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
-        let query = query.split('&').filter_map(|q| q.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+        let query =
+            query.split('&').filter_map(|q| q.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
         let found = self.engine.table().find(operation, path).ok_or_else(Error::unsupported_path)?;
         let input = Input { captures: found.captures.clone(), query, body };
         let full = format!("{}{path}", self.mount.path);
-        let mut cx = context(&self.barrier, &self.mount, &self.clock, self.caller.clone(), operation, full, self.remote);
+        let mut cx =
+            context(&self.barrier, &self.mount, &self.clock, self.caller.clone(), operation, full, self.remote);
         if self.engine.table().rows()[found.row].once {
             cx = cx.once();
         }
@@ -202,7 +214,15 @@ impl Bench {
     pub async fn exists(&self, path: &str) -> Result<Option<bool>> {
         let found = self.engine.table().find(Operation::Update, path).ok_or_else(Error::unsupported_path)?;
         let input = Input { captures: found.captures.clone(), ..Input::default() };
-        let mut cx = context(&self.barrier, &self.mount, &self.clock, self.caller.clone(), Operation::Update, path.to_owned(), None);
+        let mut cx = context(
+            &self.barrier,
+            &self.mount,
+            &self.clock,
+            self.caller.clone(),
+            Operation::Update,
+            path.to_owned(),
+            None,
+        );
         self.engine.exists(&found, &mut cx, &input).await
     }
 
@@ -212,7 +232,8 @@ impl Bench {
     /// What the tick fails with.
     pub async fn tick_after(&self, span: Duration) -> Result<()> {
         self.clock.advance(span);
-        let cx = context(&self.barrier, &self.mount, &self.clock, Caller::default(), Operation::Update, String::new(), None);
+        let cx =
+            context(&self.barrier, &self.mount, &self.clock, Caller::default(), Operation::Update, String::new(), None);
         let mut cx = cx.once();
         self.engine.tick(&mut cx).await?;
         Ok(cx.commit().await?)
@@ -220,7 +241,15 @@ impl Bench {
 
     /// The engine with its type forgotten, and a context to call it with (for leases and logins).
     pub fn engine_and_cx(&self) -> (Arc<dyn Mountable>, Cx) {
-        let cx = context(&self.barrier, &self.mount, &self.clock, self.caller.clone(), Operation::Update, String::new(), None);
+        let cx = context(
+            &self.barrier,
+            &self.mount,
+            &self.clock,
+            self.caller.clone(),
+            Operation::Update,
+            String::new(),
+            None,
+        );
         (self.engine.clone(), cx)
     }
 }
@@ -238,4 +267,33 @@ fn context(
     let request = Request { id: random::uuid(), operation, path, remote };
     let view = barrier.view(format!("logical/{}/", mount.uuid));
     Cx::new(barrier.clone(), barrier.begin(), view, mount.clone(), clock, Arc::new(caller), Arc::new(request))
+}
+
+/// Memory storage that counts what is asked of it.
+#[derive(Default)]
+struct Counted {
+    backend: MemoryBackend,
+    reads: AtomicUsize,
+    commits: AtomicUsize,
+}
+
+#[async_trait]
+impl Backend for Counted {
+    async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.backend.get(key).await
+    }
+
+    async fn list(&self, prefix: &Key, page: &Page) -> Result<Vec<String>, StorageError> {
+        self.backend.list(prefix, page).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Index, StorageError> {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.backend.commit(batch).await
+    }
+
+    fn watch(&self, watcher: Weak<dyn Watch>) {
+        self.backend.watch(watcher);
+    }
 }

@@ -16,12 +16,11 @@ use tokio_rustls::TlsAcceptor;
 use crate::config::Bind;
 use crate::connection;
 use crate::http::{Edge, Kernel};
+use crate::patience;
 use crate::tls::Tls;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 4096;
-/// How long the loop rests when the system has no more descriptors or memory.
-const REST: Duration = Duration::from_millis(50);
 
 /// A socket that listens. Clients may connect from now on; they are served once the loop runs.
 pub(crate) enum Socket {
@@ -153,7 +152,6 @@ impl<K: Kernel> Listener<K> {
         }
     }
 
-    #[allow(clippy::disallowed_methods, reason = "a pause of the accept loop, not the product's time")]
     async fn accept(&self, socket: &Socket, protocols: &Arc<Builder<TokioExecutor>>) {
         loop {
             let accepted = match socket {
@@ -166,7 +164,7 @@ impl<K: Kernel> Listener<K> {
                 && is_exhaustion(&error)
             {
                 tracing::warn!(%error, "no connection can be accepted");
-                tokio::time::sleep(REST).await;
+                patience::rest().await;
             }
         }
     }

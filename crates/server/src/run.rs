@@ -96,6 +96,9 @@ pub fn run(mut args: ServerArgs) -> Result<ExitCode, StartError> {
     let verify_only = args.verify_only;
     let plan = Plan::make(&mut args, &environment)?;
     if verify_only {
+        for warning in &plan.warnings {
+            let _ = writeln!(io::stderr(), "{warning}");
+        }
         return Ok(ExitCode::SUCCESS);
     }
     process::harden();
@@ -154,11 +157,8 @@ async fn serve(
         tokio::spawn(accepting.run(ear.socket));
     }
     out.write(banner::STARTED.into());
-    loop {
-        match signals.next().await {
-            Event::Reload => reload(&node, &certificates, log, paths, environment),
-            Event::Stop => break,
-        }
+    while let Event::Reload = signals.next().await {
+        reload(&node, &certificates, log, paths, environment);
     }
     out.write(banner::STOPPING.into());
     // The receivers live as long as their connections; an error only says that there are none.
@@ -307,7 +307,7 @@ impl Signals {
 }
 
 /// The node behind the edge.
-struct Served(Arc<Node>);
+pub(crate) struct Served(pub(crate) Arc<Node>);
 
 impl Kernel for Served {
     async fn handle(&self, incoming: Incoming) -> Answer {

@@ -27,11 +27,11 @@ const QUEUE: usize = 4096;
 
 /// A log level by Vault's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Level(LevelFilter);
+pub(crate) struct Level(LevelFilter);
 
 impl Level {
     /// Reads a `log_level`; empty is `info`.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         Some(Level(match text.trim().to_ascii_lowercase().as_str() {
             "trace" => LevelFilter::TRACE,
             "debug" => LevelFilter::DEBUG,

@@ -1,6 +1,9 @@
 //! The same steps as a running OpenBao was asked, compared with what it answered (`record.py` wrote the files).
 //!
-//! Where we answer otherwise on purpose, the step says so in `ours` and the reason in `why`.
+//! Where we answer otherwise on purpose, the step says so in `ours` and the reason in `why`. `keep` names a field of the
+//! answer's data, for which `$field` stands in later steps.
+
+use std::collections::BTreeMap;
 
 use keepfast_framework::testing::{Answer, Bench};
 use keepfast_framework::{Error, Operation};
@@ -50,6 +53,10 @@ fn shown(answer: Result<Answer, Error>) -> Value {
                 blank_times(&mut data);
                 out.insert("data".into(), data);
             }
+            if let Some(raw) = &answer.outcome.raw {
+                out.insert("status".into(), raw.status.0.into());
+                out.insert("data".into(), serde_json::from_slice::<Value>(&raw.body).unwrap()["data"].clone());
+            }
             if let Some(login) = &answer.outcome.login {
                 out.insert("login".into(), json!({"metadata": login.metadata, "policies": login.policies}));
             }
@@ -61,7 +68,9 @@ fn shown(answer: Result<Answer, Error>) -> Value {
             }
         }
     }
-    Value::Object(out)
+    let mut out = Value::Object(out);
+    blank_uuids(&mut out);
+    out
 }
 
 fn blank_times(value: &mut Value) {
@@ -73,17 +82,37 @@ fn blank_times(value: &mut Value) {
     }
 }
 
+/// Random ids stand alone or, in errors, between quotes.
+fn blank_uuids(value: &mut Value) {
+    let is_uuid = |part: &str| part.len() == 36 && part.split('-').map(str::len).eq([8, 4, 4, 4, 12]);
+    match value {
+        Value::String(text) => {
+            *text =
+                text.split('"').map(|part| if is_uuid(part) { "UUID" } else { part }).collect::<Vec<_>>().join("\"");
+        }
+        Value::Array(items) => items.iter_mut().for_each(blank_uuids),
+        Value::Object(members) => members.values_mut().for_each(blank_uuids),
+        _ => {}
+    }
+}
+
 /// Asks an engine what its peer was asked in `file`.
 pub(crate) async fn compare(mut bench: Bench, file: &str) {
     bench.remote = Some(std::net::Ipv4Addr::LOCALHOST.into());
     let mut faults = Vec::new();
+    let mut kept: BTreeMap<String, String> = BTreeMap::new();
     for (line, step) in file.lines().enumerate() {
         let step: Value = serde_json::from_str(step).unwrap();
-        let asked: Vec<&str> = step["do"].as_array().unwrap().iter().map(|part| part.as_str().unwrap()).collect();
-        let operation = operation(asked[0], asked[1]);
-        let body = asked.get(2).copied().unwrap_or_default();
+        let asked = step["do"].as_array().unwrap().iter().map(|part| part.as_str().unwrap());
+        let asked: Vec<String> = asked.map(|part| filled(part, &kept)).collect();
+        let operation = operation(&asked[0], &asked[1]);
+        let body = asked.get(2).map(String::as_str).unwrap_or_default();
         bench.clock.advance(std::time::Duration::from_millis(1));
-        let answer = shown(bench.call_raw(operation, &path(operation, asked[1]), body).await);
+        let answer = bench.call_raw(operation, &path(operation, &asked[1]), body).await;
+        if let (Some(field), Ok(answer)) = (step["keep"].as_str(), &answer) {
+            kept.insert(field.to_owned(), answer.data()[field].as_str().unwrap().to_owned());
+        }
+        let answer = shown(answer);
         assert_eq!(
             step.get("ours").is_some(),
             step.get("why").is_some(),
@@ -100,4 +129,9 @@ pub(crate) async fn compare(mut bench: Bench, file: &str) {
         }
     }
     assert!(faults.is_empty(), "{} differences:\n{}", faults.len(), faults.join("\n"));
+}
+
+/// A part of a step with what was kept in its place.
+fn filled(part: &str, kept: &BTreeMap<String, String>) -> String {
+    kept.iter().fold(part.to_owned(), |part, (field, value)| part.replace(&format!("${field}"), value))
 }

@@ -4,7 +4,8 @@
     python3 record.py http://127.0.0.1:8200 TOKEN userpass.jsonl auth '{"type":"userpass"}'
 
 A step is {"do": [METHOD, PATH, BODY?]}; PATH is within a mount that is made for the run, BODY is text. The answer goes to
-"peer". Where Keepfast answers otherwise on purpose, "ours" holds what and "why" the reason; both are kept.
+"peer". Where Keepfast answers otherwise on purpose, "ours" holds what and "why" the reason; both are kept. "keep" names a
+field of the answer's data, for which "$field" stands in later steps.
 """
 
 import json
@@ -15,7 +16,8 @@ import urllib.request
 
 address, token, file, kind, mount = sys.argv[1:]
 at = f"recorded-{abs(hash(file)) % 10**8}"
-TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+TIME = re.compile(r"(?!0001)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
 def ask(method, path, body=None):
@@ -48,17 +50,24 @@ def answer(status, text):
     warnings = [w for w in body.get("warnings") or [] if not w.startswith("Endpoint ")]
     if warnings:
         out["warnings"] = warnings
-    return out
+    return json.loads(UUID.sub("UUID", json.dumps(out)))
 
 
 assert ask("POST", f"sys/{kind}/{at}", mount)[0] == 204
+kept = {}
 prefix = f"auth/{at}" if kind == "auth" else at
 lines = []
 for line in open(file):
     step = json.loads(line)
-    method, path, *body = step["do"]
+    parts = step["do"]
+    for name, value in kept.items():
+        parts = [part.replace(f"${name}", value) for part in parts]
+    method, path, *body = parts
     joint = "" if path[:1] in ("", "?", "/") else "/"
-    step = {"do": step["do"], "peer": answer(*ask(method, prefix + joint + path, *body))} | {k: step[k] for k in ("ours", "why") if k in step}
+    status, text = ask(method, prefix + joint + path, *body)
+    if "keep" in step:
+        kept[step["keep"]] = json.loads(text)["data"][step["keep"]]
+    step = {"do": step["do"], "peer": answer(status, text)} | {k: step[k] for k in ("keep", "ours", "why") if k in step}
     lines.append(json.dumps(step, ensure_ascii=False))
 open(file, "w").write("\n".join(lines) + "\n")
 ask("DELETE", f"sys/{kind}/{at}")

@@ -348,7 +348,8 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         return Err(ConfigError::Whole(format!("unknown log level: {:?}", config.log_level)));
     }
     for (key, address) in [("api_addr", &config.api_addr), ("cluster_addr", &config.cluster_addr)] {
-        if !address.is_empty() && !(address.starts_with("http://") || address.starts_with("https://")) {
+        let is_url = address.starts_with("http://") || address.starts_with("https://");
+        if !is_url && !address.is_empty() {
             return Err(ConfigError::Whole(format!("{key} must be a URL with http:// or https://")));
         }
     }

@@ -96,8 +96,9 @@ pub(crate) fn require_merge_patch(headers: &HeaderMap) -> Result<(), Answer> {
         return Err(bad("mime: no media type"));
     }
     let parts: Vec<&str> = parts.map(str::trim).collect();
+    // A lone `;` at the end is tolerated.
     let last = parts.len().saturating_sub(1);
-    if parts.iter().enumerate().any(|(at, p)| !p.contains('=') && !(at == last && p.is_empty())) {
+    if parts.iter().enumerate().any(|(at, p)| !(p.contains('=') || at == last && p.is_empty())) {
         return Err(bad("mime: invalid media parameter"));
     }
     if kind != "application/merge-patch+json" {

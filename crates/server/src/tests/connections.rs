@@ -28,6 +28,7 @@ async fn rest(stream: &mut TcpStream) -> String {
 }
 
 #[tokio::test]
+#[allow(clippy::disallowed_methods, reason = "a client that trickles is a matter of time")]
 async fn sec_ds04_a_slow_head_is_cut_off_however_it_trickles() {
     let server = Server::with(|c| c.limits = impatient()).await;
     let mut silent = server.connect().await;

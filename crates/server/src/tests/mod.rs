@@ -5,6 +5,7 @@
 mod admission;
 mod connections;
 mod encrypted;
+mod whole;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

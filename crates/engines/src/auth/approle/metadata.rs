@@ -18,7 +18,7 @@ pub(super) fn parse(text: &str) -> Result<BTreeMap<String, String>> {
     }
     let pairs = match serde_json::from_str::<BTreeMap<String, String>>(text) {
         Ok(pairs) => pairs,
-        Err(_) => text.split(',').map(pair).collect::<Result<_>>()?,
+        Err(_) => text.trim_end_matches(',').split(',').map(pair).collect::<Result<_>>()?,
     };
     match pairs.iter().find(|(name, value)| name.is_empty() || value.is_empty()) {
         Some((name, _)) => Err(Error::invalid(format!("failed to parse metadata: invalid value for key {name:?}"))),
@@ -55,6 +55,7 @@ mod tests {
             ("eyJhIjoiYiJ9", "a:b"),
             ("a=b,c=d", "a:b c:d"),
             (" a = b ", "a:b"),
+            ("a=b,", "a:b"),
             (r#"{"a":1}"#, format),
             ("abc", format),
             ("[1]", format),

@@ -3,6 +3,7 @@
 
 mod expiry;
 mod login;
+mod peer;
 mod roles;
 mod secret_ids;
 mod stored;

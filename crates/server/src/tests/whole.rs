@@ -1,0 +1,130 @@
+//! The real node behind the edge: from HTTP to storage and back.
+
+use keepfast_core::settings::AuditSettings;
+use keepfast_core::{Node, Settings};
+use keepfast_crypto::secret::SecretString;
+use keepfast_framework::clock::SystemClock;
+use keepfast_storage::MemoryBackend;
+
+use super::*;
+use crate::run::Served;
+
+/// A development node with the root token `root` and a file audit device.
+struct Whole {
+    node: Arc<Node>,
+    address: SocketAddr,
+    audit: tempfile::NamedTempFile,
+    _stop: watch::Sender<bool>,
+}
+
+impl Whole {
+    async fn start() -> Self {
+        let audit = tempfile::NamedTempFile::new().unwrap();
+        let device = AuditSettings {
+            device: "file".into(),
+            name: "main".into(),
+            description: String::new(),
+            options: [("file_path".to_owned(), audit.path().display().to_string())].into(),
+        };
+        let settings = Settings { audit: vec![device], ..Settings::default() };
+        let backend = Arc::new(MemoryBackend::new());
+        let node = Node::new(backend, keepfast_engines::all(), Arc::new(SystemClock), settings);
+        node.init_dev(Some(SecretString::new("root".into())), true).await.unwrap();
+        let config = ListenerConfig::plain("127.0.0.1:0");
+        let socket = Socket::bind(&config.bind).unwrap();
+        let address = socket.address().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let edge = Edge::new(Arc::new(Served(node.clone())), BodyMemory::new(256 << 20), &config);
+        tokio::spawn(Listener { edge, tls: None, connections: Connections::new(100), stop: stopped }.run(socket));
+        Whole { node, address, audit, _stop: stop }
+    }
+
+    async fn ask(&self, line: &str, token: &str, body: &str) -> Told {
+        let header = format!("X-Vault-Token: {token}");
+        let headers: &[&str] = if token.is_empty() { &[] } else { &[&header] };
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        exchange(stream, line, headers, body.as_bytes()).await
+    }
+}
+
+#[tokio::test]
+async fn a_secret_is_written_read_and_audited_and_a_sealed_server_tells_nothing() {
+    let whole = Whole::start().await;
+    let written = whole.ask("POST /v1/secret/data/app", "root", "{\"data\":{\"password\":\"c4n4ry-value\"}}").await;
+    assert_eq!((written.status, &written.json()["data"]["version"]), (200, &json!(1)));
+    let read = whole.ask("GET /v1/secret/data/app", "root", "").await;
+    assert_eq!(read.json()["data"]["data"], json!({"password": "c4n4ry-value"}));
+    assert_eq!(whole.ask("GET /v1/secret/data/app", "wrong", "").await.status, 403);
+    let log = std::fs::read_to_string(whole.audit.path()).unwrap();
+    assert!(log.lines().count() >= 6, "{log}");
+    assert!(!log.contains("c4n4ry-value"), "sec_al01: a secret in the audit log");
+    whole.node.shutdown().await;
+    let sealed = whole.ask("GET /v1/secret/data/app", "root", "").await;
+    assert_eq!((sealed.status, sealed.body.as_str()), (503, "{\"errors\":[\"Vault is sealed\"]}\n"));
+}
+
+#[tokio::test]
+async fn sec_ac09_existing_and_absent_mounts_look_alike_to_strangers() {
+    let whole = Whole::start().await;
+    let mut seen = Vec::new();
+    for mount in ["secret", "nowhere", "cubbyhole", "cubbyhola"] {
+        for token in ["", "hvs.unknown"] {
+            for line in ["GET", "LIST", "POST", "DELETE"] {
+                let told = whole.ask(&format!("{line} /v1/{mount}/data/x"), token, "").await;
+                seen.push((told.status, told.body));
+            }
+        }
+    }
+    seen.dedup();
+    assert_eq!(seen, [(403, "{\"errors\":[\"permission denied\"]}\n".to_owned())]);
+}
+
+#[tokio::test]
+async fn sec_ac02_encoded_spellings_do_not_reach_another_key_of_the_store() {
+    let whole = Whole::start().await;
+    assert_eq!(whole.ask("POST /v1/secret/data/b/x", "root", "{\"data\":{\"k\":\"kept\"}}").await.status, 200);
+    for spelling in
+        ["a/%2e%2e/b/x", "a/..%2fb/x", "a/%252e%252e/b/x", "a%2f%2e%2e%2fb%2fx", "a/%c0%ae%c0%ae/b/x", "a/%2fb/x"]
+    {
+        let write = whole.ask(&format!("POST /v1/secret/data/{spelling}"), "root", "{\"data\":{\"k\":\"lost\"}}").await;
+        assert!(matches!(write.status, 200 | 400), "{spelling}: {write:?}");
+        whole.ask(&format!("DELETE /v1/secret/metadata/{spelling}"), "root", "").await;
+    }
+    let kept = whole.ask("GET /v1/secret/data/b/x", "root", "").await.json();
+    assert_eq!((&kept["data"]["data"]["k"], &kept["data"]["metadata"]["version"]), (&json!("kept"), &json!(1)));
+}
+
+#[tokio::test]
+async fn sec_ds06_hostile_requests_give_no_5xx() {
+    let whole = Whole::start().await;
+    let methods = ["GET", "LIST", "SCAN", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "BREW"];
+    let paths = [
+        "",
+        "sys",
+        "sys/",
+        "sys/mounts",
+        "secret/data/",
+        "secret/data/a/",
+        "auth/token/create",
+        "sys/wrapping/unwrap",
+        "a?list=x",
+        "%zz",
+        "sys/health",
+    ];
+    let bodies = [
+        "",
+        "{",
+        "[]",
+        "{\"data\":5}",
+        "{\"data\":{\"x\":null},\"options\":[]}",
+        "{\"ttl\":{},\"policies\":7,\"token\":[]}",
+    ];
+    for method in methods {
+        for path in paths {
+            for body in bodies {
+                let told = whole.ask(&format!("{method} /v1/{path}"), "root", body).await;
+                assert!((200..500).contains(&told.status), "{method} {path} {body}: {told:?}");
+            }
+        }
+    }
+}
