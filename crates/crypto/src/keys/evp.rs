@@ -97,7 +97,16 @@ impl Pkey {
     /// Reads a private key, DER of PKCS#8 (RFC 5208), and checks it.
     pub(super) fn from_pkcs8(der: &[u8]) -> Result<Self, KeyError> {
         // SAFETY: `parse` hands over a valid reader of `der`.
-        parse(der, |reader| unsafe { c::EVP_parse_private_key(reader) })
+        let key = parse(der, |reader| unsafe { c::EVP_parse_private_key(reader) })?;
+        // A curve's key that came without its public half shall not be written without it.
+        // SAFETY: nobody else knows the key yet; the `get0` pointer is checked and lives as long as it.
+        unsafe {
+            let ec = c::EVP_PKEY_get0_EC_KEY(key.0.as_ptr());
+            if !ec.is_null() {
+                c::EC_KEY_set_enc_flags(ec, c::EC_KEY_get_enc_flags(ec) & !NO_PUBLIC_KEY);
+            }
+        }
+        Ok(c_errors_cleared(key))
     }
 
     /// Reads a public key, DER of a SubjectPublicKeyInfo (RFC 5280).
@@ -316,6 +325,9 @@ pub(super) fn hmac(hash: Hash, key: &[u8], data: &[u8]) -> Vec<u8> {
     out.truncate(length as usize);
     out
 }
+
+/// The mark of a key on a curve that was read without its public half.
+const NO_PUBLIC_KEY: std::ffi::c_uint = c::EC_PKEY_NO_PUBKEY as std::ffi::c_uint;
 
 /// Bytes of the longest digest (SHA-512).
 const MAX_DIGEST: usize = 64;

@@ -11,6 +11,7 @@
 //! | ECDSA, RSA | PKCS#8 | SubjectPublicKeyInfo |
 //! | ML-KEM | decapsulation key, encapsulation key | raw |
 
+pub mod der;
 pub mod digest;
 pub mod ecdsa;
 pub mod ed25519;

@@ -2,11 +2,14 @@
 
 use super::digest::Hash;
 use super::evp::{Kind, Pkey, Scheme};
-use super::{KeyError, SaltLength, pem};
+use super::{KeyError, SaltLength, der, pem};
 use crate::secret::{SecretBytes, SecretString};
 
 /// The largest modulus that is accepted, in bits: beyond, one operation would hold a core for seconds.
 pub const MAX_BITS: u32 = 8192;
+
+/// DER of the AlgorithmIdentifier rsaEncryption.
+const RSA_ENCRYPTION: &[u8] = &[0x30, 0x0d, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 5, 0];
 
 /// How a digest becomes a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +42,22 @@ impl RsaKey {
     /// When it is malformed, no RSA key, or not of 2048 to [`MAX_BITS`] bits.
     pub fn from_pkcs8(der: &[u8]) -> Result<Self, KeyError> {
         Self::checked(Pkey::from_pkcs8(der)?, true)
+    }
+
+    /// PKCS#8 of the numbers of an RSAPrivateKey (RFC 8017, A.1.2), big-endian and in its order: n, e, d, p, q, d mod
+    /// (p-1), d mod (q-1), 1/q mod p.
+    ///
+    /// # Errors
+    /// When they do not belong together.
+    pub fn pkcs8_from_numbers(numbers: [&[u8]; 8]) -> Result<SecretBytes, KeyError> {
+        let mut pkcs1 = SecretBytes::new(der::write_number(&[0]));
+        for number in numbers {
+            pkcs1.expose_mut().extend(der::write_number(number));
+        }
+        let pkcs1 = SecretBytes::new(der::write(der::SEQUENCE, pkcs1.expose()));
+        let body = [der::write_number(&[0]).as_slice(), RSA_ENCRYPTION, &der::write(0x04, pkcs1.expose())].concat();
+        let pkcs8 = SecretBytes::new(der::write(der::SEQUENCE, SecretBytes::new(body).expose()));
+        Self::from_pkcs8(pkcs8.expose())?.pkcs8()
     }
 
     /// Reads a public key from a SubjectPublicKeyInfo.

@@ -1,5 +1,6 @@
 //! `keys/NAME/csr` and `keys/NAME/set-certificate`: a key in X.509 (RFC 2986, RFC 5280).
 
+use keepfast_crypto::keys::der::{self, Element};
 use keepfast_crypto::keys::digest::Hash;
 use keepfast_crypto::keys::ecdsa::{Curve, Marshaling};
 use keepfast_crypto::keys::rsa::RsaScheme;
@@ -10,7 +11,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Transit;
-use super::der::{self, Element};
 use super::keys::checked;
 use super::ring::{KEYS, KeyRecord, load};
 use super::rings::save;

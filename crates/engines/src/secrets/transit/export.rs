@@ -10,6 +10,7 @@ use keepfast_framework::{Cx, Data, Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::foreign::Foreign;
 use super::keys::{Named, checked};
 use super::ring::{KEYS, KeyRecord, VersionRecord, load};
 use super::rings::save;
@@ -182,18 +183,24 @@ pub(super) async fn restore(transit: &Transit, cx: &mut Cx, req: Restore) -> Res
     let given =
         req.backup.filter(|text| !text.is_empty()).ok_or_else(|| Error::invalid("'backup' must be supplied"))?;
     let json = Zeroizing::new(codec::decode(&given).map_err(|why| Error::invalid(why.to_string()))?);
-    let backup: Backup =
-        serde_json::from_slice(&json).map_err(|_| Error::invalid("'backup' is not a backup of a transit key"))?;
-    if backup.keepfast_transit_backup != 1 {
-        return Err(Error::invalid("'backup' is of a later format"));
-    }
-    let name = req.name.map(String::from).filter(|name| !name.is_empty()).unwrap_or(backup.name);
+    let (name_within, key) = read_backup(&json).ok_or_else(|| Error::invalid(NO_BACKUP))?;
+    let name = req.name.map(String::from).filter(|name| !name.is_empty()).unwrap_or(name_within);
     let name = checked(&name)?;
-    sound(&backup.key)?;
+    sound(&key)?;
     if KEYS.get(cx, name).await?.is_some() && !req.force.is_some_and(|flag| flag.0) {
         return Err(Error::invalid(format!("key {name:?} already exists")));
     }
-    save(&transit.rings, cx, name, &backup.key)
+    save(&transit.rings, cx, name, &key)
+}
+
+const NO_BACKUP: &str = "'backup' is not a backup of a transit key";
+
+/// The name and key of a backup of ours, or of Vault's or OpenBao's.
+fn read_backup(json: &[u8]) -> Option<(String, KeyRecord)> {
+    match serde_json::from_slice::<Backup>(json) {
+        Ok(backup) => (backup.keepfast_transit_backup == 1).then_some((backup.name, backup.key)),
+        Err(_) => serde_json::from_slice::<Foreign>(json).ok()?.read(),
+    }
 }
 
 /// Refuses a backup that no mount can have made: what it says is as untrusted as any input.
@@ -207,5 +214,5 @@ fn sound(key: &KeyRecord) -> Result<()> {
         && (!key.derived || key.kind.derives())
         && (!key.convergent || key.derived && key.kind.encrypts())
         && key.versions.values().all(|stored| load(key.kind, stored).is_ok());
-    if fits { Ok(()) } else { Err(Error::invalid("'backup' is not a backup of a transit key")) }
+    if fits { Ok(()) } else { Err(Error::invalid(NO_BACKUP)) }
 }

@@ -232,6 +232,23 @@ async fn a_backup_restores_and_a_forged_one_does_not() {
     assert!(bench.read("keys/forged").await.is_err());
 }
 
+// Made by OpenBao 2.7.2, with what it encrypted, signed and authenticated before its keys were rotated.
+#[tokio::test]
+async fn the_peers_backups_restore() {
+    let golden: Value = serde_json::from_str(include_str!("testdata/openbao-2.7.2-backups.json")).unwrap();
+    let bench = bench().await;
+    for entry in golden.as_array().unwrap() {
+        let name = entry["name"].as_str().unwrap();
+        write(&bench, "restore", json!({ "backup": entry["backup"] })).await;
+        let view = write(&bench, &format!("keys/{name}/config"), json!({ "min_decryption_version": 1 })).await;
+        assert_eq!((&view["type"], &view["latest_version"]), (&json!(name), &json!(2)));
+        for check in entry["checks"].as_array().unwrap() {
+            let answer = write(&bench, check["path"].as_str().unwrap(), check["body"].clone()).await;
+            assert_eq!(answer, check["answer"], "{}", check["path"]);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_failed_upsert_leaves_no_key() {
     let bench = bench().await;
