@@ -218,3 +218,13 @@ fn imports_pkcs8_only_of_the_kind() {
         "19bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1"
     );
 }
+
+// CS-09: operations with private keys are aws-lc's; these libraries had timing faults or could come to hold one.
+#[test]
+fn sec_cs09_no_other_library_for_private_keys() {
+    let locked = include_str!("../../../../Cargo.lock");
+    assert!(locked.contains("name = \"aws-lc-rs\""));
+    for name in ["rsa", "ml-dsa", "ml-kem", "ed25519-dalek", "curve25519-dalek", "p256", "p384", "p521", "openssl"] {
+        assert!(!locked.contains(&format!("name = \"{name}\"\n")), "{name} is in the dependency tree");
+    }
+}
