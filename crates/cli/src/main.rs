@@ -7,6 +7,7 @@ mod commands;
 mod completion;
 mod cx;
 mod data;
+mod exact;
 mod flags;
 mod halt;
 mod help;
@@ -16,14 +17,16 @@ mod session;
 mod terminal;
 mod token_file;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
+
+use halt::Halt;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
-    match commands::dispatch(&words) {
+    match words().and_then(|words| commands::dispatch(&words)) {
         Ok(code) => ExitCode::from(code),
         Err(halt) => {
             if let Some(message) = &halt.message {
@@ -32,4 +35,11 @@ fn main() -> ExitCode {
             ExitCode::from(halt.code)
         }
     }
+}
+
+/// The words behind the program's name. What is no text is refused: changed silently, it could be a wrong
+/// password in a secret.
+fn words() -> Result<Vec<String>, Halt> {
+    let words: Result<Vec<String>, _> = std::env::args_os().skip(1).map(OsString::into_string).collect();
+    words.map_err(|_| Halt::usage("An argument is not valid UTF-8; give it in a file (@path) or on stdin (-)"))
 }

@@ -7,11 +7,10 @@ use std::time::Duration;
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use keepfast_client::{Address, Client, Config, Error, Method, Request, Response, Secret, SecretString, environment};
-use serde_json::json;
 
 use crate::args::Words;
 use crate::halt::Halt;
-use crate::{terminal, token_file};
+use crate::{exact, terminal, token_file};
 
 /// A client with a runtime to wait on, and what to do instead of calling.
 pub(crate) struct Session {
@@ -56,19 +55,19 @@ impl Session {
     /// Makes a call. A failure is told as `context`, a colon, and the reason.
     pub(crate) fn call(&self, context: &str, request: &Request) -> Result<Option<Secret>, Halt> {
         self.announce(request)?;
-        self.runtime.block_on(self.client.secret(request)).map_err(|error| told(context, &error))
+        self.exchange(&self.client, request).map_err(|error| told(context, &error))
     }
 
     /// Makes a call whose failure the command looks into.
     pub(crate) fn attempt(&self, request: &Request) -> Result<Result<Option<Secret>, Error>, Halt> {
         self.announce(request)?;
-        Ok(self.runtime.block_on(self.client.secret(request)))
+        Ok(self.exchange(&self.client, request))
     }
 
     /// Makes a call that only prepares another: it is really made even when the other is only printed, and
     /// is never wrapped.
     pub(crate) fn preflight(&self, request: Request) -> Result<Option<Secret>, Error> {
-        self.runtime.block_on(self.client.secret(&Request { may_wrap: false, ..request }))
+        self.exchange(&self.client, &Request { may_wrap: false, ..request })
     }
 
     /// Makes a call whose answer is wanted as it comes.
@@ -84,15 +83,22 @@ impl Session {
 
     /// Unwraps a token; `None` unwraps the session's own.
     pub(crate) fn unwrap(&self, token: Option<&SecretString>) -> Result<Option<Secret>, Halt> {
-        let body = token.map(|token| json!({ "token": token.expose() }));
-        self.announce(&Request { body, may_wrap: false, ..Request::new(Method::Put, "sys/wrapping/unwrap") })?;
-        self.runtime.block_on(self.client.unwrap(token)).map_err(|error| told("Error unwrapping", &error))
+        let (client, request) = self.client.unwrapping(token);
+        self.announce(&request)?;
+        self.exchange(&client, &request).map_err(|error| told("Error unwrapping", &error))
+    }
+
+    /// Sends a request and reads the answer, numbers in both kept as they were written.
+    fn exchange(&self, client: &Client, request: &Request) -> Result<Option<Secret>, Error> {
+        let request = Request { body: request.body.as_deref().map(exact::restore), ..request.clone() };
+        let mut response = self.runtime.block_on(client.raw(&request))?;
+        response.body = exact::keep(&response.body).into();
+        client.interpret(&request, &response)
     }
 
     /// Lets some time pass between two looks at a server.
     pub(crate) fn pause(&self, time: Duration) {
-        #[allow(clippy::disallowed_methods, reason = "a command has no clock of the house; it waits for a server")]
-        self.runtime.block_on(tokio::time::sleep(time));
+        self.runtime.block_on(keepfast_client::pause(time));
     }
 
     /// Prints what stands for the call, when that is all that was asked for.
@@ -127,7 +133,7 @@ impl Session {
             let _ = write!(line, " -H \"X-Vault-Token: $({} print token)\"", own_name());
         }
         if let Some(body) = &request.body {
-            let _ = write!(line, " -d {}", quoted(&body.to_string()));
+            let _ = write!(line, " -d {}", quoted(&exact::restore(body)));
         }
         let _ = write!(line, " {}", double_quoted(&self.client.url(request)));
         line

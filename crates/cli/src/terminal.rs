@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use keepfast_client::environment;
+
 const GREEN: &str = "\x1b[32m";
 const YELLOW: &str = "\x1b[33m";
 const RED: &str = "\x1b[31m";
@@ -47,6 +49,8 @@ fn on_stderr(text: &str, colour: &str) {
 }
 
 fn coloured(text: &str, colour: &str, terminal: bool) -> String {
-    let plain = !terminal || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let plain = !terminal
+        || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+        || environment::variable("CLI_NO_COLOR").is_some();
     if plain { text.to_owned() } else { format!("{colour}{text}{PLAIN}") }
 }

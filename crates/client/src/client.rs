@@ -1,7 +1,5 @@
 //! The client: calls, retries, redirections.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -13,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::connect::Connector;
 use crate::error::{ResponseError, innermost};
+use crate::patience::{pause, within};
 use crate::request::{Method, Request};
 use crate::{Config, Error, Secret, retry};
 
@@ -117,16 +116,20 @@ impl Client {
     /// # Errors
     /// No answer, or a refusal: the token is used up, expired, or not one.
     pub async fn unwrap(&self, token: Option<&SecretString>) -> Result<Option<Secret>, Error> {
-        let mut request = Request::new(Method::Put, "sys/wrapping/unwrap");
-        request.may_wrap = false;
-        let own = self.config.token.as_ref().map(SecretString::expose);
-        let Some(token) = token.filter(|token| own != Some(token.expose())) else {
-            return self.secret(&request).await;
-        };
-        match own {
-            Some(_) => self.secret(&request.with_body(json!({ "token": token.expose() }))).await,
-            // Without a token of our own, the wrapping token itself is who we are.
-            None => self.with_token(Some(token.clone())).secret(&request).await,
+        let (client, request) = self.unwrapping(token);
+        client.secret(&request).await
+    }
+
+    /// The call that unwraps a token, and the client to make it: without a token of its own, the wrapping
+    /// token itself is who it is.
+    pub fn unwrapping(&self, token: Option<&SecretString>) -> (Self, Request) {
+        let request = Request { may_wrap: false, ..Request::new(Method::Put, "sys/wrapping/unwrap") };
+        match (token, &self.config.token) {
+            (Some(token), Some(own)) if own.expose() != token.expose() => {
+                (self.clone(), request.with_body(json!({ "token": token.expose() })))
+            }
+            (Some(token), None) => (self.with_token(Some(token.clone())), request),
+            _ => (self.clone(), request),
         }
     }
 
@@ -136,13 +139,21 @@ impl Client {
     /// # Errors
     /// No answer, a refusal, or an answer that is no envelope.
     pub async fn secret(&self, request: &Request) -> Result<Option<Secret>, Error> {
-        let response = self.raw(request).await?;
+        self.interpret(request, &self.raw(request).await?)
+    }
+
+    /// What [`Client::secret`] makes of an answer that has come by [`Client::raw`].
+    ///
+    /// # Errors
+    /// A refusal, or an answer that is no envelope.
+    pub fn interpret(&self, request: &Request, response: &Response) -> Result<Option<Secret>, Error> {
         let absent = response.status == 404;
         if absent && request.method != Method::Get {
-            return Err(self.refusal(request, &response));
+            return Err(self.refusal(request, response));
         }
         if absent {
-            return Ok(Secret::parse(&response.body).ok().filter(|secret| secret.has_content() && !is_refusal(secret)));
+            let said = Secret::parse(&response.body).ok();
+            return Ok(said.filter(|secret| secret.has_content() && !is_refusal(secret)));
         }
         response.secret()
     }
@@ -171,7 +182,7 @@ impl Client {
             }
             attempt += 1;
             let [chance] = keepfast_crypto::random::bytes::<1>();
-            wait(retry::pause(self.config.retry_wait, attempt, chance)).await;
+            pause(retry::pause(self.config.retry_wait, attempt, chance)).await;
         }
     }
 
@@ -236,7 +247,7 @@ impl Client {
     }
 
     fn outgoing(&self, request: &Request, url: &str) -> Result<http::Request<Full<Bytes>>, Error> {
-        let body = request.body.as_ref().map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+        let body = Bytes::from(request.body.clone().unwrap_or_default());
         let mut outgoing = http::Request::builder()
             .method(request.method.as_str())
             .uri(url)
@@ -303,20 +314,6 @@ impl Response {
 /// Whether what was parsed is `{"errors": …}` and no envelope.
 fn is_refusal(secret: &Secret) -> bool {
     secret.data.as_ref().is_some_and(|data| data.len() == 1 && data.contains_key("errors"))
-}
-
-/// Waits: the one place in this library where time passes.
-async fn wait(pause: Duration) {
-    #[allow(clippy::disallowed_methods, reason = "a client has no clock of the house; it waits for another machine")]
-    tokio::time::sleep(pause).await;
-}
-
-/// `None` when `work` takes longer than `limit`.
-async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
-    tokio::select! {
-        done = work => Some(done),
-        () = wait(limit) => None,
-    }
 }
 
 #[cfg(test)]

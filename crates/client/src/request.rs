@@ -59,8 +59,8 @@ pub struct Request {
     pub path: String,
     /// Query parameters, not encoded.
     pub query: Vec<(String, String)>,
-    /// The JSON body.
-    pub body: Option<Value>,
+    /// The body, as JSON text.
+    pub body: Option<String>,
     /// Headers for this call alone.
     pub headers: HeaderMap,
     /// Whether the client's wrapping TTL applies; calls that only prepare others switch it off.
@@ -84,7 +84,7 @@ impl Request {
     /// Sets the body.
     #[must_use]
     pub fn with_body(mut self, body: Value) -> Self {
-        self.body = Some(body);
+        self.body = Some(body.to_string());
         self
     }
 

@@ -26,7 +26,7 @@ fn every_path_says_what_it_is_for() {
         for row in engine.table().rows() {
             let synopsis = row.help.synopsis;
             let path = row.patterns[0].source();
-            assert!(synopsis.len() > 10 && synopsis.ends_with('.'), "{name} {path}: {synopsis:?}");
+            assert!(synopsis.len() > 5 && synopsis.ends_with('.'), "{name} {path}: {synopsis:?}");
             assert!(!row.operations.is_empty(), "{name} {path} has no operation");
         }
     });

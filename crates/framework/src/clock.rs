@@ -101,13 +101,19 @@ impl Clock for SystemClock {
 #[derive(Clone)]
 pub struct TestClock {
     now: Arc<Mutex<Timestamp>>,
+    step: Arc<Mutex<Duration>>,
     moved: Arc<Notify>,
 }
 
 impl TestClock {
     /// Starts at `now`.
     pub fn at(now: Timestamp) -> Self {
-        TestClock { now: Arc::new(Mutex::new(now)), moved: Arc::new(Notify::new()) }
+        TestClock { now: Arc::new(Mutex::new(now)), step: Arc::default(), moved: Arc::new(Notify::new()) }
+    }
+
+    /// From here on, each reading moves time forward by `span`, as it does on a real machine.
+    pub fn step_on_reading(&self, span: Duration) {
+        *self.step.lock() = span;
     }
 
     /// Moves time forward and wakes who slept until then.
@@ -128,7 +134,10 @@ impl Default for TestClock {
 
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
-        *self.now.lock()
+        let mut now = self.now.lock();
+        let read = *now;
+        *now = read.after(*self.step.lock());
+        read
     }
 
     fn sleep_until(&self, moment: Timestamp) -> BoxFuture<'_, ()> {

@@ -61,6 +61,13 @@ impl Body {
         self.fields().find(|(n, _)| *n == name).map(|(_, raw)| raw)
     }
 
+    /// The same without the fields of a name, in any letter case: something else stands in for them.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.fields.retain(|(field, _)| !field.eq_ignore_ascii_case(name));
+        self
+    }
+
     /// Whether there are no fields.
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()

@@ -1,6 +1,7 @@
 //! Replies are types: what a handler returns says how it is answered.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 
 use keepfast_crypto::secret::SecretString;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -255,6 +256,27 @@ impl Reply for Outcome {
     }
     fn into_outcome(self) -> Result<Outcome> {
         Ok(self)
+    }
+}
+
+/// An outcome that a handler has put together itself, with `data` described as a `T` in the OpenAPI document.
+pub struct Shaped<T> {
+    outcome: Outcome,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T> From<Outcome> for Shaped<T> {
+    fn from(outcome: Outcome) -> Self {
+        Shaped { outcome, of: PhantomData }
+    }
+}
+
+impl<T: JsonSchema> Reply for Shaped<T> {
+    fn schema(generator: &mut SchemaGenerator) -> Option<Schema> {
+        Some(generator.subschema_for::<T>())
+    }
+    fn into_outcome(self) -> Result<Outcome> {
+        Ok(self.outcome)
     }
 }
 

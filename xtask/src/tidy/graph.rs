@@ -12,7 +12,7 @@ use crate::shell::root;
 const ALLOWED: [(&str, &[&str]); 9] = [
     ("keepfast-crypto", &[]),
     ("keepfast-hcl", &[]),
-    ("keepfast-client", &[]),
+    ("keepfast-client", &["keepfast-crypto"]),
     ("keepfast-storage", &["keepfast-crypto"]),
     ("keepfast-framework", &["keepfast-crypto", "keepfast-storage"]),
     ("keepfast-engines", &["keepfast-crypto", "keepfast-framework"]),

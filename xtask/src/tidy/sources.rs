@@ -6,9 +6,10 @@ use super::{Findings, Repository};
 use crate::shell::root;
 
 /// The only places that may ask for the time, wait, or make chance: the clock, the generator, and what measures from outside.
-const CLOCK_AND_CHANCE: [&str; 7] = [
+const CLOCK_AND_CHANCE: [&str; 8] = [
     "crates/framework/src/clock.rs",
     "crates/crypto/src/random.rs",
+    "crates/client/src/patience.rs",
     "crates/server/src/patience.rs",
     "conformance/",
     "xtask/",

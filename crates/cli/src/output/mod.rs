@@ -14,7 +14,7 @@ use crate::halt::{Halt, Outcome};
 use crate::terminal;
 
 pub(crate) use table::{columns, heading, with_header};
-pub(crate) use text::{of_field as field_text, plain};
+pub(crate) use text::{number as number_text, of_field as field_text, plain};
 
 /// The forms an answer can take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

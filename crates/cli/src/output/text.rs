@@ -3,6 +3,8 @@
 use keepfast_client::duration;
 use serde_json::{Number, Value};
 
+use crate::exact;
+
 /// The longest line of a remark.
 const WIDTH: usize = 76;
 
@@ -13,7 +15,7 @@ pub(crate) fn plain(value: &Value) -> String {
         Value::Null => "<nil>".to_owned(),
         Value::Bool(truth) => truth.to_string(),
         Value::Number(n) => number(n),
-        Value::String(text) => text.clone(),
+        Value::String(text) => exact::number(text).unwrap_or(text).to_owned(),
         Value::Array(values) => format!("[{}]", values.iter().map(plain).collect::<Vec<_>>().join(" ")),
         Value::Object(map) => {
             let mut pairs: Vec<_> = map.iter().collect();

@@ -3,9 +3,10 @@
 use serde_json::Value;
 
 use super::text::number;
+use crate::exact;
 
-/// Words that some YAML reader takes for a truth value or for nothing.
-const RESERVED: &[&str] = &["y", "n", "yes", "no", "on", "off", "true", "false", "null", "~"];
+/// Words that some YAML reader takes for a truth value, for nothing, or for an instruction.
+const RESERVED: &[&str] = &["y", "n", "yes", "no", "on", "off", "true", "false", "null", "~", "<<", "="];
 /// Characters with a meaning at the front of a plain scalar.
 const INDICATORS: &str = "-?:,[]{}#&*!|>'\"%@`";
 
@@ -80,7 +81,7 @@ fn scalar(value: &Value, depth: usize) -> String {
         Value::Null => "null".to_owned(),
         Value::Bool(truth) => truth.to_string(),
         Value::Number(n) => exponent_of_two_digits(&number(n)),
-        Value::String(text) => string(text, depth, false),
+        Value::String(text) => exact::number(text).map_or_else(|| string(text, depth, false), str::to_owned),
         Value::Array(_) => "[]".to_owned(),
         Value::Object(_) => "{}".to_owned(),
     }
@@ -284,7 +285,7 @@ mod tests {
         for text in ["- a", " lead", "t ", "a: b", "a #b", "a:", "*x", "@x", "`x", "[x", "-", "---", "..."] {
             assert_eq!(string(text, 0, false), format!("'{text}'"));
         }
-        for text in ["a:b", "-a", "?x", "it's", "say \"hi\"", "1.2.3", "_", ".", "é∞", "a\\b", "=", "word"] {
+        for text in ["a:b", "-a", "?x", "it's", "say \"hi\"", "1.2.3", "_", ".", "é∞", "a\\b", "==", "word"] {
             assert_eq!(string(text, 0, false), text);
         }
         assert_eq!(string("a\tb", 0, false), "\"a\\tb\"");

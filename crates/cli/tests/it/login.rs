@@ -95,3 +95,22 @@ fn the_same_under_the_peer_s_name() {
     assert!(run(&["read", "-output-curl-string", "a/b"]).stdout.contains("$(vault print token)"));
     assert!(run(&["kv"]).stderr.starts_with("Usage: vault kv <subcommand>"));
 }
+
+#[test]
+fn a_person_logs_in_by_name_and_password() {
+    let server = server!();
+    let path = unique("userpass");
+    server.ok(&["auth", "enable", &format!("-path={path}"), "userpass"]);
+    server.ok(&["write", &format!("auth/{path}/users/bob"), "password=pw", "token_policies=default"]);
+    let flag = format!("-path={path}");
+    let login = |password: &str| {
+        server.run_with(
+            &["login", "-method=userpass", &flag, "-field=policies", "username=bob", "password=-"],
+            &[],
+            password,
+        )
+    };
+    assert_eq!((login("pw").code, login("pw").stdout.as_str()), (0, "[default]"));
+    let refused = login("wrong");
+    assert!(refused.code == 2 && refused.stderr.contains("* invalid username or password"), "{refused:?}");
+}

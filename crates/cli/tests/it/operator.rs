@@ -1,6 +1,6 @@
 //! `status`, `operator …`.
 
-use crate::server::server;
+use crate::server::{Server, server};
 
 #[test]
 fn an_unsealed_server() {
@@ -38,4 +38,52 @@ fn the_encryption_key_is_rotated() {
 fn no_share_no_terminal_no_unseal() {
     let server = server!();
     server.fails(&["operator", "unseal"], 1, "Unseal Key is needed");
+}
+
+#[test]
+fn a_new_server_from_its_keys_to_its_seal() {
+    let Some(server) = Server::fresh() else { return };
+    let run = |arguments: &[&str]| server.run_with(arguments, &[], "");
+    let before = run(&["operator", "init", "-status"]);
+    assert_eq!((before.code, before.stdout.as_str()), (2, "Vault is not initialized\n"), "{before:?}");
+    let sealed = run(&["status"]);
+    assert!(sealed.code == 2 && sealed.stdout.contains("Sealed             true\n"), "{sealed:?}");
+
+    let made = run(&["operator", "init", "-n", "3", "-t=2"]);
+    assert_eq!(made.code, 0, "{made:?}");
+    let after = |start: &str| made.stdout.lines().find_map(|line| line.strip_prefix(start)).unwrap().to_owned();
+    let (keys, token) = (["Unseal Key 1: ", "Unseal Key 3: "].map(after), after("Initial Root Token: "));
+    assert!(!made.stdout.contains("Unseal Key 4"));
+
+    let first = run(&["operator", "unseal", &keys[0]]);
+    assert!(first.code == 0 && first.stdout.contains("Unseal Progress    1/2\n"), "{first:?}");
+    assert!(run(&["operator", "unseal", "-reset"]).stdout.contains("Unseal Progress    0/2\n"));
+    assert_eq!(run(&["operator", "unseal", "no key"]).code, 2);
+    run(&["operator", "unseal", &keys[0]]);
+    let last = run(&["operator", "unseal", "-format=json", &keys[1]]);
+    assert!(last.code == 0 && last.stdout.contains("\"sealed\": false"), "{last:?}");
+    assert_eq!(run(&["status"]).code, 0);
+
+    let own = [("VAULT_TOKEN", token.as_str())];
+    assert_eq!(server.run_with(&["secrets", "enable", "-path=secret", "-version=2", "kv"], &own, "").code, 0);
+    assert_eq!(server.run_with(&["kv", "put", "secret/a", "b=c"], &own, "").code, 0);
+    let seal = server.run_with(&["operator", "seal"], &own, "");
+    assert_eq!((seal.code, seal.stdout.as_str()), (0, "Success! Vault is sealed.\n"), "{seal:?}");
+    let refused = server.run_with(&["kv", "get", "secret/a"], &own, "");
+    assert!(refused.code == 2 && refused.stderr.contains("Code: 503. Errors:\n\n* Vault is sealed"), "{refused:?}");
+    keys.iter().for_each(|key| drop(run(&["operator", "unseal", key])));
+    assert_eq!(server.run_with(&["kv", "get", "-field=b", "secret/a"], &own, "").stdout, "c");
+}
+
+#[test]
+fn a_server_with_tls_is_trusted_by_its_authority_only() {
+    let Some((server, authority)) = Server::with_tls() else { return };
+    let authority = authority.to_str().unwrap();
+    let run = |variables: &[(&str, &str)], arguments: &[&str]| server.run_with(arguments, variables, "");
+    let untrusted = run(&[], &["status"]);
+    assert!(untrusted.code == 1 && untrusted.stderr.contains("failed to verify certificate"), "{untrusted:?}");
+    assert_eq!(run(&[("VAULT_CACERT", authority)], &["status", "-field=sealed"]).stdout, "false");
+    assert_eq!(run(&[], &["status", "-field=sealed", "-ca-cert", authority]).stdout, "false");
+    assert_eq!(run(&[("BAO_SKIP_VERIFY", "1")], &["status", "-field=sealed"]).stdout, "false");
+    assert_eq!(run(&[("VAULT_SKIP_VERIFY", "1")], &["status", "-tls-skip-verify=false"]).code, 1);
 }

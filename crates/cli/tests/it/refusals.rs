@@ -62,3 +62,16 @@ fn remarks_of_the_server_go_to_stderr() {
     assert_eq!((done.code, done.stdout.as_str()), (0, ""), "{done:?}");
     assert!(done.stderr.starts_with("WARNING! The following warnings were returned from the server:\n\n  * Invalid path for a versioned K/V secrets engine."), "{done:?}");
 }
+
+#[test]
+fn an_argument_that_is_no_text_is_not_changed_into_one() {
+    use std::os::unix::ffi::OsStrExt;
+    let argument = std::ffi::OsStr::from_bytes(b"password=\xff");
+    let done = std::process::Command::new(env!("CARGO_BIN_EXE_keepfast"))
+        .args(["kv", "put", "a/b"])
+        .arg(argument)
+        .output()
+        .unwrap();
+    assert_eq!(done.status.code(), Some(1));
+    assert!(String::from_utf8(done.stderr).unwrap().starts_with("An argument is not valid UTF-8"));
+}

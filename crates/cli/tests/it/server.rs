@@ -39,30 +39,52 @@ impl Server {
         has_server.then(|| Self::start(home))
     }
 
-    fn start(home: tempfile::TempDir) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let listen = format!("127.0.0.1:{port}");
-        let mut child = Command::new(PROGRAM)
-            .args([
-                "server",
-                "-dev",
-                "-dev-no-store-token",
-                &format!("-dev-root-token-id={OWN_TOKEN}"),
-                &format!("-dev-listen-address={listen}"),
-            ])
-            .env("HOME", home.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        // The banner ends with the token; from then on the server answers.
-        let mut banner = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        while !line.starts_with("Root Token:") {
-            line.clear();
-            assert_ne!(banner.read_line(&mut line).unwrap(), 0, "the server ended before it was ready");
+    /// A server of our own that is not yet initialized, on a disk store. `None` when the tests run against
+    /// a server of the environment.
+    pub(crate) fn fresh() -> Option<Self> {
+        if std::env::var_os("KEEPFAST_TEST_SERVER_ADDR").is_some() {
+            return None;
         }
-        std::thread::spawn(move || std::io::copy(&mut banner, &mut std::io::sink()));
+        let home = tempfile::tempdir().unwrap();
+        let listen = free_address();
+        let config = home.path().join("config.hcl");
+        let storage = format!("storage \"file\" {{\n  path = \"{}\"\n}}\n", home.path().join("data").display());
+        let listener = format!("listener \"tcp\" {{\n  address = \"{listen}\"\n  tls_disable = true\n}}\n");
+        std::fs::write(&config, storage + &listener + "disable_mlock = true\n").unwrap();
+        let child = spawn(&home, &["server", &format!("-config={}", config.display())], "==> Keepfast server started!");
+        Some(Self { address: format!("http://{listen}"), token: String::new(), home, child: Some(child) })
+    }
+
+    /// A development server of our own with TLS, and where its authority's certificate is.
+    pub(crate) fn with_tls() -> Option<(Self, PathBuf)> {
+        if std::env::var_os("KEEPFAST_TEST_SERVER_ADDR").is_some() {
+            return None;
+        }
+        let home = tempfile::tempdir().unwrap();
+        let listen = free_address();
+        let directory = home.path().join("tls");
+        std::fs::create_dir(&directory).unwrap();
+        let flags = [
+            "server".to_owned(),
+            "-dev-tls".to_owned(),
+            "-dev-no-store-token".to_owned(),
+            format!("-dev-root-token-id={OWN_TOKEN}"),
+            format!("-dev-listen-address={listen}"),
+            format!("-dev-tls-cert-dir={}", directory.display()),
+        ];
+        let child = spawn(&home, &flags.each_ref().map(String::as_str), "Root Token:");
+        let authority = directory.join("vault-ca.pem");
+        Some((
+            Self { address: format!("https://{listen}"), token: OWN_TOKEN.to_owned(), home, child: Some(child) },
+            authority,
+        ))
+    }
+
+    fn start(home: tempfile::TempDir) -> Self {
+        let listen = free_address();
+        let token = format!("-dev-root-token-id={OWN_TOKEN}");
+        let address = format!("-dev-listen-address={listen}");
+        let child = spawn(&home, &["server", "-dev", "-dev-no-store-token", &token, &address], "Root Token:");
         Self { address: format!("http://{listen}"), token: OWN_TOKEN.to_owned(), home, child: Some(child) }
     }
 
@@ -151,6 +173,29 @@ impl Drop for Server {
             let _ = child.wait();
         }
     }
+}
+
+fn free_address() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+/// Starts the program and waits for a line that says it is ready.
+fn spawn(home: &tempfile::TempDir, arguments: &[&str], ready: &str) -> Child {
+    let mut child = Command::new(PROGRAM)
+        .args(arguments)
+        .env("HOME", home.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut banner = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.starts_with(ready) {
+        line.clear();
+        assert_ne!(banner.read_line(&mut line).unwrap(), 0, "the server ended before it was ready");
+    }
+    std::thread::spawn(move || std::io::copy(&mut banner, &mut std::io::sink()));
+    child
 }
 
 /// A name that no other test and no other run uses.

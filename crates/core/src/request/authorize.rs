@@ -113,11 +113,13 @@ impl Unsealed {
     }
 }
 
-/// The fields of the body and the query, for rules that constrain them.
+/// The fields of the body and the query, for rules that constrain them; none when they can be read in two ways.
 fn parameters_of(incoming: &super::Incoming) -> Option<serde_json::Map<String, serde_json::Value>> {
     let mut out = serde_json::Map::new();
     for (name, value) in &incoming.query {
-        out.insert(name.clone(), serde_json::Value::from(value.as_str()));
+        if out.insert(name.clone(), serde_json::Value::from(value.as_str())).is_some() {
+            return None;
+        }
     }
     for (name, raw) in incoming.body.fields() {
         out.insert(name.to_owned(), serde_json::from_str(raw).ok()?);

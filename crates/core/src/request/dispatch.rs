@@ -148,12 +148,14 @@ impl Unsealed {
     /// The captures, query and body; a policy's page limit stands in for a larger or missing one.
     fn input(&self, parts: &AuthorizedParts, found: &keepfast_framework::routes::Match) -> Input {
         let incoming = &parts.routed.incoming;
-        let mut query = incoming.query.clone();
+        let (mut query, mut body) = (incoming.query.clone(), incoming.body.clone());
         if let Some(limit) = parts.decision.limit {
+            // A body wins over the query, so a limit in it must go as well.
+            body = body.without("limit");
             query.retain(|(name, _)| !name.eq_ignore_ascii_case("limit"));
             query.push(("limit".to_owned(), limit.to_string()));
         }
-        Input { captures: found.captures.clone(), query, body: incoming.body.clone() }
+        Input { captures: found.captures.clone(), query, body }
     }
 
     fn help(&self, mounted: &Mounted, within: &str, routed: &Routed) -> Result<Sent> {

@@ -121,6 +121,9 @@ fn outline(value: &RawValue, depth: usize, level: usize) -> Result<Box<RawValue>
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
     use super::*;
 
     fn raw(text: &str) -> Box<RawValue> {
@@ -193,6 +196,48 @@ mod tests {
             [("{}", true), ("{ \n}", true), ("null", true), ("{\"a\":1}", false), ("{ \"}\":1}", false)]
         {
             assert_eq!(is_empty(&RawObject(raw(text))), empty, "{text}");
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            ".{0,4}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                proptest::collection::btree_map("[a-c]", inner, 0..4)
+                    .prop_map(|m| Value::Object(m.into_iter().collect())),
+            ]
+        })
+    }
+
+    /// RFC 7396, section 2, word for word, on parsed values.
+    fn by_the_book(target: Value, patch: &Value) -> Value {
+        let Value::Object(patch) = patch else { return patch.clone() };
+        let mut target = match target {
+            Value::Object(target) => target,
+            _ => serde_json::Map::new(),
+        };
+        for (name, value) in patch {
+            if value.is_null() {
+                target.remove(name);
+            } else {
+                let merged = by_the_book(target.remove(name).unwrap_or(Value::Null), value);
+                target.insert(name.clone(), merged);
+            }
+        }
+        Value::Object(target)
+    }
+
+    proptest! {
+        #[test]
+        fn patches_text_as_parsed_values_would_be_patched(target in any_json(), patch in any_json()) {
+            let merged = merge_patch(&raw(&target.to_string()), &raw(&patch.to_string())).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Value>(merged.get()).unwrap(), by_the_book(target, &patch));
         }
     }
 }

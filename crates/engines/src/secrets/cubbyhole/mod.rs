@@ -7,7 +7,8 @@
 //! [`Caller::token_store`]: keepfast_framework::Caller
 
 use bytes::Bytes;
-use keepfast_framework::fields::{RawObject, Text};
+use keepfast_framework::fields::{Object, RawObject, Text};
+use keepfast_framework::reply::Shaped;
 use keepfast_framework::routes::{Exists, Help};
 use keepfast_framework::{Cx, Engine, Error, Keys, Kind, Outcome, Result, Routes};
 use schemars::JsonSchema;
@@ -63,12 +64,12 @@ struct Write {
     data: RawObject,
 }
 
-async fn read(_: &Cubbyhole, cx: &mut Cx, req: Named) -> Result<Outcome> {
+async fn read(_: &Cubbyhole, cx: &mut Cx, req: Named) -> Result<Shaped<Object>> {
     let key = key(cx, &req.path)?;
     let (tx, view) = cx.store();
     match tx.get(view, &key).await? {
         None => Err(Error::not_found()),
-        Some(bytes) => Ok(Outcome { data: Some(serde_json::from_slice(&bytes)?), ..Outcome::default() }),
+        Some(bytes) => Ok(Outcome { data: Some(serde_json::from_slice(&bytes)?), ..Outcome::default() }.into()),
     }
 }
 

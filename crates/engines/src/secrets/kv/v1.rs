@@ -4,7 +4,8 @@
 //! `lease_duration`, so that readers know when to look again.
 
 use bytes::Bytes;
-use keepfast_framework::fields::{RawObject, Text, parse_duration};
+use keepfast_framework::fields::{Object, RawObject, Text, parse_duration};
+use keepfast_framework::reply::Shaped;
 use keepfast_framework::routes::{Exists, Help};
 use keepfast_framework::{Cx, Engine, Error, Keys, Kind, Outcome, Result, Routes};
 use schemars::JsonSchema;
@@ -60,14 +61,14 @@ struct Write {
     data: RawObject,
 }
 
-async fn read(_: &V1, cx: &mut Cx, req: Named) -> Result<Outcome> {
+async fn read(_: &V1, cx: &mut Cx, req: Named) -> Result<Shaped<Object>> {
     let (tx, view) = cx.store();
     let Some(bytes) = tx.get(view, &key(&req.path)).await? else {
         return Err(Error::not_found());
     };
     let data: Box<RawValue> = serde_json::from_slice(&bytes)?;
     let hint_ttl = hint(&data).unwrap_or(cx.mount().ttl.default.as_secs());
-    Ok(Outcome { data: Some(data), hint_ttl, ..Outcome::default() })
+    Ok(Outcome { data: Some(data), hint_ttl, ..Outcome::default() }.into())
 }
 
 /// How long a reader may keep the secret, in seconds, where its data says so in a way that can be understood.

@@ -1,7 +1,7 @@
 //! `data/PATH`: the versions themselves.
 
 use keepfast_framework::fields::{Int, Object, RawObject, Text, given};
-use keepfast_framework::reply::Described;
+use keepfast_framework::reply::{Described, Shaped};
 use keepfast_framework::routes::Exists;
 use keepfast_framework::{Cx, Error, Outcome, Result, Status};
 use schemars::JsonSchema;
@@ -32,14 +32,17 @@ pub(super) struct Write {
     options: Option<Object>,
 }
 
-#[derive(Serialize)]
-struct Shown<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Shown<'a> {
+    /// The secret; null where it is deleted or destroyed.
     data: Option<&'a RawValue>,
+    /// The version.
     metadata: VersionShown,
 }
 
-pub(super) async fn read(kv: &V2, cx: &mut Cx, req: Read) -> Result<Outcome> {
-    show(kv, cx, &req.path, req.version, |metadata, data| Ok(to_raw_value(&Shown { data, metadata })?)).await
+pub(super) async fn read(kv: &V2, cx: &mut Cx, req: Read) -> Result<Shaped<Shown<'static>>> {
+    let shown = |metadata: VersionShown, data: Option<&RawValue>| Ok(to_raw_value(&Shown { data, metadata })?);
+    show(kv, cx, &req.path, req.version, shown).await.map(Shaped::from)
 }
 
 /// Answers one version as `shown` makes it of its state and data; what is deleted or destroyed is 404 without the data.
@@ -93,19 +96,19 @@ pub(super) async fn write(kv: &V2, cx: &mut Cx, req: Write) -> Result<Described<
     VersionShown::current(secret).map(Described)
 }
 
-pub(super) async fn patch(kv: &V2, cx: &mut Cx, req: Write) -> Result<Outcome> {
+pub(super) async fn patch(kv: &V2, cx: &mut Cx, req: Write) -> Result<Shaped<VersionShown>> {
     let patch = provided(req.data)?;
     let Some(mut secret) = Secret::load(kv, cx, &req.path).await? else {
-        return Ok(nothing());
+        return Ok(nothing().into());
     };
     let Some(version) = secret.metadata.version else {
-        return Ok(nothing());
+        return Ok(nothing().into());
     };
     let config = Config::load(cx).await?;
     check_cas(req.options.as_ref(), &secret, &config)?;
     if version.is_gone(cx.now()) {
         let data = to_raw_value(&VersionShown::current(secret)?)?;
-        return Ok(Outcome { data: Some(data), ..nothing() });
+        return Ok(Outcome { data: Some(data), ..nothing() }.into());
     }
     let data = match &secret.data {
         Some(target) => raw_json::merge_patch(target, &patch)?,
@@ -113,7 +116,8 @@ pub(super) async fn patch(kv: &V2, cx: &mut Cx, req: Write) -> Result<Outcome> {
     };
     secret.push(cx, &req.path, data, &config);
     secret.save(kv, cx, &req.path)?;
-    Ok(Outcome { data: Some(to_raw_value(&VersionShown::current(secret)?)?), ..Outcome::default() })
+    let data = to_raw_value(&VersionShown::current(secret)?)?;
+    Ok(Outcome { data: Some(data), ..Outcome::default() }.into())
 }
 
 /// 404 without a list of errors.

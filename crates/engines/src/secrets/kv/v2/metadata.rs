@@ -181,8 +181,8 @@ impl Change {
                 ));
             }
         }
+        secret.touch(cx);
         secret.metadata.revision += 1;
-        secret.metadata.updated = cx.now();
         secret.save(kv, cx, &self.path)
     }
 }

@@ -189,4 +189,6 @@ const ROOT_HELP: Help = Help { synopsis: "The root of the mount holds no secret.
 const UNKNOWN_HELP: Help = Help { synopsis: "Any other path is explained and not served.", description: "" };
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

@@ -208,10 +208,20 @@ impl Secret {
         self.past.get_mut(at).map(|(_, version)| version)
     }
 
+    /// Sets the time of the last change, for one that is new also that of its creation, and returns it.
+    pub(super) fn touch(&mut self, cx: &Cx) -> Timestamp {
+        let now = cx.now();
+        if self.metadata.current == 0 && self.metadata.revision == 0 {
+            self.metadata.created = now;
+        }
+        self.metadata.updated = now;
+        now
+    }
+
     /// Makes `data` the next version; what was current moves to the past, and what exceeds the number of versions to keep
     /// is removed. [`Secret::save`] comes after.
     pub(super) fn push(&mut self, cx: &mut Cx, path: &str, data: Box<RawValue>, config: &Config) {
-        let now = cx.now();
+        let now = self.touch(cx);
         let (tx, view) = cx.store();
         if let Some(version) = self.metadata.version {
             self.past.push((self.metadata.current, version));
@@ -222,7 +232,6 @@ impl Secret {
             }
         }
         self.metadata.current += 1;
-        self.metadata.updated = now;
         let deleted = self.metadata.settings.deletion(config, now);
         self.metadata.version = Some(Version { created: now, deleted, destroyed: false });
         self.data = Some(data);

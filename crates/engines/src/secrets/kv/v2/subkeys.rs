@@ -1,7 +1,8 @@
 //! `subkeys/PATH`: the names inside a secret without the values.
 
 use keepfast_framework::fields::{Int, Text};
-use keepfast_framework::{Cx, Outcome, Result};
+use keepfast_framework::reply::Shaped;
+use keepfast_framework::{Cx, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
@@ -21,13 +22,15 @@ pub(super) struct Read {
     depth: Option<Int>,
 }
 
-#[derive(Serialize)]
-struct Shown {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Shown {
+    /// The version.
     metadata: VersionShown,
+    /// The names; null where the version is deleted or destroyed.
     subkeys: Option<Box<RawValue>>,
 }
 
-pub(super) async fn read(kv: &V2, cx: &mut Cx, req: Read) -> Result<Outcome> {
+pub(super) async fn read(kv: &V2, cx: &mut Cx, req: Read) -> Result<Shaped<Shown>> {
     let depth = match req.depth {
         None => 0,
         // The peer shows one level for a negative number.
@@ -38,4 +41,5 @@ pub(super) async fn read(kv: &V2, cx: &mut Cx, req: Read) -> Result<Outcome> {
         Ok(to_raw_value(&Shown { metadata, subkeys })?)
     })
     .await
+    .map(Shaped::from)
 }

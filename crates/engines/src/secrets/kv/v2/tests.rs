@@ -415,3 +415,18 @@ async fn a_big_mount_is_converted_in_pages() {
     assert_eq!(names(&bench).await.len(), 1100);
     assert_eq!(bench.scan("metadata/").await.unwrap().data()["keys"].as_array().unwrap().len(), 1100);
 }
+
+#[tokio::test]
+async fn a_new_secret_and_its_first_change_have_one_time() {
+    let bench = bench().await;
+    for (path, body) in [("data/a", json!({"data": {}})), ("metadata/b", json!({"max_versions": 1}))] {
+        bench.clock.step_on_reading(Duration::from_nanos(1));
+        bench.write(path, body).await.unwrap();
+        bench.clock.step_on_reading(Duration::ZERO);
+        let shown = bench.read(&path.replace("data/a", "metadata/a")).await.unwrap().data();
+        assert_eq!(shown["created_time"], shown["updated_time"], "{path}");
+        if let Some(first) = shown["versions"].get("1") {
+            assert_eq!(shown["created_time"], first["created_time"]);
+        }
+    }
+}

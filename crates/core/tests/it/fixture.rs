@@ -1,0 +1,252 @@
+//! A server in memory with a clock that tests move, a file audit device, and short ways to ask it things.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use keepfast_core::seal::SealShape;
+use keepfast_core::settings::AuditSettings;
+use keepfast_core::{Incoming, Node, Settings, Unsealed};
+use keepfast_crypto::secret::{SecretBytes, SecretString};
+use keepfast_framework::clock::TestClock;
+use keepfast_framework::engine::Registry;
+use keepfast_framework::{Body, CanonicalPath, Clock, Operation};
+use keepfast_storage::{Backend, MemoryBackend};
+use serde_json::{Value, json};
+
+/// The id of the first token.
+pub(crate) const ROOT: &str = "root-of-the-house";
+
+/// A server with what it stands on.
+pub(crate) struct House {
+    pub(crate) node: Arc<Node>,
+    pub(crate) clock: TestClock,
+    pub(crate) backend: Arc<MemoryBackend>,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) shares: Vec<SecretBytes>,
+    pub(crate) settings: Settings,
+}
+
+/// One request, for what the short ways cannot say.
+#[derive(Default, Clone)]
+pub(crate) struct Ask {
+    pub(crate) token: Option<String>,
+    pub(crate) body: Option<String>,
+    pub(crate) wrap: Option<u64>,
+    pub(crate) remote: Option<SocketAddr>,
+    pub(crate) namespace: String,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    /// The one error text, empty if there is none.
+    pub(crate) fn error(&self) -> &str {
+        self.body["errors"][0].as_str().unwrap_or_default()
+    }
+
+    pub(crate) fn data(&self) -> &Value {
+        &self.body["data"]
+    }
+
+    /// The text of the token that was made.
+    pub(crate) fn token(&self) -> String {
+        self.body["auth"]["client_token"].as_str().unwrap_or_else(|| panic!("no token in {self:?}")).to_owned()
+    }
+
+    pub(crate) fn accessor(&self) -> String {
+        self.body["auth"]["accessor"].as_str().unwrap_or_else(|| panic!("no accessor in {self:?}")).to_owned()
+    }
+
+    pub(crate) fn wrapping(&self) -> String {
+        self.body["wrap_info"]["token"].as_str().unwrap_or_else(|| panic!("not wrapped: {self:?}")).to_owned()
+    }
+
+    /// Fails the test unless the status is in the two hundreds.
+    #[track_caller]
+    pub(crate) fn ok(self) -> Self {
+        assert!((200..300).contains(&self.status), "{self:?}");
+        self
+    }
+
+    /// Fails the test unless the status is this one.
+    #[track_caller]
+    pub(crate) fn is(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{self:?}");
+        self
+    }
+}
+
+/// A file device of this name in `dir`.
+pub(crate) fn device(dir: &std::path::Path, name: &str, options: &[(&str, &str)]) -> AuditSettings {
+    let mut all = BTreeMap::from([("file_path".to_owned(), dir.join(name).to_string_lossy().into_owned())]);
+    all.extend(options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
+    AuditSettings { device: "file".to_owned(), name: name.to_owned(), description: String::new(), options: all }
+}
+
+impl House {
+    /// An unsealed server with one audit device, `secret/` as KV version 2 and the root token [`ROOT`].
+    pub(crate) async fn new() -> Self {
+        Self::with(|_, _| {}, keepfast_engines::all()).await
+    }
+
+    /// The same with other settings or engines.
+    pub(crate) async fn with(change: impl FnOnce(&mut Settings, &std::path::Path), engines: Registry) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = Settings { audit: vec![device(dir.path(), "audit", &[])], ..Settings::default() };
+        change(&mut settings, dir.path());
+        let clock = TestClock::default();
+        let backend = Arc::new(MemoryBackend::new());
+        let node = Node::new(backend.clone(), engines, Arc::new(clock.clone()), settings.clone());
+        let made = node.init_dev(Some(SecretString::new(ROOT.to_owned())), true).await.unwrap();
+        House { node, clock, backend, dir, shares: made.shares, settings }
+    }
+
+    /// A server that is initialised with this shape and sealed.
+    pub(crate) async fn sealed(shape: SealShape) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings { audit: vec![device(dir.path(), "audit", &[])], ..Settings::default() };
+        let clock = TestClock::default();
+        let backend = Arc::new(MemoryBackend::new());
+        let node = Node::new(backend.clone(), keepfast_engines::all(), Arc::new(clock.clone()), settings.clone());
+        let made = node.initialize(shape, Some(SecretString::new(ROOT.to_owned()))).await.unwrap();
+        House { node, clock, backend, dir, shares: made.shares, settings }
+    }
+
+    /// The same storage under a new process.
+    pub(crate) async fn restarted(&mut self) {
+        self.node.seal().await;
+        let backend: Arc<dyn Backend> = self.backend.clone();
+        self.node = Node::new(backend, keepfast_engines::all(), Arc::new(self.clock.clone()), self.settings.clone());
+        assert!(self.node.unseal(&self.shares).await.unwrap());
+    }
+
+    pub(crate) fn unsealed(&self) -> Arc<Unsealed> {
+        self.node.unsealed().unwrap()
+    }
+
+    /// Moves the clock and ends what is due, as the duties do.
+    pub(crate) async fn pass(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+        self.unsealed().end_due(self.clock.now()).await.unwrap();
+    }
+
+    /// Asks with everything that can be said.
+    pub(crate) async fn ask(&self, method: &str, path: &str, ask: Ask) -> Answer {
+        let response = self.node.handle(incoming(method, path, ask)).await;
+        let status = response.status().0;
+        let bytes = response.into_body();
+        let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes))) };
+        Answer { status, body }
+    }
+
+    /// Asks with a token (empty for none) and a body (null for none).
+    pub(crate) async fn call(&self, method: &str, path: &str, token: &str, body: Value) -> Answer {
+        let token = (!token.is_empty()).then(|| token.to_owned());
+        let body = (!body.is_null()).then(|| body.to_string());
+        self.ask(method, path, Ask { token, body, ..Ask::default() }).await
+    }
+
+    pub(crate) async fn get(&self, path: &str, token: &str) -> Answer {
+        self.call("GET", path, token, Value::Null).await
+    }
+
+    pub(crate) async fn list(&self, path: &str, token: &str) -> Answer {
+        self.call("LIST", path, token, Value::Null).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, token: &str, body: Value) -> Answer {
+        self.call("POST", path, token, body).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str, token: &str) -> Answer {
+        self.call("DELETE", path, token, Value::Null).await
+    }
+
+    /// Asks and wants the answer wrapped for `seconds`.
+    pub(crate) async fn wrapped(&self, method: &str, path: &str, token: &str, body: Value, seconds: u64) -> Answer {
+        let body = (!body.is_null()).then(|| body.to_string());
+        self.ask(method, path, Ask { token: Some(token.to_owned()), body, wrap: Some(seconds), ..Ask::default() }).await
+    }
+
+    /// Writes a policy.
+    pub(crate) async fn policy(&self, name: &str, text: &str) {
+        self.post(&format!("sys/policies/acl/{name}"), ROOT, json!({ "policy": text })).await.ok();
+    }
+
+    /// A fresh token, made by root with these parameters.
+    pub(crate) async fn token(&self, parameters: Value) -> String {
+        self.post("auth/token/create", ROOT, parameters).await.ok().token()
+    }
+
+    /// Whether a token is accepted.
+    pub(crate) async fn accepts(&self, token: &str) -> bool {
+        match self.get("auth/token/lookup-self", token).await.status {
+            200 => true,
+            403 => false,
+            other => panic!("lookup-self answered {other}"),
+        }
+    }
+
+    /// All that a device has written.
+    pub(crate) fn audit(&self, device: &str) -> String {
+        std::fs::read_to_string(self.dir.path().join(device)).unwrap_or_default()
+    }
+
+    /// The entries of the first device.
+    pub(crate) fn entries(&self) -> Vec<Value> {
+        self.audit("audit").lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))).collect()
+    }
+
+    /// Forgets what the first device has written.
+    pub(crate) fn forget_audit(&self) {
+        std::fs::File::options().write(true).open(self.dir.path().join("audit")).unwrap().set_len(0).unwrap();
+    }
+
+    /// Logs in through a fresh AppRole role with these parameters; the mount is made when it is missing.
+    pub(crate) async fn approle(&self, role: &str, parameters: Value) -> Answer {
+        self.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await;
+        self.post(&format!("auth/approle/role/{role}"), ROOT, parameters).await.ok();
+        let id = self.get(&format!("auth/approle/role/{role}/role-id"), ROOT).await.ok();
+        let secret = self.post(&format!("auth/approle/role/{role}/secret-id"), ROOT, json!({})).await.ok();
+        let body = json!({ "role_id": id.data()["role_id"], "secret_id": secret.data()["secret_id"] });
+        self.post("auth/approle/login", "", body).await
+    }
+}
+
+/// What the edge makes of a method and a path with a query.
+pub(crate) fn incoming(method: &str, path: &str, ask: Ask) -> Incoming {
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let query = query.split('&').filter(|p| !p.is_empty()).map(|p| {
+        let (name, value) = p.split_once('=').unwrap_or((p, ""));
+        (name.to_owned(), value.to_owned())
+    });
+    let operation = match method {
+        "GET" => Operation::Read,
+        "POST" | "PUT" => Operation::Update,
+        "PATCH" => Operation::Patch,
+        "DELETE" => Operation::Delete,
+        "LIST" => Operation::List,
+        "SCAN" => Operation::Scan,
+        "HELP" => Operation::Help,
+        other => panic!("no method: {other}"),
+    };
+    Incoming {
+        id: keepfast_crypto::random::request_id(),
+        operation,
+        path: CanonicalPath::new(path.to_owned()).unwrap(),
+        query: query.collect(),
+        body: Body::parse(Bytes::from(ask.body.unwrap_or_default())).unwrap(),
+        token: ask.token.map(SecretString::new),
+        namespace: ask.namespace,
+        wrap_ttl: ask.wrap.map(Duration::from_secs),
+        remote: ask.remote.or_else(|| "127.0.0.1:40000".parse().ok()),
+    }
+}
