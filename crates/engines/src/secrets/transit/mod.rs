@@ -133,7 +133,8 @@ fn transfer_routes(r: &mut Routes<Transit>) {
     r.paths(["export/{type}/{name}", "export/{type}/{name}/{version}"], help("A key that is exportable.")).read(export::export);
     r.path("backup/{name}", help("A key with all its versions, in plaintext.")).read(export::backup);
     r.paths(["restore", "restore/{name}"], help("Restores a key from its backup.")).update(export::restore);
-    r.path("wrapping_key", help("The public key for which imported keys are wrapped.")).read(import::wrapping_key);
+    // The first read makes the key.
+    r.path("wrapping_key", help("The public key for which imported keys are wrapped.")).read(import::wrapping_key).once();
     r.paths(
         ["byok-export/{destination}/{source}", "byok-export/{destination}/{source}/{version}"],
         help("A key wrapped for another one, as `import` takes it."),
