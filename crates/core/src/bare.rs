@@ -98,7 +98,7 @@ impl Node {
         let answer = match (incoming.path.as_str(), incoming.operation) {
             ("sys/seal-status", Read) => self.seal_status().await,
             ("sys/health", Read) => self.health(&incoming.query).await,
-            ("sys/leader", Read) => self.leader(),
+            ("sys/leader", Read) => self.leader().await,
             ("sys/init", Read) => self.init_status().await,
             ("sys/init", Update) => self.init(&incoming).await,
             ("sys/unseal", Update) => self.unseal_step(&incoming).await,
@@ -157,7 +157,7 @@ impl Node {
             initialized: config.is_some(),
             sealed,
             standby: sealed,
-            replication_performance_mode: if sealed { "unknown" } else { "primary" },
+            replication_performance_mode: if sealed { "unknown" } else { "disabled" },
             replication_dr_mode: if sealed { "unknown" } else { "disabled" },
             server_time_utc: self.clock.now().unix(),
             version: &self.settings.version,
@@ -167,7 +167,10 @@ impl Node {
         answer(Status(status), &health)
     }
 
-    fn leader(&self) -> Result<Response> {
+    async fn leader(&self) -> Result<Response> {
+        if self.seal_config().await?.is_none() {
+            return answer(Status::OK, &serde_json::json!({ "ha_enabled": false }));
+        }
         let Some(since) = self.since() else { return Err(crate::node::sealed()) };
         let ha = self.settings.storage_type == "raft";
         let leader = Leader {

@@ -167,7 +167,8 @@ impl Policies {
             entity_id: record.entity_id.clone(),
             accessor: record.accessor.clone(),
             grants: Some(Arc::new(TokenGrants { acl: acl.clone(), clock: self.clock.clone() })),
-            token_store: Some(token.store.clone()),
+            // A batch token is written nowhere, so nothing would ever delete what it kept.
+            token_store: token.key.as_ref().map(|_| token.store.clone()),
             is_root: record.authority.is_root(),
         });
         let compiled = Arc::new(CompiledAcl { generation, acl, identity_policies, caller });

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use keepfast_framework::{Error, Status};
 
-use super::Refused;
+use super::{Incoming, Refused};
 use super::route::Routed;
 use crate::token::Token;
 use crate::token::store::Use;
 use crate::unsealed::Unsealed;
+use crate::wrapping::invalid;
 
 /// Who asks.
 #[derive(Default, Clone)]
@@ -44,7 +45,7 @@ impl Unsealed {
     async fn known(&self, routed: &Routed) -> Result<Known, (Error, Known)> {
         let nobody = |error: Error| (error, Known::default());
         let Some(namespace) = &routed.namespace else {
-            return Err(nobody(no_route(routed)));
+            return Err(nobody(Error::new(Status::NOT_FOUND, "namespace not found")));
         };
         let incoming = &routed.incoming;
         let found = match &incoming.token {
@@ -57,7 +58,7 @@ impl Unsealed {
         if routed.is_open() {
             return Ok(Known { token: found, last_use: false });
         }
-        let Some(token) = found else { return Err(nobody(Error::denied())) };
+        let Some(token) = found else { return Err(nobody(not_found(incoming))) };
         let mut known = Known { last_use: false, token: Some(token.clone()) };
         if token.record.num_uses > 0
             && let Some(key) = &token.key
@@ -73,6 +74,14 @@ impl Unsealed {
         }
         Ok(known)
     }
+}
+
+/// The answer to a token that is none. A wrapping token that is used up or was forged is told apart, as the peer tells it: whoever
+/// opens a wrapped answer too late learns that somebody else did.
+fn not_found(incoming: &Incoming) -> Error {
+    let opens = matches!(incoming.path.as_str(), "sys/wrapping/unwrap" | "sys/wrapping/rewrap");
+    let by_itself = incoming.token.is_some() && incoming.body.field("token").is_none();
+    if opens && by_itself { invalid() } else { Error::denied() }
 }
 
 /// The peer's answer for a path that no mount has.
