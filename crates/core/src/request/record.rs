@@ -144,7 +144,7 @@ impl Unsealed {
                 wrap_ttl: incoming.wrap_ttl.map_or(0, |d| d.as_secs()),
                 public: mount.map(|m| &m.config.audit_non_hmac_request_keys),
             },
-            caller: known.token.as_deref().map(|t| &t.record),
+            caller: known.token.as_deref(),
             allowed,
             response: None,
             error,

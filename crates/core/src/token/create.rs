@@ -152,7 +152,6 @@ impl Tokens {
     fn seal_batch(&self, mut record: TokenRecord) -> Result<Made> {
         record.accessor.clear();
         record.renewable = false;
-        record.hash = keepfast_crypto::random::bytes();
         let id = self.batch.seal(&record)?;
         Ok(Made { id, record, key: None })
     }
