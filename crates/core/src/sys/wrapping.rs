@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use keepfast_framework::fields::{RawObject, Text};
 use keepfast_framework::reply::{Outcome, Raw};
 use keepfast_framework::routes::Help;
-use keepfast_framework::{Body, Cx, Data, Error, Result, Routes, Status};
+use keepfast_framework::{Cx, Data, Error, Result, Routes, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{System, call};
 use crate::token::{Token, TokenKey};
-use crate::wrapping::invalid;
+use crate::wrapping::{invalid, wrapped_accessor};
 
 const HELP: Help = Help { synopsis: "Answers that are handed out once, to whoever has their token.", description: "" };
 
@@ -90,11 +89,4 @@ async fn rewrap(sys: &System, cx: &mut Cx, req: ByToken) -> Result<Outcome> {
     let (tx, _) = cx.store();
     let info = unsealed.wrap(tx, kept.response, &kept.path, Duration::from_secs(kept.ttl), accessor).await?;
     Ok(Outcome { wrapped: Some(Box::new(info)), ..Outcome::default() })
-}
-
-/// The accessor of a token in a wrapped answer, which its keeper may know.
-fn wrapped_accessor(response: &str) -> String {
-    let body = Body::parse(Bytes::copy_from_slice(response.as_bytes())).unwrap_or_default();
-    let auth = body.field("auth").and_then(|a| serde_json::from_str::<serde_json::Value>(a).ok());
-    auth.and_then(|a| a.get("accessor").and_then(|v| v.as_str()).map(str::to_owned)).unwrap_or_default()
 }
