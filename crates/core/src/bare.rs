@@ -102,7 +102,7 @@ impl Node {
         let answer = match (incoming.path.as_str(), incoming.operation) {
             ("sys/seal-status", Read) => self.seal_status().await,
             ("sys/health", Read) => self.health(&incoming.query).await,
-            ("sys/leader", Read) => self.leader(),
+            ("sys/leader", Read) => self.leader().await,
             ("sys/init", Read) => self.init_status().await,
             ("sys/init", Update) => self.init(&incoming).await,
             ("sys/unseal", Update) => self.unseal_step(&incoming).await,
@@ -177,7 +177,10 @@ impl Node {
         answer(Status(status), &health)
     }
 
-    fn leader(&self) -> Result<Response> {
+    async fn leader(&self) -> Result<Response> {
+        if self.seal_config().await?.is_none() && self.settings.storage_type != "raft" {
+            return answer(Status::OK, &serde_json::json!({ "ha_enabled": false }));
+        }
         let ha = self.settings.storage_type == "raft";
         let since = match self.since() {
             Some(since) => since,

@@ -91,7 +91,8 @@ impl Unsealed {
 /// Whoever unwraps is told that the wrapping token is spent: that somebody else has read the answer is what wrapping shows.
 fn refusal(routed: &Routed) -> Error {
     let unwraps = matches!(routed.incoming.path.as_str(), "sys/wrapping/unwrap" | "sys/wrapping/rewrap");
-    if unwraps && routed.incoming.token.is_some() { wrapping::invalid() } else { Error::denied() }
+    let by_itself = routed.incoming.token.is_some() && routed.incoming.body.field("token").is_none();
+    if unwraps && by_itself { wrapping::invalid() } else { Error::denied() }
 }
 
 /// The peer's answer for a path that no mount has.
