@@ -12,7 +12,7 @@ use keepfast_storage::{Barrier, View};
 use serde::Serialize;
 
 use super::device::{self, Device};
-use super::entry::{Entry, Format};
+use super::entry::{Entry, Format, Mark};
 use super::redact;
 use crate::settings::AuditSettings;
 
@@ -70,9 +70,13 @@ impl Broker {
     /// 500 when there are devices and none takes it: nothing happens unrecorded.
     pub async fn record(&self, entry: &Entry<'_>) -> Result<()> {
         let mut taken = self.devices.is_empty();
-        for recorder in &self.devices {
+        let marks = entry.caller.zip(entry.request.token).map(|(token, text)| {
+            let accessor = &token.record.accessor;
+            token.marks.get_or_init(|| self.devices.iter().map(|d| Mark::new(text, accessor, &d.key)).collect())
+        });
+        for (at, recorder) in self.devices.iter().enumerate() {
             let mut line = Vec::with_capacity(1536);
-            entry.line(&recorder.key, &recorder.format, &mut line);
+            entry.line(&recorder.key, &recorder.format, marks.and_then(|m| m.get(at)), &mut line);
             let outcome = self.write(recorder, &line, taken).await;
             match outcome {
                 Ok(()) => taken = true,

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, OnceLock, mpsc};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -59,15 +59,37 @@ fn mode_of(settings: &AuditSettings) -> io::Result<u32> {
 }
 
 /// A file that entries are appended to. The page cache takes them, so a write does not wait.
+///
+/// Entries of requests that are under way at the same time go out in one write: whoever comes adds its line to the open
+/// batch and lets the others come too; the first to be back writes the batch for all.
 struct FileDevice {
     path: PathBuf,
     mode: u32,
     file: Mutex<File>,
+    open: Mutex<(Vec<u8>, Arc<Batch>)>,
 }
+
+/// Lines that are written together, and what became of them.
+#[derive(Default)]
+struct Batch(OnceLock<Result<(), io::ErrorKind>>);
 
 impl FileDevice {
     fn open(path: &Path, mode: u32) -> io::Result<Self> {
-        Ok(FileDevice { path: path.to_owned(), mode, file: Mutex::new(open_log(path, mode)?) })
+        let file = Mutex::new(open_log(path, mode)?);
+        Ok(FileDevice { path: path.to_owned(), mode, file, open: Mutex::default() })
+    }
+
+    /// Writes the open batch, unless it has been written since this line joined it.
+    fn flush(&self, joined: &Batch) -> io::Result<()> {
+        let mut file = self.file.lock();
+        if let Some(done) = joined.0.get() {
+            return done.map_err(io::Error::from);
+        }
+        let (lines, batch) = std::mem::take(&mut *self.open.lock());
+        let outcome = file.write_all(&lines);
+        // Only who holds the file sets this, and each batch is taken once.
+        let _ = batch.0.set(outcome.as_ref().map(|()| ()).map_err(io::Error::kind));
+        outcome
     }
 }
 
@@ -88,7 +110,13 @@ fn open_log(path: &Path, mode: u32) -> io::Result<File> {
 #[async_trait]
 impl Device for FileDevice {
     async fn write(&self, line: &[u8]) -> io::Result<()> {
-        self.file.lock().write_all(line)
+        let joined = {
+            let mut open = self.open.lock();
+            open.0.extend_from_slice(line);
+            open.1.clone()
+        };
+        tokio::task::yield_now().await;
+        self.flush(&joined)
     }
 
     fn reopen(&self) -> io::Result<()> {

@@ -5,7 +5,7 @@ use keepfast_framework::Timestamp;
 use serde::Serialize;
 
 use super::redact;
-use crate::token::TokenRecord;
+use crate::token::Token;
 
 /// What is recorded of a request or of its answer. It is not changed any more: each device formats it for itself.
 pub struct Entry<'a> {
@@ -14,13 +14,13 @@ pub struct Entry<'a> {
     /// The request.
     pub request: RequestPart<'a>,
     /// Who, if a token was accepted.
-    pub caller: Option<&'a TokenRecord>,
+    pub caller: Option<&'a Token>,
     /// Policies that the request was judged by, if it came so far.
     pub allowed: Option<bool>,
     /// The answer; `None` in the entry before the request runs.
     pub response: Option<ResponsePart<'a>>,
     /// What the caller is told went wrong.
-    pub error: Option<&'a str>,
+    pub error: Option<&'a keepfast_framework::Error>,
 }
 
 /// The request in an entry.
@@ -79,10 +79,28 @@ pub struct Format {
     pub hmac_accessor: bool,
 }
 
+/// A token's text and accessor as one device writes them: hashed once and not with each entry.
+pub struct Mark {
+    token: String,
+    accessor: String,
+}
+
+impl Mark {
+    /// The hashes of a token for the device with this key.
+    pub fn new(token: &str, accessor: &str, key: &HmacKey) -> Self {
+        let hashed = |value: &str| {
+            let mut out = Vec::new();
+            redact::hash(value.as_bytes(), key, &mut out);
+            String::from_utf8(out).unwrap_or_default()
+        };
+        Mark { token: hashed(token), accessor: hashed(accessor) }
+    }
+}
+
 impl Entry<'_> {
-    /// The entry as a line of JSON.
-    pub fn line(&self, key: &HmacKey, format: &Format, out: &mut Vec<u8>) {
-        let mut w = Writer { key, format, out };
+    /// The entry as a line of JSON. `mark` is the accepted token as this device writes it.
+    pub fn line(&self, key: &HmacKey, format: &Format, mark: Option<&Mark>, out: &mut Vec<u8>) {
+        let mut w = Writer { key, format, mark, out };
         w.raw("{\"time\":\"");
         w.raw(&self.time.rfc3339());
         w.raw(if self.response.is_some() { "\",\"type\":\"response\"" } else { "\",\"type\":\"request\"" });
@@ -92,14 +110,18 @@ impl Entry<'_> {
             self.response(response, &mut w);
         }
         if let Some(error) = self.error {
-            w.field("error", error);
+            // Only a constant is known to hold nothing of what the caller sent.
+            match error.constant() {
+                Some(text) => w.field("error", text),
+                None => w.secret("error", error.public()),
+            }
         }
         w.raw("}\n");
     }
 
     fn auth(&self, w: &mut Writer<'_>) {
         w.raw(",\"auth\":{");
-        let Some(token) = self.caller else {
+        let Some(token) = self.caller.map(|t| &t.record) else {
             w.raw("\"token_type\":\"default\"}");
             return;
         };
@@ -107,9 +129,9 @@ impl Entry<'_> {
         w.raw("\"token_type\":");
         w.json(token.kind());
         if let Some(text) = self.request.token {
-            w.secret("client_token", text);
+            w.callers_token("client_token", text);
         }
-        w.accessor("accessor", &token.accessor);
+        w.callers_accessor("accessor", &token.accessor);
         w.field("display_name", &token.display_name);
         w.field("policies", &names);
         w.field("token_policies", &names);
@@ -142,10 +164,10 @@ impl Entry<'_> {
             w.field("mount_class", request.mount_class);
         }
         if let Some(token) = request.token {
-            w.secret("client_token", token);
+            w.callers_token("client_token", token);
         }
         if let Some(caller) = self.caller {
-            w.accessor("client_token_accessor", &caller.accessor);
+            w.callers_accessor("client_token_accessor", &caller.record.accessor);
         }
         w.raw(",\"namespace\":{\"id\":\"root\"}");
         w.field("path", request.path);
@@ -213,6 +235,7 @@ impl Entry<'_> {
 struct Writer<'a> {
     key: &'a HmacKey,
     format: &'a Format,
+    mark: Option<&'a Mark>,
     out: &'a mut Vec<u8>,
 }
 
@@ -244,6 +267,20 @@ impl Writer<'_> {
         if self.format.log_raw { self.json(value) } else { redact::text(value, self.key, self.out) }
     }
 
+    fn callers_token(&mut self, name: &str, value: &str) {
+        match self.mark.filter(|_| !self.format.log_raw) {
+            Some(mark) => self.field(name, &mark.token),
+            None => self.secret(name, value),
+        }
+    }
+
+    fn callers_accessor(&mut self, name: &str, value: &str) {
+        match self.mark.filter(|_| !self.format.log_raw && self.format.hmac_accessor && !value.is_empty()) {
+            Some(mark) => self.field(name, &mark.accessor),
+            None => self.accessor(name, value),
+        }
+    }
+
     fn accessor(&mut self, name: &str, value: &str) {
         if value.is_empty() {
             return;
@@ -253,6 +290,6 @@ impl Writer<'_> {
 
     fn data(&mut self, name: &str, raw: &str, public: &dyn Fn(&str) -> bool) {
         self.name(name);
-        if self.format.log_raw { self.raw(raw) } else { redact::json(raw, self.key, public, self.out) }
+        if self.format.log_raw { redact::one_line(raw.as_bytes(), self.out) } else { redact::json(raw, self.key, public, self.out) }
     }
 }

@@ -6,4 +6,4 @@ pub mod entry;
 pub mod redact;
 
 pub use broker::Broker;
-pub use entry::{Entry, RequestPart, ResponsePart};
+pub use entry::{Entry, Mark, RequestPart, ResponsePart};

@@ -31,20 +31,20 @@ pub const IRREVOCABLE: &str = "irrevocable/";
 
 /// Notes a new token in both of its indexes.
 pub fn add_token(tx: &mut Tx, view: &View, path: &str, key: &TokenKey, end: Timestamp) {
-    tx.put(view, &expiry_key(end, key), Bytes::new());
+    tx.put(view, &expiry_key(second_of(end), key), Bytes::new());
     tx.put(view, &token_path_key(path, key), Bytes::new());
 }
 
 /// Takes a token out of both.
 pub fn remove_token(tx: &mut Tx, view: &View, path: &str, key: &TokenKey, end: Timestamp) {
-    tx.delete(view, &expiry_key(end, key));
+    tx.delete(view, &expiry_key(second_of(end), key));
     tx.delete(view, &token_path_key(path, key));
 }
 
 /// Moves a token's end.
 pub fn move_token(tx: &mut Tx, view: &View, _path: &str, key: &TokenKey, old: Timestamp, end: Timestamp) {
-    tx.delete(view, &expiry_key(old, key));
-    tx.put(view, &expiry_key(end, key), Bytes::new());
+    tx.delete(view, &expiry_key(second_of(old), key));
+    tx.put(view, &expiry_key(second_of(end), key), Bytes::new());
 }
 
 /// Notes a lease in all of its indexes, as its record has it.
@@ -84,7 +84,7 @@ fn place_of(id: &LeaseId, record: &LeaseRecord) -> String {
 
 /// The name of a lease in the folder of ends of its mount.
 pub fn end_name(id: &LeaseId, record: &LeaseRecord) -> String {
-    format!("{}{}", second(record.due), id.as_str())
+    format!("{:010x}{}", second_of(record.due), id.as_str())
 }
 
 /// Where an irrevocable lease is noted.
@@ -109,13 +109,14 @@ pub fn parse_end(name: &str) -> Option<(i64, LeaseId)> {
     Some((second, LeaseId::parse(name.get(10..)?)?))
 }
 
-/// Rounded up: an entry is due when its second has passed in whole.
-fn second(end: Timestamp) -> String {
-    format!("{:010x}", end.unix().max(0) + 1)
+/// The second under which an end is noted: rounded up, so that an entry is due when its second has passed in whole.
+pub fn second_of(end: Timestamp) -> i64 {
+    end.unix().max(0) + 1
 }
 
-fn expiry_key(end: Timestamp, key: &TokenKey) -> String {
-    format!("{EXPIRY}{}{}", second(end), key.as_str())
+/// The key of an entry in the folder of ends of tokens.
+pub fn expiry_key(second: i64, key: &TokenKey) -> String {
+    format!("{EXPIRY}{second:010x}{}", key.as_str())
 }
 
 fn token_path_key(path: &str, key: &TokenKey) -> String {

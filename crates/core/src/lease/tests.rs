@@ -20,6 +20,7 @@ use super::index;
 use super::record::{LeaseId, State};
 use super::revoke::{How, after_failure};
 use crate::node::Node;
+use crate::policy::store::PolicyRecord;
 use crate::request::Incoming;
 use crate::seal::SealShape;
 use crate::settings::Settings;
@@ -110,6 +111,10 @@ impl Rig {
         for path in ["a/", "b/"] {
             unsealed.mount(unsealed.mounts.entry(Kind::Secrets, path, "users", None).unwrap()).await.unwrap();
         }
+        let text = "path \"+/creds\" { capabilities = [\"read\"] }";
+        let mut tx = unsealed.barrier.begin();
+        unsealed.policies.write(&mut tx, &PolicyRecord::new("reader", text, clock.now())).unwrap();
+        tx.commit().await.unwrap();
         Rig { backend, clock, world, share, node, unsealed, root: made.root_token }
     }
 
@@ -204,8 +209,8 @@ async fn opened(node: &Arc<Node>, share: &keepfast_crypto::secret::SecretBytes) 
     node.open(&root, config).await.unwrap()
 }
 
-fn root_like(batch: bool, ttl: Duration) -> Spec {
-    Spec { authority: Authority::Root, ttl: Some(ttl), batch, ..Spec::default() }
+fn reader(batch: bool, ttl: Duration) -> Spec {
+    Spec { authority: Authority::Policies(vec!["reader".into()]), ttl: Some(ttl), batch, ..Spec::default() }
 }
 
 #[tokio::test]
@@ -267,15 +272,15 @@ async fn an_intent_is_undone_after_a_failure_and_after_a_crash() {
 #[tokio::test]
 async fn sec_tl02_a_lease_of_a_batch_token_ends_with_it() {
     let rig = Rig::new().await;
-    let batch = rig.token(None, root_like(true, Duration::from_secs(3))).await;
+    let batch = rig.token(None, reader(true, Duration::from_secs(3))).await;
     let (path, id, ttl) = rig.user(&batch.id, "a").await;
     assert_eq!(ttl, 3);
     let renewed = rig.unsealed.renew_lease(&path, &id, HOUR).await.unwrap();
     assert!(renewed.ttl <= Duration::from_secs(3));
     rig.pass(Duration::from_secs(5)).await;
     assert_eq!(rig.users(), 0);
-    let parent = rig.token(None, root_like(false, HOUR * 9)).await;
-    let child = rig.token(Some(&parent), root_like(true, HOUR * 5)).await;
+    let parent = rig.token(None, reader(false, HOUR * 9)).await;
+    let child = rig.token(Some(&parent), reader(true, HOUR * 5)).await;
     rig.user(&child.id, "a").await;
     rig.unsealed.tokens.revoke(parent.key.as_ref().unwrap()).await.unwrap();
     rig.pass(Duration::ZERO).await;
@@ -286,12 +291,12 @@ async fn sec_tl02_a_lease_of_a_batch_token_ends_with_it() {
 async fn sec_tl04_revoking_a_token_takes_back_what_its_whole_tree_made() {
     let mut rig = Rig::new().await;
     for round in 0..10 {
-        let mut tree = vec![rig.token(None, root_like(false, HOUR * 9)).await];
+        let mut tree = vec![rig.token(None, reader(false, HOUR * 9)).await];
         for _ in 0..20 {
             let parent = usize::from(random::bytes::<1>()[0]) % tree.len();
-            tree.push(rig.token(Some(&tree[parent]), root_like(false, HOUR * 9)).await);
+            tree.push(rig.token(Some(&tree[parent]), reader(false, HOUR * 9)).await);
         }
-        let outside = rig.token(None, root_like(false, HOUR * 9)).await;
+        let outside = rig.token(None, reader(false, HOUR * 9)).await;
         for made in &tree {
             rig.user(&made.id, if round % 2 == 0 { "a" } else { "b" }).await;
         }

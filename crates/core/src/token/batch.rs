@@ -1,13 +1,19 @@
 //! Batch tokens: the record encrypted into the token's own text, so that issuing one costs no write.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use keepfast_crypto::aead::AeadKey;
+use keepfast_crypto::hash::sha256;
 use keepfast_crypto::secret::SecretString;
+use keepfast_framework::{Error, Result, Timestamp};
+use serde::{Deserialize, Serialize};
 
-use super::id::BATCH;
-use super::record::TokenRecord;
-use keepfast_framework::Result;
+use super::id::{BATCH, TokenKey};
+use super::record::{Authority, Life, Origin, TokenRecord};
+use crate::namespace::NamespaceId;
 
 const VERSION: u8 = 1;
 const CONTEXT: &[u8] = b"keepfast batch token";
@@ -15,6 +21,36 @@ const CONTEXT: &[u8] = b"keepfast batch token";
 /// Seals records into batch tokens and opens them again.
 pub struct BatchCipher {
     key: AeadKey,
+}
+
+/// What travels in a batch token, under short names because every request carries it. What a batch token cannot have
+/// (uses, a period, renewals, an accessor) is not in it.
+#[derive(Serialize, Deserialize)]
+struct Travelling<'a> {
+    #[serde(rename = "p")]
+    policies: Cow<'a, [String]>,
+    #[serde(rename = "a")]
+    path: Cow<'a, str>,
+    #[serde(rename = "d")]
+    display_name: Cow<'a, str>,
+    #[serde(rename = "m", default, skip_serializing_if = "BTreeMap::is_empty")]
+    meta: BTreeMap<String, String>,
+    #[serde(rename = "c")]
+    created: Timestamp,
+    #[serde(rename = "t")]
+    ttl: u64,
+    #[serde(rename = "e", default, skip_serializing_if = "str::is_empty")]
+    entity_id: Cow<'a, str>,
+    #[serde(rename = "l", default, skip_serializing_if = "str::is_empty")]
+    alias: Cow<'a, str>,
+    #[serde(rename = "b", default, skip_serializing_if = "Vec::is_empty")]
+    bound_cidrs: Vec<String>,
+    #[serde(rename = "o", default, skip_serializing_if = "Option::is_none")]
+    origin: Option<Origin>,
+    #[serde(rename = "r", default, skip_serializing_if = "str::is_empty")]
+    role: Cow<'a, str>,
+    #[serde(rename = "u", default, skip_serializing_if = "Option::is_none")]
+    parent: Option<TokenKey>,
 }
 
 impl BatchCipher {
@@ -26,9 +62,26 @@ impl BatchCipher {
     /// The text of a batch token with this record.
     ///
     /// # Errors
-    /// When the record cannot be written as JSON.
+    /// 500 for root, which no batch token can be; when the record cannot be written as JSON.
     pub fn seal(&self, record: &TokenRecord) -> Result<SecretString> {
-        let json = serde_json::to_vec(record)?;
+        let Authority::Policies(policies) = &record.authority else {
+            return Err(Error::internal("a batch token cannot be root"));
+        };
+        let origin = Origin { internal: serde_json::Value::Null, ..record.origin.clone() };
+        let json = serde_json::to_vec(&Travelling {
+            policies: Cow::Borrowed(policies),
+            path: Cow::Borrowed(&record.path),
+            display_name: Cow::Borrowed(&record.display_name),
+            meta: record.meta.clone(),
+            created: record.created,
+            ttl: record.creation_ttl,
+            entity_id: Cow::Borrowed(&record.entity_id),
+            alias: Cow::Borrowed(&record.alias),
+            bound_cidrs: record.bound_cidrs.clone(),
+            origin: origin.mount.is_some().then_some(origin),
+            role: Cow::Borrowed(&record.role),
+            parent: record.parent.clone(),
+        })?;
         let sealed = self.key.seal_after(&[VERSION], CONTEXT, &json);
         Ok(SecretString::new(format!("{BATCH}{}", URL_SAFE_NO_PAD.encode(sealed))))
     }
@@ -41,6 +94,34 @@ impl BatchCipher {
             return None;
         }
         let json = self.key.open(CONTEXT, sealed).ok()?;
-        serde_json::from_slice(&json).ok()
+        let found: Travelling<'_> = serde_json::from_slice(&json).ok()?;
+        let end = found.created.after(std::time::Duration::from_secs(found.ttl));
+        Some(TokenRecord {
+            // The nonce makes each text unique, so its hash can name the token's own storage.
+            hash: sha256(token.as_bytes()),
+            accessor: String::new(),
+            parent: found.parent,
+            authority: Authority::Policies(found.policies.into_owned()),
+            path: found.path.into_owned(),
+            display_name: found.display_name.into_owned(),
+            meta: found.meta,
+            num_uses: 0,
+            created: found.created,
+            creation_ttl: found.ttl,
+            life: Life::Until(end),
+            explicit_max_ttl: 0,
+            period: 0,
+            max_ttl: 0,
+            last_renewal: None,
+            renewable: false,
+            entity_id: found.entity_id.into_owned(),
+            alias: found.alias.into_owned(),
+            bound_cidrs: found.bound_cidrs,
+            role: found.role.into_owned(),
+            origin: found.origin.unwrap_or_default(),
+            namespace: NamespaceId::root(),
+            batch: true,
+            wrapping: false,
+        })
     }
 }

@@ -1,7 +1,7 @@
 //! Finding tokens, and knowing that they are alive.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
@@ -14,6 +14,7 @@ use quick_cache::sync::Cache;
 use super::batch::BatchCipher;
 use super::id::{BATCH, Ids, TokenKey};
 use super::record::TokenRecord;
+use crate::audit::Mark;
 use crate::lease::Leases;
 use crate::namespace::NamespaceId;
 use crate::policy::store::CompiledAcl;
@@ -37,6 +38,15 @@ pub struct Token {
     pub store: Arc<str>,
     /// What its policies came to when they were last compiled.
     pub acl: ArcSwapOption<CompiledAcl>,
+    /// How each audit device writes it; filled at the first entry.
+    pub marks: OnceLock<Vec<Mark>>,
+}
+
+impl Token {
+    fn new(key: Option<TokenKey>, record: TokenRecord, ids: &Ids) -> Arc<Self> {
+        let store = Arc::from(ids.store_of(&record.hash));
+        Arc::new(Token { key, record, store, acl: ArcSwapOption::empty(), marks: OnceLock::new() })
+    }
 }
 
 #[derive(Clone)]
@@ -103,7 +113,7 @@ impl Tokens {
     /// When storage fails.
     pub async fn find_anywhere(&self, token: &str, now: Timestamp) -> Result<Option<Arc<Token>>> {
         let Some(found) = self.find_record(token).await? else { return Ok(None) };
-        let alive = found.record.lives_at(now) && self.ancestors_live(&found.record, now).await?;
+        let alive = found.record.lives_at(now) && found.record.num_uses >= 0 && self.ancestors_live(&found.record, now).await?;
         Ok(alive.then_some(found))
     }
 
@@ -140,8 +150,7 @@ impl Tokens {
     async fn find_record(&self, token: &str) -> Result<Option<Arc<Token>>> {
         if token.starts_with(BATCH) {
             let Some(record) = self.batch.open(token) else { return Ok(None) };
-            let store = Arc::from(self.ids.store_of(&record.hash));
-            return Ok(Some(Arc::new(Token { key: None, record, store, acl: ArcSwapOption::empty() })));
+            return Ok(Some(Token::new(None, record, &self.ids)));
         }
         let located = self.ids.locate(token);
         let found = self.load(&located.key).await?;
@@ -171,8 +180,7 @@ impl Tokens {
         }
         let mut tx = self.barrier.begin_read();
         let Some(record) = RECORDS.get_in(&mut tx, &self.view, key.as_str()).await? else { return Ok(None) };
-        let store = Arc::from(self.ids.store_of(&record.hash));
-        let token = Arc::new(Token { key: Some(key.clone()), record, store, acl: ArcSwapOption::empty() });
+        let token = Token::new(Some(key.clone()), record, &self.ids);
         self.cache.insert(key.clone(), Cached { epoch, token: token.clone() });
         Ok(Some(token))
     }
