@@ -113,8 +113,18 @@ fn campaign(rest: &[String]) -> Result<bool> {
     install::prepare(&Shell::for_step("install")?)?;
     shell::visible("cargo", &["build", "--release", "-p", "keepfast-cli"])?;
     if rest.first().is_some_and(|name| name == "fuzz") {
-        let mut arguments =
-            vec!["run", "--release", "-q", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target", "--bin", "short", "--"];
+        let mut arguments = vec![
+            "run",
+            "--release",
+            "-q",
+            "--manifest-path",
+            "fuzz/Cargo.toml",
+            "--target-dir",
+            "target",
+            "--bin",
+            "short",
+            "--",
+        ];
         arguments.extend(rest[1..].iter().map(String::as_str));
         return shell::visible("cargo", &arguments);
     }
