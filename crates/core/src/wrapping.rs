@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use keepfast_framework::reply::WrapInfo;
-use keepfast_framework::{Error, Result, Timestamp};
+use keepfast_framework::{Body, Error, Result, Timestamp};
 use keepfast_storage::Tx;
 use serde::{Deserialize, Serialize};
 
@@ -81,23 +81,27 @@ impl Unsealed {
         }
     }
 
-    /// Takes what a wrapping token keeps: of parallel callers one gets it, and the token is dead.
+    /// Takes what a wrapping token keeps and ends the token, in this transaction: of parallel ones only one commits.
     ///
     /// # Errors
     /// 400 when there is nothing (any more); when storage fails.
-    pub async fn unwrap(&self, key: &TokenKey, token: &Token) -> Result<Wrapped> {
-        let mut tx = self.barrier.begin();
-        let alive = self.tokens.record(&mut tx, key).await?.is_some();
-        let kept = self.wrapped(&mut tx, token).await?.filter(|_| alive).ok_or_else(invalid)?;
+    pub async fn unwrap(&self, tx: &mut Tx, key: &TokenKey, token: &Token) -> Result<Wrapped> {
+        let record = self.tokens.record(tx, key).await?.ok_or_else(invalid)?;
+        let kept = self.wrapped(tx, token).await?.ok_or_else(invalid)?;
         tx.delete(self.tokens.cubbyhole_view(), &format!("{}/{KEPT}", token.store));
-        match tx.commit().await {
-            Ok(_) => {}
-            Err(keepfast_storage::StorageError::Conflict) => return Err(invalid()),
-            Err(error) => return Err(error.into()),
-        }
-        self.tokens.revoke(key).await?;
+        self.tokens.end_childless(tx, key, &record).await?;
         Ok(kept)
     }
+}
+
+/// The accessor of the token or the secret id in an answer, which the keeper of the wrapped answer may know.
+pub(crate) fn wrapped_accessor(response: &str) -> String {
+    let body = Body::parse(Bytes::copy_from_slice(response.as_bytes())).unwrap_or_default();
+    let inside = |part: &str, name: &str| {
+        let object: serde_json::Value = serde_json::from_str(body.field(part)?).ok()?;
+        object.get(name)?.as_str().map(str::to_owned)
+    };
+    inside("auth", "accessor").or_else(|| inside("data", "secret_id_accessor")).unwrap_or_default()
 }
 
 /// What every fault of a wrapping token is answered with.

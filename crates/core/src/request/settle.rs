@@ -11,6 +11,7 @@ use keepfast_storage::Tx;
 use super::authorize::AuthorizedParts;
 use super::envelope::Envelope;
 use super::record::Sent;
+use crate::identity::Who;
 use crate::mount::Mounted;
 use crate::policy::builtin;
 use crate::token::create::Spec;
@@ -18,6 +19,7 @@ use crate::token::life::{self, Asked};
 use crate::token::record::Origin;
 use crate::token::{Authority, create};
 use crate::unsealed::Unsealed;
+use crate::wrapping::wrapped_accessor;
 
 impl Unsealed {
     /// Settles an outcome.
@@ -50,8 +52,8 @@ impl Unsealed {
     async fn log_in(&self, tx: &mut Tx, parts: &AuthorizedParts, mounted: &Arc<Mounted>, login: Login) -> Result<(create::Made, Vec<String>)> {
         let now = self.clock.now();
         let policies = login_policies(&login)?;
-        let entity_id = match &login.alias {
-            None => String::new(),
+        let who = match &login.alias {
+            None => Who::default(),
             Some(alias) => self.identity.entity_of(tx, &mounted.entry.accessor, alias, now).await?,
         };
         let terms = &login.terms;
@@ -84,7 +86,8 @@ impl Unsealed {
             period: terms.period.as_secs(),
             max_ttl: terms.max_ttl.as_secs(),
             renewable: terms.renewable && !batch,
-            entity_id,
+            entity_id: who.entity,
+            alias: who.alias,
             bound_cidrs,
             origin: Origin { mount: Some(mounted.entry.path.clone()), accessor: Some(mounted.entry.accessor.clone()), internal: login.internal },
             batch,
@@ -99,8 +102,8 @@ impl Unsealed {
         if envelope.is_empty() || envelope.wrap.is_some() || envelope.status.is_some_and(|s| s.0 >= 300) {
             return Ok(());
         }
-        let wrapped_accessor = envelope.auth.as_ref().map(|a| a.accessor.clone()).unwrap_or_default();
         let json = String::from_utf8(envelope.to_json()).map_err(Error::internal)?;
+        let wrapped_accessor = wrapped_accessor(&json);
         let path = parts.routed.judged_path();
         let info = self.wrap(tx, json, &path, ttl, wrapped_accessor).await?;
         *envelope = Envelope { wrap: Some(info), ..Envelope::default() };
