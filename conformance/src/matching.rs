@@ -142,6 +142,7 @@ fn matcher(pattern: &str, actual: Option<&Value>) -> Option<bool> {
     let number = actual.and_then(Value::as_f64);
     Some(match inner {
         "any" => actual.is_some(),
+        "optional" => true,
         "absent" => actual.is_none(),
         "string" => text.is_some(),
         "nonempty" => text.is_some_and(|t| !t.is_empty()),

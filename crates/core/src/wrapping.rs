@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use keepfast_framework::reply::WrapInfo;
-use keepfast_framework::{Error, Result, Timestamp};
+use keepfast_framework::{Body, Error, Result, Timestamp};
 use keepfast_storage::Tx;
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +92,16 @@ impl Unsealed {
         self.tokens.end_childless(tx, key, &record).await?;
         Ok(kept)
     }
+}
+
+/// The accessor of the token or the secret id in an answer, which the keeper of the wrapped answer may know.
+pub(crate) fn wrapped_accessor(response: &str) -> String {
+    let body = Body::parse(Bytes::copy_from_slice(response.as_bytes())).unwrap_or_default();
+    let inside = |part: &str, name: &str| {
+        let object: serde_json::Value = serde_json::from_str(body.field(part)?).ok()?;
+        object.get(name)?.as_str().map(str::to_owned)
+    };
+    inside("auth", "accessor").or_else(|| inside("data", "secret_id_accessor")).unwrap_or_default()
 }
 
 /// What every fault of a wrapping token is answered with.

@@ -181,7 +181,7 @@ impl Policies {
             entity_id: record.entity_id.clone(),
             accessor: record.accessor.clone(),
             grants: Some(Arc::new(TokenGrants { acl: acl.clone(), clock: self.clock.clone() })),
-            token_store: Some(token.store.clone()),
+            token_store: (!record.batch).then(|| token.store.clone()),
             is_root: record.authority.is_root(),
         });
         let compiled = Arc::new(CompiledAcl { generation, acl, identity_policies, caller });

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use keepfast_framework::{Error, Status};
+use keepfast_framework::{Error, Operation, Status};
 
 use super::Refused;
 use super::route::Routed;
 use crate::token::Token;
 use crate::token::store::Use;
 use crate::unsealed::Unsealed;
+use crate::wrapping;
 
 /// Who asks.
 #[derive(Default, Clone)]
@@ -44,8 +45,11 @@ impl Unsealed {
     async fn known(&self, routed: &Routed) -> Result<Known, (Error, Known)> {
         let nobody = |error: Error| (error, Known::default());
         let Some(namespace) = &routed.namespace else {
-            return Err(nobody(no_route(routed)));
+            return Err(nobody(Error::new(Status::NOT_FOUND, "namespace not found")));
         };
+        if routed.incoming.operation == Operation::Update && routed.incoming.path.as_str().ends_with('/') {
+            return Err(nobody(Error::invalid("cannot write to a path ending in '/'")));
+        }
         let incoming = &routed.incoming;
         let found = match &incoming.token {
             None => None,
@@ -58,7 +62,7 @@ impl Unsealed {
         if routed.is_open() {
             return Ok(Known { token: found, last_use: false });
         }
-        let Some(token) = found else { return Err(nobody(Error::denied())) };
+        let Some(token) = found else { return Err(nobody(refusal(routed))) };
         let mut known = Known { last_use: false, token: Some(token.clone()) };
         if token.record.num_uses > 0
             && let Some(key) = &token.key
@@ -66,7 +70,7 @@ impl Unsealed {
             match self.tokens.count_use(key).await.map_err(nobody)? {
                 Use::Granted => {}
                 Use::Last => known.last_use = true,
-                Use::Refused => return Err(nobody(Error::denied())),
+                Use::Refused => return Err(nobody(refusal(routed))),
             }
         }
         if routed.mount.is_none() {
@@ -82,6 +86,13 @@ impl Unsealed {
         let (Some(mount), Some(accessor)) = (&origin.mount, &origin.accessor) else { return true };
         self.mounts.router().at(mount).is_some_and(|m| m.entry.accessor == *accessor)
     }
+}
+
+/// Whoever unwraps is told that the wrapping token is spent: that somebody else has read the answer is what wrapping shows.
+fn refusal(routed: &Routed) -> Error {
+    let unwraps = matches!(routed.incoming.path.as_str(), "sys/wrapping/unwrap" | "sys/wrapping/rewrap");
+    let by_itself = routed.incoming.token.is_some() && routed.incoming.body.field("token").is_none();
+    if unwraps && by_itself { wrapping::invalid() } else { Error::denied() }
 }
 
 /// The peer's answer for a path that no mount has.

@@ -203,7 +203,7 @@ impl Unsealed {
     fn add_warnings(&self, envelope: &mut Envelope, warnings: Vec<String>, parts: &AuthorizedParts, input: &Input) {
         let nothing_to_say = envelope.is_empty() && warnings.is_empty();
         envelope.warnings.extend(warnings);
-        if nothing_to_say || input.body.is_empty() {
+        if nothing_to_say || envelope.status.is_some_and(|s| s.0 >= 400) {
             return;
         }
         let Some(known) = parts.routed.info().and_then(|row| row.operation(parts.routed.incoming.operation)) else { return };

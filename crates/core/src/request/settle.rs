@@ -19,6 +19,7 @@ use crate::token::life::{self, Asked};
 use crate::token::record::Origin;
 use crate::token::{Authority, create};
 use crate::unsealed::Unsealed;
+use crate::wrapping::wrapped_accessor;
 
 impl Unsealed {
     /// Settles an outcome.
@@ -101,8 +102,8 @@ impl Unsealed {
         if envelope.is_empty() || envelope.wrap.is_some() || envelope.status.is_some_and(|s| s.0 >= 300) {
             return Ok(());
         }
-        let wrapped_accessor = envelope.auth.as_ref().map(|a| a.accessor.clone()).unwrap_or_default();
         let json = String::from_utf8(envelope.to_json()).map_err(Error::internal)?;
+        let wrapped_accessor = wrapped_accessor(&json);
         let path = parts.routed.judged_path();
         let info = self.wrap(tx, json, &path, ttl, wrapped_accessor).await?;
         *envelope = Envelope { wrap: Some(info), ..Envelope::default() };

@@ -2,7 +2,7 @@
 
 use keepfast_framework::reply::Flat;
 use keepfast_framework::routes::{Help, Nothing};
-use keepfast_framework::{Cx, Data, Result, Routes, Timestamp};
+use keepfast_framework::{Cx, Data, Error, Result, Routes, Timestamp};
 use serde::Serialize;
 
 use super::System;
@@ -11,11 +11,16 @@ const SEAL: Help = Help { synopsis: "Seals the server.", description: "" };
 const STATUS: Help = Help { synopsis: "The present term of the keyring.", description: "" };
 const ROTATE: Help = Help { synopsis: "Adds a term to the keyring; what is stored stays readable.", description: "" };
 const CONFIG: Help = Help { synopsis: "When the keyring is rotated by itself.", description: "" };
+const BACKUP: Help = Help {
+    synopsis: "Shares that were kept encrypted with PGP when the seal was changed.",
+    description: "This server encrypts no shares with PGP, so there are never any.",
+};
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("seal", SEAL).update(seal).sudo();
     r.path("key-status", STATUS).read(status);
     r.paths(["rotate", "rotate/keyring"], ROTATE).update(rotate).sudo();
+    r.paths(["rekey/backup", "rekey/recovery-key-backup"], BACKUP).read(backup).delete(delete_backup);
     r.paths(["rotate/config", "rotate/keyring/config"], CONFIG).read(config);
 }
 
@@ -39,6 +44,14 @@ async fn seal(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
     cx.after_commit(move || {
         tokio::spawn(async move { node.seal().await });
     });
+    Ok(())
+}
+
+async fn backup(_: &System, _: &mut Cx, _: Nothing) -> Result<()> {
+    Err(Error::invalid("no backed-up keys found"))
+}
+
+async fn delete_backup(_: &System, _: &mut Cx, _: Nothing) -> Result<()> {
     Ok(())
 }
 

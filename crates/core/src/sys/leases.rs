@@ -43,6 +43,7 @@ struct Shown {
     id: String,
     issue_time: String,
     last_renewal: Option<String>,
+    path: String,
     renewable: bool,
     ttl: u64,
 }
@@ -65,6 +66,7 @@ async fn lookup(sys: &System, cx: &mut Cx, req: ById) -> Result<Data<Shown>> {
         id,
         issue_time: record.created.rfc3339(),
         last_renewal: record.last_renewal.map(|t| t.rfc3339()),
+        path: record.path.clone(),
         renewable: record.renewable,
         ttl: record.ttl_at(now),
     }))

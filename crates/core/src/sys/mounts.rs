@@ -217,7 +217,7 @@ pub(super) fn mount_token_kind(text: &str) -> Result<TokenKind> {
     match TokenKind::parse(text) {
         Ok(TokenKind::Default) => Ok(TokenKind::DefaultService),
         Ok(kind) => Ok(kind),
-        Err(_) => Err(Error::invalid(format!("invalid value for 'token_type': {text}"))),
+        Err(_) => Err(Error::invalid("invalid value for 'token_type'")),
     }
 }
 

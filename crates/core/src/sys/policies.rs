@@ -154,7 +154,7 @@ async fn find(sys: &System, cx: &Cx, name: &str) -> Result<Option<PolicyRecord>>
     let now = cx.now();
     let mut tx = unsealed.barrier.begin_read();
     let found = unsealed.policies.read(&mut tx, &name).await?;
-    Ok(found.filter(|r| r.expiration.is_none_or(|end| now < end) && r.name != builtin::RESPONSE_WRAPPING))
+    Ok(found.filter(|r| r.expiration.is_none_or(|end| now < end)))
 }
 
 /// The one folding of policy names.

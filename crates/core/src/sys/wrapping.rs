@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use keepfast_framework::fields::Text;
+use keepfast_framework::fields::{RawObject, Text};
 use keepfast_framework::reply::{Outcome, Raw};
 use keepfast_framework::routes::Help;
 use keepfast_framework::{Body, Cx, Data, Error, Result, Routes, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::{System, call};
 use crate::token::{Token, TokenKey};
@@ -32,15 +33,16 @@ struct ByToken {
 /// Whatever the caller wants wrapped.
 #[derive(Deserialize, JsonSchema)]
 struct Anything {
-    #[serde(flatten)]
-    fields: serde_json::Map<String, serde_json::Value>,
+    /// The whole body.
+    #[serde(rename = "$body")]
+    body: RawObject,
 }
 
-async fn wrap(_: &System, cx: &mut Cx, req: Anything) -> Result<Data<serde_json::Map<String, serde_json::Value>>> {
+async fn wrap(_: &System, cx: &mut Cx, req: Anything) -> Result<Data<Box<RawValue>>> {
     if !call(cx)?.wraps {
         return Err(Error::invalid("endpoint requires response wrapping to be used"));
     }
-    Ok(Data(req.fields))
+    Ok(Data(req.body.0))
 }
 
 /// The wrapping token that a request is about.

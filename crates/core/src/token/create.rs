@@ -8,7 +8,7 @@ use keepfast_framework::{Error, Result, Timestamp};
 use keepfast_framework::reply::AuthBlock;
 use keepfast_storage::Tx;
 
-use super::id::TokenKey;
+use super::id::{BATCH, SERVICE, TokenKey};
 use super::record::{Authority, Life, Origin, TokenRecord};
 use super::store::{RECORDS, Tokens};
 use crate::lease::index;
@@ -178,10 +178,15 @@ pub(super) fn child_key(parent: &TokenKey, child: &TokenKey) -> String {
 
 fn checked_id(id: &SecretString) -> Result<&SecretString> {
     let text = id.expose();
-    if text.contains('.') {
-        return Err(Error::invalid("custom token ID cannot have the prefixes of generated tokens or contain a \".\""));
+    for prefix in [SERVICE, BATCH] {
+        if text.starts_with(prefix) {
+            return Err(Error::invalid(format!("custom token ID cannot have the '{prefix}' prefix")));
+        }
     }
-    if text.is_empty() || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+    if text.contains('.') {
+        return Err(Error::invalid("custom token ID cannot have a '.' in the value"));
+    }
+    if text.is_empty() || text.chars().any(char::is_control) {
         return Err(Error::invalid("custom token ID has characters that are not allowed"));
     }
     Ok(id)

@@ -21,6 +21,9 @@ pub(super) async fn renew(unsealed: &Unsealed, cx: &mut Cx, token: &Token, incre
     if !record.lives_at(now) {
         return Err(Error::invalid("token not found"));
     }
+    if record.path == crate::node::FIRST_TOKEN_PATH {
+        return Err(Error::invalid("invalid lease ID"));
+    }
     if !record.renewable || record.life == Life::Endless {
         return Err(Error::invalid("lease is not renewable"));
     }
@@ -75,7 +78,7 @@ fn block(record: TokenRecord, id: &str, ttl: Duration, identity_policies: Vec<St
         policies,
         token_policies,
         identity_policies,
-        lease_duration: ttl.as_secs(),
+        lease_duration: life::shown(ttl),
         renewable: record.renewable,
         token_type: record.kind(),
         orphan: record.is_orphan(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use keepfast_crypto::random;
 use keepfast_framework::fields::{CommaList, Int, Seconds, SecretText, Text};
-use keepfast_framework::reply::Raw;
+use keepfast_framework::reply::WithStatus;
 use keepfast_framework::{Cx, Data, Error, Keys, Outcome, Reply, Result, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -219,10 +219,14 @@ pub(super) async fn lookup_accessor(_: &AppRole, cx: &mut Cx, req: OfAccessor) -
     if let Some(found) = found.filter(|found| found.is_live(cx.now())) {
         return Data(shown(found)).into_outcome();
     }
-    // The peer answers this one without the usual envelope.
     let error = format!("failed to find accessor entry for secret_id_accessor: {accessor:?}");
-    let body = serde_json::to_vec(&serde_json::json!({ "data": { "error": error } }))?;
-    Raw { status: Status::NOT_FOUND, content_type: "application/json", body }.into_outcome()
+    WithStatus(Status::NOT_FOUND, Data(Fault { error })).into_outcome()
+}
+
+/// What the peer says under `data` of an accessor that leads nowhere.
+#[derive(Serialize)]
+struct Fault {
+    error: String,
 }
 
 /// POST and DELETE `role/{role_name}/secret-id-accessor/destroy`. As above, whose accessor it is makes no difference.

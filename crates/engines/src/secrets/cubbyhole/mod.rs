@@ -121,11 +121,11 @@ async fn delete_folder(_: &Cubbyhole, _: &mut Cx, _: Named) -> Result<()> {
     Ok(())
 }
 
-/// The prefix of the calling token's own storage. A caller without one (a batch token has none) is denied.
+/// The prefix of the calling token's own storage. A batch token has none, as with the peer.
 fn store(cx: &Cx) -> Result<String> {
     match cx.caller().token_store.as_deref() {
         Some(store) if !store.is_empty() && !store.contains('/') => Ok(format!("{store}/")),
-        _ => Err(Error::denied()),
+        _ => Err(Error::invalid("cubbyhole operations are only supported by 'service' type tokens")),
     }
 }
 
