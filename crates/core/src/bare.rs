@@ -9,8 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::node::Node;
 use crate::request::{Incoming, Response};
-use crate::seal::shares::parse_share;
+use crate::seal::shares::{check_share, decode_share};
 use crate::seal::{SealConfig, SealShape};
+
+/// When this version was released; clients of the peer read it from `sys/seal-status`.
+const RELEASED: &str = "2026-11-23T00:00:00Z";
 
 #[derive(Serialize)]
 struct SealStatus<'a> {
@@ -24,6 +27,7 @@ struct SealStatus<'a> {
     nonce: String,
     recovery_seal: bool,
     version: &'a str,
+    commit_date: &'a str,
     migration: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster_name: Option<&'a str>,
@@ -102,6 +106,7 @@ impl Node {
             ("sys/init", Read) => self.init_status().await,
             ("sys/init", Update) => self.init(&incoming).await,
             ("sys/unseal", Update) => self.unseal_step(&incoming).await,
+            ("sys/seal", Update) if self.is_sealed() => Ok(Response::exempt(Status::NO_CONTENT, Vec::new())),
             ("sys/seal-status" | "sys/health" | "sys/leader" | "sys/init" | "sys/unseal", _) => {
                 Err(Error::new(Status::METHOD_NOT_ALLOWED, ""))
             }
@@ -130,6 +135,7 @@ impl Node {
             nonce: unsealing.nonce().to_owned(),
             recovery_seal: false,
             version: &self.settings.version,
+            commit_date: RELEASED,
             migration: false,
             cluster_name: open.map(|c| c.cluster_name.as_str()),
             cluster_id: open.map(|c| c.cluster_id.as_str()),
@@ -157,7 +163,11 @@ impl Node {
             initialized: config.is_some(),
             sealed,
             standby: sealed,
-            replication_performance_mode: if sealed { "unknown" } else { "disabled" },
+            replication_performance_mode: match (sealed, self.settings.storage_type.as_str()) {
+                (true, _) => "unknown",
+                (false, "raft") => "primary",
+                (false, _) => "disabled",
+            },
             replication_dr_mode: if sealed { "unknown" } else { "disabled" },
             server_time_utc: self.clock.now().unix(),
             version: &self.settings.version,
@@ -168,11 +178,15 @@ impl Node {
     }
 
     async fn leader(&self) -> Result<Response> {
-        if self.seal_config().await?.is_none() {
+        if self.seal_config().await?.is_none() && self.settings.storage_type != "raft" {
             return answer(Status::OK, &serde_json::json!({ "ha_enabled": false }));
         }
-        let Some(since) = self.since() else { return Err(crate::node::sealed()) };
         let ha = self.settings.storage_type == "raft";
+        let since = match self.since() {
+            Some(since) => since,
+            None if ha => return Err(crate::node::sealed()),
+            None => keepfast_framework::Timestamp::EPOCH,
+        };
         let leader = Leader {
             ha_enabled: ha,
             is_self: ha,
@@ -218,11 +232,12 @@ impl Node {
         if request.key.is_empty() {
             return Err(Error::invalid("'key' must be specified in request body as JSON, or 'reset' set to true"));
         }
-        let share = parse_share(&request.key)?;
+        let share = decode_share(&request.key)?;
         if !self.is_sealed() {
             return self.seal_status().await;
         }
         let Some(config) = self.seal_config().await? else { return Err(Error::invalid("Vault is not initialized")) };
+        check_share(&share)?;
         if let Some(shares) = self.enough(&config, &share)
             && !self.unseal(&shares).await?
         {

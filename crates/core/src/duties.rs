@@ -67,17 +67,25 @@ impl Unsealed {
     /// When storage fails; what is left is due at the next look.
     pub async fn end_due(&self, now: Timestamp) -> Result<()> {
         let view = self.barrier.view("token/");
+        let mut failed = None;
+        let mut page = Page { after: None, limit: Some(DUE) };
         loop {
             let mut tx = self.barrier.begin_read();
-            let page = Page { after: None, limit: Some(DUE) };
             let names = tx.list(&view, index::EXPIRY, &page).await?;
             let due: Vec<_> = names.iter().filter_map(|n| index::parse_expiry(n)).take_while(|(end, _)| *end <= now.unix()).collect();
-            for (_, key) in &due {
-                self.tokens.revoke(key).await?;
+            for (second, key) in &due {
+                match self.tokens.revoke_due(key, *second, now).await {
+                    Ok(()) => {}
+                    // One record that cannot be read must not keep the others alive.
+                    Err(error) => {
+                        failed.get_or_insert(error);
+                    }
+                }
             }
             if due.len() < DUE {
-                return Ok(());
+                return failed.map_or(Ok(()), Err);
             }
+            page.after = names.last().cloned();
         }
     }
 

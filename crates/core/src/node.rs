@@ -133,7 +133,7 @@ impl Node {
         let spec = Spec {
             id: root_token,
             authority: Authority::Root,
-            path: "auth/token/root".to_owned(),
+            path: FIRST_TOKEN_PATH.to_owned(),
             display_name: "root".to_owned(),
             ttl: None,
             ..Spec::default()
@@ -217,6 +217,9 @@ impl Node {
         Ok(made)
     }
 }
+
+/// The path that the first token of a cluster says it comes from.
+pub(crate) const FIRST_TOKEN_PATH: &str = "auth/token/root";
 
 /// The answer of a sealed server.
 pub(crate) fn sealed() -> Error {

@@ -81,21 +81,15 @@ impl Unsealed {
         }
     }
 
-    /// Takes what a wrapping token keeps: of parallel callers one gets it, and the token is dead.
+    /// Takes what a wrapping token keeps and ends the token, in this transaction: of parallel ones only one commits.
     ///
     /// # Errors
     /// 400 when there is nothing (any more); when storage fails.
-    pub async fn unwrap(&self, key: &TokenKey, token: &Token) -> Result<Wrapped> {
-        let mut tx = self.barrier.begin();
-        let alive = self.tokens.record(&mut tx, key).await?.is_some();
-        let kept = self.wrapped(&mut tx, token).await?.filter(|_| alive).ok_or_else(invalid)?;
+    pub async fn unwrap(&self, tx: &mut Tx, key: &TokenKey, token: &Token) -> Result<Wrapped> {
+        let record = self.tokens.record(tx, key).await?.ok_or_else(invalid)?;
+        let kept = self.wrapped(tx, token).await?.ok_or_else(invalid)?;
         tx.delete(self.tokens.cubbyhole_view(), &format!("{}/{KEPT}", token.store));
-        match tx.commit().await {
-            Ok(_) => {}
-            Err(keepfast_storage::StorageError::Conflict) => return Err(invalid()),
-            Err(error) => return Err(error.into()),
-        }
-        self.tokens.revoke(key).await?;
+        self.tokens.end_childless(tx, key, &record).await?;
         Ok(kept)
     }
 }

@@ -33,9 +33,7 @@ impl AeadKey {
     #[must_use]
     pub fn from_bytes(key: &[u8; 32]) -> Self {
         let key = UnboundKey::new(&AES_256_GCM, key);
-        Self(LessSafeKey::new(key.unwrap_or_else(|_| {
-            unreachable!("AES-256-GCM takes keys of 32 bytes")
-        })))
+        Self(LessSafeKey::new(key.unwrap_or_else(|_| unreachable!("AES-256-GCM takes keys of 32 bytes"))))
     }
 
     /// Seals `plaintext`, bound to `aad`: `nonce || ciphertext || tag`.
@@ -55,9 +53,7 @@ impl AeadKey {
         sealed.extend_from_slice(&nonce);
         sealed.extend_from_slice(plaintext);
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let tag = self
-            .0
-            .seal_in_place_separate_tag(nonce, Aad::from(aad), &mut sealed[start..]);
+        let tag = self.0.seal_in_place_separate_tag(nonce, Aad::from(aad), &mut sealed[start..]);
         // Only a plaintext beyond 64 GiB fails, which no caller can hold.
         let tag = tag.unwrap_or_else(|_| unreachable!("the plaintext is shorter than 64 GiB"));
         sealed.extend_from_slice(tag.as_ref());
@@ -74,9 +70,7 @@ impl AeadKey {
         let (ciphertext, tag) = rest.split_last_chunk::<TAG>().ok_or(Unauthentic)?;
         let mut plaintext = vec![0; ciphertext.len()];
         let nonce = Nonce::assume_unique_for_key(*nonce);
-        self.0
-            .open_separate_gather(nonce, Aad::from(aad), ciphertext, tag, &mut plaintext)
-            .map_err(|_| Unauthentic)?;
+        self.0.open_separate_gather(nonce, Aad::from(aad), ciphertext, tag, &mut plaintext).map_err(|_| Unauthentic)?;
         Ok(plaintext)
     }
 }
@@ -93,15 +87,11 @@ mod tests {
     #[test]
     fn opens_the_published_vectors() {
         let key = AeadKey::from_bytes(&[0; 32]);
-        let sealed = [
-            [0; 12].as_slice(),
-            &hex::<32>("cea7403d4d606b6e074ec5d3baf39d18d0d1c8a799996bf0265b98b5d48ab919"),
-        ];
+        let sealed =
+            [[0; 12].as_slice(), &hex::<32>("cea7403d4d606b6e074ec5d3baf39d18d0d1c8a799996bf0265b98b5d48ab919")];
         assert_eq!(key.open(&[], &sealed.concat()).unwrap(), [0; 16]);
 
-        let key = AeadKey::from_bytes(&hex(
-            "feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308",
-        ));
+        let key = AeadKey::from_bytes(&hex("feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308"));
         let sealed = hex::<{ 12 + 60 + 16 }>(
             "cafebabefacedbaddecaf888\
              522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662\
@@ -127,11 +117,7 @@ mod tests {
             assert_eq!(key.open(b"path", &changed), Err(Unauthentic), "bit {bit}");
         }
         for length in 0..sealed.len() {
-            assert_eq!(
-                key.open(b"path", &sealed[..length]),
-                Err(Unauthentic),
-                "length {length}"
-            );
+            assert_eq!(key.open(b"path", &sealed[..length]), Err(Unauthentic), "length {length}");
         }
     }
 
@@ -140,10 +126,6 @@ mod tests {
         let key = AeadKey::new(&random::key());
         let sealed = key.seal_after(b"header", b"aad", b"text");
         assert_eq!(sealed.len(), sealed.capacity());
-        assert_eq!(
-            key.open(b"aad", sealed.strip_prefix(b"header").unwrap())
-                .unwrap(),
-            b"text"
-        );
+        assert_eq!(key.open(b"aad", sealed.strip_prefix(b"header").unwrap()).unwrap(), b"text");
     }
 }

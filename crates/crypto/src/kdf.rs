@@ -13,10 +13,7 @@ pub const HKDF_SHA256_MAX: usize = 255 * 32;
 /// # Panics
 /// When `out` is longer than [`HKDF_SHA256_MAX`]: a length is part of a protocol, never input.
 pub fn hkdf_sha256(ikm: &[u8], salt: &[u8], info: &[u8], out: &mut [u8]) {
-    assert!(
-        out.len() <= HKDF_SHA256_MAX,
-        "HKDF-SHA-256 gives at most {HKDF_SHA256_MAX} bytes"
-    );
+    assert!(out.len() <= HKDF_SHA256_MAX, "HKDF-SHA-256 gives at most {HKDF_SHA256_MAX} bytes");
     // HMAC pads its key with zeros, so the empty salt needs no case of its own.
     let mut extracted = HmacKey::new(salt).mac(ikm);
     let key = HmacKey::new(&extracted);

@@ -57,13 +57,7 @@ pub fn lock_all() -> io::Result<()> {
 /// Forbids core dumps and the attaching of debuggers by the same user, as far as the system lets.
 pub fn forbid_dumps() {
     // Both may fail in odd sandboxes; a server without them still has its keys out of dumps.
-    let _ = rustix::process::setrlimit(
-        Resource::Core,
-        Rlimit {
-            current: Some(0),
-            maximum: Some(0),
-        },
-    );
+    let _ = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
@@ -171,10 +165,7 @@ const REGION: usize = 64 * 1024;
 /// Bytes of each guard: the largest page size of the machines we run on.
 const GUARD: usize = 64 * 1024;
 
-static ARENA: Mutex<Arena> = Mutex::new(Arena {
-    free: [const { Vec::new() }; CLASSES],
-    fresh: Vec::new(),
-});
+static ARENA: Mutex<Arena> = Mutex::new(Arena { free: [const { Vec::new() }; CLASSES], fresh: Vec::new() });
 static EFFECTIVE: AtomicBool = AtomicBool::new(true);
 
 /// Free slots by class, and pages without a class yet. Addresses, since pointers are not `Send`; only
@@ -233,20 +224,16 @@ impl Arena {
             self.free[class].extend((0..PAGE / size).rev().map(|i| page + i * size));
         }
         let address = self.free[class].pop();
-        let slot = address
-            .and_then(|address| NonNull::new(std::ptr::with_exposed_provenance_mut(address)));
+        let slot = address.and_then(|address| NonNull::new(std::ptr::with_exposed_provenance_mut(address)));
         slot.unwrap_or_else(|| unreachable!("a page was just cut into slots"))
     }
 
     fn fresh_page(&mut self) -> usize {
         if self.fresh.is_empty() {
             let start = map_region(REGION).as_ptr().expose_provenance();
-            self.fresh
-                .extend((0..REGION / PAGE).rev().map(|i| start + i * PAGE));
+            self.fresh.extend((0..REGION / PAGE).rev().map(|i| start + i * PAGE));
         }
-        self.fresh
-            .pop()
-            .unwrap_or_else(|| unreachable!("a region was just cut into pages"))
+        self.fresh.pop().unwrap_or_else(|| unreachable!("a region was just cut into pages"))
     }
 }
 
@@ -266,17 +253,9 @@ fn region_size(length: usize) -> usize {
 fn map_region(size: usize) -> NonNull<u8> {
     let whole = size + 2 * GUARD;
     // SAFETY: a new private mapping at an address of the kernel's choice touches nothing that exists.
-    let mapped = unsafe {
-        rustix::mm::mmap_anonymous(
-            std::ptr::null_mut(),
-            whole,
-            ProtFlags::empty(),
-            MapFlags::PRIVATE,
-        )
-    };
-    let Ok(base) = mapped else {
-        panic!("no memory for {whole} bytes of keys")
-    };
+    let mapped =
+        unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), whole, ProtFlags::empty(), MapFlags::PRIVATE) };
+    let Ok(base) = mapped else { panic!("no memory for {whole} bytes of keys") };
     let start = base.wrapping_byte_add(GUARD);
     // SAFETY: all within the mapping just made, which nobody else knows yet.
     unsafe {

@@ -41,11 +41,7 @@ fn many_keys_share_pages() {
             key
         })
         .collect();
-    assert!(
-        keys.iter()
-            .zip(0_u32..)
-            .all(|(key, i)| key.expose()[..4] == i.to_le_bytes())
-    );
+    assert!(keys.iter().zip(0_u32..).all(|(key, i)| key.expose()[..4] == i.to_le_bytes()));
     assert!(is_effective(), "the limit on locked memory is below 8 MiB");
 }
 
@@ -55,13 +51,8 @@ fn described(address: usize) -> String {
     let mut found = String::new();
     let mut inside = false;
     for line in map.lines() {
-        if let Some((from, to)) = line
-            .split_once(' ')
-            .and_then(|(range, _)| range.split_once('-'))
-            && let (Ok(from), Ok(to)) = (
-                usize::from_str_radix(from, 16),
-                usize::from_str_radix(to, 16),
-            )
+        if let Some((from, to)) = line.split_once(' ').and_then(|(range, _)| range.split_once('-'))
+            && let (Ok(from), Ok(to)) = (usize::from_str_radix(from, 16), usize::from_str_radix(to, 16))
         {
             inside = (from..to).contains(&address);
         }
@@ -78,10 +69,7 @@ fn pages_are_locked_undumpable_and_fenced() {
     let key = LockedBytes::zeroed(REGION);
     let start = key.expose().as_ptr().addr();
     let own = described(start);
-    let flags = own
-        .lines()
-        .find(|line| line.starts_with("VmFlags:"))
-        .unwrap();
+    let flags = own.lines().find(|line| line.starts_with("VmFlags:")).unwrap();
     for flag in [" lo", " dd", " wf"] {
         assert!(flags.contains(flag), "{flag} is not in {flags}");
     }

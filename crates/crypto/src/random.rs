@@ -16,10 +16,7 @@ const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 /// # Panics
 /// When the operating system gives no randomness: nothing that follows would be safe.
 pub fn fill(out: &mut [u8]) {
-    assert!(
-        aws_lc_rs::rand::fill(out).is_ok(),
-        "no randomness from the operating system"
-    );
+    assert!(aws_lc_rs::rand::fill(out).is_ok(), "no randomness from the operating system");
 }
 
 /// `N` random bytes.
@@ -53,10 +50,7 @@ pub fn base62(len: usize) -> String {
         fill(&mut pool);
         // 248 is the largest multiple of 62 in a byte; what lies above would favour the first letters.
         let fair = pool.iter().filter(|byte| **byte < 248);
-        out.extend(
-            fair.take(len - out.len())
-                .map(|byte| char::from(BASE62[usize::from(byte % 62)])),
-        );
+        out.extend(fair.take(len - out.len()).map(|byte| char::from(BASE62[usize::from(byte % 62)])));
     }
     zeroize::Zeroize::zeroize(&mut pool);
     out
@@ -96,19 +90,14 @@ mod tests {
     fn is_uuid_v4(text: &str) -> bool {
         let groups: Vec<&str> = text.split('-').collect();
         groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])
-            && text
-                .bytes()
-                .all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f' | b'-'))
+            && text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f' | b'-'))
             && groups[2].starts_with('4')
             && groups[3].starts_with(['8', '9', 'a', 'b'])
     }
 
     #[test]
     fn uuids_have_their_form_and_differ() {
-        assert_eq!(
-            uuid_text([0xff; 16]),
-            "ffffffff-ffff-4fff-bfff-ffffffffffff"
-        );
+        assert_eq!(uuid_text([0xff; 16]), "ffffffff-ffff-4fff-bfff-ffffffffffff");
         assert_eq!(uuid_text([0; 16]), "00000000-0000-4000-8000-000000000000");
         let many: HashSet<String> = (0..2_000).flat_map(|_| [uuid(), request_id()]).collect();
         assert_eq!(many.len(), 4_000);
@@ -119,10 +108,7 @@ mod tests {
     fn request_ids_differ_between_threads() {
         let take = || (0..500).map(|_| request_id()).collect::<Vec<_>>();
         let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(take)).collect();
-        let all: HashSet<String> = threads
-            .into_iter()
-            .flat_map(|thread| thread.join().unwrap())
-            .collect();
+        let all: HashSet<String> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
         assert_eq!(all.len(), 2_000);
     }
 
@@ -134,10 +120,7 @@ mod tests {
         let mut counts = [0_f64; 128];
         text.bytes().for_each(|c| counts[usize::from(c)] += 1.0);
         let expected = 200_000.0 / 62.0;
-        let chi: f64 = BASE62
-            .iter()
-            .map(|c| (counts[usize::from(*c)] - expected).powi(2) / expected)
-            .sum();
+        let chi: f64 = BASE62.iter().map(|c| (counts[usize::from(*c)] - expected).powi(2) / expected).sum();
         assert!(chi < 121.0, "chi-square {chi}");
         assert_eq!(base62(0), "");
     }

@@ -52,10 +52,8 @@ pub fn split(secret: &[u8], shares: u8, threshold: u8) -> Result<Vec<SecretBytes
         return Err(ShamirError::FewerSharesThanThreshold);
     }
     let points = distinct_points(shares);
-    let mut parts: Vec<SecretBytes> = points
-        .iter()
-        .map(|_| SecretBytes::new(Vec::with_capacity(secret.len() + 1)))
-        .collect();
+    let mut parts: Vec<SecretBytes> =
+        points.iter().map(|_| SecretBytes::new(Vec::with_capacity(secret.len() + 1))).collect();
     // coefficients[0] is the secret byte, the others are uniform: a non-zero top one would leak.
     let mut coefficients = SecretBytes::new(vec![0; usize::from(threshold)]);
     for byte in secret {
@@ -81,11 +79,7 @@ pub fn combine(shares: &[&[u8]]) -> Result<SecretBytes, ShamirError> {
     let [first, _, ..] = shares else {
         return Err(ShamirError::TooFewShares);
     };
-    let length = first
-        .len()
-        .checked_sub(1)
-        .filter(|n| *n > 0)
-        .ok_or(ShamirError::ShareTooShort)?;
+    let length = first.len().checked_sub(1).filter(|n| *n > 0).ok_or(ShamirError::ShareTooShort)?;
     if shares.iter().any(|share| share.len() != first.len()) {
         return Err(ShamirError::LengthsDiffer);
     }
@@ -97,14 +91,9 @@ pub fn combine(shares: &[&[u8]]) -> Result<SecretBytes, ShamirError> {
         return Err(ShamirError::DuplicateShare);
     }
     // The Lagrange basis at 0 depends on the x values only, so it is computed once for all bytes.
-    let basis: Vec<u8> = (0..points.len())
-        .map(|i| basis_at_zero(&points, i))
-        .collect();
+    let basis: Vec<u8> = (0..points.len()).map(|i| basis_at_zero(&points, i)).collect();
     let secret = (0..length).map(|position| {
-        let terms = shares
-            .iter()
-            .zip(&basis)
-            .map(|(share, factor)| multiply(share[position], *factor));
+        let terms = shares.iter().zip(&basis).map(|(share, factor)| multiply(share[position], *factor));
         terms.fold(0, |sum, term| sum ^ term)
     });
     Ok(SecretBytes::new(secret.collect()))
@@ -133,18 +122,13 @@ fn below(bound: usize) -> usize {
 
 /// The polynomial at `x`, by Horner's rule.
 fn evaluate(coefficients: &[u8], x: u8) -> u8 {
-    coefficients
-        .iter()
-        .rev()
-        .fold(0, |sum, coefficient| multiply(sum, x) ^ coefficient)
+    coefficients.iter().rev().fold(0, |sum, coefficient| multiply(sum, x) ^ coefficient)
 }
 
 /// The product over all other points of `x_j / (x_j - x_i)`.
 fn basis_at_zero(points: &[u8], i: usize) -> u8 {
     let others = points.iter().enumerate().filter(|(j, _)| *j != i);
-    others.fold(1, |product, (_, x)| {
-        multiply(product, multiply(*x, invert(x ^ points[i])))
-    })
+    others.fold(1, |product, (_, x)| multiply(product, multiply(*x, invert(x ^ points[i]))))
 }
 
 /// The product in GF(2^8), in constant time: masks instead of branches.

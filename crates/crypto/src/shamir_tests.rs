@@ -33,10 +33,7 @@ fn sec_cs01_field_equals_the_naive_reference() {
 /// Chi-square of byte counts against the uniform distribution.
 fn chi_square(counts: &[u32; 256]) -> f64 {
     let expected = f64::from(counts.iter().sum::<u32>()) / 256.0;
-    counts
-        .iter()
-        .map(|n| (f64::from(*n) - expected).powi(2) / expected)
-        .sum()
+    counts.iter().map(|n| (f64::from(*n) - expected).powi(2) / expected).sum()
 }
 
 // Every byte of a share is `secret + c1 x + ... + ck x^k` with x != 0, so the shares of a constant are
@@ -53,11 +50,7 @@ fn sec_cs02_coefficients_are_uniform() {
                 counts[usize::from(multiply(y ^ 0xa5, invert(x)))] += 1;
             }
             // One share at a time: those of one byte depend on each other.
-            assert!(
-                chi_square(&counts) < 358.0,
-                "threshold {threshold}: {}",
-                chi_square(&counts)
-            );
+            assert!(chi_square(&counts) < 358.0, "threshold {threshold}: {}", chi_square(&counts));
             counts = [0; 256];
         }
     }
@@ -97,36 +90,24 @@ const PEER: [&str; 5] = [
 
 #[test]
 fn combines_real_shares_of_the_peer() {
-    let shares: Vec<Vec<u8>> = PEER
-        .iter()
-        .map(|share| hex::decode(share).unwrap())
-        .collect();
+    let shares: Vec<Vec<u8>> = PEER.iter().map(|share| hex::decode(share).unwrap()).collect();
     let mut keys = Vec::new();
     for a in 0..5 {
         for b in a + 1..5 {
             for c in b + 1..5 {
-                keys.push(
-                    combine(&[&shares[c], &shares[a], &shares[b]])
-                        .unwrap()
-                        .expose()
-                        .clone(),
-                );
+                keys.push(combine(&[&shares[c], &shares[a], &shares[b]]).unwrap().expose().clone());
             }
         }
     }
     assert_eq!(keys.len(), 10);
     assert_eq!(keys[0].len(), 32);
     assert!(keys.iter().all(|key| key == &keys[0]));
-    assert_ne!(
-        combine(&[&shares[0], &shares[1]]).unwrap().expose(),
-        &keys[0]
-    );
+    assert_ne!(combine(&[&shares[0], &shares[1]]).unwrap().expose(), &keys[0]);
 }
 
 #[test]
 fn refuses_what_cannot_be() {
-    let refused =
-        |secret: &[u8], shares, threshold| split(secret, shares, threshold).err().unwrap();
+    let refused = |secret: &[u8], shares, threshold| split(secret, shares, threshold).err().unwrap();
     assert_eq!(refused(b"", 3, 2), ShamirError::EmptySecret);
     assert_eq!(refused(b"x", 3, 1), ShamirError::ThresholdTooLow);
     assert_eq!(refused(b"x", 3, 0), ShamirError::ThresholdTooLow);

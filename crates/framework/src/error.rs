@@ -112,6 +112,14 @@ impl Error {
         &self.public
     }
 
+    /// The same where the text is a constant of the program; one that was composed may hold what the caller sent.
+    pub fn constant(&self) -> Option<&'static str> {
+        match &self.public {
+            Cow::Borrowed(text) => Some(text),
+            Cow::Owned(_) => None,
+        }
+    }
+
     /// Warnings that go beside the errors.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
@@ -147,6 +155,8 @@ impl From<StorageError> for Error {
         let mut out = match &error {
             StorageError::TooLarge { .. } => Self::new(Status::TOO_LARGE, "the entry is too large to be stored"),
             StorageError::InvalidKey(_) => Self::invalid("the path cannot be stored"),
+            // Whoever was under way when the server was sealed.
+            StorageError::Closed => Self::new(Status::UNAVAILABLE, "Vault is sealed"),
             _ => Self::internal("storage"),
         };
         out.conflict = matches!(error, StorageError::Conflict);

@@ -20,7 +20,7 @@ pub struct Entry<'a> {
     /// The answer; `None` in the entry before the request runs.
     pub response: Option<ResponsePart<'a>>,
     /// What the caller is told went wrong.
-    pub error: Option<&'a str>,
+    pub error: Option<&'a keepfast_framework::Error>,
 }
 
 /// The request in an entry.
@@ -109,8 +109,12 @@ impl Entry<'_> {
         if let Some(response) = &self.response {
             self.response(response, &mut w);
         }
-        if let Some(error) = self.error {
-            w.field("error", error);
+        if let Some(error) = self.error.filter(|e| !e.public().is_empty()) {
+            // Only a constant is known to hold nothing of what the caller sent.
+            match error.constant() {
+                Some(text) => w.field("error", text),
+                None => w.secret("error", error.public()),
+            }
         }
         w.raw("}\n");
     }
@@ -286,6 +290,6 @@ impl Writer<'_> {
 
     fn data(&mut self, name: &str, raw: &str, public: &dyn Fn(&str) -> bool) {
         self.name(name);
-        if self.format.log_raw { self.raw(raw) } else { redact::json(raw, self.key, public, self.out) }
+        if self.format.log_raw { redact::one_line(raw.as_bytes(), self.out) } else { redact::json(raw, self.key, public, self.out) }
     }
 }

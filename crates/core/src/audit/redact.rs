@@ -33,6 +33,12 @@ pub fn hash(value: &[u8], key: &HmacKey, out: &mut Vec<u8>) {
     }
 }
 
+/// Appends JSON as it stands but on one line, so that no value can pass for an entry of its own.
+pub fn one_line(raw: &[u8], out: &mut Vec<u8>) {
+    // A line feed stands only between values: in a string it is escaped.
+    out.extend(raw.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
+}
+
 /// Nesting beyond which a value is hashed as a whole; the edge refuses deeper bodies long before.
 const DEEPEST: usize = 512;
 
@@ -49,6 +55,7 @@ impl<'a> Walk<'a> {
         match self.bytes.get(self.at) {
             Some(b'{') if depth < DEEPEST => self.object(depth, public),
             Some(b'[') if depth < DEEPEST => self.array(depth, public),
+            Some(b'{' | b'[') => self.hashed_whole(),
             Some(b'"') => {
                 let raw = self.string();
                 self.hashed_string(raw);
@@ -142,8 +149,16 @@ impl<'a> Walk<'a> {
                 _ => self.at += 1,
             }
         }
-        let copied = self.bytes[start..self.at].trim_ascii_end().to_vec();
-        self.out.extend_from_slice(&copied);
+        one_line(self.bytes[start..self.at].trim_ascii_end(), self.out);
+    }
+
+    /// Hashes the text of one value as it stands.
+    fn hashed_whole(&mut self) {
+        let mut aside = Vec::new();
+        let mut walk = Walk { bytes: self.bytes, at: self.at, key: self.key, out: &mut aside };
+        walk.copied();
+        self.at = walk.at;
+        text(std::str::from_utf8(&aside).unwrap_or_default(), self.key, self.out);
     }
 
     /// The raw text of a string with its quotes; afterwards behind it.
@@ -217,6 +232,21 @@ mod tests {
         assert_eq!(out["o"]["l"][0], hashed("s"));
         assert_eq!(out["o"]["l"][1], Value::Null);
         assert_eq!(out["ttl"], 60);
+    }
+
+    #[test]
+    fn what_is_nested_too_deeply_is_hashed_whole() {
+        let deep = format!("{}{}{}", "[".repeat(600), r#"{"k":["a","canary"]}"#, "]".repeat(600));
+        let mut out = Vec::new();
+        json(&deep, &HmacKey::new(b"salt"), &|_| false, &mut out);
+        assert!(!String::from_utf8(out).unwrap().contains("canary"));
+    }
+
+    #[test]
+    fn sec_al01_a_public_value_cannot_fake_an_entry() {
+        let mut out = Vec::new();
+        json("{\"open\":\n{\"type\":\"request\"}\r\n}", &HmacKey::new(b"salt"), &|_| true, &mut out);
+        assert!(!out.contains(&b'\n') && !out.contains(&b'\r'));
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

@@ -46,11 +46,25 @@ pub struct EntityAlias {
     /// For templates.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
+    /// For templates, as an operator wrote it.
+    #[serde(default)]
+    pub custom_metadata: BTreeMap<String, String>,
+}
+
+/// Who logged in: an entity, by one of its aliases.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Who {
+    /// The id of the entity; empty for nobody.
+    pub entity: String,
+    /// The id of the alias; empty for nobody.
+    pub alias: String,
 }
 
 #[derive(Serialize, Deserialize)]
 struct AliasRecord {
     entity: String,
+    #[serde(default)]
+    id: String,
     metadata: BTreeMap<String, String>,
 }
 
@@ -68,19 +82,19 @@ impl Identity {
         Identity { view }
     }
 
-    /// The id of the entity behind an alias, made in this transaction if there is none yet.
+    /// The entity behind an alias, made in this transaction if there is none yet.
     ///
     /// # Errors
     /// When storage fails.
-    pub async fn entity_of(&self, tx: &mut Tx, mount_accessor: &str, alias: &Alias, now: Timestamp) -> Result<String> {
+    pub async fn entity_of(&self, tx: &mut Tx, mount_accessor: &str, alias: &Alias, now: Timestamp) -> Result<Who> {
         let place = alias_place(mount_accessor, &alias.name);
         match ALIASES.get_in(tx, &self.view, &place).await? {
-            Some(record) if record.metadata == alias.metadata => Ok(record.entity),
+            Some(record) if record.metadata == alias.metadata => Ok(record.who()),
             Some(record) => {
                 self.change_metadata(tx, &record.entity, mount_accessor, alias).await?;
-                let changed = AliasRecord { entity: record.entity, metadata: alias.metadata.clone() };
+                let changed = AliasRecord { metadata: alias.metadata.clone(), ..record };
                 ALIASES.put_in(tx, &self.view, &place, &changed)?;
-                Ok(changed.entity)
+                Ok(changed.who())
             }
             None => self.create(tx, mount_accessor, alias, &place, now),
         }
@@ -97,26 +111,27 @@ impl Identity {
         ENTITIES.get_in(tx, &self.view, id).await
     }
 
-    fn create(&self, tx: &mut Tx, mount_accessor: &str, alias: &Alias, place: &str, now: Timestamp) -> Result<String> {
+    fn create(&self, tx: &mut Tx, mount_accessor: &str, alias: &Alias, place: &str, now: Timestamp) -> Result<Who> {
         let id = random::uuid();
+        let record = AliasRecord { entity: id.clone(), id: random::uuid(), metadata: alias.metadata.clone() };
         let entity = Entity {
             name: format!("entity_{}", id.split('-').next().unwrap_or(&id)),
             id: id.clone(),
             metadata: BTreeMap::new(),
             policies: Vec::new(),
             aliases: vec![EntityAlias {
-                id: random::uuid(),
+                id: record.id.clone(),
                 name: alias.name.clone(),
                 mount_accessor: mount_accessor.to_owned(),
                 metadata: alias.metadata.clone(),
+                custom_metadata: BTreeMap::new(),
             }],
             namespace: NamespaceId::root(),
             created: now,
         };
         ENTITIES.put_in(tx, &self.view, &id, &entity)?;
-        let record = AliasRecord { entity: id, metadata: alias.metadata.clone() };
         ALIASES.put_in(tx, &self.view, place, &record)?;
-        Ok(record.entity)
+        Ok(record.who())
     }
 
     async fn change_metadata(&self, tx: &mut Tx, id: &str, mount_accessor: &str, alias: &Alias) -> Result<()> {
@@ -125,6 +140,12 @@ impl Identity {
             known.metadata = alias.metadata.clone();
         }
         ENTITIES.put_in(tx, &self.view, id, &entity)
+    }
+}
+
+impl AliasRecord {
+    fn who(self) -> Who {
+        Who { entity: self.entity, alias: self.id }
     }
 }
 

@@ -16,27 +16,25 @@ pub const LEASES: &str = "lease/";
 
 /// Notes a new token in both indexes.
 pub fn add_token(tx: &mut Tx, view: &View, path: &str, key: &TokenKey, end: Timestamp) {
-    tx.put(view, &expiry_key(end, key), Bytes::new());
+    tx.put(view, &expiry_key(second_of(end), key), Bytes::new());
     tx.put(view, &lease_key(path, key), Bytes::new());
 }
 
 /// Takes a token out of both.
 pub fn remove_token(tx: &mut Tx, view: &View, path: &str, key: &TokenKey, end: Timestamp) {
-    tx.delete(view, &expiry_key(end, key));
+    tx.delete(view, &expiry_key(second_of(end), key));
     tx.delete(view, &lease_key(path, key));
 }
 
 /// Moves a token's end.
 pub fn move_token(tx: &mut Tx, view: &View, _path: &str, key: &TokenKey, old: Timestamp, end: Timestamp) {
-    tx.delete(view, &expiry_key(old, key));
-    tx.put(view, &expiry_key(end, key), Bytes::new());
+    tx.delete(view, &expiry_key(second_of(old), key));
+    tx.put(view, &expiry_key(second_of(end), key), Bytes::new());
 }
 
-/// The name of an entry in the folder of ends: ten hex digits of seconds, then the token's key.
-pub fn expiry_name(end: Timestamp, key: &TokenKey) -> String {
-    // Rounded up: an entry is due when its second has passed in whole.
-    let second = end.unix().max(0) + 1;
-    format!("{second:010x}{}", key.as_str())
+/// The second under which an end is noted: rounded up, so that an entry is due when its second has passed in whole.
+pub fn second_of(end: Timestamp) -> i64 {
+    end.unix().max(0) + 1
 }
 
 /// Reads the name of an entry in the folder of ends.
@@ -45,8 +43,9 @@ pub fn parse_expiry(name: &str) -> Option<(i64, TokenKey)> {
     Some((second, TokenKey::parse(name.get(10..)?)?))
 }
 
-fn expiry_key(end: Timestamp, key: &TokenKey) -> String {
-    format!("{EXPIRY}{}", expiry_name(end, key))
+/// The key of an entry in the folder of ends: ten hex digits of seconds, then the token's key.
+pub fn expiry_key(second: i64, key: &TokenKey) -> String {
+    format!("{EXPIRY}{second:010x}{}", key.as_str())
 }
 
 fn lease_key(path: &str, key: &TokenKey) -> String {

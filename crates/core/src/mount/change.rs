@@ -3,6 +3,7 @@
 use keepfast_framework::{Error, Kind, Result};
 use keepfast_storage::{Page, StorageError, View};
 
+use super::delete_some;
 use super::entry::MountEntry;
 use crate::lease::index;
 use crate::token::TokenKey;
@@ -38,16 +39,19 @@ impl Unsealed {
         Ok(())
     }
 
-    /// Writes a changed entry and follows it.
+    /// Changes the entry of the mount at `path` and follows it; `None` when there is no such mount (any more).
     ///
     /// # Errors
-    /// When storage fails.
-    pub async fn change_mount(&self, entry: &MountEntry) -> Result<()> {
+    /// What `change` refuses with; when storage fails.
+    pub async fn change_mount(&self, path: &str, change: impl FnOnce(&mut MountEntry) -> Result<()>) -> Result<Option<()>> {
+        // The entry is read behind the lock: one that was read before could bring back a mount that is being taken away.
         let _changing = self.mounts.changing.lock().await;
+        let Some(mut entry) = self.mounts.router().at(path).map(|m| m.entry.clone()) else { return Ok(None) };
+        change(&mut entry)?;
         let mut tx = self.barrier.begin();
-        self.mounts.save(&mut tx, entry)?;
+        self.mounts.save(&mut tx, &entry)?;
         tx.commit().await?;
-        self.mounts.reload().await
+        self.mounts.reload().await.map(Some)
     }
 
     /// Takes a mount away: it answers no more at once, then its tokens and its data are deleted, page by page. A crash
@@ -58,7 +62,8 @@ impl Unsealed {
     pub async fn unmount(&self, entry: &MountEntry) -> Result<()> {
         {
             let _changing = self.mounts.changing.lock().await;
-            let mut leaving = entry.clone();
+            let standing = self.mounts.router().at(&entry.path).filter(|m| m.entry.uuid == entry.uuid).map(|m| m.entry.clone());
+            let Some(mut leaving) = standing else { return Ok(()) };
             leaving.leaving = true;
             let mut tx = self.barrier.begin();
             self.mounts.save(&mut tx, &leaving)?;
@@ -92,25 +97,9 @@ impl Unsealed {
     /// Deletes one page of a view; whether there may be more.
     async fn clear_page(&self, view: &View) -> Result<bool> {
         let mut tx = self.barrier.begin();
-        let mut folders = vec![String::new()];
-        let mut deleted = 0;
-        while let Some(folder) = folders.pop() {
-            for name in tx.list(view, &folder, &Page { after: None, limit: Some(BATCH) }).await? {
-                let path = format!("{folder}{name}");
-                if name.ends_with('/') {
-                    folders.push(path);
-                } else {
-                    tx.delete(view, &path);
-                    deleted += 1;
-                }
-                if deleted >= BATCH {
-                    folders.clear();
-                    break;
-                }
-            }
-        }
+        let deleted = delete_some(&mut tx, view, "", BATCH).await?;
         match tx.commit().await {
-            Ok(_) => Ok(deleted > 0),
+            Ok(_) => Ok(deleted == BATCH),
             Err(StorageError::Conflict) => Ok(true),
             Err(error) => Err(error.into()),
         }

@@ -12,21 +12,27 @@ pub use entry::{MountConfig, MountEntry};
 pub use router::{Mounted, Router};
 pub use table::Mounts;
 
-/// Deletes everything below `folder` (ending in `/`) of a view, in one transaction: for small trees.
+/// Deletes at most `most` records below `folder` (empty, or ending in `/`) of a view. Returns how many; fewer than `most`
+/// were the last ones.
 ///
 /// # Errors
 /// When storage fails.
-pub async fn delete_tree(tx: &mut Tx, view: &View, folder: &str) -> Result<()> {
+pub async fn delete_some(tx: &mut Tx, view: &View, folder: &str, most: usize) -> Result<usize> {
     let mut folders = vec![folder.to_owned()];
+    let mut deleted = 0;
     while let Some(folder) = folders.pop() {
-        for name in tx.list(view, &folder, &Page::all()).await? {
+        for name in tx.list(view, &folder, &Page::first(most)).await? {
             let path = format!("{folder}{name}");
             if name.ends_with('/') {
                 folders.push(path);
-            } else {
-                tx.delete(view, &path);
+                continue;
+            }
+            tx.delete(view, &path);
+            deleted += 1;
+            if deleted == most {
+                return Ok(deleted);
             }
         }
     }
-    Ok(())
+    Ok(deleted)
 }

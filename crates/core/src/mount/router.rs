@@ -49,13 +49,16 @@ impl Mounted {
 pub struct Router {
     by_path: HashMap<String, Arc<Mounted>>,
     ordered: BTreeMap<String, Arc<Mounted>>,
+    /// The most slashes that a mount's path has.
+    deepest: usize,
 }
 
 impl Router {
     /// A router of these mounts.
     pub fn new(mounts: impl IntoIterator<Item = Arc<Mounted>>) -> Self {
         let ordered: BTreeMap<String, Arc<Mounted>> = mounts.into_iter().map(|m| (m.entry.path.clone(), m)).collect();
-        Router { by_path: ordered.clone().into_iter().collect(), ordered }
+        let deepest = ordered.keys().map(|path| path.matches('/').count()).max().unwrap_or(0);
+        Router { by_path: ordered.clone().into_iter().collect(), ordered, deepest }
     }
 
     /// The mount that answers `path`, and the path within it: the longest mount path that is a prefix.
@@ -63,7 +66,7 @@ impl Router {
     /// A path without its final slash reaches the mount of that name too (`GET secret` is the root of `secret/`).
     pub fn find<'p>(&self, path: &'p str) -> Option<(&Arc<Mounted>, &'p str)> {
         let mut found = None;
-        for (at, _) in path.match_indices('/') {
+        for (at, _) in path.match_indices('/').take(self.deepest) {
             if let Some(mounted) = self.by_path.get(&path[..=at]) {
                 found = Some((mounted, &path[at + 1..]));
             }

@@ -10,7 +10,7 @@ use keepfast_storage::{Barrier, Index, Page, Tx, View, Watch, Write};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
-use super::template::{Alias, Entity, Subject};
+use super::template::{Alias, Entity, Subject, TemplateOptions};
 use super::{Acl, Policy, builtin};
 use crate::identity::{self, Identity};
 use crate::token::{Authority, Token};
@@ -33,6 +33,28 @@ pub struct PolicyRecord {
     /// Whether a write must name the present version.
     #[serde(default)]
     pub cas_required: bool,
+    /// Whether identity values in its templates may span several segments.
+    #[serde(default)]
+    pub allow_slashes_in_identity_templates: bool,
+    /// Whether identity values in its templates may hold wildcards.
+    #[serde(default)]
+    pub allow_wildcards_in_identity_templates: bool,
+}
+
+impl PolicyRecord {
+    /// A policy of this text and nothing else, written first at `modified`.
+    pub fn new(name: &str, text: &str, modified: Timestamp) -> Self {
+        PolicyRecord {
+            name: name.to_owned(),
+            text: text.to_owned(),
+            version: 1,
+            modified,
+            expiration: None,
+            cas_required: false,
+            allow_slashes_in_identity_templates: false,
+            allow_wildcards_in_identity_templates: false,
+        }
+    }
 }
 
 const POLICIES: Records<PolicyRecord> = Records::at("policy/");
@@ -96,15 +118,7 @@ impl Policies {
         let mut tx = barrier.begin();
         if policies.read(&mut tx, builtin::DEFAULT).await?.is_none() {
             for (name, text) in [(builtin::DEFAULT, builtin::DEFAULT_TEXT), (builtin::RESPONSE_WRAPPING, builtin::RESPONSE_WRAPPING_TEXT)] {
-                let record = PolicyRecord {
-                    name: name.to_owned(),
-                    text: text.to_owned(),
-                    version: 1,
-                    modified: now,
-                    expiration: None,
-                    cas_required: false,
-                };
-                policies.write(&mut tx, &record)?;
+                policies.write(&mut tx, &PolicyRecord::new(name, text, now))?;
             }
             tx.commit().await?;
         }
@@ -167,8 +181,7 @@ impl Policies {
             entity_id: record.entity_id.clone(),
             accessor: record.accessor.clone(),
             grants: Some(Arc::new(TokenGrants { acl: acl.clone(), clock: self.clock.clone() })),
-            // A batch token is written nowhere, so nothing would ever delete what it kept.
-            token_store: token.key.as_ref().map(|_| token.store.clone()),
+            token_store: (!record.batch).then(|| token.store.clone()),
             is_root: record.authority.is_root(),
         });
         let compiled = Arc::new(CompiledAcl { generation, acl, identity_policies, caller });
@@ -216,6 +229,10 @@ impl Policies {
             Some(record) => {
                 let mut policy = super::parse(&record.name, &record.text).map_err(|e| Error::internal(format!("stored policy {name:?}: {e}")))?;
                 policy.expiration = record.expiration;
+                policy.templates = TemplateOptions {
+                    allow_slashes: record.allow_slashes_in_identity_templates,
+                    allow_wildcards: record.allow_wildcards_in_identity_templates,
+                };
                 Some(Arc::new(policy))
             }
         };
@@ -244,11 +261,10 @@ impl Watch for Policies {
     }
 }
 
-/// Whom the templates of a token's policies are about: its entity, and the alias of the mount that logged it in.
+/// Whom the templates of a token's policies are about: its entity, and the one alias that authenticated it.
 fn subject(entity: Option<&identity::Entity>, token: &Token) -> Subject {
     let Some(entity) = entity else { return Subject::default() };
-    let mount = token.record.origin.accessor.as_deref();
-    let alias = entity.aliases.iter().find(|a| Some(a.mount_accessor.as_str()) == mount);
+    let alias = entity.aliases.iter().find(|a| !a.id.is_empty() && a.id == token.record.alias);
     Subject {
         entity: Some(Entity { id: entity.id.clone(), name: entity.name.clone(), metadata: entity.metadata.clone() }),
         alias: alias.map(|a| Alias {
@@ -256,7 +272,7 @@ fn subject(entity: Option<&identity::Entity>, token: &Token) -> Subject {
             id: a.id.clone(),
             name: a.name.clone(),
             metadata: a.metadata.clone(),
-            ..Alias::default()
+            custom_metadata: a.custom_metadata.clone(),
         }),
         groups: Vec::new(),
     }

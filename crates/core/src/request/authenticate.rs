@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use keepfast_framework::{Error, Status};
+use keepfast_framework::{Error, Operation, Status};
 
-use super::{Incoming, Refused};
+use super::Refused;
 use super::route::Routed;
 use crate::token::Token;
 use crate::token::store::Use;
 use crate::unsealed::Unsealed;
-use crate::wrapping::invalid;
+use crate::wrapping;
 
 /// Who asks.
 #[derive(Default, Clone)]
@@ -47,18 +47,22 @@ impl Unsealed {
         let Some(namespace) = &routed.namespace else {
             return Err(nobody(Error::new(Status::NOT_FOUND, "namespace not found")));
         };
+        if routed.incoming.operation == Operation::Update && routed.incoming.path.as_str().ends_with('/') {
+            return Err(nobody(Error::invalid("cannot write to a path ending in '/'")));
+        }
         let incoming = &routed.incoming;
         let found = match &incoming.token {
             None => None,
             Some(token) => {
                 let remote = incoming.remote.map(|a| a.ip());
-                self.tokens.find(token.expose(), namespace, remote, self.clock.now()).await.map_err(nobody)?
+                let found = self.tokens.find(token.expose(), namespace, remote, self.clock.now()).await.map_err(nobody)?;
+                found.filter(|token| self.origin_stands(token))
             }
         };
         if routed.is_open() {
             return Ok(Known { token: found, last_use: false });
         }
-        let Some(token) = found else { return Err(nobody(not_found(incoming))) };
+        let Some(token) = found else { return Err(nobody(refusal(routed))) };
         let mut known = Known { last_use: false, token: Some(token.clone()) };
         if token.record.num_uses > 0
             && let Some(key) = &token.key
@@ -66,7 +70,7 @@ impl Unsealed {
             match self.tokens.count_use(key).await.map_err(nobody)? {
                 Use::Granted => {}
                 Use::Last => known.last_use = true,
-                Use::Refused => return Err(nobody(Error::denied())),
+                Use::Refused => return Err(nobody(refusal(routed))),
             }
         }
         if routed.mount.is_none() {
@@ -74,14 +78,21 @@ impl Unsealed {
         }
         Ok(known)
     }
+
+    /// Whether the auth method that logged a token in is still mounted where it was. A mount that is taken away ends its
+    /// tokens at once: batch tokens too, which no record of theirs can end.
+    fn origin_stands(&self, token: &Token) -> bool {
+        let origin = &token.record.origin;
+        let (Some(mount), Some(accessor)) = (&origin.mount, &origin.accessor) else { return true };
+        self.mounts.router().at(mount).is_some_and(|m| m.entry.accessor == *accessor)
+    }
 }
 
-/// The answer to a token that is none. A wrapping token that is used up or was forged is told apart, as the peer tells it: whoever
-/// opens a wrapped answer too late learns that somebody else did.
-fn not_found(incoming: &Incoming) -> Error {
-    let opens = matches!(incoming.path.as_str(), "sys/wrapping/unwrap" | "sys/wrapping/rewrap");
-    let by_itself = incoming.token.is_some() && incoming.body.field("token").is_none();
-    if opens && by_itself { invalid() } else { Error::denied() }
+/// Whoever unwraps is told that the wrapping token is spent: that somebody else has read the answer is what wrapping shows.
+fn refusal(routed: &Routed) -> Error {
+    let unwraps = matches!(routed.incoming.path.as_str(), "sys/wrapping/unwrap" | "sys/wrapping/rewrap");
+    let by_itself = routed.incoming.token.is_some() && routed.incoming.body.field("token").is_none();
+    if unwraps && by_itself { wrapping::invalid() } else { Error::denied() }
 }
 
 /// The peer's answer for a path that no mount has.

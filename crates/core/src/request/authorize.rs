@@ -64,17 +64,27 @@ impl Unsealed {
             return Ok((Decision { allowed: true, ..Decision::default() }, compiled));
         }
         let compiled = compiled.ok_or_else(Error::denied)?;
-        let creates = routed.incoming.operation == Operation::Update && !compiled.acl.is_root() && self.creates(routed, &compiled.caller).await?;
         let path = routed.judged_path();
         let parameters = || parameters_of(&routed.incoming);
-        let decision = compiled.acl.allow(&AclRequest {
-            path: &path,
-            operation: routed.incoming.operation,
-            creates,
-            parameters: &parameters,
-            wrap_ttl: routed.incoming.wrap_ttl,
-            now: self.clock.now(),
-        });
+        let now = self.clock.now();
+        let decide = |creates: bool| {
+            compiled.acl.allow(&AclRequest {
+                path: &path,
+                operation: routed.incoming.operation,
+                creates,
+                parameters: &parameters,
+                wrap_ttl: routed.incoming.wrap_ttl,
+                now,
+            })
+        };
+        let mut decision = decide(false);
+        // The engine is asked whether the thing exists only when that decides; who may do neither must not learn it.
+        if routed.incoming.operation == Operation::Update && !decision.root {
+            let creating = decide(true);
+            if creating.allowed != decision.allowed && self.creates(routed, &compiled.caller).await? {
+                decision = creating;
+            }
+        }
         let sudo_missing = routed.info().is_some_and(|row| row.access == Access::Sudo) && !decision.sudo;
         if !decision.allowed || sudo_missing {
             return Err(Error::denied());

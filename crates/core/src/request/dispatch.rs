@@ -1,7 +1,9 @@
 //! Runs the handler and settles what its answer obliges us to, in one transaction.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::cx::{Caller, Request};
 use keepfast_framework::{Cx, Error, Input, Operation, Outcome, Result, help};
@@ -70,7 +72,7 @@ impl Unsealed {
         let input = self.input(parts, found);
         for _ in 0..TRIES {
             match self.attempt(parts, mounted, &input).await {
-                Err(error) if error.is_conflict() => {}
+                Err(error) if error.is_conflict() && !routed.info().is_some_and(|row| row.once) => {}
                 other => return other,
             }
         }
@@ -83,7 +85,10 @@ impl Unsealed {
         let operation = parts.routed.incoming.operation;
         let engine = mounted.engine(self).await?;
         let mut cx = self.request_context(parts, mounted, row.once);
-        let mut outcome = engine.call(found, operation, &mut cx, input).await?;
+        self.hold_store(&mut cx, parts, mounted).await?;
+        // A handler that panics fails its own request, which is recorded like any other.
+        let called = AssertUnwindSafe(engine.call(found, operation, &mut cx, input)).catch_unwind().await;
+        let mut outcome = called.unwrap_or_else(|_| Err(Error::internal("the handler panicked")))?;
         let done = cx.into_parts();
         if done.checkpointed && outcome.lease.is_some() {
             return Err(Error::internal("a lease must be offered before the handler acts"));
@@ -108,6 +113,16 @@ impl Unsealed {
         };
         done.after_commit.into_iter().for_each(|action| action());
         Ok(Sent::Envelope(envelope))
+    }
+
+    /// A write to a token's own storage holds only if the token is still there at the commit; else it would stay behind.
+    async fn hold_store(&self, cx: &mut Cx, parts: &AuthorizedParts, mounted: &Mounted) -> Result<()> {
+        let operation = parts.routed.incoming.operation;
+        let key = parts.known.token.as_ref().and_then(|t| t.key.as_ref());
+        if let Some(key) = key.filter(|_| mounted.entry.engine == "cubbyhole" && matches!(operation, Operation::Update | Operation::Patch)) {
+            self.tokens.record(cx.store().0, key).await?.ok_or_else(Error::denied)?;
+        }
+        Ok(())
     }
 
     fn request_context(&self, parts: &AuthorizedParts, mounted: &Arc<Mounted>, once: bool) -> Cx {
@@ -188,7 +203,7 @@ impl Unsealed {
     fn add_warnings(&self, envelope: &mut Envelope, warnings: Vec<String>, parts: &AuthorizedParts, input: &Input) {
         let nothing_to_say = envelope.is_empty() && warnings.is_empty();
         envelope.warnings.extend(warnings);
-        if nothing_to_say || input.body.is_empty() {
+        if nothing_to_say || envelope.status.is_some_and(|s| s.0 >= 400) {
             return;
         }
         let Some(known) = parts.routed.info().and_then(|row| row.operation(parts.routed.incoming.operation)) else { return };

@@ -76,7 +76,7 @@ impl Unsealed {
                 }
             }
             Err(refused) => {
-                let entry = self.entry(&refused.routed, &refused.known, Some(false), Some(refused.error.public()));
+                let entry = self.entry(&refused.routed, &refused.known, Some(false), Some(&refused.error));
                 match self.audit.record(&entry).await {
                     Ok(()) => Err(refused),
                     Err(error) => Err(Box::new(Refused { error, ..*refused })),
@@ -109,7 +109,7 @@ impl Unsealed {
     }
 
     async fn record_outcome(&self, routed: &Routed, known: &Known, outcome: &Result<Sent, Error>) -> Result<(), Error> {
-        let error = outcome.as_ref().err().map(Error::public);
+        let error = outcome.as_ref().err();
         let public = |name: &str| is_public_response(routed, name);
         let mut part = ResponsePart { public: Some(&public), ..ResponsePart::default() };
         if let Ok(Sent::Envelope(envelope)) = outcome {
@@ -123,7 +123,7 @@ impl Unsealed {
         self.audit.record(&Entry { response: Some(part), ..entry }).await
     }
 
-    fn entry<'a>(&self, routed: &'a Routed, known: &'a Known, allowed: Option<bool>, error: Option<&'a str>) -> Entry<'a> {
+    fn entry<'a>(&self, routed: &'a Routed, known: &'a Known, allowed: Option<bool>, error: Option<&'a Error>) -> Entry<'a> {
         let incoming: &Incoming = &routed.incoming;
         let mount = routed.mount.as_ref().map(|(m, _)| &m.entry);
         let data = incoming.body.raw();

@@ -52,7 +52,13 @@ impl Unsealed {
         let router = self.mounts.router();
         let namespace = NamespaceId::of_header(&incoming.namespace);
         let mount = router.find(incoming.path.as_str()).map(|(mounted, within)| (mounted.clone(), within.to_owned()));
-        let row = mount.as_ref().and_then(|(mounted, within)| mounted.table.find(incoming.operation, within));
+        let row = mount.as_ref().and_then(|(mounted, within)| match incoming.operation {
+            // A list is of what is below, with or without the final slash in the request.
+            Operation::List | Operation::Scan if !within.is_empty() && !within.ends_with('/') => {
+                mounted.table.find(incoming.operation, &format!("{within}/"))
+            }
+            operation => mounted.table.find(operation, within),
+        });
         Routed { incoming, namespace, mount, row }
     }
 }

@@ -11,6 +11,7 @@ use keepfast_storage::Tx;
 use super::authorize::AuthorizedParts;
 use super::envelope::Envelope;
 use super::record::Sent;
+use crate::identity::Who;
 use crate::mount::Mounted;
 use crate::policy::builtin;
 use crate::token::create::Spec;
@@ -51,8 +52,8 @@ impl Unsealed {
     async fn log_in(&self, tx: &mut Tx, parts: &AuthorizedParts, mounted: &Arc<Mounted>, login: Login) -> Result<(create::Made, Vec<String>)> {
         let now = self.clock.now();
         let policies = login_policies(&login)?;
-        let entity_id = match &login.alias {
-            None => String::new(),
+        let who = match &login.alias {
+            None => Who::default(),
             Some(alias) => self.identity.entity_of(tx, &mounted.entry.accessor, alias, now).await?,
         };
         let terms = &login.terms;
@@ -85,7 +86,8 @@ impl Unsealed {
             period: terms.period.as_secs(),
             max_ttl: terms.max_ttl.as_secs(),
             renewable: terms.renewable && !batch,
-            entity_id,
+            entity_id: who.entity,
+            alias: who.alias,
             bound_cidrs,
             origin: Origin { mount: Some(mounted.entry.path.clone()), accessor: Some(mounted.entry.accessor.clone()), internal: login.internal },
             batch,

@@ -53,15 +53,23 @@ impl Unsealing {
 ///
 /// # Errors
 /// 400 with the peer's wording.
-pub fn parse_share(text: &str) -> Result<SecretBytes> {
+pub fn decode_share(text: &str) -> Result<SecretBytes> {
     let text = text.trim();
     let bytes = hex::decode(text).ok().or_else(|| STANDARD.decode(text).ok());
-    let Some(bytes) = bytes.filter(|b| !b.is_empty()) else {
-        return Err(Error::invalid("'key' must be a valid hex or base64 string"));
-    };
-    match bytes.len() {
+    match bytes.filter(|b| !b.is_empty()) {
+        Some(bytes) => Ok(SecretBytes::new(bytes)),
+        None => Err(Error::invalid("'key' must be a valid hex or base64 string")),
+    }
+}
+
+/// Checks that a share can be one.
+///
+/// # Errors
+/// 400 with the peer's wording.
+pub fn check_share(share: &SecretBytes) -> Result<()> {
+    match share.expose().len() {
         ..16 => Err(Error::invalid("invalid key: key is shorter than minimum 16 bytes")),
-        16..=33 => Ok(SecretBytes::new(bytes)),
+        16..=33 => Ok(()),
         _ => Err(Error::invalid("invalid key: key is longer than maximum 33 bytes")),
     }
 }

@@ -51,7 +51,7 @@ async fn refuse_delete(sys: &System, _: &mut Cx, req: Named) -> Result<()> {
     if !known {
         return Ok(());
     }
-    Err(Error::invalid("cannot disable audit device via API; use declarative, config-based audit device management instead"))
+    Err(Error::invalid("cannot disable configuration-managed audit device"))
 }
 
 async fn hash(sys: &System, _: &mut Cx, req: Input) -> Result<Flat<Hash>> {

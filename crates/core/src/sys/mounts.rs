@@ -88,11 +88,15 @@ async fn read_auth(sys: &System, _: &mut Cx, req: Named) -> Result<Flat<Shown>> 
 
 async fn enable_secrets(sys: &System, _: &mut Cx, req: Enable) -> Result<()> {
     let path = Unsealed::mount_path(Kind::Secrets, &req.path);
-    let first = path.split('/').next().unwrap_or_default();
-    if matches!(first, "auth" | "sys" | "identity" | "cubbyhole" | "audit" | "") {
+    if is_reserved(&path) {
         return Err(Error::invalid(format!("cannot mount {path:?}")));
     }
     enable(&*sys.unsealed()?, Kind::Secrets, &path, req).await
+}
+
+/// Whether a secrets engine may not be mounted there.
+pub(super) fn is_reserved(path: &str) -> bool {
+    matches!(path.split('/').next().unwrap_or_default(), "auth" | "sys" | "identity" | "cubbyhole" | "audit" | "")
 }
 
 async fn enable_auth(sys: &System, _: &mut Cx, req: Enable) -> Result<()> {
@@ -213,7 +217,7 @@ pub(super) fn mount_token_kind(text: &str) -> Result<TokenKind> {
     match TokenKind::parse(text) {
         Ok(TokenKind::Default) => Ok(TokenKind::DefaultService),
         Ok(kind) => Ok(kind),
-        Err(_) => Err(Error::invalid(format!("invalid value for 'token_type': {text}"))),
+        Err(_) => Err(Error::invalid("invalid value for 'token_type'")),
     }
 }
 

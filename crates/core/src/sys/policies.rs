@@ -58,6 +58,10 @@ struct Write {
     expiration: Option<Text>,
     /// How long it holds.
     ttl: Option<Seconds>,
+    /// Let identity values in its templates span several segments; each write says it anew.
+    allow_slashes_in_identity_templates: Option<Flag>,
+    /// Let identity values in its templates hold wildcards; each write says it anew.
+    allow_wildcards_in_identity_templates: Option<Flag>,
 }
 
 #[derive(Serialize)]
@@ -122,15 +126,15 @@ async fn list_detailed(sys: &System, _: &mut Cx, req: Paged) -> Result<Keys> {
 
 /// Root as it is shown: it has no text.
 fn root() -> PolicyRecord {
-    PolicyRecord { name: builtin::ROOT.to_owned(), text: String::new(), version: 0, modified: Timestamp::EPOCH, expiration: None, cas_required: false }
+    PolicyRecord { version: 0, ..PolicyRecord::new(builtin::ROOT, "", Timestamp::EPOCH) }
 }
 
 fn shown(record: PolicyRecord, old: bool) -> Shown {
     let modified = (record.version > 0).then(|| record.modified.rfc3339());
     let (policy, rules) = if old { (None, Some(record.text)) } else { (Some(record.text), None) };
     Shown {
-        allow_slashes_in_identity_templates: false,
-        allow_wildcards_in_identity_templates: false,
+        allow_slashes_in_identity_templates: record.allow_slashes_in_identity_templates,
+        allow_wildcards_in_identity_templates: record.allow_wildcards_in_identity_templates,
         cas_required: record.cas_required,
         expiration: record.expiration.map(|t| t.rfc3339()),
         modified,
@@ -150,7 +154,7 @@ async fn find(sys: &System, cx: &Cx, name: &str) -> Result<Option<PolicyRecord>>
     let now = cx.now();
     let mut tx = unsealed.barrier.begin_read();
     let found = unsealed.policies.read(&mut tx, &name).await?;
-    Ok(found.filter(|r| r.expiration.is_none_or(|end| now < end) && r.name != builtin::RESPONSE_WRAPPING))
+    Ok(found.filter(|r| r.expiration.is_none_or(|end| now < end)))
 }
 
 /// The one folding of policy names.
@@ -205,6 +209,8 @@ async fn write(sys: &System, cx: &mut Cx, req: Write) -> Result<()> {
         modified: now,
         expiration,
         cas_required: req.cas_required.map_or(cas_required, |f| f.0),
+        allow_slashes_in_identity_templates: req.allow_slashes_in_identity_templates.is_some_and(|f| f.0),
+        allow_wildcards_in_identity_templates: req.allow_wildcards_in_identity_templates.is_some_and(|f| f.0),
     };
     unsealed.policies.write(tx, &record)
 }

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::System;
+use super::mounts::is_reserved;
 use crate::unsealed::Unsealed;
 
 const HELP: Help = Help { synopsis: "Moves a mount to another path.", description: "" };
@@ -73,21 +74,22 @@ async fn remount(sys: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> 
         return Err(Error::invalid(format!("cannot remount {from:?} to {to:?}: a mount stays a secrets engine or an auth method")));
     }
     for path in [&from, &to] {
-        if ["sys/", "cubbyhole/", "identity/", "auth/token/"].contains(&path.as_str()) {
+        if from_kind == Kind::Secrets && is_reserved(path) || path == "auth/token/" {
             return Err(Error::invalid(format!("cannot remount {path:?}")));
         }
     }
     let unsealed = sys.unsealed()?;
-    let found = unsealed.mounts.router().at(&from).map(|m| m.entry.clone());
-    let mut entry = found.ok_or_else(|| Error::invalid(format!("no matching mount at {from:?}")))?;
-    let router = unsealed.mounts.router();
-    if router.all().any(|m| m.entry.uuid != entry.uuid && (m.entry.path.starts_with(&to) || to.starts_with(&m.entry.path))) {
-        return Err(Error::invalid(format!("path already in use at {to:?}")));
-    }
-    // What the mount has issued names its old path and could not be renewed or revoked by the new one.
+    let moved = unsealed.change_mount(&from, |entry| {
+        let router = unsealed.mounts.router();
+        if router.all().any(|m| m.entry.uuid != entry.uuid && (m.entry.path.starts_with(&to) || to.starts_with(&m.entry.path))) {
+            return Err(Error::invalid(format!("path already in use at {to:?}")));
+        }
+        entry.path = to.clone();
+        Ok(())
+    });
+    moved.await?.ok_or_else(|| Error::invalid(format!("no matching mount at {from:?}")))?;
+    // What the mount has issued names its old path and is not accepted any more; here its records are collected.
     unsealed.revoke_prefix(&from).await?;
-    entry.path = to.clone();
-    unsealed.change_mount(&entry).await?;
     let migration_id = random::uuid();
     MIGRATIONS.put(cx, &migration_id, &Migration { source_mount: from, target_mount: to, status: "success".to_owned() })?;
     cx.warn("Mount move has been queued. Progress will be reported in the server's log, tagged with the returned migration_id");

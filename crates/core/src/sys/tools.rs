@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use keepfast_crypto::keys::digest::Hash as Function;
+use keepfast_crypto::keys::digest::Hash;
 use keepfast_crypto::random;
 use keepfast_framework::fields::{Int, Text};
 use keepfast_framework::routes::Help;
@@ -53,25 +53,30 @@ async fn random_bytes(_: &System, _: &mut Cx, req: Random) -> Result<Data<Random
     if count > MOST {
         return Err(Error::invalid(format!("'bytes' should be less than {MOST}")));
     }
-    let encode = encoding(req.format.as_deref(), "base64")?;
+    let encode = encoding(req.format.as_deref(), "base64").map_err(|named| unsupported(&format!("{named:?}")))?;
     let mut bytes = vec![0u8; count as usize];
     random::fill(&mut bytes);
     Ok(Data(RandomBytes { random_bytes: encode(&bytes) }))
 }
 
-fn encoding(format: Option<&str>, default: &str) -> Result<fn(&[u8]) -> String> {
+/// The peer quotes the name in one of its two paths.
+fn unsupported(named: &str) -> Error {
+    Error::invalid(format!("unsupported encoding format {named}; must be \"hex\" or \"base64\""))
+}
+
+fn encoding(format: Option<&str>, default: &str) -> Result<fn(&[u8]) -> String, String> {
     match format.filter(|f| !f.is_empty()).unwrap_or(default) {
         "hex" => Ok(|b| hex::encode(b)),
         "base64" => Ok(|b| STANDARD.encode(b)),
-        other => Err(Error::invalid(format!("unsupported encoding format {other:?}; must be \"hex\" or \"base64\""))),
+        other => Err(other.to_owned()),
     }
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Hash {
+struct HashRequest {
     /// The input, in base64.
     input: Option<Text>,
-    /// `sha2-224`, `-256`, `-384`, `-512` or `sha3-224` to `sha3-512`.
+    /// `sha2-224` to `sha2-512`, `sha3-224` to `sha3-512`; `sha2-256` if none is named.
     algorithm: Option<Text>,
     /// The same, in the path.
     urlalgorithm: Option<Text>,
@@ -84,17 +89,17 @@ struct Sum {
     sum: String,
 }
 
-async fn hash_input(_: &System, _: &mut Cx, req: Hash) -> Result<Data<Sum>> {
+async fn hash_input(_: &System, _: &mut Cx, req: HashRequest) -> Result<Data<Sum>> {
     let input = STANDARD
         .decode(req.input.as_deref().unwrap_or_default())
         .map_err(|e| Error::invalid(format!("unable to decode input as base64: {}", base64_fault(&e))))?;
-    let encode = encoding(req.format.as_deref(), "hex")?;
+    let encode = encoding(req.format.as_deref(), "hex").map_err(|named| unsupported(&named))?;
     let named = req.urlalgorithm.filter(|a| !a.is_empty()).or(req.algorithm).map(String::from).unwrap_or_default();
-    let function = Function::from_name(if named.is_empty() { "sha2-256" } else { &named });
+    let named = if named.is_empty() { "sha2-256" } else { named.as_str() };
     // SHA-1 is for transit's HMACs; for a plain hash nobody should begin with it now.
-    let function = function.filter(|function| *function != Function::Sha1);
-    let sum = function.ok_or_else(|| Error::invalid(format!("unsupported algorithm {named}")))?.digest(&input);
-    Ok(Data(Sum { sum: encode(&sum) }))
+    let hash = Hash::from_name(named).filter(|hash| *hash != Hash::Sha1);
+    let hash = hash.ok_or_else(|| Error::invalid(format!("unsupported algorithm {named}")))?;
+    Ok(Data(Sum { sum: encode(&hash.digest(&input)) }))
 }
 
 /// The peer's wording, which names the place and not the byte.

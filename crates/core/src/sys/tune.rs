@@ -103,11 +103,23 @@ fn read(unsealed: &Unsealed, path: &str) -> Result<Flat<Shown>> {
     }))
 }
 
-async fn tune_secrets(sys: &System, _: &mut Cx, req: Tune) -> Result<()> {
+async fn tune_secrets(sys: &System, cx: &mut Cx, req: Tune) -> Result<()> {
     if req.token_type.is_some() {
         return Err(Error::invalid("'token_type' can only be modified on auth mounts"));
     }
-    tune(&*sys.unsealed()?, Kind::Secrets, req).await
+    let unsealed = sys.unsealed()?;
+    let path = Unsealed::mount_path(Kind::Secrets, &req.path);
+    let version = || unsealed.mounts.router().at(&path).map(|m| (m.entry.engine.clone(), m.entry.options().remove("version")));
+    let before = version();
+    tune(&unsealed, Kind::Secrets, req).await?;
+    if let (Some((engine, old)), Some((_, Some(new)))) = (before, version())
+        && engine == "kv"
+        && old.as_deref() != Some("2")
+        && new == "2"
+    {
+        cx.warn("Upgrading mount from version 1 to version 2. The mount stays available; what it holds is converted as it is used.");
+    }
+    Ok(())
 }
 
 async fn tune_auth(sys: &System, _: &mut Cx, req: Tune) -> Result<()> {
@@ -116,18 +128,19 @@ async fn tune_auth(sys: &System, _: &mut Cx, req: Tune) -> Result<()> {
 
 async fn tune(unsealed: &Unsealed, kind: Kind, req: Tune) -> Result<()> {
     let path = Unsealed::mount_path(kind, &req.path);
-    let found = unsealed.mounts.router().at(&path).map(|m| m.entry.clone());
-    let mut entry = found.ok_or_else(|| Error::invalid(format!("tune of path {path:?} failed: no mount entry found")))?;
-    apply(&mut entry, req)?;
-    let ttl = entry.ttl(&unsealed.settings);
-    if ttl.default > ttl.max {
-        return Err(Error::invalid(format!(
-            "backend max lease TTL of {} would be less than backend default lease TTL of {}",
-            ttl.max.as_secs(),
-            ttl.default.as_secs()
-        )));
-    }
-    unsealed.change_mount(&entry).await
+    let changed = unsealed.change_mount(&path, |entry| {
+        apply(entry, req)?;
+        let ttl = entry.ttl(&unsealed.settings);
+        if ttl.default > ttl.max {
+            return Err(Error::invalid(format!(
+                "backend max lease TTL of {} would be less than backend default lease TTL of {}",
+                ttl.max.as_secs(),
+                ttl.default.as_secs()
+            )));
+        }
+        Ok(())
+    });
+    changed.await?.ok_or_else(|| Error::invalid(format!("tune of path {path:?} failed: no mount entry found")))
 }
 
 fn apply(entry: &mut MountEntry, req: Tune) -> Result<()> {

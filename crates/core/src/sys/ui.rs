@@ -13,12 +13,12 @@ use super::{System, call};
 use crate::mount::Mounted;
 
 const HELP: Help = Help { synopsis: "The mounts that the caller may know of.", description: "" };
-const RESULTANT: Help = Help { synopsis: "What the caller's policies grant, path by path.", description: "" };
+const ACL: Help = Help { synopsis: "What all policies of the caller come to.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("internal/ui/mounts", HELP).read(mounts).unauthenticated();
     r.path("internal/ui/mounts/{path...}", HELP).read(mount).unauthenticated();
-    r.path("internal/ui/resultant-acl", RESULTANT).read(resultant_acl);
+    r.path("internal/ui/resultant-acl", ACL).read(resultant_acl);
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -67,7 +67,8 @@ async fn mounts(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Mounts>> {
 }
 
 async fn resultant_acl(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<serde_json::Value>> {
-    let compiled = call(cx)?.compiled.clone().ok_or_else(Error::denied)?;
+    let call = call(cx)?;
+    let compiled = call.compiled.as_ref().ok_or_else(Error::denied)?;
     Ok(Data(compiled.acl.resultant(cx.now())))
 }
 

@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use keepfast_framework::fields::{RawObject, Text};
 use keepfast_framework::reply::{Outcome, Raw};
 use keepfast_framework::routes::Help;
-use keepfast_framework::{Cx, Data, Error, Result, Routes, Status};
+use keepfast_framework::{Body, Cx, Data, Error, Result, Routes, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::{System, call};
 use crate::token::{Token, TokenKey};
-use crate::wrapping::{invalid, wrapped_accessor};
+use crate::wrapping::invalid;
 
 const HELP: Help = Help { synopsis: "Answers that are handed out once, to whoever has their token.", description: "" };
 
@@ -31,15 +33,16 @@ struct ByToken {
 /// Whatever the caller wants wrapped.
 #[derive(Deserialize, JsonSchema)]
 struct Anything {
+    /// The whole body.
     #[serde(rename = "$body")]
     body: RawObject,
 }
 
-async fn wrap(_: &System, cx: &mut Cx, req: Anything) -> Result<Outcome> {
+async fn wrap(_: &System, cx: &mut Cx, req: Anything) -> Result<Data<Box<RawValue>>> {
     if !call(cx)?.wraps {
         return Err(Error::invalid("endpoint requires response wrapping to be used"));
     }
-    Ok(Outcome { data: Some(req.body.0), ..Outcome::default() })
+    Ok(Data(req.body.0))
 }
 
 /// The wrapping token that a request is about.
@@ -77,16 +80,25 @@ async fn lookup(sys: &System, cx: &mut Cx, req: ByToken) -> Result<Data<Looked>>
 
 async fn unwrap(sys: &System, cx: &mut Cx, req: ByToken) -> Result<Raw> {
     let (key, token) = subject(sys, cx, &req).await?;
-    let kept = sys.unsealed()?.unwrap(&key, &token).await?;
+    let (tx, _) = cx.store();
+    let kept = sys.unsealed()?.unwrap(tx, &key, &token).await?;
     Ok(Raw { status: Status::OK, content_type: "application/json", body: kept.response.into_bytes() })
 }
 
 async fn rewrap(sys: &System, cx: &mut Cx, req: ByToken) -> Result<Outcome> {
     let (key, token) = subject(sys, cx, &req).await?;
     let unsealed = sys.unsealed()?;
-    let kept = unsealed.unwrap(&key, &token).await?;
-    let accessor = wrapped_accessor(&kept.response);
     let (tx, _) = cx.store();
+    // What the old token loses the new one gets, or neither.
+    let kept = unsealed.unwrap(tx, &key, &token).await?;
+    let accessor = wrapped_accessor(&kept.response);
     let info = unsealed.wrap(tx, kept.response, &kept.path, Duration::from_secs(kept.ttl), accessor).await?;
     Ok(Outcome { wrapped: Some(Box::new(info)), ..Outcome::default() })
+}
+
+/// The accessor of a token in a wrapped answer, which its keeper may know.
+fn wrapped_accessor(response: &str) -> String {
+    let body = Body::parse(Bytes::copy_from_slice(response.as_bytes())).unwrap_or_default();
+    let auth = body.field("auth").and_then(|a| serde_json::from_str::<serde_json::Value>(a).ok());
+    auth.and_then(|a| a.get("accessor").and_then(|v| v.as_str()).map(str::to_owned)).unwrap_or_default()
 }

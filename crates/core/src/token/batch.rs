@@ -41,6 +41,8 @@ struct Travelling<'a> {
     ttl: u64,
     #[serde(rename = "e", default, skip_serializing_if = "str::is_empty")]
     entity_id: Cow<'a, str>,
+    #[serde(rename = "l", default, skip_serializing_if = "str::is_empty")]
+    alias: Cow<'a, str>,
     #[serde(rename = "b", default, skip_serializing_if = "Vec::is_empty")]
     bound_cidrs: Vec<String>,
     #[serde(rename = "o", default, skip_serializing_if = "Option::is_none")]
@@ -74,6 +76,7 @@ impl BatchCipher {
             created: record.created,
             ttl: record.creation_ttl,
             entity_id: Cow::Borrowed(&record.entity_id),
+            alias: Cow::Borrowed(&record.alias),
             bound_cidrs: record.bound_cidrs.clone(),
             origin: origin.mount.is_some().then_some(origin),
             role: Cow::Borrowed(&record.role),
@@ -112,6 +115,7 @@ impl BatchCipher {
             last_renewal: None,
             renewable: false,
             entity_id: found.entity_id.into_owned(),
+            alias: found.alias.into_owned(),
             bound_cidrs: found.bound_cidrs,
             role: found.role.into_owned(),
             origin: found.origin.unwrap_or_default(),

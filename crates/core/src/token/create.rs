@@ -8,7 +8,7 @@ use keepfast_framework::{Error, Result, Timestamp};
 use keepfast_framework::reply::AuthBlock;
 use keepfast_storage::Tx;
 
-use super::id::TokenKey;
+use super::id::{BATCH, SERVICE, TokenKey};
 use super::record::{Authority, Life, Origin, TokenRecord};
 use super::store::{RECORDS, Tokens};
 use crate::lease::index;
@@ -42,6 +42,8 @@ pub struct Spec {
     pub renewable: bool,
     /// The entity behind it.
     pub entity_id: String,
+    /// See [`TokenRecord::alias`].
+    pub alias: String,
     /// Where it may be used from.
     pub bound_cidrs: Vec<String>,
     /// The token role that makes it.
@@ -71,6 +73,7 @@ impl Default for Spec {
             max_ttl: 0,
             renewable: false,
             entity_id: String::new(),
+            alias: String::new(),
             bound_cidrs: Vec::new(),
             role: String::new(),
             origin: Origin::default(),
@@ -120,13 +123,15 @@ impl Tokens {
     /// Makes a token; it exists once `tx` is committed. A batch token exists at once.
     ///
     /// # Errors
-    /// 400 when a chosen id is taken or badly formed; 500 for an endless token that is not root.
+    /// 400 when a chosen id is taken or badly formed; 403 when the parent is gone; 500 for an endless token that is not
+    /// root.
     pub async fn create(&self, tx: &mut Tx, spec: Spec, now: Timestamp) -> Result<Made> {
         let life = match spec.ttl {
             Some(ttl) => Life::Until(now.after(ttl)),
             None if spec.authority.is_root() => Life::Endless,
             None => return Err(Error::internal("a token without an end that is not root")),
         };
+        let chosen = spec.id.is_some();
         let id = match &spec.id {
             Some(id) => checked_id(id)?.clone(),
             None => self.ids.service(now),
@@ -135,6 +140,15 @@ impl Tokens {
         let record = record_of(spec, life, located.hash, located.accessor, now);
         if record.batch {
             return self.seal_batch(record);
+        }
+        // The parent is read in this transaction: if it is revoked before the commit, there will be no child.
+        if let Some(parent) = &record.parent
+            && self.record(tx, parent).await?.is_none()
+        {
+            return Err(Error::denied());
+        }
+        if chosen && self.is_under_collection(tx, &located.key).await? {
+            return Err(Error::invalid("cannot create a token with a duplicate ID"));
         }
         if RECORDS.get_in(tx, &self.view, located.key.as_str()).await?.is_some() {
             return Err(Error::invalid("cannot create a token with a duplicate ID"));
@@ -164,10 +178,15 @@ pub(super) fn child_key(parent: &TokenKey, child: &TokenKey) -> String {
 
 fn checked_id(id: &SecretString) -> Result<&SecretString> {
     let text = id.expose();
-    if text.contains('.') {
-        return Err(Error::invalid("custom token ID cannot have the prefixes of generated tokens or contain a \".\""));
+    for prefix in [SERVICE, BATCH] {
+        if text.starts_with(prefix) {
+            return Err(Error::invalid(format!("custom token ID cannot have the '{prefix}' prefix")));
+        }
     }
-    if text.is_empty() || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+    if text.contains('.') {
+        return Err(Error::invalid("custom token ID cannot have a '.' in the value"));
+    }
+    if text.is_empty() || text.chars().any(char::is_control) {
         return Err(Error::invalid("custom token ID has characters that are not allowed"));
     }
     Ok(id)
@@ -192,6 +211,7 @@ fn record_of(spec: Spec, life: Life, hash: [u8; 32], accessor: String, now: Time
         last_renewal: None,
         renewable: spec.renewable,
         entity_id: spec.entity_id,
+        alias: spec.alias,
         bound_cidrs: spec.bound_cidrs,
         role: spec.role,
         origin: spec.origin,

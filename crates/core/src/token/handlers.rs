@@ -81,20 +81,20 @@ pub(super) struct Create {
     /// Whether it can be renewed.
     pub(super) renewable: Option<Flag>,
     /// Its life; the old name of `ttl`.
-    pub(super) lease: Option<SignedSeconds>,
+    pub(super) lease: Option<Text>,
     /// Its life.
-    pub(super) ttl: Option<SignedSeconds>,
+    pub(super) ttl: Option<Text>,
     /// `service` or `batch`.
     #[serde(rename = "type")]
     pub(super) kind: Option<Text>,
     /// A life bound that no renewal moves.
-    pub(super) explicit_max_ttl: Option<SignedSeconds>,
+    pub(super) explicit_max_ttl: Option<Text>,
     /// For people.
     pub(super) display_name: Option<Text>,
     /// How often it may be used; 0 for any number.
     pub(super) num_uses: Option<Int>,
     /// Make it periodic.
-    pub(super) period: Option<SignedSeconds>,
+    pub(super) period: Option<Text>,
     /// The alias of the entity that it acts for; needs a role that allows it.
     pub(super) entity_alias: Option<Text>,
 }
@@ -179,6 +179,8 @@ struct Shown {
 fn shown(cx: &Cx, token: &Token, id: &str) -> Data<Shown> {
     let record = &token.record;
     let now = cx.now();
+    // The first token of a cluster has no lease, and the peer shows none.
+    let leased = record.path != crate::node::FIRST_TOKEN_PATH;
     let end = match record.life {
         super::record::Life::Endless => None,
         super::record::Life::Until(end) => Some(end),
@@ -194,7 +196,7 @@ fn shown(cx: &Cx, token: &Token, id: &str) -> Data<Shown> {
         explicit_max_ttl: record.explicit_max_ttl,
         id: id.to_owned(),
         identity_policies: token.acl.load().as_ref().map(|c| c.identity_policies.clone()).unwrap_or_default(),
-        issue_time: end.map(|_| record.created.rfc3339()),
+        issue_time: leased.then(|| record.created.rfc3339()),
         last_renewal: record.last_renewal.map(|t| t.rfc3339()),
         last_renewal_time: record.last_renewal.map(|t| t.unix()),
         meta: (!record.meta.is_empty()).then(|| record.meta.clone()),
@@ -203,7 +205,7 @@ fn shown(cx: &Cx, token: &Token, id: &str) -> Data<Shown> {
         path: record.path.clone(),
         period: (record.period > 0).then_some(record.period),
         policies: record.authority.names(),
-        renewable: end.map(|_| record.renewable),
+        renewable: leased.then_some(record.renewable),
         role: (!record.role.is_empty()).then(|| record.role.clone()),
         ttl: record.ttl_at(now),
         kind: record.kind(),

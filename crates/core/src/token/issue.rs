@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::fields::{SignedSeconds, Strings};
+use keepfast_framework::fields::{Strings, Text, parse_duration};
 use keepfast_framework::reply::AuthBlock;
 use keepfast_framework::token_params::{TokenKind, canonical_policies};
 use keepfast_framework::{Cx, Error, Result};
@@ -15,6 +15,7 @@ use super::life::{self, Asked};
 use super::record::Authority;
 use super::roles::{self, Role};
 use super::{Token, record::TokenRecord};
+use crate::identity::Who;
 use crate::policy::builtin;
 use crate::unsealed::Unsealed;
 
@@ -32,13 +33,14 @@ pub(super) async fn issue(unsealed: &Unsealed, cx: &mut Cx, req: Create, orphan_
         Some(name) => Some(roles::load(cx, name).await?.ok_or_else(|| Error::invalid(format!("unknown role {name}")))?),
     };
     let batch = is_batch(&req, role.as_ref())?;
-    refuse_contradictions(&req, batch, role.as_ref())?;
+    let spans = Spans::of(&req)?;
+    refuse_contradictions(&req, &spans, batch, role.as_ref())?;
     let privileged = has_sudo(&parent, unsealed, cx).await?;
     let authority = authority(&req, &parent.record, role.as_ref(), privileged)?;
     if authority.is_root() && batch {
         return Err(Error::invalid("batch tokens cannot be root tokens"));
     }
-    let entity_id = entity(unsealed, cx, &req, &parent, role.as_ref()).await?;
+    let who = entity(unsealed, cx, &req, &parent, role.as_ref()).await?;
     let orphan = orphan_path || role.as_ref().is_some_and(|r| r.orphan) || wants_orphan(&req, privileged)?;
     if req.id.as_ref().is_some_and(|i| !i.is_empty()) && !privileged {
         return Err(Error::invalid("root or sudo privileges required to specify token id"));
@@ -52,7 +54,8 @@ pub(super) async fn issue(unsealed: &Unsealed, cx: &mut Cx, req: Create, orphan_
         meta: meta(&req)?,
         num_uses: u64::try_from(req.num_uses.unwrap_or_default().0).map_err(|_| Error::invalid("number of uses cannot be negative"))?,
         renewable: req.renewable.is_none_or(|r| r.0) && role.as_ref().is_none_or(|r| r.renewable) && !batch,
-        entity_id,
+        entity_id: who.entity,
+        alias: who.alias,
         role: role.as_ref().map(|r| r.name.clone()).unwrap_or_default(),
         bound_cidrs: role.as_ref().map(|r| r.params.token_bound_cidrs.clone()).unwrap_or_default(),
         batch,
@@ -64,7 +67,7 @@ pub(super) async fn issue(unsealed: &Unsealed, cx: &mut Cx, req: Create, orphan_
     {
         spec.num_uses = role.params.token_num_uses;
     }
-    decide_life(cx, &req, role.as_ref(), privileged, &mut spec)?;
+    decide_life(cx, &spans, role.as_ref(), privileged, &mut spec)?;
     warn_of_unknown(unsealed, cx, &spec.authority).await?;
     if spec.id.is_some() {
         cx.warn("A chosen token ID is easier to guess than a generated one; its strength is yours to ensure.");
@@ -89,18 +92,38 @@ fn is_batch(req: &Create, role: Option<&Role>) -> Result<bool> {
     })
 }
 
-fn refuse_contradictions(req: &Create, batch: bool, role: Option<&Role>) -> Result<()> {
+/// The durations of a request, parsed. They come as text, so that faults are worded as the peer's.
+struct Spans {
+    ttl: Option<i64>,
+    period: Option<i64>,
+    explicit_max_ttl: Option<i64>,
+}
+
+impl Spans {
+    fn of(req: &Create) -> Result<Self> {
+        let parse = |text: Option<&Text>| text.map(|t| parse_duration(t).map_err(Error::invalid)).transpose();
+        let spans = Spans {
+            explicit_max_ttl: parse(req.explicit_max_ttl.as_ref())?,
+            period: parse(req.period.as_ref())?,
+            ttl: parse(req.ttl.as_ref().or(req.lease.as_ref()))?,
+        };
+        for (name, value) in [("explicit_max_ttl", spans.explicit_max_ttl), ("period", spans.period), ("ttl", spans.ttl)] {
+            if value.is_some_and(|v| v < 0) {
+                return Err(Error::invalid(format!("{name} must be positive")));
+            }
+        }
+        Ok(spans)
+    }
+}
+
+fn refuse_contradictions(req: &Create, spans: &Spans, batch: bool, role: Option<&Role>) -> Result<()> {
     if req.num_uses.is_some_and(|n| n.0 < 0) {
         return Err(Error::invalid("number of uses cannot be negative"));
     }
-    for (name, value) in [("explicit_max_ttl", req.explicit_max_ttl), ("period", req.period), ("ttl", req.ttl.or(req.lease))] {
-        if value.is_some_and(|v| v.0 < 0) {
-            return Err(Error::invalid(format!("{name} must be positive")));
-        }
-    }
     if batch {
-        let has = |v: Option<SignedSeconds>| v.is_some_and(|v| v.0 != 0);
-        let extras = [("explicit_max_ttl", has(req.explicit_max_ttl)), ("num_uses", req.num_uses.is_some_and(|n| n.0 != 0)), ("period", has(req.period))];
+        let has = |v: Option<i64>| v.is_some_and(|v| v != 0);
+        let uses = req.num_uses.is_some_and(|n| n.0 != 0);
+        let extras = [("explicit_max_ttl", has(spans.explicit_max_ttl)), ("num_uses", uses), ("period", has(spans.period))];
         if let Some((name, _)) = extras.iter().find(|(_, set)| *set) {
             return Err(Error::invalid(format!("batch tokens cannot have \"{name}\" set")));
         }
@@ -134,7 +157,11 @@ fn authority(req: &Create, parent: &TokenRecord, role: Option<&Role>, privileged
         return role.authority(asked, &parent.authority.names(), no_default);
     }
     if asked.iter().any(|p| p == builtin::ROOT) {
-        return if parent.authority.is_root() { Ok(Authority::Root) } else { Err(Error::invalid("root tokens may not be created without parent token being root")) };
+        return match (parent.authority.is_root(), privileged) {
+            (true, _) => Ok(Authority::Root),
+            (false, true) => Err(Error::invalid("root tokens may not be created without parent token being root")),
+            (false, false) => Err(Error::invalid("child policies must be subset of parent")),
+        };
     }
     if asked.iter().any(|p| builtin::reads_like_root(p)) {
         return Err(Error::invalid("policies cannot contain root"));
@@ -168,8 +195,9 @@ pub(super) fn with_default(mut policies: Vec<String>, without: bool) -> Vec<Stri
     policies
 }
 
-async fn entity(unsealed: &Unsealed, cx: &mut Cx, req: &Create, parent: &Token, role: Option<&Role>) -> Result<String> {
-    let Some(alias) = req.entity_alias.as_ref().filter(|a| !a.is_empty()) else { return Ok(parent.record.entity_id.clone()) };
+async fn entity(unsealed: &Unsealed, cx: &mut Cx, req: &Create, parent: &Token, role: Option<&Role>) -> Result<Who> {
+    let own = || Who { entity: parent.record.entity_id.clone(), alias: parent.record.alias.clone() };
+    let Some(alias) = req.entity_alias.as_ref().filter(|a| !a.is_empty()) else { return Ok(own()) };
     let alias = alias.to_lowercase();
     if !role.is_some_and(|r| r.allows_alias(&alias)) {
         return Err(Error::invalid("invalid 'entity_alias' value"));
@@ -207,17 +235,22 @@ fn meta(req: &Create) -> Result<BTreeMap<String, String>> {
         .collect()
 }
 
-fn decide_life(cx: &mut Cx, req: &Create, role: Option<&Role>, privileged: bool, spec: &mut Spec) -> Result<()> {
-    let seconds = |v: Option<SignedSeconds>| Duration::from_secs(v.map_or(0, |v| v.0.max(0) as u64));
-    let mut period = seconds(req.period);
+fn decide_life(cx: &mut Cx, spans: &Spans, role: Option<&Role>, privileged: bool, spec: &mut Spec) -> Result<()> {
+    let seconds = |v: Option<i64>| Duration::from_secs(v.and_then(|v| u64::try_from(v).ok()).unwrap_or(0));
+    let mut period = seconds(spans.period);
     if !period.is_zero() && !privileged {
         return Err(Error::invalid("root or sudo privileges required to create periodic token"));
     }
-    let mut explicit = seconds(req.explicit_max_ttl);
-    let mut increment = seconds(req.ttl.or(req.lease));
+    let mut explicit = seconds(spans.explicit_max_ttl);
+    let mut increment = seconds(spans.ttl);
     if let Some(role) = role {
         if role.params.token_period > 0 {
-            period = Duration::from_secs(role.params.token_period);
+            let own = Duration::from_secs(role.params.token_period);
+            if !period.is_zero() {
+                let lesser = own.min(period).as_secs();
+                cx.warn(format!("Period specified both during creation call and in role; using the lesser value of {lesser} seconds"));
+            }
+            period = if period.is_zero() { own } else { own.min(period) };
             increment = Duration::ZERO;
         }
         let bound = Duration::from_secs(role.params.token_explicit_max_ttl);

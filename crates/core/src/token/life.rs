@@ -48,7 +48,7 @@ pub fn given(asked: &Asked, bounds: TtlBounds, issued: Timestamp, now: Timestamp
     if !asked.explicit_max_ttl.is_zero() {
         let left = left_of(asked.explicit_max_ttl, issued, now);
         if left < ttl {
-            ttl = cap_warning_explicit(ttl, left, &mut warnings);
+            ttl = cap_warning(ttl, left, &mut warnings);
         }
     }
     Given { ttl, warnings }
@@ -85,15 +85,6 @@ fn cap_warning(wish: Duration, left: Duration, warnings: &mut Vec<String>) -> Du
     left
 }
 
-fn cap_warning_explicit(wish: Duration, left: Duration, warnings: &mut Vec<String>) -> Duration {
-    warnings.push(format!(
-        "TTL of {:?} exceeded the effective explicit max TTL of {:?}; value is capped accordingly",
-        go_hours(wish),
-        go_hours(left)
-    ));
-    left
-}
-
 fn left_of(bound: Duration, issued: Timestamp, now: Timestamp) -> Duration {
     issued.after(bound).since(now)
 }
@@ -102,9 +93,14 @@ fn first_set<const N: usize>(candidates: [Duration; N]) -> Duration {
     candidates.into_iter().find(|d| !d.is_zero()).unwrap_or_default()
 }
 
+/// A span in whole seconds as answers show it, rounded to the nearest; what is stored is exact.
+pub fn shown(span: Duration) -> u64 {
+    span.as_secs() + u64::from(span.subsec_millis() >= 500)
+}
+
 /// A span as the peer's warnings print it: `768h`, `1h30m`, `45s`.
 pub fn go_hours(span: Duration) -> String {
-    let seconds = span.as_secs();
+    let seconds = shown(span);
     let (h, m, s) = (seconds / 3600, seconds % 3600 / 60, seconds % 60);
     match (h, m, s) {
         (0, 0, s) => format!("{s}s"),

@@ -104,6 +104,9 @@ pub struct TokenRecord {
     /// The entity behind it; empty for none.
     #[serde(default)]
     pub entity_id: String,
+    /// The id of the alias by which that entity was authenticated; empty for none. Templates see no other.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub alias: String,
     /// Where it may be used from; empty for anywhere.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bound_cidrs: Vec<String>,

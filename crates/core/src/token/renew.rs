@@ -14,14 +14,21 @@ use crate::unsealed::Unsealed;
 /// Renews a token. `id` is its text where the caller knows it.
 pub(super) async fn renew(unsealed: &Unsealed, cx: &mut Cx, token: &Token, increment: Option<SignedSeconds>, id: Option<&str>) -> Result<Outcome> {
     let Some(key) = &token.key else { return Err(Error::invalid("batch tokens cannot be renewed")) };
+    let now = cx.now();
     let (tx, _) = cx.store();
     let mut record = unsealed.tokens.record(tx, key).await?.ok_or_else(|| Error::invalid("token not found"))?;
+    // The clock has gone on since the token was found.
+    if !record.lives_at(now) {
+        return Err(Error::invalid("token not found"));
+    }
+    if record.path == crate::node::FIRST_TOKEN_PATH {
+        return Err(Error::invalid("invalid lease ID"));
+    }
     if !record.renewable || record.life == Life::Endless {
         return Err(Error::invalid("lease is not renewable"));
     }
     let increment = Duration::from_secs(increment.map_or(0, |i| i.0.max(0) as u64));
     let (asked, bounds) = asked(unsealed, &record, increment).await?;
-    let now = cx.now();
     let given = life::given(&asked, bounds, record.created, now);
     given.warnings.into_iter().for_each(|w| cx.warn(w));
     record.last_renewal = Some(now);
@@ -71,7 +78,7 @@ fn block(record: TokenRecord, id: &str, ttl: Duration, identity_policies: Vec<St
         policies,
         token_policies,
         identity_policies,
-        lease_duration: ttl.as_secs(),
+        lease_duration: life::shown(ttl),
         renewable: record.renewable,
         token_type: record.kind(),
         orphan: record.is_orphan(),

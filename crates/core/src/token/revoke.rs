@@ -1,8 +1,8 @@
 //! Ending tokens: at once and with all their descendants.
 //!
 //! A token lives only while its ancestors do ([`Tokens::find`]), so deleting one record ends the whole tree below it. The
-//! records of the descendants are then collected: at once if they are few, and the note that there is something to
-//! collect survives restarts.
+//! records of the descendants and what the tokens had stored are then collected, at once and page by page; the notes of
+//! what there is to collect survive restarts.
 
 use keepfast_framework::{Result, Timestamp};
 use keepfast_storage::{Page, StorageError, Tx};
@@ -12,35 +12,78 @@ use super::id::TokenKey;
 use super::record::{Life, TokenRecord};
 use super::store::Tokens;
 use crate::lease::index;
+use crate::mount::delete_some;
 
 /// Notes of trees whose descendants are still to be collected.
 const PENDING: &str = "pending/";
+/// Notes of tokens' own storage that is still to be cleared.
+const SPENT: &str = "spent/";
 /// How many records one transaction touches.
 const BATCH: usize = 100;
 
 impl Tokens {
     /// Ends a token and all that descend from it. Returns whether there was one.
     ///
-    /// When this returns, none of them is accepted any more; records of descendants may still be under collection.
+    /// When this returns, none of them is accepted any more, and their records and storage are gone.
     ///
     /// # Errors
     /// When storage fails.
     pub async fn revoke(&self, key: &TokenKey) -> Result<bool> {
+        self.revoke_if(key, |_| true).await
+    }
+
+    /// Ends a token whose time has come by `now`. `second` is the one under which the index of ends has it; an entry that
+    /// no token stands behind is taken out, or it would come up for ever.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn revoke_due(&self, key: &TokenKey, second: i64, now: Timestamp) -> Result<()> {
+        if self.revoke_if(key, |record| !record.lives_at(now)).await? {
+            return Ok(());
+        }
         loop {
             let mut tx = self.barrier.begin();
-            let Some(record) = self.record(&mut tx, key).await? else { return Ok(false) };
-            self.delete(&mut tx, key, &record).await?;
-            if self.has_children(&mut tx, key).await? {
-                tx.put(&self.view, &format!("{PENDING}{}", key.as_str()), bytes::Bytes::new());
+            if let Some(TokenRecord { life: Life::Until(end), .. }) = self.record(&mut tx, key).await?
+                && index::second_of(end) == second
+            {
+                return Ok(());
             }
+            tx.delete(&self.view, &index::expiry_key(second, key));
             match tx.commit().await {
-                Ok(_) => break,
+                Ok(_) => return Ok(()),
                 Err(StorageError::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        self.collect(key).await?;
-        Ok(true)
+    }
+
+    async fn revoke_if(&self, key: &TokenKey, wanted: impl Fn(&TokenRecord) -> bool) -> Result<bool> {
+        loop {
+            let mut tx = self.barrier.begin();
+            let Some(record) = self.record(&mut tx, key).await?.filter(|r| wanted(r)) else { return Ok(false) };
+            let mut spent = Vec::new();
+            self.delete(&mut tx, key, &record, &mut spent).await?;
+            if self.has_children(&mut tx, key).await? {
+                tx.put(&self.view, &pending(key), bytes::Bytes::new());
+            }
+            match tx.commit().await {
+                Ok(_) => {
+                    self.clear(spent).await?;
+                    self.collect(key).await?;
+                    return Ok(true);
+                }
+                Err(StorageError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Ends a token that can have no children, in a transaction of the caller's.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn end_childless(&self, tx: &mut Tx, key: &TokenKey, record: &TokenRecord) -> Result<()> {
+        self.delete(tx, key, record, &mut Vec::new()).await
     }
 
     /// Ends a token and leaves its children alive as orphans. Returns whether there was one.
@@ -59,9 +102,13 @@ impl Tokens {
                 }
                 tx.delete(&self.view, &child_key(key, child));
             }
-            self.delete(&mut tx, key, &record).await?;
+            let mut spent = Vec::new();
+            self.delete(&mut tx, key, &record, &mut spent).await?;
             match tx.commit().await {
-                Ok(_) => return Ok(true),
+                Ok(_) => {
+                    self.clear(spent).await?;
+                    return Ok(true);
+                }
                 Err(StorageError::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -73,11 +120,18 @@ impl Tokens {
     /// # Errors
     /// When storage fails.
     pub async fn resume_collection(&self) -> Result<()> {
+        let spent = self.barrier.begin_read().list(&self.view, SPENT, &Page::all()).await?;
+        self.clear(spent).await?;
         let pending = self.barrier.begin_read().list(&self.view, PENDING, &Page::all()).await?;
         for key in pending.iter().filter_map(|name| TokenKey::parse(name)) {
             self.collect(&key).await?;
         }
         Ok(())
+    }
+
+    /// Whether descendants of an earlier token of this place are still under collection.
+    pub(super) async fn is_under_collection(&self, tx: &mut Tx, key: &TokenKey) -> Result<bool> {
+        Ok(tx.get(&self.view, &pending(key)).await?.is_some())
     }
 
     /// Deletes the records of everything below `root`, whose own record is gone.
@@ -87,25 +141,26 @@ impl Tokens {
             let mut tx = self.barrier.begin();
             let page = Page { after: None, limit: Some(BATCH) };
             let children = self.children(&mut tx, &parent, &page).await?;
-            let mut grandparents = Vec::new();
+            let (mut grandparents, mut spent) = (Vec::new(), Vec::new());
             for child in &children {
                 if self.has_children(&mut tx, child).await? {
-                    tx.put(&self.view, &format!("{PENDING}{}", child.as_str()), bytes::Bytes::new());
+                    tx.put(&self.view, &pending(child), bytes::Bytes::new());
                     grandparents.push(child.clone());
                 }
                 if let Some(record) = self.record(&mut tx, child).await? {
-                    self.delete(&mut tx, child, &record).await?;
+                    self.delete(&mut tx, child, &record, &mut spent).await?;
                 }
                 tx.delete(&self.view, &child_key(&parent, child));
             }
             if children.len() < BATCH {
-                tx.delete(&self.view, &format!("{PENDING}{}", parent.as_str()));
+                tx.delete(&self.view, &pending(&parent));
             }
             match tx.commit().await {
                 Ok(_) => {}
                 Err(StorageError::Conflict) => continue,
                 Err(error) => return Err(error.into()),
             }
+            self.clear(spent).await?;
             if children.len() < BATCH {
                 below.retain(|k| *k != parent);
             }
@@ -114,8 +169,9 @@ impl Tokens {
         Ok(())
     }
 
-    /// Takes everything that is stored of one token out.
-    async fn delete(&self, tx: &mut Tx, key: &TokenKey, record: &TokenRecord) -> Result<()> {
+    /// Takes everything that is stored of one token out, but for what it has stored itself: that can be more than one
+    /// transaction takes, so its name is noted and goes to `spent`, for [`Tokens::clear`] after the commit.
+    async fn delete(&self, tx: &mut Tx, key: &TokenKey, record: &TokenRecord, spent: &mut Vec<String>) -> Result<()> {
         tx.delete(&self.view, &format!("id/{}", key.as_str()));
         if let Some(parent) = &record.parent {
             tx.delete(&self.view, &child_key(parent, key));
@@ -124,16 +180,39 @@ impl Tokens {
             index::remove_token(tx, &self.view, &record.path, key, end);
         }
         let store = self.ids.store_of(&record.hash);
-        crate::mount::delete_tree(tx, &self.cubbyhole, &format!("{store}/")).await
+        if !tx.list(&self.cubbyhole, &format!("{store}/"), &Page::first(1)).await?.is_empty() {
+            tx.put(&self.view, &format!("{SPENT}{store}"), bytes::Bytes::new());
+            spent.push(store);
+        }
+        Ok(())
+    }
+
+    /// Clears tokens' own storage, page by page.
+    async fn clear(&self, stores: Vec<String>) -> Result<()> {
+        for store in stores {
+            loop {
+                let mut tx = self.barrier.begin();
+                let deleted = delete_some(&mut tx, &self.cubbyhole, &format!("{store}/"), BATCH).await?;
+                if deleted < BATCH {
+                    tx.delete(&self.view, &format!("{SPENT}{store}"));
+                }
+                match tx.commit().await {
+                    Ok(_) if deleted < BATCH => break,
+                    Ok(_) | Err(StorageError::Conflict) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn has_children(&self, tx: &mut Tx, key: &TokenKey) -> Result<bool> {
-        let page = Page { after: None, limit: Some(1) };
-        Ok(!self.children(tx, key, &page).await?.is_empty())
+        Ok(!self.children(tx, key, &Page::first(1)).await?.is_empty())
     }
 
+    /// Children as they will still be at the commit: one that is made meanwhile is not overlooked.
     async fn children(&self, tx: &mut Tx, key: &TokenKey, page: &Page) -> Result<Vec<TokenKey>> {
-        let names = tx.list(&self.view, &format!("child/{}/", key.as_str()), page).await?;
+        let names = tx.list_verified(&self.view, &format!("child/{}/", key.as_str()), page).await?;
         Ok(names.iter().filter_map(|name| TokenKey::parse(name)).collect())
     }
 
@@ -150,4 +229,8 @@ impl Tokens {
         }
         self.save(tx, key, record)
     }
+}
+
+fn pending(key: &TokenKey) -> String {
+    format!("{PENDING}{}", key.as_str())
 }

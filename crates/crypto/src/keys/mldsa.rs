@@ -7,9 +7,8 @@ use crate::locked::Locked;
 use crate::random;
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::signature::{
-    KeyPair, ML_DSA_44, ML_DSA_44_SIGNING, ML_DSA_65, ML_DSA_65_SIGNING, ML_DSA_87,
-    ML_DSA_87_SIGNING, PqdsaKeyPair, PqdsaSigningAlgorithm, PqdsaVerificationAlgorithm,
-    UnparsedPublicKey,
+    KeyPair, ML_DSA_44, ML_DSA_44_SIGNING, ML_DSA_65, ML_DSA_65_SIGNING, ML_DSA_87, ML_DSA_87_SIGNING, PqdsaKeyPair,
+    PqdsaSigningAlgorithm, PqdsaVerificationAlgorithm, UnparsedPublicKey,
 };
 
 /// A parameter set.
@@ -74,11 +73,7 @@ impl MlDsaKey {
     /// # Errors
     /// When the library fails.
     pub fn spki(&self) -> Result<Vec<u8>, KeyError> {
-        let der: PublicKeyX509Der<'_> = self
-            .pair
-            .public_key()
-            .as_der()
-            .map_err(|_| KeyError::Failed)?;
+        let der: PublicKeyX509Der<'_> = self.pair.public_key().as_der().map_err(|_| KeyError::Failed)?;
         Ok(der.as_ref().to_vec())
     }
 
@@ -88,10 +83,7 @@ impl MlDsaKey {
     /// When the library fails.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
         let mut signature = vec![0; self.set.signing().signature_len()];
-        let length = self
-            .pair
-            .sign(message, &mut signature)
-            .map_err(|_| KeyError::Failed)?;
+        let length = self.pair.sign(message, &mut signature).map_err(|_| KeyError::Failed)?;
         signature.truncate(length);
         Ok(signature)
     }
@@ -106,7 +98,5 @@ impl MlDsaKey {
 /// Whether `signature` is one of `message` by the owner of `public`.
 #[must_use]
 pub fn verify(set: MlDsa, public: &[u8], message: &[u8], signature: &[u8]) -> bool {
-    UnparsedPublicKey::new(set.verification(), public)
-        .verify(message, signature)
-        .is_ok()
+    UnparsedPublicKey::new(set.verification(), public).verify(message, signature).is_ok()
 }

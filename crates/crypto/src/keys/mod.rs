@@ -11,6 +11,7 @@
 //! | ECDSA, RSA | PKCS#8 | SubjectPublicKeyInfo |
 //! | ML-KEM | decapsulation key, encapsulation key | raw |
 
+pub mod der;
 pub mod digest;
 pub mod ecdsa;
 pub mod ed25519;
@@ -101,18 +102,12 @@ pub const HMAC_KEY_SIZES: std::ops::RangeInclusive<usize> = 32..=512;
 
 impl KeyKind {
     /// Every kind with its name in the API.
-    pub const ALL: [(Self, &'static str); 18] = [
+    pub const ALL: [(Self, &'static str); 19] = [
         (Self::Symmetric(Cipher::Aes128Gcm), "aes128-gcm96"),
         (Self::Symmetric(Cipher::Aes256Gcm), "aes256-gcm96"),
         (Self::Symmetric(Cipher::Aes256GcmSiv), "aes256-gcm-siv"),
-        (
-            Self::Symmetric(Cipher::ChaCha20Poly1305),
-            "chacha20-poly1305",
-        ),
-        (
-            Self::Symmetric(Cipher::XChaCha20Poly1305),
-            "xchacha20-poly1305",
-        ),
+        (Self::Symmetric(Cipher::ChaCha20Poly1305), "chacha20-poly1305"),
+        (Self::Symmetric(Cipher::XChaCha20Poly1305), "xchacha20-poly1305"),
         (Self::Ed25519, "ed25519"),
         (Self::Ecdsa(Curve::P256), "ecdsa-p256"),
         (Self::Ecdsa(Curve::P384), "ecdsa-p384"),
@@ -126,6 +121,7 @@ impl KeyKind {
         (Self::MlDsa(MlDsa::MlDsa87), "ml-dsa-87"),
         (Self::MlKem(MlKem::MlKem768), "ml-kem-768"),
         (Self::MlKem(MlKem::MlKem1024), "ml-kem-1024"),
+        (Self::MlKem(MlKem::X25519MlKem768), "x25519-ml-kem-768"),
     ];
 
     /// Its name in the API.
@@ -138,10 +134,7 @@ impl KeyKind {
     /// The kind of that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|(_, known)| *known == name)
-            .map(|(kind, _)| kind)
+        Self::ALL.into_iter().find(|(_, known)| *known == name).map(|(kind, _)| kind)
     }
 
     /// Whether it encrypts and decrypts.
@@ -153,10 +146,7 @@ impl KeyKind {
     /// Whether it signs and verifies.
     #[must_use]
     pub fn signs(self) -> bool {
-        matches!(
-            self,
-            Self::Ed25519 | Self::Ecdsa(_) | Self::Rsa(_) | Self::MlDsa(_)
-        )
+        matches!(self, Self::Ed25519 | Self::Ecdsa(_) | Self::Rsa(_) | Self::MlDsa(_))
     }
 
     /// Whether a key for a context can be derived from it.
@@ -175,6 +165,12 @@ impl KeyKind {
     #[must_use]
     pub fn has_public_key(self) -> bool {
         !matches!(self, Self::Symmetric(_) | Self::Hmac)
+    }
+
+    /// Whether one operation takes so long (milliseconds) that many of them in a row must let others run in between.
+    #[must_use]
+    pub fn is_slow_to_use(self) -> bool {
+        matches!(self, Self::Rsa(_) | Self::MlDsa(_))
     }
 
     /// Whether making one takes so long that it must not happen on a thread that serves requests.
@@ -247,9 +243,7 @@ impl Key {
     /// When it is not one of this kind, or the kind has none.
     pub fn load_public(kind: KeyKind, spki: &[u8]) -> Result<Self, KeyError> {
         Ok(match kind {
-            KeyKind::Ed25519 => Self::Ed25519(Ed25519Key::from_public(
-                &Ed25519Key::public_from_spki(spki)?,
-            )?),
+            KeyKind::Ed25519 => Self::Ed25519(Ed25519Key::from_public(&Ed25519Key::public_from_spki(spki)?)?),
             KeyKind::Ecdsa(curve) => Self::Ecdsa(EcKey::from_spki(curve, spki)?),
             KeyKind::Rsa(bits) => Self::Rsa(sized(RsaKey::from_spki(spki)?, bits)?),
             _ => return Err(KeyError::Unsupported),
@@ -263,9 +257,7 @@ impl Key {
     /// When it is not a key of this kind.
     pub fn import(kind: KeyKind, imported: &[u8]) -> Result<SecretBytes, KeyError> {
         if kind == KeyKind::Ed25519 {
-            return Ok(SecretBytes::new(
-                Ed25519Key::seed_from_pkcs8(imported)?.expose().to_vec(),
-            ));
+            return Ok(SecretBytes::new(Ed25519Key::seed_from_pkcs8(imported)?.expose().to_vec()));
         }
         // Written anew, so that the stored form is ours and not whatever the importer's software made.
         Ok(match Self::load(kind, imported)? {
@@ -277,9 +269,5 @@ impl Key {
 }
 
 fn sized(key: RsaKey, bits: u16) -> Result<RsaKey, KeyError> {
-    if key.bits() == u32::from(bits) {
-        Ok(key)
-    } else {
-        Err(KeyError::WrongKind)
-    }
+    if key.bits() == u32::from(bits) { Ok(key) } else { Err(KeyError::WrongKind) }
 }

@@ -18,9 +18,7 @@ pub fn encode(label: &str, der: &[u8]) -> String {
 #[must_use]
 pub fn encode_secret(label: &str, der: &[u8]) -> SecretString {
     let mut body = STANDARD.encode(der);
-    let mut out = SecretString::new(String::with_capacity(
-        body.len() + body.len() / 64 + 2 * label.len() + 34,
-    ));
+    let mut out = SecretString::new(String::with_capacity(body.len() + body.len() / 64 + 2 * label.len() + 34));
     write(out.expose_mut(), label, &body);
     body.zeroize();
     out
@@ -39,11 +37,7 @@ pub fn decode_all(mut text: &str) -> impl Iterator<Item = (&str, Vec<u8>)> {
         let (label, rest) = rest.split_once("-----")?;
         let (body, rest) = rest.split_once("-----END ")?;
         text = rest.strip_prefix(label)?.strip_prefix("-----")?;
-        let mut packed: Vec<u8> = body
-            .lines()
-            .filter(|line| !line.contains(':'))
-            .flat_map(str::bytes)
-            .collect();
+        let mut packed: Vec<u8> = body.lines().filter(|line| !line.contains(':')).flat_map(str::bytes).collect();
         packed.retain(|byte| !byte.is_ascii_whitespace());
         let content = STANDARD.decode(&packed).ok();
         packed.zeroize();

@@ -2,11 +2,14 @@
 
 use super::digest::Hash;
 use super::evp::{Kind, Pkey, Scheme};
-use super::{KeyError, SaltLength, pem};
+use super::{KeyError, SaltLength, der, pem};
 use crate::secret::{SecretBytes, SecretString};
 
 /// The largest modulus that is accepted, in bits: beyond, one operation would hold a core for seconds.
 pub const MAX_BITS: u32 = 8192;
+
+/// DER of the AlgorithmIdentifier rsaEncryption.
+const RSA_ENCRYPTION: &[u8] = &[0x30, 0x0d, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 5, 0];
 
 /// How a digest becomes a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +44,22 @@ impl RsaKey {
         Self::checked(Pkey::from_pkcs8(der)?, true)
     }
 
+    /// PKCS#8 of the numbers of an RSAPrivateKey (RFC 8017, A.1.2), big-endian and in its order: n, e, d, p, q, d mod
+    /// (p-1), d mod (q-1), 1/q mod p.
+    ///
+    /// # Errors
+    /// When they do not belong together.
+    pub fn pkcs8_from_numbers(numbers: [&[u8]; 8]) -> Result<SecretBytes, KeyError> {
+        let mut pkcs1 = SecretBytes::new(der::write_number(&[0]));
+        for number in numbers {
+            pkcs1.expose_mut().extend(der::write_number(number));
+        }
+        let pkcs1 = SecretBytes::new(der::write(der::SEQUENCE, pkcs1.expose()));
+        let body = [der::write_number(&[0]).as_slice(), RSA_ENCRYPTION, &der::write(0x04, pkcs1.expose())].concat();
+        let pkcs8 = SecretBytes::new(der::write(der::SEQUENCE, SecretBytes::new(body).expose()));
+        Self::from_pkcs8(pkcs8.expose())?.pkcs8()
+    }
+
     /// Reads a public key from a SubjectPublicKeyInfo.
     ///
     /// # Errors
@@ -51,9 +70,7 @@ impl RsaKey {
 
     fn checked(key: Pkey, private: bool) -> Result<Self, KeyError> {
         match key.kind() {
-            Some(Kind::Rsa(bits)) if (2048..=MAX_BITS).contains(&bits) => {
-                Ok(Self { key, bits, private })
-            }
+            Some(Kind::Rsa(bits)) if (2048..=MAX_BITS).contains(&bits) => Ok(Self { key, bits, private }),
             _ => Err(KeyError::WrongKind),
         }
     }
@@ -77,11 +94,7 @@ impl RsaKey {
     /// # Errors
     /// When there is only a public key.
     pub fn pkcs8(&self) -> Result<SecretBytes, KeyError> {
-        if self.private {
-            self.key.to_pkcs8()
-        } else {
-            Err(KeyError::PublicOnly)
-        }
+        if self.private { self.key.to_pkcs8() } else { Err(KeyError::PublicOnly) }
     }
 
     /// The private key as PEM of an RSAPrivateKey (PKCS#1).
@@ -92,10 +105,7 @@ impl RsaKey {
         if !self.private {
             return Err(KeyError::PublicOnly);
         }
-        Ok(pem::encode_secret(
-            "RSA PRIVATE KEY",
-            self.key.to_traditional()?.expose(),
-        ))
+        Ok(pem::encode_secret("RSA PRIVATE KEY", self.key.to_traditional()?.expose()))
     }
 
     /// Signs a digest.
@@ -115,12 +125,7 @@ impl RsaKey {
     ///
     /// # Errors
     /// When the digest has not its hash's size.
-    pub fn verify(
-        &self,
-        scheme: RsaScheme,
-        digest: &[u8],
-        signature: &[u8],
-    ) -> Result<bool, KeyError> {
+    pub fn verify(&self, scheme: RsaScheme, digest: &[u8], signature: &[u8]) -> Result<bool, KeyError> {
         self.check(scheme, digest)?;
         self.key.verify(scheme.into(), digest, signature)
     }
@@ -149,9 +154,7 @@ impl RsaKey {
         if !self.private {
             return Err(KeyError::PublicOnly);
         }
-        self.key
-            .decrypt_oaep(hash, ciphertext)
-            .map_err(|_| KeyError::Unauthentic)
+        self.key.decrypt_oaep(hash, ciphertext).map_err(|_| KeyError::Unauthentic)
     }
 
     /// Encrypts OAEP with any hash.

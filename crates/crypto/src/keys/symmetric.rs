@@ -39,11 +39,7 @@ impl Cipher {
     /// Bytes of a nonce.
     #[must_use]
     pub fn nonce_size(self) -> usize {
-        if self == Self::XChaCha20Poly1305 {
-            24
-        } else {
-            12
-        }
+        if self == Self::XChaCha20Poly1305 { 24 } else { 12 }
     }
 
     /// How many values one key may seal under random nonces before two of them are likely enough to be
@@ -79,21 +75,12 @@ impl SymmetricKey {
             Cipher::Aes256GcmSiv => &aead::AES_256_GCM_SIV,
             Cipher::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
             Cipher::XChaCha20Poly1305 => {
-                let key =
-                    XChaCha20Poly1305::new_from_slice(key).map_err(|_| KeyError::Malformed)?;
-                return Ok(Self {
-                    cipher,
-                    inner: Inner::XChaCha(Box::new(key)),
-                    nonce_key: None,
-                });
+                let key = XChaCha20Poly1305::new_from_slice(key).map_err(|_| KeyError::Malformed)?;
+                return Ok(Self { cipher, inner: Inner::XChaCha(Box::new(key)), nonce_key: None });
             }
         };
         let key = aead::UnboundKey::new(algorithm, key).map_err(|_| KeyError::Malformed)?;
-        Ok(Self {
-            cipher,
-            inner: Inner::Library(aead::LessSafeKey::new(key)),
-            nonce_key: None,
-        })
+        Ok(Self { cipher, inner: Inner::Library(aead::LessSafeKey::new(key)), nonce_key: None })
     }
 
     /// Prepares the key that `context` derives from `key`: HKDF-SHA-256 without salt. A convergent one
@@ -101,12 +88,7 @@ impl SymmetricKey {
     ///
     /// # Errors
     /// When `key` has not the cipher's size.
-    pub fn derive(
-        cipher: Cipher,
-        key: &[u8],
-        context: &[u8],
-        convergent: bool,
-    ) -> Result<Self, KeyError> {
+    pub fn derive(cipher: Cipher, key: &[u8], context: &[u8], convergent: bool) -> Result<Self, KeyError> {
         if key.len() != cipher.key_size() {
             return Err(KeyError::Malformed);
         }
@@ -137,8 +119,7 @@ impl SymmetricKey {
         let (nonce, text) = sealed.split_at_mut(size);
         match &self.inner {
             Inner::Library(key) => {
-                let nonce =
-                    aead::Nonce::try_assume_unique_for_key(nonce).map_err(|_| KeyError::Failed)?;
+                let nonce = aead::Nonce::try_assume_unique_for_key(nonce).map_err(|_| KeyError::Failed)?;
                 let tag = key.seal_in_place_separate_tag(nonce, aead::Aad::from(aad), text);
                 sealed.extend_from_slice(tag.map_err(|_| KeyError::Failed)?.as_ref());
             }
@@ -158,14 +139,11 @@ impl SymmetricKey {
     pub fn open(&self, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, KeyError> {
         let parts = sealed.split_at_checked(self.cipher.nonce_size());
         let (nonce, rest) = parts.ok_or(KeyError::Unauthentic)?;
-        let (text, tag) = rest
-            .split_last_chunk::<TAG>()
-            .ok_or(KeyError::Unauthentic)?;
+        let (text, tag) = rest.split_last_chunk::<TAG>().ok_or(KeyError::Unauthentic)?;
         match &self.inner {
             Inner::Library(key) => {
                 let mut out = vec![0; text.len()];
-                let nonce =
-                    aead::Nonce::try_assume_unique_for_key(nonce).map_err(|_| KeyError::Failed)?;
+                let nonce = aead::Nonce::try_assume_unique_for_key(nonce).map_err(|_| KeyError::Failed)?;
                 key.open_separate_gather(nonce, aead::Aad::from(aad), text, tag, &mut out)
                     .map_err(|_| KeyError::Unauthentic)?;
                 Ok(out)
@@ -188,9 +166,5 @@ impl SymmetricKey {
 /// give the authentication key away; so here the data enters, keyed by the first HMAC.
 fn convergent_nonce(key: &HmacKey, aad: &[u8], plaintext: &[u8]) -> [u8; 32] {
     let of_plaintext = key.mac(plaintext);
-    if aad.is_empty() {
-        of_plaintext
-    } else {
-        HmacKey::new(&of_plaintext).mac(aad)
-    }
+    if aad.is_empty() { of_plaintext } else { HmacKey::new(&of_plaintext).mac(aad) }
 }

@@ -12,11 +12,7 @@ use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded};
 ///
 /// # Errors
 /// When either layer does not open.
-pub fn unwrap_key(
-    wrapping_key: &RsaKey,
-    hash: Hash,
-    wrapped: &[u8],
-) -> Result<SecretBytes, KeyError> {
+pub fn unwrap_key(wrapping_key: &RsaKey, hash: Hash, wrapped: &[u8]) -> Result<SecretBytes, KeyError> {
     let size = usize::try_from(wrapping_key.bits() / 8).map_err(|_| KeyError::Unsupported)?;
     let (sealed_kek, wrapped) = wrapped.split_at_checked(size).ok_or(KeyError::Malformed)?;
     let kek = wrapping_key.decrypt_with(hash, sealed_kek)?;
@@ -37,20 +33,14 @@ pub fn wrap_key(wrapping_key: &RsaKey, hash: Hash, key: &[u8]) -> Result<Vec<u8>
 /// AES-KWP under `kek` of 128 or 256 bits.
 pub(super) fn unwrap_with_kek(kek: &[u8], wrapped: &[u8]) -> Result<SecretBytes, KeyError> {
     let mut out = SecretBytes::new(vec![0; wrapped.len()]);
-    let length = cipher(kek)?
-        .unwrap_with_padding(wrapped, out.expose_mut())
-        .map_err(|_| KeyError::Unauthentic)?
-        .len();
+    let length = cipher(kek)?.unwrap_with_padding(wrapped, out.expose_mut()).map_err(|_| KeyError::Unauthentic)?.len();
     out.expose_mut().truncate(length);
     Ok(out)
 }
 
 fn wrap_with_kek(kek: &[u8], key: &[u8]) -> Result<Vec<u8>, KeyError> {
     let mut out = vec![0; key.len().next_multiple_of(8) + 8];
-    let length = cipher(kek)?
-        .wrap_with_padding(key, &mut out)
-        .map_err(|_| KeyError::Failed)?
-        .len();
+    let length = cipher(kek)?.wrap_with_padding(key, &mut out).map_err(|_| KeyError::Failed)?.len();
     out.truncate(length);
     Ok(out)
 }

@@ -121,7 +121,7 @@ async fn delete_folder(_: &Cubbyhole, _: &mut Cx, _: Named) -> Result<()> {
     Ok(())
 }
 
-/// The prefix of the calling token's own storage. A caller without one (a batch token has none) is refused.
+/// The prefix of the calling token's own storage. A batch token has none, as with the peer.
 fn store(cx: &Cx) -> Result<String> {
     match cx.caller().token_store.as_deref() {
         Some(store) if !store.is_empty() && !store.contains('/') => Ok(format!("{store}/")),

@@ -1,8 +1,9 @@
 //! Batches: reading their items, and the status of their answer.
 
+use keepfast_crypto::keys::KeyKind;
 use keepfast_framework::fields::Int;
 use keepfast_framework::reply::WithStatus;
-use keepfast_framework::{Data, Error, Outcome, Reply, Result, Status};
+use keepfast_framework::{Cx, Data, Error, Outcome, Reply, Result, Status};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -85,11 +86,30 @@ pub(super) fn answer<T: Serialize + Send>(batch_results: Vec<T>) -> Result<Outco
 }
 
 /// Answers a batch with 400 when an item failed, or with the caller's own code when another succeeded.
-pub(super) fn answer_strictly<T: Serialize + Send>(batch_results: Vec<T>, failed: usize, partial: Option<Int>) -> Result<Outcome> {
+pub(super) fn answer_strictly<T: Serialize + Send>(
+    cx: &mut Cx,
+    batch_results: Vec<T>,
+    failed: usize,
+    partial: Option<Int>,
+) -> Result<Outcome> {
     if failed == 0 {
         return answer(batch_results);
     }
-    let partial = partial.filter(|code| code.0 != 0 && failed < batch_results.len());
-    let status = partial.and_then(|code| u16::try_from(code.0).ok()).filter(|code| (100..600).contains(code));
-    WithStatus(status.map_or(Status::BAD_REQUEST, Status), Data(Results { batch_results })).into_outcome()
+    let mut status = Status::BAD_REQUEST;
+    if let Some(Int(code)) = partial.filter(|code| code.0 != 0 && failed < batch_results.len()) {
+        match u16::try_from(code).ok().filter(|code| (100..600).contains(code)) {
+            Some(code) => status = Status(code),
+            None => {
+                cx.warn("invalid HTTP response code override from partial_failure_response_code, reverting to 400");
+            }
+        }
+    }
+    WithStatus(status, Data(Results { batch_results })).into_outcome()
+}
+
+/// Lets other requests run between the items of a batch whose key is slow to use.
+pub(super) async fn breathe(kind: KeyKind) {
+    if kind.is_slow_to_use() {
+        tokio::task::yield_now().await;
+    }
 }

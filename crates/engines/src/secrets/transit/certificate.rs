@@ -1,5 +1,6 @@
 //! `keys/NAME/csr` and `keys/NAME/set-certificate`: a key in X.509 (RFC 2986, RFC 5280).
 
+use keepfast_crypto::keys::der::{self, Element};
 use keepfast_crypto::keys::digest::Hash;
 use keepfast_crypto::keys::ecdsa::{Curve, Marshaling};
 use keepfast_crypto::keys::rsa::RsaScheme;
@@ -9,13 +10,12 @@ use keepfast_framework::{Cx, Data, Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::der::{self, Element};
+use super::Transit;
 use super::keys::checked;
 use super::ring::{KEYS, KeyRecord, load};
 use super::rings::save;
 use super::stored::Material;
 use super::view::certificate_chain;
-use super::Transit;
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Request {
@@ -74,7 +74,9 @@ pub(super) async fn request(transit: &Transit, cx: &mut Cx, req: Request) -> Res
     let version = chosen(&ring.record, req.version).ok_or_else(none)?;
     let key = ring.key(version).map_err(Error::internal)?.ok_or_else(none)?;
     let signed = signed_request(key, subject, attributes).map_err(|why| match why {
-        KeyError::PublicOnly => Error::invalid("could not create the csr: the key version does not have a private part"),
+        KeyError::PublicOnly => {
+            Error::invalid("could not create the csr: the key version does not have a private part")
+        }
         KeyError::Unsupported => Error::invalid("certificate requests are not supported for this type of key"),
         other => Error::internal(other),
     })?;
@@ -218,8 +220,16 @@ fn is_ca(extensions: &[u8]) -> Option<bool> {
         let parts: Vec<Element<'_>> = der::children(extension.content)?;
         if parts.first()?.content == BASIC_CONSTRAINTS {
             let constraints = der::read(parts.last()?.content)?.0;
-            return Some(der::children(constraints.content)?.iter().any(|part| part.tag == 1 && part.content == [0xff]));
+            return Some(
+                der::children(constraints.content)?.iter().any(|part| part.tag == 1 && part.content == [0xff]),
+            );
         }
     }
     Some(false)
+}
+
+/// Whether the bytes read as a certificate or as a request, for tests with any bytes.
+#[cfg(test)]
+pub(super) fn reads(bytes: &[u8]) -> bool {
+    Certificate::read(bytes).is_some() || template_parts(bytes).is_some()
 }

@@ -120,10 +120,29 @@ mod tests {
     // What Go 1.25's encoding/base64 answers, asked through the peer's `hash`.
     #[test]
     fn faults_are_where_go_finds_them() {
-        for (text, place) in [("#", 0), ("A", 0), ("AAA", 0), ("AAAAAAA", 4), ("AAAA#", 4), ("A===", 1), ("AA=A", 2), ("AA=", 3), ("AAA=A", 4), ("A\nAA", 1), ("AAAA=", 4), ("AA==A", 4)] {
+        for (text, place) in [
+            ("#", 0),
+            ("A", 0),
+            ("AAA", 0),
+            ("AAAAAAA", 4),
+            ("AAAA#", 4),
+            ("A===", 1),
+            ("AA=A", 2),
+            ("AA=", 3),
+            ("AAA=A", 4),
+            ("A\nAA", 1),
+            ("AAAA=", 4),
+            ("AA==A", 4),
+        ] {
             assert_eq!(decode(text), Err(Illegal(place)), "{text}");
         }
-        for (text, bytes) in [("", ""), ("aGVsbG8=", "hello"), ("aGVs\nbG8=\r\n", "hello"), ("aGVsbG8\n=", "hello"), ("aGVsbG9=", "hello")] {
+        for (text, bytes) in [
+            ("", ""),
+            ("aGVsbG8=", "hello"),
+            ("aGVs\nbG8=\r\n", "hello"),
+            ("aGVsbG8\n=", "hello"),
+            ("aGVsbG9=", "hello"),
+        ] {
             assert_eq!(decode(text), Ok(bytes.as_bytes().to_vec()), "{text}");
         }
     }

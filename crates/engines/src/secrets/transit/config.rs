@@ -73,7 +73,8 @@ pub(super) async fn write_cache(_: &Transit, cx: &mut Cx, req: WriteCache) -> Re
         0 => Some(0),
         size => usize::try_from(size).ok().filter(|_| size >= SMALLEST_CACHE),
     };
-    let size = size.ok_or_else(|| Error::invalid(format!("size must be 0 or a value greater or equal to {SMALLEST_CACHE}")))?;
+    let size =
+        size.ok_or_else(|| Error::invalid(format!("size must be 0 or a value greater or equal to {SMALLEST_CACHE}")))?;
     let mut settings = SETTINGS.get(cx, "").await?.unwrap_or_default();
     settings.cache_size = size;
     SETTINGS.put(cx, "", &settings)?;

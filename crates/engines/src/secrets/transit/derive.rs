@@ -40,7 +40,10 @@ pub(super) async fn derive(transit: &Transit, cx: &mut Cx, req: Derive) -> Resul
     let base = base.ok_or_else(|| Error::invalid("specified base key not found"))?;
     base.record.usable()?;
     let KeyKind::Ecdsa(curve) = base.record.kind else {
-        return Err(Error::invalid(format!("base key type {} does not support key agreement", base.record.kind.name())));
+        return Err(Error::invalid(format!(
+            "base key type {} does not support key agreement",
+            base.record.kind.name()
+        )));
     };
     let asked = req.base_key_version.unwrap_or_default().0;
     let version = match u32::try_from(asked) {

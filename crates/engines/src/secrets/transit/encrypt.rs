@@ -161,17 +161,20 @@ pub(super) async fn encrypt(transit: &Transit, cx: &mut Cx, req: Encrypt) -> Res
     refuse_associated_data(ring.record.kind, &items)?;
     usage::reserve_each(cx, name, &ring, &items).await?;
     let mut failed = 0;
-    let mut results: Vec<Encrypted> = items.into_iter().map(|item| {
-        let result = seal_item(&ring, &item);
-        failed += usize::from(result.is_err());
-        encrypted(result, batched.then(|| item.reference.unwrap_or_default()))
-    }).collect();
+    let mut results: Vec<Encrypted> = items
+        .into_iter()
+        .map(|item| {
+            let result = seal_item(&ring, &item);
+            failed += usize::from(result.is_err());
+            encrypted(result, batched.then(|| item.reference.unwrap_or_default()))
+        })
+        .collect();
     match results.pop() {
         Some(Encrypted { error: Some(fault), .. }) if !batched => Err(Error::invalid(fault)),
         Some(only) if !batched => Data(only).into_outcome(),
         last => {
             results.extend(last);
-            batch::answer_strictly(results, failed, req.partial_failure_response_code)
+            batch::answer_strictly(cx, results, failed, req.partial_failure_response_code)
         }
     }
 }
@@ -190,7 +193,14 @@ fn has(text: &Option<String>) -> bool {
 }
 
 /// Creates the key that `encrypt` named, if the mount allows it.
-async fn create(transit: &Transit, cx: &mut Cx, name: &str, kind: Option<&str>, derived: bool, convergent: bool) -> Result<Arc<Ring>> {
+async fn create(
+    transit: &Transit,
+    cx: &mut Cx,
+    name: &str,
+    kind: Option<&str>,
+    derived: bool,
+    convergent: bool,
+) -> Result<Arc<Ring>> {
     if SETTINGS.get(cx, "").await?.unwrap_or_default().disable_upsert {
         return Err(Error::invalid("encryption key not found"));
     }
@@ -213,16 +223,17 @@ fn refuse_associated_data(kind: KeyKind, items: &[Item]) -> Result<()> {
         return Ok(());
     }
     match items.iter().position(|item| has(&item.associated_data)) {
-        Some(at) if kind.encrypts() => {
+        Some(at) => {
             let kind = kind.name();
             Err(Error::invalid(format!("'[{at}].associated_data' provided for non-AEAD cipher suite {kind}")))
         }
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 
 /// Encrypts one item's plaintext.
 fn seal_item(ring: &Ring, item: &Item) -> Result<(u32, String), Fault> {
+    encrypting(ring)?;
     let context = context_of(ring, item.context.as_deref())?;
     let version = ring.record.version_for(item.key_version.unwrap_or_default().0, "encryption")?;
     let plaintext = item.plaintext.as_deref().unwrap_or_default();
@@ -231,11 +242,23 @@ fn seal_item(ring: &Ring, item: &Item) -> Result<(u32, String), Fault> {
     seal(ring, version, &context, &aad, &plaintext)
 }
 
-/// Encrypts with one version.
-pub(super) fn seal(ring: &Ring, version: u32, context: &[u8], aad: &[u8], plaintext: &[u8]) -> Result<(u32, String), Fault> {
-    if !ring.record.kind.encrypts() {
-        return Err(format!("message encryption not supported for key type {}", ring.record.kind.name()).into());
+fn encrypting(ring: &Ring) -> Result<(), Fault> {
+    let kind = ring.record.kind;
+    if kind.encrypts() {
+        Ok(())
+    } else {
+        Err(format!("message encryption not supported for key type {}", kind.name()).into())
     }
+}
+
+/// Encrypts with one version.
+pub(super) fn seal(
+    ring: &Ring,
+    version: u32,
+    context: &[u8],
+    aad: &[u8],
+    plaintext: &[u8],
+) -> Result<(u32, String), Fault> {
     let sealed = match &**key(ring, version)? {
         Key::Symmetric(key) if !ring.record.derived => key.seal(aad, plaintext).map_err(failed)?,
         Key::Symmetric(_) => derive(ring, version, context)?.seal(aad, plaintext).map_err(failed)?,
@@ -342,7 +365,7 @@ pub(super) async fn decrypt(transit: &Transit, cx: &mut Cx, req: Decrypt) -> Res
             ..Item::default()
         }],
     };
-    if let Some(at) = items.iter().position(|item| !has(&item.ciphertext)) {
+    if let Some(at) = items.iter().position(|item| item.ciphertext.is_none()) {
         return Err(batch::unreadable(&format!("'[{at}].ciphertext' missing ciphertext to decrypt")));
     }
     let ring = found(transit, cx, name).await?;
@@ -350,6 +373,7 @@ pub(super) async fn decrypt(transit: &Transit, cx: &mut Cx, req: Decrypt) -> Res
     let mut failures = 0;
     let mut results: Vec<Decrypted> = Vec::with_capacity(items.len());
     for item in items {
+        batch::breathe(ring.record.kind).await;
         let opened = open_item(&ring, &item);
         let reference = batched.then(|| item.reference.unwrap_or_default());
         match opened {
@@ -365,7 +389,7 @@ pub(super) async fn decrypt(transit: &Transit, cx: &mut Cx, req: Decrypt) -> Res
         Some(only) if !batched => Data(only).into_outcome(),
         last => {
             results.extend(last);
-            batch::answer_strictly(results, failures, req.partial_failure_response_code)
+            batch::answer_strictly(cx, results, failures, req.partial_failure_response_code)
         }
     }
 }
@@ -386,7 +410,8 @@ pub(super) async fn found(transit: &Transit, cx: &mut Cx, name: &str) -> Result<
 fn open_item(ring: &Ring, item: &Item) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let context = context_of(ring, item.context.as_deref())?;
     let aad = associated_data_of(item.associated_data.as_deref())?;
-    open(ring, item.ciphertext.as_deref().unwrap_or_default(), &context, &aad)
+    let ciphertext = item.ciphertext.as_deref().filter(|text| !text.is_empty());
+    open(ring, ciphertext.ok_or("missing ciphertext to decrypt")?, &context, &aad)
 }
 
 pub(super) async fn rewrap(transit: &Transit, cx: &mut Cx, req: Rewrap) -> Result<Outcome> {
@@ -405,6 +430,7 @@ pub(super) async fn rewrap(transit: &Transit, cx: &mut Cx, req: Rewrap) -> Resul
     usage::reserve_each(cx, name, &ring, &items).await?;
     let mut results = Vec::with_capacity(items.len());
     for item in items {
+        batch::breathe(ring.record.kind).await;
         let result = rewrap_item(&ring, &item);
         match result {
             Err(fault) if !batched => return Err(Error::invalid(fault)),
@@ -421,9 +447,6 @@ pub(super) async fn rewrap(transit: &Transit, cx: &mut Cx, req: Rewrap) -> Resul
 }
 
 fn rewrap_item(ring: &Ring, item: &Item) -> Result<(u32, String), Fault> {
-    if !has(&item.ciphertext) {
-        return Err("missing ciphertext to decrypt".into());
-    }
     let plaintext = open_item(ring, item)?;
     let context = context_of(ring, item.context.as_deref())?;
     let aad = associated_data_of(item.associated_data.as_deref())?;
@@ -446,15 +469,21 @@ pub(super) async fn data_key(transit: &Transit, cx: &mut Cx, req: DataKey) -> Re
         _ => return Err(Error::invalid("invalid bit length")),
     };
     random::fill(&mut key);
-    let bound = Item { associated_data: req.associated_data.map(String::from), ..Item::default() };
-    refuse_associated_data(ring.record.kind, std::slice::from_ref(&bound))?;
-    let aad = associated_data_of(bound.associated_data.as_deref()).map_err(Error::invalid)?;
-    let version = ring.record.version_for(req.key_version.unwrap_or_default().0, "encryption").map_err(Error::invalid)?;
+    encrypting(&ring).map_err(Error::invalid)?;
+    let aad = req.associated_data.map(String::from).filter(|text| !text.is_empty());
+    if aad.is_some() && !ring.record.kind.binds_associated_data() {
+        let kind = ring.record.kind.name();
+        return Err(Error::invalid(format!("'associated_data' provided for non-AEAD cipher suite {kind}")));
+    }
+    let aad = associated_data_of(aad.as_deref()).map_err(Error::invalid)?;
+    let version =
+        ring.record.version_for(req.key_version.unwrap_or_default().0, "encryption").map_err(Error::invalid)?;
     if ring.record.derived && context.is_empty() {
         return Err(Error::invalid(NO_CONTEXT));
     }
     usage::reserve(cx, name, &ring, version, 1).await?;
     let (version, ciphertext) = seal(&ring, version, &context, &aad, &key).map_err(Error::invalid)?;
     let plaintext = shown.then(|| codec::encode(&key));
-    Data(Encrypted { ciphertext: Some(ciphertext), key_version: Some(version), plaintext, ..Encrypted::default() }).into_outcome()
+    Data(Encrypted { ciphertext: Some(ciphertext), key_version: Some(version), plaintext, ..Encrypted::default() })
+        .into_outcome()
 }

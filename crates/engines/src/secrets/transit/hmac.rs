@@ -69,6 +69,9 @@ fn version_of(ring: &Ring, asked: i64) -> Result<u32> {
         Ok(version) if version > latest => {
             Err(Error::invalid(format!("key version does not exist; latest key version is {latest}")))
         }
+        Ok(version) if version < ring.record.min_encryption => {
+            Err(Error::invalid("cannot generate HMAC: version is too old (disallowed by policy)"))
+        }
         Ok(version) => Ok(version),
         Err(_) if asked < 0 => Err(Error::invalid("key version does not exist (cannot be negative)")),
         Err(_) => Err(Error::invalid(format!("key version does not exist; latest key version is {latest}"))),
@@ -100,7 +103,7 @@ pub(super) fn verify_item(ring: &Ring, hash: Hash, item: &Item) -> Result<bool, 
     let text = item.hmac.as_deref().unwrap_or_default();
     let (version, body) = codec::parse_tagged(text).map_err(|why| match why {
         Untagged::NoPrefix => "invalid HMAC to verify: no prefix",
-        Untagged::WrongFields => "invalid HMAC: wrong number of fields in ciphertext",
+        Untagged::WrongFields => "invalid HMAC: wrong number of fields",
         Untagged::NoVersion => "invalid HMAC: version number could not be decoded",
     })?;
     let given = codec::decode(body).map_err(|why| format!("unable to decode verification HMAC as base64: {why}"))?;

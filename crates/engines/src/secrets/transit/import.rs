@@ -266,7 +266,9 @@ pub(super) async fn byok_export(transit: &Transit, cx: &mut Cx, req: ByokExport)
     let wrapper = destination.key(destination.record.latest).map_err(Error::internal)?;
     let Some(Key::Rsa(wrapper)) = wrapper.map(|key| &**key) else {
         let kind = destination.record.kind.name();
-        return Err(Error::invalid(format!("key wrapping (requring message signing) is not supported for key type {kind}")));
+        return Err(Error::invalid(format!(
+            "key wrapping (requring message signing) is not supported for key type {kind}"
+        )));
     };
     let hash = oaep_hash(req.hash.as_deref())?;
     let keys = selected(&ring.record, req.version.as_deref())?.into_iter().map(|(version, stored)| {

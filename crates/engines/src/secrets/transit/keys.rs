@@ -2,7 +2,7 @@
 
 use keepfast_crypto::keys::{HMAC_KEY_SIZES, KeyKind};
 use keepfast_framework::fields::{Flag, Int, Seconds, Text};
-use keepfast_framework::{Cx, Data, Error, Keys, Page, Result};
+use keepfast_framework::{Cx, Data, Error, Keys, Outcome, Page, Reply, Result, Timestamp};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -184,7 +184,11 @@ pub(super) async fn configure(transit: &Transit, cx: &mut Cx, req: Configure) ->
         return Err(Error::invalid(format!("no existing key named {name} could be found")));
     };
     if let Some(given) = req.min_decryption_version {
-        // Versions count from 1, so 0 is the first.
+        if given.0 == 0 {
+            cx.warn(
+                "since Vault 0.3 (prior to the OpenBao fork), transit key numbering starts at 1; forcing minimum to 1",
+            );
+        }
         key.min_decryption = bound(given, key.latest, "decryption")?.max(1);
     }
     if let Some(given) = req.min_encryption_version {
@@ -203,9 +207,6 @@ pub(super) async fn configure(transit: &Transit, cx: &mut Cx, req: Configure) ->
         key.deletion_allowed = allowed.0;
     }
     if let Some(seconds) = period(req.auto_rotate_period)? {
-        if seconds != 0 && key.imported && !key.allow_imported_rotation {
-            return Err(Error::invalid("cannot enable automatic rotation of an imported key that does not allow rotation"));
-        }
         key.auto_rotate_period = seconds;
     }
     key.exportable |= set(req.exportable);
@@ -219,7 +220,9 @@ fn bound(given: Int, latest: u32, what: &str) -> Result<u32> {
         return Err(Error::invalid(format!("min {what} version cannot be negative")));
     }
     let within = u32::try_from(given.0).ok().filter(|version| *version <= latest);
-    within.ok_or_else(|| Error::invalid(format!("cannot set min {what} version of {}, latest key version is {latest}", given.0)))
+    within.ok_or_else(|| {
+        Error::invalid(format!("cannot set min {what} version of {}, latest key version is {latest}", given.0))
+    })
 }
 
 pub(super) async fn rotate(transit: &Transit, cx: &mut Cx, req: Named) -> Result<Data<KeyView>> {
@@ -231,7 +234,7 @@ pub(super) async fn rotate(transit: &Transit, cx: &mut Cx, req: Named) -> Result
 }
 
 /// Adds a version made here; from then on an imported key counts as ours.
-pub(super) async fn rotate_record(name: &str, key: &mut KeyRecord, now: keepfast_framework::Timestamp) -> Result<()> {
+pub(super) async fn rotate_record(name: &str, key: &mut KeyRecord, now: Timestamp) -> Result<()> {
     key.usable()?;
     if key.imported && !key.allow_imported_rotation {
         return Err(Error::invalid(format!("imported key {name} does not allow rotation within Vault")));
@@ -247,7 +250,9 @@ pub(super) async fn trim(transit: &Transit, cx: &mut Cx, req: Trim) -> Result<Da
     let lowest = u32::try_from(asked.0).ok().filter(|version| *version >= key.min_available);
     let lowest = lowest.ok_or_else(|| Error::invalid("minimum available version cannot be decremented"))?;
     if key.min_encryption == 0 {
-        return Err(Error::invalid("minimum available version cannot be set when minimum encryption version is not set"));
+        return Err(Error::invalid(
+            "minimum available version cannot be set when minimum encryption version is not set",
+        ));
     }
     if lowest > key.min_encryption {
         return Err(Error::invalid("minimum available version cannot be greater than minmum encryption version"));
@@ -270,12 +275,15 @@ pub(super) async fn soft_delete_restore(transit: &Transit, cx: &mut Cx, req: Nam
 }
 
 /// A key, or 204 where there is none.
-pub(super) type Option204 = keepfast_framework::Outcome;
+pub(super) type Option204 = Outcome;
 
 async fn mark_deleted(transit: &Transit, cx: &mut Cx, name: &str, deleted: bool) -> Result<Option204> {
     let name = checked(name)?;
     let Some(mut key) = KEYS.get(cx, name).await? else { return Ok(Option204::default()) };
+    if key.soft_deleted == deleted {
+        cx.warn(if deleted { "key was already marked as soft deleted" } else { "key was already restored" });
+    }
     key.soft_deleted = deleted;
     save(&transit.rings, cx, name, &key)?;
-    keepfast_framework::Reply::into_outcome(Data(KeyView::of(name, &key, None)?))
+    Data(KeyView::of(name, &key, None)?).into_outcome()
 }

@@ -6,7 +6,7 @@
 //! opens here and the other way round.
 //!
 //! Which operations a key type can do is one row of [`keepfast_crypto::keys::KeyKind`]; this engine names no algorithm
-//! that it need not. A request is answered from the keys prepared in memory ([`rings`]) and reads no storage.
+//! that it need not. A request is answered from the keys prepared in memory (`rings.rs`) and reads no storage.
 //!
 //! | file | paths |
 //! |---|---|
@@ -24,10 +24,10 @@ mod batch;
 mod certificate;
 mod codec;
 mod config;
-mod der;
 mod derive;
 mod encrypt;
 mod export;
+mod foreign;
 mod hmac;
 mod import;
 mod keys;
@@ -69,7 +69,9 @@ impl Engine for Transit {
         key_routes(r);
         use_routes(r);
         transfer_routes(r);
-        r.path("config/keys", help("Settings of all keys of the mount.")).read(config::read_keys).update(config::write_keys);
+        r.path("config/keys", help("Settings of all keys of the mount."))
+            .read(config::read_keys)
+            .update(config::write_keys);
         r.path("cache-config", help("How many keys are kept in memory."))
             .read(config::read_cache)
             .update(config::write_cache)
@@ -101,10 +103,7 @@ impl Engine for Transit {
 
 fn key_routes(r: &mut Routes<Transit>) {
     r.path("keys/", help("The names of the keys.")).list(keys::list);
-    r.path("keys/{name}", help("A named key."))
-        .read(keys::read)
-        .update(keys::create)
-        .delete(keys::delete);
+    r.path("keys/{name}", help("A named key.")).read(keys::read).update(keys::create).delete(keys::delete);
     r.path("keys/{name}/config", help("Settings of a key.")).update(keys::configure);
     r.path("keys/{name}/rotate", help("Makes a new version of a key.")).update(keys::rotate);
     r.path("keys/{name}/trim", help("Destroys old versions of a key.")).update(keys::trim);
@@ -119,10 +118,12 @@ fn key_routes(r: &mut Routes<Transit>) {
 fn use_routes(r: &mut Routes<Transit>) {
     r.path("encrypt/{name}", help("Encrypts with a key.")).update(encrypt::encrypt).exists(encrypt::exists);
     r.path("decrypt/{name}", help("Decrypts with a key.")).update(encrypt::decrypt);
-    r.path("rewrap/{name}", help("Encrypts anew with the latest version, without showing the plaintext.")).update(encrypt::rewrap);
+    r.path("rewrap/{name}", help("Encrypts anew with the latest version, without showing the plaintext."))
+        .update(encrypt::rewrap);
     r.path("datakey/{plaintext}/{name}", help("A new key, encrypted with a named one.")).update(encrypt::data_key);
     r.paths(["sign/{name}", "sign/{name}/{urlalgorithm}"], help("Signs with a key.")).update(sign::sign);
-    r.paths(["verify/{name}", "verify/{name}/{urlalgorithm}"], help("Verifies a signature or an HMAC.")).update(sign::verify);
+    r.paths(["verify/{name}", "verify/{name}/{urlalgorithm}"], help("Verifies a signature or an HMAC."))
+        .update(sign::verify);
     r.paths(["hmac/{name}", "hmac/{name}/{urlalgorithm}"], help("Authenticates with a key.")).update(hmac::hmac);
     r.paths(["hash", "hash/{urlalgorithm}"], help("A digest.")).update(random::hash);
     r.paths(["random", "random/{source}", "random/{source}/{urlbytes}"], help("Random bytes.")).update(random::random);
@@ -130,11 +131,14 @@ fn use_routes(r: &mut Routes<Transit>) {
 }
 
 fn transfer_routes(r: &mut Routes<Transit>) {
-    r.paths(["export/{type}/{name}", "export/{type}/{name}/{version}"], help("A key that is exportable.")).read(export::export);
+    r.paths(["export/{type}/{name}", "export/{type}/{name}/{version}"], help("A key that is exportable."))
+        .read(export::export);
     r.path("backup/{name}", help("A key with all its versions, in plaintext.")).read(export::backup);
     r.paths(["restore", "restore/{name}"], help("Restores a key from its backup.")).update(export::restore);
-    // The first read makes the key.
-    r.path("wrapping_key", help("The public key for which imported keys are wrapped.")).read(import::wrapping_key).once();
+    // The first read makes the key and writes it, which a plain read may not.
+    r.path("wrapping_key", help("The public key for which imported keys are wrapped."))
+        .read(import::wrapping_key)
+        .once();
     r.paths(
         ["byok-export/{destination}/{source}", "byok-export/{destination}/{source}/{version}"],
         help("A key wrapped for another one, as `import` takes it."),

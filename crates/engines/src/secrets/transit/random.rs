@@ -53,13 +53,19 @@ pub(super) async fn random(_: &Transit, cx: &mut Cx, req: Random) -> Result<Data
         Some(known @ ("platform" | "seal" | "all")) => source = known,
         // One segment may be the source or the number.
         Some(number) if asked.is_none() => asked = Some(number),
-        _ => {}
+        Some(other) => {
+            let why = format!("unsupported entropy source {other:?}; must be \"platform\" or \"seal\", or \"all\"");
+            return Err(Error::invalid(why));
+        }
+        None => {}
     }
     // In the body alone, an unknown source is the platform's; the path decides what a segment is.
     let in_body = cx.request().path.ends_with("random");
     let count = match asked.filter(|_| !in_body) {
         Some(number) => number.parse().map_err(|_| {
-            Error::invalid(format!("error parsing url-set byte count: strconv.Atoi: parsing {number:?}: invalid syntax"))
+            Error::invalid(format!(
+                "error parsing url-set byte count: strconv.Atoi: parsing {number:?}: invalid syntax"
+            ))
         })?,
         None => req.bytes.map_or(32, |bytes| bytes.0),
     };
@@ -82,7 +88,8 @@ pub(super) async fn random(_: &Transit, cx: &mut Cx, req: Random) -> Result<Data
 
 pub(super) async fn hash(_: &Transit, _: &mut Cx, req: HashRequest) -> Result<Data<Sum>> {
     let input = req.input.ok_or_else(|| Error::invalid("input missing"))?;
-    let input = codec::decode(&input).map_err(|why| Error::invalid(format!("unable to decode input as base64: {why}")))?;
+    let input =
+        codec::decode(&input).map_err(|why| Error::invalid(format!("unable to decode input as base64: {why}")))?;
     let name = req.urlalgorithm.or(req.algorithm).map_or_else(|| "sha2-256".to_owned(), String::from);
     // No SHA-1 here, as with the peer: old signatures need it, new digests do not.
     let hash = Hash::from_name(&name).filter(|hash| *hash != Hash::Sha1);

@@ -132,7 +132,8 @@ impl KeyRecord {
         };
         self.latest += 1;
         let material = material.map(Material::new);
-        self.versions.insert(self.latest, VersionRecord { created: now, material, public, hmac, certificates: Vec::new() });
+        self.versions
+            .insert(self.latest, VersionRecord { created: now, material, public, hmac, certificates: Vec::new() });
     }
 
     /// The versions that may be read and used.
@@ -230,4 +231,3 @@ pub(super) fn load(kind: KeyKind, stored: &VersionRecord) -> Result<Key, KeyErro
         (None, None) => Err(KeyError::Malformed),
     }
 }
-

@@ -78,7 +78,7 @@ pub(super) struct Verify {
     pub batch_input: Option<Box<RawValue>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Default)]
 struct Signed {
     #[serde(skip_serializing_if = "Option::is_none")]
     signature: Option<String>,
@@ -86,6 +86,9 @@ struct Signed {
     /// Of a derived key, whose public key nobody can know otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     public_key: Option<String>,
+    /// The same in a batch, where the peer spells it so.
+    #[serde(rename = "publickey", skip_serializing_if = "Option::is_none")]
+    public_key_in_batch: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Fault>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -117,30 +120,34 @@ struct Asked<'a> {
     hash: Option<&'a Text>,
     scheme: Option<&'a Text>,
     marshaling: Option<&'a Text>,
-    salt: Option<&'a Text>,
+    salt: SaltLength,
     prehashed: bool,
 }
 
 impl How {
-    /// Reads the parameters. `takes_none` is whether the key can sign without a hash, as Ed25519 does in any case.
+    /// Reads the parameters.
     fn new(asked: &Asked<'_>, ring: &Ring) -> Result<Self> {
         let name = asked.hash.map(|text| &**text).filter(|name| !name.is_empty()).unwrap_or("sha2-256");
         let scheme = asked.scheme.map(|text| text.to_string()).unwrap_or_default();
         let hash = match name {
             "none" => None,
-            known => Some(Hash::from_name(known).ok_or_else(|| Error::invalid(format!("invalid hash algorithm {known:?}")))?),
+            known => Some(
+                Hash::from_name(known).ok_or_else(|| Error::invalid(format!("invalid hash algorithm {known:?}")))?,
+            ),
         };
-        let signs_bare = ring.record.kind.name().starts_with("ed25519") || ring.record.kind.name().starts_with("ml-dsa");
+        let signs_bare =
+            ring.record.kind.name().starts_with("ed25519") || ring.record.kind.name().starts_with("ml-dsa");
         if hash.is_none() && !signs_bare && !(asked.prehashed && scheme == "pkcs1v15") {
-            return Err(Error::invalid("hash_algorithm=none requires both prehashed=true and signature_algorithm=pkcs1v15"));
+            return Err(Error::invalid(
+                "hash_algorithm=none requires both prehashed=true and signature_algorithm=pkcs1v15",
+            ));
         }
         let marshaling = match asked.marshaling.map(|text| &**text) {
             None | Some("asn1") => Marshaling::Asn1,
             Some("jws") => Marshaling::Jws,
             Some(other) => return Err(Error::invalid(format!("invalid marshaling type {other:?}"))),
         };
-        let salt = salt_length(asked.salt.map(|text| &**text).unwrap_or("auto"))?;
-        Ok(How { hash, prehashed: asked.prehashed, scheme, marshaling, salt })
+        Ok(How { hash, prehashed: asked.prehashed, scheme, marshaling, salt: asked.salt })
     }
 
     /// What is signed: the digest of the input, or the input where it is one.
@@ -184,6 +191,7 @@ fn salt_length(text: &str) -> Result<SaltLength> {
 
 pub(super) async fn sign(transit: &Transit, cx: &mut Cx, req: Sign) -> Result<Outcome> {
     let name = checked(&req.name)?;
+    let salt = salt_length(req.salt_length.as_deref().unwrap_or("auto"))?;
     let ring = transit.rings.get(cx, name).await?.ok_or_else(|| Error::invalid("signing key not found"))?;
     if !ring.record.kind.signs() {
         return Err(Error::invalid(format!("key type {} does not support signing", ring.record.kind.name())));
@@ -194,7 +202,7 @@ pub(super) async fn sign(transit: &Transit, cx: &mut Cx, req: Sign) -> Result<Ou
             hash: req.urlalgorithm.as_ref().or(req.hash_algorithm.as_ref()).or(req.algorithm.as_ref()),
             scheme: req.signature_algorithm.as_ref(),
             marshaling: req.marshaling_algorithm.as_ref(),
-            salt: req.salt_length.as_ref(),
+            salt,
             prehashed: req.prehashed.is_some_and(|flag| flag.0),
         },
         &ring,
@@ -204,19 +212,23 @@ pub(super) async fn sign(transit: &Transit, cx: &mut Cx, req: Sign) -> Result<Ou
         let context = req.context.map(String::from);
         let item = Item { input: Some(req.input.map(String::from).unwrap_or_default()), context, ..Item::default() };
         let (version, signature, public_key) = sign_item(&ring, &how, asked, &item).map_err(Error::invalid)?;
-        return Data(Signed { signature: Some(signature), key_version: version, public_key, error: None, reference: None }).into_outcome();
+        let signed = Signed { signature: Some(signature), key_version: version, public_key, ..Signed::default() };
+        return Data(signed).into_outcome();
     };
-    let signed = batch::items(raw)?.into_iter().map(|item| {
+    let items = batch::items(raw)?;
+    let mut signed = Vec::with_capacity(items.len());
+    for item in items {
         let result = sign_item(&ring, &how, asked, &item);
         let reference = Some(item.reference.unwrap_or_default());
-        match result {
-            Ok((key_version, signature, public_key)) => {
-                Signed { signature: Some(signature), key_version, public_key, error: None, reference }
+        signed.push(match result {
+            Ok((key_version, signature, public_key_in_batch)) => {
+                Signed { signature: Some(signature), key_version, public_key_in_batch, reference, ..Signed::default() }
             }
-            Err(fault) => Signed { signature: None, key_version: 0, public_key: None, error: Some(fault), reference },
-        }
-    });
-    batch::answer(signed.collect())
+            Err(fault) => Signed { error: Some(fault), reference, ..Signed::default() },
+        });
+        batch::breathe(ring.record.kind).await;
+    }
+    batch::answer(signed)
 }
 
 /// Signs one item: the version, the signature, and the public key where it is derived.
@@ -287,6 +299,7 @@ pub(super) async fn verify(transit: &Transit, cx: &mut Cx, req: Verify) -> Resul
             ..Item::default()
         }],
     };
+    let salt = salt_length(req.salt_length.as_deref().unwrap_or("auto"))?;
     let by_hmac = is_by_hmac(&items, batched)?;
     let hash = req.urlalgorithm.as_ref().or(req.hash_algorithm.as_ref()).or(req.algorithm.as_ref());
     let ring = super::encrypt::found(transit, cx, &name).await?;
@@ -299,7 +312,7 @@ pub(super) async fn verify(transit: &Transit, cx: &mut Cx, req: Verify) -> Resul
         }
         let prehashed = req.prehashed.is_some_and(|flag| flag.0);
         let (scheme, marshaling) = (req.signature_algorithm.as_ref(), req.marshaling_algorithm.as_ref());
-        let how = How::new(&Asked { hash, scheme, marshaling, salt: req.salt_length.as_ref(), prehashed }, &ring)?;
+        let how = How::new(&Asked { hash, scheme, marshaling, salt, prehashed }, &ring)?;
         items.iter().map(|item| verify_item(&ring, &how, item)).collect()
     };
     if !batched {
@@ -328,6 +341,8 @@ fn is_by_hmac(items: &[Item], batched: bool) -> Result<bool> {
         // Where both are given to every item, the HMAC counts only alone: the signature proves more.
         (hmacs, signatures) if signatures == items.len() => Ok(hmacs != 0 && signatures == 0),
         (hmacs, _) if hmacs == items.len() => Ok(true),
+        (_, 0) => Err(Error::invalid("some elements of batch_input are missing 'hmac'")),
+        (0, _) => Err(Error::invalid("some elements of batch_input are missing 'signature'")),
         _ => Err(Error::invalid("elements of batch_input must all provide 'signature' or all provide 'hmac'")),
     }
 }

@@ -75,7 +75,9 @@ pub(super) mod der {
         der.as_deref().map(codec::encode).serialize(serializer)
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Vec<u8>>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
         text.map(|text| codec::decode(&text).map_err(|_| D::Error::custom("not base64"))).transpose()
     }

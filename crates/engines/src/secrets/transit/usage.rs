@@ -64,7 +64,9 @@ pub(super) async fn reserve(cx: &mut Cx, name: &str, ring: &Arc<Ring>, version: 
     uses.reserved += more;
     USES.put(cx, &record, &uses)?;
     if worn(&uses, limit) {
-        cx.warn(format!("version {version} of key {name} has encrypted nearly as often as is safe; it is rotated soon"));
+        cx.warn(format!(
+            "version {version} of key {name} has encrypted nearly as often as is safe; it is rotated soon"
+        ));
     }
     let ring = ring.clone();
     cx.after_commit(move || ring.add_uses(version, more - count));

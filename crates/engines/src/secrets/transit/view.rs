@@ -59,7 +59,8 @@ impl KeyView {
     /// Shows a key. With a context, the public keys of a derived key are those of that context.
     pub(super) fn of(name: &str, key: &KeyRecord, context: Option<&[u8]>) -> Result<Self> {
         let kind = key.kind;
-        let versions = || key.live().map(|(version, stored)| Ok((version.to_string(), version_view(key, stored, context)?)));
+        let versions =
+            || key.live().map(|(version, stored)| Ok((version.to_string(), version_view(key, stored, context)?)));
         Ok(KeyView {
             allow_plaintext_backup: key.allow_plaintext_backup,
             auto_rotate_period: key.auto_rotate_period,
@@ -102,7 +103,7 @@ fn version_view(key: &KeyRecord, stored: &VersionRecord, context: Option<&[u8]>)
         (false, ..) => public_text(key.kind, stored).map_err(Error::internal)?,
     };
     Ok(VersionView::Pair {
-        certificate_chain: certificate_chain(stored),
+        certificate_chain: certificate_chain(stored).trim_end().to_owned(),
         creation_time: stored.created.rfc3339(),
         name: match key.kind {
             KeyKind::Ecdsa(curve) => curve.name(),

@@ -1,19 +1,22 @@
-//! As much of DER (X.690) as certificates and requests need: elements with definite lengths.
+//! As much of DER (X.690) as keys, certificates and requests need: elements with definite lengths.
 
 /// The tag of SEQUENCE.
-pub(super) const SEQUENCE: u8 = 0x30;
+pub const SEQUENCE: u8 = 0x30;
 
 /// One element.
 #[derive(Clone, Copy)]
-pub(super) struct Element<'a> {
+pub struct Element<'a> {
+    /// Its tag.
     pub tag: u8,
+    /// What is inside.
     pub content: &'a [u8],
     /// With its tag and length.
     pub whole: &'a [u8],
 }
 
 /// The first element, and what follows it.
-pub(super) fn read(der: &[u8]) -> Option<(Element<'_>, &[u8])> {
+#[must_use]
+pub fn read(der: &[u8]) -> Option<(Element<'_>, &[u8])> {
     let (&tag, rest) = der.split_first()?;
     let (&first, rest) = rest.split_first()?;
     let (length, rest) = match first {
@@ -29,13 +32,15 @@ pub(super) fn read(der: &[u8]) -> Option<(Element<'_>, &[u8])> {
 }
 
 /// The one element that `der` is.
-pub(super) fn whole(der: &[u8], tag: u8) -> Option<Element<'_>> {
+#[must_use]
+pub fn whole(der: &[u8], tag: u8) -> Option<Element<'_>> {
     let (element, rest) = read(der)?;
     (rest.is_empty() && element.tag == tag).then_some(element)
 }
 
 /// All elements of a content.
-pub(super) fn children(mut content: &[u8]) -> Option<Vec<Element<'_>>> {
+#[must_use]
+pub fn children(mut content: &[u8]) -> Option<Vec<Element<'_>>> {
     let mut found = Vec::new();
     while !content.is_empty() {
         let (element, rest) = read(content)?;
@@ -46,7 +51,8 @@ pub(super) fn children(mut content: &[u8]) -> Option<Vec<Element<'_>>> {
 }
 
 /// An element of a tag and a content.
-pub(super) fn write(tag: u8, content: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn write(tag: u8, content: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(content.len() + 5);
     out.push(tag);
     let digits = content.len().to_be_bytes();
@@ -62,6 +68,15 @@ pub(super) fn write(tag: u8, content: &[u8]) -> Vec<u8> {
     out
 }
 
+/// INTEGER of a number that is not negative, from its bytes.
+#[must_use]
+pub fn write_number(big_endian: &[u8]) -> Vec<u8> {
+    let zeros = big_endian.iter().take_while(|byte| **byte == 0).count();
+    let digits = &big_endian[zeros..];
+    let sign: &[u8] = if digits.first().is_none_or(|first| *first >= 0x80) { &[0] } else { &[] };
+    write(0x02, &[sign, digits].concat())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +90,15 @@ mod tests {
             assert!(whole(&der, 2).is_none());
             assert!(whole(&der[..der.len() - 1], SEQUENCE).is_none());
             assert_eq!(children(&[der.clone(), der].concat()).unwrap().len(), 2);
+        }
+    }
+
+    #[test]
+    fn numbers_are_minimal() {
+        for (bytes, der) in
+            [(&[][..], &[2, 1, 0][..]), (&[0, 0], &[2, 1, 0]), (&[0, 0x7f], &[2, 1, 0x7f]), (&[0x80], &[2, 2, 0, 0x80])]
+        {
+            assert_eq!(write_number(bytes), der);
         }
     }
 }
