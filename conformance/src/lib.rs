@@ -13,3 +13,4 @@ pub mod record;
 pub mod run;
 pub mod scenario;
 pub mod servers;
+pub mod surface;

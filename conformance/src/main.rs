@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use conformance::run::{Counts, Ground};
 use conformance::servers::{Make, Storage};
-use conformance::{campaign, canary, compare, record, run, scenario};
+use conformance::{campaign, canary, compare, record, run, scenario, surface};
 
 #[derive(Parser)]
 #[command(about = "Black-box scenarios for Vault-compatible servers")]
@@ -46,6 +46,12 @@ enum Task {
     Record {
         /// Parts of scenario names
         only: Vec<String>,
+    },
+    /// Which of the peer's paths and operations we have
+    Surface {
+        /// Write the list of what is missing anew
+        #[arg(long)]
+        write: bool,
     },
     /// Play all scenarios on a durable, audited server, then look for their secrets in everything it wrote
     Canary {
@@ -99,6 +105,7 @@ fn perform(arguments: &Arguments) -> Result<bool> {
         }
         Task::Record { only } => record_task(folder, only),
         Task::Campaign(campaign) => campaign::run(campaign),
+        Task::Surface { write } => surface::run(*write),
         Task::Canary { on } => canary::run(*on, &scenario::load(folder, &[])?),
         Task::Compare { only, ours, peer, ours_token, peer_token, strict } => {
             let scenarios = scenario::load(folder, only)?;

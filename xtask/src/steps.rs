@@ -24,7 +24,7 @@ pub(crate) struct Step {
     pub(crate) run: fn(&Shell) -> Result<Outcome>,
 }
 
-const ALL: [Step; 15] = [
+const ALL: [Step; 16] = [
     Step { name: "install", run: |shell| install::prepare(shell).map(|()| one(true)) },
     Step { name: "fmt", run: |shell| Ok(one(shell.run("cargo", &["fmt", "--all", "--check"])?.ok)) },
     Step { name: "clippy", run: clippy },
@@ -34,6 +34,7 @@ const ALL: [Step; 15] = [
     Step { name: "doc", run: doc },
     Step { name: "scenarios", run: scenarios },
     Step { name: "canary", run: canary },
+    Step { name: "surface", run: surface },
     Step { name: "hvac", run: hvac },
     Step { name: "seed", run: seed },
     Step { name: "http", run: |shell| campaign(shell, &["http", "--count", "10000"]) },
@@ -87,6 +88,11 @@ fn scenarios(shell: &Shell) -> Result<Outcome> {
 /// Looks on disk for the secrets of all scenarios (AL-01).
 fn canary(shell: &Shell) -> Result<Outcome> {
     last_line(&shell.run("cargo", &["run", "-q", "-p", "conformance", "--", "canary"])?)
+}
+
+/// What we have of the peer's surface: nothing may be missing beyond the list.
+fn surface(shell: &Shell) -> Result<Outcome> {
+    last_line(&shell.run("cargo", &["run", "-q", "-p", "conformance", "--", "surface"])?)
 }
 
 /// hvac's tests on the peer, which is the measure, then on Keepfast.
