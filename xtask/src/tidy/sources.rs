@@ -138,10 +138,16 @@ pub(super) fn no_machine_paths(repository: &Repository) -> Result<Findings> {
     let mut findings = Vec::new();
     for file in &repository.files {
         for (number, line) in file.text.lines().enumerate() {
-            if marks.iter().any(|mark| line.contains(mark.as_str())) {
+            if marks.iter().any(|mark| begins_a_path(line, mark)) {
                 findings.push(format!("{}:{}: {}", file.path, number + 1, line.trim()));
             }
         }
     }
     Ok(findings)
+}
+
+/// Whether a folder stands in a line from its root on, and not as the end of another path.
+fn begins_a_path(line: &str, folder: &str) -> bool {
+    line.match_indices(folder)
+        .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || "._-}".contains(c)))
 }
