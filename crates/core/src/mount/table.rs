@@ -81,7 +81,8 @@ impl Mounts {
         Ok(())
     }
 
-    fn mounted(&self, entry: MountEntry) -> Option<Mounted> {
+    /// A mount of an entry, apart from the router's own; `None` for a type that this server does not have.
+    pub fn mounted(&self, entry: MountEntry) -> Option<Mounted> {
         let registered = self.registry.find(entry.kind(), &entry.engine, &entry.options())?;
         let info = MountInfo {
             path: entry.path.clone(),

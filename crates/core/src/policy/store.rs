@@ -99,6 +99,8 @@ type SharedAcls = HashMap<Vec<String>, (u64, Arc<Acl>)>;
 
 /// How many compiled sets of policies are kept; beyond it all are compiled anew.
 const SHARED: usize = 1024;
+/// How many parsed policies are kept.
+const REMEMBERED: usize = 4096;
 
 impl Policies {
     /// The policies under `view`; `default` is written at the first time.
@@ -219,6 +221,11 @@ impl Policies {
         Ok((acl, identity_policies))
     }
 
+    /// How many names are remembered with what their policies say.
+    pub fn remembered(&self) -> usize {
+        self.parsed.read().len()
+    }
+
     /// A stored policy, parsed; remembered, also when there is none.
     async fn parsed(&self, name: &str) -> Result<Option<Arc<Policy>>> {
         let known = self.parsed.read().get(name).cloned();
@@ -241,6 +248,10 @@ impl Policies {
         };
         let mut memory = self.parsed.write();
         if self.generation.load(Ordering::Acquire) == generation {
+            // Names of policies that nobody has written are remembered too, and callers choose them.
+            if memory.len() >= REMEMBERED {
+                memory.clear();
+            }
             memory.insert(name.to_owned(), parsed.clone());
         }
         Ok(parsed)

@@ -93,11 +93,12 @@ impl Unsealed {
         if done.checkpointed && outcome.lease.is_some() {
             return Err(Error::internal("a lease must be offered before the handler acts"));
         }
+        let intent = outcome.intent.take();
         let mut tx = done.tx;
         if let Some(decision) = Some(&parts.decision).filter(|d| !d.keys_filters.is_empty()) {
             self.filter_keys(parts, decision, &mut outcome)?;
         }
-        let mut envelope = match self.settle(&mut tx, parts, mounted, outcome).await? {
+        let mut envelope = match self.settle(&mut tx, parts, mounted, outcome, intent.as_ref()).await? {
             Sent::Raw(raw) => {
                 tx.commit().await?;
                 done.after_commit.into_iter().for_each(|action| action());
@@ -111,6 +112,9 @@ impl Unsealed {
             Err(StorageError::Conflict) if done.checkpointed => return Err(Error::internal("a conflict after a checkpoint")),
             other => other?,
         };
+        if let Some(intent) = intent {
+            intent.keep();
+        }
         done.after_commit.into_iter().for_each(|action| action());
         Ok(Sent::Envelope(envelope))
     }
@@ -147,7 +151,7 @@ impl Unsealed {
             Arc::new(request),
         );
         if once {
-            cx = cx.once();
+            cx = cx.once().with_lessor(Arc::new(self.desk(parts, mounted)));
         }
         if matches!(mounted.entry.engine.as_str(), "system" | "token") {
             cx = cx.with_core(Arc::new(CoreCall {

@@ -7,6 +7,7 @@ mod derived;
 mod fixture;
 mod journey;
 mod mounts;
+mod panics;
 mod policies;
 mod seal;
 mod tokens;
