@@ -1,11 +1,14 @@
 //! What only a leading node does: ends what is due, lets engines tick, finishes what an earlier process began.
 
 use std::collections::HashSet;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keepfast_framework::{Operation, Result, Timestamp};
-use keepfast_storage::Page;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+use keepfast_framework::{Error, Operation, Result, Timestamp};
+use keepfast_storage::{MAX_ENCRYPTIONS, Page};
 use tokio::task::JoinSet;
 
 use crate::lease::index;
@@ -17,6 +20,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_secs(60);
 /// How many ends one look reads at a time.
 const DUE: usize = 500;
+/// How many of them end at a time.
+const AT_ONCE: usize = 32;
 
 /// The duties of a leading node; they end when this is dropped.
 pub struct Duties {
@@ -37,14 +42,18 @@ impl Duties {
 }
 
 async fn run(unsealed: Arc<Unsealed>) {
-    report("finishing what an earlier process began", resume(&unsealed).await);
+    let mut resumed = false;
     let mut at_work = AtWork::default();
     let mut next_tick = unsealed.clock.now().after(TICK);
     loop {
         let now = unsealed.clock.now();
-        report("ending what is due", unsealed.end_due(now).await);
-        report("revoking what is due", at_work.revoke(&unsealed, now).await);
+        if !resumed {
+            resumed = attempt("finishing what an earlier process began", resume(&unsealed)).await;
+        }
+        attempt("ending what is due", unsealed.end_due(now)).await;
+        attempt("revoking what is due", at_work.revoke(&unsealed, now)).await;
         if now >= next_tick {
+            attempt("rotating the keyring", unsealed.rotate_worn_key(now)).await;
             at_work.tick(&unsealed);
             next_tick = now.after(TICK);
         }
@@ -108,6 +117,14 @@ async fn resume(unsealed: &Unsealed) -> Result<()> {
     unsealed.tokens.resume_collection().await.and(unmounted)
 }
 
+/// Does one thing and tells whether it went well. A panic in it ends this one attempt and not the duties.
+async fn attempt(what: &str, work: impl Future<Output = Result<()>>) -> bool {
+    let outcome = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Err(Error::internal("a panic")));
+    let done = outcome.is_ok();
+    report(what, outcome);
+    done
+}
+
 fn report(what: &str, outcome: Result<()>) {
     if let Err(error) = outcome {
         let cause = error.cause().map(ToString::to_string).unwrap_or_default();
@@ -122,26 +139,43 @@ impl Unsealed {
     /// When storage fails; what is left is due at the next look.
     pub async fn end_due(&self, now: Timestamp) -> Result<()> {
         let view = self.barrier.view("token/");
-        let mut failed = None;
+        let mut failed: Option<Error> = None;
         let mut page = Page { after: None, limit: Some(DUE) };
         loop {
             let mut tx = self.barrier.begin_read();
             let names = tx.list(&view, index::EXPIRY, &page).await?;
             let due: Vec<_> = names.iter().filter_map(|n| index::parse_expiry(n)).take_while(|(end, _)| *end <= now.unix()).collect();
-            for (second, key) in &due {
-                match self.tokens.revoke_due(key, *second, now).await {
-                    Ok(()) => {}
-                    // One record that cannot be read must not keep the others alive.
-                    Err(error) => {
-                        failed.get_or_insert(error);
-                    }
-                }
+            // Many at a time, because concurrent commits share one write to disk.
+            let all_due = due.len() == DUE;
+            let mut ending = stream::iter(due)
+                .map(|(second, key)| {
+                    let tokens = self.tokens.clone();
+                    async move { tokens.revoke_due(&key, second, now).await }
+                })
+                .buffer_unordered(AT_ONCE);
+            while let Some(outcome) = ending.next().await {
+                // One record that cannot be read must not keep the others alive.
+                failed = failed.or(outcome.err());
             }
-            if due.len() < DUE {
+            if !all_due {
                 return failed.map_or(Ok(()), Err);
             }
             page.after = names.last().cloned();
         }
+    }
+
+    /// Adds a term to the keyring before the present one has sealed as many values as random nonces allow (NIST SP
+    /// 800-38D, section 8.3).
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn rotate_worn_key(&self, now: Timestamp) -> Result<()> {
+        if self.barrier.key_status()?.encryptions < MAX_ENCRYPTIONS {
+            return Ok(());
+        }
+        let term = self.barrier.rotate(now.unix()).await?;
+        tracing::info!(term, "the keyring was rotated, because its key had sealed as many values as it may");
+        Ok(())
     }
 
     /// Lets every engine tick. Under quarantine none does: what an engine would change elsewhere may be another's.
@@ -159,11 +193,11 @@ impl Unsealed {
                 }
             };
             let mut cx = self.context(&mounted, Operation::Update, mounted.entry.path.clone()).once();
-            let outcome = match engine.tick(&mut cx).await {
-                Ok(()) => cx.commit().await.map_err(Into::into),
-                Err(error) => Err(error),
+            let ticking = async move {
+                engine.tick(&mut cx).await?;
+                cx.commit().await.map_err(Into::into)
             };
-            report(&format!("the tick of {}", mounted.entry.path), outcome);
+            attempt(&format!("the tick of {}", mounted.entry.path), ticking).await;
         }
     }
 }

@@ -109,7 +109,7 @@ impl Entry<'_> {
         if let Some(response) = &self.response {
             self.response(response, &mut w);
         }
-        if let Some(error) = self.error {
+        if let Some(error) = self.error.filter(|e| !e.public().is_empty()) {
             // Only a constant is known to hold nothing of what the caller sent.
             match error.constant() {
                 Some(text) => w.field("error", text),

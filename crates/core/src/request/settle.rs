@@ -79,7 +79,7 @@ impl Unsealed {
             envelope.renewable = renewable;
             envelope.warnings.extend(warnings);
         }
-        Ok(Sent::Envelope(envelope))
+        Ok(Sent::Envelope(Box::new(envelope)))
     }
 
     /// Makes the token of a login.

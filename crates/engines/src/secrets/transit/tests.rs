@@ -321,3 +321,36 @@ async fn concurrent_upserts_make_one_key() {
         assert_eq!(decrypt(&bench, "k", &task.await.unwrap()).await, "hello");
     }
 }
+
+proptest::proptest! {
+    // What comes from outside may be refused and must not panic.
+    #[test]
+    fn readers_take_any_bytes(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+        use keepfast_crypto::keys::{Key, der, pem};
+        let text = String::from_utf8_lossy(&bytes);
+        let _ = (codec::decode(&text), codec::parse_tagged(&text), codec::decode_url(&text), pem::decode(&text));
+        let _ = der::children(&bytes);
+        let _ = super::certificate::reads(&bytes);
+        for (kind, _) in KeyKind::ALL {
+            let _ = (Key::load(kind, &bytes), Key::import(kind, &bytes), Key::load_public(kind, &bytes));
+        }
+    }
+
+    // A backup of the peer with any byte changed is refused or makes a sound key.
+    #[test]
+    fn changed_backups_do_not_panic(which in 0_usize..7, at in proptest::prelude::any::<proptest::sample::Index>(), byte in 0x20_u8..0x7f) {
+        let golden: Value = serde_json::from_str(include_str!("testdata/openbao-2.7.2-backups.json")).unwrap();
+        let mut json = codec::decode(golden[which]["backup"].as_str().unwrap()).unwrap();
+        let at = at.index(json.len());
+        json[at] = byte;
+        super::export::reads(&json);
+    }
+
+    #[test]
+    fn decoding_agrees_with_encoding(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..100)) {
+        proptest::prop_assert!(codec::decode(&codec::encode(&bytes)).is_ok_and(|decoded| decoded == bytes));
+        let tagged = codec::tagged(7, &bytes);
+        let (version, body) = codec::parse_tagged(&tagged).unwrap();
+        proptest::prop_assert_eq!((version, codec::decode(body).ok()), (7, Some(bytes)));
+    }
+}

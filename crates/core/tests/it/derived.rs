@@ -1,0 +1,248 @@
+//! What is derived from the tables: every route of every engine refuses who may not, names what does not fit, is recorded,
+//! and no input makes it fail as a fault of the server. A new row is tested the moment it is declared.
+
+use keepfast_framework::Operation;
+use keepfast_framework::routes::{Access, RowInfo};
+use serde_json::{Value, json};
+
+use crate::fixture::{Ask, House, ROOT};
+
+/// One operation of one row of one mount.
+struct Route {
+    engine: String,
+    pattern: &'static str,
+    path: String,
+    operation: Operation,
+    access: Access,
+    /// The parameters that do not come with the path, with their schemas.
+    parameters: Vec<(String, Value)>,
+}
+
+impl Route {
+    fn method(&self) -> &'static str {
+        match self.operation {
+            Operation::Read => "GET",
+            Operation::Update => "POST",
+            Operation::Patch => "PATCH",
+            Operation::Delete => "DELETE",
+            Operation::List => "LIST",
+            Operation::Scan => "SCAN",
+            Operation::Help => "HELP",
+        }
+    }
+
+    fn named(&self) -> String {
+        format!("{} {} {}", self.engine, self.operation.name(), self.pattern)
+    }
+
+    fn shown(&self) -> String {
+        let access = match self.access {
+            Access::Policy => "policy",
+            Access::Sudo => "sudo",
+            Access::Unauthenticated => "unauthenticated",
+        };
+        format!("{} {access}", self.named())
+    }
+}
+
+/// A house with every engine mounted.
+async fn furnished() -> House {
+    let house = House::new().await;
+    let mut mounted = vec![("kv".to_owned(), true)];
+    for registered in keepfast_engines::all().all() {
+        let kind = if registered.kind == keepfast_framework::Kind::Auth { "auth" } else { "mounts" };
+        let options: Value = registered.variant.map_or(json!({}), |(name, value)| json!({ name: value }));
+        let path = format!("sys/{kind}/all-{}{}", registered.engine, registered.variant.map_or("", |(_, value)| value));
+        let answer = house.post(&path, ROOT, json!({ "type": registered.engine, "options": options })).await;
+        assert!(answer.status < 300 || registered.engine == "cubbyhole", "{path}: {answer:?}");
+        mounted.push((registered.engine.to_owned(), false));
+    }
+    assert!(mounted.len() > 5);
+    house
+}
+
+fn routes(house: &House) -> Vec<Route> {
+    let mut out = Vec::new();
+    for mounted in house.unsealed().mounts.router().all() {
+        if mounted.entry.path == "secret/" {
+            continue;
+        }
+        let variant = mounted.entry.options().get("version").cloned().unwrap_or_default();
+        for row in mounted.table.rows() {
+            out.extend(of_row(&format!("{}{variant}", mounted.entry.engine), &mounted.entry.path, row));
+        }
+    }
+    assert!(out.len() > 150, "{}", out.len());
+    out
+}
+
+fn of_row(engine: &str, mount: &str, row: &RowInfo) -> Vec<Route> {
+    let mut out = Vec::new();
+    for pattern in &row.patterns {
+        for operation in &row.operations {
+            let captured: Vec<&str> = pattern.captures().collect();
+            let properties = operation.request.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
+            out.push(Route {
+                engine: engine.to_owned(),
+                pattern: pattern.source(),
+                path: format!("{mount}{}", example(pattern.source())),
+                operation: operation.operation,
+                access: row.access,
+                parameters: properties.into_iter().filter(|(name, _)| !captured.contains(&name.as_str()) && name != "$body").collect(),
+            });
+        }
+    }
+    out
+}
+
+/// A path that the pattern matches.
+fn example(pattern: &str) -> String {
+    let mut out = String::new();
+    let mut rest = pattern;
+    while let Some((before, behind)) = rest.split_once('{') {
+        let (capture, behind) = behind.split_once('}').unwrap();
+        out.push_str(before);
+        out.push_str(capture.split('|').nth(1).unwrap_or("x1"));
+        rest = behind;
+    }
+    out + rest
+}
+
+#[tokio::test]
+async fn sec_ac08_every_route_refuses_who_has_no_token_no_policy_or_no_sudo() {
+    let house = furnished().await;
+    let empty = house.token(json!({ "policies": ["nothing"], "no_default_policy": true })).await;
+    let all = r#"path "*" { capabilities = ["create", "read", "update", "patch", "delete", "list", "scan"] }"#;
+    house.policy("all-but-sudo", all).await;
+    let weak = house.token(json!({ "policies": ["all-but-sudo"] })).await;
+    for route in routes(&house) {
+        let (method, name) = (route.method(), route.named());
+        if route.access == Access::Unauthenticated {
+            continue;
+        }
+        if route.operation == Operation::Update && route.path.ends_with('/') {
+            // Refused for its form alone, which tells nothing of what is there.
+            assert_eq!(house.call(method, &route.path, "", json!({})).await.is(400).error(), "cannot write to a path ending in '/'");
+            continue;
+        }
+        for token in ["", "hvs.unknown", "hvb.unknown", &empty] {
+            // Neither parameters that fit nor parameters that do not make a difference.
+            for body in [json!({}), json!({ "x": "y", "type": [{}], "data": 1, "ttl": "x" })] {
+                let answer = house.call(method, &route.path, token, body).await;
+                // Who unwraps by the wrapping token itself learns that it is spent, whatever it was.
+                let expected = match route.pattern {
+                    "wrapping/unwrap" | "wrapping/rewrap" if token.ends_with("unknown") => (400, "wrapping token is not valid or does not exist"),
+                    _ => (403, "permission denied"),
+                };
+                assert_eq!((answer.status, answer.error()), expected, "{name}");
+            }
+        }
+        if route.access == Access::Sudo {
+            house.call(method, &route.path, &weak, json!({})).await.is(403);
+        }
+    }
+}
+
+#[tokio::test]
+async fn sec_ac07_no_route_is_added_or_opened_unreviewed() {
+    let house = furnished().await;
+    let mut now: Vec<String> = routes(&house).iter().map(Route::shown).collect();
+    now.sort();
+    now.dedup();
+    let text = now.join("\n") + "\n";
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/routes.txt");
+    if std::env::var_os("KEEPFAST_BLESS").is_some() {
+        std::fs::write(&golden, &text).unwrap();
+    }
+    let before = std::fs::read_to_string(&golden).unwrap();
+    let (before, now): (Vec<_>, Vec<_>) = (before.lines().collect(), text.lines().collect());
+    let fresh: Vec<_> = now.iter().filter(|r| !before.contains(r)).collect();
+    let gone: Vec<_> = before.iter().filter(|r| !now.contains(r)).collect();
+    assert!(
+        fresh.is_empty() && gone.is_empty(),
+        "new: {fresh:#?}\ngone: {gone:#?}\nDoes a policy that somebody wrote before grant more by this? If not: KEEPFAST_BLESS=1 cargo test -p keepfast-core sec_ac07"
+    );
+}
+
+#[tokio::test]
+async fn a_parameter_of_the_wrong_type_is_named_and_not_quoted() {
+    let house = furnished().await;
+    let mut faults = Vec::new();
+    for route in routes(&house) {
+        for (name, schema) in &route.parameters {
+            // What takes any JSON has no wrong type.
+            if schema.get("type").is_none() {
+                continue;
+            }
+            let canary = format!("canary-{name}");
+            let answer = house.call(route.method(), &route.path, ROOT, json!({ name: [[{ &canary: { &canary: canary } }]] })).await;
+            let text = answer.body.to_string();
+            if answer.status != 400 || !text.contains(name.as_str()) || text.contains(&canary) {
+                faults.push(format!("{} {name}: {} {text}", route.named(), answer.status));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[tokio::test]
+async fn sec_al06_every_route_is_recorded_once_before_and_once_after_with_its_secrets_hashed() {
+    let house = furnished().await;
+    for route in routes(&house) {
+        if route.pattern == "seal" {
+            continue;
+        }
+        let own = house.token(json!({ "display_name": "own" })).await;
+        house.forget_audit();
+        let canary = "canary-31415926535";
+        let body: serde_json::Map<String, Value> = route.parameters.iter().map(|(name, _)| (name.clone(), json!(canary))).collect();
+        let ask = Ask { token: Some(own.clone()), body: Some(Value::Object(body).to_string()), ..Ask::default() };
+        let answer = house.ask(route.method(), &format!("{}?q={canary}", route.path), ask).await;
+        let log = house.audit("audit");
+        let kinds: Vec<Value> = log.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["type"].clone()).collect();
+        assert_eq!(kinds, ["request", "response"], "{} {}", route.named(), answer.status);
+        // Paths that are asked about become names of fields in the answer; names are no secrets.
+        let names = route.pattern.starts_with("capabilities");
+        assert!((names || !log.contains(canary)) && !log.contains(&own), "{}: {log}", route.named());
+    }
+}
+
+/// Values that have made servers like this one fail.
+fn bad_values() -> Vec<Value> {
+    vec![
+        Value::Null, json!(""), json!(-1), json!(0), json!(i64::MAX), json!(u64::MAX), json!(1e308), json!("-1"), json!("9223372036854775807"),
+        json!("99999999999h"), json!("1e9"), json!(" "), json!([]), json!({}), json!([null]), json!([""]), json!({ "": null }), json!(true),
+        json!("\u{0}"), json!("a\nb"), json!("../x"), json!("a/b/"), json!("/"), json!("\u{202e}\u{ff52}"), json!("x".repeat(3000)), json!("="), json!("*"),
+        json!("{\"a\":[{}]}"), json!("AAAA"), json!("2026-01-01T00:00:00Z"), json!("0x7f"), json!("::/0"), json!("{{identity.entity.id}}"),
+    ]
+}
+
+#[tokio::test]
+async fn sec_ds06_no_parameter_makes_a_route_fail_as_a_fault_of_the_server() {
+    let house = furnished().await;
+    let mut faults = Vec::new();
+    for route in routes(&house) {
+        if route.pattern == "seal" {
+            continue;
+        }
+        for (at, (name, _)) in route.parameters.iter().enumerate() {
+            // A third of the values for each parameter; the parameters of one type get all of them among themselves.
+            for (n, value) in bad_values().into_iter().enumerate().skip(at % 3).step_by(3) {
+                let mut body = serde_json::Map::from_iter([(name.clone(), value)]);
+                // Every other time the rest of the parameters is there as well, but for what takes long to hash.
+                if n % 2 == 0 {
+                    body.extend(route.parameters.iter().filter(|(other, _)| other != name && other != "password").map(|(other, _)| (other.clone(), json!("1"))));
+                }
+                let body = Value::Object(body);
+                let answer = house.call(route.method(), &route.path, ROOT, body.clone()).await;
+                if answer.status >= 500 {
+                    faults.push(format!("{}: {body} gave {}", route.named(), answer.status));
+                }
+                if answer.status == 403 && answer.error() == "permission denied" && !house.accepts(ROOT).await {
+                    panic!("{} {body} ended the root token", route.named());
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}

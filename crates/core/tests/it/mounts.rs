@@ -1,0 +1,114 @@
+//! Mounting, tuning, moving, taking away.
+
+use serde_json::{Value, json};
+
+use crate::fixture::{House, ROOT};
+use crate::tokens::stored;
+
+#[tokio::test]
+async fn a_mount_comes_is_tuned_moves_and_goes_with_all_it_held() {
+    let house = House::new().await;
+    house.post("sys/mounts/team/kv", ROOT, json!({ "type": "kv", "description": "d", "options": { "version": "1" } })).await.is(204);
+    house.post("team/kv/a/b", ROOT, json!({ "k": 1 })).await.is(204);
+    for taken in ["team/kv", "team/kv/below", "team", "sys", "sys/x", "auth", "auth/token", "cubbyhole/x", "identity", "audit"] {
+        house.post(&format!("sys/mounts/{taken}"), ROOT, json!({ "type": "kv" })).await.is(400);
+    }
+    house.post("sys/mounts/x", ROOT, json!({ "type": "none" })).await.is(400);
+    house.post("sys/mounts/team/kv/tune", ROOT, json!({ "max_lease_ttl": "2h", "default_lease_ttl": "1h", "description": "e" })).await.is(204);
+    let tuned = house.get("sys/mounts/team/kv/tune", ROOT).await.ok();
+    assert_eq!((&tuned.data()["max_lease_ttl"], &tuned.data()["description"]), (&json!(7200), &json!("e")));
+    house.post("sys/mounts/team/kv/tune", ROOT, json!({ "default_lease_ttl": "3h" })).await.is(400);
+    house.post("sys/mounts/none/tune", ROOT, json!({ "description": "e" })).await.is(400);
+    for to in ["sys/x", "auth/x", "cubbyhole/x", "identity/x", "audit/x", "secret", "secret/x"] {
+        house.post("sys/remount", ROOT, json!({ "from": "team/kv", "to": to })).await.is(400);
+    }
+    let moved = house.post("sys/remount", ROOT, json!({ "from": "team/kv", "to": "moved" })).await.ok();
+    let id = moved.data()["migration_id"].as_str().unwrap();
+    assert_eq!(house.get(&format!("sys/remount/status/{id}"), ROOT).await.ok().data()["migration_info"]["status"], "success");
+    assert_eq!(house.get("moved/a/b", ROOT).await.ok().data()["k"], 1);
+    house.get("team/kv/a/b", ROOT).await.is(404);
+    let before = stored(&house, "logical/").await.len();
+    house.delete("sys/mounts/moved", ROOT).await.is(204);
+    house.get("moved/a/b", ROOT).await.is(404);
+    assert_eq!(stored(&house, "logical/").await.len(), before - 1);
+    house.delete("sys/mounts/moved", ROOT).await.is(204);
+    for own in ["sys", "cubbyhole", "identity"] {
+        house.delete(&format!("sys/mounts/{own}"), ROOT).await.is(400);
+    }
+    house.delete("sys/auth/token", ROOT).await.is(400);
+}
+
+#[tokio::test]
+async fn an_unmount_that_was_interrupted_is_finished_at_the_next_unseal() {
+    let mut house = House::new().await;
+    house.post("sys/mounts/big", ROOT, json!({ "type": "kv", "options": { "version": "1" } })).await.ok();
+    for n in 0..450 {
+        house.post(&format!("big/{}/{n}", n % 3), ROOT, json!({ "k": n })).await.ok();
+    }
+    // What a process leaves behind that ends right after the mount stopped to answer.
+    let unsealed = house.unsealed();
+    let mut entry = unsealed.mounts.router().at("big/").unwrap().entry.clone();
+    entry.leaving = true;
+    let mut tx = unsealed.barrier.begin();
+    unsealed.mounts.save(&mut tx, &entry).unwrap();
+    tx.commit().await.unwrap();
+    let prefix = entry.storage_prefix();
+    assert_eq!(stored(&house, &prefix).await.len(), 450);
+    drop(unsealed);
+    house.restarted().await;
+    house.get("big/0/0", ROOT).await.is(404);
+    house.unsealed().resume_unmounts().await.unwrap();
+    assert!(stored(&house, &prefix).await.is_empty());
+    assert!(house.unsealed().mounts.leaving().await.unwrap().is_empty());
+    house.post("sys/mounts/big", ROOT, json!({ "type": "kv" })).await.is(204);
+    house.get("big/0/0", ROOT).await.is(404);
+}
+
+#[tokio::test]
+async fn tokens_of_a_removed_auth_mount_are_dead_batch_tokens_too() {
+    let house = House::new().await;
+    let service = house.approle("service", json!({ "token_policies": ["default"] })).await.ok().token();
+    let batch = house.approle("batch", json!({ "token_policies": ["default"], "token_type": "batch" })).await.ok().token();
+    assert!(batch.starts_with("hvb.") && house.accepts(&service).await && house.accepts(&batch).await);
+    house.delete("sys/auth/approle", ROOT).await.is(204);
+    assert!(!house.accepts(&service).await && !house.accepts(&batch).await);
+    house.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await.is(204);
+    assert!(!house.accepts(&service).await && !house.accepts(&batch).await, "another mount of the same path is another mount");
+    assert!(house.list("auth/approle/role", ROOT).await.status == 404);
+    let moved = house.approle("r", json!({ "token_policies": ["default"] })).await.ok().token();
+    house.post("sys/remount", ROOT, json!({ "from": "auth/approle", "to": "auth/moved" })).await.ok();
+    assert!(!house.accepts(&moved).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tuning_does_not_bring_back_a_mount_that_is_taken_away() {
+    let house = std::sync::Arc::new(House::new().await);
+    for n in 0..20 {
+        let path = format!("sys/mounts/m{n}");
+        house.post(&path, ROOT, json!({ "type": "kv" })).await.ok();
+        let tuning = {
+            let (house, path) = (house.clone(), format!("{path}/tune"));
+            tokio::spawn(async move {
+                for _ in 0..5 {
+                    let _ = house.post(&path, ROOT, json!({ "description": "d" })).await;
+                }
+            })
+        };
+        house.delete(&path, ROOT).await.is(204);
+        tuning.await.unwrap();
+        assert!(house.get("sys/mounts", ROOT).await.ok().data().get(format!("m{n}/")).is_none());
+    }
+}
+
+#[tokio::test]
+async fn sec_ac09_who_has_no_token_learns_nothing_of_mounts() {
+    let house = House::new().await;
+    for method in ["GET", "POST", "LIST", "DELETE", "PATCH", "SCAN", "HELP"] {
+        for (there, absent) in [("secret/data/a", "absent/data/a"), ("auth/token/create", "auth/absent/create"), ("sys/mounts", "sys/none")] {
+            let (a, b) = (house.call(method, there, "", Value::Null).await, house.call(method, absent, "", Value::Null).await);
+            assert_eq!((a.status, a.body), (b.status, b.body), "{method} {there}");
+        }
+    }
+    assert_eq!(house.get("sys/internal/ui/mounts", "").await.ok().data(), &json!({ "auth": {}, "secret": {} }));
+    house.get("sys/internal/ui/mounts/secret/a", "").await.is(403);
+}

@@ -1,0 +1,161 @@
+//! Init, unseal and seal: who has shares, and what is left when the keys are gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keepfast_core::seal::SealShape;
+use keepfast_core::{Node, Settings};
+use keepfast_framework::clock::TestClock;
+use keepfast_storage::MemoryBackend;
+use serde_json::{Value, json};
+
+use crate::fixture::{Ask, House, ROOT, incoming};
+
+fn share(house: &House, n: usize) -> String {
+    hex::encode(house.shares[n].expose())
+}
+
+#[tokio::test]
+async fn shares_unseal_in_any_order_and_wrong_ones_do_not() {
+    let house = House::sealed(SealShape { shares: 5, threshold: 3 }).await;
+    house.get("secret/data/a", ROOT).await.is(503);
+    house.post("sys/seal", "", Value::Null).await.is(204);
+    let unseal = async |key: String| house.post("sys/unseal", "", json!({ "key": key })).await;
+    let status = unseal(share(&house, 4)).await.ok();
+    assert_eq!((&status.body["progress"], &status.body["sealed"], &status.body["t"], &status.body["n"]), (&json!(1), &json!(true), &json!(3), &json!(5)));
+    let nonce = status.body["nonce"].clone();
+    assert_eq!(unseal(share(&house, 4)).await.ok().body["progress"], 1, "the same share counts once");
+    assert_eq!(unseal(share(&house, 0)).await.ok().body["nonce"], nonce);
+    // A share of nobody's: the attempt fails as a whole and begins anew.
+    let wrong = format!("{}{}", "ab".repeat(32), "07");
+    assert_eq!(unseal(wrong).await.is(400).error(), "Unsealing failed, invalid key");
+    assert_eq!(house.get("sys/seal-status", "").await.ok().body["progress"], 0);
+    for bad in [json!({}), json!({ "key": "" }), json!({ "key": "zz" }), json!({ "key": "ab" }), json!({ "key": "ab".repeat(34) }), json!({ "key": [1] })] {
+        house.post("sys/unseal", "", bad).await.is(400);
+    }
+    unseal(share(&house, 0)).await.ok();
+    assert_eq!(house.post("sys/unseal", "", json!({ "reset": true })).await.ok().body["progress"], 0);
+    for n in [3, 1] {
+        assert_eq!(unseal(share(&house, n)).await.ok().body["sealed"], true);
+    }
+    let open = unseal(share(&house, 2)).await.ok();
+    assert_eq!((&open.body["sealed"], &open.body["progress"], &open.body["nonce"]), (&json!(false), &json!(0), &json!("")));
+    assert!(house.accepts(ROOT).await);
+}
+
+#[tokio::test]
+async fn init_is_done_once_and_its_shapes_are_checked() {
+    let node = Node::new(Arc::new(MemoryBackend::new()), keepfast_engines::all(), Arc::new(TestClock::default()), Settings::default());
+    let ask = async |body: Value| {
+        let response = node.handle(incoming("POST", "sys/init", Ask { body: Some(body.to_string()), ..Ask::default() })).await;
+        (response.status().0, serde_json::from_slice::<Value>(&response.into_body()).unwrap())
+    };
+    let uninitialised = node.handle(incoming("GET", "sys/health", Ask::default())).await;
+    assert_eq!(uninitialised.status().0, 501);
+    for (shares, threshold) in [(0, 0), (1, 0), (2, 1), (3, 4), (256, 3), (-1, -1)] {
+        assert_eq!(ask(json!({ "secret_shares": shares, "secret_threshold": threshold })).await.0, 400, "{shares}/{threshold}");
+    }
+    let (status, made) = ask(json!({ "secret_shares": 3, "secret_threshold": 2 })).await;
+    assert_eq!((status, made["keys"].as_array().unwrap().len(), made["keys_base64"].as_array().unwrap().len()), (200, 3, 3));
+    assert!(made["root_token"].as_str().unwrap().starts_with("hvs."));
+    assert_eq!(ask(json!({ "secret_shares": 3, "secret_threshold": 2 })).await.1["errors"][0], "Vault is already initialized");
+}
+
+#[tokio::test]
+async fn after_seal_every_request_is_503_and_the_data_comes_back_with_the_shares() {
+    let house = House::new().await;
+    house.post("secret/data/a", ROOT, json!({ "data": { "k": 1 } })).await.ok();
+    let before = house.unsealed();
+    house.policy("no-seal", r#"path "sys/seal" { capabilities = ["update"] }"#).await;
+    let weak = house.token(json!({ "policies": ["no-seal"] })).await;
+    house.post("sys/seal", &weak, Value::Null).await.is(403);
+    house.post("sys/seal", "", Value::Null).await.is(403);
+    house.post("sys/seal", ROOT, Value::Null).await.is(204);
+    while !house.node.is_sealed() {
+        tokio::task::yield_now().await;
+    }
+    assert!(before.barrier.is_closed(), "keys are gone even for whoever still holds the barrier");
+    for (method, path) in [("GET", "secret/data/a"), ("POST", "secret/data/a"), ("GET", "auth/token/lookup-self"), ("GET", "sys/mounts"), ("GET", "none")] {
+        house.call(method, path, ROOT, Value::Null).await.is(503);
+    }
+    house.get("sys/health", "").await.is(503);
+    // A request that was under way fails with the same status.
+    let late = before.handle(incoming("GET", "secret/data/a", Ask { token: Some(ROOT.to_owned()), ..Ask::default() })).await;
+    assert_eq!(late.status().0, 503);
+    house.node.unseal(&house.shares).await.unwrap();
+    assert_eq!(house.get("secret/data/a", ROOT).await.ok().data()["data"]["k"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sealing_during_load_answers_everyone_and_loses_nothing_that_was_acknowledged() {
+    let house = Arc::new(House::new().await);
+    let writers: Vec<_> = (0..8).map(|w| {
+        let house = house.clone();
+        tokio::spawn(async move {
+            let mut acknowledged = Vec::new();
+            for n in 0.. {
+                let path = format!("secret/data/{w}-{n}");
+                match house.post(&path, ROOT, json!({ "data": { "n": n } })).await.status {
+                    200 => acknowledged.push(path),
+                    503 => break,
+                    other => panic!("{other}"),
+                }
+            }
+            acknowledged
+        })
+    }).collect();
+    while house.entries_written() < 400 {
+        tokio::task::yield_now().await;
+    }
+    house.node.seal().await;
+    let mut acknowledged = Vec::new();
+    for writer in writers {
+        acknowledged.extend(writer.await.unwrap());
+    }
+    house.node.unseal(&house.shares).await.unwrap();
+    assert!(acknowledged.len() > 20);
+    for path in acknowledged {
+        house.get(&path, ROOT).await.is(200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sec_ds05_unauthenticated_callers_do_not_stop_an_operator() {
+    let house = House::sealed(SealShape { shares: 3, threshold: 2 }).await;
+    for path in ["sys/rekey/init", "sys/generate-root/attempt", "sys/rotate", "sys/rotate/keyring", "sys/step-down"] {
+        house.post(path, "", json!({})).await.is(503);
+    }
+    house.node.unseal(&house.shares).await.unwrap();
+    for method in ["GET", "POST", "DELETE"] {
+        for path in ["sys/rekey/init", "sys/rekey/update", "sys/generate-root/attempt", "sys/generate-root/update", "sys/rotate", "sys/seal", "sys/step-down", "sys/rotate/config"] {
+            house.call(method, path, "", json!({})).await.is(403);
+        }
+    }
+    // Shares given to an unsealed server are not kept.
+    for n in 0..1000 {
+        house.post("sys/unseal", "", json!({ "key": format!("{n:066x}") })).await.ok();
+    }
+    assert_eq!(house.get("sys/seal-status", "").await.ok().body["progress"], 0);
+    house.post("sys/rotate", ROOT, json!({})).await.ok();
+}
+
+#[tokio::test]
+async fn duties_end_what_is_due_and_end_with_the_seal() {
+    let house = House::new().await;
+    let token = house.token(json!({ "policies": ["default"], "ttl": "5s" })).await;
+    house.clock.advance(Duration::from_secs(7));
+    for _ in 0..10_000 {
+        if crate::tokens::stored(&house, "token/expiry/").await.is_empty() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert!(crate::tokens::stored(&house, "token/expiry/").await.is_empty());
+    assert!(!house.accepts(&token).await);
+    let held = Arc::downgrade(&house.unsealed());
+    house.node.seal().await;
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(held.upgrade().is_none(), "nothing holds what existed while it was unsealed");
+}

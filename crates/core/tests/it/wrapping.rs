@@ -1,0 +1,119 @@
+//! Response wrapping: handed out once, to whoever has the token, and nowhere else.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::fixture::{House, ROOT};
+use crate::tokens::stored;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sec_tl06_of_100_parallel_unwraps_exactly_one_succeeds() {
+    let house = Arc::new(House::new().await);
+    for own in [false, true] {
+        let wrapping = house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": "canary-once" }), 60).await.ok().wrapping();
+        let tasks: Vec<_> = (0..100).map(|_| {
+            let (house, wrapping) = (house.clone(), wrapping.clone());
+            tokio::spawn(async move {
+                if own { house.post("sys/wrapping/unwrap", &wrapping, Value::Null).await } else { house.post("sys/wrapping/unwrap", ROOT, json!({ "token": wrapping })).await }
+            })
+        }).collect();
+        let mut opened = 0;
+        for task in tasks {
+            let answer = task.await.unwrap();
+            match answer.status {
+                200 => {
+                    assert_eq!(answer.data()["k"], "canary-once");
+                    opened += 1;
+                }
+                status => assert!(matches!(status, 400 | 403), "{answer:?}"),
+            }
+        }
+        assert_eq!(opened, 1, "own: {own}");
+    }
+    assert!(!house.audit("audit").contains("canary-once"));
+}
+
+#[tokio::test]
+async fn sec_tl06_lookup_tells_the_path_and_consumes_nothing() {
+    let house = House::new().await;
+    house.post("secret/data/a", ROOT, json!({ "data": { "k": "v" } })).await.ok();
+    let wrapped = house.wrapped("GET", "secret/data/a", ROOT, Value::Null, 90).await.ok();
+    assert_eq!(wrapped.body["wrap_info"]["creation_path"], "secret/data/a");
+    assert_eq!((&wrapped.body["data"], &wrapped.body["wrap_info"]["ttl"]), (&Value::Null, &json!(90)));
+    let token = wrapped.wrapping();
+    for (by, body) in [("", json!({ "token": token })), (token.as_str(), Value::Null), (ROOT, json!({ "token": token }))] {
+        let looked = house.post("sys/wrapping/lookup", by, body).await.ok();
+        assert_eq!((&looked.data()["creation_path"], &looked.data()["creation_ttl"]), (&json!("secret/data/a"), &json!(90)));
+    }
+    assert_eq!(house.post("sys/wrapping/unwrap", &token, Value::Null).await.ok().data()["data"]["k"], "v");
+    for by in ["", token.as_str()] {
+        assert_eq!(house.post("sys/wrapping/lookup", by, json!({ "token": token })).await.is(400).error(), "wrapping token is not valid or does not exist");
+    }
+}
+
+#[tokio::test]
+async fn sec_tl06_rewrap_kills_the_old_token_and_keeps_the_answer() {
+    let house = House::new().await;
+    let first = house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
+    let second = house.post("sys/wrapping/rewrap", ROOT, json!({ "token": first })).await.ok();
+    assert_eq!(second.body["wrap_info"]["creation_path"], "sys/wrapping/wrap");
+    assert!(!house.accepts(&first).await);
+    house.post("sys/wrapping/unwrap", ROOT, json!({ "token": first })).await.is(400);
+    house.post("sys/wrapping/rewrap", ROOT, json!({ "token": first })).await.is(400);
+    assert_eq!(house.post("sys/wrapping/unwrap", ROOT, json!({ "token": second.wrapping() })).await.ok().data()["k"], 1);
+    let left = stored(&house, "").await;
+    assert_eq!(left.iter().filter(|k| k.starts_with("token/id/")).count(), 1, "{left:?}");
+    assert!(!left.iter().any(|k| k.ends_with("/response")), "{left:?}");
+}
+
+#[tokio::test]
+async fn sec_tl06_a_wrapping_token_can_do_nothing_else() {
+    let house = House::new().await;
+    house.post("secret/data/a", ROOT, json!({ "data": {} })).await.ok();
+    let others = [
+        ("GET", "secret/data/a"), ("GET", "auth/token/lookup-self"), ("POST", "auth/token/create"), ("POST", "auth/token/renew-self"),
+        ("POST", "sys/wrapping/wrap"), ("POST", "sys/wrapping/rewrap"), ("GET", "cubbyhole/other"), ("LIST", "cubbyhole/"),
+        ("POST", "sys/capabilities-self"), ("GET", "sys/mounts"), ("POST", "sys/seal"), ("GET", "sys/policies/acl/default"),
+        ("DELETE", "cubbyhole/response"), ("POST", "sys/tools/random"), ("POST", "sys/leases/lookup"), ("GET", "nowhere/a"),
+    ];
+    for (method, path) in others {
+        let token = house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
+        let status = house.call(method, path, &token, Value::Null).await.status;
+        assert!(matches!(status, 403 | 404), "{method} {path}: {status}");
+        // The one use is spent on the attempt, which whoever waits for the answer will notice.
+        house.post("sys/wrapping/unwrap", ROOT, json!({ "token": token })).await.is(400);
+    }
+}
+
+#[tokio::test]
+async fn sec_tl06_nothing_but_a_wrapping_token_is_taken_for_one() {
+    let house = House::new().await;
+    let token = house.token(json!({ "policies": ["default"] })).await;
+    let forged = json!({ "response": "{\"data\":{\"k\":1}}", "created": 1, "ttl": 60, "path": "x" });
+    house.post("cubbyhole/response", &token, forged).await.ok();
+    for text in [token.as_str(), ROOT, "hvs.none", "hvb.none", ""] {
+        for path in ["sys/wrapping/unwrap", "sys/wrapping/lookup", "sys/wrapping/rewrap"] {
+            house.post(path, ROOT, json!({ "token": text })).await.is(400);
+        }
+    }
+    house.post("sys/wrapping/wrap", ROOT, json!({ "k": 1 })).await.is(400);
+}
+
+#[tokio::test]
+async fn a_wrapped_answer_ends_with_its_time_and_a_wrapped_token_tells_its_accessor() {
+    let house = House::new().await;
+    let late = house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
+    house.pass(61).await;
+    house.post("sys/wrapping/unwrap", ROOT, json!({ "token": late })).await.is(400);
+    house.pass(1).await;
+    assert!(!stored(&house, "").await.iter().any(|k| k.ends_with("/response")));
+    let made = house.wrapped("POST", "auth/token/create", ROOT, json!({ "policies": ["default"] }), 60).await.ok();
+    assert!(made.body["auth"].is_null());
+    let inner = house.post("sys/wrapping/unwrap", ROOT, json!({ "token": made.wrapping() })).await.ok();
+    assert_eq!(made.body["wrap_info"]["wrapped_accessor"], json!(inner.accessor()));
+    assert!(house.accepts(&inner.token()).await);
+    // Refusals and empty answers are not wrapped.
+    house.wrapped("GET", "secret/data/none", ROOT, Value::Null, 60).await.is(404);
+    house.wrapped("POST", "auth/token/revoke", ROOT, json!({ "token": inner.token() }), 60).await.is(204);
+}
