@@ -62,6 +62,11 @@ impl Unsealed {
     /// # Errors
     /// 400 when its engine fails: the lease is then tried again later. 503 under quarantine.
     pub async fn end_lease(&self, mounted: Option<&Arc<Mounted>>, id: &LeaseId, how: How) -> Result<()> {
+        let _alone = self.leases.alone(id).await;
+        self.end_alone(mounted, id, how).await
+    }
+
+    async fn end_alone(&self, mounted: Option<&Arc<Mounted>>, id: &LeaseId, how: How) -> Result<()> {
         loop {
             let Some(record) = self.leases.record(&mut self.barrier.begin_read(), id).await? else { return Ok(()) };
             match self.take_back(mounted, id, &record, how).await {
@@ -152,11 +157,12 @@ impl Unsealed {
     /// With [`How::Now`] what its engine fails with; when storage fails.
     pub async fn revoke_lease(self: &Arc<Self>, path: &str, id: &LeaseId, how: How) -> Result<()> {
         let Some(record) = self.leases.at(path, id).await? else { return Ok(()) };
+        // First of all it is durable that the lease ends: after a crash in the middle the rest is done by the worker.
+        self.queue(std::slice::from_ref(id)).await?;
         if how != How::Queued {
             let mounted = self.mount_of(&record.mount).await?;
             return self.end_lease(mounted.as_ref(), id, how).await;
         }
-        self.queue(std::slice::from_ref(id)).await?;
         if self.leases.is_quarantined() {
             return Ok(());
         }
@@ -211,13 +217,22 @@ impl Unsealed {
     }
 
     async fn revoke_names(&self, folder: &str, names: &[String], how: How) -> Result<()> {
-        let mut queued = Vec::new();
+        let leases = names.iter().filter_map(|n| LeaseId::parse(n)).collect::<Vec<_>>();
+        if !leases.is_empty() {
+            self.queue(&leases).await?;
+        }
         for (at, name) in names.iter().enumerate() {
             match Named::parse(name) {
                 Some(Named::Token(key)) => drop(self.tokens.revoke(&key).await?),
-                Some(Named::Lease(id)) if how == How::Queued => queued.push(id),
+                Some(Named::Lease(_)) if how == How::Queued => {}
                 Some(Named::Lease(id)) => {
-                    let Some(record) = self.leases.at(folder, &id).await? else { continue };
+                    let record = match self.leases.at(folder, &id).await {
+                        Ok(Some(record)) => record,
+                        Ok(None) => continue,
+                        // The worker sets it aside; it does not keep the others alive.
+                        Err(error) if unreadable(&error) => continue,
+                        Err(error) => return Err(error),
+                    };
                     let mounted = self.mount_of(&record.mount).await?;
                     let outcome = self.end_lease(mounted.as_ref(), &id, how).await;
                     let which = || format!("failed to revoke {:?} ({} / {})", record.full_id(&id), at + 1, names.len());
@@ -226,7 +241,7 @@ impl Unsealed {
                 None => {}
             }
         }
-        if queued.is_empty() { Ok(()) } else { self.queue(&queued).await }
+        Ok(())
     }
 
     /// Takes back everything that a mount has leased, also what was irrevocable.
@@ -329,6 +344,7 @@ impl Unsealed {
 
     /// Works off one entry of the index of ends. When this returns without failure the entry is there no more.
     async fn work_off(&self, mounted: Option<&Arc<Mounted>>, mount: &str, place: &str, id: &LeaseId) -> Result<()> {
+        let _alone = self.leases.alone(id).await;
         let _permit = self.leases.permits.acquire().await.map_err(Error::internal)?;
         let record = match self.leases.record(&mut self.barrier.begin_read(), id).await {
             Ok(Some(record)) => record,
@@ -346,7 +362,7 @@ impl Unsealed {
         if record.state == State::Pending && self.leases.under_way.lock().contains(id) {
             return self.postpone(id).await;
         }
-        match self.end_lease(mounted, id, How::Now).await {
+        match self.end_alone(mounted, id, How::Now).await {
             // A refusal is noted with the lease.
             Err(error) if error.cause().is_some_and(|c| c.is::<StorageError>()) => Err(error),
             Err(error) if error.status() == Status::UNAVAILABLE => Err(error),

@@ -1,6 +1,6 @@
 //! The records of leases: made, confirmed, found, moved.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -30,6 +30,8 @@ pub struct Leases {
     pub(super) under_way: Mutex<HashSet<LeaseId>>,
     /// Pending leases whose requests have failed.
     pub(super) abandoned: Mutex<Vec<LeaseId>>,
+    /// Leases that are being taken back: one at a time each, whoever asks.
+    ending: Mutex<HashMap<LeaseId, Arc<tokio::sync::Mutex<()>>>>,
     pub(super) quarantined: AtomicBool,
     /// Where this storage is, as far as that can be told.
     pub(super) home: String,
@@ -51,11 +53,19 @@ impl Leases {
             view,
             under_way: Mutex::default(),
             abandoned: Mutex::default(),
+            ending: Mutex::default(),
             quarantined: AtomicBool::new(quarantined),
             home,
             permits: Semaphore::new(AT_ONCE),
             wake: Notify::new(),
         }))
+    }
+
+    /// The only one to take this lease back, until the answer is dropped.
+    pub(super) async fn alone(self: &Arc<Self>, id: &LeaseId) -> Alone {
+        let lock = self.ending.lock().entry(id.clone()).or_default().clone();
+        let held = lock.lock_owned().await;
+        Alone { leases: self.clone(), id: id.clone(), held: Some(held) }
     }
 
     /// Registers a lease; it exists once `tx` is committed.
@@ -220,6 +230,24 @@ impl Leases {
         tx.delete(&self.view, &format!("{folder}{mount}/{name}"));
         tx.commit().await?;
         Ok(())
+    }
+}
+
+/// See [`Leases::alone`].
+pub(super) struct Alone {
+    leases: Arc<Leases>,
+    id: LeaseId,
+    held: Option<tokio::sync::OwnedMutexGuard<()>>,
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        let mut ending = self.leases.ending.lock();
+        drop(self.held.take());
+        // The map's own is the last one: nobody waits.
+        if ending.get(&self.id).is_some_and(|lock| Arc::strong_count(lock) == 1) {
+            ending.remove(&self.id);
+        }
     }
 }
 
