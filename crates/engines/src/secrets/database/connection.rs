@@ -65,7 +65,10 @@ pub(super) fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Da
 
 /// The connections that are open, each for one revision of its settings.
 #[derive(Default)]
-pub(super) struct Connections(Mutex<HashMap<String, (String, Arc<dyn Database>)>>);
+pub(super) struct Connections(Mutex<HashMap<String, Open>>);
+
+/// A connection with the revision of the settings it was opened with.
+type Open = (String, Arc<dyn Database>);
 
 impl Connections {
     /// The connection of this name, opened if there is none for these settings yet.
