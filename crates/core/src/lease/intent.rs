@@ -69,7 +69,7 @@ impl Desk {
             r.state = State::Live;
             r.due = r.end;
         })?;
-        let ttl = record.end.since(self.leases.clock.now());
+        let ttl = record.end.since(record.issued);
         Ok(Granted { id: record.full_id(&id), ttl, renewable: record.renewable, warnings: Vec::new() })
     }
 
