@@ -99,9 +99,10 @@ impl Unsealed {
         }
         let mut envelope = match self.settle(&mut tx, parts, mounted, outcome).await? {
             Sent::Raw(raw) => {
+                let sent = self.wrap_raw_if_asked(&mut tx, parts, raw).await?;
                 tx.commit().await?;
                 done.after_commit.into_iter().for_each(|action| action());
-                return Ok(Sent::Raw(raw));
+                return Ok(sent);
             }
             Sent::Envelope(envelope) => envelope,
         };
