@@ -91,8 +91,11 @@ pub struct Policies {
     /// Raised with each change of a policy or an entity.
     generation: AtomicU64,
     parsed: RwLock<HashMap<String, Option<Arc<Policy>>>>,
-    shared: RwLock<HashMap<Vec<String>, (u64, Arc<Acl>)>>,
+    shared: RwLock<SharedAcls>,
 }
+
+/// Compiled policies by the set of their names, with the generation that they were compiled in.
+type SharedAcls = HashMap<Vec<String>, (u64, Arc<Acl>)>;
 
 /// How many compiled sets of policies are kept; beyond it all are compiled anew.
 const SHARED: usize = 1024;

@@ -180,7 +180,7 @@ impl Unsealed {
             _ => help::root(&mounted.table),
         };
         let data = serde_json::value::to_raw_value(&text)?;
-        Ok(Sent::Envelope(Envelope { id: routed.incoming.id.clone(), data: Some(data), flat: true, ..Envelope::default() }))
+        Ok(Sent::Envelope(Box::new(Envelope { id: routed.incoming.id.clone(), data: Some(data), flat: true, ..Envelope::default() })))
     }
 
     /// Leaves out the names that the policy's filter does not show.

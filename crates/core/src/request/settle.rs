@@ -45,7 +45,7 @@ impl Unsealed {
         if outcome.lease.is_some() {
             return Err(Error::internal("this server makes no leases for secrets yet"));
         }
-        Ok(Sent::Envelope(envelope))
+        Ok(Sent::Envelope(Box::new(envelope)))
     }
 
     /// Makes the token of a login.

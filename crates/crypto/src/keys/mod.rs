@@ -167,6 +167,12 @@ impl KeyKind {
         !matches!(self, Self::Symmetric(_) | Self::Hmac)
     }
 
+    /// Whether one operation takes so long (milliseconds) that many of them in a row must let others run in between.
+    #[must_use]
+    pub fn is_slow_to_use(self) -> bool {
+        matches!(self, Self::Rsa(_) | Self::MlDsa(_))
+    }
+
     /// Whether making one takes so long that it must not happen on a thread that serves requests.
     #[must_use]
     pub fn is_slow_to_generate(self) -> bool {

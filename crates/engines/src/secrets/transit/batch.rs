@@ -1,5 +1,6 @@
 //! Batches: reading their items, and the status of their answer.
 
+use keepfast_crypto::keys::KeyKind;
 use keepfast_framework::fields::Int;
 use keepfast_framework::reply::WithStatus;
 use keepfast_framework::{Cx, Data, Error, Outcome, Reply, Result, Status};
@@ -104,4 +105,11 @@ pub(super) fn answer_strictly<T: Serialize + Send>(
         }
     }
     WithStatus(status, Data(Results { batch_results })).into_outcome()
+}
+
+/// Lets other requests run between the items of a batch whose key is slow to use.
+pub(super) async fn breathe(kind: KeyKind) {
+    if kind.is_slow_to_use() {
+        tokio::task::yield_now().await;
+    }
 }

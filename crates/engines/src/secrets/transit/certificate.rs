@@ -227,3 +227,9 @@ fn is_ca(extensions: &[u8]) -> Option<bool> {
     }
     Some(false)
 }
+
+/// Whether the bytes read as a certificate or as a request, for tests with any bytes.
+#[cfg(test)]
+pub(super) fn reads(bytes: &[u8]) -> bool {
+    Certificate::read(bytes).is_some() || template_parts(bytes).is_some()
+}

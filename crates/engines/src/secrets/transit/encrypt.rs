@@ -373,6 +373,7 @@ pub(super) async fn decrypt(transit: &Transit, cx: &mut Cx, req: Decrypt) -> Res
     let mut failures = 0;
     let mut results: Vec<Decrypted> = Vec::with_capacity(items.len());
     for item in items {
+        batch::breathe(ring.record.kind).await;
         let opened = open_item(&ring, &item);
         let reference = batched.then(|| item.reference.unwrap_or_default());
         match opened {
@@ -429,6 +430,7 @@ pub(super) async fn rewrap(transit: &Transit, cx: &mut Cx, req: Rewrap) -> Resul
     usage::reserve_each(cx, name, &ring, &items).await?;
     let mut results = Vec::with_capacity(items.len());
     for item in items {
+        batch::breathe(ring.record.kind).await;
         let result = rewrap_item(&ring, &item);
         match result {
             Err(fault) if !batched => return Err(Error::invalid(fault)),

@@ -6,7 +6,7 @@
 //! opens here and the other way round.
 //!
 //! Which operations a key type can do is one row of [`keepfast_crypto::keys::KeyKind`]; this engine names no algorithm
-//! that it need not. A request is answered from the keys prepared in memory ([`rings`]) and reads no storage.
+//! that it need not. A request is answered from the keys prepared in memory (`rings.rs`) and reads no storage.
 //!
 //! | file | paths |
 //! |---|---|

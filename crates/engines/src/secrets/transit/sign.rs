@@ -215,17 +215,20 @@ pub(super) async fn sign(transit: &Transit, cx: &mut Cx, req: Sign) -> Result<Ou
         let signed = Signed { signature: Some(signature), key_version: version, public_key, ..Signed::default() };
         return Data(signed).into_outcome();
     };
-    let signed = batch::items(raw)?.into_iter().map(|item| {
+    let items = batch::items(raw)?;
+    let mut signed = Vec::with_capacity(items.len());
+    for item in items {
         let result = sign_item(&ring, &how, asked, &item);
         let reference = Some(item.reference.unwrap_or_default());
-        match result {
+        signed.push(match result {
             Ok((key_version, signature, public_key_in_batch)) => {
                 Signed { signature: Some(signature), key_version, public_key_in_batch, reference, ..Signed::default() }
             }
             Err(fault) => Signed { error: Some(fault), reference, ..Signed::default() },
-        }
-    });
-    batch::answer(signed.collect())
+        });
+        batch::breathe(ring.record.kind).await;
+    }
+    batch::answer(signed)
 }
 
 /// Signs one item: the version, the signature, and the public key where it is derived.

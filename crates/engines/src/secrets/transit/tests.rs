@@ -321,3 +321,26 @@ async fn concurrent_upserts_make_one_key() {
         assert_eq!(decrypt(&bench, "k", &task.await.unwrap()).await, "hello");
     }
 }
+
+proptest::proptest! {
+    // What comes from outside may be refused and must not panic.
+    #[test]
+    fn readers_take_any_bytes(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+        use keepfast_crypto::keys::{Key, der, pem};
+        let text = String::from_utf8_lossy(&bytes);
+        let _ = (codec::decode(&text), codec::parse_tagged(&text), codec::decode_url(&text), pem::decode(&text));
+        let _ = der::children(&bytes);
+        let _ = super::certificate::reads(&bytes);
+        for (kind, _) in KeyKind::ALL {
+            let _ = (Key::load(kind, &bytes), Key::import(kind, &bytes), Key::load_public(kind, &bytes));
+        }
+    }
+
+    #[test]
+    fn decoding_agrees_with_encoding(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..100)) {
+        proptest::prop_assert!(codec::decode(&codec::encode(&bytes)).is_ok_and(|decoded| decoded == bytes));
+        let tagged = codec::tagged(7, &bytes);
+        let (version, body) = codec::parse_tagged(&tagged).unwrap();
+        proptest::prop_assert_eq!((version, codec::decode(body).ok()), (7, Some(bytes)));
+    }
+}
