@@ -105,7 +105,7 @@ impl Unsealed {
         let json = String::from_utf8(raw.body).map_err(|_| Error::internal("an answer that is not UTF-8"))?;
         let accessor = wrapped_accessor(&json);
         let info = self.wrap(tx, json, &parts.routed.judged_path(), ttl, accessor).await?;
-        Ok(Sent::Envelope(Envelope { wrap: Some(info), ..Envelope::default() }))
+        Ok(Sent::Envelope(Box::new(Envelope { wrap: Some(info), ..Envelope::default() })))
     }
 
     /// Keeps the answer behind a wrapping token when the caller asked for that. Refusals and empty answers never are.
