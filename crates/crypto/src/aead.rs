@@ -46,7 +46,7 @@ impl AeadKey {
     /// `header || nonce || ciphertext || tag`. The header is not bound unless `aad` contains it.
     #[must_use]
     pub fn seal_after(&self, header: &[u8], aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
-        let nonce = random::bytes::<NONCE>();
+        let nonce = random::nonce::<NONCE>();
         let start = header.len() + NONCE;
         let mut sealed = Vec::with_capacity(start + plaintext.len() + TAG);
         sealed.extend_from_slice(header);

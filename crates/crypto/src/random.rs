@@ -3,11 +3,17 @@
 //! Keys, tokens, nonces and ids come from the library's generator (CTR-DRBG of NIST SP 800-90A,
 //! seeded from the operating system). Only [`request_id`], which names a request in the audit log
 //! and guards nothing, comes from a faster generator.
+//!
+//! A call to that generator costs several times what sealing a small record does, so nonces, which
+//! are public once used, are drawn from it in blocks ([`fill_nonce`]).
 
-use crate::locked::Key256;
+use crate::locked::{Key256, Locked};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use std::cell::RefCell;
+
+/// Bytes of a thread's block of nonces: random bytes, and in the last two how many are left.
+const BLOCK_SIZE: usize = 1024;
 
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
@@ -24,6 +30,40 @@ pub fn fill(out: &mut [u8]) {
 pub fn bytes<const N: usize>() -> [u8; N] {
     let mut out = [0; N];
     fill(&mut out);
+    out
+}
+
+/// Fills `nonce` with random bytes that are to be public, from a block that each thread keeps.
+///
+/// A process that forks must never give the same nonce twice, so the block lies in memory that the
+/// child finds zeroed, and says itself how much of it is left: nothing, there.
+///
+/// # Panics
+/// As [`fill`]; and when `nonce` is longer than any nonce, 64 bytes.
+pub fn fill_nonce(nonce: &mut [u8]) {
+    thread_local! {
+        static BLOCK: RefCell<Locked<BLOCK_SIZE>> = RefCell::new(Locked::zeroed());
+    }
+    assert!(nonce.len() <= 64, "a nonce has at most 64 bytes");
+    BLOCK.with_borrow_mut(|block| {
+        let (bytes, count) = block.expose_mut().split_at_mut(BLOCK_SIZE - 2);
+        let mut left = usize::from(u16::from_be_bytes([count[0], count[1]]));
+        if left < nonce.len() {
+            fill(bytes);
+            left = bytes.len();
+        }
+        left -= nonce.len();
+        nonce.copy_from_slice(&bytes[left..left + nonce.len()]);
+        // At most 1022, which fits.
+        count.copy_from_slice(&[left.to_le_bytes()[1], left.to_le_bytes()[0]]);
+    });
+}
+
+/// `N` random bytes that are to be public; see [`fill_nonce`].
+#[must_use]
+pub fn nonce<const N: usize>() -> [u8; N] {
+    let mut out = [0; N];
+    fill_nonce(&mut out);
     out
 }
 
@@ -123,6 +163,16 @@ mod tests {
         let chi: f64 = BASE62.iter().map(|c| (counts[usize::from(*c)] - expected).powi(2) / expected).sum();
         assert!(chi < 121.0, "chi-square {chi}");
         assert_eq!(base62(0), "");
+    }
+
+    #[test]
+    fn nonces_differ_within_and_between_blocks_and_threads() {
+        let take =
+            || (0..5_000).map(|i| if i % 3 == 0 { nonce::<24>()[..12].to_vec() } else { nonce::<12>().to_vec() });
+        let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(move || take().collect::<Vec<_>>())).collect();
+        let all: HashSet<Vec<u8>> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        assert_eq!(all.len(), 20_000);
+        assert!(!all.contains(&vec![0; 12]));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::batch::BatchCipher;
 use super::id::{BATCH, Ids, TokenKey};
 use super::record::TokenRecord;
 use crate::audit::Mark;
+use crate::lease::Leases;
 use crate::namespace::NamespaceId;
 use crate::policy::store::CompiledAcl;
 
@@ -61,6 +62,7 @@ pub struct Tokens {
     pub(super) ids: Ids,
     pub(super) batch: BatchCipher,
     pub(super) cubbyhole: View,
+    pub(super) leases: Arc<Leases>,
     cache: Cache<TokenKey, Cached>,
     epochs: [AtomicU64; SHARDS],
 }
@@ -70,7 +72,7 @@ impl Tokens {
     ///
     /// # Errors
     /// When storage fails.
-    pub async fn open(barrier: &Arc<Barrier>, view: View, cubbyhole: View) -> Result<Arc<Self>> {
+    pub async fn open(barrier: &Arc<Barrier>, view: View, cubbyhole: View, leases: Arc<Leases>) -> Result<Arc<Self>> {
         let secrets = secrets(barrier, &view).await?;
         let mut hashes = [0u8; 128];
         hashes.copy_from_slice(&secrets[..128]);
@@ -82,6 +84,7 @@ impl Tokens {
             ids: Ids::new(&hashes),
             batch: BatchCipher::new(&batch),
             cubbyhole,
+            leases,
             cache: Cache::new(CACHED),
             epochs: [const { AtomicU64::new(0) }; SHARDS],
         });

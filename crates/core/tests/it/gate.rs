@@ -169,3 +169,29 @@ async fn a_request_whose_caller_is_revoked_meanwhile_is_the_last_one() {
         assert!(!house.accepts(&parent).await);
     }
 }
+
+#[tokio::test]
+async fn what_is_written_while_its_mount_is_taken_away_does_not_stay() {
+    let house = Arc::new(House::new().await);
+    house.post("sys/mounts/one", ROOT, json!({ "type": "kv", "options": { "version": "1" } })).await.ok();
+    house.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await.ok();
+    house.post("auth/approle/role/r", ROOT, json!({ "token_policies": ["default"] })).await.ok();
+    let secret_id = house.post("auth/approle/role/r/secret-id", ROOT, json!({})).await.ok();
+    let role_id = house.get("auth/approle/role/r/role-id", ROOT).await.ok();
+    let login = json!({ "role_id": role_id.data()["role_id"], "secret_id": secret_id.data()["secret_id"] });
+    for (path, by, body, mount) in [("one/canary", ROOT, json!({ "k": 1 }), "sys/mounts/one"), ("auth/approle/login", "", login, "sys/auth/approle")] {
+        let gate = house.backend.arm();
+        let held = {
+            let house = house.clone();
+            tokio::spawn(async move { house.post(path, by, body).await })
+        };
+        gate.reached.notified().await;
+        house.delete(mount, ROOT).await.is(204);
+        gate.open.notify_one();
+        // A login runs again after the conflict and finds no role any more.
+        assert!(matches!(held.await.unwrap().status, 400 | 404), "{path}");
+    }
+    let left = stored(&house, "").await;
+    assert!(!left.iter().any(|k| k.ends_with("/canary") || k.starts_with("auth/")), "{left:?}");
+    assert_eq!(left.iter().filter(|k| k.starts_with("token/id/")).count(), 1, "{left:?}");
+}

@@ -112,7 +112,7 @@ impl SymmetricKey {
             Some(key) => sealed.extend_from_slice(&convergent_nonce(key, aad, plaintext)[..size]),
             None => {
                 sealed.resize(size, 0);
-                random::fill(&mut sealed);
+                random::fill_nonce(&mut sealed);
             }
         }
         sealed.extend_from_slice(plaintext);

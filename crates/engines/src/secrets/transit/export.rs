@@ -221,3 +221,9 @@ fn sound(key: &KeyRecord) -> Result<()> {
         && key.versions.values().all(|stored| load(key.kind, stored).is_ok());
     if fits { Ok(()) } else { Err(Error::invalid(NO_BACKUP)) }
 }
+
+/// Whether the bytes read as a sound backup, for tests with any bytes.
+#[cfg(test)]
+pub(super) fn reads(json: &[u8]) -> bool {
+    read_backup(json).is_some_and(|(_, key)| sound(&key).is_ok())
+}

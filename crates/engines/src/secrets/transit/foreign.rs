@@ -208,16 +208,18 @@ fn number_of(json: &RawValue) -> Option<Zeroizing<Vec<u8>>> {
     if digits.len() > MOST_DIGITS || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let mut bytes = Zeroizing::new(vec![0_u8; digits.len() / 2 + 1]);
-    for digit in digits {
-        let mut carry = u32::from(digit - b'0');
-        for byte in bytes.iter_mut().rev() {
-            carry += u32::from(*byte) * 10;
-            *byte = carry.to_le_bytes()[0];
-            carry >>= 8;
+    // Nine digits at a time into limbs of 32 bits, the lowest first.
+    let mut limbs = Zeroizing::new(vec![0_u32; digits.len() / 9 + 1]);
+    for chunk in digits.chunks(9) {
+        let scale = chunk.iter().fold(1, |scale, _| scale * 10);
+        let mut carry = chunk.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+        for limb in limbs.iter_mut() {
+            carry += u64::from(*limb) * scale;
+            *limb = u32::try_from(carry & 0xffff_ffff).unwrap_or_default();
+            carry >>= 32;
         }
     }
-    Some(bytes)
+    Some(Zeroizing::new(limbs.iter().rev().flat_map(|limb| limb.to_be_bytes()).collect()))
 }
 
 #[cfg(test)]
@@ -234,6 +236,9 @@ mod tests {
         assert_eq!(number("255"), Some(vec![255]));
         assert_eq!(number("256"), Some(vec![1, 0]));
         assert_eq!(number("340282366920938463463374607431768211455"), Some(vec![255; 16]));
+        assert_eq!(number("340282366920938463463374607431768211456"), Some([vec![1], vec![0; 16]].concat()));
+        assert_eq!(number(&"9".repeat(MOST_DIGITS)).map(|bytes| bytes.len()), Some(1025));
+        assert_eq!(number(&"9".repeat(MOST_DIGITS + 1)), None);
         for bad in ["-1", "1.5", "1e3", "\"1\"", "null"] {
             assert_eq!(number(bad), None, "{bad}");
         }
