@@ -53,16 +53,20 @@ struct ById {
 
 #[derive(Deserialize, JsonSchema)]
 struct Renew {
-    #[serde(flatten)]
-    which: ById,
+    /// The lease.
+    lease_id: Option<Text>,
+    /// The lease, in the path.
+    url_lease_id: Option<Text>,
     /// How long from now; the engine's default when it is not given.
     increment: Option<Seconds>,
 }
 
 #[derive(Deserialize, JsonSchema)]
 struct Revoke {
-    #[serde(flatten)]
-    which: ById,
+    /// The lease.
+    lease_id: Option<Text>,
+    /// The lease, in the path.
+    url_lease_id: Option<Text>,
     /// Whether to wait until the lease is revoked, and to be told if that fails.
     sync: Option<Flag>,
 }
@@ -158,7 +162,7 @@ async fn list(sys: &System, _: &mut Cx, req: ByPrefix) -> Result<Keys> {
 }
 
 async fn renew(sys: &System, cx: &mut Cx, req: Renew) -> Result<Outcome> {
-    let id = id_of(req.which)?;
+    let id = id_of(ById { lease_id: req.lease_id, url_lease_id: req.url_lease_id })?;
     let unsealed = sys.unsealed()?;
     let unknown = || Error::invalid("lease not found");
     match index::parse_lease_id(&id).ok_or_else(unknown)? {
@@ -178,7 +182,7 @@ async fn renew(sys: &System, cx: &mut Cx, req: Renew) -> Result<Outcome> {
 }
 
 async fn revoke(sys: &System, _: &mut Cx, req: Revoke) -> Result<()> {
-    let id = id_of(req.which)?;
+    let id = id_of(ById { lease_id: req.lease_id, url_lease_id: req.url_lease_id })?;
     let unsealed = sys.unsealed()?;
     match index::parse_lease_id(&id) {
         None => Ok(()),
