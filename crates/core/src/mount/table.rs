@@ -104,6 +104,22 @@ impl Mounts {
         ENTRIES.put_in(tx, &self.view, &entry.uuid, entry)
     }
 
+    /// Makes a transaction that writes to a mount conflict with taking that mount away. Whoever wrote after the mount was
+    /// cleared would leave behind what nobody can reach or delete.
+    ///
+    /// # Errors
+    /// 404 when the mount is gone or going; when storage fails.
+    pub async fn hold(&self, tx: &mut Tx, entry: &MountEntry) -> Result<()> {
+        // These never go.
+        if !tx.is_dirty() || matches!(entry.engine.as_str(), "system" | "token" | "cubbyhole") {
+            return Ok(());
+        }
+        match ENTRIES.get_in(tx, &self.view, &entry.uuid).await? {
+            Some(found) if !found.leaving => Ok(()),
+            _ => Err(Error::new(keepfast_framework::Status::NOT_FOUND, "no handler for route: its mount is gone")),
+        }
+    }
+
     /// Deletes an entry.
     pub fn delete(&self, tx: &mut Tx, entry: &MountEntry) {
         ENTRIES.delete_in(tx, &self.view, &entry.uuid);

@@ -98,11 +98,16 @@ impl Unsealed {
         if let Some(decision) = Some(&parts.decision).filter(|d| !d.keys_filters.is_empty()) {
             self.filter_keys(parts, decision, &mut outcome)?;
         }
-        let mut envelope = match self.settle(&mut tx, parts, mounted, outcome, intent.as_ref()).await? {
+        let settled = self.settle(&mut tx, parts, mounted, outcome, intent.as_ref()).await?;
+        if !done.checkpointed {
+            self.mounts.hold(&mut tx, &mounted.entry).await?;
+        }
+        let mut envelope = match settled {
             Sent::Raw(raw) => {
+                let sent = self.wrap_raw_if_asked(&mut tx, parts, raw).await?;
                 tx.commit().await?;
                 done.after_commit.into_iter().for_each(|action| action());
-                return Ok(Sent::Raw(raw));
+                return Ok(sent);
             }
             Sent::Envelope(envelope) => envelope,
         };

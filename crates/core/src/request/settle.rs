@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keepfast_framework::lease::Intent;
-use keepfast_framework::reply::Login;
+use keepfast_framework::reply::{Login, Raw};
 use keepfast_framework::token_params::TokenKind;
 use keepfast_framework::{Error, Outcome, Result};
 use keepfast_storage::Tx;
@@ -128,6 +128,18 @@ impl Unsealed {
             ..Spec::default()
         };
         Ok((self.tokens.create(tx, spec, now).await?, life.warnings))
+    }
+
+    /// The same for an answer that is bytes: one that is JSON is kept as it stands.
+    pub(super) async fn wrap_raw_if_asked(&self, tx: &mut Tx, parts: &AuthorizedParts, raw: Raw) -> Result<Sent> {
+        let Some(ttl) = parts.routed.incoming.wrap_ttl.filter(|t| !t.is_zero()) else { return Ok(Sent::Raw(raw)) };
+        if raw.status.0 >= 300 || raw.body.is_empty() || raw.content_type != "application/json" {
+            return Ok(Sent::Raw(raw));
+        }
+        let json = String::from_utf8(raw.body).map_err(|_| Error::internal("an answer that is not UTF-8"))?;
+        let accessor = wrapped_accessor(&json);
+        let info = self.wrap(tx, json, &parts.routed.judged_path(), ttl, accessor).await?;
+        Ok(Sent::Envelope(Box::new(Envelope { wrap: Some(info), ..Envelope::default() })))
     }
 
     /// Keeps the answer behind a wrapping token when the caller asked for that. Refusals and empty answers never are.

@@ -187,7 +187,7 @@ impl Tokens {
             index::remove_token(tx, &self.view, &record.path, key, end);
         }
         let store = self.ids.store_of(&record.hash);
-        if !tx.list(&self.cubbyhole, &format!("{store}/"), &Page::first(1)).await?.is_empty() {
+        if !tx.list_verified(&self.cubbyhole, &format!("{store}/"), &Page::first(1)).await?.is_empty() {
             tx.put(&self.view, &format!("{SPENT}{store}"), bytes::Bytes::new());
             spent.push(store);
         }

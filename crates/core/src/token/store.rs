@@ -9,6 +9,7 @@ use bytes::Bytes;
 use keepfast_crypto::{compare, random};
 use keepfast_framework::{Records, Result, Timestamp};
 use keepfast_storage::{Barrier, Index, Page, Tx, View, Watch, Write};
+use quick_cache::UnitWeighter;
 use quick_cache::sync::Cache;
 
 use super::batch::BatchCipher;
@@ -23,7 +24,9 @@ pub(super) const RECORDS: Records<TokenRecord> = Records::at("id/");
 /// Keyed hashes' and batch tokens' secrets: 160 random bytes, made once.
 const SECRETS: &str = "secrets";
 /// Tokens in memory. One takes about a kilobyte.
-const CACHED: usize = 16_384;
+const CACHED: u64 = 16_384;
+/// Room that is made for them at once; more is made as they come.
+const FIRST_ROOM: usize = 256;
 const SHARDS: usize = 256;
 /// How far a chain of parents is followed; no client makes one this long.
 const DEEPEST: usize = 64;
@@ -85,7 +88,7 @@ impl Tokens {
             batch: BatchCipher::new(&batch),
             cubbyhole,
             leases,
-            cache: Cache::new(CACHED),
+            cache: Cache::with_weighter(FIRST_ROOM, CACHED, UnitWeighter),
             epochs: [const { AtomicU64::new(0) }; SHARDS],
         });
         let watcher: Arc<dyn Watch> = tokens.clone();

@@ -5,6 +5,7 @@
 mod audit;
 mod derived;
 mod fixture;
+mod gate;
 mod journey;
 mod mounts;
 mod panics;

@@ -472,3 +472,17 @@ async fn sec_ns03_an_id_means_nothing_in_another_namespace() {
     }
     assert!(house.accepts(&token).await);
 }
+
+#[tokio::test]
+async fn a_child_is_bound_to_the_addresses_of_its_parent() {
+    let house = House::new().await;
+    house.policy("maker", r#"path "auth/token/create" { capabilities = ["update"] } path "auth/token/create-orphan" { capabilities = ["update"] }"#).await;
+    house.post("auth/token/roles/bound", ROOT, json!({ "allowed_policies": "maker", "token_bound_cidrs": "127.0.0.0/8" })).await.ok();
+    let parent = house.post("auth/token/create/bound", ROOT, json!({})).await.ok().token();
+    for (path, bound) in [("create", true), ("create-orphan", false)] {
+        let child = house.post(&format!("auth/token/{path}"), &parent, json!({})).await.ok().token();
+        assert!(house.accepts(&child).await);
+        let elsewhere = Ask { token: Some(child), remote: "10.1.2.3:4".parse().ok(), ..Ask::default() };
+        assert_eq!(house.ask("GET", "auth/token/lookup-self", elsewhere).await.status == 403, bound, "{path}");
+    }
+}
