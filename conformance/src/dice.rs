@@ -7,12 +7,12 @@ impl Dice {
     /// The generator of one item of a run, so that each can be played alone.
     pub fn of(seed: u64, item: u64) -> Self {
         let mut dice = Self(seed ^ item.wrapping_mul(0xd134_2543_de82_ef95));
-        dice.next();
+        dice.draw();
         dice
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -22,7 +22,7 @@ impl Dice {
 
     /// A number below `bound`, which is not 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
+        (self.draw() % bound.max(1) as u64) as usize
     }
 
     /// One of several.

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "it measures a running server by the real clock")]
 
 pub mod campaign;
+pub mod canary;
 pub mod compare;
 pub mod dice;
 pub mod http;
@@ -12,3 +13,4 @@ pub mod record;
 pub mod run;
 pub mod scenario;
 pub mod servers;
+pub mod surface;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use conformance::run::{Counts, Ground};
 use conformance::servers::{Make, Storage};
-use conformance::{campaign, compare, record, run, scenario};
+use conformance::{campaign, canary, compare, record, run, scenario, surface};
 
 #[derive(Parser)]
 #[command(about = "Black-box scenarios for Vault-compatible servers")]
@@ -46,6 +46,18 @@ enum Task {
     Record {
         /// Parts of scenario names
         only: Vec<String>,
+    },
+    /// Which of the peer's paths and operations we have
+    Surface {
+        /// Write the list of what is missing anew
+        #[arg(long)]
+        write: bool,
+    },
+    /// Play all scenarios on a durable, audited server, then look for their secrets in everything it wrote
+    Canary {
+        /// The server to run on
+        #[arg(long, value_enum, default_value = "keepfast")]
+        on: Make,
     },
     /// Long runs: http, kill, tokens
     #[command(subcommand)]
@@ -93,6 +105,8 @@ fn perform(arguments: &Arguments) -> Result<bool> {
         }
         Task::Record { only } => record_task(folder, only),
         Task::Campaign(campaign) => campaign::run(campaign),
+        Task::Surface { write } => surface::run(*write),
+        Task::Canary { on } => canary::run(*on, &scenario::load(folder, &[])?),
         Task::Compare { only, ours, peer, ours_token, peer_token, strict } => {
             let scenarios = scenario::load(folder, only)?;
             let ours = ground(Make::Keepfast, ours.as_deref(), ours_token, Storage::Memory)?;

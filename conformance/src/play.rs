@@ -23,6 +23,10 @@ pub struct Play<'a> {
     scenario: &'a Scenario,
     /// The variables so far.
     pub variables: Variables,
+    /// Every token, accessor, secret id and marked secret that was sent or answered, for the canary run.
+    pub secrets: Vec<String>,
+    /// Accessors of secret ids: names of records, which open nothing.
+    pub handles: Vec<String>,
     undo: Vec<(&'static str, String, Option<Value>)>,
 }
 
@@ -30,7 +34,15 @@ impl<'a> Play<'a> {
     /// Mounts, enables, writes and creates what the scenario's head lists.
     pub fn begin(client: &'a mut Client, root: &str, scenario: &'a Scenario) -> Result<Self> {
         let variables = Variables::from([("id".to_owned(), fresh_id().into()), ("root".to_owned(), root.into())]);
-        let mut play = Self { client, root: root.to_owned(), scenario, variables, undo: Vec::new() };
+        let mut play = Self {
+            client,
+            root: root.to_owned(),
+            scenario,
+            variables,
+            secrets: Vec::new(),
+            handles: Vec::new(),
+            undo: Vec::new(),
+        };
         if let Err(error) = play.set_up() {
             play.end();
             return Err(error.context("setting the scenario up"));
@@ -88,10 +100,12 @@ impl<'a> Play<'a> {
     /// Sends a step. While `satisfied` says no and the step gives it time (`within`), it is sent again.
     pub fn send(&mut self, step: &Step, satisfied: impl Fn(&Variables, &Answer) -> bool) -> Result<Answer> {
         let request = self.request(step)?;
+        collect_marked(&request, &mut self.secrets);
         let end = Instant::now() + Duration::from_secs(step.within);
         let mut upgrades = 300;
         loop {
             let answer = self.client.send(&request)?;
+            self.collect("", &answer.json().unwrap_or_default());
             let upgrading = answer.status == 400 && String::from_utf8_lossy(&answer.body).contains(UPGRADING);
             if upgrading && upgrades > 0 {
                 upgrades -= 1;
@@ -99,6 +113,22 @@ impl<'a> Play<'a> {
                 return Ok(answer);
             }
             std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Takes from an answer what only its receiver may know.
+    fn collect(&mut self, key: &str, value: &Value) {
+        const SECRET: [&str; 7] =
+            ["client_token", "accessor", "secret_id", "token", "root_token", "keys_base64", "plaintext"];
+        match value {
+            Value::String(text) if key == "secret_id_accessor" => self.handles.push(text.clone()),
+            // Short ones could be met by chance, and accessors of mounts (`kv_12345678`) are no secrets.
+            Value::String(text) if SECRET.contains(&key) && text.len() >= 16 && !names_a_mount(key, text) => {
+                self.secrets.push(text.clone());
+            }
+            Value::Array(items) => items.iter().for_each(|item| self.collect(key, item)),
+            Value::Object(members) => members.iter().for_each(|(key, value)| self.collect(key, value)),
+            _ => {}
         }
     }
 
@@ -160,6 +190,19 @@ impl<'a> Play<'a> {
     fn fill(&self, value: &Value) -> Value {
         fill(&self.variables, value)
     }
+}
+
+fn names_a_mount(key: &str, text: &str) -> bool {
+    key == "accessor" && text.rsplit_once('_').is_some_and(|(_, id)| id.len() == 8)
+}
+
+/// The words of a request that begin with `canary-`.
+fn collect_marked(request: &Request, secrets: &mut Vec<String>) {
+    let body = String::from_utf8_lossy(request.body.as_deref().unwrap_or_default()).into_owned();
+    let headers = request.headers.iter().map(|(_, value)| value.as_str());
+    let texts = headers.chain(std::iter::once(body.as_str()));
+    let words = texts.flat_map(|text| text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-'));
+    secrets.extend(words.filter(|word| word.starts_with("canary-")).map(str::to_owned));
 }
 
 /// An expectation with the variables put in.

@@ -24,7 +24,7 @@ pub(crate) struct Step {
     pub(crate) run: fn(&Shell) -> Result<Outcome>,
 }
 
-const ALL: [Step; 14] = [
+const ALL: [Step; 16] = [
     Step { name: "install", run: |shell| install::prepare(shell).map(|()| one(true)) },
     Step { name: "fmt", run: |shell| Ok(one(shell.run("cargo", &["fmt", "--all", "--check"])?.ok)) },
     Step { name: "clippy", run: clippy },
@@ -33,6 +33,8 @@ const ALL: [Step; 14] = [
     Step { name: "unit", run: unit },
     Step { name: "doc", run: doc },
     Step { name: "scenarios", run: scenarios },
+    Step { name: "canary", run: canary },
+    Step { name: "surface", run: surface },
     Step { name: "hvac", run: hvac },
     Step { name: "seed", run: seed },
     Step { name: "http", run: |shell| campaign(shell, &["http", "--count", "10000"]) },
@@ -83,6 +85,16 @@ fn scenarios(shell: &Shell) -> Result<Outcome> {
     last_line(&shell.run("cargo", &["run", "-q", "-p", "conformance", "--", "run"])?)
 }
 
+/// Looks on disk for the secrets of all scenarios (AL-01).
+fn canary(shell: &Shell) -> Result<Outcome> {
+    last_line(&shell.run("cargo", &["run", "-q", "-p", "conformance", "--", "canary"])?)
+}
+
+/// What we have of the peer's surface: nothing may be missing beyond the list.
+fn surface(shell: &Shell) -> Result<Outcome> {
+    last_line(&shell.run("cargo", &["run", "-q", "-p", "conformance", "--", "surface"])?)
+}
+
 /// hvac's tests on the peer, which is the measure, then on Keepfast.
 fn hvac(shell: &Shell) -> Result<Outcome> {
     let on = |arguments: &[&str]| -> Result<Outcome> {
@@ -120,7 +132,19 @@ fn campaign(shell: &Shell, arguments: &[&str]) -> Result<Outcome> {
 }
 
 fn fuzz(shell: &Shell) -> Result<Outcome> {
-    let arguments = ["run", "-q", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target", "--bin", "short", "--", "--seconds", "3"];
+    let arguments = [
+        "run",
+        "-q",
+        "--manifest-path",
+        "fuzz/Cargo.toml",
+        "--target-dir",
+        "target",
+        "--bin",
+        "short",
+        "--",
+        "--seconds",
+        "3",
+    ];
     last_line(&shell.run("cargo", &arguments)?)
 }
 

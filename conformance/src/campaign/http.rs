@@ -10,13 +10,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use serde_json::json;
 
-use crate::dice::Dice;
 use super::mutation;
 use super::{Found, Options};
+use crate::dice::Dice;
 use crate::http::read_answer;
 use crate::servers::{Server, Storage};
 
-/// After this an answer is missing: the request was sent whole and the sending side closed.
+/// How long an answer is awaited before the sending side is closed.
+const HESITATION: Duration = Duration::from_millis(100);
+/// After this an answer is missing: the sending side is closed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Default)]
@@ -91,13 +93,17 @@ fn work(server: &Server, options: &Options, next: &AtomicU64, tally: &Mutex<Tall
     }
 }
 
-/// Sends the bytes and hangs up the sending side; the first answer's status, or 0 when the server just closed.
+/// Sends the bytes; the first answer's status, or 0 when the server just closed. Who waits for more learns that there is none.
 fn exchange(url: &str, bytes: &[u8]) -> Result<u16> {
     let mut stream = TcpStream::connect(url.trim_start_matches("http://"))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
     // A server may close before it has read everything.
     let _ = stream.write_all(bytes);
-    let _ = stream.shutdown(Shutdown::Write);
+    // Hanging up at once would have many answers dropped unseen.
+    stream.set_read_timeout(Some(HESITATION))?;
+    if stream.peek(&mut [0]).is_err() {
+        let _ = stream.shutdown(Shutdown::Write);
+    }
+    stream.set_read_timeout(Some(PATIENCE))?;
     let begun = Instant::now();
     match read_answer(&mut BufReader::new(stream), bytes.starts_with(b"HEAD ")) {
         Ok(answer) => Ok(answer.status),

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use crate::dice::Dice;
 use super::{Found, Options};
+use crate::dice::Dice;
 use crate::http::Client;
 use crate::servers::{Server, Storage};
 

@@ -119,7 +119,7 @@ fn mutate(dice: &mut Dice, bytes: &mut Vec<u8>) {
         5 => drop(bytes.splice(at..until, dice.pick(&NASTY).iter().copied())),
         6 => spoil_a_header(dice, bytes),
         _ => {
-            let random: Vec<u8> = (0..dice.below(40)).map(|_| dice.next() as u8).collect();
+            let random: Vec<u8> = (0..dice.below(40)).map(|_| dice.draw() as u8).collect();
             bytes.splice(at..until, random);
         }
     }

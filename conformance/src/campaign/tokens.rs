@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-use crate::dice::Dice;
 use super::{Found, Options};
+use crate::dice::Dice;
 use crate::servers::{Server, Storage};
 
 /// How long look-ups are measured.

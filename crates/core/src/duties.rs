@@ -1,10 +1,15 @@
 //! What only a leading node does: ends what is due, lets engines tick, finishes what an earlier process began.
 
+use std::collections::HashSet;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keepfast_framework::{Operation, Result, Timestamp};
-use keepfast_storage::Page;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+use keepfast_framework::{Error, Operation, Result, Timestamp};
+use keepfast_storage::{MAX_ENCRYPTIONS, Page};
+use tokio::task::JoinSet;
 
 use crate::lease::index;
 use crate::unsealed::Unsealed;
@@ -15,6 +20,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_secs(60);
 /// How many ends one look reads at a time.
 const DUE: usize = 500;
+/// How many of them end at a time.
+const AT_ONCE: usize = 32;
 
 /// The duties of a leading node; they end when this is dropped.
 pub struct Duties {
@@ -35,22 +42,87 @@ impl Duties {
 }
 
 async fn run(unsealed: Arc<Unsealed>) {
-    report("finishing what an earlier process began", resume(&unsealed).await);
+    let mut resumed = false;
+    let mut at_work = AtWork::default();
     let mut next_tick = unsealed.clock.now().after(TICK);
     loop {
         let now = unsealed.clock.now();
-        report("ending what is due", unsealed.end_due(now).await);
+        if !resumed {
+            resumed = attempt("finishing what an earlier process began", resume(&unsealed)).await;
+        }
+        attempt("ending what is due", unsealed.end_due(now)).await;
+        attempt("revoking what is due", at_work.revoke(&unsealed, now)).await;
         if now >= next_tick {
-            unsealed.tick().await;
+            attempt("rotating the keyring", unsealed.rotate_worn_key(now)).await;
+            at_work.tick(&unsealed);
             next_tick = now.after(TICK);
         }
-        unsealed.clock.sleep_until(now.after(LOOK)).await;
+        tokio::select! {
+            () = unsealed.clock.sleep_until(now.after(LOOK)) => {}
+            () = unsealed.leases.wake.notified() => {}
+        }
+    }
+}
+
+/// What goes on beside the looks: one task for each mount that has something to revoke, one for the ticks. So neither a
+/// slow database nor a slow tick holds up the rest. All end when this is dropped.
+#[derive(Default)]
+struct AtWork {
+    tasks: JoinSet<String>,
+    busy: HashSet<String>,
+}
+
+impl AtWork {
+    async fn revoke(&mut self, unsealed: &Arc<Unsealed>, now: Timestamp) -> Result<()> {
+        while let Some(done) = self.tasks.try_join_next() {
+            match done {
+                Ok(name) => drop(self.busy.remove(&name)),
+                // Which one it was is not told: all may be tried again.
+                Err(_) => self.busy.clear(),
+            }
+        }
+        unsealed.end_abandoned().await?;
+        if unsealed.leases.is_quarantined() {
+            return Ok(());
+        }
+        for mount in unsealed.leases.mounts().await? {
+            if self.busy.contains(&mount) || unsealed.leases.due(&mount, now, 1).await?.is_empty() {
+                continue;
+            }
+            self.busy.insert(mount.clone());
+            let unsealed = unsealed.clone();
+            self.tasks.spawn(async move {
+                report("revoking what is due", unsealed.end_due_of(&mount, now).await);
+                mount
+            });
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, unsealed: &Arc<Unsealed>) {
+        let name = "the ticks".to_owned();
+        if !self.busy.insert(name.clone()) {
+            return;
+        }
+        let unsealed = unsealed.clone();
+        self.tasks.spawn(async move {
+            unsealed.tick().await;
+            name
+        });
     }
 }
 
 async fn resume(unsealed: &Unsealed) -> Result<()> {
-    unsealed.resume_unmounts().await?;
-    unsealed.tokens.resume_collection().await
+    let unmounted = unsealed.resume_unmounts().await;
+    unsealed.tokens.resume_collection().await.and(unmounted)
+}
+
+/// Does one thing and tells whether it went well. A panic in it ends this one attempt and not the duties.
+async fn attempt(what: &str, work: impl Future<Output = Result<()>>) -> bool {
+    let outcome = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Err(Error::internal("a panic")));
+    let done = outcome.is_ok();
+    report(what, outcome);
+    done
 }
 
 fn report(what: &str, outcome: Result<()>) {
@@ -67,39 +139,65 @@ impl Unsealed {
     /// When storage fails; what is left is due at the next look.
     pub async fn end_due(&self, now: Timestamp) -> Result<()> {
         let view = self.barrier.view("token/");
-        let mut failed = None;
+        let mut failed: Option<Error> = None;
         let mut page = Page { after: None, limit: Some(DUE) };
         loop {
             let mut tx = self.barrier.begin_read();
             let names = tx.list(&view, index::EXPIRY, &page).await?;
             let due: Vec<_> = names.iter().filter_map(|n| index::parse_expiry(n)).take_while(|(end, _)| *end <= now.unix()).collect();
-            for (second, key) in &due {
-                match self.tokens.revoke_due(key, *second, now).await {
-                    Ok(()) => {}
-                    // One record that cannot be read must not keep the others alive.
-                    Err(error) => {
-                        failed.get_or_insert(error);
-                    }
-                }
+            // Many at a time, because concurrent commits share one write to disk.
+            let all_due = due.len() == DUE;
+            let mut ending = stream::iter(due)
+                .map(|(second, key)| {
+                    let tokens = self.tokens.clone();
+                    async move { tokens.revoke_due(&key, second, now).await }
+                })
+                .buffer_unordered(AT_ONCE);
+            while let Some(outcome) = ending.next().await {
+                // One record that cannot be read must not keep the others alive.
+                failed = failed.or(outcome.err());
             }
-            if due.len() < DUE {
+            if !all_due {
                 return failed.map_or(Ok(()), Err);
             }
             page.after = names.last().cloned();
         }
     }
 
-    /// Lets every open engine tick.
+    /// Adds a term to the keyring before the present one has sealed as many values as random nonces allow (NIST SP
+    /// 800-38D, section 8.3).
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn rotate_worn_key(&self, now: Timestamp) -> Result<()> {
+        if self.barrier.key_status()?.encryptions < MAX_ENCRYPTIONS {
+            return Ok(());
+        }
+        let term = self.barrier.rotate(now.unix()).await?;
+        tracing::info!(term, "the keyring was rotated, because its key had sealed as many values as it may");
+        Ok(())
+    }
+
+    /// Lets every engine tick. Under quarantine none does: what an engine would change elsewhere may be another's.
     pub async fn tick(&self) {
+        if self.leases.is_quarantined() {
+            return;
+        }
         let mounts: Vec<_> = self.mounts.router().all().cloned().collect();
         for mounted in mounts {
-            let Some(engine) = mounted.opened() else { continue };
-            let mut cx = self.context(&mounted, Operation::Update, mounted.entry.path.clone()).once();
-            let outcome = match engine.tick(&mut cx).await {
-                Ok(()) => cx.commit().await.map_err(Into::into),
-                Err(error) => Err(error),
+            let engine = match mounted.engine(self).await {
+                Ok(engine) => engine,
+                Err(error) => {
+                    report(&format!("opening {}", mounted.entry.path), Err(error));
+                    continue;
+                }
             };
-            report(&format!("the tick of {}", mounted.entry.path), outcome);
+            let mut cx = self.context(&mounted, Operation::Update, mounted.entry.path.clone()).once();
+            let ticking = async move {
+                engine.tick(&mut cx).await?;
+                cx.commit().await.map_err(Into::into)
+            };
+            attempt(&format!("the tick of {}", mounted.entry.path), ticking).await;
         }
     }
 }

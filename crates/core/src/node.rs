@@ -162,7 +162,7 @@ impl Node {
         Ok(true)
     }
 
-    async fn open(&self, root: &keepfast_storage::RootKey, seal: SealConfig) -> Result<Arc<Unsealed>> {
+    pub(crate) async fn open(&self, root: &keepfast_storage::RootKey, seal: SealConfig) -> Result<Arc<Unsealed>> {
         let barrier = Barrier::open(self.backend.clone(), root).await.map_err(|error| match error {
             BarrierError::Storage(error) => Error::from(error),
             other => Error::internal(other),

@@ -29,6 +29,8 @@ pub struct Settings {
     pub log_level: String,
     /// Whether the server runs in development mode.
     pub dev: bool,
+    /// What tells this place of the storage from a copy of it; empty where nothing does. See [`crate::lease::quarantine`].
+    pub home: String,
 }
 
 /// One audit device of the configuration file: `audit "file" "name" { options { file_path = … } }`.
@@ -77,6 +79,7 @@ impl Default for Settings {
             listeners: Vec::new(),
             log_level: "info".into(),
             dev: false,
+            home: String::new(),
         }
     }
 }

@@ -10,6 +10,7 @@ use keepfast_storage::Barrier;
 
 use crate::audit::Broker;
 use crate::identity::Identity;
+use crate::lease::Leases;
 use crate::mount::{Mounted, Mounts};
 use crate::node::Node;
 use crate::policy::store::Policies;
@@ -33,6 +34,8 @@ pub struct Unsealed {
     pub policies: Arc<Policies>,
     /// Who is known by a token.
     pub tokens: Arc<Tokens>,
+    /// What engines gave out for a time.
+    pub leases: Arc<Leases>,
     /// Who is behind a login.
     pub identity: Identity,
     /// What is recorded.
@@ -71,9 +74,10 @@ impl Unsealed {
         let policies = Policies::open(&barrier, system, &identity_view, clock.clone()).await?;
         let cubbyhole = mounts.router().at("cubbyhole/").map(|m| m.view.clone());
         let cubbyhole = cubbyhole.ok_or_else(|| Error::internal("there is no cubbyhole mount"))?;
-        let tokens = Tokens::open(&barrier, barrier.view("token/"), cubbyhole).await?;
+        let leases = Leases::open(&barrier, barrier.view("token/"), settings.home.clone(), clock.clone()).await?;
+        let tokens = Tokens::open(&barrier, barrier.view("token/"), cubbyhole, leases.clone()).await?;
         let identity = Identity::new(identity_view);
-        Ok(Arc::new(Unsealed { barrier, settings, clock, seal, mounts, policies, tokens, identity, audit, node }))
+        Ok(Arc::new(Unsealed { barrier, settings, clock, seal, mounts, policies, tokens, leases, identity, audit, node }))
     }
 
     /// Opens the engine of a mount, in a transaction of its own.

@@ -11,6 +11,7 @@ pub fn all() -> Registry {
         Registered::of::<auth::approle::AppRole>(),
         Registered::of::<auth::userpass::Userpass>(),
         Registered::of::<secrets::cubbyhole::Cubbyhole>(),
+        Registered::of::<secrets::database::DatabaseEngine>(),
         Registered::of::<secrets::kv::V1>(),
         Registered::of::<secrets::kv::V2>(),
         Registered::of::<secrets::transit::Transit>(),

@@ -8,6 +8,7 @@ use keepfast_storage::{Barrier, Index, StorageError, Tx, View};
 
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Result};
+use crate::lease::{Intent, LeaseOffer, Lessor};
 use crate::mount::MountInfo;
 use crate::path::Operation;
 
@@ -64,6 +65,7 @@ pub struct Cx {
     checkpointed: bool,
     after_commit: Vec<Box<dyn FnOnce() + Send + Sync>>,
     core: Option<Arc<dyn Any + Send + Sync>>,
+    lessor: Option<Arc<dyn Lessor>>,
 }
 
 /// What core gets back when the handler is done.
@@ -94,6 +96,7 @@ impl Cx {
             checkpointed: false,
             after_commit: Vec::new(),
             core: None,
+            lessor: None,
         }
     }
 
@@ -107,6 +110,13 @@ impl Cx {
     /// What core put in for its own engines; other engines cannot name its type.
     pub fn core<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
         self.core.clone().and_then(|c| c.downcast().ok())
+    }
+
+    /// The same with who makes this request's leases.
+    #[must_use]
+    pub fn with_lessor(mut self, lessor: Arc<dyn Lessor>) -> Self {
+        self.lessor = Some(lessor);
+        self
     }
 
     /// The same for a row declared `.once()` and for [`crate::Engine::tick`], which may commit in steps.
@@ -172,6 +182,24 @@ impl Cx {
             action();
         }
         Ok(written)
+    }
+
+    /// Registers a lease before the engine acts on another system, for rows declared `.once()`:
+    ///
+    /// 1. `cx.intend(offer)`, with all that revoking needs (such as the name of the user that is about to be made);
+    /// 2. [`Cx::checkpoint`], which makes it durable;
+    /// 3. act;
+    /// 4. answer with [`crate::reply::Intended`], which confirms the lease in the transaction of the answer.
+    ///
+    /// A failure or a crash after the second step leaves a pending lease that core revokes by [`crate::Engine::revoke_lease`].
+    ///
+    /// # Errors
+    /// 403 when the caller's token has ended meanwhile; 500 where there is nobody to lease to.
+    pub async fn intend(&mut self, offer: &LeaseOffer) -> Result<Intent> {
+        let lessor = self.lessor.clone().ok_or_else(|| Error::internal("nothing can be leased in this context"))?;
+        let (intent, warnings) = lessor.intend(&mut self.tx, offer).await?;
+        self.warnings.extend(warnings);
+        Ok(intent)
     }
 
     /// Takes the context apart; core's door.

@@ -1,8 +1,14 @@
 //! What an engine offers for a limited time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use keepfast_storage::Tx;
 use serde_json::Value;
+
+use crate::clock::Timestamp;
+use crate::error::Result;
 
 /// The terms under which an engine leases something; core makes the lease in the same transaction.
 #[derive(Clone, Debug, Default)]
@@ -27,7 +33,7 @@ pub struct LeaseTerms {
 }
 
 /// A lease as its engine sees it again at renewal or revocation.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct HeldLease {
     /// The path within the mount that issued it, such as `creds/readonly`.
     pub path: String,
@@ -35,4 +41,62 @@ pub struct HeldLease {
     pub internal: Value,
     /// What the caller asks for at a renewal; zero when it asks for nothing.
     pub increment: Duration,
+    /// Where core's bounds put the end of a renewal under such terms.
+    pub bound: Bound,
+}
+
+/// The rule by which core turns an engine's terms into an end.
+pub type Bound = Arc<dyn Fn(&LeaseTerms) -> Timestamp + Send + Sync>;
+
+impl HeldLease {
+    /// When the lease will end if the engine answers a renewal with these terms.
+    pub fn end_under(&self, terms: &LeaseTerms) -> Timestamp {
+        (self.bound)(terms)
+    }
+}
+
+/// A lease that is registered but not yet confirmed. Once [`crate::Cx::checkpoint`] has made it durable the engine may
+/// act: whatever happens from then on, core takes the lease back unless it is answered with [`crate::reply::Intended`].
+pub struct Intent {
+    id: String,
+    ends: Timestamp,
+    guard: Box<dyn Watched>,
+}
+
+/// Core's hand on an intent: an intent that is dropped without having been kept is taken back.
+pub trait Watched: Send + Sync {
+    /// The lease is confirmed and committed.
+    fn keep(&self);
+}
+
+impl Intent {
+    /// Core's door.
+    pub fn new(id: String, ends: Timestamp, guard: Box<dyn Watched>) -> Self {
+        Intent { id, ends, guard }
+    }
+
+    /// The lease's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// When the lease ends, after all bounds; for an expiry that the other system enforces too.
+    pub fn ends(&self) -> Timestamp {
+        self.ends
+    }
+
+    /// Core's door: the lease is confirmed and committed.
+    pub fn keep(&self) {
+        self.guard.keep();
+    }
+}
+
+/// Who makes the leases of one request: core.
+#[async_trait]
+pub trait Lessor: Send + Sync {
+    /// Registers a lease as pending, in the request's transaction. Returns what to warn of beside it.
+    ///
+    /// # Errors
+    /// 403 when the token is gone; when storage fails.
+    async fn intend(&self, tx: &mut Tx, offer: &LeaseOffer) -> Result<(Intent, Vec<String>)>;
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::error::{Error, Result, Status};
-use crate::lease::LeaseOffer;
+use crate::lease::{Intent, LeaseOffer};
 use crate::token_params::TokenTerms;
 
 /// What an engine answered, types forgotten. Core settles what it obliges us to (a lease, a token) and sends it.
@@ -27,12 +27,27 @@ pub struct Outcome {
     pub login: Option<Login>,
     /// What is leased: core makes the lease.
     pub lease: Option<LeaseOffer>,
+    /// What is leased and was made known beforehand: core confirms the lease.
+    pub intent: Option<Intent>,
+    /// A lease that core has renewed.
+    pub renewed: Option<RenewedLease>,
     /// A token that core has made.
     pub auth: Option<AuthBlock>,
     /// Where core keeps the answer instead of sending it.
     pub wrapped: Option<Box<WrapInfo>>,
     /// Bytes that are sent as they are, without the envelope.
     pub raw: Option<Raw>,
+}
+
+/// A lease with its new life, as the answer tells it.
+#[derive(Clone, Debug)]
+pub struct RenewedLease {
+    /// The whole id.
+    pub id: String,
+    /// Seconds from now.
+    pub ttl: u64,
+    /// Whether it can be renewed again.
+    pub renewable: bool,
 }
 
 /// What the caller is told of an answer that is kept for one unwrapping. Only core makes one that is worth anything.
@@ -54,7 +69,7 @@ pub struct WrapInfo {
 impl Outcome {
     /// Whether there is nothing to say: 204.
     pub fn is_empty(&self) -> bool {
-        self.data.is_none() && self.login.is_none() && self.auth.is_none() && self.raw.is_none() && self.lease.is_none()
+        self.data.is_none() && self.login.is_none() && self.auth.is_none() && self.raw.is_none() && self.lease.is_none() && self.renewed.is_none()
     }
 }
 
@@ -216,6 +231,23 @@ impl<T: Serialize + Send> Reply for Leased<T> {
     }
     fn into_outcome(self) -> Result<Outcome> {
         Ok(Outcome { lease: Some(self.offer), ..Data(self.data).into_outcome()? })
+    }
+}
+
+/// Data that expires, whose lease was made durable before the engine acted ([`crate::Cx::intend`]).
+pub struct Intended<T> {
+    /// What is leased.
+    pub data: T,
+    /// Its lease.
+    pub intent: Intent,
+}
+
+impl<T: Serialize + Send> Reply for Intended<T> {
+    fn schema(_: &mut SchemaGenerator) -> Option<Schema> {
+        None
+    }
+    fn into_outcome(self) -> Result<Outcome> {
+        Ok(Outcome { intent: Some(self.intent), ..Data(self.data).into_outcome()? })
     }
 }
 

@@ -53,6 +53,8 @@ pub struct Exists(pub bool);
 type Action<E> = Box<dyn for<'a> Fn(&'a E, &'a mut Cx, &'a Input, &'static str) -> HandlerFuture<'a, Outcome> + Send + Sync>;
 type Look<E> = Box<dyn for<'a> Fn(&'a E, &'a mut Cx, &'a Input) -> HandlerFuture<'a, bool> + Send + Sync>;
 
+type Actions<E> = [Option<Action<E>>; Operation::ALL.len()];
+
 /// What a path is for.
 #[derive(Clone, Copy, Debug)]
 pub struct Help {
@@ -132,7 +134,7 @@ impl RowInfo {
 /// One row with its handlers.
 pub struct Row<E> {
     info: RowInfo,
-    actions: [Option<Action<E>>; Operation::ALL.len()],
+    actions: Actions<E>,
     exists: Option<Look<E>>,
 }
 
@@ -328,7 +330,7 @@ pub struct Match {
 /// A finished table with its handlers, shared by all mounts of an engine.
 pub struct Compiled<E> {
     table: Arc<Table>,
-    actions: Vec<([Option<Action<E>>; Operation::ALL.len()], Option<Look<E>>)>,
+    actions: Vec<(Actions<E>, Option<Look<E>>)>,
 }
 
 /// A finished table without its engine's type: for dispatch, help, the OpenAPI document and derived tests.

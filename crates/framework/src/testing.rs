@@ -7,14 +7,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use keepfast_crypto::random;
-use keepfast_storage::{Backend, Barrier, Batch, Index, Key, MemoryBackend, Page, StorageError, Watch};
+use keepfast_storage::{Backend, Barrier, Batch, Index, Key, MemoryBackend, Page, StorageError, Tx, Watch};
 use serde_json::Value;
 
-use crate::clock::{Clock, TestClock};
+use crate::clock::{Clock, TestClock, Timestamp};
 use crate::cx::{Caller, Cx, Request};
 use crate::engine::{Engine, Mountable, Registered};
 use crate::error::{Error, Result};
 use crate::input::{Body, Input};
+use crate::lease::{HeldLease, Intent, LeaseOffer, LeaseTerms, Lessor, Watched};
 use crate::mount::{MountInfo, TtlBounds};
 use crate::path::Operation;
 use crate::reply::Outcome;
@@ -266,7 +267,8 @@ fn context(
     let clock: Arc<dyn Clock> = Arc::new(clock.clone());
     let request = Request { id: random::uuid(), operation, path, remote };
     let view = barrier.view(format!("logical/{}/", mount.uuid));
-    Cx::new(barrier.clone(), barrier.begin(), view, mount.clone(), clock, Arc::new(caller), Arc::new(request))
+    let lessor = Arc::new(BenchLessor(clock.now()));
+    Cx::new(barrier.clone(), barrier.begin(), view, mount.clone(), clock, Arc::new(caller), Arc::new(request)).with_lessor(lessor)
 }
 
 /// Memory storage that counts what is asked of it.
@@ -296,4 +298,26 @@ impl Backend for Counted {
     fn watch(&self, watcher: Weak<dyn Watch>) {
         self.backend.watch(watcher);
     }
+}
+
+/// Leases whatever is offered for as long as it is offered, and keeps no record.
+struct BenchLessor(Timestamp);
+
+struct Unwatched;
+
+impl Watched for Unwatched {
+    fn keep(&self) {}
+}
+
+#[async_trait]
+impl Lessor for BenchLessor {
+    async fn intend(&self, _: &mut Tx, offer: &LeaseOffer) -> Result<(Intent, Vec<String>)> {
+        Ok((Intent::new("test/lease".to_owned(), self.0.after(offer.ttl), Box::new(Unwatched)), Vec::new()))
+    }
+}
+
+/// A lease as an engine sees it again, without bounds beyond its own terms.
+pub fn held(path: &str, internal: Value, increment: Duration, clock: &TestClock) -> HeldLease {
+    let now = clock.now();
+    HeldLease { path: path.to_owned(), internal, increment, bound: Arc::new(move |terms: &LeaseTerms| now.after(terms.ttl)) }
 }

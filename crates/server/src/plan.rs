@@ -69,6 +69,7 @@ impl Plan {
             listeners: config.listeners.iter().map(listener_settings).collect(),
             log_level: config.log_level.clone(),
             dev: self.dev.is_some(),
+            home: String::new(),
         }
     }
 }

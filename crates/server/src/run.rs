@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use keepfast_core::{Incoming, Node};
+use keepfast_core::{Incoming, Node, Settings};
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::clock::SystemClock;
 use keepfast_storage::{Backend, LocalBackend, LocalOptions, MemoryBackend, StorageError};
@@ -215,7 +215,17 @@ async fn open_node(plan: &Plan) -> Result<Arc<Node>, StartError> {
         Ok(opened) => opened.map_err(|reason| StartError::Storage { kind, reason })?,
         Err(_) => return Err(StartError::System { what: "storage", reason: io::Error::other("opening it failed") }),
     };
-    Ok(Node::new(backend, keepfast_engines::all(), Arc::new(SystemClock), plan.settings()))
+    let settings = Settings { home: home_of(&plan.config.storage), ..plan.settings() };
+    Ok(Node::new(backend, keepfast_engines::all(), Arc::new(SystemClock), settings))
+}
+
+/// What tells the data directory from a copy of it: which file its lock is and when that file was made. Restoring or
+/// copying the directory makes another file; mounting its volume elsewhere does not.
+fn home_of(storage: &Storage) -> String {
+    let (Storage::Raft { path, .. } | Storage::File { path }) = storage else { return String::new() };
+    let Ok(lock) = std::fs::metadata(path.join("LOCK")) else { return String::new() };
+    let made = lock.created().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok()).unwrap_or_default();
+    format!("{}-{}", lock.ino(), made.as_nanos())
 }
 
 fn open_storage(storage: &Storage) -> Result<Arc<dyn Backend>, StorageError> {

@@ -39,7 +39,8 @@ impl Weighter<Key, Bytes> for Weigh {
 impl Cache {
     /// A cache of at most `bytes` bytes, overhead included.
     pub(crate) fn new(bytes: usize) -> Self {
-        let items = (bytes / 512).max(16);
+        // Room for a tenth of what may come; more is made as it does, so that an idle server stays small.
+        let items = (bytes / 8192).max(16);
         Self {
             values: QuickCache::with_weighter(items, bytes as u64, Weigh),
             changes: std::array::from_fn(|_| Mutex::new(0)),

@@ -78,7 +78,7 @@ fn input(dice: &mut Dice, corpus: &[&str], item: u64) -> Vec<u8> {
             }
             5 => drop(bytes.splice(at..until, dice.pick(corpus).bytes())),
             _ => {
-                let random: Vec<u8> = (0..dice.below(12)).map(|_| dice.next() as u8).collect();
+                let random: Vec<u8> = (0..dice.below(12)).map(|_| dice.draw() as u8).collect();
                 bytes.splice(at..until, random);
             }
         }

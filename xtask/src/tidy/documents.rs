@@ -30,6 +30,31 @@ pub(super) fn invariants(repository: &Repository) -> Result<Findings> {
     Ok(findings)
 }
 
+/// Each row of `docs/security-rows.md` names tests that exist or says why there is none.
+pub(super) fn security_rows(repository: &Repository) -> Result<Findings> {
+    let Some(page) = repository.file("docs/security-rows.md") else {
+        return Ok(vec!["docs/security-rows.md is missing".to_owned()]);
+    };
+    let mut findings = Vec::new();
+    for row in page.text.lines().filter(|line| is_row(line)) {
+        let quoted: Vec<&str> = row.split('`').skip(1).step_by(2).filter(|word| looks_like_a_test(word)).collect();
+        let explained = ["feature absent", "by type", "doctests"].iter().any(|words| row.contains(words));
+        if quoted.is_empty() && !explained {
+            findings.push(format!("a row names no test: {row}"));
+        }
+        findings.extend(quoted.into_iter().filter(|test| !exists(repository, test)).map(|test| format!("there is no test {test}")));
+    }
+    Ok(findings)
+}
+
+/// A line of a table that begins with the id of a row, such as `| AC-01 |`.
+fn is_row(line: &str) -> bool {
+    let first = line.strip_prefix("| ").and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+    first.trim_end_matches(',').split_once('-').is_some_and(|(family, number)| {
+        family.len() == 2 && family.bytes().all(|b| b.is_ascii_uppercase()) && number.bytes().all(|b| b.is_ascii_digit())
+    })
+}
+
 /// The items of the numbered list under the heading that speaks of invariants, each with its following lines.
 fn numbered(page: &str) -> Vec<(usize, String)> {
     let mut items: Vec<(usize, String)> = Vec::new();
@@ -68,6 +93,12 @@ fn exists(repository: &Repository, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tells_rows_from_headings_and_rules() {
+        assert!(is_row("| AC-01 | x |") && is_row("| NS-01, NS-04 to NS-08 | x |"));
+        assert!(!is_row("|---|---|") && !is_row("| row | rule |") && !is_row("AC-01"));
+    }
 
     #[test]
     fn reads_the_numbered_list_of_invariants_only() {

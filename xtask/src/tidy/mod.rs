@@ -18,7 +18,7 @@ type Findings = Vec<String>;
 /// A rule's name and the rule.
 type Rule = (&'static str, fn(&Repository) -> Result<Findings>);
 
-const RULES: [Rule; 11] = [
+const RULES: [Rule; 12] = [
     ("files begin with a //! line", sources::headed),
     ("files are at most 600 lines", sources::short_files),
     ("functions are at most 80 lines", sources::short_functions),
@@ -30,6 +30,7 @@ const RULES: [Rule; 11] = [
     ("crates depend in one direction", graph::direction),
     ("every direct dependency has its reason", graph::reasons),
     ("every invariant names its tests", documents::invariants),
+    ("every security row names its tests", documents::security_rows),
 ];
 
 /// A file of the repository: its path below the root, and its text.

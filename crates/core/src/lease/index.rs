@@ -1,29 +1,44 @@
-//! The index of ends, and the index of lease ids by path. Both live under the token view.
+//! The indexes of tokens and leases, all under the token view; nothing of them is loaded at unseal.
 //!
-//! `expiry/<end>/<key>` is ordered by end, so that what is due is read from its beginning and nothing is loaded at
-//! unseal. `lease/<path>/h<key>` lists the leases that a path made.
+//! ```text
+//! expiry/<end><token>            tokens in the order of their ends
+//! ends/<mount>/<end><lease>      leases in the order in which they fall due, one order for each mount
+//! lease/<path>/h<token>          the tokens that a path made
+//! lease/<path>/<lease>           the leases that a path made
+//! held/<token>/<lease>           the leases that end with a token
+//! irrevocable/<mount>/<lease>    the leases that an operator has to look at
+//! ```
+//!
+//! `<end>` is ten hex digits of seconds, so that what is due is read from the beginning.
 
 use bytes::Bytes;
 use keepfast_framework::Timestamp;
 use keepfast_storage::{Tx, View};
 
+use super::record::{LeaseId, LeaseRecord, State};
 use crate::token::TokenKey;
 
-/// The folder of ends.
+/// The folder of the ends of tokens.
 pub const EXPIRY: &str = "expiry/";
+/// The folder of the ends of leases.
+pub const ENDS: &str = "ends/";
 /// The folder of lease ids.
 pub const LEASES: &str = "lease/";
+/// The folder of leases that end with a token.
+pub const HELD: &str = "held/";
+/// The folder of irrevocable leases.
+pub const IRREVOCABLE: &str = "irrevocable/";
 
-/// Notes a new token in both indexes.
+/// Notes a new token in both of its indexes.
 pub fn add_token(tx: &mut Tx, view: &View, path: &str, key: &TokenKey, end: Timestamp) {
     tx.put(view, &expiry_key(second_of(end), key), Bytes::new());
-    tx.put(view, &lease_key(path, key), Bytes::new());
+    tx.put(view, &token_path_key(path, key), Bytes::new());
 }
 
 /// Takes a token out of both.
 pub fn remove_token(tx: &mut Tx, view: &View, path: &str, key: &TokenKey, end: Timestamp) {
     tx.delete(view, &expiry_key(second_of(end), key));
-    tx.delete(view, &lease_key(path, key));
+    tx.delete(view, &token_path_key(path, key));
 }
 
 /// Moves a token's end.
@@ -32,33 +47,103 @@ pub fn move_token(tx: &mut Tx, view: &View, _path: &str, key: &TokenKey, old: Ti
     tx.put(view, &expiry_key(second_of(end), key), Bytes::new());
 }
 
-/// The second under which an end is noted: rounded up, so that an entry is due when its second has passed in whole.
-pub fn second_of(end: Timestamp) -> i64 {
-    end.unix().max(0) + 1
+/// Notes a lease in all of its indexes, as its record has it.
+pub fn add_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord) {
+    tx.put(view, &format!("{LEASES}{}", record.full_id(id)), Bytes::new());
+    if let Some(owner) = &record.owner {
+        tx.put(view, &held_key(owner, id), Bytes::new());
+    }
+    place_lease(tx, view, id, record);
 }
 
-/// Reads the name of an entry in the folder of ends.
+/// Takes a lease out of all of them.
+pub fn remove_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord) {
+    tx.delete(view, &format!("{LEASES}{}", record.full_id(id)));
+    if let Some(owner) = &record.owner {
+        tx.delete(view, &held_key(owner, id));
+    }
+    unplace_lease(tx, view, id, record);
+}
+
+/// Puts a lease where its state and its due time say: among the ends, or among the irrevocable ones.
+pub fn place_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord) {
+    tx.put(view, &place_of(id, record), Bytes::new());
+}
+
+/// Takes it away from there, before either changes.
+pub fn unplace_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord) {
+    tx.delete(view, &place_of(id, record));
+}
+
+fn place_of(id: &LeaseId, record: &LeaseRecord) -> String {
+    match record.state {
+        State::Irrevocable { .. } => irrevocable_key(&record.mount, id),
+        _ => format!("{ENDS}{}/{}", record.mount, end_name(id, record)),
+    }
+}
+
+/// The name of a lease in the folder of ends of its mount.
+pub fn end_name(id: &LeaseId, record: &LeaseRecord) -> String {
+    format!("{:010x}{}", second_of(record.due), id.as_str())
+}
+
+/// Where an irrevocable lease is noted.
+pub fn irrevocable_key(mount: &str, id: &LeaseId) -> String {
+    format!("{IRREVOCABLE}{mount}/{}", id.as_str())
+}
+
+/// Where a lease is noted under its token.
+pub fn held_key(owner: &TokenKey, id: &LeaseId) -> String {
+    format!("{HELD}{}/{}", owner.as_str(), id.as_str())
+}
+
+/// Reads the name of an entry in the folder of ends of tokens.
 pub fn parse_expiry(name: &str) -> Option<(i64, TokenKey)> {
     let second = i64::from_str_radix(name.get(..10)?, 16).ok()?;
     Some((second, TokenKey::parse(name.get(10..)?)?))
 }
 
-/// The key of an entry in the folder of ends: ten hex digits of seconds, then the token's key.
+/// Reads the name of an entry in the folder of ends of a mount's leases.
+pub fn parse_end(name: &str) -> Option<(i64, LeaseId)> {
+    let second = i64::from_str_radix(name.get(..10)?, 16).ok()?;
+    Some((second, LeaseId::parse(name.get(10..)?)?))
+}
+
+/// The second under which an end is noted: rounded up, so that an entry is due when its second has passed in whole.
+pub fn second_of(end: Timestamp) -> i64 {
+    end.unix().max(0) + 1
+}
+
+/// The key of an entry in the folder of ends of tokens.
 pub fn expiry_key(second: i64, key: &TokenKey) -> String {
     format!("{EXPIRY}{second:010x}{}", key.as_str())
 }
 
-fn lease_key(path: &str, key: &TokenKey) -> String {
+fn token_path_key(path: &str, key: &TokenKey) -> String {
     format!("{LEASES}{path}/h{}", key.as_str())
 }
 
-/// The lease id of a token, as `sys/leases` shows it.
-pub fn lease_id(path: &str, key: &TokenKey) -> String {
-    format!("{path}/h{}", key.as_str())
+/// What the last part of a lease id names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// A token.
+    Token(TokenKey),
+    /// Something that an engine leased.
+    Lease(LeaseId),
 }
 
-/// The path and key in a token's lease id.
-pub fn parse_lease_id(id: &str) -> Option<(&str, TokenKey)> {
+impl Named {
+    /// Reads the last part of a lease id.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name.strip_prefix('h').and_then(TokenKey::parse) {
+            Some(key) => Some(Named::Token(key)),
+            None => LeaseId::parse(name).map(Named::Lease),
+        }
+    }
+}
+
+/// The path and the last part of a lease id.
+pub fn parse_lease_id(id: &str) -> Option<(&str, Named)> {
     let (path, name) = id.rsplit_once('/')?;
-    Some((path, TokenKey::parse(name.strip_prefix('h')?)?))
+    Some((path, Named::parse(name)?))
 }

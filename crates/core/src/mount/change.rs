@@ -1,12 +1,11 @@
 //! Mounting, unmounting, moving, tuning.
 
 use keepfast_framework::{Error, Kind, Result};
-use keepfast_storage::{Page, StorageError, View};
+use keepfast_storage::{StorageError, View};
 
 use super::delete_some;
 use super::entry::MountEntry;
-use crate::lease::index;
-use crate::token::TokenKey;
+use crate::lease::revoke::How;
 use crate::unsealed::Unsealed;
 
 /// Records that one transaction of an unmount deletes.
@@ -70,7 +69,26 @@ impl Unsealed {
             tx.commit().await?;
             self.mounts.reload().await?;
         }
-        self.clear(entry).await
+        match self.end_issued(entry).await {
+            Ok(()) => self.clear(entry).await,
+            Err(error) => {
+                // What it has leased is still out: the mount stays, so that it can be taken back.
+                let _changing = self.mounts.changing.lock().await;
+                let mut tx = self.barrier.begin();
+                self.mounts.save(&mut tx, entry)?;
+                tx.commit().await?;
+                self.mounts.reload().await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends what a mount has issued: its leases, then the tokens of its logins.
+    async fn end_issued(&self, entry: &MountEntry) -> Result<()> {
+        if let Some(mounted) = self.mount_of(&entry.uuid).await? {
+            self.end_leases_of(&mounted).await?;
+        }
+        self.revoke_prefix(&entry.path, How::Now).await
     }
 
     /// Takes up unmounts that an earlier process left half done.
@@ -78,14 +96,18 @@ impl Unsealed {
     /// # Errors
     /// When storage fails.
     pub async fn resume_unmounts(&self) -> Result<()> {
+        let mut outcome = Ok(());
         for entry in self.mounts.leaving().await? {
-            self.clear(&entry).await?;
+            let one = match self.end_issued(&entry).await {
+                Ok(()) => self.clear(&entry).await,
+                Err(error) => Err(error),
+            };
+            outcome = outcome.and(one);
         }
-        Ok(())
+        outcome
     }
 
     async fn clear(&self, entry: &MountEntry) -> Result<()> {
-        self.revoke_prefix(&entry.path).await?;
         let view = self.barrier.view(entry.storage_prefix());
         while self.clear_page(&view).await? {}
         let mut tx = self.barrier.begin();
@@ -103,29 +125,6 @@ impl Unsealed {
             Err(StorageError::Conflict) => Ok(true),
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// Ends all tokens that paths below `prefix` made.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn revoke_prefix(&self, prefix: &str) -> Result<()> {
-        let view = self.barrier.view("token/");
-        let mut folders = vec![format!("{}{}", index::LEASES, prefix)];
-        if !prefix.ends_with('/') {
-            folders = vec![format!("{}{prefix}/", index::LEASES)];
-        }
-        while let Some(folder) = folders.pop() {
-            let mut tx = self.barrier.begin_read();
-            for name in tx.list(&view, &folder, &Page::all()).await? {
-                if name.ends_with('/') {
-                    folders.push(format!("{folder}{name}"));
-                } else if let Some(key) = name.strip_prefix('h').and_then(TokenKey::parse) {
-                    self.tokens.revoke(&key).await?;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// The full path of a mount from what a caller names, with its final slash.

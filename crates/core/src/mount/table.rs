@@ -81,7 +81,8 @@ impl Mounts {
         Ok(())
     }
 
-    fn mounted(&self, entry: MountEntry) -> Option<Mounted> {
+    /// A mount of an entry, apart from the router's own; `None` for a type that this server does not have.
+    pub fn mounted(&self, entry: MountEntry) -> Option<Mounted> {
         let registered = self.registry.find(entry.kind(), &entry.engine, &entry.options())?;
         let info = MountInfo {
             path: entry.path.clone(),
@@ -101,6 +102,22 @@ impl Mounts {
     /// When it cannot be written as JSON.
     pub fn save(&self, tx: &mut Tx, entry: &MountEntry) -> Result<()> {
         ENTRIES.put_in(tx, &self.view, &entry.uuid, entry)
+    }
+
+    /// Makes a transaction that writes to a mount conflict with taking that mount away. Whoever wrote after the mount was
+    /// cleared would leave behind what nobody can reach or delete.
+    ///
+    /// # Errors
+    /// 404 when the mount is gone or going; when storage fails.
+    pub async fn hold(&self, tx: &mut Tx, entry: &MountEntry) -> Result<()> {
+        // These never go.
+        if !tx.is_dirty() || matches!(entry.engine.as_str(), "system" | "token" | "cubbyhole") {
+            return Ok(());
+        }
+        match ENTRIES.get_in(tx, &self.view, &entry.uuid).await? {
+            Some(found) if !found.leaving => Ok(()),
+            _ => Err(Error::new(keepfast_framework::Status::NOT_FOUND, "no handler for route: its mount is gone")),
+        }
     }
 
     /// Deletes an entry.

@@ -91,11 +91,16 @@ pub struct Policies {
     /// Raised with each change of a policy or an entity.
     generation: AtomicU64,
     parsed: RwLock<HashMap<String, Option<Arc<Policy>>>>,
-    shared: RwLock<HashMap<Vec<String>, (u64, Arc<Acl>)>>,
+    shared: RwLock<SharedAcls>,
 }
+
+/// Compiled policies by the set of their names, with the generation that they were compiled in.
+type SharedAcls = HashMap<Vec<String>, (u64, Arc<Acl>)>;
 
 /// How many compiled sets of policies are kept; beyond it all are compiled anew.
 const SHARED: usize = 1024;
+/// How many parsed policies are kept.
+const REMEMBERED: usize = 4096;
 
 impl Policies {
     /// The policies under `view`; `default` is written at the first time.
@@ -216,6 +221,11 @@ impl Policies {
         Ok((acl, identity_policies))
     }
 
+    /// How many names are remembered with what their policies say.
+    pub fn remembered(&self) -> usize {
+        self.parsed.read().len()
+    }
+
     /// A stored policy, parsed; remembered, also when there is none.
     async fn parsed(&self, name: &str) -> Result<Option<Arc<Policy>>> {
         let known = self.parsed.read().get(name).cloned();
@@ -238,6 +248,10 @@ impl Policies {
         };
         let mut memory = self.parsed.write();
         if self.generation.load(Ordering::Acquire) == generation {
+            // Names of policies that nobody has written are remembered too, and callers choose them.
+            if memory.len() >= REMEMBERED {
+                memory.clear();
+            }
             memory.insert(name.to_owned(), parsed.clone());
         }
         Ok(parsed)

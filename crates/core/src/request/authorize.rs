@@ -85,7 +85,8 @@ impl Unsealed {
                 decision = creating;
             }
         }
-        let sudo_missing = routed.info().is_some_and(|row| row.access == Access::Sudo) && !decision.sudo;
+        let is_help = routed.incoming.operation == Operation::Help;
+        let sudo_missing = !is_help && routed.info().is_some_and(|row| row.access == Access::Sudo) && !decision.sudo;
         if !decision.allowed || sudo_missing {
             return Err(Error::denied());
         }

@@ -93,15 +93,21 @@ impl Unsealed {
         if done.checkpointed && outcome.lease.is_some() {
             return Err(Error::internal("a lease must be offered before the handler acts"));
         }
+        let intent = outcome.intent.take();
         let mut tx = done.tx;
         if let Some(decision) = Some(&parts.decision).filter(|d| !d.keys_filters.is_empty()) {
             self.filter_keys(parts, decision, &mut outcome)?;
         }
-        let mut envelope = match self.settle(&mut tx, parts, mounted, outcome).await? {
+        let settled = self.settle(&mut tx, parts, mounted, outcome, intent.as_ref()).await?;
+        if !done.checkpointed {
+            self.mounts.hold(&mut tx, &mounted.entry).await?;
+        }
+        let mut envelope = match settled {
             Sent::Raw(raw) => {
+                let sent = self.wrap_raw_if_asked(&mut tx, parts, raw).await?;
                 tx.commit().await?;
                 done.after_commit.into_iter().for_each(|action| action());
-                return Ok(Sent::Raw(raw));
+                return Ok(sent);
             }
             Sent::Envelope(envelope) => envelope,
         };
@@ -111,6 +117,9 @@ impl Unsealed {
             Err(StorageError::Conflict) if done.checkpointed => return Err(Error::internal("a conflict after a checkpoint")),
             other => other?,
         };
+        if let Some(intent) = intent {
+            intent.keep();
+        }
         done.after_commit.into_iter().for_each(|action| action());
         Ok(Sent::Envelope(envelope))
     }
@@ -147,7 +156,7 @@ impl Unsealed {
             Arc::new(request),
         );
         if once {
-            cx = cx.once();
+            cx = cx.once().with_lessor(Arc::new(self.desk(parts, mounted)));
         }
         if matches!(mounted.entry.engine.as_str(), "system" | "token") {
             cx = cx.with_core(Arc::new(CoreCall {
@@ -179,7 +188,7 @@ impl Unsealed {
             _ => help::root(&mounted.table),
         };
         let data = serde_json::value::to_raw_value(&text)?;
-        Ok(Sent::Envelope(Envelope { id: routed.incoming.id.clone(), data: Some(data), flat: true, ..Envelope::default() }))
+        Ok(Sent::Envelope(Box::new(Envelope { id: routed.incoming.id.clone(), data: Some(data), flat: true, ..Envelope::default() })))
     }
 
     /// Leaves out the names that the policy's filter does not show.

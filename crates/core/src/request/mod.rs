@@ -3,6 +3,55 @@
 //! [`Incoming`] → [`route::Routed`] → [`authenticate::Authenticated`] → [`authorize::Authorized`] → [`record::Recorded`]
 //! → [`dispatch::Answered`] → [`Response`]. Each stage is a type that only its own file can make, so that reading that
 //! file tells what it proves. A refusal can leave at the first three and is recorded like the rest.
+//!
+//! Nobody outside can make a proof. A request is authorized by `authorize.rs` alone:
+//!
+//! ```
+//! use keepfast_core::request::{authorize::Authorized, route::Routed};
+//! fn look(authorized: &Authorized) -> &Routed {
+//!     authorized.routed()
+//! }
+//! ```
+//!
+//! ```compile_fail,E0451
+//! use keepfast_core::policy::Decision;
+//! use keepfast_core::request::{authenticate::Known, authorize::Authorized, route::Routed};
+//! fn forge(routed: Routed) -> Authorized {
+//!     Authorized { routed, known: Known::default(), compiled: None, decision: Decision::default() }
+//! }
+//! ```
+//!
+//! What is dispatched is recorded, and what is sent is too; `record.rs` alone says so:
+//!
+//! ```
+//! use keepfast_core::request::{Response, record::Recorded};
+//! fn keep(recorded: Recorded, response: &Response) -> (Recorded, u16) {
+//!     (recorded, response.status().0)
+//! }
+//! ```
+//!
+//! ```compile_fail,E0423
+//! use keepfast_core::request::{authorize::Authorized, record::Recorded};
+//! fn forge(authorized: Authorized) -> Recorded {
+//!     Recorded(authorized.into_parts())
+//! }
+//! ```
+//!
+//! ```compile_fail,E0451
+//! use keepfast_core::Response;
+//! use keepfast_framework::Status;
+//! fn forge() -> Response {
+//!     Response { status: Status::OK, content_type: "text/plain", body: Default::default() }
+//! }
+//! ```
+//!
+//! ```compile_fail,E0624
+//! use keepfast_core::Response;
+//! use keepfast_framework::Status;
+//! fn forge() -> Response {
+//!     Response::exempt(Status::OK, "")
+//! }
+//! ```
 
 pub mod authenticate;
 pub mod authorize;

@@ -155,7 +155,7 @@ impl Unsealed {
 /// What an answer turned out to be.
 pub enum Sent {
     /// Vault's envelope.
-    Envelope(Envelope),
+    Envelope(Box<Envelope>),
     /// Bytes as they are.
     Raw(keepfast_framework::reply::Raw),
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keepfast_framework::reply::Login;
+use keepfast_framework::lease::Intent;
+use keepfast_framework::reply::{Login, Raw};
 use keepfast_framework::token_params::TokenKind;
 use keepfast_framework::{Error, Outcome, Result};
 use keepfast_storage::Tx;
@@ -12,6 +13,7 @@ use super::authorize::AuthorizedParts;
 use super::envelope::Envelope;
 use super::record::Sent;
 use crate::identity::Who;
+use crate::lease::intent::{Desk, Granted};
 use crate::mount::Mounted;
 use crate::policy::builtin;
 use crate::token::create::Spec;
@@ -22,8 +24,27 @@ use crate::unsealed::Unsealed;
 use crate::wrapping::wrapped_accessor;
 
 impl Unsealed {
-    /// Settles an outcome.
-    pub(super) async fn settle(&self, tx: &mut Tx, parts: &AuthorizedParts, mounted: &Arc<Mounted>, outcome: Outcome) -> Result<Sent> {
+    /// Who makes the leases of this request.
+    pub(super) fn desk(&self, parts: &AuthorizedParts, mounted: &Arc<Mounted>) -> Desk {
+        Desk {
+            leases: self.leases.clone(),
+            tokens: self.tokens.clone(),
+            token: parts.known.token.clone(),
+            last_use: parts.known.last_use,
+            mount: mounted.info.clone(),
+            path: parts.routed.incoming.path.as_str().to_owned(),
+        }
+    }
+
+    /// Settles an outcome; `intent` is the lease that was made known before its engine acted.
+    pub(super) async fn settle(
+        &self,
+        tx: &mut Tx,
+        parts: &AuthorizedParts,
+        mounted: &Arc<Mounted>,
+        outcome: Outcome,
+        intent: Option<&Intent>,
+    ) -> Result<Sent> {
         if let Some(raw) = outcome.raw {
             return Ok(Sent::Raw(raw));
         }
@@ -42,10 +63,23 @@ impl Unsealed {
             envelope.warnings.extend(warnings);
             envelope.auth = Some(made.auth_block(Vec::new()));
         }
-        if outcome.lease.is_some() {
-            return Err(Error::internal("this server makes no leases for secrets yet"));
+        if let Some(renewed) = outcome.renewed {
+            envelope.lease_id = renewed.id;
+            envelope.lease_duration = renewed.ttl;
+            envelope.renewable = renewed.renewable;
         }
-        Ok(Sent::Envelope(envelope))
+        let granted = match (&outcome.lease, intent) {
+            (None, None) => None,
+            (_, Some(intent)) => Some(self.desk(parts, mounted).confirm(tx, intent).await?),
+            (Some(offer), None) => Some(self.desk(parts, mounted).grant(tx, offer).await?),
+        };
+        if let Some(Granted { id, ttl, renewable, warnings }) = granted {
+            envelope.lease_id = id;
+            envelope.lease_duration = ttl.as_secs();
+            envelope.renewable = renewable;
+            envelope.warnings.extend(warnings);
+        }
+        Ok(Sent::Envelope(Box::new(envelope)))
     }
 
     /// Makes the token of a login.
@@ -94,6 +128,18 @@ impl Unsealed {
             ..Spec::default()
         };
         Ok((self.tokens.create(tx, spec, now).await?, life.warnings))
+    }
+
+    /// The same for an answer that is bytes: one that is JSON is kept as it stands.
+    pub(super) async fn wrap_raw_if_asked(&self, tx: &mut Tx, parts: &AuthorizedParts, raw: Raw) -> Result<Sent> {
+        let Some(ttl) = parts.routed.incoming.wrap_ttl.filter(|t| !t.is_zero()) else { return Ok(Sent::Raw(raw)) };
+        if raw.status.0 >= 300 || raw.body.is_empty() || raw.content_type != "application/json" {
+            return Ok(Sent::Raw(raw));
+        }
+        let json = String::from_utf8(raw.body).map_err(|_| Error::internal("an answer that is not UTF-8"))?;
+        let accessor = wrapped_accessor(&json);
+        let info = self.wrap(tx, json, &parts.routed.judged_path(), ttl, accessor).await?;
+        Ok(Sent::Envelope(Box::new(Envelope { wrap: Some(info), ..Envelope::default() })))
     }
 
     /// Keeps the answer behind a wrapping token when the caller asked for that. Refusals and empty answers never are.

@@ -1,26 +1,46 @@
-//! `sys/leases/`: what ends when. Today these are the leases of tokens.
+//! `sys/leases/`: what ends when; and who makes so much of it.
 
-use keepfast_framework::fields::Text;
-use keepfast_framework::reply::WithStatus;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use keepfast_framework::fields::{Flag, Int, Seconds, Text};
+use keepfast_framework::reply::{RenewedLease, WithStatus};
 use keepfast_framework::routes::{Help, Nothing};
-use keepfast_framework::{Cx, Data, Error, Keys, Page, Result, Routes, Status};
+use keepfast_framework::{Cx, Data, Error, Keys, Outcome, Page, Result, Routes, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::System;
-use crate::lease::index;
+use crate::lease::index::{self, Named};
+use crate::lease::record::{LeaseId, LeaseRecord, State};
+use crate::lease::revoke::How;
 use crate::token::record::Life;
 
 const HELP: Help = Help { synopsis: "Leases: look up, list, renew, revoke.", description: "" };
+const IRREVOCABLE_HELP: Help = Help {
+    synopsis: "Leases that could not be revoked.",
+    description: "type=irrevocable is the one kind there is. Revoking such a lease tries again.",
+};
+const TOP: Help = Help { synopsis: "Who makes the leases: mounts, paths, entities.", description: "Reads every lease; the largest come first." };
+const QUARANTINE: Help = Help {
+    synopsis: "Whether leases may be revoked.",
+    description: "A restored or copied server revokes nothing and rotates nothing until an operator ends the quarantine: what its leases name may belong to the original.",
+};
+/// How many names one step reads.
+const PAGE: usize = 500;
 
 pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("leases", IRREVOCABLE_HELP).read(irrevocable).sudo();
+    r.path("leases/count", IRREVOCABLE_HELP).read(count);
     r.path("leases/lookup", HELP).update(lookup);
     r.path("leases/lookup/{prefix...}/", HELP).list(list).sudo();
     r.paths(["leases/renew", "leases/renew/{url_lease_id...}", "renew", "renew/{url_lease_id...}"], HELP).update(renew);
     r.paths(["leases/revoke", "leases/revoke/{url_lease_id...}", "revoke", "revoke/{url_lease_id...}"], HELP).update(revoke);
     r.paths(["leases/revoke-prefix/{prefix...}", "revoke-prefix/{prefix...}"], HELP).update(revoke_prefix).sudo();
-    r.paths(["leases/revoke-force/{prefix...}", "revoke-force/{prefix...}"], HELP).update(revoke_prefix).sudo();
+    r.paths(["leases/revoke-force/{prefix...}", "revoke-force/{prefix...}"], HELP).update(revoke_force).sudo();
     r.path("leases/tidy", HELP).update(tidy);
+    r.path("leases/top", TOP).read(top).sudo();
+    r.path("leases/quarantine", QUARANTINE).read(read_quarantine).update(set_quarantine).sudo();
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -32,9 +52,58 @@ struct ById {
 }
 
 #[derive(Deserialize, JsonSchema)]
+struct Renew {
+    /// The lease.
+    lease_id: Option<Text>,
+    /// The lease, in the path.
+    url_lease_id: Option<Text>,
+    /// How long from now; the engine's default when it is not given.
+    increment: Option<Seconds>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Revoke {
+    /// The lease.
+    lease_id: Option<Text>,
+    /// The lease, in the path.
+    url_lease_id: Option<Text>,
+    /// Whether to wait until the lease is revoked, and to be told if that fails.
+    sync: Option<Flag>,
+}
+
+#[derive(Deserialize, JsonSchema)]
 struct ByPrefix {
     /// The path that made the leases, or what it begins with.
     prefix: Text,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct RevokePrefix {
+    /// The path that made the leases, or what it begins with.
+    prefix: Text,
+    /// Whether to wait until the leases are revoked, and to be told if that fails.
+    sync: Option<Flag>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct OfType {
+    /// `irrevocable`.
+    #[serde(rename = "type")]
+    kind: Option<Text>,
+    /// At most so many; `none` for all.
+    limit: Option<Text>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Largest {
+    /// At most so many of each kind.
+    limit: Option<Int>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct SetQuarantine {
+    /// Whether leases are under quarantine.
+    enabled: Flag,
 }
 
 #[derive(Serialize)]
@@ -56,60 +125,246 @@ fn id_of(req: ById) -> Result<String> {
 async fn lookup(sys: &System, cx: &mut Cx, req: ById) -> Result<Data<Shown>> {
     let id = id_of(req)?;
     let invalid = || Error::invalid("invalid lease");
-    let (path, key) = index::parse_lease_id(&id).ok_or_else(invalid)?;
     let now = cx.now();
-    let token = sys.unsealed()?.tokens.at(&key, now).await?.filter(|t| t.record.path == path).ok_or_else(invalid)?;
-    let record = &token.record;
-    let Life::Until(end) = record.life else { return Err(invalid()) };
-    Ok(Data(Shown {
-        expire_time: Some(end.rfc3339()),
-        id,
-        issue_time: record.created.rfc3339(),
-        last_renewal: record.last_renewal.map(|t| t.rfc3339()),
-        path: record.path.clone(),
-        renewable: record.renewable,
-        ttl: record.ttl_at(now),
-    }))
+    match index::parse_lease_id(&id).ok_or_else(invalid)? {
+        (path, Named::Token(key)) => {
+            let token = sys.unsealed()?.tokens.at(&key, now).await?.filter(|t| t.record.path == path).ok_or_else(invalid)?;
+            let record = &token.record;
+            let Life::Until(end) = record.life else { return Err(invalid()) };
+            Ok(Data(Shown {
+                expire_time: Some(end.rfc3339()),
+                path: path.to_owned(),
+                issue_time: record.created.rfc3339(),
+                last_renewal: record.last_renewal.map(|t| t.rfc3339()),
+                renewable: record.renewable,
+                ttl: record.ttl_at(now),
+                id,
+            }))
+        }
+        (path, Named::Lease(key)) => {
+            let found = sys.unsealed()?.leases.at(path, &key).await?;
+            let record = found.filter(|r| r.state != State::Pending).ok_or_else(invalid)?;
+            Ok(Data(Shown {
+                expire_time: Some(record.end.rfc3339()),
+                path: path.to_owned(),
+                issue_time: record.issued.rfc3339(),
+                last_renewal: record.last_renewal.map(|t| t.rfc3339()),
+                renewable: record.renewable && record.state == State::Live,
+                ttl: record.end.since(now).as_secs(),
+                id,
+            }))
+        }
+    }
 }
 
 async fn list(sys: &System, _: &mut Cx, req: ByPrefix) -> Result<Keys> {
-    let unsealed = sys.unsealed()?;
-    let view = unsealed.barrier.view("token/");
-    let prefix = req.prefix.trim_matches('/');
-    let folder = if prefix.is_empty() { index::LEASES.to_owned() } else { format!("{}{prefix}/", index::LEASES) };
-    let mut tx = unsealed.barrier.begin_read();
-    Ok(Keys::of(tx.list(&view, &folder, &Page::all()).await?))
+    Ok(Keys::of(sys.unsealed()?.leases.below(req.prefix.trim_matches('/'), &Page::all()).await?))
 }
 
-async fn renew(sys: &System, cx: &mut Cx, req: ById) -> Result<()> {
-    let id = id_of(req)?;
-    let known = match index::parse_lease_id(&id) {
-        None => false,
-        Some((path, key)) => sys.unsealed()?.tokens.at(&key, cx.now()).await?.is_some_and(|t| t.record.path == path),
-    };
-    // A token is renewed by its own path, which asks the method that made it.
-    Err(Error::invalid(if known { "tokens cannot be renewed through this endpoint" } else { "lease not found" }))
-}
-
-async fn revoke(sys: &System, _: &mut Cx, req: ById) -> Result<()> {
-    let id = id_of(req)?;
-    let Some((path, key)) = index::parse_lease_id(&id) else { return Ok(()) };
+async fn renew(sys: &System, cx: &mut Cx, req: Renew) -> Result<Outcome> {
+    let id = id_of(ById { lease_id: req.lease_id, url_lease_id: req.url_lease_id })?;
     let unsealed = sys.unsealed()?;
-    let mut tx = unsealed.barrier.begin_read();
-    if unsealed.tokens.record(&mut tx, &key).await?.is_some_and(|r| r.path == path) {
-        unsealed.tokens.revoke(&key).await?;
+    let unknown = || Error::invalid("lease not found");
+    match index::parse_lease_id(&id).ok_or_else(unknown)? {
+        (path, Named::Token(key)) => {
+            let known = unsealed.tokens.at(&key, cx.now()).await?.is_some_and(|t| t.record.path == path);
+            // A token is renewed by its own path, which asks the method that made it.
+            Err(if known { Error::invalid("tokens cannot be renewed through this endpoint") } else { unknown() })
+        }
+        (path, Named::Lease(key)) => {
+            let increment = req.increment.map_or(Duration::ZERO, Seconds::duration);
+            let granted = unsealed.renew_lease(path, &key, increment).await?;
+            granted.warnings.iter().for_each(|w| cx.warn(w.clone()));
+            let renewed = RenewedLease { id: granted.id, ttl: granted.ttl.as_secs(), renewable: granted.renewable };
+            Ok(Outcome { renewed: Some(renewed), ..Outcome::default() })
+        }
     }
-    Ok(())
 }
 
-async fn revoke_prefix(sys: &System, _: &mut Cx, req: ByPrefix) -> Result<()> {
-    sys.unsealed()?.revoke_prefix(req.prefix.trim_start_matches('/')).await
+async fn revoke(sys: &System, _: &mut Cx, req: Revoke) -> Result<()> {
+    let id = id_of(ById { lease_id: req.lease_id, url_lease_id: req.url_lease_id })?;
+    let unsealed = sys.unsealed()?;
+    match index::parse_lease_id(&id) {
+        None => Ok(()),
+        Some((path, Named::Token(key))) => {
+            let mut tx = unsealed.barrier.begin_read();
+            if unsealed.tokens.record(&mut tx, &key).await?.is_some_and(|r| r.path == path) {
+                unsealed.tokens.revoke(&key).await?;
+            }
+            Ok(())
+        }
+        Some((path, Named::Lease(key))) => unsealed.revoke_lease(path, &key, how(req.sync)).await,
+    }
+}
+
+fn how(sync: Option<Flag>) -> How {
+    if sync.is_some_and(|s| s.0) { How::Now } else { How::Queued }
+}
+
+async fn revoke_prefix(sys: &System, _: &mut Cx, req: RevokePrefix) -> Result<()> {
+    sys.unsealed()?.revoke_prefix(req.prefix.trim_start_matches('/'), how(req.sync)).await
+}
+
+async fn revoke_force(sys: &System, _: &mut Cx, req: ByPrefix) -> Result<()> {
+    sys.unsealed()?.revoke_prefix(req.prefix.trim_start_matches('/'), How::Forced).await
 }
 
 async fn tidy(sys: &System, cx: &mut Cx, _: Nothing) -> Result<WithStatus<()>> {
     let unsealed = sys.unsealed()?;
     unsealed.end_due(cx.now()).await?;
     unsealed.tokens.resume_collection().await?;
+    unsealed.leases.wake.notify_one();
     cx.warn("Tidy operation successfully started. Any information from the operation will be printed to the server's logs.");
     Ok(WithStatus(Status(202), ()))
+}
+
+#[derive(Serialize)]
+struct Irrevocable {
+    lease_id: String,
+    mount_id: String,
+    error: String,
+}
+
+#[derive(Serialize)]
+struct IrrevocableLeases {
+    lease_count: usize,
+    leases: Vec<Irrevocable>,
+}
+
+#[derive(Serialize)]
+struct Counts {
+    counts: BTreeMap<String, usize>,
+    lease_count: usize,
+}
+
+async fn irrevocable(sys: &System, _: &mut Cx, req: OfType) -> Result<Option<Data<IrrevocableLeases>>> {
+    if req.kind.as_ref().is_none_or(|k| k.0 != "irrevocable") {
+        return Ok(None);
+    }
+    let limit = match req.limit.as_ref().map(|l| l.0.as_str()) {
+        None | Some("") => 10_000,
+        Some("none") => usize::MAX,
+        Some(number) => number.parse().map_err(|_| Error::invalid("invalid 'limit' value"))?,
+    };
+    let unsealed = sys.unsealed()?;
+    let mut leases = Vec::new();
+    for (mount_id, id) in irrevocable_ids(sys, limit).await? {
+        let found = unsealed.leases.record(&mut unsealed.barrier.begin_read(), &id).await;
+        let (lease_id, error) = match found {
+            Ok(Some(LeaseRecord { state: State::Irrevocable { error }, path, .. })) => (format!("{path}/{}", id.as_str()), error),
+            Ok(_) => continue,
+            // Its path is part of what cannot be read.
+            Err(_) => (id.as_str().to_owned(), "the record of the lease cannot be read".to_owned()),
+        };
+        leases.push(Irrevocable { lease_id, mount_id, error });
+    }
+    Ok(Some(Data(IrrevocableLeases { lease_count: leases.len(), leases })))
+}
+
+async fn count(sys: &System, _: &mut Cx, req: OfType) -> Result<Option<Data<Counts>>> {
+    if req.kind.as_ref().is_none_or(|k| k.0 != "irrevocable") {
+        return Ok(None);
+    }
+    let mut counts = BTreeMap::new();
+    let ids = irrevocable_ids(sys, usize::MAX).await?;
+    let lease_count = ids.len();
+    for (mount, _) in ids {
+        *counts.entry(mount).or_default() += 1;
+    }
+    Ok(Some(Data(Counts { counts, lease_count })))
+}
+
+/// The irrevocable leases with the accessors of their mounts (or what is left of one).
+async fn irrevocable_ids(sys: &System, limit: usize) -> Result<Vec<(String, LeaseId)>> {
+    let unsealed = sys.unsealed()?;
+    let mut out = Vec::new();
+    for mount in unsealed.leases.irrevocable_mounts().await? {
+        let names = unsealed.leases.of_mount(index::IRREVOCABLE, &mount, &Page::all()).await?;
+        let accessor = unsealed.mount_of(&mount).await?.map_or(mount, |m| m.entry.accessor.clone());
+        out.extend(names.iter().filter_map(|n| LeaseId::parse(n)).map(|id| (accessor.clone(), id)));
+    }
+    out.truncate(limit);
+    Ok(out)
+}
+
+#[derive(Serialize)]
+struct Ranked {
+    name: String,
+    leases: usize,
+}
+
+#[derive(Serialize)]
+struct Top {
+    total: usize,
+    mounts: Vec<Ranked>,
+    paths: Vec<Ranked>,
+    entities: Vec<Ranked>,
+}
+
+async fn top(sys: &System, _: &mut Cx, req: Largest) -> Result<Data<Top>> {
+    let limit = req.limit.and_then(|l| usize::try_from(l.0).ok()).filter(|l| *l > 0).unwrap_or(20);
+    let unsealed = sys.unsealed()?;
+    let (mut mounts, mut paths, mut entities) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let mut total = 0;
+    let mut folders = vec![String::new()];
+    while let Some(folder) = folders.pop() {
+        let mut page = Page::first(PAGE);
+        loop {
+            let names = unsealed.leases.below(&folder, &page).await?;
+            for name in &names {
+                if let Some(inner) = name.strip_suffix('/') {
+                    folders.push(if folder.is_empty() { inner.to_owned() } else { format!("{folder}/{inner}") });
+                    continue;
+                }
+                let entity = match Named::parse(name) {
+                    None => continue,
+                    Some(Named::Token(key)) => {
+                        unsealed.tokens.record(&mut unsealed.barrier.begin_read(), &key).await?.map(|r| r.entity_id)
+                    }
+                    Some(Named::Lease(id)) => {
+                        unsealed.leases.record(&mut unsealed.barrier.begin_read(), &id).await.ok().flatten().map(|r| r.entity_id)
+                    }
+                };
+                total += 1;
+                *paths.entry(folder.clone()).or_default() += 1;
+                *entities.entry(entity.unwrap_or_default()).or_default() += 1;
+            }
+            page.after = names.last().cloned();
+            if names.len() < PAGE {
+                break;
+            }
+        }
+    }
+    for (path, count) in &paths {
+        let mount = unsealed.mounts.router().find(path).map_or_else(|| path.clone(), |(m, _)| m.entry.path.clone());
+        *mounts.entry(mount).or_default() += count;
+    }
+    Ok(Data(Top { total, mounts: ranked(mounts, limit), paths: ranked(paths, limit), entities: ranked(entities, limit) }))
+}
+
+fn ranked(counts: BTreeMap<String, usize>, limit: usize) -> Vec<Ranked> {
+    let mut out: Vec<_> = counts.into_iter().map(|(name, leases)| Ranked { name, leases }).collect();
+    out.sort_by_key(|r| std::cmp::Reverse(r.leases));
+    out.truncate(limit);
+    out
+}
+
+#[derive(Serialize)]
+struct QuarantineShown {
+    enabled: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+async fn read_quarantine(sys: &System, _: &mut Cx, _: Nothing) -> Result<Data<QuarantineShown>> {
+    let unsealed = sys.unsealed()?;
+    let found = unsealed.leases.quarantine().await?;
+    let since = found.as_ref().map(|q| q.since.rfc3339());
+    Ok(Data(QuarantineShown { enabled: unsealed.leases.is_quarantined(), since, reason: found.map(|q| q.reason) }))
+}
+
+async fn set_quarantine(sys: &System, cx: &mut Cx, req: SetQuarantine) -> Result<()> {
+    sys.unsealed()?.leases.set_quarantine(req.enabled.0, cx.now()).await
 }

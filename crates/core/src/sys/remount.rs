@@ -89,7 +89,7 @@ async fn remount(sys: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> 
     });
     moved.await?.ok_or_else(|| Error::invalid(format!("no matching mount at {from:?}")))?;
     // What the mount has issued names its old path and is not accepted any more; here its records are collected.
-    unsealed.revoke_prefix(&from).await?;
+    unsealed.revoke_prefix(&from, crate::lease::revoke::How::Now).await?;
     let migration_id = random::uuid();
     MIGRATIONS.put(cx, &migration_id, &Migration { source_mount: from, target_mount: to, status: "success".to_owned() })?;
     cx.warn("Mount move has been queued. Progress will be reported in the server's log, tagged with the returned migration_id");

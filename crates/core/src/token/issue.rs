@@ -57,7 +57,7 @@ pub(super) async fn issue(unsealed: &Unsealed, cx: &mut Cx, req: Create, orphan_
         entity_id: who.entity,
         alias: who.alias,
         role: role.as_ref().map(|r| r.name.clone()).unwrap_or_default(),
-        bound_cidrs: role.as_ref().map(|r| r.params.token_bound_cidrs.clone()).unwrap_or_default(),
+        bound_cidrs: bound_cidrs(&parent.record, role.as_ref(), orphan),
         batch,
         ..Spec::default()
     };
@@ -75,6 +75,15 @@ pub(super) async fn issue(unsealed: &Unsealed, cx: &mut Cx, req: Create, orphan_
     let now = cx.now();
     let (tx, _) = cx.store();
     Ok(unsealed.tokens.create(tx, spec, now).await?.auth_block(Vec::new()))
+}
+
+/// Where the new token may be used from: what its role says; without a role a child is bound as its parent is.
+fn bound_cidrs(parent: &TokenRecord, role: Option<&Role>, orphan: bool) -> Vec<String> {
+    match role {
+        Some(role) => role.params.token_bound_cidrs.clone(),
+        None if orphan => Vec::new(),
+        None => parent.bound_cidrs.clone(),
+    }
 }
 
 fn is_batch(req: &Create, role: Option<&Role>) -> Result<bool> {

@@ -11,6 +11,22 @@ use super::id::TokenKey;
 use crate::namespace::NamespaceId;
 
 /// What a token may do. `Root` is a variant and not a policy name: no string can produce it.
+///
+/// ```
+/// use keepfast_core::token::Authority;
+/// assert!(!Authority::Policies(vec!["root".to_owned()]).is_root());
+/// assert!(keepfast_core::policy::builtin::PolicyName::new("Root ").is_err());
+/// ```
+///
+/// ```compile_fail,E0277
+/// use keepfast_core::token::Authority;
+/// let root: Authority = "root".parse().unwrap();
+/// ```
+///
+/// ```compile_fail,E0277
+/// use keepfast_core::token::Authority;
+/// let root: Authority = "root".into();
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Authority {

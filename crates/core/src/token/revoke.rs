@@ -63,7 +63,7 @@ impl Tokens {
             let Some(record) = self.record(&mut tx, key).await?.filter(|r| wanted(r)) else { return Ok(false) };
             let mut spent = Vec::new();
             self.delete(&mut tx, key, &record, &mut spent).await?;
-            if self.has_children(&mut tx, key).await? {
+            if self.leaves_something(&mut tx, key).await? {
                 tx.put(&self.view, &pending(key), bytes::Bytes::new());
             }
             match tx.commit().await {
@@ -104,9 +104,13 @@ impl Tokens {
             }
             let mut spent = Vec::new();
             self.delete(&mut tx, key, &record, &mut spent).await?;
+            if !self.leases.held(&mut tx, key, 1).await?.is_empty() {
+                tx.put(&self.view, &pending(key), bytes::Bytes::new());
+            }
             match tx.commit().await {
                 Ok(_) => {
                     self.clear(spent).await?;
+                    self.collect(key).await?;
                     return Ok(true);
                 }
                 Err(StorageError::Conflict) => {}
@@ -134,16 +138,18 @@ impl Tokens {
         Ok(tx.get(&self.view, &pending(key)).await?.is_some())
     }
 
-    /// Deletes the records of everything below `root`, whose own record is gone.
+    /// Deletes the records of everything below `root`, whose own record is gone, and marks their leases as due.
     async fn collect(&self, root: &TokenKey) -> Result<()> {
         let mut below = vec![root.clone()];
         while let Some(parent) = below.last().cloned() {
             let mut tx = self.barrier.begin();
             let page = Page { after: None, limit: Some(BATCH) };
+            let more_leases = self.leases.end_held(&mut tx, &parent, BATCH).await?;
             let children = self.children(&mut tx, &parent, &page).await?;
+            let more = more_leases || children.len() == BATCH;
             let (mut grandparents, mut spent) = (Vec::new(), Vec::new());
             for child in &children {
-                if self.has_children(&mut tx, child).await? {
+                if self.leaves_something(&mut tx, child).await? {
                     tx.put(&self.view, &pending(child), bytes::Bytes::new());
                     grandparents.push(child.clone());
                 }
@@ -152,7 +158,7 @@ impl Tokens {
                 }
                 tx.delete(&self.view, &child_key(&parent, child));
             }
-            if children.len() < BATCH {
+            if !more {
                 tx.delete(&self.view, &pending(&parent));
             }
             match tx.commit().await {
@@ -161,7 +167,8 @@ impl Tokens {
                 Err(error) => return Err(error.into()),
             }
             self.clear(spent).await?;
-            if children.len() < BATCH {
+            self.leases.wake.notify_one();
+            if !more {
                 below.retain(|k| *k != parent);
             }
             below.extend(grandparents);
@@ -180,7 +187,7 @@ impl Tokens {
             index::remove_token(tx, &self.view, &record.path, key, end);
         }
         let store = self.ids.store_of(&record.hash);
-        if !tx.list(&self.cubbyhole, &format!("{store}/"), &Page::first(1)).await?.is_empty() {
+        if !tx.list_verified(&self.cubbyhole, &format!("{store}/"), &Page::first(1)).await?.is_empty() {
             tx.put(&self.view, &format!("{SPENT}{store}"), bytes::Bytes::new());
             spent.push(store);
         }
@@ -206,8 +213,9 @@ impl Tokens {
         Ok(())
     }
 
-    async fn has_children(&self, tx: &mut Tx, key: &TokenKey) -> Result<bool> {
-        Ok(!self.children(tx, key, &Page::first(1)).await?.is_empty())
+    /// Whether a token has children or leases, which outlive its record for a moment.
+    async fn leaves_something(&self, tx: &mut Tx, key: &TokenKey) -> Result<bool> {
+        Ok(!self.children(tx, key, &Page::first(1)).await?.is_empty() || !self.leases.held(tx, key, 1).await?.is_empty())
     }
 
     /// Children as they will still be at the commit: one that is made meanwhile is not overlooked.

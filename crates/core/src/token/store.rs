@@ -9,12 +9,14 @@ use bytes::Bytes;
 use keepfast_crypto::{compare, random};
 use keepfast_framework::{Records, Result, Timestamp};
 use keepfast_storage::{Barrier, Index, Page, Tx, View, Watch, Write};
+use quick_cache::UnitWeighter;
 use quick_cache::sync::Cache;
 
 use super::batch::BatchCipher;
 use super::id::{BATCH, Ids, TokenKey};
 use super::record::TokenRecord;
 use crate::audit::Mark;
+use crate::lease::Leases;
 use crate::namespace::NamespaceId;
 use crate::policy::store::CompiledAcl;
 
@@ -22,7 +24,9 @@ pub(super) const RECORDS: Records<TokenRecord> = Records::at("id/");
 /// Keyed hashes' and batch tokens' secrets: 160 random bytes, made once.
 const SECRETS: &str = "secrets";
 /// Tokens in memory. One takes about a kilobyte.
-const CACHED: usize = 16_384;
+const CACHED: u64 = 16_384;
+/// Room that is made for them at once; more is made as they come.
+const FIRST_ROOM: usize = 256;
 const SHARDS: usize = 256;
 /// How far a chain of parents is followed; no client makes one this long.
 const DEEPEST: usize = 64;
@@ -61,6 +65,7 @@ pub struct Tokens {
     pub(super) ids: Ids,
     pub(super) batch: BatchCipher,
     pub(super) cubbyhole: View,
+    pub(super) leases: Arc<Leases>,
     cache: Cache<TokenKey, Cached>,
     epochs: [AtomicU64; SHARDS],
 }
@@ -70,7 +75,7 @@ impl Tokens {
     ///
     /// # Errors
     /// When storage fails.
-    pub async fn open(barrier: &Arc<Barrier>, view: View, cubbyhole: View) -> Result<Arc<Self>> {
+    pub async fn open(barrier: &Arc<Barrier>, view: View, cubbyhole: View, leases: Arc<Leases>) -> Result<Arc<Self>> {
         let secrets = secrets(barrier, &view).await?;
         let mut hashes = [0u8; 128];
         hashes.copy_from_slice(&secrets[..128]);
@@ -82,7 +87,8 @@ impl Tokens {
             ids: Ids::new(&hashes),
             batch: BatchCipher::new(&batch),
             cubbyhole,
-            cache: Cache::new(CACHED),
+            leases,
+            cache: Cache::with_weighter(FIRST_ROOM, CACHED, UnitWeighter),
             epochs: [const { AtomicU64::new(0) }; SHARDS],
         });
         let watcher: Arc<dyn Watch> = tokens.clone();

@@ -120,11 +120,21 @@ async fn sec_ac08_every_route_refuses_who_has_no_token_no_policy_or_no_sudo() {
         if route.access == Access::Unauthenticated {
             continue;
         }
+        if route.operation == Operation::Update && route.path.ends_with('/') {
+            // Refused for its form alone, which tells nothing of what is there.
+            assert_eq!(house.call(method, &route.path, "", json!({})).await.is(400).error(), "cannot write to a path ending in '/'");
+            continue;
+        }
         for token in ["", "hvs.unknown", "hvb.unknown", &empty] {
             // Neither parameters that fit nor parameters that do not make a difference.
             for body in [json!({}), json!({ "x": "y", "type": [{}], "data": 1, "ttl": "x" })] {
                 let answer = house.call(method, &route.path, token, body).await;
-                assert_eq!((answer.status, answer.error()), (403, "permission denied"), "{name}");
+                // Who unwraps by the wrapping token itself learns that it is spent, whatever it was.
+                let expected = match route.pattern {
+                    "wrapping/unwrap" | "wrapping/rewrap" if token.ends_with("unknown") => (400, "wrapping token is not valid or does not exist"),
+                    _ => (403, "permission denied"),
+                };
+                assert_eq!((answer.status, answer.error()), expected, "{name}");
             }
         }
         if route.access == Access::Sudo {
@@ -216,10 +226,11 @@ async fn sec_ds06_no_parameter_makes_a_route_fail_as_a_fault_of_the_server() {
             continue;
         }
         for (at, (name, _)) in route.parameters.iter().enumerate() {
-            for (n, value) in bad_values().into_iter().enumerate() {
+            // A third of the values for each parameter; the parameters of one type get all of them among themselves.
+            for (n, value) in bad_values().into_iter().enumerate().skip(at % 3).step_by(3) {
                 let mut body = serde_json::Map::from_iter([(name.clone(), value)]);
                 // Every other time the rest of the parameters is there as well, but for what takes long to hash.
-                if (n + at) % 2 == 0 {
+                if n % 2 == 0 {
                     body.extend(route.parameters.iter().filter(|(other, _)| other != name && other != "password").map(|(other, _)| (other.clone(), json!("1"))));
                 }
                 let body = Value::Object(body);

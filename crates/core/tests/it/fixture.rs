@@ -13,8 +13,10 @@ use keepfast_crypto::secret::{SecretBytes, SecretString};
 use keepfast_framework::clock::TestClock;
 use keepfast_framework::engine::Registry;
 use keepfast_framework::{Body, CanonicalPath, Clock, Operation};
-use keepfast_storage::{Backend, MemoryBackend};
+use keepfast_storage::Backend;
 use serde_json::{Value, json};
+
+use crate::gate::Gated;
 
 /// The id of the first token.
 pub(crate) const ROOT: &str = "root-of-the-house";
@@ -23,7 +25,7 @@ pub(crate) const ROOT: &str = "root-of-the-house";
 pub(crate) struct House {
     pub(crate) node: Arc<Node>,
     pub(crate) clock: TestClock,
-    pub(crate) backend: Arc<MemoryBackend>,
+    pub(crate) backend: Arc<Gated>,
     pub(crate) dir: tempfile::TempDir,
     pub(crate) shares: Vec<SecretBytes>,
     pub(crate) settings: Settings,
@@ -103,7 +105,7 @@ impl House {
         let mut settings = Settings { audit: vec![device(dir.path(), "audit", &[])], ..Settings::default() };
         change(&mut settings, dir.path());
         let clock = TestClock::default();
-        let backend = Arc::new(MemoryBackend::new());
+        let backend = Arc::<Gated>::default();
         let node = Node::new(backend.clone(), engines, Arc::new(clock.clone()), settings.clone());
         let made = node.init_dev(Some(SecretString::new(ROOT.to_owned())), true).await.unwrap();
         House { node, clock, backend, dir, shares: made.shares, settings }
@@ -114,7 +116,7 @@ impl House {
         let dir = tempfile::tempdir().unwrap();
         let settings = Settings { audit: vec![device(dir.path(), "audit", &[])], ..Settings::default() };
         let clock = TestClock::default();
-        let backend = Arc::new(MemoryBackend::new());
+        let backend = Arc::<Gated>::default();
         let node = Node::new(backend.clone(), keepfast_engines::all(), Arc::new(clock.clone()), settings.clone());
         let made = node.initialize(shape, Some(SecretString::new(ROOT.to_owned()))).await.unwrap();
         House { node, clock, backend, dir, shares: made.shares, settings }

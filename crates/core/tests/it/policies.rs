@@ -139,3 +139,15 @@ async fn create_and_update_are_told_apart_and_who_may_do_neither_learns_nothing(
         assert_eq!(house.post(path, &none, body).await.is(403).error(), "permission denied");
     }
 }
+
+#[tokio::test]
+async fn help_is_for_whoever_is_let_in_and_says_nothing_of_what_is_there() {
+    let house = House::new().await;
+    let token = house.token(json!({ "policies": ["default"] })).await;
+    for path in ["sys/audit", "auth/token/accessors", "secret/data/a", "sys/mounts/secret"] {
+        let told = house.call("HELP", path, &token, Value::Null).await.ok();
+        assert_eq!(told.body["help"], house.call("HELP", path, ROOT, Value::Null).await.ok().body["help"], "{path}");
+        house.call("HELP", path, "", Value::Null).await.is(403);
+    }
+    house.get("sys/audit", &token).await.is(403);
+}

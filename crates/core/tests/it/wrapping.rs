@@ -117,3 +117,16 @@ async fn a_wrapped_answer_ends_with_its_time_and_a_wrapped_token_tells_its_acces
     house.wrapped("GET", "secret/data/none", ROOT, Value::Null, 60).await.is(404);
     house.wrapped("POST", "auth/token/revoke", ROOT, json!({ "token": inner.token() }), 60).await.is(204);
 }
+
+#[tokio::test]
+async fn what_is_unwrapped_can_be_wrapped_again_and_a_policy_that_demands_it_gets_it() {
+    let house = House::new().await;
+    house.policy("wraps", r#"path "sys/wrapping/unwrap" { capabilities = ["update"] min_wrapping_ttl = "10s" max_wrapping_ttl = "60s" }"#).await;
+    let token = house.token(json!({ "policies": ["wraps"], "no_default_policy": true })).await;
+    let kept = house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
+    house.post("sys/wrapping/unwrap", &token, json!({ "token": kept })).await.is(403);
+    house.wrapped("POST", "sys/wrapping/unwrap", &token, json!({ "token": kept }), 5).await.is(403);
+    let again = house.wrapped("POST", "sys/wrapping/unwrap", &token, json!({ "token": kept }), 30).await.ok();
+    assert_eq!((&again.body["data"], &again.body["wrap_info"]["creation_path"]), (&Value::Null, &json!("sys/wrapping/unwrap")));
+    assert_eq!(house.post("sys/wrapping/unwrap", ROOT, json!({ "token": again.wrapping() })).await.ok().data()["k"], 1);
+}

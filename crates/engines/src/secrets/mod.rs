@@ -1,6 +1,7 @@
 //! Secrets engines.
 
 pub mod cubbyhole;
+pub mod database;
 pub mod kv;
 mod raw_json;
 pub mod transit;

@@ -11,6 +11,7 @@ use keepfast_framework::reply::Alias;
 use keepfast_framework::token_params::{TokenTerms, parse_cidrs};
 use keepfast_framework::{Cx, Error, Login, Result};
 use parking_lot::Mutex;
+use quick_cache::UnitWeighter;
 use quick_cache::sync::Cache;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,9 @@ use super::secret_id::{self, SecretId};
 use super::{AppRole, cidr};
 
 /// How many roles are kept ready for logins.
-const CAPACITY: usize = 10_000;
+const CAPACITY: u64 = 10_000;
+/// Room that is made for them at once; more is made as they come.
+const FIRST_ROOM: usize = 64;
 /// The store that is searched when the role id is unknown: as long as a role's, and never one.
 const NO_STORE: &str = "....................";
 
@@ -59,7 +62,7 @@ pub(super) struct LoginRoles {
 
 impl Default for LoginRoles {
     fn default() -> Self {
-        LoginRoles { roles: Cache::new(CAPACITY), epoch: Mutex::new(0) }
+        LoginRoles { roles: Cache::with_weighter(FIRST_ROOM, CAPACITY, UnitWeighter), epoch: Mutex::new(0) }
     }
 }
 

@@ -6,18 +6,21 @@
 use std::sync::Arc;
 
 use keepfast_framework::Cx;
+use quick_cache::UnitWeighter;
 use quick_cache::sync::Cache;
 use tokio::sync::Mutex;
 
 /// How many use-limited secret ids are remembered.
-const CAPACITY: usize = 4_096;
+const CAPACITY: u64 = 4_096;
+/// Room that is made for them at once; more is made as they come.
+const FIRST_ROOM: usize = 64;
 
 /// The use-limited secret ids that logged in lately, by keyed hash.
 pub(super) struct Queue(Cache<String, Arc<Mutex<()>>>);
 
 impl Default for Queue {
     fn default() -> Self {
-        Queue(Cache::new(CAPACITY))
+        Queue(Cache::with_weighter(FIRST_ROOM, CAPACITY, UnitWeighter))
     }
 }
 

@@ -1,0 +1,153 @@
+//! How much of the peer's surface we have: every path and operation of its own OpenAPI document is tried on our server. What we do not have
+//! stands in `surface-missing.txt`, a list that may only shrink.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::http::{Client, Request};
+use crate::servers::{Make, Server, Storage};
+
+/// What is mounted on both servers: side, and type, which is the path too.
+const MOUNTS: [(&str, &str); 3] = [("auth", "approle"), ("auth", "userpass"), ("mounts", "transit")];
+
+/// Operations that end the server or the session are tried last.
+const FATAL: [&str; 4] = ["sys/seal", "sys/step-down", "sys/unseal", "sys/init"];
+
+/// Compares with the list; with `write`, writes it anew. Whether nothing is missing beyond it.
+pub fn run(write: bool) -> Result<bool> {
+    let peer = Server::start_unsealed(Make::Peer, Storage::Memory)?;
+    prepare(&peer)?;
+    let mut operations = operations(&peer)?;
+    operations.sort_by_key(|(path, method)| {
+        (FATAL.iter().any(|fatal| path.starts_with(fatal)), path.clone(), method.clone())
+    });
+    let ours = Server::start_unsealed(Make::Keepfast, Storage::Memory)?;
+    prepare(&ours)?;
+    let mut missing = BTreeSet::new();
+    for (path, method) in &operations {
+        if !has(&ours, path, method)? {
+            missing.insert(format!("{method} {path}"));
+        }
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("surface-missing.txt");
+    if write {
+        std::fs::write(&file, missing.iter().map(|line| format!("{line}\n")).collect::<String>())?;
+    }
+    let listed = std::fs::read_to_string(&file).unwrap_or_default();
+    let listed: BTreeSet<String> = listed.lines().map(str::to_owned).collect();
+    for line in missing.difference(&listed) {
+        println!("FAIL surface: {line} is missing and not in surface-missing.txt");
+    }
+    for line in listed.difference(&missing) {
+        println!("surface-missing.txt: {line} is there now: take it out (surface --write)");
+    }
+    let here = operations.len() - missing.len();
+    println!("we have {here} of the {} operations that the peer documents for these mounts", operations.len());
+    println!("{here} passed, {} failed", missing.difference(&listed).count());
+    Ok(missing.is_subset(&listed) && here > 0)
+}
+
+fn prepare(server: &Server) -> Result<()> {
+    let mut client = server.client()?;
+    let mut mount = |side: &str, path: &str, body: Value| {
+        client.call(Some(&server.root), "POST", &format!("sys/{side}/{path}"), Some(&body))
+    };
+    for (side, path) in MOUNTS {
+        mount(side, path, json!({ "type": path }))?;
+    }
+    mount("mounts", "kv", json!({ "type": "kv" }))?;
+    mount("mounts", "secret", json!({ "type": "kv", "options": { "version": "2" } }))?;
+    Ok(())
+}
+
+/// The peer's paths with its placeholders filled, each with its methods.
+fn operations(peer: &Server) -> Result<Vec<(String, String)>> {
+    let answer = peer.client()?.call(Some(&peer.root), "GET", "sys/internal/specs/openapi", None)?;
+    let document = answer.json().context("no OpenAPI document")?;
+    let mut operations = Vec::new();
+    for (path, item) in document["paths"].as_object().context("no paths")? {
+        if path.starts_with("/identity/") {
+            continue;
+        }
+        for (method, operation) in item.as_object().context("no operations")? {
+            let lists = || {
+                operation["parameters"]
+                    .as_array()
+                    .is_some_and(|p| p.iter().any(|p| p["name"] == "list" && p["required"] == true))
+            };
+            let method = match method.as_str() {
+                "get" if lists() => "LIST",
+                "get" => "GET",
+                "post" => "POST",
+                "delete" => "DELETE",
+                "patch" => "PATCH",
+                _ => continue,
+            };
+            operations.push((path.trim_start_matches('/').to_owned(), method.to_owned()));
+        }
+    }
+    Ok(operations)
+}
+
+/// Whether our server knows the path and the operation. Each is asked with a root token of its own, since some end it.
+fn has(server: &Server, path: &str, method: &str) -> Result<bool> {
+    let mut client = server.client()?;
+    let made = client.call(
+        Some(&server.root),
+        "POST",
+        "auth/token/create",
+        Some(&json!({"policies": ["root"], "no_parent": true})),
+    )?;
+    let token = made
+        .json()
+        .and_then(|b| b["auth"]["client_token"].as_str().map(str::to_owned))
+        .unwrap_or_else(|| server.root.clone());
+    let answer = ask(&mut client, &filled(path), method, &token)?;
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    let unknown =
+        ["unsupported path", "unsupported operation", "no handler for route"].iter().any(|mark| text.contains(mark));
+    let no_such_method = answer.status == 405 && text.trim() == "{\"errors\":[]}";
+    Ok(!unknown && !no_such_method)
+}
+
+fn ask(client: &mut Client, path: &str, method: &str, token: &str) -> Result<crate::http::Answer> {
+    let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+    let headers = vec![("X-Vault-Token".to_owned(), token.to_owned()), ("Content-Type".to_owned(), kind.to_owned())];
+    let body = matches!(method, "POST" | "PATCH").then(|| b"{}".to_vec());
+    client.send(&Request { method: method.to_owned(), path: format!("/v1/{path}"), headers, body })
+}
+
+/// A path with a word for each placeholder.
+fn filled(path: &str) -> String {
+    let mut out = String::new();
+    let mut rest = path;
+    while let Some((before, behind)) = rest.split_once('{') {
+        out.push_str(before);
+        let (name, after) = behind.split_once('}').unwrap_or((behind, ""));
+        out.push_str(match name {
+            "urlalgorithm" | "hash_algorithm" | "algorithm" => "sha2-256",
+            "urlbytes" | "bytes" => "16",
+            "source" => "platform",
+            "plaintext" => "plaintext",
+            "type" => "encryption-key",
+            "version" => "1",
+            _ => "placeholder",
+        });
+        rest = after;
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_are_filled() {
+        assert_eq!(filled("sys/mounts/{path}/tune"), "sys/mounts/placeholder/tune");
+        assert_eq!(filled("a/b"), "a/b");
+    }
+}

@@ -1,0 +1,154 @@
+//! The making of leases: at once, or as an intent that is durable before the engine acts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use keepfast_framework::lease::{Intent, Lessor, Watched};
+use keepfast_framework::mount::MountInfo;
+use keepfast_framework::{Error, LeaseOffer, Result, Timestamp};
+use keepfast_storage::Tx;
+
+use super::index;
+use super::record::{LeaseId, LeaseRecord, State};
+use super::store::Leases;
+use crate::token::life::{self, Asked};
+use crate::token::record::Life;
+use crate::token::{Token, Tokens};
+
+/// Who makes the leases of one request.
+pub struct Desk {
+    /// All leases.
+    pub leases: Arc<Leases>,
+    /// All tokens.
+    pub tokens: Arc<Tokens>,
+    /// The caller's token; `None` on a path that needs none.
+    pub token: Option<Arc<Token>>,
+    /// Whether this request is the token's last use.
+    pub last_use: bool,
+    /// The mount that leases.
+    pub mount: Arc<MountInfo>,
+    /// The full path of the request.
+    pub path: String,
+}
+
+/// A lease that was made, as the answer tells it.
+pub struct Granted {
+    /// The whole id.
+    pub id: String,
+    /// How long from now.
+    pub ttl: Duration,
+    /// Whether it can be renewed.
+    pub renewable: bool,
+    /// What the caller should know.
+    pub warnings: Vec<String>,
+}
+
+impl Desk {
+    /// Makes a lease that is in force once `tx` is committed.
+    ///
+    /// # Errors
+    /// 403 when the token is gone; 400 when it has no use left; when storage fails.
+    pub async fn grant(&self, tx: &mut Tx, offer: &LeaseOffer) -> Result<Granted> {
+        let (id, record, warnings) = self.draft(tx, offer, State::Live).await?;
+        self.leases.register(tx, &id, &record)?;
+        let ttl = record.end.since(record.issued);
+        Ok(Granted { id: record.full_id(&id), ttl, renewable: record.renewable, warnings })
+    }
+
+    /// Puts a lease in force whose intent was made in this request.
+    ///
+    /// # Errors
+    /// 403 when the lease was taken back meanwhile, with its token or by an operator.
+    pub async fn confirm(&self, tx: &mut Tx, intent: &Intent) -> Result<Granted> {
+        let lost = || Error::denied().caused_by("the lease was taken back before it was confirmed");
+        let Some((_, index::Named::Lease(id))) = index::parse_lease_id(intent.id()) else { return Err(lost()) };
+        let mut record = self.leases.record(tx, &id).await?.filter(|r| r.state == State::Pending).ok_or_else(lost)?;
+        self.leases.change(tx, &id, &mut record, |r| {
+            r.state = State::Live;
+            r.due = r.end;
+        })?;
+        let ttl = record.end.since(record.issued);
+        Ok(Granted { id: record.full_id(&id), ttl, renewable: record.renewable, warnings: Vec::new() })
+    }
+
+    /// What the lease will be, after all bounds.
+    async fn draft(&self, tx: &mut Tx, offer: &LeaseOffer, state: State) -> Result<(LeaseId, LeaseRecord, Vec<String>)> {
+        if self.last_use {
+            return Err(Error::invalid("Secret cannot be returned; token had one use left, so leased credentials were immediately revoked."));
+        }
+        let now = self.leases.clock.now();
+        let (owner, bound) = self.tie(tx).await?;
+        let asked = Asked { ttl: offer.ttl, max_ttl: offer.max_ttl, ..Asked::default() };
+        let given = life::given(&asked, self.mount.ttl, now, now);
+        let end = now.after(given.ttl).min(bound.unwrap_or(Timestamp::from_nanos(i64::MAX)));
+        let due = if state == State::Pending { Leases::patience(now) } else { end };
+        let record = LeaseRecord {
+            path: self.path.trim_end_matches('/').to_owned(),
+            mount: self.mount.uuid.clone(),
+            issued: now,
+            end,
+            due,
+            last_renewal: None,
+            renewable: offer.renewable,
+            owner,
+            bound,
+            entity_id: self.token.as_ref().map(|t| t.record.entity_id.clone()).unwrap_or_default(),
+            state,
+            internal: offer.internal.clone(),
+        };
+        Ok((LeaseId::new(now), record, given.warnings))
+    }
+
+    /// The token with which the lease ends, and the moment that it may not pass.
+    ///
+    /// The token is read in the request's transaction: when it is revoked at the same time, one of the two conflicts.
+    async fn tie(&self, tx: &mut Tx) -> Result<(Option<crate::token::TokenKey>, Option<Timestamp>)> {
+        let Some(token) = &self.token else { return Ok((None, None)) };
+        let bound = match token.record.life {
+            Life::Until(end) if token.record.batch => Some(end),
+            _ => None,
+        };
+        let Some(owner) = token.key.clone().or_else(|| token.record.parent.clone()) else { return Ok((None, bound)) };
+        if self.tokens.record(tx, &owner).await?.is_none() {
+            return Err(Error::denied());
+        }
+        Ok((Some(owner), bound))
+    }
+}
+
+#[async_trait]
+impl Lessor for Desk {
+    async fn intend(&self, tx: &mut Tx, offer: &LeaseOffer) -> Result<(Intent, Vec<String>)> {
+        let (id, record, warnings) = self.draft(tx, offer, State::Pending).await?;
+        self.leases.register(tx, &id, &record)?;
+        self.leases.under_way.lock().insert(id.clone());
+        let full = record.full_id(&id);
+        let guard = Guard { leases: self.leases.clone(), id, kept: AtomicBool::new(false) };
+        Ok((Intent::new(full, record.end, Box::new(guard)), warnings))
+    }
+}
+
+/// Keeps a pending lease from being taken back while its request is under way.
+struct Guard {
+    leases: Arc<Leases>,
+    id: LeaseId,
+    kept: AtomicBool,
+}
+
+impl Watched for Guard {
+    fn keep(&self) {
+        self.kept.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.leases.under_way.lock().remove(&self.id);
+        if !self.kept.load(Ordering::Acquire) {
+            self.leases.abandoned.lock().push(self.id.clone());
+            self.leases.wake.notify_one();
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Renewal: a new end, within every bound, counted from issue.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keepfast_framework::lease::{Bound, HeldLease};
+use keepfast_framework::mount::TtlBounds;
+use keepfast_framework::{Error, LeaseTerms, Operation, Result, Timestamp};
+use keepfast_storage::StorageError;
+
+use super::intent::Granted;
+use super::record::{LeaseId, LeaseRecord, State};
+use crate::mount::Mounted;
+use crate::token::life::{self, Asked, Given};
+use crate::unsealed::Unsealed;
+
+impl Unsealed {
+    /// Renews the lease of this path and id.
+    ///
+    /// # Errors
+    /// 400 when there is none, it cannot be renewed, or its engine refuses.
+    pub async fn renew_lease(&self, path: &str, id: &LeaseId, increment: Duration) -> Result<Granted> {
+        loop {
+            match self.try_renew(path, id, increment).await {
+                Err(error) if error.is_conflict() => {}
+                other => return other,
+            }
+        }
+    }
+
+    async fn try_renew(&self, path: &str, id: &LeaseId, increment: Duration) -> Result<Granted> {
+        let now = self.clock.now();
+        let found = self.leases.at(path, id).await?.filter(|r| r.state == State::Live && now < r.end);
+        let record = found.ok_or_else(|| Error::invalid("lease not found"))?;
+        if !record.renewable {
+            return Err(Error::invalid("lease is not renewable"));
+        }
+        let mounted = self.mount_of(&record.mount).await?.ok_or_else(|| Error::invalid("the engine of this lease is not mounted"))?;
+        let engine = mounted.engine(self).await?;
+        let mut cx = self.context(&mounted, Operation::Update, record.path.clone()).once();
+        let held = held(&record, &mounted, increment, bound(&record, mounted.info.ttl, increment, now));
+        let terms = engine.renew_lease(&mut cx, &held).await.map_err(|error| refused("failed to renew entry", error))?;
+        let parts = cx.into_parts();
+        let mut tx = parts.tx;
+        // Nothing may have ended it while its engine was asked.
+        let current = self.leases.record(&mut tx, id).await?.filter(|r| r.state == State::Live);
+        let mut record = current.ok_or_else(|| Error::invalid("lease not found"))?;
+        let given = terms_given(&record, mounted.info.ttl, increment, &terms, now);
+        let end = now.after(given.ttl);
+        self.leases.change(&mut tx, id, &mut record, |r| {
+            r.end = end;
+            r.due = end;
+            r.last_renewal = Some(now);
+        })?;
+        tx.commit().await?;
+        parts.after_commit.into_iter().for_each(|action| action());
+        Ok(Granted { id: record.full_id(id), ttl: given.ttl, renewable: true, warnings: given.warnings })
+    }
+}
+
+/// A lease as its engine sees it again.
+pub(super) fn held(record: &LeaseRecord, mounted: &Mounted, increment: Duration, bound: Bound) -> HeldLease {
+    HeldLease { path: record.path_within(&mounted.entry.path).to_owned(), internal: record.internal.clone(), increment, bound }
+}
+
+/// The end that a renewal at `now` would come to.
+pub(super) fn bound(record: &LeaseRecord, bounds: TtlBounds, increment: Duration, now: Timestamp) -> Bound {
+    let record = LeaseRecord { internal: serde_json::Value::Null, ..record.clone() };
+    Arc::new(move |terms| now.after(terms_given(&record, bounds, increment, terms, now).ttl))
+}
+
+fn terms_given(record: &LeaseRecord, bounds: TtlBounds, increment: Duration, terms: &LeaseTerms, now: Timestamp) -> Given {
+    let asked = Asked { increment, ttl: terms.ttl, max_ttl: terms.max_ttl, ..Asked::default() };
+    let mut given = life::given(&asked, bounds, record.issued, now);
+    if let Some(bound) = record.bound {
+        given.ttl = given.ttl.min(bound.since(now));
+    }
+    given
+}
+
+/// What an engine's refusal is to the caller of `sys/leases`: 400 with the engine's own text, unless storage failed.
+pub(super) fn refused(what: &str, error: Error) -> Error {
+    let stored = error.cause().is_some_and(|c| c.downcast_ref::<StorageError>().is_some());
+    if stored {
+        return error;
+    }
+    let cause = error.cause().map(ToString::to_string);
+    let refused = Error::invalid(format!("{what}: {}", error.public()));
+    match cause {
+        Some(cause) => refused.caused_by(cause),
+        None => refused,
+    }
+}

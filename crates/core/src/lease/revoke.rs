@@ -1,0 +1,368 @@
+//! Taking back: one lease at a word, what is due by the worker, what a path made.
+//!
+//! A lease that cannot be taken back is tried six times with growing pauses and then set aside as irrevocable: visible
+//! under `sys/leases`, and tried again when an operator revokes it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keepfast_framework::{Error, Operation, Result, Status, Timestamp};
+use keepfast_storage::{Page, StorageError};
+use tokio::task::JoinSet;
+
+use super::index::{self, Named};
+use super::record::{LeaseId, LeaseRecord, State};
+use super::renew::{bound, held, refused};
+use super::store::unreadable;
+use crate::mount::Mounted;
+use crate::unsealed::Unsealed;
+
+/// How often taking a lease back is tried before an operator has to look.
+const TRIES: u32 = 6;
+/// The pause after the first try; it doubles with each.
+const PAUSE: Duration = Duration::from_secs(10);
+/// Leases of one mount that are taken back at once: one slow database leaves room for the other mounts.
+const OF_ONE_MOUNT: usize = 16;
+/// How many leases one look reads at a time.
+const PAGE: usize = 256;
+/// How long a caller waits who did not ask to wait.
+const COURTESY: Duration = Duration::from_secs(1);
+
+/// How leases are ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Durably noted; the worker takes them back.
+    Queued,
+    /// Before the call returns; the first failure is returned.
+    Now,
+    /// As `Now`, and forgotten even if their engine fails.
+    Forced,
+}
+
+/// What becomes of a lease at `now` whose engine has failed to take it back `attempts` times.
+pub fn after_failure(now: Timestamp, attempts: u32) -> Option<Timestamp> {
+    (attempts < TRIES).then(|| now.after(PAUSE * 2u32.pow(attempts.saturating_sub(1))))
+}
+
+impl Unsealed {
+    /// The mount of this storage name, also while it is being taken away.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn mount_of(&self, uuid: &str) -> Result<Option<Arc<Mounted>>> {
+        if let Some(found) = self.mounts.router().all().find(|m| m.entry.uuid == uuid) {
+            return Ok(Some(found.clone()));
+        }
+        let leaving = self.mounts.leaving().await?.into_iter().find(|e| e.uuid == uuid);
+        Ok(leaving.and_then(|entry| self.mounts.mounted(entry)).map(Arc::new))
+    }
+
+    /// Takes one lease back. One that is gone is no failure.
+    ///
+    /// # Errors
+    /// 400 when its engine fails: the lease is then tried again later. 503 under quarantine.
+    pub async fn end_lease(&self, mounted: Option<&Arc<Mounted>>, id: &LeaseId, how: How) -> Result<()> {
+        loop {
+            let Some(record) = self.leases.record(&mut self.barrier.begin_read(), id).await? else { return Ok(()) };
+            match self.take_back(mounted, id, &record, how).await {
+                Err(error) if error.is_conflict() => {}
+                Err(error) if error.cause().is_some_and(|c| c.is::<StorageError>()) => return Err(error),
+                Err(error) => {
+                    self.note_failure(id, &error).await?;
+                    return Err(error);
+                }
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    async fn take_back(&self, mounted: Option<&Arc<Mounted>>, id: &LeaseId, record: &LeaseRecord, how: How) -> Result<()> {
+        let force = how == How::Forced;
+        if self.leases.is_quarantined() && !force {
+            return Err(Error::new(Status::UNAVAILABLE, "leases are under quarantine: see sys/leases/quarantine"));
+        }
+        let Some(mounted) = mounted else {
+            return if force { self.forget(id).await } else { Err(Error::invalid("failed to revoke entry: its engine is not mounted")) };
+        };
+        let mut cx = self.context(mounted, Operation::Update, record.path.clone()).once();
+        let bound = bound(record, mounted.info.ttl, Duration::ZERO, self.clock.now());
+        let held = held(record, mounted, Duration::ZERO, bound);
+        let outcome = match mounted.engine(self).await {
+            Ok(engine) => engine.revoke_lease(&mut cx, &held).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = outcome {
+            if force {
+                tracing::warn!(lease = %record.path, %error, "a lease is forgotten by force although its engine failed");
+                return self.forget(id).await;
+            }
+            return Err(refused("failed to revoke entry", error));
+        }
+        let parts = cx.into_parts();
+        let mut tx = parts.tx;
+        if let Some(current) = self.leases.record(&mut tx, id).await? {
+            self.leases.remove(&mut tx, id, &current);
+        }
+        tx.commit().await?;
+        parts.after_commit.into_iter().for_each(|action| action());
+        Ok(())
+    }
+
+    async fn forget(&self, id: &LeaseId) -> Result<()> {
+        let mut tx = self.barrier.begin();
+        if let Some(record) = self.leases.record(&mut tx, id).await? {
+            self.leases.remove(&mut tx, id, &record);
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Notes that a lease could not be taken back: it is tried again later, or set aside.
+    async fn note_failure(&self, id: &LeaseId, error: &Error) -> Result<()> {
+        if self.leases.is_quarantined() {
+            return Ok(());
+        }
+        let mut tx = self.barrier.begin();
+        let Some(mut record) = self.leases.record(&mut tx, id).await? else { return Ok(()) };
+        let attempts = match record.state {
+            State::Ending { attempts } => attempts + 1,
+            _ => 1,
+        };
+        let now = self.clock.now();
+        let next = after_failure(now, attempts);
+        self.leases.change(&mut tx, id, &mut record, |r| match next {
+            Some(due) => {
+                r.due = due;
+                r.state = State::Ending { attempts };
+            }
+            None => r.state = State::Irrevocable { error: format!("out of retries: {}", error.public()) },
+        })?;
+        let cause = error.cause().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(path = %record.path, attempts, irrevocable = next.is_none(), %error, %cause, "a lease could not be revoked");
+        match tx.commit().await {
+            // Whoever changed it meanwhile has noted more than this.
+            Ok(_) | Err(StorageError::Conflict) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Ends one lease as a caller asks for it.
+    ///
+    /// # Errors
+    /// With [`How::Now`] what its engine fails with; when storage fails.
+    pub async fn revoke_lease(self: &Arc<Self>, path: &str, id: &LeaseId, how: How) -> Result<()> {
+        let Some(record) = self.leases.at(path, id).await? else { return Ok(()) };
+        if how != How::Queued {
+            let mounted = self.mount_of(&record.mount).await?;
+            return self.end_lease(mounted.as_ref(), id, how).await;
+        }
+        self.queue(std::slice::from_ref(id)).await?;
+        if self.leases.is_quarantined() {
+            return Ok(());
+        }
+        // It is as good as done; most callers go on as if it were, so they wait a moment for it.
+        let (unsealed, id) = (self.clone(), id.clone());
+        let done = tokio::spawn(async move {
+            let mounted = unsealed.mount_of(&record.mount).await?;
+            unsealed.end_lease(mounted.as_ref(), &id, How::Now).await
+        });
+        let enough = self.clock.sleep_until(self.clock.now().after(COURTESY));
+        tokio::select! { _ = done => {}, () = enough => {} }
+        Ok(())
+    }
+
+    /// Notes leases as due now.
+    async fn queue(&self, ids: &[LeaseId]) -> Result<()> {
+        loop {
+            let mut tx = self.barrier.begin();
+            for id in ids {
+                self.leases.end_soon(&mut tx, id).await?;
+            }
+            match tx.commit().await {
+                Ok(_) => break,
+                Err(StorageError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.leases.wake.notify_one();
+        Ok(())
+    }
+
+    /// Ends all tokens and leases that paths below `prefix` made.
+    ///
+    /// # Errors
+    /// Unless queued, the first failure of an engine; when storage fails.
+    pub async fn revoke_prefix(&self, prefix: &str, how: How) -> Result<()> {
+        let mut folders = vec![prefix.trim_end_matches('/').to_owned()];
+        while let Some(folder) = folders.pop() {
+            let mut page = Page::first(PAGE);
+            loop {
+                let names = self.leases.below(&folder, &page).await?;
+                let full = names.len() == PAGE;
+                page.after = names.last().cloned();
+                self.revoke_names(&folder, &names, how).await?;
+                folders.extend(names.iter().filter_map(|n| n.strip_suffix('/')).map(|n| if folder.is_empty() { n.to_owned() } else { format!("{folder}/{n}") }));
+                if !full {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn revoke_names(&self, folder: &str, names: &[String], how: How) -> Result<()> {
+        let mut queued = Vec::new();
+        for (at, name) in names.iter().enumerate() {
+            match Named::parse(name) {
+                Some(Named::Token(key)) => drop(self.tokens.revoke(&key).await?),
+                Some(Named::Lease(id)) if how == How::Queued => queued.push(id),
+                Some(Named::Lease(id)) => {
+                    let Some(record) = self.leases.at(folder, &id).await? else { continue };
+                    let mounted = self.mount_of(&record.mount).await?;
+                    let outcome = self.end_lease(mounted.as_ref(), &id, how).await;
+                    let which = || format!("failed to revoke {:?} ({} / {})", record.full_id(&id), at + 1, names.len());
+                    outcome.map_err(|error| refused(&which(), error))?;
+                }
+                None => {}
+            }
+        }
+        if queued.is_empty() { Ok(()) } else { self.queue(&queued).await }
+    }
+
+    /// Takes back everything that a mount has leased, also what was irrevocable.
+    ///
+    /// # Errors
+    /// 400 at the first failure of its engine; when storage fails.
+    pub async fn end_leases_of(&self, mounted: &Arc<Mounted>) -> Result<()> {
+        let mount = &mounted.entry.uuid;
+        for folder in [index::ENDS, index::IRREVOCABLE] {
+            loop {
+                let names = self.leases.of_mount(folder, mount, &Page::first(PAGE)).await?;
+                if names.is_empty() {
+                    break;
+                }
+                for name in &names {
+                    let id = if folder == index::ENDS { index::parse_end(name).map(|(_, id)| id) } else { LeaseId::parse(name) };
+                    match id {
+                        Some(id) => self.end_listed(mounted, folder, name, &id).await?,
+                        None => self.leases.drop_entry(folder, mount, name).await?,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn end_listed(&self, mounted: &Arc<Mounted>, folder: &str, name: &str, id: &LeaseId) -> Result<()> {
+        let mount = &mounted.entry.uuid;
+        match self.leases.record(&mut self.barrier.begin_read(), id).await {
+            Ok(Some(record)) => {
+                let which = || format!("failed to revoke {:?}", record.full_id(id));
+                self.end_lease(Some(mounted), id, How::Now).await.map_err(|error| refused(&which(), error))
+            }
+            Ok(None) => self.leases.drop_entry(folder, mount, name).await,
+            Err(error) if unreadable(&error) => Err(Error::invalid(format!("the record of the lease {:?} cannot be read", id.as_str()))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes back what is due at `now`, of all mounts side by side.
+    ///
+    /// # Errors
+    /// When storage fails; what is left is due at the next look.
+    pub async fn end_due_leases(self: &Arc<Self>, now: Timestamp) -> Result<()> {
+        self.end_abandoned().await?;
+        let mut running = JoinSet::new();
+        for mount in self.leases.mounts().await? {
+            let unsealed = self.clone();
+            running.spawn(async move { unsealed.end_due_of(&mount, now).await });
+        }
+        let mut outcome = Ok(());
+        while let Some(done) = running.join_next().await {
+            outcome = outcome.and(done.unwrap_or_else(|panic| Err(Error::internal(panic))));
+        }
+        outcome
+    }
+
+    /// Ends intents whose requests have failed.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn end_abandoned(&self) -> Result<()> {
+        let abandoned = std::mem::take(&mut *self.leases.abandoned.lock());
+        for id in abandoned {
+            let found = self.leases.record(&mut self.barrier.begin_read(), &id).await;
+            if found.is_ok_and(|r| r.is_some_and(|r| r.state == State::Pending)) {
+                self.queue(&[id]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back what is due at `now` of one mount.
+    ///
+    /// # Errors
+    /// As [`Unsealed::end_due_leases`].
+    pub async fn end_due_of(self: &Arc<Self>, mount: &str, now: Timestamp) -> Result<()> {
+        while !self.leases.is_quarantined() {
+            let due = self.leases.due(mount, now, PAGE).await?;
+            if due.is_empty() {
+                break;
+            }
+            let mounted = self.mount_of(mount).await?;
+            let mut running = JoinSet::new();
+            for (place, id) in due {
+                if running.len() >= OF_ONE_MOUNT
+                    && let Some(done) = running.join_next().await
+                {
+                    done.map_err(Error::internal).flatten()?;
+                }
+                let (unsealed, mounted, mount) = (self.clone(), mounted.clone(), mount.to_owned());
+                running.spawn(async move { unsealed.work_off(mounted.as_ref(), &mount, &place, &id).await });
+            }
+            while let Some(done) = running.join_next().await {
+                done.map_err(Error::internal).flatten()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Works off one entry of the index of ends. When this returns without failure the entry is there no more.
+    async fn work_off(&self, mounted: Option<&Arc<Mounted>>, mount: &str, place: &str, id: &LeaseId) -> Result<()> {
+        let _permit = self.leases.permits.acquire().await.map_err(Error::internal)?;
+        let record = match self.leases.record(&mut self.barrier.begin_read(), id).await {
+            Ok(Some(record)) => record,
+            Ok(None) => return self.leases.drop_entry(index::ENDS, mount, place).await,
+            Err(error) if unreadable(&error) => {
+                tracing::error!(lease = id.as_str(), "the record of a lease cannot be read; it is set aside as irrevocable");
+                return self.leases.set_aside(mount, place, id).await;
+            }
+            Err(error) => return Err(error),
+        };
+        let irrevocable = matches!(record.state, State::Irrevocable { .. });
+        if irrevocable || record.mount != mount || index::end_name(id, &record) != place {
+            return self.leases.drop_entry(index::ENDS, mount, place).await;
+        }
+        if record.state == State::Pending && self.leases.under_way.lock().contains(id) {
+            return self.postpone(id).await;
+        }
+        match self.end_lease(mounted, id, How::Now).await {
+            // A refusal is noted with the lease.
+            Err(error) if error.cause().is_some_and(|c| c.is::<StorageError>()) => Err(error),
+            Err(error) if error.status() == Status::UNAVAILABLE => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn postpone(&self, id: &LeaseId) -> Result<()> {
+        let mut tx = self.barrier.begin();
+        if let Some(mut record) = self.leases.record(&mut tx, id).await? {
+            let due = super::Leases::patience(self.clock.now());
+            self.leases.change(&mut tx, id, &mut record, |r| r.due = due)?;
+        }
+        match tx.commit().await {
+            Ok(_) | Err(StorageError::Conflict) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The records of leases: made, confirmed, found, moved.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use keepfast_framework::{Clock, Records, Result, Timestamp};
+use keepfast_storage::{Barrier, Page, StorageError, Tx, View};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore};
+
+use super::index;
+use super::quarantine;
+use super::record::{LeaseId, LeaseRecord, State};
+use crate::token::TokenKey;
+
+const RECORDS: Records<LeaseRecord> = Records::at("secret/");
+/// How long a pending lease waits for its confirmation before it is taken back, if its request is not under way.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How many leases are taken back at once, over all mounts.
+const AT_ONCE: usize = 64;
+
+/// All leases of what engines gave out.
+pub struct Leases {
+    pub(super) barrier: Arc<Barrier>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) view: View,
+    /// Pending leases whose requests are under way here.
+    pub(super) under_way: Mutex<HashSet<LeaseId>>,
+    /// Pending leases whose requests have failed.
+    pub(super) abandoned: Mutex<Vec<LeaseId>>,
+    pub(super) quarantined: AtomicBool,
+    /// Where this storage is, as far as that can be told.
+    pub(super) home: String,
+    pub(super) permits: Semaphore,
+    /// Something may be due before the next look.
+    pub wake: Notify,
+}
+
+impl Leases {
+    /// Opens the leases under `view`, at `home` (see [`crate::Settings::home`]); loads none of them.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn open(barrier: &Arc<Barrier>, view: View, home: String, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
+        let quarantined = quarantine::judge(barrier, &view, &home, clock.now()).await?;
+        Ok(Arc::new(Leases {
+            barrier: barrier.clone(),
+            clock,
+            view,
+            under_way: Mutex::default(),
+            abandoned: Mutex::default(),
+            quarantined: AtomicBool::new(quarantined),
+            home,
+            permits: Semaphore::new(AT_ONCE),
+            wake: Notify::new(),
+        }))
+    }
+
+    /// Registers a lease; it exists once `tx` is committed.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub fn register(&self, tx: &mut Tx, id: &LeaseId, record: &LeaseRecord) -> Result<()> {
+        index::add_lease(tx, &self.view, id, record);
+        RECORDS.put_in(tx, &self.view, id.as_str(), record)
+    }
+
+    /// When a pending lease that is made at `now` is taken back if nobody confirms it.
+    pub(super) fn patience(now: Timestamp) -> Timestamp {
+        now.after(PATIENCE)
+    }
+
+    /// The record of a lease.
+    ///
+    /// # Errors
+    /// When storage fails or the record cannot be read.
+    pub async fn record(&self, tx: &mut Tx, id: &LeaseId) -> Result<Option<LeaseRecord>> {
+        RECORDS.get_in(tx, &self.view, id.as_str()).await
+    }
+
+    /// The lease of this id if its path is the one given too.
+    ///
+    /// # Errors
+    /// As [`Leases::record`].
+    pub async fn at(&self, path: &str, id: &LeaseId) -> Result<Option<LeaseRecord>> {
+        let mut tx = self.barrier.begin_read();
+        Ok(self.record(&mut tx, id).await?.filter(|r| r.path == path))
+    }
+
+    /// Writes a changed record and moves it in the index: `change` is given what is stored now.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub(super) fn change(&self, tx: &mut Tx, id: &LeaseId, record: &mut LeaseRecord, change: impl FnOnce(&mut LeaseRecord)) -> Result<()> {
+        index::unplace_lease(tx, &self.view, id, record);
+        change(record);
+        index::place_lease(tx, &self.view, id, record);
+        RECORDS.put_in(tx, &self.view, id.as_str(), record)
+    }
+
+    /// Forgets a lease.
+    pub(super) fn remove(&self, tx: &mut Tx, id: &LeaseId, record: &LeaseRecord) {
+        index::remove_lease(tx, &self.view, id, record);
+        RECORDS.delete_in(tx, &self.view, id.as_str());
+    }
+
+    /// Marks a lease as due now, in `tx`. One that cannot be read is set aside instead and blocks nothing.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn end_soon(&self, tx: &mut Tx, id: &LeaseId) -> Result<()> {
+        let now = self.clock.now();
+        let Some(mut record) = self.readable(tx, id).await? else { return Ok(()) };
+        self.change(tx, id, &mut record, |r| {
+            // A second earlier, because entries are due when their second has passed.
+            r.due = Timestamp::from_unix(now.unix() - 1).min(r.due);
+            r.end = r.end.min(now);
+            r.state = State::Ending { attempts: 0 };
+        })
+    }
+
+    /// Marks what ends with a token as due, in `tx`, at most `limit` of them; whether there may be more.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn end_held(&self, tx: &mut Tx, owner: &TokenKey, limit: usize) -> Result<bool> {
+        let ids = self.held(tx, owner, limit).await?;
+        for id in &ids {
+            self.end_soon(tx, id).await?;
+            tx.delete(&self.view, &index::held_key(owner, id));
+        }
+        Ok(ids.len() == limit)
+    }
+
+    /// Leases that end with a token, at most `limit` of them.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn held(&self, tx: &mut Tx, owner: &TokenKey, limit: usize) -> Result<Vec<LeaseId>> {
+        let folder = format!("{}{}/", index::HELD, owner.as_str());
+        let names = tx.list(&self.view, &folder, &Page::first(limit)).await?;
+        Ok(names.iter().filter_map(|n| LeaseId::parse(n)).collect())
+    }
+
+    /// As [`Leases::record`], but a record that cannot be read counts as none: it waits for the worker, which sets it aside.
+    async fn readable(&self, tx: &mut Tx, id: &LeaseId) -> Result<Option<LeaseRecord>> {
+        match self.record(tx, id).await {
+            Err(error) if unreadable(&error) => Ok(None),
+            other => other,
+        }
+    }
+
+    /// The mounts that have leases.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn mounts(&self) -> Result<Vec<String>> {
+        let mut names = self.barrier.begin_read().list(&self.view, index::ENDS, &Page::all()).await?;
+        names.iter_mut().for_each(|n| n.truncate(n.len().saturating_sub(1)));
+        Ok(names)
+    }
+
+    /// The mounts that have irrevocable leases.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn irrevocable_mounts(&self) -> Result<Vec<String>> {
+        let mut names = self.barrier.begin_read().list(&self.view, index::IRREVOCABLE, &Page::all()).await?;
+        names.iter_mut().for_each(|n| n.truncate(n.len().saturating_sub(1)));
+        Ok(names)
+    }
+
+    /// The first leases of a mount that are due at `now`.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn due(&self, mount: &str, now: Timestamp, limit: usize) -> Result<Vec<(String, LeaseId)>> {
+        let names = self.barrier.begin_read().list(&self.view, &format!("{}{mount}/", index::ENDS), &Page::first(limit)).await?;
+        let parsed = names.into_iter().filter_map(|name| index::parse_end(&name).map(|(second, id)| (second, name, id)));
+        Ok(parsed.take_while(|(second, ..)| *second <= now.unix()).map(|(_, name, id)| (name, id)).collect())
+    }
+
+    /// All leases of a mount, page by page: those that wait for their end, or the irrevocable ones.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn of_mount(&self, folder: &str, mount: &str, page: &Page) -> Result<Vec<String>> {
+        Ok(self.barrier.begin_read().list(&self.view, &format!("{folder}{mount}/"), page).await?)
+    }
+
+    /// The names one level below a path: leases, tokens, and folders (ending in `/`).
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn below(&self, path: &str, page: &Page) -> Result<Vec<String>> {
+        let folder = if path.is_empty() { index::LEASES.to_owned() } else { format!("{}{path}/", index::LEASES) };
+        Ok(self.barrier.begin_read().list(&self.view, &folder, page).await?)
+    }
+
+    /// Sets aside a lease whose record cannot be read: it stands among the irrevocable ones from now on.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub(super) async fn set_aside(&self, mount: &str, place: &str, id: &LeaseId) -> Result<()> {
+        let mut tx = self.barrier.begin();
+        tx.delete(&self.view, &format!("{}{mount}/{place}", index::ENDS));
+        tx.put(&self.view, &index::irrevocable_key(mount, id), bytes::Bytes::new());
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Takes an entry of the index away that leads nowhere.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub(super) async fn drop_entry(&self, folder: &str, mount: &str, name: &str) -> Result<()> {
+        let mut tx = self.barrier.begin();
+        tx.delete(&self.view, &format!("{folder}{mount}/{name}"));
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// Whether a failure says that this one record is damaged, and not that storage is.
+pub fn unreadable(error: &keepfast_framework::Error) -> bool {
+    match error.cause().and_then(|c| c.downcast_ref::<StorageError>()) {
+        Some(error) => matches!(error, StorageError::Corrupt(..)),
+        // What was read is not the JSON of a record.
+        None => true,
+    }
+}

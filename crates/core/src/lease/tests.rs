@@ -1,0 +1,421 @@
+//! Leases of an engine that makes users, with a clock that is moved by hand; nothing sleeps.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use keepfast_crypto::random;
+use keepfast_crypto::secret::SecretString;
+use keepfast_framework::clock::TestClock;
+use keepfast_framework::engine::{Registered, Registry};
+use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::{Body, CanonicalPath, Clock, Cx, Engine, Error, HeldLease, Intended, Kind, LeaseOffer, LeaseTerms, Operation, Page, Result, Routes};
+use keepfast_storage::{Backend, MemoryBackend};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::index;
+use super::record::{LeaseId, State};
+use super::revoke::{How, after_failure};
+use crate::node::Node;
+use crate::policy::store::PolicyRecord;
+use crate::request::Incoming;
+use crate::seal::SealShape;
+use crate::settings::Settings;
+use crate::token::Authority;
+use crate::token::create::{Made, Spec};
+use crate::unsealed::Unsealed;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The other system: who exists there, and whether it can be reached.
+#[derive(Default)]
+struct World {
+    users: Mutex<BTreeSet<String>>,
+    down: AtomicBool,
+    /// Requests fail after the user was made.
+    fails_after: AtomicBool,
+    /// Requests stop for ever after the user was made.
+    hangs_after: AtomicBool,
+    revocations: AtomicUsize,
+}
+
+struct Users(Arc<World>);
+
+impl Engine for Users {
+    const TYPE: &'static str = "users";
+    const KIND: Kind = Kind::Secrets;
+
+    fn routes(r: &mut Routes<Self>) {
+        r.path("creds", Help { synopsis: "A user.", description: "" }).read(creds).once();
+    }
+
+    async fn open(_: &mut Cx) -> Result<Self> {
+        Err(Error::internal("opened by the test"))
+    }
+
+    async fn renew_lease(&self, _: &mut Cx, _: &HeldLease) -> Result<LeaseTerms> {
+        Ok(LeaseTerms { ttl: HOUR, max_ttl: HOUR * 24 })
+    }
+
+    async fn revoke_lease(&self, _: &mut Cx, lease: &HeldLease) -> Result<()> {
+        self.0.revocations.fetch_add(1, Ordering::Relaxed);
+        if self.0.down.load(Ordering::Relaxed) {
+            return Err(Error::invalid("connection refused"));
+        }
+        self.0.users.lock().remove(lease.internal["user"].as_str().unwrap());
+        Ok(())
+    }
+}
+
+async fn creds(users: &Users, cx: &mut Cx, _: Nothing) -> Result<Intended<Value>> {
+    let user = random::base62(20);
+    let offer = LeaseOffer { ttl: HOUR, max_ttl: HOUR * 24, renewable: true, internal: json!({ "user": user }) };
+    let intent = cx.intend(&offer).await?;
+    cx.checkpoint().await?;
+    users.0.users.lock().insert(user.clone());
+    if users.0.fails_after.load(Ordering::Relaxed) {
+        return Err(Error::invalid("the connection broke"));
+    }
+    if users.0.hangs_after.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
+    Ok(Intended { data: json!({ "user": user }), intent })
+}
+
+struct Rig {
+    backend: Arc<dyn Backend>,
+    clock: TestClock,
+    world: Arc<World>,
+    share: keepfast_crypto::secret::SecretBytes,
+    node: Arc<Node>,
+    unsealed: Arc<Unsealed>,
+    root: SecretString,
+}
+
+impl Rig {
+    /// An unsealed server without duties: the tests do them.
+    async fn new() -> Self {
+        Self::at_home("here").await
+    }
+
+    async fn at_home(home: &str) -> Self {
+        let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::new());
+        let (clock, world) = (TestClock::default(), Arc::new(World::default()));
+        let node = node(&backend, &clock, &world, home);
+        let made = node.initialize(SealShape { shares: 1, threshold: 1 }, None).await.unwrap();
+        let share = made.shares.into_iter().next().unwrap();
+        let unsealed = opened(&node, &share).await;
+        for path in ["a/", "b/"] {
+            unsealed.mount(unsealed.mounts.entry(Kind::Secrets, path, "users", None).unwrap()).await.unwrap();
+        }
+        let text = "path \"+/creds\" { capabilities = [\"read\"] }";
+        let mut tx = unsealed.barrier.begin();
+        unsealed.policies.write(&mut tx, &PolicyRecord::new("reader", text, clock.now())).unwrap();
+        tx.commit().await.unwrap();
+        Rig { backend, clock, world, share, node, unsealed, root: made.root_token }
+    }
+
+    /// The process is killed and started again, perhaps elsewhere.
+    async fn restart(&mut self, home: &str) {
+        self.unsealed.barrier.close();
+        self.node = node(&self.backend, &self.clock, &self.world, home);
+        self.unsealed = opened(&self.node, &self.share).await;
+    }
+
+    async fn ask(&self, token: &SecretString, path: &str) -> (u16, Value) {
+        let incoming = Incoming {
+            id: "r".into(),
+            operation: Operation::Read,
+            path: CanonicalPath::new(path.to_owned()).unwrap(),
+            query: Vec::new(),
+            body: Body::default(),
+            token: Some(token.clone()),
+            namespace: String::new(),
+            wrap_ttl: None,
+            remote: None,
+        };
+        let response = self.unsealed.handle(incoming).await;
+        let status = response.status().0;
+        (status, serde_json::from_slice(&response.into_body()).unwrap_or_default())
+    }
+
+    /// A user by a request with this token; the lease's path and id.
+    async fn user(&self, token: &SecretString, mount: &str) -> (String, LeaseId, u64) {
+        let (status, answer) = self.ask(token, &format!("{mount}/creds")).await;
+        assert_eq!(status, 200, "{answer}");
+        let id = answer["lease_id"].as_str().unwrap();
+        let (path, index::Named::Lease(id)) = index::parse_lease_id(id).unwrap() else { panic!("{id}") };
+        (path.to_owned(), id, answer["lease_duration"].as_u64().unwrap())
+    }
+
+    async fn token(&self, parent: Option<&Made>, spec: Spec) -> Made {
+        let mut tx = self.unsealed.barrier.begin();
+        let spec = Spec { parent: parent.and_then(|p| p.key.clone()), path: "auth/token/create".into(), ..spec };
+        let made = self.unsealed.tokens.create(&mut tx, spec, self.clock.now()).await.unwrap();
+        tx.commit().await.unwrap();
+        made
+    }
+
+    async fn pass(&self, span: Duration) {
+        self.clock.advance(span);
+        self.unsealed.end_due(self.clock.now()).await.unwrap();
+        self.unsealed.end_due_leases(self.clock.now()).await.unwrap();
+    }
+
+    fn users(&self) -> usize {
+        self.world.users.lock().len()
+    }
+
+    /// Everything that is stored of secret leases, by folder.
+    async fn stored(&self) -> Vec<String> {
+        let view = self.unsealed.barrier.view("token/");
+        let mut out = Vec::new();
+        for folder in ["secret/", index::ENDS, index::HELD, index::IRREVOCABLE, "lease/a/creds/", "lease/b/creds/"] {
+            out.extend(self.unsealed.barrier.begin_read().list(&view, folder, &Page::all()).await.unwrap().into_iter().map(|n| format!("{folder}{n}")));
+        }
+        out
+    }
+}
+
+fn node(backend: &Arc<dyn Backend>, clock: &TestClock, world: &Arc<World>, home: &str) -> Arc<Node> {
+    let world = world.clone();
+    let users = Registered::with(move |_| {
+        let world = world.clone();
+        Box::pin(async move { Ok(Users(world)) })
+    });
+    let cubbyhole = Registered::with(|_| Box::pin(async { Ok(Cubbyhole) }));
+    let settings = Settings { home: home.into(), ..Settings::default() };
+    Node::new(backend.clone(), Registry::new(vec![users, cubbyhole]), Arc::new(clock.clone()), settings)
+}
+
+/// Stands for the engine of that name, which core expects to be there.
+struct Cubbyhole;
+
+impl Engine for Cubbyhole {
+    const TYPE: &'static str = "cubbyhole";
+    const KIND: Kind = Kind::Secrets;
+    fn routes(_: &mut Routes<Self>) {}
+    async fn open(_: &mut Cx) -> Result<Self> {
+        Ok(Cubbyhole)
+    }
+}
+
+async fn opened(node: &Arc<Node>, share: &keepfast_crypto::secret::SecretBytes) -> Arc<Unsealed> {
+    let config = node.seal_config().await.unwrap().unwrap();
+    let root = config.open(std::slice::from_ref(share)).unwrap().unwrap();
+    node.open(&root, config).await.unwrap()
+}
+
+fn reader(batch: bool, ttl: Duration) -> Spec {
+    Spec { authority: Authority::Policies(vec!["reader".into()]), ttl: Some(ttl), batch, ..Spec::default() }
+}
+
+#[tokio::test]
+async fn a_lease_ends_on_time_and_leaves_nothing_behind() {
+    let rig = Rig::new().await;
+    let (_, _, ttl) = rig.user(&rig.root, "a").await;
+    assert_eq!((ttl, rig.users()), (3600, 1));
+    rig.pass(HOUR - Duration::from_secs(1)).await;
+    assert_eq!(rig.users(), 1);
+    rig.pass(Duration::from_secs(2)).await;
+    assert_eq!(rig.users(), 0);
+    assert_eq!(rig.stored().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_renewal_counts_from_issue_and_never_passes_the_longest_life() {
+    let rig = Rig::new().await;
+    let (path, id, _) = rig.user(&rig.root, "a").await;
+    rig.clock.advance(HOUR / 2);
+    let granted = rig.unsealed.renew_lease(&path, &id, HOUR * 2).await.unwrap();
+    assert_eq!(granted.ttl, HOUR * 2);
+    let granted = rig.unsealed.renew_lease(&path, &id, HOUR * 90).await.unwrap();
+    assert_eq!((granted.ttl, granted.warnings.len()), (HOUR * 23 + HOUR / 2, 1));
+    rig.pass(HOUR * 23).await;
+    assert_eq!(rig.users(), 1);
+    rig.pass(HOUR).await;
+    assert_eq!(rig.users(), 0);
+    let gone = rig.unsealed.renew_lease(&path, &id, HOUR).await.err().unwrap();
+    assert_eq!(gone.public(), "lease not found");
+}
+
+#[tokio::test]
+async fn an_intent_is_undone_after_a_failure_and_after_a_crash() {
+    let mut rig = Rig::new().await;
+    rig.world.fails_after.store(true, Ordering::Relaxed);
+    assert_eq!(rig.ask(&rig.root, "a/creds").await.0, 400);
+    assert_eq!(rig.users(), 1, "the user was made before the failure");
+    rig.pass(Duration::ZERO).await;
+    assert_eq!(rig.users(), 0, "a failed request is undone at the next look");
+    rig.world.fails_after.store(false, Ordering::Relaxed);
+    rig.world.hangs_after.store(true, Ordering::Relaxed);
+    {
+        let request = rig.ask(&rig.root, "a/creds");
+        let mut request = std::pin::pin!(request);
+        while rig.users() == 0 {
+            assert!(futures_util::poll!(&mut request).is_pending());
+            tokio::task::yield_now().await;
+        }
+        rig.pass(Duration::from_secs(40)).await;
+        assert_eq!(rig.users(), 1, "a request that is under way is left alone, however slow");
+        rig.unsealed.barrier.close();
+    }
+    rig.restart("here").await;
+    rig.pass(Duration::from_secs(40)).await;
+    assert_eq!(rig.users(), 0);
+    assert_eq!(rig.stored().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn sec_tl02_a_lease_of_a_batch_token_ends_with_it() {
+    let rig = Rig::new().await;
+    let batch = rig.token(None, reader(true, Duration::from_secs(3))).await;
+    let (path, id, ttl) = rig.user(&batch.id, "a").await;
+    assert_eq!(ttl, 3);
+    let renewed = rig.unsealed.renew_lease(&path, &id, HOUR).await.unwrap();
+    assert!(renewed.ttl <= Duration::from_secs(3));
+    rig.pass(Duration::from_secs(5)).await;
+    assert_eq!(rig.users(), 0);
+    let parent = rig.token(None, reader(false, HOUR * 9)).await;
+    let child = rig.token(Some(&parent), reader(true, HOUR * 5)).await;
+    rig.user(&child.id, "a").await;
+    rig.unsealed.tokens.revoke(parent.key.as_ref().unwrap()).await.unwrap();
+    rig.pass(Duration::ZERO).await;
+    assert_eq!(rig.users(), 0, "the end of the parent ends what its batch token made");
+}
+
+#[tokio::test]
+async fn sec_tl04_revoking_a_token_takes_back_what_its_whole_tree_made() {
+    let mut rig = Rig::new().await;
+    for round in 0..10 {
+        let mut tree = vec![rig.token(None, reader(false, HOUR * 9)).await];
+        for _ in 0..20 {
+            let parent = usize::from(random::bytes::<1>()[0]) % tree.len();
+            tree.push(rig.token(Some(&tree[parent]), reader(false, HOUR * 9)).await);
+        }
+        let outside = rig.token(None, reader(false, HOUR * 9)).await;
+        for made in &tree {
+            rig.user(&made.id, if round % 2 == 0 { "a" } else { "b" }).await;
+        }
+        rig.user(&outside.id, "a").await;
+        rig.unsealed.tokens.revoke(tree[0].key.as_ref().unwrap()).await.unwrap();
+        if round % 3 == 0 {
+            rig.restart("here").await;
+        }
+        rig.pass(Duration::ZERO).await;
+        assert_eq!(rig.users(), 1, "only the token outside of the tree has its user left");
+        rig.unsealed.tokens.revoke(outside.key.as_ref().unwrap()).await.unwrap();
+        rig.pass(Duration::ZERO).await;
+        assert_eq!(rig.stored().await, Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn sec_tl09_six_tries_then_irrevocable_visible_and_retriable() {
+    let rig = Rig::new().await;
+    let (path, id, _) = rig.user(&rig.root, "a").await;
+    rig.world.down.store(true, Ordering::Relaxed);
+    rig.pass(HOUR * 2).await;
+    for tries in 1..6 {
+        assert_eq!(rig.world.revocations.load(Ordering::Relaxed), tries);
+        rig.pass(Duration::from_secs(9)).await;
+        assert_eq!(rig.world.revocations.load(Ordering::Relaxed), tries, "not before the pause is over");
+        rig.pass(Duration::from_secs(10 << (tries - 1))).await;
+    }
+    rig.pass(HOUR * 100).await;
+    assert_eq!(rig.world.revocations.load(Ordering::Relaxed), 6, "and then no more");
+    let record = rig.unsealed.leases.at(&path, &id).await.unwrap().unwrap();
+    assert_eq!(record.state, State::Irrevocable { error: "out of retries: failed to revoke entry: connection refused".into() });
+    assert_eq!(rig.unsealed.leases.irrevocable_mounts().await.unwrap(), [record.mount]);
+    rig.world.down.store(false, Ordering::Relaxed);
+    rig.unsealed.revoke_lease(&path, &id, How::Now).await.unwrap();
+    assert_eq!(rig.users(), 0);
+    assert_eq!(rig.stored().await, Vec::<String>::new());
+    assert_eq!(after_failure(rig.clock.now(), 6), None);
+}
+
+#[tokio::test]
+async fn sec_tl09_a_corrupt_record_blocks_neither_unseal_nor_the_others() {
+    let mut rig = Rig::new().await;
+    let (_, broken, _) = rig.user(&rig.root, "a").await;
+    for _ in 0..999 {
+        rig.user(&rig.root, "a").await;
+    }
+    let view = rig.unsealed.barrier.view("token/");
+    let mut tx = rig.unsealed.barrier.begin();
+    tx.put(&view, &format!("secret/{}", broken.as_str()), Bytes::from_static(b"{\"path\":7"));
+    tx.commit().await.unwrap();
+    rig.restart("here").await;
+    rig.pass(HOUR * 2).await;
+    assert_eq!(rig.users(), 1);
+    let mount = &rig.unsealed.leases.irrevocable_mounts().await.unwrap()[0];
+    let listed = rig.unsealed.leases.of_mount(index::IRREVOCABLE, mount, &Page::all()).await.unwrap();
+    assert_eq!(listed, [broken.as_str()]);
+}
+
+#[tokio::test]
+async fn a_mount_that_fails_leaves_the_others_alone() {
+    let rig = Rig::new().await;
+    for _ in 0..300 {
+        rig.user(&rig.root, "a").await;
+    }
+    rig.world.down.store(true, Ordering::Relaxed);
+    rig.pass(HOUR * 2).await;
+    assert_eq!(rig.users(), 300);
+    rig.world.down.store(false, Ordering::Relaxed);
+    rig.user(&rig.root, "b").await;
+    rig.unsealed.revoke_prefix("b", How::Queued).await.unwrap();
+    rig.pass(Duration::ZERO).await;
+    assert_eq!(rig.users(), 300, "b is done while a waits for its next try");
+    rig.unsealed.revoke_prefix("a/", How::Queued).await.unwrap();
+    rig.pass(Duration::ZERO).await;
+    assert_eq!(rig.users(), 0);
+}
+
+#[tokio::test]
+async fn a_restored_copy_takes_nothing_back_until_an_operator_says_so() {
+    let mut rig = Rig::at_home("here").await;
+    rig.user(&rig.root, "a").await;
+    rig.restart("here").await;
+    assert!(!rig.unsealed.leases.is_quarantined());
+    rig.restart("elsewhere").await;
+    assert!(rig.unsealed.leases.is_quarantined());
+    rig.pass(HOUR * 2).await;
+    assert_eq!(rig.users(), 1);
+    rig.restart("elsewhere").await;
+    assert!(rig.unsealed.leases.is_quarantined(), "it lasts");
+    rig.unsealed.leases.set_quarantine(false, rig.clock.now()).await.unwrap();
+    rig.pass(Duration::ZERO).await;
+    assert_eq!(rig.users(), 0);
+    rig.restart("elsewhere").await;
+    assert!(!rig.unsealed.leases.is_quarantined(), "this is its home now");
+}
+
+#[tokio::test]
+async fn unmounting_takes_back_first_and_a_failure_leaves_the_mount() {
+    let rig = Rig::new().await;
+    let (path, id, _) = rig.user(&rig.root, "a").await;
+    let entry = rig.unsealed.mounts.router().at("a/").unwrap().entry.clone();
+    rig.world.down.store(true, Ordering::Relaxed);
+    let refused = rig.unsealed.unmount(&entry).await.unwrap_err();
+    assert_eq!(refused.public(), format!("failed to revoke \"{path}/{}\": failed to revoke entry: connection refused", id.as_str()));
+    assert!(rig.unsealed.mounts.router().at("a/").is_some());
+    rig.world.down.store(false, Ordering::Relaxed);
+    rig.unsealed.unmount(&entry).await.unwrap();
+    assert!(rig.unsealed.mounts.router().at("a/").is_none());
+    assert_eq!(rig.users(), 0);
+    assert_eq!(rig.stored().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn force_forgets_what_cannot_be_taken_back() {
+    let rig = Rig::new().await;
+    rig.user(&rig.root, "a").await;
+    rig.world.down.store(true, Ordering::Relaxed);
+    assert!(rig.unsealed.revoke_prefix("a", How::Now).await.is_err());
+    rig.unsealed.revoke_prefix("a", How::Forced).await.unwrap();
+    assert_eq!(rig.stored().await, Vec::<String>::new());
+}

@@ -1,0 +1,197 @@
+//! A backend that holds one commit back until the test lets it go, so that races run in a chosen order.
+
+use std::sync::{Arc, Weak};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use keepfast_storage::{Backend, Batch, Index, Key, MemoryBackend, Page, StorageError, Watch};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use crate::fixture::{Answer, House, ROOT};
+use crate::tokens::stored;
+
+/// Memory behind a gate.
+#[derive(Default)]
+pub(crate) struct Gated {
+    memory: MemoryBackend,
+    armed: Mutex<Option<Arc<Gate>>>,
+}
+
+/// One commit's gate.
+#[derive(Default)]
+pub(crate) struct Gate {
+    reached: Notify,
+    open: Notify,
+}
+
+impl Gated {
+    /// The next commit waits at this gate.
+    fn arm(&self) -> Arc<Gate> {
+        let gate = Arc::<Gate>::default();
+        *self.armed.lock() = Some(gate.clone());
+        gate
+    }
+}
+
+#[async_trait]
+impl Backend for Gated {
+    async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError> {
+        self.memory.get(key).await
+    }
+
+    async fn list(&self, prefix: &Key, page: &Page) -> Result<Vec<String>, StorageError> {
+        self.memory.list(prefix, page).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Index, StorageError> {
+        let gate = self.armed.lock().take();
+        if let Some(gate) = gate {
+            gate.reached.notify_one();
+            gate.open.notified().await;
+        }
+        self.memory.commit(batch).await
+    }
+
+    fn watch(&self, watcher: Weak<dyn Watch>) {
+        self.memory.watch(watcher);
+    }
+}
+
+/// Runs `first` up to its commit, then `second` to its end, then lets `first` go on.
+async fn overtaken(house: &Arc<House>, first: (&'static str, String, Value), second: (&'static str, String, Value)) -> (Answer, Answer) {
+    let gate = house.backend.arm();
+    let held = {
+        let house = house.clone();
+        tokio::spawn(async move { house.post(first.0, &first.1, first.2).await })
+    };
+    gate.reached.notified().await;
+    let second = house.post(second.0, &second.1, second.2).await;
+    gate.open.notify_one();
+    (held.await.unwrap(), second)
+}
+
+async fn family() -> (Arc<House>, String) {
+    let house = Arc::new(House::new().await);
+    house.policy("maker", r#"path "auth/token/create" { capabilities = ["update"] } path "cubbyhole/*" { capabilities = ["update"] }"#).await;
+    let parent = house.token(json!({ "policies": ["maker"] })).await;
+    (house, parent)
+}
+
+/// What is stored of tokens but for the root token.
+async fn left(house: &House) -> Vec<String> {
+    let mut all = stored(house, "token/").await;
+    all.retain(|k| !k.starts_with("token/secrets"));
+    all.extend(stored(house, "logical/").await.into_iter().filter(|k| k.ends_with("/canary")));
+    assert!(all.iter().any(|k| k.starts_with("token/id/")), "the root token");
+    all
+}
+
+#[tokio::test]
+async fn a_child_whose_parent_is_revoked_before_its_commit_is_never_made() {
+    let (house, parent) = family().await;
+    let (made, revoked) = overtaken(&house, ("auth/token/create", parent.clone(), json!({})), ("auth/token/revoke", ROOT.to_owned(), json!({ "token": parent }))).await;
+    revoked.is(204);
+    made.is(403);
+    assert_eq!(left(&house).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_child_that_is_made_before_its_parents_end_is_committed_ends_with_it() {
+    let (house, parent) = family().await;
+    let (revoked, made) = overtaken(&house, ("auth/token/revoke", ROOT.to_owned(), json!({ "token": parent })), ("auth/token/create", parent.clone(), json!({}))).await;
+    revoked.is(204);
+    assert!(!house.accepts(&made.ok().token()).await);
+    assert_eq!(left(&house).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_child_that_is_made_while_its_parent_leaves_orphans_is_one_of_them() {
+    let (house, parent) = family().await;
+    let (revoked, made) = overtaken(&house, ("auth/token/revoke-orphan", ROOT.to_owned(), json!({ "token": parent })), ("auth/token/create", parent.clone(), json!({}))).await;
+    revoked.is(204);
+    let child = made.ok().token();
+    assert_eq!(house.post("auth/token/lookup", ROOT, json!({ "token": child })).await.ok().data()["orphan"], true);
+}
+
+#[tokio::test]
+async fn sec_tl07_what_a_token_stores_while_it_is_revoked_does_not_stay() {
+    let (house, parent) = family().await;
+    let (stored, revoked) = overtaken(&house, ("cubbyhole/canary", parent.clone(), json!({ "k": 1 })), ("auth/token/revoke", ROOT.to_owned(), json!({ "token": parent }))).await;
+    revoked.is(204);
+    stored.is(403);
+    assert_eq!(left(&house).await.len(), 1);
+    // And the other way round.
+    let (house, parent) = family().await;
+    let (revoked, stored) = overtaken(&house, ("auth/token/revoke", ROOT.to_owned(), json!({ "token": parent })), ("cubbyhole/canary", parent.clone(), json!({ "k": 1 }))).await;
+    revoked.is(204);
+    stored.is(204);
+    assert_eq!(left(&house).await.len(), 1, "{:?}", left(&house).await);
+}
+
+#[tokio::test]
+async fn a_renewal_that_is_overtaken_by_a_revoke_renews_nothing() {
+    let house = Arc::new(House::new().await);
+    let token = house.token(json!({ "policies": ["default"], "ttl": "1h" })).await;
+    let (renewed, revoked) = overtaken(&house, ("auth/token/renew-self", token.clone(), json!({})), ("auth/token/revoke", ROOT.to_owned(), json!({ "token": token }))).await;
+    revoked.is(204);
+    assert!(renewed.status >= 400, "{renewed:?}");
+    assert_eq!(left(&house).await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_unwrap_that_is_overtaken_by_another_gets_nothing() {
+    let house = Arc::new(House::new().await);
+    for path in ["sys/wrapping/unwrap", "sys/wrapping/rewrap"] {
+        let token = house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
+        let (late, first) = overtaken(&house, (path, ROOT.to_owned(), json!({ "token": token })), ("sys/wrapping/unwrap", ROOT.to_owned(), json!({ "token": token }))).await;
+        assert_eq!(first.ok().data()["k"], 1);
+        late.is(400);
+    }
+    assert_eq!(left(&house).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_request_whose_caller_is_revoked_meanwhile_is_the_last_one() {
+    let (house, parent) = family().await;
+    let gate = house.backend.arm();
+    let held = {
+        let (house, parent) = (house.clone(), parent.clone());
+        tokio::spawn(async move { house.post("auth/token/revoke", ROOT, json!({ "token": parent })).await })
+    };
+    gate.reached.notified().await;
+    // Not yet acknowledged: either answer is right. Acknowledged: none but one.
+    let _ = house.accepts(&parent).await;
+    gate.open.notify_one();
+    held.await.unwrap().is(204);
+    for _ in 0..100 {
+        assert!(!house.accepts(&parent).await);
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_while_its_mount_is_taken_away_does_not_stay() {
+    let house = Arc::new(House::new().await);
+    house.post("sys/mounts/one", ROOT, json!({ "type": "kv", "options": { "version": "1" } })).await.ok();
+    house.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await.ok();
+    house.post("auth/approle/role/r", ROOT, json!({ "token_policies": ["default"] })).await.ok();
+    let secret_id = house.post("auth/approle/role/r/secret-id", ROOT, json!({})).await.ok();
+    let role_id = house.get("auth/approle/role/r/role-id", ROOT).await.ok();
+    let login = json!({ "role_id": role_id.data()["role_id"], "secret_id": secret_id.data()["secret_id"] });
+    for (path, by, body, mount) in [("one/canary", ROOT, json!({ "k": 1 }), "sys/mounts/one"), ("auth/approle/login", "", login, "sys/auth/approle")] {
+        let gate = house.backend.arm();
+        let held = {
+            let house = house.clone();
+            tokio::spawn(async move { house.post(path, by, body).await })
+        };
+        gate.reached.notified().await;
+        house.delete(mount, ROOT).await.is(204);
+        gate.open.notify_one();
+        // A login runs again after the conflict and finds no role any more.
+        assert!(matches!(held.await.unwrap().status, 400 | 404), "{path}");
+    }
+    let left = stored(&house, "").await;
+    assert!(!left.iter().any(|k| k.ends_with("/canary") || k.starts_with("auth/")), "{left:?}");
+    assert_eq!(left.iter().filter(|k| k.starts_with("token/id/")).count(), 1, "{left:?}");
+}

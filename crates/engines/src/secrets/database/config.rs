@@ -1,0 +1,256 @@
+//! `config/`: connections to databases.
+
+use keepfast_crypto::random;
+use keepfast_crypto::secret::SecretString;
+use keepfast_framework::fields::{CommaList, Flag, RawObject, Strings, Text};
+use keepfast_framework::routes::{Exists, Nothing};
+use keepfast_framework::{Cx, Data, Error, Keys, Page, Records, Result, Status};
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use zeroize::Zeroize;
+
+use super::connection::{DatabaseError, known, open, text};
+use super::{DatabaseEngine, username};
+
+/// Where connections are stored.
+pub(super) const FOLDER: &str = "config/";
+const CONFIGS: Records<Config> = Records::at(FOLDER);
+
+/// What is stored of a connection.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(super) struct Config {
+    /// Another one after each change.
+    pub(super) revision: String,
+    pub(super) plugin_name: String,
+    #[serde(default)]
+    plugin_version: String,
+    allowed_roles: Vec<String>,
+    #[serde(default)]
+    pub(super) root_rotation_statements: Vec<String>,
+    #[serde(default)]
+    password_policy: String,
+    /// Everything that is the database kind's own, but for the password.
+    pub(super) details: Map<String, Value>,
+    /// Stored behind the barrier, never shown.
+    password: String,
+}
+
+impl Drop for Config {
+    fn drop(&mut self) {
+        self.password.zeroize();
+    }
+}
+
+impl Config {
+    /// The administrator's password.
+    pub(super) fn password(&self) -> SecretString {
+        SecretString::new(self.password.clone())
+    }
+
+    /// The connection of this name.
+    ///
+    /// # Errors
+    /// 500 when there is none, as the peer answers.
+    pub(super) async fn named(cx: &mut Cx, name: &str) -> Result<Self> {
+        let missing = || DatabaseError(format!("failed to find entry for connection with name: {name:?}")).answer();
+        CONFIGS.get(cx, name).await?.ok_or_else(missing)
+    }
+
+    /// Puts another password in place of the administrator's.
+    pub(super) fn replace_password(&mut self, password: &SecretString) {
+        self.password.zeroize();
+        self.password = password.expose().clone();
+        self.revision = random::uuid();
+    }
+
+    /// Writes it when the request's transaction commits.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub(super) fn save(&self, cx: &mut Cx, name: &str) -> Result<()> {
+        CONFIGS.put(cx, name, self)
+    }
+
+    /// Whether a role may use it.
+    pub(super) fn allows(&self, role: &str) -> bool {
+        self.allowed_roles.iter().any(|pattern| matches(pattern, role))
+    }
+
+    /// The template of users' names; empty for the default.
+    pub(super) fn username_template(&self) -> String {
+        text(&self.details, "username_template").unwrap_or_default()
+    }
+}
+
+/// As the peer: a star at either end stands for anything.
+fn matches(pattern: &str, name: &str) -> bool {
+    match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
+        (Some(""), _) => true,
+        (Some(rest), Some(_)) => name.contains(rest.trim_end_matches('*')),
+        (Some(end), None) => name.ends_with(end),
+        (None, Some(begin)) => name.starts_with(begin),
+        (None, None) => pattern == name,
+    }
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Named {
+    /// The name of the connection.
+    pub(super) name: Text,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Write {
+    /// The name of the connection.
+    name: Text,
+    /// plugin_name, connection_url, username, password, allowed_roles and what else the kind of database has.
+    #[serde(rename = "$body")]
+    settings: RawObject,
+}
+
+#[derive(Serialize)]
+pub(super) struct Shown {
+    allowed_roles: Vec<String>,
+    connection_details: Map<String, Value>,
+    password_policy: String,
+    plugin_name: String,
+    plugin_version: String,
+    root_credentials_rotate_statements: Vec<String>,
+}
+
+pub(super) async fn list(_: &DatabaseEngine, cx: &mut Cx, _: Nothing) -> Result<Keys> {
+    Ok(Keys::of(CONFIGS.list(cx, "", &Page::all()).await?))
+}
+
+pub(super) async fn exists(_: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<Exists> {
+    Ok(Exists(CONFIGS.get(cx, &req.name).await?.is_some()))
+}
+
+pub(super) async fn read(_: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<Option<Data<Shown>>> {
+    let Some(mut config) = CONFIGS.get(cx, &req.name).await? else { return Ok(None) };
+    let mut details = std::mem::take(&mut config.details);
+    details.remove("private_key");
+    if let Some(Value::String(url)) = details.get_mut("connection_url") {
+        *url = without_password(url);
+    }
+    details.sort_keys();
+    Ok(Some(Data(Shown {
+        allowed_roles: std::mem::take(&mut config.allowed_roles),
+        connection_details: details,
+        password_policy: std::mem::take(&mut config.password_policy),
+        plugin_name: std::mem::take(&mut config.plugin_name),
+        plugin_version: std::mem::take(&mut config.plugin_version),
+        root_credentials_rotate_statements: std::mem::take(&mut config.root_rotation_statements),
+    })))
+}
+
+pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> Result<()> {
+    let mut given: Map<String, Value> = serde_json::from_str(req.settings.0.get()).map_err(|_| Error::invalid("invalid settings"))?;
+    let mut config = CONFIGS.get(cx, &req.name).await?.unwrap_or_default();
+    given.remove("name");
+    let verify = take::<Flag>(&mut given, "verify_connection")?.is_none_or(|f| f.0);
+    if let Some(name) = take::<Text>(&mut given, "plugin_name")? {
+        config.plugin_name = name.into();
+    }
+    if let Some(version) = take::<Text>(&mut given, "plugin_version")? {
+        config.plugin_version = version.into();
+    }
+    if let Some(roles) = take::<CommaList>(&mut given, "allowed_roles")? {
+        config.allowed_roles = roles.0;
+    }
+    if let Some(statements) = take::<Strings>(&mut given, "root_rotation_statements")? {
+        config.root_rotation_statements = statements.0;
+    }
+    if let Some(policy) = take::<Text>(&mut given, "password_policy")? {
+        config.password_policy = policy.into();
+    }
+    if let Some(password) = take::<Text>(&mut given, "password")? {
+        config.password.zeroize();
+        config.password = password.into();
+    }
+    config.details.extend(given);
+    config.revision = random::uuid();
+    check(&config)?;
+    let opened = open(&config, cx.clock()).map_err(|text| Error::invalid(format!("error creating database object: {text}")))?;
+    if verify && let Err(DatabaseError(text)) = opened.verify().await {
+        return Err(Error::invalid(format!("error creating database object: error verifying connection: {text}")));
+    }
+    CONFIGS.put(cx, &req.name, &config)?;
+    engine.connections.close(&req.name);
+    Ok(())
+}
+
+fn check(config: &Config) -> Result<()> {
+    if config.plugin_name.is_empty() {
+        return Err(Error::invalid("empty plugin name"));
+    }
+    if !known(&config.plugin_name) {
+        return Err(Error::invalid(format!(
+            "error creating database object: plugin not found in the catalog: {}",
+            config.plugin_name
+        )));
+    }
+    if !config.password_policy.is_empty() {
+        return Err(Error::invalid("password_policy is not supported yet"));
+    }
+    if text(&config.details, "password_authentication").is_some_and(|how| how != "password") {
+        return Err(Error::invalid("password_authentication other than \"password\" is not supported yet"));
+    }
+    username::check(&config.username_template())
+}
+
+pub(super) async fn delete(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<()> {
+    CONFIGS.delete(cx, &req.name);
+    engine.connections.close(&req.name);
+    Ok(())
+}
+
+pub(super) async fn reset(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<()> {
+    Config::named(cx, &req.name).await?;
+    engine.connections.close(&req.name);
+    Ok(())
+}
+
+/// Takes one field out of the settings, read as Vault's API reads fields.
+fn take<T: DeserializeOwned>(given: &mut Map<String, Value>, name: &str) -> Result<Option<T>> {
+    let Some(value) = given.remove(name).filter(|v| !v.is_null()) else { return Ok(None) };
+    let wrong = |_| Error::new(Status::BAD_REQUEST, format!("error converting input for field {name:?}"));
+    serde_json::from_value(value).map(Some).map_err(wrong)
+}
+
+/// A URL without the password that somebody wrote into it.
+fn without_password(url: &str) -> String {
+    let masked = || {
+        let (scheme, rest) = url.split_once("://")?;
+        let (user, host) = rest.rsplit_once('@')?;
+        let (name, password) = user.split_once(':')?;
+        (password != "{{password}}").then(|| format!("{scheme}://{name}:*****@{host}"))
+    };
+    masked().unwrap_or_else(|| {
+        let words = url.split(' ').map(|w| if w.starts_with("password=") && !w.contains("{{password}}") { "password=*****" } else { w });
+        words.collect::<Vec<_>>().join(" ")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_anything_at_either_end() {
+        for (pattern, name, expected) in
+            [("*", "x", true), ("x*", "xy", true), ("*y", "xy", true), ("*b*", "abc", true), ("x", "xy", false), ("x*", "yx", false), ("", "x", false)]
+        {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_not_shown() {
+        assert_eq!(without_password("postgresql://u:s3:c@ret@h/d"), "postgresql://u:*****@h/d");
+        assert_eq!(without_password("postgresql://{{username}}:{{password}}@h/d"), "postgresql://{{username}}:{{password}}@h/d");
+        assert_eq!(without_password("host=h password=s user=u"), "host=h password=***** user=u");
+    }
+}

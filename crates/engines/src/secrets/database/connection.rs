@@ -1,0 +1,99 @@
+//! The joint of the database kinds, and the connections that are open.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use keepfast_crypto::secret::SecretString;
+use keepfast_framework::{Clock, Error, Result, Status, Timestamp};
+use parking_lot::Mutex;
+use serde_json::{Map, Value};
+
+use super::config::Config;
+use super::postgres::Postgres;
+
+/// What a database, or the way to it, has answered. The text never holds a password: it is the server's own message.
+#[derive(Debug)]
+pub(super) struct DatabaseError(pub(super) String);
+
+impl DatabaseError {
+    /// As the answer of a request: 500, in the peer's form.
+    pub(super) fn answer(self) -> Error {
+        Error::new(Status::INTERNAL, format!("1 error occurred:\n\t* {}\n\n", self.0))
+    }
+}
+
+/// A user that is about to be made.
+pub(super) struct NewUser<'a> {
+    pub(super) name: &'a str,
+    pub(super) password: &'a SecretString,
+    pub(super) expires: Timestamp,
+}
+
+/// One kind of database: all that the engine needs of it. Statements are the role's, empty for the kind's own.
+#[async_trait]
+pub(super) trait Database: Send + Sync {
+    /// Whether the administrator's credentials work.
+    async fn verify(&self) -> Result<(), DatabaseError>;
+    /// Makes a user: with all its rights, or not at all.
+    async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), DatabaseError>;
+    /// Moves the end that the database itself enforces.
+    async fn renew_user(&self, name: &str, expires: Timestamp, statements: &[String]) -> Result<(), DatabaseError>;
+    /// Removes a user and its sessions; one that is not there is no failure.
+    async fn drop_user(&self, name: &str, statements: &[String]) -> Result<(), DatabaseError>;
+    /// Gives a user another password.
+    async fn set_password(&self, name: &str, password: &SecretString, statements: &[String]) -> Result<(), DatabaseError>;
+    /// Whether this password works for this user; an error says nothing about either.
+    async fn accepts(&self, name: &str, password: &SecretString) -> Result<bool, DatabaseError>;
+}
+
+/// The kinds there are, by their names as plugins.
+pub(super) fn known(plugin: &str) -> bool {
+    plugin == "postgresql-database-plugin"
+}
+
+/// Opens a connection; nothing is asked of the database yet.
+///
+/// # Errors
+/// What is wrong with the settings.
+pub(super) fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Database>, String> {
+    match config.plugin_name.as_str() {
+        "postgresql-database-plugin" => Ok(Arc::new(Postgres::open(&config.details, &config.password(), clock.clone())?)),
+        other => Err(format!("plugin not found in the catalog: {other}")),
+    }
+}
+
+/// The connections that are open, each for one revision of its settings.
+#[derive(Default)]
+pub(super) struct Connections(Mutex<HashMap<String, (String, Arc<dyn Database>)>>);
+
+impl Connections {
+    /// The connection of this name, opened if there is none for these settings yet.
+    ///
+    /// # Errors
+    /// 500 with what is wrong with the settings.
+    pub(super) fn of(&self, name: &str, config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Database>> {
+        if let Some((revision, open)) = self.0.lock().get(name)
+            && *revision == config.revision
+        {
+            return Ok(open.clone());
+        }
+        let opened = open(config, clock).map_err(|text| DatabaseError(text).answer())?;
+        self.0.lock().insert(name.to_owned(), (config.revision.clone(), opened.clone()));
+        Ok(opened)
+    }
+
+    /// Closes a connection; the next use opens it anew.
+    pub(super) fn close(&self, name: &str) {
+        self.0.lock().remove(name);
+    }
+}
+
+/// A text of the settings; numbers count as their text, anything else as none.
+pub(super) fn text(details: &Map<String, Value>, name: &str) -> Option<String> {
+    match details.get(name)? {
+        Value::String(text) => Some(text.clone()).filter(|t| !t.is_empty()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}

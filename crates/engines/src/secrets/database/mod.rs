@@ -1,0 +1,101 @@
+//! The database engine: users of a database that are born with a request and die with its lease, and users whose
+//! passwords are changed on time.
+//!
+//! What happens in the database cannot be part of a transaction of ours. So a user's lease is durable before the user is
+//! made, and a password that is being changed is stored beside the old one until the database has accepted it.
+
+mod config;
+mod connection;
+mod creds;
+mod postgres;
+mod roles;
+mod rotation;
+mod statement;
+mod static_roles;
+#[cfg(test)]
+mod tests;
+mod username;
+
+use keepfast_framework::routes::Help;
+use keepfast_framework::{Cx, Engine, HeldLease, Kind, LeaseTerms, Result, Routes};
+
+use self::connection::Connections;
+use self::rotation::UnderWay;
+
+/// The database engine.
+pub struct DatabaseEngine {
+    connections: Connections,
+    rotating: UnderWay,
+    rotating_static: UnderWay,
+}
+
+impl Engine for DatabaseEngine {
+    const TYPE: &'static str = "database";
+    const KIND: Kind = Kind::Secrets;
+
+    fn routes(r: &mut Routes<Self>) {
+        r.path("config/", CONFIGS).list(config::list);
+        r.path("config/{name}", CONFIG).exists(config::exists).read(config::read).update(config::write).delete(config::delete);
+        r.path("reset/{name}", RESET).update(config::reset);
+        r.path("roles/", ROLES).list(roles::list);
+        r.path("roles/{name}", ROLE).exists(roles::exists).read(roles::read).update(roles::write).delete(roles::delete);
+        r.path("creds/{name}", CREDS).read(creds::read).once();
+        r.path("rotate-root/{name}", ROTATE_ROOT).update(rotation::rotate_root).once();
+        r.path("static-roles/", STATIC_ROLES).list(static_roles::list);
+        r.path("static-roles/{name}", STATIC_ROLE)
+            .exists(static_roles::exists)
+            .read(static_roles::read)
+            .update(static_roles::write)
+            .delete(static_roles::delete)
+            .once();
+        r.path("static-creds/{name}", STATIC_CREDS).read(static_roles::creds);
+        r.path("rotate-role/{name}", ROTATE_ROLE).update(static_roles::rotate_now).once();
+    }
+
+    async fn open(_: &mut Cx) -> Result<Self> {
+        Ok(DatabaseEngine { connections: Connections::default(), rotating: UnderWay::default(), rotating_static: UnderWay::default() })
+    }
+
+    fn invalidate(&self, key: &str) {
+        if let Some(name) = key.strip_prefix(config::FOLDER) {
+            self.connections.close(name);
+        }
+    }
+
+    async fn tick(&self, cx: &mut Cx) -> Result<()> {
+        let recovered = rotation::recover_all(self, cx).await;
+        static_roles::tick(self, cx).await.and(recovered)
+    }
+
+    async fn renew_lease(&self, cx: &mut Cx, lease: &HeldLease) -> Result<LeaseTerms> {
+        creds::renew(self, cx, lease).await
+    }
+
+    async fn revoke_lease(&self, cx: &mut Cx, lease: &HeldLease) -> Result<()> {
+        creds::revoke(self, cx, lease).await
+    }
+}
+
+const CONFIGS: Help = Help { synopsis: "The names of the connections.", description: "" };
+const CONFIG: Help = Help {
+    synopsis: "A connection to a database.",
+    description: "What is not given keeps its value. The password is never shown. With TLS the server's certificate is always verified.",
+};
+const RESET: Help = Help { synopsis: "Closes a connection's pool; the next use opens it anew.", description: "" };
+const ROLES: Help = Help { synopsis: "The names of the roles.", description: "" };
+const ROLE: Help = Help {
+    synopsis: "How a user is made, for how long, and how it is removed.",
+    description: "Statements have the placeholders {{name}} or {{username}}, {{password}} and {{expiration}}. Each list runs in one transaction.",
+};
+const CREDS: Help = Help { synopsis: "A fresh user, leased.", description: "The user is removed when the lease ends." };
+const ROTATE_ROOT: Help = Help {
+    synopsis: "Gives the administrator a new password that only this server knows.",
+    description: "The new password is stored beside the old one until a login has proved which of them the database has.",
+};
+const STATIC_ROLES: Help = Help { synopsis: "The names of the static roles.", description: "" };
+const STATIC_ROLE: Help = Help {
+    synopsis: "A user that exists, whose password is changed on time.",
+    description: "Statements have the placeholders {{name}} or {{username}} and {{password}}.",
+};
+const STATIC_CREDS: Help = Help { synopsis: "The present password of a static role.", description: "" };
+const ROTATE_ROLE: Help = Help { synopsis: "Changes the password of a static role now.", description: "" };

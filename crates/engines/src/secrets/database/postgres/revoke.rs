@@ -1,0 +1,47 @@
+//! Removing a role when its Keepfast role says nothing of how: no session is left, nothing that it owned is lost.
+
+use super::super::connection::DatabaseError;
+use super::pool::{Lent, Pool};
+use super::{identifier, shown};
+
+/// Removes a role. One that is not there is no failure, so this can be done again.
+pub(super) async fn drop_role(pool: &Pool, name: &str) -> Result<(), DatabaseError> {
+    let client = pool.get().await?;
+    let fault = |e: &tokio_postgres::Error| shown("failed to revoke", e);
+    if client.query_opt("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1", &[&name]).await.map_err(|e| fault(&e))?.is_none() {
+        pool.put(client);
+        return Ok(());
+    }
+    let role = identifier(name);
+    client.batch_execute(&format!("ALTER ROLE {role} NOLOGIN")).await.map_err(|e| fault(&e))?;
+    // Who may not end sessions is told so by the last step, if it matters.
+    let sessions = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = $1";
+    drop(client.query(sessions, &[&name]).await);
+    release(&client, name, &role).await?;
+    client.batch_execute(&format!("DROP ROLE IF EXISTS {role}")).await.map_err(|e| fault(&e))?;
+    pool.put(client);
+    Ok(())
+}
+
+/// Takes the role's rights away and keeps what it owned, as the administrator's; where the administrator may not do that
+/// in one word, right by right.
+async fn release(client: &Lent, name: &str, role: &str) -> Result<(), DatabaseError> {
+    let own = format!("BEGIN; REASSIGN OWNED BY {role} TO CURRENT_USER; DROP OWNED BY {role}; COMMIT");
+    let Err(first) = client.batch_execute(&own).await else { return Ok(()) };
+    client.batch_execute("ROLLBACK").await.map_err(|e| shown("failed to revoke", &e))?;
+    tracing::debug!(error = %first, "rights are revoked one by one");
+    // The names come from the database and are quoted by it.
+    let grants = "SELECT DISTINCT pg_catalog.quote_ident(table_schema) FROM information_schema.role_column_grants WHERE grantee = $1 \
+                  UNION SELECT pg_catalog.quote_ident(nspname) FROM pg_catalog.pg_namespace";
+    for row in client.query(grants, &[&name]).await.map_err(|e| shown("failed to revoke", &e))? {
+        let schema: String = row.get(0);
+        for what in ["ALL PRIVILEGES ON ALL TABLES IN SCHEMA", "ALL PRIVILEGES ON ALL SEQUENCES IN SCHEMA", "USAGE ON SCHEMA"] {
+            drop(client.batch_execute(&format!("REVOKE {what} {schema} FROM {role}")).await);
+        }
+    }
+    let database = "SELECT pg_catalog.quote_ident(pg_catalog.current_database())";
+    let row = client.query_one(database, &[]).await.map_err(|e| shown("failed to revoke", &e))?;
+    let database: String = row.get(0);
+    drop(client.batch_execute(&format!("REVOKE ALL PRIVILEGES ON DATABASE {database} FROM {role}")).await);
+    Ok(())
+}
