@@ -50,7 +50,7 @@ pub(super) fn seal(
     to: &mut dyn Write,
     progress: &mut dyn FnMut(usize),
 ) -> io::Result<()> {
-    each_chunk(from, CHUNK, progress, &mut |number, last, chunk| {
+    each_chunk(from, CHUNK, progress, |number, last, chunk| {
         to.write_all(&key.seal(&bound(header, number, last), chunk))
     })
 }
@@ -63,7 +63,7 @@ pub(super) fn open(
     to: &mut dyn Write,
     progress: &mut dyn FnMut(usize),
 ) -> io::Result<()> {
-    each_chunk(from, CHUNK + OVERHEAD, progress, &mut |number, last, chunk| {
+    each_chunk(from, CHUNK + OVERHEAD, progress, |number, last, chunk| {
         let opened = key.open(&bound(header, number, last), chunk);
         let plaintext = Zeroizing::new(opened.map_err(|_| corrupt("the file was changed or cut"))?);
         to.write_all(&plaintext)
@@ -84,7 +84,7 @@ fn each_chunk(
     from: &mut dyn Read,
     size: usize,
     progress: &mut dyn FnMut(usize),
-    step: &mut dyn FnMut(u64, bool, &[u8]) -> io::Result<()>,
+    mut step: impl FnMut(u64, bool, &[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
     let (mut current, mut next) = (Zeroizing::new(Vec::new()), Zeroizing::new(Vec::new()));
     fill(from, size, &mut current)?;
