@@ -54,3 +54,36 @@ fn coloured(text: &str, colour: &str, terminal: bool) -> String {
         || environment::variable("CLI_NO_COLOR").is_some();
     if plain { text.to_owned() } else { format!("{colour}{text}{PLAIN}") }
 }
+
+/// How far a long work is, on stderr while a person watches.
+pub(crate) struct Progress {
+    total: u64,
+    done: u64,
+    shown: Option<u64>,
+}
+
+impl Progress {
+    /// A work of so many bytes.
+    pub(crate) fn of(total: u64) -> Self {
+        Self { total, done: 0, shown: io::stderr().is_terminal().then_some(u64::MAX) }
+    }
+
+    /// So many bytes more are done.
+    pub(crate) fn advance(&mut self, bytes: usize) {
+        self.done += bytes as u64;
+        let percent = (self.done * 100).checked_div(self.total).unwrap_or(100).min(100);
+        if self.shown.is_some_and(|shown| shown != percent) {
+            self.shown = Some(percent);
+            let bar = "#".repeat(usize::try_from(percent / 4).unwrap_or_default());
+            let mut err = io::stderr().lock();
+            let _ = write!(err, "\r[{bar:<25}] {percent:>3} %").and_then(|()| err.flush());
+        }
+    }
+}
+
+/// Ends the line of a [`Progress`].
+pub(crate) fn progress_done() {
+    if io::stderr().is_terminal() {
+        let _ = writeln!(io::stderr());
+    }
+}

@@ -20,6 +20,7 @@ mod scan;
 mod server;
 mod status;
 mod token;
+mod transit;
 mod unwrap;
 mod version;
 mod write;
@@ -70,6 +71,11 @@ pub(crate) const COMMANDS: &[Node] = &[
     }),
     Node::Group(&Group { name: "secrets", about: "Work with secrets engines.", children: mount::SECRETS }),
     Node::Group(&Group { name: "token", about: "Work with tokens.", children: token::COMMANDS }),
+    Node::Group(&Group {
+        name: "transit",
+        about: "Import keys to a transit engine, and encrypt files with its keys.",
+        children: transit::COMMANDS,
+    }),
 ];
 
 /// The exit code for a command that does not exist.
