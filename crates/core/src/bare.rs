@@ -206,7 +206,9 @@ impl Node {
             return Err(Error::invalid("encrypting shares with PGP keys is not supported by this server"));
         }
         if request.recovery_shares.0 > 0 || request.recovery_threshold.0 > 0 || request.stored_shares.0 > 0 {
-            return Err(Error::invalid("parameters recovery_shares,recovery_threshold not applicable to seal type shamir"));
+            return Err(Error::invalid(
+                "parameters recovery_shares,recovery_threshold not applicable to seal type shamir",
+            ));
         }
         let shape = SealShape::new(request.secret_shares.0, request.secret_threshold.0)?;
         let made = self.initialize(shape, None).await?;
@@ -247,7 +249,11 @@ impl Node {
     }
 
     /// Takes a share; all of them when there are enough.
-    fn enough(&self, config: &SealConfig, share: &keepfast_crypto::secret::SecretBytes) -> Option<Vec<keepfast_crypto::secret::SecretBytes>> {
+    fn enough(
+        &self,
+        config: &SealConfig,
+        share: &keepfast_crypto::secret::SecretBytes,
+    ) -> Option<Vec<keepfast_crypto::secret::SecretBytes>> {
         let mut unsealing = self.unsealing.lock();
         unsealing.add(share);
         (unsealing.progress() >= usize::from(config.shape.threshold)).then(|| unsealing.take())

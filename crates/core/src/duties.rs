@@ -144,7 +144,8 @@ impl Unsealed {
         loop {
             let mut tx = self.barrier.begin_read();
             let names = tx.list(&view, index::EXPIRY, &page).await?;
-            let due: Vec<_> = names.iter().filter_map(|n| index::parse_expiry(n)).take_while(|(end, _)| *end <= now.unix()).collect();
+            let due: Vec<_> =
+                names.iter().filter_map(|n| index::parse_expiry(n)).take_while(|(end, _)| *end <= now.unix()).collect();
             // Many at a time, because concurrent commits share one write to disk.
             let all_due = due.len() == DUE;
             let mut ending = stream::iter(due)

@@ -77,7 +77,19 @@ impl Unsealed {
         let leases = Leases::open(&barrier, barrier.view("token/"), settings.home.clone(), clock.clone()).await?;
         let tokens = Tokens::open(&barrier, barrier.view("token/"), cubbyhole, leases.clone()).await?;
         let identity = Identity::new(identity_view);
-        Ok(Arc::new(Unsealed { barrier, settings, clock, seal, mounts, policies, tokens, leases, identity, audit, node }))
+        Ok(Arc::new(Unsealed {
+            barrier,
+            settings,
+            clock,
+            seal,
+            mounts,
+            policies,
+            tokens,
+            leases,
+            identity,
+            audit,
+            node,
+        }))
     }
 
     /// Opens the engine of a mount, in a transaction of its own.

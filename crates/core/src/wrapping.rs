@@ -34,7 +34,14 @@ impl Unsealed {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub async fn wrap(&self, tx: &mut Tx, response: String, path: &str, ttl: Duration, wrapped_accessor: String) -> Result<WrapInfo> {
+    pub async fn wrap(
+        &self,
+        tx: &mut Tx,
+        response: String,
+        path: &str,
+        ttl: Duration,
+        wrapped_accessor: String,
+    ) -> Result<WrapInfo> {
         let now = self.clock.now();
         let spec = Spec {
             authority: Authority::Policies(vec![RESPONSE_WRAPPING.to_owned()]),

@@ -82,7 +82,15 @@ pub struct Parts {
 
 impl Cx {
     /// Core's door: engines have no transaction to make one from.
-    pub fn new(barrier: Arc<Barrier>, tx: Tx, view: View, mount: Arc<MountInfo>, clock: Arc<dyn Clock>, caller: Arc<Caller>, request: Arc<Request>) -> Self {
+    pub fn new(
+        barrier: Arc<Barrier>,
+        tx: Tx,
+        view: View,
+        mount: Arc<MountInfo>,
+        clock: Arc<dyn Clock>,
+        caller: Arc<Caller>,
+        request: Arc<Request>,
+    ) -> Self {
         Cx {
             barrier,
             tx,

@@ -60,7 +60,11 @@ pub trait Engine: Sized + Send + Sync + 'static {
     }
 
     /// New terms for a token that this auth method's login made; an error refuses the renewal.
-    fn renew_login(&self, _cx: &mut Cx, _internal: &serde_json::Value) -> impl Future<Output = Result<TokenTerms>> + Send {
+    fn renew_login(
+        &self,
+        _cx: &mut Cx,
+        _internal: &serde_json::Value,
+    ) -> impl Future<Output = Result<TokenTerms>> + Send {
         async { Err(Error::invalid("login is not renewable")) }
     }
 }
@@ -166,7 +170,9 @@ impl Registered {
     }
 
     /// Registers an engine that is opened by `open` and not by [`Engine::open`]: core's own, which hold parts of core.
-    pub fn with<E: Engine>(open: impl for<'a> Fn(&'a mut Cx) -> BoxFuture<'a, Result<E>> + Send + Sync + 'static) -> Self {
+    pub fn with<E: Engine>(
+        open: impl for<'a> Fn(&'a mut Cx) -> BoxFuture<'a, Result<E>> + Send + Sync + 'static,
+    ) -> Self {
         let mut routes = Routes::new();
         E::routes(&mut routes);
         let compiled = Arc::new(Compiled::new(routes));
@@ -218,7 +224,8 @@ impl Registry {
     pub fn find(&self, kind: Kind, engine: &str, options: &BTreeMap<String, String>) -> Option<&Registered> {
         let mut same = self.engines.iter().filter(|e| e.kind == kind && e.engine == engine).peekable();
         let first = *same.peek()?;
-        let selected = same.find(|e| e.variant.is_some_and(|(name, value)| options.get(name).is_some_and(|v| v == value)));
+        let selected =
+            same.find(|e| e.variant.is_some_and(|(name, value)| options.get(name).is_some_and(|v| v == value)));
         Some(selected.unwrap_or(first))
     }
 

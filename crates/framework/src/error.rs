@@ -138,7 +138,11 @@ impl Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Error").field("status", &self.status.0).field("public", &self.public).field("cause", &self.cause).finish()
+        f.debug_struct("Error")
+            .field("status", &self.status.0)
+            .field("public", &self.public)
+            .field("cause", &self.cause)
+            .finish()
     }
 }
 
@@ -167,7 +171,8 @@ impl From<StorageError> for Error {
 impl From<serde_json::Error> for Error {
     fn from(error: serde_json::Error) -> Self {
         // The text of a JSON error can quote the value that was found, so not even the log gets it.
-        let place = format!("JSON of a stored record or reply: {:?} at {}:{}", error.classify(), error.line(), error.column());
+        let place =
+            format!("JSON of a stored record or reply: {:?} at {}:{}", error.classify(), error.line(), error.column());
         Self::internal(place)
     }
 }

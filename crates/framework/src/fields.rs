@@ -254,7 +254,10 @@ fn texts_of(value: &Value, split: bool) -> Result<Vec<String>, String> {
     let mut out = Vec::with_capacity(items.len());
     for (at, item) in items.iter().enumerate() {
         let text = text_of(item).map_err(|_| {
-            format!("1 error(s) decoding:\n\n* '[{at}]' expected type 'string', got unconvertible type '{}'", go_type(item))
+            format!(
+                "1 error(s) decoding:\n\n* '[{at}]' expected type 'string', got unconvertible type '{}'",
+                go_type(item)
+            )
         })?;
         out.push(text.trim().to_owned());
     }
@@ -267,7 +270,10 @@ fn ints_of(value: &Value) -> Result<Vec<i64>, String> {
         .enumerate()
         .map(|(at, item)| {
             int_of(item).map_err(|why| {
-                format!("decoding failed due to the following error(s):\n\n'[{at}]{}", why.strip_prefix("''").map_or(why.clone(), |w| format!("'{w}")))
+                format!(
+                    "decoding failed due to the following error(s):\n\n'[{at}]{}",
+                    why.strip_prefix("''").map_or(why.clone(), |w| format!("'{w}"))
+                )
             })
         })
         .collect()
@@ -494,11 +500,16 @@ mod tests {
         assert_eq!(read::<Pairs>(json!({"a": 1})).unwrap().0["a"], "1");
         assert_eq!(read::<Pairs>(json!("a=1,b=2")).unwrap().0["b"], "2");
         assert_eq!(read::<Int>(json!("7")).unwrap().0, 7);
-        for (given, expected) in [(json!("a"), "a"), (json!(true), "1"), (json!(-3), "-3"), (json!(1.5), "1.5"), (json!(null), "")] {
+        for (given, expected) in
+            [(json!("a"), "a"), (json!(true), "1"), (json!(-3), "-3"), (json!(1.5), "1.5"), (json!(null), "")]
+        {
             assert_eq!(read::<Text>(given).unwrap().0, expected);
         }
         for (given, kind) in [(json!({}), "map[string]interface {}"), (json!([1]), "[]interface {}")] {
-            assert_eq!(read::<Text>(given).unwrap_err(), format!("'' expected type 'string', got unconvertible type '{kind}'"));
+            assert_eq!(
+                read::<Text>(given).unwrap_err(),
+                format!("'' expected type 'string', got unconvertible type '{kind}'")
+            );
         }
     }
 

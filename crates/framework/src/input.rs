@@ -53,7 +53,9 @@ impl Body {
 
     /// The fields in the order of the text, each with its raw JSON.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.fields.iter().map(|(name, range)| (&**name, std::str::from_utf8(&self.raw[range.clone()]).unwrap_or("null")))
+        self.fields
+            .iter()
+            .map(|(name, range)| (&**name, std::str::from_utf8(&self.raw[range.clone()]).unwrap_or("null")))
     }
 
     /// The raw JSON of one field.
@@ -128,9 +130,7 @@ impl Input {
     /// # Errors
     /// 400 naming the field whose value does not fit.
     pub fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
-        T::deserialize(Merged { input: self }).map_err(|Fault(text)| {
-            Error::invalid(text)
-        })
+        T::deserialize(Merged { input: self }).map_err(|Fault(text)| Error::invalid(text))
     }
 
     /// Names of the body and query that the route does not know, sorted, for a warning.
@@ -160,7 +160,8 @@ impl Input {
     }
 
     fn entries(&self) -> Vec<(&str, Source<'_>)> {
-        let mut out: Vec<(&str, Source<'_>)> = Vec::with_capacity(self.captures.len() + self.query.len() + self.body.fields.len());
+        let mut out: Vec<(&str, Source<'_>)> =
+            Vec::with_capacity(self.captures.len() + self.query.len() + self.body.fields.len());
         for (name, value) in &self.captures {
             out.push((name, Source::Text(value)));
         }
@@ -216,7 +217,12 @@ impl<'de> Deserializer<'de> for Merged<'de> {
         visitor.visit_map(Walk { entries: self.input.entries().into_iter(), current: None })
     }
 
-    fn deserialize_struct<V: Visitor<'de>>(self, _: &'static str, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         let mut entries = self.input.entries();
         if fields.contains(&WHOLE_BODY) {
             entries.retain(|(name, _)| *name != WHOLE_BODY);
@@ -295,7 +301,12 @@ impl<'de> Deserializer<'de> for TextValue<'_> {
         visitor.visit_newtype_struct(self)
     }
 
-    fn deserialize_enum<V: Visitor<'de>>(self, name: &'static str, variants: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         let text: StrDeserializer<'_, Fault> = self.0.into_deserializer();
         text.deserialize_enum(name, variants, visitor)
     }

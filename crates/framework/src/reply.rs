@@ -69,7 +69,12 @@ pub struct WrapInfo {
 impl Outcome {
     /// Whether there is nothing to say: 204.
     pub fn is_empty(&self) -> bool {
-        self.data.is_none() && self.login.is_none() && self.auth.is_none() && self.raw.is_none() && self.lease.is_none() && self.renewed.is_none()
+        self.data.is_none()
+            && self.login.is_none()
+            && self.auth.is_none()
+            && self.raw.is_none()
+            && self.lease.is_none()
+            && self.renewed.is_none()
     }
 }
 

@@ -50,7 +50,8 @@ pub struct Nothing {}
 pub struct Exists(pub bool);
 
 /// The last argument begins the text of a fault in the parameters; see [`Compiled::fault_prefix`].
-type Action<E> = Box<dyn for<'a> Fn(&'a E, &'a mut Cx, &'a Input, &'static str) -> HandlerFuture<'a, Outcome> + Send + Sync>;
+type Action<E> =
+    Box<dyn for<'a> Fn(&'a E, &'a mut Cx, &'a Input, &'static str) -> HandlerFuture<'a, Outcome> + Send + Sync>;
 type Look<E> = Box<dyn for<'a> Fn(&'a E, &'a mut Cx, &'a Input) -> HandlerFuture<'a, bool> + Send + Sync>;
 
 type Actions<E> = [Option<Action<E>>; Operation::ALL.len()];
@@ -304,16 +305,17 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
         }
         let reply = R::schema(self.generator);
         self.row.info.operations.push(OperationInfo { operation, request, reply, known });
-        self.row.actions[operation.index()] = Some(Box::new(move |engine, cx, input, prefix| match input.read::<Q>() {
-            Err(error) if error.public().starts_with("error converting") => {
-                Box::pin(std::future::ready(Err(Error::invalid(format!("{prefix}{}", error.public())))))
-            }
-            Err(error) => Box::pin(std::future::ready(Err(error))),
-            Ok(request) => {
-                let reply = handler.call(engine, cx, request);
-                Box::pin(async move { reply.await?.into_outcome() })
-            }
-        }));
+        self.row.actions[operation.index()] =
+            Some(Box::new(move |engine, cx, input, prefix| match input.read::<Q>() {
+                Err(error) if error.public().starts_with("error converting") => {
+                    Box::pin(std::future::ready(Err(Error::invalid(format!("{prefix}{}", error.public())))))
+                }
+                Err(error) => Box::pin(std::future::ready(Err(error))),
+                Ok(request) => {
+                    let reply = handler.call(engine, cx, request);
+                    Box::pin(async move { reply.await?.into_outcome() })
+                }
+            }));
         self
     }
 }
@@ -410,7 +412,8 @@ impl Table {
         let mut out = Vec::new();
         for (i, (a_row, a)) in self.order.iter().enumerate() {
             for (b_row, b) in &self.order[i + 1..] {
-                let share = self.rows[*a_row].operations.iter().any(|o| self.rows[*b_row].operation(o.operation).is_some());
+                let share =
+                    self.rows[*a_row].operations.iter().any(|o| self.rows[*b_row].operation(o.operation).is_some());
                 if a.is_ambiguous_with(b) && share {
                     out.push((a.source(), b.source()));
                 }

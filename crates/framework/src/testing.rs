@@ -268,7 +268,8 @@ fn context(
     let request = Request { id: random::uuid(), operation, path, remote };
     let view = barrier.view(format!("logical/{}/", mount.uuid));
     let lessor = Arc::new(BenchLessor(clock.now()));
-    Cx::new(barrier.clone(), barrier.begin(), view, mount.clone(), clock, Arc::new(caller), Arc::new(request)).with_lessor(lessor)
+    Cx::new(barrier.clone(), barrier.begin(), view, mount.clone(), clock, Arc::new(caller), Arc::new(request))
+        .with_lessor(lessor)
 }
 
 /// Memory storage that counts what is asked of it.
@@ -319,5 +320,10 @@ impl Lessor for BenchLessor {
 /// A lease as an engine sees it again, without bounds beyond its own terms.
 pub fn held(path: &str, internal: Value, increment: Duration, clock: &TestClock) -> HeldLease {
     let now = clock.now();
-    HeldLease { path: path.to_owned(), internal, increment, bound: Arc::new(move |terms: &LeaseTerms| now.after(terms.ttl)) }
+    HeldLease {
+        path: path.to_owned(),
+        internal,
+        increment,
+        bound: Arc::new(move |terms: &LeaseTerms| now.after(terms.ttl)),
+    }
 }

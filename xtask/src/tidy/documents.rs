@@ -42,7 +42,9 @@ pub(super) fn security_rows(repository: &Repository) -> Result<Findings> {
         if quoted.is_empty() && !explained {
             findings.push(format!("a row names no test: {row}"));
         }
-        findings.extend(quoted.into_iter().filter(|test| !exists(repository, test)).map(|test| format!("there is no test {test}")));
+        findings.extend(
+            quoted.into_iter().filter(|test| !exists(repository, test)).map(|test| format!("there is no test {test}")),
+        );
     }
     Ok(findings)
 }
@@ -51,7 +53,9 @@ pub(super) fn security_rows(repository: &Repository) -> Result<Findings> {
 fn is_row(line: &str) -> bool {
     let first = line.strip_prefix("| ").and_then(|rest| rest.split(' ').next()).unwrap_or_default();
     first.trim_end_matches(',').split_once('-').is_some_and(|(family, number)| {
-        family.len() == 2 && family.bytes().all(|b| b.is_ascii_uppercase()) && number.bytes().all(|b| b.is_ascii_digit())
+        family.len() == 2
+            && family.bytes().all(|b| b.is_ascii_uppercase())
+            && number.bytes().all(|b| b.is_ascii_digit())
     })
 }
 

@@ -48,14 +48,20 @@ impl Broker {
     ///
     /// # Errors
     /// When a device or its salt cannot be opened: a server without its audit must not serve.
-    pub async fn open(barrier: &Arc<Barrier>, view: &View, settings: &[AuditSettings], clock: Arc<dyn Clock>) -> Result<Self> {
+    pub async fn open(
+        barrier: &Arc<Barrier>,
+        view: &View,
+        settings: &[AuditSettings],
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
         let mut devices = Vec::with_capacity(settings.len());
         for settings in settings {
             let salt = salt(barrier, view, &settings.name).await?;
-            let device = device::open(settings).map_err(|e| {
-                Error::internal(format!("audit device {:?} cannot be opened: {e}", settings.name))
-            })?;
-            let flag = |name: &str, default: bool| settings.options.get(name).map_or(default, |v| matches!(v.as_str(), "true" | "1"));
+            let device = device::open(settings)
+                .map_err(|e| Error::internal(format!("audit device {:?} cannot be opened: {e}", settings.name)))?;
+            let flag = |name: &str, default: bool| {
+                settings.options.get(name).map_or(default, |v| matches!(v.as_str(), "true" | "1"))
+            };
             let format = Format { log_raw: flag("log_raw", false), hmac_accessor: flag("hmac_accessor", true) };
             devices.push(Recorder { settings: settings.clone(), format, key: HmacKey::new(&salt), device });
         }
@@ -80,7 +86,9 @@ impl Broker {
             let outcome = self.write(recorder, &line, taken).await;
             match outcome {
                 Ok(()) => taken = true,
-                Err(error) => tracing::error!(device = %recorder.settings.name, %error, "audit device did not take an entry"),
+                Err(error) => {
+                    tracing::error!(device = %recorder.settings.name, %error, "audit device did not take an entry")
+                }
             }
         }
         if taken { Ok(()) } else { Err(Error::internal("no audit device took the entry")) }

@@ -290,6 +290,10 @@ impl Writer<'_> {
 
     fn data(&mut self, name: &str, raw: &str, public: &dyn Fn(&str) -> bool) {
         self.name(name);
-        if self.format.log_raw { redact::one_line(raw.as_bytes(), self.out) } else { redact::json(raw, self.key, public, self.out) }
+        if self.format.log_raw {
+            redact::one_line(raw.as_bytes(), self.out)
+        } else {
+            redact::json(raw, self.key, public, self.out)
+        }
     }
 }

@@ -224,7 +224,10 @@ mod tests {
 
     #[test]
     fn sec_al02_every_string_and_number_is_hashed_but_for_declared_fields() {
-        let out = redacted(r#" {"a":"x\ny", "n": 12.5,"b":true,"o":{"ttl":1,"l":["s",null]}, "ttl": 60,"e":{} ,"z":[]} "#, &["ttl"]);
+        let out = redacted(
+            r#" {"a":"x\ny", "n": 12.5,"b":true,"o":{"ttl":1,"l":["s",null]}, "ttl": 60,"e":{} ,"z":[]} "#,
+            &["ttl"],
+        );
         assert_eq!(out["a"], hashed("x\ny"));
         assert_eq!(out["n"], hashed("12.5"));
         assert_eq!(out["b"], true);
@@ -250,7 +253,12 @@ mod tests {
     }
 
     fn any_json() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), any::<i64>().prop_map(Value::from), ".*".prop_map(Value::from)];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            ".*".prop_map(Value::from)
+        ];
         leaf.prop_recursive(4, 32, 6, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),

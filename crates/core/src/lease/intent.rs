@@ -74,9 +74,16 @@ impl Desk {
     }
 
     /// What the lease will be, after all bounds.
-    async fn draft(&self, tx: &mut Tx, offer: &LeaseOffer, state: State) -> Result<(LeaseId, LeaseRecord, Vec<String>)> {
+    async fn draft(
+        &self,
+        tx: &mut Tx,
+        offer: &LeaseOffer,
+        state: State,
+    ) -> Result<(LeaseId, LeaseRecord, Vec<String>)> {
         if self.last_use {
-            return Err(Error::invalid("Secret cannot be returned; token had one use left, so leased credentials were immediately revoked."));
+            return Err(Error::invalid(
+                "Secret cannot be returned; token had one use left, so leased credentials were immediately revoked.",
+            ));
         }
         let now = self.leases.clock.now();
         let (owner, bound) = self.tie(tx).await?;

@@ -40,7 +40,9 @@ pub(super) async fn judge(barrier: &Arc<Barrier>, view: &View, home: &str, now: 
     match HOME.get_in(&mut tx, view, "").await? {
         Some(known) if known == home => return Ok(false),
         Some(_) => {
-            tracing::warn!("this data directory was restored, copied or moved: leases are under quarantine until an operator ends it");
+            tracing::warn!(
+                "this data directory was restored, copied or moved: leases are under quarantine until an operator ends it"
+            );
             let reason = "the data directory is not where it was: it was restored, copied or moved".to_owned();
             QUARANTINE.put_in(&mut tx, view, "", &Quarantine { since: now, reason })?;
             tx.commit().await?;

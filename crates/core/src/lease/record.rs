@@ -34,7 +34,8 @@ impl LeaseId {
 
     /// Reads the last part of a lease's id; `None` for what is none.
     pub fn parse(text: &str) -> Option<Self> {
-        (text.len() == TIME + CHANCE && text.bytes().all(|b| b.is_ascii_alphanumeric())).then(|| LeaseId(text.to_owned()))
+        (text.len() == TIME + CHANCE && text.bytes().all(|b| b.is_ascii_alphanumeric()))
+            .then(|| LeaseId(text.to_owned()))
     }
 
     /// As text.

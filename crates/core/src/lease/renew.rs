@@ -35,11 +35,15 @@ impl Unsealed {
         if !record.renewable {
             return Err(Error::invalid("lease is not renewable"));
         }
-        let mounted = self.mount_of(&record.mount).await?.ok_or_else(|| Error::invalid("the engine of this lease is not mounted"))?;
+        let mounted = self
+            .mount_of(&record.mount)
+            .await?
+            .ok_or_else(|| Error::invalid("the engine of this lease is not mounted"))?;
         let engine = mounted.engine(self).await?;
         let mut cx = self.context(&mounted, Operation::Update, record.path.clone()).once();
         let held = held(&record, &mounted, increment, bound(&record, mounted.info.ttl, increment, now));
-        let terms = engine.renew_lease(&mut cx, &held).await.map_err(|error| refused("failed to renew entry", error))?;
+        let terms =
+            engine.renew_lease(&mut cx, &held).await.map_err(|error| refused("failed to renew entry", error))?;
         let parts = cx.into_parts();
         let mut tx = parts.tx;
         // Nothing may have ended it while its engine was asked.
@@ -60,7 +64,12 @@ impl Unsealed {
 
 /// A lease as its engine sees it again.
 pub(super) fn held(record: &LeaseRecord, mounted: &Mounted, increment: Duration, bound: Bound) -> HeldLease {
-    HeldLease { path: record.path_within(&mounted.entry.path).to_owned(), internal: record.internal.clone(), increment, bound }
+    HeldLease {
+        path: record.path_within(&mounted.entry.path).to_owned(),
+        internal: record.internal.clone(),
+        increment,
+        bound,
+    }
 }
 
 /// The end that a renewal at `now` would come to.
@@ -69,7 +78,13 @@ pub(super) fn bound(record: &LeaseRecord, bounds: TtlBounds, increment: Duration
     Arc::new(move |terms| now.after(terms_given(&record, bounds, increment, terms, now).ttl))
 }
 
-fn terms_given(record: &LeaseRecord, bounds: TtlBounds, increment: Duration, terms: &LeaseTerms, now: Timestamp) -> Given {
+fn terms_given(
+    record: &LeaseRecord,
+    bounds: TtlBounds,
+    increment: Duration,
+    terms: &LeaseTerms,
+    now: Timestamp,
+) -> Given {
     let asked = Asked { increment, ttl: terms.ttl, max_ttl: terms.max_ttl, ..Asked::default() };
     let mut given = life::given(&asked, bounds, record.issued, now);
     if let Some(bound) = record.bound {

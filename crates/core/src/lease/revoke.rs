@@ -81,13 +81,23 @@ impl Unsealed {
         }
     }
 
-    async fn take_back(&self, mounted: Option<&Arc<Mounted>>, id: &LeaseId, record: &LeaseRecord, how: How) -> Result<()> {
+    async fn take_back(
+        &self,
+        mounted: Option<&Arc<Mounted>>,
+        id: &LeaseId,
+        record: &LeaseRecord,
+        how: How,
+    ) -> Result<()> {
         let force = how == How::Forced;
         if self.leases.is_quarantined() && !force {
             return Err(Error::new(Status::UNAVAILABLE, "leases are under quarantine: see sys/leases/quarantine"));
         }
         let Some(mounted) = mounted else {
-            return if force { self.forget(id).await } else { Err(Error::invalid("failed to revoke entry: its engine is not mounted")) };
+            return if force {
+                self.forget(id).await
+            } else {
+                Err(Error::invalid("failed to revoke entry: its engine is not mounted"))
+            };
         };
         let mut cx = self.context(mounted, Operation::Update, record.path.clone()).once();
         let bound = bound(record, mounted.info.ttl, Duration::ZERO, self.clock.now());
@@ -207,7 +217,12 @@ impl Unsealed {
                 let full = names.len() == PAGE;
                 page.after = names.last().cloned();
                 self.revoke_names(&folder, &names, how).await?;
-                folders.extend(names.iter().filter_map(|n| n.strip_suffix('/')).map(|n| if folder.is_empty() { n.to_owned() } else { format!("{folder}/{n}") }));
+                folders.extend(
+                    names
+                        .iter()
+                        .filter_map(|n| n.strip_suffix('/'))
+                        .map(|n| if folder.is_empty() { n.to_owned() } else { format!("{folder}/{n}") }),
+                );
                 if !full {
                     break;
                 }
@@ -257,7 +272,11 @@ impl Unsealed {
                     break;
                 }
                 for name in &names {
-                    let id = if folder == index::ENDS { index::parse_end(name).map(|(_, id)| id) } else { LeaseId::parse(name) };
+                    let id = if folder == index::ENDS {
+                        index::parse_end(name).map(|(_, id)| id)
+                    } else {
+                        LeaseId::parse(name)
+                    };
                     match id {
                         Some(id) => self.end_listed(mounted, folder, name, &id).await?,
                         None => self.leases.drop_entry(folder, mount, name).await?,
@@ -276,7 +295,9 @@ impl Unsealed {
                 self.end_lease(Some(mounted), id, How::Now).await.map_err(|error| refused(&which(), error))
             }
             Ok(None) => self.leases.drop_entry(folder, mount, name).await,
-            Err(error) if unreadable(&error) => Err(Error::invalid(format!("the record of the lease {:?} cannot be read", id.as_str()))),
+            Err(error) if unreadable(&error) => {
+                Err(Error::invalid(format!("the record of the lease {:?} cannot be read", id.as_str())))
+            }
             Err(error) => Err(error),
         }
     }
@@ -350,7 +371,10 @@ impl Unsealed {
             Ok(Some(record)) => record,
             Ok(None) => return self.leases.drop_entry(index::ENDS, mount, place).await,
             Err(error) if unreadable(&error) => {
-                tracing::error!(lease = id.as_str(), "the record of a lease cannot be read; it is set aside as irrevocable");
+                tracing::error!(
+                    lease = id.as_str(),
+                    "the record of a lease cannot be read; it is set aside as irrevocable"
+                );
                 return self.leases.set_aside(mount, place, id).await;
             }
             Err(error) => return Err(error),

@@ -103,7 +103,13 @@ impl Leases {
     ///
     /// # Errors
     /// When it cannot be written as JSON.
-    pub(super) fn change(&self, tx: &mut Tx, id: &LeaseId, record: &mut LeaseRecord, change: impl FnOnce(&mut LeaseRecord)) -> Result<()> {
+    pub(super) fn change(
+        &self,
+        tx: &mut Tx,
+        id: &LeaseId,
+        record: &mut LeaseRecord,
+        change: impl FnOnce(&mut LeaseRecord),
+    ) -> Result<()> {
         index::unplace_lease(tx, &self.view, id, record);
         change(record);
         index::place_lease(tx, &self.view, id, record);
@@ -187,8 +193,13 @@ impl Leases {
     /// # Errors
     /// When storage fails.
     pub async fn due(&self, mount: &str, now: Timestamp, limit: usize) -> Result<Vec<(String, LeaseId)>> {
-        let names = self.barrier.begin_read().list(&self.view, &format!("{}{mount}/", index::ENDS), &Page::first(limit)).await?;
-        let parsed = names.into_iter().filter_map(|name| index::parse_end(&name).map(|(second, id)| (second, name, id)));
+        let names = self
+            .barrier
+            .begin_read()
+            .list(&self.view, &format!("{}{mount}/", index::ENDS), &Page::first(limit))
+            .await?;
+        let parsed =
+            names.into_iter().filter_map(|name| index::parse_end(&name).map(|(second, id)| (second, name, id)));
         Ok(parsed.take_while(|(second, ..)| *second <= now.unix()).map(|(_, name, id)| (name, id)).collect())
     }
 

@@ -11,7 +11,10 @@ use keepfast_crypto::secret::SecretString;
 use keepfast_framework::clock::TestClock;
 use keepfast_framework::engine::{Registered, Registry};
 use keepfast_framework::routes::{Help, Nothing};
-use keepfast_framework::{Body, CanonicalPath, Clock, Cx, Engine, Error, HeldLease, Intended, Kind, LeaseOffer, LeaseTerms, Operation, Page, Result, Routes};
+use keepfast_framework::{
+    Body, CanonicalPath, Clock, Cx, Engine, Error, HeldLease, Intended, Kind, LeaseOffer, LeaseTerms, Operation, Page,
+    Result, Routes,
+};
 use keepfast_storage::{Backend, MemoryBackend};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -174,7 +177,16 @@ impl Rig {
         let view = self.unsealed.barrier.view("token/");
         let mut out = Vec::new();
         for folder in ["secret/", index::ENDS, index::HELD, index::IRREVOCABLE, "lease/a/creds/", "lease/b/creds/"] {
-            out.extend(self.unsealed.barrier.begin_read().list(&view, folder, &Page::all()).await.unwrap().into_iter().map(|n| format!("{folder}{n}")));
+            out.extend(
+                self.unsealed
+                    .barrier
+                    .begin_read()
+                    .list(&view, folder, &Page::all())
+                    .await
+                    .unwrap()
+                    .into_iter()
+                    .map(|n| format!("{folder}{n}")),
+            );
         }
         out
     }
@@ -328,7 +340,10 @@ async fn sec_tl09_six_tries_then_irrevocable_visible_and_retriable() {
     rig.pass(HOUR * 100).await;
     assert_eq!(rig.world.revocations.load(Ordering::Relaxed), 6, "and then no more");
     let record = rig.unsealed.leases.at(&path, &id).await.unwrap().unwrap();
-    assert_eq!(record.state, State::Irrevocable { error: "out of retries: failed to revoke entry: connection refused".into() });
+    assert_eq!(
+        record.state,
+        State::Irrevocable { error: "out of retries: failed to revoke entry: connection refused".into() }
+    );
     assert_eq!(rig.unsealed.leases.irrevocable_mounts().await.unwrap(), [record.mount]);
     rig.world.down.store(false, Ordering::Relaxed);
     rig.unsealed.revoke_lease(&path, &id, How::Now).await.unwrap();
@@ -401,7 +416,10 @@ async fn unmounting_takes_back_first_and_a_failure_leaves_the_mount() {
     let entry = rig.unsealed.mounts.router().at("a/").unwrap().entry.clone();
     rig.world.down.store(true, Ordering::Relaxed);
     let refused = rig.unsealed.unmount(&entry).await.unwrap_err();
-    assert_eq!(refused.public(), format!("failed to revoke \"{path}/{}\": failed to revoke entry: connection refused", id.as_str()));
+    assert_eq!(
+        refused.public(),
+        format!("failed to revoke \"{path}/{}\": failed to revoke entry: connection refused", id.as_str())
+    );
     assert!(rig.unsealed.mounts.router().at("a/").is_some());
     rig.world.down.store(false, Ordering::Relaxed);
     rig.unsealed.unmount(&entry).await.unwrap();

@@ -42,7 +42,11 @@ impl Unsealed {
     ///
     /// # Errors
     /// What `change` refuses with; when storage fails.
-    pub async fn change_mount(&self, path: &str, change: impl FnOnce(&mut MountEntry) -> Result<()>) -> Result<Option<()>> {
+    pub async fn change_mount(
+        &self,
+        path: &str,
+        change: impl FnOnce(&mut MountEntry) -> Result<()>,
+    ) -> Result<Option<()>> {
         // The entry is read behind the lock: one that was read before could bring back a mount that is being taken away.
         let _changing = self.mounts.changing.lock().await;
         let Some(mut entry) = self.mounts.router().at(path).map(|m| m.entry.clone()) else { return Ok(None) };
@@ -61,7 +65,8 @@ impl Unsealed {
     pub async fn unmount(&self, entry: &MountEntry) -> Result<()> {
         {
             let _changing = self.mounts.changing.lock().await;
-            let standing = self.mounts.router().at(&entry.path).filter(|m| m.entry.uuid == entry.uuid).map(|m| m.entry.clone());
+            let standing =
+                self.mounts.router().at(&entry.path).filter(|m| m.entry.uuid == entry.uuid).map(|m| m.entry.clone());
             let Some(mut leaving) = standing else { return Ok(()) };
             leaving.leaving = true;
             let mut tx = self.barrier.begin();

@@ -32,7 +32,12 @@ impl Mounts {
     ///
     /// # Errors
     /// When storage fails.
-    pub async fn open(barrier: &Arc<Barrier>, view: View, registry: Arc<Registry>, settings: Arc<Settings>) -> Result<Self> {
+    pub async fn open(
+        barrier: &Arc<Barrier>,
+        view: View,
+        registry: Arc<Registry>,
+        settings: Arc<Settings>,
+    ) -> Result<Self> {
         let mounts = Mounts {
             barrier: barrier.clone(),
             view,
@@ -151,7 +156,13 @@ impl Mounts {
     ///
     /// # Errors
     /// 400 for a type that this server does not have.
-    pub fn entry(&self, kind: Kind, path: &str, engine: &str, options: Option<BTreeMap<String, String>>) -> Result<MountEntry> {
+    pub fn entry(
+        &self,
+        kind: Kind,
+        path: &str,
+        engine: &str,
+        options: Option<BTreeMap<String, String>>,
+    ) -> Result<MountEntry> {
         let options_given = options.clone().unwrap_or_default();
         if self.registry.find(kind, engine, &options_given).is_none() {
             return Err(Error::invalid(format!("plugin not found in the catalog: {engine}")));
@@ -161,10 +172,20 @@ impl Mounts {
 }
 
 fn same_engine(a: &MountEntry, b: &MountEntry) -> bool {
-    a.uuid == b.uuid && a.path == b.path && a.options == b.options && a.config == b.config && a.description == b.description
+    a.uuid == b.uuid
+        && a.path == b.path
+        && a.options == b.options
+        && a.config == b.config
+        && a.description == b.description
 }
 
-fn fresh(kind: Kind, path: &str, engine: &str, options: Option<BTreeMap<String, String>>, description: &str) -> MountEntry {
+fn fresh(
+    kind: Kind,
+    path: &str,
+    engine: &str,
+    options: Option<BTreeMap<String, String>>,
+    description: &str,
+) -> MountEntry {
     let auth = kind == Kind::Auth;
     let prefix = if auth { "auth_" } else { "" };
     MountEntry {
@@ -187,7 +208,8 @@ fn fresh(kind: Kind, path: &str, engine: &str, options: Option<BTreeMap<String, 
 fn built_in() -> Vec<MountEntry> {
     let mut cubbyhole = fresh(Kind::Secrets, "cubbyhole/", "cubbyhole", None, "per-token private secret storage");
     cubbyhole.local = true;
-    let mut system = fresh(Kind::Secrets, "sys/", "system", None, "system endpoints used for control, policy and debugging");
+    let mut system =
+        fresh(Kind::Secrets, "sys/", "system", None, "system endpoints used for control, policy and debugging");
     system.seal_wrap = true;
     system.config.passthrough_request_headers = vec!["Accept".to_owned()];
     let mut token = fresh(Kind::Auth, "auth/token/", "token", None, "token based credentials");

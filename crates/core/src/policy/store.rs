@@ -122,7 +122,10 @@ impl Policies {
         barrier.watch(Arc::downgrade(&watcher));
         let mut tx = barrier.begin();
         if policies.read(&mut tx, builtin::DEFAULT).await?.is_none() {
-            for (name, text) in [(builtin::DEFAULT, builtin::DEFAULT_TEXT), (builtin::RESPONSE_WRAPPING, builtin::RESPONSE_WRAPPING_TEXT)] {
+            for (name, text) in [
+                (builtin::DEFAULT, builtin::DEFAULT_TEXT),
+                (builtin::RESPONSE_WRAPPING, builtin::RESPONSE_WRAPPING_TEXT),
+            ] {
                 policies.write(&mut tx, &PolicyRecord::new(name, text, now))?;
             }
             tx.commit().await?;
@@ -194,7 +197,13 @@ impl Policies {
         Ok(compiled)
     }
 
-    async fn compile(&self, token: &Token, names: &[String], identity: &Identity, generation: u64) -> Result<(Arc<Acl>, Vec<String>)> {
+    async fn compile(
+        &self,
+        token: &Token,
+        names: &[String],
+        identity: &Identity,
+        generation: u64,
+    ) -> Result<(Arc<Acl>, Vec<String>)> {
         let mut tx = self.barrier.begin_read();
         let entity = identity.entity(&mut tx, &token.record.entity_id).await?;
         let identity_policies = entity.as_ref().map(|e| e.policies.clone()).unwrap_or_default();
@@ -237,7 +246,8 @@ impl Policies {
         let parsed = match self.read(&mut tx, name).await? {
             None => None,
             Some(record) => {
-                let mut policy = super::parse(&record.name, &record.text).map_err(|e| Error::internal(format!("stored policy {name:?}: {e}")))?;
+                let mut policy = super::parse(&record.name, &record.text)
+                    .map_err(|e| Error::internal(format!("stored policy {name:?}: {e}")))?;
                 policy.expiration = record.expiration;
                 policy.templates = TemplateOptions {
                     allow_slashes: record.allow_slashes_in_identity_templates,
@@ -268,7 +278,9 @@ impl Watch for Policies {
                 let mut memory = self.parsed.write();
                 self.generation.fetch_add(1, Ordering::AcqRel);
                 memory.remove(name);
-            } else if key.as_str().starts_with(&self.identity_prefix) && key.as_str()[self.identity_prefix.len()..].starts_with("entity/") {
+            } else if key.as_str().starts_with(&self.identity_prefix)
+                && key.as_str()[self.identity_prefix.len()..].starts_with("entity/")
+            {
                 self.generation.fetch_add(1, Ordering::AcqRel);
             }
         }

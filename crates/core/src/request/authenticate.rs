@@ -55,7 +55,8 @@ impl Unsealed {
             None => None,
             Some(token) => {
                 let remote = incoming.remote.map(|a| a.ip());
-                let found = self.tokens.find(token.expose(), namespace, remote, self.clock.now()).await.map_err(nobody)?;
+                let found =
+                    self.tokens.find(token.expose(), namespace, remote, self.clock.now()).await.map_err(nobody)?;
                 found.filter(|token| self.origin_stands(token))
             }
         };

@@ -118,7 +118,8 @@ impl Unsealed {
             caller.clone(),
             Arc::new(request),
         );
-        let input = Input { captures: found.captures.clone(), query: incoming.query.clone(), body: incoming.body.clone() };
+        let input =
+            Input { captures: found.captures.clone(), query: incoming.query.clone(), body: incoming.body.clone() };
         let engine = mounted.engine(self).await?;
         Ok(engine.exists(found, &mut cx, &input).await? == Some(false))
     }

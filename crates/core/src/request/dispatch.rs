@@ -81,7 +81,9 @@ impl Unsealed {
 
     /// One run of the handler, settled and committed.
     async fn attempt(&self, parts: &AuthorizedParts, mounted: &Arc<Mounted>, input: &Input) -> Result<Sent> {
-        let (Some(found), Some(row)) = (&parts.routed.row, parts.routed.info()) else { return Err(Error::unsupported_path()) };
+        let (Some(found), Some(row)) = (&parts.routed.row, parts.routed.info()) else {
+            return Err(Error::unsupported_path());
+        };
         let operation = parts.routed.incoming.operation;
         let engine = mounted.engine(self).await?;
         let mut cx = self.request_context(parts, mounted, row.once);
@@ -114,7 +116,9 @@ impl Unsealed {
         self.add_warnings(&mut envelope, done.warnings, parts, input);
         self.wrap_if_asked(&mut tx, parts, &mut envelope).await?;
         match tx.commit().await {
-            Err(StorageError::Conflict) if done.checkpointed => return Err(Error::internal("a conflict after a checkpoint")),
+            Err(StorageError::Conflict) if done.checkpointed => {
+                return Err(Error::internal("a conflict after a checkpoint"));
+            }
             other => other?,
         };
         if let Some(intent) = intent {
@@ -128,7 +132,9 @@ impl Unsealed {
     async fn hold_store(&self, cx: &mut Cx, parts: &AuthorizedParts, mounted: &Mounted) -> Result<()> {
         let operation = parts.routed.incoming.operation;
         let key = parts.known.token.as_ref().and_then(|t| t.key.as_ref());
-        if let Some(key) = key.filter(|_| mounted.entry.engine == "cubbyhole" && matches!(operation, Operation::Update | Operation::Patch)) {
+        if let Some(key) = key.filter(|_| {
+            mounted.entry.engine == "cubbyhole" && matches!(operation, Operation::Update | Operation::Patch)
+        }) {
             self.tokens.record(cx.store().0, key).await?.ok_or_else(Error::denied)?;
         }
         Ok(())
@@ -188,11 +194,21 @@ impl Unsealed {
             _ => help::root(&mounted.table),
         };
         let data = serde_json::value::to_raw_value(&text)?;
-        Ok(Sent::Envelope(Box::new(Envelope { id: routed.incoming.id.clone(), data: Some(data), flat: true, ..Envelope::default() })))
+        Ok(Sent::Envelope(Box::new(Envelope {
+            id: routed.incoming.id.clone(),
+            data: Some(data),
+            flat: true,
+            ..Envelope::default()
+        })))
     }
 
     /// Leaves out the names that the policy's filter does not show.
-    fn filter_keys(&self, parts: &AuthorizedParts, decision: &crate::policy::Decision, outcome: &mut Outcome) -> Result<()> {
+    fn filter_keys(
+        &self,
+        parts: &AuthorizedParts,
+        decision: &crate::policy::Decision,
+        outcome: &mut Outcome,
+    ) -> Result<()> {
         let (Some(compiled), Some(data)) = (&parts.compiled, &outcome.data) else { return Ok(()) };
         let mut value: serde_json::Map<String, serde_json::Value> = serde_json::from_str(data.get())?;
         let path = parts.routed.judged_path();
@@ -215,7 +231,9 @@ impl Unsealed {
         if nothing_to_say || envelope.status.is_some_and(|s| s.0 >= 400) {
             return;
         }
-        let Some(known) = parts.routed.info().and_then(|row| row.operation(parts.routed.incoming.operation)) else { return };
+        let Some(known) = parts.routed.info().and_then(|row| row.operation(parts.routed.incoming.operation)) else {
+            return;
+        };
         if known.takes_whole_body() {
             return;
         }

@@ -5,7 +5,6 @@ use keepfast_framework::{Error, Status};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-
 /// An answer that is ready to be written.
 #[derive(Default)]
 pub struct Envelope {
@@ -34,7 +33,11 @@ pub struct Envelope {
 impl Envelope {
     /// Whether there is nothing to say: 204.
     pub fn is_empty(&self) -> bool {
-        self.data.is_none() && self.auth.is_none() && self.wrap.is_none() && self.lease_id.is_empty() && self.warnings.is_empty()
+        self.data.is_none()
+            && self.auth.is_none()
+            && self.wrap.is_none()
+            && self.lease_id.is_empty()
+            && self.warnings.is_empty()
     }
 
     /// The answer as JSON with a final line feed, as the peer writes it.

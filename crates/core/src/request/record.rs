@@ -64,7 +64,10 @@ impl Response {
 
 impl Unsealed {
     /// Records a request, admitted or refused.
-    pub(super) async fn record_request(&self, admitted: Result<Authorized, Box<Refused>>) -> Result<Recorded, Box<Refused>> {
+    pub(super) async fn record_request(
+        &self,
+        admitted: Result<Authorized, Box<Refused>>,
+    ) -> Result<Recorded, Box<Refused>> {
         match admitted {
             Ok(authorized) => {
                 let entry = self.entry(authorized.routed(), authorized.known(), Some(true), None);
@@ -100,7 +103,9 @@ impl Unsealed {
         }
         match outcome {
             Err(error) => Response::failed(&error),
-            Ok(Sent::Raw(raw)) => Response { status: raw.status, content_type: raw.content_type, body: Bytes::from(raw.body) },
+            Ok(Sent::Raw(raw)) => {
+                Response { status: raw.status, content_type: raw.content_type, body: Bytes::from(raw.body) }
+            }
             Ok(Sent::Envelope(envelope)) if envelope.is_empty() => {
                 Response::json(envelope.status.unwrap_or(Status::NO_CONTENT), Bytes::new())
             }
@@ -123,7 +128,13 @@ impl Unsealed {
         self.audit.record(&Entry { response: Some(part), ..entry }).await
     }
 
-    fn entry<'a>(&self, routed: &'a Routed, known: &'a Known, allowed: Option<bool>, error: Option<&'a Error>) -> Entry<'a> {
+    fn entry<'a>(
+        &self,
+        routed: &'a Routed,
+        known: &'a Known,
+        allowed: Option<bool>,
+        error: Option<&'a Error>,
+    ) -> Entry<'a> {
         let incoming: &Incoming = &routed.incoming;
         let mount = routed.mount.as_ref().map(|(m, _)| &m.entry);
         let data = incoming.body.raw();

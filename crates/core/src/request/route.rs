@@ -34,7 +34,9 @@ impl Routed {
 
     /// Whether the row needs no token for this operation.
     pub fn is_open(&self) -> bool {
-        self.info().is_some_and(|row| row.access == Access::Unauthenticated && row.operation(self.incoming.operation).is_some())
+        self.info().is_some_and(|row| {
+            row.access == Access::Unauthenticated && row.operation(self.incoming.operation).is_some()
+        })
     }
 
     /// The path as policies see it: lists end in a slash.

@@ -83,7 +83,13 @@ impl Unsealed {
     }
 
     /// Makes the token of a login.
-    async fn log_in(&self, tx: &mut Tx, parts: &AuthorizedParts, mounted: &Arc<Mounted>, login: Login) -> Result<(create::Made, Vec<String>)> {
+    async fn log_in(
+        &self,
+        tx: &mut Tx,
+        parts: &AuthorizedParts,
+        mounted: &Arc<Mounted>,
+        login: Login,
+    ) -> Result<(create::Made, Vec<String>)> {
         let now = self.clock.now();
         let policies = login_policies(&login)?;
         let who = match &login.alias {
@@ -123,7 +129,11 @@ impl Unsealed {
             entity_id: who.entity,
             alias: who.alias,
             bound_cidrs,
-            origin: Origin { mount: Some(mounted.entry.path.clone()), accessor: Some(mounted.entry.accessor.clone()), internal: login.internal },
+            origin: Origin {
+                mount: Some(mounted.entry.path.clone()),
+                accessor: Some(mounted.entry.accessor.clone()),
+                internal: login.internal,
+            },
             batch,
             ..Spec::default()
         };
@@ -143,7 +153,12 @@ impl Unsealed {
     }
 
     /// Keeps the answer behind a wrapping token when the caller asked for that. Refusals and empty answers never are.
-    pub(super) async fn wrap_if_asked(&self, tx: &mut Tx, parts: &AuthorizedParts, envelope: &mut Envelope) -> Result<()> {
+    pub(super) async fn wrap_if_asked(
+        &self,
+        tx: &mut Tx,
+        parts: &AuthorizedParts,
+        envelope: &mut Envelope,
+    ) -> Result<()> {
         let Some(ttl) = parts.routed.incoming.wrap_ttl.filter(|t| !t.is_zero()) else { return Ok(()) };
         if envelope.is_empty() || envelope.wrap.is_some() || envelope.status.is_some_and(|s| s.0 >= 300) {
             return Ok(());

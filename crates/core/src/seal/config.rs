@@ -73,7 +73,12 @@ impl SealConfig {
     ///
     /// # Errors
     /// When the shares cannot be made.
-    pub fn seal(root: &Key256, shape: SealShape, cluster_name: String, cluster_id: String) -> Result<(Self, Vec<SecretBytes>)> {
+    pub fn seal(
+        root: &Key256,
+        shape: SealShape,
+        cluster_name: String,
+        cluster_id: String,
+    ) -> Result<(Self, Vec<SecretBytes>)> {
         let unseal_key = random::key();
         let sealed = AeadKey::new(&unseal_key).seal(CONTEXT, root.expose());
         // One share is the key itself, as the peer has it.
@@ -82,7 +87,14 @@ impl SealConfig {
         } else {
             shamir::split(unseal_key.expose(), shape.shares, shape.threshold).map_err(Error::internal)?
         };
-        let config = SealConfig { version: 1, custody: "shamir".into(), shape, sealed_root: STANDARD.encode(sealed), cluster_name, cluster_id };
+        let config = SealConfig {
+            version: 1,
+            custody: "shamir".into(),
+            shape,
+            sealed_root: STANDARD.encode(sealed),
+            cluster_name,
+            cluster_id,
+        };
         Ok((config, shares))
     }
 
@@ -91,7 +103,8 @@ impl SealConfig {
     /// # Errors
     /// When the record is damaged.
     pub fn open(&self, shares: &[SecretBytes]) -> Result<Option<Key256>> {
-        let sealed = STANDARD.decode(&self.sealed_root).map_err(|_| Error::internal("the sealed root key is not base64"))?;
+        let sealed =
+            STANDARD.decode(&self.sealed_root).map_err(|_| Error::internal("the sealed root key is not base64"))?;
         let combined = match shares {
             [only] if self.shape.shares == 1 => only.clone(),
             many => {
@@ -152,6 +165,9 @@ mod tests {
         assert_eq!(text(5, 3), None);
         assert_eq!(text(1, 0).as_deref(), Some("invalid seal configuration: threshold must be at least one"));
         assert_eq!(text(1, 2).as_deref(), Some("invalid seal configuration: threshold cannot be larger than shares"));
-        assert_eq!(text(2, 1).as_deref(), Some("invalid seal configuration: threshold must be greater than one for multiple shares"));
+        assert_eq!(
+            text(2, 1).as_deref(),
+            Some("invalid seal configuration: threshold must be greater than one for multiple shares")
+        );
     }
 }

@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::System;
 
-const DEVICES: Help = Help { synopsis: "The audit devices.", description: "They are declared in the configuration file." };
+const DEVICES: Help =
+    Help { synopsis: "The audit devices.", description: "They are declared in the configuration file." };
 const HASH: Help = Help { synopsis: "How a value appears in the entries of a device.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
@@ -43,7 +44,9 @@ async fn list(sys: &System, _: &mut Cx, _: Nothing) -> Result<Flat<Value>> {
 }
 
 async fn refuse(_: &System, _: &mut Cx, _: Named) -> Result<()> {
-    Err(Error::invalid("cannot enable audit device via API; use declarative, config-based audit device management instead"))
+    Err(Error::invalid(
+        "cannot enable audit device via API; use declarative, config-based audit device management instead",
+    ))
 }
 
 async fn refuse_delete(sys: &System, _: &mut Cx, req: Named) -> Result<()> {
@@ -55,7 +58,9 @@ async fn refuse_delete(sys: &System, _: &mut Cx, req: Named) -> Result<()> {
 }
 
 async fn hash(sys: &System, _: &mut Cx, req: Input) -> Result<Flat<Hash>> {
-    let Some(input) = req.input.filter(|i| !i.is_empty()) else { return Err(Error::invalid("the \"input\" parameter is empty")) };
+    let Some(input) = req.input.filter(|i| !i.is_empty()) else {
+        return Err(Error::invalid("the \"input\" parameter is empty"));
+    };
     let name = req.path.trim_matches('/');
     let hash = sys.unsealed()?.audit.hash(name, &input);
     hash.map(|hash| Flat(Hash { hash })).ok_or_else(|| Error::invalid(format!("unknown audit backend \"{name}/\"")))

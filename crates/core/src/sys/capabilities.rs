@@ -39,7 +39,9 @@ fn listed(status: Status, text: &str) -> Error {
 
 async fn of_token(sys: &System, cx: &mut Cx, req: Ask) -> Result<Flat<Map<String, Value>>> {
     let paths = paths(&req)?;
-    let Some(text) = req.token.filter(|t| !t.is_empty()) else { return Err(listed(Status::BAD_REQUEST, "no token found")) };
+    let Some(text) = req.token.filter(|t| !t.is_empty()) else {
+        return Err(listed(Status::BAD_REQUEST, "no token found"));
+    };
     let found = sys.unsealed()?.tokens.find_anywhere(&text, cx.now()).await?;
     answer(sys, cx, found.ok_or_else(|| listed(Status::BAD_REQUEST, "invalid token"))?, &paths).await
 }

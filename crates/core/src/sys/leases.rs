@@ -21,7 +21,10 @@ const IRREVOCABLE_HELP: Help = Help {
     synopsis: "Leases that could not be revoked.",
     description: "type=irrevocable is the one kind there is. Revoking such a lease tries again.",
 };
-const TOP: Help = Help { synopsis: "Who makes the leases: mounts, paths, entities.", description: "Reads every lease; the largest come first." };
+const TOP: Help = Help {
+    synopsis: "Who makes the leases: mounts, paths, entities.",
+    description: "Reads every lease; the largest come first.",
+};
 const QUARANTINE: Help = Help {
     synopsis: "Whether leases may be revoked.",
     description: "A restored or copied server revokes nothing and rotates nothing until an operator ends the quarantine: what its leases name may belong to the original.",
@@ -35,7 +38,8 @@ pub(super) fn routes(r: &mut Routes<System>) {
     r.path("leases/lookup", HELP).update(lookup);
     r.path("leases/lookup/{prefix...}/", HELP).list(list).sudo();
     r.paths(["leases/renew", "leases/renew/{url_lease_id...}", "renew", "renew/{url_lease_id...}"], HELP).update(renew);
-    r.paths(["leases/revoke", "leases/revoke/{url_lease_id...}", "revoke", "revoke/{url_lease_id...}"], HELP).update(revoke);
+    r.paths(["leases/revoke", "leases/revoke/{url_lease_id...}", "revoke", "revoke/{url_lease_id...}"], HELP)
+        .update(revoke);
     r.paths(["leases/revoke-prefix/{prefix...}", "revoke-prefix/{prefix...}"], HELP).update(revoke_prefix).sudo();
     r.paths(["leases/revoke-force/{prefix...}", "revoke-force/{prefix...}"], HELP).update(revoke_force).sudo();
     r.path("leases/tidy", HELP).update(tidy);
@@ -128,7 +132,8 @@ async fn lookup(sys: &System, cx: &mut Cx, req: ById) -> Result<Data<Shown>> {
     let now = cx.now();
     match index::parse_lease_id(&id).ok_or_else(invalid)? {
         (path, Named::Token(key)) => {
-            let token = sys.unsealed()?.tokens.at(&key, now).await?.filter(|t| t.record.path == path).ok_or_else(invalid)?;
+            let token =
+                sys.unsealed()?.tokens.at(&key, now).await?.filter(|t| t.record.path == path).ok_or_else(invalid)?;
             let record = &token.record;
             let Life::Until(end) = record.life else { return Err(invalid()) };
             Ok(Data(Shown {
@@ -214,7 +219,9 @@ async fn tidy(sys: &System, cx: &mut Cx, _: Nothing) -> Result<WithStatus<()>> {
     unsealed.end_due(cx.now()).await?;
     unsealed.tokens.resume_collection().await?;
     unsealed.leases.wake.notify_one();
-    cx.warn("Tidy operation successfully started. Any information from the operation will be printed to the server's logs.");
+    cx.warn(
+        "Tidy operation successfully started. Any information from the operation will be printed to the server's logs.",
+    );
     Ok(WithStatus(Status(202), ()))
 }
 
@@ -251,7 +258,9 @@ async fn irrevocable(sys: &System, _: &mut Cx, req: OfType) -> Result<Option<Dat
     for (mount_id, id) in irrevocable_ids(sys, limit).await? {
         let found = unsealed.leases.record(&mut unsealed.barrier.begin_read(), &id).await;
         let (lease_id, error) = match found {
-            Ok(Some(LeaseRecord { state: State::Irrevocable { error }, path, .. })) => (format!("{path}/{}", id.as_str()), error),
+            Ok(Some(LeaseRecord { state: State::Irrevocable { error }, path, .. })) => {
+                (format!("{path}/{}", id.as_str()), error)
+            }
             Ok(_) => continue,
             // Its path is part of what cannot be read.
             Err(_) => (id.as_str().to_owned(), "the record of the lease cannot be read".to_owned()),
@@ -321,9 +330,13 @@ async fn top(sys: &System, _: &mut Cx, req: Largest) -> Result<Data<Top>> {
                     Some(Named::Token(key)) => {
                         unsealed.tokens.record(&mut unsealed.barrier.begin_read(), &key).await?.map(|r| r.entity_id)
                     }
-                    Some(Named::Lease(id)) => {
-                        unsealed.leases.record(&mut unsealed.barrier.begin_read(), &id).await.ok().flatten().map(|r| r.entity_id)
-                    }
+                    Some(Named::Lease(id)) => unsealed
+                        .leases
+                        .record(&mut unsealed.barrier.begin_read(), &id)
+                        .await
+                        .ok()
+                        .flatten()
+                        .map(|r| r.entity_id),
                 };
                 total += 1;
                 *paths.entry(folder.clone()).or_default() += 1;
@@ -339,7 +352,12 @@ async fn top(sys: &System, _: &mut Cx, req: Largest) -> Result<Data<Top>> {
         let mount = unsealed.mounts.router().find(path).map_or_else(|| path.clone(), |(m, _)| m.entry.path.clone());
         *mounts.entry(mount).or_default() += count;
     }
-    Ok(Data(Top { total, mounts: ranked(mounts, limit), paths: ranked(paths, limit), entities: ranked(entities, limit) }))
+    Ok(Data(Top {
+        total,
+        mounts: ranked(mounts, limit),
+        paths: ranked(paths, limit),
+        entities: ranked(entities, limit),
+    }))
 }
 
 fn ranked(counts: BTreeMap<String, usize>, limit: usize) -> Vec<Ranked> {

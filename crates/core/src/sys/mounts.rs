@@ -113,7 +113,9 @@ async fn enable(unsealed: &Unsealed, kind: Kind, path: &str, req: Enable) -> Res
         return Err(Error::invalid(format!("mount type of {engine:?} is not mountable")));
     }
     if let Some(version) = req.plugin_version.as_ref().filter(|v| !v.is_empty()) {
-        return Err(Error::invalid(format!("{version} version pinned for plugin {engine} is not in this server; only built-in engines are")));
+        return Err(Error::invalid(format!(
+            "{version} version pinned for plugin {engine} is not in this server; only built-in engines are"
+        )));
     }
     let mut entry = unsealed.mounts.entry(kind, path, &engine, Some(options))?;
     if kind == Kind::Auth {
@@ -174,9 +176,15 @@ fn configure(entry: &mut MountEntry, config: &serde_json::Map<String, Value>) ->
             "default_lease_ttl" => entry.config.default_lease_ttl = lease(name, value)?,
             "max_lease_ttl" => entry.config.max_lease_ttl = lease(name, value)?,
             "force_no_cache" => entry.config.force_no_cache = field::<Flag>(name, value)?.0,
-            "audit_non_hmac_request_keys" => entry.config.audit_non_hmac_request_keys = field::<Strings>(name, value)?.0,
-            "audit_non_hmac_response_keys" => entry.config.audit_non_hmac_response_keys = field::<Strings>(name, value)?.0,
-            "passthrough_request_headers" => entry.config.passthrough_request_headers = field::<Strings>(name, value)?.0,
+            "audit_non_hmac_request_keys" => {
+                entry.config.audit_non_hmac_request_keys = field::<Strings>(name, value)?.0
+            }
+            "audit_non_hmac_response_keys" => {
+                entry.config.audit_non_hmac_response_keys = field::<Strings>(name, value)?.0
+            }
+            "passthrough_request_headers" => {
+                entry.config.passthrough_request_headers = field::<Strings>(name, value)?.0
+            }
             "allowed_response_headers" => entry.config.allowed_response_headers = field::<Strings>(name, value)?.0,
             "listing_visibility" => entry.config.listing_visibility = visibility(&field::<Text>(name, value)?)?,
             "token_type" if entry.auth => entry.config.token_type = mount_token_kind(&field::<Text>(name, value)?)?,
@@ -187,7 +195,8 @@ fn configure(entry: &mut MountEntry, config: &serde_json::Map<String, Value>) ->
 }
 
 fn field<T: serde::de::DeserializeOwned>(name: &str, value: &Value) -> Result<T> {
-    serde_json::from_value(value.clone()).map_err(|_| Error::invalid(format!("unable to convert given mount config information: {name}")))
+    serde_json::from_value(value.clone())
+        .map_err(|_| Error::invalid(format!("unable to convert given mount config information: {name}")))
 }
 
 /// A lease bound in seconds; `system` and empty mean the system's.
@@ -200,7 +209,8 @@ pub(super) fn lease_text(name: &str, text: &str) -> Result<u64> {
     if matches!(text, "" | "system" | "0") {
         return Ok(0);
     }
-    let seconds = parse_duration(text).map_err(|why| Error::invalid(format!("unable to parse {name} of {text}: {why}")))?;
+    let seconds =
+        parse_duration(text).map_err(|why| Error::invalid(format!("unable to parse {name} of {text}: {why}")))?;
     u64::try_from(seconds).map_err(|_| Error::invalid(format!("{name} cannot be negative")))
 }
 

@@ -197,7 +197,10 @@ async fn write(sys: &System, cx: &mut Cx, req: Write) -> Result<()> {
     let cas_required = before.as_ref().is_some_and(|r| r.cas_required);
     match req.cas {
         Some(cas) if u64::try_from(cas.0) != Ok(version) && !(cas.0 == -1 && version == 0) => {
-            return Err(Error::invalid(format!("check-and-set parameter {} did not match the current version {version}", cas.0)));
+            return Err(Error::invalid(format!(
+                "check-and-set parameter {} did not match the current version {version}",
+                cas.0
+            )));
         }
         None if cas_required => return Err(Error::invalid("check-and-set parameter required for this call")),
         _ => {}
@@ -240,7 +243,9 @@ async fn delete(sys: &System, cx: &mut Cx, req: Named) -> Result<()> {
     let name = folded(&req.name);
     match name.as_str() {
         builtin::DEFAULT => return Err(Error::invalid("cannot delete default policy")),
-        builtin::ROOT | builtin::RESPONSE_WRAPPING => return Err(Error::invalid(format!("cannot delete {name:?} policy"))),
+        builtin::ROOT | builtin::RESPONSE_WRAPPING => {
+            return Err(Error::invalid(format!("cannot delete {name:?} policy")));
+        }
         _ => {}
     }
     let unsealed = sys.unsealed()?;

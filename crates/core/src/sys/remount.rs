@@ -71,7 +71,9 @@ async fn remount(sys: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> 
     let (from_kind, from) = parse(req.from)?;
     let (to_kind, to) = parse(req.to)?;
     if from_kind != to_kind {
-        return Err(Error::invalid(format!("cannot remount {from:?} to {to:?}: a mount stays a secrets engine or an auth method")));
+        return Err(Error::invalid(format!(
+            "cannot remount {from:?} to {to:?}: a mount stays a secrets engine or an auth method"
+        )));
     }
     for path in [&from, &to] {
         if from_kind == Kind::Secrets && is_reserved(path) || path == "auth/token/" {
@@ -81,7 +83,10 @@ async fn remount(sys: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> 
     let unsealed = sys.unsealed()?;
     let moved = unsealed.change_mount(&from, |entry| {
         let router = unsealed.mounts.router();
-        if router.all().any(|m| m.entry.uuid != entry.uuid && (m.entry.path.starts_with(&to) || to.starts_with(&m.entry.path))) {
+        if router
+            .all()
+            .any(|m| m.entry.uuid != entry.uuid && (m.entry.path.starts_with(&to) || to.starts_with(&m.entry.path)))
+        {
             return Err(Error::invalid(format!("path already in use at {to:?}")));
         }
         entry.path = to.clone();
@@ -91,7 +96,11 @@ async fn remount(sys: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> 
     // What the mount has issued names its old path and is not accepted any more; here its records are collected.
     unsealed.revoke_prefix(&from, crate::lease::revoke::How::Now).await?;
     let migration_id = random::uuid();
-    MIGRATIONS.put(cx, &migration_id, &Migration { source_mount: from, target_mount: to, status: "success".to_owned() })?;
+    MIGRATIONS.put(
+        cx,
+        &migration_id,
+        &Migration { source_mount: from, target_mount: to, status: "success".to_owned() },
+    )?;
     cx.warn("Mount move has been queued. Progress will be reported in the server's log, tagged with the returned migration_id");
     Ok(Flat(Started { migration_id }))
 }

@@ -19,7 +19,8 @@ const HASH: Help = Help { synopsis: "The hash of an input.", description: "" };
 const MOST: i64 = 128 * 1024;
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.paths(["tools/random", "tools/random/{urlbytes}", "tools/random/{source|platform|seal|all}/{urlbytes}"], RANDOM).update(random_bytes);
+    r.paths(["tools/random", "tools/random/{urlbytes}", "tools/random/{source|platform|seal|all}/{urlbytes}"], RANDOM)
+        .update(random_bytes);
     r.path("tools/random/{source|platform|seal|all}", RANDOM).update(random_bytes);
     r.paths(["tools/hash", "tools/hash/{urlalgorithm}"], HASH).update(hash_input);
 }
@@ -44,7 +45,12 @@ struct RandomBytes {
 
 async fn random_bytes(_: &System, _: &mut Cx, req: Random) -> Result<Data<RandomBytes>> {
     let count = match req.urlbytes.filter(|b| !b.is_empty()) {
-        Some(text) => text.parse().map_err(|_| Error::invalid(format!("error parsing url-set byte count: strconv.Atoi: parsing {:?}: invalid syntax", text.0)))?,
+        Some(text) => text.parse().map_err(|_| {
+            Error::invalid(format!(
+                "error parsing url-set byte count: strconv.Atoi: parsing {:?}: invalid syntax",
+                text.0
+            ))
+        })?,
         None => req.bytes.map_or(32, |b| b.0),
     };
     if count < 1 {

@@ -109,7 +109,8 @@ async fn tune_secrets(sys: &System, cx: &mut Cx, req: Tune) -> Result<()> {
     }
     let unsealed = sys.unsealed()?;
     let path = Unsealed::mount_path(Kind::Secrets, &req.path);
-    let version = || unsealed.mounts.router().at(&path).map(|m| (m.entry.engine.clone(), m.entry.options().remove("version")));
+    let version =
+        || unsealed.mounts.router().at(&path).map(|m| (m.entry.engine.clone(), m.entry.options().remove("version")));
     let before = version();
     tune(&unsealed, Kind::Secrets, req).await?;
     if let (Some((engine, old)), Some((_, Some(new)))) = (before, version())

@@ -37,7 +37,12 @@ struct Mounts {
 #[serde(untagged)]
 enum Visible {
     Whole(Box<Shown>),
-    Outline { description: String, options: Option<BTreeMap<String, String>>, #[serde(rename = "type")] engine: String },
+    Outline {
+        description: String,
+        options: Option<BTreeMap<String, String>>,
+        #[serde(rename = "type")]
+        engine: String,
+    },
 }
 
 /// Whether the caller may do anything on the mount or below it.
@@ -56,7 +61,11 @@ async fn mounts(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Mounts>> {
         let shown = if may_see(cx, mounted) {
             Visible::Whole(Box::new(Shown::new(entry, None)))
         } else if entry.config.listing_visibility == "unauth" {
-            Visible::Outline { description: entry.description.clone(), options: entry.options.clone(), engine: entry.engine.clone() }
+            Visible::Outline {
+                description: entry.description.clone(),
+                options: entry.options.clone(),
+                engine: entry.engine.clone(),
+            }
         } else {
             continue;
         };
@@ -83,7 +92,9 @@ async fn mount(sys: &System, cx: &mut Cx, req: Named) -> Result<Data<Shown>> {
     let Some((mounted, _)) = found else {
         return Err(Error::new(
             keepfast_framework::Status::FORBIDDEN,
-            format!("preflight capability check returned 403, please ensure client's policies grant access to path {asked:?}"),
+            format!(
+                "preflight capability check returned 403, please ensure client's policies grant access to path {asked:?}"
+            ),
         ));
     };
     Ok(Data(Shown::new(&mounted.entry, Some(mounted.entry.path.clone()))))

@@ -55,7 +55,11 @@ async fn subject(sys: &System, cx: &Cx, req: &ByToken) -> Result<(TokenKey, std:
         (None, None) => return Err(invalid()),
     };
     // The caller's own token has spent its use on this request and is only found by what authentication found.
-    let found = match own.token.clone().filter(|t| t.record.wrapping && t.key.as_ref() == Some(&unsealed.tokens.place(&text))) {
+    let found = match own
+        .token
+        .clone()
+        .filter(|t| t.record.wrapping && t.key.as_ref() == Some(&unsealed.tokens.place(&text)))
+    {
         Some(token) => Some(token),
         None => unsealed.wrapping_token(&text).await?,
     };

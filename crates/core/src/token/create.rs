@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::{Error, Result, Timestamp};
 use keepfast_framework::reply::AuthBlock;
+use keepfast_framework::{Error, Result, Timestamp};
 use keepfast_storage::Tx;
 
 use super::id::{BATCH, SERVICE, TokenKey};

@@ -55,7 +55,11 @@ impl Engine for TokenAuth {
         r.path("accessors/", HELP).list(accessors).sudo();
         r.path("tidy", HELP).update(tidy);
         r.path("roles/", ROLES_HELP).list(roles::list);
-        r.path("roles/{role_name}", ROLES_HELP).read(roles::read).update(roles::write).delete(roles::delete).exists(roles::exists);
+        r.path("roles/{role_name}", ROLES_HELP)
+            .read(roles::read)
+            .update(roles::write)
+            .delete(roles::delete)
+            .exists(roles::exists);
     }
 
     async fn open(_: &mut Cx) -> Result<Self> {
@@ -315,7 +319,11 @@ async fn revoke_orphan(auth: &TokenAuth, _: &mut Cx, req: ByToken) -> Result<()>
         return Err(Error::invalid("batch tokens cannot be revoked"));
     }
     let tokens = &auth.unsealed()?.tokens;
-    if tokens.revoke_orphan(&tokens.place(&text)).await? { Ok(()) } else { Err(Error::invalid("token to revoke not found")) }
+    if tokens.revoke_orphan(&tokens.place(&text)).await? {
+        Ok(())
+    } else {
+        Err(Error::invalid("token to revoke not found"))
+    }
 }
 
 async fn accessors(auth: &TokenAuth, _: &mut Cx, _: Nothing) -> Result<Keys> {
@@ -326,6 +334,8 @@ async fn tidy(auth: &TokenAuth, cx: &mut Cx, _: Nothing) -> Result<WithStatus<()
     let unsealed = auth.unsealed()?;
     unsealed.end_due(cx.now()).await?;
     unsealed.tokens.resume_collection().await?;
-    cx.warn("Tidy operation successfully started. Any information from the operation will be printed to the server's logs.");
+    cx.warn(
+        "Tidy operation successfully started. Any information from the operation will be printed to the server's logs.",
+    );
     Ok(WithStatus(Status(202), ()))
 }

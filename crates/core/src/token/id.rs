@@ -39,7 +39,8 @@ impl TokenKey {
 
     /// Reads a key that is part of a lease id or of an index; `None` for what is no key.
     pub fn parse(text: &str) -> Option<Self> {
-        (text.len() == 40 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))).then(|| TokenKey(text.to_owned()))
+        (text.len() == 40 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
+            .then(|| TokenKey(text.to_owned()))
     }
 }
 

@@ -52,7 +52,8 @@ pub(super) async fn issue(unsealed: &Unsealed, cx: &mut Cx, req: Create, orphan_
         path: token_path(cx, role.as_ref()),
         display_name: display_name(&req),
         meta: meta(&req)?,
-        num_uses: u64::try_from(req.num_uses.unwrap_or_default().0).map_err(|_| Error::invalid("number of uses cannot be negative"))?,
+        num_uses: u64::try_from(req.num_uses.unwrap_or_default().0)
+            .map_err(|_| Error::invalid("number of uses cannot be negative"))?,
         renewable: req.renewable.is_none_or(|r| r.0) && role.as_ref().is_none_or(|r| r.renewable) && !batch,
         entity_id: who.entity,
         alias: who.alias,
@@ -116,7 +117,9 @@ impl Spans {
             period: parse(req.period.as_ref())?,
             ttl: parse(req.ttl.as_ref().or(req.lease.as_ref()))?,
         };
-        for (name, value) in [("explicit_max_ttl", spans.explicit_max_ttl), ("period", spans.period), ("ttl", spans.ttl)] {
+        for (name, value) in
+            [("explicit_max_ttl", spans.explicit_max_ttl), ("period", spans.period), ("ttl", spans.ttl)]
+        {
             if value.is_some_and(|v| v < 0) {
                 return Err(Error::invalid(format!("{name} must be positive")));
             }
@@ -132,7 +135,8 @@ fn refuse_contradictions(req: &Create, spans: &Spans, batch: bool, role: Option<
     if batch {
         let has = |v: Option<i64>| v.is_some_and(|v| v != 0);
         let uses = req.num_uses.is_some_and(|n| n.0 != 0);
-        let extras = [("explicit_max_ttl", has(spans.explicit_max_ttl)), ("num_uses", uses), ("period", has(spans.period))];
+        let extras =
+            [("explicit_max_ttl", has(spans.explicit_max_ttl)), ("num_uses", uses), ("period", has(spans.period))];
         if let Some((name, _)) = extras.iter().find(|(_, set)| *set) {
             return Err(Error::invalid(format!("batch tokens cannot have \"{name}\" set")));
         }
@@ -152,7 +156,9 @@ async fn has_sudo(parent: &Token, unsealed: &Unsealed, cx: &Cx) -> Result<bool> 
 
 fn wants_orphan(req: &Create, privileged: bool) -> Result<bool> {
     match req.no_parent {
-        Some(flag) if flag.0 && !privileged => Err(Error::invalid("root or sudo privileges required to create orphan token")),
+        Some(flag) if flag.0 && !privileged => {
+            Err(Error::invalid("root or sudo privileges required to create orphan token"))
+        }
         Some(flag) => Ok(flag.0),
         None => Ok(false),
     }
@@ -161,7 +167,8 @@ fn wants_orphan(req: &Create, privileged: bool) -> Result<bool> {
 /// What the new token may do. Root only from root; others a subset of the caller's, unless a role or `sudo` says more.
 fn authority(req: &Create, parent: &TokenRecord, role: Option<&Role>, privileged: bool) -> Result<Authority> {
     let asked = req.policies.as_ref().map(|Strings(p)| canonical_policies(p.clone())).unwrap_or_default();
-    let no_default = req.no_default_policy.is_some_and(|f| f.0) || role.is_some_and(|r| r.params.token_no_default_policy);
+    let no_default =
+        req.no_default_policy.is_some_and(|f| f.0) || role.is_some_and(|r| r.params.token_no_default_policy);
     if let Some(role) = role.filter(|r| r.bounds_policies()) {
         return role.authority(asked, &parent.authority.names(), no_default);
     }
@@ -182,7 +189,10 @@ fn authority(req: &Create, parent: &TokenRecord, role: Option<&Role>, privileged
     if !privileged && !asked.iter().all(|p| own.contains(p) || (p == builtin::DEFAULT && !no_default)) {
         return Err(Error::invalid("child policies must be subset of parent"));
     }
-    Ok(Authority::Policies(with_default(asked, no_default || !(privileged || own.iter().any(|p| p == builtin::DEFAULT)))))
+    Ok(Authority::Policies(with_default(
+        asked,
+        no_default || !(privileged || own.iter().any(|p| p == builtin::DEFAULT)),
+    )))
 }
 
 fn inherited(parent: &TokenRecord, no_default: bool) -> Authority {
@@ -228,7 +238,13 @@ fn token_path(cx: &Cx, role: Option<&Role>) -> String {
 
 /// `token`, with what the caller calls it; characters that a database or a file could trip over become dashes.
 fn display_name(req: &Create) -> String {
-    let name: String = req.display_name.as_deref().unwrap_or("").chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' }).collect();
+    let name: String = req
+        .display_name
+        .as_deref()
+        .unwrap_or("")
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' })
+        .collect();
     let name = name.trim_end_matches('-');
     if name.is_empty() { "token".to_owned() } else { format!("token-{name}") }
 }
@@ -257,7 +273,9 @@ fn decide_life(cx: &mut Cx, spans: &Spans, role: Option<&Role>, privileged: bool
             let own = Duration::from_secs(role.params.token_period);
             if !period.is_zero() {
                 let lesser = own.min(period).as_secs();
-                cx.warn(format!("Period specified both during creation call and in role; using the lesser value of {lesser} seconds"));
+                cx.warn(format!(
+                    "Period specified both during creation call and in role; using the lesser value of {lesser} seconds"
+                ));
             }
             period = if period.is_zero() { own } else { own.min(period) };
             increment = Duration::ZERO;
@@ -278,9 +296,16 @@ fn decide_life(cx: &mut Cx, spans: &Spans, role: Option<&Role>, privileged: bool
     let bounds = cx.mount().ttl;
     let bound = if explicit.is_zero() { Duration::ZERO } else { explicit.min(bounds.max) };
     let now = cx.now();
-    let asked = Asked { increment, period, max_ttl: if period.is_zero() { bound } else { Duration::ZERO }, explicit_max_ttl: explicit, ttl: Duration::ZERO };
+    let asked = Asked {
+        increment,
+        period,
+        max_ttl: if period.is_zero() { bound } else { Duration::ZERO },
+        explicit_max_ttl: explicit,
+        ttl: Duration::ZERO,
+    };
     // Silence asks for the default, and is told when an explicit bound is shorter.
-    let asked = if increment.is_zero() && period.is_zero() { Asked { increment: bounds.default, ..asked } } else { asked };
+    let asked =
+        if increment.is_zero() && period.is_zero() { Asked { increment: bounds.default, ..asked } } else { asked };
     let given = life::given(&asked, bounds, now, now);
     given.warnings.into_iter().for_each(|w| cx.warn(w));
     spec.ttl = Some(given.ttl);

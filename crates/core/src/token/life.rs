@@ -70,7 +70,11 @@ fn ceiling_of(asked: &Asked, bounds: TtlBounds, warnings: &mut Vec<String>) -> D
 
 fn capped(wish: Duration, bound: Duration, what: &str, whose: &str, warnings: &mut Vec<String>) -> Duration {
     if wish > bound {
-        warnings.push(format!("{what} of {:?} exceeded the {whose} of {:?}; {what} value is capped accordingly", go_hours(wish), go_hours(bound)));
+        warnings.push(format!(
+            "{what} of {:?} exceeded the {whose} of {:?}; {what} value is capped accordingly",
+            go_hours(wish),
+            go_hours(bound)
+        ));
         return bound;
     }
     wish
@@ -129,7 +133,10 @@ mod tests {
         let asked = Asked { increment: HOUR * 1000, ..Asked::default() };
         let out = given(&asked, bounds(768, 768), now, now);
         assert_eq!(out.ttl, HOUR * 768);
-        assert_eq!(out.warnings, [r#"TTL of "1000h" exceeded the effective max_ttl of "768h"; TTL value is capped accordingly"#]);
+        assert_eq!(
+            out.warnings,
+            [r#"TTL of "1000h" exceeded the effective max_ttl of "768h"; TTL value is capped accordingly"#]
+        );
         assert_eq!(given(&Asked::default(), bounds(10, 768), now, now).ttl, HOUR * 10);
         let periodic = Asked { period: HOUR, increment: HOUR * 9, ..Asked::default() };
         assert_eq!(given(&periodic, bounds(10, 768), now, now.after(HOUR * 5000)).ttl, HOUR);

@@ -12,7 +12,13 @@ use super::record::{Life, TokenRecord};
 use crate::unsealed::Unsealed;
 
 /// Renews a token. `id` is its text where the caller knows it.
-pub(super) async fn renew(unsealed: &Unsealed, cx: &mut Cx, token: &Token, increment: Option<SignedSeconds>, id: Option<&str>) -> Result<Outcome> {
+pub(super) async fn renew(
+    unsealed: &Unsealed,
+    cx: &mut Cx,
+    token: &Token,
+    increment: Option<SignedSeconds>,
+    id: Option<&str>,
+) -> Result<Outcome> {
     let Some(key) = &token.key else { return Err(Error::invalid("batch tokens cannot be renewed")) };
     let now = cx.now();
     let (tx, _) = cx.store();
@@ -39,7 +45,11 @@ pub(super) async fn renew(unsealed: &Unsealed, cx: &mut Cx, token: &Token, incre
 }
 
 /// What the token's maker gives at a renewal: its auth method, its role, or its own record.
-async fn asked(unsealed: &Unsealed, record: &TokenRecord, increment: Duration) -> Result<(Asked, keepfast_framework::mount::TtlBounds)> {
+async fn asked(
+    unsealed: &Unsealed,
+    record: &TokenRecord,
+    increment: Duration,
+) -> Result<(Asked, keepfast_framework::mount::TtlBounds)> {
     let mount_path = record.origin.mount.as_deref().unwrap_or("auth/token/");
     let mounted = unsealed.mounts.router().at(mount_path).cloned();
     let mounted = mounted.ok_or_else(|| Error::invalid("the auth method of this token is gone"))?;
@@ -61,7 +71,8 @@ async fn asked(unsealed: &Unsealed, record: &TokenRecord, increment: Duration) -
     }
     if asked.ttl.is_zero() && asked.increment.is_zero() && asked.period.is_zero() {
         // Silence asks for the life that it was given.
-        asked.ttl = if record.origin.mount.is_some() { bounds.default } else { Duration::from_secs(record.creation_ttl) };
+        asked.ttl =
+            if record.origin.mount.is_some() { bounds.default } else { Duration::from_secs(record.creation_ttl) };
     }
     Ok((asked, bounds))
 }

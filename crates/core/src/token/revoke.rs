@@ -215,7 +215,8 @@ impl Tokens {
 
     /// Whether a token has children or leases, which outlive its record for a moment.
     async fn leaves_something(&self, tx: &mut Tx, key: &TokenKey) -> Result<bool> {
-        Ok(!self.children(tx, key, &Page::first(1)).await?.is_empty() || !self.leases.held(tx, key, 1).await?.is_empty())
+        Ok(!self.children(tx, key, &Page::first(1)).await?.is_empty()
+            || !self.leases.held(tx, key, 1).await?.is_empty())
     }
 
     /// Children as they will still be at the commit: one that is made meanwhile is not overlooked.

@@ -158,7 +158,9 @@ impl Role {
                 quoted(&self.allowed_policies_glob)
             )));
         }
-        let refused = |p: &&String| self.disallowed_policies.contains(p) || self.disallowed_policies_glob.iter().any(|g| glob(g, p));
+        let refused = |p: &&String| {
+            self.disallowed_policies.contains(p) || self.disallowed_policies_glob.iter().any(|g| glob(g, p))
+        };
         if let Some(policy) = policies.iter().find(refused) {
             return Err(Error::invalid(format!("token policy {policy:?} is disallowed by this role")));
         }
@@ -243,7 +245,9 @@ pub(super) async fn write(_: &TokenAuth, cx: &mut Cx, req: Write) -> Result<()> 
     role.renewable = req.renewable.map_or(role.renewable, |f| f.0);
     if let Some(suffix) = req.path_suffix {
         if !suffix.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
-            return Err(Error::invalid("given role path suffix contains invalid characters; must match \\w[\\w-.]+\\w"));
+            return Err(Error::invalid(
+                "given role path suffix contains invalid characters; must match \\w[\\w-.]+\\w",
+            ));
         }
         role.path_suffix = suffix.0;
     }
@@ -259,7 +263,9 @@ pub(super) async fn write(_: &TokenAuth, cx: &mut Cx, req: Write) -> Result<()> 
     }
     params.token_bound_cidrs = params.token_bound_cidrs.or(req.bound_cidrs);
     role.params.apply(params).map_err(|e| match e.public() {
-        cidr if cidr.starts_with("error parsing address") => Error::invalid(format!("error parsing role fields: {cidr}")),
+        cidr if cidr.starts_with("error parsing address") => {
+            Error::invalid(format!("error parsing role fields: {cidr}"))
+        }
         _ => e,
     })?;
     if role.params.token_type == TokenKind::Default {
@@ -273,7 +279,8 @@ fn check_batch(role: &Role) -> Result<()> {
     if role.params.token_type != TokenKind::Batch {
         return Ok(());
     }
-    let refuse = |what: &str| Err(Error::invalid(format!("'token_type' cannot be 'batch' when role is set to generate {what}")));
+    let refuse =
+        |what: &str| Err(Error::invalid(format!("'token_type' cannot be 'batch' when role is set to generate {what}")));
     if !role.orphan {
         return refuse("non-orphan tokens");
     }

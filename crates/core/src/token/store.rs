@@ -1,8 +1,8 @@
 //! Finding tokens, and knowing that they are alive.
 
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -100,7 +100,13 @@ impl Tokens {
     ///
     /// # Errors
     /// When storage fails; a token that is unknown, dead or elsewhere is `None`.
-    pub async fn find(&self, token: &str, namespace: &NamespaceId, remote: Option<IpAddr>, now: Timestamp) -> Result<Option<Arc<Token>>> {
+    pub async fn find(
+        &self,
+        token: &str,
+        namespace: &NamespaceId,
+        remote: Option<IpAddr>,
+        now: Timestamp,
+    ) -> Result<Option<Arc<Token>>> {
         let Some(found) = self.find_record(token).await? else { return Ok(None) };
         let usable = found.record.lives_at(now)
             && found.record.namespace == *namespace
@@ -116,7 +122,8 @@ impl Tokens {
     /// When storage fails.
     pub async fn find_anywhere(&self, token: &str, now: Timestamp) -> Result<Option<Arc<Token>>> {
         let Some(found) = self.find_record(token).await? else { return Ok(None) };
-        let alive = found.record.lives_at(now) && found.record.num_uses >= 0 && self.ancestors_live(&found.record, now).await?;
+        let alive =
+            found.record.lives_at(now) && found.record.num_uses >= 0 && self.ancestors_live(&found.record, now).await?;
         Ok(alive.then_some(found))
     }
 

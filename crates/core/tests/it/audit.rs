@@ -11,10 +11,21 @@ async fn sec_al06_every_request_has_exactly_one_entry_before_and_one_after() {
     let house = House::new().await;
     house.token(json!({ "id": "weak", "policies": ["default"] })).await;
     let asked = [
-        ("GET", "secret/data/none", ROOT), ("POST", "secret/data/a", ROOT), ("GET", "secret/data/a", ROOT), ("GET", "nowhere", ROOT),
-        ("GET", "secret/data/a", ""), ("GET", "secret/data/a", "none"), ("PATCH", "sys/mounts", ROOT), ("GET", "sys/mounts", "weak"),
-        ("POST", "auth/token/create", ROOT), ("HELP", "secret/data/a", ROOT), ("LIST", "secret/metadata", ROOT), ("GET", "sys/internal/ui/mounts", ""),
-        ("POST", "sys/wrapping/lookup", ""), ("POST", "auth/approle/login", ""), ("POST", "sys/wrapping/unwrap", ROOT),
+        ("GET", "secret/data/none", ROOT),
+        ("POST", "secret/data/a", ROOT),
+        ("GET", "secret/data/a", ROOT),
+        ("GET", "nowhere", ROOT),
+        ("GET", "secret/data/a", ""),
+        ("GET", "secret/data/a", "none"),
+        ("PATCH", "sys/mounts", ROOT),
+        ("GET", "sys/mounts", "weak"),
+        ("POST", "auth/token/create", ROOT),
+        ("HELP", "secret/data/a", ROOT),
+        ("LIST", "secret/metadata", ROOT),
+        ("GET", "sys/internal/ui/mounts", ""),
+        ("POST", "sys/wrapping/lookup", ""),
+        ("POST", "auth/approle/login", ""),
+        ("POST", "sys/wrapping/unwrap", ROOT),
     ];
     for (method, path, token) in asked {
         house.forget_audit();
@@ -24,7 +35,11 @@ async fn sec_al06_every_request_has_exactly_one_entry_before_and_one_after() {
         let kinds: Vec<_> = entries.iter().map(|e| e["type"].as_str().unwrap()).collect();
         assert_eq!(kinds, ["request", "response"], "{method} {path} {}", answer.status);
         assert_eq!(entries[0]["request"]["id"], entries[1]["request"]["id"]);
-        assert_eq!(entries[1]["error"].is_null(), answer.status < 400 || answer.error().is_empty(), "{method} {path}: {entries:?}");
+        assert_eq!(
+            entries[1]["error"].is_null(),
+            answer.status < 400 || answer.error().is_empty(),
+            "{method} {path}: {entries:?}"
+        );
     }
 }
 
@@ -32,7 +47,14 @@ async fn sec_al06_every_request_has_exactly_one_entry_before_and_one_after() {
 async fn sec_al06_the_exempt_paths_are_five() {
     let house = House::new().await;
     house.forget_audit();
-    for (method, path) in [("GET", "sys/health"), ("GET", "sys/seal-status"), ("GET", "sys/leader"), ("GET", "sys/init"), ("POST", "sys/init"), ("POST", "sys/unseal")] {
+    for (method, path) in [
+        ("GET", "sys/health"),
+        ("GET", "sys/seal-status"),
+        ("GET", "sys/leader"),
+        ("GET", "sys/init"),
+        ("POST", "sys/init"),
+        ("POST", "sys/unseal"),
+    ] {
         house.call(method, path, "", json!({ "key": "aa".repeat(33) })).await;
     }
     assert!(house.entries().is_empty());
@@ -41,11 +63,20 @@ async fn sec_al06_the_exempt_paths_are_five() {
 #[tokio::test]
 async fn sec_al07_when_no_device_takes_an_entry_nothing_happens() {
     // Every write to this one fails as on a full disk.
-    let full = |path: &str| keepfast_core::settings::AuditSettings { options: [("file_path".to_owned(), path.to_owned())].into(), ..device(std::path::Path::new("/"), "full", &[]) };
+    let full = |path: &str| keepfast_core::settings::AuditSettings {
+        options: [("file_path".to_owned(), path.to_owned())].into(),
+        ..device(std::path::Path::new("/"), "full", &[])
+    };
     let house = House::with(|settings, _| settings.audit = vec![full("/dev/full")], keepfast_engines::all()).await;
     let version = async || house.unsealed().barrier.key_status().unwrap().term;
     let before = version().await;
-    for (method, path, token) in [("GET", "sys/mounts", ROOT), ("POST", "sys/rotate", ROOT), ("POST", "auth/token/create", ROOT), ("GET", "sys/mounts", ""), ("GET", "sys/internal/ui/mounts", "")] {
+    for (method, path, token) in [
+        ("GET", "sys/mounts", ROOT),
+        ("POST", "sys/rotate", ROOT),
+        ("POST", "auth/token/create", ROOT),
+        ("GET", "sys/mounts", ""),
+        ("GET", "sys/internal/ui/mounts", ""),
+    ] {
         let answer = house.call(method, path, token, Value::Null).await.is(500);
         assert_eq!(answer.body, json!({ "errors": ["internal error"] }), "{path}");
     }
@@ -65,11 +96,14 @@ async fn sec_al03_log_raw_of_one_device_changes_no_other() {
             settings.audit.push(device(dir, "plain", &[("hmac_accessor", "false")]));
         },
         keepfast_engines::all(),
-    ).await;
-    let made = house.post("auth/token/create", ROOT, json!({ "policies": ["default"], "display_name": "x" })).await.ok();
+    )
+    .await;
+    let made =
+        house.post("auth/token/create", ROOT, json!({ "policies": ["default"], "display_name": "x" })).await.ok();
     house.post("secret/data/a", &made.token(), json!({ "data": { "k": "canary-raw" } })).await;
     house.post("secret/data/a", ROOT, json!({ "data": { "k": "canary-raw" } })).await.ok();
-    for (name, shows_secrets, shows_accessor) in [("audit", false, false), ("raw", true, true), ("plain", false, true)] {
+    for (name, shows_secrets, shows_accessor) in [("audit", false, false), ("raw", true, true), ("plain", false, true)]
+    {
         let log = house.audit(name);
         assert_eq!(log.contains("canary-raw"), shows_secrets, "{name}");
         assert_eq!(log.contains(&made.token()), shows_secrets, "{name}");
@@ -77,16 +111,25 @@ async fn sec_al03_log_raw_of_one_device_changes_no_other() {
         assert_eq!(log.lines().count(), house.audit("audit").lines().count());
     }
     // Each device has a salt of its own, and `sys/audit-hash` tells it.
-    let hash = async |device: &str| house.post(&format!("sys/audit-hash/{device}"), ROOT, json!({ "input": "canary-raw" })).await.ok().data()["hash"].as_str().unwrap().to_owned();
+    let hash = async |device: &str| {
+        house.post(&format!("sys/audit-hash/{device}"), ROOT, json!({ "input": "canary-raw" })).await.ok().data()["hash"].as_str().unwrap().to_owned()
+    };
     let (one, other) = (hash("audit").await, hash("plain").await);
     assert!(one != other && house.audit("audit").contains(&one) && house.audit("plain").contains(&other));
 }
 
 #[tokio::test]
 async fn sec_al03_what_one_device_shows_raw_cannot_fake_an_entry() {
-    let house = House::with(|settings, dir| settings.audit.push(device(dir, "raw", &[("log_raw", "true")])), keepfast_engines::all()).await;
+    let house = House::with(
+        |settings, dir| settings.audit.push(device(dir, "raw", &[("log_raw", "true")])),
+        keepfast_engines::all(),
+    )
+    .await;
     let forged = "{\n\"data\":\n{\"time\":\"x\",\"type\":\"request\"}\n}".to_owned();
-    house.ask("POST", "secret/data/a", Ask { token: Some(ROOT.to_owned()), body: Some(forged), ..Ask::default() }).await.ok();
+    house
+        .ask("POST", "secret/data/a", Ask { token: Some(ROOT.to_owned()), body: Some(forged), ..Ask::default() })
+        .await
+        .ok();
     for line in house.audit("raw").lines() {
         let entry: Value = serde_json::from_str(line).unwrap();
         assert!(entry["request"]["id"].is_string(), "{line}");
@@ -109,10 +152,15 @@ async fn sec_al01_no_secret_is_in_the_audit_log_or_in_storage() {
     house.post("sys/mounts/one", ROOT, json!({ "type": "kv", "options": { "version": "1" } })).await.ok();
     house.post("one/a", ROOT, json!({ "k": "canary-v1 \"quoted\"", "n": 314159265358979i64 })).await.ok();
     house.get("one/a", ROOT).await.ok();
-    house.post("secret/data/a", ROOT, json!({ "data": { "k": "canary-v2", "deep": [{ "x": "canary-deep" }] } })).await.ok();
+    house
+        .post("secret/data/a", ROOT, json!({ "data": { "k": "canary-v2", "deep": [{ "x": "canary-deep" }] } }))
+        .await
+        .ok();
     house.get("secret/data/a", ROOT).await.ok();
     house.call("PATCH", "secret/data/a", ROOT, json!({ "data": { "p": "canary-patch" } })).await.ok();
-    secrets.extend(["canary-v1 \"quoted\"", "314159265358979", "canary-v2", "canary-deep", "canary-patch"].map(str::to_owned));
+    secrets.extend(
+        ["canary-v1 \"quoted\"", "314159265358979", "canary-v2", "canary-deep", "canary-patch"].map(str::to_owned),
+    );
     // Tokens, made, wrapped, looked up, in refusals.
     let made = house.post("auth/token/create", ROOT, json!({ "policies": ["default"] })).await.ok();
     house.post("auth/token/lookup", ROOT, json!({ "token": made.token() })).await.ok();
@@ -133,10 +181,32 @@ async fn sec_al01_no_secret_is_in_the_audit_log_or_in_storage() {
     let role_id = house.get("auth/approle/role/r/role-id", ROOT).await.ok();
     let secret_id = house.post("auth/approle/role/r/secret-id", ROOT, json!({})).await.ok();
     house.post("auth/approle/role/r/custom-secret-id", ROOT, json!({ "secret_id": "canary-secret-id" })).await.ok();
-    house.post("auth/approle/login", "", json!({ "role_id": role_id.data()["role_id"], "secret_id": "canary-wrong" })).await.is(400);
-    let login = house.post("auth/approle/login", "", json!({ "role_id": role_id.data()["role_id"], "secret_id": secret_id.data()["secret_id"] })).await.ok();
-    house.post("auth/approle/login", "", json!({ "role_id": role_id.data()["role_id"], "secret_id": "canary-secret-id" })).await.ok();
-    secrets.extend([text(&secret_id.data()["secret_id"]), login.token(), "canary-wrong".to_owned(), "canary-secret-id".to_owned()]);
+    house
+        .post("auth/approle/login", "", json!({ "role_id": role_id.data()["role_id"], "secret_id": "canary-wrong" }))
+        .await
+        .is(400);
+    let login = house
+        .post(
+            "auth/approle/login",
+            "",
+            json!({ "role_id": role_id.data()["role_id"], "secret_id": secret_id.data()["secret_id"] }),
+        )
+        .await
+        .ok();
+    house
+        .post(
+            "auth/approle/login",
+            "",
+            json!({ "role_id": role_id.data()["role_id"], "secret_id": "canary-secret-id" }),
+        )
+        .await
+        .ok();
+    secrets.extend([
+        text(&secret_id.data()["secret_id"]),
+        login.token(),
+        "canary-wrong".to_owned(),
+        "canary-secret-id".to_owned(),
+    ]);
     house.post("sys/auth/userpass", ROOT, json!({ "type": "userpass" })).await.ok();
     house.post("auth/userpass/users/u", ROOT, json!({ "password": "canary-password" })).await.ok();
     house.post("auth/userpass/login/u", "", json!({ "password": "canary-password" })).await.ok();
@@ -145,19 +215,26 @@ async fn sec_al01_no_secret_is_in_the_audit_log_or_in_storage() {
     // Transit.
     house.post("sys/mounts/transit", ROOT, json!({ "type": "transit" })).await.ok();
     house.post("transit/keys/k", ROOT, json!({ "exportable": true })).await.ok();
-    let sealed = house.post("transit/encrypt/k", ROOT, json!({ "plaintext": STANDARD.encode("canary-plain") })).await.ok();
+    let sealed =
+        house.post("transit/encrypt/k", ROOT, json!({ "plaintext": STANDARD.encode("canary-plain") })).await.ok();
     house.post("transit/decrypt/k", ROOT, json!({ "ciphertext": sealed.data()["ciphertext"] })).await.ok();
     secrets.push("canary-plain".to_owned());
     let exported = house.get("transit/export/encryption-key/k", ROOT).await;
     secrets.extend(exported.body["data"]["keys"]["1"].as_str().map(str::to_owned));
     // Refusals of every kind, with the secret where no secret belongs.
     for (path, body) in [
-        ("auth/token/create", json!({ "ttl": "canary-ttl", "policies": "canary-policy" })), ("auth/token/create", json!({ "role_name": "canary-role" })),
-        ("secret/data/a", json!({ "options": { "cas": "canary-cas" }, "data": {} })), ("secret/data/a", json!({ "data": "canary-data" })),
-        ("auth/approle/login", json!({ "role_id": ["canary-list"] })), ("sys/tools/random", json!({ "format": "canary-format" })),
-        ("sys/tools/hash", json!({ "input": "canary-input!" })), ("sys/mounts/x", json!({ "type": "canary-type" })),
-        ("sys/policies/acl/p", json!({ "policy": "canary-text {{{" })), ("auth/token/roles/r", json!({ "token_bound_cidrs": "canary-cidr" })),
-        ("sys/audit-hash/canary-device", json!({ "input": "canary-hashed" })), ("sys/remount", json!({ "from": "canary-from", "to": "x" })),
+        ("auth/token/create", json!({ "ttl": "canary-ttl", "policies": "canary-policy" })),
+        ("auth/token/create", json!({ "role_name": "canary-role" })),
+        ("secret/data/a", json!({ "options": { "cas": "canary-cas" }, "data": {} })),
+        ("secret/data/a", json!({ "data": "canary-data" })),
+        ("auth/approle/login", json!({ "role_id": ["canary-list"] })),
+        ("sys/tools/random", json!({ "format": "canary-format" })),
+        ("sys/tools/hash", json!({ "input": "canary-input!" })),
+        ("sys/mounts/x", json!({ "type": "canary-type" })),
+        ("sys/policies/acl/p", json!({ "policy": "canary-text {{{" })),
+        ("auth/token/roles/r", json!({ "token_bound_cidrs": "canary-cidr" })),
+        ("sys/audit-hash/canary-device", json!({ "input": "canary-hashed" })),
+        ("sys/remount", json!({ "from": "canary-from", "to": "x" })),
     ] {
         house.post(path, ROOT, body.clone()).await;
         let canaries = body.to_string();
@@ -166,7 +243,11 @@ async fn sec_al01_no_secret_is_in_the_audit_log_or_in_storage() {
     }
     let log = house.audit("audit");
     for form in secrets.iter().flat_map(|s| forms(s)) {
-        assert!(!log.contains(&form), "{form} is in the audit log: {}", log.lines().find(|l| l.contains(&form)).unwrap_or_default());
+        assert!(
+            !log.contains(&form),
+            "{form} is in the audit log: {}",
+            log.lines().find(|l| l.contains(&form)).unwrap_or_default()
+        );
     }
     assert!(house.entries().len() > 60);
     // What the backend holds is ciphertext and names: neither a value nor a name may tell.

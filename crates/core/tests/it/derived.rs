@@ -81,14 +81,18 @@ fn of_row(engine: &str, mount: &str, row: &RowInfo) -> Vec<Route> {
     for pattern in &row.patterns {
         for operation in &row.operations {
             let captured: Vec<&str> = pattern.captures().collect();
-            let properties = operation.request.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
+            let properties =
+                operation.request.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
             out.push(Route {
                 engine: engine.to_owned(),
                 pattern: pattern.source(),
                 path: format!("{mount}{}", example(pattern.source())),
                 operation: operation.operation,
                 access: row.access,
-                parameters: properties.into_iter().filter(|(name, _)| !captured.contains(&name.as_str()) && name != "$body").collect(),
+                parameters: properties
+                    .into_iter()
+                    .filter(|(name, _)| !captured.contains(&name.as_str()) && name != "$body")
+                    .collect(),
             });
         }
     }
@@ -122,7 +126,10 @@ async fn sec_ac08_every_route_refuses_who_has_no_token_no_policy_or_no_sudo() {
         }
         if route.operation == Operation::Update && route.path.ends_with('/') {
             // Refused for its form alone, which tells nothing of what is there.
-            assert_eq!(house.call(method, &route.path, "", json!({})).await.is(400).error(), "cannot write to a path ending in '/'");
+            assert_eq!(
+                house.call(method, &route.path, "", json!({})).await.is(400).error(),
+                "cannot write to a path ending in '/'"
+            );
             continue;
         }
         for token in ["", "hvs.unknown", "hvb.unknown", &empty] {
@@ -131,7 +138,9 @@ async fn sec_ac08_every_route_refuses_who_has_no_token_no_policy_or_no_sudo() {
                 let answer = house.call(method, &route.path, token, body).await;
                 // Who unwraps by the wrapping token itself learns that it is spent, whatever it was.
                 let expected = match route.pattern {
-                    "wrapping/unwrap" | "wrapping/rewrap" if token.ends_with("unknown") => (400, "wrapping token is not valid or does not exist"),
+                    "wrapping/unwrap" | "wrapping/rewrap" if token.ends_with("unknown") => {
+                        (400, "wrapping token is not valid or does not exist")
+                    }
                     _ => (403, "permission denied"),
                 };
                 assert_eq!((answer.status, answer.error()), expected, "{name}");
@@ -175,7 +184,9 @@ async fn a_parameter_of_the_wrong_type_is_named_and_not_quoted() {
                 continue;
             }
             let canary = format!("canary-{name}");
-            let answer = house.call(route.method(), &route.path, ROOT, json!({ name: [[{ &canary: { &canary: canary } }]] })).await;
+            let answer = house
+                .call(route.method(), &route.path, ROOT, json!({ name: [[{ &canary: { &canary: canary } }]] }))
+                .await;
             let text = answer.body.to_string();
             if answer.status != 400 || !text.contains(name.as_str()) || text.contains(&canary) {
                 faults.push(format!("{} {name}: {} {text}", route.named(), answer.status));
@@ -195,11 +206,13 @@ async fn sec_al06_every_route_is_recorded_once_before_and_once_after_with_its_se
         let own = house.token(json!({ "display_name": "own" })).await;
         house.forget_audit();
         let canary = "canary-31415926535";
-        let body: serde_json::Map<String, Value> = route.parameters.iter().map(|(name, _)| (name.clone(), json!(canary))).collect();
+        let body: serde_json::Map<String, Value> =
+            route.parameters.iter().map(|(name, _)| (name.clone(), json!(canary))).collect();
         let ask = Ask { token: Some(own.clone()), body: Some(Value::Object(body).to_string()), ..Ask::default() };
         let answer = house.ask(route.method(), &format!("{}?q={canary}", route.path), ask).await;
         let log = house.audit("audit");
-        let kinds: Vec<Value> = log.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["type"].clone()).collect();
+        let kinds: Vec<Value> =
+            log.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["type"].clone()).collect();
         assert_eq!(kinds, ["request", "response"], "{} {}", route.named(), answer.status);
         // Paths that are asked about become names of fields in the answer; names are no secrets.
         let names = route.pattern.starts_with("capabilities");
@@ -210,10 +223,39 @@ async fn sec_al06_every_route_is_recorded_once_before_and_once_after_with_its_se
 /// Values that have made servers like this one fail.
 fn bad_values() -> Vec<Value> {
     vec![
-        Value::Null, json!(""), json!(-1), json!(0), json!(i64::MAX), json!(u64::MAX), json!(1e308), json!("-1"), json!("9223372036854775807"),
-        json!("99999999999h"), json!("1e9"), json!(" "), json!([]), json!({}), json!([null]), json!([""]), json!({ "": null }), json!(true),
-        json!("\u{0}"), json!("a\nb"), json!("../x"), json!("a/b/"), json!("/"), json!("\u{202e}\u{ff52}"), json!("x".repeat(3000)), json!("="), json!("*"),
-        json!("{\"a\":[{}]}"), json!("AAAA"), json!("2026-01-01T00:00:00Z"), json!("0x7f"), json!("::/0"), json!("{{identity.entity.id}}"),
+        Value::Null,
+        json!(""),
+        json!(-1),
+        json!(0),
+        json!(i64::MAX),
+        json!(u64::MAX),
+        json!(1e308),
+        json!("-1"),
+        json!("9223372036854775807"),
+        json!("99999999999h"),
+        json!("1e9"),
+        json!(" "),
+        json!([]),
+        json!({}),
+        json!([null]),
+        json!([""]),
+        json!({ "": null }),
+        json!(true),
+        json!("\u{0}"),
+        json!("a\nb"),
+        json!("../x"),
+        json!("a/b/"),
+        json!("/"),
+        json!("\u{202e}\u{ff52}"),
+        json!("x".repeat(3000)),
+        json!("="),
+        json!("*"),
+        json!("{\"a\":[{}]}"),
+        json!("AAAA"),
+        json!("2026-01-01T00:00:00Z"),
+        json!("0x7f"),
+        json!("::/0"),
+        json!("{{identity.entity.id}}"),
     ]
 }
 
@@ -231,7 +273,13 @@ async fn sec_ds06_no_parameter_makes_a_route_fail_as_a_fault_of_the_server() {
                 let mut body = serde_json::Map::from_iter([(name.clone(), value)]);
                 // Every other time the rest of the parameters is there as well, but for what takes long to hash.
                 if n % 2 == 0 {
-                    body.extend(route.parameters.iter().filter(|(other, _)| other != name && other != "password").map(|(other, _)| (other.clone(), json!("1"))));
+                    body.extend(
+                        route
+                            .parameters
+                            .iter()
+                            .filter(|(other, _)| other != name && other != "password")
+                            .map(|(other, _)| (other.clone(), json!("1"))),
+                    );
                 }
                 let body = Value::Object(body);
                 let answer = house.call(route.method(), &route.path, ROOT, body.clone()).await;

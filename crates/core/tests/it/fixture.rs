@@ -145,7 +145,11 @@ impl House {
         let response = self.node.handle(incoming(method, path, ask)).await;
         let status = response.status().0;
         let bytes = response.into_body();
-        let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes))) };
+        let body = if bytes.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(&bytes).unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes)))
+        };
         Answer { status, body }
     }
 
@@ -204,7 +208,10 @@ impl House {
 
     /// The entries of the first device.
     pub(crate) fn entries(&self) -> Vec<Value> {
-        self.audit("audit").lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))).collect()
+        self.audit("audit")
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
+            .collect()
     }
 
     /// Forgets what the first device has written.

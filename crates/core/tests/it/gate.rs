@@ -60,7 +60,11 @@ impl Backend for Gated {
 }
 
 /// Runs `first` up to its commit, then `second` to its end, then lets `first` go on.
-async fn overtaken(house: &Arc<House>, first: (&'static str, String, Value), second: (&'static str, String, Value)) -> (Answer, Answer) {
+async fn overtaken(
+    house: &Arc<House>,
+    first: (&'static str, String, Value),
+    second: (&'static str, String, Value),
+) -> (Answer, Answer) {
     let gate = house.backend.arm();
     let held = {
         let house = house.clone();
@@ -91,7 +95,12 @@ async fn left(house: &House) -> Vec<String> {
 #[tokio::test]
 async fn a_child_whose_parent_is_revoked_before_its_commit_is_never_made() {
     let (house, parent) = family().await;
-    let (made, revoked) = overtaken(&house, ("auth/token/create", parent.clone(), json!({})), ("auth/token/revoke", ROOT.to_owned(), json!({ "token": parent }))).await;
+    let (made, revoked) = overtaken(
+        &house,
+        ("auth/token/create", parent.clone(), json!({})),
+        ("auth/token/revoke", ROOT.to_owned(), json!({ "token": parent })),
+    )
+    .await;
     revoked.is(204);
     made.is(403);
     assert_eq!(left(&house).await.len(), 1);
@@ -100,7 +109,12 @@ async fn a_child_whose_parent_is_revoked_before_its_commit_is_never_made() {
 #[tokio::test]
 async fn a_child_that_is_made_before_its_parents_end_is_committed_ends_with_it() {
     let (house, parent) = family().await;
-    let (revoked, made) = overtaken(&house, ("auth/token/revoke", ROOT.to_owned(), json!({ "token": parent })), ("auth/token/create", parent.clone(), json!({}))).await;
+    let (revoked, made) = overtaken(
+        &house,
+        ("auth/token/revoke", ROOT.to_owned(), json!({ "token": parent })),
+        ("auth/token/create", parent.clone(), json!({})),
+    )
+    .await;
     revoked.is(204);
     assert!(!house.accepts(&made.ok().token()).await);
     assert_eq!(left(&house).await.len(), 1);
@@ -109,7 +123,12 @@ async fn a_child_that_is_made_before_its_parents_end_is_committed_ends_with_it()
 #[tokio::test]
 async fn a_child_that_is_made_while_its_parent_leaves_orphans_is_one_of_them() {
     let (house, parent) = family().await;
-    let (revoked, made) = overtaken(&house, ("auth/token/revoke-orphan", ROOT.to_owned(), json!({ "token": parent })), ("auth/token/create", parent.clone(), json!({}))).await;
+    let (revoked, made) = overtaken(
+        &house,
+        ("auth/token/revoke-orphan", ROOT.to_owned(), json!({ "token": parent })),
+        ("auth/token/create", parent.clone(), json!({})),
+    )
+    .await;
     revoked.is(204);
     let child = made.ok().token();
     assert_eq!(house.post("auth/token/lookup", ROOT, json!({ "token": child })).await.ok().data()["orphan"], true);
@@ -118,13 +137,23 @@ async fn a_child_that_is_made_while_its_parent_leaves_orphans_is_one_of_them() {
 #[tokio::test]
 async fn sec_tl07_what_a_token_stores_while_it_is_revoked_does_not_stay() {
     let (house, parent) = family().await;
-    let (stored, revoked) = overtaken(&house, ("cubbyhole/canary", parent.clone(), json!({ "k": 1 })), ("auth/token/revoke", ROOT.to_owned(), json!({ "token": parent }))).await;
+    let (stored, revoked) = overtaken(
+        &house,
+        ("cubbyhole/canary", parent.clone(), json!({ "k": 1 })),
+        ("auth/token/revoke", ROOT.to_owned(), json!({ "token": parent })),
+    )
+    .await;
     revoked.is(204);
     stored.is(403);
     assert_eq!(left(&house).await.len(), 1);
     // And the other way round.
     let (house, parent) = family().await;
-    let (revoked, stored) = overtaken(&house, ("auth/token/revoke", ROOT.to_owned(), json!({ "token": parent })), ("cubbyhole/canary", parent.clone(), json!({ "k": 1 }))).await;
+    let (revoked, stored) = overtaken(
+        &house,
+        ("auth/token/revoke", ROOT.to_owned(), json!({ "token": parent })),
+        ("cubbyhole/canary", parent.clone(), json!({ "k": 1 })),
+    )
+    .await;
     revoked.is(204);
     stored.is(204);
     assert_eq!(left(&house).await.len(), 1, "{:?}", left(&house).await);
@@ -134,7 +163,12 @@ async fn sec_tl07_what_a_token_stores_while_it_is_revoked_does_not_stay() {
 async fn a_renewal_that_is_overtaken_by_a_revoke_renews_nothing() {
     let house = Arc::new(House::new().await);
     let token = house.token(json!({ "policies": ["default"], "ttl": "1h" })).await;
-    let (renewed, revoked) = overtaken(&house, ("auth/token/renew-self", token.clone(), json!({})), ("auth/token/revoke", ROOT.to_owned(), json!({ "token": token }))).await;
+    let (renewed, revoked) = overtaken(
+        &house,
+        ("auth/token/renew-self", token.clone(), json!({})),
+        ("auth/token/revoke", ROOT.to_owned(), json!({ "token": token })),
+    )
+    .await;
     revoked.is(204);
     assert!(renewed.status >= 400, "{renewed:?}");
     assert_eq!(left(&house).await.len(), 1);
@@ -145,7 +179,12 @@ async fn an_unwrap_that_is_overtaken_by_another_gets_nothing() {
     let house = Arc::new(House::new().await);
     for path in ["sys/wrapping/unwrap", "sys/wrapping/rewrap"] {
         let token = house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
-        let (late, first) = overtaken(&house, (path, ROOT.to_owned(), json!({ "token": token })), ("sys/wrapping/unwrap", ROOT.to_owned(), json!({ "token": token }))).await;
+        let (late, first) = overtaken(
+            &house,
+            (path, ROOT.to_owned(), json!({ "token": token })),
+            ("sys/wrapping/unwrap", ROOT.to_owned(), json!({ "token": token })),
+        )
+        .await;
         assert_eq!(first.ok().data()["k"], 1);
         late.is(400);
     }
@@ -179,7 +218,10 @@ async fn what_is_written_while_its_mount_is_taken_away_does_not_stay() {
     let secret_id = house.post("auth/approle/role/r/secret-id", ROOT, json!({})).await.ok();
     let role_id = house.get("auth/approle/role/r/role-id", ROOT).await.ok();
     let login = json!({ "role_id": role_id.data()["role_id"], "secret_id": secret_id.data()["secret_id"] });
-    for (path, by, body, mount) in [("one/canary", ROOT, json!({ "k": 1 }), "sys/mounts/one"), ("auth/approle/login", "", login, "sys/auth/approle")] {
+    for (path, by, body, mount) in [
+        ("one/canary", ROOT, json!({ "k": 1 }), "sys/mounts/one"),
+        ("auth/approle/login", "", login, "sys/auth/approle"),
+    ] {
         let gate = house.backend.arm();
         let held = {
             let house = house.clone();

@@ -9,7 +9,12 @@ async fn sec_ac10_a_repeated_query_parameter_satisfies_no_constraint() {
     let house = House::new().await;
     house.post("secret/data/a", ROOT, json!({ "data": { "k": 1 } })).await.ok();
     house.post("secret/data/a", ROOT, json!({ "data": { "k": 2 } })).await.ok();
-    house.policy("first", r#"path "secret/data/a" { capabilities = ["read"] allowed_parameters = { "version" = ["1"] } }"#).await;
+    house
+        .policy(
+            "first",
+            r#"path "secret/data/a" { capabilities = ["read"] allowed_parameters = { "version" = ["1"] } }"#,
+        )
+        .await;
     let token = house.token(json!({ "policies": ["first"] })).await;
     assert_eq!(house.get("secret/data/a?version=1", &token).await.ok().data()["data"]["k"], 1);
     house.get("secret/data/a?version=2", &token).await.is(403);
@@ -25,7 +30,14 @@ async fn sec_ac10_a_limit_in_the_body_does_not_evade_the_policys_page() {
     }
     house.policy("paged", r#"path "secret/metadata/*" { capabilities = ["list"] pagination_limit = 2 }"#).await;
     let token = house.token(json!({ "policies": ["paged"] })).await;
-    for body in [json!(null), json!({}), json!({ "limit": 0 }), json!({ "limit": null }), json!({ "limit": "" }), json!({ "limit": 2 })] {
+    for body in [
+        json!(null),
+        json!({}),
+        json!({ "limit": 0 }),
+        json!({ "limit": null }),
+        json!({ "limit": "" }),
+        json!({ "limit": 2 }),
+    ] {
         let listed = house.call("LIST", "secret/metadata/", &token, body.clone()).await;
         match listed.status {
             200 => assert_eq!(listed.data()["keys"].as_array().unwrap().len(), 2, "{body}"),

@@ -8,13 +8,25 @@ use crate::tokens::stored;
 #[tokio::test]
 async fn a_mount_comes_is_tuned_moves_and_goes_with_all_it_held() {
     let house = House::new().await;
-    house.post("sys/mounts/team/kv", ROOT, json!({ "type": "kv", "description": "d", "options": { "version": "1" } })).await.is(204);
+    house
+        .post("sys/mounts/team/kv", ROOT, json!({ "type": "kv", "description": "d", "options": { "version": "1" } }))
+        .await
+        .is(204);
     house.post("team/kv/a/b", ROOT, json!({ "k": 1 })).await.is(204);
-    for taken in ["team/kv", "team/kv/below", "team", "sys", "sys/x", "auth", "auth/token", "cubbyhole/x", "identity", "audit"] {
+    for taken in
+        ["team/kv", "team/kv/below", "team", "sys", "sys/x", "auth", "auth/token", "cubbyhole/x", "identity", "audit"]
+    {
         house.post(&format!("sys/mounts/{taken}"), ROOT, json!({ "type": "kv" })).await.is(400);
     }
     house.post("sys/mounts/x", ROOT, json!({ "type": "none" })).await.is(400);
-    house.post("sys/mounts/team/kv/tune", ROOT, json!({ "max_lease_ttl": "2h", "default_lease_ttl": "1h", "description": "e" })).await.is(204);
+    house
+        .post(
+            "sys/mounts/team/kv/tune",
+            ROOT,
+            json!({ "max_lease_ttl": "2h", "default_lease_ttl": "1h", "description": "e" }),
+        )
+        .await
+        .is(204);
     let tuned = house.get("sys/mounts/team/kv/tune", ROOT).await.ok();
     assert_eq!((&tuned.data()["max_lease_ttl"], &tuned.data()["description"]), (&json!(7200), &json!("e")));
     house.post("sys/mounts/team/kv/tune", ROOT, json!({ "default_lease_ttl": "3h" })).await.is(400);
@@ -24,7 +36,10 @@ async fn a_mount_comes_is_tuned_moves_and_goes_with_all_it_held() {
     }
     let moved = house.post("sys/remount", ROOT, json!({ "from": "team/kv", "to": "moved" })).await.ok();
     let id = moved.data()["migration_id"].as_str().unwrap();
-    assert_eq!(house.get(&format!("sys/remount/status/{id}"), ROOT).await.ok().data()["migration_info"]["status"], "success");
+    assert_eq!(
+        house.get(&format!("sys/remount/status/{id}"), ROOT).await.ok().data()["migration_info"]["status"],
+        "success"
+    );
     assert_eq!(house.get("moved/a/b", ROOT).await.ok().data()["k"], 1);
     house.get("team/kv/a/b", ROOT).await.is(404);
     let before = stored(&house, "logical/").await.len();
@@ -68,12 +83,16 @@ async fn an_unmount_that_was_interrupted_is_finished_at_the_next_unseal() {
 async fn tokens_of_a_removed_auth_mount_are_dead_batch_tokens_too() {
     let house = House::new().await;
     let service = house.approle("service", json!({ "token_policies": ["default"] })).await.ok().token();
-    let batch = house.approle("batch", json!({ "token_policies": ["default"], "token_type": "batch" })).await.ok().token();
+    let batch =
+        house.approle("batch", json!({ "token_policies": ["default"], "token_type": "batch" })).await.ok().token();
     assert!(batch.starts_with("hvb.") && house.accepts(&service).await && house.accepts(&batch).await);
     house.delete("sys/auth/approle", ROOT).await.is(204);
     assert!(!house.accepts(&service).await && !house.accepts(&batch).await);
     house.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await.is(204);
-    assert!(!house.accepts(&service).await && !house.accepts(&batch).await, "another mount of the same path is another mount");
+    assert!(
+        !house.accepts(&service).await && !house.accepts(&batch).await,
+        "another mount of the same path is another mount"
+    );
     assert!(house.list("auth/approle/role", ROOT).await.status == 404);
     let moved = house.approle("r", json!({ "token_policies": ["default"] })).await.ok().token();
     house.post("sys/remount", ROOT, json!({ "from": "auth/approle", "to": "auth/moved" })).await.ok();
@@ -104,8 +123,13 @@ async fn tuning_does_not_bring_back_a_mount_that_is_taken_away() {
 async fn sec_ac09_who_has_no_token_learns_nothing_of_mounts() {
     let house = House::new().await;
     for method in ["GET", "POST", "LIST", "DELETE", "PATCH", "SCAN", "HELP"] {
-        for (there, absent) in [("secret/data/a", "absent/data/a"), ("auth/token/create", "auth/absent/create"), ("sys/mounts", "sys/none")] {
-            let (a, b) = (house.call(method, there, "", Value::Null).await, house.call(method, absent, "", Value::Null).await);
+        for (there, absent) in [
+            ("secret/data/a", "absent/data/a"),
+            ("auth/token/create", "auth/absent/create"),
+            ("sys/mounts", "sys/none"),
+        ] {
+            let (a, b) =
+                (house.call(method, there, "", Value::Null).await, house.call(method, absent, "", Value::Null).await);
             assert_eq!((a.status, a.body), (b.status, b.body), "{method} {there}");
         }
     }

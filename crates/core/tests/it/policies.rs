@@ -22,7 +22,14 @@ async fn a_change_of_a_policy_holds_for_the_next_request() {
     }
     house.delete("sys/policies/acl/default", ROOT).await.is(400);
     house.policy("ends", r#"path "secret/data/a" { capabilities = ["read"] }"#).await;
-    house.post("sys/policies/acl/ends", ROOT, json!({ "policy": r#"path "secret/data/a" { capabilities = ["read"] }"#, "ttl": "1h" })).await.ok();
+    house
+        .post(
+            "sys/policies/acl/ends",
+            ROOT,
+            json!({ "policy": r#"path "secret/data/a" { capabilities = ["read"] }"#, "ttl": "1h" }),
+        )
+        .await
+        .ok();
     let ends = house.token(json!({ "policies": ["ends"] })).await;
     house.get("secret/data/a", &ends).await.is(200);
     house.pass(3600).await;
@@ -33,12 +40,21 @@ async fn a_change_of_a_policy_holds_for_the_next_request() {
 async fn a_policy_keeps_its_template_options_and_each_write_says_them_anew() {
     let house = House::new().await;
     let policy = r#"path "a" { capabilities = ["read"] }"#;
-    house.post("sys/policies/acl/p", ROOT, json!({ "policy": policy, "allow_slashes_in_identity_templates": true })).await.is(204);
+    house
+        .post("sys/policies/acl/p", ROOT, json!({ "policy": policy, "allow_slashes_in_identity_templates": true }))
+        .await
+        .is(204);
     let shown = house.get("sys/policies/acl/p", ROOT).await.ok();
-    assert_eq!((&shown.data()["allow_slashes_in_identity_templates"], &shown.data()["allow_wildcards_in_identity_templates"]), (&json!(true), &json!(false)));
+    assert_eq!(
+        (&shown.data()["allow_slashes_in_identity_templates"], &shown.data()["allow_wildcards_in_identity_templates"]),
+        (&json!(true), &json!(false))
+    );
     house.post("sys/policies/acl/p", ROOT, json!({ "policy": policy })).await.is(204);
     assert_eq!(house.get("sys/policies/acl/p", ROOT).await.ok().data()["allow_slashes_in_identity_templates"], false);
-    house.post("sys/policies/acl/p", ROOT, json!({ "policy": policy, "allow_wildcards_in_identity_templates": "x" })).await.is(400);
+    house
+        .post("sys/policies/acl/p", ROOT, json!({ "policy": policy, "allow_wildcards_in_identity_templates": "x" }))
+        .await
+        .is(400);
 }
 
 #[tokio::test]
@@ -50,8 +66,13 @@ async fn sec_ac06_a_template_is_about_the_alias_that_logged_in() {
     let mut tokens = Vec::new();
     for name in ["alice", "bob"] {
         house.post(&format!("secret/data/{name}"), ROOT, json!({ "data": {} })).await.ok();
-        house.post(&format!("auth/userpass/users/{name}"), ROOT, json!({ "password": "p", "token_policies": "own" })).await.ok();
-        tokens.push(house.post(&format!("auth/userpass/login/{name}"), "", json!({ "password": "p" })).await.ok().token());
+        house
+            .post(&format!("auth/userpass/users/{name}"), ROOT, json!({ "password": "p", "token_policies": "own" }))
+            .await
+            .ok();
+        tokens.push(
+            house.post(&format!("auth/userpass/login/{name}"), "", json!({ "password": "p" })).await.ok().token(),
+        );
     }
     // Both names become aliases of one entity on the same mount, as an operator could have made them.
     let unsealed = house.unsealed();
@@ -86,7 +107,9 @@ async fn templates_of_an_approle_login_are_filled_in_and_cannot_be_widened() {
     let house = House::new().await;
     house.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await.ok();
     let accessor = house.get("sys/auth/approle", ROOT).await.ok().data()["accessor"].as_str().unwrap().to_owned();
-    let rule = format!(r#"path "secret/data/{{{{identity.entity.aliases.{accessor}.metadata.scope}}}}/a" {{ capabilities = ["read"] }}"#);
+    let rule = format!(
+        r#"path "secret/data/{{{{identity.entity.aliases.{accessor}.metadata.scope}}}}/a" {{ capabilities = ["read"] }}"#
+    );
     house.policy("scoped", &rule).await;
     house.post("auth/approle/role/r", ROOT, json!({ "token_policies": "scoped" })).await.ok();
     let role_id = house.get("auth/approle/role/r/role-id", ROOT).await.ok().data()["role_id"].clone();
@@ -99,7 +122,10 @@ async fn templates_of_an_approle_login_are_filled_in_and_cannot_be_widened() {
         if secret.status == 400 && scope != "mine" {
             continue;
         }
-        let login = house.post("auth/approle/login", "", json!({ "role_id": role_id, "secret_id": secret.data()["secret_id"] })).await.ok();
+        let login = house
+            .post("auth/approle/login", "", json!({ "role_id": role_id, "secret_id": secret.data()["secret_id"] }))
+            .await
+            .ok();
         house.get("secret/data/other/a", &login.token()).await.is(403);
         house.get("secret/data/mine/a", &login.token()).await.is(if scope == "mine" { 200 } else { 403 });
     }
@@ -109,19 +135,30 @@ async fn templates_of_an_approle_login_are_filled_in_and_cannot_be_widened() {
 async fn capabilities_are_told_for_every_form_of_asking() {
     let house = House::new().await;
     house.policy("some", r#"path "secret/data/*" { capabilities = ["read", "list"] } path "secret/data/no" { capabilities = ["deny"] }"#).await;
-    let made = house.post("auth/token/create", ROOT, json!({ "policies": ["some"], "no_default_policy": true })).await.ok();
+    let made =
+        house.post("auth/token/create", ROOT, json!({ "policies": ["some"], "no_default_policy": true })).await.ok();
     for (path, body) in [
         ("sys/capabilities", json!({ "token": made.token(), "paths": ["secret/data/a", "secret/data/no", "other"] })),
-        ("sys/capabilities-accessor", json!({ "accessor": made.accessor(), "paths": "secret/data/a,secret/data/no,other" })),
+        (
+            "sys/capabilities-accessor",
+            json!({ "accessor": made.accessor(), "paths": "secret/data/a,secret/data/no,other" }),
+        ),
     ] {
         let told = house.post(path, ROOT, body).await.ok();
-        assert_eq!(told.data(), &json!({ "secret/data/a": ["list", "read"], "secret/data/no": ["deny"], "other": ["deny"] }), "{path}");
+        assert_eq!(
+            told.data(),
+            &json!({ "secret/data/a": ["list", "read"], "secret/data/no": ["deny"], "other": ["deny"] }),
+            "{path}"
+        );
     }
     house.post("sys/capabilities", &made.token(), json!({ "token": ROOT, "paths": ["a"] })).await.is(403);
     let own = house.token(json!({ "policies": ["some", "default"] })).await;
     let told = house.post("sys/capabilities-self", &own, json!({ "path": "secret/data/a" })).await.ok();
     assert_eq!(told.data()["capabilities"], json!(["list", "read"]));
-    assert_eq!(house.post("sys/capabilities-self", ROOT, json!({ "path": "x" })).await.ok().data()["x"], json!(["root"]));
+    assert_eq!(
+        house.post("sys/capabilities-self", ROOT, json!({ "path": "x" })).await.ok().data()["x"],
+        json!(["root"])
+    );
 }
 
 #[tokio::test]
@@ -135,7 +172,11 @@ async fn create_and_update_are_told_apart_and_who_may_do_neither_learns_nothing(
         house.post(&format!("secret/data/new-{capability}"), &token, json!({ "data": {} })).await.is(new);
     }
     let none = house.token(json!({ "policies": ["default"] })).await;
-    for (path, body) in [("secret/data/there", json!({ "data": 1 })), ("auth/token/roles/x", json!({ "orphan": "zzz" })), ("sys/policies/acl/x", json!({ "cas": "zzz" }))] {
+    for (path, body) in [
+        ("secret/data/there", json!({ "data": 1 })),
+        ("auth/token/roles/x", json!({ "orphan": "zzz" })),
+        ("sys/policies/acl/x", json!({ "cas": "zzz" })),
+    ] {
         assert_eq!(house.post(path, &none, body).await.is(403).error(), "permission denied");
     }
 }

@@ -22,7 +22,10 @@ async fn shares_unseal_in_any_order_and_wrong_ones_do_not() {
     house.post("sys/seal", "", Value::Null).await.is(204);
     let unseal = async |key: String| house.post("sys/unseal", "", json!({ "key": key })).await;
     let status = unseal(share(&house, 4)).await.ok();
-    assert_eq!((&status.body["progress"], &status.body["sealed"], &status.body["t"], &status.body["n"]), (&json!(1), &json!(true), &json!(3), &json!(5)));
+    assert_eq!(
+        (&status.body["progress"], &status.body["sealed"], &status.body["t"], &status.body["n"]),
+        (&json!(1), &json!(true), &json!(3), &json!(5))
+    );
     let nonce = status.body["nonce"].clone();
     assert_eq!(unseal(share(&house, 4)).await.ok().body["progress"], 1, "the same share counts once");
     assert_eq!(unseal(share(&house, 0)).await.ok().body["nonce"], nonce);
@@ -30,7 +33,14 @@ async fn shares_unseal_in_any_order_and_wrong_ones_do_not() {
     let wrong = format!("{}{}", "ab".repeat(32), "07");
     assert_eq!(unseal(wrong).await.is(400).error(), "Unsealing failed, invalid key");
     assert_eq!(house.get("sys/seal-status", "").await.ok().body["progress"], 0);
-    for bad in [json!({}), json!({ "key": "" }), json!({ "key": "zz" }), json!({ "key": "ab" }), json!({ "key": "ab".repeat(34) }), json!({ "key": [1] })] {
+    for bad in [
+        json!({}),
+        json!({ "key": "" }),
+        json!({ "key": "zz" }),
+        json!({ "key": "ab" }),
+        json!({ "key": "ab".repeat(34) }),
+        json!({ "key": [1] }),
+    ] {
         house.post("sys/unseal", "", bad).await.is(400);
     }
     unseal(share(&house, 0)).await.ok();
@@ -39,26 +49,45 @@ async fn shares_unseal_in_any_order_and_wrong_ones_do_not() {
         assert_eq!(unseal(share(&house, n)).await.ok().body["sealed"], true);
     }
     let open = unseal(share(&house, 2)).await.ok();
-    assert_eq!((&open.body["sealed"], &open.body["progress"], &open.body["nonce"]), (&json!(false), &json!(0), &json!("")));
+    assert_eq!(
+        (&open.body["sealed"], &open.body["progress"], &open.body["nonce"]),
+        (&json!(false), &json!(0), &json!(""))
+    );
     assert!(house.accepts(ROOT).await);
 }
 
 #[tokio::test]
 async fn init_is_done_once_and_its_shapes_are_checked() {
-    let node = Node::new(Arc::new(MemoryBackend::new()), keepfast_engines::all(), Arc::new(TestClock::default()), Settings::default());
+    let node = Node::new(
+        Arc::new(MemoryBackend::new()),
+        keepfast_engines::all(),
+        Arc::new(TestClock::default()),
+        Settings::default(),
+    );
     let ask = async |body: Value| {
-        let response = node.handle(incoming("POST", "sys/init", Ask { body: Some(body.to_string()), ..Ask::default() })).await;
+        let response =
+            node.handle(incoming("POST", "sys/init", Ask { body: Some(body.to_string()), ..Ask::default() })).await;
         (response.status().0, serde_json::from_slice::<Value>(&response.into_body()).unwrap())
     };
     let uninitialised = node.handle(incoming("GET", "sys/health", Ask::default())).await;
     assert_eq!(uninitialised.status().0, 501);
     for (shares, threshold) in [(0, 0), (1, 0), (2, 1), (3, 4), (256, 3), (-1, -1)] {
-        assert_eq!(ask(json!({ "secret_shares": shares, "secret_threshold": threshold })).await.0, 400, "{shares}/{threshold}");
+        assert_eq!(
+            ask(json!({ "secret_shares": shares, "secret_threshold": threshold })).await.0,
+            400,
+            "{shares}/{threshold}"
+        );
     }
     let (status, made) = ask(json!({ "secret_shares": 3, "secret_threshold": 2 })).await;
-    assert_eq!((status, made["keys"].as_array().unwrap().len(), made["keys_base64"].as_array().unwrap().len()), (200, 3, 3));
+    assert_eq!(
+        (status, made["keys"].as_array().unwrap().len(), made["keys_base64"].as_array().unwrap().len()),
+        (200, 3, 3)
+    );
     assert!(made["root_token"].as_str().unwrap().starts_with("hvs."));
-    assert_eq!(ask(json!({ "secret_shares": 3, "secret_threshold": 2 })).await.1["errors"][0], "Vault is already initialized");
+    assert_eq!(
+        ask(json!({ "secret_shares": 3, "secret_threshold": 2 })).await.1["errors"][0],
+        "Vault is already initialized"
+    );
 }
 
 #[tokio::test]
@@ -75,12 +104,19 @@ async fn after_seal_every_request_is_503_and_the_data_comes_back_with_the_shares
         tokio::task::yield_now().await;
     }
     assert!(before.barrier.is_closed(), "keys are gone even for whoever still holds the barrier");
-    for (method, path) in [("GET", "secret/data/a"), ("POST", "secret/data/a"), ("GET", "auth/token/lookup-self"), ("GET", "sys/mounts"), ("GET", "none")] {
+    for (method, path) in [
+        ("GET", "secret/data/a"),
+        ("POST", "secret/data/a"),
+        ("GET", "auth/token/lookup-self"),
+        ("GET", "sys/mounts"),
+        ("GET", "none"),
+    ] {
         house.call(method, path, ROOT, Value::Null).await.is(503);
     }
     house.get("sys/health", "").await.is(503);
     // A request that was under way fails with the same status.
-    let late = before.handle(incoming("GET", "secret/data/a", Ask { token: Some(ROOT.to_owned()), ..Ask::default() })).await;
+    let late =
+        before.handle(incoming("GET", "secret/data/a", Ask { token: Some(ROOT.to_owned()), ..Ask::default() })).await;
     assert_eq!(late.status().0, 503);
     house.node.unseal(&house.shares).await.unwrap();
     assert_eq!(house.get("secret/data/a", ROOT).await.ok().data()["data"]["k"], 1);
@@ -89,21 +125,23 @@ async fn after_seal_every_request_is_503_and_the_data_comes_back_with_the_shares
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sealing_during_load_answers_everyone_and_loses_nothing_that_was_acknowledged() {
     let house = Arc::new(House::new().await);
-    let writers: Vec<_> = (0..8).map(|w| {
-        let house = house.clone();
-        tokio::spawn(async move {
-            let mut acknowledged = Vec::new();
-            for n in 0.. {
-                let path = format!("secret/data/{w}-{n}");
-                match house.post(&path, ROOT, json!({ "data": { "n": n } })).await.status {
-                    200 => acknowledged.push(path),
-                    503 => break,
-                    other => panic!("{other}"),
+    let writers: Vec<_> = (0..8)
+        .map(|w| {
+            let house = house.clone();
+            tokio::spawn(async move {
+                let mut acknowledged = Vec::new();
+                for n in 0.. {
+                    let path = format!("secret/data/{w}-{n}");
+                    match house.post(&path, ROOT, json!({ "data": { "n": n } })).await.status {
+                        200 => acknowledged.push(path),
+                        503 => break,
+                        other => panic!("{other}"),
+                    }
                 }
-            }
-            acknowledged
+                acknowledged
+            })
         })
-    }).collect();
+        .collect();
     while house.entries_written() < 400 {
         tokio::task::yield_now().await;
     }
@@ -127,7 +165,16 @@ async fn sec_ds05_unauthenticated_callers_do_not_stop_an_operator() {
     }
     house.node.unseal(&house.shares).await.unwrap();
     for method in ["GET", "POST", "DELETE"] {
-        for path in ["sys/rekey/init", "sys/rekey/update", "sys/generate-root/attempt", "sys/generate-root/update", "sys/rotate", "sys/seal", "sys/step-down", "sys/rotate/config"] {
+        for path in [
+            "sys/rekey/init",
+            "sys/rekey/update",
+            "sys/generate-root/attempt",
+            "sys/generate-root/update",
+            "sys/rotate",
+            "sys/seal",
+            "sys/step-down",
+            "sys/rotate/config",
+        ] {
             house.call(method, path, "", json!({})).await.is(403);
         }
     }

@@ -11,7 +11,10 @@ use crate::fixture::{Ask, House, ROOT, device};
 #[tokio::test]
 async fn a_token_is_looked_up_renewed_and_revoked_in_every_form() {
     let house = House::new().await;
-    let made = house.post("auth/token/create", ROOT, json!({ "policies": ["default"], "ttl": "1h", "meta": { "a": "b" } })).await.ok();
+    let made = house
+        .post("auth/token/create", ROOT, json!({ "policies": ["default"], "ttl": "1h", "meta": { "a": "b" } }))
+        .await
+        .ok();
     assert_eq!(made.body["auth"]["lease_duration"], 3600);
     let (token, accessor) = (made.token(), made.accessor());
     house.clock.advance(Duration::from_secs(600));
@@ -24,8 +27,15 @@ async fn a_token_is_looked_up_renewed_and_revoked_in_every_form() {
         assert_eq!((&looked.data()["accessor"], &looked.data()["ttl"]), (&json!(accessor), &json!(3000)));
         assert_eq!(looked.data()["meta"], json!({ "a": "b" }));
     }
-    assert_eq!(house.post("auth/token/lookup-accessor", ROOT, json!({ "accessor": accessor })).await.ok().data()["id"], "");
-    let forms = [("renew-self", token.as_str(), json!({})), ("renew", ROOT, json!({ "token": token })), ("renew-accessor", ROOT, json!({ "accessor": accessor }))];
+    assert_eq!(
+        house.post("auth/token/lookup-accessor", ROOT, json!({ "accessor": accessor })).await.ok().data()["id"],
+        ""
+    );
+    let forms = [
+        ("renew-self", token.as_str(), json!({})),
+        ("renew", ROOT, json!({ "token": token })),
+        ("renew-accessor", ROOT, json!({ "accessor": accessor })),
+    ];
     for (form, by, mut body) in forms {
         body["increment"] = json!("20m");
         let renewed = house.post(&format!("auth/token/{form}"), by, body).await.ok();
@@ -40,7 +50,10 @@ async fn a_token_is_looked_up_renewed_and_revoked_in_every_form() {
         };
         house.post(&format!("auth/token/{form}"), &by, body).await.is(204);
         assert!(!house.accepts(&made.token()).await, "{form}");
-        assert_eq!(house.post("auth/token/lookup", ROOT, json!({ "token": made.token() })).await.is(403).error(), "bad token");
+        assert_eq!(
+            house.post("auth/token/lookup", ROOT, json!({ "token": made.token() })).await.is(403).error(),
+            "bad token"
+        );
     }
 }
 
@@ -69,7 +82,8 @@ async fn policies_of_a_child_are_a_subset_unless_sudo_says_more() {
         let either = expected.starts_with("root tokens") && answer.error() == "child policies must be subset of parent";
         assert!(answer.error() == expected || either, "{body}: {}", answer.error());
     }
-    let policies = async |by: &str, body| house.post("auth/token/create", by, body).await.ok().body["auth"]["policies"].clone();
+    let policies =
+        async |by: &str, body| house.post("auth/token/create", by, body).await.ok().body["auth"]["policies"].clone();
     assert_eq!(policies(&maker, json!({})).await, json!(["default", "maker"]));
     assert_eq!(policies(&maker, json!({ "no_default_policy": true })).await, json!(["maker"]));
     assert_eq!(policies(&maker, json!({ "policies": ["maker"] })).await, json!(["default", "maker"]));
@@ -80,7 +94,10 @@ async fn policies_of_a_child_are_a_subset_unless_sudo_says_more() {
     house.post("auth/token/create", &chief, json!({ "policies": ["root"] })).await.is(400);
     assert_eq!(house.post("auth/token/create-orphan", &chief, json!({})).await.ok().body["auth"]["orphan"], true);
     assert_eq!(policies(ROOT, json!({})).await, json!(["root"]));
-    assert_eq!(house.post("auth/token/create", ROOT, json!({ "policies": ["root"], "ttl": "1h" })).await.ok().body["auth"]["lease_duration"], 3600);
+    assert_eq!(
+        house.post("auth/token/create", ROOT, json!({ "policies": ["root"], "ttl": "1h" })).await.ok().body["auth"]["lease_duration"],
+        3600
+    );
 }
 
 #[tokio::test]
@@ -90,20 +107,40 @@ async fn sec_ns02_no_spelling_gives_root() {
     let maker = house.token(json!({ "policies": ["maker"] })).await;
     house.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await.ok();
     house.post("sys/auth/userpass", ROOT, json!({ "type": "userpass" })).await.ok();
-    for (n, name) in ["root", "Root", "ROOT", " root", "root ", "\u{ff52}oot", "root\u{0}", "ro\u{131}t", "r\u{f6}ot"].into_iter().enumerate() {
+    for (n, name) in ["root", "Root", "ROOT", " root", "root ", "\u{ff52}oot", "root\u{0}", "ro\u{131}t", "r\u{f6}ot"]
+        .into_iter()
+        .enumerate()
+    {
         let mut made = Vec::new();
         made.push(house.post("auth/token/create", &maker, json!({ "policies": [name] })).await);
         for list in ["allowed_policies", "allowed_policies_glob"] {
-            house.post(&format!("auth/token/roles/r{n}{list}"), &maker, json!({ list: [name], "disallowed_policies": ["no"] })).await;
-            made.push(house.post(&format!("auth/token/create/r{n}{list}"), &maker, json!({ "policies": [name] })).await);
+            house
+                .post(
+                    &format!("auth/token/roles/r{n}{list}"),
+                    &maker,
+                    json!({ list: [name], "disallowed_policies": ["no"] }),
+                )
+                .await;
+            made.push(
+                house.post(&format!("auth/token/create/r{n}{list}"), &maker, json!({ "policies": [name] })).await,
+            );
             made.push(house.post(&format!("auth/token/create/r{n}{list}"), &maker, json!({})).await);
         }
-        house.post(&format!("auth/userpass/users/u{n}"), ROOT, json!({ "password": "p", "token_policies": [name] })).await;
+        house
+            .post(&format!("auth/userpass/users/u{n}"), ROOT, json!({ "password": "p", "token_policies": [name] }))
+            .await;
         made.push(house.post(&format!("auth/userpass/login/u{n}"), "", json!({ "password": "p" })).await);
-        if house.post(&format!("auth/approle/role/a{n}"), ROOT, json!({ "token_policies": [name] })).await.status < 300 {
+        if house.post(&format!("auth/approle/role/a{n}"), ROOT, json!({ "token_policies": [name] })).await.status < 300
+        {
             made.push(house.approle(&format!("a{n}"), json!({})).await);
         }
-        house.post(&format!("sys/policies/acl/{}", name.replace('\u{0}', "")), ROOT, json!({ "policy": "path \"sys/*\" { capabilities = [\"read\"] }" })).await;
+        house
+            .post(
+                &format!("sys/policies/acl/{}", name.replace('\u{0}', "")),
+                ROOT,
+                json!({ "policy": "path \"sys/*\" { capabilities = [\"read\"] }" }),
+            )
+            .await;
         for answer in made.into_iter().filter(|a| a.status == 200) {
             assert_ne!(answer.body["auth"]["policies"], json!(["root"]), "{name:?}");
             house.get("sys/audit", &answer.token()).await.is(403);
@@ -122,7 +159,10 @@ async fn a_role_bounds_its_tokens() {
     assert_eq!(house.list("auth/token/roles", ROOT).await.ok().data()["keys"], json!(["r"]));
     let made = house.post("auth/token/create/r", ROOT, json!({ "policies": ["a"] })).await.ok();
     let auth = &made.body["auth"];
-    assert_eq!((&auth["orphan"], &auth["renewable"], &auth["num_uses"], &auth["lease_duration"]), (&json!(true), &json!(false), &json!(3), &json!(1800)));
+    assert_eq!(
+        (&auth["orphan"], &auth["renewable"], &auth["num_uses"], &auth["lease_duration"]),
+        (&json!(true), &json!(false), &json!(3), &json!(1800))
+    );
     let shown = house.post("auth/token/lookup", ROOT, json!({ "token": made.token() })).await.ok();
     assert_eq!((&shown.data()["path"], &shown.data()["role"]), (&json!("auth/token/create/r/suffix"), &json!("r")));
     house.post("auth/token/create/r", ROOT, json!({ "policies": ["c"] })).await.is(400);
@@ -141,9 +181,15 @@ async fn a_role_bounds_its_tokens() {
 #[tokio::test]
 async fn bounds_of_life_hold_and_a_periodic_token_lives_as_long_as_it_is_renewed() {
     let house = House::new().await;
-    let made = house.post("auth/token/create", ROOT, json!({ "policies": ["default"], "ttl": "1h", "explicit_max_ttl": "90m" })).await.ok();
+    let made = house
+        .post("auth/token/create", ROOT, json!({ "policies": ["default"], "ttl": "1h", "explicit_max_ttl": "90m" }))
+        .await
+        .ok();
     house.pass(3000).await;
-    assert_eq!(house.post("auth/token/renew-self", &made.token(), json!({})).await.ok().body["auth"]["lease_duration"], 2400);
+    assert_eq!(
+        house.post("auth/token/renew-self", &made.token(), json!({})).await.ok().body["auth"]["lease_duration"],
+        2400
+    );
     house.pass(2399).await;
     assert!(house.accepts(&made.token()).await);
     house.pass(1).await;
@@ -160,8 +206,15 @@ async fn bounds_of_life_hold_and_a_periodic_token_lives_as_long_as_it_is_renewed
     assert_eq!(capped.body["auth"]["lease_duration"], 768 * 3600);
     assert!(capped.body["warnings"][0].as_str().unwrap().contains("exceeded the effective max_ttl"));
     house.post("sys/auth/token/tune", ROOT, json!({ "default_lease_ttl": "10m", "max_lease_ttl": "20m" })).await.ok();
-    assert_eq!(house.post("auth/token/create", ROOT, json!({ "policies": ["default"] })).await.ok().body["auth"]["lease_duration"], 600);
-    assert_eq!(house.post("auth/token/create", ROOT, json!({ "policies": ["default"], "ttl": "1h" })).await.ok().body["auth"]["lease_duration"], 1200);
+    assert_eq!(
+        house.post("auth/token/create", ROOT, json!({ "policies": ["default"] })).await.ok().body["auth"]["lease_duration"],
+        600
+    );
+    assert_eq!(
+        house.post("auth/token/create", ROOT, json!({ "policies": ["default"], "ttl": "1h" })).await.ok().body["auth"]
+            ["lease_duration"],
+        1200
+    );
 }
 
 #[tokio::test]
@@ -171,7 +224,10 @@ async fn sec_tl01_a_renewal_at_the_very_end_is_not_for_ever() {
         let token = house.token(json!({ "policies": ["default"], "ttl": "10s", "explicit_max_ttl": "10s" })).await;
         house.clock.advance(Duration::from_millis(10_000 - left));
         let renewed = house.post("auth/token/renew-self", &token, json!({ "increment": "1h" })).await;
-        assert!(renewed.status == 403 || renewed.body["auth"]["lease_duration"].as_u64().unwrap() <= left.div_ceil(1000), "{left}: {renewed:?}");
+        assert!(
+            renewed.status == 403 || renewed.body["auth"]["lease_duration"].as_u64().unwrap() <= left.div_ceil(1000),
+            "{left}: {renewed:?}"
+        );
         if left > 0 {
             house.clock.advance(Duration::from_millis(left - 1));
             assert!(house.accepts(&token).await, "{left}");
@@ -185,10 +241,12 @@ async fn sec_tl01_a_renewal_at_the_very_end_is_not_for_ever() {
 async fn sec_tl05_of_200_parallel_requests_exactly_as_many_pass_as_there_are_uses() {
     let house = Arc::new(House::new().await);
     let token = house.token(json!({ "policies": ["default"], "num_uses": 10 })).await;
-    let tasks: Vec<_> = (0..200).map(|_| {
-        let (house, token) = (house.clone(), token.clone());
-        tokio::spawn(async move { house.accepts(&token).await })
-    }).collect();
+    let tasks: Vec<_> = (0..200)
+        .map(|_| {
+            let (house, token) = (house.clone(), token.clone());
+            tokio::spawn(async move { house.accepts(&token).await })
+        })
+        .collect();
     let mut passed = 0;
     for task in tasks {
         passed += usize::from(task.await.unwrap());
@@ -203,7 +261,10 @@ async fn uses_are_shown_counted_and_no_child_comes_of_a_counted_token() {
     let house = House::new().await;
     let token = house.token(json!({ "num_uses": 4 })).await;
     assert_eq!(house.get("auth/token/lookup-self", &token).await.ok().data()["num_uses"], 3);
-    assert_eq!(house.post("auth/token/create", &token, json!({})).await.is(400).error(), "restricted use token cannot generate child tokens");
+    assert_eq!(
+        house.post("auth/token/create", &token, json!({})).await.is(400).error(),
+        "restricted use token cannot generate child tokens"
+    );
     house.get("no/such/route", &token).await.is(404);
     assert_eq!(house.get("auth/token/lookup-self", &token).await.ok().data()["num_uses"], -1);
     house.get("auth/token/lookup-self", &token).await.is(403);
@@ -240,7 +301,10 @@ async fn a_chosen_id_is_unique_and_a_new_token_of_it_inherits_nothing() {
     let house = House::new().await;
     house.token(json!({ "id": "chosen", "policies": ["maker"] })).await;
     house.policy("maker", r#"path "auth/token/create" { capabilities = ["update"] }"#).await;
-    assert_eq!(house.post("auth/token/create", ROOT, json!({ "id": "chosen" })).await.is(400).error(), "cannot create a token with a duplicate ID");
+    assert_eq!(
+        house.post("auth/token/create", ROOT, json!({ "id": "chosen" })).await.is(400).error(),
+        "cannot create a token with a duplicate ID"
+    );
     for bad in ["hvs.x", "hvb.x", "a.b", "a\u{7}"] {
         house.post("auth/token/create", ROOT, json!({ "id": bad })).await.is(400);
     }
@@ -288,11 +352,13 @@ async fn sec_tl04_a_revoked_tokens_descendants_are_dead_and_nothing_is_left_of_t
     house.policy("maker", r#"path "auth/token/create" { capabilities = ["update", "sudo"] } path "cubbyhole/*" { capabilities = ["update"] }"#).await;
     for seed in 0..6 {
         let mut chance = Chance(seed);
-        let mut tree = vec![(house.token(json!({ "policies": ["maker"], "no_parent": true })).await, usize::MAX, false)];
+        let mut tree =
+            vec![(house.token(json!({ "policies": ["maker"], "no_parent": true })).await, usize::MAX, false)];
         for _ in 0..40 {
             let parent = chance.below(tree.len());
             let orphan = chance.below(8) == 0;
-            let token = house.post("auth/token/create", &tree[parent].0, json!({ "no_parent": orphan })).await.ok().token();
+            let token =
+                house.post("auth/token/create", &tree[parent].0, json!({ "no_parent": orphan })).await.ok().token();
             house.post("cubbyhole/x/y", &token, json!({ "a": 1 })).await.ok();
             tree.push((token, parent, orphan));
         }
@@ -368,7 +434,11 @@ async fn sec_tl04_an_interrupted_collection_is_taken_up_at_the_next_unseal() {
     house.restarted().await;
     house.unsealed().tokens.resume_collection().await.unwrap();
     let left = stored(&house, "token/").await;
-    assert_eq!(left.iter().filter(|k| k.starts_with("token/id/") || k.starts_with("token/pending/")).count(), 1, "{left:?}");
+    assert_eq!(
+        left.iter().filter(|k| k.starts_with("token/id/") || k.starts_with("token/pending/")).count(),
+        1,
+        "{left:?}"
+    );
     for child in &children {
         assert!(!house.accepts(child).await);
     }
@@ -380,14 +450,16 @@ async fn sec_tl04_a_child_made_while_its_parent_is_revoked_leaves_nothing() {
     house.policy("maker", r#"path "auth/token/create" { capabilities = ["update"] } path "cubbyhole/*" { capabilities = ["update"] }"#).await;
     for _ in 0..30 {
         let parent = house.token(json!({ "policies": ["maker"] })).await;
-        let makers: Vec<_> = (0..4).map(|n| {
-            let (house, parent) = (house.clone(), parent.clone());
-            tokio::spawn(async move {
-                let _ = house.post(&format!("cubbyhole/{n}"), &parent, json!({ "a": 1 })).await;
-                let made = house.post("auth/token/create", &parent, json!({})).await;
-                (made.status == 200).then(|| made.token())
+        let makers: Vec<_> = (0..4)
+            .map(|n| {
+                let (house, parent) = (house.clone(), parent.clone());
+                tokio::spawn(async move {
+                    let _ = house.post(&format!("cubbyhole/{n}"), &parent, json!({ "a": 1 })).await;
+                    let made = house.post("auth/token/create", &parent, json!({})).await;
+                    (made.status == 200).then(|| made.token())
+                })
             })
-        }).collect();
+            .collect();
         tokio::task::yield_now().await;
         house.post("auth/token/revoke", ROOT, json!({ "token": parent })).await.ok();
         for maker in makers {
@@ -395,8 +467,14 @@ async fn sec_tl04_a_child_made_while_its_parent_is_revoked_leaves_nothing() {
                 assert!(!house.accepts(&child).await);
             }
         }
-        let left: Vec<_> = stored(&house, "").await.into_iter().filter(|k| k.starts_with("token/") || k.starts_with("logical/")).collect();
-        let mine = left.iter().filter(|k| k.contains("/id/") || k.contains("/child/") || k.contains("/pending/") || k.contains("/spent/"));
+        let left: Vec<_> = stored(&house, "")
+            .await
+            .into_iter()
+            .filter(|k| k.starts_with("token/") || k.starts_with("logical/"))
+            .collect();
+        let mine = left.iter().filter(|k| {
+            k.contains("/id/") || k.contains("/child/") || k.contains("/pending/") || k.contains("/spent/")
+        });
         assert_eq!(mine.count(), 1, "{left:?}");
     }
 }
@@ -420,7 +498,12 @@ async fn tokens_live_on_after_a_restart_and_end_when_they_should() {
     let long = house.token(json!({ "policies": ["default"], "ttl": "1h" })).await;
     let batch = house.token(json!({ "policies": ["default"], "type": "batch", "ttl": "1h" })).await;
     house.restarted().await;
-    assert!(house.accepts(&short).await && house.accepts(&long).await && house.accepts(&batch).await && house.accepts(ROOT).await);
+    assert!(
+        house.accepts(&short).await
+            && house.accepts(&long).await
+            && house.accepts(&batch).await
+            && house.accepts(ROOT).await
+    );
     house.pass(62).await;
     assert!(!house.accepts(&short).await && house.accepts(&long).await);
     house.post("sys/leases/tidy", ROOT, json!({})).await.is(202);
@@ -464,7 +547,8 @@ async fn a_stale_entry_of_the_index_does_not_come_up_for_ever() {
 
 #[tokio::test]
 async fn sec_ns03_an_id_means_nothing_in_another_namespace() {
-    let house = House::with(|settings, dir| settings.audit = vec![device(dir, "audit", &[])], keepfast_engines::all()).await;
+    let house =
+        House::with(|settings, dir| settings.audit = vec![device(dir, "audit", &[])], keepfast_engines::all()).await;
     let token = house.token(json!({ "policies": ["default"] })).await;
     for namespace in ["other", "other/", "root/x", "ROOT"] {
         let ask = Ask { token: Some(token.clone()), namespace: namespace.to_owned(), ..Ask::default() };
@@ -477,7 +561,14 @@ async fn sec_ns03_an_id_means_nothing_in_another_namespace() {
 async fn a_child_is_bound_to_the_addresses_of_its_parent() {
     let house = House::new().await;
     house.policy("maker", r#"path "auth/token/create" { capabilities = ["update"] } path "auth/token/create-orphan" { capabilities = ["update"] }"#).await;
-    house.post("auth/token/roles/bound", ROOT, json!({ "allowed_policies": "maker", "token_bound_cidrs": "127.0.0.0/8" })).await.ok();
+    house
+        .post(
+            "auth/token/roles/bound",
+            ROOT,
+            json!({ "allowed_policies": "maker", "token_bound_cidrs": "127.0.0.0/8" }),
+        )
+        .await
+        .ok();
     let parent = house.post("auth/token/create/bound", ROOT, json!({})).await.ok().token();
     for (path, bound) in [("create", true), ("create-orphan", false)] {
         let child = house.post(&format!("auth/token/{path}"), &parent, json!({})).await.ok().token();

@@ -11,13 +11,20 @@ use crate::tokens::stored;
 async fn sec_tl06_of_100_parallel_unwraps_exactly_one_succeeds() {
     let house = Arc::new(House::new().await);
     for own in [false, true] {
-        let wrapping = house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": "canary-once" }), 60).await.ok().wrapping();
-        let tasks: Vec<_> = (0..100).map(|_| {
-            let (house, wrapping) = (house.clone(), wrapping.clone());
-            tokio::spawn(async move {
-                if own { house.post("sys/wrapping/unwrap", &wrapping, Value::Null).await } else { house.post("sys/wrapping/unwrap", ROOT, json!({ "token": wrapping })).await }
+        let wrapping =
+            house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": "canary-once" }), 60).await.ok().wrapping();
+        let tasks: Vec<_> = (0..100)
+            .map(|_| {
+                let (house, wrapping) = (house.clone(), wrapping.clone());
+                tokio::spawn(async move {
+                    if own {
+                        house.post("sys/wrapping/unwrap", &wrapping, Value::Null).await
+                    } else {
+                        house.post("sys/wrapping/unwrap", ROOT, json!({ "token": wrapping })).await
+                    }
+                })
             })
-        }).collect();
+            .collect();
         let mut opened = 0;
         for task in tasks {
             let answer = task.await.unwrap();
@@ -42,13 +49,21 @@ async fn sec_tl06_lookup_tells_the_path_and_consumes_nothing() {
     assert_eq!(wrapped.body["wrap_info"]["creation_path"], "secret/data/a");
     assert_eq!((&wrapped.body["data"], &wrapped.body["wrap_info"]["ttl"]), (&Value::Null, &json!(90)));
     let token = wrapped.wrapping();
-    for (by, body) in [("", json!({ "token": token })), (token.as_str(), Value::Null), (ROOT, json!({ "token": token }))] {
+    for (by, body) in
+        [("", json!({ "token": token })), (token.as_str(), Value::Null), (ROOT, json!({ "token": token }))]
+    {
         let looked = house.post("sys/wrapping/lookup", by, body).await.ok();
-        assert_eq!((&looked.data()["creation_path"], &looked.data()["creation_ttl"]), (&json!("secret/data/a"), &json!(90)));
+        assert_eq!(
+            (&looked.data()["creation_path"], &looked.data()["creation_ttl"]),
+            (&json!("secret/data/a"), &json!(90))
+        );
     }
     assert_eq!(house.post("sys/wrapping/unwrap", &token, Value::Null).await.ok().data()["data"]["k"], "v");
     for by in ["", token.as_str()] {
-        assert_eq!(house.post("sys/wrapping/lookup", by, json!({ "token": token })).await.is(400).error(), "wrapping token is not valid or does not exist");
+        assert_eq!(
+            house.post("sys/wrapping/lookup", by, json!({ "token": token })).await.is(400).error(),
+            "wrapping token is not valid or does not exist"
+        );
     }
 }
 
@@ -61,7 +76,10 @@ async fn sec_tl06_rewrap_kills_the_old_token_and_keeps_the_answer() {
     assert!(!house.accepts(&first).await);
     house.post("sys/wrapping/unwrap", ROOT, json!({ "token": first })).await.is(400);
     house.post("sys/wrapping/rewrap", ROOT, json!({ "token": first })).await.is(400);
-    assert_eq!(house.post("sys/wrapping/unwrap", ROOT, json!({ "token": second.wrapping() })).await.ok().data()["k"], 1);
+    assert_eq!(
+        house.post("sys/wrapping/unwrap", ROOT, json!({ "token": second.wrapping() })).await.ok().data()["k"],
+        1
+    );
     let left = stored(&house, "").await;
     assert_eq!(left.iter().filter(|k| k.starts_with("token/id/")).count(), 1, "{left:?}");
     assert!(!left.iter().any(|k| k.ends_with("/response")), "{left:?}");
@@ -72,10 +90,22 @@ async fn sec_tl06_a_wrapping_token_can_do_nothing_else() {
     let house = House::new().await;
     house.post("secret/data/a", ROOT, json!({ "data": {} })).await.ok();
     let others = [
-        ("GET", "secret/data/a"), ("GET", "auth/token/lookup-self"), ("POST", "auth/token/create"), ("POST", "auth/token/renew-self"),
-        ("POST", "sys/wrapping/wrap"), ("POST", "sys/wrapping/rewrap"), ("GET", "cubbyhole/other"), ("LIST", "cubbyhole/"),
-        ("POST", "sys/capabilities-self"), ("GET", "sys/mounts"), ("POST", "sys/seal"), ("GET", "sys/policies/acl/default"),
-        ("DELETE", "cubbyhole/response"), ("POST", "sys/tools/random"), ("POST", "sys/leases/lookup"), ("GET", "nowhere/a"),
+        ("GET", "secret/data/a"),
+        ("GET", "auth/token/lookup-self"),
+        ("POST", "auth/token/create"),
+        ("POST", "auth/token/renew-self"),
+        ("POST", "sys/wrapping/wrap"),
+        ("POST", "sys/wrapping/rewrap"),
+        ("GET", "cubbyhole/other"),
+        ("LIST", "cubbyhole/"),
+        ("POST", "sys/capabilities-self"),
+        ("GET", "sys/mounts"),
+        ("POST", "sys/seal"),
+        ("GET", "sys/policies/acl/default"),
+        ("DELETE", "cubbyhole/response"),
+        ("POST", "sys/tools/random"),
+        ("POST", "sys/leases/lookup"),
+        ("GET", "nowhere/a"),
     ];
     for (method, path) in others {
         let token = house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
@@ -127,6 +157,9 @@ async fn what_is_unwrapped_can_be_wrapped_again_and_a_policy_that_demands_it_get
     house.post("sys/wrapping/unwrap", &token, json!({ "token": kept })).await.is(403);
     house.wrapped("POST", "sys/wrapping/unwrap", &token, json!({ "token": kept }), 5).await.is(403);
     let again = house.wrapped("POST", "sys/wrapping/unwrap", &token, json!({ "token": kept }), 30).await.ok();
-    assert_eq!((&again.body["data"], &again.body["wrap_info"]["creation_path"]), (&Value::Null, &json!("sys/wrapping/unwrap")));
+    assert_eq!(
+        (&again.body["data"], &again.body["wrap_info"]["creation_path"]),
+        (&Value::Null, &json!("sys/wrapping/unwrap"))
+    );
     assert_eq!(house.post("sys/wrapping/unwrap", ROOT, json!({ "token": again.wrapping() })).await.ok().data()["k"], 1);
 }

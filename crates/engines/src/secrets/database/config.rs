@@ -147,7 +147,8 @@ pub(super) async fn read(_: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<
 }
 
 pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> Result<()> {
-    let mut given: Map<String, Value> = serde_json::from_str(req.settings.0.get()).map_err(|_| Error::invalid("invalid settings"))?;
+    let mut given: Map<String, Value> =
+        serde_json::from_str(req.settings.0.get()).map_err(|_| Error::invalid("invalid settings"))?;
     let mut config = CONFIGS.get(cx, &req.name).await?.unwrap_or_default();
     given.remove("name");
     let verify = take::<Flag>(&mut given, "verify_connection")?.is_none_or(|f| f.0);
@@ -173,7 +174,8 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
     config.details.extend(given);
     config.revision = random::uuid();
     check(&config)?;
-    let opened = open(&config, cx.clock()).map_err(|text| Error::invalid(format!("error creating database object: {text}")))?;
+    let opened =
+        open(&config, cx.clock()).map_err(|text| Error::invalid(format!("error creating database object: {text}")))?;
     if verify && let Err(DatabaseError(text)) = opened.verify().await {
         return Err(Error::invalid(format!("error creating database object: error verifying connection: {text}")));
     }
@@ -229,7 +231,9 @@ fn without_password(url: &str) -> String {
         (password != "{{password}}").then(|| format!("{scheme}://{name}:*****@{host}"))
     };
     masked().unwrap_or_else(|| {
-        let words = url.split(' ').map(|w| if w.starts_with("password=") && !w.contains("{{password}}") { "password=*****" } else { w });
+        let words = url
+            .split(' ')
+            .map(|w| if w.starts_with("password=") && !w.contains("{{password}}") { "password=*****" } else { w });
         words.collect::<Vec<_>>().join(" ")
     })
 }
@@ -240,9 +244,15 @@ mod tests {
 
     #[test]
     fn a_star_stands_for_anything_at_either_end() {
-        for (pattern, name, expected) in
-            [("*", "x", true), ("x*", "xy", true), ("*y", "xy", true), ("*b*", "abc", true), ("x", "xy", false), ("x*", "yx", false), ("", "x", false)]
-        {
+        for (pattern, name, expected) in [
+            ("*", "x", true),
+            ("x*", "xy", true),
+            ("*y", "xy", true),
+            ("*b*", "abc", true),
+            ("x", "xy", false),
+            ("x*", "yx", false),
+            ("", "x", false),
+        ] {
             assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
         }
     }
@@ -250,7 +260,10 @@ mod tests {
     #[test]
     fn a_password_in_a_url_is_not_shown() {
         assert_eq!(without_password("postgresql://u:s3:c@ret@h/d"), "postgresql://u:*****@h/d");
-        assert_eq!(without_password("postgresql://{{username}}:{{password}}@h/d"), "postgresql://{{username}}:{{password}}@h/d");
+        assert_eq!(
+            without_password("postgresql://{{username}}:{{password}}@h/d"),
+            "postgresql://{{username}}:{{password}}@h/d"
+        );
         assert_eq!(without_password("host=h password=s user=u"), "host=h password=***** user=u");
     }
 }

@@ -42,7 +42,12 @@ pub(super) trait Database: Send + Sync {
     /// Removes a user and its sessions; one that is not there is no failure.
     async fn drop_user(&self, name: &str, statements: &[String]) -> Result<(), DatabaseError>;
     /// Gives a user another password.
-    async fn set_password(&self, name: &str, password: &SecretString, statements: &[String]) -> Result<(), DatabaseError>;
+    async fn set_password(
+        &self,
+        name: &str,
+        password: &SecretString,
+        statements: &[String],
+    ) -> Result<(), DatabaseError>;
     /// Whether this password works for this user; an error says nothing about either.
     async fn accepts(&self, name: &str, password: &SecretString) -> Result<bool, DatabaseError>;
 }
@@ -58,7 +63,9 @@ pub(super) fn known(plugin: &str) -> bool {
 /// What is wrong with the settings.
 pub(super) fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Database>, String> {
     match config.plugin_name.as_str() {
-        "postgresql-database-plugin" => Ok(Arc::new(Postgres::open(&config.details, &config.password(), clock.clone())?)),
+        "postgresql-database-plugin" => {
+            Ok(Arc::new(Postgres::open(&config.details, &config.password(), clock.clone())?))
+        }
         other => Err(format!("plugin not found in the catalog: {other}")),
     }
 }

@@ -54,7 +54,12 @@ pub(super) async fn read(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Re
         db_name: role.db_name.clone(),
         revocation_statements: role.revocation_statements.clone(),
     };
-    let offer = LeaseOffer { ttl: role.default_ttl(), max_ttl: role.max_ttl(), renewable: true, internal: serde_json::to_value(&held)? };
+    let offer = LeaseOffer {
+        ttl: role.default_ttl(),
+        max_ttl: role.max_ttl(),
+        renewable: true,
+        internal: serde_json::to_value(&held)?,
+    };
     let intent = cx.intend(&offer).await?;
     cx.checkpoint().await?;
     let user = NewUser { name: &name, password: &password, expires: intent.ends() };
@@ -77,7 +82,8 @@ pub(super) async fn renew(engine: &DatabaseEngine, cx: &mut Cx, lease: &HeldLeas
 pub(super) async fn revoke(engine: &DatabaseEngine, cx: &mut Cx, lease: &HeldLease) -> Result<()> {
     let held: Held = serde_json::from_value(lease.internal.clone())?;
     let config = Config::named(cx, &held.db_name).await?;
-    let statements = ROLES.get(cx, &held.role).await?.map_or(held.revocation_statements, |role| role.revocation_statements);
+    let statements =
+        ROLES.get(cx, &held.role).await?.map_or(held.revocation_statements, |role| role.revocation_statements);
     let database = engine.connections.of(&held.db_name, &config, cx.clock())?;
     database.drop_user(&held.username, &statements).await.map_err(|DatabaseError(text)| Error::invalid(text))
 }

@@ -35,7 +35,11 @@ impl Engine for DatabaseEngine {
 
     fn routes(r: &mut Routes<Self>) {
         r.path("config/", CONFIGS).list(config::list);
-        r.path("config/{name}", CONFIG).exists(config::exists).read(config::read).update(config::write).delete(config::delete);
+        r.path("config/{name}", CONFIG)
+            .exists(config::exists)
+            .read(config::read)
+            .update(config::write)
+            .delete(config::delete);
         r.path("reset/{name}", RESET).update(config::reset);
         r.path("roles/", ROLES).list(roles::list);
         r.path("roles/{name}", ROLE).exists(roles::exists).read(roles::read).update(roles::write).delete(roles::delete);
@@ -53,7 +57,11 @@ impl Engine for DatabaseEngine {
     }
 
     async fn open(_: &mut Cx) -> Result<Self> {
-        Ok(DatabaseEngine { connections: Connections::default(), rotating: UnderWay::default(), rotating_static: UnderWay::default() })
+        Ok(DatabaseEngine {
+            connections: Connections::default(),
+            rotating: UnderWay::default(),
+            rotating_static: UnderWay::default(),
+        })
     }
 
     fn invalidate(&self, key: &str) {

@@ -96,7 +96,10 @@ pub(super) async fn recover(engine: &DatabaseEngine, cx: &mut Cx, name: &str) ->
     let mut config = Config::named(cx, name).await?;
     let administrator = text(&config.details, "username").unwrap_or_default();
     let database = engine.connections.of(name, &config, cx.clock())?;
-    let Some(is_new) = which(&*database, &administrator, &config.password(), &pending.password()).await.map_err(DatabaseError::answer)? else {
+    let Some(is_new) = which(&*database, &administrator, &config.password(), &pending.password())
+        .await
+        .map_err(DatabaseError::answer)?
+    else {
         return Err(DatabaseError("the database accepts neither the old nor the new password".to_owned()).answer());
     };
     if is_new {
@@ -124,7 +127,12 @@ pub(super) async fn recover_if_pending(engine: &DatabaseEngine, cx: &mut Cx, nam
 }
 
 /// Which of two passwords works: `Some(true)` the new one, `Some(false)` the old one, `None` neither.
-pub(super) async fn which(database: &dyn Database, user: &str, old: &SecretString, new: &SecretString) -> Result<Option<bool>, DatabaseError> {
+pub(super) async fn which(
+    database: &dyn Database,
+    user: &str,
+    old: &SecretString,
+    new: &SecretString,
+) -> Result<Option<bool>, DatabaseError> {
     if database.accepts(user, new).await? {
         return Ok(Some(true));
     }

@@ -160,7 +160,9 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
         return Ok(());
     }
     let rotated = rotate(engine, cx, &req.name).await;
-    if rotated.is_err() && STATIC_ROLES.get(cx, &req.name).await?.is_some_and(|r| r.rotated.is_none() && r.pending.is_none()) {
+    if rotated.is_err()
+        && STATIC_ROLES.get(cx, &req.name).await?.is_some_and(|r| r.rotated.is_none() && r.pending.is_none())
+    {
         // The user keeps its password, and there is nothing here to remember.
         STATIC_ROLES.delete(cx, &req.name);
         cx.checkpoint().await?;
@@ -170,7 +172,8 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
 
 fn fresh(req: &Write) -> Result<StaticRole> {
     let text = |field: &Option<Text>| field.as_ref().map(|t| t.0.clone()).filter(|t| !t.is_empty());
-    let username = text(&req.username).ok_or_else(|| Error::invalid("username is a required field to create a static account"))?;
+    let username =
+        text(&req.username).ok_or_else(|| Error::invalid("username is a required field to create a static account"))?;
     if !plain(&username) {
         return Err(Error::invalid("username has quotes, backslashes or control characters"));
     }

@@ -65,7 +65,13 @@ async fn a_user_works_within_its_rights_and_is_gone_after_revocation() {
 #[tokio::test]
 async fn revocation_ends_sessions_and_keeps_what_the_user_owned() {
     let Some((bench, server)) = rig().await else { return };
-    bench.write("roles/app", json!({"creation_statements": format!("{CREATE}; GRANT CREATE ON SCHEMA public TO \"{{{{name}}}}\"")})).await.unwrap();
+    bench
+        .write(
+            "roles/app",
+            json!({"creation_statements": format!("{CREATE}; GRANT CREATE ON SCHEMA public TO \"{{{{name}}}}\"")}),
+        )
+        .await
+        .unwrap();
     let (name, password) = user(&bench).await;
     server.sql("CREATE TABLE kept AS SELECT 7 AS n", &name, &password).unwrap();
     let mut session = server.session(&name, &password);
@@ -80,7 +86,9 @@ async fn revocation_ends_sessions_and_keeps_what_the_user_owned() {
 #[tokio::test]
 async fn sec_se06_revocation_leaves_the_rights_of_others() {
     let Some((bench, server)) = rig().await else { return };
-    let before = server.admin("CREATE ROLE other; GRANT SELECT ON orders TO other; SELECT relacl FROM pg_class WHERE relname = 'orders'");
+    let before = server.admin(
+        "CREATE ROLE other; GRANT SELECT ON orders TO other; SELECT relacl FROM pg_class WHERE relname = 'orders'",
+    );
     let (one, _) = user(&bench).await;
     let (two, _) = user(&bench).await;
     revoke(&bench, &one).await;
@@ -132,7 +140,10 @@ async fn sec_se03_hostile_names_stay_names() {
         revoke(&bench, hostile).await;
     }
     assert_eq!(server.admin("SELECT count(*) FROM orders"), "1");
-    assert_eq!(server.admin("SELECT count(*) FROM pg_roles WHERE rolname NOT LIKE 'pg\\_%' AND rolname <> 'vault_admin'"), "0");
+    assert_eq!(
+        server.admin("SELECT count(*) FROM pg_roles WHERE rolname NOT LIKE 'pg\\_%' AND rolname <> 'vault_admin'"),
+        "0"
+    );
 }
 
 #[tokio::test]
@@ -146,7 +157,11 @@ async fn settings_are_merged_checked_and_shown_without_the_password() {
     assert_eq!(refused.public(), "1 error occurred:\n\t* \"app\" is not an allowed role\n\n");
     let wrong = bench.write("config/pg", json!({"password": "wrong"})).await.err().unwrap();
     assert_eq!(wrong.status().0, 400);
-    assert!(wrong.public().starts_with("error creating database object: error verifying connection: "), "{}", wrong.public());
+    assert!(
+        wrong.public().starts_with("error creating database object: error verifying connection: "),
+        "{}",
+        wrong.public()
+    );
     assert!(bench.write("config/pg", json!({})).await.is_ok(), "a refused change changes nothing");
     drop(server);
 }
@@ -217,7 +232,10 @@ async fn a_rotation_that_was_cut_off_keeps_whichever_password_the_database_has()
 #[tokio::test]
 async fn a_failed_rotation_keeps_the_old_password() {
     let Some((bench, server)) = rig().await else { return };
-    bench.write("config/pg", json!({"root_rotation_statements": ["ALTER ROLE nobody_there PASSWORD '{{password}}'"]})).await.unwrap();
+    bench
+        .write("config/pg", json!({"root_rotation_statements": ["ALTER ROLE nobody_there PASSWORD '{{password}}'"]}))
+        .await
+        .unwrap();
     let failed = bench.write("rotate-root/pg", json!({})).await.err().unwrap();
     assert!(failed.public().contains("does not exist"), "{}", failed.public());
     user(&bench).await;
@@ -229,7 +247,10 @@ async fn a_static_password_is_changed_at_once_on_time_and_by_hand() {
     let Some((bench, server)) = rig().await else { return };
     server.admin("CREATE ROLE worker LOGIN PASSWORD 'first'");
     bench.write("config/pg", json!({"allowed_roles": "*"})).await.unwrap();
-    bench.write("static-roles/w", json!({"db_name": "pg", "username": "worker", "rotation_period": "1h"})).await.unwrap();
+    bench
+        .write("static-roles/w", json!({"db_name": "pg", "username": "worker", "rotation_period": "1h"}))
+        .await
+        .unwrap();
     assert!(!can_log_in(&server, "worker", "first").await);
     let first = bench.read("static-creds/w").await.unwrap().data();
     assert_eq!((&first["ttl"], &first["username"]), (&json!(3600), &json!("worker")));
@@ -244,7 +265,11 @@ async fn a_static_password_is_changed_at_once_on_time_and_by_hand() {
     assert!(!can_log_in(&server, "worker", second["password"].as_str().unwrap()).await);
     let again = bench.write("static-roles/w", json!({"rotation_period": "2h"})).await.err().unwrap();
     assert_eq!(again.public(), "cannot update static account username");
-    let unknown = bench.write("static-roles/x", json!({"db_name": "pg", "username": "nobody", "rotation_period": 60})).await.err().unwrap();
+    let unknown = bench
+        .write("static-roles/x", json!({"db_name": "pg", "username": "nobody", "rotation_period": 60}))
+        .await
+        .err()
+        .unwrap();
     assert!(unknown.public().contains("does not exist"), "{}", unknown.public());
     assert!(bench.read("static-roles/x").await.is_err(), "nothing is remembered of it");
 }

@@ -33,7 +33,11 @@ pub(super) fn generate(template: &str, of: &Ingredients<'_>) -> Result<String, S
     }
     out.push_str(rest);
     let name: String = out.chars().take(LONGEST).collect();
-    if plain(&name) { Ok(name) } else { Err("the name that the template makes is empty or has quotes or control characters".to_owned()) }
+    if plain(&name) {
+        Ok(name)
+    } else {
+        Err("the name that the template makes is empty or has quotes or control characters".to_owned())
+    }
 }
 
 /// A password as the peer makes them: 20 characters, with every class that password rules ask for.
@@ -52,7 +56,8 @@ pub(super) fn password() -> SecretString {
 
 /// As [`generate`], as the answer of a request.
 pub(super) fn name(template: &str, of: &Ingredients<'_>) -> Result<String> {
-    generate(template, of).map_err(|text| super::connection::DatabaseError(format!("unable to generate username: {text}")).answer())
+    generate(template, of)
+        .map_err(|text| super::connection::DatabaseError(format!("unable to generate username: {text}")).answer())
 }
 
 /// Whether a template can be used.
@@ -61,7 +66,9 @@ pub(super) fn name(template: &str, of: &Ingredients<'_>) -> Result<String> {
 /// 400 with what is wrong.
 pub(super) fn check(template: &str) -> Result<()> {
     let of = Ingredients { display_name: "token", role: "role", now: Timestamp::EPOCH };
-    let fault = |text: String| Error::invalid(format!("error creating database object: unable to initialize username template: {text}"));
+    let fault = |text: String| {
+        Error::invalid(format!("error creating database object: unable to initialize username template: {text}"))
+    };
     generate(template, &of).map(drop).map_err(fault)
 }
 
@@ -71,7 +78,8 @@ fn evaluate(action: &str, of: &Ingredients<'_>) -> Result<String, String> {
     for step in action.split('|') {
         let words: Vec<&str> = step.split_whitespace().collect();
         let number = |at: usize| words.get(at).and_then(|w| w.parse::<usize>().ok()).filter(|n| *n <= 1000);
-        let text = |value: Option<String>| value.or_else(|| words.get(1).map(|w| field(w, of)).transpose().ok().flatten());
+        let text =
+            |value: Option<String>| value.or_else(|| words.get(1).map(|w| field(w, of)).transpose().ok().flatten());
         let wrong = || format!("function {:?} is used wrongly or not known", words.first().unwrap_or(&""));
         value = Some(match words.first().copied().ok_or("an empty action")? {
             "random" => random::base62(number(1).ok_or_else(wrong)?),
@@ -95,14 +103,18 @@ fn field(name: &str, of: &Ingredients<'_>) -> Result<String, String> {
     match name {
         ".DisplayName" => Ok(tame(of.display_name)),
         ".RoleName" => Ok(tame(of.role)),
-        literal if literal.len() >= 2 && literal.starts_with('"') && literal.ends_with('"') => Ok(literal.trim_matches('"').to_owned()),
+        literal if literal.len() >= 2 && literal.starts_with('"') && literal.ends_with('"') => {
+            Ok(literal.trim_matches('"').to_owned())
+        }
         other => Err(format!("{other:?} is not known")),
     }
 }
 
 /// A name for people as part of a database user's name: other characters than these could mean something to a database.
 fn tame(text: &str) -> String {
-    text.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@') { c } else { '_' }).collect()
+    text.chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@') { c } else { '_' })
+        .collect()
 }
 
 #[cfg(test)]
@@ -140,7 +152,9 @@ mod tests {
         for _ in 0..100 {
             let made = password();
             let text = made.expose();
-            assert!(text.len() == 20 && plain(text) && text.contains('-') && !text.starts_with('-') && !text.ends_with('-'));
+            assert!(
+                text.len() == 20 && plain(text) && text.contains('-') && !text.starts_with('-') && !text.ends_with('-')
+            );
         }
     }
 }

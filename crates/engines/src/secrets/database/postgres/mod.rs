@@ -34,7 +34,11 @@ impl Postgres {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub(super) fn open(details: &Map<String, Value>, password: &SecretString, clock: Arc<dyn Clock>) -> Result<Self, String> {
+    pub(super) fn open(
+        details: &Map<String, Value>,
+        password: &SecretString,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, String> {
         let settings = Settings::read(details, password)?;
         let pool = Pool::new(&settings, clock.clone());
         Ok(Postgres { settings, pool, clock })
@@ -60,7 +64,10 @@ impl Postgres {
         .await
     }
 
-    async fn in_time<T>(&self, work: impl Future<Output = Result<T, DatabaseError>> + Send) -> Result<T, DatabaseError> {
+    async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, DatabaseError>> + Send,
+    ) -> Result<T, DatabaseError> {
         tokio::select! {
             done = work => done,
             () = self.clock.sleep_until(self.clock.now().after(PATIENCE)) => Err(DatabaseError("the database did not answer in time".to_owned())),
@@ -79,7 +86,12 @@ impl Database for Postgres {
             return Err(DatabaseError("empty creation statements".to_owned()));
         }
         let expires = expiration(user.expires);
-        let values = [("name", user.name), ("username", user.name), ("password", user.password.expose()), ("expiration", &expires)];
+        let values = [
+            ("name", user.name),
+            ("username", user.name),
+            ("password", user.password.expose()),
+            ("expiration", &expires),
+        ];
         let filled: Vec<String> = statements.iter().map(|s| fill(s, &values)).collect();
         self.run(&filled, "failed to execute query").await
     }
@@ -101,7 +113,12 @@ impl Database for Postgres {
         self.run(&filled, "failed to execute query").await
     }
 
-    async fn set_password(&self, name: &str, password: &SecretString, statements: &[String]) -> Result<(), DatabaseError> {
+    async fn set_password(
+        &self,
+        name: &str,
+        password: &SecretString,
+        statements: &[String],
+    ) -> Result<(), DatabaseError> {
         let own = [format!("ALTER ROLE {} WITH PASSWORD {}", identifier(name), literal(password.expose()))];
         let values = [("name", name), ("username", name), ("password", password.expose())];
         let filled: Vec<String> = statements.iter().map(|s| fill(s, &values)).collect();
@@ -113,7 +130,14 @@ impl Database for Postgres {
         self.in_time(async {
             match pool::connect(&config, &self.settings.tls).await {
                 Ok(_) => Ok(true),
-                Err(error) if matches!(error.code(), Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION)) => Ok(false),
+                Err(error)
+                    if matches!(
+                        error.code(),
+                        Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
+                    ) =>
+                {
+                    Ok(false)
+                }
                 Err(error) => Err(shown("unable to log in", &error)),
             }
         })
@@ -124,7 +148,9 @@ impl Database for Postgres {
 /// What the server said, with its code; never a statement.
 fn shown(what: &str, error: &tokio_postgres::Error) -> DatabaseError {
     match error.as_db_error() {
-        Some(said) => DatabaseError(format!("{what}: {}: {} (SQLSTATE {})", said.severity(), said.message(), said.code().code())),
+        Some(said) => {
+            DatabaseError(format!("{what}: {}: {} (SQLSTATE {})", said.severity(), said.message(), said.code().code()))
+        }
         None => {
             let cause = std::error::Error::source(error).map(|c| format!(": {c}")).unwrap_or_default();
             DatabaseError(format!("{what}: {error}{cause}"))

@@ -51,7 +51,8 @@ impl Pool {
 
     /// A connection, once one is free.
     pub(super) async fn get(&self) -> Result<Lent, DatabaseError> {
-        let place = self.places.clone().acquire_owned().await.map_err(|_| DatabaseError("the pool is closed".to_owned()))?;
+        let place =
+            self.places.clone().acquire_owned().await.map_err(|_| DatabaseError("the pool is closed".to_owned()))?;
         while let Some((client, opened)) = self.take() {
             if !client.is_closed() && self.is_young(opened) {
                 return Ok(Lent { client, opened, _place: place });

@@ -8,7 +8,12 @@ use super::{identifier, shown};
 pub(super) async fn drop_role(pool: &Pool, name: &str) -> Result<(), DatabaseError> {
     let client = pool.get().await?;
     let fault = |e: &tokio_postgres::Error| shown("failed to revoke", e);
-    if client.query_opt("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1", &[&name]).await.map_err(|e| fault(&e))?.is_none() {
+    if client
+        .query_opt("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1", &[&name])
+        .await
+        .map_err(|e| fault(&e))?
+        .is_none()
+    {
         pool.put(client);
         return Ok(());
     }
@@ -35,7 +40,9 @@ async fn release(client: &Lent, name: &str, role: &str) -> Result<(), DatabaseEr
                   UNION SELECT pg_catalog.quote_ident(nspname) FROM pg_catalog.pg_namespace";
     for row in client.query(grants, &[&name]).await.map_err(|e| shown("failed to revoke", &e))? {
         let schema: String = row.get(0);
-        for what in ["ALL PRIVILEGES ON ALL TABLES IN SCHEMA", "ALL PRIVILEGES ON ALL SEQUENCES IN SCHEMA", "USAGE ON SCHEMA"] {
+        for what in
+            ["ALL PRIVILEGES ON ALL TABLES IN SCHEMA", "ALL PRIVILEGES ON ALL SEQUENCES IN SCHEMA", "USAGE ON SCHEMA"]
+        {
             drop(client.batch_execute(&format!("REVOKE {what} {schema} FROM {role}")).await);
         }
     }

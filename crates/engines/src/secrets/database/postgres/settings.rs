@@ -37,7 +37,8 @@ impl Settings {
         let url = text(details, "connection_url").ok_or("connection_url cannot be empty")?;
         let url = url.replace("{{username}}", NAME).replace("{{password}}", PASSWORD);
         let (url, mode) = split_mode(&url);
-        let mut config: Config = url.parse().map_err(|_| "connection_url cannot be read as a PostgreSQL URL or DSN".to_owned())?;
+        let mut config: Config =
+            url.parse().map_err(|_| "connection_url cannot be read as a PostgreSQL URL or DSN".to_owned())?;
         if config.get_user().is_none_or(|u| u == NAME) {
             config.user(text(details, "username").unwrap_or_default());
         }
@@ -116,7 +117,9 @@ mod tests {
 
     #[test]
     fn every_mode_but_disable_verifies_and_dsns_are_read() {
-        for (mode, expected) in [("disable", SslMode::Disable), ("require", SslMode::Require), ("verify-full", SslMode::Require)] {
+        for (mode, expected) in
+            [("disable", SslMode::Disable), ("require", SslMode::Require), ("verify-full", SslMode::Require)]
+        {
             let dsn = format!("host=a port=5 sslmode={mode} user={{{{username}}}} password={{{{password}}}} dbname=d");
             for url in [format!("postgres://u:p@h:1/d?sslmode={mode}&application_name=x"), dsn] {
                 assert_eq!(read(&url).unwrap().config.get_ssl_mode(), expected, "{url}");

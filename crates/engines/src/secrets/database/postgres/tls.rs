@@ -12,7 +12,8 @@ use serde_json::{Map, Value};
 use super::super::connection::text;
 
 /// Where systems keep the authorities they trust, in the order tried.
-const SYSTEM_BUNDLES: &[&str] = &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+const SYSTEM_BUNDLES: &[&str] =
+    &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 /// The TLS side of a connection: `tls_ca`, `tls_certificate` and `private_key` are PEM.
 ///
@@ -34,9 +35,12 @@ pub(super) fn client(details: &Map<String, Value>) -> Result<ClientConfig, Strin
         .with_root_certificates(roots);
     match (text(details, "tls_certificate"), text(details, "private_key")) {
         (Some(certificate), Some(key)) => {
-            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| "private_key is not a PEM key".to_owned())?;
+            let key =
+                PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| "private_key is not a PEM key".to_owned())?;
             let chain = certificates(&certificate, "tls_certificate")?;
-            builder.with_client_auth_cert(chain, key).map_err(|_| "tls_certificate and private_key do not fit".to_owned())
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|_| "tls_certificate and private_key do not fit".to_owned())
         }
         (None, None) => Ok(builder.with_no_client_auth()),
         _ => Err("tls_certificate and private_key must be given together".to_owned()),

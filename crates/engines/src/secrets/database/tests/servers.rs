@@ -27,7 +27,11 @@ impl PostgresServer {
     }
 
     fn begin(tls: bool) -> Option<Self> {
-        let Some(bin) = (13..30).rev().map(|v| PathBuf::from(format!("/usr/lib/postgresql/{v}/bin"))).find(|p| p.join("initdb").exists()) else {
+        let Some(bin) = (13..30)
+            .rev()
+            .map(|v| PathBuf::from(format!("/usr/lib/postgresql/{v}/bin")))
+            .find(|p| p.join("initdb").exists())
+        else {
             eprintln!("skipped: the Debian package postgresql is not installed");
             return None;
         };
@@ -40,12 +44,17 @@ impl PostgresServer {
         server.hand_over();
         let (data, log) = (server.path("data"), server.path("log"));
         let password = format!("--pwfile={}", file.display());
-        server.tool("initdb", &["-D", data.to_str().unwrap(), "-U", Self::ADMIN, &password, "-A", "scram-sha-256", "-N"]);
+        server
+            .tool("initdb", &["-D", data.to_str().unwrap(), "-U", Self::ADMIN, &password, "-A", "scram-sha-256", "-N"]);
         let mut options = format!("-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off");
         if let Some((certificate, key)) = key {
-            options += &format!(" -c ssl=on -c ssl_cert_file={} -c ssl_key_file={}", certificate.display(), key.display());
+            options +=
+                &format!(" -c ssl=on -c ssl_cert_file={} -c ssl_key_file={}", certificate.display(), key.display());
         }
-        server.tool("pg_ctl", &["-D", data.to_str().unwrap(), "-o", &options, "-l", log.to_str().unwrap(), "-w", "start"]);
+        server.tool(
+            "pg_ctl",
+            &["-D", data.to_str().unwrap(), "-o", &options, "-l", log.to_str().unwrap(), "-w", "start"],
+        );
         server.admin("CREATE TABLE orders (id int PRIMARY KEY, item text); INSERT INTO orders VALUES (1, 'tea')");
         Some(server)
     }
@@ -56,10 +65,31 @@ impl PostgresServer {
 
     fn certify(&mut self) -> (PathBuf, PathBuf) {
         let (certificate, key) = (self.path("server.crt"), self.path("server.key"));
-        let arguments = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=pg"];
+        let arguments = [
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=pg",
+        ];
         let done = Command::new("openssl")
             .args(arguments)
-            .args(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", key.to_str().unwrap(), "-out", certificate.to_str().unwrap()])
+            .args([
+                "-addext",
+                "subjectAltName=IP:127.0.0.1",
+                "-addext",
+                "basicConstraints=critical,CA:FALSE",
+                "-keyout",
+                key.to_str().unwrap(),
+                "-out",
+                certificate.to_str().unwrap(),
+            ])
             .output()
             .unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
@@ -70,7 +100,9 @@ impl PostgresServer {
     /// PostgreSQL refuses to run as root.
     fn hand_over(&self) {
         if is_root() {
-            assert!(Command::new("chown").args(["-R", "postgres"]).arg(self.directory.path()).status().unwrap().success());
+            assert!(
+                Command::new("chown").args(["-R", "postgres"]).arg(self.directory.path()).status().unwrap().success()
+            );
         }
     }
 
@@ -82,7 +114,20 @@ impl PostgresServer {
 
     fn psql(&self, statement: &str, user: &str, password: &str) -> Command {
         let mut command = Command::new(self.bin.join("psql"));
-        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", user, "-d", "postgres", "-v", "ON_ERROR_STOP=1", "-Atqc", statement]);
+        command.args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &self.port.to_string(),
+            "-U",
+            user,
+            "-d",
+            "postgres",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-Atqc",
+            statement,
+        ]);
         command.env("PGPASSWORD", password);
         command
     }
@@ -109,7 +154,11 @@ impl Drop for PostgresServer {
     fn drop(&mut self) {
         let data = self.path("data");
         let mut command = as_postgres(&self.bin.join("pg_ctl"), self.directory.path());
-        let _ = command.args(["-D", data.to_str().unwrap_or_default(), "-m", "immediate", "stop"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let _ = command
+            .args(["-D", data.to_str().unwrap_or_default(), "-m", "immediate", "stop"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
     }
 }
 
