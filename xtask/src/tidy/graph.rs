@@ -29,7 +29,7 @@ const ALLOWED: [(&str, &[&str]); 9] = [
             "keepfast-core",
         ],
     ),
-    ("keepfast-cli", &["keepfast-hcl", "keepfast-client", "keepfast-server"]),
+    ("keepfast-cli", &["keepfast-crypto", "keepfast-hcl", "keepfast-client", "keepfast-server"]),
 ];
 
 /// Foreign crates that only some of ours may name in production code.
