@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail};
 use crate::shell::{Shell, has, root};
 
 /// Programs that are needed, and the Debian packages that bring them.
-const PROGRAMS: [(&str, &str); 3] = [("cc", "gcc"), ("python3", "python3-venv"), ("git", "git")];
+const PROGRAMS: [(&str, &str); 4] =
+    [("cc", "gcc"), ("python3", "python3-venv"), ("git", "git"), ("pg_createcluster", "postgresql")];
 
 /// Installs what is missing; quick when nothing is.
 pub(crate) fn prepare(shell: &Shell) -> Result<()> {
