@@ -55,6 +55,7 @@ pub mod help;
 pub mod input;
 pub mod lease;
 pub mod mount;
+pub mod openapi;
 pub mod path;
 pub mod records;
 pub mod reply;

@@ -6,6 +6,7 @@ mod keys;
 mod leases;
 mod mount_shown;
 mod mounts;
+mod openapi;
 mod policies;
 mod remount;
 mod tools;
@@ -61,6 +62,7 @@ impl Engine for System {
         audit::routes(r);
         tools::routes(r);
         ui::routes(r);
+        openapi::routes(r);
     }
 
     async fn open(_: &mut Cx) -> Result<Self> {

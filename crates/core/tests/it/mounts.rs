@@ -136,3 +136,14 @@ async fn sec_ac09_who_has_no_token_learns_nothing_of_mounts() {
     assert_eq!(house.get("sys/internal/ui/mounts", "").await.ok().data(), &json!({ "auth": {}, "secret": {} }));
     house.get("sys/internal/ui/mounts/secret/a", "").await.is(403);
 }
+
+#[tokio::test]
+async fn the_openapi_document_names_mounts_to_those_who_reach_them_only() {
+    let house = House::new().await;
+    let stranger = house.get("sys/internal/specs/openapi", "").await;
+    assert_eq!(stranger.status, 200);
+    assert_eq!(stranger.body["paths"], json!({}));
+    let root = house.get("sys/internal/specs/openapi", ROOT).await;
+    assert!(root.body["paths"].get("/secret/data/{path}").is_some());
+    assert!(root.body["paths"].get("/auth/token/create").is_some());
+}

@@ -1,0 +1,35 @@
+//! `sys/internal/specs/openapi`: the document of what the caller can reach.
+
+use keepfast_framework::openapi::{Shown, document};
+use keepfast_framework::reply::Raw;
+use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::{Cx, Result, Routes, Status};
+
+use super::{System, call};
+
+const HELP: Help = Help { synopsis: "The OpenAPI document of the mounts that the caller can reach.", description: "" };
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("internal/specs/openapi", HELP).read(read).update(read).unauthenticated();
+}
+
+/// Without a token the document has no paths: mounts are not told to strangers.
+async fn read(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
+    let unsealed = sys.unsealed()?;
+    let router = unsealed.mounts.router();
+    let compiled = call(cx)?.compiled.clone();
+    let now = cx.now();
+    let reachable = router.all().filter(|m| compiled.as_ref().is_some_and(|c| c.acl.reaches(&m.entry.path, now)));
+    let shown: Vec<Shown<'_>> = reachable
+        .map(|m| {
+            let tag = match (m.entry.auth, m.entry.engine.as_str()) {
+                (true, _) => "auth",
+                (false, "system") => "system",
+                (false, _) => "secrets",
+            };
+            Shown { mount: &m.entry.path, tag, table: &m.table }
+        })
+        .collect();
+    let body = serde_json::to_vec(&document(&unsealed.settings.version, &shown))?;
+    Ok(Raw { status: Status::OK, content_type: "application/json", body })
+}
