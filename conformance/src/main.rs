@@ -53,6 +53,8 @@ enum Task {
         #[arg(long)]
         write: bool,
     },
+    /// Write our server's OpenAPI document to target/openapi.json
+    Openapi,
     /// Play all scenarios on a durable, audited server, then look for their secrets in everything it wrote
     Canary {
         /// The server to run on
@@ -106,6 +108,7 @@ fn perform(arguments: &Arguments) -> Result<bool> {
         Task::Record { only } => record_task(folder, only),
         Task::Campaign(campaign) => campaign::run(campaign),
         Task::Surface { write } => surface::run(*write),
+        Task::Openapi => surface::write_document(),
         Task::Canary { on } => canary::run(*on, &scenario::load(folder, &[])?),
         Task::Compare { only, ours, peer, ours_token, peer_token, strict } => {
             let scenarios = scenario::load(folder, only)?;

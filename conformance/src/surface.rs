@@ -50,6 +50,18 @@ pub fn run(write: bool) -> Result<bool> {
     Ok(missing.is_subset(&listed) && here > 0)
 }
 
+/// Writes our own OpenAPI document, with an engine of each kind mounted, to `target/openapi.json`.
+pub fn write_document() -> Result<bool> {
+    let ours = Server::start_unsealed(Make::Keepfast, Storage::Memory)?;
+    prepare(&ours)?;
+    let answer = ours.client()?.call(Some(&ours.root), "GET", "sys/internal/specs/openapi", None)?;
+    let document = answer.json().context("no OpenAPI document")?;
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/openapi.json");
+    std::fs::write(&file, serde_json::to_string_pretty(&document)?)?;
+    println!("{} paths in target/openapi.json", document["paths"].as_object().map_or(0, serde_json::Map::len));
+    Ok(true)
+}
+
 fn prepare(server: &Server) -> Result<()> {
     let mut client = server.client()?;
     let mut mount = |side: &str, path: &str, body: Value| {

@@ -20,6 +20,7 @@ cargo xtask test [--only A,B] [--skip A,B]
                                     everything; installs what it needs; the last line is `N passed, N failed`
 cargo xtask campaign NAME [options] a long run, entered in conformance/ledger.md: http, kill, tokens, fuzz
 cargo xtask bench [options]         bench/compare.py on the peer and on Keepfast
+cargo xtask openapi                 the OpenAPI document of our server, to target/openapi.json
 cargo xtask surface [--write]       which of the peer's paths and operations we have
 cargo xtask tidy                    the house rules
 ";
@@ -45,6 +46,7 @@ fn perform(arguments: &[String]) -> Result<bool> {
         "tidy" => run_steps(&steps::select(&["tidy"])?),
         "campaign" => campaign(rest),
         "bench" => bench(rest),
+        "openapi" => conformance_tool(&["openapi"], rest),
         "surface" => conformance_tool(&["surface"], rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}\nSteps of test: {}\n", steps::names().join(" "));
