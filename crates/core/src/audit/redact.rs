@@ -54,7 +54,7 @@ impl<'a> Walk<'a> {
         self.space();
         match self.bytes.get(self.at) {
             Some(b'{') if depth < DEEPEST => self.object(depth, public),
-            Some(b'[') if depth < DEEPEST => self.array(depth, public),
+            Some(b'[') if depth < DEEPEST => self.array(depth),
             Some(b'{' | b'[') => self.hashed_whole(),
             Some(b'"') => {
                 let raw = self.string();
@@ -102,7 +102,7 @@ impl<'a> Walk<'a> {
         self.out.push(b'}');
     }
 
-    fn array(&mut self, depth: usize, _public: &dyn Fn(&str) -> bool) {
+    fn array(&mut self, depth: usize) {
         self.at += 1;
         self.out.push(b'[');
         let mut first = true;

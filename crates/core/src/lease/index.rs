@@ -42,7 +42,7 @@ pub fn remove_token(tx: &mut Tx, view: &View, path: &str, key: &TokenKey, end: T
 }
 
 /// Moves a token's end.
-pub fn move_token(tx: &mut Tx, view: &View, _path: &str, key: &TokenKey, old: Timestamp, end: Timestamp) {
+pub fn move_token(tx: &mut Tx, view: &View, key: &TokenKey, old: Timestamp, end: Timestamp) {
     tx.delete(view, &expiry_key(second_of(old), key));
     tx.put(view, &expiry_key(second_of(end), key), Bytes::new());
 }

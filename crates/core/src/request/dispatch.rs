@@ -97,8 +97,8 @@ impl Unsealed {
         }
         let intent = outcome.intent.take();
         let mut tx = done.tx;
-        if let Some(decision) = Some(&parts.decision).filter(|d| !d.keys_filters.is_empty()) {
-            self.filter_keys(parts, decision, &mut outcome)?;
+        if !parts.decision.keys_filters.is_empty() {
+            self.filter_keys(parts, &mut outcome)?;
         }
         let settled = self.settle(&mut tx, parts, mounted, outcome, intent.as_ref()).await?;
         if !done.checkpointed {
@@ -203,17 +203,12 @@ impl Unsealed {
     }
 
     /// Leaves out the names that the policy's filter does not show.
-    fn filter_keys(
-        &self,
-        parts: &AuthorizedParts,
-        decision: &crate::policy::Decision,
-        outcome: &mut Outcome,
-    ) -> Result<()> {
+    fn filter_keys(&self, parts: &AuthorizedParts, outcome: &mut Outcome) -> Result<()> {
         let (Some(compiled), Some(data)) = (&parts.compiled, &outcome.data) else { return Ok(()) };
         let mut value: serde_json::Map<String, serde_json::Value> = serde_json::from_str(data.get())?;
         let path = parts.routed.judged_path();
         let now = self.clock.now();
-        let shows = |name: &str| compiled.acl.shows(decision, &path, name, now);
+        let shows = |name: &str| compiled.acl.shows(&parts.decision, &path, name, now);
         if let Some(serde_json::Value::Array(keys)) = value.get_mut("keys") {
             keys.retain(|k| k.as_str().is_some_and(shows));
         }

@@ -96,25 +96,37 @@ pub struct Made {
 impl Made {
     /// The `auth` block of the answer.
     pub fn auth_block(self, identity_policies: Vec<String>) -> AuthBlock {
-        let record = self.record;
-        let token_policies = record.authority.names();
+        let lease_duration = self.record.creation_ttl;
+        self.record.into_auth_block(self.id, lease_duration, identity_policies)
+    }
+}
+
+impl TokenRecord {
+    /// The `auth` block that shows this token, with its text where the caller knows it and the life it has just been given.
+    pub(super) fn into_auth_block(
+        self,
+        id: SecretString,
+        lease_duration: u64,
+        identity_policies: Vec<String>,
+    ) -> AuthBlock {
+        let token_policies = self.authority.names();
         let mut policies = token_policies.clone();
         policies.extend(identity_policies.iter().cloned());
         policies.sort();
         policies.dedup();
         AuthBlock {
-            client_token: self.id,
-            accessor: record.accessor.clone(),
+            client_token: id,
+            accessor: self.accessor.clone(),
             policies,
             token_policies,
             identity_policies,
-            lease_duration: record.creation_ttl,
-            renewable: record.renewable,
-            token_type: record.kind(),
-            orphan: record.is_orphan(),
-            num_uses: record.num_uses,
-            entity_id: record.entity_id,
-            metadata: record.meta,
+            lease_duration,
+            renewable: self.renewable,
+            token_type: self.kind(),
+            orphan: self.is_orphan(),
+            num_uses: self.num_uses,
+            entity_id: self.entity_id,
+            metadata: self.meta,
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use keepfast_crypto::secret::SecretString;
 use keepfast_framework::fields::SignedSeconds;
-use keepfast_framework::reply::{AuthBlock, Outcome};
+use keepfast_framework::reply::Outcome;
 use keepfast_framework::{Cx, Error, Result};
 
 use super::Token;
@@ -41,7 +42,9 @@ pub(super) async fn renew(
     let (tx, _) = cx.store();
     unsealed.tokens.extend(tx, key, &mut record, now.after(given.ttl))?;
     let identity_policies = token.acl.load().as_ref().map(|c| c.identity_policies.clone()).unwrap_or_default();
-    Ok(Outcome { auth: Some(block(record, id.unwrap_or(""), given.ttl, identity_policies)), ..Outcome::default() })
+    let id = SecretString::new(id.unwrap_or("").to_owned());
+    let auth = record.into_auth_block(id, life::shown(given.ttl), identity_policies);
+    Ok(Outcome { auth: Some(auth), ..Outcome::default() })
 }
 
 /// What the token's maker gives at a renewal: its auth method, its role, or its own record.
@@ -75,26 +78,4 @@ async fn asked(
             if record.origin.mount.is_some() { bounds.default } else { Duration::from_secs(record.creation_ttl) };
     }
     Ok((asked, bounds))
-}
-
-fn block(record: TokenRecord, id: &str, ttl: Duration, identity_policies: Vec<String>) -> AuthBlock {
-    let token_policies = record.authority.names();
-    let mut policies = token_policies.clone();
-    policies.extend(identity_policies.iter().cloned());
-    policies.sort();
-    policies.dedup();
-    AuthBlock {
-        client_token: keepfast_crypto::secret::SecretString::new(id.to_owned()),
-        accessor: record.accessor.clone(),
-        policies,
-        token_policies,
-        identity_policies,
-        lease_duration: life::shown(ttl),
-        renewable: record.renewable,
-        token_type: record.kind(),
-        orphan: record.is_orphan(),
-        num_uses: record.num_uses,
-        entity_id: record.entity_id,
-        metadata: record.meta,
-    }
 }

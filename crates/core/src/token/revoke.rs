@@ -233,7 +233,7 @@ impl Tokens {
     /// When the record cannot be written.
     pub fn extend(&self, tx: &mut Tx, key: &TokenKey, record: &mut TokenRecord, end: Timestamp) -> Result<()> {
         if let Life::Until(old) = record.life {
-            index::move_token(tx, &self.view, &record.path, key, old, end);
+            index::move_token(tx, &self.view, key, old, end);
             record.life = Life::Until(end);
         }
         self.save(tx, key, record)
