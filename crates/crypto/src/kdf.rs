@@ -1,6 +1,9 @@
-//! Key derivation: HKDF with SHA-256 (RFC 5869).
+//! Key derivation: HKDF (RFC 5869) and PBKDF2 (RFC 8018), both with SHA-256.
+
+use std::num::NonZeroU32;
 
 use crate::hmac::HmacKey;
+use aws_lc_rs::pbkdf2;
 use zeroize::Zeroize;
 
 /// The longest output: 255 blocks of SHA-256 (RFC 5869, 2.3).
@@ -29,9 +32,27 @@ pub fn hkdf_sha256(ikm: &[u8], salt: &[u8], info: &[u8], out: &mut [u8]) {
     block.zeroize();
 }
 
+/// A key from a password, as slow as `iterations` make it.
+pub fn pbkdf2_sha256(password: &[u8], salt: &[u8], iterations: NonZeroU32) -> [u8; 32] {
+    let mut out = [0; 32];
+    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt, password, &mut out);
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pbkdf2_is_that_of_rfc_7914() {
+        for (password, salt, iterations, expected) in [
+            ("passwd", "salt", 1, "55ac046e56e3089fec1691c22544b605f94185216dde0465e68b9d57c20dacbc"),
+            ("Password", "NaCl", 80_000, "4ddcd8f60b98be21830cee5ef22701f9641a4418d04c0414aeff08876b34ab56"),
+        ] {
+            let made = pbkdf2_sha256(password.as_bytes(), salt.as_bytes(), NonZeroU32::new(iterations).unwrap());
+            assert_eq!(hex::encode(made), expected);
+        }
+    }
 
     fn check(ikm: &[u8], salt: &[u8], info: &[u8], expected: &str) {
         let mut out = vec![0; expected.len() / 2];

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use zeroize::Zeroize;
 
-use super::connection::{DatabaseError, known, open, text};
+use super::connection::{DatabaseError, open};
+use super::details::text;
+use super::kinds::Kind;
 use super::{DatabaseEngine, username};
 
 /// Where connections are stored.
@@ -78,9 +80,21 @@ impl Config {
         self.allowed_roles.iter().any(|pattern| matches(pattern, role))
     }
 
-    /// The template of users' names; empty for the default.
-    pub(super) fn username_template(&self) -> String {
-        text(&self.details, "username_template").unwrap_or_default()
+    /// The kind of the database.
+    ///
+    /// # Errors
+    /// 500 when there is no such kind any more.
+    pub(super) fn kind(&self) -> Result<&'static Kind> {
+        Kind::of(&self.plugin_name).map_err(|text| DatabaseError(text).answer())
+    }
+
+    /// The template of users' names: its own, or its kind's.
+    ///
+    /// # Errors
+    /// As [`Config::kind`].
+    pub(super) fn username_template(&self) -> Result<String> {
+        let kind = self.kind()?;
+        Ok(text(&self.details, "username_template").unwrap_or_else(|| kind.username_template.to_owned()))
     }
 }
 
@@ -177,7 +191,7 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
     let opened =
         open(&config, cx.clock()).map_err(|text| Error::invalid(format!("error creating database object: {text}")))?;
     if verify && let Err(DatabaseError(text)) = opened.verify().await {
-        return Err(Error::invalid(format!("error creating database object: error verifying connection: {text}")));
+        return Err(Error::invalid(format!("error creating database object: {text}")));
     }
     CONFIGS.put(cx, &req.name, &config)?;
     engine.connections.close(&req.name);
@@ -188,19 +202,11 @@ fn check(config: &Config) -> Result<()> {
     if config.plugin_name.is_empty() {
         return Err(Error::invalid("empty plugin name"));
     }
-    if !known(&config.plugin_name) {
-        return Err(Error::invalid(format!(
-            "error creating database object: plugin not found in the catalog: {}",
-            config.plugin_name
-        )));
-    }
+    Kind::of(&config.plugin_name).map_err(|text| Error::invalid(format!("error creating database object: {text}")))?;
     if !config.password_policy.is_empty() {
         return Err(Error::invalid("password_policy is not supported yet"));
     }
-    if text(&config.details, "password_authentication").is_some_and(|how| how != "password") {
-        return Err(Error::invalid("password_authentication other than \"password\" is not supported yet"));
-    }
-    username::check(&config.username_template())
+    username::check(&config.username_template()?)
 }
 
 pub(super) async fn delete(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<()> {

@@ -2,15 +2,19 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::{Clock, Error, Result, Status, Timestamp};
 use parking_lot::Mutex;
-use serde_json::{Map, Value};
 
 use super::config::Config;
-use super::postgres::Postgres;
+use super::kinds::Kind;
+use super::pool::Numbers;
+
+/// How long one piece of work in a database may take, connecting included.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a database, or the way to it, has answered. The text never holds a password: it is the server's own message.
 #[derive(Debug)]
@@ -33,7 +37,7 @@ pub(super) struct NewUser<'a> {
 /// One kind of database: all that the engine needs of it. Statements are the role's, empty for the kind's own.
 #[async_trait]
 pub(super) trait Database: Send + Sync {
-    /// Whether the administrator's credentials work.
+    /// Whether the administrator's credentials work; an error begins with what was tried.
     async fn verify(&self) -> Result<(), DatabaseError>;
     /// Makes a user: with all its rights, or not at all.
     async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), DatabaseError>;
@@ -50,11 +54,8 @@ pub(super) trait Database: Send + Sync {
     ) -> Result<(), DatabaseError>;
     /// Whether this password works for this user; an error says nothing about either.
     async fn accepts(&self, name: &str, password: &SecretString) -> Result<bool, DatabaseError>;
-}
-
-/// The kinds there are, by their names as plugins.
-pub(super) fn known(plugin: &str) -> bool {
-    plugin == "postgresql-database-plugin"
+    /// What its pool is doing.
+    fn numbers(&self) -> Numbers;
 }
 
 /// Opens a connection; nothing is asked of the database yet.
@@ -62,11 +63,31 @@ pub(super) fn known(plugin: &str) -> bool {
 /// # Errors
 /// What is wrong with the settings.
 pub(super) fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Database>, String> {
-    match config.plugin_name.as_str() {
-        "postgresql-database-plugin" => {
-            Ok(Arc::new(Postgres::open(&config.details, &config.password(), clock.clone())?))
+    Kind::of(&config.plugin_name)?.open(&config.details, &config.password(), clock)
+}
+
+/// Work that is given up when the database does not answer.
+///
+/// # Errors
+/// The work's own; that it took too long.
+pub(super) async fn in_time<T>(
+    clock: &Arc<dyn Clock>,
+    work: impl Future<Output = Result<T, DatabaseError>> + Send,
+) -> Result<T, DatabaseError> {
+    tokio::select! {
+        done = work => done,
+        () = clock.sleep_until(clock.now().after(PATIENCE)) => {
+            Err(DatabaseError("the database did not answer in time".to_owned()))
         }
-        other => Err(format!("plugin not found in the catalog: {other}")),
+    }
+}
+
+/// What a failed try to reach a server says, in the peer's words.
+pub(super) fn unreached(address: &str, error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => format!("dial tcp {address}: connect: connection refused"),
+        std::io::ErrorKind::TimedOut => format!("dial tcp {address}: i/o timeout"),
+        _ => format!("dial tcp {address}: {error}"),
     }
 }
 
@@ -93,17 +114,17 @@ impl Connections {
         Ok(opened)
     }
 
+    #[expect(dead_code, reason = "for the metrics")]
+    /// What the pools are doing that are open, by the names of their connections.
+    pub(super) fn numbers(&self) -> Vec<(String, Numbers)> {
+        let open = self.0.lock();
+        let mut all: Vec<_> = open.iter().map(|(name, (_, database))| (name.clone(), database.numbers())).collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+
     /// Closes a connection; the next use opens it anew.
     pub(super) fn close(&self, name: &str) {
         self.0.lock().remove(name);
-    }
-}
-
-/// A text of the settings; numbers count as their text, anything else as none.
-pub(super) fn text(details: &Map<String, Value>, name: &str) -> Option<String> {
-    match details.get(name)? {
-        Value::String(text) => Some(text.clone()).filter(|t| !t.is_empty()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
     }
 }

@@ -41,12 +41,13 @@ pub(super) async fn read(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Re
     if !config.allows(&req.name) {
         return Err(DatabaseError(format!("{:?} is not an allowed role", req.name.0)).answer());
     }
-    if role.creation_statements.is_empty() {
+    let kind = config.kind()?;
+    if kind.needs_creation_statements && role.creation_statements.iter().all(|s| s.trim().is_empty()) {
         return Err(DatabaseError("empty creation statements".to_owned()).answer());
     }
     let database = engine.connections.of(&role.db_name, &config, cx.clock())?;
     let ingredients = username::Ingredients { display_name: &cx.caller().display_name, role: &req.name, now: cx.now() };
-    let name = username::name(&config.username_template(), &ingredients)?;
+    let name = username::name(&config.username_template()?, kind.longest_name, &ingredients)?;
     let password = username::password();
     let held = Held {
         username: name.clone(),

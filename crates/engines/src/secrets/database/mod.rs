@@ -7,6 +7,9 @@
 mod config;
 mod connection;
 mod creds;
+mod details;
+mod kinds;
+mod pool;
 mod postgres;
 mod roles;
 mod rotation;
@@ -14,6 +17,7 @@ mod statement;
 mod static_roles;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod username;
 
 use keepfast_framework::routes::Help;

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
 use super::config::{Config, Named};
-use super::connection::{Database, DatabaseError, text};
+use super::connection::{Database, DatabaseError};
+use super::details::text;
 use super::{DatabaseEngine, username};
 
 /// New passwords of administrators that the database may or may not have.

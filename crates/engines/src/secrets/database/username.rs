@@ -13,16 +13,11 @@ pub(super) struct Ingredients<'a> {
     pub(super) now: Timestamp,
 }
 
-/// The peer's own form, cut to what PostgreSQL keeps of a name.
-const DEFAULT: &str = "v-{{.DisplayName | truncate 8}}-{{.RoleName | truncate 8}}-{{random 20}}-{{unix_time}}";
-const LONGEST: usize = 63;
-
-/// A fresh name after a template; an empty template is the default.
+/// A fresh name after a template, of at most `longest` characters.
 ///
 /// # Errors
 /// What is wrong with the template.
-pub(super) fn generate(template: &str, of: &Ingredients<'_>) -> Result<String, String> {
-    let template = if template.is_empty() { DEFAULT } else { template };
+pub(super) fn generate(template: &str, longest: usize, of: &Ingredients<'_>) -> Result<String, String> {
     let mut out = String::new();
     let mut rest = template;
     while let Some((before, after)) = rest.split_once("{{") {
@@ -32,7 +27,7 @@ pub(super) fn generate(template: &str, of: &Ingredients<'_>) -> Result<String, S
         rest = after;
     }
     out.push_str(rest);
-    let name: String = out.chars().take(LONGEST).collect();
+    let name: String = out.chars().take(longest).collect();
     if plain(&name) {
         Ok(name)
     } else {
@@ -55,8 +50,8 @@ pub(super) fn password() -> SecretString {
 }
 
 /// As [`generate`], as the answer of a request.
-pub(super) fn name(template: &str, of: &Ingredients<'_>) -> Result<String> {
-    generate(template, of)
+pub(super) fn name(template: &str, longest: usize, of: &Ingredients<'_>) -> Result<String> {
+    generate(template, longest, of)
         .map_err(|text| super::connection::DatabaseError(format!("unable to generate username: {text}")).answer())
 }
 
@@ -69,7 +64,7 @@ pub(super) fn check(template: &str) -> Result<()> {
     let fault = |text: String| {
         Error::invalid(format!("error creating database object: unable to initialize username template: {text}"))
     };
-    generate(template, &of).map(drop).map_err(fault)
+    generate(template, usize::MAX, &of).map(drop).map_err(fault)
 }
 
 /// One action: a value, then functions behind `|`, as in Go's templates.
@@ -120,6 +115,13 @@ fn tame(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secrets::database::kinds::Kind;
+
+    const LONGEST: usize = 63;
+
+    fn generate(template: &str, of: &Ingredients<'_>) -> Result<String, String> {
+        super::generate(template, LONGEST, of)
+    }
 
     fn of(display_name: &str) -> Ingredients<'_> {
         Ingredients { display_name, role: "readonly-long", now: Timestamp::from_unix(1_795_435_347) }
@@ -127,7 +129,8 @@ mod tests {
 
     #[test]
     fn the_default_has_the_peers_form() {
-        let name = generate("", &of("token")).unwrap();
+        let template = Kind::of("postgresql-database-plugin").unwrap().username_template;
+        let name = generate(template, &of("token")).unwrap();
         let (front, back) = (name.strip_prefix("v-token-readonly-").unwrap(), "-1795435347");
         assert_eq!(front.strip_suffix(back).unwrap().len(), 20, "{name}");
         assert!(generate("{{.DisplayName}}_{{random 5}}", &of("bob")).unwrap().starts_with("bob_"));
@@ -140,7 +143,7 @@ mod tests {
     #[test]
     fn sec_se03_display_names_and_templates_make_plain_names_only() {
         for display in ["o'brien", "x\"; DROP ROLE y; --", "a\\b\n", "%$`", "ö"] {
-            for template in ["", "{{.DisplayName}}-{{random 4}}"] {
+            for template in ["v-{{.DisplayName | truncate 8}}-{{unix_time}}", "{{.DisplayName}}-{{random 4}}"] {
                 let name = generate(template, &of(display)).unwrap();
                 assert!(plain(&name) && name.len() <= LONGEST && name.is_ascii(), "{name}");
             }

@@ -1,31 +1,29 @@
 //! PostgreSQL.
 
-mod pool;
+mod connect;
 mod revoke;
+mod scram;
 mod settings;
-mod tls;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::{Clock, Timestamp};
-use serde_json::{Map, Value};
-use tokio_postgres::error::SqlState;
+use tokio_postgres::Client;
+use tokio_postgres::error::DbError;
 
-use self::pool::Pool;
+use self::connect::{Refused, Target};
 use self::settings::Settings;
-use super::connection::{Database, DatabaseError, NewUser};
-use super::statement::{expiration, fill};
-
-/// How long one piece of work may take, connecting included.
-const PATIENCE: Duration = Duration::from_secs(30);
+use super::connection::{Database, DatabaseError, NewUser, in_time};
+use super::details::Details;
+use super::pool::{Lent, Numbers, Pool};
+use super::statement::{Dialect, expiration, fill};
 
 /// A PostgreSQL server.
 pub(super) struct Postgres {
-    settings: Settings,
-    pool: Pool,
+    pool: Pool<Target>,
+    scram: bool,
     clock: Arc<dyn Clock>,
 }
 
@@ -34,83 +32,89 @@ impl Postgres {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub(super) fn open(
-        details: &Map<String, Value>,
-        password: &SecretString,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, String> {
-        let settings = Settings::read(details, password)?;
-        let pool = Pool::new(&settings, clock.clone());
-        Ok(Postgres { settings, pool, clock })
+    pub(super) fn open(details: &Details, password: &SecretString, clock: Arc<dyn Clock>) -> Result<Self, String> {
+        let Settings { target, limits, scram } = Settings::read(details, password)?;
+        Ok(Postgres { pool: Pool::new(target, limits, clock.clone()), scram, clock })
     }
 
-    /// Runs statements in one transaction on a pooled connection.
-    async fn run(&self, statements: &[String], what: &str) -> Result<(), DatabaseError> {
-        self.in_time(async {
-            let client = self.pool.get().await?;
-            client.batch_execute("BEGIN").await.map_err(|e| shown("unable to start transaction", &e))?;
-            for statement in statements.iter().filter(|s| !s.trim().is_empty()) {
-                if let Err(error) = client.batch_execute(statement).await {
-                    // A connection on which this fails too is closed and with it the transaction.
-                    client.batch_execute("ROLLBACK").await.map_err(|e| shown("unable to roll back", &e))?;
-                    self.pool.put(client);
-                    return Err(shown(what, &error));
-                }
+    /// A connection that answers.
+    async fn client(&self) -> Result<Lent<Client>, DatabaseError> {
+        let client = self.pool.get().await?;
+        if client.is_used && client.batch_execute("").await.is_err() {
+            return self.pool.instead_of(client).await;
+        }
+        Ok(client)
+    }
+
+    /// Runs statements in one transaction, and in one journey, on a pooled connection.
+    async fn run(&self, statements: &[String]) -> Result<(), DatabaseError> {
+        // The line's end ends a comment.
+        let statements: String =
+            statements.iter().filter(|s| !s.trim().is_empty()).map(|s| format!("{s}\n;\n")).collect();
+        in_time(&self.clock, async {
+            let client = self.client().await?;
+            let done = client.batch_execute(&format!("BEGIN;\n{statements}COMMIT")).await;
+            // A connection on which this fails too is closed and with it the transaction.
+            if done.is_ok() || client.batch_execute("ROLLBACK").await.is_ok() {
+                self.pool.put(client);
             }
-            client.batch_execute("COMMIT").await.map_err(|e| shown("unable to commit", &e))?;
-            self.pool.put(client);
-            Ok(())
+            done.map_err(|error| shown("failed to execute query", &error))
         })
         .await
     }
 
-    async fn in_time<T>(
-        &self,
-        work: impl Future<Output = Result<T, DatabaseError>> + Send,
-    ) -> Result<T, DatabaseError> {
-        tokio::select! {
-            done = work => done,
-            () = self.clock.sleep_until(self.clock.now().after(PATIENCE)) => Err(DatabaseError("the database did not answer in time".to_owned())),
-        }
+    /// What stands for a password in a statement.
+    fn password(&self, password: &SecretString) -> SecretString {
+        if self.scram { scram::verifier(password) } else { SecretString::new(password.expose().clone()) }
     }
+}
+
+fn filled(statements: &[String], values: &[(&str, &str)]) -> Result<Vec<String>, DatabaseError> {
+    statements.iter().map(|s| fill(Dialect::Postgres, s, values)).collect()
 }
 
 #[async_trait]
 impl Database for Postgres {
     async fn verify(&self) -> Result<(), DatabaseError> {
-        self.run(&["SELECT 1".to_owned()], "unable to verify the connection").await
+        let tried = in_time(&self.clock, async {
+            let client = self.client().await?;
+            client.batch_execute("SELECT 1").await.map_err(|e| shown("failed to execute query", &e))?;
+            self.pool.put(client);
+            Ok(())
+        });
+        tried.await.map_err(|DatabaseError(text)| DatabaseError(format!("error verifying connection: {text}")))
     }
 
     async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), DatabaseError> {
-        if statements.iter().all(|s| s.trim().is_empty()) {
-            return Err(DatabaseError("empty creation statements".to_owned()));
-        }
         let expires = expiration(user.expires);
-        let values = [
-            ("name", user.name),
-            ("username", user.name),
-            ("password", user.password.expose()),
-            ("expiration", &expires),
-        ];
-        let filled: Vec<String> = statements.iter().map(|s| fill(s, &values)).collect();
-        self.run(&filled, "failed to execute query").await
+        let password = self.password(user.password);
+        let values =
+            [("name", user.name), ("username", user.name), ("password", password.expose()), ("expiration", &expires)];
+        self.run(&filled(statements, &values)?).await
     }
 
     async fn renew_user(&self, name: &str, expires: Timestamp, statements: &[String]) -> Result<(), DatabaseError> {
         let expires = expiration(expires);
-        let own = [format!("ALTER ROLE {} VALID UNTIL {}", identifier(name), literal(&expires))];
+        if statements.is_empty() {
+            return self.run(&[format!("ALTER ROLE {} VALID UNTIL {}", identifier(name), literal(&expires))]).await;
+        }
         let values = [("name", name), ("username", name), ("expiration", expires.as_str())];
-        let filled: Vec<String> = statements.iter().map(|s| fill(s, &values)).collect();
-        self.run(if filled.is_empty() { &own } else { &filled }, "failed to execute query").await
+        self.run(&filled(statements, &values)?).await
     }
 
     async fn drop_user(&self, name: &str, statements: &[String]) -> Result<(), DatabaseError> {
         if statements.is_empty() {
-            return self.in_time(revoke::drop_role(&self.pool, name)).await;
+            return in_time(&self.clock, async {
+                let client = self.client().await?;
+                let dropped = revoke::drop_role(&client, name).await;
+                if dropped.is_ok() {
+                    self.pool.put(client);
+                }
+                dropped
+            })
+            .await;
         }
-        let values = [("name", name), ("username", name)];
-        let filled: Vec<String> = statements.iter().map(|s| fill(s, &values)).collect();
-        self.run(&filled, "failed to execute query").await
+        self.run(&filled(statements, &[("name", name), ("username", name)])?).await
     }
 
     async fn set_password(
@@ -119,43 +123,44 @@ impl Database for Postgres {
         password: &SecretString,
         statements: &[String],
     ) -> Result<(), DatabaseError> {
-        let own = [format!("ALTER ROLE {} WITH PASSWORD {}", identifier(name), literal(password.expose()))];
+        let password = self.password(password);
+        if statements.is_empty() {
+            let own = format!("ALTER ROLE {} WITH PASSWORD {}", identifier(name), literal(password.expose()));
+            return self.run(&[own]).await;
+        }
         let values = [("name", name), ("username", name), ("password", password.expose())];
-        let filled: Vec<String> = statements.iter().map(|s| fill(s, &values)).collect();
-        self.run(if filled.is_empty() { &own } else { &filled }, "failed to execute query").await
+        self.run(&filled(statements, &values)?).await
     }
 
     async fn accepts(&self, name: &str, password: &SecretString) -> Result<bool, DatabaseError> {
-        let config = self.settings.as_user(name, password);
-        self.in_time(async {
-            match pool::connect(&config, &self.settings.tls).await {
+        in_time(&self.clock, async {
+            match self.pool.connector.connect(Some((name, password))).await {
                 Ok(_) => Ok(true),
-                Err(error)
-                    if matches!(
-                        error.code(),
-                        Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
-                    ) =>
-                {
-                    Ok(false)
-                }
-                Err(error) => Err(shown("unable to log in", &error)),
+                Err(Refused::Credentials(_)) => Ok(false),
+                Err(Refused::Other(error)) => Err(error),
             }
         })
         .await
+    }
+
+    fn numbers(&self) -> Numbers {
+        self.pool.numbers()
     }
 }
 
 /// What the server said, with its code; never a statement.
 fn shown(what: &str, error: &tokio_postgres::Error) -> DatabaseError {
     match error.as_db_error() {
-        Some(said) => {
-            DatabaseError(format!("{what}: {}: {} (SQLSTATE {})", said.severity(), said.message(), said.code().code()))
-        }
+        Some(server) => DatabaseError(format!("{what}: {}", said(server))),
         None => {
             let cause = std::error::Error::source(error).map(|c| format!(": {c}")).unwrap_or_default();
             DatabaseError(format!("{what}: {error}{cause}"))
         }
     }
+}
+
+fn said(server: &DbError) -> String {
+    format!("{}: {} (SQLSTATE {})", server.severity(), server.message(), server.code().code())
 }
 
 /// A name as an SQL identifier.

@@ -1,12 +1,12 @@
 //! Removing a role when its Keepfast role says nothing of how: no session is left, nothing that it owned is lost.
 
+use tokio_postgres::Client;
+
 use super::super::connection::DatabaseError;
-use super::pool::{Lent, Pool};
 use super::{identifier, shown};
 
 /// Removes a role. One that is not there is no failure, so this can be done again.
-pub(super) async fn drop_role(pool: &Pool, name: &str) -> Result<(), DatabaseError> {
-    let client = pool.get().await?;
+pub(super) async fn drop_role(client: &Client, name: &str) -> Result<(), DatabaseError> {
     let fault = |e: &tokio_postgres::Error| shown("failed to revoke", e);
     if client
         .query_opt("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1", &[&name])
@@ -14,7 +14,6 @@ pub(super) async fn drop_role(pool: &Pool, name: &str) -> Result<(), DatabaseErr
         .map_err(|e| fault(&e))?
         .is_none()
     {
-        pool.put(client);
         return Ok(());
     }
     let role = identifier(name);
@@ -22,19 +21,21 @@ pub(super) async fn drop_role(pool: &Pool, name: &str) -> Result<(), DatabaseErr
     // Who may not end sessions is told so by the last step, if it matters.
     let sessions = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = $1";
     drop(client.query(sessions, &[&name]).await);
-    release(&client, name, &role).await?;
-    client.batch_execute(&format!("DROP ROLE IF EXISTS {role}")).await.map_err(|e| fault(&e))?;
-    pool.put(client);
-    Ok(())
+    release(client, name, &role).await?;
+    client.batch_execute(&format!("DROP ROLE IF EXISTS {role}")).await.map_err(|e| fault(&e))
 }
 
 /// Takes the role's rights away and keeps what it owned, as the administrator's; where the administrator may not do that
 /// in one word, right by right.
-async fn release(client: &Lent, name: &str, role: &str) -> Result<(), DatabaseError> {
-    let own = format!("BEGIN; REASSIGN OWNED BY {role} TO CURRENT_USER; DROP OWNED BY {role}; COMMIT");
-    let Err(first) = client.batch_execute(&own).await else { return Ok(()) };
-    client.batch_execute("ROLLBACK").await.map_err(|e| shown("failed to revoke", &e))?;
-    tracing::debug!(error = %first, "rights are revoked one by one");
+async fn release(client: &Client, name: &str, role: &str) -> Result<(), DatabaseError> {
+    // Who may make roles but is no superuser has to be a member first; who is a member already may be told that it cannot be.
+    for before in [format!("GRANT {role} TO CURRENT_USER; "), String::new()] {
+        let own = format!("{before}REASSIGN OWNED BY {role} TO CURRENT_USER; DROP OWNED BY {role}");
+        match client.batch_execute(&own).await {
+            Ok(()) => return Ok(()),
+            Err(error) => tracing::debug!(%error, "a role's rights cannot be taken away in one word"),
+        }
+    }
     // The names come from the database and are quoted by it.
     let grants = "SELECT DISTINCT pg_catalog.quote_ident(table_schema) FROM information_schema.role_column_grants WHERE grantee = $1 \
                   UNION SELECT pg_catalog.quote_ident(nspname) FROM pg_catalog.pg_namespace";

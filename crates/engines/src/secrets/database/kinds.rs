@@ -1,0 +1,56 @@
+//! The kinds of database there are, by their names as plugins: one line each.
+
+use std::sync::Arc;
+
+use super::details::Details;
+use keepfast_crypto::secret::SecretString;
+use keepfast_framework::Clock;
+
+use super::connection::Database;
+use super::postgres::Postgres;
+
+/// What the engine has to know of a kind before it is connected.
+pub(super) struct Kind {
+    plugin: &'static str,
+    /// The template of users' names, where a connection has none of its own.
+    pub(super) username_template: &'static str,
+    /// How long a user's name may be, in characters.
+    pub(super) longest_name: usize,
+    /// Whether a role has to say how a user is made.
+    pub(super) needs_creation_statements: bool,
+    open: Open,
+}
+
+type Open = fn(&Details, &SecretString, Arc<dyn Clock>) -> Result<Arc<dyn Database>, String>;
+
+const KINDS: &[Kind] = &[Kind {
+    plugin: "postgresql-database-plugin",
+    username_template: "v-{{.DisplayName | truncate 8}}-{{.RoleName | truncate 8}}-{{random 20}}-{{unix_time}}",
+    longest_name: 63,
+    needs_creation_statements: true,
+    open: |details, password, clock| Ok(Arc::new(Postgres::open(details, password, clock)?)),
+}];
+
+impl Kind {
+    /// The kind of this name.
+    ///
+    /// # Errors
+    /// As the peer has it, when there is none.
+    pub(super) fn of(plugin: &str) -> Result<&'static Self, String> {
+        let unknown = || format!("plugin not found in the catalog: {plugin}");
+        KINDS.iter().find(|kind| kind.plugin == plugin).ok_or_else(unknown)
+    }
+
+    /// Opens a connection of this kind; nothing is asked of the database yet.
+    ///
+    /// # Errors
+    /// What is wrong with the settings.
+    pub(super) fn open(
+        &self,
+        details: &Details,
+        password: &SecretString,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Arc<dyn Database>, String> {
+        (self.open)(details, password, clock.clone())
+    }
+}

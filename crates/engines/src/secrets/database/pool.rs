@@ -1,0 +1,235 @@
+//! A small bounded pool: connections are opened when they are needed and kept while they work. All roles of a connection
+//! share it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use keepfast_framework::{Clock, Timestamp};
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::connection::DatabaseError;
+use super::details::{Details, duration, integer};
+
+/// Connections at most where the settings do not say, as the peer has it.
+const MAX_OPEN: usize = 4;
+
+/// Opens connections of one kind.
+#[async_trait]
+pub(super) trait Connector: Send + Sync + 'static {
+    /// An open connection.
+    type Connection: Send + 'static;
+    /// Opens one.
+    async fn open(&self) -> Result<Self::Connection, DatabaseError>;
+    /// Whether a connection that was idle looks as if it still worked; costs nothing.
+    fn looks_open(connection: &Self::Connection) -> bool;
+}
+
+/// The settings that bound a pool.
+pub(super) struct Limits {
+    max_open: usize,
+    max_idle: usize,
+    /// How long a connection is used; `None` for as long as it works.
+    max_lifetime: Option<Duration>,
+}
+
+impl Limits {
+    /// Reads `max_open_connections`, `max_idle_connections` and `max_connection_lifetime` as the peer does: an open of 0 is
+    /// the default, a negative one no bound; an idle of 0 is as many as may be open, a negative one none.
+    ///
+    /// # Errors
+    /// What of them is no number or no duration.
+    pub(super) fn read(details: &Details) -> Result<Self, String> {
+        let max_open = match integer(details, "max_open_connections")?.unwrap_or(0) {
+            0 => MAX_OPEN,
+            most => usize::try_from(most).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS),
+        };
+        let max_idle = match integer(details, "max_idle_connections")?.unwrap_or(0) {
+            0 => max_open,
+            most => usize::try_from(most).unwrap_or(0).min(max_open),
+        };
+        Ok(Limits { max_open, max_idle, max_lifetime: duration(details, "max_connection_lifetime")? })
+    }
+}
+
+/// What a pool is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Numbers {
+    /// Connections that are open or being opened.
+    pub(super) open: usize,
+    /// Those of them that somebody works with.
+    pub(super) in_use: usize,
+    /// Those of them that wait for work.
+    pub(super) idle: usize,
+    /// How often somebody had to wait for a connection, since the pool was opened.
+    pub(super) waits: u64,
+    /// How many connections were opened.
+    pub(super) opened: u64,
+}
+
+/// Connections to one server.
+pub(super) struct Pool<C: Connector> {
+    pub(super) connector: C,
+    limits: Limits,
+    clock: Arc<dyn Clock>,
+    places: Arc<Semaphore>,
+    idle: Mutex<Vec<(C::Connection, Timestamp)>>,
+    waits: AtomicU64,
+    opened: AtomicU64,
+}
+
+/// A connection that is in use. Dropped without [`Pool::put`] it is closed: what state it is in is not known.
+pub(super) struct Lent<T> {
+    connection: T,
+    opened: Timestamp,
+    /// Whether it was idle before: then the server may have closed it meanwhile.
+    pub(super) is_used: bool,
+    place: OwnedSemaphorePermit,
+}
+
+impl<T> std::ops::Deref for Lent<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.connection
+    }
+}
+
+impl<T> std::ops::DerefMut for Lent<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.connection
+    }
+}
+
+impl<C: Connector> Pool<C> {
+    pub(super) fn new(connector: C, limits: Limits, clock: Arc<dyn Clock>) -> Self {
+        let places = Arc::new(Semaphore::new(limits.max_open));
+        let (waits, opened) = Default::default();
+        Pool { connector, limits, clock, places, idle: Mutex::default(), waits, opened }
+    }
+
+    /// A connection, once one is free.
+    pub(super) async fn get(&self) -> Result<Lent<C::Connection>, DatabaseError> {
+        let place = match self.places.clone().try_acquire_owned() {
+            Ok(place) => place,
+            Err(_) => {
+                self.waits.fetch_add(1, Ordering::Relaxed);
+                let closed = |_| DatabaseError("the pool is closed".to_owned());
+                self.places.clone().acquire_owned().await.map_err(closed)?
+            }
+        };
+        while let Some((connection, opened)) = self.take() {
+            if C::looks_open(&connection) && self.is_young(opened) {
+                return Ok(Lent { connection, opened, is_used: true, place });
+            }
+        }
+        self.open(place).await
+    }
+
+    /// A new connection in place of one that was found broken, and of all that are idle: they are likely to be as broken.
+    pub(super) async fn instead_of(&self, broken: Lent<C::Connection>) -> Result<Lent<C::Connection>, DatabaseError> {
+        let Lent { connection, place, .. } = broken;
+        drop(connection);
+        self.idle.lock().clear();
+        self.open(place).await
+    }
+
+    async fn open(&self, place: OwnedSemaphorePermit) -> Result<Lent<C::Connection>, DatabaseError> {
+        let connection = self.connector.open().await?;
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        Ok(Lent { connection, opened: self.clock.now(), is_used: false, place })
+    }
+
+    /// Gives back a connection that is in order.
+    pub(super) fn put(&self, lent: Lent<C::Connection>) {
+        let mut idle = self.idle.lock();
+        if C::looks_open(&lent.connection) && self.is_young(lent.opened) && idle.len() < self.limits.max_idle {
+            idle.push((lent.connection, lent.opened));
+        }
+    }
+
+    /// What it is doing.
+    pub(super) fn numbers(&self) -> Numbers {
+        let idle = self.idle.lock().len();
+        let in_use = self.limits.max_open - self.places.available_permits();
+        Numbers {
+            open: idle + in_use,
+            in_use,
+            idle,
+            waits: self.waits.load(Ordering::Relaxed),
+            opened: self.opened.load(Ordering::Relaxed),
+        }
+    }
+
+    fn take(&self) -> Option<(C::Connection, Timestamp)> {
+        self.idle.lock().pop()
+    }
+
+    fn is_young(&self, opened: Timestamp) -> bool {
+        self.limits.max_lifetime.is_none_or(|most| self.clock.now().since(opened) < most)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keepfast_framework::clock::TestClock;
+    use serde_json::json;
+
+    use super::*;
+
+    struct Numbered(AtomicU64);
+
+    #[async_trait]
+    impl Connector for Numbered {
+        type Connection = u64;
+        async fn open(&self) -> Result<u64, DatabaseError> {
+            Ok(self.0.fetch_add(1, Ordering::Relaxed))
+        }
+        fn looks_open(_: &u64) -> bool {
+            true
+        }
+    }
+
+    fn pool(details: serde_json::Value) -> (Pool<Numbered>, TestClock) {
+        let clock = TestClock::default();
+        let limits = Limits::read(details.as_object().unwrap()).unwrap();
+        (Pool::new(Numbered(AtomicU64::new(0)), limits, Arc::new(clock.clone())), clock)
+    }
+
+    #[tokio::test]
+    async fn it_opens_lazily_keeps_within_its_bounds_and_counts_who_waits() {
+        let (pool, clock) =
+            pool(json!({"max_open_connections": 2, "max_idle_connections": 1, "max_connection_lifetime": "1m"}));
+        assert_eq!(pool.numbers(), Numbers::default());
+        let (a, b) = (pool.get().await.unwrap(), pool.get().await.unwrap());
+        let third = async {
+            let third = pool.get().await.unwrap();
+            assert_eq!((*third, third.is_used), (0, true), "it gets what was given back");
+            pool.put(third);
+        };
+        let give = async {
+            assert_eq!(pool.numbers(), Numbers { open: 2, in_use: 2, idle: 0, waits: 1, opened: 2 });
+            pool.put(a);
+        };
+        tokio::join!(third, give);
+        pool.put(b);
+        assert_eq!(pool.numbers(), Numbers { open: 1, in_use: 0, idle: 1, waits: 1, opened: 2 });
+        clock.advance(Duration::from_secs(61));
+        assert_eq!(*pool.get().await.unwrap(), 2, "the old one is not used any more");
+    }
+
+    #[test]
+    fn bounds_are_read_as_the_peer_reads_them() {
+        let read = |details: serde_json::Value| {
+            Limits::read(details.as_object().unwrap())
+                .map(|l| (l.max_open, l.max_idle, l.max_lifetime.map(|d| d.as_secs())))
+        };
+        assert_eq!(read(json!({})), Ok((4, 4, None)));
+        assert_eq!(read(json!({"max_open_connections": 0, "max_idle_connections": -1})), Ok((4, 0, None)));
+        assert_eq!(read(json!({"max_open_connections": "2", "max_idle_connections": 7})), Ok((2, 2, None)));
+        assert_eq!(read(json!({"max_open_connections": -1})).unwrap().0, Semaphore::MAX_PERMITS);
+        assert_eq!(read(json!({"max_connection_lifetime": "5m"})).unwrap().2, Some(300));
+        assert!(read(json!({"max_connection_lifetime": "x"})).is_err());
+    }
+}
