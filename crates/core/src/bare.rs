@@ -96,8 +96,17 @@ struct InitAnswer {
 }
 
 impl Node {
-    /// Answers a path that needs no unsealed server; gives the request back if it is none.
-    pub(crate) async fn handle_unsealable(&self, incoming: Incoming) -> Result<Response, Box<Incoming>> {
+    /// Whether a request is for one of the paths that need no unsealed server.
+    pub(crate) fn is_bare(&self, incoming: &Incoming) -> bool {
+        match incoming.path.as_str() {
+            "sys/seal-status" | "sys/health" | "sys/leader" | "sys/init" | "sys/unseal" => true,
+            "sys/seal" => incoming.operation == Operation::Update && self.is_sealed(),
+            _ => false,
+        }
+    }
+
+    /// Answers a path that needs no unsealed server.
+    pub(crate) async fn handle_bare(&self, incoming: Incoming) -> Response {
         use Operation::{Read, Update};
         let answer = match (incoming.path.as_str(), incoming.operation) {
             ("sys/seal-status", Read) => self.seal_status().await,
@@ -106,13 +115,10 @@ impl Node {
             ("sys/init", Read) => self.init_status().await,
             ("sys/init", Update) => self.init(&incoming).await,
             ("sys/unseal", Update) => self.unseal_step(&incoming).await,
-            ("sys/seal", Update) if self.is_sealed() => Ok(Response::exempt(Status::NO_CONTENT, Vec::new())),
-            ("sys/seal-status" | "sys/health" | "sys/leader" | "sys/init" | "sys/unseal", _) => {
-                Err(Error::new(Status::METHOD_NOT_ALLOWED, ""))
-            }
-            _ => return Err(Box::new(incoming)),
+            ("sys/seal", Update) => Ok(Response::exempt(Status::NO_CONTENT, Vec::new())),
+            _ => Err(Error::new(Status::METHOD_NOT_ALLOWED, "")),
         };
-        Ok(answer.unwrap_or_else(|error| Response::failed(&error)))
+        answer.unwrap_or_else(|error| Response::failed(&error))
     }
 
     async fn init_status(&self) -> Result<Response> {

@@ -77,12 +77,14 @@ impl Node {
 
     /// Answers one request.
     pub async fn handle(&self, incoming: Incoming) -> Response {
-        match self.handle_unsealable(incoming).await {
-            Ok(response) => response,
-            Err(incoming) => match self.unsealed() {
-                Some(unsealed) => unsealed.handle(*incoming).await,
-                None => Response::failed(&sealed()),
-            },
+        // Boxed, as are all steps that few requests take: a future holds what it may wait for, and the whole journey is
+        // moved to its place in memory with each request.
+        if self.is_bare(&incoming) {
+            return Box::pin(self.handle_bare(incoming)).await;
+        }
+        match self.unsealed() {
+            Some(unsealed) => unsealed.handle(incoming).await,
+            None => Response::failed(&sealed()),
         }
     }
 

@@ -116,7 +116,7 @@ impl Tx {
         }
         let mut reads = self.listings;
         reads.extend(self.seen.into_iter().map(|(key, seen)| Read::Value { key, seen }));
-        self.barrier.commit(reads, self.writes.into_iter()).await.map(Some)
+        Box::pin(self.barrier.commit(reads, self.writes.into_iter())).await.map(Some)
     }
 
     /// Sets `self.path`.

@@ -83,7 +83,10 @@ impl Broker {
         for (at, recorder) in self.devices.iter().enumerate() {
             let mut line = Vec::with_capacity(1536);
             entry.line(&recorder.key, &recorder.format, marks.and_then(|m| m.get(at)), &mut line);
-            let outcome = self.write(recorder, &line, taken).await;
+            let outcome = match recorder.device.can_block() {
+                false => recorder.device.write(&line).await,
+                true => Box::pin(self.write_in_time(recorder, &line, taken)).await,
+            };
             match outcome {
                 Ok(()) => taken = true,
                 Err(error) => {
@@ -94,10 +97,7 @@ impl Broker {
         if taken { Ok(()) } else { Err(Error::internal("no audit device took the entry")) }
     }
 
-    async fn write(&self, recorder: &Recorder, line: &[u8], taken: bool) -> std::io::Result<()> {
-        if !recorder.device.can_block() {
-            return recorder.device.write(line).await;
-        }
+    async fn write_in_time(&self, recorder: &Recorder, line: &[u8], taken: bool) -> std::io::Result<()> {
         let writing = recorder.device.write(line);
         tokio::pin!(writing);
         let patience = if taken { Duration::ZERO } else { PATIENCE };

@@ -181,7 +181,7 @@ impl Policies {
         }
         let (acl, identity_policies) = match &token.record.authority {
             Authority::Root => (Arc::new(Acl::Root), Vec::new()),
-            Authority::Policies(names) => self.compile(token, names, identity, generation).await?,
+            Authority::Policies(names) => Box::pin(self.compile(token, names, identity, generation)).await?,
         };
         let record = &token.record;
         let caller = Arc::new(Caller {

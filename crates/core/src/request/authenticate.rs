@@ -68,7 +68,7 @@ impl Unsealed {
         if token.record.num_uses > 0
             && let Some(key) = &token.key
         {
-            match self.tokens.count_use(key).await.map_err(nobody)? {
+            match Box::pin(self.tokens.count_use(key)).await.map_err(nobody)? {
                 Use::Granted => {}
                 Use::Last => known.last_use = true,
                 Use::Refused => return Err(nobody(refusal(routed))),

@@ -81,7 +81,7 @@ impl Unsealed {
         // The engine is asked whether the thing exists only when that decides; who may do neither must not learn it.
         if routed.incoming.operation == Operation::Update && !decision.root {
             let creating = decide(true);
-            if creating.allowed != decision.allowed && self.creates(routed, &compiled.caller).await? {
+            if creating.allowed != decision.allowed && Box::pin(self.creates(routed, &compiled.caller)).await? {
                 decision = creating;
             }
         }

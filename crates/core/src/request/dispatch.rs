@@ -85,9 +85,14 @@ impl Unsealed {
             return Err(Error::unsupported_path());
         };
         let operation = parts.routed.incoming.operation;
-        let engine = mounted.engine(self).await?;
+        let engine = match mounted.opened() {
+            Some(engine) => engine,
+            None => Box::pin(mounted.engine(self)).await?,
+        };
         let mut cx = self.request_context(parts, mounted, row.once);
-        self.hold_store(&mut cx, parts, mounted).await?;
+        if mounted.entry.engine == "cubbyhole" {
+            Box::pin(self.hold_store(&mut cx, parts)).await?;
+        }
         // A handler that panics fails its own request, which is recorded like any other.
         let called = AssertUnwindSafe(engine.call(found, operation, &mut cx, input)).catch_unwind().await;
         let mut outcome = called.unwrap_or_else(|_| Err(Error::internal("the handler panicked")))?;
@@ -101,12 +106,15 @@ impl Unsealed {
             self.filter_keys(parts, &mut outcome)?;
         }
         let settled = self.settle(&mut tx, parts, mounted, outcome, intent.as_ref()).await?;
-        if !done.checkpointed {
-            self.mounts.hold(&mut tx, &mounted.entry).await?;
+        if !done.checkpointed && tx.is_dirty() {
+            Box::pin(self.mounts.hold(&mut tx, &mounted.entry)).await?;
         }
         let mut envelope = match settled {
             Sent::Raw(raw) => {
-                let sent = self.wrap_raw_if_asked(&mut tx, parts, raw).await?;
+                let sent = match parts.routed.incoming.wrap_ttl {
+                    Some(_) => Box::pin(self.wrap_raw_if_asked(&mut tx, parts, raw)).await?,
+                    None => Sent::Raw(raw),
+                };
                 tx.commit().await?;
                 done.after_commit.into_iter().for_each(|action| action());
                 return Ok(sent);
@@ -114,7 +122,9 @@ impl Unsealed {
             Sent::Envelope(envelope) => envelope,
         };
         self.add_warnings(&mut envelope, done.warnings, parts, input);
-        self.wrap_if_asked(&mut tx, parts, &mut envelope).await?;
+        if parts.routed.incoming.wrap_ttl.is_some() {
+            Box::pin(self.wrap_if_asked(&mut tx, parts, &mut envelope)).await?;
+        }
         match tx.commit().await {
             Err(StorageError::Conflict) if done.checkpointed => {
                 return Err(Error::internal("a conflict after a checkpoint"));
@@ -129,12 +139,10 @@ impl Unsealed {
     }
 
     /// A write to a token's own storage holds only if the token is still there at the commit; else it would stay behind.
-    async fn hold_store(&self, cx: &mut Cx, parts: &AuthorizedParts, mounted: &Mounted) -> Result<()> {
+    async fn hold_store(&self, cx: &mut Cx, parts: &AuthorizedParts) -> Result<()> {
         let operation = parts.routed.incoming.operation;
         let key = parts.known.token.as_ref().and_then(|t| t.key.as_ref());
-        if let Some(key) = key.filter(|_| {
-            mounted.entry.engine == "cubbyhole" && matches!(operation, Operation::Update | Operation::Patch)
-        }) {
+        if let Some(key) = key.filter(|_| matches!(operation, Operation::Update | Operation::Patch)) {
             self.tokens.record(cx.store().0, key).await?.ok_or_else(Error::denied)?;
         }
         Ok(())

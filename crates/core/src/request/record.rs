@@ -94,7 +94,7 @@ impl Unsealed {
         let recorded = self.record_outcome(&routed, &known, &outcome).await;
         if known.last_use
             && let Some(key) = known.token.as_ref().and_then(|t| t.key.as_ref())
-            && let Err(error) = self.tokens.revoke(key).await
+            && let Err(error) = Box::pin(self.tokens.revoke(key)).await
         {
             tracing::error!(%error, "a token whose uses are spent could not be deleted; it is not accepted any more");
         }

@@ -59,7 +59,7 @@ impl Unsealed {
             ..Envelope::default()
         };
         if let Some(login) = outcome.login {
-            let (made, warnings) = self.log_in(tx, parts, mounted, login).await?;
+            let (made, warnings) = Box::pin(self.log_in(tx, parts, mounted, login)).await?;
             envelope.warnings.extend(warnings);
             envelope.auth = Some(made.auth_block(Vec::new()));
         }
@@ -70,8 +70,8 @@ impl Unsealed {
         }
         let granted = match (&outcome.lease, intent) {
             (None, None) => None,
-            (_, Some(intent)) => Some(self.desk(parts, mounted).confirm(tx, intent).await?),
-            (Some(offer), None) => Some(self.desk(parts, mounted).grant(tx, offer).await?),
+            (_, Some(intent)) => Some(Box::pin(self.desk(parts, mounted).confirm(tx, intent)).await?),
+            (Some(offer), None) => Some(Box::pin(self.desk(parts, mounted).grant(tx, offer)).await?),
         };
         if let Some(Granted { id, ttl, renewable, warnings }) = granted {
             envelope.lease_id = id;

@@ -188,6 +188,10 @@ impl Tokens {
         {
             return Ok(Some(cached.token));
         }
+        Box::pin(self.load_stored(key, epoch)).await
+    }
+
+    async fn load_stored(&self, key: &TokenKey, epoch: u64) -> Result<Option<Arc<Token>>> {
         let mut tx = self.barrier.begin_read();
         let Some(record) = RECORDS.get_in(&mut tx, &self.view, key.as_str()).await? else { return Ok(None) };
         let token = Token::new(Some(key.clone()), record, &self.ids);

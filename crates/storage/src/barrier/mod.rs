@@ -229,6 +229,10 @@ impl Barrier {
         if let Some(record) = self.cache.get(path) {
             return Ok(Some(record));
         }
+        Box::pin(self.fetch_stored(path)).await
+    }
+
+    async fn fetch_stored(&self, path: &str) -> Result<Option<Bytes>, StorageError> {
         let ticket = self.cache.ticket(path);
         let key = Key::new(path)?;
         let record = self.backend.get(&key).await?;
@@ -245,7 +249,7 @@ impl Barrier {
             return Ok(plain);
         }
         // Another node may have rotated.
-        self.refresh().await?;
+        Box::pin(self.refresh()).await?;
         decrypt(&self.keyring.load(), term, path, record)?.ok_or_else(|| damaged(path))
     }
 
