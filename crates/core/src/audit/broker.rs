@@ -32,6 +32,10 @@ struct Recorder {
     device: Box<dyn Device>,
 }
 
+/// What the entry before a request runs said of it, by device: its answer's entry says the same.
+#[derive(Default)]
+pub struct Said(Vec<Box<[u8]>>);
+
 /// A device as `sys/audit` shows it.
 #[derive(Serialize)]
 pub struct Shown<'a> {
@@ -70,19 +74,25 @@ impl Broker {
         Ok(Broker { devices, clock })
     }
 
-    /// Records an entry.
+    /// Records an entry. `said` is what the entry before said of the same request; what this one says is returned.
     ///
     /// # Errors
     /// 500 when there are devices and none takes it: nothing happens unrecorded.
-    pub async fn record(&self, entry: &Entry<'_>) -> Result<()> {
+    pub async fn record(&self, entry: &Entry<'_>, said: &Said) -> Result<Said> {
         let mut taken = self.devices.is_empty();
         let marks = entry.caller.zip(entry.request.token).map(|(token, text)| {
-            let accessor = &token.record.accessor;
-            token.marks.get_or_init(|| self.devices.iter().map(|d| Mark::new(text, accessor, &d.key)).collect())
+            let mark = |d: &Recorder| Mark::new(text, &token.record, &d.key, &d.format);
+            token.marks.get_or_init(|| self.devices.iter().map(mark).collect())
         });
+        let mut saying = Said(Vec::with_capacity(if entry.response.is_some() { 0 } else { self.devices.len() }));
         for (at, recorder) in self.devices.iter().enumerate() {
             let mut line = Vec::with_capacity(1536);
-            entry.line(&recorder.key, &recorder.format, marks.and_then(|m| m.get(at)), &mut line);
+            let mark = marks.and_then(|m| m.get(at));
+            let said = said.0.get(at).map(|s| &**s);
+            let request = entry.line(&recorder.key, &recorder.format, mark, said, &mut line);
+            if entry.response.is_none() {
+                saying.0.push(Box::from(&line[request]));
+            }
             let outcome = match recorder.device.can_block() {
                 false => recorder.device.write(&line).await,
                 true => Box::pin(self.write_in_time(recorder, &line, taken)).await,
@@ -94,7 +104,7 @@ impl Broker {
                 }
             }
         }
-        if taken { Ok(()) } else { Err(Error::internal("no audit device took the entry")) }
+        if taken { Ok(saying) } else { Err(Error::internal("no audit device took the entry")) }
     }
 
     async fn write_in_time(&self, recorder: &Recorder, line: &[u8], taken: bool) -> std::io::Result<()> {

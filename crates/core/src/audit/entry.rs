@@ -1,11 +1,13 @@
 //! One entry in Vault's shape, formatted for one device in one pass.
 
+use std::ops::Range;
+
 use keepfast_crypto::hmac::HmacKey;
 use keepfast_framework::Timestamp;
 use serde::Serialize;
 
 use super::redact;
-use crate::token::Token;
+use crate::token::{Token, TokenRecord};
 
 /// What is recorded of a request or of its answer. It is not changed any more: each device formats it for itself.
 pub struct Entry<'a> {
@@ -79,33 +81,83 @@ pub struct Format {
     pub hmac_accessor: bool,
 }
 
-/// A token's text and accessor as one device writes them: hashed once and not with each entry.
+/// What one device's entries say of a token, written and hashed once and not with each entry.
 pub struct Mark {
-    token: String,
-    accessor: String,
+    /// Its text, a JSON string.
+    token: Box<[u8]>,
+    /// Its accessor, a JSON string; empty if it has none.
+    accessor: Box<[u8]>,
+    /// The members of `auth` before the verdict of its policies.
+    who: Box<[u8]>,
+    /// The members of `auth` behind it.
+    life: Box<[u8]>,
 }
 
 impl Mark {
-    /// The hashes of a token for the device with this key.
-    pub fn new(token: &str, accessor: &str, key: &HmacKey) -> Self {
-        let hashed = |value: &str| {
+    /// A token with this text, for the device with this key and format.
+    pub fn new(text: &str, token: &TokenRecord, key: &HmacKey, format: &Format) -> Self {
+        let written = |write: &dyn Fn(&mut Writer<'_>)| {
             let mut out = Vec::new();
-            redact::hash(value.as_bytes(), key, &mut out);
-            String::from_utf8(out).unwrap_or_default()
+            write(&mut Writer { key, format, out: &mut out });
+            out.into_boxed_slice()
         };
-        Mark { token: hashed(token), accessor: hashed(accessor) }
+        Mark {
+            token: written(&|w| w.hashed(text)),
+            accessor: written(&|w| w.accessor_value(&token.accessor)),
+            who: written(&|w| who(text, token, w)),
+            life: written(&|w| life(token, w)),
+        }
     }
 }
 
+fn who(text: &str, token: &TokenRecord, w: &mut Writer<'_>) {
+    let names = token.authority.names();
+    w.raw("\"token_type\":");
+    w.json(token.kind());
+    w.secret("client_token", text);
+    w.accessor("accessor", &token.accessor);
+    w.field("display_name", &token.display_name);
+    w.field("policies", &names);
+    w.field("token_policies", &names);
+}
+
+fn life(token: &TokenRecord, w: &mut Writer<'_>) {
+    if !token.meta.is_empty() {
+        w.field("metadata", &token.meta);
+    }
+    if !token.entity_id.is_empty() {
+        w.field("entity_id", &token.entity_id);
+    }
+    if token.creation_ttl > 0 {
+        w.field("token_ttl", &token.creation_ttl);
+    }
+    w.field("token_issue_time", &token.created.rfc3339_seconds());
+}
+
 impl Entry<'_> {
-    /// The entry as a line of JSON. `mark` is the accepted token as this device writes it.
-    pub fn line(&self, key: &HmacKey, format: &Format, mark: Option<&Mark>, out: &mut Vec<u8>) {
-        let mut w = Writer { key, format, mark, out };
+    /// The entry as a line of JSON; returns where in it the request's member stands.
+    ///
+    /// `mark` is the accepted token as this device writes it, `said` the request's member from the entry before, so that
+    /// what a request holds is hashed once.
+    pub fn line(
+        &self,
+        key: &HmacKey,
+        format: &Format,
+        mark: Option<&Mark>,
+        said: Option<&[u8]>,
+        out: &mut Vec<u8>,
+    ) -> Range<usize> {
+        let mut w = Writer { key, format, out };
         w.raw("{\"time\":\"");
         w.raw(&self.time.rfc3339());
         w.raw(if self.response.is_some() { "\",\"type\":\"response\"" } else { "\",\"type\":\"request\"" });
-        self.auth(&mut w);
-        self.request(&mut w);
+        self.auth(mark, &mut w);
+        let start = w.out.len();
+        match said {
+            Some(said) => w.out.extend_from_slice(said),
+            None => self.request(mark, &mut w),
+        }
+        let request = start..w.out.len();
         if let Some(response) = &self.response {
             self.response(response, &mut w);
         }
@@ -117,42 +169,25 @@ impl Entry<'_> {
             }
         }
         w.raw("}\n");
+        request
     }
 
-    fn auth(&self, w: &mut Writer<'_>) {
+    fn auth(&self, mark: Option<&Mark>, w: &mut Writer<'_>) {
         w.raw(",\"auth\":{");
-        let Some(token) = self.caller.map(|t| &t.record) else {
+        let Some(mark) = mark else {
             w.raw("\"token_type\":\"default\"}");
             return;
         };
-        let names = token.authority.names();
-        w.raw("\"token_type\":");
-        w.json(token.kind());
-        if let Some(text) = self.request.token {
-            w.callers_token("client_token", text);
-        }
-        w.callers_accessor("accessor", &token.accessor);
-        w.field("display_name", &token.display_name);
-        w.field("policies", &names);
-        w.field("token_policies", &names);
+        w.out.extend_from_slice(&mark.who);
         if let Some(allowed) = self.allowed {
             w.raw(",\"policy_results\":{\"allowed\":");
             w.raw(if allowed { "true}" } else { "false}" });
         }
-        if !token.meta.is_empty() {
-            w.field("metadata", &token.meta);
-        }
-        if !token.entity_id.is_empty() {
-            w.field("entity_id", &token.entity_id);
-        }
-        if token.creation_ttl > 0 {
-            w.field("token_ttl", &token.creation_ttl);
-        }
-        w.field("token_issue_time", &token.created.rfc3339_seconds());
+        w.out.extend_from_slice(&mark.life);
         w.raw("}");
     }
 
-    fn request(&self, w: &mut Writer<'_>) {
+    fn request(&self, mark: Option<&Mark>, w: &mut Writer<'_>) {
         let request = &self.request;
         w.raw(",\"request\":{\"id\":");
         w.json(request.id);
@@ -163,11 +198,13 @@ impl Entry<'_> {
             w.field("mount_accessor", request.mount_accessor);
             w.field("mount_class", request.mount_class);
         }
-        if let Some(token) = request.token {
-            w.callers_token("client_token", token);
+        match (mark, request.token) {
+            (Some(mark), _) => w.written("client_token", &mark.token),
+            (None, Some(token)) => w.secret("client_token", token),
+            (None, None) => {}
         }
-        if let Some(caller) = self.caller {
-            w.callers_accessor("client_token_accessor", &caller.record.accessor);
+        if let Some(mark) = mark.filter(|m| !m.accessor.is_empty()) {
+            w.written("client_token_accessor", &mark.accessor);
         }
         w.raw(",\"namespace\":{\"id\":\"root\"}");
         w.field("path", request.path);
@@ -235,7 +272,6 @@ impl Entry<'_> {
 struct Writer<'a> {
     key: &'a HmacKey,
     format: &'a Format,
-    mark: Option<&'a Mark>,
     out: &'a mut Vec<u8>,
 }
 
@@ -264,28 +300,32 @@ impl Writer<'_> {
     /// A field whose value is hashed.
     fn secret(&mut self, name: &str, value: &str) {
         self.name(name);
+        self.hashed(value);
+    }
+
+    fn hashed(&mut self, value: &str) {
         if self.format.log_raw { self.json(value) } else { redact::text(value, self.key, self.out) }
     }
 
-    fn callers_token(&mut self, name: &str, value: &str) {
-        match self.mark.filter(|_| !self.format.log_raw) {
-            Some(mark) => self.field(name, &mark.token),
-            None => self.secret(name, value),
-        }
-    }
-
-    fn callers_accessor(&mut self, name: &str, value: &str) {
-        match self.mark.filter(|_| !self.format.log_raw && self.format.hmac_accessor && !value.is_empty()) {
-            Some(mark) => self.field(name, &mark.accessor),
-            None => self.accessor(name, value),
-        }
+    /// A field whose value was written before.
+    fn written(&mut self, name: &str, value: &[u8]) {
+        self.name(name);
+        self.out.extend_from_slice(value);
     }
 
     fn accessor(&mut self, name: &str, value: &str) {
-        if value.is_empty() {
-            return;
+        if !value.is_empty() {
+            self.name(name);
+            self.accessor_value(value);
         }
-        if self.format.hmac_accessor { self.secret(name, value) } else { self.field(name, value) }
+    }
+
+    fn accessor_value(&mut self, value: &str) {
+        match self.format.hmac_accessor {
+            _ if value.is_empty() => {}
+            true => self.hashed(value),
+            false => self.json(value),
+        }
     }
 
     fn data(&mut self, name: &str, raw: &str, public: &dyn Fn(&str) -> bool) {

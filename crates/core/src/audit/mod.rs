@@ -5,5 +5,5 @@ pub mod device;
 pub mod entry;
 pub mod redact;
 
-pub use broker::Broker;
+pub use broker::{Broker, Said};
 pub use entry::{Entry, Mark, RequestPart, ResponsePart};

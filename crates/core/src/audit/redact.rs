@@ -26,11 +26,13 @@ pub fn text(value: &str, key: &HmacKey, out: &mut Vec<u8>) {
 /// Appends the hash of one text without quotes.
 pub fn hash(value: &[u8], key: &HmacKey, out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    out.extend_from_slice(PREFIX.as_bytes());
-    for byte in key.mac(value) {
-        out.push(HEX[usize::from(byte >> 4)]);
-        out.push(HEX[usize::from(byte & 15)]);
+    let mut digits = [0u8; 64];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(key.mac(value)) {
+        pair[0] = HEX[usize::from(byte >> 4)];
+        pair[1] = HEX[usize::from(byte & 15)];
     }
+    out.extend_from_slice(PREFIX.as_bytes());
+    out.extend_from_slice(&digits);
 }
 
 /// Appends JSON as it stands but on one line, so that no value can pass for an entry of its own.

@@ -38,7 +38,7 @@ impl Unsealed {
     pub(super) async fn authenticate(&self, routed: Routed) -> Result<Authenticated, Box<Refused>> {
         match self.known(&routed).await {
             Ok(known) => Ok(Authenticated { routed, known }),
-            Err((error, known)) => Err(Box::new(Refused { routed, known, error })),
+            Err((error, known)) => Err(Box::new(Refused::new(routed, known, error))),
         }
     }
 

@@ -51,7 +51,7 @@ impl Unsealed {
         let (routed, known) = authenticated.into_parts();
         match self.judge(&routed, &known).await {
             Ok((decision, compiled)) => Ok(Authorized { routed, known, compiled, decision }),
-            Err(error) => Err(Box::new(Refused { routed, known, error })),
+            Err(error) => Err(Box::new(Refused::new(routed, known, error))),
         }
     }
 

@@ -15,6 +15,7 @@ use super::authorize::AuthorizedParts;
 use super::envelope::Envelope;
 use super::record::{Recorded, Sent};
 use super::route::Routed;
+use crate::audit::Said;
 use crate::mount::Mounted;
 use crate::policy::store::CompiledAcl;
 use crate::token::Token;
@@ -27,17 +28,18 @@ const TRIES: usize = 64;
 pub struct Answered {
     routed: Routed,
     known: Known,
+    said: Said,
     outcome: Result<Sent>,
 }
 
 impl Answered {
     /// The outcome of a refused request.
     pub(super) fn refused(refused: Refused) -> Self {
-        Answered { routed: refused.routed, known: refused.known, outcome: Err(refused.error) }
+        Answered { routed: refused.routed, known: refused.known, said: refused.said, outcome: Err(refused.error) }
     }
 
-    pub(super) fn into_parts(self) -> (Routed, Known, Result<Sent>) {
-        (self.routed, self.known, self.outcome)
+    pub(super) fn into_parts(self) -> (Routed, Known, Said, Result<Sent>) {
+        (self.routed, self.known, self.said, self.outcome)
     }
 }
 
@@ -56,9 +58,9 @@ pub struct CoreCall {
 impl Unsealed {
     /// Runs a recorded request.
     pub(super) async fn dispatch(&self, recorded: Recorded) -> Answered {
-        let parts = recorded.into_parts();
+        let (parts, said) = recorded.into_parts();
         let outcome = self.run(&parts).await;
-        Answered { routed: parts.routed, known: parts.known, outcome }
+        Answered { routed: parts.routed, known: parts.known, said, outcome }
     }
 
     async fn run(&self, parts: &AuthorizedParts) -> Result<Sent> {

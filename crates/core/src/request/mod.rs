@@ -30,10 +30,10 @@
 //! }
 //! ```
 //!
-//! ```compile_fail,E0423
+//! ```compile_fail,E0451
 //! use keepfast_core::request::{authorize::Authorized, record::Recorded};
-//! fn forge(authorized: Authorized) -> Recorded {
-//!     Recorded(authorized.into_parts())
+//! fn forge(recorded: Recorded) -> Recorded {
+//!     Recorded { ..recorded }
 //! }
 //! ```
 //!
@@ -67,6 +67,7 @@ use keepfast_framework::Error;
 pub use incoming::Incoming;
 pub use record::Response;
 
+use crate::audit::Said;
 use crate::unsealed::Unsealed;
 use authenticate::Known;
 use route::Routed;
@@ -79,6 +80,15 @@ pub struct Refused {
     pub known: Known,
     /// Why.
     pub error: Error,
+    /// What its first audit entry says of it.
+    said: Said,
+}
+
+impl Refused {
+    /// A refusal that no device has yet.
+    pub(crate) fn new(routed: Routed, known: Known, error: Error) -> Self {
+        Refused { routed, known, error, said: Said::default() }
+    }
 }
 
 impl Unsealed {

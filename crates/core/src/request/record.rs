@@ -11,15 +11,18 @@ use super::dispatch::Answered;
 use super::envelope::{self, Envelope};
 use super::route::Routed;
 use super::{Incoming, Refused};
-use crate::audit::{Entry, RequestPart, ResponsePart};
+use crate::audit::{Entry, RequestPart, ResponsePart, Said};
 use crate::unsealed::Unsealed;
 
 /// An authorized request that an audit device has.
-pub struct Recorded(AuthorizedParts);
+pub struct Recorded {
+    parts: AuthorizedParts,
+    said: Said,
+}
 
 impl Recorded {
-    pub(super) fn into_parts(self) -> AuthorizedParts {
-        self.0
+    pub(super) fn into_parts(self) -> (AuthorizedParts, Said) {
+        (self.parts, self.said)
     }
 }
 
@@ -71,27 +74,28 @@ impl Unsealed {
         match admitted {
             Ok(authorized) => {
                 let entry = self.entry(authorized.routed(), authorized.known(), Some(true), None);
-                let recorded = self.audit.record(&entry).await;
+                let recorded = self.audit.record(&entry, &Said::default()).await;
                 let parts = authorized.into_parts();
                 match recorded {
-                    Ok(()) => Ok(Recorded(parts)),
-                    Err(error) => Err(Box::new(Refused { routed: parts.routed, known: parts.known, error })),
+                    Ok(said) => Ok(Recorded { parts, said }),
+                    Err(error) => Err(Box::new(Refused::new(parts.routed, parts.known, error))),
                 }
             }
-            Err(refused) => {
+            Err(mut refused) => {
                 let entry = self.entry(&refused.routed, &refused.known, Some(false), Some(&refused.error));
-                match self.audit.record(&entry).await {
-                    Ok(()) => Err(refused),
-                    Err(error) => Err(Box::new(Refused { error, ..*refused })),
+                match self.audit.record(&entry, &Said::default()).await {
+                    Ok(said) => refused.said = said,
+                    Err(error) => refused.error = error,
                 }
+                Err(refused)
             }
         }
     }
 
     /// Records an answer and turns it into what may be sent; ends a token whose last use this was.
     pub(super) async fn record_response(&self, answered: Answered) -> Response {
-        let (routed, known, outcome) = answered.into_parts();
-        let recorded = self.record_outcome(&routed, &known, &outcome).await;
+        let (routed, known, said, outcome) = answered.into_parts();
+        let recorded = self.record_outcome(&routed, &known, &said, &outcome).await;
         if known.last_use
             && let Some(key) = known.token.as_ref().and_then(|t| t.key.as_ref())
             && let Err(error) = Box::pin(self.tokens.revoke(key)).await
@@ -113,7 +117,13 @@ impl Unsealed {
         }
     }
 
-    async fn record_outcome(&self, routed: &Routed, known: &Known, outcome: &Result<Sent, Error>) -> Result<(), Error> {
+    async fn record_outcome(
+        &self,
+        routed: &Routed,
+        known: &Known,
+        said: &Said,
+        outcome: &Result<Sent, Error>,
+    ) -> Result<(), Error> {
         let error = outcome.as_ref().err();
         let public = |name: &str| is_public_response(routed, name);
         let mut part = ResponsePart { public: Some(&public), ..ResponsePart::default() };
@@ -125,7 +135,7 @@ impl Unsealed {
             part.warnings = &envelope.warnings;
         }
         let entry = self.entry(routed, known, None, error);
-        self.audit.record(&Entry { response: Some(part), ..entry }).await
+        self.audit.record(&Entry { response: Some(part), ..entry }, said).await.map(drop)
     }
 
     fn entry<'a>(
