@@ -187,7 +187,7 @@ async fn write(sys: &System, cx: &mut Cx, req: Write) -> Result<()> {
         return Err(Error::invalid("'policy' parameter not supplied or empty"));
     }
     let text = decoded(given);
-    policy::parse(&name, &text).map_err(|e| Error::invalid(format!("failed to parse policy: {e}")))?;
+    policy::parse(&name, &text).map_err(|e| Error::invalid(e.to_string()))?;
     let unsealed = sys.unsealed()?;
     let now = cx.now();
     let expiration = expiration(&req.expiration, req.ttl, now)?;

@@ -51,6 +51,8 @@ struct Tune {
     token_type: Option<Text>,
     /// Options of the engine.
     options: Option<Pairs>,
+    /// The version of a plugin; only the built-in one is here.
+    plugin_version: Option<Text>,
 }
 
 #[derive(Serialize)]
@@ -104,11 +106,12 @@ fn read(unsealed: &Unsealed, path: &str) -> Result<Flat<Shown>> {
 }
 
 async fn tune_secrets(sys: &System, cx: &mut Cx, req: Tune) -> Result<()> {
-    if req.token_type.is_some() {
-        return Err(Error::invalid("'token_type' can only be modified on auth mounts"));
-    }
     let unsealed = sys.unsealed()?;
     let path = Unsealed::mount_path(Kind::Secrets, &req.path);
+    // Command lines tune auth methods here too, as `sys/mounts/auth/PATH/tune`.
+    if req.token_type.is_some() && !path.starts_with("auth/") {
+        return Err(Error::invalid("'token_type' can only be modified on auth mounts"));
+    }
     let version =
         || unsealed.mounts.router().at(&path).map(|m| (m.entry.engine.clone(), m.entry.options().remove("version")));
     let before = version();
@@ -145,12 +148,21 @@ async fn tune(unsealed: &Unsealed, kind: Kind, req: Tune) -> Result<()> {
 }
 
 fn apply(entry: &mut MountEntry, req: Tune) -> Result<()> {
-    let config = &mut entry.config;
-    if let Some(text) = &req.default_lease_ttl {
-        config.default_lease_ttl = lease_text("default_lease_ttl", text)?;
+    let untunable = matches!(entry.engine.as_str(), "system" | "cubbyhole");
+    if let Some(version) = &req.plugin_version {
+        return Err(Error::invalid(format!("plugin not found in the catalog: {}, version={version}", entry.engine)));
     }
-    if let Some(text) = &req.max_lease_ttl {
-        config.max_lease_ttl = lease_text("max_lease_ttl", text)?;
+    let config = &mut entry.config;
+    // Command lines send an empty text for a flag that was not given; it leaves the bound as it is.
+    for (name, text, bound) in [
+        ("default_lease_ttl", &req.default_lease_ttl, &mut config.default_lease_ttl),
+        ("max_lease_ttl", &req.max_lease_ttl, &mut config.max_lease_ttl),
+    ] {
+        let Some(text) = text.as_ref().filter(|text| !text.is_empty()) else { continue };
+        if untunable {
+            return Err(Error::invalid(format!("cannot tune parameter {name} of {}", entry.path)));
+        }
+        *bound = lease_text(name, text)?;
     }
     if let Some(text) = &req.listing_visibility {
         config.listing_visibility = visibility(text)?;
@@ -174,6 +186,10 @@ fn apply(entry: &mut MountEntry, req: Tune) -> Result<()> {
     }
     if let Some(Pairs(given)) = req.options {
         let mut options = entry.options();
+        let version = given.get("version").filter(|v| entry.engine == "kv" && !matches!(v.as_str(), "1" | "2"));
+        if let Some(version) = version {
+            return Err(Error::invalid(format!("invalid version provided: {version}")));
+        }
         let upgraded = options.get("version").is_some_and(|v| v == "2");
         if entry.engine == "kv" && upgraded && given.get("version").is_some_and(|v| v != "2") {
             return Err(Error::invalid("cannot downgrade mount from version 2"));
