@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use keepfast_core::node::DevKv;
 use keepfast_crypto::secret::SecretString;
 
 /// The flags of `keepfast server`. A flag that was not given is empty, `None` or `false`; environment variables are
@@ -34,8 +35,8 @@ pub struct DevArgs {
     pub listen_address: Option<String>,
     /// `-dev-no-store-token`: leave `~/.vault-token` alone.
     pub no_store_token: bool,
-    /// `-dev-no-kv`: mount nothing at `secret/`.
-    pub no_kv: bool,
+    /// `-dev-no-kv`, `-dev-kv-v1`: what is mounted at `secret/`.
+    pub kv: DevKv,
     /// `-dev-tls`: make a certificate authority and a certificate, and serve HTTPS.
     pub tls: bool,
     /// `-dev-tls-cert-dir`: where they are written; a fresh temporary directory if absent.

@@ -17,6 +17,7 @@ mod telemetry;
 mod tls;
 
 pub use args::{DevArgs, ServerArgs};
+pub use keepfast_core::node::DevKv;
 pub use run::{StartError, run};
 pub use tls::TlsError;
 

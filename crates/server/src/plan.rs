@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use keepfast_core::Settings;
+use keepfast_core::node::DevKv;
 use keepfast_core::settings::ListenerSettings;
 use keepfast_crypto::secret::SecretString;
 
@@ -25,7 +26,7 @@ pub(crate) struct Plan {
 /// What a development server does beyond that.
 pub(crate) struct DevPlan {
     pub(crate) root_token: Option<SecretString>,
-    pub(crate) with_kv: bool,
+    pub(crate) kv: DevKv,
     /// Where the root token is stored for the command line.
     pub(crate) token_file: Option<PathBuf>,
     /// The authority of `-dev-tls`.
@@ -98,6 +99,7 @@ fn apply_flags(args: &mut ServerArgs, config: &mut Config) -> Result<Level, Star
 fn develop(dev: DevArgs, environment: &Environment, config: &mut Config) -> Result<DevPlan, StartError> {
     let address = dev
         .listen_address
+        .filter(|address| !address.is_empty())
         .or_else(|| environment.setting("DEV_LISTEN_ADDRESS").map(str::to_owned))
         .unwrap_or_else(|| "127.0.0.1:8200".into());
     let mut listener = ListenerConfig::plain(address);
@@ -122,10 +124,12 @@ fn develop(dev: DevArgs, environment: &Environment, config: &mut Config) -> Resu
     };
     config.listeners.insert(0, listener);
     config.disable_mlock = true;
+    // Images of containers pass the flag on whether or not there is a token to choose.
+    let chosen = dev.root_token.filter(|token| !token.expose().is_empty());
     let root_token =
-        dev.root_token.or_else(|| environment.setting("DEV_ROOT_TOKEN_ID").map(|t| SecretString::new(t.to_owned())));
+        chosen.or_else(|| environment.setting("DEV_ROOT_TOKEN_ID").map(|t| SecretString::new(t.to_owned())));
     let home = environment.variable("HOME").map(PathBuf::from).filter(|_| !dev.no_store_token);
-    Ok(DevPlan { root_token, with_kv: !dev.no_kv, token_file: home.map(|h| h.join(".vault-token")), ca })
+    Ok(DevPlan { root_token, kv: dev.kv, token_file: home.map(|h| h.join(".vault-token")), ca })
 }
 
 /// A directory of its own for certificates, readable by its owner only.
@@ -140,7 +144,9 @@ fn fresh_directory() -> std::io::Result<PathBuf> {
 fn detected_address(config: &Config) -> String {
     let Some(listener) = config.listeners.iter().find(|l| l.kind() == "tcp") else { return String::new() };
     let scheme = if listener.tls.is_some() { "https" } else { "http" };
-    format!("{scheme}://{}", listener.address())
+    let address = listener.address();
+    let host = if address.starts_with(':') { "127.0.0.1" } else { "" };
+    format!("{scheme}://{host}{address}")
 }
 
 #[cfg(test)]
@@ -157,7 +163,7 @@ mod tests {
         let plain = dev(DevArgs::default(), &[("HOME", "/home/x")]);
         assert_eq!((plain.config.api_addr.as_str(), plain.config.disable_mlock), ("http://127.0.0.1:8200", true));
         let told = plain.dev.unwrap();
-        assert_eq!((told.token_file, told.with_kv), (Some("/home/x/.vault-token".into()), true));
+        assert_eq!((told.token_file, told.kv), (Some("/home/x/.vault-token".into()), DevKv::V2));
         assert!(told.root_token.is_none());
         let variables = [("VAULT_DEV_ROOT_TOKEN_ID", "env"), ("BAO_DEV_LISTEN_ADDRESS", "127.0.0.1:1")];
         let from_environment = dev(DevArgs { no_store_token: true, ..DevArgs::default() }, &variables);
@@ -167,13 +173,26 @@ mod tests {
         let flags = DevArgs {
             root_token: Some(SecretString::new("flag".into())),
             listen_address: Some("localhost:2".into()),
-            no_kv: true,
+            kv: DevKv::None,
             ..DevArgs::default()
         };
         let from_flags = dev(flags, &variables);
         assert_eq!(from_flags.config.listeners[0].address(), "localhost:2");
         let told = from_flags.dev.unwrap();
-        assert_eq!((told.root_token.unwrap().expose().as_str(), told.with_kv), ("flag", false));
+        assert_eq!((told.root_token.unwrap().expose().as_str(), told.kv), ("flag", DevKv::None));
+    }
+
+    #[test]
+    fn flags_without_a_value_count_as_not_given() {
+        let empty = DevArgs {
+            root_token: Some(SecretString::new(String::new())),
+            listen_address: Some(String::new()),
+            ..DevArgs::default()
+        };
+        let plan = dev(empty, &[("VAULT_DEV_LISTEN_ADDRESS", ":8200")]);
+        assert_eq!(plan.config.listeners[0].address(), ":8200");
+        assert_eq!(plan.config.api_addr, "http://127.0.0.1:8200");
+        assert!(plan.dev.unwrap().root_token.is_none());
     }
 
     #[test]

@@ -241,7 +241,7 @@ fn open_storage(storage: &Storage) -> Result<Arc<dyn Backend>, StorageError> {
 
 /// Initialises, unseals, tells the secrets and stores the token for the command line.
 async fn develop(node: &Arc<Node>, dev: &DevPlan, address: &str, out: &Sink) -> Result<(), StartError> {
-    let made = node.init_dev(dev.root_token.clone(), dev.with_kv).await.map_err(StartError::Development)?;
+    let made = node.init_dev(dev.root_token.clone(), dev.kv).await.map_err(StartError::Development)?;
     let share = made.shares.first().map(|s| STANDARD.encode(s.expose())).unwrap_or_default();
     let text = banner::development(&Development {
         address,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use keepfast_client::SecretString;
-use keepfast_server::{DevArgs, ServerArgs};
+use keepfast_server::{DevArgs, DevKv, ServerArgs};
 
 use crate::args::{Command, Flag, FlagSet, Kind, Words};
 use crate::cx::Cx;
@@ -42,6 +42,7 @@ const DEVELOPMENT: &[Flag] = &[
         Kind::Bool,
         "Keep everything in memory, unsealed, with a KV engine at secret/. Not for production.",
     ),
+    Flag::new("dev-kv-v1", Kind::Bool, "Let the KV engine at secret/ be version 1, without versions."),
     Flag::new(
         "dev-listen-address",
         Kind::Text,
@@ -85,7 +86,11 @@ fn dev_args(words: &Words) -> Option<DevArgs> {
         root_token: words.text("dev-root-token-id").map(|token| SecretString::new(token.to_owned())),
         listen_address: words.text("dev-listen-address").map(str::to_owned),
         no_store_token: words.on("dev-no-store-token"),
-        no_kv: words.on("dev-no-kv"),
+        kv: match () {
+            () if words.on("dev-no-kv") => DevKv::None,
+            () if words.on("dev-kv-v1") => DevKv::V1,
+            () => DevKv::V2,
+        },
         tls: words.on("dev-tls"),
         tls_cert_dir: words.text("dev-tls-cert-dir").map(PathBuf::from),
         tls_sans: words.list("dev-tls-san").into_iter().map(str::to_owned).collect(),
@@ -113,6 +118,8 @@ mod tests {
         assert_eq!(args.config, [PathBuf::from("a.hcl"), PathBuf::from("b")]);
         assert!(args.dev.is_none() && args.log_level.as_deref() == Some("debug"));
         assert!(parse("-dev-tls").dev.unwrap().tls);
+        let kv = |line| parse(line).dev.unwrap().kv;
+        assert_eq!((kv("-dev"), kv("-dev -dev-kv-v1"), kv("-dev -dev-no-kv")), (DevKv::V2, DevKv::V1, DevKv::None));
         assert!(parse("-dev=false").dev.is_none() && parse("-config=a -dev-root-token-id=x").dev.is_none());
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use keepfast_core::node::DevKv;
 use keepfast_core::seal::SealShape;
 use keepfast_core::settings::AuditSettings;
 use keepfast_core::{Incoming, Node, Settings, Unsealed};
@@ -107,7 +108,7 @@ impl House {
         let clock = TestClock::default();
         let backend = Arc::<Gated>::default();
         let node = Node::new(backend.clone(), engines, Arc::new(clock.clone()), settings.clone());
-        let made = node.init_dev(Some(SecretString::new(ROOT.to_owned())), true).await.unwrap();
+        let made = node.init_dev(Some(SecretString::new(ROOT.to_owned())), DevKv::V2).await.unwrap();
         House { node, clock, backend, dir, shares: made.shares, settings }
     }
 

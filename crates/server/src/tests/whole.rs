@@ -1,5 +1,6 @@
 //! The real node behind the edge: from HTTP to storage and back.
 
+use keepfast_core::node::DevKv;
 use keepfast_core::settings::AuditSettings;
 use keepfast_core::{Node, Settings};
 use keepfast_crypto::secret::SecretString;
@@ -29,7 +30,7 @@ impl Whole {
         let settings = Settings { audit: vec![device], ..Settings::default() };
         let backend = Arc::new(MemoryBackend::new());
         let node = Node::new(backend, keepfast_engines::all(), Arc::new(SystemClock), settings);
-        node.init_dev(Some(SecretString::new("root".into())), true).await.unwrap();
+        node.init_dev(Some(SecretString::new("root".into())), DevKv::V2).await.unwrap();
         let config = ListenerConfig::plain("127.0.0.1:0");
         let socket = Socket::bind(&config.bind).unwrap();
         let address = socket.address().unwrap();
