@@ -1,7 +1,7 @@
 //! Sockets and the accept loop. Nothing that one connection does ends the loop.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -72,7 +72,7 @@ impl Drop for Socket {
 
 fn tcp(address: &str) -> io::Result<TcpListener> {
     let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the address has no meaning");
-    for candidate in address.to_socket_addrs()? {
+    for candidate in candidates(address)? {
         let open = || {
             let socket = if candidate.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
             socket.set_reuseaddr(true)?;
@@ -85,6 +85,14 @@ fn tcp(address: &str) -> io::Result<TcpListener> {
         }
     }
     Err(last)
+}
+
+/// What an address can stand for. `:8200` is every address of the machine: both families, or what there is of them.
+fn candidates(address: &str) -> io::Result<Vec<SocketAddr>> {
+    match address.strip_prefix(':').and_then(|port| port.parse().ok()) {
+        Some(port) => Ok(vec![(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()]),
+        None => Ok(address.to_socket_addrs()?.collect()),
+    }
 }
 
 /// A socket file that a killed server left behind is replaced; one that answers, or is no socket, is not.
@@ -172,6 +180,8 @@ impl<K: Kernel> Listener<K> {
     fn tcp(&self, stream: TcpStream, peer: SocketAddr, protocols: &Arc<Builder<TokioExecutor>>) {
         // Beyond the cap a connection is closed at once, so that clients notice instead of waiting in the backlog.
         let Some(permit) = self.connections.admit() else { return };
+        // Who comes by IPv4 to a socket of both families is bound, forwarded and audited as what it is.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let (edge, protocols, stop) = (self.edge.clone(), protocols.clone(), self.stop.clone());
         let tls = self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.current()));
         tokio::spawn(async move {
@@ -204,4 +214,20 @@ fn is_exhaustion(error: &io::Error) -> bool {
     [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
         .iter()
         .any(|e| error.raw_os_error() == Some(e.raw_os_error()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    #[test]
+    fn an_address_without_a_host_is_every_address() {
+        let texts =
+            |address: &str| -> Vec<String> { candidates(address).unwrap().iter().map(ToString::to_string).collect() };
+        assert_eq!(texts(":8200"), ["[::]:8200", "0.0.0.0:8200"]);
+        assert_eq!(texts("127.0.0.1:1"), ["127.0.0.1:1"]);
+        assert_eq!(texts("[::1]:1"), ["[::1]:1"]);
+        assert!(candidates(":port").is_err());
+    }
 }

@@ -194,3 +194,13 @@ async fn an_authorized_proxy_tells_the_address() {
     assert_eq!(server.ask("GET /v1/a", &["X-Forwarded-For: 1.2.3.4"], b"").await.json()["remote"], "1.2.3.4");
     assert_eq!(server.get("/v1/a").await.status, 400);
 }
+
+#[tokio::test]
+async fn a_socket_of_both_families_knows_who_comes_by_ipv4() {
+    let server = Server::with(|c| c.bind = Bind::Tcp(":0".into())).await;
+    let port = server.address.unwrap().port();
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    stream.write_all(b"GET /v1/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    let answer = rest(&mut stream).await;
+    assert!(answer.contains("\"remote\":\"127.0.0.1\""), "{answer}");
+}
