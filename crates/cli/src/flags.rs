@@ -38,6 +38,7 @@ pub(crate) const HTTP: FlagSet = FlagSet {
             Kind::Pairs,
             "A further header for the request; may be repeated. X-Vault- headers are refused.",
         ),
+        Flag::new("mfa", Kind::List, "A second factor, as METHOD:CODE; may be repeated. Variable: VAULT_MFA."),
         Flag::aliased("namespace", "ns", Kind::Text, "Namespace to work in. Variable: VAULT_NAMESPACE."),
         Flag::new("non-interactive", Kind::Bool, "Never ask for anything on the terminal."),
         Flag::new(
@@ -46,6 +47,11 @@ pub(crate) const HTTP: FlagSet = FlagSet {
             "Print the equivalent curl command instead of sending the request.",
         ),
         Flag::new("output-policy", Kind::Bool, "Print the policy that the request needs instead of sending it."),
+        Flag::new(
+            "policy-override",
+            Kind::Bool,
+            "Ask servers that have Sentinel to pass over a soft-mandatory policy.",
+        ),
         Flag::new(
             "tls-server-name",
             Kind::Text,

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HeaderName};
-use http::{HeaderMap, HeaderValue};
 use keepfast_client::{Address, Client, Config, Error, Method, Request, Response, Secret, SecretString, environment};
 
 use crate::args::Words;
 use crate::halt::Halt;
 use crate::{exact, terminal, token_file};
+
+mod headers;
+mod policy;
 
 /// A client with a runtime to wait on, and what to do instead of calling.
 pub(crate) struct Session {
@@ -29,11 +30,11 @@ enum Instead {
 impl Session {
     /// A session after the environment, with what flags say on top.
     pub(crate) fn new(words: &Words) -> Result<Self, Halt> {
-        let client = Client::new(config(words).map_err(|error| Halt::usage(error.to_string()))?);
+        let client = Client::new(config(words).map_err(|error| Halt::failed(error.to_string()))?);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         Ok(Self {
-            client: client.map_err(|error| Halt::usage(error.to_string()))?,
-            runtime: runtime.map_err(|error| Halt::usage(format!("Cannot start: {error}")))?,
+            client: client.map_err(|error| Halt::failed(error.to_string()))?,
+            runtime: runtime.map_err(|error| Halt::failed(format!("Cannot start: {error}")))?,
             instead: match () {
                 () if words.on("output-curl-string") => Some(Instead::Curl),
                 () if words.on("output-policy") => Some(Instead::Policy),
@@ -106,7 +107,7 @@ impl Session {
         match self.instead {
             None => return Ok(()),
             Some(Instead::Curl) => terminal::line(&self.curl(request)),
-            Some(Instead::Policy) => terminal::line(&policy(request)),
+            Some(Instead::Policy) => terminal::line(&policy::needed(request)),
         }
         Err(Halt::shown())
     }
@@ -123,7 +124,7 @@ impl Session {
         if let Address::Unix(path) = &self.client.config().address {
             let _ = write!(line, " --unix-socket {}", quoted(&path.display().to_string()));
         }
-        let headers: BTreeMap<String, String> = self.client.headers(request).iter().map(shown).collect();
+        let headers: BTreeMap<String, String> = self.client.headers(request).iter().map(headers::shown).collect();
         for (name, value) in headers {
             if name != "Content-Type" || request.method == Method::Patch {
                 let _ = write!(line, " -H {}", double_quoted(&format!("{name}: {value}")));
@@ -143,7 +144,8 @@ impl Session {
 /// The environment's configuration with the flags' on top, and the token that a login has left.
 fn config(words: &Words) -> Result<Config, Error> {
     // A flag replaces the variable, also one that could not be read.
-    let address = words.text("agent-address").or_else(|| words.text("address"));
+    let given = |flag: &str| words.text(flag).filter(|value| !value.is_empty());
+    let address = given("agent-address").or_else(|| given("address"));
     let mut config = Config::from_variables(|name| match address {
         Some(given) if environment::PREFIXES.iter().any(|prefix| *name == format!("{prefix}_ADDR")) => {
             Some(given.to_owned())
@@ -164,64 +166,25 @@ fn config(words: &Words) -> Result<Config, Error> {
         ("client-cert", &mut config.client_cert),
         ("client-key", &mut config.client_key),
     ] {
-        if let Some(path) = words.text(flag) {
+        if let Some(path) = given(flag) {
             *slot = Some(path.into());
         }
     }
-    config.server_name = words.text("tls-server-name").map(str::to_owned).or(config.server_name);
+    config.server_name = given("tls-server-name").map(str::to_owned).or(config.server_name);
     config.namespace = words.text("namespace").map(str::to_owned).unwrap_or(config.namespace);
     config.skip_verify = words.truth("tls-skip-verify").unwrap_or(config.skip_verify);
     config.follow_redirects = words.truth("disable-redirects").map_or(config.follow_redirects, |disabled| !disabled);
     if let Some(ttl) = words.duration("wrap-ttl") {
         config.wrap_ttl = Some(keepfast_client::duration::format(ttl));
     }
-    config.headers = headers(words)?;
+    config.headers = headers::of(words)?;
     Ok(config)
-}
-
-fn headers(words: &Words) -> Result<HeaderMap, Error> {
-    let mut headers = HeaderMap::new();
-    for (name, value) in words.pairs("header") {
-        let refused = || Error::Config(format!("the header {name:?} cannot be sent"));
-        if name.to_ascii_lowercase().starts_with("x-vault-") {
-            return Err(refused());
-        }
-        let value = HeaderValue::from_str(value.as_str().unwrap_or_default()).map_err(|_| refused())?;
-        headers.append(HeaderName::try_from(name.as_str()).map_err(|_| refused())?, value);
-    }
-    Ok(headers)
 }
 
 /// A refusal by the server, or its absence.
 pub(crate) fn told(context: &str, error: &Error) -> Halt {
     let context = if context.is_empty() { String::new() } else { format!("{context}: ") };
     Halt::failed(format!("{context}{error}"))
-}
-
-/// The least policy under which the call is allowed.
-fn policy(request: &Request) -> String {
-    let listing = |name: &str| request.query.iter().any(|(given, value)| given == name && value == "true");
-    let capabilities = match request.method {
-        Method::Get if listing("list") => "\"list\"",
-        Method::Get if listing("scan") => "\"scan\"",
-        Method::Get => "\"read\"",
-        Method::Put | Method::Post => "\"create\", \"update\"",
-        Method::Patch => "\"patch\"",
-        Method::Delete => "\"delete\"",
-    };
-    format!("path \"{}\" {{\n  capabilities = [{capabilities}]\n}}", request.path)
-}
-
-/// A header as people write it: `x-vault-request` as `X-Vault-Request`.
-fn shown((name, value): (&HeaderName, &HeaderValue)) -> (String, String) {
-    let capital =
-        |word: &str| word.get(..1).unwrap_or_default().to_ascii_uppercase() + word.get(1..).unwrap_or_default();
-    let name = if name == CONTENT_TYPE {
-        "Content-Type".to_owned()
-    } else {
-        name.as_str().split('-').map(capital).collect::<Vec<_>>().join("-")
-    };
-    (name, String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
 /// In single quotes for a shell.
@@ -249,13 +212,6 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
 
     use super::*;
-
-    #[test]
-    fn what_a_call_needs() {
-        let list = Request::new(Method::Get, "a/b").with_query("list", "true");
-        assert_eq!(policy(&list), "path \"a/b\" {\n  capabilities = [\"list\"]\n}");
-        assert!(policy(&Request::new(Method::Put, "a")).contains("\"create\", \"update\""));
-    }
 
     #[test]
     fn nothing_escapes_its_quotes() {

@@ -41,6 +41,10 @@ fn write_new(path: &PathBuf, token: &SecretString) -> io::Result<()> {
     file.sync_all()
 }
 
+/// `~/.vault-token`, or the file that `TOKEN_PATH` names.
 fn path() -> Option<PathBuf> {
+    if let Some((_, path)) = environment::variable("TOKEN_PATH") {
+        return Some(PathBuf::from(path));
+    }
     std::env::var_os("HOME").filter(|home| !home.is_empty()).map(|home| PathBuf::from(home).join(NAME))
 }

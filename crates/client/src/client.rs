@@ -17,6 +17,8 @@ use crate::{Config, Error, Secret, retry};
 
 /// No answer of the API is larger; more is taken for an attack on the client's memory.
 const LARGEST_ANSWER: usize = 256 << 20;
+/// How long what `sys/wrapping/wrap` is given stays wrapped, when nothing else is said: it has to be wrapped.
+const WRAPPED_FOR: &str = "5m";
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
 const WRAP_TTL: HeaderName = HeaderName::from_static("x-vault-wrap-ttl");
@@ -148,7 +150,9 @@ impl Client {
     /// A refusal, or an answer that is no envelope.
     pub fn interpret(&self, request: &Request, response: &Response) -> Result<Option<Secret>, Error> {
         let absent = response.status == 404;
-        if absent && request.method != Method::Get {
+        // What was wrapped may itself have been a 404 that says something.
+        let reads = request.method == Method::Get || request.path == "sys/wrapping/unwrap";
+        if absent && !reads {
             return Err(self.refusal(request, response));
         }
         if absent {
@@ -199,8 +203,9 @@ impl Client {
         if let (false, Ok(value)) = (namespace.is_empty(), HeaderValue::from_str(&format!("{namespace}/"))) {
             headers.insert(NAMESPACE, value);
         }
-        if let Some(Ok(value)) = self.config.wrap_ttl.as_deref().filter(|_| request.may_wrap).map(HeaderValue::from_str)
-        {
+        let wraps = request.path == "sys/wrapping/wrap" && matches!(request.method, Method::Put | Method::Post);
+        let wrap_ttl = self.config.wrap_ttl.as_deref().or(wraps.then_some(WRAPPED_FOR)).filter(|_| request.may_wrap);
+        if let Some(Ok(value)) = wrap_ttl.map(HeaderValue::from_str) {
             headers.insert(WRAP_TTL, value);
         }
         match request.method {
@@ -282,10 +287,14 @@ impl Client {
     pub fn refusal(&self, request: &Request, response: &Response) -> Error {
         #[derive(serde::Deserialize)]
         struct Body {
+            #[serde(default)]
             errors: Option<Vec<String>>,
+            #[serde(default)]
+            warnings: Option<Vec<String>>,
         }
-        let errors =
-            serde_json::from_slice::<Body>(&response.body).ok().and_then(|body| body.errors).unwrap_or_default();
+        // A refusal may say what it has to say as warnings (a wrong path of a KV engine does).
+        let body = serde_json::from_slice::<Body>(&response.body).ok();
+        let errors = body.and_then(|body| body.errors.or(body.warnings)).unwrap_or_default();
         Error::Response(Box::new(ResponseError {
             method: request.method.as_str().to_owned(),
             url: self.url(request),

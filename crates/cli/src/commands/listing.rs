@@ -30,13 +30,15 @@ pub(super) fn show(cx: &Cx, session: &Session, operation: &str, path: &str) -> O
         request = request.with_query("limit", limit.to_string());
     }
     let doing = if operation == "list" { "listing" } else { "scanning" };
-    let Some(secret) = session.call(&format!("Error {doing} {path}"), &request)? else { return nothing(cx, path) };
+    let Some(secret) = session.call(&format!("Error {doing} {path}"), &request)? else {
+        return nothing(cx, operation, path);
+    };
     if secret.wrap_info.is_some() {
         return cx.output.secret(&secret);
     }
     let Some(names) = names(&secret) else {
         if !cx.output.is_table() || secret.warnings.as_ref().is_none_or(Vec::is_empty) {
-            return nothing(cx, path);
+            return nothing(cx, operation, path);
         }
         cx.output.warnings(&secret);
         return Ok(0);
@@ -48,6 +50,7 @@ pub(super) fn show(cx: &Cx, session: &Session, operation: &str, path: &str) -> O
     match infos {
         Some(infos) if cx.output.is_table() => terminal::line(&detailed(&names, infos)),
         Some(_) => return cx.output.secret(&secret),
+        None if cx.words.on("detailed") && !cx.output.is_table() => return cx.output.secret(&secret),
         None => cx.output.names("Keys", &names),
     }
     Ok(0)
@@ -60,9 +63,10 @@ pub(super) fn names(secret: &Secret) -> Option<Vec<String>> {
 }
 
 /// Programs get an empty document, people a message; both an exit code.
-fn nothing(cx: &Cx, path: &str) -> Outcome {
+fn nothing(cx: &Cx, operation: &str, path: &str) -> Outcome {
     if cx.output.is_table() {
-        return Err(Halt::failed(format!("No value found at {path}")));
+        let what = if operation == "list" { "value" } else { "entries" };
+        return Err(Halt::failed(format!("No {what} found at {path}")));
     }
     cx.output.document(Value::Object(Map::new()));
     Ok(2)

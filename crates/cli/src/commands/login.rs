@@ -102,6 +102,9 @@ fn run(cx: &Cx) -> Outcome {
             own_name()
         )));
     };
+    if cx.words.on("no-print") && (cx.words.on("no-store") || cx.words.on("token-only")) {
+        return Err(Halt::usage("A token that is neither kept nor shown is lost: use -no-print alone"));
+    }
     let path = cx.words.text("path").map_or(name, |path| path.trim_matches('/'));
     let secret = (method.login)(cx, path, credentials(cx, name)?)?;
     finish(cx, &secret)
@@ -194,18 +197,30 @@ fn auth_of(token: &SecretString, data: &Map<String, Value>) -> Auth {
 
 /// Keeps the token and shows it, as far as either is wanted.
 fn finish(cx: &Cx, secret: &Secret) -> Outcome {
+    let token_only = cx.words.on("token-only");
+    if let Some(wrapped) = &secret.wrap_info {
+        // Who keeps the token gets it unwrapped; who does not hands the wrapping on.
+        let wrapping = SecretString::new(wrapped.token.clone());
+        return match () {
+            () if token_only => shown_alone(cx, &wrapped.token),
+            () if cx.words.on("no-store") => cx.output.secret(secret),
+            () => {
+                let inner = cx.session()?.with_token(Some(wrapping)).unwrap(None)?;
+                let inner = inner.filter(|inner| inner.wrap_info.is_none());
+                finish(cx, &inner.ok_or_else(|| Halt::failed("Error authenticating: the server gave no token"))?)
+            }
+        };
+    }
     let Some(auth) = &secret.auth else {
-        // Wrapped: whoever unwraps it gets the token.
-        return cx.output.secret(secret);
+        return Err(Halt::failed("Error authenticating: the server gave no token"));
     };
     if auth.client_token.is_empty() {
         return Err(Halt::failed(
             "Error authenticating: a second factor is required, which this command does not ask for",
         ));
     }
-    if cx.words.on("token-only") {
-        terminal::raw(&auth.client_token);
-        return Ok(0);
+    if token_only {
+        return shown_alone(cx, &auth.client_token);
     }
     let store = !cx.words.on("no-store");
     if store {
@@ -224,6 +239,12 @@ fn finish(cx: &Cx, secret: &Secret) -> Outcome {
         terminal::success(if store { STORED } else { NOT_STORED });
     }
     cx.output.secret(secret)
+}
+
+/// Shows a token and nothing else.
+fn shown_alone(cx: &Cx, token: &str) -> Outcome {
+    cx.output.bare(&Value::from(token));
+    Ok(0)
 }
 
 const STORED: &str = "Success! You are now authenticated. The token has been stored and will be used by\nthe commands that follow; there is no need to log in again.\n";

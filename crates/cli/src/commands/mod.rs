@@ -1,6 +1,6 @@
 //! The commands, one a file, and the table that names them.
 
-mod audit_list;
+mod audit;
 mod auth_help;
 mod completion;
 mod delete;
@@ -46,11 +46,7 @@ pub(crate) const COMMANDS: &[Node] = &[
     Node::Leaf(&unwrap::COMMAND),
     Node::Leaf(&version::COMMAND),
     Node::Leaf(&write::COMMAND),
-    Node::Group(&Group {
-        name: "audit",
-        about: "Work with audit devices.",
-        children: &[Node::Leaf(&audit_list::COMMAND)],
-    }),
+    Node::Group(&Group { name: "audit", about: "Work with audit devices.", children: audit::COMMANDS }),
     Node::Group(&Group { name: "auth", about: "Work with auth methods.", children: mount::AUTH }),
     Node::Group(&Group {
         name: "kv",

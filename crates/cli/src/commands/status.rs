@@ -61,7 +61,7 @@ const HA_FIELDS: &[&str] = &[
 ];
 
 fn run(cx: &Cx) -> Outcome {
-    let session = cx.session()?;
+    let session = cx.session().map_err(|halt| halt.with_code(1))?;
     let mut request = Request::new(Method::Get, "sys/seal-status");
     request.may_wrap = false;
     let status = session.call("Error checking seal status", &request).map_err(|halt| halt.with_code(1))?;
@@ -85,7 +85,7 @@ pub(super) fn show(cx: &Cx, session: &Session, mut status: Map<String, Value>) -
         status.extend(told);
     }
     if let Some(name) = cx.output.field() {
-        return cx.output.field_of_map(&status, name);
+        return cx.output.field_of(&status, name, "seal status");
     }
     status.entry("build_date").or_insert_with(|| Value::from(""));
     if cx.output.is_table() {

@@ -78,9 +78,9 @@ impl Output {
         Ok(0)
     }
 
-    /// Shows a field of a map, which is called something else than a secret in the message.
-    pub(crate) fn field_of_map(&self, map: &serde_json::Map<String, Value>, name: &str) -> Outcome {
-        let value = map.get(name).ok_or_else(|| Halt::usage(format!("Field \"{name}\" not present in map")))?;
+    /// Shows a field of a map, which `what` calls in the message.
+    pub(crate) fn field_of(&self, map: &serde_json::Map<String, Value>, name: &str, what: &str) -> Outcome {
+        let value = map.get(name).ok_or_else(|| Halt::usage(format!("Field \"{name}\" not present in {what}")))?;
         self.bare(value);
         Ok(0)
     }

@@ -35,7 +35,7 @@ pub(crate) fn field(secret: &Secret, name: &str) -> Option<Value> {
     };
     let of_auth = || secret.auth.as_ref().and_then(|auth| auth_field(auth, name));
     let of_wrapping = || secret.wrap_info.as_ref().and_then(|wrap| wrap_field(wrap, name));
-    let of_data = || secret.data_field(name).cloned();
+    let of_data = || secret.data_field(name).filter(|value| !value.is_null()).cloned();
     of_auth().or_else(of_wrapping).or_else(of_data).or(of_lease).or_else(|| match (name, &secret.data) {
         ("data", Some(data)) => Some(Value::Object(data.clone())),
         _ => None,

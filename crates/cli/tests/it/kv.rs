@@ -173,3 +173,16 @@ fn numbers_keep_every_digit() {
     assert_eq!((json.as_str(), server.ok(&["kv", "get", "-field=account", &key])), ("1.10", account));
     assert!(server.ok(&["kv", "get", "-format=yaml", &key]).contains("    account: 12345678901234567890123\n"));
 }
+
+#[test]
+fn the_parts_of_an_answer_are_fields_too() {
+    let server = server!();
+    let key = format!("{}/parts", server.kv(2));
+    server.ok(&["kv", "put", &key, "a=b"]);
+    assert_eq!(server.ok(&["kv", "get", "-field=data", &key]), "map[a:b]");
+    assert!(server.ok(&["kv", "get", "-field=metadata", &key]).contains("version:1"));
+    server.fails(&["kv", "get", "-field=nope", &key], 1, "Field \"nope\" not present in map");
+    let mount = key.trim_end_matches("/parts");
+    let detailed = server.ok(&["list", "-format=json", "-detailed", &format!("{mount}/metadata")]);
+    assert!(detailed.contains("\"keys\": ["), "{detailed}");
+}

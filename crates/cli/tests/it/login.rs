@@ -114,3 +114,42 @@ fn a_person_logs_in_by_name_and_password() {
     let refused = login("wrong");
     assert!(refused.code == 2 && refused.stderr.contains("* invalid username or password"), "{refused:?}");
 }
+
+#[test]
+fn a_wrapped_login_is_unwrapped_by_who_keeps_the_token() {
+    let server = server!();
+    let (path, role_id, secret_id) = approle(&server);
+    let path = format!("-path={path}");
+    let login = |more: &[&str]| {
+        let words = ["login", "-method=approle", &path, "-wrap-ttl=60"];
+        server.run_with(&[&words, more, &[&role_id, &secret_id]].concat(), &[], "")
+    };
+    let kept = login(&["-field=token"]);
+    assert_eq!(kept.code, 0, "{kept:?}");
+    assert_eq!(std::fs::read_to_string(server.home().join(".vault-token")).unwrap(), kept.stdout);
+    // Who only wants the token, or keeps nothing, hands the wrapping on.
+    let wrapping = login(&["-token-only"]).stdout;
+    assert_eq!(server.run_with(&["unwrap", "-field=token_duration", &wrapping], &[], "").stdout, "1200");
+    let shown = login(&["-no-store"]).stdout;
+    assert!(shown.contains("wrapping_token: ") && !shown.contains("token_duration"), "{shown}");
+    let lost = login(&["-no-store", "-no-print"]);
+    assert!(lost.code == 1 && lost.stderr.contains("neither kept nor shown"), "{lost:?}");
+}
+
+#[test]
+fn the_token_file_can_be_elsewhere() {
+    let server = server!();
+    let (root, file) = (server.token(), server.home().join("elsewhere"));
+    let variables = [("VAULT_TOKEN_PATH", file.to_str().unwrap())];
+    let done = server.run_with(&["login", "-no-print", root], &variables, "");
+    assert_eq!((done.code, std::fs::read_to_string(&file).unwrap().as_str()), (0, root), "{done:?}");
+    assert_eq!(server.run_with(&["token", "lookup", "-field=id"], &variables, "").stdout, root);
+    assert!(!server.home().join(".vault-token").exists());
+}
+
+#[test]
+fn a_token_alone_has_the_form_that_was_asked_for() {
+    let server = server!();
+    let done = server.run_with(&["login", "-token-only", "-format=json", server.token()], &[], "");
+    assert_eq!(done.stdout, format!("{:?}", server.token()));
+}

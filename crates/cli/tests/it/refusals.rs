@@ -51,6 +51,13 @@ fn a_call_can_be_printed_instead() {
         server.ok(&["kv", "list", "-output-policy", &kv]),
         format!("path \"{kv}/metadata\" {{\n  capabilities = [\"list\"]\n}}\n")
     );
+    let sudo = server.ok(&["auth", "enable", "-output-policy", "userpass"]);
+    assert_eq!(sudo, "path \"sys/auth/userpass\" {\n  capabilities = [\"create\", \"update\", \"sudo\"]\n}\n");
+    let factors = server.ok(&["read", "-output-curl-string", "-policy-override", "-mfa=m:1", "-mfa=n", "a/b"]);
+    assert!(
+        factors.contains("-H \"X-Vault-Policy-Override: true\"") && factors.contains("-H \"X-Vault-Mfa: "),
+        "{factors}"
+    );
     server.fails(&["kv", "get", &format!("{kv}/a")], 2, "No value found at");
 }
 
@@ -74,4 +81,43 @@ fn an_argument_that_is_no_text_is_not_changed_into_one() {
         .unwrap();
     assert_eq!(done.status.code(), Some(1));
     assert!(String::from_utf8(done.stderr).unwrap().starts_with("An argument is not valid UTF-8"));
+}
+
+#[test]
+fn what_cannot_be_set_up_is_told_as_a_failure() {
+    let server = server!();
+    let root = server.token();
+    for (name, value) in
+        [("VAULT_SKIP_VERIFY", "perhaps"), ("VAULT_CLIENT_TIMEOUT", "soon"), ("VAULT_CACERT", "/nonexistent")]
+    {
+        let done = server.run_with(&["read", "a/b"], &[("VAULT_TOKEN", root), (name, value)], "");
+        assert_eq!(done.code, 2, "{name}: {done:?}");
+    }
+    assert_eq!(server.run_with(&["status"], &[("VAULT_SKIP_VERIFY", "perhaps")], "").code, 1);
+    // A flag without a value counts as not given.
+    assert_eq!(server.run(&["token", "lookup", "-address=", "-field=id"]).stdout, root);
+}
+
+#[test]
+fn what_is_not_there_is_told_in_the_words_of_the_command() {
+    let server = server!();
+    let kv = server.kv(1);
+    server.fails(&["scan", &format!("{kv}/none")], 2, "No entries found at");
+    server.fails(&["policy", "read", "root"], 2, "No policy named: root");
+    server.fails(&["auth", "enable", "nonsense"], 2, "Error enabling nonsense auth: Error making API request.");
+    server.fails(&["status", "-field=nope"], 1, "Field \"nope\" not present in seal status");
+    server.ok(&["write", &format!("{kv}/a"), "x=1"]);
+    let done =
+        server.run_with(&["write", &format!("{kv}/b"), "-"], &[("VAULT_TOKEN", server.token())], "{\"z\": null}");
+    assert_eq!(done.code, 0);
+    server.fails(&["read", "-field=z", &format!("{kv}/b")], 1, "Field \"z\" not present in secret");
+    server.fails(&["kv", "get", "-field=no", &format!("{kv}/a")], 1, "Field \"no\" not present in secret");
+}
+
+#[test]
+fn audit_devices_come_from_the_configuration_alone() {
+    let server = server!();
+    server.fails(&["audit", "enable", "file", "file_path=/tmp/x"], 2, "Error enabling audit device: ");
+    let done = server.ok(&["audit", "disable", "none"]);
+    assert_eq!(done, "Success! Disabled audit device (if it was enabled) at: none/\n");
 }

@@ -36,3 +36,11 @@ fn a_wrapped_token_comes_out_as_a_login() {
     let opened = server.run_with(&["unwrap", "-format=json", &wrapped], &[], "");
     assert!(opened.code == 0 && opened.stdout.contains("\"client_token\": \""), "{opened:?}");
 }
+
+#[test]
+fn a_value_is_wrapped_for_a_while_when_nothing_else_is_said() {
+    let server = server!();
+    let wrapped = server.ok(&["write", "-field=wrapping_token", "sys/wrapping/wrap", "a=b"]);
+    assert_eq!(server.ok(&["write", "-field=creation_ttl", "sys/wrapping/lookup", &format!("token={wrapped}")]), "300");
+    assert_eq!(server.ok(&["unwrap", "-field=a", &wrapped]), "b");
+}

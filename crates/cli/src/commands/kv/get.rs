@@ -52,7 +52,11 @@ fn show(cx: &Cx, place: &Place, secret: &Secret) -> Outcome {
     let value = value(place, secret);
     if let Some(name) = cx.output.field() {
         let value = value.ok_or_else(|| Halt::failed(format!("No data found at {}", place.api("data"))))?;
-        return cx.output.field_of_map(value, name);
+        // The whole value can be asked for by the name of what holds it, unless it has a field of that name.
+        if place.versioned && !value.contains_key(name) && matches!(name, "data" | "metadata") {
+            return cx.output.secret(secret);
+        }
+        return cx.output.field_of(value, name, if place.versioned { "map" } else { "secret" });
     }
     if !cx.output.is_table() {
         return cx.output.secret(secret);

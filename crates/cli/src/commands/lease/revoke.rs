@@ -67,7 +67,7 @@ fn run(cx: &Cx) -> Outcome {
     };
     cx.session()?.call(&format!("Error {context} {id}"), &request)?;
     if sync || cx.words.on("force") {
-        terminal::success(&format!("Success! {done}: {id}"));
+        terminal::success(&format!("Success! {done}: {}", cx.argument(0).trim()));
     } else {
         terminal::success("All revocation operations queued successfully!");
     }

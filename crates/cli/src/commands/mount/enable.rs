@@ -57,8 +57,9 @@ fn run(cx: &Cx, kind: &Kind) -> Outcome {
     let engine = cx.argument(0).trim();
     let path = cx.words.text("path").unwrap_or(engine).trim_matches('/');
     let request = Request::new(Method::Post, format!("{}/{path}", kind.api)).with_body(Value::Object(body(cx, engine)));
-    let context = if kind.prefix.is_empty() { "Error enabling" } else { "Error enabling auth" };
-    cx.session()?.call(context, &request)?;
+    let context =
+        if kind.prefix.is_empty() { "Error enabling".to_owned() } else { format!("Error enabling {engine} auth") };
+    cx.session()?.call(&context, &request)?;
     let what =
         if kind.prefix.is_empty() { format!("the {engine} {}", kind.noun) } else { format!("{engine} {}", kind.noun) };
     terminal::success(&format!("Success! Enabled {what} at: {path}/"));

@@ -27,6 +27,7 @@ fn run(cx: &Cx) -> Outcome {
     let text = secret
         .as_ref()
         .and_then(|secret| secret.text("policy"))
+        .filter(|text| !text.is_empty())
         .ok_or_else(|| Halt::failed(format!("No policy named: {name}")))?;
     if cx.output.is_table() {
         terminal::line(text.trim());

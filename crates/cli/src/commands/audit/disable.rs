@@ -1,0 +1,28 @@
+//! `audit disable`: an audit device less.
+
+use keepfast_client::{Method, Request};
+
+use crate::args::Command;
+use crate::cx::Cx;
+use crate::flags::HTTP;
+use crate::halt::Outcome;
+use crate::terminal;
+
+pub(crate) const COMMAND: Command = Command {
+    name: "disable",
+    usage: "PATH",
+    about: "Disable an audit device, on a server that lets the API do it.",
+    details: "",
+    min: 1,
+    max: Some(1),
+    flags: &[HTTP],
+    run,
+};
+
+fn run(cx: &Cx) -> Outcome {
+    let path = cx.path(0);
+    let request = Request::new(Method::Delete, format!("sys/audit/{path}"));
+    cx.session()?.call("Error disabling audit device", &request)?;
+    terminal::success(&format!("Success! Disabled audit device (if it was enabled) at: {path}/"));
+    Ok(0)
+}
