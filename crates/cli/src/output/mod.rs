@@ -80,7 +80,8 @@ impl Output {
 
     /// Shows a field of a map, which `what` calls in the message.
     pub(crate) fn field_of(&self, map: &serde_json::Map<String, Value>, name: &str, what: &str) -> Outcome {
-        let value = map.get(name).ok_or_else(|| Halt::usage(format!("Field \"{name}\" not present in {what}")))?;
+        let value = map.get(name).filter(|value| !value.is_null());
+        let value = value.ok_or_else(|| Halt::usage(format!("Field \"{name}\" not present in {what}")))?;
         self.bare(value);
         Ok(0)
     }

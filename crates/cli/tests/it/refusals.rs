@@ -112,6 +112,7 @@ fn what_is_not_there_is_told_in_the_words_of_the_command() {
     assert_eq!(done.code, 0);
     server.fails(&["read", "-field=z", &format!("{kv}/b")], 1, "Field \"z\" not present in secret");
     server.fails(&["kv", "get", "-field=no", &format!("{kv}/a")], 1, "Field \"no\" not present in secret");
+    server.fails(&["kv", "get", "-field=z", &format!("{kv}/b")], 1, "Field \"z\" not present in secret");
 }
 
 #[test]

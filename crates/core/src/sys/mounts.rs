@@ -187,11 +187,25 @@ fn configure(entry: &mut MountEntry, config: &serde_json::Map<String, Value>) ->
             }
             "allowed_response_headers" => entry.config.allowed_response_headers = field::<Strings>(name, value)?.0,
             "listing_visibility" => entry.config.listing_visibility = visibility(&field::<Text>(name, value)?)?,
+            "plugin_version" => built_in(entry, &field::<Text>(name, value)?)?,
             "token_type" if entry.auth => entry.config.token_type = mount_token_kind(&field::<Text>(name, value)?)?,
             _ => {}
         }
     }
     Ok(())
+}
+
+/// Only the version that is built in can be asked for, by not naming any.
+fn built_in(entry: &MountEntry, version: &str) -> Result<()> {
+    match (version, entry.auth) {
+        ("", _) => Ok(()),
+        (_, false) => {
+            Err(Error::invalid(format!("cannot select non-builtin version of secrets plugin {}", entry.engine)))
+        }
+        (_, true) => {
+            Err(Error::invalid(format!("plugin not found in the catalog: {}, version={version}", entry.engine)))
+        }
+    }
 }
 
 fn field<T: serde::de::DeserializeOwned>(name: &str, value: &Value) -> Result<T> {
