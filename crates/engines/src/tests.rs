@@ -37,7 +37,8 @@ fn every_field_is_described_and_named_in_snake_case() {
     each(|name, engine| {
         for row in engine.table().rows() {
             for operation in &row.operations {
-                let Some(fields) = operation.request.get("properties").and_then(|p| p.as_object()) else { continue };
+                let request = operation.request();
+                let Some(fields) = request.get("properties").and_then(|p| p.as_object()) else { continue };
                 for (field, schema) in fields {
                     let place = format!("{name} {} {}: {field}", row.patterns[0].source(), operation.operation.name());
                     let described = schema.get("description").and_then(|d| d.as_str()).is_some_and(|d| !d.is_empty());
@@ -55,7 +56,8 @@ fn every_capture_is_a_field_of_the_request() {
     each(|name, engine| {
         for row in engine.table().rows().iter().filter(|row| !row.fallback) {
             for operation in &row.operations {
-                let fields = operation.request.get("properties").and_then(|p| p.as_object());
+                let request = operation.request();
+                let fields = request.get("properties").and_then(|p| p.as_object());
                 for capture in row.patterns.iter().flat_map(|p| p.captures()) {
                     let known = fields.is_some_and(|f| f.contains_key(capture));
                     let refuses = fields.is_none_or(|f| f.is_empty());

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use crate::routes::{RowInfo, Table};
+use crate::routes::Table;
+use crate::rows::RowInfo;
 
 /// The answer to `?help=1`.
 #[derive(Serialize)]
@@ -17,18 +18,18 @@ pub struct HelpText {
 /// The help of one row.
 pub fn row(row: &RowInfo, path: &str) -> HelpText {
     let mut help = format!("Request:        {path}\nMatching Route: {}\n\n{}\n", patterns(row), row.help.synopsis);
-    let mut names: Vec<(&str, &str)> = Vec::new();
+    let mut names: Vec<(&str, String)> = Vec::new();
     for operation in &row.operations {
+        let request = operation.request();
         for name in operation.parameters() {
-            if !names.iter().any(|(n, _)| n == name) {
-                let description = operation
-                    .request
+            if !names.iter().any(|(n, _)| **n == **name) {
+                let description = request
                     .get("properties")
-                    .and_then(|p| p.get(name))
+                    .and_then(|p| p.get(&**name))
                     .and_then(|p| p.get("description"))
                     .and_then(|d| d.as_str())
                     .unwrap_or_default();
-                names.push((name, description));
+                names.push((name, description.to_owned()));
             }
         }
     }

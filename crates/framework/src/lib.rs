@@ -60,6 +60,7 @@ pub mod path;
 pub mod records;
 pub mod reply;
 pub mod routes;
+pub mod rows;
 pub mod testing;
 pub mod token_params;
 

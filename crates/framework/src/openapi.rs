@@ -4,7 +4,8 @@ use serde_json::{Map, Value, json};
 
 use crate::input::WHOLE_BODY;
 use crate::path::{Operation, Pattern};
-use crate::routes::{Access, OperationInfo, RowInfo, Table};
+use crate::routes::{Access, Table};
+use crate::rows::{OperationInfo, RowInfo};
 
 /// A mount whose paths the document shows.
 pub struct Shown<'a> {
@@ -98,8 +99,8 @@ fn parameter(row: &RowInfo, name: &str) -> Value {
     })
 }
 
-fn property<'a>(operation: &'a OperationInfo, name: &str) -> Option<&'a Value> {
-    operation.request.get("properties")?.get(name)
+fn property(operation: &OperationInfo, name: &str) -> Option<Value> {
+    operation.request().get("properties")?.get(name).cloned()
 }
 
 fn described(shown: &Shown<'_>, pattern: &Pattern, operation: &OperationInfo) -> Value {
@@ -129,7 +130,7 @@ fn described(shown: &Shown<'_>, pattern: &Pattern, operation: &OperationInfo) ->
         }
         Operation::Read | Operation::Delete | Operation::Help => {}
     }
-    let answer = match &operation.reply {
+    let answer = match operation.reply() {
         Some(schema) => {
             json!({ "200": { "description": "OK", "content": { "application/json": { "schema": schema } } } })
         }
@@ -143,9 +144,10 @@ fn described(shown: &Shown<'_>, pattern: &Pattern, operation: &OperationInfo) ->
 /// The schema of the body: the parameters that the path does not capture, or the body as a whole.
 fn body(pattern: &Pattern, operation: &OperationInfo) -> Option<Value> {
     if operation.takes_whole_body() {
-        return Some(property(operation, WHOLE_BODY).cloned().unwrap_or_else(|| json!({ "type": "object" })));
+        return Some(property(operation, WHOLE_BODY).unwrap_or_else(|| json!({ "type": "object" })));
     }
-    let all = operation.request.get("properties")?.as_object()?;
+    let request = operation.request();
+    let all = request.get("properties")?.as_object()?;
     let own: Map<String, Value> = all
         .iter()
         .filter(|(name, _)| !pattern.captures().any(|c| c == *name))

@@ -4,14 +4,15 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use crate::cx::Cx;
 use crate::error::{Error, Result};
-use crate::input::{Input, WHOLE_BODY};
+use crate::input::Input;
 use crate::path::{Captures, Operation, Pattern};
 use crate::reply::{Outcome, Reply};
+use crate::rows::{OperationInfo, RowInfo};
 
 /// A boxed future of a handler.
 pub type HandlerFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
@@ -77,61 +78,6 @@ pub enum Access {
     Unauthenticated,
 }
 
-/// What is known of one operation of a row, without its engine's type.
-pub struct OperationInfo {
-    /// Which.
-    pub operation: Operation,
-    /// The schema of its parameters, captures included.
-    pub request: Schema,
-    /// The schema of `data` in its answer, where it is declared.
-    pub reply: Option<Schema>,
-    known: Vec<String>,
-}
-
-impl OperationInfo {
-    /// Whether the operation has a parameter of this name; every name is one where the whole body is data.
-    pub fn knows(&self, name: &str) -> bool {
-        self.takes_whole_body() || self.known.iter().any(|k| k == name)
-    }
-
-    /// Whether the body has no parameters of its own but is data as a whole ([`WHOLE_BODY`]).
-    pub fn takes_whole_body(&self) -> bool {
-        self.known.iter().any(|k| k == WHOLE_BODY)
-    }
-
-    /// The names of its parameters.
-    pub fn parameters(&self) -> &[String] {
-        &self.known
-    }
-}
-
-/// What is known of one row, without its engine's type.
-pub struct RowInfo {
-    /// The patterns that lead here.
-    pub patterns: Vec<Pattern>,
-    /// What it is for.
-    pub help: Help,
-    /// Who may.
-    pub access: Access,
-    /// Whether it acts on another system and so commits in steps and never runs twice.
-    pub once: bool,
-    /// Left out of the OpenAPI document.
-    pub hidden: bool,
-    /// Only for paths that no other row matches, whatever the operation.
-    pub fallback: bool,
-    /// Whether the engine can say if the thing exists, so that `create` and `update` are told apart.
-    pub tells_existence: bool,
-    /// The operations it has.
-    pub operations: Vec<OperationInfo>,
-}
-
-impl RowInfo {
-    /// What is known of one operation, if the row has it.
-    pub fn operation(&self, operation: Operation) -> Option<&OperationInfo> {
-        self.operations.iter().find(|o| o.operation == operation)
-    }
-}
-
 /// One row with its handlers.
 pub struct Row<E> {
     info: RowInfo,
@@ -142,13 +88,11 @@ pub struct Row<E> {
 /// The rows of an engine while it declares them.
 pub struct Routes<E> {
     rows: Vec<Row<E>>,
-    generator: SchemaGenerator,
 }
 
 /// A row while it is declared.
 pub struct RowBuilder<'r, E> {
     row: &'r mut Row<E>,
-    generator: &'r mut SchemaGenerator,
 }
 
 impl<E: Send + Sync + 'static> Default for Routes<E> {
@@ -160,8 +104,7 @@ impl<E: Send + Sync + 'static> Default for Routes<E> {
 impl<E: Send + Sync + 'static> Routes<E> {
     /// No rows.
     pub fn new() -> Self {
-        let settings = schemars::generate::SchemaSettings::openapi3().with(|s| s.inline_subschemas = true);
-        Routes { rows: Vec::new(), generator: settings.into_generator() }
+        Routes { rows: Vec::new() }
     }
 
     /// A row with one pattern; see [`Pattern`].
@@ -186,7 +129,7 @@ impl<E: Send + Sync + 'static> Routes<E> {
             actions: Default::default(),
             exists: None,
         });
-        RowBuilder { row: &mut self.rows[at], generator: &mut self.generator }
+        RowBuilder { row: &mut self.rows[at] }
     }
 }
 
@@ -290,21 +233,7 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
     where
         H: for<'a> Handler<'a, E, Q, Reply = R> + 'static,
     {
-        let request = self.generator.subschema_for::<Q>();
-        let mut known: Vec<String> = request
-            .get("properties")
-            .and_then(|p| p.as_object())
-            .map(|p| p.keys().cloned().collect())
-            .unwrap_or_default();
-        for pattern in &self.row.info.patterns {
-            for name in pattern.captures() {
-                if !known.iter().any(|k| k == name) {
-                    known.push(name.to_owned());
-                }
-            }
-        }
-        let reply = R::schema(self.generator);
-        self.row.info.operations.push(OperationInfo { operation, request, reply, known });
+        self.row.info.operations.push(OperationInfo::new::<Q, R>(operation, &self.row.info.patterns));
         self.row.actions[operation.index()] =
             Some(Box::new(move |engine, cx, input, prefix| match input.read::<Q>() {
                 Err(error) if error.public().starts_with("error converting") => {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use keepfast_framework::Operation;
-use keepfast_framework::routes::{Access, Match, RowInfo};
+use keepfast_framework::routes::{Access, Match};
+use keepfast_framework::rows::RowInfo;
 
 use super::incoming::Incoming;
 use crate::mount::Mounted;

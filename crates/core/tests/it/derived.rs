@@ -2,7 +2,8 @@
 //! and no input makes it fail as a fault of the server. A new row is tested the moment it is declared.
 
 use keepfast_framework::Operation;
-use keepfast_framework::routes::{Access, RowInfo};
+use keepfast_framework::routes::Access;
+use keepfast_framework::rows::RowInfo;
 use serde_json::{Value, json};
 
 use crate::fixture::{Ask, House, ROOT};
@@ -82,7 +83,7 @@ fn of_row(engine: &str, mount: &str, row: &RowInfo) -> Vec<Route> {
         for operation in &row.operations {
             let captured: Vec<&str> = pattern.captures().collect();
             let properties =
-                operation.request.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
+                operation.request().get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
             out.push(Route {
                 engine: engine.to_owned(),
                 pattern: pattern.source(),

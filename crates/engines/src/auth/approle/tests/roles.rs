@@ -335,7 +335,8 @@ fn the_table_is_unambiguous_and_every_row_says_what_it_is() {
     for row in table.rows() {
         assert!(row.help.synopsis.ends_with('.'), "{:?}", row.patterns);
         for operation in &row.operations {
-            let described = operation.request.get("properties").and_then(Value::as_object).into_iter().flatten();
+            let request = operation.request();
+            let described = request.get("properties").and_then(Value::as_object).into_iter().flatten();
             for (name, property) in described {
                 assert!(property.get("description").is_some(), "{:?} {name}", row.patterns);
             }

@@ -1,0 +1,141 @@
+//! What is known of the rows of a table without its engine's type: for dispatch, help and the OpenAPI document.
+
+use std::sync::OnceLock;
+
+use schemars::{Schema, SchemaGenerator};
+
+use crate::input::WHOLE_BODY;
+use crate::path::{Operation, Pattern};
+use crate::reply::Reply;
+use crate::routes::{Access, Help, Request};
+
+/// What is known of one operation of a row, without its engine's type.
+///
+/// Schemas are made when they are asked for: those of a whole server are megabytes, which few ever read.
+pub struct OperationInfo {
+    /// Which.
+    pub operation: Operation,
+    request: fn(&mut SchemaGenerator) -> Schema,
+    reply: fn(&mut SchemaGenerator) -> Option<Schema>,
+    captures: Box<[&'static str]>,
+    known: OnceLock<Box<[Box<str>]>>,
+}
+
+impl OperationInfo {
+    pub(crate) fn new<Q: Request, R: Reply>(operation: Operation, patterns: &[Pattern]) -> Self {
+        let captures = patterns.iter().flat_map(Pattern::captures).collect();
+        let request = |generator: &mut SchemaGenerator| generator.subschema_for::<Q>();
+        OperationInfo { operation, request, reply: R::schema, captures, known: OnceLock::new() }
+    }
+
+    /// The schema of its parameters, captures included.
+    pub fn request(&self) -> Schema {
+        (self.request)(&mut generator())
+    }
+
+    /// The schema of `data` in its answer, where it is declared.
+    pub fn reply(&self) -> Option<Schema> {
+        (self.reply)(&mut generator())
+    }
+
+    /// Whether the operation has a parameter of this name; every name is one where the whole body is data.
+    pub fn knows(&self, name: &str) -> bool {
+        self.takes_whole_body() || self.parameters().iter().any(|k| **k == *name)
+    }
+
+    /// Whether the body has no parameters of its own but is data as a whole ([`WHOLE_BODY`]).
+    pub fn takes_whole_body(&self) -> bool {
+        self.parameters().iter().any(|k| **k == *WHOLE_BODY)
+    }
+
+    /// The names of its parameters; read off the schema when first asked for, and kept.
+    pub fn parameters(&self) -> &[Box<str>] {
+        self.known.get_or_init(|| {
+            let request = self.request();
+            let properties = request.get("properties").and_then(|p| p.as_object());
+            let mut known: Vec<Box<str>> =
+                properties.into_iter().flatten().map(|(name, _)| name.as_str().into()).collect();
+            for name in &self.captures {
+                if !known.iter().any(|k| **k == **name) {
+                    known.push((*name).into());
+                }
+            }
+            known.into()
+        })
+    }
+}
+
+/// As OpenAPI 3.0 wants schemas: each whole in its place.
+fn generator() -> SchemaGenerator {
+    schemars::generate::SchemaSettings::openapi3().with(|s| s.inline_subschemas = true).into_generator()
+}
+
+/// What is known of one row, without its engine's type.
+pub struct RowInfo {
+    /// The patterns that lead here.
+    pub patterns: Vec<Pattern>,
+    /// What it is for.
+    pub help: Help,
+    /// Who may.
+    pub access: Access,
+    /// Whether it acts on another system and so commits in steps and never runs twice.
+    pub once: bool,
+    /// Left out of the OpenAPI document.
+    pub hidden: bool,
+    /// Only for paths that no other row matches, whatever the operation.
+    pub fallback: bool,
+    /// Whether the engine can say if the thing exists, so that `create` and `update` are told apart.
+    pub tells_existence: bool,
+    /// The operations it has.
+    pub operations: Vec<OperationInfo>,
+}
+
+impl RowInfo {
+    /// What is known of one operation, if the row has it.
+    pub fn operation(&self, operation: Operation) -> Option<&OperationInfo> {
+        self.operations.iter().find(|o| o.operation == operation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use schemars::JsonSchema;
+
+    use super::*;
+    use crate::routes::{Compiled, Routes};
+    use crate::{Cx, Result};
+
+    static MADE: AtomicUsize = AtomicUsize::new(0);
+
+    #[derive(serde::Deserialize)]
+    struct Counted {}
+
+    impl JsonSchema for Counted {
+        fn schema_name() -> std::borrow::Cow<'static, str> {
+            "Counted".into()
+        }
+        fn json_schema(_: &mut SchemaGenerator) -> Schema {
+            MADE.fetch_add(1, Ordering::Relaxed);
+            schemars::json_schema!({ "type": "object", "properties": { "count": { "type": "integer" } } })
+        }
+    }
+
+    async fn write(_: &(), _: &mut Cx, _: Counted) -> Result<()> {
+        Ok(())
+    }
+
+    #[test]
+    fn a_schema_is_made_when_it_is_asked_for_and_its_names_once() {
+        let mut routes: Routes<()> = Routes::new();
+        routes.path("thing/{name}", Help { synopsis: "Things.", description: "" }).update(write);
+        let compiled = Compiled::new(routes);
+        assert!(compiled.table().find(Operation::Update, "thing/a").is_some());
+        assert_eq!(MADE.load(Ordering::Relaxed), 0, "an idle server holds no schemas");
+        let operation = compiled.table().rows()[0].operation(Operation::Update).unwrap();
+        assert!(operation.knows("count") && operation.knows("name") && !operation.knows("other"));
+        assert_eq!(operation.parameters().len(), 2);
+        assert_eq!(MADE.load(Ordering::Relaxed), 1, "the names are kept");
+    }
+}
