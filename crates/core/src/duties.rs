@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use keepfast_framework::{Error, Operation, Result, Timestamp};
-use keepfast_storage::{MAX_ENCRYPTIONS, Page};
+use keepfast_storage::Page;
 use tokio::task::JoinSet;
 
 use crate::lease::index;
@@ -163,20 +163,6 @@ impl Unsealed {
             }
             page.after = names.last().cloned();
         }
-    }
-
-    /// Adds a term to the keyring before the present one has sealed as many values as random nonces allow (NIST SP
-    /// 800-38D, section 8.3).
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn rotate_worn_key(&self, now: Timestamp) -> Result<()> {
-        if self.barrier.key_status()?.encryptions < MAX_ENCRYPTIONS {
-            return Ok(());
-        }
-        let term = self.barrier.rotate(now.unix()).await?;
-        tracing::info!(term, "the keyring was rotated, because its key had sealed as many values as it may");
-        Ok(())
     }
 
     /// Lets every engine tick. Under quarantine none does: what an engine would change elsewhere may be another's.

@@ -2,7 +2,7 @@
 
 use keepfast_framework::reply::Flat;
 use keepfast_framework::routes::{Help, Nothing};
-use keepfast_framework::{Cx, Data, Error, Result, Routes, Timestamp};
+use keepfast_framework::{Cx, Error, Result, Routes, Timestamp};
 use serde::Serialize;
 
 use super::System;
@@ -10,7 +10,6 @@ use super::System;
 const SEAL: Help = Help { synopsis: "Seals the server.", description: "" };
 const STATUS: Help = Help { synopsis: "The present term of the keyring.", description: "" };
 const ROTATE: Help = Help { synopsis: "Adds a term to the keyring; what is stored stays readable.", description: "" };
-const CONFIG: Help = Help { synopsis: "When the keyring is rotated by itself.", description: "" };
 const BACKUP: Help = Help {
     synopsis: "Shares that were kept encrypted with PGP when the seal was changed.",
     description: "This server encrypts no shares with PGP, so there are never any.",
@@ -21,7 +20,6 @@ pub(super) fn routes(r: &mut Routes<System>) {
     r.path("key-status", STATUS).read(status);
     r.paths(["rotate", "rotate/keyring"], ROTATE).update(rotate).sudo();
     r.paths(["rekey/backup", "rekey/recovery-key-backup"], BACKUP).read(backup).delete(delete_backup);
-    r.paths(["rotate/config", "rotate/keyring/config"], CONFIG).read(config);
 }
 
 #[derive(Serialize)]
@@ -29,13 +27,6 @@ struct Status {
     encryptions: u64,
     install_time: String,
     term: u32,
-}
-
-#[derive(Serialize)]
-struct Config {
-    enabled: bool,
-    interval: u64,
-    max_operations: u64,
 }
 
 /// The answer is sent before the keys are wiped, so the sealing runs behind it.
@@ -64,8 +55,4 @@ async fn status(sys: &System, _: &mut Cx, _: Nothing) -> Result<Flat<Status>> {
 async fn rotate(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
     sys.unsealed()?.barrier.rotate(cx.now().unix()).await?;
     Ok(())
-}
-
-async fn config(_: &System, _: &mut Cx, _: Nothing) -> Result<Data<Config>> {
-    Ok(Data(Config { enabled: true, interval: 0, max_operations: keepfast_storage::MAX_ENCRYPTIONS }))
 }

@@ -9,6 +9,7 @@ mod mounts;
 mod openapi;
 mod policies;
 mod remount;
+mod rotation;
 mod tools;
 mod tune;
 mod ui;
@@ -59,6 +60,7 @@ impl Engine for System {
         wrapping::routes(r);
         leases::routes(r);
         keys::routes(r);
+        rotation::routes(r);
         audit::routes(r);
         tools::routes(r);
         ui::routes(r);

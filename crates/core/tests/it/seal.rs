@@ -206,3 +206,20 @@ async fn duties_end_what_is_due_and_end_with_the_seal() {
     }
     assert!(held.upgrade().is_none(), "nothing holds what existed while it was unsealed");
 }
+
+#[tokio::test]
+async fn the_keyring_is_rotated_by_itself_as_configured() {
+    let mut house = House::new().await;
+    let term = async |house: &House| house.get("sys/key-status", ROOT).await.ok().body["term"].clone();
+    house.post("sys/rotate/config", ROOT, json!({ "interval": "24h" })).await.is(204);
+    house.restarted().await;
+    let unsealed = house.unsealed();
+    let begun = unsealed.clock.now();
+    unsealed.rotate_worn_key(begun.after(Duration::from_secs(23 * 3600))).await.unwrap();
+    assert_eq!(term(&house).await, 1);
+    unsealed.rotate_worn_key(begun.after(Duration::from_secs(24 * 3600))).await.unwrap();
+    assert_eq!(term(&house).await, 2);
+    house.post("sys/rotate/keyring/config", ROOT, json!({ "enabled": false })).await.is(204);
+    unsealed.rotate_worn_key(begun.after(Duration::from_secs(100 * 3600))).await.unwrap();
+    assert_eq!(term(&house).await, 2);
+}
