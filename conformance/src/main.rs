@@ -61,7 +61,7 @@ enum Task {
         #[arg(long, value_enum, default_value = "keepfast")]
         on: Make,
     },
-    /// Long runs: http, kill, tokens
+    /// Long runs: disk, http, kill, tokens
     #[command(subcommand)]
     Campaign(campaign::Campaign),
     /// Play scenarios on two servers and print what differs

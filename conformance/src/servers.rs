@@ -75,6 +75,7 @@ pub struct Server {
     /// The one unseal key in base64, once initialised.
     pub key: String,
     make: Make,
+    environment: Vec<(String, String)>,
     process: Child,
     directory: TempDir,
 }
@@ -82,13 +83,23 @@ pub struct Server {
 impl Server {
     /// Starts a server with one audit file and waits until it listens; it is not initialised.
     pub fn start(make: Make, storage: Storage) -> Result<Self> {
+        Self::start_in(make, storage, |_| Ok(Vec::new()))
+    }
+
+    /// The same with variables of the environment, which may name files in its directory.
+    pub fn start_in(
+        make: Make,
+        storage: Storage,
+        environment: impl FnOnce(&Path) -> Result<Vec<(String, String)>>,
+    ) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("conformance-").tempdir()?;
         let port = free_port()?;
         let url = format!("http://127.0.0.1:{port}");
         std::fs::create_dir(directory.path().join("data"))?;
         std::fs::write(directory.path().join("config.hcl"), configuration(directory.path(), port, storage)?)?;
-        let process = spawn(make, directory.path())?;
-        let mut server = Self { url, root: String::new(), key: String::new(), make, process, directory };
+        let environment = environment(directory.path())?;
+        let process = spawn(make, directory.path(), &environment)?;
+        let mut server = Self { url, root: String::new(), key: String::new(), make, environment, process, directory };
         server.wait_until_listening()?;
         Ok(server)
     }
@@ -96,13 +107,18 @@ impl Server {
     /// Starts a server, initialises it with one share and unseals it.
     pub fn start_unsealed(make: Make, storage: Storage) -> Result<Self> {
         let mut server = Self::start(make, storage)?;
-        let mut client = server.client()?;
+        server.init()?;
+        Ok(server)
+    }
+
+    /// Initialises it with one share and unseals it.
+    pub fn init(&mut self) -> Result<()> {
+        let mut client = self.client()?;
         let body = json!({"secret_shares": 1, "secret_threshold": 1});
         let answer = expect_ok(client.call(None, "PUT", "sys/init", Some(&body))?)?;
-        server.key = answer["keys_base64"][0].as_str().context("no keys_base64")?.to_owned();
-        server.root = answer["root_token"].as_str().context("no root_token")?.to_owned();
-        server.unseal()?;
-        Ok(server)
+        self.key = answer["keys_base64"][0].as_str().context("no keys_base64")?.to_owned();
+        self.root = answer["root_token"].as_str().context("no root_token")?.to_owned();
+        self.unseal()
     }
 
     /// Gives the share and waits until requests are answered.
@@ -167,7 +183,7 @@ impl Server {
 
     /// Starts it again on the same data and port; it is sealed then.
     pub fn restart(&mut self) -> Result<()> {
-        self.process = spawn(self.make, self.directory.path())?;
+        self.process = spawn(self.make, self.directory.path(), &self.environment)?;
         self.wait_until_listening()
     }
 
@@ -201,12 +217,13 @@ impl Drop for Server {
     }
 }
 
-fn spawn(make: Make, directory: &Path) -> Result<Child> {
+fn spawn(make: Make, directory: &Path, environment: &[(String, String)]) -> Result<Child> {
     let log = File::options().create(true).append(true).open(directory.join("server.log"))?;
     let binary = make.binary()?;
     Command::new(&binary)
         .arg("server")
         .arg(format!("-config={}", directory.join("config.hcl").display()))
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)

@@ -18,7 +18,7 @@ cargo xtask verify                  what every commit needs: fmt, clippy, tidy, 
 cargo xtask fix                     what a machine can mend: fmt, clippy --fix
 cargo xtask test [--only A,B] [--skip A,B]
                                     everything; installs what it needs; the last line is `N passed, N failed`
-cargo xtask campaign NAME [options] a long run, entered in conformance/ledger.md: http, kill, tokens, fuzz
+cargo xtask campaign NAME [options] a long run, entered in conformance/ledger.md: disk, http, kill, tokens, fuzz, vaultrs
 cargo xtask bench [options]         bench/compare.py on the peer and on Keepfast
 cargo xtask openapi                 the OpenAPI document of our server, to target/openapi.json
 cargo xtask surface [--write]       which of the peer's paths and operations we have
@@ -127,6 +127,11 @@ fn campaign(rest: &[String]) -> Result<bool> {
         ];
         arguments.extend(rest[1..].iter().map(String::as_str));
         return shell::visible("cargo", &arguments);
+    }
+    if rest.first().is_some_and(|name| name == "vaultrs") {
+        let peer = format!("bao={}", install::named_vault("bao").display());
+        let ours = format!("keepfast={}", root().join("target/release/keepfast").display());
+        return shell::visible(&install::python(), &["conformance/vaultrs/run.py", &peer, &ours]);
     }
     conformance_tool(&["campaign"], rest)
 }

@@ -24,7 +24,7 @@ pub(crate) struct Step {
     pub(crate) run: fn(&Shell) -> Result<Outcome>,
 }
 
-const ALL: [Step; 16] = [
+const ALL: [Step; 18] = [
     Step { name: "install", run: |shell| install::prepare(shell).map(|()| one(true)) },
     Step { name: "fmt", run: |shell| Ok(one(shell.run("cargo", &["fmt", "--all", "--check"])?.ok)) },
     Step { name: "clippy", run: clippy },
@@ -37,8 +37,10 @@ const ALL: [Step; 16] = [
     Step { name: "surface", run: surface },
     Step { name: "hvac", run: hvac },
     Step { name: "seed", run: seed },
+    Step { name: "guide", run: guide },
     Step { name: "http", run: |shell| campaign(shell, &["http", "--count", "10000"]) },
     Step { name: "kill", run: |shell| campaign(shell, &["kill", "--count", "5"]) },
+    Step { name: "disk", run: |shell| campaign(shell, &["disk", "--count", "8"]) },
     Step { name: "tokens", run: |shell| campaign(shell, &["tokens", "--count", "5000"]) },
     Step { name: "fuzz", run: fuzz },
 ];
@@ -121,6 +123,12 @@ fn seed(shell: &Shell) -> Result<Outcome> {
         outcomes.push(counted(&ran, ran.output.lines().last().unwrap_or_default()));
     }
     Ok(sum(&outcomes))
+}
+
+/// The commands of the user's guide, as they stand there.
+fn guide(shell: &Shell) -> Result<Outcome> {
+    let ours = named_vault("keepfast").display().to_string();
+    last_line(&shell.run(&python(), &["conformance/guide/run.py", &ours, &python()])?)
 }
 
 /// The short form of a campaign.

@@ -1,6 +1,8 @@
-//! Long runs against a server of our own: malformed HTTP, kill -9 under writes, a million tokens. Each is decided by a seed and enters its
+//! Long runs against a server of our own: malformed HTTP, kill -9 under writes, disks that fail, a million tokens. Each is decided by a seed and enters its
 //! result in `ledger.md`.
 
+mod diary;
+mod disk;
 mod http;
 mod kill;
 mod mutation;
@@ -18,6 +20,8 @@ use crate::servers::Make;
 /// Which campaign.
 #[derive(Subcommand)]
 pub enum Campaign {
+    /// Full and failing disks under concurrent writes: refused with an error, and no acknowledged write is lost
+    Disk(Options),
     /// Malformed requests: no 5xx, no exit
     Http(Options),
     /// kill -9 under concurrent writes: no acknowledged write is lost, and it always opens
@@ -29,7 +33,7 @@ pub enum Campaign {
 /// What every campaign takes.
 #[derive(Args, Clone)]
 pub struct Options {
-    /// Requests, kills or tokens
+    /// Requests, kills, faults or tokens
     #[arg(long)]
     pub count: u64,
     /// What decides the run; printed, and entered in the ledger
@@ -59,6 +63,7 @@ pub struct Found {
 /// Runs a campaign, prints what it found and enters it in the ledger.
 pub fn run(campaign: &Campaign) -> Result<bool> {
     let (name, options, found) = match campaign {
+        Campaign::Disk(options) => ("disk", options, disk::run(options)?),
         Campaign::Http(options) => ("http", options, http::run(options)?),
         Campaign::Kill(options) => ("kill", options, kill::run(options)?),
         Campaign::Tokens(options) => ("tokens", options, tokens::run(options)?),

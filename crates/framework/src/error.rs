@@ -161,6 +161,11 @@ impl From<StorageError> for Error {
             StorageError::InvalidKey(_) => Self::invalid("the path cannot be stored"),
             // Whoever was under way when the server was sealed.
             StorageError::Closed => Self::new(Status::UNAVAILABLE, "Vault is sealed"),
+            // Neither tells more than that the request was not done, and what the operator has to do.
+            StorageError::Full => Self::new(Status::INTERNAL, "no space left on the storage device"),
+            StorageError::Stopped(_) => {
+                Self::new(Status::INTERNAL, "the storage has stopped after a failed write and needs a restart")
+            }
             _ => Self::internal("storage"),
         };
         out.conflict = matches!(error, StorageError::Conflict);

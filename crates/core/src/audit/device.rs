@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt as _, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, mpsc};
 
@@ -65,8 +65,44 @@ fn mode_of(settings: &AuditSettings) -> io::Result<u32> {
 struct FileDevice {
     path: PathBuf,
     mode: u32,
-    file: Mutex<File>,
+    log: Mutex<LogFile>,
     open: Mutex<(Vec<u8>, Arc<Batch>)>,
+}
+
+/// An open file, which may end in the middle of a line since a write that the disk took in part.
+struct LogFile {
+    file: File,
+    torn: bool,
+}
+
+impl LogFile {
+    /// Opens a log for appending; what an earlier process left may be torn as well.
+    fn open(path: &Path, mode: u32) -> io::Result<Self> {
+        let file = open_log(path, mode)?;
+        let torn = file.metadata()?.is_file() && last_byte(path).is_some_and(|byte| byte != b'\n');
+        Ok(LogFile { file, torn })
+    }
+
+    /// Writes whole lines, on a line of their own: what comes after a torn line can be read.
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        if self.torn {
+            self.file.write_all(b"\n")?;
+            self.torn = false;
+        }
+        let mut left = lines;
+        while !left.is_empty() {
+            match self.file.write(left) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(taken) => {
+                    self.torn = left[taken - 1] != b'\n';
+                    left = &left[taken..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Lines that are written together, and what became of them.
@@ -75,22 +111,31 @@ struct Batch(OnceLock<Result<(), io::ErrorKind>>);
 
 impl FileDevice {
     fn open(path: &Path, mode: u32) -> io::Result<Self> {
-        let file = Mutex::new(open_log(path, mode)?);
-        Ok(FileDevice { path: path.to_owned(), mode, file, open: Mutex::default() })
+        let log = Mutex::new(LogFile::open(path, mode)?);
+        Ok(FileDevice { path: path.to_owned(), mode, log, open: Mutex::default() })
     }
 
     /// Writes the open batch, unless it has been written since this line joined it.
     fn flush(&self, joined: &Batch) -> io::Result<()> {
-        let mut file = self.file.lock();
+        let mut log = self.log.lock();
         if let Some(done) = joined.0.get() {
             return done.map_err(io::Error::from);
         }
         let (lines, batch) = std::mem::take(&mut *self.open.lock());
-        let outcome = file.write_all(&lines);
-        // Only who holds the file sets this, and each batch is taken once.
+        let outcome = log.write(&lines);
+        // Only who holds the log sets this, and each batch is taken once.
         let _ = batch.0.set(outcome.as_ref().copied().map_err(io::Error::kind));
         outcome
     }
+}
+
+/// What a file ends with; `None` when it is empty or may only be written.
+fn last_byte(path: &Path) -> Option<u8> {
+    let file = File::open(path).ok()?;
+    let last = file.metadata().ok()?.len().checked_sub(1)?;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, last).ok()?;
+    Some(byte[0])
 }
 
 /// Opens a log for appending: never through a link, never a file that something else also names.
@@ -120,8 +165,8 @@ impl Device for FileDevice {
     }
 
     fn reopen(&self) -> io::Result<()> {
-        let fresh = open_log(&self.path, self.mode)?;
-        *self.file.lock() = fresh;
+        let fresh = LogFile::open(&self.path, self.mode)?;
+        *self.log.lock() = fresh;
         Ok(())
     }
 
@@ -204,5 +249,16 @@ mod tests {
         device.write(b"two\n").await.unwrap();
         assert_eq!(std::fs::read_to_string(path("log")).unwrap(), "two\n");
         assert_eq!(std::fs::read_to_string(path("log.1")).unwrap(), "one\n");
+    }
+    #[tokio::test]
+    async fn an_entry_after_a_torn_one_stands_on_a_line_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log").to_string_lossy().into_owned();
+        std::fs::write(&path, "one\nhalf of an ent").unwrap();
+        let device = open(&settings(&[("file_path", &path)])).unwrap();
+        device.write(b"two\n").await.unwrap();
+        device.reopen().unwrap();
+        device.write(b"three\n").await.unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\nhalf of an ent\ntwo\nthree\n");
     }
 }
