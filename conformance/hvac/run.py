@@ -3,7 +3,8 @@
 
     run.py SERVER BINARY [--baseline RESULTS.json]
 
-Results are written to .cache/hvac/SERVER.json. With a baseline (the peer's results), every test that passed there must pass here,
+On Keepfast every server gets an audit log beside hvac's configuration, and none of the secrets may stand in it or in the server's output
+(see canary.py). Results are written to .cache/hvac/SERVER.json. With a baseline (the peer's results), every test that passed there must pass here,
 unless skips.txt names it with a reason. The last line is `N passed, N failed`.
 """
 
@@ -11,12 +12,15 @@ import argparse
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
 import tarfile
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+
+import canary
 
 HERE = Path(__file__).resolve().parent
 CACHE = HERE.parents[1] / ".cache" / "hvac"
@@ -61,12 +65,20 @@ def fetch() -> Path:
 
 
 def wrapper(server: str, binary: Path) -> Path:
-    """A directory with the binary under the name `vault`, which answers `-version` with the level of the API."""
+    """A directory with the binary under the name `vault`, which answers `-version` with the level of the API.
+
+    A server of ours keeps an audit log and its output, for the canary; hvac reads neither.
+    """
     directory = CACHE / f"bin-{server}"
     directory.mkdir(exist_ok=True)
     script = directory / "vault"
-    script.write_text(
-        f'#!/bin/sh\n[ "$1" = -version ] && {{ echo "Vault v{API_LEVEL} ({server})"; exit 0; }}\nexec "{binary}" "$@"\n')
+    lines = ["#!/bin/sh", f'[ "$1" = -version ] && {{ echo "Vault v{API_LEVEL} ({server})"; exit 0; }}']
+    if server == "keepfast":
+        wrote = CACHE / "canary"
+        stanza = f'audit "file" "canary" {{ options {{ file_path = "{wrote}/audit-%s.log" }} }}'
+        lines += ['if [ "$1" = server ]; then', f"  printf '{stanza}' $$ > {wrote}/audit-$$.hcl",
+                  f'  exec "{binary}" "$@" "-config={wrote}/audit-$$.hcl" > {wrote}/server-$$.log 2>&1', "fi"]
+    script.write_text("\n".join([*lines, f'exec "{binary}" "$@"', ""]))
     script.chmod(script.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
     return directory
 
@@ -78,8 +90,12 @@ def run(source: Path, server: str, directory: Path, select: str | None) -> dict[
     (source / "tests/config_files/generated").mkdir(exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("VAULT_", "BAO_", "KEEPFAST_"))}
     # The sources come first, so that the tests run with the client they belong to.
-    environment |= {"PATH": f"{directory}:{os.environ['PATH']}", "PYTHONPATH": str(source)}
-    command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile",
+    environment |= {"PATH": f"{directory}:{os.environ['PATH']}", "PYTHONPATH": f"{source}:{HERE}"}
+    if server == "keepfast":
+        shutil.rmtree(CACHE / "canary", ignore_errors=True)
+        (CACHE / "canary").mkdir()
+        environment["HVAC_CANARY"] = str(CACHE / "canary")
+    command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "-p", "canary", "-n", "2", "--dist", "loadfile",
                f"--junitxml={report_file}", *SELECTION, *(["-k", select] if select else [])]
     with open(CACHE / f"{server}.log", "w") as log:
         subprocess.run(command, cwd=source, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False, timeout=1800)
@@ -122,12 +138,16 @@ def report(server: str, results: dict[str, str], baseline: Path | None) -> int:
             failed.append(name)
     for name in failed:
         print(f"FAIL hvac on {server}: {name} ({results.get(name, 'did not run')})")
+    secrets, leaked = canary.search(CACHE / "canary")
+    for leak in leaked:
+        print(f"FAIL hvac on {server}: {leak}")
+    print(f"hvac on {server}: {secrets} secrets looked for in the audit logs and outputs of its servers")
     stale = [pattern for pattern in excused if not any(re.search(pattern, name) for name in skipped)]
     for pattern in stale:
         print(f"skips.txt: {pattern} excuses nothing any more")
     print(f"hvac on {server}: {len(skipped)} excused by skips.txt, of {len(wanted)} that pass on the peer; log in .cache/hvac/{server}.log")
-    print(f"{len(passed)} passed, {len(failed)} failed")
-    return 1 if failed or not passed else 0
+    print(f"{len(passed)} passed, {len(failed) + len(leaked)} failed")
+    return 1 if failed or leaked or not passed else 0
 
 
 if __name__ == "__main__":
