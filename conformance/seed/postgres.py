@@ -14,7 +14,8 @@ class Postgres:
 
     ADMIN, PASSWORD = "vault_admin", "admin_password"
 
-    def __init__(self):
+    def __init__(self, *settings, fsync=False):
+        self.settings = [f"fsync={'on' if fsync else 'off'}", *settings]
         found = sorted(glob.glob("/usr/lib/postgresql/*/bin")) or [os.path.dirname(shutil.which("initdb") or "")]
         self.bin = found[-1]
         # It refuses to run as root.
@@ -34,7 +35,8 @@ class Postgres:
         os.chmod(password_file, 0o644)
         data = f"{self.directory}/data"
         self._run("initdb", "-D", data, "-U", self.ADMIN, f"--pwfile={password_file}", "-A", "scram-sha-256", "-N")
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= "
+        options += " ".join(f"-c {setting}" for setting in self.settings)
         self._run("pg_ctl", "-D", data, "-o", options, "-l", f"{self.directory}/log", "-w", "start")
         self.sql("CREATE DATABASE myapp", database="postgres")
         self.sql("CREATE TABLE orders (id int PRIMARY KEY, item text); INSERT INTO orders VALUES (1, 'tea')")

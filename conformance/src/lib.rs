@@ -9,6 +9,7 @@ pub mod dice;
 pub mod http;
 pub mod matching;
 pub mod play;
+pub mod postgres;
 pub mod record;
 pub mod run;
 pub mod scenario;

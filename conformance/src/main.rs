@@ -61,7 +61,7 @@ enum Task {
         #[arg(long, value_enum, default_value = "keepfast")]
         on: Make,
     },
-    /// Long runs: disk, http, kill, tokens
+    /// Long runs: disk, due, http, kill, leases, tokens
     #[command(subcommand)]
     Campaign(campaign::Campaign),
     /// Play scenarios on two servers and print what differs

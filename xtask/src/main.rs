@@ -18,8 +18,9 @@ cargo xtask verify                  what every commit needs: fmt, clippy, tidy, 
 cargo xtask fix                     what a machine can mend: fmt, clippy --fix
 cargo xtask test [--only A,B] [--skip A,B]
                                     everything; installs what it needs; the last line is `N passed, N failed`
-cargo xtask campaign NAME [options] a long run, entered in conformance/ledger.md: disk, http, kill, tokens, fuzz, vaultrs
+cargo xtask campaign NAME [options] a long run, entered in conformance/ledger.md: disk, due, http, kill, leases, tokens, fuzz, vaultrs
 cargo xtask bench [options]         bench/compare.py on the peer and on Keepfast
+cargo xtask bench creds [options]   bench/creds.py: credentials of a PostgreSQL a second, on both
 cargo xtask openapi                 the OpenAPI document of our server, to target/openapi.json
 cargo xtask surface [--write]       which of the peer's paths and operations we have
 cargo xtask tidy                    the house rules
@@ -153,7 +154,11 @@ fn bench(rest: &[String]) -> Result<bool> {
     shell::visible("cargo", &["build", "--release", "-p", "keepfast-cli"])?;
     let peer = format!("openbao={}", install::named_vault("bao").display());
     let ours = format!("keepfast={}", root().join("target/release/keepfast").display());
-    let mut arguments = vec!["bench/compare.py", "--server", &peer, "--server", &ours];
+    let (script, rest) = match rest.split_first() {
+        Some((first, rest)) if first == "creds" => ("bench/creds.py", rest),
+        _ => ("bench/compare.py", rest),
+    };
+    let mut arguments = vec![script, "--server", &peer, "--server", &ours];
     arguments.extend(rest.iter().map(String::as_str));
     shell::visible("python3", &arguments)
 }

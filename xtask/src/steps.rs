@@ -24,7 +24,7 @@ pub(crate) struct Step {
     pub(crate) run: fn(&Shell) -> Result<Outcome>,
 }
 
-const ALL: [Step; 18] = [
+const ALL: [Step; 20] = [
     Step { name: "install", run: |shell| install::prepare(shell).map(|()| one(true)) },
     Step { name: "fmt", run: |shell| Ok(one(shell.run("cargo", &["fmt", "--all", "--check"])?.ok)) },
     Step { name: "clippy", run: clippy },
@@ -41,6 +41,8 @@ const ALL: [Step; 18] = [
     Step { name: "http", run: |shell| campaign(shell, &["http", "--count", "10000"]) },
     Step { name: "kill", run: |shell| campaign(shell, &["kill", "--count", "5"]) },
     Step { name: "disk", run: |shell| campaign(shell, &["disk", "--count", "8"]) },
+    Step { name: "leases", run: |shell| campaign(shell, &["leases", "--count", "21"]) },
+    Step { name: "due", run: |shell| campaign(shell, &["due", "--count", "2000"]) },
     Step { name: "tokens", run: |shell| campaign(shell, &["tokens", "--count", "5000"]) },
     Step { name: "fuzz", run: fuzz },
 ];

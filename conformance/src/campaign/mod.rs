@@ -1,10 +1,12 @@
-//! Long runs against a server of our own: malformed HTTP, kill -9 under writes, disks that fail, a million tokens. Each is decided by a seed and enters its
-//! result in `ledger.md`.
+//! Long runs against a server of our own: malformed HTTP, kill -9 under writes, disks and databases that fail, a million
+//! leases and tokens. Each is decided by a seed and enters its result in `ledger.md`.
 
 mod diary;
 mod disk;
+mod due;
 mod http;
 mod kill;
+mod leases;
 mod mutation;
 mod tokens;
 
@@ -22,10 +24,14 @@ use crate::servers::Make;
 pub enum Campaign {
     /// Full and failing disks under concurrent writes: refused with an error, and no acknowledged write is lost
     Disk(Options),
+    /// Many leases, and a tenth of them due within a minute: memory, time to unseal, speed of revocation, latency of reads
+    Due(Options),
     /// Malformed requests: no 5xx, no exit
     Http(Options),
     /// kill -9 under concurrent writes: no acknowledged write is lost, and it always opens
     Kill(Options),
+    /// Leases of a database under kill -9 and stops of the database: its users are the live leases, exactly
+    Leases(Options),
     /// Many live tokens: memory, time to unseal, look-ups
     Tokens(Options),
 }
@@ -33,7 +39,7 @@ pub enum Campaign {
 /// What every campaign takes.
 #[derive(Args, Clone)]
 pub struct Options {
-    /// Requests, kills, faults or tokens
+    /// Requests, kills, faults, operations, leases or tokens
     #[arg(long)]
     pub count: u64,
     /// What decides the run; printed, and entered in the ledger
@@ -48,6 +54,9 @@ pub struct Options {
     /// A short form, as a test: not entered in the ledger
     #[arg(long)]
     pub short: bool,
+    /// Wait for Enter before times are measured (`due`)
+    #[arg(long)]
+    pub pause: bool,
 }
 
 /// What a campaign found.
@@ -64,8 +73,10 @@ pub struct Found {
 pub fn run(campaign: &Campaign) -> Result<bool> {
     let (name, options, found) = match campaign {
         Campaign::Disk(options) => ("disk", options, disk::run(options)?),
+        Campaign::Due(options) => ("due", options, due::run(options)?),
         Campaign::Http(options) => ("http", options, http::run(options)?),
         Campaign::Kill(options) => ("kill", options, kill::run(options)?),
+        Campaign::Leases(options) => ("leases", options, leases::run(options)?),
         Campaign::Tokens(options) => ("tokens", options, tokens::run(options)?),
     };
     for failure in found.failures.iter().take(20) {

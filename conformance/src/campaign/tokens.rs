@@ -104,7 +104,7 @@ fn look_up(server: &Server, sample: &[String], options: &Options) -> Result<(f64
 }
 
 /// Ends the server and starts it again; the time from its start until it answers unsealed.
-fn restart(server: &mut Server) -> Result<Duration> {
+pub(super) fn restart(server: &mut Server) -> Result<Duration> {
     server.terminate()?;
     let begun = Instant::now();
     server.restart()?;
@@ -113,7 +113,7 @@ fn restart(server: &mut Server) -> Result<Duration> {
 }
 
 /// Resident memory in bytes.
-fn resident(server: &Server) -> Result<u64> {
+pub(super) fn resident(server: &Server) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid()))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;

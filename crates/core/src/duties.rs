@@ -50,7 +50,8 @@ async fn run(unsealed: Arc<Unsealed>) {
         if !resumed {
             resumed = attempt("finishing what an earlier process began", resume(&unsealed)).await;
         }
-        attempt("ending what is due", unsealed.end_due(now)).await;
+        at_work.gather();
+        at_work.end_tokens(&unsealed, now);
         attempt("revoking what is due", at_work.revoke(&unsealed, now)).await;
         if now >= next_tick {
             attempt("rotating the keyring", unsealed.rotate_worn_key(now)).await;
@@ -64,8 +65,8 @@ async fn run(unsealed: Arc<Unsealed>) {
     }
 }
 
-/// What goes on beside the looks: one task for each mount that has something to revoke, one for the ticks. So neither a
-/// slow database nor a slow tick holds up the rest. All end when this is dropped.
+/// What goes on beside the looks: one task for each mount that has something to revoke, one for the tokens, one for the
+/// ticks. So neither a slow database nor many tokens nor a slow tick hold up the rest. All end when this is dropped.
 #[derive(Default)]
 struct AtWork {
     tasks: JoinSet<String>,
@@ -73,7 +74,8 @@ struct AtWork {
 }
 
 impl AtWork {
-    async fn revoke(&mut self, unsealed: &Arc<Unsealed>, now: Timestamp) -> Result<()> {
+    /// Notes what has come to its end.
+    fn gather(&mut self) {
         while let Some(done) = self.tasks.try_join_next() {
             match done {
                 Ok(name) => drop(self.busy.remove(&name)),
@@ -81,6 +83,28 @@ impl AtWork {
                 Err(_) => self.busy.clear(),
             }
         }
+    }
+
+    /// Lets `work` run, unless what has this name still does.
+    fn spawn(&mut self, name: &str, work: impl Future<Output = ()> + Send + 'static) {
+        if !self.busy.insert(name.to_owned()) {
+            return;
+        }
+        let name = name.to_owned();
+        self.tasks.spawn(async move {
+            work.await;
+            name
+        });
+    }
+
+    fn end_tokens(&mut self, unsealed: &Arc<Unsealed>, now: Timestamp) {
+        let unsealed = unsealed.clone();
+        self.spawn("the tokens", async move {
+            attempt("ending what is due", unsealed.end_due(now)).await;
+        });
+    }
+
+    async fn revoke(&mut self, unsealed: &Arc<Unsealed>, now: Timestamp) -> Result<()> {
         unsealed.end_abandoned().await?;
         if unsealed.leases.is_quarantined() {
             return Ok(());
@@ -89,26 +113,17 @@ impl AtWork {
             if self.busy.contains(&mount) || unsealed.leases.due(&mount, now, 1).await?.is_empty() {
                 continue;
             }
-            self.busy.insert(mount.clone());
             let unsealed = unsealed.clone();
-            self.tasks.spawn(async move {
-                report("revoking what is due", unsealed.end_due_of(&mount, now).await);
-                mount
+            self.spawn(&mount.clone(), async move {
+                attempt("revoking what is due", unsealed.end_due_of(&mount, now)).await;
             });
         }
         Ok(())
     }
 
     fn tick(&mut self, unsealed: &Arc<Unsealed>) {
-        let name = "the ticks".to_owned();
-        if !self.busy.insert(name.clone()) {
-            return;
-        }
         let unsealed = unsealed.clone();
-        self.tasks.spawn(async move {
-            unsealed.tick().await;
-            name
-        });
+        self.spawn("the ticks", async move { unsealed.tick().await });
     }
 }
 

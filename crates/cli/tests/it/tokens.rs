@@ -93,3 +93,19 @@ fn a_token_s_lease_can_be_seen_and_revoked() {
     server.fails(&["lease", "lookup", "none"], 2, "error looking up lease id none: Error making API request.");
     server.fails(&["lease", "revoke", "-force", "x"], 1, "Specifying -force requires also specifying -prefix");
 }
+
+#[test]
+fn the_quarantine_of_leases_is_shown_begun_and_ended() {
+    let server = server!();
+    let shown = |on: &str| {
+        let shown = server.ok(&["lease", "quarantine"]);
+        assert!(shown.contains(&format!("enabled    {on}\n")), "{shown}");
+    };
+    shown("false");
+    let begun = "Success! Leases are under quarantine: nothing is revoked or rotated.\n";
+    assert_eq!(server.ok(&["lease", "quarantine", "begin"]), begun);
+    shown("true");
+    assert_eq!(server.ok(&["lease", "quarantine", "end"]), "Success! The quarantine of leases has ended.\n");
+    shown("false");
+    server.fails(&["lease", "quarantine", "off"], 1, "Expected begin or end, not \"off\"");
+}

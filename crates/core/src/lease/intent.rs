@@ -67,6 +67,7 @@ impl Desk {
         let mut record = self.leases.record(tx, &id).await?.filter(|r| r.state == State::Pending).ok_or_else(lost)?;
         self.leases.change(tx, &id, &mut record, |r| {
             r.state = State::Live;
+            r.unconfirmed = false;
             r.due = r.end;
         })?;
         let ttl = record.end.since(record.issued);
@@ -90,7 +91,8 @@ impl Desk {
         let asked = Asked { ttl: offer.ttl, max_ttl: offer.max_ttl, ..Asked::default() };
         let given = life::given(&asked, self.mount.ttl, now, now);
         let end = now.after(given.ttl).min(bound.unwrap_or(Timestamp::from_nanos(i64::MAX)));
-        let due = if state == State::Pending { Leases::patience(now) } else { end };
+        let unconfirmed = state == State::Pending;
+        let due = if unconfirmed { Leases::patience(now) } else { end };
         let record = LeaseRecord {
             path: self.path.trim_end_matches('/').to_owned(),
             mount: self.mount.uuid.clone(),
@@ -103,6 +105,7 @@ impl Desk {
             bound,
             entity_id: self.token.as_ref().map(|t| t.record.entity_id.clone()).unwrap_or_default(),
             state,
+            unconfirmed,
             internal: offer.internal.clone(),
         };
         Ok((LeaseId::new(now), record, given.warnings))

@@ -9,6 +9,7 @@ pub mod revoke;
 pub mod store;
 #[cfg(test)]
 mod tests;
+mod tidy;
 
 pub use record::{LeaseId, LeaseRecord};
 pub use store::Leases;

@@ -93,6 +93,10 @@ pub struct LeaseRecord {
     pub entity_id: String,
     /// Where it stands.
     pub state: State,
+    /// Nobody has seen its engine's work come to its end: that may still do something after it was taken back, so it is
+    /// taken back twice.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unconfirmed: bool,
     /// What its engine needs.
     #[serde(default)]
     pub internal: Value,

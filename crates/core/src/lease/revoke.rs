@@ -6,8 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{BoxFuture, ready};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use keepfast_framework::{Error, Operation, Result, Status, Timestamp};
-use keepfast_storage::{Page, StorageError};
+use keepfast_storage::{Page, StorageError, Tx};
 use tokio::task::JoinSet;
 
 use super::index::{self, Named};
@@ -115,12 +117,27 @@ impl Unsealed {
         }
         let parts = cx.into_parts();
         let mut tx = parts.tx;
-        if let Some(current) = self.leases.record(&mut tx, id).await? {
-            self.leases.remove(&mut tx, id, &current);
+        if let Some(mut current) = self.leases.record(&mut tx, id).await? {
+            if current.unconfirmed {
+                self.look_again(&mut tx, id, &mut current)?;
+            } else {
+                self.leases.remove(&mut tx, id, &current);
+            }
         }
         tx.commit().await?;
         parts.after_commit.into_iter().for_each(|action| action());
         Ok(())
+    }
+
+    /// A lease that was taken back without having been confirmed is taken back once more later: what its engine had begun,
+    /// such as a statement in a connection that stood still, can come to its end after the first time.
+    fn look_again(&self, tx: &mut Tx, id: &LeaseId, record: &mut LeaseRecord) -> Result<()> {
+        let due = super::Leases::patience(self.clock.now());
+        self.leases.change(tx, id, record, |r| {
+            r.due = due;
+            r.state = State::Ending { attempts: 0 };
+            r.unconfirmed = false;
+        })
     }
 
     async fn forget(&self, id: &LeaseId) -> Result<()> {
@@ -204,11 +221,17 @@ impl Unsealed {
         Ok(())
     }
 
-    /// Ends all tokens and leases that paths below `prefix` made.
+    /// Ends all tokens and leases that paths below `prefix` made, or the one whose id it is.
     ///
     /// # Errors
     /// Unless queued, the first failure of an engine; when storage fails.
     pub async fn revoke_prefix(&self, prefix: &str, how: How) -> Result<()> {
+        let exact = prefix.trim_end_matches('/').rsplit_once('/').filter(|(_, name)| Named::parse(name).is_some());
+        if let Some((folder, name)) = exact
+            && self.leases.is_listed(folder, name).await?
+        {
+            return self.revoke_names(folder, &[name.to_owned()], how).await;
+        }
         let mut folders = vec![prefix.trim_end_matches('/').to_owned()];
         while let Some(folder) = folders.pop() {
             let mut page = Page::first(PAGE);
@@ -236,27 +259,35 @@ impl Unsealed {
         if !leases.is_empty() {
             self.queue(&leases).await?;
         }
+        // Several at a time, because concurrent commits share one write to disk. After a failure those that are under way
+        // are left to the worker, for which they are noted.
+        let mut each: Vec<BoxFuture<'_, Result<()>>> = Vec::with_capacity(names.len());
         for (at, name) in names.iter().enumerate() {
-            match Named::parse(name) {
-                Some(Named::Token(key)) => drop(self.tokens.revoke(&key).await?),
-                Some(Named::Lease(_)) if how == How::Queued => {}
-                Some(Named::Lease(id)) => {
-                    let record = match self.leases.at(folder, &id).await {
-                        Ok(Some(record)) => record,
-                        Ok(None) => continue,
-                        // The worker sets it aside; it does not keep the others alive.
-                        Err(error) if unreadable(&error) => continue,
-                        Err(error) => return Err(error),
-                    };
-                    let mounted = self.mount_of(&record.mount).await?;
-                    let outcome = self.end_lease(mounted.as_ref(), &id, how).await;
-                    let which = || format!("failed to revoke {:?} ({} / {})", record.full_id(&id), at + 1, names.len());
-                    outcome.map_err(|error| refused(&which(), error))?;
-                }
-                None => {}
-            }
+            each.push(Box::pin(self.revoke_name(folder, name, how, (at + 1, names.len()))));
         }
-        Ok(())
+        stream::iter(each).buffered(OF_ONE_MOUNT).try_for_each(|()| ready(Ok(()))).await
+    }
+
+    async fn revoke_name(&self, folder: &str, name: &str, how: How, place: (usize, usize)) -> Result<()> {
+        match Named::parse(name) {
+            Some(Named::Token(key)) => self.tokens.revoke(&key).await.map(drop),
+            Some(Named::Lease(id)) if how != How::Queued => self.revoke_named(folder, &id, how, place).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn revoke_named(&self, folder: &str, id: &LeaseId, how: How, place: (usize, usize)) -> Result<()> {
+        let record = match self.leases.at(folder, id).await {
+            Ok(Some(record)) => record,
+            Ok(None) => return Ok(()),
+            // The worker sets it aside; it does not keep the others alive.
+            Err(error) if unreadable(&error) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let mounted = self.mount_of(&record.mount).await?;
+        let outcome = self.end_lease(mounted.as_ref(), id, how).await;
+        let which = || format!("failed to revoke {:?} ({} / {})", record.full_id(id), place.0, place.1);
+        outcome.map_err(|error| refused(&which(), error))
     }
 
     /// Takes back everything that a mount has leased, also what was irrevocable.

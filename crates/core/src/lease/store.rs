@@ -220,6 +220,15 @@ impl Leases {
         Ok(self.barrier.begin_read().list(&self.view, &folder, page).await?)
     }
 
+    /// Whether a path has made a lease or token of this name.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn is_listed(&self, path: &str, name: &str) -> Result<bool> {
+        let key = format!("{}{path}/{name}", index::LEASES);
+        Ok(self.barrier.begin_read().get(&self.view, &key).await?.is_some())
+    }
+
     /// Sets aside a lease whose record cannot be read: it stands among the irrevocable ones from now on.
     ///
     /// # Errors

@@ -262,6 +262,7 @@ async fn an_intent_is_undone_after_a_failure_and_after_a_crash() {
     assert_eq!(rig.users(), 1, "the user was made before the failure");
     rig.pass(Duration::ZERO).await;
     assert_eq!(rig.users(), 0, "a failed request is undone at the next look");
+    rig.pass(Duration::from_secs(40)).await;
     rig.world.fails_after.store(false, Ordering::Relaxed);
     rig.world.hangs_after.store(true, Ordering::Relaxed);
     {
@@ -276,6 +277,22 @@ async fn an_intent_is_undone_after_a_failure_and_after_a_crash() {
         rig.unsealed.barrier.close();
     }
     rig.restart("here").await;
+    rig.pass(Duration::from_secs(40)).await;
+    assert_eq!(rig.users(), 0);
+    rig.pass(Duration::from_secs(40)).await;
+    assert_eq!(rig.stored().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_a_failed_request_made_after_it_was_undone_is_undone_too() {
+    let rig = Rig::new().await;
+    rig.world.fails_after.store(true, Ordering::Relaxed);
+    assert_eq!(rig.ask(&rig.root, "a/creds").await.0, 400);
+    let late = rig.world.users.lock().clone();
+    rig.pass(Duration::ZERO).await;
+    assert_eq!(rig.users(), 0);
+    // The statement had been waiting in a connection that stood still.
+    rig.world.users.lock().extend(late);
     rig.pass(Duration::from_secs(40)).await;
     assert_eq!(rig.users(), 0);
     assert_eq!(rig.stored().await, Vec::<String>::new());

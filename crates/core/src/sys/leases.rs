@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use keepfast_framework::fields::{Flag, Int, Seconds, Text};
+use keepfast_framework::fields::{Flag, Seconds, Text};
 use keepfast_framework::reply::{RenewedLease, WithStatus};
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Data, Error, Keys, Outcome, Page, Result, Routes, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::System;
+use super::{System, lease_top};
 use crate::lease::index::{self, Named};
 use crate::lease::record::{LeaseId, LeaseRecord, State};
 use crate::lease::revoke::How;
@@ -23,7 +23,7 @@ const IRREVOCABLE_HELP: Help = Help {
 };
 const TOP: Help = Help {
     synopsis: "Who makes the leases: mounts, paths, entities.",
-    description: "Reads every lease; the largest come first.",
+    description: "The largest come first. Leases are counted by mount and path one by one; by entity in a sample of 10,000 at most.",
 };
 const QUARANTINE: Help = Help {
     synopsis: "Whether leases may be revoked.",
@@ -43,7 +43,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
     r.paths(["leases/revoke-prefix/{prefix...}", "revoke-prefix/{prefix...}"], HELP).update(revoke_prefix).sudo();
     r.paths(["leases/revoke-force/{prefix...}", "revoke-force/{prefix...}"], HELP).update(revoke_force).sudo();
     r.path("leases/tidy", HELP).update(tidy);
-    r.path("leases/top", TOP).read(top).sudo();
+    r.path("leases/top", TOP).read(lease_top::top).sudo();
     r.path("leases/quarantine", QUARANTINE).read(read_quarantine).update(set_quarantine).sudo();
 }
 
@@ -96,12 +96,9 @@ struct OfType {
     kind: Option<Text>,
     /// At most so many; `none` for all.
     limit: Option<Text>,
-}
-
-#[derive(Deserialize, JsonSchema)]
-struct Largest {
-    /// At most so many of each kind.
-    limit: Option<Int>,
+    /// Taken for the peer's sake: there are no child namespaces.
+    #[serde(rename = "include_child_namespaces")]
+    _children: Option<Flag>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -216,9 +213,13 @@ async fn revoke_force(sys: &System, _: &mut Cx, req: ByPrefix) -> Result<()> {
 
 async fn tidy(sys: &System, cx: &mut Cx, _: Nothing) -> Result<WithStatus<()>> {
     let unsealed = sys.unsealed()?;
-    unsealed.end_due(cx.now()).await?;
-    unsealed.tokens.resume_collection().await?;
-    unsealed.leases.wake.notify_one();
+    let now = cx.now();
+    tokio::spawn(async move {
+        match unsealed.tidy_leases(now).await {
+            Ok(dropped) => tracing::info!(dropped, "leases are tidy"),
+            Err(error) => tracing::error!(%error, "tidying leases failed"),
+        }
+    });
     cx.warn(
         "Tidy operation successfully started. Any information from the operation will be printed to the server's logs.",
     );
@@ -251,7 +252,11 @@ async fn irrevocable(sys: &System, _: &mut Cx, req: OfType) -> Result<Option<Dat
     let limit = match req.limit.as_ref().map(|l| l.0.as_str()) {
         None | Some("") => 10_000,
         Some("none") => usize::MAX,
-        Some(number) => number.parse().map_err(|_| Error::invalid("invalid 'limit' value"))?,
+        Some(number) => number
+            .parse()
+            .ok()
+            .filter(|limit| *limit > 0)
+            .ok_or_else(|| Error::invalid("limit must be 'none' or a positive integer"))?,
     };
     let unsealed = sys.unsealed()?;
     let mut leases = Vec::new();
@@ -275,96 +280,34 @@ async fn count(sys: &System, _: &mut Cx, req: OfType) -> Result<Option<Data<Coun
         return Ok(None);
     }
     let mut counts = BTreeMap::new();
-    let ids = irrevocable_ids(sys, usize::MAX).await?;
-    let lease_count = ids.len();
-    for (mount, _) in ids {
-        *counts.entry(mount).or_default() += 1;
-    }
-    Ok(Some(Data(Counts { counts, lease_count })))
-}
-
-/// The irrevocable leases with the accessors of their mounts (or what is left of one).
-async fn irrevocable_ids(sys: &System, limit: usize) -> Result<Vec<(String, LeaseId)>> {
     let unsealed = sys.unsealed()?;
-    let mut out = Vec::new();
     for mount in unsealed.leases.irrevocable_mounts().await? {
-        let names = unsealed.leases.of_mount(index::IRREVOCABLE, &mount, &Page::all()).await?;
-        let accessor = unsealed.mount_of(&mount).await?.map_or(mount, |m| m.entry.accessor.clone());
-        out.extend(names.iter().filter_map(|n| LeaseId::parse(n)).map(|id| (accessor.clone(), id)));
-    }
-    out.truncate(limit);
-    Ok(out)
-}
-
-#[derive(Serialize)]
-struct Ranked {
-    name: String,
-    leases: usize,
-}
-
-#[derive(Serialize)]
-struct Top {
-    total: usize,
-    mounts: Vec<Ranked>,
-    paths: Vec<Ranked>,
-    entities: Vec<Ranked>,
-}
-
-async fn top(sys: &System, _: &mut Cx, req: Largest) -> Result<Data<Top>> {
-    let limit = req.limit.and_then(|l| usize::try_from(l.0).ok()).filter(|l| *l > 0).unwrap_or(20);
-    let unsealed = sys.unsealed()?;
-    let (mut mounts, mut paths, mut entities) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-    let mut total = 0;
-    let mut folders = vec![String::new()];
-    while let Some(folder) = folders.pop() {
         let mut page = Page::first(PAGE);
+        let mut counted = 0;
         loop {
-            let names = unsealed.leases.below(&folder, &page).await?;
-            for name in &names {
-                if let Some(inner) = name.strip_suffix('/') {
-                    folders.push(if folder.is_empty() { inner.to_owned() } else { format!("{folder}/{inner}") });
-                    continue;
-                }
-                let entity = match Named::parse(name) {
-                    None => continue,
-                    Some(Named::Token(key)) => {
-                        unsealed.tokens.record(&mut unsealed.barrier.begin_read(), &key).await?.map(|r| r.entity_id)
-                    }
-                    Some(Named::Lease(id)) => unsealed
-                        .leases
-                        .record(&mut unsealed.barrier.begin_read(), &id)
-                        .await
-                        .ok()
-                        .flatten()
-                        .map(|r| r.entity_id),
-                };
-                total += 1;
-                *paths.entry(folder.clone()).or_default() += 1;
-                *entities.entry(entity.unwrap_or_default()).or_default() += 1;
-            }
+            let names = unsealed.leases.of_mount(index::IRREVOCABLE, &mount, &page).await?;
+            counted += names.len();
             page.after = names.last().cloned();
             if names.len() < PAGE {
                 break;
             }
         }
+        counts.insert(unsealed.mount_of(&mount).await?.map_or(mount, |m| m.entry.accessor.clone()), counted);
     }
-    for (path, count) in &paths {
-        let mount = unsealed.mounts.router().find(path).map_or_else(|| path.clone(), |(m, _)| m.entry.path.clone());
-        *mounts.entry(mount).or_default() += count;
-    }
-    Ok(Data(Top {
-        total,
-        mounts: ranked(mounts, limit),
-        paths: ranked(paths, limit),
-        entities: ranked(entities, limit),
-    }))
+    Ok(Some(Data(Counts { lease_count: counts.values().sum(), counts })))
 }
 
-fn ranked(counts: BTreeMap<String, usize>, limit: usize) -> Vec<Ranked> {
-    let mut out: Vec<_> = counts.into_iter().map(|(name, leases)| Ranked { name, leases }).collect();
-    out.sort_by_key(|r| std::cmp::Reverse(r.leases));
-    out.truncate(limit);
-    out
+/// The irrevocable leases, `limit` at most, with the accessors of their mounts (or what is left of one).
+async fn irrevocable_ids(sys: &System, limit: usize) -> Result<Vec<(String, LeaseId)>> {
+    let unsealed = sys.unsealed()?;
+    let mut out = Vec::new();
+    for mount in unsealed.leases.irrevocable_mounts().await? {
+        let page = Page::first(limit - out.len());
+        let names = unsealed.leases.of_mount(index::IRREVOCABLE, &mount, &page).await?;
+        let accessor = unsealed.mount_of(&mount).await?.map_or(mount, |m| m.entry.accessor.clone());
+        out.extend(names.iter().filter_map(|n| LeaseId::parse(n)).map(|id| (accessor.clone(), id)));
+    }
+    Ok(out)
 }
 
 #[derive(Serialize)]

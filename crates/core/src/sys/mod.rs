@@ -3,6 +3,7 @@
 mod audit;
 mod capabilities;
 mod keys;
+mod lease_top;
 mod leases;
 mod mount_shown;
 mod mounts;

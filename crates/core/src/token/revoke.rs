@@ -88,13 +88,16 @@ impl Tokens {
 
     /// Ends a token and leaves its children alive as orphans. Returns whether there was one.
     ///
+    /// Many children become orphans page by page, and the token ends with the last page: a failure in between leaves the
+    /// token alive.
+    ///
     /// # Errors
     /// When storage fails.
     pub async fn revoke_orphan(&self, key: &TokenKey) -> Result<bool> {
         loop {
             let mut tx = self.barrier.begin();
             let Some(record) = self.record(&mut tx, key).await? else { return Ok(false) };
-            let children = self.children(&mut tx, key, &Page::all()).await?;
+            let children = self.children(&mut tx, key, &Page::first(BATCH)).await?;
             for child in &children {
                 if let Some(mut orphan) = self.record(&mut tx, child).await? {
                     orphan.parent = None;
@@ -102,12 +105,16 @@ impl Tokens {
                 }
                 tx.delete(&self.view, &child_key(key, child));
             }
+            let more = children.len() == BATCH;
             let mut spent = Vec::new();
-            self.delete(&mut tx, key, &record, &mut spent).await?;
-            if !self.leases.held(&mut tx, key, 1).await?.is_empty() {
-                tx.put(&self.view, &pending(key), bytes::Bytes::new());
+            if !more {
+                self.delete(&mut tx, key, &record, &mut spent).await?;
+                if !self.leases.held(&mut tx, key, 1).await?.is_empty() {
+                    tx.put(&self.view, &pending(key), bytes::Bytes::new());
+                }
             }
             match tx.commit().await {
+                Ok(_) if more => {}
                 Ok(_) => {
                     self.clear(spent).await?;
                     self.collect(key).await?;
@@ -124,13 +131,24 @@ impl Tokens {
     /// # Errors
     /// When storage fails.
     pub async fn resume_collection(&self) -> Result<()> {
-        let spent = self.barrier.begin_read().list(&self.view, SPENT, &Page::all()).await?;
-        self.clear(spent).await?;
-        let pending = self.barrier.begin_read().list(&self.view, PENDING, &Page::all()).await?;
-        for key in pending.iter().filter_map(|name| TokenKey::parse(name)) {
-            self.collect(&key).await?;
+        let mut page = Page::first(BATCH);
+        while let Some(spent) = self.next_notes(SPENT, &mut page).await? {
+            self.clear(spent).await?;
+        }
+        let mut page = Page::first(BATCH);
+        while let Some(pending) = self.next_notes(PENDING, &mut page).await? {
+            for key in pending.iter().filter_map(|name| TokenKey::parse(name)) {
+                self.collect(&key).await?;
+            }
         }
         Ok(())
+    }
+
+    /// The names of a page of notes; the page then stands behind them.
+    async fn next_notes(&self, folder: &str, page: &mut Page) -> Result<Option<Vec<String>>> {
+        let names = self.barrier.begin_read().list(&self.view, folder, page).await?;
+        page.after = names.last().cloned();
+        Ok(Some(names).filter(|names| !names.is_empty()))
     }
 
     /// Whether descendants of an earlier token of this place are still under collection.

@@ -97,7 +97,8 @@ pub(super) async fn recover(engine: &DatabaseEngine, cx: &mut Cx, name: &str) ->
     let mut config = Config::named(cx, name).await?;
     let administrator = text(&config.details, "username").unwrap_or_default();
     let database = engine.connections.of(name, &config, cx.clock())?;
-    let Some(is_new) = which(&*database, &administrator, &config.password(), &pending.password())
+    let statements = config.root_rotation_statements.clone();
+    let Some(is_new) = which(&*database, &administrator, &config.password(), &pending.password(), &statements)
         .await
         .map_err(DatabaseError::answer)?
     else {
@@ -128,16 +129,26 @@ pub(super) async fn recover_if_pending(engine: &DatabaseEngine, cx: &mut Cx, nam
 }
 
 /// Which of two passwords works: `Some(true)` the new one, `Some(false)` the old one, `None` neither.
+///
+/// Where the old one still works the new one is set once more: what was tried first may be on its way yet, in a connection
+/// that stood still, and only the same password cannot be undone by it.
 pub(super) async fn which(
     database: &dyn Database,
     user: &str,
     old: &SecretString,
     new: &SecretString,
+    statements: &[String],
 ) -> Result<Option<bool>, DatabaseError> {
     if database.accepts(user, new).await? {
         return Ok(Some(true));
     }
-    Ok(database.accepts(user, old).await?.then_some(false))
+    if !database.accepts(user, old).await? {
+        return Ok(None);
+    }
+    if let Err(DatabaseError(text)) = database.set_password(user, new, statements).await {
+        tracing::warn!(error = %text, "a rotation that did not end could not be repeated");
+    }
+    database.accepts(user, new).await.map(Some)
 }
 
 /// Finishes what an earlier process began.

@@ -279,7 +279,8 @@ async fn settle(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<bool
     let config = Config::named(cx, &role.db_name).await?;
     let database = engine.connections.of(&role.db_name, &config, cx.clock())?;
     let old = SecretString::new(role.password.clone());
-    let found = which(&*database, &role.username, &old, &pending).await.map_err(DatabaseError::answer)?;
+    let found = which(&*database, &role.username, &old, &pending, &role.rotation_statements).await;
+    let found = found.map_err(DatabaseError::answer)?;
     let is_new = found == Some(true);
     if is_new {
         role.password.zeroize();

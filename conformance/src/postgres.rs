@@ -1,0 +1,160 @@
+//! A PostgreSQL of our own (Debian's package) on loopback, in a temporary directory: started, stopped in the middle of its
+//! work, frozen, asked.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use crate::servers::free_port;
+
+/// The superuser, whose password never changes.
+pub const SUPERUSER: &str = "overseer";
+/// Its password.
+pub const PASSWORD: &str = "overseer_password";
+
+/// A PostgreSQL server of ours, reached with SCRAM. Dropping it stops it.
+pub struct Postgres {
+    /// Where it listens on 127.0.0.1.
+    pub port: u16,
+    bin: PathBuf,
+    settings: String,
+    directory: TempDir,
+}
+
+impl Postgres {
+    /// Starts one; `settings` are further `-c name=value` options.
+    ///
+    /// # Errors
+    /// When the package is missing or it does not start.
+    pub fn start(settings: &str) -> Result<Self> {
+        let versions = (13..30).rev().map(|v| PathBuf::from(format!("/usr/lib/postgresql/{v}/bin")));
+        let bin = versions
+            .into_iter()
+            .find(|bin| bin.join("initdb").exists())
+            .context("the Debian package postgresql is not installed")?;
+        let directory = tempfile::Builder::new().prefix("postgres-").tempdir()?;
+        let postgres = Postgres { port: free_port()?, bin, settings: settings.to_owned(), directory };
+        let password = postgres.path("password");
+        std::fs::write(&password, PASSWORD)?;
+        if is_root()? {
+            // It refuses to run as root.
+            let owned = Command::new("chown").args(["-R", "postgres"]).arg(postgres.directory.path()).status()?;
+            anyhow::ensure!(owned.success(), "chown failed");
+        }
+        let password = format!("--pwfile={}", password.display());
+        postgres.tool("initdb", &["-U", SUPERUSER, &password, "-A", "scram-sha-256", "-N"])?;
+        postgres.resume()?;
+        Ok(postgres)
+    }
+
+    /// Starts it again after [`Postgres::stop`].
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn resume(&self) -> Result<()> {
+        let options =
+            format!("-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories= {}", self.port, self.settings);
+        let log = self.path("log").display().to_string();
+        self.tool("pg_ctl", &["-o", &options, "-l", &log, "-w", "start"])
+    }
+
+    /// Stops it at once, without a word to its clients: what was not committed is lost.
+    ///
+    /// # Errors
+    /// When it cannot be stopped.
+    pub fn stop(&self) -> Result<()> {
+        self.tool("pg_ctl", &["-m", "immediate", "-w", "stop"])
+    }
+
+    /// Lets all its processes stand still: connections stay open and nothing is answered.
+    ///
+    /// # Errors
+    /// When they cannot be told.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal("-STOP")
+    }
+
+    /// Lets them go on.
+    ///
+    /// # Errors
+    /// As [`Postgres::freeze`].
+    pub fn thaw(&self) -> Result<()> {
+        self.signal("-CONT")
+    }
+
+    /// What a statement answers when the superuser gives it.
+    ///
+    /// # Errors
+    /// What it failed with.
+    pub fn sql(&self, statement: &str) -> Result<String> {
+        let done = self.psql(statement, SUPERUSER, PASSWORD)?;
+        if !done.status.success() {
+            bail!("{statement}: {}", String::from_utf8_lossy(&done.stderr));
+        }
+        Ok(String::from_utf8_lossy(&done.stdout).trim().to_owned())
+    }
+
+    /// Whether somebody can log in with this password.
+    ///
+    /// # Errors
+    /// When `psql` cannot be run.
+    pub fn accepts(&self, user: &str, password: &str) -> Result<bool> {
+        Ok(self.psql("SELECT 1", user, password)?.status.success())
+    }
+
+    fn psql(&self, statement: &str, user: &str, password: &str) -> Result<Output> {
+        let target = format!("host=127.0.0.1 port={} dbname=postgres user={user} connect_timeout=10", self.port);
+        let mut command = Command::new(self.bin.join("psql"));
+        command.args([&target, "-v", "ON_ERROR_STOP=1", "-Atqc", statement]).env("PGPASSWORD", password);
+        Ok(command.output()?)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn tool(&self, name: &str, arguments: &[&str]) -> Result<()> {
+        let program = self.bin.join(name);
+        let mut command = if is_root()? {
+            let mut command = Command::new("runuser");
+            command.args(["-u", "postgres", "--"]).arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        command.arg("-D").arg(self.path("data")).args(arguments).current_dir(self.directory.path());
+        let done = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+        anyhow::ensure!(done.success(), "{name} failed: {}", self.log());
+        Ok(())
+    }
+
+    fn log(&self) -> String {
+        let text = std::fs::read_to_string(self.path("log")).unwrap_or_default();
+        text.lines().rev().take(8).collect::<Vec<_>>().join(" / ")
+    }
+
+    /// Tells the postmaster and everything that it has started.
+    fn signal(&self, signal: &str) -> Result<()> {
+        let file = std::fs::read_to_string(self.path("data/postmaster.pid")).context("it does not run")?;
+        let postmaster = file.lines().next().context("no process id")?.trim().to_owned();
+        let children = Path::new("/proc").join(&postmaster).join("task").join(&postmaster).join("children");
+        let children = std::fs::read_to_string(children)?;
+        // A process that has ended meanwhile is no failure.
+        let all = std::iter::once(postmaster.as_str()).chain(children.split_whitespace());
+        Command::new("kill").arg(signal).args(all).stderr(Stdio::null()).status()?;
+        Ok(())
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let _ = self.thaw();
+        let _ = self.stop();
+    }
+}
+
+fn is_root() -> Result<bool> {
+    Ok(Command::new("id").arg("-u").output()?.stdout.trim_ascii() == b"0")
+}

@@ -1,0 +1,49 @@
+//! `lease quarantine`: whether a restored or copied server may revoke.
+
+use keepfast_client::{Method, Request};
+use serde_json::json;
+
+use crate::args::Command;
+use crate::cx::Cx;
+use crate::flags::{FORMAT, HTTP};
+use crate::halt::{Halt, Outcome};
+use crate::terminal;
+
+pub(crate) const COMMAND: Command = Command {
+    name: "quarantine",
+    usage: "[begin|end]",
+    about: "Show, begin or end the quarantine of leases.",
+    details: "
+A server whose data directory was restored, copied or moved revokes and rotates nothing until you end the quarantine: what
+its leases name may belong to the original, which is perhaps still at work. End it once the original is gone for good.
+
+    keepfast lease quarantine
+    keepfast lease quarantine end
+",
+    min: 0,
+    max: Some(1),
+    flags: &[HTTP, FORMAT],
+    run,
+};
+
+const PATH: &str = "sys/leases/quarantine";
+
+fn run(cx: &Cx) -> Outcome {
+    let set = |enabled: bool, done: &str| {
+        let request = Request::new(Method::Put, PATH).with_body(json!({ "enabled": enabled }));
+        cx.session()?.call("Error setting the quarantine of leases", &request)?;
+        terminal::success(&format!("Success! {done}"));
+        Ok(0)
+    };
+    match cx.arguments_from(0).first().map(String::as_str) {
+        None => {
+            let secret =
+                cx.session()?.call("Error reading the quarantine of leases", &Request::new(Method::Get, PATH))?;
+            let nothing = || Halt::failed("Error reading the quarantine of leases: the server gave no answer");
+            cx.output.secret(&secret.ok_or_else(nothing)?)
+        }
+        Some("begin") => set(true, "Leases are under quarantine: nothing is revoked or rotated."),
+        Some("end") => set(false, "The quarantine of leases has ended."),
+        Some(other) => Err(Halt::usage(format!("Expected begin or end, not {other:?}"))),
+    }
+}

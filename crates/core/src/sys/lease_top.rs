@@ -1,0 +1,128 @@
+//! `sys/leases/top`: who makes so many leases.
+
+use std::collections::BTreeMap;
+
+use keepfast_framework::fields::Int;
+use keepfast_framework::{Cx, Data, Page, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::System;
+use crate::lease::index::Named;
+use crate::unsealed::Unsealed;
+
+/// How many names one step reads.
+const PAGE: usize = 500;
+/// How many records are read at most, to tell whose they are.
+const SAMPLE: usize = 10_000;
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Largest {
+    /// At most so many of each kind.
+    limit: Option<Int>,
+}
+
+#[derive(Serialize)]
+struct Ranked {
+    name: String,
+    leases: usize,
+}
+
+#[derive(Serialize)]
+pub(super) struct Top {
+    total: usize,
+    mounts: Vec<Ranked>,
+    paths: Vec<Ranked>,
+    /// In the sample; an empty name is no entity.
+    entities: Vec<Ranked>,
+    /// How many leases the entities were counted in, spread evenly over all.
+    entities_sampled: usize,
+}
+
+pub(super) async fn top(sys: &System, _: &mut Cx, req: Largest) -> Result<Data<Top>> {
+    let limit = req.limit.and_then(|l| usize::try_from(l.0).ok()).filter(|l| *l > 0).unwrap_or(20);
+    let unsealed = sys.unsealed()?;
+    let paths = count(&unsealed).await?;
+    let total = paths.values().sum();
+    let (entities, entities_sampled) = sample(&unsealed, &paths, total).await?;
+    let mut mounts = BTreeMap::new();
+    for (path, count) in &paths {
+        let mount = unsealed.mounts.router().find(path).map_or_else(|| path.clone(), |(m, _)| m.entry.path.clone());
+        *mounts.entry(mount).or_default() += count;
+    }
+    Ok(Data(Top {
+        total,
+        mounts: ranked(mounts, limit),
+        paths: ranked(paths, limit),
+        entities: ranked(entities, limit),
+        entities_sampled,
+    }))
+}
+
+/// How many leases each path has made; names alone are read.
+async fn count(unsealed: &Unsealed) -> Result<BTreeMap<String, usize>> {
+    let mut counts = BTreeMap::new();
+    let mut folders = vec![String::new()];
+    while let Some(folder) = folders.pop() {
+        let mut page = Page::first(PAGE);
+        loop {
+            let names = unsealed.leases.below(&folder, &page).await?;
+            let leases = names.iter().filter(|name| Named::parse(name).is_some()).count();
+            if leases > 0 {
+                *counts.entry(folder.clone()).or_default() += leases;
+            }
+            let inner = names.iter().filter_map(|name| name.strip_suffix('/'));
+            folders.extend(inner.map(|i| if folder.is_empty() { i.to_owned() } else { format!("{folder}/{i}") }));
+            page.after = names.last().cloned();
+            if names.len() < PAGE {
+                break;
+            }
+        }
+    }
+    Ok(counts)
+}
+
+/// Whose the leases are, in an even sample of them.
+async fn sample(
+    unsealed: &Unsealed,
+    paths: &BTreeMap<String, usize>,
+    total: usize,
+) -> Result<(BTreeMap<String, usize>, usize)> {
+    let stride = total.div_ceil(SAMPLE).max(1);
+    let (mut entities, mut sampled, mut at) = (BTreeMap::new(), 0, 0usize);
+    for path in paths.keys() {
+        let mut page = Page::first(PAGE);
+        loop {
+            let names = unsealed.leases.below(path, &page).await?;
+            for named in names.iter().filter_map(|name| Named::parse(name)) {
+                at += 1;
+                if at.is_multiple_of(stride) {
+                    *entities.entry(entity(unsealed, &named).await?).or_default() += 1;
+                    sampled += 1;
+                }
+            }
+            page.after = names.last().cloned();
+            if names.len() < PAGE {
+                break;
+            }
+        }
+    }
+    Ok((entities, sampled))
+}
+
+/// The entity that made a lease; empty for none, and for a record that cannot be read.
+async fn entity(unsealed: &Unsealed, named: &Named) -> Result<String> {
+    let mut tx = unsealed.barrier.begin_read();
+    let found = match named {
+        Named::Token(key) => unsealed.tokens.record(&mut tx, key).await?.map(|r| r.entity_id),
+        Named::Lease(id) => unsealed.leases.record(&mut tx, id).await.ok().flatten().map(|r| r.entity_id),
+    };
+    Ok(found.unwrap_or_default())
+}
+
+fn ranked(counts: BTreeMap<String, usize>, limit: usize) -> Vec<Ranked> {
+    let mut out: Vec<_> = counts.into_iter().map(|(name, leases)| Ranked { name, leases }).collect();
+    out.sort_by_key(|r| std::cmp::Reverse(r.leases));
+    out.truncate(limit);
+    out
+}
