@@ -97,7 +97,7 @@ struct Times {
 }
 
 fn fall_due(server: &Server, database: &Postgres, options: &Options, rate: f64) -> Result<Fall> {
-    let due = (options.count / 10 / WINDOW).max(1) * WINDOW;
+    let due = (options.due.unwrap_or(options.count / 10) / WINDOW).max(1) * WINDOW;
     let before: u64 = revoked(database)?;
     // Time to make them all, to measure in calm, and to be late.
     let making = Duration::from_secs_f64(due as f64 / rate * 1.5);

@@ -54,6 +54,9 @@ pub struct Options {
     /// A short form, as a test: not entered in the ledger
     #[arg(long)]
     pub short: bool,
+    /// How many fall due within a minute; a tenth of all when not given (`due`)
+    #[arg(long)]
+    pub due: Option<u64>,
     /// Wait for Enter before times are measured (`due`)
     #[arg(long)]
     pub pause: bool,

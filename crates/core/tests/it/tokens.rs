@@ -411,6 +411,24 @@ async fn sec_tl04_orphans_survive_revoke_orphan_and_expiry_takes_the_tree() {
 }
 
 #[tokio::test]
+async fn sec_tl04_more_orphans_than_one_page_survive_and_nothing_is_left_of_their_parent() {
+    let house = House::new().await;
+    house.policy("maker", r#"path "auth/token/create" { capabilities = ["update"] }"#).await;
+    let parent = house.token(json!({ "policies": ["maker"], "ttl": "1h" })).await;
+    let mut children = Vec::new();
+    for _ in 0..203 {
+        children.push(house.post("auth/token/create", &parent, json!({ "ttl": "2h" })).await.ok().token());
+    }
+    house.post("auth/token/revoke-orphan", ROOT, json!({ "token": parent })).await.is(204);
+    assert!(!house.accepts(&parent).await);
+    for child in &children {
+        assert!(house.accepts(child).await);
+    }
+    let left = stored(&house, "token/").await;
+    assert!(!left.iter().any(|k| k.starts_with("token/child/")), "{left:?}");
+}
+
+#[tokio::test]
 async fn sec_tl04_an_interrupted_collection_is_taken_up_at_the_next_unseal() {
     let mut house = House::new().await;
     house.policy("maker", r#"path "auth/token/create" { capabilities = ["update"] }"#).await;
