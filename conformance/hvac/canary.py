@@ -73,6 +73,9 @@ def written(value):
 
 def search(directory: Path) -> tuple[int, list[str]]:
     """How many secrets were looked for, and where one was found."""
+    probe = b"a secret, as a test of the search"
+    if not all(leaks(b"{" + form + b"}", probe.decode()) for form in (probe, probe.hex().encode(), base64.b64encode(probe))):
+        raise AssertionError("the search finds nothing")
     secrets = {json.loads(line) for file in directory.glob("secrets-*.txt") for line in file.read_text("utf-8").splitlines()}
     files = [*directory.glob("audit-*.log"), *directory.glob("server-*.log")]
     contents = {file.name: file.read_bytes() for file in files}
