@@ -40,13 +40,13 @@ pub struct Barrier {
 /// What can be chosen about a barrier.
 #[derive(Debug, Clone)]
 pub struct BarrierOptions {
-    /// Memory for cached ciphertext, in bytes. Default: 16 MiB.
+    /// Memory for cached ciphertext, in bytes. Default: 8 MiB; what is not in it is likely in the tree's own cache.
     pub cache_bytes: usize,
 }
 
 impl Default for BarrierOptions {
     fn default() -> Self {
-        Self { cache_bytes: 16 << 20 }
+        Self { cache_bytes: 8 << 20 }
     }
 }
 
