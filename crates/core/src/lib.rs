@@ -11,6 +11,7 @@ pub mod node;
 pub mod policy;
 pub mod request;
 pub mod seal;
+pub mod services;
 pub mod settings;
 pub mod sys;
 pub mod token;

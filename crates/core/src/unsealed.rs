@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use keepfast_crypto::random;
 use keepfast_framework::cx::{Caller, Request};
 use keepfast_framework::engine::{Registered, Registry};
+use keepfast_framework::services::Services;
 use keepfast_framework::{Clock, Cx, Error, Mountable, Operation, Result};
 use keepfast_storage::Barrier;
 
@@ -15,6 +16,7 @@ use crate::mount::{Mounted, Mounts};
 use crate::node::Node;
 use crate::policy::store::Policies;
 use crate::seal::SealConfig;
+use crate::services::EngineServices;
 use crate::settings::Settings;
 use crate::token::Tokens;
 
@@ -36,6 +38,8 @@ pub struct Unsealed {
     pub tokens: Arc<Tokens>,
     /// What engines gave out for a time.
     pub leases: Arc<Leases>,
+    /// What engines may ask for.
+    pub services: Arc<dyn Services>,
     /// Who is behind a login.
     pub identity: Identity,
     /// What is recorded.
@@ -71,11 +75,12 @@ impl Unsealed {
         let identity_view = barrier.view("identity/");
         let audit = Broker::open(&barrier, &barrier.view("audit/"), &settings.audit, clock.clone()).await?;
         let mounts = Mounts::open(&barrier, system.clone(), engines, settings.clone()).await?;
-        let policies = Policies::open(&barrier, system, &identity_view, clock.clone()).await?;
+        let policies = Policies::open(&barrier, system.clone(), &identity_view, clock.clone()).await?;
         let cubbyhole = mounts.router().at("cubbyhole/").map(|m| m.view.clone());
         let cubbyhole = cubbyhole.ok_or_else(|| Error::internal("there is no cubbyhole mount"))?;
         let leases = Leases::open(&barrier, barrier.view("token/"), settings.home.clone(), clock.clone()).await?;
         let tokens = Tokens::open(&barrier, barrier.view("token/"), cubbyhole, leases.clone()).await?;
+        let services = Arc::new(EngineServices { system, leases: leases.clone() });
         let identity = Identity::new(identity_view);
         Ok(Arc::new(Unsealed {
             barrier,
@@ -86,6 +91,7 @@ impl Unsealed {
             policies,
             tokens,
             leases,
+            services,
             identity,
             audit,
             node,
@@ -126,5 +132,6 @@ impl Unsealed {
             Arc::new(Caller::default()),
             Arc::new(request),
         )
+        .with_services(self.services.clone())
     }
 }

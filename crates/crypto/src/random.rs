@@ -96,6 +96,24 @@ pub fn base62(len: usize) -> String {
     out
 }
 
+/// A random number below `bound`, each equally likely.
+///
+/// # Panics
+/// When `bound` is 0: there is no such number.
+#[must_use]
+pub fn below(bound: usize) -> usize {
+    assert!(bound > 0, "no number is below 0");
+    let bound = bound as u64;
+    // What lies above the largest multiple of the bound would favour the first numbers.
+    let fair = u64::MAX - u64::MAX % bound;
+    loop {
+        let number = u64::from_le_bytes(bytes());
+        if number < fair {
+            return (number % bound) as usize;
+        }
+    }
+}
+
 /// The id of a request: a UUID from a fast generator. Not for anything that must not be guessed.
 #[must_use]
 pub fn request_id() -> String {
@@ -163,6 +181,16 @@ mod tests {
         let chi: f64 = BASE62.iter().map(|c| (counts[usize::from(*c)] - expected).powi(2) / expected).sum();
         assert!(chi < 121.0, "chi-square {chi}");
         assert_eq!(base62(0), "");
+    }
+
+    // Chi-square over 7 numbers; 35.9 is the 0.999997 quantile for 6 degrees of freedom.
+    #[test]
+    fn numbers_below_a_bound_are_uniform() {
+        let mut counts = [0_f64; 7];
+        (0..70_000).for_each(|_| counts[below(7)] += 1.0);
+        let chi: f64 = counts.iter().map(|c| (c - 10_000.0).powi(2) / 10_000.0).sum();
+        assert!(chi < 35.9, "chi-square {chi}");
+        assert_eq!(below(1), 0);
     }
 
     #[test]

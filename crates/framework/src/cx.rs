@@ -4,13 +4,16 @@ use std::any::Any;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use keepfast_crypto::secret::SecretString;
 use keepfast_storage::{Barrier, Index, StorageError, Tx, View};
+use serde_json::Value;
 
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Result};
 use crate::lease::{Intent, LeaseOffer, Lessor};
 use crate::mount::MountInfo;
 use crate::path::Operation;
+use crate::services::Services;
 
 /// Who makes the request, as far as an engine may know.
 #[derive(Clone, Default)]
@@ -66,6 +69,7 @@ pub struct Cx {
     after_commit: Vec<Box<dyn FnOnce() + Send + Sync>>,
     core: Option<Arc<dyn Any + Send + Sync>>,
     lessor: Option<Arc<dyn Lessor>>,
+    services: Option<Arc<dyn Services>>,
 }
 
 /// What core gets back when the handler is done.
@@ -105,6 +109,7 @@ impl Cx {
             after_commit: Vec::new(),
             core: None,
             lessor: None,
+            services: None,
         }
     }
 
@@ -125,6 +130,34 @@ impl Cx {
     pub fn with_lessor(mut self, lessor: Arc<dyn Lessor>) -> Self {
         self.lessor = Some(lessor);
         self
+    }
+
+    /// The same with what core does for engines.
+    #[must_use]
+    pub fn with_services(mut self, services: Arc<dyn Services>) -> Self {
+        self.services = Some(services);
+        self
+    }
+
+    /// A password after a policy of `sys/policies/password`.
+    ///
+    /// # Errors
+    /// 400 when there is no such policy, 500 where nobody knows policies.
+    pub async fn password(&mut self, policy: &str) -> Result<SecretString> {
+        self.services()?.password(&mut self.tx, policy).await
+    }
+
+    /// What this mount's engine stored with each of its leases, pending and irrevocable ones included, as committed now:
+    /// not as this request's transaction sees it.
+    ///
+    /// # Errors
+    /// When storage fails or a record cannot be read; 500 where nobody knows leases.
+    pub async fn leased(&self) -> Result<Vec<Value>> {
+        self.services()?.leased(&self.mount.uuid).await
+    }
+
+    fn services(&self) -> Result<Arc<dyn Services>> {
+        self.services.clone().ok_or_else(|| Error::internal("core does nothing for engines in this context"))
     }
 
     /// The same for a row declared `.once()` and for [`crate::Engine::tick`], which may commit in steps.

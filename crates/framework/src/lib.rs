@@ -61,6 +61,7 @@ pub mod records;
 pub mod reply;
 pub mod routes;
 pub mod rows;
+pub mod services;
 pub mod testing;
 pub mod token_params;
 

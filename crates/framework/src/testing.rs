@@ -7,7 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use keepfast_crypto::random;
+use keepfast_crypto::secret::SecretString;
 use keepfast_storage::{Backend, Barrier, Batch, Index, Key, MemoryBackend, Page, StorageError, Tx, Watch};
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::clock::{Clock, TestClock, Timestamp};
@@ -20,6 +22,7 @@ use crate::mount::{MountInfo, TtlBounds};
 use crate::path::Operation;
 use crate::reply::Outcome;
 use crate::routes::Table;
+use crate::services::Services;
 
 /// How often a request runs that conflicts, as in the server.
 const TRIES: usize = 64;
@@ -36,7 +39,11 @@ pub struct Bench {
     barrier: Arc<Barrier>,
     mount: Arc<MountInfo>,
     engine: Arc<dyn Mountable>,
+    offered: Offered,
 }
+
+/// What was stored with all leases that were offered so far.
+type Offered = Arc<Mutex<Vec<Value>>>;
 
 /// What a call answered.
 pub struct Answer {
@@ -73,10 +80,12 @@ impl Bench {
             ttl: TtlBounds::default(),
         });
         let clock = TestClock::default();
-        let mut cx = context(&barrier, &mount, &clock, Caller::default(), Operation::Read, String::new(), None);
+        let offered = Offered::default();
+        let request = (Operation::Read, String::new());
+        let mut cx = context(&barrier, &mount, &clock, &offered, Caller::default(), request, None);
         let engine = registered.open(&mut cx).await?;
         cx.commit().await?;
-        Ok(Bench { clock, caller: Caller::default(), remote: None, backend, barrier, mount, engine })
+        Ok(Bench { clock, caller: Caller::default(), remote: None, backend, barrier, mount, engine, offered })
     }
 
     /// Mounts an engine without options at `test/`.
@@ -95,8 +104,7 @@ impl Bench {
     pub async fn remount<E: Engine>(&mut self, options: &[(&str, &str)]) -> Result<()> {
         let options = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         self.mount = Arc::new(MountInfo { options, ..MountInfo::clone(&self.mount) });
-        let mut cx =
-            context(&self.barrier, &self.mount, &self.clock, Caller::default(), Operation::Read, String::new(), None);
+        let mut cx = self.context(Caller::default(), Operation::Read, String::new());
         self.engine = Registered::of::<E>().open(&mut cx).await?;
         Ok(cx.commit().await?)
     }
@@ -146,8 +154,7 @@ impl Bench {
         let found = self.engine.table().find(operation, path).ok_or_else(Error::unsupported_path)?;
         let input = Input { captures: found.captures.clone(), query, body };
         let full = format!("{}{path}", self.mount.path);
-        let mut cx =
-            context(&self.barrier, &self.mount, &self.clock, self.caller.clone(), operation, full, self.remote);
+        let mut cx = self.context(self.caller.clone(), operation, full);
         if self.engine.table().rows()[found.row].once {
             cx = cx.once();
         }
@@ -215,15 +222,7 @@ impl Bench {
     pub async fn exists(&self, path: &str) -> Result<Option<bool>> {
         let found = self.engine.table().find(Operation::Update, path).ok_or_else(Error::unsupported_path)?;
         let input = Input { captures: found.captures.clone(), ..Input::default() };
-        let mut cx = context(
-            &self.barrier,
-            &self.mount,
-            &self.clock,
-            self.caller.clone(),
-            Operation::Update,
-            path.to_owned(),
-            None,
-        );
+        let mut cx = self.context(self.caller.clone(), Operation::Update, path.to_owned());
         self.engine.exists(&found, &mut cx, &input).await
     }
 
@@ -233,25 +232,18 @@ impl Bench {
     /// What the tick fails with.
     pub async fn tick_after(&self, span: Duration) -> Result<()> {
         self.clock.advance(span);
-        let cx =
-            context(&self.barrier, &self.mount, &self.clock, Caller::default(), Operation::Update, String::new(), None);
-        let mut cx = cx.once();
+        let mut cx = self.context(Caller::default(), Operation::Update, String::new()).once();
         self.engine.tick(&mut cx).await?;
         Ok(cx.commit().await?)
     }
 
     /// The engine with its type forgotten, and a context to call it with (for leases and logins).
     pub fn engine_and_cx(&self) -> (Arc<dyn Mountable>, Cx) {
-        let cx = context(
-            &self.barrier,
-            &self.mount,
-            &self.clock,
-            self.caller.clone(),
-            Operation::Update,
-            String::new(),
-            None,
-        );
-        (self.engine.clone(), cx)
+        (self.engine.clone(), self.context(self.caller.clone(), Operation::Update, String::new()))
+    }
+
+    fn context(&self, caller: Caller, operation: Operation, path: String) -> Cx {
+        context(&self.barrier, &self.mount, &self.clock, &self.offered, caller, (operation, path), self.remote)
     }
 }
 
@@ -259,17 +251,19 @@ fn context(
     barrier: &Arc<Barrier>,
     mount: &Arc<MountInfo>,
     clock: &TestClock,
+    offered: &Offered,
     caller: Caller,
-    operation: Operation,
-    path: String,
+    (operation, path): (Operation, String),
     remote: Option<std::net::IpAddr>,
 ) -> Cx {
     let clock: Arc<dyn Clock> = Arc::new(clock.clone());
     let request = Request { id: random::uuid(), operation, path, remote };
     let view = barrier.view(format!("logical/{}/", mount.uuid));
-    let lessor = Arc::new(BenchLessor(clock.now()));
+    let lessor = Arc::new(BenchLessor { now: clock.now(), offered: offered.clone() });
+    let services = Arc::new(BenchServices(offered.clone()));
     Cx::new(barrier.clone(), barrier.begin(), view, mount.clone(), clock, Arc::new(caller), Arc::new(request))
         .with_lessor(lessor)
+        .with_services(services)
 }
 
 /// Memory storage that counts what is asked of it.
@@ -301,8 +295,25 @@ impl Backend for Counted {
     }
 }
 
-/// Leases whatever is offered for as long as it is offered, and keeps no record.
-struct BenchLessor(Timestamp);
+/// Leases whatever is offered for as long as it is offered, and keeps what was stored with it.
+struct BenchLessor {
+    now: Timestamp,
+    offered: Offered,
+}
+
+/// Knows what was leased, and no password policy.
+struct BenchServices(Offered);
+
+#[async_trait]
+impl Services for BenchServices {
+    async fn password(&self, _: &mut Tx, _: &str) -> Result<SecretString> {
+        Err(Error::invalid("no password policy found"))
+    }
+
+    async fn leased(&self, _: &str) -> Result<Vec<Value>> {
+        Ok(self.0.lock().clone())
+    }
+}
 
 struct Unwatched;
 
@@ -313,7 +324,8 @@ impl Watched for Unwatched {
 #[async_trait]
 impl Lessor for BenchLessor {
     async fn intend(&self, _: &mut Tx, offer: &LeaseOffer) -> Result<(Intent, Vec<String>)> {
-        Ok((Intent::new("test/lease".to_owned(), self.0.after(offer.ttl), Box::new(Unwatched)), Vec::new()))
+        self.offered.lock().push(offer.internal.clone());
+        Ok((Intent::new("test/lease".to_owned(), self.now.after(offer.ttl), Box::new(Unwatched)), Vec::new()))
     }
 }
 

@@ -61,6 +61,11 @@ impl Leases {
         }))
     }
 
+    /// A look at what is committed.
+    pub fn begin_read(&self) -> Tx {
+        self.barrier.begin_read()
+    }
+
     /// The only one to take this lease back, until the answer is dropped.
     pub(super) async fn alone(self: &Arc<Self>, id: &LeaseId) -> Alone {
         let lock = self.ending.lock().entry(id.clone()).or_default().clone();

@@ -18,6 +18,7 @@ pub mod filter;
 pub mod grant;
 pub mod parameters;
 pub mod parse;
+pub mod password;
 pub mod store;
 pub mod template;
 

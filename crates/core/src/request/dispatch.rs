@@ -170,7 +170,8 @@ impl Unsealed {
             self.clock.clone(),
             caller,
             Arc::new(request),
-        );
+        )
+        .with_services(self.services.clone());
         if once {
             cx = cx.once().with_lessor(Arc::new(self.desk(parts, mounted)));
         }

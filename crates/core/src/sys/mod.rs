@@ -8,6 +8,7 @@ mod leases;
 mod mount_shown;
 mod mounts;
 mod openapi;
+mod password_policies;
 mod policies;
 mod remount;
 mod rotation;
@@ -57,6 +58,7 @@ impl Engine for System {
         tune::routes(r);
         remount::routes(r);
         policies::routes(r);
+        password_policies::routes(r);
         capabilities::routes(r);
         wrapping::routes(r);
         leases::routes(r);

@@ -1,0 +1,47 @@
+//! What core does for engines beyond storage and leases.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use keepfast_crypto::secret::SecretString;
+use keepfast_framework::services::Services;
+use keepfast_framework::{Error, Result};
+use keepfast_storage::{Page, Tx, View};
+use serde_json::Value;
+
+use crate::lease::record::LeaseId;
+use crate::lease::{Leases, index};
+use crate::policy::password::{self, PASSWORD_POLICIES};
+
+/// Reaches what engines may ask for, and nothing else.
+pub struct EngineServices {
+    /// Where policies are stored.
+    pub system: View,
+    /// All leases.
+    pub leases: Arc<Leases>,
+}
+
+#[async_trait]
+impl Services for EngineServices {
+    async fn password(&self, tx: &mut Tx, policy: &str) -> Result<SecretString> {
+        let missing = || Error::invalid("no password policy found");
+        let record = PASSWORD_POLICIES.get_in(tx, &self.system, policy).await?.ok_or_else(missing)?;
+        let parsed = password::parse(&record.policy).map_err(|e| Error::internal(e.to_string()))?;
+        Ok(parsed.generate())
+    }
+
+    async fn leased(&self, mount: &str) -> Result<Vec<Value>> {
+        let mut out = Vec::new();
+        // Each list is read in one piece, because renewals move leases in it; and in this order, because a lease that
+        // becomes irrevocable meanwhile moves from the first to the second.
+        for (folder, skip) in [(index::ENDS, 10), (index::IRREVOCABLE, 0)] {
+            for name in self.leases.of_mount(folder, mount, &Page::all()).await? {
+                let id = name.get(skip..).and_then(LeaseId::parse);
+                let id = id.ok_or_else(|| Error::internal("an entry among the ends of leases that is none"))?;
+                let record = self.leases.record(&mut self.leases.begin_read(), &id).await?;
+                out.extend(record.map(|r| r.internal));
+            }
+        }
+        Ok(out)
+    }
+}

@@ -1,0 +1,101 @@
+//! `sys/policies/password`: how passwords are made that engines generate.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use keepfast_framework::fields::Text;
+use keepfast_framework::routes::{Exists, Help, Nothing};
+use keepfast_framework::{Cx, Data, Error, Keys, Page, Result, Routes, Status};
+use keepfast_storage::View;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::System;
+use crate::policy::password::{PASSWORD_POLICIES, PasswordPolicyRecord, parse};
+
+const POLICIES: Help = Help { synopsis: "The names of the password policies.", description: "" };
+const POLICY: Help = Help {
+    synopsis: "A password policy: a length, and rules that name characters and how many of them there must be.",
+    description: "HCL or JSON, plain or in base64: length = 20, rule \"charset\" { charset = \"abc\" min-chars = 1 }.",
+};
+const GENERATE: Help = Help { synopsis: "A password by this policy.", description: "" };
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("policies/password/", POLICIES).list(list);
+    r.path("policies/password/{name...}/generate", GENERATE).read(generate);
+    r.path("policies/password/{name...}", POLICY).exists(exists).read(read).update(write).delete(delete);
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Named {
+    /// Name of the policy.
+    name: Text,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Write {
+    /// Name of the policy.
+    name: Text,
+    /// Its text, HCL or JSON, plain or in base64.
+    policy: Option<Text>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Shown {
+    policy: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Generated {
+    password: String,
+}
+
+fn view(sys: &System) -> Result<View> {
+    Ok(sys.unsealed()?.barrier.view("sys/"))
+}
+
+fn fault(status: Status, what: &str) -> Error {
+    Error::new(status, format!("1 error occurred:\n\t* {what}\n\n"))
+}
+
+async fn named(sys: &System, cx: &mut Cx, name: &str) -> Result<PasswordPolicyRecord> {
+    let found = PASSWORD_POLICIES.get_in(cx.store().0, &view(sys)?, name).await?;
+    found.ok_or_else(|| fault(Status::NOT_FOUND, "policy does not exist"))
+}
+
+async fn list(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Keys> {
+    Ok(Keys::of(PASSWORD_POLICIES.list_in(cx.store().0, &view(sys)?, "", &Page::all()).await?))
+}
+
+async fn exists(sys: &System, cx: &mut Cx, req: Named) -> Result<Exists> {
+    Ok(Exists(PASSWORD_POLICIES.get_in(cx.store().0, &view(sys)?, &req.name).await?.is_some()))
+}
+
+async fn read(sys: &System, cx: &mut Cx, req: Named) -> Result<Data<Shown>> {
+    Ok(Data(Shown { policy: named(sys, cx, &req.name).await?.policy }))
+}
+
+async fn write(sys: &System, cx: &mut Cx, req: Write) -> Result<()> {
+    if req.name.ends_with("/generate") {
+        return Err(Error::unsupported_operation());
+    }
+    let given = req.policy.map(String::from).unwrap_or_default();
+    if given.is_empty() {
+        return Err(fault(Status::BAD_REQUEST, "missing policy"));
+    }
+    let policy = match STANDARD.decode(given.trim()).ok().and_then(|b| String::from_utf8(b).ok()) {
+        Some(decoded) => decoded,
+        None => given,
+    };
+    parse(&policy).map_err(|e| fault(Status::BAD_REQUEST, &e.to_string()))?;
+    PASSWORD_POLICIES.put_in(cx.store().0, &view(sys)?, &req.name, &PasswordPolicyRecord { policy })
+}
+
+async fn delete(sys: &System, cx: &mut Cx, req: Named) -> Result<()> {
+    PASSWORD_POLICIES.delete_in(cx.store().0, &view(sys)?, &req.name);
+    Ok(())
+}
+
+async fn generate(sys: &System, cx: &mut Cx, req: Named) -> Result<Data<Generated>> {
+    let policy = parse(&named(sys, cx, &req.name).await?.policy).map_err(|e| Error::internal(e.to_string()))?;
+    Ok(Data(Generated { password: policy.generate().expose().clone() }))
+}

@@ -1,0 +1,24 @@
+//! What core does for engines beyond storage and leases.
+
+use async_trait::async_trait;
+use keepfast_crypto::secret::SecretString;
+use keepfast_storage::Tx;
+use serde_json::Value;
+
+use crate::error::Result;
+
+/// Core's side of [`crate::Cx::password`] and [`crate::Cx::leased`].
+#[async_trait]
+pub trait Services: Send + Sync {
+    /// A password after a policy of `sys/policies/password`.
+    ///
+    /// # Errors
+    /// 400 when there is no such policy; when storage fails.
+    async fn password(&self, tx: &mut Tx, policy: &str) -> Result<SecretString>;
+
+    /// What an engine stored with each lease of its mount (the name of its storage), in whatever state the lease is.
+    ///
+    /// # Errors
+    /// When storage fails, or when a record cannot be read: then what is leased is not known.
+    async fn leased(&self, mount: &str) -> Result<Vec<Value>>;
+}
