@@ -18,6 +18,8 @@ use crate::unsealed::Unsealed;
 const LOOK: Duration = Duration::from_secs(1);
 /// How often engines tick.
 const TICK: Duration = Duration::from_secs(60);
+/// How often those engines tick that have to do things on time.
+const OFTEN: Duration = Duration::from_secs(5);
 /// How many ends one look reads at a time.
 const DUE: usize = 500;
 /// How many of them end at a time.
@@ -44,7 +46,7 @@ impl Duties {
 async fn run(unsealed: Arc<Unsealed>) {
     let mut resumed = false;
     let mut at_work = AtWork::default();
-    let mut next_tick = unsealed.clock.now().after(TICK);
+    let (mut next_tick, mut next_often) = (unsealed.clock.now().after(TICK), unsealed.clock.now().after(OFTEN));
     loop {
         let now = unsealed.clock.now();
         if !resumed {
@@ -55,8 +57,12 @@ async fn run(unsealed: Arc<Unsealed>) {
         attempt("revoking what is due", at_work.revoke(&unsealed, now)).await;
         if now >= next_tick {
             attempt("rotating the keyring", unsealed.rotate_worn_key(now)).await;
-            at_work.tick(&unsealed);
+            at_work.tick(&unsealed, false);
             next_tick = now.after(TICK);
+        }
+        if now >= next_often {
+            at_work.tick(&unsealed, true);
+            next_often = now.after(OFTEN);
         }
         tokio::select! {
             () = unsealed.clock.sleep_until(now.after(LOOK)) => {}
@@ -121,9 +127,9 @@ impl AtWork {
         Ok(())
     }
 
-    fn tick(&mut self, unsealed: &Arc<Unsealed>) {
+    fn tick(&mut self, unsealed: &Arc<Unsealed>, often: bool) {
         let unsealed = unsealed.clone();
-        self.spawn("the ticks", async move { unsealed.tick().await });
+        self.spawn(if often { "the frequent ticks" } else { "the ticks" }, async move { unsealed.tick(often).await });
     }
 }
 
@@ -180,15 +186,18 @@ impl Unsealed {
         }
     }
 
-    /// Lets every engine tick. Under quarantine none does: what an engine would change elsewhere may be another's.
-    pub async fn tick(&self) {
+    /// Lets every engine tick that ticks often, or every other one. Under quarantine none does: what an engine would change
+    /// elsewhere may be another's.
+    pub async fn tick(&self, often: bool) {
         if self.leases.is_quarantined() {
             return;
         }
         let mounts: Vec<_> = self.mounts.router().all().cloned().collect();
         for mounted in mounts {
             let engine = match mounted.engine(self).await {
-                Ok(engine) => engine,
+                Ok(engine) if engine.ticks_often() == often => engine,
+                Ok(_) => continue,
+                Err(_) if often => continue,
                 Err(error) => {
                     report(&format!("opening {}", mounted.entry.path), Err(error));
                     continue;

@@ -33,6 +33,8 @@ pub trait Engine: Sized + Send + Sync + 'static {
     const KIND: Kind;
     /// The mount option that selects this engine among those of its type, such as `("version", "2")`.
     const VARIANT: Option<(&'static str, &'static str)> = None;
+    /// Whether it ticks every few seconds and not every minute: for what has to happen on time.
+    const TICKS_OFTEN: bool = false;
 
     /// Its whole surface, in one table.
     fn routes(routes: &mut Routes<Self>);
@@ -40,7 +42,7 @@ pub trait Engine: Sized + Send + Sync + 'static {
     /// When it is mounted, and when it is first used after an unseal.
     fn open(cx: &mut Cx) -> impl Future<Output = Result<Self>> + Send;
 
-    /// About once a minute, on the active node. Its context may commit in steps ([`Cx::checkpoint`]), so that a backlog
+    /// About once a minute, or as [`Engine::TICKS_OFTEN`] says, on the active node. Its context may commit in steps ([`Cx::checkpoint`]), so that a backlog
     /// is worked off in pages.
     fn tick(&self, _cx: &mut Cx) -> impl Future<Output = Result<()>> + Send {
         async { Ok(()) }
@@ -78,6 +80,8 @@ pub trait Mountable: Send + Sync {
     async fn exists(&self, found: &Match, cx: &mut Cx, input: &Input) -> Result<Option<bool>>;
     /// Runs the handler.
     async fn call(&self, found: &Match, operation: Operation, cx: &mut Cx, input: &Input) -> Result<Outcome>;
+    /// See [`Engine::TICKS_OFTEN`].
+    fn ticks_often(&self) -> bool;
     /// See [`Engine::tick`].
     async fn tick(&self, cx: &mut Cx) -> Result<()>;
     /// See [`Engine::invalidate`].
@@ -126,6 +130,10 @@ impl<E: Engine> Mountable for Opened<E> {
             None => Err(Error::unsupported_operation()),
             Some(action) => action(&self.engine, cx, input, self.compiled.fault_prefix(found.row, operation)).await,
         }
+    }
+
+    fn ticks_often(&self) -> bool {
+        E::TICKS_OFTEN
     }
 
     async fn tick(&self, cx: &mut Cx) -> Result<()> {
