@@ -88,7 +88,7 @@ impl Desk {
         }
         let now = self.leases.clock.now();
         let (owner, bound) = self.tie(tx).await?;
-        let asked = Asked { ttl: offer.ttl, max_ttl: offer.max_ttl, ..Asked::default() };
+        let asked = Asked { ttl: offer.ttl, max_ttl: offer.max_ttl.min(self.mount.ttl.max), ..Asked::default() };
         let given = life::given(&asked, self.mount.ttl, now, now);
         let end = now.after(given.ttl).min(bound.unwrap_or(Timestamp::from_nanos(i64::MAX)));
         let unconfirmed = state == State::Pending;

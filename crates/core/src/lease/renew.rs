@@ -85,7 +85,9 @@ fn terms_given(
     terms: &LeaseTerms,
     now: Timestamp,
 ) -> Given {
-    let asked = Asked { increment, ttl: terms.ttl, max_ttl: terms.max_ttl, ..Asked::default() };
+    // Beyond the mount's own bound it says nothing; clamped here, so that it is no warning either.
+    let max_ttl = terms.max_ttl.min(bounds.max);
+    let asked = Asked { increment, ttl: terms.ttl, max_ttl, ..Asked::default() };
     let mut given = life::given(&asked, bounds, record.issued, now);
     if let Some(bound) = record.bound {
         given.ttl = given.ttl.min(bound.since(now));

@@ -134,12 +134,11 @@ async fn tune(unsealed: &Unsealed, kind: Kind, req: Tune) -> Result<()> {
     let path = Unsealed::mount_path(kind, &req.path);
     let changed = unsealed.change_mount(&path, |entry| {
         apply(entry, req)?;
-        let ttl = entry.ttl(&unsealed.settings);
-        if ttl.default > ttl.max {
+        // As the peer: only what the mount says itself is compared; every life is bounded by both anyway.
+        let (default, max) = (entry.config.default_lease_ttl, entry.config.max_lease_ttl);
+        if max > 0 && default > max {
             return Err(Error::invalid(format!(
-                "backend max lease TTL of {} would be less than backend default lease TTL of {}",
-                ttl.max.as_secs(),
-                ttl.default.as_secs()
+                "backend max lease TTL of {max} would be less than backend default lease TTL of {default}"
             )));
         }
         Ok(())
