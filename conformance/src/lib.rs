@@ -5,6 +5,7 @@
 pub mod campaign;
 pub mod canary;
 pub mod compare;
+pub mod database;
 pub mod dice;
 pub mod http;
 pub mod matching;

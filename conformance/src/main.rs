@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use conformance::run::{Counts, Ground};
 use conformance::servers::{Make, Storage};
-use conformance::{campaign, canary, compare, record, run, scenario, surface};
+use conformance::{campaign, canary, compare, database, record, run, scenario, surface};
 
 #[derive(Parser)]
 #[command(about = "Black-box scenarios for Vault-compatible servers")]
@@ -87,7 +87,9 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    match perform(&Arguments::parse()) {
+    let outcome = perform(&Arguments::parse());
+    database::stop();
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use crate::database::Database;
 use crate::http::{Answer, Client, Request};
-use crate::scenario::{Expect, Scenario, Step};
+use crate::scenario::{self, Expect, Scenario, Step};
 
 /// The peer answers this for a moment after a version 2 mount was made.
 const UPGRADING: &str = "Upgrading from non-versioned to versioned data";
@@ -28,6 +29,7 @@ pub struct Play<'a> {
     /// Accessors of secret ids: names of records, which open nothing.
     pub handles: Vec<String>,
     undo: Vec<(&'static str, String, Option<Value>)>,
+    database: Option<Database>,
 }
 
 impl<'a> Play<'a> {
@@ -42,6 +44,7 @@ impl<'a> Play<'a> {
             secrets: Vec::new(),
             handles: Vec::new(),
             undo: Vec::new(),
+            database: None,
         };
         if let Err(error) = play.set_up() {
             play.end();
@@ -51,6 +54,11 @@ impl<'a> Play<'a> {
     }
 
     fn set_up(&mut self) -> Result<()> {
+        if let Some(scenario::Database::Postgres) = self.scenario.database {
+            let database = Database::create(&text(&self.variables["id"]))?;
+            self.variables.extend(database.variables());
+            self.database = Some(database);
+        }
         for name in self.scenario.mounts.keys().chain(self.scenario.auth.keys()).chain(self.scenario.policies.keys()) {
             let unique = format!("{name}-{}", self.variables["id"].as_str().unwrap_or_default());
             self.variables.insert(name.clone(), unique.into());
@@ -99,6 +107,9 @@ impl<'a> Play<'a> {
 
     /// Sends a step. While `satisfied` says no and the step gives it time (`within`), it is sent again.
     pub fn send(&mut self, step: &Step, satisfied: impl Fn(&Variables, &Answer) -> bool) -> Result<Answer> {
+        if step.sql.is_some() {
+            return self.send_statement(step, satisfied);
+        }
         let request = self.request(step)?;
         collect_marked(&request, &mut self.secrets);
         let end = Instant::now() + Duration::from_secs(step.within);
@@ -116,10 +127,25 @@ impl<'a> Play<'a> {
         }
     }
 
+    fn send_statement(&self, step: &Step, satisfied: impl Fn(&Variables, &Answer) -> bool) -> Result<Answer> {
+        let database = self.database.as_ref().context("a scenario with `sql` steps needs a `database`")?;
+        let (_, statement) = step.target()?;
+        let statement = self.fill_text(statement);
+        let login = step.login.as_ref().map(|l| (self.fill_text(&l.user), self.fill_text(&l.password)));
+        let end = Instant::now() + Duration::from_secs(step.within);
+        loop {
+            let answer = database.sql(&statement, login.as_ref().map(|(u, p)| (u.as_str(), p.as_str())))?;
+            if Instant::now() >= end || satisfied(&self.variables, &answer) {
+                return Ok(answer);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Takes from an answer what only its receiver may know.
     fn collect(&mut self, key: &str, value: &Value) {
-        const SECRET: [&str; 7] =
-            ["client_token", "accessor", "secret_id", "token", "root_token", "keys_base64", "plaintext"];
+        const SECRET: [&str; 8] =
+            ["client_token", "accessor", "secret_id", "token", "root_token", "keys_base64", "plaintext", "password"];
         match value {
             Value::String(text) if key == "secret_id_accessor" => self.handles.push(text.clone()),
             // Short ones could be met by chance, and accessors of mounts (`kv_12345678`) are no secrets.

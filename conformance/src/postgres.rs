@@ -89,7 +89,7 @@ impl Postgres {
     /// # Errors
     /// What it failed with.
     pub fn sql(&self, statement: &str) -> Result<String> {
-        let done = self.psql(statement, SUPERUSER, PASSWORD)?;
+        let done = self.psql(statement, "postgres", SUPERUSER, PASSWORD)?;
         if !done.status.success() {
             bail!("{statement}: {}", String::from_utf8_lossy(&done.stderr));
         }
@@ -101,13 +101,17 @@ impl Postgres {
     /// # Errors
     /// When `psql` cannot be run.
     pub fn accepts(&self, user: &str, password: &str) -> Result<bool> {
-        Ok(self.psql("SELECT 1", user, password)?.status.success())
+        Ok(self.psql("SELECT 1", "postgres", user, password)?.status.success())
     }
 
-    fn psql(&self, statement: &str, user: &str, password: &str) -> Result<Output> {
-        let target = format!("host=127.0.0.1 port={} dbname=postgres user={user} connect_timeout=10", self.port);
+    /// Runs a statement in a database, as somebody.
+    ///
+    /// # Errors
+    /// When `psql` cannot be run; what the statement fails with is in its output.
+    pub fn psql(&self, statement: &str, database: &str, user: &str, password: &str) -> Result<Output> {
+        let target = format!("host=127.0.0.1 port={} dbname={database} user={user} connect_timeout=10", self.port);
         let mut command = Command::new(self.bin.join("psql"));
-        command.args([&target, "-v", "ON_ERROR_STOP=1", "-Atqc", statement]).env("PGPASSWORD", password);
+        command.args([&target, "-v", "ON_ERROR_STOP=1", "-XAtqc", statement]).env("PGPASSWORD", password);
         Ok(command.output()?)
     }
 

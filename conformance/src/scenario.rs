@@ -17,6 +17,8 @@ pub struct Scenario {
     /// What it needs of the server; most need nothing.
     #[serde(default)]
     pub needs: Needs,
+    /// A real database of its own beside the server, which gives it variables.
+    pub database: Option<Database>,
     /// Secrets engines to mount, by the variable that will hold the mount's path.
     #[serde(default)]
     pub mounts: BTreeMap<String, Value>,
@@ -49,6 +51,24 @@ pub enum Needs {
     Uninitialized,
 }
 
+/// The database that a scenario needs.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Database {
+    /// A database and an administrator in a PostgreSQL: `pg_url`, `pg_admin`, `pg_password` and more.
+    Postgres,
+}
+
+/// Who asks the database.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    /// The user.
+    pub user: String,
+    /// The password.
+    pub password: String,
+}
+
 /// One request and what must come back.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -73,6 +93,10 @@ pub struct Step {
     pub head: Option<String>,
     /// Path of an OPTIONS.
     pub options: Option<String>,
+    /// A statement for the scenario's database: 200 with the rows as text, or 400 with what the database said.
+    pub sql: Option<String>,
+    /// As whom the statement runs; as the administrator if not given.
+    pub login: Option<Login>,
     /// Whose token: a variable's name, `none`, or absent for the root token.
     #[serde(rename = "as")]
     pub caller: Option<String>,
@@ -191,11 +215,12 @@ impl Step {
             ("SCAN", &self.scan),
             ("HEAD", &self.head),
             ("OPTIONS", &self.options),
+            ("SQL", &self.sql),
         ];
         let mut given = all.iter().filter_map(|(method, path)| path.as_deref().map(|path| (*method, path)));
         match (given.next(), given.next()) {
             (Some(one), None) => Ok(one),
-            _ => bail!("a step names exactly one of get, post, put, patch, delete, list, scan, head, options"),
+            _ => bail!("a step names exactly one of get, post, put, patch, delete, list, scan, head, options, sql"),
         }
     }
 }
