@@ -56,8 +56,20 @@ impl Config {
     /// # Errors
     /// 500 when there is none, as the peer answers.
     pub(super) async fn named(cx: &mut Cx, name: &str) -> Result<Self> {
-        let missing = || DatabaseError(format!("failed to find entry for connection with name: {name:?}")).answer();
-        CONFIGS.get(cx, name).await?.ok_or_else(missing)
+        Self::find(cx, name).await?.ok_or_else(|| Self::missing(name).answer())
+    }
+
+    /// The same where there may be none.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub(super) async fn find(cx: &mut Cx, name: &str) -> Result<Option<Self>> {
+        CONFIGS.get(cx, name).await
+    }
+
+    /// That there is no connection of this name.
+    pub(super) fn missing(name: &str) -> DatabaseError {
+        DatabaseError(format!("failed to find entry for connection with name: {name:?}"))
     }
 
     /// Puts another password in place of the administrator's.
@@ -95,6 +107,11 @@ impl Config {
     pub(super) fn username_template(&self) -> Result<String> {
         let kind = self.kind()?;
         Ok(text(&self.details, "username_template").unwrap_or_else(|| kind.username_template.to_owned()))
+    }
+
+    /// The policy of its passwords; empty for none.
+    pub(super) fn password_policy(&self) -> &str {
+        &self.password_policy
     }
 }
 
@@ -176,7 +193,7 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
         config.allowed_roles = roles.0;
     }
     if let Some(statements) = take::<Strings>(&mut given, "root_rotation_statements")? {
-        config.root_rotation_statements = statements.0;
+        config.root_rotation_statements = super::roles::statements(Some(statements));
     }
     if let Some(policy) = take::<Text>(&mut given, "password_policy")? {
         config.password_policy = policy.into();
@@ -186,6 +203,9 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
         config.password = password.into();
     }
     config.details.extend(given);
+    if text(&config.details, "connection_url").is_some_and(|url| without_password(&url) != url) {
+        cx.warn("Password found in connection_url, use a templated url to enable root rotation and prevent read access to password information.");
+    }
     config.revision = random::uuid();
     check(&config)?;
     let opened =
@@ -203,9 +223,6 @@ fn check(config: &Config) -> Result<()> {
         return Err(Error::invalid("empty plugin name"));
     }
     Kind::of(&config.plugin_name).map_err(|text| Error::invalid(format!("error creating database object: {text}")))?;
-    if !config.password_policy.is_empty() {
-        return Err(Error::invalid("password_policy is not supported yet"));
-    }
     username::check(&config.username_template()?)
 }
 
@@ -221,6 +238,30 @@ pub(super) async fn reset(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> R
     Ok(())
 }
 
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct OfPlugin {
+    /// The name of the plugin.
+    plugin: Text,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Reloaded {
+    connections: Vec<String>,
+    count: usize,
+}
+
+/// As Vault (OpenBao has no such path).
+pub(super) async fn reload(engine: &DatabaseEngine, cx: &mut Cx, req: OfPlugin) -> Result<Data<Reloaded>> {
+    let mut connections = Vec::new();
+    for name in CONFIGS.list(cx, "", &Page::all()).await? {
+        if CONFIGS.get(cx, &name).await?.is_some_and(|config| config.plugin_name == req.plugin.0) {
+            engine.connections.close(&name);
+            connections.push(name);
+        }
+    }
+    Ok(Data(Reloaded { count: connections.len(), connections }))
+}
+
 /// Takes one field out of the settings, read as Vault's API reads fields.
 fn take<T: DeserializeOwned>(given: &mut Map<String, Value>, name: &str) -> Result<Option<T>> {
     let Some(value) = given.remove(name).filter(|v| !v.is_null()) else { return Ok(None) };
@@ -234,12 +275,12 @@ fn without_password(url: &str) -> String {
         let (scheme, rest) = url.split_once("://")?;
         let (user, host) = rest.rsplit_once('@')?;
         let (name, password) = user.split_once(':')?;
-        (password != "{{password}}").then(|| format!("{scheme}://{name}:*****@{host}"))
+        (password != "{{password}}").then(|| format!("{scheme}://{name}:xxxxx@{host}"))
     };
     masked().unwrap_or_else(|| {
         let words = url
             .split(' ')
-            .map(|w| if w.starts_with("password=") && !w.contains("{{password}}") { "password=*****" } else { w });
+            .map(|w| if w.starts_with("password=") && !w.contains("{{password}}") { "password=xxxxx" } else { w });
         words.collect::<Vec<_>>().join(" ")
     })
 }
@@ -265,11 +306,11 @@ mod tests {
 
     #[test]
     fn a_password_in_a_url_is_not_shown() {
-        assert_eq!(without_password("postgresql://u:s3:c@ret@h/d"), "postgresql://u:*****@h/d");
+        assert_eq!(without_password("postgresql://u:s3:c@ret@h/d"), "postgresql://u:xxxxx@h/d");
         assert_eq!(
             without_password("postgresql://{{username}}:{{password}}@h/d"),
             "postgresql://{{username}}:{{password}}@h/d"
         );
-        assert_eq!(without_password("host=h password=s user=u"), "host=h password=***** user=u");
+        assert_eq!(without_password("host=h password=s user=u"), "host=h password=xxxxx user=u");
     }
 }

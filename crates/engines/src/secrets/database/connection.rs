@@ -52,6 +52,8 @@ pub(super) trait Database: Send + Sync {
         password: &SecretString,
         statements: &[String],
     ) -> Result<(), DatabaseError>;
+    /// The names of all users that begin with a prefix.
+    async fn list_users(&self, prefix: &str) -> Result<Vec<String>, DatabaseError>;
     /// Whether this password works for this user; an error says nothing about either.
     async fn accepts(&self, name: &str, password: &SecretString) -> Result<bool, DatabaseError>;
     /// What its pool is doing.

@@ -46,9 +46,9 @@ pub(super) async fn read(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Re
         return Err(DatabaseError("empty creation statements".to_owned()).answer());
     }
     let database = engine.connections.of(&role.db_name, &config, cx.clock())?;
-    let ingredients = username::Ingredients { display_name: &cx.caller().display_name, role: &req.name, now: cx.now() };
+    let ingredients = username::Ingredients::new(&cx.caller().display_name, &req.name, cx.now());
     let name = username::name(&config.username_template()?, kind.longest_name, &ingredients)?;
-    let password = username::password();
+    let password = username::password(cx, role.password_policy(&config)).await?;
     let held = Held {
         username: name.clone(),
         role: req.name.into(),

@@ -11,10 +11,13 @@ mod details;
 mod kinds;
 mod pool;
 mod postgres;
+mod reconcile;
 mod roles;
 mod rotation;
+mod schedule;
 mod statement;
 mod static_roles;
+mod static_rotation;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -25,17 +28,20 @@ use keepfast_framework::{Cx, Engine, HeldLease, Kind, LeaseTerms, Result, Routes
 
 use self::connection::Connections;
 use self::rotation::UnderWay;
+use self::static_rotation::NextRotation;
 
 /// The database engine.
 pub struct DatabaseEngine {
     connections: Connections,
     rotating: UnderWay,
     rotating_static: UnderWay,
+    next_rotation: NextRotation,
 }
 
 impl Engine for DatabaseEngine {
     const TYPE: &'static str = "database";
     const KIND: Kind = Kind::Secrets;
+    const TICKS_OFTEN: bool = true;
 
     fn routes(r: &mut Routes<Self>) {
         r.path("config/", CONFIGS).list(config::list);
@@ -45,6 +51,8 @@ impl Engine for DatabaseEngine {
             .update(config::write)
             .delete(config::delete);
         r.path("reset/{name}", RESET).update(config::reset);
+        r.path("reload/{plugin}", RELOAD).update(config::reload);
+        r.path("reconcile/{name}", RECONCILE).read(reconcile::read).update(reconcile::remove).sudo().once();
         r.path("roles/", ROLES).list(roles::list);
         r.path("roles/{name}", ROLE).exists(roles::exists).read(roles::read).update(roles::write).delete(roles::delete);
         r.path("creds/{name}", CREDS).read(creds::read).once();
@@ -57,7 +65,7 @@ impl Engine for DatabaseEngine {
             .delete(static_roles::delete)
             .once();
         r.path("static-creds/{name}", STATIC_CREDS).read(static_roles::creds);
-        r.path("rotate-role/{name}", ROTATE_ROLE).update(static_roles::rotate_now).once();
+        r.path("rotate-role/{name}", ROTATE_ROLE).update(static_rotation::rotate_now).once();
     }
 
     async fn open(_: &mut Cx) -> Result<Self> {
@@ -65,6 +73,7 @@ impl Engine for DatabaseEngine {
             connections: Connections::default(),
             rotating: UnderWay::default(),
             rotating_static: UnderWay::default(),
+            next_rotation: NextRotation::default(),
         })
     }
 
@@ -72,11 +81,14 @@ impl Engine for DatabaseEngine {
         if let Some(name) = key.strip_prefix(config::FOLDER) {
             self.connections.close(name);
         }
+        if key.starts_with(static_roles::FOLDER) {
+            self.next_rotation.forget();
+        }
     }
 
     async fn tick(&self, cx: &mut Cx) -> Result<()> {
         let recovered = rotation::recover_all(self, cx).await;
-        static_roles::tick(self, cx).await.and(recovered)
+        static_rotation::tick(self, cx).await.and(recovered)
     }
 
     async fn renew_lease(&self, cx: &mut Cx, lease: &HeldLease) -> Result<LeaseTerms> {
@@ -94,6 +106,14 @@ const CONFIG: Help = Help {
     description: "What is not given keeps its value. The password is never shown. With TLS the server's certificate is always verified.",
 };
 const RESET: Help = Help { synopsis: "Closes a connection's pool; the next use opens it anew.", description: "" };
+const RELOAD: Help =
+    Help { synopsis: "Closes the pools of all connections of a kind; the next use opens each anew.", description: "" };
+const RECONCILE: Help = Help {
+    synopsis: "The users in a connection's database that have the form of ours and no lease; and their removal.",
+    description: "Reading lists them. Writing removes those that `usernames` names, each as it was listed. Leases of this mount are \
+                  looked at, and no others: do not use it where another mount or another server makes users of the same form in \
+                  the same database, because they would be listed here.",
+};
 const ROLES: Help = Help { synopsis: "The names of the roles.", description: "" };
 const ROLE: Help = Help {
     synopsis: "How a user is made, for how long, and how it is removed.",

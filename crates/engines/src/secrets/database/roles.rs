@@ -2,21 +2,64 @@
 
 use std::time::Duration;
 
-use keepfast_framework::fields::{Pairs, Seconds, Strings, Text};
+use keepfast_framework::fields::{Pairs, Seconds, Strings, Text, given};
 use keepfast_framework::routes::{Exists, Nothing};
 use keepfast_framework::{Cx, Data, Error, Keys, Page, Records, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::DatabaseEngine;
+use super::config::Config;
 use super::static_roles::STATIC_ROLES;
 
 pub(super) const ROLES: Records<Role> = Records::at("role/");
+
+/// Settings of a role's credential type.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(super) struct CredentialConfig {
+    /// The policy of its passwords; empty for the connection's.
+    #[serde(default)]
+    password_policy: String,
+}
+
+impl CredentialConfig {
+    pub(super) fn is_empty(&self) -> bool {
+        self.password_policy.is_empty()
+    }
+
+    /// Takes what was given; what is not known is left alone, as the peer does.
+    pub(super) fn merge(&mut self, given: Option<Pairs>) {
+        if let Some(policy) = given.and_then(|mut pairs| pairs.0.remove("password_policy")) {
+            self.password_policy = policy;
+        }
+    }
+
+    /// The policy of its passwords: its own, or the connection's.
+    pub(super) fn password_policy<'a>(&'a self, config: &'a Config) -> &'a str {
+        if self.is_empty() { config.password_policy() } else { &self.password_policy }
+    }
+}
+
+/// Reads the type of a role's credentials, of which there is one.
+///
+/// # Errors
+/// 400 for any other.
+pub(super) fn check_credential_type(given: Option<&Text>) -> Result<()> {
+    match given.map(|kind| kind.0.as_str()) {
+        None | Some("password") => Ok(()),
+        Some(kind @ ("rsa_private_key" | "client_certificate")) => {
+            Err(Error::invalid(format!("credential_type {kind:?} is not supported yet")))
+        }
+        Some(kind) => Err(Error::invalid(format!("invalid credential_type {kind:?}"))),
+    }
+}
 
 /// What is stored of a role, which is also what is shown; TTLs in seconds.
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub(super) struct Role {
     pub(super) creation_statements: Vec<String>,
+    #[serde(default, skip_serializing_if = "CredentialConfig::is_empty")]
+    credential_config: CredentialConfig,
     pub(super) credential_type: String,
     pub(super) db_name: String,
     pub(super) default_ttl: u64,
@@ -34,6 +77,11 @@ impl Role {
     pub(super) fn max_ttl(&self) -> Duration {
         Duration::from_secs(self.max_ttl)
     }
+
+    /// The policy of its passwords; empty for none.
+    pub(super) fn password_policy<'a>(&'a self, config: &'a Config) -> &'a str {
+        self.credential_config.password_policy(config)
+    }
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -49,13 +97,17 @@ pub(super) struct Write {
     /// The connection to use.
     db_name: Option<Text>,
     /// Statements that make a user.
-    creation_statements: Option<Strings>,
+    #[serde(default, deserialize_with = "given")]
+    creation_statements: Option<Option<Strings>>,
     /// Statements that remove a user; without them it loses its sessions, its rights and what it owns goes to the administrator.
-    revocation_statements: Option<Strings>,
+    #[serde(default, deserialize_with = "given")]
+    revocation_statements: Option<Option<Strings>>,
     /// Statements for databases without transactions.
-    rollback_statements: Option<Strings>,
+    #[serde(default, deserialize_with = "given")]
+    rollback_statements: Option<Option<Strings>>,
     /// Statements that move the end of a user.
-    renew_statements: Option<Strings>,
+    #[serde(default, deserialize_with = "given")]
+    renew_statements: Option<Option<Strings>>,
     /// How long a user lives that nobody renews.
     default_ttl: Option<Seconds>,
     /// How long a user lives at most.
@@ -64,6 +116,12 @@ pub(super) struct Write {
     credential_type: Option<Text>,
     /// Settings of the credential type.
     credential_config: Option<Pairs>,
+}
+
+/// Statements as they were given; an empty text and null are none.
+pub(super) fn statements(given: Option<Strings>) -> Vec<String> {
+    let given = given.unwrap_or_default().0;
+    if given.iter().all(String::is_empty) { Vec::new() } else { given }
 }
 
 pub(super) async fn list(_: &DatabaseEngine, cx: &mut Cx, _: Nothing) -> Result<Keys> {
@@ -89,17 +147,9 @@ pub(super) async fn write(_: &DatabaseEngine, cx: &mut Cx, req: Write) -> Result
     if role.db_name.is_empty() {
         return Err(Error::invalid("database name is required"));
     }
-    let kind = req.credential_type.map(String::from).filter(|k| !k.is_empty());
-    match kind.as_deref() {
-        None | Some("password") => role.credential_type = "password".to_owned(),
-        Some(kind @ ("rsa_private_key" | "client_certificate")) => {
-            return Err(Error::invalid(format!("credential_type {kind:?} is not supported yet")));
-        }
-        Some(_) => return Err(Error::invalid(format!("invalid credential_type {:?}", kind.unwrap_or_default()))),
-    }
-    if req.credential_config.is_some_and(|c| !c.0.is_empty()) {
-        return Err(Error::invalid("credential_config is not supported yet for passwords"));
-    }
+    check_credential_type(req.credential_type.as_ref())?;
+    role.credential_type = "password".to_owned();
+    role.credential_config.merge(req.credential_config);
     let lists = [
         (&mut role.creation_statements, req.creation_statements),
         (&mut role.revocation_statements, req.revocation_statements),
@@ -108,7 +158,7 @@ pub(super) async fn write(_: &DatabaseEngine, cx: &mut Cx, req: Write) -> Result
     ];
     for (list, given) in lists {
         if let Some(given) = given {
-            *list = given.0;
+            *list = statements(given);
         }
     }
     role.default_ttl = req.default_ttl.map_or(role.default_ttl, |s| s.0);

@@ -74,7 +74,7 @@ pub(super) async fn rotate_root(engine: &DatabaseEngine, cx: &mut Cx, req: Named
         DatabaseError("unable to rotate root credentials: no username in configuration".to_owned()).answer()
     })?;
     let database = engine.connections.of(&req.name, &config, cx.clock())?;
-    let password = username::password();
+    let password = username::password(cx, config.password_policy()).await?;
     PENDING.put(cx, &req.name, &Pending::new(&password))?;
     cx.checkpoint().await?;
     let changed = database.set_password(&administrator, &password, &config.root_rotation_statements).await;
@@ -82,9 +82,14 @@ pub(super) async fn rotate_root(engine: &DatabaseEngine, cx: &mut Cx, req: Named
     let settled = recover(engine, cx, &req.name).await?;
     match (settled, changed) {
         (Some(true), _) => Ok(()),
-        (_, Err(error)) => Err(error.answer()),
+        (_, Err(DatabaseError(text))) => Err(within("failed to update user", &text).answer()),
         _ => Err(DatabaseError("the database does not accept the new password".to_owned()).answer()),
     }
+}
+
+/// A failure of a statement inside of another failure, as the peer shows it.
+pub(super) fn within(what: &str, text: &str) -> DatabaseError {
+    DatabaseError(format!("{what}: 1 error occurred:\n\t* {text}\n\n"))
 }
 
 /// Finds out which password an administrator has after a rotation that did not end, and keeps that one: `Some(true)` for

@@ -1,41 +1,60 @@
 //! `static-roles/` and `static-creds/`: users that exist, whose passwords are changed on time.
 
-use keepfast_crypto::secret::SecretString;
-use keepfast_framework::fields::{Seconds, Strings, Text};
+use std::time::Duration;
+
+use keepfast_framework::fields::{Pairs, Seconds, Strings, Text};
 use keepfast_framework::routes::{Exists, Nothing};
 use keepfast_framework::{Cx, Data, Error, Keys, Page, Records, Result, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
+use super::DatabaseEngine;
 use super::config::Config;
 use super::connection::DatabaseError;
-use super::roles::ROLES;
-use super::rotation::which;
+use super::roles::{CredentialConfig, ROLES, check_credential_type};
+use super::schedule::Schedule;
 use super::statement::plain;
-use super::{DatabaseEngine, username};
+use super::static_rotation::rotate;
 
-pub(super) const STATIC_ROLES: Records<StaticRole> = Records::at("static-role/");
+/// Where static roles are stored.
+pub(super) const FOLDER: &str = "static-role/";
+pub(super) const STATIC_ROLES: Records<StaticRole> = Records::at(FOLDER);
+/// When nothing is due.
+pub(super) const NEVER: Timestamp = Timestamp::from_nanos(i64::MAX);
 /// The shortest period, in seconds.
 const SHORTEST: u64 = 5;
+/// The shortest window, in seconds.
+const SHORTEST_WINDOW: u64 = 3600;
 
 /// What is stored of a user whose password is changed on time.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct StaticRole {
-    db_name: String,
-    username: String,
-    /// Seconds.
+    pub(super) db_name: String,
+    pub(super) username: String,
+    /// Seconds; not looked at where there is a schedule.
     rotation_period: u64,
-    rotation_statements: Vec<String>,
+    /// In cron's five fields, in UTC; empty where there is a period.
+    #[serde(default)]
+    rotation_schedule: String,
+    /// For how many seconds after its moment a rotation of the schedule may be done; 0 for any time.
+    #[serde(default)]
+    rotation_window: u64,
+    pub(super) rotation_statements: Vec<String>,
+    #[serde(default)]
+    pub(super) credential_config: CredentialConfig,
     /// When the password was changed last; `None` before the first time.
-    rotated: Option<Timestamp>,
+    pub(super) rotated: Option<Timestamp>,
     /// When the next try is, after one that failed.
     #[serde(default)]
-    retry: Option<Timestamp>,
-    password: String,
+    pub(super) retry: Option<Timestamp>,
+    /// How many tries have failed since the last rotation.
+    #[serde(default)]
+    pub(super) failures: u32,
+    pub(super) password: String,
     /// The next password, while the database may or may not have it.
     #[serde(default)]
-    pending: Option<String>,
+    pub(super) pending: Option<String>,
 }
 
 impl Drop for StaticRole {
@@ -46,23 +65,37 @@ impl Drop for StaticRole {
 }
 
 impl StaticRole {
-    fn next(&self) -> Option<Timestamp> {
-        self.rotated.map(|at| at.after(std::time::Duration::from_secs(self.rotation_period)))
+    fn schedule(&self) -> Option<Schedule> {
+        // It was checked when it was written.
+        Some(&self.rotation_schedule).filter(|s| !s.is_empty()).and_then(|s| Schedule::parse(s).ok())
     }
 
-    fn is_due(&self, now: Timestamp) -> bool {
-        let due = self.pending.is_some() || self.next().is_none_or(|next| next <= now);
-        due && self.retry.is_none_or(|retry| retry <= now)
+    /// When the password is to be changed next, as seen at `now`; a moment in the past is overdue.
+    fn next(&self, now: Timestamp) -> Option<Timestamp> {
+        let rotated = self.rotated?;
+        match self.schedule() {
+            None => Some(rotated.after(Duration::from_secs(self.rotation_period))),
+            Some(schedule) if self.rotation_window == 0 => schedule.next(rotated),
+            // A moment whose window has passed is over.
+            Some(schedule) => {
+                let window = i64::try_from(self.rotation_window).unwrap_or(i64::MAX);
+                schedule.next(rotated.max(Timestamp::from_unix(now.unix().saturating_sub(window))))
+            }
+        }
+    }
+
+    /// When the password is to be changed, or an earlier try to be judged, as seen at `now`.
+    pub(super) fn due(&self, now: Timestamp) -> Timestamp {
+        let unfinished = self.pending.is_some() || self.rotated.is_none();
+        let wanted = if unfinished { now } else { self.next(now).unwrap_or(NEVER) };
+        wanted.max(self.retry.unwrap_or(wanted))
     }
 }
-
-/// How long after a failure a rotation is tried again, in seconds.
-const PAUSE: u64 = 60;
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Named {
     /// The name of the role.
-    name: Text,
+    pub(super) name: Text,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -77,18 +110,47 @@ pub(super) struct Write {
     rotation_period: Option<Seconds>,
     /// Statements that change the password.
     rotation_statements: Option<Strings>,
+    /// When the password is changed, in cron's five fields, in UTC; in place of a period.
+    rotation_schedule: Option<Text>,
+    /// For how long after its moment a rotation of the schedule may be done; after it the next moment is waited for.
+    rotation_window: Option<Seconds>,
     /// `password`.
     credential_type: Option<Text>,
-    /// Not supported yet.
-    rotation_schedule: Option<Text>,
+    /// Settings of the credential type: `password_policy`.
+    credential_config: Option<Pairs>,
+}
+
+/// How often a password is changed: a period, or a schedule with its window.
+#[derive(Serialize)]
+struct Rhythm {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rotation_period: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rotation_schedule: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rotation_window: Option<u64>,
+}
+
+impl Rhythm {
+    fn of(role: &StaticRole) -> Self {
+        let by_schedule = !role.rotation_schedule.is_empty();
+        Rhythm {
+            rotation_period: (!by_schedule).then_some(role.rotation_period),
+            rotation_schedule: by_schedule.then(|| role.rotation_schedule.clone()),
+            rotation_window: by_schedule.then_some(role.rotation_window).filter(|w| *w > 0),
+        }
+    }
 }
 
 #[derive(Serialize)]
 pub(super) struct Shown {
+    #[serde(skip_serializing_if = "CredentialConfig::is_empty")]
+    credential_config: CredentialConfig,
     credential_type: &'static str,
     db_name: String,
     last_vault_rotation: Option<String>,
-    rotation_period: u64,
+    #[serde(flatten)]
+    rhythm: Rhythm,
     rotation_statements: Vec<String>,
     username: String,
 }
@@ -97,7 +159,8 @@ pub(super) struct Shown {
 pub(super) struct Creds {
     last_vault_rotation: Option<String>,
     password: String,
-    rotation_period: u64,
+    #[serde(flatten)]
+    rhythm: Rhythm,
     ttl: u64,
     username: String,
 }
@@ -113,10 +176,11 @@ pub(super) async fn exists(_: &DatabaseEngine, cx: &mut Cx, req: Named) -> Resul
 pub(super) async fn read(_: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<Option<Data<Shown>>> {
     Ok(STATIC_ROLES.get(cx, &req.name).await?.map(|role| {
         Data(Shown {
+            credential_config: role.credential_config.clone(),
             credential_type: "password",
             db_name: role.db_name.clone(),
             last_vault_rotation: role.rotated.map(Timestamp::rfc3339),
-            rotation_period: role.rotation_period,
+            rhythm: Rhythm::of(&role),
             rotation_statements: role.rotation_statements.clone(),
             username: role.username.clone(),
         })
@@ -124,12 +188,7 @@ pub(super) async fn read(_: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<
 }
 
 pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> Result<()> {
-    if req.rotation_schedule.is_some() {
-        return Err(Error::invalid("rotation_schedule is not supported yet"));
-    }
-    if req.credential_type.as_ref().is_some_and(|k| k.0 != "password") {
-        return Err(Error::invalid("credential_type other than \"password\" is not supported yet for static roles"));
-    }
+    check_credential_type(req.credential_type.as_ref())?;
     if ROLES.get(cx, &req.name).await?.is_some() {
         return Err(Error::invalid("Role and Static Role names must be unique"));
     }
@@ -139,27 +198,25 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
         Some(role) => changed(role, &req.username)?,
         None => fresh(&req)?,
     };
+    set_rhythm(&mut role, &req)?;
     if let Some(name) = req.db_name {
         role.db_name = name.into();
     }
-    if let Some(Seconds(period)) = req.rotation_period {
-        if period < SHORTEST {
-            return Err(Error::invalid("rotation_period must be 5 seconds or more"));
-        }
-        role.rotation_period = period;
-    }
+    role.credential_config.merge(req.credential_config);
     if let Some(statements) = req.rotation_statements {
-        role.rotation_statements = statements.0;
+        role.rotation_statements = super::roles::statements(Some(statements));
     }
+    let next_rotation = engine.next_rotation.clone();
+    cx.after_commit(move || next_rotation.forget());
     let config = Config::named(cx, &role.db_name).await?;
     if !config.allows(&req.name) {
-        return Err(Error::invalid(format!("{:?} is not an allowed role", req.name.0)));
+        return Err(DatabaseError(format!("{:?} is not an allowed role", req.name.0)).answer());
     }
     STATIC_ROLES.put(cx, &req.name, &role)?;
     if !is_new {
         return Ok(());
     }
-    let rotated = rotate(engine, cx, &req.name).await;
+    let rotated = rotate(engine, cx, &req.name).await.map_err(Error::from);
     if rotated.is_err()
         && STATIC_ROLES.get(cx, &req.name).await?.is_some_and(|r| r.rotated.is_none() && r.pending.is_none())
     {
@@ -170,24 +227,60 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
     rotated
 }
 
+/// A period and a schedule exclude each other, and giving one ends the other.
+fn set_rhythm(role: &mut StaticRole, req: &Write) -> Result<()> {
+    let schedule = req.rotation_schedule.as_ref().map(|t| t.0.trim()).filter(|s| !s.is_empty());
+    match (req.rotation_period, schedule) {
+        (Some(_), Some(_)) => {
+            return Err(Error::invalid("rotation_period and rotation_schedule exclude each other: give one of them"));
+        }
+        (Some(Seconds(period)), None) => {
+            if period < SHORTEST {
+                return Err(Error::invalid("rotation_period must be 5 seconds or more"));
+            }
+            role.rotation_period = period;
+            role.rotation_schedule.clear();
+            role.rotation_window = 0;
+        }
+        (None, Some(text)) => {
+            Schedule::parse(text).map_err(|e| Error::invalid(format!("could not parse rotation_schedule: {e}")))?;
+            text.clone_into(&mut role.rotation_schedule);
+        }
+        (None, None) => {}
+    }
+    let Some(Seconds(window)) = req.rotation_window else { return Ok(()) };
+    if role.rotation_schedule.is_empty() {
+        return Err(Error::invalid("rotation_window needs a rotation_schedule: a rotation_period has none"));
+    }
+    if window < SHORTEST_WINDOW {
+        return Err(Error::invalid("rotation_window must be 3600 seconds or more"));
+    }
+    role.rotation_window = window;
+    Ok(())
+}
+
 fn fresh(req: &Write) -> Result<StaticRole> {
     let text = |field: &Option<Text>| field.as_ref().map(|t| t.0.clone()).filter(|t| !t.is_empty());
+    let db_name = text(&req.db_name).ok_or_else(|| Error::invalid("database name is a required field"))?;
     let username =
         text(&req.username).ok_or_else(|| Error::invalid("username is a required field to create a static account"))?;
     if !plain(&username) {
         return Err(Error::invalid("username has quotes, backslashes or control characters"));
     }
-    let db_name = text(&req.db_name).ok_or_else(|| Error::invalid("database name is a required field"))?;
-    if req.rotation_period.is_none() {
+    if req.rotation_period.is_none() && text(&req.rotation_schedule).is_none() {
         return Err(Error::invalid("rotation_period is required to create static accounts"));
     }
     Ok(StaticRole {
         db_name,
         username,
         rotation_period: SHORTEST,
+        rotation_schedule: String::new(),
+        rotation_window: 0,
         rotation_statements: Vec::new(),
+        credential_config: CredentialConfig::default(),
         rotated: None,
         retry: None,
+        failures: 0,
         password: String::new(),
         pending: None,
     })
@@ -212,87 +305,14 @@ pub(super) async fn creds(_: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result
     Ok(Data(Creds {
         last_vault_rotation: role.rotated.map(Timestamp::rfc3339),
         password: role.password.clone(),
-        rotation_period: role.rotation_period,
-        ttl: role.next().map_or(0, |next| next.since(cx.now()).as_secs()),
+        rhythm: Rhythm::of(&role),
+        ttl: role.next(cx.now()).map_or(0, |next| seconds_until(next, cx.now())),
         username: role.username.clone(),
     }))
 }
 
-/// `rotate-role/`: now instead of on time.
-pub(super) async fn rotate_now(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<()> {
-    if STATIC_ROLES.get(cx, &req.name).await?.is_none() {
-        return Err(Error::invalid("no static role found for role name"));
-    }
-    rotate(engine, cx, &req.name).await
-}
-
-/// Changes what is due.
-///
-/// # Errors
-/// The first failure of storage; one of a database is noted with its role, and tried again.
-pub(super) async fn tick(engine: &DatabaseEngine, cx: &mut Cx) -> Result<()> {
-    for name in STATIC_ROLES.list(cx, "", &Page::all()).await? {
-        let now = cx.now();
-        if !STATIC_ROLES.get(cx, &name).await?.is_some_and(|role| role.is_due(now)) {
-            continue;
-        }
-        if let Err(error) = rotate(engine, cx, &name).await {
-            tracing::error!(role = %name, %error, "a password could not be rotated; it is tried again");
-        }
-    }
-    Ok(())
-}
-
-/// Changes a password in two steps. A `pending` password of an earlier try is judged first: the database may have it.
-async fn rotate(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<()> {
-    let busy = || Error::invalid("a rotation of this role is under way");
-    let _turn = engine.rotating_static.begin(name).ok_or_else(busy)?;
-    let gone = || Error::invalid("no static role found for role name");
-    let role = STATIC_ROLES.get(cx, name).await?.ok_or_else(gone)?;
-    if role.pending.is_some() && settle(engine, cx, name).await? {
-        return Ok(());
-    }
-    let config = Config::named(cx, &role.db_name).await?;
-    let database = engine.connections.of(&role.db_name, &config, cx.clock())?;
-    let password = username::password();
-    let mut next = role.clone();
-    next.pending = Some(password.expose().clone());
-    next.retry = Some(cx.now().after(std::time::Duration::from_secs(PAUSE)));
-    STATIC_ROLES.put(cx, name, &next)?;
-    cx.checkpoint().await?;
-    let changed = database.set_password(&role.username, &password, &role.rotation_statements).await;
-    let settled = settle(engine, cx, name).await;
-    match (settled, changed) {
-        (Ok(true), _) => Ok(()),
-        (_, Err(DatabaseError(text))) => Err(DatabaseError(format!("error setting credentials: {text}")).answer()),
-        (Err(error), _) => Err(error),
-        (Ok(false), Ok(())) => Err(DatabaseError("the database does not accept the new password".to_owned()).answer()),
-    }
-}
-
-/// Finds out whether the database has the pending password, and keeps the one that it has. Whether that is the pending one.
-///
-/// Before the first rotation nobody here knows the user's old password: then only the pending one can be proved.
-async fn settle(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<bool> {
-    let Some(mut role) = STATIC_ROLES.get(cx, name).await? else { return Ok(false) };
-    let Some(pending) = role.pending.clone().map(SecretString::new) else { return Ok(false) };
-    let config = Config::named(cx, &role.db_name).await?;
-    let database = engine.connections.of(&role.db_name, &config, cx.clock())?;
-    let old = SecretString::new(role.password.clone());
-    let found = which(&*database, &role.username, &old, &pending, &role.rotation_statements).await;
-    let found = found.map_err(DatabaseError::answer)?;
-    let is_new = found == Some(true);
-    if is_new {
-        role.password.zeroize();
-        role.password = pending.expose().clone();
-        role.rotated = Some(cx.now());
-        role.retry = None;
-    }
-    if found.is_some() || role.rotated.is_none() {
-        role.pending.zeroize();
-        role.pending = None;
-    }
-    STATIC_ROLES.put(cx, name, &role)?;
-    cx.checkpoint().await?;
-    Ok(is_new)
+/// Rounded up, so that a fresh period is shown whole.
+fn seconds_until(end: Timestamp, now: Timestamp) -> u64 {
+    let left = end.since(now);
+    left.as_secs() + u64::from(left.subsec_nanos() > 0)
 }

@@ -1,5 +1,7 @@
 //! The engine against a real PostgreSQL.
 
+mod reconcile;
+mod rotation;
 mod servers;
 
 use std::time::Duration;

@@ -132,6 +132,17 @@ impl Database for Postgres {
         self.run(&filled(statements, &values)?).await
     }
 
+    async fn list_users(&self, prefix: &str) -> Result<Vec<String>, DatabaseError> {
+        in_time(&self.clock, async {
+            let client = self.client().await?;
+            let statement = "SELECT rolname FROM pg_catalog.pg_roles WHERE left(rolname, length($1::text)) = $1";
+            let rows = client.query(statement, &[&prefix]).await.map_err(|e| shown("failed to list users", &e))?;
+            self.pool.put(client);
+            Ok(rows.iter().map(|row| row.get(0)).collect())
+        })
+        .await
+    }
+
     async fn accepts(&self, name: &str, password: &SecretString) -> Result<bool, DatabaseError> {
         in_time(&self.clock, async {
             match self.pool.connector.connect(Some((name, password))).await {

@@ -1,0 +1,216 @@
+//! The rotation of static roles: at once, on time, by hand, and again after a failure.
+//!
+//! At most two passwords are ever in question: the one that is known to work, and the one that is stored as pending before
+//! the database is told of it. A try that was cut off is judged by logging in; while it cannot be judged, the next try
+//! uses the same pending password again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keepfast_crypto::secret::SecretString;
+use keepfast_framework::{Cx, Error, Page, Result, Timestamp};
+use parking_lot::Mutex;
+use zeroize::Zeroize;
+
+use super::config::Config;
+use super::connection::DatabaseError;
+use super::rotation::{which, within};
+use super::static_roles::{NEVER, Named, STATIC_ROLES, StaticRole};
+use super::{DatabaseEngine, username};
+
+/// The pause after the first failure; it doubles with each, up to [`LONGEST_PAUSE`].
+const PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+
+/// Why a password was not rotated.
+pub(super) enum Failure {
+    /// The database or the way to it.
+    OfDatabase(DatabaseError),
+    /// Anything else.
+    Other(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Other(error)
+    }
+}
+
+impl From<DatabaseError> for Failure {
+    fn from(error: DatabaseError) -> Self {
+        Failure::OfDatabase(error)
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::OfDatabase(error) => error.answer(),
+            Failure::Other(error) => error,
+        }
+    }
+}
+
+/// `rotate-role/`: now instead of on time.
+pub(super) async fn rotate_now(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<()> {
+    if STATIC_ROLES.get(cx, &req.name).await?.is_none() {
+        return Err(Error::invalid("no static role found for role name"));
+    }
+    rotate(engine, cx, &req.name).await.map_err(|failure| match failure {
+        Failure::OfDatabase(DatabaseError(text)) => DatabaseError(format!(
+            "unable to finish rotating credentials; retries will continue in the background but it is also safe to retry manually: {text}"
+        ))
+        .answer(),
+        Failure::Other(error) => error,
+    })
+}
+
+/// Changes what is due.
+///
+/// # Errors
+/// The first failure of storage; one of a database is noted with its role, and tried again.
+pub(super) async fn tick(engine: &DatabaseEngine, cx: &mut Cx) -> Result<()> {
+    if !engine.next_rotation.may_be_due(cx.now()) {
+        return Ok(());
+    }
+    let seen = engine.next_rotation.look();
+    let mut earliest = NEVER;
+    for name in STATIC_ROLES.list(cx, "", &Page::all()).await? {
+        let now = cx.now();
+        let Some(role) = STATIC_ROLES.get(cx, &name).await? else { continue };
+        if role.due(now) > now {
+            earliest = earliest.min(role.due(now));
+            continue;
+        }
+        if let Err(failure) = rotate(engine, cx, &name).await {
+            let error = Error::from(failure);
+            tracing::error!(role = %name, %error, "a password could not be rotated; it is tried again");
+        }
+        earliest = STATIC_ROLES.get(cx, &name).await?.map_or(earliest, |role| earliest.min(role.due(now)));
+    }
+    engine.next_rotation.note(seen, earliest);
+    Ok(())
+}
+
+/// When the next rotation is due, so that ticks in between need not look at any role.
+#[derive(Clone, Default)]
+pub(super) struct NextRotation(Arc<Mutex<(u64, Timestamp)>>);
+
+impl NextRotation {
+    fn may_be_due(&self, now: Timestamp) -> bool {
+        self.0.lock().1 <= now
+    }
+
+    /// What to hand to [`NextRotation::note`] after all roles were looked at.
+    fn look(&self) -> u64 {
+        self.0.lock().0
+    }
+
+    /// Notes what was found, unless a role has changed since.
+    fn note(&self, seen: u64, at: Timestamp) {
+        let mut noted = self.0.lock();
+        if noted.0 == seen {
+            noted.1 = at;
+        }
+    }
+
+    /// A role has changed: what was noted may be too late.
+    pub(super) fn forget(&self) {
+        let mut noted = self.0.lock();
+        *noted = (noted.0 + 1, Timestamp::EPOCH);
+    }
+}
+
+/// Changes a password in two steps; a failure puts off the next try.
+///
+/// # Errors
+/// What the database or storage fails with.
+pub(super) async fn rotate(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<(), Failure> {
+    let busy = || Error::invalid("a rotation of this role is under way");
+    let _turn = engine.rotating_static.begin(name).ok_or_else(busy)?;
+    let failure = match attempt(engine, cx, name).await {
+        Ok(()) => return Ok(()),
+        Err(failure) => failure,
+    };
+    if let Some(mut role) = STATIC_ROLES.get(cx, name).await? {
+        role.failures = role.failures.saturating_add(1);
+        role.retry = Some(cx.now().after(pause(role.failures)));
+        STATIC_ROLES.put(cx, name, &role)?;
+        cx.checkpoint().await?;
+    }
+    Err(failure)
+}
+
+/// How long is waited after so many failures.
+fn pause(failures: u32) -> Duration {
+    PAUSE.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1))).min(LONGEST_PAUSE)
+}
+
+async fn attempt(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<(), Failure> {
+    if settle(engine, cx, name).await? {
+        return Ok(());
+    }
+    let gone = || Error::invalid("no static role found for role name");
+    let mut role = STATIC_ROLES.get(cx, name).await?.ok_or_else(gone)?;
+    let config = connection_of(cx, &role).await?;
+    let database = engine.connections.of(&role.db_name, &config, cx.clock())?;
+    let password = match &role.pending {
+        Some(pending) => SecretString::new(pending.clone()),
+        None => username::password(cx, role.credential_config.password_policy(&config)).await?,
+    };
+    role.pending = Some(password.expose().clone());
+    STATIC_ROLES.put(cx, name, &role)?;
+    cx.checkpoint().await?;
+    let changed = database.set_password(&role.username, &password, &role.rotation_statements).await;
+    // Whether or not the answer arrived: a login tells which password the database has.
+    let settled = settle(engine, cx, name).await;
+    match (settled, changed) {
+        (Ok(true), _) => Ok(()),
+        (_, Err(DatabaseError(text))) => Err(within("error setting credentials", &text).into()),
+        (Err(failure), _) => Err(failure),
+        (Ok(false), Ok(())) => Err(DatabaseError("the database does not accept the new password".to_owned()).into()),
+    }
+}
+
+async fn connection_of(cx: &mut Cx, role: &StaticRole) -> Result<Config, Failure> {
+    let found = Config::find(cx, &role.db_name).await?;
+    found.ok_or_else(|| Failure::OfDatabase(Config::missing(&role.db_name)))
+}
+
+/// Finds out whether the database has the pending password, and keeps the one that it has. Whether that is the pending one.
+///
+/// Before the first rotation nobody here knows the user's old password: then only the pending one can be proved.
+async fn settle(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<bool, Failure> {
+    let Some(mut role) = STATIC_ROLES.get(cx, name).await? else { return Ok(false) };
+    let Some(pending) = role.pending.clone().map(SecretString::new) else { return Ok(false) };
+    let config = connection_of(cx, &role).await?;
+    let database = engine.connections.of(&role.db_name, &config, cx.clock())?;
+    let old = SecretString::new(role.password.clone());
+    let found = which(&*database, &role.username, &old, &pending, &role.rotation_statements).await?;
+    let is_new = found == Some(true);
+    if is_new {
+        role.password.zeroize();
+        role.password = pending.expose().clone();
+        role.rotated = Some(cx.now());
+        role.retry = None;
+        role.failures = 0;
+    }
+    if found.is_some() || role.rotated.is_none() {
+        role.pending.zeroize();
+        role.pending = None;
+    }
+    STATIC_ROLES.put(cx, name, &role)?;
+    cx.checkpoint().await?;
+    Ok(is_new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_an_hour() {
+        let seconds: Vec<u64> = [1, 2, 3, 9, 10, u32::MAX].map(|n| pause(n).as_secs()).to_vec();
+        assert_eq!(seconds, [10, 20, 40, 2560, 3600, 3600]);
+    }
+}

@@ -1,0 +1,164 @@
+//! The form of the names that a template makes, by which a database's users are told from others'.
+
+use std::cell::RefCell;
+
+use super::template::Template;
+use super::{Ingredients, is_tame};
+use keepfast_framework::Timestamp;
+
+/// Characters of private use stand for what varies.
+const ALPHANUMERIC: char = '\u{e000}';
+const HEXADECIMAL: char = '\u{e001}';
+const ANYTHING: char = '\u{e002}';
+const DIGIT: char = '\u{e003}';
+
+/// How many characters by chance a name must have: fewer, and somebody else could have thought of it.
+const CHANCE: usize = 8;
+/// A prefix that is shorter would ask a database for nearly all of its users.
+const PREFIX: usize = 2;
+
+/// What a template's functions answer when it is the form that is wanted.
+#[derive(Default)]
+pub(super) struct Sample {
+    cuts: RefCell<Vec<usize>>,
+}
+
+impl Sample {
+    pub(super) fn anything(&self) -> String {
+        ANYTHING.to_string()
+    }
+
+    pub(super) fn random(&self, length: usize) -> String {
+        ALPHANUMERIC.to_string().repeat(length)
+    }
+
+    pub(super) fn uuid(&self) -> String {
+        let groups = [8, 4, 4, 4, 12].map(|n| HEXADECIMAL.to_string().repeat(n));
+        groups.join("-")
+    }
+
+    /// What stands for a function's answer that does not depend on the template alone.
+    pub(super) fn stand_in(&self, function: &str) -> Option<String> {
+        match function {
+            "sha256" => Some(HEXADECIMAL.to_string().repeat(64)),
+            "base64" | "timestamp" => Some(self.anything()),
+            "unix_time" => Some(DIGIT.to_string().repeat(10)),
+            "unix_time_millis" => Some(DIGIT.to_string().repeat(13)),
+            _ => None,
+        }
+    }
+
+    /// Leaves a text as it is, since how long it will be is not known, and notes where it may end.
+    pub(super) fn cut(&self, text: &str, most: usize) -> String {
+        self.cuts.borrow_mut().push(most);
+        text.to_owned()
+    }
+}
+
+/// The form of all names that one template makes.
+#[derive(Debug)]
+pub(in super::super) struct Form {
+    pieces: Vec<char>,
+    /// Lengths at which a name may have been cut.
+    cuts: Vec<usize>,
+}
+
+impl Form {
+    /// The form of a template's names of at most `longest` characters.
+    ///
+    /// # Errors
+    /// When users could not be told from others' by it.
+    pub(in super::super) fn of(template: &str, longest: usize) -> Result<Self, String> {
+        let of = Ingredients { display_name: "", role: "", now: Timestamp::EPOCH, sample: Some(Sample::default()) };
+        let pieces: Vec<char> = Template::parse(template)?.fill(&of)?.chars().collect();
+        let mut cuts = of.sample.map(|s| s.cuts.into_inner()).unwrap_or_default();
+        cuts.push(longest);
+        let form = Form { pieces, cuts };
+        if form.prefix().len() < PREFIX {
+            return Err("the names of this connection's users have no beginning of their own: its username_template begins with something that varies".to_owned());
+        }
+        if form.pieces.iter().filter(|c| matches!(**c, ALPHANUMERIC | HEXADECIMAL)).count() < CHANCE {
+            return Err("the names of this connection's users could be anybody's: its username_template has fewer than 8 random characters".to_owned());
+        }
+        Ok(form)
+    }
+
+    /// What all names begin with.
+    pub(in super::super) fn prefix(&self) -> String {
+        self.pieces.iter().take_while(|c| !varies(**c)).collect()
+    }
+
+    /// Whether a name has this form.
+    pub(in super::super) fn fits(&self, name: &str) -> bool {
+        let characters: Vec<char> = name.chars().collect();
+        fits(&self.pieces, &characters, 0, self.cuts.contains(&characters.len()))
+    }
+}
+
+fn varies(character: char) -> bool {
+    matches!(character, ALPHANUMERIC | HEXADECIMAL | ANYTHING | DIGIT)
+}
+
+/// `chance` counts the random characters so far; `cut` says that the name may end before its form does.
+fn fits(pieces: &[char], name: &[char], chance: usize, cut: bool) -> bool {
+    let Some((piece, pieces_left)) = pieces.split_first() else { return name.is_empty() && chance >= CHANCE };
+    if *piece == ANYTHING {
+        let most = name.iter().take_while(|c| is_tame(**c)).count();
+        return (0..=most).any(|taken| fits(pieces_left, &name[taken..], chance, cut));
+    }
+    let Some((character, name_left)) = name.split_first() else { return cut && chance >= CHANCE };
+    let (fitting, random) = match *piece {
+        ALPHANUMERIC => (character.is_ascii_alphanumeric(), 1),
+        HEXADECIMAL => (character.is_ascii_hexdigit(), 1),
+        DIGIT => (character.is_ascii_digit(), 0),
+        literal => (literal == *character, 0),
+    };
+    fitting && fits(pieces_left, name_left, chance + random, cut)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::generate;
+    use super::*;
+
+    const DEFAULT: &str = "v-{{.DisplayName | truncate 8}}-{{.RoleName | truncate 8}}-{{random 20}}-{{unix_time}}";
+    const MYSQL: &str = "{{ printf \"v-%s-%s-%s-%s\" (.DisplayName | truncate 10) (.RoleName | truncate 10) (random 20) (unix_time) | truncate 32 }}";
+
+    #[test]
+    fn what_a_template_makes_has_its_form() {
+        let others = [
+            "V_{{.RoleName}}_{{random 12 | uppercase}}",
+            "app-{{uuid}}-{{timestamp \"2006\"}}",
+            "x-{{.RoleName | sha256}}",
+        ];
+        for template in [DEFAULT, MYSQL].iter().chain(&others) {
+            for (display, role) in
+                [("token", "readonly"), ("", ""), ("userpass-some.body@x", "a-very-long-role-name-indeed")]
+            {
+                let form = Form::of(template, 63).unwrap();
+                let of = Ingredients::new(display, role, Timestamp::from_unix(1_795_435_347));
+                let name = generate(template, 63, &of).unwrap();
+                assert!(form.fits(&name) && name.starts_with(&form.prefix()), "{template}: {name}");
+                assert!(!form.fits(&format!("{name}é")) && !form.fits(&name[1..]));
+            }
+        }
+    }
+
+    #[test]
+    fn names_of_others_do_not_have_it() {
+        let form = Form::of(DEFAULT, 63).unwrap();
+        for name in [
+            "v-",
+            "v-worker",
+            "v-token-readonly",
+            "v-token-readonly-short-1795435347",
+            "v-a-b-2f0WXGi9DBUNECDj00Mv-17954353",
+            "x-a-b-2f0WXGi9DBUNECDj00Mv-1795435347",
+        ] {
+            assert!(!form.fits(name), "{name}");
+        }
+        for template in ["{{random 20}}", "v-{{.RoleName}}", "v{{random 20}}", "v-{{random 4}}"] {
+            assert!(Form::of(template, 63).is_err(), "{template}");
+        }
+    }
+}
