@@ -7,8 +7,15 @@ use anyhow::{Context, Result, bail};
 use crate::shell::{Shell, has, root};
 
 /// Programs that are needed, and the Debian packages that bring them.
-const PROGRAMS: [(&str, &str); 4] =
-    [("cc", "gcc"), ("python3", "python3-venv"), ("git", "git"), ("pg_createcluster", "postgresql")];
+const PROGRAMS: [(&str, &str); 7] = [
+    ("cc", "gcc"),
+    ("python3", "python3-venv"),
+    ("git", "git"),
+    ("openssl", "openssl"),
+    ("pg_createcluster", "postgresql"),
+    ("mariadbd", "mariadb-server"),
+    ("redis-server", "redis-server"),
+];
 
 /// Installs what is missing; quick when nothing is.
 pub(crate) fn prepare(shell: &Shell) -> Result<()> {

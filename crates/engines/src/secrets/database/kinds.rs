@@ -7,7 +7,9 @@ use keepfast_crypto::secret::SecretString;
 use keepfast_framework::Clock;
 
 use super::connection::Database;
+use super::mysql::MySql;
 use super::postgres::Postgres;
+use super::redis::Redis;
 
 /// What the engine has to know of a kind before it is connected.
 pub(super) struct Kind {
@@ -23,13 +25,40 @@ pub(super) struct Kind {
 
 type Open = fn(&Details, &SecretString, Arc<dyn Clock>) -> Result<Arc<dyn Database>, String>;
 
-const KINDS: &[Kind] = &[Kind {
-    plugin: "postgresql-database-plugin",
-    username_template: "v-{{.DisplayName | truncate 8}}-{{.RoleName | truncate 8}}-{{random 20}}-{{unix_time}}",
-    longest_name: 63,
+const KINDS: &[Kind] = &[
+    Kind {
+        plugin: "postgresql-database-plugin",
+        username_template: "v-{{.DisplayName | truncate 8}}-{{.RoleName | truncate 8}}-{{random 20}}-{{unix_time}}",
+        longest_name: 63,
+        needs_creation_statements: true,
+        open: |details, password, clock| Ok(Arc::new(Postgres::open(details, password, clock)?)),
+    },
+    Kind { plugin: "mysql-database-plugin", username_template: LONG_NAME, longest_name: 32, ..MYSQL },
+    Kind { plugin: "mysql-aurora-database-plugin", ..MYSQL },
+    Kind { plugin: "mysql-rds-database-plugin", ..MYSQL },
+    Kind { plugin: "mysql-legacy-database-plugin", ..MYSQL },
+    Kind { plugin: "valkey-database-plugin", ..REDIS },
+    Kind { plugin: "redis-database-plugin", ..REDIS },
+];
+
+const LONG_NAME: &str = "v-{{.DisplayName | truncate 10}}-{{.RoleName | truncate 10}}-{{random 20}}-{{unix_time}}";
+
+/// Old servers keep 16 characters of a name; the peer has that for all flavours but the first.
+const MYSQL: Kind = Kind {
+    plugin: "",
+    username_template: "v-{{.RoleName | truncate 4}}-{{random 20}}-{{unix_time}}",
+    longest_name: 16,
     needs_creation_statements: true,
-    open: |details, password, clock| Ok(Arc::new(Postgres::open(details, password, clock)?)),
-}];
+    open: |details, password, clock| Ok(Arc::new(MySql::open(details, password, clock)?)),
+};
+
+const REDIS: Kind = Kind {
+    plugin: "",
+    username_template: "V_{{.DisplayName | uppercase}}_{{.RoleName | uppercase}}_{{random 20 | uppercase}}_{{unix_time}}",
+    longest_name: 256,
+    needs_creation_statements: false,
+    open: |details, password, clock| Ok(Arc::new(Redis::open(details, password, clock)?)),
+};
 
 impl Kind {
     /// The kind of this name.

@@ -89,21 +89,6 @@ fn quoted(piece: Piece<'_>, value: &str) -> Option<String> {
     }
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "for the kinds that take one statement at a time"))]
-/// Splits at the semicolons that stand outside of quotes and comments.
-pub(super) fn split(dialect: Dialect, statements: &str) -> Vec<String> {
-    let mut out = vec![String::new()];
-    for piece in pieces(dialect, statements) {
-        let mut parts = piece.text.split(|c| c == ';' && piece.place == Place::Bare && piece.dollars.is_none());
-        if let (Some(first), Some(last)) = (parts.next(), out.last_mut()) {
-            last.push_str(first);
-        }
-        out.extend(parts.map(str::to_owned));
-    }
-    out.retain(|statement| !statement.trim().is_empty());
-    out
-}
-
 /// A statement in pieces, all of it. The quotes themselves are bare.
 fn pieces(dialect: Dialect, statement: &str) -> Vec<Piece<'_>> {
     let mut out = Vec::new();
@@ -254,14 +239,6 @@ mod tests {
             assert_eq!(filled(Postgres, place, "a\0b"), None);
             assert_eq!(filled(Postgres, place, ""), None);
         }
-    }
-
-    #[test]
-    fn statements_are_split_outside_of_quotes_and_comments_only() {
-        let text = "CREATE USER 'a;b'@'%'; GRANT `x;y`;\n-- no; not here\nSELECT \";\" /* ; */;;";
-        let expected = ["CREATE USER 'a;b'@'%'", " GRANT `x;y`", "\n-- no; not here\nSELECT \";\" /* ; */"];
-        assert_eq!(split(Dialect::MySql, text), expected);
-        assert!(split(Dialect::MySql, " ; \n").is_empty());
     }
 
     #[test]

@@ -2,7 +2,11 @@
 
 mod reconcile;
 mod rotation;
+mod kinds;
+mod mariadb;
+mod redis;
 mod servers;
+mod suite;
 
 use std::time::Duration;
 

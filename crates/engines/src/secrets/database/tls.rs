@@ -22,7 +22,6 @@ pub(super) enum Verify {
     Everything,
     /// The chain, under whatever name.
     ChainOnly,
-    #[expect(dead_code, reason = "for the kinds that have a setting for it")]
     /// Nothing: whoever is on the way can read and change what is said.
     Nothing,
 }

@@ -3,6 +3,61 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use serde_json::{Value, json};
+
+use super::suite::{Kit, Session};
+
+/// A program of a Debian package; `None`, said aloud, where it is missing and nobody insists: `cargo xtask test` installs
+/// the packages and does insist.
+pub(super) fn program(name: &str, package: &str) -> Option<PathBuf> {
+    let folders: Vec<PathBuf> =
+        std::env::var_os("PATH").map(|p| std::env::split_paths(&p).collect()).unwrap_or_default();
+    let more = ["/usr/sbin", "/usr/bin"].map(PathBuf::from);
+    let found = folders.iter().chain(&more).map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.or_else(|| missing(package))
+}
+
+fn missing<T>(package: &str) -> Option<T> {
+    assert!(std::env::var_os("KEEPFAST_SERVERS").is_none(), "the Debian package {package} is not installed");
+    eprintln!("skipped: the Debian package {package} is not installed");
+    None
+}
+
+/// A port of loopback where nobody listens.
+pub(super) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Gives a directory to the user as whom a server runs that refuses to run as root.
+pub(super) fn hand_over(directory: &Path, user: &str) {
+    if is_root() {
+        assert!(Command::new("chown").args(["-R", user]).arg(directory).status().unwrap().success());
+    }
+}
+
+pub(super) fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output().unwrap();
+    id.stdout.trim_ascii() == b"0"
+}
+
+/// A self-signed certificate for 127.0.0.1 that nobody trusts yet, and its key, as files.
+pub(super) fn certify(directory: &Path) -> [PathBuf; 2] {
+    let [certificate, key] = ["server.crt", "server.key"].map(|name| directory.join(name));
+    let kind = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
+    let names = ["-subj", "/CN=db", "-addext", "subjectAltName=IP:127.0.0.1"];
+    let done = Command::new("openssl")
+        .args(kind)
+        .args(names)
+        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    [certificate, key]
+}
+
 /// A PostgreSQL of Debian's package, reached with SCRAM.
 pub(super) struct PostgresServer {
     pub(super) port: u16,
@@ -16,7 +71,7 @@ impl PostgresServer {
     pub(super) const ADMIN: &'static str = "vault_admin";
     pub(super) const PASSWORD: &'static str = "admin_password";
 
-    /// Starts one with a table `orders`; `None`, said aloud, where the package is missing.
+    /// Starts one with a table `orders`; `None`, said aloud, where the package is missing and may be.
     pub(super) fn start() -> Option<Self> {
         Self::begin(false)
     }
@@ -27,27 +82,22 @@ impl PostgresServer {
     }
 
     fn begin(tls: bool) -> Option<Self> {
-        let Some(bin) = (13..30)
-            .rev()
-            .map(|v| PathBuf::from(format!("/usr/lib/postgresql/{v}/bin")))
-            .find(|p| p.join("initdb").exists())
-        else {
-            eprintln!("skipped: the Debian package postgresql is not installed");
-            return None;
-        };
+        let versions = (13..30).rev().map(|v| PathBuf::from(format!("/usr/lib/postgresql/{v}/bin")));
+        let bin = versions.into_iter().find(|p| p.join("initdb").exists()).or_else(|| missing("postgresql"))?;
         let directory = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let mut server = PostgresServer { port, certificate: String::new(), bin, directory };
         let file = server.path("password");
         std::fs::write(&file, Self::PASSWORD).unwrap();
-        let key = tls.then(|| server.certify());
-        server.hand_over();
+        let pair = tls.then(|| certify(server.directory.path()));
+        hand_over(server.directory.path(), "postgres");
         let (data, log) = (server.path("data"), server.path("log"));
         let password = format!("--pwfile={}", file.display());
         server
             .tool("initdb", &["-D", data.to_str().unwrap(), "-U", Self::ADMIN, &password, "-A", "scram-sha-256", "-N"]);
         let mut options = format!("-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off");
-        if let Some((certificate, key)) = key {
+        if let Some([certificate, key]) = pair {
+            server.certificate = std::fs::read_to_string(&certificate).unwrap();
             options +=
                 &format!(" -c ssl=on -c ssl_cert_file={} -c ssl_key_file={}", certificate.display(), key.display());
         }
@@ -63,49 +113,6 @@ impl PostgresServer {
         self.directory.path().join(name)
     }
 
-    fn certify(&mut self) -> (PathBuf, PathBuf) {
-        let (certificate, key) = (self.path("server.crt"), self.path("server.key"));
-        let arguments = [
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=pg",
-        ];
-        let done = Command::new("openssl")
-            .args(arguments)
-            .args([
-                "-addext",
-                "subjectAltName=IP:127.0.0.1",
-                "-addext",
-                "basicConstraints=critical,CA:FALSE",
-                "-keyout",
-                key.to_str().unwrap(),
-                "-out",
-                certificate.to_str().unwrap(),
-            ])
-            .output()
-            .unwrap();
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        self.certificate = std::fs::read_to_string(&certificate).unwrap();
-        (certificate, key)
-    }
-
-    /// PostgreSQL refuses to run as root.
-    fn hand_over(&self) {
-        if is_root() {
-            assert!(
-                Command::new("chown").args(["-R", "postgres"]).arg(self.directory.path()).status().unwrap().success()
-            );
-        }
-    }
-
     fn tool(&self, name: &str, arguments: &[&str]) {
         let mut command = as_postgres(&self.bin.join(name), self.directory.path());
         let done = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
@@ -114,21 +121,9 @@ impl PostgresServer {
 
     fn psql(&self, statement: &str, user: &str, password: &str) -> Command {
         let mut command = Command::new(self.bin.join("psql"));
-        command.args([
-            "-h",
-            "127.0.0.1",
-            "-p",
-            &self.port.to_string(),
-            "-U",
-            user,
-            "-d",
-            "postgres",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-Atqc",
-            statement,
-        ]);
-        command.env("PGPASSWORD", password);
+        let port = self.port.to_string();
+        command.args(["-h", "127.0.0.1", "-p", &port, "-d", "postgres", "-v", "ON_ERROR_STOP=1", "-Atqc", statement]);
+        command.env("PGUSER", user).env("PGPASSWORD", password).env("PGCLIENTENCODING", "UTF8");
         command
     }
 
@@ -147,6 +142,82 @@ impl PostgresServer {
     /// A session that stays until somebody ends it.
     pub(super) fn session(&self, user: &str, password: &str) -> Child {
         self.psql("SELECT pg_sleep(600)", user, password).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// What the server has logged.
+    pub(super) fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.path("log")).unwrap()).into_owned()
+    }
+}
+
+fn identifier(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}
+
+fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+impl Kit for PostgresServer {
+    fn plugin(&self) -> &'static str {
+        "postgresql-database-plugin"
+    }
+
+    fn settings(&self, is_there: bool) -> Value {
+        let port = if is_there { self.port } else { 1 };
+        let url = format!("postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{port}/postgres?sslmode=disable");
+        json!({"connection_url": url, "username": Self::ADMIN})
+    }
+
+    fn password(&self) -> &'static str {
+        Self::PASSWORD
+    }
+
+    fn creation(&self) -> Vec<String> {
+        let make = "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'";
+        vec![make.to_owned(), "GRANT SELECT ON orders TO \"{{username}}\";".to_owned()]
+    }
+
+    fn failing_creation(&self) -> Vec<String> {
+        vec!["CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}'; CREATE NONSENSE".to_owned()]
+    }
+
+    fn read(&self, user: &str, password: &str) -> Result<(), String> {
+        self.sql("SELECT item FROM orders", user, password).map(drop)
+    }
+
+    fn change(&self, user: &str, password: &str) -> Result<(), String> {
+        self.sql("DELETE FROM orders", user, password).map(drop)
+    }
+
+    fn make_user(&self, name: &str, password: &str, is_administrator: bool) {
+        let rights = if is_administrator { "SUPERUSER" } else { "" };
+        self.admin(&format!("CREATE ROLE {} LOGIN {rights} PASSWORD {}", identifier(name), literal(password)));
+    }
+
+    fn users(&self) -> Vec<String> {
+        self.admin("SELECT rolname FROM pg_roles").lines().map(str::to_owned).collect()
+    }
+
+    fn open_session(&self, user: &str, password: &str) -> Session {
+        Session::Program(self.session(user, password))
+    }
+
+    fn sessions(&self, user: &str) -> usize {
+        let count = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = {}", literal(user));
+        self.admin(&count).parse().unwrap()
+    }
+
+    fn cut(&self, user: &str) {
+        let all = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = {}", literal(user));
+        self.admin(&all);
+        while self.sessions(user) > 0 {
+            std::thread::yield_now();
+        }
+    }
+
+    fn is_intact(&self) -> bool {
+        self.admin("SELECT item FROM orders") == "tea"
     }
 }
 
@@ -172,9 +243,4 @@ fn as_postgres(program: &Path, directory: &Path) -> Command {
     };
     command.current_dir(directory);
     command
-}
-
-fn is_root() -> bool {
-    let id = Command::new("id").arg("-u").output().unwrap();
-    id.stdout.trim_ascii() == b"0"
 }

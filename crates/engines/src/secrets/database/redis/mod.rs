@@ -1,0 +1,279 @@
+//! Valkey and Redis: users are made of rules, and no statement is ever a text.
+
+mod settings;
+
+use std::sync::{Arc, LazyLock};
+
+use async_trait::async_trait;
+use keepfast_crypto::hash::sha256;
+use keepfast_crypto::secret::SecretString;
+use keepfast_framework::{Clock, Timestamp};
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, RedisConnectionInfo, RedisError, Value, cmd};
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use self::settings::{Persistence, Settings};
+use super::connection::{Database, DatabaseError, NewUser, in_time, unreached};
+use super::details::Details;
+use super::pool::{Connector, Lent, Numbers, Pool};
+
+/// What a user may do whose role says nothing, as the peer has it: read everything.
+const RULES: [&str; 2] = ["~*", "+@read"];
+
+/// The driver neither logs in nor says who it is: that is done here, where the server's words are not lost.
+static NOBODY: LazyLock<RedisConnectionInfo> = LazyLock::new(|| RedisConnectionInfo::default().set_skip_set_lib_name());
+
+/// A Valkey or Redis server.
+pub(super) struct Redis {
+    pool: Pool<Target>,
+    persistence: Persistence,
+    clock: Arc<dyn Clock>,
+}
+
+/// Where to connect to, and as whom.
+struct Target {
+    host: String,
+    port: u16,
+    username: String,
+    password: SecretString,
+    tls: Option<TlsConnector>,
+}
+
+/// Why a connection was not made.
+enum Refused {
+    Credentials(DatabaseError),
+    Other(DatabaseError),
+}
+
+impl Target {
+    async fn connect(&self, name: &str, password: &SecretString) -> Result<MultiplexedConnection, Refused> {
+        let mut connection = self.reach().await.map_err(Refused::Other)?;
+        let mut login = cmd("AUTH");
+        login.arg(name).arg(password.expose().as_str());
+        match connection.send_packed_command(&login).await {
+            Ok(_) => Ok(connection),
+            Err(error) if error.code() == Some("WRONGPASS") => Err(Refused::Credentials(shown(&error))),
+            Err(error) => Err(Refused::Other(shown(&error))),
+        }
+    }
+
+    /// A connection of nobody yet.
+    async fn reach(&self) -> Result<MultiplexedConnection, DatabaseError> {
+        let address = format!("{}:{}", self.host, self.port);
+        let fault = |error: std::io::Error| DatabaseError(unreached(&address, &error));
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(fault)?;
+        stream.set_nodelay(true).map_err(fault)?;
+        let Some(tls) = &self.tls else { return begin(MultiplexedConnection::new(&NOBODY, stream).await) };
+        let name = ServerName::try_from(self.host.clone())
+            .map_err(|_| DatabaseError("host is no name that a certificate could have".to_owned()))?;
+        let stream = tls.connect(name, stream).await.map_err(|error| DatabaseError(format!("tls: {error}")))?;
+        begin(MultiplexedConnection::new(&NOBODY, stream).await)
+    }
+}
+
+/// Lets a connection's other half run until the connection is dropped.
+fn begin<F: Future<Output = ()> + Send + 'static>(
+    made: Result<(MultiplexedConnection, F), RedisError>,
+) -> Result<MultiplexedConnection, DatabaseError> {
+    let (connection, driver) = made.map_err(|error| shown(&error))?;
+    tokio::spawn(driver);
+    Ok(connection)
+}
+
+#[async_trait]
+impl Connector for Target {
+    type Connection = MultiplexedConnection;
+
+    async fn open(&self) -> Result<MultiplexedConnection, DatabaseError> {
+        match self.connect(&self.username, &self.password).await {
+            Ok(connection) => Ok(connection),
+            Err(Refused::Credentials(error) | Refused::Other(error)) => Err(error),
+        }
+    }
+
+    fn looks_open(_: &MultiplexedConnection) -> bool {
+        true
+    }
+}
+
+/// What the server said; passwords are sent as hashes only, so that it can quote none.
+fn shown(error: &RedisError) -> DatabaseError {
+    let said = match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        _ => error.to_string(),
+    };
+    DatabaseError(format!("response returned from Conn: {said}"))
+}
+
+impl Redis {
+    /// Reads the settings of a connection.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub(super) fn open(details: &Details, password: &SecretString, clock: Arc<dyn Clock>) -> Result<Self, String> {
+        let Settings { host, port, username, password, tls, persistence, limits } = Settings::read(details, password)?;
+        let tls = tls.map(|config| TlsConnector::from(Arc::new(config)));
+        let pool = Pool::new(Target { host, port, username, password, tls }, limits, clock.clone());
+        Ok(Redis { pool, persistence, clock })
+    }
+
+    /// A connection that answers.
+    async fn connection(&self) -> Result<Lent<MultiplexedConnection>, DatabaseError> {
+        let mut connection = self.pool.get().await?;
+        if connection.is_used && connection.send_packed_command(&cmd("PING")).await.is_err() {
+            return self.pool.instead_of(connection).await;
+        }
+        Ok(connection)
+    }
+
+    /// Commands, each once the one before has succeeded.
+    async fn run(&self, commands: &[Cmd]) -> Result<(), DatabaseError> {
+        let mut connection = self.connection().await?;
+        for command in commands {
+            ask(&mut connection, command).await?;
+        }
+        self.pool.put(connection);
+        Ok(())
+    }
+
+    async fn exists(&self, name: &str) -> Result<bool, DatabaseError> {
+        let mut connection = self.connection().await?;
+        let found = ask(&mut connection, cmd("ACL").arg("GETUSER").arg(name)).await?;
+        self.pool.put(connection);
+        Ok(found != Value::Nil)
+    }
+
+    /// What makes a change last over a restart of the server.
+    fn lasting(&self) -> Option<Cmd> {
+        let words = match self.persistence {
+            Persistence::None => return None,
+            Persistence::AclFile => ["ACL", "SAVE"],
+            Persistence::Rewrite => ["CONFIG", "REWRITE"],
+        };
+        let mut command = cmd(words[0]);
+        command.arg(words[1]);
+        Some(command)
+    }
+
+    fn lastingly(&self, command: Cmd) -> Vec<Cmd> {
+        std::iter::once(command).chain(self.lasting()).collect()
+    }
+}
+
+async fn ask(connection: &mut MultiplexedConnection, command: &Cmd) -> Result<Value, DatabaseError> {
+    connection.send_packed_command(command).await.map_err(|error| shown(&error))
+}
+
+fn remove(name: &str) -> Cmd {
+    let mut command = cmd("ACL");
+    command.arg("DELUSER").arg(name);
+    command
+}
+
+/// A rule that sets a password without saying it.
+fn hashed(password: &SecretString) -> String {
+    format!("#{}", hex::encode(sha256(password.expose().as_bytes())))
+}
+
+/// The rules of a role: the first statement, which is a JSON list of rules or else one rule.
+fn rules(statements: &[String]) -> Vec<String> {
+    match statements.iter().find(|s| !s.trim().is_empty()) {
+        Some(text) => serde_json::from_str(text).unwrap_or_else(|_| vec![text.clone()]),
+        None => RULES.map(str::to_owned).to_vec(),
+    }
+}
+
+#[async_trait]
+impl Database for Redis {
+    async fn verify(&self) -> Result<(), DatabaseError> {
+        let ping = [cmd("PING")];
+        let tried = in_time(&self.clock, self.run(&ping)).await;
+        tried.map_err(|DatabaseError(text)| DatabaseError(format!("error verifying connection: {text}")))
+    }
+
+    async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), DatabaseError> {
+        let mut make = cmd("ACL");
+        make.arg("SETUSER").arg(user.name).arg("reset").arg("on").arg(hashed(user.password)).arg(rules(statements));
+        in_time(&self.clock, async {
+            // The command would change a user that is there.
+            if self.exists(user.name).await? {
+                return Err(DatabaseError("a user of this name exists already".to_owned()));
+            }
+            self.run(&[make]).await?;
+            let Some(save) = self.lasting() else { return Ok(()) };
+            if let Err(error) = self.run(&[save]).await {
+                self.run(&[remove(user.name)]).await?;
+                return Err(error);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn renew_user(&self, _: &str, _: Timestamp, _: &[String]) -> Result<(), DatabaseError> {
+        // The server knows no end of a user.
+        Ok(())
+    }
+
+    async fn drop_user(&self, name: &str, _: &[String]) -> Result<(), DatabaseError> {
+        // The server ends the user's sessions by itself.
+        in_time(&self.clock, self.run(&self.lastingly(remove(name)))).await
+    }
+
+    async fn set_password(&self, name: &str, password: &SecretString, _: &[String]) -> Result<(), DatabaseError> {
+        let mut change = cmd("ACL");
+        change.arg("SETUSER").arg(name).arg("resetpass").arg(hashed(password));
+        in_time(&self.clock, async {
+            // The command would make a user that is not there.
+            if !self.exists(name).await? {
+                return Err(DatabaseError(format!("user {name} does not exist")));
+            }
+            self.run(&self.lastingly(change)).await
+        })
+        .await
+    }
+
+    async fn list_users(&self, prefix: &str) -> Result<Vec<String>, DatabaseError> {
+        in_time(&self.clock, async {
+            let mut connection = self.connection().await?;
+            let found = ask(&mut connection, cmd("ACL").arg("USERS")).await?;
+            self.pool.put(connection);
+            let mut names: Vec<String> =
+                redis::from_redis_value(found).map_err(|error| DatabaseError(error.to_string()))?;
+            names.retain(|name| name.starts_with(prefix));
+            Ok(names)
+        })
+        .await
+    }
+
+    async fn accepts(&self, name: &str, password: &SecretString) -> Result<bool, DatabaseError> {
+        in_time(&self.clock, async {
+            match self.pool.connector.connect(name, password).await {
+                Ok(_) => Ok(true),
+                Err(Refused::Credentials(_)) => Ok(false),
+                Err(Refused::Other(error)) => Err(error),
+            }
+        })
+        .await
+    }
+
+    fn numbers(&self) -> Numbers {
+        self.pool.numbers()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_a_json_list_or_one_rule() {
+        let of = |text: &str| rules(&[text.to_owned()]);
+        assert_eq!(of("[\"+get\", \"~k*\"]"), ["+get", "~k*"]);
+        assert_eq!(of("+get ~x*"), ["+get ~x*"]);
+        assert_eq!(of("[\"+get\", 5]"), ["[\"+get\", 5]"]);
+        assert_eq!(rules(&[]), RULES);
+    }
+}

@@ -1,0 +1,158 @@
+//! What a Valkey or Redis connection is told.
+
+use keepfast_crypto::secret::SecretString;
+use rustls::ClientConfig;
+
+use super::super::details::{Details, flag, integer, text};
+use super::super::pool::Limits;
+use super::super::tls::{self, Material, Verify};
+
+/// Where users are kept over a restart of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Persistence {
+    /// Nowhere.
+    None,
+    /// In the server's file of users.
+    AclFile,
+    /// In the server's configuration.
+    Rewrite,
+}
+
+/// A connection's settings, checked.
+pub(super) struct Settings {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) username: String,
+    pub(super) password: SecretString,
+    pub(super) tls: Option<ClientConfig>,
+    pub(super) persistence: Persistence,
+    pub(super) limits: Limits,
+}
+
+impl Settings {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// What is wrong with them; values are not quoted.
+    pub(super) fn read(details: &Details, password: &SecretString) -> Result<Self, String> {
+        let limits = Limits::read(details)?;
+        let persistence = persistence(details);
+        if let Some(url) = text(details, "connection_url") {
+            let named = ["host", "port", "username"].iter().any(|name| text(details, name).is_some());
+            if named || !password.expose().is_empty() {
+                return Err("cannot specify both connection_url and individual connection parameters".to_owned());
+            }
+            return Self::of_url(&url, details, persistence, limits)
+                .ok_or_else(|| "unable to parse connection url".to_owned())?;
+        }
+        let (port, is_encrypted) = (integer(details, "port")?, flag(details, "tls")?);
+        let required = |name: &str| text(details, name).ok_or_else(|| format!("{name} cannot be empty"));
+        let host = required("host")?;
+        let port = port.filter(|port| *port != 0).ok_or("port cannot be empty")?;
+        let username = required("username")?;
+        if password.expose().is_empty() {
+            return Err("password cannot be empty".to_owned());
+        }
+        if is_encrypted {
+            required("ca_cert")?;
+        }
+        Ok(Settings {
+            host,
+            port: u16::try_from(port).map_err(|_| "port is out of range")?,
+            username,
+            password: SecretString::new(password.expose().clone()),
+            tls: is_encrypted.then(|| encryption(details)).transpose()?,
+            persistence,
+            limits,
+        })
+    }
+
+    /// `redis://user:password@host:port`, with an s for TLS; `None` when it is something else.
+    fn of_url(url: &str, details: &Details, persistence: Persistence, limits: Limits) -> Option<Result<Self, String>> {
+        let (scheme, rest) = url.split_once("://")?;
+        let is_encrypted = matches!(scheme, "rediss" | "valkeys");
+        if !is_encrypted && !matches!(scheme, "redis" | "valkey") {
+            return None;
+        }
+        let rest = rest.split(['/', '?']).next()?;
+        let (credentials, address) = rest.rsplit_once('@')?;
+        let (username, password) = credentials.split_once(':')?;
+        let (host, port) = address.rsplit_once(':').unwrap_or((address, "6379"));
+        if username.is_empty() || username.contains("{{") || password.is_empty() {
+            return None;
+        }
+        let tls = is_encrypted.then(|| encryption(details)).transpose();
+        Some(tls.and_then(|tls| {
+            Ok(Settings {
+                host: host.trim_matches(['[', ']']).to_owned(),
+                port: port.parse().map_err(|_| "unable to parse connection url")?,
+                username: username.to_owned(),
+                password: SecretString::new(password.to_owned()),
+                tls,
+                persistence,
+                limits,
+            })
+        }))
+    }
+}
+
+/// As with the peer another word means nothing.
+fn persistence(details: &Details) -> Persistence {
+    match text(details, "persistence_mode").map(|mode| mode.to_ascii_lowercase()).as_deref() {
+        Some("aclfile") => Persistence::AclFile,
+        Some("rewrite") => Persistence::Rewrite,
+        _ => Persistence::None,
+    }
+}
+
+fn encryption(details: &Details) -> Result<ClientConfig, String> {
+    let insecure = flag(details, "insecure_tls")?;
+    if insecure {
+        tracing::warn!("a database's certificate is not verified, as its connection is set");
+    }
+    let verify = if insecure { Verify::Nothing } else { Verify::Everything };
+    let authorities = text(details, "ca_cert");
+    if let Some(pem) = &authorities {
+        tls::certificates(pem, "ca_cert")
+            .map_err(|_| "error verifying connection: failed to parse root certificate")?;
+    }
+    tls::client(&Material { authorities, ..Material::default() }, verify)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_missing_or_wrong_is_told_as_the_peer_tells_it() {
+        let good = json!({"host": "h", "port": "6379", "username": "u", "password": "p"});
+        let read = |change: serde_json::Value| {
+            let mut details = good.as_object().unwrap().clone();
+            details.extend(change.as_object().unwrap().clone());
+            let password = text(&details, "password").unwrap_or_default();
+            Settings::read(&details, &SecretString::new(password)).map(|s| (s.host, s.port, s.username))
+        };
+        assert_eq!(read(json!({})), Ok(("h".to_owned(), 6379, "u".to_owned())));
+        let url = json!({"host": null, "port": null, "username": null, "password": null, "connection_url": "valkey://a:b:c@d:1"});
+        assert_eq!(read(url), Ok(("d".to_owned(), 1, "a".to_owned())));
+        for (change, expected) in [
+            (json!({"host": ""}), "host cannot be empty"),
+            (json!({"port": null}), "port cannot be empty"),
+            (json!({"username": null}), "username cannot be empty"),
+            (json!({"password": null}), "password cannot be empty"),
+            (json!({"tls": true}), "ca_cert cannot be empty"),
+            (json!({"tls": true, "ca_cert": "x"}), "error verifying connection: failed to parse root certificate"),
+            (
+                json!({"port": "abc"}),
+                "decoding failed due to the following error(s):\n\n'port' cannot parse value as 'int': strconv.ParseInt: invalid syntax",
+            ),
+            (
+                json!({"connection_url": "redis://a:b@c:1"}),
+                "cannot specify both connection_url and individual connection parameters",
+            ),
+        ] {
+            assert_eq!(read(change).unwrap_err(), expected);
+        }
+    }
+}

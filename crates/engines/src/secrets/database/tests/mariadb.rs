@@ -1,0 +1,185 @@
+//! A MariaDB of Debian's package.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use super::servers::{free_port, hand_over, is_root, program};
+use super::suite::{Kit, Session};
+
+/// A server of its own, with a database `shop`.
+pub(super) struct MariaDbServer {
+    pub(super) port: u16,
+    pub(super) certificate: String,
+    child: Child,
+    directory: tempfile::TempDir,
+    plugin: &'static str,
+}
+
+const ADMIN: &str = "vault_admin";
+const PASSWORD: &str = "admin_password";
+const DATA: &str = "CREATE DATABASE shop; CREATE TABLE shop.orders (id int PRIMARY KEY, item text); INSERT INTO shop.orders VALUES (1, 'tea');";
+
+impl MariaDbServer {
+    /// Starts one; `None`, said aloud, where the package is missing and may be.
+    pub(super) fn start(plugin: &'static str) -> Option<Self> {
+        Self::begin(plugin, None)
+    }
+
+    /// The same with a certificate for 127.0.0.1 that nobody trusts yet.
+    pub(super) fn start_with_tls() -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let made = super::servers::certify(directory.path());
+        Self::begin("mysql-database-plugin", Some((directory, made)))
+    }
+
+    fn begin(plugin: &'static str, tls: Option<(tempfile::TempDir, [PathBuf; 2])>) -> Option<Self> {
+        let server = program("mariadbd", "mariadb-server")?;
+        let install = program("mariadb-install-db", "mariadb-server")?;
+        let (directory, pair) = match tls {
+            Some((directory, pair)) => (directory, Some(pair)),
+            None => (tempfile::tempdir().unwrap(), None),
+        };
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let init = format!(
+            "CREATE USER {ADMIN}@'%' IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON *.* TO {ADMIN}@'%' WITH GRANT OPTION; {DATA}"
+        );
+        std::fs::write(path("init.sql"), init.replace("; ", ";\n")).unwrap();
+        hand_over(directory.path(), "mysql");
+        let user: &[&str] = if is_root() { &["--user=mysql"] } else { &[] };
+        let data = format!("--datadir={}", path("data"));
+        let small = ["--innodb-log-file-size=4M", "--innodb-buffer-pool-size=8M", "--innodb-flush-log-at-trx-commit=0"];
+        let made = Command::new(install)
+            .args(["--no-defaults", &data, "--auth-root-authentication-method=normal", "--skip-test-db"])
+            .args(user)
+            .args(small)
+            .output()
+            .unwrap();
+        assert!(
+            made.status.success(),
+            "{}{}",
+            String::from_utf8_lossy(&made.stdout),
+            String::from_utf8_lossy(&made.stderr)
+        );
+        let port = free_port();
+        let mut command = Command::new(server);
+        command
+            .args(["--no-defaults", &data, "--bind-address=127.0.0.1", "--skip-name-resolve"])
+            .args(user)
+            .args(small);
+        command.arg(format!("--port={port}")).arg(format!("--socket={}", path("sock")));
+        command.arg(format!("--init-file={}", path("init.sql")));
+        let mut certificate = String::new();
+        if let Some([public, key]) = &pair {
+            command.arg(format!("--ssl-cert={}", public.display())).arg(format!("--ssl-key={}", key.display()));
+            certificate = std::fs::read_to_string(public).unwrap();
+        }
+        let log = std::fs::File::create(path("log")).unwrap();
+        let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let server = MariaDbServer { port, certificate, child, directory, plugin };
+        let mut tries = 0;
+        while let Err(text) = server.sql("SELECT 1", ADMIN, PASSWORD) {
+            tries += 1;
+            let log = std::fs::read_to_string(server.directory.path().join("log")).unwrap_or_default();
+            assert!(tries < 2000, "{text}\n{log}");
+        }
+        Some(server)
+    }
+
+    fn client(&self, statement: &str, user: &str, password: &str) -> Command {
+        let mut command = Command::new("mariadb");
+        command.args(["--no-defaults", "--skip-ssl", "-h127.0.0.1", "-N", "-B", "--default-character-set=utf8mb4"]);
+        command.arg(format!("--port={}", self.port)).arg(format!("--user={user}")).args(["-e", statement]);
+        command.env("MYSQL_PWD", password);
+        command
+    }
+
+    fn sql(&self, statement: &str, user: &str, password: &str) -> Result<String, String> {
+        let done = self.client(statement, user, password).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+        if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stderr)) }
+    }
+
+    /// What a statement of the administrator answers.
+    pub(super) fn admin(&self, statement: &str) -> String {
+        self.sql(statement, ADMIN, PASSWORD).unwrap()
+    }
+}
+
+impl Drop for MariaDbServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+impl Kit for MariaDbServer {
+    fn plugin(&self) -> &'static str {
+        self.plugin
+    }
+
+    fn settings(&self, is_there: bool) -> Value {
+        let port = if is_there { self.port } else { 1 };
+        json!({"connection_url": format!("{{{{username}}}}:{{{{password}}}}@tcp(127.0.0.1:{port})/"), "username": ADMIN})
+    }
+
+    fn password(&self) -> &'static str {
+        PASSWORD
+    }
+
+    fn creation(&self) -> Vec<String> {
+        vec![
+            "CREATE USER '{{name}}'@'%' IDENTIFIED BY '{{password}}'; GRANT SELECT ON shop.* TO '{{username}}'@'%';"
+                .to_owned(),
+        ]
+    }
+
+    fn failing_creation(&self) -> Vec<String> {
+        vec!["CREATE USER '{{name}}'@'%' IDENTIFIED BY '{{password}}'; CREATE NONSENSE".to_owned()]
+    }
+
+    fn read(&self, user: &str, password: &str) -> Result<(), String> {
+        self.sql("SELECT item FROM shop.orders", user, password).map(drop)
+    }
+
+    fn change(&self, user: &str, password: &str) -> Result<(), String> {
+        self.sql("DELETE FROM shop.orders", user, password).map(drop)
+    }
+
+    fn make_user(&self, name: &str, password: &str, is_administrator: bool) {
+        let account = format!("{}@'%'", literal(name));
+        self.admin(&format!("CREATE USER {account} IDENTIFIED BY {}", literal(password)));
+        if is_administrator {
+            self.admin(&format!("GRANT ALL ON *.* TO {account} WITH GRANT OPTION"));
+        }
+    }
+
+    fn users(&self) -> Vec<String> {
+        // As bytes, since the client escapes what is not plain.
+        let names = self.admin("SELECT HEX(CONVERT(User USING utf8mb4)) FROM mysql.user");
+        names.lines().map(|hex| String::from_utf8(hex::decode(hex).unwrap()).unwrap()).collect()
+    }
+
+    fn open_session(&self, user: &str, password: &str) -> Session {
+        let mut command = self.client("SELECT SLEEP(600)", user, password);
+        Session::Program(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    fn sessions(&self, user: &str) -> usize {
+        let count = format!("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER = {}", literal(user));
+        self.admin(&count).parse().unwrap()
+    }
+
+    fn cut(&self, user: &str) {
+        self.admin(&format!("KILL CONNECTION USER {}", literal(user)));
+    }
+
+    fn is_intact(&self) -> bool {
+        self.admin("SELECT item FROM shop.orders") == "tea"
+    }
+}

@@ -1,0 +1,333 @@
+//! What every kind of database has to do, on a real server: `database_suite!(name, kit)` makes a test of all cases on the
+//! server that the kit starts.
+
+use std::io::Read;
+use std::net::TcpStream;
+use std::process::Child;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keepfast_crypto::random;
+use keepfast_crypto::secret::SecretString;
+use keepfast_framework::Timestamp;
+use keepfast_framework::clock::{Clock, SystemClock};
+use keepfast_framework::testing::{Bench, held};
+use serde_json::{Value, json};
+
+use crate::secrets::database::DatabaseEngine;
+use crate::secrets::database::connection::{Database, NewUser};
+use crate::secrets::database::kinds::Kind;
+
+/// A real server, and what the suite has to know of it and do to it behind the engine's back.
+pub(super) trait Kit: Send + Sync + 'static {
+    /// The name of the kind as a plugin.
+    fn plugin(&self) -> &'static str;
+    /// The settings of a connection to it, or to a port where nobody listens, but for the password.
+    fn settings(&self, is_there: bool) -> Value;
+    /// The administrator's password.
+    fn password(&self) -> &'static str;
+    /// Statements that make a user who may read the data.
+    fn creation(&self) -> Vec<String>;
+    /// Statements that make a user and then fail.
+    fn failing_creation(&self) -> Vec<String>;
+    /// Reads the data as somebody.
+    fn read(&self, user: &str, password: &str) -> Result<(), String>;
+    /// Changes the data as somebody.
+    fn change(&self, user: &str, password: &str) -> Result<(), String>;
+    /// Makes a user who may log in, or an administrator.
+    fn make_user(&self, name: &str, password: &str, is_administrator: bool);
+    /// The names of all users.
+    fn users(&self) -> Vec<String>;
+    /// A session that stays until somebody ends it.
+    fn open_session(&self, user: &str, password: &str) -> Session;
+    /// How many sessions a user has.
+    fn sessions(&self, user: &str) -> usize;
+    /// Ends a user's sessions.
+    fn cut(&self, user: &str);
+    /// Whether the data is as it was.
+    fn is_intact(&self) -> bool;
+    /// Whether a name is one that this server takes.
+    fn takes(&self, _name: &str) -> bool {
+        true
+    }
+}
+
+/// A session of a client.
+pub(super) enum Session {
+    Program(Child),
+    Stream(TcpStream),
+}
+
+impl Session {
+    /// Waits until it was ended from the other side.
+    fn ends(self) {
+        match self {
+            Session::Program(mut child) => assert!(!child.wait().unwrap().success(), "the session was not ended"),
+            Session::Stream(mut stream) => while stream.read(&mut [0; 64]).is_ok_and(|n| n > 0) {},
+        }
+    }
+}
+
+/// Runs every case on one server, and tells all that failed.
+macro_rules! database_suite {
+    ($name:ident, $kit:expr) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            if let Some(kit) = $kit {
+                crate::secrets::database::tests::suite::run(std::sync::Arc::new(kit)).await;
+            }
+        }
+    };
+}
+pub(super) use database_suite;
+
+/// All cases.
+pub(super) async fn run(kit: Arc<dyn Kit>) {
+    macro_rules! cases {
+        ($($case:ident),* $(,)?) => {{
+            let mut failed = Vec::new();
+            $(if tokio::spawn($case(kit.clone())).await.is_err() { failed.push(stringify!($case)); })*
+            failed
+        }};
+    }
+    let failed = cases!(
+        credentials_are_verified,
+        a_user_may_do_what_was_granted_and_is_gone_after_revocation,
+        users_are_listed_by_their_prefix,
+        revocation_ends_sessions,
+        a_creation_that_fails_leaves_no_user,
+        a_password_is_changed_and_proved,
+        sec_se03_hostile_names_and_passwords_stay_what_they_are,
+        sec_se06_the_end_of_one_user_is_none_of_anothers,
+        an_unreachable_server_is_told_without_secrets,
+        connections_that_were_cut_are_replaced,
+        the_pool_keeps_within_its_bounds,
+        the_engine_gives_and_takes_and_tells_what_is_wrong,
+    );
+    assert!(failed.is_empty(), "{}: failed: {}", kit.plugin(), failed.join(", "));
+}
+
+fn secret(text: &str) -> SecretString {
+    SecretString::new(text.to_owned())
+}
+
+fn open_as(kit: &dyn Kit, settings: &Value, password: &str) -> Arc<dyn Database> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let opened = Kind::of(kit.plugin()).unwrap().open(settings.as_object().unwrap(), &secret(password), &clock);
+    opened.unwrap_or_else(|text| panic!("{text}"))
+}
+
+fn open(kit: &dyn Kit) -> Arc<dyn Database> {
+    open_as(kit, &kit.settings(true), kit.password())
+}
+
+/// A name that nobody has yet.
+fn fresh() -> String {
+    format!("v_{}", random::base62(10))
+}
+
+fn later() -> Timestamp {
+    SystemClock.now().after(Duration::from_secs(3600))
+}
+
+/// Makes a user as a role does; its password.
+async fn create(kit: &dyn Kit, database: &dyn Database, name: &str) -> String {
+    let password = random::base62(16);
+    let user = NewUser { name, password: &secret(&password), expires: later() };
+    database.create_user(&user, &kit.creation()).await.unwrap();
+    password
+}
+
+fn has(kit: &dyn Kit, name: &str) -> bool {
+    kit.users().iter().any(|user| user == name)
+}
+
+async fn credentials_are_verified(kit: Arc<dyn Kit>) {
+    open(&*kit).verify().await.unwrap();
+    let wrong = open_as(&*kit, &kit.settings(true), "not-the-password").verify().await.unwrap_err().0;
+    assert!(wrong.starts_with("error verifying") && !wrong.contains("not-the-password"), "{wrong}");
+}
+
+async fn a_user_may_do_what_was_granted_and_is_gone_after_revocation(kit: Arc<dyn Kit>) {
+    let (database, name) = (open(&*kit), fresh());
+    let password = create(&*kit, &*database, &name).await;
+    kit.read(&name, &password).unwrap();
+    kit.change(&name, &password).unwrap_err();
+    assert!(kit.is_intact());
+    database.renew_user(&name, later(), &[]).await.unwrap();
+    kit.read(&name, &password).unwrap();
+    for _ in 0..2 {
+        database.drop_user(&name, &[]).await.unwrap();
+        assert!(!has(&*kit, &name));
+        kit.read(&name, &password).unwrap_err();
+    }
+    database.drop_user("nobody-has-this-name", &[]).await.unwrap();
+}
+
+async fn users_are_listed_by_their_prefix(kit: Arc<dyn Kit>) {
+    let (database, name) = (open(&*kit), fresh());
+    create(&*kit, &*database, &name).await;
+    assert_eq!(database.list_users(&name).await.unwrap(), [name.clone()]);
+    let listed = database.list_users("").await.unwrap();
+    assert!(listed.contains(&"vault_admin".to_owned()) && listed.contains(&name), "{listed:?}");
+    database.drop_user(&name, &[]).await.unwrap();
+    assert!(database.list_users(&name).await.unwrap().is_empty());
+}
+
+async fn revocation_ends_sessions(kit: Arc<dyn Kit>) {
+    let (database, name) = (open(&*kit), fresh());
+    let password = create(&*kit, &*database, &name).await;
+    let session = kit.open_session(&name, &password);
+    while kit.sessions(&name) == 0 {
+        tokio::task::yield_now().await;
+    }
+    database.drop_user(&name, &[]).await.unwrap();
+    session.ends();
+    assert_eq!(kit.sessions(&name), 0);
+}
+
+async fn a_creation_that_fails_leaves_no_user(kit: Arc<dyn Kit>) {
+    let (database, name) = (open(&*kit), fresh());
+    let user = NewUser { name: &name, password: &secret("the-password"), expires: later() };
+    let failed = database.create_user(&user, &kit.failing_creation()).await.unwrap_err().0;
+    assert!(!failed.contains("the-password"), "{failed}");
+    assert!(!has(&*kit, &name), "{failed}");
+    // The connection that failed is in order.
+    create(&*kit, &*database, &name).await;
+    database.drop_user(&name, &[]).await.unwrap();
+}
+
+async fn a_password_is_changed_and_proved(kit: Arc<dyn Kit>) {
+    let (database, name) = (open(&*kit), fresh());
+    kit.make_user(&name, "first", false);
+    database.set_password(&name, &secret("second"), &[]).await.unwrap();
+    assert!(database.accepts(&name, &secret("second")).await.unwrap());
+    assert!(!database.accepts(&name, &secret("first")).await.unwrap());
+    database.drop_user(&name, &[]).await.unwrap();
+    let nobody = fresh();
+    let unknown = database.set_password(&nobody, &secret("the-password"), &[]).await.unwrap_err().0;
+    assert!(!unknown.contains("the-password") && !has(&*kit, &nobody), "{unknown}");
+}
+
+/// Names and passwords that would mean something to a database if they were not quoted.
+const HOSTILE: &[&str] = &[
+    "o'brien",
+    "x\"; DROP TABLE orders; --",
+    "x'; DROP TABLE orders; --",
+    "back\\slash\\",
+    "tick`; DROP TABLE orders",
+    "$$;$$ DELETE FROM orders; $a$",
+    "ünï-ço∂é-%s-{{name}}",
+    "'\"`\\;#/*--",
+];
+
+async fn sec_se03_hostile_names_and_passwords_stay_what_they_are(kit: Arc<dyn Kit>) {
+    let database = open(&*kit);
+    let before = kit.users().len();
+    for hostile in HOSTILE.iter().copied().filter(|name| kit.takes(name)) {
+        kit.make_user(hostile, "first", false);
+        assert!(has(&*kit, hostile), "{hostile}");
+        database.set_password(hostile, &secret(hostile), &[]).await.unwrap();
+        assert!(database.accepts(hostile, &secret(hostile)).await.unwrap(), "{hostile}");
+        database.renew_user(hostile, later(), &[]).await.unwrap();
+        database.drop_user(hostile, &[]).await.unwrap();
+        assert_eq!((kit.users().len(), kit.is_intact()), (before, true), "{hostile}");
+        // As values of a role's own statements they stand there as they are, or are refused.
+        let user = NewUser { name: hostile, password: &secret(hostile), expires: later() };
+        match database.create_user(&user, &kit.creation()).await {
+            Ok(()) => kit.read(hostile, hostile).unwrap_or_else(|text| panic!("{hostile}: {text}")),
+            Err(refused) => assert!(refused.0.starts_with("the value of {{"), "{hostile}: {}", refused.0),
+        }
+        database.drop_user(hostile, &[]).await.unwrap();
+        assert_eq!((kit.users().len(), kit.is_intact()), (before, true), "{hostile}");
+    }
+}
+
+async fn sec_se06_the_end_of_one_user_is_none_of_anothers(kit: Arc<dyn Kit>) {
+    let database = open(&*kit);
+    let (one, other) = (fresh(), fresh());
+    create(&*kit, &*database, &one).await;
+    let password = create(&*kit, &*database, &other).await;
+    database.drop_user(&one, &[]).await.unwrap();
+    kit.read(&other, &password).unwrap();
+    database.drop_user(&other, &[]).await.unwrap();
+}
+
+async fn an_unreachable_server_is_told_without_secrets(kit: Arc<dyn Kit>) {
+    let database = open_as(&*kit, &kit.settings(false), kit.password());
+    let new = secret("the-new-password");
+    let user = NewUser { name: "v_somebody", password: &new, expires: later() };
+    for told in [
+        database.verify().await.unwrap_err().0,
+        database.create_user(&user, &kit.creation()).await.unwrap_err().0,
+        database.set_password("v_somebody", &new, &[]).await.unwrap_err().0,
+        database.drop_user("v_somebody", &[]).await.unwrap_err().0,
+        database.accepts("v_somebody", &new).await.unwrap_err().0,
+    ] {
+        assert!(told.contains("connect: connection refused"), "{told}");
+        assert!(!told.contains(kit.password()) && !told.contains("the-new-password"), "{told}");
+    }
+}
+
+async fn connections_that_were_cut_are_replaced(kit: Arc<dyn Kit>) {
+    let administrator = fresh();
+    kit.make_user(&administrator, "boss", true);
+    let mut settings = kit.settings(true);
+    settings["username"] = administrator.clone().into();
+    let database = open_as(&*kit, &settings, "boss");
+    for _ in 0..3 {
+        let name = fresh();
+        create(&*kit, &*database, &name).await;
+        kit.cut(&administrator);
+        database.drop_user(&name, &[]).await.unwrap();
+        assert!(!has(&*kit, &name));
+    }
+    assert_eq!(database.numbers().opened, 4);
+    open(&*kit).drop_user(&administrator, &[]).await.unwrap();
+}
+
+async fn the_pool_keeps_within_its_bounds(kit: Arc<dyn Kit>) {
+    let mut settings = kit.settings(true);
+    settings["max_open_connections"] = 2.into();
+    let database = open_as(&*kit, &settings, kit.password());
+    assert_eq!(database.numbers().open, 0, "nothing is opened before it is needed");
+    let names: Vec<String> = (0..8).map(|_| fresh()).collect();
+    futures_util::future::join_all(names.iter().map(|name| create(&*kit, &*database, name))).await;
+    let numbers = database.numbers();
+    assert!(numbers.open <= 2 && numbers.opened <= 2 && numbers.in_use == 0 && numbers.waits > 0, "{numbers:?}");
+    for name in &names {
+        database.drop_user(name, &[]).await.unwrap();
+    }
+}
+
+async fn the_engine_gives_and_takes_and_tells_what_is_wrong(kit: Arc<dyn Kit>) {
+    let bench = Bench::new::<DatabaseEngine>().await.unwrap();
+    bench.clock.advance(SystemClock.now().since(bench.clock.now()));
+    let config = |is_there: bool, password: &str| {
+        let mut config = kit.settings(is_there);
+        let more = json!({"plugin_name": kit.plugin(), "allowed_roles": "*", "password": password});
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        config
+    };
+    let refused = bench.write("config/db", config(true, "wrong-one")).await.err().unwrap();
+    assert_eq!(refused.status().0, 400);
+    assert!(refused.public().starts_with("error creating database object: error verifying"), "{}", refused.public());
+    bench.write("config/db", config(true, kit.password())).await.unwrap();
+    bench.write("roles/app", json!({"db_name": "db", "creation_statements": kit.creation()})).await.unwrap();
+    let data = bench.read("creds/app").await.unwrap().data();
+    let (user, password) = (data["username"].as_str().unwrap(), data["password"].as_str().unwrap());
+    kit.read(user, password).unwrap();
+    let internal = json!({"username": user, "role": "app", "db_name": "db", "revocation_statements": []});
+    let (engine, mut cx) = bench.engine_and_cx();
+    let lease = held("creds/app", internal, Duration::ZERO, &bench.clock);
+    engine.renew_lease(&mut cx, &lease).await.unwrap();
+    engine.revoke_lease(&mut cx, &lease).await.unwrap();
+    kit.read(user, password).unwrap_err();
+    let mut elsewhere = config(false, kit.password());
+    let refused = bench.write("config/db", elsewhere.clone()).await.err().unwrap();
+    assert_eq!((refused.status().0, refused.public().contains("connection refused")), (400, true));
+    elsewhere["verify_connection"] = false.into();
+    bench.write("config/db", elsewhere).await.unwrap();
+    let failed = bench.read("creds/app").await.err().unwrap();
+    assert_eq!((failed.status().0, failed.public().contains("connection refused")), (500, true));
+}
