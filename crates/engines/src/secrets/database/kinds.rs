@@ -83,3 +83,25 @@ impl Kind {
         (self.open)(details, password, clock.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_plugin_of_the_peer_that_is_built_has_its_limits() {
+        let names: Vec<_> = KINDS.iter().map(|kind| (kind.plugin, kind.longest_name)).collect();
+        let expected = [
+            ("postgresql-database-plugin", 63),
+            ("mysql-database-plugin", 32),
+            ("mysql-aurora-database-plugin", 16),
+            ("mysql-rds-database-plugin", 16),
+            ("mysql-legacy-database-plugin", 16),
+            ("valkey-database-plugin", 256),
+            ("redis-database-plugin", 256),
+        ];
+        assert_eq!(names, expected);
+        let unknown = Kind::of("mongodb-database-plugin").err().unwrap();
+        assert_eq!(unknown, "plugin not found in the catalog: mongodb-database-plugin");
+    }
+}

@@ -48,7 +48,7 @@ pub(super) fn check_credential_type(given: Option<&Text>) -> Result<()> {
     match given.map(|kind| kind.0.as_str()) {
         None | Some("password") => Ok(()),
         Some(kind @ ("rsa_private_key" | "client_certificate")) => {
-            Err(Error::invalid(format!("credential_type {kind:?} is not supported yet")))
+            Err(Error::invalid(format!("unsupported credential_type: {kind:?}")))
         }
         Some(kind) => Err(Error::invalid(format!("invalid credential_type {kind:?}"))),
     }

@@ -1,10 +1,10 @@
 //! The engine against a real PostgreSQL.
 
-mod reconcile;
-mod rotation;
 mod kinds;
 mod mariadb;
+mod reconcile;
 mod redis;
+mod rotation;
 mod servers;
 mod suite;
 

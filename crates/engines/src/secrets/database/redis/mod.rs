@@ -52,7 +52,7 @@ impl Target {
         let mut connection = self.reach().await.map_err(Refused::Other)?;
         let mut login = cmd("AUTH");
         login.arg(name).arg(password.expose().as_str());
-        match connection.send_packed_command(&login).await {
+        match login.query_async::<Value>(&mut connection).await {
             Ok(_) => Ok(connection),
             Err(error) if error.code() == Some("WRONGPASS") => Err(Refused::Credentials(shown(&error))),
             Err(error) => Err(Refused::Other(shown(&error))),
@@ -122,7 +122,7 @@ impl Redis {
     /// A connection that answers.
     async fn connection(&self) -> Result<Lent<MultiplexedConnection>, DatabaseError> {
         let mut connection = self.pool.get().await?;
-        if connection.is_used && connection.send_packed_command(&cmd("PING")).await.is_err() {
+        if connection.is_used && cmd("PING").query_async::<Value>(&mut *connection).await.is_err() {
             return self.pool.instead_of(connection).await;
         }
         Ok(connection)
@@ -163,7 +163,7 @@ impl Redis {
 }
 
 async fn ask(connection: &mut MultiplexedConnection, command: &Cmd) -> Result<Value, DatabaseError> {
-    connection.send_packed_command(command).await.map_err(|error| shown(&error))
+    command.query_async(connection).await.map_err(|error| shown(&error))
 }
 
 fn remove(name: &str) -> Cmd {

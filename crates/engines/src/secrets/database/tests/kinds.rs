@@ -16,8 +16,7 @@ use crate::secrets::database::connection::Database;
 use crate::secrets::database::kinds::Kind;
 
 database_suite!(postgresql_does_what_every_kind_does, PostgresServer::start());
-database_suite!(mariadb_does_what_every_kind_does, MariaDbServer::start("mysql-database-plugin"));
-database_suite!(legacy_mysql_does_what_every_kind_does, MariaDbServer::start("mysql-legacy-database-plugin"));
+database_suite!(mariadb_does_what_every_kind_does, MariaDbServer::start());
 database_suite!(redis_does_what_every_kind_does, RedisServer::start(false));
 
 fn open(kit: &dyn Kit, more: &Value) -> Arc<dyn Database> {
@@ -87,7 +86,7 @@ async fn postgresql_revokes_what_an_administrator_made_who_is_no_superuser() {
 
 #[tokio::test]
 async fn mariadb_users_are_found_at_whatever_host_they_are() {
-    let Some(server) = MariaDbServer::start("mysql-database-plugin") else { return };
+    let Some(server) = MariaDbServer::start() else { return };
     let database = open(&server, &json!({}));
     server.admin("CREATE USER local@'127.0.0.1' IDENTIFIED BY 'first'");
     database.set_password("local", &secret("second"), &[]).await.unwrap();

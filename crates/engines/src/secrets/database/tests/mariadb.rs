@@ -14,7 +14,6 @@ pub(super) struct MariaDbServer {
     pub(super) certificate: String,
     child: Child,
     directory: tempfile::TempDir,
-    plugin: &'static str,
 }
 
 const ADMIN: &str = "vault_admin";
@@ -23,18 +22,18 @@ const DATA: &str = "CREATE DATABASE shop; CREATE TABLE shop.orders (id int PRIMA
 
 impl MariaDbServer {
     /// Starts one; `None`, said aloud, where the package is missing and may be.
-    pub(super) fn start(plugin: &'static str) -> Option<Self> {
-        Self::begin(plugin, None)
+    pub(super) fn start() -> Option<Self> {
+        Self::begin(None)
     }
 
     /// The same with a certificate for 127.0.0.1 that nobody trusts yet.
     pub(super) fn start_with_tls() -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let made = super::servers::certify(directory.path());
-        Self::begin("mysql-database-plugin", Some((directory, made)))
+        Self::begin(Some((directory, made)))
     }
 
-    fn begin(plugin: &'static str, tls: Option<(tempfile::TempDir, [PathBuf; 2])>) -> Option<Self> {
+    fn begin(tls: Option<(tempfile::TempDir, [PathBuf; 2])>) -> Option<Self> {
         let server = program("mariadbd", "mariadb-server")?;
         let install = program("mariadb-install-db", "mariadb-server")?;
         let (directory, pair) = match tls {
@@ -46,12 +45,15 @@ impl MariaDbServer {
             "CREATE USER {ADMIN}@'%' IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON *.* TO {ADMIN}@'%' WITH GRANT OPTION; {DATA}"
         );
         std::fs::write(path("init.sql"), init.replace("; ", ";\n")).unwrap();
+        // Servers that share a directory of temporary files remove each other's.
+        std::fs::create_dir(path("tmp")).unwrap();
+        let temporary = format!("--tmpdir={}", path("tmp"));
         hand_over(directory.path(), "mysql");
         let user: &[&str] = if is_root() { &["--user=mysql"] } else { &[] };
         let data = format!("--datadir={}", path("data"));
         let small = ["--innodb-log-file-size=4M", "--innodb-buffer-pool-size=8M", "--innodb-flush-log-at-trx-commit=0"];
         let made = Command::new(install)
-            .args(["--no-defaults", &data, "--auth-root-authentication-method=normal", "--skip-test-db"])
+            .args(["--no-defaults", &data, "--auth-root-authentication-method=normal", "--skip-test-db", &temporary])
             .args(user)
             .args(small)
             .output()
@@ -65,7 +67,7 @@ impl MariaDbServer {
         let port = free_port();
         let mut command = Command::new(server);
         command
-            .args(["--no-defaults", &data, "--bind-address=127.0.0.1", "--skip-name-resolve"])
+            .args(["--no-defaults", &data, "--bind-address=127.0.0.1", "--skip-name-resolve", &temporary])
             .args(user)
             .args(small);
         command.arg(format!("--port={port}")).arg(format!("--socket={}", path("sock")));
@@ -77,7 +79,7 @@ impl MariaDbServer {
         }
         let log = std::fs::File::create(path("log")).unwrap();
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        let server = MariaDbServer { port, certificate, child, directory, plugin };
+        let server = MariaDbServer { port, certificate, child, directory };
         let mut tries = 0;
         while let Err(text) = server.sql("SELECT 1", ADMIN, PASSWORD) {
             tries += 1;
@@ -120,7 +122,7 @@ fn literal(text: &str) -> String {
 
 impl Kit for MariaDbServer {
     fn plugin(&self) -> &'static str {
-        self.plugin
+        "mysql-database-plugin"
     }
 
     fn settings(&self, is_there: bool) -> Value {

@@ -313,7 +313,10 @@ async fn the_engine_gives_and_takes_and_tells_what_is_wrong(kit: Arc<dyn Kit>) {
     assert_eq!(refused.status().0, 400);
     assert!(refused.public().starts_with("error creating database object: error verifying"), "{}", refused.public());
     bench.write("config/db", config(true, kit.password())).await.unwrap();
-    bench.write("roles/app", json!({"db_name": "db", "creation_statements": kit.creation()})).await.unwrap();
+    bench
+        .write("roles/app", json!({"db_name": "db", "creation_statements": kit.creation(), "default_ttl": "1h"}))
+        .await
+        .unwrap();
     let data = bench.read("creds/app").await.unwrap().data();
     let (user, password) = (data["username"].as_str().unwrap(), data["password"].as_str().unwrap());
     kit.read(user, password).unwrap();
