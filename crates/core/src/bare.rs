@@ -13,7 +13,7 @@ use crate::seal::shares::{check_share, decode_share};
 use crate::seal::{SealConfig, SealShape};
 
 /// When this version was released; clients of the peer read it from `sys/seal-status`.
-const RELEASED: &str = "2026-11-23T00:00:00Z";
+pub(crate) const RELEASED: &str = "2026-11-23T00:00:00Z";
 
 #[derive(Serialize)]
 struct SealStatus<'a> {

@@ -1,10 +1,13 @@
 //! The trusted kernel: who may do what, in one transaction, audited. It speaks no HTTP and knows no engine by name.
 
+pub mod admission;
 pub mod audit;
 mod bare;
 pub mod duties;
 pub mod identity;
 pub mod lease;
+pub mod lockout;
+pub mod metrics;
 pub mod mount;
 pub mod namespace;
 pub mod node;
@@ -16,9 +19,10 @@ pub mod settings;
 pub mod sys;
 pub mod token;
 pub mod unsealed;
+pub mod versions;
 pub mod wrapping;
 
 pub use node::Node;
-pub use request::{Incoming, Response};
+pub use request::{Incoming, RecordedHeader, Response};
 pub use settings::Settings;
 pub use unsealed::Unsealed;

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
+use keepfast_crypto::locked::Key256;
 use keepfast_crypto::random;
 use keepfast_crypto::secret::{SecretBytes, SecretString};
 use keepfast_framework::engine::{Registered, Registry};
@@ -9,15 +10,20 @@ use keepfast_framework::{Clock, Error, Kind, Result, Timestamp};
 use keepfast_storage::{Backend, Barrier, BarrierError, SealRecord};
 use parking_lot::{Mutex, RwLock};
 
+use crate::admission::{Admission, Rules};
 use crate::duties::Duties;
+use crate::metrics::Metrics;
+use crate::metrics::storage::Timed;
 use crate::request::{Incoming, Response};
-use crate::seal::{SealConfig, SealShape, Unsealing};
+use crate::seal::config::Sealed;
+use crate::seal::{Custody, SealConfig, SealShape, Unsealing};
 use crate::settings::Settings;
 use crate::sys::System;
 use crate::token::Authority;
 use crate::token::create::Spec;
 use crate::token::handlers::TokenAuth;
 use crate::unsealed::{Ingredients, Unsealed};
+use crate::versions;
 
 /// One server.
 pub struct Node {
@@ -28,6 +34,8 @@ pub struct Node {
     /// What is true only between unseal and seal lives in here and nowhere else.
     unsealed: RwLock<Option<Serving>>,
     pub(crate) unsealing: Mutex<Unsealing>,
+    admission: Arc<Admission>,
+    pub(crate) metrics: Arc<Metrics>,
     /// Init, unseal and seal come one after the other.
     changing: tokio::sync::Mutex<()>,
     myself: Weak<Node>,
@@ -51,6 +59,8 @@ pub struct Initialized {
 impl Node {
     /// A server on this storage. It starts sealed, or uninitialised.
     pub fn new(backend: Arc<dyn Backend>, engines: Registry, clock: Arc<dyn Clock>, settings: Settings) -> Arc<Self> {
+        let metrics = Arc::<Metrics>::default();
+        let backend: Arc<dyn Backend> = Arc::new(Timed::new(backend, clock.clone(), metrics.clone()));
         Arc::new_cyclic(|myself: &Weak<Node>| {
             let node = myself.clone();
             let system = Registered::with(move |_cx| {
@@ -63,6 +73,8 @@ impl Node {
                 Box::pin(async move { TokenAuth::open(&node) })
             });
             Node {
+                admission: Arc::new(Admission::new(clock.clone(), metrics.clone())),
+                metrics,
                 backend,
                 clock,
                 settings: Arc::new(settings),
@@ -128,9 +140,9 @@ impl Node {
             "" => format!("keepfast-cluster-{}", hex::encode(random::bytes::<4>())),
             chosen => chosen.to_owned(),
         };
-        let (seal, shares) = SealConfig::seal(&root, shape, name, random::uuid())?;
-        Barrier::create(self.backend.clone(), &root, seal.to_bytes()?, self.clock.now().unix()).await?;
-        let unsealed = self.open(&root, seal).await?;
+        let Sealed { config, unseal_key, shares } = SealConfig::seal(&root, shape, name, random::uuid())?;
+        Barrier::create(self.backend.clone(), &root, config.to_bytes()?, self.clock.now().unix()).await?;
+        let unsealed = self.open(&root, unseal_key).await?;
         let mut tx = unsealed.barrier.begin();
         // A chosen token reads as one that was made after the first, which is how the peer comes by it.
         let (path, display_name) = match root_token {
@@ -161,8 +173,10 @@ impl Node {
             return Ok(true);
         }
         let Some(config) = self.seal_config().await? else { return Err(Error::invalid("Vault is not initialized")) };
-        let Some(root) = config.open(shares)? else { return Ok(false) };
-        let unsealed = self.open(&root, config).await?;
+        let Some(unseal_key) = config.unseal_key(shares) else { return Ok(false) };
+        let Some(root) = config.open(&unseal_key)? else { return Ok(false) };
+        let unsealed = self.open(&root, unseal_key).await?;
+        self.begin_to_serve(&unsealed).await?;
         let duties = Duties::start(unsealed.clone());
         *self.unsealed.write() = Some(Serving { unsealed, since: self.clock.now(), _duties: duties });
         // Scripts and test harnesses wait for these lines; they are the peer's.
@@ -171,7 +185,7 @@ impl Node {
         Ok(true)
     }
 
-    pub(crate) async fn open(&self, root: &keepfast_storage::RootKey, seal: SealConfig) -> Result<Arc<Unsealed>> {
+    pub(crate) async fn open(&self, root: &Key256, unseal_key: Key256) -> Result<Arc<Unsealed>> {
         let barrier = Barrier::open(self.backend.clone(), root).await.map_err(|error| match error {
             BarrierError::Storage(error) => Error::from(error),
             other => Error::internal(other),
@@ -181,10 +195,34 @@ impl Node {
             settings: self.settings.clone(),
             clock: self.clock.clone(),
             engines: self.engines.clone(),
-            seal,
+            custody: Custody::new(unseal_key),
             node: self.myself.clone(),
+            metrics: self.metrics.clone(),
         };
         Unsealed::open(given).await
+    }
+
+    /// Notes the version and puts the rules of admission in force.
+    async fn begin_to_serve(&self, unsealed: &Unsealed) -> Result<()> {
+        let view = unsealed.barrier.view("sys/");
+        let mut tx = unsealed.barrier.begin();
+        versions::note(&mut tx, &view, &self.settings.version, self.clock.now()).await?;
+        let rules = Rules::load(&mut tx, &view).await?;
+        tx.commit().await?;
+        self.admission.replace(rules);
+        Ok(())
+    }
+
+    /// What is decided before a request is read.
+    pub fn admission(&self) -> &Arc<Admission> {
+        &self.admission
+    }
+
+    /// Records a request that a quota has refused before it was read.
+    pub async fn record_refusal(&self, refused: Incoming) {
+        if let Some(unsealed) = self.unsealed() {
+            unsealed.record_refusal(refused).await;
+        }
     }
 
     /// Seals: the keys are wiped, requests that are under way fail at their next access to storage.
@@ -192,6 +230,7 @@ impl Node {
         let _changing = self.changing.lock().await;
         let serving = self.unsealed.write().take();
         self.unsealing.lock().reset();
+        self.admission.replace(Rules::default());
         if let Some(serving) = serving {
             serving.unsealed.barrier.close();
             tracing::info!("vault is sealed");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What the operator decided in the configuration file, already checked.
@@ -29,6 +30,14 @@ pub struct Settings {
     pub log_level: String,
     /// Whether the server runs in development mode.
     pub dev: bool,
+    /// When guessing at a user's secret locks the user out, by type of auth method; `all` for the rest.
+    pub user_lockout: BTreeMap<String, LockoutSettings>,
+    /// What the metrics are kept and told as.
+    pub telemetry: TelemetrySettings,
+    /// The name of this machine, told by `sys/ha-status`.
+    pub hostname: String,
+    /// The levels of the server's log, if it has one.
+    pub log: Option<Arc<dyn LogLevels>>,
     /// What tells this place of the storage from a copy of it; empty where nothing does. See [`crate::lease::quarantine`].
     pub home: String,
 }
@@ -64,6 +73,83 @@ pub struct ListenerSettings {
     pub tls_disable: bool,
 }
 
+/// The `user_lockout` stanza.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockoutSettings {
+    /// How many failed attempts lock a user out.
+    pub threshold: u64,
+    /// For how long after the last of them.
+    pub duration: Duration,
+    /// After how long without a failed attempt all are forgotten.
+    pub counter_reset: Duration,
+    /// Whether nobody is locked out.
+    pub disabled: bool,
+}
+
+impl Default for LockoutSettings {
+    fn default() -> Self {
+        let quarter = Duration::from_secs(15 * 60);
+        LockoutSettings { threshold: 5, duration: quarter, counter_reset: quarter, disabled: false }
+    }
+}
+
+/// The `telemetry` stanza.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TelemetrySettings {
+    /// How long metrics are kept for Prometheus; zero turns its format off.
+    pub prometheus_retention: Duration,
+    /// Whether gauges are told without the name of this machine.
+    pub disable_hostname: bool,
+    /// What names begin with.
+    pub prefix: String,
+    /// Whether there is such a stanza.
+    pub is_given: bool,
+}
+
+impl Default for TelemetrySettings {
+    fn default() -> Self {
+        TelemetrySettings {
+            prometheus_retention: Duration::ZERO,
+            disable_hostname: false,
+            prefix: "vault".to_owned(),
+            is_given: false,
+        }
+    }
+}
+
+/// The levels of the server's log, which can be changed while it runs.
+pub trait LogLevels: std::fmt::Debug + Send + Sync {
+    /// The level of each named part.
+    fn levels(&self) -> BTreeMap<&'static str, &'static str>;
+    /// Sets the level of one part, or of all; `None` for the level of the configuration. Whether there is such a part.
+    fn set(&self, part: Option<&str>, level: Option<LogLevel>) -> bool;
+}
+
+/// A level of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are the API's own")]
+pub enum LogLevel {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+impl LogLevel {
+    /// Reads a level by any of its names.
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text.trim().to_ascii_lowercase().as_str() {
+            "trace" => LogLevel::Trace,
+            "debug" => LogLevel::Debug,
+            "info" | "notice" => LogLevel::Info,
+            "warn" | "warning" => LogLevel::Warn,
+            "error" | "err" => LogLevel::Error,
+            _ => return None,
+        })
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         let month = Duration::from_secs(768 * 3600);
@@ -79,6 +165,10 @@ impl Default for Settings {
             listeners: Vec::new(),
             log_level: "info".into(),
             dev: false,
+            user_lockout: BTreeMap::new(),
+            telemetry: TelemetrySettings::default(),
+            hostname: String::new(),
+            log: None,
             home: String::new(),
         }
     }

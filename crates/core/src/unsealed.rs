@@ -12,10 +12,12 @@ use keepfast_storage::Barrier;
 use crate::audit::Broker;
 use crate::identity::Identity;
 use crate::lease::Leases;
+use crate::lockout::Lockout;
+use crate::metrics::{BackendSummary, Metrics};
 use crate::mount::{Mounted, Mounts};
 use crate::node::Node;
 use crate::policy::store::Policies;
-use crate::seal::SealConfig;
+use crate::seal::Custody;
 use crate::services::EngineServices;
 use crate::settings::Settings;
 use crate::token::Tokens;
@@ -28,8 +30,8 @@ pub struct Unsealed {
     pub settings: Arc<Settings>,
     /// The only source of time.
     pub clock: Arc<dyn Clock>,
-    /// How the root key is sealed, and the cluster's name and id.
-    pub seal: SealConfig,
+    /// How the root key is kept, and what changes it.
+    pub custody: Custody,
     /// Which engine answers where.
     pub mounts: Mounts,
     /// What policies say.
@@ -44,8 +46,14 @@ pub struct Unsealed {
     pub identity: Identity,
     /// What is recorded.
     pub audit: Broker,
+    /// Who is locked out after too many failed logins.
+    pub lockout: Lockout,
     /// The node, for sealing.
     pub node: Weak<Node>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What the storage below the barrier had taken before this was opened.
+    pub backend_before: BackendSummary,
 }
 
 /// What [`Unsealed::open`] is given.
@@ -58,10 +66,12 @@ pub struct Ingredients {
     pub clock: Arc<dyn Clock>,
     /// The engines that the server was built with.
     pub engines: Arc<Registry>,
-    /// The stored seal configuration.
-    pub seal: SealConfig,
+    /// The unseal key that opened the root key.
+    pub custody: Custody,
     /// The node that unseals.
     pub node: Weak<Node>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Unsealed {
@@ -70,10 +80,11 @@ impl Unsealed {
     /// # Errors
     /// When storage fails or an audit device cannot be opened: then the server stays sealed.
     pub async fn open(given: Ingredients) -> Result<Arc<Self>> {
-        let Ingredients { barrier, settings, clock, engines, seal, node } = given;
+        let Ingredients { barrier, settings, clock, engines, custody, node, metrics } = given;
         let system = barrier.view("sys/");
         let identity_view = barrier.view("identity/");
-        let audit = Broker::open(&barrier, &barrier.view("audit/"), &settings.audit, clock.clone()).await?;
+        let audit =
+            Broker::open(&barrier, &barrier.view("audit/"), &settings.audit, clock.clone(), metrics.clone()).await?;
         let mounts = Mounts::open(&barrier, system.clone(), engines, settings.clone()).await?;
         let policies = Policies::open(&barrier, system.clone(), &identity_view, clock.clone()).await?;
         let cubbyhole = mounts.router().at("cubbyhole/").map(|m| m.view.clone());
@@ -86,7 +97,7 @@ impl Unsealed {
             barrier,
             settings,
             clock,
-            seal,
+            custody,
             mounts,
             policies,
             tokens,
@@ -94,7 +105,10 @@ impl Unsealed {
             services,
             identity,
             audit,
+            lockout: Lockout::default(),
             node,
+            backend_before: metrics.backend.read(),
+            metrics,
         }))
     }
 

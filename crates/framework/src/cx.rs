@@ -70,6 +70,15 @@ pub struct Cx {
     core: Option<Arc<dyn Any + Send + Sync>>,
     lessor: Option<Arc<dyn Lessor>>,
     services: Option<Arc<dyn Services>>,
+    claimed: Option<Claim>,
+}
+
+/// As whom a caller tries to log in.
+pub struct Claim {
+    /// The name of the alias.
+    pub name: String,
+    /// Whether there is such a user.
+    pub is_known: bool,
 }
 
 /// What core gets back when the handler is done.
@@ -110,6 +119,7 @@ impl Cx {
             core: None,
             lessor: None,
             services: None,
+            claimed: None,
         }
     }
 
@@ -241,6 +251,18 @@ impl Cx {
         let (intent, warnings) = lessor.intend(&mut self.tx, offer).await?;
         self.warnings.extend(warnings);
         Ok(intent)
+    }
+
+    /// Says as whom the caller tries to log in, by the name of the alias, and whether there is such a user. The outcome
+    /// of the login then counts for the lockout of that user, and a locked user is refused whatever the outcome. A login
+    /// of nobody costs as much and is not remembered, so that strangers fill no memory.
+    pub fn claim(&mut self, name: &str, is_known: bool) {
+        self.claimed = Some(Claim { name: name.to_owned(), is_known });
+    }
+
+    /// What was claimed; core's door.
+    pub fn take_claim(&mut self) -> Option<Claim> {
+        self.claimed.take()
     }
 
     /// Takes the context apart; core's door.

@@ -25,6 +25,17 @@ pub enum Kind {
     Auth,
 }
 
+/// A number that an engine tells of itself: `vault.<name>`, with the mount as a label.
+#[derive(Clone, Debug)]
+pub struct Gauge {
+    /// Parts joined by dots, such as `database.pool.open`.
+    pub name: &'static str,
+    /// The number.
+    pub value: f64,
+    /// Further labels, such as the name of a connection.
+    pub labels: Vec<(&'static str, String)>,
+}
+
 /// A secrets engine or an auth method: anything that can be mounted.
 pub trait Engine: Sized + Send + Sync + 'static {
     /// As in `secrets enable TYPE`.
@@ -39,6 +50,11 @@ pub trait Engine: Sized + Send + Sync + 'static {
     /// Its whole surface, in one table.
     fn routes(routes: &mut Routes<Self>);
 
+    /// What it works through that has a name of its own in the catalogue, such as `postgresql-database-plugin`.
+    fn plugins() -> Vec<&'static str> {
+        Vec::new()
+    }
+
     /// When it is mounted, and when it is first used after an unseal.
     fn open(cx: &mut Cx) -> impl Future<Output = Result<Self>> + Send;
 
@@ -50,6 +66,12 @@ pub trait Engine: Sized + Send + Sync + 'static {
 
     /// A key of this mount changed elsewhere: drop what was cached of it.
     fn invalidate(&self, _key: &str) {}
+
+    /// Numbers that the engine can tell of itself without waiting, such as how many connections a pool holds. Asked when
+    /// somebody reads the metrics.
+    fn gauges(&self) -> Vec<Gauge> {
+        Vec::new()
+    }
 
     /// New terms for something leased by this engine.
     fn renew_lease(&self, _cx: &mut Cx, _lease: &HeldLease) -> impl Future<Output = Result<LeaseTerms>> + Send {
@@ -86,6 +108,8 @@ pub trait Mountable: Send + Sync {
     async fn tick(&self, cx: &mut Cx) -> Result<()>;
     /// See [`Engine::invalidate`].
     fn invalidate(&self, key: &str);
+    /// See [`Engine::gauges`].
+    fn gauges(&self) -> Vec<Gauge>;
     /// See [`Engine::renew_lease`].
     async fn renew_lease(&self, cx: &mut Cx, lease: &HeldLease) -> Result<LeaseTerms>;
     /// See [`Engine::revoke_lease`].
@@ -144,6 +168,10 @@ impl<E: Engine> Mountable for Opened<E> {
         self.engine.invalidate(key);
     }
 
+    fn gauges(&self) -> Vec<Gauge> {
+        self.engine.gauges()
+    }
+
     async fn renew_lease(&self, cx: &mut Cx, lease: &HeldLease) -> Result<LeaseTerms> {
         self.engine.renew_lease(cx, lease).await
     }
@@ -167,6 +195,8 @@ pub struct Registered {
     pub kind: Kind,
     /// See [`Engine::VARIANT`].
     pub variant: Option<(&'static str, &'static str)>,
+    /// See [`Engine::plugins`].
+    pub plugins: Vec<&'static str>,
     table: Arc<Table>,
     open: Open,
 }
@@ -193,7 +223,7 @@ impl Registered {
                 Ok(opened)
             })
         });
-        Registered { engine: E::TYPE, kind: E::KIND, variant: E::VARIANT, table, open }
+        Registered { engine: E::TYPE, kind: E::KIND, variant: E::VARIANT, plugins: E::plugins(), table, open }
     }
 
     /// Its table.

@@ -25,6 +25,10 @@ pub struct SecretText(pub SecretString);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Int(pub i64);
 
+/// A number, also given as text.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Float(pub f64);
+
 /// A boolean, also given as text or number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flag(pub bool);
@@ -134,6 +138,19 @@ fn int_of(value: &Value) -> Result<i64, String> {
         Value::String(s) => s.parse().map_err(|_| SYNTAX.to_owned()),
         Value::Array(_) | Value::Object(_) => Err(unconvertible("int", value)),
     }
+}
+
+fn float_of(value: &Value) -> Result<f64, String> {
+    const SYNTAX: &str = "'' cannot parse value as 'float64': strconv.ParseFloat: invalid syntax";
+    let number = match value {
+        Value::Null => 0.0,
+        Value::Bool(b) => f64::from(u8::from(*b)),
+        Value::Number(n) => n.as_f64().ok_or(SYNTAX)?,
+        Value::String(s) if s.is_empty() => 0.0,
+        Value::String(s) => s.parse().map_err(|_| SYNTAX)?,
+        Value::Array(_) | Value::Object(_) => return Err(unconvertible("float64", value)),
+    };
+    if number.is_finite() { Ok(number) } else { Err(SYNTAX.to_owned()) }
 }
 
 fn flag_of(value: &Value) -> Result<bool, String> {
@@ -354,6 +371,12 @@ impl<'de> Deserialize<'de> for Int {
     }
 }
 
+impl<'de> Deserialize<'de> for Float {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        float_of(&Value::deserialize(d)?).map(Float).map_err(D::Error::custom)
+    }
+}
+
 impl<'de> Deserialize<'de> for Flag {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         flag_of(&Value::deserialize(d)?).map(Flag).map_err(D::Error::custom)
@@ -446,6 +469,7 @@ macro_rules! schema {
 schema!(Text, "string", "text");
 schema!(SecretText, "string", "text", "writeOnly": true);
 schema!(Int, "integer", "int64");
+schema!(Float, "number", "float");
 schema!(Flag, "boolean", "bool");
 schema!(Seconds, "integer", "seconds");
 schema!(SignedSeconds, "integer", "seconds");

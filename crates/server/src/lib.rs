@@ -9,6 +9,7 @@ pub mod config;
 mod connection;
 mod http;
 mod listener;
+mod log_levels;
 mod patience;
 mod plan;
 mod process;

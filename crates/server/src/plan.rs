@@ -11,6 +11,7 @@ use crate::args::{DevArgs, ServerArgs};
 use crate::config::{
     self, ClientCertificates, Config, ConfigError, Environment, ListenerConfig, LogFormat, Storage, TlsConfig, Warning,
 };
+use crate::process;
 use crate::run::StartError;
 use crate::telemetry::Level;
 use crate::tls::development;
@@ -70,6 +71,10 @@ impl Plan {
             listeners: config.listeners.iter().map(listener_settings).collect(),
             log_level: config.log_level.clone(),
             dev: self.dev.is_some(),
+            telemetry: config.telemetry.clone(),
+            user_lockout: config.user_lockout.clone(),
+            hostname: process::hostname(),
+            log: None,
             home: String::new(),
         }
     }

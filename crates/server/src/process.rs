@@ -20,6 +20,11 @@ pub(crate) fn harden() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
+/// The name of this machine; empty where the system does not tell it.
+pub(crate) fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
 /// Locks the process's memory, so that secrets cannot reach the swap space.
 ///
 /// # Errors

@@ -142,7 +142,7 @@ async fn serve(
     let ears = listen(&plan)?;
     let _pid =
         plan.config.pid_file.as_deref().map(PidFile::write).transpose().map_err(StartError::system("pid_file"))?;
-    let node = open_node(&plan).await?;
+    let node = open_node(&plan, log).await?;
     out.write(banner::summary(&plan.config, env!("CARGO_PKG_VERSION"), &plan.config.log_level, locked).into_bytes());
     if let Some(dev) = &plan.dev {
         develop(&node, dev, &plan.config.api_addr, &out).await?;
@@ -152,7 +152,7 @@ async fn serve(
     let mut certificates = Vec::new();
     for (ear, listener) in ears.into_iter().zip(&plan.config.listeners) {
         certificates.extend(ear.tls.clone());
-        let edge = Edge::new(Arc::new(Served(node.clone())), memory.clone(), listener);
+        let edge = Edge::new(Arc::new(Served(node.clone())), node.admission().clone(), memory.clone(), listener);
         let accepting = Listener { edge, tls: ear.tls, connections: connections.clone(), stop: stopped.clone() };
         tokio::spawn(accepting.run(ear.socket));
     }
@@ -206,7 +206,7 @@ fn lock_memory() -> bool {
     }
 }
 
-async fn open_node(plan: &Plan) -> Result<Arc<Node>, StartError> {
+async fn open_node(plan: &Plan, log: &Log) -> Result<Arc<Node>, StartError> {
     let storage = plan.config.storage.clone();
     let kind = storage.kind();
     // Opening replays a log: that is work for a thread that may block.
@@ -215,7 +215,8 @@ async fn open_node(plan: &Plan) -> Result<Arc<Node>, StartError> {
         Ok(opened) => opened.map_err(|reason| StartError::Storage { kind, reason })?,
         Err(_) => return Err(StartError::System { what: "storage", reason: io::Error::other("opening it failed") }),
     };
-    let settings = Settings { home: home_of(&plan.config.storage), ..plan.settings() };
+    let home = home_of(&plan.config.storage);
+    let settings = Settings { home, log: Some(log.levels()), ..plan.settings() };
     Ok(Node::new(backend, keepfast_engines::all(), Arc::new(SystemClock), settings))
 }
 
@@ -322,5 +323,13 @@ pub(crate) struct Served(pub(crate) Arc<Node>);
 impl Kernel for Served {
     async fn handle(&self, incoming: Incoming) -> Answer {
         self.0.handle(incoming).await.into()
+    }
+
+    async fn record_refusal(&self, refused: Incoming) {
+        self.0.record_refusal(refused).await;
+    }
+
+    fn metrics(&self, format: &str) -> Answer {
+        self.0.open_metrics(format).into()
     }
 }

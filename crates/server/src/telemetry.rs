@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
+use keepfast_core::settings::LogLevels;
 use keepfast_framework::Clock;
 use keepfast_framework::clock::SystemClock;
 use tracing::field::{Field, Visit};
@@ -18,16 +19,16 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::reload;
 
 use crate::config::LogFormat;
+use crate::log_levels::Levels;
 
 /// Lines that wait for the writer before further ones are dropped and counted.
 const QUEUE: usize = 4096;
 
 /// A log level by Vault's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Level(LevelFilter);
+pub(crate) struct Level(pub(crate) LevelFilter);
 
 impl Level {
     /// Reads a `log_level`; empty is `info`.
@@ -149,7 +150,7 @@ impl<'a> MakeWriter<'a> for Outputs {
 
 /// The running log.
 pub(crate) struct Log {
-    level: reload::Handle<LevelFilter, tracing_subscriber::Registry>,
+    levels: Arc<Levels>,
     outputs: Outputs,
 }
 
@@ -161,17 +162,22 @@ impl Log {
             sinks.push(Sink::start(file)?);
         }
         let outputs = Outputs(Arc::new(sinks));
-        let (filter, handle) = reload::Layer::new(level.0);
+        let (filter, levels) = Levels::new(level);
         let lines = tracing_subscriber::fmt::layer().event_format(Format(format)).with_writer(outputs.clone());
         let subscriber = tracing_subscriber::registry().with(filter).with(lines);
         // Only a second start fails here, and then the first one serves.
         let _ = tracing::subscriber::set_global_default(subscriber);
-        Ok(Log { level: handle, outputs })
+        Ok(Log { levels, outputs })
     }
 
     /// Changes the level while running.
     pub(crate) fn set_level(&self, level: Level) {
-        let _ = self.level.modify(|filter| *filter = level.0);
+        self.levels.configure(level);
+    }
+
+    /// The levels of its parts.
+    pub(crate) fn levels(&self) -> Arc<dyn LogLevels> {
+        self.levels.clone()
     }
 
     /// Waits until what was logged is written, at most about a second.

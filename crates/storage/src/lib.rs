@@ -20,7 +20,7 @@ mod view;
 mod watch;
 
 pub use backend::{Backend, Index};
-pub use barrier::{Barrier, BarrierError, BarrierOptions, KeyStatus, MAX_ENCRYPTIONS, RootKey, SealRecord};
+pub use barrier::{Barrier, BarrierError, BarrierOptions, KeyStatus, MAX_ENCRYPTIONS, RootKey, SealRecord, Traffic};
 pub use batch::{Batch, Digest, Read, Write};
 pub use error::StorageError;
 pub use key::Key;

@@ -87,3 +87,46 @@ fn a_server_with_tls_is_trusted_by_its_authority_only() {
     assert_eq!(run(&[("BAO_SKIP_VERIFY", "1")], &["status", "-field=sealed"]).stdout, "false");
     assert_eq!(run(&[("VAULT_SKIP_VERIFY", "1")], &["status", "-tls-skip-verify=false"]).code, 1);
 }
+
+#[test]
+fn new_shares_and_a_new_root_token_from_the_old_shares() {
+    let Some(server) = Server::fresh() else { return };
+    let made = server.run_with(&["operator", "init", "-n", "3", "-t=2"], &[], "");
+    let after = |text: &str, start: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(start))
+            .unwrap_or_else(|| panic!("no {start} in {text}"))
+            .to_owned()
+    };
+    let old = ["Unseal Key 1: ", "Unseal Key 2: "].map(|start| after(&made.stdout, start));
+    let token = after(&made.stdout, "Initial Root Token: ");
+    let own = [("VAULT_TOKEN", token.as_str())];
+    let run = |arguments: &[&str], input: &str| {
+        let done = server.run_with(&[&["operator"], arguments].concat(), &own, input);
+        assert_eq!(done.code, 0, "{arguments:?}: {done:?}");
+        done.stdout
+    };
+    old.iter().for_each(|key| drop(run(&["unseal", key], "")));
+
+    assert!(run(&["generate-root", "-status"], "").contains("Started       false\n"));
+    let otp = run(&["generate-root", "-generate-otp"], "");
+    assert!(run(&["generate-root", "-init", "-otp", &otp], "").contains("Progress      0/2\n"));
+    assert!(run(&["generate-root", &old[0]], "").contains("Progress    1/2\n"), "the nonce is asked for");
+    let done = run(&["generate-root", "-format=json", "-"], &format!("{}\n", old[1]));
+    let encoded = after(&done, "  \"encoded_token\": \"").trim_end_matches("\",").to_owned();
+    let second = run(&["generate-root", "-decode", &encoded, "-otp", &otp], "");
+    let lookup = server.run_with(&["token", "lookup", "-field=path"], &[("VAULT_TOKEN", &second)], "");
+    assert_eq!((lookup.code, lookup.stdout.as_str()), (0, "auth/token/root"), "{lookup:?}");
+
+    assert!(run(&["rotate-keys", "-init", "-n=2", "-t=2", "-verify"], "").contains("Verification Required    true\n"));
+    run(&["rotate-keys", &old[0]], "");
+    let shown = run(&["rekey", &old[1]], "");
+    let new = ["Key 1: ", "Key 2: "].map(|start| after(&shown, start));
+    assert!(run(&["rotate-keys", "-verify", &new[0]], "").contains("Progress         1/2\n"));
+    assert!(run(&["rotate-keys", "-verify", &new[1]], "").contains("Success!"));
+    run(&["seal"], "");
+    let stale = old.iter().map(|key| server.run_with(&["operator", "unseal", key], &own, "").code).max();
+    assert_eq!(stale, Some(2), "the old shares hold no more");
+    new.iter().for_each(|key| drop(run(&["unseal", key], "")));
+    assert_eq!(server.run_with(&["status"], &own, "").code, 0);
+}

@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::device::{self, Device};
 use super::entry::{Entry, Format, Mark};
 use super::redact;
+use crate::metrics::Metrics;
 use crate::settings::AuditSettings;
 
 /// How long a device that waits for somebody else is waited for when no other has taken the entry.
@@ -23,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Broker {
     devices: Vec<Recorder>,
     clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
 }
 
 struct Recorder {
@@ -57,6 +59,7 @@ impl Broker {
         view: &View,
         settings: &[AuditSettings],
         clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
     ) -> Result<Self> {
         let mut devices = Vec::with_capacity(settings.len());
         for settings in settings {
@@ -71,7 +74,7 @@ impl Broker {
         }
         // One that cannot wait is asked first; when it has the entry, nobody waits for the others.
         devices.sort_by_key(|d| d.device.can_block());
-        Ok(Broker { devices, clock })
+        Ok(Broker { devices, clock, metrics })
     }
 
     /// Records an entry. `said` is what the entry before said of the same request; what this one says is returned.
@@ -79,6 +82,19 @@ impl Broker {
     /// # Errors
     /// 500 when there are devices and none takes it: nothing happens unrecorded.
     pub async fn record(&self, entry: &Entry<'_>, said: &Said) -> Result<Said> {
+        let (timing, failures) = match entry.response {
+            Some(_) => (&self.metrics.audit_response, &self.metrics.audit_response_failure),
+            None => (&self.metrics.audit_request, &self.metrics.audit_request_failure),
+        };
+        let outcome = self.hand_out(entry, said).await;
+        timing.record(self.clock.now().since(entry.time));
+        if outcome.is_err() {
+            failures.add();
+        }
+        outcome
+    }
+
+    async fn hand_out(&self, entry: &Entry<'_>, said: &Said) -> Result<Said> {
         let mut taken = self.devices.is_empty();
         let marks = entry.caller.zip(entry.request.token).map(|(token, text)| {
             let mark = |d: &Recorder| Mark::new(text, &token.record, &d.key, &d.format);

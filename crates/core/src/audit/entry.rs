@@ -7,6 +7,7 @@ use keepfast_framework::Timestamp;
 use serde::Serialize;
 
 use super::redact;
+use crate::request::RecordedHeader;
 use crate::token::{Token, TokenRecord};
 
 /// What is recorded of a request or of its answer. It is not changed any more: each device formats it for itself.
@@ -47,6 +48,8 @@ pub struct RequestPart<'a> {
     pub data: Option<&'a str>,
     /// Query parameters.
     pub query: &'a [(String, String)],
+    /// The headers that the operator wants recorded.
+    pub headers: &'a [RecordedHeader],
     /// Where from.
     pub remote: Option<std::net::SocketAddr>,
     /// Seconds; zero for none.
@@ -224,6 +227,7 @@ impl Entry<'_> {
         if request.wrap_ttl > 0 {
             w.field("wrap_ttl", &request.wrap_ttl);
         }
+        w.headers(request.headers);
         w.raw("}");
     }
 
@@ -305,6 +309,28 @@ impl Writer<'_> {
 
     fn hashed(&mut self, value: &str) {
         if self.format.log_raw { self.json(value) } else { redact::text(value, self.key, self.out) }
+    }
+
+    fn headers(&mut self, headers: &[RecordedHeader]) {
+        if headers.is_empty() {
+            return;
+        }
+        self.raw(",\"headers\":{");
+        for (at, header) in headers.iter().enumerate() {
+            self.raw(if at == 0 { "" } else { "," });
+            self.json(&header.name);
+            self.raw(":[");
+            for (at, value) in header.values.iter().enumerate() {
+                self.raw(if at == 0 { "" } else { "," });
+                if header.hmac && !self.format.log_raw {
+                    redact::text(value, self.key, self.out);
+                } else {
+                    self.json(value);
+                }
+            }
+            self.raw("]");
+        }
+        self.raw("}");
     }
 
     /// A field whose value was written before.

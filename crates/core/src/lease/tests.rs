@@ -136,6 +136,7 @@ impl Rig {
             query: Vec::new(),
             body: Body::default(),
             token: Some(token.clone()),
+            headers: Vec::new(),
             namespace: String::new(),
             wrap_ttl: None,
             remote: None,
@@ -217,8 +218,9 @@ impl Engine for Cubbyhole {
 
 async fn opened(node: &Arc<Node>, share: &keepfast_crypto::secret::SecretBytes) -> Arc<Unsealed> {
     let config = node.seal_config().await.unwrap().unwrap();
-    let root = config.open(std::slice::from_ref(share)).unwrap().unwrap();
-    node.open(&root, config).await.unwrap()
+    let unseal_key = config.unseal_key(std::slice::from_ref(share)).unwrap();
+    let root = config.open(&unseal_key).unwrap().unwrap();
+    node.open(&root, unseal_key).await.unwrap()
 }
 
 fn reader(batch: bool, ttl: Duration) -> Spec {

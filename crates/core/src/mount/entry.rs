@@ -70,6 +70,22 @@ pub struct MountConfig {
     pub token_type: TokenKind,
     /// Shown when it was given.
     pub plugin_version: String,
+    /// When guessing at a user's secret locks the user out.
+    pub user_lockout: Option<LockoutConfig>,
+}
+
+/// What was tuned of a mount's lockout. Zero means "as the system has it".
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LockoutConfig {
+    /// How many failed attempts lock a user out.
+    pub threshold: u64,
+    /// Seconds.
+    pub duration: u64,
+    /// Seconds.
+    pub counter_reset: u64,
+    /// Whether nobody is locked out.
+    pub disable: bool,
 }
 
 impl MountEntry {

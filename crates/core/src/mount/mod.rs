@@ -8,7 +8,7 @@ pub mod table;
 use keepfast_framework::Result;
 use keepfast_storage::{Page, Tx, View};
 
-pub use entry::{MountConfig, MountEntry};
+pub use entry::{LockoutConfig, MountConfig, MountEntry};
 pub use router::{Mounted, Router};
 pub use table::Mounts;
 

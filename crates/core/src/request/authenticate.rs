@@ -55,8 +55,9 @@ impl Unsealed {
             None => None,
             Some(token) => {
                 let remote = incoming.remote.map(|a| a.ip());
-                let found =
-                    self.tokens.find(token.expose(), namespace, remote, self.clock.now()).await.map_err(nobody)?;
+                let now = self.clock.now();
+                let found = self.tokens.find(token.expose(), namespace, remote, now).await.map_err(nobody)?;
+                self.metrics.token_lookup.record(self.clock.now().since(now));
                 found.filter(|token| self.origin_stands(token))
             }
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::cx::{Caller, Request};
+use keepfast_framework::cx::{Caller, Claim, Request};
 use keepfast_framework::{Cx, Error, Input, Operation, Outcome, Result, help};
 use keepfast_storage::StorageError;
 
@@ -97,7 +97,8 @@ impl Unsealed {
         }
         // A handler that panics fails its own request, which is recorded like any other.
         let called = AssertUnwindSafe(engine.call(found, operation, &mut cx, input)).catch_unwind().await;
-        let mut outcome = called.unwrap_or_else(|_| Err(Error::internal("the handler panicked")))?;
+        let called = called.unwrap_or_else(|_| Err(Error::internal("the handler panicked")));
+        let mut outcome = self.judge_claim(mounted, cx.take_claim(), called)?;
         let done = cx.into_parts();
         if done.checkpointed && outcome.lease.is_some() {
             return Err(Error::internal("a lease must be offered before the handler acts"));
@@ -138,6 +139,16 @@ impl Unsealed {
         }
         done.after_commit.into_iter().for_each(|action| action());
         Ok(Sent::Envelope(envelope))
+    }
+
+    /// What comes of a login at a user, who may be locked out.
+    fn judge_claim(&self, mounted: &Mounted, claim: Option<Claim>, outcome: Result<Outcome>) -> Result<Outcome> {
+        match claim {
+            Some(claim) if mounted.entry.auth => {
+                self.lockout.judge(&mounted.entry, claim, &self.settings, self.clock.now(), outcome)
+            }
+            _ => outcome,
+        }
     }
 
     /// A write to a token's own storage holds only if the token is still there at the commit; else it would stay behind.

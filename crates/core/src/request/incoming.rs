@@ -22,8 +22,20 @@ pub struct Incoming {
     pub token: Option<SecretString>,
     /// `X-Vault-Namespace`; empty for the root namespace.
     pub namespace: String,
+    /// The headers that audit devices record.
+    pub headers: Vec<RecordedHeader>,
     /// `X-Vault-Wrap-TTL`: the answer is to be wrapped for this long.
     pub wrap_ttl: Option<Duration>,
     /// Where the caller connects from, after `X-Forwarded-For` was judged; `None` on a unix socket.
     pub remote: Option<SocketAddr>,
+}
+
+/// A header of the request that audit devices record.
+pub struct RecordedHeader {
+    /// Its name in lower case.
+    pub name: String,
+    /// Its values.
+    pub values: Vec<String>,
+    /// Whether they are recorded as hashes.
+    pub hmac: bool,
 }

@@ -64,7 +64,7 @@ pub mod settle;
 
 use keepfast_framework::Error;
 
-pub use incoming::Incoming;
+pub use incoming::{Incoming, RecordedHeader};
 pub use record::Response;
 
 use crate::audit::Said;
@@ -94,12 +94,23 @@ impl Refused {
 impl Unsealed {
     /// The whole journey of one request.
     pub async fn handle(&self, incoming: Incoming) -> Response {
+        let _under_way = self.metrics.in_flight();
+        let begun = self.clock.now();
+        let (response, is_login) = self.travel(incoming).await;
+        let timing = if is_login { &self.metrics.login } else { &self.metrics.request };
+        timing.record(self.clock.now().since(begun));
+        response
+    }
+
+    /// The journey itself, and whether it was a login.
+    async fn travel(&self, incoming: Incoming) -> (Response, bool) {
+        let is_login = incoming.token.is_none() && incoming.path.as_str().starts_with("auth/");
         let admitted = self.admit(incoming).await;
         let answered = match self.record_request(admitted).await {
             Ok(recorded) => self.dispatch(recorded).await,
             Err(refused) => dispatch::Answered::refused(*refused),
         };
-        self.record_response(answered).await
+        (self.record_response(answered).await, is_login)
     }
 
     /// Finds the route, then the caller, then whether the caller may.

@@ -39,6 +39,11 @@ impl Response {
         Self::json(status, body)
     }
 
+    /// Bytes that no device records: metrics, where a listener gives them to everybody.
+    pub(crate) fn unrecorded(raw: keepfast_framework::reply::Raw) -> Self {
+        Response { status: raw.status, content_type: raw.content_type, body: Bytes::from(raw.body) }
+    }
+
     /// A failure that no device could record, or that came before there is a device.
     pub(crate) fn failed(error: &Error) -> Self {
         log(error);
@@ -117,6 +122,16 @@ impl Unsealed {
         }
     }
 
+    /// Records a request that a quota has refused before it was read.
+    pub(crate) async fn record_refusal(&self, refused: Incoming) {
+        let path = refused.path.as_str();
+        let error = Error::new(Status::TOO_MANY_REQUESTS, format!("request path {path:?}: rate limit quota exceeded"));
+        let routed = self.route(refused);
+        let known = Known::default();
+        // The broker tells the log of devices that fail; the request is refused all the same.
+        let _ = self.audit.record(&self.entry(&routed, &known, Some(false), Some(&error)), &Said::default()).await;
+    }
+
     async fn record_outcome(
         &self,
         routed: &Routed,
@@ -161,6 +176,7 @@ impl Unsealed {
                 token: incoming.token.as_ref().map(|t| t.expose().as_str()),
                 data: if data.is_empty() { None } else { std::str::from_utf8(data).ok() },
                 query: &incoming.query,
+                headers: &incoming.headers,
                 remote: incoming.remote,
                 wrap_ttl: incoming.wrap_ttl.map_or(0, |d| d.as_secs()),
                 public: mount.map(|m| &m.config.audit_non_hmac_request_keys),

@@ -27,24 +27,31 @@ impl SealShape {
     /// # Errors
     /// 400 with the peer's wording.
     pub fn new(shares: i64, threshold: i64) -> Result<Self> {
-        let refuse = |why: &str| Err(Error::invalid(format!("invalid seal configuration: {why}")));
+        Self::check(shares, threshold).map_err(|why| Error::invalid(format!("invalid seal configuration: {why}")))
+    }
+
+    /// Checks what a caller asks for; the error says why not, in the peer's words.
+    ///
+    /// # Errors
+    /// When no such shares can be made.
+    pub fn check(shares: i64, threshold: i64) -> Result<Self, &'static str> {
         if shares < 1 {
-            return refuse("shares must be at least one");
+            return Err("shares must be at least one");
         }
         if threshold < 1 {
-            return refuse("threshold must be at least one");
+            return Err("threshold must be at least one");
         }
         if shares > 1 && threshold == 1 {
-            return refuse("threshold must be greater than one for multiple shares");
+            return Err("threshold must be greater than one for multiple shares");
         }
         if shares > 255 {
-            return refuse("shares must be less than 256");
+            return Err("shares must be less than 256");
         }
         if threshold > 255 {
-            return refuse("threshold must be less than 256");
+            return Err("threshold must be less than 256");
         }
         if threshold > shares {
-            return refuse("threshold cannot be larger than shares");
+            return Err("threshold cannot be larger than shares");
         }
         Ok(SealShape { shares: shares as u8, threshold: threshold as u8 })
     }
@@ -68,19 +75,23 @@ pub struct SealConfig {
     pub cluster_id: String,
 }
 
+/// A root key that was just sealed.
+pub struct Sealed {
+    /// The record.
+    pub config: SealConfig,
+    /// What the record is sealed under.
+    pub unseal_key: Key256,
+    /// Its shares.
+    pub shares: Vec<SecretBytes>,
+}
+
 impl SealConfig {
     /// Seals `root` under a fresh unseal key and hands out the shares of that.
     ///
     /// # Errors
     /// When the shares cannot be made.
-    pub fn seal(
-        root: &Key256,
-        shape: SealShape,
-        cluster_name: String,
-        cluster_id: String,
-    ) -> Result<(Self, Vec<SecretBytes>)> {
+    pub fn seal(root: &Key256, shape: SealShape, cluster_name: String, cluster_id: String) -> Result<Sealed> {
         let unseal_key = random::key();
-        let sealed = AeadKey::new(&unseal_key).seal(CONTEXT, root.expose());
         // One share is the key itself, as the peer has it.
         let shares = if shape.shares == 1 {
             vec![SecretBytes::new(unseal_key.expose().to_vec())]
@@ -91,32 +102,39 @@ impl SealConfig {
             version: 1,
             custody: "shamir".into(),
             shape,
-            sealed_root: STANDARD.encode(sealed),
+            sealed_root: seal_under(&unseal_key, root),
             cluster_name,
             cluster_id,
         };
-        Ok((config, shares))
+        Ok(Sealed { config, unseal_key, shares })
     }
 
-    /// Opens the root key with enough shares; `None` when they are not the right ones.
+    /// The same shares over another root key.
+    #[must_use]
+    pub fn over(&self, root: &Key256, unseal_key: &Key256) -> Self {
+        SealConfig { sealed_root: seal_under(unseal_key, root), ..self.clone() }
+    }
+
+    /// The unseal key that these shares make; `None` when they make none. Whether it is the right one, only
+    /// [`SealConfig::open`] tells.
+    pub fn unseal_key(&self, shares: &[SecretBytes]) -> Option<Key256> {
+        match shares {
+            [only] if self.shape.shares == 1 => Key256::from_slice(only.expose()),
+            many => {
+                let parts: Vec<&[u8]> = many.iter().map(|s| s.expose().as_slice()).collect();
+                Key256::from_slice(shamir::combine(&parts).ok()?.expose())
+            }
+        }
+    }
+
+    /// Opens the root key; `None` when this is not the unseal key.
     ///
     /// # Errors
     /// When the record is damaged.
-    pub fn open(&self, shares: &[SecretBytes]) -> Result<Option<Key256>> {
+    pub fn open(&self, unseal_key: &Key256) -> Result<Option<Key256>> {
         let sealed =
             STANDARD.decode(&self.sealed_root).map_err(|_| Error::internal("the sealed root key is not base64"))?;
-        let combined = match shares {
-            [only] if self.shape.shares == 1 => only.clone(),
-            many => {
-                let parts: Vec<&[u8]> = many.iter().map(|s| s.expose().as_slice()).collect();
-                match shamir::combine(&parts) {
-                    Ok(key) => key,
-                    Err(_) => return Ok(None),
-                }
-            }
-        };
-        let Some(unseal_key) = Key256::from_slice(combined.expose()) else { return Ok(None) };
-        let Ok(root) = AeadKey::new(&unseal_key).open(CONTEXT, &sealed) else { return Ok(None) };
+        let Ok(root) = AeadKey::new(unseal_key).open(CONTEXT, &sealed) else { return Ok(None) };
         let root = SecretBytes::new(root);
         Ok(Key256::from_slice(root.expose()))
     }
@@ -138,6 +156,10 @@ impl SealConfig {
     }
 }
 
+fn seal_under(unseal_key: &Key256, root: &Key256) -> String {
+    STANDARD.encode(AeadKey::new(unseal_key).seal(CONTEXT, root.expose()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,17 +168,23 @@ mod tests {
     fn any_quorum_opens_and_fewer_do_not() {
         let root = random::key();
         let shape = SealShape::new(5, 3).unwrap();
-        let (config, shares) = SealConfig::seal(&root, shape, "c".into(), "id".into()).unwrap();
+        let Sealed { config, shares, .. } = SealConfig::seal(&root, shape, "c".into(), "id".into()).unwrap();
         let open = |picked: &[usize]| {
             let picked: Vec<SecretBytes> = picked.iter().map(|i| shares[*i].clone()).collect();
-            config.open(&picked).unwrap().is_some_and(|k| k.expose() == root.expose())
+            let key = config.unseal_key(&picked);
+            key.and_then(|k| config.open(&k).unwrap()).is_some_and(|k| k.expose() == root.expose())
         };
         assert!(open(&[0, 2, 4]) && open(&[3, 1, 0]) && open(&[0, 1, 2, 3, 4]));
         assert!(!open(&[0, 1]));
         assert!(!open(&[0]));
-        let (single, one) = SealConfig::seal(&root, SealShape::new(1, 1).unwrap(), "c".into(), "id".into()).unwrap();
-        assert!(single.open(&one).unwrap().is_some());
-        assert!(single.open(&shares[..1]).unwrap().is_none());
+        let single = SealConfig::seal(&root, SealShape::new(1, 1).unwrap(), "c".into(), "id".into()).unwrap();
+        let key = single.config.unseal_key(&single.shares).unwrap();
+        assert!(single.config.open(&key).unwrap().is_some());
+        assert!(single.config.unseal_key(&shares[..1]).is_none());
+        // The same shares over another root key.
+        let other = random::key();
+        let moved = single.config.over(&other, &key);
+        assert!(moved.open(&key).unwrap().is_some_and(|k| k.expose() == other.expose()));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use keepfast_crypto::secret::SecretBytes;
 use keepfast_crypto::{compare, random};
 use keepfast_framework::{Error, Result};
 
-/// Shares given so far. Wiped when it is dropped or reset.
+/// Shares given so far, to unseal or to prove a quorum. Wiped when it is dropped or reset.
 #[derive(Default)]
 pub struct Unsealing {
     nonce: String,

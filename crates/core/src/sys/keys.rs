@@ -19,7 +19,9 @@ pub(super) fn routes(r: &mut Routes<System>) {
     r.path("seal", SEAL).update(seal).sudo();
     r.path("key-status", STATUS).read(status);
     r.paths(["rotate", "rotate/keyring"], ROTATE).update(rotate).sudo();
-    r.paths(["rekey/backup", "rekey/recovery-key-backup"], BACKUP).read(backup).delete(delete_backup);
+    r.paths(["rekey/backup", "rekey/recovery-key-backup", "rotate/root/backup"], BACKUP)
+        .read(backup)
+        .delete(delete_backup);
 }
 
 #[derive(Serialize)]

@@ -2,19 +2,30 @@
 
 mod audit;
 mod capabilities;
+mod cors;
+mod generate_root;
 mod keys;
 mod lease_top;
 mod leases;
+mod locked_users;
+mod loggers;
+mod metrics;
 mod mount_shown;
 mod mounts;
 mod openapi;
 mod password_policies;
+mod plugins;
 mod policies;
+mod quotas;
+mod recorded_headers;
 mod remount;
+mod rotate_root;
 mod rotation;
+mod state;
 mod tools;
 mod tune;
 mod ui;
+mod ui_headers;
 mod wrapping;
 
 use std::sync::{Arc, Weak};
@@ -23,6 +34,7 @@ use keepfast_framework::{Cx, Engine, Error, Kind, Result, Routes};
 
 use crate::node::Node;
 use crate::request::dispatch::CoreCall;
+use crate::seal::SealConfig;
 use crate::unsealed::Unsealed;
 
 /// The engine at `sys/`.
@@ -41,6 +53,11 @@ impl System {
 
     fn unsealed(&self) -> Result<Arc<Unsealed>> {
         self.node()?.unsealed().ok_or_else(crate::node::sealed)
+    }
+
+    /// How the root key is sealed at this moment.
+    async fn seal_config(&self) -> Result<SealConfig> {
+        self.node()?.seal_config().await?.ok_or_else(crate::node::sealed)
     }
 }
 
@@ -64,8 +81,19 @@ impl Engine for System {
         leases::routes(r);
         keys::routes(r);
         rotation::routes(r);
+        generate_root::routes(r);
+        rotate_root::routes(r);
         audit::routes(r);
         tools::routes(r);
+        recorded_headers::routes(r);
+        cors::routes(r);
+        ui_headers::routes(r);
+        quotas::routes(r);
+        loggers::routes(r);
+        plugins::routes(r);
+        state::routes(r);
+        locked_users::routes(r);
+        metrics::routes(r);
         ui::routes(r);
         openapi::routes(r);
     }

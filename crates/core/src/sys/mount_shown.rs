@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::mount::{MountConfig, MountEntry};
+use crate::mount::{LockoutConfig, MountConfig, MountEntry};
 
 /// A mount as `sys/mounts` and `sys/auth` show it.
 #[derive(Serialize)]
@@ -45,6 +45,28 @@ struct ShownConfig {
     passthrough_request_headers: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_lockout_config: Option<ShownLockout>,
+}
+
+/// What was tuned of a mount's lockout, as the API shows it.
+#[derive(Serialize)]
+pub(super) struct ShownLockout {
+    user_lockout_counter_reset_duration: u64,
+    user_lockout_disable: bool,
+    user_lockout_duration: u64,
+    user_lockout_threshold: u64,
+}
+
+impl From<&LockoutConfig> for ShownLockout {
+    fn from(config: &LockoutConfig) -> Self {
+        ShownLockout {
+            user_lockout_counter_reset_duration: config.counter_reset,
+            user_lockout_disable: config.disable,
+            user_lockout_duration: config.duration,
+            user_lockout_threshold: config.threshold,
+        }
+    }
 }
 
 impl Shown {
@@ -61,13 +83,18 @@ impl Shown {
             options: entry.options.clone(),
             path,
             plugin_version: entry.config.plugin_version.clone(),
-            running_plugin_version: format!("v{}+builtin.keepfast", env!("CARGO_PKG_VERSION")),
+            running_plugin_version: running_version(),
             running_sha256: "",
             seal_wrap: entry.seal_wrap,
             engine: entry.engine.clone(),
             uuid: entry.uuid.clone(),
         }
     }
+}
+
+/// The version of what is built in.
+pub(super) fn running_version() -> String {
+    format!("v{}+builtin.keepfast", env!("CARGO_PKG_VERSION"))
 }
 
 fn config(entry: &MountEntry) -> ShownConfig {
@@ -81,6 +108,7 @@ fn config(entry: &MountEntry) -> ShownConfig {
         passthrough_request_headers,
         allowed_response_headers,
         token_type,
+        user_lockout,
         ..
     } = entry.config.clone();
     ShownConfig {
@@ -93,5 +121,6 @@ fn config(entry: &MountEntry) -> ShownConfig {
         max_lease_ttl,
         passthrough_request_headers,
         token_type: entry.auth.then(|| token_type.name()),
+        user_lockout_config: user_lockout.as_ref().map(ShownLockout::from),
     }
 }

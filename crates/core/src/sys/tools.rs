@@ -109,7 +109,7 @@ async fn hash_input(_: &System, _: &mut Cx, req: HashRequest) -> Result<Data<Sum
 }
 
 /// The peer's wording, which names the place and not the byte.
-fn base64_fault(error: &base64::DecodeError) -> String {
+pub(super) fn base64_fault(error: &base64::DecodeError) -> String {
     let at = match error {
         base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => *at,
         base64::DecodeError::InvalidLength(length) => length / 4 * 4,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use keepfast_framework::fields::{Pairs, Strings, Text};
+use keepfast_framework::fields::{Object, Pairs, Strings, Text};
 use keepfast_framework::reply::Flat;
 use keepfast_framework::routes::Help;
 use keepfast_framework::{Cx, Error, Kind, Result, Routes};
@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::System;
+use super::mount_shown::ShownLockout;
 use super::mounts::{lease_text, mount_token_kind, visibility};
 use crate::mount::MountEntry;
 use crate::unsealed::Unsealed;
@@ -53,6 +54,9 @@ struct Tune {
     options: Option<Pairs>,
     /// The version of a plugin; only the built-in one is here.
     plugin_version: Option<Text>,
+    /// When guessing at a user's secret locks the user out: lockout_threshold, lockout_duration,
+    /// lockout_counter_reset_duration, lockout_disable.
+    user_lockout_config: Option<Object>,
 }
 
 #[derive(Serialize)]
@@ -75,6 +79,8 @@ struct Shown {
     passthrough_request_headers: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token_type: Option<&'static str>,
+    #[serde(flatten)]
+    lockout: Option<ShownLockout>,
 }
 
 async fn read_secrets(sys: &System, _: &mut Cx, req: Named) -> Result<Flat<Shown>> {
@@ -102,6 +108,7 @@ fn read(unsealed: &Unsealed, path: &str) -> Result<Flat<Shown>> {
         options: entry.options(),
         passthrough_request_headers: config.passthrough_request_headers,
         token_type: entry.auth.then(|| config.token_type.name()),
+        lockout: config.user_lockout.as_ref().map(ShownLockout::from),
     }))
 }
 
@@ -179,6 +186,17 @@ fn apply(entry: &mut MountEntry, req: Tune) -> Result<()> {
         if let Some(Strings(given)) = given {
             *list = given;
         }
+    }
+    if let Some(Object(given)) = req.user_lockout_config {
+        if !matches!(entry.engine.as_str(), "userpass" | "approle" | "ldap") {
+            let engine = &entry.engine;
+            return Err(Error::invalid(format!(
+                "tuning of user lockout configuration for auth type {engine:?} not allowed"
+            )));
+        }
+        let mut lockout = config.user_lockout.take().unwrap_or_default();
+        lockout.tune(&given)?;
+        config.user_lockout = Some(lockout);
     }
     if let Some(text) = req.description {
         entry.description = text.into();

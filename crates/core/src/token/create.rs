@@ -149,6 +149,7 @@ impl Tokens {
             None => self.ids.service(now),
         };
         let located = self.ids.locate(id.expose());
+        self.created.add();
         let record = record_of(spec, life, located.hash, located.accessor, now);
         if record.batch {
             return self.seal_batch(record);

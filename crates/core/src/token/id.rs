@@ -18,6 +18,9 @@ pub const SERVICE: &str = "hvs.";
 /// Prefix of batch tokens.
 pub const BATCH: &str = "hvb.";
 
+/// How long a service token is.
+pub const SERVICE_LENGTH: usize = SERVICE.len() + ID_BYTES / 3 * 4;
+
 const VERSION: u8 = 1;
 const ID_BYTES: usize = 69;
 /// One step of the coarse time that keys begin with, in seconds as a power of two.

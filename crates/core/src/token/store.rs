@@ -17,6 +17,7 @@ use super::id::{BATCH, Ids, TokenKey};
 use super::record::TokenRecord;
 use crate::audit::Mark;
 use crate::lease::Leases;
+use crate::metrics::Counter;
 use crate::namespace::NamespaceId;
 use crate::policy::store::CompiledAcl;
 
@@ -60,6 +61,8 @@ struct Cached {
 
 /// All tokens of the cluster.
 pub struct Tokens {
+    /// How many were made since the server was unsealed.
+    pub created: Counter,
     pub(super) barrier: Arc<Barrier>,
     pub(super) view: View,
     pub(super) ids: Ids,
@@ -82,6 +85,7 @@ impl Tokens {
         let mut batch = [0u8; 32];
         batch.copy_from_slice(&secrets[128..]);
         let tokens = Arc::new(Tokens {
+            created: Counter::default(),
             barrier: barrier.clone(),
             view,
             ids: Ids::new(&hashes),

@@ -256,6 +256,7 @@ pub(crate) fn incoming(method: &str, path: &str, ask: Ask) -> Incoming {
         body: Body::parse(Bytes::from(ask.body.unwrap_or_default())).unwrap(),
         token: ask.token.map(SecretString::new),
         namespace: ask.namespace,
+        headers: Vec::new(),
         wrap_ttl: ask.wrap.map(Duration::from_secs),
         remote: ask.remote.or_else(|| "127.0.0.1:40000".parse().ok()),
     }

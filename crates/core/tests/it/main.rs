@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod admission;
 mod audit;
+mod custody;
 mod derived;
 mod fixture;
 mod gate;
 mod journey;
+mod lockout;
+mod metrics;
 mod mounts;
 mod panics;
 mod policies;

@@ -1,14 +1,16 @@
 //! The configuration as a whole: which stanzas there are, and what they must say together.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use keepfast_core::settings::AuditSettings;
+use keepfast_core::settings::{AuditSettings, LockoutSettings, TelemetrySettings};
 
 use super::environment::Environment;
 use super::error::{ConfigError, Warning};
 use super::listener::{Limits, ListenerConfig};
 use super::low::{Labelled, Source, Stanza};
+use super::stanzas;
 
 /// Everything that the operator decided, checked.
 #[derive(Debug, Clone)]
@@ -41,6 +43,10 @@ pub struct Config {
     pub ui: bool,
     /// Where the process id is written.
     pub pid_file: Option<PathBuf>,
+    /// How metrics are told.
+    pub telemetry: TelemetrySettings,
+    /// When guessing locks users out, by type of auth method.
+    pub user_lockout: BTreeMap<String, LockoutSettings>,
 }
 
 /// Where the data is.
@@ -120,6 +126,8 @@ impl Default for Config {
             audit: Vec::new(),
             ui: false,
             pid_file: None,
+            telemetry: TelemetrySettings::default(),
+            user_lockout: BTreeMap::new(),
         }
     }
 }
@@ -152,10 +160,8 @@ const WITHOUT_EFFECT: &[&str] = &[
     "raw_storage_endpoint",
     "remove_irrevocable_lease_after",
     "service_registration",
-    "telemetry",
     "unsafe_allow_api_audit_creation",
     "allow_audit_log_prefixing",
-    "user_lockout",
 ];
 
 /// Applies the files in order, then the environment, and checks the result.
@@ -195,6 +201,13 @@ fn apply(
         config.audit.push(device);
     }
     check_seals(&mut root, warnings)?;
+    if let Some(stanza) = root.object("telemetry")? {
+        config.telemetry = stanzas::telemetry(stanza, warnings)?;
+    }
+    for block in root.blocks("user_lockout", 1)? {
+        let (of, settings) = stanzas::user_lockout(block, warnings)?;
+        config.user_lockout.insert(of, settings);
+    }
     set(&mut config.api_addr, root.text("api_addr")?);
     set(&mut config.cluster_addr, root.text("cluster_addr")?);
     set(&mut config.cluster_name, root.text("cluster_name")?);

@@ -24,6 +24,8 @@ pub struct ListenerConfig {
     pub forwarded: Forwarded,
     /// Headers that the operator adds to answers.
     pub headers: Vec<CustomHeader>,
+    /// Whether metrics are given to whoever asks.
+    pub open_metrics: bool,
 }
 
 /// Where a listener listens.
@@ -158,6 +160,7 @@ impl ListenerConfig {
             limits: Limits::default(),
             forwarded: Forwarded::default(),
             headers: Vec::new(),
+            open_metrics: false,
         }
     }
 
@@ -177,10 +180,19 @@ impl ListenerConfig {
         let limits = limits(&mut stanza, duration)?;
         let forwarded = forwarded(&mut stanza)?;
         let headers = headers::read(&mut stanza)?;
+        let open_metrics = match stanza.object("telemetry")? {
+            None => false,
+            Some(mut telemetry) => {
+                let open = telemetry.flag("unauthenticated_metrics_access")?.unwrap_or(false);
+                telemetry.without_effect(&["disallow_metrics"], warnings);
+                telemetry.finish(warnings);
+                open
+            }
+        };
         refuse_proxy_protocol(&mut stanza)?;
         stanza.without_effect(WITHOUT_EFFECT, warnings);
         stanza.finish(warnings);
-        Ok(ListenerConfig { bind, tls, limits, forwarded, headers })
+        Ok(ListenerConfig { bind, tls, limits, forwarded, headers, open_metrics })
     }
 
     /// `tcp` or `unix`.
@@ -204,7 +216,6 @@ impl ListenerConfig {
 const WITHOUT_EFFECT: &[&str] = &[
     "cluster_address",
     "http_write_timeout",
-    "telemetry",
     "profiling",
     "inflight_requests_logging",
     "agent_api",

@@ -8,6 +8,7 @@ mod headers;
 mod high;
 mod listener;
 mod low;
+mod stanzas;
 #[cfg(test)]
 mod tests;
 

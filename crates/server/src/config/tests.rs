@@ -148,14 +148,14 @@ fn the_environment_wins_and_our_own_prefix_wins_over_the_others() {
 
 #[test]
 fn unknown_keys_and_keys_without_effect_warn_with_their_place() {
-    let text = "storage \"inmem\" {\n  speed = 9\n}\nfrobnicate = 1\nlistener \"tcp\" {\n  tls_disable = true\n  foo = \"x\"\n}\ntelemetry { disable_hostname = true }\n";
+    let text = "storage \"inmem\" {\n  speed = 9\n}\nfrobnicate = 1\nlistener \"tcp\" {\n  tls_disable = true\n  foo = \"x\"\n}\nexperiments = [\"x\"]\n";
     let (_, warnings) = load_texts(&[text], &[]).unwrap();
     assert_eq!(
         warnings,
         [
             "unknown or unsupported field speed found in configuration at 0.hcl:2:3",
             "unknown or unsupported field foo found in configuration at 0.hcl:7:3",
-            "telemetry has no effect in Keepfast at 0.hcl:9:1",
+            "experiments has no effect in Keepfast at 0.hcl:9:1",
             "unknown or unsupported field frobnicate found in configuration at 0.hcl:4:1",
         ]
     );
@@ -203,4 +203,36 @@ fn what_cannot_be_meant_is_refused_with_its_place() {
     assert_eq!(refused("storage \"inmem\" {}\nmax_lease_ttl = \"abc\"").split(": ").nth(1), Some("At 2:17"));
     let missing = load(&[PathBuf::from("/nonexistent.hcl")], &Environment::of(&[])).err().unwrap().to_string();
     assert!(missing.starts_with("error loading configuration from /nonexistent.hcl: "), "{missing}");
+}
+
+#[test]
+fn telemetry_and_lockout_are_read_and_faults_are_named() {
+    let text = r#"
+        telemetry {
+          prometheus_retention_time = "30s"
+          disable_hostname = true
+          metrics_prefix = "kf"
+          statsd_address = "127.0.0.1:1"
+        }
+        user_lockout "userpass" {
+          lockout_threshold = "3"
+          lockout_duration = "10m"
+          disable_lockout = false
+        }
+        listener "tcp" {
+          tls_disable = true
+          telemetry { unauthenticated_metrics_access = true }
+        }
+    "#;
+    let (config, warnings) = load_texts(&[MINIMAL, text], &[]).unwrap();
+    let telemetry = &config.telemetry;
+    assert_eq!((telemetry.prometheus_retention, telemetry.disable_hostname), (Duration::from_secs(30), true));
+    assert_eq!((telemetry.prefix.as_str(), config.listeners[0].open_metrics), ("kf", true));
+    let lockout = &config.user_lockout["userpass"];
+    assert_eq!((lockout.threshold, lockout.duration.as_secs(), lockout.counter_reset.as_secs()), (3, 600, 900));
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("statsd_address has no effect"), "{warnings:?}");
+    assert!(load_texts(&[MINIMAL], &[]).unwrap().0.telemetry.prometheus_retention.is_zero());
+    let wrong = format!("{MINIMAL}user_lockout \"kv\" {{}}");
+    assert!(refused(&wrong).contains("there are all, userpass, ldap and approle"));
 }

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
-use keepfast_core::Response;
+use http::{HeaderName, HeaderValue, StatusCode};
+use keepfast_core::{Incoming, Response};
 use keepfast_framework::Error;
 
 /// An answer on its way out.
@@ -15,6 +15,15 @@ pub(crate) struct Answer {
     pub(crate) content_type: Option<&'static str>,
     pub(crate) body: Bytes,
     pub(crate) location: Option<HeaderValue>,
+}
+
+/// What goes with an answer, whatever it is.
+#[derive(Default)]
+pub(crate) struct Told {
+    /// What quotas and the rules for origins tell.
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    /// A request that a quota has refused and that is to be recorded.
+    pub(crate) refused: Option<Incoming>,
 }
 
 const JSON: &str = "application/json";
@@ -32,6 +41,11 @@ impl Answer {
     /// `{"errors":[]}`
     pub(crate) fn bare(status: StatusCode) -> Self {
         Answer { status, content_type: Some(JSON), body: Bytes::from_static(b"{\"errors\":[]}\n"), location: None }
+    }
+
+    /// Nothing but the status.
+    pub(crate) fn empty(status: StatusCode) -> Self {
+        Answer { status, content_type: None, body: Bytes::new(), location: None }
     }
 
     /// A line of text.

@@ -1,10 +1,12 @@
 //! The headers that mean something to us: token, namespace, wrapping, content type, and who forwarded the request.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use keepfast_core::RecordedHeader;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::fields::go_duration;
 
@@ -44,6 +46,19 @@ pub(crate) fn namespace(headers: &HeaderMap) -> String {
     let text = String::from_utf8_lossy(value.as_bytes());
     let name = text.trim().trim_matches('/');
     if name == "root" { String::new() } else { name.to_owned() }
+}
+
+/// The headers that audit devices record. A value that is no text is recorded as far as it is one.
+pub(crate) fn recorded(headers: &HeaderMap, wanted: &BTreeMap<String, bool>) -> Vec<RecordedHeader> {
+    let mut out = Vec::new();
+    for (name, &hmac) in wanted {
+        let mut values =
+            headers.get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()).peekable();
+        if values.peek().is_some() {
+            out.push(RecordedHeader { name: name.clone(), values: values.collect(), hmac });
+        }
+    }
+    out
 }
 
 /// For how long the answer is to be wrapped, if at all.

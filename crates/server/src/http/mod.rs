@@ -3,10 +3,12 @@
 pub(crate) mod answer;
 pub(crate) mod body;
 mod budget;
+mod cors;
 mod finish;
 mod headers;
 mod path;
 mod query;
+mod quota;
 mod request;
 mod response;
 
@@ -20,8 +22,10 @@ use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use keepfast_core::Incoming;
+use keepfast_core::admission::Admission;
+use keepfast_framework::Operation;
 
-use self::answer::Answer;
+use self::answer::{Answer, Told};
 use self::body::BodyMemory;
 use self::finish::Finish;
 use self::request::{Admitted, Rules};
@@ -31,20 +35,44 @@ use crate::config::{CustomHeader, Limits, ListenerConfig};
 pub(crate) trait Kernel: Send + Sync + 'static {
     /// Answers one request. Runs to its end even when the client is gone.
     fn handle(&self, incoming: Incoming) -> impl Future<Output = Answer> + Send;
+
+    /// Records a request that a quota has refused.
+    fn record_refusal(&self, _refused: Incoming) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
+    /// The metrics, for a listener that gives them to whoever asks.
+    fn metrics(&self, _format: &str) -> Answer {
+        Answer::bare(StatusCode::NOT_FOUND)
+    }
 }
 
 /// One listener's edge: its rules and the kernel behind them.
 pub(crate) struct Edge<K> {
     kernel: Arc<K>,
+    admission: Arc<Admission>,
     memory: Arc<BodyMemory>,
     rules: Rules,
     headers: Vec<CustomHeader>,
+    open_metrics: bool,
 }
 
 impl<K: Kernel> Edge<K> {
-    pub(crate) fn new(kernel: Arc<K>, memory: Arc<BodyMemory>, listener: &ListenerConfig) -> Arc<Self> {
+    pub(crate) fn new(
+        kernel: Arc<K>,
+        admission: Arc<Admission>,
+        memory: Arc<BodyMemory>,
+        listener: &ListenerConfig,
+    ) -> Arc<Self> {
         let rules = Rules { limits: listener.limits, forwarded: listener.forwarded.clone() };
-        Arc::new(Edge { kernel, memory, rules, headers: listener.headers.clone() })
+        Arc::new(Edge {
+            kernel,
+            admission,
+            memory,
+            rules,
+            headers: listener.headers.clone(),
+            open_metrics: listener.open_metrics,
+        })
     }
 
     /// The limits that connections of this listener live under.
@@ -58,11 +86,32 @@ impl<K: Kernel> Edge<K> {
         request: Request<hyper::body::Incoming>,
         peer: Option<SocketAddr>,
     ) -> Response<Full<Bytes>> {
-        let answer = match request::admit(request, peer, &self.rules, &self.memory).await {
+        let mut told = Told::default();
+        let answer = match self.admit(request, peer, &mut told).await {
+            Ok(admitted) if self.open_metrics && asks_for_metrics(&admitted.incoming) => {
+                let query = &admitted.incoming.query;
+                let format = query.iter().find(|(name, _)| name == "format").map_or("", |(_, format)| format);
+                self.kernel.metrics(format)
+            }
             Ok(admitted) => self.run(admitted).await,
             Err(refusal) => refusal,
         };
-        response::dress(answer, &self.headers)
+        response::dress(answer, told.headers, &self.headers)
+    }
+
+    async fn admit(
+        &self,
+        request: Request<hyper::body::Incoming>,
+        peer: Option<SocketAddr>,
+        told: &mut Told,
+    ) -> Result<Admitted, Answer> {
+        let cors = self.admission.rules().cors.clone();
+        cors::judge(&request, cors.as_deref(), told)?;
+        let admitted = request::admit(request, peer, &self.rules, &self.memory, &self.admission, told).await;
+        if let Some(refused) = told.refused.take() {
+            self.kernel.record_refusal(refused).await;
+        }
+        admitted
     }
 
     async fn run(&self, admitted: Admitted) -> Answer {
@@ -81,4 +130,8 @@ impl<K: Kernel> Edge<K> {
             }
         }
     }
+}
+
+fn asks_for_metrics(incoming: &Incoming) -> bool {
+    incoming.operation == Operation::Read && incoming.path.as_str() == "sys/metrics"
 }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use keepfast_core::Incoming;
+use keepfast_core::admission::Admission;
 use keepfast_crypto::random;
 use keepfast_framework::{Body, CanonicalPath, Operation};
 
-use super::answer::Answer;
+use super::answer::{Answer, Told};
 use super::body::{self, BodyMemory, Share};
 use super::query::Query;
-use super::{headers, path};
+use super::{headers, path, quota};
 use crate::config::{Forwarded, Limits};
 
 /// The rules of one listener.
@@ -27,16 +28,25 @@ pub(crate) struct Admitted {
     pub(crate) share: Option<Share>,
 }
 
-/// Makes an [`Incoming`] of a request, or the answer that refuses it. Headers are judged before a byte of the body is read.
+/// Makes an [`Incoming`] of a request, or the answer that refuses it. Headers and quotas are judged before a byte of the
+/// body is read. `told` gets the headers with which the answer tells what is left of a quota.
 pub(crate) async fn admit(
     request: Request<hyper::body::Incoming>,
     peer: Option<SocketAddr>,
     rules: &Rules,
     memory: &Arc<BodyMemory>,
+    admission: &Admission,
+    told: &mut Told,
 ) -> Result<Admitted, Answer> {
     let (head, body) = request.into_parts();
     let remote = headers::remote(&head.headers, peer, &rules.forwarded)?;
     let path = path::canonical(&head.uri)?;
+    if let Some(verdict) = admission.judge(path.as_str(), remote.map(|a| a.ip())) {
+        if verdict.refused && verdict.record {
+            told.refused = Some(unread(&head, path.clone(), remote)?);
+        }
+        quota::judge(&path, verdict, told)?;
+    }
     let query = Query::parse(head.uri.query(), head.method == Method::GET)?;
     let operation = operation(&head, &path, &query)?;
     let token = headers::token(&head.headers, rules.limits.token)?;
@@ -57,10 +67,28 @@ pub(crate) async fn admit(
         body,
         token,
         namespace: headers::namespace(&head.headers),
+        headers: headers::recorded(&head.headers, &admission.rules().recorded_headers),
         wrap_ttl,
         remote,
     };
     Ok(Admitted { incoming, share })
+}
+
+/// A request of which nothing but its head is known, for the record of its refusal.
+fn unread(head: &Parts, path: CanonicalPath, remote: Option<SocketAddr>) -> Result<Incoming, Answer> {
+    let query = Query::parse(head.uri.query(), head.method == Method::GET)?;
+    Ok(Incoming {
+        id: random::request_id(),
+        operation: operation(head, &path, &query)?,
+        path,
+        query: Vec::new(),
+        body: Body::default(),
+        token: None,
+        namespace: headers::namespace(&head.headers),
+        headers: Vec::new(),
+        wrap_ttl: None,
+        remote,
+    })
 }
 
 /// What a method and its query ask for.

@@ -2,16 +2,20 @@
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderMap, HeaderValue, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use http_body_util::Full;
 
 use super::answer::Answer;
 use crate::config::CustomHeader;
 
 /// Dresses an answer. The operator's headers come last and replace ours of the same name.
-pub(crate) fn dress(answer: Answer, custom: &[CustomHeader]) -> Response<Full<Bytes>> {
+pub(crate) fn dress(
+    answer: Answer,
+    told: Vec<(HeaderName, HeaderValue)>,
+    custom: &[CustomHeader],
+) -> Response<Full<Bytes>> {
     let status = answer.status;
-    let mut headers = HeaderMap::with_capacity(6 + custom.len());
+    let mut headers = HeaderMap::with_capacity(6 + told.len() + custom.len());
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(kind) = answer.content_type {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -23,6 +27,7 @@ pub(crate) fn dress(answer: Answer, custom: &[CustomHeader]) -> Response<Full<By
     if let Some(location) = answer.location {
         headers.insert(LOCATION, location);
     }
+    headers.extend(told);
     for header in custom.iter().filter(|h| h.when.include(status.as_u16())) {
         headers.insert(header.name.clone(), header.value.clone());
     }

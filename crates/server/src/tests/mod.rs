@@ -5,6 +5,7 @@
 mod admission;
 mod connections;
 mod encrypted;
+mod rules;
 mod whole;
 
 use std::net::SocketAddr;
@@ -12,6 +13,8 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use keepfast_core::Incoming;
+use keepfast_core::admission::Admission;
+use keepfast_framework::clock::SystemClock;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -23,6 +26,11 @@ use crate::http::body::BodyMemory;
 use crate::http::{Edge, Kernel};
 use crate::listener::{Connections, Listener, Socket};
 use crate::tls::Tls;
+
+/// No quotas, no origins.
+fn no_rules() -> Arc<Admission> {
+    Arc::new(Admission::new(Arc::new(SystemClock), Arc::default()))
+}
 
 /// Answers with what the edge understood. `test/panic` panics, `test/wait` waits for `go`, `test/unused` is 204.
 #[derive(Default)]
@@ -117,7 +125,7 @@ impl Server {
         let socket = Socket::bind(&config.bind).unwrap();
         let address = socket.address();
         let tls = config.tls.as_ref().map(|files| Arc::new(Tls::load(files).unwrap()));
-        let edge = Edge::new(kernel.clone(), BodyMemory::new(256 << 20), &config);
+        let edge = Edge::new(kernel.clone(), no_rules(), BodyMemory::new(256 << 20), &config);
         let listener = Listener { edge, tls: tls.clone(), connections: connections.clone(), stop: stopped };
         tokio::spawn(listener.run(socket));
         Server { kernel, address, connections, stop, tls }

@@ -11,15 +11,15 @@ use super::*;
 use crate::run::Served;
 
 /// A development node with the root token `root` and a file audit device.
-struct Whole {
-    node: Arc<Node>,
-    address: SocketAddr,
-    audit: tempfile::NamedTempFile,
+pub(super) struct Whole {
+    pub(super) node: Arc<Node>,
+    pub(super) address: SocketAddr,
+    pub(super) audit: tempfile::NamedTempFile,
     _stop: watch::Sender<bool>,
 }
 
 impl Whole {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let audit = tempfile::NamedTempFile::new().unwrap();
         let device = AuditSettings {
             device: "file".into(),
@@ -35,12 +35,13 @@ impl Whole {
         let socket = Socket::bind(&config.bind).unwrap();
         let address = socket.address().unwrap();
         let (stop, stopped) = watch::channel(false);
-        let edge = Edge::new(Arc::new(Served(node.clone())), BodyMemory::new(256 << 20), &config);
+        let edge =
+            Edge::new(Arc::new(Served(node.clone())), node.admission().clone(), BodyMemory::new(256 << 20), &config);
         tokio::spawn(Listener { edge, tls: None, connections: Connections::new(100), stop: stopped }.run(socket));
         Whole { node, address, audit, _stop: stop }
     }
 
-    async fn ask(&self, line: &str, token: &str, body: &str) -> Told {
+    pub(super) async fn ask(&self, line: &str, token: &str, body: &str) -> Told {
         let header = format!("X-Vault-Token: {token}");
         let headers: &[&str] = if token.is_empty() { &[] } else { &[&header] };
         let stream = TcpStream::connect(self.address).await.unwrap();

@@ -4,6 +4,7 @@ mod keyring;
 mod seal_record;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod usage;
 mod value;
 
@@ -14,6 +15,8 @@ use bytes::Bytes;
 
 use self::keyring::{Keyring, Unusable};
 pub use self::seal_record::SealRecord;
+use self::traffic::Counts;
+pub use self::traffic::Traffic;
 use crate::{Backend, Batch, Digest, Index, Key, Page, Read, StorageError, Tx, View, Watch, Write, cache::Cache};
 
 /// The key under which the keyring is stored. Who can open the seal has it.
@@ -33,6 +36,7 @@ pub struct Barrier {
     backend: Arc<dyn Backend>,
     keyring: ArcSwap<Keyring>,
     cache: Arc<Cache>,
+    counts: Counts,
     /// Held while the keyring changes.
     changing: tokio::sync::Mutex<()>,
 }
@@ -117,8 +121,13 @@ impl Barrier {
         let cache = Arc::new(Cache::new(options.cache_bytes));
         let watcher: Arc<dyn Watch> = cache.clone();
         backend.watch(Arc::downgrade(&watcher));
-        let barrier =
-            Self { backend, keyring: ArcSwap::from_pointee(keyring), cache, changing: tokio::sync::Mutex::new(()) };
+        let barrier = Self {
+            backend,
+            keyring: ArcSwap::from_pointee(keyring),
+            cache,
+            counts: Counts::default(),
+            changing: tokio::sync::Mutex::new(()),
+        };
         barrier.load_usage().await?;
         Ok(Arc::new(barrier))
     }
@@ -185,6 +194,11 @@ impl Barrier {
         self.cache.clear();
     }
 
+    /// What went through since it was opened.
+    pub fn traffic(&self) -> Traffic {
+        self.counts.read()
+    }
+
     /// Registers someone who is told of every batch that the backend applies (keys in clear, values encrypted).
     pub fn watch(&self, watcher: std::sync::Weak<dyn Watch>) {
         self.backend.watch(watcher);
@@ -226,7 +240,9 @@ impl Barrier {
 
     /// The ciphertext at `path`.
     pub(crate) async fn fetch(&self, path: &str) -> Result<Option<Bytes>, StorageError> {
+        Counts::add(&self.counts.gets, 1);
         if let Some(record) = self.cache.get(path) {
+            Counts::add(&self.counts.hits, 1);
             return Ok(Some(record));
         }
         Box::pin(self.fetch_stored(path)).await
@@ -255,6 +271,7 @@ impl Barrier {
 
     /// The names below a prefix.
     pub(crate) async fn names(&self, prefix: &Key, page: &Page) -> Result<Vec<String>, StorageError> {
+        Counts::add(&self.counts.lists, 1);
         self.backend.list(prefix, page).await
     }
 
@@ -274,6 +291,9 @@ impl Barrier {
             None => Write::Delete { key },
         };
         let mut batch = Batch { reads, writes: writes.map(seal).collect() };
+        let puts = batch.writes.iter().filter(|w| matches!(w, Write::Put { .. })).count();
+        Counts::add(&self.counts.puts, puts);
+        Counts::add(&self.counts.deletes, batch.writes.len() - puts);
         batch.writes.extend(usage::due(&term, count)?);
         self.backend.commit(batch).await
     }

@@ -1,17 +1,23 @@
 //! `operator …`: setting up and keeping a server.
 
+mod generate_root;
 mod init;
 mod key_status;
 mod rotate;
+mod rotate_keys;
 mod seal;
+mod shares;
 mod unseal;
 
 use crate::args::Node;
 
 pub(super) const COMMANDS: &[Node] = &[
+    Node::Leaf(&generate_root::COMMAND),
     Node::Leaf(&init::COMMAND),
     Node::Leaf(&key_status::COMMAND),
+    Node::Leaf(&rotate_keys::REKEY),
     Node::Leaf(&rotate::COMMAND),
+    Node::Leaf(&rotate_keys::COMMAND),
     Node::Leaf(&seal::COMMAND),
     Node::Leaf(&unseal::COMMAND),
 ];

@@ -100,6 +100,7 @@ pub(super) async fn login(method: &AppRole, cx: &mut Cx, req: Credentials) -> Re
         Some(role) => Some(role),
         None => load(method, cx, &place).await?,
     };
+    cx.claim(role.as_ref().map_or(role_id, |role| &role.role.role_id), role.is_some());
     if let Some(login) = prove(method, cx, role.as_deref(), secret_id).await? {
         return Ok(login);
     }

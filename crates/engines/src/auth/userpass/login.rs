@@ -34,6 +34,7 @@ pub(super) async fn login(method: &Userpass, cx: &mut Cx, req: Credentials) -> R
     let given = req.password.filter(|password| !password.expose().is_empty());
     let given = given.ok_or_else(|| Error::invalid("missing password"))?;
     let user = USERS.get(cx, &name).await?;
+    cx.claim(&name, user.is_some());
     let cost = login_cost(cx).await?;
     let hash = user.as_ref().map(|user| user.hash.clone());
     let right = method.hashing(move || password::verify(given.expose().as_bytes(), hash.as_deref(), cost)).await?;

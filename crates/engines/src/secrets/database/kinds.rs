@@ -60,6 +60,11 @@ const REDIS: Kind = Kind {
     open: |details, password, clock| Ok(Arc::new(Redis::open(details, password, clock)?)),
 };
 
+/// The names of all kinds.
+pub(super) fn names() -> Vec<&'static str> {
+    KINDS.iter().map(|kind| kind.plugin).collect()
+}
+
 impl Kind {
     /// The kind of this name.
     ///

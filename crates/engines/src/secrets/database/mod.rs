@@ -70,6 +70,10 @@ impl Engine for DatabaseEngine {
         r.path("rotate-role/{name}", ROTATE_ROLE).update(static_rotation::rotate_now).once();
     }
 
+    fn plugins() -> Vec<&'static str> {
+        kinds::names()
+    }
+
     async fn open(_: &mut Cx) -> Result<Self> {
         Ok(DatabaseEngine {
             connections: Connections::default(),

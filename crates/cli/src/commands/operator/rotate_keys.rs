@@ -1,0 +1,138 @@
+//! `operator rotate-keys` (and `rekey`, as it was called): new shares of the unseal key from a quorum of the old ones.
+
+use keepfast_client::Method;
+use serde_json::{Map, Value, json};
+
+use super::shares::{self, CANCEL, INIT, NONCE, STATUS, number, says, text};
+use crate::args::{Command, Flag, FlagSet, Kind};
+use crate::cx::Cx;
+use crate::flags::{FORMAT, HTTP};
+use crate::halt::Outcome;
+use crate::output::{plain, with_header};
+use crate::terminal;
+
+pub(crate) const COMMAND: Command = Command {
+    name: "rotate-keys",
+    usage: "[KEY]",
+    about: "Make new shares of the unseal key, with enough of the old ones.",
+    details: "
+-init decides how many there will be. Each holder of an old share then gives it;
+the last one gets the new shares, which are shown once. With -verify at -init the
+old shares hold until enough new ones were given back with -verify.
+
+    keepfast operator rotate-keys -init -key-shares=5 -key-threshold=3 -verify
+    keepfast operator rotate-keys
+    keepfast operator rotate-keys -verify
+",
+    min: 0,
+    max: Some(1),
+    flags: &[HTTP, FORMAT, FLAGS],
+    run,
+};
+
+/// Under the name that it has in Vault.
+pub(crate) const REKEY: Command = Command { name: "rekey", ..COMMAND };
+
+const FLAGS: FlagSet = FlagSet {
+    title: "Command",
+    flags: &[
+        INIT,
+        CANCEL,
+        STATUS,
+        NONCE,
+        Flag::aliased("key-shares", "n", Kind::Int, "How many shares there will be. Default: 5."),
+        Flag::aliased("key-threshold", "t", Kind::Int, "How many of them will unseal. Default: 3."),
+        Flag::new(
+            "verify",
+            Kind::Bool,
+            "With -init: the new shares count when they were given back. Else: give a new one back.",
+        ),
+    ],
+};
+
+const SHARES: i64 = 5;
+const THRESHOLD: i64 = 3;
+const READ: &str = "Error reading rotate status";
+
+fn run(cx: &Cx) -> Outcome {
+    let session = cx.session()?;
+    let verify = cx.words.on("verify");
+    let ask = |context: &str, method, path: &str, body| shares::ask(&session, context, method, path, body);
+    if cx.words.on("init") {
+        let given = |name: &str, default| cx.words.int(name).filter(|number| *number != 0).unwrap_or(default);
+        let body = json!({
+            "secret_shares": given("key-shares", SHARES),
+            "secret_threshold": given("key-threshold", THRESHOLD),
+            "require_verification": verify,
+        });
+        return show(cx, &ask("Error initializing rotation", Method::Put, "sys/rotate/root/init", Some(body))?);
+    }
+    let (present, update) = if verify {
+        ("sys/rotate/root/verify", "sys/rotate/root/verify")
+    } else {
+        ("sys/rotate/root/init", "sys/rotate/root/update")
+    };
+    if cx.words.on("cancel") {
+        ask("Error canceling rotation", Method::Delete, present, None)?;
+        cx.output.success("Success! Canceled rotation (if it was started)");
+        return Ok(0);
+    }
+    let status = ask(READ, Method::Get, present, None)?;
+    if cx.words.on("status") {
+        return show(cx, &status);
+    }
+    let body = shares::share(cx, &status, "nonce")?;
+    let answer = ask("Error posting unseal key", Method::Put, update, Some(body))?;
+    if answer.contains_key("keys") { made(cx, &answer) } else { show(cx, &answer) }
+}
+
+fn show(cx: &Cx, data: &Map<String, Value>) -> Outcome {
+    if !cx.output.is_table() {
+        cx.output.document(Value::Object(data.clone()));
+        return Ok(0);
+    }
+    if says(data, "complete") {
+        terminal::success("Success! The new shares are verified and hold from now on; the old ones do not.");
+        return Ok(0);
+    }
+    let nonce = Some(text(data, "nonce")).filter(|nonce| !nonce.is_empty()).unwrap_or_else(|| "n/a".to_owned());
+    let mut rows = vec![("Nonce", nonce), ("Started", says(data, "started").to_string())];
+    if says(data, "started") {
+        // A proof needs as many as the new threshold says.
+        let needed = if data.contains_key("required") { "required" } else { "t" };
+        rows.push(("Progress", format!("{}/{}", number(data, "progress"), number(data, needed))));
+        rows.push(("New Shares", number(data, "n")));
+        rows.push(("New Threshold", number(data, "t")));
+        if data.contains_key("verification_required") {
+            rows.push(("Verification Required", says(data, "verification_required").to_string()));
+        }
+        let proof = text(data, "verification_nonce");
+        if !proof.is_empty() {
+            rows.push(("Verification Nonce", proof));
+        }
+    }
+    let rows: Vec<Vec<String>> = rows.into_iter().map(|(title, value)| vec![title.to_owned(), value]).collect();
+    terminal::line(&with_header(&["Key", "Value"], &rows));
+    Ok(0)
+}
+
+fn made(cx: &Cx, data: &Map<String, Value>) -> Outcome {
+    if !cx.output.is_table() {
+        cx.output.document(Value::Object(data.clone()));
+        return Ok(0);
+    }
+    let keys = data.get("keys_base64").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut out: String =
+        keys.iter().enumerate().map(|(at, key)| format!("Key {}: {}\n", at + 1, plain(key))).collect();
+    out.push_str(&format!("\nOperation nonce: {}\n\n", text(data, "nonce")));
+    if says(data, "verification_required") {
+        let proof = text(data, "verification_nonce");
+        out.push_str(&format!(
+            "Verification Nonce: {proof}\n\nThe old shares hold until enough of these were given back:\n\n    operator rotate-keys -verify"
+        ));
+    } else {
+        out.push_str("These shares hold from now on; the old ones do not. They are not shown again.");
+    }
+    terminal::line(&out);
+    Ok(0)
+}

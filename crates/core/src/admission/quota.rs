@@ -1,0 +1,322 @@
+//! Rate quotas: how many requests an address may make in an interval, on the whole server, a mount or a path.
+//!
+//! Judged before a byte of the body is read. What is remembered of callers is bounded, whoever they are.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use keepfast_framework::Timestamp;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+/// How many addresses one quota remembers in one generation; there are two of them.
+const MOST: usize = 50_000;
+
+/// Paths that no quota is about unless an operator says otherwise: without them a locked-out operator stays out.
+pub const EXEMPT: &[&str] = &[
+    "sys/generate-recovery-token/attempt",
+    "sys/generate-recovery-token/update",
+    "sys/generate-root/attempt",
+    "sys/generate-root/update",
+    "sys/health",
+    "sys/seal-status",
+    "sys/unseal",
+];
+
+/// What is stored of a quota.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// Its name.
+    pub name: String,
+    /// Empty for the whole server, a mount with its slash, a path, or a path that ends in `*`.
+    pub path: String,
+    /// Whether `path` is a mount.
+    pub is_mount: bool,
+    /// Whether it holds in child namespaces too.
+    pub inheritable: bool,
+    /// Requests in an interval.
+    pub rate: f64,
+    /// Seconds.
+    pub interval: u64,
+    /// Seconds for which who asked too often is refused altogether; zero for none.
+    pub block_interval: u64,
+}
+
+/// What is stored for all quotas together.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct QuotaConfig {
+    /// Paths that no quota is about; a final `*` or `/` takes all that begin so.
+    pub rate_limit_exempt_paths: Vec<String>,
+    /// Whether refusals are recorded by the audit devices.
+    pub enable_rate_limit_audit_logging: bool,
+    /// Whether answers tell the caller what is left.
+    pub enable_rate_limit_response_headers: bool,
+}
+
+impl Default for QuotaConfig {
+    fn default() -> Self {
+        QuotaConfig {
+            rate_limit_exempt_paths: EXEMPT.iter().map(|&p| p.to_owned()).collect(),
+            enable_rate_limit_audit_logging: false,
+            enable_rate_limit_response_headers: false,
+        }
+    }
+}
+
+/// All quotas.
+#[derive(Clone, Default)]
+pub struct Quotas {
+    /// For all of them.
+    pub config: Arc<QuotaConfig>,
+    /// The most specific first.
+    limits: Vec<Arc<Limiter>>,
+}
+
+/// What a quota says about a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether it may not be made now.
+    pub refused: bool,
+    /// Requests in an interval.
+    pub limit: u64,
+    /// How many of them are left.
+    pub remaining: u64,
+    /// Seconds until all are there again.
+    pub reset: u64,
+    /// Seconds after which trying again may help.
+    pub retry_after: u64,
+    /// Whether the caller is to be told all this.
+    pub tell: bool,
+    /// Whether a refusal is to be recorded.
+    pub record: bool,
+}
+
+impl Quotas {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.limits.is_empty()
+    }
+
+    /// All of them, the most specific first.
+    pub fn all(&self) -> impl Iterator<Item = &RateLimit> {
+        self.limits.iter().map(|l| &l.limit)
+    }
+
+    /// Adds one, or replaces the one of its name. What was counted under the old one is forgotten.
+    pub fn put(&mut self, limit: RateLimit) {
+        self.remove(&limit.name);
+        self.limits.push(Arc::new(Limiter { limit, seen: Mutex::default() }));
+        self.limits.sort_by_key(|l| (std::cmp::Reverse(l.limit.specificity()), l.limit.name.clone()));
+    }
+
+    /// Takes one away.
+    pub fn remove(&mut self, name: &str) {
+        self.limits.retain(|l| l.limit.name != name);
+    }
+
+    /// What the most specific quota says, which alone decides.
+    pub fn judge(&self, path: &str, remote: Option<IpAddr>, now: Timestamp) -> Option<Verdict> {
+        if self.config.rate_limit_exempt_paths.iter().any(|exempt| begins(exempt, path)) {
+            return None;
+        }
+        let limiter = self.limits.iter().find(|l| l.limit.is_about(path))?;
+        let mut verdict = limiter.count(remote, now);
+        verdict.tell = self.config.enable_rate_limit_response_headers;
+        verdict.record = self.config.enable_rate_limit_audit_logging;
+        Some(verdict)
+    }
+}
+
+fn begins(pattern: &str, path: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(start) => path.starts_with(start),
+        None if pattern.ends_with('/') => path.starts_with(pattern),
+        None => path == pattern,
+    }
+}
+
+impl RateLimit {
+    /// A path before a path with `*`, that before a mount, that before the whole server; the longer before the shorter.
+    fn specificity(&self) -> (u8, usize) {
+        let kind = match () {
+            () if self.path.is_empty() => 0,
+            () if self.is_mount => 1,
+            () if self.path.ends_with('*') => 2,
+            () => 3,
+        };
+        (kind, self.path.len())
+    }
+
+    fn is_about(&self, path: &str) -> bool {
+        match self.specificity().0 {
+            0 => true,
+            3 => path.strip_suffix('/').unwrap_or(path) == self.path,
+            _ => begins(&self.path, path) || path == self.path.trim_end_matches('/'),
+        }
+    }
+}
+
+/// A quota with what it has counted.
+struct Limiter {
+    limit: RateLimit,
+    seen: Mutex<Seen>,
+}
+
+/// Addresses in two generations: the older one is dropped as a whole, so nobody is searched for and memory is bounded.
+#[derive(Default)]
+struct Seen {
+    began: Option<Timestamp>,
+    young: HashMap<Caller, Window>,
+    old: HashMap<Caller, Window>,
+}
+
+/// An IPv4 address, or the network of 64 bits that one customer has in IPv6; `None` is a local socket.
+type Caller = Option<IpAddr>;
+
+#[derive(Clone, Copy)]
+struct Window {
+    since: Timestamp,
+    used: u64,
+    blocked_until: Option<Timestamp>,
+}
+
+impl Limiter {
+    fn count(&self, remote: Option<IpAddr>, now: Timestamp) -> Verdict {
+        let limit = self.limit.rate.ceil() as u64;
+        let interval = Duration::from_secs(self.limit.interval.max(1));
+        let block = Duration::from_secs(self.limit.block_interval);
+        let mut seen = self.seen.lock();
+        seen.age(now, interval + block);
+        let window = seen.window(remote.map(network), now);
+        if now.since(window.since) >= interval {
+            (window.since, window.used) = (now, 0);
+        }
+        let reset = window.since.after(interval).since(now).as_secs();
+        let blocked = window.blocked_until.filter(|until| now < *until);
+        let refused = blocked.is_some() || window.used >= limit;
+        if !refused {
+            window.used += 1;
+        } else if blocked.is_none() && !block.is_zero() {
+            window.blocked_until = Some(now.after(block));
+        }
+        let retry_after =
+            window.blocked_until.filter(|until| now < *until).map_or(reset, |until| until.since(now).as_secs());
+        let remaining = limit.saturating_sub(window.used);
+        Verdict { refused, limit, remaining, reset, retry_after, tell: false, record: false }
+    }
+}
+
+impl Seen {
+    /// Begins a new generation when the present one is as old as anything it remembers, or full.
+    fn age(&mut self, now: Timestamp, span: Duration) {
+        let began = *self.began.get_or_insert(now);
+        if now.since(began) >= span || self.young.len() >= MOST {
+            self.old = std::mem::take(&mut self.young);
+            self.began = Some(now);
+        }
+    }
+
+    fn window(&mut self, caller: Caller, now: Timestamp) -> &mut Window {
+        let known = self.old.remove(&caller);
+        let fresh = Window { since: now, used: 0, blocked_until: None };
+        self.young.entry(caller).or_insert_with(|| known.unwrap_or(fresh))
+    }
+}
+
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_none() => {
+            IpAddr::V6(Ipv6Addr::from(u128::from(v6) & !u128::from(u64::MAX)))
+        }
+        other => other.to_canonical(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(path: &str, rate: f64, interval: u64, block: u64) -> RateLimit {
+        RateLimit {
+            name: path.to_owned(),
+            path: path.to_owned(),
+            is_mount: path.ends_with('/'),
+            inheritable: path.is_empty(),
+            rate,
+            interval,
+            block_interval: block,
+        }
+    }
+
+    fn quotas(limits: &[RateLimit]) -> Quotas {
+        let mut out = Quotas::default();
+        limits.iter().for_each(|l| out.put(l.clone()));
+        out
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_unix(1_000 + second)
+    }
+
+    const A: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)));
+
+    #[test]
+    fn the_most_specific_quota_alone_decides() {
+        let quotas = quotas(&[
+            limit("", 9.0, 1, 0),
+            limit("kv/", 8.0, 1, 0),
+            limit("kv/a*", 7.0, 1, 0),
+            limit("kv/abc", 6.0, 1, 0),
+        ]);
+        let of = |path: &str| quotas.judge(path, A, at(0)).map(|v| v.limit);
+        assert_eq!(
+            [of("sys/mounts"), of("kv/x"), of("kv"), of("kv/ab"), of("kv/abc"), of("kv/abc/"), of("kv/abcd")],
+            [Some(9), Some(8), Some(8), Some(7), Some(6), Some(6), Some(7)]
+        );
+        assert_eq!(of("sys/health"), None, "exempt");
+    }
+
+    #[test]
+    fn an_address_has_its_rate_in_every_interval_and_others_have_theirs() {
+        let quotas = quotas(&[limit("", 1.5, 10, 0)]);
+        let ask = |second, last| {
+            let remote = IpAddr::from([10, 0, 0, last]);
+            let v = quotas.judge("a", Some(remote), at(second)).unwrap();
+            (v.refused, v.remaining, v.reset)
+        };
+        assert_eq!([ask(0, 1), ask(1, 1), ask(2, 1)], [(false, 1, 10), (false, 0, 9), (true, 0, 8)]);
+        assert_eq!(ask(2, 2), (false, 1, 10));
+        assert_eq!([ask(10, 1), ask(11, 1), ask(12, 1)], [(false, 1, 10), (false, 0, 9), (true, 0, 8)]);
+    }
+
+    #[test]
+    fn who_asked_too_often_is_blocked_for_a_while() {
+        let quotas = quotas(&[limit("", 1.0, 1, 5)]);
+        let ask = |second| {
+            let v = quotas.judge("a", A, at(second)).unwrap();
+            (v.refused, v.retry_after)
+        };
+        assert!(!ask(0).0);
+        assert_eq!([ask(0), ask(3)], [(true, 5), (true, 2)]);
+        assert!(!ask(5).0);
+    }
+
+    #[test]
+    fn addresses_of_one_network_are_one_caller_and_memory_is_bounded() {
+        let limiter = Limiter { limit: limit("", 1.0, 3600, 0), seen: Mutex::default() };
+        let v6 = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+        assert!(!limiter.count(v6("2001:db8::1"), at(0)).refused);
+        assert!(limiter.count(v6("2001:db8::2"), at(0)).refused);
+        assert!(!limiter.count(v6("2001:db8:0:1::2"), at(0)).refused);
+        assert!(!limiter.count(v6("::ffff:10.0.0.9"), at(0)).refused);
+        assert!(limiter.count(v6("10.0.0.9"), at(0)).refused);
+        for n in 0..u32::try_from(3 * MOST).unwrap() {
+            limiter.count(Some(IpAddr::V4(std::net::Ipv4Addr::from(n))), at(1));
+        }
+        let seen = limiter.seen.lock();
+        assert!(seen.young.len() + seen.old.len() <= 2 * MOST);
+    }
+}

@@ -1,0 +1,89 @@
+//! What an unsealed server keeps of its seal, and how the root key and its shares change: in one commit, so that at every
+//! moment either the old shares unseal or the new ones do.
+
+use std::sync::Arc;
+
+use keepfast_crypto::locked::Key256;
+use keepfast_crypto::random;
+use keepfast_crypto::secret::SecretBytes;
+use keepfast_framework::{Error, Result};
+use keepfast_storage::{Barrier, StorageError};
+use parking_lot::Mutex;
+
+use super::SealConfig;
+use super::generation::Generation;
+use super::rotation::Rotation;
+use crate::node::Node;
+
+/// How often a change is tried again when the keyring was rotated meanwhile.
+const TRIES: usize = 8;
+
+/// What an unsealed server keeps of its seal. Dropped, and so wiped, when the server is sealed.
+pub struct Custody {
+    /// A new root key goes under it when only that changes. Whoever can read it here can read the root key as well.
+    unseal_key: Mutex<Arc<Key256>>,
+    /// New shares in the making. At most one at a time.
+    pub(crate) rotation: tokio::sync::Mutex<Option<Rotation>>,
+    /// A new root token in the making. At most one at a time.
+    pub(crate) generation: tokio::sync::Mutex<Option<Generation>>,
+    /// Held while the seal's record changes.
+    changing: tokio::sync::Mutex<()>,
+}
+
+impl Custody {
+    /// Of a server that this key has opened.
+    pub fn new(unseal_key: Key256) -> Self {
+        Custody {
+            unseal_key: Mutex::new(Arc::new(unseal_key)),
+            rotation: tokio::sync::Mutex::default(),
+            generation: tokio::sync::Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Puts the keyring under a fresh root key. The shares stay the same.
+    pub(crate) async fn change_root(&self, node: &Node, barrier: &Barrier) -> Result<()> {
+        let _changing = self.changing.lock().await;
+        let unseal_key = self.unseal_key.lock().clone();
+        let root = random::key();
+        let present = node.seal_config().await?.ok_or_else(crate::node::sealed)?;
+        let next = present.over(&root, &unseal_key);
+        replace(barrier, &root, &next).await
+    }
+
+    /// Puts the keyring under `root`, which `next` holds sealed under `unseal_key`.
+    pub(crate) async fn change_shares(
+        &self,
+        barrier: &Barrier,
+        root: &Key256,
+        unseal_key: Key256,
+        next: &SealConfig,
+    ) -> Result<()> {
+        let _changing = self.changing.lock().await;
+        replace(barrier, root, next).await?;
+        *self.unseal_key.lock() = Arc::new(unseal_key);
+        Ok(())
+    }
+}
+
+async fn replace(barrier: &Barrier, root: &Key256, seal: &SealConfig) -> Result<()> {
+    let record = seal.to_bytes()?;
+    for _ in 0..TRIES {
+        match barrier.rewrap_root(root, Some(record.clone())).await {
+            Err(StorageError::Conflict) => {}
+            other => return Ok(other?),
+        }
+    }
+    Err(Error::internal(StorageError::Conflict))
+}
+
+/// Whether these shares are a quorum of the seal as it is now.
+///
+/// # Errors
+/// When the record is damaged.
+pub(crate) fn is_quorum(config: &SealConfig, shares: &[SecretBytes]) -> Result<bool> {
+    match config.unseal_key(shares) {
+        Some(key) => Ok(config.open(&key)?.is_some()),
+        None => Ok(false),
+    }
+}

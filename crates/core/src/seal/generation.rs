@@ -1,0 +1,79 @@
+//! A new root token in the making: a quorum of the shares asks for it, and it is told under a one-time pad that the one
+//! who began it has.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use keepfast_crypto::random;
+use keepfast_crypto::secret::{SecretBytes, SecretString};
+use keepfast_framework::{Error, Result};
+
+use super::shares::Unsealing;
+use crate::token::id::SERVICE_LENGTH;
+
+/// A new root token in the making. Holds no more shares than the threshold asks for.
+pub struct Generation {
+    /// Names it; who gives a share has to know it.
+    pub nonce: String,
+    /// Shares that were given.
+    pub given: Unsealing,
+    /// As long as the token will be.
+    pad: SecretString,
+}
+
+impl Generation {
+    /// Begins with the pad that the caller has made, or with a fresh one.
+    ///
+    /// # Errors
+    /// 400 when the pad is not as long as the token will be.
+    pub fn new(pad: Option<SecretString>) -> Result<Self> {
+        let pad = pad.unwrap_or_else(|| SecretString::new(random::base62(SERVICE_LENGTH)));
+        if pad.expose().len() != SERVICE_LENGTH {
+            return Err(Error::invalid("OTP string has incorrect length"));
+        }
+        Ok(Generation { nonce: random::uuid(), given: Unsealing::default(), pad })
+    }
+
+    /// The pad, for the one who begins.
+    pub fn pad(&self) -> &SecretString {
+        &self.pad
+    }
+
+    /// The token under the pad, as base64 without padding.
+    pub fn encode(&self, token: &SecretString) -> String {
+        STANDARD_NO_PAD.encode(xor(token.expose().as_bytes(), self.pad.expose().as_bytes()).expose())
+    }
+}
+
+/// Takes the pad off a token that was told by [`Generation::encode`] and decoded from base64.
+///
+/// # Errors
+/// 400 when the two are not equally long.
+pub fn decode(told: &[u8], pad: &str) -> Result<SecretString> {
+    if told.len() != pad.len() {
+        let why = format!("length of byte slices is not equivalent: {} != {}", told.len(), pad.len());
+        return Err(Error::invalid(format!("error xoring token: {why}")));
+    }
+    let plain = xor(told, pad.as_bytes());
+    Ok(SecretString::new(String::from_utf8_lossy(plain.expose()).into_owned()))
+}
+
+fn xor(left: &[u8], right: &[u8]) -> SecretBytes {
+    SecretBytes::new(left.iter().zip(right).map(|(a, b)| a ^ b).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_comes_back_with_its_pad_and_with_no_other() {
+        let token = SecretString::new(format!("hvs.{}", "a".repeat(SERVICE_LENGTH - 4)));
+        let made = Generation::new(None).unwrap();
+        let told = made.encode(&token);
+        assert!(!told.contains('='));
+        let told = STANDARD_NO_PAD.decode(told).unwrap();
+        assert_eq!(decode(&told, made.pad().expose()).unwrap().expose(), token.expose());
+        assert_eq!(decode(&told, &"x".repeat(3)).err().unwrap().status().0, 400);
+        assert!(Generation::new(Some(SecretString::new("short".into()))).is_err());
+    }
+}

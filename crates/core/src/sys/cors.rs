@@ -1,0 +1,71 @@
+//! `sys/config/cors`: which origins a browser may let ask this server.
+
+use std::sync::Arc;
+
+use keepfast_framework::fields::{CommaList, Flag};
+use keepfast_framework::reply::Flat;
+use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::{Cx, Error, Result, Routes};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::System;
+use crate::admission::cors::Cors;
+use crate::admission::stored::CORS;
+
+const HELP: Help = Help { synopsis: "Which origins a browser may let ask this server.", description: "" };
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("config/cors", HELP).read(read).update(write).delete(delete).sudo();
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Write {
+    /// Accepted for compatibility: writing turns it on, deleting turns it off.
+    #[allow(dead_code, reason = "named so that it is known")]
+    enable: Option<Flag>,
+    /// The origins, or `*` alone.
+    allowed_origins: Option<CommaList>,
+    /// Headers that they may send, beside the standard ones.
+    allowed_headers: Option<CommaList>,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allow_credentials: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allowed_headers: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allowed_origins: Option<Vec<String>>,
+    enabled: bool,
+}
+
+async fn read(_: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<Shown>> {
+    let cors = CORS.get(cx, "").await?;
+    Ok(Flat(match cors {
+        None => Shown { allow_credentials: None, allowed_headers: None, allowed_origins: None, enabled: false },
+        Some(cors) => Shown {
+            allow_credentials: Some(false),
+            allowed_headers: Some(cors.allowed_headers),
+            allowed_origins: Some(cors.allowed_origins),
+            enabled: true,
+        },
+    }))
+}
+
+async fn write(sys: &System, cx: &mut Cx, req: Write) -> Result<()> {
+    let list = |given: Option<CommaList>| given.map(|l| l.0).unwrap_or_default();
+    let cors = Cors::new(list(req.allowed_origins), list(req.allowed_headers)).map_err(Error::invalid)?;
+    let permission = sys.node()?.admission().change().await;
+    CORS.put(cx, "", &cors)?;
+    cx.after_commit(move || permission.apply(|rules| rules.cors = Some(Arc::new(cors))));
+    Ok(())
+}
+
+async fn delete(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
+    let permission = sys.node()?.admission().change().await;
+    CORS.delete(cx, "");
+    cx.after_commit(move || permission.apply(|rules| rules.cors = None));
+    Ok(())
+}

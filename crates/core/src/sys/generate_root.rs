@@ -1,0 +1,210 @@
+//! `sys/generate-root-token/` and `sys/decode-token`: a new root token from a quorum of the shares.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use keepfast_crypto::secret::{SecretBytes, SecretString};
+use keepfast_framework::fields::{SecretText, Text};
+use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::{Cx, Data, Error, Result, Routes, Status};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::System;
+use super::tools::base64_fault;
+use crate::node::FIRST_TOKEN_PATH;
+use crate::seal::custody::is_quorum;
+use crate::seal::generation::{self, Generation};
+use crate::seal::rotation::give;
+use crate::seal::shares::{check_share, decode_share};
+use crate::token::Authority;
+use crate::token::create::Spec;
+use crate::token::id::SERVICE_LENGTH;
+
+const ATTEMPT: Help = Help {
+    synopsis: "A new root token in the making.",
+    description: "The answer to the last share holds the token, XORed with the OTP of whoever began.",
+};
+const UPDATE: Help = Help { synopsis: "Takes a share of the unseal key towards a new root token.", description: "" };
+const DECODE: Help = Help { synopsis: "Takes the OTP off a new root token.", description: "" };
+const OLD: Help = Help {
+    synopsis: "The unauthenticated form, which is off.",
+    description: "Anybody could begin or cancel an operation here. Use sys/generate-root-token or sys/rotate/root.",
+};
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("generate-root-token/attempt", ATTEMPT).read(status).update(begin).delete(cancel);
+    r.path("generate-root-token/update", UPDATE).update(update).once();
+    r.path("decode-token", DECODE).update(decode).unauthenticated();
+    r.paths(["generate-root/attempt", "rekey/init", "rekey/verify"], OLD)
+        .read(off)
+        .update(off)
+        .delete(off)
+        .unauthenticated();
+    r.paths(["generate-root/update", "rekey/update"], OLD).update(off).unauthenticated();
+}
+
+async fn off(_: &System, _: &mut Cx, _: Nothing) -> Result<()> {
+    Err(Error::new(Status::METHOD_NOT_ALLOWED, "unsupported operation"))
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Begin {
+    /// As long as a token; one is made when there is none.
+    otp: Option<SecretText>,
+    /// Not supported: the token is told under the OTP only.
+    pgp_key: Option<Text>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Update {
+    /// A share of the unseal key, in hex or base64.
+    key: Option<SecretText>,
+    /// The nonce of the attempt.
+    nonce: Option<Text>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Decode {
+    /// What the last update answered.
+    encoded_token: Option<SecretText>,
+    /// The OTP that the attempt began with.
+    otp: Option<SecretText>,
+}
+
+#[derive(Serialize)]
+struct Progress {
+    complete: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encoded_token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nonce: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    otp: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    otp_length: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pgp_fingerprint: Option<&'static str>,
+    progress: usize,
+    required: u8,
+    started: bool,
+}
+
+impl Progress {
+    fn of(generation: Option<&Generation>, required: u8) -> Self {
+        Progress {
+            complete: false,
+            encoded_token: None,
+            nonce: generation.map(|g| g.nonce.clone()),
+            otp: Some(String::new()),
+            otp_length: Some(SERVICE_LENGTH),
+            pgp_fingerprint: generation.map(|_| ""),
+            progress: generation.map_or(0, |g| g.given.progress()),
+            required,
+            started: generation.is_some(),
+        }
+    }
+
+    /// After a share, with the token when that was the last one.
+    fn after(generation: &Generation, progress: usize, required: u8, token: Option<String>) -> Self {
+        Progress {
+            complete: token.is_some(),
+            encoded_token: Some(token.unwrap_or_default()),
+            otp: None,
+            otp_length: None,
+            progress,
+            ..Progress::of(Some(generation), required)
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Decoded {
+    token: String,
+}
+
+async fn status(sys: &System, _: &mut Cx, _: Nothing) -> Result<Data<Progress>> {
+    let required = sys.seal_config().await?.shape.threshold;
+    let unsealed = sys.unsealed()?;
+    let generation = unsealed.custody.generation.lock().await;
+    Ok(Data(Progress::of(generation.as_ref(), required)))
+}
+
+async fn begin(sys: &System, _: &mut Cx, req: Begin) -> Result<Data<Progress>> {
+    let pad = req.otp.map(|t| t.0).filter(|t| !t.expose().is_empty());
+    let is_made = pad.is_none();
+    if is_made && req.pgp_key.is_some_and(|k| !k.is_empty()) {
+        return Err(Error::invalid("encrypting the token with a PGP key is not supported by this server; use an OTP"));
+    }
+    let begun = Generation::new(pad)?;
+    let required = sys.seal_config().await?.shape.threshold;
+    let unsealed = sys.unsealed()?;
+    let mut generation = unsealed.custody.generation.lock().await;
+    if generation.is_some() {
+        return Err(Error::invalid("root generation already in progress for this namespace"));
+    }
+    let begun = generation.insert(begun);
+    let otp = if is_made { begun.pad().expose().clone() } else { String::new() };
+    Ok(Data(Progress { otp: Some(otp), ..Progress::of(Some(begun), required) }))
+}
+
+async fn cancel(sys: &System, _: &mut Cx, _: Nothing) -> Result<()> {
+    *sys.unsealed()?.custody.generation.lock().await = None;
+    Ok(())
+}
+
+async fn update(sys: &System, cx: &mut Cx, req: Update) -> Result<Data<Progress>> {
+    let Some(nonce) = req.nonce.filter(|n| !n.is_empty()) else { return Err(Error::invalid("nonce is required")) };
+    let Some(key) = req.key.filter(|k| !k.expose().is_empty()) else { return Err(Error::invalid("key is required")) };
+    let share = decode_share(key.expose())?;
+    check_share(&share)?;
+    let config = sys.seal_config().await?;
+    let required = config.shape.threshold;
+    let unsealed = sys.unsealed()?;
+    let mut slot = unsealed.custody.generation.lock().await;
+    let Some(generation) = slot.as_mut() else { return Err(Error::invalid("no root generation in progress")) };
+    if generation.nonce != *nonce {
+        return Err(Error::invalid(format!(
+            "incorrect nonce supplied; nonce for this root generation operation is {:?}",
+            generation.nonce
+        )));
+    }
+    give(&mut generation.given, &share, "generation operation")?;
+    let progress = generation.given.progress();
+    if progress < usize::from(required) {
+        return Ok(Data(Progress::after(generation, progress, required, None)));
+    }
+    if !is_quorum(&config, &generation.given.take())? {
+        return Err(Error::invalid("root generation aborted: unable to authenticate: the shares do not unseal"));
+    }
+    let token = generation.encode(&sys.root_token(cx).await?);
+    let answer = Progress::after(generation, progress, required, Some(token));
+    *slot = None;
+    Ok(Data(answer))
+}
+
+async fn decode(_: &System, _: &mut Cx, req: Decode) -> Result<Data<Decoded>> {
+    let given = |text: Option<SecretText>| text.map(|t| t.0).filter(|t| !t.expose().is_empty());
+    let (Some(encoded), Some(otp)) = (given(req.encoded_token), given(req.otp)) else {
+        return Err(Error::invalid("provided 'encoded_token' or 'otp' is empty"));
+    };
+    let told = STANDARD_NO_PAD
+        .decode(encoded.expose())
+        .map_err(|e| Error::invalid(format!("error decoding base64'd token: {}", base64_fault(&e))))?;
+    let token = generation::decode(SecretBytes::new(told).expose(), otp.expose())?;
+    Ok(Data(Decoded { token: token.expose().clone() }))
+}
+
+impl System {
+    /// A new root token, as the first one was.
+    async fn root_token(&self, cx: &mut Cx) -> Result<SecretString> {
+        let now = cx.now();
+        let spec = Spec {
+            authority: Authority::Root,
+            path: FIRST_TOKEN_PATH.to_owned(),
+            display_name: "root".to_owned(),
+            ttl: None,
+            ..Spec::default()
+        };
+        Ok(self.unsealed()?.tokens.create(cx.store().0, spec, now).await?.id)
+    }
+}

@@ -1,0 +1,115 @@
+//! `sys/locked-users`: who is locked out after too many guesses, and `user_lockout_config` as mounts are tuned with it.
+
+use std::collections::BTreeMap;
+
+use keepfast_framework::fields::{Text, parse_duration};
+use keepfast_framework::routes::Help;
+use keepfast_framework::{Cx, Data, Error, Result, Routes};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::System;
+use crate::mount::LockoutConfig;
+
+const LOCKED: Help = Help { synopsis: "The users that are locked out after too many failed logins.", description: "" };
+const UNLOCK: Help = Help { synopsis: "Lets a locked user in again.", description: "" };
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("locked-users", LOCKED).read(list);
+    r.path("locked-users/{mount_accessor}/unlock/{alias_identifier}", UNLOCK).update(unlock);
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct OfMount {
+    /// Only the users of this mount.
+    mount_accessor: Option<Text>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct User {
+    /// The accessor of the auth method's mount.
+    mount_accessor: Text,
+    /// The name of the alias: the user name, or the role id.
+    alias_identifier: Text,
+}
+
+#[derive(Serialize)]
+struct Locked {
+    by_namespace: Vec<InNamespace>,
+    total: usize,
+}
+
+#[derive(Serialize)]
+struct InNamespace {
+    namespace_id: &'static str,
+    namespace_path: &'static str,
+    counts: usize,
+    mount_accessors: Vec<AtMount>,
+}
+
+#[derive(Serialize)]
+struct AtMount {
+    mount_accessor: String,
+    counts: usize,
+    alias_identifiers: Option<Vec<String>>,
+}
+
+async fn list(sys: &System, cx: &mut Cx, req: OfMount) -> Result<Data<Locked>> {
+    let mut locked: BTreeMap<String, Vec<String>> = sys.unsealed()?.lockout.locked(cx.now());
+    if let Some(only) = req.mount_accessor.filter(|a| !a.is_empty()) {
+        let of_it = locked.remove(&only.0).unwrap_or_default();
+        locked = BTreeMap::from([(only.0, of_it)]);
+    }
+    let mount_accessors: Vec<AtMount> = locked
+        .into_iter()
+        .map(|(mount_accessor, names)| {
+            let counts = names.len();
+            AtMount { mount_accessor, counts, alias_identifiers: (counts > 0).then_some(names) }
+        })
+        .collect();
+    let total = mount_accessors.iter().map(|m| m.counts).sum();
+    let root = InNamespace { namespace_id: "root", namespace_path: "", counts: total, mount_accessors };
+    Ok(Data(Locked { by_namespace: vec![root], total }))
+}
+
+async fn unlock(sys: &System, _: &mut Cx, req: User) -> Result<()> {
+    sys.unsealed()?.lockout.unlock(&req.mount_accessor, &req.alias_identifier);
+    Ok(())
+}
+
+impl LockoutConfig {
+    /// Takes what is named in a request; the rest stays.
+    ///
+    /// # Errors
+    /// 400 when a value cannot be read.
+    pub(super) fn tune(&mut self, given: &Map<String, Value>) -> Result<()> {
+        let text = |name: &str| match given.get(name) {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) => Some(text.clone()),
+            Some(other) => Some(other.to_string()),
+        };
+        if let Some(text) = text("lockout_threshold") {
+            self.threshold = text.parse().map_err(|_| {
+                let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+                Error::invalid(format!("unable to parse user lockout threshold: {why}"))
+            })?;
+        }
+        for (name, own) in
+            [("lockout_duration", &mut self.duration), ("lockout_counter_reset_duration", &mut self.counter_reset)]
+        {
+            if let Some(text) = text(name) {
+                let seconds = parse_duration(&text).map_err(Error::invalid)?;
+                *own = u64::try_from(seconds).map_err(|_| Error::invalid(format!("{name} cannot be negative")))?;
+            }
+        }
+        if let Some(text) = text("lockout_disable") {
+            self.disable = match text.as_str() {
+                "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
+                "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
+                _ => return Err(Error::invalid("unable to parse lockout_disable")),
+            };
+        }
+        Ok(())
+    }
+}

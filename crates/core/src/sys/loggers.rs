@@ -1,0 +1,92 @@
+//! `sys/loggers`: the levels of the server's log, changed while it runs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use keepfast_framework::fields::Text;
+use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::{Cx, Data, Error, Result, Routes};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::System;
+use crate::settings::{LogLevel, LogLevels};
+
+const HELP: Help =
+    Help { synopsis: "The levels of the parts of the log.", description: "They last until the server is restarted." };
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("loggers", HELP).read(list).update(set_all).delete(reset_all);
+    r.path("loggers/{name}", HELP).read(read).update(set).delete(reset);
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Named {
+    /// Name of the part.
+    name: Text,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Level {
+    /// `trace`, `debug`, `info`, `warn` or `error`.
+    level: Option<Text>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct SetOne {
+    /// Name of the part.
+    name: Text,
+    /// `trace`, `debug`, `info`, `warn` or `error`.
+    level: Option<Text>,
+}
+
+type Levels = Data<BTreeMap<&'static str, &'static str>>;
+
+impl System {
+    fn log(&self) -> Result<Arc<dyn LogLevels>> {
+        self.unsealed()?.settings.log.clone().ok_or_else(|| Error::invalid("this server's log has fixed levels"))
+    }
+}
+
+fn level(given: Option<Text>) -> Result<LogLevel> {
+    let given = given.ok_or_else(|| Error::invalid("level is required"))?;
+    if given.is_empty() {
+        return Err(Error::invalid("level is empty"));
+    }
+    let unknown = || Error::invalid(format!("invalid level provided: unknown log level: {given}"));
+    LogLevel::parse(&given).ok_or_else(unknown)
+}
+
+fn found(there_is: bool, name: &str) -> Result<()> {
+    if there_is { Ok(()) } else { Err(Error::invalid(format!("logger {name:?} not found"))) }
+}
+
+async fn list(sys: &System, _: &mut Cx, _: Nothing) -> Result<Levels> {
+    Ok(Data(sys.log()?.levels()))
+}
+
+async fn read(sys: &System, _: &mut Cx, req: Named) -> Result<Levels> {
+    let mut levels = sys.log()?.levels();
+    levels.retain(|name, _| *name == &*req.name);
+    Ok(Data(levels))
+}
+
+async fn set_all(sys: &System, _: &mut Cx, req: Level) -> Result<()> {
+    let level = level(req.level)?;
+    sys.log()?.set(None, Some(level));
+    Ok(())
+}
+
+async fn set(sys: &System, _: &mut Cx, req: SetOne) -> Result<()> {
+    let level = level(req.level)?;
+    found(sys.log()?.set(Some(&req.name), Some(level)), &req.name)
+}
+
+async fn reset_all(sys: &System, _: &mut Cx, _: Nothing) -> Result<()> {
+    sys.log()?.set(None, None);
+    Ok(())
+}
+
+async fn reset(sys: &System, _: &mut Cx, req: Named) -> Result<()> {
+    found(sys.log()?.set(Some(&req.name), None), &req.name)
+}

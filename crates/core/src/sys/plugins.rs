@@ -1,0 +1,249 @@
+//! `sys/plugins/`: what is built in. Nothing can be added: a server that runs what its API is told to run has no walls.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use keepfast_crypto::random;
+use keepfast_framework::fields::{Int, Strings, Text};
+use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::{Cx, Data, Error, Keys, Kind, Outcome, Reply, Result, Routes};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::value::to_raw_value;
+
+use super::System;
+use super::mount_shown::running_version;
+use crate::unsealed::Unsealed;
+
+const CATALOG: Help = Help {
+    synopsis: "The engines, auth methods and kinds of databases that are built in.",
+    description: "None can be added through the API.",
+};
+const RELOAD: Help =
+    Help { synopsis: "For plugins that run apart; what is built in needs no reloading.", description: "" };
+
+/// What is mounted once and by itself.
+const SINGLE: &[&str] = &["system", "token", "cubbyhole", "identity"];
+/// The kinds of entries, in the order of the catalogue.
+const KINDS: [&str; 3] = ["auth", "database", "secret"];
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("plugins/catalog", CATALOG).read(catalog);
+    r.path("plugins/catalog/{type}/", CATALOG).list(list).sudo();
+    r.path("plugins/catalog/{type}/{name}", CATALOG).read(read).update(refuse).delete(remove).sudo();
+    r.path("plugins/catalog/{name}", CATALOG).read(unknown_kind).update(refuse).delete(unknown_kind_removed).sudo();
+    r.path("plugins/reload/backend", RELOAD).update(reload);
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct OfKind {
+    /// `auth`, `database` or `secret`.
+    r#type: Text,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Named {
+    /// `auth`, `database` or `secret`.
+    r#type: Option<Text>,
+    /// Its name.
+    name: Text,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[allow(dead_code, reason = "named so that they are known")]
+struct Register {
+    /// `auth`, `database` or `secret`.
+    r#type: Option<Text>,
+    /// Its name.
+    name: Text,
+    /// The hash of the binary.
+    sha256: Option<Text>,
+    /// The hash of the binary.
+    sha_256: Option<Text>,
+    /// The binary.
+    command: Option<Text>,
+    /// Its arguments.
+    args: Option<Strings>,
+    /// Its environment.
+    env: Option<Strings>,
+    /// Its version.
+    version: Option<Text>,
+    /// Bits of the file's mode.
+    mode: Option<Int>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Reload {
+    /// An engine's type: all its mounts are opened anew.
+    plugin: Option<Text>,
+    /// The mounts.
+    mounts: Option<Strings>,
+    /// `global` or empty.
+    scope: Option<Text>,
+}
+
+#[derive(Serialize)]
+struct Detailed {
+    builtin: bool,
+    deprecation_status: &'static str,
+    name: String,
+    r#type: &'static str,
+    version: String,
+}
+
+#[derive(Serialize)]
+struct Catalog {
+    auth: BTreeSet<String>,
+    database: BTreeSet<String>,
+    detailed: Vec<Detailed>,
+    secret: BTreeSet<String>,
+}
+
+#[derive(Serialize)]
+struct Entry {
+    args: Option<Vec<String>>,
+    builtin: bool,
+    command: &'static str,
+    declarative: bool,
+    deprecation_status: &'static str,
+    name: String,
+    oci: bool,
+    sha256: &'static str,
+    version: String,
+}
+
+#[derive(Serialize)]
+struct Reloaded {
+    reload_id: String,
+}
+
+/// What is built in, by kind.
+fn built_in(unsealed: &Unsealed) -> BTreeMap<&'static str, BTreeSet<String>> {
+    let mut out: BTreeMap<&'static str, BTreeSet<String>> =
+        KINDS.into_iter().map(|kind| (kind, BTreeSet::new())).collect();
+    for registered in unsealed.mounts.registry().all() {
+        let kind = if registered.kind == Kind::Auth { "auth" } else { "secret" };
+        // An engine that works through plugins is known by them.
+        let own = !SINGLE.contains(&registered.engine) && registered.plugins.is_empty();
+        if own {
+            out.entry(kind).or_default().insert(registered.engine.to_owned());
+        }
+        out.entry("database").or_default().extend(registered.plugins.iter().map(|&p| p.to_owned()));
+    }
+    out
+}
+
+async fn catalog(sys: &System, _: &mut Cx, _: Nothing) -> Result<Data<Catalog>> {
+    let mut all = built_in(&*sys.unsealed()?);
+    let detailed = |(kind, names): (&&'static str, &BTreeSet<String>)| {
+        let kind = *kind;
+        names
+            .iter()
+            .map(|name| Detailed {
+                builtin: true,
+                deprecation_status: "supported",
+                name: name.clone(),
+                r#type: kind,
+                version: running_version(),
+            })
+            .collect::<Vec<_>>()
+    };
+    let detailed = all.iter().flat_map(detailed).collect();
+    let mut take = |kind: &str| all.remove(kind).unwrap_or_default();
+    Ok(Data(Catalog { auth: take("auth"), database: take("database"), detailed, secret: take("secret") }))
+}
+
+async fn list(sys: &System, _: &mut Cx, req: OfKind) -> Result<Keys> {
+    let names = built_in(&*sys.unsealed()?).remove(&*req.r#type).ok_or_else(Error::unsupported_operation)?;
+    Ok(Keys::of(names.into_iter().collect()))
+}
+
+async fn read(sys: &System, cx: &mut Cx, req: Named) -> Result<Outcome> {
+    let kind = req.r#type.as_deref().unwrap_or_default();
+    let all = built_in(&*sys.unsealed()?);
+    let Some(names) = all.get(kind) else {
+        return old_path(cx, "read plugin information from", &format!("{kind}/{}", req.name));
+    };
+    if !names.contains(&req.name.0) {
+        return Err(Error::not_found());
+    }
+    let entry = Entry {
+        args: None,
+        builtin: true,
+        command: "",
+        declarative: false,
+        deprecation_status: "supported",
+        name: req.name.0,
+        oci: false,
+        sha256: "",
+        version: running_version(),
+    };
+    Data(entry).into_outcome()
+}
+
+async fn refuse(_: &System, _: &mut Cx, req: Register) -> Result<()> {
+    let given = req.sha256.or(req.sha_256).filter(|h| !h.is_empty());
+    let given = given.ok_or_else(|| Error::invalid("missing SHA-256 value"))?;
+    let hash = hex::decode(&*given).map_err(|_| Error::invalid("Could not decode SHA-256 value from Hex"))?;
+    if hash.len() != 32 {
+        return Err(Error::invalid("Decoded SHA-256 value is not 32 bytes"));
+    }
+    Err(Error::invalid("plugins cannot be added: this server runs what is built in and nothing else"))
+}
+
+/// There is never one that could be removed; what is built in stays.
+async fn remove(_: &System, cx: &mut Cx, req: Named) -> Result<Outcome> {
+    let kind = req.r#type.as_deref().unwrap_or_default();
+    if !KINDS.contains(&kind) {
+        return old_path(cx, "deregister plugin from", &format!("{kind}/{}", req.name));
+    }
+    Ok(Outcome::default())
+}
+
+async fn unknown_kind(_: &System, cx: &mut Cx, req: Named) -> Result<Outcome> {
+    if KINDS.contains(&&*req.name) {
+        return Err(Error::unsupported_operation());
+    }
+    old_path(cx, "read plugin information from", &req.name)
+}
+
+async fn unknown_kind_removed(_: &System, cx: &mut Cx, req: Named) -> Result<Outcome> {
+    old_path(cx, "deregister plugin from", &req.name)
+}
+
+/// The peer's answer on the paths without a kind.
+fn old_path(cx: &mut Cx, what: &str, name: &str) -> Result<Outcome> {
+    cx.warn(format!("Deprecated API endpoint, cannot {what} catalog for {name:?}"));
+    Ok(Outcome { data: Some(to_raw_value(&())?), ..Outcome::default() })
+}
+
+async fn reload(sys: &System, _: &mut Cx, req: Reload) -> Result<Data<Reloaded>> {
+    let plugin = req.plugin.map(|p| p.0).unwrap_or_default();
+    let mounts = req.mounts.map(|m| m.0).unwrap_or_default();
+    if req.scope.is_some_and(|s| !matches!(&*s, "" | "global")) {
+        return Err(Error::invalid("scope must be unset or \"global\""));
+    }
+    let unsealed = sys.unsealed()?;
+    match (plugin.is_empty(), mounts.is_empty()) {
+        (true, true) => return Err(Error::invalid("plugin or mounts must be provided")),
+        (false, false) => return Err(Error::invalid("plugin and mounts cannot be set at the same time")),
+        (false, true) if !built_in(&unsealed).values().any(|names| names.contains(&plugin)) => {
+            return Err(Error::invalid(format!("plugin not found in the catalog: {plugin:?}")));
+        }
+        (false, true) => {}
+        (true, false) => mounts.iter().try_for_each(|given| reloadable(&unsealed, given))?,
+    }
+    // What is built in runs in this process and keeps nothing that opening it anew would change.
+    Ok(Data(Reloaded { reload_id: random::uuid() }))
+}
+
+fn reloadable(unsealed: &Unsealed, given: &str) -> Result<()> {
+    let path = format!("{}/", given.trim_matches('/'));
+    let why = match unsealed.mounts.router().at(&path) {
+        None => format!("cannot fetch mount entry on {given:?}"),
+        Some(m) if SINGLE.contains(&m.entry.engine.as_str()) => {
+            format!("cannot reload plugin on {given:?}: singleton plugin cannot be reloaded: {:?}", m.entry.engine)
+        }
+        Some(_) => return Ok(()),
+    };
+    Err(Error::invalid(format!("1 error occurred:\n\t* {why}\n\n")))
+}

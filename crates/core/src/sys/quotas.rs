@@ -1,0 +1,182 @@
+//! `sys/quotas/`: how many requests an address may make.
+
+use std::sync::Arc;
+
+use keepfast_framework::fields::{CommaList, Flag, Float, Seconds, Text};
+use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::{Cx, Data, Error, Keys, Result, Routes};
+use keepfast_storage::Page;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::System;
+use crate::admission::quota::{QuotaConfig, RateLimit};
+use crate::admission::stored::{QUOTA_CONFIG, RATE_LIMITS};
+
+const CONFIG: Help = Help { synopsis: "What holds for all quotas.", description: "" };
+const RATE: Help = Help {
+    synopsis: "How many requests an address may make in an interval.",
+    description: "On the whole server, a mount, a path, or all paths that begin so. The most specific quota decides.",
+};
+
+/// How many quotas there can be.
+const MOST: usize = 1000;
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("quotas/config", CONFIG).read(read_config).update(write_config);
+    r.path("quotas/rate-limit/", RATE).list(list);
+    r.path("quotas/rate-limit/{name}", RATE).read(read).update(write).delete(delete);
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct WriteConfig {
+    /// Paths that no quota is about.
+    rate_limit_exempt_paths: Option<CommaList>,
+    /// Whether refusals are recorded by the audit devices.
+    enable_rate_limit_audit_logging: Option<Flag>,
+    /// Whether answers tell the caller what is left.
+    enable_rate_limit_response_headers: Option<Flag>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Named {
+    /// Name of the quota.
+    name: Text,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Write {
+    /// Name of the quota.
+    name: Text,
+    /// What it is about; empty for the whole server.
+    path: Option<Text>,
+    /// Requests in an interval.
+    rate: Option<Float>,
+    /// The interval.
+    interval: Option<Seconds>,
+    /// For how long who asked too often is refused altogether.
+    block_interval: Option<Seconds>,
+    /// Whether it holds in child namespaces too.
+    inheritable: Option<Flag>,
+    /// Not supported: which role a login is about is known only after its body was read.
+    role: Option<Text>,
+    /// Accepted for compatibility.
+    #[serde(rename = "type")]
+    #[allow(dead_code, reason = "named so that it is known")]
+    kind: Option<Text>,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    block_interval: u64,
+    inheritable: bool,
+    interval: u64,
+    name: String,
+    path: String,
+    rate: serde_json::Number,
+    role: &'static str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+}
+
+async fn read_config(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<QuotaConfig>> {
+    Ok(Data(QUOTA_CONFIG.get(cx, "").await?.unwrap_or_default()))
+}
+
+async fn write_config(sys: &System, cx: &mut Cx, req: WriteConfig) -> Result<()> {
+    let flag = |given: Option<Flag>| given.is_some_and(|f| f.0);
+    let config = QuotaConfig {
+        rate_limit_exempt_paths: req.rate_limit_exempt_paths.map(|p| p.0).unwrap_or_default(),
+        enable_rate_limit_audit_logging: flag(req.enable_rate_limit_audit_logging),
+        enable_rate_limit_response_headers: flag(req.enable_rate_limit_response_headers),
+    };
+    let permission = sys.node()?.admission().change().await;
+    QUOTA_CONFIG.put(cx, "", &config)?;
+    cx.after_commit(move || permission.apply(|rules| rules.quotas.config = Arc::new(config)));
+    Ok(())
+}
+
+async fn list(_: &System, cx: &mut Cx, _: Nothing) -> Result<Keys> {
+    Ok(Keys::of(RATE_LIMITS.list(cx, "", &Page::default()).await?))
+}
+
+async fn read(_: &System, cx: &mut Cx, req: Named) -> Result<Option<Data<Shown>>> {
+    Ok(RATE_LIMITS.get(cx, &req.name).await?.map(|limit| {
+        Data(Shown {
+            block_interval: limit.block_interval,
+            inheritable: limit.inheritable,
+            interval: limit.interval,
+            name: limit.name,
+            path: limit.path,
+            rate: number(limit.rate),
+            role: "",
+            kind: "rate-limit",
+        })
+    }))
+}
+
+/// A whole number without a fraction, as the peer writes it.
+fn number(rate: f64) -> serde_json::Number {
+    let whole = rate.fract() == 0.0 && rate < 9.0e15;
+    let fraction = || serde_json::Number::from_f64(rate).unwrap_or_else(|| 0.into());
+    if whole { (rate as u64).into() } else { fraction() }
+}
+
+async fn write(sys: &System, cx: &mut Cx, req: Write) -> Result<()> {
+    let rate = req.rate.map_or(0.0, |r| r.0);
+    if rate <= 0.0 {
+        return Err(Error::invalid("'rate' is invalid"));
+    }
+    if req.role.is_some_and(|r| !r.is_empty()) {
+        return Err(Error::invalid("quotas on roles are not supported by this server"));
+    }
+    let (path, is_mount) = sys.place(req.path.as_deref().unwrap_or_default())?;
+    let seconds = |given: Option<Seconds>| given.map_or(0, |s| s.0);
+    let limit = RateLimit {
+        name: req.name.0,
+        inheritable: req.inheritable.map_or(path.is_empty(), |i| i.0),
+        path,
+        is_mount,
+        rate,
+        interval: seconds(req.interval).max(1),
+        block_interval: seconds(req.block_interval),
+    };
+    let permission = sys.node()?.admission().change().await;
+    let present = permission.present();
+    let same = present.quotas.all().find(|q| q.path == limit.path && q.name != limit.name);
+    if let Some(same) = same {
+        let name = &same.name;
+        return Err(Error::invalid(format!("quota rule with similar properties exists under the name {name:?}")));
+    }
+    if present.quotas.all().count() >= MOST {
+        return Err(Error::invalid(format!("there can be no more than {MOST} quotas")));
+    }
+    RATE_LIMITS.put(cx, &limit.name, &limit)?;
+    cx.after_commit(move || permission.apply(|rules| rules.quotas.put(limit)));
+    Ok(())
+}
+
+async fn delete(sys: &System, cx: &mut Cx, req: Named) -> Result<()> {
+    let permission = sys.node()?.admission().change().await;
+    RATE_LIMITS.delete(cx, &req.name);
+    cx.after_commit(move || permission.apply(|rules| rules.quotas.remove(&req.name)));
+    Ok(())
+}
+
+impl System {
+    /// A path in its one form, and whether it is a mount.
+    fn place(&self, given: &str) -> Result<(String, bool)> {
+        let path = given.trim_matches('/');
+        if path.is_empty() {
+            return Ok((String::new(), false));
+        }
+        let unsealed = self.unsealed()?;
+        let router = unsealed.mounts.router();
+        let folder = format!("{path}/");
+        let Some((mounted, _)) = router.find(&folder) else {
+            return Err(Error::invalid(format!("invalid mount path {given:?}")));
+        };
+        let is_mount = mounted.entry.path == folder;
+        Ok((if is_mount { folder } else { path.to_owned() }, is_mount))
+    }
+}

@@ -1,0 +1,95 @@
+//! `sys/config/auditing/request-headers`: which headers of requests the audit devices record.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use keepfast_framework::fields::{Flag, Text};
+use keepfast_framework::reply::Flat;
+use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::{Cx, Error, Result, Routes};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::System;
+use crate::admission::stored::HEADERS;
+
+const HEADERS_HELP: Help = Help {
+    synopsis: "The request headers that audit devices record.",
+    description: "Headers that carry tokens are always recorded as hashes.",
+};
+
+/// Headers that carry a token: in clear they would put it into the log.
+const TOKENS: &[&str] = &["x-vault-token", "authorization", "proxy-authorization", "cookie"];
+/// How many headers can be recorded.
+const MOST: usize = 100;
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("config/auditing/request-headers", HEADERS_HELP).read(list).sudo();
+    r.path("config/auditing/request-headers/{header}", HEADERS_HELP).read(read).update(write).delete(delete).sudo();
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Named {
+    /// Name of the header, in any case.
+    header: Text,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Write {
+    /// Name of the header, in any case.
+    header: Text,
+    /// Whether its values are recorded as hashes.
+    hmac: Option<Flag>,
+}
+
+#[derive(Serialize)]
+struct How {
+    hmac: bool,
+}
+
+#[derive(Serialize)]
+struct All {
+    headers: BTreeMap<String, How>,
+}
+
+async fn list(_: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<All>> {
+    let stored = HEADERS.get(cx, "").await?.unwrap_or_default();
+    Ok(Flat(All { headers: stored.into_iter().map(|(name, hmac)| (name, How { hmac })).collect() }))
+}
+
+async fn read(_: &System, cx: &mut Cx, req: Named) -> Result<Flat<BTreeMap<String, How>>> {
+    let stored = HEADERS.get(cx, "").await?.unwrap_or_default();
+    match stored.get(&req.header.to_ascii_lowercase()) {
+        Some(&hmac) => Ok(Flat(BTreeMap::from([(req.header.0, How { hmac })]))),
+        None => Err(Error::invalid("Could not find header in config")),
+    }
+}
+
+async fn write(sys: &System, cx: &mut Cx, req: Write) -> Result<()> {
+    let name = req.header.to_ascii_lowercase();
+    let hmac = req.hmac.is_some_and(|h| h.0) || TOKENS.contains(&name.as_str());
+    change(sys, cx, move |all| {
+        all.insert(name, hmac);
+    })
+    .await
+}
+
+async fn delete(sys: &System, cx: &mut Cx, req: Named) -> Result<()> {
+    let name = req.header.to_ascii_lowercase();
+    change(sys, cx, move |all| {
+        all.remove(&name);
+    })
+    .await
+}
+
+async fn change(sys: &System, cx: &mut Cx, change: impl FnOnce(&mut BTreeMap<String, bool>)) -> Result<()> {
+    let permission = sys.node()?.admission().change().await;
+    let mut all = HEADERS.get(cx, "").await?.unwrap_or_default();
+    change(&mut all);
+    if all.len() > MOST {
+        return Err(Error::invalid(format!("no more than {MOST} headers can be recorded")));
+    }
+    HEADERS.put(cx, "", &all)?;
+    cx.after_commit(move || permission.apply(|rules| rules.recorded_headers = Arc::new(all)));
+    Ok(())
+}

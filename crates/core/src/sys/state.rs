@@ -1,0 +1,258 @@
+//! What the server tells of itself: `sys/config/state/sanitized`, `sys/ha-status`, `sys/version-history`,
+//! `sys/internal/counters`, `sys/internal/ui/namespaces`, `sys/internal/inspect`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use keepfast_framework::fields::Text;
+use keepfast_framework::reply::Flat;
+use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::{Cx, Data, Error, Keys, Result, Routes, Status};
+use keepfast_storage::{Page, View};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{System, call};
+use crate::bare::RELEASED;
+use crate::settings::{Settings, TelemetrySettings};
+use crate::unsealed::Unsealed;
+use crate::versions;
+
+const SANITIZED: Help = Help { synopsis: "The configuration without what is secret.", description: "" };
+const HA: Help = Help { synopsis: "The nodes of the cluster.", description: "" };
+const VERSIONS: Help = Help { synopsis: "The versions that this storage was unsealed with.", description: "" };
+const COUNTERS: Help =
+    Help { synopsis: "How many there are.", description: "Every one is looked at: not for polling." };
+const REMOVED: Help = Help { synopsis: "Removed: see sys/metrics.", description: "" };
+const NAMESPACES: Help = Help { synopsis: "The namespaces that the caller may enter.", description: "" };
+const INSPECT: Help =
+    Help { synopsis: "The tables of the router.", description: "Off: introspection_endpoint is not set." };
+
+/// How many names one look reads.
+const PAGE: usize = 1000;
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("config/state/sanitized", SANITIZED).read(sanitized);
+    r.path("ha-status", HA).read(ha_status);
+    r.path("version-history/", VERSIONS).list(version_history);
+    r.path("internal/counters/requests", REMOVED).read(removed);
+    r.path("internal/counters/tokens", COUNTERS).read(tokens);
+    r.path("internal/counters/entities", COUNTERS).read(entities);
+    r.path("internal/ui/namespaces", NAMESPACES).read(namespaces);
+    r.path("internal/inspect/router/{tag}", INSPECT).read(inspect_router).sudo();
+    r.path("internal/inspect/request", INSPECT).read(inspect).sudo();
+}
+
+#[derive(Serialize)]
+struct Nodes {
+    nodes: [HaNode; 1],
+}
+
+#[derive(Serialize)]
+struct HaNode {
+    hostname: String,
+    api_address: String,
+    cluster_address: String,
+    active_node: bool,
+    last_echo: Option<String>,
+    version: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upgrade_version: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Installed {
+    commit_date: &'static str,
+    previous_version: Option<String>,
+    timestamp_installed: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Tag {
+    /// Name of the table.
+    #[allow(dead_code, reason = "named so that it is known")]
+    tag: Text,
+}
+
+async fn ha_status(sys: &System, _: &mut Cx, _: Nothing) -> Result<Flat<Nodes>> {
+    let settings = &sys.unsealed()?.settings;
+    let node = HaNode {
+        hostname: settings.hostname.clone(),
+        api_address: settings.api_addr.clone(),
+        cluster_address: settings.cluster_addr.clone(),
+        active_node: true,
+        last_echo: None,
+        version: settings.version.clone(),
+        upgrade_version: (settings.storage_type == "raft").then(|| settings.version.clone()),
+    };
+    Ok(Flat(Nodes { nodes: [node] }))
+}
+
+async fn version_history(_: &System, cx: &mut Cx, _: Nothing) -> Result<Keys> {
+    let (tx, view) = cx.store();
+    let installed = versions::all(tx, view).await?;
+    let mut previous = None;
+    let mut info = BTreeMap::new();
+    let mut keys = Vec::new();
+    for (version, at) in installed {
+        let shown = Installed {
+            commit_date: RELEASED,
+            previous_version: previous.replace(version.clone()),
+            timestamp_installed: at.rfc3339_seconds(),
+        };
+        info.insert(version.clone(), shown);
+        keys.push(version);
+    }
+    Keys::with_info(keys, &info)
+}
+
+async fn removed(_: &System, _: &mut Cx, _: Nothing) -> Result<()> {
+    Err(Error::new(Status::NOT_FOUND, "The functionality has been removed on this path"))
+}
+
+async fn inspect(_: &System, _: &mut Cx, _: Nothing) -> Result<()> {
+    Err(Error::invalid("the Vault configuration must set \"introspection_endpoint\" to true to enable this endpoint"))
+}
+
+async fn inspect_router(sys: &System, cx: &mut Cx, _: Tag) -> Result<()> {
+    inspect(sys, cx, Nothing {}).await
+}
+
+async fn namespaces(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Value>> {
+    call(cx)?.token.as_ref().ok_or_else(Error::denied)?;
+    Ok(Data(json!({})))
+}
+
+async fn tokens(sys: &System, _: &mut Cx, _: Nothing) -> Result<Data<Value>> {
+    let unsealed = sys.unsealed()?;
+    let total = records(&unsealed, &unsealed.barrier.view("token/"), "id/").await?;
+    Ok(Data(json!({ "counters": { "service_tokens": { "total": total } } })))
+}
+
+async fn entities(sys: &System, _: &mut Cx, _: Nothing) -> Result<Data<Value>> {
+    let unsealed = sys.unsealed()?;
+    let total = records(&unsealed, &unsealed.barrier.view("identity/"), "entity/").await?;
+    Ok(Data(json!({ "counters": { "entities": { "total": total } } })))
+}
+
+/// How many records there are in a folder.
+async fn records(unsealed: &Unsealed, view: &View, folder: &str) -> Result<usize> {
+    let mut tx = unsealed.barrier.begin_read();
+    let mut page = Page { after: None, limit: Some(PAGE) };
+    let mut total = 0;
+    loop {
+        let names = tx.list(view, folder, &page).await?;
+        total += names.len();
+        if names.len() < PAGE {
+            return Ok(total);
+        }
+        page.after = names.last().cloned();
+    }
+}
+
+async fn sanitized(sys: &System, _: &mut Cx, _: Nothing) -> Result<Data<Value>> {
+    Ok(Data(shown(&sys.unsealed()?.settings)))
+}
+
+fn shown(settings: &Settings) -> Value {
+    let listeners: Vec<Value> = settings
+        .listeners
+        .iter()
+        .map(|l| json!({ "type": l.kind, "config": { "address": l.address, "tls_disable": l.tls_disable } }))
+        .collect();
+    let audits: Vec<Value> = settings
+        .audit
+        .iter()
+        .map(|a| json!({ "type": a.device, "path": format!("{}/", a.name), "description": a.description }))
+        .collect();
+    let mut shown = json!({
+        "api_addr": settings.api_addr,
+        "audits": audits,
+        "cluster_addr": settings.cluster_addr,
+        "cluster_name": settings.cluster_name,
+        "default_lease_ttl": unless_standard(settings.default_lease_ttl),
+        "introspection_endpoint": false,
+        "listeners": listeners,
+        "log_level": settings.log_level,
+        "max_lease_ttl": unless_standard(settings.max_lease_ttl),
+        "disable_ssct_tokens": true,
+        "raw_storage_endpoint": false,
+        "seals": [{ "type": "shamir", "disabled": false }],
+        "storage": {
+            "type": settings.storage_type,
+            "cluster_addr": settings.cluster_addr,
+            "redirect_addr": settings.api_addr,
+            "disable_clustering": false,
+        },
+        "unsafe_allow_api_audit_creation": false,
+    });
+    if let Value::Object(all) = &mut shown {
+        if settings.telemetry.is_given {
+            all.insert("telemetry".to_owned(), telemetry(&settings.telemetry));
+        }
+        all.extend(NOT_SET.iter().map(|&(name, value)| (name.to_owned(), value.shown())));
+    }
+    shown
+}
+
+/// A life in seconds; zero where it is what every server has.
+fn unless_standard(life: Duration) -> u64 {
+    if life == Settings::default().default_lease_ttl { 0 } else { life.as_secs() }
+}
+
+fn telemetry(settings: &TelemetrySettings) -> Value {
+    json!({
+        "disable_hostname": settings.disable_hostname,
+        "metrics_prefix": settings.prefix,
+        "prometheus_retention_time": u64::try_from(settings.prometheus_retention.as_nanos()).unwrap_or(u64::MAX),
+    })
+}
+
+/// How a key of Vault's configuration is shown that cannot be set here.
+#[derive(Clone, Copy)]
+enum Unset {
+    No,
+    Zero,
+    Empty,
+}
+
+impl Unset {
+    fn shown(self) -> Value {
+        match self {
+            Unset::No => Value::from(false),
+            Unset::Zero => Value::from(0),
+            Unset::Empty => Value::from(""),
+        }
+    }
+}
+
+/// Keys of Vault's configuration that clients look for.
+const NOT_SET: &[(&str, Unset)] = &[
+    ("allow_audit_log_prefixing", Unset::No),
+    ("cache_size", Unset::Zero),
+    ("cluster_cipher_suites", Unset::Empty),
+    ("default_max_request_duration", Unset::Zero),
+    ("detect_deadlocks", Unset::Empty),
+    ("disable_cache", Unset::No),
+    ("disable_clustering", Unset::No),
+    ("disable_indexing", Unset::No),
+    ("disable_performance_standby", Unset::No),
+    ("disable_printable_check", Unset::No),
+    ("disable_sealwrap", Unset::No),
+    ("disable_sentinel_trace", Unset::No),
+    ("disable_standby_reads", Unset::No),
+    ("enable_response_header_hostname", Unset::No),
+    ("enable_response_header_raft_node_id", Unset::No),
+    ("enable_ui", Unset::No),
+    ("imprecise_lease_role_tracking", Unset::No),
+    ("log_format", Unset::Empty),
+    ("log_requests_level", Unset::Empty),
+    ("pid_file", Unset::Empty),
+    ("plugin_directory", Unset::Empty),
+    ("plugin_file_permissions", Unset::Zero),
+    ("plugin_file_uid", Unset::Zero),
+    ("unsafe_cross_namespace_identity", Unset::No),
+    ("unsafe_relative_paths", Unset::No),
+    ("allow_unauthenticated_workflows", Unset::No),
+];

@@ -1,0 +1,103 @@
+//! `sys/config/ui/headers`: headers for the answers of the user interface.
+
+use keepfast_framework::fields::{Flag, Strings, Text};
+use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::{Cx, Error, Keys, Outcome, Records, Result, Routes};
+use keepfast_storage::Page;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::value::to_raw_value;
+
+use super::System;
+
+const HELP: Help = Help {
+    synopsis: "Headers for the answers of the user interface.",
+    description: "They are kept for it; answers of the API are not changed.",
+};
+
+/// The headers by name, in the form that HTTP/1 clients write.
+const HEADERS: Records<Vec<String>> = Records::at("config/ui/headers/");
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("config/ui/headers/", HELP).list(list).sudo();
+    r.path("config/ui/headers/{header}", HELP).read(read).update(write).delete(delete).sudo();
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Named {
+    /// Name of the header.
+    header: Text,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Read {
+    /// Name of the header.
+    header: Text,
+    /// Whether all its values are shown and not the first.
+    multivalue: Option<Flag>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Write {
+    /// Name of the header.
+    header: Text,
+    /// Its values.
+    values: Option<Strings>,
+    /// Accepted for compatibility: all values are kept.
+    #[allow(dead_code, reason = "named so that it is known")]
+    multivalue: Option<Flag>,
+}
+
+#[derive(Serialize)]
+struct Values {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    values: Option<Vec<String>>,
+}
+
+/// `x-frame-options` is `X-Frame-Options`.
+fn canonical(name: &str) -> String {
+    let mut begins = true;
+    name.chars()
+        .map(|c| {
+            let c = if begins { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() };
+            begins = c == '-';
+            c
+        })
+        .collect()
+}
+
+async fn list(_: &System, cx: &mut Cx, _: Nothing) -> Result<Keys> {
+    Ok(Keys::of(HEADERS.list(cx, "", &Page::default()).await?))
+}
+
+async fn read(_: &System, cx: &mut Cx, req: Read) -> Result<keepfast_framework::Data<Values>> {
+    let values = HEADERS.get(cx, &canonical(&req.header)).await?.ok_or_else(Error::not_found)?;
+    Ok(keepfast_framework::Data(if req.multivalue.is_some_and(|m| m.0) {
+        Values { value: None, values: Some(values) }
+    } else {
+        Values { value: values.into_iter().next(), values: None }
+    }))
+}
+
+async fn write(_: &System, cx: &mut Cx, req: Write) -> Result<Outcome> {
+    let values = req.values.map(|v| v.0).unwrap_or_default();
+    if req.header.is_empty() || values.is_empty() {
+        return Err(Error::invalid("header and values must be specified"));
+    }
+    if req.header.to_ascii_lowercase().starts_with("x-vault-") {
+        return Err(Error::invalid("X-Vault headers cannot be set"));
+    }
+    if req.header.eq_ignore_ascii_case("content-security-policy") {
+        cx.warn("overriding default Content-Security-Policy which is secure by default, proceed with caution");
+    }
+    HEADERS.put(cx, &canonical(&req.header), &values)?;
+    // Clients tell 200 from 204 here.
+    Ok(Outcome { data: Some(to_raw_value(&())?), ..Outcome::default() })
+}
+
+async fn delete(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
+    HEADERS.delete(cx, &canonical(&req.header));
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! Which versions of the server have served this storage, and since when.
+
+use keepfast_framework::{Records, Result, Timestamp};
+use keepfast_storage::{Page, Tx, View};
+
+/// When a version was first unsealed, by version.
+const VERSIONS: Records<Timestamp> = Records::at("version-history/");
+
+/// Notes the version that runs, if it is new here.
+///
+/// # Errors
+/// When storage fails.
+pub async fn note(tx: &mut Tx, view: &View, version: &str, now: Timestamp) -> Result<()> {
+    if VERSIONS.get_in(tx, view, version).await?.is_none() {
+        VERSIONS.put_in(tx, view, version, &now)?;
+    }
+    Ok(())
+}
+
+/// All of them, in the order in which they came.
+///
+/// # Errors
+/// When storage fails.
+pub async fn all(tx: &mut Tx, view: &View) -> Result<Vec<(String, Timestamp)>> {
+    let mut out = Vec::new();
+    for version in VERSIONS.list_in(tx, view, "", &Page::default()).await? {
+        if let Some(at) = VERSIONS.get_in(tx, view, &version).await? {
+            out.push((version, at));
+        }
+    }
+    out.sort_by_key(|(_, at)| *at);
+    Ok(out)
+}

@@ -1,0 +1,147 @@
+//! New shares, new root keys, new root tokens: who may make them, and that either the old shares hold or the new ones.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use keepfast_core::seal::SealShape;
+use keepfast_crypto::secret::SecretBytes;
+use serde_json::{Value, json};
+
+use crate::fixture::{Answer, House, ROOT};
+
+/// A server with three shares of which two unseal.
+async fn house() -> House {
+    let house = House::sealed(SealShape { shares: 3, threshold: 2 }).await;
+    assert!(house.node.unseal(&house.shares[..2]).await.unwrap());
+    house
+}
+
+fn hexed(share: &SecretBytes) -> String {
+    hex::encode(share.expose())
+}
+
+/// The shares of an answer.
+fn shares(answer: &Answer) -> Vec<SecretBytes> {
+    let keys = answer.data()["keys"].as_array().unwrap();
+    keys.iter().map(|k| SecretBytes::new(hex::decode(k.as_str().unwrap()).unwrap())).collect()
+}
+
+async fn give(house: &House, path: &str, share: &SecretBytes, nonce: &Value) -> Answer {
+    house.post(path, ROOT, json!({ "key": hexed(share), "nonce": nonce })).await
+}
+
+/// Seals and tries to unseal with these.
+async fn reopens(house: &House, shares: &[SecretBytes]) -> bool {
+    house.node.seal().await;
+    house.node.unseal(shares).await.unwrap()
+}
+
+#[tokio::test]
+async fn sec_cs05_exactly_one_of_old_and_new_shares_unseals_at_every_moment() {
+    let house = house().await;
+    house.post("sys/rotate/root", ROOT, Value::Null).await.is(204);
+    assert!(reopens(&house, &house.shares[1..]).await, "a new root key leaves the shares as they are");
+    let init = json!({ "secret_shares": 4, "secret_threshold": 3, "require_verification": true });
+    let nonce = house.post("sys/rotate/root/init", ROOT, init).await.ok().data()["nonce"].clone();
+    give(&house, "sys/rotate/root/update", &house.shares[0], &nonce).await.ok();
+    let made = give(&house, "sys/rotate/root/update", &house.shares[2], &nonce).await.ok();
+    let (new, proof) = (shares(&made), made.data()["verification_nonce"].clone());
+    for share in &new[..2] {
+        give(&house, "sys/rotate/root/verify", share, &proof).await.ok();
+    }
+    // What lies between is memory: after a seal the old shares hold and the new ones never will.
+    assert!(!reopens(&house, &new[..3]).await);
+    assert!(reopens(&house, &house.shares[..2]).await);
+    house.get("sys/rotate/root/verify", ROOT).await.is(400);
+    let init = json!({ "secret_shares": 4, "secret_threshold": 3, "require_verification": true });
+    let nonce = house.post("sys/rotate/root/init", ROOT, init).await.ok().data()["nonce"].clone();
+    give(&house, "sys/rotate/root/update", &house.shares[0], &nonce).await.ok();
+    let made = give(&house, "sys/rotate/root/update", &house.shares[2], &nonce).await.ok();
+    let (new, proof) = (shares(&made), made.data()["verification_nonce"].clone());
+    // The root key changes while the proof is under way; that makes no difference to it.
+    house.post("sys/rotate/root", ROOT, Value::Null).await.is(204);
+    for share in &new[1..3] {
+        give(&house, "sys/rotate/root/verify", share, &proof).await.ok();
+    }
+    assert_eq!(give(&house, "sys/rotate/root/verify", &new[0], &proof).await.ok().data()["complete"], true);
+    house.post("sys/rotate/root", ROOT, Value::Null).await.is(204);
+    assert!(!reopens(&house, &house.shares[..2]).await);
+    assert!(!reopens(&house, &new[..2]).await);
+    assert!(reopens(&house, &new[1..]).await);
+    assert!(house.accepts(ROOT).await);
+}
+
+#[tokio::test]
+async fn wrong_shares_make_nothing_and_begin_anew() {
+    let house = house().await;
+    let init = json!({ "secret_shares": 1, "secret_threshold": 1 });
+    let nonce = house.post("sys/rotate/root/init", ROOT, init).await.ok().data()["nonce"].clone();
+    let foreign = SecretBytes::new([vec![0xab; 32], vec![7]].concat());
+    give(&house, "sys/rotate/root/update", &house.shares[0], &json!("other")).await.is(400);
+    give(&house, "sys/rotate/root/update", &house.shares[0], &nonce).await.ok();
+    give(&house, "sys/rotate/root/update", &house.shares[0], &nonce).await.is(400);
+    give(&house, "sys/rotate/root/update", &foreign, &nonce).await.is(400);
+    assert_eq!(house.get("sys/rotate/root/init", ROOT).await.ok().data()["progress"], 0);
+    let attempt = house.post("sys/generate-root-token/attempt", ROOT, json!({})).await.ok();
+    let nonce = &attempt.data()["nonce"];
+    give(&house, "sys/generate-root-token/update", &foreign, nonce).await.ok();
+    give(&house, "sys/generate-root-token/update", &house.shares[0], nonce).await.is(400);
+    assert_eq!(house.get("sys/generate-root-token/attempt", ROOT).await.ok().data()["progress"], 0);
+    assert!(reopens(&house, &house.shares[..2]).await);
+}
+
+#[tokio::test]
+async fn a_quorum_makes_a_root_token_that_only_the_otp_opens() {
+    let house = house().await;
+    let attempt = house.post("sys/generate-root-token/attempt", ROOT, json!({})).await.ok();
+    let (otp, nonce) = (attempt.data()["otp"].as_str().unwrap().to_owned(), attempt.data()["nonce"].clone());
+    assert_eq!(attempt.data()["otp_length"], otp.len());
+    assert_eq!(house.get("sys/generate-root-token/attempt", ROOT).await.ok().data()["otp"], "", "it is told once");
+    give(&house, "sys/generate-root-token/update", &house.shares[0], &nonce).await.ok();
+    let done = give(&house, "sys/generate-root-token/update", &house.shares[1], &nonce).await.ok();
+    let encoded = done.data()["encoded_token"].as_str().unwrap();
+    let plain: Vec<u8> =
+        STANDARD_NO_PAD.decode(encoded).unwrap().iter().zip(otp.as_bytes()).map(|(a, b)| a ^ b).collect();
+    let token = String::from_utf8(plain).unwrap();
+    assert!(house.accepts(&token).await);
+    let told = house.post("sys/decode-token", "", json!({ "encoded_token": encoded, "otp": otp })).await.ok();
+    assert_eq!(told.data()["token"], token);
+    let lookup = house.get("auth/token/lookup-self", &token).await.ok();
+    assert_eq!((&lookup.data()["policies"], &lookup.data()["ttl"]), (&json!(["root"]), &json!(0)));
+    assert_eq!(house.get("sys/generate-root-token/attempt", ROOT).await.ok().data()["started"], false);
+    // Neither shares nor token nor pad stand in the audit log.
+    let log = house.audit("audit");
+    for secret in [&token, &otp, &hexed(&house.shares[0]), &hexed(&house.shares[1])] {
+        assert!(!log.contains(secret.as_str()));
+    }
+}
+
+#[tokio::test]
+async fn sec_ds05_strangers_neither_begin_nor_cancel_and_hold_no_state() {
+    let house = house().await;
+    let init = json!({ "secret_shares": 3, "secret_threshold": 2 });
+    let nonce = house.post("sys/rotate/root/init", ROOT, init.clone()).await.ok().data()["nonce"].clone();
+    house.post("sys/generate-root-token/attempt", ROOT, json!({})).await.ok();
+    for path in ["sys/rotate/root/init", "sys/generate-root-token/attempt", "sys/rotate/root/verify"] {
+        for method in ["GET", "POST", "DELETE"] {
+            house.call(method, path, "", init.clone()).await.is(403);
+        }
+    }
+    for path in ["sys/rekey/init", "sys/generate-root/attempt", "sys/rekey/verify"] {
+        for method in ["GET", "POST", "DELETE"] {
+            for token in ["", ROOT] {
+                assert_eq!(
+                    house.call(method, path, token, init.clone()).await.is(405).error(),
+                    "unsupported operation"
+                );
+            }
+        }
+    }
+    give(&house, "sys/rotate/root/update", &house.shares[0], &nonce).await.ok();
+    let made = give(&house, "sys/rotate/root/update", &house.shares[1], &nonce).await.ok();
+    assert!(reopens(&house, &shares(&made)[1..]).await);
+    assert_eq!(
+        house.get("sys/generate-root-token/attempt", ROOT).await.ok().data()["started"],
+        false,
+        "sealing forgets"
+    );
+}

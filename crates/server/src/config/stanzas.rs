@@ -1,0 +1,85 @@
+//! The small stanzas: `telemetry` and `user_lockout`.
+
+use std::time::Duration;
+
+use keepfast_core::settings::{LockoutSettings, TelemetrySettings};
+
+use super::error::{ConfigError, Warning};
+use super::low::{Labelled, Stanza};
+
+/// Keys of Vault's telemetry that send metrics elsewhere or shape what we do not have.
+const WITHOUT_EFFECT: &[&str] = &[
+    "add_lease_metrics_namespace_labels",
+    "add_mount_point_rollback_metrics",
+    "circonus_api_app",
+    "circonus_api_token",
+    "circonus_api_url",
+    "circonus_broker_id",
+    "circonus_broker_select_tag",
+    "circonus_check_display_name",
+    "circonus_check_force_metric_activation",
+    "circonus_check_id",
+    "circonus_check_instance_id",
+    "circonus_check_search_tag",
+    "circonus_check_tags",
+    "circonus_submission_interval",
+    "circonus_submission_url",
+    "dogstatsd_addr",
+    "dogstatsd_tags",
+    "enable_hostname_label",
+    "filter_default",
+    "lease_metrics_epsilon",
+    "maximum_gauge_cardinality",
+    "num_lease_metrics_buckets",
+    "prefix_filter",
+    "stackdriver_debug_logs",
+    "stackdriver_location",
+    "stackdriver_namespace",
+    "stackdriver_project_id",
+    "statsd_address",
+    "statsite_address",
+    "usage_gauge_period",
+];
+
+/// How long metrics are kept for Prometheus where there is a stanza and nothing said in it.
+const RETENTION: Duration = Duration::from_secs(24 * 3600);
+
+/// Reads `telemetry { … }`. Without one there is nothing for Prometheus.
+pub(super) fn telemetry(mut stanza: Stanza<'_>, warnings: &mut Vec<Warning>) -> Result<TelemetrySettings, ConfigError> {
+    let standard = TelemetrySettings::default();
+    let settings = TelemetrySettings {
+        prometheus_retention: stanza.duration("prometheus_retention_time")?.unwrap_or(RETENTION),
+        disable_hostname: stanza.flag("disable_hostname")?.unwrap_or(standard.disable_hostname),
+        prefix: stanza.text("metrics_prefix")?.filter(|p| !p.is_empty()).unwrap_or(standard.prefix),
+        is_given: true,
+    };
+    stanza.without_effect(WITHOUT_EFFECT, warnings);
+    stanza.finish(warnings);
+    Ok(settings)
+}
+
+/// Reads `user_lockout "userpass" { … }`; the label may be `all`.
+pub(super) fn user_lockout(
+    block: Labelled<'_>,
+    warnings: &mut Vec<Warning>,
+) -> Result<(String, LockoutSettings), ConfigError> {
+    let Labelled { labels, position, mut stanza } = block;
+    let of = labels.first().copied().unwrap_or_default().to_ascii_lowercase();
+    if !matches!(of.as_str(), "all" | "userpass" | "ldap" | "approle") {
+        return Err(stanza.fault(position, format!("user_lockout {of:?}: there are all, userpass, ldap and approle")));
+    }
+    let standard = LockoutSettings::default();
+    let span = |given: Option<Duration>, standard: Duration| given.filter(|d| !d.is_zero()).unwrap_or(standard);
+    let threshold = stanza.integer("lockout_threshold")?.filter(|t| *t != 0);
+    let threshold = threshold.map_or(Ok(standard.threshold), |t| {
+        u64::try_from(t).map_err(|_| stanza.fault(position, "lockout_threshold cannot be negative"))
+    })?;
+    let settings = LockoutSettings {
+        threshold,
+        duration: span(stanza.duration("lockout_duration")?, standard.duration),
+        counter_reset: span(stanza.duration("lockout_counter_reset")?, standard.counter_reset),
+        disabled: stanza.flag("disable_lockout")?.unwrap_or(false),
+    };
+    stanza.finish(warnings);
+    Ok((of, settings))
+}

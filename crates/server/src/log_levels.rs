@@ -1,0 +1,155 @@
+//! The levels of the parts of the log, changed while the server runs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use keepfast_core::settings::{LogLevel, LogLevels};
+use parking_lot::Mutex;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::{Registry, reload};
+
+use crate::telemetry::Level;
+
+/// The parts by Vault's names, and where their lines come from. The most specific place decides.
+const PARTS: &[(&str, &str)] = &[
+    ("admission", "keepfast_core::admission"),
+    ("audit", "keepfast_core::audit"),
+    ("auth", "keepfast_engines::auth"),
+    ("core", "keepfast_core"),
+    ("expiration", "keepfast_core::lease"),
+    ("identity", "keepfast_core::identity"),
+    ("policy", "keepfast_core::policy"),
+    ("seals", "keepfast_core::seal"),
+    ("secrets", "keepfast_engines::secrets"),
+    ("server", "keepfast_server"),
+    ("storage", "keepfast_storage"),
+    ("system", "keepfast_core::sys"),
+    ("token", "keepfast_core::token"),
+];
+
+/// The levels of the parts of the log.
+pub(crate) struct Levels {
+    state: Mutex<State>,
+    filter: reload::Handle<Targets, Registry>,
+}
+
+struct State {
+    /// What the configuration says.
+    configured: LevelFilter,
+    /// What was set while running.
+    set: BTreeMap<&'static str, LevelFilter>,
+}
+
+impl State {
+    fn targets(&self) -> Targets {
+        let of = |part: &str| self.set.get(part).copied().unwrap_or(self.configured);
+        Targets::new()
+            .with_default(self.configured)
+            .with_targets(PARTS.iter().map(|(part, target)| (*target, of(part))))
+    }
+}
+
+impl Levels {
+    /// All parts at one level, with the filter that follows.
+    pub(crate) fn new(level: Level) -> (reload::Layer<Targets, Registry>, Arc<Self>) {
+        let state = State { configured: level.0, set: BTreeMap::new() };
+        let (filter, handle) = reload::Layer::new(state.targets());
+        (filter, Arc::new(Levels { state: Mutex::new(state), filter: handle }))
+    }
+
+    /// Changes the level of the configuration; what was set while running stays.
+    pub(crate) fn configure(&self, level: Level) {
+        self.change(|state| state.configured = level.0);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock();
+        change(&mut state);
+        // Fails only when there is no log any more.
+        let _ = self.filter.reload(state.targets());
+    }
+}
+
+impl fmt::Debug for Levels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Levels")
+    }
+}
+
+impl LogLevels for Levels {
+    fn levels(&self) -> BTreeMap<&'static str, &'static str> {
+        let state = self.state.lock();
+        PARTS.iter().map(|(part, _)| (*part, name(*state.set.get(part).unwrap_or(&state.configured)))).collect()
+    }
+
+    fn set(&self, part: Option<&str>, level: Option<LogLevel>) -> bool {
+        let named: Vec<&'static str> =
+            PARTS.iter().map(|(name, _)| *name).filter(|name| part.is_none_or(|part| part == *name)).collect();
+        self.change(|state| {
+            for part in &named {
+                match level {
+                    Some(level) => state.set.insert(part, filter(level)),
+                    None => state.set.remove(part),
+                };
+            }
+        });
+        !named.is_empty()
+    }
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Trace => LevelFilter::TRACE,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Error => LevelFilter::ERROR,
+    }
+}
+
+fn name(level: LevelFilter) -> &'static str {
+    match level {
+        LevelFilter::TRACE => "trace",
+        LevelFilter::DEBUG => "debug",
+        LevelFilter::INFO => "info",
+        LevelFilter::WARN => "warn",
+        LevelFilter::ERROR => "error",
+        _ => "off",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use tracing::Level as L;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_part_is_changed_alone_and_goes_back_to_the_configuration() {
+        let (filter, levels) = Levels::new(Level(LevelFilter::WARN));
+        let subscriber = tracing_subscriber::registry().with(filter);
+        tracing::subscriber::with_default(subscriber, || {
+            let on = || {
+                (
+                    tracing::enabled!(target: "keepfast_core::audit::broker", L::DEBUG),
+                    tracing::enabled!(target: "keepfast_core::node", L::INFO),
+                    tracing::enabled!(target: "hyper", L::INFO),
+                )
+            };
+            assert_eq!(on(), (false, false, false));
+            assert!(levels.set(Some("audit"), Some(LogLevel::Debug)));
+            assert_eq!((on(), levels.levels()["audit"]), ((true, false, false), "debug"));
+            assert!(levels.set(None, Some(LogLevel::Info)));
+            assert_eq!(on(), (false, true, false));
+            levels.configure(Level(LevelFilter::ERROR));
+            assert_eq!(on(), (false, true, false));
+            assert!(levels.set(None, None));
+            assert_eq!((on(), levels.levels()["core"]), ((false, false, false), "error"));
+            assert!(!levels.set(Some("nothing"), Some(LogLevel::Info)));
+        });
+    }
+}
