@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
@@ -21,6 +22,9 @@ use crate::tls::Tls;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 4096;
+
+/// How much is read, in bytes, of what a client sends in clear to a TLS socket.
+const MOST_IN_CLEAR: u64 = 64 << 10;
 
 /// A socket that listens. Clients may connect from now on; they are served once the loop runs.
 pub(crate) enum Socket {
@@ -191,8 +195,14 @@ impl<K: Kernel> Listener<K> {
                 connection::serve(stream, Some(peer), edge, protocols, stop).await;
                 return;
             };
-            let handshake = tokio::time::timeout(edge.limits().handshake_timeout, tls.accept(stream));
-            if let Ok(Ok(stream)) = handshake.await {
+            let handshake = async {
+                if speaks_in_clear(&stream).await {
+                    refuse_in_clear(stream).await;
+                    return None;
+                }
+                tls.accept(stream).await.ok()
+            };
+            if let Ok(Some(stream)) = tokio::time::timeout(edge.limits().handshake_timeout, handshake).await {
                 connection::serve(stream, Some(peer), edge, protocols, stop).await;
             }
         });
@@ -206,6 +216,22 @@ impl<K: Kernel> Listener<K> {
             connection::serve(stream, None, edge, protocols, stop).await;
         });
     }
+}
+
+/// Whether a client of a TLS socket speaks HTTP without it: a request begins with a letter, a handshake never does.
+async fn speaks_in_clear(stream: &TcpStream) -> bool {
+    let mut first = [0];
+    matches!(stream.peek(&mut first).await, Ok(1)) && first[0].is_ascii_alphabetic()
+}
+
+/// Tells such a client what is wrong, in the words that Go's servers use. What it sent is read and not looked at, for
+/// else the end of the connection would overtake the answer.
+async fn refuse_in_clear(mut stream: TcpStream) {
+    const ANSWER: &[u8] = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+    if stream.write_all(ANSWER).await.is_err() || stream.shutdown().await.is_err() {
+        return;
+    }
+    let _ = tokio::io::copy(&mut stream.take(MOST_IN_CLEAR), &mut tokio::io::sink()).await;
 }
 
 /// Whether the system, not the connection, is the reason: then it does not help to try again at once.

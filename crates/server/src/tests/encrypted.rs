@@ -125,6 +125,16 @@ async fn sec_ds04_a_handshake_that_stalls_or_is_garbage_ends() {
 }
 
 #[tokio::test]
+async fn who_forgets_tls_is_told() {
+    let encrypted = Encrypted::start(ClientCertificates::Requested).await;
+    let mut stream = encrypted.server.connect().await;
+    stream.write_all(b"PUT /v1/a HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\n\r\ns3cr3t!").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n");
+}
+
+#[tokio::test]
 async fn sec_ds09_tls_1_0_and_1_1_are_refused() {
     let encrypted = Encrypted::start(ClientCertificates::Requested).await;
     for minor in [1u8, 2] {
