@@ -1,5 +1,7 @@
 //! The client: calls, retries, redirections.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -11,7 +13,8 @@ use serde_json::{Map, Value, json};
 
 use crate::connect::Connector;
 use crate::error::{ResponseError, innermost};
-use crate::patience::{pause, within};
+use crate::patience::{elapsed, pause, within};
+use crate::rate::Bucket;
 use crate::request::{Method, Request};
 use crate::{Config, Error, Secret, retry};
 
@@ -29,6 +32,7 @@ const REQUEST: HeaderName = HeaderName::from_static("x-vault-request");
 pub struct Client {
     config: Config,
     pool: Pool<Connector, Full<Bytes>>,
+    limiter: Option<Arc<Bucket>>,
 }
 
 /// An answer as it came.
@@ -49,7 +53,8 @@ impl Client {
     /// The TLS part of the configuration cannot be used.
     pub fn new(config: Config) -> Result<Self, Error> {
         let pool = Pool::builder(TokioExecutor::new()).build(Connector::new(&config)?);
-        Ok(Self { config, pool })
+        let limiter = config.rate_limit.map(|limit| Arc::new(Bucket::full(limit, elapsed())));
+        Ok(Self { config, pool, limiter })
     }
 
     /// The configuration in use.
@@ -170,6 +175,9 @@ impl Client {
     pub async fn raw(&self, request: &Request) -> Result<Response, Error> {
         let mut attempt = 0;
         loop {
+            if let Some(limiter) = &self.limiter {
+                pause(limiter.take(elapsed())).await;
+            }
             let outcome = self.once(request).await;
             let again = match &outcome {
                 Ok(response) => retry::is_worthwhile(response.status),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue};
 use keepfast_crypto::secret::SecretString;
 
-use crate::{Error, duration, environment};
+use crate::{Error, RateLimit, duration, environment};
 
 /// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub struct Config {
     pub max_retries: u32,
     /// The pause before the first new attempt; later ones wait longer.
     pub retry_wait: Duration,
+    /// How often the client may call; `None` is as often as it likes.
+    pub rate_limit: Option<RateLimit>,
     /// Whether a redirection (a standby naming its leader) is followed, once.
     pub follow_redirects: bool,
     /// Further headers for every call.
@@ -78,6 +80,7 @@ impl Config {
             timeout: Some(DEFAULT_TIMEOUT),
             max_retries: DEFAULT_RETRIES,
             retry_wait: DEFAULT_RETRY_WAIT,
+            rate_limit: None,
             follow_redirects: true,
             headers: HeaderMap::new(),
         })
@@ -85,7 +88,7 @@ impl Config {
 
     /// What the environment says, under the prefixes `KEEPFAST_`, `BAO_` and `VAULT_` in this order: `ADDR`,
     /// `TOKEN`, `CACERT`, `CAPATH`, `CLIENT_CERT`, `CLIENT_KEY`, `SKIP_VERIFY`, `TLS_SERVER_NAME`,
-    /// `NAMESPACE`, `WRAP_TTL`, `CLIENT_TIMEOUT`, `MAX_RETRIES`, `DISABLE_REDIRECTS`.
+    /// `NAMESPACE`, `WRAP_TTL`, `CLIENT_TIMEOUT`, `MAX_RETRIES`, `RATE_LIMIT`, `DISABLE_REDIRECTS`.
     ///
     /// # Errors
     /// A variable does not hold what it should; the message names it.
@@ -111,6 +114,7 @@ impl Config {
         config.wrap_ttl = text("WRAP_TTL");
         config.skip_verify = read(find("SKIP_VERIFY"), environment::truth)?.unwrap_or(false);
         config.follow_redirects = !read(find("DISABLE_REDIRECTS"), environment::truth)?.unwrap_or(false);
+        config.rate_limit = read(find("RATE_LIMIT"), RateLimit::parse)?;
         if let Some(timeout) = read(find("CLIENT_TIMEOUT"), duration::parse)? {
             config.timeout = (!timeout.is_zero()).then_some(timeout);
         }
@@ -184,9 +188,12 @@ mod tests {
         let config =
             from(&[("VAULT_CLIENT_TIMEOUT", "5"), ("VAULT_MAX_RETRIES", "7"), ("BAO_SKIP_VERIFY", "TRUE")]).unwrap();
         assert_eq!((config.timeout, config.max_retries, config.skip_verify), (Some(Duration::from_secs(5)), 7, true));
-        for (name, value) in
-            [("VAULT_CLIENT_TIMEOUT", "soon"), ("VAULT_MAX_RETRIES", "-1"), ("VAULT_SKIP_VERIFY", "maybe")]
-        {
+        for (name, value) in [
+            ("VAULT_CLIENT_TIMEOUT", "soon"),
+            ("VAULT_MAX_RETRIES", "-1"),
+            ("VAULT_SKIP_VERIFY", "maybe"),
+            ("VAULT_RATE_LIMIT", "fast"),
+        ] {
             let message = from(&[(name, value)]).err().unwrap().to_string();
             assert!(message.contains(name) && !message.contains(value), "{message}");
         }

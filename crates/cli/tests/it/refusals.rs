@@ -87,9 +87,12 @@ fn an_argument_that_is_no_text_is_not_changed_into_one() {
 fn what_cannot_be_set_up_is_told_as_a_failure() {
     let server = server!();
     let root = server.token();
-    for (name, value) in
-        [("VAULT_SKIP_VERIFY", "perhaps"), ("VAULT_CLIENT_TIMEOUT", "soon"), ("VAULT_CACERT", "/nonexistent")]
-    {
+    for (name, value) in [
+        ("VAULT_SKIP_VERIFY", "perhaps"),
+        ("VAULT_CLIENT_TIMEOUT", "soon"),
+        ("VAULT_CACERT", "/nonexistent"),
+        ("VAULT_RATE_LIMIT", "fast"),
+    ] {
         let done = server.run_with(&["read", "a/b"], &[("VAULT_TOKEN", root), (name, value)], "");
         assert_eq!(done.code, 2, "{name}: {done:?}");
     }
