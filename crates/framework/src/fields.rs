@@ -129,13 +129,13 @@ fn number_of(n: &Number) -> Option<i64> {
 }
 
 fn int_of(value: &Value) -> Result<i64, String> {
-    const SYNTAX: &str = "'' cannot parse value as 'int': strconv.ParseInt: invalid syntax";
+    let fault = |why: &str| format!("'' cannot parse value as 'int': strconv.ParseInt: {why}");
     match value {
         Value::Null => Ok(0),
         Value::Bool(b) => Ok(i64::from(*b)),
-        Value::Number(n) => number_of(n).ok_or_else(|| SYNTAX.to_owned()),
+        Value::Number(n) => number_of(n).ok_or_else(|| fault("invalid syntax")),
         Value::String(s) if s.is_empty() => Ok(0),
-        Value::String(s) => s.parse().map_err(|_| SYNTAX.to_owned()),
+        Value::String(s) => go_int(s).map_err(fault),
         Value::Array(_) | Value::Object(_) => Err(unconvertible("int", value)),
     }
 }
@@ -153,11 +153,29 @@ fn float_of(value: &Value) -> Result<f64, String> {
     if number.is_finite() { Ok(number) } else { Err(SYNTAX.to_owned()) }
 }
 
+/// Go's `strconv.ParseInt` with base 0: decimal, or with one of its prefixes.
+fn go_int(text: &str) -> Result<i64, &'static str> {
+    let (negative, digits) = match text.as_bytes().first() {
+        Some(b'-') => (true, &text[1..]),
+        Some(b'+') => (false, &text[1..]),
+        _ => (false, text),
+    };
+    let lower = digits.to_ascii_lowercase();
+    let prefixed = [("0x", 16), ("0b", 2), ("0o", 8), ("0", 8)];
+    let found = prefixed.into_iter().find_map(|(prefix, base)| Some((lower.strip_prefix(prefix)?, base)));
+    let (digits, base) = found.filter(|(rest, _)| !rest.is_empty()).unwrap_or((&lower, 10));
+    if digits.is_empty() || !digits.chars().all(|digit| digit.is_digit(base)) {
+        return Err("invalid syntax");
+    }
+    let number = i128::from_str_radix(digits, base).map_err(|_| "value out of range")?;
+    i64::try_from(if negative { -number } else { number }).map_err(|_| "value out of range")
+}
+
 fn flag_of(value: &Value) -> Result<bool, String> {
     match value {
         Value::Null => Ok(false),
         Value::Bool(b) => Ok(*b),
-        Value::Number(n) => Ok(n.as_f64() != Some(0.0)),
+        Value::Number(n) => flag_of(&Value::String(n.to_string())),
         Value::String(s) => match s.as_str() {
             "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
@@ -235,10 +253,15 @@ pub fn go_duration(text: &str) -> Result<i128, String> {
     Ok(if negative { -total } else { total })
 }
 
+/// The longest span in seconds: Go counts its nanoseconds in 64 bits.
+const LONGEST: u64 = i64::MAX as u64 / 1_000_000_000;
+const TOO_LONG: &str = "multiplication of durations resulted in overflow, one operand may be too large";
+
 fn seconds_of(value: &Value) -> Result<i64, String> {
     match value {
         Value::Null => Ok(0),
         Value::Number(n) => match number_of(n) {
+            Some(seconds) if seconds.unsigned_abs() > LONGEST => Err(TOO_LONG.to_owned()),
             Some(seconds) => Ok(seconds),
             None => parse_duration(&n.to_string()),
         },

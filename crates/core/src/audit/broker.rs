@@ -102,7 +102,7 @@ impl Broker {
         });
         let mut saying = Said(Vec::with_capacity(if entry.response.is_some() { 0 } else { self.devices.len() }));
         for (at, recorder) in self.devices.iter().enumerate() {
-            let mut line = Vec::with_capacity(1536);
+            let mut line = Vec::with_capacity(entry.expected_length());
             let mark = marks.and_then(|m| m.get(at));
             let said = said.0.get(at).map(|s| &**s);
             let request = entry.line(&recorder.key, &recorder.format, mark, said, &mut line);

@@ -58,6 +58,9 @@ fn mode_of(settings: &AuditSettings) -> io::Result<u32> {
     Ok(if mode == 0 { 0o600 } else { mode })
 }
 
+/// Bytes of a line from which copying it into a batch costs more than a write of its own.
+const LARGE: usize = 16 << 10;
+
 /// A file that entries are appended to. The page cache takes them, so a write does not wait.
 ///
 /// Entries of requests that are under way at the same time go out in one write: whoever comes adds its line to the open
@@ -155,6 +158,9 @@ fn open_log(path: &Path, mode: u32) -> io::Result<File> {
 #[async_trait]
 impl Device for FileDevice {
     async fn write(&self, line: &[u8]) -> io::Result<()> {
+        if line.len() >= LARGE {
+            return self.log.lock().write(line);
+        }
         let joined = {
             let mut open = self.open.lock();
             open.0.extend_from_slice(line);
@@ -248,6 +254,9 @@ mod tests {
         device.reopen().unwrap();
         device.write(b"two\n").await.unwrap();
         assert_eq!(std::fs::read_to_string(path("log")).unwrap(), "two\n");
+        let large = [vec![b'x'; LARGE], b"\n".to_vec()].concat();
+        device.write(&large).await.unwrap();
+        assert_eq!(std::fs::read(path("log")).unwrap(), [b"two\n", large.as_slice()].concat());
         assert_eq!(std::fs::read_to_string(path("log.1")).unwrap(), "one\n");
     }
     #[tokio::test]

@@ -138,6 +138,12 @@ fn life(token: &TokenRecord, w: &mut Writer<'_>) {
 }
 
 impl Entry<'_> {
+    /// About how many bytes a line has: a hash is twice as long as most values that it stands for.
+    pub fn expected_length(&self) -> usize {
+        let length = |data: Option<&str>| data.map_or(0, str::len);
+        1536 + 2 * (length(self.request.data) + length(self.response.as_ref().and_then(|response| response.data)))
+    }
+
     /// The entry as a line of JSON; returns where in it the request's member stands.
     ///
     /// `mark` is the accepted token as this device writes it, `said` the request's member from the entry before, so that

@@ -12,7 +12,7 @@ pub const PREFIX: &str = "hmac-sha256:";
 ///
 /// `public` tells for a top-level field of an object whether it stays in clear.
 pub fn json(raw: &str, key: &HmacKey, public: &dyn Fn(&str) -> bool, out: &mut Vec<u8>) {
-    let mut walk = Walk { bytes: raw.as_bytes(), at: 0, key, out };
+    let mut walk = Walk { bytes: raw.as_bytes(), at: 0, key, out, recent: Recent::default() };
     walk.value(0, public);
 }
 
@@ -25,14 +25,50 @@ pub fn text(value: &str, key: &HmacKey, out: &mut Vec<u8>) {
 
 /// Appends the hash of one text without quotes.
 pub fn hash(value: &[u8], key: &HmacKey, out: &mut Vec<u8>) {
+    out.extend_from_slice(&hashed(value, key));
+}
+
+/// A hash as it is written.
+type Hashed = [u8; PREFIX.len() + 64];
+
+fn hashed(value: &[u8], key: &HmacKey) -> Hashed {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    let mut digits = [0u8; 64];
+    let mut text = [0; PREFIX.len() + 64];
+    let (prefix, digits) = text.split_at_mut(PREFIX.len());
+    prefix.copy_from_slice(PREFIX.as_bytes());
     for (pair, byte) in digits.chunks_exact_mut(2).zip(key.mac(value)) {
         pair[0] = HEX[usize::from(byte >> 4)];
         pair[1] = HEX[usize::from(byte & 15)];
     }
-    out.extend_from_slice(PREFIX.as_bytes());
-    out.extend_from_slice(&digits);
+    text
+}
+
+/// The hashes of the short values seen last: the version of a key or an empty text stands in every item of a batch.
+#[derive(Default)]
+struct Recent {
+    known: [Option<(usize, [u8; SHORT], Hashed)>; 2],
+    next: usize,
+}
+
+/// The most bytes of a value that is remembered.
+const SHORT: usize = 8;
+
+impl Recent {
+    fn hashed(&mut self, value: &[u8], key: &HmacKey) -> Hashed {
+        if value.len() > SHORT {
+            return hashed(value, key);
+        }
+        let same = |(length, known, _): &&(usize, [u8; SHORT], Hashed)| known[..*length] == *value;
+        if let Some((_, _, text)) = self.known.iter().flatten().find(same) {
+            return *text;
+        }
+        let text = hashed(value, key);
+        let mut kept = [0; SHORT];
+        kept[..value.len()].copy_from_slice(value);
+        self.known[self.next] = Some((value.len(), kept, text));
+        self.next = 1 - self.next;
+        text
+    }
 }
 
 /// Appends JSON as it stands but on one line, so that no value can pass for an entry of its own.
@@ -49,6 +85,7 @@ struct Walk<'a> {
     at: usize,
     key: &'a HmacKey,
     out: &'a mut Vec<u8>,
+    recent: Recent,
 }
 
 impl<'a> Walk<'a> {
@@ -68,7 +105,7 @@ impl<'a> Walk<'a> {
             }
             Some(_) => {
                 let word = self.word();
-                text(std::str::from_utf8(word).unwrap_or_default(), self.key, self.out);
+                self.hashed(word);
             }
             None => self.out.extend_from_slice(b"null"),
         }
@@ -157,7 +194,8 @@ impl<'a> Walk<'a> {
     /// Hashes the text of one value as it stands.
     fn hashed_whole(&mut self) {
         let mut aside = Vec::new();
-        let mut walk = Walk { bytes: self.bytes, at: self.at, key: self.key, out: &mut aside };
+        let recent = Recent::default();
+        let mut walk = Walk { bytes: self.bytes, at: self.at, key: self.key, out: &mut aside, recent };
         walk.copied();
         self.at = walk.at;
         text(std::str::from_utf8(&aside).unwrap_or_default(), self.key, self.out);
@@ -181,13 +219,18 @@ impl<'a> Walk<'a> {
     /// A string without escapes is hashed where it stands; another is unescaped first, so that equal values hash alike.
     fn hashed_string(&mut self, raw: &[u8]) {
         let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
-        self.out.push(b'"');
         if inner.contains(&b'\\') {
             let value = serde_json::from_slice::<String>(raw).unwrap_or_default();
-            hash(value.as_bytes(), self.key, self.out);
+            self.hashed(value.as_bytes());
         } else {
-            hash(inner, self.key, self.out);
+            self.hashed(inner);
         }
+    }
+
+    fn hashed(&mut self, value: &[u8]) {
+        let text = self.recent.hashed(value, self.key);
+        self.out.push(b'"');
+        self.out.extend_from_slice(&text);
         self.out.push(b'"');
     }
 

@@ -1,7 +1,7 @@
 //! Batches: reading their items, and the status of their answer.
 
 use keepfast_crypto::keys::KeyKind;
-use keepfast_framework::fields::Int;
+use keepfast_framework::fields::{Int, Text, given};
 use keepfast_framework::reply::WithStatus;
 use keepfast_framework::{Cx, Data, Error, Outcome, Reply, Result, Status};
 use serde::de::DeserializeOwned;
@@ -31,6 +31,50 @@ const TEXTS: [&str; 8] =
 pub(super) fn items(raw: &RawValue) -> Result<Vec<Item>> {
     let items: Vec<Item> = read(raw)?;
     if items.is_empty() { Err(Error::invalid("missing batch input to process")) } else { Ok(items) }
+}
+
+/// An item of the endpoints that convert what does not fit: a number is a text, `null` an empty one.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Loose {
+    #[serde(deserialize_with = "given")]
+    ciphertext: Option<Text>,
+    #[serde(deserialize_with = "given")]
+    input: Option<Text>,
+    #[serde(deserialize_with = "given")]
+    signature: Option<Text>,
+    #[serde(deserialize_with = "given")]
+    hmac: Option<Text>,
+    #[serde(deserialize_with = "given")]
+    context: Option<Text>,
+    #[serde(deserialize_with = "given")]
+    reference: Option<Text>,
+    key_version: Option<Box<RawValue>>,
+}
+
+/// Reads `batch_input` of `rewrap`, `sign`, `verify` and `hmac`. Only the first of them knows a version in an item.
+pub(super) fn loose_items(raw: &RawValue, versions: bool) -> Result<Vec<Item>> {
+    let items: Vec<Option<Loose>> = read(raw)?;
+    if items.is_empty() {
+        return Err(Error::invalid("missing batch input to process"));
+    }
+    let text = |text: Option<Text>| text.map(String::from);
+    let items = items.into_iter().enumerate().map(|(at, item)| {
+        let item = item.unwrap_or_default();
+        let version = item.key_version.filter(|_| versions).map(|raw| serde_json::from_str(raw.get()));
+        let key_version = version.transpose().map_err(|_| unreadable(&format!("'[{at}].key_version' is no number")))?;
+        Ok(Item {
+            ciphertext: text(item.ciphertext),
+            input: text(item.input),
+            signature: text(item.signature),
+            hmac: text(item.hmac),
+            context: text(item.context),
+            reference: text(item.reference),
+            key_version,
+            ..Item::default()
+        })
+    });
+    items.collect()
 }
 
 fn read<T: DeserializeOwned>(raw: &RawValue) -> Result<Vec<T>> {
@@ -96,8 +140,8 @@ pub(super) fn answer_strictly<T: Serialize + Send>(
         return answer(batch_results);
     }
     let mut status = Status::BAD_REQUEST;
-    if let Some(Int(code)) = partial.filter(|code| code.0 != 0 && failed < batch_results.len()) {
-        match u16::try_from(code).ok().filter(|code| (100..600).contains(code)) {
+    if let Some(Int(code)) = partial.filter(|_| failed < batch_results.len()) {
+        match u16::try_from(code).ok().filter(|code| (200..600).contains(code)) {
             Some(code) => status = Status(code),
             None => {
                 cx.warn("invalid HTTP response code override from partial_failure_response_code, reverting to 400");

@@ -5,7 +5,7 @@ use keepfast_crypto::keys::digest::Hash;
 use keepfast_crypto::keys::ecdsa::{Curve, Marshaling};
 use keepfast_crypto::keys::rsa::RsaScheme;
 use keepfast_crypto::keys::{Key, KeyError, pem};
-use keepfast_framework::fields::{Int, Text};
+use keepfast_framework::fields::{Int, Text, given};
 use keepfast_framework::{Cx, Data, Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,7 @@ pub(super) struct Request {
     /// Name of the key.
     name: Text,
     /// Version of the key; the latest when absent.
+    #[serde(default, deserialize_with = "given")]
     version: Option<Int>,
     /// PEM of a request whose subject and attributes are taken over.
     csr: Option<Text>,
@@ -32,6 +33,7 @@ pub(super) struct Set {
     /// Name of the key.
     name: Text,
     /// Version of the key; the latest when absent.
+    #[serde(default, deserialize_with = "given")]
     version: Option<Int>,
     /// PEM of the certificates, the key's own first.
     certificate_chain: Option<Text>,
@@ -61,6 +63,7 @@ pub(super) async fn request(transit: &Transit, cx: &mut Cx, req: Request) -> Res
     let ring = transit.rings.get(cx, name).await?;
     let ring = ring.ok_or_else(|| Error::invalid(format!("key with provided name '{name}' not found")))?;
     signing_only(&ring.record)?;
+    // The peer signs a request with a key that is deleted until it is restored; nothing else is done with one.
     ring.record.usable()?;
     let template = match req.csr.as_deref().filter(|text| !text.is_empty()) {
         Some(text) => Some(pem::decode(text).ok_or_else(|| Error::invalid("could not decode PEM CSR"))?.1),
@@ -85,17 +88,20 @@ pub(super) async fn request(transit: &Transit, cx: &mut Cx, req: Request) -> Res
 }
 
 fn signing_only(key: &KeyRecord) -> Result<()> {
-    if key.kind.signs() {
-        return Ok(());
+    if !key.kind.signs() {
+        return Err(Error::invalid(format!("key type '{}' does not support signing", key.kind.name())));
     }
-    Err(Error::invalid(format!("key type '{}' does not support signing", key.kind.name())))
+    if key.derived {
+        return Err(Error::invalid("operation not supported for keys with derivation enabled"));
+    }
+    Ok(())
 }
 
 /// The version that is asked for, if it is there.
 fn chosen(key: &KeyRecord, asked: Option<Int>) -> Option<u32> {
-    let version = match asked.unwrap_or_default().0 {
-        0 => key.latest,
-        version => u32::try_from(version).ok()?,
+    let version = match asked {
+        None => key.latest,
+        Some(Int(version)) => u32::try_from(version).ok()?,
     };
     key.live().find(|(live, _)| *live == version).map(|(version, _)| version)
 }
@@ -147,15 +153,6 @@ pub(super) async fn set(transit: &Transit, cx: &mut Cx, req: Set) -> Result<Data
     signing_only(&key)?;
     let chain = certificates(req.certificate_chain.as_deref().unwrap_or_default())?;
     let refused = |why: &str| Error::invalid(format!("failed to persist certificate chain: {why}"));
-    let version = chosen(&key, req.version).ok_or_else(|| refused("no such key version"))?;
-    let kind = key.kind;
-    let stored = key.versions.get_mut(&version).ok_or_else(|| refused("no such key version"))?;
-    let spki = match load(kind, stored).map_err(Error::internal)? {
-        Key::Rsa(key) => key.spki().map_err(Error::internal)?,
-        Key::Ecdsa(key) => key.spki().map_err(Error::internal)?,
-        Key::Ed25519(key) => key.spki(),
-        _ => return Err(refused("certificates are not supported for this type of key")),
-    };
     let parsed: Option<Vec<Certificate<'_>>> = chain.iter().map(|der| Certificate::read(der)).collect();
     let parsed = parsed.ok_or_else(|| Error::invalid("provided certificate chain has a malformed certificate"))?;
     let (Some(leaf), Some(last)) = (parsed.first(), parsed.last()) else {
@@ -167,6 +164,15 @@ pub(super) async fn set(transit: &Transit, cx: &mut Cx, req: Set) -> Result<Data
     if parsed.len() > 1 && !last.is_ca {
         return Err(refused("certificate in the last element is not a valid CA certificate"));
     }
+    let version = chosen(&key, req.version).ok_or_else(|| refused("no such key version"))?;
+    let kind = key.kind;
+    let stored = key.versions.get_mut(&version).ok_or_else(|| refused("no such key version"))?;
+    let spki = match load(kind, stored).map_err(Error::internal)? {
+        Key::Rsa(key) => key.spki().map_err(Error::internal)?,
+        Key::Ecdsa(key) => key.spki().map_err(Error::internal)?,
+        Key::Ed25519(key) => key.spki(),
+        _ => return Err(refused("certificates are not supported for this type of key")),
+    };
     if leaf.spki != spki {
         return Err(refused("leaf certificate public key does not match the selected key version"));
     }

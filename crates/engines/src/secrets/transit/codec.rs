@@ -1,12 +1,21 @@
 //! Base64 as Go reads it (newlines are skipped, stray trailing bits pass), and `vault:vN:` texts.
 
 use base64::Engine as _;
-use base64::alphabet::STANDARD as ALPHABET;
+use base64::alphabet::{STANDARD as ALPHABET, URL_SAFE};
+use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD, URL_SAFE_NO_PAD};
 
 /// Standard base64 that accepts non-zero trailing bits.
 static LENIENT: GeneralPurpose =
     GeneralPurpose::new(&ALPHABET, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
+
+/// Base64 of the URL alphabet without padding, that accepts non-zero trailing bits.
+static LENIENT_URL: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone),
+);
 
 /// Why a text is not base64: the place where Go's decoder stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +77,7 @@ pub(super) fn encode(bytes: &[u8]) -> String {
 
 /// Decodes base64 of the URL alphabet without padding, as JWS has it.
 pub(super) fn decode_url(text: &str) -> Option<Vec<u8>> {
-    URL_SAFE_NO_PAD.decode(text).ok()
+    LENIENT_URL.decode(text).ok()
 }
 
 /// `vault:vN:` and standard base64 of `bytes`.

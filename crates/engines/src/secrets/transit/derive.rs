@@ -5,7 +5,7 @@ use keepfast_crypto::keys::ecdsa::EcKey;
 use keepfast_crypto::keys::symmetric::Cipher;
 use keepfast_crypto::keys::{Key, KeyKind, pem};
 use keepfast_crypto::locked::LockedBytes;
-use keepfast_framework::fields::{Int, Text};
+use keepfast_framework::fields::{Int, Text, given};
 use keepfast_framework::{Cx, Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -26,8 +26,10 @@ pub(super) struct Derive {
     /// PEM of the other public key.
     peer_public_key: Option<Text>,
     /// `ecdh`.
+    #[serde(default, deserialize_with = "given")]
     key_derivation_algorithm: Option<Text>,
     /// Type of the derived key: a cipher; aes256-gcm96 when absent.
+    #[serde(default, deserialize_with = "given")]
     derived_key_type: Option<Text>,
 }
 

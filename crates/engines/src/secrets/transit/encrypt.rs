@@ -6,7 +6,7 @@ use std::sync::Arc;
 use keepfast_crypto::keys::symmetric::SymmetricKey;
 use keepfast_crypto::keys::{Key, KeyError, KeyKind};
 use keepfast_crypto::{Zeroizing, random};
-use keepfast_framework::fields::{Flag, Int, Text};
+use keepfast_framework::fields::{Flag, Int, Text, given};
 use keepfast_framework::routes::Exists;
 use keepfast_framework::{Cx, Data, Error, Outcome, Reply, Result};
 use schemars::JsonSchema;
@@ -32,6 +32,7 @@ pub(super) struct Encrypt {
     /// Name of the key.
     name: Text,
     /// Base64 of what is encrypted.
+    #[serde(default, deserialize_with = "given")]
     plaintext: Option<Text>,
     /// Base64 context of a derived key.
     context: Option<Text>,
@@ -44,7 +45,7 @@ pub(super) struct Encrypt {
     /// Status of the answer when some items of a batch fail.
     partial_failure_response_code: Option<Int>,
     /// Type of the key, where this request creates it.
-    #[serde(rename = "type")]
+    #[serde(rename = "type", default, deserialize_with = "given")]
     kind: Option<Text>,
     /// Whether a key that this request creates is convergent.
     convergent_encryption: Option<Flag>,
@@ -91,6 +92,7 @@ pub(super) struct DataKey {
     /// Base64 data that is bound to the ciphertext.
     associated_data: Option<Text>,
     /// Length of the new key: 128, 256 or 512 bits.
+    #[serde(default, deserialize_with = "given")]
     bits: Option<Int>,
     /// Version of the key; 0 for the latest.
     key_version: Option<Int>,
@@ -148,14 +150,11 @@ pub(super) async fn encrypt(transit: &Transit, cx: &mut Cx, req: Encrypt) -> Res
     if let Some(at) = items.iter().position(|item| item.plaintext.is_none()) {
         return Err(batch::unreadable(&format!("'[{at}].plaintext' missing plaintext to encrypt")));
     }
-    let contexts = items.iter().filter(|item| has(&item.context)).count();
-    if contexts != 0 && contexts != items.len() {
-        return Err(Error::invalid("context should be set either in all the request blocks or in none"));
-    }
+    let with_context = all_have_context(&items)?;
     let convergent = req.convergent_encryption.is_some_and(|flag| flag.0);
     let ring = match transit.rings.get(cx, name).await? {
         Some(ring) => ring,
-        None => create(transit, cx, name, req.kind.as_deref(), contexts != 0, convergent).await?,
+        None => create(transit, cx, name, req.kind.as_deref(), with_context, convergent).await?,
     };
     ring.record.usable()?;
     refuse_associated_data(ring.record.kind, &items)?;
@@ -188,6 +187,15 @@ fn encrypted(result: Result<(u32, String), Fault>, reference: Option<String>) ->
     }
 }
 
+/// Whether the items have a context: all or none must.
+fn all_have_context(items: &[Item]) -> Result<bool> {
+    let contexts = items.iter().filter(|item| has(&item.context)).count();
+    if contexts != 0 && contexts != items.len() {
+        return Err(Error::invalid("context should be set either in all the request blocks or in none"));
+    }
+    Ok(contexts != 0)
+}
+
 fn has(text: &Option<String>) -> bool {
     text.as_ref().is_some_and(|text| !text.is_empty())
 }
@@ -209,8 +217,10 @@ async fn create(
     }
     let kind = kind.unwrap_or("aes256-gcm96");
     // Only ciphers: a key pair is made on purpose.
-    let known = KeyKind::from_name(kind).filter(|kind| matches!(kind, KeyKind::Symmetric(_)));
-    let known = known.ok_or_else(|| Error::invalid(format!("unknown key type {kind}")))?;
+    let known = KeyKind::from_name(kind).ok_or_else(|| Error::invalid(format!("unknown key type {kind}")))?;
+    if !matches!(known, KeyKind::Symmetric(_)) {
+        return Err(Error::invalid(format!("key type {kind} not supported for this operation")));
+    }
     let mut record = NewKey { derived, convergent, ..NewKey::of(known) }.record();
     record.grow(cx.now()).await?;
     save(&transit.rings, cx, name, &record)?;
@@ -233,11 +243,11 @@ fn refuse_associated_data(kind: KeyKind, items: &[Item]) -> Result<()> {
 
 /// Encrypts one item's plaintext.
 fn seal_item(ring: &Ring, item: &Item) -> Result<(u32, String), Fault> {
-    encrypting(ring)?;
     let context = context_of(ring, item.context.as_deref())?;
-    let version = ring.record.version_for(item.key_version.unwrap_or_default().0, "encryption")?;
     let plaintext = item.plaintext.as_deref().unwrap_or_default();
     let plaintext = Zeroizing::new(codec::decode(plaintext).map_err(|why| why.to_string())?);
+    encrypting(ring)?;
+    let version = ring.record.version_for(item.key_version.unwrap_or_default().0, "encryption")?;
     let aad = associated_data_of(item.associated_data.as_deref())?;
     seal(ring, version, &context, &aad, &plaintext)
 }
@@ -342,7 +352,7 @@ fn failed(why: KeyError) -> Fault {
 /// The context of an item; a derived key needs one.
 fn context_of(ring: &Ring, text: Option<&str>) -> Result<Vec<u8>, Fault> {
     let context = codec::decode(text.unwrap_or_default()).map_err(|why| why.to_string())?;
-    if ring.record.derived && context.is_empty() {
+    if ring.record.derived && ring.record.kind.encrypts() && context.is_empty() {
         return Err(NO_CONTEXT.into());
     }
     Ok(context)
@@ -368,6 +378,7 @@ pub(super) async fn decrypt(transit: &Transit, cx: &mut Cx, req: Decrypt) -> Res
     if let Some(at) = items.iter().position(|item| item.ciphertext.is_none()) {
         return Err(batch::unreadable(&format!("'[{at}].ciphertext' missing ciphertext to decrypt")));
     }
+    all_have_context(&items)?;
     let ring = found(transit, cx, name).await?;
     refuse_associated_data(ring.record.kind, &items)?;
     let mut failures = 0;
@@ -418,7 +429,7 @@ pub(super) async fn rewrap(transit: &Transit, cx: &mut Cx, req: Rewrap) -> Resul
     let name = checked(&req.name)?;
     let batched = req.batch_input.is_some();
     let items = match &req.batch_input {
-        Some(raw) => batch::items(raw)?,
+        Some(raw) => batch::loose_items(raw, true)?,
         None => vec![Item {
             ciphertext: Some(given_ciphertext(req.ciphertext)?),
             context: req.context.map(String::from),
@@ -426,6 +437,7 @@ pub(super) async fn rewrap(transit: &Transit, cx: &mut Cx, req: Rewrap) -> Resul
             ..Item::default()
         }],
     };
+    all_have_context(&items)?;
     let ring = found(transit, cx, name).await?;
     usage::reserve_each(cx, name, &ring, &items).await?;
     let mut results = Vec::with_capacity(items.len());
@@ -449,9 +461,8 @@ pub(super) async fn rewrap(transit: &Transit, cx: &mut Cx, req: Rewrap) -> Resul
 fn rewrap_item(ring: &Ring, item: &Item) -> Result<(u32, String), Fault> {
     let plaintext = open_item(ring, item)?;
     let context = context_of(ring, item.context.as_deref())?;
-    let aad = associated_data_of(item.associated_data.as_deref())?;
     let version = ring.record.version_for(item.key_version.unwrap_or_default().0, "encryption")?;
-    seal(ring, version, &context, &aad, &plaintext)
+    seal(ring, version, &context, &[], &plaintext)
 }
 
 pub(super) async fn data_key(transit: &Transit, cx: &mut Cx, req: DataKey) -> Result<Outcome> {
@@ -469,12 +480,12 @@ pub(super) async fn data_key(transit: &Transit, cx: &mut Cx, req: DataKey) -> Re
         _ => return Err(Error::invalid("invalid bit length")),
     };
     random::fill(&mut key);
-    encrypting(&ring).map_err(Error::invalid)?;
     let aad = req.associated_data.map(String::from).filter(|text| !text.is_empty());
     if aad.is_some() && !ring.record.kind.binds_associated_data() {
         let kind = ring.record.kind.name();
         return Err(Error::invalid(format!("'associated_data' provided for non-AEAD cipher suite {kind}")));
     }
+    encrypting(&ring).map_err(Error::invalid)?;
     let aad = associated_data_of(aad.as_deref()).map_err(Error::invalid)?;
     let version =
         ring.record.version_for(req.key_version.unwrap_or_default().0, "encryption").map_err(Error::invalid)?;

@@ -113,7 +113,11 @@ pub(super) fn selected<'a>(key: &'a KeyRecord, version: Option<&str>) -> Result<
     let version = match version {
         None | Some("") => return Ok(key.live().collect()),
         Some("latest") => key.latest,
-        Some(text) => text.parse().map_err(|_| Error::invalid("invalid key version"))?,
+        Some(text) => {
+            let number: i64 = text.parse().map_err(|_| Error::invalid("invalid key version"))?;
+            // One below 0 is below every minimum, one beyond 2^32 is beyond every version.
+            u32::try_from(number.max(0)).unwrap_or(u32::MAX)
+        }
     };
     if version < key.min_decryption {
         return Err(Error::invalid("version for export is below minimum decryption version"));
@@ -184,7 +188,9 @@ pub(super) async fn restore(transit: &Transit, cx: &mut Cx, req: Restore) -> Res
         req.backup.filter(|text| !text.is_empty()).ok_or_else(|| Error::invalid("'backup' must be supplied"))?;
     let json = Zeroizing::new(codec::decode(&given).map_err(|why| Error::invalid(why.to_string()))?);
     let (name_within, key) = read_backup(&json).ok_or_else(|| Error::invalid(NO_BACKUP))?;
-    let name = req.name.map(String::from).filter(|name| !name.is_empty()).unwrap_or(name_within);
+    // The path alone gives another name.
+    let renamed = req.name.map(String::from).filter(|_| !cx.request().path.ends_with("restore"));
+    let name = renamed.filter(|name| !name.is_empty()).unwrap_or(name_within);
     let name = checked(&name)?;
     sound(&key)?;
     if KEYS.get(cx, name).await?.is_some() && !req.force.is_some_and(|flag| flag.0) {

@@ -2,7 +2,7 @@
 
 use keepfast_crypto::compare;
 use keepfast_crypto::keys::digest::Hash;
-use keepfast_framework::fields::{Int, Text};
+use keepfast_framework::fields::{Int, Text, given};
 use keepfast_framework::{Cx, Data, Error, Outcome, Reply, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,10 +20,12 @@ pub(super) struct HmacRequest {
     /// Name of the key.
     name: Text,
     /// Base64 of what is authenticated.
+    #[serde(default, deserialize_with = "given")]
     input: Option<Text>,
     /// Hash function, in the path.
     urlalgorithm: Option<Text>,
     /// Hash function; sha2-256 when absent.
+    #[serde(default, deserialize_with = "given")]
     algorithm: Option<Text>,
     /// Version of the key; 0 for the latest.
     key_version: Option<Int>,
@@ -46,13 +48,13 @@ pub(super) async fn hmac(transit: &Transit, cx: &mut Cx, req: HmacRequest) -> Re
     let ring = found(transit, cx, name).await?;
     let version = version_of(&ring, req.key_version.unwrap_or_default().0)?;
     let asked = req.urlalgorithm.or(req.algorithm).map_or_else(|| "sha2-256".to_owned(), String::from);
-    let hash = Hash::from_name(&asked).ok_or_else(|| Error::invalid(format!("unsupported algorithm {asked:?}")))?;
+    let hash = hash_named(&asked, "unsupported algorithm")?;
     let Some(raw) = &req.batch_input else {
         let input = req.input.map(String::from);
         let mac = mac_item(&ring, version, hash, input.as_deref()).map_err(Error::invalid)?;
         return Data(Authenticated { hmac: Some(mac), error: None, reference: None }).into_outcome();
     };
-    let results = batch::items(raw)?.into_iter().map(|item| {
+    let results = batch::loose_items(raw, false)?.into_iter().map(|item| {
         let (hmac, error) = match mac_item(&ring, version, hash, item.input.as_deref()) {
             Ok(mac) => (Some(mac), None),
             Err(fault) => (None, Some(fault)),
@@ -93,7 +95,14 @@ fn mac(ring: &Ring, version: u32, hash: Hash, input: &[u8]) -> Result<Vec<u8>, F
 /// The hash function of a verification.
 pub(super) fn hash_for_verify(asked: Option<&Text>) -> Result<Hash> {
     let name = asked.map(|text| &**text).filter(|name| !name.is_empty()).unwrap_or("sha2-256");
-    Hash::from_name(name).ok_or_else(|| Error::invalid(format!("invalid hash algorithm {name:?}")))
+    hash_named(name, "invalid hash algorithm")
+}
+
+fn hash_named(name: &str, otherwise: &str) -> Result<Hash> {
+    if name == "none" {
+        return Err(Error::invalid("algorithm cannot be none"));
+    }
+    Hash::from_name(name).ok_or_else(|| Error::invalid(format!("{otherwise} {name:?}")))
 }
 
 /// Whether the HMAC of one item is right.

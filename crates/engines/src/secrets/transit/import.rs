@@ -6,7 +6,7 @@ use keepfast_crypto::keys::digest::Hash;
 use keepfast_crypto::keys::rsa::RsaKey;
 use keepfast_crypto::keys::{Key, KeyError, KeyKind, pem, wrapping};
 use keepfast_crypto::secret::SecretBytes;
-use keepfast_framework::fields::{Flag, Int, Seconds, Text};
+use keepfast_framework::fields::{Flag, Int, Seconds, Text, given};
 use keepfast_framework::routes::Nothing;
 use keepfast_framework::{Cx, Data, Error, Records, Result};
 use schemars::JsonSchema;
@@ -31,13 +31,14 @@ pub(super) struct Import {
     /// Name of the key.
     name: Text,
     /// Type of the key; aes256-gcm96 when absent.
-    #[serde(rename = "type")]
+    #[serde(rename = "type", default, deserialize_with = "given")]
     kind: Option<Text>,
     /// Base64 of the AES key under RSA-OAEP and the imported key under that AES key (AES-KWP).
     ciphertext: Option<Text>,
     /// PEM of a public key, where only that is imported.
     public_key: Option<Text>,
     /// Hash function of the OAEP: SHA1, SHA224, SHA256, SHA384 or SHA512.
+    #[serde(default, deserialize_with = "given")]
     hash_function: Option<Text>,
     /// Whether the key may be rotated here.
     allow_rotation: Option<Flag>,
@@ -60,8 +61,10 @@ pub(super) struct ImportVersion {
     /// PEM of a public key, where only that is imported.
     public_key: Option<Text>,
     /// Hash function of the OAEP.
+    #[serde(default, deserialize_with = "given")]
     hash_function: Option<Text>,
     /// The version whose private half this is; a new version when absent.
+    #[serde(default, deserialize_with = "given")]
     version: Option<Int>,
 }
 
@@ -263,6 +266,9 @@ pub(super) async fn byok_export(transit: &Transit, cx: &mut Cx, req: ByokExport)
     if !ring.record.exportable {
         return Err(Error::invalid("key is not exportable"));
     }
+    destination.record.usable()?;
+    ring.record.usable()?;
+    let selected = selected(&ring.record, req.version.as_deref())?;
     let wrapper = destination.key(destination.record.latest).map_err(Error::internal)?;
     let Some(Key::Rsa(wrapper)) = wrapper.map(|key| &**key) else {
         let kind = destination.record.kind.name();
@@ -271,7 +277,7 @@ pub(super) async fn byok_export(transit: &Transit, cx: &mut Cx, req: ByokExport)
         )));
     };
     let hash = oaep_hash(req.hash.as_deref())?;
-    let keys = selected(&ring.record, req.version.as_deref())?.into_iter().map(|(version, stored)| {
+    let keys = selected.into_iter().map(|(version, stored)| {
         let key = portable(ring.record.kind, stored)?;
         let wrapped = wrapping::wrap_key(wrapper, hash, &key).map_err(Error::internal)?;
         Ok((version.to_string(), codec::encode(&wrapped)))

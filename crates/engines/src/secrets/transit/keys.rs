@@ -1,7 +1,7 @@
 //! `keys/`: create, read, list, delete, configure, rotate and trim named keys.
 
 use keepfast_crypto::keys::{HMAC_KEY_SIZES, KeyKind};
-use keepfast_framework::fields::{Flag, Int, Seconds, Text};
+use keepfast_framework::fields::{Flag, Int, Seconds, Text, given};
 use keepfast_framework::{Cx, Data, Error, Keys, Outcome, Page, Reply, Result, Timestamp};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -36,7 +36,7 @@ pub(super) struct Create {
     /// Name of the key.
     name: Text,
     /// Type of the key; aes256-gcm96 when absent.
-    #[serde(rename = "type")]
+    #[serde(rename = "type", default, deserialize_with = "given")]
     kind: Option<Text>,
     /// Whether each use derives a key of its own from a context.
     derived: Option<Flag>,
@@ -60,16 +60,20 @@ pub(super) struct Configure {
     /// Name of the key.
     name: Text,
     /// The lowest version that decrypts and verifies.
+    #[serde(default, deserialize_with = "given")]
     min_decryption_version: Option<Int>,
     /// The lowest version that encrypts and signs; 0 for the latest only.
+    #[serde(default, deserialize_with = "given")]
     min_encryption_version: Option<Int>,
     /// Whether the key may be deleted.
+    #[serde(default, deserialize_with = "given")]
     deletion_allowed: Option<Flag>,
     /// Allows export. Cannot be taken back.
     exportable: Option<Flag>,
     /// Allows plaintext backup. Cannot be taken back.
     allow_plaintext_backup: Option<Flag>,
     /// How long a version lives before it is rotated automatically; 0 for ever, else at least an hour.
+    #[serde(default, deserialize_with = "given")]
     auto_rotate_period: Option<Seconds>,
 }
 
@@ -78,6 +82,7 @@ pub(super) struct Trim {
     /// Name of the key.
     name: Text,
     /// Versions below this one are destroyed.
+    #[serde(default, deserialize_with = "given")]
     min_available_version: Option<Int>,
 }
 
@@ -105,9 +110,9 @@ pub(super) async fn list(_: &Transit, cx: &mut Cx, req: Paged) -> Result<Keys> {
 
 pub(super) async fn read(transit: &Transit, cx: &mut Cx, req: Read) -> Result<Option<Data<KeyView>>> {
     let name = checked(&req.name)?;
+    let Some(ring) = transit.rings.get(cx, name).await? else { return Ok(None) };
     let context = req.context.filter(|context| !context.is_empty()).map(|context| codec::decode(&context));
     let context = context.transpose().map_err(|_| Error::invalid("failed to base64-decode context"))?;
-    let Some(ring) = transit.rings.get(cx, name).await? else { return Ok(None) };
     KeyView::of(name, &ring.record, context.as_deref()).map(|view| Some(Data(view)))
 }
 
@@ -200,6 +205,9 @@ pub(super) async fn configure(transit: &Transit, cx: &mut Cx, req: Configure) ->
             key.min_encryption, key.min_decryption
         )));
     }
+    if key.min_encryption > 0 && key.min_encryption < key.min_available {
+        return Err(Error::invalid("min encryption version should not be less than min available version"));
+    }
     if key.min_decryption < key.min_available {
         return Err(Error::invalid("min decryption version should not be less then min available version"));
     }
@@ -247,8 +255,10 @@ pub(super) async fn trim(transit: &Transit, cx: &mut Cx, req: Trim) -> Result<Da
     let name = checked(&req.name)?;
     let mut key = KEYS.get(cx, name).await?.ok_or_else(|| Error::invalid("invalid key name"))?;
     let asked = req.min_available_version.ok_or_else(|| Error::invalid("missing min_available_version"))?;
-    let lowest = u32::try_from(asked.0).ok().filter(|version| *version >= key.min_available);
-    let lowest = lowest.ok_or_else(|| Error::invalid("minimum available version cannot be decremented"))?;
+    if asked.0 < i64::from(key.min_available) {
+        return Err(Error::invalid("minimum available version cannot be decremented"));
+    }
+    let lowest = u32::try_from(asked.0).unwrap_or(u32::MAX);
     if key.min_encryption == 0 {
         return Err(Error::invalid(
             "minimum available version cannot be set when minimum encryption version is not set",

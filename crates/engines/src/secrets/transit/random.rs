@@ -2,7 +2,7 @@
 
 use keepfast_crypto::keys::digest::Hash;
 use keepfast_crypto::random;
-use keepfast_framework::fields::{Int, Text};
+use keepfast_framework::fields::{Int, Text, given};
 use keepfast_framework::{Cx, Data, Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,8 +19,10 @@ pub(super) struct Random {
     /// How many bytes, in the path.
     urlbytes: Option<Text>,
     /// How many bytes; 32 when absent.
+    #[serde(default, deserialize_with = "given")]
     bytes: Option<Int>,
     /// `base64` or `hex`.
+    #[serde(default, deserialize_with = "given")]
     format: Option<Text>,
 }
 
@@ -34,10 +36,13 @@ pub(super) struct HashRequest {
     /// Hash function, in the path.
     urlalgorithm: Option<Text>,
     /// Hash function; sha2-256 when absent.
+    #[serde(default, deserialize_with = "given")]
     algorithm: Option<Text>,
     /// Base64 of what is hashed.
+    #[serde(default, deserialize_with = "given")]
     input: Option<Text>,
     /// `hex` or `base64`.
+    #[serde(default, deserialize_with = "given")]
     format: Option<Text>,
 }
 
@@ -47,21 +52,16 @@ pub(super) struct Sum {
 }
 
 pub(super) async fn random(_: &Transit, cx: &mut Cx, req: Random) -> Result<Data<RandomBytes>> {
-    let mut source = "platform";
-    let mut asked = req.urlbytes.as_deref();
-    match req.source.as_deref() {
-        Some(known @ ("platform" | "seal" | "all")) => source = known,
-        // One segment may be the source or the number.
-        Some(number) if asked.is_none() => asked = Some(number),
-        Some(other) => {
-            let why = format!("unsupported entropy source {other:?}; must be \"platform\" or \"seal\", or \"all\"");
-            return Err(Error::invalid(why));
-        }
-        None => {}
-    }
-    // In the body alone, an unknown source is the platform's; the path decides what a segment is.
+    // The path alone says where the bytes come from.
     let in_body = cx.request().path.ends_with("random");
-    let count = match asked.filter(|_| !in_body) {
+    let (source, asked) = match (req.source.as_deref().filter(|_| !in_body), req.urlbytes.as_deref()) {
+        (None, _) => ("platform", None),
+        (Some(known @ ("platform" | "seal" | "all")), asked) => (known, asked),
+        // One segment may be the source or the number.
+        (Some(number), None) => ("platform", Some(number)),
+        (Some(other), asked) => (other, asked),
+    };
+    let count = match asked {
         Some(number) => number.parse().map_err(|_| {
             Error::invalid(format!(
                 "error parsing url-set byte count: strconv.Atoi: parsing {number:?}: invalid syntax"
@@ -74,6 +74,10 @@ pub(super) async fn random(_: &Transit, cx: &mut Cx, req: Random) -> Result<Data
     }
     if count > MOST {
         return Err(Error::invalid(format!("'bytes' should be less than {MOST}")));
+    }
+    if !matches!(source, "platform" | "seal" | "all") {
+        let why = format!("unsupported entropy source {source:?}; must be \"platform\" or \"seal\", or \"all\"");
+        return Err(Error::invalid(why));
     }
     let hex = encoding(req.format.as_deref().unwrap_or("base64"), |format| {
         format!("unsupported encoding format {format:?}; must be \"hex\" or \"base64\"")
@@ -90,13 +94,13 @@ pub(super) async fn hash(_: &Transit, _: &mut Cx, req: HashRequest) -> Result<Da
     let input = req.input.ok_or_else(|| Error::invalid("input missing"))?;
     let input =
         codec::decode(&input).map_err(|why| Error::invalid(format!("unable to decode input as base64: {why}")))?;
+    let hex = encoding(req.format.as_deref().unwrap_or("hex"), |format| {
+        format!("unsupported encoding format {format}; must be \"hex\" or \"base64\"")
+    })?;
     let name = req.urlalgorithm.or(req.algorithm).map_or_else(|| "sha2-256".to_owned(), String::from);
     // No SHA-1 here, as with the peer: old signatures need it, new digests do not.
     let hash = Hash::from_name(&name).filter(|hash| *hash != Hash::Sha1);
     let hash = hash.ok_or_else(|| Error::invalid(format!("unsupported algorithm {name}")))?;
-    let hex = encoding(req.format.as_deref().unwrap_or("hex"), |format| {
-        format!("unsupported encoding format {format}; must be \"hex\" or \"base64\"")
-    })?;
     Ok(Data(Sum { sum: text(&hash.digest(&input), hex) }))
 }
 

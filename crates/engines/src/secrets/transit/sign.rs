@@ -7,7 +7,7 @@ use keepfast_crypto::keys::ecdsa::Marshaling;
 use keepfast_crypto::keys::ed25519::Ed25519Key;
 use keepfast_crypto::keys::rsa::RsaScheme;
 use keepfast_crypto::keys::{Key, KeyError, SaltLength};
-use keepfast_framework::fields::{Flag, Int, Text};
+use keepfast_framework::fields::{Flag, Int, Text, given};
 use keepfast_framework::{Cx, Data, Error, Outcome, Reply, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -37,8 +37,10 @@ pub(super) struct Sign {
     /// `pss` or `pkcs1v15`, for RSA.
     signature_algorithm: Option<Text>,
     /// `asn1` or `jws`: how the signature is written.
+    #[serde(default, deserialize_with = "given")]
     marshaling_algorithm: Option<Text>,
     /// `auto`, `hash` or a number of bytes, for PSS.
+    #[serde(default, deserialize_with = "given")]
     salt_length: Option<Text>,
     /// Whether `input` is a digest already.
     prehashed: Option<Flag>,
@@ -55,8 +57,10 @@ pub(super) struct Verify {
     /// Base64 of what was signed.
     pub input: Option<Text>,
     /// What `sign` returned.
+    #[serde(default, deserialize_with = "given")]
     pub signature: Option<Text>,
     /// What `hmac` returned.
+    #[serde(default, deserialize_with = "given")]
     pub hmac: Option<Text>,
     /// Base64 context of a derived key.
     pub context: Option<Text>,
@@ -69,8 +73,10 @@ pub(super) struct Verify {
     /// `pss` or `pkcs1v15`, for RSA.
     pub signature_algorithm: Option<Text>,
     /// `asn1` or `jws`: how the signature is written.
+    #[serde(default, deserialize_with = "given")]
     pub marshaling_algorithm: Option<Text>,
     /// `auto`, `hash` or a number of bytes, for PSS.
+    #[serde(default, deserialize_with = "given")]
     pub salt_length: Option<Text>,
     /// Whether `input` is a digest already.
     pub prehashed: Option<Flag>,
@@ -119,7 +125,7 @@ struct How {
 struct Asked<'a> {
     hash: Option<&'a Text>,
     scheme: Option<&'a Text>,
-    marshaling: Option<&'a Text>,
+    marshaling: Marshaling,
     salt: SaltLength,
     prehashed: bool,
 }
@@ -142,12 +148,7 @@ impl How {
                 "hash_algorithm=none requires both prehashed=true and signature_algorithm=pkcs1v15",
             ));
         }
-        let marshaling = match asked.marshaling.map(|text| &**text) {
-            None | Some("asn1") => Marshaling::Asn1,
-            Some("jws") => Marshaling::Jws,
-            Some(other) => return Err(Error::invalid(format!("invalid marshaling type {other:?}"))),
-        };
-        Ok(How { hash, prehashed: asked.prehashed, scheme, marshaling, salt: asked.salt })
+        Ok(How { hash, prehashed: asked.prehashed, scheme, marshaling: asked.marshaling, salt: asked.salt })
     }
 
     /// What is signed: the digest of the input, or the input where it is one.
@@ -174,8 +175,18 @@ impl How {
     }
 }
 
+/// How a signature is written, and how long its salt is: both are refused before the key is looked for.
+fn form(marshaling: Option<&Text>, salt: Option<&Text>) -> Result<(Marshaling, SaltLength)> {
+    let salt = salt_length(salt.map_or("auto", |text| text))?;
+    match marshaling.map(|text| &**text) {
+        None | Some("asn1") => Ok((Marshaling::Asn1, salt)),
+        Some("jws") => Ok((Marshaling::Jws, salt)),
+        Some(other) => Err(Error::invalid(format!("invalid marshaling type {other:?}"))),
+    }
+}
+
 fn salt_length(text: &str) -> Result<SaltLength> {
-    match text {
+    match text.to_ascii_lowercase().as_str() {
         "auto" => Ok(SaltLength::Auto),
         "hash" => Ok(SaltLength::Hash),
         number => match number.parse::<i64>() {
@@ -184,14 +195,14 @@ fn salt_length(text: &str) -> Result<SaltLength> {
             Ok(-1) => Ok(SaltLength::Hash),
             Ok(length) if length < -1 => Err(Error::invalid(format!("salt length is invalid: {length}"))),
             Ok(length) => Ok(SaltLength::Bytes(u16::try_from(length).unwrap_or(u16::MAX))),
-            Err(_) => Err(Error::invalid(format!("salt length neither 'auto', 'hash', nor an int: {number}"))),
+            Err(_) => Err(Error::invalid(format!("salt length neither 'auto', 'hash', nor an int: {text}"))),
         },
     }
 }
 
 pub(super) async fn sign(transit: &Transit, cx: &mut Cx, req: Sign) -> Result<Outcome> {
     let name = checked(&req.name)?;
-    let salt = salt_length(req.salt_length.as_deref().unwrap_or("auto"))?;
+    let (marshaling, salt) = form(req.marshaling_algorithm.as_ref(), req.salt_length.as_ref())?;
     let ring = transit.rings.get(cx, name).await?.ok_or_else(|| Error::invalid("signing key not found"))?;
     if !ring.record.kind.signs() {
         return Err(Error::invalid(format!("key type {} does not support signing", ring.record.kind.name())));
@@ -201,7 +212,7 @@ pub(super) async fn sign(transit: &Transit, cx: &mut Cx, req: Sign) -> Result<Ou
         &Asked {
             hash: req.urlalgorithm.as_ref().or(req.hash_algorithm.as_ref()).or(req.algorithm.as_ref()),
             scheme: req.signature_algorithm.as_ref(),
-            marshaling: req.marshaling_algorithm.as_ref(),
+            marshaling,
             salt,
             prehashed: req.prehashed.is_some_and(|flag| flag.0),
         },
@@ -215,7 +226,7 @@ pub(super) async fn sign(transit: &Transit, cx: &mut Cx, req: Sign) -> Result<Ou
         let signed = Signed { signature: Some(signature), key_version: version, public_key, ..Signed::default() };
         return Data(signed).into_outcome();
     };
-    let items = batch::items(raw)?;
+    let items = batch::loose_items(raw, false)?;
     let mut signed = Vec::with_capacity(items.len());
     for item in items {
         let result = sign_item(&ring, &how, asked, &item);
@@ -246,6 +257,7 @@ fn sign_item(ring: &Ring, how: &How, asked: i64, item: &Item) -> Result<(u32, St
     let signature = match &**key {
         Key::Ed25519(key) => key.sign(&input),
         Key::MlDsa(key) => key.sign(&input),
+        Key::Ecdsa(_) if how.prehashed && input.is_empty() => return Err("ecdsa: hash cannot be empty".into()),
         Key::Ecdsa(key) => key.sign(&how.digest(input), how.marshaling),
         Key::Rsa(key) => key.sign(how.rsa()?, &how.digest(input)),
         _ => Err(KeyError::Unsupported),
@@ -290,7 +302,7 @@ pub(super) async fn verify(transit: &Transit, cx: &mut Cx, req: Verify) -> Resul
     let name = checked(&req.name)?.to_owned();
     let batched = req.batch_input.is_some();
     let items = match &req.batch_input {
-        Some(raw) => batch::items(raw)?,
+        Some(raw) => batch::loose_items(raw, false)?,
         None => vec![Item {
             input: Some(req.input.as_deref().unwrap_or_default().to_owned()),
             signature: req.signature.as_deref().map(str::to_owned),
@@ -299,19 +311,22 @@ pub(super) async fn verify(transit: &Transit, cx: &mut Cx, req: Verify) -> Resul
             ..Item::default()
         }],
     };
-    let salt = salt_length(req.salt_length.as_deref().unwrap_or("auto"))?;
+    let (marshaling, salt) = form(req.marshaling_algorithm.as_ref(), req.salt_length.as_ref())?;
     let by_hmac = is_by_hmac(&items, batched)?;
     let hash = req.urlalgorithm.as_ref().or(req.hash_algorithm.as_ref()).or(req.algorithm.as_ref());
-    let ring = super::encrypt::found(transit, cx, &name).await?;
     let results: Vec<Result<bool, Fault>> = if by_hmac {
         let hash = hmac::hash_for_verify(hash)?;
+        let ring = super::encrypt::found(transit, cx, &name).await?;
         items.iter().map(|item| hmac::verify_item(&ring, hash, item)).collect()
     } else {
+        let ring = transit.rings.get(cx, &name).await?;
+        let ring = ring.ok_or_else(|| Error::invalid("signature verification key not found"))?;
+        ring.record.usable()?;
         if !ring.record.kind.signs() {
             return Err(Error::invalid(format!("key type {} does not support verification", ring.record.kind.name())));
         }
         let prehashed = req.prehashed.is_some_and(|flag| flag.0);
-        let (scheme, marshaling) = (req.signature_algorithm.as_ref(), req.marshaling_algorithm.as_ref());
+        let scheme = req.signature_algorithm.as_ref();
         let how = How::new(&Asked { hash, scheme, marshaling, salt, prehashed }, &ring)?;
         items.iter().map(|item| verify_item(&ring, &how, item)).collect()
     };
@@ -332,9 +347,8 @@ pub(super) async fn verify(transit: &Transit, cx: &mut Cx, req: Verify) -> Resul
 
 /// Whether the items have HMACs, not signatures; all must agree.
 fn is_by_hmac(items: &[Item], batched: bool) -> Result<bool> {
-    let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-    let hmacs = items.iter().filter(|item| given(&item.hmac)).count();
-    let signatures = items.iter().filter(|item| given(&item.signature)).count();
+    let hmacs = items.iter().filter(|item| item.hmac.is_some()).count();
+    let signatures = items.iter().filter(|item| item.signature.is_some()).count();
     match (hmacs, signatures) {
         (0, 0) if batched => Err(Error::invalid("no batch_input elements have 'signature' or 'hmac'")),
         (0, 0) => Err(Error::invalid("neither a 'signature' nor an 'hmac' were given to verify")),
