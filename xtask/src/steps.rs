@@ -24,7 +24,7 @@ pub(crate) struct Step {
     pub(crate) run: fn(&Shell) -> Result<Outcome>,
 }
 
-const ALL: [Step; 20] = [
+const ALL: [Step; 21] = [
     Step { name: "install", run: |shell| install::prepare(shell).map(|()| one(true)) },
     Step { name: "fmt", run: |shell| Ok(one(shell.run("cargo", &["fmt", "--all", "--check"])?.ok)) },
     Step { name: "clippy", run: clippy },
@@ -36,6 +36,7 @@ const ALL: [Step; 20] = [
     Step { name: "canary", run: canary },
     Step { name: "surface", run: surface },
     Step { name: "hvac", run: hvac },
+    Step { name: "cross", run: cross },
     Step { name: "seed", run: seed },
     Step { name: "guide", run: guide },
     Step { name: "http", run: |shell| campaign(shell, &["http", "--count", "10000"]) },
@@ -113,6 +114,12 @@ fn hvac(shell: &Shell) -> Result<Outcome> {
     let baseline = root().join(".cache/hvac/bao.json").display().to_string();
     let ours = on(&["keepfast", &named_vault("keepfast").display().to_string(), "--baseline", &baseline])?;
     Ok(sum(&[peer, ours]))
+}
+
+/// What one server encrypts, signs, wraps and backs up with transit, the other reads.
+fn cross(shell: &Shell) -> Result<Outcome> {
+    let [peer, ours] = ["bao", "keepfast"].map(|name| named_vault(name).display().to_string());
+    last_line(&shell.run(&python(), &["conformance/cross/run.py", &peer, &ours])?)
 }
 
 /// The seed document's Python on both servers. The peer has every engine; ours has what `conformance/seed/engines.txt` names.

@@ -30,7 +30,8 @@ impl Curve {
     }
 
     /// Bytes of a coordinate, and of each half of a signature.
-    fn size(self) -> usize {
+    #[must_use]
+    pub fn size(self) -> usize {
         match self {
             Self::P256 => 32,
             Self::P384 => 48,

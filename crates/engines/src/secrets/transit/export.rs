@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::foreign::Foreign;
 use super::keys::{Named, checked};
-use super::ring::{KEYS, KeyRecord, VersionRecord, load};
+use super::ring::{Event, KEYS, KeyRecord, VersionRecord, load};
 use super::rings::save;
 use super::view::{certificate_chain, public_text};
-use super::{Transit, codec};
+use super::{Transit, codec, policy};
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Export {
@@ -52,7 +52,7 @@ pub(super) struct BackedUp {
     backup: String,
 }
 
-/// A backup: format 1.
+/// A backup of a key that OpenBao's form has no place for: format 1.
 #[derive(Serialize, Deserialize)]
 struct Backup {
     keepfast_transit_backup: u32,
@@ -168,9 +168,9 @@ pub(super) fn portable(kind: KeyKind, stored: &VersionRecord) -> Result<Zeroizin
     Ok(Zeroizing::new(bytes))
 }
 
-pub(super) async fn backup(_: &Transit, cx: &mut Cx, req: Named) -> Result<Data<BackedUp>> {
+pub(super) async fn backup(transit: &Transit, cx: &mut Cx, req: Named) -> Result<Data<BackedUp>> {
     let name = checked(&req.name)?;
-    let key = KEYS.get(cx, name).await?.ok_or_else(|| Error::invalid(format!("key {name:?} not found")))?;
+    let mut key = KEYS.get(cx, name).await?.ok_or_else(|| Error::invalid(format!("key {name:?} not found")))?;
     key.usable()?;
     if !key.exportable {
         return Err(refused("exporting is disallowed on the policy"));
@@ -178,8 +178,15 @@ pub(super) async fn backup(_: &Transit, cx: &mut Cx, req: Named) -> Result<Data<
     if !key.allow_plaintext_backup {
         return Err(refused("plaintext backup is disallowed on the policy"));
     }
-    let backup = Backup { keepfast_transit_backup: 1, name: name.to_owned(), key };
-    let json = Zeroizing::new(serde_json::to_vec(&backup)?);
+    key.backed_up = Some(Event { time: cx.now(), version: key.latest });
+    save(&transit.rings, cx, name, &key)?;
+    let json = match policy::written(name, &key) {
+        Some(json) => json,
+        None => {
+            let backup = Backup { keepfast_transit_backup: 1, name: name.to_owned(), key };
+            Zeroizing::new(serde_json::to_vec(&backup)?)
+        }
+    };
     Ok(Data(BackedUp { backup: codec::encode(&json) }))
 }
 
@@ -187,7 +194,7 @@ pub(super) async fn restore(transit: &Transit, cx: &mut Cx, req: Restore) -> Res
     let given =
         req.backup.filter(|text| !text.is_empty()).ok_or_else(|| Error::invalid("'backup' must be supplied"))?;
     let json = Zeroizing::new(codec::decode(&given).map_err(|why| Error::invalid(why.to_string()))?);
-    let (name_within, key) = read_backup(&json).ok_or_else(|| Error::invalid(NO_BACKUP))?;
+    let (name_within, mut key) = read_backup(&json).ok_or_else(|| Error::invalid(NO_BACKUP))?;
     // The path alone gives another name.
     let renamed = req.name.map(String::from).filter(|_| !cx.request().path.ends_with("restore"));
     let name = renamed.filter(|name| !name.is_empty()).unwrap_or(name_within);
@@ -196,6 +203,7 @@ pub(super) async fn restore(transit: &Transit, cx: &mut Cx, req: Restore) -> Res
     if KEYS.get(cx, name).await?.is_some() && !req.force.is_some_and(|flag| flag.0) {
         return Err(refused(&format!("key {name:?} already exists")));
     }
+    key.restored = Some(Event { time: cx.now(), version: key.latest });
     save(&transit.rings, cx, name, &key)
 }
 

@@ -13,7 +13,7 @@ use keepfast_framework::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::ring::{KeyRecord, NewKey, VersionRecord};
+use super::ring::{Event, KeyRecord, NewKey, VersionRecord};
 use super::stored::Material;
 
 /// A backup.
@@ -47,6 +47,7 @@ struct Policy {
     imported: bool,
     #[serde(default, rename = "AllowImportedKeyRotation")]
     allow_imported_rotation: bool,
+    backup_info: Option<Event>,
     /// Only OpenBao has it, which tells the two apart where they number their types differently.
     soft_deleted: Option<bool>,
 }
@@ -112,6 +113,7 @@ impl Foreign {
         record.imported = policy.imported;
         record.allow_imported_rotation = policy.allow_imported_rotation;
         record.latest = policy.latest_version;
+        record.backed_up = policy.backup_info;
         record.min_decryption = policy.min_decryption_version.max(1);
         record.min_encryption = policy.min_encryption_version;
         record.min_available = policy.min_available_version;

@@ -31,6 +31,7 @@ mod foreign;
 mod hmac;
 mod import;
 mod keys;
+mod policy;
 mod random;
 mod ring;
 mod rings;
@@ -133,7 +134,8 @@ fn use_routes(r: &mut Routes<Transit>) {
 fn transfer_routes(r: &mut Routes<Transit>) {
     r.paths(["export/{type}/{name}", "export/{type}/{name}/{version}"], help("A key that is exportable."))
         .read(export::export);
-    r.path("backup/{name}", help("A key with all its versions, in plaintext.")).read(export::backup);
+    // It writes when it was done, which a plain read may not.
+    r.path("backup/{name}", help("A key with all its versions, in plaintext.")).read(export::backup).once();
     r.paths(["restore", "restore/{name}"], help("Restores a key from its backup.")).update(export::restore);
     // The first read makes the key and writes it, which a plain read may not.
     r.path("wrapping_key", help("The public key for which imported keys are wrapped."))

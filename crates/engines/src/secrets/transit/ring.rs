@@ -10,7 +10,7 @@ use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::{Error, Records, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::stored::{Material, by_name, der};
+use super::stored::{Material, by_name, der, rfc3339};
 
 /// The named keys of a mount.
 pub(super) const KEYS: Records<KeyRecord> = Records::at("key/");
@@ -49,7 +49,21 @@ pub(super) struct KeyRecord {
     pub min_encryption: u32,
     #[serde(default)]
     pub min_available: u32,
+    /// When it was last backed up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backed_up: Option<Event>,
+    /// When it was last restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Event>,
     pub versions: BTreeMap<u32, VersionRecord>,
+}
+
+/// When something was done with a key, and which version was its latest.
+#[derive(Serialize, Deserialize, Clone)]
+pub(super) struct Event {
+    #[serde(with = "rfc3339")]
+    pub time: Timestamp,
+    pub version: u32,
 }
 
 /// One version of a named key as it is stored.
@@ -111,6 +125,8 @@ impl NewKey {
             min_decryption: 1,
             min_encryption: 0,
             min_available: 0,
+            backed_up: None,
+            restored: None,
             versions: BTreeMap::new(),
         }
     }

@@ -3,6 +3,7 @@
 use keepfast_crypto::Zeroize;
 use keepfast_crypto::keys::KeyKind;
 use keepfast_crypto::locked::LockedBytes;
+use keepfast_framework::Timestamp;
 use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
 use serde::ser::{Serialize, Serializer};
 
@@ -80,5 +81,19 @@ pub(super) mod der {
     ) -> Result<Option<Vec<u8>>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
         text.map(|text| codec::decode(&text).map_err(|_| D::Error::custom("not base64"))).transpose()
+    }
+}
+
+/// A time as text (RFC 3339), as the peer writes it.
+pub(super) mod rfc3339 {
+    use super::*;
+
+    pub(in super::super) fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&time.rfc3339())
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Timestamp::parse_rfc3339(&text).ok_or_else(|| D::Error::custom("not a time"))
     }
 }

@@ -197,6 +197,7 @@ async fn a_key_travels_wrapped_from_one_mount_to_another() {
 async fn a_backup_restores_and_a_forged_one_does_not() {
     let bench = bench().await;
     write(&bench, "keys/k", json!({ "exportable": true, "allow_plaintext_backup": true })).await;
+    write(&bench, "keys/pq", json!({ "type": "ml-dsa-44", "exportable": true, "allow_plaintext_backup": true })).await;
     let ciphertext = encrypt(&bench, "k", "hello").await;
     let backup = bench.read("backup/k").await.unwrap().data()["backup"].clone();
     let again = bench.write("restore", json!({ "backup": backup })).await.err().unwrap();
@@ -207,25 +208,36 @@ async fn a_backup_restores_and_a_forged_one_does_not() {
     write(&bench, "restore", json!({ "backup": backup, "force": true })).await;
     assert!(encrypt(&bench, "k", "x").await.starts_with("vault:v1:"), "the prepared key was dropped");
 
-    let sound: Value = serde_json::from_slice(&codec::decode(backup.as_str().unwrap()).unwrap()).unwrap();
-    for (field, value) in [
-        ("kind", json!("rsa-2048")),
-        ("kind", json!("nope")),
-        ("latest", json!(2)),
-        ("latest", json!(0)),
-        ("min_decryption", json!(0)),
-        ("min_decryption", json!(9)),
-        ("min_encryption", json!(9)),
-        ("convergent", json!(true)),
-        ("versions", json!({})),
+    // OpenBao's form, and our own of a key that it has not.
+    let sound = |backup: &Value| -> Value {
+        serde_json::from_slice(&codec::decode(backup.as_str().unwrap()).unwrap()).unwrap()
+    };
+    let (theirs, ours) = (sound(&backup), sound(&bench.read("backup/pq").await.unwrap().data()["backup"]));
+    for (form, part, field, value) in [
+        (&theirs, "policy", "type", json!(3)),
+        (&theirs, "policy", "type", json!(99)),
+        (&theirs, "policy", "latest_version", json!(2)),
+        (&theirs, "policy", "latest_version", json!(0)),
+        (&theirs, "policy", "min_decryption_version", json!(9)),
+        (&theirs, "policy", "min_encryption_version", json!(9)),
+        (&theirs, "policy", "convergent_encryption", json!(true)),
+        (&ours, "key", "kind", json!("rsa-2048")),
+        (&ours, "key", "kind", json!("nope")),
+        (&ours, "key", "latest", json!(2)),
+        (&ours, "key", "latest", json!(0)),
+        (&ours, "key", "min_decryption", json!(0)),
+        (&ours, "key", "min_decryption", json!(9)),
+        (&ours, "key", "min_encryption", json!(9)),
+        (&ours, "key", "convergent", json!(true)),
+        (&ours, "key", "versions", json!({})),
     ] {
-        let mut forged = sound.clone();
-        forged["key"][field] = value.clone();
+        let mut forged = form.clone();
+        forged[part][field] = value.clone();
         let body = json!({ "backup": codec::encode(forged.to_string().as_bytes()) });
         refused(&bench, "restore/forged", body).await;
     }
     for name in ["../k", "a/b", "-", "k "] {
-        let mut forged = sound.clone();
+        let mut forged = ours.clone();
         forged["name"] = json!(name);
         let body = json!({ "backup": codec::encode(forged.to_string().as_bytes()) });
         assert!(bench.write("restore", body).await.is_err(), "{name}");
@@ -293,6 +305,24 @@ async fn a_key_version_is_refused_and_rotated_before_its_nonces_can_repeat() {
         let body = json!({ "plaintext": "", "key_version": 1 });
         assert_eq!(bench.write(&format!("encrypt/{key}"), body).await.is_ok(), key == "worn");
     }
+}
+
+// RSA keys take long to make; on this one thread another request can run only while that happens elsewhere.
+#[tokio::test]
+async fn requests_are_served_while_an_rsa_key_is_made() {
+    let bench = bench().await;
+    write(&bench, "keys/k", json!({})).await;
+    let making = write(&bench, "keys/large", json!({ "type": "rsa-4096" }));
+    tokio::pin!(making);
+    let mut served = 0;
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut making => break,
+            _ = encrypt(&bench, "k", "x") => served += 1,
+        }
+    }
+    assert!(served > 0);
 }
 
 #[tokio::test]

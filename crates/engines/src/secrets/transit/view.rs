@@ -8,13 +8,15 @@ use keepfast_framework::{Error, Result};
 use serde::Serialize;
 
 use super::codec;
-use super::ring::{KeyRecord, VersionRecord, load};
+use super::ring::{Event, KeyRecord, VersionRecord, load};
 
 /// A key without its secrets, in the order of the peer's JSON.
 #[derive(Serialize)]
 pub(super) struct KeyView {
     allow_plaintext_backup: bool,
     auto_rotate_period: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backup_info: Option<Event>,
     #[serde(skip_serializing_if = "Option::is_none")]
     convergent_encryption: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,6 +38,8 @@ pub(super) struct KeyView {
     min_decryption_version: u32,
     min_encryption_version: u32,
     name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restore_info: Option<Event>,
     soft_deleted: bool,
     supports_decryption: bool,
     supports_derivation: bool,
@@ -64,6 +68,7 @@ impl KeyView {
         Ok(KeyView {
             allow_plaintext_backup: key.allow_plaintext_backup,
             auto_rotate_period: key.auto_rotate_period,
+            backup_info: key.backed_up.clone(),
             convergent_encryption: key.derived.then_some(key.convergent),
             // The peer's way to say that each version has its own.
             convergent_encryption_version: key.convergent.then_some(-1),
@@ -80,6 +85,7 @@ impl KeyView {
             min_decryption_version: key.min_decryption,
             min_encryption_version: key.min_encryption,
             name: name.to_owned(),
+            restore_info: key.restored.clone(),
             soft_deleted: key.soft_deleted,
             supports_decryption: kind.encrypts(),
             supports_derivation: kind.derives(),
