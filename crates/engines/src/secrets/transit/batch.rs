@@ -5,7 +5,7 @@ use keepfast_framework::fields::{Int, Text, given};
 use keepfast_framework::reply::WithStatus;
 use keepfast_framework::{Cx, Data, Error, Outcome, Reply, Result, Status};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 #[derive(Deserialize, Default)]
 pub(super) struct Item {
     pub plaintext: Option<String>,
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub ciphertext: Option<String>,
     pub input: Option<String>,
     pub signature: Option<String>,
@@ -21,6 +22,10 @@ pub(super) struct Item {
     pub associated_data: Option<String>,
     pub key_version: Option<Int>,
     pub reference: Option<String>,
+}
+
+fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<String>, D::Error> {
+    Option::<String>::deserialize(deserializer).map(|text| Some(text.unwrap_or_default()))
 }
 
 /// The texts of an item, for naming the one that is malformed.

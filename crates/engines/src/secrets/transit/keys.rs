@@ -205,7 +205,7 @@ pub(super) async fn configure(transit: &Transit, cx: &mut Cx, req: Configure) ->
             key.min_encryption, key.min_decryption
         )));
     }
-    if key.min_encryption > 0 && key.min_encryption < key.min_available {
+    if key.min_encryption < key.min_available {
         return Err(Error::invalid("min encryption version should not be less than min available version"));
     }
     if key.min_decryption < key.min_available {
