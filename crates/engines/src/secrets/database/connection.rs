@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use keepfast_crypto::secret::SecretString;
+use keepfast_framework::engine::Gauge;
 use keepfast_framework::{Clock, Error, Result, Status, Timestamp};
 use parking_lot::Mutex;
 
@@ -116,13 +117,22 @@ impl Connections {
         Ok(opened)
     }
 
-    #[expect(dead_code, reason = "for the metrics")]
-    /// What the pools are doing that are open, by the names of their connections.
-    pub(super) fn numbers(&self) -> Vec<(String, Numbers)> {
+    /// What the pools are doing that are open, each with the name of its connection.
+    pub(super) fn gauges(&self) -> Vec<Gauge> {
         let open = self.0.lock();
-        let mut all: Vec<_> = open.iter().map(|(name, (_, database))| (name.clone(), database.numbers())).collect();
-        all.sort_by(|a, b| a.0.cmp(&b.0));
-        all
+        let of_one = |(name, (_, database)): (&String, &Open)| {
+            let Numbers { open, in_use, idle, waits, opened } = database.numbers();
+            let numbers = [
+                ("database.pool.open", open as f64),
+                ("database.pool.in_use", in_use as f64),
+                ("database.pool.idle", idle as f64),
+                ("database.pool.waits", waits as f64),
+                ("database.pool.opened", opened as f64),
+            ];
+            let labels = vec![("connection", name.clone())];
+            numbers.map(|(name, value)| Gauge { name, value, labels: labels.clone() })
+        };
+        open.iter().flat_map(of_one).collect()
     }
 
     /// Closes a connection; the next use opens it anew.

@@ -25,6 +25,7 @@ mod tests;
 mod tls;
 mod username;
 
+use keepfast_framework::engine::Gauge;
 use keepfast_framework::routes::Help;
 use keepfast_framework::{Cx, Engine, HeldLease, Kind, LeaseTerms, Result, Routes};
 
@@ -72,6 +73,10 @@ impl Engine for DatabaseEngine {
 
     fn plugins() -> Vec<&'static str> {
         kinds::names()
+    }
+
+    fn gauges(&self) -> Vec<Gauge> {
+        self.connections.gauges()
     }
 
     async fn open(_: &mut Cx) -> Result<Self> {

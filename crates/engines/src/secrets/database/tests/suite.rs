@@ -320,6 +320,9 @@ async fn the_engine_gives_and_takes_and_tells_what_is_wrong(kit: Arc<dyn Kit>) {
     let data = bench.read("creds/app").await.unwrap().data();
     let (user, password) = (data["username"].as_str().unwrap(), data["password"].as_str().unwrap());
     kit.read(user, password).unwrap();
+    let gauges: Vec<_> =
+        bench.engine_and_cx().0.gauges().into_iter().filter(|g| g.name == "database.pool.open").collect();
+    assert_eq!((gauges.len(), gauges[0].value, &*gauges[0].labels[0].1), (1, 1.0, "db"));
     let internal = json!({"username": user, "role": "app", "db_name": "db", "revocation_statements": []});
     let (engine, mut cx) = bench.engine_and_cx();
     let lease = held("creds/app", internal, Duration::ZERO, &bench.clock);
