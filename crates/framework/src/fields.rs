@@ -10,8 +10,11 @@ use std::time::Duration;
 use keepfast_crypto::secret::SecretString;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error as DeError, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Number, Value};
+
+use crate::duration::parse_int;
+pub use crate::duration::{go_duration, parse_duration};
 
 /// A text; numbers and booleans are taken as their text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -124,18 +127,16 @@ fn text_of(value: &Value) -> Result<String, String> {
     }
 }
 
-fn number_of(n: &Number) -> Option<i64> {
-    n.as_i64().or_else(|| n.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9.0e15).map(|f| f as i64))
-}
-
 fn int_of(value: &Value) -> Result<i64, String> {
-    let fault = |why: &str| format!("'' cannot parse value as 'int': strconv.ParseInt: {why}");
+    let of_text = |text: &str| {
+        parse_int(text, 0).map_err(|why| format!("'' cannot parse value as 'int': strconv.ParseInt: {why}"))
+    };
     match value {
         Value::Null => Ok(0),
         Value::Bool(b) => Ok(i64::from(*b)),
-        Value::Number(n) => number_of(n).ok_or_else(|| fault("invalid syntax")),
+        Value::Number(n) => of_text(&n.to_string()),
         Value::String(s) if s.is_empty() => Ok(0),
-        Value::String(s) => go_int(s).map_err(fault),
+        Value::String(s) => of_text(s),
         Value::Array(_) | Value::Object(_) => Err(unconvertible("int", value)),
     }
 }
@@ -153,118 +154,25 @@ fn float_of(value: &Value) -> Result<f64, String> {
     if number.is_finite() { Ok(number) } else { Err(SYNTAX.to_owned()) }
 }
 
-/// Go's `strconv.ParseInt` with base 0: decimal, or with one of its prefixes.
-fn go_int(text: &str) -> Result<i64, &'static str> {
-    let (negative, digits) = match text.as_bytes().first() {
-        Some(b'-') => (true, &text[1..]),
-        Some(b'+') => (false, &text[1..]),
-        _ => (false, text),
-    };
-    let lower = digits.to_ascii_lowercase();
-    let prefixed = [("0x", 16), ("0b", 2), ("0o", 8), ("0", 8)];
-    let found = prefixed.into_iter().find_map(|(prefix, base)| Some((lower.strip_prefix(prefix)?, base)));
-    let (digits, base) = found.filter(|(rest, _)| !rest.is_empty()).unwrap_or((&lower, 10));
-    if digits.is_empty() || !digits.chars().all(|digit| digit.is_digit(base)) {
-        return Err("invalid syntax");
-    }
-    let number = i128::from_str_radix(digits, base).map_err(|_| "value out of range")?;
-    i64::try_from(if negative { -number } else { number }).map_err(|_| "value out of range")
-}
-
 fn flag_of(value: &Value) -> Result<bool, String> {
+    let of_text = |text: &str| match text {
+        "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        _ => Err("'' cannot parse value as 'bool': strconv.ParseBool: invalid syntax".to_owned()),
+    };
     match value {
         Value::Null => Ok(false),
         Value::Bool(b) => Ok(*b),
-        Value::Number(n) => flag_of(&Value::String(n.to_string())),
-        Value::String(s) => match s.as_str() {
-            "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-            _ => Err("'' cannot parse value as 'bool': strconv.ParseBool: invalid syntax".to_owned()),
-        },
+        Value::Number(n) => of_text(&n.to_string()),
+        Value::String(s) => of_text(s),
         Value::Array(_) | Value::Object(_) => Err(unconvertible("bool", value)),
     }
 }
 
-/// Reads a duration as Vault's API does: a number of seconds, digits as text, or Go's duration syntax with `d` for days.
-///
-/// # Errors
-/// The peer's wording; it quotes the text, which is a duration and not a secret.
-pub fn parse_duration(text: &str) -> Result<i64, String> {
-    if text.is_empty() {
-        return Ok(0);
-    }
-    if let Ok(seconds) = text.parse::<i64>() {
-        return Ok(seconds);
-    }
-    if let Some(days) = text.strip_suffix('d').and_then(|d| d.parse::<i64>().ok()) {
-        return days.checked_mul(86_400).ok_or_else(|| format!("time: invalid duration {text:?}"));
-    }
-    go_duration(text).map(|nanos| (nanos / 1_000_000_000) as i64)
-}
-
-/// Go's `time.ParseDuration`, in nanoseconds.
-///
-/// # Errors
-/// Go's wording.
-pub fn go_duration(text: &str) -> Result<i128, String> {
-    let invalid = || format!("time: invalid duration {text:?}");
-    let (negative, mut rest) = match text.as_bytes().first() {
-        Some(b'-') => (true, &text[1..]),
-        Some(b'+') => (false, &text[1..]),
-        _ => (false, text),
-    };
-    if rest == "0" {
-        return Ok(0);
-    }
-    if rest.is_empty() {
-        return Err(invalid());
-    }
-    let mut total: i128 = 0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let (number, tail) = rest.split_at(digits);
-        let unit_len = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit_len);
-        if number.is_empty() || number == "." || number.matches('.').count() > 1 || number.len() > 18 {
-            return Err(invalid());
-        }
-        if unit.is_empty() {
-            return Err(format!("time: missing unit in duration {text:?}"));
-        }
-        let scale: i128 = match unit {
-            "ns" => 1,
-            "us" | "µs" | "μs" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _ => return Err(format!("time: unknown unit {unit:?} in duration {text:?}")),
-        };
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };
-        let fraction_scale = 10_i128.pow(fraction.len() as u32);
-        let fraction: i128 = if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| invalid())? };
-        total += whole * scale + fraction * scale / fraction_scale;
-        rest = tail;
-    }
-    if total > i128::from(i64::MAX) {
-        return Err(invalid());
-    }
-    Ok(if negative { -total } else { total })
-}
-
-/// The longest span in seconds: Go counts its nanoseconds in 64 bits.
-const LONGEST: u64 = i64::MAX as u64 / 1_000_000_000;
-const TOO_LONG: &str = "multiplication of durations resulted in overflow, one operand may be too large";
-
 fn seconds_of(value: &Value) -> Result<i64, String> {
     match value {
         Value::Null => Ok(0),
-        Value::Number(n) => match number_of(n) {
-            Some(seconds) if seconds.unsigned_abs() > LONGEST => Err(TOO_LONG.to_owned()),
-            Some(seconds) => Ok(seconds),
-            None => parse_duration(&n.to_string()),
-        },
+        Value::Number(n) => parse_duration(&n.to_string()),
         Value::String(s) => parse_duration(s),
         _ => Err("could not parse duration from input".to_owned()),
     }
@@ -277,11 +185,8 @@ fn items_of(value: &Value, split: bool) -> Result<Vec<Value>, String> {
         Value::Array(items) => items.clone(),
         Value::Object(map) if map.is_empty() => Vec::new(),
         Value::String(s) if split => {
-            if s.trim().is_empty() {
+            if s.is_empty() {
                 return Ok(Vec::new());
-            }
-            if let Ok(items) = serde_json::from_str::<Vec<String>>(s) {
-                return Ok(items.into_iter().map(Value::String).collect());
             }
             s.split(',').map(|item| Value::String(item.trim().to_owned())).collect()
         }
@@ -289,54 +194,79 @@ fn items_of(value: &Value, split: bool) -> Result<Vec<Value>, String> {
     })
 }
 
-fn texts_of(value: &Value, split: bool) -> Result<Vec<String>, String> {
-    let items = items_of(value, split)?;
+/// The texts of a list. Faults are worded as the peer's reader of comma lists words them, but for the value that it quotes.
+fn texts_of(value: &Value) -> Result<Vec<String>, String> {
+    let mut faults = Vec::new();
+    let mut out = Vec::new();
+    for (at, item) in items_of(value, true)?.iter().enumerate() {
+        match text_of(item) {
+            Ok(text) => out.push(text.trim().to_owned()),
+            Err(_) => {
+                faults.push(format!("* '[{at}]' expected type 'string', got unconvertible type '{}'", go_type(item)))
+            }
+        }
+    }
+    if faults.is_empty() {
+        return Ok(out);
+    }
+    Err(format!("{} error(s) decoding:\n\n{}", faults.len(), faults.join("\n")))
+}
+
+/// The items of a list, each read alone; faults are worded as the peer's reader of plain lists words them.
+fn each_of<T>(items: &[Value], read: impl Fn(&Value) -> Result<T, String>) -> Result<Vec<T>, String> {
+    let mut faults = Vec::new();
     let mut out = Vec::with_capacity(items.len());
     for (at, item) in items.iter().enumerate() {
-        let text = text_of(item).map_err(|_| {
-            format!(
-                "1 error(s) decoding:\n\n* '[{at}]' expected type 'string', got unconvertible type '{}'",
-                go_type(item)
-            )
-        })?;
-        out.push(text.trim().to_owned());
+        match read(item) {
+            Ok(item) => out.push(item),
+            Err(why) => faults.push(format!("'[{at}]{}", why.strip_prefix('\'').unwrap_or(&why))),
+        }
     }
-    Ok(out)
+    if faults.is_empty() {
+        return Ok(out);
+    }
+    Err(format!("decoding failed due to the following error(s):\n\n{}", faults.join("\n")))
+}
+
+fn strings_of(value: &Value) -> Result<Vec<String>, String> {
+    Ok(each_of(&items_of(value, false)?, text_of)?.iter().map(|text| text.trim().to_owned()).collect())
 }
 
 fn ints_of(value: &Value) -> Result<Vec<i64>, String> {
-    items_of(value, true)?
-        .iter()
-        .enumerate()
-        .map(|(at, item)| {
-            int_of(item).map_err(|why| {
-                format!(
-                    "decoding failed due to the following error(s):\n\n'[{at}]{}",
-                    why.strip_prefix("''").map_or(why.clone(), |w| format!("'{w}"))
-                )
-            })
-        })
-        .collect()
+    each_of(&items_of(value, true)?, int_of)
 }
+
+/// Stands in a fault for the name of the field, which only the reader of the request knows.
+pub(crate) const FIELD: &str = "\u{0}";
 
 fn pairs_of(value: &Value) -> Result<BTreeMap<String, String>, String> {
-    match value {
-        Value::Null => Ok(BTreeMap::new()),
-        Value::Object(map) => map.iter().map(|(k, v)| Ok((k.clone(), text_of(v)?))).collect(),
-        other => texts_of(other, true)?
-            .iter()
-            .map(|pair| match pair.split_once('=') {
-                Some((k, v)) => Ok((k.trim().to_owned(), v.trim().to_owned())),
-                None => Err("missing '=' in a key=value pair".to_owned()),
-            })
-            .collect(),
+    if let Ok(map) = object_of(value.clone())
+        && let Ok(pairs) = map.iter().map(|(k, v)| Ok((k.clone(), text_of(v)?))).collect::<Result<_, String>>()
+    {
+        return Ok(pairs);
     }
+    let texts = each_of(&items_of(value, false)?, text_of)?;
+    let pair = |(at, text): (usize, &String)| match text.split_once('=') {
+        Some((k, v)) => Ok((k.trim().to_owned(), v.trim().to_owned())),
+        None => Err(format!("invalid key pair at index {at} in field \"{FIELD}\"")),
+    };
+    texts.iter().enumerate().map(pair).collect()
 }
 
+/// An object, or a list of objects, which are put together as the peer does it.
 fn object_of(value: Value) -> Result<serde_json::Map<String, Value>, String> {
     match value {
         Value::Null => Ok(serde_json::Map::new()),
         Value::Object(map) => Ok(map),
+        Value::Array(items) => {
+            let mut out = serde_json::Map::new();
+            for (at, item) in items.into_iter().enumerate() {
+                out.extend(
+                    object_of(item).map_err(|why| format!("'[{at}]{}", why.strip_prefix('\'').unwrap_or(&why)))?,
+                );
+            }
+            Ok(out)
+        }
         other => Err(unconvertible("map[string]interface {}", &other)),
     }
 }
@@ -422,13 +352,13 @@ impl<'de> Deserialize<'de> for Seconds {
 
 impl<'de> Deserialize<'de> for CommaList {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        texts_of(&Value::deserialize(d)?, true).map(CommaList).map_err(D::Error::custom)
+        texts_of(&Value::deserialize(d)?).map(CommaList).map_err(D::Error::custom)
     }
 }
 
 impl<'de> Deserialize<'de> for Strings {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        texts_of(&Value::deserialize(d)?, false).map(Strings).map_err(D::Error::custom)
+        strings_of(&Value::deserialize(d)?).map(Strings).map_err(D::Error::custom)
     }
 }
 
@@ -449,13 +379,22 @@ impl<'de> Deserialize<'de> for RawObject {
         let raw = Box::<RawValue>::deserialize(d)?;
         let kind = match raw.get().as_bytes().first() {
             Some(b'{' | b'n') => return Ok(RawObject(raw)),
-            Some(b'[') => Value::Array(Vec::new()),
+            Some(b'[') => return put_together(&raw).map_err(D::Error::custom),
             Some(b'"') => Value::String(String::new()),
             Some(b't' | b'f') => Value::Bool(true),
             _ => Value::from(0),
         };
         Err(D::Error::custom(unconvertible("map[string]interface {}", &kind)))
     }
+}
+
+/// A list of objects as one object, each value as it was sent.
+fn put_together(raw: &RawValue) -> Result<RawObject, String> {
+    object_of(serde_json::from_str(raw.get()).map_err(|_| "invalid JSON".to_owned())?)?;
+    let parts: Vec<Option<BTreeMap<String, Box<RawValue>>>> = serde_json::from_str(raw.get())
+        .map_err(|_| unconvertible("map[string]interface {}", &Value::Array(Vec::new())))?;
+    let whole: BTreeMap<_, _> = parts.into_iter().flatten().flatten().collect();
+    serde_json::value::to_raw_value(&whole).map(RawObject).map_err(|_| "invalid JSON".to_owned())
 }
 
 /// For `#[serde(default, deserialize_with = "given")]`: tells a field that was sent as `null` from one that was not sent.
@@ -537,15 +476,22 @@ mod tests {
     fn lists_booleans_and_pairs_take_every_form_that_clients_send() {
         assert_eq!(read::<CommaList>(json!("a, b,c")).unwrap().0, ["a", "b", "c"]);
         assert_eq!(read::<CommaList>(json!(["a,b", 1, true, null])).unwrap().0, ["a,b", "1", "1", ""]);
-        assert_eq!(read::<CommaList>(json!("[\"a\",\"b\"]")).unwrap().0, ["a", "b"]);
+        assert_eq!(read::<CommaList>(json!("[\"a\",\"b\"]")).unwrap().0, ["[\"a\"", "\"b\"]"]);
+        assert_eq!(read::<CommaList>(json!(" ")).unwrap().0, [""]);
+        assert_eq!(
+            read::<CommaList>(json!(["a", ["b", null], {"c": 1}])).unwrap_err(),
+            "2 error(s) decoding:\n\n* '[1]' expected type 'string', got unconvertible type '[]interface {}'\n* '[2]' expected type 'string', got unconvertible type 'map[string]interface {}'"
+        );
         assert!(read::<CommaList>(json!("")).unwrap().0.is_empty());
         assert_eq!(read::<Strings>(json!("a,b")).unwrap().0, ["a,b"]);
         assert_eq!(read::<Ints>(json!("1,2")).unwrap().0, [1, 2]);
         assert!(read::<Ints>(json!(["1", "a"])).unwrap_err().contains("'[1]' cannot parse value as 'int'"));
         assert!(read::<Flag>(json!("T")).unwrap().0 && !read::<Flag>(json!(0)).unwrap().0);
-        assert!(read::<Flag>(json!("abc")).is_err());
+        assert!(read::<Flag>(json!("abc")).is_err() && read::<Flag>(json!(2)).is_err());
+        assert_eq!(read::<Pairs>(json!([{"a": "b"}, null])).unwrap().0["a"], "b");
+        assert_eq!(read::<Pairs>(json!("a=1,b=2")).unwrap().0["a"], "1,b=2");
+        assert!(read::<Pairs>(json!("")).unwrap_err().contains("invalid key pair at index 0"));
         assert_eq!(read::<Pairs>(json!({"a": 1})).unwrap().0["a"], "1");
-        assert_eq!(read::<Pairs>(json!("a=1,b=2")).unwrap().0["b"], "2");
         assert_eq!(read::<Int>(json!("7")).unwrap().0, 7);
         for (given, expected) in
             [(json!("a"), "a"), (json!(true), "1"), (json!(-3), "-3"), (json!(1.5), "1.5"), (json!(null), "")]
@@ -565,7 +511,11 @@ mod tests {
         let raw: RawObject = serde_json::from_str("{\"n\": 1.10}").unwrap();
         assert_eq!(raw.0.get(), "{\"n\": 1.10}");
         assert_eq!(serde_json::from_str::<RawObject>("null").unwrap().0.get(), "null");
-        for (sent, kind) in [("\"x\"", "string"), ("[1]", "[]interface {}"), ("1", "json.Number"), ("true", "bool")] {
+        let raw: RawObject = serde_json::from_str("[{\"n\": 1.10}, null, {}]").unwrap();
+        assert_eq!(raw.0.get(), "{\"n\":1.10}");
+        let why = serde_json::from_str::<RawObject>("[[1]]").unwrap_err().to_string();
+        assert!(why.starts_with("'[0][0]' expected type"), "{why}");
+        for (sent, kind) in [("\"x\"", "string"), ("[1]", "json.Number"), ("1", "json.Number"), ("true", "bool")] {
             let why = serde_json::from_str::<RawObject>(sent).unwrap_err().to_string();
             assert!(why.contains(&format!("got unconvertible type '{kind}'")), "{why}");
         }

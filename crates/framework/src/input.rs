@@ -1,6 +1,6 @@
 //! What a handler is given: captures of the path, the query and the JSON body, seen as one object.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -24,22 +24,22 @@ pub struct Body {
 impl Body {
     /// Splits a JSON object into its fields.
     ///
-    /// An empty or `null` text is an empty object, as clients of Vault expect.
+    /// An empty or `null` text is an empty object, as clients of Vault expect. Of fields with the same name the last one
+    /// counts, here and so for every reader: policies and handlers see the same value.
     ///
     /// # Errors
-    /// 400 when it is not one JSON object, or names a field twice (two readers could disagree which one counts).
+    /// 400 when it is not one JSON object.
     pub fn parse(raw: Bytes) -> Result<Self> {
         if raw.iter().all(u8::is_ascii_whitespace) || raw.trim_ascii() == b"null" {
             return Ok(Self::default());
         }
         let base = raw.as_ptr() as usize;
         let entries: Entries<'_> = serde_json::from_slice(&raw).map_err(|e| json_fault(&e))?;
-        let mut seen = BTreeSet::new();
+        if let Some(single) = entries.without_repetition() {
+            return Self::parse(single);
+        }
         let mut fields = Vec::with_capacity(entries.0.len());
         for (name, value) in entries.0 {
-            if !seen.insert(name.clone()) {
-                return Err(Error::invalid(format!("failed to decode JSON input: duplicate field {name:?}")));
-            }
             let start = value.get().as_ptr() as usize - base;
             fields.push((name, start..start + value.get().len()));
         }
@@ -88,6 +88,20 @@ fn json_fault(error: &serde_json::Error) -> Error {
 
 /// The entries of an object in order, duplicates included.
 struct Entries<'a>(Vec<(Box<str>, &'a RawValue)>);
+
+impl Entries<'_> {
+    /// The object again with the last of each name only; `None` when no name is repeated.
+    fn without_repetition(&self) -> Option<Bytes> {
+        let last: BTreeMap<&str, usize> = self.0.iter().enumerate().map(|(at, (name, _))| (&**name, at)).collect();
+        if last.len() == self.0.len() {
+            return None;
+        }
+        let kept = self.0.iter().enumerate().filter(|(at, (name, _))| last[&**name] == *at);
+        let members: Vec<String> =
+            kept.map(|(_, (name, value))| format!("{}:{}", serde_json::Value::from(&**name), value.get())).collect();
+        Some(Bytes::from(format!("{{{}}}", members.join(","))))
+    }
+}
 
 impl<'de: 'a, 'a> serde::Deserialize<'de> for Entries<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -259,12 +273,16 @@ impl<'de> MapAccess<'de> for Walk<'de> {
         };
         let outcome = match source {
             Source::Text(text) => seed.deserialize(TextValue(text)).map_err(|Fault(text)| text),
+            Source::Json("null") => seed.deserialize(Null).map_err(|Fault(text)| text),
             Source::Json(raw) => {
                 let mut json = serde_json::Deserializer::from_str(raw);
                 seed.deserialize(&mut json).map_err(|e| plain(&e))
             }
         };
-        outcome.map_err(|why| Fault(format!("error converting input for field \"{name}\": {why}")))
+        outcome.map_err(|why| {
+            let why = why.replace(crate::fields::FIELD, name);
+            Fault(format!("error converting input for field \"{name}\": {why}"))
+        })
     }
 }
 
@@ -274,6 +292,31 @@ fn plain(error: &serde_json::Error) -> String {
     match text.rfind(" at line ") {
         Some(at) => text[..at].to_owned(),
         None => text,
+    }
+}
+
+/// `null` as the peer reads it: the parameter is there, with the value that its type has when nothing is said.
+struct Null;
+
+impl<'de> Deserializer<'de> for Null {
+    type Error = Fault;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_unit()
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_some(serde_json::Value::Null).map_err(|e: serde_json::Error| Fault(plain(&e)))
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Fault> {
+        let mut json = serde_json::Deserializer::from_str("null");
+        (&mut json).deserialize_newtype_struct(name, visitor).map_err(|e| Fault(plain(&e)))
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
+        seq tuple tuple_struct map struct enum identifier ignored_any
     }
 }
 
@@ -375,8 +418,17 @@ mod tests {
     }
 
     #[test]
-    fn sec_ac10_duplicate_fields_trailing_data_and_non_objects_are_refused() {
-        for bad in [r#"{"a":1,"a":2}"#, r#"{"a":1}x"#, "[1]", "abc", r#"{"a":"#, "5"] {
+    fn sec_ac10_of_duplicate_fields_every_reader_sees_the_last() {
+        let body = Body::parse(Bytes::from_static(br#"{"count":1,"name":"x","count":2}"#)).unwrap();
+        assert_eq!(body.fields().collect::<Vec<_>>(), [("name", "\"x\""), ("count", "2")]);
+        assert_eq!((body.field("count"), &body.raw()[..]), (Some("2"), &br#"{"name":"x","count":2}"#[..]));
+        let input = Input { body, ..Input::default() };
+        assert_eq!(input.read::<Request>().unwrap().count.map(|c| c.0), Some(2));
+    }
+
+    #[test]
+    fn sec_ac10_trailing_data_and_non_objects_are_refused() {
+        for bad in [r#"{"a":1}x"#, "[1]", "abc", r#"{"a":"#, "5"] {
             assert_eq!(Body::parse(Bytes::copy_from_slice(bad.as_bytes())).err().unwrap().status().0, 400, "{bad}");
         }
         for empty in ["", "  \n", "null", "{}"] {

@@ -48,6 +48,7 @@
 
 pub mod clock;
 pub mod cx;
+pub mod duration;
 pub mod engine;
 pub mod error;
 pub mod fields;

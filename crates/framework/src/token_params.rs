@@ -141,7 +141,8 @@ mod named {
     macro_rules! readers {
         ($($name:ident: $of:ty),* $(,)?) => {$(
             pub(super) fn $name<'de, D: Deserializer<'de>>(d: D) -> Result<Option<$of>, D::Error> {
-                Option::deserialize(d)
+                <$of>::deserialize(d)
+                    .map(Some)
                     .map_err(|why| D::Error::custom(format!("error converting input for field \"{}\": {why}", stringify!($name))))
             }
         )*};

@@ -83,9 +83,11 @@ pub const RESPONSE_WRAPPING_TEXT: &str = r#"
 path "cubbyhole/response" {
     capabilities = ["create", "read"]
 }
+
 path "sys/wrapping/unwrap" {
     capabilities = ["update"]
 }
+
 path "auth/token/revoke-self" {
     capabilities = ["update"]
 }

@@ -47,7 +47,9 @@ impl Unsealed {
         let Some(namespace) = &routed.namespace else {
             return Err(nobody(Error::new(Status::NOT_FOUND, "namespace not found")));
         };
-        if routed.incoming.operation == Operation::Update && routed.incoming.path.as_str().ends_with('/') {
+        if matches!(routed.incoming.operation, Operation::Update | Operation::Patch)
+            && routed.incoming.path.as_str().ends_with('/')
+        {
             return Err(nobody(Error::invalid("cannot write to a path ending in '/'")));
         }
         let incoming = &routed.incoming;
@@ -75,9 +77,6 @@ impl Unsealed {
                 Use::Refused => return Err(nobody(refusal(routed))),
             }
         }
-        if routed.mount.is_none() {
-            return Err((no_route(routed), known));
-        }
         Ok(known)
     }
 
@@ -95,10 +94,4 @@ fn refusal(routed: &Routed) -> Error {
     let unwraps = matches!(routed.incoming.path.as_str(), "sys/wrapping/unwrap" | "sys/wrapping/rewrap");
     let by_itself = routed.incoming.token.is_some() && routed.incoming.body.field("token").is_none();
     if unwraps && by_itself { wrapping::invalid() } else { Error::denied() }
-}
-
-/// The peer's answer for a path that no mount has.
-fn no_route(routed: &Routed) -> Error {
-    let path = routed.incoming.path.as_str();
-    Error::new(Status::NOT_FOUND, format!("no handler for route {path:?}. route entry not found."))
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use keepfast_framework::cx::{Caller, Request};
 use keepfast_framework::routes::Access;
-use keepfast_framework::{Cx, Error, Input, Operation, Result};
+use keepfast_framework::{Cx, Error, Input, Operation, Result, Status};
 
 use super::Refused;
 use super::authenticate::{Authenticated, Known};
@@ -88,7 +88,14 @@ impl Unsealed {
         let is_help = routed.incoming.operation == Operation::Help;
         let sudo_missing = !is_help && routed.info().is_some_and(|row| row.access == Access::Sudo) && !decision.sudo;
         if !decision.allowed || sudo_missing {
-            return Err(Error::denied());
+            return Err(Error::new(Status::FORBIDDEN, "1 error occurred:\n\t* permission denied\n\n"));
+        }
+        if routed.mount.is_none() {
+            let path = routed.incoming.path.as_str();
+            return Err(Error::new(
+                Status::NOT_FOUND,
+                format!("no handler for route {path:?}. route entry not found."),
+            ));
         }
         if routed.row.is_none() {
             return Err(Error::unsupported_path());

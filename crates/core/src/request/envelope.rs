@@ -113,7 +113,9 @@ fn auth(auth: Option<&AuthBlock>, out: &mut Vec<u8>) {
     field(out, "client_token", auth.client_token.expose());
     next(out, "accessor", &auth.accessor);
     next(out, "policies", &auth.policies);
-    next(out, "token_policies", &auth.token_policies);
+    if !auth.token_policies.is_empty() {
+        next(out, "token_policies", &auth.token_policies);
+    }
     if !auth.identity_policies.is_empty() {
         next(out, "identity_policies", &auth.identity_policies);
     }

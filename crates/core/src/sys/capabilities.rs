@@ -25,6 +25,14 @@ pub(super) fn routes(r: &mut Routes<System>) {
 struct Ask {
     /// The token.
     token: Option<Text>,
+    /// The old way to name one path.
+    path: Option<CommaList>,
+    /// The paths.
+    paths: Option<CommaList>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct AskByAccessor {
     /// The accessor of the token.
     accessor: Option<Text>,
     /// The old way to name one path.
@@ -38,7 +46,7 @@ fn listed(status: Status, text: &str) -> Error {
 }
 
 async fn of_token(sys: &System, cx: &mut Cx, req: Ask) -> Result<Flat<Map<String, Value>>> {
-    let paths = paths(&req)?;
+    let paths = paths(req.paths, req.path)?;
     let Some(text) = req.token.filter(|t| !t.is_empty()) else {
         return Err(listed(Status::BAD_REQUEST, "no token found"));
     };
@@ -47,23 +55,25 @@ async fn of_token(sys: &System, cx: &mut Cx, req: Ask) -> Result<Flat<Map<String
 }
 
 async fn of_self(sys: &System, cx: &mut Cx, req: Ask) -> Result<Flat<Map<String, Value>>> {
-    let paths = paths(&req)?;
+    let paths = paths(req.paths, req.path)?;
     let token = call(cx)?.token.clone().ok_or_else(Error::denied)?;
     answer(sys, cx, token, &paths).await
 }
 
-async fn of_accessor(sys: &System, cx: &mut Cx, req: Ask) -> Result<Flat<Map<String, Value>>> {
-    let paths = paths(&req)?;
+async fn of_accessor(sys: &System, cx: &mut Cx, req: AskByAccessor) -> Result<Flat<Map<String, Value>>> {
     let Some(accessor) = req.accessor.filter(|a| !a.is_empty()) else { return Err(Error::invalid("missing accessor")) };
+    let paths = paths(req.paths, req.path)?;
     let tokens = &sys.unsealed()?.tokens;
     let found = tokens.at(&tokens.place_of(&accessor), cx.now()).await?.filter(|t| t.record.accessor == accessor.0);
     answer(sys, cx, found.ok_or_else(|| listed(Status::BAD_REQUEST, "invalid accessor"))?, &paths).await
 }
 
-fn paths(req: &Ask) -> Result<Vec<String>> {
-    let named = req.paths.as_ref().filter(|p| !p.0.is_empty()).or(req.path.as_ref());
-    match named {
-        Some(CommaList(paths)) if !paths.is_empty() => Ok(paths.clone()),
+fn paths(paths: Option<CommaList>, path: Option<CommaList>) -> Result<Vec<String>> {
+    match paths.filter(|p| !p.0.is_empty()).or(path) {
+        Some(CommaList(paths)) if paths.iter().any(String::is_empty) => {
+            Err(listed(Status::BAD_REQUEST, "missing path"))
+        }
+        Some(CommaList(paths)) if !paths.is_empty() => Ok(paths),
         _ => Err(Error::invalid("paths must be supplied")),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use keepfast_framework::fields::{Flag, Seconds, Text};
+use keepfast_framework::fields::{Flag, Seconds, Text, given};
 use keepfast_framework::reply::{RenewedLease, WithStatus};
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Data, Error, Keys, Outcome, Page, Result, Routes, Status};
@@ -50,6 +50,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
 #[derive(Deserialize, JsonSchema)]
 struct ById {
     /// The lease.
+    #[serde(default, deserialize_with = "lease_text")]
     lease_id: Option<Text>,
     /// The lease, in the path.
     url_lease_id: Option<Text>,
@@ -58,6 +59,7 @@ struct ById {
 #[derive(Deserialize, JsonSchema)]
 struct Renew {
     /// The lease.
+    #[serde(default, deserialize_with = "lease_text")]
     lease_id: Option<Text>,
     /// The lease, in the path.
     url_lease_id: Option<Text>,
@@ -68,10 +70,12 @@ struct Renew {
 #[derive(Deserialize, JsonSchema)]
 struct Revoke {
     /// The lease.
+    #[serde(default, deserialize_with = "lease_text")]
     lease_id: Option<Text>,
     /// The lease, in the path.
     url_lease_id: Option<Text>,
     /// Whether to wait until the lease is revoked, and to be told if that fails.
+    #[serde(default, deserialize_with = "given")]
     sync: Option<Flag>,
 }
 
@@ -86,6 +90,7 @@ struct RevokePrefix {
     /// The path that made the leases, or what it begins with.
     prefix: Text,
     /// Whether to wait until the leases are revoked, and to be told if that fails.
+    #[serde(default, deserialize_with = "given")]
     sync: Option<Flag>,
 }
 
@@ -118,7 +123,21 @@ struct Shown {
     ttl: u64,
 }
 
+/// A lease in a body is a text and nothing else; what it is not stands for no lease that there could be.
+fn lease_text<'de, D: serde::Deserializer<'de>>(d: D) -> std::result::Result<Option<Text>, D::Error> {
+    Ok(Some(Text(match serde_json::Value::deserialize(d)? {
+        serde_json::Value::String(text) => text,
+        _ => NO_LEASE.to_owned(),
+    })))
+}
+
+/// No path holds a control character.
+const NO_LEASE: &str = "\u{0}";
+
 fn id_of(req: ById) -> Result<String> {
+    if req.lease_id.as_deref() == Some(NO_LEASE) {
+        return Err(Error::invalid("invalid lease ID"));
+    }
     let id = req.lease_id.filter(|i| !i.is_empty()).or(req.url_lease_id).map(String::from).unwrap_or_default();
     if id.is_empty() { Err(Error::invalid("lease_id must be specified")) } else { Ok(id) }
 }
@@ -183,7 +202,17 @@ async fn renew(sys: &System, cx: &mut Cx, req: Renew) -> Result<Outcome> {
     }
 }
 
-async fn revoke(sys: &System, _: &mut Cx, req: Revoke) -> Result<()> {
+async fn revoke(sys: &System, cx: &mut Cx, req: Revoke) -> Result<WithStatus<()>> {
+    let status = accepted(req.sync);
+    revoke_one(sys, cx, req).await.map(|()| WithStatus(status, ()))
+}
+
+/// Whoever says that he will not wait is told that the revocation is on its way.
+fn accepted(sync: Option<Flag>) -> Status {
+    if sync.is_some_and(|s| !s.0) { Status(202) } else { Status::NO_CONTENT }
+}
+
+async fn revoke_one(sys: &System, _: &mut Cx, req: Revoke) -> Result<()> {
     let id = id_of(ById { lease_id: req.lease_id, url_lease_id: req.url_lease_id })?;
     let unsealed = sys.unsealed()?;
     match index::parse_lease_id(&id) {
@@ -203,8 +232,9 @@ fn how(sync: Option<Flag>) -> How {
     if sync.is_some_and(|s| s.0) { How::Now } else { How::Queued }
 }
 
-async fn revoke_prefix(sys: &System, _: &mut Cx, req: RevokePrefix) -> Result<()> {
-    sys.unsealed()?.revoke_prefix(req.prefix.trim_start_matches('/'), how(req.sync)).await
+async fn revoke_prefix(sys: &System, _: &mut Cx, req: RevokePrefix) -> Result<WithStatus<()>> {
+    sys.unsealed()?.revoke_prefix(req.prefix.trim_start_matches('/'), how(req.sync)).await?;
+    Ok(WithStatus(accepted(req.sync), ()))
 }
 
 async fn revoke_force(sys: &System, _: &mut Cx, req: ByPrefix) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use keepfast_framework::fields::{Flag, Object, Pairs, Strings, Text, parse_duration};
+use keepfast_framework::fields::{Flag, Object, Pairs, Text, given, parse_duration};
 use keepfast_framework::reply::Flat;
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::token_params::TokenKind;
@@ -46,8 +46,9 @@ struct Enable {
     description: Option<Text>,
     /// Lease bounds and what else can be tuned.
     config: Option<Object>,
-    /// Options of the engine, such as `version`.
-    options: Option<Pairs>,
+    /// Options of the engine, such as `version`; `null` is shown as it is.
+    #[serde(default, deserialize_with = "given")]
+    options: Option<Option<Pairs>>,
     /// Not replicated.
     local: Option<Flag>,
     /// Accepted and shown; everything is encrypted behind the barrier already.
@@ -121,6 +122,9 @@ async fn enable(unsealed: &Unsealed, kind: Kind, path: &str, req: Enable) -> Res
     if kind == Kind::Auth {
         entry.config.token_type = TokenKind::DefaultService;
     }
+    if matches!(req.options, Some(None)) && entry.options.as_ref().is_some_and(BTreeMap::is_empty) {
+        entry.options = None;
+    }
     entry.description = req.description.map(String::from).unwrap_or_default();
     entry.local = req.local.is_some_and(|f| f.0);
     entry.seal_wrap = req.seal_wrap.is_some_and(|f| f.0);
@@ -145,7 +149,7 @@ fn without_auth(error: Error) -> Error {
 
 /// The engine's type and options; `kv-v2` and `plugin` are older ways to say it.
 fn engine_of(req: &Enable, kind: Kind) -> Result<(String, BTreeMap<String, String>)> {
-    let mut options = req.options.clone().unwrap_or_default().0;
+    let mut options = req.options.clone().flatten().unwrap_or_default().0;
     let named = req.engine.as_deref().unwrap_or_default();
     let named = if named == "plugin" { req.plugin_name.as_deref().unwrap_or_default() } else { named };
     if named.is_empty() {
@@ -171,28 +175,25 @@ fn engine_of(req: &Enable, kind: Kind) -> Result<(String, BTreeMap<String, Strin
 
 /// Reads the `config` object of a new mount.
 fn configure(entry: &mut MountEntry, config: &serde_json::Map<String, Value>) -> Result<()> {
-    for (name, value) in config {
+    let auth = entry.auth;
+    let tuned = &mut entry.config;
+    let mut version = None;
+    for (name, value) in config.iter().filter(|(_, value)| !value.is_null()) {
         match name.as_str() {
-            "default_lease_ttl" => entry.config.default_lease_ttl = lease(name, value)?,
-            "max_lease_ttl" => entry.config.max_lease_ttl = lease(name, value)?,
-            "force_no_cache" => entry.config.force_no_cache = field::<Flag>(name, value)?.0,
-            "audit_non_hmac_request_keys" => {
-                entry.config.audit_non_hmac_request_keys = field::<Strings>(name, value)?.0
-            }
-            "audit_non_hmac_response_keys" => {
-                entry.config.audit_non_hmac_response_keys = field::<Strings>(name, value)?.0
-            }
-            "passthrough_request_headers" => {
-                entry.config.passthrough_request_headers = field::<Strings>(name, value)?.0
-            }
-            "allowed_response_headers" => entry.config.allowed_response_headers = field::<Strings>(name, value)?.0,
-            "listing_visibility" => entry.config.listing_visibility = visibility(&field::<Text>(name, value)?)?,
-            "plugin_version" => built_in(entry, &field::<Text>(name, value)?)?,
-            "token_type" if entry.auth => entry.config.token_type = mount_token_kind(&field::<Text>(name, value)?)?,
+            "default_lease_ttl" => tuned.default_lease_ttl = lease("default TTL", value)?,
+            "max_lease_ttl" => tuned.max_lease_ttl = lease("max TTL", value)?,
+            "force_no_cache" => tuned.force_no_cache = value.as_bool().ok_or_else(unconvertible)?,
+            "audit_non_hmac_request_keys" => tuned.audit_non_hmac_request_keys = names(value)?,
+            "audit_non_hmac_response_keys" => tuned.audit_non_hmac_response_keys = names(value)?,
+            "passthrough_request_headers" => tuned.passthrough_request_headers = names(value)?,
+            "allowed_response_headers" => tuned.allowed_response_headers = names(value)?,
+            "listing_visibility" => tuned.listing_visibility = visibility(&text(value)?)?,
+            "plugin_version" => version = Some(text(value)?),
+            "token_type" if auth => tuned.token_type = mount_token_kind(&text(value)?)?,
             _ => {}
         }
     }
-    Ok(())
+    version.map_or(Ok(()), |version| built_in(entry, &version))
 }
 
 /// Only the version that is built in can be asked for, by not naming any.
@@ -208,14 +209,38 @@ fn built_in(entry: &MountEntry, version: &str) -> Result<()> {
     }
 }
 
-fn field<T: serde::de::DeserializeOwned>(name: &str, value: &Value) -> Result<T> {
-    serde_json::from_value(value.clone())
-        .map_err(|_| Error::invalid(format!("unable to convert given mount config information: {name}")))
+fn unconvertible() -> Error {
+    Error::invalid("unable to convert given mount config information")
+}
+
+/// A text, or a number's; the peer reads this object more strictly than other parameters.
+fn text(value: &Value) -> Result<String> {
+    match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Number(number) => Ok(number.to_string()),
+        _ => Err(unconvertible()),
+    }
+}
+
+/// A list of texts, or one text with commas.
+fn names(value: &Value) -> Result<Vec<String>> {
+    match value {
+        Value::Array(items) => items.iter().map(text).collect(),
+        other => {
+            let whole = text(other)?;
+            let parts = whole.split(',').map(|part| part.trim().to_owned());
+            Ok(if whole.is_empty() { Vec::new() } else { parts.collect() })
+        }
+    }
 }
 
 /// A lease bound in seconds; `system` and empty mean the system's.
 fn lease(name: &str, value: &Value) -> Result<u64> {
-    lease_text(name, &field::<Text>(name, value)?)
+    let text = text(value)?;
+    lease_text(name, &text).map_err(|error| match error.public().strip_suffix("cannot be negative") {
+        Some(_) => error,
+        None => Error::invalid(format!("unable to parse {name} of {text}: {}", error.public())),
+    })
 }
 
 /// See [`lease`].
@@ -223,8 +248,7 @@ pub(super) fn lease_text(name: &str, text: &str) -> Result<u64> {
     if matches!(text, "" | "system" | "0") {
         return Ok(0);
     }
-    let seconds =
-        parse_duration(text).map_err(|why| Error::invalid(format!("unable to parse {name} of {text}: {why}")))?;
+    let seconds = parse_duration(text).map_err(Error::invalid)?;
     u64::try_from(seconds).map_err(|_| Error::invalid(format!("{name} cannot be negative")))
 }
 

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use keepfast_framework::duration::parse_int;
 use keepfast_framework::fields::{Flag, Int, Seconds, Text};
 use keepfast_framework::reply::Flat;
-use keepfast_framework::routes::{Exists, Help};
-use keepfast_framework::{Cx, Data, Error, Keys, Page, Result, Routes, Timestamp};
+use keepfast_framework::routes::Help;
+use keepfast_framework::{Cx, Data, Error, Keys, Outcome, Page, Result, Routes, Timestamp};
 use schemars::JsonSchema;
+use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::System;
 use crate::policy::store::PolicyRecord;
@@ -21,11 +24,11 @@ const OLD: Help = Help { synopsis: "Policies, in the older form of the API.", de
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("policies/acl/", ACL).list(list);
-    r.path("policies/acl/{name...}", ACL).read(read).update(write).delete(delete).exists(exists);
+    r.path("policies/acl/{name...}", ACL).read(read).update(write).patch(patch).delete(delete);
     r.path("policies/detailed/acl/", ACL).list(list_detailed);
     r.path("policy", OLD).read(list_old).hidden();
     r.path("policy/", OLD).list(list_old);
-    r.path("policy/{name...}", OLD).read(read_old).update(write).delete(delete).exists(exists);
+    r.path("policy/{name...}", OLD).read(read_old).update(write_old).delete(delete);
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -48,6 +51,26 @@ struct Write {
     name: Text,
     /// Its text, HCL or JSON, plain or in base64.
     policy: Option<Text>,
+    /// Write only if this is the present version; 0 if there must be none.
+    cas: Option<Int>,
+    /// Whether later writes must name the present version.
+    cas_required: Option<Flag>,
+    /// When it ends, RFC 3339.
+    expiration: Option<Moment>,
+    /// How long it holds.
+    ttl: Option<Seconds>,
+    /// Let identity values in its templates span several segments; each write says it anew.
+    allow_slashes_in_identity_templates: Option<Flag>,
+    /// Let identity values in its templates hold wildcards; each write says it anew.
+    allow_wildcards_in_identity_templates: Option<Flag>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct WriteOld {
+    /// Name of the policy.
+    name: Text,
+    /// Its text, HCL or JSON, plain or in base64.
+    policy: Option<Text>,
     /// The oldest name of `policy`.
     rules: Option<Text>,
     /// Write only if this is the present version; 0 if there must be none.
@@ -55,7 +78,7 @@ struct Write {
     /// Whether later writes must name the present version.
     cas_required: Option<Flag>,
     /// When it ends, RFC 3339.
-    expiration: Option<Text>,
+    expiration: Option<Moment>,
     /// How long it holds.
     ttl: Option<Seconds>,
     /// Let identity values in its templates span several segments; each write says it anew.
@@ -90,10 +113,18 @@ struct OldList {
 /// The stored names that callers see, with `root`, which is not stored.
 async fn names(unsealed: &Unsealed, req: &Paged) -> Result<Vec<String>> {
     let mut tx = unsealed.barrier.begin_read();
-    let mut names = unsealed.policies.list(&mut tx, "", &Page::all()).await?;
+    let mut names = Vec::new();
+    let mut folders = vec![String::new()];
+    while let Some(folder) = folders.pop() {
+        for name in unsealed.policies.list(&mut tx, &folder, &Page::all()).await? {
+            let name = format!("{folder}{name}");
+            if name.ends_with('/') { folders.push(name) } else { names.push(name) }
+        }
+    }
     names.retain(|n| n != builtin::RESPONSE_WRAPPING);
+    // Folder by folder, the outer ones first, and root behind all.
+    names.sort_by(|a, b| (a.matches('/').count(), a).cmp(&(b.matches('/').count(), b)));
     names.push(builtin::ROOT.to_owned());
-    names.sort();
     if let Some(after) = req.after.as_ref().filter(|a| !a.is_empty()) {
         names.retain(|n| n.as_str() > &**after);
     }
@@ -162,10 +193,6 @@ fn folded(name: &str) -> String {
     name.trim().trim_end_matches('/').to_lowercase()
 }
 
-async fn exists(sys: &System, cx: &mut Cx, req: Named) -> Result<Exists> {
-    Ok(Exists(find(sys, cx, &req.name).await?.is_some()))
-}
-
 async fn read(sys: &System, cx: &mut Cx, req: Named) -> Result<Option<Data<Shown>>> {
     Ok(find(sys, cx, &req.name).await?.map(|r| Data(shown(r, false))))
 }
@@ -174,48 +201,113 @@ async fn read_old(sys: &System, cx: &mut Cx, req: Named) -> Result<Option<Flat<S
     Ok(find(sys, cx, &req.name).await?.map(|r| Flat(shown(r, true))))
 }
 
+/// The older form knows the text under its oldest name as well.
+async fn write_old(sys: &System, cx: &mut Cx, req: WriteOld) -> Result<()> {
+    let WriteOld { name, policy, rules, cas, cas_required, expiration, ttl, .. } = req;
+    let deprecated = policy.as_ref().is_none_or(|p| p.is_empty()) && rules.as_ref().is_some_and(|r| !r.is_empty());
+    if deprecated {
+        cx.warn("'rules' is deprecated, please use 'policy' instead");
+    }
+    let policy = if deprecated { rules } else { policy };
+    let (slashes, wildcards) = (req.allow_slashes_in_identity_templates, req.allow_wildcards_in_identity_templates);
+    let req = Write {
+        name,
+        policy,
+        cas,
+        cas_required,
+        expiration,
+        ttl,
+        allow_slashes_in_identity_templates: slashes,
+        allow_wildcards_in_identity_templates: wildcards,
+    };
+    write(sys, cx, req).await
+}
+
 async fn write(sys: &System, cx: &mut Cx, req: Write) -> Result<()> {
-    let name = folded(&req.name);
-    if builtin::reads_like_root(&name) {
+    let name = writable(&req.name)?;
+    let given = req.policy.clone().map(String::from).unwrap_or_default();
+    let before = stored(sys, cx, &name).await?;
+    let record = PolicyRecord {
+        text: parsed(&name, given)?,
+        cas_required: before.as_ref().is_some_and(|r| r.cas_required),
+        version: before.map_or(0, |r| r.version),
+        ..PolicyRecord::new(&name, "", cx.now())
+    };
+    save(sys, cx, record, &req).await
+}
+
+/// Changes what the request names and leaves the rest.
+async fn patch(sys: &System, cx: &mut Cx, req: Write) -> Result<Outcome> {
+    let name = writable(&req.name)?;
+    let before = stored(sys, cx, &name).await?.ok_or_else(|| Error::invalid("policy not found"))?;
+    let text = match &req.policy {
+        Some(Text(given)) => parsed(&name, given.clone())?,
+        None => before.text.clone(),
+    };
+    save(sys, cx, PolicyRecord { text, ..before }, &req).await?;
+    // 200 with nothing in it.
+    Ok(Outcome { data: Some(RawValue::NULL.to_owned()), ..Outcome::default() })
+}
+
+/// The name of a policy that callers may write.
+fn writable(name: &str) -> Result<String> {
+    let name = folded(name);
+    if builtin::reads_like_root(&name) || name == builtin::RESPONSE_WRAPPING {
         return Err(Error::invalid(format!("cannot update {name:?} policy")));
     }
-    if name == builtin::RESPONSE_WRAPPING {
-        return Err(Error::invalid(format!("cannot update {name:?} policy")));
-    }
-    let given = req.policy.or(req.rules).map(String::from).unwrap_or_default();
-    if given.trim().is_empty() {
+    Ok(name)
+}
+
+async fn stored(sys: &System, cx: &mut Cx, name: &str) -> Result<Option<PolicyRecord>> {
+    sys.unsealed()?.policies.read(cx.store().0, name).await
+}
+
+fn parsed(name: &str, given: String) -> Result<String> {
+    if given.is_empty() {
         return Err(Error::invalid("'policy' parameter not supplied or empty"));
     }
     let text = decoded(given);
-    policy::parse(&name, &text).map_err(|e| Error::invalid(e.to_string()))?;
-    let unsealed = sys.unsealed()?;
+    policy::parse(name, &text).map_err(|e| Error::invalid(e.to_string()))?;
+    Ok(text)
+}
+
+/// Writes the next version of `record`, which holds the present one's number.
+async fn save(sys: &System, cx: &mut Cx, record: PolicyRecord, req: &Write) -> Result<()> {
     let now = cx.now();
-    let expiration = expiration(&req.expiration, req.ttl, now)?;
-    let (tx, _) = cx.store();
-    let before = unsealed.policies.read(tx, &name).await?;
-    let version = before.as_ref().map_or(0, |r| r.version);
-    let cas_required = before.as_ref().is_some_and(|r| r.cas_required);
-    match req.cas {
-        Some(cas) if u64::try_from(cas.0) != Ok(version) && !(cas.0 == -1 && version == 0) => {
+    let version = record.version;
+    let cas_required = req.cas_required.map_or(record.cas_required, |f| f.0);
+    match req.cas.map(|cas| cas.0) {
+        Some(-1) if version > 0 => {
+            return Err(Error::invalid("check-and-set parameter set to -1 on existing entry"));
+        }
+        Some(cas) if cas != -1 && u64::try_from(cas) != Ok(version) => {
             return Err(Error::invalid(format!(
-                "check-and-set parameter {} did not match the current version {version}",
-                cas.0
+                "check-and-set parameter {cas} did not match the current version {version}"
             )));
         }
         None if cas_required => return Err(Error::invalid("check-and-set parameter required for this call")),
         _ => {}
     }
     let record = PolicyRecord {
-        name,
-        text,
         version: version + 1,
         modified: now,
-        expiration,
-        cas_required: req.cas_required.map_or(cas_required, |f| f.0),
-        allow_slashes_in_identity_templates: req.allow_slashes_in_identity_templates.is_some_and(|f| f.0),
-        allow_wildcards_in_identity_templates: req.allow_wildcards_in_identity_templates.is_some_and(|f| f.0),
+        expiration: expiration(&req.expiration, req.ttl, now)?.or(record.expiration),
+        cas_required,
+        allow_slashes_in_identity_templates: flag(
+            req.allow_slashes_in_identity_templates,
+            record.allow_slashes_in_identity_templates,
+        ),
+        allow_wildcards_in_identity_templates: flag(
+            req.allow_wildcards_in_identity_templates,
+            record.allow_wildcards_in_identity_templates,
+        ),
+        ..record
     };
-    unsealed.policies.write(tx, &record)
+    sys.unsealed()?.policies.write(cx.store().0, &record)
+}
+
+fn flag(given: Option<Flag>, present: bool) -> bool {
+    given.map_or(present, |f| f.0)
 }
 
 /// Policies may come in base64; a text that decodes to UTF-8 was meant so.
@@ -226,18 +318,39 @@ fn decoded(text: String) -> String {
     }
 }
 
-fn expiration(at: &Option<Text>, ttl: Option<Seconds>, now: Timestamp) -> Result<Option<Timestamp>> {
-    match (at.as_ref().filter(|a| !a.is_empty()), ttl.filter(|t| t.0 > 0)) {
-        (Some(_), Some(_)) => Err(Error::invalid("cannot specify both expiration and ttl")),
-        (Some(at), None) => match Timestamp::parse_rfc3339(at) {
-            Some(end) if end > now => Ok(Some(end)),
-            Some(_) => Err(Error::invalid("expiration is in the past")),
-            None => Err(Error::invalid("expiration is not a time in RFC 3339")),
-        },
-        (None, Some(ttl)) => Ok(Some(now.after(ttl.duration()))),
-        (None, None) => Ok(None),
+fn expiration(at: &Option<Moment>, ttl: Option<Seconds>, now: Timestamp) -> Result<Option<Timestamp>> {
+    let end = match (at, ttl) {
+        (Some(_), Some(_)) => return Err(Error::invalid("cannot specify both expiration and ttl")),
+        (Some(at), None) => at.0,
+        (None, Some(ttl)) => now.after(ttl.duration()),
+        (None, None) => return Ok(None),
+    };
+    if end <= now {
+        return Err(Error::invalid("refusing to update policy as expiration time has already elapsed"));
+    }
+    Ok(Some(end))
+}
+
+/// A moment: RFC 3339, or seconds since 1970 as number or text.
+#[derive(Clone, Copy, JsonSchema)]
+struct Moment(#[schemars(with = "Text")] Timestamp);
+
+impl<'de> Deserialize<'de> for Moment {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
+        let fault = D::Error::custom;
+        let text = match serde_json::Value::deserialize(d)? {
+            serde_json::Value::String(text) => text,
+            serde_json::Value::Number(number) => number.to_string(),
+            _ => return Err(fault("could not parse time from input type")),
+        };
+        let unix = parse_int(&text, 10).ok().map(|seconds| Timestamp::from_unix(seconds.min(END_OF_TIME)));
+        let moment = unix.or_else(|| Timestamp::parse_rfc3339(&text));
+        moment.map(Moment).ok_or_else(|| fault("could not parse string as date and time"))
     }
 }
+
+/// The last second of the year 9999, beyond which RFC 3339 cannot tell the time.
+const END_OF_TIME: i64 = 253_402_300_799;
 
 async fn delete(sys: &System, cx: &mut Cx, req: Named) -> Result<()> {
     let name = folded(&req.name);

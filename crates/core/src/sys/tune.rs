@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use keepfast_framework::fields::{Object, Pairs, Strings, Text};
+use keepfast_framework::fields::{CommaList, Object, Pairs, Text};
 use keepfast_framework::reply::Flat;
 use keepfast_framework::routes::Help;
 use keepfast_framework::{Cx, Error, Kind, Result, Routes};
@@ -39,15 +39,15 @@ struct Tune {
     /// For people.
     description: Option<Text>,
     /// Request fields that audit shows in clear.
-    audit_non_hmac_request_keys: Option<Strings>,
+    audit_non_hmac_request_keys: Option<CommaList>,
     /// Response fields that audit shows in clear.
-    audit_non_hmac_response_keys: Option<Strings>,
+    audit_non_hmac_response_keys: Option<CommaList>,
     /// `unauth`, `hidden` or empty.
     listing_visibility: Option<Text>,
     /// Request headers that the engine may see.
-    passthrough_request_headers: Option<Strings>,
+    passthrough_request_headers: Option<CommaList>,
     /// Response headers that the engine may set.
-    allowed_response_headers: Option<Strings>,
+    allowed_response_headers: Option<CommaList>,
     /// What kind of token logins get.
     token_type: Option<Text>,
     /// Options of the engine.
@@ -183,7 +183,7 @@ fn apply(entry: &mut MountEntry, req: Tune) -> Result<()> {
         (&mut config.allowed_response_headers, req.allowed_response_headers),
     ];
     for (list, given) in lists {
-        if let Some(Strings(given)) = given {
+        if let Some(CommaList(given)) = given {
             *list = given;
         }
     }

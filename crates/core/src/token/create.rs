@@ -191,7 +191,7 @@ pub(super) fn child_key(parent: &TokenKey, child: &TokenKey) -> String {
 
 fn checked_id(id: &SecretString) -> Result<&SecretString> {
     let text = id.expose();
-    for prefix in [SERVICE, BATCH] {
+    for prefix in [SERVICE, BATCH, "s."] {
         if text.starts_with(prefix) {
             return Err(Error::invalid(format!("custom token ID cannot have the '{prefix}' prefix")));
         }

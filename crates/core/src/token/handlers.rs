@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use keepfast_framework::fields::{Flag, Int, Object, SignedSeconds, Strings, Text};
+use keepfast_framework::fields::{Flag, Int, Pairs, Seconds, Strings, Text};
 use keepfast_framework::reply::{AuthBlock, Outcome, WithStatus};
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Data, Engine, Error, Keys, Kind, Result, Routes, Status};
@@ -70,14 +70,12 @@ impl Engine for TokenAuth {
 /// What the caller asks of a new token.
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Create {
-    /// The role that bounds the token.
-    pub(super) role_name: Option<Text>,
     /// A chosen id; only root may choose.
     pub(super) id: Option<Text>,
     /// Policies of the token; the caller's own if none are named.
     pub(super) policies: Option<Strings>,
     /// What the token carries.
-    pub(super) meta: Option<Object>,
+    pub(super) meta: Option<Pairs>,
     /// Make it without a parent.
     pub(super) no_parent: Option<Flag>,
     /// Leave the policy `default` out.
@@ -103,18 +101,73 @@ pub(super) struct Create {
     pub(super) entity_alias: Option<Text>,
 }
 
+/// A token in a body: a text and nothing else, or it is as invalid as an unknown one.
+#[derive(Default, JsonSchema)]
+struct TokenText(#[schemars(with = "Text")] Named);
+
+#[derive(Default)]
+enum Named {
+    #[default]
+    Absent,
+    Text(String),
+    Other,
+}
+
+impl<'de> Deserialize<'de> for TokenText {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
+        Ok(TokenText(match serde_json::Value::deserialize(d)? {
+            serde_json::Value::String(text) if text.is_empty() => Named::Absent,
+            serde_json::Value::String(text) => Named::Text(text),
+            _ => Named::Other,
+        }))
+    }
+}
+
+impl TokenText {
+    /// The token; `None` when none is named.
+    ///
+    /// # Errors
+    /// 403 when it is no text.
+    fn named(self) -> Result<Option<String>> {
+        match self.0 {
+            Named::Absent => Ok(None),
+            Named::Text(text) => Ok(Some(text)),
+            Named::Other => Err(Error::new(Status::FORBIDDEN, "invalid token")),
+        }
+    }
+}
+
 #[derive(Deserialize, JsonSchema)]
 struct ByToken {
     /// The token; the caller's own if none is given.
-    token: Option<Text>,
+    #[serde(default)]
+    token: TokenText,
 }
 
 #[derive(Deserialize, JsonSchema)]
 struct Renew {
     /// The token.
+    #[serde(default)]
+    token: TokenText,
+    /// How long it shall live from now.
+    increment: Option<Seconds>,
+}
+
+/// What the paths of the caller's own token take and do not look at.
+#[derive(Deserialize, JsonSchema)]
+struct OwnToken {
+    /// Not used: the token is the caller's own.
+    #[allow(dead_code)]
+    token: Option<Text>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct RenewSelf {
+    /// Not used: the token is the caller's own.
+    #[allow(dead_code)]
     token: Option<Text>,
     /// How long it shall live from now.
-    increment: Option<SignedSeconds>,
+    increment: Option<Seconds>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -128,19 +181,21 @@ struct RenewAccessor {
     /// The accessor of the token.
     accessor: Option<Text>,
     /// How long it shall live from now.
-    increment: Option<SignedSeconds>,
+    increment: Option<Seconds>,
 }
 
 async fn create(auth: &TokenAuth, cx: &mut Cx, req: Create) -> Result<AuthBlock> {
-    issue::issue(&*auth.unsealed()?, cx, req, false).await
+    issue::issue(&*auth.unsealed()?, cx, req, None, false).await
 }
 
 async fn create_orphan(auth: &TokenAuth, cx: &mut Cx, req: Create) -> Result<AuthBlock> {
-    issue::issue(&*auth.unsealed()?, cx, req, true).await
+    issue::issue(&*auth.unsealed()?, cx, req, None, true).await
 }
 
 async fn create_under_role(auth: &TokenAuth, cx: &mut Cx, req: Create) -> Result<AuthBlock> {
-    issue::issue(&*auth.unsealed()?, cx, req, false).await
+    // The role's name is the last segment of the path, and no parameter.
+    let role = cx.request().path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
+    issue::issue(&*auth.unsealed()?, cx, req, Some(&role), false).await
 }
 
 /// A token as `lookup` shows it.
@@ -230,7 +285,7 @@ pub(super) fn own(cx: &Cx) -> Result<(Arc<Token>, String)> {
 }
 
 async fn lookup(auth: &TokenAuth, cx: &mut Cx, req: ByToken) -> Result<Data<Shown>> {
-    let Some(text) = req.token.filter(|t| !t.is_empty()) else { return lookup_self(auth, cx, Nothing {}).await };
+    let Some(text) = req.token.named()? else { return shown_self(auth, cx).await };
     let unsealed = auth.unsealed()?;
     let found = unsealed.tokens.find_anywhere(&text, cx.now()).await?;
     let found = found.ok_or_else(|| Error::new(Status::FORBIDDEN, "bad token"))?;
@@ -238,7 +293,11 @@ async fn lookup(auth: &TokenAuth, cx: &mut Cx, req: ByToken) -> Result<Data<Show
     Ok(shown(cx, &found, &text))
 }
 
-async fn lookup_self(auth: &TokenAuth, cx: &mut Cx, _: Nothing) -> Result<Data<Shown>> {
+async fn lookup_self(auth: &TokenAuth, cx: &mut Cx, _: OwnToken) -> Result<Data<Shown>> {
+    shown_self(auth, cx).await
+}
+
+async fn shown_self(auth: &TokenAuth, cx: &mut Cx) -> Result<Data<Shown>> {
     let (token, id) = own(cx)?;
     // The count of uses has just been changed, so the record is read again.
     let current = match &token.key {
@@ -268,14 +327,14 @@ async fn lookup_accessor(auth: &TokenAuth, cx: &mut Cx, req: ByAccessor) -> Resu
 }
 
 async fn renew_token(auth: &TokenAuth, cx: &mut Cx, req: Renew) -> Result<Outcome> {
-    let Some(text) = req.token.filter(|t| !t.is_empty()) else { return Err(Error::invalid("missing token ID")) };
+    let Some(text) = req.token.named()? else { return Err(Error::invalid("missing token ID")) };
     let unsealed = auth.unsealed()?;
     let found = unsealed.tokens.find_anywhere(&text, cx.now()).await?;
     let found = found.ok_or_else(|| Error::invalid("token not found"))?;
     renew::renew(&unsealed, cx, &found, req.increment, Some(&text)).await
 }
 
-async fn renew_self(auth: &TokenAuth, cx: &mut Cx, req: Renew) -> Result<Outcome> {
+async fn renew_self(auth: &TokenAuth, cx: &mut Cx, req: RenewSelf) -> Result<Outcome> {
     let (token, id) = own(cx)?;
     renew::renew(&*auth.unsealed()?, cx, &token, req.increment, Some(&id)).await
 }
@@ -287,7 +346,7 @@ async fn renew_accessor(auth: &TokenAuth, cx: &mut Cx, req: RenewAccessor) -> Re
 }
 
 async fn revoke(auth: &TokenAuth, _: &mut Cx, req: ByToken) -> Result<()> {
-    let Some(text) = req.token.filter(|t| !t.is_empty()) else { return Err(Error::invalid("missing token ID")) };
+    let Some(text) = req.token.named()? else { return Err(Error::invalid("missing token ID")) };
     let tokens = &auth.unsealed()?.tokens;
     if text.starts_with(super::id::BATCH) {
         return Err(Error::invalid("batch tokens cannot be revoked"));
@@ -314,7 +373,7 @@ async fn revoke_accessor(auth: &TokenAuth, cx: &mut Cx, req: ByAccessor) -> Resu
 }
 
 async fn revoke_orphan(auth: &TokenAuth, _: &mut Cx, req: ByToken) -> Result<()> {
-    let Some(text) = req.token.filter(|t| !t.is_empty()) else { return Err(Error::invalid("missing token ID")) };
+    let Some(text) = req.token.named()? else { return Err(Error::invalid("missing token ID")) };
     if text.starts_with(super::id::BATCH) {
         return Err(Error::invalid("batch tokens cannot be revoked"));
     }

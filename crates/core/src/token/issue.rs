@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::fields::{Strings, Text, parse_duration};
+use keepfast_framework::duration::parse_nanos;
+use keepfast_framework::fields::{Pairs, Strings, Text};
 use keepfast_framework::reply::AuthBlock;
 use keepfast_framework::token_params::{TokenKind, canonical_policies};
 use keepfast_framework::{Cx, Error, Result};
@@ -20,7 +21,13 @@ use crate::policy::builtin;
 use crate::unsealed::Unsealed;
 
 /// Makes a token as the caller asks, within what the caller and the role allow.
-pub(super) async fn issue(unsealed: &Unsealed, cx: &mut Cx, req: Create, orphan_path: bool) -> Result<AuthBlock> {
+pub(super) async fn issue(
+    unsealed: &Unsealed,
+    cx: &mut Cx,
+    req: Create,
+    role_name: Option<&str>,
+    orphan_path: bool,
+) -> Result<AuthBlock> {
     let (parent, _) = own(cx)?;
     if parent.record.batch {
         return Err(Error::invalid("batch tokens cannot create more tokens"));
@@ -28,7 +35,7 @@ pub(super) async fn issue(unsealed: &Unsealed, cx: &mut Cx, req: Create, orphan_
     if parent.record.num_uses != 0 {
         return Err(Error::invalid("restricted use token cannot generate child tokens"));
     }
-    let role = match req.role_name.as_ref().filter(|n| !n.is_empty()) {
+    let role = match role_name {
         None => None,
         Some(name) => Some(roles::load(cx, name).await?.ok_or_else(|| Error::invalid(format!("unknown role {name}")))?),
     };
@@ -41,7 +48,8 @@ pub(super) async fn issue(unsealed: &Unsealed, cx: &mut Cx, req: Create, orphan_
         return Err(Error::invalid("batch tokens cannot be root tokens"));
     }
     let who = entity(unsealed, cx, &req, &parent, role.as_ref()).await?;
-    let orphan = orphan_path || role.as_ref().is_some_and(|r| r.orphan) || wants_orphan(&req, privileged)?;
+    // Under a role its own word counts, whatever the request says.
+    let orphan = role.as_ref().map_or_else(|| wants_orphan(&req, privileged), |role| Ok(role.orphan))? || orphan_path;
     if req.id.as_ref().is_some_and(|i| !i.is_empty()) && !privileged {
         return Err(Error::invalid("root or sudo privileges required to specify token id"));
     }
@@ -51,7 +59,7 @@ pub(super) async fn issue(unsealed: &Unsealed, cx: &mut Cx, req: Create, orphan_
         authority,
         path: token_path(cx, role.as_ref()),
         display_name: display_name(&req),
-        meta: meta(&req)?,
+        meta: req.meta.clone().map(|Pairs(meta)| meta).unwrap_or_default(),
         num_uses: u64::try_from(req.num_uses.unwrap_or_default().0)
             .map_err(|_| Error::invalid("number of uses cannot be negative"))?,
         renewable: req.renewable.is_none_or(|r| r.0) && role.as_ref().is_none_or(|r| r.renewable) && !batch,
@@ -104,28 +112,30 @@ fn is_batch(req: &Create, role: Option<&Role>) -> Result<bool> {
 
 /// The durations of a request, parsed. They come as text, so that faults are worded as the peer's.
 struct Spans {
-    ttl: Option<i64>,
-    period: Option<i64>,
-    explicit_max_ttl: Option<i64>,
+    ttl: Duration,
+    period: Duration,
+    explicit_max_ttl: Duration,
 }
 
 impl Spans {
     fn of(req: &Create) -> Result<Self> {
-        let parse = |text: Option<&Text>| text.map(|t| parse_duration(t).map_err(Error::invalid)).transpose();
-        let spans = Spans {
-            explicit_max_ttl: parse(req.explicit_max_ttl.as_ref())?,
-            period: parse(req.period.as_ref())?,
-            ttl: parse(req.ttl.as_ref().or(req.lease.as_ref()))?,
+        let life = match &req.ttl {
+            Some(ttl) => span("ttl", Some(ttl))?,
+            None => span("lease", req.lease.as_ref())?,
         };
-        for (name, value) in
-            [("explicit_max_ttl", spans.explicit_max_ttl), ("period", spans.period), ("ttl", spans.ttl)]
-        {
-            if value.is_some_and(|v| v < 0) {
-                return Err(Error::invalid(format!("{name} must be positive")));
-            }
-        }
-        Ok(spans)
+        Ok(Spans {
+            explicit_max_ttl: span("explicit_max_ttl", req.explicit_max_ttl.as_ref())?,
+            period: span("period", req.period.as_ref())?,
+            ttl: life,
+        })
     }
+}
+
+/// A duration, exactly: one that is shorter than a second is not "not asked for".
+fn span(name: &str, text: Option<&Text>) -> Result<Duration> {
+    let nanos = text.map_or(Ok(0), |text| parse_nanos(text)).map_err(Error::invalid)?;
+    let nanos = u64::try_from(nanos).map_err(|_| Error::invalid(format!("{name} must be positive")))?;
+    Ok(Duration::from_nanos(nanos))
 }
 
 fn refuse_contradictions(req: &Create, spans: &Spans, batch: bool, role: Option<&Role>) -> Result<()> {
@@ -133,10 +143,12 @@ fn refuse_contradictions(req: &Create, spans: &Spans, batch: bool, role: Option<
         return Err(Error::invalid("number of uses cannot be negative"));
     }
     if batch {
-        let has = |v: Option<i64>| v.is_some_and(|v| v != 0);
         let uses = req.num_uses.is_some_and(|n| n.0 != 0);
-        let extras =
-            [("explicit_max_ttl", has(spans.explicit_max_ttl)), ("num_uses", uses), ("period", has(spans.period))];
+        let extras = [
+            ("explicit_max_ttl", !spans.explicit_max_ttl.is_zero()),
+            ("num_uses", uses),
+            ("period", !spans.period.is_zero()),
+        ];
         if let Some((name, _)) = extras.iter().find(|(_, set)| *set) {
             return Err(Error::invalid(format!("batch tokens cannot have \"{name}\" set")));
         }
@@ -182,13 +194,15 @@ fn authority(req: &Create, parent: &TokenRecord, role: Option<&Role>, privileged
     if asked.iter().any(|p| builtin::reads_like_root(p)) {
         return Err(Error::invalid("policies cannot contain root"));
     }
-    if asked.is_empty() {
+    // Only silence inherits: a list without a name in it asks for no more than `default`.
+    if req.policies.as_ref().is_none_or(|Strings(names)| names.is_empty()) {
         return Ok(inherited(parent, no_default));
     }
     let own = parent.authority.names();
     if !privileged && !asked.iter().all(|p| own.contains(p) || (p == builtin::DEFAULT && !no_default)) {
         return Err(Error::invalid("child policies must be subset of parent"));
     }
+    let asked = asked.into_iter().filter(|p| !(no_default && p == builtin::DEFAULT)).collect();
     Ok(Authority::Policies(with_default(
         asked,
         no_default || !(privileged || own.iter().any(|p| p == builtin::DEFAULT)),
@@ -205,7 +219,7 @@ fn inherited(parent: &TokenRecord, no_default: bool) -> Authority {
     }
 }
 
-/// The same with `default`, unless it is to be left out.
+/// The same with `default`, unless the caller has nothing to do with it.
 pub(super) fn with_default(mut policies: Vec<String>, without: bool) -> Vec<String> {
     if !without && !policies.iter().any(|p| p == builtin::DEFAULT) {
         policies.push(builtin::DEFAULT.to_owned());
@@ -245,29 +259,17 @@ fn display_name(req: &Create) -> String {
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' })
         .collect();
-    let name = name.trim_end_matches('-');
-    if name.is_empty() { "token".to_owned() } else { format!("token-{name}") }
-}
-
-fn meta(req: &Create) -> Result<BTreeMap<String, String>> {
-    let Some(meta) = &req.meta else { return Ok(BTreeMap::new()) };
-    meta.0
-        .iter()
-        .map(|(name, value)| {
-            let text = serde_json::from_value::<keepfast_framework::fields::Text>(value.clone());
-            text.map(|t| (name.clone(), t.0)).map_err(|_| Error::invalid(format!("metadata {name:?} must be a string")))
-        })
-        .collect()
+    let name = format!("token-{name}");
+    name.strip_suffix('-').unwrap_or(&name).to_owned()
 }
 
 fn decide_life(cx: &mut Cx, spans: &Spans, role: Option<&Role>, privileged: bool, spec: &mut Spec) -> Result<()> {
-    let seconds = |v: Option<i64>| Duration::from_secs(v.and_then(|v| u64::try_from(v).ok()).unwrap_or(0));
-    let mut period = seconds(spans.period);
+    let mut period = spans.period;
     if !period.is_zero() && !privileged {
         return Err(Error::invalid("root or sudo privileges required to create periodic token"));
     }
-    let mut explicit = seconds(spans.explicit_max_ttl);
-    let mut increment = seconds(spans.ttl);
+    let mut explicit = spans.explicit_max_ttl;
+    let mut increment = spans.ttl;
     if let Some(role) = role {
         if role.params.token_period > 0 {
             let own = Duration::from_secs(role.params.token_period);
@@ -281,8 +283,14 @@ fn decide_life(cx: &mut Cx, spans: &Spans, role: Option<&Role>, privileged: bool
             increment = Duration::ZERO;
         }
         let bound = Duration::from_secs(role.params.token_explicit_max_ttl);
-        if !bound.is_zero() && (explicit.is_zero() || explicit > bound) {
-            explicit = bound;
+        if !bound.is_zero() {
+            if !explicit.is_zero() {
+                let lesser = bound.min(explicit).as_secs();
+                cx.warn(format!(
+                    "Explicit max TTL specified both during creation call and in role; using the lesser value of {lesser} seconds"
+                ));
+            }
+            explicit = if explicit.is_zero() { bound } else { bound.min(explicit) };
         }
     }
     if spec.authority.is_root() && increment.is_zero() && period.is_zero() && explicit.is_zero() {

@@ -47,7 +47,9 @@ pub fn given(asked: &Asked, bounds: TtlBounds, issued: Timestamp, now: Timestamp
     };
     if !asked.explicit_max_ttl.is_zero() {
         let left = left_of(asked.explicit_max_ttl, issued, now);
-        if left < ttl {
+        if left < ttl && !asked.period.is_zero() {
+            ttl = capped(ttl, left, "period", "effective max_ttl", &mut warnings);
+        } else if left < ttl {
             ttl = cap_warning(ttl, left, &mut warnings);
         }
     }
@@ -80,7 +82,11 @@ fn capped(wish: Duration, bound: Duration, what: &str, whose: &str, warnings: &m
     wish
 }
 
+/// What is left, with a warning where that can be told from the wish: answers count whole seconds.
 fn cap_warning(wish: Duration, left: Duration, warnings: &mut Vec<String>) -> Duration {
+    if shown(left) == shown(wish) {
+        return left;
+    }
     warnings.push(format!(
         "TTL of {:?} exceeded the effective max_ttl of {:?}; TTL value is capped accordingly",
         go_hours(wish),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::fields::SignedSeconds;
+use keepfast_framework::fields::Seconds;
 use keepfast_framework::reply::Outcome;
 use keepfast_framework::{Cx, Error, Result};
 
@@ -17,7 +17,7 @@ pub(super) async fn renew(
     unsealed: &Unsealed,
     cx: &mut Cx,
     token: &Token,
-    increment: Option<SignedSeconds>,
+    increment: Option<Seconds>,
     id: Option<&str>,
 ) -> Result<Outcome> {
     let Some(key) = &token.key else { return Err(Error::invalid("batch tokens cannot be renewed")) };
@@ -34,7 +34,7 @@ pub(super) async fn renew(
     if !record.renewable || record.life == Life::Endless {
         return Err(Error::invalid("lease is not renewable"));
     }
-    let increment = Duration::from_secs(increment.map_or(0, |i| i.0.max(0) as u64));
+    let increment = increment.map(Seconds::duration).unwrap_or_default();
     let (asked, bounds) = asked(unsealed, &record, increment).await?;
     let given = life::given(&asked, bounds, record.created, now);
     given.warnings.into_iter().for_each(|w| cx.warn(w));
@@ -73,9 +73,13 @@ async fn asked(
         asked.period = terms.period;
     }
     if asked.ttl.is_zero() && asked.increment.is_zero() && asked.period.is_zero() {
-        // Silence asks for the life that it was given.
-        asked.ttl =
-            if record.origin.mount.is_some() { bounds.default } else { Duration::from_secs(record.creation_ttl) };
+        // Silence asks for the life that it was given last.
+        asked.ttl = match record.life {
+            Life::Until(end) if record.origin.mount.is_none() => {
+                end.since(record.last_renewal.unwrap_or(record.created))
+            }
+            _ => bounds.default,
+        };
     }
     Ok((asked, bounds))
 }

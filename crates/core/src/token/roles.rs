@@ -2,7 +2,9 @@
 
 use keepfast_framework::fields::{CommaList, Flag, Seconds, Text};
 use keepfast_framework::routes::{Exists, Nothing};
-use keepfast_framework::token_params::{TokenKind, TokenParams, TokenParamsChange, canonical_policies};
+use keepfast_framework::token_params::{
+    TokenKind, TokenParams, TokenParamsChange, canonical_cidrs, canonical_policies,
+};
 use keepfast_framework::{Cx, Data, Error, Keys, Page, Records, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -39,6 +41,9 @@ pub struct Role {
     /// `explicit_max_ttl` as it was given under its old name.
     #[serde(default)]
     pub old_explicit_max_ttl: u64,
+    /// `bound_cidrs` as it was given under its old name.
+    #[serde(default)]
+    pub old_bound_cidrs: Vec<String>,
     /// What all roles share.
     pub params: TokenParams,
 }
@@ -86,6 +91,8 @@ pub(super) struct Shown {
     allowed_entity_aliases: Option<Vec<String>>,
     allowed_policies: Vec<String>,
     allowed_policies_glob: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    bound_cidrs: Vec<String>,
     disallowed_policies: Vec<String>,
     disallowed_policies_glob: Vec<String>,
     explicit_max_ttl: u64,
@@ -122,6 +129,7 @@ impl Role {
             path_suffix: String::new(),
             old_period: 0,
             old_explicit_max_ttl: 0,
+            old_bound_cidrs: Vec::new(),
             params: TokenParams { token_type: TokenKind::DefaultService, ..TokenParams::default() },
         }
     }
@@ -207,6 +215,7 @@ pub(super) async fn read(_: &TokenAuth, cx: &mut Cx, req: Named) -> Result<Optio
             allowed_entity_aliases: role.allowed_entity_aliases,
             allowed_policies: role.allowed_policies,
             allowed_policies_glob: role.allowed_policies_glob,
+            bound_cidrs: role.old_bound_cidrs,
             disallowed_policies: role.disallowed_policies,
             disallowed_policies_glob: role.disallowed_policies_glob,
             explicit_max_ttl: role.old_explicit_max_ttl,
@@ -239,17 +248,12 @@ pub(super) async fn write(_: &TokenAuth, cx: &mut Cx, req: Write) -> Result<()> 
         }
     }
     if let Some(CommaList(aliases)) = req.allowed_entity_aliases {
-        role.allowed_entity_aliases = Some(aliases.iter().map(|a| a.to_lowercase()).collect());
+        role.allowed_entity_aliases = Some(canonical_policies(aliases));
     }
     role.orphan = req.orphan.map_or(role.orphan, |f| f.0);
     role.renewable = req.renewable.map_or(role.renewable, |f| f.0);
     if let Some(suffix) = req.path_suffix {
-        if !suffix.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
-            return Err(Error::invalid(
-                "given role path suffix contains invalid characters; must match \\w[\\w-.]+\\w",
-            ));
-        }
-        role.path_suffix = suffix.0;
+        role.path_suffix = checked_suffix(suffix.0)?;
     }
     let mut params = req.params;
     // The new name wins and makes the old one disappear.
@@ -261,18 +265,52 @@ pub(super) async fn write(_: &TokenAuth, cx: &mut Cx, req: Write) -> Result<()> 
         role.old_explicit_max_ttl = if params.token_explicit_max_ttl.is_some() { 0 } else { max.0 };
         params.token_explicit_max_ttl = Some(max);
     }
-    params.token_bound_cidrs = params.token_bound_cidrs.or(req.bound_cidrs);
-    role.params.apply(params).map_err(|e| match e.public() {
-        cidr if cidr.starts_with("error parsing address") => {
-            Error::invalid(format!("error parsing role fields: {cidr}"))
-        }
-        _ => e,
-    })?;
-    if role.params.token_type == TokenKind::Default {
-        role.params.token_type = TokenKind::DefaultService;
+    let kind = params.token_type.take();
+    if params.token_bound_cidrs.is_some() {
+        role.old_bound_cidrs.clear();
+    } else if let Some(CommaList(cidrs)) = &req.bound_cidrs {
+        role.old_bound_cidrs = canonical_cidrs(cidrs).map_err(|e| parsing("bound_cidrs", &e))?;
+        params.token_bound_cidrs = req.bound_cidrs;
+    }
+    role.params.apply(params).map_err(|e| parsing("role fields", &e))?;
+    if let Some(kind) = kind {
+        role.params.token_type = match TokenKind::parse(&kind) {
+            Ok(kind) if kind != TokenKind::Default => kind,
+            _ => return Err(Error::invalid(format!("invalid 'token_type' value {:?}", &*kind))),
+        };
     }
     check_batch(&role)?;
+    let bound = cx.mount().ttl.max.as_secs();
+    if role.params.token_explicit_max_ttl > bound {
+        cx.warn(format!(
+            "Given explicit max TTL of {} is greater than system/mount allowed value of {bound} seconds; until this is fixed attempting to create tokens against this role will result in an error",
+            role.params.token_explicit_max_ttl
+        ));
+    }
     ROLES.put(cx, &req.role_name, &role)
+}
+
+/// The peer's words around a fault in what all roles share.
+fn parsing(what: &str, error: &Error) -> Error {
+    match error.public() {
+        text if text.starts_with("error converting") => Error::invalid(text.to_owned()),
+        text => Error::invalid(format!("error parsing {what}: {text}")),
+    }
+}
+
+/// A suffix of a token's path: one segment.
+fn checked_suffix(suffix: String) -> Result<String> {
+    let fits = suffix.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    // Three characters in a row, the first and the last of them a letter, a digit or an underscore.
+    let word = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
+    let bytes = suffix.as_bytes();
+    let first = bytes.iter().position(|c| word(*c));
+    let last = bytes.iter().rposition(|c| word(*c));
+    let long = matches!((first, last), (Some(first), Some(last)) if last >= first + 2);
+    if !suffix.is_empty() && !(fits && long) {
+        return Err(Error::invalid("given role path suffix contains invalid characters; must match \\w[\\w-.]+\\w"));
+    }
+    Ok(suffix)
 }
 
 fn check_batch(role: &Role) -> Result<()> {

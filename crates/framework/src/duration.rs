@@ -1,0 +1,205 @@
+//! Durations as Vault's API takes them: seconds, digits as text, Go's duration syntax, or days.
+//!
+//! The wording of faults is the peer's; it quotes the text, which is a duration and not a secret.
+
+const SECOND: i128 = 1_000_000_000;
+/// One past the longest span that Go can hold, in nanoseconds.
+const LIMIT: i128 = 1 << 63;
+const OVERFLOW: &str = "multiplication of durations resulted in overflow, one operand may be too large";
+
+/// Reads a duration as Vault's API does, in whole seconds.
+///
+/// # Errors
+/// The peer's wording.
+pub fn parse_duration(text: &str) -> Result<i64, String> {
+    parse_nanos(text).map(|nanos| (nanos / SECOND) as i64)
+}
+
+/// The same, exactly, in nanoseconds.
+///
+/// # Errors
+/// The peer's wording.
+pub fn parse_nanos(text: &str) -> Result<i128, String> {
+    if text.is_empty() {
+        return Ok(0);
+    }
+    if let Ok(seconds) = text.parse::<i64>() {
+        return bounded(seconds, 1);
+    }
+    if let Some(days) = text.strip_suffix('d') {
+        let days = parse_int(days, 10).map_err(|why| format!("strconv.ParseInt: parsing {}: {why}", go_quote(days)))?;
+        return bounded(days, 86_400);
+    }
+    go_duration(text)
+}
+
+/// A number of seconds within what Go can hold.
+///
+/// # Errors
+/// The peer's wording when it is longer.
+pub fn bounded(count: i64, seconds: i64) -> Result<i128, String> {
+    let nanos = i128::from(count) * i128::from(seconds) * SECOND;
+    if (-LIMIT..LIMIT).contains(&nanos) { Ok(nanos) } else { Err(OVERFLOW.to_owned()) }
+}
+
+/// Go's `strconv.ParseInt`: base 10, or base 0, which tells the base from the text's prefix and allows underscores.
+///
+/// # Errors
+/// Go's words, without those that quote the text.
+pub fn parse_int(text: &str, base: u32) -> Result<i64, &'static str> {
+    const SYNTAX: &str = "invalid syntax";
+    let (negative, digits) = match text.as_bytes().first() {
+        Some(b'-') => (true, &text[1..]),
+        Some(b'+') => (false, &text[1..]),
+        _ => (false, text),
+    };
+    let (base, digits) = if base == 0 { base_of(digits).ok_or(SYNTAX)? } else { (base, digits.to_owned()) };
+    if digits.is_empty() || !digits.chars().all(|c| c.is_digit(base)) {
+        return Err(SYNTAX);
+    }
+    let size = digits.chars().try_fold(0_i128, |sum, c| {
+        let sum = sum * i128::from(base) + i128::from(c.to_digit(base).unwrap_or(0));
+        (sum <= LIMIT).then_some(sum)
+    });
+    let value = size.map(|size| if negative { -size } else { size });
+    value.and_then(|value| i64::try_from(value).ok()).ok_or("value out of range")
+}
+
+/// The base that a prefix names and the digits behind it, without their underscores, which only stand between digits.
+fn base_of(text: &str) -> Option<(u32, String)> {
+    let lower = text.to_ascii_lowercase();
+    let (base, digits) = match lower.get(..2) {
+        Some("0x") => (16, &lower[2..]),
+        Some("0b") => (2, &lower[2..]),
+        Some("0o") => (8, &lower[2..]),
+        _ if lower.len() > 1 && lower.starts_with('0') => (8, &lower[1..]),
+        _ => (10, &*lower),
+    };
+    let digits = if base == 10 { digits } else { digits.strip_prefix('_').unwrap_or(digits) };
+    if digits.starts_with('_') || digits.ends_with('_') || digits.contains("__") {
+        return None;
+    }
+    Some((base, digits.replace('_', "")))
+}
+
+/// Go's `time.ParseDuration`, in nanoseconds.
+///
+/// # Errors
+/// Go's wording.
+pub fn go_duration(text: &str) -> Result<i128, String> {
+    let invalid = || format!("time: invalid duration {}", go_quote(text));
+    let (negative, mut rest) = match text.as_bytes().first() {
+        Some(b'-') => (true, &text[1..]),
+        Some(b'+') => (false, &text[1..]),
+        _ => (false, text),
+    };
+    if rest == "0" {
+        return Ok(0);
+    }
+    if rest.is_empty() {
+        return Err(invalid());
+    }
+    let mut total: i128 = 0;
+    while !rest.is_empty() {
+        let (whole, tail) = digits_of(rest);
+        let (fraction, tail) = tail.strip_prefix('.').map_or(("", tail), digits_of);
+        let value =
+            whole.bytes().try_fold(0_i128, |sum, b| Some(sum * 10 + i128::from(b - b'0')).filter(|v| *v <= LIMIT));
+        let Some(value) = value.filter(|_| !whole.is_empty() || !fraction.is_empty()) else { return Err(invalid()) };
+        let unit_len = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_len);
+        if unit.is_empty() {
+            return Err(format!("time: missing unit in duration {}", go_quote(text)));
+        }
+        let Some(scale) = scale_of(unit) else {
+            return Err(format!("time: unknown unit {} in duration {}", go_quote(unit), go_quote(text)));
+        };
+        // More digits than nanoseconds can hold change nothing.
+        let fraction = &fraction[..fraction.len().min(18)];
+        let part: i128 = if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| invalid())? };
+        total += value * scale + part * scale / 10_i128.pow(fraction.len() as u32);
+        if total > LIMIT {
+            return Err(invalid());
+        }
+        rest = tail;
+    }
+    if negative {
+        return Ok(-total);
+    }
+    if total == LIMIT { Err(invalid()) } else { Ok(total) }
+}
+
+fn digits_of(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
+}
+
+fn scale_of(unit: &str) -> Option<i128> {
+    Some(match unit {
+        "ns" => 1,
+        "us" | "µs" | "μs" => 1_000,
+        "ms" => 1_000_000,
+        "s" => SECOND,
+        "m" => 60 * SECOND,
+        "h" => 3_600 * SECOND,
+        _ => return None,
+    })
+}
+
+/// A text in quotes as Go's `time` writes it: what is not printable ASCII byte by byte.
+fn go_quote(text: &str) -> String {
+    let mut out = String::from("\"");
+    for byte in text.bytes() {
+        match byte {
+            b'"' | b'\\' => out.extend(['\\', char::from(byte)]),
+            b' '..0x80 => out.push(char::from(byte)),
+            _ => out.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_worded_as_the_peer_words_them() {
+        for (text, expected) in [
+            ("90", Ok(90)),
+            ("-1", Ok(-1)),
+            ("1.5h", Ok(5400)),
+            ("2d", Ok(172_800)),
+            ("1d1h", Err("time: unknown unit \"d\" in duration \"1d1h\"")),
+            ("10.0.0.0/8", Err("time: missing unit in duration \"10.0.0.0/8\"")),
+            ("9223372036854775808", Err("time: missing unit in duration \"9223372036854775808\"")),
+            ("92233720368547758080", Err("time: invalid duration \"92233720368547758080\"")),
+            ("99999999999", Err(OVERFLOW)),
+            ("a=b,c=d", Err("strconv.ParseInt: parsing \"a=b,c=\": invalid syntax")),
+            ("é", Err("time: invalid duration \"\\xc3\\xa9\"")),
+            ("a\nb", Err("time: invalid duration \"a\\x0ab\"")),
+        ] {
+            assert_eq!(parse_duration(text), expected.map_err(str::to_owned), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_as_text_may_name_their_base() {
+        for (text, base, expected) in [
+            ("0x10", 0, Ok(16)),
+            ("010", 0, Ok(8)),
+            ("010", 10, Ok(10)),
+            ("1_000", 0, Ok(1000)),
+            ("1_000", 10, Err("invalid syntax")),
+            ("1__0", 0, Err("invalid syntax")),
+            ("08", 0, Err("invalid syntax")),
+            ("+5", 0, Ok(5)),
+            ("-9223372036854775808", 0, Ok(i64::MIN)),
+            ("9223372036854775808", 0, Err("value out of range")),
+            ("", 0, Err("invalid syntax")),
+            (" 1", 0, Err("invalid syntax")),
+        ] {
+            assert_eq!(parse_int(text, base), expected, "{text}");
+        }
+    }
+}
