@@ -46,6 +46,7 @@ impl Unsealed {
         let spec = Spec {
             authority: Authority::Policies(vec![RESPONSE_WRAPPING.to_owned()]),
             path: path.trim_end_matches('/').to_owned(),
+            display_name: "token".to_owned(),
             num_uses: 1,
             ttl: Some(ttl),
             explicit_max_ttl: ttl.as_secs(),

@@ -288,13 +288,17 @@ pub fn canonical_cidrs(cidrs: &[String]) -> Result<Vec<String>> {
     cidrs
         .iter()
         .map(|cidr| match parse_cidr(cidr) {
-            Some(net) if net.prefix_len() == net.max_prefix_len() => Ok(net.addr().to_string()),
-            Some(net) => Ok(net.to_string()),
+            Some(net) => Ok(shown_cidr(&net)),
             None => Err(Error::invalid(format!(
                 "error parsing address {cidr:?}: Unable to convert {cidr:?} to an IPv4 or IPv6 address, or a UNIX Socket"
             ))),
         })
         .collect()
+}
+
+/// A network as it is shown: one of a single address is that address.
+pub fn shown_cidr(net: &IpNet) -> String {
+    if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }
 }
 
 /// An address or a network in CIDR notation.

@@ -92,6 +92,12 @@ impl Unsealed {
 /// Whoever unwraps is told that the wrapping token is spent: that somebody else has read the answer is what wrapping shows.
 fn refusal(routed: &Routed) -> Error {
     let unwraps = matches!(routed.incoming.path.as_str(), "sys/wrapping/unwrap" | "sys/wrapping/rewrap");
-    let by_itself = routed.incoming.token.is_some() && routed.incoming.body.field("token").is_none();
-    if unwraps && by_itself { wrapping::invalid() } else { Error::denied() }
+    match (unwraps, routed.incoming.body.field("token"), &routed.incoming.token) {
+        (true, None, Some(_)) => wrapping::invalid(),
+        (true, None, None) => Error::new(Status::FORBIDDEN, "error validating wrapping token: token is empty"),
+        (true, Some("\"\""), _) => {
+            Error::new(Status::FORBIDDEN, "error validating wrapping token: empty token in request body")
+        }
+        _ => Error::denied(),
+    }
 }

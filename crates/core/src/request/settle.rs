@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use keepfast_framework::lease::Intent;
 use keepfast_framework::reply::{Login, Raw};
-use keepfast_framework::token_params::TokenKind;
+use keepfast_framework::token_params::{TokenKind, shown_cidr};
 use keepfast_framework::{Error, Outcome, Result};
 use keepfast_storage::Tx;
 
@@ -105,7 +105,7 @@ impl Unsealed {
             explicit_max_ttl: terms.explicit_max_ttl,
         };
         let life = life::given(&asked, mounted.info.ttl, now, now);
-        let mut bound_cidrs: Vec<String> = terms.bound_cidrs.iter().map(ToString::to_string).collect();
+        let mut bound_cidrs: Vec<String> = terms.bound_cidrs.iter().map(shown_cidr).collect();
         if terms.strictly_bind_ip
             && let Some(remote) = parts.routed.incoming.remote
         {

@@ -42,15 +42,16 @@ pub fn given(asked: &Asked, bounds: TtlBounds, issued: Timestamp, now: Timestamp
     } else {
         let wish = first_set([asked.increment, asked.ttl, bounds.default]);
         let wish = if asked.increment.is_zero() && asked.ttl.is_zero() { wish.min(ceiling) } else { wish };
-        let left = left_of(ceiling, issued, now);
+        let mut left = left_of(ceiling, issued, now);
+        if !asked.explicit_max_ttl.is_zero() {
+            left = left.min(left_of(asked.explicit_max_ttl, issued, now));
+        }
         if left < wish { cap_warning(wish, left, &mut warnings) } else { wish }
     };
     if !asked.explicit_max_ttl.is_zero() {
         let left = left_of(asked.explicit_max_ttl, issued, now);
-        if left < ttl && !asked.period.is_zero() {
+        if left < ttl {
             ttl = capped(ttl, left, "period", "effective max_ttl", &mut warnings);
-        } else if left < ttl {
-            ttl = cap_warning(ttl, left, &mut warnings);
         }
     }
     Given { ttl, warnings }

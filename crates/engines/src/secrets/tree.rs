@@ -99,6 +99,10 @@ impl<'a> Tree<'a> {
                 }
             }
         }
+        if page.after.is_none() && page.limit.is_none() {
+            // Whole, it comes as the peer gives it: folder by folder, the outer ones first.
+            found.sort_by(|a, b| (a.matches('/').count(), a).cmp(&(b.matches('/').count(), b)));
+        }
         Ok(found)
     }
 }
