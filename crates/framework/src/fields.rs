@@ -405,6 +405,18 @@ pub fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Opt
     T::deserialize(d).map(Some)
 }
 
+/// For `#[serde(default, deserialize_with = "unless_null")]`: `null` says nothing, where taking it for the value that a
+/// type has when nothing is said would open what is closed.
+///
+/// # Errors
+/// Those of the field's type.
+pub fn unless_null<'de, D: Deserializer<'de>, T: serde::de::DeserializeOwned>(d: D) -> Result<Option<T>, D::Error> {
+    match Value::deserialize(d)? {
+        Value::Null => Ok(None),
+        value => T::deserialize(value).map(Some).map_err(D::Error::custom),
+    }
+}
+
 impl<'de> Deserialize<'de> for Object {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         object_of(Value::deserialize(d)?).map(Object).map_err(D::Error::custom)

@@ -10,6 +10,7 @@ use serde::forward_to_deserialize_any;
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
+use crate::json_fault;
 use crate::path::Captures;
 
 /// The JSON object that came with a request. Its fields stay raw text until a handler asks for them.
@@ -34,7 +35,8 @@ impl Body {
             return Ok(Self::default());
         }
         let base = raw.as_ptr() as usize;
-        let entries: Entries<'_> = serde_json::from_slice(&raw).map_err(|e| json_fault(&e))?;
+        let entries: Entries<'_> = serde_json::from_slice(&raw)
+            .map_err(|_| Error::invalid(format!("failed to decode JSON input: {}", json_fault::of(&raw))))?;
         if let Some(single) = entries.without_repetition() {
             return Self::parse(single);
         }
@@ -74,16 +76,6 @@ impl Body {
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()
     }
-}
-
-fn json_fault(error: &serde_json::Error) -> Error {
-    // Only the place and the kind: the text of the error could quote a secret.
-    let kind = match error.classify() {
-        serde_json::error::Category::Eof => "unexpected end of JSON input",
-        serde_json::error::Category::Data => "the body must be a JSON object",
-        _ => "invalid JSON",
-    };
-    Error::invalid(format!("failed to decode JSON input: {kind} at line {} column {}", error.line(), error.column()))
 }
 
 /// The entries of an object in order, duplicates included.

@@ -54,6 +54,7 @@ pub mod error;
 pub mod fields;
 pub mod help;
 pub mod input;
+mod json_fault;
 pub mod lease;
 pub mod mount;
 pub mod openapi;

@@ -91,7 +91,9 @@ impl Unsealed {
             return Err(Error::new(Status::FORBIDDEN, "1 error occurred:\n\t* permission denied\n\n"));
         }
         if routed.mount.is_none() {
+            let lists = matches!(routed.incoming.operation, Operation::List | Operation::Scan);
             let path = routed.incoming.path.as_str();
+            let path = if lists { format!("{}/", path.trim_end_matches('/')) } else { path.to_owned() };
             return Err(Error::new(
                 Status::NOT_FOUND,
                 format!("no handler for route {path:?}. route entry not found."),

@@ -122,8 +122,6 @@ async fn names(unsealed: &Unsealed, req: &Paged) -> Result<Vec<String>> {
         }
     }
     names.retain(|n| n != builtin::RESPONSE_WRAPPING);
-    // Folder by folder, the outer ones first, and root behind all.
-    names.sort_by(|a, b| (a.matches('/').count(), a).cmp(&(b.matches('/').count(), b)));
     names.push(builtin::ROOT.to_owned());
     if let Some(after) = req.after.as_ref().filter(|a| !a.is_empty()) {
         names.retain(|n| n.as_str() > &**after);

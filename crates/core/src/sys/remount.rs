@@ -71,14 +71,20 @@ async fn remount(sys: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> 
     let (from_kind, from) = parse(req.from)?;
     let (to_kind, to) = parse(req.to)?;
     if from_kind != to_kind {
-        return Err(Error::invalid(format!(
-            "cannot remount {from:?} to {to:?}: a mount stays a secrets engine or an auth method"
-        )));
+        return Err(Error::invalid(match from_kind {
+            Kind::Auth => format!("cannot remount auth mount to non-auth mount {to:?}"),
+            Kind::Secrets => format!("cannot remount to destination {to}"),
+        }));
     }
-    for path in [&from, &to] {
-        if from_kind == Kind::Secrets && is_reserved(path) || path == "auth/token/" {
-            return Err(Error::invalid(format!("cannot remount {path:?}")));
-        }
+    let fixed = |path: &str| from_kind == Kind::Secrets && is_reserved(path) || path == "auth/token/";
+    if fixed(&from) {
+        return Err(Error::invalid(format!("cannot remount {from:?}")));
+    }
+    if fixed(&to) {
+        return Err(Error::invalid(format!("cannot remount to destination {to}")));
+    }
+    if from == to {
+        return Err(Error::invalid(format!("path already in use at {to:?}")));
     }
     let unsealed = sys.unsealed()?;
     let moved = unsealed.change_mount(&from, |entry| {

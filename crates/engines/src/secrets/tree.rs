@@ -74,6 +74,9 @@ impl<'a> Tree<'a> {
     /// # Errors
     /// When storage fails.
     pub(crate) async fn scan(&self, cx: &mut Cx, folder: &str, page: &Page) -> Result<Vec<String>> {
+        if page.after.is_none() && page.limit.is_none() {
+            return self.whole(cx, folder).await;
+        }
         let after = page.after.as_deref();
         let limit = page.limit.unwrap_or(usize::MAX);
         let mut found = Vec::new();
@@ -99,9 +102,18 @@ impl<'a> Tree<'a> {
                 }
             }
         }
-        if page.after.is_none() && page.limit.is_none() {
-            // Whole, it comes as the peer gives it: folder by folder, the outer ones first.
-            found.sort_by(|a, b| (a.matches('/').count(), a).cmp(&(b.matches('/').count(), b)));
+        Ok(found)
+    }
+
+    /// All of a scan in the peer's order: of each folder its secrets, then the folders in it, the last one first.
+    async fn whole(&self, cx: &mut Cx, folder: &str) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        let mut open = vec![String::new()];
+        while let Some(inside) = open.pop() {
+            for name in self.list(cx, &format!("{folder}{inside}"), &Page::all()).await? {
+                let path = format!("{inside}{name}");
+                if path.ends_with('/') { open.push(path) } else { found.push(path) }
+            }
         }
         Ok(found)
     }

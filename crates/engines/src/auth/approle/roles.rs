@@ -1,6 +1,6 @@
 //! Roles: list, read, write, delete; their role ids.
 
-use keepfast_framework::fields::{CommaList, Flag, Int, Seconds, Text};
+use keepfast_framework::fields::{CommaList, Flag, Int, Seconds, Text, unless_null};
 use keepfast_framework::routes::Exists;
 use keepfast_framework::token_params::{TokenParamsChange, parsed_policies};
 use keepfast_framework::{Cx, Data, Error, Keys, Page, Result};
@@ -42,6 +42,7 @@ pub(super) struct Write {
     /// The id by which logins name the role; random if none is given when it is made.
     role_id: Option<Text>,
     /// Whether a login needs a secret id.
+    #[serde(default, deserialize_with = "unless_null")]
     bind_secret_id: Option<Flag>,
     /// Deprecated: use `secret_id_bound_cidrs`.
     bound_cidr_list: Option<CommaList>,
