@@ -111,6 +111,7 @@ impl BatchCipher {
             life: Life::Until(end),
             explicit_max_ttl: 0,
             period: 0,
+            asked: None,
             max_ttl: 0,
             last_renewal: None,
             renewable: false,

@@ -36,6 +36,8 @@ pub struct Spec {
     pub explicit_max_ttl: u64,
     /// See [`TokenRecord::period`].
     pub period: u64,
+    /// See [`TokenRecord::asked`].
+    pub asked: Option<(u64, u64)>,
     /// See [`TokenRecord::max_ttl`].
     pub max_ttl: u64,
     /// Whether it can be renewed.
@@ -70,6 +72,7 @@ impl Default for Spec {
             ttl: Some(Duration::ZERO),
             explicit_max_ttl: 0,
             period: 0,
+            asked: None,
             max_ttl: 0,
             renewable: false,
             entity_id: String::new(),
@@ -220,6 +223,7 @@ fn record_of(spec: Spec, life: Life, hash: [u8; 32], accessor: String, now: Time
         life,
         explicit_max_ttl: spec.explicit_max_ttl,
         period: spec.period,
+        asked: spec.asked,
         max_ttl: spec.max_ttl,
         last_renewal: None,
         renewable: spec.renewable,

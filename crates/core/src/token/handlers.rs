@@ -244,6 +244,7 @@ fn shown(cx: &Cx, token: &Token, id: &str) -> Data<Shown> {
         super::record::Life::Endless => None,
         super::record::Life::Until(end) => Some(end),
     };
+    let (explicit_max_ttl, period) = record.asked.unwrap_or((record.explicit_max_ttl, record.period));
     Data(Shown {
         accessor: record.accessor.clone(),
         bound_cidrs: record.bound_cidrs.clone(),
@@ -252,7 +253,7 @@ fn shown(cx: &Cx, token: &Token, id: &str) -> Data<Shown> {
         display_name: record.display_name.clone(),
         entity_id: record.entity_id.clone(),
         expire_time: end.map(|e| e.rfc3339()),
-        explicit_max_ttl: record.explicit_max_ttl,
+        explicit_max_ttl,
         id: id.to_owned(),
         identity_policies: token.acl.load().as_ref().map(|c| c.identity_policies.clone()).unwrap_or_default(),
         issue_time: leased.then(|| record.created.rfc3339()),
@@ -262,7 +263,7 @@ fn shown(cx: &Cx, token: &Token, id: &str) -> Data<Shown> {
         num_uses: record.num_uses,
         orphan: record.is_orphan(),
         path: record.path.clone(),
-        period: (record.period > 0).then_some(record.period),
+        period: (period > 0).then_some(period),
         policies: record.authority.names(),
         renewable: leased.then_some(record.renewable),
         role: (!record.role.is_empty()).then(|| record.role.clone()),

@@ -271,6 +271,7 @@ fn decide_life(cx: &mut Cx, spans: &Spans, role: Option<&Role>, privileged: bool
     let mut explicit = spans.explicit_max_ttl;
     let mut increment = spans.ttl;
     if let Some(role) = role {
+        spec.asked = Some((explicit.as_secs(), period.as_secs()));
         if role.params.token_period > 0 {
             let own = Duration::from_secs(role.params.token_period);
             if !period.is_zero() {

@@ -109,6 +109,9 @@ pub struct TokenRecord {
     /// Periodic when not zero, in seconds.
     #[serde(default)]
     pub period: u64,
+    /// What the request said of `explicit_max_ttl` and `period` under a role, which is what `lookup` shows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<(u64, u64)>,
     /// The longest life with renewals that its role gives, in seconds; zero leaves it to the mount.
     #[serde(default)]
     pub max_ttl: u64,
