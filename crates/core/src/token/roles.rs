@@ -307,7 +307,7 @@ fn checked_suffix(suffix: String) -> Result<String> {
     let first = bytes.iter().position(|c| word(*c));
     let last = bytes.iter().rposition(|c| word(*c));
     let long = matches!((first, last), (Some(first), Some(last)) if last >= first + 2);
-    if !suffix.is_empty() && !(fits && long) {
+    if !(suffix.is_empty() || fits && long) {
         return Err(Error::invalid("given role path suffix contains invalid characters; must match \\w[\\w-.]+\\w"));
     }
     Ok(suffix)
