@@ -167,7 +167,7 @@ async fn a_user_may_do_what_was_granted_and_is_gone_after_revocation(kit: Arc<dy
 async fn users_are_listed_by_their_prefix(kit: Arc<dyn Kit>) {
     let (database, name) = (open(&*kit), fresh());
     create(&*kit, &*database, &name).await;
-    assert_eq!(database.list_users(&name).await.unwrap(), [name.clone()]);
+    assert_eq!(database.list_users(&name).await.unwrap(), std::slice::from_ref(&name));
     let listed = database.list_users("").await.unwrap();
     assert!(listed.contains(&"vault_admin".to_owned()) && listed.contains(&name), "{listed:?}");
     database.drop_user(&name, &[]).await.unwrap();
