@@ -125,7 +125,7 @@ async fn sec_ac08_every_route_refuses_who_has_no_token_no_policy_or_no_sudo() {
         if route.access == Access::Unauthenticated {
             continue;
         }
-        if route.operation == Operation::Update && route.path.ends_with('/') {
+        if matches!(route.operation, Operation::Update | Operation::Patch) && route.path.ends_with('/') {
             // Refused for its form alone, which tells nothing of what is there.
             assert_eq!(
                 house.call(method, &route.path, "", json!({})).await.is(400).error(),
@@ -142,6 +142,10 @@ async fn sec_ac08_every_route_refuses_who_has_no_token_no_policy_or_no_sudo() {
                     "wrapping/unwrap" | "wrapping/rewrap" if token.ends_with("unknown") => {
                         (400, "wrapping token is not valid or does not exist")
                     }
+                    "wrapping/unwrap" | "wrapping/rewrap" if token.is_empty() => {
+                        (403, "error validating wrapping token: token is empty")
+                    }
+                    _ if token == empty => (403, "1 error occurred:\n\t* permission denied\n\n"),
                     _ => (403, "permission denied"),
                 };
                 assert_eq!((answer.status, answer.error()), expected, "{name}");

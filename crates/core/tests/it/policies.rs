@@ -177,7 +177,8 @@ async fn create_and_update_are_told_apart_and_who_may_do_neither_learns_nothing(
         ("auth/token/roles/x", json!({ "orphan": "zzz" })),
         ("sys/policies/acl/x", json!({ "cas": "zzz" })),
     ] {
-        assert_eq!(house.post(path, &none, body).await.is(403).error(), "permission denied");
+        let denied = "1 error occurred:\n\t* permission denied\n\n";
+        assert_eq!(house.post(path, &none, body).await.is(403).error(), denied);
     }
 }
 

@@ -103,7 +103,7 @@ async fn bodies_are_json_whatever_they_are_called_unless_they_are_forms() {
         let told = server.ask("POST /v1/a", &[kind], body.as_bytes()).await;
         assert_eq!((told.status, &told.json()["body"]), (200, &json!(seen)), "{kind} {body}");
     }
-    for bad in ["[]", "5", "{\"a\":1}x", "{\"a\"", "{\"a\":1,\"a\":2}"] {
+    for bad in ["[]", "5", "{\"a\":1}x", "{\"a\""] {
         assert_eq!(server.ask("POST /v1/a", &[], bad.as_bytes()).await.status, 400, "{bad}");
     }
     assert_eq!(server.ask("POST /v1/a", &[form], b"%zz=1").await.body, "{\"errors\":[\"error parsing form data\"]}\n");

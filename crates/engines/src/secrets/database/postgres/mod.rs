@@ -53,12 +53,21 @@ impl Postgres {
             statements.iter().filter(|s| !s.trim().is_empty()).map(|s| format!("{s}\n;\n")).collect();
         in_time(&self.clock, async {
             let client = self.client().await?;
-            let done = client.batch_execute(&format!("BEGIN;\n{statements}COMMIT")).await;
-            // A connection on which this fails too is closed and with it the transaction.
-            if done.is_ok() || client.batch_execute("ROLLBACK").await.is_ok() {
-                self.pool.put(client);
+            let transaction = format!("BEGIN;\n{statements}COMMIT");
+            let mut tries = TRIES;
+            loop {
+                tries -= 1;
+                let done = client.batch_execute(&transaction).await;
+                // A connection on which this fails too is closed and with it the transaction.
+                let is_clean = done.is_ok() || client.batch_execute("ROLLBACK").await.is_ok();
+                if is_clean && tries > 0 && done.as_ref().is_err_and(is_contention) {
+                    continue;
+                }
+                if is_clean {
+                    self.pool.put(client);
+                }
+                return done.map_err(|error| shown("failed to execute query", &error));
             }
-            done.map_err(|error| shown("failed to execute query", &error))
         })
         .await
     }
@@ -67,6 +76,18 @@ impl Postgres {
     fn password(&self, password: &SecretString) -> SecretString {
         if self.scram { scram::verifier(password) } else { SecretString::new(password.expose().clone()) }
     }
+}
+
+/// How often a transaction is tried that lost against another: grants on one table touch one row of the catalogue.
+const TRIES: usize = 8;
+
+/// Whether a transaction was undone only because another came first.
+fn is_contention(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|server| match server.code().code() {
+        "40001" | "40P01" => true,
+        "XX000" => matches!(server.message(), "tuple concurrently updated" | "tuple concurrently deleted"),
+        _ => false,
+    })
 }
 
 fn filled(statements: &[String], values: &[(&str, &str)]) -> Result<Vec<String>, DatabaseError> {
