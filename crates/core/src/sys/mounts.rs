@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use keepfast_framework::fields::{Flag, Object, Pairs, Text, given, parse_duration};
+use keepfast_framework::fields::{Flag, Object, Pairs, Text, parse_duration};
 use keepfast_framework::reply::Flat;
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::token_params::TokenKind;
 use keepfast_framework::{Cx, Error, Kind, Result, Routes};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::System;
@@ -47,7 +47,7 @@ struct Enable {
     /// Lease bounds and what else can be tuned.
     config: Option<Object>,
     /// Options of the engine, such as `version`; `null` is shown as it is.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "null_or_pairs")]
     options: Option<Option<Pairs>>,
     /// Not replicated.
     local: Option<Flag>,
@@ -144,6 +144,14 @@ fn without_auth(error: Error) -> Error {
     match error.public().strip_prefix("path is already in use at auth/") {
         Some(rest) => Error::invalid(format!("path is already in use at {rest}")),
         None => error,
+    }
+}
+
+/// Tells `null` from an empty object, which both mean no options.
+fn null_or_pairs<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Option<Pairs>>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Null => Ok(Some(None)),
+        value => Pairs::deserialize(value).map(|pairs| Some(Some(pairs))).map_err(serde::de::Error::custom),
     }
 }
 

@@ -235,9 +235,11 @@ async fn write(sys: &System, cx: &mut Cx, req: Write) -> Result<()> {
 }
 
 /// Changes what the request names and leaves the rest.
-async fn patch(sys: &System, cx: &mut Cx, req: Write) -> Result<Outcome> {
+async fn patch(sys: &System, cx: &mut Cx, mut req: Write) -> Result<Outcome> {
     let name = writable(&req.name)?;
     let before = stored(sys, cx, &name).await?.ok_or_else(|| Error::invalid("policy not found"))?;
+    // A part is put into the version that was just read, so nobody has to name it.
+    req.cas = req.cas.or_else(|| i64::try_from(before.version).ok().map(Int));
     let text = match &req.policy {
         Some(Text(given)) => parsed(&name, given.clone())?,
         None => before.text.clone(),
@@ -273,6 +275,7 @@ fn parsed(name: &str, given: String) -> Result<String> {
 async fn save(sys: &System, cx: &mut Cx, record: PolicyRecord, req: &Write) -> Result<()> {
     let now = cx.now();
     let version = record.version;
+    let expiration = expiration(&req.expiration, req.ttl, now)?.or(record.expiration);
     let cas_required = req.cas_required.map_or(record.cas_required, |f| f.0);
     match req.cas.map(|cas| cas.0) {
         Some(-1) if version > 0 => {
@@ -289,7 +292,7 @@ async fn save(sys: &System, cx: &mut Cx, record: PolicyRecord, req: &Write) -> R
     let record = PolicyRecord {
         version: version + 1,
         modified: now,
-        expiration: expiration(&req.expiration, req.ttl, now)?.or(record.expiration),
+        expiration,
         cas_required,
         allow_slashes_in_identity_templates: flag(
             req.allow_slashes_in_identity_templates,

@@ -28,6 +28,14 @@ fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Res
     Option::<String>::deserialize(deserializer).map(|text| Some(text.unwrap_or_default()))
 }
 
+/// A `batch_input` of `null` is none.
+pub(super) fn unless_null<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Option<Box<RawValue>>, D::Error> {
+    let raw = Option::<Box<RawValue>>::deserialize(deserializer)?;
+    Ok(raw.filter(|raw| raw.get() != "null"))
+}
+
 /// The texts of an item, for naming the one that is malformed.
 const TEXTS: [&str; 8] =
     ["plaintext", "ciphertext", "input", "signature", "hmac", "context", "associated_data", "reference"];

@@ -41,6 +41,7 @@ pub(super) struct Encrypt {
     /// Version of the key; 0 for the latest.
     key_version: Option<Int>,
     /// Several items in one request.
+    #[serde(default, deserialize_with = "batch::unless_null")]
     batch_input: Option<Box<RawValue>>,
     /// Status of the answer when some items of a batch fail.
     partial_failure_response_code: Option<Int>,
@@ -62,6 +63,7 @@ pub(super) struct Decrypt {
     /// Base64 data that was bound to the ciphertext.
     associated_data: Option<Text>,
     /// Several items in one request.
+    #[serde(default, deserialize_with = "batch::unless_null")]
     batch_input: Option<Box<RawValue>>,
     /// Status of the answer when some items of a batch fail.
     partial_failure_response_code: Option<Int>,
@@ -78,6 +80,7 @@ pub(super) struct Rewrap {
     /// Version of the key to encrypt with; 0 for the latest.
     key_version: Option<Int>,
     /// Several items in one request.
+    #[serde(default, deserialize_with = "batch::unless_null")]
     batch_input: Option<Box<RawValue>>,
 }
 

@@ -30,6 +30,7 @@ pub(super) struct HmacRequest {
     /// Version of the key; 0 for the latest.
     key_version: Option<Int>,
     /// Several items in one request.
+    #[serde(default, deserialize_with = "batch::unless_null")]
     batch_input: Option<Box<RawValue>>,
 }
 

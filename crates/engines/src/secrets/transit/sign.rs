@@ -47,6 +47,7 @@ pub(super) struct Sign {
     /// Version of the key; 0 for the latest.
     key_version: Option<Int>,
     /// Several items in one request.
+    #[serde(default, deserialize_with = "batch::unless_null")]
     batch_input: Option<Box<RawValue>>,
 }
 
@@ -81,6 +82,7 @@ pub(super) struct Verify {
     /// Whether `input` is a digest already.
     pub prehashed: Option<Flag>,
     /// Several items in one request.
+    #[serde(default, deserialize_with = "batch::unless_null")]
     pub batch_input: Option<Box<RawValue>>,
 }
 
