@@ -16,6 +16,7 @@ mod policies;
 mod refusals;
 mod server;
 mod tokens;
+mod transit;
 mod wrapping;
 
 #[test]
