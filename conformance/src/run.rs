@@ -73,6 +73,7 @@ impl Ground {
             }
             (Self::Started { make, storage, .. }, Needs::Own) => Server::start_unsealed(*make, *storage)?,
             (Self::Started { make, storage, .. }, Needs::Uninitialized) => Server::start(*make, *storage)?,
+            (Self::Started { make, storage, .. }, Needs::Open) => Server::start_open(*make, *storage)?,
         };
         Ok(Some(then(&mut own.client()?, &own.root)))
     }

@@ -49,6 +49,8 @@ pub enum Needs {
     Own,
     /// A server of its own that has not been initialised.
     Uninitialized,
+    /// The same with a listener that lets `sys/rekey` and `sys/generate-root` in without a token.
+    Open,
 }
 
 /// The database that a scenario needs.

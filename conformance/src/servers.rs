@@ -86,17 +86,33 @@ impl Server {
         Self::start_in(make, storage, |_| Ok(Vec::new()))
     }
 
-    /// The same with variables of the environment, which may name files in its directory.
+    /// The same with a listener that lets ceremonies with shares in without a token.
+    pub fn start_open(make: Make, storage: Storage) -> Result<Self> {
+        const OPEN: &str = "  disable_unauthed_rekey_endpoints = false\n  \
+                            disable_unauthed_generate_root_endpoints = false\n";
+        Self::start_with(make, storage, OPEN, |_| Ok(Vec::new()))
+    }
+
+    /// The same as [`Server::start`] with variables of the environment, which may name files in its directory.
     pub fn start_in(
         make: Make,
         storage: Storage,
+        environment: impl FnOnce(&Path) -> Result<Vec<(String, String)>>,
+    ) -> Result<Self> {
+        Self::start_with(make, storage, "", environment)
+    }
+
+    fn start_with(
+        make: Make,
+        storage: Storage,
+        listener: &str,
         environment: impl FnOnce(&Path) -> Result<Vec<(String, String)>>,
     ) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("conformance-").tempdir()?;
         let port = free_port()?;
         let url = format!("http://127.0.0.1:{port}");
         std::fs::create_dir(directory.path().join("data"))?;
-        std::fs::write(directory.path().join("config.hcl"), configuration(directory.path(), port, storage)?)?;
+        std::fs::write(directory.path().join("config.hcl"), configuration(directory.path(), port, storage, listener)?)?;
         let environment = environment(directory.path())?;
         let process = spawn(make, directory.path(), &environment)?;
         let mut server = Self { url, root: String::new(), key: String::new(), make, environment, process, directory };
@@ -232,14 +248,14 @@ fn spawn(make: Make, directory: &Path, environment: &[(String, String)]) -> Resu
 }
 
 /// The configuration that both servers read.
-fn configuration(directory: &Path, port: u16, storage: Storage) -> Result<String> {
+fn configuration(directory: &Path, port: u16, storage: Storage, listener: &str) -> Result<String> {
     let at = directory.display();
     let storage = match storage {
         Storage::Memory => "storage \"inmem\" {}\n".to_owned(),
         Storage::Durable => format!("storage \"raft\" {{\n  path = \"{at}/data\"\n  node_id = \"n1\"\n}}\n"),
     };
     Ok(format!(
-        "{storage}listener \"tcp\" {{\n  address = \"127.0.0.1:{port}\"\n  tls_disable = true\n}}\n\
+        "{storage}listener \"tcp\" {{\n  address = \"127.0.0.1:{port}\"\n  tls_disable = true\n{listener}}}\n\
          audit \"file\" \"conformance\" {{\n  options {{\n    file_path = \"{at}/audit.log\"\n  }}\n}}\n\
          disable_mlock = true\napi_addr = \"http://127.0.0.1:{port}\"\ncluster_addr = \"https://127.0.0.1:{}\"\n\
          ui = false\nlog_level = \"warn\"\n",

@@ -18,13 +18,13 @@ const FATAL: [&str; 4] = ["sys/seal", "sys/step-down", "sys/unseal", "sys/init"]
 
 /// Compares with the list; with `write`, writes it anew. Whether nothing is missing beyond it.
 pub fn run(write: bool) -> Result<bool> {
-    let peer = Server::start_unsealed(Make::Peer, Storage::Memory)?;
+    let peer = open(Make::Peer)?;
     prepare(&peer)?;
     let mut operations = operations(&peer)?;
     operations.sort_by_key(|(path, method)| {
         (FATAL.iter().any(|fatal| path.starts_with(fatal)), path.clone(), method.clone())
     });
-    let ours = Server::start_unsealed(Make::Keepfast, Storage::Memory)?;
+    let ours = open(Make::Keepfast)?;
     prepare(&ours)?;
     let mut missing = BTreeSet::new();
     for (path, method) in &operations {
@@ -60,6 +60,13 @@ pub fn write_document() -> Result<bool> {
     std::fs::write(&file, serde_json::to_string_pretty(&document)?)?;
     println!("{} paths in target/openapi.json", document["paths"].as_object().map_or(0, serde_json::Map::len));
     Ok(true)
+}
+
+/// With everything let in that a listener can let in.
+fn open(make: Make) -> Result<Server> {
+    let mut server = Server::start_open(make, Storage::Memory)?;
+    server.init()?;
+    Ok(server)
 }
 
 fn prepare(server: &Server) -> Result<()> {

@@ -23,6 +23,6 @@ pub mod versions;
 pub mod wrapping;
 
 pub use node::Node;
-pub use request::{Incoming, RecordedHeader, Response};
+pub use request::{Incoming, OpenCeremonies, RecordedHeader, Response};
 pub use settings::Settings;
 pub use unsealed::Unsealed;

@@ -140,6 +140,7 @@ impl Rig {
             namespace: String::new(),
             wrap_ttl: None,
             remote: None,
+            open: crate::request::OpenCeremonies::default(),
         };
         let response = self.unsealed.handle(incoming).await;
         let status = response.status().0;

@@ -9,12 +9,12 @@ use keepfast_framework::cx::{Caller, Claim, Request};
 use keepfast_framework::{Cx, Error, Input, Operation, Outcome, Result, help};
 use keepfast_storage::StorageError;
 
-use super::Refused;
 use super::authenticate::Known;
 use super::authorize::AuthorizedParts;
 use super::envelope::Envelope;
 use super::record::{Recorded, Sent};
 use super::route::Routed;
+use super::{OpenCeremonies, Refused};
 use crate::audit::Said;
 use crate::mount::Mounted;
 use crate::policy::store::CompiledAcl;
@@ -53,6 +53,8 @@ pub struct CoreCall {
     pub compiled: Option<Arc<CompiledAcl>>,
     /// Whether the answer is to be wrapped.
     pub wraps: bool,
+    /// What the listener lets in without a token.
+    pub open: OpenCeremonies,
 }
 
 impl Unsealed {
@@ -192,6 +194,7 @@ impl Unsealed {
                 id: incoming.token.clone(),
                 compiled: parts.compiled.clone(),
                 wraps: incoming.wrap_ttl.is_some(),
+                open: incoming.open,
             }));
         }
         cx

@@ -28,6 +28,18 @@ pub struct Incoming {
     pub wrap_ttl: Option<Duration>,
     /// Where the caller connects from, after `X-Forwarded-For` was judged; `None` on a unix socket.
     pub remote: Option<SocketAddr>,
+    /// What the listener lets in without a token.
+    pub open: OpenCeremonies,
+}
+
+/// Ceremonies with shares that a listener lets in without a token, because shares prove enough. Anybody can then begin or
+/// cancel one, so all are off unless the listener's stanza says otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenCeremonies {
+    /// `sys/rekey/`: new shares (`disable_unauthed_rekey_endpoints = false`).
+    pub rekey: bool,
+    /// `sys/generate-root/`: a new root token (`disable_unauthed_generate_root_endpoints = false`).
+    pub generate_root: bool,
 }
 
 /// A header of the request that audit devices record.

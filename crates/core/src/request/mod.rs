@@ -64,7 +64,7 @@ pub mod settle;
 
 use keepfast_framework::Error;
 
-pub use incoming::{Incoming, RecordedHeader};
+pub use incoming::{Incoming, OpenCeremonies, RecordedHeader};
 pub use record::Response;
 
 use crate::audit::Said;

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use keepfast_crypto::secret::{SecretBytes, SecretString};
 use keepfast_framework::fields::{SecretText, Text};
 use keepfast_framework::routes::{Help, Nothing};
-use keepfast_framework::{Cx, Data, Error, Result, Routes, Status};
+use keepfast_framework::{Cx, Data, Error, Result, Routes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -26,25 +26,11 @@ const ATTEMPT: Help = Help {
 };
 const UPDATE: Help = Help { synopsis: "Takes a share of the unseal key towards a new root token.", description: "" };
 const DECODE: Help = Help { synopsis: "Takes the OTP off a new root token.", description: "" };
-const OLD: Help = Help {
-    synopsis: "The unauthenticated form, which is off.",
-    description: "Anybody could begin or cancel an operation here. Use sys/generate-root-token or sys/rotate/root.",
-};
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("generate-root-token/attempt", ATTEMPT).read(status).update(begin).delete(cancel);
     r.path("generate-root-token/update", UPDATE).update(update).once();
     r.path("decode-token", DECODE).update(decode).unauthenticated();
-    r.paths(["generate-root/attempt", "rekey/init", "rekey/verify"], OLD)
-        .read(off)
-        .update(off)
-        .delete(off)
-        .unauthenticated();
-    r.paths(["generate-root/update", "rekey/update"], OLD).update(off).unauthenticated();
-}
-
-async fn off(_: &System, _: &mut Cx, _: Nothing) -> Result<()> {
-    Err(Error::new(Status::METHOD_NOT_ALLOWED, "unsupported operation"))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -90,29 +76,28 @@ struct Progress {
 }
 
 impl Progress {
-    fn of(generation: Option<&Generation>, required: u8) -> Self {
+    fn of(standing: Option<&Standing>, required: u8) -> Self {
         Progress {
             complete: false,
             encoded_token: None,
-            nonce: generation.map(|g| g.nonce.clone()),
+            nonce: standing.map(|s| s.nonce.clone()),
             otp: Some(String::new()),
             otp_length: Some(SERVICE_LENGTH),
-            pgp_fingerprint: generation.map(|_| ""),
-            progress: generation.map_or(0, |g| g.given.progress()),
+            pgp_fingerprint: standing.map(|_| ""),
+            progress: standing.map_or(0, |s| s.progress),
             required,
-            started: generation.is_some(),
+            started: standing.is_some(),
         }
     }
 
     /// After a share, with the token when that was the last one.
-    fn after(generation: &Generation, progress: usize, required: u8, token: Option<String>) -> Self {
+    fn after(standing: &Standing, required: u8, token: Option<String>) -> Self {
         Progress {
             complete: token.is_some(),
             encoded_token: Some(token.unwrap_or_default()),
             otp: None,
             otp_length: None,
-            progress,
-            ..Progress::of(Some(generation), required)
+            ..Progress::of(Some(standing), required)
         }
     }
 }
@@ -123,63 +108,24 @@ struct Decoded {
 }
 
 async fn status(sys: &System, _: &mut Cx, _: Nothing) -> Result<Data<Progress>> {
-    let required = sys.seal_config().await?.shape.threshold;
-    let unsealed = sys.unsealed()?;
-    let generation = unsealed.custody.generation.lock().await;
-    Ok(Data(Progress::of(generation.as_ref(), required)))
+    Ok(Data(Progress::of(sys.root_in_the_making().await?.as_ref(), sys.required_shares().await?)))
 }
 
 async fn begin(sys: &System, _: &mut Cx, req: Begin) -> Result<Data<Progress>> {
-    let pad = req.otp.map(|t| t.0).filter(|t| !t.expose().is_empty());
-    let is_made = pad.is_none();
-    if is_made && req.pgp_key.is_some_and(|k| !k.is_empty()) {
-        return Err(Error::invalid("encrypting the token with a PGP key is not supported by this server; use an OTP"));
-    }
-    let begun = Generation::new(pad)?;
-    let required = sys.seal_config().await?.shape.threshold;
-    let unsealed = sys.unsealed()?;
-    let mut generation = unsealed.custody.generation.lock().await;
-    if generation.is_some() {
-        return Err(Error::invalid("root generation already in progress for this namespace"));
-    }
-    let begun = generation.insert(begun);
-    let otp = if is_made { begun.pad().expose().clone() } else { String::new() };
-    Ok(Data(Progress { otp: Some(otp), ..Progress::of(Some(begun), required) }))
+    let begun = sys.begin_root(req.otp, req.pgp_key).await?;
+    let otp = begun.otp.clone();
+    Ok(Data(Progress { otp: Some(otp), ..Progress::of(Some(&begun), sys.required_shares().await?) }))
 }
 
 async fn cancel(sys: &System, _: &mut Cx, _: Nothing) -> Result<()> {
-    *sys.unsealed()?.custody.generation.lock().await = None;
-    Ok(())
+    sys.cancel_root().await
 }
 
 async fn update(sys: &System, cx: &mut Cx, req: Update) -> Result<Data<Progress>> {
     let Some(nonce) = req.nonce.filter(|n| !n.is_empty()) else { return Err(Error::invalid("nonce is required")) };
     let Some(key) = req.key.filter(|k| !k.expose().is_empty()) else { return Err(Error::invalid("key is required")) };
-    let share = decode_share(key.expose())?;
-    check_share(&share)?;
-    let config = sys.seal_config().await?;
-    let required = config.shape.threshold;
-    let unsealed = sys.unsealed()?;
-    let mut slot = unsealed.custody.generation.lock().await;
-    let Some(generation) = slot.as_mut() else { return Err(Error::invalid("no root generation in progress")) };
-    if generation.nonce != *nonce {
-        return Err(Error::invalid(format!(
-            "incorrect nonce supplied; nonce for this root generation operation is {:?}",
-            generation.nonce
-        )));
-    }
-    give(&mut generation.given, &share, "generation operation")?;
-    let progress = generation.given.progress();
-    if progress < usize::from(required) {
-        return Ok(Data(Progress::after(generation, progress, required, None)));
-    }
-    if !is_quorum(&config, &generation.given.take())? {
-        return Err(Error::invalid("root generation aborted: unable to authenticate: the shares do not unseal"));
-    }
-    let token = generation.encode(&sys.root_token(cx).await?);
-    let answer = Progress::after(generation, progress, required, Some(token));
-    *slot = None;
-    Ok(Data(answer))
+    let (standing, token) = sys.give_share_for_root(cx, key.expose(), &nonce).await?;
+    Ok(Data(Progress::after(&standing, sys.required_shares().await?, token)))
 }
 
 async fn decode(_: &System, _: &mut Cx, req: Decode) -> Result<Data<Decoded>> {
@@ -194,7 +140,83 @@ async fn decode(_: &System, _: &mut Cx, req: Decode) -> Result<Data<Decoded>> {
     Ok(Data(Decoded { token: token.expose().clone() }))
 }
 
+/// How far a new root token is, as it was a moment ago.
+pub(super) struct Standing {
+    pub(super) nonce: String,
+    pub(super) progress: usize,
+    /// The one-time pad for who begins, when it was made here; empty otherwise.
+    pub(super) otp: String,
+}
+
+impl Standing {
+    fn of(generation: &Generation, progress: usize) -> Self {
+        Standing { nonce: generation.nonce.clone(), progress, otp: String::new() }
+    }
+}
+
 impl System {
+    pub(super) async fn root_in_the_making(&self) -> Result<Option<Standing>> {
+        let unsealed = self.unsealed()?;
+        let generation = unsealed.custody.generation.lock().await;
+        Ok(generation.as_ref().map(|g| Standing::of(g, g.given.progress())))
+    }
+
+    pub(super) async fn begin_root(&self, otp: Option<SecretText>, pgp_key: Option<Text>) -> Result<Standing> {
+        let pad = otp.map(|t| t.0).filter(|t| !t.expose().is_empty());
+        let is_made = pad.is_none();
+        if is_made && pgp_key.is_some_and(|k| !k.is_empty()) {
+            return Err(Error::invalid(
+                "encrypting the token with a PGP key is not supported by this server; use an OTP",
+            ));
+        }
+        let begun = Generation::new(pad)?;
+        let unsealed = self.unsealed()?;
+        let mut generation = unsealed.custody.generation.lock().await;
+        if generation.is_some() {
+            return Err(Error::invalid("root generation already in progress for this namespace"));
+        }
+        let begun = generation.insert(begun);
+        let otp = if is_made { begun.pad().expose().clone() } else { String::new() };
+        Ok(Standing { otp, ..Standing::of(begun, 0) })
+    }
+
+    pub(super) async fn cancel_root(&self) -> Result<()> {
+        *self.unsealed()?.custody.generation.lock().await = None;
+        Ok(())
+    }
+
+    /// Takes a share; with the last one comes the new token, encoded.
+    pub(super) async fn give_share_for_root(
+        &self,
+        cx: &mut Cx,
+        key: &str,
+        nonce: &str,
+    ) -> Result<(Standing, Option<String>)> {
+        let share = decode_share(key)?;
+        check_share(&share)?;
+        let config = self.seal_config().await?;
+        let unsealed = self.unsealed()?;
+        let mut slot = unsealed.custody.generation.lock().await;
+        let Some(generation) = slot.as_mut() else { return Err(Error::invalid("no root generation in progress")) };
+        if generation.nonce != nonce {
+            return Err(Error::invalid(format!(
+                "incorrect nonce supplied; nonce for this root generation operation is {:?}",
+                generation.nonce
+            )));
+        }
+        give(&mut generation.given, &share, "generation operation")?;
+        let standing = Standing::of(generation, generation.given.progress());
+        if standing.progress < usize::from(config.shape.threshold) {
+            return Ok((standing, None));
+        }
+        if !is_quorum(&config, &generation.given.take())? {
+            return Err(Error::invalid("root generation aborted: unable to authenticate: the shares do not unseal"));
+        }
+        let token = generation.encode(&self.root_token(cx).await?);
+        *slot = None;
+        Ok((standing, Some(token)))
+    }
+
     /// A new root token, as the first one was.
     async fn root_token(&self, cx: &mut Cx) -> Result<SecretString> {
         let now = cx.now();

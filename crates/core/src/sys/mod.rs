@@ -12,6 +12,8 @@ mod loggers;
 mod metrics;
 mod mount_shown;
 mod mounts;
+mod new_shares;
+mod open_ceremonies;
 mod openapi;
 mod password_policies;
 mod plugins;
@@ -83,6 +85,7 @@ impl Engine for System {
         rotation::routes(r);
         generate_root::routes(r);
         rotate_root::routes(r);
+        open_ceremonies::routes(r);
         audit::routes(r);
         tools::routes(r);
         recorded_headers::routes(r);

@@ -259,6 +259,7 @@ pub(crate) fn incoming(method: &str, path: &str, ask: Ask) -> Incoming {
         headers: Vec::new(),
         wrap_ttl: ask.wrap.map(Duration::from_secs),
         remote: ask.remote.or_else(|| "127.0.0.1:40000".parse().ok()),
+        open: keepfast_core::OpenCeremonies::default(),
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use keepfast_core::OpenCeremonies;
 use keepfast_framework::token_params::parse_cidr;
 use keepfast_hcl::{Item, Position};
 
@@ -26,6 +27,8 @@ pub struct ListenerConfig {
     pub headers: Vec<CustomHeader>,
     /// Whether metrics are given to whoever asks.
     pub open_metrics: bool,
+    /// Ceremonies with shares that need no token.
+    pub open: OpenCeremonies,
 }
 
 /// Where a listener listens.
@@ -161,6 +164,7 @@ impl ListenerConfig {
             forwarded: Forwarded::default(),
             headers: Vec::new(),
             open_metrics: false,
+            open: OpenCeremonies::default(),
         }
     }
 
@@ -189,10 +193,15 @@ impl ListenerConfig {
                 open
             }
         };
+        let mut is_open = |key| Ok::<_, ConfigError>(!stanza.flag(key)?.unwrap_or(true));
+        let open = OpenCeremonies {
+            rekey: is_open("disable_unauthed_rekey_endpoints")?,
+            generate_root: is_open("disable_unauthed_generate_root_endpoints")?,
+        };
         refuse_proxy_protocol(&mut stanza)?;
         stanza.without_effect(WITHOUT_EFFECT, warnings);
         stanza.finish(warnings);
-        Ok(ListenerConfig { bind, tls, limits, forwarded, headers, open_metrics })
+        Ok(ListenerConfig { bind, tls, limits, forwarded, headers, open_metrics, open })
     }
 
     /// `tcp` or `unix`.

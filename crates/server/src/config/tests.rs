@@ -222,12 +222,15 @@ fn telemetry_and_lockout_are_read_and_faults_are_named() {
         listener "tcp" {
           tls_disable = true
           telemetry { unauthenticated_metrics_access = true }
+          disable_unauthed_rekey_endpoints = false
         }
     "#;
     let (config, warnings) = load_texts(&[MINIMAL, text], &[]).unwrap();
     let telemetry = &config.telemetry;
     assert_eq!((telemetry.prometheus_retention, telemetry.disable_hostname), (Duration::from_secs(30), true));
     assert_eq!((telemetry.prefix.as_str(), config.listeners[0].open_metrics), ("kf", true));
+    let open = config.listeners[0].open;
+    assert!(open.rekey && !open.generate_root, "each is let in by its own key only");
     let lockout = &config.user_lockout["userpass"];
     assert_eq!((lockout.threshold, lockout.duration.as_secs(), lockout.counter_reset.as_secs()), (3, 600, 900));
     assert_eq!(warnings.len(), 1, "{warnings:?}");

@@ -64,7 +64,7 @@ impl<K: Kernel> Edge<K> {
         memory: Arc<BodyMemory>,
         listener: &ListenerConfig,
     ) -> Arc<Self> {
-        let rules = Rules { limits: listener.limits, forwarded: listener.forwarded.clone() };
+        let rules = Rules { limits: listener.limits, forwarded: listener.forwarded.clone(), open: listener.open };
         Arc::new(Edge {
             kernel,
             admission,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
-use keepfast_core::Incoming;
 use keepfast_core::admission::Admission;
+use keepfast_core::{Incoming, OpenCeremonies};
 use keepfast_crypto::random;
 use keepfast_framework::{Body, CanonicalPath, Operation};
 
@@ -20,6 +20,7 @@ use crate::config::{Forwarded, Limits};
 pub(crate) struct Rules {
     pub(crate) limits: Limits,
     pub(crate) forwarded: Forwarded,
+    pub(crate) open: OpenCeremonies,
 }
 
 /// An admitted request and what it holds of the server's memory for bodies.
@@ -70,6 +71,7 @@ pub(crate) async fn admit(
         headers: headers::recorded(&head.headers, &admission.rules().recorded_headers),
         wrap_ttl,
         remote,
+        open: rules.open,
     };
     Ok(Admitted { incoming, share })
 }
@@ -88,6 +90,7 @@ fn unread(head: &Parts, path: CanonicalPath, remote: Option<SocketAddr>) -> Resu
         headers: Vec::new(),
         wrap_ttl: None,
         remote,
+        open: OpenCeremonies::default(),
     })
 }
 

@@ -1,0 +1,262 @@
+//! New shares step by step, for `sys/rotate/root/` and for its older open form `sys/rekey/`: they differ in words only.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use keepfast_crypto::compare;
+use keepfast_crypto::secret::SecretBytes;
+use keepfast_framework::{Error, Result};
+use serde::Serialize;
+
+use super::System;
+use crate::seal::custody::is_quorum;
+use crate::seal::rotation::{Pending, Rotation, give};
+use crate::seal::{SealConfig, SealShape};
+use crate::unsealed::Unsealed;
+
+/// What the two forms say differently.
+pub(super) struct Words {
+    /// What is under way.
+    pub(super) name: &'static str,
+    /// What kind of seal configuration is asked for.
+    pub(super) seal: &'static str,
+    /// Why a share of the old kind is refused when nothing is under way.
+    pub(super) absent: &'static str,
+    /// What is finished while the proof is awaited.
+    pub(super) finished: &'static str,
+    /// Whose nonce it is.
+    pub(super) operation: &'static str,
+    /// What a share was given for twice.
+    pub(super) collection: &'static str,
+    /// Whether a share that was given twice towards the proof is refused, and not counted.
+    pub(super) refuses_repeats: bool,
+}
+
+/// What is asked for.
+pub(super) struct Asked {
+    pub(super) shares: i64,
+    pub(super) threshold: i64,
+    pub(super) has_pgp_keys: bool,
+    pub(super) backup: bool,
+    pub(super) verify: bool,
+}
+
+/// How far new shares are, as it was a moment ago.
+pub(super) struct Standing {
+    pub(super) nonce: String,
+    pub(super) shape: SealShape,
+    pub(super) progress: usize,
+    pub(super) backup: bool,
+    pub(super) verify: bool,
+    /// Of the proof; `None` before the shares are handed out.
+    pub(super) proof_nonce: Option<String>,
+}
+
+/// How far the proof is.
+#[derive(Serialize)]
+pub(super) struct Proof {
+    n: u8,
+    nonce: String,
+    progress: usize,
+    started: bool,
+    t: u8,
+}
+
+#[derive(Serialize)]
+pub(super) struct Proved {
+    complete: bool,
+    nonce: String,
+}
+
+/// The new shares.
+#[derive(Serialize)]
+pub(super) struct Made {
+    backup: bool,
+    complete: bool,
+    keys: Vec<String>,
+    keys_base64: Vec<String>,
+    nonce: String,
+    pgp_fingerprints: Option<Vec<String>>,
+    verification_required: bool,
+    #[serde(skip)]
+    pub(super) proof_nonce: Option<String>,
+}
+
+/// What a share brings: progress, or what it was all for.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Step<P, D> {
+    Progress(P),
+    Done(D),
+}
+
+impl Standing {
+    fn of(rotation: &Rotation) -> Self {
+        Standing {
+            nonce: rotation.nonce.clone(),
+            shape: rotation.shape,
+            progress: rotation.given.progress(),
+            backup: rotation.backup,
+            verify: rotation.verify,
+            proof_nonce: rotation.pending.as_ref().map(|p| p.nonce.clone()),
+        }
+    }
+}
+
+impl Proof {
+    fn of(pending: &Pending) -> Self {
+        let SealShape { shares, threshold } = pending.config.shape;
+        Proof { n: shares, nonce: pending.nonce.clone(), progress: pending.given.len(), started: true, t: threshold }
+    }
+
+    /// Of shares that are not handed out yet.
+    pub(super) fn not_yet(shape: SealShape) -> Self {
+        Proof { n: shape.shares, nonce: String::new(), progress: 0, started: false, t: shape.threshold }
+    }
+}
+
+impl System {
+    /// How many shares of the present kind it takes.
+    pub(super) async fn required_shares(&self) -> Result<u8> {
+        Ok(self.seal_config().await?.shape.threshold)
+    }
+
+    pub(super) async fn new_shares(&self) -> Result<Option<Standing>> {
+        Ok(self.unsealed()?.custody.rotation.lock().await.as_ref().map(Standing::of))
+    }
+
+    pub(super) async fn begin_new_shares(&self, words: &Words, asked: &Asked) -> Result<Standing> {
+        let unsealed = self.unsealed()?;
+        let mut rotation = unsealed.custody.rotation.lock().await;
+        if rotation.is_some() {
+            return Err(Error::invalid(format!("{} already in progress", words.name)));
+        }
+        let refused = |why: &str| Error::invalid(format!("invalid {} seal configuration: {why}", words.seal));
+        let shape = SealShape::check(asked.shares, asked.threshold).map_err(refused)?;
+        if asked.has_pgp_keys {
+            return Err(refused("encrypting shares with PGP keys is not supported by this server"));
+        }
+        Ok(Standing::of(rotation.insert(Rotation::new(shape, asked.backup, asked.verify))))
+    }
+
+    pub(super) async fn cancel_new_shares(&self) -> Result<()> {
+        *self.unsealed()?.custody.rotation.lock().await = None;
+        Ok(())
+    }
+
+    /// Takes a share of the present kind.
+    pub(super) async fn give_old_share(
+        &self,
+        words: &Words,
+        share: &SecretBytes,
+        nonce: &str,
+    ) -> Result<Step<Standing, Made>> {
+        let config = self.seal_config().await?;
+        let unsealed = self.unsealed()?;
+        let mut slot = unsealed.custody.rotation.lock().await;
+        let Some(rotation) = slot.as_mut() else { return Err(Error::invalid(words.absent)) };
+        if let Some(pending) = &rotation.pending {
+            return Err(Error::invalid(format!(
+                "{} already finished; verification must be performed; nonce for the verification operation is {:?}",
+                words.finished, pending.nonce
+            )));
+        }
+        if rotation.nonce != nonce {
+            let (operation, right) = (words.operation, &rotation.nonce);
+            return Err(Error::invalid(format!("incorrect nonce supplied; nonce for {operation} is {right:?}")));
+        }
+        give(&mut rotation.given, share, words.collection)?;
+        if rotation.given.progress() < usize::from(config.shape.threshold) {
+            return Ok(Step::Progress(Standing::of(rotation)));
+        }
+        if !is_quorum(&config, &rotation.given.take())? {
+            return Err(Error::invalid("failed to read root key: the shares do not unseal"));
+        }
+        let made = hand_out(&unsealed, &config, rotation).await?;
+        if !rotation.verify {
+            *slot = None;
+        }
+        Ok(Step::Done(made))
+    }
+
+    /// How far the proof is; the standing of shares that are not handed out yet; `None` when nothing is under way.
+    pub(super) async fn proof_of_new_shares(&self) -> Result<Option<Result<Proof, SealShape>>> {
+        let unsealed = self.unsealed()?;
+        let rotation = unsealed.custody.rotation.lock().await;
+        Ok(rotation.as_ref().map(|r| r.pending.as_ref().map(Proof::of).ok_or(r.shape)))
+    }
+
+    /// Begins the proof anew; as [`System::proof_of_new_shares`] else.
+    pub(super) async fn restart_proof(&self) -> Result<Option<Result<Proof, SealShape>>> {
+        if let Some(pending) = self.unsealed()?.custody.rotation.lock().await.as_mut().and_then(|r| r.pending.as_mut())
+        {
+            pending.restart();
+        }
+        self.proof_of_new_shares().await
+    }
+
+    /// Takes a share of the new kind.
+    pub(super) async fn give_new_share(
+        &self,
+        words: &Words,
+        share: SecretBytes,
+        nonce: String,
+    ) -> Result<Step<Proof, Proved>> {
+        let unsealed = self.unsealed()?;
+        let mut slot = unsealed.custody.rotation.lock().await;
+        let Some(pending) = slot.as_mut().and_then(|r| r.pending.as_mut()) else {
+            return Err(Error::invalid(format!("no {} in progress", words.name)));
+        };
+        if pending.nonce != nonce {
+            let right = &pending.nonce;
+            return Err(Error::invalid(format!(
+                "incorrect nonce supplied; nonce for this verify operation is {right:?}"
+            )));
+        }
+        let repeated = pending.given.iter().any(|g| compare::equal(g.expose(), share.expose()));
+        if words.refuses_repeats && repeated {
+            return Err(Error::invalid("given key has already been provided during this verify operation"));
+        }
+        match pending.give(share)? {
+            None => return Ok(Step::Progress(Proof::of(pending))),
+            Some(false) => {
+                pending.restart();
+                let name = words.name;
+                return Err(Error::invalid(format!("{name} verification failed; incorrect key shares supplied")));
+            }
+            Some(true) => {}
+        }
+        // Taken out only when it is stored: a failure must not lose shares that people hold by now.
+        commit(&unsealed, pending).await?;
+        *slot = None;
+        Ok(Step::Done(Proved { complete: true, nonce }))
+    }
+}
+
+/// Makes the new shares. They count at once, or when they were given back.
+async fn hand_out(unsealed: &Unsealed, present: &SealConfig, rotation: &mut Rotation) -> Result<Made> {
+    let (pending, shares) = rotation.make(present)?;
+    let proof_nonce = rotation.verify.then(|| pending.nonce.clone());
+    if rotation.verify {
+        rotation.pending = Some(pending);
+    } else {
+        commit(unsealed, &pending).await?;
+    }
+    Ok(Made {
+        backup: rotation.backup,
+        complete: true,
+        keys: shares.iter().map(|s| hex::encode(s.expose())).collect(),
+        keys_base64: shares.iter().map(|s| STANDARD.encode(s.expose())).collect(),
+        nonce: rotation.nonce.clone(),
+        pgp_fingerprints: None,
+        verification_required: rotation.verify,
+        proof_nonce,
+    })
+}
+
+/// Makes the new shares count, and the old ones not.
+async fn commit(unsealed: &Unsealed, pending: &Pending) -> Result<()> {
+    let Pending { root, unseal_key, config, .. } = pending;
+    unsealed.custody.change_shares(&unsealed.barrier, root, unseal_key.clone(), config).await?;
+    tracing::info!(shares = config.shape.shares, threshold = config.shape.threshold, "the unseal key has new shares");
+    Ok(())
+}

@@ -1,0 +1,293 @@
+//! `sys/rekey/` and `sys/generate-root/`: the older forms of `sys/rotate/root/` and `sys/generate-root-token/`, which prove
+//! themselves with shares alone. Anybody could begin or cancel an operation here, so they are off unless the listener says
+//! otherwise.
+
+use keepfast_crypto::secret::SecretBytes;
+use keepfast_framework::fields::{Flag, Int, SecretText, Strings, Text};
+use keepfast_framework::reply::Raw;
+use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::{Cx, Error, Result, Routes, Status};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::generate_root::Standing as RootStanding;
+use super::new_shares::{Asked, Made, Proof, Standing, Step, Words};
+use super::{System, call};
+use crate::request::OpenCeremonies;
+use crate::seal::SealShape;
+use crate::seal::shares::decode_share;
+use crate::token::id::SERVICE_LENGTH;
+
+const REKEY: Help = Help {
+    synopsis: "New shares of the unseal key in the making, without a token.",
+    description: "Off unless the listener has disable_unauthed_rekey_endpoints = false. Use sys/rotate/root.",
+};
+const GENERATE: Help = Help {
+    synopsis: "A new root token in the making, without a token.",
+    description: "Off unless the listener has disable_unauthed_generate_root_endpoints = false. Use sys/generate-root-token.",
+};
+
+const WORDS: Words = Words {
+    name: "rekey",
+    seal: "rekey",
+    absent: "no barrier rekey in progress",
+    finished: "rekey operation",
+    operation: "this rekey operation",
+    collection: "generation operation",
+    refuses_repeats: true,
+};
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("rekey/init", REKEY).read(status).update(begin).delete(cancel).unauthenticated();
+    r.path("rekey/update", REKEY).update(update).unauthenticated().once();
+    r.path("rekey/verify", REKEY).read(proof).update(verify).delete(restart).unauthenticated().once();
+    r.path("generate-root/attempt", GENERATE)
+        .read(root_status)
+        .update(begin_root)
+        .delete(cancel_root)
+        .unauthenticated();
+    r.path("generate-root/update", GENERATE).update(update_root).unauthenticated().once();
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Begin {
+    /// How many shares there will be.
+    secret_shares: Option<Int>,
+    /// How many of them will unseal.
+    secret_threshold: Option<Int>,
+    /// Not supported: shares are handed out in clear.
+    pgp_keys: Option<Strings>,
+    /// Without PGP nothing is kept.
+    backup: Option<Flag>,
+    /// Whether the new shares count only when a quorum of them was given back.
+    require_verification: Option<Flag>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct BeginRoot {
+    /// As long as a token; one is made when there is none.
+    otp: Option<SecretText>,
+    /// Not supported: the token is told under the OTP only.
+    pgp_key: Option<Text>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Share {
+    /// A share, in hex or base64.
+    key: Option<SecretText>,
+    /// The nonce of the operation.
+    nonce: Option<Text>,
+}
+
+#[derive(Serialize)]
+struct Rekeying {
+    backup: bool,
+    n: u8,
+    nonce: String,
+    pgp_fingerprints: Option<Vec<String>>,
+    progress: usize,
+    required: u8,
+    started: bool,
+    t: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verification_nonce: Option<String>,
+    verification_required: bool,
+}
+
+#[derive(Serialize)]
+struct HandedOut {
+    #[serde(flatten)]
+    made: Made,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verification_nonce: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Generating {
+    complete: bool,
+    encoded_root_token: String,
+    encoded_token: String,
+    nonce: String,
+    otp: String,
+    otp_length: usize,
+    pgp_fingerprint: &'static str,
+    progress: usize,
+    required: u8,
+    started: bool,
+}
+
+impl Rekeying {
+    fn of(standing: Option<Standing>, required: u8) -> Self {
+        let shape = standing.as_ref().map(|s| s.shape);
+        let (backup, verify) = standing.as_ref().map_or((false, false), |s| (s.backup, s.verify));
+        let progress = standing.as_ref().map_or(0, |s| s.progress);
+        let started = standing.is_some();
+        let (nonce, verification_nonce) = standing.map(|s| (s.nonce, s.proof_nonce)).unwrap_or_default();
+        Rekeying {
+            backup,
+            n: shape.map_or(0, |s| s.shares),
+            nonce,
+            pgp_fingerprints: None,
+            progress,
+            required,
+            started,
+            t: shape.map_or(0, |s| s.threshold),
+            verification_nonce,
+            verification_required: verify,
+        }
+    }
+}
+
+impl Generating {
+    fn of(standing: Option<RootStanding>, required: u8) -> Self {
+        let started = standing.is_some();
+        let RootStanding { nonce, progress, otp } =
+            standing.unwrap_or_else(|| RootStanding { nonce: String::new(), progress: 0, otp: String::new() });
+        Generating {
+            complete: false,
+            encoded_root_token: String::new(),
+            encoded_token: String::new(),
+            nonce,
+            otp,
+            otp_length: SERVICE_LENGTH,
+            pgp_fingerprint: "",
+            progress,
+            required,
+            started,
+        }
+    }
+}
+
+/// These answers have no envelope.
+fn plain<T: Serialize>(value: &T) -> Result<Raw> {
+    Ok(Raw { status: Status::OK, content_type: "application/json", body: serde_json::to_vec(value)? })
+}
+
+/// Whether the listener lets these in.
+fn gate(cx: &Cx, is_open: fn(OpenCeremonies) -> bool) -> Result<()> {
+    if is_open(call(cx)?.open) {
+        return Ok(());
+    }
+    Err(Error::new(Status::METHOD_NOT_ALLOWED, "unsupported operation"))
+}
+
+fn rekey(cx: &Cx) -> Result<()> {
+    gate(cx, |open| open.rekey)
+}
+
+fn generate_root(cx: &Cx) -> Result<()> {
+    gate(cx, |open| open.generate_root)
+}
+
+fn given(req: Share) -> Result<(SecretText, String)> {
+    let missing = || Error::invalid("'key' must be specified in request body as JSON");
+    let key = req.key.filter(|k| !k.expose().is_empty()).ok_or_else(missing)?;
+    Ok((key, req.nonce.map(|n| n.0).unwrap_or_default()))
+}
+
+/// The share and the nonce of a request towards new shares.
+fn share(req: Share) -> Result<(SecretBytes, String)> {
+    let (key, nonce) = given(req)?;
+    let share = decode_share(key.expose())?;
+    match share.expose().len() {
+        ..16 => Err(Error::invalid("key is shorter than minimum 16 bytes")),
+        16..=33 => Ok((share, nonce)),
+        _ => Err(Error::invalid("key is longer than maximum 33 bytes")),
+    }
+}
+
+async fn status(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
+    rekey(cx)?;
+    plain(&Rekeying::of(sys.new_shares().await?, sys.required_shares().await?))
+}
+
+async fn begin(sys: &System, cx: &mut Cx, req: Begin) -> Result<Raw> {
+    rekey(cx)?;
+    let number = |given: Option<Int>| given.map_or(0, |n| n.0);
+    let flag = |given: Option<Flag>| given.is_some_and(|f| f.0);
+    let asked = Asked {
+        shares: number(req.secret_shares),
+        threshold: number(req.secret_threshold),
+        has_pgp_keys: req.pgp_keys.is_some_and(|k| !k.0.is_empty()),
+        backup: flag(req.backup),
+        verify: flag(req.require_verification),
+    };
+    if asked.backup && !asked.has_pgp_keys {
+        let why = "cannot request a backup of the new keys without providing PGP keys for encryption";
+        return Err(Error::invalid(why));
+    }
+    let begun = sys.begin_new_shares(&WORDS, &asked).await?;
+    plain(&Rekeying::of(Some(begun), sys.required_shares().await?))
+}
+
+async fn cancel(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
+    rekey(cx)?;
+    sys.cancel_new_shares().await
+}
+
+async fn update(sys: &System, cx: &mut Cx, req: Share) -> Result<Raw> {
+    rekey(cx)?;
+    let (share, nonce) = share(req)?;
+    match sys.give_old_share(&WORDS, &share, &nonce).await? {
+        Step::Progress(standing) => plain(&Rekeying::of(Some(standing), sys.required_shares().await?)),
+        Step::Done(made) => {
+            let verification_nonce = made.proof_nonce.clone();
+            plain(&HandedOut { made, verification_nonce })
+        }
+    }
+}
+
+fn told(proof: Option<Result<Proof, SealShape>>) -> Result<Raw> {
+    match proof {
+        Some(proof) => plain(&proof.unwrap_or_else(Proof::not_yet)),
+        None => Err(Error::invalid("no rekey configuration found")),
+    }
+}
+
+async fn proof(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
+    rekey(cx)?;
+    told(sys.proof_of_new_shares().await?)
+}
+
+async fn restart(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
+    rekey(cx)?;
+    told(sys.restart_proof().await?)
+}
+
+async fn verify(sys: &System, cx: &mut Cx, req: Share) -> Result<Raw> {
+    rekey(cx)?;
+    let (share, nonce) = share(req)?;
+    plain(&sys.give_new_share(&WORDS, share, nonce).await?)
+}
+
+async fn root_status(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
+    generate_root(cx)?;
+    plain(&Generating::of(sys.root_in_the_making().await?, sys.required_shares().await?))
+}
+
+async fn begin_root(sys: &System, cx: &mut Cx, req: BeginRoot) -> Result<Raw> {
+    generate_root(cx)?;
+    let begun = sys.begin_root(req.otp, req.pgp_key).await?;
+    plain(&Generating::of(Some(begun), sys.required_shares().await?))
+}
+
+async fn cancel_root(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
+    generate_root(cx)?;
+    sys.cancel_root().await
+}
+
+async fn update_root(sys: &System, cx: &mut Cx, req: Share) -> Result<Raw> {
+    generate_root(cx)?;
+    let (key, nonce) = given(req)?;
+    let (standing, token) = sys.give_share_for_root(cx, key.expose(), &nonce).await?;
+    let required = sys.required_shares().await?;
+    let complete = token.is_some();
+    let encoded = token.unwrap_or_default();
+    plain(&Generating {
+        complete,
+        encoded_root_token: encoded.clone(),
+        encoded_token: encoded,
+        otp_length: 0,
+        ..Generating::of(Some(standing), required)
+    })
+}
