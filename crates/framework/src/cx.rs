@@ -245,12 +245,31 @@ impl Cx {
     /// A failure or a crash after the second step leaves a pending lease that core revokes by [`crate::Engine::revoke_lease`].
     ///
     /// # Errors
-    /// 403 when the caller's token has ended meanwhile; 500 where there is nobody to lease to.
+    /// 403 when the caller's token has ended meanwhile; 400 when another lease holds what this one claims; 500 where there
+    /// is nobody to lease to.
     pub async fn intend(&mut self, offer: &LeaseOffer) -> Result<Intent> {
         let lessor = self.lessor.clone().ok_or_else(|| Error::internal("nothing can be leased in this context"))?;
         let (intent, warnings) = lessor.intend(&mut self.tx, offer).await?;
         self.warnings.extend(warnings);
         Ok(intent)
+    }
+
+    /// Forgets an intent, durably, of which it is certain that nothing was done for it: nothing is undone.
+    ///
+    /// # Errors
+    /// When storage fails: the intent is then undone like any other.
+    pub async fn withdraw(&mut self, intent: Intent) -> Result<()> {
+        let lessor = self.lessor.clone().ok_or_else(|| Error::internal("nothing can be leased in this context"))?;
+        loop {
+            lessor.withdraw(&mut self.tx, &intent).await?;
+            match self.checkpoint().await {
+                // The worker has moved it meanwhile.
+                Err(error) if error.is_conflict() => {}
+                other => break other.map(drop)?,
+            }
+        }
+        intent.keep();
+        Ok(())
     }
 
     /// Says as whom the caller tries to log in, by the name of the alias, and whether there is such a user. The outcome

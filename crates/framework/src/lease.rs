@@ -21,6 +21,19 @@ pub struct LeaseOffer {
     pub renewable: bool,
     /// What the engine needs to renew or revoke; stored encrypted, never shown.
     pub internal: Value,
+    /// What the engine needs beside that to undo an intent; forgotten when the lease is confirmed.
+    pub until_confirmed: Value,
+    /// What only one lease of the mount may hold at a time, from its intent until it is gone.
+    pub claim: Option<LeaseClaim>,
+}
+
+/// Something that only one lease of a mount may hold at a time, such as the name of a user where names may come again.
+#[derive(Clone, Debug)]
+pub struct LeaseClaim {
+    /// Names it within the mount.
+    pub key: String,
+    /// What a caller is told while another lease holds it.
+    pub taken: String,
 }
 
 /// New terms at a renewal.
@@ -39,6 +52,8 @@ pub struct HeldLease {
     pub path: String,
     /// What the engine stored with the offer.
     pub internal: Value,
+    /// What it stored until the confirmation; null once the lease was confirmed.
+    pub until_confirmed: Value,
     /// What the caller asks for at a renewal; zero when it asks for nothing.
     pub increment: Duration,
     /// Where core's bounds put the end of a renewal under such terms.
@@ -97,6 +112,12 @@ pub trait Lessor: Send + Sync {
     /// Registers a lease as pending, in the request's transaction. Returns what to warn of beside it.
     ///
     /// # Errors
-    /// 403 when the token is gone; when storage fails.
+    /// 403 when the token is gone; 400 when another lease holds what it claims; when storage fails.
     async fn intend(&self, tx: &mut Tx, offer: &LeaseOffer) -> Result<(Intent, Vec<String>)>;
+
+    /// Forgets a pending lease, in the request's transaction: nothing is undone.
+    ///
+    /// # Errors
+    /// When storage fails.
+    async fn withdraw(&self, tx: &mut Tx, intent: &Intent) -> Result<()>;
 }

@@ -42,8 +42,15 @@ pub struct Bench {
     offered: Offered,
 }
 
-/// What was stored with all leases that were offered so far.
-type Offered = Arc<Mutex<Vec<Value>>>;
+/// All leases that were offered so far.
+type Offered = Arc<Mutex<Vec<Offer>>>;
+
+/// A lease that was offered, and what became of its intent.
+struct Offer {
+    offer: LeaseOffer,
+    /// Confirmed or withdrawn: not to be undone.
+    settled: bool,
+}
 
 /// What a call answered.
 pub struct Answer {
@@ -161,6 +168,9 @@ impl Bench {
         let outcome = self.engine.call(&found, operation, &mut cx, &input).await?;
         let parts = cx.into_parts();
         parts.tx.commit().await?;
+        if let Some(intent) = &outcome.intent {
+            intent.keep();
+        }
         for action in parts.after_commit {
             action();
         }
@@ -237,6 +247,17 @@ impl Bench {
         Ok(cx.commit().await?)
     }
 
+    /// What core would undo: the leases whose requests have failed after the intent.
+    pub fn abandoned(&self) -> Vec<HeldLease> {
+        let offered = self.offered.lock();
+        let open = offered.iter().filter(|o| !o.settled).map(|o| &o.offer);
+        let as_held = |offer: &LeaseOffer| HeldLease {
+            until_confirmed: offer.until_confirmed.clone(),
+            ..held("", offer.internal.clone(), Duration::ZERO, &self.clock)
+        };
+        open.map(as_held).collect()
+    }
+
     /// The engine with its type forgotten, and a context to call it with (for leases and logins).
     pub fn engine_and_cx(&self) -> (Arc<dyn Mountable>, Cx) {
         (self.engine.clone(), self.context(self.caller.clone(), Operation::Update, String::new()))
@@ -311,21 +332,41 @@ impl Services for BenchServices {
     }
 
     async fn leased(&self, _: &str) -> Result<Vec<Value>> {
-        Ok(self.0.lock().clone())
+        Ok(self.0.lock().iter().map(|o| o.offer.internal.clone()).collect())
     }
 }
 
-struct Unwatched;
+/// Settles one of the offers.
+struct Place(Offered, usize);
 
-impl Watched for Unwatched {
-    fn keep(&self) {}
+impl Watched for Place {
+    fn keep(&self) {
+        self.0.lock()[self.1].settled = true;
+    }
 }
 
 #[async_trait]
 impl Lessor for BenchLessor {
     async fn intend(&self, _: &mut Tx, offer: &LeaseOffer) -> Result<(Intent, Vec<String>)> {
-        self.offered.lock().push(offer.internal.clone());
-        Ok((Intent::new("test/lease".to_owned(), self.now.after(offer.ttl), Box::new(Unwatched)), Vec::new()))
+        let mut offered = self.offered.lock();
+        let claims = |o: &Offer| o.offer.claim.as_ref().map(|c| c.key.clone());
+        if let Some(claim) = &offer.claim
+            && offered.iter().any(|o| claims(o).as_ref() == Some(&claim.key))
+        {
+            return Err(Error::invalid(claim.taken.clone()));
+        }
+        let place = Box::new(Place(self.offered.clone(), offered.len()));
+        let id = format!("test/lease/{}", offered.len());
+        offered.push(Offer { offer: offer.clone(), settled: false });
+        Ok((Intent::new(id, self.now.after(offer.ttl), place), Vec::new()))
+    }
+
+    async fn withdraw(&self, _: &mut Tx, intent: &Intent) -> Result<()> {
+        let place = intent.id().rsplit_once('/').and_then(|(_, n)| n.parse::<usize>().ok());
+        if let Some(offer) = self.offered.lock().get_mut(place.unwrap_or(usize::MAX)) {
+            offer.offer.claim = None;
+        }
+        Ok(())
     }
 }
 
@@ -335,6 +376,7 @@ pub fn held(path: &str, internal: Value, increment: Duration, clock: &TestClock)
     HeldLease {
         path: path.to_owned(),
         internal,
+        until_confirmed: Value::Null,
         increment,
         bound: Arc::new(move |terms: &LeaseTerms| now.after(terms.ttl)),
     }

@@ -7,11 +7,13 @@
 //! lease/<path>/<lease>           the leases that a path made
 //! held/<token>/<lease>           the leases that end with a token
 //! irrevocable/<mount>/<lease>    the leases that an operator has to look at
+//! claim/<mount>/<claim>          what only one lease of a mount may hold, such as a name that comes again
 //! ```
 //!
 //! `<end>` is ten hex digits of seconds, so that what is due is read from the beginning.
 
 use bytes::Bytes;
+use keepfast_crypto::hash::sha256;
 use keepfast_framework::Timestamp;
 use keepfast_storage::{Tx, View};
 
@@ -53,6 +55,9 @@ pub fn add_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord) {
     if let Some(owner) = &record.owner {
         tx.put(view, &held_key(owner, id), Bytes::new());
     }
+    if let Some(claim) = &record.claim {
+        tx.put(view, claim, Bytes::copy_from_slice(id.as_str().as_bytes()));
+    }
     place_lease(tx, view, id, record);
 }
 
@@ -61,6 +66,9 @@ pub fn remove_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord
     tx.delete(view, &format!("{LEASES}{}", record.full_id(id)));
     if let Some(owner) = &record.owner {
         tx.delete(view, &held_key(owner, id));
+    }
+    if let Some(claim) = &record.claim {
+        tx.delete(view, claim);
     }
     unplace_lease(tx, view, id, record);
 }
@@ -90,6 +98,11 @@ pub fn end_name(id: &LeaseId, record: &LeaseRecord) -> String {
 /// Where an irrevocable lease is noted.
 pub fn irrevocable_key(mount: &str, id: &LeaseId) -> String {
     format!("{IRREVOCABLE}{mount}/{}", id.as_str())
+}
+
+/// Where a claim of a mount's lease is noted; what is claimed may have any characters and any length.
+pub fn claim_key(mount: &str, claimed: &str) -> String {
+    format!("claim/{mount}/{}", hex::encode(&sha256(claimed.as_bytes())[..16]))
 }
 
 /// Where a lease is noted under its token.

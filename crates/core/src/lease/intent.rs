@@ -9,6 +9,7 @@ use keepfast_framework::lease::{Intent, Lessor, Watched};
 use keepfast_framework::mount::MountInfo;
 use keepfast_framework::{Error, LeaseOffer, Result, Timestamp};
 use keepfast_storage::Tx;
+use serde_json::Value;
 
 use super::index;
 use super::record::{LeaseId, LeaseRecord, State};
@@ -68,6 +69,7 @@ impl Desk {
         self.leases.change(tx, &id, &mut record, |r| {
             r.state = State::Live;
             r.unconfirmed = false;
+            r.until_confirmed = Value::Null;
             r.due = r.end;
         })?;
         let ttl = record.end.since(record.issued);
@@ -86,6 +88,10 @@ impl Desk {
                 "Secret cannot be returned; token had one use left, so leased credentials were immediately revoked.",
             ));
         }
+        let claim = match &offer.claim {
+            Some(claim) => Some(self.leases.claim(tx, &self.mount.uuid, claim).await?),
+            None => None,
+        };
         let now = self.leases.clock.now();
         let (owner, bound) = self.tie(tx).await?;
         let asked = Asked { ttl: offer.ttl, max_ttl: offer.max_ttl.min(self.mount.ttl.max), ..Asked::default() };
@@ -106,6 +112,8 @@ impl Desk {
             entity_id: self.token.as_ref().map(|t| t.record.entity_id.clone()).unwrap_or_default(),
             state,
             unconfirmed,
+            claim,
+            until_confirmed: if unconfirmed { offer.until_confirmed.clone() } else { Value::Null },
             internal: offer.internal.clone(),
         };
         Ok((LeaseId::new(now), record, given.warnings))
@@ -137,6 +145,14 @@ impl Lessor for Desk {
         let full = record.full_id(&id);
         let guard = Guard { leases: self.leases.clone(), id, kept: AtomicBool::new(false) };
         Ok((Intent::new(full, record.end, Box::new(guard)), warnings))
+    }
+
+    async fn withdraw(&self, tx: &mut Tx, intent: &Intent) -> Result<()> {
+        let Some((_, index::Named::Lease(id))) = index::parse_lease_id(intent.id()) else { return Ok(()) };
+        if let Some(record) = self.leases.record(tx, &id).await?.filter(|r| r.unconfirmed) {
+            self.leases.remove(tx, &id, &record);
+        }
+        Ok(())
     }
 }
 

@@ -97,6 +97,12 @@ pub struct LeaseRecord {
     /// taken back twice.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unconfirmed: bool,
+    /// What it claims, as [`super::index::claim_key`] has it: no other lease of its mount may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<String>,
+    /// What its engine needs to undo it; null once it was confirmed.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub until_confirmed: Value,
     /// What its engine needs.
     #[serde(default)]
     pub internal: Value,

@@ -67,6 +67,7 @@ pub(super) fn held(record: &LeaseRecord, mounted: &Mounted, increment: Duration,
     HeldLease {
         path: record.path_within(&mounted.entry.path).to_owned(),
         internal: record.internal.clone(),
+        until_confirmed: record.until_confirmed.clone(),
         increment,
         bound,
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use keepfast_framework::{Clock, Records, Result, Timestamp};
+use keepfast_framework::lease::LeaseClaim;
+use keepfast_framework::{Clock, Error, Records, Result, Timestamp};
 use keepfast_storage::{Barrier, Page, StorageError, Tx, View};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
@@ -80,6 +81,19 @@ impl Leases {
     pub fn register(&self, tx: &mut Tx, id: &LeaseId, record: &LeaseRecord) -> Result<()> {
         index::add_lease(tx, &self.view, id, record);
         RECORDS.put_in(tx, &self.view, id.as_str(), record)
+    }
+
+    /// Sees to it that what is claimed is free, in the transaction that registers the lease: of two that claim it at the
+    /// same time one conflicts. Where the claim is noted.
+    ///
+    /// # Errors
+    /// 400 while another lease holds it; when storage fails.
+    pub(super) async fn claim(&self, tx: &mut Tx, mount: &str, claim: &LeaseClaim) -> Result<String> {
+        let key = index::claim_key(mount, &claim.key);
+        match tx.get(&self.view, &key).await? {
+            Some(_) => Err(Error::invalid(claim.taken.clone())),
+            None => Ok(key),
+        }
     }
 
     /// When a pending lease that is made at `now` is taken back if nobody confirms it.
@@ -277,7 +291,7 @@ impl Drop for Alone {
 }
 
 /// Whether a failure says that this one record is damaged, and not that storage is.
-pub fn unreadable(error: &keepfast_framework::Error) -> bool {
+pub fn unreadable(error: &Error) -> bool {
     match error.cause().and_then(|c| c.downcast_ref::<StorageError>()) {
         Some(error) => matches!(error, StorageError::Corrupt(..)),
         // What was read is not the JSON of a record.

@@ -1,5 +1,7 @@
 //! Leases of an engine that makes users, with a clock that is moved by hand; nothing sleeps.
 
+mod claims;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,6 +12,7 @@ use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::clock::TestClock;
 use keepfast_framework::engine::{Registered, Registry};
+use keepfast_framework::lease::LeaseClaim;
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{
     Body, CanonicalPath, Clock, Cx, Engine, Error, HeldLease, Intended, Kind, LeaseOffer, LeaseTerms, Operation, Page,
@@ -43,6 +46,12 @@ struct World {
     /// Requests stop for ever after the user was made.
     hangs_after: AtomicBool,
     revocations: AtomicUsize,
+    /// All users have one name, which a lease claims.
+    one_name: AtomicBool,
+    /// Requests find the user there after the intent, and withdraw.
+    withdraws: AtomicBool,
+    /// What the last lease that was taken back still had from before its confirmation.
+    unconfirmed: Mutex<Value>,
 }
 
 struct Users(Arc<World>);
@@ -65,6 +74,7 @@ impl Engine for Users {
 
     async fn revoke_lease(&self, _: &mut Cx, lease: &HeldLease) -> Result<()> {
         self.0.revocations.fetch_add(1, Ordering::Relaxed);
+        *self.0.unconfirmed.lock() = lease.until_confirmed.clone();
         if self.0.down.load(Ordering::Relaxed) {
             return Err(Error::invalid("connection refused"));
         }
@@ -74,10 +84,22 @@ impl Engine for Users {
 }
 
 async fn creds(users: &Users, cx: &mut Cx, _: Nothing) -> Result<Intended<Value>> {
-    let user = random::base62(20);
-    let offer = LeaseOffer { ttl: HOUR, max_ttl: HOUR * 24, renewable: true, internal: json!({ "user": user }) };
+    let one_name = users.0.one_name.load(Ordering::Relaxed);
+    let user = if one_name { "same".to_owned() } else { random::base62(20) };
+    let offer = LeaseOffer {
+        ttl: HOUR,
+        max_ttl: HOUR * 24,
+        renewable: true,
+        internal: json!({ "user": user }),
+        until_confirmed: json!("proof"),
+        claim: one_name.then(|| LeaseClaim { key: user.clone(), taken: "the name is held".to_owned() }),
+    };
     let intent = cx.intend(&offer).await?;
     cx.checkpoint().await?;
+    if users.0.withdraws.load(Ordering::Relaxed) {
+        cx.withdraw(intent).await?;
+        return Err(Error::invalid("it is there"));
+    }
     users.0.users.lock().insert(user.clone());
     if users.0.fails_after.load(Ordering::Relaxed) {
         return Err(Error::invalid("the connection broke"));
@@ -178,7 +200,9 @@ impl Rig {
     async fn stored(&self) -> Vec<String> {
         let view = self.unsealed.barrier.view("token/");
         let mut out = Vec::new();
-        for folder in ["secret/", index::ENDS, index::HELD, index::IRREVOCABLE, "lease/a/creds/", "lease/b/creds/"] {
+        let folders =
+            ["secret/", index::ENDS, index::HELD, index::IRREVOCABLE, "lease/a/creds/", "lease/b/creds/", "claim/"];
+        for folder in folders {
             out.extend(
                 self.unsealed
                     .barrier

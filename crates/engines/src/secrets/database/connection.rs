@@ -24,7 +24,41 @@ pub(super) struct DatabaseError(pub(super) String);
 impl DatabaseError {
     /// As the answer of a request: 500, in the peer's form.
     pub(super) fn answer(self) -> Error {
-        Error::new(Status::INTERNAL, format!("1 error occurred:\n\t* {}\n\n", self.0))
+        Error::new(Status::INTERNAL, self.listed())
+    }
+
+    /// As the answer of a request that asks for what cannot be: 400.
+    pub(super) fn refusal(self) -> Error {
+        Error::invalid(self.listed())
+    }
+
+    /// In the form in which the peer tells of errors.
+    pub(super) fn listed(self) -> String {
+        format!("1 error occurred:\n\t* {}\n\n", self.0)
+    }
+}
+
+/// Why a user was not made.
+#[derive(Debug)]
+pub(super) enum NotMade {
+    /// It is certain that this call made no user, because there was one of this name.
+    Taken(DatabaseError),
+    /// Anything else: perhaps it was made all the same.
+    Failed(DatabaseError),
+}
+
+impl NotMade {
+    /// What the database has answered.
+    pub(super) fn told(self) -> DatabaseError {
+        match self {
+            NotMade::Taken(error) | NotMade::Failed(error) => error,
+        }
+    }
+}
+
+impl From<DatabaseError> for NotMade {
+    fn from(error: DatabaseError) -> Self {
+        NotMade::Failed(error)
     }
 }
 
@@ -41,7 +75,11 @@ pub(super) trait Database: Send + Sync {
     /// Whether the administrator's credentials work; an error begins with what was tried.
     async fn verify(&self) -> Result<(), DatabaseError>;
     /// Makes a user: with all its rights, or not at all.
-    async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), DatabaseError>;
+    async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), NotMade>;
+    /// Whether nobody has this name, as far as the server tells.
+    async fn is_free(&self, name: &str) -> Result<bool, DatabaseError>;
+    /// What making a user says when there is one of this name, as the peer passes it on.
+    fn taken(&self, name: &str) -> DatabaseError;
     /// Moves the end that the database itself enforces.
     async fn renew_user(&self, name: &str, expires: Timestamp, statements: &[String]) -> Result<(), DatabaseError>;
     /// Removes a user and its sessions; one that is not there is no failure.
@@ -73,14 +111,14 @@ pub(super) fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Da
 ///
 /// # Errors
 /// The work's own; that it took too long.
-pub(super) async fn in_time<T>(
+pub(super) async fn in_time<T, E: From<DatabaseError>>(
     clock: &Arc<dyn Clock>,
-    work: impl Future<Output = Result<T, DatabaseError>> + Send,
-) -> Result<T, DatabaseError> {
+    work: impl Future<Output = Result<T, E>> + Send,
+) -> Result<T, E> {
     tokio::select! {
         done = work => done,
         () = clock.sleep_until(clock.now().after(PATIENCE)) => {
-            Err(DatabaseError("the database did not answer in time".to_owned()))
+            Err(DatabaseError("the database did not answer in time".to_owned()).into())
         }
     }
 }

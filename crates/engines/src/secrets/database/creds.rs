@@ -1,14 +1,20 @@
 //! `creds/`: a user for each request, and the end of it.
 
+use keepfast_crypto::secret::SecretString;
 use keepfast_framework::fields::Text;
+use keepfast_framework::lease::{Intent, LeaseClaim};
 use keepfast_framework::{Cx, Error, HeldLease, Intended, LeaseOffer, LeaseTerms, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::config::Config;
-use super::connection::{DatabaseError, NewUser};
+use super::connection::{Database, DatabaseError, NewUser, NotMade};
 use super::roles::ROLES;
 use super::{DatabaseEngine, rotation, username};
+
+/// Where the password stands with an intent, as the proof that a user was made for it.
+const PROOF: &str = "password";
 
 /// What is stored with the lease of a user.
 #[derive(Serialize, Deserialize)]
@@ -48,6 +54,7 @@ pub(super) async fn read(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Re
     let database = engine.connections.of(&role.db_name, &config, cx.clock())?;
     let ingredients = username::Ingredients::new(&cx.caller().display_name, &req.name, cx.now());
     let name = username::name(&config.username_template()?, kind.longest_name, &ingredients)?;
+    let may_repeat = ingredients.may_repeat(&name);
     let password = username::password(cx, role.password_policy(&config)).await?;
     let held = Held {
         username: name.clone(),
@@ -55,17 +62,53 @@ pub(super) async fn read(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Re
         db_name: role.db_name.clone(),
         revocation_statements: role.revocation_statements.clone(),
     };
-    let offer = LeaseOffer {
+    let mut offer = LeaseOffer {
         ttl: role.default_ttl(),
         max_ttl: role.max_ttl(),
         renewable: true,
         internal: serde_json::to_value(&held)?,
+        ..LeaseOffer::default()
     };
-    let intent = cx.intend(&offer).await?;
-    cx.checkpoint().await?;
+    if may_repeat {
+        guard(&mut offer, &*database, &held, &password).await?;
+    }
+    let intent = intend(cx, &offer).await?;
     let user = NewUser { name: &name, password: &password, expires: intent.ends() };
-    database.create_user(&user, &role.creation_statements).await.map_err(DatabaseError::answer)?;
-    Ok(Intended { data: User { password: password.expose().clone(), username: name }, intent })
+    match database.create_user(&user, &role.creation_statements).await {
+        Ok(()) => Ok(Intended { data: User { password: password.expose().clone(), username: name }, intent }),
+        Err(NotMade::Taken(error)) => {
+            // Undoing the intent would drop a user that is not of our making.
+            cx.withdraw(intent).await?;
+            Err(error.refusal())
+        }
+        Err(NotMade::Failed(error)) => Err(error.answer()),
+    }
+}
+
+/// Sees to it that no user is dropped who was not made for the lease, where the name alone does not say so: the name has to
+/// be free now, no other lease may hold it, and until the lease is confirmed the user has to prove by its password that it
+/// was made for it.
+async fn guard(offer: &mut LeaseOffer, database: &dyn Database, held: &Held, password: &SecretString) -> Result<()> {
+    let name = &held.username;
+    if !database.is_free(name).await.map_err(DatabaseError::answer)? {
+        return Err(database.taken(name).refusal());
+    }
+    let taken = DatabaseError(format!("another lease holds the user {name:?}")).listed();
+    offer.claim = Some(LeaseClaim { key: format!("{}/{name}", held.db_name), taken });
+    offer.until_confirmed = json!({ PROOF: password.expose() });
+    Ok(())
+}
+
+/// Makes the intent durable.
+async fn intend(cx: &mut Cx, offer: &LeaseOffer) -> Result<Intent> {
+    loop {
+        let intent = cx.intend(offer).await?;
+        match cx.checkpoint().await {
+            // Nothing was done yet, in the database or here.
+            Err(error) if error.is_conflict() => {}
+            other => return other.map(|_| intent),
+        }
+    }
 }
 
 pub(super) async fn renew(engine: &DatabaseEngine, cx: &mut Cx, lease: &HeldLease) -> Result<LeaseTerms> {
@@ -86,5 +129,24 @@ pub(super) async fn revoke(engine: &DatabaseEngine, cx: &mut Cx, lease: &HeldLea
     let statements =
         ROLES.get(cx, &held.role).await?.map_or(held.revocation_statements, |role| role.revocation_statements);
     let database = engine.connections.of(&held.db_name, &config, cx.clock())?;
+    if let Some(password) = lease.until_confirmed.get(PROOF).and_then(Value::as_str) {
+        check_is_ours(&*database, &held.username, password).await?;
+    }
     database.drop_user(&held.username, &statements).await.map_err(|DatabaseError(text)| Error::invalid(text))
+}
+
+/// That a user was made for the lease whose password this is, if there is one of that name.
+///
+/// # Errors
+/// 400 when it has another password; what the database fails with.
+async fn check_is_ours(database: &dyn Database, name: &str, password: &str) -> Result<()> {
+    let fault = |DatabaseError(text)| Error::invalid(text);
+    let password = SecretString::new(password.to_owned());
+    if database.is_free(name).await.map_err(fault)? || database.accepts(name, &password).await.map_err(fault)? {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "the user {name:?} does not log in with the password of this lease, whose making was not confirmed; it may be \
+         somebody else's and was left alone"
+    )))
 }

@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::{Clock, Timestamp};
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, DriverError, Error, IoError, Opts, OptsBuilder};
+use mysql_async::{Conn, DriverError, Error, IoError, Opts, OptsBuilder, ServerError};
 
 use self::settings::Settings;
-use super::connection::{Database, DatabaseError, NewUser, in_time, unreached};
+use super::connection::{Database, DatabaseError, NewUser, NotMade, in_time, unreached};
 use super::details::Details;
 use super::pool::{Connector, Lent, Numbers, Pool};
 use super::statement::{Dialect, expiration, fill};
@@ -55,10 +55,14 @@ impl Target {
         }
     }
 
+    fn shown_by_server(said: &ServerError) -> DatabaseError {
+        DatabaseError(format!("Error {} ({}): {}", said.code, said.state, said.message))
+    }
+
     /// What went wrong, in the peer's words where they are the same thing; never a statement.
     fn shown(&self, error: &Error) -> DatabaseError {
         DatabaseError(match error {
-            Error::Server(said) => format!("Error {} ({}): {}", said.code, said.state, said.message),
+            Error::Server(said) => return Self::shown_by_server(said),
             Error::Io(IoError::Io(io)) => unreached(&self.address, io),
             Error::Driver(DriverError::NoClientSslFlagFromServer) => {
                 "TLS requested but server does not support TLS".to_owned()
@@ -178,7 +182,7 @@ impl Database for MySql {
         tried.await.map_err(|DatabaseError(text)| DatabaseError(format!("error verifying - ping: {text}")))
     }
 
-    async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), DatabaseError> {
+    async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), NotMade> {
         let expires = expiration(user.expires);
         let values = [
             ("name", user.name),
@@ -188,22 +192,45 @@ impl Database for MySql {
         ];
         let filled: Result<Vec<_>, _> = statements.iter().map(|s| fill(Dialect::MySql, s, &values)).collect();
         let filled = filled?;
+        let mut conn = self.conn().await?;
+        let ran = in_time(&self.clock, async { Ok::<_, DatabaseError>(run(&mut conn, &filled).await) }).await?;
+        let Err(Error::Server(said)) = &ran else {
+            return self.done(conn, ran).map_err(|error| self.shown(&error).into());
+        };
+        let told = Target::shown_by_server(said);
+        if said.code == code::CANNOT_USER && said.message.contains("CREATE USER") {
+            self.pool.put(conn);
+            return Err(NotMade::Taken(told));
+        }
+        // No transaction takes back what makes a user. Whether it was made is told by its password; what is left is made
+        // good when the lease's intent is undone.
+        if self.accepts(user.name, user.password).await.unwrap_or(false) {
+            let dropping = async { Ok::<_, DatabaseError>(drop_user(&mut conn, user.name).await) };
+            let dropped = in_time(&self.clock, dropping).await?;
+            if let Err(error) = self.done(conn, dropped) {
+                tracing::warn!(error = %self.shown(&error).0, "half a user was left behind");
+            }
+        } else {
+            self.pool.put(conn);
+        }
+        Err(NotMade::Failed(told))
+    }
+
+    async fn is_free(&self, name: &str) -> Result<bool, DatabaseError> {
         in_time(&self.clock, async {
             let mut conn = self.conn().await?;
-            let mut ran = run(&mut conn, &filled).await;
-            if let Err(Error::Server(said)) = &ran
-                && said.code != code::CANNOT_USER
-            {
-                // No transaction takes back what makes a user. Its own failure matters less than the first one, and is
-                // made good when the lease's intent is undone.
-                if let Err(error) = drop_user(&mut conn, user.name).await {
-                    tracing::warn!(error = %self.shown(&error).0, "half a user was left behind");
-                    ran = ran.and(Err(error));
-                }
-            }
-            self.done(conn, ran).map_err(|error| self.shown(&error))
+            let found = match conn.exec_first("SELECT 1 FROM mysql.user WHERE User = ?", (name,)).await {
+                // Who may not look is told by the making of the user.
+                Err(Error::Server(_)) => Ok(None),
+                found => found,
+            };
+            self.done(conn, found).map(|found: Option<u8>| found.is_none()).map_err(|error| self.shown(&error))
         })
         .await
+    }
+
+    fn taken(&self, name: &str) -> DatabaseError {
+        DatabaseError(format!("Error 1396 (HY000): Operation CREATE USER failed for {}@'%'", literal(name)))
     }
 
     async fn renew_user(&self, name: &str, expires: Timestamp, statements: &[String]) -> Result<(), DatabaseError> {

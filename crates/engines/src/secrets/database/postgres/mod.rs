@@ -15,7 +15,7 @@ use tokio_postgres::error::DbError;
 
 use self::connect::{Refused, Target};
 use self::settings::Settings;
-use super::connection::{Database, DatabaseError, NewUser, in_time};
+use super::connection::{Database, DatabaseError, NewUser, NotMade, in_time};
 use super::details::Details;
 use super::pool::{Lent, Numbers, Pool};
 use super::statement::{Dialect, expiration, fill};
@@ -48,6 +48,11 @@ impl Postgres {
 
     /// Runs statements in one transaction, and in one journey, on a pooled connection.
     async fn run(&self, statements: &[String]) -> Result<(), DatabaseError> {
+        self.transact(statements).await.map_err(NotMade::told)
+    }
+
+    /// The same, told whether it failed because the role that it makes is there: then all of it was undone.
+    async fn transact(&self, statements: &[String]) -> Result<(), NotMade> {
         // The line's end ends a comment.
         let statements: String =
             statements.iter().filter(|s| !s.trim().is_empty()).map(|s| format!("{s}\n;\n")).collect();
@@ -66,7 +71,10 @@ impl Postgres {
                 if is_clean {
                     self.pool.put(client);
                 }
-                return done.map_err(|error| shown("failed to execute query", &error));
+                return done.map_err(|error| {
+                    let told = shown(QUERY_FAILED, &error);
+                    if is_clean && is_taken(&error) { NotMade::Taken(told) } else { NotMade::Failed(told) }
+                });
             }
         })
         .await
@@ -76,6 +84,18 @@ impl Postgres {
     fn password(&self, password: &SecretString) -> SecretString {
         if self.scram { scram::verifier(password) } else { SecretString::new(password.expose().clone()) }
     }
+}
+
+/// What is told before the server's words when a role's statements fail.
+const QUERY_FAILED: &str = "failed to execute query";
+
+/// Whether a role could not be made because there is one of its name, also when another made it at the same moment.
+fn is_taken(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|server| match server.code().code() {
+        "42710" => server.routine() == Some("CreateRole"),
+        "23505" => server.constraint() == Some("pg_authid_rolname_index"),
+        _ => false,
+    })
 }
 
 /// How often a transaction is tried that lost against another: grants on one table touch one row of the catalogue.
@@ -99,19 +119,34 @@ impl Database for Postgres {
     async fn verify(&self) -> Result<(), DatabaseError> {
         let tried = in_time(&self.clock, async {
             let client = self.client().await?;
-            client.batch_execute("SELECT 1").await.map_err(|e| shown("failed to execute query", &e))?;
+            client.batch_execute("SELECT 1").await.map_err(|e| shown(QUERY_FAILED, &e))?;
             self.pool.put(client);
             Ok(())
         });
         tried.await.map_err(|DatabaseError(text)| DatabaseError(format!("error verifying connection: {text}")))
     }
 
-    async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), DatabaseError> {
+    async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), NotMade> {
         let expires = expiration(user.expires);
         let password = self.password(user.password);
         let values =
             [("name", user.name), ("username", user.name), ("password", password.expose()), ("expiration", &expires)];
-        self.run(&filled(statements, &values)?).await
+        self.transact(&filled(statements, &values)?).await
+    }
+
+    async fn is_free(&self, name: &str) -> Result<bool, DatabaseError> {
+        in_time(&self.clock, async {
+            let client = self.client().await?;
+            let statement = "SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1";
+            let found = client.query_opt(statement, &[&name]).await.map_err(|e| shown(QUERY_FAILED, &e))?;
+            self.pool.put(client);
+            Ok(found.is_none())
+        })
+        .await
+    }
+
+    fn taken(&self, name: &str) -> DatabaseError {
+        DatabaseError(format!("{QUERY_FAILED}: ERROR: role {} already exists (SQLSTATE 42710)", identifier(name)))
     }
 
     async fn renew_user(&self, name: &str, expires: Timestamp, statements: &[String]) -> Result<(), DatabaseError> {

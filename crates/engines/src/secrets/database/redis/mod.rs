@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use self::settings::{Persistence, Settings};
-use super::connection::{Database, DatabaseError, NewUser, in_time, unreached};
+use super::connection::{Database, DatabaseError, NewUser, NotMade, in_time, unreached};
 use super::details::Details;
 use super::pool::{Connector, Lent, Numbers, Pool};
 
@@ -193,23 +193,31 @@ impl Database for Redis {
         tried.map_err(|DatabaseError(text)| DatabaseError(format!("error verifying connection: {text}")))
     }
 
-    async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), DatabaseError> {
+    async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), NotMade> {
         let mut make = cmd("ACL");
         make.arg("SETUSER").arg(user.name).arg("reset").arg("on").arg(hashed(user.password)).arg(rules(statements));
         in_time(&self.clock, async {
             // The command would change a user that is there.
             if self.exists(user.name).await? {
-                return Err(DatabaseError("a user of this name exists already".to_owned()));
+                return Err(NotMade::Taken(self.taken(user.name)));
             }
             self.run(&[make]).await?;
             let Some(save) = self.lasting() else { return Ok(()) };
             if let Err(error) = self.run(&[save]).await {
                 self.run(&[remove(user.name)]).await?;
-                return Err(error);
+                return Err(error.into());
             }
             Ok(())
         })
         .await
+    }
+
+    async fn is_free(&self, name: &str) -> Result<bool, DatabaseError> {
+        in_time(&self.clock, async { Ok(!self.exists(name).await?) }).await
+    }
+
+    fn taken(&self, name: &str) -> DatabaseError {
+        DatabaseError(format!("user {name} already exists"))
     }
 
     async fn renew_user(&self, _: &str, _: Timestamp, _: &[String]) -> Result<(), DatabaseError> {

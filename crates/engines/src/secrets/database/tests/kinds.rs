@@ -114,13 +114,13 @@ async fn redis_users_are_kept_as_the_connection_says_and_no_user_is_taken_over()
     database.create_user(&user("V_ONE"), &[]).await.unwrap();
     assert!(server.saved().contains("V_ONE"));
     server.read("V_ONE", "p").unwrap();
-    let taken = database.create_user(&user("vault_admin"), &[]).await.unwrap_err().0;
-    assert_eq!(taken, "a user of this name exists already");
+    let taken = database.create_user(&user("vault_admin"), &[]).await.unwrap_err().told().0;
+    assert_eq!(taken, "user vault_admin already exists");
     database.drop_user("V_ONE", &[]).await.unwrap();
     assert!(!server.saved().contains("V_ONE"));
     // A server without such a file cannot keep a user, and then there is none.
     let rewriting = open(&server, &json!({"persistence_mode": "rewrite"}));
-    let failed = rewriting.create_user(&user("V_TWO"), &[]).await.unwrap_err().0;
+    let failed = rewriting.create_user(&user("V_TWO"), &[]).await.unwrap_err().told().0;
     assert!(failed.contains("without a config file"), "{failed}");
     assert!(!server.users().contains(&"V_TWO".to_owned()));
 }

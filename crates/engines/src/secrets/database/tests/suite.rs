@@ -15,7 +15,7 @@ use keepfast_framework::testing::{Bench, held};
 use serde_json::{Value, json};
 
 use crate::secrets::database::DatabaseEngine;
-use crate::secrets::database::connection::{Database, NewUser};
+use crate::secrets::database::connection::{Database, DatabaseError, NewUser, NotMade};
 use crate::secrets::database::kinds::Kind;
 
 /// A real server, and what the suite has to know of it and do to it behind the engine's back.
@@ -103,6 +103,8 @@ pub(super) async fn run(kit: Arc<dyn Kit>) {
         connections_that_were_cut_are_replaced,
         the_pool_keeps_within_its_bounds,
         the_engine_gives_and_takes_and_tells_what_is_wrong,
+        a_user_that_exists_is_never_dropped_by_a_failed_request,
+        of_two_requests_for_one_name_one_is_refused_and_the_other_works,
     );
     assert!(failed.is_empty(), "{}: failed: {}", kit.plugin(), failed.join(", "));
 }
@@ -136,6 +138,13 @@ async fn create(kit: &dyn Kit, database: &dyn Database, name: &str) -> String {
     let user = NewUser { name, password: &secret(&password), expires: later() };
     database.create_user(&user, &kit.creation()).await.unwrap();
     password
+}
+
+fn failure(outcome: Result<(), NotMade>) -> String {
+    match outcome.unwrap_err() {
+        NotMade::Failed(DatabaseError(text)) => text,
+        NotMade::Taken(DatabaseError(text)) => panic!("taken: {text}"),
+    }
 }
 
 fn has(kit: &dyn Kit, name: &str) -> bool {
@@ -189,7 +198,7 @@ async fn revocation_ends_sessions(kit: Arc<dyn Kit>) {
 async fn a_creation_that_fails_leaves_no_user(kit: Arc<dyn Kit>) {
     let (database, name) = (open(&*kit), fresh());
     let user = NewUser { name: &name, password: &secret("the-password"), expires: later() };
-    let failed = database.create_user(&user, &kit.failing_creation()).await.unwrap_err().0;
+    let failed = failure(database.create_user(&user, &kit.failing_creation()).await);
     assert!(!failed.contains("the-password"), "{failed}");
     assert!(!has(&*kit, &name), "{failed}");
     // The connection that failed is in order.
@@ -236,7 +245,10 @@ async fn sec_se03_hostile_names_and_passwords_stay_what_they_are(kit: Arc<dyn Ki
         let user = NewUser { name: hostile, password: &secret(hostile), expires: later() };
         match database.create_user(&user, &kit.creation()).await {
             Ok(()) => kit.read(hostile, hostile).unwrap_or_else(|text| panic!("{hostile}: {text}")),
-            Err(refused) => assert!(refused.0.starts_with("the value of {{"), "{hostile}: {}", refused.0),
+            refused => {
+                let told = failure(refused);
+                assert!(told.starts_with("the value of {{"), "{hostile}: {told}");
+            }
         }
         database.drop_user(hostile, &[]).await.unwrap();
         assert_eq!((kit.users().len(), kit.is_intact()), (before, true), "{hostile}");
@@ -259,7 +271,7 @@ async fn an_unreachable_server_is_told_without_secrets(kit: Arc<dyn Kit>) {
     let user = NewUser { name: "v_somebody", password: &new, expires: later() };
     for told in [
         database.verify().await.unwrap_err().0,
-        database.create_user(&user, &kit.creation()).await.unwrap_err().0,
+        failure(database.create_user(&user, &kit.creation()).await),
         database.set_password("v_somebody", &new, &[]).await.unwrap_err().0,
         database.drop_user("v_somebody", &[]).await.unwrap_err().0,
         database.accepts("v_somebody", &new).await.unwrap_err().0,
@@ -298,6 +310,76 @@ async fn the_pool_keeps_within_its_bounds(kit: Arc<dyn Kit>) {
     for name in &names {
         database.drop_user(name, &[]).await.unwrap();
     }
+}
+
+/// An engine with a connection `db`, whose users are all called `name`, and a role `app`.
+async fn with_one_name(kit: &dyn Kit, name: &str) -> Bench {
+    let bench = Bench::new::<DatabaseEngine>().await.unwrap();
+    bench.clock.advance(SystemClock.now().since(bench.clock.now()));
+    let mut config = kit.settings(true);
+    let more = json!({"plugin_name": kit.plugin(), "allowed_roles": "*", "password": kit.password(), "username_template": name});
+    config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    bench.write("config/db", config).await.unwrap();
+    let role = json!({"db_name": "db", "creation_statements": kit.creation(), "default_ttl": "1h"});
+    bench.write("roles/app", role).await.unwrap();
+    bench
+}
+
+/// Does what core does with intents that were not confirmed.
+async fn undo(bench: &Bench) -> Vec<Result<(), String>> {
+    let mut outcomes = Vec::new();
+    for lease in bench.abandoned() {
+        let (engine, mut cx) = bench.engine_and_cx();
+        outcomes.push(engine.revoke_lease(&mut cx, &lease).await.map_err(|error| error.public().to_owned()));
+    }
+    outcomes
+}
+
+async fn a_user_that_exists_is_never_dropped_by_a_failed_request(kit: Arc<dyn Kit>) {
+    let (database, name) = (open(&*kit), fresh());
+    let bench = with_one_name(&*kit, &name).await;
+    kit.make_user(&name, "somebodys", false);
+    let refused = bench.read("creds/app").await.err().unwrap();
+    assert_eq!(refused.status().0, 400, "{}", refused.public());
+    assert_eq!((undo(&bench).await, has(&*kit, &name)), (vec![], true), "there is nothing to undo");
+    // The server itself says so too, to whoever looked too early.
+    let user = NewUser { name: &name, password: &secret("another"), expires: later() };
+    let NotMade::Taken(told) = database.create_user(&user, &kit.creation()).await.unwrap_err() else { panic!() };
+    assert_eq!(refused.public(), format!("1 error occurred:\n\t* {}\n\n", told.0));
+    assert!(database.accepts(&name, &secret("somebodys")).await.unwrap());
+    database.drop_user(&name, &[]).await.unwrap();
+    // The same name made by somebody else after the look and before a crash.
+    let failing = json!({"creation_statements": kit.failing_creation()});
+    bench.write("roles/app", failing).await.unwrap();
+    assert_eq!(bench.read("creds/app").await.err().unwrap().status().0, 500);
+    assert_eq!(undo(&bench).await, [Ok(())], "nobody is there");
+    kit.make_user(&name, "somebodys", false);
+    let [Err(left)] = &undo(&bench).await[..] else { panic!("it may be somebody's") };
+    assert!(left.contains("was left alone") && has(&*kit, &name), "{left}");
+    database.drop_user(&name, &[]).await.unwrap();
+    // And what was made for the intent is dropped.
+    let password = bench.abandoned()[0].until_confirmed["password"].as_str().unwrap().to_owned();
+    kit.make_user(&name, &password, false);
+    assert_eq!((undo(&bench).await, has(&*kit, &name)), (vec![Ok(())], false));
+}
+
+async fn of_two_requests_for_one_name_one_is_refused_and_the_other_works(kit: Arc<dyn Kit>) {
+    let (database, name) = (open(&*kit), fresh());
+    let bench = with_one_name(&*kit, &name).await;
+    let both = futures_util::future::join_all([bench.read("creds/app"), bench.read("creds/app")]).await;
+    let (made, refused): (Vec<_>, Vec<_>) = both.into_iter().partition(Result::is_ok);
+    let (made, refused) = (made[0].as_ref().unwrap().data(), refused[0].as_ref().err().unwrap());
+    assert_eq!(refused.status().0, 400, "{}", refused.public());
+    assert_eq!(undo(&bench).await, []);
+    kit.read(&name, made["password"].as_str().unwrap()).unwrap();
+    database.drop_user(&name, &[]).await.unwrap();
+    // Another mount, whose leases are not known here, makes it between the look and the making.
+    let others = (with_one_name(&*kit, &name).await, with_one_name(&*kit, &name).await);
+    let both = futures_util::future::join_all([others.0.read("creds/app"), others.1.read("creds/app")]).await;
+    let made = both.into_iter().find_map(Result::ok).unwrap().data();
+    assert_eq!((undo(&others.0).await, undo(&others.1).await), (vec![], vec![]));
+    assert!(has(&*kit, &name) && made["username"] == *name);
+    database.drop_user(&name, &[]).await.unwrap();
 }
 
 async fn the_engine_gives_and_takes_and_tells_what_is_wrong(kit: Arc<dyn Kit>) {

@@ -69,7 +69,7 @@ impl Form {
     /// # Errors
     /// When users could not be told from others' by it.
     pub(in super::super) fn of(template: &str, longest: usize) -> Result<Self, String> {
-        let of = Ingredients { display_name: "", role: "", now: Timestamp::EPOCH, sample: Some(Sample::default()) };
+        let of = Ingredients { sample: Some(Sample::default()), ..Ingredients::new("", "", Timestamp::EPOCH) };
         let pieces: Vec<char> = Template::parse(template)?.fill(&of)?.chars().collect();
         let mut cuts = of.sample.map(|s| s.cuts.into_inner()).unwrap_or_default();
         cuts.push(longest);

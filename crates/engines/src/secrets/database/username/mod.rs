@@ -5,6 +5,8 @@ mod functions;
 mod template;
 mod timestamp;
 
+use std::cell::RefCell;
+
 use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::{Cx, Error, Result, Timestamp};
@@ -22,11 +24,18 @@ pub(super) struct Ingredients<'a> {
     now: Timestamp,
     /// Stands for everything that varies when it is the form of names that is wanted.
     sample: Option<Sample>,
+    /// What was drawn by chance for the name.
+    drawn: RefCell<Vec<String>>,
 }
+
+/// How much of what was drawn by chance a name must have so that no other gets it: 60 bits and more, whatever the case.
+const UNIQUE: usize = 12;
+/// The same of a UUID, which has less in each character.
+const UNIQUE_UUID: usize = 24;
 
 impl<'a> Ingredients<'a> {
     pub(super) fn new(display_name: &'a str, role: &'a str, now: Timestamp) -> Self {
-        Ingredients { display_name, role, now, sample: None }
+        Ingredients { display_name, role, now, sample: None, drawn: RefCell::default() }
     }
 
     fn field(&self, name: &str) -> Option<String> {
@@ -39,11 +48,24 @@ impl<'a> Ingredients<'a> {
     }
 
     fn random(&self, length: usize) -> String {
-        self.sample.as_ref().map_or_else(|| random::base62(length), |sample| sample.random(length))
+        self.sample.as_ref().map_or_else(|| self.draw(random::base62(length), UNIQUE), |s| s.random(length))
     }
 
     fn uuid(&self) -> String {
-        self.sample.as_ref().map_or_else(random::uuid, Sample::uuid)
+        self.sample.as_ref().map_or_else(|| self.draw(random::uuid(), UNIQUE_UUID), Sample::uuid)
+    }
+
+    /// Notes what has to stand in a name that is to be its own by this.
+    fn draw(&self, drawn: String, unique: usize) -> String {
+        self.drawn.borrow_mut().extend(drawn.get(..unique).map(str::to_ascii_lowercase));
+        drawn
+    }
+
+    /// Whether a name that was made of these may be made again, or may be somebody's: too little of it is chance. That is
+    /// seen in the name itself, because a template may cut off or change what was drawn.
+    pub(super) fn may_repeat(&self, name: &str) -> bool {
+        let name = name.to_ascii_lowercase();
+        !self.drawn.borrow().iter().any(|drawn| name.contains(drawn.as_str()))
     }
 }
 
@@ -218,6 +240,26 @@ mod tests {
                 let name = generate(template, LONGEST, &of(display)).unwrap();
                 assert!(plain(&name) && name.len() <= LONGEST && name.is_ascii(), "{name}");
             }
+        }
+    }
+
+    #[test]
+    fn a_name_is_its_own_when_enough_of_it_is_chance() {
+        for (template, longest, may_repeat) in [
+            (DEFAULT, 63, false),
+            ("V_{{random 20 | uppercase}}", 63, false),
+            ("{{uuid}}", 63, false),
+            ("{{uuid}}", 20, true),
+            ("v-{{.RoleName | truncate 4}}-{{random 20}}", 16, true),
+            ("{{random 4}}{{random 4}}{{random 4}}", 63, true),
+            ("{{random 20 | sha256}}", 63, true),
+            ("app-{{.RoleName | sha256}}", 63, true),
+            ("{{unix_time_millis}}", 63, true),
+            ("fixed", 63, true),
+        ] {
+            let ingredients = of("token");
+            let name = generate(template, longest, &ingredients).unwrap();
+            assert_eq!(ingredients.may_repeat(&name), may_repeat, "{template}: {name}");
         }
     }
 
