@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use keepfast_storage::Tx;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::clock::Timestamp;
@@ -23,8 +24,50 @@ pub struct LeaseOffer {
     pub internal: Value,
     /// What the engine needs beside that to undo an intent; forgotten when the lease is confirmed.
     pub until_confirmed: Value,
+    /// How taking it back is tried again; `None` for [`BackOff::default`].
+    pub back_off: Option<BackOff>,
     /// What only one lease of the mount may hold at a time, from its intent until it is gone.
     pub claim: Option<LeaseClaim>,
+}
+
+/// How taking a lease back is tried again when its engine fails, before it is set aside as irrevocable. Stored as three
+/// numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u32, u64, u64)", into = "(u32, u64, u64)")]
+pub struct BackOff {
+    /// How often it is tried in all; at least once.
+    pub attempts: u32,
+    /// The pause after the first try, in seconds; it doubles with each.
+    pub pause: u64,
+    /// The longest pause, in seconds.
+    pub longest: u64,
+}
+
+impl Default for BackOff {
+    /// Six times within about five minutes.
+    fn default() -> Self {
+        BackOff { attempts: 6, pause: 10, longest: 3600 }
+    }
+}
+
+impl BackOff {
+    /// The pause when `failed` tries have failed; `None` when that was the last one.
+    pub fn pause_after(&self, failed: u32) -> Option<Duration> {
+        let doubled = self.pause.saturating_mul(1u64.checked_shl(failed.saturating_sub(1)).unwrap_or(u64::MAX));
+        (failed < self.attempts).then(|| Duration::from_secs(doubled.min(self.longest)))
+    }
+}
+
+impl From<(u32, u64, u64)> for BackOff {
+    fn from((attempts, pause, longest): (u32, u64, u64)) -> Self {
+        BackOff { attempts, pause, longest }
+    }
+}
+
+impl From<BackOff> for (u32, u64, u64) {
+    fn from(back_off: BackOff) -> Self {
+        (back_off.attempts, back_off.pause, back_off.longest)
+    }
 }
 
 /// Something that only one lease of a mount may hold at a time, such as the name of a user where names may come again.
@@ -120,4 +163,25 @@ pub trait Lessor: Send + Sync {
     /// # Errors
     /// When storage fails.
     async fn withdraw(&self, tx: &mut Tx, intent: &Intent) -> Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_the_last_try_has_none() {
+        let pauses = |back_off: BackOff, tries: u32| -> Vec<Option<u64>> {
+            (1..=tries).map(|n| back_off.pause_after(n).map(|d| d.as_secs())).collect()
+        };
+        let default = [Some(10), Some(20), Some(40), Some(80), Some(160), None, None];
+        assert_eq!(pauses(BackOff::default(), 7), default);
+        assert_eq!(pauses(BackOff { attempts: 4, pause: 3, longest: 7 }, 4), [Some(3), Some(6), Some(7), None]);
+        assert_eq!(
+            BackOff { attempts: 100, pause: 86_400, longest: 604_800 }.pause_after(99).unwrap().as_secs(),
+            604_800
+        );
+        assert_eq!(serde_json::to_string(&BackOff::default()).unwrap(), "[6,10,3600]");
+        assert_eq!(serde_json::from_str::<BackOff>("[1,2,3]").unwrap(), BackOff { attempts: 1, pause: 2, longest: 3 });
+    }
 }

@@ -247,6 +247,11 @@ impl Bench {
         Ok(cx.commit().await?)
     }
 
+    /// The terms of all leases that were offered so far.
+    pub fn offers(&self) -> Vec<LeaseOffer> {
+        self.offered.lock().iter().map(|o| o.offer.clone()).collect()
+    }
+
     /// What core would undo: the leases whose requests have failed after the intent.
     pub fn abandoned(&self) -> Vec<HeldLease> {
         let offered = self.offered.lock();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use keepfast_framework::lease::{Intent, Lessor, Watched};
+use keepfast_framework::lease::{BackOff, Intent, Lessor, Watched};
 use keepfast_framework::mount::MountInfo;
 use keepfast_framework::{Error, LeaseOffer, Result, Timestamp};
 use keepfast_storage::Tx;
@@ -112,6 +112,7 @@ impl Desk {
             entity_id: self.token.as_ref().map(|t| t.record.entity_id.clone()).unwrap_or_default(),
             state,
             unconfirmed,
+            back_off: offer.back_off.filter(|b| *b != BackOff::default()),
             claim,
             until_confirmed: if unconfirmed { offer.until_confirmed.clone() } else { Value::Null },
             internal: offer.internal.clone(),

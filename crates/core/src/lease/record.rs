@@ -2,6 +2,7 @@
 
 use keepfast_crypto::random;
 use keepfast_framework::Timestamp;
+use keepfast_framework::lease::BackOff;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -97,6 +98,9 @@ pub struct LeaseRecord {
     /// taken back twice.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unconfirmed: bool,
+    /// How taking it back is tried again, where that is not as for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back_off: Option<BackOff>,
     /// What it claims, as [`super::index::claim_key`] has it: no other lease of its mount may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<String>,

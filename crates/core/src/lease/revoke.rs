@@ -1,7 +1,9 @@
 //! Taking back: one lease at a word, what is due by the worker, what a path made.
 //!
-//! A lease that cannot be taken back is tried six times with growing pauses and then set aside as irrevocable: visible
-//! under `sys/leases`, and tried again when an operator revokes it.
+//! A lease that cannot be taken back is tried some times with growing pauses (its own [`BackOff`], else six times) and then
+//! set aside as irrevocable: visible under `sys/leases`, and tried again when an operator revokes it.
+//!
+//! [`BackOff`]: keepfast_framework::lease::BackOff
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +21,6 @@ use super::store::unreadable;
 use crate::mount::Mounted;
 use crate::unsealed::Unsealed;
 
-/// How often taking a lease back is tried before an operator has to look.
-const TRIES: u32 = 6;
-/// The pause after the first try; it doubles with each.
-const PAUSE: Duration = Duration::from_secs(10);
 /// Leases of one mount that are taken back at once: one slow database leaves room for the other mounts.
 const OF_ONE_MOUNT: usize = 16;
 /// How many leases one look reads at a time.
@@ -39,11 +37,6 @@ pub enum How {
     Now,
     /// As `Now`, and forgotten even if their engine fails.
     Forced,
-}
-
-/// What becomes of a lease at `now` whose engine has failed to take it back `attempts` times.
-pub fn after_failure(now: Timestamp, attempts: u32) -> Option<Timestamp> {
-    (attempts < TRIES).then(|| now.after(PAUSE * 2u32.pow(attempts.saturating_sub(1))))
 }
 
 impl Unsealed {
@@ -161,7 +154,8 @@ impl Unsealed {
             _ => 1,
         };
         let now = self.clock.now();
-        let next = after_failure(now, attempts);
+        let pause = record.back_off.unwrap_or_default().pause_after(attempts);
+        let next = pause.map(|pause| now.after(pause));
         self.leases.change(&mut tx, id, &mut record, |r| match next {
             Some(due) => {
                 r.due = due;

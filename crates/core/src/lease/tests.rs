@@ -12,7 +12,7 @@ use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::clock::TestClock;
 use keepfast_framework::engine::{Registered, Registry};
-use keepfast_framework::lease::LeaseClaim;
+use keepfast_framework::lease::{BackOff, LeaseClaim};
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{
     Body, CanonicalPath, Clock, Cx, Engine, Error, HeldLease, Intended, Kind, LeaseOffer, LeaseTerms, Operation, Page,
@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use super::index;
 use super::record::{LeaseId, State};
-use super::revoke::{How, after_failure};
+use super::revoke::How;
 use crate::node::Node;
 use crate::policy::store::PolicyRecord;
 use crate::request::Incoming;
@@ -48,6 +48,8 @@ struct World {
     revocations: AtomicUsize,
     /// All users have one name, which a lease claims.
     one_name: AtomicBool,
+    /// How the leases that are made are tried again.
+    back_off: Mutex<Option<BackOff>>,
     /// Requests find the user there after the intent, and withdraw.
     withdraws: AtomicBool,
     /// What the last lease that was taken back still had from before its confirmation.
@@ -92,6 +94,7 @@ async fn creds(users: &Users, cx: &mut Cx, _: Nothing) -> Result<Intended<Value>
         renewable: true,
         internal: json!({ "user": user }),
         until_confirmed: json!("proof"),
+        back_off: *users.0.back_off.lock(),
         claim: one_name.then(|| LeaseClaim { key: user.clone(), taken: "the name is held".to_owned() }),
     };
     let intent = cx.intend(&offer).await?;
@@ -393,7 +396,27 @@ async fn sec_tl09_six_tries_then_irrevocable_visible_and_retriable() {
     rig.unsealed.revoke_lease(&path, &id, How::Now).await.unwrap();
     assert_eq!(rig.users(), 0);
     assert_eq!(rig.stored().await, Vec::<String>::new());
-    assert_eq!(after_failure(rig.clock.now(), 6), None);
+}
+
+#[tokio::test]
+async fn a_lease_is_tried_again_as_it_was_offered_also_when_that_has_changed_since() {
+    let mut rig = Rig::new().await;
+    *rig.world.back_off.lock() = Some(BackOff { attempts: 3, pause: 60, longest: 90 });
+    let (path, id, _) = rig.user(&rig.root, "a").await;
+    *rig.world.back_off.lock() = Some(BackOff::default());
+    let (_, other, _) = rig.user(&rig.root, "a").await;
+    let record = rig.unsealed.leases.at(&path, &other).await.unwrap().unwrap();
+    assert!(!serde_json::to_string(&record).unwrap().contains("back_off"), "what is as for all is not stored");
+    rig.unsealed.revoke_lease(&path, &other, How::Now).await.unwrap();
+    rig.restart("here").await;
+    rig.world.down.store(true, Ordering::Relaxed);
+    rig.pass(HOUR * 2).await;
+    for (pause, tries) in [(59, 2), (2, 3), (89, 3), (2, 4), (100_000, 4)] {
+        rig.pass(Duration::from_secs(pause)).await;
+        assert_eq!(rig.world.revocations.load(Ordering::Relaxed), tries, "one was the other lease's");
+    }
+    let record = rig.unsealed.leases.at(&path, &id).await.unwrap().unwrap();
+    assert!(matches!(record.state, State::Irrevocable { .. }));
 }
 
 #[tokio::test]

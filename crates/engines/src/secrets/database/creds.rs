@@ -67,6 +67,7 @@ pub(super) async fn read(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Re
         max_ttl: role.max_ttl(),
         renewable: true,
         internal: serde_json::to_value(&held)?,
+        back_off: role.back_off(),
         ..LeaseOffer::default()
     };
     if may_repeat {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use keepfast_framework::fields::{Pairs, Seconds, Strings, Text, given};
+use keepfast_framework::fields::{Int, Pairs, Seconds, Strings, Text, given};
+use keepfast_framework::lease::BackOff;
 use keepfast_framework::routes::{Exists, Nothing};
 use keepfast_framework::{Cx, Data, Error, Keys, Page, Records, Result};
 use schemars::JsonSchema;
@@ -65,11 +66,79 @@ pub(super) struct Role {
     pub(super) default_ttl: u64,
     pub(super) max_ttl: u64,
     pub(super) renew_statements: Vec<String>,
+    /// How the end of a user is tried again; none of it is shown that was not given.
+    #[serde(flatten)]
+    retries: Retries,
     pub(super) revocation_statements: Vec<String>,
     pub(super) rollback_statements: Vec<String>,
 }
 
+/// A role's own rule of how the end of a user is tried again, as far as it was given; pauses in seconds.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+struct Retries {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    revocation_attempts: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    revocation_backoff: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    revocation_backoff_max: Option<u64>,
+}
+
+/// The most tries that a role may want.
+const MOST_ATTEMPTS: i64 = 100;
+/// The longest pause that a role may want: a week.
+const LONGEST_PAUSE: u64 = 7 * 24 * 3600;
+
+impl Retries {
+    /// Takes what was given; zero takes a value away.
+    ///
+    /// # Errors
+    /// 400 for what is out of bounds, or when the longest pause is shorter than the first one.
+    fn merge(&mut self, attempts: Option<Int>, first: Option<Seconds>, longest: Option<Seconds>) -> Result<()> {
+        if let Some(Int(attempts)) = attempts {
+            let fitting = u32::try_from(attempts).ok().filter(|_| attempts <= MOST_ATTEMPTS);
+            let fault = || Error::invalid(format!("revocation_attempts must be between 1 and {MOST_ATTEMPTS}"));
+            self.revocation_attempts = Some(fitting.ok_or_else(fault)?).filter(|n| *n > 0);
+        }
+        for (name, kept, given) in [
+            ("revocation_backoff", &mut self.revocation_backoff, first),
+            ("revocation_backoff_max", &mut self.revocation_backoff_max, longest),
+        ] {
+            let Some(Seconds(seconds)) = given else { continue };
+            if seconds > LONGEST_PAUSE {
+                return Err(Error::invalid(format!("{name} must not be more than seven days")));
+            }
+            *kept = Some(seconds).filter(|s| *s > 0);
+        }
+        match (self.revocation_backoff, self.revocation_backoff_max) {
+            (first, Some(longest)) if longest < first.unwrap_or(BackOff::default().pause) => {
+                Err(Error::invalid("revocation_backoff_max must not be less than revocation_backoff"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The whole rule; `None` where nothing was given.
+    fn back_off(self) -> Option<BackOff> {
+        let given = self.revocation_attempts.is_some()
+            || self.revocation_backoff.is_some()
+            || self.revocation_backoff_max.is_some();
+        let default = BackOff::default();
+        let pause = self.revocation_backoff.unwrap_or(default.pause);
+        given.then(|| BackOff {
+            attempts: self.revocation_attempts.unwrap_or(default.attempts),
+            pause,
+            longest: self.revocation_backoff_max.unwrap_or(default.longest.max(pause)),
+        })
+    }
+}
+
 impl Role {
+    /// How the end of a user is tried again, where the role says so.
+    pub(super) fn back_off(&self) -> Option<BackOff> {
+        self.retries.back_off()
+    }
+
     pub(super) fn default_ttl(&self) -> Duration {
         Duration::from_secs(self.default_ttl)
     }
@@ -108,6 +177,12 @@ pub(super) struct Write {
     /// Statements that move the end of a user.
     #[serde(default, deserialize_with = "given")]
     renew_statements: Option<Option<Strings>>,
+    /// How often the removal of a user is tried before an operator has to look; 6 where it is not given, or 0.
+    revocation_attempts: Option<Int>,
+    /// The pause after the first failed try, which doubles with each; 10 seconds where it is not given, or 0.
+    revocation_backoff: Option<Seconds>,
+    /// The longest pause; an hour where it is not given, or 0.
+    revocation_backoff_max: Option<Seconds>,
     /// How long a user lives that nobody renews.
     default_ttl: Option<Seconds>,
     /// How long a user lives at most.
@@ -161,6 +236,7 @@ pub(super) async fn write(_: &DatabaseEngine, cx: &mut Cx, req: Write) -> Result
             *list = statements(given);
         }
     }
+    role.retries.merge(req.revocation_attempts, req.revocation_backoff, req.revocation_backoff_max)?;
     role.default_ttl = req.default_ttl.map_or(role.default_ttl, |s| s.0);
     role.max_ttl = req.max_ttl.map_or(role.max_ttl, |s| s.0);
     ROLES.put(cx, &req.name, &role)

@@ -4,6 +4,7 @@ mod kinds;
 mod mariadb;
 mod reconcile;
 mod redis;
+mod roles;
 mod rotation;
 mod servers;
 mod suite;
