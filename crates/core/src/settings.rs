@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// What the operator decided in the configuration file, already checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -74,7 +76,7 @@ pub struct ListenerSettings {
 }
 
 /// The `user_lockout` stanza.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockoutSettings {
     /// How many failed attempts lock a user out.
     pub threshold: u64,

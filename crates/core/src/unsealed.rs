@@ -91,6 +91,7 @@ impl Unsealed {
         let cubbyhole = cubbyhole.ok_or_else(|| Error::internal("there is no cubbyhole mount"))?;
         let leases = Leases::open(&barrier, barrier.view("token/"), settings.home.clone(), clock.clone()).await?;
         let tokens = Tokens::open(&barrier, barrier.view("token/"), cubbyhole, leases.clone()).await?;
+        let lockout = Lockout::open(&barrier, system.clone(), clock.now()).await?;
         let services = Arc::new(EngineServices { system, leases: leases.clone() });
         let identity = Identity::new(identity_view);
         Ok(Arc::new(Unsealed {
@@ -105,7 +106,7 @@ impl Unsealed {
             services,
             identity,
             audit,
-            lockout: Lockout::default(),
+            lockout,
             node,
             backend_before: metrics.backend.read(),
             metrics,

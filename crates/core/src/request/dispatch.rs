@@ -100,7 +100,10 @@ impl Unsealed {
         // A handler that panics fails its own request, which is recorded like any other.
         let called = AssertUnwindSafe(engine.call(found, operation, &mut cx, input)).catch_unwind().await;
         let called = called.unwrap_or_else(|_| Err(Error::internal("the handler panicked")));
-        let mut outcome = self.judge_claim(mounted, cx.take_claim(), called)?;
+        let mut outcome = match cx.take_claim() {
+            Some(claim) if mounted.entry.auth => self.judge_claim(mounted, claim, called).await?,
+            _ => called?,
+        };
         let done = cx.into_parts();
         if done.checkpointed && outcome.lease.is_some() {
             return Err(Error::internal("a lease must be offered before the handler acts"));
@@ -144,13 +147,14 @@ impl Unsealed {
     }
 
     /// What comes of a login at a user, who may be locked out.
-    fn judge_claim(&self, mounted: &Mounted, claim: Option<Claim>, outcome: Result<Outcome>) -> Result<Outcome> {
-        match claim {
-            Some(claim) if mounted.entry.auth => {
-                self.lockout.judge(&mounted.entry, claim, &self.settings, self.clock.now(), outcome)
-            }
-            _ => outcome,
+    async fn judge_claim(&self, mounted: &Mounted, claim: Claim, outcome: Result<Outcome>) -> Result<Outcome> {
+        let now = self.clock.now();
+        let verdict = self.lockout.judge(&mounted.entry, claim, &self.settings, now, outcome);
+        if let Some(name) = verdict.changed {
+            // In a transaction of its own: that of a failed login writes nothing.
+            Box::pin(self.lockout.store(&mounted.entry.accessor, &name, now)).await?;
         }
+        verdict.outcome
     }
 
     /// A write to a token's own storage holds only if the token is still there at the commit; else it would stay behind.

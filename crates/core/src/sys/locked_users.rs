@@ -73,9 +73,8 @@ async fn list(sys: &System, cx: &mut Cx, req: OfMount) -> Result<Data<Locked>> {
     Ok(Data(Locked { by_namespace: vec![root], total }))
 }
 
-async fn unlock(sys: &System, _: &mut Cx, req: User) -> Result<()> {
-    sys.unsealed()?.lockout.unlock(&req.mount_accessor, &req.alias_identifier);
-    Ok(())
+async fn unlock(sys: &System, cx: &mut Cx, req: User) -> Result<()> {
+    sys.unsealed()?.lockout.unlock(&req.mount_accessor, &req.alias_identifier, cx.now()).await
 }
 
 impl LockoutConfig {

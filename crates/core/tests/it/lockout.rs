@@ -93,3 +93,28 @@ async fn an_operator_unlocks_and_decides_when_users_are_locked() {
     }
     login(&house, "anna", "right").await.ok();
 }
+
+#[tokio::test]
+async fn sec_au01_a_lock_outlives_a_restart_and_ends_when_it_should() {
+    let mut house = house(|_| {}).await;
+    house.post("auth/up/users/otto", ROOT, json!({ "password": "right" })).await.ok();
+    for name in ["anna", "otto"] {
+        for _ in 0..5 {
+            login(&house, name, "wrong").await.is(400);
+        }
+    }
+    house.restarted().await;
+    login(&house, "anna", "right").await.is(403);
+    assert_eq!(locked(&house).await, 2);
+    let shown = house.get("sys/locked-users", ROOT).await.ok();
+    let accessor = &shown.data()["by_namespace"][0]["mount_accessors"][0]["mount_accessor"];
+    let path = format!("sys/locked-users/{}/unlock/anna", accessor.as_str().unwrap());
+    house.post(&path, ROOT, json!({})).await.is(204);
+    house.restarted().await;
+    login(&house, "anna", "right").await.ok();
+    login(&house, "otto", "right").await.is(403);
+    house.clock.advance(Duration::from_secs(900));
+    login(&house, "otto", "right").await.ok();
+    house.restarted().await;
+    assert_eq!(locked(&house).await, 0);
+}
