@@ -13,6 +13,7 @@ mod mount;
 mod operator;
 mod patch;
 mod path_help;
+mod plugin;
 mod policy;
 mod print_token;
 mod read;
@@ -23,6 +24,7 @@ mod token;
 mod transit;
 mod unwrap;
 mod version;
+mod version_history;
 mod write;
 
 use crate::args::{Group, Node, Words};
@@ -45,6 +47,7 @@ pub(crate) const COMMANDS: &[Node] = &[
     Node::Leaf(&status::COMMAND),
     Node::Leaf(&unwrap::COMMAND),
     Node::Leaf(&version::COMMAND),
+    Node::Leaf(&version_history::COMMAND),
     Node::Leaf(&write::COMMAND),
     Node::Group(&Group { name: "audit", about: "Work with audit devices.", children: audit::COMMANDS }),
     Node::Group(&Group { name: "auth", about: "Work with auth methods.", children: mount::AUTH }),
@@ -59,6 +62,7 @@ pub(crate) const COMMANDS: &[Node] = &[
         about: "Set up, unseal and maintain a server.",
         children: operator::COMMANDS,
     }),
+    Node::Group(&Group { name: "plugin", about: "Look at what the server has built in.", children: plugin::COMMANDS }),
     Node::Group(&Group { name: "policy", about: "Work with policies.", children: policy::COMMANDS }),
     Node::Group(&Group {
         name: "print",

@@ -130,3 +130,41 @@ fn new_shares_and_a_new_root_token_from_the_old_shares() {
     new.iter().for_each(|key| drop(run(&["unseal", key], "")));
     assert_eq!(server.run_with(&["status"], &own, "").code, 0);
 }
+
+#[test]
+fn what_a_server_is_and_has() {
+    let server = server!();
+    let members = server.ok(&["operator", "members"]);
+    let header = "Host Name    API Address";
+    assert!(members.starts_with(header) && members.contains("    true           0.1.0"), "{members}");
+    assert!(server.ok(&["operator", "members", "-format=json"]).starts_with("{\n  \"Nodes\": [\n    {"));
+    let versions = server.ok(&["version-history"]);
+    assert!(versions.starts_with("Version    Installation Time") && versions.contains("\n0.1.0      20"), "{versions}");
+    assert!(server.ok(&["plugin", "list"]).starts_with("Name                            Type        Version\n"));
+    let databases = server.ok(&["plugin", "list", "-format=json", "Database"]);
+    let expected = "{\n  \"database\": [\n    \"mysql-aurora-database-plugin\",";
+    assert!(databases.starts_with(expected) && !databases.contains("approle"), "{databases}");
+    let detail =
+        "\"details\": [\n    {\n      \"type\": \"database\",\n      \"name\": \"mysql-aurora-database-plugin\",";
+    assert!(databases.contains(detail), "{databases}");
+    assert_eq!(server.ok(&["plugin", "info", "-field=name", "secret", "kv"]), "kv");
+    server.fails(&["plugin", "list", "nope"], 2, "\"nope\" is not a supported plugin type");
+    server.fails(&["plugin", "info", "secret", "nope"], 2, "No value found for plugin \"nope\"");
+}
+
+#[test]
+fn configuration_is_checked_without_a_server() {
+    let server = server!();
+    let check = |text: &str| {
+        let file = server.home().join("checked.hcl");
+        std::fs::write(&file, text).unwrap();
+        server.run(&["operator", "validate-config", &format!("-config={}", file.display())])
+    };
+    let good = check("storage \"inmem\" {}\nlistener \"tcp\" { tls_disable = true }\n");
+    assert_eq!((good.code, good.stdout.as_str()), (0, "Success! The configuration is valid.\n"), "{good:?}");
+    let odd = check("storage \"inmem\" {}\nlistener \"tcp\" { tls_disable = true }\nnonsense = 1\n");
+    assert!(odd.code == 2 && odd.stdout.contains("nonsense"), "{odd:?}");
+    let bad = check("storage \"inmem\" {}\nlistener \"tcp\" { tls_min_version = \"x\" }\n");
+    assert!(bad.code == 1 && bad.stderr.contains("tls_min_version"), "{bad:?}");
+    server.fails(&["operator", "validate-config"], 1, "Must specify a configuration file using -config.");
+}

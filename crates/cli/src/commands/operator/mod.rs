@@ -3,11 +3,13 @@
 mod generate_root;
 mod init;
 mod key_status;
+mod members;
 mod rotate;
 mod rotate_keys;
 mod seal;
 mod shares;
 mod unseal;
+mod validate_config;
 
 use crate::args::Node;
 
@@ -15,9 +17,11 @@ pub(super) const COMMANDS: &[Node] = &[
     Node::Leaf(&generate_root::COMMAND),
     Node::Leaf(&init::COMMAND),
     Node::Leaf(&key_status::COMMAND),
+    Node::Leaf(&members::COMMAND),
     Node::Leaf(&rotate_keys::REKEY),
     Node::Leaf(&rotate::COMMAND),
     Node::Leaf(&rotate_keys::COMMAND),
     Node::Leaf(&seal::COMMAND),
     Node::Leaf(&unseal::COMMAND),
+    Node::Leaf(&validate_config::COMMAND),
 ];
