@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use keepfast_framework::{Error, Operation, Result, Timestamp};
-use keepfast_storage::Page;
 use tokio::task::JoinSet;
 
 use crate::lease::index;
 use crate::unsealed::Unsealed;
 
-/// How often the index of ends is looked at.
+/// How soon it is looked again at what should be done and is not yet.
 const LOOK: Duration = Duration::from_secs(1);
 /// How often engines tick.
 const TICK: Duration = Duration::from_secs(60);
@@ -64,10 +63,23 @@ async fn run(unsealed: Arc<Unsealed>) {
             at_work.tick(&unsealed, true);
             next_often = now.after(OFTEN);
         }
+        let until = if resumed { next_look(&unsealed, next_tick.min(next_often)).await } else { now.after(LOOK) };
         tokio::select! {
-            () = unsealed.clock.sleep_until(now.after(LOOK)) => {}
+            () = unsealed.clock.sleep_until(until) => {}
             () = unsealed.leases.wake.notified() => {}
         }
+    }
+}
+
+/// When there is something to do again: at the next end, at the latest at the next tick.
+async fn next_look(unsealed: &Unsealed, tick: Timestamp) -> Timestamp {
+    let next = unsealed.leases.horizon.next(!unsealed.leases.is_quarantined()).await;
+    let now = unsealed.clock.now();
+    match next {
+        Ok(Some(end)) if end > now => end.min(tick),
+        Ok(None) => tick,
+        // What is due is under way, or has failed; or the disk was not to be read.
+        Ok(Some(_)) | Err(_) => now.after(LOOK).min(tick),
     }
 }
 
@@ -115,7 +127,7 @@ impl AtWork {
         if unsealed.leases.is_quarantined() {
             return Ok(());
         }
-        for mount in unsealed.leases.mounts().await? {
+        for mount in unsealed.leases.horizon.mounts().await? {
             if self.busy.contains(&mount) || unsealed.leases.due(&mount, now, 1).await?.is_empty() {
                 continue;
             }
@@ -154,22 +166,19 @@ fn report(what: &str, outcome: Result<()>) {
 }
 
 impl Unsealed {
-    /// Ends every token whose time has come, read from the beginning of the index of ends.
+    /// Ends every token whose time has come, in the order of their ends.
     ///
     /// # Errors
     /// When storage fails; what is left is due at the next look.
     pub async fn end_due(&self, now: Timestamp) -> Result<()> {
-        let view = self.barrier.view("token/");
         let mut failed: Option<Error> = None;
-        let mut page = Page { after: None, limit: Some(DUE) };
+        let mut after = String::new();
         loop {
-            let mut tx = self.barrier.begin_read();
-            let names = tx.list(&view, index::EXPIRY, &page).await?;
-            let due: Vec<_> =
-                names.iter().filter_map(|n| index::parse_expiry(n)).take_while(|(end, _)| *end <= now.unix()).collect();
+            let names = self.leases.horizon.due(index::EXPIRY, now, &after, DUE).await?;
+            let Some(last) = names.last().cloned() else { return failed.map_or(Ok(()), Err) };
+            after = last;
             // Many at a time, because concurrent commits share one write to disk.
-            let all_due = due.len() == DUE;
-            let mut ending = stream::iter(due)
+            let mut ending = stream::iter(names.into_iter().filter_map(|name| index::parse_expiry(&name)))
                 .map(|(second, key)| {
                     let tokens = self.tokens.clone();
                     async move { tokens.revoke_due(&key, second, now).await }
@@ -179,10 +188,6 @@ impl Unsealed {
                 // One record that cannot be read must not keep the others alive.
                 failed = failed.or(outcome.err());
             }
-            if !all_due {
-                return failed.map_or(Ok(()), Err);
-            }
-            page.after = names.last().cloned();
         }
     }
 

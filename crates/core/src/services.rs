@@ -1,16 +1,17 @@
 //! What core does for engines beyond storage and leases.
 
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::services::Services;
+use keepfast_framework::services::{Pick, Services};
 use keepfast_framework::{Error, Result};
 use keepfast_storage::{Page, Tx, View};
-use serde_json::Value;
 
 use crate::lease::record::LeaseId;
 use crate::lease::{Leases, index};
+use crate::mount::Mounts;
 use crate::policy::password::{self, PASSWORD_POLICIES};
 
 /// Reaches what engines may ask for, and nothing else.
@@ -19,6 +20,8 @@ pub struct EngineServices {
     pub system: View,
     /// All leases.
     pub leases: Arc<Leases>,
+    /// All mounts.
+    pub mounts: Arc<Mounts>,
 }
 
 #[async_trait]
@@ -30,18 +33,34 @@ impl Services for EngineServices {
         Ok(parsed.generate())
     }
 
-    async fn leased(&self, mount: &str) -> Result<Vec<Value>> {
+    async fn leased(&self, engine: &str, pick: Pick<'_>) -> Result<Vec<String>> {
         let mut out = Vec::new();
-        // Each list is read in one piece, because renewals move leases in it; and in this order, because a lease that
-        // becomes irrevocable meanwhile moves from the first to the second.
-        for (folder, skip) in [(index::ENDS, 10), (index::IRREVOCABLE, 0)] {
-            for name in self.leases.of_mount(folder, mount, &Page::all()).await? {
-                let id = name.get(skip..).and_then(LeaseId::parse);
-                let id = id.ok_or_else(|| Error::internal("an entry among the ends of leases that is none"))?;
-                let record = self.leases.record(&mut self.leases.begin_read(), &id).await?;
-                out.extend(record.map(|r| r.internal));
+        for mount in self.mounts_of(engine).await? {
+            // Each list is read in one piece, because renewals move leases in it; and in this order, because a lease that
+            // becomes irrevocable meanwhile moves from the first to the second.
+            for (folder, skip) in [(index::ENDS, 10), (index::IRREVOCABLE, 0)] {
+                for name in self.leases.of_mount(folder, &mount, &Page::all()).await? {
+                    let id = name.get(skip..).and_then(LeaseId::parse);
+                    let id = id.ok_or_else(|| Error::internal("an entry among the ends of leases that is none"))?;
+                    let record = self.leases.record(&mut self.leases.begin_read(), &id).await?;
+                    out.extend(record.and_then(|r| pick(&r.internal)));
+                }
             }
         }
         Ok(out)
+    }
+}
+
+impl EngineServices {
+    /// The mounts of an engine that have leases, those included that are being taken away.
+    async fn mounts_of(&self, engine: &str) -> Result<BTreeSet<String>> {
+        let mut others: HashSet<String> =
+            self.mounts.leaving().await?.into_iter().filter(|m| m.engine != engine).map(|m| m.uuid).collect();
+        let router = self.mounts.router();
+        others.extend(router.all().filter(|m| m.entry.engine != engine).map(|m| m.entry.uuid.clone()));
+        let mut mounts: BTreeSet<String> = self.leases.horizon.mounts().await?.into_iter().collect();
+        mounts.extend(self.leases.irrevocable_mounts().await?);
+        mounts.retain(|mount| !others.contains(mount));
+        Ok(mounts)
     }
 }

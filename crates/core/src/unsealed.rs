@@ -33,7 +33,7 @@ pub struct Unsealed {
     /// How the root key is kept, and what changes it.
     pub custody: Custody,
     /// Which engine answers where.
-    pub mounts: Mounts,
+    pub mounts: Arc<Mounts>,
     /// What policies say.
     pub policies: Arc<Policies>,
     /// Who is known by a token.
@@ -85,14 +85,14 @@ impl Unsealed {
         let identity_view = barrier.view("identity/");
         let audit =
             Broker::open(&barrier, &barrier.view("audit/"), &settings.audit, clock.clone(), metrics.clone()).await?;
-        let mounts = Mounts::open(&barrier, system.clone(), engines, settings.clone()).await?;
+        let mounts = Arc::new(Mounts::open(&barrier, system.clone(), engines, settings.clone()).await?);
         let policies = Policies::open(&barrier, system.clone(), &identity_view, clock.clone()).await?;
         let cubbyhole = mounts.router().at("cubbyhole/").map(|m| m.view.clone());
         let cubbyhole = cubbyhole.ok_or_else(|| Error::internal("there is no cubbyhole mount"))?;
         let leases = Leases::open(&barrier, barrier.view("token/"), settings.home.clone(), clock.clone()).await?;
         let tokens = Tokens::open(&barrier, barrier.view("token/"), cubbyhole, leases.clone()).await?;
         let lockout = Lockout::open(&barrier, system.clone(), clock.now()).await?;
-        let services = Arc::new(EngineServices { system, leases: leases.clone() });
+        let services = Arc::new(EngineServices { system, leases: leases.clone(), mounts: mounts.clone() });
         let identity = Identity::new(identity_view);
         Ok(Arc::new(Unsealed {
             barrier,

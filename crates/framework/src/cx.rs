@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use keepfast_crypto::secret::SecretString;
 use keepfast_storage::{Barrier, Index, StorageError, Tx, View};
-use serde_json::Value;
 
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Result};
 use crate::lease::{Intent, LeaseOffer, Lessor};
 use crate::mount::MountInfo;
 use crate::path::Operation;
-use crate::services::Services;
+use crate::services::{Pick, Services};
 
 /// Who makes the request, as far as an engine may know.
 #[derive(Clone, Default)]
@@ -157,13 +156,16 @@ impl Cx {
         self.services()?.password(&mut self.tx, policy).await
     }
 
-    /// What this mount's engine stored with each of its leases, pending and irrevocable ones included, as committed now:
-    /// not as this request's transaction sees it.
+    /// What `pick` takes of what engines of this type stored with each of their leases, pending and irrevocable ones included,
+    /// as committed now: not as this request's transaction sees it.
+    ///
+    /// The leases of other mounts are among them, because two mounts may work on one other system. It is the same engine's
+    /// code that reads them; what is another mount's is not to be answered, only to be left alone.
     ///
     /// # Errors
     /// When storage fails or a record cannot be read; 500 where nobody knows leases.
-    pub async fn leased(&self) -> Result<Vec<Value>> {
-        self.services()?.leased(&self.mount.uuid).await
+    pub async fn leased(&self, pick: Pick<'_>) -> Result<Vec<String>> {
+        self.services()?.leased(&self.mount.engine, pick).await
     }
 
     fn services(&self) -> Result<Arc<dyn Services>> {

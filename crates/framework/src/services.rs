@@ -16,9 +16,13 @@ pub trait Services: Send + Sync {
     /// 400 when there is no such policy; when storage fails.
     async fn password(&self, tx: &mut Tx, policy: &str) -> Result<SecretString>;
 
-    /// What an engine stored with each lease of its mount (the name of its storage), in whatever state the lease is.
+    /// What `pick` takes of what engines of one type stored with their leases, of all their mounts and in whatever state a
+    /// lease is.
     ///
     /// # Errors
     /// When storage fails, or when a record cannot be read: then what is leased is not known.
-    async fn leased(&self, mount: &str) -> Result<Vec<Value>>;
+    async fn leased(&self, engine: &str, pick: Pick<'_>) -> Result<Vec<String>>;
 }
+
+/// Takes something of what an engine stored with a lease.
+pub type Pick<'a> = &'a (dyn Fn(&Value) -> Option<String> + Send + Sync);

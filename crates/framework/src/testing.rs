@@ -22,7 +22,7 @@ use crate::mount::{MountInfo, TtlBounds};
 use crate::path::Operation;
 use crate::reply::Outcome;
 use crate::routes::Table;
-use crate::services::Services;
+use crate::services::{Pick, Services};
 
 /// How often a request runs that conflicts, as in the server.
 const TRIES: usize = 64;
@@ -252,6 +252,12 @@ impl Bench {
         self.offered.lock().iter().map(|o| o.offer.clone()).collect()
     }
 
+    /// A lease of another mount of the same engine.
+    pub fn lease_elsewhere(&self, internal: Value) {
+        let offer = LeaseOffer { internal, ..LeaseOffer::default() };
+        self.offered.lock().push(Offer { offer, settled: true });
+    }
+
     /// What core would undo: the leases whose requests have failed after the intent.
     pub fn abandoned(&self) -> Vec<HeldLease> {
         let offered = self.offered.lock();
@@ -336,8 +342,8 @@ impl Services for BenchServices {
         Err(Error::invalid("no password policy found"))
     }
 
-    async fn leased(&self, _: &str) -> Result<Vec<Value>> {
-        Ok(self.0.lock().iter().map(|o| o.offer.internal.clone()).collect())
+    async fn leased(&self, _: &str, pick: Pick<'_>) -> Result<Vec<String>> {
+        Ok(self.0.lock().iter().filter_map(|o| pick(&o.offer.internal)).collect())
     }
 }
 

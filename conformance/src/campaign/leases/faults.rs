@@ -92,7 +92,8 @@ impl Fault {
     }
 }
 
-fn open(server: &mut Server) -> Result<()> {
+/// Starts a server that was killed, and unseals it.
+pub(super) fn open(server: &mut Server) -> Result<()> {
     server.restart().context("it does not start again")?;
     server.unseal().context("it does not open again")
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::STATIC;
 use super::work::{Book, Lease, Standing};
+use super::{STATIC, hold};
 use crate::campaign::Found;
 use crate::http::Client;
 use crate::postgres::Postgres;
@@ -142,11 +142,4 @@ fn put(server: &Server, client: &mut Client, path: &str, body: &Value) -> Result
     let answer = client.call(Some(&server.root), "PUT", path, Some(body))?;
     anyhow::ensure!(answer.status < 300, "{path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
     Ok(())
-}
-
-fn hold(found: &mut Found, right: bool, what: impl FnOnce() -> String) {
-    match right {
-        true => found.passed += 1,
-        false => found.failures.push(what()),
-    }
 }

@@ -3,6 +3,7 @@
 
 mod faults;
 mod judge;
+mod rotations;
 mod work;
 
 use std::collections::BTreeMap;
@@ -16,10 +17,12 @@ use self::work::Book;
 use super::{Found, Options};
 use crate::dice::Dice;
 use crate::postgres::Postgres;
-use crate::servers::{Server, Storage};
+use crate::servers::{Make, Server, Storage};
 
 /// Users whose passwords are rotated.
 const STATIC: usize = 3;
+/// Kills at rotations that are due by themselves, for each operation of the campaign; and at least.
+const KILLS_AT_ROTATIONS: (u64, u64) = (10, 3);
 /// Operations at once.
 const TOGETHER: u64 = 3;
 /// The life of a lease of the role `short`.
@@ -28,7 +31,7 @@ const SHORT: &str = "20s";
 pub(super) fn run(options: &Options) -> Result<Found> {
     let mut database = Postgres::start("-c fsync=off")?;
     let mut server = Server::start_unsealed(options.on, Storage::Durable)?;
-    prepare(&server, &database)?;
+    prepare(options.on, &server, &database)?;
     let book = Book::default();
     let mut faults: BTreeMap<&str, u64> = BTreeMap::new();
     let rounds = options.count.div_ceil(TOGETHER);
@@ -48,16 +51,22 @@ pub(super) fn run(options: &Options) -> Result<Found> {
             fault.strike(&mut server, &mut database, &mut dice)
         })?;
     }
+    let (each, least) = KILLS_AT_ROTATIONS;
+    let mut dice = Dice::of(options.seed, rounds);
+    let kills = (options.count / each).max(least);
+    let seen = rotations::cut_off(options.on, &mut server, &database, &mut dice, kills)?;
     let mut found = Found { passed: 0, failures: Vec::new(), numbers: String::new() };
     let settled = judge::settle(&server, &database, &mut found)?;
+    rotations::judge(options.on, &server, &mut server.client()?, &database, &mut found)?;
     judge::judge(&server, &database, &book, &mut found)?;
     let faults: Vec<String> = faults.iter().map(|(name, times)| format!("{times} {name}")).collect();
-    found.numbers = format!("{}; {}; settled after {} s", book.summary(), faults.join(", "), settled.as_secs());
+    let (book, settled) = (book.summary(), settled.as_secs());
+    found.numbers = format!("{book}; {}; {}; settled after {settled} s", faults.join(", "), seen.summary());
     Ok(found)
 }
 
 /// The administrator, the rotated users, the roles.
-fn prepare(server: &Server, database: &Postgres) -> Result<()> {
+fn prepare(make: Make, server: &Server, database: &Postgres) -> Result<()> {
     database.sql("CREATE ROLE vault_root SUPERUSER LOGIN PASSWORD 'first_password'")?;
     database.sql("CREATE TABLE orders (id int PRIMARY KEY)")?;
     let mut client = server.client()?;
@@ -97,5 +106,15 @@ fn prepare(server: &Server, database: &Postgres) -> Result<()> {
             json!({"db_name": "pg", "username": format!("svc{user}"), "rotation_period": "24h"}),
         )?;
     }
-    Ok(())
+    rotations::prepare(make, database, &mut post)
+}
+
+/// Sends a body to a path.
+type Post<'a> = &'a mut dyn FnMut(&str, serde_json::Value) -> Result<()>;
+
+fn hold(found: &mut Found, right: bool, what: impl FnOnce() -> String) {
+    match right {
+        true => found.passed += 1,
+        false => found.failures.push(what()),
+    }
 }

@@ -334,7 +334,7 @@ impl Unsealed {
     pub async fn end_due_leases(self: &Arc<Self>, now: Timestamp) -> Result<()> {
         self.end_abandoned().await?;
         let mut running = JoinSet::new();
-        for mount in self.leases.mounts().await? {
+        for mount in self.leases.horizon.mounts().await? {
             let unsealed = self.clone();
             running.spawn(async move { unsealed.end_due_of(&mount, now).await });
         }

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use keepfast_framework::lease::LeaseClaim;
 use keepfast_framework::{Clock, Error, Records, Result, Timestamp};
-use keepfast_storage::{Barrier, Page, StorageError, Tx, View};
+use keepfast_storage::{Barrier, Index, Page, StorageError, Tx, View, Watch, Write};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
+use super::horizon::{self, Horizon, folder_of};
 use super::index;
 use super::quarantine;
 use super::record::{LeaseId, LeaseRecord, State};
@@ -37,6 +38,8 @@ pub struct Leases {
     /// Where this storage is, as far as that can be told.
     pub(super) home: String,
     pub(super) permits: Semaphore,
+    /// What ends next.
+    pub horizon: Horizon,
     /// Something may be due before the next look.
     pub wake: Notify,
 }
@@ -48,7 +51,8 @@ impl Leases {
     /// When storage fails.
     pub async fn open(barrier: &Arc<Barrier>, view: View, home: String, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
         let quarantined = quarantine::judge(barrier, &view, &home, clock.now()).await?;
-        Ok(Arc::new(Leases {
+        let leases = Arc::new(Leases {
+            horizon: Horizon::new(barrier.clone(), view.clone(), horizon::ROOM),
             barrier: barrier.clone(),
             clock,
             view,
@@ -59,7 +63,10 @@ impl Leases {
             home,
             permits: Semaphore::new(AT_ONCE),
             wake: Notify::new(),
-        }))
+        });
+        let watcher: Arc<dyn Watch> = leases.clone();
+        barrier.watch(Arc::downgrade(&watcher));
+        Ok(leases)
     }
 
     /// A look at what is committed.
@@ -187,16 +194,6 @@ impl Leases {
         }
     }
 
-    /// The mounts that have leases.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn mounts(&self) -> Result<Vec<String>> {
-        let mut names = self.barrier.begin_read().list(&self.view, index::ENDS, &Page::all()).await?;
-        names.iter_mut().for_each(|n| n.truncate(n.len().saturating_sub(1)));
-        Ok(names)
-    }
-
     /// The mounts that have irrevocable leases.
     ///
     /// # Errors
@@ -212,14 +209,8 @@ impl Leases {
     /// # Errors
     /// When storage fails.
     pub async fn due(&self, mount: &str, now: Timestamp, limit: usize) -> Result<Vec<(String, LeaseId)>> {
-        let names = self
-            .barrier
-            .begin_read()
-            .list(&self.view, &format!("{}{mount}/", index::ENDS), &Page::first(limit))
-            .await?;
-        let parsed =
-            names.into_iter().filter_map(|name| index::parse_end(&name).map(|(second, id)| (second, name, id)));
-        Ok(parsed.take_while(|(second, ..)| *second <= now.unix()).map(|(_, name, id)| (name, id)).collect())
+        let names = self.horizon.due(&folder_of(mount), now, "", limit).await?;
+        Ok(names.into_iter().filter_map(|name| index::parse_end(&name).map(|(_, id)| (name, id))).collect())
     }
 
     /// All leases of a mount, page by page: those that wait for their end, or the irrevocable ones.
@@ -269,6 +260,15 @@ impl Leases {
         tx.delete(&self.view, &format!("{folder}{mount}/{name}"));
         tx.commit().await?;
         Ok(())
+    }
+}
+
+/// The near future follows what any node commits.
+impl Watch for Leases {
+    fn applied(&self, _: Index, writes: &[Write]) {
+        if self.horizon.applied(writes) {
+            self.wake.notify_one();
+        }
     }
 }
 

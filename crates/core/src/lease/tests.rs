@@ -1,6 +1,9 @@
 //! Leases of an engine that makes users, with a clock that is moved by hand; nothing sleeps.
 
 mod claims;
+mod horizon;
+mod tidy;
+mod top;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -48,6 +51,8 @@ struct World {
     revocations: AtomicUsize,
     /// All users have one name, which a lease claims.
     one_name: AtomicBool,
+    /// How long the leases that are made are to live, if not an hour.
+    ttl: Mutex<Option<Duration>>,
     /// How the leases that are made are tried again.
     back_off: Mutex<Option<BackOff>>,
     /// Requests find the user there after the intent, and withdraw.
@@ -86,10 +91,11 @@ impl Engine for Users {
 }
 
 async fn creds(users: &Users, cx: &mut Cx, _: Nothing) -> Result<Intended<Value>> {
+    let ttl = users.0.ttl.lock().unwrap_or(HOUR);
     let one_name = users.0.one_name.load(Ordering::Relaxed);
     let user = if one_name { "same".to_owned() } else { random::base62(20) };
     let offer = LeaseOffer {
-        ttl: HOUR,
+        ttl,
         max_ttl: HOUR * 24,
         renewable: true,
         internal: json!({ "user": user }),
@@ -130,7 +136,10 @@ impl Rig {
     }
 
     async fn at_home(home: &str) -> Self {
-        let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::new());
+        Self::on(Arc::new(MemoryBackend::new()), home).await
+    }
+
+    async fn on(backend: Arc<dyn Backend>, home: &str) -> Self {
         let (clock, world) = (TestClock::default(), Arc::new(World::default()));
         let node = node(&backend, &clock, &world, home);
         let made = node.initialize(SealShape { shares: 1, threshold: 1 }, None).await.unwrap();

@@ -56,7 +56,8 @@ impl Unsealed {
             Err(error) if unreadable(&error) => return Ok(false),
             Err(error) => return Err(error),
         }
-        tx.delete(&self.leases.view, &format!("{}{folder}/{name}", index::LEASES));
+        let slash = if folder.is_empty() { "" } else { "/" };
+        tx.delete(&self.leases.view, &format!("{}{folder}{slash}{name}", index::LEASES));
         match tx.commit().await {
             Ok(_) => Ok(true),
             Err(StorageError::Conflict) => Ok(false),

@@ -118,6 +118,7 @@ impl Unsealed {
         let mut tx = self.barrier.begin();
         self.mounts.delete(&mut tx, entry);
         tx.commit().await?;
+        self.leases.horizon.forget(&entry.uuid);
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::System;
 use crate::lease::index::Named;
+use crate::lease::store::unreadable;
 use crate::unsealed::Unsealed;
 
 /// How many names one step reads.
@@ -29,7 +30,7 @@ struct Ranked {
 }
 
 #[derive(Serialize)]
-pub(super) struct Top {
+pub(crate) struct Top {
     total: usize,
     mounts: Vec<Ranked>,
     paths: Vec<Ranked>,
@@ -41,22 +42,26 @@ pub(super) struct Top {
 
 pub(super) async fn top(sys: &System, _: &mut Cx, req: Largest) -> Result<Data<Top>> {
     let limit = req.limit.and_then(|l| usize::try_from(l.0).ok()).filter(|l| *l > 0).unwrap_or(20);
-    let unsealed = sys.unsealed()?;
-    let paths = count(&unsealed).await?;
+    Ok(Data(rank(&*sys.unsealed()?, limit).await?))
+}
+
+/// Counts all leases; of each kind the largest `limit` are named.
+pub(crate) async fn rank(unsealed: &Unsealed, limit: usize) -> Result<Top> {
+    let paths = count(unsealed).await?;
     let total = paths.values().sum();
-    let (entities, entities_sampled) = sample(&unsealed, &paths, total).await?;
+    let (entities, entities_sampled) = sample(unsealed, &paths, total).await?;
     let mut mounts = BTreeMap::new();
     for (path, count) in &paths {
         let mount = unsealed.mounts.router().find(path).map_or_else(|| path.clone(), |(m, _)| m.entry.path.clone());
         *mounts.entry(mount).or_default() += count;
     }
-    Ok(Data(Top {
+    Ok(Top {
         total,
         mounts: ranked(mounts, limit),
         paths: ranked(paths, limit),
         entities: ranked(entities, limit),
         entities_sampled,
-    }))
+    })
 }
 
 /// How many leases each path has made; names alone are read.
@@ -114,10 +119,13 @@ async fn sample(
 async fn entity(unsealed: &Unsealed, named: &Named) -> Result<String> {
     let mut tx = unsealed.barrier.begin_read();
     let found = match named {
-        Named::Token(key) => unsealed.tokens.record(&mut tx, key).await?.map(|r| r.entity_id),
-        Named::Lease(id) => unsealed.leases.record(&mut tx, id).await.ok().flatten().map(|r| r.entity_id),
+        Named::Token(key) => unsealed.tokens.record(&mut tx, key).await.map(|r| r.map(|r| r.entity_id)),
+        Named::Lease(id) => unsealed.leases.record(&mut tx, id).await.map(|r| r.map(|r| r.entity_id)),
     };
-    Ok(found.unwrap_or_default())
+    match found {
+        Err(error) if !unreadable(&error) => Err(error),
+        found => Ok(found.ok().flatten().unwrap_or_default()),
+    }
 }
 
 fn ranked(counts: BTreeMap<String, usize>, limit: usize) -> Vec<Ranked> {

@@ -5,7 +5,7 @@ mod capabilities;
 mod cors;
 mod generate_root;
 mod keys;
-mod lease_top;
+pub(crate) mod lease_top;
 mod leases;
 mod locked_users;
 mod loggers;

@@ -121,9 +121,9 @@ const RELOAD: Help =
     Help { synopsis: "Closes the pools of all connections of a kind; the next use opens each anew.", description: "" };
 const RECONCILE: Help = Help {
     synopsis: "The users in a connection's database that have the form of ours and no lease; and their removal.",
-    description: "Reading lists them. Writing removes those that `usernames` names, each as it was listed. Leases of this mount are \
-                  looked at, and no others: do not use it where another mount or another server makes users of the same form in \
-                  the same database, because they would be listed here.",
+    description: "Reading lists them. Writing removes those that `usernames` names, each as it was listed. The leases of all database \
+                  mounts of this server are looked at, and no others: do not use it where another server makes users of the same form \
+                  in the same database, because they would be listed here.",
 };
 const ROLES: Help = Help { synopsis: "The names of the roles.", description: "" };
 const ROLE: Help = Help {

@@ -1,5 +1,5 @@
-//! `reconcile/`: users in a database that have the form of ours and no lease. There should be none; there are after a lease
-//! was forgotten by force, or after a restored backup.
+//! `reconcile/`: users in a database that have the form of ours and no lease, of this mount or of another one of this server.
+//! There should be none; there are after a lease was forgotten by force, or after a restored backup.
 //!
 //! The order is what makes it safe beside requests that make users: first the database is asked for its users, then the
 //! leases are read. A user's lease is durable before the user is made, so a user that was seen has its lease by then,
@@ -11,6 +11,7 @@ use keepfast_framework::fields::{Strings, Text};
 use keepfast_framework::{Cx, Data, Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::config::{Config, Named};
 use super::connection::{Database, DatabaseError};
@@ -27,7 +28,7 @@ pub(super) struct Remove {
 
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Orphans {
-    /// Users with the form of ours and no lease of this mount.
+    /// Users with the form of ours and no lease.
     usernames: Vec<String>,
 }
 
@@ -76,12 +77,9 @@ async fn orphans(cx: &Cx, config: &Config, database: &dyn Database) -> Result<Ve
     let form = Form::of(&config.username_template()?, config.kind()?.longest_name).map_err(Error::invalid)?;
     let mut users = database.list_users(&form.prefix()).await.map_err(DatabaseError::answer)?;
     users.retain(|name| form.fits(name));
-    let leased: HashSet<String> = cx
-        .leased()
-        .await?
-        .iter()
-        .filter_map(|internal| internal.get("username")?.as_str().map(str::to_owned))
-        .collect();
+    let seen: HashSet<&str> = users.iter().map(String::as_str).collect();
+    let name = |lease: &Value| Some(lease.get("username")?.as_str().filter(|name| seen.contains(name))?.to_owned());
+    let leased: HashSet<String> = cx.leased(&name).await?.into_iter().collect();
     users.retain(|name| !leased.contains(name));
     users.sort();
     Ok(users)

@@ -31,6 +31,18 @@ async fn sec_se06_users_without_a_lease_are_removed_and_no_others() {
 }
 
 #[tokio::test]
+async fn sec_se06_a_user_that_another_mount_has_leased_is_no_orphan() {
+    let Some((bench, server)) = rig().await else { return };
+    server.admin(&format!("CREATE ROLE \"{ORPHAN}\""));
+    assert_eq!(bench.read("reconcile/pg").await.unwrap().data(), json!({"usernames": [ORPHAN]}));
+    bench.lease_elsewhere(json!({"username": ORPHAN, "role": "other", "db_name": "elsewhere"}));
+    assert_eq!(bench.read("reconcile/pg").await.unwrap().data(), json!({"usernames": []}));
+    let refused = bench.write("reconcile/pg", json!({"usernames": [ORPHAN]})).await.err().unwrap();
+    assert_eq!(refused.status().0, 400);
+    assert_eq!(server.admin(&format!("SELECT count(*) FROM pg_roles WHERE rolname = '{ORPHAN}'")), "1");
+}
+
+#[tokio::test]
 async fn a_user_that_is_being_made_is_never_listed() {
     let Some((bench, _server)) = rig().await else { return };
     let statements = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}'";

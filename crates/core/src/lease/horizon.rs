@@ -1,0 +1,335 @@
+//! The near future of tokens and leases in memory: the worker knows what ends next without reading the disk.
+//!
+//! The order of all ends is on disk (see [`super::index`]), one folder for the tokens and one for the leases of each mount.
+//! Of each folder the nearest ends are here, up to a reach: every name on disk within the reach is in memory, and no other.
+//! It is kept by what is committed ([`Watch`]), so a renewal, a revocation, a restored or a damaged entry need no care of
+//! their own; and it is filled from the disk, a page at a time, when the last end within the reach is gone. Nothing is
+//! loaded at unseal.
+//!
+//! Memory: at most [`ROOM`] ends of each folder, of 80 to 100 bytes each, so up to 100 kB for the tokens and as much for each
+//! mount that has leases, however many there are; beside it what is committed while a page is being read.
+//!
+//! [`Watch`]: keepfast_storage::Watch
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use keepfast_framework::{Result, Timestamp};
+use keepfast_storage::{Barrier, Page, View, Write};
+use parking_lot::Mutex;
+
+use super::index;
+
+/// How many ends of one folder are in memory at most, and how many are read at a time.
+pub(super) const ROOM: usize = 1024;
+
+/// The nearest ends of all folders.
+pub struct Horizon {
+    barrier: Arc<Barrier>,
+    view: View,
+    room: usize,
+    near: Mutex<Near>,
+    /// One page is read at a time.
+    filling: tokio::sync::Mutex<()>,
+}
+
+struct Near {
+    /// Whether the folders are known that were there at the unseal; later ones are seen as they come.
+    listed: bool,
+    folders: BTreeMap<Box<str>, Folder>,
+    /// The second until which the worker means to sleep.
+    alarm: i64,
+}
+
+/// The nearest ends of one folder, by the names of their entries, which are ordered by end.
+#[derive(Default)]
+struct Folder {
+    ends: BTreeSet<Box<str>>,
+    reach: Reach,
+    /// What was committed since the reading of a page began, each with whether it stands now.
+    noted: Option<Vec<(Box<str>, bool)>>,
+}
+
+/// Which names of a folder are in memory if they are on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Reach {
+    /// Those up to this one.
+    To(Box<str>),
+    All,
+}
+
+impl Default for Reach {
+    /// None.
+    fn default() -> Self {
+        Reach::To("".into())
+    }
+}
+
+impl Folder {
+    fn is_spent(&self) -> bool {
+        self.ends.is_empty() && self.reach != Reach::All
+    }
+
+    fn note(&mut self, name: &str, stands: bool, room: usize) {
+        if let Some(noted) = &mut self.noted {
+            noted.push((name.into(), stands));
+        }
+        self.change(name, stands, room);
+    }
+
+    fn change(&mut self, name: &str, stands: bool, room: usize) {
+        if !stands {
+            self.ends.remove(name);
+            return;
+        }
+        if let Reach::To(last) = &self.reach
+            && name > &**last
+        {
+            return;
+        }
+        self.ends.insert(name.into());
+        while self.ends.len() > room {
+            self.ends.pop_last();
+            self.reach = self.ends.last().map_or_else(Reach::default, |last| Reach::To(last.clone()));
+        }
+    }
+
+    /// Takes in a page of what is on disk, and on top of it what was committed while it was read.
+    fn extend(&mut self, page: Vec<String>, noted: Vec<(Box<str>, bool)>, room: usize) {
+        self.reach = match page.last() {
+            Some(last) if page.len() == room => Reach::To(last.as_str().into()),
+            _ => Reach::All,
+        };
+        self.ends.extend(page.into_iter().filter(|name| second(name).is_some()).map(String::into_boxed_str));
+        for (name, stands) in noted {
+            self.change(&name, stands, room);
+        }
+    }
+}
+
+impl Horizon {
+    /// Of what is under `view`, with room for so many ends of each folder; reads nothing.
+    pub(super) fn new(barrier: Arc<Barrier>, view: View, room: usize) -> Self {
+        let near = Near { listed: false, folders: BTreeMap::new(), alarm: i64::MAX };
+        Horizon { barrier, view, room, near: Mutex::new(near), filling: tokio::sync::Mutex::default() }
+    }
+
+    /// Takes in what was committed; whether the worker has to look sooner than it means to.
+    pub(super) fn applied(&self, writes: &[Write]) -> bool {
+        let mut sooner = false;
+        for write in writes {
+            let (key, stands) = match write {
+                Write::Put { key, .. } => (key, true),
+                Write::Delete { key } => (key, false),
+            };
+            let Some((folder, name)) = key.as_str().strip_prefix(self.view.prefix()).and_then(placed) else { continue };
+            let Some(second) = second(name) else { continue };
+            let mut near = self.near.lock();
+            match near.folders.get_mut(folder) {
+                Some(known) => known.note(name, stands, self.room),
+                None if stands => drop(near.folders.insert(folder.into(), Folder::default())),
+                None => {}
+            }
+            if stands && second < near.alarm {
+                near.alarm = second;
+                sooner = true;
+            }
+        }
+        sooner
+    }
+
+    /// The mounts that have leases, or had some.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn mounts(&self) -> Result<Vec<String>> {
+        self.know_folders().await?;
+        let near = self.near.lock();
+        Ok(near
+            .folders
+            .keys()
+            .filter_map(|f| Some(f.strip_prefix(index::ENDS)?.trim_end_matches('/').into()))
+            .collect())
+    }
+
+    /// Forgets a mount that is gone.
+    pub fn forget(&self, mount: &str) {
+        self.near.lock().folders.remove(folder_of(mount).as_str());
+    }
+
+    /// The first names of a folder that are due at `now` and come after `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn due(&self, folder: &str, now: Timestamp, after: &str, limit: usize) -> Result<Vec<String>> {
+        self.fill(folder).await?;
+        let is_due = |name: &str| second(name).is_some_and(|second| second <= now.unix());
+        {
+            let near = self.near.lock();
+            let Some(known) = near.folders.get(folder) else { return Ok(Vec::new()) };
+            let behind = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
+            let names = known.ends.range::<str, _>(behind).take_while(|name| is_due(name)).take(limit);
+            let names: Vec<String> = names.map(|name| name.to_string()).collect();
+            if !names.is_empty() || known.reach == Reach::All || after.is_empty() {
+                return Ok(names);
+            }
+        }
+        // As many as are in memory have failed and stay: those behind them are read where they are.
+        let page = Page { after: Some(after.to_owned()), limit: Some(limit) };
+        let names = self.barrier.begin_read().list(&self.view, folder, &page).await?;
+        Ok(names.into_iter().take_while(|name| is_due(name)).collect())
+    }
+
+    /// The moment at which the next end is due, of tokens and, if they are wanted, of leases; `None` when nothing ends. From
+    /// here on the worker is woken by what ends sooner.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn next(&self, with_leases: bool) -> Result<Option<Timestamp>> {
+        self.know_folders().await?;
+        let folders: Vec<Box<str>> = self.near.lock().folders.keys().cloned().collect();
+        let wanted = |folder: &str| with_leases || !folder.starts_with(index::ENDS);
+        for folder in folders.iter().filter(|folder| wanted(folder)) {
+            self.fill(folder).await?;
+        }
+        let mut near = self.near.lock();
+        let of_one = |folder: &Folder| match folder.ends.first() {
+            Some(name) => second(name),
+            // It was spent or came just now: there is something to read.
+            None => folder.is_spent().then_some(0),
+        };
+        let next = near.folders.iter().filter(|(name, _)| wanted(name)).filter_map(|(_, folder)| of_one(folder)).min();
+        near.alarm = next.unwrap_or(i64::MAX);
+        Ok(next.map(Timestamp::from_unix))
+    }
+
+    async fn know_folders(&self) -> Result<()> {
+        if self.near.lock().listed {
+            return Ok(());
+        }
+        let mounts = self.barrier.begin_read().list(&self.view, index::ENDS, &Page::all()).await?;
+        let mut near = self.near.lock();
+        near.folders.entry(index::EXPIRY.into()).or_default();
+        for mount in mounts.iter().filter_map(|name| name.strip_suffix('/')) {
+            near.folders.entry(folder_of(mount).into()).or_default();
+        }
+        near.listed = true;
+        Ok(())
+    }
+
+    /// Reads the next page of a folder whose last end within the reach is gone.
+    async fn fill(&self, folder: &str) -> Result<()> {
+        let is_spent = |near: &Near| near.folders.get(folder).is_none_or(Folder::is_spent);
+        if !is_spent(&self.near.lock()) {
+            return Ok(());
+        }
+        let _alone = self.filling.lock().await;
+        let after = {
+            let mut near = self.near.lock();
+            if !is_spent(&near) {
+                return Ok(());
+            }
+            let known = near.folders.entry(folder.into()).or_default();
+            known.noted = Some(Vec::new());
+            match &known.reach {
+                Reach::To(last) if !last.is_empty() => Some(last.to_string()),
+                _ => None,
+            }
+        };
+        let page = Page { after, limit: Some(self.room) };
+        let listed = self.barrier.begin_read().list(&self.view, folder, &page).await;
+        let mut near = self.near.lock();
+        let Some(known) = near.folders.get_mut(folder) else { return Ok(()) };
+        let noted = known.noted.take().unwrap_or_default();
+        known.extend(listed?, noted, self.room);
+        Ok(())
+    }
+}
+
+/// The folder of the ends of a mount's leases.
+pub fn folder_of(mount: &str) -> String {
+    format!("{}{mount}/", index::ENDS)
+}
+
+/// The folder and the name of an entry among the ends.
+fn placed(key: &str) -> Option<(&str, &str)> {
+    let at = key.rfind('/')? + 1;
+    let (folder, name) = key.split_at(at);
+    (folder == index::EXPIRY || folder.starts_with(index::ENDS)).then_some((folder, name))
+}
+
+/// The second under which an entry is noted.
+fn second(name: &str) -> Option<i64> {
+    i64::from_str_radix(name.get(..10)?, 16).ok()
+}
+
+#[cfg(test)]
+impl Horizon {
+    /// How many ends are in memory, and that they are those that are on disk within the reach.
+    pub(super) async fn check(&self) -> usize {
+        let folders: Vec<Box<str>> = self.near.lock().folders.keys().cloned().collect();
+        let mut all = 0;
+        for folder in folders {
+            let on_disk = self.barrier.begin_read().list(&self.view, &folder, &Page::all()).await.unwrap();
+            let near = self.near.lock();
+            let known = &near.folders[&folder];
+            let within = |name: &&String| match &known.reach {
+                Reach::All => true,
+                Reach::To(last) => name.as_str() <= &**last,
+            };
+            let expected: Vec<&str> = on_disk.iter().filter(within).map(String::as_str).collect();
+            let kept: Vec<&str> = known.ends.iter().map(|name| &**name).collect();
+            assert_eq!(kept, expected, "{folder} {:?}", known.reach);
+            assert!(kept.len() <= self.room);
+            all += kept.len();
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(second: i64) -> String {
+        format!("{second:010x}{:024}", 0)
+    }
+
+    fn kept(folder: &Folder) -> Vec<i64> {
+        folder.ends.iter().filter_map(|name| second(name)).collect()
+    }
+
+    #[test]
+    fn a_page_and_what_was_committed_while_it_was_read_come_to_what_is_on_disk() {
+        let mut folder = Folder { noted: Some(Vec::new()), ..Folder::default() };
+        // 3 goes and 2 and 9 come while a page of four is read, before or after the page saw them.
+        for (second, stands) in [(3, false), (2, true), (9, true), (5, true), (5, false)] {
+            folder.note(&name(second), stands, 4);
+        }
+        assert!(folder.is_spent());
+        for page in [[1, 3, 4, 6], [1, 2, 4, 6]] {
+            let mut folder = Folder { noted: folder.noted.clone(), ..Folder::default() };
+            let noted = folder.noted.take().unwrap();
+            folder.extend(page.map(name).to_vec(), noted, 4);
+            // For a moment 5 had taken the place of 6, so that is out of reach.
+            assert_eq!((kept(&folder), &folder.reach), (vec![1, 2, 4], &Reach::To(name(5).into())));
+        }
+    }
+
+    #[test]
+    fn what_has_no_room_is_out_of_reach() {
+        let mut folder = Folder { reach: Reach::All, ..Folder::default() };
+        for second in [5, 1, 9, 3] {
+            folder.note(&name(second), true, 3);
+        }
+        assert_eq!((kept(&folder), &folder.reach), (vec![1, 3, 5], &Reach::To(name(5).into())));
+        for (second, stands) in [(7, true), (5, false), (4, true)] {
+            folder.note(&name(second), stands, 3);
+        }
+        assert_eq!(kept(&folder), [1, 3, 4]);
+        for second in [1, 3, 4] {
+            folder.note(&name(second), false, 3);
+        }
+        assert!(folder.is_spent(), "9 and 7 are on disk");
+    }
+}

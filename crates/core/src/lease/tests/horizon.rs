@@ -1,0 +1,220 @@
+//! The near future in memory, beside what is on disk.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use keepfast_crypto::random;
+use keepfast_framework::Clock;
+use keepfast_storage::{Backend, Batch, Index, Key, MemoryBackend, Page, StorageError, Watch, Write};
+
+use super::{HOUR, Rig, reader};
+use crate::duties::Duties;
+use crate::lease::LeaseId;
+use crate::lease::horizon::{Horizon, folder_of};
+use crate::lease::revoke::How;
+
+/// Storage that counts how often the ends of tokens and leases are read.
+#[derive(Default)]
+struct Counted {
+    backend: MemoryBackend,
+    looks: AtomicUsize,
+}
+
+impl Counted {
+    fn looks(&self) -> usize {
+        self.looks.load(Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl Backend for Counted {
+    async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError> {
+        self.backend.get(key).await
+    }
+
+    async fn list(&self, prefix: &Key, page: &Page) -> Result<Vec<String>, StorageError> {
+        if ["token/ends", "token/expiry"].iter().any(|folder| prefix.as_str().starts_with(folder)) {
+            self.looks.fetch_add(1, Ordering::Relaxed);
+        }
+        self.backend.list(prefix, page).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Index, StorageError> {
+        self.backend.commit(batch).await
+    }
+
+    fn watch(&self, watcher: std::sync::Weak<dyn Watch>) {
+        self.backend.watch(watcher);
+    }
+}
+
+async fn counted() -> (Rig, Arc<Counted>) {
+    let backend = Arc::new(Counted::default());
+    (Rig::on(backend.clone(), "here").await, backend)
+}
+
+/// Another horizon of the same storage, with little room.
+struct Narrow(Horizon);
+
+impl Watch for Narrow {
+    fn applied(&self, _: Index, writes: &[Write]) {
+        self.0.applied(writes);
+    }
+}
+
+fn narrow(rig: &Rig, room: usize) -> Arc<Narrow> {
+    let barrier = &rig.unsealed.barrier;
+    let narrow = Arc::new(Narrow(Horizon::new(barrier.clone(), barrier.view("token/"), room)));
+    let watcher: Arc<dyn Watch> = narrow.clone();
+    barrier.watch(Arc::downgrade(&watcher));
+    narrow
+}
+
+fn seconds(most: u16) -> Duration {
+    let [high, low] = random::bytes::<2>();
+    Duration::from_secs(u64::from(u16::from_be_bytes([high, low]) % most + 1))
+}
+
+#[tokio::test]
+async fn while_nothing_is_due_nothing_is_read() {
+    let (mut rig, storage) = counted().await;
+    rig.user(&rig.root, "a").await;
+    rig.restart("here").await;
+    assert_eq!(storage.looks(), 0, "an unseal reads no ends");
+    rig.pass(Duration::ZERO).await;
+    let looks = storage.looks();
+    assert!(looks <= 4, "the folders and a page of each: {looks}");
+    let (path, id, _) = rig.user(&rig.root, "a").await;
+    for _ in 0..50 {
+        rig.pass(Duration::from_secs(60)).await;
+    }
+    rig.unsealed.renew_lease(&path, &id, HOUR * 3).await.unwrap();
+    rig.pass(HOUR).await;
+    assert_eq!((rig.users(), storage.looks()), (1, looks), "one has ended, the other was renewed");
+    rig.pass(HOUR * 3).await;
+    assert_eq!((rig.users(), storage.looks()), (0, looks));
+}
+
+#[tokio::test]
+async fn whatever_is_committed_the_near_future_is_what_is_on_disk() {
+    let mut rig = Rig::new().await;
+    let mut other = narrow(&rig, 5);
+    let parent = rig.token(None, reader(false, HOUR * 1000)).await;
+    let (mut leases, mut most) = (Vec::<(String, LeaseId)>::new(), 0);
+    for round in 0..400 {
+        *rig.world.ttl.lock() = Some(seconds(3000));
+        let chosen = usize::from(random::bytes::<1>()[0]);
+        let lease = leases.get(chosen % leases.len().max(1)).cloned();
+        match (chosen % 11, lease) {
+            (0, Some((path, id))) => drop(rig.unsealed.renew_lease(&path, &id, seconds(9000)).await),
+            (1, Some((path, id))) => rig.unsealed.revoke_lease(&path, &id, How::Now).await.unwrap_or_default(),
+            (2, _) => rig.pass(seconds(600)).await,
+            (3, _) => drop(rig.token(Some(&parent), reader(false, seconds(9000))).await),
+            (4, _) => {
+                let made = rig.token(None, reader(false, HOUR)).await;
+                let (path, id, _) = rig.user(&made.id, "b").await;
+                leases.push((path, id));
+                rig.unsealed.tokens.revoke(made.key.as_ref().unwrap()).await.unwrap();
+            }
+            (5, _) => rig.world.down.store(round % 2 == 0, Ordering::Relaxed),
+            (6, _) => rig.unsealed.leases.set_quarantine(round % 3 == 0, rig.clock.now()).await.unwrap(),
+            (7, _) if round % 5 == 0 => {
+                rig.restart("here").await;
+                other = narrow(&rig, 5);
+            }
+            (8, _) => drop(other.0.next(true).await.unwrap()),
+            _ => {
+                let (path, id, _) = rig.user(&rig.root, if round % 3 == 0 { "a" } else { "b" }).await;
+                leases.push((path, id));
+            }
+        }
+        rig.unsealed.leases.horizon.check().await;
+        most = most.max(other.0.check().await);
+    }
+    assert!(most > 5, "the narrow one has seen some of several folders");
+    rig.world.down.store(false, Ordering::Relaxed);
+    rig.unsealed.leases.set_quarantine(false, rig.clock.now()).await.unwrap();
+    rig.pass(HOUR * 9000).await;
+    // One page after another, the narrow one finds nothing left of all mounts.
+    for mount in other.0.mounts().await.unwrap() {
+        assert_eq!(other.0.due(&folder_of(&mount), rig.clock.now(), "", 9).await.unwrap(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn more_than_there_is_room_for_ends_in_order_and_a_page_at_a_time() {
+    let (rig, storage) = counted().await;
+    let other = narrow(&rig, 8);
+    rig.pass(Duration::ZERO).await;
+    for _ in 0..60 {
+        *rig.world.ttl.lock() = Some(seconds(3000));
+        rig.user(&rig.root, "a").await;
+    }
+    let mount = other.0.mounts().await.unwrap().remove(0);
+    let now = rig.clock.now().after(HOUR);
+    let (all, mut after, mut found) = (rig.stored().await, String::new(), Vec::new());
+    loop {
+        let names = other.0.due(&folder_of(&mount), now, &after, 7).await.unwrap();
+        let Some(last) = names.last() else { break };
+        after = last.clone();
+        found.extend(names);
+    }
+    let expected: Vec<&str> = all.iter().filter_map(|n| n.strip_prefix(&folder_of(&mount))).collect();
+    assert!(found.is_sorted() && found.len() == 60, "{found:?} {expected:?}");
+    assert_eq!(other.0.check().await, 8, "what was only looked at takes no room");
+    let looks = storage.looks();
+    rig.pass(HOUR).await;
+    assert_eq!((rig.users(), storage.looks() - looks), (0, 1), "the first page of a new folder");
+    assert_eq!(other.0.check().await, 0);
+    assert_eq!(other.0.due(&folder_of(&mount), now, "", 7).await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_worker_sleeps_until_the_next_end_and_is_woken_by_a_sooner_one() {
+    let (rig, storage) = counted().await;
+    let _duties = Duties::start(rig.unsealed.clone());
+    let settle = || async {
+        for _ in 0..200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    settle().await;
+    rig.user(&rig.root, "a").await;
+    *rig.world.ttl.lock() = Some(Duration::from_secs(100));
+    rig.user(&rig.root, "b").await;
+    settle().await;
+    let looks = storage.looks();
+    for (span, users) in [(90, 2), (9, 2), (2, 1), (3000, 1), (498, 1), (2, 0)] {
+        rig.clock.advance(Duration::from_secs(span));
+        settle().await;
+        assert_eq!(rig.users(), users, "after {span} more seconds");
+    }
+    let (path, id, _) = rig.user(&rig.root, "a").await;
+    settle().await;
+    rig.unsealed.revoke_lease(&path, &id, How::Queued).await.unwrap();
+    settle().await;
+    assert_eq!((rig.users(), storage.looks()), (0, looks), "nothing was read in all that time");
+}
+
+#[tokio::test]
+async fn under_quarantine_the_worker_rests_and_afterwards_does_what_is_left() {
+    let (mut rig, _) = counted().await;
+    rig.user(&rig.root, "a").await;
+    rig.restart("elsewhere").await;
+    let _duties = Duties::start(rig.unsealed.clone());
+    for _ in 0..20 {
+        rig.clock.advance(HOUR);
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(rig.users(), 1);
+    rig.unsealed.leases.set_quarantine(false, rig.clock.now()).await.unwrap();
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(rig.users(), 0);
+}
