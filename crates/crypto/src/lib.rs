@@ -14,6 +14,7 @@
 //! | [`keys`] | the keys that callers name, one algorithm family a file | see each |
 //! | [`random`] | keys, tokens, UUIDs, request ids | NIST SP 800-90A, RFC 9562 |
 //! | [`shamir`] | shares of the unseal key | Shamir 1979, over the field of FIPS 197 |
+//! | [`x509`] | client certificates and the CA that issues them | RFC 5280 |
 //! | [`secret`], [`locked`], [`compare`] | how secrets are held, wiped and compared | |
 
 pub mod aead;
@@ -27,5 +28,6 @@ pub mod password;
 pub mod random;
 pub mod secret;
 pub mod shamir;
+pub mod x509;
 
 pub use zeroize::{Zeroize, Zeroizing};

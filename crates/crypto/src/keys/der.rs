@@ -1,5 +1,7 @@
 //! As much of DER (X.690) as keys, certificates and requests need: elements with definite lengths.
 
+use crate::secret::SecretBytes;
+
 /// The tag of SEQUENCE.
 pub const SEQUENCE: u8 = 0x30;
 
@@ -75,6 +77,14 @@ pub fn write_number(big_endian: &[u8]) -> Vec<u8> {
     let digits = &big_endian[zeros..];
     let sign: &[u8] = if digits.first().is_none_or(|first| *first >= 0x80) { &[0] } else { &[] };
     write(0x02, &[sign, digits].concat())
+}
+
+/// PKCS#8 (RFC 5208) of a private key in the form of its family, with the AlgorithmIdentifier of it.
+#[must_use]
+pub fn write_pkcs8(algorithm: &[u8], private_key: &[u8]) -> SecretBytes {
+    let key = SecretBytes::new(write(0x04, private_key));
+    let body = SecretBytes::new([write_number(&[0]).as_slice(), algorithm, key.expose()].concat());
+    SecretBytes::new(write(SEQUENCE, body.expose()))
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ const EC_PUBLIC_KEY: &[u8] = &[6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
 /// A curve of NIST.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Curve {
+    /// P-224, also secp224r1; for certificates only.
+    P224,
     /// P-256, also secp256r1 and prime256v1.
     P256,
     /// P-384, also secp384r1.
@@ -19,10 +21,14 @@ pub enum Curve {
 }
 
 impl Curve {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::P224, Self::P256, Self::P384, Self::P521];
+
     /// Its name with NIST, which the API shows.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::P224 => "P-224",
             Self::P256 => "P-256",
             Self::P384 => "P-384",
             Self::P521 => "P-521",
@@ -33,6 +39,7 @@ impl Curve {
     #[must_use]
     pub fn size(self) -> usize {
         match self {
+            Self::P224 => 28,
             Self::P256 => 32,
             Self::P384 => 48,
             Self::P521 => 66,
@@ -42,6 +49,7 @@ impl Curve {
     /// DER of its object identifier (RFC 5480).
     fn oid(self) -> &'static [u8] {
         match self {
+            Self::P224 => &[6, 5, 0x2b, 0x81, 4, 0, 0x21],
             Self::P256 => &[6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7],
             Self::P384 => &[6, 5, 0x2b, 0x81, 4, 0, 0x22],
             Self::P521 => &[6, 5, 0x2b, 0x81, 4, 0, 0x23],
@@ -50,6 +58,7 @@ impl Curve {
 
     fn nid(self) -> std::ffi::c_int {
         match self {
+            Self::P224 => evp::P224,
             Self::P256 => evp::P256,
             Self::P384 => evp::P384,
             Self::P521 => evp::P521,
@@ -102,10 +111,25 @@ impl EcKey {
         // ECPrivateKey (RFC 5915) without the public key, which the library computes.
         let sec1 = [der::write_number(&[1]).as_slice(), &der::write(0x04, padded.expose())].concat();
         let sec1 = SecretBytes::new(der::write(der::SEQUENCE, &sec1));
+        Self::wrapping(curve, sec1.expose())?.pkcs8()
+    }
+
+    /// Reads a private key from an ECPrivateKey (RFC 5915) that names its curve.
+    ///
+    /// # Errors
+    /// When it is malformed, or on a curve that is none of NIST's.
+    pub fn from_sec1(der: &[u8]) -> Result<Self, KeyError> {
+        let whole = der::whole(der, der::SEQUENCE).ok_or(KeyError::Malformed)?;
+        let parts = der::children(whole.content).ok_or(KeyError::Malformed)?;
+        let named = parts.iter().find(|part| part.tag == 0xa0).ok_or(KeyError::Malformed)?;
+        let curve = Curve::ALL.into_iter().find(|curve| curve.oid() == named.content).ok_or(KeyError::WrongKind)?;
+        Self::wrapping(curve, der)
+    }
+
+    /// The key of an ECPrivateKey, read as PKCS#8.
+    fn wrapping(curve: Curve, sec1: &[u8]) -> Result<Self, KeyError> {
         let algorithm = der::write(der::SEQUENCE, &[EC_PUBLIC_KEY, curve.oid()].concat());
-        let body = [der::write_number(&[0]).as_slice(), &algorithm, &der::write(0x04, sec1.expose())].concat();
-        let pkcs8 = SecretBytes::new(der::write(der::SEQUENCE, SecretBytes::new(body).expose()));
-        Self::from_pkcs8(curve, pkcs8.expose())?.pkcs8()
+        Self::from_pkcs8(curve, der::write_pkcs8(&algorithm, sec1).expose())
     }
 
     /// Reads a public key from a SubjectPublicKeyInfo that names its curve and has its point uncompressed:

@@ -39,6 +39,7 @@ pub(super) enum Kind {
 }
 
 /// The curves, by the library's numbers.
+pub(super) const P224: c_int = c::NID_secp224r1;
 pub(super) const P256: c_int = c::NID_X9_62_prime256v1;
 pub(super) const P384: c_int = c::NID_secp384r1;
 pub(super) const P521: c_int = c::NID_secp521r1;

@@ -307,6 +307,7 @@ fn wycheproof_ml_dsa_seeds() {
 /// PKCS#8 of a bare private number on a curve; every length fits one byte.
 fn pkcs8_of(curve: Curve, number: &[u8]) -> Vec<u8> {
     let (oid, size): (&[u8], usize) = match curve {
+        Curve::P224 => (&[0x2b, 0x81, 0x04, 0x00, 0x21], 28),
         Curve::P256 => (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07], 32),
         Curve::P384 => (&[0x2b, 0x81, 0x04, 0x00, 0x22], 48),
         Curve::P521 => (&[0x2b, 0x81, 0x04, 0x00, 0x23], 66),

@@ -250,6 +250,19 @@ impl Key {
         })
     }
 
+    /// The public key as DER of a SubjectPublicKeyInfo.
+    ///
+    /// # Errors
+    /// When the kind has none that certificates know.
+    pub fn spki(&self) -> Result<Vec<u8>, KeyError> {
+        match self {
+            Self::Rsa(key) => key.spki(),
+            Self::Ecdsa(key) => key.spki(),
+            Self::Ed25519(key) => Ok(key.spki()),
+            _ => Err(KeyError::Unsupported),
+        }
+    }
+
     /// The material of a key that came from outside: PKCS#8 for those with a public half, else the key
     /// itself. What it returns loads.
     ///

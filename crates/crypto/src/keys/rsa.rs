@@ -55,9 +55,15 @@ impl RsaKey {
             pkcs1.expose_mut().extend(der::write_number(number));
         }
         let pkcs1 = SecretBytes::new(der::write(der::SEQUENCE, pkcs1.expose()));
-        let body = [der::write_number(&[0]).as_slice(), RSA_ENCRYPTION, &der::write(0x04, pkcs1.expose())].concat();
-        let pkcs8 = SecretBytes::new(der::write(der::SEQUENCE, SecretBytes::new(body).expose()));
-        Self::from_pkcs8(pkcs8.expose())?.pkcs8()
+        Self::from_pkcs1(pkcs1.expose())?.pkcs8()
+    }
+
+    /// Reads a private key from an RSAPrivateKey (RFC 8017, A.1.2).
+    ///
+    /// # Errors
+    /// As for [`from_pkcs8`](Self::from_pkcs8).
+    pub fn from_pkcs1(der: &[u8]) -> Result<Self, KeyError> {
+        Self::from_pkcs8(der::write_pkcs8(RSA_ENCRYPTION, der).expose())
     }
 
     /// Reads a public key from a SubjectPublicKeyInfo.

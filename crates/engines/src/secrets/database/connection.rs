@@ -11,6 +11,7 @@ use keepfast_framework::{Clock, Error, Result, Status, Timestamp};
 use parking_lot::Mutex;
 
 use super::config::Config;
+use super::credential::Login;
 use super::kinds::Kind;
 use super::pool::Numbers;
 
@@ -65,8 +66,19 @@ impl From<DatabaseError> for NotMade {
 /// A user that is about to be made.
 pub(super) struct NewUser<'a> {
     pub(super) name: &'a str,
-    pub(super) password: &'a SecretString,
+    pub(super) login: Login<'a>,
     pub(super) expires: Timestamp,
+}
+
+impl<'a> NewUser<'a> {
+    /// What placeholders of statements stand for; `password` and `expires` as the database takes them.
+    pub(super) fn values(&self, password: &'a str, expires: &'a str) -> [(&'static str, &'a str); 4] {
+        let login = match self.login {
+            Login::Password(_) => ("password", password),
+            Login::Certificate { subject } => ("subject", subject),
+        };
+        [("name", self.name), ("username", self.name), login, ("expiration", expires)]
+    }
 }
 
 /// One kind of database: all that the engine needs of it. Statements are the role's, empty for the kind's own.

@@ -6,10 +6,11 @@ use keepfast_framework::lease::{Intent, LeaseClaim};
 use keepfast_framework::{Cx, Error, HeldLease, Intended, LeaseOffer, LeaseTerms, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::config::Config;
 use super::connection::{Database, DatabaseError, NewUser, NotMade};
+use super::credential::{self, Secret, User};
 use super::roles::ROLES;
 use super::{DatabaseEngine, rotation, username};
 
@@ -33,12 +34,6 @@ pub(super) struct Named {
     name: Text,
 }
 
-#[derive(Serialize)]
-pub(super) struct User {
-    password: String,
-    username: String,
-}
-
 pub(super) async fn read(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<Intended<User>> {
     let unknown = || Error::invalid(format!("unknown role: {}", req.name.0));
     let role = ROLES.get(cx, &req.name).await?.ok_or_else(unknown)?;
@@ -47,15 +42,16 @@ pub(super) async fn read(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Re
     if !config.allows(&req.name) {
         return Err(DatabaseError(format!("{:?} is not an allowed role", req.name.0)).answer());
     }
+    let template = credential::name_template(&role, &config)?;
     let kind = config.kind()?;
     if kind.needs_creation_statements && role.creation_statements.iter().all(|s| s.trim().is_empty()) {
         return Err(DatabaseError("empty creation statements".to_owned()).answer());
     }
     let database = engine.connections.of(&role.db_name, &config, cx.clock())?;
     let ingredients = username::Ingredients::new(&cx.caller().display_name, &req.name, cx.now());
-    let name = username::name(&config.username_template()?, kind.longest_name, &ingredients)?;
+    let name = username::name(&template, kind.longest_name, &ingredients)?;
     let may_repeat = ingredients.may_repeat(&name);
-    let password = username::password(cx, role.password_policy(&config)).await?;
+    let secret = Secret::make(cx, &role, &config, (&name, ingredients.may_recur(&name))).await?;
     let held = Held {
         username: name.clone(),
         role: req.name.into(),
@@ -65,18 +61,19 @@ pub(super) async fn read(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Re
     let mut offer = LeaseOffer {
         ttl: role.default_ttl(),
         max_ttl: role.max_ttl(),
-        renewable: true,
+        renewable: secret.is_renewable(),
         internal: serde_json::to_value(&held)?,
         back_off: role.back_off(),
         ..LeaseOffer::default()
     };
     if may_repeat {
-        guard(&mut offer, &*database, &held, &password).await?;
+        guard(&mut offer, &*database, &held, &secret).await?;
     }
     let intent = intend(cx, &offer).await?;
-    let user = NewUser { name: &name, password: &password, expires: intent.ends() };
+    let secret = secret.issue(&name, cx.now(), intent.ends())?;
+    let user = NewUser { name: &name, login: secret.login(), expires: intent.ends() };
     match database.create_user(&user, &role.creation_statements).await {
-        Ok(()) => Ok(Intended { data: User { password: password.expose().clone(), username: name }, intent }),
+        Ok(()) => Ok(Intended { data: secret.told(name)?, intent }),
         Err(NotMade::Taken(error)) => {
             // Undoing the intent would drop a user that is not of our making.
             cx.withdraw(intent).await?;
@@ -88,15 +85,15 @@ pub(super) async fn read(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Re
 
 /// Sees to it that no user is dropped who was not made for the lease, where the name alone does not say so: the name has to
 /// be free now, no other lease may hold it, and until the lease is confirmed the user has to prove by its password that it
-/// was made for it.
-async fn guard(offer: &mut LeaseOffer, database: &dyn Database, held: &Held, password: &SecretString) -> Result<()> {
+/// was made for it, which no user with a certificate can.
+async fn guard(offer: &mut LeaseOffer, database: &dyn Database, held: &Held, secret: &Secret) -> Result<()> {
     let name = &held.username;
     if !database.is_free(name).await.map_err(DatabaseError::answer)? {
         return Err(database.taken(name).refusal());
     }
     let taken = DatabaseError(format!("another lease holds the user {name:?}")).listed();
     offer.claim = Some(LeaseClaim { key: format!("{}/{name}", held.db_name), taken });
-    offer.until_confirmed = json!({ PROOF: password.expose() });
+    offer.until_confirmed = json!({ PROOF: secret.password().map(SecretString::expose) });
     Ok(())
 }
 
@@ -130,8 +127,8 @@ pub(super) async fn revoke(engine: &DatabaseEngine, cx: &mut Cx, lease: &HeldLea
     let statements =
         ROLES.get(cx, &held.role).await?.map_or(held.revocation_statements, |role| role.revocation_statements);
     let database = engine.connections.of(&held.db_name, &config, cx.clock())?;
-    if let Some(password) = lease.until_confirmed.get(PROOF).and_then(Value::as_str) {
-        check_is_ours(&*database, &held.username, password).await?;
+    if let Some(proof) = lease.until_confirmed.get(PROOF) {
+        check_is_ours(&*database, &held.username, proof.as_str()).await?;
     }
     database.drop_user(&held.username, &statements).await.map_err(|DatabaseError(text)| Error::invalid(text))
 }
@@ -139,11 +136,15 @@ pub(super) async fn revoke(engine: &DatabaseEngine, cx: &mut Cx, lease: &HeldLea
 /// That a user was made for the lease whose password this is, if there is one of that name.
 ///
 /// # Errors
-/// 400 when it has another password; what the database fails with.
-async fn check_is_ours(database: &dyn Database, name: &str, password: &str) -> Result<()> {
+/// 400 when it has another password, or none is known; what the database fails with.
+async fn check_is_ours(database: &dyn Database, name: &str, password: Option<&str>) -> Result<()> {
     let fault = |DatabaseError(text)| Error::invalid(text);
-    let password = SecretString::new(password.to_owned());
-    if database.is_free(name).await.map_err(fault)? || database.accepts(name, &password).await.map_err(fault)? {
+    if database.is_free(name).await.map_err(fault)? {
+        return Ok(());
+    }
+    if let Some(password) = password.map(|text| SecretString::new(text.to_owned()))
+        && database.accepts(name, &password).await.map_err(fault)?
+    {
         return Ok(());
     }
     Err(Error::invalid(format!(

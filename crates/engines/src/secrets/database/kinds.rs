@@ -7,6 +7,7 @@ use keepfast_crypto::secret::SecretString;
 use keepfast_framework::Clock;
 
 use super::connection::Database;
+use super::credential::Certificates;
 use super::mysql::MySql;
 use super::postgres::Postgres;
 use super::redis::Redis;
@@ -20,6 +21,8 @@ pub(super) struct Kind {
     pub(super) longest_name: usize,
     /// Whether a role has to say how a user is made.
     pub(super) needs_creation_statements: bool,
+    /// How it knows users by their certificates, if it does.
+    pub(super) certificates: Option<Certificates>,
     open: Open,
 }
 
@@ -31,6 +34,8 @@ const KINDS: &[Kind] = &[
         username_template: "v-{{.DisplayName | truncate 8}}-{{.RoleName | truncate 8}}-{{random 20}}-{{unix_time}}",
         longest_name: 63,
         needs_creation_statements: true,
+        // By the method `cert` of pg_hba.conf; who has no password has no other way in.
+        certificates: Some(Certificates { subject: |name| format!("CN={name}"), needs_subject: false }),
         open: |details, password, clock| Ok(Arc::new(Postgres::open(details, password, clock)?)),
     },
     Kind { plugin: "mysql-database-plugin", username_template: LONG_NAME, longest_name: 32, ..MYSQL },
@@ -49,6 +54,7 @@ const MYSQL: Kind = Kind {
     username_template: "v-{{.RoleName | truncate 4}}-{{random 20}}-{{unix_time}}",
     longest_name: 16,
     needs_creation_statements: true,
+    certificates: Some(Certificates { subject: |name| format!("/CN={name}"), needs_subject: true }),
     open: |details, password, clock| Ok(Arc::new(MySql::open(details, password, clock)?)),
 };
 
@@ -57,6 +63,7 @@ const REDIS: Kind = Kind {
     username_template: "V_{{.DisplayName | uppercase}}_{{.RoleName | uppercase}}_{{random 20 | uppercase}}_{{unix_time}}",
     longest_name: 256,
     needs_creation_statements: false,
+    certificates: None,
     open: |details, password, clock| Ok(Arc::new(Redis::open(details, password, clock)?)),
 };
 

@@ -6,6 +6,7 @@
 
 mod config;
 mod connection;
+mod credential;
 mod creds;
 mod details;
 mod kinds;
@@ -128,7 +129,7 @@ const RECONCILE: Help = Help {
 const ROLES: Help = Help { synopsis: "The names of the roles.", description: "" };
 const ROLE: Help = Help {
     synopsis: "How a user is made, for how long, and how it is removed.",
-    description: "Statements have the placeholders {{name}} or {{username}}, {{password}} and {{expiration}}. Each list runs in one transaction.",
+    description: "Statements have the placeholders {{name}} or {{username}}, {{password}} or {{subject}}, and {{expiration}}. Each list runs in one transaction.",
 };
 const CREDS: Help = Help { synopsis: "A fresh user, leased.", description: "The user is removed when the lease ends." };
 const ROTATE_ROOT: Help = Help {

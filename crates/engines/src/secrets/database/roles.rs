@@ -11,57 +11,19 @@ use serde::{Deserialize, Serialize};
 
 use super::DatabaseEngine;
 use super::config::Config;
+use super::credential::{self, CredentialConfig, CredentialType};
 use super::static_roles::STATIC_ROLES;
 
 pub(super) const ROLES: Records<Role> = Records::at("role/");
 
-/// Settings of a role's credential type.
-#[derive(Clone, Default, Serialize, Deserialize)]
-pub(super) struct CredentialConfig {
-    /// The policy of its passwords; empty for the connection's.
-    #[serde(default)]
-    password_policy: String,
-}
-
-impl CredentialConfig {
-    pub(super) fn is_empty(&self) -> bool {
-        self.password_policy.is_empty()
-    }
-
-    /// Takes what was given; what is not known is left alone, as the peer does.
-    pub(super) fn merge(&mut self, given: Option<Pairs>) {
-        if let Some(policy) = given.and_then(|mut pairs| pairs.0.remove("password_policy")) {
-            self.password_policy = policy;
-        }
-    }
-
-    /// The policy of its passwords: its own, or the connection's.
-    pub(super) fn password_policy<'a>(&'a self, config: &'a Config) -> &'a str {
-        if self.is_empty() { config.password_policy() } else { &self.password_policy }
-    }
-}
-
-/// Reads the type of a role's credentials, of which there is one.
-///
-/// # Errors
-/// 400 for any other.
-pub(super) fn check_credential_type(given: Option<&Text>) -> Result<()> {
-    match given.map(|kind| kind.0.as_str()) {
-        None | Some("password") => Ok(()),
-        Some(kind @ ("rsa_private_key" | "client_certificate")) => {
-            Err(Error::invalid(format!("unsupported credential_type: {kind:?}")))
-        }
-        Some(kind) => Err(Error::invalid(format!("invalid credential_type {kind:?}"))),
-    }
-}
-
-/// What is stored of a role, which is also what is shown; TTLs in seconds.
+/// What is stored of a role, which is also what is shown but for a private key; TTLs in seconds.
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub(super) struct Role {
     pub(super) creation_statements: Vec<String>,
     #[serde(default, skip_serializing_if = "CredentialConfig::is_empty")]
-    credential_config: CredentialConfig,
-    pub(super) credential_type: String,
+    pub(super) credential_config: CredentialConfig,
+    #[serde(default)]
+    pub(super) credential_type: CredentialType,
     pub(super) db_name: String,
     pub(super) default_ttl: u64,
     pub(super) max_ttl: u64,
@@ -187,8 +149,9 @@ pub(super) struct Write {
     default_ttl: Option<Seconds>,
     /// How long a user lives at most.
     max_ttl: Option<Seconds>,
-    /// `password`.
-    credential_type: Option<Text>,
+    /// `password`, `rsa_private_key` or `client_certificate`.
+    #[serde(default, deserialize_with = "given")]
+    credential_type: Option<Option<Text>>,
     /// Settings of the credential type.
     credential_config: Option<Pairs>,
 }
@@ -208,7 +171,10 @@ pub(super) async fn exists(_: &DatabaseEngine, cx: &mut Cx, req: Named) -> Resul
 }
 
 pub(super) async fn read(_: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<Option<Data<Role>>> {
-    Ok(ROLES.get(cx, &req.name).await?.map(Data))
+    Ok(ROLES.get(cx, &req.name).await?.map(|mut role| {
+        role.credential_config.hide();
+        Data(role)
+    }))
 }
 
 pub(super) async fn write(_: &DatabaseEngine, cx: &mut Cx, req: Write) -> Result<()> {
@@ -222,9 +188,8 @@ pub(super) async fn write(_: &DatabaseEngine, cx: &mut Cx, req: Write) -> Result
     if role.db_name.is_empty() {
         return Err(Error::invalid("database name is required"));
     }
-    check_credential_type(req.credential_type.as_ref())?;
-    role.credential_type = "password".to_owned();
-    role.credential_config.merge(req.credential_config);
+    let credentials = (req.credential_type, req.credential_config);
+    credential::change(&mut role.credential_type, &mut role.credential_config, credentials)?;
     let lists = [
         (&mut role.creation_statements, req.creation_statements),
         (&mut role.revocation_statements, req.revocation_statements),

@@ -67,6 +67,12 @@ pub(super) fn fill(dialect: Dialect, statement: &str, values: &[(&str, &str)]) -
     Ok(out)
 }
 
+/// Whether a statement has the placeholder of this name, wherever it stands.
+pub(super) fn mentions(statement: &str, name: &str) -> bool {
+    let found = |rest: &str| rest.split_once("}}").is_some_and(|(found, _)| found.trim() == name);
+    statement.match_indices("{{").any(|(at, _)| found(&statement[at + 2..]))
+}
+
 fn refusal(name: &str) -> DatabaseError {
     DatabaseError(format!(
         "the value of {{{{{name}}}}} has characters that cannot stand where the statement has its placeholder"
@@ -204,6 +210,7 @@ mod tests {
         let values = [("name", "v-x"), ("password", "{{name}}")];
         let text = fill(Dialect::Postgres, "CREATE ROLE \"{{name}}\" PASSWORD '{{ password }}' {{other}}", &values);
         assert_eq!(text.unwrap(), "CREATE ROLE \"v-x\" PASSWORD '{{name}}' {{other}}");
+        assert!(mentions("a {{ {{ password }}'", "password") && !mentions("password {{passwords}}", "password"));
         assert_eq!(expiration(Timestamp::from_unix(1_795_438_947)), "2026-11-23 13:02:27+0000");
     }
 

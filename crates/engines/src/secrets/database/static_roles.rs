@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keepfast_framework::fields::{Pairs, Seconds, Strings, Text};
+use keepfast_framework::fields::{Pairs, Seconds, Strings, Text, given};
 use keepfast_framework::routes::{Exists, Nothing};
 use keepfast_framework::{Cx, Data, Error, Keys, Page, Records, Result, Timestamp};
 use schemars::JsonSchema;
@@ -12,7 +12,8 @@ use zeroize::Zeroize;
 use super::DatabaseEngine;
 use super::config::Config;
 use super::connection::DatabaseError;
-use super::roles::{CredentialConfig, ROLES, check_credential_type};
+use super::credential::{self, CredentialConfig, CredentialType};
+use super::roles::ROLES;
 use super::schedule::Schedule;
 use super::statement::plain;
 use super::static_rotation::rotate;
@@ -114,8 +115,9 @@ pub(super) struct Write {
     rotation_schedule: Option<Text>,
     /// For how long after its moment a rotation of the schedule may be done; after it the next moment is waited for.
     rotation_window: Option<Seconds>,
-    /// `password`.
-    credential_type: Option<Text>,
+    /// `password`: no other can be changed on time.
+    #[serde(default, deserialize_with = "given")]
+    credential_type: Option<Option<Text>>,
     /// Settings of the credential type: `password_policy`.
     credential_config: Option<Pairs>,
 }
@@ -146,7 +148,7 @@ impl Rhythm {
 pub(super) struct Shown {
     #[serde(skip_serializing_if = "CredentialConfig::is_empty")]
     credential_config: CredentialConfig,
-    credential_type: &'static str,
+    credential_type: CredentialType,
     db_name: String,
     last_vault_rotation: Option<String>,
     #[serde(flatten)]
@@ -177,7 +179,7 @@ pub(super) async fn read(_: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<
     Ok(STATIC_ROLES.get(cx, &req.name).await?.map(|role| {
         Data(Shown {
             credential_config: role.credential_config.clone(),
-            credential_type: "password",
+            credential_type: CredentialType::Password,
             db_name: role.db_name.clone(),
             last_vault_rotation: role.rotated.map(Timestamp::rfc3339),
             rhythm: Rhythm::of(&role),
@@ -188,7 +190,6 @@ pub(super) async fn read(_: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<
 }
 
 pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> Result<()> {
-    check_credential_type(req.credential_type.as_ref())?;
     if ROLES.get(cx, &req.name).await?.is_some() {
         return Err(Error::invalid("Role and Static Role names must be unique"));
     }
@@ -202,7 +203,11 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
     if let Some(name) = req.db_name {
         role.db_name = name.into();
     }
-    role.credential_config.merge(req.credential_config);
+    let mut kind = CredentialType::Password;
+    credential::change(&mut kind, &mut role.credential_config, (req.credential_type, req.credential_config))?;
+    if kind != CredentialType::Password {
+        return Err(kind.unsupported());
+    }
     if let Some(statements) = req.rotation_statements {
         role.rotation_statements = super::roles::statements(Some(statements));
     }

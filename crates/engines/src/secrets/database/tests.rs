@@ -1,5 +1,6 @@
 //! The engine against a real PostgreSQL.
 
+mod certificates;
 mod kinds;
 mod mariadb;
 mod reconcile;

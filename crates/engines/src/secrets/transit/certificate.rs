@@ -116,12 +116,7 @@ fn template_parts(csr: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// A certification request by `key`, in DER.
 fn signed_request(key: &Key, subject: &[u8], attributes: &[u8]) -> Result<Vec<u8>, KeyError> {
-    let spki = match key {
-        Key::Rsa(key) => key.spki()?,
-        Key::Ecdsa(key) => key.spki()?,
-        Key::Ed25519(key) => key.spki(),
-        _ => return Err(KeyError::Unsupported),
-    };
+    let spki = key.spki()?;
     let version = [0x02, 0x01, 0x00];
     let info = der::write(der::SEQUENCE, &[&version, subject, &spki, attributes].concat());
     let (algorithm, signature): (&[u8], Vec<u8>) = match key {
@@ -132,7 +127,7 @@ fn signed_request(key: &Key, subject: &[u8], attributes: &[u8]) -> Result<Vec<u8
         ),
         Key::Ecdsa(key) => {
             let (hash, algorithm): (Hash, &[u8]) = match key.curve() {
-                Curve::P256 => (Hash::Sha256, &[0x30, 0x0a, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2]),
+                Curve::P224 | Curve::P256 => (Hash::Sha256, &[0x30, 0x0a, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2]),
                 Curve::P384 => (Hash::Sha384, &[0x30, 0x0a, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3]),
                 Curve::P521 => (Hash::Sha512, &[0x30, 0x0a, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 4]),
             };
@@ -167,12 +162,10 @@ pub(super) async fn set(transit: &Transit, cx: &mut Cx, req: Set) -> Result<Data
     let version = chosen(&key, req.version).ok_or_else(|| refused("no such key version"))?;
     let kind = key.kind;
     let stored = key.versions.get_mut(&version).ok_or_else(|| refused("no such key version"))?;
-    let spki = match load(kind, stored).map_err(Error::internal)? {
-        Key::Rsa(key) => key.spki().map_err(Error::internal)?,
-        Key::Ecdsa(key) => key.spki().map_err(Error::internal)?,
-        Key::Ed25519(key) => key.spki(),
-        _ => return Err(refused("certificates are not supported for this type of key")),
-    };
+    let spki = load(kind, stored).map_err(Error::internal)?.spki().map_err(|why| match why {
+        KeyError::Unsupported => refused("certificates are not supported for this type of key"),
+        other => Error::internal(other),
+    })?;
     if leaf.spki != spki {
         return Err(refused("leaf certificate public key does not match the selected key version"));
     }

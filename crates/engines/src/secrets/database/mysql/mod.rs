@@ -13,6 +13,7 @@ use mysql_async::{Conn, DriverError, Error, IoError, Opts, OptsBuilder, ServerEr
 
 use self::settings::Settings;
 use super::connection::{Database, DatabaseError, NewUser, NotMade, in_time, unreached};
+use super::credential::Login;
 use super::details::Details;
 use super::pool::{Connector, Lent, Numbers, Pool};
 use super::statement::{Dialect, expiration, fill};
@@ -184,12 +185,11 @@ impl Database for MySql {
 
     async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), NotMade> {
         let expires = expiration(user.expires);
-        let values = [
-            ("name", user.name),
-            ("username", user.name),
-            ("password", user.password.expose()),
-            ("expiration", &expires),
-        ];
+        let password = match user.login {
+            Login::Password(password) => password.expose().as_str(),
+            Login::Certificate { .. } => "",
+        };
+        let values = user.values(password, &expires);
         let filled: Result<Vec<_>, _> = statements.iter().map(|s| fill(Dialect::MySql, s, &values)).collect();
         let filled = filled?;
         let mut conn = self.conn().await?;
@@ -204,7 +204,11 @@ impl Database for MySql {
         }
         // No transaction takes back what makes a user. Whether it was made is told by its password; what is left is made
         // good when the lease's intent is undone.
-        if self.accepts(user.name, user.password).await.unwrap_or(false) {
+        let is_ours = match user.login {
+            Login::Password(password) => self.accepts(user.name, password).await.unwrap_or(false),
+            Login::Certificate { .. } => false,
+        };
+        if is_ours {
             let dropping = async { Ok::<_, DatabaseError>(drop_user(&mut conn, user.name).await) };
             let dropped = in_time(&self.clock, dropping).await?;
             if let Err(error) = self.done(conn, dropped) {

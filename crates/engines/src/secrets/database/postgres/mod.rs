@@ -16,6 +16,7 @@ use tokio_postgres::error::DbError;
 use self::connect::{Refused, Target};
 use self::settings::Settings;
 use super::connection::{Database, DatabaseError, NewUser, NotMade, in_time};
+use super::credential::Login;
 use super::details::Details;
 use super::pool::{Lent, Numbers, Pool};
 use super::statement::{Dialect, expiration, fill};
@@ -128,10 +129,11 @@ impl Database for Postgres {
 
     async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), NotMade> {
         let expires = expiration(user.expires);
-        let password = self.password(user.password);
-        let values =
-            [("name", user.name), ("username", user.name), ("password", password.expose()), ("expiration", &expires)];
-        self.transact(&filled(statements, &values)?).await
+        let password = match user.login {
+            Login::Password(password) => self.password(password),
+            Login::Certificate { .. } => SecretString::default(),
+        };
+        self.transact(&filled(statements, &user.values(password.expose(), &expires))?).await
     }
 
     async fn is_free(&self, name: &str) -> Result<bool, DatabaseError> {

@@ -16,6 +16,7 @@ use tokio_rustls::TlsConnector;
 
 use self::settings::{Persistence, Settings};
 use super::connection::{Database, DatabaseError, NewUser, NotMade, in_time, unreached};
+use super::credential::Login;
 use super::details::Details;
 use super::pool::{Connector, Lent, Numbers, Pool};
 
@@ -194,8 +195,11 @@ impl Database for Redis {
     }
 
     async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), NotMade> {
+        let Login::Password(password) = user.login else {
+            return Err(DatabaseError("users have no certificates here".to_owned()).into());
+        };
         let mut make = cmd("ACL");
-        make.arg("SETUSER").arg(user.name).arg("reset").arg("on").arg(hashed(user.password)).arg(rules(statements));
+        make.arg("SETUSER").arg(user.name).arg("reset").arg("on").arg(hashed(password)).arg(rules(statements));
         in_time(&self.clock, async {
             // The command would change a user that is there.
             if self.exists(user.name).await? {

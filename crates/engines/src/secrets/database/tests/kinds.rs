@@ -13,6 +13,7 @@ use super::servers::PostgresServer;
 use super::suite::{Kit, database_suite};
 use crate::secrets::database::DatabaseEngine;
 use crate::secrets::database::connection::Database;
+use crate::secrets::database::credential::Login;
 use crate::secrets::database::kinds::Kind;
 
 database_suite!(postgresql_does_what_every_kind_does, PostgresServer::start());
@@ -70,7 +71,7 @@ async fn postgresql_revokes_what_an_administrator_made_who_is_no_superuser() {
     let password = secret("p");
     let user = crate::secrets::database::connection::NewUser {
         name: "v-owner",
-        password: &password,
+        login: Login::Password(&password),
         expires: keepfast_framework::Timestamp::from_unix(4_000_000_000),
     };
     let statements = [
@@ -110,7 +111,8 @@ async fn redis_users_are_kept_as_the_connection_says_and_no_user_is_taken_over()
     let Some(server) = RedisServer::start(false) else { return };
     let database = open(&server, &json!({}));
     let (password, expires) = (secret("p"), keepfast_framework::Timestamp::from_unix(4_000_000_000));
-    let user = |name| crate::secrets::database::connection::NewUser { name, password: &password, expires };
+    let user =
+        |name| crate::secrets::database::connection::NewUser { name, login: Login::Password(&password), expires };
     database.create_user(&user("V_ONE"), &[]).await.unwrap();
     assert!(server.saved().contains("V_ONE"));
     server.read("V_ONE", "p").unwrap();

@@ -1,11 +1,11 @@
 //! A MariaDB of Debian's package.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::servers::{free_port, hand_over, is_root, program};
+use super::servers::{answer, free_port, hand_over, is_root, program};
 use super::suite::{Kit, Session};
 
 /// A server of its own, with a database `shop`.
@@ -18,6 +18,8 @@ pub(super) struct MariaDbServer {
 
 const ADMIN: &str = "vault_admin";
 const PASSWORD: &str = "admin_password";
+/// The CA of those who log in with certificates.
+const AUTHORITY: &str = "authority.crt";
 const DATA: &str = "CREATE DATABASE shop; CREATE TABLE shop.orders (id int PRIMARY KEY, item text); INSERT INTO shop.orders VALUES (1, 'tea');";
 
 impl MariaDbServer {
@@ -30,6 +32,14 @@ impl MariaDbServer {
     pub(super) fn start_with_tls() -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let made = super::servers::certify(directory.path());
+        Self::begin(Some((directory, made)))
+    }
+
+    /// The same, which trusts certificates of a CA.
+    pub(super) fn start_with_authority(authority: &Path) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let made = super::servers::certify(directory.path());
+        std::fs::copy(authority, directory.path().join(AUTHORITY)).unwrap();
         Self::begin(Some((directory, made)))
     }
 
@@ -76,6 +86,9 @@ impl MariaDbServer {
         if let Some([public, key]) = &pair {
             command.arg(format!("--ssl-cert={}", public.display())).arg(format!("--ssl-key={}", key.display()));
             certificate = std::fs::read_to_string(public).unwrap();
+            if directory.path().join(AUTHORITY).exists() {
+                command.arg(format!("--ssl-ca={}", path(AUTHORITY)));
+            }
         }
         let log = std::fs::File::create(path("log")).unwrap();
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
@@ -101,6 +114,17 @@ impl MariaDbServer {
         let done = self.client(statement, user, password).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
         if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stderr)) }
+    }
+
+    /// What a statement answers to who logs in with a certificate, `NAME.crt` and `NAME.key` in a directory.
+    pub(super) fn sql_with(&self, statement: &str, user: &str, login: (&Path, &str)) -> Result<String, String> {
+        let mut command = Command::new("mariadb");
+        command.args(["--no-defaults", "-h127.0.0.1", "-N", "-B", "-e", statement, "--ssl"]);
+        command.arg(format!("--port={}", self.port)).arg(format!("--user={user}"));
+        for (option, ending) in [("cert", "crt"), ("key", "key")] {
+            command.arg(format!("--ssl-{option}={}", login.0.join(format!("{}.{ending}", login.1)).display()));
+        }
+        answer(&mut command)
     }
 
     /// What a statement of the administrator answers.

@@ -58,6 +58,13 @@ pub(super) fn certify(directory: &Path) -> [PathBuf; 2] {
     [certificate, key]
 }
 
+/// What a program has written, or what it failed with.
+pub(super) fn answer(command: &mut Command) -> Result<String, String> {
+    let done = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stderr)) }
+}
+
 /// A PostgreSQL of Debian's package, reached with SCRAM.
 pub(super) struct PostgresServer {
     pub(super) port: u16,
@@ -129,14 +136,33 @@ impl PostgresServer {
 
     /// What a statement answers, or what it failed with.
     pub(super) fn sql(&self, statement: &str, user: &str, password: &str) -> Result<String, String> {
-        let done = self.psql(statement, user, password).output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-        if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stderr)) }
+        answer(&mut self.psql(statement, user, password))
     }
 
     /// The same as the administrator, without failing.
     pub(super) fn admin(&self, statement: &str) -> String {
         self.sql(statement, Self::ADMIN, Self::PASSWORD).unwrap()
+    }
+
+    /// Trusts a CA from now on: everybody but the administrator has to log in with a certificate of it.
+    pub(super) fn ask_for_certificates(&self, authority: &Path) {
+        let trusted = self.path("authority.crt");
+        std::fs::copy(authority, &trusted).unwrap();
+        hand_over(&trusted, "postgres");
+        let administrator = format!("host all {} 127.0.0.1/32 scram-sha-256", Self::ADMIN);
+        std::fs::write(self.path("data/pg_hba.conf"), format!("{administrator}\nhostssl all all 127.0.0.1/32 cert\n"))
+            .unwrap();
+        self.admin(&format!("ALTER SYSTEM SET ssl_ca_file = {}", literal(trusted.to_str().unwrap())));
+        self.admin("SELECT pg_reload_conf()");
+        while self.admin("SHOW ssl_ca_file").is_empty() {}
+    }
+
+    /// What a statement answers to who logs in with a certificate, `NAME.crt` and `NAME.key` in a directory.
+    pub(super) fn sql_with(&self, statement: &str, user: &str, login: (&Path, &str)) -> Result<String, String> {
+        let mut command = self.psql(statement, user, "");
+        let file = |ending: &str| login.0.join(format!("{}.{ending}", login.1));
+        command.env("PGSSLMODE", "require").env("PGSSLCERT", file("crt")).env("PGSSLKEY", file("key"));
+        answer(&mut command)
     }
 
     /// A session that stays until somebody ends it.

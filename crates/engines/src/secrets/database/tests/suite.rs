@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::secrets::database::DatabaseEngine;
 use crate::secrets::database::connection::{Database, DatabaseError, NewUser, NotMade};
+use crate::secrets::database::credential::Login;
 use crate::secrets::database::kinds::Kind;
 
 /// A real server, and what the suite has to know of it and do to it behind the engine's back.
@@ -135,7 +136,7 @@ fn later() -> Timestamp {
 /// Makes a user as a role does; its password.
 async fn create(kit: &dyn Kit, database: &dyn Database, name: &str) -> String {
     let password = random::base62(16);
-    let user = NewUser { name, password: &secret(&password), expires: later() };
+    let user = NewUser { name, login: Login::Password(&secret(&password)), expires: later() };
     database.create_user(&user, &kit.creation()).await.unwrap();
     password
 }
@@ -197,7 +198,7 @@ async fn revocation_ends_sessions(kit: Arc<dyn Kit>) {
 
 async fn a_creation_that_fails_leaves_no_user(kit: Arc<dyn Kit>) {
     let (database, name) = (open(&*kit), fresh());
-    let user = NewUser { name: &name, password: &secret("the-password"), expires: later() };
+    let user = NewUser { name: &name, login: Login::Password(&secret("the-password")), expires: later() };
     let failed = failure(database.create_user(&user, &kit.failing_creation()).await);
     assert!(!failed.contains("the-password"), "{failed}");
     assert!(!has(&*kit, &name), "{failed}");
@@ -242,7 +243,7 @@ async fn sec_se03_hostile_names_and_passwords_stay_what_they_are(kit: Arc<dyn Ki
         database.drop_user(hostile, &[]).await.unwrap();
         assert_eq!((kit.users().len(), kit.is_intact()), (before, true), "{hostile}");
         // As values of a role's own statements they stand there as they are, or are refused.
-        let user = NewUser { name: hostile, password: &secret(hostile), expires: later() };
+        let user = NewUser { name: hostile, login: Login::Password(&secret(hostile)), expires: later() };
         match database.create_user(&user, &kit.creation()).await {
             Ok(()) => kit.read(hostile, hostile).unwrap_or_else(|text| panic!("{hostile}: {text}")),
             refused => {
@@ -268,7 +269,7 @@ async fn sec_se06_the_end_of_one_user_is_none_of_anothers(kit: Arc<dyn Kit>) {
 async fn an_unreachable_server_is_told_without_secrets(kit: Arc<dyn Kit>) {
     let database = open_as(&*kit, &kit.settings(false), kit.password());
     let new = secret("the-new-password");
-    let user = NewUser { name: "v_somebody", password: &new, expires: later() };
+    let user = NewUser { name: "v_somebody", login: Login::Password(&new), expires: later() };
     for told in [
         database.verify().await.unwrap_err().0,
         failure(database.create_user(&user, &kit.creation()).await),
@@ -343,7 +344,7 @@ async fn a_user_that_exists_is_never_dropped_by_a_failed_request(kit: Arc<dyn Ki
     assert_eq!(refused.status().0, 400, "{}", refused.public());
     assert_eq!((undo(&bench).await, has(&*kit, &name)), (vec![], true), "there is nothing to undo");
     // The server itself says so too, to whoever looked too early.
-    let user = NewUser { name: &name, password: &secret("another"), expires: later() };
+    let user = NewUser { name: &name, login: Login::Password(&secret("another")), expires: later() };
     let NotMade::Taken(told) = database.create_user(&user, &kit.creation()).await.unwrap_err() else { panic!() };
     assert_eq!(refused.public(), format!("1 error occurred:\n\t* {}\n\n", told.0));
     assert!(database.accepts(&name, &secret("somebodys")).await.unwrap());

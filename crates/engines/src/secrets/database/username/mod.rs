@@ -67,6 +67,11 @@ impl<'a> Ingredients<'a> {
         let name = name.to_ascii_lowercase();
         !self.drawn.borrow().iter().any(|drawn| name.contains(drawn.as_str()))
     }
+
+    /// Whether a name that was made of these may be made again once its user is gone: the time does not make it another either.
+    pub(super) fn may_recur(&self, name: &str) -> bool {
+        self.may_repeat(name) && !name.contains(&self.now.unix().to_string())
+    }
 }
 
 /// A fresh name after a template, of at most `longest` characters.
@@ -74,14 +79,21 @@ impl<'a> Ingredients<'a> {
 /// # Errors
 /// What is wrong with the template or with the name that it makes.
 pub(super) fn generate(template: &str, longest: usize, of: &Ingredients<'_>) -> Result<String, String> {
-    let parsed = Template::parse(template).map_err(|e| format!("unable to parse template: {e}"))?;
-    let filled = parsed.fill(of).map_err(|e| format!("unable to apply template: {e}"))?;
-    let name: String = filled.chars().take(longest).collect();
+    let name: String = fill(template, of)?.chars().take(longest).collect();
     if plain(&name) {
         Ok(name)
     } else {
         Err("the name that the template makes is empty or has quotes or control characters".to_owned())
     }
+}
+
+/// What a template makes, whatever that is.
+///
+/// # Errors
+/// What is wrong with the template.
+pub(super) fn fill(template: &str, of: &Ingredients<'_>) -> Result<String, String> {
+    let parsed = Template::parse(template).map_err(|e| format!("unable to parse template: {e}"))?;
+    parsed.fill(of).map_err(|e| format!("unable to apply template: {e}"))
 }
 
 /// A password: by a policy, or as the peer makes them without one.
@@ -138,7 +150,8 @@ fn tame(text: &str) -> String {
     text.chars().map(|c| if is_tame(c) { c } else { '_' }).collect()
 }
 
-fn is_tame(character: char) -> bool {
+/// Whether a character means nothing to any database, nor in the subject of a certificate.
+pub(super) fn is_tame(character: char) -> bool {
     character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.' | '@')
 }
 
@@ -260,6 +273,7 @@ mod tests {
             let ingredients = of("token");
             let name = generate(template, longest, &ingredients).unwrap();
             assert_eq!(ingredients.may_repeat(&name), may_repeat, "{template}: {name}");
+            assert_eq!(ingredients.may_recur(&name), may_repeat && !template.contains("time"), "{template}: {name}");
         }
     }
 

@@ -1,0 +1,129 @@
+//! A CA: its certificate and its private key, as they are handed over in PEM.
+
+use x509_cert::der::oid::{ObjectIdentifier, db};
+use x509_cert::der::{Decode, Encode};
+use x509_cert::ext::pkix::{AuthorityKeyIdentifier, BasicConstraints, SubjectKeyIdentifier};
+use x509_cert::{Certificate, TbsCertificate};
+
+use super::X509Error;
+use crate::keys::ecdsa::{Curve, EcKey};
+use crate::keys::ed25519::Ed25519Key;
+use crate::keys::rsa::RsaKey;
+use crate::keys::{Key, KeyError, pem};
+use crate::secret::SecretBytes;
+
+/// Who issues certificates.
+pub struct Authority {
+    certificate: TbsCertificate,
+    key: Key,
+}
+
+impl Authority {
+    /// Reads a CA from the PEM of its certificate, with those up to its root behind it if need be, and of its private
+    /// key: PKCS#8, PKCS#1 or RFC 5915.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn read(certificates: &str, private_key: &str) -> Result<Self, X509Error> {
+        check_text(private_key)?;
+        let mut chain = Vec::new();
+        let mut keys = Vec::new();
+        for (label, der) in pem::decode_all(certificates).chain(pem::decode_all(private_key)) {
+            if label.ends_with("PRIVATE KEY") {
+                keys.push((label, SecretBytes::new(der)));
+            } else if let Ok(certificate) = Certificate::from_der(&der) {
+                chain.push(certificate.tbs_certificate);
+            }
+        }
+        let key = match &keys[..] {
+            [] => return Err(X509Error::NoPrivateKey),
+            [(label, der)] => read_key(label, der.expose())?,
+            _ => return Err(X509Error::SeveralPrivateKeys),
+        };
+        let certificate = chain.first().ok_or(X509Error::NoCertificate)?.clone();
+        check_key(&certificate, &key)?;
+        check_chain(&chain)?;
+        if !certificate.get::<BasicConstraints>()?.is_some_and(|(_, constraints)| constraints.ca) {
+            return Err(X509Error::NotAuthority);
+        }
+        Ok(Self { certificate, key })
+    }
+
+    pub(super) fn certificate(&self) -> &TbsCertificate {
+        &self.certificate
+    }
+
+    pub(super) fn key(&self) -> &Key {
+        &self.key
+    }
+}
+
+/// There is PEM, and nothing behind it.
+fn check_text(private_key: &str) -> Result<(), X509Error> {
+    if private_key.contains("ENCRYPTED") {
+        return Err(X509Error::Encrypted);
+    }
+    let ends_well = private_key.trim_end().ends_with("-----");
+    if ends_well && private_key.contains("-----BEGIN ") { Ok(()) } else { Err(X509Error::NotPem) }
+}
+
+fn read_key(label: &str, der: &[u8]) -> Result<Key, X509Error> {
+    let fault = |why: KeyError| match why {
+        KeyError::WrongKind => X509Error::UnsupportedKey,
+        _ => X509Error::NoPrivateKey,
+    };
+    match label {
+        "RSA PRIVATE KEY" => RsaKey::from_pkcs1(der).map(Key::Rsa).map_err(fault),
+        "EC PRIVATE KEY" => EcKey::from_sec1(der).map(Key::Ecdsa).map_err(fault),
+        "PRIVATE KEY" => {
+            let why = match RsaKey::from_pkcs8(der) {
+                Ok(key) => return Ok(Key::Rsa(key)),
+                Err(why) => why,
+            };
+            if let Some(key) = Curve::ALL.into_iter().find_map(|curve| EcKey::from_pkcs8(curve, der).ok()) {
+                return Ok(Key::Ecdsa(key));
+            }
+            let seed = Ed25519Key::seed_from_pkcs8(der).map_err(|_| fault(why))?;
+            Ok(Key::Ed25519(Ed25519Key::from_seed(seed.expose())?))
+        }
+        _ => Err(X509Error::NoPrivateKey),
+    }
+}
+
+/// The certificate is of this key.
+fn check_key(certificate: &TbsCertificate, key: &Key) -> Result<(), X509Error> {
+    let theirs = &certificate.subject_public_key_info;
+    let mine = match key {
+        Key::Rsa(_) => db::rfc5912::RSA_ENCRYPTION,
+        Key::Ecdsa(_) => db::rfc5912::ID_EC_PUBLIC_KEY,
+        _ => db::rfc8410::ID_ED_25519,
+    };
+    if theirs.algorithm.oid != mine {
+        return Err(X509Error::KeyTypes(go_name(theirs.algorithm.oid), go_name(mine)));
+    }
+    if theirs.to_der()? == key.spki()? { Ok(()) } else { Err(X509Error::OtherKey) }
+}
+
+/// How Go names the type of a public key.
+fn go_name(algorithm: ObjectIdentifier) -> &'static str {
+    match algorithm {
+        db::rfc5912::RSA_ENCRYPTION => "*rsa.PublicKey",
+        db::rfc5912::ID_EC_PUBLIC_KEY => "*ecdsa.PublicKey",
+        db::rfc8410::ID_ED_25519 => "ed25519.PublicKey",
+        _ => "another",
+    }
+}
+
+/// Every certificate names the one behind it as its issuer.
+fn check_chain(chain: &[TbsCertificate]) -> Result<(), X509Error> {
+    for (at, pair) in chain.windows(2).enumerate() {
+        let [issued, issuer] = pair else { continue };
+        let asked = issued.get::<AuthorityKeyIdentifier>()?.and_then(|(_, id)| id.key_identifier);
+        let has = issuer.get::<SubjectKeyIdentifier>()?.map(|(_, SubjectKeyIdentifier(id))| id);
+        let is_same_key = asked.is_none() || has.is_none() || asked == has;
+        if issued.issuer != issuer.subject || !is_same_key {
+            return Err(X509Error::Chain(at + 1));
+        }
+    }
+    Ok(())
+}
