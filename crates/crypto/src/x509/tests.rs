@@ -151,3 +151,36 @@ fn what_is_no_authority_is_told_in_vaults_words() {
         "verification of parsed bundle failed: could not compare public and private keys: key types do not match: *rsa.PublicKey and *ecdsa.PublicKey"
     );
 }
+
+#[test]
+fn no_changed_byte_of_an_authority_panics() {
+    let directory = authorities();
+    let at = directory.path();
+    let (label, certificate) = {
+        let text = file(at, "ec.crt");
+        let (label, der) = pem::decode(&text).unwrap();
+        (label.to_owned(), der)
+    };
+    let (text, private) = (file(at, "ec.crt"), file(at, "ec.key"));
+    let (_, private_der) = pem::decode(&private).unwrap();
+    let key = ClientKey::generate(KeyKind::Ed25519).unwrap();
+    let made = now();
+    let wanted = ClientCertificate { common_name: "x", key: &key, made, ends: made + 60, hash: Hash::Sha256 };
+    for bit in [0x01, 0x80, 0xff] {
+        for place in 0..certificate.len() {
+            let mut changed = certificate.clone();
+            changed[place] ^= bit;
+            if let Ok(authority) = Authority::read(&pem::encode(&label, &changed), &private) {
+                let _ = authority.issue(&wanted);
+            }
+            let _ = Authority::read(&pem::encode(&label, &certificate[..place]), &private);
+        }
+        for place in 0..private_der.len() {
+            let mut changed = private_der.clone();
+            changed[place] ^= bit;
+            for label in ["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"] {
+                let _ = Authority::read(&text, &pem::encode(label, &changed));
+            }
+        }
+    }
+}
