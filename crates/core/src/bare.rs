@@ -3,7 +3,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use keepfast_framework::fields::{Flag, Int, Text};
+use keepfast_framework::fields::{Flag, Int, Strings, Text};
 use keepfast_framework::{Error, Operation, Result, Status};
 use serde::{Deserialize, Serialize};
 
@@ -67,11 +67,9 @@ struct InitRequest {
     #[serde(default)]
     secret_threshold: Int,
     #[serde(default)]
-    pgp_keys: Option<Vec<String>>,
+    pgp_keys: Strings,
     #[serde(default)]
     root_token_pgp_key: Text,
-    #[serde(default)]
-    stored_shares: Int,
     #[serde(default)]
     recovery_shares: Int,
     #[serde(default)]
@@ -95,13 +93,20 @@ struct InitAnswer {
     root_token: String,
 }
 
+/// Whether a path answers on a sealed server and without audit.
+pub fn is_bare_path(path: &str) -> bool {
+    matches!(path, "sys/seal-status" | "sys/health" | "sys/leader" | "sys/init" | "sys/unseal" | "sys/seal")
+}
+
 impl Node {
     /// Whether a request is for one of the paths that need no unsealed server.
     pub(crate) fn is_bare(&self, incoming: &Incoming) -> bool {
         match incoming.path.as_str() {
-            "sys/seal-status" | "sys/health" | "sys/leader" | "sys/init" | "sys/unseal" => true,
-            "sys/seal" => incoming.operation == Operation::Update && self.is_sealed(),
-            _ => false,
+            "sys/seal" => match incoming.operation {
+                Operation::Update => self.is_sealed(),
+                operation => operation != Operation::Help,
+            },
+            path => is_bare_path(path) && incoming.operation != Operation::Help,
         }
     }
 
@@ -163,7 +168,10 @@ impl Node {
             (true, true) => code("sealedcode", 503),
             (true, false) => code("activecode", 200),
         };
-        let Ok(status) = status else { return Err(Error::new(Status::BAD_REQUEST, "")) };
+        let stands_by = query.iter().find(|(name, _)| name == "standbyok").map_or("", |(_, value)| value);
+        let Ok(status) = status.and_then(|status| truth(stands_by).map(|_| status)) else {
+            return Err(Error::new(Status::BAD_REQUEST, ""));
+        };
         let open = config.as_ref().filter(|_| !sealed);
         let health = Health {
             initialized: config.is_some(),
@@ -184,39 +192,35 @@ impl Node {
     }
 
     async fn leader(&self) -> Result<Response> {
-        if self.seal_config().await?.is_none() && self.settings.storage_type != "raft" {
+        if self.settings.storage_type != "raft" {
             return answer(Status::OK, &serde_json::json!({ "ha_enabled": false }));
         }
-        let ha = self.settings.storage_type == "raft";
-        let since = match self.since() {
-            Some(since) => since,
-            None if ha => return Err(crate::node::sealed()),
-            None => keepfast_framework::Timestamp::EPOCH,
-        };
         let leader = Leader {
-            ha_enabled: ha,
-            is_self: ha,
-            active_time: if ha { since.rfc3339() } else { "0001-01-01T00:00:00Z".to_owned() },
-            leader_address: if ha { &self.settings.api_addr } else { "" },
-            leader_cluster_address: if ha { &self.settings.cluster_addr } else { "" },
+            ha_enabled: true,
+            is_self: true,
+            active_time: self.since().ok_or_else(crate::node::sealed)?.rfc3339(),
+            leader_address: &self.settings.api_addr,
+            leader_cluster_address: &self.settings.cluster_addr,
         };
         answer(Status::OK, &leader)
     }
 
     async fn init(&self, incoming: &Incoming) -> Result<Response> {
         let request: InitRequest = input(incoming)?;
+        if !request.pgp_keys.0.is_empty() || !request.root_token_pgp_key.is_empty() {
+            return Err(Error::invalid("encrypting shares with PGP keys is not supported by this server"));
+        }
+        let recovery =
+            [("recovery_shares", request.recovery_shares), ("recovery_threshold", request.recovery_threshold)];
+        let given: Vec<&str> = recovery.iter().filter(|(_, n)| n.0 != 0).map(|(name, _)| *name).collect();
+        if !given.is_empty() {
+            let given = given.join(",");
+            return Err(Error::invalid(format!("parameters {given} not applicable to seal type shamir")));
+        }
+        let shape = SealShape::new(request.secret_shares.0, request.secret_threshold.0)?;
         if self.seal_config().await?.is_some() {
             return Err(Error::invalid("Vault is already initialized"));
         }
-        if request.pgp_keys.is_some_and(|k| !k.is_empty()) || !request.root_token_pgp_key.is_empty() {
-            return Err(Error::invalid("encrypting shares with PGP keys is not supported by this server"));
-        }
-        if request.recovery_shares.0 > 0 || request.recovery_threshold.0 > 0 || request.stored_shares.0 > 0 {
-            return Err(Error::invalid(
-                "parameters recovery_shares,recovery_threshold not applicable to seal type shamir",
-            ));
-        }
-        let shape = SealShape::new(request.secret_shares.0, request.secret_threshold.0)?;
         let made = self.initialize(shape, None).await?;
         let out = InitAnswer {
             keys: made.shares.iter().map(|s| hex::encode(s.expose())).collect(),
@@ -232,9 +236,10 @@ impl Node {
             return Err(Error::invalid("there is no seal to migrate from or to"));
         }
         if request.reset.0 {
-            if self.is_sealed() {
-                self.unsealing.lock().reset();
+            if !self.is_sealed() {
+                return Err(Error::invalid("vault is unsealed"));
             }
+            self.unsealing.lock().reset();
             return self.seal_status().await;
         }
         if request.key.is_empty() {
@@ -263,6 +268,14 @@ impl Node {
         let mut unsealing = self.unsealing.lock();
         unsealing.add(share);
         (unsealing.progress() >= usize::from(config.shape.threshold)).then(|| unsealing.take())
+    }
+}
+
+/// A boolean of the query; this server never stands by, so that only its form counts.
+fn truth(text: &str) -> Result<(), ()> {
+    match text {
+        "" | "1" | "t" | "T" | "true" | "TRUE" | "True" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(()),
+        _ => Err(()),
     }
 }
 

@@ -22,6 +22,7 @@ pub mod unsealed;
 pub mod versions;
 pub mod wrapping;
 
+pub use bare::is_bare_path;
 pub use node::Node;
 pub use request::{Incoming, OpenCeremonies, RecordedHeader, Response};
 pub use settings::Settings;

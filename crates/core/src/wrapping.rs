@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use keepfast_framework::reply::WrapInfo;
-use keepfast_framework::{Body, Error, Result, Timestamp};
+use keepfast_framework::{Body, Error, Result, Status, Timestamp};
 use keepfast_storage::Tx;
 use serde::{Deserialize, Serialize};
 
@@ -13,40 +13,68 @@ use crate::token::create::Spec;
 use crate::token::{Authority, Token, TokenKey};
 use crate::unsealed::Unsealed;
 
-/// The name under which a wrapped answer is kept in its token's storage.
+/// The name under which a wrapped answer is kept in its token's storage, where its token may read it, too.
 const KEPT: &str = "response";
+/// The name under which stands what is told of it.
+const ABOUT: &str = "wrapinfo";
 
-/// What is kept of a wrapped answer.
-#[derive(Serialize, Deserialize)]
+/// A wrapped answer with what is told of it.
 pub struct Wrapped {
     /// The whole answer as JSON text.
     pub response: String,
+    /// What is told of it.
+    pub about: About,
+}
+
+/// What is told of a wrapped answer.
+#[derive(Serialize, Deserialize)]
+pub struct About {
     /// When it was wrapped.
     pub created: Timestamp,
     /// For how long, in seconds.
     pub ttl: u64,
     /// The path whose answer it is.
     pub path: String,
+    /// The status with which it is unwrapped; zero for 200.
+    #[serde(default)]
+    pub status: u16,
+}
+
+/// An answer that is to be wrapped.
+pub struct ToWrap<'a> {
+    /// The whole answer as JSON text.
+    pub response: String,
+    /// Its status.
+    pub status: Status,
+    /// The path whose answer it is.
+    pub path: &'a str,
+    /// The path that wraps it, which is another when it is wrapped anew.
+    pub wrapped_by: &'a str,
+    /// For how long.
+    pub ttl: Duration,
+    /// For people: who has it wrapped.
+    pub display_name: &'a str,
+    /// The accessor of a token or a secret id in it; empty for none.
+    pub wrapped_accessor: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    response: String,
 }
 
 impl Unsealed {
-    /// Keeps `response` (a whole answer as JSON) for one unwrapping, in this transaction.
+    /// Keeps an answer for one unwrapping, in this transaction.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub async fn wrap(
-        &self,
-        tx: &mut Tx,
-        response: String,
-        path: &str,
-        ttl: Duration,
-        wrapped_accessor: String,
-    ) -> Result<WrapInfo> {
+    pub async fn wrap(&self, tx: &mut Tx, answer: ToWrap<'_>) -> Result<WrapInfo> {
+        let ToWrap { response, status, path, wrapped_by, ttl, display_name, wrapped_accessor } = answer;
         let now = self.clock.now();
         let spec = Spec {
             authority: Authority::Policies(vec![RESPONSE_WRAPPING.to_owned()]),
-            path: path.trim_end_matches('/').to_owned(),
-            display_name: "token".to_owned(),
+            path: wrapped_by.to_owned(),
+            display_name: display_name.to_owned(),
             num_uses: 1,
             ttl: Some(ttl),
             explicit_max_ttl: ttl.as_secs(),
@@ -54,9 +82,10 @@ impl Unsealed {
             ..Spec::default()
         };
         let made = self.tokens.create(tx, spec, now).await?;
-        let kept = Wrapped { response, created: now, ttl: ttl.as_secs(), path: path.to_owned() };
-        let place = format!("{}/{KEPT}", self.tokens.store_of(&made.record));
-        tx.put(self.tokens.cubbyhole_view(), &place, Bytes::from(serde_json::to_vec(&kept)?));
+        let about = About { created: now, ttl: ttl.as_secs(), path: path.to_owned(), status: status.0 };
+        let (store, view) = (self.tokens.store_of(&made.record), self.tokens.cubbyhole_view());
+        tx.put(view, &format!("{store}/{KEPT}"), Bytes::from(serde_json::to_vec(&Kept { response })?));
+        tx.put(view, &format!("{store}/{ABOUT}"), Bytes::from(serde_json::to_vec(&about)?));
         Ok(WrapInfo {
             token: made.id,
             accessor: made.record.accessor,
@@ -82,11 +111,12 @@ impl Unsealed {
     /// # Errors
     /// When storage fails.
     pub async fn wrapped(&self, tx: &mut Tx, token: &Token) -> Result<Option<Wrapped>> {
-        let place = format!("{}/{KEPT}", token.store);
-        match tx.get(self.tokens.cubbyhole_view(), &place).await? {
-            None => Ok(None),
-            Some(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
-        }
+        let (store, view) = (&token.store, self.tokens.cubbyhole_view());
+        let Some(kept) = tx.get(view, &format!("{store}/{KEPT}")).await? else { return Ok(None) };
+        let Kept { response } = serde_json::from_slice(&kept)?;
+        // Before there were two records, all stood in the one.
+        let about = tx.get(view, &format!("{store}/{ABOUT}")).await?.unwrap_or(kept);
+        Ok(Some(Wrapped { response, about: serde_json::from_slice(&about)? }))
     }
 
     /// Takes what a wrapping token keeps and ends the token, in this transaction: of parallel ones only one commits.
@@ -96,7 +126,9 @@ impl Unsealed {
     pub async fn unwrap(&self, tx: &mut Tx, key: &TokenKey, token: &Token) -> Result<Wrapped> {
         let record = self.tokens.record(tx, key).await?.ok_or_else(invalid)?;
         let kept = self.wrapped(tx, token).await?.ok_or_else(invalid)?;
-        tx.delete(self.tokens.cubbyhole_view(), &format!("{}/{KEPT}", token.store));
+        for name in [KEPT, ABOUT] {
+            tx.delete(self.tokens.cubbyhole_view(), &format!("{}/{name}", token.store));
+        }
         self.tokens.end_childless(tx, key, &record).await?;
         Ok(kept)
     }

@@ -1,7 +1,10 @@
 //! Help texts of a mount, from its table.
 
 use serde::Serialize;
+use serde_json::Value;
 
+use crate::input::WHOLE_BODY;
+use crate::openapi;
 use crate::routes::Table;
 use crate::rows::RowInfo;
 
@@ -10,18 +13,19 @@ use crate::rows::RowInfo;
 pub struct HelpText {
     /// The text for people.
     pub help: String,
-    /// The paths of the mount, for the help of its root.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub see_also: Vec<String>,
+    /// The same for machines: the OpenAPI document of the path, or of the mount.
+    pub openapi: Value,
+    /// Always null: nothing names other paths, but clients expect the member.
+    pub see_also: Option<Vec<String>>,
 }
 
 /// The help of one row.
-pub fn row(row: &RowInfo, path: &str) -> HelpText {
+pub fn row(version: &str, row: &RowInfo, path: &str) -> HelpText {
     let mut help = format!("Request:        {path}\nMatching Route: {}\n\n{}\n", patterns(row), row.help.synopsis);
     let mut names: Vec<(&str, String)> = Vec::new();
     for operation in &row.operations {
         let request = operation.request();
-        for name in operation.parameters() {
+        for name in operation.parameters().iter().filter(|name| ***name != *WHOLE_BODY) {
             if !names.iter().any(|(n, _)| **n == **name) {
                 let description = request
                     .get("properties")
@@ -42,18 +46,16 @@ pub fn row(row: &RowInfo, path: &str) -> HelpText {
     if !row.help.description.is_empty() {
         help.push_str(&format!("\n## DESCRIPTION\n\n{}\n", row.help.description));
     }
-    HelpText { help, see_also: Vec::new() }
+    HelpText { help, openapi: openapi::document_of(version, [row]), see_also: None }
 }
 
 /// The help of a mount's root: each path with its one line.
-pub fn root(table: &Table) -> HelpText {
+pub fn root(version: &str, table: &Table) -> HelpText {
     let mut help = String::from("## PATHS\n\nThe following paths are supported.\n");
-    let mut see_also = Vec::new();
     for row in table.rows() {
         help.push_str(&format!("\n    {}\n        {}\n", patterns(row), row.help.synopsis));
-        see_also.extend(row.patterns.iter().map(|p| p.source().to_owned()));
     }
-    HelpText { help, see_also }
+    HelpText { help, openapi: openapi::document_of(version, table.rows()), see_also: None }
 }
 
 fn patterns(row: &RowInfo) -> String {

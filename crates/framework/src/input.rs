@@ -34,6 +34,10 @@ impl Body {
         if raw.iter().all(u8::is_ascii_whitespace) || raw.trim_ascii() == b"null" {
             return Ok(Self::default());
         }
+        // What is no character is replaced, as the peer does; whoever reads the body later sees the same text.
+        if std::str::from_utf8(&raw).is_err() {
+            return Self::parse(String::from_utf8_lossy(&raw).into_owned().into());
+        }
         let base = raw.as_ptr() as usize;
         let entries: Entries<'_> = serde_json::from_slice(&raw)
             .map_err(|_| Error::invalid(format!("failed to decode JSON input: {}", json_fault::of(&raw))))?;

@@ -86,10 +86,19 @@ impl Scan<'_> {
         loop {
             match self.next_visible()? {
                 b'"' => self.string()?,
-                c => return Err(invalid(c, "looking for beginning of object key string")),
+                // The peer names the comma that nothing follows.
+                b'}' => return Err(invalid(b',', "looking for beginning of value")),
+                b't' => return Err(self.literal("true").err().unwrap_or_else(misnamed)),
+                b'f' => return Err(self.literal("false").err().unwrap_or_else(misnamed)),
+                b'n' => return Err(self.literal("null").err().unwrap_or_else(misnamed)),
+                b'-' | b'0'..=b'9' | b'{' | b'[' => return Err(misnamed()),
+                c => return Err(invalid(c, "looking for beginning of value")),
             }
             self.blanks();
             self.take(|c| c == b':', "after object key")?;
+            if self.next_visible()? == b'}' {
+                return Err("missing value after object key".to_owned());
+            }
             self.value(depth + 1)?;
             let end = self.next_visible()?;
             self.take(|c| matches!(c, b',' | b'}'), "after object key:value pair")?;
@@ -106,6 +115,9 @@ impl Scan<'_> {
             return Ok(());
         }
         loop {
+            if self.next_visible()? == b']' {
+                return Err(invalid(b',', "looking for beginning of value"));
+            }
             self.value(depth + 1)?;
             let end = self.next_visible()?;
             self.take(|c| matches!(c, b',' | b']'), "after array element")?;
@@ -119,19 +131,28 @@ impl Scan<'_> {
         self.at += 1;
         loop {
             let c = self.peek()?;
-            self.take(|c| c >= b' ', "in string literal")?;
+            self.take(|c| c >= b' ', "in string")?;
             match c {
                 b'"' => return Ok(()),
                 b'\\' => {
-                    let escaped = self.peek()?;
-                    self.take(|c| b"bfnrtu\\/\"".contains(&c), "in string escape code")?;
-                    for _ in 0..if escaped == b'u' { 4 } else { 0 } {
-                        self.take(|c| c.is_ascii_hexdigit(), "in \\u hexadecimal character escape")?;
-                    }
+                    self.escape()?;
                 }
                 _ => {}
             }
         }
+    }
+
+    /// What follows a backslash; a fault shows the escape and no more of the text.
+    fn escape(&mut self) -> Step {
+        let start = self.at - 1;
+        let length = if self.peek()? == b'u' { 6 } else { 2 };
+        let escape = self.text.get(start..start + length).ok_or_else(|| EOF.to_owned())?;
+        let hexadecimal = escape.get(2..).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+        if !(b"bfnrtu\\/\"".contains(&escape[1]) && hexadecimal) {
+            return Err(format!("invalid escape sequence `{}` in string", String::from_utf8_lossy(escape)));
+        }
+        self.at = start + length;
+        Ok(())
     }
 
     fn digits(&mut self) {
@@ -151,7 +172,7 @@ impl Scan<'_> {
         }
         if self.text.get(self.at) == Some(&b'.') {
             self.at += 1;
-            self.take(|c| c.is_ascii_digit(), "after decimal point in numeric literal")?;
+            self.take(|c| c.is_ascii_digit(), "in numeric literal")?;
             self.digits();
         }
         if matches!(self.text.get(self.at), Some(b'e' | b'E')) {
@@ -159,7 +180,7 @@ impl Scan<'_> {
             if matches!(self.text.get(self.at), Some(b'+' | b'-')) {
                 self.at += 1;
             }
-            self.take(|c| c.is_ascii_digit(), "in exponent of numeric literal")?;
+            self.take(|c| c.is_ascii_digit(), "in numeric literal")?;
             self.digits();
         }
         Ok(())
@@ -172,6 +193,10 @@ impl Scan<'_> {
         }
         Ok(())
     }
+}
+
+fn misnamed() -> String {
+    "object member name must be a string".to_owned()
 }
 
 fn invalid(c: u8, place: &str) -> String {
@@ -202,17 +227,19 @@ mod tests {
             ("{\"a\":\"b", "unexpected EOF"),
             ("{}x", "invalid character 'x' looking for beginning of value"),
             ("not json", "invalid character 'o' in literal null (expecting 'u')"),
-            ("{bad", "invalid character 'b' looking for beginning of object key string"),
+            ("{bad", "invalid character 'b' looking for beginning of value"),
             ("{\"a\" 1}", "invalid character '1' after object key"),
-            ("{\"a\":}", "invalid character '}' looking for beginning of value"),
+            ("{\"a\":}", "missing value after object key"),
             ("{\"a\":1 \"b\":2}", "invalid character '\"' after object key:value pair"),
             ("{\"a\":[1 2]}", "invalid character '2' after array element"),
-            ("{\"a\":\"b\",}", "invalid character '}' looking for beginning of object key string"),
-            ("{\"a\":\"\n\"}", "invalid character '\\n' in string literal"),
-            ("{\"a\":\"\\q\"}", "invalid character 'q' in string escape code"),
-            ("{\"a\":1.}", "invalid character '}' after decimal point in numeric literal"),
+            ("{\"a\":\"b\",}", "invalid character ',' looking for beginning of value"),
+            ("{\"a\":[1,]}", "invalid character ',' looking for beginning of value"),
+            ("{1:2}", "object member name must be a string"),
+            ("{\"a\":\"\n\"}", "invalid character '\\n' in string"),
+            ("{\"a\":\"\\q\"}", "invalid escape sequence `\\q` in string"),
+            ("{\"a\":1.}", "invalid character '}' in numeric literal"),
             ("{\"a\":NaN}", "invalid character 'N' looking for beginning of value"),
-            ("{'a':1}", "invalid character '\\'' looking for beginning of object key string"),
+            ("{'a':1}", "invalid character '\\'' looking for beginning of value"),
         ] {
             assert_eq!(of(text.as_bytes()), expected, "{text}");
         }

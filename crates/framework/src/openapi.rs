@@ -21,12 +21,27 @@ pub struct Shown<'a> {
 pub fn document(version: &str, mounts: &[Shown<'_>]) -> Value {
     let mut paths = Map::new();
     for shown in mounts {
-        for row in shown.table.rows().iter().filter(|row| !row.hidden && !row.fallback) {
-            for pattern in &row.patterns {
-                add(&mut paths, shown, row, pattern);
-            }
+        add_all(&mut paths, shown.mount, shown.tag, shown.table.rows());
+    }
+    whole(version, &paths)
+}
+
+/// The document of some rows of a mount, with their paths as they stand within it.
+pub fn document_of<'a>(version: &str, rows: impl IntoIterator<Item = &'a RowInfo>) -> Value {
+    let mut paths = Map::new();
+    add_all(&mut paths, "", "secrets", rows);
+    whole(version, &paths)
+}
+
+fn add_all<'a>(paths: &mut Map<String, Value>, mount: &str, tag: &str, rows: impl IntoIterator<Item = &'a RowInfo>) {
+    for row in rows.into_iter().filter(|row| !row.hidden && !row.fallback) {
+        for pattern in &row.patterns {
+            add(paths, mount, tag, row, pattern);
         }
     }
+}
+
+fn whole(version: &str, paths: &Map<String, Value>) -> Value {
     json!({
         "openapi": "3.0.2",
         "info": {
@@ -41,8 +56,8 @@ pub fn document(version: &str, mounts: &[Shown<'_>]) -> Value {
 }
 
 /// Adds a pattern; a list shares its path with what is at the name without the final slash.
-fn add(paths: &mut Map<String, Value>, shown: &Shown<'_>, row: &RowInfo, pattern: &Pattern) {
-    let path = readable(shown.mount, pattern);
+fn add(paths: &mut Map<String, Value>, mount: &str, tag: &str, row: &RowInfo, pattern: &Pattern) {
+    let path = readable(mount, pattern);
     let entry = paths.entry(path).or_insert_with(|| {
         let mut entry = Map::from_iter([("description".to_owned(), Value::from(row.help.synopsis))]);
         let parameters: Vec<Value> = pattern.captures().map(|name| parameter(row, name)).collect();
@@ -63,7 +78,7 @@ fn add(paths: &mut Map<String, Value>, shown: &Shown<'_>, row: &RowInfo, pattern
     for operation in &row.operations {
         let method = method(operation.operation);
         if !entry.contains_key(method) {
-            entry.insert(method.to_owned(), described(shown, pattern, operation));
+            entry.insert(method.to_owned(), described(mount, tag, pattern, operation));
         }
     }
 }
@@ -87,7 +102,7 @@ fn method(operation: Operation) -> &'static str {
         Operation::Update => "post",
         Operation::Patch => "patch",
         Operation::Delete => "delete",
-        Operation::Read | Operation::List | Operation::Scan | Operation::Help => "get",
+        Operation::Read | Operation::List | Operation::Scan | Operation::Help | Operation::Head => "get",
     }
 }
 
@@ -103,15 +118,15 @@ fn property(operation: &OperationInfo, name: &str) -> Option<Value> {
     operation.request().get("properties")?.get(name).cloned()
 }
 
-fn described(shown: &Shown<'_>, pattern: &Pattern, operation: &OperationInfo) -> Value {
-    let words: Vec<String> = readable(shown.mount, pattern)
+fn described(mount: &str, tag: &str, pattern: &Pattern, operation: &OperationInfo) -> Value {
+    let words: Vec<String> = readable(mount, pattern)
         .split('/')
         .map(|s| s.trim_matches(['{', '}']).replace('_', "-"))
         .filter(|s| !s.is_empty())
         .collect();
     let mut out = Map::from_iter([
         ("operationId".to_owned(), Value::from(format!("{}-{}", words.join("-"), operation.operation.name()))),
-        ("tags".to_owned(), json!([shown.tag])),
+        ("tags".to_owned(), json!([tag])),
     ]);
     match operation.operation {
         Operation::List | Operation::Scan => {
@@ -128,7 +143,7 @@ fn described(shown: &Shown<'_>, pattern: &Pattern, operation: &OperationInfo) ->
                 out.insert("requestBody".to_owned(), content);
             }
         }
-        Operation::Read | Operation::Delete | Operation::Help => {}
+        Operation::Read | Operation::Delete | Operation::Help | Operation::Head => {}
     }
     let answer = match operation.reply() {
         Some(schema) => {

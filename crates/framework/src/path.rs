@@ -19,11 +19,13 @@ pub enum Operation {
     Scan,
     /// GET with `help=1`: what this path is for.
     Help,
+    /// HEAD, which no path has: it is told apart so that who asks, and where, still decides the refusal.
+    Head,
 }
 
 impl Operation {
     /// All of them, in the order of tables.
-    pub const ALL: [Operation; 7] = [
+    pub const ALL: [Operation; 8] = [
         Operation::Read,
         Operation::Update,
         Operation::Patch,
@@ -31,6 +33,7 @@ impl Operation {
         Operation::List,
         Operation::Scan,
         Operation::Help,
+        Operation::Head,
     ];
 
     /// The name in audit entries and texts.
@@ -43,6 +46,7 @@ impl Operation {
             Operation::List => "list",
             Operation::Scan => "scan",
             Operation::Help => "help",
+            Operation::Head => "header",
         }
     }
 
@@ -184,6 +188,14 @@ impl Pattern {
             return None;
         }
         take(&self.segments, path, false, &mut found).then_some(found)
+    }
+
+    /// Whether `path` lies where this pattern leads: it is the pattern itself, or begins as it does before its first capture.
+    pub fn covers(&self, path: &str) -> bool {
+        match self.source.find('{') {
+            Some(at) => path.starts_with(&self.source[..at]),
+            None => path == self.source,
+        }
     }
 
     /// Orders rows: the more literal one is tried first, a rest last.

@@ -97,7 +97,7 @@ pub struct AuthBlock {
     pub policies: Vec<String>,
     pub token_policies: Vec<String>,
     pub identity_policies: Vec<String>,
-    pub metadata: BTreeMap<String, String>,
+    pub metadata: Option<BTreeMap<String, String>>,
     pub lease_duration: u64,
     pub renewable: bool,
     pub entity_id: String,

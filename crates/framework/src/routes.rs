@@ -336,6 +336,12 @@ impl Table {
         without
     }
 
+    /// Whether a path that no row answers lies where anyone may call, as with the peer.
+    pub fn is_open(&self, path: &str) -> bool {
+        let open = self.rows.iter().filter(|row| row.access == Access::Unauthenticated);
+        open.flat_map(|row| &row.patterns).any(|pattern| pattern.covers(path))
+    }
+
     /// Pairs of patterns that match the same paths for the same operation: must be empty.
     pub fn ambiguities(&self) -> Vec<(&'static str, &'static str)> {
         let mut out = Vec::new();

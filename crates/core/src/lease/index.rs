@@ -133,7 +133,8 @@ pub fn expiry_key(second: i64, key: &TokenKey) -> String {
 }
 
 fn token_path_key(path: &str, key: &TokenKey) -> String {
-    format!("{LEASES}{path}/h{}", key.as_str())
+    // A list that was wrapped made its token at a path with a final slash.
+    format!("{LEASES}{}/h{}", path.trim_end_matches('/'), key.as_str())
 }
 
 /// What the last part of a lease id names.

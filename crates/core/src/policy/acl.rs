@@ -166,6 +166,8 @@ impl Rules {
             Operation::Delete => Capability::Delete,
             Operation::List => Capability::List,
             Operation::Scan => Capability::Scan,
+            // Nothing grants this one.
+            Operation::Head => return Decision::default(),
             // Help says what a path is for, not what is there: whoever is let in may ask, as with the peer.
             Operation::Help => return Decision { allowed: true, ..Decision::default() },
         };

@@ -1,5 +1,6 @@
 //! Policy texts: HCL or JSON to rules, every fault refused with its place.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,6 +66,16 @@ const KEYS: [&str; 13] = [
     "required_parameters",
 ];
 
+/// How faults begin that are told with the path of their block once.
+const SAID_ONCE: [&str; 6] = [
+    "error parsing ",
+    "max_wrapping_ttl ",
+    "failed to validate policy templating",
+    "list_scan_response_keys_filter_path ",
+    "unable to compile template for list_scan_response_keys_filter_path",
+    "control_group ",
+];
+
 impl Policy {
     /// Whether what it grants depends on the caller's identity.
     pub fn is_templated(&self) -> bool {
@@ -113,7 +124,12 @@ fn json_paths(value: &Value, paths: &mut Vec<PathRule>) -> Result<(), PolicyErro
 
 fn path_rule(path: &Key, body: &Body) -> Result<PathRule, PolicyError> {
     let name = path.name.as_str();
-    let of_path = |error: PolicyError| error_at(error.position, format!("path {name:?}: {}", error.message));
+    let of_path = |error: PolicyError| {
+        // Most faults inside of a block are told with its path twice by the peer.
+        let path = if SAID_ONCE.iter().any(|words| error.message.starts_with(words)) { 1 } else { 2 };
+        let path = format!("path {name:?}: ").repeat(path);
+        error_at(error.position, format!("{path}{}", error.message))
+    };
     known_keys(body, &KEYS, &format!("path {name:?}: "))?;
     no_repetition(&body.items).map_err(of_path)?;
     if let Some(item) = body.items.iter().find(|item| item.keys.len() > 1) {
@@ -134,7 +150,8 @@ fn grant(body: &Body) -> Result<Grant, PolicyError> {
     let mut capabilities = body.get("policy").map_or(Ok(Capabilities::NONE), |item| shorthand(&item.value))?;
     if let Some(item) = body.get("capabilities") {
         for value in list(&item.value)? {
-            let name = string(value)?;
+            let name = word(value)?;
+            let name = name.as_ref();
             let capability = Capability::named(name)
                 .ok_or_else(|| after(value.position, &format!("invalid capability {name:?}")))?;
             capabilities = capabilities.with(capability);
@@ -156,7 +173,7 @@ fn grant(body: &Body) -> Result<Grant, PolicyError> {
 /// The deprecated `policy = "read"`.
 fn shorthand(value: &Value) -> Result<Capabilities, PolicyError> {
     use Capability::{Create, Delete, Deny, List, Read, Sudo, Update};
-    let granted: &[Capability] = match string(value)? {
+    let granted: &[Capability] = match word(value)?.as_ref() {
         "" => &[],
         "deny" => &[Deny],
         "read" => &[Read, List],
@@ -281,6 +298,14 @@ fn list(value: &Value) -> Result<&[Value], PolicyError> {
     value.as_list().ok_or_else(|| wrong_kind(value, "a list"))
 }
 
+/// A text, or a number as one.
+fn word(value: &Value) -> Result<Cow<'_, str>, PolicyError> {
+    match &value.kind {
+        ValueKind::Integer(number) => Ok(number.to_string().into()),
+        _ => string(value).map(Cow::Borrowed),
+    }
+}
+
 fn string(value: &Value) -> Result<&str, PolicyError> {
     value.as_str().ok_or_else(|| wrong_kind(value, "a string"))
 }
@@ -290,8 +315,9 @@ fn known_keys(body: &Body, known: &[&str], of: &str) -> Result<(), PolicyError> 
     let Some(first) = unknown.first() else { return Ok(()) };
     let count = if unknown.len() == 1 { "1 error".to_owned() } else { format!("{} errors", unknown.len()) };
     let each = unknown.iter().map(|item| {
-        let Position { line, column, .. } = item.position();
-        format!("\t* invalid key {:?} on line {line}, column {column}\n", item.name())
+        // The peer counts from the sign of equality, which a block with a label does not have.
+        let line = if item.keys.len() > 1 { 0 } else { item.position().line };
+        format!("\t* invalid key {:?} on line {line}\n", item.name())
     });
     Err(error_at(first.position(), format!("{of}{count} occurred:\n{}\n", each.collect::<String>())))
 }
@@ -317,9 +343,9 @@ fn wrong_kind(value: &Value, wanted: &str) -> PolicyError {
     error_at(value.position, at(value.position, &format!("expected {wanted}, got {}", value.type_name())))
 }
 
-/// A fault whose wording is the peer's, which names no place; the place follows it.
+/// A fault whose wording is the peer's, which names no place.
 fn after(position: Position, message: &str) -> PolicyError {
-    error_at(position, format!("{message} (at {position})"))
+    error_at(position, message.to_owned())
 }
 
 fn at(position: Position, message: &str) -> String {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use keepfast_crypto::secret::SecretString;
 use keepfast_framework::{Error, Operation, Status};
 
 use super::Refused;
@@ -53,6 +54,9 @@ impl Unsealed {
             return Err(nobody(Error::invalid("cannot write to a path ending in '/'")));
         }
         let incoming = &routed.incoming;
+        if let Some(asked) = self.wrapping_asked(routed).await.map_err(nobody)? {
+            asked.map_err(nobody)?;
+        }
         let found = match &incoming.token {
             None => None,
             Some(token) => {
@@ -66,7 +70,7 @@ impl Unsealed {
         if routed.is_open() {
             return Ok(Known { token: found, last_use: false });
         }
-        let Some(token) = found else { return Err(nobody(refusal(routed))) };
+        let Some(token) = found else { return Err(nobody(Error::denied())) };
         let mut known = Known { last_use: false, token: Some(token.clone()) };
         if token.record.num_uses > 0
             && let Some(key) = &token.key
@@ -74,10 +78,33 @@ impl Unsealed {
             match Box::pin(self.tokens.count_use(key)).await.map_err(nobody)? {
                 Use::Granted => {}
                 Use::Last => known.last_use = true,
-                Use::Refused => return Err(nobody(refusal(routed))),
+                Use::Refused => return Err(nobody(Error::denied())),
             }
         }
         Ok(known)
+    }
+
+    /// What a request for a wrapping token is told before anything else of it counts: that the token is none, or spent.
+    /// That somebody else has read the answer is what wrapping shows. `None` for any other request.
+    async fn wrapping_asked(&self, routed: &Routed) -> Result<Option<Result<(), Error>>, Error> {
+        let incoming = &routed.incoming;
+        let lists = matches!(incoming.operation, Operation::List | Operation::Scan | Operation::Help);
+        let paths = ["sys/wrapping/lookup", "sys/wrapping/unwrap", "sys/wrapping/rewrap"];
+        if lists || !paths.contains(&incoming.path.as_str()) {
+            return Ok(None);
+        }
+        let refused =
+            |why: &str| Ok(Some(Err(Error::new(Status::FORBIDDEN, format!("error validating wrapping token: {why}")))));
+        let named = incoming.body.field("token").filter(|token| *token != "null").map(serde_json::from_str::<String>);
+        let token = match (named, &incoming.token) {
+            (Some(Ok(named)), _) if named.is_empty() => return refused("empty token in request body"),
+            (Some(Ok(named)), _) => SecretString::new(named),
+            (Some(Err(_)), _) => return refused("could not decode token in request body"),
+            (None, Some(own)) => own.clone(),
+            (None, None) => return refused("token is empty"),
+        };
+        let found = self.wrapping_token(token.expose()).await?;
+        Ok(Some(found.map(drop).ok_or_else(wrapping::invalid)))
     }
 
     /// Whether the auth method that logged a token in is still mounted where it was. A mount that is taken away ends its
@@ -86,18 +113,5 @@ impl Unsealed {
         let origin = &token.record.origin;
         let (Some(mount), Some(accessor)) = (&origin.mount, &origin.accessor) else { return true };
         self.mounts.router().at(mount).is_some_and(|m| m.entry.accessor == *accessor)
-    }
-}
-
-/// Whoever unwraps is told that the wrapping token is spent: that somebody else has read the answer is what wrapping shows.
-fn refusal(routed: &Routed) -> Error {
-    let unwraps = matches!(routed.incoming.path.as_str(), "sys/wrapping/unwrap" | "sys/wrapping/rewrap");
-    match (unwraps, routed.incoming.body.field("token"), &routed.incoming.token) {
-        (true, None, Some(_)) => wrapping::invalid(),
-        (true, None, None) => Error::new(Status::FORBIDDEN, "error validating wrapping token: token is empty"),
-        (true, Some("\"\""), _) => {
-            Error::new(Status::FORBIDDEN, "error validating wrapping token: empty token in request body")
-        }
-        _ => Error::denied(),
     }
 }

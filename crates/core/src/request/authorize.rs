@@ -99,10 +99,10 @@ impl Unsealed {
                 format!("no handler for route {path:?}. route entry not found."),
             ));
         }
-        if routed.row.is_none() {
-            return Err(Error::unsupported_path());
+        match routed.unsupported() {
+            Some(refusal) if routed.row.is_none() => Err(refusal),
+            _ => Ok((decision, Some(compiled))),
         }
-        Ok((decision, Some(compiled)))
     }
 
     /// Whether an update creates the thing, as far as its engine can tell; its context cannot write.

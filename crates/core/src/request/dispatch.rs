@@ -6,7 +6,8 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::cx::{Caller, Claim, Request};
-use keepfast_framework::{Cx, Error, Input, Operation, Outcome, Result, help};
+use keepfast_framework::reply::Raw;
+use keepfast_framework::{Cx, Error, Input, Operation, Outcome, Result, Status, help};
 use keepfast_storage::StorageError;
 
 use super::authenticate::Known;
@@ -23,6 +24,10 @@ use crate::unsealed::Unsealed;
 
 /// How often a request runs again after conflicts before it fails.
 const TRIES: usize = 64;
+
+/// What whoever reads `cubbyhole/response` is told.
+const USE_UNWRAP: &str = "Reading from 'cubbyhole/response' is deprecated. Please use sys/wrapping/unwrap to unwrap responses, \
+                          as it provides additional security checks and other benefits.";
 
 /// A request that has run, or was refused, with its outcome.
 pub struct Answered {
@@ -67,17 +72,19 @@ impl Unsealed {
 
     async fn run(&self, parts: &AuthorizedParts) -> Result<Sent> {
         let routed = &parts.routed;
-        let (Some((mounted, within)), Some(found)) = (&routed.mount, &routed.row) else {
-            return Err(Error::unsupported_path());
-        };
+        if let Some(refusal) = routed.unsupported() {
+            return Err(refusal);
+        }
+        let Some((mounted, within)) = &routed.mount else { return Err(Error::unsupported_path()) };
         if routed.incoming.operation == Operation::Help {
             return self.help(mounted, within, routed);
         }
+        let Some(found) = &routed.row else { return Err(Error::unsupported_path()) };
         let input = self.input(parts, found);
         for _ in 0..TRIES {
             match self.attempt(parts, mounted, &input).await {
                 Err(error) if error.is_conflict() && !routed.info().is_some_and(|row| row.once) => {}
-                other => return other,
+                other => return other.map_err(|error| routed.plainly(error)),
             }
         }
         Err(Error::internal(StorageError::Conflict))
@@ -100,6 +107,7 @@ impl Unsealed {
         // A handler that panics fails its own request, which is recorded like any other.
         let called = AssertUnwindSafe(engine.call(found, operation, &mut cx, input)).catch_unwind().await;
         let called = called.unwrap_or_else(|_| Err(Error::internal("the handler panicked")));
+        let called = called.or_else(|error| warned_of(error, parts, input));
         let mut outcome = match cx.take_claim() {
             Some(claim) if mounted.entry.auth => self.judge_claim(mounted, claim, called).await?,
             _ => called?,
@@ -129,6 +137,9 @@ impl Unsealed {
             }
             Sent::Envelope(envelope) => envelope,
         };
+        if reads_wrapped(parts, mounted) {
+            envelope.warnings.push(USE_UNWRAP.to_owned());
+        }
         self.add_warnings(&mut envelope, done.warnings, parts, input);
         if parts.routed.incoming.wrap_ttl.is_some() {
             Box::pin(self.wrap_if_asked(&mut tx, parts, &mut envelope)).await?;
@@ -218,17 +229,13 @@ impl Unsealed {
     }
 
     fn help(&self, mounted: &Mounted, within: &str, routed: &Routed) -> Result<Sent> {
+        let version = &self.settings.version;
         let text = match routed.info() {
-            Some(row) if !within.is_empty() => help::row(row, within),
-            _ => help::root(&mounted.table),
+            Some(row) if !within.is_empty() => help::row(version, row, within),
+            _ => help::root(version, &mounted.table),
         };
-        let data = serde_json::value::to_raw_value(&text)?;
-        Ok(Sent::Envelope(Box::new(Envelope {
-            id: routed.incoming.id.clone(),
-            data: Some(data),
-            flat: true,
-            ..Envelope::default()
-        })))
+        let body = serde_json::to_vec(&text)?;
+        Ok(Sent::Raw(Raw { status: Status::OK, content_type: "application/json", body }))
     }
 
     /// Leaves out the names that the policy's filter does not show.
@@ -255,13 +262,10 @@ impl Unsealed {
         if nothing_to_say || envelope.status.is_some_and(|s| s.0 >= 400) {
             return;
         }
-        let Some(known) = parts.routed.info().and_then(|row| row.operation(parts.routed.incoming.operation)) else {
-            return;
-        };
-        if known.takes_whole_body() {
+        if parts.routed.takes_whole_body() {
             return;
         }
-        let unknown = input.unknown(|name| known.knows(name));
+        let unknown = unknown_parameters(parts, input);
         if !unknown.is_empty() {
             envelope.warnings.push(format!("Endpoint ignored these unrecognized parameters: [{}]", unknown.join(" ")));
         }
@@ -273,4 +277,26 @@ impl Unsealed {
             ));
         }
     }
+}
+
+/// Whether a wrapping token takes what it keeps by the old way, which leaves the check of the token out.
+fn reads_wrapped(parts: &AuthorizedParts, mounted: &Mounted) -> bool {
+    mounted.entry.engine == "cubbyhole" && parts.known.token.as_ref().is_some_and(|token| token.record.wrapping)
+}
+
+/// The parameters that the endpoint does not have.
+fn unknown_parameters<'i>(parts: &AuthorizedParts, input: &'i Input) -> Vec<&'i str> {
+    let operation = parts.routed.incoming.operation;
+    let known = parts.routed.info().and_then(|row| row.operation(operation));
+    known.map(|known| input.unknown(|name| known.knows(name))).unwrap_or_default()
+}
+
+/// An empty list is no 404 where there is something to warn of: then there is an answer, as with the peer.
+fn warned_of(error: Error, parts: &AuthorizedParts, input: &Input) -> Result<Outcome> {
+    let lists = matches!(parts.routed.incoming.operation, Operation::List | Operation::Scan);
+    let is_empty = error.status() == Status::NOT_FOUND && error.public().is_empty() && error.warnings().is_empty();
+    if !(lists && is_empty) || unknown_parameters(parts, input).is_empty() {
+        return Err(error);
+    }
+    Ok(Outcome { data: Some(serde_json::value::to_raw_value(&serde_json::json!({}))?), ..Outcome::default() })
 }

@@ -16,6 +16,8 @@ pub struct Envelope {
     pub data: Option<Box<RawValue>>,
     /// Whether the fields of the data also stand at the top level.
     pub flat: bool,
+    /// The name for people of who has logged in.
+    pub logged_in: Option<String>,
     /// A token that was made.
     pub auth: Option<AuthBlock>,
     /// A lease that was made; empty for none.
@@ -108,7 +110,6 @@ fn auth(auth: Option<&AuthBlock>, out: &mut Vec<u8>) {
         out.extend_from_slice(b"null");
         return;
     };
-    let metadata = (!auth.metadata.is_empty()).then_some(&auth.metadata);
     out.push(b'{');
     field(out, "client_token", auth.client_token.expose());
     next(out, "accessor", &auth.accessor);
@@ -119,7 +120,7 @@ fn auth(auth: Option<&AuthBlock>, out: &mut Vec<u8>) {
     if !auth.identity_policies.is_empty() {
         next(out, "identity_policies", &auth.identity_policies);
     }
-    next(out, "metadata", &metadata);
+    next(out, "metadata", &auth.metadata);
     next(out, "lease_duration", &auth.lease_duration);
     next(out, "renewable", &auth.renewable);
     next(out, "entity_id", &auth.entity_id);

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use keepfast_framework::Operation;
 use keepfast_framework::routes::{Access, Match};
-use keepfast_framework::rows::RowInfo;
+use keepfast_framework::rows::{OperationInfo, RowInfo};
+use keepfast_framework::{Error, Operation};
 
 use super::incoming::Incoming;
 use crate::mount::Mounted;
@@ -24,6 +24,8 @@ pub struct Routed {
     pub mount: Option<(Arc<Mounted>, String)>,
     /// The row of the mount's table.
     pub row: Option<Match>,
+    /// Whether the row is that of the path without its final slash.
+    without_slash: bool,
 }
 
 impl Routed {
@@ -33,17 +35,59 @@ impl Routed {
         mounted.table.rows().get(self.row.as_ref()?.row)
     }
 
-    /// Whether the row needs no token for this operation.
+    /// Whether anyone may call this path; as with the peer whatever the operation is, and though no row answers it.
     pub fn is_open(&self) -> bool {
-        self.info().is_some_and(|row| {
-            row.access == Access::Unauthenticated && row.operation(self.incoming.operation).is_some()
-        })
+        let Some((mounted, within)) = &self.mount else { return false };
+        match self.info() {
+            Some(row) => row.access == Access::Unauthenticated,
+            None if self.lists() => mounted.table.is_open(&format!("{}/", within.trim_end_matches('/'))),
+            None => mounted.table.is_open(within),
+        }
+    }
+
+    /// Whether the body is data as a whole, of which no part is a parameter.
+    pub(super) fn takes_whole_body(&self) -> bool {
+        self.info().and_then(|row| row.operation(self.incoming.operation)).is_some_and(OperationInfo::takes_whole_body)
+    }
+
+    /// Whether help of the whole mount is asked for, which needs no row.
+    pub(super) fn asks_for_root_help(&self) -> bool {
+        self.incoming.operation == Operation::Help && self.mount.as_ref().is_some_and(|(_, within)| within.is_empty())
+    }
+
+    fn lists(&self) -> bool {
+        matches!(self.incoming.operation, Operation::List | Operation::Scan)
+    }
+
+    /// The refusal of a path that the mount does not have, or not for this operation; `None` if it does.
+    pub(super) fn unsupported(&self) -> Option<Error> {
+        let asked = self.incoming.operation;
+        Some(self.plainly(match self.info() {
+            None if self.asks_for_root_help() => return None,
+            Some(row) if asked == Operation::Help || row.operation(asked).is_some() => return None,
+            Some(_) => Error::unsupported_operation(),
+            None => Error::unsupported_path(),
+        }))
+    }
+
+    /// A refusal as it is worded here: where anyone may call, the peer says it without the frame of the check that was
+    /// not made.
+    pub(super) fn plainly(&self, refusal: Error) -> Error {
+        let framed = [Error::unsupported_path(), Error::unsupported_operation()];
+        match framed.iter().position(|framed| framed.public() == refusal.public()) {
+            Some(at) if self.is_open() => {
+                Error::new(refusal.status(), ["unsupported path", "unsupported operation"][at])
+            }
+            _ => refusal,
+        }
     }
 
     /// The path as policies see it: lists end in a slash.
     pub fn judged_path(&self) -> String {
         match self.incoming.operation {
             Operation::List | Operation::Scan => self.incoming.path.as_folder().as_str().to_owned(),
+            // What is done is judged, however it is written.
+            _ if self.without_slash => self.incoming.path.as_str().trim_end_matches('/').to_owned(),
             _ => self.incoming.path.as_str().to_owned(),
         }
     }
@@ -62,6 +106,25 @@ impl Unsealed {
             }
             operation => mounted.table.find(operation, within),
         });
-        Routed { incoming, namespace, mount, row }
+        let named = mount.as_ref().filter(|(mounted, _)| mounted.entry.engine == "system");
+        let named = named.and_then(|(mounted, within)| named_row(mounted, incoming.operation, within, row.as_ref()));
+        let without_slash = named.is_some();
+        Routed { incoming, namespace, mount, row: named.or(row), without_slash }
     }
+}
+
+/// The row of what has a path for a name: mounts, devices, policies. As with the peer such a name may end in a slash.
+fn named_row(mounted: &Mounted, operation: Operation, within: &str, found: Option<&Match>) -> Option<Match> {
+    let lists = matches!(operation, Operation::List | Operation::Scan);
+    let plain = within.trim_end_matches('/');
+    let of_a_name = ["mounts/", "auth/", "audit/", "policies/acl/", "policy/"].iter().any(|p| plain.starts_with(p));
+    let answers = |found: &Match| mounted.table.rows()[found.row].operation(operation).is_some();
+    let unanswered = match found {
+        Some(found) => !lists && within.ends_with('/') && !answers(found),
+        None => lists || within.ends_with('/'),
+    };
+    if !unanswered || !(of_a_name || within == "policy/") {
+        return None;
+    }
+    mounted.table.find(operation, plain)
 }

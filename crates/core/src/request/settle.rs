@@ -6,7 +6,7 @@ use std::time::Duration;
 use keepfast_framework::lease::Intent;
 use keepfast_framework::reply::{Login, Raw};
 use keepfast_framework::token_params::{TokenKind, shown_cidr};
-use keepfast_framework::{Error, Outcome, Result};
+use keepfast_framework::{Error, Outcome, Result, Status};
 use keepfast_storage::Tx;
 
 use super::authorize::AuthorizedParts;
@@ -21,7 +21,7 @@ use crate::token::life::{self, Asked};
 use crate::token::record::Origin;
 use crate::token::{Authority, create};
 use crate::unsealed::Unsealed;
-use crate::wrapping::wrapped_accessor;
+use crate::wrapping::{ToWrap, wrapped_accessor};
 
 impl Unsealed {
     /// Who makes the leases of this request.
@@ -49,7 +49,8 @@ impl Unsealed {
             return Ok(Sent::Raw(raw));
         }
         let mut envelope = Envelope {
-            id: parts.routed.incoming.id.clone(),
+            // What is kept elsewhere is no answer to this request.
+            id: if outcome.wrapped.is_some() { String::new() } else { parts.routed.incoming.id.clone() },
             status: outcome.status,
             data: outcome.data,
             flat: outcome.flat,
@@ -61,6 +62,7 @@ impl Unsealed {
         if let Some(login) = outcome.login {
             let (made, warnings) = Box::pin(self.log_in(tx, parts, mounted, login)).await?;
             envelope.warnings.extend(warnings);
+            envelope.logged_in = parts.routed.incoming.wrap_ttl.map(|_| made.record.display_name.clone());
             envelope.auth = Some(made.auth_block(Vec::new()));
         }
         if let Some(renewed) = outcome.renewed {
@@ -148,11 +150,22 @@ impl Unsealed {
         }
         let json = String::from_utf8(raw.body).map_err(|_| Error::internal("an answer that is not UTF-8"))?;
         let accessor = wrapped_accessor(&json);
-        let info = self.wrap(tx, json, &parts.routed.judged_path(), ttl, accessor).await?;
+        let path = parts.routed.judged_path();
+        let answer = ToWrap {
+            response: json,
+            status: raw.status,
+            path: &path,
+            wrapped_by: &path,
+            ttl,
+            display_name: caller_name(parts),
+            wrapped_accessor: accessor,
+        };
+        let info = self.wrap(tx, answer).await?;
         Ok(Sent::Envelope(Box::new(Envelope { wrap: Some(info), ..Envelope::default() })))
     }
 
-    /// Keeps the answer behind a wrapping token when the caller asked for that. Refusals and empty answers never are.
+    /// Keeps the answer behind a wrapping token when the caller asked for that: also a 404 that says more than that.
+    /// Refusals and empty answers never are.
     pub(super) async fn wrap_if_asked(
         &self,
         tx: &mut Tx,
@@ -160,16 +173,34 @@ impl Unsealed {
         envelope: &mut Envelope,
     ) -> Result<()> {
         let Some(ttl) = parts.routed.incoming.wrap_ttl.filter(|t| !t.is_zero()) else { return Ok(()) };
-        if envelope.is_empty() || envelope.wrap.is_some() || envelope.status.is_some_and(|s| s.0 >= 300) {
+        let refused = envelope.status.is_some_and(|s| s.0 >= 300 && s != Status::NOT_FOUND);
+        if envelope.is_empty() || envelope.wrap.is_some() || refused {
             return Ok(());
         }
+        // What is unwrapped later has the one form that all answers have.
+        envelope.flat = false;
         let json = String::from_utf8(envelope.to_json()).map_err(Error::internal)?;
         let wrapped_accessor = wrapped_accessor(&json);
         let path = parts.routed.judged_path();
-        let info = self.wrap(tx, json, &path, ttl, wrapped_accessor).await?;
+        let answer = ToWrap {
+            response: json,
+            status: envelope.status.unwrap_or(Status::OK),
+            path: &path,
+            wrapped_by: &path,
+            ttl,
+            // Whoever logs in has no token yet, but a name.
+            display_name: envelope.logged_in.as_deref().unwrap_or_else(|| caller_name(parts)),
+            wrapped_accessor,
+        };
+        let info = self.wrap(tx, answer).await?;
         *envelope = Envelope { wrap: Some(info), ..Envelope::default() };
         Ok(())
     }
+}
+
+/// The name for people of who asks; empty for a stranger.
+fn caller_name(parts: &AuthorizedParts) -> &str {
+    parts.known.token.as_ref().map_or("", |token| &token.record.display_name)
 }
 
 /// The policies of a login's token: canonical, with `default` unless left out, and never root.

@@ -56,7 +56,7 @@ impl Unsealing {
 pub fn decode_share(text: &str) -> Result<SecretBytes> {
     let text = text.trim();
     let bytes = hex::decode(text).ok().or_else(|| STANDARD.decode(text).ok());
-    match bytes.filter(|b| !b.is_empty()) {
+    match bytes.filter(|b| b.len() > 1) {
         Some(bytes) => Ok(SecretBytes::new(bytes)),
         None => Err(Error::invalid("'key' must be a valid hex or base64 string")),
     }

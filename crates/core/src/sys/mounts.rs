@@ -110,7 +110,8 @@ async fn enable_auth(sys: &System, _: &mut Cx, req: Enable) -> Result<()> {
 
 async fn enable(unsealed: &Unsealed, kind: Kind, path: &str, req: Enable) -> Result<()> {
     let (engine, options) = engine_of(&req, kind)?;
-    if matches!(engine.as_str(), "cubbyhole" | "system" | "identity" | "token" | "ns_system" | "ns_cubbyhole") {
+    let single = ["cubbyhole", "system", "identity", "token", "ns_system", "ns_cubbyhole"];
+    if kind == Kind::Secrets && single.contains(&engine.as_str()) {
         return Err(Error::invalid(format!("mount type of {engine:?} is not mountable")));
     }
     if let Some(version) = req.plugin_version.as_ref().filter(|v| !v.is_empty()) {
@@ -159,7 +160,14 @@ fn null_or_pairs<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Res
 fn engine_of(req: &Enable, kind: Kind) -> Result<(String, BTreeMap<String, String>)> {
     let mut options = req.options.clone().flatten().unwrap_or_default().0;
     let named = req.engine.as_deref().unwrap_or_default();
-    let named = if named == "plugin" { req.plugin_name.as_deref().unwrap_or_default() } else { named };
+    let plugin = req.plugin_name.as_deref().unwrap_or_default();
+    let named = match named {
+        "plugin" if plugin.is_empty() => {
+            return Err(Error::invalid("plugin_name must be provided for plugin backend"));
+        }
+        "plugin" => plugin,
+        named => named,
+    };
     if named.is_empty() {
         return Err(Error::invalid("backend type must be specified as a string"));
     }

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use keepfast_framework::duration::parse_int;
 use keepfast_framework::fields::{Flag, Int, Seconds, Text};
 use keepfast_framework::reply::Flat;
-use keepfast_framework::routes::Help;
+use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Data, Error, Keys, Outcome, Page, Result, Routes, Timestamp};
 use schemars::JsonSchema;
 use serde::de::Error as _;
@@ -23,16 +23,18 @@ const ACL: Help = Help { synopsis: "Policies: what callers may do.", description
 const OLD: Help = Help { synopsis: "Policies, in the older form of the API.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("policies/acl/", ACL).list(list);
+    r.path("policies/acl/{name...}/", ACL).list(list);
     r.path("policies/acl/{name...}", ACL).read(read).update(write).patch(patch).delete(delete);
-    r.path("policies/detailed/acl/", ACL).list(list_detailed);
-    r.path("policy", OLD).read(list_old).hidden();
-    r.path("policy/", OLD).list(list_old);
+    r.path("policies/detailed/acl/{name...}/", ACL).list(list_detailed);
+    r.path("policy", OLD).read(list_all_old).hidden();
+    r.path("policy/{name...}/", OLD).list(list_old);
     r.path("policy/{name...}", OLD).read(read_old).update(write_old).delete(delete);
 }
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(Default, Deserialize, JsonSchema)]
 struct Paged {
+    /// Show names below this one.
+    name: Text,
     /// Show names behind this one.
     after: Option<Text>,
     /// Show at most this many.
@@ -110,11 +112,12 @@ struct OldList {
     policies: Vec<String>,
 }
 
-/// The stored names that callers see, with `root`, which is not stored.
+/// The stored names that callers see, with `root`, which is not stored; below a folder only what is stored there.
 async fn names(unsealed: &Unsealed, req: &Paged) -> Result<Vec<String>> {
     let mut tx = unsealed.barrier.begin_read();
     let mut names = Vec::new();
-    let mut folders = vec![String::new()];
+    let top = req.name.trim_end_matches('/').to_lowercase();
+    let mut folders = vec![if top.is_empty() { String::new() } else { format!("{top}/") }];
     while let Some(folder) = folders.pop() {
         for name in unsealed.policies.list(&mut tx, &folder, &Page::all()).await? {
             let name = format!("{folder}{name}");
@@ -122,35 +125,53 @@ async fn names(unsealed: &Unsealed, req: &Paged) -> Result<Vec<String>> {
         }
     }
     names.retain(|n| n != builtin::RESPONSE_WRAPPING);
-    names.push(builtin::ROOT.to_owned());
+    if top.is_empty() {
+        names.push(builtin::ROOT.to_owned());
+    }
+    Ok(names)
+}
+
+/// The part of the names that is asked for.
+fn page(mut names: Vec<String>, req: &Paged) -> Vec<String> {
     if let Some(after) = req.after.as_ref().filter(|a| !a.is_empty()) {
         names.retain(|n| n.as_str() > &**after);
     }
     if let Some(limit) = req.limit.filter(|l| l.0 > 0) {
         names.truncate(limit.0 as usize);
     }
-    Ok(names)
+    names
 }
 
 async fn list(sys: &System, _: &mut Cx, req: Paged) -> Result<Keys> {
-    Ok(Keys::of(names(&*sys.unsealed()?, &req).await?))
+    Ok(Keys::of(page(names(&*sys.unsealed()?, &req).await?, &req)))
+}
+
+async fn list_all_old(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<OldList>> {
+    list_old(sys, cx, Paged::default()).await
 }
 
 async fn list_old(sys: &System, _: &mut Cx, req: Paged) -> Result<Flat<OldList>> {
-    let keys = names(&*sys.unsealed()?, &req).await?;
+    let keys = page(names(&*sys.unsealed()?, &req).await?, &req);
+    if keys.is_empty() {
+        return Err(Error::not_found());
+    }
     Ok(Flat(OldList { policies: keys.clone(), keys }))
 }
 
+/// The peer pages the names and not what it tells of them, and names root below every folder.
 async fn list_detailed(sys: &System, _: &mut Cx, req: Paged) -> Result<Keys> {
     let unsealed = sys.unsealed()?;
-    let keys = names(&unsealed, &req).await?;
+    let mut all = names(&unsealed, &req).await?;
+    if !req.name.is_empty() {
+        all.push(builtin::ROOT.to_owned());
+    }
     let mut tx = unsealed.barrier.begin_read();
     let mut info = BTreeMap::new();
-    for name in &keys {
+    for name in &all {
         let record = unsealed.policies.read(&mut tx, name).await?;
         info.insert(name.clone(), shown(record.unwrap_or_else(root), false));
     }
-    Keys::with_info(keys, &info)
+    Keys::with_info(page(all, &req), &info)
 }
 
 /// Root as it is shown: it has no text.

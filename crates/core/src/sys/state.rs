@@ -39,7 +39,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
     r.path("internal/counters/requests", REMOVED).read(removed);
     r.path("internal/counters/tokens", COUNTERS).read(tokens);
     r.path("internal/counters/entities", COUNTERS).read(entities);
-    r.path("internal/ui/namespaces", NAMESPACES).read(namespaces);
+    r.path("internal/ui/namespaces", NAMESPACES).read(namespaces).unauthenticated();
     r.path("internal/inspect/router/{tag}", INSPECT).read(inspect_router).sudo();
     r.path("internal/inspect/request", INSPECT).read(inspect).sudo();
 }

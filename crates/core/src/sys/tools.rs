@@ -100,8 +100,9 @@ async fn hash_input(_: &System, _: &mut Cx, req: HashRequest) -> Result<Data<Sum
         .decode(req.input.as_deref().unwrap_or_default())
         .map_err(|e| Error::invalid(format!("unable to decode input as base64: {}", base64_fault(&e))))?;
     let encode = encoding(req.format.as_deref(), "hex").map_err(|named| unsupported(&named))?;
-    let named = req.urlalgorithm.filter(|a| !a.is_empty()).or(req.algorithm).map(String::from).unwrap_or_default();
-    let named = if named.is_empty() { "sha2-256" } else { named.as_str() };
+    // An empty name is one that no algorithm has; only silence means the usual one.
+    let named = req.urlalgorithm.filter(|a| !a.is_empty()).or(req.algorithm);
+    let named = named.as_deref().unwrap_or("sha2-256");
     // SHA-1 is for transit's HMACs; for a plain hash nobody should begin with it now.
     let hash = Hash::from_name(named).filter(|hash| *hash != Hash::Sha1);
     let hash = hash.ok_or_else(|| Error::invalid(format!("unsupported algorithm {named}")))?;

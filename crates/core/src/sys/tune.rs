@@ -116,6 +116,7 @@ async fn tune_secrets(sys: &System, cx: &mut Cx, req: Tune) -> Result<()> {
     let unsealed = sys.unsealed()?;
     let path = Unsealed::mount_path(Kind::Secrets, &req.path);
     // Command lines tune auth methods here too, as `sys/mounts/auth/PATH/tune`.
+    refuse_untunable(&path, &req)?;
     if req.token_type.is_some() && !path.starts_with("auth/") {
         return Err(Error::invalid("'token_type' can only be modified on auth mounts"));
     }
@@ -134,7 +135,33 @@ async fn tune_secrets(sys: &System, cx: &mut Cx, req: Tune) -> Result<()> {
 }
 
 async fn tune_auth(sys: &System, _: &mut Cx, req: Tune) -> Result<()> {
+    if req.token_type.is_some() && req.path.trim_matches('/') == "token" {
+        return Err(Error::invalid("'token_type' cannot be set for 'token' or 'ns_token' auth mounts"));
+    }
     tune(&*sys.unsealed()?, Kind::Auth, req).await
+}
+
+/// Of the mounts that every server has only what audit shows in clear can be tuned.
+fn refuse_untunable(path: &str, req: &Tune) -> Result<()> {
+    if !matches!(path, "sys/" | "cubbyhole/" | "identity/") {
+        return Ok(());
+    }
+    let given = [
+        ("plugin_version", req.plugin_version.is_some()),
+        ("options", req.options.is_some()),
+        ("listing_visibility", req.listing_visibility.is_some()),
+        ("description", req.description.is_some()),
+        ("default_lease_ttl", req.default_lease_ttl.is_some()),
+        ("max_lease_ttl", req.max_lease_ttl.is_some()),
+        ("token_type", req.token_type.is_some()),
+        ("passthrough_request_headers", req.passthrough_request_headers.is_some()),
+        ("allowed_response_headers", req.allowed_response_headers.is_some()),
+        ("user_lockout_config", req.user_lockout_config.is_some()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((name, _)) => Err(Error::invalid(format!("cannot tune parameter {name} of {path}"))),
+        None => Ok(()),
+    }
 }
 
 async fn tune(unsealed: &Unsealed, kind: Kind, req: Tune) -> Result<()> {
@@ -154,7 +181,6 @@ async fn tune(unsealed: &Unsealed, kind: Kind, req: Tune) -> Result<()> {
 }
 
 fn apply(entry: &mut MountEntry, req: Tune) -> Result<()> {
-    let untunable = matches!(entry.engine.as_str(), "system" | "cubbyhole");
     if let Some(version) = &req.plugin_version {
         return Err(Error::invalid(format!("plugin not found in the catalog: {}, version={version}", entry.engine)));
     }
@@ -165,9 +191,6 @@ fn apply(entry: &mut MountEntry, req: Tune) -> Result<()> {
         ("max_lease_ttl", &req.max_lease_ttl, &mut config.max_lease_ttl),
     ] {
         let Some(text) = text.as_ref().filter(|text| !text.is_empty()) else { continue };
-        if untunable {
-            return Err(Error::invalid(format!("cannot tune parameter {name} of {}", entry.path)));
-        }
         *bound = lease_text(name, text)?;
     }
     if let Some(text) = &req.listing_visibility {
@@ -205,14 +228,19 @@ fn apply(entry: &mut MountEntry, req: Tune) -> Result<()> {
         let mut options = entry.options();
         let version = given.get("version").filter(|v| entry.engine == "kv" && !matches!(v.as_str(), "1" | "2"));
         if let Some(version) = version {
+            let version = if version.is_empty() { "0" } else { version };
             return Err(Error::invalid(format!("invalid version provided: {version}")));
         }
         let upgraded = options.get("version").is_some_and(|v| v == "2");
         if entry.engine == "kv" && upgraded && given.get("version").is_some_and(|v| v != "2") {
             return Err(Error::invalid("cannot downgrade mount from version 2"));
         }
-        options.extend(given);
-        entry.options = Some(options);
+        // An option is taken away by giving it nothing; to give none at all changes nothing.
+        if !given.is_empty() {
+            options.extend(given);
+            options.retain(|_, value| !value.is_empty());
+            entry.options = Some(options);
+        }
     }
     Ok(())
 }

@@ -2,23 +2,22 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use keepfast_framework::fields::{RawObject, Text};
 use keepfast_framework::reply::{Outcome, Raw};
 use keepfast_framework::routes::Help;
-use keepfast_framework::{Body, Cx, Data, Error, Result, Routes, Status};
+use keepfast_framework::{Cx, Data, Error, Result, Routes, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{System, call};
 use crate::token::{Token, TokenKey};
-use crate::wrapping::invalid;
+use crate::wrapping::{ToWrap, invalid};
 
 const HELP: Help = Help { synopsis: "Answers that are handed out once, to whoever has their token.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("wrapping/wrap", HELP).update(wrap).read(wrap);
+    r.path("wrapping/wrap", HELP).update(wrap);
     r.path("wrapping/lookup", HELP).update(lookup).read(lookup).unauthenticated();
     r.path("wrapping/unwrap", HELP).update(unwrap);
     r.path("wrapping/rewrap", HELP).update(rewrap);
@@ -79,14 +78,16 @@ async fn lookup(sys: &System, cx: &mut Cx, req: ByToken) -> Result<Data<Looked>>
     let (_, token) = subject(sys, cx, &req).await?;
     let (tx, _) = cx.store();
     let kept = sys.unsealed()?.wrapped(tx, &token).await?.ok_or_else(invalid)?;
-    Ok(Data(Looked { creation_path: kept.path, creation_time: kept.created.rfc3339(), creation_ttl: kept.ttl }))
+    let about = kept.about;
+    Ok(Data(Looked { creation_path: about.path, creation_time: about.created.rfc3339(), creation_ttl: about.ttl }))
 }
 
 async fn unwrap(sys: &System, cx: &mut Cx, req: ByToken) -> Result<Raw> {
     let (key, token) = subject(sys, cx, &req).await?;
     let (tx, _) = cx.store();
     let kept = sys.unsealed()?.unwrap(tx, &key, &token).await?;
-    Ok(Raw { status: Status::OK, content_type: "application/json", body: kept.response.into_bytes() })
+    let status = if kept.about.status == 0 { Status::OK } else { Status(kept.about.status) };
+    Ok(Raw { status, content_type: "application/json", body: kept.response.into_bytes() })
 }
 
 async fn rewrap(sys: &System, cx: &mut Cx, req: ByToken) -> Result<Outcome> {
@@ -95,14 +96,17 @@ async fn rewrap(sys: &System, cx: &mut Cx, req: ByToken) -> Result<Outcome> {
     let (tx, _) = cx.store();
     // What the old token loses the new one gets, or neither.
     let kept = unsealed.unwrap(tx, &key, &token).await?;
-    let accessor = wrapped_accessor(&kept.response);
-    let info = unsealed.wrap(tx, kept.response, &kept.path, Duration::from_secs(kept.ttl), accessor).await?;
+    let answer = ToWrap {
+        response: kept.response,
+        status: Status(kept.about.status),
+        path: &kept.about.path,
+        wrapped_by: &cx.request().path.clone(),
+        ttl: Duration::from_secs(kept.about.ttl),
+        display_name: &token.record.display_name,
+        // Whose accessor it was is told to whoever wrapped it first, and to nobody later.
+        wrapped_accessor: String::new(),
+    };
+    let (tx, _) = cx.store();
+    let info = unsealed.wrap(tx, answer).await?;
     Ok(Outcome { wrapped: Some(Box::new(info)), ..Outcome::default() })
-}
-
-/// The accessor of a token in a wrapped answer, which its keeper may know.
-fn wrapped_accessor(response: &str) -> String {
-    let body = Body::parse(Bytes::copy_from_slice(response.as_bytes())).unwrap_or_default();
-    let auth = body.field("auth").and_then(|a| serde_json::from_str::<serde_json::Value>(a).ok());
-    auth.and_then(|a| a.get("accessor").and_then(|v| v.as_str()).map(str::to_owned)).unwrap_or_default()
 }

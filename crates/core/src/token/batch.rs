@@ -105,6 +105,7 @@ impl BatchCipher {
             path: found.path.into_owned(),
             display_name: found.display_name.into_owned(),
             meta: found.meta,
+            empty_meta: false,
             num_uses: 0,
             created: found.created,
             creation_ttl: found.ttl,

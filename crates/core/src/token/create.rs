@@ -28,6 +28,8 @@ pub struct Spec {
     pub display_name: String,
     /// What it carries.
     pub meta: BTreeMap<String, String>,
+    /// See [`TokenRecord::empty_meta`].
+    pub empty_meta: bool,
     /// Uses; zero for any number.
     pub num_uses: u64,
     /// How long; `None` for ever, which only root can have.
@@ -68,6 +70,7 @@ impl Default for Spec {
             path: String::new(),
             display_name: String::new(),
             meta: BTreeMap::new(),
+            empty_meta: false,
             num_uses: 0,
             ttl: Some(Duration::ZERO),
             explicit_max_ttl: 0,
@@ -112,6 +115,7 @@ impl TokenRecord {
         lease_duration: u64,
         identity_policies: Vec<String>,
     ) -> AuthBlock {
+        let metadata = self.shown_meta();
         let token_policies = self.authority.names();
         let mut policies = token_policies.clone();
         policies.extend(identity_policies.iter().cloned());
@@ -129,7 +133,7 @@ impl TokenRecord {
             orphan: self.is_orphan(),
             num_uses: self.num_uses,
             entity_id: self.entity_id,
-            metadata: self.meta,
+            metadata,
         }
     }
 }
@@ -217,6 +221,7 @@ fn record_of(spec: Spec, life: Life, hash: [u8; 32], accessor: String, now: Time
         path: spec.path,
         display_name: spec.display_name,
         meta: spec.meta,
+        empty_meta: spec.empty_meta,
         num_uses: i64::try_from(spec.num_uses).unwrap_or(i64::MAX),
         created: now,
         creation_ttl: spec.ttl.map_or(0, |ttl| ttl.as_secs()),

@@ -259,7 +259,7 @@ fn shown(cx: &Cx, token: &Token, id: &str) -> Data<Shown> {
         issue_time: leased.then(|| record.created.rfc3339()),
         last_renewal: record.last_renewal.map(|t| t.rfc3339()),
         last_renewal_time: record.last_renewal.map(|t| t.unix()),
-        meta: (!record.meta.is_empty()).then(|| record.meta.clone()),
+        meta: record.shown_meta(),
         num_uses: record.num_uses,
         orphan: record.is_orphan(),
         path: record.path.clone(),
@@ -343,6 +343,9 @@ async fn renew_self(auth: &TokenAuth, cx: &mut Cx, req: RenewSelf) -> Result<Out
 async fn renew_accessor(auth: &TokenAuth, cx: &mut Cx, req: RenewAccessor) -> Result<Outcome> {
     let found = by_accessor(auth, cx, req.accessor).await?;
     let (_, token) = found.ok_or_else(|| listed("invalid accessor"))?;
+    if !token.record.renewable {
+        return Err(listed("invalid request"));
+    }
     renew::renew(&*auth.unsealed()?, cx, &token, req.increment, None).await
 }
 

@@ -28,6 +28,7 @@ pub(super) async fn issue(
     role_name: Option<&str>,
     orphan_path: bool,
 ) -> Result<AuthBlock> {
+    role_name.map_or(Ok(()), roles::checked_name)?;
     let (parent, _) = own(cx)?;
     if parent.record.batch {
         return Err(Error::invalid("batch tokens cannot create more tokens"));
@@ -43,11 +44,11 @@ pub(super) async fn issue(
     let spans = Spans::of(&req)?;
     refuse_contradictions(&req, &spans, batch, role.as_ref())?;
     let privileged = has_sudo(&parent, unsealed, cx).await?;
+    let who = entity(unsealed, cx, &req, &parent, role.as_ref()).await?;
     let authority = authority(&req, &parent.record, role.as_ref(), privileged)?;
     if authority.is_root() && batch {
         return Err(Error::invalid("batch tokens cannot be root tokens"));
     }
-    let who = entity(unsealed, cx, &req, &parent, role.as_ref()).await?;
     // Under a role its own word counts, whatever the request says.
     let orphan = role.as_ref().map_or_else(|| wants_orphan(&req, privileged), |role| Ok(role.orphan))? || orphan_path;
     if req.id.as_ref().is_some_and(|i| !i.is_empty()) && !privileged {
@@ -60,6 +61,7 @@ pub(super) async fn issue(
         path: token_path(cx, role.as_ref()),
         display_name: display_name(&req),
         meta: req.meta.clone().map(|Pairs(meta)| meta).unwrap_or_default(),
+        empty_meta: req.meta.as_ref().is_some_and(|Pairs(meta)| meta.is_empty()),
         num_uses: u64::try_from(req.num_uses.unwrap_or_default().0)
             .map_err(|_| Error::invalid("number of uses cannot be negative"))?,
         renewable: req.renewable.is_none_or(|r| r.0) && role.as_ref().is_none_or(|r| r.renewable) && !batch,
@@ -179,10 +181,10 @@ fn wants_orphan(req: &Create, privileged: bool) -> Result<bool> {
 /// What the new token may do. Root only from root; others a subset of the caller's, unless a role or `sudo` says more.
 fn authority(req: &Create, parent: &TokenRecord, role: Option<&Role>, privileged: bool) -> Result<Authority> {
     let asked = req.policies.as_ref().map(|Strings(p)| canonical_policies(p.clone())).unwrap_or_default();
-    let no_default =
-        req.no_default_policy.is_some_and(|f| f.0) || role.is_some_and(|r| r.params.token_no_default_policy);
+    let no_default = req.no_default_policy.is_some_and(|f| f.0);
+    // A role that says nothing of policies leaves them to the request, `default` included.
     if let Some(role) = role.filter(|r| r.bounds_policies()) {
-        return role.authority(asked, &parent.authority.names(), no_default);
+        return role.authority(asked, &parent.authority, no_default);
     }
     if asked.iter().any(|p| p == builtin::ROOT) {
         return match (parent.authority.is_root(), privileged) {
@@ -199,7 +201,7 @@ fn authority(req: &Create, parent: &TokenRecord, role: Option<&Role>, privileged
         return Ok(inherited(parent, no_default));
     }
     let own = parent.authority.names();
-    if !privileged && !asked.iter().all(|p| own.contains(p) || (p == builtin::DEFAULT && !no_default)) {
+    if !privileged && !asked.iter().all(|p| own.contains(p)) {
         return Err(Error::invalid("child policies must be subset of parent"));
     }
     let asked = asked.into_iter().filter(|p| !(no_default && p == builtin::DEFAULT)).collect();
@@ -272,7 +274,8 @@ fn decide_life(cx: &mut Cx, spans: &Spans, role: Option<&Role>, privileged: bool
     let mut increment = spans.ttl;
     if let Some(role) = role {
         spec.asked = Some((explicit.as_secs(), period.as_secs()));
-        if role.params.token_period > 0 {
+        // A batch token is never renewed, so no period says anything of its life.
+        if role.params.token_period > 0 && !spec.batch {
             let own = Duration::from_secs(role.params.token_period);
             if !period.is_zero() {
                 let lesser = own.min(period).as_secs();

@@ -94,6 +94,9 @@ pub struct TokenRecord {
     /// What it carries for audit and templates.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub meta: BTreeMap<String, String>,
+    /// Whether it is shown though it is empty, because an empty one was asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub empty_meta: bool,
     /// Uses left; zero for any number, -1 while the last use is under way.
     #[serde(default)]
     pub num_uses: i64,
@@ -174,6 +177,11 @@ impl TokenRecord {
     /// Whether it has no parent.
     pub fn is_orphan(&self) -> bool {
         self.parent.is_none()
+    }
+
+    /// What it carries as the API shows it: null if nothing was asked for.
+    pub fn shown_meta(&self) -> Option<BTreeMap<String, String>> {
+        (self.empty_meta || !self.meta.is_empty()).then(|| self.meta.clone())
     }
 
     /// `service` or `batch`.

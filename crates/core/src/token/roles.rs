@@ -146,17 +146,20 @@ impl Role {
         self.allowed_entity_aliases.as_ref().is_some_and(|all| all.iter().any(|p| glob(p, alias)))
     }
 
-    /// What a token made under this role may do.
-    pub(super) fn authority(&self, asked: Vec<String>, own: &[String], no_default: bool) -> Result<Authority> {
+    /// What a token made under this role may do; root only if its maker is. `without_default` is what the request says.
+    pub(super) fn authority(&self, asked: Vec<String>, maker: &Authority, without_default: bool) -> Result<Authority> {
         let bounded = !self.allowed_policies.is_empty() || !self.allowed_policies_glob.is_empty();
         let wished = match (asked.is_empty(), bounded) {
             (false, _) => asked,
             (true, true) => self.allowed_policies.clone(),
-            (true, false) => own.iter().filter(|p| *p != builtin::ROOT).cloned().collect(),
+            (true, false) => maker.names(),
         };
-        let no_default = no_default || wished.iter().any(|p| p == builtin::ROOT);
-        let policies = with_default(wished, no_default);
-        let allowed = with_default(self.allowed_policies.clone(), no_default);
+        let no_default = without_default || self.params.token_no_default_policy;
+        let mut policies = completed(wished, no_default);
+        if without_default {
+            policies.retain(|p| p != builtin::DEFAULT);
+        }
+        let allowed = completed(self.allowed_policies.clone(), no_default);
         let permitted = |p: &String| allowed.contains(p) || self.allowed_policies_glob.iter().any(|g| glob(g, p));
         if bounded && !policies.iter().all(permitted) {
             return Err(Error::invalid(format!(
@@ -172,10 +175,19 @@ impl Role {
         if let Some(policy) = policies.iter().find(refused) {
             return Err(Error::invalid(format!("token policy {policy:?} is disallowed by this role")));
         }
-        if policies.iter().any(|p| builtin::reads_like_root(p)) {
-            return Err(Error::invalid("roles cannot make root tokens"));
+        match (policies.iter().any(|p| builtin::reads_like_root(p)), maker) {
+            (false, _) => Ok(Authority::Policies(policies)),
+            (true, Authority::Root) => Ok(Authority::Root),
+            (true, _) => Err(Error::invalid("root tokens may not be created without parent token being root")),
         }
-        Ok(Authority::Policies(policies))
+    }
+}
+
+/// Names with `default`, unless that is left out; beside root no other name counts.
+fn completed(names: Vec<String>, no_default: bool) -> Vec<String> {
+    match names.iter().any(|p| p == builtin::ROOT) {
+        true => vec![builtin::ROOT.to_owned()],
+        false => with_default(names, no_default),
     }
 }
 
@@ -196,6 +208,19 @@ fn glob(pattern: &str, text: &str) -> bool {
     }
 }
 
+/// A name that a role can have: letters, digits and `_`, and between them also `-` and `.`.
+///
+/// # Errors
+/// 404: no path of the method has any other name in it.
+pub(super) fn checked_name(name: &str) -> Result<()> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let ends = name.starts_with(is_word) && name.ends_with(is_word);
+    match ends && name.chars().all(|c| is_word(c) || matches!(c, '-' | '.')) {
+        true => Ok(()),
+        false => Err(Error::unsupported_path()),
+    }
+}
+
 /// A stored role.
 pub(super) async fn load(cx: &mut Cx, name: &str) -> Result<Option<Role>> {
     ROLES.get(cx, name).await
@@ -206,10 +231,12 @@ pub(super) async fn list(_: &TokenAuth, cx: &mut Cx, _: Nothing) -> Result<Keys>
 }
 
 pub(super) async fn exists(_: &TokenAuth, cx: &mut Cx, req: Named) -> Result<Exists> {
+    checked_name(&req.role_name)?;
     Ok(Exists(load(cx, &req.role_name).await?.is_some()))
 }
 
 pub(super) async fn read(_: &TokenAuth, cx: &mut Cx, req: Named) -> Result<Option<Data<Shown>>> {
+    checked_name(&req.role_name)?;
     Ok(load(cx, &req.role_name).await?.map(|role| {
         Data(Shown {
             allowed_entity_aliases: role.allowed_entity_aliases,
@@ -235,6 +262,7 @@ pub(super) async fn read(_: &TokenAuth, cx: &mut Cx, req: Named) -> Result<Optio
 }
 
 pub(super) async fn write(_: &TokenAuth, cx: &mut Cx, req: Write) -> Result<()> {
+    checked_name(&req.role_name)?;
     let mut role = load(cx, &req.role_name).await?.unwrap_or_else(|| Role::new(&req.role_name));
     let lists = [
         (&mut role.allowed_policies, req.allowed_policies),
@@ -335,6 +363,7 @@ fn check_batch(role: &Role) -> Result<()> {
 }
 
 pub(super) async fn delete(_: &TokenAuth, cx: &mut Cx, req: Named) -> Result<()> {
+    checked_name(&req.role_name)?;
     ROLES.delete(cx, &req.role_name);
     Ok(())
 }

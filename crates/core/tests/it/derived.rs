@@ -29,6 +29,7 @@ impl Route {
             Operation::List => "LIST",
             Operation::Scan => "SCAN",
             Operation::Help => "HELP",
+            Operation::Head => "HEAD",
         }
     }
 
@@ -137,14 +138,12 @@ async fn sec_ac08_every_route_refuses_who_has_no_token_no_policy_or_no_sudo() {
             // Neither parameters that fit nor parameters that do not make a difference.
             for body in [json!({}), json!({ "x": "y", "type": [{}], "data": 1, "ttl": "x" })] {
                 let answer = house.call(method, &route.path, token, body).await;
-                // Who unwraps by the wrapping token itself learns that it is spent, whatever it was.
+                // Who unwraps learns that the wrapping token is spent, or was none, before it counts who asks.
                 let expected = match route.pattern {
-                    "wrapping/unwrap" | "wrapping/rewrap" if token.ends_with("unknown") => {
-                        (400, "wrapping token is not valid or does not exist")
-                    }
                     "wrapping/unwrap" | "wrapping/rewrap" if token.is_empty() => {
                         (403, "error validating wrapping token: token is empty")
                     }
+                    "wrapping/unwrap" | "wrapping/rewrap" => (400, "wrapping token is not valid or does not exist"),
                     _ if token == empty => (403, "1 error occurred:\n\t* permission denied\n\n"),
                     _ => (403, "permission denied"),
                 };
@@ -195,6 +194,9 @@ async fn a_parameter_of_the_wrong_type_is_named_and_not_quoted() {
             let text = answer.body.to_string();
             // A token or a lease that is no text is as invalid as an unknown one, and says so.
             if matches!(name.as_str(), "token" | "lease_id") && text.contains("invalid ") {
+                continue;
+            }
+            if name == "token" && text.contains("could not decode token") && !text.contains(&canary) {
                 continue;
             }
             if answer.status != 400 || !text.contains(name.as_str()) || text.contains(&canary) {

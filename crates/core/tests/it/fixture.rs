@@ -246,6 +246,7 @@ pub(crate) fn incoming(method: &str, path: &str, ask: Ask) -> Incoming {
         "LIST" => Operation::List,
         "SCAN" => Operation::Scan,
         "HELP" => Operation::Help,
+        "HEAD" => Operation::Head,
         other => panic!("no method: {other}"),
     };
     Incoming {

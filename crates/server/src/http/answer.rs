@@ -67,6 +67,23 @@ impl Answer {
     }
 }
 
+impl Answer {
+    /// The same with a page that links to where a redirect leads: whoever only reads gets one from the peer.
+    pub(crate) fn with_page(mut self) -> Self {
+        if let Some(location) = self.location.as_ref().and_then(|location| location.to_str().ok()) {
+            self.body = format!("<a href=\"{}\">Temporary Redirect</a>.\n\n", escaped(location)).into();
+            self.content_type = Some("text/html; charset=utf-8");
+        }
+        self
+    }
+}
+
+/// Text as HTML shows it.
+fn escaped(text: &str) -> String {
+    let escapes = [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\"", "&#34;"), ("'", "&#39;")];
+    escapes.iter().fold(text.to_owned(), |text, (what, by)| text.replace(what, by))
+}
+
 impl From<Error> for Answer {
     /// For faults of the body, which are found with the framework's own parser.
     fn from(error: Error) -> Self {

@@ -36,6 +36,12 @@ impl Query {
             }
         }
         (query.list, query.scan) = (list.unwrap_or(false), scan.unwrap_or(false));
+        // What was said no to is a parameter like any other, and one that no route has.
+        for (name, said) in [("list", list), ("scan", scan)] {
+            if said == Some(false) {
+                query.parameters.push((name.to_owned(), "false".to_owned()));
+            }
+        }
         if query.list && query.scan {
             return Err(Answer::bare(StatusCode::BAD_REQUEST));
         }

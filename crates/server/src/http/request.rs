@@ -41,14 +41,15 @@ pub(crate) async fn admit(
 ) -> Result<Admitted, Answer> {
     let (head, body) = request.into_parts();
     let remote = headers::remote(&head.headers, peer, &rules.forwarded)?;
-    let path = path::canonical(&head.uri)?;
+    let reads = head.method == Method::GET;
+    let path = path::canonical(&head.uri).map_err(|refusal| if reads { refusal.with_page() } else { refusal })?;
     if let Some(verdict) = admission.judge(path.as_str(), remote.map(|a| a.ip())) {
         if verdict.refused && verdict.record {
             told.refused = Some(unread(&head, path.clone(), remote)?);
         }
         quota::judge(&path, verdict, told)?;
     }
-    let query = Query::parse(head.uri.query(), head.method == Method::GET)?;
+    let query = Query::parse(head.uri.query(), reads)?;
     let operation = operation(&head, &path, &query)?;
     let token = headers::token(&head.headers, rules.limits.token)?;
     let wrap_ttl = headers::wrap_ttl(&head.headers)?;
@@ -97,10 +98,14 @@ fn unread(head: &Parts, path: CanonicalPath, remote: Option<SocketAddr>) -> Resu
 /// What a method and its query ask for.
 fn operation(head: &Parts, path: &CanonicalPath, query: &Query) -> Result<Operation, Answer> {
     let method = head.method.as_str();
-    if query.help && matches!(method, "GET" | "POST" | "PUT" | "DELETE" | "LIST" | "SCAN") {
+    if query.help && matches!(method, "GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "LIST" | "SCAN") {
         return Ok(Operation::Help);
     }
+    // What answers on a sealed server has one or two methods, and no choices in the query.
+    let bare = keepfast_core::is_bare_path(path.as_str());
     match method {
+        "GET" if bare => Ok(Operation::Read),
+        "PATCH" | "OPTIONS" if bare => Err(Answer::bare(StatusCode::METHOD_NOT_ALLOWED)),
         "GET" if query.list => Ok(Operation::List),
         "GET" if query.scan => Ok(Operation::Scan),
         "GET" => Ok(Operation::Read),
@@ -111,12 +116,8 @@ fn operation(head: &Parts, path: &CanonicalPath, query: &Query) -> Result<Operat
         "PATCH" => headers::require_merge_patch(&head.headers).map(|()| Operation::Patch),
         // Load balancers ask this one with HEAD; nothing else may be asked so.
         "HEAD" if path.as_str() == "sys/health" => Ok(Operation::Read),
-        "HEAD" => {
-            Err(Answer::error(StatusCode::METHOD_NOT_ALLOWED, "1 error occurred:\n\t* unsupported operation\n\n"))
-        }
-        "OPTIONS" if path.as_str() != "sys/health" => {
-            Err(Answer::error(StatusCode::BAD_REQUEST, "cannot handle internal-only request operation"))
-        }
+        "HEAD" => Ok(Operation::Head),
+        "OPTIONS" => Err(Answer::error(StatusCode::BAD_REQUEST, "cannot handle internal-only request operation")),
         _ => Err(Answer::bare(StatusCode::METHOD_NOT_ALLOWED)),
     }
 }

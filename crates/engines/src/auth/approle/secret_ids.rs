@@ -115,10 +115,10 @@ pub(super) async fn create_custom(method: &AppRole, cx: &mut Cx, req: CreateCust
 }
 
 async fn register(method: &AppRole, cx: &mut Cx, secret_id: String, req: Create) -> Result<Data<Made>> {
-    let role = role::require(cx, &req.role_name).await?;
     if secret_id.is_empty() {
         return Err(Error::invalid("missing secret_id"));
     }
+    let role = role::require(cx, &req.role_name).await?;
     if !role.bind_secret_id {
         return Err(Error::invalid("bind_secret_id is not set on the role"));
     }

@@ -26,12 +26,7 @@ impl Engine for Cubbyhole {
 
     fn routes(r: &mut Routes<Self>) {
         r.path("{path...}", SECRET_HELP).read(read).update(write).delete(delete).exists(exists);
-        r.path("{path...}/", LIST_HELP)
-            .list(list)
-            .scan(scan)
-            .read(read_folder)
-            .update(write_folder)
-            .delete(delete_folder);
+        r.path("{path...}/", LIST_HELP).list(list).read(read_folder).update(write_folder).delete(delete_folder);
     }
 
     async fn open(_: &mut Cx) -> Result<Self> {
@@ -44,10 +39,7 @@ const SECRET_HELP: Help = Help {
     description: "The body of a write is the secret: any JSON object. No other token can reach it, not even root, and it is \
                   destroyed when the token expires or is revoked.",
 };
-const LIST_HELP: Help = Help {
-    synopsis: "Lists the secrets of the calling token in a folder, or scans all folders below it.",
-    description: "",
-};
+const LIST_HELP: Help = Help { synopsis: "Lists the secrets of the calling token in a folder.", description: "" };
 
 #[derive(Deserialize, JsonSchema)]
 struct Named {
@@ -100,12 +92,6 @@ async fn exists(_: &Cubbyhole, cx: &mut Cx, req: Named) -> Result<Exists> {
 async fn list(_: &Cubbyhole, cx: &mut Cx, req: Listing) -> Result<Keys> {
     let own = store(cx)?;
     Ok(Keys::of(Tree::under(&[&own]).list(cx, &req.folder(), &req.page()).await?))
-}
-
-async fn scan(_: &Cubbyhole, cx: &mut Cx, req: Listing) -> Result<Keys> {
-    let own = store(cx)?;
-    let keys = Tree::under(&[&own]).scan(cx, &req.folder(), &req.page()).await?;
-    Ok(Keys { keys, empty_is_fine: true, ..Keys::default() })
 }
 
 async fn read_folder(_: &Cubbyhole, _: &mut Cx, _: Named) -> Result<()> {

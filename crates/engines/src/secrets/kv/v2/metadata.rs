@@ -89,7 +89,20 @@ impl Shown {
     }
 }
 
-pub(super) async fn read(kv: &V2, cx: &mut Cx, req: Named) -> Result<Option<Described<Shown>>> {
+/// A read has the parameters of a list, which stands at the same path; they say nothing here.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Read {
+    /// Location of the secret.
+    path: Text,
+    /// For lists.
+    #[allow(dead_code, reason = "named so that it is known and checked")]
+    after: Option<Text>,
+    /// For lists.
+    #[allow(dead_code, reason = "named so that it is known and checked")]
+    limit: Option<Int>,
+}
+
+pub(super) async fn read(kv: &V2, cx: &mut Cx, req: Read) -> Result<Option<Described<Shown>>> {
     Ok(Secret::load(kv, cx, &req.path).await?.map(Shown::new).map(Described))
 }
 
@@ -106,12 +119,13 @@ pub(super) async fn write(kv: &V2, cx: &mut Cx, change: Change) -> Result<()> {
 }
 
 pub(super) async fn patch(kv: &V2, cx: &mut Cx, change: Change) -> Result<Outcome> {
-    let Some(mut secret) = Secret::load(kv, cx, &change.path).await? else {
-        return Ok(nothing());
-    };
+    // To change nothing needs nothing that could be changed.
     if change.is_empty() {
         return Ok(Outcome::default());
     }
+    let Some(mut secret) = Secret::load(kv, cx, &change.path).await? else {
+        return Ok(nothing());
+    };
     let config = Config::load(cx).await?;
     change.check_cas(Some(&secret), &config)?;
     let before = secret.metadata.settings.custom_metadata.take().unwrap_or_default();

@@ -147,7 +147,7 @@ async fn root(_: &V2, cx: &mut Cx, _: Nothing) -> Result<WithStatus<()>> {
 
 async fn unknown(_: &V2, cx: &mut Cx, _: Nothing) -> Result<WithStatus<()>> {
     let command = match cx.request().operation {
-        Operation::Read | Operation::Help => "get",
+        Operation::Read | Operation::Help | Operation::Head => "get",
         Operation::Update => "put",
         Operation::Patch => "patch",
         Operation::Delete => "delete",
