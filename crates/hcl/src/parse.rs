@@ -170,7 +170,10 @@ impl Parser<'_> {
         let close = self.next()?;
         if close.kind != TokenKind::RBrace {
             let message = format!("object expected closing RBRACE got: {}", close.kind);
-            return Err(HclError::new(close.position, message));
+            let mut position = close.position;
+            // The peer counts the end of the text as a character of its own here.
+            position.column += u32::from(close.kind == TokenKind::Eof);
+            return Err(HclError::new(position, message));
         }
         let body = Body { items, position: open.position, end: close.end };
         Ok(Value { kind: ValueKind::Object(body), position: open.position, end: close.end })

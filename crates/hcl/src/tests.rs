@@ -136,7 +136,7 @@ fn faults_are_worded_as_the_peer_words_them() {
         ("a = +5", "At 1:5: Unknown token: 1:5 ADD +"),
         ("a = [1", "At 1:7: error parsing list, expected comma or list end, got: EOF"),
         ("a = [", "At 1:6: unexpected token while parsing list: EOF"),
-        ("a = {", "At 1:6: object expected closing RBRACE got: EOF"),
+        ("a = {", "At 1:7: object expected closing RBRACE got: EOF"),
         ("a = [1 2]", "At 1:8: error parsing list, expected comma or list end, got: NUMBER"),
         ("a = [foo]", "At 1:6: unexpected token while parsing list: IDENT"),
         ("a = <<EOF\nx", "At 2:2: heredoc not terminated"),

@@ -159,6 +159,10 @@ fn ordered(mount: &Map<String, Value>) -> Value {
     for field in ["plugin_version", "running_plugin_version", "running_sha256", "deprecation_status"] {
         mount.entry(field).or_insert_with(|| json!(""));
     }
+    // No options are null, whether the server says so or sends an empty object.
+    if mount.get("options").and_then(Value::as_object).is_some_and(Map::is_empty) {
+        mount.insert("options".to_owned(), Value::Null);
+    }
     if let Some(config) = mount.get("config").and_then(Value::as_object) {
         let config = in_order(config, CONFIG_FIELDS);
         mount.insert("config".to_owned(), Value::Object(config));

@@ -71,7 +71,7 @@ fn sec_ac11_ambiguous_and_unknown_text_is_refused() {
             r#"path "a" { capabilities = ["list"] list_scan_response_keys_filter_path = "{{ .key }}{{ env }}" }"#,
             "unsupported action",
         ),
-        ("path \"a\" {", "failed to parse policy: At 1:11: object expected closing RBRACE got: EOF"),
+        ("path \"a\" {", "failed to parse policy: At 1:12: object expected closing RBRACE got: EOF"),
         ("[]", "At 1:1: expected: IDENT | STRING | ASSIGN | LBRACE got: LBRACK"),
     ] {
         let error = parse("test", text).unwrap_err();
