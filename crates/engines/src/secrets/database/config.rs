@@ -14,7 +14,7 @@ use zeroize::Zeroize;
 use super::connection::{DatabaseError, open};
 use super::details::text;
 use super::kinds::Kind;
-use super::{DatabaseEngine, username};
+use super::{DatabaseEngine, rotation, username};
 
 /// Where connections are stored.
 pub(super) const FOLDER: &str = "config/";
@@ -233,9 +233,10 @@ pub(super) async fn delete(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> 
 }
 
 pub(super) async fn reset(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<()> {
-    Config::named(cx, &req.name).await?;
     engine.connections.close(&req.name);
-    Ok(())
+    rotation::recover_if_pending(engine, cx, &req.name).await?;
+    let config = Config::named(cx, &req.name).await?;
+    engine.connections.of(&req.name, &config, cx.clock())?.verify().await.map_err(DatabaseError::answer)
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -44,6 +44,8 @@ impl DatabaseError {
 pub(super) enum NotMade {
     /// It is certain that this call made no user, because there was one of this name.
     Taken(DatabaseError),
+    /// It is certain that this call made no user, because nothing was asked of the database that could make one.
+    Untried(DatabaseError),
     /// Anything else: perhaps it was made all the same.
     Failed(DatabaseError),
 }
@@ -52,7 +54,7 @@ impl NotMade {
     /// What the database has answered.
     pub(super) fn told(self) -> DatabaseError {
         match self {
-            NotMade::Taken(error) | NotMade::Failed(error) => error,
+            NotMade::Taken(error) | NotMade::Untried(error) | NotMade::Failed(error) => error,
         }
     }
 }

@@ -79,6 +79,11 @@ pub(super) async fn read(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Re
             cx.withdraw(intent).await?;
             Err(error.refusal())
         }
+        Err(NotMade::Untried(error)) => {
+            // There is nothing to undo, and a connection that does not work must not keep the mount from being disabled.
+            cx.withdraw(intent).await?;
+            Err(error.answer())
+        }
         Err(NotMade::Failed(error)) => Err(error.answer()),
     }
 }

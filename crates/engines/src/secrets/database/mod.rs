@@ -54,7 +54,7 @@ impl Engine for DatabaseEngine {
             .read(config::read)
             .update(config::write)
             .delete(config::delete);
-        r.path("reset/{name}", RESET).update(config::reset);
+        r.path("reset/{name}", RESET).update(config::reset).once();
         r.path("reload/{plugin}", RELOAD).update(config::reload);
         r.path("reconcile/{name}", RECONCILE).read(reconcile::read).update(reconcile::remove).sudo().once();
         r.path("roles/", ROLES).list(roles::list);
@@ -117,7 +117,7 @@ const CONFIG: Help = Help {
     synopsis: "A connection to a database.",
     description: "What is not given keeps its value. The password is never shown. With TLS the server's certificate is always verified.",
 };
-const RESET: Help = Help { synopsis: "Closes a connection's pool; the next use opens it anew.", description: "" };
+const RESET: Help = Help { synopsis: "Closes a connection's pool, and opens and verifies it anew.", description: "" };
 const RELOAD: Help =
     Help { synopsis: "Closes the pools of all connections of a kind; the next use opens each anew.", description: "" };
 const RECONCILE: Help = Help {

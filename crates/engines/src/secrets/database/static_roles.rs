@@ -13,6 +13,7 @@ use super::DatabaseEngine;
 use super::config::Config;
 use super::connection::DatabaseError;
 use super::credential::{self, CredentialConfig, CredentialType};
+use super::details::text;
 use super::roles::ROLES;
 use super::schedule::Schedule;
 use super::statement::plain;
@@ -216,6 +217,12 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
     let config = Config::named(cx, &role.db_name).await?;
     if !config.allows(&req.name) {
         return Err(DatabaseError(format!("{:?} is not an allowed role", req.name.0)).answer());
+    }
+    if is_new && text(&config.details, "username").is_some_and(|administrator| administrator == role.username) {
+        return Err(Error::invalid(format!(
+            "the user {:?} is the administrator of the connection, which would not know the password any more: use rotate-root/{}",
+            role.username, role.db_name
+        )));
     }
     STATIC_ROLES.put(cx, &req.name, &role)?;
     if !is_new {

@@ -191,8 +191,8 @@ impl Database for MySql {
         };
         let values = user.values(password, &expires);
         let filled: Result<Vec<_>, _> = statements.iter().map(|s| fill(Dialect::MySql, s, &values)).collect();
-        let filled = filled?;
-        let mut conn = self.conn().await?;
+        let filled = filled.map_err(NotMade::Untried)?;
+        let mut conn = self.conn().await.map_err(NotMade::Untried)?;
         let ran = in_time(&self.clock, async { Ok::<_, DatabaseError>(run(&mut conn, &filled).await) }).await?;
         let Err(Error::Server(said)) = &ran else {
             return self.done(conn, ran).map_err(|error| self.shown(&error).into());

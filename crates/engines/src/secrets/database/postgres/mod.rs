@@ -58,7 +58,7 @@ impl Postgres {
         let statements: String =
             statements.iter().filter(|s| !s.trim().is_empty()).map(|s| format!("{s}\n;\n")).collect();
         in_time(&self.clock, async {
-            let client = self.client().await?;
+            let client = self.client().await.map_err(NotMade::Untried)?;
             let transaction = format!("BEGIN;\n{statements}COMMIT");
             let mut tries = TRIES;
             loop {
@@ -133,7 +133,8 @@ impl Database for Postgres {
             Login::Password(password) => self.password(password),
             Login::Certificate { .. } => SecretString::default(),
         };
-        self.transact(&filled(statements, &user.values(password.expose(), &expires))?).await
+        let filled = filled(statements, &user.values(password.expose(), &expires)).map_err(NotMade::Untried)?;
+        self.transact(&filled).await
     }
 
     async fn is_free(&self, name: &str) -> Result<bool, DatabaseError> {

@@ -196,13 +196,13 @@ impl Database for Redis {
 
     async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), NotMade> {
         let Login::Password(password) = user.login else {
-            return Err(DatabaseError("users have no certificates here".to_owned()).into());
+            return Err(NotMade::Untried(DatabaseError("users have no certificates here".to_owned())));
         };
         let mut make = cmd("ACL");
         make.arg("SETUSER").arg(user.name).arg("reset").arg("on").arg(hashed(password)).arg(rules(statements));
         in_time(&self.clock, async {
             // The command would change a user that is there.
-            if self.exists(user.name).await? {
+            if self.exists(user.name).await.map_err(NotMade::Untried)? {
                 return Err(NotMade::Taken(self.taken(user.name)));
             }
             self.run(&[make]).await?;

@@ -76,3 +76,36 @@ async fn a_lease_is_offered_with_the_back_off_of_its_role() {
     let of = |attempts, pause, longest| Some(BackOff { attempts, pause, longest });
     assert_eq!(offered, [None, of(2, 10, 3600), of(2, 7200, 7200), of(6, 5, 60)]);
 }
+
+#[tokio::test]
+async fn what_was_not_tried_leaves_no_lease_behind() {
+    let bench = rig().await;
+    for mut connection in [
+        json!({"plugin_name": "postgresql-database-plugin"}),
+        json!({"plugin_name": "mysql-database-plugin", "connection_url": "{{username}}:{{password}}@tcp(127.0.0.1:1)/"}),
+        json!({"plugin_name": "redis-database-plugin", "host": "127.0.0.1", "port": 1, "connection_url": null}),
+    ] {
+        connection["verify_connection"] = json!(false);
+        bench.write("config/pg", connection).await.unwrap();
+        let refused = bench.read("creds/app").await.err().unwrap();
+        assert!(refused.public().contains("connection refused"), "{}", refused.public());
+    }
+    assert_eq!((bench.offers().len(), bench.abandoned().len()), (3, 0));
+}
+
+#[tokio::test]
+async fn a_reset_tells_whether_the_connection_works() {
+    let told = rig().await.write("reset/pg", json!({})).await.err().unwrap();
+    let words = "error verifying connection: failed to connect to `user=a database=postgres`";
+    assert!(told.status().0 == 500 && told.public().contains(words), "{}", told.public());
+}
+
+#[tokio::test]
+async fn the_administrator_of_a_connection_is_no_static_role() {
+    let bench = rig().await;
+    let role = |user: &str| json!({"db_name": "pg", "username": user, "rotation_period": "1h"});
+    let refused = bench.write("static-roles/s", role("a")).await.err().unwrap();
+    assert!(refused.status().0 == 400 && refused.public().contains("rotate-root/pg"), "{}", refused.public());
+    // Another user gets as far as the database.
+    assert!(bench.write("static-roles/s", role("b")).await.err().unwrap().public().contains("connection refused"));
+}

@@ -143,7 +143,7 @@ async fn create(kit: &dyn Kit, database: &dyn Database, name: &str) -> String {
 
 fn failure(outcome: Result<(), NotMade>) -> String {
     match outcome.unwrap_err() {
-        NotMade::Failed(DatabaseError(text)) => text,
+        NotMade::Failed(DatabaseError(text)) | NotMade::Untried(DatabaseError(text)) => text,
         NotMade::Taken(DatabaseError(text)) => panic!("taken: {text}"),
     }
 }
