@@ -1,84 +1,169 @@
-//! The databases of scenarios: a PostgreSQL for all of them, started when the first asks for it, in which each has a database and an
-//! administrator of its own.
+//! The databases of scenarios: a server of each kind for all of them, started when the first asks for it, in which each has
+//! a database and an administrator of its own.
 
+use std::process::Output;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use serde_json::Value;
 
 use crate::http::Answer;
+use crate::mariadb::MariaDb;
 use crate::play::Variables;
 use crate::postgres::Postgres;
+use crate::redis::Redis;
+use crate::scenario;
 
-static RUNNING: Mutex<Option<Arc<Postgres>>> = Mutex::new(None);
+static POSTGRES: Shared<Postgres> = Shared(Mutex::new(None));
+static MARIADB: Shared<MariaDb> = Shared(Mutex::new(None));
+static REDIS: Shared<Redis> = Shared(Mutex::new(None));
+
+/// A server that is started when it is first asked for.
+struct Shared<T>(Mutex<Option<Arc<T>>>);
+
+impl<T> Shared<T> {
+    fn get(&self, start: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = &*running {
+            return Ok(server.clone());
+        }
+        let server = Arc::new(start()?);
+        *running = Some(server.clone());
+        Ok(server)
+    }
+
+    fn stop(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+/// Stops the servers that were started.
+pub fn stop() {
+    POSTGRES.stop();
+    MARIADB.stop();
+    REDIS.stop();
+}
+
+enum Server {
+    Postgres(Arc<Postgres>),
+    MariaDb(Arc<MariaDb>),
+    Redis(Arc<Redis>),
+}
 
 /// A scenario's own database.
 pub struct Database {
-    server: Arc<Postgres>,
+    server: Server,
     name: String,
     administrator: String,
     password: String,
 }
 
 impl Database {
-    /// A fresh one with a table `orders`; `id` is the scenario's.
+    /// A fresh one with a table `orders`, or in Redis a key; `id` is the scenario's.
     ///
     /// # Errors
-    /// When PostgreSQL cannot be started or asked.
-    pub fn create(id: &str) -> Result<Self> {
-        let server = server()?;
+    /// When the server cannot be started or asked.
+    pub fn create(kind: scenario::Database, id: &str) -> Result<Self> {
+        let server = match kind {
+            scenario::Database::Postgres => {
+                Server::Postgres(POSTGRES.get(|| Postgres::start("-c fsync=off -c max_connections=200"))?)
+            }
+            scenario::Database::Mariadb => Server::MariaDb(MARIADB.get(MariaDb::start)?),
+            scenario::Database::Redis => Server::Redis(REDIS.get(Redis::start)?),
+        };
         let own = Database {
-            server: server.clone(),
+            server,
             name: format!("db_{id}"),
             administrator: format!("admin_{id}"),
-            password: format!("canary-{id}-pg"),
+            password: format!("canary-{id}-db"),
         };
-        server.sql(&format!("CREATE ROLE {} SUPERUSER LOGIN PASSWORD '{}'", own.administrator, own.password))?;
-        server.sql(&format!("CREATE DATABASE {} OWNER {}", own.name, own.administrator))?;
-        let made =
-            own.sql("CREATE TABLE orders (id int PRIMARY KEY, item text); INSERT INTO orders VALUES (1, 'tea')", None)?;
-        anyhow::ensure!(made.status == 200, "PostgreSQL: {}", String::from_utf8_lossy(&made.body));
+        own.fill()?;
         Ok(own)
+    }
+
+    fn fill(&self) -> Result<()> {
+        let Database { name, administrator, password, .. } = self;
+        let orders = "CREATE TABLE orders (id int PRIMARY KEY, item text); INSERT INTO orders VALUES (1, 'tea')";
+        match &self.server {
+            Server::Postgres(server) => {
+                server.sql(&format!("CREATE ROLE {administrator} SUPERUSER LOGIN PASSWORD '{password}'"))?;
+                server.sql(&format!("CREATE DATABASE {name} OWNER {administrator}"))?;
+                self.require(orders)
+            }
+            Server::MariaDb(server) => {
+                let account = format!("{administrator}@'%'");
+                server.sql(&format!(
+                    "CREATE DATABASE {name}; CREATE USER {account} IDENTIFIED BY '{password}'; GRANT ALL ON *.* TO {account} WITH GRANT OPTION"
+                ))?;
+                self.require(orders)
+            }
+            Server::Redis(server) => {
+                let secret = format!(">{password}");
+                let rules = ["ACL", "SETUSER", administrator, "on", &secret, "~*", "&*", "+@all"];
+                server.ask(&rules, None)?.map_err(anyhow::Error::msg)?;
+                self.require(&format!("SET {name} tea"))
+            }
+        }
+    }
+
+    fn require(&self, statement: &str) -> Result<()> {
+        let done = self.ask(statement, None)?;
+        anyhow::ensure!(done.status == 200, "{statement}: {}", String::from_utf8_lossy(&done.body));
+        Ok(())
     }
 
     /// The variables by which a scenario reaches it.
     pub fn variables(&self) -> Variables {
-        let at = format!("127.0.0.1:{}/{}?sslmode=disable", self.server.port, self.name);
-        let all = [
-            ("pg_url", format!("postgresql://{{{{username}}}}:{{{{password}}}}@{at}")),
-            ("pg_at", at),
-            ("pg_port", self.server.port.to_string()),
-            ("pg_database", self.name.clone()),
-            ("pg_admin", self.administrator.clone()),
-            ("pg_password", self.password.clone()),
+        let login = "{{username}}:{{password}}@";
+        let (prefix, port, more) = match &self.server {
+            Server::Postgres(server) => {
+                let at = format!("127.0.0.1:{}/{}?sslmode=disable", server.port, self.name);
+                ("pg", server.port, vec![("url", format!("postgresql://{login}{at}")), ("at", at)])
+            }
+            Server::MariaDb(server) => {
+                let at = format!("tcp(127.0.0.1:{})/{}", server.port, self.name);
+                let ca = server.certificate.clone();
+                ("mysql", server.port, vec![("url", format!("{login}{at}")), ("at", at), ("ca", ca)])
+            }
+            Server::Redis(server) => {
+                let (ca, tls_port) = (server.certificate.clone(), server.tls_port.to_string());
+                ("redis", server.port, vec![("ca", ca), ("tls_port", tls_port)])
+            }
+        };
+        let database = if prefix == "redis" { "key" } else { "database" };
+        let common = [
+            ("port", port.to_string()),
+            (database, self.name.clone()),
+            ("admin", self.administrator.clone()),
+            ("password", self.password.clone()),
         ];
-        all.into_iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect()
+        let all = common.into_iter().chain(more);
+        all.map(|(name, value)| (format!("{prefix}_{name}"), Value::from(value))).collect()
     }
 
-    /// Runs a statement, as the administrator if no other user and password are given: 200 with the rows as text, or 400
-    /// with what PostgreSQL said.
+    /// Runs a statement (in Redis a command, its words apart by spaces), as the administrator if no other user and password
+    /// are given: 200 with what it found as text, or 400 with what the database said.
     ///
     /// # Errors
-    /// When `psql` cannot be run.
-    pub fn sql(&self, statement: &str, login: Option<(&str, &str)>) -> Result<Answer> {
+    /// When the database's client cannot be run.
+    pub fn ask(&self, statement: &str, login: Option<(&str, &str)>) -> Result<Answer> {
         let (user, password) = login.unwrap_or((&self.administrator, &self.password));
-        let done = self.server.psql(statement, &self.name, user, password)?;
-        let (status, text) = if done.status.success() { (200, done.stdout) } else { (400, done.stderr) };
-        Ok(Answer { status, body: text.trim_ascii().to_vec(), ..Answer::default() })
+        match &self.server {
+            Server::Postgres(server) => Ok(said(server.psql(statement, &self.name, user, password)?)),
+            Server::MariaDb(server) => Ok(said(server.ask(statement, &self.name, user, password)?)),
+            Server::Redis(server) => {
+                let words: Vec<&str> = statement.split(' ').collect();
+                let (status, text) = match server.ask(&words, Some((user, password)))? {
+                    Ok(values) => (200, values.join("\n")),
+                    Err(refused) => (400, refused),
+                };
+                Ok(Answer { status, body: text.into_bytes(), ..Answer::default() })
+            }
+        }
     }
 }
 
-fn server() -> Result<Arc<Postgres>> {
-    let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(server) = &*running {
-        return Ok(server.clone());
-    }
-    let server = Arc::new(Postgres::start("-c fsync=off -c max_connections=200")?);
-    *running = Some(server.clone());
-    Ok(server)
-}
-
-/// Stops the PostgreSQL, if one was started.
-pub fn stop() {
-    drop(RUNNING.lock().unwrap_or_else(PoisonError::into_inner).take());
+fn said(done: Output) -> Answer {
+    let (status, text) = if done.status.success() { (200, done.stdout) } else { (400, done.stderr) };
+    Answer { status, body: text.trim_ascii().to_vec(), ..Answer::default() }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::database::Database;
 use crate::http::{Answer, Client, Request};
-use crate::scenario::{self, Expect, Scenario, Step};
+use crate::scenario::{Expect, Scenario, Step};
 
 /// The peer answers this for a moment after a version 2 mount was made.
 const UPGRADING: &str = "Upgrading from non-versioned to versioned data";
@@ -54,8 +54,8 @@ impl<'a> Play<'a> {
     }
 
     fn set_up(&mut self) -> Result<()> {
-        if let Some(scenario::Database::Postgres) = self.scenario.database {
-            let database = Database::create(&text(&self.variables["id"]))?;
+        if let Some(kind) = self.scenario.database {
+            let database = Database::create(kind, &text(&self.variables["id"]))?;
             self.variables.extend(database.variables());
             self.database = Some(database);
         }
@@ -107,7 +107,7 @@ impl<'a> Play<'a> {
 
     /// Sends a step. While `satisfied` says no and the step gives it time (`within`), it is sent again.
     pub fn send(&mut self, step: &Step, satisfied: impl Fn(&Variables, &Answer) -> bool) -> Result<Answer> {
-        if step.sql.is_some() {
+        if step.sql.is_some() || step.redis.is_some() {
             return self.send_statement(step, satisfied);
         }
         let request = self.request(step)?;
@@ -128,13 +128,13 @@ impl<'a> Play<'a> {
     }
 
     fn send_statement(&self, step: &Step, satisfied: impl Fn(&Variables, &Answer) -> bool) -> Result<Answer> {
-        let database = self.database.as_ref().context("a scenario with `sql` steps needs a `database`")?;
+        let database = self.database.as_ref().context("a scenario with `sql` or `redis` steps needs a `database`")?;
         let (_, statement) = step.target()?;
         let statement = self.fill_text(statement);
         let login = step.login.as_ref().map(|l| (self.fill_text(&l.user), self.fill_text(&l.password)));
         let end = Instant::now() + Duration::from_secs(step.within);
         loop {
-            let answer = database.sql(&statement, login.as_ref().map(|(u, p)| (u.as_str(), p.as_str())))?;
+            let answer = database.ask(&statement, login.as_ref().map(|(u, p)| (u.as_str(), p.as_str())))?;
             if Instant::now() >= end || satisfied(&self.variables, &answer) {
                 return Ok(answer);
             }

@@ -159,6 +159,7 @@ impl Drop for Postgres {
     }
 }
 
-fn is_root() -> Result<bool> {
+/// Whether servers have to be told as whom to run.
+pub(crate) fn is_root() -> Result<bool> {
     Ok(Command::new("id").arg("-u").output()?.stdout.trim_ascii() == b"0")
 }

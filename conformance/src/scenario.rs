@@ -59,6 +59,10 @@ pub enum Needs {
 pub enum Database {
     /// A database and an administrator in a PostgreSQL: `pg_url`, `pg_admin`, `pg_password` and more.
     Postgres,
+    /// The same in a MariaDB: `mysql_url`, `mysql_admin`, `mysql_password` and more.
+    Mariadb,
+    /// An administrator and a key in a Redis: `redis_port`, `redis_admin`, `redis_password`, `redis_key` and more.
+    Redis,
 }
 
 /// Who asks the database.
@@ -97,6 +101,8 @@ pub struct Step {
     pub options: Option<String>,
     /// A statement for the scenario's database: 200 with the rows as text, or 400 with what the database said.
     pub sql: Option<String>,
+    /// A command for the scenario's Redis, its words apart by spaces: 200 with its values, each in a line, or 400 with what it said.
+    pub redis: Option<String>,
     /// As whom the statement runs; as the administrator if not given.
     pub login: Option<Login>,
     /// Whose token: a variable's name, `none`, or absent for the root token.
@@ -218,11 +224,14 @@ impl Step {
             ("HEAD", &self.head),
             ("OPTIONS", &self.options),
             ("SQL", &self.sql),
+            ("REDIS", &self.redis),
         ];
         let mut given = all.iter().filter_map(|(method, path)| path.as_deref().map(|path| (*method, path)));
         match (given.next(), given.next()) {
             (Some(one), None) => Ok(one),
-            _ => bail!("a step names exactly one of get, post, put, patch, delete, list, scan, head, options, sql"),
+            _ => bail!(
+                "a step names exactly one of get, post, put, patch, delete, list, scan, head, options, sql, redis"
+            ),
         }
     }
 }

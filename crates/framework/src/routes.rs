@@ -4,15 +4,18 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use keepfast_storage::Page;
 use schemars::JsonSchema;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::cx::Cx;
 use crate::error::{Error, Result};
+use crate::fields::{Int, Text};
 use crate::input::Input;
 use crate::path::{Captures, Operation, Pattern};
 use crate::reply::{Outcome, Reply};
-use crate::rows::{OperationInfo, RowInfo};
+use crate::rows::{OperationInfo, RowInfo, is_name};
 
 /// A boxed future of a handler.
 pub type HandlerFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
@@ -56,6 +59,23 @@ type Action<E> =
 type Look<E> = Box<dyn for<'a> Fn(&'a E, &'a mut Cx, &'a Input) -> HandlerFuture<'a, bool> + Send + Sync>;
 
 type Actions<E> = [Option<Action<E>>; Operation::ALL.len()];
+
+/// A page of a list.
+#[derive(Deserialize, JsonSchema)]
+pub struct Paged {
+    /// Only names that come after this one; it need not exist.
+    after: Option<Text>,
+    /// At most so many names; all of them if it is not positive.
+    limit: Option<Int>,
+}
+
+impl Paged {
+    /// As storage takes it.
+    pub fn page(self) -> Page {
+        let limit = self.limit.and_then(|Int(limit)| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
+        Page { after: self.after.map(String::from).filter(|after| !after.is_empty()), limit }
+    }
+}
 
 /// What a path is for.
 #[derive(Clone, Copy, Debug)]
@@ -123,6 +143,7 @@ impl<E: Send + Sync + 'static> Routes<E> {
                 once: false,
                 hidden: false,
                 fallback: false,
+                names_only: false,
                 tells_existence: false,
                 operations: Vec::new(),
             },
@@ -229,6 +250,12 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
         self
     }
 
+    /// Only where what is captured are names ([`is_name`]): any other path is unsupported.
+    pub fn names_only(self) -> Self {
+        self.row.info.names_only = true;
+        self
+    }
+
     fn on<Q: Request, R: Reply, H>(self, operation: Operation, handler: H) -> Self
     where
         H: for<'a> Handler<'a, E, Q, Reply = R> + 'static,
@@ -327,6 +354,9 @@ impl Table {
                 continue;
             }
             let Some(captures) = pattern.matches(path) else { continue };
+            if self.rows[*row].names_only && !captures.iter().all(|(_, name)| is_name(name)) {
+                continue;
+            }
             let found = Match { row: *row, captures };
             if operation == Operation::Help || self.rows[*row].operation(operation).is_some() {
                 return Some(found);

@@ -84,6 +84,8 @@ pub struct RowInfo {
     pub hidden: bool,
     /// Only for paths that no other row matches, whatever the operation.
     pub fallback: bool,
+    /// Only for paths whose captures are names: see [`is_name`].
+    pub names_only: bool,
     /// Whether the engine can say if the thing exists, so that `create` and `update` are told apart.
     pub tells_existence: bool,
     /// The operations it has.
@@ -95,6 +97,14 @@ impl RowInfo {
     pub fn operation(&self, operation: Operation) -> Option<&OperationInfo> {
         self.operations.iter().find(|o| o.operation == operation)
     }
+}
+
+/// What most of Vault's paths take for a name: letters and digits of ASCII and underscores, and within it dots and hyphens.
+pub fn is_name(text: &str) -> bool {
+    let is_word = |c: &u8| c.is_ascii_alphanumeric() || *c == b'_';
+    let bytes = text.as_bytes();
+    let ends = bytes.first().is_some_and(is_word) && bytes.last().is_some_and(is_word);
+    ends && bytes.iter().all(|c| is_word(c) || matches!(c, b'-' | b'.'))
 }
 
 #[cfg(test)]

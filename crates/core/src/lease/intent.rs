@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::index;
 use super::record::{LeaseId, LeaseRecord, State};
+use super::renew;
 use super::store::Leases;
 use crate::token::life::{self, Asked};
 use crate::token::record::Life;
@@ -94,7 +95,8 @@ impl Desk {
         };
         let now = self.leases.clock.now();
         let (owner, bound) = self.tie(tx).await?;
-        let asked = Asked { ttl: offer.ttl, max_ttl: offer.max_ttl.min(self.mount.ttl.max), ..Asked::default() };
+        let ttl = renew::asked_or_default(offer.ttl, self.mount.ttl);
+        let asked = Asked { ttl, max_ttl: offer.max_ttl.min(self.mount.ttl.max), ..Asked::default() };
         let given = life::given(&asked, self.mount.ttl, now, now);
         let end = now.after(given.ttl).min(bound.unwrap_or(Timestamp::from_nanos(i64::MAX)));
         let unconfirmed = state == State::Pending;

@@ -88,12 +88,19 @@ fn terms_given(
 ) -> Given {
     // Beyond the mount's own bound it says nothing; clamped here, so that it is no warning either.
     let max_ttl = terms.max_ttl.min(bounds.max);
-    let asked = Asked { increment, ttl: terms.ttl, max_ttl, ..Asked::default() };
+    let ttl = asked_or_default(terms.ttl, bounds);
+    let asked = Asked { increment, ttl, max_ttl, ..Asked::default() };
     let mut given = life::given(&asked, bounds, record.issued, now);
     if let Some(bound) = record.bound {
         given.ttl = given.ttl.min(bound.since(now));
     }
     given
+}
+
+/// What an engine asks for a lease; the mount's default counts as asked for where it asks for nothing, so that the caller
+/// is told when it gets less.
+pub(super) fn asked_or_default(ttl: Duration, bounds: TtlBounds) -> Duration {
+    if ttl.is_zero() { bounds.default.min(bounds.max) } else { ttl }
 }
 
 /// What an engine's refusal is to the caller of `sys/leases`: 400 with the engine's own text, unless storage failed.

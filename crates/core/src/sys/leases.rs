@@ -125,10 +125,11 @@ struct Shown {
 
 /// A lease in a body is a text and nothing else; what it is not stands for no lease that there could be.
 fn lease_text<'de, D: serde::Deserializer<'de>>(d: D) -> std::result::Result<Option<Text>, D::Error> {
-    Ok(Some(Text(match serde_json::Value::deserialize(d)? {
-        serde_json::Value::String(text) => text,
-        _ => NO_LEASE.to_owned(),
-    })))
+    Ok(match serde_json::Value::deserialize(d)? {
+        serde_json::Value::Null => None,
+        serde_json::Value::String(text) => Some(Text(text)),
+        _ => Some(Text(NO_LEASE.to_owned())),
+    })
 }
 
 /// No path holds a control character.

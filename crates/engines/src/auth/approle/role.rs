@@ -1,6 +1,7 @@
 //! A role as it is stored, and the index by role id.
 
 use keepfast_crypto::random;
+use keepfast_framework::rows::is_name;
 use keepfast_framework::token_params::TokenParams;
 use keepfast_framework::{Cx, Error, Records, Result};
 use serde::{Deserialize, Serialize};
@@ -83,14 +84,7 @@ impl Role {
 /// # Errors
 /// 404: no path of the method has any other name in it.
 pub(super) fn role_name(given: &str) -> Result<String> {
-    let is_word = |c: &u8| c.is_ascii_alphanumeric() || *c == b'_';
-    let bytes = given.as_bytes();
-    let ends = bytes.first().is_some_and(is_word) && bytes.last().is_some_and(is_word);
-    if ends && bytes.iter().all(|c| is_word(c) || matches!(c, b'-' | b'.')) {
-        Ok(given.to_ascii_lowercase())
-    } else {
-        Err(Error::unsupported_path())
-    }
+    if is_name(given) { Ok(given.to_ascii_lowercase()) } else { Err(Error::unsupported_path()) }
 }
 
 /// The role of this name, as given in a path.

@@ -1,9 +1,9 @@
 //! Users: list, read, write, delete; their passwords and policies.
 
-use keepfast_framework::fields::{CommaList, Int, Seconds, SecretText, Text};
-use keepfast_framework::routes::Exists;
+use keepfast_framework::fields::{CommaList, Seconds, SecretText, Text};
+use keepfast_framework::routes::{Exists, Paged};
 use keepfast_framework::token_params::{TokenParams, TokenParamsChange, canonical_policies, parsed_policies};
-use keepfast_framework::{Cx, Data, Error, Keys, Page, Result};
+use keepfast_framework::{Cx, Data, Error, Keys, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -11,14 +11,6 @@ use super::Userpass;
 use super::user::{USERS, User, new_hash, username};
 
 const NO_PASSWORD: &str = "must provide either password or password_hash";
-
-#[derive(Deserialize, JsonSchema)]
-pub(super) struct List {
-    /// Only names that come after this one; it need not exist.
-    after: Option<Text>,
-    /// At most so many names; all of them if it is not positive.
-    limit: Option<Int>,
-}
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Named {
@@ -83,10 +75,8 @@ pub(super) struct Shown {
 }
 
 /// LIST `users`.
-pub(super) async fn list(_: &Userpass, cx: &mut Cx, req: List) -> Result<Keys> {
-    let limit = req.limit.and_then(|Int(limit)| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
-    let page = Page { after: req.after.map(String::from).filter(|after| !after.is_empty()), limit };
-    USERS.list(cx, "", &page).await.map(Keys::of)
+pub(super) async fn list(_: &Userpass, cx: &mut Cx, req: Paged) -> Result<Keys> {
+    USERS.list(cx, "", &req.page()).await.map(Keys::of)
 }
 
 /// Whether the user is there.

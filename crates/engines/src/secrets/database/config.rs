@@ -2,7 +2,7 @@
 
 use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::fields::{CommaList, Flag, RawObject, Strings, Text};
+use keepfast_framework::fields::{CommaList, Flag, RawObject, Text};
 use keepfast_framework::routes::{Exists, Nothing};
 use keepfast_framework::{Cx, Data, Error, Keys, Page, Records, Result, Status};
 use schemars::JsonSchema;
@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use zeroize::Zeroize;
 
-use super::connection::{DatabaseError, open};
-use super::details::text;
+use super::connection::{DatabaseError, Unusable, open};
+use super::details::{self, Form, text};
 use super::kinds::Kind;
-use super::{DatabaseEngine, rotation, username};
+use super::statement::Statements;
+use super::{DatabaseEngine, rotation, username, version};
 
 /// Where connections are stored.
 pub(super) const FOLDER: &str = "config/";
@@ -54,9 +55,9 @@ impl Config {
     /// The connection of this name.
     ///
     /// # Errors
-    /// 500 when there is none, as the peer answers.
+    /// 400 when there is none.
     pub(super) async fn named(cx: &mut Cx, name: &str) -> Result<Self> {
-        Self::find(cx, name).await?.ok_or_else(|| Self::missing(name).answer())
+        Self::find(cx, name).await?.ok_or_else(|| Self::missing(name).refusal())
     }
 
     /// The same where there may be none.
@@ -88,8 +89,14 @@ impl Config {
     }
 
     /// Whether a role may use it.
-    pub(super) fn allows(&self, role: &str) -> bool {
-        self.allowed_roles.iter().any(|pattern| matches(pattern, role))
+    ///
+    /// # Errors
+    /// That it may not.
+    pub(super) fn allow(&self, role: &str) -> Result<(), DatabaseError> {
+        if self.allowed_roles.iter().any(|pattern| matches(pattern, role)) {
+            return Ok(());
+        }
+        Err(DatabaseError(format!("{role:?} is not an allowed role")))
     }
 
     /// The kind of the database.
@@ -115,15 +122,16 @@ impl Config {
     }
 }
 
-/// As the peer: a star at either end stands for anything.
+/// As the peer: a star stands for anything.
 fn matches(pattern: &str, name: &str) -> bool {
-    match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
-        (Some(""), _) => true,
-        (Some(rest), Some(_)) => name.contains(rest.trim_end_matches('*')),
-        (Some(end), None) => name.ends_with(end),
-        (None, Some(begin)) => name.starts_with(begin),
-        (None, None) => pattern == name,
+    let Some((begin, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut left) = name.strip_prefix(begin) else { return false };
+    let (between, end) = rest.rsplit_once('*').unwrap_or(("", rest));
+    for part in between.split('*') {
+        let Some(at) = left.find(part) else { return false };
+        left = &left[at + part.len()..];
     }
+    left.ends_with(end)
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -182,18 +190,17 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
         serde_json::from_str(req.settings.0.get()).map_err(|_| Error::invalid("invalid settings"))?;
     let mut config = CONFIGS.get(cx, &req.name).await?.unwrap_or_default();
     given.remove("name");
+    details::check(&given, &[("password", Form::Text)]).map_err(unusable)?;
     let verify = take::<Flag>(&mut given, "verify_connection")?.is_none_or(|f| f.0);
     if let Some(name) = take::<Text>(&mut given, "plugin_name")? {
         config.plugin_name = name.into();
     }
-    if let Some(version) = take::<Text>(&mut given, "plugin_version")? {
-        config.plugin_version = version.into();
-    }
+    let version = take::<Text>(&mut given, "plugin_version")?.unwrap_or_default();
     if let Some(roles) = take::<CommaList>(&mut given, "allowed_roles")? {
         config.allowed_roles = roles.0;
     }
-    if let Some(statements) = take::<Strings>(&mut given, "root_rotation_statements")? {
-        config.root_rotation_statements = super::roles::statements(Some(statements));
+    if let Some(Statements(statements)) = take(&mut given, "root_rotation_statements")? {
+        config.root_rotation_statements = statements;
     }
     if let Some(policy) = take::<Text>(&mut given, "password_policy")? {
         config.password_policy = policy.into();
@@ -207,22 +214,37 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
         cx.warn("Password found in connection_url, use a templated url to enable root rotation and prevent read access to password information.");
     }
     config.revision = random::uuid();
-    check(&config)?;
-    let opened =
-        open(&config, cx.clock()).map_err(|text| Error::invalid(format!("error creating database object: {text}")))?;
-    if verify && let Err(DatabaseError(text)) = opened.verify().await {
-        return Err(Error::invalid(format!("error creating database object: {text}")));
+    check(&config, &version)?;
+    match open(&config, cx.clock()) {
+        Ok(opened) if verify => opened.verify().await.map_err(|DatabaseError(text)| unusable(text))?,
+        Ok(_) => {}
+        // Nobody has looked at it yet.
+        Err(Unusable::Url(_)) if !verify => {}
+        Err(fault) => return Err(unusable(fault.text())),
     }
     CONFIGS.put(cx, &req.name, &config)?;
     engine.connections.close(&req.name);
     Ok(())
 }
 
-fn check(config: &Config) -> Result<()> {
+fn unusable(why: String) -> Error {
+    Error::invalid(format!("error creating database object: {why}"))
+}
+
+fn check(config: &Config, version: &str) -> Result<()> {
     if config.plugin_name.is_empty() {
         return Err(Error::invalid("empty plugin name"));
     }
-    Kind::of(&config.plugin_name).map_err(|text| Error::invalid(format!("error creating database object: {text}")))?;
+    // The peer looks for a plugin of a new and of an old protocol.
+    let unknown =
+        |text: String| unusable(format!("invalid database version: 2 errors occurred:\n\t* {text}\n\t* {text}\n\n"));
+    let other = version::other_than_built_in(version).map_err(Error::invalid)?;
+    let kind = Kind::of(&config.plugin_name);
+    if let Some(other) = other {
+        let text = kind.err().unwrap_or_else(|| format!("plugin not found in the catalog: {}", config.plugin_name));
+        return Err(unknown(format!("{text}, version={other}")));
+    }
+    kind.map_err(unknown)?;
     username::check(&config.username_template()?)
 }
 
@@ -263,9 +285,9 @@ pub(super) async fn reload(engine: &DatabaseEngine, cx: &mut Cx, req: OfPlugin) 
     Ok(Data(Reloaded { count: connections.len(), connections }))
 }
 
-/// Takes one field out of the settings, read as Vault's API reads fields.
+/// Takes one field out of the settings, read as Vault's API reads fields: null is the value of a field that is empty.
 fn take<T: DeserializeOwned>(given: &mut Map<String, Value>, name: &str) -> Result<Option<T>> {
-    let Some(value) = given.remove(name).filter(|v| !v.is_null()) else { return Ok(None) };
+    let Some(value) = given.remove(name) else { return Ok(None) };
     let wrong = |_| Error::new(Status::BAD_REQUEST, format!("error converting input for field {name:?}"));
     serde_json::from_value(value).map(Some).map_err(wrong)
 }
@@ -291,7 +313,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_stands_for_anything_at_either_end() {
+    fn a_star_stands_for_anything() {
         for (pattern, name, expected) in [
             ("*", "x", true),
             ("x*", "xy", true),
@@ -300,6 +322,13 @@ mod tests {
             ("x", "xy", false),
             ("x*", "yx", false),
             ("", "x", false),
+            ("x*y", "xaby", true),
+            ("x*y", "xyz", false),
+            ("x*y*z", "x1y2z", true),
+            ("x*y*z", "xz", false),
+            ("xy*y", "xy", false),
+            ("x**", "xy", true),
+            ("**", "", true),
         ] {
             assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
         }

@@ -28,7 +28,7 @@ impl DatabaseError {
         Error::new(Status::INTERNAL, self.listed())
     }
 
-    /// As the answer of a request that asks for what cannot be: 400.
+    /// As the answer of a request that asks for what cannot be, for which the peer blames itself: 400.
     pub(super) fn refusal(self) -> Error {
         Error::invalid(self.listed())
     }
@@ -62,6 +62,36 @@ impl NotMade {
 impl From<DatabaseError> for NotMade {
     fn from(error: DatabaseError) -> Self {
         NotMade::Failed(error)
+    }
+}
+
+/// Why a connection cannot be opened.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unusable {
+    /// A setting is wrong.
+    Setting(String),
+    /// The URL cannot be read, at which the peer looks only when it connects.
+    Url(String),
+}
+
+impl Unusable {
+    /// What is wrong.
+    pub(super) fn text(self) -> String {
+        match self {
+            Unusable::Setting(text) | Unusable::Url(text) => text,
+        }
+    }
+}
+
+impl From<String> for Unusable {
+    fn from(text: String) -> Self {
+        Unusable::Setting(text)
+    }
+}
+
+impl From<&str> for Unusable {
+    fn from(text: &str) -> Self {
+        Unusable::Setting(text.to_owned())
     }
 }
 
@@ -117,7 +147,7 @@ pub(super) trait Database: Send + Sync {
 ///
 /// # Errors
 /// What is wrong with the settings.
-pub(super) fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Database>, String> {
+pub(super) fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Database>, Unusable> {
     Kind::of(&config.plugin_name)?.open(&config.details, &config.password(), clock)
 }
 
@@ -139,10 +169,12 @@ pub(super) async fn in_time<T, E: From<DatabaseError>>(
 
 /// What a failed try to reach a server says, in the peer's words.
 pub(super) fn unreached(address: &str, error: &std::io::Error) -> String {
+    let net = if address.starts_with('/') { "unix" } else { "tcp" };
     match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => format!("dial tcp {address}: connect: connection refused"),
-        std::io::ErrorKind::TimedOut => format!("dial tcp {address}: i/o timeout"),
-        _ => format!("dial tcp {address}: {error}"),
+        std::io::ErrorKind::ConnectionRefused => format!("dial {net} {address}: connect: connection refused"),
+        std::io::ErrorKind::NotFound => format!("dial {net} {address}: connect: no such file or directory"),
+        std::io::ErrorKind::TimedOut => format!("dial {net} {address}: i/o timeout"),
+        _ => format!("dial {net} {address}: {error}"),
     }
 }
 
@@ -164,7 +196,7 @@ impl Connections {
         {
             return Ok(open.clone());
         }
-        let opened = open(config, clock).map_err(|text| DatabaseError(text).answer())?;
+        let opened = open(config, clock).map_err(|unusable| DatabaseError(unusable.text()).answer())?;
         self.0.lock().insert(name.to_owned(), (config.revision.clone(), opened.clone()));
         Ok(opened)
     }

@@ -39,13 +39,11 @@ pub(super) async fn read(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Re
     let role = ROLES.get(cx, &req.name).await?.ok_or_else(unknown)?;
     rotation::recover_if_pending(engine, cx, &role.db_name).await?;
     let config = Config::named(cx, &role.db_name).await?;
-    if !config.allows(&req.name) {
-        return Err(DatabaseError(format!("{:?} is not an allowed role", req.name.0)).answer());
-    }
+    config.allow(&req.name).map_err(DatabaseError::refusal)?;
     let template = credential::name_template(&role, &config)?;
     let kind = config.kind()?;
     if kind.needs_creation_statements && role.creation_statements.iter().all(|s| s.trim().is_empty()) {
-        return Err(DatabaseError("empty creation statements".to_owned()).answer());
+        return Err(DatabaseError("empty creation statements".to_owned()).refusal());
     }
     let database = engine.connections.of(&role.db_name, &config, cx.clock())?;
     let ingredients = username::Ingredients::new(&cx.caller().display_name, &req.name, cx.now());
@@ -114,11 +112,16 @@ async fn intend(cx: &mut Cx, offer: &LeaseOffer) -> Result<Intent> {
     }
 }
 
+/// The connection of a lease; what is wrong becomes part of another text.
+async fn connection(cx: &mut Cx, name: &str) -> Result<Config> {
+    Config::find(cx, name).await?.ok_or_else(|| Error::invalid(Config::missing(name).0))
+}
+
 pub(super) async fn renew(engine: &DatabaseEngine, cx: &mut Cx, lease: &HeldLease) -> Result<LeaseTerms> {
     let held: Held = serde_json::from_value(lease.internal.clone())?;
     let missing = || Error::invalid(format!("error during renew: could not find role with name {:?}", held.role));
     let role = ROLES.get(cx, &held.role).await?.ok_or_else(missing)?;
-    let config = Config::named(cx, &held.db_name).await?;
+    let config = connection(cx, &held.db_name).await?;
     let database = engine.connections.of(&held.db_name, &config, cx.clock())?;
     let terms = LeaseTerms { ttl: role.default_ttl(), max_ttl: role.max_ttl() };
     let renewed = database.renew_user(&held.username, lease.end_under(&terms), &role.renew_statements).await;
@@ -128,7 +131,7 @@ pub(super) async fn renew(engine: &DatabaseEngine, cx: &mut Cx, lease: &HeldLeas
 
 pub(super) async fn revoke(engine: &DatabaseEngine, cx: &mut Cx, lease: &HeldLease) -> Result<()> {
     let held: Held = serde_json::from_value(lease.internal.clone())?;
-    let config = Config::named(cx, &held.db_name).await?;
+    let config = connection(cx, &held.db_name).await?;
     let statements =
         ROLES.get(cx, &held.role).await?.map_or(held.revocation_statements, |role| role.revocation_statements);
     let database = engine.connections.of(&held.db_name, &config, cx.clock())?;

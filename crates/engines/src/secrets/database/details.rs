@@ -1,5 +1,6 @@
 //! A connection's settings as they are stored: whatever JSON a client sent, read as the peer's lenient decoder reads it.
 
+use std::num::IntErrorKind;
 use std::time::Duration;
 
 use keepfast_framework::fields::parse_duration;
@@ -8,40 +9,133 @@ use serde_json::{Map, Value};
 /// The settings of a connection that are the kind's own.
 pub(super) type Details = Map<String, Value>;
 
-/// A text; numbers count as their text, anything else as none.
-pub(super) fn text(details: &Details, name: &str) -> Option<String> {
-    match details.get(name)? {
-        Value::String(text) => Some(text.clone()).filter(|t| !t.is_empty()),
+/// What a setting is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Form {
+    /// A text; numbers and truths count as theirs.
+    Text,
+    /// A whole number, also given as text.
+    Integer,
+    /// A truth, also given as text or as 0 or 1.
+    Flag,
+    /// A text that the peer takes for bytes.
+    Bytes,
+}
+
+/// Whether settings have their forms.
+///
+/// # Errors
+/// As the peer's decoder, all faults in one text.
+pub(super) fn check(details: &Details, forms: &[(&str, Form)]) -> Result<(), String> {
+    let fault = |(name, form): &(&str, Form)| details.get(*name).and_then(|value| fault_of(name, *form, value));
+    let faults: Vec<String> = forms.iter().filter_map(fault).collect();
+    if faults.is_empty() { Ok(()) } else { Err(undecodable(&faults.join("\n"))) }
+}
+
+fn fault_of(name: &str, form: Form, value: &Value) -> Option<String> {
+    let expected = match form {
+        Form::Text => "string",
+        Form::Integer => "int",
+        Form::Flag => "bool",
+        Form::Bytes => "uint8",
+    };
+    let unconvertible = |at: &str| {
+        Some(format!("'{name}{at}' expected type '{expected}', got unconvertible type '{}'", go_type(value)))
+    };
+    match (form, value) {
+        (Form::Bytes, Value::Array(items)) if items.is_empty() => None,
+        (Form::Bytes, Value::Object(members)) if members.is_empty() => None,
+        (Form::Bytes, Value::Array(_) | Value::Object(_)) => unconvertible("[0]"),
+        (_, Value::Array(_) | Value::Object(_)) => unconvertible(""),
+        (Form::Text | Form::Bytes, _) | (_, Value::Null | Value::Bool(_)) => None,
+        (Form::Integer, value) => {
+            whole_number(&plain_text(value)?).err().map(|why| cannot(name, expected, "ParseInt", why))
+        }
+        (Form::Flag, value) => {
+            truth(&plain_text(value)?).is_none().then(|| cannot(name, expected, "ParseBool", "invalid syntax"))
+        }
+    }
+}
+
+fn cannot(name: &str, kind: &str, parser: &str, why: &str) -> String {
+    format!("'{name}' cannot parse value as '{kind}': strconv.{parser}: {why}")
+}
+
+fn undecodable(faults: &str) -> String {
+    format!("decoding failed due to the following error(s):\n\n{faults}")
+}
+
+/// As the peer's language names what JSON holds.
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "json.Number",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
+fn plain_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
+        Value::Bool(yes) => Some(if *yes { "1" } else { "0" }.to_owned()),
         _ => None,
+    }
+}
+
+fn whole_number(text: &str) -> Result<i64, &'static str> {
+    if text.is_empty() {
+        return Ok(0);
+    }
+    text.parse().map_err(|error: std::num::ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    })
+}
+
+fn truth(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// A text; numbers and truths count as theirs, anything else as none.
+pub(super) fn text(details: &Details, name: &str) -> Option<String> {
+    plain_text(details.get(name)?).filter(|text| !text.is_empty())
+}
+
+/// Refuses what is given and no text.
+///
+/// # Errors
+/// As the peer, which does not convert these.
+pub(super) fn only_text(details: &Details, name: &str) -> Result<(), String> {
+    match details.get(name) {
+        None | Some(Value::String(_)) => Ok(()),
+        Some(other) => Err(format!("invalid value at {name}: is a {}", go_type(other))),
     }
 }
 
 /// A whole number.
 ///
 /// # Errors
-/// As the peer's decoder, when it is something else.
+/// As [`check`].
 pub(super) fn integer(details: &Details, name: &str) -> Result<Option<i64>, String> {
-    let wrong = |_| undecodable(name, "int", "strconv.ParseInt");
-    text(details, name).map(|t| t.trim().parse().map_err(wrong)).transpose()
+    check(details, &[(name, Form::Integer)])?;
+    Ok(text(details, name).and_then(|text| whole_number(&text).ok()))
 }
 
 /// Yes or no; absent is no.
 ///
 /// # Errors
-/// As the peer's decoder, when it is something else.
+/// As [`check`].
 pub(super) fn flag(details: &Details, name: &str) -> Result<bool, String> {
-    match details.get(name) {
-        None | Some(Value::Null) => Ok(false),
-        Some(Value::Bool(value)) => Ok(*value),
-        Some(Value::Number(number)) => Ok(number.as_f64() != Some(0.0)),
-        Some(Value::String(text)) => match text.as_str() {
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-            "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-            _ => Err(undecodable(name, "bool", "strconv.ParseBool")),
-        },
-        Some(_) => Err(undecodable(name, "bool", "strconv.ParseBool")),
-    }
+    check(details, &[(name, Form::Flag)])?;
+    Ok(text(details, name).and_then(|text| truth(&text)).unwrap_or(false))
 }
 
 /// A duration that means something only when it is positive.
@@ -49,18 +143,22 @@ pub(super) fn flag(details: &Details, name: &str) -> Result<bool, String> {
 /// # Errors
 /// When it is none.
 pub(super) fn duration(details: &Details, name: &str) -> Result<Option<Duration>, String> {
+    let invalid = |why: &str| format!("invalid {name}: {why}");
+    if let Some(Value::Bool(_) | Value::Array(_) | Value::Object(_)) = details.get(name) {
+        return Err(invalid("could not parse duration from input"));
+    }
     let Some(text) = text(details, name) else { return Ok(None) };
     let seconds = match text.parse::<i64>() {
         Ok(seconds) => seconds,
-        Err(_) => parse_duration(&text).map_err(|_| format!("invalid {name}: time: invalid duration {text:?}"))?,
+        Err(_) if text.bytes().all(|b| b.is_ascii_digit() || b == b'.') => {
+            return Err(invalid(&format!("time: missing unit in duration {text:?}")));
+        }
+        Err(_) => parse_duration(&text).map_err(|_| invalid(&format!("time: invalid duration {text:?}")))?,
     };
+    if seconds.checked_mul(1_000_000_000).is_none() {
+        return Err(invalid("multiplication of durations resulted in overflow, one operand may be too large"));
+    }
     Ok(u64::try_from(seconds).ok().filter(|s| *s > 0).map(Duration::from_secs))
-}
-
-fn undecodable(name: &str, kind: &str, parser: &str) -> String {
-    format!(
-        "decoding failed due to the following error(s):\n\n'{name}' cannot parse value as '{kind}': {parser}: invalid syntax"
-    )
 }
 
 #[cfg(test)]
@@ -82,8 +180,35 @@ mod tests {
         );
         assert_eq!((flag(details, "d"), flag(details, "e"), flag(details, "z")), (Ok(true), Ok(false), Ok(false)));
         assert!(flag(details, "f").is_err());
+        let wrong = json!({"a": [1], "b": {}, "c": " 5", "d": "9223372036854775808", "e": 2, "f": [], "g": ["x"]});
+        let forms =
+            [("a", Form::Text), ("b", Form::Integer), ("c", Form::Integer), ("d", Form::Integer), ("e", Form::Flag)];
+        let faults = check(wrong.as_object().unwrap(), &forms).unwrap_err();
+        let faults: Vec<&str> = faults.lines().skip(2).collect();
+        assert_eq!(
+            faults,
+            [
+                "'a' expected type 'string', got unconvertible type '[]interface {}'",
+                "'b' expected type 'int', got unconvertible type 'map[string]interface {}'",
+                "'c' cannot parse value as 'int': strconv.ParseInt: invalid syntax",
+                "'d' cannot parse value as 'int': strconv.ParseInt: value out of range",
+                "'e' cannot parse value as 'bool': strconv.ParseBool: invalid syntax",
+            ]
+        );
+        assert_eq!(check(wrong.as_object().unwrap(), &[("f", Form::Bytes)]), Ok(()));
+        assert!(
+            check(wrong.as_object().unwrap(), &[("g", Form::Bytes)])
+                .unwrap_err()
+                .contains("'g[0]' expected type 'uint8'")
+        );
+        assert_eq!(only_text(details, "b").unwrap_err(), "invalid value at b: is a json.Number");
         assert_eq!(duration(details, "g"), Ok(Some(Duration::from_secs(300))));
         assert_eq!(duration(details, "h"), Ok(None));
         assert_eq!(duration(details, "c").unwrap_err(), "invalid c: time: invalid duration \"x\"");
+        let wrong = json!({"a": true, "b": "1.5", "c": 99_999_999_999_i64});
+        let told = |name: &str| duration(wrong.as_object().unwrap(), name).unwrap_err();
+        assert_eq!(told("a"), "invalid a: could not parse duration from input");
+        assert_eq!(told("b"), "invalid b: time: missing unit in duration \"1.5\"");
+        assert!(told("c").starts_with("invalid c: multiplication of durations resulted in overflow"));
     }
 }

@@ -6,7 +6,7 @@ use super::details::Details;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::Clock;
 
-use super::connection::Database;
+use super::connection::{Database, Unusable};
 use super::credential::Certificates;
 use super::mysql::MySql;
 use super::postgres::Postgres;
@@ -26,7 +26,7 @@ pub(super) struct Kind {
     open: Open,
 }
 
-type Open = fn(&Details, &SecretString, Arc<dyn Clock>) -> Result<Arc<dyn Database>, String>;
+type Open = fn(&Details, &SecretString, Arc<dyn Clock>) -> Result<Arc<dyn Database>, Unusable>;
 
 const KINDS: &[Kind] = &[
     Kind {
@@ -91,7 +91,7 @@ impl Kind {
         details: &Details,
         password: &SecretString,
         clock: &Arc<dyn Clock>,
-    ) -> Result<Arc<dyn Database>, String> {
+    ) -> Result<Arc<dyn Database>, Unusable> {
         (self.open)(details, password, clock.clone())
     }
 }

@@ -25,6 +25,7 @@ mod static_rotation;
 mod tests;
 mod tls;
 mod username;
+mod version;
 
 use keepfast_framework::engine::Gauge;
 use keepfast_framework::routes::Help;
@@ -50,26 +51,33 @@ impl Engine for DatabaseEngine {
     fn routes(r: &mut Routes<Self>) {
         r.path("config/", CONFIGS).list(config::list);
         r.path("config/{name}", CONFIG)
+            .names_only()
             .exists(config::exists)
             .read(config::read)
             .update(config::write)
             .delete(config::delete);
-        r.path("reset/{name}", RESET).update(config::reset).once();
+        r.path("reset/{name}", RESET).names_only().update(config::reset).once();
         r.path("reload/{plugin}", RELOAD).update(config::reload);
         r.path("reconcile/{name}", RECONCILE).read(reconcile::read).update(reconcile::remove).sudo().once();
         r.path("roles/", ROLES).list(roles::list);
-        r.path("roles/{name}", ROLE).exists(roles::exists).read(roles::read).update(roles::write).delete(roles::delete);
-        r.path("creds/{name}", CREDS).read(creds::read).once();
-        r.path("rotate-root/{name}", ROTATE_ROOT).update(rotation::rotate_root).once();
+        r.path("roles/{name}", ROLE)
+            .names_only()
+            .exists(roles::exists)
+            .read(roles::read)
+            .update(roles::write)
+            .delete(roles::delete);
+        r.path("creds/{name}", CREDS).names_only().read(creds::read).once();
+        r.path("rotate-root/{name}", ROTATE_ROOT).names_only().update(rotation::rotate_root).once();
         r.path("static-roles/", STATIC_ROLES).list(static_roles::list);
         r.path("static-roles/{name}", STATIC_ROLE)
+            .names_only()
             .exists(static_roles::exists)
             .read(static_roles::read)
             .update(static_roles::write)
             .delete(static_roles::delete)
             .once();
-        r.path("static-creds/{name}", STATIC_CREDS).read(static_roles::creds);
-        r.path("rotate-role/{name}", ROTATE_ROLE).update(static_rotation::rotate_now).once();
+        r.path("static-creds/{name}", STATIC_CREDS).names_only().read(static_roles::creds);
+        r.path("rotate-role/{name}", ROTATE_ROLE).names_only().update(static_rotation::rotate_now).once();
     }
 
     fn plugins() -> Vec<&'static str> {

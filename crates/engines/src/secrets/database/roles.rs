@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use keepfast_framework::fields::{Int, Pairs, Seconds, Strings, Text, given};
+use keepfast_framework::fields::{Int, Pairs, Seconds, Text, given};
 use keepfast_framework::lease::BackOff;
-use keepfast_framework::routes::{Exists, Nothing};
-use keepfast_framework::{Cx, Data, Error, Keys, Page, Records, Result};
+use keepfast_framework::routes::{Exists, Paged};
+use keepfast_framework::{Cx, Data, Error, Keys, Records, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::DatabaseEngine;
 use super::config::Config;
 use super::credential::{self, CredentialConfig, CredentialType};
+use super::statement::Statements;
 use super::static_roles::STATIC_ROLES;
 
 pub(super) const ROLES: Records<Role> = Records::at("role/");
@@ -129,16 +130,16 @@ pub(super) struct Write {
     db_name: Option<Text>,
     /// Statements that make a user.
     #[serde(default, deserialize_with = "given")]
-    creation_statements: Option<Option<Strings>>,
+    creation_statements: Option<Option<Statements>>,
     /// Statements that remove a user; without them it loses its sessions, its rights and what it owns goes to the administrator.
     #[serde(default, deserialize_with = "given")]
-    revocation_statements: Option<Option<Strings>>,
+    revocation_statements: Option<Option<Statements>>,
     /// Statements for databases without transactions.
     #[serde(default, deserialize_with = "given")]
-    rollback_statements: Option<Option<Strings>>,
+    rollback_statements: Option<Option<Statements>>,
     /// Statements that move the end of a user.
     #[serde(default, deserialize_with = "given")]
-    renew_statements: Option<Option<Strings>>,
+    renew_statements: Option<Option<Statements>>,
     /// How often the removal of a user is tried before an operator has to look; 6 where it is not given, or 0.
     revocation_attempts: Option<Int>,
     /// The pause after the first failed try, which doubles with each; 10 seconds where it is not given, or 0.
@@ -156,14 +157,8 @@ pub(super) struct Write {
     credential_config: Option<Pairs>,
 }
 
-/// Statements as they were given; an empty text and null are none.
-pub(super) fn statements(given: Option<Strings>) -> Vec<String> {
-    let given = given.unwrap_or_default().0;
-    if given.iter().all(String::is_empty) { Vec::new() } else { given }
-}
-
-pub(super) async fn list(_: &DatabaseEngine, cx: &mut Cx, _: Nothing) -> Result<Keys> {
-    Ok(Keys::of(ROLES.list(cx, "", &Page::all()).await?))
+pub(super) async fn list(_: &DatabaseEngine, cx: &mut Cx, req: Paged) -> Result<Keys> {
+    Ok(Keys::of(ROLES.list(cx, "", &req.page()).await?))
 }
 
 pub(super) async fn exists(_: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<Exists> {
@@ -198,9 +193,11 @@ pub(super) async fn write(_: &DatabaseEngine, cx: &mut Cx, req: Write) -> Result
     ];
     for (list, given) in lists {
         if let Some(given) = given {
-            *list = statements(given);
+            *list = given.map(|Statements(all)| all).unwrap_or_default();
         }
     }
+    // As the peer: of these alone it leaves out empty ones.
+    role.revocation_statements.retain(|statement| !statement.is_empty());
     role.retries.merge(req.revocation_attempts, req.revocation_backoff, req.revocation_backoff_max)?;
     role.default_ttl = req.default_ttl.map_or(role.default_ttl, |s| s.0);
     role.max_ttl = req.max_ttl.map_or(role.max_ttl, |s| s.0);

@@ -71,7 +71,7 @@ pub(super) async fn rotate_root(engine: &DatabaseEngine, cx: &mut Cx, req: Named
     recover(engine, cx, &req.name).await?;
     let config = Config::named(cx, &req.name).await?;
     let administrator = text(&config.details, "username").ok_or_else(|| {
-        DatabaseError("unable to rotate root credentials: no username in configuration".to_owned()).answer()
+        DatabaseError("unable to rotate root credentials: no username in configuration".to_owned()).refusal()
     })?;
     let database = engine.connections.of(&req.name, &config, cx.clock())?;
     let password = username::password(cx, config.password_policy()).await?;

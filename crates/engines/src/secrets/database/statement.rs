@@ -3,7 +3,46 @@
 
 use keepfast_framework::Timestamp;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use keepfast_framework::fields::Strings;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
 use super::connection::DatabaseError;
+
+/// Statements as they are given: a list, or one text; null and an empty text are none.
+pub(super) struct Statements(pub(super) Vec<String>);
+
+impl<'de> Deserialize<'de> for Statements {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(d)?;
+        if value.as_str().is_some_and(str::is_empty) {
+            return Ok(Statements(Vec::new()));
+        }
+        Strings::deserialize(value).map(|Strings(all)| Statements(all)).map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for Statements {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        Strings::schema_name()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Strings::json_schema(generator)
+    }
+}
+
+/// The statements that are run: as documented, each of those given may be base64 or a JSON list of statements, or both.
+pub(super) fn written_out(given: &[String]) -> Vec<String> {
+    let each = |text: &String| {
+        let decoded = STANDARD.decode(text.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let text = decoded.unwrap_or_else(|| text.clone());
+        serde_json::from_str::<Vec<String>>(&text).unwrap_or_else(|_| vec![text])
+    };
+    given.iter().flat_map(each).filter(|statement| !statement.trim().is_empty()).collect()
+}
 
 /// Whose SQL it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,6 +236,11 @@ pub(super) fn expiration(end: Timestamp) -> String {
     format!("{}+0000", text.trim_end_matches('Z').replacen('T', " ", 1))
 }
 
+/// Whether nothing is said, so that the kind's own statements are run.
+pub(super) fn are_blank(statements: &[String]) -> bool {
+    statements.iter().all(|statement| statement.trim().is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,6 +256,17 @@ mod tests {
         assert_eq!(text.unwrap(), "CREATE ROLE \"v-x\" PASSWORD '{{name}}' {{other}}");
         assert!(mentions("a {{ {{ password }}'", "password") && !mentions("password {{passwords}}", "password"));
         assert_eq!(expiration(Timestamp::from_unix(1_795_438_947)), "2026-11-23 13:02:27+0000");
+    }
+
+    #[test]
+    fn statements_may_be_base64_or_json() {
+        let of = |text: &str| written_out(&[text.to_owned()]);
+        assert_eq!(of("SELECT 1; SELECT 2"), ["SELECT 1; SELECT 2"]);
+        assert_eq!(of("U0VMRUNUIDE="), ["SELECT 1"]);
+        assert_eq!(of("[\"SELECT 1\", \"SELECT 2\"]"), ["SELECT 1", "SELECT 2"]);
+        assert_eq!(of("WyJhIiwgImI7YyIsICIiXQ=="), ["a", "b;c"]);
+        assert_eq!(of("[1]"), ["[1]"]);
+        assert!(of(" ").is_empty());
     }
 
     #[test]

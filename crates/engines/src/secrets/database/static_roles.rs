@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use keepfast_framework::fields::{Pairs, Seconds, Strings, Text, given};
-use keepfast_framework::routes::{Exists, Nothing};
-use keepfast_framework::{Cx, Data, Error, Keys, Page, Records, Result, Timestamp};
+use keepfast_framework::fields::{Pairs, Seconds, Text, given, unless_null};
+use keepfast_framework::routes::{Exists, Paged};
+use keepfast_framework::{Cx, Data, Error, Keys, Records, Result, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
@@ -16,7 +16,7 @@ use super::credential::{self, CredentialConfig, CredentialType};
 use super::details::text;
 use super::roles::ROLES;
 use super::schedule::Schedule;
-use super::statement::plain;
+use super::statement::{Statements, plain};
 use super::static_rotation::rotate;
 
 /// Where static roles are stored.
@@ -109,9 +109,10 @@ pub(super) struct Write {
     /// The user, who exists.
     username: Option<Text>,
     /// How often the password is changed.
+    #[serde(default, deserialize_with = "unless_null")]
     rotation_period: Option<Seconds>,
     /// Statements that change the password.
-    rotation_statements: Option<Strings>,
+    rotation_statements: Option<Statements>,
     /// When the password is changed, in cron's five fields, in UTC; in place of a period.
     rotation_schedule: Option<Text>,
     /// For how long after its moment a rotation of the schedule may be done; after it the next moment is waited for.
@@ -168,8 +169,8 @@ pub(super) struct Creds {
     username: String,
 }
 
-pub(super) async fn list(_: &DatabaseEngine, cx: &mut Cx, _: Nothing) -> Result<Keys> {
-    Ok(Keys::of(STATIC_ROLES.list(cx, "", &Page::all()).await?))
+pub(super) async fn list(_: &DatabaseEngine, cx: &mut Cx, req: Paged) -> Result<Keys> {
+    Ok(Keys::of(STATIC_ROLES.list(cx, "", &req.page()).await?))
 }
 
 pub(super) async fn exists(_: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<Exists> {
@@ -204,30 +205,32 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
     if let Some(name) = req.db_name {
         role.db_name = name.into();
     }
+    if role.db_name.is_empty() {
+        return Err(Error::invalid("database name is a required field"));
+    }
     let mut kind = CredentialType::Password;
     credential::change(&mut kind, &mut role.credential_config, (req.credential_type, req.credential_config))?;
     if kind != CredentialType::Password {
         return Err(kind.unsupported());
     }
-    if let Some(statements) = req.rotation_statements {
-        role.rotation_statements = super::roles::statements(Some(statements));
+    if let Some(Statements(statements)) = req.rotation_statements {
+        role.rotation_statements = statements;
     }
     let next_rotation = engine.next_rotation.clone();
     cx.after_commit(move || next_rotation.forget());
-    let config = Config::named(cx, &role.db_name).await?;
-    if !config.allows(&req.name) {
-        return Err(DatabaseError(format!("{:?} is not an allowed role", req.name.0)).answer());
+    if !is_new {
+        // As with roles a connection may be named before it is there; it is looked at when the password is asked for.
+        return STATIC_ROLES.put(cx, &req.name, &role);
     }
-    if is_new && text(&config.details, "username").is_some_and(|administrator| administrator == role.username) {
+    let config = Config::named(cx, &role.db_name).await?;
+    config.allow(&req.name).map_err(DatabaseError::refusal)?;
+    if text(&config.details, "username").is_some_and(|administrator| administrator == role.username) {
         return Err(Error::invalid(format!(
             "the user {:?} is the administrator of the connection, which would not know the password any more: use rotate-root/{}",
             role.username, role.db_name
         )));
     }
     STATIC_ROLES.put(cx, &req.name, &role)?;
-    if !is_new {
-        return Ok(());
-    }
     let rotated = rotate(engine, cx, &req.name).await.map_err(Error::from);
     if rotated.is_err()
         && STATIC_ROLES.get(cx, &req.name).await?.is_some_and(|r| r.rotated.is_none() && r.pending.is_none())
@@ -314,6 +317,10 @@ pub(super) async fn delete(_: &DatabaseEngine, cx: &mut Cx, req: Named) -> Resul
 pub(super) async fn creds(_: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<Data<Creds>> {
     let unknown = || Error::invalid(format!("unknown role: {}", req.name.0));
     let role = STATIC_ROLES.get(cx, &req.name).await?.ok_or_else(unknown)?;
+    // Without its connection the password is still good, and there is nobody to forbid it.
+    if let Some(config) = Config::find(cx, &role.db_name).await? {
+        config.allow(&req.name).map_err(DatabaseError::refusal)?;
+    }
     Ok(Data(Creds {
         last_vault_rotation: role.rotated.map(Timestamp::rfc3339),
         password: role.password.clone(),

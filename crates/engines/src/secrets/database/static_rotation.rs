@@ -53,14 +53,17 @@ impl From<Failure> for Error {
 
 /// `rotate-role/`: now instead of on time.
 pub(super) async fn rotate_now(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<()> {
-    if STATIC_ROLES.get(cx, &req.name).await?.is_none() {
-        return Err(Error::invalid("no static role found for role name"));
-    }
-    rotate(engine, cx, &req.name).await.map_err(|failure| match failure {
-        Failure::OfDatabase(DatabaseError(text)) => DatabaseError(format!(
+    let none = || Error::invalid("no static role found for role name");
+    let role = STATIC_ROLES.get(cx, &req.name).await?.ok_or_else(none)?;
+    let unfinished = |DatabaseError(text)| {
+        DatabaseError(format!(
             "unable to finish rotating credentials; retries will continue in the background but it is also safe to retry manually: {text}"
         ))
-        .answer(),
+    };
+    let config = Config::find(cx, &role.db_name).await?.ok_or_else(|| Config::missing(&role.db_name));
+    config.and_then(|config| config.allow(&req.name)).map_err(|why| unfinished(why).refusal())?;
+    rotate(engine, cx, &req.name).await.map_err(|failure| match failure {
+        Failure::OfDatabase(error) => unfinished(error).answer(),
         Failure::Other(error) => error,
     })
 }

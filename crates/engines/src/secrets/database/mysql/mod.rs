@@ -12,15 +12,18 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, DriverError, Error, IoError, Opts, OptsBuilder, ServerError};
 
 use self::settings::Settings;
-use super::connection::{Database, DatabaseError, NewUser, NotMade, in_time, unreached};
+use super::connection::{Database, DatabaseError, NewUser, NotMade, Unusable, in_time, unreached};
 use super::credential::Login;
 use super::details::Details;
 use super::pool::{Connector, Lent, Numbers, Pool};
-use super::statement::{Dialect, expiration, fill};
+use super::statement::{Dialect, are_blank, expiration, fill, written_out};
 
 /// Error numbers of the server.
 mod code {
+    /// Of the database, for a user whose password was right.
+    pub(super) const DATABASE_DENIED: u16 = 1044;
     pub(super) const ACCESS_DENIED: u16 = 1045;
+    pub(super) const UNKNOWN_DATABASE: u16 = 1049;
     pub(super) const EMPTY_QUERY: u16 = 1065;
     /// A user that is made exists, or one that is changed or dropped does not.
     pub(super) const CANNOT_USER: u16 = 1396;
@@ -91,7 +94,7 @@ impl MySql {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub(super) fn open(details: &Details, password: &SecretString, clock: Arc<dyn Clock>) -> Result<Self, String> {
+    pub(super) fn open(details: &Details, password: &SecretString, clock: Arc<dyn Clock>) -> Result<Self, Unusable> {
         let Settings { opts, plaintext, address, limits } = Settings::read(details, password)?;
         let pool = Pool::new(Target { opts, plaintext, address }, limits, clock.clone());
         Ok(MySql { pool, clock })
@@ -119,7 +122,8 @@ impl MySql {
     }
 
     async fn run_filled(&self, statements: &[String], values: &[(&str, &str)]) -> Result<(), DatabaseError> {
-        let filled: Result<Vec<_>, _> = statements.iter().map(|s| fill(Dialect::MySql, s, values)).collect();
+        let filled: Result<Vec<_>, _> =
+            written_out(statements).iter().map(|s| fill(Dialect::MySql, s, values)).collect();
         let filled = filled?;
         in_time(&self.clock, async {
             let mut conn = self.conn().await?;
@@ -190,7 +194,8 @@ impl Database for MySql {
             Login::Certificate { .. } => "",
         };
         let values = user.values(password, &expires);
-        let filled: Result<Vec<_>, _> = statements.iter().map(|s| fill(Dialect::MySql, s, &values)).collect();
+        let filled: Result<Vec<_>, _> =
+            written_out(statements).iter().map(|s| fill(Dialect::MySql, s, &values)).collect();
         let filled = filled.map_err(NotMade::Untried)?;
         let mut conn = self.conn().await.map_err(NotMade::Untried)?;
         let ran = in_time(&self.clock, async { Ok::<_, DatabaseError>(run(&mut conn, &filled).await) }).await?;
@@ -244,7 +249,7 @@ impl Database for MySql {
     }
 
     async fn drop_user(&self, name: &str, statements: &[String]) -> Result<(), DatabaseError> {
-        if !statements.is_empty() {
+        if !are_blank(statements) {
             return self.run_filled(statements, &[("name", name), ("username", name)]).await;
         }
         in_time(&self.clock, async {
@@ -261,7 +266,7 @@ impl Database for MySql {
         password: &SecretString,
         statements: &[String],
     ) -> Result<(), DatabaseError> {
-        if !statements.is_empty() {
+        if !are_blank(statements) {
             let values = [("name", name), ("username", name), ("password", password.expose().as_str())];
             return self.run_filled(statements, &values).await;
         }
@@ -289,6 +294,9 @@ impl Database for MySql {
                 Ok(conn) => {
                     // What it says at its end matters to nobody.
                     drop(conn.disconnect().await);
+                    Ok(true)
+                }
+                Err(Error::Server(said)) if matches!(said.code, code::DATABASE_DENIED | code::UNKNOWN_DATABASE) => {
                     Ok(true)
                 }
                 Err(Error::Server(said))

@@ -5,7 +5,8 @@ use std::time::Duration;
 use keepfast_crypto::secret::SecretString;
 use mysql_async::{ClientIdentity, Opts, OptsBuilder, SslOpts};
 
-use super::super::details::{Details, flag, text};
+use super::super::connection::Unusable;
+use super::super::details::{self, Details, Form, flag, only_text, text};
 use super::super::pool::Limits;
 use super::super::tls::{self, Material, Verify};
 use super::dsn::{Dsn, Server};
@@ -39,6 +40,18 @@ const OF_THE_DRIVER: &[&str] = &[
     "writeTimeout",
 ];
 
+/// What is given in which form.
+const FORMS: &[(&str, Form)] = &[
+    ("connection_url", Form::Text),
+    ("username", Form::Text),
+    ("max_open_connections", Form::Integer),
+    ("max_idle_connections", Form::Integer),
+    ("tls_ca", Form::Bytes),
+    ("tls_certificate_key", Form::Bytes),
+    ("tls_server_name", Form::Text),
+    ("tls_skip_verify", Form::Flag),
+];
+
 /// A connection's settings, checked.
 pub(super) struct Settings {
     pub(super) opts: Opts,
@@ -53,10 +66,11 @@ impl Settings {
     ///
     /// # Errors
     /// What is wrong with them; values are not quoted.
-    pub(super) fn read(details: &Details, password: &SecretString) -> Result<Self, String> {
+    pub(super) fn read(details: &Details, password: &SecretString) -> Result<Self, Unusable> {
+        details::check(details, FORMS)?;
         let url = text(details, "connection_url").ok_or("connection_url cannot be empty")?;
         let limits = Limits::read(details)?;
-        flag(details, "disable_escaping")?;
+        only_text(details, "username_template")?;
         let custom = custom_tls(details)?;
         let url = url.replace("{{username}}", NAME).replace("{{password}}", PASSWORD);
         let Dsn { user, password: written, server, database, parameters } = Dsn::read(&url).map_err(unreadable)?;
@@ -94,12 +108,12 @@ impl Settings {
     }
 }
 
-fn unreadable(why: String) -> String {
-    format!("error verifying - connection: unable to parse connectionURL: {why}")
+fn unreadable(why: String) -> Unusable {
+    Unusable::Url(format!("error verifying - connection: unable to parse connectionURL: {why}"))
 }
 
 /// System variables of each session: `SET name = value`. A value is a number, a word or a text in single quotes.
-fn variables(parameters: &[(String, String)]) -> Result<Vec<String>, String> {
+fn variables(parameters: &[(String, String)]) -> Result<Vec<String>, Unusable> {
     let is_word =
         |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.".contains(&b));
     let ours = |name: &str| matches!(name, "tls" | "allowCleartextPasswords") || OF_THE_DRIVER.contains(&name);
@@ -164,7 +178,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn read(url: &str, more: Value) -> Result<Settings, String> {
+    fn read(url: &str, more: Value) -> Result<Settings, Unusable> {
         let mut details = json!({"connection_url": url, "username": "ad'min@x:/("});
         details.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         Settings::read(details.as_object().unwrap(), &SecretString::new("p@)/?tls=false".to_owned()))
@@ -194,13 +208,13 @@ mod tests {
             assert!(!ssl(verified).unwrap().unwrap().accept_invalid_certs(), "{verified}");
         }
         assert!(ssl("tls=skip-verify").unwrap().unwrap().accept_invalid_certs());
-        assert!(ssl("tls=nope").unwrap_err().contains("unknown config name"));
+        assert!(ssl("tls=nope").unwrap_err().text().contains("unknown config name"));
         assert!(read("u@tcp(h)/?tls=preferred", json!({})).unwrap().plaintext.is_some());
         for (setting, expected) in [
             ("tls_ca", "failed to append CA to client options"),
             ("tls_certificate_key", "unable to load tls_certificate_key_data: the private key is not PEM"),
         ] {
-            assert_eq!(read("u@tcp(h)/", json!({setting: "garbage"})).err().unwrap(), expected);
+            assert_eq!(read("u@tcp(h)/", json!({setting: "garbage"})).err().unwrap().text(), expected);
         }
     }
 }

@@ -62,13 +62,15 @@ impl Session {
 pub(super) enum Refused {
     /// The server does not take these credentials.
     Credentials(DatabaseError),
+    /// The server takes these credentials, but the database may not be entered or is not there.
+    Entry(DatabaseError),
     Other(DatabaseError),
 }
 
 impl Refused {
     pub(super) fn into_error(self) -> DatabaseError {
         match self {
-            Refused::Credentials(error) | Refused::Other(error) => error,
+            Refused::Credentials(error) | Refused::Entry(error) | Refused::Other(error) => error,
         }
     }
 }
@@ -105,7 +107,7 @@ impl Target {
                 return Err(Refused::Credentials(text()));
             }
             if matches!(code, Some(&SqlState::INVALID_CATALOG_NAME | &SqlState::INSUFFICIENT_PRIVILEGE)) {
-                return Err(Refused::Other(text()));
+                return Err(Refused::Entry(text()));
             }
         }
         Err(Refused::Other(self.failure(user, &faults)))

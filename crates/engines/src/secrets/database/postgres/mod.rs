@@ -15,11 +15,11 @@ use tokio_postgres::error::DbError;
 
 use self::connect::{Refused, Target};
 use self::settings::Settings;
-use super::connection::{Database, DatabaseError, NewUser, NotMade, in_time};
+use super::connection::{Database, DatabaseError, NewUser, NotMade, Unusable, in_time};
 use super::credential::Login;
 use super::details::Details;
 use super::pool::{Lent, Numbers, Pool};
-use super::statement::{Dialect, expiration, fill};
+use super::statement::{Dialect, are_blank, expiration, fill, written_out};
 
 /// A PostgreSQL server.
 pub(super) struct Postgres {
@@ -33,7 +33,7 @@ impl Postgres {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub(super) fn open(details: &Details, password: &SecretString, clock: Arc<dyn Clock>) -> Result<Self, String> {
+    pub(super) fn open(details: &Details, password: &SecretString, clock: Arc<dyn Clock>) -> Result<Self, Unusable> {
         let Settings { target, limits, scram } = Settings::read(details, password)?;
         Ok(Postgres { pool: Pool::new(target, limits, clock.clone()), scram, clock })
     }
@@ -112,7 +112,7 @@ fn is_contention(error: &tokio_postgres::Error) -> bool {
 }
 
 fn filled(statements: &[String], values: &[(&str, &str)]) -> Result<Vec<String>, DatabaseError> {
-    statements.iter().map(|s| fill(Dialect::Postgres, s, values)).collect()
+    written_out(statements).iter().map(|s| fill(Dialect::Postgres, s, values)).collect()
 }
 
 #[async_trait]
@@ -154,7 +154,7 @@ impl Database for Postgres {
 
     async fn renew_user(&self, name: &str, expires: Timestamp, statements: &[String]) -> Result<(), DatabaseError> {
         let expires = expiration(expires);
-        if statements.is_empty() {
+        if are_blank(statements) {
             return self.run(&[format!("ALTER ROLE {} VALID UNTIL {}", identifier(name), literal(&expires))]).await;
         }
         let values = [("name", name), ("username", name), ("expiration", expires.as_str())];
@@ -162,7 +162,7 @@ impl Database for Postgres {
     }
 
     async fn drop_user(&self, name: &str, statements: &[String]) -> Result<(), DatabaseError> {
-        if statements.is_empty() {
+        if are_blank(statements) {
             return in_time(&self.clock, async {
                 let client = self.client().await?;
                 let dropped = revoke::drop_role(&client, name).await;
@@ -183,7 +183,7 @@ impl Database for Postgres {
         statements: &[String],
     ) -> Result<(), DatabaseError> {
         let password = self.password(password);
-        if statements.is_empty() {
+        if are_blank(statements) {
             let own = format!("ALTER ROLE {} WITH PASSWORD {}", identifier(name), literal(password.expose()));
             return self.run(&[own]).await;
         }
@@ -206,6 +206,8 @@ impl Database for Postgres {
         in_time(&self.clock, async {
             match self.pool.connector.connect(Some((name, password))).await {
                 Ok(_) => Ok(true),
+                // The server looks at the rest once it has taken the password.
+                Err(Refused::Entry(_)) => Ok(true),
                 Err(Refused::Credentials(_)) => Ok(false),
                 Err(Refused::Other(error)) => Err(error),
             }

@@ -7,7 +7,8 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::super::details::{Details, flag, text};
+use super::super::connection::Unusable;
+use super::super::details::{self, Details, Form, only_text, text};
 use super::super::pool::Limits;
 use super::super::tls::{self, Material, Verify};
 use super::connect::{Session, Target};
@@ -17,6 +18,15 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// What stands for the administrator's name while the URL is read.
 const NAME: &str = "keepfast-name";
 const PASSWORD: &str = "keepfast-password";
+
+/// What is given in which form.
+const FORMS: &[(&str, Form)] = &[
+    ("connection_url", Form::Text),
+    ("username", Form::Text),
+    ("max_open_connections", Form::Integer),
+    ("max_idle_connections", Form::Integer),
+    ("disable_escaping", Form::Flag),
+];
 
 /// A connection's settings, checked.
 pub(super) struct Settings {
@@ -31,19 +41,22 @@ impl Settings {
     ///
     /// The name and the password never become part of the text of the URL, so no character of theirs can change it, and
     /// there is nothing that `disable_escaping` would have to switch off.
-    pub(super) fn read(details: &Details, password: &SecretString) -> Result<Self, String> {
+    pub(super) fn read(details: &Details, password: &SecretString) -> Result<Self, Unusable> {
+        details::check(details, FORMS)?;
         let url = text(details, "connection_url").ok_or("connection_url cannot be empty")?;
-        flag(details, "disable_escaping")?;
         let limits = Limits::read(details)?;
+        for name in ["username_template", "password_authentication"] {
+            only_text(details, name).map_err(|why| format!("failed to retrieve {name}: {why}"))?;
+        }
         let scram = match text(details, "password_authentication").as_deref() {
             None | Some("password") => false,
             Some("scram-sha-256") => true,
-            Some(other) => return Err(format!("'{other}' is not a valid password authentication type")),
+            Some(other) => return Err(format!("'{other}' is not a valid password authentication type").into()),
         };
         let mut url = url.replace("{{username}}", NAME).replace("{{password}}", PASSWORD);
         let mut take = |name: &str| take_parameter(&mut url, name);
         let mode = take("sslmode");
-        let session = Session::named(&take("target_session_attrs").unwrap_or_default())?;
+        let session = Session::named(&take("target_session_attrs").unwrap_or_default()).map_err(Unusable::Url)?;
         let material = material(details, &mut take)?;
         let mut config: Config = url.parse().map_err(|_| unreadable("it is no URL or DSN of PostgreSQL"))?;
         if config.get_user().is_none_or(|u| u == NAME) {
@@ -63,13 +76,13 @@ impl Settings {
     }
 }
 
-fn unreadable(why: &str) -> String {
-    format!("cannot parse connection url: {why}")
+fn unreadable(why: &str) -> Unusable {
+    Unusable::Url(format!("cannot parse connection url: {why}"))
 }
 
 /// The server decides whether there is TLS, as with every client of PostgreSQL, unless the mode does; but where there is, it
 /// is verified.
-fn modes(mode: Option<&str>) -> Result<(SslMode, Verify), String> {
+fn modes(mode: Option<&str>) -> Result<(SslMode, Verify), Unusable> {
     match mode {
         Some("disable") => Ok((SslMode::Disable, Verify::Everything)),
         None | Some("prefer" | "allow" | "") => Ok((SslMode::Prefer, Verify::Everything)),
@@ -80,8 +93,8 @@ fn modes(mode: Option<&str>) -> Result<(SslMode, Verify), String> {
 }
 
 /// Certificates and key: as PEM in settings of their own, or in the files that the URL names.
-fn material(details: &Details, take: &mut impl FnMut(&str) -> Option<String>) -> Result<Material, String> {
-    let mut either = |setting: &str, parameter: &str, what: &str| -> Result<Option<String>, String> {
+fn material(details: &Details, take: &mut impl FnMut(&str) -> Option<String>) -> Result<Material, Unusable> {
+    let mut either = |setting: &str, parameter: &str, what: &str| -> Result<Option<String>, Unusable> {
         let path = take(parameter).filter(|path| parameter != "sslrootcert" || path != "system");
         let file = path.map(|path| {
             std::fs::read_to_string(&path)
@@ -151,13 +164,13 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn read_with(url: &str, more: serde_json::Value) -> Result<Settings, String> {
+    fn read_with(url: &str, more: serde_json::Value) -> Result<Settings, Unusable> {
         let mut details = json!({ "connection_url": url, "username": "ad'min@x:/", });
         details.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         Settings::read(details.as_object().unwrap(), &SecretString::new("p'w@/?sslmode=disable".to_owned()))
     }
 
-    fn read(url: &str) -> Result<Settings, String> {
+    fn read(url: &str) -> Result<Settings, Unusable> {
         read_with(url, json!({}))
     }
 
@@ -177,17 +190,17 @@ mod tests {
                 "cannot parse connection url: unable to read CA file: entity not found",
             ),
         ] {
-            assert_eq!(read(url).err().unwrap(), expected);
+            assert_eq!(read(url).err().unwrap().text(), expected);
         }
         for (setting, value, expected) in [
             ("password_authentication", "md5", "'md5' is not a valid password authentication type"),
             ("max_connection_lifetime", "x", "invalid max_connection_lifetime: time: invalid duration \"x\""),
         ] {
             let refused = read_with("postgresql://u:p@h/d", json!({setting: value}));
-            assert_eq!(refused.err().unwrap(), expected);
+            assert_eq!(refused.err().unwrap().text(), expected);
         }
         for setting in ["disable_escaping", "max_open_connections"] {
-            let refused = read_with("postgresql://u:p@h/d", json!({setting: "maybe"})).err().unwrap();
+            let refused = read_with("postgresql://u:p@h/d", json!({setting: "maybe"})).err().unwrap().text();
             assert!(refused.contains(&format!("'{setting}' cannot parse value")), "{refused}");
         }
     }
@@ -210,7 +223,7 @@ mod tests {
             read("postgresql://{{username}}:{{password}}@a:1,b:2/d?sslmode=disable&target_session_attrs=primary");
         let ports: Vec<_> = several.unwrap().target.hosts.iter().map(|h| h.get_ports().to_vec()).collect();
         assert_eq!(ports, [[1], [2]]);
-        let unknown = read("postgresql://h/d?target_session_attrs=x").err().unwrap();
+        let unknown = read("postgresql://h/d?target_session_attrs=x").err().unwrap().text();
         assert_eq!(unknown, "cannot parse connection url: unknown target_session_attrs value: x");
     }
 }

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use self::settings::{Persistence, Settings};
-use super::connection::{Database, DatabaseError, NewUser, NotMade, in_time, unreached};
+use super::connection::{Database, DatabaseError, NewUser, NotMade, Unusable, in_time, unreached};
 use super::credential::Login;
 use super::details::Details;
 use super::pool::{Connector, Lent, Numbers, Pool};
@@ -113,7 +113,7 @@ impl Redis {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub(super) fn open(details: &Details, password: &SecretString, clock: Arc<dyn Clock>) -> Result<Self, String> {
+    pub(super) fn open(details: &Details, password: &SecretString, clock: Arc<dyn Clock>) -> Result<Self, Unusable> {
         let Settings { host, port, username, password, tls, persistence, limits } = Settings::read(details, password)?;
         let tls = tls.map(|config| TlsConnector::from(Arc::new(config)));
         let pool = Pool::new(Target { host, port, username, password, tls }, limits, clock.clone());

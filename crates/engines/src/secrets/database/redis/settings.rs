@@ -3,7 +3,8 @@
 use keepfast_crypto::secret::SecretString;
 use rustls::ClientConfig;
 
-use super::super::details::{Details, flag, integer, text};
+use super::super::connection::Unusable;
+use super::super::details::{self, Details, Form, flag, integer, text};
 use super::super::pool::Limits;
 use super::super::tls::{self, Material, Verify};
 
@@ -17,6 +18,17 @@ pub(super) enum Persistence {
     /// In the server's configuration.
     Rewrite,
 }
+
+/// What is given in which form.
+const FORMS: &[(&str, Form)] = &[
+    ("host", Form::Text),
+    ("port", Form::Integer),
+    ("username", Form::Text),
+    ("connection_url", Form::Text),
+    ("ca_cert", Form::Text),
+    ("tls", Form::Flag),
+    ("insecure_tls", Form::Flag),
+];
 
 /// A connection's settings, checked.
 pub(super) struct Settings {
@@ -34,16 +46,17 @@ impl Settings {
     ///
     /// # Errors
     /// What is wrong with them; values are not quoted.
-    pub(super) fn read(details: &Details, password: &SecretString) -> Result<Self, String> {
+    pub(super) fn read(details: &Details, password: &SecretString) -> Result<Self, Unusable> {
+        details::check(details, FORMS)?;
         let limits = Limits::read(details)?;
         let persistence = persistence(details);
         if let Some(url) = text(details, "connection_url") {
             let named = ["host", "port", "username"].iter().any(|name| text(details, name).is_some());
             if named || !password.expose().is_empty() {
-                return Err("cannot specify both connection_url and individual connection parameters".to_owned());
+                return Err("cannot specify both connection_url and individual connection parameters".into());
             }
             return Self::of_url(&url, details, persistence, limits)
-                .ok_or_else(|| "unable to parse connection url".to_owned())?;
+                .ok_or_else(|| Unusable::Url("unable to parse connection url".to_owned()))?;
         }
         let (port, is_encrypted) = (integer(details, "port")?, flag(details, "tls")?);
         let required = |name: &str| text(details, name).ok_or_else(|| format!("{name} cannot be empty"));
@@ -51,7 +64,7 @@ impl Settings {
         let port = port.filter(|port| *port != 0).ok_or("port cannot be empty")?;
         let username = required("username")?;
         if password.expose().is_empty() {
-            return Err("password cannot be empty".to_owned());
+            return Err("password cannot be empty".into());
         }
         if is_encrypted {
             required("ca_cert")?;
@@ -68,7 +81,12 @@ impl Settings {
     }
 
     /// `redis://user:password@host:port`, with an s for TLS; `None` when it is something else.
-    fn of_url(url: &str, details: &Details, persistence: Persistence, limits: Limits) -> Option<Result<Self, String>> {
+    fn of_url(
+        url: &str,
+        details: &Details,
+        persistence: Persistence,
+        limits: Limits,
+    ) -> Option<Result<Self, Unusable>> {
         let (scheme, rest) = url.split_once("://")?;
         let is_encrypted = matches!(scheme, "rediss" | "valkeys");
         if !is_encrypted && !matches!(scheme, "redis" | "valkey") {
@@ -81,11 +99,11 @@ impl Settings {
         if username.is_empty() || username.contains("{{") || password.is_empty() {
             return None;
         }
-        let tls = is_encrypted.then(|| encryption(details)).transpose();
+        let tls = is_encrypted.then(|| encryption(details)).transpose().map_err(Unusable::from);
         Some(tls.and_then(|tls| {
             Ok(Settings {
                 host: host.trim_matches(['[', ']']).to_owned(),
-                port: port.parse().map_err(|_| "unable to parse connection url")?,
+                port: port.parse().map_err(|_| Unusable::Url("unable to parse connection url".to_owned()))?,
                 username: username.to_owned(),
                 password: SecretString::new(password.to_owned()),
                 tls,
@@ -152,7 +170,7 @@ mod tests {
                 "cannot specify both connection_url and individual connection parameters",
             ),
         ] {
-            assert_eq!(read(change).unwrap_err(), expected);
+            assert_eq!(read(change).unwrap_err().text(), expected);
         }
     }
 }

@@ -117,7 +117,7 @@ fn secret(text: &str) -> SecretString {
 fn open_as(kit: &dyn Kit, settings: &Value, password: &str) -> Arc<dyn Database> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let opened = Kind::of(kit.plugin()).unwrap().open(settings.as_object().unwrap(), &secret(password), &clock);
-    opened.unwrap_or_else(|text| panic!("{text}"))
+    opened.unwrap_or_else(|why| panic!("{}", why.text()))
 }
 
 fn open(kit: &dyn Kit) -> Arc<dyn Database> {
