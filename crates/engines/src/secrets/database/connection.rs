@@ -120,7 +120,7 @@ pub(super) trait Database: Send + Sync {
     async fn verify(&self) -> Result<(), DatabaseError>;
     /// Makes a user: with all its rights, or not at all.
     async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), NotMade>;
-    /// Whether nobody has this name, as far as the server tells.
+    /// Whether nobody has this name; a server that does not tell is a failure.
     async fn is_free(&self, name: &str) -> Result<bool, DatabaseError>;
     /// What making a user says when there is one of this name, as the peer passes it on.
     fn taken(&self, name: &str) -> DatabaseError;

@@ -147,12 +147,13 @@ pub(super) async fn revoke(engine: &DatabaseEngine, cx: &mut Cx, lease: &HeldLea
 /// 400 when it has another password, or none is known; what the database fails with.
 async fn check_is_ours(database: &dyn Database, name: &str, password: Option<&str>) -> Result<()> {
     let fault = |DatabaseError(text)| Error::invalid(text);
-    if database.is_free(name).await.map_err(fault)? {
-        return Ok(());
-    }
-    if let Some(password) = password.map(|text| SecretString::new(text.to_owned()))
+    let password = password.map(|text| SecretString::new(text.to_owned()));
+    if let Some(password) = password
         && database.accepts(name, &password).await.map_err(fault)?
     {
+        return Ok(());
+    }
+    if database.is_free(name).await.map_err(fault)? {
         return Ok(());
     }
     Err(Error::invalid(format!(

@@ -197,7 +197,7 @@ impl Database for MySql {
         let filled: Result<Vec<_>, _> =
             written_out(statements).iter().map(|s| fill(Dialect::MySql, s, &values)).collect();
         let filled = filled.map_err(NotMade::Untried)?;
-        let mut conn = self.conn().await.map_err(NotMade::Untried)?;
+        let mut conn = in_time(&self.clock, self.conn()).await.map_err(NotMade::Untried)?;
         let ran = in_time(&self.clock, async { Ok::<_, DatabaseError>(run(&mut conn, &filled).await) }).await?;
         let Err(Error::Server(said)) = &ran else {
             return self.done(conn, ran).map_err(|error| self.shown(&error).into());
@@ -228,12 +228,10 @@ impl Database for MySql {
     async fn is_free(&self, name: &str) -> Result<bool, DatabaseError> {
         in_time(&self.clock, async {
             let mut conn = self.conn().await?;
-            let found = match conn.exec_first("SELECT 1 FROM mysql.user WHERE User = ?", (name,)).await {
-                // Who may not look is told by the making of the user.
-                Err(Error::Server(_)) => Ok(None),
-                found => found,
-            };
-            self.done(conn, found).map(|found: Option<u8>| found.is_none()).map_err(|error| self.shown(&error))
+            let found = conn.exec_first("SELECT 1 FROM mysql.user WHERE User = ?", (name,)).await;
+            let told =
+                |error| format!("it is not known whether there is a user of this name: {}", self.shown(&error).0);
+            self.done(conn, found).map(|found: Option<u8>| found.is_none()).map_err(|error| DatabaseError(told(error)))
         })
         .await
     }

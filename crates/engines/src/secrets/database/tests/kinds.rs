@@ -107,6 +107,26 @@ async fn mariadb_users_are_found_at_whatever_host_they_are() {
 }
 
 #[tokio::test]
+async fn mariadb_names_that_come_again_need_an_administrator_who_may_look() {
+    let Some(server) = MariaDbServer::start() else { return };
+    server.admin("CREATE USER maker@'%' IDENTIFIED BY 'm'; GRANT CREATE USER ON *.* TO maker@'%'; CREATE USER kept@'%' IDENTIFIED BY 'k'");
+    let bench = Bench::new::<DatabaseEngine>().await.unwrap();
+    let mut config = server.settings(true);
+    let more =
+        json!({"plugin_name": "mysql-database-plugin", "allowed_roles": "*", "username": "maker", "password": "m"});
+    config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    bench.write("config/db", config).await.unwrap();
+    let statements = "CREATE USER IF NOT EXISTS '{{name}}'@'%' IDENTIFIED BY '{{password}}'";
+    bench.write("roles/app", json!({"db_name": "db", "creation_statements": statements})).await.unwrap();
+    bench.read("creds/app").await.unwrap();
+    bench.write("config/db", json!({"username_template": "kept"})).await.unwrap();
+    let refused = bench.read("creds/app").await.err().unwrap();
+    assert!(refused.public().contains("it is not known whether there is a user of this name"), "{}", refused.public());
+    assert_eq!(bench.abandoned().len(), 0);
+    assert!(open(&server, &json!({})).accepts("kept", &secret("k")).await.unwrap());
+}
+
+#[tokio::test]
 async fn redis_users_are_kept_as_the_connection_says_and_no_user_is_taken_over() {
     let Some(server) = RedisServer::start(false) else { return };
     let database = open(&server, &json!({}));
