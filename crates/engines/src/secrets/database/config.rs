@@ -171,8 +171,10 @@ pub(super) async fn read(_: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<
     let Some(mut config) = CONFIGS.get(cx, &req.name).await? else { return Ok(None) };
     let mut details = std::mem::take(&mut config.details);
     details.remove("private_key");
-    if let Some(Value::String(url)) = details.get_mut("connection_url") {
-        *url = without_password(url);
+    if let Some(Value::String(url)) = details.get_mut("connection_url")
+        && let Some(masked) = without_password(url).or_else(|| without_dsn_password(url))
+    {
+        *url = masked;
     }
     details.sort_keys();
     Ok(Some(Data(Shown {
@@ -210,7 +212,7 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
         config.password = password.into();
     }
     config.details.extend(given);
-    if text(&config.details, "connection_url").is_some_and(|url| without_password(&url) != url) {
+    if text(&config.details, "connection_url").is_some_and(|url| without_password(&url).is_some()) {
         cx.warn("Password found in connection_url, use a templated url to enable root rotation and prevent read access to password information.");
     }
     config.revision = random::uuid();
@@ -292,20 +294,25 @@ fn take<T: DeserializeOwned>(given: &mut Map<String, Value>, name: &str) -> Resu
     serde_json::from_value(value).map(Some).map_err(wrong)
 }
 
-/// A URL without the password that somebody wrote into it.
-fn without_password(url: &str) -> String {
-    let masked = || {
-        let (scheme, rest) = url.split_once("://")?;
+/// A URL, or words in place of one, without the password that somebody wrote into it; `None` when there is none.
+fn without_password(url: &str) -> Option<String> {
+    if let Some((scheme, rest)) = url.split_once("://") {
         let (user, host) = rest.rsplit_once('@')?;
         let (name, password) = user.split_once(':')?;
-        (password != "{{password}}").then(|| format!("{scheme}://{name}:xxxxx@{host}"))
-    };
-    masked().unwrap_or_else(|| {
-        let words = url
-            .split(' ')
-            .map(|w| if w.starts_with("password=") && !w.contains("{{password}}") { "password=xxxxx" } else { w });
+        return (password != "{{password}}").then(|| format!("{scheme}://{name}:xxxxx@{host}"));
+    }
+    let is_password = |word: &str| word.starts_with("password=") && !word.contains("{{password}}");
+    url.split(' ').any(is_password).then(|| {
+        let words = url.split(' ').map(|word| if is_password(word) { "password=xxxxx" } else { word });
         words.collect::<Vec<_>>().join(" ")
     })
+}
+
+/// The same for a DSN of MySQL's, about which the peer says nothing when it is written, and which it shows whole.
+fn without_dsn_password(dsn: &str) -> Option<String> {
+    let at = dsn.rfind("@tcp(").or_else(|| dsn.rfind("@unix(")).or_else(|| dsn.rfind('@'))?;
+    let (name, password) = dsn[..at].split_once(':').filter(|_| !dsn.contains("://"))?;
+    (password != "{{password}}").then(|| format!("{name}:xxxxx{}", &dsn[at..]))
 }
 
 #[cfg(test)]
@@ -336,11 +343,20 @@ mod tests {
 
     #[test]
     fn a_password_in_a_url_is_not_shown() {
-        assert_eq!(without_password("postgresql://u:s3:c@ret@h/d"), "postgresql://u:xxxxx@h/d");
-        assert_eq!(
-            without_password("postgresql://{{username}}:{{password}}@h/d"),
-            "postgresql://{{username}}:{{password}}@h/d"
-        );
-        assert_eq!(without_password("host=h password=s user=u"), "host=h password=xxxxx user=u");
+        let masked = |url: &str| without_password(url).or_else(|| without_dsn_password(url));
+        for (url, expected) in [
+            ("postgresql://u:s3:c@ret@h/d", Some("postgresql://u:xxxxx@h/d")),
+            ("postgresql://{{username}}:{{password}}@h/d", None),
+            ("postgresql://u@h/d", None),
+            ("host=h password=s user=u", Some("host=h password=xxxxx user=u")),
+            ("host=h password={{password}} user=u", None),
+            ("u:s3:c@ret?@tcp(h:1)/d?a=b@c", Some("u:xxxxx@tcp(h:1)/d?a=b@c")),
+            ("u:secret@unix(/s@k)/", Some("u:xxxxx@unix(/s@k)/")),
+            ("u:secret@/d", Some("u:xxxxx@/d")),
+            ("{{username}}:{{password}}@tcp(h)/d", None),
+            ("u@tcp(h:1)/d", None),
+        ] {
+            assert_eq!(masked(url).as_deref(), expected, "{url}");
+        }
     }
 }
