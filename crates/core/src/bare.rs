@@ -95,7 +95,10 @@ struct InitAnswer {
 
 /// Whether a path answers on a sealed server and without audit.
 pub fn is_bare_path(path: &str) -> bool {
-    matches!(path, "sys/seal-status" | "sys/health" | "sys/leader" | "sys/init" | "sys/unseal" | "sys/seal")
+    matches!(
+        path,
+        "sys/seal-status" | "sys/health" | "sys/leader" | "sys/init" | "sys/unseal" | "sys/seal" | "sys/step-down"
+    )
 }
 
 impl Node {
@@ -106,6 +109,7 @@ impl Node {
                 Operation::Update => self.is_sealed(),
                 operation => operation != Operation::Help,
             },
+            "sys/step-down" => self.settings.storage_type != "raft",
             path => is_bare_path(path) && incoming.operation != Operation::Help,
         }
     }
@@ -120,6 +124,9 @@ impl Node {
             ("sys/init", Read) => self.init_status().await,
             ("sys/init", Update) => self.init(&incoming).await,
             ("sys/unseal", Update) => self.unseal_step(&incoming).await,
+            // A server that shares its storage with no other leads alone, and goes on doing so whoever asks.
+            ("sys/step-down", Update) if self.is_sealed() => Err(crate::node::sealed()),
+            ("sys/step-down", Update) => Ok(Response::exempt(Status::NO_CONTENT, Vec::new())),
             ("sys/seal", Update) => Ok(Response::exempt(Status::NO_CONTENT, Vec::new())),
             _ => Err(Error::new(Status::METHOD_NOT_ALLOWED, "")),
         };

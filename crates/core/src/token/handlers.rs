@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use keepfast_framework::fields::{Flag, Int, Pairs, Seconds, Strings, Text};
+use keepfast_framework::fields::{Flag, Int, Pairs, Seconds, Strings, Text, unless_null};
 use keepfast_framework::reply::{AuthBlock, Outcome, WithStatus};
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Data, Engine, Error, Keys, Kind, Result, Routes, Status};
@@ -75,6 +75,7 @@ pub(super) struct Create {
     /// Policies of the token; the caller's own if none are named.
     pub(super) policies: Option<Strings>,
     /// What the token carries.
+    #[serde(default, deserialize_with = "unless_null")]
     pub(super) meta: Option<Pairs>,
     /// Make it without a parent.
     pub(super) no_parent: Option<Flag>,
