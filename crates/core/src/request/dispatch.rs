@@ -295,8 +295,11 @@ fn unknown_parameters<'i>(parts: &AuthorizedParts, input: &'i Input) -> Vec<&'i 
 fn warned_of(error: Error, parts: &AuthorizedParts, input: &Input) -> Result<Outcome> {
     let lists = matches!(parts.routed.incoming.operation, Operation::List | Operation::Scan);
     let is_empty = error.status() == Status::NOT_FOUND && error.public().is_empty() && error.warnings().is_empty();
-    if !(lists && is_empty) || unknown_parameters(parts, input).is_empty() {
-        return Err(error);
+    match (lists && is_empty, parts.routed.incoming.wrap_ttl.is_some_and(|ttl| !ttl.is_zero())) {
+        (true, _) if !unknown_parameters(parts, input).is_empty() => {}
+        // There is no answer to wrap.
+        (true, true) => return Err(Error::new(Status::NOT_FOUND, "unsupported path")),
+        _ => return Err(error),
     }
     Ok(Outcome { data: Some(serde_json::value::to_raw_value(&serde_json::json!({}))?), ..Outcome::default() })
 }

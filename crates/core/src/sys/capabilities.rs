@@ -62,10 +62,10 @@ async fn of_self(sys: &System, cx: &mut Cx, req: Ask) -> Result<Flat<Map<String,
 
 async fn of_accessor(sys: &System, cx: &mut Cx, req: AskByAccessor) -> Result<Flat<Map<String, Value>>> {
     let Some(accessor) = req.accessor.filter(|a| !a.is_empty()) else { return Err(Error::invalid("missing accessor")) };
-    let paths = paths(req.paths, req.path)?;
     let tokens = &sys.unsealed()?.tokens;
     let found = tokens.at(&tokens.place_of(&accessor), cx.now()).await?.filter(|t| t.record.accessor == accessor.0);
-    answer(sys, cx, found.ok_or_else(|| listed(Status::BAD_REQUEST, "invalid accessor"))?, &paths).await
+    let found = found.ok_or_else(|| listed(Status::BAD_REQUEST, "invalid accessor"))?;
+    answer(sys, cx, found, &paths(req.paths, req.path)?).await
 }
 
 fn paths(paths: Option<CommaList>, path: Option<CommaList>) -> Result<Vec<String>> {

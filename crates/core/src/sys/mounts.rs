@@ -119,7 +119,13 @@ async fn enable(unsealed: &Unsealed, kind: Kind, path: &str, req: Enable) -> Res
             "{version} version pinned for plugin {engine} is not in this server; only built-in engines are"
         )));
     }
+    let versioned = kind == Kind::Secrets && engine == "kv";
+    let chosen = options.get("version").is_some_and(|version| !version.is_empty());
     let mut entry = unsealed.mounts.entry(kind, path, &engine, Some(options))?;
+    if chosen && !versioned {
+        let what = if kind == Kind::Auth { "auth method" } else { "secrets engine" };
+        return Err(Error::invalid(format!("{what} {engine:?} does not allow setting a version")));
+    }
     if kind == Kind::Auth {
         entry.config.token_type = TokenKind::DefaultService;
     }
@@ -318,6 +324,10 @@ async fn disable_auth(sys: &System, _: &mut Cx, req: Named) -> Result<()> {
 
 /// A mount that is not there is taken away already.
 async fn disable(unsealed: &Unsealed, path: &str) -> Result<()> {
+    // What is tuned of a mount is no mount.
+    if path.ends_with("/tune/") {
+        return Err(Error::unsupported_operation());
+    }
     let found = unsealed.mounts.router().at(path).map(|m| m.entry.clone());
     match found {
         None => Ok(()),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keepfast_framework::duration::parse_int;
-use keepfast_framework::fields::{Flag, Int, Seconds, Text};
+use keepfast_framework::fields::{Flag, Int, Seconds, Text, unless_null};
 use keepfast_framework::reply::Flat;
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Data, Error, Keys, Outcome, Page, Result, Routes, Timestamp};
@@ -60,6 +60,7 @@ struct Write {
     /// When it ends, RFC 3339.
     expiration: Option<Moment>,
     /// How long it holds.
+    #[serde(default, deserialize_with = "unless_null")]
     ttl: Option<Seconds>,
     /// Let identity values in its templates span several segments; each write says it anew.
     allow_slashes_in_identity_templates: Option<Flag>,
@@ -82,6 +83,7 @@ struct WriteOld {
     /// When it ends, RFC 3339.
     expiration: Option<Moment>,
     /// How long it holds.
+    #[serde(default, deserialize_with = "unless_null")]
     ttl: Option<Seconds>,
     /// Let identity values in its templates span several segments; each write says it anew.
     allow_slashes_in_identity_templates: Option<Flag>,
@@ -108,8 +110,9 @@ struct Shown {
 
 #[derive(Serialize)]
 struct OldList {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     keys: Vec<String>,
-    policies: Vec<String>,
+    policies: Option<Vec<String>>,
 }
 
 /// The stored names that callers see, with `root`, which is not stored; below a folder only what is stored there.
@@ -152,10 +155,8 @@ async fn list_all_old(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<OldL
 
 async fn list_old(sys: &System, _: &mut Cx, req: Paged) -> Result<Flat<OldList>> {
     let keys = page(names(&*sys.unsealed()?, &req).await?, &req);
-    if keys.is_empty() {
-        return Err(Error::not_found());
-    }
-    Ok(Flat(OldList { policies: keys.clone(), keys }))
+    let policies = Some(keys.clone()).filter(|names| !names.is_empty());
+    Ok(Flat(OldList { policies, keys }))
 }
 
 /// The peer pages the names and not what it tells of them, and names root below every folder.
@@ -243,11 +244,14 @@ async fn write_old(sys: &System, cx: &mut Cx, req: WriteOld) -> Result<()> {
 }
 
 async fn write(sys: &System, cx: &mut Cx, req: Write) -> Result<()> {
-    let name = writable(&req.name)?;
+    let name = folded(&req.name);
     let given = req.policy.clone().map(String::from).unwrap_or_default();
+    let text = parsed(&name, given)?;
+    expiration(&req.expiration, req.ttl, cx.now())?;
+    writable(&name)?;
     let before = stored(sys, cx, &name).await?;
     let record = PolicyRecord {
-        text: parsed(&name, given)?,
+        text,
         cas_required: before.as_ref().is_some_and(|r| r.cas_required),
         version: before.map_or(0, |r| r.version),
         ..PolicyRecord::new(&name, "", cx.now())
@@ -257,7 +261,14 @@ async fn write(sys: &System, cx: &mut Cx, req: Write) -> Result<()> {
 
 /// Changes what the request names and leaves the rest.
 async fn patch(sys: &System, cx: &mut Cx, mut req: Write) -> Result<Outcome> {
-    let name = writable(&req.name)?;
+    let name = folded(&req.name);
+    match &req.policy {
+        Some(Text(given)) => drop(parsed(&name, given.clone())?),
+        // Root is not stored, so that nothing of it is there to be kept.
+        None if name == builtin::ROOT => drop(parsed(&name, String::new())?),
+        None => {}
+    }
+    writable(&name)?;
     let before = stored(sys, cx, &name).await?.ok_or_else(|| Error::invalid("policy not found"))?;
     // A part is put into the version that was just read, so nobody has to name it.
     req.cas = req.cas.or_else(|| i64::try_from(before.version).ok().map(Int));
@@ -270,13 +281,12 @@ async fn patch(sys: &System, cx: &mut Cx, mut req: Write) -> Result<Outcome> {
     Ok(Outcome { data: Some(RawValue::NULL.to_owned()), ..Outcome::default() })
 }
 
-/// The name of a policy that callers may write.
-fn writable(name: &str) -> Result<String> {
-    let name = folded(name);
-    if builtin::reads_like_root(&name) || name == builtin::RESPONSE_WRAPPING {
+/// Refuses the name of a policy that callers may not write; what else is wrong is told before.
+fn writable(name: &str) -> Result<()> {
+    if builtin::reads_like_root(name) || name == builtin::RESPONSE_WRAPPING {
         return Err(Error::invalid(format!("cannot update {name:?} policy")));
     }
-    Ok(name)
+    Ok(())
 }
 
 async fn stored(sys: &System, cx: &mut Cx, name: &str) -> Result<Option<PolicyRecord>> {

@@ -117,7 +117,8 @@ async fn tune_secrets(sys: &System, cx: &mut Cx, req: Tune) -> Result<()> {
     let path = Unsealed::mount_path(Kind::Secrets, &req.path);
     // Command lines tune auth methods here too, as `sys/mounts/auth/PATH/tune`.
     refuse_untunable(&path, &req)?;
-    if req.token_type.is_some() && !path.starts_with("auth/") {
+    let is_mounted = unsealed.mounts.router().at(&path).is_some();
+    if req.token_type.is_some() && !path.starts_with("auth/") && is_mounted {
         return Err(Error::invalid("'token_type' can only be modified on auth mounts"));
     }
     let version =

@@ -51,7 +51,7 @@ impl Engine for TokenAuth {
         r.path("revoke", HELP).update(revoke);
         r.path("revoke-self", HELP).update(revoke_self);
         r.path("revoke-accessor", HELP).update(revoke_accessor);
-        r.path("revoke-orphan", HELP).update(revoke_orphan).sudo();
+        r.path("revoke-orphan", HELP).update(revoke_orphan);
         r.path("accessors/", HELP).list(accessors).sudo();
         r.path("tidy", HELP).update(tidy);
         r.path("roles/", ROLES_HELP).list(roles::list);
@@ -377,8 +377,12 @@ async fn revoke_accessor(auth: &TokenAuth, cx: &mut Cx, req: ByAccessor) -> Resu
     }
 }
 
-async fn revoke_orphan(auth: &TokenAuth, _: &mut Cx, req: ByToken) -> Result<()> {
+async fn revoke_orphan(auth: &TokenAuth, cx: &mut Cx, req: ByToken) -> Result<()> {
     let Some(text) = req.token.named()? else { return Err(Error::invalid("missing token ID")) };
+    let (caller, _) = own(cx)?;
+    if !issue::has_sudo(&caller, &*auth.unsealed()?, cx).await? {
+        return Err(Error::invalid("root or sudo privileges required to revoke and orphan"));
+    }
     if text.starts_with(super::id::BATCH) {
         return Err(Error::invalid("batch tokens cannot be revoked"));
     }

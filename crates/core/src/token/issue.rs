@@ -30,16 +30,16 @@ pub(super) async fn issue(
 ) -> Result<AuthBlock> {
     role_name.map_or(Ok(()), roles::checked_name)?;
     let (parent, _) = own(cx)?;
+    let role = match role_name {
+        None => None,
+        Some(name) => Some(roles::load(cx, name).await?.ok_or_else(|| Error::invalid(format!("unknown role {name}")))?),
+    };
     if parent.record.batch {
         return Err(Error::invalid("batch tokens cannot create more tokens"));
     }
     if parent.record.num_uses != 0 {
         return Err(Error::invalid("restricted use token cannot generate child tokens"));
     }
-    let role = match role_name {
-        None => None,
-        Some(name) => Some(roles::load(cx, name).await?.ok_or_else(|| Error::invalid(format!("unknown role {name}")))?),
-    };
     let batch = is_batch(&req, role.as_ref())?;
     let spans = Spans::of(&req)?;
     refuse_contradictions(&req, &spans, batch, role.as_ref())?;
@@ -162,7 +162,7 @@ fn refuse_contradictions(req: &Create, spans: &Spans, batch: bool, role: Option<
 }
 
 /// Whether the caller may go beyond its own policies: root, or `sudo` on the path.
-async fn has_sudo(parent: &Token, unsealed: &Unsealed, cx: &Cx) -> Result<bool> {
+pub(super) async fn has_sudo(parent: &Token, unsealed: &Unsealed, cx: &Cx) -> Result<bool> {
     let compiled = unsealed.policies.acl_of(parent, &unsealed.identity).await?;
     let capabilities = compiled.acl.capabilities(&cx.request().path, cx.now());
     Ok(parent.record.authority.is_root() || capabilities.iter().any(|c| *c == "sudo" || *c == builtin::ROOT))

@@ -36,12 +36,11 @@ pub struct Given {
 /// "for ever".
 pub fn given(asked: &Asked, bounds: TtlBounds, issued: Timestamp, now: Timestamp) -> Given {
     let mut warnings = Vec::new();
-    let ceiling = ceiling_of(asked, bounds, &mut warnings);
+    let ceiling = if asked.max_ttl.is_zero() { bounds.max } else { asked.max_ttl.min(bounds.max) };
     let mut ttl = if !asked.period.is_zero() {
         capped(asked.period, bounds.max, "period", "effective max_ttl", &mut warnings)
     } else {
         let wish = first_set([asked.increment, asked.ttl, bounds.default]);
-        let wish = if asked.increment.is_zero() && asked.ttl.is_zero() { wish.min(ceiling) } else { wish };
         let mut left = left_of(ceiling, issued, now);
         if !asked.explicit_max_ttl.is_zero() {
             left = left.min(left_of(asked.explicit_max_ttl, issued, now));
@@ -55,20 +54,6 @@ pub fn given(asked: &Asked, bounds: TtlBounds, issued: Timestamp, now: Timestamp
         }
     }
     Given { ttl, warnings }
-}
-
-fn ceiling_of(asked: &Asked, bounds: TtlBounds, warnings: &mut Vec<String>) -> Duration {
-    if asked.max_ttl.is_zero() {
-        return bounds.max;
-    }
-    if asked.max_ttl > bounds.max {
-        warnings.push(format!(
-            "max_ttl of {:?} exceeded the effective max_ttl of {:?}; max_ttl value is capped accordingly",
-            go_hours(asked.max_ttl),
-            go_hours(bounds.max)
-        ));
-    }
-    asked.max_ttl.min(bounds.max)
 }
 
 fn capped(wish: Duration, bound: Duration, what: &str, whose: &str, warnings: &mut Vec<String>) -> Duration {

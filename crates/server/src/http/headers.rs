@@ -16,7 +16,23 @@ use crate::config::Forwarded;
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
 const WRAP_TTL: HeaderName = HeaderName::from_static("x-vault-wrap-ttl");
+const INDEX: HeaderName = HeaderName::from_static("x-vault-index");
+const INCONSISTENT: HeaderName = HeaderName::from_static("x-vault-inconsistent");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Checks what clients of several servers say of the state that they want to read. This server has one state, so that
+/// only the form counts.
+pub(crate) fn consistency(headers: &HeaderMap) -> Result<(), Answer> {
+    let refused = |text: &'static str| Err(Answer::error(StatusCode::BAD_REQUEST, text));
+    // Nobody has got an index from here.
+    if headers.get(INDEX).is_some_and(|index| !index.is_empty()) {
+        return refused("failed to decode \"X-Vault-Index\"");
+    }
+    match headers.get(INCONSISTENT).map(HeaderValue::as_bytes) {
+        None | Some(b"fail" | b"forward-active-node") => Ok(()),
+        Some(_) => refused("unknown value for \"X-Vault-Inconsistent\" header"),
+    }
+}
 
 /// The client token of `X-Vault-Token`, or of `Authorization: Bearer` where that has none.
 pub(crate) fn token(headers: &HeaderMap, longest: usize) -> Result<Option<SecretString>, Answer> {

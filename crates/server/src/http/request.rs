@@ -41,6 +41,7 @@ pub(crate) async fn admit(
 ) -> Result<Admitted, Answer> {
     let (head, body) = request.into_parts();
     let remote = headers::remote(&head.headers, peer, &rules.forwarded)?;
+    headers::consistency(&head.headers)?;
     let reads = head.method == Method::GET;
     let path = path::canonical(&head.uri).map_err(|refusal| if reads { refusal.with_page() } else { refusal })?;
     if let Some(verdict) = admission.judge(path.as_str(), remote.map(|a| a.ip())) {

@@ -66,6 +66,7 @@ async fn read(_: &Cubbyhole, cx: &mut Cx, req: Named) -> Result<Shaped<Object>> 
 }
 
 async fn write(_: &Cubbyhole, cx: &mut Cx, req: Write) -> Result<()> {
+    store(cx)?;
     if raw_json::is_empty(&req.data) {
         return Err(Error::invalid("missing data fields"));
     }
@@ -94,7 +95,8 @@ async fn list(_: &Cubbyhole, cx: &mut Cx, req: Listing) -> Result<Keys> {
     Ok(Keys::of(Tree::under(&[&own]).list(cx, &req.folder(), &req.page()).await?))
 }
 
-async fn read_folder(_: &Cubbyhole, _: &mut Cx, _: Named) -> Result<()> {
+async fn read_folder(_: &Cubbyhole, cx: &mut Cx, _: Named) -> Result<()> {
+    store(cx)?;
     Err(Error::not_found())
 }
 
@@ -103,8 +105,8 @@ async fn write_folder(_: &Cubbyhole, _: &mut Cx, _: Write) -> Result<()> {
 }
 
 /// There is nothing at such a path, so it is gone.
-async fn delete_folder(_: &Cubbyhole, _: &mut Cx, _: Named) -> Result<()> {
-    Ok(())
+async fn delete_folder(_: &Cubbyhole, cx: &mut Cx, _: Named) -> Result<()> {
+    store(cx).map(drop)
 }
 
 /// The prefix of the calling token's own storage. A batch token has none, as with the peer.
