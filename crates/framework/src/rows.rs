@@ -137,6 +137,20 @@ mod tests {
     }
 
     #[test]
+    fn a_row_of_names_has_no_other_paths() {
+        let mut routes: Routes<()> = Routes::new();
+        routes.path("thing/{name}", Help { synopsis: "Things.", description: "" }).names_only().update(write);
+        let compiled = Compiled::new(routes);
+        let found = |path: &str| compiled.table().find(Operation::Update, path).is_some();
+        for name in ["a", "A_1", "_", "a.b-c", "9"] {
+            assert!(found(&format!("thing/{name}")), "{name}");
+        }
+        for other in ["a b", "a+b", "-a", "a.", ".", "é", "a:b", "*"] {
+            assert!(!found(&format!("thing/{other}")), "{other}");
+        }
+    }
+
+    #[test]
     fn a_schema_is_made_when_it_is_asked_for_and_its_names_once() {
         let mut routes: Routes<()> = Routes::new();
         routes.path("thing/{name}", Help { synopsis: "Things.", description: "" }).update(write);

@@ -107,6 +107,16 @@ struct OfType {
 }
 
 #[derive(Deserialize, JsonSchema)]
+struct CountOf {
+    /// `irrevocable`.
+    #[serde(rename = "type")]
+    kind: Option<Text>,
+    /// Taken for the peer's sake: there are no child namespaces.
+    #[serde(rename = "include_child_namespaces")]
+    _children: Option<Flag>,
+}
+
+#[derive(Deserialize, JsonSchema)]
 struct SetQuarantine {
     /// Whether leases are under quarantine.
     enabled: Flag,
@@ -306,7 +316,7 @@ async fn irrevocable(sys: &System, _: &mut Cx, req: OfType) -> Result<Option<Dat
     Ok(Some(Data(IrrevocableLeases { lease_count: leases.len(), leases })))
 }
 
-async fn count(sys: &System, _: &mut Cx, req: OfType) -> Result<Option<Data<Counts>>> {
+async fn count(sys: &System, _: &mut Cx, req: CountOf) -> Result<Option<Data<Counts>>> {
     if req.kind.as_ref().is_none_or(|k| k.0 != "irrevocable") {
         return Ok(None);
     }
