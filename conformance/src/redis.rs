@@ -105,7 +105,10 @@ fn exchange<S: AsRef<str>>(mut stream: &TcpStream, words: &[S]) -> Result<Result
     let (mut reader, mut values, mut expected) = (BufReader::new(stream), Vec::new(), 1);
     while expected > 0 {
         let mut line = String::new();
-        anyhow::ensure!(reader.read_line(&mut line)? > 0, "the connection was closed");
+        // As happens to a user who is removed between two commands.
+        if !reader.read_line(&mut line).is_ok_and(|length| length > 0) {
+            return Ok(Err("the connection was closed".to_owned()));
+        }
         let (kind, rest) = line.trim_end().split_at(1);
         expected -= 1;
         match kind {
