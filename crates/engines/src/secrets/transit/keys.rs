@@ -122,6 +122,7 @@ pub(super) async fn create(transit: &Transit, cx: &mut Cx, req: Create) -> Resul
     if let Some(existing) = KEYS.get(cx, &name).await? {
         return KeyView::of(&name, &existing, None).map(Data);
     }
+    check_derivation(&new)?;
     let mut record = new.record();
     record.grow(cx.now()).await?;
     save(&transit.rings, cx, &name, &record)?;
@@ -145,15 +146,22 @@ fn settings(req: &Create) -> Result<NewKey> {
         (_, None | Some(0)) => 0,
         _ => return Err(Error::invalid(format!("key_size is not valid for algorithm {kind_name}"))),
     };
-    if derived && !kind.derives() {
-        let why = format!("key derivation and convergent encryption not supported for keys of type {kind_name}");
-        return Err(Error::invalid(why));
-    }
-    if convergent && !kind.encrypts() {
-        return Err(Error::invalid(format!("convergent encryption not supported for keys of type {kind_name}")));
-    }
     let (exportable, allow_plaintext_backup) = (set(req.exportable), set(req.allow_plaintext_backup));
     Ok(NewKey { kind, derived, convergent, exportable, allow_plaintext_backup, auto_rotate_period, key_size })
+}
+
+/// Refuses a derivation that the kind of key does not have; asked only of a key that does not exist yet.
+fn check_derivation(new: &NewKey) -> Result<()> {
+    let kind = new.kind.name();
+    if new.derived && !new.kind.derives() {
+        return Err(Error::invalid(format!(
+            "key derivation and convergent encryption not supported for keys of type {kind}"
+        )));
+    }
+    if new.convergent && !new.kind.encrypts() {
+        return Err(Error::invalid(format!("convergent encryption not supported for keys of type {kind}")));
+    }
+    Ok(())
 }
 
 fn set(flag: Option<Flag>) -> bool {
