@@ -23,6 +23,10 @@ use crate::unsealed::Unsealed;
 
 /// Leases of one mount that are taken back at once: one slow database leaves room for the other mounts.
 const OF_ONE_MOUNT: usize = 16;
+/// The same while the worker is on time: then nothing is gained by more, and requests are not kept waiting.
+const UNHURRIED: usize = 4;
+/// How late the worker may be before it hurries.
+const LATE: Duration = Duration::from_secs(5);
 /// How many leases one look reads at a time.
 const PAGE: usize = 256;
 /// How long a caller waits who did not ask to wait.
@@ -37,6 +41,13 @@ pub enum How {
     Now,
     /// As `Now`, and forgotten even if their engine fails.
     Forced,
+}
+
+/// How many of these, which are due and stand in their order, are taken back at once.
+fn at_once(due: &[(String, LeaseId)], now: Timestamp) -> usize {
+    let since = due.first().and_then(|(place, _)| index::parse_end(place)).map(|(second, _)| second);
+    let is_late = since.is_some_and(|second| now.since(Timestamp::from_unix(second)) > LATE);
+    if is_late { OF_ONE_MOUNT } else { UNHURRIED }
 }
 
 impl Unsealed {
@@ -371,9 +382,10 @@ impl Unsealed {
                 break;
             }
             let mounted = self.mount_of(mount).await?;
+            let at_once = at_once(&due, self.clock.now());
             let mut running = JoinSet::new();
             for (place, id) in due {
-                if running.len() >= OF_ONE_MOUNT
+                if running.len() >= at_once
                     && let Some(done) = running.join_next().await
                 {
                     done.map_err(Error::internal).flatten()?;
@@ -429,5 +441,25 @@ impl Unsealed {
             Ok(_) | Err(StorageError::Conflict) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_are_taken_back_at_once_when_it_is_late() {
+        let now = Timestamp::from_unix(1_000_000);
+        let due = |second: i64| {
+            let id = LeaseId::new(now);
+            vec![(format!("{second:010x}{}", id.as_str()), id)]
+        };
+        for (second, expected) in
+            [(1_000_000, UNHURRIED), (999_995, UNHURRIED), (999_994, OF_ONE_MOUNT), (0, OF_ONE_MOUNT)]
+        {
+            assert_eq!(at_once(&due(second), now), expected);
+        }
+        assert_eq!(at_once(&[], now), UNHURRIED);
     }
 }
