@@ -3,7 +3,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use keepfast_framework::fields::{Flag, Int, Strings, Text};
+use keepfast_framework::fields::{Flag, Int, Strings, Text, truth};
 use keepfast_framework::{Error, Operation, Result, Status};
 use serde::{Deserialize, Serialize};
 
@@ -176,7 +176,8 @@ impl Node {
             (true, false) => code("activecode", 200),
         };
         let stands_by = query.iter().find(|(name, _)| name == "standbyok").map_or("", |(_, value)| value);
-        let Ok(status) = status.and_then(|status| truth(stands_by).map(|_| status)) else {
+        // This server never stands by, so that only the form of it counts.
+        let (Ok(status), Some(_)) = (status, truth(stands_by)) else {
             return Err(Error::new(Status::BAD_REQUEST, ""));
         };
         let open = config.as_ref().filter(|_| !sealed);
@@ -275,14 +276,6 @@ impl Node {
         let mut unsealing = self.unsealing.lock();
         unsealing.add(share);
         (unsealing.progress() >= usize::from(config.shape.threshold)).then(|| unsealing.take())
-    }
-}
-
-/// A boolean of the query; this server never stands by, so that only its form counts.
-fn truth(text: &str) -> Result<(), ()> {
-    match text {
-        "" | "1" | "t" | "T" | "true" | "TRUE" | "True" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(()),
-        _ => Err(()),
     }
 }
 

@@ -154,11 +154,18 @@ fn float_of(value: &Value) -> Result<f64, String> {
     if number.is_finite() { Ok(number) } else { Err(SYNTAX.to_owned()) }
 }
 
+/// A truth as text, in any of the forms that the peer reads; an empty text is false. `None` for anything else.
+pub fn truth(text: &str) -> Option<bool> {
+    match text {
+        "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        _ => None,
+    }
+}
+
 fn flag_of(value: &Value) -> Result<bool, String> {
-    let of_text = |text: &str| match text {
-        "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        _ => Err("'' cannot parse value as 'bool': strconv.ParseBool: invalid syntax".to_owned()),
+    let of_text = |text: &str| {
+        truth(text).ok_or_else(|| "'' cannot parse value as 'bool': strconv.ParseBool: invalid syntax".to_owned())
     };
     match value {
         Value::Null => Ok(false),

@@ -22,7 +22,7 @@ use crate::mount::Mounted;
 use crate::unsealed::Unsealed;
 
 /// Leases of one mount that are taken back at once: one slow database leaves room for the other mounts.
-const OF_ONE_MOUNT: usize = 16;
+pub(super) const OF_ONE_MOUNT: usize = 16;
 /// The same while the worker is on time: then nothing is gained by more, and requests are not kept waiting.
 const UNHURRIED: usize = 4;
 /// How late the worker may be before it hurries.

@@ -1,6 +1,7 @@
 //! Leases of an engine that makes users, with a clock that is moved by hand; nothing sleeps.
 
 mod claims;
+mod fairness;
 mod horizon;
 mod tidy;
 mod top;
@@ -57,6 +58,10 @@ struct World {
     back_off: Mutex<Option<BackOff>>,
     /// Requests find the user there after the intent, and withdraw.
     withdraws: AtomicBool,
+    /// Users at whose removal the other system stands still for ever.
+    stuck: Mutex<BTreeSet<String>>,
+    /// How many removals stand still.
+    standing: AtomicUsize,
     /// What the last lease that was taken back still had from before its confirmation.
     unconfirmed: Mutex<Value>,
 }
@@ -85,7 +90,12 @@ impl Engine for Users {
         if self.0.down.load(Ordering::Relaxed) {
             return Err(Error::invalid("connection refused"));
         }
-        self.0.users.lock().remove(lease.internal["user"].as_str().unwrap());
+        let user = lease.internal["user"].as_str().unwrap();
+        if self.0.stuck.lock().contains(user) {
+            self.0.standing.fetch_add(1, Ordering::Relaxed);
+            std::future::pending::<()>().await;
+        }
+        self.0.users.lock().remove(user);
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::System;
+use super::new_shares::Share;
 use super::tools::base64_fault;
 use crate::node::FIRST_TOKEN_PATH;
 use crate::seal::custody::is_quorum;
@@ -34,19 +35,11 @@ pub(super) fn routes(r: &mut Routes<System>) {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Begin {
+pub(super) struct Begin {
     /// As long as a token; one is made when there is none.
     otp: Option<SecretText>,
     /// Not supported: the token is told under the OTP only.
     pgp_key: Option<Text>,
-}
-
-#[derive(Deserialize, JsonSchema)]
-struct Update {
-    /// A share of the unseal key, in hex or base64.
-    key: Option<SecretText>,
-    /// The nonce of the attempt.
-    nonce: Option<Text>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -112,7 +105,7 @@ async fn status(sys: &System, _: &mut Cx, _: Nothing) -> Result<Data<Progress>> 
 }
 
 async fn begin(sys: &System, _: &mut Cx, req: Begin) -> Result<Data<Progress>> {
-    let begun = sys.begin_root(req.otp, req.pgp_key).await?;
+    let begun = sys.begin_root(req).await?;
     let otp = begun.otp.clone();
     Ok(Data(Progress { otp: Some(otp), ..Progress::of(Some(&begun), sys.required_shares().await?) }))
 }
@@ -121,7 +114,7 @@ async fn cancel(sys: &System, _: &mut Cx, _: Nothing) -> Result<()> {
     sys.cancel_root().await
 }
 
-async fn update(sys: &System, cx: &mut Cx, req: Update) -> Result<Data<Progress>> {
+async fn update(sys: &System, cx: &mut Cx, req: Share) -> Result<Data<Progress>> {
     let Some(nonce) = req.nonce.filter(|n| !n.is_empty()) else { return Err(Error::invalid("nonce is required")) };
     let Some(key) = req.key.filter(|k| !k.expose().is_empty()) else { return Err(Error::invalid("key is required")) };
     let (standing, token) = sys.give_share_for_root(cx, key.expose(), &nonce).await?;
@@ -161,10 +154,10 @@ impl System {
         Ok(generation.as_ref().map(|g| Standing::of(g, g.given.progress())))
     }
 
-    pub(super) async fn begin_root(&self, otp: Option<SecretText>, pgp_key: Option<Text>) -> Result<Standing> {
-        let pad = otp.map(|t| t.0).filter(|t| !t.expose().is_empty());
+    pub(super) async fn begin_root(&self, asked: Begin) -> Result<Standing> {
+        let pad = asked.otp.map(|t| t.0).filter(|t| !t.expose().is_empty());
         let is_made = pad.is_none();
-        if is_made && pgp_key.is_some_and(|k| !k.is_empty()) {
+        if is_made && asked.pgp_key.is_some_and(|k| !k.is_empty()) {
             return Err(Error::invalid(
                 "encrypting the token with a PGP key is not supported by this server; use an OTP",
             ));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use keepfast_framework::fields::{Text, parse_duration};
+use keepfast_framework::fields::{Text, parse_duration, truth};
 use keepfast_framework::routes::Help;
 use keepfast_framework::{Cx, Data, Error, Result, Routes};
 use schemars::JsonSchema;
@@ -103,11 +103,7 @@ impl LockoutConfig {
             }
         }
         if let Some(text) = text("lockout_disable") {
-            self.disable = match text.as_str() {
-                "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
-                "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-                _ => return Err(Error::invalid("unable to parse lockout_disable")),
-            };
+            self.disable = truth(&text).ok_or_else(|| Error::invalid("unable to parse lockout_disable"))?;
         }
         Ok(())
     }

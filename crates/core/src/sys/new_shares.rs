@@ -4,8 +4,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keepfast_crypto::compare;
 use keepfast_crypto::secret::SecretBytes;
+use keepfast_framework::fields::{Flag, Int, SecretText, Strings, Text};
 use keepfast_framework::{Error, Result};
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::System;
 use crate::seal::custody::is_quorum;
@@ -32,12 +34,37 @@ pub(super) struct Words {
 }
 
 /// What is asked for.
-pub(super) struct Asked {
-    pub(super) shares: i64,
-    pub(super) threshold: i64,
-    pub(super) has_pgp_keys: bool,
-    pub(super) backup: bool,
-    pub(super) verify: bool,
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Begin {
+    /// How many shares there will be.
+    secret_shares: Option<Int>,
+    /// How many of them will unseal.
+    secret_threshold: Option<Int>,
+    /// Not supported: shares are handed out in clear.
+    pgp_keys: Option<Strings>,
+    /// Without PGP nothing is kept.
+    backup: Option<Flag>,
+    /// Whether the new shares count only when a quorum of them was given back.
+    require_verification: Option<Flag>,
+}
+
+impl Begin {
+    pub(super) fn has_pgp_keys(&self) -> bool {
+        self.pgp_keys.as_ref().is_some_and(|keys| !keys.0.is_empty())
+    }
+
+    pub(super) fn wants_backup(&self) -> bool {
+        self.backup.as_ref().is_some_and(|backup| backup.0)
+    }
+}
+
+/// A share of the unseal key, towards an operation.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Share {
+    /// A share, in hex or base64.
+    pub(super) key: Option<SecretText>,
+    /// The nonce of the operation.
+    pub(super) nonce: Option<Text>,
 }
 
 /// How far new shares are, as it was a moment ago.
@@ -124,18 +151,20 @@ impl System {
         Ok(self.unsealed()?.custody.rotation.lock().await.as_ref().map(Standing::of))
     }
 
-    pub(super) async fn begin_new_shares(&self, words: &Words, asked: &Asked) -> Result<Standing> {
+    pub(super) async fn begin_new_shares(&self, words: &Words, asked: &Begin) -> Result<Standing> {
         let unsealed = self.unsealed()?;
         let mut rotation = unsealed.custody.rotation.lock().await;
         if rotation.is_some() {
             return Err(Error::invalid(format!("{} already in progress", words.name)));
         }
         let refused = |why: &str| Error::invalid(format!("invalid {} seal configuration: {why}", words.seal));
-        let shape = SealShape::check(asked.shares, asked.threshold).map_err(refused)?;
-        if asked.has_pgp_keys {
+        let number = |given: &Option<Int>| given.as_ref().map_or(0, |n| n.0);
+        let shape = SealShape::check(number(&asked.secret_shares), number(&asked.secret_threshold)).map_err(refused)?;
+        if asked.has_pgp_keys() {
             return Err(refused("encrypting shares with PGP keys is not supported by this server"));
         }
-        Ok(Standing::of(rotation.insert(Rotation::new(shape, asked.backup, asked.verify))))
+        let verify = asked.require_verification.as_ref().is_some_and(|verify| verify.0);
+        Ok(Standing::of(rotation.insert(Rotation::new(shape, asked.wants_backup(), verify))))
     }
 
     pub(super) async fn cancel_new_shares(&self) -> Result<()> {

@@ -3,15 +3,14 @@
 //! otherwise.
 
 use keepfast_crypto::secret::SecretBytes;
-use keepfast_framework::fields::{Flag, Int, SecretText, Strings, Text};
+use keepfast_framework::fields::SecretText;
 use keepfast_framework::reply::Raw;
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Error, Result, Routes, Status};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::generate_root::Standing as RootStanding;
-use super::new_shares::{Asked, Made, Proof, Standing, Step, Words};
+use super::generate_root::{Begin as BeginRoot, Standing as RootStanding};
+use super::new_shares::{Begin, Made, Proof, Share, Standing, Step, Words};
 use super::{System, call};
 use crate::request::OpenCeremonies;
 use crate::seal::SealShape;
@@ -47,36 +46,6 @@ pub(super) fn routes(r: &mut Routes<System>) {
         .delete(cancel_root)
         .unauthenticated();
     r.path("generate-root/update", GENERATE).update(update_root).unauthenticated().once();
-}
-
-#[derive(Deserialize, JsonSchema)]
-struct Begin {
-    /// How many shares there will be.
-    secret_shares: Option<Int>,
-    /// How many of them will unseal.
-    secret_threshold: Option<Int>,
-    /// Not supported: shares are handed out in clear.
-    pgp_keys: Option<Strings>,
-    /// Without PGP nothing is kept.
-    backup: Option<Flag>,
-    /// Whether the new shares count only when a quorum of them was given back.
-    require_verification: Option<Flag>,
-}
-
-#[derive(Deserialize, JsonSchema)]
-struct BeginRoot {
-    /// As long as a token; one is made when there is none.
-    otp: Option<SecretText>,
-    /// Not supported: the token is told under the OTP only.
-    pgp_key: Option<Text>,
-}
-
-#[derive(Deserialize, JsonSchema)]
-struct Share {
-    /// A share, in hex or base64.
-    key: Option<SecretText>,
-    /// The nonce of the operation.
-    nonce: Option<Text>,
 }
 
 #[derive(Serialize)]
@@ -203,20 +172,11 @@ async fn status(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
 
 async fn begin(sys: &System, cx: &mut Cx, req: Begin) -> Result<Raw> {
     rekey(cx)?;
-    let number = |given: Option<Int>| given.map_or(0, |n| n.0);
-    let flag = |given: Option<Flag>| given.is_some_and(|f| f.0);
-    let asked = Asked {
-        shares: number(req.secret_shares),
-        threshold: number(req.secret_threshold),
-        has_pgp_keys: req.pgp_keys.is_some_and(|k| !k.0.is_empty()),
-        backup: flag(req.backup),
-        verify: flag(req.require_verification),
-    };
-    if asked.backup && !asked.has_pgp_keys {
+    if req.wants_backup() && !req.has_pgp_keys() {
         let why = "cannot request a backup of the new keys without providing PGP keys for encryption";
         return Err(Error::invalid(why));
     }
-    let begun = sys.begin_new_shares(&WORDS, &asked).await?;
+    let begun = sys.begin_new_shares(&WORDS, &req).await?;
     plain(&Rekeying::of(Some(begun), sys.required_shares().await?))
 }
 
@@ -267,7 +227,7 @@ async fn root_status(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
 
 async fn begin_root(sys: &System, cx: &mut Cx, req: BeginRoot) -> Result<Raw> {
     generate_root(cx)?;
-    let begun = sys.begin_root(req.otp, req.pgp_key).await?;
+    let begun = sys.begin_root(req).await?;
     plain(&Generating::of(Some(begun), sys.required_shares().await?))
 }
 

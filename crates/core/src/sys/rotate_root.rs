@@ -1,14 +1,12 @@
 //! `sys/rotate/root`: a new root key under the same shares, or new shares from a quorum of the old ones.
 
 use keepfast_crypto::secret::SecretBytes;
-use keepfast_framework::fields::{Flag, Int, SecretText, Strings, Text};
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Data, Error, Result, Routes};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::System;
-use super::new_shares::{Asked, Made, Proof, Proved, Standing, Step, Words};
+use super::new_shares::{Begin, Made, Proof, Proved, Share, Standing, Step, Words};
 use crate::seal::SealShape;
 use crate::seal::shares::decode_share;
 
@@ -36,28 +34,6 @@ pub(super) fn routes(r: &mut Routes<System>) {
     r.path("rotate/root/init", INIT).read(status).update(begin).delete(cancel);
     r.path("rotate/root/update", UPDATE).update(update).once();
     r.path("rotate/root/verify", VERIFY).read(proof).update(verify).delete(restart).once();
-}
-
-#[derive(Deserialize, JsonSchema)]
-struct Begin {
-    /// How many shares there will be.
-    secret_shares: Option<Int>,
-    /// How many of them will unseal.
-    secret_threshold: Option<Int>,
-    /// Not supported: shares are handed out in clear.
-    pgp_keys: Option<Strings>,
-    /// Without PGP nothing is kept.
-    backup: Option<Flag>,
-    /// Whether the new shares count only when a quorum of them was given back.
-    require_verification: Option<Flag>,
-}
-
-#[derive(Deserialize, JsonSchema)]
-struct Share {
-    /// A share, in hex or base64.
-    key: Option<SecretText>,
-    /// The nonce of the operation.
-    nonce: Option<Text>,
 }
 
 #[derive(Serialize)]
@@ -116,16 +92,7 @@ async fn status(sys: &System, _: &mut Cx, _: Nothing) -> Result<Data<Status>> {
 }
 
 async fn begin(sys: &System, _: &mut Cx, req: Begin) -> Result<Data<Status>> {
-    let number = |given: Option<Int>| given.map_or(0, |n| n.0);
-    let flag = |given: Option<Flag>| given.is_some_and(|f| f.0);
-    let asked = Asked {
-        shares: number(req.secret_shares),
-        threshold: number(req.secret_threshold),
-        has_pgp_keys: req.pgp_keys.is_some_and(|k| !k.0.is_empty()),
-        backup: flag(req.backup),
-        verify: flag(req.require_verification),
-    };
-    let begun = sys.begin_new_shares(&WORDS, &asked).await?;
+    let begun = sys.begin_new_shares(&WORDS, &req).await?;
     Ok(Data(Status::of(Some(begun), sys.required_shares().await?)))
 }
 

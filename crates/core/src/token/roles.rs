@@ -2,6 +2,7 @@
 
 use keepfast_framework::fields::{CommaList, Flag, Seconds, Text};
 use keepfast_framework::routes::{Exists, Nothing};
+use keepfast_framework::rows::is_name;
 use keepfast_framework::token_params::{
     TokenKind, TokenParams, TokenParamsChange, canonical_cidrs, canonical_policies,
 };
@@ -213,12 +214,7 @@ fn glob(pattern: &str, text: &str) -> bool {
 /// # Errors
 /// 404: no path of the method has any other name in it.
 pub(super) fn checked_name(name: &str) -> Result<()> {
-    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let ends = name.starts_with(is_word) && name.ends_with(is_word);
-    match ends && name.chars().all(|c| is_word(c) || matches!(c, '-' | '.')) {
-        true => Ok(()),
-        false => Err(Error::unsupported_path()),
-    }
+    if is_name(name) { Ok(()) } else { Err(Error::unsupported_path()) }
 }
 
 /// A stored role.

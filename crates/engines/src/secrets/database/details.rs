@@ -3,7 +3,7 @@
 use std::num::IntErrorKind;
 use std::time::Duration;
 
-use keepfast_framework::fields::parse_duration;
+use keepfast_framework::fields::{parse_duration, truth};
 use serde_json::{Map, Value};
 
 /// The settings of a connection that are the kind's own.
@@ -94,14 +94,6 @@ fn whole_number(text: &str) -> Result<i64, &'static str> {
         IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
         _ => "invalid syntax",
     })
-}
-
-fn truth(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
 }
 
 /// A text; numbers and truths count as theirs, anything else as none.

@@ -1,15 +1,13 @@
 //! Users who log in with certificates, on real servers.
 
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Command;
-
-use keepfast_framework::testing::held;
-use std::io::Write;
 use std::time::Duration;
 
 use keepfast_framework::clock::{Clock, SystemClock};
-use keepfast_framework::testing::Bench;
+use keepfast_framework::testing::{Bench, held};
 use serde_json::{Value, json};
 
 use super::mariadb::MariaDbServer;
@@ -154,6 +152,11 @@ async fn sec_se03_a_user_with_a_certificate_has_no_other_way_in() {
         ("CREATE USER '{{name}}'@'%' REQUIRE X509", "creation_statements must have REQUIRE SUBJECT"),
         (
             "CREATE USER '{{name}}'@'%' IDENTIFIED BY '{{ password }}' REQUIRE SUBJECT '{{subject}}'",
+            "creation_statements have {{password}}",
+        ),
+        // In base64: CREATE USER '{{name}}'@'%' IDENTIFIED BY '{{password}}' REQUIRE SUBJECT '{{subject}}'
+        (
+            "Q1JFQVRFIFVTRVIgJ3t7bmFtZX19J0AnJScgSURFTlRJRklFRCBCWSAne3twYXNzd29yZH19JyBSRVFVSVJFIFNVQkpFQ1QgJ3t7c3ViamVjdH19Jw==",
             "creation_statements have {{password}}",
         ),
     ] {
