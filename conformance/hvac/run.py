@@ -144,10 +144,10 @@ def report(server: str, results: dict[str, str], baseline: Path | None) -> int:
     print(f"hvac on {server}: {secrets} secrets looked for in the audit logs and outputs of its servers")
     stale = [pattern for pattern in excused if not any(re.search(pattern, name) for name in skipped)]
     for pattern in stale:
-        print(f"skips.txt: {pattern} excuses nothing any more")
+        print(f"FAIL hvac on {server}: skips.txt: {pattern} matches no test that is skipped")
     print(f"hvac on {server}: {len(skipped)} excused by skips.txt, of {len(wanted)} that pass on the peer; log in .cache/hvac/{server}.log")
-    print(f"{len(passed)} passed, {len(failed) + len(leaked)} failed")
-    return 1 if failed or leaked or not passed else 0
+    print(f"{len(passed)} passed, {len(failed) + len(leaked) + len(stale)} failed")
+    return 1 if failed or leaked or stale or not passed else 0
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pytest
 import document
 
 ADDRESS = "http://127.0.0.1:8200"
+ENGINES = {"database", "transit"}
 
 
 def pytest_addoption(parser):
@@ -20,7 +21,10 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    engines = config.getoption("--engines").split(",")
+    engines = [engine for engine in config.getoption("--engines").split(",") if engine]
+    unknown = set(engines) - ENGINES
+    if unknown:
+        raise pytest.UsageError(f"--engines takes {', '.join(sorted(ENGINES))}, not {', '.join(map(repr, sorted(unknown)))}")
     for item in items:
         for mark in item.iter_markers("needs"):
             if mark.args[0] not in engines:

@@ -7,6 +7,7 @@ import re
 import subprocess
 
 import pytest
+from fastapi import testclient
 
 import document
 from conftest import ADDRESS
@@ -123,7 +124,6 @@ def test_lease_manager_renews_and_stops(admin, database, dynamic, names):
 
 
 def test_fastapi_application(database, credentials, monkeypatch):
-    testclient = pytest.importorskip("fastapi.testclient")
     monkeypatch.setenv("VAULT_ROLE_ID", credentials[0])
     monkeypatch.setenv("VAULT_SECRET_ID", credentials[1])
     # The document's default address is a name of its own network.

@@ -267,8 +267,13 @@ pub fn load(root: &Path, only: &[String]) -> Result<Vec<Loaded>> {
 /// The parts of names in `pending.txt`: scenarios that Keepfast cannot run yet.
 pub fn pending(file: &Path) -> Result<Vec<String>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    Ok(lines.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+    lines
+        .map(|line| match line.split_once(char::is_whitespace) {
+            Some((part, reason)) if !reason.trim().is_empty() => Ok(part.to_owned()),
+            _ => bail!("{}: no reason for {line}", file.display()),
+        })
+        .collect()
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {

@@ -2,16 +2,19 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool for developers: its output is its product")]
 #![allow(clippy::disallowed_methods, reason = "it times the steps that it runs")]
 
+mod counts;
 mod install;
 mod shell;
+mod skips;
 mod steps;
 mod tidy;
 
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use counts::Outcome;
 use shell::{Shell, root};
-use steps::{Outcome, Step};
+use steps::Step;
 
 const HELP: &str = "\
 cargo xtask verify                  what every commit needs: fmt, clippy, tidy, unit and documentation tests
@@ -86,10 +89,22 @@ fn run_steps(steps: &[Step]) -> Result<bool> {
         let shell = Shell::for_step(step.name)?;
         let outcome = (step.run)(&shell).unwrap_or_else(|error| {
             shell.note(&format!("{error:#}"));
-            Outcome { passed: 0, failed: 1 }
+            Outcome { failed: 1, ..Outcome::default() }
         });
-        let Outcome { passed, failed } = outcome;
-        println!("{:<11}{passed:>6} passed {failed:>4} failed  {:>6.1} s", step.name, begun.elapsed().as_secs_f64());
+        let Outcome { passed, mut failed, skipped } = outcome;
+        if failed == 0 && passed < step.at_least {
+            shell.note(&format!(
+                "{passed} checks passed, and this step has at least {}: tests are missing",
+                step.at_least
+            ));
+            failed = 1;
+        }
+        let left_out = if skipped > 0 { format!("  {skipped} skipped (xtask/skips.txt)") } else { String::new() };
+        println!(
+            "{:<11}{passed:>6} passed {failed:>4} failed  {:>6.1} s{left_out}",
+            step.name,
+            begun.elapsed().as_secs_f64()
+        );
         if failed > 0 {
             println!("{}", shell.tail(80));
             broken.push(step.name);

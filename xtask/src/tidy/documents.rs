@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use super::sources::ignored_tests;
 use super::{Findings, Repository};
 
 /// Each numbered invariant of `ARCHITECTURE.md` names at least one test in backticks, and every test it names exists.
@@ -35,6 +36,7 @@ pub(super) fn security_rows(repository: &Repository) -> Result<Findings> {
     let Some(page) = repository.file("docs/security-rows.md") else {
         return Ok(vec!["docs/security-rows.md is missing".to_owned()]);
     };
+    let ignored: Vec<&str> = repository.rust().flat_map(|file| ignored_tests(&file.text)).collect();
     let mut findings = Vec::new();
     for row in page.text.lines().filter(|line| is_row(line)) {
         let quoted: Vec<&str> = row.split('`').skip(1).step_by(2).filter(|word| looks_like_a_test(word)).collect();
@@ -42,9 +44,8 @@ pub(super) fn security_rows(repository: &Repository) -> Result<Findings> {
         if quoted.is_empty() && !explained {
             findings.push(format!("a row names no test: {row}"));
         }
-        findings.extend(
-            quoted.into_iter().filter(|test| !exists(repository, test)).map(|test| format!("there is no test {test}")),
-        );
+        findings.extend(quoted.iter().filter(|t| !exists(repository, t)).map(|t| format!("there is no test {t}")));
+        findings.extend(quoted.iter().filter(|t| ignored.contains(*t)).map(|t| format!("the test {t} is ignored")));
     }
     Ok(findings)
 }

@@ -9,8 +9,8 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use crate::counts::Outcome;
 use crate::shell::{Shell, root};
-use crate::steps::Outcome;
 
 /// What a rule found: nothing, or lines that name place and fault.
 type Findings = Vec<String>;
@@ -18,7 +18,7 @@ type Findings = Vec<String>;
 /// A rule's name and the rule.
 type Rule = (&'static str, fn(&Repository) -> Result<Findings>);
 
-const RULES: [Rule; 12] = [
+const RULES: [Rule; 13] = [
     ("files begin with a //! line", sources::headed),
     ("files are at most 600 lines", sources::short_files),
     ("functions are at most 80 lines", sources::short_functions),
@@ -26,6 +26,7 @@ const RULES: [Rule; 12] = [
     ("one clock, one source of randomness", sources::clock_and_chance),
     ("nothing is left open", sources::nothing_left_open),
     ("tests do not sleep", sources::tests_do_not_sleep),
+    ("every ignored test has its reason in xtask/skips.txt", sources::ignored_tests_are_listed),
     ("no paths of a machine", sources::no_machine_paths),
     ("crates depend in one direction", graph::direction),
     ("every direct dependency has its reason", graph::reasons),

@@ -1,9 +1,12 @@
 //! Rules on source files, line by line.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Result;
 
 use super::{Findings, Repository};
 use crate::shell::root;
+use crate::skips;
 
 /// The only places that may ask for the time, wait, or make chance: the clock, the generator, and what measures from outside.
 const CLOCK_AND_CHANCE: [&str; 8] = [
@@ -129,12 +132,42 @@ pub(super) fn tests_do_not_sleep(repository: &Repository) -> Result<Findings> {
     Ok(findings)
 }
 
-/// The folders in which this clone and its owner live must not stand in any file.
+/// A test with `#[ignore]` does not run, so the list of skips must say why.
+pub(super) fn ignored_tests_are_listed(repository: &Repository) -> Result<Findings> {
+    let ignored: Vec<(String, &str)> = repository
+        .rust()
+        .filter(|file| !file.path.starts_with("xtask/"))
+        .flat_map(|file| ignored_tests(&file.text).into_iter().map(|name| (file.path.clone(), name)))
+        .collect();
+    let listed: Vec<String> = skips::read()?.into_iter().filter(|s| s.step == "unit").map(|s| s.test).collect();
+    let unlisted = ignored.iter().filter(|(_, name)| !listed.iter().any(|l| l == name));
+    let stale = listed.iter().filter(|test| !ignored.iter().any(|(_, name)| name == test));
+    Ok(unlisted
+        .map(|(path, name)| format!("{path}: {name} is ignored"))
+        .chain(stale.map(|test| format!("xtask/skips.txt: no test {test} is ignored")))
+        .collect())
+}
+
+/// The names of the test functions behind `#[ignore]`.
+pub(super) fn ignored_tests(text: &str) -> Vec<&str> {
+    let lines: Vec<&str> = text.lines().collect();
+    let marked = lines.iter().enumerate().filter(|(_, line)| line.trim_start().starts_with("#[ignore"));
+    let function = |(at, _): (usize, &&str)| {
+        let declaration = lines[at..].iter().find(|line| line.contains("fn "))?;
+        declaration.split("fn ").nth(1)?.split('(').next()
+    };
+    marked.filter_map(function).collect()
+}
+
+/// Directories of every machine: a clone or a home directory below one of these says nothing of the machine.
+const OF_EVERY_MACHINE: [&str; 9] = ["/tmp", "/var", "/etc", "/usr", "/opt", "/srv", "/mnt", "/run", "/dev"];
+
+/// No file names a directory that only the machine of its author has.
 pub(super) fn no_machine_paths(repository: &Repository) -> Result<Findings> {
-    let home = std::env::var("HOME").ok().filter(|home| home.len() > 1).map(|home| home + "/");
-    let parent =
-        root().canonicalize()?.parent().filter(|p| p.components().count() > 1).map(|p| format!("{}/", p.display()));
-    let marks: Vec<String> = home.into_iter().chain(parent).collect();
+    let home = std::env::var("HOME").ok().map(PathBuf::from);
+    let clone = root().canonicalize()?;
+    let temporary = std::env::temp_dir();
+    let marks = machine_paths(home.as_deref(), &clone, &temporary);
     let mut findings = Vec::new();
     for file in &repository.files {
         for (number, line) in file.text.lines().enumerate() {
@@ -146,8 +179,36 @@ pub(super) fn no_machine_paths(repository: &Repository) -> Result<Findings> {
     Ok(findings)
 }
 
+/// The directories that only this machine has: the home directory, and the one in which the clone lies.
+fn machine_paths(home: Option<&Path>, clone: &Path, temporary: &Path) -> Vec<String> {
+    let ordinary = |path: &Path| path.starts_with(temporary) || OF_EVERY_MACHINE.iter().any(|d| path.starts_with(d));
+    let own = home.into_iter().chain(clone.parent()).filter(|path| path.components().count() > 1 && !ordinary(path));
+    own.map(|path| format!("{}/", path.display())).collect()
+}
+
 /// Whether a folder stands in a line from its root on, and not as the end of another path.
 fn begins_a_path(line: &str, folder: &str) -> bool {
     line.match_indices(folder)
         .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || "._-}".contains(c)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clone_below_the_temporary_directory_names_no_machine() {
+        let paths = |home: &str, clone: &str| machine_paths(Some(Path::new(home)), Path::new(clone), Path::new("/tmp"));
+        assert_eq!(paths("/home/ann", "/home/ann/keepfast"), ["/home/ann/", "/home/ann/"]);
+        assert_eq!(paths("/homes/bob", "/builds/7/keepfast"), ["/homes/bob/", "/builds/7/"]);
+        for clone in ["/tmp/keepfast", "/tmp/a/b/keepfast", "/opt/keepfast", "/keepfast", "/var/tmp/x/keepfast"] {
+            assert_eq!(paths("/", clone), [""; 0], "{clone}");
+        }
+    }
+
+    #[test]
+    fn ignored_tests_are_found_by_their_attribute() {
+        let text = "#[test]\n#[ignore = \"why\"]\nasync fn a_test() {}\n#[test]\nfn other() {}\n    #[ignore]\n    fn b_test() {}\n";
+        assert_eq!(ignored_tests(text), ["a_test", "b_test"]);
+    }
 }

@@ -1,10 +1,10 @@
 //! Data from arguments, files and stdin, as the server gets it.
 
-use crate::server::server;
+use crate::server::Server;
 
 #[test]
 fn every_source_of_a_value() {
-    let server = server!();
+    let server = Server::find();
     let key = format!("{}/d", server.kv(1));
     let file = server.home().join("value.txt");
     std::fs::write(&file, "from a file\n").unwrap();
@@ -23,7 +23,7 @@ fn every_source_of_a_value() {
 
 #[test]
 fn a_file_can_be_all_of_it() {
-    let server = server!();
+    let server = Server::find();
     let key = format!("{}/d", server.kv(2));
     let file = server.home().join("value.json");
     std::fs::write(&file, r#"{"n": 5, "o": {"x": [true]}}"#).unwrap();
@@ -33,7 +33,7 @@ fn a_file_can_be_all_of_it() {
 
 #[test]
 fn arguments_of_a_read_are_a_query() {
-    let server = server!();
+    let server = Server::find();
     let kv = server.kv(2);
     server.ok(&["kv", "put", &format!("{kv}/q"), "a=1"]);
     server.ok(&["kv", "put", &format!("{kv}/q"), "a=2"]);

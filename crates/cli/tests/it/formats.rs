@@ -1,13 +1,13 @@
 //! Tables, JSON, YAML and single fields.
 
-use crate::server::server;
+use crate::server::Server;
 
 const VALUE: &str =
     r#"{"b": true, "f": 1.5, "l": [1, "a", {"q": null}], "n": 5, "o": {"x": "1"}, "s": "a\nb<>&", "y": "yes"}"#;
 
 #[test]
 fn one_value_in_every_form() {
-    let server = server!();
+    let server = Server::find();
     let key = format!("{}/v", server.kv(1));
     let root = server.token().to_owned();
     let put = server.run_with(&["kv", "put", &key, "-"], &[("VAULT_TOKEN", &root)], VALUE);
@@ -39,7 +39,7 @@ fn one_value_in_every_form() {
 
 #[test]
 fn the_environment_chooses_a_form_and_a_flag_another() {
-    let server = server!();
+    let server = Server::find();
     let kv = server.kv(1);
     server.ok(&["kv", "put", &format!("{kv}/a"), "b=c"]);
     let root = server.token();
@@ -54,7 +54,7 @@ fn the_environment_chooses_a_form_and_a_flag_another() {
 
 #[test]
 fn raw_is_what_the_server_sent() {
-    let server = server!();
+    let server = Server::find();
     let raw = server.ok(&["read", "-format=raw", "auth/token/lookup-self"]);
     assert!(raw.starts_with("{\"request_id\":\"") && raw.contains("\"data\":{"), "{raw}");
     server.fails(&["kv", "get", "-format=raw", "a/b"], 1, "This command does not support the -format=raw option.");
@@ -62,7 +62,7 @@ fn raw_is_what_the_server_sent() {
 
 #[test]
 fn nobody_sees_colours_in_a_pipe() {
-    let server = server!();
+    let server = Server::find();
     let kv = server.kv(2);
     let written = server.run(&["kv", "delete", &format!("{kv}/none")]);
     let refused = server.run(&["read", "-nope", "x"]);

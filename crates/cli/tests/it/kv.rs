@@ -1,10 +1,10 @@
 //! `kv …`.
 
-use crate::server::{server, without_times};
+use crate::server::{Server, without_times};
 
 #[test]
 fn a_versioned_key_from_first_write_to_removal() {
-    let server = server!();
+    let server = Server::find();
     let kv = server.kv(2);
     let key = format!("{kv}/app");
     let heading = |text: &str| {
@@ -65,7 +65,7 @@ fn a_versioned_key_from_first_write_to_removal() {
 
 #[test]
 fn check_and_set() {
-    let server = server!();
+    let server = Server::find();
     let key = format!("{}/k", server.kv(2));
     server.ok(&["kv", "put", "-cas=0", &key, "a=1"]);
     server.fails(&["kv", "put", "-cas=0", &key, "a=2"], 2, "check-and-set parameter did not match the current version");
@@ -75,7 +75,7 @@ fn check_and_set() {
 
 #[test]
 fn what_is_kept_about_a_key() {
-    let server = server!();
+    let server = Server::find();
     let kv = server.kv(2);
     let key = format!("{kv}/m");
     server.ok(&["kv", "put", &key, "a=1"]);
@@ -118,7 +118,7 @@ fn what_is_kept_about_a_key() {
 
 #[test]
 fn an_engine_without_versions() {
-    let server = server!();
+    let server = Server::find();
     let kv = server.kv(1);
     let key = format!("{kv}/a");
     assert_eq!(server.ok(&["kv", "put", &key, "b=c"]), format!("Success! Data written to: {key}\n"));
@@ -138,7 +138,7 @@ fn an_engine_without_versions() {
 
 #[test]
 fn names() {
-    let server = server!();
+    let server = Server::find();
     let kv = server.kv(2);
     for key in ["a", "b", "dir/c", "dir/sub/d"] {
         server.ok(&["kv", "put", "-mount", &kv, key, "x=y"]);
@@ -154,16 +154,16 @@ fn names() {
     assert_eq!((nothing.code, nothing.stdout.as_str()), (2, "{}\n"));
 }
 
-/// The peer rounds such numbers itself when it reads them back, so this is for our own server.
+/// OpenBao, which the environment may name, rounds such numbers; our own server must not.
 #[test]
 fn numbers_keep_every_digit() {
-    let server = server!();
+    let server = Server::find();
     let key = format!("{}/n", server.kv(2));
     let own = [("VAULT_TOKEN", server.token())];
     let value = r#"{"account": 12345678901234567890123, "price": 1.10}"#;
     assert_eq!(server.run_with(&["kv", "put", &key, "-"], &own, value).code, 0);
     let account = server.ok(&["kv", "get", "-field=account", &key]);
-    if account == "1.2345678901234568e+22" {
+    if server.is_given() && account == "1.2345678901234568e+22" {
         return;
     }
     assert_eq!(account, "12345678901234567890123");
@@ -176,7 +176,7 @@ fn numbers_keep_every_digit() {
 
 #[test]
 fn the_parts_of_an_answer_are_fields_too() {
-    let server = server!();
+    let server = Server::find();
     let key = format!("{}/parts", server.kv(2));
     server.ok(&["kv", "put", &key, "a=b"]);
     assert_eq!(server.ok(&["kv", "get", "-field=data", &key]), "map[a:b]");

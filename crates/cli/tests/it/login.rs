@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use crate::server::{Server, server, unique};
+use crate::server::{Server, unique};
 
 /// A role that logs in, at a mount of its own.
 fn approle(server: &Server) -> (String, String, String) {
@@ -16,7 +16,7 @@ fn approle(server: &Server) -> (String, String, String) {
 
 #[test]
 fn an_application_logs_in_and_its_token_is_kept() {
-    let server = server!();
+    let server = Server::find();
     let (path, role_id, secret_id) = approle(&server);
     let path = format!("-path={path}");
     let done = server.run_with(&["login", "-method=approle", &path, &role_id, &secret_id], &[], "");
@@ -42,7 +42,7 @@ fn an_application_logs_in_and_its_token_is_kept() {
 
 #[test]
 fn a_token_is_checked_before_it_is_kept() {
-    let server = server!();
+    let server = Server::find();
     let file = server.home().join(".vault-token");
     let done = server.run_with(&["login", "no-such-token"], &[], "");
     assert_eq!(done.code, 2, "{done:?}");
@@ -55,7 +55,7 @@ fn a_token_is_checked_before_it_is_kept() {
 
 #[test]
 fn a_login_can_leave_no_trace() {
-    let server = server!();
+    let server = Server::find();
     let (root, file) = (server.token().to_owned(), server.home().join(".vault-token"));
     let shown = server.run_with(&["login", "-no-store", &root], &[], "");
     assert!(shown.code == 0 && shown.stdout.contains("has not been stored"), "{shown:?}");
@@ -69,7 +69,7 @@ fn a_login_can_leave_no_trace() {
 
 #[test]
 fn wrong_credentials_are_told_and_nothing_is_kept() {
-    let server = server!();
+    let server = Server::find();
     let (path, role_id, _) = approle(&server);
     let done =
         server.run_with(&["login", "-method=approle", &format!("-path={path}"), &role_id, "secret_id=wrong"], &[], "");
@@ -86,7 +86,7 @@ fn wrong_credentials_are_told_and_nothing_is_kept() {
 
 #[test]
 fn the_same_under_the_peer_s_name() {
-    let server = server!();
+    let server = Server::find();
     let vault = server.named_vault();
     let root = server.token();
     let run = |arguments: &[&str]| server.run_program(&vault, arguments, &[("VAULT_TOKEN", root)], "");
@@ -98,7 +98,7 @@ fn the_same_under_the_peer_s_name() {
 
 #[test]
 fn a_person_logs_in_by_name_and_password() {
-    let server = server!();
+    let server = Server::find();
     let path = unique("userpass");
     server.ok(&["auth", "enable", &format!("-path={path}"), "userpass"]);
     server.ok(&["write", &format!("auth/{path}/users/bob"), "password=pw", "token_policies=default"]);
@@ -117,7 +117,7 @@ fn a_person_logs_in_by_name_and_password() {
 
 #[test]
 fn a_wrapped_login_is_unwrapped_by_who_keeps_the_token() {
-    let server = server!();
+    let server = Server::find();
     let (path, role_id, secret_id) = approle(&server);
     let path = format!("-path={path}");
     let login = |more: &[&str]| {
@@ -138,7 +138,7 @@ fn a_wrapped_login_is_unwrapped_by_who_keeps_the_token() {
 
 #[test]
 fn the_token_file_can_be_elsewhere() {
-    let server = server!();
+    let server = Server::find();
     let (root, file) = (server.token(), server.home().join("elsewhere"));
     let variables = [("VAULT_TOKEN_PATH", file.to_str().unwrap())];
     let done = server.run_with(&["login", "-no-print", root], &variables, "");
@@ -149,7 +149,7 @@ fn the_token_file_can_be_elsewhere() {
 
 #[test]
 fn a_token_alone_has_the_form_that_was_asked_for() {
-    let server = server!();
+    let server = Server::find();
     let done = server.run_with(&["login", "-token-only", "-format=json", server.token()], &[], "");
     assert_eq!(done.stdout, format!("{:?}", server.token()));
 }

@@ -1,10 +1,10 @@
 //! `secrets …`, `auth …`, `audit list`, `path-help`.
 
-use crate::server::{server, unique};
+use crate::server::{Server, unique};
 
 #[test]
 fn an_engine_from_mount_to_unmount() {
-    let server = server!();
+    let server = Server::find();
     let (path, other) = (unique("engine"), unique("engine"));
     let enable = [
         "secrets",
@@ -55,7 +55,7 @@ fn an_engine_from_mount_to_unmount() {
 
 #[test]
 fn an_auth_method_from_mount_to_unmount() {
-    let server = server!();
+    let server = Server::find();
     let path = unique("method");
     assert_eq!(
         server.ok(&["auth", "enable", &format!("-path={path}"), "-token-type=batch", "approle"]),
@@ -82,7 +82,7 @@ fn an_auth_method_from_mount_to_unmount() {
 
 #[test]
 fn help_about_a_path_comes_from_the_server() {
-    let server = server!();
+    let server = Server::find();
     let help = server.ok(&["path-help", "auth/token/lookup-self"]);
     assert!(help.len() > 20, "{help}");
     server.fails(&["path-help", "no-such-mount"], 2, "Error retrieving help: Error making API request.");
@@ -90,7 +90,7 @@ fn help_about_a_path_comes_from_the_server() {
 
 #[test]
 fn audit_devices_are_listed() {
-    let server = server!();
+    let server = Server::find();
     let table = server.run(&["audit", "list"]);
     let json = server.ok(&["audit", "list", "-format=json"]);
     match json.as_str() {

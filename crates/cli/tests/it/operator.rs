@@ -1,10 +1,10 @@
 //! `status`, `operator …`.
 
-use crate::server::{Server, server};
+use crate::server::Server;
 
 #[test]
 fn an_unsealed_server() {
-    let server = server!();
+    let server = Server::find();
     let table = server.ok(&["status"]);
     for line in ["Key ", "Seal Type ", "Initialized ", "Sealed ", "Total Shares ", "Threshold ", "Version "] {
         assert!(table.lines().any(|given| given.starts_with(line)), "{line} is missing in {table}");
@@ -19,7 +19,7 @@ fn an_unsealed_server() {
 
 #[test]
 fn the_encryption_key_is_rotated() {
-    let server = server!();
+    let server = Server::find();
     let term = |json: &str| -> u32 {
         let after = json.split("\"term\": ").nth(1).unwrap();
         after.split(',').next().unwrap().parse().unwrap()
@@ -36,13 +36,13 @@ fn the_encryption_key_is_rotated() {
 
 #[test]
 fn no_share_no_terminal_no_unseal() {
-    let server = server!();
+    let server = Server::find();
     server.fails(&["operator", "unseal"], 1, "Unseal Key is needed");
 }
 
 #[test]
 fn a_new_server_from_its_keys_to_its_seal() {
-    let Some(server) = Server::fresh() else { return };
+    let server = Server::fresh();
     let run = |arguments: &[&str]| server.run_with(arguments, &[], "");
     let before = run(&["operator", "init", "-status"]);
     assert_eq!((before.code, before.stdout.as_str()), (2, "Vault is not initialized\n"), "{before:?}");
@@ -77,7 +77,7 @@ fn a_new_server_from_its_keys_to_its_seal() {
 
 #[test]
 fn a_server_with_tls_is_trusted_by_its_authority_only() {
-    let Some((server, authority)) = Server::with_tls() else { return };
+    let (server, authority) = Server::with_tls();
     let authority = authority.to_str().unwrap();
     let run = |variables: &[(&str, &str)], arguments: &[&str]| server.run_with(arguments, variables, "");
     let untrusted = run(&[], &["status"]);
@@ -90,7 +90,7 @@ fn a_server_with_tls_is_trusted_by_its_authority_only() {
 
 #[test]
 fn new_shares_and_a_new_root_token_from_the_old_shares() {
-    let Some(server) = Server::fresh() else { return };
+    let server = Server::fresh();
     let made = server.run_with(&["operator", "init", "-n", "3", "-t=2"], &[], "");
     let after = |text: &str, start: &str| {
         text.lines()
@@ -133,7 +133,7 @@ fn new_shares_and_a_new_root_token_from_the_old_shares() {
 
 #[test]
 fn what_a_server_is_and_has() {
-    let server = server!();
+    let server = Server::find();
     let members = server.ok(&["operator", "members"]);
     let header = "Host Name    API Address";
     assert!(members.starts_with(header) && members.contains("    true           0.1.0"), "{members}");
@@ -154,7 +154,7 @@ fn what_a_server_is_and_has() {
 
 #[test]
 fn configuration_is_checked_without_a_server() {
-    let server = server!();
+    let server = Server::find();
     let check = |text: &str| {
         let file = server.home().join("checked.hcl");
         std::fs::write(&file, text).unwrap();

@@ -1,10 +1,10 @@
 //! `policy …` on a server.
 
-use crate::server::{server, unique};
+use crate::server::{Server, unique};
 
 #[test]
 fn a_policy_from_upload_to_deletion() {
-    let server = server!();
+    let server = Server::find();
     let name = unique("policy");
     let text = "path \"secret/*\" {\n  capabilities = [\"read\"]\n}";
     let root = server.token();

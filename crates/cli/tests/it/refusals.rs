@@ -1,10 +1,10 @@
 //! Refusals, exit codes, and what is printed instead of a call.
 
-use crate::server::server;
+use crate::server::Server;
 
 #[test]
 fn a_refusal_is_told_with_its_request() {
-    let server = server!();
+    let server = Server::find();
     let kv = server.kv(2);
     let token = server.ok(&["token", "create", "-policy=default", "-ttl=1m", "-field=token"]);
     let path = format!("{kv}/data/x");
@@ -24,7 +24,7 @@ fn a_refusal_is_told_with_its_request() {
 
 #[test]
 fn a_server_that_is_not_there() {
-    let server = server!();
+    let server = Server::find();
     let nowhere = [("VAULT_ADDR", "http://127.0.0.1:1")];
     let status = server.run_with(&["status"], &nowhere, "");
     let reason = "Get \"http://127.0.0.1:1/v1/sys/seal-status\": dial tcp 127.0.0.1:1: connect: connection refused\n";
@@ -38,7 +38,7 @@ fn a_server_that_is_not_there() {
 
 #[test]
 fn a_call_can_be_printed_instead() {
-    let server = server!();
+    let server = Server::find();
     let kv = server.kv(2);
     let address = server.address();
     let curl = server.ok(&["kv", "put", "-output-curl-string", &format!("{kv}/a"), "x=it's", "y=$(z)"]);
@@ -63,7 +63,7 @@ fn a_call_can_be_printed_instead() {
 
 #[test]
 fn remarks_of_the_server_go_to_stderr() {
-    let server = server!();
+    let server = Server::find();
     let kv = server.kv(2);
     let done = server.run(&["list", &format!("{kv}/wrong")]);
     assert_eq!((done.code, done.stdout.as_str()), (0, ""), "{done:?}");
@@ -85,7 +85,7 @@ fn an_argument_that_is_no_text_is_not_changed_into_one() {
 
 #[test]
 fn what_cannot_be_set_up_is_told_as_a_failure() {
-    let server = server!();
+    let server = Server::find();
     let root = server.token();
     for (name, value) in [
         ("VAULT_SKIP_VERIFY", "perhaps"),
@@ -103,7 +103,7 @@ fn what_cannot_be_set_up_is_told_as_a_failure() {
 
 #[test]
 fn what_is_not_there_is_told_in_the_words_of_the_command() {
-    let server = server!();
+    let server = Server::find();
     let kv = server.kv(1);
     server.fails(&["scan", &format!("{kv}/none")], 2, "No entries found at");
     server.fails(&["policy", "read", "root"], 2, "No policy named: root");
@@ -120,7 +120,7 @@ fn what_is_not_there_is_told_in_the_words_of_the_command() {
 
 #[test]
 fn audit_devices_come_from_the_configuration_alone() {
-    let server = server!();
+    let server = Server::find();
     server.fails(&["audit", "enable", "file", "file_path=/tmp/x"], 2, "Error enabling audit device: ");
     let done = server.ok(&["audit", "disable", "none"]);
     assert_eq!(done, "Success! Disabled audit device (if it was enabled) at: none/\n");

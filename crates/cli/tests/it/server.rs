@@ -26,25 +26,20 @@ pub(crate) struct Done {
 }
 
 impl Server {
-    /// The server of the environment, else a fresh one. `None` when this program has no server in it.
-    pub(crate) fn find() -> Option<Self> {
+    /// The server of the environment, else a new development server.
+    pub(crate) fn find() -> Self {
         let home = tempfile::tempdir().unwrap();
         let variable = |name: &str| std::env::var(name).ok();
         if let Some(address) = variable("KEEPFAST_TEST_SERVER_ADDR") {
             let token = variable("KEEPFAST_TEST_SERVER_TOKEN")
                 .expect("KEEPFAST_TEST_SERVER_TOKEN goes with KEEPFAST_TEST_SERVER_ADDR");
-            return Some(Self { address, token, home, child: None });
+            return Self { address, token, home, child: None };
         }
-        let has_server = Command::new(PROGRAM).args(["server", "-h"]).output().unwrap().status.success();
-        has_server.then(|| Self::start(home))
+        Self::start(home)
     }
 
-    /// A server of our own that is not yet initialized, on a disk store. `None` when the tests run against
-    /// a server of the environment.
-    pub(crate) fn fresh() -> Option<Self> {
-        if std::env::var_os("KEEPFAST_TEST_SERVER_ADDR").is_some() {
-            return None;
-        }
+    /// A Keepfast server that is not initialized, on a disk store; it is our own whatever the environment says.
+    pub(crate) fn fresh() -> Self {
         let home = tempfile::tempdir().unwrap();
         let listen = free_address();
         let config = home.path().join("config.hcl");
@@ -52,14 +47,11 @@ impl Server {
         let listener = format!("listener \"tcp\" {{\n  address = \"{listen}\"\n  tls_disable = true\n}}\n");
         std::fs::write(&config, storage + &listener + "disable_mlock = true\n").unwrap();
         let child = spawn(&home, &["server", &format!("-config={}", config.display())], "==> Keepfast server started!");
-        Some(Self { address: format!("http://{listen}"), token: String::new(), home, child: Some(child) })
+        Self { address: format!("http://{listen}"), token: String::new(), home, child: Some(child) }
     }
 
-    /// A development server of our own with TLS, and where its authority's certificate is.
-    pub(crate) fn with_tls() -> Option<(Self, PathBuf)> {
-        if std::env::var_os("KEEPFAST_TEST_SERVER_ADDR").is_some() {
-            return None;
-        }
+    /// A development server with TLS, and the path of its authority's certificate; it is our own whatever the environment says.
+    pub(crate) fn with_tls() -> (Self, PathBuf) {
         let home = tempfile::tempdir().unwrap();
         let listen = free_address();
         let directory = home.path().join("tls");
@@ -74,10 +66,9 @@ impl Server {
         ];
         let child = spawn(&home, &flags.each_ref().map(String::as_str), "Root Token:");
         let authority = directory.join("vault-ca.pem");
-        Some((
-            Self { address: format!("https://{listen}"), token: OWN_TOKEN.to_owned(), home, child: Some(child) },
-            authority,
-        ))
+        let server =
+            Self { address: format!("https://{listen}"), token: OWN_TOKEN.to_owned(), home, child: Some(child) };
+        (server, authority)
     }
 
     fn start(home: tempfile::TempDir) -> Self {
@@ -86,6 +77,11 @@ impl Server {
         let address = format!("-dev-listen-address={listen}");
         let child = spawn(&home, &["server", "-dev", "-dev-no-store-token", &token, &address], "Root Token:");
         Self { address: format!("http://{listen}"), token: OWN_TOKEN.to_owned(), home, child: Some(child) }
+    }
+
+    /// Whether the environment named this server, so that it may be OpenBao.
+    pub(crate) fn is_given(&self) -> bool {
+        self.child.is_none()
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -222,17 +218,3 @@ pub(crate) fn without_times(text: &str) -> String {
     }
     out + rest
 }
-
-/// The server, or the end of the test when there is none.
-macro_rules! server {
-    () => {
-        match $crate::server::Server::find() {
-            Some(server) => server,
-            None => {
-                eprintln!("skipped: no server; set KEEPFAST_TEST_SERVER_ADDR and KEEPFAST_TEST_SERVER_TOKEN");
-                return;
-            }
-        }
-    };
-}
-pub(crate) use server;

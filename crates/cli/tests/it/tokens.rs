@@ -1,10 +1,10 @@
 //! `token …` and `lease …`.
 
-use crate::server::{server, unique};
+use crate::server::{Server, unique};
 
 #[test]
 fn a_token_from_creation_to_revocation() {
-    let server = server!();
+    let server = Server::find();
     let create =
         ["token", "create", "-policy=default", "-ttl=1h", "-metadata=team=a", "-display-name=it", "-field=token"];
     let token = server.ok(&create);
@@ -36,7 +36,7 @@ fn a_token_from_creation_to_revocation() {
 
 #[test]
 fn the_token_in_use_acts_on_itself() {
-    let server = server!();
+    let server = Server::find();
     let token = server.ok(&["token", "create", "-policy=default", "-ttl=1h", "-field=token"]);
     let own = [("VAULT_TOKEN", token.as_str())];
     assert_eq!(server.run_with(&["token", "lookup", "-field=id"], &own, "").stdout, token);
@@ -47,7 +47,7 @@ fn the_token_in_use_acts_on_itself() {
 
 #[test]
 fn an_orphan_outlives_its_parent_and_a_child_does_not() {
-    let server = server!();
+    let server = Server::find();
     let policy = unique("policy");
     let text = "path \"auth/token/create\" { capabilities = [\"create\", \"update\", \"sudo\"] }";
     server.ok(&["write", &format!("sys/policies/acl/{policy}"), &format!("policy={text}")]);
@@ -67,7 +67,7 @@ fn an_orphan_outlives_its_parent_and_a_child_does_not() {
 
 #[test]
 fn a_root_token_lives_without_end() {
-    let server = server!();
+    let server = Server::find();
     let shown = server.ok(&["token", "create"]);
     assert!(
         shown.contains("token_duration       ∞\ntoken_renewable      false\ntoken_policies       [\"root\"]\n"),
@@ -79,7 +79,7 @@ fn a_root_token_lives_without_end() {
 
 #[test]
 fn a_token_s_lease_can_be_seen_and_revoked() {
-    let server = server!();
+    let server = Server::find();
     let role = unique("role");
     server.ok(&["write", &format!("auth/token/roles/{role}"), "allowed_policies=default"]);
     let token = server.ok(&["token", "create", &format!("-role={role}"), "-ttl=1h", "-field=token"]);
@@ -96,7 +96,7 @@ fn a_token_s_lease_can_be_seen_and_revoked() {
 
 #[test]
 fn the_quarantine_of_leases_is_shown_begun_and_ended() {
-    let server = server!();
+    let server = Server::find();
     let shown = |on: &str| {
         let shown = server.ok(&["lease", "quarantine"]);
         assert!(shown.contains(&format!("enabled    {on}\n")), "{shown}");

@@ -1,13 +1,13 @@
 //! Keys that are brought along.
 
-use crate::server::{server, unique};
+use crate::server::{Server, unique};
 
 /// 32 bytes.
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 #[test]
 fn a_key_is_imported_as_it_is_and_gets_versions() {
-    let server = server!();
+    let server = Server::find();
     let mount = unique("transit");
     server.ok(&["secrets", "enable", &format!("-path={mount}"), "transit"]);
     let file = server.home().join(format!("{mount}.key"));

@@ -1,10 +1,10 @@
 //! Wrapped answers.
 
-use crate::server::server;
+use crate::server::Server;
 
 #[test]
 fn a_wrapped_answer_is_opened_once() {
-    let server = server!();
+    let server = Server::find();
     let key = format!("{}/w", server.kv(2));
     server.ok(&["kv", "put", &key, "a=b"]);
     let shown = server.ok(&["kv", "get", "-wrap-ttl=60", &key]);
@@ -25,7 +25,7 @@ fn a_wrapped_answer_is_opened_once() {
 
 #[test]
 fn a_wrapped_token_comes_out_as_a_login() {
-    let server = server!();
+    let server = Server::find();
     let wrapped = server.ok(&["token", "create", "-wrap-ttl=5m", "-field=wrapping_token"]);
     // The wrapping token can also be the token in use.
     let opened = server.run_with(&["unwrap", "-field=token"], &[("VAULT_TOKEN", &wrapped)], "");
@@ -39,7 +39,7 @@ fn a_wrapped_token_comes_out_as_a_login() {
 
 #[test]
 fn a_value_is_wrapped_for_a_while_when_nothing_else_is_said() {
-    let server = server!();
+    let server = Server::find();
     let wrapped = server.ok(&["write", "-field=wrapping_token", "sys/wrapping/wrap", "a=b"]);
     assert_eq!(server.ok(&["write", "-field=creation_ttl", "sys/wrapping/lookup", &format!("token={wrapped}")]), "300");
     assert_eq!(server.ok(&["unwrap", "-field=a", &wrapped]), "b");

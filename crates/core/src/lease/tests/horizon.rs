@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use keepfast_crypto::random;
 use keepfast_framework::Clock;
 use keepfast_storage::{Backend, Batch, Index, Key, MemoryBackend, Page, StorageError, Watch, Write};
+use proptest::test_runner::TestRng;
 
-use super::{HOUR, Rig, reader};
+use super::{HOUR, Rig, below, reader, seeded};
 use crate::duties::Duties;
 use crate::lease::LeaseId;
 use crate::lease::horizon::{Horizon, folder_of};
@@ -73,9 +73,8 @@ fn narrow(rig: &Rig, room: usize) -> Arc<Narrow> {
     narrow
 }
 
-fn seconds(most: u16) -> Duration {
-    let [high, low] = random::bytes::<2>();
-    Duration::from_secs(u64::from(u16::from_be_bytes([high, low]) % most + 1))
+fn seconds(rng: &mut TestRng, most: usize) -> Duration {
+    Duration::from_secs(below(rng, most) as u64 + 1)
 }
 
 #[tokio::test]
@@ -100,19 +99,19 @@ async fn while_nothing_is_due_nothing_is_read() {
 
 #[tokio::test]
 async fn whatever_is_committed_the_near_future_is_what_is_on_disk() {
-    let mut rig = Rig::new().await;
+    let (mut rig, mut rng) = (Rig::new().await, seeded());
     let mut other = narrow(&rig, 5);
     let parent = rig.token(None, reader(false, HOUR * 1000)).await;
     let (mut leases, mut most) = (Vec::<(String, LeaseId)>::new(), 0);
     for round in 0..400 {
-        *rig.world.ttl.lock() = Some(seconds(3000));
-        let chosen = usize::from(random::bytes::<1>()[0]);
+        *rig.world.ttl.lock() = Some(seconds(&mut rng, 3000));
+        let chosen = below(&mut rng, 256);
         let lease = leases.get(chosen % leases.len().max(1)).cloned();
         match (chosen % 11, lease) {
-            (0, Some((path, id))) => drop(rig.unsealed.renew_lease(&path, &id, seconds(9000)).await),
+            (0, Some((path, id))) => drop(rig.unsealed.renew_lease(&path, &id, seconds(&mut rng, 9000)).await),
             (1, Some((path, id))) => rig.unsealed.revoke_lease(&path, &id, How::Now).await.unwrap_or_default(),
-            (2, _) => rig.pass(seconds(600)).await,
-            (3, _) => drop(rig.token(Some(&parent), reader(false, seconds(9000))).await),
+            (2, _) => rig.pass(seconds(&mut rng, 600)).await,
+            (3, _) => drop(rig.token(Some(&parent), reader(false, seconds(&mut rng, 9000))).await),
             (4, _) => {
                 let made = rig.token(None, reader(false, HOUR)).await;
                 let (path, id, _) = rig.user(&made.id, "b").await;
@@ -147,10 +146,10 @@ async fn whatever_is_committed_the_near_future_is_what_is_on_disk() {
 #[tokio::test]
 async fn more_than_there_is_room_for_ends_in_order_and_a_page_at_a_time() {
     let (rig, storage) = counted().await;
-    let other = narrow(&rig, 8);
+    let (other, mut rng) = (narrow(&rig, 8), seeded());
     rig.pass(Duration::ZERO).await;
     for _ in 0..60 {
-        *rig.world.ttl.lock() = Some(seconds(3000));
+        *rig.world.ttl.lock() = Some(seconds(&mut rng, 3000));
         rig.user(&rig.root, "a").await;
     }
     let mount = other.0.mounts().await.unwrap().remove(0);

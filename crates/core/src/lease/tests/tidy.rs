@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use keepfast_crypto::random;
 use keepfast_framework::Clock;
 
-use super::{HOUR, Rig, reader};
+use super::{HOUR, Rig, below, reader, seeded};
 use crate::lease::LeaseId;
 
 /// Writes below the view of tokens and leases, behind everybody's back.
@@ -86,11 +85,11 @@ async fn tokens_that_are_due_end_and_the_worker_is_called_for_leases() {
 
 #[tokio::test]
 async fn what_is_made_and_ended_meanwhile_is_left_alone() {
-    let rig = Rig::new().await;
+    let (rig, mut rng) = (Rig::new().await, seeded());
     let work = async {
         for _ in 0..40 {
             let (path, id, _) = rig.user(&rig.root, "a").await;
-            if random::bytes::<1>()[0].is_multiple_of(2) {
+            if below(&mut rng, 2) == 0 {
                 rig.unsealed.revoke_lease(&path, &id, crate::lease::revoke::How::Now).await.unwrap();
             }
             tokio::task::yield_now().await;
