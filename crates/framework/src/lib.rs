@@ -65,6 +65,7 @@ pub mod routes;
 pub mod rows;
 pub mod services;
 pub mod testing;
+pub mod text_limits;
 pub mod token_params;
 
 pub use clock::{Clock, Timestamp};

@@ -141,7 +141,8 @@ impl Acl {
         let Self::Rules(rules) = self else { return true };
         let needed = if key.ends_with('/') { Capability::List } else { Capability::Read };
         decision.keys_filters.iter().all(|filter| {
-            let path = filter.render(path, key);
+            // A path that is too long to ask for is one that nobody may read.
+            let Ok(path) = filter.render(path, key) else { return false };
             rules.grant(&path, needed == Capability::List, now).is_some_and(|grant| grant.capabilities.has(needed))
         })
     }

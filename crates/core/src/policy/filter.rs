@@ -3,6 +3,9 @@
 //!
 //! The template is of Go's `text/template`, of which this much is understood: `{{ .path }}` (the path listed, with its
 //! trailing slash), `{{ .key }}` (the name), each with `| replace "a" "b"`, `| lowercase` or `| uppercase`.
+//! Templates and their values have the limits of [`keepfast_framework::text_limits`].
+
+use keepfast_framework::text_limits::{self, ExceedsLimit, PIPELINE_STEPS, TemplateValue, check_template, check_value};
 
 /// A template for the path to ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,43 +39,54 @@ impl KeysFilter {
     /// What is wrong with it, as the peer says it where it says so.
     pub fn parse(text: &str) -> Result<Self, String> {
         const CANNOT: &str = "unable to compile template for list_scan_response_keys_filter_path: unable to parse template: template: template:1:";
+        let limit = |limit: ExceedsLimit| format!("{CANNOT} {limit}");
+        check_template(text).map_err(limit)?;
         let mut parts = Vec::new();
         let mut pieces = text.split("{{");
         parts.push(Part::Literal(pieces.next().unwrap_or_default().to_owned()));
         for piece in pieces {
             let (action, literal) = piece.split_once("}}").ok_or_else(|| format!("{CANNOT} unclosed action"))?;
-            parts.push(field(action).ok_or_else(|| format!("{CANNOT} unsupported action {{{{{action}}}}}"))?);
+            let part = field(action).ok_or_else(|| format!("{CANNOT} unsupported action {{{{{action}}}}}"))?;
+            if matches!(&part, Part::Field(_, steps) if steps.len() >= PIPELINE_STEPS) {
+                return Err(limit(ExceedsLimit::PipelineSteps));
+            }
+            parts.push(part);
             parts.push(Part::Literal(literal.to_owned()));
         }
         let filter = Self { parts };
-        if filter.render("path/", "first") == filter.render("path/", "second") {
+        let render = |key| filter.render("path/", key).map_err(limit);
+        if render("first")? == render("second")? {
             return Err("list_scan_response_keys_filter_path resulted in same path for two different keys".to_owned());
         }
         Ok(filter)
     }
 
     /// The path to ask for.
-    pub fn render(&self, path: &str, key: &str) -> String {
-        let mut out = String::new();
+    ///
+    /// # Errors
+    /// When it, or the value of a step, is too long.
+    pub fn render(&self, path: &str, key: &str) -> Result<String, ExceedsLimit> {
+        let mut out = TemplateValue::default();
         for part in &self.parts {
             match part {
-                Part::Literal(text) => out.push_str(text),
+                Part::Literal(text) => out.push_str(text)?,
                 Part::Field(field, steps) => {
                     let value = if *field == Field::Path { path } else { key };
-                    out.push_str(&steps.iter().fold(value.to_owned(), |value, step| step.apply(&value)));
+                    let value = check_value(value.to_owned())?;
+                    out.push_str(&steps.iter().try_fold(value, |value, step| step.apply(&value))?)?;
                 }
             }
         }
-        out
+        Ok(out.into_text())
     }
 }
 
 impl Step {
-    fn apply(&self, value: &str) -> String {
+    fn apply(&self, value: &str) -> Result<String, ExceedsLimit> {
         match self {
-            Self::Replace(from, to) => value.replace(from, to),
-            Self::Lowercase => value.to_lowercase(),
-            Self::Uppercase => value.to_uppercase(),
+            Self::Replace(from, to) => text_limits::replace(value, from, to),
+            Self::Lowercase => check_value(value.to_lowercase()),
+            Self::Uppercase => check_value(value.to_uppercase()),
         }
     }
 }
@@ -120,4 +134,26 @@ fn words(action: &str) -> Option<Vec<String>> {
 fn quoted(word: String) -> Option<String> {
     // `""` loses both quotes above.
     if word.is_empty() { Some(word) } else { word.strip_prefix('"').map(str::to_owned) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sec_kf04_filters_have_limits_of_length_steps_and_values() {
+        let refused = |text: &str| KeysFilter::parse(text).unwrap_err();
+        let chained = |steps: usize| format!("{{{{ .path }}}}{{{{ .key{} }}}}", " | uppercase".repeat(steps));
+        assert!(KeysFilter::parse(&chained(PIPELINE_STEPS - 1)).is_ok());
+        assert!(refused(&chained(PIPELINE_STEPS)).contains("at most 32 steps"));
+        assert!(refused(&chained(90_000)).contains("at most 4096 bytes"));
+        assert!(refused(&"{{ .key }}".repeat(100_000)).contains("at most 4096 bytes"));
+        let growing = " | replace \"f\" \"ffffffffff\"".repeat(11);
+        assert!(refused(&format!("{{{{ .key{growing} }}}}")).contains("at most 4096 characters"));
+        // What no sample shows, a name of the right letters does.
+        let growing = " | replace \"z\" \"zzzzzzzzzz\"".repeat(11);
+        let filter = KeysFilter::parse(&format!("{{{{ .path }}}}{{{{ .key{growing} }}}}")).unwrap();
+        assert_eq!(filter.render("a/", "z"), Err(ExceedsLimit::ValueCharacters));
+        assert_eq!(filter.render("a/", "x").unwrap(), "a/x");
+    }
 }

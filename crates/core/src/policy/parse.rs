@@ -138,9 +138,8 @@ fn path_rule(path: &Key, body: &Body) -> Result<PathRule, PolicyError> {
     if name.contains("+*") {
         return Err(of_path(after(path.position, "invalid use of wildcards ('+*' is forbidden)")));
     }
-    let template = Template::parse(name).ok_or_else(|| {
-        of_path(after(path.position, "failed to validate policy templating: unbalanced templating characters"))
-    })?;
+    let template = Template::parse(name)
+        .map_err(|fault| of_path(after(path.position, &format!("failed to validate policy templating: {fault}"))))?;
     let grant = grant(body).map_err(of_path)?;
     let expiration = body.get("expiration").map_or(Ok(None), |item| expiration(&item.value)).map_err(of_path)?;
     Ok(PathRule { path: path.name.clone(), grant, expiration, template })

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use keepfast_framework::text_limits::{VALUE_CHARACTERS, check_template};
+
 /// Whom templates are about.
 #[derive(Clone, Debug, Default)]
 pub struct Subject {
@@ -86,8 +88,18 @@ pub(crate) enum Rendered {
 }
 
 impl Template {
-    /// Cuts a path; none when braces do not pair.
-    pub(crate) fn parse(path: &str) -> Option<Self> {
+    /// Cuts a path.
+    ///
+    /// # Errors
+    /// When braces do not pair; when a path with expressions is longer than a template may be.
+    pub(crate) fn parse(path: &str) -> Result<Self, String> {
+        if path.contains("{{") {
+            check_template(path)?;
+        }
+        Self::cut(path).ok_or_else(|| "unbalanced templating characters".to_owned())
+    }
+
+    fn cut(path: &str) -> Option<Self> {
         let mut parts = Vec::new();
         let mut pieces = path.split("{{");
         let head = pieces.next().unwrap_or_default();
@@ -122,6 +134,10 @@ impl Template {
                     let Some(value) = subject.value(expression) else { return Rendered::Absent };
                     if !is_plain(value, options) {
                         forbidden.get_or_insert(path.len());
+                    }
+                    if path.len() + value.len() > VALUE_CHARACTERS {
+                        path.truncate(forbidden.unwrap_or(path.len()));
+                        return Rendered::Forbidden(path);
                     }
                     path.push_str(value);
                 }

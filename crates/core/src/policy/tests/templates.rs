@@ -79,6 +79,21 @@ fn sec_ac06_only_the_authenticating_alias_counts() {
     assert_eq!(nobody.capabilities("x/", NOW), ["deny"]);
 }
 
+/// A path that is too long with its values denies all that it could be about.
+#[test]
+fn sec_kf04_identity_templates_have_a_length_and_their_paths_too() {
+    let expressions = "{{identity.entity.name}}".repeat(100);
+    let text = format!(r#"path "x/{expressions}" {{ capabilities = ["read"] }}"#);
+    let wide = policy(r#"path "x/*" { capabilities = ["read"] }"#);
+    let long = Acl::compile([&wide, &policy(&text)], &subject(&"b".repeat(1000)));
+    assert_eq!(long.capabilities(&format!("x/{}", "b".repeat(4000)), NOW), ["deny"]);
+    assert_eq!(long.capabilities("x/c", NOW), ["read"]);
+    let short = Acl::compile([&policy(&text)], &subject("b"));
+    assert_eq!(short.capabilities(&format!("x/{}", "b".repeat(100)), NOW), ["read"]);
+    let text = format!(r#"path "x/{}" {{ capabilities = ["read"] }}"#, "{{identity.entity.name}}".repeat(200));
+    assert!(parse("test", &text).unwrap_err().to_string().contains("a template has at most 4096 bytes"));
+}
+
 #[test]
 fn unknown_expressions_grant_nothing_and_unpaired_braces_are_refused() {
     for expression in [

@@ -201,8 +201,8 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
     if let Some(roles) = take::<CommaList>(&mut given, "allowed_roles")? {
         config.allowed_roles = roles.0;
     }
-    if let Some(Statements(statements)) = take(&mut given, "root_rotation_statements")? {
-        config.root_rotation_statements = statements;
+    if let Some(statements) = take::<Statements>(&mut given, "root_rotation_statements")? {
+        config.root_rotation_statements = statements.checked()?;
     }
     if let Some(policy) = take::<Text>(&mut given, "password_policy")? {
         config.password_policy = policy.into();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::engine::Gauge;
+use keepfast_framework::text_limits::ExceedsLimit;
 use keepfast_framework::{Clock, Error, Result, Status, Timestamp};
 use parking_lot::Mutex;
 
@@ -36,6 +37,12 @@ impl DatabaseError {
     /// In the form in which the peer tells of errors.
     pub(super) fn listed(self) -> String {
         format!("1 error occurred:\n\t* {}\n\n", self.0)
+    }
+}
+
+impl From<ExceedsLimit> for DatabaseError {
+    fn from(limit: ExceedsLimit) -> Self {
+        DatabaseError(limit.to_string())
     }
 }
 

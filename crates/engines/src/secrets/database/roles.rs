@@ -193,7 +193,7 @@ pub(super) async fn write(_: &DatabaseEngine, cx: &mut Cx, req: Write) -> Result
     ];
     for (list, given) in lists {
         if let Some(given) = given {
-            *list = given.map(|Statements(all)| all).unwrap_or_default();
+            *list = given.map(Statements::checked).transpose()?.unwrap_or_default();
         }
     }
     // As the peer: of these alone it leaves out empty ones.

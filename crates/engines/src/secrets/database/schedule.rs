@@ -34,6 +34,8 @@ const FIELDS: [Field; 5] = [
 /// A schedule that has no day in so many years has none: 29 February comes every eighth year at least.
 const HORIZON: i64 = 9 * 366;
 const DAY: i64 = 86_400;
+/// The longest schedule, in bytes: every minute and every day may be listed.
+const LONGEST: usize = 512;
 
 impl Schedule {
     /// Reads five fields, or one of `@hourly`, `@daily`, `@midnight`, `@weekly`, `@monthly`, `@yearly`, `@annually`.
@@ -41,6 +43,9 @@ impl Schedule {
     /// # Errors
     /// What is wrong, by the field's name.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
+        if text.len() > LONGEST {
+            return Err(format!("a schedule has at most {LONGEST} bytes"));
+        }
         let text = match text.trim() {
             "@hourly" => "0 * * * *",
             "@daily" | "@midnight" => "0 0 * * *",

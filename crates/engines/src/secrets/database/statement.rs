@@ -6,14 +6,32 @@ use keepfast_framework::Timestamp;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keepfast_framework::fields::Strings;
+use keepfast_framework::text_limits::{
+    DOLLAR_QUOTE_DEPTH, ExceedsLimit, STATEMENT_BYTES, STATEMENTS, STATEMENTS_BYTES,
+};
+use keepfast_framework::{Error, Result as FrameworkResult};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::connection::DatabaseError;
 
-/// Statements as they are given: a list, or one text; null and an empty text are none.
-pub(super) struct Statements(pub(super) Vec<String>);
+/// Statements of a request: a list, or one text; null and an empty text are none.
+pub(super) struct Statements(Vec<String>);
+
+impl Statements {
+    /// The statements for a record.
+    ///
+    /// # Errors
+    /// 400 when they exceed a limit of [`keepfast_framework::text_limits`].
+    pub(super) fn checked(self) -> FrameworkResult<Vec<String>> {
+        for statement in expanded(&self.0).map_err(|limit| Error::invalid(limit.to_string()))? {
+            // Only PostgreSQL has dollar quotes; the connection, and so the dialect, may be created later.
+            split(Dialect::Postgres, &statement, None, &mut |_| Ok(())).map_err(|e| Error::invalid(e.0))?;
+        }
+        Ok(self.0)
+    }
+}
 
 impl<'de> Deserialize<'de> for Statements {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
@@ -34,14 +52,41 @@ impl JsonSchema for Statements {
     }
 }
 
-/// The statements that are run: as documented, each of those given may be base64 or a JSON list of statements, or both.
-pub(super) fn written_out(given: &[String]) -> Vec<String> {
+/// The statements to run. Each stored text may be base64 or a JSON list of statements, or both (Vault, "Database secrets
+/// engine API").
+///
+/// # Errors
+/// When a limit is exceeded; the list may have been stored before there were limits.
+pub(super) fn expanded(stored: &[String]) -> Result<Vec<String>, ExceedsLimit> {
+    if stored.iter().map(String::len).sum::<usize>() > STATEMENTS_BYTES {
+        return Err(ExceedsLimit::StatementsBytes);
+    }
     let each = |text: &String| {
         let decoded = STANDARD.decode(text.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         let text = decoded.unwrap_or_else(|| text.clone());
         serde_json::from_str::<Vec<String>>(&text).unwrap_or_else(|_| vec![text])
     };
-    given.iter().flat_map(each).filter(|statement| !statement.trim().is_empty()).collect()
+    // Empty statements count too: the record stores them.
+    let all: Vec<String> = stored.iter().flat_map(each).take(STATEMENTS + 1).collect();
+    if all.len() > STATEMENTS {
+        return Err(ExceedsLimit::Statements);
+    }
+    if all.iter().any(|statement| statement.len() > STATEMENT_BYTES) {
+        return Err(ExceedsLimit::StatementBytes);
+    }
+    Ok(all.into_iter().filter(|statement| !statement.trim().is_empty()).collect())
+}
+
+/// The statements to run with their placeholders filled.
+///
+/// # Errors
+/// As [`expanded`] and [`fill`].
+pub(super) fn filled(
+    dialect: Dialect,
+    stored: &[String],
+    values: &[(&str, &str)],
+) -> Result<Vec<String>, DatabaseError> {
+    expanded(stored)?.iter().map(|statement| fill(dialect, statement, values)).collect()
 }
 
 /// Whose SQL it is.
@@ -71,24 +116,39 @@ enum Place {
 #[derive(Clone, Copy)]
 struct Piece<'a> {
     place: Place,
-    /// The dollar quote around it, as PostgreSQL has them; what is in one is read as a statement too.
-    dollars: Option<&'a str>,
+    /// The innermost dollar quote around it; the text in one is read as a statement too.
+    dollars: Option<&'a DollarQuote<'a>>,
     text: &'a str,
+}
+
+/// A dollar quote of PostgreSQL and those around it.
+struct DollarQuote<'a> {
+    /// With its dollars: `$body$`.
+    tag: &'a str,
+    around: Option<&'a DollarQuote<'a>>,
+}
+
+impl<'a> DollarQuote<'a> {
+    /// This one and those around it, from the inside.
+    fn outwards(&'a self) -> impl Iterator<Item = &'a DollarQuote<'a>> {
+        std::iter::successors(Some(self), |quote| quote.around)
+    }
 }
 
 /// Fills `{{name}}` and its like.
 ///
 /// # Errors
-/// When a value cannot stand where its placeholder stands; the text names the placeholder.
-pub(super) fn fill(dialect: Dialect, statement: &str, values: &[(&str, &str)]) -> Result<String, DatabaseError> {
+/// When a value cannot stand where its placeholder stands; the text names the placeholder. When dollar quotes nest too
+/// deep.
+fn fill(dialect: Dialect, statement: &str, values: &[(&str, &str)]) -> Result<String, DatabaseError> {
     let mut out = String::with_capacity(statement.len() + 64);
-    for piece in pieces(dialect, statement) {
+    split(dialect, statement, None, &mut |piece| {
         let mut rest = piece.text;
         while let Some(at) = rest.find("{{") {
             let (before, from) = rest.split_at(at);
             out.push_str(before);
-            let found = from[2..].split_once("}}").and_then(|(name, after)| {
-                values.iter().find(|(known, _)| *known == name.trim()).map(|(name, value)| (*name, *value, after))
+            let found = placeholder(&from[2..]).and_then(|(name, after)| {
+                values.iter().find(|(known, _)| *known == name).map(|(name, value)| (*name, *value, after))
             });
             rest = match found {
                 Some((name, value, after)) => {
@@ -102,14 +162,23 @@ pub(super) fn fill(dialect: Dialect, statement: &str, values: &[(&str, &str)]) -
             };
         }
         out.push_str(rest);
-    }
+        Ok(())
+    })?;
     Ok(out)
 }
 
 /// Whether a statement has the placeholder of this name, wherever it stands.
 pub(super) fn mentions(statement: &str, name: &str) -> bool {
-    let found = |rest: &str| rest.split_once("}}").is_some_and(|(found, _)| found.trim() == name);
+    let found = |rest: &str| placeholder(rest).is_some_and(|(found, _)| found == name);
     statement.match_indices("{{").any(|(at, _)| found(&statement[at + 2..]))
+}
+
+/// The name of the placeholder whose `{{` ends here, and the text behind it. The search ends at the next `{{`, so that a
+/// statement of braces costs no more than its length.
+fn placeholder(text: &str) -> Option<(&str, &str)> {
+    let within = text.find("{{").map_or(text, |next| &text[..next]);
+    let end = within.find("}}")?;
+    Some((text[..end].trim(), &text[end + 2..]))
 }
 
 fn refusal(name: &str) -> DatabaseError {
@@ -120,7 +189,9 @@ fn refusal(name: &str) -> DatabaseError {
 
 /// A value as it is written in a piece; `None` where it cannot be.
 fn quoted(piece: Piece<'_>, value: &str) -> Option<String> {
-    let ends_dollars = |tag: &str| value.contains(tag) || value.starts_with('$') || value.ends_with('$');
+    let ends_dollars = |quote: &DollarQuote<'_>| {
+        value.starts_with('$') || value.ends_with('$') || quote.outwards().any(|quote| value.contains(quote.tag))
+    };
     if value.is_empty() || value.contains('\0') || piece.dollars.is_some_and(ends_dollars) {
         return None;
     }
@@ -134,18 +205,36 @@ fn quoted(piece: Piece<'_>, value: &str) -> Option<String> {
     }
 }
 
-/// A statement in pieces, all of it. The quotes themselves are bare.
-fn pieces(dialect: Dialect, statement: &str) -> Vec<Piece<'_>> {
-    let mut out = Vec::new();
-    let piece = |place, text| Piece { place, dollars: None, text };
+/// Calls `visit` with the pieces of a statement, or of the inside of a dollar quote, in their order. The quotes themselves
+/// are bare.
+///
+/// A tag that is never closed reaches to the end, so each level reads its text once more than the level around it: the
+/// limit of the depth bounds the time as well as the stack.
+///
+/// # Errors
+/// When dollar quotes nest deeper than [`DOLLAR_QUOTE_DEPTH`], and the errors of `visit`.
+// recursion: bounded by DOLLAR_QUOTE_DEPTH
+fn split<V>(
+    dialect: Dialect,
+    statement: &str,
+    dollars: Option<&DollarQuote<'_>>,
+    visit: &mut V,
+) -> Result<(), DatabaseError>
+where
+    V: FnMut(Piece<'_>) -> Result<(), DatabaseError>,
+{
+    if dollars.is_some_and(|quote| quote.outwards().count() > DOLLAR_QUOTE_DEPTH) {
+        return Err(ExceedsLimit::DollarQuoteDepth.into());
+    }
     let (mut begun, mut at) = (0, 0);
     while let Some(c) = statement[at..].chars().next() {
         let (before, rest) = statement.split_at(at);
         if let Some(tag) = dollar_tag(dialect, before, rest) {
             let from = at + tag.len();
             let to = statement[from..].find(tag).map_or(statement.len(), |end| from + end);
-            out.push(piece(Place::Bare, &statement[begun..from]));
-            out.extend(pieces(dialect, &statement[from..to]).into_iter().map(|p| Piece { dollars: Some(tag), ..p }));
+            visit(Piece { place: Place::Bare, dollars, text: &statement[begun..from] })?;
+            let quote = DollarQuote { tag, around: dollars };
+            split(dialect, &statement[from..to], Some(&quote), visit)?;
             (begun, at) = (to, (to + tag.len()).min(statement.len()));
             continue;
         }
@@ -155,13 +244,12 @@ fn pieces(dialect: Dialect, statement: &str) -> Vec<Piece<'_>> {
         };
         let from = at + opening;
         let to = from + end(place, rest.starts_with("/*"), &statement[from..]);
-        out.push(piece(Place::Bare, &statement[begun..from]));
-        out.push(piece(place, &statement[from..to]));
+        visit(Piece { place: Place::Bare, dollars, text: &statement[begun..from] })?;
+        visit(Piece { place, dollars, text: &statement[from..to] })?;
         // What ends a piece is one character of ASCII, or two for some comments, whose second one means nothing alone.
         (begun, at) = (to, (to + 1).min(statement.len()));
     }
-    out.push(piece(Place::Bare, &statement[begun..]));
-    out
+    visit(Piece { place: Place::Bare, dollars, text: &statement[begun..] })
 }
 
 /// What begins here, and with how many bytes.
@@ -245,7 +333,7 @@ pub(super) fn are_blank(statements: &[String]) -> bool {
 mod tests {
     use super::*;
 
-    fn filled(dialect: Dialect, statement: &str, value: &str) -> Option<String> {
+    fn filled_with(dialect: Dialect, statement: &str, value: &str) -> Option<String> {
         fill(dialect, statement, &[("name", value)]).ok()
     }
 
@@ -260,13 +348,73 @@ mod tests {
 
     #[test]
     fn statements_may_be_base64_or_json() {
-        let of = |text: &str| written_out(&[text.to_owned()]);
+        let of = |text: &str| expanded(&[text.to_owned()]).unwrap();
         assert_eq!(of("SELECT 1; SELECT 2"), ["SELECT 1; SELECT 2"]);
         assert_eq!(of("U0VMRUNUIDE="), ["SELECT 1"]);
         assert_eq!(of("[\"SELECT 1\", \"SELECT 2\"]"), ["SELECT 1", "SELECT 2"]);
         assert_eq!(of("WyJhIiwgImI7YyIsICIiXQ=="), ["a", "b;c"]);
         assert_eq!(of("[1]"), ["[1]"]);
         assert!(of(" ").is_empty());
+    }
+
+    /// Dollar quotes in each other, each with a tag of its own and none closed.
+    fn nested(count: usize) -> String {
+        (0..count).fold("SELECT ".to_owned(), |text, n| text + &format!("$a{n}x$"))
+    }
+
+    #[test]
+    fn sec_kf02_nested_dollar_quotes_are_refused_and_never_overflow() {
+        let checked = |text: String| Statements(vec![text]).checked().map_err(|error| error.public().to_owned());
+        let too_deep = "dollar quotes of a statement nest at most 8 deep";
+        assert!(checked(nested(DOLLAR_QUOTE_DEPTH)).is_ok());
+        assert_eq!(checked(nested(DOLLAR_QUOTE_DEPTH + 1)).unwrap_err(), too_deep);
+        let base64 = STANDARD.encode(nested(9));
+        assert_eq!(checked(base64).unwrap_err(), too_deep);
+        let json = serde_json::to_string(&["SELECT 1".to_owned(), nested(9)]).unwrap();
+        assert_eq!(checked(STANDARD.encode(&json)).unwrap_err(), too_deep);
+        assert_eq!(checked(json).unwrap_err(), too_deep);
+        // A statement of a record that is older than the limit.
+        for count in [9, 9000, 150_000] {
+            assert!(filled(Dialect::Postgres, &[nested(count)], &[("name", "x")]).is_err());
+        }
+        for count in [9, 20_000] {
+            assert!(fill(Dialect::Postgres, &nested(count), &[("name", "x")]).is_err());
+            assert!(fill(Dialect::MySql, &nested(count), &[("name", "x")]).is_ok());
+        }
+        assert!(fill(Dialect::Postgres, &"$".repeat(100_000), &[("name", "x")]).is_ok());
+    }
+
+    #[test]
+    fn lists_of_statements_have_limits() {
+        let refused = |all: Vec<String>| Statements(all).checked().map(drop).map_err(|error| error.public().to_owned());
+        let a = |length: usize| "a".repeat(length);
+        assert!(refused(vec![a(STATEMENT_BYTES); 4]).is_ok());
+        assert_eq!(refused(vec![a(STATEMENT_BYTES + 1)]).unwrap_err(), "a statement has at most 65536 bytes");
+        assert_eq!(
+            refused(vec![a(STATEMENT_BYTES), a(STATEMENT_BYTES), a(STATEMENT_BYTES), a(STATEMENT_BYTES), a(1)])
+                .unwrap_err(),
+            "a list of statements has at most 262144 bytes"
+        );
+        assert!(refused(vec![a(1); STATEMENTS]).is_ok());
+        for all in [vec![a(1); STATEMENTS + 1], vec![String::new(); STATEMENTS + 1]] {
+            let json = serde_json::to_string(&all).unwrap();
+            for given in [all, vec![STANDARD.encode(&json)], vec![json]] {
+                assert_eq!(refused(given).unwrap_err(), "a list has at most 1000 statements");
+            }
+        }
+    }
+
+    #[test]
+    fn braces_without_an_end_cost_no_more_than_their_length() {
+        for text in ["{{".repeat(50_000), "{{ ".repeat(30_000) + "}}"] {
+            assert_eq!(fill(Dialect::Postgres, &text, &[("name", "x")]).unwrap(), text);
+            assert!(!mentions(&text, "name"));
+        }
+        assert_eq!(filled_one("{{{{name}}}}"), "{{x}}");
+    }
+
+    fn filled_one(statement: &str) -> String {
+        fill(Dialect::Postgres, statement, &[("name", "x")]).unwrap()
     }
 
     #[test]
@@ -287,6 +435,9 @@ mod tests {
             (Postgres, "x $a$it's$a$ {{name}}", "a; b", None),
             (Postgres, "x $a$it's {{name}}$a$", "$a$", None),
             (Postgres, "x $$ '{{name}}$' $$", "a$", None),
+            (Postgres, "x $a$ $b$ '{{name}}' $b$ $a$", "x$b$x", None),
+            (Postgres, "x $a$ $b$ '{{name}}' $b$ $a$", "x$a$x", None),
+            (Postgres, "x $a$ $b$ $b$ '{{name}}' $a$", "x$b$x", Some("x $a$ $b$ $b$ 'x$b$x' $a$")),
             (Postgres, "x $$'{{name}}'$$", "S$4096:a$b", Some("x $$'S$4096:a$b'$$")),
             (MySql, "x /*! {{name}} */", "a; b", None),
             (MySql, "x '{{name}}'@'%'", "a\\'", Some("x 'a\\\\'''@'%'")),
@@ -295,11 +446,11 @@ mod tests {
             (MySql, "x `{{name}}`", "`\\'", Some("x ```\\'`")),
             (MySql, "# it's\n'{{name}}'", "'", Some("# it's\n''''")),
         ] {
-            assert_eq!(filled(dialect, statement, value).as_deref(), expected, "{statement} {value}");
+            assert_eq!(filled_with(dialect, statement, value).as_deref(), expected, "{statement} {value}");
         }
         for place in ["'{{name}}'", "\"{{name}}\"", "{{name}}", "E'{{name}}'"] {
-            assert_eq!(filled(Postgres, place, "a\0b"), None);
-            assert_eq!(filled(Postgres, place, ""), None);
+            assert_eq!(filled_with(Postgres, place, "a\0b"), None);
+            assert_eq!(filled_with(Postgres, place, ""), None);
         }
     }
 

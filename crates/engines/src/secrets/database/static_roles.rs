@@ -213,8 +213,8 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
     if kind != CredentialType::Password {
         return Err(kind.unsupported());
     }
-    if let Some(Statements(statements)) = req.rotation_statements {
-        role.rotation_statements = statements;
+    if let Some(statements) = req.rotation_statements {
+        role.rotation_statements = statements.checked()?;
     }
     let next_rotation = engine.next_rotation.clone();
     cx.after_commit(move || next_rotation.forget());

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::super::config::Config;
 use super::super::kinds::Kind;
 use super::super::roles::Role;
-use super::super::statement::{mentions, written_out};
+use super::super::statement::{expanded, mentions};
 use super::super::username;
 use super::{CredentialType, certificate};
 
@@ -73,7 +73,10 @@ pub(in super::super) fn name_template(role: &Role, config: &Config) -> Result<St
     match (role.credential_type, &kind.certificates) {
         (CredentialType::Password, _) => config.username_template(),
         (CredentialType::ClientCertificate, Some(certificates)) => {
-            check_statements(certificates, &written_out(&role.creation_statements))?;
+            check_statements(
+                certificates,
+                &expanded(&role.creation_statements).map_err(|limit| Error::invalid(limit.to_string()))?,
+            )?;
             Ok(role.credential_config.common_name_template.clone())
         }
         (other, _) => Err(other.unsupported()),

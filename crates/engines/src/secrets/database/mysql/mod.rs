@@ -16,7 +16,7 @@ use super::connection::{Database, DatabaseError, NewUser, NotMade, Unusable, in_
 use super::credential::Login;
 use super::details::Details;
 use super::pool::{Connector, Lent, Numbers, Pool};
-use super::statement::{Dialect, are_blank, expiration, fill, written_out};
+use super::statement::{Dialect, are_blank, expiration, filled};
 
 /// Error numbers of the server.
 mod code {
@@ -122,9 +122,7 @@ impl MySql {
     }
 
     async fn run_filled(&self, statements: &[String], values: &[(&str, &str)]) -> Result<(), DatabaseError> {
-        let filled: Result<Vec<_>, _> =
-            written_out(statements).iter().map(|s| fill(Dialect::MySql, s, values)).collect();
-        let filled = filled?;
+        let filled = filled(Dialect::MySql, statements, values)?;
         in_time(&self.clock, async {
             let mut conn = self.conn().await?;
             let ran = run(&mut conn, &filled).await;
@@ -194,9 +192,7 @@ impl Database for MySql {
             Login::Certificate { .. } => "",
         };
         let values = user.values(password, &expires);
-        let filled: Result<Vec<_>, _> =
-            written_out(statements).iter().map(|s| fill(Dialect::MySql, s, &values)).collect();
-        let filled = filled.map_err(NotMade::Untried)?;
+        let filled = filled(Dialect::MySql, statements, &values).map_err(NotMade::Untried)?;
         let mut conn = in_time(&self.clock, self.conn()).await.map_err(NotMade::Untried)?;
         let ran = in_time(&self.clock, async { Ok::<_, DatabaseError>(run(&mut conn, &filled).await) }).await?;
         let Err(Error::Server(said)) = &ran else {

@@ -19,7 +19,7 @@ use super::connection::{Database, DatabaseError, NewUser, NotMade, Unusable, in_
 use super::credential::Login;
 use super::details::Details;
 use super::pool::{Lent, Numbers, Pool};
-use super::statement::{Dialect, are_blank, expiration, fill, written_out};
+use super::statement::{self, Dialect, are_blank, expiration};
 
 /// A PostgreSQL server.
 pub(super) struct Postgres {
@@ -112,7 +112,7 @@ fn is_contention(error: &tokio_postgres::Error) -> bool {
 }
 
 fn filled(statements: &[String], values: &[(&str, &str)]) -> Result<Vec<String>, DatabaseError> {
-    written_out(statements).iter().map(|s| fill(Dialect::Postgres, s, values)).collect()
+    statement::filled(Dialect::Postgres, statements, values)
 }
 
 #[async_trait]

@@ -19,6 +19,7 @@ use super::connection::{Database, DatabaseError, NewUser, NotMade, Unusable, in_
 use super::credential::Login;
 use super::details::Details;
 use super::pool::{Connector, Lent, Numbers, Pool};
+use super::statement::expanded;
 
 /// What a user may do whose role says nothing, as the peer has it: read everything.
 const RULES: [&str; 2] = ["~*", "+@read"];
@@ -179,11 +180,15 @@ fn hashed(password: &SecretString) -> String {
 }
 
 /// The rules of a role: the first statement, which is a JSON list of rules or else one rule.
-fn rules(statements: &[String]) -> Vec<String> {
-    match statements.iter().find(|s| !s.trim().is_empty()) {
-        Some(text) => serde_json::from_str(text).unwrap_or_else(|_| vec![text.clone()]),
-        None => RULES.map(str::to_owned).to_vec(),
-    }
+///
+/// # Errors
+/// When the role has more rules than a list may have statements.
+fn rules(statements: &[String]) -> Result<Vec<String>, DatabaseError> {
+    let Some(text) = statements.iter().find(|s| !s.trim().is_empty()) else {
+        return Ok(RULES.map(str::to_owned).to_vec());
+    };
+    expanded(statements)?;
+    Ok(serde_json::from_str(text).unwrap_or_else(|_| vec![text.clone()]))
 }
 
 #[async_trait]
@@ -199,7 +204,12 @@ impl Database for Redis {
             return Err(NotMade::Untried(DatabaseError("users have no certificates here".to_owned())));
         };
         let mut make = cmd("ACL");
-        make.arg("SETUSER").arg(user.name).arg("reset").arg("on").arg(hashed(password)).arg(rules(statements));
+        make.arg("SETUSER")
+            .arg(user.name)
+            .arg("reset")
+            .arg("on")
+            .arg(hashed(password))
+            .arg(rules(statements).map_err(NotMade::Untried)?);
         in_time(&self.clock, async {
             // The command would change a user that is there.
             if self.exists(user.name).await.map_err(NotMade::Untried)? {
@@ -282,10 +292,10 @@ mod tests {
 
     #[test]
     fn rules_are_a_json_list_or_one_rule() {
-        let of = |text: &str| rules(&[text.to_owned()]);
+        let of = |text: &str| rules(&[text.to_owned()]).unwrap();
         assert_eq!(of("[\"+get\", \"~k*\"]"), ["+get", "~k*"]);
         assert_eq!(of("+get ~x*"), ["+get ~x*"]);
         assert_eq!(of("[\"+get\", 5]"), ["[\"+get\", 5]"]);
-        assert_eq!(rules(&[]), RULES);
+        assert_eq!(rules(&[]).unwrap(), RULES);
     }
 }

@@ -91,7 +91,7 @@ impl Form {
     /// Whether a name has this form.
     pub(in super::super) fn fits(&self, name: &str) -> bool {
         let characters: Vec<char> = name.chars().collect();
-        fits(&self.pieces, &characters, 0, self.cuts.contains(&characters.len()))
+        fits(&self.pieces, &characters, self.cuts.contains(&characters.len()))
     }
 }
 
@@ -99,21 +99,41 @@ fn varies(character: char) -> bool {
     matches!(character, ALPHANUMERIC | HEXADECIMAL | ANYTHING | DIGIT)
 }
 
-/// `chance` counts the random characters so far; `cut` says that the name may end before its form does.
-fn fits(pieces: &[char], name: &[char], chance: usize, cut: bool) -> bool {
-    let Some((piece, pieces_left)) = pieces.split_first() else { return name.is_empty() && chance >= CHANCE };
-    if *piece == ANYTHING {
-        let most = name.iter().take_while(|c| is_tame(**c)).count();
-        return (0..=most).any(|taken| fits(pieces_left, &name[taken..], chance, cut));
+/// Whether a name has a form and as many random characters as it needs; `cut` says that the name may end before its form
+/// does. For each number of characters of the name that the pieces so far may stand for, `most` has the largest number of
+/// random ones among them, so that the cost is the length of the form times that of the name.
+fn fits(pieces: &[char], name: &[char], cut: bool) -> bool {
+    let mut most: Vec<Option<usize>> = vec![None; name.len() + 1];
+    most[0] = Some(0);
+    let is_enough = |random: Option<usize>| random.is_some_and(|random| random >= CHANCE);
+    for piece in pieces {
+        if cut && is_enough(most[name.len()]) {
+            return true;
+        }
+        if *piece == ANYTHING {
+            for at in 0..name.len() {
+                if is_tame(name[at]) {
+                    most[at + 1] = most[at + 1].max(most[at]);
+                }
+            }
+            continue;
+        }
+        for at in (0..name.len()).rev() {
+            let random = usize::from(matches!(*piece, ALPHANUMERIC | HEXADECIMAL));
+            most[at + 1] = most[at].filter(|_| stands_for(*piece, name[at])).map(|before| before + random);
+        }
+        most[0] = None;
     }
-    let Some((character, name_left)) = name.split_first() else { return cut && chance >= CHANCE };
-    let (fitting, random) = match *piece {
-        ALPHANUMERIC => (character.is_ascii_alphanumeric(), 1),
-        HEXADECIMAL => (character.is_ascii_hexdigit(), 1),
-        DIGIT => (character.is_ascii_digit(), 0),
-        literal => (literal == *character, 0),
-    };
-    fitting && fits(pieces_left, name_left, chance + random, cut)
+    is_enough(most[name.len()])
+}
+
+fn stands_for(piece: char, character: char) -> bool {
+    match piece {
+        ALPHANUMERIC => character.is_ascii_alphanumeric(),
+        HEXADECIMAL => character.is_ascii_hexdigit(),
+        DIGIT => character.is_ascii_digit(),
+        literal => literal == character,
+    }
 }
 
 #[cfg(test)]
@@ -142,6 +162,14 @@ mod tests {
                 assert!(!form.fits(&format!("{name}é")) && !form.fits(&name[1..]));
             }
         }
+    }
+
+    #[test]
+    fn a_form_of_many_variable_parts_is_matched_in_one_pass() {
+        let form = Form::of(&("v-".to_owned() + &"{{.RoleName}}".repeat(200) + "{{random 20}}"), 63).unwrap();
+        assert!(form.fits(&("v-".to_owned() + &"a".repeat(60))));
+        assert!(!form.fits(&("v-".to_owned() + &"a".repeat(60) + "-")));
+        assert!(!form.fits(&("v-".to_owned() + &"a".repeat(19))));
     }
 
     #[test]

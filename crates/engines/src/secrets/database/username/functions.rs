@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keepfast_crypto::hash;
+use keepfast_framework::text_limits::{self, TemplateValue, check_value};
 
 use super::Ingredients;
 use super::template::Value;
@@ -62,7 +63,7 @@ pub(super) fn wrong_type(name: &str, at: usize, value: &Value) -> Option<&'stati
 /// Calls a function whose arguments have the right number and types.
 ///
 /// # Errors
-/// What the function says.
+/// What the function says, and that its result is too long.
 pub(super) fn call(name: &str, arguments: Vec<Value>, of: &Ingredients<'_>) -> Result<Value, String> {
     if let Some(stand_in) = of.sample.as_ref().and_then(|sample| sample.stand_in(name)) {
         return Ok(Value::Text(stand_in));
@@ -72,7 +73,7 @@ pub(super) fn call(name: &str, arguments: Vec<Value>, of: &Ingredients<'_>) -> R
     let texts: Vec<&str> =
         arguments.iter().filter_map(|v| if let Value::Text(t) = v { Some(t.as_str()) } else { None }).collect();
     let text = texts.last().copied().unwrap_or_default();
-    Ok(Value::Text(match name {
+    let result = match name {
         "random" => of.random(usize::try_from(number).ok().filter(|_| number <= MOST).ok_or("not between 0 and 1000")?),
         "truncate" => {
             let most = usize::try_from(number).ok().filter(|n| *n > 0);
@@ -86,7 +87,7 @@ pub(super) fn call(name: &str, arguments: Vec<Value>, of: &Ingredients<'_>) -> R
         }
         "uppercase" => text.to_uppercase(),
         "lowercase" => text.to_lowercase(),
-        "replace" => text.replace(texts[0], texts[1]),
+        "replace" => text_limits::replace(text, texts[0], texts[1])?,
         "sha256" => hex::encode(hash::sha256(text.as_bytes())),
         "base64" => STANDARD.encode(text),
         "unix_time" => of.now.unix().to_string(),
@@ -94,7 +95,8 @@ pub(super) fn call(name: &str, arguments: Vec<Value>, of: &Ingredients<'_>) -> R
         "timestamp" => super::timestamp::format(text, of.now),
         "uuid" => of.uuid(),
         _ => printf(&arguments)?,
-    }))
+    };
+    Ok(Value::Text(check_value(result)?))
 }
 
 fn truncate_sha256(most: usize, text: &str) -> String {
@@ -110,28 +112,28 @@ fn truncate_sha256(most: usize, text: &str) -> String {
 fn printf(arguments: &[Value]) -> Result<String, String> {
     let Some((Value::Text(format), values)) = arguments.split_first() else { return Err("no format".to_owned()) };
     let mut values = values.iter();
-    let mut out = String::new();
+    let mut out = TemplateValue::default();
     let mut characters = format.chars();
     while let Some(character) = characters.next() {
         if character != '%' {
-            out.push(character);
+            out.push(character)?;
             continue;
         }
         let verb = characters.next().ok_or("a format ends in %")?;
         if verb == '%' {
-            out.push('%');
+            out.push('%')?;
             continue;
         }
         let value = values.next().ok_or("a format has more verbs than there are values")?;
         match (verb, value) {
-            ('s' | 'v', Value::Text(text)) => out.push_str(text),
-            ('d' | 'v', Value::Number(number)) => out.push_str(&number.to_string()),
-            ('q', Value::Text(text)) => out.push_str(&format!("{text:?}")),
+            ('s' | 'v', Value::Text(text)) => out.push_str(text)?,
+            ('d' | 'v', Value::Number(number)) => out.push_str(&number.to_string())?,
+            ('q', Value::Text(text)) => out.push_str(&format!("{text:?}"))?,
             _ => return Err(format!("the verb %{verb} does not fit its value")),
         }
     }
     if values.next().is_some() {
         return Err("a format has fewer verbs than there are values".to_owned());
     }
-    Ok(out)
+    Ok(out.into_text())
 }

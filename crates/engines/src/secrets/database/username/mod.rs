@@ -247,6 +247,37 @@ mod tests {
     }
 
     #[test]
+    fn sec_kf04_templates_have_limits_of_length_depth_steps_and_values() {
+        let nested = |depth: usize| format!("v-{{{{{}.RoleName{}}}}}", "(".repeat(depth), ")".repeat(depth));
+        let steps = |count: usize| format!("{{{{ .RoleName{} }}}}", " | uppercase".repeat(count));
+        assert!(generate(&nested(16), LONGEST, &of("x")).is_ok());
+        assert!(generate(&steps(31), LONGEST, &of("x")).is_ok());
+        let growing = format!("{{{{ .RoleName{} }}}}", " | replace \"e\" \"eeeeeeeeee\"".repeat(11));
+        let inserted = format!("{{{{ random 1000 | replace \"\" {:?} }}}}", "x".repeat(3000));
+        let printed = format!("{{{{ printf \"{}\"{} }}}}", "%s".repeat(200), " (random 1000)".repeat(200));
+        for (template, fault) in [
+            (nested(17), "parentheses of a template nest at most 16 deep"),
+            (nested(2000), "parentheses of a template nest at most 16 deep"),
+            (nested(5000), "a template has at most 4096 bytes"),
+            (nested(500_000), "a template has at most 4096 bytes"),
+            ("{{".to_owned() + &"(".repeat(4000), "unclosed action"),
+            (steps(32), "a pipeline of a template has at most 32 steps"),
+            (steps(90_000), "a template has at most 4096 bytes"),
+            (growing, "a value of a template has at most 4096 characters"),
+            (inserted, "a value of a template has at most 4096 characters"),
+            (printed, "a value of a template has at most 4096 characters"),
+            ("{{random 1000}}".repeat(200), "a value of a template has at most 4096 characters"),
+        ] {
+            for error in
+                [generate(&template, LONGEST, &of("x")).unwrap_err(), check(&template).unwrap_err().public().to_owned()]
+            {
+                assert!(error.contains(fault), "{}: {error}", &template[..40]);
+            }
+            assert!(Form::of(&template, LONGEST).is_err());
+        }
+    }
+
+    #[test]
     fn sec_se03_display_names_and_templates_make_plain_names_only() {
         for display in ["o'brien", "x\"; DROP ROLE y; --", "a\\b\n", "%$`", "ö"] {
             for template in [DEFAULT, "{{.DisplayName}}-{{random 4}}"] {

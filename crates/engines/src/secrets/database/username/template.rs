@@ -1,48 +1,50 @@
 //! Templates of users' names: the part of Go's `text/template` that makes names. Literals, fields, function calls, pipes,
 //! parentheses, comments and trim marks; no branches, loops or variables.
 
+use keepfast_framework::text_limits::{ExceedsLimit, PIPELINE_STEPS, TEMPLATE_DEPTH, TemplateValue, check_template};
+
 use super::Ingredients;
 use super::functions::{self, FUNCTIONS};
 
 /// A parsed template.
 #[derive(Debug)]
-pub(super) struct Template {
-    parts: Vec<Part>,
+pub(super) struct Template<'a> {
+    parts: Vec<Part<'a>>,
 }
 
 #[derive(Debug)]
-enum Part {
-    Text(String),
-    Action(Pipeline),
+enum Part<'a> {
+    Text(&'a str),
+    Action(Pipeline<'a>),
 }
 
 /// Commands, each of which takes what the one before made as its last argument.
 #[derive(Debug)]
-struct Pipeline {
-    commands: Vec<Command>,
+struct Pipeline<'a> {
+    commands: Vec<Command<'a>>,
 }
 
 /// Words with what they look like in the text, for messages.
 #[derive(Debug)]
-struct Command {
-    words: Vec<Word>,
+struct Command<'a> {
+    words: Vec<Word<'a>>,
 }
 
 #[derive(Debug)]
-struct Word {
-    kind: WordKind,
-    text: String,
+struct Word<'a> {
+    kind: WordKind<'a>,
+    text: &'a str,
     /// Line, from 1, and column, from 0, as Go counts.
     at: (usize, usize),
 }
 
 #[derive(Debug)]
-enum WordKind {
-    Field(String),
-    Function(String),
+enum WordKind<'a> {
+    Field(&'a str),
+    Function(&'a str),
     Text(String),
     Number(i64),
-    Nested(Pipeline),
+    Nested(Pipeline<'a>),
 }
 
 /// A value under way.
@@ -62,12 +64,13 @@ impl Value {
     }
 }
 
-impl Template {
+impl<'a> Template<'a> {
     /// Reads a template.
     ///
     /// # Errors
-    /// What is wrong, in Go's words.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    /// What is wrong, in Go's words, or which limit of [`keepfast_framework::text_limits`] the template exceeds.
+    pub(super) fn parse(text: &'a str) -> Result<Self, String> {
+        check_template(text)?;
         let mut parts = Vec::new();
         let mut rest = text;
         let mut trims = false;
@@ -84,7 +87,7 @@ impl Template {
                     rest: inner,
                     offset: offset + (inner.as_ptr() as usize - action.as_ptr() as usize),
                 };
-                parts.push(Part::Action(reader.pipeline(false)?));
+                parts.push(Part::Action(reader.pipeline(0)?));
             }
             rest = &action[end + 2..];
         }
@@ -95,16 +98,16 @@ impl Template {
     /// Fills it.
     ///
     /// # Errors
-    /// What went wrong and where, in Go's words.
+    /// What went wrong and where, in Go's words, or that a value is too long.
     pub(super) fn fill(&self, of: &Ingredients<'_>) -> Result<String, String> {
-        let mut out = String::new();
+        let mut out = TemplateValue::default();
         for part in &self.parts {
             match part {
-                Part::Text(text) => out.push_str(text),
-                Part::Action(pipeline) => out.push_str(&pipeline.value(of)?.text()),
+                Part::Text(text) => out.push_str(text)?,
+                Part::Action(pipeline) => out.push_str(&pipeline.value(of)?.text())?,
             }
         }
-        Ok(out)
+        Ok(out.into_text())
     }
 }
 
@@ -134,10 +137,9 @@ fn trimmed(action: &str) -> (&str, bool, bool) {
     (after.unwrap_or(inner), before.is_some(), after.is_some())
 }
 
-fn between(text: &str, trims_start: bool, trims_end: bool) -> String {
+fn between(text: &str, trims_start: bool, trims_end: bool) -> &str {
     let text = if trims_start { text.trim_start() } else { text };
-    let text = if trims_end { text.trim_end() } else { text };
-    text.to_owned()
+    if trims_end { text.trim_end() } else { text }
 }
 
 fn place(template: &str, offset: usize) -> (usize, usize) {
@@ -169,7 +171,13 @@ impl<'a> Reader<'a> {
         taken
     }
 
-    fn pipeline(&mut self, nested: bool) -> Result<Pipeline, String> {
+    /// Reads one pipeline, inside of `depth` parentheses.
+    // recursion: bounded by TEMPLATE_DEPTH
+    fn pipeline(&mut self, depth: usize) -> Result<Pipeline<'a>, String> {
+        if depth > TEMPLATE_DEPTH {
+            return Err(self.fault(&ExceedsLimit::TemplateDepth.to_string()));
+        }
+        let nested = depth > 0;
         let mut commands = Vec::new();
         let mut words = Vec::new();
         loop {
@@ -183,23 +191,27 @@ impl<'a> Reader<'a> {
                     if words.is_empty() {
                         return Err(self.fault("missing value for command"));
                     }
+                    if commands.len() == PIPELINE_STEPS {
+                        return Err(self.fault(&ExceedsLimit::PipelineSteps.to_string()));
+                    }
                     commands.push(Command { words: std::mem::take(&mut words) });
                     self.skip(usize::from(!self.rest.is_empty()));
                     if ends {
                         return Ok(Pipeline { commands });
                     }
                 }
-                Some(_) => words.push(self.word()?),
+                Some(_) => words.push(self.word(depth)?),
             }
         }
     }
 
-    fn word(&mut self) -> Result<Word, String> {
+    // recursion: bounded by TEMPLATE_DEPTH, which `pipeline` checks
+    fn word(&mut self, depth: usize) -> Result<Word<'a>, String> {
         let (whole, offset) = (self.rest, self.offset);
         let kind = match whole.as_bytes()[0] {
             b'(' => {
                 self.skip(1);
-                WordKind::Nested(self.pipeline(true)?)
+                WordKind::Nested(self.pipeline(depth + 1)?)
             }
             b'"' => WordKind::Text(self.quoted()?),
             b'`' => {
@@ -208,7 +220,7 @@ impl<'a> Reader<'a> {
             }
             _ => self.bare()?,
         };
-        let text = whole[..whole.len() - self.rest.len()].to_owned();
+        let text = &whole[..whole.len() - self.rest.len()];
         Ok(Word { kind, text, at: place(self.template, offset) })
     }
 
@@ -233,11 +245,11 @@ impl<'a> Reader<'a> {
         Err(self.fault("unterminated quoted string"))
     }
 
-    fn bare(&mut self) -> Result<WordKind, String> {
+    fn bare(&mut self) -> Result<WordKind<'a>, String> {
         let end = self.rest.find(|c: char| c.is_whitespace() || matches!(c, '|' | ')' | '(' | '"' | '`'));
         let word = self.skip(end.unwrap_or(self.rest.len()));
         if let Some(name) = word.strip_prefix('.').filter(|n| !n.is_empty()) {
-            return Ok(WordKind::Field(name.to_owned()));
+            return Ok(WordKind::Field(name));
         }
         if let Ok(number) = word.parse() {
             return Ok(WordKind::Number(number));
@@ -246,7 +258,7 @@ impl<'a> Reader<'a> {
             "if" | "else" | "end" | "range" | "with" | "define" | "block" | "template" | "break" | "continue" => {
                 Err(self.fault(&format!("{word} is not supported in a username template")))
             }
-            _ if FUNCTIONS.contains(&word) => Ok(WordKind::Function(word.to_owned())),
+            _ if FUNCTIONS.contains(&word) => Ok(WordKind::Function(word)),
             _ if word.chars().all(|c| c.is_alphanumeric() || c == '_') => {
                 Err(self.fault(&format!("function {word:?} not defined")))
             }
@@ -255,7 +267,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-impl Pipeline {
+impl Pipeline<'_> {
+    // recursion: bounded by TEMPLATE_DEPTH, which the parser checks
     fn value(&self, of: &Ingredients<'_>) -> Result<Value, String> {
         let mut value = None;
         for command in &self.commands {
@@ -265,7 +278,8 @@ impl Pipeline {
     }
 }
 
-impl Command {
+impl Command<'_> {
+    // recursion: bounded by TEMPLATE_DEPTH, which the parser checks
     fn value(&self, of: &Ingredients<'_>, piped: Option<Value>) -> Result<Value, String> {
         let Some((first, rest)) = self.words.split_first() else { return Err("missing value for command".to_owned()) };
         let WordKind::Function(name) = &first.kind else {
@@ -293,13 +307,14 @@ impl Command {
         }
         let arguments = arguments.into_iter().map(|(value, _)| value).collect();
         functions::call(name, arguments, of).map_err(|what| {
-            let text = self.words.iter().map(|w| w.text.as_str()).collect::<Vec<_>>().join(" ");
+            let text = self.words.iter().map(|w| w.text).collect::<Vec<_>>().join(" ");
             failed(first.at, &text, &format!("error calling {name}: {what}"))
         })
     }
 }
 
-impl Word {
+impl Word<'_> {
+    // recursion: bounded by TEMPLATE_DEPTH, which the parser checks
     fn value(&self, of: &Ingredients<'_>) -> Result<Value, String> {
         match &self.kind {
             WordKind::Text(text) => Ok(Value::Text(text.clone())),
@@ -320,7 +335,7 @@ impl Word {
     }
 
     fn fault(&self, what: &str) -> String {
-        failed(self.at, &self.text, what)
+        failed(self.at, self.text, what)
     }
 }
 
