@@ -1,6 +1,7 @@
 //! What core does for engines beyond storage and leases.
 
 use std::collections::{BTreeSet, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -13,6 +14,7 @@ use crate::lease::record::LeaseId;
 use crate::lease::{Leases, index};
 use crate::mount::Mounts;
 use crate::policy::password::{self, PASSWORD_POLICIES};
+use crate::settings::Settings;
 
 /// Reaches what engines may ask for, and nothing else.
 pub struct EngineServices {
@@ -22,6 +24,8 @@ pub struct EngineServices {
     pub leases: Arc<Leases>,
     /// All mounts.
     pub mounts: Arc<Mounts>,
+    /// The operator's decisions.
+    pub settings: Arc<Settings>,
 }
 
 #[async_trait]
@@ -48,6 +52,10 @@ impl Services for EngineServices {
             }
         }
         Ok(out)
+    }
+
+    fn file_directories(&self) -> Vec<PathBuf> {
+        self.settings.database_file_directories.clone()
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Settings {
     pub hostname: String,
     /// The levels of the server's log, if it has one.
     pub log: Option<Arc<dyn LogLevels>>,
+    /// The directories below which the settings of a database connection may name local files and sockets.
+    pub database_file_directories: Vec<PathBuf>,
     /// What tells this place of the storage from a copy of it; empty where nothing does. See [`crate::lease::quarantine`].
     pub home: String,
 }
@@ -171,6 +173,7 @@ impl Default for Settings {
             telemetry: TelemetrySettings::default(),
             hostname: String::new(),
             log: None,
+            database_file_directories: Vec::new(),
             home: String::new(),
         }
     }

@@ -92,7 +92,9 @@ impl Unsealed {
         let leases = Leases::open(&barrier, barrier.view("token/"), settings.home.clone(), clock.clone()).await?;
         let tokens = Tokens::open(&barrier, barrier.view("token/"), cubbyhole, leases.clone()).await?;
         let lockout = Lockout::open(&barrier, system.clone(), clock.now()).await?;
-        let services = Arc::new(EngineServices { system, leases: leases.clone(), mounts: mounts.clone() });
+        let services =
+            EngineServices { system, leases: leases.clone(), mounts: mounts.clone(), settings: settings.clone() };
+        let services = Arc::new(services);
         let identity = Identity::new(identity_view);
         Ok(Arc::new(Unsealed {
             barrier,

@@ -168,6 +168,12 @@ impl Cx {
         self.services()?.leased(&self.mount.engine, pick).await
     }
 
+    /// The directories below which the settings of a database connection may name local files and sockets, as the operator
+    /// configured them (`database_file_directories`).
+    pub fn file_directories(&self) -> Vec<std::path::PathBuf> {
+        self.services.as_ref().map(|services| services.file_directories()).unwrap_or_default()
+    }
+
     fn services(&self) -> Result<Arc<dyn Services>> {
         self.services.clone().ok_or_else(|| Error::internal("core does nothing for engines in this context"))
     }

@@ -1,5 +1,7 @@
 //! What core does for engines beyond storage and leases.
 
+use std::path::PathBuf;
+
 use async_trait::async_trait;
 use keepfast_crypto::secret::SecretString;
 use keepfast_storage::Tx;
@@ -22,6 +24,11 @@ pub trait Services: Send + Sync {
     /// # Errors
     /// When storage fails, or when a record cannot be read: then what is leased is not known.
     async fn leased(&self, engine: &str, pick: Pick<'_>) -> Result<Vec<String>>;
+
+    /// The directories below which the settings of a database connection may name local files and sockets. None by default.
+    fn file_directories(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
 }
 
 /// Takes something of what an engine stored with a lease.

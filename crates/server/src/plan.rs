@@ -75,6 +75,7 @@ impl Plan {
             user_lockout: config.user_lockout.clone(),
             hostname: process::hostname(),
             log: None,
+            database_file_directories: config.database_file_directories.clone(),
             home: String::new(),
         }
     }

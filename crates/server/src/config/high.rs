@@ -47,6 +47,8 @@ pub struct Config {
     pub telemetry: TelemetrySettings,
     /// When guessing locks users out, by type of auth method.
     pub user_lockout: BTreeMap<String, LockoutSettings>,
+    /// The directories below which the settings of a database connection may name local files and sockets.
+    pub database_file_directories: Vec<PathBuf>,
 }
 
 /// Where the data is.
@@ -128,6 +130,7 @@ impl Default for Config {
             pid_file: None,
             telemetry: TelemetrySettings::default(),
             user_lockout: BTreeMap::new(),
+            database_file_directories: Vec::new(),
         }
     }
 }
@@ -218,6 +221,9 @@ fn apply(
     set(&mut config.log_level, root.text("log_level")?);
     set_some(&mut config.log_file, root.text("log_file")?.map(PathBuf::from));
     set_some(&mut config.pid_file, root.text("pid_file")?.filter(|p| !p.is_empty()).map(PathBuf::from));
+    if let Some(directories) = root.list("database_file_directories")? {
+        config.database_file_directories = stanzas::file_directories(directories)?;
+    }
     if let Some(text) = root.text("log_format")? {
         config.log_format =
             LogFormat::parse(&text).ok_or_else(|| ConfigError::Whole(format!("unknown log_format {text:?}")))?;

@@ -1,5 +1,6 @@
 //! The small stanzas: `telemetry` and `user_lockout`.
 
+use std::path::{Component, PathBuf};
 use std::time::Duration;
 
 use keepfast_core::settings::{LockoutSettings, TelemetrySettings};
@@ -43,6 +44,23 @@ const WITHOUT_EFFECT: &[&str] = &[
 
 /// How long metrics are kept for Prometheus where there is a stanza and nothing said in it.
 const RETENTION: Duration = Duration::from_secs(24 * 3600);
+
+/// The directories below which the settings of a database connection may name files.
+///
+/// # Errors
+/// For a path that is relative, is the root, or has `..` in it.
+pub(super) fn file_directories(paths: Vec<String>) -> Result<Vec<PathBuf>, ConfigError> {
+    let check = |path: String| {
+        let path = PathBuf::from(path);
+        let is_plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
+        if path.is_absolute() && path.components().count() > 1 && path.components().all(is_plain) {
+            return Ok(path);
+        }
+        let text = format!("database_file_directories: {path:?} is not an absolute path of a directory below the root");
+        Err(ConfigError::Whole(text))
+    };
+    paths.into_iter().map(check).collect()
+}
 
 /// Reads `telemetry { … }`. Without one there is nothing for Prometheus.
 pub(super) fn telemetry(mut stanza: Stanza<'_>, warnings: &mut Vec<Warning>) -> Result<TelemetrySettings, ConfigError> {

@@ -239,3 +239,15 @@ fn telemetry_and_lockout_are_read_and_faults_are_named() {
     let wrong = format!("{MINIMAL}user_lockout \"kv\" {{}}");
     assert!(refused(&wrong).contains("there are all, userpass, ldap and approle"));
 }
+
+#[test]
+fn directories_of_database_files_are_absolute_and_not_the_root() {
+    let read = |value: &str| load_texts(&[MINIMAL, &format!("database_file_directories = {value}")], &[]);
+    let (config, warnings) = read(r#"["/etc/keepfast/db", "/run/postgresql"]"#).unwrap();
+    assert_eq!(config.database_file_directories, [PathBuf::from("/etc/keepfast/db"), PathBuf::from("/run/postgresql")]);
+    assert_eq!(warnings, Vec::<String>::new());
+    assert_eq!(read("\"/etc/db\"").unwrap().0.database_file_directories, [PathBuf::from("/etc/db")]);
+    for refused in ["\"relative\"", "\"/\"", "\"/etc/../root\"", "[\"/etc/db\", \"\", \"x\"]"] {
+        assert!(read(refused).unwrap_err().contains("database_file_directories"), "{refused}");
+    }
+}

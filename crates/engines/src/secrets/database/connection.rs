@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::config::Config;
 use super::credential::Login;
+use super::files::FileDirectories;
 use super::kinds::Kind;
 use super::pool::Numbers;
 
@@ -150,14 +151,6 @@ pub(super) trait Database: Send + Sync {
     fn numbers(&self) -> Numbers;
 }
 
-/// Opens a connection; nothing is asked of the database yet.
-///
-/// # Errors
-/// What is wrong with the settings.
-pub(super) fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Database>, Unusable> {
-    Kind::of(&config.plugin_name)?.open(&config.details, &config.password(), clock)
-}
-
 /// Work that is given up when the database does not answer.
 ///
 /// # Errors
@@ -187,30 +180,46 @@ pub(super) fn unreached(address: &str, error: &std::io::Error) -> String {
 
 /// The connections that are open, each for one revision of its settings.
 #[derive(Default)]
-pub(super) struct Connections(Mutex<HashMap<String, Open>>);
+pub(super) struct Connections {
+    open: Mutex<HashMap<String, Open>>,
+    files: FileDirectories,
+}
 
 /// A connection with the revision of the settings it was opened with.
 type Open = (String, Arc<dyn Database>);
 
 impl Connections {
+    /// No connections yet; their settings may name files below these directories.
+    pub(super) fn new(files: FileDirectories) -> Self {
+        Connections { open: Mutex::default(), files }
+    }
+
+    /// Opens a connection that is not kept; nothing is sent to the database yet.
+    ///
+    /// # Errors
+    /// What is wrong with the settings.
+    pub(super) fn open(&self, config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Database>, Unusable> {
+        Kind::of(&config.plugin_name)?.open(&config.details, &config.password(), &self.files, clock)
+    }
+
     /// The connection of this name, opened if there is none for these settings yet.
     ///
     /// # Errors
     /// 500 with what is wrong with the settings.
     pub(super) fn of(&self, name: &str, config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Database>> {
-        if let Some((revision, open)) = self.0.lock().get(name)
+        if let Some((revision, open)) = self.open.lock().get(name)
             && *revision == config.revision
         {
             return Ok(open.clone());
         }
-        let opened = open(config, clock).map_err(|unusable| DatabaseError(unusable.text()).answer())?;
-        self.0.lock().insert(name.to_owned(), (config.revision.clone(), opened.clone()));
+        let opened = self.open(config, clock).map_err(|unusable| DatabaseError(unusable.text()).answer())?;
+        self.open.lock().insert(name.to_owned(), (config.revision.clone(), opened.clone()));
         Ok(opened)
     }
 
     /// What the pools are doing that are open, each with the name of its connection.
     pub(super) fn gauges(&self) -> Vec<Gauge> {
-        let open = self.0.lock();
+        let open = self.open.lock();
         let of_one = |(name, (_, database)): (&String, &Open)| {
             let Numbers { open, in_use, idle, waits, opened } = database.numbers();
             let numbers = [
@@ -228,6 +237,6 @@ impl Connections {
 
     /// Closes a connection; the next use opens it anew.
     pub(super) fn close(&self, name: &str) {
-        self.0.lock().remove(name);
+        self.open.lock().remove(name);
     }
 }

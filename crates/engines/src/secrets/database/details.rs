@@ -6,6 +6,8 @@ use std::time::Duration;
 use keepfast_framework::fields::{parse_duration, truth};
 use serde_json::{Map, Value};
 
+use super::placeholders::MASK;
+
 /// The settings of a connection that are the kind's own.
 pub(super) type Details = Map<String, Value>;
 
@@ -153,6 +155,30 @@ pub(super) fn duration(details: &Details, name: &str) -> Result<Option<Duration>
     Ok(u64::try_from(seconds).ok().filter(|s| *s > 0).map(Duration::from_secs))
 }
 
+/// The settings for answers: those that a kind declares public, the connection string as `masked` rebuilds it.
+///
+/// A setting that is no text, number or truth is left out, and so is one with PEM of anything but certificates.
+pub(super) fn shown(details: Details, public: &[&str], masked: impl Fn(&str) -> Option<String>) -> Details {
+    let show = |(name, value): (String, Value)| {
+        if !public.contains(&name.as_str()) || matches!(value, Value::Array(_) | Value::Object(_)) {
+            return None;
+        }
+        let value = match value {
+            Value::String(url) if name == "connection_url" => masked(&url).unwrap_or_else(|| MASK.to_owned()).into(),
+            Value::String(pem) if has_other_pem(&pem) => return None,
+            value => value,
+        };
+        Some((name, value))
+    };
+    details.into_iter().filter_map(show).collect()
+}
+
+/// Whether a text has PEM of anything but certificates.
+pub(super) fn has_other_pem(text: &str) -> bool {
+    let label = |begin: &str| begin.split("-----").next().is_some_and(|label| label.trim().ends_with("CERTIFICATE"));
+    text.split("-----BEGIN").skip(1).any(|begin| !label(begin))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,5 +228,17 @@ mod tests {
         assert_eq!(told("a"), "invalid a: could not parse duration from input");
         assert_eq!(told("b"), "invalid b: time: missing unit in duration \"1.5\"");
         assert!(told("c").starts_with("invalid c: multiplication of durations resulted in overflow"));
+    }
+
+    #[test]
+    fn sec_kf08_only_public_settings_are_shown() {
+        let key = "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n-----BEGIN EC PRIVATE KEY-----\ngeheim";
+        let given =
+            json!({"a": 1, "b": "geheim", "c": ["geheim"], "ca": key, "cb": &key[..30], "connection_url": "geheim"});
+        let public = ["a", "c", "ca", "cb", "connection_url"];
+        let given = given.as_object().unwrap();
+        let read = |url: Option<&str>| Value::Object(shown(given.clone(), &public, |_| url.map(str::to_owned)));
+        assert_eq!(read(Some("x")), json!({"a": 1, "cb": &key[..30], "connection_url": "x"}));
+        assert_eq!(read(None)["connection_url"], "xxxxx");
     }
 }

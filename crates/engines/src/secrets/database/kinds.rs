@@ -8,9 +8,10 @@ use keepfast_framework::Clock;
 
 use super::connection::{Database, Unusable};
 use super::credential::Certificates;
-use super::mysql::MySql;
-use super::postgres::Postgres;
-use super::redis::Redis;
+use super::files::FileDirectories;
+use super::mysql::{self, MySql};
+use super::postgres::{self, Postgres};
+use super::redis::{self, Redis};
 
 /// What the engine has to know of a kind before it is connected.
 pub(super) struct Kind {
@@ -23,10 +24,16 @@ pub(super) struct Kind {
     pub(super) needs_creation_statements: bool,
     /// How it knows users by their certificates, if it does.
     pub(super) certificates: Option<Certificates>,
+    /// The settings that reads show.
+    pub(super) public: &'static [&'static str],
+    /// A connection string for answers, rebuilt from its parsed form; `None` where it cannot be parsed.
+    pub(super) masked_url: fn(&str) -> Option<String>,
+    /// Whether a warning is due because a password is written in the connection string.
+    pub(super) has_password: fn(&str) -> bool,
     open: Open,
 }
 
-type Open = fn(&Details, &SecretString, Arc<dyn Clock>) -> Result<Arc<dyn Database>, Unusable>;
+type Open = fn(&Details, &SecretString, &FileDirectories, Arc<dyn Clock>) -> Result<Arc<dyn Database>, Unusable>;
 
 const KINDS: &[Kind] = &[
     Kind {
@@ -36,7 +43,10 @@ const KINDS: &[Kind] = &[
         needs_creation_statements: true,
         // By the method `cert` of pg_hba.conf; who has no password has no other way in.
         certificates: Some(Certificates { subject: |name| format!("CN={name}"), needs_subject: false }),
-        open: |details, password, clock| Ok(Arc::new(Postgres::open(details, password, clock)?)),
+        public: postgres::PUBLIC,
+        masked_url: postgres::masked_url,
+        has_password: postgres::has_password,
+        open: |details, password, files, clock| Ok(Arc::new(Postgres::open(details, password, files, clock)?)),
     },
     Kind { plugin: "mysql-database-plugin", username_template: LONG_NAME, longest_name: 32, ..MYSQL },
     Kind { plugin: "mysql-aurora-database-plugin", ..MYSQL },
@@ -55,7 +65,11 @@ const MYSQL: Kind = Kind {
     longest_name: 16,
     needs_creation_statements: true,
     certificates: Some(Certificates { subject: |name| format!("/CN={name}"), needs_subject: true }),
-    open: |details, password, clock| Ok(Arc::new(MySql::open(details, password, clock)?)),
+    public: mysql::PUBLIC,
+    masked_url: mysql::masked_url,
+    // As OpenBao, whose warning knows URLs only.
+    has_password: |_| false,
+    open: |details, password, files, clock| Ok(Arc::new(MySql::open(details, password, files, clock)?)),
 };
 
 const REDIS: Kind = Kind {
@@ -64,7 +78,10 @@ const REDIS: Kind = Kind {
     longest_name: 256,
     needs_creation_statements: false,
     certificates: None,
-    open: |details, password, clock| Ok(Arc::new(Redis::open(details, password, clock)?)),
+    public: redis::PUBLIC,
+    masked_url: redis::masked_url,
+    has_password: redis::has_password,
+    open: |details, password, _, clock| Ok(Arc::new(Redis::open(details, password, clock)?)),
 };
 
 /// The names of all kinds.
@@ -90,9 +107,10 @@ impl Kind {
         &self,
         details: &Details,
         password: &SecretString,
+        files: &FileDirectories,
         clock: &Arc<dyn Clock>,
     ) -> Result<Arc<dyn Database>, Unusable> {
-        (self.open)(details, password, clock.clone())
+        (self.open)(details, password, files, clock.clone())
     }
 }
 

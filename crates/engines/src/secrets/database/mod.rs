@@ -9,8 +9,10 @@ mod connection;
 mod credential;
 mod creds;
 mod details;
+mod files;
 mod kinds;
 mod mysql;
+mod placeholders;
 mod pool;
 mod postgres;
 mod reconcile;
@@ -32,6 +34,7 @@ use keepfast_framework::routes::Help;
 use keepfast_framework::{Cx, Engine, HeldLease, Kind, LeaseTerms, Result, Routes};
 
 use self::connection::Connections;
+use self::files::FileDirectories;
 use self::rotation::UnderWay;
 use self::static_rotation::NextRotation;
 
@@ -88,9 +91,9 @@ impl Engine for DatabaseEngine {
         self.connections.gauges()
     }
 
-    async fn open(_: &mut Cx) -> Result<Self> {
+    async fn open(cx: &mut Cx) -> Result<Self> {
         Ok(DatabaseEngine {
-            connections: Connections::default(),
+            connections: Connections::new(FileDirectories::new(&cx.file_directories())),
             rotating: UnderWay::default(),
             rotating_static: UnderWay::default(),
             next_rotation: NextRotation::default(),

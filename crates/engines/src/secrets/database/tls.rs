@@ -42,6 +42,32 @@ pub(super) struct Material {
 /// # Errors
 /// What of the material cannot be used.
 pub(super) fn client(material: &Material, verify: Verify) -> Result<ClientConfig, String> {
+    client_of_versions(material, verify, Versions::All)
+}
+
+/// Which versions of TLS are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Versions {
+    /// 1.2 and 1.3.
+    All,
+    Only12,
+    Only13,
+}
+
+/// The TLS side of a connection that uses certain versions.
+///
+/// # Errors
+/// As [`client`].
+pub(super) fn client_of_versions(
+    material: &Material,
+    verify: Verify,
+    versions: Versions,
+) -> Result<ClientConfig, String> {
+    let versions = match versions {
+        Versions::All => rustls::ALL_VERSIONS,
+        Versions::Only12 => &[&rustls::version::TLS12],
+        Versions::Only13 => &[&rustls::version::TLS13],
+    };
     let mut roots = RootCertStore::empty();
     match &material.authorities {
         Some(pem) => {
@@ -53,7 +79,7 @@ pub(super) fn client(material: &Material, verify: Verify) -> Result<ClientConfig
     }
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .map_err(|error| format!("cannot set up TLS: {error}"))?;
     let builder = if verify == Verify::Everything {
         builder.with_root_certificates(roots)
@@ -83,6 +109,11 @@ pub(super) fn client(material: &Material, verify: Verify) -> Result<ClientConfig
 pub(super) fn certificates(pem: &str, name: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     read.ok().filter(|c| !c.is_empty()).ok_or_else(|| format!("{name} is not PEM"))
+}
+
+/// Whether a PEM text has a private key.
+pub(super) fn is_private_key(pem: &str) -> bool {
+    PrivateKeyDer::from_pem_slice(pem.as_bytes()).is_ok()
 }
 
 /// The authorities that the system trusts.

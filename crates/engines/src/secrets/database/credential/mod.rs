@@ -10,6 +10,7 @@ use keepfast_framework::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::config::Config;
+use super::details::has_other_pem;
 
 pub(super) use self::login::{Certificates, Login, Secret, User, name_template};
 
@@ -101,6 +102,10 @@ impl CredentialConfig {
     /// Takes out what is never shown.
     pub(super) fn hide(&mut self) {
         self.ca_private_key = PrivateKey::default();
+        // A key may stand behind the certificate.
+        if has_other_pem(&self.ca_cert) {
+            self.ca_cert.zeroize();
+        }
     }
 
     /// The policy of its passwords: its own, or the connection's.
@@ -282,5 +287,17 @@ mod tests {
             assert_eq!(told, format!("credential_config validation failed: {expected}"), "{config:?}");
         }
         assert_eq!(written(&mut role, None, &[]), "password {}", "a refused change changes nothing");
+    }
+
+    #[test]
+    fn sec_kf08_no_key_of_a_role_is_shown() {
+        let pem = "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n";
+        for (ca_cert, shown) in [(pem.to_owned(), true), (format!("{pem}-----BEGIN PRIVATE KEY-----\ngeheim"), false)] {
+            let ca_private_key = PrivateKey("geheim".to_owned());
+            let mut config = CredentialConfig { ca_cert, ca_private_key, ..CredentialConfig::default() };
+            config.hide();
+            let text = serde_json::to_string(&config).unwrap();
+            assert!(!text.contains("geheim") && text.contains("CERTIFICATE") == shown, "{text}");
+        }
     }
 }

@@ -1,13 +1,35 @@
-//! A `connection_url` as Go's MySQL driver reads it: `user:password@protocol(address)/database?param=value`.
+//! A `connection_url` as Go's MySQL driver parses it: `user:password@protocol(address)/database?param=value`.
+//!
+//! The grammar is that of `ParseDSN` of <https://github.com/go-sql-driver/mysql#dsn-data-source-name>: the last slash of the whole
+//! text separates the database, the last `@` before it ends the credentials, values are percent-decoded, names are not.
 
-/// What it says, in the text's own parts.
+use super::super::placeholders::{MASK, Template, percent_decode, percent_encode, query_decode};
+
+/// The longest DSN, in bytes, and the most parameters of one.
+const LONGEST: usize = 16 * 1024;
+const MOST: usize = 128;
+
+/// A parsed DSN.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Dsn {
-    pub(super) user: String,
-    pub(super) password: String,
-    pub(super) server: Server,
-    pub(super) database: String,
-    pub(super) parameters: Vec<(String, String)>,
+    pub(super) user: Template,
+    pub(super) password: Template,
+    network: Network,
+    address: Template,
+    /// Whether the text has an address.
+    has_address: bool,
+    pub(super) database: Template,
+    /// In the order of the text; of a repeated name the last one counts.
+    parameters: Vec<(String, Template)>,
+}
+
+/// How the server is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Network {
+    #[default]
+    Default,
+    Tcp,
+    Unix,
 }
 
 /// Where the server is.
@@ -15,12 +37,6 @@ pub(super) struct Dsn {
 pub(super) enum Server {
     Tcp { host: String, port: u16 },
     Socket(String),
-}
-
-impl Default for Server {
-    fn default() -> Self {
-        Server::Tcp { host: "127.0.0.1".to_owned(), port: 3306 }
-    }
 }
 
 impl Server {
@@ -34,92 +50,203 @@ impl Server {
 }
 
 impl Dsn {
-    /// Reads one.
+    /// Parses a DSN.
     ///
     /// # Errors
     /// What is wrong with it, in the driver's words; no part of it is quoted.
-    pub(super) fn read(text: &str) -> Result<Self, String> {
-        let (text, query) = text.split_once('?').unwrap_or((text, ""));
-        let (front, database) =
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        if text.len() > LONGEST || text.contains('\0') {
+            return Err("invalid DSN: it is longer than 16 KiB or contains a NUL".to_owned());
+        }
+        let (front, back) =
             text.rsplit_once('/').ok_or("invalid DSN: missing the slash separating the database name")?;
-        // The path of a socket has slashes too.
-        let (front, database) = match front.rfind('(') {
-            Some(open) if !front[open..].contains(')') => match text.rfind(")/") {
-                Some(close) => (&text[..=close], &text[close + 2..]),
-                None => (front, database),
-            },
-            _ => (front, database),
+        let mut dsn = Dsn::default();
+        let address = match front.rsplit_once('@') {
+            Some((credentials, address)) => {
+                let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+                (dsn.user, dsn.password) = (as_written(user), as_written(password));
+                address
+            }
+            None => front,
         };
-        let (credentials, address) = front.rsplit_once('@').unwrap_or(("", front));
-        let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
-        let parameters = query.split('&').filter(|p| !p.is_empty()).map(|parameter| {
-            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            (name.to_owned(), value.to_owned())
-        });
-        Ok(Dsn {
-            user: user.to_owned(),
-            password: password.to_owned(),
-            server: server(address)?,
-            database: database.to_owned(),
-            parameters: parameters.collect(),
-        })
+        let network = match address.split_once('(') {
+            Some((network, rest)) => {
+                let unclosed = if rest.contains(')') {
+                    "invalid DSN: did you forget to escape a param value?"
+                } else {
+                    "invalid DSN: network address not terminated (missing closing brace)"
+                };
+                dsn.address = as_written(rest.strip_suffix(')').ok_or(unclosed)?);
+                dsn.has_address = true;
+                network
+            }
+            None => address,
+        };
+        dsn.network = match network {
+            "" => Network::Default,
+            "tcp" => Network::Tcp,
+            "unix" => Network::Unix,
+            _ => return Err("invalid DSN: the protocol is neither tcp nor unix".to_owned()),
+        };
+        let (database, query) = back.split_once('?').unwrap_or((back, ""));
+        dsn.database = Template::parse(database, percent_decode).map_err(|why| format!("invalid dbname: {why}"))?;
+        // A parameter without an equals sign is none.
+        for (name, value) in query.split('&').filter_map(|parameter| parameter.split_once('=')) {
+            let value = Template::parse(value, query_decode).map_err(|why| format!("invalid DSN: {why}"))?;
+            dsn.parameters.push((name.to_owned(), value));
+        }
+        if dsn.parameters.len() > MOST { Err("invalid DSN: more than 128 parameters".to_owned()) } else { Ok(dsn) }
+    }
+
+    /// The names and values that count: the last one of each name.
+    pub(super) fn parameters(&self) -> impl Iterator<Item = (&str, &Template)> {
+        let counts = |at: usize, name: &str| !self.parameters[at + 1..].iter().any(|(later, _)| later == name);
+        let all = self.parameters.iter().enumerate();
+        all.filter(move |(at, (name, _))| counts(*at, name)).map(|(_, (name, value))| (name.as_str(), value))
+    }
+
+    /// Where the server is, with the placeholders of its address filled in.
+    ///
+    /// # Errors
+    /// When the port is none.
+    pub(super) fn server(&self, fill: impl Fn(&Template) -> String) -> Result<Server, String> {
+        let address = fill(&self.address);
+        if self.network == Network::Unix {
+            let path = if address.is_empty() { "/tmp/mysql.sock".to_owned() } else { address };
+            return Ok(Server::Socket(path));
+        }
+        if address.is_empty() {
+            return Ok(Server::Tcp { host: "127.0.0.1".to_owned(), port: 3306 });
+        }
+        let (host, port) = match address.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => {
+                (host, port.parse().map_err(|_| "invalid DSN: the port is no number")?)
+            }
+            _ => (address.as_str(), 3306),
+        };
+        Ok(Server::Tcp { host: host.trim_matches(['[', ']']).to_owned(), port })
+    }
+
+    /// The DSN for answers: rebuilt from what was parsed, with [`MASK`] for a password that is not the placeholder alone and
+    /// for each parameter but those that `is_public` allows.
+    ///
+    /// `None` where the database's name has the signs of an address: it may then be the end of a password that has a slash.
+    pub(super) fn masked(&self, is_public: impl Fn(&str, &Template) -> bool) -> Option<String> {
+        let plain = |value: &Template| value.encoded(str::to_owned);
+        if plain(&self.database).contains(['@', '(', ')']) {
+            return None;
+        }
+        let password = match &self.password {
+            password if password.has_text() => format!(":{MASK}"),
+            password if password.is_empty() => String::new(),
+            password => format!(":{}", plain(password)),
+        };
+        let has_login = !self.user.is_empty() || !self.password.is_empty();
+        let login = if has_login { format!("{}{password}@", plain(&self.user)) } else { String::new() };
+        let network = match self.network {
+            Network::Default => "",
+            Network::Tcp => "tcp",
+            Network::Unix => "unix",
+        };
+        let address = if self.has_address { format!("({})", plain(&self.address)) } else { String::new() };
+        let parameter = |(name, value): &(String, Template)| {
+            if is_public(name, value) {
+                format!("{name}={}", value.encoded(|text| percent_encode(text).replace('/', "%2F")))
+            } else {
+                format!("{MASK}={MASK}")
+            }
+        };
+        let parameters: Vec<String> = self.parameters.iter().map(parameter).collect();
+        let query = if parameters.is_empty() { String::new() } else { format!("?{}", parameters.join("&")) };
+        let database = self.database.encoded(|text| percent_encode(text).replace('/', "%2F"));
+        Some(format!("{login}{network}{address}/{database}{query}"))
     }
 }
 
-fn server(text: &str) -> Result<Server, String> {
-    let (protocol, address) = match text.split_once('(') {
-        Some((protocol, rest)) => {
-            let unclosed = "invalid DSN: network address not terminated (missing closing brace)";
-            (protocol, rest.strip_suffix(')').ok_or(unclosed)?)
-        }
-        None => (text, ""),
-    };
-    match protocol {
-        "" | "tcp" if address.is_empty() => Ok(Server::default()),
-        "" | "tcp" => {
-            let (host, port) = match address.rsplit_once(':') {
-                Some((host, port)) if !port.ends_with(']') => {
-                    (host, port.parse().map_err(|_| "invalid DSN: the port is no number")?)
-                }
-                _ => (address, 3306),
-            };
-            Ok(Server::Tcp { host: host.trim_matches(['[', ']']).to_owned(), port })
-        }
-        "unix" => Ok(Server::Socket(if address.is_empty() { "/tmp/mysql.sock" } else { address }.to_owned())),
-        _ => Err("invalid DSN: the protocol is neither tcp nor unix".to_owned()),
-    }
+fn as_written(text: &str) -> Template {
+    Template::parse(text, |text| Ok::<_, std::convert::Infallible>(text.to_owned()))
+        .unwrap_or_else(|never| match never {})
 }
 
 #[cfg(test)]
 mod tests {
+    use keepfast_crypto::secret::SecretString;
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::secrets::database::placeholders::Credentials;
+
+    fn fill(template: &Template) -> String {
+        let credentials = Credentials { username: "U@".to_owned(), password: SecretString::new("P/".to_owned()) };
+        template.fill(&credentials)
+    }
 
     #[test]
-    fn dsns_are_read_as_the_driver_reads_them() {
+    fn dsns_are_parsed_as_the_driver_parses_them() {
         let tcp = |host: &str, port| Server::Tcp { host: host.to_owned(), port };
+        let socket = |path: &str| Server::Socket(path.to_owned());
         for (text, user, password, server, database) in [
             ("u:p@tcp(db:3307)/shop?tls=true", "u", "p", tcp("db", 3307), "shop"),
             ("u:p@t:x@tcp([::1]:1)/", "u", "p@t:x", tcp("::1", 1), ""),
+            ("u:p/w?x@tcp(db)/a%20b", "u", "p/w?x", tcp("db", 3306), "a b"),
             ("u@tcp(db)/", "u", "", tcp("db", 3306), ""),
             ("u:p@/", "u", "p", tcp("127.0.0.1", 3306), ""),
-            ("u:p@unix(/run/my.sock)/d", "u", "p", Server::Socket("/run/my.sock".to_owned()), "d"),
+            ("/", "", "", tcp("127.0.0.1", 3306), ""),
+            ("u:p@unix(/run/my.sock)/d", "u", "p", socket("/run/my.sock"), "d"),
+            ("u:p@unix/d", "u", "p", socket("/tmp/mysql.sock"), "d"),
+            ("{{username}}:{{password}}@tcp({{username}}:1)/{{username}}", "U@", "P/", tcp("U@", 1), "U@"),
         ] {
-            let read = Dsn::read(text).unwrap();
-            assert_eq!(
-                (&*read.user, &*read.password, read.server, &*read.database),
-                (user, password, server, database),
-                "{text}"
-            );
+            let read = Dsn::parse(text).unwrap();
+            let server_read = read.server(fill).unwrap();
+            let read = (fill(&read.user), fill(&read.password), server_read, fill(&read.database));
+            assert_eq!(read, (user.to_owned(), password.to_owned(), server, database.to_owned()), "{text}");
         }
-        let parameters = Dsn::read("u@/?a=1&b=x").unwrap().parameters;
-        assert_eq!(parameters, [("a".to_owned(), "1".to_owned()), ("b".to_owned(), "x".to_owned())]);
+        let read = Dsn::parse("u@/?a=1&b=x%2B+y&a=2&c").unwrap();
+        let read: Vec<(&str, String)> = read.parameters().map(|(name, value)| (name, fill(value))).collect();
+        assert_eq!(read, [("b", "x+ y".to_owned()), ("a", "2".to_owned())]);
         for (text, expected) in [
             ("nonsense", "invalid DSN: missing the slash separating the database name"),
             ("u:p@tcp(a:1/", "invalid DSN: network address not terminated (missing closing brace)"),
-            ("u:p@tcp(a:x)/", "invalid DSN: the port is no number"),
+            ("u:p@tcp(a:1)/d?tls=true&loc=a/b", "invalid DSN: did you forget to escape a param value?"),
             ("u:p@pipe(a)/", "invalid DSN: the protocol is neither tcp nor unix"),
+            ("u:geheim/", "invalid DSN: the protocol is neither tcp nor unix"),
+            ("u:p@/d?tls=%zz", "invalid DSN: a percent sign is not followed by two hexadecimal digits"),
         ] {
-            assert_eq!(Dsn::read(text).unwrap_err(), expected);
+            assert_eq!(Dsn::parse(text).unwrap_err(), expected);
+        }
+        assert_eq!(
+            Dsn::parse("u:p@tcp(a:x)/").unwrap().server(fill).unwrap_err(),
+            "invalid DSN: the port is no number"
+        );
+    }
+
+    #[test]
+    fn sec_kf08_no_spelling_of_a_dsns_password_is_shown() {
+        let public = |name: &str, _: &Template| name == "tls";
+        for (text, expected) in [
+            ("u:geheim@tcp(h:1)/d?tls=true", "u:xxxxx@tcp(h:1)/d?tls=true"),
+            ("u:ge:h@eim/?@tcp(h:1)/d", "u:xxxxx@tcp(h:1)/d"),
+            ("u:{{password}}geheim@/d", "u:xxxxx@/d"),
+            (":geheim@unix(/s)/", ":xxxxx@unix(/s)/"),
+            ("{{username}}:{{password}}@tcp(h)/d", "{{username}}:{{password}}@tcp(h)/d"),
+            ("u@tcp(h:1)/d", "u@tcp(h:1)/d"),
+            ("u@/?password=geheim&geheim=1&tls=a%2Fb", "u@/?xxxxx=xxxxx&xxxxx=xxxxx&tls=a%2Fb"),
+        ] {
+            assert_eq!(Dsn::parse(text).unwrap().masked(public).as_deref(), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn sec_kf08_the_end_of_a_dsns_password_is_not_shown() {
+        assert_eq!(Dsn::parse("u:pa@/geheim@tcp(h:1)").unwrap().masked(|_, _| true), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_is_a_dsn_again(text in "[a-z(){}:@/?&=%+]{0,60}") {
+            if let Some(shown) = Dsn::parse(&text).ok().and_then(|dsn| dsn.masked(|_, _| true)) {
+                prop_assert!(Dsn::parse(&shown).is_ok(), "{}", shown);
+            }
         }
     }
 }

@@ -12,9 +12,11 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, DriverError, Error, IoError, Opts, OptsBuilder, ServerError};
 
 use self::settings::Settings;
+pub(super) use self::settings::{PUBLIC, masked_url};
 use super::connection::{Database, DatabaseError, NewUser, NotMade, Unusable, in_time, unreached};
 use super::credential::Login;
 use super::details::Details;
+use super::files::{FileDirectories, LocalPath};
 use super::pool::{Connector, Lent, Numbers, Pool};
 use super::statement::{Dialect, are_blank, expiration, filled};
 
@@ -41,6 +43,7 @@ struct Target {
     opts: Opts,
     plaintext: Option<Opts>,
     address: String,
+    socket: Option<LocalPath>,
 }
 
 impl Target {
@@ -51,6 +54,12 @@ impl Target {
                 OptsBuilder::from_opts(opts.clone()).user(Some(name)).pass(Some(password.expose().as_str())).into()
             }
         };
+        if let Some(path) = self.socket.clone()
+            && !tokio::task::spawn_blocking(move || path.is_socket_or_directory()).await.unwrap_or_default()
+        {
+            // Without a reason, which would tell what files there are.
+            return Err(Error::Io(IoError::Io(std::io::ErrorKind::NotFound.into())));
+        }
         match (Conn::new(opts(&self.opts)).await, &self.plaintext) {
             (Err(Error::Driver(DriverError::NoClientSslFlagFromServer)), Some(plaintext)) => {
                 Conn::new(opts(plaintext)).await
@@ -94,9 +103,14 @@ impl MySql {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub(super) fn open(details: &Details, password: &SecretString, clock: Arc<dyn Clock>) -> Result<Self, Unusable> {
-        let Settings { opts, plaintext, address, limits } = Settings::read(details, password)?;
-        let pool = Pool::new(Target { opts, plaintext, address }, limits, clock.clone());
+    pub(super) fn open(
+        details: &Details,
+        password: &SecretString,
+        files: &FileDirectories,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, Unusable> {
+        let Settings { opts, plaintext, address, socket, limits } = Settings::read(details, password, files)?;
+        let pool = Pool::new(Target { opts, plaintext, address, socket }, limits, clock.clone());
         Ok(MySql { pool, clock })
     }
 

@@ -1,4 +1,4 @@
-//! What a MySQL or MariaDB connection is told.
+//! The settings of a MySQL or MariaDB connection.
 
 use std::time::Duration;
 
@@ -7,15 +7,17 @@ use mysql_async::{ClientIdentity, Opts, OptsBuilder, SslOpts};
 
 use super::super::connection::Unusable;
 use super::super::details::{self, Details, Form, flag, only_text, text};
+use super::super::files::{FileDirectories, LocalPath};
+use super::super::placeholders::{Credentials, Template};
 use super::super::pool::Limits;
 use super::super::tls::{self, Material, Verify};
 use super::dsn::{Dsn, Server};
 
-/// What stands for the administrator's name while the URL is read.
-const NAME: &str = "keepfast-name";
-const PASSWORD: &str = "keepfast-password";
-/// Parameters of Go's driver that mean nothing to another one. Every other parameter is a system variable of the session.
-const OF_THE_DRIVER: &[&str] = &[
+/// Parameters that are read here.
+const READ: &[&str] = &["allowCleartextPasswords", "tls"];
+/// Parameters of Go's driver without a meaning here, whose absence weakens nothing. Every other parameter is a system variable
+/// of the session.
+const IGNORED: &[&str] = &[
     "allowAllFiles",
     "allowFallbackToPlaintext",
     "allowNativePasswords",
@@ -34,13 +36,31 @@ const OF_THE_DRIVER: &[&str] = &[
     "parseTime",
     "readTimeout",
     "rejectReadOnly",
-    "serverPubKey",
     "timeTruncate",
     "timeout",
     "writeTimeout",
 ];
+/// Parameters that demand what the driver cannot do.
+const REFUSED: &[(&str, &str)] = &[("serverPubKey", "use TLS")];
+/// System variables that answers show.
+const PUBLIC_VARIABLES: &[&str] =
+    &["autocommit", "innodb_lock_wait_timeout", "lock_wait_timeout", "sql_mode", "time_zone", "wait_timeout"];
 
-/// What is given in which form.
+/// The settings that reads show.
+pub(in super::super) const PUBLIC: &[&str] = &[
+    "connection_url",
+    "disable_escaping",
+    "max_connection_lifetime",
+    "max_idle_connections",
+    "max_open_connections",
+    "tls_ca",
+    "tls_server_name",
+    "tls_skip_verify",
+    "username",
+    "username_template",
+];
+
+/// The type of each setting.
 const FORMS: &[(&str, Form)] = &[
     ("connection_url", Form::Text),
     ("username", Form::Text),
@@ -58,72 +78,126 @@ pub(super) struct Settings {
     /// The same without TLS, for a server that has none, where that was allowed.
     pub(super) plaintext: Option<Opts>,
     pub(super) address: String,
+    /// Its socket, where it is not reached by a network.
+    pub(super) socket: Option<LocalPath>,
     pub(super) limits: Limits,
 }
 
 impl Settings {
-    /// Reads them. The name and the password never become part of the text of the URL.
+    /// Reads them. The user name and the password are filled into parsed values, so they cannot change the meaning of the text.
     ///
     /// # Errors
     /// What is wrong with them; values are not quoted.
-    pub(super) fn read(details: &Details, password: &SecretString) -> Result<Self, Unusable> {
+    pub(super) fn read(details: &Details, password: &SecretString, files: &FileDirectories) -> Result<Self, Unusable> {
         details::check(details, FORMS)?;
         let url = text(details, "connection_url").ok_or("connection_url cannot be empty")?;
         let limits = Limits::read(details)?;
         only_text(details, "username_template")?;
         let custom = custom_tls(details)?;
-        let url = url.replace("{{username}}", NAME).replace("{{password}}", PASSWORD);
-        let Dsn { user, password: written, server, database, parameters } = Dsn::read(&url).map_err(unreadable)?;
-        let user = if user == NAME { text(details, "username").unwrap_or_default() } else { user };
-        let password = if written == PASSWORD { password.expose().clone() } else { written };
+        let dsn = Dsn::parse(&url).map_err(unreadable)?;
+        let username = text(details, "username").unwrap_or_default();
+        let credentials = Credentials { username, password: SecretString::new(password.expose().clone()) };
+        let fill = |template: &Template| template.fill(&credentials);
+        let server = dsn.server(fill).map_err(unreadable)?;
+        let parameters: Vec<(&str, String)> = dsn.parameters().map(|(name, value)| (name, fill(value))).collect();
         let mut builder = OptsBuilder::default()
-            .user(Some(user))
-            .pass(Some(password))
-            .db_name(Some(database).filter(|name| !name.is_empty()))
+            .user(Some(fill(&dsn.user)))
+            .pass(Some(fill(&dsn.password)))
+            .db_name(Some(fill(&dsn.database)).filter(|name| !name.is_empty()))
             .prefer_socket(false)
             .stmt_cache_size(0)
             .tcp_keepalive(Some(Duration::from_secs(60)));
+        let mut socket = None;
         builder = match &server {
             Server::Tcp { host, port } => builder.ip_or_hostname(host.as_str()).tcp_port(*port),
-            Server::Socket(path) => builder.socket(Some(path.as_str())),
+            Server::Socket(path) => {
+                let allowed = files.locate("unix", path, "connect over tcp")?;
+                let builder = builder.socket(Some(allowed.path().display().to_string()));
+                socket = Some(allowed);
+                builder
+            }
         };
-        let find = |name: &str| parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
-        if find("allowCleartextPasswords") == Some("true") {
+        let find = |name: &str| parameters.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());
+        if find("allowCleartextPasswords").and_then(truth) == Some(true) {
             builder = builder.enable_cleartext_plugin(true);
         }
         builder = builder.setup(variables(&parameters)?);
         let plaintext: Opts = builder.clone().into();
-        let (ssl, may_be_plaintext) = match (find("tls"), custom) {
-            (None | Some("false" | "0" | ""), None) => (None, false),
-            (Some("preferred"), custom) => (Some(custom.map_or_else(verified, Ok)?), true),
-            (Some("skip-verify"), _) => (Some(unverified()), false),
-            (Some("true" | "1"), None) => (Some(verified()?), false),
-            (_, Some(custom)) => (Some(custom), false),
-            (Some(_), None) => {
-                return Err(unreadable("invalid value / unknown config name: the value of tls".to_owned()));
-            }
-        };
+        let (ssl, may_be_plaintext) = encryption(find("tls"), custom)?;
         let plaintext = may_be_plaintext.then_some(plaintext);
-        Ok(Settings { opts: builder.ssl_opts(ssl).into(), plaintext, address: server.address(), limits })
+        Ok(Settings { opts: builder.ssl_opts(ssl).into(), plaintext, address: server.address(), socket, limits })
     }
+}
+
+/// The DSN for answers; `None` where it cannot be parsed.
+pub(in super::super) fn masked_url(url: &str) -> Option<String> {
+    let is_public = |name: &str, value: &Template| match name {
+        // Another value would be the name of a configuration, of which there is none.
+        "tls" => {
+            let value = value.encoded(str::to_owned).to_ascii_lowercase();
+            matches!(value.as_str(), "" | "0" | "1" | "true" | "false" | "skip-verify" | "preferred")
+        }
+        "connectionAttributes" => false,
+        name => READ.contains(&name) || IGNORED.contains(&name) || PUBLIC_VARIABLES.contains(&name),
+    };
+    Dsn::parse(url).ok()?.masked(is_public)
 }
 
 fn unreadable(why: String) -> Unusable {
     Unusable::Url(format!("error verifying - connection: unable to parse connectionURL: {why}"))
 }
 
-/// System variables of each session: `SET name = value`. A value is a number, a word or a text in single quotes.
-fn variables(parameters: &[(String, String)]) -> Result<Vec<String>, Unusable> {
+/// As the driver's `readBool`.
+fn truth(text: &str) -> Option<bool> {
+    match text {
+        "1" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// TLS, and whether the connection may do without it where the server has none. What `tls_ca` and its companions say
+/// replaces the parameter, as in OpenBao.
+fn encryption(parameter: Option<&str>, custom: Option<SslOpts>) -> Result<(Option<SslOpts>, bool), Unusable> {
+    if custom.is_some() {
+        return Ok((custom, false));
+    }
+    let value = parameter.unwrap_or_default();
+    match (truth(value), value.to_ascii_lowercase().as_str()) {
+        (Some(false), _) | (None, "") => Ok((None, false)),
+        (Some(true), _) => Ok((Some(verified()?), false)),
+        (None, "preferred") => Ok((Some(verified()?), true)),
+        (None, "skip-verify") => Ok((Some(unverified()), false)),
+        _ => Err(unreadable("invalid value / unknown config name: the value of tls".to_owned())),
+    }
+}
+
+/// System variables of each session: `SET name = value`. A value is a number, a word or a text in quotes.
+fn variables(parameters: &[(&str, String)]) -> Result<Vec<String>, Unusable> {
     let is_word =
         |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.".contains(&b));
-    let ours = |name: &str| matches!(name, "tls" | "allowCleartextPasswords") || OF_THE_DRIVER.contains(&name);
+    let ours = |name: &str| READ.contains(&name) || IGNORED.contains(&name);
     let mut out = Vec::new();
     for (name, value) in parameters.iter().filter(|(name, _)| !ours(name)) {
-        let value = value.replace("%27", "'").replace("%20", " ").replace("%2C", ",");
-        let quoted = value.strip_prefix('\'').and_then(|v| v.strip_suffix('\''));
-        let is_safe = is_word(&value) || quoted.is_some_and(|text| !text.contains(['\'', '\\']));
-        if !is_word(name) || !is_safe {
-            return Err(unreadable("a parameter is no system variable with a plain value".to_owned()));
+        if let Some((_, why)) = REFUSED.iter().find(|(refused, _)| refused == name) {
+            return Err(unreadable(format!("{name} is not supported: {why}")));
+        }
+        if !is_word(name) {
+            return Err(unreadable("the name of a parameter is invalid".to_owned()));
+        }
+        let is = |known: &&str| known.eq_ignore_ascii_case(name);
+        if READ.iter().chain(IGNORED).any(is) || REFUSED.iter().any(|(refused, _)| is(refused)) {
+            return Err(unreadable(format!("{name} is not a parameter: the case of its letters is another one")));
+        }
+        // `SET PASSWORD = ...` changes the password of the administrator.
+        if is(&"password") {
+            return Err(unreadable(format!("{name} is not supported")));
+        }
+        let quoted = |quote: char| value.strip_prefix(quote).and_then(|v| v.strip_suffix(quote));
+        let is_safe = is_word(value.strip_prefix('-').unwrap_or(value))
+            || quoted('\'').or(quoted('"')).is_some_and(|text| !text.contains(['\'', '"', '\\']));
+        if !is_safe {
+            return Err(unreadable(format!("the value of {name} is no number, word or quoted text")));
         }
         out.push(format!("SET {name} = {value}"));
     }
@@ -181,7 +255,8 @@ mod tests {
     fn read(url: &str, more: Value) -> Result<Settings, Unusable> {
         let mut details = json!({"connection_url": url, "username": "ad'min@x:/("});
         details.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        Settings::read(details.as_object().unwrap(), &SecretString::new("p@)/?tls=false".to_owned()))
+        let password = SecretString::new("p@)/?tls=false".to_owned());
+        Settings::read(details.as_object().unwrap(), &password, &FileDirectories::default())
     }
 
     #[test]
@@ -194,9 +269,13 @@ mod tests {
         assert_eq!((settings.opts.ip_or_hostname(), settings.opts.tcp_port()), ("db", 3307));
         assert_eq!(settings.opts.setup(), ["SET sql_mode = 'ANSI'"]);
         assert!(settings.opts.ssl_opts().is_some_and(|ssl| !ssl.accept_invalid_certs()));
-        for url in ["u@/?a=1;DROP", "u@/?a=%27x%27%27", "u@/?a;b=1", "u@/?a=%27\\%27"] {
+        for url in
+            ["u@/?a=1;DROP", "u@/?a=%27x%27%27", "u@/?a;b=1", "u@/?a=%27\\%27", "u@/?a=%27%5C%27", "u@/?Password=1"]
+        {
             assert!(read(url, json!({})).is_err(), "{url}");
         }
+        let whole = read("u@/?time_zone=%27%2B01%3A00%27&a=-1&a=2", json!({})).unwrap();
+        assert_eq!(whole.opts.setup(), ["SET time_zone = '+01:00'", "SET a = 2"]);
     }
 
     #[test]
@@ -210,6 +289,13 @@ mod tests {
         assert!(ssl("tls=skip-verify").unwrap().unwrap().accept_invalid_certs());
         assert!(ssl("tls=nope").unwrap_err().text().contains("unknown config name"));
         assert!(read("u@tcp(h)/?tls=preferred", json!({})).unwrap().plaintext.is_some());
+        for required in ["tls=%74rue", "tls=false&tls=true", "tls=TRUE", "tls=1", "a=1&tls=true"] {
+            let read = read(&format!("u@tcp(h)/?{required}"), json!({})).unwrap();
+            assert!(read.opts.ssl_opts().is_some() && read.plaintext.is_none(), "{required}");
+        }
+        for refused in ["TLS=true", "%74ls=true", "tls=tRUE", "serverPubKey=x", "Tls=skip-verify", "tls=true;a=1"] {
+            assert!(read(&format!("u@tcp(h)/?{refused}"), json!({})).is_err(), "{refused}");
+        }
         for (setting, expected) in [
             ("tls_ca", "failed to append CA to client options"),
             ("tls_certificate_key", "unable to load tls_certificate_key_data: the private key is not PEM"),

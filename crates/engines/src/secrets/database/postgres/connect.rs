@@ -1,22 +1,71 @@
 //! Connecting: the hosts are tried in their order until one is as it has to be.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use keepfast_crypto::secret::SecretString;
-use tokio_postgres::config::Host;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::config::Host as Address;
+use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::{Client, Config, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::super::connection::{DatabaseError, unreached};
+use super::super::files::LocalPath;
 use super::super::pool::Connector;
+use super::encryption::Encryption;
 use super::said;
 
 /// Where to connect to, and as whom.
 pub(super) struct Target {
-    /// One configuration a host.
-    pub(super) hosts: Vec<Config>,
+    pub(super) hosts: Vec<Host>,
     pub(super) session: Session,
-    pub(super) tls: MakeRustlsConnect,
+    pub(super) encryption: Arc<Encryption>,
+}
+
+/// One host.
+pub(super) struct Host {
+    pub(super) config: Config,
+    /// The directory of its socket, where it is no host of a network.
+    pub(super) socket: Option<LocalPath>,
+}
+
+impl Host {
+    /// Refuses a socket behind a symbolic link.
+    async fn check_socket(&self) -> Result<(), Fault> {
+        let Some(path) = self.socket.clone() else { return Ok(()) };
+        match tokio::task::spawn_blocking(move || path.is_socket_or_directory()).await {
+            Ok(true) => Ok(()),
+            _ => Err(Fault::Unsuitable("the directory of the socket cannot be used")),
+        }
+    }
+
+    /// A session on this host, if the host is of the kind that is wanted.
+    async fn open(
+        &self,
+        user: Option<(&str, &SecretString)>,
+        session: Session,
+        tls: &MakeRustlsConnect,
+    ) -> Result<Client, Fault> {
+        self.check_socket().await?;
+        let mut config = self.config.clone();
+        if let Some((name, password)) = user {
+            config.user(name).password(password.expose());
+        }
+        let (client, connection) = config.connect(tls.clone()).await.map_err(Fault::Server)?;
+        // Its other half runs until the client is dropped.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a database connection ended");
+            }
+        });
+        let Some((question, expected, otherwise)) = session.question() else { return Ok(client) };
+        let answers = client.simple_query(question).await.map_err(Fault::Server)?;
+        let suits = answers.iter().any(|answer| match answer {
+            SimpleQueryMessage::Row(row) => row.get(0) == Some(expected),
+            _ => false,
+        });
+        if suits { Ok(client) } else { Err(Fault::Unsuitable(otherwise)) }
+    }
 }
 
 /// `target_session_attrs`: what kind of server is wanted.
@@ -86,24 +135,23 @@ impl Target {
     }
 
     async fn try_all(&self, user: Option<(&str, &SecretString)>, session: Session) -> Result<Client, Refused> {
+        let tls = self.encryption.connector().await.map_err(Refused::Other)?;
         let mut faults = Vec::new();
         for host in &self.hosts {
-            let mut config = host.clone();
-            if let Some((name, password)) = user {
-                config.user(name).password(password.expose());
-            }
-            let error = match self.open(&config, session).await {
+            let error = match host.open(user, session, &tls).await {
                 Ok(client) => return Ok(client),
                 Err(Fault::Server(error)) => error,
                 Err(Fault::Unsuitable(text)) => {
-                    faults.push(format!("{}: ValidateConnect failed: {text}", address(host)));
+                    faults.push(format!("{}: ValidateConnect failed: {text}", address(&host.config)));
                     continue;
                 }
             };
-            faults.push(format!("{}: {}", address(host), reason(&error, host)));
+            faults.push(format!("{}: {}", address(&host.config), reason(&error, &host.config)));
             let code = error.code();
             let text = || self.failure(user, &faults);
-            if matches!(code, Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION)) {
+            let is_login =
+                matches!(code, Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION));
+            if is_login || error.as_db_error().is_some_and(is_poolers_refusal) {
                 return Err(Refused::Credentials(text()));
             }
             if matches!(code, Some(&SqlState::INVALID_CATALOG_NAME | &SqlState::INSUFFICIENT_PRIVILEGE)) {
@@ -113,26 +161,9 @@ impl Target {
         Err(Refused::Other(self.failure(user, &faults)))
     }
 
-    async fn open(&self, config: &Config, session: Session) -> Result<Client, Fault> {
-        let (client, connection) = config.connect(self.tls.clone()).await.map_err(Fault::Server)?;
-        // Its other half runs until the client is dropped.
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a database connection ended");
-            }
-        });
-        let Some((question, expected, otherwise)) = session.question() else { return Ok(client) };
-        let answers = client.simple_query(question).await.map_err(Fault::Server)?;
-        let suits = answers.iter().any(|answer| match answer {
-            SimpleQueryMessage::Row(row) => row.get(0) == Some(expected),
-            _ => false,
-        });
-        if suits { Ok(client) } else { Err(Fault::Unsuitable(otherwise)) }
-    }
-
     /// In the peer's form.
     fn failure(&self, user: Option<(&str, &SecretString)>, faults: &[String]) -> DatabaseError {
-        let config = self.hosts.first();
+        let config = self.hosts.first().map(|host| &host.config);
         let name = user.map(|(name, _)| name).or(config.and_then(Config::get_user)).unwrap_or_default();
         let database = config.and_then(Config::get_dbname).unwrap_or_default();
         let faults = match faults {
@@ -161,12 +192,19 @@ impl Connector for Target {
     }
 }
 
+/// Whether PgBouncer refuses a password, for which it has the code of a broken protocol.
+fn is_poolers_refusal(server: &DbError) -> bool {
+    let begins = |text: &str| server.message().starts_with(text);
+    *server.code() == SqlState::PROTOCOL_VIOLATION
+        && (begins("password authentication failed") || begins("SASL authentication failed"))
+}
+
 fn address(config: &Config) -> String {
     let port = config.get_ports().first().copied().unwrap_or_default();
     match (config.get_hosts().first(), config.get_hostaddrs().first()) {
-        (Some(Host::Tcp(host)), _) if host.parse::<std::net::IpAddr>().is_ok() => format!("{host}:{port} ({host})"),
-        (Some(Host::Tcp(host)), _) => format!("{host}:{port}"),
-        (Some(Host::Unix(path)), _) => path.display().to_string(),
+        (Some(Address::Tcp(host)), _) if host.parse::<std::net::IpAddr>().is_ok() => format!("{host}:{port} ({host})"),
+        (Some(Address::Tcp(host)), _) => format!("{host}:{port}"),
+        (Some(Address::Unix(path)), _) => path.display().to_string(),
         (None, Some(address)) => format!("{address}:{port}"),
         (None, None) => String::new(),
     }

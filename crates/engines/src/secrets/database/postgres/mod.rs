@@ -1,6 +1,9 @@
 //! PostgreSQL.
 
 mod connect;
+mod conninfo;
+mod encryption;
+mod parameters;
 mod revoke;
 mod scram;
 mod settings;
@@ -12,12 +15,15 @@ use keepfast_crypto::secret::SecretString;
 use keepfast_framework::{Clock, Timestamp};
 use tokio_postgres::Client;
 use tokio_postgres::error::DbError;
+use tokio_postgres::types::Type;
 
 use self::connect::{Refused, Target};
 use self::settings::Settings;
+pub(super) use self::settings::{PUBLIC, has_password, masked_url};
 use super::connection::{Database, DatabaseError, NewUser, NotMade, Unusable, in_time};
 use super::credential::Login;
 use super::details::Details;
+use super::files::FileDirectories;
 use super::pool::{Lent, Numbers, Pool};
 use super::statement::{self, Dialect, are_blank, expiration};
 
@@ -33,8 +39,13 @@ impl Postgres {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub(super) fn open(details: &Details, password: &SecretString, clock: Arc<dyn Clock>) -> Result<Self, Unusable> {
-        let Settings { target, limits, scram } = Settings::read(details, password)?;
+    pub(super) fn open(
+        details: &Details,
+        password: &SecretString,
+        files: &FileDirectories,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, Unusable> {
+        let Settings { target, limits, scram } = Settings::read(details, password, files)?;
         Ok(Postgres { pool: Pool::new(target, limits, clock.clone()), scram, clock })
     }
 
@@ -141,7 +152,8 @@ impl Database for Postgres {
         in_time(&self.clock, async {
             let client = self.client().await?;
             let statement = "SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1";
-            let found = client.query_opt(statement, &[&name]).await.map_err(|e| shown(QUERY_FAILED, &e))?;
+            let found =
+                client.query_typed_opt(statement, &[(&name, Type::TEXT)]).await.map_err(|e| shown(QUERY_FAILED, &e))?;
             self.pool.put(client);
             Ok(found.is_none())
         })
@@ -195,7 +207,10 @@ impl Database for Postgres {
         in_time(&self.clock, async {
             let client = self.client().await?;
             let statement = "SELECT rolname FROM pg_catalog.pg_roles WHERE left(rolname, length($1::text)) = $1";
-            let rows = client.query(statement, &[&prefix]).await.map_err(|e| shown("failed to list users", &e))?;
+            let rows = client
+                .query_typed(statement, &[(&prefix, Type::TEXT)])
+                .await
+                .map_err(|e| shown("failed to list users", &e))?;
             self.pool.put(client);
             Ok(rows.iter().map(|row| row.get(0)).collect())
         })

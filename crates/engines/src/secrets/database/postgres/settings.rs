@@ -1,31 +1,48 @@
-//! What a PostgreSQL connection is told.
+//! The settings of a PostgreSQL connection: the driver's configuration is built from the parsed connection string.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use keepfast_crypto::secret::SecretString;
 use tokio_postgres::Config;
-use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_postgres::config::{ChannelBinding, SslMode};
 
 use super::super::connection::Unusable;
-use super::super::details::{self, Details, Form, only_text, text};
+use super::super::details::{self, Details, Form, flag, only_text, text};
+use super::super::files::{FileDirectories, LocalPath};
+use super::super::placeholders::Credentials;
 use super::super::pool::Limits;
-use super::super::tls::{self, Material, Verify};
-use super::connect::{Session, Target};
+use super::connect::{Host, Session, Target};
+use super::conninfo::{ConnInfo, unescaped};
+use super::encryption::Encryption;
+use super::parameters::{Parameters, is_public};
 
-/// How long connecting to one host may take.
+/// How long connecting to one host takes at most, where the connection string has no `connect_timeout`, and in any case.
 const CONNECT: Duration = Duration::from_secs(10);
-/// What stands for the administrator's name while the URL is read.
-const NAME: &str = "keepfast-name";
-const PASSWORD: &str = "keepfast-password";
+const LONGEST_CONNECT: Duration = Duration::from_secs(30);
 
-/// What is given in which form.
+/// The type of each setting.
 const FORMS: &[(&str, Form)] = &[
     ("connection_url", Form::Text),
     ("username", Form::Text),
     ("max_open_connections", Form::Integer),
     ("max_idle_connections", Form::Integer),
     ("disable_escaping", Form::Flag),
+];
+
+/// The settings that reads show.
+pub(in super::super) const PUBLIC: &[&str] = &[
+    "connection_url",
+    "disable_escaping",
+    "max_connection_lifetime",
+    "max_idle_connections",
+    "max_open_connections",
+    "password_authentication",
+    "tls_ca",
+    "tls_certificate",
+    "username",
+    "username_template",
 ];
 
 /// A connection's settings, checked.
@@ -37,11 +54,11 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Reads them.
+    /// Reads them. The user name and the password are filled into parsed values, so they cannot change the meaning of the text.
     ///
-    /// The name and the password never become part of the text of the URL, so no character of theirs can change it, and
-    /// there is nothing that `disable_escaping` would have to switch off.
-    pub(super) fn read(details: &Details, password: &SecretString) -> Result<Self, Unusable> {
+    /// # Errors
+    /// What is wrong with them; values are not quoted.
+    pub(super) fn read(details: &Details, password: &SecretString, files: &FileDirectories) -> Result<Self, Unusable> {
         details::check(details, FORMS)?;
         let url = text(details, "connection_url").ok_or("connection_url cannot be empty")?;
         let limits = Limits::read(details)?;
@@ -53,177 +70,139 @@ impl Settings {
             Some("scram-sha-256") => true,
             Some(other) => return Err(format!("'{other}' is not a valid password authentication type").into()),
         };
-        let mut url = url.replace("{{username}}", NAME).replace("{{password}}", PASSWORD);
-        let mut take = |name: &str| take_parameter(&mut url, name);
-        let mode = take("sslmode");
-        let session = Session::named(&take("target_session_attrs").unwrap_or_default()).map_err(Unusable::Url)?;
-        let material = material(details, &mut take)?;
-        let mut config: Config = url.parse().map_err(|_| unreadable("it is no URL or DSN of PostgreSQL"))?;
-        if config.get_user().is_none_or(|u| u == NAME) {
-            config.user(text(details, "username").unwrap_or_default());
-        }
-        if config.get_password().is_none_or(|p| p == PASSWORD.as_bytes()) {
-            config.password(password.expose());
-        }
-        let (ssl_mode, verify) = modes(mode.as_deref())?;
-        config.ssl_mode(ssl_mode).connect_timeout(CONNECT).application_name("keepfast");
-        let tls = match ssl_mode {
-            SslMode::Disable => tls::client(&Material::default(), verify)?,
-            _ => tls::client(&material, verify)?,
-        };
-        let hosts = one_by_one(&config).ok_or_else(|| unreadable("it names no host"))?;
-        Ok(Settings { target: Target { hosts, session, tls: MakeRustlsConnect::new(tls) }, limits, scram })
+        let info = ConnInfo::parse(&url).map_err(unreadable)?;
+        let credentials = credentials(details, password, &info)?;
+        let parameters = Parameters::read(&info, &credentials).map_err(unreadable)?;
+        let encryption = Encryption::read(details, &parameters, files)?;
+        let session =
+            Session::named(parameters.get("target_session_attrs").unwrap_or_default()).map_err(Unusable::Url)?;
+        let shared = shared(&parameters, &credentials, &encryption).map_err(unreadable)?;
+        let hosts = hosts(&shared, &parameters, files)?;
+        Ok(Settings { target: Target { hosts, session, encryption: Arc::new(encryption) }, limits, scram })
     }
 }
 
-fn unreadable(why: &str) -> Unusable {
+/// The connection string for answers; `None` where it cannot be parsed.
+pub(in super::super) fn masked_url(url: &str) -> Option<String> {
+    ConnInfo::parse(url).ok()?.masked(is_public)
+}
+
+/// Whether a password is written in the connection string.
+pub(in super::super) fn has_password(url: &str) -> bool {
+    ConnInfo::parse(url).is_ok_and(|info| info.has_password())
+}
+
+fn unreadable(why: impl std::fmt::Display) -> Unusable {
     Unusable::Url(format!("cannot parse connection url: {why}"))
 }
 
-/// The server decides whether there is TLS, as with every client of PostgreSQL, unless the mode does; but where there is, it
-/// is verified.
-fn modes(mode: Option<&str>) -> Result<(SslMode, Verify), Unusable> {
-    match mode {
-        Some("disable") => Ok((SslMode::Disable, Verify::Everything)),
-        None | Some("prefer" | "allow" | "") => Ok((SslMode::Prefer, Verify::Everything)),
-        Some("verify-ca") => Ok((SslMode::Require, Verify::ChainOnly)),
-        Some("require" | "verify-full") => Ok((SslMode::Require, Verify::Everything)),
-        Some(_) => Err(unreadable("sslmode is invalid")),
+/// The user name and the password; with `disable_escaping` they are written in the escapes of the connection string.
+fn credentials(details: &Details, password: &SecretString, info: &ConnInfo) -> Result<Credentials, Unusable> {
+    let username = text(details, "username").unwrap_or_default();
+    if !flag(details, "disable_escaping")? {
+        return Ok(Credentials { username, password: SecretString::new(password.expose().clone()) });
     }
-}
-
-/// Certificates and key: as PEM in settings of their own, or in the files that the URL names.
-fn material(details: &Details, take: &mut impl FnMut(&str) -> Option<String>) -> Result<Material, Unusable> {
-    let mut either = |setting: &str, parameter: &str, what: &str| -> Result<Option<String>, Unusable> {
-        let path = take(parameter).filter(|path| parameter != "sslrootcert" || path != "system");
-        let file = path.map(|path| {
-            std::fs::read_to_string(&path)
-                .map_err(|error| unreadable(&format!("unable to read {what}: {}", error.kind())))
-        });
-        Ok(text(details, setting).or(file.transpose()?))
+    let unescaped = |name: &str, value: &str| {
+        unescaped(value, info.is_uri()).map_err(|why| format!("disable_escaping: {name}: {why}"))
     };
-    Ok(Material {
-        authorities: either("tls_ca", "sslrootcert", "CA file")?,
-        certificate: either("tls_certificate", "sslcert", "cert")?,
-        key: either("private_key", "sslkey", "sslkey")?,
+    Ok(Credentials {
+        username: unescaped("username", &username).map_err(Unusable::Url)?,
+        password: SecretString::new(unescaped("password", password.expose()).map_err(Unusable::Url)?),
     })
 }
 
-/// The same settings for each host alone, in the order in which they are tried; `None` when there is no host.
-fn one_by_one(all: &Config) -> Option<Vec<Config>> {
-    let (hosts, addresses, ports) = (all.get_hosts(), all.get_hostaddrs(), all.get_ports());
-    let count = hosts.len().max(addresses.len());
-    let one = |at: usize| {
-        let mut one = Config::new();
-        match hosts.get(at) {
-            Some(Host::Tcp(host)) => drop(one.host(host.as_str())),
-            Some(Host::Unix(path)) => drop(one.host_path(path)),
-            None => {}
-        }
-        if let Some(address) = addresses.get(at) {
-            one.hostaddr(*address);
-        }
-        one.port(ports.get(at).or(ports.first()).copied().unwrap_or(5432));
-        one.user(all.get_user().unwrap_or_default()).password(all.get_password().unwrap_or_default());
-        if let Some(name) = all.get_dbname() {
-            one.dbname(name);
-        }
-        if let Some(options) = all.get_options() {
-            one.options(options);
-        }
-        one.ssl_mode(all.get_ssl_mode()).ssl_negotiation(all.get_ssl_negotiation());
-        one.channel_binding(all.get_channel_binding());
-        one.connect_timeout(all.get_connect_timeout().copied().unwrap_or(CONNECT));
-        one.application_name(all.get_application_name().unwrap_or("keepfast"));
-        one
-    };
-    (count > 0).then(|| (0..count).map(one).collect())
+/// Everything but the hosts.
+fn shared(parameters: &Parameters, credentials: &Credentials, encryption: &Encryption) -> Result<Config, String> {
+    let seconds = |name: &str| Ok::<_, String>(parameters.number::<u32>(name)?.filter(|s| *s > 0));
+    let duration = |name: &str| Ok::<_, String>(seconds(name)?.map(|s| Duration::from_secs(s.into())));
+    let mut config = Config::new();
+    config.user(parameters.get("user").unwrap_or(&credentials.username));
+    config.password(parameters.get("password").unwrap_or(credentials.password.expose()));
+    if let Some(name) = parameters.get("dbname") {
+        config.dbname(name);
+    }
+    if let Some(options) = parameters.options() {
+        config.options(options);
+    }
+    let name = parameters.get("application_name").or(parameters.get("fallback_application_name"));
+    config.application_name(name.unwrap_or("keepfast"));
+    // Negative is without a bound in libpq.
+    let connect = parameters.number::<i32>("connect_timeout")?.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
+    config.connect_timeout(connect.map_or(CONNECT, Duration::from_secs).min(LONGEST_CONNECT));
+    config.keepalives(parameters.one_of("keepalives", &[("1", true), ("0", false)], true)?);
+    if let Some(idle) = duration("keepalives_idle")? {
+        config.keepalives_idle(idle);
+    }
+    if let Some(interval) = duration("keepalives_interval")? {
+        config.keepalives_interval(interval);
+    }
+    if let Some(count) = seconds("keepalives_count")? {
+        config.keepalives_retries(count);
+    }
+    if let Some(milliseconds) = seconds("tcp_user_timeout")? {
+        config.tcp_user_timeout(Duration::from_millis(milliseconds.into()));
+    }
+    let bindings = [
+        ("disable", ChannelBinding::Disable),
+        ("prefer", ChannelBinding::Prefer),
+        ("require", ChannelBinding::Require),
+    ];
+    config.channel_binding(parameters.one_of("channel_binding", &bindings, ChannelBinding::Prefer)?);
+    config.ssl_mode(encryption.mode).ssl_negotiation(encryption.negotiation);
+    Ok(config)
 }
 
-/// Takes a parameter out of a URL or a DSN: the driver knows fewer of them, and fewer values, than there are.
-fn take_parameter(url: &mut String, name: &str) -> Option<String> {
-    let key = format!("{name}=");
-    let at = url
-        .match_indices(&key)
-        .map(|(at, _)| at)
-        .find(|at| url[..*at].chars().next_back().is_none_or(|before| matches!(before, '?' | '&' | ' ')))?;
-    let from = at + key.len();
-    let value: String = url[from..].chars().take_while(|c| !matches!(c, '&' | ' ')).collect();
-    let rest = url[from + value.len()..].to_owned();
-    let rest = rest.strip_prefix(['&', ' ']).unwrap_or(&rest);
-    url.truncate(at);
-    if rest.is_empty() {
-        url.truncate(url.trim_end_matches(['?', '&', ' ']).len());
+/// One configuration for each host, in the order in which they are tried.
+fn hosts(shared: &Config, parameters: &Parameters, files: &FileDirectories) -> Result<Vec<Host>, Unusable> {
+    let list = |name: &str| -> Vec<&str> { parameters.get(name).map(|v| v.split(',').collect()).unwrap_or_default() };
+    let (names, addresses, ports) = (list("host"), list("hostaddr"), list("port"));
+    let count = names.len().max(addresses.len());
+    if count == 0 {
+        return Err(unreadable("it names no host"));
     }
-    url.push_str(rest);
-    Some(value.trim_matches('\'').replace("%2F", "/").replace("%2f", "/"))
+    let fits = |length: usize| matches!(length, 0 | 1) || length == count;
+    if !fits(ports.len()) || (!names.is_empty() && !addresses.is_empty() && names.len() != addresses.len()) {
+        return Err(unreadable("host, hostaddr and port have different numbers of entries"));
+    }
+    let port = |at: usize| match ports.get(at).or(ports.first()).map(|p| p.trim()) {
+        None | Some("") => Ok(5432),
+        Some(port) => port.parse::<u16>().ok().filter(|p| *p > 0).ok_or_else(|| unreadable("a port is no port")),
+    };
+    (0..count)
+        .map(|at| {
+            let mut config = shared.clone();
+            config.port(port(at)?);
+            if let Some(address) = addresses.get(at) {
+                config.hostaddr(address.parse::<IpAddr>().map_err(|_| unreadable("hostaddr is no IP address"))?);
+            }
+            // The address would be used, without TLS.
+            if !addresses.is_empty() && names.get(at).is_some_and(|name| is_socket(name)) {
+                return Err(unreadable("hostaddr is given for a host that is a directory of sockets"));
+            }
+            let socket = names.get(at).map(|name| name_host(&mut config, name, files)).transpose()?.flatten();
+            Ok(Host { config, socket })
+        })
+        .collect()
+}
+
+/// Whether a host is the directory of a Unix socket, or, with an at sign, an abstract socket.
+fn is_socket(name: &str) -> bool {
+    name.starts_with(['/', '@'])
+}
+
+/// Sets a host; a directory of Unix sockets has to be allowed, and has no TLS, as in libpq.
+fn name_host(config: &mut Config, name: &str, files: &FileDirectories) -> Result<Option<LocalPath>, Unusable> {
+    if name.is_empty() {
+        return Err(unreadable("a host is empty"));
+    }
+    if !is_socket(name) {
+        config.host(name);
+        return Ok(None);
+    }
+    let path = files.locate("host", name, "connect over TCP")?;
+    config.host_path(path.path()).ssl_mode(SslMode::Disable);
+    Ok(Some(path))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn read_with(url: &str, more: serde_json::Value) -> Result<Settings, Unusable> {
-        let mut details = json!({ "connection_url": url, "username": "ad'min@x:/", });
-        details.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        Settings::read(details.as_object().unwrap(), &SecretString::new("p'w@/?sslmode=disable".to_owned()))
-    }
-
-    fn read(url: &str) -> Result<Settings, Unusable> {
-        read_with(url, json!({}))
-    }
-
-    #[test]
-    fn sec_se04_name_and_password_are_never_part_of_the_urls_text() {
-        let settings = read("postgresql://{{username}}:{{password}}@db.internal:5432/myapp").unwrap();
-        let config = &settings.target.hosts[0];
-        assert_eq!(config.get_user(), Some("ad'min@x:/"));
-        assert_eq!(config.get_password(), Some(b"p'w@/?sslmode=disable".as_slice()));
-        assert_eq!(config.get_ssl_mode(), SslMode::Prefer);
-        for (url, expected) in [
-            ("postgresql://u:p@h/d?sslmode=what", "cannot parse connection url: sslmode is invalid"),
-            ("", "connection_url cannot be empty"),
-            ("postgresql://u:geheim@h:x/d", "cannot parse connection url: it is no URL or DSN of PostgreSQL"),
-            (
-                "postgresql://u:p@h/d?sslrootcert=/nowhere",
-                "cannot parse connection url: unable to read CA file: entity not found",
-            ),
-        ] {
-            assert_eq!(read(url).err().unwrap().text(), expected);
-        }
-        for (setting, value, expected) in [
-            ("password_authentication", "md5", "'md5' is not a valid password authentication type"),
-            ("max_connection_lifetime", "x", "invalid max_connection_lifetime: time: invalid duration \"x\""),
-        ] {
-            let refused = read_with("postgresql://u:p@h/d", json!({setting: value}));
-            assert_eq!(refused.err().unwrap().text(), expected);
-        }
-        for setting in ["disable_escaping", "max_open_connections"] {
-            let refused = read_with("postgresql://u:p@h/d", json!({setting: "maybe"})).err().unwrap().text();
-            assert!(refused.contains(&format!("'{setting}' cannot parse value")), "{refused}");
-        }
-    }
-
-    #[test]
-    fn every_mode_but_disable_verifies_and_dsns_are_read() {
-        for (mode, expected) in
-            [("disable", SslMode::Disable), ("require", SslMode::Require), ("verify-full", SslMode::Require)]
-        {
-            let dsn = format!("host=a port=5 sslmode={mode} user={{{{username}}}} password={{{{password}}}} dbname=d");
-            for url in [format!("postgres://u:p@h:1/d?sslmode={mode}&application_name=x"), dsn] {
-                assert_eq!(read(&url).unwrap().target.hosts[0].get_ssl_mode(), expected, "{url}");
-            }
-        }
-    }
-
-    #[test]
-    fn several_hosts_are_tried_one_by_one() {
-        let several =
-            read("postgresql://{{username}}:{{password}}@a:1,b:2/d?sslmode=disable&target_session_attrs=primary");
-        let ports: Vec<_> = several.unwrap().target.hosts.iter().map(|h| h.get_ports().to_vec()).collect();
-        assert_eq!(ports, [[1], [2]]);
-        let unknown = read("postgresql://h/d?target_session_attrs=x").err().unwrap().text();
-        assert_eq!(unknown, "cannot parse connection url: unknown target_session_attrs value: x");
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! Valkey and Redis: users are made of rules, and no statement is ever a text.
 
 mod settings;
+mod url;
 
 use std::sync::{Arc, LazyLock};
 
@@ -14,6 +15,7 @@ use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+pub(super) use self::settings::{PUBLIC, has_password, masked_url};
 use self::settings::{Persistence, Settings};
 use super::connection::{Database, DatabaseError, NewUser, NotMade, Unusable, in_time, unreached};
 use super::credential::Login;

@@ -1,4 +1,4 @@
-//! What a Valkey or Redis connection is told.
+//! The settings of a Valkey or Redis connection.
 
 use keepfast_crypto::secret::SecretString;
 use rustls::ClientConfig;
@@ -7,6 +7,7 @@ use super::super::connection::Unusable;
 use super::super::details::{self, Details, Form, flag, integer, text};
 use super::super::pool::Limits;
 use super::super::tls::{self, Material, Verify};
+use super::url::Url;
 
 /// Where users are kept over a restart of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub(super) enum Persistence {
     Rewrite,
 }
 
-/// What is given in which form.
+/// The type of each setting.
 const FORMS: &[(&str, Form)] = &[
     ("host", Form::Text),
     ("port", Form::Integer),
@@ -28,6 +29,22 @@ const FORMS: &[(&str, Form)] = &[
     ("ca_cert", Form::Text),
     ("tls", Form::Flag),
     ("insecure_tls", Form::Flag),
+];
+
+/// The settings that reads show.
+pub(in super::super) const PUBLIC: &[&str] = &[
+    "ca_cert",
+    "connection_url",
+    "host",
+    "insecure_tls",
+    "max_connection_lifetime",
+    "max_idle_connections",
+    "max_open_connections",
+    "persistence_mode",
+    "port",
+    "tls",
+    "username",
+    "username_template",
 ];
 
 /// A connection's settings, checked.
@@ -55,8 +72,7 @@ impl Settings {
             if named || !password.expose().is_empty() {
                 return Err("cannot specify both connection_url and individual connection parameters".into());
             }
-            return Self::of_url(&url, details, persistence, limits)
-                .ok_or_else(|| Unusable::Url("unable to parse connection url".to_owned()))?;
+            return Self::of_url(&url, details, persistence, limits);
         }
         let (port, is_encrypted) = (integer(details, "port")?, flag(details, "tls")?);
         let required = |name: &str| text(details, name).ok_or_else(|| format!("{name} cannot be empty"));
@@ -80,38 +96,28 @@ impl Settings {
         })
     }
 
-    /// `redis://user:password@host:port`, with an s for TLS; `None` when it is something else.
-    fn of_url(
-        url: &str,
-        details: &Details,
-        persistence: Persistence,
-        limits: Limits,
-    ) -> Option<Result<Self, Unusable>> {
-        let (scheme, rest) = url.split_once("://")?;
-        let is_encrypted = matches!(scheme, "rediss" | "valkeys");
-        if !is_encrypted && !matches!(scheme, "redis" | "valkey") {
-            return None;
+    fn of_url(url: &str, details: &Details, persistence: Persistence, limits: Limits) -> Result<Self, Unusable> {
+        let url = Url::parse(url).map_err(Unusable::Url)?;
+        url.check_parameters().map_err(Unusable::Url)?;
+        // Placeholders would need credentials beside the URL.
+        if url.username.is_empty() || url.username.contains("{{") || url.password.is_empty() || url.host.is_empty() {
+            return Err(Unusable::Url("unable to parse connection url".to_owned()));
         }
-        let rest = rest.split(['/', '?']).next()?;
-        let (credentials, address) = rest.rsplit_once('@')?;
-        let (username, password) = credentials.split_once(':')?;
-        let (host, port) = address.rsplit_once(':').unwrap_or((address, "6379"));
-        if username.is_empty() || username.contains("{{") || password.is_empty() {
-            return None;
-        }
-        let tls = is_encrypted.then(|| encryption(details)).transpose().map_err(Unusable::from);
-        Some(tls.and_then(|tls| {
-            Ok(Settings {
-                host: host.trim_matches(['[', ']']).to_owned(),
-                port: port.parse().map_err(|_| Unusable::Url("unable to parse connection url".to_owned()))?,
-                username: username.to_owned(),
-                password: SecretString::new(password.to_owned()),
-                tls,
-                persistence,
-                limits,
-            })
-        }))
+        let tls = url.is_encrypted().then(|| encryption(details)).transpose()?;
+        let port = url.port();
+        let password = SecretString::new(url.password);
+        Ok(Settings { host: url.host, port, username: url.username, password, tls, persistence, limits })
     }
+}
+
+/// The URL for answers; `None` where it cannot be parsed.
+pub(in super::super) fn masked_url(url: &str) -> Option<String> {
+    Url::parse(url).ok().map(|url| url.masked())
+}
+
+/// Whether a password is written in the URL.
+pub(in super::super) fn has_password(url: &str) -> bool {
+    Url::parse(url).is_ok_and(|url| !url.password.is_empty())
 }
 
 /// As with the peer another word means nothing.

@@ -14,6 +14,7 @@ use super::suite::{Kit, database_suite};
 use crate::secrets::database::DatabaseEngine;
 use crate::secrets::database::connection::Database;
 use crate::secrets::database::credential::Login;
+use crate::secrets::database::files::FileDirectories;
 use crate::secrets::database::kinds::Kind;
 
 database_suite!(postgresql_does_what_every_kind_does, PostgresServer::start());
@@ -25,7 +26,10 @@ fn open(kit: &dyn Kit, more: &Value) -> Arc<dyn Database> {
     settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let clock: Arc<dyn keepfast_framework::Clock> = Arc::new(SystemClock);
     let password = SecretString::new(kit.password().to_owned());
-    Kind::of(kit.plugin()).unwrap().open(settings.as_object().unwrap(), &password, &clock).unwrap()
+    Kind::of(kit.plugin())
+        .unwrap()
+        .open(settings.as_object().unwrap(), &password, &FileDirectories::default(), &clock)
+        .unwrap()
 }
 
 fn secret(text: &str) -> SecretString {

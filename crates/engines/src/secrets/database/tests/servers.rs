@@ -41,7 +41,7 @@ pub(super) fn is_root() -> bool {
 }
 
 /// A self-signed certificate for 127.0.0.1 that nobody trusts yet, and its key, as files.
-pub(super) fn certify(directory: &Path) -> [PathBuf; 2] {
+pub(in crate::secrets::database) fn certify(directory: &Path) -> [PathBuf; 2] {
     let [certificate, key] = ["server.crt", "server.key"].map(|name| directory.join(name));
     let kind = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
     let names = ["-subj", "/CN=db", "-addext", "subjectAltName=IP:127.0.0.1"];

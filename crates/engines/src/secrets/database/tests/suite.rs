@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::secrets::database::DatabaseEngine;
 use crate::secrets::database::connection::{Database, DatabaseError, NewUser, NotMade};
 use crate::secrets::database::credential::Login;
+use crate::secrets::database::files::FileDirectories;
 use crate::secrets::database::kinds::Kind;
 
 /// A real server, and what the suite has to know of it and do to it behind the engine's back.
@@ -116,7 +117,12 @@ fn secret(text: &str) -> SecretString {
 
 fn open_as(kit: &dyn Kit, settings: &Value, password: &str) -> Arc<dyn Database> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let opened = Kind::of(kit.plugin()).unwrap().open(settings.as_object().unwrap(), &secret(password), &clock);
+    let opened = Kind::of(kit.plugin()).unwrap().open(
+        settings.as_object().unwrap(),
+        &secret(password),
+        &FileDirectories::default(),
+        &clock,
+    );
     opened.unwrap_or_else(|why| panic!("{}", why.text()))
 }
 

@@ -1,0 +1,171 @@
+//! Values of a connection string that hold the placeholders `{{username}}` and `{{password}}`.
+//!
+//! A value is split at its placeholders before its escapes are decoded, so an escaped brace never becomes a placeholder, and
+//! what replaces a placeholder never becomes syntax.
+
+use keepfast_crypto::secret::SecretString;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+/// What replaces a secret in answers, as in Go's `url.URL.Redacted`.
+pub(super) const MASK: &str = "xxxxx";
+
+const USERNAME: &str = "{{username}}";
+const PASSWORD: &str = "{{password}}";
+
+/// The administrator's credentials, as the settings have them beside the connection string.
+pub(super) struct Credentials {
+    pub(super) username: String,
+    pub(super) password: SecretString,
+}
+
+/// A decoded value with its placeholders.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Template(Vec<Part>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Username,
+    Password,
+}
+
+impl Template {
+    /// Splits a raw value at its placeholders and decodes the rest.
+    ///
+    /// # Errors
+    /// Those of `decode`.
+    pub(super) fn parse<E>(raw: &str, decode: impl Fn(&str) -> Result<String, E>) -> Result<Self, E> {
+        let (mut parts, mut rest) = (Vec::new(), raw);
+        let next = |text: &str| {
+            let of = |name: &'static str, part: Part| text.find(name).map(|at| (at, name.len(), part));
+            [of(USERNAME, Part::Username), of(PASSWORD, Part::Password)]
+                .into_iter()
+                .flatten()
+                .min_by_key(|found| found.0)
+        };
+        while let Some((at, length, placeholder)) = next(rest) {
+            if at > 0 {
+                parts.push(Part::Text(decode(&rest[..at])?));
+            }
+            parts.push(placeholder);
+            rest = &rest[at + length..];
+        }
+        if !rest.is_empty() {
+            parts.push(Part::Text(decode(rest)?));
+        }
+        Ok(Template(parts))
+    }
+
+    /// A value without placeholders.
+    pub(super) fn literal(text: &str) -> Self {
+        Template(Some(text).filter(|t| !t.is_empty()).map(|t| Part::Text(t.to_owned())).into_iter().collect())
+    }
+
+    /// Several values with a comma between each two.
+    pub(super) fn joined(values: impl IntoIterator<Item = Template>) -> Self {
+        let mut parts = Vec::new();
+        for (at, value) in values.into_iter().enumerate() {
+            parts.extend((at > 0).then(|| Part::Text(",".to_owned())));
+            parts.extend(value.0);
+        }
+        Template(parts)
+    }
+
+    /// The value with the credentials in place of the placeholders.
+    pub(super) fn fill(&self, credentials: &Credentials) -> String {
+        let text = |part: &Part| match part {
+            Part::Text(text) => text.clone(),
+            Part::Username => credentials.username.clone(),
+            Part::Password => credentials.password.expose().clone(),
+        };
+        self.0.iter().map(text).collect()
+    }
+
+    /// The value with the placeholders as they are written, the rest encoded.
+    pub(super) fn encoded(&self, encode: impl Fn(&str) -> String) -> String {
+        let text = |part: &Part| match part {
+            Part::Text(text) => encode(text),
+            Part::Username => USERNAME.to_owned(),
+            Part::Password => PASSWORD.to_owned(),
+        };
+        self.0.iter().map(text).collect()
+    }
+
+    /// Whether it is empty.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether it has text beside its placeholders, which may be a secret in the place of a password.
+    pub(super) fn has_text(&self) -> bool {
+        self.0.iter().any(|part| matches!(part, Part::Text(_)))
+    }
+}
+
+/// Decodes percent-encoding (RFC 3986, section 2.1).
+///
+/// # Errors
+/// For an incomplete escape, NUL, or bytes that are not UTF-8.
+pub(super) fn percent_decode(text: &str) -> Result<String, &'static str> {
+    let is_hex = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
+    let bytes = text.as_bytes();
+    let broken =
+        (0..bytes.len()).any(|at| bytes[at] == b'%' && !(is_hex(bytes.get(at + 1)) && is_hex(bytes.get(at + 2))));
+    if broken {
+        return Err("a percent sign is not followed by two hexadecimal digits");
+    }
+    let decoded = percent_decode_str(text).decode_utf8().map_err(|_| "percent-encoded bytes are not UTF-8")?;
+    if decoded.contains('\0') { Err("it contains a NUL") } else { Ok(decoded.into_owned()) }
+}
+
+/// Decodes a part of a query, where a plus sign is a blank, as Go's `url.QueryUnescape`.
+///
+/// # Errors
+/// As [`percent_decode`].
+pub(super) fn query_decode(text: &str) -> Result<String, &'static str> {
+    percent_decode(&text.replace('+', " "))
+}
+
+/// What stays as it is in a path or a query of a URL.
+const PLAIN: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/').remove(b',').remove(b':');
+/// What stays as it is in the credentials and in the host of a URL.
+const PLAIN_AUTHORITY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Percent-encodes text for a path or a query.
+pub(super) fn percent_encode(text: &str) -> String {
+    utf8_percent_encode(text, PLAIN).to_string()
+}
+
+/// Percent-encodes text for the credentials or the host.
+pub(super) fn percent_encode_authority(text: &str) -> String {
+    utf8_percent_encode(text, PLAIN_AUTHORITY).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_are_found_before_escapes_are_decoded() {
+        let credentials = Credentials {
+            username: "{{password}}%41".to_owned(),
+            password: SecretString::new("{{username}}".to_owned()),
+        };
+        for (raw, expected, has_text) in [
+            ("{{username}}", "{{password}}%41", false),
+            ("%41{{password}}%42", "A{{username}}B", true),
+            ("%7B%7Bpassword%7D%7D", "{{password}}", true),
+            ("{{username}}{{password}}", "{{password}}%41{{username}}", false),
+            ("{{ username }}", "{{ username }}", true),
+            ("", "", false),
+        ] {
+            let template = Template::parse(raw, percent_decode).unwrap();
+            assert_eq!((template.fill(&credentials).as_str(), template.has_text()), (expected, has_text), "{raw}");
+        }
+        for broken in ["%", "%4", "%zz", "a%00b", "%ff"] {
+            assert!(percent_decode(broken).is_err(), "{broken}");
+        }
+        assert_eq!(query_decode("a+b%2Bc"), Ok("a b+c".to_owned()));
+    }
+}
