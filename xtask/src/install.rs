@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use crate::shell::{Shell, has, root};
 
 /// Programs that are needed, and the Debian packages that bring them.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 8] = [
     ("cc", "gcc"),
     ("python3", "python3-venv"),
     ("git", "git"),
@@ -15,6 +15,7 @@ const PROGRAMS: [(&str, &str); 7] = [
     ("pg_createcluster", "postgresql"),
     ("mariadbd", "mariadb-server"),
     ("redis-server", "redis-server"),
+    ("pgbouncer", "pgbouncer"),
 ];
 
 /// Installs what is missing; quick when nothing is.

@@ -3,6 +3,7 @@
 mod certificates;
 mod kinds;
 mod mariadb;
+mod pgbouncer;
 mod reconcile;
 mod redis;
 mod roles;

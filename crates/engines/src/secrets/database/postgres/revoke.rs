@@ -1,6 +1,9 @@
 //! Removing a role when its Keepfast role says nothing of how: no session is left, nothing that it owned is lost.
+//!
+//! Each statement is sent unnamed, because poolers such as PgBouncer and RDS Proxy do not keep named ones.
 
 use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 
 use super::super::connection::DatabaseError;
 use super::{identifier, shown};
@@ -9,7 +12,7 @@ use super::{identifier, shown};
 pub(super) async fn drop_role(client: &Client, name: &str) -> Result<(), DatabaseError> {
     let fault = |e: &tokio_postgres::Error| shown("failed to revoke", e);
     if client
-        .query_opt("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1", &[&name])
+        .query_typed_opt("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1", &[(&name, Type::TEXT)])
         .await
         .map_err(|e| fault(&e))?
         .is_none()
@@ -20,7 +23,7 @@ pub(super) async fn drop_role(client: &Client, name: &str) -> Result<(), Databas
     client.batch_execute(&format!("ALTER ROLE {role} NOLOGIN")).await.map_err(|e| fault(&e))?;
     // Who may not end sessions is told so by the last step, if it matters.
     let sessions = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = $1";
-    drop(client.query(sessions, &[&name]).await);
+    drop(client.query_typed(sessions, &[(&name, Type::TEXT)]).await);
     release(client, name, &role).await?;
     client.batch_execute(&format!("DROP ROLE IF EXISTS {role}")).await.map_err(|e| fault(&e))
 }
@@ -39,7 +42,7 @@ async fn release(client: &Client, name: &str, role: &str) -> Result<(), Database
     // The names come from the database and are quoted by it.
     let grants = "SELECT DISTINCT pg_catalog.quote_ident(table_schema) FROM information_schema.role_column_grants WHERE grantee = $1 \
                   UNION SELECT pg_catalog.quote_ident(nspname) FROM pg_catalog.pg_namespace";
-    for row in client.query(grants, &[&name]).await.map_err(|e| shown("failed to revoke", &e))? {
+    for row in client.query_typed(grants, &[(&name, Type::TEXT)]).await.map_err(|e| shown("failed to revoke", &e))? {
         let schema: String = row.get(0);
         for what in
             ["ALL PRIVILEGES ON ALL TABLES IN SCHEMA", "ALL PRIVILEGES ON ALL SEQUENCES IN SCHEMA", "USAGE ON SCHEMA"]
@@ -48,7 +51,7 @@ async fn release(client: &Client, name: &str, role: &str) -> Result<(), Database
         }
     }
     let database = "SELECT pg_catalog.quote_ident(pg_catalog.current_database())";
-    let row = client.query_one(database, &[]).await.map_err(|e| shown("failed to revoke", &e))?;
+    let row = client.query_typed_one(database, &[]).await.map_err(|e| shown("failed to revoke", &e))?;
     let database: String = row.get(0);
     drop(client.batch_execute(&format!("REVOKE ALL PRIVILEGES ON DATABASE {database} FROM {role}")).await);
     Ok(())
