@@ -16,6 +16,7 @@ mod prompt;
 mod session;
 mod terminal;
 mod token_file;
+mod token_helper;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use keepfast_client::{Address, Client, Config, Error, Method, Request, Response, Secret, SecretString, environment};
+use keepfast_client::{
+    Address, Client, Config, DEFAULT_ADDRESS, Error, Method, Request, Response, Secret, SecretString, environment,
+};
+use serde_json::{Map, Value};
 
 use crate::args::Words;
 use crate::halt::Halt;
@@ -48,6 +51,11 @@ impl Session {
         Self { client: self.client.with_token(token), ..self }
     }
 
+    /// The server's address, as a token helper is told it.
+    pub(crate) fn address(&self) -> Address {
+        self.client.config().address.clone()
+    }
+
     /// The token in use.
     pub(crate) fn token(&self) -> Option<&SecretString> {
         self.client.config().token.as_ref()
@@ -56,7 +64,37 @@ impl Session {
     /// Makes a call. A failure is told as `context`, a colon, and the reason.
     pub(crate) fn call(&self, context: &str, request: &Request) -> Result<Option<Secret>, Halt> {
         self.announce(request)?;
-        self.exchange(&self.client, request).map_err(|error| told(context, &error))
+        self.exchange(&self.client, request).map_err(|error| self.failure(context, &error))
+    }
+
+    /// Makes a call to a path that every server has, and whose data has this field.
+    pub(crate) fn require(&self, context: &str, request: Request, field: &str) -> Result<Secret, Halt> {
+        self.require_any(context, request, &[field])
+    }
+
+    /// Makes a call to a path that every server has, and whose data has one of these fields.
+    pub(crate) fn require_any(&self, context: &str, request: Request, fields: &[&str]) -> Result<Secret, Halt> {
+        let request = request.required();
+        let secret = self.call(context, &request)?.unwrap_or_default();
+        if secret.wrap_info.is_none() && fields.iter().all(|field| secret.data_field(field).is_none()) {
+            let field = fields.join(" or ");
+            let url = self.client.url(&request);
+            let hint = "does VAULT_ADDR name a server of this API?";
+            return Err(Halt::failed(format!("{context}: the answer of {url} has no field {field}: {hint}")));
+        }
+        Ok(secret)
+    }
+
+    /// Makes a call to a path that every server has and whose data is a map of objects, such as mounts by their path.
+    pub(crate) fn require_map(&self, context: &str, request: Request) -> Result<Map<String, Value>, Halt> {
+        let request = request.required();
+        let data = self.call(context, &request)?.and_then(|secret| secret.data).unwrap_or_default();
+        if data.values().any(|value| !value.is_object()) {
+            let url = self.client.url(&request);
+            let hint = "does VAULT_ADDR name a server of this API?";
+            return Err(Halt::failed(format!("{context}: the answer of {url} is not a map of objects: {hint}")));
+        }
+        Ok(data)
     }
 
     /// Makes a call whose failure the command looks into.
@@ -74,12 +112,28 @@ impl Session {
     /// Makes a call whose answer is wanted as it comes.
     pub(crate) fn raw(&self, context: &str, request: &Request) -> Result<Response, Halt> {
         self.announce(request)?;
-        self.runtime.block_on(self.client.raw(request)).map_err(|error| told(context, &error))
+        self.runtime.block_on(self.client.raw(request)).map_err(|error| self.failure(context, &error))
     }
 
     /// An answer, told as the refusal that it is.
     pub(crate) fn refused(&self, context: &str, request: &Request, response: &Response) -> Halt {
         told(context, &self.client.refusal(request, response))
+    }
+
+    /// The failure of a call, with a hint where no token was sent.
+    fn failure(&self, context: &str, error: &Error) -> Halt {
+        let mut halt = told(context, error);
+        let anonymous = self.token().is_none_or(|token| token.expose().is_empty());
+        let refused = matches!(error.status(), Some(400 | 403))
+            && error
+                .errors()
+                .iter()
+                .any(|text| text.contains("missing client token") || text.contains("permission denied"));
+        if anonymous && refused {
+            let hint = format!("no token: run \"{} login\" or set VAULT_TOKEN", own_name());
+            halt.message = halt.message.map(|message| format!("{message}\n\n{hint}"));
+        }
+        halt
     }
 
     /// Unwraps a token; `None` unwraps the session's own.
@@ -143,23 +197,21 @@ impl Session {
 
 /// The environment's configuration with the flags' on top, and the token that a login has left.
 fn config(words: &Words) -> Result<Config, Error> {
-    // A flag replaces the variable, also one that could not be read.
     let given = |flag: &str| words.text(flag).filter(|value| !value.is_empty());
     let address = given("agent-address").or_else(|| given("address"));
+    // A flag replaces the variable, also one that could not be read.
     let mut config = Config::from_variables(|name| match address {
         Some(given) if environment::PREFIXES.iter().any(|prefix| *name == format!("{prefix}_ADDR")) => {
             Some(given.to_owned())
         }
         _ => std::env::var(name).ok(),
     })?;
-    if let (false, Some((_, agent))) = (address.is_some(), environment::variable("AGENT_ADDR")) {
-        config.address = Address::parse(&agent)?;
-    }
+    config.address = self::address(words)?;
     // At the command line a person waits: one attempt, unless the environment says otherwise.
     if environment::variable("MAX_RETRIES").is_none() {
         config.max_retries = 0;
     }
-    config.token = token_file::current();
+    config.token = token_file::current(&config.address)?;
     for (flag, slot) in [
         ("ca-cert", &mut config.ca_cert),
         ("ca-path", &mut config.ca_path),
@@ -179,6 +231,15 @@ fn config(words: &Words) -> Result<Config, Error> {
     }
     config.headers = headers::of(words)?;
     Ok(config)
+}
+
+/// The server that flags and environment name.
+pub(crate) fn address(words: &Words) -> Result<Address, Error> {
+    let given = |flag: &str| words.text(flag).filter(|value| !value.is_empty()).map(str::to_owned);
+    let named = |name: &str| environment::variable(name).map(|(_, value)| value);
+    let flag = given("agent-address").or_else(|| given("address"));
+    let text = flag.or_else(|| named("AGENT_ADDR")).or_else(|| named("ADDR"));
+    Address::parse(text.as_deref().unwrap_or(DEFAULT_ADDRESS))
 }
 
 /// A refusal by the server, or its absence.

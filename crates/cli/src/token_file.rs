@@ -1,30 +1,47 @@
-//! The file in which a login leaves its token for the commands after it.
+//! The token that a login leaves for the commands after it: in a file, or with the token helper that the user has set up.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 
-use keepfast_client::{SecretString, environment};
+use keepfast_client::{Address, Error, SecretString, environment};
+
+use crate::halt::Halt;
+use crate::token_helper::TokenHelper;
 
 /// The name all clients of this API share.
 const NAME: &str = ".vault-token";
 
-/// The token to present: from the environment, else from the file.
-pub(crate) fn current() -> Option<SecretString> {
-    let named = environment::variable("TOKEN").map(|(_, token)| SecretString::new(token.trim().to_owned()));
-    named.or_else(stored)
+/// The token to present: from the environment, else from the token helper or the file.
+pub(crate) fn current(address: &Address) -> Result<Option<SecretString>, Error> {
+    if let Some((_, token)) = environment::variable("TOKEN") {
+        return Ok(Some(SecretString::new(token.trim().to_owned())));
+    }
+    match TokenHelper::configured()? {
+        Some(helper) => helper.get(address),
+        None => Ok(stored()),
+    }
 }
 
 /// The token in the file.
-pub(crate) fn stored() -> Option<SecretString> {
+fn stored() -> Option<SecretString> {
     let text = fs::read_to_string(path()?).ok()?;
     let token = text.trim();
     (!token.is_empty()).then(|| SecretString::new(token.to_owned()))
 }
 
+/// Gives a token to the token helper, or puts it into the file.
+pub(crate) fn store(address: &Address, token: &SecretString) -> Result<(), Halt> {
+    let failed = |error: &dyn std::fmt::Display| Halt::failed(format!("Error storing token: {error}"));
+    match TokenHelper::configured().map_err(|error| failed(&error))? {
+        Some(helper) => helper.store(address, token).map_err(|error| failed(&error)),
+        None => store_in_file(token).map_err(|error| failed(&error)),
+    }
+}
+
 /// Puts a token into the file, readable by its owner only; never half of one.
-pub(crate) fn store(token: &SecretString) -> io::Result<()> {
+fn store_in_file(token: &SecretString) -> io::Result<()> {
     let path = path().ok_or_else(|| io::Error::other("no home directory"))?;
     let fresh = path.with_extension(format!("new.{}", std::process::id()));
     let written = write_new(&fresh, token).and_then(|()| fs::rename(&fresh, &path));

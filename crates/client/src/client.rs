@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName, LOCATION};
+use http::header::{CONTENT_TYPE, HeaderName, LOCATION, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client as Pool;
@@ -12,14 +12,17 @@ use keepfast_crypto::secret::SecretString;
 use serde_json::{Map, Value, json};
 
 use crate::connect::Connector;
-use crate::error::{ResponseError, innermost};
+use crate::error::{ResponseError, reason};
 use crate::patience::{elapsed, pause, within};
 use crate::rate::Bucket;
 use crate::request::{Method, Request};
-use crate::{Config, Error, Secret, retry};
+use crate::secret::is_envelope;
+use crate::{Address, Config, DEFAULT_ADDRESS, Error, Secret, duration, retry};
 
 /// No answer of the API is larger; more is taken for an attack on the client's memory.
 const LARGEST_ANSWER: usize = 256 << 20;
+/// The most of a body that is no refusal of this API that an error quotes.
+const LONGEST_RAW: usize = 4 << 10;
 /// How long what `sys/wrapping/wrap` is given stays wrapped, when nothing else is said: it has to be wrapped.
 const WRAPPED_FOR: &str = "5m";
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
@@ -140,8 +143,8 @@ impl Client {
         }
     }
 
-    /// Any call whose answer is the common envelope. A read of nothing, which is a 404, is `None`, unless
-    /// the server says something about it.
+    /// Any call whose answer is the common envelope. A read of nothing, which is a 404 with an empty list of errors, is `None`,
+    /// unless the server gives warnings with it.
     ///
     /// # Errors
     /// No answer, a refusal, or an answer that is no envelope.
@@ -149,22 +152,40 @@ impl Client {
         self.interpret(request, &self.raw(request).await?)
     }
 
-    /// What [`Client::secret`] makes of an answer that has come by [`Client::raw`].
+    /// What [`Client::secret`] returns for an answer of [`Client::raw`].
     ///
     /// # Errors
-    /// A refusal, or an answer that is no envelope.
+    /// A refusal, or an answer that is no envelope. A 404 of another program (a wrong address, a proxy's page) is a refusal, as is
+    /// any 404 where [`Request::must_exist`] is set.
     pub fn interpret(&self, request: &Request, response: &Response) -> Result<Option<Secret>, Error> {
-        let absent = response.status == 404;
-        // What was wrapped may itself have been a 404 that says something.
-        let reads = request.method == Method::Get || request.path == "sys/wrapping/unwrap";
-        if absent && !reads {
-            return Err(self.refusal(request, response));
+        if response.status == 404 {
+            // A wrapped answer may itself have been a 404 with warnings.
+            let reads = request.method == Method::Get || request.path == "sys/wrapping/unwrap";
+            let body = serde_json::from_slice::<Map<String, Value>>(&response.body).unwrap_or_default();
+            if !reads || request.must_exist || !(is_envelope(&body) || is_empty_refusal(&body)) {
+                return Err(self.refusal(request, response));
+            }
+            let secret = Secret::parse(&response.body).ok();
+            return Ok(secret.filter(|secret| is_envelope(&body) && secret.has_content()));
         }
-        if absent {
-            let said = Secret::parse(&response.body).ok();
-            return Ok(said.filter(|secret| secret.has_content() && !is_refusal(secret)));
+        let secret = response.secret().map_err(|error| self.not_of_this_api(request, response, &error.to_string()))?;
+        let empty = secret.is_none() && response.status == 200 && request.method == Method::Get;
+        if empty || (secret.is_none() && request.must_exist) {
+            return Err(self.not_of_this_api(request, response, "the answer is empty"));
         }
-        response.secret()
+        Ok(secret)
+    }
+
+    /// The error for an answer that no server of this API gives.
+    pub fn not_of_this_api(&self, request: &Request, response: &Response, reason: &str) -> Error {
+        let kind =
+            response.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("no content type");
+        Error::Decode(format!(
+            "{} {} answered {} ({kind}), which is not of this API: {reason}. Does VAULT_ADDR name the server?",
+            request.method.as_str(),
+            self.url(request),
+            response.status,
+        ))
     }
 
     /// Any call. Retries and follows one redirection; a 404 is an answer here, every other failing status
@@ -245,18 +266,35 @@ impl Client {
         };
         let outgoing = self.outgoing(request, url)?;
         let exchange = async {
-            let answer = self.pool.request(outgoing).await.map_err(|error| lost(innermost(&error)))?;
+            let answer = self.pool.request(outgoing).await.map_err(|error| lost(self.reason(&error, url)))?;
             let (head, body) = answer.into_parts();
-            let body =
-                Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|error| lost(innermost(error.as_ref())))?;
+            let body = Limited::new(body, LARGEST_ANSWER)
+                .collect()
+                .await
+                .map_err(|error| lost(self.reason(error.as_ref(), url)))?;
             Ok(Response { status: head.status.as_u16(), headers: head.headers, body: body.to_bytes() })
         };
         match self.config.timeout {
             None => exchange.await,
-            Some(limit) => within(limit, exchange)
-                .await
-                .unwrap_or_else(|| Err(lost("no answer in time (see CLIENT_TIMEOUT)".to_owned()))),
+            Some(limit) => within(limit, exchange).await.unwrap_or_else(|| {
+                Err(lost(format!(
+                    "no answer within {} (set VAULT_CLIENT_TIMEOUT to wait longer)",
+                    duration::format(limit)
+                )))
+            }),
         }
+    }
+
+    /// Why no answer came, with a hint where one helps.
+    fn reason(&self, error: &(dyn std::error::Error + 'static), url: &str) -> String {
+        let reason = reason(error);
+        if url.starts_with("http://") && reason.contains("invalid HTTP version") {
+            return format!("{reason}: the server may speak TLS, then the address begins with https://");
+        }
+        if self.config.address.base() == DEFAULT_ADDRESS && reason.contains("connection refused") {
+            return format!("{reason} ({DEFAULT_ADDRESS} is the default; VAULT_ADDR names another server)");
+        }
+        reason
     }
 
     fn outgoing(&self, request: &Request, url: &str) -> Result<http::Request<Full<Bytes>>, Error> {
@@ -272,6 +310,13 @@ impl Client {
                 .map_err(|_| Error::Config("the token contains characters that no token has".to_owned()))?;
             value.set_sensitive(true);
             outgoing.headers_mut().insert(TOKEN, value);
+        }
+        // A tunnel authenticates for itself; a proxy that reads the request wants it there.
+        if outgoing.uri().scheme_str() == Some("http") && matches!(self.config.address, Address::Http(_)) {
+            let proxy = self.config.proxies.for_address(outgoing.uri());
+            if let Some(authorization) = proxy.and_then(|proxy| proxy.authorization.clone()) {
+                outgoing.headers_mut().insert(PROXY_AUTHORIZATION, authorization);
+            }
         }
         Ok(outgoing)
     }
@@ -308,7 +353,7 @@ impl Client {
             url: self.url(request),
             status: response.status,
             errors,
-            raw: String::from_utf8_lossy(&response.body).into_owned(),
+            raw: String::from_utf8_lossy(&response.body[..response.body.len().min(LONGEST_RAW)]).into_owned(),
         }))
     }
 }
@@ -328,9 +373,9 @@ impl Response {
     }
 }
 
-/// Whether what was parsed is `{"errors": …}` and no envelope.
-fn is_refusal(secret: &Secret) -> bool {
-    secret.data.as_ref().is_some_and(|data| data.len() == 1 && data.contains_key("errors"))
+/// Whether an object is `{"errors": []}`, which stands for nothing at a path.
+fn is_empty_refusal(body: &Map<String, Value>) -> bool {
+    body.len() == 1 && body.get("errors").is_some_and(|errors| errors.as_array().is_some_and(Vec::is_empty))
 }
 
 #[cfg(test)]
@@ -343,6 +388,35 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(LOCATION, HeaderValue::from_static(location));
         Response { status: 307, headers, body: Bytes::new() }
+    }
+
+    fn interpreted(path: &str, status: u16, body: &'static str) -> Result<Option<Secret>, Error> {
+        let client = Client::new(Config::new("http://h:8200").unwrap()).unwrap();
+        let response = Response { status, headers: HeaderMap::new(), body: Bytes::from_static(body.as_bytes()) };
+        let request = Request::new(Method::Get, path);
+        client.interpret(&if path.starts_with("sys/") { request.required() } else { request }, &response)
+    }
+
+    #[test]
+    fn only_an_empty_list_of_errors_is_nothing() {
+        assert!(interpreted("kv/a", 404, "{\"errors\":[]}").unwrap().is_none());
+        let deleted = interpreted("kv/a", 404, "{\"data\":{\"data\":null}}").unwrap();
+        assert!(deleted.is_some_and(|secret| secret.data_field("data").is_some()));
+        for other in
+            ["<html>nope</html>", "404 page not found", "", "{\"message\":\"no\"}", "{\"errors\":[\"x\"]}", "[]"]
+        {
+            assert!(matches!(interpreted("kv/a", 404, other), Err(Error::Response(_))), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_must_exist_is_never_nothing() {
+        for body in ["{\"errors\":[]}", "{\"data\":{}}", "<html>", ""] {
+            assert!(matches!(interpreted("sys/mounts", 404, body), Err(Error::Response(_))), "{body}");
+        }
+        let empty = interpreted("sys/mounts", 200, "").unwrap_err().to_string();
+        assert!(empty.contains("http://h:8200/v1/sys/mounts answered 200") && empty.contains("VAULT_ADDR"), "{empty}");
+        assert!(matches!(interpreted("sys/mounts", 200, "<html>ok</html>"), Err(Error::Decode(_))));
     }
 
     #[test]

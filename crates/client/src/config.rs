@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue};
 use keepfast_crypto::secret::SecretString;
 
+use crate::proxy::Proxies;
 use crate::{Error, RateLimit, duration, environment};
 
 /// Where a server listens.
@@ -28,7 +29,9 @@ pub struct Config {
     pub namespace: String,
     /// A PEM file with the authorities to trust instead of the system's.
     pub ca_cert: Option<PathBuf>,
-    /// A directory of such files; `ca_cert` takes precedence.
+    /// The same authorities as PEM text; `ca_cert` takes precedence.
+    pub ca_pem: Option<String>,
+    /// A directory of such files; `ca_cert` and `ca_pem` take precedence.
     pub ca_path: Option<PathBuf>,
     /// A PEM certificate chain to show the server, with [`Config::client_key`].
     pub client_cert: Option<PathBuf>,
@@ -50,6 +53,8 @@ pub struct Config {
     pub rate_limit: Option<RateLimit>,
     /// Whether a redirection (a standby naming its leader) is followed, once.
     pub follow_redirects: bool,
+    /// The HTTP proxies to go through.
+    pub proxies: Proxies,
     /// Further headers for every call.
     pub headers: HeaderMap<HeaderValue>,
 }
@@ -71,6 +76,7 @@ impl Config {
             token: None,
             namespace: String::new(),
             ca_cert: None,
+            ca_pem: None,
             ca_path: None,
             client_cert: None,
             client_key: None,
@@ -82,16 +88,18 @@ impl Config {
             retry_wait: DEFAULT_RETRY_WAIT,
             rate_limit: None,
             follow_redirects: true,
+            proxies: Proxies::default(),
             headers: HeaderMap::new(),
         })
     }
 
     /// What the environment says, under the prefixes `KEEPFAST_`, `BAO_` and `VAULT_` in this order: `ADDR`,
-    /// `TOKEN`, `CACERT`, `CAPATH`, `CLIENT_CERT`, `CLIENT_KEY`, `SKIP_VERIFY`, `TLS_SERVER_NAME`,
-    /// `NAMESPACE`, `WRAP_TTL`, `CLIENT_TIMEOUT`, `MAX_RETRIES`, `RATE_LIMIT`, `DISABLE_REDIRECTS`.
+    /// `TOKEN`, `CACERT`, `CACERT_BYTES`, `CAPATH`, `CLIENT_CERT`, `CLIENT_KEY`, `SKIP_VERIFY`, `TLS_SERVER_NAME`,
+    /// `NAMESPACE`, `WRAP_TTL`, `CLIENT_TIMEOUT`, `MAX_RETRIES`, `RATE_LIMIT`, `DISABLE_REDIRECTS`, `PROXY_ADDR`,
+    /// `HTTP_PROXY`; and without a prefix `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`.
     ///
     /// # Errors
-    /// A variable does not hold what it should; the message names it.
+    /// A variable does not hold what it should, or asks for what is not built (`SRV_LOOKUP`); the message names it.
     pub fn from_env() -> Result<Self, Error> {
         Self::from_variables(|name| std::env::var(name).ok())
     }
@@ -107,6 +115,7 @@ impl Config {
         config.token = text("TOKEN").map(|token| SecretString::new(token.trim().to_owned()));
         config.namespace = text("NAMESPACE").unwrap_or_default();
         config.ca_cert = text("CACERT").map(PathBuf::from);
+        config.ca_pem = text("CACERT_BYTES");
         config.ca_path = text("CAPATH").map(PathBuf::from);
         config.client_cert = text("CLIENT_CERT").map(PathBuf::from);
         config.client_key = text("CLIENT_KEY").map(PathBuf::from);
@@ -114,6 +123,11 @@ impl Config {
         config.wrap_ttl = text("WRAP_TTL");
         config.skip_verify = read(find("SKIP_VERIFY"), environment::truth)?.unwrap_or(false);
         config.follow_redirects = !read(find("DISABLE_REDIRECTS"), environment::truth)?.unwrap_or(false);
+        config.proxies = Proxies::from_variables(&source)?;
+        if let Some((name, _)) = find("SRV_LOOKUP").filter(|(_, value)| environment::truth(value).unwrap_or(true)) {
+            let why = "SRV records are not looked up: write host and port into the address";
+            return Err(Error::Config(format!("{name} is set: {why}")));
+        }
         config.rate_limit = read(find("RATE_LIMIT"), RateLimit::parse)?;
         if let Some(timeout) = read(find("CLIENT_TIMEOUT"), duration::parse)? {
             config.timeout = (!timeout.is_zero()).then_some(timeout);
@@ -148,7 +162,7 @@ impl Address {
     }
 
     /// The scheme, host, port and leading path that stand before `/v1/…` in a URL.
-    pub(crate) fn base(&self) -> String {
+    pub fn base(&self) -> String {
         match self {
             Self::Unix(_) => "http://localhost".to_owned(),
             Self::Http(uri) => uri.to_string().trim_end_matches('/').to_owned(),
@@ -197,6 +211,13 @@ mod tests {
             let message = from(&[(name, value)]).err().unwrap().to_string();
             assert!(message.contains(name) && !message.contains(value), "{message}");
         }
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused_by_name() {
+        let message = from(&[("VAULT_SRV_LOOKUP", "true")]).err().unwrap().to_string();
+        assert!(message.starts_with("VAULT_SRV_LOOKUP is set"), "{message}");
+        assert!(from(&[("VAULT_SRV_LOOKUP", "false")]).is_ok());
     }
 
     #[test]

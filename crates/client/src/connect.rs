@@ -1,4 +1,4 @@
-//! Reaching a server: TCP, TLS over TCP, or a Unix socket.
+//! Reaching a server: TCP, TLS over TCP, a Unix socket, each perhaps through a proxy.
 
 use std::future::Future;
 use std::io;
@@ -9,80 +9,138 @@ use std::task::{Context, Poll};
 
 use http::Uri;
 use hyper::rt::ReadBufCursor;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
 use crate::config::{Address, Config};
+use crate::proxy::{Proxies, Proxy, without_brackets};
 use crate::{Error, tls};
 
 /// Opens connections for hyper's pool.
 #[derive(Clone)]
 pub(crate) struct Connector {
     socket: Option<PathBuf>,
+    proxies: Arc<Proxies>,
     tls: TlsConnector,
+    /// TLS to an `https://` proxy, which speaks HTTP/1.1.
+    proxy_tls: TlsConnector,
     server_name: Option<ServerName<'static>>,
 }
 
 impl Connector {
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
         let server_name = config.server_name.clone().map(ServerName::try_from).transpose();
+        let tls = tls::client_config(config)?;
+        let mut proxy_tls = tls.clone();
+        proxy_tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
             socket: match &config.address {
                 Address::Unix(path) => Some(path.clone()),
                 Address::Http(_) => None,
             },
-            tls: TlsConnector::from(Arc::new(tls::client_config(config)?)),
+            proxies: Arc::new(config.proxies.clone()),
+            tls: TlsConnector::from(Arc::new(tls)),
+            proxy_tls: TlsConnector::from(Arc::new(proxy_tls)),
             server_name: server_name.map_err(|_| Error::Config("the TLS server name is not a host name".to_owned()))?,
         })
     }
 
     async fn open(self, uri: Uri) -> io::Result<Stream> {
         if let Some(path) = &self.socket {
-            return Ok(Stream::Unix(TokioIo::new(UnixStream::connect(path).await?)));
+            let stream = UnixStream::connect(path).await;
+            let stream =
+                stream.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+            return Ok(Stream::plain(Box::new(stream)));
         }
         let secure = uri.scheme_str() == Some("https");
-        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let host = without_brackets(uri.host().unwrap_or_default());
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-        let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|error| naming(&host, port, &error))?;
-        stream.set_nodelay(true)?;
+        let stream: Plain = match self.proxies.for_address(&uri).cloned() {
+            None => Box::new(dial(&host, port).await?),
+            Some(proxy) if secure => self.tunnel(proxy, uri).await?,
+            Some(proxy) => {
+                let stream = TokioIo::new(self.dial_proxy(&proxy).await?);
+                return Ok(Stream::Plain { stream, proxied: true });
+            }
+        };
         if !secure {
-            return Ok(Stream::Tcp(TokioIo::new(stream)));
+            return Ok(Stream::plain(stream));
         }
         let name = match self.server_name {
             Some(name) => name,
             None => ServerName::try_from(host).map_err(io::Error::other)?,
         };
-        Ok(Stream::Tls(TokioIo::new(Box::new(self.tls.connect(name, stream).await.map_err(plainly)?))))
+        Ok(Stream::Tls(TokioIo::new(Box::new(self.tls.connect(name, stream).await?))))
+    }
+
+    /// A connection to the address at the other end of a proxy's `CONNECT` (RFC 9110, section 9.3.6).
+    async fn tunnel(&self, proxy: Proxy, uri: Uri) -> io::Result<Plain> {
+        let at = proxy.uri().ok_or_else(|| io::Error::other("the proxy's address is not one"))?;
+        let authorization = proxy.authorization.clone();
+        let mut tunnel = Tunnel::new(at, DialProxy { connector: self.clone(), proxy });
+        if let Some(authorization) = authorization {
+            tunnel = tunnel.with_auth(authorization);
+        }
+        let stream = tunnel.call(uri).await.map_err(|error| {
+            let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            io::Error::other(format!("proxyconnect tcp: {cause}"))
+        })?;
+        Ok(stream.into_inner())
+    }
+
+    async fn dial_proxy(&self, proxy: &Proxy) -> io::Result<Plain> {
+        let stream = dial(&proxy.host, proxy.port).await;
+        let stream = stream.map_err(|error| io::Error::new(error.kind(), format!("proxyconnect tcp: {error}")))?;
+        if !proxy.secure {
+            return Ok(Box::new(stream));
+        }
+        let name = ServerName::try_from(proxy.host.clone()).map_err(io::Error::other)?;
+        Ok(Box::new(self.proxy_tls.connect(name, stream).await?))
     }
 }
 
-/// Says where the dial went, as people look for it first.
-fn naming(host: &str, port: u16, error: &io::Error) -> io::Error {
+/// Opens the connection to a proxy for its tunnel.
+struct DialProxy {
+    connector: Connector,
+    proxy: Proxy,
+}
+
+impl Service<Uri> for DialProxy {
+    type Response = TokioIo<Plain>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Plain>>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let (connector, proxy) = (self.connector.clone(), self.proxy.clone());
+        Box::pin(async move { Ok(TokioIo::new(connector.dial_proxy(&proxy).await?)) })
+    }
+}
+
+async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((host, port)).await.map_err(|error| with_address(host, port, &error))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Names the address that could not be reached.
+fn with_address(host: &str, port: u16, error: &io::Error) -> io::Error {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     let reason = match error.kind() {
         io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
         _ => error.to_string(),
     };
     io::Error::new(error.kind(), format!("dial tcp {host}:{port}: {reason}"))
-}
-
-/// Says what the most frequent failure of a handshake means.
-fn plainly(error: io::Error) -> io::Error {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match inner {
-        Some(rustls::Error::InvalidMessage(_)) => {
-            io::Error::new(error.kind(), "server gave HTTP response to HTTPS client")
-        }
-        Some(rustls::Error::InvalidCertificate(reason)) => {
-            io::Error::new(error.kind(), format!("tls: failed to verify certificate: {reason}"))
-        }
-        _ => error,
-    }
 }
 
 impl Service<Uri> for Connector {
@@ -99,11 +157,27 @@ impl Service<Uri> for Connector {
     }
 }
 
+/// A stream of bytes: TCP, a Unix socket, or TLS to a proxy.
+type Plain = Box<dyn Bytes>;
+
+pub(crate) trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytes for T {}
+
 /// An open connection of any kind.
 pub(crate) enum Stream {
-    Tcp(TokioIo<TcpStream>),
-    Tls(TokioIo<Box<TlsStream<TcpStream>>>),
-    Unix(TokioIo<UnixStream>),
+    Plain {
+        stream: TokioIo<Plain>,
+        /// Whether a proxy reads the requests, which then name their whole URL.
+        proxied: bool,
+    },
+    Tls(TokioIo<Box<TlsStream<Plain>>>),
+}
+
+impl Stream {
+    fn plain(stream: Plain) -> Self {
+        Self::Plain { stream: TokioIo::new(stream), proxied: false }
+    }
 }
 
 impl Connection for Stream {
@@ -112,7 +186,8 @@ impl Connection for Stream {
             Self::Tls(stream) if stream.inner().get_ref().1.alpn_protocol() == Some(b"h2") => {
                 Connected::new().negotiated_h2()
             }
-            _ => Connected::new(),
+            Self::Tls(_) => Connected::new(),
+            Self::Plain { proxied, .. } => Connected::new().proxy(*proxied),
         }
     }
 }
@@ -120,9 +195,8 @@ impl Connection for Stream {
 impl hyper::rt::Read for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Plain { stream, .. } => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -130,25 +204,22 @@ impl hyper::rt::Read for Stream {
 impl hyper::rt::Write for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Plain { stream, .. } => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Plain { stream, .. } => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Plain { stream, .. } => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -1,6 +1,10 @@
 //! What can go wrong between a client and a server.
 
 use std::fmt;
+use std::io;
+
+use rustls::pki_types::UnixTime;
+use rustls::{AlertDescription, CertificateError};
 
 /// A failed call.
 #[derive(Debug, thiserror::Error)]
@@ -76,13 +80,88 @@ impl fmt::Display for ResponseError {
     }
 }
 
-/// The innermost cause of an error, which is the one that says why.
-pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+/// Why a call failed: what TLS refused, with what to do about it, else the innermost cause.
+pub(crate) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     let mut deepest = error;
-    while let Some(next) = deepest.source() {
-        deepest = next;
+    loop {
+        if let Some(refused) = tls_error(deepest) {
+            return tls_reason(refused);
+        }
+        match deepest.source() {
+            Some(next) => deepest = next,
+            None => return deepest.to_string(),
+        }
     }
-    deepest.to_string()
+}
+
+/// The TLS error in an error, also inside of an I/O error.
+fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    if let Some(found) = error.downcast_ref() {
+        return Some(found);
+    }
+    let inner: &(dyn std::error::Error + 'static) = error.downcast_ref::<io::Error>()?.get_ref()?;
+    inner.downcast_ref()
+}
+
+fn tls_reason(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidMessage(_) => {
+            "server gave HTTP response to HTTPS client: the server may speak plain HTTP, then the address begins with http://"
+                .to_owned()
+        }
+        rustls::Error::InvalidCertificate(refused) => {
+            format!("tls: failed to verify certificate: {}", certificate_reason(refused))
+        }
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            "tls: the server requires a client certificate: give it with -client-cert and -client-key, or VAULT_CLIENT_CERT \
+             and VAULT_CLIENT_KEY"
+                .to_owned()
+        }
+        rustls::Error::AlertReceived(
+            alert @ (AlertDescription::BadCertificate
+            | AlertDescription::UnknownCA
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateUnknown),
+        ) => format!("tls: the server refused the client certificate ({alert:?})"),
+        other => format!("tls: {other}"),
+    }
+}
+
+fn certificate_reason(error: &CertificateError) -> String {
+    match error {
+        // A CA of the same name with another key is no better known than one of another name.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "it is signed by an unknown authority: give its CA with -ca-cert or VAULT_CACERT".to_owned()
+        }
+        CertificateError::ExpiredContext { time, not_after } => {
+            format!("it expired on {} (the time here is {})", date(*not_after), date(*time))
+        }
+        CertificateError::NotValidYetContext { time, not_before } => {
+            format!("it is not valid before {} (the time here is {})", date(*not_before), date(*time))
+        }
+        CertificateError::NotValidForNameContext { expected, presented } if presented.is_empty() => {
+            format!("it names no host, and {} is required", expected.to_str())
+        }
+        CertificateError::NotValidForNameContext { expected, presented } => format!(
+            "it is valid for {}, not for {}: use one of these in the address, or -tls-server-name",
+            presented.iter().map(|name| presented_name(name)).collect::<Vec<_>>().join(", "),
+            expected.to_str()
+        ),
+        other => other.to_string(),
+    }
+}
+
+/// `DnsName("a.test")` and `IpAddress(127.0.0.1)`, as rustls writes names of certificates, without the kind.
+fn presented_name(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
+    inner.trim_matches('"')
+}
+
+/// A time as RFC 3339 writes it, in UTC.
+fn date(time: UnixTime) -> String {
+    let seconds = i64::try_from(time.as_secs()).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    seconds.map_or_else(|| format!("second {}", time.as_secs()), |at| at.to_string())
 }
 
 /// `GET` as `Get`.

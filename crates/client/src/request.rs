@@ -65,13 +65,23 @@ pub struct Request {
     pub headers: HeaderMap,
     /// Whether the client's wrapping TTL applies; calls that only prepare others switch it off.
     pub may_wrap: bool,
+    /// Whether every server has something at this path, so that a 404 or an empty answer is an error.
+    pub must_exist: bool,
 }
 
 impl Request {
     /// A call without query, body or headers.
     pub fn new(method: Method, path: impl AsRef<str>) -> Self {
         let path = path.as_ref().trim_matches('/').to_owned();
-        Self { method, path, query: Vec::new(), body: None, headers: HeaderMap::new(), may_wrap: true }
+        Self {
+            method,
+            path,
+            query: Vec::new(),
+            body: None,
+            headers: HeaderMap::new(),
+            may_wrap: true,
+            must_exist: false,
+        }
     }
 
     /// Adds a query parameter.
@@ -79,6 +89,12 @@ impl Request {
     pub fn with_query(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.query.push((name.into(), value.into()));
         self
+    }
+
+    /// Takes a 404 and an empty answer for errors: for paths that every server has.
+    #[must_use]
+    pub fn required(self) -> Self {
+        Self { must_exist: true, ..self }
     }
 
     /// Sets the body.

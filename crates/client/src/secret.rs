@@ -94,9 +94,7 @@ impl Secret {
     /// The body is not JSON, or no object.
     pub fn parse(body: &[u8]) -> Result<Self, serde_json::Error> {
         let whole: Map<String, Value> = serde_json::from_slice(body)?;
-        let enveloped =
-            ["data", "auth", "wrap_info", "lease_id", "warnings"].iter().any(|field| whole.contains_key(*field));
-        if enveloped {
+        if is_envelope(&whole) {
             serde_json::from_value(Value::Object(whole))
         } else {
             Ok(Self { data: Some(whole), ..Self::default() })
@@ -108,6 +106,11 @@ impl Secret {
         let warned = self.warnings.as_ref().is_some_and(|list| !list.is_empty());
         warned || self.data.is_some() || self.auth.is_some() || self.wrap_info.is_some()
     }
+}
+
+/// Whether an object has a member of the envelope.
+pub(crate) fn is_envelope(object: &Map<String, Value>) -> bool {
+    ["data", "auth", "wrap_info", "lease_id", "warnings"].iter().any(|field| object.contains_key(*field))
 }
 
 impl fmt::Debug for Secret {

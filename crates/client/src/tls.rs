@@ -48,20 +48,26 @@ pub(crate) fn client_config(config: &Config) -> Result<ClientConfig, Error> {
 /// The authorities to trust: those named, else the system's.
 fn authorities(config: &Config) -> Result<RootCertStore, Error> {
     let mut store = RootCertStore::empty();
-    let files = match (&config.ca_cert, &config.ca_path) {
-        (Some(file), _) => vec![file.clone()],
-        (None, Some(directory)) => files_of(directory)?,
-        (None, None) => return Ok(system_authorities()),
+    let mut trust = |found: Vec<CertificateDer<'static>>, origin: &dyn std::fmt::Display| {
+        let added = found.into_iter().try_for_each(|certificate| store.add(certificate));
+        added.map_err(|error| Error::Config(format!("cannot trust {origin}: {error}")))
     };
-    for file in files {
-        for certificate in certificates(&file)? {
-            store
-                .add(certificate)
-                .map_err(|error| Error::Config(format!("cannot trust {}: {error}", file.display())))?;
+    match (&config.ca_cert, &config.ca_pem, &config.ca_path) {
+        (Some(file), _, _) => trust(certificates(file)?, &file.display())?,
+        (None, Some(pem), _) => {
+            let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+            let origin = "the PEM text of CACERT_BYTES";
+            trust(found.map_err(|error| Error::Config(format!("cannot read {origin}: {error}")))?, &origin)?;
         }
+        (None, None, Some(directory)) => {
+            for file in files_of(directory)? {
+                trust(certificates(&file)?, &file.display())?;
+            }
+        }
+        (None, None, None) => return Ok(system_authorities()),
     }
     if store.is_empty() {
-        return Err(Error::Config("no CA certificate found in the file or directory given".to_owned()));
+        return Err(Error::Config("no CA certificate found in the file, text or directory given".to_owned()));
     }
     Ok(store)
 }

@@ -251,10 +251,13 @@ async fn develop(node: &Arc<Node>, dev: &DevPlan, address: &str, out: &Sink) -> 
         root_token: &made.root_token,
     });
     out.write(text.into_bytes());
-    if let Some(path) = &dev.token_file
-        && let Err(error) = store_token(path, &made.root_token)
-    {
-        tracing::warn!(%error, "the root token could not be stored for the command line");
+    if let Some(path) = &dev.token_file {
+        if std::fs::read(path).is_ok_and(|old| !old.is_empty() && old != made.root_token.expose().as_bytes()) {
+            tracing::warn!(path = %path.display(), "the token of another server is replaced; -dev-no-store-token keeps it");
+        }
+        if let Err(error) = store_token(path, &made.root_token) {
+            tracing::warn!(%error, "the root token could not be stored for the command line");
+        }
     }
     Ok(())
 }

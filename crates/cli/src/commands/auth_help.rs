@@ -28,8 +28,9 @@ fn run(cx: &Cx) -> Outcome {
     let method = match known(&asked) {
         Some(method) => Some(method),
         None => {
-            let mounts = cx.session()?.call("Error listing auth methods", &Request::new(Method::Get, "sys/auth"))?;
-            let mount = mounts.and_then(|secret| secret.data_field(&format!("{asked}/")).cloned());
+            let request = Request::new(Method::Get, "sys/auth");
+            let mounts = cx.session()?.require_map("Error listing auth methods", request)?;
+            let mount = mounts.get(&format!("{asked}/")).cloned();
             let mount =
                 mount.ok_or_else(|| Halt::usage(format!("No auth method available on the server at \"{asked}/\"")))?;
             mount.get("type").and_then(serde_json::Value::as_str).and_then(known)

@@ -128,11 +128,9 @@ fn with_token(cx: &Cx, _: &str, mut given: Map<String, Value>) -> Result<Secret,
         return Ok(Secret { auth: Some(auth), ..Secret::default() });
     }
     let request = Request { may_wrap: false, ..Request::new(Method::Get, "auth/token/lookup-self") };
-    let found =
-        cx.session()?.with_token(Some(token.clone())).call("Error authenticating: error looking up token", &request)?;
-    let data = found
-        .and_then(|secret| secret.data)
-        .ok_or_else(|| Halt::failed("Error authenticating: the server knows nothing about the token"))?;
+    let session = cx.session()?.with_token(Some(token.clone()));
+    let found = session.require("Error authenticating: error looking up token", request, "policies")?;
+    let data = found.data.unwrap_or_default();
     Ok(Secret { auth: Some(auth_of(&token, &data)), ..Secret::default() })
 }
 
@@ -225,7 +223,7 @@ fn finish(cx: &Cx, secret: &Secret) -> Outcome {
     let store = !cx.words.on("no-store");
     if store {
         let token = SecretString::new(auth.client_token.clone());
-        token_file::store(&token).map_err(|error| Halt::failed(format!("Error storing token: {error}")))?;
+        token_file::store(&cx.session()?.address(), &token)?;
         if let Some((variable, _)) = environment::variable("TOKEN") {
             terminal::warning(&format!(
                 "WARNING! The {variable} environment variable is set and goes before the token just\nstored. Unset it to use the new token.\n"

@@ -1,7 +1,9 @@
 //! `print token`: the token that commands present.
 
 use crate::args::Command;
-use crate::halt::Outcome;
+use crate::cx::Cx;
+use crate::halt::{Halt, Outcome};
+use crate::session::address;
 use crate::{terminal, token_file};
 
 pub(crate) const COMMAND: Command = Command {
@@ -12,11 +14,13 @@ pub(crate) const COMMAND: Command = Command {
     min: 0,
     max: Some(0),
     flags: &[],
-    run: |_| print(),
+    run: print,
 };
 
-fn print() -> Outcome {
-    if let Some(token) = token_file::current() {
+fn print(cx: &Cx) -> Outcome {
+    let address = address(&cx.words).map_err(|error| Halt::failed(error.to_string()))?;
+    let token = token_file::current(&address).map_err(|error| Halt::failed(error.to_string()))?;
+    if let Some(token) = token {
         terminal::line(token.expose());
     }
     Ok(0)

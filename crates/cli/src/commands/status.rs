@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::args::Command;
 use crate::cx::Cx;
 use crate::flags::{HTTP, OUTPUT};
-use crate::halt::{Halt, Outcome};
+use crate::halt::Outcome;
 use crate::output::{columns, plain, with_header};
 use crate::session::Session;
 use crate::terminal;
@@ -64,8 +64,8 @@ fn run(cx: &Cx) -> Outcome {
     let session = cx.session().map_err(|halt| halt.with_code(1))?;
     let mut request = Request::new(Method::Get, "sys/seal-status");
     request.may_wrap = false;
-    let status = session.call("Error checking seal status", &request).map_err(|halt| halt.with_code(1))?;
-    let status = status.and_then(|secret| secret.data).unwrap_or_default();
+    let status = session.require("Error checking seal status", request, "sealed").map_err(|halt| halt.with_code(1))?;
+    let status = status.data.unwrap_or_default();
     let sealed = is_sealed(&status);
     show(cx, &session, status)?;
     Ok(if sealed { 2 } else { 0 })
@@ -164,8 +164,7 @@ fn rows(status: &Map<String, Value>) -> Vec<Vec<String>> {
 pub(super) fn show_key(cx: &Cx, session: &Session) -> Outcome {
     let mut request = Request::new(Method::Get, "sys/key-status");
     request.may_wrap = false;
-    let secret = session.call("Error reading key status", &request)?;
-    let key = secret.and_then(|secret| secret.data).ok_or_else(|| Halt::failed("The server told no key status"))?;
+    let key = session.require("Error reading key status", request, "term")?.data.unwrap_or_default();
     let text = |name: &str| key.get(name).map(plain).unwrap_or_default();
     if !cx.output.is_table() {
         let fields = ["term", "install_time", "encryptions"]

@@ -7,7 +7,7 @@ use super::listing;
 use crate::args::Command;
 use crate::cx::Cx;
 use crate::flags::{FORMAT, HTTP};
-use crate::halt::{Halt, Outcome};
+use crate::halt::Outcome;
 use crate::output::{plain, with_header};
 use crate::terminal;
 
@@ -24,9 +24,7 @@ pub(crate) const COMMAND: Command = Command {
 
 fn run(cx: &Cx) -> Outcome {
     let request = Request::new(Method::Get, "sys/version-history").with_query("list", "true");
-    let secret = cx.session()?.call("Error reading version history", &request)?;
-    let nothing = || Halt::failed("Error reading version history: the server gave no answer");
-    let secret = secret.ok_or_else(nothing)?;
+    let secret = cx.session()?.require("Error reading version history", request, "keys")?;
     if !cx.output.is_table() {
         return cx.output.secret(&secret);
     }

@@ -15,9 +15,11 @@ mod operator;
 mod policies;
 mod refusals;
 mod server;
+mod token_helper;
 mod tokens;
 mod transit;
 mod wrapping;
+mod wrong_server;
 
 #[test]
 fn commands_without_a_server() {

@@ -18,7 +18,7 @@ fn a_refusal_is_told_with_its_request() {
         "{refused:?}"
     );
     assert!(!refused.stderr.contains(&token));
-    server.fails(&["read", "no-such-mount/x"], 2, "No value found at no-such-mount/x");
+    server.fails(&["read", "no-such-mount/x"], 2, "* no handler for route");
     server.fails(&["delete", "no-such-mount/x"], 2, "Error deleting no-such-mount/x: Error making API request.");
 }
 

@@ -71,6 +71,12 @@ impl Server {
         (server, authority)
     }
 
+    /// Whatever listens at an address, with a home directory of its own.
+    pub(crate) fn at(address: &str) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        Self { address: address.to_owned(), token: OWN_TOKEN.to_owned(), home, child: None }
+    }
+
     fn start(home: tempfile::TempDir) -> Self {
         let listen = free_address();
         let token = format!("-dev-root-token-id={OWN_TOKEN}");

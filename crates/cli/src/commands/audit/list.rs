@@ -27,8 +27,7 @@ pub(crate) const COMMAND: Command = Command {
 
 fn run(cx: &Cx) -> Outcome {
     let request = Request::new(Method::Get, "sys/audit");
-    let secret = cx.session()?.call("Error listing audits", &request)?;
-    let devices = sorted(&Value::Object(secret.and_then(|secret| secret.data).unwrap_or_default()));
+    let devices = sorted(&Value::Object(cx.session()?.require_map("Error listing audits", request)?));
     if !cx.output.is_table() {
         cx.output.document(devices);
         return Ok(0);

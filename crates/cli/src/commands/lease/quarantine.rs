@@ -37,10 +37,8 @@ fn run(cx: &Cx) -> Outcome {
     };
     match cx.arguments_from(0).first().map(String::as_str) {
         None => {
-            let secret =
-                cx.session()?.call("Error reading the quarantine of leases", &Request::new(Method::Get, PATH))?;
-            let nothing = || Halt::failed("Error reading the quarantine of leases: the server gave no answer");
-            cx.output.secret(&secret.ok_or_else(nothing)?)
+            let request = Request::new(Method::Get, PATH);
+            cx.output.secret(&cx.session()?.require("Error reading the quarantine of leases", request, "enabled")?)
         }
         Some("begin") => set(true, "Leases are under quarantine: nothing is revoked or rotated."),
         Some("end") => set(false, "The quarantine of leases has ended."),

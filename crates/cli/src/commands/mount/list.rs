@@ -67,8 +67,8 @@ const CONFIG_FIELDS: &[&str] = &[
 
 fn run(cx: &Cx, kind: &Kind) -> Outcome {
     let request = Request { may_wrap: false, ..Request::new(Method::Get, kind.api) };
-    let secret = cx.session()?.call(&format!("Error listing {}", kind.nouns), &request)?;
-    let mounts = sorted(&Value::Object(secret.and_then(|secret| secret.data).unwrap_or_default()));
+    let mounts = cx.session()?.require_map(&format!("Error listing {}", kind.nouns), request)?;
+    let mounts = sorted(&Value::Object(mounts));
     let mounts = mounts.as_object().cloned().unwrap_or_default();
     if !cx.output.is_table() {
         let mounts = mounts.iter().filter_map(|(path, mount)| Some((path.clone(), ordered(mount.as_object()?))));

@@ -72,9 +72,9 @@ fn run(cx: &Cx) -> Outcome {
 
 fn status(cx: &Cx, session: &Session) -> Outcome {
     let request = Request { may_wrap: false, ..Request::new(Method::Get, "sys/init") };
-    let answer = session.call("Error checking initialization status", &request).map_err(|halt| halt.with_code(1))?;
-    let initialized =
-        answer.as_ref().and_then(|secret| secret.data_field("initialized")).and_then(Value::as_bool).unwrap_or(false);
+    let answer = session.require("Error checking initialization status", request, "initialized");
+    let answer = answer.map_err(|halt| halt.with_code(1))?;
+    let initialized = answer.data_field("initialized").and_then(Value::as_bool).unwrap_or(false);
     if cx.output.is_table() {
         terminal::line(if initialized { "Vault is initialized" } else { "Vault is not initialized" });
     } else {

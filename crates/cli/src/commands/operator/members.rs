@@ -34,9 +34,8 @@ const COLUMNS: [(&str, &str); 7] = [
 
 fn run(cx: &Cx) -> Outcome {
     let request = Request::new(Method::Get, "sys/ha-status");
-    let secret = cx.session()?.call("Error listing the nodes of the cluster", &request)?;
-    let nodes =
-        secret.as_ref().and_then(|s| s.data_field("nodes")).and_then(Value::as_array).cloned().unwrap_or_default();
+    let secret = cx.session()?.require("Error listing the nodes of the cluster", request, "nodes")?;
+    let nodes = secret.data_field("nodes").and_then(Value::as_array).cloned().unwrap_or_default();
     if !cx.output.is_table() {
         cx.output.document(json!({ "Nodes": nodes }));
         return Ok(0);

@@ -29,7 +29,10 @@ pub(super) fn ask(
         Some(body) => request.with_body(body),
         None => request,
     };
-    Ok(session.call(context, &request)?.and_then(|secret| secret.data).unwrap_or_default())
+    if request.method == Method::Delete {
+        return Ok(session.call(context, &request)?.and_then(|secret| secret.data).unwrap_or_default());
+    }
+    Ok(session.require_any(context, request, &["nonce", "started", "complete"])?.data.unwrap_or_default())
 }
 
 /// The share and the nonce that go with it: from the arguments, standard input (`-`) or the person at the terminal.

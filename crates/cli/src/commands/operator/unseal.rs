@@ -1,7 +1,7 @@
 //! `operator unseal`: one share of the key.
 
 use keepfast_client::{Method, Request};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::args::{Command, Flag, FlagSet, Kind};
 use crate::commands::status;
@@ -46,7 +46,6 @@ fn run(cx: &Cx) -> Outcome {
         ("Error unsealing", json!({ "key": key.expose(), "migrate": cx.words.on("migrate"), "reset": false }))
     };
     let request = Request { may_wrap: false, ..Request::new(Method::Put, "sys/unseal").with_body(body) };
-    let answer = session.call(context, &request)?;
-    let status: serde_json::Map<String, Value> = answer.and_then(|secret| secret.data).unwrap_or_default();
+    let status = session.require(context, request, "sealed")?.data.unwrap_or_default();
     status::show(cx, &session, status)
 }

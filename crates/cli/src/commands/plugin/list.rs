@@ -35,9 +35,9 @@ fn run(cx: &Cx) -> Outcome {
         check_type(kind)?;
     }
     let request = Request::new(Method::Get, "sys/plugins/catalog");
-    let secret = cx.session()?.call("Error listing available plugins", &request)?;
+    let secret = cx.session()?.require("Error listing available plugins", request, "detailed")?;
     let is_wanted = |of: &str| kind.as_deref().is_none_or(|kind| kind == of);
-    let catalog = secret.and_then(|secret| secret.data).unwrap_or_default();
+    let catalog = secret.data.unwrap_or_default();
     let details: Vec<&Value> = catalog
         .get("detailed")
         .and_then(Value::as_array)

@@ -22,8 +22,8 @@ pub(crate) const COMMAND: Command = Command {
 
 fn run(cx: &Cx) -> Outcome {
     let request = Request::new(Method::Get, "sys/policies/acl").with_query("list", "true");
-    let secret = cx.session()?.call("Error listing policies", &request)?;
-    let names = secret.as_ref().and_then(names).unwrap_or_default();
+    let secret = cx.session()?.require("Error listing policies", request, "keys")?;
+    let names = names(&secret).unwrap_or_default();
     if cx.output.is_table() {
         names.iter().for_each(|name| terminal::line(name));
     } else {

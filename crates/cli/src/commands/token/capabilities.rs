@@ -34,9 +34,9 @@ fn run(cx: &Cx) -> Outcome {
         }
         None => Request::new(Method::Post, "sys/capabilities-self").with_body(json!({ "path": path })),
     };
-    let secret = cx.session()?.call("Error listing capabilities", &Request { may_wrap: false, ..request })?;
-    let found =
-        secret.as_ref().and_then(|secret| secret.data_field("capabilities").or_else(|| secret.data_field(path)));
+    let request = Request { may_wrap: false, ..request };
+    let secret = cx.session()?.require("Error listing capabilities", request, "capabilities")?;
+    let found = secret.data_field("capabilities");
     let mut capabilities: Vec<String> = found.and_then(Value::as_array).into_iter().flatten().map(plain).collect();
     capabilities.sort();
     if cx.output.is_table() {

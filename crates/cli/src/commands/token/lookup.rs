@@ -31,6 +31,5 @@ fn run(cx: &Cx) -> Outcome {
             Request::new(Method::Post, "auth/token/lookup").with_body(json!({ "token": token.trim() }))
         }
     };
-    let secret = cx.session()?.call("Error looking up token", &request)?;
-    cx.output.secret(&secret.ok_or_else(|| Halt::failed("Error looking up token: nothing is known about it"))?)
+    cx.output.secret(&cx.session()?.require("Error looking up token", request, "policies")?)
 }

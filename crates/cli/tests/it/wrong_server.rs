@@ -1,0 +1,105 @@
+//! Commands against an address where another program answers: no answer of it is taken for an empty one.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
+use crate::server::Server;
+
+/// A program that gives every request the same answer.
+fn always(status: &str, kind: &str, body: &str) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let answer = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            let _ = stream.read(&mut [0; 8192]);
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    Server::at(&address)
+}
+
+/// Commands whose path every server has, with the exit code of a failure.
+const FIXED: &[(&[&str], i32)] = &[
+    (&["operator", "init", "-status"], 1),
+    (&["status"], 1),
+    (&["secrets", "list"], 2),
+    (&["auth", "list"], 2),
+    (&["audit", "list"], 2),
+    (&["policy", "list"], 2),
+    (&["plugin", "list"], 2),
+    (&["version-history"], 2),
+    (&["operator", "key-status"], 2),
+    (&["operator", "members"], 2),
+    (&["operator", "unseal", "a"], 2),
+    (&["operator", "generate-root", "-status"], 2),
+    (&["token", "lookup"], 2),
+    (&["token", "capabilities", "a"], 2),
+    (&["lease", "quarantine"], 2),
+    (&["login", "-no-store", "root"], 2),
+];
+
+#[test]
+fn a_path_that_every_server_has_is_never_empty() {
+    for (status, kind, body) in [
+        ("404 Not Found", "application/json", "{\"errors\":[]}"),
+        ("404 Not Found", "text/html", "<html>nope</html>"),
+        ("404 Not Found", "text/plain", ""),
+        ("200 OK", "text/plain", ""),
+        ("200 OK", "text/html", "<html>a login page</html>"),
+        ("200 OK", "application/json", "{\"message\":\"welcome\"}"),
+        ("502 Bad Gateway", "text/html", "<html>bad gateway</html>"),
+    ] {
+        let server = always(status, kind, body);
+        for (command, code) in FIXED {
+            let done = server.run(command);
+            assert_eq!(done.code, *code, "{status} {body:?} {command:?}: {done:?}");
+            assert!(done.stdout.is_empty() && done.stderr.contains("/v1/"), "{status} {body:?} {command:?}: {done:?}");
+        }
+    }
+}
+
+#[test]
+fn a_page_of_another_program_is_no_missing_secret() {
+    for body in ["<html>nope</html>", "404 page not found", "", "{\"message\":\"no\"}"] {
+        let server = always("404 Not Found", "text/html", body);
+        for command in [
+            &["read", "secret/a"][..],
+            &["list", "secret/"],
+            &["kv", "get", "secret/a"],
+            &["kv", "list", "secret/"],
+            &["policy", "read", "a"],
+            &["unwrap", "token"],
+            &["delete", "secret/a"],
+        ] {
+            let done = server.run(command);
+            assert!(done.code == 2 && done.stderr.contains("Code: 404"), "{body:?} {command:?}: {done:?}");
+        }
+    }
+    let server = always("404 Not Found", "application/json", "{\"errors\":[]}");
+    server.fails(&["read", "secret/a"], 2, "No value found at secret/a");
+}
+
+#[test]
+fn a_refused_call_without_a_token_says_how_to_get_one() {
+    let server = always("403 Forbidden", "application/json", "{\"errors\":[\"permission denied\"]}");
+    let done = server.run_with(&["read", "secret/a"], &[], "");
+    assert!(done.code == 2 && done.stderr.contains("login\" or set VAULT_TOKEN"), "{done:?}");
+    let done = server.run(&["read", "secret/a"]);
+    assert!(done.code == 2 && !done.stderr.contains("VAULT_TOKEN"), "{done:?}");
+}
+
+#[test]
+fn nobody_at_the_default_address_names_the_variable() {
+    let server = Server::at("");
+    let done = server.run(&["status"]);
+    assert!(done.code == 1, "{done:?}");
+    // Something may listen at port 8200 of a developer's machine; then the connection was not refused.
+    if done.stderr.contains("connection refused") {
+        assert!(done.stderr.contains("is the default; VAULT_ADDR names another server"), "{done:?}");
+    }
+}

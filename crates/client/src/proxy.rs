@@ -1,0 +1,254 @@
+//! HTTP proxies: which one a connection goes through, by Go's rules, which Vault's clients follow.
+//!
+//! Source: `golang.org/x/net/http/httpproxy`, and <https://developer.hashicorp.com/vault/docs/commands#environment-variables>.
+
+use std::net::IpAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderValue, Uri};
+use ipnet::IpNet;
+use percent_encoding::percent_decode_str;
+
+use crate::{Error, environment};
+
+/// A proxy: `http://` or `https://`, host and port, perhaps with a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    pub(crate) secure: bool,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// The value of `Proxy-Authorization`, marked sensitive.
+    pub(crate) authorization: Option<HeaderValue>,
+}
+
+/// Which proxy serves which address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// Serves every address: `VAULT_PROXY_ADDR` or `VAULT_HTTP_PROXY`.
+    every: Option<Proxy>,
+    /// Serves `http://` addresses: `HTTP_PROXY`.
+    http: Option<Proxy>,
+    /// Serves `https://` addresses: `HTTPS_PROXY`.
+    https: Option<Proxy>,
+    /// Addresses that `http` and `https` do not serve: `NO_PROXY`.
+    except: Vec<Exception>,
+}
+
+/// An entry of `NO_PROXY`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Exception {
+    Everything,
+    Network(IpNet),
+    Address(IpAddr, Option<u16>),
+    /// Names that end so, with the leading dot; `itself` covers the name without it.
+    Domain {
+        suffix: String,
+        itself: bool,
+        port: Option<u16>,
+    },
+}
+
+impl Proxy {
+    /// Reads a proxy's URL; without a scheme it is an `http://` proxy. `None` when it is not one that this client speaks.
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        let uri: Uri = text.parse().ok()?;
+        let secure = match uri.scheme_str()? {
+            "http" => false,
+            "https" => true,
+            _ => return None,
+        };
+        let host = without_brackets(uri.host().filter(|host| !host.is_empty())?);
+        let user = uri.authority()?.as_str().rsplit_once('@').map(|(user, _)| user);
+        let authorization = match user {
+            Some(user) => Some(basic(user)?),
+            None => None,
+        };
+        Some(Self { secure, host, port: uri.port_u16().unwrap_or(if secure { 443 } else { 80 }), authorization })
+    }
+
+    /// The proxy as a URI, as the tunnel names it in errors.
+    pub(crate) fn uri(&self) -> Option<Uri> {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        format!("{}://{host}:{}", if self.secure { "https" } else { "http" }, self.port).parse().ok()
+    }
+}
+
+/// `user:password`, percent-encoded as in a URL, as HTTP basic authentication.
+fn basic(user: &str) -> Option<HeaderValue> {
+    let decoded: Vec<u8> = percent_decode_str(user).collect();
+    let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(decoded))).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+impl Proxies {
+    /// The proxies that the environment names. `VAULT_PROXY_ADDR` goes before `VAULT_HTTP_PROXY` (each also with the prefixes
+    /// `KEEPFAST_` and `BAO_`), and both before `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` (also in lower case).
+    pub(crate) fn from_variables(source: &impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        let named = environment::find("PROXY_ADDR", source).or_else(|| environment::find("HTTP_PROXY", source));
+        let general = |name: &str| {
+            let find = |name: String| source(&name).filter(|value| !value.trim().is_empty()).map(|value| (name, value));
+            find(name.to_owned()).or_else(|| find(name.to_ascii_lowercase()))
+        };
+        let read = |found: Option<(String, String)>| match found {
+            None => Ok(None),
+            Some((name, value)) => Proxy::parse(&value).map(Some).ok_or_else(|| {
+                Error::Config(format!(
+                    "{name} is not the URL of an http:// or https:// proxy; other kinds are not built"
+                ))
+            }),
+        };
+        let except = general("NO_PROXY").map(|(_, value)| value).unwrap_or_default();
+        Ok(Self {
+            every: read(named)?,
+            http: read(general("HTTP_PROXY"))?,
+            https: read(general("HTTPS_PROXY"))?,
+            except: except.split(',').filter_map(Exception::parse).collect(),
+        })
+    }
+
+    /// The proxy for an address; `None` when the connection goes straight to it. The loopback interface needs no proxy unless
+    /// one is named for every address.
+    pub(crate) fn for_address(&self, uri: &Uri) -> Option<&Proxy> {
+        if self.every.is_some() {
+            return self.every.as_ref();
+        }
+        let secure = uri.scheme_str() == Some("https");
+        let proxy = if secure { &self.https } else { &self.http }.as_ref()?;
+        let host = without_brackets(uri.host().unwrap_or_default()).to_ascii_lowercase();
+        let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+        let address: Option<IpAddr> = host.parse().ok();
+        let local = host == "localhost" || address.is_some_and(|address| address.is_loopback());
+        let excepted = self.except.iter().any(|exception| exception.covers(&host, address, port));
+        (!local && !excepted).then_some(proxy)
+    }
+}
+
+impl Exception {
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.trim().to_ascii_lowercase();
+        if text.is_empty() {
+            return None;
+        }
+        if text == "*" {
+            return Some(Self::Everything);
+        }
+        if let Ok(network) = text.parse::<IpNet>() {
+            return Some(Self::Network(network));
+        }
+        if let Ok(address) = without_brackets(&text).parse() {
+            return Some(Self::Address(address, None));
+        }
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) => (host, Some(port.parse().ok()?)),
+            None => (text.as_str(), None),
+        };
+        if let Ok(address) = without_brackets(host).parse() {
+            return Some(Self::Address(address, port));
+        }
+        let host = host.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(host);
+        let itself = !host.starts_with('.');
+        Some(Self::Domain { suffix: if itself { format!(".{host}") } else { host.to_owned() }, itself, port })
+    }
+
+    fn covers(&self, host: &str, address: Option<IpAddr>, port: u16) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Network(network) => address.is_some_and(|address| network.contains(&address)),
+            Self::Address(excepted, at) => address == Some(*excepted) && at.is_none_or(|at| at == port),
+            Self::Domain { suffix, itself, port: at } => {
+                let matches = host.ends_with(suffix.as_str()) || (*itself && Some(host) == suffix.strip_prefix('.'));
+                matches && at.is_none_or(|at| at == port)
+            }
+        }
+    }
+}
+
+/// A host without the brackets that an IPv6 address has in a URL.
+pub(crate) fn without_brackets(host: &str) -> String {
+    host.trim_start_matches('[').trim_end_matches(']').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+
+    fn proxies(pairs: &[(&str, &str)]) -> Result<Proxies, Error> {
+        Proxies::from_variables(&|name: &str| pairs.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_owned()))
+    }
+
+    fn through(proxies: &Proxies, address: &str) -> Option<String> {
+        proxies.for_address(&address.parse().unwrap()).map(|proxy| format!("{}:{}", proxy.host, proxy.port))
+    }
+
+    #[test]
+    fn the_scheme_of_the_address_chooses_the_proxy() {
+        let set = proxies(&[("HTTPS_PROXY", "http://s:3128"), ("http_proxy", "p")]).unwrap();
+        assert_eq!(through(&set, "https://v:8200").as_deref(), Some("s:3128"));
+        assert_eq!(through(&set, "http://v:8200").as_deref(), Some("p:80"));
+        assert_eq!(through(&proxies(&[]).unwrap(), "https://v"), None);
+        for local in ["http://localhost:8200", "http://127.0.0.9", "http://[::1]:8200"] {
+            assert_eq!(through(&set, local), None, "{local}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_of_vaults_own_variables_serves_every_address() {
+        let general = [("HTTP_PROXY", "p"), ("NO_PROXY", "*")];
+        for (name, expected) in [("VAULT_HTTP_PROXY", "v:1"), ("BAO_PROXY_ADDR", "v:1")] {
+            let set = proxies(&[&general[..], &[(name, "http://v:1")]].concat()).unwrap();
+            assert_eq!(through(&set, "http://127.0.0.1:8200").as_deref(), Some(expected), "{name}");
+        }
+        let both = proxies(&[("VAULT_HTTP_PROXY", "http://a:1"), ("VAULT_PROXY_ADDR", "https://b")]).unwrap();
+        assert_eq!(through(&both, "https://v").as_deref(), Some("b:443"));
+    }
+
+    #[test]
+    fn exceptions_follow_the_rules_of_go() {
+        let list = "one.test, .two.test,*.three.test,10.0.0.0/8,192.0.2.7,four.test:8200,[2001:db8::1]:8200";
+        let set = proxies(&[("HTTP_PROXY", "p"), ("NO_PROXY", list)]).unwrap();
+        for direct in [
+            "http://one.test",
+            "http://a.ONE.test:9",
+            "http://a.two.test",
+            "http://a.three.test",
+            "http://10.1.2.3",
+            "http://192.0.2.7:1",
+            "http://four.test:8200",
+            "http://[2001:db8::1]:8200",
+        ] {
+            assert_eq!(through(&set, direct), None, "{direct}");
+        }
+        for proxied in [
+            "http://xone.test",
+            "http://two.test",
+            "http://three.test",
+            "http://11.0.0.1",
+            "http://four.test",
+            "http://[2001:db8::1]",
+        ] {
+            assert!(through(&set, proxied).is_some(), "{proxied}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_that_is_not_built_is_refused_and_its_password_not_shown() {
+        for value in ["socks5://u:hidden@h:1080", "ftp://hidden", "http://", "http://:1"] {
+            let message = proxies(&[("HTTPS_PROXY", value)]).err().unwrap().to_string();
+            assert!(message.starts_with("HTTPS_PROXY is not") && !message.contains("hidden"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_user_becomes_basic_authentication() {
+        let proxy = Proxy::parse("http://us%40er:p%3ass@h:1").unwrap();
+        assert_eq!(proxy.authorization.as_ref().unwrap(), &format!("Basic {}", STANDARD.encode("us@er:p:ss")));
+        assert!(!format!("{proxy:?}").contains("Basic"));
+        assert_eq!(Proxy::parse("http://[::1]:3128").unwrap().uri().unwrap(), "http://[::1]:3128/");
+    }
+}
