@@ -93,9 +93,13 @@ impl Entries<'_> {
             return None;
         }
         let kept = self.0.iter().enumerate().filter(|(at, (name, _))| last[&**name] == *at);
-        let members: Vec<String> =
-            kept.map(|(_, (name, value))| format!("{}:{}", serde_json::Value::from(&**name), value.get())).collect();
-        Some(Bytes::from(format!("{{{}}}", members.join(","))))
+        let mut object = String::from("{");
+        for (_, (name, value)) in kept {
+            let comma = if object.len() > 1 { "," } else { "" };
+            object.extend([comma, &serde_json::Value::from(&**name).to_string(), ":", value.get()]);
+        }
+        object.push('}');
+        Some(object.into())
     }
 }
 

@@ -57,6 +57,7 @@ pub mod input;
 mod json_fault;
 pub mod lease;
 pub mod mount;
+pub mod offload;
 pub mod openapi;
 pub mod path;
 pub mod records;

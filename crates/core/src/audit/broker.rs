@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use keepfast_crypto::hmac::HmacKey;
 use keepfast_crypto::random;
-use keepfast_framework::{Clock, Error, Result};
+use keepfast_framework::{Clock, Error, Result, offload};
 use keepfast_storage::{Barrier, View};
 use serde::Serialize;
 
@@ -102,10 +102,14 @@ impl Broker {
         });
         let mut saying = Said(Vec::with_capacity(if entry.response.is_some() { 0 } else { self.devices.len() }));
         for (at, recorder) in self.devices.iter().enumerate() {
-            let mut line = Vec::with_capacity(entry.expected_length());
             let mark = marks.and_then(|m| m.get(at));
             let said = said.0.get(at).map(|s| &**s);
-            let request = entry.line(&recorder.key, &recorder.format, mark, said, &mut line);
+            let (line, request) = offload::run(entry.input_length(said.is_some()), || {
+                let mut line = Vec::with_capacity(entry.expected_length());
+                let request = entry.line(&recorder.key, &recorder.format, mark, said, &mut line);
+                (line, request)
+            })
+            .await;
             if entry.response.is_none() {
                 saying.0.push(Box::from(&line[request]));
             }

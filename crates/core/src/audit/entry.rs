@@ -6,6 +6,7 @@ use keepfast_crypto::hmac::HmacKey;
 use keepfast_framework::Timestamp;
 use serde::Serialize;
 
+use super::extent::{self, Extent};
 use super::redact;
 use crate::request::RecordedHeader;
 use crate::token::{Token, TokenRecord};
@@ -101,7 +102,7 @@ impl Mark {
     pub fn new(text: &str, token: &TokenRecord, key: &HmacKey, format: &Format) -> Self {
         let written = |write: &dyn Fn(&mut Writer<'_>)| {
             let mut out = Vec::new();
-            write(&mut Writer { key, format, out: &mut out });
+            write(&mut Writer { key, format, extent: Extent::Token, out: &mut out });
             out.into_boxed_slice()
         };
         Mark {
@@ -140,8 +141,21 @@ fn life(token: &TokenRecord, w: &mut Writer<'_>) {
 impl Entry<'_> {
     /// About how many bytes a line has: a hash is twice as long as most values that it stands for.
     pub fn expected_length(&self) -> usize {
+        let extent = self.extent();
+        let length = |data: Option<&str>| data.map_or(0, |data| (2 * data.len()).min(extent.bound(data.len())));
+        1536 + length(self.request.data) + length(self.response.as_ref().and_then(|response| response.data))
+    }
+
+    /// Bytes of JSON that are read to format the entry. `said`: the request's member is there already.
+    pub fn input_length(&self, said: bool) -> usize {
         let length = |data: Option<&str>| data.map_or(0, str::len);
-        1536 + 2 * (length(self.request.data) + length(self.response.as_ref().and_then(|response| response.data)))
+        let request = if said { 0 } else { length(self.request.data) };
+        request + length(self.response.as_ref().and_then(|response| response.data))
+    }
+
+    /// How much of the request and of the answer the entry holds.
+    fn extent(&self) -> Extent {
+        if self.caller.is_some() { Extent::Token } else { Extent::Stranger }
     }
 
     /// The entry as a line of JSON; returns where in it the request's member stands.
@@ -156,7 +170,7 @@ impl Entry<'_> {
         said: Option<&[u8]>,
         out: &mut Vec<u8>,
     ) -> Range<usize> {
-        let mut w = Writer { key, format, out };
+        let mut w = Writer { key, format, extent: self.extent(), out };
         w.raw("{\"time\":\"");
         w.raw(&self.time.rfc3339());
         w.raw(if self.response.is_some() { "\",\"type\":\"response\"" } else { "\",\"type\":\"request\"" });
@@ -217,14 +231,16 @@ impl Entry<'_> {
         }
         w.raw(",\"namespace\":{\"id\":\"root\"}");
         w.field("path", request.path);
-        let public = |name: &str| request.public.is_some_and(|names| names.iter().any(|n| n == name));
+        let names = request.public.filter(|names| !names.is_empty());
+        let is_public = |name: &str| names.is_some_and(|names| names.iter().any(|n| n == name));
+        let public = names.is_some().then_some(&is_public as &dyn Fn(&str) -> bool);
         if let Some(data) = request.data {
-            w.data("data", data, &public);
+            w.data("data", data, public);
         }
         if !request.query.is_empty() {
             let query: serde_json::Map<String, serde_json::Value> =
                 request.query.iter().map(|(k, v)| (k.clone(), serde_json::Value::from(v.as_str()))).collect();
-            w.data("query", &serde_json::Value::Object(query).to_string(), &public);
+            w.data("query", &serde_json::Value::Object(query).to_string(), public);
         }
         if let Some(remote) = request.remote {
             w.field("remote_address", &remote.ip());
@@ -270,7 +286,7 @@ impl Entry<'_> {
             w.raw("}");
         }
         if let Some(data) = response.data {
-            w.data("data", data, response.public.unwrap_or(&|_| false));
+            w.data("data", data, response.public.map(|public| public as &dyn Fn(&str) -> bool));
         }
         if !response.warnings.is_empty() {
             w.field("warnings", &response.warnings);
@@ -279,9 +295,13 @@ impl Entry<'_> {
     }
 }
 
+/// Bytes of one recorded value of a header besides the value: a hash, quotes, a comma.
+const HEADER_VALUE: usize = 80;
+
 struct Writer<'a> {
     key: &'a HmacKey,
     format: &'a Format,
+    extent: Extent,
     out: &'a mut Vec<u8>,
 }
 
@@ -326,6 +346,11 @@ impl Writer<'_> {
             self.raw(if at == 0 { "" } else { "," });
             self.json(&header.name);
             self.raw(":[");
+            if header.values.iter().map(|value| value.len() + HEADER_VALUE).sum::<usize>() > extent::STRANGER {
+                redact::text(&header.values.join(","), self.key, self.out);
+                self.raw("]");
+                continue;
+            }
             for (at, value) in header.values.iter().enumerate() {
                 self.raw(if at == 0 { "" } else { "," });
                 if header.hmac && !self.format.log_raw {
@@ -360,12 +385,22 @@ impl Writer<'_> {
         }
     }
 
-    fn data(&mut self, name: &str, raw: &str, public: &dyn Fn(&str) -> bool) {
+    /// A JSON text with its secrets hashed, or one hash of it where that would be too long. `public` tells which
+    /// top-level fields stay in clear.
+    fn data(&mut self, name: &str, raw: &str, public: Option<&dyn Fn(&str) -> bool>) {
+        let admitted = match self.format.log_raw {
+            true => raw.len() <= self.extent.bound(raw.len()),
+            false => self.extent.admits(raw, public.is_some()),
+        };
+        if !admitted {
+            extent::whole(name, raw, self.key, self.out);
+            return;
+        }
         self.name(name);
-        if self.format.log_raw {
-            redact::one_line(raw.as_bytes(), self.out)
-        } else {
-            redact::json(raw, self.key, public, self.out)
+        match public {
+            _ if self.format.log_raw => redact::one_line(raw.as_bytes(), self.out),
+            Some(public) => redact::json(raw, self.key, public, self.out),
+            None => redact::json(raw, self.key, &|_| false, self.out),
         }
     }
 }

@@ -77,8 +77,25 @@ pub fn one_line(raw: &[u8], out: &mut Vec<u8>) {
     out.extend(raw.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
 }
 
+/// Where a string ends whose text begins at `at`, behind its opening quote: behind the closing one.
+pub(super) fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(byte) = bytes.get(at) {
+        at += match byte {
+            b'\\' => 2,
+            b'"' => break,
+            _ => 1,
+        };
+    }
+    (at + 1).min(bytes.len())
+}
+
+/// Whether a byte belongs to a number or to `true`, `false`, `null`.
+pub(super) fn is_in_word(byte: u8) -> bool {
+    !matches!(byte, b',' | b'}' | b']') && !byte.is_ascii_whitespace()
+}
+
 /// Nesting beyond which a value is hashed as a whole; the edge refuses deeper bodies long before.
-const DEEPEST: usize = 512;
+pub(super) const DEEPEST: usize = 512;
 
 struct Walk<'a> {
     bytes: &'a [u8],
@@ -204,15 +221,7 @@ impl<'a> Walk<'a> {
     /// The raw text of a string with its quotes; afterwards behind it.
     fn string(&mut self) -> &'a [u8] {
         let start = self.at;
-        self.at += 1;
-        while let Some(byte) = self.bytes.get(self.at) {
-            self.at += match byte {
-                b'\\' => 2,
-                b'"' => break,
-                _ => 1,
-            };
-        }
-        self.at = (self.at + 1).min(self.bytes.len());
+        self.at = end_of_string(self.bytes, start + 1);
         &self.bytes[start..self.at]
     }
 
@@ -236,7 +245,7 @@ impl<'a> Walk<'a> {
 
     fn word(&mut self) -> &'a [u8] {
         let start = self.at;
-        while self.bytes.get(self.at).is_some_and(|b| !matches!(b, b',' | b'}' | b']') && !b.is_ascii_whitespace()) {
+        while self.bytes.get(self.at).is_some_and(|b| is_in_word(*b)) {
             self.at += 1;
         }
         &self.bytes[start..self.at]

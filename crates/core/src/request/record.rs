@@ -141,7 +141,10 @@ impl Unsealed {
     ) -> Result<(), Error> {
         let error = outcome.as_ref().err();
         let public = |name: &str| is_public_response(routed, name);
-        let mut part = ResponsePart { public: Some(&public), ..ResponsePart::default() };
+        let some_public =
+            routed.mount.as_ref().is_some_and(|(m, _)| !m.entry.config.audit_non_hmac_response_keys.is_empty());
+        let public = some_public.then_some(&public as &(dyn Fn(&str) -> bool + Sync));
+        let mut part = ResponsePart { public, ..ResponsePart::default() };
         if let Ok(Sent::Envelope(envelope)) = outcome {
             part.data = envelope.data.as_ref().map(|d| d.get());
             part.auth = envelope.auth.as_ref();

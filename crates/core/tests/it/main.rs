@@ -4,6 +4,7 @@
 
 mod admission;
 mod audit;
+mod audit_size;
 mod custody;
 mod derived;
 mod fixture;

@@ -99,13 +99,13 @@ pub struct Limits {
 /// Bounds on a JSON body, checked in one pass over its bytes before it is parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JsonLimits {
-    /// The longest JSON text in bytes (`max_request_json_memory`): parsing keeps raw text, so this bounds its memory.
+    /// Estimated bytes of memory of a JSON body, every value counted (`max_request_json_memory`); also the longest text.
     pub memory: usize,
     /// Strings in all, names included (`max_request_json_strings`).
     pub strings: usize,
     /// Nesting (`max_json_depth`).
     pub depth: usize,
-    /// The longest string in bytes (`max_json_string_value_length`).
+    /// The longest string in decoded bytes (`max_json_string_value_length`).
     pub string_length: usize,
     /// Entries of one object (`max_json_object_entry_count`).
     pub object_entries: usize,

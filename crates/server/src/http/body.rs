@@ -8,15 +8,21 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
-use keepfast_framework::Body;
+use keepfast_framework::{Body, offload};
 
 use super::answer::Answer;
 use super::path::decode;
 use super::{budget, headers};
-use crate::config::Limits;
+use crate::config::{JsonLimits, Limits};
 
 /// What a body may hold without being counted against the whole server's budget.
 const FREE: usize = 64 << 10;
+
+/// The longest form in bytes. JSON is bounded by `max_request_size`.
+const FORM_LENGTH: usize = 10 << 20;
+
+/// The most parameters of a form.
+const FORM_PARAMETERS: usize = 10_000;
 
 /// Memory for large bodies that are being received or worked on, shared by all listeners.
 pub(crate) struct BodyMemory {
@@ -61,9 +67,10 @@ impl Drop for Share {
     }
 }
 
-/// Receives a body and splits it into fields, form or JSON. The share is to be kept as long as the body.
+/// Receives a body and splits it into fields, form or JSON. The share is to be kept as long as the body. `body` is `None`
+/// afterwards when it was received to its end.
 pub(crate) async fn receive(
-    body: hyper::body::Incoming,
+    body: &mut Option<hyper::body::Incoming>,
     head: &HeaderMap,
     limits: &Limits,
     memory: &Arc<BodyMemory>,
@@ -73,13 +80,60 @@ pub(crate) async fn receive(
         Ok(text) => text?,
         Err(_) => return Err(late(limits.read_timeout)),
     };
-    let text = if headers::is_form(head) && !looks_like_json(&text) { form_as_json(&text)? } else { text };
-    budget::check(&text, &limits.json)?;
-    Ok((Body::parse(text)?, share))
+    let is_form = headers::is_form(head) && !looks_like_json(&text);
+    let json = limits.json;
+    let body = offload::run(text.len(), move || {
+        if is_form { parse_form(text, json, &mut share) } else { parse_json(text, &json, &mut share) }
+            .map(|body| (body, share))
+    })
+    .await?;
+    Ok(body)
+}
+
+/// Counts what a JSON text costs, then splits it into fields.
+fn parse_json(text: Bytes, limits: &JsonLimits, share: &mut Share) -> Result<Body, Answer> {
+    budget::check(&text, limits)?;
+    Ok(Body::parse(as_utf8(text, share)?)?)
+}
+
+/// The text with a replacement character for each sequence of bytes that is not UTF-8, as OpenBao reads it. One byte can
+/// become three, so the longer text is counted before it is built.
+fn as_utf8(text: Bytes, share: &mut Share) -> Result<Bytes, Answer> {
+    if std::str::from_utf8(&text).is_ok() {
+        return Ok(text);
+    }
+    let replacement = |chunk: &std::str::Utf8Chunk<'_>| if chunk.invalid().is_empty() { "" } else { "\u{fffd}" };
+    let length = text.utf8_chunks().map(|chunk| chunk.valid().len() + replacement(&chunk).len()).sum();
+    if !share.cover(text.len() + length) {
+        return Err(too_many());
+    }
+    let mut replaced = String::with_capacity(length);
+    for chunk in text.utf8_chunks() {
+        replaced.push_str(chunk.valid());
+        replaced.push_str(replacement(&chunk));
+    }
+    Ok(replaced.into())
+}
+
+/// A form as the JSON object that it stands for. OpenBao applies the limits on strings and entries to JSON only.
+fn parse_form(text: Bytes, limits: JsonLimits, share: &mut Share) -> Result<Body, Answer> {
+    let json = form_as_json(&text)?;
+    if !share.cover(text.len() + json.len()) {
+        return Err(too_many());
+    }
+    drop(text);
+    let names = 2 * FORM_PARAMETERS;
+    budget::check(&json, &JsonLimits { strings: names, object_entries: names, ..limits })?;
+    Ok(Body::parse(json)?)
 }
 
 /// All bytes of the body, refusing as soon as it is too long. A body of one frame is not copied.
-async fn collect(mut body: hyper::body::Incoming, longest: usize, share: &mut Share) -> Result<Bytes, Answer> {
+async fn collect(
+    incoming: &mut Option<hyper::body::Incoming>,
+    longest: usize,
+    share: &mut Share,
+) -> Result<Bytes, Answer> {
+    let Some(body) = incoming else { return Ok(Bytes::new()) };
     let announced = body.size_hint().lower();
     if announced > longest as u64 {
         return Err(too_large());
@@ -94,7 +148,7 @@ async fn collect(mut body: hyper::body::Incoming, longest: usize, share: &mut Sh
             return Err(too_large());
         }
         if !share.cover(length) {
-            return Err(Answer::error(StatusCode::SERVICE_UNAVAILABLE, "too many large request bodies at once"));
+            return Err(too_many());
         }
         match &mut joined {
             Some(joined) => joined.extend_from_slice(&data),
@@ -109,7 +163,12 @@ async fn collect(mut body: hyper::body::Incoming, longest: usize, share: &mut Sh
             }
         }
     }
+    *incoming = None;
     Ok(joined.map_or(first, BytesMut::freeze))
+}
+
+fn too_many() -> Answer {
+    Answer::error(StatusCode::SERVICE_UNAVAILABLE, "too many large request bodies at once")
 }
 
 fn too_large() -> Answer {
@@ -128,10 +187,13 @@ fn looks_like_json(text: &[u8]) -> bool {
     matches!(text.trim_ascii_start().first(), Some(b'{' | b'['))
 }
 
-/// A real form as a JSON object: a name given twice becomes a list.
+/// A real form as a JSON object: a name given twice becomes a list. The bounds are those of OpenBao.
 fn form_as_json(text: &[u8]) -> Result<Bytes, Answer> {
     let refused = || Answer::error(StatusCode::BAD_REQUEST, "error parsing form data");
     let text = std::str::from_utf8(text).map_err(|_| refused())?;
+    if text.len() > FORM_LENGTH || text.bytes().filter(|b| *b == b'&').count() >= FORM_PARAMETERS {
+        return Err(refused());
+    }
     let mut object = serde_json::Map::new();
     for pair in text.split('&').filter(|p| !p.is_empty()) {
         if pair.contains(';') {
@@ -170,6 +232,25 @@ mod tests {
         for bad in ["a=b;c=d", "%zz=1", "a=%ff"] {
             assert_eq!(json(bad), Err(400), "{bad}");
         }
+    }
+
+    #[test]
+    fn sec_ds02_a_form_has_bounds_before_anything_is_built() {
+        let status = |text: &str| form_as_json(text.as_bytes()).map(drop).map_err(|a| a.status.as_u16());
+        let distinct = |n: usize| (0..n).map(|at| format!("{at}=")).collect::<Vec<_>>().join("&");
+        assert_eq!((status(&distinct(10_000)), status(&distinct(10_001))), (Ok(()), Err(400)));
+        assert_eq!((status(&vec!["a="; 10_000].join("&")), status(&vec!["a="; 10_001].join("&"))), (Ok(()), Err(400)));
+        let long = |n: usize| format!("a={}", "x".repeat(n - 2));
+        assert_eq!((status(&long(10 << 20)), status(&long((10 << 20) + 1))), (Ok(()), Err(400)));
+    }
+
+    #[test]
+    fn sec_ds02_bytes_that_are_no_text_count_as_what_replaces_them() {
+        let text = || Bytes::from([b"{\"a\":\"".to_vec(), vec![0xff; FREE], b"\"}".to_vec()].concat());
+        let body = parse_json(text(), &JsonLimits::default(), &mut BodyMemory::new(1 << 20).share()).unwrap();
+        assert_eq!(body.raw().len(), 3 * FREE + 8);
+        let refusal = parse_json(text(), &JsonLimits::default(), &mut BodyMemory::new(2 * FREE).share()).err().unwrap();
+        assert_eq!(refusal.status, 503);
     }
 
     #[test]

@@ -1,16 +1,33 @@
 //! What a JSON body may cost, counted in one pass over its bytes before anything parses it.
 //!
-//! The pass does not judge whether the text is JSON; it only must never count less than a parser would build.
+//! The pass does not judge whether the text is JSON; it only must never count less than a parser would build. Every
+//! value counts, also numbers, booleans, nulls and empty containers. What an audit entry holds of a body is bounded
+//! apart from this, in `keepfast_core::audit::extent`.
 
 use http::StatusCode;
 
 use super::answer::Answer;
 use crate::config::JsonLimits;
 
+/// Estimated bytes of memory, as OpenBao estimates them: each value has a slot of 16 bytes.
+mod cost {
+    /// An array without its elements.
+    pub(super) const ARRAY: usize = 40;
+    /// An object without its entries.
+    pub(super) const OBJECT: usize = 88;
+    /// A string or a name, beside its decoded bytes.
+    pub(super) const STRING: usize = 32;
+    /// A number of at most 8 digits; a longer one costs its digits.
+    pub(super) const NUMBER: usize = 24;
+    /// `true`, `false` or `null`.
+    pub(super) const WORD: usize = 17;
+}
+
 /// Refuses a body that exceeds a limit.
 pub(crate) fn check(text: &[u8], limits: &JsonLimits) -> Result<(), Answer> {
+    // The text itself is kept.
     if text.len() > limits.memory {
-        return Err(too_complex("exceeded maximum memory"));
+        return Err(too_much_memory());
     }
     // Every string, level and entry takes at least one byte, so a short text cannot exceed anything.
     let least = limits
@@ -18,11 +35,12 @@ pub(crate) fn check(text: &[u8], limits: &JsonLimits) -> Result<(), Answer> {
         .min(limits.depth)
         .min(limits.string_length)
         .min(limits.object_entries)
-        .min(limits.array_elements);
+        .min(limits.array_elements)
+        .min(limits.memory / cost::OBJECT);
     if text.len() <= least {
         return Ok(());
     }
-    Count { text, limits, at: 0, strings: 0, open: Vec::with_capacity(8) }.run()
+    Count { text, limits, at: 0, strings: 0, memory: 0, open: Vec::with_capacity(8) }.run()
 }
 
 struct Count<'a> {
@@ -30,6 +48,8 @@ struct Count<'a> {
     limits: &'a JsonLimits,
     at: usize,
     strings: usize,
+    /// Estimated bytes so far.
+    memory: usize,
     /// The bound of each open object or array, and the commas seen in it.
     open: Vec<(usize, usize)>,
 }
@@ -40,45 +60,83 @@ impl Count<'_> {
             self.at += 1;
             match byte {
                 b'"' => self.string()?,
-                b'{' => self.descend(self.limits.object_entries)?,
-                b'[' => self.descend(self.limits.array_elements)?,
+                b'{' => self.descend(self.limits.object_entries, cost::OBJECT)?,
+                b'[' => self.descend(self.limits.array_elements, cost::ARRAY)?,
                 b'}' | b']' => {
                     self.open.pop();
                 }
                 b',' => self.comma()?,
-                _ => {}
+                b':' | b' ' | b'\n' | b'\r' | b'\t' => {}
+                first => self.word(first)?,
             }
         }
         Ok(())
     }
 
-    /// A string behind its opening quote.
+    fn spend(&mut self, memory: usize) -> Result<(), Answer> {
+        self.memory = self.memory.saturating_add(memory);
+        if self.memory > self.limits.memory { Err(too_much_memory()) } else { Ok(()) }
+    }
+
+    /// A string behind its opening quote. Its decoded bytes count, however they are escaped.
     fn string(&mut self) -> Result<(), Answer> {
         self.strings += 1;
         if self.strings > self.limits.strings {
             return Err(too_complex("exceeded maximum number of strings"));
         }
-        let start = self.at;
-        while let Some(&byte) = self.text.get(self.at) {
-            self.at += 1;
-            match byte {
-                b'\\' => self.at += 1,
-                b'"' => break,
-                _ => {}
+        let mut length = 0;
+        while let Some(rest) = self.text.get(self.at..) {
+            let plain = rest.iter().position(|b| matches!(b, b'"' | b'\\')).unwrap_or(rest.len());
+            length += plain;
+            self.at += plain + 1;
+            if rest.get(plain) != Some(&b'\\') {
+                break;
             }
+            length += self.escape();
         }
-        if self.at - start > self.limits.string_length.saturating_add(1) {
+        if length > self.limits.string_length {
             return Err(too_complex("exceeded maximum string length"));
         }
-        Ok(())
+        self.spend(cost::STRING + length)
     }
 
-    fn descend(&mut self, bound: usize) -> Result<(), Answer> {
+    /// An escape behind its backslash; the bytes of UTF-8 that it stands for.
+    fn escape(&mut self) -> usize {
+        let kind = self.text.get(self.at);
+        self.at += 1;
+        if kind != Some(&b'u') {
+            return 1;
+        }
+        let digits = self.text.get(self.at..self.at + 4).and_then(|digits| std::str::from_utf8(digits).ok());
+        let Some(code) = digits.and_then(|digits| u16::from_str_radix(digits, 16).ok()) else { return 1 };
+        self.at += 4;
+        match code {
+            0..0x80 => 1,
+            0x80..0x800 => 2,
+            // Half of a pair, which has four bytes.
+            0xd800..0xe000 => 2,
+            _ => 3,
+        }
+    }
+
+    /// A number, `true`, `false` or `null`, behind its first byte.
+    fn word(&mut self, first: u8) -> Result<(), Answer> {
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let ends = |b: &u8| matches!(b, b',' | b':' | b'"' | b'{' | b'}' | b'[' | b']' | b' ' | b'\n' | b'\r' | b'\t');
+        let more = rest.iter().position(ends).unwrap_or(rest.len());
+        self.at += more;
+        match first {
+            b't' | b'f' | b'n' => self.spend(cost::WORD),
+            _ => self.spend(cost::NUMBER + (more + 1).saturating_sub(8)),
+        }
+    }
+
+    fn descend(&mut self, bound: usize, memory: usize) -> Result<(), Answer> {
         self.open.push((bound, 0));
         if self.open.len() > self.limits.depth {
             return Err(Answer::error(StatusCode::BAD_REQUEST, "failed to decode JSON input: exceeded max depth"));
         }
-        Ok(())
+        self.spend(memory)
     }
 
     fn comma(&mut self) -> Result<(), Answer> {
@@ -94,6 +152,10 @@ impl Count<'_> {
 
 fn too_complex(why: &str) -> Answer {
     Answer::error(StatusCode::BAD_REQUEST, format!("refused JSON input due to high complexity: {why}"))
+}
+
+fn too_much_memory() -> Answer {
+    too_complex("exceeded maximum estimated memory limits")
 }
 
 #[cfg(test)]
@@ -126,6 +188,35 @@ mod tests {
     }
 
     #[test]
+    fn sec_al08_ds02_numbers_words_and_empty_containers_count() {
+        let rows = |item: &str, n: usize| {
+            let row = format!("[{}]", vec![item; 9_000].join(","));
+            format!("{{\"a\":[{}]}}", vec![row; n].join(","))
+        };
+        // OpenBao accepts 1,419,676 numbers, 2,004,096 words, 851,868 empty arrays and 387,236 empty objects in rows.
+        for (item, most) in
+            [("1", 157), ("-0", 157), ("1.5", 157), ("null", 222), ("true", 222), ("[]", 94), ("{}", 43)]
+        {
+            assert_eq!(verdict(&rows(item, most)), Ok(()), "{item}");
+            let refusal = verdict(&rows(item, most + 1)).unwrap_err();
+            let text = "refused JSON input due to high complexity: exceeded maximum estimated memory limits";
+            assert!(refusal.contains(text), "{item}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn the_limit_on_strings_counts_decoded_bytes() {
+        let of = |item: &str, n: usize| verdict(&format!("{{\"a\":\"{}\"}}", item.repeat(n)));
+        for (item, bytes) in
+            [("\\u00e9", 2), ("é", 2), ("\\n", 1), ("\\u0041", 1), ("\\u20ac", 3), ("\\ud83d\\ude00", 4)]
+        {
+            let most = (1 << 20) / bytes;
+            assert_eq!(of(item, most), Ok(()), "{item}");
+            assert!(of(item, most + 1).unwrap_err().contains("maximum string length"), "{item}");
+        }
+    }
+
+    #[test]
     fn sec_ds02_quotes_and_brackets_inside_strings_are_text() {
         let tricky = r#"{"a":"\"[[[[\\","b":"}}]]","c":"\u0022,"}"#;
         let limits = JsonLimits { strings: 6, depth: 1, object_entries: 3, ..JsonLimits::default() };
@@ -153,33 +244,41 @@ mod tests {
         })
     }
 
-    /// Strings, depth, and the widest object or array of a tree: what the pass has to find without one.
-    fn measure(value: &Value) -> (usize, usize, usize) {
-        let join = |(s, d, w): (usize, usize, usize), of: &Value| {
-            let (s2, d2, w2) = measure(of);
-            (s + s2, d.max(d2), w.max(w2))
+    /// Strings, depth, the widest object or array, and the memory of a tree: what the pass has to find without one.
+    fn measure(value: &Value) -> (usize, usize, usize, usize) {
+        let join = |(s, d, w, m): (usize, usize, usize, usize), of: &Value| {
+            let (s2, d2, w2, m2) = measure(of);
+            (s + s2, d.max(d2), w.max(w2), m + m2)
         };
         match value {
-            Value::String(_) => (1, 0, 0),
+            Value::String(text) => (1, 0, 0, 32 + text.len()),
             Value::Array(items) => {
-                let (s, d, w) = items.iter().fold((0, 0, items.len()), join);
-                (s, d + 1, w)
+                let (s, d, w, m) = items.iter().fold((0, 0, items.len(), 40), join);
+                (s, d + 1, w, m)
             }
             Value::Object(map) => {
-                let (s, d, w) = map.values().fold((map.len(), 0, map.len()), join);
-                (s, d + 1, w)
+                let names = map.keys().map(|name| 32 + name.len()).sum::<usize>();
+                let (s, d, w, m) = map.values().fold((map.len(), 0, map.len(), 88 + names), join);
+                (s, d + 1, w, m)
             }
-            _ => (0, 0, 0),
+            Value::Number(number) => (0, 0, 0, 24 + number.to_string().len().saturating_sub(8)),
+            _ => (0, 0, 0, 17),
         }
     }
 
     proptest! {
         #[test]
         fn sec_ds02_the_pass_counts_exactly_what_a_parser_builds(value in any_json(), pretty in any::<bool>()) {
-            let (strings, depth, width) = measure(&value);
+            let (strings, depth, width, memory) = measure(&value);
             let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
             let exact = JsonLimits { strings, depth, object_entries: width, array_elements: width, ..JsonLimits::default() };
             prop_assert!(check(text.as_bytes(), &exact).is_ok());
+            // The text is bounded by the same limit, and its blanks cost nothing else.
+            if memory > text.len() {
+                let (enough, less) = (JsonLimits { memory, ..exact }, JsonLimits { memory: memory - 1, ..exact });
+                prop_assert!(check(text.as_bytes(), &enough).is_ok());
+                prop_assert!(check(text.as_bytes(), &less).is_err());
+            }
             if strings > 0 {
                 let fewer = JsonLimits { strings: strings - 1, ..exact };
                 prop_assert!(check(text.as_bytes(), &fewer).is_err());

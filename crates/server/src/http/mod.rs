@@ -11,6 +11,7 @@ mod query;
 mod quota;
 mod request;
 mod response;
+mod unread;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -106,7 +107,10 @@ impl<K: Kernel> Edge<K> {
         told: &mut Told,
     ) -> Result<Admitted, Answer> {
         let cors = self.admission.rules().cors.clone();
-        cors::judge(&request, cors.as_deref(), told)?;
+        if let Err(refusal) = cors::judge(&request, cors.as_deref(), told) {
+            unread::discard(request.into_body(), self.rules.limits.read_timeout);
+            return Err(refusal);
+        }
         let admitted = request::admit(request, peer, &self.rules, &self.memory, &self.admission, told).await;
         if let Some(refused) = told.refused.take() {
             self.kernel.record_refusal(refused).await;

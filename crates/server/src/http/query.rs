@@ -5,6 +5,9 @@ use http::StatusCode;
 use super::answer::Answer;
 use super::path::decode;
 
+/// The most parameters of a query: each costs far more memory than the two bytes that it can have.
+const PARAMETERS: usize = 1_000;
+
 /// A query, read.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Query {
@@ -23,6 +26,9 @@ impl Query {
     pub(crate) fn parse(text: Option<&str>, choosing: bool) -> Result<Self, Answer> {
         let mut query = Query::default();
         let Some(text) = text else { return Ok(query) };
+        if text.bytes().filter(|b| *b == b'&').count() >= PARAMETERS {
+            return Err(Answer::error(StatusCode::BAD_REQUEST, "the query has too many parameters"));
+        }
         let (mut list, mut scan) = (None, None);
         for pair in text.split('&').filter(|p| !p.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -94,6 +100,13 @@ mod tests {
         assert!(parsed("scan=1").unwrap().scan);
         let not_choosing = Query::parse(Some("list=x"), false).unwrap();
         assert_eq!((not_choosing.list, not_choosing.parameters), (false, owned(&[("list", "x")])));
+    }
+
+    #[test]
+    fn sec_ds02_a_query_has_at_most_1000_parameters() {
+        let many = |n: usize| vec!["a"; n].join("&");
+        assert_eq!(parsed(&many(1_000)).map(|q| q.parameters.len()), Ok(1_000));
+        assert_eq!((parsed(&many(1_001)), parsed(&"&".repeat(1_001))), (Err(400), Err(400)));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use keepfast_framework::{Body, CanonicalPath, Operation};
 use super::answer::{Answer, Told};
 use super::body::{self, BodyMemory, Share};
 use super::query::Query;
-use super::{headers, path, quota};
+use super::{headers, path, quota, unread};
 use crate::config::{Forwarded, Limits};
 
 /// The rules of one listener.
@@ -40,18 +40,35 @@ pub(crate) async fn admit(
     told: &mut Told,
 ) -> Result<Admitted, Answer> {
     let (head, body) = request.into_parts();
+    let mut body = Some(body);
+    let outcome = judge(&head, &mut body, peer, rules, memory, admission, told).await;
+    if let Some(rest) = body {
+        unread::discard(rest, rules.limits.read_timeout);
+    }
+    outcome
+}
+
+async fn judge(
+    head: &Parts,
+    body: &mut Option<hyper::body::Incoming>,
+    peer: Option<SocketAddr>,
+    rules: &Rules,
+    memory: &Arc<BodyMemory>,
+    admission: &Admission,
+    told: &mut Told,
+) -> Result<Admitted, Answer> {
     let remote = headers::remote(&head.headers, peer, &rules.forwarded)?;
     headers::consistency(&head.headers)?;
     let reads = head.method == Method::GET;
     let path = path::canonical(&head.uri).map_err(|refusal| if reads { refusal.with_page() } else { refusal })?;
     if let Some(verdict) = admission.judge(path.as_str(), remote.map(|a| a.ip())) {
         if verdict.refused && verdict.record {
-            told.refused = Some(unread(&head, path.clone(), remote)?);
+            told.refused = Some(of_head(head, path.clone(), remote)?);
         }
         quota::judge(&path, verdict, told)?;
     }
     let query = Query::parse(head.uri.query(), reads)?;
-    let operation = operation(&head, &path, &query)?;
+    let operation = operation(head, &path, &query)?;
     let token = headers::token(&head.headers, rules.limits.token)?;
     let wrap_ttl = headers::wrap_ttl(&head.headers)?;
     let writes = matches!(operation, Operation::Update | Operation::Patch);
@@ -79,7 +96,7 @@ pub(crate) async fn admit(
 }
 
 /// A request of which nothing but its head is known, for the record of its refusal.
-fn unread(head: &Parts, path: CanonicalPath, remote: Option<SocketAddr>) -> Result<Incoming, Answer> {
+fn of_head(head: &Parts, path: CanonicalPath, remote: Option<SocketAddr>) -> Result<Incoming, Answer> {
     let query = Query::parse(head.uri.query(), head.method == Method::GET)?;
     Ok(Incoming {
         id: random::request_id(),

@@ -137,12 +137,95 @@ async fn sec_ds02_a_body_beyond_the_cap_is_413_announced_or_not() {
 }
 
 #[tokio::test]
+async fn a_client_that_sends_its_whole_body_first_reads_the_413() {
+    let server = Server::with(|c| c.limits = Limits { body: 1000, ..Limits::default() }).await;
+    let body = vec![b'x'; 8 << 20];
+    let chunked = [format!("{:x}\r\n", body.len()).as_bytes(), &body, b"\r\n0\r\n\r\n"].concat();
+    let announced = format!("Content-Length: {}", body.len());
+    for (line, header, sent) in [
+        ("POST /v1/a", announced.as_str(), &body),
+        ("POST /v1/a", "Transfer-Encoding: chunked", &chunked),
+        // A refusal of another kind, and a method whose body is not read.
+        ("FOO /v1/a", announced.as_str(), &body),
+        ("DELETE /v1/a", announced.as_str(), &body),
+    ] {
+        let mut stream = server.connect().await;
+        for _ in 0..2 {
+            // The second request shows that the connection is still good.
+            stream.write_all(format!("{line} HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\n").as_bytes()).await.unwrap();
+            stream.write_all(sent).await.unwrap();
+            let told = answer(&mut stream).await;
+            let expected = match line {
+                "POST /v1/a" => (413, "{\"errors\":[\"http: request body too large\"]}\n"),
+                "FOO /v1/a" => (405, "{\"errors\":[]}\n"),
+                _ => (200, told.body.as_str()),
+            };
+            assert_eq!((told.status, told.body.as_str()), expected, "{line} {header}");
+        }
+    }
+}
+
+/// One answer with a length, on a connection that stays open.
+async fn answer(stream: &mut TcpStream) -> Told {
+    let mut raw = Vec::new();
+    loop {
+        let told = Told::of(&raw);
+        if told.header("content-length").is_some_and(|length| length.parse() == Ok(told.body.len())) {
+            return told;
+        }
+        assert_ne!(stream.read_buf(&mut raw).await.unwrap(), 0, "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn over_http2_a_client_that_sends_its_whole_body_first_reads_the_413() {
+    let server = Server::with(|c| c.limits = Limits { body: 1000, ..Limits::default() }).await;
+    let io = hyper_util::rt::TokioIo::new(server.connect().await);
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let (sent, all_sent) = tokio::sync::oneshot::channel();
+    let body = Parts { left: 128, sent: Some(sent) };
+    let request = http::Request::post("http://x/v1/a").body(body).unwrap();
+    let answer = client.send_request(request).await.unwrap();
+    assert_eq!(answer.status(), 413);
+    let text = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes();
+    assert_eq!(text, "{\"errors\":[\"http: request body too large\"]}\n");
+    all_sent.await.expect("the stream is reset before the body is sent");
+}
+
+/// A body of so many parts of 64 KiB; `sent` is told when the last one is asked for.
+struct Parts {
+    left: usize,
+    sent: Option<tokio::sync::oneshot::Sender<()>>,
+}
+
+impl hyper::body::Body for Parts {
+    type Data = bytes::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<bytes::Bytes>, Self::Error>>> {
+        if self.left == 0 {
+            self.sent.take().map(|sent| sent.send(()));
+            return std::task::Poll::Ready(None);
+        }
+        self.left -= 1;
+        std::task::Poll::Ready(Some(Ok(hyper::body::Frame::data(bytes::Bytes::from_static(&[b'x'; 64 << 10])))))
+    }
+}
+
+#[tokio::test]
 async fn sec_ds02_bombs_are_refused_before_they_are_parsed() {
     let server = Server::start().await;
     let strings = format!("[{}\"s\"]", "\"s\",".repeat(200_000));
     let deep = format!("{{\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
     let wide = format!("{{\"a\":[{}1]}}", "1,".repeat(100_000));
-    for bomb in [strings, deep, wide] {
+    let row = format!("[{}1]", "1,".repeat(9_989));
+    let numbers = format!("{{\"a\":[{}{row}]}}", format!("{row},").repeat(149));
+    for bomb in [strings, deep, wide, numbers] {
         assert_eq!(server.ask("POST /v1/a", &[], bomb.as_bytes()).await.status, 400, "{}", &bomb[..20]);
     }
     assert_eq!(server.get("/v1/a").await.status, 200);

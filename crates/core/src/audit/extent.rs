@@ -1,0 +1,165 @@
+//! How much of a request and of its answer an audit entry holds.
+//!
+//! A hashed value has 78 bytes however short the value is, so the hashed form of a JSON text can be 40 times as long as
+//! the text. The length is counted before anything is hashed; beyond its bound a text is recorded as one hash of the
+//! whole.
+
+use keepfast_crypto::hmac::HmacKey;
+
+use super::redact;
+
+/// Bytes of one hashed value with its quotes.
+const HASHED: usize = redact::PREFIX.len() + 64 + 2;
+
+/// The most bytes that one byte of JSON becomes: `1,` is a hash and a comma.
+const MOST_PER_BYTE: usize = HASHED.div_ceil(2) + 1;
+
+/// The bound in bytes, for a request without an accepted token, on each of body, query, recorded headers and answer.
+pub const STRANGER: usize = 16 << 10;
+
+/// The bound for a request with an accepted token: this, and [`TOKEN_PER_BYTE`] times the length of the text.
+const TOKEN: usize = 1 << 20;
+
+/// See [`TOKEN`].
+const TOKEN_PER_BYTE: usize = 4;
+
+/// Who sent a request, as far as the size of its entries depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// No token was accepted: anybody can send this.
+    Stranger,
+    /// A token was accepted.
+    Token,
+}
+
+impl Extent {
+    /// The most bytes that an entry holds of a text of `length` bytes.
+    #[must_use]
+    pub fn bound(self, length: usize) -> usize {
+        match self {
+            Extent::Stranger => STRANGER,
+            Extent::Token => TOKEN.saturating_add(length.saturating_mul(TOKEN_PER_BYTE)),
+        }
+    }
+
+    /// Whether the hashed form of the JSON text `raw` is within the bound. `clear` tells whether some of its values may
+    /// stay in clear.
+    #[must_use]
+    pub fn admits(self, raw: &str, clear: bool) -> bool {
+        let bound = self.bound(raw.len());
+        raw.len().saturating_mul(MOST_PER_BYTE) <= bound || longest(raw.as_bytes(), clear, bound) <= bound
+    }
+}
+
+/// An upper bound on the length of the hashed form of a JSON text; the count ends beyond `enough`.
+fn longest(raw: &[u8], clear: bool, enough: usize) -> usize {
+    let kept = |length: usize| if clear { HASHED.max(length) } else { HASHED };
+    let (mut at, mut total, mut depth) = (0, 0_usize, 0_usize);
+    while let Some(&byte) = raw.get(at)
+        && total <= enough
+    {
+        let start = at;
+        at += 1;
+        total += match byte {
+            b'"' => {
+                at = redact::end_of_string(raw, at);
+                let blanks = raw[at..].iter().take_while(|b| b.is_ascii_whitespace()).count();
+                at += blanks;
+                let length = at - blanks - start;
+                // What a colon follows is a name, which stays.
+                if raw.get(at) == Some(&b':') { length } else { kept(length) }
+            }
+            b'{' | b'[' => {
+                depth += 1;
+                // What is nested more deeply is hashed as a whole.
+                if depth > redact::DEEPEST { HASHED } else { 1 }
+            }
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                1
+            }
+            b',' | b':' => 1,
+            b if b.is_ascii_whitespace() => usize::from(clear),
+            first => {
+                at += raw[at..].iter().take_while(|b| redact::is_in_word(**b)).count();
+                let length = at - start;
+                if matches!(first, b't' | b'f' | b'n') { length } else { kept(length) }
+            }
+        };
+    }
+    total
+}
+
+/// Appends the hash of a whole text and its length as two members: `,"NAME_hmac":"hmac-sha256:…","NAME_length":N`.
+pub fn whole(name: &str, raw: &str, key: &HmacKey, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!(",\"{name}_hmac\":").as_bytes());
+    redact::text(raw, key, out);
+    out.extend_from_slice(format!(",\"{name}_length\":{}", raw.len()).as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    fn redacted(raw: &str, public: &[&str]) -> usize {
+        let mut out = Vec::new();
+        redact::json(raw, &HmacKey::new(b"salt"), &|name| public.contains(&name), &mut out);
+        out.len()
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            Just(Value::from(-0.0)),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            ".{0,200}".prop_map(Value::from)
+        ];
+        leaf.prop_recursive(6, 60, 12, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..12).prop_map(Value::from),
+                prop::collection::btree_map(".{0,8}", inner, 0..12)
+                    .prop_map(|m| Value::Object(m.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn sec_al08_the_count_is_never_less_than_the_hashed_form(value in any_json(), pretty in any::<bool>()) {
+            let raw = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
+            let names: Vec<&str> = value.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+            prop_assert!(redacted(&raw, &[]) <= longest(raw.as_bytes(), false, usize::MAX));
+            prop_assert!(redacted(&raw, &names) <= longest(raw.as_bytes(), true, usize::MAX));
+            prop_assert!(longest(raw.as_bytes(), false, usize::MAX) <= raw.len() * MOST_PER_BYTE + HASHED);
+        }
+    }
+
+    #[test]
+    fn the_count_covers_what_is_nested_too_deeply() {
+        let row = vec!["[]"; 50].join(",");
+        for depth in 505..520 {
+            let raw = format!("{}{row}{}", "[".repeat(depth), "]".repeat(depth));
+            assert!(redacted(&raw, &[]) <= longest(raw.as_bytes(), false, usize::MAX), "{depth}");
+        }
+    }
+
+    #[test]
+    fn sec_al08_many_small_values_are_beyond_the_bound_and_few_are_not() {
+        let of = |item: &str, n: usize| format!("{{\"a\":[{}]}}", vec![item; n].join(","));
+        for item in ["1", "\"\"", "-0", "1e5"] {
+            assert!(Extent::Stranger.admits(&of(item, 150), false), "{item}");
+            assert!(!Extent::Stranger.admits(&of(item, 220), false), "{item}");
+            assert!(Extent::Token.admits(&of(item, 10_000), false), "{item}");
+            assert!(!Extent::Token.admits(&of(item, 100_000), false), "{item}");
+        }
+        let long = format!("{{\"a\":\"{}\"}}", "x".repeat(1 << 20));
+        assert!(Extent::Stranger.admits(&long, false));
+        assert!(!Extent::Stranger.admits(&long, true), "what may stay in clear counts whole");
+        let name = format!("{{\"{}\":1}}", "x".repeat(1 << 20));
+        assert!(!Extent::Stranger.admits(&name, false) && Extent::Token.admits(&name, false));
+    }
+}
