@@ -34,6 +34,9 @@ struct SealStatus<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster_id: Option<&'a str>,
     storage_type: &'a str,
+    /// Only told while it lasts: `sys/leases/quarantine`.
+    #[serde(skip_serializing_if = "is_false")]
+    lease_quarantine: bool,
 }
 
 #[derive(Serialize)]
@@ -49,6 +52,8 @@ struct Health<'a> {
     cluster_name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "is_false")]
+    lease_quarantine: bool,
 }
 
 #[derive(Serialize)]
@@ -158,6 +163,7 @@ impl Node {
             cluster_name: open.map(|c| c.cluster_name.as_str()),
             cluster_id: open.map(|c| c.cluster_id.as_str()),
             storage_type: &self.settings.storage_type,
+            lease_quarantine: self.has_quarantine(),
         };
         answer(Status::OK, &status)
     }
@@ -166,19 +172,11 @@ impl Node {
     async fn health(&self, query: &[(String, String)]) -> Result<Response> {
         let config = self.seal_config().await?;
         let sealed = self.is_sealed();
-        let code = |name: &str, default: u16| match query.iter().find(|(n, _)| n == name) {
-            None => Ok(default),
-            Some((_, v)) => v.parse::<u16>().ok().filter(|c| (100..1000).contains(c)).ok_or(()),
-        };
+        let chosen = HealthCodes::read(query)?;
         let status = match (config.is_some(), sealed) {
-            (false, _) => code("uninitcode", 501),
-            (true, true) => code("sealedcode", 503),
-            (true, false) => code("activecode", 200),
-        };
-        let stands_by = query.iter().find(|(name, _)| name == "standbyok").map_or("", |(_, value)| value);
-        // This server never stands by, so that only the form of it counts.
-        let (Ok(status), Some(_)) = (status, truth(stands_by)) else {
-            return Err(Error::new(Status::BAD_REQUEST, ""));
+            (false, _) => chosen.code("uninitcode", 501),
+            (true, true) => chosen.code("sealedcode", 503),
+            (true, false) => chosen.code("activecode", 200),
         };
         let open = config.as_ref().filter(|_| !sealed);
         let health = Health {
@@ -195,6 +193,7 @@ impl Node {
             version: &self.settings.version,
             cluster_name: open.map(|c| c.cluster_name.as_str()),
             cluster_id: open.map(|c| c.cluster_id.as_str()),
+            lease_quarantine: self.has_quarantine(),
         };
         answer(Status(status), &health)
     }
@@ -277,6 +276,50 @@ impl Node {
         unsealing.add(share);
         (unsealing.progress() >= usize::from(config.shape.threshold)).then(|| unsealing.take())
     }
+}
+
+/// The status codes that a caller of `sys/health` chose.
+struct HealthCodes(Vec<(&'static str, u16)>);
+
+/// The parameters of `sys/health` that choose a code, those of states that this server never has included.
+const HEALTH_CODES: &[&str] = &[
+    "activecode",
+    "standbycode",
+    "sealedcode",
+    "uninitcode",
+    "performancestandbycode",
+    "drsecondarycode",
+    "haunhealthycode",
+    "removedcode",
+];
+
+impl HealthCodes {
+    /// Checks every parameter, whatever state the server is in: a load balancer with a misspelled code must not find out
+    /// on the day the state changes. A final answer has no 1xx status (RFC 9110 section 15.2).
+    fn read(query: &[(String, String)]) -> Result<Self> {
+        let mut codes = Vec::new();
+        for (name, value) in query {
+            if name == "standbyok" && truth(value).is_none() {
+                return Err(Error::new(Status::BAD_REQUEST, ""));
+            }
+            let Some(name) = HEALTH_CODES.iter().find(|known| *known == name) else { continue };
+            match value.parse::<u16>().ok().filter(|code| (200..1000).contains(code)) {
+                Some(code) => codes.push((*name, code)),
+                None => return Err(Error::new(Status::BAD_REQUEST, "")),
+            }
+        }
+        Ok(HealthCodes(codes))
+    }
+
+    /// The first value of a parameter.
+    fn code(&self, name: &str, default: u16) -> u16 {
+        self.0.iter().find(|(known, _)| *known == name).map_or(default, |(_, code)| *code)
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's interface")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 fn input<T: serde::de::DeserializeOwned>(incoming: &Incoming) -> Result<T> {

@@ -19,6 +19,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_secs(60);
 /// How often those engines tick that have to do things on time.
 const OFTEN: Duration = Duration::from_secs(5);
+/// How often the log is reminded of a quarantine.
+const REMINDER: Duration = Duration::from_secs(600);
 /// How many ends one look reads at a time.
 const DUE: usize = 500;
 /// How many of them end at a time.
@@ -45,6 +47,7 @@ impl Duties {
 async fn run(unsealed: Arc<Unsealed>) {
     let mut resumed = false;
     let mut at_work = AtWork::default();
+    let mut reminder = Reminder { next: unsealed.clock.now().after(REMINDER) };
     let (mut next_tick, mut next_often) = (unsealed.clock.now().after(TICK), unsealed.clock.now().after(OFTEN));
     loop {
         let now = unsealed.clock.now();
@@ -54,6 +57,11 @@ async fn run(unsealed: Arc<Unsealed>) {
         at_work.gather();
         at_work.end_tokens(&unsealed, now);
         attempt("revoking what is due", at_work.revoke(&unsealed, now)).await;
+        if reminder.is_due(unsealed.leases.is_quarantined(), now) {
+            tracing::warn!(
+                "leases are under quarantine: none is revoked and nothing is rotated; see sys/leases/quarantine"
+            );
+        }
         if now >= next_tick {
             attempt("rotating the keyring", unsealed.rotate_worn_key(now)).await;
             at_work.tick(&unsealed, false);
@@ -68,6 +76,21 @@ async fn run(unsealed: Arc<Unsealed>) {
             () = unsealed.clock.sleep_until(until) => {}
             () = unsealed.leases.wake.notified() => {}
         }
+    }
+}
+
+/// When the log is next reminded of a quarantine. Its begin is logged where it begins.
+struct Reminder {
+    next: Timestamp,
+}
+
+impl Reminder {
+    fn is_due(&mut self, is_quarantined: bool, now: Timestamp) -> bool {
+        let is_due = is_quarantined && now >= self.next;
+        if is_due || !is_quarantined {
+            self.next = now.after(REMINDER);
+        }
+        is_due
     }
 }
 
@@ -215,5 +238,18 @@ impl Unsealed {
             };
             attempt(&format!("the tick of {}", mounted.entry.path), ticking).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quarantine_is_logged_every_ten_minutes() {
+        let at = |minute: i64| Timestamp::from_unix(minute * 60);
+        let mut reminder = Reminder { next: at(10) };
+        let due: Vec<i64> = (0..45).filter(|minute| reminder.is_due(*minute != 25, at(*minute))).collect();
+        assert_eq!(due, [10, 20, 35]);
     }
 }

@@ -106,6 +106,11 @@ impl Node {
     }
 
     /// Since when it is unsealed.
+    /// Whether the server is unsealed and its leases are under quarantine.
+    pub fn has_quarantine(&self) -> bool {
+        self.unsealed().is_some_and(|unsealed| unsealed.leases.is_quarantined())
+    }
+
     pub(crate) fn since(&self) -> Option<Timestamp> {
         self.unsealed.read().as_ref().map(|s| s.since)
     }

@@ -49,6 +49,7 @@ const ORDER: &[&str] = &[
     "leader_cluster_address",
     "raft_committed_index",
     "raft_applied_index",
+    "lease_quarantine",
 ];
 /// What only a leader or its followers tell.
 const HA_FIELDS: &[&str] = &[
@@ -143,6 +144,7 @@ fn rows(status: &Map<String, Value>) -> Vec<Vec<String>> {
     add_known("Cluster Name", "cluster_name");
     add_known("Cluster ID", "cluster_id");
     add_known("HA Enabled", "ha_enabled");
+    add_known("Lease Quarantine", "lease_quarantine");
     if status.contains_key("is_self") {
         add_known("HA Cluster", "leader_cluster_address");
         let leads = truth("is_self");

@@ -85,6 +85,10 @@ impl Leases {
         }
         tx.commit().await?;
         self.quarantined.store(on, Ordering::Release);
+        match on {
+            true => tracing::warn!("leases are under quarantine: an operator began it"),
+            false => tracing::info!("the quarantine of leases has ended"),
+        }
         self.wake.notify_one();
         Ok(())
     }

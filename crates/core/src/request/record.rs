@@ -204,9 +204,11 @@ fn is_public_response(routed: &Routed, name: &str) -> bool {
     routed.mount.as_ref().is_some_and(|(m, _)| m.entry.config.audit_non_hmac_response_keys.iter().any(|k| k == name))
 }
 
-/// The cause of a failure goes to the log and nowhere else.
+/// The cause of a failure goes to the log and nowhere else. A request to a sealed server is no failure of the server.
 fn log(error: &Error) {
-    if error.status().0 >= 500 {
+    if error.status() == Status::UNAVAILABLE && error.cause().is_none() {
+        tracing::debug!(public = error.public(), "request refused");
+    } else if error.status().0 >= 500 {
         let cause = error.cause().map(ToString::to_string).unwrap_or_default();
         tracing::error!(status = error.status().0, public = error.public(), %cause, "request failed");
     }

@@ -90,6 +90,71 @@ async fn init_is_done_once_and_its_shapes_are_checked() {
     );
 }
 
+/// Every parameter of `sys/health` with codes that are none, in the state that the node is in.
+async fn health_refuses_what_is_no_code(node: &Node, state: &str) {
+    let parameters = [
+        "activecode",
+        "standbycode",
+        "sealedcode",
+        "uninitcode",
+        "performancestandbycode",
+        "drsecondarycode",
+        "haunhealthycode",
+        "removedcode",
+    ];
+    for (parameter, method) in parameters.iter().flat_map(|p| [(p, "GET"), (p, "HEAD")]) {
+        for (code, accepted) in [
+            ("abc", false),
+            ("", false),
+            ("-1", false),
+            ("0", false),
+            ("99", false),
+            ("100", false),
+            ("199", false),
+            ("1000", false),
+            ("65736", false),
+            ("200.0", false),
+            ("0x1f4", false),
+            ("200", true),
+            ("299", true),
+            ("999", true),
+        ] {
+            let path = format!("sys/health?{parameter}={code}");
+            let answer = node.handle(incoming(method, &path, Ask::default())).await;
+            assert_eq!(answer.status().0 != 400, accepted, "{state} {method} {path}: {}", answer.status().0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn health_refuses_what_is_no_status_code_in_every_state() {
+    let fresh = Node::new(
+        Arc::new(MemoryBackend::new()),
+        keepfast_engines::all(),
+        Arc::new(TestClock::default()),
+        Settings::default(),
+    );
+    health_refuses_what_is_no_code(&fresh, "uninitialized").await;
+    let house = House::new().await;
+    health_refuses_what_is_no_code(&house.node, "active").await;
+    house.node.seal().await;
+    health_refuses_what_is_no_code(&house.node, "sealed").await;
+}
+
+#[tokio::test]
+async fn health_and_seal_status_show_a_quarantine_of_leases() {
+    let house = House::new().await;
+    for path in ["sys/health", "sys/seal-status"] {
+        assert!(house.get(path, "").await.body.get("lease_quarantine").is_none());
+    }
+    house.post("sys/leases/quarantine", ROOT, json!({ "enabled": true })).await.is(204);
+    for path in ["sys/health", "sys/seal-status"] {
+        assert_eq!(house.get(path, "").await.body["lease_quarantine"], true, "{path}");
+    }
+    house.post("sys/leases/quarantine", ROOT, json!({ "enabled": false })).await.is(204);
+    assert!(house.get("sys/health", "").await.body.get("lease_quarantine").is_none());
+}
+
 #[tokio::test]
 async fn after_seal_every_request_is_503_and_the_data_comes_back_with_the_shares() {
     let house = House::new().await;
