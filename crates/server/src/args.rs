@@ -17,10 +17,16 @@ pub struct ServerArgs {
     pub log_format: Option<String>,
     /// `-log-file`: log there too.
     pub log_file: Option<PathBuf>,
+    /// `-log-rotate-bytes`, in bytes; wins over the configuration.
+    pub log_rotate_bytes: Option<u64>,
+    /// `-log-rotate-duration`; wins over the configuration.
+    pub log_rotate_duration: Option<std::time::Duration>,
+    /// `-log-rotate-max-files`: 0 keeps all older files, a negative number none; wins over the configuration.
+    pub log_rotate_max_files: Option<i64>,
     /// `-exit-on-core-shutdown`: end the process when the kernel stops by itself. It never does (sealing is no stop), so
     /// this is taken for compatibility and changes nothing.
     pub exit_on_core_shutdown: bool,
-    /// `-test-verify-only` or `-verify-only`: check the configuration, open nothing, and end.
+    /// `-test-verify-only` or `-verify-only`: check the configuration and what the start needs, then end.
     pub verify_only: bool,
     /// `-dev` and what belongs to it; `None` for a production start.
     pub dev: Option<DevArgs>,
@@ -33,6 +39,8 @@ pub struct DevArgs {
     pub root_token: Option<SecretString>,
     /// `-dev-listen-address`; 127.0.0.1:8200 if absent.
     pub listen_address: Option<String>,
+    /// `-dev-json`: one line of JSON with address, unseal key and root token on standard output, instead of the banner.
+    pub json: bool,
     /// `-dev-no-store-token`: leave `~/.vault-token` alone.
     pub no_store_token: bool,
     /// `-dev-no-kv`, `-dev-kv-v1`: what is mounted at `secret/`.

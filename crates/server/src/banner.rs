@@ -83,9 +83,32 @@ pub(crate) fn development(d: &Development<'_>) -> String {
     out
 }
 
+/// The same for programs: one line of JSON. It comes when the server answers.
+pub(crate) fn development_json(d: &Development<'_>) -> String {
+    let line = serde_json::json!({
+        "address": d.address,
+        "ca_cert": d.ca.map(|path| path.display().to_string()),
+        "unseal_key": d.unseal_key.expose(),
+        "root_token": d.root_token.expose(),
+    });
+    format!("{line}\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_get_one_line_of_json() {
+        let (unseal_key, root_token) = (SecretString::new("a2V5".into()), SecretString::new("root".into()));
+        let address = "http://127.0.0.1:40001";
+        let d = Development { address, ca: None, unseal_key: &unseal_key, root_token: &root_token };
+        let text = development_json(&d);
+        assert_eq!(
+            text,
+            "{\"address\":\"http://127.0.0.1:40001\",\"ca_cert\":null,\"unseal_key\":\"a2V5\",\"root_token\":\"root\"}\n"
+        );
+    }
 
     #[test]
     fn harnesses_find_the_key_and_the_token_on_lines_of_their_own() {

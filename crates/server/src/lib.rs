@@ -9,17 +9,22 @@ pub mod config;
 mod connection;
 mod http;
 mod listener;
+mod log_file;
 mod log_levels;
 mod patience;
 mod plan;
+mod preflight;
 mod process;
+mod reload;
 mod run;
+mod service_manager;
+mod signals;
 mod telemetry;
 mod tls;
 
 pub use args::{DevArgs, ServerArgs};
 pub use keepfast_core::node::DevKv;
-pub use run::{StartError, run};
+pub use run::{StartError, run, validate};
 pub use tls::TlsError;
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto::Builder;
+use nix::unistd::{Group, User};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -45,8 +46,8 @@ impl Socket {
                 if user.is_some() || group.is_some() {
                     std::os::unix::fs::chown(
                         path,
-                        id_of(user.as_deref(), "/etc/passwd")?,
-                        id_of(group.as_deref(), "/etc/group")?,
+                        user.as_deref().map(user_id).transpose()?,
+                        group.as_deref().map(group_id).transpose()?,
                     )?;
                 }
                 if let Some(mode) = mode {
@@ -92,7 +93,7 @@ fn tcp(address: &str) -> io::Result<TcpListener> {
 }
 
 /// What an address can stand for. `:8200` is every address of the machine: both families, or what there is of them.
-fn candidates(address: &str) -> io::Result<Vec<SocketAddr>> {
+pub(crate) fn candidates(address: &str) -> io::Result<Vec<SocketAddr>> {
     match address.strip_prefix(':').and_then(|port| port.parse().ok()) {
         Some(port) => Ok(vec![(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()]),
         None => Ok(address.to_socket_addrs()?.collect()),
@@ -109,18 +110,30 @@ fn unix(path: &Path) -> io::Result<UnixListener> {
     UnixListener::bind(path)
 }
 
-/// The number of a user or group, which may be given as a number or by its name.
-fn id_of(name: Option<&str>, database: &str) -> io::Result<Option<u32>> {
-    let Some(name) = name else { return Ok(None) };
-    if let Ok(id) = name.parse() {
-        return Ok(Some(id));
+/// The number of a user that is given by number or by name.
+///
+/// # Errors
+/// When there is no such user.
+pub(crate) fn user_id(name: &str) -> io::Result<u32> {
+    match name.parse() {
+        Ok(id) => Ok(id),
+        Err(_) => User::from_name(name)?.map(|user| user.uid.as_raw()).ok_or_else(|| unknown_name("user", name)),
     }
-    let lines = std::fs::read_to_string(database)?;
-    let found = lines.lines().map(|l| l.split(':').collect::<Vec<_>>()).find(|f| f.first() == Some(&name));
-    match found.and_then(|f| f.get(2)?.parse().ok()) {
-        Some(id) => Ok(Some(id)),
-        None => Err(io::Error::new(io::ErrorKind::NotFound, format!("{name:?} is not in {database}"))),
+}
+
+/// The number of a group that is given by number or by name.
+///
+/// # Errors
+/// When there is no such group.
+pub(crate) fn group_id(name: &str) -> io::Result<u32> {
+    match name.parse() {
+        Ok(id) => Ok(id),
+        Err(_) => Group::from_name(name)?.map(|group| group.gid.as_raw()).ok_or_else(|| unknown_name("group", name)),
     }
+}
+
+fn unknown_name(kind: &str, name: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("there is no {kind} {name:?}"))
 }
 
 /// The connections of all listeners together.
@@ -133,6 +146,11 @@ impl Connections {
     /// At most so many at once.
     pub(crate) fn new(most: u32) -> Arc<Self> {
         Arc::new(Connections { free: Arc::new(Semaphore::new(most as usize)), most })
+    }
+
+    /// How many are open.
+    pub(crate) fn open(&self) -> usize {
+        (self.most as usize).saturating_sub(self.free.available_permits())
     }
 
     fn admit(&self) -> Option<OwnedSemaphorePermit> {

@@ -1,5 +1,6 @@
 //! From flags, files and environment to what the server will do; for `-dev` also what Vault's defaults are.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use keepfast_core::Settings;
@@ -9,7 +10,8 @@ use keepfast_crypto::secret::SecretString;
 
 use crate::args::{DevArgs, ServerArgs};
 use crate::config::{
-    self, ClientCertificates, Config, ConfigError, Environment, ListenerConfig, LogFormat, Storage, TlsConfig, Warning,
+    self, Bind, ClientCertificates, Config, ConfigError, Environment, ListenerConfig, LogFormat, LogRotation, Storage,
+    TlsConfig, Warning,
 };
 use crate::process;
 use crate::run::StartError;
@@ -21,6 +23,10 @@ pub(crate) struct Plan {
     pub(crate) config: Config,
     pub(crate) warnings: Vec<Warning>,
     pub(crate) level: Level,
+    /// Whether `-log-level` was given: it wins at a reload, too.
+    pub(crate) has_level_flag: bool,
+    /// Whether `api_addr` follows the first listener.
+    follows_listener: bool,
     pub(crate) dev: Option<DevPlan>,
 }
 
@@ -32,6 +38,8 @@ pub(crate) struct DevPlan {
     pub(crate) token_file: Option<PathBuf>,
     /// The authority of `-dev-tls`.
     pub(crate) ca: Option<PathBuf>,
+    /// Print one line of JSON instead of the banner.
+    pub(crate) json: bool,
 }
 
 impl Plan {
@@ -49,11 +57,30 @@ impl Plan {
         let memory = dev.is_some().then_some(Storage::InMemory);
         let (mut config, warnings) = config::load_over(&args.config, environment, memory)?;
         let dev = dev.map(|dev| develop(dev, environment, &mut config)).transpose()?;
+        let has_level_flag = args.log_level.is_some();
         let level = apply_flags(args, &mut config)?;
-        if config.api_addr.is_empty() {
-            config.api_addr = detected_address(&config);
+        let follows_listener = config.api_addr.is_empty();
+        let mut plan = Plan { config, warnings, level, has_level_flag, follows_listener, dev };
+        plan.follow_listener();
+        Ok(plan)
+    }
+
+    /// Puts the ports that the system chose in the place of port 0, in the order of the listeners.
+    pub(crate) fn bound(&mut self, addresses: &[Option<SocketAddr>]) {
+        for (listener, address) in self.config.listeners.iter_mut().zip(addresses) {
+            if let (Bind::Tcp(given), Some(address)) = (&mut listener.bind, address)
+                && let Some(host) = given.strip_suffix(":0")
+            {
+                *given = format!("{host}:{}", address.port());
+            }
         }
-        Ok(Plan { config, warnings, level, dev })
+        self.follow_listener();
+    }
+
+    fn follow_listener(&mut self) {
+        if self.follows_listener {
+            self.config.api_addr = detected_address(&self.config);
+        }
     }
 
     /// What the kernel is told of it.
@@ -97,6 +124,10 @@ fn apply_flags(args: &mut ServerArgs, config: &mut Config) -> Result<Level, Star
     if let Some(file) = args.log_file.take() {
         config.log_file = Some(file);
     }
+    let rotation = &mut config.log_rotation;
+    rotation.bytes = args.log_rotate_bytes.unwrap_or(rotation.bytes);
+    rotation.duration = args.log_rotate_duration.unwrap_or(rotation.duration);
+    rotation.max_files = args.log_rotate_max_files.map_or(rotation.max_files, LogRotation::max_files);
     let unknown = || ConfigError::Whole(format!("unknown log level: {:?}", config.log_level));
     Ok(Level::parse(&config.log_level).ok_or_else(unknown)?)
 }
@@ -135,7 +166,8 @@ fn develop(dev: DevArgs, environment: &Environment, config: &mut Config) -> Resu
     let root_token =
         chosen.or_else(|| environment.setting("DEV_ROOT_TOKEN_ID").map(|t| SecretString::new(t.to_owned())));
     let home = environment.variable("HOME").map(PathBuf::from).filter(|_| !dev.no_store_token);
-    Ok(DevPlan { root_token, kv: dev.kv, token_file: home.map(|h| h.join(".vault-token")), ca })
+    let token_file = home.map(|h| h.join(".vault-token"));
+    Ok(DevPlan { root_token, kv: dev.kv, token_file, ca, json: dev.json })
 }
 
 /// A directory of its own for certificates, readable by its owner only.
@@ -186,6 +218,25 @@ mod tests {
         assert_eq!(from_flags.config.listeners[0].address(), "localhost:2");
         let told = from_flags.dev.unwrap();
         assert_eq!((told.root_token.unwrap().expose().as_str(), told.kv), ("flag", DevKv::None));
+    }
+
+    #[test]
+    fn port_0_becomes_the_bound_port_in_the_address_of_clients() {
+        let zero = DevArgs { listen_address: Some("127.0.0.1:0".into()), ..DevArgs::default() };
+        let mut plan = dev(zero, &[]);
+        plan.bound(&["127.0.0.1:40001".parse().ok()]);
+        assert_eq!(plan.config.listeners[0].address(), "127.0.0.1:40001");
+        assert_eq!(
+            (plan.config.api_addr.as_str(), plan.settings().api_addr.as_str()),
+            ("http://127.0.0.1:40001", "http://127.0.0.1:40001")
+        );
+        let chosen = DevArgs { listen_address: Some("[::1]:0".into()), ..DevArgs::default() };
+        let mut plan = dev(chosen, &[("VAULT_API_ADDR", "https://vault.example")]);
+        plan.bound(&["[::1]:40002".parse().ok()]);
+        assert_eq!(
+            (plan.config.listeners[0].address().as_str(), plan.config.api_addr.as_str()),
+            ("[::1]:40002", "https://vault.example")
+        );
     }
 
     #[test]

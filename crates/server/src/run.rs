@@ -2,8 +2,9 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +13,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keepfast_core::{Incoming, Node, Settings};
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::clock::SystemClock;
+use keepfast_framework::clock::{Clock, SystemClock};
 use keepfast_storage::{Backend, LocalBackend, LocalOptions, MemoryBackend, StorageError};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::args::ServerArgs;
@@ -24,15 +24,22 @@ use crate::http::answer::Answer;
 use crate::http::body::BodyMemory;
 use crate::http::{Edge, Kernel};
 use crate::listener::{Connections, Listener, Socket};
+use crate::log_file::LogFile;
 use crate::plan::{DevPlan, Plan};
+use crate::preflight;
 use crate::process::{self, PidFile};
-use crate::telemetry::{Level, Log, Sink};
+use crate::reload::Running;
+use crate::service_manager;
+use crate::signals::{Event, Signals};
+use crate::telemetry::{Log, Sink};
 use crate::tls::{Tls, TlsError};
 
 /// Memory for large request bodies of all listeners together; more where one body may be larger than half of it.
 const BODY_MEMORY: usize = 256 << 20;
 /// How long requests in flight may still take when the server is told to end.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long sealing may take after that.
+const SEALING: Duration = Duration::from_secs(10);
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +71,9 @@ pub enum StartError {
         /// What the store says.
         reason: StorageError,
     },
+    /// What [`validate`] found: one reason a line.
+    #[error("{}", .0.join("\n"))]
+    Preflight(Vec<String>),
     /// The certificate of `-dev-tls`.
     #[error("error making the development certificate: {0}")]
     DevelopmentCertificate(io::Error),
@@ -86,22 +96,42 @@ impl StartError {
     }
 }
 
+/// Reads a production configuration and checks what a start with it needs on this machine: certificates, addresses,
+/// directories and files. Gives its warnings, one text each.
+///
+/// # Errors
+/// [`StartError`] when a server would not start.
+pub fn validate(paths: &[PathBuf], environment: &Environment) -> Result<Vec<String>, StartError> {
+    let (config, warnings) = config::load(paths, environment)?;
+    preflight(&config, &warnings)
+}
+
+fn preflight(config: &config::Config, warnings: &[config::Warning]) -> Result<Vec<String>, StartError> {
+    let found = preflight::check(config, SystemClock.now());
+    if !found.errors.is_empty() {
+        return Err(StartError::Preflight(found.errors));
+    }
+    Ok(warnings.iter().map(ToString::to_string).chain(found.warnings).collect())
+}
+
 /// Runs `keepfast server` until it is told to end. Blocks; makes its own runtime.
 ///
 /// # Errors
 /// [`StartError`] when it could not start.
 pub fn run(mut args: ServerArgs) -> Result<ExitCode, StartError> {
     let environment = Environment::of_process();
-    let paths = args.config.clone();
     let verify_only = args.verify_only;
     let plan = Plan::make(&mut args, &environment)?;
+    // With the path of `VAULT_CONFIG_PATH`, so that a reload reads it, too.
+    let paths = std::mem::take(&mut args.config);
     if verify_only {
-        for warning in &plan.warnings {
+        for warning in preflight(&plan.config, &plan.warnings)? {
             let _ = writeln!(io::stderr(), "{warning}");
         }
         return Ok(ExitCode::SUCCESS);
     }
     process::harden();
+    let open_log = |path: &Path| LogFile::open(path, plan.config.log_rotation, Arc::new(SystemClock));
     let file = plan.config.log_file.as_deref().map(open_log).transpose().map_err(StartError::system("log_file"))?;
     let log = Log::start(plan.level, plan.config.log_format, file).map_err(StartError::system("log"))?;
     std::panic::set_hook(Box::new(|panic| {
@@ -120,55 +150,112 @@ pub fn run(mut args: ServerArgs) -> Result<ExitCode, StartError> {
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-fn open_log(path: &Path) -> io::Result<std::fs::File> {
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
-}
-
 /// From bound sockets to the last answered request.
-async fn serve(
-    plan: Plan,
-    log: &Log,
-    paths: &[std::path::PathBuf],
-    environment: &Environment,
-) -> Result<(), StartError> {
+async fn serve(mut plan: Plan, log: &Log, paths: &[PathBuf], environment: &Environment) -> Result<(), StartError> {
     let out = Sink::start(io::stdout()).map_err(StartError::system("standard output"))?;
     let mut signals = Signals::new().map_err(StartError::system("signals"))?;
+    let started = SystemClock.now();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), storage = plan.config.storage.kind(), "starting");
     for warning in &plan.warnings {
         tracing::warn!("{warning}");
     }
     let locked = !plan.config.disable_mlock && lock_memory();
     let connections = Connections::new(process::connection_room());
     // Clients may connect from here on; they are answered as soon as the storage is open.
-    let ears = listen(&plan)?;
+    let bound = listen(&plan)?;
+    plan.bound(&bound.iter().map(|listener| listener.socket.address()).collect::<Vec<Option<SocketAddr>>>());
     let _pid =
         plan.config.pid_file.as_deref().map(PidFile::write).transpose().map_err(StartError::system("pid_file"))?;
     let node = open_node(&plan, log).await?;
-    out.write(banner::summary(&plan.config, env!("CARGO_PKG_VERSION"), &plan.config.log_level, locked).into_bytes());
-    if let Some(dev) = &plan.dev {
-        develop(&node, dev, &plan.config.api_addr, &out).await?;
-    }
+    let is_quiet = plan.dev.as_ref().is_some_and(|dev| dev.json);
+    let say = |text: String| {
+        if !is_quiet {
+            out.write(text.into_bytes());
+        }
+    };
+    say(banner::summary(&plan.config, env!("CARGO_PKG_VERSION"), &plan.config.log_level, locked));
+    let development = match &plan.dev {
+        Some(dev) => Some(develop(&node, dev, &plan.config.api_addr).await?),
+        None => None,
+    };
+    log_seal(&node).await;
     let (stop, stopped) = watch::channel(false);
-    let memory = BodyMemory::new(body_memory(&plan));
-    let mut certificates = Vec::new();
-    for (ear, listener) in ears.into_iter().zip(&plan.config.listeners) {
-        certificates.extend(ear.tls.clone());
-        let edge = Edge::new(Arc::new(Served(node.clone())), node.admission().clone(), memory.clone(), listener);
-        let accepting = Listener { edge, tls: ear.tls, connections: connections.clone(), stop: stopped.clone() };
-        tokio::spawn(accepting.run(ear.socket));
+    let certificates = accept(bound, &plan, &node, &connections, &stopped);
+    if let Some(text) = development {
+        out.write(text.into_bytes());
     }
-    out.write(banner::STARTED.into());
-    while let Event::Reload = signals.next().await {
-        reload(&node, &certificates, log, paths, environment);
-    }
-    out.write(banner::STOPPING.into());
+    say(banner::STARTED.into());
+    service_manager::ready();
+    let has_level_flag = plan.has_level_flag;
+    let running = Running { node, certificates, connections, log, paths, environment, has_level_flag, started };
+    handle_signals(&mut signals, &running).await;
+    service_manager::stopping();
+    say(banner::STOPPING.into());
     // The receivers live as long as their connections; an error only says that there are none.
     let _ = stop.send(true);
-    if !connections.drained(DRAIN).await {
-        tracing::warn!("requests in flight were cut off after {} seconds", DRAIN.as_secs());
-    }
-    node.shutdown().await;
+    end(&mut signals, &running).await;
     out.flush(Duration::from_millis(200));
     Ok(())
+}
+
+/// Until SIGTERM or SIGINT.
+async fn handle_signals(signals: &mut Signals, running: &Running<'_>) {
+    loop {
+        match signals.next().await {
+            Event::Reload => {
+                service_manager::reloading();
+                running.reload();
+                service_manager::ready();
+            }
+            Event::LogState => running.log_state(),
+            Event::Stop => return,
+        }
+    }
+}
+
+/// Waits for requests in flight, at most [`DRAIN`] or until a second SIGTERM or SIGINT, and seals.
+async fn end(signals: &mut Signals, running: &Running<'_>) {
+    tokio::select! {
+        drained = running.connections.drained(DRAIN) => if !drained {
+            tracing::warn!("requests in flight were cut off after {} seconds", DRAIN.as_secs());
+        },
+        () = signals.stop() => tracing::warn!("requests in flight were cut off by a second signal"),
+    }
+    tokio::select! {
+        sealed = tokio::time::timeout(SEALING, running.node.shutdown()) => if sealed.is_err() {
+            tracing::error!("sealing took longer than {} seconds", SEALING.as_secs());
+        },
+        () = signals.stop() => tracing::warn!("sealing was cut off by a second signal"),
+    }
+}
+
+/// Starts the accept loops and gives the certificates that a reload reads anew.
+fn accept(
+    bound: Vec<BoundListener>,
+    plan: &Plan,
+    node: &Arc<Node>,
+    connections: &Arc<Connections>,
+    stopped: &watch::Receiver<bool>,
+) -> Vec<Arc<Tls>> {
+    let memory = BodyMemory::new(body_memory(plan));
+    let mut certificates = Vec::new();
+    for (bound, listener) in bound.into_iter().zip(&plan.config.listeners) {
+        certificates.extend(bound.tls.clone());
+        let edge = Edge::new(Arc::new(Served(node.clone())), node.admission().clone(), memory.clone(), listener);
+        let accepting = Listener { edge, tls: bound.tls, connections: connections.clone(), stop: stopped.clone() };
+        tokio::spawn(accepting.run(bound.socket));
+    }
+    certificates
+}
+
+/// What an operator has to do next.
+async fn log_seal(node: &Node) {
+    match node.seal_config().await {
+        Ok(_) if !node.is_sealed() => {}
+        Ok(Some(_)) => tracing::info!("the server is sealed: unseal it with \"operator unseal\""),
+        Ok(None) => tracing::info!("the server is not initialized: initialize it with \"operator init\""),
+        Err(error) => tracing::error!(%error, "the seal configuration cannot be read"),
+    }
 }
 
 fn body_memory(plan: &Plan) -> usize {
@@ -176,21 +263,24 @@ fn body_memory(plan: &Plan) -> usize {
     largest.saturating_mul(2).max(BODY_MEMORY)
 }
 
-/// A bound listener that does not accept yet.
-struct Ear {
+/// A listener whose socket is bound and that does not accept yet.
+struct BoundListener {
     socket: Socket,
     tls: Option<Arc<Tls>>,
 }
 
-fn listen(plan: &Plan) -> Result<Vec<Ear>, StartError> {
+fn listen(plan: &Plan) -> Result<Vec<BoundListener>, StartError> {
     let open = |listener: &config::ListenerConfig| {
         let tls = listener.tls.as_ref().map(Tls::load).transpose();
         let tls = tls.map_err(|reason| StartError::Tls { address: listener.address(), reason })?;
         let socket = Socket::bind(&listener.bind);
         let socket = socket.map_err(|reason| StartError::Listener { address: listener.address(), reason })?;
         let address = socket.address().map_or_else(|| listener.address(), |bound| bound.to_string());
-        tracing::info!(kind = listener.kind(), address, "listening");
-        Ok(Ear { socket, tls: tls.map(Arc::new) })
+        tracing::info!(kind = listener.kind(), address, tls = tls.is_some(), "listening");
+        if let Some(tls) = &tls {
+            tls.warn_of_dates(SystemClock.now());
+        }
+        Ok(BoundListener { socket, tls: tls.map(Arc::new) })
     };
     plan.config.listeners.iter().map(open).collect()
 }
@@ -240,17 +330,11 @@ fn open_storage(storage: &Storage) -> Result<Arc<dyn Backend>, StorageError> {
     })
 }
 
-/// Initialises, unseals, tells the secrets and stores the token for the command line.
-async fn develop(node: &Arc<Node>, dev: &DevPlan, address: &str, out: &Sink) -> Result<(), StartError> {
+/// Initialises, unseals, stores the token for the command line, and gives the text with the secrets.
+async fn develop(node: &Arc<Node>, dev: &DevPlan, address: &str) -> Result<String, StartError> {
     let made = node.init_dev(dev.root_token.clone(), dev.kv).await.map_err(StartError::Development)?;
-    let share = made.shares.first().map(|s| STANDARD.encode(s.expose())).unwrap_or_default();
-    let text = banner::development(&Development {
-        address,
-        ca: dev.ca.as_deref(),
-        unseal_key: &SecretString::new(share),
-        root_token: &made.root_token,
-    });
-    out.write(text.into_bytes());
+    let share = SecretString::new(made.shares.first().map(|s| STANDARD.encode(s.expose())).unwrap_or_default());
+    let development = Development { address, ca: dev.ca.as_deref(), unseal_key: &share, root_token: &made.root_token };
     if let Some(path) = &dev.token_file {
         if std::fs::read(path).is_ok_and(|old| !old.is_empty() && old != made.root_token.expose().as_bytes()) {
             tracing::warn!(path = %path.display(), "the token of another server is replaced; -dev-no-store-token keeps it");
@@ -259,7 +343,7 @@ async fn develop(node: &Arc<Node>, dev: &DevPlan, address: &str, out: &Sink) -> 
             tracing::warn!(%error, "the root token could not be stored for the command line");
         }
     }
-    Ok(())
+    Ok(if dev.json { banner::development_json(&development) } else { banner::development(&development) })
 }
 
 fn store_token(path: &Path, token: &SecretString) -> io::Result<()> {
@@ -267,57 +351,6 @@ fn store_token(path: &Path, token: &SecretString) -> io::Result<()> {
     // An older file may have been readable by others.
     file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
     file.write_all(token.expose().as_bytes())
-}
-
-/// SIGHUP: certificates, audit targets, log level. What is faulty stays as it was.
-fn reload(node: &Node, certificates: &[Arc<Tls>], log: &Log, paths: &[std::path::PathBuf], environment: &Environment) {
-    tracing::info!("reload triggered");
-    for tls in certificates {
-        if let Err(error) = tls.reload() {
-            tracing::error!(%error, "the certificate in use is kept");
-        }
-    }
-    node.reopen_audit();
-    if paths.is_empty() {
-        return;
-    }
-    match config::load_over(paths, environment, Some(Storage::InMemory)) {
-        Ok((config, _)) => {
-            if let Some(level) = Level::parse(&config.log_level) {
-                log.set_level(level);
-            }
-        }
-        Err(error) => tracing::error!(%error, "the configuration in use is kept"),
-    }
-}
-
-enum Event {
-    Reload,
-    Stop,
-}
-
-struct Signals {
-    hangup: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Signals {
-            hangup: signal(SignalKind::hangup())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> Event {
-        tokio::select! {
-            _ = self.terminate.recv() => Event::Stop,
-            _ = self.interrupt.recv() => Event::Stop,
-            _ = self.hangup.recv() => Event::Reload,
-        }
-    }
 }
 
 /// The node behind the edge.

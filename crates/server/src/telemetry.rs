@@ -2,7 +2,6 @@
 //! can stop the server.
 
 use std::fmt::{self, Write as _};
-use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +20,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::LogFormat;
+use crate::log_file::LogFile;
 use crate::log_levels::Levels;
 
 /// Lines that wait for the writer before further ones are dropped and counted.
@@ -55,11 +55,26 @@ pub(crate) struct Sink {
 enum Message {
     Text(Vec<u8>),
     Flush(SyncSender<()>),
+    Reopen(SyncSender<io::Result<()>>),
 }
+
+/// What a [`Sink`] writes to.
+pub(crate) trait Output: Write + Send + 'static {
+    /// Opens a file of this path anew; does nothing for what is no file.
+    ///
+    /// # Errors
+    /// What opening it fails with; then the one that was open stays.
+    fn reopen(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Output for io::Stderr {}
+impl Output for io::Stdout {}
 
 impl Sink {
     /// Starts the thread that writes to `out`. It ends when the last clone is dropped.
-    pub(crate) fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
+    pub(crate) fn start(out: impl Output) -> io::Result<Self> {
         let (queue, waiting) = sync_channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
         let sink = Sink { queue, dropped: dropped.clone() };
@@ -74,6 +89,17 @@ impl Sink {
         }
     }
 
+    /// Opens the file anew behind what was handed over, and waits for it at most `bound`.
+    ///
+    /// # Errors
+    /// What opening it fails with, or that it takes longer.
+    fn reopen(&self, bound: Duration) -> io::Result<()> {
+        let (done, waiting) = sync_channel(1);
+        let busy = || io::Error::other("the output is not read");
+        self.queue.try_send(Message::Reopen(done)).map_err(|_| busy())?;
+        waiting.recv_timeout(bound).map_err(|_| busy())?
+    }
+
     /// Waits until what was handed over is written, at most `bound`.
     pub(crate) fn flush(&self, bound: Duration) {
         let (done, waiting) = sync_channel(1);
@@ -84,7 +110,7 @@ impl Sink {
     }
 }
 
-fn drain(waiting: &Receiver<Message>, dropped: &AtomicU64, mut out: impl Write) {
+fn drain(waiting: &Receiver<Message>, dropped: &AtomicU64, mut out: impl Output) {
     while let Ok(message) = waiting.recv() {
         // A closed pipe is no reason to stop: a log file or a reader may come back, and senders must not see an error.
         match message {
@@ -98,6 +124,9 @@ fn drain(waiting: &Receiver<Message>, dropped: &AtomicU64, mut out: impl Write) 
             Message::Flush(done) => {
                 let _ = out.flush();
                 let _ = done.send(());
+            }
+            Message::Reopen(done) => {
+                let _ = done.send(out.reopen());
             }
         }
     }
@@ -156,7 +185,7 @@ pub(crate) struct Log {
 
 impl Log {
     /// Starts the log of this process. A second start in one process (tests) leaves the first one in place.
-    pub(crate) fn start(level: Level, format: LogFormat, file: Option<File>) -> io::Result<Self> {
+    pub(crate) fn start(level: Level, format: LogFormat, file: Option<LogFile>) -> io::Result<Self> {
         let mut sinks = vec![Sink::start(io::stderr())?];
         if let Some(file) = file {
             sinks.push(Sink::start(file)?);
@@ -178,6 +207,14 @@ impl Log {
     /// The levels of its parts.
     pub(crate) fn levels(&self) -> Arc<dyn LogLevels> {
         self.levels.clone()
+    }
+
+    /// Opens the log file anew, as after a rename by logrotate.
+    ///
+    /// # Errors
+    /// What opening it fails with; then the file that was open stays.
+    pub(crate) fn reopen(&self) -> io::Result<()> {
+        self.outputs.0.iter().skip(1).try_for_each(|sink| sink.reopen(Duration::from_secs(1)))
     }
 
     /// Waits until what was logged is written, at most about a second.
@@ -287,6 +324,8 @@ mod tests {
         written: Sender<String>,
         go: Receiver<()>,
     }
+
+    impl Output for Pipe {}
 
     impl Write for Pipe {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -6,6 +6,7 @@ pub(crate) mod development;
 use std::path::Path;
 use std::sync::Arc;
 
+use keepfast_framework::Timestamp;
 use parking_lot::RwLock;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::WebPkiClientVerifier;
@@ -13,6 +14,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_cert::der::Decode as _;
 
 use self::client_certificates::AnyClient;
 use crate::config::{ClientCertificates, TlsConfig};
@@ -44,35 +46,82 @@ pub enum TlsError {
 /// A listener's TLS: what new connections use, and the files that it came from.
 pub(crate) struct Tls {
     files: TlsConfig,
-    current: RwLock<Arc<ServerConfig>>,
+    current: RwLock<Loaded>,
+}
+
+/// What the files hold.
+struct Loaded {
+    config: Arc<ServerConfig>,
+    validity: Option<Validity>,
+}
+
+/// The time in which a certificate is valid (RFC 5280 section 4.1.2.5), both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Validity {
+    pub(crate) not_before: Timestamp,
+    pub(crate) not_after: Timestamp,
 }
 
 impl Tls {
     pub(crate) fn load(files: &TlsConfig) -> Result<Self, TlsError> {
-        Ok(Tls { current: RwLock::new(server_config(files)?), files: files.clone() })
+        Ok(Tls { current: RwLock::new(loaded(files)?), files: files.clone() })
     }
 
     /// What a new connection uses.
     pub(crate) fn current(&self) -> Arc<ServerConfig> {
-        self.current.read().clone()
+        self.current.read().config.clone()
     }
 
     /// Reads the files again. When they are faulty, the certificate in use stays.
     pub(crate) fn reload(&self) -> Result<(), TlsError> {
-        let fresh = server_config(&self.files)?;
+        let fresh = loaded(&self.files)?;
         *self.current.write() = fresh;
         Ok(())
     }
+
+    /// When the certificate in use is valid; `None` where it cannot be read as X.509.
+    pub(crate) fn validity(&self) -> Option<Validity> {
+        self.current.read().validity
+    }
+
+    /// That the certificate in use has expired or is not valid yet: it is served nevertheless, and clients refuse it.
+    pub(crate) fn date_warning(&self, now: Timestamp) -> Option<String> {
+        let Validity { not_before, not_after } = self.validity()?;
+        let file = self.files.cert_file.display();
+        if now > not_after {
+            return Some(format!("the certificate {file} expired at {}", not_after.rfc3339_seconds()));
+        }
+        (now < not_before)
+            .then(|| format!("the certificate {file} is not valid before {}", not_before.rfc3339_seconds()))
+    }
+
+    /// Logs [`Tls::date_warning`], if there is one.
+    pub(crate) fn warn_of_dates(&self, now: Timestamp) {
+        if let Some(warning) = self.date_warning(now) {
+            tracing::warn!("{warning}: clients will refuse it; replace it and send SIGHUP");
+        }
+    }
 }
 
-fn server_config(files: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
+fn loaded(files: &TlsConfig) -> Result<Loaded, TlsError> {
+    let chain = certificates(&files.cert_file)?;
+    let validity = chain.first().and_then(validity_of);
+    Ok(Loaded { config: server_config(files, chain)?, validity })
+}
+
+fn validity_of(certificate: &CertificateDer<'_>) -> Option<Validity> {
+    let validity = x509_cert::Certificate::from_der(certificate).ok()?.tbs_certificate.validity;
+    let moment = |time: x509_cert::time::Time| Timestamp::EPOCH.after(time.to_unix_duration());
+    Some(Validity { not_before: moment(validity.not_before), not_after: moment(validity.not_after) })
+}
+
+fn server_config(files: &TlsConfig, chain: Vec<CertificateDer<'static>>) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let versions: Vec<&'static SupportedProtocolVersion> = [(files.tls13, &TLS13), (files.tls12, &TLS12)]
         .into_iter()
         .filter(|(wanted, _)| *wanted)
         .map(|(_, version)| version)
         .collect();
-    let chain = certificates(&files.cert_file)?;
     let key = PrivateKeyDer::from_pem_file(&files.key_file)
         .map_err(|e| fault(&files.key_file, format!("no private key: {e}")))?;
     let pair = |reason| TlsError::Pair { file: files.cert_file.display().to_string(), reason };

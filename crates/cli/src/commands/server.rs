@@ -33,7 +33,15 @@ const FLAGS: &[Flag] = &[
     Flag::new("log-file", Kind::Text, "Write the log to this file too."),
     Flag::new("log-format", Kind::Text, "standard or json. Variable: VAULT_LOG_FORMAT."),
     Flag::new("log-level", Kind::Text, "trace, debug, info, warn or error. Variable: VAULT_LOG_LEVEL."),
-    Flag::aliased("verify-only", "test-verify-only", Kind::Bool, "Check the configuration, start nothing, and end."),
+    Flag::new("log-rotate-bytes", Kind::Int, "Begin a new log file after this many bytes. Default: no bound."),
+    Flag::new("log-rotate-duration", Kind::Duration, "Begin a new log file after this time. Default: 24h."),
+    Flag::new("log-rotate-max-files", Kind::Int, "Keep this many older log files: 0 keeps all, -1 none. Default: 0."),
+    Flag::aliased(
+        "verify-only",
+        "test-verify-only",
+        Kind::Bool,
+        "Check the configuration and what a start needs, start nothing, and end.",
+    ),
 ];
 
 const DEVELOPMENT: &[Flag] = &[
@@ -42,11 +50,16 @@ const DEVELOPMENT: &[Flag] = &[
         Kind::Bool,
         "Keep everything in memory, unsealed, with a KV engine at secret/. Not for production.",
     ),
+    Flag::new(
+        "dev-json",
+        Kind::Bool,
+        "Print one line of JSON with address, unseal_key and root_token when the server answers, and no banner.",
+    ),
     Flag::new("dev-kv-v1", Kind::Bool, "Let the KV engine at secret/ be version 1, without versions."),
     Flag::new(
         "dev-listen-address",
         Kind::Text,
-        "Where to listen. Default: 127.0.0.1:8200. Variable: VAULT_DEV_LISTEN_ADDRESS.",
+        "Where to listen; port 0 takes a free one. Default: 127.0.0.1:8200. Variable: VAULT_DEV_LISTEN_ADDRESS.",
     ),
     Flag::new("dev-no-kv", Kind::Bool, "Mount nothing at secret/."),
     Flag::new("dev-no-store-token", Kind::Bool, "Do not keep the root token in ~/.vault-token."),
@@ -73,6 +86,9 @@ fn server_args(words: &Words) -> ServerArgs {
         log_level: words.text("log-level").map(str::to_owned),
         log_format: words.text("log-format").map(str::to_owned),
         log_file: words.text("log-file").map(PathBuf::from),
+        log_rotate_bytes: words.int("log-rotate-bytes").and_then(|bytes| u64::try_from(bytes).ok()),
+        log_rotate_duration: words.duration("log-rotate-duration"),
+        log_rotate_max_files: words.int("log-rotate-max-files"),
         exit_on_core_shutdown: words.on("exit-on-core-shutdown"),
         verify_only: words.on("verify-only"),
         dev: dev_args(words),
@@ -85,6 +101,7 @@ fn dev_args(words: &Words) -> Option<DevArgs> {
     wanted.then(|| DevArgs {
         root_token: words.text("dev-root-token-id").map(|token| SecretString::new(token.to_owned())),
         listen_address: words.text("dev-listen-address").map(str::to_owned),
+        json: words.on("dev-json"),
         no_store_token: words.on("dev-no-store-token"),
         kv: match () {
             () if words.on("dev-no-kv") => DevKv::None,

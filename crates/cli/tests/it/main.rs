@@ -13,6 +13,7 @@ mod login;
 mod mounts;
 mod operator;
 mod policies;
+mod process;
 mod refusals;
 mod server;
 mod token_helper;

@@ -160,11 +160,19 @@ fn configuration_is_checked_without_a_server() {
         std::fs::write(&file, text).unwrap();
         server.run(&["operator", "validate-config", &format!("-config={}", file.display())])
     };
-    let good = check("storage \"inmem\" {}\nlistener \"tcp\" { tls_disable = true }\n");
+    let listener = "listener \"tcp\" {\n  address = \"127.0.0.1:0\"\n  tls_disable = true\n}\n";
+    let good = check(&format!("storage \"inmem\" {{}}\n{listener}"));
     assert_eq!((good.code, good.stdout.as_str()), (0, "Success! The configuration is valid.\n"), "{good:?}");
-    let odd = check("storage \"inmem\" {}\nlistener \"tcp\" { tls_disable = true }\nnonsense = 1\n");
+    let odd = check(&format!("storage \"inmem\" {{}}\n{listener}nonsense = 1\n"));
     assert!(odd.code == 2 && odd.stdout.contains("nonsense"), "{odd:?}");
     let bad = check("storage \"inmem\" {}\nlistener \"tcp\" { tls_min_version = \"x\" }\n");
     assert!(bad.code == 1 && bad.stderr.contains("tls_min_version"), "{bad:?}");
+    let missing = "tls_cert_file = \"/nonexistent/c.pem\"\n  tls_key_file = \"/nonexistent/k.pem\"";
+    let bad = check(&format!(
+        "storage \"file\" {{\n  path = \"/dev/null/data\"\n}}\n{}",
+        listener.replace("tls_disable = true", missing)
+    ));
+    assert!(bad.code == 1 && bad.stderr.contains("/nonexistent/c.pem"), "{bad:?}");
+    assert!(bad.stderr.contains("storage path: /dev/null: not a directory"), "every fault is shown: {bad:?}");
     server.fails(&["operator", "validate-config"], 1, "Must specify a configuration file using -config.");
 }

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use keepfast_core::settings::{AuditSettings, LockoutSettings, TelemetrySettings};
 
+use super::address_template;
 use super::environment::Environment;
 use super::error::{ConfigError, Warning};
+use super::known_keys;
 use super::listener::{Limits, ListenerConfig};
 use super::low::{Labelled, Source, Stanza};
 use super::stanzas;
+use super::suggestion::Suggestion;
 
 /// Everything that the operator decided, checked.
 #[derive(Debug, Clone)]
@@ -37,6 +40,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// A file that gets the log too.
     pub log_file: Option<PathBuf>,
+    /// When `log_file` is replaced by a new one.
+    pub log_rotation: LogRotation,
     /// The audit devices.
     pub audit: Vec<AuditSettings>,
     /// Whether the user interface was asked for.
@@ -110,6 +115,30 @@ impl LogFormat {
     }
 }
 
+/// When `log_file` is renamed and a new one begun, and how many of the older ones are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogRotation {
+    /// The size in bytes after which a file is full (`log_rotate_bytes`); 0 is no bound.
+    pub bytes: u64,
+    /// How long one file is written to (`log_rotate_duration`); zero is no bound.
+    pub duration: Duration,
+    /// How many older files are kept (`log_rotate_max_files`); `None` keeps all.
+    pub max_files: Option<usize>,
+}
+
+impl LogRotation {
+    /// Vault's numbers for `log_rotate_max_files`: 0 keeps all older files, a negative number none.
+    pub fn max_files(count: i64) -> Option<usize> {
+        (count != 0).then(|| usize::try_from(count).unwrap_or(0))
+    }
+}
+
+impl Default for LogRotation {
+    fn default() -> Self {
+        LogRotation { bytes: 0, duration: Duration::from_secs(24 * 3600), max_files: None }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         let month = Duration::from_secs(768 * 3600);
@@ -125,6 +154,7 @@ impl Default for Config {
             log_level: String::new(),
             log_format: LogFormat::Standard,
             log_file: None,
+            log_rotation: LogRotation::default(),
             audit: Vec::new(),
             ui: false,
             pid_file: None,
@@ -135,38 +165,6 @@ impl Default for Config {
     }
 }
 
-/// Keys that exist in Vault or OpenBao and change nothing here.
-const WITHOUT_EFFECT: &[&str] = &[
-    "cache_size",
-    "disable_cache",
-    "disable_clustering",
-    "disable_performance_standby",
-    "disable_printable_check",
-    "disable_sealwrap",
-    "disable_sentinel_trace",
-    "disable_standby_reads",
-    "detect_deadlocks",
-    "enable_response_header_hostname",
-    "enable_response_header_raft_node_id",
-    "experiments",
-    "imprecise_lease_role_tracking",
-    "introspection_endpoint",
-    "license_path",
-    "log_requests_level",
-    "log_rotate_bytes",
-    "log_rotate_duration",
-    "log_rotate_max_files",
-    "plugin_directory",
-    "plugin_file_permissions",
-    "plugin_file_uid",
-    "plugin_tmpdir",
-    "raw_storage_endpoint",
-    "remove_irrevocable_lease_after",
-    "service_registration",
-    "unsafe_allow_api_audit_creation",
-    "allow_audit_log_prefixing",
-];
-
 /// Applies the files in order, then the environment, and checks the result.
 pub(super) fn build(
     sources: &[Source],
@@ -175,12 +173,19 @@ pub(super) fn build(
     warnings: &mut Vec<Warning>,
 ) -> Result<Config, ConfigError> {
     let mut config = Config::default();
+    let must_listen = storage.is_none();
     for source in sources {
         apply(&mut config, &mut storage, source.root(), environment, warnings)?;
     }
     config.storage = storage.ok_or_else(|| ConfigError::Whole("a storage backend must be specified".into()))?;
     apply_environment(&mut config, environment)?;
     check(&config)?;
+    if must_listen && config.listeners.is_empty() {
+        let example = "listener \"tcp\" { address = \"127.0.0.1:8200\" … }";
+        return Err(ConfigError::Whole(format!(
+            "no listener is configured: the server would be unreachable; add {example}"
+        )));
+    }
     Ok(config)
 }
 
@@ -211,15 +216,22 @@ fn apply(
         let (of, settings) = stanzas::user_lockout(block, warnings)?;
         config.user_lockout.insert(of, settings);
     }
-    set(&mut config.api_addr, root.text("api_addr")?);
-    set(&mut config.cluster_addr, root.text("cluster_addr")?);
+    set(&mut config.api_addr, root.address("api_addr")?);
+    set(&mut config.cluster_addr, root.address("cluster_addr")?);
     set(&mut config.cluster_name, root.text("cluster_name")?);
     set(&mut config.default_lease_ttl, root.duration("default_lease_ttl")?.filter(|d| !d.is_zero()));
     set(&mut config.max_lease_ttl, root.duration("max_lease_ttl")?.filter(|d| !d.is_zero()));
     set(&mut config.disable_mlock, root.flag("disable_mlock")?);
-    set(&mut config.ui, root.flag("ui")?);
+    if let Some(ui) = root.flag("ui")? {
+        config.ui = ui;
+        if ui {
+            warnings
+                .push(root.warning(root.position("ui"), "ui has no effect in Keepfast: there is no user interface"));
+        }
+    }
     set(&mut config.log_level, root.text("log_level")?);
-    set_some(&mut config.log_file, root.text("log_file")?.map(PathBuf::from));
+    set_some(&mut config.log_file, root.text("log_file")?.filter(|p| !p.is_empty()).map(PathBuf::from));
+    stanzas::log_rotation(&mut root, &mut config.log_rotation)?;
     set_some(&mut config.pid_file, root.text("pid_file")?.filter(|p| !p.is_empty()).map(PathBuf::from));
     if let Some(directories) = root.list("database_file_directories")? {
         config.database_file_directories = stanzas::file_directories(directories)?;
@@ -228,12 +240,13 @@ fn apply(
         config.log_format =
             LogFormat::parse(&text).ok_or_else(|| ConfigError::Whole(format!("unknown log_format {text:?}")))?;
     }
-    if let Some(item) = root.item("ha_storage")? {
-        return Err(root.fault(item.position(), "ha_storage is not supported: storage \"raft\" needs none"));
+    for key in ["ha_storage", "ha_backend"] {
+        if let Some(item) = root.item(key)? {
+            return Err(root.fault(item.position(), format!("{key} is not supported: storage \"raft\" needs none")));
+        }
     }
-    root.without_effect(WITHOUT_EFFECT, warnings);
-    root.finish(warnings);
-    Ok(())
+    root.without_effect(known_keys::TOP_LEVEL, warnings);
+    root.finish_root(warnings)
 }
 
 fn set<T>(target: &mut T, value: Option<T>) {
@@ -261,8 +274,8 @@ fn read_storage(
     if let Some(second) = blocks.next() {
         return Err(root.fault(second.position, "only one storage block is permitted"));
     }
-    let kind = labels.first().copied().unwrap_or_default();
-    let storage = match kind {
+    let kind = labels.first().copied().unwrap_or_default().to_ascii_lowercase();
+    let storage = match kind.as_str() {
         "raft" => {
             let path = environment.setting("RAFT_PATH").map(str::to_owned).or(stanza.text("path")?);
             let node_id =
@@ -278,27 +291,19 @@ fn read_storage(
             Storage::File { path: path.into() }
         }
         "inmem" | "inmem_transactional" | "inmem_ha" => Storage::InMemory,
-        other => return Err(stanza.fault(position, format!("unknown storage type {other}"))),
+        other if known_keys::OTHER_STORAGE.contains(&other) => {
+            let message = format!("storage {other:?} is not supported; there are raft, file and inmem");
+            return Err(stanza.fault(position, message));
+        }
+        other => {
+            let suggestion = Suggestion::of(other, &["raft", "file", "inmem"]);
+            return Err(stanza.fault(position, format!("unknown storage type {other}{suggestion}")));
+        }
     };
-    stanza.without_effect(RAFT_TUNING, warnings);
+    stanza.without_effect(known_keys::RAFT, warnings);
     stanza.finish(warnings);
     Ok(Some(storage))
 }
-
-/// Tuning of the peer's store that ours does not have.
-const RAFT_TUNING: &[&str] = &[
-    "performance_multiplier",
-    "trailing_logs",
-    "snapshot_threshold",
-    "snapshot_interval",
-    "max_entry_size",
-    "max_transaction_size",
-    "max_mount_and_namespace_table_entry_size",
-    "autopilot_reconcile_interval",
-    "autopilot_update_interval",
-    "retry_join_as_non_voter",
-    "disable_fsync",
-];
 
 fn read_audit(
     block: Labelled<'_>,
@@ -330,6 +335,11 @@ fn read_audit(
 
 /// Shares are the one seal there is; any other must be refused, since the operator relies on it.
 fn check_seals(root: &mut Stanza<'_>, warnings: &mut Vec<Warning>) -> Result<(), ConfigError> {
+    for Labelled { position, mut stanza, .. } in root.blocks("hsm", 1)? {
+        if !stanza.flag("disabled")?.unwrap_or(false) {
+            return Err(stanza.fault(position, "hsm is not supported; there is seal \"shamir\""));
+        }
+    }
     for Labelled { labels, position, mut stanza } in root.blocks("seal", 1)? {
         let kind = labels.first().copied().unwrap_or_default();
         let disabled = stanza.flag("disabled")?.unwrap_or(false);
@@ -345,8 +355,13 @@ fn check_seals(root: &mut Stanza<'_>, warnings: &mut Vec<Warning>) -> Result<(),
 
 fn apply_environment(config: &mut Config, environment: &Environment) -> Result<(), ConfigError> {
     let text = |name| environment.setting(name).map(str::to_owned);
-    set(&mut config.api_addr, text("API_ADDR").or_else(|| text("REDIRECT_ADDR")));
-    set(&mut config.cluster_addr, text("CLUSTER_ADDR"));
+    let address = |name: &str, given: Option<String>| {
+        let expanded = given.map(|text| address_template::expand(&text)).transpose();
+        expanded.map_err(|error| ConfigError::Whole(format!("{name} in the environment: {error}")))
+    };
+    let api_addr = text("API_ADDR").or_else(|| text("REDIRECT_ADDR"));
+    set(&mut config.api_addr, address("API_ADDR", api_addr)?);
+    set(&mut config.cluster_addr, address("CLUSTER_ADDR", text("CLUSTER_ADDR"))?);
     set(&mut config.log_level, text("LOG_LEVEL"));
     if let Some(format) = environment.setting("LOG_FORMAT") {
         config.log_format = LogFormat::parse(format)
@@ -367,10 +382,31 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         return Err(ConfigError::Whole(format!("unknown log level: {:?}", config.log_level)));
     }
     for (key, address) in [("api_addr", &config.api_addr), ("cluster_addr", &config.cluster_addr)] {
-        let is_url = address.starts_with("http://") || address.starts_with("https://");
-        if !is_url && !address.is_empty() {
-            return Err(ConfigError::Whole(format!("{key} must be a URL with http:// or https://")));
+        if !address.is_empty() {
+            check_url(address).map_err(|wrong| ConfigError::Whole(format!("{key} must be a URL with {wrong}")))?;
         }
     }
     Ok(())
+}
+
+/// Checks the URL of a server: `https://vault.example:8200`. The error says what it must have.
+fn check_url(text: &str) -> Result<(), &'static str> {
+    let scheme = "http:// or https://";
+    let url: http::Uri = text.parse().map_err(|_| scheme)?;
+    if !matches!(url.scheme_str(), Some("http" | "https")) {
+        return Err(scheme);
+    }
+    let authority = url.authority().map_or("", http::uri::Authority::as_str);
+    if authority.contains('@') {
+        return Err("a host only, without a user or a password");
+    }
+    let behind_host = authority.rsplit_once(']').map_or(authority, |(_, behind)| behind);
+    let port = behind_host.rsplit_once(':').map(|(_, port)| port);
+    if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+        return Err("a port from 0 to 65535");
+    }
+    match url.host() {
+        None | Some("") => Err("a host"),
+        Some(_) => Ok(()),
+    }
 }

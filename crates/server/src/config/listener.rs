@@ -1,5 +1,6 @@
 //! The `listener` stanza: where to listen, with which certificate, and what a stranger may send.
 
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +11,9 @@ use keepfast_hcl::{Item, Position};
 
 use super::error::{ConfigError, Warning};
 use super::headers::{self, CustomHeader};
+use super::known_keys;
 use super::low::{Labelled, Stanza};
+use super::suggestion::Suggestion;
 
 /// One listener, checked.
 #[derive(Debug, Clone)]
@@ -177,9 +180,12 @@ impl ListenerConfig {
         let Labelled { labels, position, mut stanza } = block;
         let kind = labels.first().copied().unwrap_or_default().to_ascii_lowercase();
         let (bind, tls) = match kind.as_str() {
-            "tcp" => (tcp(&mut stanza)?, tls(&mut stanza, position, warnings)?),
-            "unix" => (unix(&mut stanza, position)?, None),
-            _ => return Err(stanza.fault(position, format!("unsupported listener type {kind:?}"))),
+            "tcp" => (tcp(&mut stanza, warnings)?, tls(&mut stanza, position, warnings)?),
+            "unix" => (unix(&mut stanza, position, warnings)?, None),
+            _ => {
+                let suggestion = Suggestion::of(&kind, &["tcp", "unix"]);
+                return Err(stanza.fault(position, format!("unsupported listener type {kind:?}{suggestion}")));
+            }
         };
         let limits = limits(&mut stanza, duration)?;
         let forwarded = forwarded(&mut stanza)?;
@@ -188,7 +194,11 @@ impl ListenerConfig {
             None => false,
             Some(mut telemetry) => {
                 let open = telemetry.flag("unauthenticated_metrics_access")?.unwrap_or(false);
-                telemetry.without_effect(&["disallow_metrics"], warnings);
+                if telemetry.flag("metrics_only")?.unwrap_or(false) {
+                    let message = "metrics_only is not supported: the listener would serve the whole API";
+                    return Err(telemetry.fault(telemetry.position("metrics_only"), message));
+                }
+                telemetry.without_effect(known_keys::LISTENER_TELEMETRY, warnings);
                 telemetry.finish(warnings);
                 open
             }
@@ -199,7 +209,9 @@ impl ListenerConfig {
             generate_root: is_open("disable_unauthed_generate_root_endpoints")?,
         };
         refuse_proxy_protocol(&mut stanza)?;
-        stanza.without_effect(WITHOUT_EFFECT, warnings);
+        // A template is checked here as well, so that a configuration is right or wrong as a whole.
+        stanza.address("cluster_address")?;
+        stanza.without_effect(known_keys::LISTENER, warnings);
         stanza.finish(warnings);
         Ok(ListenerConfig { bind, tls, limits, forwarded, headers, open_metrics, open })
     }
@@ -221,32 +233,19 @@ impl ListenerConfig {
     }
 }
 
-/// Keys of Vault's or OpenBao's listener that change nothing here.
-const WITHOUT_EFFECT: &[&str] = &[
-    "cluster_address",
-    "http_write_timeout",
-    "profiling",
-    "inflight_requests_logging",
-    "agent_api",
-    "proxy_api",
-    "role",
-    "purpose",
-    "tls_prefer_server_cipher_suites",
-    "tls_cipher_suites",
-    "disable_request_limiter",
-    "disable_replication_status_endpoints",
-    "redact_addresses",
-    "redact_cluster_name",
-    "redact_version",
-    "chroot_namespace",
-    "cors_enabled",
-    "cors_allowed_origins",
-    "cors_allowed_headers",
-];
-
-fn tcp(stanza: &mut Stanza<'_>) -> Result<Bind, ConfigError> {
-    let address = stanza.text("address")?.unwrap_or_else(|| "127.0.0.1:8200".into());
-    Ok(Bind::Tcp(if has_port(&address) { address } else { format!("{address}:8200") }))
+fn tcp(stanza: &mut Stanza<'_>, warnings: &mut Vec<Warning>) -> Result<Bind, ConfigError> {
+    stanza.without_effect_because(" on a tcp listener", known_keys::UNIX_ONLY, warnings);
+    let address = stanza.address("address")?.filter(|a| !a.is_empty()).unwrap_or_else(|| "127.0.0.1:8200".into());
+    if address.parse::<Ipv6Addr>().is_ok() {
+        return Ok(Bind::Tcp(format!("[{address}]:8200")));
+    }
+    let address = if has_port(&address) { address } else { format!("{address}:8200") };
+    let port = address.rsplit_once(':').map_or("", |(_, port)| port);
+    if port.parse::<u16>().is_err() {
+        let message = format!("address {address:?} must be host:port with a port from 0 to 65535");
+        return Err(stanza.fault(stanza.position("address"), message));
+    }
+    Ok(Bind::Tcp(address))
 }
 
 fn has_port(address: &str) -> bool {
@@ -254,7 +253,8 @@ fn has_port(address: &str) -> bool {
     behind_host.contains(':')
 }
 
-fn unix(stanza: &mut Stanza<'_>, position: Position) -> Result<Bind, ConfigError> {
+fn unix(stanza: &mut Stanza<'_>, position: Position, warnings: &mut Vec<Warning>) -> Result<Bind, ConfigError> {
+    stanza.without_effect_because(" on a unix listener", known_keys::TCP_ONLY, warnings);
     let Some(path) = stanza.text("address")? else {
         return Err(stanza.fault(position, "a unix listener needs an address: the path of its socket"));
     };
@@ -289,13 +289,23 @@ fn tls(
     let required = stanza.flag("tls_require_and_verify_client_cert")?.unwrap_or(false);
     let no_client_certs = stanza.flag("tls_disable_client_certs")?.unwrap_or(false);
     if disabled {
+        stanza.without_effect(known_keys::ACME, warnings);
         return Ok(None);
     }
-    let (Some(cert_file), Some(key_file)) = (cert_file, key_file) else {
+    let acme: Vec<&str> = known_keys::ACME.iter().copied().filter(|key| stanza.has(key)).collect();
+    let given = |file: Option<String>| file.filter(|path| !path.is_empty());
+    let (Some(cert_file), Some(key_file)) = (given(cert_file), given(key_file)) else {
+        if let Some(key) = acme.first() {
+            let message = format!(
+                "{key}: certificates of an ACME authority are not supported; give tls_cert_file and tls_key_file"
+            );
+            return Err(stanza.fault(position, message));
+        }
         return Err(
             stanza.fault(position, "a tcp listener needs tls_cert_file and tls_key_file, or tls_disable = true")
         );
     };
+    stanza.without_effect(known_keys::ACME, warnings);
     if min > max {
         return Err(stanza.fault(position, "tls_min_version is above tls_max_version"));
     }

@@ -1,11 +1,13 @@
-//! A stanza as it is written: typed reading with Vault's leniencies, and a memory of which keys were asked for.
+//! A stanza as it is written: typed reading with Vault's leniencies, and a record of the keys that were read.
 
 use std::time::Duration;
 
 use keepfast_framework::fields::parse_duration;
 use keepfast_hcl::{Body, Document, Item, Position, Value, ValueKind};
 
+use super::address_template;
 use super::error::{ConfigError, Warning};
+use super::suggestion::Suggestion;
 
 /// One parsed file.
 pub(super) struct Source {
@@ -30,7 +32,7 @@ impl Source {
     }
 }
 
-/// A body being read. Each reader notes its key; [`Stanza::finish`] warns of those that nobody asked for.
+/// A body being read. Each reader notes its key; [`Stanza::finish`] warns of the others.
 pub(super) struct Stanza<'a> {
     file: &'a str,
     body: &'a Body,
@@ -87,6 +89,23 @@ impl<'a> Stanza<'a> {
     /// A string; numbers and truth values are taken as their text.
     pub(super) fn text(&mut self, key: &'static str) -> Result<Option<String>, ConfigError> {
         self.read(key, "a string", scalar)
+    }
+
+    /// An address or URL, with its templates expanded.
+    pub(super) fn address(&mut self, key: &'static str) -> Result<Option<String>, ConfigError> {
+        let Some(text) = self.text(key)? else { return Ok(None) };
+        let expanded = address_template::expand(&text);
+        expanded.map(Some).map_err(|error| self.fault(self.position(key), format!("{key}: {error}")))
+    }
+
+    /// Whether there is an item of this name. It does not count as read.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.body.all(key).next().is_some()
+    }
+
+    /// Where the first item of this name stands; the start of the file when there is none.
+    pub(super) fn position(&self, key: &str) -> Position {
+        self.body.all(key).next().map_or(Position::START, Item::position)
     }
 
     /// A truth value, also as a string or number.
@@ -170,12 +189,17 @@ impl<'a> Stanza<'a> {
         self.body.items.iter()
     }
 
-    /// Notes keys that exist in Vault and mean nothing here, with a warning for each that is set.
+    /// Notes keys that exist in Vault and have no effect here, with a warning for each that is set.
     pub(super) fn without_effect(&mut self, keys: &[&'static str], warnings: &mut Vec<Warning>) {
+        self.without_effect_because("", keys, warnings);
+    }
+
+    /// The same with a reason, such as ` on a unix listener`.
+    pub(super) fn without_effect_because(&mut self, why: &str, keys: &[&'static str], warnings: &mut Vec<Warning>) {
         for &key in keys {
             self.known.push(key);
             for item in self.body.all(key) {
-                warnings.push(self.warning(item.position(), format!("{key} has no effect in Keepfast")));
+                warnings.push(self.warning(item.position(), format!("{key} has no effect in Keepfast{why}")));
             }
         }
     }
@@ -185,17 +209,41 @@ impl<'a> Stanza<'a> {
         Warning { file: self.file.to_owned(), position, message: message.into() }
     }
 
-    /// Warns of every key that nobody asked for.
+    /// Warns of every key that no reader knows.
     pub(super) fn finish(self, warnings: &mut Vec<Warning>) {
-        for item in &self.body.items {
-            if !self.known.contains(&item.name()) {
-                warnings.push(self.warning(
-                    item.position(),
-                    format!("unknown or unsupported field {} found in configuration", item.name()),
-                ));
-            }
+        for item in self.unknown() {
+            warnings.push(self.warning(item.position(), self.unknown_message("field", item)));
         }
     }
+
+    /// The same for the top level, where an unknown block is an error: a server without its listener or its audit device
+    /// must not start.
+    ///
+    /// # Errors
+    /// The first unknown block, with the name that was probably meant.
+    pub(super) fn finish_root(self, warnings: &mut Vec<Warning>) -> Result<(), ConfigError> {
+        if let Some(item) = self.unknown().find(|item| is_block(item)) {
+            return Err(self.fault(item.position(), self.unknown_message("block", item)));
+        }
+        self.finish(warnings);
+        Ok(())
+    }
+
+    fn unknown(&self) -> impl Iterator<Item = &'a Item> {
+        self.body.items.iter().filter(|item| !self.known.contains(&item.name()))
+    }
+
+    fn unknown_message(&self, what: &str, item: &Item) -> String {
+        let suggestion = Suggestion::of(item.name(), &self.known);
+        format!("unknown or unsupported {what} {} found in configuration{suggestion}", item.name())
+    }
+}
+
+/// Whether an item is a block: in HCL with labels or a body, in JSON an object or a list of objects.
+fn is_block(item: &Item) -> bool {
+    let is_object = |value: &Value| value.as_object().is_some();
+    let is_list = item.value.as_list().is_some_and(|list| !list.is_empty() && list.iter().all(is_object));
+    item.keys.len() > 1 || is_object(&item.value) || is_list
 }
 
 /// The text of a string, number or truth value.

@@ -2,13 +2,20 @@
 //!
 //! `low` reads a stanza as written, `high` knows what may be said. Nothing else in the server looks at text.
 
+mod address_template;
 mod environment;
 mod error;
 mod headers;
 mod high;
+mod interface_filters;
+mod interfaces;
+mod known_keys;
 mod listener;
 mod low;
+#[cfg(test)]
+mod public_configurations;
 mod stanzas;
+mod suggestion;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +24,7 @@ use std::path::{Path, PathBuf};
 pub use environment::Environment;
 pub use error::{ConfigError, Warning};
 pub use headers::{CustomHeader, Statuses};
-pub use high::{Config, LogFormat, Storage};
+pub use high::{Config, LogFormat, LogRotation, Storage};
 pub use listener::{Bind, ClientCertificates, Forwarded, JsonLimits, Limits, ListenerConfig, TlsConfig};
 
 /// Reads files and directories (their `*.hcl` and `*.json`, in the order of their names) and then the environment.
@@ -29,7 +36,7 @@ pub fn load(paths: &[PathBuf], environment: &Environment) -> Result<(Config, Vec
     load_over(paths, environment, None)
 }
 
-/// The same with a storage for the case that no file names one.
+/// The same with a storage for the case that no file names one; then no listener is needed either.
 pub(crate) fn load_over(
     paths: &[PathBuf],
     environment: &Environment,

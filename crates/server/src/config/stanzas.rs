@@ -1,4 +1,4 @@
-//! The small stanzas: `telemetry` and `user_lockout`.
+//! The small stanzas: `telemetry`, `user_lockout`, and the keys of log rotation.
 
 use std::path::{Component, PathBuf};
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use keepfast_core::settings::{LockoutSettings, TelemetrySettings};
 
 use super::error::{ConfigError, Warning};
+use super::high::LogRotation;
 use super::low::{Labelled, Stanza};
 
 /// Keys of Vault's telemetry that send metrics elsewhere or shape what we do not have.
@@ -31,6 +32,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "filter_default",
     "lease_metrics_epsilon",
     "maximum_gauge_cardinality",
+    "metrics_path",
     "num_lease_metrics_buckets",
     "prefix_filter",
     "stackdriver_debug_logs",
@@ -74,6 +76,21 @@ pub(super) fn telemetry(mut stanza: Stanza<'_>, warnings: &mut Vec<Warning>) -> 
     stanza.without_effect(WITHOUT_EFFECT, warnings);
     stanza.finish(warnings);
     Ok(settings)
+}
+
+/// Reads `log_rotate_bytes`, `log_rotate_duration` and `log_rotate_max_files` of the top level.
+pub(super) fn log_rotation(root: &mut Stanza<'_>, rotation: &mut LogRotation) -> Result<(), ConfigError> {
+    if let Some(bytes) = root.size("log_rotate_bytes")? {
+        let negative = |_| root.fault(root.position("log_rotate_bytes"), "log_rotate_bytes cannot be negative");
+        rotation.bytes = u64::try_from(bytes).map_err(negative)?;
+    }
+    if let Some(duration) = root.duration("log_rotate_duration")? {
+        rotation.duration = duration;
+    }
+    if let Some(count) = root.integer("log_rotate_max_files")? {
+        rotation.max_files = LogRotation::max_files(count);
+    }
+    Ok(())
 }
 
 /// Reads `user_lockout "userpass" { … }`; the label may be `all`.

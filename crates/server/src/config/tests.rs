@@ -25,6 +25,7 @@ fn refused(text: &str) -> String {
 }
 
 const MINIMAL: &str = "storage \"inmem\" {}\n";
+const LISTENER: &str = "listener \"tcp\" { tls_disable = true }\n";
 
 #[test]
 fn a_production_configuration_is_read_whole() {
@@ -70,13 +71,19 @@ fn a_production_configuration_is_read_whole() {
         log_format = "json"
         cluster_name = "prod"
         pid_file = "/run/keepfast.pid"
-        ui = 1
+        log_file = "/var/log/keepfast/"
+        log_rotate_bytes = 1048576
+        log_rotate_duration = "12h"
+        log_rotate_max_files = 7
+        ui = 0
     "#;
     let (config, warnings) = load_texts(&[text], &[]).unwrap();
     assert_eq!(warnings, Vec::<String>::new());
     assert_eq!(config.storage, Storage::Raft { path: "/var/lib/keepfast".into(), node_id: "n1".into() });
     assert_eq!(config.max_lease_ttl, Duration::from_secs(30 * 86_400));
-    assert_eq!((config.disable_mlock, config.ui, config.log_format), (true, true, LogFormat::Json));
+    assert_eq!((config.disable_mlock, config.ui, config.log_format), (true, false, LogFormat::Json));
+    let rotation = LogRotation { bytes: 1 << 20, duration: Duration::from_secs(12 * 3600), max_files: Some(7) };
+    assert_eq!(config.log_rotation, rotation);
     let [tcp, unix] = &config.listeners[..] else { panic!("two listeners") };
     let tls = tcp.tls.as_ref().unwrap();
     assert_eq!((tls.tls12, tls.tls13, &tls.clients), (false, true, &ClientCertificates::Requested));
@@ -141,7 +148,7 @@ fn the_environment_wins_and_our_own_prefix_wins_over_the_others() {
         ("BAO_RAFT_PATH", "/b"),
         ("BAO_LOG_LEVEL", "trace"),
     ];
-    let (config, _) = load_texts(&[text], &environment).unwrap();
+    let (config, _) = load_texts(&[text, LISTENER], &environment).unwrap();
     assert_eq!((config.api_addr.as_str(), config.log_level.as_str()), ("http://own", "trace"));
     assert_eq!(config.storage, Storage::Raft { path: "/b".into(), node_id: String::new() });
 }
@@ -235,7 +242,7 @@ fn telemetry_and_lockout_are_read_and_faults_are_named() {
     assert_eq!((lockout.threshold, lockout.duration.as_secs(), lockout.counter_reset.as_secs()), (3, 600, 900));
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("statsd_address has no effect"), "{warnings:?}");
-    assert!(load_texts(&[MINIMAL], &[]).unwrap().0.telemetry.prometheus_retention.is_zero());
+    assert!(load_texts(&[MINIMAL, LISTENER], &[]).unwrap().0.telemetry.prometheus_retention.is_zero());
     let wrong = format!("{MINIMAL}user_lockout \"kv\" {{}}");
     assert!(refused(&wrong).contains("there are all, userpass, ldap and approle"));
 }

@@ -111,6 +111,22 @@ async fn certificates_are_replaced_while_serving_and_faulty_ones_are_not_taken()
 }
 
 #[tokio::test]
+async fn an_expired_certificate_is_taken_on_reload_with_a_warning() {
+    let encrypted = Encrypted::start(ClientCertificates::Disabled).await;
+    let tls = encrypted.server.tls.as_ref().unwrap();
+    let now = keepfast_framework::Timestamp::parse_rfc3339("2026-11-29T12:00:00Z").unwrap();
+    assert_eq!(tls.date_warning(now), None);
+    let mut expired = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap();
+    (expired.not_before, expired.not_after) = (rcgen::date_time_ymd(2024, 1, 1), rcgen::date_time_ymd(2025, 1, 1));
+    let key = rcgen::KeyPair::generate().unwrap();
+    let files = development::write(encrypted.dir.path(), vec!["localhost".into()]).unwrap();
+    std::fs::write(&files.cert, expired.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(&files.key, key.serialize_pem()).unwrap();
+    tls.reload().unwrap();
+    assert!(tls.date_warning(now).unwrap().ends_with("vault-cert.pem expired at 2025-01-01T00:00:00Z"));
+}
+
+#[tokio::test]
 async fn sec_ds04_a_handshake_that_stalls_or_is_garbage_ends() {
     let encrypted = Encrypted::start(ClientCertificates::Requested).await;
     for start in [&b""[..], b"\x16\x03\x01", b"GET /v1/a HTTP/1.1\r\n\r\n"] {

@@ -1,8 +1,8 @@
-//! `operator validate-config`: whether configuration files can be read, without a server.
+//! `operator validate-config`: whether a server would start with these configuration files.
 
 use std::path::PathBuf;
 
-use keepfast_server::config::{self, Environment};
+use keepfast_server::config::Environment;
 
 use crate::args::{Command, Flag, FlagSet, Kind};
 use crate::cx::Cx;
@@ -12,10 +12,12 @@ use crate::terminal;
 pub(crate) const COMMAND: Command = Command {
     name: "validate-config",
     usage: "",
-    about: "Check configuration files, on any machine.",
+    about: "Check configuration files and what a server needs to start with them.",
     details: "
-Syntax, unknown keys and values that cannot be are found; nothing is opened. The exit code is 0 when all is well, 2 when there
-are warnings, 1 when a server would not start.
+Checks syntax, unknown keys and values, and on this machine: certificates and
+their keys, addresses, the storage path, log and pid files. Run it as the user
+of the server. Nothing is created, changed or served. The exit code is 0 when
+all is well, 2 when there are warnings, 1 when a server would not start.
 
     keepfast operator validate-config -config=/etc/keepfast/keepfast.hcl
 ",
@@ -37,10 +39,10 @@ fn run(cx: &Cx) -> Outcome {
     if paths.is_empty() {
         return Err(Halt::usage("Must specify a configuration file using -config."));
     }
-    let (_, warnings) =
-        config::load(&paths, &Environment::of_process()).map_err(|error| Halt::usage(error.to_string()))?;
+    let checked = keepfast_server::validate(&paths, &Environment::of_process());
+    let warnings = checked.map_err(|error| Halt::usage(error.to_string()))?;
     for warning in &warnings {
-        terminal::line(&warning.to_string());
+        terminal::line(warning);
     }
     if warnings.is_empty() {
         terminal::success("Success! The configuration is valid.");

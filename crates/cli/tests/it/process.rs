@@ -1,0 +1,190 @@
+//! The server as a process: what it tells systemd, its signals, its log file, and `-dev-json`.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::Duration;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_keepfast");
+
+/// A server that is killed at the end of its test.
+struct Process {
+    child: Child,
+    log: BufReader<ChildStderr>,
+}
+
+impl Process {
+    fn start(home: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(PROGRAM)
+            .args(arguments)
+            .env_clear()
+            .env("HOME", home)
+            .envs(variables.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        Process { child, log }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([format!("-{name}"), pid]).status().unwrap().success());
+    }
+
+    /// The next line of the log with this text.
+    fn logged(&mut self, text: &str) -> String {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            assert_ne!(self.log.read_line(&mut line).unwrap(), 0, "the log ended before {text:?}");
+        }
+        line
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// systemd's end of the protocol of sd_notify(3).
+struct ServiceManager(UnixDatagram);
+
+impl ServiceManager {
+    fn next(&self) -> String {
+        let mut buffer = [0; 4096];
+        let length = self.0.recv(&mut buffer).expect("a notification");
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    }
+}
+
+#[test]
+fn systemd_learns_of_ready_reload_and_stop_and_signals_do_not_kill() {
+    let home = tempfile::tempdir().unwrap();
+    let socket = home.path().join("notify");
+    let manager = ServiceManager(UnixDatagram::bind(&socket).unwrap());
+    manager.0.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let (config, data, logs) = (home.path().join("c.hcl"), home.path().join("data"), home.path().join("logs"));
+    let text = |level: &str| {
+        format!(
+            "storage \"file\" {{\n  path = \"{}\"\n}}\nlistener \"tcp\" {{\n  address = \"127.0.0.1:0\"\n  tls_disable = true\n}}\n\
+             disable_mlock = true\nlog_level = \"{level}\"\nlog_file = \"{}/\"\n",
+            data.display(),
+            logs.display()
+        )
+    };
+    std::fs::write(&config, text("info")).unwrap();
+    let arguments = ["server", &format!("-config={}", config.display())];
+    let mut server = Process::start(home.path(), &arguments, &[("NOTIFY_SOCKET", socket.to_str().unwrap())]);
+    assert!(manager.next().starts_with("READY=1\n"));
+    let listening = server.logged("[INFO]  server: listening");
+    let address = listening.split("address=").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    server.logged("[INFO]  server: the server is not initialized");
+    let refused = Command::new(PROGRAM)
+        .args(["read", "secret/x"])
+        .env_clear()
+        .env("HOME", home.path())
+        .envs([("VAULT_ADDR", format!("http://{address}").as_str()), ("VAULT_TOKEN", "x")])
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("sealed"), "{refused:?}");
+    std::fs::rename(logs.join("keepfast.log"), logs.join("keepfast.log.1")).unwrap();
+    server.signal("HUP");
+    let reloading = manager.next();
+    assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading:?}");
+    assert!(manager.next().starts_with("READY=1\n"));
+    server.signal("USR1");
+    server.logged("SIGUSR1 has no effect");
+    server.signal("USR2");
+    let state = server.logged("state of the server");
+    for part in ["version=", "uptime_seconds=", "sealed=true", "tasks=", "connections=0", "core.in_flight_requests"] {
+        assert!(state.contains(part), "{part}: {state}");
+    }
+    std::fs::write(&config, text("warn")).unwrap();
+    server.signal("HUP");
+    assert!(manager.next().starts_with("RELOADING=1"));
+    assert!(manager.next().starts_with("READY=1\n"));
+    server.signal("TERM");
+    assert!(manager.next().starts_with("STOPPING=1"));
+    assert!(server.child.wait().unwrap().success());
+    let old = std::fs::read_to_string(logs.join("keepfast.log.1")).unwrap();
+    let new = std::fs::read_to_string(logs.join("keepfast.log")).unwrap();
+    assert!(old.contains("starting") && !old.contains("state of the server"), "{old}");
+    assert!(new.contains("state of the server"), "{new}");
+    assert!(
+        !old.contains("[ERROR]") && !new.contains("[ERROR]"),
+        "a request to a sealed server is no error: {old}{new}"
+    );
+}
+
+#[test]
+fn the_systemd_unit_notifies_and_is_confined() {
+    let unit = include_str!("../../../../dist/systemd/keepfast.service");
+    for line in [
+        "Type=notify",
+        "ExecReload=/bin/kill -HUP $MAINPID",
+        "NoNewPrivileges=yes",
+        "ProtectSystem=strict",
+        "AmbientCapabilities=CAP_IPC_LOCK",
+        "CapabilityBoundingSet=CAP_IPC_LOCK",
+        "LimitMEMLOCK=infinity",
+        "LimitCORE=0",
+        "SystemCallFilter=@system-service @memlock",
+        "SystemCallArchitectures=native",
+        "RestrictNamespaces=yes",
+        "MemoryDenyWriteExecute=yes",
+        "TimeoutStopSec=30",
+    ] {
+        assert!(unit.lines().any(|l| l == line), "{line}");
+    }
+    assert!(unit.contains("ExecStartPre=/usr/bin/keepfast server -verify-only -config="));
+}
+
+#[test]
+fn dev_json_prints_one_line_with_the_bound_port() {
+    let home = tempfile::tempdir().unwrap();
+    let flags = ["server", "-dev", "-dev-json", "-dev-no-store-token", "-dev-listen-address=127.0.0.1:0"];
+    let mut server = Process::start(home.path(), &flags, &[]);
+    let mut out = BufReader::new(server.child.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let (address, token) = (ready["address"].as_str().unwrap(), ready["root_token"].as_str().unwrap());
+    assert!(!address.ends_with(":0") && ready["unseal_key"].is_string(), "{ready}");
+    let lookup = Command::new(PROGRAM)
+        .args(["token", "lookup", "-field=policies"])
+        .env_clear()
+        .env("HOME", home.path())
+        .envs([("VAULT_ADDR", address), ("VAULT_TOKEN", token)])
+        .output()
+        .unwrap();
+    assert!(lookup.status.success() && lookup.stdout.starts_with(b"[root]"), "{lookup:?}");
+    server.signal("INT");
+    assert!(server.child.wait().unwrap().success());
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "");
+}
+
+#[test]
+fn verify_only_checks_what_a_start_needs() {
+    let home = tempfile::tempdir().unwrap();
+    let config = home.path().join("c.hcl");
+    let verify = |text: &str| {
+        std::fs::write(&config, text).unwrap();
+        let flag = format!("-config={}", config.display());
+        let done = Command::new(PROGRAM).args(["server", "-verify-only", &flag]).env_clear().output().unwrap();
+        (done.status.code(), String::from_utf8_lossy(&done.stderr).into_owned())
+    };
+    let listener = "listener \"tcp\" {\n  address = \"127.0.0.1:0\"\n  tls_disable = true\n}\n";
+    assert_eq!(verify(&format!("storage \"inmem\" {{}}\n{listener}")), (Some(0), String::new()));
+    let (code, text) = verify("storage \"inmem\" {}\nlistner \"tcp\" { tls_disable = true }\n");
+    assert!(code == Some(1) && text.contains("did you mean \"listener\"?"), "{text}");
+    let (code, text) = verify(&format!("storage \"inmem\" {{}}\n{listener}pid_file = \"/nonexistent/pid\"\n"));
+    assert!(code == Some(1) && text.contains("pid_file: /nonexistent"), "{text}");
+}

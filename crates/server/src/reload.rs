@@ -1,0 +1,99 @@
+//! SIGHUP and SIGUSR2: what a running server reads anew, and what it tells of itself.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use keepfast_core::Node;
+use keepfast_framework::Timestamp;
+use keepfast_framework::clock::{Clock, SystemClock};
+
+use crate::config::{self, Environment, Storage};
+use crate::listener::Connections;
+use crate::telemetry::{Level, Log};
+use crate::tls::Tls;
+
+/// What a reload needs: where the configuration came from, and what follows it.
+pub(crate) struct Running<'a> {
+    pub(crate) node: Arc<Node>,
+    pub(crate) certificates: Vec<Arc<Tls>>,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) log: &'a Log,
+    /// The `-config` paths.
+    pub(crate) paths: &'a [PathBuf],
+    pub(crate) environment: &'a Environment,
+    /// Whether `-log-level` was given: it wins over the configuration.
+    pub(crate) has_level_flag: bool,
+    pub(crate) started: Timestamp,
+}
+
+/// The numbers of `sys/metrics` that a state dump shows.
+const SHOWN: &[&str] = &[
+    "core.in_flight_requests",
+    "core.locked_users",
+    "core.mount_table.num_entries",
+    "core.unsealed",
+    "expire.num_irrevocable_leases",
+    "expire.num_leases",
+    "runtime.alloc_bytes",
+];
+
+impl Running<'_> {
+    /// Certificates, audit logs, the log file, the log level. What is faulty stays as it was.
+    pub(crate) fn reload(&self) {
+        tracing::info!("reload triggered");
+        for tls in &self.certificates {
+            match tls.reload() {
+                Ok(()) => tls.warn_of_dates(SystemClock.now()),
+                Err(error) => tracing::error!(%error, "the certificate in use is kept"),
+            }
+        }
+        if let Err(error) = self.log.reopen() {
+            tracing::error!(%error, "the log file cannot be opened anew");
+        }
+        self.node.reopen_audit();
+        if self.paths.is_empty() || self.has_level_flag {
+            return;
+        }
+        match config::load_over(self.paths, self.environment, Some(Storage::InMemory)) {
+            Ok((config, _)) => {
+                if let Some(level) = Level::parse(&config.log_level) {
+                    self.log.set_level(level);
+                }
+            }
+            Err(error) => tracing::error!(%error, "the configuration in use is kept"),
+        }
+    }
+
+    /// Logs counts and versions; no names, paths or values of what is stored.
+    pub(crate) fn log_state(&self) {
+        let runtime = tokio::runtime::Handle::current().metrics();
+        let numbers: Vec<String> = self.node.gather().iter().filter(|item| is_shown(&item.name)).map(text).collect();
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            uptime_seconds = SystemClock.now().since(self.started).as_secs(),
+            sealed = self.node.is_sealed(),
+            leases_quarantined = self.node.has_quarantine(),
+            connections = self.connections.open(),
+            tasks = runtime.num_alive_tasks(),
+            workers = runtime.num_workers(),
+            numbers = numbers.join(" "),
+            "state of the server"
+        );
+    }
+}
+
+/// Gauges may begin with the host's name.
+fn is_shown(name: &str) -> bool {
+    SHOWN.iter().any(|shown| name.strip_suffix(shown).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
+}
+
+fn text(item: &keepfast_core::metrics::Item) -> String {
+    use keepfast_core::metrics::Value;
+    let labels: Vec<String> = item.labels.iter().map(|(name, value)| format!("{name}:{value}")).collect();
+    let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+    match &item.value {
+        Value::Gauge(value) => format!("{}{labels}={value}", item.name),
+        Value::Counter(value) => format!("{}{labels}={value}", item.name),
+        Value::Summary(summary) => format!("{}{labels}={}", item.name, summary.count),
+    }
+}
