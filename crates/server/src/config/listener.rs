@@ -189,6 +189,10 @@ impl ListenerConfig {
         };
         let limits = limits(&mut stanza, duration)?;
         let forwarded = forwarded(&mut stanza)?;
+        if forwarded.authorized.is_empty() {
+            let why = " without x_forwarded_for_authorized_addrs";
+            stanza.without_effect_because(why, FORWARDED, warnings);
+        }
         let headers = headers::read(&mut stanza)?;
         let open_metrics = match stanza.object("telemetry")? {
             None => false,
@@ -275,6 +279,14 @@ fn unix(stanza: &mut Stanza<'_>, position: Position, warnings: &mut Vec<Warning>
     })
 }
 
+/// Keys that mean nothing without an authorized proxy.
+const FORWARDED: &[&str] =
+    &["x_forwarded_for_hop_skips", "x_forwarded_for_reject_not_authorized", "x_forwarded_for_reject_not_present"];
+
+/// Keys that mean nothing on a listener without TLS.
+const WITH_TLS: &[&str] =
+    &["tls_cert_file", "tls_key_file", "tls_client_ca_file", "tls_require_and_verify_client_cert"];
+
 fn tls(
     stanza: &mut Stanza<'_>,
     position: Position,
@@ -290,6 +302,7 @@ fn tls(
     let no_client_certs = stanza.flag("tls_disable_client_certs")?.unwrap_or(false);
     if disabled {
         stanza.without_effect(known_keys::ACME, warnings);
+        stanza.without_effect_because(" with tls_disable = true", WITH_TLS, warnings);
         return Ok(None);
     }
     let acme: Vec<&str> = known_keys::ACME.iter().copied().filter(|key| stanza.has(key)).collect();
@@ -308,6 +321,10 @@ fn tls(
     stanza.without_effect(known_keys::ACME, warnings);
     if min > max {
         return Err(stanza.fault(position, "tls_min_version is above tls_max_version"));
+    }
+    if !required {
+        let why = " without tls_require_and_verify_client_cert";
+        stanza.without_effect_because(why, &["tls_client_ca_file"], warnings);
     }
     let clients = match (required, no_client_certs, ca_file) {
         (true, true, _) => {

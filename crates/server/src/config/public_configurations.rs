@@ -10,7 +10,7 @@ fn load_file(name: &str, text: &str) -> Result<(Config, Vec<String>), String> {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join(name);
     std::fs::write(&file, text).unwrap();
-    let loaded = load(&[file.clone()], &Environment::of(&[]));
+    let loaded = load(std::slice::from_ref(&file), &Environment::of(&[]));
     let plain = |text: String| text.replace(&file.display().to_string(), name);
     loaded
         .map(|(config, warnings)| (config, warnings.into_iter().map(|w| plain(w.to_string())).collect()))
@@ -68,6 +68,28 @@ fn every_known_key_without_effect_warns_and_starts() {
         let (_, warnings) = load_file("c.hcl", &text).unwrap();
         assert_eq!(warnings.len(), 1, "{key}: {warnings:?}");
     }
+}
+
+#[test]
+fn keys_that_another_key_makes_useless_warn() {
+    for (listener, expected) in [
+        ("tls_disable = 1\n tls_cert_file = \"c\"", "tls_cert_file has no effect in Keepfast with tls_disable = true"),
+        (
+            "tls_cert_file = \"c\"\n tls_key_file = \"k\"\n tls_client_ca_file = \"a\"",
+            "tls_client_ca_file has no effect in Keepfast without",
+        ),
+        (
+            "tls_disable = 1\n x_forwarded_for_hop_skips = 1",
+            "x_forwarded_for_hop_skips has no effect in Keepfast without",
+        ),
+    ] {
+        let text = format!("storage \"inmem\" {{}}\nlistener \"tcp\" {{\n {listener}\n}}\n");
+        let (_, warnings) = load_file("c.hcl", &text).unwrap();
+        assert!(warnings.len() == 1 && warnings[0].contains(expected), "{listener}: {warnings:?}");
+    }
+    let ldap =
+        "storage \"inmem\" {}\nlistener \"tcp\" { tls_disable = 1 }\nuser_lockout \"ldap\" { lockout_threshold = 3 }\n";
+    assert!(load_file("c.hcl", ldap).unwrap().1[0].contains("user_lockout \"ldap\" has no effect"));
 }
 
 #[test]

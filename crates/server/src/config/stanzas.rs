@@ -103,6 +103,10 @@ pub(super) fn user_lockout(
     if !matches!(of.as_str(), "all" | "userpass" | "ldap" | "approle") {
         return Err(stanza.fault(position, format!("user_lockout {of:?}: there are all, userpass, ldap and approle")));
     }
+    if of == "ldap" {
+        let message = "user_lockout \"ldap\" has no effect in Keepfast: there is no such auth method";
+        warnings.push(stanza.warning(position, message));
+    }
     let standard = LockoutSettings::default();
     let span = |given: Option<Duration>, standard: Duration| given.filter(|d| !d.is_zero()).unwrap_or(standard);
     let threshold = stanza.integer("lockout_threshold")?.filter(|t| *t != 0);
