@@ -43,6 +43,17 @@ impl OperationInfo {
         self.takes_whole_body() || self.parameters().iter().any(|k| **k == *name)
     }
 
+    /// Whether the operation has a parameter of this name, and its body is not data as a whole.
+    pub fn declares(&self, name: &str) -> bool {
+        !self.takes_whole_body() && self.parameters().iter().any(|k| **k == *name)
+    }
+
+    /// The other names under which the operation takes the same parameter, deprecated ones among them.
+    pub fn other_names<'n>(&self, name: &'n str) -> impl Iterator<Item = &'static str> + use<'_, 'n> {
+        let group = SYNONYMS.iter().filter(move |group| group.contains(&name) && self.declares(name));
+        group.flat_map(|group| group.iter().copied()).filter(move |other| *other != name && self.declares(other))
+    }
+
     /// Whether the body has no parameters of its own but is data as a whole ([`WHOLE_BODY`]).
     pub fn takes_whole_body(&self) -> bool {
         self.parameters().iter().any(|k| **k == *WHOLE_BODY)
@@ -64,6 +75,23 @@ impl OperationInfo {
         })
     }
 }
+
+/// Names of one parameter, where an operation declares more than one of them.
+const SYNONYMS: [&[&str]; 13] = [
+    &["token_policies", "policies"],
+    &["token_ttl", "ttl"],
+    &["ttl", "lease"],
+    &["token_max_ttl", "max_ttl"],
+    &["token_explicit_max_ttl", "explicit_max_ttl"],
+    &["token_period", "period"],
+    &["token_bound_cidrs", "bound_cidrs"],
+    &["secret_id_bound_cidrs", "bound_cidr_list"],
+    &["type", "plugin_name"],
+    &["paths", "path"],
+    &["lease_id", "url_lease_id"],
+    &["hash_algorithm", "algorithm", "urlalgorithm"],
+    &["bytes", "urlbytes"],
+];
 
 /// As OpenAPI 3.0 wants schemas: each whole in its place.
 fn generator() -> SchemaGenerator {

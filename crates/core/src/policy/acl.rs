@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use keepfast_framework::rows::OperationInfo;
 use keepfast_framework::{Operation, Timestamp};
 use serde_json::{Map, Value, json};
 
@@ -43,6 +44,8 @@ pub struct AclRequest<'a> {
     /// Gives the fields of the body or the query; asked only if a rule constrains them. None when they cannot be read,
     /// which refuses the request.
     pub parameters: &'a dyn Fn() -> Option<Parameters>,
+    /// The declaration of the operation, which says what its parameters are; none where no route answers.
+    pub declared: Option<&'a OperationInfo>,
     /// How long the client wants the answer wrapped, if at all. Zero is not at all.
     pub wrap_ttl: Option<Duration>,
     /// The present moment, for rules that expire.
@@ -213,7 +216,8 @@ impl Conditions {
             && self.max_wrapping_ttl.is_none_or(|max| wrap_ttl.is_some_and(|ttl| ttl <= max));
         match request.operation {
             Operation::Read | Operation::Update | Operation::Patch if !self.parameters.is_empty() => {
-                let satisfied = (request.parameters)().is_some_and(|given| self.parameters.permit(&given));
+                let satisfied =
+                    (request.parameters)().is_some_and(|given| self.parameters.permit(&given, request.declared));
                 decision.allowed &= satisfied;
             }
             Operation::List | Operation::Scan => {

@@ -23,6 +23,7 @@ pub mod store;
 pub mod template;
 
 mod pattern;
+mod reading;
 mod table;
 
 #[cfg(test)]

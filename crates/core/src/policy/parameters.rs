@@ -1,19 +1,24 @@
 //! `required_parameters`, `allowed_parameters` and `denied_parameters`, judged on parsed values.
 //!
-//! What is allowed is compared strictly: a value passes only as the type that the policy names. What is denied is
-//! compared widely: in any spelling that a handler could read as the denied value (a number or a duration as text, one
-//! element of a list, a comma list, a nested value).
+//! An allowed value is compared strictly: a value passes only as the type that the policy names. A denied value is
+//! compared widely: every spelling that a handler reads as the denied value is denied. Parameters that the route
+//! declares are compared as its field types read them ([`super::reading`]); data that the route only stores is compared
+//! with regard to case.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keepfast_framework::fields::parse_duration;
+use keepfast_framework::rows::OperationInfo;
 use serde_json::{Map, Value};
+
+use super::reading::{self, Scope};
 
 /// The parameters of a request: the fields of its body, or of its query.
 pub type Parameters = Map<String, Value>;
 
 /// Names that stand for every parameter.
 const ANY: &str = "*";
+/// The parameter that holds several operations.
+const BATCH: &str = "batch_input";
 
 /// Constraints on the parameters of a request. Names are kept in lower case.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,19 +37,38 @@ impl Constraints {
         self.required.is_empty() && self.allowed.is_empty() && self.denied.is_empty()
     }
 
-    /// Whether the parameters satisfy them.
-    pub fn permit(&self, parameters: &Parameters) -> bool {
+    /// Whether the parameters satisfy them. `operation` is the declaration of the operation that reads them.
+    pub fn permit(&self, parameters: &Parameters, operation: Option<&OperationInfo>) -> bool {
         self.required.iter().all(|name| parameters.contains_key(name))
-            && !parameters.iter().any(|(name, value)| self.denies(&name.to_lowercase(), value))
+            && !parameters.iter().any(|(name, value)| self.denies(name, value, operation))
             && parameters.iter().all(|(name, value)| self.allows(&name.to_lowercase(), value))
     }
 
-    fn denies(&self, name: &str, value: &Value) -> bool {
+    fn denies(&self, name: &str, value: &Value, operation: Option<&OperationInfo>) -> bool {
+        if self.denied.is_empty() {
+            return false;
+        }
         if self.denied.contains_key(ANY) {
             return true;
         }
-        let denied = self.denied.get(name);
-        denied.is_some_and(|values| values.is_empty() || values.iter().any(|denied| reaches(denied, value)))
+        let scope = match operation {
+            Some(operation) if operation.declares(name) => Scope::Declared,
+            _ => Scope::Data,
+        };
+        let denied_as = |name: &str| {
+            let denied = self.denied.get(name);
+            denied.is_some_and(|values| values.is_empty() || values.iter().any(|d| reading::reaches(d, value, scope)))
+        };
+        denied_as(&name.to_lowercase())
+            || operation.is_some_and(|operation| operation.other_names(name).any(denied_as))
+            || scope == Scope::Declared && name == BATCH && self.denies_in_batch(value, operation)
+    }
+
+    /// The items of a batch have the parameters of a single operation.
+    fn denies_in_batch(&self, batch: &Value, operation: Option<&OperationInfo>) -> bool {
+        let items = batch.as_array().map_or(std::slice::from_ref(batch), Vec::as_slice);
+        let fields = items.iter().filter_map(Value::as_object).flatten();
+        fields.filter(|(name, _)| *name != BATCH).any(|(name, value)| self.denies(name, value, operation))
     }
 
     fn allows(&self, name: &str, value: &Value) -> bool {
@@ -89,62 +113,12 @@ fn is_literally(allowed: &Value, given: &Value) -> bool {
     }
 }
 
-/// Whether a handler could read the request's value, or a part of it, as the one that the policy denies.
-fn reaches(denied: &Value, given: &Value) -> bool {
-    if equal(denied, given) {
-        return true;
-    }
-    if let Value::Array(list) = denied {
-        return as_list(given).is_some_and(|given| {
-            given.len() == list.len() && given.iter().zip(list).all(|(given, denied)| reaches(denied, given))
-        });
-    }
-    match given {
-        Value::Array(list) => list.iter().any(|element| reaches(denied, element)),
-        Value::Object(object) => object.values().any(|value| reaches(denied, value)),
-        Value::String(text) => {
-            reaches_text(denied, text) || text.split(',').any(|part| reaches_text(denied, part.trim()))
-        }
-        Value::Null => reaches_text(denied, ""),
-        scalar => reaches_text(denied, &scalar.to_string()),
-    }
-}
-
-/// Whether a text, as a handler could read it, is the denied scalar.
-fn reaches_text(denied: &Value, text: &str) -> bool {
-    let spelled = match denied {
-        Value::String(pattern) if pattern == ANY || is_glob(pattern) && glob(pattern, text) => return true,
-        Value::String(spelled) => spelled.clone(),
-        Value::Bool(value) => return truth(text) == Some(*value),
-        Value::Number(number) => number.to_string(),
-        _ => return false,
-    };
-    if spelled == text {
-        return true;
-    }
-    match (spelled.parse::<f64>(), text.parse::<f64>()) {
-        (Ok(a), Ok(b)) => same_float(a, b),
-        _ => matches!((parse_duration(&spelled), parse_duration(text)), (Ok(a), Ok(b)) if a == b),
-    }
-}
-
-/// A value as the list that a handler could read it as.
-fn as_list(given: &Value) -> Option<Vec<Value>> {
-    match given {
-        Value::Array(list) => Some(list.clone()),
-        Value::String(text) if text.is_empty() => Some(Vec::new()),
-        Value::String(text) => Some(text.split(',').map(|part| Value::String(part.trim().to_owned())).collect()),
-        Value::Object(_) | Value::Null => None,
-        scalar => Some(vec![scalar.clone()]),
-    }
-}
-
 fn parts<'a>(pattern: &str, text: &'a str) -> impl Iterator<Item = &'a str> {
     let separator = if pattern.contains(',') { '\0' } else { ',' };
     text.split(separator).map(str::trim)
 }
 
-fn equal(a: &Value, b: &Value) -> bool {
+pub(super) fn equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => same_number(a, b),
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b)),
@@ -155,29 +129,24 @@ fn equal(a: &Value, b: &Value) -> bool {
     }
 }
 
+/// Whole numbers are compared exactly: as floats, large ones that differ are equal.
 fn same_number(a: &serde_json::Number, b: &serde_json::Number) -> bool {
-    a == b || matches!((a.as_f64(), b.as_f64()), (Some(a), Some(b)) if same_float(a, b))
+    if a == b || !a.is_f64() && !b.is_f64() {
+        return a == b;
+    }
+    matches!((a.as_f64(), b.as_f64()), (Some(a), Some(b)) if same_float(a, b))
 }
 
-fn same_float(a: f64, b: f64) -> bool {
+pub(super) fn same_float(a: f64, b: f64) -> bool {
     a.total_cmp(&b).is_eq() || a == b
 }
 
-/// The texts that are read as truth values.
-fn truth(text: &str) -> Option<bool> {
-    match text.to_ascii_lowercase().as_str() {
-        "1" | "t" | "true" => Some(true),
-        "" | "0" | "f" | "false" => Some(false),
-        _ => None,
-    }
-}
-
 /// Whether a pattern has a `*` at an end, and something beside it: a lone `*` is only itself.
-fn is_glob(pattern: &str) -> bool {
+pub(super) fn is_glob(pattern: &str) -> bool {
     pattern.len() > 1 && (pattern.starts_with('*') || pattern.ends_with('*'))
 }
 
-fn glob(pattern: &str, text: &str) -> bool {
+pub(super) fn glob(pattern: &str, text: &str) -> bool {
     match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
         (Some(rest), Some(_)) => text.contains(rest.strip_suffix('*').unwrap_or(rest)),
         (Some(end), None) => text.ends_with(end),

@@ -66,6 +66,7 @@ impl Unsealed {
         let compiled = compiled.ok_or_else(Error::denied)?;
         let path = routed.judged_path();
         let parameters = || parameters_of(&routed.incoming);
+        let declared = routed.info().and_then(|row| row.operation(routed.incoming.operation));
         let now = self.clock.now();
         let decide = |creates: bool| {
             compiled.acl.allow(&AclRequest {
@@ -73,6 +74,7 @@ impl Unsealed {
                 operation: routed.incoming.operation,
                 creates,
                 parameters: &parameters,
+                declared,
                 wrap_ttl: routed.incoming.wrap_ttl,
                 now,
             })

@@ -9,18 +9,20 @@ use serde_json::{Value, json};
 use crate::fixture::{Ask, House, ROOT};
 
 /// One operation of one row of one mount.
-struct Route {
+pub(crate) struct Route {
     engine: String,
     pattern: &'static str,
-    path: String,
-    operation: Operation,
-    access: Access,
+    pub(crate) path: String,
+    pub(crate) operation: Operation,
+    pub(crate) access: Access,
     /// The parameters that do not come with the path, with their schemas.
-    parameters: Vec<(String, Value)>,
+    pub(crate) parameters: Vec<(String, Value)>,
+    /// The other names of a parameter, by its name.
+    pub(crate) other_names: Vec<(String, &'static str)>,
 }
 
 impl Route {
-    fn method(&self) -> &'static str {
+    pub(crate) fn method(&self) -> &'static str {
         match self.operation {
             Operation::Read => "GET",
             Operation::Update => "POST",
@@ -33,7 +35,7 @@ impl Route {
         }
     }
 
-    fn named(&self) -> String {
+    pub(crate) fn named(&self) -> String {
         format!("{} {} {}", self.engine, self.operation.name(), self.pattern)
     }
 
@@ -48,7 +50,7 @@ impl Route {
 }
 
 /// A house with every engine mounted.
-async fn furnished() -> House {
+pub(crate) async fn furnished() -> House {
     let house = House::new().await;
     let mut mounted = vec![("kv".to_owned(), true)];
     for registered in keepfast_engines::all().all() {
@@ -63,7 +65,7 @@ async fn furnished() -> House {
     house
 }
 
-fn routes(house: &House) -> Vec<Route> {
+pub(crate) fn routes(house: &House) -> Vec<Route> {
     let mut out = Vec::new();
     for mounted in house.unsealed().mounts.router().all() {
         if mounted.entry.path == "secret/" {
@@ -85,16 +87,21 @@ fn of_row(engine: &str, mount: &str, row: &RowInfo) -> Vec<Route> {
             let captured: Vec<&str> = pattern.captures().collect();
             let properties =
                 operation.request().get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
+            let parameters: Vec<(String, Value)> = properties
+                .into_iter()
+                .filter(|(name, _)| !captured.contains(&name.as_str()) && name != "$body")
+                .collect();
+            let other_names = |(name, _): &(String, Value)| {
+                operation.other_names(name).map(|other| (name.clone(), other)).collect::<Vec<_>>()
+            };
             out.push(Route {
                 engine: engine.to_owned(),
                 pattern: pattern.source(),
                 path: format!("{mount}{}", example(pattern.source())),
                 operation: operation.operation,
                 access: row.access,
-                parameters: properties
-                    .into_iter()
-                    .filter(|(name, _)| !captured.contains(&name.as_str()) && name != "$body")
-                    .collect(),
+                other_names: parameters.iter().flat_map(other_names).collect(),
+                parameters,
             });
         }
     }

@@ -5,6 +5,7 @@
 mod admission;
 mod audit;
 mod audit_size;
+mod constraints;
 mod custody;
 mod derived;
 mod fixture;

@@ -117,6 +117,7 @@ fn sec_ac10_allowed_values_are_allowed_literally() {
         operation: Operation::Update,
         creates: false,
         parameters: &|| None,
+        declared: None,
         wrap_ttl: None,
         now: NOW,
     };
@@ -235,6 +236,7 @@ fn sec_ac10_wrapping_bounds() {
             operation: Operation::Read,
             creates: false,
             parameters: &|| None,
+            declared: None,
             wrap_ttl,
             now: NOW,
         })

@@ -72,8 +72,15 @@ fn sec_ac13_fast_matcher_equals_the_naive_reference() {
             let operation = Operation::ALL[chance.below(6)];
             let wrap_ttl = Some(chance.below(5)).filter(|ttl| *ttl > 0).map(|ttl| Duration::from_secs(ttl as u64));
             let creates = chance.below(2) == 0;
-            let decision =
-                acl.allow(&AclRequest { path: &path, operation, creates, parameters: &|| None, wrap_ttl, now: NOW });
+            let decision = acl.allow(&AclRequest {
+                path: &path,
+                operation,
+                creates,
+                parameters: &|| None,
+                declared: None,
+                wrap_ttl,
+                now: NOW,
+            });
             let expected = naive_decision(&policies, &path, operation, creates, wrap_ttl);
             assert_eq!(
                 (decision.allowed, decision.sudo),

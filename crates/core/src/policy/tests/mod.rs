@@ -28,7 +28,15 @@ fn acl(texts: &[&str]) -> Acl {
 
 fn ask(acl: &Acl, operation: Operation, path: &str, parameters: &Value) -> Decision {
     let parameters = || parameters.as_object().cloned();
-    acl.allow(&AclRequest { path, operation, creates: false, parameters: &parameters, wrap_ttl: None, now: NOW })
+    acl.allow(&AclRequest {
+        path,
+        operation,
+        creates: false,
+        parameters: &parameters,
+        declared: None,
+        wrap_ttl: None,
+        now: NOW,
+    })
 }
 
 fn allowed(acl: &Acl, operation: Operation, path: &str) -> bool {

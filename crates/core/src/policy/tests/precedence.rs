@@ -76,6 +76,7 @@ fn creating_and_updating_are_two_capabilities() {
             operation: Operation::Update,
             creates,
             parameters: &|| None,
+            declared: None,
             wrap_ttl: None,
             now: NOW,
         })
