@@ -60,6 +60,7 @@ pub mod mount;
 pub mod offload;
 pub mod openapi;
 pub mod path;
+pub mod path_field;
 pub mod records;
 pub mod reply;
 pub mod routes;

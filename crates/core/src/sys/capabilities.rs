@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use keepfast_framework::fields::{CommaList, Text};
+use keepfast_framework::fields::Text;
+use keepfast_framework::path_field::PathTexts;
 use keepfast_framework::reply::Flat;
 use keepfast_framework::routes::Help;
 use keepfast_framework::{Cx, Error, Result, Routes, Status};
@@ -26,9 +27,9 @@ struct Ask {
     /// The token.
     token: Option<Text>,
     /// The old way to name one path.
-    path: Option<CommaList>,
+    path: Option<PathTexts>,
     /// The paths.
-    paths: Option<CommaList>,
+    paths: Option<PathTexts>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -36,9 +37,9 @@ struct AskByAccessor {
     /// The accessor of the token.
     accessor: Option<Text>,
     /// The old way to name one path.
-    path: Option<CommaList>,
+    path: Option<PathTexts>,
     /// The paths.
-    paths: Option<CommaList>,
+    paths: Option<PathTexts>,
 }
 
 fn listed(status: Status, text: &str) -> Error {
@@ -68,12 +69,12 @@ async fn of_accessor(sys: &System, cx: &mut Cx, req: AskByAccessor) -> Result<Fl
     answer(sys, cx, found, &paths(req.paths, req.path)?).await
 }
 
-fn paths(paths: Option<CommaList>, path: Option<CommaList>) -> Result<Vec<String>> {
+fn paths(paths: Option<PathTexts>, path: Option<PathTexts>) -> Result<Vec<String>> {
     match paths.filter(|p| !p.0.is_empty()).or(path) {
-        Some(CommaList(paths)) if paths.iter().any(String::is_empty) => {
+        Some(PathTexts(paths)) if paths.iter().any(String::is_empty) => {
             Err(listed(Status::BAD_REQUEST, "missing path"))
         }
-        Some(CommaList(paths)) if !paths.is_empty() => Ok(paths),
+        Some(PathTexts(paths)) if !paths.is_empty() => Ok(paths),
         _ => Err(Error::invalid("paths must be supplied")),
     }
 }

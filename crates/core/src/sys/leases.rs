@@ -149,8 +149,13 @@ fn id_of(req: ById) -> Result<String> {
     if req.lease_id.as_deref() == Some(NO_LEASE) {
         return Err(Error::invalid("invalid lease ID"));
     }
-    let id = req.lease_id.filter(|i| !i.is_empty()).or(req.url_lease_id).map(String::from).unwrap_or_default();
-    if id.is_empty() { Err(Error::invalid("lease_id must be specified")) } else { Ok(id) }
+    let given = |id: Option<Text>| id.map(String::from).filter(|id| !id.is_empty());
+    match (given(req.url_lease_id), given(req.lease_id)) {
+        // Policies judged the path, so no other lease is acted on.
+        (Some(in_path), Some(id)) if in_path != id => Err(Error::invalid("lease_id names another lease than the path")),
+        (Some(id), _) | (None, Some(id)) => Ok(id),
+        (None, None) => Err(Error::invalid("lease_id must be specified")),
+    }
 }
 
 async fn lookup(sys: &System, cx: &mut Cx, req: ById) -> Result<Data<Shown>> {

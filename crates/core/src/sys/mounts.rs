@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use keepfast_framework::fields::{Flag, Object, Pairs, Text, parse_duration};
+use keepfast_framework::path_field::PathText;
 use keepfast_framework::reply::Flat;
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::token_params::TokenKind;
@@ -38,7 +39,7 @@ struct Named {
 #[derive(Deserialize, JsonSchema)]
 struct Enable {
     /// Path of the mount.
-    path: Text,
+    path: PathText,
     /// Type of the engine.
     #[serde(rename = "type")]
     engine: Option<Text>,
@@ -88,7 +89,7 @@ async fn read_auth(sys: &System, _: &mut Cx, req: Named) -> Result<Flat<Shown>> 
 }
 
 async fn enable_secrets(sys: &System, _: &mut Cx, req: Enable) -> Result<()> {
-    let path = Unsealed::mount_path(Kind::Secrets, &req.path);
+    let path = Unsealed::mount_path(Kind::Secrets, req.path.bare());
     if is_reserved(&path) {
         return Err(Error::invalid(format!("cannot mount {path:?}")));
     }
@@ -104,7 +105,7 @@ async fn enable_auth(sys: &System, _: &mut Cx, req: Enable) -> Result<()> {
     if req.engine.as_deref() == Some("token") {
         return Err(Error::invalid("token credential backend cannot be instantiated"));
     }
-    let path = Unsealed::mount_path(Kind::Auth, &req.path);
+    let path = Unsealed::mount_path(Kind::Auth, req.path.bare());
     enable(&*sys.unsealed()?, Kind::Auth, &path, req).await
 }
 

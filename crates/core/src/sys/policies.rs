@@ -197,7 +197,7 @@ fn shown(record: PolicyRecord, old: bool) -> Shown {
 }
 
 async fn find(sys: &System, cx: &Cx, name: &str) -> Result<Option<PolicyRecord>> {
-    let name = folded(name);
+    let name = folded(name)?;
     if name == builtin::ROOT {
         return Ok(Some(root()));
     }
@@ -209,8 +209,14 @@ async fn find(sys: &System, cx: &Cx, name: &str) -> Result<Option<PolicyRecord>>
 }
 
 /// The one folding of policy names.
-fn folded(name: &str) -> String {
-    name.trim().trim_end_matches('/').to_lowercase()
+///
+/// # Errors
+/// 400 for blanks at the ends: policies judge the path with them, so that a denial of the name does not cover it.
+fn folded(name: &str) -> Result<String> {
+    if name.trim() != name {
+        return Err(Error::invalid("a policy name cannot begin or end with a blank"));
+    }
+    Ok(name.trim_end_matches('/').to_lowercase())
 }
 
 async fn read(sys: &System, cx: &mut Cx, req: Named) -> Result<Option<Data<Shown>>> {
@@ -244,7 +250,7 @@ async fn write_old(sys: &System, cx: &mut Cx, req: WriteOld) -> Result<()> {
 }
 
 async fn write(sys: &System, cx: &mut Cx, req: Write) -> Result<()> {
-    let name = folded(&req.name);
+    let name = folded(&req.name)?;
     let given = req.policy.clone().map(String::from).unwrap_or_default();
     let text = parsed(&name, given)?;
     expiration(&req.expiration, req.ttl, cx.now())?;
@@ -261,7 +267,7 @@ async fn write(sys: &System, cx: &mut Cx, req: Write) -> Result<()> {
 
 /// Changes what the request names and leaves the rest.
 async fn patch(sys: &System, cx: &mut Cx, mut req: Write) -> Result<Outcome> {
-    let name = folded(&req.name);
+    let name = folded(&req.name)?;
     match &req.policy {
         Some(Text(given)) => drop(parsed(&name, given.clone())?),
         // Root is not stored, so that nothing of it is there to be kept.
@@ -385,7 +391,7 @@ impl<'de> Deserialize<'de> for Moment {
 const END_OF_TIME: i64 = 253_402_300_799;
 
 async fn delete(sys: &System, cx: &mut Cx, req: Named) -> Result<()> {
-    let name = folded(&req.name);
+    let name = folded(&req.name)?;
     match name.as_str() {
         builtin::DEFAULT => return Err(Error::invalid("cannot delete default policy")),
         builtin::ROOT | builtin::RESPONSE_WRAPPING => {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use keepfast_framework::fields::{CommaList, Flag, Float, Seconds, Text};
+use keepfast_framework::fields::{Flag, Float, Seconds, Text};
+use keepfast_framework::path_field::{PathText, PathTexts};
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Data, Error, Keys, Result, Routes};
 use keepfast_storage::Page;
@@ -31,7 +32,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
 #[derive(Deserialize, JsonSchema)]
 struct WriteConfig {
     /// Paths that no quota is about.
-    rate_limit_exempt_paths: Option<CommaList>,
+    rate_limit_exempt_paths: Option<PathTexts>,
     /// Whether refusals are recorded by the audit devices.
     enable_rate_limit_audit_logging: Option<Flag>,
     /// Whether answers tell the caller what is left.
@@ -49,7 +50,7 @@ struct Write {
     /// Name of the quota.
     name: Text,
     /// What it is about; empty for the whole server.
-    path: Option<Text>,
+    path: Option<PathText>,
     /// Requests in an interval.
     rate: Option<Float>,
     /// The interval.
@@ -130,7 +131,7 @@ async fn write(sys: &System, cx: &mut Cx, req: Write) -> Result<()> {
     if req.role.is_some_and(|r| !r.is_empty()) {
         return Err(Error::invalid("quotas on roles are not supported by this server"));
     }
-    let (path, is_mount) = sys.place(req.path.as_deref().unwrap_or_default())?;
+    let (path, is_mount) = sys.place(req.path.unwrap_or_default().bare())?;
     let seconds = |given: Option<Seconds>| given.map_or(0, |s| s.0);
     let limit = RateLimit {
         name: req.name.0,
@@ -165,8 +166,7 @@ async fn delete(sys: &System, cx: &mut Cx, req: Named) -> Result<()> {
 
 impl System {
     /// A path in its one form, and whether it is a mount.
-    fn place(&self, given: &str) -> Result<(String, bool)> {
-        let path = given.trim_matches('/');
+    fn place(&self, path: &str) -> Result<(String, bool)> {
         if path.is_empty() {
             return Ok((String::new(), false));
         }
@@ -174,7 +174,7 @@ impl System {
         let router = unsealed.mounts.router();
         let folder = format!("{path}/");
         let Some((mounted, _)) = router.find(&folder) else {
-            return Err(Error::invalid(format!("invalid mount path {given:?}")));
+            return Err(Error::invalid(format!("invalid mount path {folder:?}")));
         };
         let is_mount = mounted.entry.path == folder;
         Ok((if is_mount { folder } else { path.to_owned() }, is_mount))

@@ -2,6 +2,7 @@
 
 use keepfast_crypto::random;
 use keepfast_framework::fields::Text;
+use keepfast_framework::path_field::PathText;
 use keepfast_framework::reply::Flat;
 use keepfast_framework::routes::Help;
 use keepfast_framework::{Cx, Data, Error, Kind, Records, Result, Routes};
@@ -32,9 +33,9 @@ const MIGRATIONS: Records<Migration> = Records::at("migration/");
 #[derive(Deserialize, JsonSchema)]
 struct Move {
     /// The path of the mount.
-    from: Option<Text>,
+    from: Option<PathText>,
     /// Its new path.
-    to: Option<Text>,
+    to: Option<PathText>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -55,9 +56,9 @@ struct Shown {
 }
 
 /// A path as callers give it: `auth/x` is an auth method, anything else a secrets engine.
-fn parse(path: Option<Text>) -> Result<(Kind, String)> {
-    let path = path.map(String::from).unwrap_or_default();
-    let bare = path.trim_matches('/');
+fn parse(path: Option<PathText>) -> Result<(Kind, String)> {
+    let path = path.unwrap_or_default();
+    let bare = path.bare();
     if bare.is_empty() {
         return Err(Error::invalid("both 'from' and 'to' path must be specified as a string"));
     }

@@ -11,6 +11,7 @@ mod derived;
 mod fixture;
 mod gate;
 mod journey;
+mod judged_paths;
 mod lockout;
 mod metrics;
 mod mounts;

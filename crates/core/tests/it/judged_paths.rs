@@ -1,0 +1,106 @@
+//! The path that policy judges is the path that acts, and bodies name no path that policy cannot judge.
+
+use serde_json::{Value, json};
+
+use crate::fixture::{House, ROOT};
+
+/// The lease of a fresh token.
+async fn lease(house: &House) -> (String, String) {
+    let token = house.token(json!({ "policies": ["default"], "ttl": "1h" })).await;
+    let listed = house.list("sys/leases/lookup/auth/token/create", ROOT).await.ok();
+    let keys = listed.data()["keys"].as_array().unwrap().clone();
+    for key in keys {
+        let id = format!("auth/token/create/{}", key.as_str().unwrap());
+        let ends = house.post("sys/leases/lookup", ROOT, json!({ "lease_id": id })).await;
+        if ends.status == 200 && !house.audit("seen").contains(&id) {
+            std::fs::write(house.dir.path().join("seen"), house.audit("seen") + &id).unwrap();
+            return (id, token);
+        }
+    }
+    panic!("no lease of the token");
+}
+
+#[tokio::test]
+async fn sec_kf11_a_body_names_no_other_lease_than_the_path() {
+    let house = House::new().await;
+    let ((one, _), (other, token)) = (lease(&house).await, lease(&house).await);
+    let rules = ["sys/leases/revoke", "sys/leases/renew", "sys/revoke", "sys/renew"]
+        .map(|path| format!(r#"path "{path}/{one}" {{ capabilities = ["update"] }}"#));
+    house.policy("one", &rules.join("\n")).await;
+    let weak = house.token(json!({ "policies": ["one"] })).await;
+    for path in ["sys/leases/revoke", "sys/leases/renew", "sys/revoke", "sys/renew"] {
+        for body in [
+            json!({ "lease_id": other }),
+            json!({ "lease_id": other, "url_lease_id": other }),
+            json!({ "lease_id": format!("{one}/") }),
+            json!({ "lease_id": [other] }),
+        ] {
+            house.post(&format!("{path}/{one}"), &weak, body).await.is(400);
+        }
+        let query = format!("{path}/{one}?lease_id={other}");
+        house.post(&query, &weak, Value::Null).await.is(400);
+        assert!(house.accepts(&token).await, "{path}");
+    }
+    house.post(&format!("sys/leases/revoke/{one}"), &weak, json!({ "url_lease_id": other })).await.is(204);
+    assert!(house.accepts(&token).await);
+    house.post("sys/leases/revoke", ROOT, json!({ "lease_id": other, "sync": true })).await.is(204);
+    assert!(!house.accepts(&token).await);
+}
+
+#[tokio::test]
+async fn sec_kf11_a_policy_name_has_no_blanks_at_its_ends() {
+    let house = House::new().await;
+    house.policy("admin", r#"path "x" { capabilities = ["read"] }"#).await;
+    let all = r#"capabilities = ["create", "read", "update", "patch", "delete"]"#;
+    let rules = ["sys/policies/acl", "sys/policy"]
+        .map(|path| format!(r#"path "{path}/*" {{ {all} }} path "{path}/admin" {{ capabilities = ["deny"] }}"#));
+    house.policy("others", &rules.join("\n")).await;
+    let token = house.token(json!({ "policies": ["others"] })).await;
+    let body = json!({ "policy": r#"path "*" { capabilities = ["sudo"] }"# });
+    for path in ["sys/policies/acl", "sys/policy"] {
+        for name in [" admin", "admin ", "\u{a0}admin", "ADMIN", " ADMIN"] {
+            for method in ["POST", "GET", "DELETE"] {
+                let answer = house.call(method, &format!("{path}/{name}"), &token, body.clone()).await;
+                assert!(matches!(answer.status, 400 | 403), "{method} {path}/{name}: {answer:?}");
+            }
+        }
+        house.post(&format!("{path}/free"), &token, body.clone()).await.ok();
+    }
+    let kept = house.get("sys/policies/acl/admin", ROOT).await.ok();
+    assert!(!kept.data()["policy"].as_str().unwrap().contains("sudo"));
+}
+
+#[tokio::test]
+async fn sec_kf12_no_body_names_a_path_that_no_request_can_have() {
+    let house = House::new().await;
+    house.post("sys/mounts/kv", ROOT, json!({ "type": "kv" })).await.ok();
+    for bad in ["../x", "x//y", "x/../y", "a\0b", ".", "a/./b", "x\ny", " x", "x ", "x\u{200b}", "\u{202e}x"] {
+        for (path, body) in [
+            ("sys/remount", json!({ "from": "kv", "to": bad })),
+            ("sys/remount", json!({ "from": bad, "to": "other" })),
+            ("sys/remount", json!({ "from": "kv", "to": format!("auth/{bad}") })),
+            ("sys/quotas/rate-limit/q", json!({ "rate": 1000, "path": bad })),
+        ] {
+            house.post(path, ROOT, body.clone()).await.is(400);
+        }
+        // Lists trim the blanks of their elements.
+        if bad.trim() == bad {
+            for (path, name) in [
+                ("sys/capabilities-self", "paths"),
+                ("sys/capabilities-self", "path"),
+                ("sys/quotas/config", "rate_limit_exempt_paths"),
+            ] {
+                house.post(path, ROOT, json!({ name: [bad] })).await.is(400);
+            }
+        }
+    }
+    for bad in [" x", "x ", "x\u{200b}y", "\u{a0}x"] {
+        house.post(&format!("sys/mounts/{bad}"), ROOT, json!({ "type": "kv" })).await.is(400);
+        house.post(&format!("sys/auth/{bad}"), ROOT, json!({ "type": "userpass" })).await.is(400);
+    }
+    let mounts = house.get("sys/mounts", ROOT).await.ok();
+    let mounts: Vec<&String> = mounts.data().as_object().unwrap().keys().collect();
+    assert_eq!(mounts, ["cubbyhole/", "kv/", "secret/", "sys/"]);
+    house.post("sys/remount", ROOT, json!({ "from": "/kv/", "to": "deep/kv/" })).await.ok();
+    house.post("sys/mounts/a b", ROOT, json!({ "type": "kv" })).await.ok();
+}
