@@ -1,7 +1,10 @@
-//! Who guesses at a user's secret too often locks that user out for a while, so that nobody guesses on.
+//! Too many failed logins at a user lock the user out for a while.
 //!
-//! Only attempts at users that exist are remembered, and only so many. A lock is stored, so that a restart does not open
-//! it: one write when it begins, one when it ends early. Attempts before it are counted in memory.
+//! A lock is stored, so that a restart does not open it: one write when it begins, one when it ends early. Failed logins
+//! before it are counted in memory. Failed logins at users are kept apart from those at unknown names
+//! ([`names::FailedNames`]): strangers who send endless names evict no lock and no count of a user.
+
+mod names;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,26 +13,41 @@ use std::time::Duration;
 use keepfast_crypto::hash::sha256;
 use keepfast_framework::cx::Claim;
 use keepfast_framework::{Error, Records, Result, Status, Timestamp};
-use keepfast_storage::{Barrier, Page, View};
+use keepfast_storage::{Barrier, Page, Tx, View};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use self::names::FailedNames;
+pub(crate) use self::names::NameHash;
 use crate::mount::MountEntry;
 use crate::settings::{LockoutSettings, Settings};
 
-/// How many users with failed attempts are remembered.
-const MOST: usize = 100_000;
+/// Users with failed logins before those that are over are forgotten for the first time.
+const FIRST_PRUNING: usize = 1024;
 
 /// Locks by the accessor of the mount and a hash of the alias's name, which may have any characters.
 const LOCKS: Records<Lock> = Records::at("lockout/");
+/// Locks of unknown names, by hash and in a fixed number of places: a lock takes the place of another. They outlive a
+/// restart as those of users do, and their writes take as long.
+const UNKNOWN: Records<Lock> = Records::at("lockout-unknown/");
 
 /// Failed attempts at users, by the accessor of the mount and the name of the alias.
 pub struct Lockout {
     barrier: Arc<Barrier>,
     view: View,
-    failed: Mutex<HashMap<(String, String), Failed>>,
+    failed: Mutex<Counts>,
     /// Held while what is stored of a user is brought up to date, so that the last to write has seen the last change.
     storing: tokio::sync::Mutex<()>,
+}
+
+/// Failed logins in memory.
+struct Counts {
+    /// By user. Bounded by the users that there are.
+    users: HashMap<(String, String), Failed>,
+    /// At how many users those that are over are forgotten.
+    prune_at: usize,
+    /// By name, whether a user has it or not.
+    names: FailedNames,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -53,17 +71,39 @@ struct Lock {
 pub struct Verdict<T> {
     /// The outcome of the attempt, or the refusal.
     pub outcome: Result<T>,
-    /// The name of the user when what is stored has to be brought up to date, by [`Lockout::store`].
-    pub changed: Option<String>,
+    /// What has to be stored, by [`Lockout::store`].
+    pub(crate) changed: Option<Change>,
+}
+
+/// A change of what is stored.
+pub(crate) enum Change {
+    /// The lock of the user with this name begins or ends.
+    User(String),
+    /// The lock of a name that no user has begins.
+    Unknown(NameHash),
 }
 
 impl Failed {
+    /// No failed logins yet.
+    fn none(rules: &LockoutSettings, now: Timestamp) -> Self {
+        Failed { times: 0, last: now, rules: rules.clone(), stored: false }
+    }
+
+    /// Counts a failed login; returns whether it begins a lock.
+    fn fail(&mut self, rules: &LockoutSettings, now: Timestamp) -> bool {
+        if now.since(self.last) >= rules.counter_reset {
+            self.times = 0;
+        }
+        (self.times, self.last, self.rules) = (self.times.saturating_add(1), now, rules.clone());
+        self.is_locked(now)
+    }
+
     fn is_locked(&self, now: Timestamp) -> bool {
         self.times >= self.rules.threshold && now.since(self.last) < self.rules.duration
     }
 
     fn is_over(&self, now: Timestamp) -> bool {
-        now.since(self.last) >= self.rules.counter_reset.max(self.rules.duration)
+        now.since(self.last) >= names::lasts(&self.rules)
     }
 }
 
@@ -87,7 +127,7 @@ impl Lockout {
     /// # Errors
     /// When storage fails.
     pub async fn open(barrier: &Arc<Barrier>, view: View, now: Timestamp) -> Result<Self> {
-        let mut failed = HashMap::new();
+        let mut users = HashMap::new();
         let mut tx = barrier.begin();
         for accessor in LOCKS.list_in(&mut tx, &view, "", &Page::default()).await? {
             for name in LOCKS.list_in(&mut tx, &view, &accessor, &Page::default()).await? {
@@ -96,21 +136,23 @@ impl Lockout {
                 let Ok(Some(lock)) = LOCKS.get_in(&mut tx, &view, &at).await else { continue };
                 if lock.failed.is_locked(now) {
                     let accessor = accessor.trim_end_matches('/').to_owned();
-                    failed.insert((accessor, lock.name), Failed { stored: true, ..lock.failed });
+                    users.insert((accessor, lock.name), Failed { stored: true, ..lock.failed });
                 } else {
                     LOCKS.delete_in(&mut tx, &view, &at);
                 }
             }
         }
+        let names = unknown_names(&mut tx, &view, now).await?;
         if tx.is_dirty() {
             tx.commit().await?;
         }
+        let counts = Counts { users, prune_at: FIRST_PRUNING, names };
         let barrier = barrier.clone();
-        Ok(Lockout { barrier, view, failed: Mutex::new(failed), storing: tokio::sync::Mutex::default() })
+        Ok(Lockout { barrier, view, failed: Mutex::new(counts), storing: tokio::sync::Mutex::default() })
     }
 
-    /// What comes of an attempt to log in: the outcome, or a refusal (403) when the user is locked. A wrong secret
-    /// (400) counts, a right one clears the count.
+    /// What comes of an attempt to log in: the outcome, or a refusal (403) when the name is locked. A wrong secret
+    /// (400) counts, a right one clears the count. An unknown name is locked as a known one is.
     pub fn judge<T>(
         &self,
         entry: &MountEntry,
@@ -123,45 +165,55 @@ impl Lockout {
         if rules.disabled {
             return Verdict { outcome, changed: None };
         }
+        let refused = |changed| Verdict { outcome: Err(Error::denied()), changed };
         let key = (entry.accessor.clone(), claim.name);
-        let mut failed = self.failed.lock();
-        if failed.get(&key).is_some_and(|f| f.is_locked(now)) {
-            return Verdict { outcome: Err(Error::denied()), changed: None };
+        let mut counts = self.failed.lock();
+        if counts.users.get(&key).is_some_and(|f| f.is_locked(now)) {
+            counts.names.fail(NameHash::of(&key.0, &key.1), &rules, now);
+            return refused(None);
         }
-        let mut changed = false;
         match &outcome {
-            // Looked for like the others, so that the time tells nothing.
-            _ if !claim.is_known => {}
-            Ok(_) => changed = failed.remove(&key).is_some_and(|f| f.stored),
-            Err(error) if error.status() == Status::BAD_REQUEST => {
-                make_room(&mut failed, &key, now);
-                let first = || Failed { times: 0, last: now, rules: rules.clone(), stored: false };
-                let entry = failed.entry(key.clone()).or_insert_with(first);
-                if now.since(entry.last) >= rules.counter_reset {
-                    entry.times = 0;
-                }
-                (entry.times, entry.last, entry.rules) = (entry.times + 1, now, rules);
-                changed = entry.is_locked(now);
-                entry.stored |= changed;
+            Ok(_) => {
+                let changed = counts.users.remove(&key).is_some_and(|f| f.stored);
+                Verdict { outcome, changed: changed.then_some(Change::User(key.1)) }
             }
-            Err(_) => {}
+            Err(error) if error.status() == Status::BAD_REQUEST => {
+                let name = NameHash::of(&key.0, &key.1);
+                let at_name = counts.names.fail(name, &rules, now);
+                let (is_refused, changed) = if claim.is_known {
+                    // What a user's own count says was judged above.
+                    let begins_lock = counts.fail(&key, &rules, now);
+                    (at_name.refuses_all, begins_lock.then(|| Change::User(key.1)))
+                } else {
+                    (at_name.is_refused(), at_name.begins_lock.then_some(Change::Unknown(name)))
+                };
+                if is_refused { refused(changed) } else { Verdict { outcome, changed } }
+            }
+            Err(_) => Verdict { outcome, changed: None },
         }
-        Verdict { outcome, changed: changed.then_some(key.1) }
     }
 
-    /// Stores how it stands with a user: the lock, or that there is none.
+    /// Stores how it stands with a name: the lock, or that there is none.
     ///
     /// # Errors
     /// When storage fails; the lock holds in memory all the same.
-    pub async fn store(&self, accessor: &str, name: &str, now: Timestamp) -> Result<()> {
+    pub(crate) async fn store(&self, accessor: &str, change: Change, now: Timestamp) -> Result<()> {
         let _alone = self.storing.lock().await;
-        let key = (accessor.to_owned(), name.to_owned());
-        let locked = self.failed.lock().get(&key).filter(|f| f.is_locked(now)).cloned();
-        let at = format!("{accessor}/{}", hex::encode(&sha256(name.as_bytes())[..16]));
         let mut tx = self.barrier.begin();
-        match locked {
-            Some(failed) => LOCKS.put_in(&mut tx, &self.view, &at, &Lock { name: key.1, failed })?,
-            None => LOCKS.delete_in(&mut tx, &self.view, &at),
+        match change {
+            Change::User(name) => {
+                let at = format!("{accessor}/{}", hex::encode(&sha256(name.as_bytes())[..16]));
+                let key = (accessor.to_owned(), name);
+                let locked = self.failed.lock().users.get(&key).filter(|f| f.is_locked(now)).cloned();
+                match locked {
+                    Some(failed) => LOCKS.put_in(&mut tx, &self.view, &at, &Lock { name: key.1, failed })?,
+                    None => LOCKS.delete_in(&mut tx, &self.view, &at),
+                }
+            }
+            Change::Unknown(name) => {
+                let Some(failed) = self.failed.lock().names.get(name).cloned() else { return Ok(()) };
+                UNKNOWN.put_in(&mut tx, &self.view, &name.slot(), &Lock { name: name.hex(), failed })?;
+            }
         }
         tx.commit().await?;
         Ok(())
@@ -170,7 +222,7 @@ impl Lockout {
     /// The locked users, by the accessor of their mount.
     pub fn locked(&self, now: Timestamp) -> BTreeMap<String, Vec<String>> {
         let mut out: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for ((accessor, name), failed) in self.failed.lock().iter() {
+        for ((accessor, name), failed) in self.failed.lock().users.iter() {
             if failed.is_locked(now) {
                 out.entry(accessor.clone()).or_default().push(name.clone());
             }
@@ -184,22 +236,37 @@ impl Lockout {
     /// # Errors
     /// When storage fails.
     pub async fn unlock(&self, accessor: &str, name: &str, now: Timestamp) -> Result<()> {
-        let removed = self.failed.lock().remove(&(accessor.to_owned(), name.to_owned()));
+        let removed = self.failed.lock().users.remove(&(accessor.to_owned(), name.to_owned()));
         if removed.is_some_and(|f| f.stored) {
-            self.store(accessor, name, now).await?;
+            self.store(accessor, Change::User(name.to_owned()), now).await?;
         }
         Ok(())
     }
 }
 
-/// Sees to it that one more user can be remembered.
-fn make_room(failed: &mut HashMap<(String, String), Failed>, key: &(String, String), now: Timestamp) {
-    if failed.len() < MOST || failed.contains_key(key) {
-        return;
+/// The stored locks of unknown names. Those that have ended are removed.
+async fn unknown_names(tx: &mut Tx, view: &View, now: Timestamp) -> Result<FailedNames> {
+    let mut names = FailedNames::new();
+    for slot in UNKNOWN.list_in(tx, view, "", &Page::default()).await? {
+        let Ok(Some(lock)) = UNKNOWN.get_in(tx, view, &slot).await else { continue };
+        match NameHash::parse(&lock.name).filter(|_| lock.failed.is_locked(now)) {
+            Some(name) => names.restore(name, lock.failed),
+            None => UNKNOWN.delete_in(tx, view, &slot),
+        }
     }
-    failed.retain(|_, f| !f.is_over(now));
-    // Full of users that are under attack at this moment: those who are not locked yet are forgotten.
-    if failed.len() >= MOST {
-        failed.retain(|_, f| f.is_locked(now));
+    Ok(names)
+}
+
+impl Counts {
+    /// Counts a failed login at a user; returns whether it begins a lock.
+    fn fail(&mut self, key: &(String, String), rules: &LockoutSettings, now: Timestamp) -> bool {
+        if self.users.len() >= self.prune_at && !self.users.contains_key(key) {
+            self.users.retain(|_, failed| !failed.is_over(now));
+            self.prune_at = FIRST_PRUNING.max(self.users.len() * 2);
+        }
+        let failed = self.users.entry(key.clone()).or_insert_with(|| Failed::none(rules, now));
+        let begins_lock = failed.fail(rules, now);
+        failed.stored |= begins_lock;
+        begins_lock
     }
 }

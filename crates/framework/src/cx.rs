@@ -281,8 +281,8 @@ impl Cx {
     }
 
     /// Says as whom the caller tries to log in, by the name of the alias, and whether there is such a user. The outcome
-    /// of the login then counts for the lockout of that user, and a locked user is refused whatever the outcome. A login
-    /// of nobody costs as much and is not remembered, so that strangers fill no memory.
+    /// of the login then counts for the lockout of that user, and a locked user is refused whatever the outcome. An
+    /// unknown name is locked after as many failed logins, so that the answers do not tell which names exist.
     pub fn claim(&mut self, name: &str, is_known: bool) {
         self.claimed = Some(Claim { name: name.to_owned(), is_known });
     }

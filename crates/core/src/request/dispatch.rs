@@ -161,9 +161,9 @@ impl Unsealed {
     async fn judge_claim(&self, mounted: &Mounted, claim: Claim, outcome: Result<Outcome>) -> Result<Outcome> {
         let now = self.clock.now();
         let verdict = self.lockout.judge(&mounted.entry, claim, &self.settings, now, outcome);
-        if let Some(name) = verdict.changed {
+        if let Some(change) = verdict.changed {
             // In a transaction of its own: that of a failed login writes nothing.
-            Box::pin(self.lockout.store(&mounted.entry.accessor, &name, now)).await?;
+            Box::pin(self.lockout.store(&mounted.entry.accessor, change, now)).await?;
         }
         verdict.outcome
     }

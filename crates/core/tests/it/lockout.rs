@@ -57,13 +57,76 @@ async fn a_right_password_or_a_while_clears_the_count() {
 }
 
 #[tokio::test]
-async fn names_of_nobody_are_not_remembered_and_look_like_a_wrong_password() {
-    let house = house(|_| {}).await;
-    for n in 0..20 {
-        let answer = login(&house, &format!("nobody{}", n % 2), "wrong").await.is(400);
-        assert_eq!(answer.error(), "invalid username or password");
+async fn sec_kf14_an_unknown_name_gets_the_answers_of_a_known_one() {
+    let mut house = house(|_| {}).await;
+    let answers = async |house: &House, name: &str, times: usize| {
+        let mut answers = Vec::new();
+        for _ in 0..times {
+            let answer = login(house, name, "wrong").await;
+            answers.push((answer.status, answer.body));
+        }
+        answers
+    };
+    let known = answers(&house, "anna", 9).await;
+    assert_eq!(known, answers(&house, "nobody", 9).await);
+    assert_eq!(
+        known.iter().map(|(status, _)| *status).collect::<Vec<_>>(),
+        [400, 400, 400, 400, 400, 403, 403, 403, 403]
+    );
+    assert_eq!(locked(&house).await, 1, "only users are listed");
+    // In the last second of the lock, after it, and across a restart.
+    for (seconds, restarts) in [(899, false), (1, false), (600, true), (300, false)] {
+        house.clock.advance(Duration::from_secs(seconds));
+        if restarts {
+            house.restarted().await;
+        }
+        assert_eq!(answers(&house, "anna", 7).await, answers(&house, "nobody", 7).await, "{seconds} {restarts}");
     }
-    assert_eq!(locked(&house).await, 0);
+}
+
+#[tokio::test]
+async fn sec_kf14_an_unknown_role_id_gets_the_answers_of_a_known_one() {
+    let house = House::new().await;
+    house.approle("r", json!({})).await.ok();
+    let known = house.get("auth/approle/role/r/role-id", ROOT).await.ok().data()["role_id"].clone();
+    let answers = async |role_id: Value, secret_id: Value| {
+        let body = json!({ "role_id": role_id, "secret_id": secret_id });
+        let mut answers = Vec::new();
+        for _ in 0..8 {
+            let answer = house.post("auth/approle/login", "", body.clone()).await;
+            answers.push((answer.status, answer.body));
+        }
+        answers
+    };
+    assert_eq!(answers(known.clone(), json!("wrong")).await, answers(json!("no-such-role"), json!("wrong")).await);
+    house.clock.advance(Duration::from_secs(900));
+    assert_eq!(answers(known, json!("")).await, answers(json!("other"), json!("")).await);
+}
+
+#[tokio::test]
+async fn sec_kf14_right_passwords_from_outside_lock_as_wrong_ones_do() {
+    let house = house(|_| {}).await;
+    house.post("auth/up/users/anna", ROOT, json!({ "token_bound_cidrs": "10.0.0.0/8" })).await.ok();
+    let mut answers = Vec::new();
+    for password in ["wrong", "right", "right", "wrong", "right", "right", "wrong"] {
+        answers.push(login(&house, "anna", password).await.status);
+    }
+    assert_eq!(answers, [400, 400, 400, 400, 400, 403, 403]);
+}
+
+#[tokio::test]
+async fn a_user_lock_and_its_count_do_not_depend_on_unknown_names() {
+    let house = house(|_| {}).await;
+    for _ in 0..4 {
+        login(&house, "anna", "wrong").await.is(400);
+    }
+    login(&house, "anna", "right").await.ok();
+    // The name has been tried four times, the user none since the right password.
+    for _ in 0..4 {
+        login(&house, "anna", "wrong").await.is(400);
+    }
+    login(&house, "anna", "right").await.ok();
+    login(&house, "anna", "wrong").await.is(400);
 }
 
 #[tokio::test]

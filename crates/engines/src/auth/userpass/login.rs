@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Userpass;
-use super::user::{USERS, login_cost, username};
+use super::user::{USERS, User, login_cost, username};
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Credentials {
@@ -38,13 +38,10 @@ pub(super) async fn login(method: &Userpass, cx: &mut Cx, req: Credentials) -> R
     let cost = login_cost(cx).await?;
     let hash = user.as_ref().map(|user| user.hash.clone());
     let right = method.hashing(move || password::verify(given.expose().as_bytes(), hash.as_deref(), cost)).await?;
-    let user = user.filter(|_| right).ok_or_else(|| Error::invalid("invalid username or password"))?;
+    // From outside the networks of the user a right password is refused as a wrong one is, and counts as one.
+    let user = user.filter(|user| right && is_near(cx, user));
+    let user = user.ok_or_else(|| Error::invalid("invalid username or password"))?;
     let terms = user.token.terms();
-    // Where there are networks, an unknown address is outside.
-    let near = |remote| terms.bound_cidrs.iter().any(|net| net.contains(&remote));
-    if !terms.bound_cidrs.is_empty() && !cx.request().remote.is_some_and(near) {
-        return Err(Error::denied());
-    }
     let policies = user.token.policies();
     let internal = Internal { username: name.clone(), policies: policies.clone() };
     let metadata = BTreeMap::from([("username".to_owned(), name.clone())]);
@@ -56,6 +53,13 @@ pub(super) async fn login(method: &Userpass, cx: &mut Cx, req: Credentials) -> R
         terms,
         internal: serde_json::to_value(internal)?,
     })
+}
+
+/// Whether the caller is inside the networks of the user. An unknown address is outside.
+fn is_near(cx: &Cx, user: &User) -> bool {
+    let networks = user.token.terms().bound_cidrs;
+    let near = |remote| networks.iter().any(|net| net.contains(&remote));
+    networks.is_empty() || cx.request().remote.is_some_and(near)
 }
 
 /// New terms for a token of this method: the user's as they are now.

@@ -72,16 +72,19 @@ async fn a_renewal_needs_the_user_with_the_same_policies() {
 }
 
 #[tokio::test]
-async fn a_login_from_outside_the_networks_of_the_user_is_denied() {
+async fn sec_kf14_from_outside_a_right_password_is_a_wrong_one() {
     let mut bench = bench().await;
     bench.write("users/bob", json!({"token_bound_cidrs": "10.0.0.0/8,::1"})).await.unwrap();
     for (remote, expected) in
-        [(Some("10.1.2.3"), None), (Some("::1"), None), (Some("11.0.0.1"), Some(403)), (None, Some(403))]
+        [(Some("10.1.2.3"), None), (Some("::1"), None), (Some("11.0.0.1"), Some(400)), (None, Some(400))]
     {
         bench.remote = remote.map(|ip| ip.parse().unwrap());
         assert_eq!(login(&bench, "bob", "pw").await.err().map(|e| e.status().0), expected, "{remote:?}");
-        // From outside, a wrong password is told from nothing else.
-        assert_eq!(fault(login(&bench, "bob", "wrong").await).0, 400);
+        let wrong = fault(login(&bench, "bob", "wrong").await);
+        assert_eq!(wrong, (400, "invalid username or password".to_owned()));
+        if expected.is_some() {
+            assert_eq!(fault(login(&bench, "bob", "pw").await), wrong);
+        }
     }
 }
 
