@@ -50,7 +50,7 @@ pub struct ToWrap<'a> {
     pub path: &'a str,
     /// The path that wraps it, which is another when it is wrapped anew.
     pub wrapped_by: &'a str,
-    /// For how long.
+    /// For how long; the longest life of the system bounds it.
     pub ttl: Duration,
     /// For people: who has it wrapped.
     pub display_name: &'a str,
@@ -71,6 +71,8 @@ impl Unsealed {
     pub async fn wrap(&self, tx: &mut Tx, answer: ToWrap<'_>) -> Result<WrapInfo> {
         let ToWrap { response, status, path, wrapped_by, ttl, display_name, wrapped_accessor } = answer;
         let now = self.clock.now();
+        // No life passes the bound of the system, that of a kept answer neither.
+        let ttl = ttl.min(self.settings.max_lease_ttl);
         let spec = Spec {
             authority: Authority::Policies(vec![RESPONSE_WRAPPING.to_owned()]),
             path: wrapped_by.to_owned(),

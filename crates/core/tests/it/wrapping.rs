@@ -164,3 +164,15 @@ async fn what_is_unwrapped_can_be_wrapped_again_and_a_policy_that_demands_it_get
     );
     assert_eq!(house.post("sys/wrapping/unwrap", ROOT, json!({ "token": again.wrapping() })).await.ok().data()["k"], 1);
 }
+
+#[tokio::test]
+async fn sec_kf17_a_wrapped_answer_lives_no_longer_than_the_system_allows() {
+    let house = House::new().await;
+    let max = house.settings.max_lease_ttl.as_secs();
+    let wrapped = house.wrapped("GET", "sys/mounts", ROOT, Value::Null, 3_600_000_000).await.ok();
+    assert_eq!(wrapped.body["wrap_info"]["ttl"], max);
+    let rewrapped = house.post("sys/wrapping/rewrap", ROOT, json!({ "token": wrapped.wrapping() })).await.ok();
+    assert_eq!(rewrapped.body["wrap_info"]["ttl"], max);
+    house.pass(max + 1).await;
+    house.post("sys/wrapping/unwrap", ROOT, json!({ "token": rewrapped.wrapping() })).await.is(400);
+}

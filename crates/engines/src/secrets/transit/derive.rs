@@ -71,6 +71,12 @@ pub(super) async fn derive(transit: &Transit, cx: &mut Cx, req: Derive) -> Resul
             let why = format!("the existing key is of type {}, not {}", existing.kind.name(), kind.name());
             return Err(Error::invalid(why));
         }
+        // The owner of the other key knows the bytes of the new version. Ciphertexts of a generated key must not use them.
+        Some(existing) if !existing.imported => {
+            return Err(Error::invalid(
+                "the existing key was generated; only imported and derived keys take a derived version",
+            ));
+        }
         Some(existing) => existing,
         None => {
             let mut record = NewKey::of(kind).record();

@@ -384,3 +384,20 @@ proptest::proptest! {
         proptest::prop_assert_eq!((version, codec::decode(body).ok()), (7, Some(bytes)));
     }
 }
+
+#[tokio::test]
+async fn sec_kf18_a_generated_key_takes_no_derived_version() {
+    let bench = bench().await;
+    write(&bench, "keys/own", json!({ "type": "ecdsa-p256" })).await;
+    write(&bench, "keys/generated", json!({})).await;
+    let peer = bench.read("export/public-key/own").await.unwrap().data()["keys"]["1"].clone();
+    let derive = json!({ "base_key_name": "own", "peer_public_key": peer });
+    assert!(refused(&bench, "derive-key/generated", derive.clone()).await.contains("generated"));
+    let shown = bench.read("keys/generated").await.unwrap().data();
+    assert_eq!(shown["latest_version"], 1);
+    // A derived key takes more versions.
+    for latest in [1, 2] {
+        write(&bench, "derive-key/derived", derive.clone()).await;
+        assert_eq!(bench.read("keys/derived").await.unwrap().data()["latest_version"], latest);
+    }
+}
