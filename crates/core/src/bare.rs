@@ -273,6 +273,10 @@ impl Node {
         share: &keepfast_crypto::secret::SecretBytes,
     ) -> Option<Vec<keepfast_crypto::secret::SecretBytes>> {
         let mut unsealing = self.unsealing.lock();
+        // The unsealing that other shares completed meanwhile needs no more, and what is added now nobody would wipe.
+        if !self.is_sealed() {
+            return None;
+        }
         unsealing.add(share);
         (unsealing.progress() >= usize::from(config.shape.threshold)).then(|| unsealing.take())
     }

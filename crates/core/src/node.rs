@@ -184,6 +184,8 @@ impl Node {
         self.begin_to_serve(&unsealed).await?;
         let duties = Duties::start(unsealed.clone());
         *self.unsealed.write() = Some(Serving { unsealed, since: self.clock.now(), _duties: duties });
+        // Shares that came while it was opened are not kept.
+        self.unsealing.lock().reset();
         // Scripts and test harnesses wait for these lines; they are the peer's.
         tracing::info!("post-unseal setup complete");
         tracing::info!("vault is unsealed");

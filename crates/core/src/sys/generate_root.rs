@@ -187,9 +187,10 @@ impl System {
     ) -> Result<(Standing, Option<String>)> {
         let share = decode_share(key)?;
         check_share(&share)?;
-        let config = self.seal_config().await?;
         let unsealed = self.unsealed()?;
         let mut slot = unsealed.custody.generation.lock().await;
+        // Read when it is this share's turn: the shares may have changed while it waited.
+        let config = self.seal_config().await?;
         let Some(generation) = slot.as_mut() else { return Err(Error::invalid("no root generation in progress")) };
         if generation.nonce != nonce {
             return Err(Error::invalid(format!(

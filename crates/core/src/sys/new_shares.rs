@@ -179,9 +179,10 @@ impl System {
         share: &SecretBytes,
         nonce: &str,
     ) -> Result<Step<Standing, Made>> {
-        let config = self.seal_config().await?;
         let unsealed = self.unsealed()?;
         let mut slot = unsealed.custody.rotation.lock().await;
+        // Read when it is this share's turn: the shares may have changed while it waited.
+        let config = self.seal_config().await?;
         let Some(rotation) = slot.as_mut() else { return Err(Error::invalid(words.absent)) };
         if let Some(pending) = &rotation.pending {
             return Err(Error::invalid(format!(

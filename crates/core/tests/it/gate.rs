@@ -22,13 +22,13 @@ pub(crate) struct Gated {
 /// One commit's gate.
 #[derive(Default)]
 pub(crate) struct Gate {
-    reached: Notify,
+    pub(crate) reached: Notify,
     open: Notify,
 }
 
 impl Gated {
     /// The next commit waits at this gate.
-    fn arm(&self) -> Arc<Gate> {
+    pub(crate) fn arm(&self) -> Arc<Gate> {
         let gate = Arc::<Gate>::default();
         *self.armed.lock() = Some(gate.clone());
         gate

@@ -5,6 +5,7 @@
 mod admission;
 mod audit;
 mod audit_size;
+mod ceremonies;
 mod constraints;
 mod custody;
 mod derived;

@@ -1,0 +1,244 @@
+//! Unseal, rekey and root generation under attack: parallel shares, foreign nonces, cancellations, kills.
+
+use std::sync::Arc;
+
+use keepfast_core::seal::SealShape;
+use keepfast_core::{Node, OpenCeremonies};
+use keepfast_crypto::secret::SecretBytes;
+use keepfast_storage::Backend;
+use serde_json::{Value, json};
+
+use crate::fixture::{Answer, Ask, House, ROOT, incoming};
+
+/// Requests at the same time.
+const PARALLEL: usize = 64;
+
+/// A server with five shares of which three unseal, unsealed.
+async fn house() -> Arc<House> {
+    let house = House::sealed(SealShape { shares: 5, threshold: 3 }).await;
+    assert!(house.node.unseal(&house.shares[..3]).await.unwrap());
+    Arc::new(house)
+}
+
+fn hexed(share: &SecretBytes) -> String {
+    hex::encode(share.expose())
+}
+
+/// A share that belongs to nothing; `n` below five has the coordinate of a right one.
+fn foreign(house: &House, n: usize) -> String {
+    let last = house.shares.get(n).map_or(0xf0 + (n % 8) as u8, |share| *share.expose().last().unwrap());
+    hex::encode([vec![0xab ^ n as u8; 32], vec![last]].concat())
+}
+
+/// A request without a token to a listener that lets ceremonies in.
+async fn open(house: &House, method: &str, path: &str, body: Value) -> Answer {
+    let body = (!body.is_null()).then(|| body.to_string());
+    let mut request = incoming(method, path, Ask { body, ..Ask::default() });
+    request.open = OpenCeremonies { rekey: true, generate_root: true };
+    let response = house.node.handle(request).await;
+    let status = response.status().0;
+    Answer { status, body: serde_json::from_slice(&response.into_body()).unwrap_or_default() }
+}
+
+/// Gives keys at the same time, each in a task of its own.
+async fn flood(house: &Arc<House>, path: &'static str, keys: Vec<String>, nonce: &Value) -> Vec<Answer> {
+    let tasks: Vec<_> = keys
+        .into_iter()
+        .map(|key| {
+            let (house, nonce) = (house.clone(), nonce.clone());
+            tokio::spawn(async move { open(&house, "POST", path, json!({ "key": key, "nonce": nonce })).await })
+        })
+        .collect();
+    let mut answers = Vec::new();
+    for task in tasks {
+        answers.push(task.await.unwrap());
+    }
+    assert!(answers.iter().all(|a| matches!(a.status, 200 | 400)), "{answers:?}");
+    answers
+}
+
+/// The right shares, each several times.
+fn right(house: &House) -> Vec<String> {
+    (0..PARALLEL).map(|n| hexed(&house.shares[n % 5])).collect()
+}
+
+/// Right shares among foreign ones.
+fn mixed(house: &House) -> Vec<String> {
+    (0..PARALLEL).map(|n| if n % 3 == 0 { hexed(&house.shares[n % 5]) } else { foreign(house, n % 8) }).collect()
+}
+
+fn complete(answers: &[Answer]) -> Vec<&Answer> {
+    answers.iter().filter(|a| a.body["complete"] == true).collect()
+}
+
+/// The server after `kill -9`: a new process on the same storage, without a seal.
+async fn killed(house: &House, shares: &[SecretBytes]) -> bool {
+    let backend: Arc<dyn Backend> = house.backend.clone();
+    let clock = Arc::new(house.clock.clone());
+    let node = Node::new(backend, keepfast_engines::all(), clock, house.settings.clone());
+    node.unseal(shares).await.unwrap()
+}
+
+fn shares_of(body: &Value) -> Vec<SecretBytes> {
+    let keys = body["keys"].as_array().unwrap();
+    keys.iter().map(|k| SecretBytes::new(hex::decode(k.as_str().unwrap()).unwrap())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sec_kf16_parallel_shares_make_one_root_token_and_foreign_ones_none() {
+    let house = house().await;
+    for _ in 0..4 {
+        let nonce = open(&house, "POST", "sys/generate-root/attempt", json!({})).await.ok().body["nonce"].clone();
+        let answers = flood(&house, "sys/generate-root/update", mixed(&house), &nonce).await;
+        assert!(complete(&answers).len() <= 1);
+        // Whatever strangers sent: the operators succeed, with the same attempt or with a fresh one.
+        open(&house, "DELETE", "sys/generate-root/attempt", Value::Null).await.ok();
+        let nonce = open(&house, "POST", "sys/generate-root/attempt", json!({})).await.ok().body["nonce"].clone();
+        let answers = flood(&house, "sys/generate-root/update", right(&house), &nonce).await;
+        assert_eq!(complete(&answers).len(), 1);
+        assert_eq!(open(&house, "GET", "sys/generate-root/attempt", Value::Null).await.ok().body["started"], false);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sec_kf16_parallel_shares_rekey_once_and_the_new_shares_open() {
+    let house = house().await;
+    let init = json!({ "secret_shares": 4, "secret_threshold": 2 });
+    let nonce = open(&house, "POST", "sys/rekey/init", init.clone()).await.ok().body["nonce"].clone();
+    let foreign: Vec<String> = (0..PARALLEL).map(|n| foreign(&house, n % 8)).collect();
+    assert!(complete(&flood(&house, "sys/rekey/update", foreign, &nonce).await).is_empty());
+    open(&house, "DELETE", "sys/rekey/init", Value::Null).await.ok();
+    let nonce = open(&house, "POST", "sys/rekey/init", init).await.ok().body["nonce"].clone();
+    let answers = flood(&house, "sys/rekey/update", right(&house), &nonce).await;
+    let [made] = complete(&answers)[..] else { panic!("{answers:?}") };
+    let new = shares_of(&made.body);
+    assert!(!killed(&house, &house.shares[..3]).await);
+    assert!(killed(&house, &new[2..]).await);
+    house.node.seal().await;
+    assert!(house.node.unseal(&new[..2]).await.unwrap());
+    assert!(house.accepts(ROOT).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sec_kf16_strangers_see_no_secret_and_shares_serve_no_other_nonce() {
+    let house = house().await;
+    let begun = open(&house, "POST", "sys/generate-root/attempt", json!({})).await.ok();
+    let (operator, otp) = (begun.body["nonce"].clone(), begun.body["otp"].as_str().unwrap().to_owned());
+    let give = async |n: usize, nonce: &Value| {
+        let body = json!({ "key": hexed(&house.shares[n]), "nonce": nonce });
+        open(&house, "POST", "sys/generate-root/update", body).await
+    };
+    give(0, &operator).await.ok();
+    give(1, &operator).await.ok();
+    let seen = open(&house, "GET", "sys/generate-root/attempt", Value::Null).await.ok().body.to_string();
+    assert!(!seen.contains(&otp) && !seen.contains(&hexed(&house.shares[0])), "{seen}");
+    // A stranger puts an attempt of their own in its place and waits for the last share.
+    open(&house, "DELETE", "sys/generate-root/attempt", Value::Null).await.ok();
+    let theirs = "x".repeat(otp.len());
+    open(&house, "POST", "sys/generate-root/attempt", json!({ "otp": theirs })).await.ok();
+    for n in 0..3 {
+        give(n, &operator).await.is(400);
+    }
+    assert_eq!(open(&house, "GET", "sys/generate-root/attempt", Value::Null).await.ok().body["progress"], 0);
+    // The same with new shares, and a nonce of one ceremony is none of the other.
+    let init = json!({ "secret_shares": 1, "secret_threshold": 1 });
+    let first = open(&house, "POST", "sys/rekey/init", init.clone()).await.ok().body["nonce"].clone();
+    open(&house, "DELETE", "sys/rekey/init", Value::Null).await.ok();
+    open(&house, "POST", "sys/rekey/init", init).await.ok();
+    for (n, nonce) in [(0, &first), (1, &operator), (2, &json!("")), (3, &Value::Null)] {
+        let body = json!({ "key": hexed(&house.shares[n]), "nonce": nonce });
+        open(&house, "POST", "sys/rekey/update", body).await.is(400);
+    }
+    assert_eq!(open(&house, "GET", "sys/rekey/init", Value::Null).await.ok().body["progress"], 0);
+    assert!(killed(&house, &house.shares[1..4]).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sec_kf16_a_share_counts_once_and_a_forged_coordinate_is_no_fault() {
+    let house = house().await;
+    let nonce = open(&house, "POST", "sys/generate-root/attempt", json!({})).await.ok().body["nonce"].clone();
+    let same = vec![hexed(&house.shares[0]); PARALLEL];
+    assert!(complete(&flood(&house, "sys/generate-root/update", same, &nonce).await).is_empty());
+    assert_eq!(open(&house, "GET", "sys/generate-root/attempt", Value::Null).await.ok().body["progress"], 1);
+    // Another share with the coordinate of the first one.
+    for key in [foreign(&house, 0), hexed(&house.shares[1])] {
+        let last = open(&house, "POST", "sys/generate-root/update", json!({ "key": key, "nonce": nonce })).await;
+        assert!(matches!(last.status, 200 | 400) && last.body["complete"] != true, "{last:?}");
+    }
+    let zero = hex::encode([0; 33]);
+    for key in [zero.clone(), hexed(&house.shares[2]), hexed(&house.shares[3])] {
+        let last = open(&house, "POST", "sys/generate-root/update", json!({ "key": key, "nonce": nonce })).await;
+        assert!(matches!(last.status, 200 | 400) && last.body["complete"] != true, "{last:?}");
+    }
+    house.node.seal().await;
+    for key in [zero, foreign(&house, 1), hexed(&house.shares[1])] {
+        let answer = house.post("sys/unseal", "", json!({ "key": key })).await;
+        assert!(matches!(answer.status, 200 | 400), "{answer:?}");
+    }
+    assert!(house.node.is_sealed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sec_kf16_parallel_unsealing_opens_and_keeps_no_share() {
+    let house = house().await;
+    for round in 0..8 {
+        house.node.seal().await;
+        // Foreign shares of strangers first; the operators begin anew.
+        flood(&house, "sys/unseal", mixed(&house), &Value::Null).await;
+        house.post("sys/unseal", "", json!({ "reset": true })).await;
+        let answers = flood(&house, "sys/unseal", right(&house), &Value::Null).await;
+        assert!(answers.iter().all(|a| a.status == 200), "{round}: {answers:?}");
+        assert!(!house.node.is_sealed(), "{round}");
+        let status = house.get("sys/seal-status", "").await.ok();
+        assert_eq!((&status.body["progress"], &status.body["nonce"]), (&json!(0), &json!("")), "{round}");
+        assert!(house.accepts(ROOT).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sec_kf16_a_kill_at_the_commit_of_a_ceremony_leaves_one_quorum() {
+    let house = house().await;
+    house
+        .post("sys/policies/acl/kept", ROOT, json!({ "policy": r#"path "x" { capabilities = ["read"] }"# }))
+        .await
+        .ok();
+    // A new root key; killed before the commit.
+    let gate = house.backend.arm();
+    let held = tokio::spawn({
+        let house = house.clone();
+        async move { house.post("sys/rotate/root", ROOT, Value::Null).await }
+    });
+    gate.reached.notified().await;
+    held.abort();
+    assert!(killed(&house, &house.shares[2..]).await);
+    // New shares with a proof; killed after each step but the last, and at the commit of the last.
+    let init = json!({ "secret_shares": 3, "secret_threshold": 2, "require_verification": true });
+    let nonce = open(&house, "POST", "sys/rekey/init", init).await.ok().body["nonce"].clone();
+    let give = async |path: &'static str, share: &SecretBytes, nonce: &Value| {
+        open(&house, "POST", path, json!({ "key": hexed(share), "nonce": nonce })).await.ok()
+    };
+    give("sys/rekey/update", &house.shares[0], &nonce).await;
+    give("sys/rekey/update", &house.shares[1], &nonce).await;
+    assert!(killed(&house, &house.shares[..3]).await);
+    let made = give("sys/rekey/update", &house.shares[2], &nonce).await;
+    let (new, proof) = (shares_of(&made.body), made.body["verification_nonce"].clone());
+    assert!(killed(&house, &house.shares[..3]).await && !killed(&house, &new[..2]).await);
+    give("sys/rekey/verify", &new[0], &proof).await;
+    assert!(killed(&house, &house.shares[..3]).await && !killed(&house, &new[..2]).await);
+    let gate = house.backend.arm();
+    let held = tokio::spawn({
+        let (house, key, nonce) = (house.clone(), hexed(&new[1]), proof.clone());
+        async move { open(&house, "POST", "sys/rekey/verify", json!({ "key": key, "nonce": nonce })).await }
+    });
+    gate.reached.notified().await;
+    held.abort();
+    let _ = held.await;
+    assert!(killed(&house, &house.shares[..3]).await && !killed(&house, &new[..2]).await, "not committed");
+    // The proof can be given again, and then it counts.
+    let restarted = open(&house, "DELETE", "sys/rekey/verify", Value::Null).await.ok();
+    for share in &new[1..] {
+        give("sys/rekey/verify", share, &restarted.body["nonce"]).await;
+    }
+    let (old_opens, new_opens) = (killed(&house, &house.shares[..3]).await, killed(&house, &new[..2]).await);
+    assert_eq!((old_opens, new_opens), (false, true));
+}
