@@ -183,7 +183,7 @@ impl Lockout {
                 let (is_refused, changed) = if claim.is_known {
                     // What a user's own count says was judged above.
                     let begins_lock = counts.fail(&key, &rules, now);
-                    (at_name.refuses_all, begins_lock.then(|| Change::User(key.1)))
+                    (at_name.refuses_all, begins_lock.then_some(Change::User(key.1)))
                 } else {
                     (at_name.is_refused(), at_name.begins_lock.then_some(Change::Unknown(name)))
                 };
