@@ -9,6 +9,7 @@ use keepfast_client::duration;
 use keepfast_client::environment::truth;
 use serde_json::{Map, Value};
 
+use crate::absent::nearest;
 use crate::cx::Cx;
 use crate::halt::{Halt, Outcome};
 
@@ -134,7 +135,9 @@ impl Words {
                 continue;
             }
             let Some(known) = command.flag(name) else {
-                return Err(Halt::usage(format!("flag provided but not defined: -{name}")));
+                let known: Vec<&str> = command.flags.iter().flat_map(|set| set.flags).map(|flag| flag.name).collect();
+                let hint = nearest(name, &known).map(|near| format!(". Did you mean -{near}?")).unwrap_or_default();
+                return Err(Halt::usage(format!("flag provided but not defined: -{name}{hint}")));
             };
             let value = match (value, known.kind) {
                 (Some(value), _) => value,

@@ -41,10 +41,11 @@ impl Source<'_> {
         if argument == "-" {
             return merge(data, &self.stdin()?);
         }
-        if let Some(file) = argument.strip_prefix('@') {
+        // The first `=` decides before the `@`: `@key=value` is a field whose name begins with `@`.
+        let Some((key, value)) = argument.split_once('=') else {
+            let file = argument.strip_prefix('@').ok_or("format must be key=value")?;
             return merge(data, &file_text(file)?);
-        }
-        let (key, value) = argument.split_once('=').ok_or("format must be key=value")?;
+        };
         let value = match value {
             "-" => self.stdin()?,
             value => match (value.strip_prefix('@'), value.strip_prefix("\\@")) {
@@ -116,8 +117,8 @@ mod tests {
 
     #[test]
     fn pairs_lists_and_escapes() {
-        let data = read(&["a=1", "b=x=y", "c=", "k=1", "k=2", "k=3", "e=\\@x"], "");
-        assert_eq!(data, Ok(json!({"a": "1", "b": "x=y", "c": "", "k": ["1", "2", "3"], "e": "@x"})));
+        let data = read(&["a=1", "b=x=y", "c=", "k=1", "k=2", "k=3", "e=\\@x", "@f=y"], "");
+        assert_eq!(data, Ok(json!({"a": "1", "b": "x=y", "c": "", "k": ["1", "2", "3"], "e": "@x", "@f": "y"})));
     }
 
     #[test]

@@ -14,7 +14,14 @@ pub(crate) fn command(path: &str, command: &Command) -> String {
     if !command.details.is_empty() {
         help.push_str(&format!("\n{}", verbatim(command.details)));
     }
-    for set in command.flags {
+    // A command's own options come first; every command has those of the connection.
+    let mut sets: Vec<_> = command.flags.iter().collect();
+    sets.sort_by_key(|set| match set.title {
+        "Connection" => 2,
+        "Output" => 1,
+        _ => 0,
+    });
+    for set in sets {
         help.push_str(&format!("\n{} options:\n", set.title));
         let mut flags: Vec<&Flag> = set.flags.iter().collect();
         flags.sort_by_key(|flag| flag.name);

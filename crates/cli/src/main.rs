@@ -2,8 +2,10 @@
 //!
 //! It behaves the same under any name it is called by, `vault` included.
 
+mod absent;
 mod args;
 mod commands;
+mod complete;
 mod completion;
 mod cx;
 mod data;
@@ -27,6 +29,10 @@ use halt::Halt;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    if let Ok(line) = std::env::var("COMP_LINE") {
+        complete::answer(&line, std::env::var("COMP_POINT").ok().as_deref());
+        return ExitCode::SUCCESS;
+    }
     match words().and_then(|words| commands::dispatch(&words)) {
         Ok(code) => ExitCode::from(code),
         Err(halt) => {

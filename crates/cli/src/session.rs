@@ -16,6 +16,9 @@ use crate::{exact, terminal, token_file};
 mod headers;
 mod policy;
 
+/// How long completion waits for the server.
+const COMPLETION_TIME: Duration = Duration::from_secs(2);
+
 /// A client with a runtime to wait on, and what to do instead of calling.
 pub(crate) struct Session {
     client: Client,
@@ -44,6 +47,16 @@ impl Session {
                 () => None,
             },
         })
+    }
+
+    /// A session that waits for no server: for completion, which a person waits for at every key.
+    pub(crate) fn for_completion() -> Option<Self> {
+        let mut config = config(&Words::default()).ok()?;
+        config.timeout = Some(COMPLETION_TIME);
+        config.max_retries = 0;
+        let client = Client::new(config).ok()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+        Some(Self { client, runtime, instead: None })
     }
 
     /// The same server with another token, or none.
@@ -175,6 +188,25 @@ impl Session {
         if self.client.config().skip_verify {
             line.push_str(" --insecure");
         }
+        let config = self.client.config();
+        for (option, path) in [
+            ("--cacert", &config.ca_cert),
+            ("--capath", &config.ca_path),
+            ("--cert", &config.client_cert),
+            ("--key", &config.client_key),
+        ] {
+            if let Some(path) = path {
+                let _ = write!(line, " {option} {}", quoted(&path.display().to_string()));
+            }
+        }
+        if let (Some(name), Address::Http(uri)) = (&config.server_name, &config.address) {
+            let port = uri.port_u16().unwrap_or(443);
+            let _ = write!(
+                line,
+                " --connect-to {}",
+                quoted(&format!("{name}:{port}:{}:{port}", uri.host().unwrap_or_default()))
+            );
+        }
         if let Address::Unix(path) = &self.client.config().address {
             let _ = write!(line, " --unix-socket {}", quoted(&path.display().to_string()));
         }
@@ -190,7 +222,12 @@ impl Session {
         if let Some(body) = &request.body {
             let _ = write!(line, " -d {}", quoted(&exact::restore(body)));
         }
-        let _ = write!(line, " {}", double_quoted(&self.client.url(request)));
+        let url = self.client.url(request);
+        let url = match (&config.server_name, &config.address) {
+            (Some(name), Address::Http(uri)) => url.replacen(uri.host().unwrap_or_default(), name, 1),
+            _ => url,
+        };
+        let _ = write!(line, " {}", double_quoted(&url));
         line
     }
 }

@@ -1,5 +1,9 @@
 //! Writing to stdout and stderr: colours only on a terminal, a closed pipe is no error.
+//!
+//! A terminal shows control characters escaped, because values and error texts of a server could otherwise move the cursor,
+//! change the title or hide text. A pipe or file gets them as they are.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 
 use keepfast_client::environment;
@@ -9,11 +13,35 @@ const YELLOW: &str = "\x1b[33m";
 const RED: &str = "\x1b[31m";
 const PLAIN: &str = "\x1b[0m";
 
-/// Writes to stdout as it is.
+/// Writes to stdout, a terminal's control characters escaped.
 pub(crate) fn print(text: &str) {
+    let text = if io::stdout().is_terminal() { visible(text) } else { Cow::Borrowed(text) };
+    write_out(&text);
+}
+
+fn write_out(text: &str) {
     let mut out = io::stdout().lock();
-    // Whoever reads has read enough when the pipe is closed.
+    // A closed pipe means that the reader has read enough.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// A text with the characters escaped that a terminal obeys: controls of C0 and C1 but line feed and tab, and those that change
+/// the direction of writing.
+fn visible(text: &str) -> Cow<'_, str> {
+    let is_obeyed = |c: char| {
+        (c.is_control() && !matches!(c, '\n' | '\t'))
+            || matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(is_obeyed) {
+        return Cow::Borrowed(text);
+    }
+    let escaped = text.chars().map(|c| match c {
+        c if !is_obeyed(c) => c.to_string(),
+        '\r' => "\\r".to_owned(),
+        c if c.is_ascii() => format!("\\x{:02x}", u32::from(c)),
+        c => format!("\\u{{{:x}}}", u32::from(c)),
+    });
+    Cow::Owned(escaped.collect())
 }
 
 /// Writes a line to stdout.
@@ -29,7 +57,9 @@ pub(crate) fn raw(text: &str) {
 
 /// A line on stdout that says that something worked.
 pub(crate) fn success(text: &str) {
-    line(&coloured(text, GREEN, io::stdout().is_terminal()));
+    let terminal = io::stdout().is_terminal();
+    let text = if terminal { visible(text) } else { Cow::Borrowed(text) };
+    write_out(&format!("{}\n", coloured(&text, GREEN, terminal)));
 }
 
 /// A line on stderr that deserves attention.
@@ -44,7 +74,9 @@ pub(crate) fn error(text: &str) {
 
 fn on_stderr(text: &str, colour: &str) {
     let mut err = io::stderr().lock();
-    let text = coloured(text, colour, io::stderr().is_terminal());
+    let terminal = io::stderr().is_terminal();
+    let text = if terminal { visible(text) } else { Cow::Borrowed(text) };
+    let text = coloured(&text, colour, terminal);
     let _ = writeln!(err, "{text}");
 }
 
@@ -71,7 +103,15 @@ impl Progress {
     /// So many bytes more are done.
     pub(crate) fn advance(&mut self, bytes: usize) {
         self.done += bytes as u64;
-        let percent = (self.done * 100).checked_div(self.total).unwrap_or(100).min(100);
+        self.show((self.done * 100).checked_div(self.total).unwrap_or(100).min(100));
+    }
+
+    /// All is done, also what was never counted, such as the header of a file.
+    pub(crate) fn finish(&mut self) {
+        self.show(100);
+    }
+
+    fn show(&mut self, percent: u64) {
         if self.shown.is_some_and(|shown| shown != percent) {
             self.shown = Some(percent);
             let bar = "#".repeat(usize::try_from(percent / 4).unwrap_or_default());
@@ -85,5 +125,17 @@ impl Progress {
 pub(crate) fn progress_done() {
     if io::stderr().is_terminal() {
         let _ = writeln!(io::stderr());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_obeys_no_character_of_a_value() {
+        assert_eq!(visible("A\u{1b}]0;PWNED\u{7}\u{1b}[2J\r\u{8}"), "A\\x1b]0;PWNED\\x07\\x1b[2J\\r\\x08");
+        assert_eq!(visible("\u{9b}31m\u{7f}\u{202e}txt\u{2069}"), "\\u{9b}31m\\x7f\\u{202e}txt\\u{2069}");
+        assert!(matches!(visible("plain \u{e9}\u{4e2d}\tand\nlines"), Cow::Borrowed(_)));
     }
 }

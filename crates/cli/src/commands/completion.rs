@@ -25,14 +25,3 @@ fn run(cx: &Cx) -> Outcome {
     terminal::print(&completion::script(cx.argument(0), &own_name(), super::COMMANDS)?);
     Ok(0)
 }
-
-/// Says how to install completion, as this program does not write into a shell's files.
-pub(crate) fn explain(name: &str) -> Outcome {
-    terminal::line(&format!(
-        "Completion is installed by the shell itself. Add one of these lines to its start-up file:\n\n    \
-         bash:  source <({name} completion bash)\n    \
-         zsh:   source <({name} completion zsh)\n    \
-         fish:  {name} completion fish | source"
-    ));
-    Ok(0)
-}

@@ -31,7 +31,9 @@ fn run(cx: &Cx) -> Outcome {
     let mut request = Request::new(Method::Delete, &path);
     request.query = data::parse_query(cx.arguments_from(1), &mut io::stdin())?;
     match cx.session()?.call(&format!("Error deleting {path}"), &request)? {
-        Some(secret) if cx.output.field().is_some() || !cx.output.is_table() => cx.output.secret(&secret),
+        Some(secret) if cx.output.field().is_some() || !cx.output.is_table() || secret.data.is_some() => {
+            cx.output.secret(&secret)
+        }
         answer => {
             answer.iter().for_each(|secret| cx.output.warnings(secret));
             cx.output.success(&format!("Success! Data deleted (if it existed) at: {path}"));

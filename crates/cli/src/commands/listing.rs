@@ -36,7 +36,13 @@ pub(super) fn show(cx: &Cx, session: &Session, operation: &str, path: &str) -> O
     if secret.wrap_info.is_some() {
         return cx.output.secret(&secret);
     }
-    let Some(names) = names(&secret) else {
+    // A scan comes in the order of the storage, level by level.
+    let sorted = |mut names: Vec<String>| {
+        names.sort();
+        names
+    };
+    let names = names(&secret).map(|names| if operation == "scan" { sorted(names) } else { names });
+    let Some(names) = names else {
         if !cx.output.is_table() || secret.warnings.as_ref().is_none_or(Vec::is_empty) {
             return nothing(cx, operation, path);
         }

@@ -4,6 +4,7 @@ mod audit;
 mod auth_help;
 mod completion;
 mod delete;
+mod install;
 mod kv;
 mod lease;
 mod list;
@@ -31,7 +32,7 @@ use crate::args::{Group, Node, Words};
 use crate::cx::Cx;
 use crate::halt::{Halt, Outcome};
 use crate::session::own_name;
-use crate::{help, terminal};
+use crate::{absent, help, terminal};
 
 /// Everything that can follow the program's name.
 pub(crate) const COMMANDS: &[Node] = &[
@@ -86,20 +87,62 @@ pub(crate) fn dispatch(words: &[String]) -> Outcome {
     let name = own_name();
     match words.first().map(String::as_str) {
         Some("-v" | "-version" | "--version") => return version::print(),
-        Some("-h" | "-help" | "--help" | "help") => {
-            terminal::line(&help::program(&name, COMMANDS));
-            return Ok(0);
+        Some("-h" | "-help" | "--help" | "help") => return help_of(&words[1..], COMMANDS, name),
+        Some("-autocomplete-install") => return install::install(&name),
+        Some("-autocomplete-uninstall") => return install::uninstall(&name),
+        Some(flag) if flag.starts_with('-') => {
+            let flag = flag.split('=').next().unwrap_or_default();
+            return Err(Halt::usage(format!("flag provided but not defined: {flag}. Options follow the command.")));
         }
-        Some("-autocomplete-install" | "-autocomplete-uninstall") => return completion::explain(&name),
         _ => {}
     }
     find(words, COMMANDS, name)
 }
 
+/// The help of the command that the words begin with, as far as they name one; what follows it does not matter.
+fn help_of(words: &[String], nodes: &'static [Node], path: String) -> Outcome {
+    let Some(word) = words.iter().find(|word| !word.starts_with('-')) else {
+        terminal::line(&help::program(&path, nodes));
+        return Ok(0);
+    };
+    let (mut path, mut nodes, mut node) = (path, nodes, None);
+    for word in words.iter().filter(|word| !word.starts_with('-')) {
+        let Some(found) = nodes.iter().find(|found| found.name() == word) else { break };
+        path = format!("{path} {}", found.name());
+        node = Some(found);
+        match found {
+            Node::Group(group) => nodes = group.children,
+            Node::Leaf(_) => break,
+        }
+    }
+    match node {
+        None => return Err(unknown(&path, word, nodes, true)),
+        Some(Node::Leaf(command)) => terminal::line(&help::command(&path, command)),
+        Some(Node::Group(group)) => terminal::line(&help::group(&path, group)),
+    }
+    Ok(0)
+}
+
+/// The end of a call whose command does not exist: one line that names it, with a suggestion.
+fn unknown(path: &str, word: &str, nodes: &'static [Node], top: bool) -> Halt {
+    let names: Vec<&str> = nodes.iter().map(Node::name).collect();
+    let whole = path.split_once(' ').map_or_else(|| word.to_owned(), |(_, group)| format!("{group} {word}"));
+    let hint = match (absent::reason(&whole), absent::nearest(word, &names)) {
+        (Some(reason), _) => format!("{reason}. "),
+        (None, Some(near)) => format!("Did you mean \"{near}\"? "),
+        (None, None) => String::new(),
+    };
+    let code = if top { UNKNOWN } else { 1 };
+    Halt { code, message: Some(format!("Unknown command {whole:?}. {hint}\"{path} -help\" lists the commands.")) }
+}
+
 fn find(words: &[String], nodes: &'static [Node], path: String) -> Outcome {
     let known = words.first().and_then(|word| nodes.iter().find(|node| node.name() == word));
     let Some(node) = known else {
-        return Err(Halt { code: UNKNOWN, message: Some(help::program(&path, nodes)) });
+        return Err(match words.first() {
+            Some(word) => unknown(&path, word, nodes, true),
+            None => Halt { code: UNKNOWN, message: Some(help::program(&path, nodes)) },
+        });
     };
     let (path, rest) = (format!("{path} {}", node.name()), &words[1..]);
     match node {
@@ -117,6 +160,7 @@ fn find(words: &[String], nodes: &'static [Node], path: String) -> Outcome {
                 Ok(0)
             }
             Some(word) if group.children.iter().any(|node| node.name() == word) => find(rest, group.children, path),
+            Some(word) if !word.starts_with('-') => Err(unknown(&path, word, group.children, false)),
             _ => Err(Halt::usage(help::group(&path, group))),
         },
     }

@@ -2,6 +2,7 @@
 
 use crate::args::Command;
 use crate::cx::Cx;
+use crate::flags::FORMAT;
 use crate::halt::{Halt, Outcome};
 use crate::session::address;
 use crate::{terminal, token_file};
@@ -13,7 +14,7 @@ pub(crate) const COMMAND: Command = Command {
     details: "",
     min: 0,
     max: Some(0),
-    flags: &[],
+    flags: &[FORMAT],
     run: print,
 };
 

@@ -15,14 +15,9 @@ pub(crate) const COMMAND: Command = Command {
     run: |_| print(),
 };
 
-/// Prints the version and, when the build knew it, the commit.
+/// Prints `Keepfast v<x.y.z> (<commit>), built <date>`: scripts split the line at its blanks. The build sets commit and date.
 pub(crate) fn print() -> Outcome {
-    let commit = option_env!("KEEPFAST_COMMIT").map(|commit| format!(" ({commit})")).unwrap_or_default();
-    terminal::line(&format!(
-        "Keepfast v{}{commit}, for {}/{}",
-        env!("CARGO_PKG_VERSION"),
-        std::env::consts::OS,
-        std::env::consts::ARCH
-    ));
+    let (version, commit, date) = (env!("CARGO_PKG_VERSION"), env!("KEEPFAST_COMMIT"), env!("KEEPFAST_BUILD_DATE"));
+    terminal::line(&format!("Keepfast v{version} ({commit}), built {date}"));
     Ok(0)
 }

@@ -16,6 +16,7 @@ mod policies;
 mod process;
 mod refusals;
 mod server;
+mod terminal;
 mod token_helper;
 mod tokens;
 mod transit;

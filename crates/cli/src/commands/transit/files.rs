@@ -73,7 +73,9 @@ fn encrypt(cx: &Cx) -> Outcome {
     let mut progress = Progress::of(length(source));
     write_new(&target, |to| {
         let header = envelope::write_header(&encrypted, to)?;
-        envelope::seal(&key, &header, &mut from, to, &mut |read| progress.advance(read))
+        envelope::seal(&key, &header, &mut from, to, &mut |read| progress.advance(read))?;
+        progress.finish();
+        Ok(())
     })?;
     cx.output.success(&format!("Success! Encrypted to: {}", target.display()));
     Ok(0)
@@ -94,7 +96,11 @@ fn decrypt(cx: &Cx) -> Outcome {
     let secret = cx.session()?.call(&format!("Error decrypting the key with {path}"), &request)?;
     let key = data_key(secret.as_ref())?;
     let mut progress = Progress::of(length(source));
-    write_new(&target, |to| envelope::open(&key, &header, &mut from, to, &mut |read| progress.advance(read)))?;
+    write_new(&target, |to| {
+        envelope::open(&key, &header, &mut from, to, &mut |read| progress.advance(read))?;
+        progress.finish();
+        Ok(())
+    })?;
     cx.output.success(&format!("Success! Decrypted to: {}", target.display()));
     Ok(0)
 }

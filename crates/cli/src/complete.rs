@@ -1,0 +1,183 @@
+//! Completion of a command line for `complete -C` of bash, zsh and others: the words that may stand at the cursor, one a line.
+//!
+//! The shell puts the line into `COMP_LINE` and the cursor into `COMP_POINT` (bash manual, "Programmable Completion"). Commands and flags
+//! come from the tables; mounts, paths and policies come from the server, if one answers in time.
+
+use keepfast_client::{Method, Request, Secret};
+use serde_json::Value;
+
+use crate::args::{Command, Kind, Node};
+use crate::commands::COMMANDS;
+use crate::session::Session;
+use crate::terminal;
+
+/// The most words of a line that are looked at.
+const LONGEST: usize = 1024;
+
+/// Prints the candidates. Nothing goes wrong aloud: the shell would write it into the line.
+pub(crate) fn answer(line: &str, point: Option<&str>) {
+    let point = point.and_then(|point| point.parse().ok()).unwrap_or(line.len());
+    let line = line.get(..point.min(line.len())).unwrap_or(line);
+    for candidate in candidates(line, &of_server) {
+        terminal::line(&candidate);
+    }
+}
+
+/// What the arguments of a command are names of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Names {
+    AuthMounts,
+    Mounts,
+    Paths,
+    Policies,
+    SecretPaths,
+}
+
+fn candidates(line: &str, of_server: &dyn Fn(Names, &str) -> Vec<String>) -> Vec<String> {
+    let mut words: Vec<&str> = line.split_whitespace().take(LONGEST).collect();
+    let current = if line.ends_with(char::is_whitespace) { "" } else { words.pop().unwrap_or_default() };
+    let mut words = words.into_iter().skip(1);
+    let (mut nodes, mut path) = (COMMANDS, Vec::new());
+    let command = loop {
+        let Some(word) = words.next() else {
+            return matching(nodes.iter().map(|node| node.name().to_owned()), current);
+        };
+        match nodes.iter().find(|node| node.name() == word) {
+            Some(Node::Group(group)) => nodes = group.children,
+            Some(Node::Leaf(command)) => {
+                path.push(word);
+                break command;
+            }
+            None => return Vec::new(),
+        }
+        path.push(word);
+    };
+    let before: Vec<&str> = words.collect();
+    if current.starts_with('-') {
+        return flags(command, current);
+    }
+    let values = before.last().and_then(|word| flag_that_wants_a_value(command, word));
+    match (values, names_of(&path, &before)) {
+        (Some("format"), _) => matching(["table", "json", "yaml"].map(str::to_owned), current),
+        (Some("mount"), _) => matching(of_server(Names::Mounts, current), current),
+        (Some(_), _) | (None, None) => Vec::new(),
+        (None, Some(names)) => matching(of_server(names, current), current),
+    }
+}
+
+fn matching(words: impl IntoIterator<Item = String>, start: &str) -> Vec<String> {
+    let mut found: Vec<String> = words.into_iter().filter(|word| word.starts_with(start)).collect();
+    found.sort();
+    found
+}
+
+fn flags(command: &Command, current: &str) -> Vec<String> {
+    let dashes = if current.starts_with("--") { "--" } else { "-" };
+    let flags = command.flags.iter().flat_map(|set| set.flags);
+    matching(flags.map(|flag| format!("{dashes}{}", flag.name)), current)
+}
+
+/// The name of the flag that a word is, when the next word is its value.
+fn flag_that_wants_a_value(command: &Command, word: &str) -> Option<&'static str> {
+    let name = word.strip_prefix('-')?;
+    let name = name.strip_prefix('-').unwrap_or(name);
+    let flag = command.flags.iter().flat_map(|set| set.flags).find(|flag| flag.name == name)?;
+    (flag.kind != Kind::Bool).then_some(flag.name)
+}
+
+/// What the first argument of a command is a name of; further arguments are not completed.
+fn names_of(path: &[&str], before: &[&str]) -> Option<Names> {
+    if before.iter().any(|word| !word.starts_with('-')) {
+        return None;
+    }
+    match path {
+        ["kv", ..] => Some(Names::SecretPaths),
+        ["read" | "write" | "delete" | "list" | "scan" | "patch" | "path-help"] => Some(Names::Paths),
+        ["secrets", "disable" | "tune" | "move"] => Some(Names::Mounts),
+        ["auth", "disable" | "tune" | "move" | "help"] => Some(Names::AuthMounts),
+        ["policy", "read" | "write" | "delete"] => Some(Names::Policies),
+        _ => None,
+    }
+}
+
+/// The names of the server; none when it cannot be asked.
+fn of_server(names: Names, current: &str) -> Vec<String> {
+    let Some(session) = Session::for_completion() else { return Vec::new() };
+    let ask = |request: Request| session.preflight(request).ok().flatten();
+    match names {
+        Names::Policies => keys(ask(listing("sys/policies/acl")).as_ref()),
+        Names::Mounts => mounts(ask(Request::new(Method::Get, "sys/internal/ui/mounts")).as_ref(), "secret"),
+        Names::AuthMounts => mounts(ask(Request::new(Method::Get, "sys/internal/ui/mounts")).as_ref(), "auth"),
+        Names::Paths | Names::SecretPaths => {
+            let Some((directory, _)) = current.rsplit_once('/') else {
+                return mounts(ask(Request::new(Method::Get, "sys/internal/ui/mounts")).as_ref(), "secret");
+            };
+            let place = if names == Names::SecretPaths { metadata_of(&ask, directory) } else { directory.to_owned() };
+            keys(ask(listing(&place)).as_ref()).into_iter().map(|key| format!("{directory}/{key}")).collect()
+        }
+    }
+}
+
+fn listing(path: &str) -> Request {
+    Request::new(Method::Get, path).with_query("list", "true")
+}
+
+/// Where the names below a directory of a KV engine are listed.
+fn metadata_of(ask: &dyn Fn(Request) -> Option<Secret>, directory: &str) -> String {
+    let found = ask(Request::new(Method::Get, format!("sys/internal/ui/mounts/{directory}")));
+    let mount = found.as_ref().and_then(|secret| secret.text("path")).unwrap_or_default().trim_matches('/').to_owned();
+    let options = found.as_ref().and_then(|secret| secret.data_field("options"));
+    let versioned = options.and_then(|options| options.get("version")).is_some_and(|version| version == "2");
+    match directory.strip_prefix(&mount) {
+        Some(rest) if versioned => format!("{mount}/metadata{rest}"),
+        _ => directory.to_owned(),
+    }
+}
+
+fn keys(secret: Option<&Secret>) -> Vec<String> {
+    let keys = secret.and_then(|secret| secret.data_field("keys")).and_then(Value::as_array);
+    keys.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn mounts(secret: Option<&Secret>, class: &str) -> Vec<String> {
+    let mounts = secret.and_then(|secret| secret.data_field(class)).and_then(Value::as_object);
+    mounts.into_iter().flat_map(|mounts| mounts.keys().cloned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+
+    fn asked(line: &str) -> Vec<String> {
+        candidates(line, &|names, current| vec![format!("{current}{names:?}")])
+    }
+
+    #[test]
+    fn commands_and_flags_come_from_the_tables() {
+        assert_eq!(asked("keepfast sta"), ["status"]);
+        assert_eq!(asked("keepfast kv m"), ["metadata"]);
+        assert_eq!(asked("keepfast kv get -mou"), ["-mount"]);
+        assert_eq!(asked("keepfast kv get --mou"), ["--mount"]);
+        assert_eq!(asked("keepfast kv get -format "), ["json", "table", "yaml"]);
+        assert!(asked("keepfast ").len() > 20 && asked("keepfast nonsense ").is_empty());
+    }
+
+    #[test]
+    fn names_of_the_server_complete_the_first_argument() {
+        assert_eq!(asked("keepfast policy read de"), ["dePolicies"]);
+        assert_eq!(asked("keepfast secrets disable "), ["Mounts"]);
+        assert_eq!(asked("keepfast auth tune x"), ["xAuthMounts"]);
+        assert_eq!(asked("keepfast read sys/"), ["sys/Paths"]);
+        assert_eq!(asked("keepfast kv get -field=a sec"), ["secSecretPaths"]);
+        assert_eq!(asked("keepfast kv get -mount "), ["Mounts"]);
+        assert!(asked("keepfast kv put secret/a ").is_empty() && asked("keepfast kv get -version ").is_empty());
+    }
+
+    #[test]
+    fn a_cursor_inside_a_character_is_no_panic() {
+        answer("keepfast \u{e9}", Some("10"));
+        answer("", Some("99999999999999999999"));
+    }
+}
