@@ -54,6 +54,7 @@ pub fn format(duration: Duration) -> String {
 }
 
 /// Writes whole seconds for people, leaving out what is zero: `768h`, `1h30m`, `0s`.
+// recursion: bounded by one call: the number is not negative then
 pub fn for_people(seconds: i64) -> String {
     let Ok(whole) = u64::try_from(seconds) else {
         return format!("-{}", for_people(seconds.saturating_neg().max(0)));

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 use keepfast_framework::{Error, Operation, Result, Timestamp};
 use tokio::task::JoinSet;
 
+use crate::damaged::confined;
 use crate::lease::index;
 use crate::unsealed::Unsealed;
 
@@ -120,7 +120,7 @@ impl AtWork {
         while let Some(done) = self.tasks.try_join_next() {
             match done {
                 Ok(name) => drop(self.busy.remove(&name)),
-                // Which one it was is not told: all may be tried again.
+                // The runtime is being shut down.
                 Err(_) => self.busy.clear(),
             }
         }
@@ -133,7 +133,8 @@ impl AtWork {
         }
         let name = name.to_owned();
         self.tasks.spawn(async move {
-            work.await;
+            // A panic frees the name, so that the work is tried again and other work goes on.
+            attempt(&name, work.map(Ok)).await;
             name
         });
     }
@@ -150,16 +151,25 @@ impl AtWork {
         if unsealed.leases.is_quarantined() {
             return Ok(());
         }
+        let mut failed = None;
         for mount in unsealed.leases.horizon.mounts().await? {
-            if self.busy.contains(&mount) || unsealed.leases.due(&mount, now, 1).await?.is_empty() {
+            if self.busy.contains(&mount) {
                 continue;
+            }
+            match unsealed.leases.due(&mount, now, 1).await {
+                Ok(due) if due.is_empty() => continue,
+                Ok(_) => {}
+                Err(error) => {
+                    failed = failed.or(Some(error));
+                    continue;
+                }
             }
             let unsealed = unsealed.clone();
             self.spawn(&mount.clone(), async move {
                 attempt("revoking what is due", unsealed.end_due_of(&mount, now)).await;
             });
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     fn tick(&mut self, unsealed: &Arc<Unsealed>, often: bool) {
@@ -175,7 +185,7 @@ async fn resume(unsealed: &Unsealed) -> Result<()> {
 
 /// Does one thing and tells whether it went well. A panic in it ends this one attempt and not the duties.
 async fn attempt(what: &str, work: impl Future<Output = Result<()>>) -> bool {
-    let outcome = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Err(Error::internal("a panic")));
+    let outcome = confined(work).await;
     let done = outcome.is_ok();
     report(what, outcome);
     done
@@ -204,7 +214,7 @@ impl Unsealed {
             let mut ending = stream::iter(names.into_iter().filter_map(|name| index::parse_expiry(&name)))
                 .map(|(second, key)| {
                     let tokens = self.tokens.clone();
-                    async move { tokens.revoke_due(&key, second, now).await }
+                    confined(async move { tokens.revoke_due(&key, second, now).await })
                 })
                 .buffer_unordered(AT_ONCE);
             while let Some(outcome) = ending.next().await {

@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod audit;
 mod bare;
+mod damaged;
 pub mod duties;
 pub mod identity;
 pub mod lease;

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use self::names::FailedNames;
 pub(crate) use self::names::NameHash;
+use crate::damaged::{self, Stored};
 use crate::mount::MountEntry;
 use crate::settings::{LockoutSettings, Settings};
 
@@ -133,7 +134,9 @@ impl Lockout {
             for name in LOCKS.list_in(&mut tx, &view, &accessor, &Page::default()).await? {
                 let at = format!("{accessor}{name}");
                 // A record that cannot be read locks nobody; it is written anew with the user's next lock.
-                let Ok(Some(lock)) = LOCKS.get_in(&mut tx, &view, &at).await else { continue };
+                let Stored::Record(lock) = damaged::read((&LOCKS, "lock of a user"), &mut tx, &view, &at).await? else {
+                    continue;
+                };
                 if lock.failed.is_locked(now) {
                     let accessor = accessor.trim_end_matches('/').to_owned();
                     users.insert((accessor, lock.name), Failed { stored: true, ..lock.failed });

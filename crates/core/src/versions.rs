@@ -3,6 +3,8 @@
 use keepfast_framework::{Records, Result, Timestamp};
 use keepfast_storage::{Page, Tx, View};
 
+use crate::damaged::{self, Stored};
+
 /// When a version was first unsealed, by version.
 const VERSIONS: Records<Timestamp> = Records::at("version-history/");
 
@@ -11,7 +13,7 @@ const VERSIONS: Records<Timestamp> = Records::at("version-history/");
 /// # Errors
 /// When storage fails.
 pub async fn note(tx: &mut Tx, view: &View, version: &str, now: Timestamp) -> Result<()> {
-    if VERSIONS.get_in(tx, view, version).await?.is_none() {
+    if let Stored::Absent = damaged::read((&VERSIONS, "version"), tx, view, version).await? {
         VERSIONS.put_in(tx, view, version, &now)?;
     }
     Ok(())
@@ -24,7 +26,7 @@ pub async fn note(tx: &mut Tx, view: &View, version: &str, now: Timestamp) -> Re
 pub async fn all(tx: &mut Tx, view: &View) -> Result<Vec<(String, Timestamp)>> {
     let mut out = Vec::new();
     for version in VERSIONS.list_in(tx, view, "", &Page::default()).await? {
-        if let Some(at) = VERSIONS.get_in(tx, view, &version).await? {
+        if let Stored::Record(at) = damaged::read((&VERSIONS, "version"), tx, view, &version).await? {
             out.push((version, at));
         }
     }

@@ -171,7 +171,8 @@ impl Cx {
     /// The directories below which the settings of a database connection may name local files and sockets, as the operator
     /// configured them (`database_file_directories`).
     pub fn file_directories(&self) -> Vec<std::path::PathBuf> {
-        self.services.as_ref().map(|services| services.file_directories()).unwrap_or_default()
+        let Some(services) = &self.services else { return Vec::new() };
+        services.file_directories()
     }
 
     fn services(&self) -> Result<Arc<dyn Services>> {

@@ -261,6 +261,7 @@ fn pairs_of(value: &Value) -> Result<BTreeMap<String, String>, String> {
 }
 
 /// An object, or a list of objects, which are put together as the peer does it.
+// recursion: bounded by serde_json, which reads 128 levels
 fn object_of(value: Value) -> Result<serde_json::Map<String, Value>, String> {
     match value {
         Value::Null => Ok(serde_json::Map::new()),

@@ -30,6 +30,7 @@ impl Body {
     ///
     /// # Errors
     /// 400 when it is not one JSON object.
+    // recursion: bounded by two calls: for the encoding and for repeated names, each once
     pub fn parse(raw: Bytes) -> Result<Self> {
         if raw.iter().all(u8::is_ascii_whitespace) || raw.trim_ascii() == b"null" {
             return Ok(Self::default());

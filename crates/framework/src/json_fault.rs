@@ -3,8 +3,8 @@
 //! Only asked once a text was refused. It names the character that is wrong and no more of the text.
 
 const EOF: &str = "unexpected EOF";
-/// Deeper than any text that comes this far.
-const DEEPEST: usize = 10_000;
+/// Deeper than any text that the server's own limit lets through by default, and no danger to the stack of a thread.
+const DEEPEST: usize = 512;
 
 /// What is wrong with a text that should be one JSON object.
 pub(crate) fn of(text: &[u8]) -> String {
@@ -61,6 +61,7 @@ impl Scan<'_> {
         Ok(())
     }
 
+    // recursion: bounded by DEEPEST
     fn value(&mut self, depth: usize) -> Step {
         if depth > DEEPEST {
             return Err("exceeded max depth".to_owned());
@@ -77,6 +78,7 @@ impl Scan<'_> {
         }
     }
 
+    // recursion: bounded by DEEPEST, which `value` checks
     fn object(&mut self, depth: usize) -> Step {
         self.at += 1;
         if self.next_visible()? == b'}' {
@@ -108,6 +110,7 @@ impl Scan<'_> {
         }
     }
 
+    // recursion: bounded by DEEPEST, which `value` checks
     fn array(&mut self, depth: usize) -> Step {
         self.at += 1;
         if self.next_visible()? == b']' {
@@ -215,6 +218,15 @@ fn quoted(c: u8) -> String {
 #[cfg(test)]
 mod tests {
     use super::of;
+
+    #[test]
+    fn sec_kf02_texts_that_nest_without_end_are_a_fault() {
+        for opening in ["{\"a\":", "{\"a\":["] {
+            for length in [64 * 1024, 1_000_000] {
+                assert_eq!(of(opening.repeat(length / opening.len()).as_bytes()), "exceeded max depth");
+            }
+        }
+    }
 
     #[test]
     fn faults_are_worded_as_the_peer_words_them() {

@@ -250,6 +250,7 @@ impl Segment {
 }
 
 /// Matches `segments` against `path`, filling `found`; on failure `found` is as before.
+// recursion: bounded by the segments of a pattern of the program
 fn take(segments: &[Segment], path: &str, folder: bool, found: &mut Captures) -> bool {
     let Some((first, rest)) = segments.split_first() else {
         return path.is_empty();

@@ -191,6 +191,7 @@ impl Body {
     }
 }
 
+// recursion: bounded by MAX_DEPTH of the parser
 fn collect<'a>(
     position: Position,
     given: Vec<&'a Key>,

@@ -38,6 +38,7 @@ struct Line {
 
 impl Printer<'_> {
     /// The items of a body with the comments between them, each line ended.
+    // recursion: bounded by MAX_DEPTH of the parser
     fn body(&mut self, body: &Body, level: usize, top: bool) {
         let mut index = 0;
         let start = self.out.len();
@@ -178,6 +179,7 @@ impl Printer<'_> {
         Some((self.keys(item), self.inline(&item.value)?))
     }
 
+    // recursion: bounded by MAX_DEPTH of the parser
     fn inline(&self, value: &Value) -> Option<String> {
         let raw = self.raw(value.position.offset, value.end);
         let commented =
@@ -202,6 +204,7 @@ impl Printer<'_> {
     }
 
     /// An item of several lines: a block, a list or a heredoc.
+    // recursion: bounded by MAX_DEPTH of the parser
     fn item(&mut self, item: &Item, level: usize) {
         let keys = self.keys(item);
         self.indent(level);
@@ -215,6 +218,7 @@ impl Printer<'_> {
         self.out.push('\n');
     }
 
+    // recursion: bounded by MAX_DEPTH of the parser
     fn value(&mut self, value: &Value, level: usize) {
         if let Some(text) = self.inline(value) {
             self.out.push_str(&text);
@@ -236,6 +240,7 @@ impl Printer<'_> {
     }
 
     /// An element a line.
+    // recursion: bounded by MAX_DEPTH of the parser
     fn list(&mut self, list: &[Value], end: usize, level: usize) {
         self.out.push_str("[\n");
         let start = self.out.len();

@@ -63,6 +63,7 @@ impl Parser<'_> {
         }
     }
 
+    // recursion: bounded by MAX_DEPTH, which `nested` checks
     fn value(&mut self) -> Result<Value, HclError> {
         self.blank();
         let position = self.at;
@@ -86,6 +87,7 @@ impl Parser<'_> {
         value
     }
 
+    // recursion: bounded by MAX_DEPTH, which `nested` checks
     fn object(&mut self) -> Result<Body, HclError> {
         let position = self.at;
         let mut items = Vec::new();
@@ -105,6 +107,7 @@ impl Parser<'_> {
         Ok(Body { items, position, end: self.at.offset })
     }
 
+    // recursion: bounded by MAX_DEPTH, which `nested` checks
     fn list(&mut self) -> Result<Vec<Value>, HclError> {
         let mut list = Vec::new();
         self.bump();

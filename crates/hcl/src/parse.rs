@@ -80,6 +80,7 @@ impl Parser<'_> {
     }
 
     /// Items up to the end of the text, or to the closing brace, which is left.
+    // recursion: bounded by MAX_DEPTH, which `nested` checks
     fn items(&mut self, nested: bool) -> Result<Vec<Item>, HclError> {
         let mut items = Vec::new();
         loop {
@@ -92,6 +93,7 @@ impl Parser<'_> {
         }
     }
 
+    // recursion: bounded by MAX_DEPTH, which `nested` checks
     fn item(&mut self) -> Result<Item, HclError> {
         let keys = self.keys()?;
         let mark = self.peek()?;
@@ -133,6 +135,7 @@ impl Parser<'_> {
         }
     }
 
+    // recursion: bounded by MAX_DEPTH, which `nested` checks
     fn value(&mut self) -> Result<Value, HclError> {
         let token = self.next()?;
         let text = token.text(self.source);
@@ -165,6 +168,7 @@ impl Parser<'_> {
         value
     }
 
+    // recursion: bounded by MAX_DEPTH, which `nested` checks
     fn object(&mut self, open: Token) -> Result<Value, HclError> {
         let items = self.items(true)?;
         let close = self.next()?;
@@ -180,6 +184,7 @@ impl Parser<'_> {
     }
 
     /// Elements with commas between them; empty places between commas are passed over, as the peer does.
+    // recursion: bounded by MAX_DEPTH, which `nested` checks
     fn list(&mut self, open: Token) -> Result<Value, HclError> {
         let mut list = Vec::new();
         let mut comma = true;

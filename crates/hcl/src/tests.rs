@@ -229,7 +229,12 @@ fn bounds_on_size_and_depth() {
         assert!(fault(&nest(MAX_DEPTH + 1)).contains("nested deeper"));
         assert!(fault(&nest(100_000)).contains("nested deeper"));
     }
-    assert!(fault(&"{\"a\":".repeat(200_000)).contains("nested deeper"));
+    for opening in ["{\"a\":", "{\"a\":[", "a = [", "a = { ", "a \"b\" {\n"] {
+        for length in [64 * 1024, 1_000_000] {
+            assert!(fault(&opening.repeat(length / opening.len())).len() < 200, "{opening}");
+        }
+    }
+    assert!(fault(&"{\"a\":".repeat(150_000)).contains("nested deeper"));
 }
 
 proptest::proptest! {

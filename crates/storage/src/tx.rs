@@ -187,14 +187,33 @@ impl Tx {
         Ok(names)
     }
 
-    /// Whether something is left of a name below which this transaction has deleted a record.
+    /// Whether something is left of a name below which this transaction has deleted a record. Folders are kept on a list and not on
+    /// the stack, because a path has as many levels as its writer likes.
     async fn remains(&self, prefix: &Key, name: &str) -> Result<bool, StorageError> {
-        if !name.ends_with('/') {
-            return Ok(false);
+        const PAGE: usize = 64;
+        let mut folders: Vec<Key> = Vec::new();
+        if name.ends_with('/') {
+            folders.push(Key::prefix(format!("{prefix}{name}"))?);
         }
-        let below = Key::prefix(format!("{prefix}{name}"))?;
-        let rest = Box::pin(self.names(&below, &Page::first(1), None)).await?;
-        Ok(!rest.is_empty())
+        while let Some(folder) = folders.pop() {
+            let own = Own::below(&self.writes, &folder, &Page::all());
+            let mut page = Page::first(PAGE);
+            loop {
+                let names = self.barrier.names(&folder, &page).await?;
+                if names.iter().any(|name| !own.deleted.contains(name)) {
+                    return Ok(true);
+                }
+                let is_last = names.len() < PAGE;
+                page.after = names.last().cloned();
+                for name in names.iter().filter(|name| name.ends_with('/')) {
+                    folders.push(Key::prefix(format!("{folder}{name}"))?);
+                }
+                if is_last {
+                    break;
+                }
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod documents;
 mod graph;
+mod recursion;
 mod sources;
 
 use std::path::Path;
@@ -18,13 +19,14 @@ type Findings = Vec<String>;
 /// A rule's name and the rule.
 type Rule = (&'static str, fn(&Repository) -> Result<Findings>);
 
-const RULES: [Rule; 13] = [
+const RULES: [Rule; 14] = [
     ("files begin with a //! line", sources::headed),
     ("files are at most 600 lines", sources::short_files),
     ("functions are at most 80 lines", sources::short_functions),
     ("no util, common, helper, misc, types", sources::telling_names),
     ("one clock, one source of randomness", sources::clock_and_chance),
     ("nothing is left open", sources::nothing_left_open),
+    ("every recursion says what bounds it", recursion::bounded),
     ("tests do not sleep", sources::tests_do_not_sleep),
     ("every ignored test has its reason in xtask/skips.txt", sources::ignored_tests_are_listed),
     ("no paths of a machine", sources::no_machine_paths),

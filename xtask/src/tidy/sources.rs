@@ -53,7 +53,8 @@ pub(super) fn short_functions(repository: &Repository) -> Result<Findings> {
     Ok(findings)
 }
 
-fn begins_function(line: &str) -> bool {
+/// Whether a function begins in a line that has lost its indent.
+pub(super) fn begins_function(line: &str) -> bool {
     let mut rest = line;
     for word in ["pub(crate) ", "pub(super) ", "pub ", "const ", "async ", "unsafe "] {
         rest = rest.strip_prefix(word).unwrap_or(rest);

@@ -194,6 +194,7 @@ fn auth_of(token: &SecretString, data: &Map<String, Value>) -> Auth {
 }
 
 /// Keeps the token and shows it, as far as either is wanted.
+// recursion: bounded by one unwrapping: what it gives is not wrapped
 fn finish(cx: &Cx, secret: &Secret) -> Outcome {
     let token_only = cx.words.on("token-only");
     if let Some(wrapped) = &secret.wrap_info {

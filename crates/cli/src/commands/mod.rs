@@ -136,6 +136,7 @@ fn unknown(path: &str, word: &str, nodes: &'static [Node], top: bool) -> Halt {
     Halt { code, message: Some(format!("Unknown command {whole:?}. {hint}\"{path} -help\" lists the commands.")) }
 }
 
+// recursion: bounded by the tree of commands
 fn find(words: &[String], nodes: &'static [Node], path: String) -> Outcome {
     let known = words.first().and_then(|word| nodes.iter().find(|node| node.name() == word));
     let Some(node) = known else {

@@ -12,6 +12,7 @@ pub(crate) fn pretty(value: &Value) -> String {
     out
 }
 
+// recursion: bounded by serde_json, which reads 128 levels
 fn write(value: &Value, depth: usize, out: &mut String) {
     match value {
         Value::Null => out.push_str("null"),
@@ -23,6 +24,7 @@ fn write(value: &Value, depth: usize, out: &mut String) {
     }
 }
 
+// recursion: bounded by serde_json, which reads 128 levels
 fn sequence<'a>(
     items: impl ExactSizeIterator<Item = (Option<&'a String>, &'a Value)>,
     ends: (char, char),

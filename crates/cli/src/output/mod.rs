@@ -135,6 +135,7 @@ impl Output {
 }
 
 /// The same value with the keys of its maps in order.
+// recursion: bounded by serde_json, which reads 128 levels
 pub(crate) fn sorted(value: &Value) -> Value {
     match value {
         Value::Object(map) => {

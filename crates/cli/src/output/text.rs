@@ -10,6 +10,7 @@ const WIDTH: usize = 76;
 
 /// A value without quotes or commas, as these command lines have always shown it: `map[a:1 b:[x y]]`,
 /// `<nil>` for null.
+// recursion: bounded by serde_json, which reads 128 levels
 pub(crate) fn plain(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),

@@ -25,6 +25,7 @@ pub(crate) fn document(value: &Value) -> String {
 }
 
 /// The entries of a map, one a line, the cursor standing where the first key goes.
+// recursion: bounded by serde_json, which reads 128 levels
 fn mapping(map: &Value, depth: usize, out: &mut String) {
     let mut entries: Vec<_> = map.as_object().into_iter().flatten().collect();
     entries.sort_by(|a, b| natural(a.0, b.0));
@@ -55,6 +56,7 @@ fn mapping(map: &Value, depth: usize, out: &mut String) {
 }
 
 /// The items of a list, one a line, the cursor standing where the first dash goes.
+// recursion: bounded by serde_json, which reads 128 levels
 fn sequence(values: &[Value], depth: usize, out: &mut String) {
     for (at, value) in values.iter().enumerate() {
         if at > 0 {

@@ -9,6 +9,7 @@ use keepfast_storage::{Page, Tx, View};
 use super::Rules;
 use super::cors::Cors;
 use super::quota::{QuotaConfig, Quotas, RateLimit};
+use crate::damaged::{self, Stored};
 
 /// Which origins may ask.
 pub const CORS: Records<Cors> = Records::at("config/cors");
@@ -20,23 +21,26 @@ pub const QUOTA_CONFIG: Records<QuotaConfig> = Records::at("quotas/config");
 pub const RATE_LIMITS: Records<RateLimit> = Records::at("quotas/rate-limit/");
 
 impl Rules {
-    /// The rules as stored.
+    /// The rules as stored. A record that cannot be read counts as none: no other origin may ask, no header is recorded, and
+    /// that one quota is not in force until it is written again.
     ///
     /// # Errors
-    /// When storage fails or a record is damaged.
+    /// When storage fails.
     pub async fn load(tx: &mut Tx, view: &View) -> Result<Self> {
         let mut quotas = Quotas::default();
-        if let Some(config) = QUOTA_CONFIG.get_in(tx, view, "").await? {
+        if let Stored::Record(config) = damaged::read((&QUOTA_CONFIG, "quota configuration"), tx, view, "").await? {
             quotas.config = Arc::new(config);
         }
         for name in RATE_LIMITS.list_in(tx, view, "", &Page::default()).await? {
-            if let Some(limit) = RATE_LIMITS.get_in(tx, view, &name).await? {
+            if let Stored::Record(limit) = damaged::read((&RATE_LIMITS, "rate limit quota"), tx, view, &name).await? {
                 quotas.put(limit);
             }
         }
         Ok(Rules {
-            cors: CORS.get_in(tx, view, "").await?.map(Arc::new),
-            recorded_headers: Arc::new(HEADERS.get_in(tx, view, "").await?.unwrap_or_default()),
+            cors: damaged::read((&CORS, "CORS"), tx, view, "").await?.readable().map(Arc::new),
+            recorded_headers: Arc::new(
+                damaged::read((&HEADERS, "audited headers"), tx, view, "").await?.readable().unwrap_or_default(),
+            ),
             quotas,
         })
     }

@@ -106,6 +106,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
+    // recursion: bounded by DEEPEST
     fn value(&mut self, depth: usize, public: &dyn Fn(&str) -> bool) {
         self.space();
         match self.bytes.get(self.at) {
@@ -128,6 +129,7 @@ impl<'a> Walk<'a> {
         }
     }
 
+    // recursion: bounded by DEEPEST, which `value` checks
     fn object(&mut self, depth: usize, public: &dyn Fn(&str) -> bool) {
         self.at += 1;
         self.out.push(b'{');
@@ -158,6 +160,7 @@ impl<'a> Walk<'a> {
         self.out.push(b'}');
     }
 
+    // recursion: bounded by DEEPEST, which `value` checks
     fn array(&mut self, depth: usize) {
         self.at += 1;
         self.out.push(b'[');
@@ -293,6 +296,9 @@ mod tests {
 
     #[test]
     fn what_is_nested_too_deeply_is_hashed_whole() {
+        for length in [64 * 1024, 500_000] {
+            json(&("[".repeat(length) + &"]".repeat(length)), &HmacKey::new(b"salt"), &|_| false, &mut Vec::new());
+        }
         let deep = format!("{}{}{}", "[".repeat(600), r#"{"k":["a","canary"]}"#, "]".repeat(600));
         let mut out = Vec::new();
         json(&deep, &HmacKey::new(b"salt"), &|_| false, &mut out);

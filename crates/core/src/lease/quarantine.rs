@@ -14,6 +14,7 @@ use keepfast_storage::{Barrier, View};
 use serde::{Deserialize, Serialize};
 
 use super::store::Leases;
+use crate::damaged::{self, Stored};
 
 const HOME: Records<String> = Records::at("home");
 const QUARANTINE: Records<Quarantine> = Records::at("quarantine");
@@ -30,16 +31,18 @@ pub struct Quarantine {
 /// Whether leases are under quarantine; begins it when this is not the place where they were last.
 pub(super) async fn judge(barrier: &Arc<Barrier>, view: &View, home: &str, now: Timestamp) -> Result<bool> {
     let mut tx = barrier.begin();
-    if QUARANTINE.get_in(&mut tx, view, "").await?.is_some() {
+    let quarantine = damaged::read((&QUARANTINE, "quarantine"), &mut tx, view, "").await?;
+    // One that cannot be read holds.
+    if !matches!(quarantine, Stored::Absent) {
         tracing::warn!("leases are under quarantine: none is taken back until an operator ends it");
         return Ok(true);
     }
     if home.is_empty() {
         return Ok(false);
     }
-    match HOME.get_in(&mut tx, view, "").await? {
-        Some(known) if known == home => return Ok(false),
-        Some(_) => {
+    match damaged::read((&HOME, "place of the data directory"), &mut tx, view, "").await? {
+        Stored::Record(known) if known == home => return Ok(false),
+        Stored::Record(_) | Stored::Damaged => {
             tracing::warn!(
                 "this data directory was restored, copied or moved: leases are under quarantine until an operator ends it"
             );
@@ -48,7 +51,7 @@ pub(super) async fn judge(barrier: &Arc<Barrier>, view: &View, home: &str, now: 
             tx.commit().await?;
             return Ok(true);
         }
-        None => HOME.put_in(&mut tx, view, "", &home.to_owned())?,
+        Stored::Absent => HOME.put_in(&mut tx, view, "", &home.to_owned())?,
     }
     tx.commit().await?;
     Ok(false)

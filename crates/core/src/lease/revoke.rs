@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use super::index::{self, Named};
 use super::record::{LeaseId, LeaseRecord, State};
 use super::renew::{bound, held, refused};
-use super::store::unreadable;
+use crate::damaged::{confined, storage_fails, unreadable};
 use crate::mount::Mounted;
 use crate::unsealed::Unsealed;
 
@@ -77,7 +77,7 @@ impl Unsealed {
             let Some(record) = self.leases.record(&mut self.barrier.begin_read(), id).await? else { return Ok(()) };
             match self.take_back(mounted, id, &record, how).await {
                 Err(error) if error.is_conflict() => {}
-                Err(error) if error.cause().is_some_and(|c| c.is::<StorageError>()) => return Err(error),
+                Err(error) if storage_fails(&error) => return Err(error),
                 Err(error) => {
                     self.note_failure(id, &error).await?;
                     return Err(error);
@@ -108,10 +108,8 @@ impl Unsealed {
         let mut cx = self.context(mounted, Operation::Update, record.path.clone()).once();
         let bound = bound(record, mounted.info.ttl, Duration::ZERO, self.clock.now());
         let held = held(record, mounted, Duration::ZERO, bound);
-        let outcome = match mounted.engine(self).await {
-            Ok(engine) => engine.revoke_lease(&mut cx, &held).await,
-            Err(error) => Err(error),
-        };
+        // A panic is a failure of this lease like any other: it is counted, and the others are revoked.
+        let outcome = confined(async { mounted.engine(self).await?.revoke_lease(&mut cx, &held).await }).await;
         if let Err(error) = outcome {
             if force {
                 tracing::warn!(lease = %record.path, %error, "a lease is forgotten by force although its engine failed");
@@ -425,7 +423,7 @@ impl Unsealed {
         }
         match self.end_alone(mounted, id, How::Now).await {
             // A refusal is noted with the lease.
-            Err(error) if error.cause().is_some_and(|c| c.is::<StorageError>()) => Err(error),
+            Err(error) if storage_fails(&error) => Err(error),
             Err(error) if error.status() == Status::UNAVAILABLE => Err(error),
             _ => Ok(()),
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use keepfast_framework::lease::LeaseClaim;
 use keepfast_framework::{Clock, Error, Records, Result, Timestamp};
-use keepfast_storage::{Barrier, Index, Page, StorageError, Tx, View, Watch, Write};
+use keepfast_storage::{Barrier, Index, Page, Tx, View, Watch, Write};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
@@ -15,6 +15,7 @@ use super::horizon::{self, Horizon, folder_of};
 use super::index;
 use super::quarantine;
 use super::record::{LeaseId, LeaseRecord, State};
+use crate::damaged::unreadable;
 use crate::token::TokenKey;
 
 const RECORDS: Records<LeaseRecord> = Records::at("secret/");
@@ -287,14 +288,5 @@ impl Drop for Alone {
         if ending.get(&self.id).is_some_and(|lock| Arc::strong_count(lock) == 1) {
             ending.remove(&self.id);
         }
-    }
-}
-
-/// Whether a failure says that this one record is damaged, and not that storage is.
-pub fn unreadable(error: &Error) -> bool {
-    match error.cause().and_then(|c| c.downcast_ref::<StorageError>()) {
-        Some(error) => matches!(error, StorageError::Corrupt(..)),
-        // What was read is not the JSON of a record.
-        None => true,
     }
 }

@@ -1,6 +1,7 @@
 //! Leases of an engine that makes users, with a clock that is moved by hand; nothing sleeps.
 
 mod claims;
+mod damage;
 mod fairness;
 mod horizon;
 mod tidy;
@@ -22,7 +23,7 @@ use keepfast_framework::{
     Body, CanonicalPath, Clock, Cx, Engine, Error, HeldLease, Intended, Kind, LeaseOffer, LeaseTerms, Operation, Page,
     Result, Routes,
 };
-use keepfast_storage::{Backend, MemoryBackend};
+use keepfast_storage::{Backend, MemoryBackend, StorageError};
 use parking_lot::Mutex;
 use proptest::prelude::Rng as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
@@ -77,6 +78,10 @@ struct World {
     withdraws: AtomicBool,
     /// Users at whose removal the other system stands still for ever.
     stuck: Mutex<BTreeSet<String>>,
+    /// Users at whose removal the engine panics.
+    panics: Mutex<BTreeSet<String>>,
+    /// Users whose role has a record that cannot be read.
+    damaged: Mutex<BTreeSet<String>>,
     /// How many removals stand still.
     standing: AtomicUsize,
     /// What the last lease that was taken back still had from before its confirmation.
@@ -108,6 +113,10 @@ impl Engine for Users {
             return Err(Error::invalid("connection refused"));
         }
         let user = lease.internal["user"].as_str().unwrap();
+        assert!(!self.0.panics.lock().contains(user), "a planted panic");
+        if self.0.damaged.lock().contains(user) {
+            return Err(StorageError::Corrupt("role".into()).into());
+        }
         if self.0.stuck.lock().contains(user) {
             self.0.standing.fetch_add(1, Ordering::Relaxed);
             std::future::pending::<()>().await;

@@ -4,7 +4,7 @@ use keepfast_framework::{Result, Timestamp};
 use keepfast_storage::{Page, StorageError};
 
 use super::index::{self, Named};
-use super::store::unreadable;
+use crate::damaged::unreadable;
 use crate::unsealed::Unsealed;
 
 /// How many names one look reads.

@@ -9,6 +9,7 @@ use keepfast_storage::View;
 use tokio::sync::OnceCell;
 
 use super::entry::MountEntry;
+use crate::damaged::confined;
 use crate::unsealed::Unsealed;
 
 /// A mount with its storage and, once somebody asked for it, its engine.
@@ -33,9 +34,9 @@ impl Mounted {
     /// The engine, opened at the first use.
     ///
     /// # Errors
-    /// What the engine's opening fails with; the next request tries again.
+    /// What the engine's opening fails with, 500 when it panics; the next request tries again.
     pub async fn engine(&self, unsealed: &Unsealed) -> Result<&Arc<dyn Mountable>> {
-        self.engine.get_or_try_init(|| unsealed.open_engine(self)).await
+        self.engine.get_or_try_init(|| confined(unsealed.open_engine(self))).await
     }
 
     /// The engine if somebody has opened it.

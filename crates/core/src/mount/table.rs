@@ -12,6 +12,7 @@ use keepfast_storage::{Barrier, Page, Tx, View};
 
 use super::entry::{MountConfig, MountEntry};
 use super::router::{Mounted, Router};
+use crate::damaged::{self, Stored};
 use crate::settings::Settings;
 
 const ENTRIES: Records<MountEntry> = Records::at("mount/");
@@ -72,7 +73,9 @@ impl Mounts {
         let before = self.router.load_full();
         let mut mounted = Vec::with_capacity(names.len());
         for name in names {
-            let Some(entry) = ENTRIES.get_in(&mut tx, &self.view, &name).await? else { continue };
+            let Stored::Record(entry) = damaged::read((&ENTRIES, "mount"), &mut tx, &self.view, &name).await? else {
+                continue;
+            };
             if entry.leaving {
                 continue;
             }
@@ -138,7 +141,7 @@ impl Mounts {
         let mut tx = self.barrier.begin_read();
         let mut out = Vec::new();
         for name in ENTRIES.list_in(&mut tx, &self.view, "", &Page::all()).await? {
-            if let Some(entry) = ENTRIES.get_in(&mut tx, &self.view, &name).await?
+            if let Stored::Record(entry) = damaged::read((&ENTRIES, "mount"), &mut tx, &self.view, &name).await?
                 && entry.leaving
             {
                 out.push(entry);

@@ -40,6 +40,7 @@ fn is_exact(pattern: &str) -> bool {
     !pattern.ends_with('*') && !pattern.split('/').any(|segment| segment == "+")
 }
 
+// recursion: bounded by the segments of a pattern that a test writes
 fn matches(pattern: &str, path: &str) -> bool {
     match (pattern.split_once('/'), path.split_once('/')) {
         (None, _) if pattern.ends_with('*') => path.starts_with(&pattern[..pattern.len() - 1]),

@@ -44,6 +44,7 @@ impl Constraints {
             && parameters.iter().all(|(name, value)| self.allows(&name.to_lowercase(), value))
     }
 
+    // recursion: bounded by two calls: a batch holds no batch
     fn denies(&self, name: &str, value: &Value, operation: Option<&OperationInfo>) -> bool {
         if self.denied.is_empty() {
             return false;
@@ -65,6 +66,7 @@ impl Constraints {
     }
 
     /// The items of a batch have the parameters of a single operation.
+    // recursion: bounded by two calls: a batch holds no batch
     fn denies_in_batch(&self, batch: &Value, operation: Option<&OperationInfo>) -> bool {
         let items = batch.as_array().map_or(std::slice::from_ref(batch), Vec::as_slice);
         let fields = items.iter().filter_map(Value::as_object).flatten();
@@ -118,6 +120,7 @@ fn parts<'a>(pattern: &str, text: &'a str) -> impl Iterator<Item = &'a str> {
     text.split(separator).map(str::trim)
 }
 
+// recursion: bounded by serde_json, which reads 128 levels
 pub(super) fn equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => same_number(a, b),

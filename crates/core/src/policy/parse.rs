@@ -104,6 +104,7 @@ pub fn parse(name: &str, text: &str) -> Result<Policy, PolicyError> {
 }
 
 /// The paths of `{"path": {"a": {…}}}` and `{"path": [{"a": {…}}]}`.
+// recursion: bounded by keepfast_hcl::MAX_DEPTH
 fn json_paths(value: &Value, paths: &mut Vec<PathRule>) -> Result<(), PolicyError> {
     match &value.kind {
         ValueKind::List(list) => list.iter().try_for_each(|value| json_paths(value, paths)),
@@ -242,6 +243,7 @@ fn parameters(value: &Value) -> Result<BTreeMap<String, Vec<Json>>, PolicyError>
     Ok(parameters)
 }
 
+// recursion: bounded by keepfast_hcl::MAX_DEPTH
 fn json(value: &Value) -> Result<Json, PolicyError> {
     Ok(match &value.kind {
         ValueKind::Null => Json::Null,

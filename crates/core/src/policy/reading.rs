@@ -20,6 +20,7 @@ pub(super) enum Scope {
 }
 
 /// Whether a handler could read the request's value, or a part of it, as the denied one.
+// recursion: bounded by serde_json, which reads 128 levels, and by texts in texts, each of which is shorter
 pub(super) fn reaches(denied: &Value, given: &Value, scope: Scope) -> bool {
     if equal(denied, given) {
         return true;
@@ -31,6 +32,7 @@ pub(super) fn reaches(denied: &Value, given: &Value, scope: Scope) -> bool {
     }
 }
 
+// recursion: bounded by serde_json, which reads 128 levels, and by texts in texts, each of which is shorter
 fn reaches_scalar(denied: &Value, given: &Value, scope: Scope) -> bool {
     match given {
         Value::Array(list) => list.iter().any(|element| reaches(denied, element, scope)),
@@ -45,6 +47,7 @@ fn reaches_scalar(denied: &Value, given: &Value, scope: Scope) -> bool {
 }
 
 /// A text may be a list with commas; in a declared parameter also a `name=value` pair, or JSON.
+// recursion: bounded by serde_json, which reads 128 levels, and by texts in texts, each of which is shorter
 fn reaches_text(denied: &Value, text: &str, scope: Scope) -> bool {
     if reaches_word(denied, text, scope) || text.split(',').any(|part| reaches_word(denied, part, scope)) {
         return true;
@@ -94,6 +97,7 @@ fn reaches_word(denied: &Value, word: &str, scope: Scope) -> bool {
 }
 
 /// A denied list: the same elements in order, or for a declared parameter in any order and any number.
+// recursion: bounded by serde_json, which reads 128 levels, and by texts in texts, each of which is shorter
 fn reaches_list(denied: &[Value], given: &Value, scope: Scope) -> bool {
     let Some(given) = as_list(given, scope) else { return false };
     match scope {
@@ -110,6 +114,7 @@ fn reaches_list(denied: &[Value], given: &Value, scope: Scope) -> bool {
 }
 
 /// A denied object: the same names with the same values, however the pairs are spelled.
+// recursion: bounded by serde_json, which reads 128 levels, and by texts in texts, each of which is shorter
 fn reaches_map(denied: &Map<String, Value>, given: &Value) -> bool {
     as_map(given).is_some_and(|given| {
         given.len() == denied.len()
@@ -118,6 +123,7 @@ fn reaches_map(denied: &Map<String, Value>, given: &Value) -> bool {
 }
 
 /// Whether an object has the pair that a denied `name=value` text names.
+// recursion: bounded by serde_json, which reads 128 levels, and by texts in texts, each of which is shorter
 fn names_pair(denied: &Value, given: &Map<String, Value>) -> bool {
     let Some((name, value)) = denied.as_str().and_then(|text| text.split_once('=')) else { return false };
     let value = Value::from(value.trim());
@@ -137,6 +143,7 @@ fn as_list(given: &Value, scope: Scope) -> Option<Vec<Value>> {
 }
 
 /// A value as the pairs that a handler could read it as.
+// recursion: bounded by serde_json, which reads 128 levels
 fn as_map(given: &Value) -> Option<Map<String, Value>> {
     match given {
         Value::Null => Some(Map::new()),

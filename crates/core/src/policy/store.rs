@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::template::{Alias, Entity, Subject, TemplateOptions};
 use super::{Acl, Policy, builtin};
+use crate::damaged::{self, Stored};
 use crate::identity::{self, Identity};
 use crate::token::{Authority, Token};
 
@@ -121,7 +122,8 @@ impl Policies {
         let watcher: Arc<dyn Watch> = policies.clone();
         barrier.watch(Arc::downgrade(&watcher));
         let mut tx = barrier.begin();
-        if policies.read(&mut tx, builtin::DEFAULT).await?.is_none() {
+        let default = damaged::read((&POLICIES, "policy"), &mut tx, &policies.view, builtin::DEFAULT).await?;
+        if let Stored::Absent = default {
             for (name, text) in [
                 (builtin::DEFAULT, builtin::DEFAULT_TEXT),
                 (builtin::RESPONSE_WRAPPING, builtin::RESPONSE_WRAPPING_TEXT),
@@ -139,6 +141,14 @@ impl Policies {
     /// When storage fails.
     pub async fn read(&self, tx: &mut Tx, name: &str) -> Result<Option<PolicyRecord>> {
         POLICIES.get_in(tx, &self.view, name).await
+    }
+
+    /// A stored policy for what must work beside a damaged one: a record that cannot be read counts as none.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn readable(&self, tx: &mut Tx, name: &str) -> Result<Option<PolicyRecord>> {
+        Ok(damaged::read((&POLICIES, "policy"), tx, &self.view, name).await?.readable())
     }
 
     /// Writes a policy; its text was parsed before.

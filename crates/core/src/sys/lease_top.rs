@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::System;
+use crate::damaged::unreadable;
 use crate::lease::index::Named;
-use crate::lease::store::unreadable;
 use crate::unsealed::Unsealed;
 
 /// How many names one step reads.

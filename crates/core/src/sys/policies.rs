@@ -169,8 +169,9 @@ async fn list_detailed(sys: &System, _: &mut Cx, req: Paged) -> Result<Keys> {
     let mut tx = unsealed.barrier.begin_read();
     let mut info = BTreeMap::new();
     for name in &all {
-        let record = unsealed.policies.read(&mut tx, name).await?;
-        info.insert(name.clone(), shown(record.unwrap_or_else(root), false));
+        let record = unsealed.policies.readable(&mut tx, name).await?;
+        let named = || PolicyRecord { version: 0, ..PolicyRecord::new(name, "", Timestamp::EPOCH) };
+        info.insert(name.clone(), shown(record.unwrap_or_else(named), false));
     }
     Keys::with_info(page(all, &req), &info)
 }
@@ -296,7 +297,7 @@ fn writable(name: &str) -> Result<()> {
 }
 
 async fn stored(sys: &System, cx: &mut Cx, name: &str) -> Result<Option<PolicyRecord>> {
-    sys.unsealed()?.policies.read(cx.store().0, name).await
+    sys.unsealed()?.policies.readable(cx.store().0, name).await
 }
 
 fn parsed(name: &str, given: String) -> Result<String> {

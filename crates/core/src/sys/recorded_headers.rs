@@ -82,10 +82,10 @@ async fn delete(sys: &System, cx: &mut Cx, req: Named) -> Result<()> {
     .await
 }
 
-async fn change(sys: &System, cx: &mut Cx, change: impl FnOnce(&mut BTreeMap<String, bool>)) -> Result<()> {
+async fn change(sys: &System, cx: &mut Cx, edit: impl FnOnce(&mut BTreeMap<String, bool>)) -> Result<()> {
     let permission = sys.node()?.admission().change().await;
     let mut all = HEADERS.get(cx, "").await?.unwrap_or_default();
-    change(&mut all);
+    edit(&mut all);
     if all.len() > MOST {
         return Err(Error::invalid(format!("no more than {MOST} headers can be recorded")));
     }

@@ -27,7 +27,7 @@ impl TokenAuth {
     }
 
     pub(super) fn unsealed(&self) -> Result<Arc<Unsealed>> {
-        self.node.upgrade().and_then(|n| n.unsealed()).ok_or_else(crate::node::sealed)
+        self.node.upgrade().as_deref().and_then(Node::unsealed).ok_or_else(crate::node::sealed)
     }
 }
 

@@ -11,6 +11,7 @@ use super::create::child_key;
 use super::id::TokenKey;
 use super::record::{Life, TokenRecord};
 use super::store::Tokens;
+use crate::damaged::unreadable;
 use crate::lease::index;
 use crate::mount::delete_some;
 
@@ -38,8 +39,11 @@ impl Tokens {
     /// # Errors
     /// When storage fails.
     pub async fn revoke_due(&self, key: &TokenKey, second: i64, now: Timestamp) -> Result<()> {
-        if self.revoke_if(key, |record| !record.lives_at(now)).await? {
-            return Ok(());
+        match self.revoke_if(key, |record| !record.lives_at(now)).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(error) if unreadable(&error) => return self.end_damaged(key, second).await,
+            Err(error) => return Err(error),
         }
         loop {
             let mut tx = self.barrier.begin();
@@ -55,6 +59,17 @@ impl Tokens {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Ends a token whose record cannot be read, at the end that the index has of it, with everything below it.
+    async fn end_damaged(&self, key: &TokenKey, second: i64) -> Result<()> {
+        tracing::error!("the record of a token cannot be read; the token and what it created end");
+        let mut tx = self.barrier.begin();
+        tx.delete(&self.view, &format!("id/{}", key.as_str()));
+        tx.delete(&self.view, &index::expiry_key(second, key));
+        tx.put(&self.view, &pending(key), bytes::Bytes::new());
+        tx.commit().await?;
+        self.collect(key).await
     }
 
     async fn revoke_if(&self, key: &TokenKey, wanted: impl Fn(&TokenRecord) -> bool) -> Result<bool> {
@@ -171,8 +186,12 @@ impl Tokens {
                     tx.put(&self.view, &pending(child), bytes::Bytes::new());
                     grandparents.push(child.clone());
                 }
-                if let Some(record) = self.record(&mut tx, child).await? {
-                    self.delete(&mut tx, child, &record, &mut spent).await?;
+                match self.record(&mut tx, child).await {
+                    Ok(Some(record)) => self.delete(&mut tx, child, &record, &mut spent).await?,
+                    // Nobody can use a token whose record cannot be read; its end does not wait for it.
+                    Err(error) if unreadable(&error) => tx.delete(&self.view, &format!("id/{}", child.as_str())),
+                    Ok(None) => {}
+                    Err(error) => return Err(error),
                 }
                 tx.delete(&self.view, &child_key(&parent, child));
             }

@@ -16,6 +16,7 @@ use super::batch::BatchCipher;
 use super::id::{BATCH, Ids, TokenKey};
 use super::record::TokenRecord;
 use crate::audit::Mark;
+use crate::damaged::{self, Stored};
 use crate::lease::Leases;
 use crate::metrics::Counter;
 use crate::namespace::NamespaceId;
@@ -268,7 +269,7 @@ impl Tokens {
             let mut tx = self.barrier.begin_read();
             let names = RECORDS.list_in(&mut tx, &self.view, "", &page).await?;
             for name in &names {
-                if let Some(record) = RECORDS.get_in(&mut tx, &self.view, name).await? {
+                if let Stored::Record(record) = damaged::read((&RECORDS, "token"), &mut tx, &self.view, name).await? {
                     out.push(record.accessor);
                 }
             }

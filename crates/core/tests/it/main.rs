@@ -8,6 +8,7 @@ mod audit_size;
 mod ceremonies;
 mod constraints;
 mod custody;
+mod damage;
 mod derived;
 mod fixture;
 mod gate;

@@ -287,3 +287,18 @@ fn apply(tx: &mut Tx, view: &View, model: &mut BTreeMap<String, Vec<u8>>, change
         }
     }
 }
+
+#[tokio::test]
+async fn sec_kf02_a_deleted_name_of_many_levels_is_listed_away_without_recursion() {
+    let (barrier, _) = barrier().await;
+    let view = barrier.view("logical/x/");
+    let deep = "a/".repeat(4000) + "b";
+    let mut tx = barrier.begin();
+    tx.put(&view, &deep, Bytes::from_static(b"v"));
+    tx.commit().await.unwrap();
+    let mut tx = barrier.begin();
+    tx.delete(&view, &deep);
+    assert_eq!(tx.list(&view, "", &Page::all()).await.unwrap(), Vec::<String>::new());
+    tx.put(&view, &("a/".repeat(3000) + "c"), Bytes::from_static(b"v"));
+    assert_eq!(tx.list(&view, "", &Page::all()).await.unwrap(), ["a/"]);
+}

@@ -28,7 +28,7 @@ impl Sample {
         ANYTHING.to_string()
     }
 
-    pub(super) fn random(&self, length: usize) -> String {
+    pub(super) fn alphanumeric(&self, length: usize) -> String {
         ALPHANUMERIC.to_string().repeat(length)
     }
 

@@ -48,7 +48,7 @@ impl<'a> Ingredients<'a> {
     }
 
     fn random(&self, length: usize) -> String {
-        self.sample.as_ref().map_or_else(|| self.draw(random::base62(length), UNIQUE), |s| s.random(length))
+        self.sample.as_ref().map_or_else(|| self.draw(random::base62(length), UNIQUE), |s| s.alphanumeric(length))
     }
 
     fn uuid(&self) -> String {

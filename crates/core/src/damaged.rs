@@ -1,0 +1,75 @@
+//! Records that cannot be read. Each is logged and confined to its own subject: neither an unseal nor the work on other
+//! records stops because of it.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt as _;
+use keepfast_framework::{Error, Records, Result};
+use keepfast_storage::{StorageError, Tx, View};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// What storage has under a name.
+pub(crate) enum Stored<T> {
+    /// Nothing.
+    Absent,
+    /// A record that cannot be read. It is logged.
+    Damaged,
+    /// A record.
+    Record(T),
+}
+
+impl<T> Stored<T> {
+    /// The record, where it can be read.
+    pub(crate) fn readable(self) -> Option<T> {
+        match self {
+            Stored::Record(record) => Some(record),
+            Stored::Absent | Stored::Damaged => None,
+        }
+    }
+}
+
+/// Reads a record; one that cannot be read is logged as `what`.
+///
+/// # Errors
+/// When storage fails as a whole.
+pub(crate) async fn read<T: Serialize + DeserializeOwned>(
+    (records, what): (&Records<T>, &'static str),
+    tx: &mut Tx,
+    view: &View,
+    name: &str,
+) -> Result<Stored<T>> {
+    match records.get_in(tx, view, name).await {
+        Ok(None) => Ok(Stored::Absent),
+        Ok(Some(record)) => Ok(Stored::Record(record)),
+        Err(error) if unreadable(&error) => {
+            let cause = error.cause().map(ToString::to_string).unwrap_or_default();
+            tracing::error!(record = what, name, %cause, "a stored record cannot be read; what depends on it is refused");
+            Ok(Stored::Damaged)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether an error says that one record is damaged, and not that storage fails.
+pub(crate) fn unreadable(error: &Error) -> bool {
+    match error.cause().and_then(|c| c.downcast_ref::<StorageError>()) {
+        Some(error) => matches!(error, StorageError::Corrupt(..)),
+        // The bytes are not the JSON of a record.
+        None => true,
+    }
+}
+
+/// Whether an error says that storage fails, so that nothing else can be done either.
+pub(crate) fn storage_fails(error: &Error) -> bool {
+    error.cause().is_some_and(|cause| cause.is::<StorageError>()) && !unreadable(error)
+}
+
+/// Runs work on one lease, token or mount; a panic in it is its error.
+///
+/// # Errors
+/// Those of the work; 500 for a panic.
+pub(crate) async fn confined<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Err(Error::internal("a panic")))
+}

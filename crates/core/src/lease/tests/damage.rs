@@ -1,0 +1,27 @@
+//! A lease that cannot be revoked, for whatever reason, keeps no other from its end.
+
+use std::collections::BTreeSet;
+
+use super::{HOUR, Rig};
+use crate::lease::index;
+use keepfast_framework::Page;
+
+#[tokio::test]
+async fn sec_kf02_a_panic_or_a_damaged_role_keeps_no_other_lease() {
+    let rig = Rig::new().await;
+    for _ in 0..20 {
+        rig.user(&rig.root, "a").await;
+    }
+    let faulty: BTreeSet<String> = rig.world.users.lock().iter().take(10).cloned().collect();
+    *rig.world.panics.lock() = faulty.iter().take(5).cloned().collect();
+    *rig.world.damaged.lock() = faulty.iter().skip(5).cloned().collect();
+    rig.pass(HOUR * 2).await;
+    assert_eq!(*rig.world.users.lock(), faulty, "the others end at the first pass");
+    // Each failure is counted: in the end the leases are irrevocable and wait for an operator.
+    for _ in 0..10 {
+        rig.pass(HOUR * 2).await;
+    }
+    let mount = rig.unsealed.leases.irrevocable_mounts().await.unwrap().remove(0);
+    let set_aside = rig.unsealed.leases.of_mount(index::IRREVOCABLE, &mount, &Page::all()).await.unwrap();
+    assert_eq!(set_aside.len(), 10);
+}

@@ -1,0 +1,218 @@
+//! Stored records that cannot be read: each is confined to its subject, and none of them opens anything.
+
+use bytes::Bytes;
+use keepfast_framework::engine::Registered;
+use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::{Cx, Engine, Error, Kind, Result, Routes};
+use keepfast_storage::{Backend as _, Batch, Key, Page, Write};
+use serde_json::{Value, json};
+
+use crate::fixture::{House, ROOT};
+use crate::tokens::stored;
+
+/// The ways in which a record is damaged.
+#[derive(Clone, Copy)]
+enum Damage {
+    /// The ciphertext does not open.
+    Ciphertext,
+    /// The plaintext is no record.
+    Plaintext,
+}
+
+const WAYS: [Damage; 2] = [Damage::Ciphertext, Damage::Plaintext];
+
+/// Damages every record below a path, which exists, and starts the process anew.
+async fn damage(house: &mut House, way: Damage, path: &str) {
+    let mut paths: Vec<String> = stored(house, "").await;
+    paths.retain(|known| known.starts_with(path));
+    assert!(!paths.is_empty(), "{path}");
+    for path in paths {
+        match way {
+            Damage::Ciphertext => {
+                let key = Key::new(&path).unwrap();
+                let value = Bytes::from_static(b"damaged by the test, and longer than any header");
+                let batch = Batch { reads: Vec::new(), writes: vec![Write::Put { key, value }] };
+                house.backend.commit(batch).await.unwrap();
+            }
+            Damage::Plaintext => {
+                let barrier = house.unsealed().barrier.clone();
+                let mut tx = barrier.begin();
+                tx.put(&barrier.view(""), &path, Bytes::from_static(b"{\"damaged\""));
+                tx.commit().await.unwrap();
+            }
+        }
+    }
+    house.restarted().await;
+}
+
+async fn token(house: &House, policies: &[&str]) -> String {
+    house.post("auth/token/create", ROOT, json!({ "policies": policies })).await.ok().token()
+}
+
+#[tokio::test]
+async fn a_damaged_mount_record_stops_neither_unseal_nor_other_mounts() {
+    for way in WAYS {
+        let mut house = House::new().await;
+        for path in ["a", "b"] {
+            house.post(&format!("sys/mounts/{path}"), ROOT, json!({ "type": "kv" })).await.ok();
+            house.post(&format!("{path}/x"), ROOT, json!({ "k": path })).await.ok();
+        }
+        let uuid = house.get("sys/mounts", ROOT).await.ok().data()["a/"]["uuid"].as_str().unwrap().to_owned();
+        damage(&mut house, way, &format!("sys/mount/{uuid}")).await;
+        house.get("a/x", ROOT).await.is(404);
+        assert_eq!(house.get("b/x", ROOT).await.ok().data()["k"], "b");
+        house.get("sys/mounts", ROOT).await.ok();
+        house.post("sys/mounts/c", ROOT, json!({ "type": "kv" })).await.ok();
+        house.unsealed().resume_unmounts().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn sec_kf02_a_policy_that_cannot_be_read_denies() {
+    for way in WAYS {
+        let mut house = House::new().await;
+        let rule = json!({ "policy": "path \"secret/*\" { capabilities = [\"read\"] }" });
+        house.post("sys/policies/acl/wide", ROOT, rule.clone()).await.ok();
+        let narrow = json!({ "policy": "path \"secret/data/x\" { capabilities = [\"deny\"] }" });
+        house.post("sys/policies/acl/narrow", ROOT, narrow).await.ok();
+        house.post("secret/data/x", ROOT, json!({ "data": { "k": "v" } })).await.ok();
+        let (both, wide) = (token(&house, &["wide", "narrow"]).await, token(&house, &["wide"]).await);
+        damage(&mut house, way, "sys/policy/narrow").await;
+        // A policy that was taken out of the decision would leave what the others grant.
+        assert!(house.get("secret/data/x", &both).await.status >= 400);
+        assert!(house.get("secret/data/y", &both).await.status >= 400);
+        house.get("secret/data/x", &wide).await.ok();
+        house.post("sys/policies/acl/narrow", ROOT, rule).await.ok();
+        house.get("secret/data/x", &both).await.ok();
+    }
+}
+
+#[tokio::test]
+async fn a_stored_policy_that_no_longer_parses_denies_and_is_shown() {
+    let mut house = House::new().await;
+    let rule = json!({ "policy": "path \"secret/*\" { capabilities = [\"read\"] }" });
+    house.post("sys/policies/acl/old", ROOT, rule).await.ok();
+    let old = token(&house, &["old"]).await;
+    let barrier = house.unsealed().barrier.clone();
+    let mut tx = barrier.begin();
+    let record = tx.get(&barrier.view("sys/"), "policy/old").await.unwrap().unwrap();
+    let mut record: Value = serde_json::from_slice(&record).unwrap();
+    record["text"] =
+        json!(format!("path \"a/{}\" {{ capabilities = [\"read\"] }}", "{{identity.entity.id}}".repeat(300)));
+    tx.put(&barrier.view("sys/"), "policy/old", serde_json::to_vec(&record).unwrap().into());
+    tx.commit().await.unwrap();
+    house.restarted().await;
+    assert!(house.get("secret/data/x", &old).await.status >= 400);
+    house.get("sys/policies/acl/old", ROOT).await.ok();
+    house.call("DELETE", "sys/policies/acl/old", ROOT, Value::Null).await.ok();
+}
+
+#[tokio::test]
+async fn damaged_default_policy_and_admission_records_stop_no_unseal() {
+    for way in WAYS {
+        let mut house = House::new().await;
+        house.post("sys/quotas/rate-limit/q", ROOT, json!({ "rate": 1000, "path": "secret/" })).await.ok();
+        house.post("sys/quotas/config", ROOT, json!({ "rate_limit_exempt_paths": ["sys/health"] })).await.ok();
+        house.post("sys/config/cors", ROOT, json!({ "allowed_origins": "*" })).await.ok();
+        house.post("sys/config/auditing/request-headers/x-a", ROOT, json!({ "hmac": true })).await.ok();
+        let lowly = token(&house, &["default"]).await;
+        for path in ["sys/quotas/", "sys/config/", "sys/version-history/", "sys/policy/default"] {
+            damage(&mut house, way, path).await;
+        }
+        assert!(house.node.admission().rules().cors.is_none(), "an origin that cannot be read is not allowed");
+        assert!(house.get("auth/token/lookup-self", &lowly).await.status >= 400);
+        house.get("sys/mounts", ROOT).await.ok();
+        let barrier = house.unsealed().barrier.clone();
+        let kept = barrier.begin_read().get(&barrier.view("sys/"), "policy/default").await;
+        assert!(kept.is_err() || kept.unwrap().unwrap().starts_with(b"{\"damaged\""), "nothing is written over it");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_quarantine_record_keeps_the_quarantine() {
+    for way in WAYS {
+        let mut house = House::new().await;
+        house.post("sys/leases/quarantine", ROOT, json!({ "enabled": true })).await.ok();
+        damage(&mut house, way, "token/quarantine").await;
+        assert!(house.unsealed().leases.is_quarantined());
+        house.post("sys/leases/quarantine", ROOT, json!({ "enabled": false })).await.ok();
+        assert!(!house.unsealed().leases.is_quarantined());
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_token_record_ends_alone_and_on_time() {
+    for way in WAYS {
+        let mut house = House::new().await;
+        let parent = token(&house, &["default", "root"]).await;
+        let before = stored(&house, "token/id/").await;
+        let child = house.post("auth/token/create", &parent, json!({ "ttl": "1h" })).await.ok().token();
+        let other = token(&house, &["default"]).await;
+        let grandchild = house.post("auth/token/create", &child, json!({ "ttl": "2h" })).await.ok().token();
+        let path = stored(&house, "token/id/").await;
+        let with = house.unsealed().tokens.place(&child.clone());
+        let path = path.iter().find(|path| !before.contains(path) && path.ends_with(with.as_str())).unwrap().clone();
+        damage(&mut house, way, &path).await;
+        assert!(house.get("auth/token/lookup-self", &child).await.status >= 400);
+        assert!(house.get("auth/token/lookup-self", &grandchild).await.status >= 400);
+        house.get("auth/token/lookup-self", &other).await.ok();
+        house.call("LIST", "auth/token/accessors", ROOT, Value::Null).await.ok();
+        house.pass(3601).await;
+        assert!(!stored(&house, "token/id/").await.contains(&path));
+        assert!(house.get("auth/token/lookup-self", &grandchild).await.is(403).status == 403);
+        // Its parent ends as any other, with a damaged child or without.
+        let third = house.post("auth/token/create", &parent, json!({})).await.ok().token();
+        let path = format!("token/id/{}", house.unsealed().tokens.place(&third).as_str());
+        damage(&mut house, way, &path).await;
+        house.post("auth/token/revoke", ROOT, json!({ "token": parent })).await.ok();
+        assert!(!stored(&house, "token/id/").await.contains(&path));
+    }
+}
+
+/// An engine that cannot be opened.
+struct Unopened<const PANICS: bool>;
+
+impl<const PANICS: bool> Engine for Unopened<PANICS> {
+    const TYPE: &'static str = if PANICS { "panics" } else { "fails" };
+    const KIND: Kind = Kind::Secrets;
+
+    fn routes(r: &mut Routes<Self>) {
+        r.path("x", Help { synopsis: "", description: "" }).read(read);
+    }
+
+    async fn open(_: &mut Cx) -> Result<Self> {
+        assert!(!PANICS, "a planted panic");
+        Err(Error::internal("a planted failure"))
+    }
+}
+
+async fn read<const PANICS: bool>(_: &Unopened<PANICS>, _: &mut Cx, _: Nothing) -> Result<()> {
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_engine_that_cannot_be_opened_stops_neither_unseal_nor_ticks() {
+    let engines = || {
+        let unopened = vec![Registered::of::<Unopened<true>>(), Registered::of::<Unopened<false>>()];
+        keepfast_engines::all().preceded_by(unopened)
+    };
+    let house = House::with(|_, _| {}, engines()).await;
+    for engine in ["panics", "fails"] {
+        let entry = house.unsealed().mounts.entry(Kind::Secrets, &format!("{engine}/"), engine, None).unwrap();
+        assert!(house.unsealed().mount(entry.clone()).await.is_err(), "what cannot be opened is not mounted");
+        assert!(house.unsealed().mounts.router().at(&entry.path).is_none());
+        // It was mounted by an earlier version, which could open it.
+        let mut tx = house.unsealed().barrier.begin();
+        house.unsealed().mounts.save(&mut tx, &entry).unwrap();
+        tx.commit().await.unwrap();
+        house.unsealed().mounts.reload().await.unwrap();
+    }
+    for engine in ["panics", "fails"] {
+        house.get(&format!("{engine}/x"), ROOT).await.is(500);
+    }
+    house.unsealed().tick(false).await;
+    house.unsealed().tick(true).await;
+    house.get("sys/mounts", ROOT).await.ok();
+    let view = house.unsealed().barrier.view("sys/");
+    assert!(!house.unsealed().barrier.begin_read().list(&view, "mount/", &Page::all()).await.unwrap().is_empty());
+}
