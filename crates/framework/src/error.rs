@@ -49,6 +49,8 @@ pub struct Error {
     status: Status,
     public: Cow<'static, str>,
     warnings: Vec<String>,
+    /// What the log gets in place of `public`.
+    logged: Option<Box<str>>,
     cause: Option<BoxError>,
     conflict: bool,
 }
@@ -56,7 +58,7 @@ pub struct Error {
 impl Error {
     /// A failure with this status and text.
     pub fn new(status: Status, public: impl Into<Cow<'static, str>>) -> Self {
-        Error { status, public: public.into(), warnings: Vec::new(), cause: None, conflict: false }
+        Error { status, public: public.into(), warnings: Vec::new(), logged: None, cause: None, conflict: false }
     }
 
     /// 400: the request is wrong; `public` says which parameter and why.
@@ -95,6 +97,13 @@ impl Error {
         Error { cause: Some(cause.into()), ..self }
     }
 
+    /// The same failure with another text for the log, where `public` may quote what no log may hold, such as the message of
+    /// another server.
+    #[must_use]
+    pub fn logged_as(self, text: impl Into<Box<str>>) -> Self {
+        Error { logged: Some(text.into()), ..self }
+    }
+
     /// The same failure with a warning beside the errors.
     #[must_use]
     pub fn with_warning(mut self, warning: impl Into<String>) -> Self {
@@ -110,6 +119,11 @@ impl Error {
     /// What the caller may know; empty where the list of errors is.
     pub fn public(&self) -> &str {
         &self.public
+    }
+
+    /// What the log may hold of it.
+    pub fn logged(&self) -> &str {
+        self.logged.as_deref().unwrap_or(&self.public)
     }
 
     /// The same where the text is a constant of the program; one that was composed may hold what the caller sent.
@@ -140,7 +154,7 @@ impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Error")
             .field("status", &self.status.0)
-            .field("public", &self.public)
+            .field("public", &self.logged())
             .field("cause", &self.cause)
             .finish()
     }
@@ -148,7 +162,7 @@ impl fmt::Debug for Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.public, self.status.0)
+        write!(f, "{} ({})", self.logged(), self.status.0)
     }
 }
 

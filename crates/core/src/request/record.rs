@@ -210,6 +210,6 @@ fn log(error: &Error) {
         tracing::debug!(public = error.public(), "request refused");
     } else if error.status().0 >= 500 {
         let cause = error.cause().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(status = error.status().0, public = error.public(), %cause, "request failed");
+        tracing::error!(status = error.status().0, public = error.logged(), %cause, "request failed");
     }
 }

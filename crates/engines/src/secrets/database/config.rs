@@ -70,7 +70,7 @@ impl Config {
 
     /// That there is no connection of this name.
     pub(super) fn missing(name: &str) -> DatabaseError {
-        DatabaseError(format!("failed to find entry for connection with name: {name:?}"))
+        DatabaseError::new(format!("failed to find entry for connection with name: {name:?}"))
     }
 
     /// Puts another password in place of the administrator's.
@@ -78,6 +78,14 @@ impl Config {
         self.password.zeroize();
         self.password = password.expose().clone();
         self.revision = random::uuid();
+    }
+
+    /// The same with another password of the administrator.
+    pub(super) fn with_password(&self, password: &SecretString) -> Self {
+        let mut other = self.clone();
+        other.password.zeroize();
+        other.password = password.expose().clone();
+        other
     }
 
     /// Writes it when the request's transaction commits.
@@ -96,7 +104,7 @@ impl Config {
         if self.allowed_roles.iter().any(|pattern| matches(pattern, role)) {
             return Ok(());
         }
-        Err(DatabaseError(format!("{role:?} is not an allowed role")))
+        Err(DatabaseError::new(format!("{role:?} is not an allowed role")))
     }
 
     /// The kind of the database.
@@ -104,7 +112,7 @@ impl Config {
     /// # Errors
     /// 500 when there is no such kind any more.
     pub(super) fn kind(&self) -> Result<&'static Kind> {
-        Kind::of(&self.plugin_name).map_err(|text| DatabaseError(text).answer())
+        Kind::of(&self.plugin_name).map_err(|text| DatabaseError::new(text).answer())
     }
 
     /// The template of users' names: its own, or its kind's.
@@ -206,19 +214,25 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
     if let Some(policy) = take::<Text>(&mut given, "password_policy")? {
         config.password_policy = policy.into();
     }
+    let mut has_password = false;
     if let Some(password) = take::<Text>(&mut given, "password")? {
+        has_password = true;
         config.password.zeroize();
         config.password = password.into();
     }
     config.details.extend(given);
-    let has_password = |url: String| Kind::of(&config.plugin_name).is_ok_and(|kind| (kind.has_password)(&url));
-    if text(&config.details, "connection_url").is_some_and(has_password) {
+    rotation::check_change(engine, cx, &req.name, &config).await?;
+    let url_has_password = |url: String| Kind::of(&config.plugin_name).is_ok_and(|kind| (kind.has_password)(&url));
+    if text(&config.details, "connection_url").is_some_and(url_has_password) {
         cx.warn("Password found in connection_url, use a templated url to enable root rotation and prevent read access to password information.");
     }
     config.revision = random::uuid();
     check(&config, &version)?;
     match engine.connections.open(&config, cx.clock()) {
-        Ok(opened) if verify => opened.verify().await.map_err(|DatabaseError(text)| unusable(text))?,
+        Ok(opened) if verify => {
+            let verified = rotation::verify(engine, cx, (&req.name, &config), &*opened, has_password).await?;
+            verified.map_err(|error| error.reworded(unusable_text).invalid())?;
+        }
         Ok(_) => {}
         // Nobody has looked at it yet.
         Err(Unusable::Url(_)) if !verify => {}
@@ -230,7 +244,11 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
 }
 
 fn unusable(why: String) -> Error {
-    Error::invalid(format!("error creating database object: {why}"))
+    Error::invalid(unusable_text(why))
+}
+
+fn unusable_text(why: String) -> String {
+    format!("error creating database object: {why}")
 }
 
 fn check(config: &Config, version: &str) -> Result<()> {
@@ -251,6 +269,7 @@ fn check(config: &Config, version: &str) -> Result<()> {
 }
 
 pub(super) async fn delete(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<()> {
+    rotation::forget(engine, cx, &req.name)?;
     CONFIGS.delete(cx, &req.name);
     engine.connections.close(&req.name);
     Ok(())
@@ -260,7 +279,7 @@ pub(super) async fn reset(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> R
     engine.connections.close(&req.name);
     rotation::recover_if_pending(engine, cx, &req.name).await?;
     let config = Config::named(cx, &req.name).await?;
-    engine.connections.of(&req.name, &config, cx.clock())?.verify().await.map_err(DatabaseError::answer)
+    rotation::database(engine, cx, &req.name, &config).await?.verify().await.map_err(DatabaseError::answer)
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -7,71 +7,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::engine::Gauge;
-use keepfast_framework::text_limits::ExceedsLimit;
-use keepfast_framework::{Clock, Error, Result, Status, Timestamp};
+use keepfast_framework::{Clock, Result, Timestamp};
 use parking_lot::Mutex;
 
 use super::config::Config;
 use super::credential::Login;
+pub(super) use super::failure::{DatabaseError, NotChanged, NotMade};
 use super::files::FileDirectories;
 use super::kinds::Kind;
 use super::pool::Numbers;
 
 /// How long one piece of work in a database may take, connecting included.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// What a database, or the way to it, has answered. The text never holds a password: it is the server's own message.
-#[derive(Debug)]
-pub(super) struct DatabaseError(pub(super) String);
-
-impl DatabaseError {
-    /// As the answer of a request: 500, in the peer's form.
-    pub(super) fn answer(self) -> Error {
-        Error::new(Status::INTERNAL, self.listed())
-    }
-
-    /// As the answer of a request that asks for what cannot be, for which the peer blames itself: 400.
-    pub(super) fn refusal(self) -> Error {
-        Error::invalid(self.listed())
-    }
-
-    /// In the form in which the peer tells of errors.
-    pub(super) fn listed(self) -> String {
-        format!("1 error occurred:\n\t* {}\n\n", self.0)
-    }
-}
-
-impl From<ExceedsLimit> for DatabaseError {
-    fn from(limit: ExceedsLimit) -> Self {
-        DatabaseError(limit.to_string())
-    }
-}
-
-/// Why a user was not made.
-#[derive(Debug)]
-pub(super) enum NotMade {
-    /// It is certain that this call made no user, because there was one of this name.
-    Taken(DatabaseError),
-    /// It is certain that this call made no user, because nothing was asked of the database that could make one.
-    Untried(DatabaseError),
-    /// Anything else: perhaps it was made all the same.
-    Failed(DatabaseError),
-}
-
-impl NotMade {
-    /// What the database has answered.
-    pub(super) fn told(self) -> DatabaseError {
-        match self {
-            NotMade::Taken(error) | NotMade::Untried(error) | NotMade::Failed(error) => error,
-        }
-    }
-}
-
-impl From<DatabaseError> for NotMade {
-    fn from(error: DatabaseError) -> Self {
-        NotMade::Failed(error)
-    }
-}
 
 /// Why a connection cannot be opened.
 #[derive(Debug, PartialEq, Eq)]
@@ -137,15 +84,20 @@ pub(super) trait Database: Send + Sync {
     /// Removes a user and its sessions; one that is not there is no failure.
     async fn drop_user(&self, name: &str, statements: &[String]) -> Result<(), DatabaseError>;
     /// Gives a user another password.
-    async fn set_password(
+    async fn set_password(&self, name: &str, password: &SecretString, statements: &[String]) -> Result<(), NotChanged>;
+    /// Gives the account that this connection is logged in as another password; `name` is for `statements`.
+    async fn set_own_password(
         &self,
         name: &str,
         password: &SecretString,
         statements: &[String],
-    ) -> Result<(), DatabaseError>;
+    ) -> Result<(), NotChanged> {
+        self.set_password(name, password, statements).await
+    }
     /// The names of all users that begin with a prefix.
     async fn list_users(&self, prefix: &str) -> Result<Vec<String>, DatabaseError>;
-    /// Whether this password works for this user; an error says nothing about either.
+    /// Whether a login as this user with this password succeeds. `Ok(false)` only where the server says that the password is
+    /// wrong; an error says nothing about either.
     async fn accepts(&self, name: &str, password: &SecretString) -> Result<bool, DatabaseError>;
     /// What its pool is doing.
     fn numbers(&self) -> Numbers;
@@ -162,7 +114,7 @@ pub(super) async fn in_time<T, E: From<DatabaseError>>(
     tokio::select! {
         done = work => done,
         () = clock.sleep_until(clock.now().after(PATIENCE)) => {
-            Err(DatabaseError("the database did not answer in time".to_owned()).into())
+            Err(DatabaseError::new("the database did not answer in time").into())
         }
     }
 }
@@ -183,6 +135,11 @@ pub(super) fn unreached(address: &str, error: &std::io::Error) -> String {
 pub(super) struct Connections {
     open: Mutex<HashMap<String, Open>>,
     files: FileDirectories,
+}
+
+/// The key of a connection with its second password. No connection has such a name.
+fn second(name: &str) -> String {
+    format!("{name}/second-password")
 }
 
 /// A connection with the revision of the settings it was opened with.
@@ -212,7 +169,7 @@ impl Connections {
         {
             return Ok(open.clone());
         }
-        let opened = self.open(config, clock).map_err(|unusable| DatabaseError(unusable.text()).answer())?;
+        let opened = self.open(config, clock).map_err(|unusable| DatabaseError::new(unusable.text()).answer())?;
         self.open.lock().insert(name.to_owned(), (config.revision.clone(), opened.clone()));
         Ok(opened)
     }
@@ -235,8 +192,18 @@ impl Connections {
         open.iter().flat_map(of_one).collect()
     }
 
+    /// The same with the second password of an undecided rotation.
+    ///
+    /// # Errors
+    /// As [`Connections::of`].
+    pub(super) fn second(&self, name: &str, config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Database>> {
+        self.of(&second(name), config, clock)
+    }
+
     /// Closes a connection; the next use opens it anew.
     pub(super) fn close(&self, name: &str) {
-        self.open.lock().remove(name);
+        let mut open = self.open.lock();
+        open.remove(name);
+        open.remove(&second(name));
     }
 }

@@ -1,5 +1,7 @@
 //! `creds/`: a user for each request, and the end of it.
 
+use std::time::Duration;
+
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::fields::Text;
 use keepfast_framework::lease::{Intent, LeaseClaim};
@@ -16,6 +18,10 @@ use super::{DatabaseEngine, rotation, username};
 
 /// Where the password stands with an intent, as the proof that a user was made for it.
 const PROOF: &str = "password";
+
+/// How long a user, or its certificate, is valid beyond the end of its lease, as with OpenBao: the clocks of two servers
+/// differ, and databases count in whole seconds.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// What is stored with the lease of a user.
 #[derive(Serialize, Deserialize)]
@@ -43,9 +49,9 @@ pub(super) async fn read(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Re
     let template = credential::name_template(&role, &config)?;
     let kind = config.kind()?;
     if kind.needs_creation_statements && role.creation_statements.iter().all(|s| s.trim().is_empty()) {
-        return Err(DatabaseError("empty creation statements".to_owned()).refusal());
+        return Err(DatabaseError::new("empty creation statements").refusal());
     }
-    let database = engine.connections.of(&role.db_name, &config, cx.clock())?;
+    let database = rotation::database(engine, cx, &role.db_name, &config).await?;
     let ingredients = username::Ingredients::new(&cx.caller().display_name, &req.name, cx.now());
     let name = username::name(&template, kind.longest_name, &ingredients)?;
     let may_repeat = ingredients.may_repeat(&name);
@@ -68,8 +74,9 @@ pub(super) async fn read(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Re
         guard(&mut offer, &*database, &held, &secret).await?;
     }
     let intent = intend(cx, &offer).await?;
-    let secret = secret.issue(&name, cx.now(), intent.ends())?;
-    let user = NewUser { name: &name, login: secret.login(), expires: intent.ends() };
+    let expires = intent.ends().after(GRACE);
+    let secret = secret.issue(&name, cx.now(), expires)?;
+    let user = NewUser { name: &name, login: secret.login(), expires };
     match database.create_user(&user, &role.creation_statements).await {
         Ok(()) => Ok(Intended { data: secret.told(name)?, intent }),
         Err(NotMade::Taken(error)) => {
@@ -94,7 +101,7 @@ async fn guard(offer: &mut LeaseOffer, database: &dyn Database, held: &Held, sec
     if !database.is_free(name).await.map_err(DatabaseError::answer)? {
         return Err(database.taken(name).refusal());
     }
-    let taken = DatabaseError(format!("another lease holds the user {name:?}")).listed();
+    let taken = format!("1 error occurred:\n\t* another lease holds the user {name:?}\n\n");
     offer.claim = Some(LeaseClaim { key: format!("{}/{name}", held.db_name), taken });
     offer.until_confirmed = json!({ PROOF: secret.password().map(SecretString::expose) });
     Ok(())
@@ -114,7 +121,7 @@ async fn intend(cx: &mut Cx, offer: &LeaseOffer) -> Result<Intent> {
 
 /// The connection of a lease; what is wrong becomes part of another text.
 async fn connection(cx: &mut Cx, name: &str) -> Result<Config> {
-    Config::find(cx, name).await?.ok_or_else(|| Error::invalid(Config::missing(name).0))
+    Config::find(cx, name).await?.ok_or_else(|| Config::missing(name).invalid())
 }
 
 pub(super) async fn renew(engine: &DatabaseEngine, cx: &mut Cx, lease: &HeldLease) -> Result<LeaseTerms> {
@@ -122,10 +129,11 @@ pub(super) async fn renew(engine: &DatabaseEngine, cx: &mut Cx, lease: &HeldLeas
     let missing = || Error::invalid(format!("error during renew: could not find role with name {:?}", held.role));
     let role = ROLES.get(cx, &held.role).await?.ok_or_else(missing)?;
     let config = connection(cx, &held.db_name).await?;
-    let database = engine.connections.of(&held.db_name, &config, cx.clock())?;
+    let database = rotation::database(engine, cx, &held.db_name, &config).await?;
     let terms = LeaseTerms { ttl: role.default_ttl(), max_ttl: role.max_ttl() };
-    let renewed = database.renew_user(&held.username, lease.end_under(&terms), &role.renew_statements).await;
-    renewed.map_err(|DatabaseError(text)| Error::invalid(text))?;
+    let renewed =
+        database.renew_user(&held.username, lease.end_under(&terms).after(GRACE), &role.renew_statements).await;
+    renewed.map_err(DatabaseError::invalid)?;
     Ok(terms)
 }
 
@@ -134,11 +142,11 @@ pub(super) async fn revoke(engine: &DatabaseEngine, cx: &mut Cx, lease: &HeldLea
     let config = connection(cx, &held.db_name).await?;
     let statements =
         ROLES.get(cx, &held.role).await?.map_or(held.revocation_statements, |role| role.revocation_statements);
-    let database = engine.connections.of(&held.db_name, &config, cx.clock())?;
+    let database = rotation::database(engine, cx, &held.db_name, &config).await?;
     if let Some(proof) = lease.until_confirmed.get(PROOF) {
         check_is_ours(&*database, &held.username, proof.as_str()).await?;
     }
-    database.drop_user(&held.username, &statements).await.map_err(|DatabaseError(text)| Error::invalid(text))
+    database.drop_user(&held.username, &statements).await.map_err(DatabaseError::invalid)
 }
 
 /// That a user was made for the lease whose password this is, if there is one of that name.
@@ -146,14 +154,13 @@ pub(super) async fn revoke(engine: &DatabaseEngine, cx: &mut Cx, lease: &HeldLea
 /// # Errors
 /// 400 when it has another password, or none is known; what the database fails with.
 async fn check_is_ours(database: &dyn Database, name: &str, password: Option<&str>) -> Result<()> {
-    let fault = |DatabaseError(text)| Error::invalid(text);
     let password = password.map(|text| SecretString::new(text.to_owned()));
     if let Some(password) = password
-        && database.accepts(name, &password).await.map_err(fault)?
+        && rotation::proves(database, name, &password).await.map_err(DatabaseError::invalid)?
     {
         return Ok(());
     }
-    if database.is_free(name).await.map_err(fault)? {
+    if database.is_free(name).await.map_err(DatabaseError::invalid)? {
         return Ok(());
     }
     Err(Error::invalid(format!(

@@ -11,6 +11,7 @@ use super::credential::Certificates;
 use super::files::FileDirectories;
 use super::mysql::{self, MySql};
 use super::postgres::{self, Postgres};
+use super::redact::{self, Redacted};
 use super::redis::{self, Redis};
 
 /// What the engine has to know of a kind before it is connected.
@@ -99,7 +100,7 @@ impl Kind {
         KINDS.iter().find(|kind| kind.plugin == plugin).ok_or_else(unknown)
     }
 
-    /// Opens a connection of this kind; nothing is asked of the database yet.
+    /// Opens a connection of this kind, whose errors hold no secret; nothing is sent to the database yet.
     ///
     /// # Errors
     /// What is wrong with the settings.
@@ -110,7 +111,12 @@ impl Kind {
         files: &FileDirectories,
         clock: &Arc<dyn Clock>,
     ) -> Result<Arc<dyn Database>, Unusable> {
-        (self.open)(details, password, files, clock.clone())
+        let secrets = redact::secrets_of(details, password);
+        match (self.open)(details, password, files, clock.clone()) {
+            Ok(database) => Ok(Arc::new(Redacted::new(database, secrets))),
+            Err(Unusable::Setting(text)) => Err(Unusable::Setting(redact::redacted(&text, None, &secrets))),
+            Err(Unusable::Url(text)) => Err(Unusable::Url(redact::redacted(&text, None, &secrets))),
+        }
     }
 }
 

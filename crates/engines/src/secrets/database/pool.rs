@@ -115,7 +115,7 @@ impl<C: Connector> Pool<C> {
             Ok(place) => place,
             Err(_) => {
                 self.waits.fetch_add(1, Ordering::Relaxed);
-                let closed = |_| DatabaseError("the pool is closed".to_owned());
+                let closed = |_| DatabaseError::new("the pool is closed");
                 self.places.clone().acquire_owned().await.map_err(closed)?
             }
         };

@@ -40,7 +40,7 @@ pub(super) struct Removed {
 
 pub(super) async fn read(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<Data<Orphans>> {
     let config = connection(cx, &req.name).await?;
-    let database = engine.connections.of(&req.name, &config, cx.clock())?;
+    let database = rotation::database(engine, cx, &req.name, &config).await?;
     Ok(Data(Orphans { usernames: orphans(cx, &config, &*database).await? }))
 }
 
@@ -53,7 +53,7 @@ pub(super) async fn remove(engine: &DatabaseEngine, cx: &mut Cx, req: Remove) ->
     connection(cx, &req.name).await?;
     rotation::recover_if_pending(engine, cx, &req.name).await?;
     let config = connection(cx, &req.name).await?;
-    let database = engine.connections.of(&req.name, &config, cx.clock())?;
+    let database = rotation::database(engine, cx, &req.name, &config).await?;
     let orphans = orphans(cx, &config, &*database).await?;
     if named.iter().any(|name| !orphans.contains(name)) {
         return Err(Error::invalid(

@@ -27,7 +27,7 @@ impl Statements {
     pub(super) fn checked(self) -> FrameworkResult<Vec<String>> {
         for statement in expanded(&self.0).map_err(|limit| Error::invalid(limit.to_string()))? {
             // Only PostgreSQL has dollar quotes; the connection, and so the dialect, may be created later.
-            split(Dialect::Postgres, &statement, None, &mut |_| Ok(())).map_err(|e| Error::invalid(e.0))?;
+            split(Dialect::Postgres, &statement, None, &mut |_| Ok(())).map_err(DatabaseError::invalid)?;
         }
         Ok(self.0)
     }
@@ -182,7 +182,7 @@ fn placeholder(text: &str) -> Option<(&str, &str)> {
 }
 
 fn refusal(name: &str) -> DatabaseError {
-    DatabaseError(format!(
+    DatabaseError::new(format!(
         "the value of {{{{{name}}}}} has characters that cannot stand where the statement has its placeholder"
     ))
 }

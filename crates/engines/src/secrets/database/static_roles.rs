@@ -163,6 +163,9 @@ pub(super) struct Shown {
 pub(super) struct Creds {
     last_vault_rotation: Option<String>,
     password: String,
+    /// The password that a rotation without an answer has sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pending_password: Option<String>,
     #[serde(flatten)]
     rhythm: Rhythm,
     ttl: u64,
@@ -203,6 +206,9 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
     };
     set_rhythm(&mut role, &req)?;
     if let Some(name) = req.db_name {
+        if role.pending.is_some() && name.0 != role.db_name {
+            return Err(Error::invalid("db_name cannot change while a rotation is undecided: see rotate-role"));
+        }
         role.db_name = name.into();
     }
     if role.db_name.is_empty() {
@@ -321,9 +327,16 @@ pub(super) async fn creds(_: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result
     if let Some(config) = Config::find(cx, &role.db_name).await? {
         config.allow(&req.name).map_err(DatabaseError::refusal)?;
     }
+    if role.pending.is_some() {
+        cx.warn(
+            "The database has not answered to the last rotation: the user has either password or pending_password. The rotation is \
+             tried again until the database answers.",
+        );
+    }
     Ok(Data(Creds {
         last_vault_rotation: role.rotated.map(Timestamp::rfc3339),
         password: role.password.clone(),
+        pending_password: role.pending.clone(),
         rhythm: Rhythm::of(&role),
         ttl: role.next(cx.now()).map_or(0, |next| seconds_until(next, cx.now())),
         username: role.username.clone(),

@@ -1,8 +1,8 @@
-//! The rotation of static roles: at once, on time, by hand, and again after a failure.
+//! The rotation of static roles: at creation, on time, by hand, and again after a failure.
 //!
-//! At most two passwords are ever in question: the one that is known to work, and the one that is stored as pending before
-//! the database is told of it. A try that was cut off is judged by logging in; while it cannot be judged, the next try
-//! uses the same pending password again.
+//! At most two passwords are stored: the current one, and a pending one that is stored before the database gets it. A
+//! pending password that the database acknowledges is the current one from then on. Without an answer both are kept and can
+//! be read, and the next try sends the same pending password again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +13,17 @@ use parking_lot::Mutex;
 use zeroize::Zeroize;
 
 use super::config::Config;
-use super::connection::DatabaseError;
-use super::rotation::{which, within};
+use super::connection::{Database, DatabaseError, NotChanged};
+use super::rotation::{self, Outcome, judge, within};
+use super::statement::are_blank;
 use super::static_roles::{NEVER, Named, STATIC_ROLES, StaticRole};
 use super::{DatabaseEngine, username};
 
 /// The pause after the first failure; it doubles with each, up to [`LONGEST_PAUSE`].
 const PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+/// How often a commit that conflicts is repeated.
+const TRIES: usize = 64;
 
 /// Why a password was not rotated.
 pub(super) enum Failure {
@@ -55,8 +58,8 @@ impl From<Failure> for Error {
 pub(super) async fn rotate_now(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<()> {
     let none = || Error::invalid("no static role found for role name");
     let role = STATIC_ROLES.get(cx, &req.name).await?.ok_or_else(none)?;
-    let unfinished = |DatabaseError(text)| {
-        DatabaseError(format!(
+    let unfinished = |error: DatabaseError| {
+        error.reworded(|text| format!(
             "unable to finish rotating credentials; retries will continue in the background but it is also safe to retry manually: {text}"
         ))
     };
@@ -150,61 +153,79 @@ fn pause(failures: u32) -> Duration {
 }
 
 async fn attempt(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<(), Failure> {
-    if settle(engine, cx, name).await? {
-        return Ok(());
-    }
     let gone = || Error::invalid("no static role found for role name");
     let mut role = STATIC_ROLES.get(cx, name).await?.ok_or_else(gone)?;
-    let config = connection_of(cx, &role).await?;
-    let database = engine.connections.of(&role.db_name, &config, cx.clock())?;
+    let config = Config::find(cx, &role.db_name).await?.ok_or_else(|| Config::missing(&role.db_name))?;
+    let database = rotation::database(engine, cx, &role.db_name, &config).await?;
+    let is_first_try = role.pending.is_none();
     let password = match &role.pending {
         Some(pending) => SecretString::new(pending.clone()),
         None => username::password(cx, role.credential_config.password_policy(&config)).await?,
     };
-    role.pending = Some(password.expose().clone());
-    STATIC_ROLES.put(cx, name, &role)?;
-    cx.checkpoint().await?;
-    let changed = database.set_password(&role.username, &password, &role.rotation_statements).await;
-    // Whether or not the answer arrived: a login tells which password the database has.
-    let settled = settle(engine, cx, name).await;
-    match (settled, changed) {
-        (Ok(true), _) => Ok(()),
-        (_, Err(DatabaseError(text))) => Err(within("error setting credentials", &text).into()),
-        (Err(failure), _) => Err(failure),
-        (Ok(false), Ok(())) => Err(DatabaseError("the database does not accept the new password".to_owned()).into()),
+    if is_first_try {
+        role.pending = Some(password.expose().clone());
+        STATIC_ROLES.put(cx, name, &role)?;
+        cx.checkpoint().await?;
+    }
+    let failed = |error: DatabaseError| error.reworded(|text| within("error setting credentials", &text)).into();
+    match change(&*database, &role, &password).await {
+        Ok(Outcome::Old) => {
+            settle(cx, name, &password, false).await?;
+            Err(DatabaseError::new("the database does not accept the new password").into())
+        }
+        Ok(_) => Ok(settle(cx, name, &password, true).await?),
+        // Nothing that was sent can take effect any more.
+        Err(NotChanged::Refused(error)) if is_first_try => {
+            settle(cx, name, &password, false).await?;
+            Err(failed(error))
+        }
+        Err(other) => Err(failed(other.into_error())),
     }
 }
 
-async fn connection_of(cx: &mut Cx, role: &StaticRole) -> Result<Config, Failure> {
-    let found = Config::find(cx, &role.db_name).await?;
-    found.ok_or_else(|| Failure::OfDatabase(Config::missing(&role.db_name)))
+/// Gives a user a password: `Ok` with the password that the user has.
+async fn change(database: &dyn Database, role: &StaticRole, password: &SecretString) -> Result<Outcome, NotChanged> {
+    let old = role.rotated.map(|_| SecretString::new(role.password.clone()));
+    let set = || database.set_password(&role.username, password, &role.rotation_statements);
+    let judged = || judge(database, &role.username, old.as_ref(), password);
+    match set().await {
+        Ok(()) if are_blank(&role.rotation_statements) => Ok(Outcome::New),
+        // Statements of an operator can succeed without any effect. Where no login can tell, they are believed.
+        Ok(()) => Ok(judged().await.unwrap_or(Outcome::New)),
+        Err(NotChanged::Unanswered(error)) => match judged().await {
+            Some(Outcome::New) => Ok(Outcome::New),
+            // What was sent may be on its way yet, so that the old password proves nothing: only an answer does.
+            _ => set().await.map(|()| Outcome::New).map_err(|_| NotChanged::Unanswered(error)),
+        },
+        Err(other) => Err(other),
+    }
 }
 
-/// Finds out whether the database has the pending password, and keeps the one that it has. Whether that is the pending one.
-///
-/// Before the first rotation nobody here knows the user's old password: then only the pending one can be proved.
-async fn settle(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<bool, Failure> {
-    let Some(mut role) = STATIC_ROLES.get(cx, name).await? else { return Ok(false) };
-    let Some(pending) = role.pending.clone().map(SecretString::new) else { return Ok(false) };
-    let config = connection_of(cx, &role).await?;
-    let database = engine.connections.of(&role.db_name, &config, cx.clock())?;
-    let old = SecretString::new(role.password.clone());
-    let found = which(&*database, &role.username, &old, &pending, &role.rotation_statements).await?;
-    let is_new = found == Some(true);
-    if is_new {
-        role.password.zeroize();
-        role.password = pending.expose().clone();
-        role.rotated = Some(cx.now());
-        role.retry = None;
-        role.failures = 0;
-    }
-    if found.is_some() || role.rotated.is_none() {
+/// Makes the pending password the current one, or forgets it.
+async fn settle(cx: &mut Cx, name: &str, password: &SecretString, is_new: bool) -> Result<()> {
+    for _ in 0..TRIES {
+        let Some(mut role) = STATIC_ROLES.get(cx, name).await? else { return Ok(()) };
+        if role.pending.as_ref() != Some(password.expose()) {
+            // The role was deleted and created again.
+            return Ok(());
+        }
+        if is_new {
+            role.password.zeroize();
+            role.password = password.expose().clone();
+            role.rotated = Some(cx.now());
+            role.retry = None;
+            role.failures = 0;
+        }
         role.pending.zeroize();
         role.pending = None;
+        STATIC_ROLES.put(cx, name, &role)?;
+        match cx.checkpoint().await {
+            // A request has changed the role meanwhile.
+            Err(error) if error.is_conflict() => {}
+            done => return done.map(drop),
+        }
     }
-    STATIC_ROLES.put(cx, name, &role)?;
-    cx.checkpoint().await?;
-    Ok(is_new)
+    Err(Error::internal("a rotation was not stored: conflicts without end"))
 }
 
 #[cfg(test)]

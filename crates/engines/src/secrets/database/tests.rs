@@ -1,9 +1,12 @@
 //! The engine against a real PostgreSQL.
 
+mod canary;
 mod certificates;
+mod kept_passwords;
 mod kinds;
 mod mariadb;
 mod pgbouncer;
+mod proxy;
 mod reconcile;
 mod redis;
 mod roles;
@@ -119,6 +122,23 @@ async fn renewal_moves_the_end_in_the_database_too() {
 }
 
 #[tokio::test]
+async fn a_user_ends_in_the_database_after_its_lease_never_before() {
+    let Some((bench, server)) = rig().await else { return };
+    bench.clock.advance(Duration::from_millis(777));
+    let until = |name: &str| -> i64 {
+        let end = format!("SELECT extract(epoch FROM rolvaliduntil)::bigint FROM pg_roles WHERE rolname = '{name}'");
+        server.admin(&end).parse().unwrap()
+    };
+    let after = |lease: i64, user: i64| assert!((lease + 1..lease + 10).contains(&user), "{lease} {user}");
+    let (name, _) = user(&bench).await;
+    after(bench.clock.now().unix() + 3600, until(&name));
+    bench.clock.advance(Duration::from_millis(600_999));
+    let (engine, mut cx) = bench.engine_and_cx();
+    engine.renew_lease(&mut cx, &lease(&bench, &name, json!([]))).await.unwrap();
+    after(bench.clock.now().unix() + 3600, until(&name));
+}
+
+#[tokio::test]
 async fn a_creation_that_fails_leaves_no_user_and_tells_what_the_server_said() {
     let Some((bench, server)) = rig().await else { return };
     let statements = json!(["CREATE ROLE \"{{name}}\"", "CREATE NONSENSE"]);
@@ -226,7 +246,7 @@ async fn a_rotation_that_was_cut_off_keeps_whichever_password_the_database_has()
     // Cut off before the database was told, and after.
     for (told, next) in [(false, "new-1"), (true, "new-2")] {
         let (_, mut cx) = bench.engine_and_cx();
-        PENDING.put(&mut cx, "pg", &Pending::new(&SecretString::new(next.to_owned()))).unwrap();
+        PENDING.put(&mut cx, "pg", &Pending::new("boss", &SecretString::new(next.to_owned()))).unwrap();
         cx.commit().await.unwrap();
         if told {
             server.admin(&format!("ALTER ROLE boss PASSWORD '{next}'"));

@@ -13,7 +13,7 @@ use mysql_async::{Conn, DriverError, Error, IoError, Opts, OptsBuilder, ServerEr
 
 use self::settings::Settings;
 pub(super) use self::settings::{PUBLIC, masked_url};
-use super::connection::{Database, DatabaseError, NewUser, NotMade, Unusable, in_time, unreached};
+use super::connection::{Database, DatabaseError, NewUser, NotChanged, NotMade, Unusable, in_time, unreached};
 use super::credential::Login;
 use super::details::Details;
 use super::files::{FileDirectories, LocalPath};
@@ -23,13 +23,25 @@ use super::statement::{Dialect, are_blank, expiration, filled};
 /// Error numbers of the server.
 mod code {
     /// Of the database, for a user whose password was right.
-    pub(super) const DATABASE_DENIED: u16 = 1044;
+    const DATABASE_DENIED: u16 = 1044;
     pub(super) const ACCESS_DENIED: u16 = 1045;
-    pub(super) const UNKNOWN_DATABASE: u16 = 1049;
+    const UNKNOWN_DATABASE: u16 = 1049;
     pub(super) const EMPTY_QUERY: u16 = 1065;
     /// A user that is made exists, or one that is changed or dropped does not.
     pub(super) const CANNOT_USER: u16 = 1396;
-    pub(super) const ACCESS_DENIED_NO_PASSWORD: u16 = 1698;
+    /// The user has as many sessions as it may have.
+    const TOO_MANY_SESSIONS: [u16; 2] = [1203, 1226];
+    /// The password is right but has expired.
+    const PASSWORD_EXPIRED: [u16; 2] = [1820, 1862];
+    /// The server or the connection ends; what the statement did is not known.
+    pub(super) const INTERRUPTED: [u16; 5] = [1053, 1152, 1317, 1927, 3024];
+
+    /// Whether a server that refuses a session with this code has accepted the password.
+    pub(super) fn is_after_login(code: u16) -> bool {
+        matches!(code, DATABASE_DENIED | UNKNOWN_DATABASE)
+            || TOO_MANY_SESSIONS.contains(&code)
+            || PASSWORD_EXPIRED.contains(&code)
+    }
 }
 
 /// A MySQL or MariaDB server.
@@ -69,12 +81,13 @@ impl Target {
     }
 
     fn shown_by_server(said: &ServerError) -> DatabaseError {
-        DatabaseError(format!("Error {} ({}): {}", said.code, said.state, said.message))
+        let text = format!("Error {} ({}): {}", said.code, said.state, said.message);
+        DatabaseError::of_server(format!("MySQL error {} ({})", said.code, said.state), text)
     }
 
-    /// What went wrong, in the peer's words where they are the same thing; never a statement.
+    /// What went wrong, in the peer's words where they are the same thing.
     fn shown(&self, error: &Error) -> DatabaseError {
-        DatabaseError(match error {
+        DatabaseError::new(match error {
             Error::Server(said) => return Self::shown_by_server(said),
             Error::Io(IoError::Io(io)) => unreached(&self.address, io),
             Error::Driver(DriverError::NoClientSslFlagFromServer) => {
@@ -139,20 +152,58 @@ impl MySql {
         let filled = filled(Dialect::MySql, statements, values)?;
         in_time(&self.clock, async {
             let mut conn = self.conn().await?;
-            let ran = run(&mut conn, &filled).await;
+            let ran = run(&mut conn, &filled, &mut 0).await;
             self.done(conn, ran).map_err(|error| self.shown(&error))
         })
         .await
     }
+
+    /// Statements that change a password. The server undoes only the one that fails.
+    async fn change(&self, statements: &[String]) -> Result<(), NotChanged> {
+        let mut conn = in_time(&self.clock, self.conn()).await.map_err(NotChanged::Refused)?;
+        in_time(&self.clock, async {
+            let mut finished = 0;
+            let ran = run(&mut conn, statements, &mut finished).await;
+            let is_refused = finished == 0
+                && matches!(&ran, Err(Error::Server(said)) if !code::INTERRUPTED.contains(&said.code))
+                && statements.iter().find(|s| !s.trim().is_empty()).is_none_or(|s| is_single(s));
+            self.done(conn, ran).map_err(|error| {
+                let error = self.shown(&error);
+                if is_refused { NotChanged::Refused(error) } else { NotChanged::Unanswered(error) }
+            })
+        })
+        .await
+    }
+
+    /// The accounts of this name whose password is changed: the one for all hosts, as with OpenBao; where there is none,
+    /// all that exist.
+    async fn accounts(&self, name: &str) -> Result<Vec<String>, DatabaseError> {
+        let mut hosts = in_time(&self.clock, async {
+            let mut conn = self.conn().await?;
+            let found = hosts(&mut conn, name).await;
+            self.done(conn, found).map_err(|error| self.shown(&error))
+        })
+        .await?;
+        if hosts.is_empty() || hosts.iter().any(|host| host == "%") {
+            hosts = vec!["%".to_owned()];
+        }
+        Ok(hosts.iter().map(|host| account(name, host)).collect())
+    }
 }
 
-/// Runs statements in their order; the server itself tells those apart that stand in one text.
-async fn run(conn: &mut Conn, statements: &[String]) -> Result<(), Error> {
+/// Whether a text is certainly one statement.
+fn is_single(text: &str) -> bool {
+    !text.trim().trim_end_matches(';').contains(';')
+}
+
+/// Runs statements in their order and counts those that succeeded; the server itself splits a text of several.
+async fn run(conn: &mut Conn, statements: &[String], finished: &mut usize) -> Result<(), Error> {
     for statement in statements.iter().map(|s| s.trim().trim_end_matches(';')).filter(|s| !s.is_empty()) {
         match conn.query_drop(statement).await {
             Err(Error::Server(said)) if said.code == code::EMPTY_QUERY => {}
             ran => ran?,
         }
+        *finished += 1;
     }
     Ok(())
 }
@@ -196,7 +247,7 @@ impl Database for MySql {
             self.pool.put(conn);
             Ok(())
         });
-        tried.await.map_err(|DatabaseError(text)| DatabaseError(format!("error verifying - ping: {text}")))
+        tried.await.map_err(|error: DatabaseError| error.reworded(|text| format!("error verifying - ping: {text}")))
     }
 
     async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), NotMade> {
@@ -208,7 +259,7 @@ impl Database for MySql {
         let values = user.values(password, &expires);
         let filled = filled(Dialect::MySql, statements, &values).map_err(NotMade::Untried)?;
         let mut conn = in_time(&self.clock, self.conn()).await.map_err(NotMade::Untried)?;
-        let ran = in_time(&self.clock, async { Ok::<_, DatabaseError>(run(&mut conn, &filled).await) }).await?;
+        let ran = in_time(&self.clock, async { Ok::<_, DatabaseError>(run(&mut conn, &filled, &mut 0).await) }).await?;
         let Err(Error::Server(said)) = &ran else {
             return self.done(conn, ran).map_err(|error| self.shown(&error).into());
         };
@@ -227,7 +278,7 @@ impl Database for MySql {
             let dropping = async { Ok::<_, DatabaseError>(drop_user(&mut conn, user.name).await) };
             let dropped = in_time(&self.clock, dropping).await?;
             if let Err(error) = self.done(conn, dropped) {
-                tracing::warn!(error = %self.shown(&error).0, "half a user was left behind");
+                tracing::warn!(error = self.shown(&error).logged(), "a user whose creation failed was not removed");
             }
         } else {
             self.pool.put(conn);
@@ -239,15 +290,15 @@ impl Database for MySql {
         in_time(&self.clock, async {
             let mut conn = self.conn().await?;
             let found = conn.exec_first("SELECT 1 FROM mysql.user WHERE User = ?", (name,)).await;
-            let told =
-                |error| format!("it is not known whether there is a user of this name: {}", self.shown(&error).0);
-            self.done(conn, found).map(|found: Option<u8>| found.is_none()).map_err(|error| DatabaseError(told(error)))
+            let unknown = |text| format!("it is not known whether there is a user of this name: {text}");
+            let failed = |error| self.shown(&error).reworded(unknown);
+            self.done(conn, found).map(|found: Option<u8>| found.is_none()).map_err(failed)
         })
         .await
     }
 
     fn taken(&self, name: &str) -> DatabaseError {
-        DatabaseError(format!("Error 1396 (HY000): Operation CREATE USER failed for {}@'%'", literal(name)))
+        DatabaseError::new(format!("Error 1396 (HY000): Operation CREATE USER failed for {}@'%'", literal(name)))
     }
 
     async fn renew_user(&self, name: &str, expires: Timestamp, statements: &[String]) -> Result<(), DatabaseError> {
@@ -268,22 +319,37 @@ impl Database for MySql {
         .await
     }
 
-    async fn set_password(
+    async fn set_password(&self, name: &str, password: &SecretString, statements: &[String]) -> Result<(), NotChanged> {
+        if !are_blank(statements) {
+            let values = [("name", name), ("username", name), ("password", password.expose().as_str())];
+            return self.change(&filled(Dialect::MySql, statements, &values).map_err(NotChanged::Refused)?).await;
+        }
+        let accounts = self.accounts(name).await.map_err(NotChanged::Refused)?;
+        let change = |account: &String| format!("ALTER USER {account} IDENTIFIED BY {}", literal(password.expose()));
+        self.change(&accounts.iter().map(change).collect::<Vec<_>>()).await
+    }
+
+    async fn set_own_password(
         &self,
         name: &str,
         password: &SecretString,
         statements: &[String],
-    ) -> Result<(), DatabaseError> {
+    ) -> Result<(), NotChanged> {
         if !are_blank(statements) {
-            let values = [("name", name), ("username", name), ("password", password.expose().as_str())];
-            return self.run_filled(statements, &values).await;
+            return self.set_password(name, password, statements).await;
         }
-        in_time(&self.clock, async {
+        // Of several accounts of one name the one of this session, whatever its host. MariaDB accepts `ALTER USER
+        // CURRENT_USER()` without any effect.
+        let own = in_time(&self.clock, async {
             let mut conn = self.conn().await?;
-            let changed = set_password(&mut conn, name, password).await;
-            self.done(conn, changed).map_err(|error| self.shown(&error))
-        })
-        .await
+            let found = conn.query_first::<String, _>("SELECT CURRENT_USER()").await;
+            self.done(conn, found).map_err(|error| self.shown(&error))
+        });
+        let own = own.await.map_err(NotChanged::Refused)?.unwrap_or_default();
+        let unknown = || NotChanged::Refused(DatabaseError::new("the server does not tell the account of its session"));
+        let (user, host) = own.rsplit_once('@').ok_or_else(unknown)?;
+        let change = format!("ALTER USER {} IDENTIFIED BY {}", account(user, host), literal(password.expose()));
+        self.change(&[change]).await
     }
 
     async fn list_users(&self, prefix: &str) -> Result<Vec<String>, DatabaseError> {
@@ -304,14 +370,8 @@ impl Database for MySql {
                     drop(conn.disconnect().await);
                     Ok(true)
                 }
-                Err(Error::Server(said)) if matches!(said.code, code::DATABASE_DENIED | code::UNKNOWN_DATABASE) => {
-                    Ok(true)
-                }
-                Err(Error::Server(said))
-                    if matches!(said.code, code::ACCESS_DENIED | code::ACCESS_DENIED_NO_PASSWORD) =>
-                {
-                    Ok(false)
-                }
+                Err(Error::Server(said)) if code::is_after_login(said.code) => Ok(true),
+                Err(Error::Server(said)) if said.code == code::ACCESS_DENIED => Ok(false),
                 Err(error) => Err(self.shown(&error)),
             }
         })
@@ -321,19 +381,6 @@ impl Database for MySql {
     fn numbers(&self) -> Numbers {
         self.pool.numbers()
     }
-}
-
-/// The account for all hosts, as the peer has it, or, where there is none, those that there are.
-async fn set_password(conn: &mut Conn, name: &str, password: &SecretString) -> Result<(), Error> {
-    let mut hosts = hosts(conn, name).await?;
-    if hosts.is_empty() || hosts.iter().any(|host| host == "%") {
-        hosts = vec!["%".to_owned()];
-    }
-    for host in hosts {
-        let statement = format!("ALTER USER {} IDENTIFIED BY {}", account(name, &host), literal(password.expose()));
-        conn.query_drop(statement).await?;
-    }
-    Ok(())
 }
 
 /// A user at a host.

@@ -55,7 +55,8 @@ impl Host {
         // Its other half runs until the client is dropped.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(%error, "a database connection ended");
+                let code = error.code().map(SqlState::code);
+                tracing::debug!(code, "a database connection ended");
             }
         });
         let Some((question, expected, otherwise)) = session.question() else { return Ok(client) };
@@ -111,7 +112,7 @@ impl Session {
 pub(super) enum Refused {
     /// The server does not take these credentials.
     Credentials(DatabaseError),
-    /// The server takes these credentials, but the database may not be entered or is not there.
+    /// The server accepts these credentials, but refuses the session.
     Entry(DatabaseError),
     Other(DatabaseError),
 }
@@ -136,7 +137,7 @@ impl Target {
 
     async fn try_all(&self, user: Option<(&str, &SecretString)>, session: Session) -> Result<Client, Refused> {
         let tls = self.encryption.connector().await.map_err(Refused::Other)?;
-        let mut faults = Vec::new();
+        let (mut faults, mut last) = (Vec::new(), None);
         for host in &self.hosts {
             let error = match host.open(user, session, &tls).await {
                 Ok(client) => return Ok(client),
@@ -148,21 +149,30 @@ impl Target {
             };
             faults.push(format!("{}: {}", address(&host.config), reason(&error, &host.config)));
             let code = error.code();
-            let text = || self.failure(user, &faults);
-            let is_login =
-                matches!(code, Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION));
-            if is_login || error.as_db_error().is_some_and(is_poolers_refusal) {
+            let text = || self.failure(user, &faults, code);
+            let is_pooler = error.as_db_error().is_some_and(is_poolers_refusal);
+            if is_pooler || matches!(code, Some(&SqlState::INVALID_PASSWORD)) {
                 return Err(Refused::Credentials(text()));
             }
-            if matches!(code, Some(&SqlState::INVALID_CATALOG_NAME | &SqlState::INSUFFICIENT_PRIVILEGE)) {
+            if is_after_login(&error) {
                 return Err(Refused::Entry(text()));
             }
+            if matches!(code, Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)) {
+                // `pg_hba.conf` lets nobody in from here, so nothing is known of the password.
+                return Err(Refused::Other(text()));
+            }
+            last = code.cloned().or(last);
         }
-        Err(Refused::Other(self.failure(user, &faults)))
+        Err(Refused::Other(self.failure(user, &faults, last.as_ref())))
     }
 
     /// In the peer's form.
-    fn failure(&self, user: Option<(&str, &SecretString)>, faults: &[String]) -> DatabaseError {
+    fn failure(
+        &self,
+        user: Option<(&str, &SecretString)>,
+        faults: &[String],
+        code: Option<&SqlState>,
+    ) -> DatabaseError {
         let config = self.hosts.first().map(|host| &host.config);
         let name = user.map(|(name, _)| name).or(config.and_then(Config::get_user)).unwrap_or_default();
         let database = config.and_then(Config::get_dbname).unwrap_or_default();
@@ -170,7 +180,25 @@ impl Target {
             [only] => format!(" {only}"),
             several => several.iter().map(|fault| format!("\n\t{fault}")).collect(),
         };
-        DatabaseError(format!("failed to connect to `user={name} database={database}`:{faults}"))
+        let text = format!("failed to connect to `user={name} database={database}`:{faults}");
+        match code {
+            Some(code) => DatabaseError::of_server(format!("SQLSTATE {}", code.code()), text),
+            None => DatabaseError::new(text),
+        }
+    }
+}
+
+/// Whether a server refused a session after it had accepted the password: the role has `NOLOGIN` or its `CONNECTION LIMIT`
+/// is used up, or the database does not exist or may not be entered.
+fn is_after_login(error: &tokio_postgres::Error) -> bool {
+    let Some(server) = error.as_db_error() else { return false };
+    match *server.code() {
+        SqlState::INVALID_CATALOG_NAME | SqlState::INSUFFICIENT_PRIVILEGE => true,
+        // The same codes are used before the password is checked; the server's function tells them apart.
+        SqlState::INVALID_AUTHORIZATION_SPECIFICATION | SqlState::TOO_MANY_CONNECTIONS => {
+            matches!(server.routine(), Some("InitializeSessionUserId" | "CheckMyDatabase"))
+        }
+        _ => false,
     }
 }
 

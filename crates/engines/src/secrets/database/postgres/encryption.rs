@@ -172,8 +172,8 @@ impl Encryption {
         let this = self.clone();
         // A disk may be slow.
         let built = tokio::task::spawn_blocking(move || this.build()).await;
-        let built = built.map_err(|_| DatabaseError("the files of the connection cannot be used".to_owned()))?;
-        built.map(MakeRustlsConnect::new).map_err(DatabaseError)
+        let built = built.map_err(|_| DatabaseError::new("the files of the connection cannot be used"))?;
+        built.map(MakeRustlsConnect::new).map_err(DatabaseError::new)
     }
 }
 

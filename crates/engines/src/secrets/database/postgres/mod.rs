@@ -20,7 +20,7 @@ use tokio_postgres::types::Type;
 use self::connect::{Refused, Target};
 use self::settings::Settings;
 pub(super) use self::settings::{PUBLIC, has_password, masked_url};
-use super::connection::{Database, DatabaseError, NewUser, NotMade, Unusable, in_time};
+use super::connection::{Database, DatabaseError, NewUser, NotChanged, NotMade, Unusable, in_time};
 use super::credential::Login;
 use super::details::Details;
 use super::files::FileDirectories;
@@ -60,16 +60,16 @@ impl Postgres {
 
     /// Runs statements in one transaction, and in one journey, on a pooled connection.
     async fn run(&self, statements: &[String]) -> Result<(), DatabaseError> {
-        self.transact(statements).await.map_err(NotMade::told)
+        self.transact(statements).await.map_err(|failed| NotMade::from(failed).into_error())
     }
 
-    /// The same, told whether it failed because the role that it makes is there: then all of it was undone.
-    async fn transact(&self, statements: &[String]) -> Result<(), NotMade> {
+    /// The same; the error says what became of the transaction.
+    async fn transact(&self, statements: &[String]) -> Result<(), Failed> {
         // The line's end ends a comment.
         let statements: String =
             statements.iter().filter(|s| !s.trim().is_empty()).map(|s| format!("{s}\n;\n")).collect();
         in_time(&self.clock, async {
-            let client = self.client().await.map_err(NotMade::Untried)?;
+            let client = self.client().await.map_err(Failed::Unsent)?;
             let transaction = format!("BEGIN;\n{statements}COMMIT");
             let mut tries = TRIES;
             loop {
@@ -85,17 +85,63 @@ impl Postgres {
                 }
                 return done.map_err(|error| {
                     let told = shown(QUERY_FAILED, &error);
-                    if is_clean && is_taken(&error) { NotMade::Taken(told) } else { NotMade::Failed(told) }
+                    let is_undone = is_clean && error.as_db_error().is_some();
+                    if is_undone { Failed::Undone(told, is_taken(&error)) } else { Failed::Unknown(told) }
                 });
             }
         })
         .await
     }
 
+    /// Statements that change a password, in one transaction.
+    async fn change(&self, statements: &[String]) -> Result<(), NotChanged> {
+        match self.transact(statements).await {
+            Ok(()) => Ok(()),
+            // What a statement committed is not undone.
+            Err(Failed::Undone(error, _)) if statements.iter().any(|s| ends_transaction(s)) => {
+                Err(NotChanged::Unanswered(error))
+            }
+            Err(Failed::Unsent(error) | Failed::Undone(error, _)) => Err(NotChanged::Refused(error)),
+            Err(Failed::Unknown(error)) => Err(NotChanged::Unanswered(error)),
+        }
+    }
+
     /// What stands for a password in a statement.
     fn password(&self, password: &SecretString) -> SecretString {
         if self.scram { scram::verifier(password) } else { SecretString::new(password.expose().clone()) }
     }
+}
+
+/// Why a transaction failed.
+enum Failed {
+    /// Nothing was sent.
+    Unsent(DatabaseError),
+    /// The server undid it; whether because the role that it creates exists.
+    Undone(DatabaseError, bool),
+    /// The server may have committed it.
+    Unknown(DatabaseError),
+}
+
+impl From<DatabaseError> for Failed {
+    fn from(error: DatabaseError) -> Self {
+        Failed::Unknown(error)
+    }
+}
+
+impl From<Failed> for NotMade {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Unsent(error) => NotMade::Untried(error),
+            Failed::Undone(error, true) => NotMade::Taken(error),
+            Failed::Undone(error, false) | Failed::Unknown(error) => NotMade::Failed(error),
+        }
+    }
+}
+
+/// Whether a statement may end the transaction that it runs in.
+fn ends_transaction(statement: &str) -> bool {
+    let ends = |word: &str| ["commit", "end", "prepare"].iter().any(|end| word.eq_ignore_ascii_case(end));
+    statement.split(|c: char| !c.is_alphanumeric() && c != '_').any(ends)
 }
 
 /// What is told before the server's words when a role's statements fail.
@@ -135,7 +181,7 @@ impl Database for Postgres {
             self.pool.put(client);
             Ok(())
         });
-        tried.await.map_err(|DatabaseError(text)| DatabaseError(format!("error verifying connection: {text}")))
+        tried.await.map_err(|error: DatabaseError| error.reworded(|text| format!("error verifying connection: {text}")))
     }
 
     async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), NotMade> {
@@ -145,7 +191,7 @@ impl Database for Postgres {
             Login::Certificate { .. } => SecretString::default(),
         };
         let filled = filled(statements, &user.values(password.expose(), &expires)).map_err(NotMade::Untried)?;
-        self.transact(&filled).await
+        Ok(self.transact(&filled).await?)
     }
 
     async fn is_free(&self, name: &str) -> Result<bool, DatabaseError> {
@@ -161,7 +207,7 @@ impl Database for Postgres {
     }
 
     fn taken(&self, name: &str) -> DatabaseError {
-        DatabaseError(format!("{QUERY_FAILED}: ERROR: role {} already exists (SQLSTATE 42710)", identifier(name)))
+        DatabaseError::new(format!("{QUERY_FAILED}: ERROR: role {} already exists (SQLSTATE 42710)", identifier(name)))
     }
 
     async fn renew_user(&self, name: &str, expires: Timestamp, statements: &[String]) -> Result<(), DatabaseError> {
@@ -188,19 +234,14 @@ impl Database for Postgres {
         self.run(&filled(statements, &[("name", name), ("username", name)])?).await
     }
 
-    async fn set_password(
-        &self,
-        name: &str,
-        password: &SecretString,
-        statements: &[String],
-    ) -> Result<(), DatabaseError> {
+    async fn set_password(&self, name: &str, password: &SecretString, statements: &[String]) -> Result<(), NotChanged> {
         let password = self.password(password);
         if are_blank(statements) {
             let own = format!("ALTER ROLE {} WITH PASSWORD {}", identifier(name), literal(password.expose()));
-            return self.run(&[own]).await;
+            return self.change(&[own]).await;
         }
         let values = [("name", name), ("username", name), ("password", password.expose())];
-        self.run(&filled(statements, &values)?).await
+        self.change(&filled(statements, &values).map_err(NotChanged::Refused)?).await
     }
 
     async fn list_users(&self, prefix: &str) -> Result<Vec<String>, DatabaseError> {
@@ -235,13 +276,15 @@ impl Database for Postgres {
     }
 }
 
-/// What the server said, with its code; never a statement.
+/// The server's message, which may quote the statement, with its code.
 fn shown(what: &str, error: &tokio_postgres::Error) -> DatabaseError {
     match error.as_db_error() {
-        Some(server) => DatabaseError(format!("{what}: {}", said(server))),
+        Some(server) => {
+            DatabaseError::of_server(format!("SQLSTATE {}", server.code().code()), format!("{what}: {}", said(server)))
+        }
         None => {
             let cause = std::error::Error::source(error).map(|c| format!(": {c}")).unwrap_or_default();
-            DatabaseError(format!("{what}: {error}{cause}"))
+            DatabaseError::new(format!("{what}: {error}{cause}"))
         }
     }
 }

@@ -36,7 +36,10 @@ async fn release(client: &Client, name: &str, role: &str) -> Result<(), Database
         let own = format!("{before}REASSIGN OWNED BY {role} TO CURRENT_USER; DROP OWNED BY {role}");
         match client.batch_execute(&own).await {
             Ok(()) => return Ok(()),
-            Err(error) => tracing::debug!(%error, "a role's rights cannot be taken away in one word"),
+            Err(error) => {
+                let code = error.code().map(tokio_postgres::error::SqlState::code);
+                tracing::debug!(code, "the rights of a role cannot be revoked at once");
+            }
         }
     }
     // The names come from the database and are quoted by it.

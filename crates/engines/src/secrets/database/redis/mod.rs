@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 
 pub(super) use self::settings::{PUBLIC, has_password, masked_url};
 use self::settings::{Persistence, Settings};
-use super::connection::{Database, DatabaseError, NewUser, NotMade, Unusable, in_time, unreached};
+use super::connection::{Database, DatabaseError, NewUser, NotChanged, NotMade, Unusable, in_time, unreached};
 use super::credential::Login;
 use super::details::Details;
 use super::pool::{Connector, Lent, Numbers, Pool};
@@ -66,13 +66,13 @@ impl Target {
     /// A connection of nobody yet.
     async fn reach(&self) -> Result<MultiplexedConnection, DatabaseError> {
         let address = format!("{}:{}", self.host, self.port);
-        let fault = |error: std::io::Error| DatabaseError(unreached(&address, &error));
+        let fault = |error: std::io::Error| DatabaseError::new(unreached(&address, &error));
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(fault)?;
         stream.set_nodelay(true).map_err(fault)?;
         let Some(tls) = &self.tls else { return begin(MultiplexedConnection::new(&NOBODY, stream).await) };
         let name = ServerName::try_from(self.host.clone())
-            .map_err(|_| DatabaseError("host is no name that a certificate could have".to_owned()))?;
-        let stream = tls.connect(name, stream).await.map_err(|error| DatabaseError(format!("tls: {error}")))?;
+            .map_err(|_| DatabaseError::new("host is no name that a certificate could have"))?;
+        let stream = tls.connect(name, stream).await.map_err(|error| DatabaseError::new(format!("tls: {error}")))?;
         begin(MultiplexedConnection::new(&NOBODY, stream).await)
     }
 }
@@ -102,13 +102,17 @@ impl Connector for Target {
     }
 }
 
-/// What the server said; passwords are sent as hashes only, so that it can quote none.
+/// The server's message, which may quote the command.
 fn shown(error: &RedisError) -> DatabaseError {
     let said = match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
         _ => error.to_string(),
     };
-    DatabaseError(format!("response returned from Conn: {said}"))
+    let text = format!("response returned from Conn: {said}");
+    match error.code() {
+        Some(code) => DatabaseError::of_server(format!("Redis error {code}"), text),
+        None => DatabaseError::new(text),
+    }
 }
 
 impl Redis {
@@ -147,6 +151,24 @@ impl Redis {
         let found = ask(&mut connection, cmd("ACL").arg("GETUSER").arg(name)).await?;
         self.pool.put(connection);
         Ok(found != Value::Nil)
+    }
+
+    /// Whether an enabled or disabled user has this password. The server gives one answer to a wrong password and to a
+    /// disabled user, so its list of users decides.
+    async fn has(&self, name: &str, password: &SecretString) -> Result<bool, DatabaseError> {
+        let mut connection = self.connection().await?;
+        let found = ask(&mut connection, cmd("ACL").arg("GETUSER").arg(name)).await?;
+        self.pool.put(connection);
+        let hash = hashed(password);
+        let hash = hash.trim_start_matches('#').as_bytes();
+        let is_hash = |value: &Value| matches!(value, Value::BulkString(bytes) if bytes == hash);
+        let lists =
+            |value: &Value| matches!(value, Value::Array(values) | Value::Set(values) if values.iter().any(is_hash));
+        Ok(match &found {
+            Value::Array(fields) => fields.iter().any(lists),
+            Value::Map(fields) => fields.iter().any(|(_, value)| lists(value)),
+            _ => false,
+        })
     }
 
     /// What makes a change last over a restart of the server.
@@ -193,25 +215,36 @@ fn rules(statements: &[String]) -> Result<Vec<String>, DatabaseError> {
     Ok(serde_json::from_str(text).unwrap_or_else(|_| vec![text.clone()]))
 }
 
+/// What of a rule sets how a user logs in: another password, none, or a disabled user.
+fn credential_rule(rule: &str) -> Option<&str> {
+    let rule = rule.trim();
+    let is_word = |word: &&str| rule.eq_ignore_ascii_case(word);
+    if ["nopass", "resetpass", "reset", "off"].iter().any(is_word) {
+        return Some(rule);
+    }
+    // The first character only: what follows is a password or its hash.
+    rule.get(..1).filter(|first| matches!(*first, ">" | "<" | "#" | "!"))
+}
+
 #[async_trait]
 impl Database for Redis {
     async fn verify(&self) -> Result<(), DatabaseError> {
         let ping = [cmd("PING")];
         let tried = in_time(&self.clock, self.run(&ping)).await;
-        tried.map_err(|DatabaseError(text)| DatabaseError(format!("error verifying connection: {text}")))
+        tried.map_err(|error| error.reworded(|text| format!("error verifying connection: {text}")))
     }
 
     async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), NotMade> {
         let Login::Password(password) = user.login else {
-            return Err(NotMade::Untried(DatabaseError("users have no certificates here".to_owned())));
+            return Err(NotMade::Untried(DatabaseError::new("users have no certificates here")));
         };
+        let rules = rules(statements).map_err(NotMade::Untried)?;
+        if let Some(rule) = rules.iter().find_map(|rule| credential_rule(rule)) {
+            let text = format!("creation_statements have the rule {rule:?}: Keepfast alone sets how the user logs in");
+            return Err(NotMade::Untried(DatabaseError::new(text)));
+        }
         let mut make = cmd("ACL");
-        make.arg("SETUSER")
-            .arg(user.name)
-            .arg("reset")
-            .arg("on")
-            .arg(hashed(password))
-            .arg(rules(statements).map_err(NotMade::Untried)?);
+        make.arg("SETUSER").arg(user.name).arg("reset").arg("on").arg(hashed(password)).arg(rules);
         in_time(&self.clock, async {
             // The command would change a user that is there.
             if self.exists(user.name).await.map_err(NotMade::Untried)? {
@@ -233,7 +266,7 @@ impl Database for Redis {
     }
 
     fn taken(&self, name: &str) -> DatabaseError {
-        DatabaseError(format!("user {name} already exists"))
+        DatabaseError::new(format!("user {name} already exists"))
     }
 
     async fn renew_user(&self, _: &str, _: Timestamp, _: &[String]) -> Result<(), DatabaseError> {
@@ -246,15 +279,25 @@ impl Database for Redis {
         in_time(&self.clock, self.run(&self.lastingly(remove(name)))).await
     }
 
-    async fn set_password(&self, name: &str, password: &SecretString, _: &[String]) -> Result<(), DatabaseError> {
+    async fn set_password(&self, name: &str, password: &SecretString, _: &[String]) -> Result<(), NotChanged> {
         let mut change = cmd("ACL");
         change.arg("SETUSER").arg(name).arg("resetpass").arg(hashed(password));
+        // The command would create a user that does not exist.
+        if !in_time(&self.clock, self.exists(name)).await.map_err(NotChanged::Refused)? {
+            return Err(NotChanged::Refused(DatabaseError::new(format!("user {name} does not exist"))));
+        }
         in_time(&self.clock, async {
-            // The command would make a user that is not there.
-            if !self.exists(name).await? {
-                return Err(DatabaseError(format!("user {name} does not exist")));
+            let mut connection = self.connection().await.map_err(NotChanged::Refused)?;
+            // A server that answers with an error has changed nothing.
+            ask(&mut connection, &change).await.map_err(|error| match error.code() {
+                Some(_) => NotChanged::Refused(error),
+                None => NotChanged::Unanswered(error),
+            })?;
+            if let Some(save) = self.lasting() {
+                ask(&mut connection, &save).await.map_err(NotChanged::Unsaved)?;
             }
-            self.run(&self.lastingly(change)).await
+            self.pool.put(connection);
+            Ok(())
         })
         .await
     }
@@ -265,7 +308,7 @@ impl Database for Redis {
             let found = ask(&mut connection, cmd("ACL").arg("USERS")).await?;
             self.pool.put(connection);
             let mut names: Vec<String> =
-                redis::from_redis_value(found).map_err(|error| DatabaseError(error.to_string()))?;
+                redis::from_redis_value(found).map_err(|error| DatabaseError::new(error.to_string()))?;
             names.retain(|name| name.starts_with(prefix));
             Ok(names)
         })
@@ -276,7 +319,7 @@ impl Database for Redis {
         in_time(&self.clock, async {
             match self.pool.connector.connect(name, password).await {
                 Ok(_) => Ok(true),
-                Err(Refused::Credentials(_)) => Ok(false),
+                Err(Refused::Credentials(error)) => self.has(name, password).await.map_err(|_| error),
                 Err(Refused::Other(error)) => Err(error),
             }
         })
@@ -299,5 +342,18 @@ mod tests {
         assert_eq!(of("+get ~x*"), ["+get ~x*"]);
         assert_eq!(of("[\"+get\", 5]"), ["[\"+get\", 5]"]);
         assert_eq!(rules(&[]).unwrap(), RULES);
+    }
+
+    #[test]
+    fn sec_kf25_no_rule_of_a_role_sets_how_a_user_logs_in() {
+        for rule in ["nopass", "NoPass", "resetpass", "reset", "off", " nopass\n"] {
+            assert_eq!(credential_rule(rule), Some(rule.trim()));
+        }
+        for rule in [">secret", "<secret", "#0123", "!0123"] {
+            assert_eq!(credential_rule(rule), Some(&rule[..1]));
+        }
+        for rule in ["+@all", "~*", "&*", "on", "(+get ~x)", "-@admin", "%R~k*", "allkeys", "é"] {
+            assert_eq!(credential_rule(rule), None);
+        }
     }
 }

@@ -234,3 +234,20 @@ async fn where_there_is_no_such_login_the_type_is_unsupported() {
     assert_eq!((refused.status().0, refused.public()), (400, "unsupported credential_type: \"rsa_private_key\""));
     assert!(bench.read("static-roles/s").await.is_err(), "nothing is remembered of it");
 }
+
+#[tokio::test]
+async fn a_certificate_ends_after_its_lease_never_before() {
+    let Some(server) = PostgresServer::start_with_tls() else { return };
+    let directory = authorities(30);
+    let at = directory.path();
+    let bench = rig(&server, server.settings(true)).await;
+    bench.write("roles/ec", role(at, "ours", "ec", &["CREATE ROLE \"{{name}}\" LOGIN"])).await.unwrap();
+    user(&bench, "ec", at).await;
+    let end = super::servers::answer(
+        Command::new("openssl")
+            .args(["x509", "-noout", "-enddate", "-dateopt", "iso_8601", "-in"])
+            .arg(at.join("ec.crt")),
+    );
+    let expected = bench.clock.now().after(Duration::from_secs(3605)).rfc3339_seconds().replace('T', " ");
+    assert_eq!(end.unwrap(), format!("notAfter={expected}"));
+}

@@ -62,7 +62,7 @@ async fn postgresql_gets_verifiers_in_place_of_passwords_and_hosts_are_tried_in_
             "error verifying connection: failed to connect to `user=vault_admin database=postgres`:\n\t127.0.0.1:1 (127.0.0.1): dial error: dial tcp 127.0.0.1:1: connect: connection refused\n\t127.0.0.1:{} (127.0.0.1): ValidateConnect failed: server is not in hot standby mode",
             server.port
         );
-        assert_eq!(told.0, expected);
+        assert_eq!(told.text(), expected);
     }
 }
 
@@ -106,8 +106,8 @@ async fn mariadb_users_are_found_at_whatever_host_they_are() {
         &server,
         &json!({"connection_url": format!("{{{{username}}}}:{{{{password}}}}@tcp(127.0.0.1:{})/nodb", server.port)}),
     );
-    let told = unknown.verify().await.unwrap_err().0;
-    assert_eq!(told, "error verifying - ping: Error 1049 (42000): Unknown database 'nodb'");
+    let told = unknown.verify().await.unwrap_err();
+    assert_eq!(told.text(), "error verifying - ping: Error 1049 (42000): Unknown database 'nodb'");
 }
 
 #[tokio::test]
@@ -140,14 +140,14 @@ async fn redis_users_are_kept_as_the_connection_says_and_no_user_is_taken_over()
     database.create_user(&user("V_ONE"), &[]).await.unwrap();
     assert!(server.saved().contains("V_ONE"));
     server.read("V_ONE", "p").unwrap();
-    let taken = database.create_user(&user("vault_admin"), &[]).await.unwrap_err().told().0;
-    assert_eq!(taken, "user vault_admin already exists");
+    let taken = database.create_user(&user("vault_admin"), &[]).await.unwrap_err().into_error();
+    assert_eq!(taken.text(), "user vault_admin already exists");
     database.drop_user("V_ONE", &[]).await.unwrap();
     assert!(!server.saved().contains("V_ONE"));
     // A server without such a file cannot keep a user, and then there is none.
     let rewriting = open(&server, &json!({"persistence_mode": "rewrite"}));
-    let failed = rewriting.create_user(&user("V_TWO"), &[]).await.unwrap_err().told().0;
-    assert!(failed.contains("without a config file"), "{failed}");
+    let failed = rewriting.create_user(&user("V_TWO"), &[]).await.unwrap_err().into_error();
+    assert!(failed.text().contains("without a config file"), "{failed:?}");
     assert!(!server.users().contains(&"V_TWO".to_owned()));
 }
 

@@ -150,7 +150,14 @@ impl Kit for MariaDbServer {
     }
 
     fn settings(&self, is_there: bool) -> Value {
-        let port = if is_there { self.port } else { 1 };
+        self.settings_at(if is_there { self.port } else { 1 })
+    }
+
+    fn read_nothing(&self, user: &str, password: &str) -> Result<(), String> {
+        self.sql("SELECT 1", user, password).map(drop)
+    }
+
+    fn settings_at(&self, port: u16) -> Value {
         json!({"connection_url": format!("{{{{username}}}}:{{{{password}}}}@tcp(127.0.0.1:{port})/"), "username": ADMIN})
     }
 

@@ -11,7 +11,7 @@ use super::suite::{Kit, Session};
 
 /// A server of its own, with a value `kept`.
 pub(super) struct RedisServer {
-    port: u16,
+    pub(super) port: u16,
     tls_port: Option<u16>,
     pub(super) certificate: String,
     child: Child,
@@ -24,6 +24,31 @@ const PASSWORD: &str = "admin_password";
 impl RedisServer {
     /// Starts one, with TLS beside the plain port where it is wanted; `None`, said aloud, where the package is missing and may be.
     pub(super) fn start(tls: bool) -> Option<Self> {
+        let server = Self::begin(tls, None)?;
+        let mut tries = 0;
+        while let Err(text) = server.ask(ADMIN, PASSWORD, &["SET", "kept", "tea"]) {
+            tries += 1;
+            assert!(tries < 100_000, "{text}");
+            std::thread::yield_now();
+        }
+        Some(server)
+    }
+
+    /// Starts one that lacks a command.
+    pub(super) fn start_without(command: &str) -> Option<Self> {
+        let server = Self::begin(false, Some(command))?;
+        while TcpStream::connect(("127.0.0.1", server.port)).is_err() {
+            std::thread::yield_now();
+        }
+        Some(server)
+    }
+
+    /// Removes a user.
+    pub(super) fn remove(&self, name: &str) {
+        self.admin(&["ACL", "DELUSER", name]);
+    }
+
+    fn begin(tls: bool, without: Option<&str>) -> Option<Self> {
         let server = program("redis-server", "redis-server")?;
         let directory = tempfile::tempdir().unwrap();
         let users = directory.path().join("users.acl");
@@ -33,6 +58,9 @@ impl RedisServer {
         let mut command = Command::new(server);
         command.args(["--save", "", "--bind", "127.0.0.1", "--port", &port.to_string()]);
         command.arg("--aclfile").arg(&users).arg("--dir").arg(directory.path());
+        if let Some(command_name) = without {
+            command.args(["--rename-command", command_name, ""]);
+        }
         let (mut certificate, mut tls_port) = (String::new(), None);
         if tls {
             let [public, key] = certify(directory.path());
@@ -44,14 +72,7 @@ impl RedisServer {
             command.arg("--tls-ca-cert-file").arg(&public);
         }
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let server = RedisServer { port, tls_port, certificate, child, directory };
-        let mut tries = 0;
-        while let Err(text) = server.ask(ADMIN, PASSWORD, &["SET", "kept", "tea"]) {
-            tries += 1;
-            assert!(tries < 100_000, "{text}");
-            std::thread::yield_now();
-        }
-        Some(server)
+        Some(RedisServer { port, tls_port, certificate, child, directory })
     }
 
     /// Settings for the port with TLS.
@@ -122,7 +143,14 @@ impl Kit for RedisServer {
     }
 
     fn settings(&self, is_there: bool) -> Value {
-        let port = if is_there { self.port } else { 1 };
+        self.settings_at(if is_there { self.port } else { 1 })
+    }
+
+    fn read_nothing(&self, user: &str, password: &str) -> Result<(), String> {
+        self.login(user, password).map(drop)
+    }
+
+    fn settings_at(&self, port: u16) -> Value {
         json!({"host": "127.0.0.1", "port": port, "username": ADMIN, "persistence_mode": "ACLFILE"})
     }
 

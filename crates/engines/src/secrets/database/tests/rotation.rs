@@ -58,11 +58,14 @@ async fn a_password_that_cannot_be_judged_is_kept_until_it_can() {
     let Some((mut bench, server)) = worker(json!({"rotation_period": "1h"})).await else { return };
     let known = password(&bench).await;
     cut_off(&mut bench, "in-question").await;
-    server.admin("ALTER ROLE worker NOLOGIN");
+    let statements = |list: &[&str]| json!({"username": "worker", "rotation_statements": list});
+    bench.write("static-roles/w", statements(&["ALTER NONSENSE"])).await.unwrap();
     assert!(bench.write("rotate-role/w", json!({})).await.is_err());
     assert!(bench.write("rotate-role/w", json!({})).await.is_err());
-    assert_eq!(password(&bench).await, known, "nothing is promoted that no login has proved");
-    server.admin("ALTER ROLE worker LOGIN");
+    let read = bench.read("static-creds/w").await.unwrap();
+    assert_eq!((&read.data()["password"], &read.data()["pending_password"]), (&json!(known), &json!("in-question")));
+    assert_eq!(read.warnings.len(), 1);
+    bench.write("static-roles/w", statements(&[])).await.unwrap();
     bench.write("rotate-role/w", json!({})).await.unwrap();
     assert_eq!(password(&bench).await, "in-question", "the same password was tried again");
     assert!(can_log_in(&server, "worker", "in-question").await);

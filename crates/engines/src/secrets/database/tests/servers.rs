@@ -157,6 +157,33 @@ impl PostgresServer {
         while self.admin("SHOW ssl_ca_file").is_empty() {}
     }
 
+    /// Lets a user log in with any password.
+    pub(super) fn trust(&self, user: &str) {
+        self.prepend_rule(&format!("host all {user} 127.0.0.1/32 trust"));
+        while self.sql("SELECT 1", user, "not-the-password").is_err() {}
+    }
+
+    /// Lets a user no longer log in.
+    pub(super) fn reject(&self, user: &str) {
+        self.prepend_rule(&format!("host all {user} 127.0.0.1/32 reject"));
+        while self.sql("SELECT 1", user, "").unwrap_err().contains("password") {}
+    }
+
+    /// Lets all users log in with their passwords.
+    pub(super) fn accept_all(&self) {
+        self.prepend_rule("host all all 127.0.0.1/32 scram-sha-256");
+        self.prepend_rule("host all probe 127.0.0.1/32 trust");
+        // A rule without a role: the error changes with the reload.
+        while self.sql("SELECT 1", "probe", "").unwrap_err().contains("password") {}
+    }
+
+    fn prepend_rule(&self, rule: &str) {
+        let path = self.path("data/pg_hba.conf");
+        let rules = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{rule}\n{rules}")).unwrap();
+        self.admin("SELECT pg_reload_conf()");
+    }
+
     /// What a statement answers to who logs in with a certificate, `NAME.crt` and `NAME.key` in a directory.
     pub(super) fn sql_with(&self, statement: &str, user: &str, login: (&Path, &str)) -> Result<String, String> {
         let mut command = self.psql(statement, user, "");
@@ -190,7 +217,14 @@ impl Kit for PostgresServer {
     }
 
     fn settings(&self, is_there: bool) -> Value {
-        let port = if is_there { self.port } else { 1 };
+        self.settings_at(if is_there { self.port } else { 1 })
+    }
+
+    fn read_nothing(&self, user: &str, password: &str) -> Result<(), String> {
+        self.sql("SELECT 1", user, password).map(drop)
+    }
+
+    fn settings_at(&self, port: u16) -> Value {
         let url = format!("postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{port}/postgres?sslmode=disable");
         json!({"connection_url": url, "username": Self::ADMIN})
     }

@@ -15,7 +15,7 @@ use keepfast_framework::testing::{Bench, held};
 use serde_json::{Value, json};
 
 use crate::secrets::database::DatabaseEngine;
-use crate::secrets::database::connection::{Database, DatabaseError, NewUser, NotMade};
+use crate::secrets::database::connection::{Database, NewUser, NotMade};
 use crate::secrets::database::credential::Login;
 use crate::secrets::database::files::FileDirectories;
 use crate::secrets::database::kinds::Kind;
@@ -26,6 +26,10 @@ pub(super) trait Kit: Send + Sync + 'static {
     fn plugin(&self) -> &'static str;
     /// The settings of a connection to it, or to a port where nobody listens, but for the password.
     fn settings(&self, is_there: bool) -> Value;
+    /// The settings of a connection through another port, without a name and a password.
+    fn settings_at(&self, port: u16) -> Value;
+    /// Logs in and does nothing.
+    fn read_nothing(&self, user: &str, password: &str) -> Result<(), String>;
     /// The administrator's password.
     fn password(&self) -> &'static str;
     /// Statements that make a user who may read the data.
@@ -148,10 +152,9 @@ async fn create(kit: &dyn Kit, database: &dyn Database, name: &str) -> String {
 }
 
 fn failure(outcome: Result<(), NotMade>) -> String {
-    match outcome.unwrap_err() {
-        NotMade::Failed(DatabaseError(text)) | NotMade::Untried(DatabaseError(text)) => text,
-        NotMade::Taken(DatabaseError(text)) => panic!("taken: {text}"),
-    }
+    let failed = outcome.unwrap_err();
+    assert!(!matches!(failed, NotMade::Taken(_)), "{failed:?}");
+    failed.into_error().text().to_owned()
 }
 
 fn has(kit: &dyn Kit, name: &str) -> bool {
@@ -160,7 +163,7 @@ fn has(kit: &dyn Kit, name: &str) -> bool {
 
 async fn credentials_are_verified(kit: Arc<dyn Kit>) {
     open(&*kit).verify().await.unwrap();
-    let wrong = open_as(&*kit, &kit.settings(true), "not-the-password").verify().await.unwrap_err().0;
+    let wrong = open_as(&*kit, &kit.settings(true), "not-the-password").verify().await.unwrap_err().text().to_owned();
     assert!(wrong.starts_with("error verifying") && !wrong.contains("not-the-password"), "{wrong}");
 }
 
@@ -221,7 +224,8 @@ async fn a_password_is_changed_and_proved(kit: Arc<dyn Kit>) {
     assert!(!database.accepts(&name, &secret("first")).await.unwrap());
     database.drop_user(&name, &[]).await.unwrap();
     let nobody = fresh();
-    let unknown = database.set_password(&nobody, &secret("the-password"), &[]).await.unwrap_err().0;
+    let unknown =
+        database.set_password(&nobody, &secret("the-password"), &[]).await.unwrap_err().into_error().text().to_owned();
     assert!(!unknown.contains("the-password") && !has(&*kit, &nobody), "{unknown}");
 }
 
@@ -277,11 +281,11 @@ async fn an_unreachable_server_is_told_without_secrets(kit: Arc<dyn Kit>) {
     let new = secret("the-new-password");
     let user = NewUser { name: "v_somebody", login: Login::Password(&new), expires: later() };
     for told in [
-        database.verify().await.unwrap_err().0,
+        database.verify().await.unwrap_err().text().to_owned(),
         failure(database.create_user(&user, &kit.creation()).await),
-        database.set_password("v_somebody", &new, &[]).await.unwrap_err().0,
-        database.drop_user("v_somebody", &[]).await.unwrap_err().0,
-        database.accepts("v_somebody", &new).await.unwrap_err().0,
+        database.set_password("v_somebody", &new, &[]).await.unwrap_err().into_error().text().to_owned(),
+        database.drop_user("v_somebody", &[]).await.unwrap_err().text().to_owned(),
+        database.accepts("v_somebody", &new).await.unwrap_err().text().to_owned(),
     ] {
         assert!(told.contains("connect: connection refused"), "{told}");
         assert!(!told.contains(kit.password()) && !told.contains("the-new-password"), "{told}");
@@ -352,7 +356,7 @@ async fn a_user_that_exists_is_never_dropped_by_a_failed_request(kit: Arc<dyn Ki
     // The server itself says so too, to whoever looked too early.
     let user = NewUser { name: &name, login: Login::Password(&secret("another")), expires: later() };
     let NotMade::Taken(told) = database.create_user(&user, &kit.creation()).await.unwrap_err() else { panic!() };
-    assert_eq!(refused.public(), format!("1 error occurred:\n\t* {}\n\n", told.0));
+    assert_eq!(refused.public(), format!("1 error occurred:\n\t* {}\n\n", told.text()));
     assert!(database.accepts(&name, &secret("somebodys")).await.unwrap());
     database.drop_user(&name, &[]).await.unwrap();
     // The same name made by somebody else after the look and before a crash.

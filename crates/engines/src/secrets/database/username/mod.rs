@@ -104,7 +104,8 @@ pub(super) async fn password(cx: &mut Cx, policy: &str) -> Result<SecretString> 
     if policy.is_empty() {
         return Ok(default_password());
     }
-    let failed = |e: Error| DatabaseError(format!("failed to generate password: {}", e.public())).answer().caused_by(e);
+    let failed =
+        |e: Error| DatabaseError::new(format!("failed to generate password: {}", e.public())).answer().caused_by(e);
     cx.password(policy).await.map_err(failed)
 }
 
@@ -125,7 +126,7 @@ pub(super) fn default_password() -> SecretString {
 /// As [`generate`], as the answer of a request.
 pub(super) fn name(template: &str, longest: usize, of: &Ingredients<'_>) -> Result<String> {
     generate(template, longest, of)
-        .map_err(|text| DatabaseError(format!("unable to generate username: {text}")).answer())
+        .map_err(|text| DatabaseError::new(format!("unable to generate username: {text}")).answer())
 }
 
 /// Whether a template can be used.

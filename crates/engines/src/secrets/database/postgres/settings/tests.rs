@@ -222,7 +222,7 @@ async fn sec_kf05_files_are_read_anew_and_fail_with_one_text() {
     let files = FileDirectories::new(&[directory.path().to_owned()]);
     let url = format!("host=h sslmode=require sslrootcert={}/ca.pem", directory.path().display());
     let settings = read_in(&url, json!({}), &files).unwrap();
-    let told = async || settings.target.encryption.connector().await.err().map(|error| error.0);
+    let told = async || settings.target.encryption.connector().await.err().map(|error| error.text().to_owned());
     let unusable = Some("the file of sslrootcert cannot be used".to_owned());
     assert_eq!(told().await, unusable);
     std::fs::create_dir(directory.path().join("ca.pem")).unwrap();
