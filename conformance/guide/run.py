@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Runs the `sh` blocks of docs/guide.md in their order, in one shell, in an empty directory and on a free port: run.py BINARY PYTHON
+"""Runs the `sh` blocks of docs/guide.md in their order, in one shell, in an empty directory, on free ports and with a PostgreSQL
+of Debian's package: run.py BINARY PYTHON
 
 A block that fails is named by its first line. The last line is `N passed, N failed`.
 """
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,19 +18,69 @@ from pathlib import Path
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guide.md"
 
 
-def main() -> int:
-    binary, python = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).absolute()
+def free_port() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    blocks = [block.replace("18200", port) for block in re.findall(r"^```sh\n(.*?)^```", GUIDE.read_text("utf-8"), re.M | re.S)]
+        return str(probe.getsockname()[1])
+
+
+class Postgres:
+    """A PostgreSQL server in a temporary directory, with the superuser `postgres`."""
+
+    PASSWORD = "superuser_password"
+
+    def __init__(self) -> None:
+        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+        if not found:
+            sys.exit("the Debian package postgresql is not installed")
+        self.bin, self.port = found[-1].parent, free_port()
+        self.directory = Path(tempfile.mkdtemp(prefix="guide-postgres-"))
+        try:
+            (self.directory / "password").write_text(self.PASSWORD)
+            if os.geteuid() == 0:
+                shutil.chown(self.directory, "postgres")
+                shutil.chown(self.directory / "password", "postgres")
+            self.tool("initdb", "-U", "postgres", f"--pwfile={self.directory / 'password'}", "-A", "scram-sha-256", "-N")
+            options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+            self.tool("pg_ctl", "-o", options, "-l", str(self.directory / "log"), "-w", "start")
+        except BaseException:
+            shutil.rmtree(self.directory)
+            raise
+
+    def tool(self, name: str, *arguments: str) -> None:
+        user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+        command = [*user, str(self.bin / name), "-D", str(self.directory / "data"), *arguments]
+        subprocess.run(command, cwd=self.directory, check=True, stdout=subprocess.DEVNULL)
+
+    def environment(self) -> dict[str, str]:
+        return {"PGHOST": "127.0.0.1", "PGPORT": self.port, "PGUSER": "postgres", "PGPASSWORD": self.PASSWORD, "PGDATABASE": "postgres"}
+
+    def stop(self) -> None:
+        try:
+            self.tool("pg_ctl", "-m", "immediate", "-w", "stop")
+        finally:
+            shutil.rmtree(self.directory)
+
+
+def main() -> int:
+    postgres = Postgres()
+    try:
+        return run(postgres)
+    finally:
+        postgres.stop()
+
+
+def run(postgres: Postgres) -> int:
+    binary, python = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).absolute()
+    ports = {"18200": free_port(), "5432": postgres.port}
+    blocks = [re.sub(r"\b(?:18200|5432)\b", lambda port: ports[port.group()], block) for block in re.findall(r"^```sh\n(.*?)^```", GUIDE.read_text("utf-8"), re.M | re.S)]
     with tempfile.TemporaryDirectory(prefix="guide-") as directory:
         programs = Path(directory, "bin")
         programs.mkdir()
         (programs / "keepfast").symlink_to(binary)
         script = "set -e -o pipefail\n" + "".join(f"{block}\necho 'block {at} done' >&3\n" for at, block in enumerate(blocks))
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("VAULT_", "BAO_", "KEEPFAST_"))}
-        environment |= {"PATH": f"{programs}:{python.parent}:{os.environ['PATH']}", "HOME": directory}
+        environment |= {"PATH": f"{programs}:{python.parent}:{os.environ['PATH']}", "HOME": directory} | postgres.environment()
         # Block numbers come by a pipe of their own; bash ends with the first command that fails.
         shell = subprocess.Popen(["bash", "-c", f"exec 3> done\n{script}"], cwd=directory, env=environment, start_new_session=True,
                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
