@@ -76,6 +76,7 @@ pub struct Server {
     pub key: String,
     make: Make,
     environment: Vec<(String, String)>,
+    descriptors: Option<u64>,
     process: Child,
     directory: TempDir,
 }
@@ -86,11 +87,16 @@ impl Server {
         Self::start_in(make, storage, |_| Ok(Vec::new()))
     }
 
+    /// The same with a limit on the descriptors of the process, which bounds its connections.
+    pub fn start_with_descriptors(make: Make, storage: Storage, descriptors: u64) -> Result<Self> {
+        Self::start_with(make, storage, "", Some(descriptors), |_| Ok(Vec::new()))
+    }
+
     /// The same with a listener that lets ceremonies with shares in without a token.
     pub fn start_open(make: Make, storage: Storage) -> Result<Self> {
         const OPEN: &str = "  disable_unauthed_rekey_endpoints = false\n  \
                             disable_unauthed_generate_root_endpoints = false\n";
-        Self::start_with(make, storage, OPEN, |_| Ok(Vec::new()))
+        Self::start_with(make, storage, OPEN, None, |_| Ok(Vec::new()))
     }
 
     /// The same as [`Server::start`] with variables of the environment, which may name files in its directory.
@@ -99,13 +105,14 @@ impl Server {
         storage: Storage,
         environment: impl FnOnce(&Path) -> Result<Vec<(String, String)>>,
     ) -> Result<Self> {
-        Self::start_with(make, storage, "", environment)
+        Self::start_with(make, storage, "", None, environment)
     }
 
     fn start_with(
         make: Make,
         storage: Storage,
         listener: &str,
+        descriptors: Option<u64>,
         environment: impl FnOnce(&Path) -> Result<Vec<(String, String)>>,
     ) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("conformance-").tempdir()?;
@@ -114,8 +121,9 @@ impl Server {
         std::fs::create_dir(directory.path().join("data"))?;
         std::fs::write(directory.path().join("config.hcl"), configuration(directory.path(), port, storage, listener)?)?;
         let environment = environment(directory.path())?;
-        let process = spawn(make, directory.path(), &environment)?;
-        let mut server = Self { url, root: String::new(), key: String::new(), make, environment, process, directory };
+        let process = spawn(make, directory.path(), &environment, descriptors)?;
+        let mut server =
+            Self { url, root: String::new(), key: String::new(), make, environment, descriptors, process, directory };
         server.wait_until_listening()?;
         Ok(server)
     }
@@ -199,7 +207,7 @@ impl Server {
 
     /// Starts it again on the same data and port; it is sealed then.
     pub fn restart(&mut self) -> Result<()> {
-        self.process = spawn(self.make, self.directory.path(), &self.environment)?;
+        self.process = spawn(self.make, self.directory.path(), &self.environment, self.descriptors)?;
         self.wait_until_listening()
     }
 
@@ -233,10 +241,18 @@ impl Drop for Server {
     }
 }
 
-fn spawn(make: Make, directory: &Path, environment: &[(String, String)]) -> Result<Child> {
+fn spawn(make: Make, directory: &Path, environment: &[(String, String)], descriptors: Option<u64>) -> Result<Child> {
     let log = File::options().create(true).append(true).open(directory.join("server.log"))?;
     let binary = make.binary()?;
-    Command::new(&binary)
+    let mut command = match descriptors {
+        None => Command::new(&binary),
+        Some(limit) => {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")]).arg(&binary);
+            shell
+        }
+    };
+    command
         .arg("server")
         .arg(format!("-config={}", directory.join("config.hcl").display()))
         .envs(environment.iter().map(|(name, value)| (name, value)))

@@ -21,7 +21,7 @@ cargo xtask verify                  what every commit needs: fmt, clippy, tidy, 
 cargo xtask fix                     what a machine can mend: fmt, clippy --fix
 cargo xtask test [--only A,B] [--skip A,B]
                                     everything; installs what it needs; the last line is `N passed, N failed`
-cargo xtask campaign NAME [options] a long run, entered in conformance/ledger.md: disk, due, http, kill, leases, tokens, fuzz, vaultrs
+cargo xtask campaign NAME [options] a long run, entered in conformance/ledger.md: abuse, disk, due, http, kill, leases, tokens, fuzz, vaultrs
 cargo xtask bench [options]         bench/compare.py on the peer and on Keepfast
 cargo xtask bench creds [options]   bench/creds.py: credentials of a PostgreSQL a second, on both
 cargo xtask openapi                 the OpenAPI document of our server, to target/openapi.json

@@ -22,7 +22,7 @@ const fn step(name: &'static str, at_least: usize, run: fn(&Shell) -> Result<Out
     Step { name, at_least, run }
 }
 
-const ALL: [Step; 21] = [
+const ALL: [Step; 22] = [
     step("install", 1, |shell| install::prepare(shell).map(|()| one(true))),
     step("fmt", 1, |shell| Ok(one(shell.run("cargo", &["fmt", "--all", "--check"])?.ok))),
     step("clippy", 1, clippy),
@@ -38,6 +38,7 @@ const ALL: [Step; 21] = [
     step("seed", 50, seed),
     step("guide", 10, guide),
     step("http", 10_000, |shell| campaign(shell, &["http", "--count", "10000"])),
+    step("abuse", 23, |shell| campaign(shell, &["abuse", "--count", "150"])),
     step("kill", 100, |shell| campaign(shell, &["kill", "--count", "5"])),
     step("disk", 8, |shell| campaign(shell, &["disk", "--count", "8"])),
     step("leases", 21, |shell| campaign(shell, &["leases", "--count", "21"])),

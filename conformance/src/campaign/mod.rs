@@ -1,6 +1,7 @@
-//! Long runs against a server of our own: malformed HTTP, kill -9 under writes, disks and databases that fail, a million
+//! Long runs against a server of our own: malformed HTTP, floods, kill -9 under writes, disks and databases that fail, a million
 //! leases and tokens. Each is decided by a seed and enters its result in `ledger.md`.
 
+mod abuse;
 mod diary;
 mod disk;
 mod due;
@@ -22,6 +23,8 @@ use crate::servers::Make;
 /// Which campaign.
 #[derive(Subcommand)]
 pub enum Campaign {
+    /// Floods of unauthenticated bytes: memory and audit log stay within 4 bytes for each byte sent, and others are served
+    Abuse(Options),
     /// Full and failing disks under concurrent writes: refused with an error, and no acknowledged write is lost
     Disk(Options),
     /// Many leases, and a tenth of them due within a minute: memory, time to unseal, speed of revocation, latency of reads
@@ -39,7 +42,7 @@ pub enum Campaign {
 /// What every campaign takes.
 #[derive(Args, Clone)]
 pub struct Options {
-    /// Requests, kills, faults, operations, leases or tokens
+    /// Requests, kills, faults, operations, leases, tokens or connections of each attack
     #[arg(long)]
     pub count: u64,
     /// What decides the run; printed, and entered in the ledger
@@ -75,6 +78,7 @@ pub struct Found {
 /// Runs a campaign, prints what it found and enters it in the ledger.
 pub fn run(campaign: &Campaign) -> Result<bool> {
     let (name, options, found) = match campaign {
+        Campaign::Abuse(options) => ("abuse", options, abuse::run(options)?),
         Campaign::Disk(options) => ("disk", options, disk::run(options)?),
         Campaign::Due(options) => ("due", options, due::run(options)?),
         Campaign::Http(options) => ("http", options, http::run(options)?),

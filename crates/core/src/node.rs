@@ -1,5 +1,6 @@
 //! One server: uninitialised, sealed or unsealed.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 
 use keepfast_crypto::locked::Key256;
@@ -223,6 +224,13 @@ impl Node {
     /// What is decided before a request is read.
     pub fn admission(&self) -> &Arc<Admission> {
         &self.admission
+    }
+
+    /// Whether a token is alive and may be used from this address. Counts no use of it; false while sealed.
+    pub async fn knows_token(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
+        let Some(unsealed) = self.unsealed() else { return false };
+        let found = unsealed.tokens.find_anywhere(token.expose(), self.clock.now()).await;
+        found.is_ok_and(|found| found.is_some_and(|token| token.record.allows_from(remote)))
     }
 
     /// Records a request that a quota has refused before it was read.

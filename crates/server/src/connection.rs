@@ -1,8 +1,9 @@
 //! One connection: its phases, how long each may take, and its orderly end.
 
+mod wire;
+
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,31 +15,42 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
+use self::wire::{Verdict, Wire};
+use crate::config::Limits;
+use crate::connections::{Charge, Peer};
 use crate::http::{Edge, Kernel};
-use crate::patience::{Activity, Open, Patience};
+use crate::patience::{Open, Patience};
 
-/// The longest head of a request, in bytes.
+/// The longest head of a request of HTTP/1, in bytes.
 const HEAD: usize = 64 << 10;
+/// The longest header list of HTTP/2 beside the token, in bytes as RFC 9113 section 6.5.2 counts them.
+const HEADER_LIST: usize = 8 << 10;
+/// The part of a head that the estimate of a connection's memory includes, in bytes.
+const HEAD_INCLUDED: usize = 8 << 10;
+
+/// The answer to a head that has two readings.
+const MALFORMED: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\
+    content-length: 15\r\nconnection: close\r\n\r\n400 Bad Request";
 
 /// Serves the requests of one connection until it ends, goes silent for too long, or `stop` becomes true and the
 /// requests in flight are answered.
 pub(crate) async fn serve<K: Kernel>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: Option<SocketAddr>,
+    peer: Arc<Peer>,
     edge: Arc<Edge<K>>,
     builder: Arc<Builder<TokioExecutor>>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let activity = Arc::new(Activity::default());
     let mut patience = Patience::new(edge.limits());
-    let io = TokioIo::new(Watched { stream, activity: activity.clone() });
+    let head = Charge::new(&peer, 0);
+    let io = TokioIo::new(Watched { stream, peer: peer.clone(), wire: Wire::default(), head });
     let service = service_fn({
-        let activity = activity.clone();
+        let peer = peer.clone();
         move |request: http::Request<hyper::body::Incoming>| {
-            let edge = edge.clone();
-            let open = Open::new(activity.clone(), request.version());
+            let (edge, peer) = (edge.clone(), peer.clone());
+            let open = Open::new(peer.clone(), request.version());
             async move {
-                let response = edge.serve(request, peer).await;
+                let response = edge.serve(request, &peer).await;
                 drop(open);
                 Ok::<_, Infallible>(response)
             }
@@ -53,7 +65,8 @@ pub(crate) async fn serve<K: Kernel>(
             // How a connection ends is its client's affair: resets and garbage are no events of ours.
             _ = connection.as_mut() => return,
             _ = ticks.tick() => {
-                if patience.is_over(&activity) {
+                peer.activity.ticked();
+                if patience.is_over(&peer.activity) {
                     return;
                 }
             }
@@ -66,7 +79,8 @@ pub(crate) async fn serve<K: Kernel>(
 }
 
 /// HTTP/1.1 and HTTP/2 with their caps, for all connections of a listener.
-pub(crate) fn protocols() -> Arc<Builder<TokioExecutor>> {
+pub(crate) fn protocols(limits: &Limits) -> Arc<Builder<TokioExecutor>> {
+    let header_list = limits.token.saturating_add(HEADER_LIST).min(HEAD);
     let mut builder = Builder::new(TokioExecutor::new());
     // Heads are timed by `Patience`: hyper's own timer would run between requests too and cut idle connections off.
     builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(HEAD).keep_alive(true);
@@ -74,7 +88,7 @@ pub(crate) fn protocols() -> Arc<Builder<TokioExecutor>> {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(100)
-        .max_header_list_size(u32::try_from(HEAD).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(header_list).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(20)
         .max_local_error_reset_streams(256)
         .max_send_buf_size(256 << 10)
@@ -83,18 +97,43 @@ pub(crate) fn protocols() -> Arc<Builder<TokioExecutor>> {
     Arc::new(builder)
 }
 
-/// A stream that tells when the first bytes of a next request come.
+/// A stream whose bytes are checked before they are parsed, and that tells when the first of a next request come.
 struct Watched<S> {
     stream: S,
-    activity: Arc<Activity>,
+    peer: Arc<Peer>,
+    wire: Wire,
+    /// What a head that is not complete yet holds.
+    head: Charge,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.activity.received();
+        if let Some(bytes) = buffer.filled().get(before..).filter(|bytes| !bytes.is_empty()) {
+            let Watched { peer, wire, head, stream } = &mut *self;
+            peer.activity.received();
+            match wire.received(bytes, peer.activity.ticks()) {
+                Verdict::Pass => head.set(wire.pending_head().saturating_sub(HEAD_INCLUDED)),
+                Verdict::Flood => return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
+                Verdict::Malformed => {
+                    // While a request is answered its answer is the last. What is left unsent here the client misses.
+                    if !peer.activity.is_busy() {
+                        let _ = Pin::new(stream).poll_write(cx, MALFORMED);
+                    }
+                    // For hyper the connection ends before what came with it.
+                    buffer.set_filled(before);
+                }
+            }
+        }
+        outcome
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Watched<S> {
+    fn sent(&mut self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = outcome {
+            self.wire.sent(bytes);
         }
         outcome
     }
@@ -102,7 +141,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.sent(outcome)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -118,7 +158,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.sent(outcome)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,12 +1,13 @@
 //! The edge: the only crate that speaks HTTP and reads configuration.
 //!
-//! A connection is accepted by `listener`, a request becomes a [`keepfast_core::Incoming`] in `http::request`, the
+//! A connection is accepted by `listener`, takes a place in `connections`, a request becomes a [`keepfast_core::Incoming`] in `http::request`, the
 //! kernel's answer leaves through `http::response`. Nothing here knows what a path means.
 
 mod args;
 mod banner;
 pub mod config;
 mod connection;
+mod connections;
 mod http;
 mod listener;
 mod log_file;
@@ -19,6 +20,7 @@ mod reload;
 mod run;
 mod service_manager;
 mod signals;
+mod socket;
 mod telemetry;
 mod tls;
 

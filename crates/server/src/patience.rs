@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Version;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::config::Limits;
+use crate::connections::Peer;
 
 /// How long an accept loop rests when the system has no more descriptors or memory.
 const REST: Duration = Duration::from_millis(50);
@@ -18,12 +19,42 @@ pub(crate) async fn rest() {
     tokio::time::sleep(REST).await;
 }
 
+/// The machine's clock, as far as the ages of connections and of bodies go.
+#[derive(Clone, Copy)]
+pub(crate) struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Starts at 0.
+    #[allow(clippy::disallowed_methods, reason = "connections age by the machine's clock, not the product's")]
+    pub(crate) fn start() -> Self {
+        Stopwatch(Instant::now())
+    }
+
+    /// As if started so long ago.
+    #[cfg(test)]
+    pub(crate) fn started(ago: Duration) -> Self {
+        let Stopwatch(now) = Stopwatch::start();
+        Stopwatch(now.checked_sub(ago).unwrap_or(now))
+    }
+
+    /// Milliseconds since the start.
+    pub(crate) fn millis(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The moment that comes so long after the start.
+    pub(crate) fn after(&self, span: Duration) -> tokio::time::Instant {
+        (self.0 + span).into()
+    }
+}
+
 /// What the connection is doing, told by its stream and its requests. The low two bits are the phase, the rest counts
 /// changes, so that one load tells whether anything happened since the last look.
 #[derive(Default)]
 pub(crate) struct Activity {
     state: AtomicU64,
     open: AtomicU32,
+    ticks: AtomicU32,
 }
 
 /// Bytes of a head are awaited or came in part: where every connection starts.
@@ -49,6 +80,26 @@ impl Activity {
         }
     }
 
+    /// Notes that the connection's timer ticked.
+    pub(crate) fn ticked(&self) {
+        self.ticks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often the timer has ticked.
+    pub(crate) fn ticks(&self) -> u32 {
+        self.ticks.load(Ordering::Relaxed)
+    }
+
+    /// Whether a request is being answered.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.phase() == BUSY
+    }
+
+    /// How many requests are between their head and their answer.
+    pub(crate) fn open(&self) -> u32 {
+        self.open.load(Ordering::Relaxed)
+    }
+
     fn phase(&self) -> u64 {
         self.state.load(Ordering::Relaxed) & PHASE
     }
@@ -56,22 +107,26 @@ impl Activity {
 
 /// A request between its head and its answer.
 pub(crate) struct Open {
-    activity: Arc<Activity>,
+    peer: Arc<Peer>,
     after: u64,
 }
 
 impl Open {
-    pub(crate) fn new(activity: Arc<Activity>, version: Version) -> Self {
-        activity.open.fetch_add(1, Ordering::Relaxed);
-        activity.enter(BUSY);
-        Open { activity, after: if version == Version::HTTP_2 { IDLE_H2 } else { IDLE } }
+    pub(crate) fn new(peer: Arc<Peer>, version: Version) -> Self {
+        peer.activity.open.fetch_add(1, Ordering::Relaxed);
+        peer.activity.enter(BUSY);
+        if !peer.is_known() {
+            peer.stirs();
+        }
+        Open { peer, after: if version == Version::HTTP_2 { IDLE_H2 } else { IDLE } }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        if self.activity.open.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.activity.enter(self.after);
+        if self.peer.activity.open.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.peer.activity.enter(self.after);
+            self.peer.stirs();
         }
     }
 }
@@ -127,6 +182,12 @@ impl Patience {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connections::{Connections, Place, Source};
+
+    #[allow(clippy::unwrap_used, reason = "a test")]
+    fn place() -> Place {
+        Connections::new(1).admit(Source::default()).unwrap()
+    }
 
     fn patience() -> Patience {
         Patience::new(&Limits {
@@ -143,23 +204,25 @@ mod tests {
 
     #[test]
     fn sec_ds04_each_phase_has_its_own_patience_and_a_request_has_none() {
-        let (mut patience, activity) = (patience(), Arc::new(Activity::default()));
+        let (mut patience, place) = (patience(), place());
+        let activity = &place.peer().activity;
         assert_eq!(patience.tick, Duration::from_secs(1));
         // The first look only notes the phase.
-        assert_eq!(ticks(&mut patience, &activity), Some(5));
-        let open = Open::new(activity.clone(), Version::HTTP_11);
-        assert_eq!(ticks(&mut patience, &activity), None);
+        assert_eq!(ticks(&mut patience, activity), Some(5));
+        let open = Open::new(place.peer().clone(), Version::HTTP_11);
+        assert_eq!(ticks(&mut patience, activity), None);
         drop(open);
-        assert_eq!((activity.phase(), ticks(&mut patience, &activity)), (IDLE, Some(9)));
+        assert_eq!((activity.phase(), ticks(&mut patience, activity)), (IDLE, Some(9)));
         activity.enter(HEAD_AWAITED);
-        assert_eq!(ticks(&mut patience, &activity), Some(5));
+        assert_eq!(ticks(&mut patience, activity), Some(5));
     }
 
     #[test]
     fn a_connection_of_http_2_is_idle_when_its_last_stream_is_answered() {
-        let activity = Arc::new(Activity::default());
+        let place = place();
+        let activity = &place.peer().activity;
         let (first, second) =
-            (Open::new(activity.clone(), Version::HTTP_2), Open::new(activity.clone(), Version::HTTP_2));
+            (Open::new(place.peer().clone(), Version::HTTP_2), Open::new(place.peer().clone(), Version::HTTP_2));
         drop(first);
         assert_eq!(activity.phase(), BUSY);
         drop(second);

@@ -11,8 +11,8 @@ use rustix::fs::Access;
 use tokio::net::TcpSocket;
 
 use crate::config::{Bind, Config, ListenerConfig};
-use crate::listener::{candidates, group_id, user_id};
 use crate::log_file::LogFile;
+use crate::socket::{candidates, group_id, user_id};
 use crate::tls::Tls;
 
 /// The longest path of a unix socket in bytes (unix(7)): 108 with the final zero.

@@ -8,7 +8,7 @@ use keepfast_framework::Timestamp;
 use keepfast_framework::clock::{Clock, SystemClock};
 
 use crate::config::{self, Environment, Storage};
-use crate::listener::Connections;
+use crate::connections::Connections;
 use crate::telemetry::{Level, Log};
 use crate::tls::Tls;
 
@@ -74,7 +74,7 @@ impl Running<'_> {
             uptime_seconds = SystemClock.now().since(self.started).as_secs(),
             sealed = self.node.is_sealed(),
             leases_quarantined = self.node.has_quarantine(),
-            connections = self.connections.open(),
+            connections = self.connections.count(),
             tasks = runtime.num_alive_tasks(),
             workers = runtime.num_workers(),
             numbers = numbers.join(" "),

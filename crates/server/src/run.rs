@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,10 +20,11 @@ use tokio::sync::watch;
 use crate::args::ServerArgs;
 use crate::banner::{self, Development};
 use crate::config::{self, ConfigError, Environment, Storage};
+use crate::connections::Connections;
 use crate::http::answer::Answer;
 use crate::http::body::BodyMemory;
 use crate::http::{Edge, Kernel};
-use crate::listener::{Connections, Listener, Socket};
+use crate::listener::Listener;
 use crate::log_file::LogFile;
 use crate::plan::{DevPlan, Plan};
 use crate::preflight;
@@ -31,6 +32,7 @@ use crate::process::{self, PidFile};
 use crate::reload::Running;
 use crate::service_manager;
 use crate::signals::{Event, Signals};
+use crate::socket::Socket;
 use crate::telemetry::{Log, Sink};
 use crate::tls::{Tls, TlsError};
 
@@ -359,6 +361,10 @@ pub(crate) struct Served(pub(crate) Arc<Node>);
 impl Kernel for Served {
     async fn handle(&self, incoming: Incoming) -> Answer {
         self.0.handle(incoming).await.into()
+    }
+
+    async fn knows(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
+        self.0.knows_token(token, remote).await
     }
 
     async fn record_refusal(&self, refused: Incoming) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use keepfast_framework::Timestamp;
 use parking_lot::RwLock;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
@@ -39,8 +39,13 @@ pub enum TlsError {
         reason: rustls::Error,
     },
     /// The client authorities cannot be used.
-    #[error("tls_client_ca_file: {0}")]
-    Authorities(String),
+    #[error("tls_client_ca_file {file}: {reason}")]
+    Authorities {
+        /// The path.
+        file: String,
+        /// What is wrong.
+        reason: String,
+    },
 }
 
 /// A listener's TLS: what new connections use, and the files that it came from.
@@ -134,7 +139,16 @@ fn server_config(files: &TlsConfig, chain: Vec<CertificateDer<'static>>) -> Resu
     };
     let mut config = builder.with_single_cert(chain, key).map_err(pair)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config.ticketer = aws_lc_rs::Ticketer::new().map_err(pair)?;
+    match files.clients {
+        // A resumed session is not verified again: its certificate may have expired, or its authority been removed.
+        ClientCertificates::Required(_) => {
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
+        ClientCertificates::Disabled | ClientCertificates::Requested => {
+            config.ticketer = aws_lc_rs::Ticketer::new().map_err(pair)?;
+        }
+    }
     Ok(Arc::new(config))
 }
 
@@ -151,13 +165,14 @@ fn required(
     ca: &Path,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
+    let fault = |reason: String| TlsError::Authorities { file: ca.display().to_string(), reason };
     let mut roots = RootCertStore::empty();
     for certificate in certificates(ca)? {
-        roots.add(certificate).map_err(|e| TlsError::Authorities(e.to_string()))?;
+        roots.add(certificate).map_err(|e| fault(e.to_string()))?;
     }
     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .build()
-        .map_err(|e| TlsError::Authorities(e.to_string()))
+        .map_err(|e| fault(e.to_string()))
 }
 
 fn fault(file: &Path, reason: String) -> TlsError {

@@ -43,7 +43,7 @@ pub enum Bind {
     Unix {
         /// Its path.
         path: PathBuf,
-        /// Permission bits; the process's umask decides when absent.
+        /// Permission bits; only the owner may connect when absent.
         mode: Option<u32>,
         /// Name or number of the owner.
         user: Option<String>,
@@ -97,6 +97,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// How long a TLS handshake may take.
     pub handshake_timeout: Duration,
+    /// How many connections one source address may have (`max_connections_per_source`); 0 is a quarter of all.
+    pub connections_per_source: usize,
 }
 
 /// Bounds on a JSON body, checked in one pass over its bytes before it is parsed.
@@ -153,6 +155,7 @@ impl Default for Limits {
             read_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(300),
             handshake_timeout: Duration::from_secs(10),
+            connections_per_source: 0,
         }
     }
 }
@@ -300,10 +303,18 @@ fn tls(
     let ca_file = stanza.text("tls_client_ca_file")?;
     let required = stanza.flag("tls_require_and_verify_client_cert")?.unwrap_or(false);
     let no_client_certs = stanza.flag("tls_disable_client_certs")?.unwrap_or(false);
+    if disabled && required {
+        return Err(stanza.fault(position, "tls_require_and_verify_client_cert contradicts tls_disable"));
+    }
     if disabled {
         stanza.without_effect(known_keys::ACME, warnings);
         stanza.without_effect_because(" with tls_disable = true", WITH_TLS, warnings);
         return Ok(None);
+    }
+    if ca_file.is_some() && !required {
+        warnings.push(
+            stanza.warning(position, "tls_client_ca_file has no effect without tls_require_and_verify_client_cert"),
+        );
     }
     let acme: Vec<&str> = known_keys::ACME.iter().copied().filter(|key| stanza.has(key)).collect();
     let given = |file: Option<String>| file.filter(|path| !path.is_empty());
@@ -389,6 +400,7 @@ fn limits(stanza: &mut Stanza<'_>, duration: Duration) -> Result<Limits, ConfigE
         read_timeout: timeout(stanza.duration("http_read_timeout")?, standard.read_timeout),
         idle_timeout: timeout(stanza.duration("http_idle_timeout")?, standard.idle_timeout),
         handshake_timeout: standard.handshake_timeout,
+        connections_per_source: bound(stanza.integer("max_connections_per_source")?, standard.connections_per_source),
     })
 }
 

@@ -169,6 +169,29 @@ fn unknown_keys_and_keys_without_effect_warn_with_their_place() {
 }
 
 #[test]
+fn sec_kf16_a_demand_for_client_certificates_is_not_lost_in_silence() {
+    let listener = |keys: &str| format!("storage \"inmem\" {{}}\nlistener \"tcp\" {{ {keys} }}");
+    let demand = "tls_require_and_verify_client_cert = true\n tls_client_ca_file = \"ca\"\n";
+    let message = refused(&listener(&format!("tls_disable = true\n {demand}")));
+    assert!(message.contains("tls_require_and_verify_client_cert contradicts tls_disable"), "{message}");
+    let pair = "tls_cert_file = \"c\"\n tls_key_file = \"k\"\n";
+    let (_, warnings) = load_texts(&[&listener(&format!("{pair} tls_client_ca_file = \"ca\""))], &[]).unwrap();
+    assert!(warnings[0].contains("tls_client_ca_file has no effect without"), "{warnings:?}");
+    assert!(load_texts(&[&listener(&format!("{pair}{demand}"))], &[]).unwrap().1.is_empty());
+}
+
+#[test]
+fn the_connections_of_a_source_are_a_quarter_unless_a_number_is_given() {
+    for (given, expected) in
+        [("", 0), ("max_connections_per_source = 7", 7), ("max_connections_per_source = -1", usize::MAX)]
+    {
+        let text = format!("storage \"inmem\" {{}}\nlistener \"tcp\" {{\n tls_disable = true\n {given}\n}}");
+        let (config, warnings) = load_texts(&[&text], &[]).unwrap();
+        assert_eq!((config.listeners[0].limits.connections_per_source, warnings.len()), (expected, 0), "{given}");
+    }
+}
+
+#[test]
 fn what_cannot_be_meant_is_refused_with_its_place() {
     for (text, expected) in [
         ("listener \"tcp\" {}", "a tcp listener needs tls_cert_file and tls_key_file, or tls_disable = true"),

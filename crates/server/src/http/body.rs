@@ -1,22 +1,36 @@
 //! Reading a body: bounded while it streams, in time, and within what the whole server holds at once.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use keepfast_framework::{Body, offload};
+use tokio::time::Instant;
 
 use super::answer::Answer;
+use super::budget;
 use super::path::decode;
-use super::{budget, headers};
 use crate::config::{JsonLimits, Limits};
+use crate::connections::{Charge, Peer};
+use crate::patience::Stopwatch;
 
 /// What a body may hold without being counted against the whole server's budget.
 const FREE: usize = 64 << 10;
+/// The longest body of a request without a token that is alive, in bytes. Logins are much shorter: a JWT or a signed
+/// AWS request takes some KiB, the PGP keys of an initialisation some 10 KiB.
+const STRANGERS_BODY: usize = 256 << 10;
+/// The part of the memory for large bodies that such requests may have on connections of known clients, which are
+/// proxies then.
+const STRANGERS_PART: usize = 32;
+/// How long a body may take before its rate counts.
+const GRACE: Duration = Duration::from_secs(5);
+/// The least rate of a body after that, in bytes a second.
+const LEAST_RATE: u64 = 2 << 10;
 
 /// The longest form in bytes. JSON is bounded by `max_request_size`.
 const FORM_LENGTH: usize = 10 << 20;
@@ -27,33 +41,62 @@ const FORM_PARAMETERS: usize = 10_000;
 /// Memory for large bodies that are being received or worked on, shared by all listeners.
 pub(crate) struct BodyMemory {
     left: AtomicUsize,
+    left_for_strangers: AtomicUsize,
 }
 
-/// A share of [`BodyMemory`], given back when dropped.
+/// What a body holds of the server's memory, given back when dropped.
 pub(crate) struct Share {
     memory: Arc<BodyMemory>,
+    stranger: bool,
     taken: usize,
+    /// What counts against the bound of strangers' connections.
+    charge: Option<Charge>,
+}
+
+/// Who sends a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sender {
+    /// A token that is alive, as far as the connection is known.
+    Known,
+    /// A token that is not.
+    Unknown,
+    /// No token.
+    Stranger,
 }
 
 impl BodyMemory {
     /// So many bytes for large bodies.
     pub(crate) fn new(bytes: usize) -> Arc<Self> {
-        Arc::new(BodyMemory { left: AtomicUsize::new(bytes) })
+        Arc::new(BodyMemory {
+            left: AtomicUsize::new(bytes),
+            left_for_strangers: AtomicUsize::new(bytes / STRANGERS_PART),
+        })
     }
 
-    fn share(self: &Arc<Self>) -> Share {
-        Share { memory: self.clone(), taken: 0 }
+    fn of(&self, stranger: bool) -> &AtomicUsize {
+        if stranger { &self.left_for_strangers } else { &self.left }
+    }
+
+    fn share(self: &Arc<Self>, sender: Sender, peer: &Arc<Peer>) -> Share {
+        let stranger = sender != Sender::Known;
+        let charge = (stranger && !peer.is_known()).then(|| Charge::new(peer, 0));
+        Share { memory: self.clone(), stranger, taken: 0, charge }
     }
 }
 
 impl Share {
     /// Takes what a body of `length` bytes needs in all; false when the server has no more.
     fn cover(&mut self, length: usize) -> bool {
+        if let Some(charge) = &mut self.charge {
+            charge.set(length);
+            return true;
+        }
         let more = length.saturating_sub(FREE).saturating_sub(self.taken);
         if more == 0 {
             return true;
         }
-        let taken = self.memory.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(more));
+        let left = self.memory.of(self.stranger);
+        let taken = left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(more));
         self.taken += taken.map_or(0, |_| more);
         taken.is_ok()
     }
@@ -62,32 +105,138 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         if self.taken > 0 {
-            self.memory.left.fetch_add(self.taken, Ordering::AcqRel);
+            self.memory.of(self.stranger).fetch_add(self.taken, Ordering::AcqRel);
         }
     }
 }
 
-/// Receives a body and splits it into fields, form or JSON. The share is to be kept as long as the body. `body` is `None`
-/// afterwards when it was received to its end.
-pub(crate) async fn receive(
-    body: &mut Option<hyper::body::Incoming>,
-    head: &HeaderMap,
-    limits: &Limits,
-    memory: &Arc<BodyMemory>,
-) -> Result<(Body, Share), Answer> {
-    let mut share = memory.share();
-    let text = match tokio::time::timeout(limits.read_timeout, collect(body, limits.body, &mut share)).await {
-        Ok(text) => text?,
-        Err(_) => return Err(late(limits.read_timeout)),
-    };
-    let is_form = headers::is_form(head) && !looks_like_json(&text);
-    let json = limits.json;
-    let body = offload::run(text.len(), move || {
-        if is_form { parse_form(text, json, &mut share) } else { parse_json(text, &json, &mut share) }
-            .map(|body| (body, share))
-    })
-    .await?;
-    Ok(body)
+/// How a body is received.
+pub(crate) struct Receiving<'a> {
+    pub(crate) limits: &'a Limits,
+    pub(crate) memory: &'a Arc<BodyMemory>,
+    pub(crate) peer: &'a Arc<Peer>,
+    pub(crate) sender: Sender,
+    /// Whether it is declared as a form.
+    pub(crate) form: bool,
+}
+
+impl Receiving<'_> {
+    /// Receives a body and splits it into fields, form or JSON. The share is to be kept as long as the body. `body` is
+    /// `None` afterwards when it was received to its end.
+    pub(crate) async fn receive(self, body: &mut Option<hyper::body::Incoming>) -> Result<(Body, Share), Answer> {
+        let mut share = self.memory.share(self.sender, self.peer);
+        let text = match self.collect(body, &mut share).await {
+            Ok(text) => text,
+            Err(Unreceived::TooLarge) if self.is_strangers() => match self.sender {
+                // The kernel refuses the token, and records that, without the body.
+                Sender::Unknown => return Ok((Body::default(), share)),
+                _ => return Err(too_large_without_token()),
+            },
+            Err(Unreceived::TooLarge) => return Err(too_large()),
+            Err(Unreceived::Refused(answer)) => return Err(answer),
+        };
+        let is_form = self.form && !looks_like_json(&text);
+        let json = self.limits.json;
+        offload::run(text.len(), move || {
+            if is_form { parse_form(text, json, &mut share) } else { parse_json(text, &json, &mut share) }
+                .map(|body| (body, share))
+        })
+        .await
+    }
+
+    /// Whether the bound of strangers is the one that counts.
+    fn is_strangers(&self) -> bool {
+        self.sender != Sender::Known && STRANGERS_BODY < self.limits.body
+    }
+
+    fn longest(&self) -> usize {
+        if self.is_strangers() { STRANGERS_BODY } else { self.limits.body }
+    }
+
+    /// All bytes of the body, refusing as soon as it is too long or too slow. A body of one frame is not copied.
+    async fn collect(
+        &self,
+        incoming: &mut Option<hyper::body::Incoming>,
+        share: &mut Share,
+    ) -> Result<Bytes, Unreceived> {
+        let Some(body) = incoming else { return Ok(Bytes::new()) };
+        let longest = self.longest();
+        let announced = body.size_hint().lower();
+        if announced > longest as u64 {
+            return Err(Unreceived::TooLarge);
+        }
+        let stopwatch = Stopwatch::start();
+        let mut first = Bytes::new();
+        let mut joined: Option<BytesMut> = None;
+        loop {
+            let before = first.len() + joined.as_ref().map_or(0, BytesMut::len);
+            let Ok(frame) = tokio::time::timeout_at(self.deadline(stopwatch, before), body.frame()).await else {
+                return Err(self.late());
+            };
+            let Some(frame) = frame else { break };
+            let frame = frame.map_err(|_| refused(StatusCode::BAD_REQUEST, "the request body could not be read"))?;
+            let Ok(data) = frame.into_data() else { continue };
+            let length = before + data.len();
+            if length > longest {
+                return Err(Unreceived::TooLarge);
+            }
+            if !share.cover(length) {
+                return Err(Unreceived::Refused(too_many()));
+            }
+            match &mut joined {
+                Some(joined) => joined.extend_from_slice(&data),
+                None if first.is_empty() => first = data,
+                None => {
+                    // Announced lengths are only trusted as far as a body is free: memory follows what really came.
+                    let room = usize::try_from(announced).unwrap_or(FREE).min(FREE).max(length);
+                    let mut buffer = BytesMut::with_capacity(if share.stranger { length } else { room });
+                    buffer.extend_from_slice(&std::mem::take(&mut first));
+                    buffer.extend_from_slice(&data);
+                    joined = Some(buffer);
+                }
+            }
+        }
+        *incoming = None;
+        Ok(joined.map_or(first, BytesMut::freeze))
+    }
+
+    /// When more must have come of a body of which so many bytes have.
+    fn deadline(&self, since: Stopwatch, length: usize) -> Instant {
+        since.after(time_for(length, self.limits.read_timeout))
+    }
+
+    fn late(&self) -> Unreceived {
+        let within = self.limits.read_timeout.as_secs();
+        refused(StatusCode::REQUEST_TIMEOUT, format!("the request body came too slowly or not within {within} seconds"))
+    }
+}
+
+/// How long more of a body may take after so many bytes of it.
+fn time_for(length: usize, longest: Duration) -> Duration {
+    longest.min(GRACE + Duration::from_secs(length as u64 / LEAST_RATE))
+}
+
+/// Why a body is not received.
+enum Unreceived {
+    TooLarge,
+    Refused(Answer),
+}
+
+fn refused(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Unreceived {
+    Unreceived::Refused(Answer::error(status, text))
+}
+
+fn too_many() -> Answer {
+    Answer::error(StatusCode::SERVICE_UNAVAILABLE, "too many large request bodies at once")
+}
+
+fn too_large_without_token() -> Answer {
+    let text = format!("http: request body too large: without a valid token it may have {STRANGERS_BODY} bytes");
+    Answer::error(StatusCode::PAYLOAD_TOO_LARGE, text)
+}
+
+fn too_large() -> Answer {
+    Answer::error(StatusCode::PAYLOAD_TOO_LARGE, "http: request body too large")
 }
 
 /// Counts what a JSON text costs, then splits it into fields.
@@ -125,61 +274,6 @@ fn parse_form(text: Bytes, limits: JsonLimits, share: &mut Share) -> Result<Body
     let names = 2 * FORM_PARAMETERS;
     budget::check(&json, &JsonLimits { strings: names, object_entries: names, ..limits })?;
     Ok(Body::parse(json)?)
-}
-
-/// All bytes of the body, refusing as soon as it is too long. A body of one frame is not copied.
-async fn collect(
-    incoming: &mut Option<hyper::body::Incoming>,
-    longest: usize,
-    share: &mut Share,
-) -> Result<Bytes, Answer> {
-    let Some(body) = incoming else { return Ok(Bytes::new()) };
-    let announced = body.size_hint().lower();
-    if announced > longest as u64 {
-        return Err(too_large());
-    }
-    let mut first = Bytes::new();
-    let mut joined: Option<BytesMut> = None;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Answer::error(StatusCode::BAD_REQUEST, "the request body could not be read"))?;
-        let Ok(data) = frame.into_data() else { continue };
-        let length = first.len() + joined.as_ref().map_or(0, BytesMut::len) + data.len();
-        if length > longest {
-            return Err(too_large());
-        }
-        if !share.cover(length) {
-            return Err(too_many());
-        }
-        match &mut joined {
-            Some(joined) => joined.extend_from_slice(&data),
-            None if first.is_empty() => first = data,
-            None => {
-                // Announced lengths are only trusted as far as a body is free: memory follows what really came.
-                let room = usize::try_from(announced).unwrap_or(FREE).min(FREE).max(length);
-                let mut buffer = BytesMut::with_capacity(room);
-                buffer.extend_from_slice(&std::mem::take(&mut first));
-                buffer.extend_from_slice(&data);
-                joined = Some(buffer);
-            }
-        }
-    }
-    *incoming = None;
-    Ok(joined.map_or(first, BytesMut::freeze))
-}
-
-fn too_many() -> Answer {
-    Answer::error(StatusCode::SERVICE_UNAVAILABLE, "too many large request bodies at once")
-}
-
-fn too_large() -> Answer {
-    Answer::error(StatusCode::PAYLOAD_TOO_LARGE, "http: request body too large")
-}
-
-fn late(bound: Duration) -> Answer {
-    Answer::error(
-        StatusCode::REQUEST_TIMEOUT,
-        format!("the request body did not arrive within {} seconds", bound.as_secs()),
-    )
 }
 
 /// `curl -d '{…}'` declares a form and sends JSON.
@@ -221,6 +315,7 @@ fn form_as_json(text: &[u8]) -> Result<Bytes, Answer> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
+    use crate::connections::{Connections, Source};
 
     #[test]
     fn a_form_becomes_an_object_and_a_malformed_one_is_refused() {
@@ -247,21 +342,63 @@ mod tests {
     #[test]
     fn sec_ds02_bytes_that_are_no_text_count_as_what_replaces_them() {
         let text = || Bytes::from([b"{\"a\":\"".to_vec(), vec![0xff; FREE], b"\"}".to_vec()].concat());
-        let body = parse_json(text(), &JsonLimits::default(), &mut BodyMemory::new(1 << 20).share()).unwrap();
+        let body = parse_json(
+            text(),
+            &JsonLimits::default(),
+            &mut BodyMemory::new(1 << 20).share(Sender::Known, place(true).peer()),
+        )
+        .unwrap();
         assert_eq!(body.raw().len(), 3 * FREE + 8);
-        let refusal = parse_json(text(), &JsonLimits::default(), &mut BodyMemory::new(2 * FREE).share()).err().unwrap();
+        let refusal = parse_json(
+            text(),
+            &JsonLimits::default(),
+            &mut BodyMemory::new(2 * FREE).share(Sender::Known, place(true).peer()),
+        )
+        .err()
+        .unwrap();
         assert_eq!(refusal.status, 503);
+    }
+
+    fn place(known: bool) -> crate::connections::Place {
+        let place = Connections::new(1).admit(Source::default()).unwrap();
+        if known {
+            place.peer().set_known();
+        }
+        place
     }
 
     #[test]
     fn sec_ds02_large_bodies_share_one_budget_and_give_it_back() {
-        let memory = BodyMemory::new(1 << 20);
-        let (mut a, mut b) = (memory.share(), memory.share());
+        let (memory, place) = (BodyMemory::new(1 << 20), place(true));
+        let share = || memory.share(Sender::Known, place.peer());
+        let (mut a, mut b) = (share(), share());
         assert!(a.cover(FREE) && a.cover(FREE + 700_000) && a.cover(FREE + 700_000));
         assert!(b.cover(FREE) && !b.cover(FREE + 700_000));
         drop(a);
         assert!(b.cover(FREE + 700_000));
         drop(b);
         assert_eq!(memory.left.load(Ordering::Acquire), 1 << 20);
+    }
+
+    #[test]
+    fn sec_kf09_a_body_keeps_a_least_rate() {
+        let time = |length: usize| time_for(length, Duration::from_secs(30)).as_secs();
+        assert_eq!([0, 1, 2048, 20 << 10, 50 << 10, 32 << 20].map(time), [5, 5, 6, 15, 30, 30]);
+        assert_eq!(time_for(1 << 20, Duration::from_millis(40)), Duration::from_millis(40));
+    }
+
+    #[test]
+    fn sec_kf09_strangers_take_nothing_from_known_clients() {
+        let (memory, known, unknown) = (BodyMemory::new(32 << 20), place(true), place(false));
+        // Behind a proxy whose connection is known they have a part of their own.
+        let mut behind: Vec<_> = (0..100).map(|_| memory.share(Sender::Stranger, known.peer())).collect();
+        let covered = behind.iter_mut().filter_map(|share| share.cover(STRANGERS_BODY).then_some(())).count();
+        assert_eq!(covered, (1 << 20) / (STRANGERS_BODY - FREE));
+        // On their own connections all that they send counts for those.
+        let mut alone = memory.share(Sender::Unknown, unknown.peer());
+        assert!(alone.cover(STRANGERS_BODY));
+        assert_eq!(memory.left.load(Ordering::Acquire), 32 << 20);
+        drop(behind);
+        assert_eq!(memory.left_for_strangers.load(Ordering::Acquire), 1 << 20);
     }
 }

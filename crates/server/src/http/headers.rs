@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use keepfast_core::RecordedHeader;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::fields::go_duration;
@@ -19,6 +20,35 @@ const WRAP_TTL: HeaderName = HeaderName::from_static("x-vault-wrap-ttl");
 const INDEX: HeaderName = HeaderName::from_static("x-vault-index");
 const INCONSISTENT: HeaderName = HeaderName::from_static("x-vault-inconsistent");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// How many header fields a request may have.
+const MOST_FIELDS: usize = 100;
+
+/// Refuses a head that another server could take for a request to another host: without `Host` in HTTP/1.1, with several,
+/// with one that is no host, or with another one in its target or `:authority` (RFC 9112 section 3.2, RFC 9113 section
+/// 8.3.1). Also refuses too many fields, which hyper bounds for HTTP/1 only.
+pub(crate) fn unambiguous(head: &Parts) -> Result<(), Answer> {
+    if head.headers.len() > MOST_FIELDS {
+        return Err(Answer::bare(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+    }
+    let refused = |text: &'static str| Err(Answer::text(StatusCode::BAD_REQUEST, text));
+    let mut hosts = head.headers.get_all(HOST).iter().map(HeaderValue::as_bytes);
+    let (host, others) = (hosts.next(), hosts.next());
+    if others.is_some() {
+        return refused("400 Bad Request: too many Host headers");
+    }
+    let target = head.uri.authority().map(|authority| authority.as_str().as_bytes());
+    match (host, target) {
+        (None, _) if head.version == Version::HTTP_11 => refused("400 Bad Request: missing required Host header"),
+        (Some(host), _) if host.iter().any(|byte| !byte.is_ascii_graphic() || b"/\\@?#,".contains(byte)) => {
+            refused("400 Bad Request: malformed Host header")
+        }
+        (Some(host), Some(target)) if !host.eq_ignore_ascii_case(target) => {
+            refused("400 Bad Request: the Host header names another host than the request")
+        }
+        _ => Ok(()),
+    }
+}
 
 /// Checks what clients of several servers say of the state that they want to read. This server has one state, so that
 /// only the form counts.

@@ -14,28 +14,39 @@ mod response;
 mod unread;
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{Request, Response, StatusCode};
-use http_body_util::Full;
+use http::{Request, Response, StatusCode, Version};
 use keepfast_core::Incoming;
 use keepfast_core::admission::Admission;
+use keepfast_crypto::secret::SecretString;
 use keepfast_framework::Operation;
 
 use self::answer::{Answer, Told};
 use self::body::BodyMemory;
 use self::finish::Finish;
-use self::request::{Admitted, Rules};
+use self::request::{Admitted, Admitting, Rules};
+use self::response::Reply;
 use crate::config::{CustomHeader, Limits, ListenerConfig};
+use crate::connections::{Charge, Peer};
+
+/// What a request of HTTP/2 holds until its answer is taken, in bytes: its task, stream and headers, with room over what
+/// was measured (6 KiB).
+const STREAM: usize = 8 << 10;
+/// How many requests without a token that is alive a connection may have open at once before its first one with such a
+/// token.
+const FIRST_STREAMS: u32 = 32;
 
 /// What answers requests: the node, or in tests something that tells what arrived.
 pub(crate) trait Kernel: Send + Sync + 'static {
     /// Answers one request. Runs to its end even when the client is gone.
     fn handle(&self, incoming: Incoming) -> impl Future<Output = Answer> + Send;
+
+    /// Whether a token is alive and may come from this address. Counts no use of it.
+    fn knows(&self, token: &SecretString, remote: Option<IpAddr>) -> impl Future<Output = bool> + Send;
 
     /// Records a request that a quota has refused.
     fn record_refusal(&self, _refused: Incoming) -> impl Future<Output = ()> + Send {
@@ -81,13 +92,23 @@ impl<K: Kernel> Edge<K> {
         &self.rules.limits
     }
 
+    /// How many connections an address may have, of which `quarter` is a quarter of all; `None` for a proxy.
+    pub(crate) fn connections_per_source(&self, address: IpAddr, quarter: usize) -> Option<usize> {
+        if self.rules.forwarded.authorized.iter().any(|net| net.contains(&address)) {
+            return None;
+        }
+        match self.rules.limits.connections_per_source {
+            0 => Some(quarter),
+            usize::MAX => None,
+            most => Some(most),
+        }
+    }
+
     /// One request, from its head to its answer.
-    pub(crate) async fn serve(
-        &self,
-        request: Request<hyper::body::Incoming>,
-        peer: Option<SocketAddr>,
-    ) -> Response<Full<Bytes>> {
+    pub(crate) async fn serve(&self, request: Request<hyper::body::Incoming>, peer: &Arc<Peer>) -> Response<Reply> {
         let mut told = Told::default();
+        let is_stream = request.version() == Version::HTTP_2;
+        let held = is_stream.then(|| Charge::new(peer, STREAM));
         let answer = match self.admit(request, peer, &mut told).await {
             Ok(admitted) if self.open_metrics && asks_for_metrics(&admitted.incoming) => {
                 let query = &admitted.incoming.query;
@@ -97,21 +118,28 @@ impl<K: Kernel> Edge<K> {
             Ok(admitted) => self.run(admitted).await,
             Err(refusal) => refusal,
         };
-        response::dress(answer, told.headers, &self.headers)
+        response::dress(answer, told.headers, &self.headers, held)
     }
 
     async fn admit(
         &self,
         request: Request<hyper::body::Incoming>,
-        peer: Option<SocketAddr>,
+        peer: &Arc<Peer>,
         told: &mut Told,
     ) -> Result<Admitted, Answer> {
         let cors = self.admission.rules().cors.clone();
         if let Err(refusal) = cors::judge(&request, cors.as_deref(), told) {
-            unread::discard(request.into_body(), self.rules.limits.read_timeout);
+            unread::discard(request.into_body(), self.rules.limits.read_timeout, peer);
             return Err(refusal);
         }
-        let admitted = request::admit(request, peer, &self.rules, &self.memory, &self.admission, told).await;
+        let admitting = Admitting {
+            kernel: &*self.kernel,
+            rules: &self.rules,
+            memory: &self.memory,
+            admission: &self.admission,
+            peer,
+        };
+        let admitted = request::admit(request, admitting, told).await;
         if let Some(refused) = told.refused.take() {
             self.kernel.record_refusal(refused).await;
         }

@@ -15,6 +15,10 @@ pub(crate) fn canonical(uri: &Uri) -> Result<CanonicalPath, Answer> {
         return Err(elsewhere(raw));
     };
     if let Cow::Owned(clean) = clean(raw) {
+        // Browsers read `\` as `/`, and `/\host/` as another server.
+        if clean.contains('\\') {
+            return Err(Answer::text(StatusCode::BAD_REQUEST, "400 Bad Request"));
+        }
         // The peer sends clients to the clean form, and some build their paths relying on it. Nothing is done here under
         // the unclean one.
         let location = uri.query().map_or_else(|| clean.clone(), |query| format!("{clean}?{query}"));
@@ -156,6 +160,14 @@ mod tests {
         ] {
             assert_eq!(told(target), Err((307, location.to_owned())), "{target}");
         }
+    }
+
+    #[test]
+    fn sec_kf15_no_target_is_sent_to_another_server() {
+        for target in ["/v1/../\\evil.example/x", "/v1/../a/../\\evil", "/v1/..//\\evil", "/v1/./a\\b", "/v1/a//\\"] {
+            assert_eq!(told(target), Err((400, "400 Bad Request".into())), "{target}");
+        }
+        assert_eq!(told("/v1/a\\b"), Ok("a\\b".into()));
     }
 
     #[test]

@@ -8,13 +8,15 @@ use http::{Method, Request, StatusCode};
 use keepfast_core::admission::Admission;
 use keepfast_core::{Incoming, OpenCeremonies};
 use keepfast_crypto::random;
+use keepfast_crypto::secret::SecretString;
 use keepfast_framework::{Body, CanonicalPath, Operation};
 
 use super::answer::{Answer, Told};
-use super::body::{self, BodyMemory, Share};
+use super::body::{BodyMemory, Receiving, Sender, Share};
 use super::query::Query;
-use super::{headers, path, quota, unread};
+use super::{FIRST_STREAMS, Kernel, headers, path, quota, unread};
 use crate::config::{Forwarded, Limits};
+use crate::connections::Peer;
 
 /// The rules of one listener.
 pub(crate) struct Rules {
@@ -29,62 +31,98 @@ pub(crate) struct Admitted {
     pub(crate) share: Option<Share>,
 }
 
+/// What a request is judged by.
+pub(crate) struct Admitting<'a, K> {
+    pub(crate) kernel: &'a K,
+    pub(crate) rules: &'a Rules,
+    pub(crate) memory: &'a Arc<BodyMemory>,
+    pub(crate) admission: &'a Admission,
+    pub(crate) peer: &'a Arc<Peer>,
+}
+
 /// Makes an [`Incoming`] of a request, or the answer that refuses it. Headers and quotas are judged before a byte of the
-/// body is read. `told` gets the headers with which the answer tells what is left of a quota.
-pub(crate) async fn admit(
+/// body is read, and the head is dropped before the body is awaited. `told` gets the headers with which the answer tells
+/// what is left of a quota.
+pub(crate) async fn admit<K: Kernel>(
     request: Request<hyper::body::Incoming>,
-    peer: Option<SocketAddr>,
-    rules: &Rules,
-    memory: &Arc<BodyMemory>,
-    admission: &Admission,
+    admitting: Admitting<'_, K>,
     told: &mut Told,
 ) -> Result<Admitted, Answer> {
     let (head, body) = request.into_parts();
+    let (longest, peer) = (admitting.rules.limits.read_timeout, admitting.peer);
     let mut body = Some(body);
-    let outcome = judge(&head, &mut body, peer, rules, memory, admission, told).await;
+    let outcome = admit_parts(head, &mut body, admitting, told).await;
     if let Some(rest) = body {
-        unread::discard(rest, rules.limits.read_timeout);
+        unread::discard(rest, longest, peer);
     }
     outcome
 }
 
-async fn judge(
-    head: &Parts,
+/// The same; `body` is `None` afterwards when it was received to its end.
+async fn admit_parts<K: Kernel>(
+    head: Parts,
     body: &mut Option<hyper::body::Incoming>,
-    peer: Option<SocketAddr>,
-    rules: &Rules,
-    memory: &Arc<BodyMemory>,
-    admission: &Admission,
+    admitting: Admitting<'_, K>,
     told: &mut Told,
 ) -> Result<Admitted, Answer> {
-    let remote = headers::remote(&head.headers, peer, &rules.forwarded)?;
+    let (head, form) = read_head(head, &admitting, told)?;
+    let sender = admitting.sender(head.token.as_ref(), head.remote).await?;
+    if !matches!(head.operation, Operation::Update | Operation::Patch) {
+        return Ok(Admitted { incoming: head, share: None });
+    }
+    let Admitting { rules, memory, peer, .. } = admitting;
+    let receiving = Receiving { limits: &rules.limits, memory, peer, sender, form };
+    let (body, share) = receiving.receive(body).await?;
+    Ok(Admitted { incoming: Incoming { body, ..head }, share: Some(share) })
+}
+
+impl<K: Kernel> Admitting<'_, K> {
+    /// Who sends a request. The token is looked up until the connection is known.
+    async fn sender(&self, token: Option<&SecretString>, remote: Option<SocketAddr>) -> Result<Sender, Answer> {
+        match token {
+            Some(_) if self.peer.is_known() => return Ok(Sender::Known),
+            Some(token) if self.kernel.knows(token, remote.map(|a| a.ip())).await => {
+                self.peer.set_known();
+                return Ok(Sender::Known);
+            }
+            _ => {}
+        }
+        if !self.peer.is_known() && self.peer.activity.open() > FIRST_STREAMS {
+            return Err(Answer::error(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many requests at once on a connection without an authenticated request",
+            ));
+        }
+        Ok(if token.is_some() { Sender::Unknown } else { Sender::Stranger })
+    }
+}
+
+/// All of a request but its body, and whether that is declared as a form.
+fn read_head<K>(head: Parts, admitting: &Admitting<'_, K>, told: &mut Told) -> Result<(Incoming, bool), Answer> {
+    let Admitting { rules, admission, peer, .. } = admitting;
+    headers::unambiguous(&head)?;
+    let remote = headers::remote(&head.headers, peer.address(), &rules.forwarded)?;
     headers::consistency(&head.headers)?;
     let reads = head.method == Method::GET;
     let path = path::canonical(&head.uri).map_err(|refusal| if reads { refusal.with_page() } else { refusal })?;
     if let Some(verdict) = admission.judge(path.as_str(), remote.map(|a| a.ip())) {
         if verdict.refused && verdict.record {
-            told.refused = Some(of_head(head, path.clone(), remote)?);
+            told.refused = Some(of_head(&head, path.clone(), remote)?);
         }
         quota::judge(&path, verdict, told)?;
     }
     let query = Query::parse(head.uri.query(), reads)?;
-    let operation = operation(head, &path, &query)?;
+    let operation = operation(&head, &path, &query)?;
     let token = headers::token(&head.headers, rules.limits.token)?;
     let wrap_ttl = headers::wrap_ttl(&head.headers)?;
     let writes = matches!(operation, Operation::Update | Operation::Patch);
-    let (body, share) = if writes {
-        let (body, share) = body::receive(body, &head.headers, &rules.limits, memory).await?;
-        (body, Some(share))
-    } else {
-        (Body::default(), None)
-    };
     let incoming = Incoming {
         id: random::request_id(),
         operation,
         path,
         // Writes take their parameters from the body alone.
         query: if writes { Vec::new() } else { query.parameters },
-        body,
+        body: Body::default(),
         token,
         namespace: headers::namespace(&head.headers),
         headers: headers::recorded(&head.headers, &admission.rules().recorded_headers),
@@ -92,7 +130,7 @@ async fn judge(
         remote,
         open: rules.open,
     };
-    Ok(Admitted { incoming, share })
+    Ok((incoming, headers::is_form(&head.headers)))
 }
 
 /// A request of which nothing but its head is known, for the record of its refusal.

@@ -3,19 +3,27 @@
 //! A connection that is closed while its client still sends is reset, and the reset destroys the answer before the client
 //! reads it. The rest of the body is therefore received and dropped, within bounds, while the answer is on its way.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use hyper::body::Incoming;
 
+use super::STREAM;
+use crate::connections::{Charge, Peer};
+
 /// The most bytes that are received in order to be dropped. They hold no memory.
 const MOST: usize = 256 << 20;
 
-/// Receives and drops what is left of a body, in the background, for at most `longest`.
-pub(crate) fn discard(body: Incoming, longest: Duration) {
+/// Receives and drops what is left of a body, in the background, for at most `longest`. The task counts for its connection.
+pub(crate) fn discard(body: Incoming, longest: Duration, peer: &Arc<Peer>) {
     if !body.is_end_stream() {
-        tokio::spawn(tokio::time::timeout(longest, drain(body)));
+        let held = Charge::new(peer, STREAM);
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(longest, drain(body)).await;
+            drop(held);
+        });
     }
 }
 

@@ -226,7 +226,8 @@ async fn sec_ds02_bombs_are_refused_before_they_are_parsed() {
     let row = format!("[{}1]", "1,".repeat(9_989));
     let numbers = format!("{{\"a\":[{}{row}]}}", format!("{row},").repeat(149));
     for bomb in [strings, deep, wide, numbers] {
-        assert_eq!(server.ask("POST /v1/a", &[], bomb.as_bytes()).await.status, 400, "{}", &bomb[..20]);
+        let told = server.ask("POST /v1/a", &["X-Vault-Token: t"], bomb.as_bytes()).await;
+        assert_eq!(told.status, 400, "{}", &bomb[..20]);
     }
     assert_eq!(server.get("/v1/a").await.status, 200);
 }

@@ -106,16 +106,43 @@ async fn sec_ds04_garbage_resets_and_half_open_connections_do_not_disturb_others
 }
 
 #[tokio::test]
-async fn connections_beyond_the_cap_are_closed_at_once() {
+async fn sec_kf10_a_new_connection_at_the_cap_closes_the_longest_idle_one() {
     let server = Server::of(ListenerConfig::plain("127.0.0.1:0"), 2).await;
     let mut first = server.connect().await;
     let mut second = server.connect().await;
     for stream in [&mut first, &mut second] {
-        stream.write_all(b"GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        stream.write_all(b"GET /v1/a HTTP/1.1\r\nHost: x\r\nX-Vault-Token: t\r\n\r\n").await.unwrap();
         stream.read_exact(&mut [0; 12]).await.unwrap();
     }
-    let mut third = server.connect().await;
-    assert_eq!(rest(&mut third).await, "");
+    assert_eq!(server.get("/v1/a").await.status, 200);
+    assert!(!rest(&mut first).await.contains("HTTP/1.1"));
+    second.write_all(b"GET /v1/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert!(rest(&mut second).await.contains("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn connections_beyond_the_cap_are_closed_at_once_when_all_are_busy() {
+    let server = Server::of(ListenerConfig::plain("127.0.0.1:0"), 1).await;
+    let mut busy = server.connect().await;
+    busy.write_all(b"GET /v1/test/wait HTTP/1.1\r\nHost: x\r\nX-Vault-Token: t\r\n\r\n").await.unwrap();
+    server.kernel.started.notified().await;
+    assert_eq!(rest(&mut server.connect().await).await, "");
+    server.kernel.go.notify_one();
+}
+
+#[tokio::test]
+async fn sec_kf10_the_cap_of_one_source_is_configured_and_no_proxys() {
+    let limits = Limits { connections_per_source: 1, ..Limits::default() };
+    let proxy = Forwarded { authorized: vec!["127.0.0.1/32".parse().unwrap()], ..Forwarded::default() };
+    for (forwarded, first_is_closed) in [(Forwarded::default(), true), (proxy, false)] {
+        let server = Server::with(|c| (c.limits, c.forwarded) = (limits, forwarded)).await;
+        let mut first = server.connect().await;
+        first.write_all(b"GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        first.read_exact(&mut [0; 12]).await.unwrap();
+        assert_eq!(server.get("/v1/a").await.status, 200);
+        first.write_all(b"GET /v1/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        assert_eq!(!rest(&mut first).await.contains("HTTP/1.1 200"), first_is_closed);
+    }
 }
 
 #[tokio::test]

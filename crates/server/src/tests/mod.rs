@@ -3,17 +3,20 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod admission;
+mod client_certificates;
 mod connections;
 mod encrypted;
 mod rules;
+mod strangers;
 mod whole;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::StatusCode;
 use keepfast_core::Incoming;
 use keepfast_core::admission::Admission;
+use keepfast_crypto::secret::SecretString;
 use keepfast_framework::clock::SystemClock;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -21,10 +24,12 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 
 use crate::config::ListenerConfig;
+use crate::connections::Connections;
 use crate::http::answer::Answer;
 use crate::http::body::BodyMemory;
 use crate::http::{Edge, Kernel};
-use crate::listener::{Connections, Listener, Socket};
+use crate::listener::Listener;
+use crate::socket::Socket;
 use crate::tls::Tls;
 
 /// No quotas, no origins.
@@ -32,7 +37,7 @@ fn no_rules() -> Arc<Admission> {
     Arc::new(Admission::new(Arc::new(SystemClock), Arc::default()))
 }
 
-/// Answers with what the edge understood. `test/panic` panics, `test/wait` waits for `go`, `test/unused` is 204.
+/// Answers with what the edge understood, and knows every token but those that begin with `dead`. `test/panic` panics, `test/wait` waits for `go`, `test/unused` is 204.
 #[derive(Default)]
 struct Echo {
     started: Notify,
@@ -70,6 +75,10 @@ impl Kernel for Echo {
             body: told.to_string().into(),
             location: None,
         }
+    }
+
+    async fn knows(&self, token: &SecretString, _: Option<IpAddr>) -> bool {
+        !token.expose().starts_with("dead")
     }
 }
 

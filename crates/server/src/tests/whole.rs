@@ -3,7 +3,6 @@
 use keepfast_core::node::DevKv;
 use keepfast_core::settings::AuditSettings;
 use keepfast_core::{Node, Settings};
-use keepfast_crypto::secret::SecretString;
 use keepfast_framework::clock::SystemClock;
 use keepfast_storage::MemoryBackend;
 

@@ -1,0 +1,239 @@
+//! The attacks: what a client without a token sends. Each returns its connections, so that what they hold is held.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::dice::Dice;
+use crate::servers::Server;
+
+/// Against which servers an attack is played.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    /// Unsealed ones.
+    Unsealed,
+    /// Also sealed and uninitialised ones.
+    Always,
+}
+
+/// One attack.
+pub(super) struct Attack {
+    pub(super) name: &'static str,
+    pub(super) when: When,
+    /// Whether root writes large secrets meanwhile.
+    pub(super) writes: bool,
+    /// Plays it over so many connections.
+    pub(super) run: fn(&Server, &mut Dice, u64) -> Result<Held>,
+}
+
+/// The connections of an attack, and what was sent on them.
+#[derive(Default)]
+pub(super) struct Held {
+    pub(super) sent: u64,
+    streams: Vec<TcpStream>,
+}
+
+pub(super) const ATTACKS: [Attack; 10] = [
+    Attack { name: "numbers", when: When::Unsealed, writes: false, run: numbers },
+    Attack { name: "wrong tokens", when: When::Unsealed, writes: false, run: wrong_tokens },
+    Attack { name: "header lists", when: When::Always, writes: true, run: header_lists },
+    Attack { name: "header fields", when: When::Always, writes: false, run: header_fields },
+    Attack { name: "endless bodies", when: When::Always, writes: true, run: endless_bodies },
+    Attack { name: "streams with bodies", when: When::Unsealed, writes: true, run: streams_with_bodies },
+    Attack { name: "large bodies", when: When::Unsealed, writes: true, run: large_bodies },
+    Attack { name: "slow heads", when: When::Always, writes: true, run: slow_heads },
+    Attack { name: "unread answers", when: When::Always, writes: false, run: unread_answers },
+    Attack { name: "frames", when: When::Always, writes: false, run: frames },
+];
+
+impl Held {
+    /// Opens a connection and sends. A server that closes meanwhile is within its rights.
+    fn send(&mut self, server: &Server, bytes: &[u8]) -> Result<()> {
+        let mut stream = TcpStream::connect(server.url.trim_start_matches("http://"))?;
+        stream.set_write_timeout(Some(Duration::from_secs(5)))?;
+        for part in bytes.chunks(64 << 10) {
+            if stream.write_all(part).is_err() {
+                break;
+            }
+            self.sent += part.len() as u64;
+        }
+        self.streams.push(stream);
+        Ok(())
+    }
+
+    /// The same, and waits for what is answered, until the server closes or a while has passed.
+    fn exchange(&mut self, server: &Server, bytes: &[u8]) -> Result<()> {
+        self.send(server, bytes)?;
+        if let Some(mut stream) = self.streams.pop() {
+            stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+            let _ = stream.read(&mut [0; 4096]);
+        }
+        Ok(())
+    }
+
+    fn each(server: &Server, count: u64, mut bytes: impl FnMut(u64) -> Vec<u8>) -> Result<Self> {
+        let mut held = Held::default();
+        for n in 0..count {
+            held.send(server, &bytes(n))?;
+        }
+        Ok(held)
+    }
+}
+
+fn post(path: &str, headers: &str, length: usize, body: &str) -> Vec<u8> {
+    format!("POST /v1/{path} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {length}\r\n\r\n{body}").into_bytes()
+}
+
+/// Arrays of numbers, as large as strangers may send them and larger, to open and closed paths.
+fn numbers(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
+    let mut held = Held::default();
+    for _ in 0..count.min(20) {
+        let length = 2000 << dice.below(10);
+        let array = format!("[{}1]", "1,".repeat(999));
+        let body = format!("{{\"a\":[{}1]}}", format!("{array},").repeat((length / array.len()).max(1)));
+        let path = dice.pick(&["auth/approle/login", "kv/x", "nowhere/x"]);
+        let headers = dice.pick(&["", "X-Vault-Token: hvs.wrong\r\n"]);
+        held.exchange(server, &post(path, headers, body.len(), &body))?;
+    }
+    Ok(held)
+}
+
+/// Bodies with a token that is none.
+fn wrong_tokens(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
+    let mut held = Held::default();
+    for _ in 0..count.min(100) {
+        let body = format!("{{\"a\":\"{}\"}}", "x".repeat(dice.below(1 << 20)));
+        let token = format!("X-Vault-Token: hvs.{}\r\n", "w".repeat(dice.below(4000)));
+        held.exchange(server, &post("kv/x", &token, body.len(), &body))?;
+    }
+    Ok(held)
+}
+
+/// The start of a connection of HTTP/2, with an initial window for answers.
+fn http2(window: u32) -> Vec<u8> {
+    let mut raw = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let setting = [&[0, 4][..], &window.to_be_bytes()].concat();
+    frame(&mut raw, 4, 0, 0, &setting);
+    raw
+}
+
+fn frame(raw: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    raw.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
+    raw.extend_from_slice(&[kind, flags]);
+    raw.extend_from_slice(&stream.to_be_bytes());
+    raw.extend_from_slice(payload);
+}
+
+/// HPACK for a method of the static table, http and a path.
+fn request(method: u8, path: &str) -> Vec<u8> {
+    let mut fields = vec![method, 0x86, 0x04, path.len() as u8];
+    fields.extend_from_slice(path.as_bytes());
+    fields
+}
+
+const POST: u8 = 0x83;
+const GET: u8 = 0x82;
+const END_HEADERS: u8 = 4;
+const END_STREAM: u8 = 1;
+
+/// 100 streams with 1,900 times one indexed field, whose bodies do not come.
+fn header_lists(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
+    Held::each(server, count, |_| {
+        let mut raw = http2(65_535);
+        for n in 0..100 {
+            let mut fields = request(POST, "/v1/auth/approle/login");
+            // `a: ""` enters the dynamic table with the first stream.
+            fields.extend_from_slice(if n == 0 { b"\x40\x01a\0" } else { b"\xbe" });
+            fields.resize(fields.len() + 90 + dice.below(1800), 0xbe);
+            frame(&mut raw, 1, END_HEADERS, 2 * n + 1, &fields);
+        }
+        raw
+    })
+}
+
+/// Heads of HTTP/1 with as many fields as it takes, whose bodies do not come.
+fn header_fields(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
+    Held::each(server, count, |_| {
+        let fields: String =
+            (0..60 + dice.below(39)).map(|n| format!("{}{n}:\r\n", (b'a' + n as u8 % 26) as char)).collect();
+        post("auth/approle/login", &fields, 10, "{")
+    })
+}
+
+/// A first byte of a body, and no more.
+fn endless_bodies(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
+    Held::each(server, count, |_| post("auth/approle/login", "", 2 + dice.below(60_000), "{"))
+}
+
+/// 100 streams with 60,000 bytes of a body each, as far as the windows go.
+fn streams_with_bodies(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
+    Held::each(server, count.min(100), |_| {
+        let mut raw = http2(65_535);
+        let length = 1 + dice.below(16_000);
+        for n in 0..100 {
+            frame(&mut raw, 1, END_HEADERS, 2 * n + 1, &request(POST, "/v1/auth/approle/login"));
+        }
+        for n in 0..100 {
+            frame(&mut raw, 0, 0, 2 * n + 1, &vec![b'x'; length]);
+        }
+        raw
+    })
+}
+
+/// 4 MB of a body of 30 MB, announced or in chunks.
+fn large_bodies(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
+    Held::each(server, count.min(60), |_| {
+        let chunked = dice.below(2) == 0;
+        let mut raw = if chunked {
+            b"POST /v1/auth/approle/login HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3d0900\r\n".to_vec()
+        } else {
+            post("kv/x", "", 30 << 20, "")
+        };
+        raw.resize(raw.len() + 4_000_000, b' ');
+        raw
+    })
+}
+
+/// Heads of up to 60 KB that do not end.
+fn slow_heads(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
+    Held::each(server, count, |_| {
+        let length = 1 + dice.below(60_000);
+        format!("GET /v1/sys/health HTTP/1.1\r\nHost: x\r\nX-A: {}", "x".repeat(length)).into_bytes()
+    })
+}
+
+/// 100 requests of which no answer may be sent, since the window of the client is empty.
+fn unread_answers(server: &Server, _: &mut Dice, count: u64) -> Result<Held> {
+    Held::each(server, count, |_| {
+        let mut raw = http2(0);
+        for n in 0..100 {
+            frame(&mut raw, 1, END_HEADERS | END_STREAM, 2 * n + 1, &request(GET, "/v1/sys/seal-status"));
+        }
+        raw
+    })
+}
+
+/// Frames that carry neither a request nor data, one kind on each connection.
+fn frames(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
+    let kinds: [(u8, u32, &[u8]); 8] = [
+        (2, 1, &[0, 0, 0, 0, 16]),
+        (4, 0, &[]),
+        (6, 0, &[0; 8]),
+        (8, 0, &[0, 0, 0, 1]),
+        (0xbe, 1, &[0; 16]),
+        (0, 1, &[]),
+        (9, 1, &[]),
+        (3, 1, &[0, 0, 0, 8]),
+    ];
+    Held::each(server, count.min(40), |n| {
+        let (kind, stream, payload) = kinds[n as usize % kinds.len()];
+        let mut raw = http2(65_535);
+        // CONTINUATION follows a header block that is not complete.
+        let flags = if kind == 9 { 0 } else { END_HEADERS };
+        frame(&mut raw, 1, flags, 1, &request(POST, "/v1/auth/approle/login"));
+        (0..20_000 + dice.below(50_000)).for_each(|_| frame(&mut raw, kind, 0, stream, payload));
+        raw
+    })
+}

@@ -1,0 +1,334 @@
+//! The connections of all listeners: how many there are in all and per source address, how much memory those hold that
+//! have sent no authenticated request yet, and which of them is closed when there are too many.
+//!
+//! A connection is a stranger's until a request on it carries a token that is alive. What strangers hold together is
+//! bounded ([`STRANGERS`]): beyond it the connection that holds most for longest is closed. So a flood of unauthenticated
+//! bytes costs a fixed amount of memory, and closes its own connections before those of others.
+
+mod charge;
+mod peer;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+pub(crate) use self::charge::Charge;
+pub(crate) use self::peer::Peer;
+use crate::patience::Stopwatch;
+
+/// What the connections of strangers may hold together, in bytes. With what the estimates below do not see it stays
+/// under 64 MiB.
+const STRANGERS: usize = 48 << 20;
+/// What a connection holds by itself, in bytes: its task and hyper's buffers, as measured.
+const CLEAR: usize = 28 << 10;
+/// The same with TLS.
+const ENCRYPTED: usize = 44 << 10;
+/// The part of the connections that is closed at once when there is no place left, so that looking for them stays cheap.
+const BATCH: usize = 64;
+
+/// All open connections.
+pub(crate) struct Connections {
+    most: usize,
+    stopwatch: Stopwatch,
+    /// What strangers hold, in bytes.
+    strangers: AtomicUsize,
+    open: Mutex<Open>,
+    ended: Notify,
+}
+
+#[derive(Default)]
+struct Open {
+    next: u64,
+    peers: HashMap<u64, Arc<Peer>>,
+    sources: HashMap<IpAddr, usize>,
+    /// How many of `peers` are told to close.
+    closing: usize,
+    /// What those hold, in bytes.
+    relieved: usize,
+}
+
+/// An open connection, until it is dropped.
+pub(crate) struct Place {
+    peer: Arc<Peer>,
+    id: u64,
+}
+
+impl Place {
+    /// The connection.
+    pub(crate) fn peer(&self) -> &Arc<Peer> {
+        &self.peer
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.peer.server().remove(self.id);
+    }
+}
+
+/// The client's end of a new connection.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Source {
+    /// Its address; `None` on a socket in the file system.
+    pub(crate) address: Option<SocketAddr>,
+    /// How many connections its address may have; `None` for any number.
+    pub(crate) most: Option<usize>,
+    /// Whether it comes by TLS.
+    pub(crate) encrypted: bool,
+}
+
+impl Connections {
+    /// At most so many at once.
+    pub(crate) fn new(most: u32) -> Arc<Self> {
+        Arc::new(Connections {
+            most: most as usize,
+            stopwatch: Stopwatch::start(),
+            strangers: AtomicUsize::new(0),
+            open: Mutex::default(),
+            ended: Notify::new(),
+        })
+    }
+
+    /// How many connections one address may have when the listener does not say: a quarter of all, and a few in any case.
+    pub(crate) fn per_source(&self) -> usize {
+        (self.most / 4).max(16)
+    }
+
+    /// How many are open.
+    pub(crate) fn count(&self) -> usize {
+        self.open.lock().peers.len()
+    }
+
+    /// A place for a new connection. Where there is none left, connections that wait for their client are closed for it,
+    /// the longest idle first; `None` when all are busy.
+    pub(crate) fn admit(self: &Arc<Self>, source: Source) -> Option<Place> {
+        let mut open = self.open.lock();
+        let address = source.address.map(|address| network(address.ip()));
+        if let (Some(address), Some(most)) = (address, source.most) {
+            let others = open.sources.get(&address).copied().unwrap_or_default();
+            if others >= most && !self.make_room(&mut open, most, |peer| peer.network() == Some(address)) {
+                return None;
+            }
+        }
+        if open.peers.len() - open.closing >= self.most && !self.make_room(&mut open, self.most, |_| true) {
+            return None;
+        }
+        open.next += 1;
+        let id = open.next;
+        let base = if source.encrypted { ENCRYPTED } else { CLEAR };
+        let peer = Arc::new(Peer::new(self.clone(), source.address, base, self.stopwatch));
+        open.peers.insert(id, peer.clone());
+        if let Some(address) = address {
+            *open.sources.entry(address).or_default() += 1;
+        }
+        drop(open);
+        self.hold(base);
+        Some(Place { peer, id })
+    }
+
+    /// Closes the longest idle connections of those that `of` tells, a part of `most` at once.
+    fn make_room(&self, open: &mut Open, most: usize, of: impl Fn(&Peer) -> bool) -> bool {
+        let now = self.stopwatch.millis();
+        let mut idle: Vec<_> = open
+            .peers
+            .iter()
+            .filter(|(_, peer)| of(peer))
+            .filter_map(|(id, p)| Some((p.idleness(now)?, *id)))
+            .collect();
+        // Of equally idle ones the oldest goes first.
+        idle.sort_unstable_by_key(|(idleness, id)| (std::cmp::Reverse(*idleness), *id));
+        idle.truncate((most / BATCH).max(1));
+        idle.iter().for_each(|(_, id)| open.close(*id));
+        !idle.is_empty()
+    }
+
+    /// Adds to what strangers hold.
+    fn hold(&self, bytes: usize) {
+        let held = self.strangers.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if held > STRANGERS {
+            self.relieve();
+        }
+    }
+
+    fn release(&self, bytes: usize) {
+        self.strangers.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Closes connections of strangers until the others hold no more than they may.
+    fn relieve(&self) {
+        let mut open = self.open.lock();
+        let held = self.strangers.load(Ordering::Relaxed).saturating_sub(open.relieved);
+        let Some(mut excess) = held.checked_sub(STRANGERS) else { return };
+        excess += STRANGERS / BATCH;
+        let now = self.stopwatch.millis();
+        let mut strangers: Vec<_> = open.peers.iter().filter_map(|(id, peer)| Some((peer.burden(now)?, *id))).collect();
+        strangers.sort_unstable_by_key(|(burden, id)| (std::cmp::Reverse(*burden), *id));
+        for (_, id) in strangers {
+            let before = open.relieved;
+            open.close(id);
+            match excess.checked_sub(open.relieved - before) {
+                Some(left) => excess = left,
+                None => return,
+            }
+        }
+    }
+
+    fn remove(&self, id: u64) {
+        let mut open = self.open.lock();
+        if let Some(peer) = open.peers.remove(&id) {
+            if let Some(relief) = peer.relief() {
+                open.closing -= 1;
+                open.relieved -= relief;
+            } else {
+                open.leave(&peer);
+            }
+            peer.end();
+        }
+        drop(open);
+        self.ended.notify_waiters();
+    }
+
+    /// Waits until all have ended, at most `bound`; tells whether they have.
+    pub(crate) async fn drained(&self, bound: Duration) -> bool {
+        let all = async {
+            loop {
+                let ended = self.ended.notified();
+                if self.open.lock().peers.is_empty() {
+                    return;
+                }
+                ended.await;
+            }
+        };
+        tokio::time::timeout(bound, all).await.is_ok()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn held_by_strangers(&self) -> usize {
+        self.strangers.load(Ordering::Relaxed)
+    }
+}
+
+/// What counts as one source: an address of IPv4, or the /64 that one host of IPv6 may have to itself (RFC 7934).
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+    }
+}
+
+impl Open {
+    /// Tells a connection to close. Its place counts as free from now on.
+    fn close(&mut self, id: u64) {
+        let Some(peer) = self.peers.get(&id).cloned() else { return };
+        if let Some(relief) = peer.close() {
+            self.closing += 1;
+            self.relieved += relief;
+            self.leave(&peer);
+        }
+    }
+
+    fn leave(&mut self, peer: &Peer) {
+        let Some(address) = peer.network() else { return };
+        if let Some(count) = self.sources.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                self.sources.remove(&address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    fn from(last: u8) -> Source {
+        let address = Some(SocketAddr::from(([127, 0, 0, last], 1000)));
+        Source { address, most: Some(4), encrypted: false }
+    }
+
+    fn closing(places: &[Place]) -> Vec<usize> {
+        places.iter().enumerate().filter(|(_, p)| p.peer.relief().is_some()).map(|(at, _)| at).collect()
+    }
+
+    #[test]
+    fn sec_kf10_at_the_cap_the_longest_idle_connection_gives_way() {
+        let mut all = Connections::new(3);
+        Arc::get_mut(&mut all).unwrap().stopwatch = Stopwatch::started(Duration::from_secs(1));
+        let mut places: Vec<_> = (1..=3).map(|last| all.admit(from(last)).unwrap()).collect();
+        for (place, since) in places.iter().zip([30, 10, 20]) {
+            place.peer.set_idle_since(since);
+        }
+        places.push(all.admit(from(4)).unwrap());
+        assert_eq!(closing(&places), [1]);
+        // Known clients stay as long as there are strangers, whatever they do.
+        places[2].peer.set_known();
+        places.push(all.admit(from(5)).unwrap());
+        assert_eq!(closing(&places), [0, 1]);
+        drop(places);
+        assert_eq!(all.held_by_strangers(), 0);
+        let open = all.open.lock();
+        assert_eq!((open.closing, open.relieved, open.peers.len(), open.sources.len()), (0, 0, 0, 0));
+    }
+
+    #[test]
+    fn sec_kf10_an_address_at_its_cap_displaces_its_own_connections() {
+        let all = Connections::new(100);
+        let others: Vec<_> = (0..4).map(|_| all.admit(from(9)).unwrap()).collect();
+        let own: Vec<_> = (0..20).map(|_| all.admit(from(1)).unwrap()).collect();
+        assert_eq!((closing(&others), closing(&own)), (vec![], (0..16).collect()));
+        let free = Source { most: None, ..from(1) };
+        let exempt: Vec<_> = (0..20).map(|_| all.admit(free).unwrap()).collect();
+        assert_eq!((closing(&exempt), closing(&own).len()), (vec![], 16));
+    }
+
+    #[test]
+    fn sec_kf10_the_addresses_of_one_host_of_ipv6_are_one_source() {
+        let source = |host: u16| Source {
+            address: Some(SocketAddr::from(([0x2001, 0xdb8, 0, 1, 0, 0, 0, host], 1000))),
+            ..from(1)
+        };
+        let all = Connections::new(100);
+        let places: Vec<_> = (0..10).map(|host| all.admit(source(host)).unwrap()).collect();
+        assert_eq!(closing(&places), (0..6).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn busy_connections_of_known_clients_are_never_displaced() {
+        let all = Connections::new(2);
+        let busy: Vec<_> = (1..=2).map(|last| all.admit(from(last)).unwrap()).collect();
+        let requests: Vec<_> =
+            busy.iter().map(|p| crate::patience::Open::new(p.peer.clone(), http::Version::HTTP_11)).collect();
+        busy.iter().for_each(|p| p.peer.set_known());
+        assert!(all.admit(from(3)).is_none());
+        drop(requests);
+        assert!(all.admit(from(3)).is_some());
+        assert_eq!(closing(&busy), [0]);
+    }
+
+    #[test]
+    fn sec_kf03_strangers_hold_no_more_than_their_bound_together() {
+        let all = Connections::new(16_384);
+        let known = all.admit(from(200)).unwrap();
+        known.peer.set_known();
+        let mut places: Vec<_> = (0..100).map(|last| all.admit(from(last)).unwrap()).collect();
+        let mut charges: Vec<_> = places.iter().map(|p| Charge::new(&p.peer, 1 << 20)).collect();
+        let live = |places: &[Place]| places.iter().filter(|p| p.peer.relief().is_none()).count();
+        assert!(live(&places) * ((1 << 20) + CLEAR) <= STRANGERS && live(&places) > 40, "{}", live(&places));
+        assert!(known.peer.relief().is_none());
+        places.clear();
+        charges.clear();
+        assert_eq!(all.held_by_strangers(), 0);
+        // What a known client holds does not count.
+        let charge = Charge::new(&known.peer, 64 << 20);
+        assert_eq!(all.held_by_strangers(), 0);
+        drop(charge);
+        assert_eq!(all.held_by_strangers(), 0);
+    }
+}

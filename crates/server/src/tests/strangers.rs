@@ -1,0 +1,191 @@
+//! What requests without a token that is alive may cost, and heads that have two readings.
+
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
+use super::*;
+use crate::config::Limits;
+
+type Body = Full<bytes::Bytes>;
+
+async fn http2(server: &Server) -> SendRequest<Body> {
+    let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(server.connect().await)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+fn request(line: &str, headers: &[(&str, &str)], body: &'static str) -> http::Request<Body> {
+    let (method, path) = line.split_once(' ').unwrap();
+    let start = http::Request::builder().method(method).uri(format!("http://x{path}"));
+    let whole = headers.iter().fold(start, |request, (name, value)| request.header(*name, *value));
+    whole.body(Full::from(body)).unwrap()
+}
+
+async fn status(sender: &mut SendRequest<Body>, request: http::Request<Body>) -> u16 {
+    sender.send_request(request).await.unwrap().status().as_u16()
+}
+
+#[tokio::test]
+async fn sec_kf03_a_request_of_http_2_has_at_most_100_fields_in_16_kib() {
+    let server = Server::start().await;
+    let mut sender = http2(&server).await;
+    for (count, expected) in [(100, 200), (101, 431)] {
+        assert_eq!(status(&mut sender, request("GET /v1/a", &vec![("a", ""); count], "")).await, expected, "{count}");
+    }
+    let token = "t".repeat(8192);
+    assert_eq!(status(&mut sender, request("GET /v1/a", &[("x-vault-token", &token)], "")).await, 200);
+    assert_eq!(status(&mut sender, request("GET /v1/a", &[("a", &token), ("b", &token)], "")).await, 431);
+    let limits = Limits { token: 32 << 10, ..Limits::default() };
+    let server = Server::with(|c| c.limits = limits).await;
+    let mut generous = http2(&server).await;
+    let token = "t".repeat(32 << 10);
+    assert_eq!(status(&mut generous, request("GET /v1/a", &[("x-vault-token", &token)], "")).await, 200);
+}
+
+/// Frames that open so many streams of POST whose bodies do not come.
+fn open_streams(count: u32) -> Vec<u8> {
+    let mut raw = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    for n in 0..count {
+        // POST, http, and a literal path that is not indexed.
+        let fields = b"\x83\x86\x04\x05/v1/a";
+        raw.extend_from_slice(&[0, 0, fields.len() as u8, 1, 4]);
+        raw.extend_from_slice(&(2 * n + 1).to_be_bytes());
+        raw.extend_from_slice(fields);
+    }
+    raw
+}
+
+#[tokio::test]
+async fn sec_kf03_streams_before_the_first_authenticated_request_are_few() {
+    let server = Server::start().await;
+    let mut stream = server.connect().await;
+    stream.write_all(&open_streams(100)).await.unwrap();
+    // A PING behind them is answered when all were seen.
+    stream.write_all(&[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]).await.unwrap();
+    let (mut answers, mut headers) = (Vec::new(), 0);
+    while headers < 68 {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.unwrap();
+        let length = usize::from(head[1]) << 8 | usize::from(head[2]);
+        let mut payload = vec![0; length];
+        stream.read_exact(&mut payload).await.unwrap();
+        headers += usize::from(head[3] == 1);
+        answers.push(head[3]);
+    }
+    assert_eq!(answers.iter().filter(|kind| **kind == 1).count(), 68, "32 of 100 wait for their bodies");
+    let held = server.connections.held_by_strangers();
+    assert!((32 * 8192..400 << 10).contains(&held), "{held}");
+    drop(stream);
+    assert!(server.connections.drained(std::time::Duration::from_secs(10)).await);
+    assert_eq!(server.connections.held_by_strangers(), 0);
+}
+
+#[tokio::test]
+async fn a_connection_with_a_live_token_has_more_streams_and_is_not_counted() {
+    let server = Server::start().await;
+    let sender = http2(&server).await;
+    assert_eq!(status(&mut sender.clone(), request("GET /v1/a", &[("x-vault-token", "dead")], "")).await, 200);
+    assert!(server.connections.held_by_strangers() > 0);
+    assert_eq!(status(&mut sender.clone(), request("GET /v1/a", &[("x-vault-token", "t")], "")).await, 200);
+    let many = (0..90).map(|_| {
+        let mut sender = sender.clone();
+        async move {
+            let answer = sender.send_request(request("PUT /v1/a", &[("x-vault-token", "t")], "{}")).await.unwrap();
+            (answer.status().as_u16(), answer.into_body().collect().await.is_ok())
+        }
+    });
+    assert!(futures_util::future::join_all(many).await.iter().all(|answer| *answer == (200, true)));
+    assert_eq!(server.connections.held_by_strangers(), 0);
+}
+
+#[tokio::test]
+async fn sec_kf09_bodies_without_a_live_token_are_small() {
+    let server = Server::start().await;
+    let body = |length: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(length - 8)).into_bytes();
+    let (most, more) = (256 << 10, (256 << 10) + 1);
+    assert_eq!(server.ask("POST /v1/a", &[], &body(most)).await.status, 200);
+    let refused = server.ask("POST /v1/a", &[], &body(more)).await;
+    assert!(refused.status == 413 && refused.body.contains("without a valid token"), "{refused:?}");
+    assert_eq!(server.ask("POST /v1/a", &["X-Vault-Token: t"], &body(more)).await.json()["body"], body_text(more));
+    // A token that is not alive is for the kernel to refuse, which needs no body for that.
+    let dead = server.ask("POST /v1/a", &["X-Vault-Token: dead"], &body(more)).await;
+    assert_eq!((dead.status, &dead.json()["body"]), (200, &json!("")));
+    // Announced and never sent: refused at once.
+    assert_eq!(server.ask("POST /v1/a", &["Content-Length: 300000"], b"{").await.status, 413);
+    let smaller = Server::with(|c| c.limits.body = 1000).await;
+    assert_eq!(
+        smaller.ask("POST /v1/a", &[], &body(1001)).await.body,
+        "{\"errors\":[\"http: request body too large\"]}\n"
+    );
+    assert_eq!(server.connections.held_by_strangers(), 0);
+}
+
+fn body_text(length: usize) -> String {
+    format!("{{\"a\":\"{}\"}}", "x".repeat(length - 8))
+}
+
+#[tokio::test]
+async fn sec_kf03_a_flood_of_frames_ends_its_connection() {
+    let server = Server::start().await;
+    let mut stream = server.connect().await;
+    let mut raw = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    // PRIORITY of an idle stream, 100,000 times.
+    raw.extend([0, 0, 5, 2, 0, 0, 0, 0, 1, 0, 0, 0, 0, 16].repeat(100_000));
+    let (mut reading, mut writing) = stream.split();
+    let mut out = Vec::new();
+    let both = async { tokio::join!(writing.write_all(&raw), reading.read_to_end(&mut out)) };
+    let (_, ended) = tokio::time::timeout(std::time::Duration::from_secs(10), both).await.expect("the server closes");
+    assert!(ended.is_ok() || out.len() < 1000, "closed");
+    assert_eq!(server.get("/v1/a").await.status, 200);
+}
+
+/// The status of the last answer to these bytes; 0 when there is none.
+async fn last_status(server: &Server, raw: &str) -> u16 {
+    let mut stream = server.connect().await;
+    stream.write_all(raw.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut out = Vec::new();
+    let _ = stream.read_to_end(&mut out).await;
+    let text = String::from_utf8_lossy(&out);
+    text.rsplit_once("HTTP/1.").and_then(|(_, last)| last.split(' ').nth(1)?.parse().ok()).unwrap_or(0)
+}
+
+#[tokio::test]
+async fn sec_kf15_requests_that_name_no_host_or_two_are_400() {
+    let server = Server::start().await;
+    for (head, expected) in [
+        ("GET /v1/a HTTP/1.1\r\nHost: x\r\n", 200),
+        ("GET /v1/a HTTP/1.1\r\nHost: 127.0.0.1:8200\r\n", 200),
+        ("GET /v1/a HTTP/1.1\r\nHost: [::1]:8200\r\n", 200),
+        ("GET /v1/a HTTP/1.1\r\nHost:\r\n", 200),
+        ("GET /v1/a HTTP/1.0\r\n", 200),
+        ("GET http://x/v1/a HTTP/1.1\r\nHost: X\r\n", 200),
+        ("GET /v1/a HTTP/1.1\r\n", 400),
+        ("GET /v1/a HTTP/1.1\r\nHost: x\r\nHost: x\r\n", 400),
+        ("GET /v1/a HTTP/1.1\r\nHost: x\r\nhost: y\r\n", 400),
+        ("GET /v1/a HTTP/1.0\r\nHost: x\r\nHost: y\r\n", 400),
+        ("GET /v1/a HTTP/1.1\r\nHost: x, y\r\n", 400),
+        ("GET /v1/a HTTP/1.1\r\nHost: x/v1\r\n", 400),
+        ("GET /v1/a HTTP/1.1\r\nHost: u@x\r\n", 400),
+        ("GET http://y/v1/a HTTP/1.1\r\nHost: x\r\n", 400),
+        ("GET http://y/v1/a HTTP/1.1\r\n", 400),
+        ("GET /v1/a HTTP/1.1\r\nHost : x\r\n", 400),
+        ("GET /v1/a HTTP/1.1\r\n Host: x\r\n", 400),
+        ("GET /v1/a HTTP/1.1\r\nHost: x\r\nX: a\r\n b\r\n", 400),
+        ("GET /v1/a HTTP/1.1\r\nHost: x\n", 400),
+        ("GET /v1/a HTTP/1.1\nHost: x\r\n", 400),
+        ("POST /v1/a HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n", 400),
+        ("POST /v1/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, chunked\r\n", 400),
+        ("POST /v1/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n", 400),
+    ] {
+        assert_eq!(last_status(&server, &format!("{head}\r\n")).await, expected, "{head:?}");
+        // Behind a request that is right, and behind a body.
+        let before =
+            "POST /v1/a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n{\n}GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n";
+        assert_eq!(last_status(&server, &format!("{before}{head}\r\n")).await, expected, "{head:?} later");
+    }
+    let mut sender = http2(&server).await;
+    assert_eq!(status(&mut sender, request("GET /v1/a", &[("host", "x")], "")).await, 200);
+    assert_eq!(status(&mut sender, request("GET /v1/a", &[("host", "y")], "")).await, 400);
+}
