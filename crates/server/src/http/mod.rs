@@ -34,8 +34,8 @@ use crate::config::{CustomHeader, Limits, ListenerConfig};
 use crate::connections::{Charge, Peer};
 
 /// What a request of HTTP/2 holds until its answer is taken, in bytes: its task, stream and headers, with room over what
-/// was measured (6 KiB).
-const STREAM: usize = 8 << 10;
+/// was measured (6 KiB), because closing takes a moment.
+const STREAM: usize = 12 << 10;
 /// How many requests without a token that is alive a connection may have open at once before its first one with such a
 /// token.
 const FIRST_STREAMS: u32 = 32;
