@@ -311,11 +311,6 @@ fn tls(
         stanza.without_effect_because(" with tls_disable = true", WITH_TLS, warnings);
         return Ok(None);
     }
-    if ca_file.is_some() && !required {
-        warnings.push(
-            stanza.warning(position, "tls_client_ca_file has no effect without tls_require_and_verify_client_cert"),
-        );
-    }
     let acme: Vec<&str> = known_keys::ACME.iter().copied().filter(|key| stanza.has(key)).collect();
     let given = |file: Option<String>| file.filter(|path| !path.is_empty());
     let (Some(cert_file), Some(key_file)) = (given(cert_file), given(key_file)) else {

@@ -176,7 +176,7 @@ fn sec_kf16_a_demand_for_client_certificates_is_not_lost_in_silence() {
     assert!(message.contains("tls_require_and_verify_client_cert contradicts tls_disable"), "{message}");
     let pair = "tls_cert_file = \"c\"\n tls_key_file = \"k\"\n";
     let (_, warnings) = load_texts(&[&listener(&format!("{pair} tls_client_ca_file = \"ca\""))], &[]).unwrap();
-    assert!(warnings[0].contains("tls_client_ca_file has no effect without"), "{warnings:?}");
+    assert!(warnings[0].contains("tls_client_ca_file has no effect"), "{warnings:?}");
     assert!(load_texts(&[&listener(&format!("{pair}{demand}"))], &[]).unwrap().1.is_empty());
 }
 
