@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sec_kf17_a_socket_file_has_its_mode_whatever_the_umask() {
+    async fn sec_kf28_a_socket_file_has_its_mode_whatever_the_umask() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.sock");
         for (mode, expected) in [(None, 0o700), (Some(0o600), 0o600), (Some(0o666), 0o666), (Some(0), 0)] {
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sec_kf17_what_is_at_a_socket_path_is_kept_unless_it_is_stale() {
+    async fn sec_kf28_what_is_at_a_socket_path_is_kept_unless_it_is_stale() {
         let dir = tempfile::tempdir().unwrap();
         let (path, other) = (dir.path().join("s.sock"), dir.path().join("other"));
         std::fs::write(&other, "data").unwrap();
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sec_kf17_a_directory_that_every_user_can_write_is_refused() {
+    async fn sec_kf28_a_directory_that_every_user_can_write_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let shared = dir.path().join("shared");
         std::fs::create_dir(&shared).unwrap();

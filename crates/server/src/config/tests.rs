@@ -169,7 +169,7 @@ fn unknown_keys_and_keys_without_effect_warn_with_their_place() {
 }
 
 #[test]
-fn sec_kf16_a_demand_for_client_certificates_is_not_lost_in_silence() {
+fn sec_kf27_a_demand_for_client_certificates_is_not_lost_in_silence() {
     let listener = |keys: &str| format!("storage \"inmem\" {{}}\nlistener \"tcp\" {{ {keys} }}");
     let demand = "tls_require_and_verify_client_cert = true\n tls_client_ca_file = \"ca\"\n";
     let message = refused(&listener(&format!("tls_disable = true\n {demand}")));

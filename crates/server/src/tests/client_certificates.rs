@@ -95,7 +95,7 @@ fn files(dir: &std::path::Path, clients: ClientCertificates) -> TlsConfig {
 }
 
 #[tokio::test]
-async fn sec_kf16_only_certificates_of_the_authority_that_are_valid_pass() {
+async fn sec_kf27_only_certificates_of_the_authority_that_are_valid_pass() {
     let (ours, others) = (Authority::new("ours"), Authority::new("ours"));
     let demanding = Demanding::start(&ours).await;
     let year = |year| rcgen::date_time_ymd(year, 1, 1);
@@ -123,7 +123,7 @@ async fn sec_kf16_only_certificates_of_the_authority_that_are_valid_pass() {
 }
 
 #[tokio::test]
-async fn sec_kf16_no_session_is_resumed_where_certificates_are_demanded() {
+async fn sec_kf27_no_session_is_resumed_where_certificates_are_demanded() {
     let ours = Authority::new("ours");
     let good = ours.issue(|_| {});
     let demanding = Demanding::start(&ours).await;
@@ -141,7 +141,7 @@ async fn sec_kf16_no_session_is_resumed_where_certificates_are_demanded() {
 }
 
 #[tokio::test]
-async fn sec_kf16_an_authority_file_is_checked_at_start_and_at_reload() {
+async fn sec_kf27_an_authority_file_is_checked_at_start_and_at_reload() {
     let (ours, others) = (Authority::new("ours"), Authority::new("others"));
     let (good, other) = (ours.issue(|_| {}), others.issue(|_| {}));
     let demanding = Demanding::start(&ours).await;
