@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::node::Node;
 use crate::request::{Incoming, Response};
-use crate::seal::shares::{check_share, decode_share};
+use crate::seal::shares::{Attempt, check_share, decode_share};
 use crate::seal::{SealConfig, SealShape};
 
 /// When this version was released; clients of the peer read it from `sys/seal-status`.
@@ -145,6 +145,10 @@ impl Node {
 
     async fn seal_status(&self) -> Result<Response> {
         let config = self.seal_config().await?;
+        self.status_of(config)
+    }
+
+    fn status_of(&self, config: Option<SealConfig>) -> Result<Response> {
         let unsealing = self.unsealing.lock();
         let sealed = self.is_sealed();
         let open = config.as_ref().filter(|_| !sealed);
@@ -258,27 +262,32 @@ impl Node {
         }
         let Some(config) = self.seal_config().await? else { return Err(Error::invalid("Vault is not initialized")) };
         check_share(&share)?;
-        if let Some(shares) = self.enough(&config, &share)
-            && !self.unseal(&shares).await?
-        {
-            return Err(Error::invalid("Unsealing failed, invalid key"));
+        let Some((attempt, shares)) = self.enough(&config, &share) else { return self.seal_status().await };
+        match self.unseal(&shares).await {
+            // Nothing is read here: the server is unsealed by now, and a failure would deny it.
+            Ok(true) => self.status_of(Some(config)),
+            Ok(false) => Err(Error::invalid("Unsealing failed, invalid key")),
+            Err(error) => {
+                // The shares may be right: all but the last stay, so that the same request can be sent again.
+                self.unsealing.lock().give_back(attempt, &shares[..shares.len().saturating_sub(1)]);
+                Err(error)
+            }
         }
-        self.seal_status().await
     }
 
-    /// Takes a share; all of them when there are enough.
+    /// Takes a share; all of them, with the number of the attempt, when there are enough.
     fn enough(
         &self,
         config: &SealConfig,
         share: &keepfast_crypto::secret::SecretBytes,
-    ) -> Option<Vec<keepfast_crypto::secret::SecretBytes>> {
+    ) -> Option<(Attempt, Vec<keepfast_crypto::secret::SecretBytes>)> {
         let mut unsealing = self.unsealing.lock();
         // The unsealing that other shares completed meanwhile needs no more, and what is added now nobody would wipe.
         if !self.is_sealed() {
             return None;
         }
         unsealing.add(share);
-        (unsealing.progress() >= usize::from(config.shape.threshold)).then(|| unsealing.take())
+        (unsealing.progress() >= usize::from(config.shape.threshold)).then(|| unsealing.attempt())
     }
 }
 

@@ -6,6 +6,7 @@ mod bare;
 mod damaged;
 pub mod duties;
 pub mod identity;
+mod init;
 pub mod lease;
 pub mod lockout;
 pub mod metrics;

@@ -168,7 +168,7 @@ impl Lockout {
         if rules.disabled {
             return Verdict { outcome, changed: None };
         }
-        let refused = |changed| Verdict { outcome: Err(Error::denied()), changed };
+        let refused = |changed| Verdict { outcome: Err(Error::denied().because("the user is locked out")), changed };
         let key = (entry.accessor.clone(), claim.name);
         let mut counts = self.failed.lock();
         if counts.users.get(&key).is_some_and(|f| f.is_locked(now)) {

@@ -4,27 +4,27 @@ use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 
 use keepfast_crypto::locked::Key256;
-use keepfast_crypto::random;
-use keepfast_crypto::secret::{SecretBytes, SecretString};
+use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::engine::{Registered, Registry};
-use keepfast_framework::{Clock, Error, Kind, Result, Timestamp};
+use keepfast_framework::{Clock, Error, Result, Status, Timestamp};
 use keepfast_storage::{Backend, Barrier, BarrierError, SealRecord};
 use parking_lot::{Mutex, RwLock};
 
 use crate::admission::{Admission, Rules};
+use crate::audit;
+use crate::audit::target::OpenedDevice;
 use crate::duties::Duties;
 use crate::metrics::Metrics;
 use crate::metrics::storage::Timed;
 use crate::request::{Incoming, Response};
-use crate::seal::config::Sealed;
-use crate::seal::{Custody, SealConfig, SealShape, Unsealing};
+use crate::seal::{Custody, SealConfig, Unsealing};
 use crate::settings::Settings;
 use crate::sys::System;
-use crate::token::Authority;
-use crate::token::create::Spec;
 use crate::token::handlers::TokenAuth;
 use crate::unsealed::{Ingredients, Unsealed};
 use crate::versions;
+
+pub use crate::init::{DevKv, Initialized};
 
 /// One server.
 pub struct Node {
@@ -38,7 +38,7 @@ pub struct Node {
     admission: Arc<Admission>,
     pub(crate) metrics: Arc<Metrics>,
     /// Init, unseal and seal come one after the other.
-    changing: tokio::sync::Mutex<()>,
+    pub(crate) changing: tokio::sync::Mutex<()>,
     myself: Weak<Node>,
 }
 
@@ -47,14 +47,6 @@ struct Serving {
     unsealed: Arc<Unsealed>,
     since: Timestamp,
     _duties: Duties,
-}
-
-/// What a new server hands out, once.
-pub struct Initialized {
-    /// The shares of the unseal key.
-    pub shares: Vec<SecretBytes>,
-    /// The first token.
-    pub root_token: SecretString,
 }
 
 impl Node {
@@ -132,43 +124,6 @@ impl Node {
         }
     }
 
-    /// Initialises the storage: root key, keyring, shares, first root token. Leaves the server sealed.
-    ///
-    /// # Errors
-    /// 400 when it is initialised already; when storage fails.
-    pub async fn initialize(&self, shape: SealShape, root_token: Option<SecretString>) -> Result<Initialized> {
-        let _changing = self.changing.lock().await;
-        if self.seal_config().await?.is_some() {
-            return Err(Error::invalid("Vault is already initialized"));
-        }
-        let root = random::key();
-        let name = match self.settings.cluster_name.as_str() {
-            "" => format!("keepfast-cluster-{}", hex::encode(random::bytes::<4>())),
-            chosen => chosen.to_owned(),
-        };
-        let Sealed { config, unseal_key, shares } = SealConfig::seal(&root, shape, name, random::uuid())?;
-        Barrier::create(self.backend.clone(), &root, config.to_bytes()?, self.clock.now().unix()).await?;
-        let unsealed = self.open(&root, unseal_key).await?;
-        let mut tx = unsealed.barrier.begin();
-        // A chosen token reads as one that was made after the first, which is how the peer comes by it.
-        let (path, display_name) = match root_token {
-            Some(_) => ("auth/token/create", "token"),
-            None => (FIRST_TOKEN_PATH, "root"),
-        };
-        let spec = Spec {
-            id: root_token,
-            authority: Authority::Root,
-            path: path.to_owned(),
-            display_name: display_name.to_owned(),
-            ttl: None,
-            ..Spec::default()
-        };
-        let made = unsealed.tokens.create(&mut tx, spec, self.clock.now()).await?;
-        tx.commit().await?;
-        unsealed.barrier.close();
-        Ok(Initialized { shares, root_token: made.id })
-    }
-
     /// Tries to unseal with these shares. Returns whether they were the right ones.
     ///
     /// # Errors
@@ -181,9 +136,9 @@ impl Node {
         let Some(config) = self.seal_config().await? else { return Err(Error::invalid("Vault is not initialized")) };
         let Some(unseal_key) = config.unseal_key(shares) else { return Ok(false) };
         let Some(root) = config.open(&unseal_key)? else { return Ok(false) };
-        let unsealed = self.open(&root, unseal_key).await?;
-        self.begin_to_serve(&unsealed).await?;
+        let unsealed = self.open_for_service(&root, unseal_key).await.map_err(|e| explained("unseal", e))?;
         let duties = Duties::start(unsealed.clone());
+        self.unsealing.lock().reset();
         *self.unsealed.write() = Some(Serving { unsealed, since: self.clock.now(), _duties: duties });
         // Shares that came while it was opened are not kept.
         self.unsealing.lock().reset();
@@ -193,8 +148,23 @@ impl Node {
         Ok(true)
     }
 
-    pub(crate) async fn open(&self, root: &Key256, unseal_key: Key256) -> Result<Arc<Unsealed>> {
-        let barrier = Barrier::open(self.backend.clone(), root).await.map_err(|error| match error {
+    /// Opens everything that serving needs; the audit devices first, because they depend on what is outside.
+    async fn open_for_service(&self, root: &Key256, unseal_key: Key256) -> Result<Arc<Unsealed>> {
+        let devices = audit::target::open_all(&self.settings.audit)?;
+        let unsealed = self.open(self.backend.clone(), root, unseal_key, devices).await?;
+        self.begin_to_serve(&unsealed).await?;
+        Ok(unsealed)
+    }
+
+    /// Opens an initialised storage with these opened audit devices.
+    pub(crate) async fn open(
+        &self,
+        backend: Arc<dyn Backend>,
+        root: &Key256,
+        unseal_key: Key256,
+        devices: Vec<OpenedDevice>,
+    ) -> Result<Arc<Unsealed>> {
+        let barrier = Barrier::open(backend, root).await.map_err(|error| match error {
             BarrierError::Storage(error) => Error::from(error),
             other => Error::internal(other),
         })?;
@@ -204,6 +174,7 @@ impl Node {
             clock: self.clock.clone(),
             engines: self.engines.clone(),
             custody: Custody::new(unseal_key),
+            devices,
             node: self.myself.clone(),
             metrics: self.metrics.clone(),
         };
@@ -212,13 +183,19 @@ impl Node {
 
     /// Notes the version and puts the rules of admission in force.
     async fn begin_to_serve(&self, unsealed: &Unsealed) -> Result<()> {
+        let rules = self.note_version(unsealed).await?;
+        self.admission.replace(rules);
+        Ok(())
+    }
+
+    /// Notes the version of this server in the storage, and reads the rules of admission.
+    pub(crate) async fn note_version(&self, unsealed: &Unsealed) -> Result<Rules> {
         let view = unsealed.barrier.view("sys/");
         let mut tx = unsealed.barrier.begin();
         versions::note(&mut tx, &view, &self.settings.version, self.clock.now()).await?;
         let rules = Rules::load(&mut tx, &view).await?;
         tx.commit().await?;
-        self.admission.replace(rules);
-        Ok(())
+        Ok(rules)
     }
 
     /// What is decided before a request is read.
@@ -263,39 +240,17 @@ impl Node {
             unsealed.audit.reopen();
         }
     }
-
-    /// Initialises and unseals a development server with one share, and mounts a KV engine at `secret/`.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn init_dev(&self, root_token: Option<SecretString>, kv: DevKv) -> Result<Initialized> {
-        let made = self.initialize(SealShape { shares: 1, threshold: 1 }, root_token).await?;
-        self.unseal(&made.shares).await?;
-        let version = match kv {
-            DevKv::None => None,
-            DevKv::V1 => Some("1"),
-            DevKv::V2 => Some("2"),
-        };
-        if let (Some(version), Some(unsealed)) = (version, self.unsealed()) {
-            let options = std::collections::BTreeMap::from([("version".to_owned(), version.to_owned())]);
-            let mut entry = unsealed.mounts.entry(Kind::Secrets, "secret/", "kv", Some(options))?;
-            entry.description = "key/value secret storage".to_owned();
-            unsealed.mount(entry).await?;
-        }
-        Ok(made)
-    }
 }
 
-/// What a development server has at `secret/`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DevKv {
-    /// Nothing.
-    None,
-    /// A KV engine without versions.
-    V1,
-    /// A KV engine with versions.
-    #[default]
-    V2,
+/// The same failure with its cause in clear: only who initialises or unseals gets it, and has to know what to mend.
+pub(crate) fn explained(what: &str, error: Error) -> Error {
+    match error.cause() {
+        Some(cause) if error.status() == Status::INTERNAL => {
+            let text = format!("{what} failed: {cause}");
+            Error::new(Status::INTERNAL, text)
+        }
+        _ => error,
+    }
 }
 
 /// The path that the first token of a cluster says it comes from.

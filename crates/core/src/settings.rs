@@ -22,8 +22,12 @@ pub struct Settings {
     pub cluster_name: String,
     /// The name of the storage backend for `sys/seal-status`: `raft`, `file`, `inmem`.
     pub storage_type: String,
-    /// Audit devices; there is no other way to add one (invariant 12).
+    /// The declared audit devices (invariant 12).
     pub audit: Vec<AuditSettings>,
+    /// Whether `sys/audit` creates and removes further devices.
+    pub allow_api_audit_creation: bool,
+    /// Whether devices may have a prefix.
+    pub allow_audit_log_prefixing: bool,
     /// The version that `sys/health` and `sys/seal-status` tell.
     pub version: String,
     /// The listeners, told by `sys/config/state/sanitized`.
@@ -55,7 +59,7 @@ pub struct AuditSettings {
     pub name: String,
     /// For people.
     pub description: String,
-    /// `file_path`, `mode`, `log_raw`, `hmac_accessor`, `elide_list_responses`, `format`.
+    /// As [`crate::audit::DeviceOptions`] reads them.
     pub options: BTreeMap<String, String>,
 }
 
@@ -165,6 +169,8 @@ impl Default for Settings {
             cluster_name: String::new(),
             storage_type: "inmem".into(),
             audit: Vec::new(),
+            allow_api_audit_creation: false,
+            allow_audit_log_prefixing: false,
             version: env!("CARGO_PKG_VERSION").into(),
             listeners: Vec::new(),
             log_level: "info".into(),

@@ -9,7 +9,8 @@ use keepfast_framework::services::Services;
 use keepfast_framework::{Clock, Cx, Error, Mountable, Operation, Result};
 use keepfast_storage::Barrier;
 
-use crate::audit::Broker;
+use crate::audit::target::OpenedDevice;
+use crate::audit::{Broker, created};
 use crate::identity::Identity;
 use crate::lease::Leases;
 use crate::lockout::Lockout;
@@ -68,6 +69,8 @@ pub struct Ingredients {
     pub engines: Arc<Registry>,
     /// The unseal key that opened the root key.
     pub custody: Custody,
+    /// The opened audit devices, in the order of the settings.
+    pub devices: Vec<OpenedDevice>,
     /// The node that unseals.
     pub node: Weak<Node>,
     /// What is counted.
@@ -78,13 +81,14 @@ impl Unsealed {
     /// Opens everything. Its time does not grow with the number of tokens or leases.
     ///
     /// # Errors
-    /// When storage fails or an audit device cannot be opened: then the server stays sealed.
+    /// When storage fails: then the server stays sealed.
     pub async fn open(given: Ingredients) -> Result<Arc<Self>> {
-        let Ingredients { barrier, settings, clock, engines, custody, node, metrics } = given;
+        let Ingredients { barrier, settings, clock, engines, custody, devices, node, metrics } = given;
         let system = barrier.view("sys/");
         let identity_view = barrier.view("identity/");
-        let audit =
-            Broker::open(&barrier, &barrier.view("audit/"), &settings.audit, clock.clone(), metrics.clone()).await?;
+        let salts = barrier.view("audit/");
+        let audit = Broker::open(&barrier, &salts, &settings.audit, devices, clock.clone(), metrics.clone()).await?;
+        created::open_all(&audit, &mut barrier.begin_read(), &salts).await?;
         let mounts = Arc::new(Mounts::open(&barrier, system.clone(), engines, settings.clone()).await?);
         let policies = Policies::open(&barrier, system.clone(), &identity_view, clock.clone()).await?;
         let cubbyhole = mounts.router().at("cubbyhole/").map(|m| m.view.clone());

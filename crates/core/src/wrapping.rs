@@ -104,7 +104,7 @@ impl Unsealed {
     /// When storage fails.
     pub async fn wrapping_token(&self, token: &str) -> Result<Option<std::sync::Arc<Token>>> {
         let key = self.tokens.place(token);
-        let found = self.tokens.find(token, &crate::namespace::NamespaceId::root(), None, self.clock.now()).await?;
+        let found = self.tokens.find(token, &crate::namespace::NamespaceId::root(), None, self.clock.now()).await?.ok();
         Ok(found.filter(|t| t.record.wrapping && t.key.as_ref() == Some(&key)))
     }
 

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use keepfast_crypto::secret::SecretString;
@@ -66,11 +67,15 @@ pub struct Cx {
     once: bool,
     checkpointed: bool,
     after_commit: Vec<Box<dyn FnOnce() + Send + Sync>>,
+    last_step: Option<LastStep>,
     core: Option<Arc<dyn Any + Send + Sync>>,
     lessor: Option<Arc<dyn Lessor>>,
     services: Option<Arc<dyn Services>>,
     claimed: Option<Claim>,
 }
+
+/// The last step of a request: see [`Cx::after_record`].
+pub type LastStep = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<()>> + Send>> + Send + Sync>;
 
 /// As whom a caller tries to log in.
 pub struct Claim {
@@ -88,6 +93,8 @@ pub struct Parts {
     pub warnings: Vec<String>,
     /// What runs once the transaction is committed.
     pub after_commit: Vec<Box<dyn FnOnce() + Send + Sync>>,
+    /// What runs once the answer is recorded.
+    pub last_step: Option<LastStep>,
     /// Whether the handler has committed a part of its work: it must not run again.
     pub checkpointed: bool,
 }
@@ -115,6 +122,7 @@ impl Cx {
             once: false,
             checkpointed: false,
             after_commit: Vec::new(),
+            last_step: None,
             core: None,
             lessor: None,
             services: None,
@@ -221,6 +229,16 @@ impl Cx {
         self.after_commit.push(Box::new(action));
     }
 
+    /// Runs `step` once an audit device has the answer and before the answer is sent; when it fails, its error is the
+    /// answer. It is dropped when the answer cannot be recorded. For effects that cannot be undone and whose answer
+    /// cannot be read again, such as new shares of the unseal key, in rows declared `.once()`.
+    pub fn after_record<F>(&mut self, step: impl FnOnce() -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.last_step = Some(Box::new(move || Box::pin(step())));
+    }
+
     /// The transaction together with the mount's own view.
     pub fn store(&mut self) -> (&mut Tx, &View) {
         (&mut self.tx, &self.view)
@@ -295,7 +313,13 @@ impl Cx {
 
     /// Takes the context apart; core's door.
     pub fn into_parts(self) -> Parts {
-        Parts { tx: self.tx, warnings: self.warnings, after_commit: self.after_commit, checkpointed: self.checkpointed }
+        Parts {
+            tx: self.tx,
+            warnings: self.warnings,
+            after_commit: self.after_commit,
+            last_step: self.last_step,
+            checkpointed: self.checkpointed,
+        }
     }
 
     /// Commits and runs what waits for it; for contexts that core makes outside of requests.

@@ -52,13 +52,22 @@ pub struct Error {
     /// What the log gets in place of `public`.
     logged: Option<Box<str>>,
     cause: Option<BoxError>,
+    reason: Option<&'static str>,
     conflict: bool,
 }
 
 impl Error {
     /// A failure with this status and text.
     pub fn new(status: Status, public: impl Into<Cow<'static, str>>) -> Self {
-        Error { status, public: public.into(), warnings: Vec::new(), logged: None, cause: None, conflict: false }
+        Error {
+            status,
+            public: public.into(),
+            warnings: Vec::new(),
+            logged: None,
+            cause: None,
+            reason: None,
+            conflict: false,
+        }
     }
 
     /// 400: the request is wrong; `public` says which parameter and why.
@@ -104,6 +113,12 @@ impl Error {
         Error { logged: Some(text.into()), ..self }
     }
 
+    /// The same failure with its true reason, for the audit log and the server's log: the caller is not to learn it.
+    #[must_use]
+    pub fn because(self, reason: &'static str) -> Self {
+        Error { reason: Some(reason), ..self }
+    }
+
     /// The same failure with a warning beside the errors.
     #[must_use]
     pub fn with_warning(mut self, warning: impl Into<String>) -> Self {
@@ -137,6 +152,11 @@ impl Error {
     /// Warnings that go beside the errors.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// The true reason of a refusal, where [`Error::public`] does not tell it.
+    pub fn reason(&self) -> Option<&'static str> {
+        self.reason
     }
 
     /// What only the log may see.

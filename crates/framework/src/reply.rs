@@ -94,6 +94,8 @@ pub struct Raw {
 pub struct AuthBlock {
     pub client_token: SecretString,
     pub accessor: String,
+    /// For audit entries: no answer shows it.
+    pub display_name: String,
     pub policies: Vec<String>,
     pub token_policies: Vec<String>,
     pub identity_policies: Vec<String>,

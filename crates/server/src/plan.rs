@@ -94,6 +94,8 @@ impl Plan {
             cluster_name: config.cluster_name.clone(),
             storage_type: config.storage.kind().into(),
             audit: config.audit.clone(),
+            allow_api_audit_creation: config.unsafe_allow_api_audit_creation,
+            allow_audit_log_prefixing: config.allow_audit_log_prefixing,
             version: env!("CARGO_PKG_VERSION").into(),
             listeners: config.listeners.iter().map(listener_settings).collect(),
             log_level: config.log_level.clone(),

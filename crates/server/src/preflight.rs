@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
+use keepfast_core::audit;
 use keepfast_framework::Timestamp;
 use rustix::fs::Access;
 use tokio::net::TcpSocket;
@@ -61,6 +62,9 @@ pub(crate) fn check(config: &Config, now: Timestamp) -> Findings {
     }
     if let Some(pid_file) = &config.pid_file {
         findings.note("pid_file", is_writable_file(pid_file, false));
+    }
+    for device in &config.audit {
+        findings.errors.extend(audit::target::check(device).err().map(|error| error.to_string()));
     }
     findings
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use keepfast_core::audit::{self, DeviceError};
 use keepfast_core::{Incoming, Node, Settings};
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::clock::{Clock, SystemClock};
@@ -76,6 +77,9 @@ pub enum StartError {
     /// What [`validate`] found: one reason a line.
     #[error("{}", .0.join("\n"))]
     Preflight(Vec<String>),
+    /// An audit device.
+    #[error(transparent)]
+    Audit(#[from] DeviceError),
     /// The certificate of `-dev-tls`.
     #[error("error making the development certificate: {0}")]
     DevelopmentCertificate(io::Error),
@@ -162,6 +166,7 @@ async fn serve(mut plan: Plan, log: &Log, paths: &[PathBuf], environment: &Envir
         tracing::warn!("{warning}");
     }
     let locked = !plan.config.disable_mlock && lock_memory();
+    audit::target::prepare_all(&plan.config.audit)?;
     let connections = Connections::new(process::connection_room());
     // Clients may connect from here on; they are answered as soon as the storage is open.
     let bound = listen(&plan)?;

@@ -34,6 +34,11 @@ impl MemoryBackend {
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// All records as they lie here, by key.
+    pub(crate) fn records(&self) -> Vec<(Key, Bytes)> {
+        self.state.read().records.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
 }
 
 #[async_trait]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use keepfast_crypto::hmac::HmacKey;
 use keepfast_crypto::random;
@@ -11,70 +12,114 @@ use keepfast_framework::{Clock, Error, Result, offload};
 use keepfast_storage::{Barrier, View};
 use serde::Serialize;
 
-use super::device::{self, Device};
+use super::device::Device;
 use super::entry::{Entry, Format, Mark};
 use super::redact;
+use super::target::OpenedDevice;
 use crate::metrics::Metrics;
 use crate::settings::AuditSettings;
+use crate::token::Token;
 
 /// How long a device that waits for somebody else is waited for when no other has taken the entry.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// All audit devices. They come from the configuration file only.
+/// All audit devices: the declared ones, and where the configuration allows it those that `sys/audit` created.
 pub struct Broker {
-    devices: Vec<Recorder>,
+    devices: ArcSwap<Devices>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
 }
 
-struct Recorder {
+/// The devices between two changes of them.
+struct Devices {
+    /// Raised with each change.
+    generation: u64,
+    recorders: Vec<Arc<Recorder>>,
+}
+
+/// An opened device with what its entries are written with.
+pub(crate) struct Recorder {
     settings: AuditSettings,
     format: Format,
     key: HmacKey,
     device: Box<dyn Device>,
+    /// Created by `sys/audit`.
+    created: bool,
+    local: bool,
 }
 
-/// What the entry before a request runs said of it, by device: its answer's entry says the same.
+/// The request's member of the entry before a request runs, by device: the entry of the answer repeats it.
 #[derive(Default)]
-pub struct Said(Vec<Box<[u8]>>);
+pub struct Said {
+    generation: u64,
+    by_device: Vec<Box<[u8]>>,
+}
+
+/// What entries repeat of a token, by device.
+pub struct Marks {
+    generation: u64,
+    by_device: Vec<Mark>,
+}
 
 /// A device as `sys/audit` shows it.
 #[derive(Serialize)]
-pub struct Shown<'a> {
-    description: &'a str,
+pub struct Shown {
+    description: String,
     local: bool,
-    options: &'a BTreeMap<String, String>,
+    options: BTreeMap<String, String>,
     path: String,
     #[serde(rename = "type")]
-    device: &'a str,
+    device: String,
 }
 
 impl Broker {
-    /// Opens all devices; each has a salt of its own, made at the first time and stored behind the barrier.
+    /// Takes opened devices, in the order of `settings`; each has a salt of its own, made at the first time and stored
+    /// behind the barrier.
     ///
     /// # Errors
-    /// When a device or its salt cannot be opened: a server without its audit must not serve.
+    /// When storage fails.
     pub async fn open(
         barrier: &Arc<Barrier>,
         view: &View,
         settings: &[AuditSettings],
+        opened: Vec<OpenedDevice>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Result<Self> {
-        let mut devices = Vec::with_capacity(settings.len());
-        for settings in settings {
-            let salt = salt(barrier, view, &settings.name).await?;
-            let device = device::open(settings)
-                .map_err(|e| Error::internal(format!("audit device {:?} cannot be opened: {e}", settings.name)))?;
-            let flag = |name: &str, default: bool| {
-                settings.options.get(name).map_or(default, |v| matches!(v.as_str(), "true" | "1"))
-            };
-            let format = Format { log_raw: flag("log_raw", false), hmac_accessor: flag("hmac_accessor", true) };
-            devices.push(Recorder { settings: settings.clone(), format, key: HmacKey::new(&salt), device });
+        let mut recorders = Vec::with_capacity(settings.len());
+        for (settings, (options, device)) in settings.iter().zip(opened) {
+            let key = HmacKey::new(&salt(barrier, view, &settings.name).await?);
+            let (settings, format) = (settings.clone(), options.format);
+            recorders.push(Arc::new(Recorder { settings, format, key, device, created: false, local: false }));
         }
-        // One that cannot wait is asked first; when it has the entry, nobody waits for the others.
-        devices.sort_by_key(|d| d.device.can_block());
-        Ok(Broker { devices, clock, metrics })
+        let mut devices = Devices { generation: 1, recorders };
+        devices.sort();
+        Ok(Broker { devices: ArcSwap::from_pointee(devices), clock, metrics })
+    }
+
+    /// Whether there is any device.
+    pub fn is_on(&self) -> bool {
+        !self.devices.load().recorders.is_empty()
+    }
+
+    /// Adds a device.
+    pub(crate) fn add(&self, recorder: Recorder) {
+        let recorder = Arc::new(recorder);
+        self.change(|recorders| recorders.push(recorder.clone()));
+    }
+
+    /// Removes the device of this name that `sys/audit` created.
+    pub(crate) fn remove(&self, name: &str) {
+        self.change(|recorders| recorders.retain(|r| !r.created || r.settings.name != name));
+    }
+
+    fn change(&self, change: impl Fn(&mut Vec<Arc<Recorder>>)) {
+        self.devices.rcu(|present| {
+            let mut next = Devices { generation: present.generation + 1, recorders: present.recorders.clone() };
+            change(&mut next.recorders);
+            next.sort();
+            next
+        });
     }
 
     /// Records an entry. `said` is what the entry before said of the same request; what this one says is returned.
@@ -95,15 +140,15 @@ impl Broker {
     }
 
     async fn hand_out(&self, entry: &Entry<'_>, said: &Said) -> Result<Said> {
-        let mut taken = self.devices.is_empty();
-        let marks = entry.caller.zip(entry.request.token).map(|(token, text)| {
-            let mark = |d: &Recorder| Mark::new(text, &token.record, &d.key, &d.format);
-            token.marks.get_or_init(|| self.devices.iter().map(mark).collect())
-        });
-        let mut saying = Said(Vec::with_capacity(if entry.response.is_some() { 0 } else { self.devices.len() }));
-        for (at, recorder) in self.devices.iter().enumerate() {
-            let mark = marks.and_then(|m| m.get(at));
-            let said = said.0.get(at).map(|s| &**s);
+        let devices = self.devices.load_full();
+        let Devices { generation, recorders } = &*devices;
+        let mut taken = recorders.is_empty();
+        let marks = entry.caller.zip(entry.request.token).map(|(token, text)| devices.marks_of(token, text));
+        let expected = if entry.response.is_some() { 0 } else { recorders.len() };
+        let mut saying = Said { generation: *generation, by_device: Vec::with_capacity(expected) };
+        for (at, recorder) in recorders.iter().enumerate() {
+            let mark = marks.as_ref().and_then(|marks| marks.by_device.get(at));
+            let said = said.by_device.get(at).filter(|_| said.generation == *generation).map(|s| &**s);
             let (line, request) = offload::run(entry.input_length(said.is_some()), || {
                 let mut line = Vec::with_capacity(entry.expected_length());
                 let request = entry.line(&recorder.key, &recorder.format, mark, said, &mut line);
@@ -111,7 +156,7 @@ impl Broker {
             })
             .await;
             if entry.response.is_none() {
-                saying.0.push(Box::from(&line[request]));
+                saying.by_device.push(Box::from(&line[request]));
             }
             let outcome = match recorder.device.can_block() {
                 false => recorder.device.write(&line).await,
@@ -140,43 +185,91 @@ impl Broker {
     }
 
     /// The devices as `sys/audit` shows them, by path.
-    pub fn shown(&self) -> BTreeMap<String, Shown<'_>> {
-        self.devices
-            .iter()
-            .map(|d| {
-                let path = format!("{}/", d.settings.name);
-                let shown = Shown {
-                    description: &d.settings.description,
-                    local: false,
-                    options: &d.settings.options,
-                    path: path.clone(),
-                    device: &d.settings.device,
-                };
-                (path, shown)
-            })
-            .collect()
+    pub fn shown(&self) -> BTreeMap<String, Shown> {
+        let shown = |r: &Arc<Recorder>| {
+            let path = format!("{}/", r.settings.name);
+            let shown = Shown {
+                description: r.settings.description.clone(),
+                local: r.local,
+                options: r.settings.options.clone(),
+                path: path.clone(),
+                device: r.settings.device.clone(),
+            };
+            (path, shown)
+        };
+        self.devices.load().recorders.iter().map(shown).collect()
+    }
+
+    /// Whether at least one target is open.
+    pub(crate) fn has_open_device(&self) -> bool {
+        self.devices.load().recorders.iter().any(|r| r.device.is_open())
+    }
+
+    /// Whether a device of this name is declared in the configuration.
+    pub(crate) fn is_declared(&self, name: &str) -> bool {
+        self.devices.load().recorders.iter().any(|r| !r.created && r.settings.name == name)
+    }
+
+    /// Whether a device of this name would stand at, above or below the path of another one.
+    pub(crate) fn collides(&self, name: &str) -> bool {
+        let path = format!("{name}/");
+        let near = |other: &str| path.starts_with(&format!("{other}/")) || other.starts_with(&path);
+        self.devices.load().recorders.iter().any(|r| near(&r.settings.name))
     }
 
     /// The hash by which a value appears in the entries of one device; `None` if there is no such device.
     pub fn hash(&self, name: &str, value: &str) -> Option<String> {
-        let recorder = self.devices.iter().find(|d| d.settings.name == name.trim_end_matches('/'))?;
+        let devices = self.devices.load();
+        let recorder = devices.recorders.iter().find(|r| r.settings.name == name.trim_end_matches('/'))?;
         let mut out = Vec::new();
         redact::hash(value.as_bytes(), &recorder.key, &mut out);
         String::from_utf8(out).ok()
     }
 
-    /// Opens every target anew, after log rotation.
+    /// Opens every target anew, after log rotation. A target that cannot be opened keeps the open file.
     pub fn reopen(&self) {
-        for recorder in &self.devices {
+        for recorder in &self.devices.load().recorders {
             if let Err(error) = recorder.device.reopen() {
-                tracing::error!(device = %recorder.settings.name, %error, "audit device cannot be opened anew");
+                let device = &recorder.settings.name;
+                tracing::error!(%device, %error, "audit device cannot be reopened; the open file is kept");
             }
         }
     }
 }
 
+impl Recorder {
+    /// A device that `sys/audit` created.
+    pub(crate) fn created(settings: AuditSettings, (options, device): OpenedDevice, salt: &[u8], local: bool) -> Self {
+        Recorder { settings, format: options.format, key: HmacKey::new(salt), device, created: true, local }
+    }
+}
+
+impl Devices {
+    /// One that cannot wait is asked first; when it has the entry, nobody waits for the others.
+    fn sort(&mut self) {
+        self.recorders.sort_by_key(|r| r.device.can_block());
+    }
+
+    /// What entries repeat of a token, written when its first entry is.
+    fn marks_of(&self, token: &Token, text: &str) -> Arc<Marks> {
+        if let Some(known) = token.marks.load_full().filter(|known| known.generation == self.generation) {
+            return known;
+        }
+        let mark = |r: &Arc<Recorder>| Mark::new(text, &token.record, &r.key, &r.format);
+        let by_device = self.recorders.iter().map(mark).collect();
+        let marks = Arc::new(Marks { generation: self.generation, by_device });
+        token.marks.store(Some(marks.clone()));
+        marks
+    }
+}
+
+/// Where the salt of a device is.
+pub(crate) fn salt_key(name: &str) -> String {
+    format!("salt/{name}")
+}
+
 async fn salt(barrier: &Arc<Barrier>, view: &View, name: &str) -> Result<Vec<u8>> {
-    let key = format!("salt/{name}");
+    let key = salt_key(name);
     let mut tx = barrier.begin();
     if let Some(salt) = tx.get(view, &key).await? {
         return Ok(salt.to_vec());

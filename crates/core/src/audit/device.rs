@@ -1,8 +1,8 @@
 //! Audit devices: where entries go.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{FileExt as _, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, mpsc};
 
@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::settings::AuditSettings;
+use super::target::append_to;
 
 /// A place that takes entries. An entry is one line, already formatted for this device.
 #[async_trait]
@@ -21,41 +21,32 @@ pub trait Device: Send + Sync {
     fn reopen(&self) -> io::Result<()>;
     /// Whether a write can wait for somebody else: such a device is asked last.
     fn can_block(&self) -> bool;
+    /// Whether its target is open.
+    fn is_open(&self) -> bool {
+        true
+    }
 }
 
-/// Opens the device of a stanza.
-///
-/// # Errors
-/// When its options do not fit or its target cannot be opened.
-pub fn open(settings: &AuditSettings) -> io::Result<Box<dyn Device>> {
-    if settings.device != "file" {
-        return Err(io::Error::other(format!("audit device type {:?} is not known", settings.device)));
-    }
-    let Some(path) = settings.file_path() else {
-        return Err(io::Error::other("file_path is required"));
-    };
-    if path.as_os_str() == "stdout" || path.as_os_str() == "/dev/stdout" {
-        return Ok(Box::new(StreamDevice::new(Box::new(io::stdout()))?));
-    }
-    if path.as_os_str() == "discard" {
-        return Ok(Box::new(FileDevice::open(Path::new("/dev/null"), 0o600)?));
-    }
-    let mode = mode_of(settings)?;
-    if std::fs::metadata(&path).is_ok_and(|m| m.file_type().is_fifo()) {
-        let file = OpenOptions::new().append(true).open(&path)?;
-        return Ok(Box::new(StreamDevice::new(Box::new(file))?));
-    }
-    Ok(Box::new(FileDevice::open(&path, mode)?))
+/// A device that forgets every entry.
+pub(crate) fn discard() -> Box<dyn Device> {
+    Box::new(Discard)
 }
 
-/// The file's permissions: 0600 if nothing is said, never executable.
-fn mode_of(settings: &AuditSettings) -> io::Result<u32> {
-    let Some(text) = settings.options.get("mode") else { return Ok(0o600) };
-    let mode = u32::from_str_radix(text, 8).map_err(|_| io::Error::other("mode is not an octal number"))?;
-    if mode & 0o111 != 0 {
-        return Err(io::Error::other("mode must not make the audit log executable"));
+struct Discard;
+
+#[async_trait]
+impl Device for Discard {
+    async fn write(&self, _: &[u8]) -> io::Result<()> {
+        Ok(())
     }
-    Ok(if mode == 0 { 0o600 } else { mode })
+
+    fn reopen(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn can_block(&self) -> bool {
+        false
+    }
 }
 
 /// Bytes of a line from which copying it into a batch costs more than a write of its own.
@@ -65,9 +56,10 @@ const LARGE: usize = 16 << 10;
 ///
 /// Entries of requests that are under way at the same time go out in one write: whoever comes adds its line to the open
 /// batch and lets the others come too; the first to be back writes the batch for all.
-struct FileDevice {
+pub(super) struct FileDevice {
     path: PathBuf,
-    mode: u32,
+    /// Set at each open.
+    mode: Option<u32>,
     log: Mutex<LogFile>,
     open: Mutex<(Vec<u8>, Arc<Batch>)>,
 }
@@ -80,8 +72,8 @@ struct LogFile {
 
 impl LogFile {
     /// Opens a log for appending; what an earlier process left may be torn as well.
-    fn open(path: &Path, mode: u32) -> io::Result<Self> {
-        let file = open_log(path, mode)?;
+    fn open(path: &Path, mode: Option<u32>) -> io::Result<Self> {
+        let file = append_to(path, true, mode)?;
         let torn = file.metadata()?.is_file() && last_byte(path).is_some_and(|byte| byte != b'\n');
         Ok(LogFile { file, torn })
     }
@@ -113,7 +105,7 @@ impl LogFile {
 struct Batch(OnceLock<Result<(), io::ErrorKind>>);
 
 impl FileDevice {
-    fn open(path: &Path, mode: u32) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, mode: Option<u32>) -> io::Result<Self> {
         let log = Mutex::new(LogFile::open(path, mode)?);
         Ok(FileDevice { path: path.to_owned(), mode, log, open: Mutex::default() })
     }
@@ -139,20 +131,6 @@ fn last_byte(path: &Path) -> Option<u8> {
     let mut byte = [0];
     file.read_exact_at(&mut byte, last).ok()?;
     Some(byte[0])
-}
-
-/// Opens a log for appending: never through a link, never a file that something else also names.
-fn open_log(path: &Path, mode: u32) -> io::Result<File> {
-    let no_follow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-    let file = OpenOptions::new().create(true).append(true).mode(mode).custom_flags(no_follow).open(path)?;
-    let found = file.metadata()?;
-    if found.is_file() && found.nlink() > 1 {
-        return Err(io::Error::other("the audit log has more than one name (a hard link)"));
-    }
-    if !found.is_file() && !found.file_type().is_char_device() {
-        return Err(io::Error::other("the audit log is not a regular file"));
-    }
-    Ok(file)
 }
 
 #[async_trait]
@@ -182,7 +160,7 @@ impl Device for FileDevice {
 }
 
 /// Standard output or a pipe: a thread writes, because whoever reads may not.
-struct StreamDevice {
+pub(super) struct StreamDevice {
     lines: mpsc::SyncSender<(Vec<u8>, oneshot::Sender<io::Result<()>>)>,
 }
 
@@ -190,7 +168,7 @@ struct StreamDevice {
 const QUEUE: usize = 1024;
 
 impl StreamDevice {
-    fn new(mut target: Box<dyn io::Write + Send>) -> io::Result<Self> {
+    pub(super) fn new(mut target: Box<dyn io::Write + Send>) -> io::Result<Self> {
         let (lines, incoming) = mpsc::sync_channel::<(Vec<u8>, oneshot::Sender<io::Result<()>>)>(QUEUE);
         std::thread::Builder::new().name("audit-stream".into()).spawn(move || {
             while let Ok((line, done)) = incoming.recv() {
@@ -224,7 +202,14 @@ impl Device for StreamDevice {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
+    use crate::settings::AuditSettings;
+
+    fn open(settings: &AuditSettings) -> Result<Box<dyn Device>, crate::audit::DeviceError> {
+        crate::audit::target::open(settings).map(|(_, device)| device)
+    }
 
     fn settings(options: &[(&str, &str)]) -> AuditSettings {
         AuditSettings {

@@ -1,9 +1,12 @@
 //! One entry in Vault's shape, formatted for one device in one pass.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use keepfast_crypto::hmac::HmacKey;
 use keepfast_framework::Timestamp;
+use keepfast_framework::reply::AuthBlock;
 use serde::Serialize;
 
 use super::extent::{self, Extent};
@@ -19,12 +22,23 @@ pub struct Entry<'a> {
     pub request: RequestPart<'a>,
     /// Who, if a token was accepted.
     pub caller: Option<&'a Token>,
-    /// Policies that the request was judged by, if it came so far.
-    pub allowed: Option<bool>,
+    /// What the policies of the caller said.
+    pub verdict: &'a Verdict,
     /// The answer; `None` in the entry before the request runs.
     pub response: Option<ResponsePart<'a>>,
     /// What the caller is told went wrong.
     pub error: Option<&'a keepfast_framework::Error>,
+}
+
+/// What the policies of a caller said of a request.
+#[derive(Clone, Debug, Default)]
+pub struct Verdict {
+    /// Whether they allow it; `None` when the request was refused before they were asked.
+    pub allowed: Option<bool>,
+    /// The names of those that grant it.
+    pub granting: Vec<Arc<str>>,
+    /// Those that come from the caller's entity.
+    pub identity_policies: Vec<String>,
 }
 
 /// The request in an entry.
@@ -65,7 +79,9 @@ pub struct ResponsePart<'a> {
     /// Its `data` as raw JSON.
     pub data: Option<&'a str>,
     /// A token that was made: its text, its accessor.
-    pub auth: Option<&'a keepfast_framework::reply::AuthBlock>,
+    pub auth: Option<&'a AuthBlock>,
+    /// The same where a login made it: then it is the caller.
+    pub login: Option<&'a AuthBlock>,
     /// The lease that was made; empty for none.
     pub lease_id: &'a str,
     /// A wrapping token that was made: text, accessor, creation path, seconds.
@@ -83,6 +99,10 @@ pub struct Format {
     pub log_raw: bool,
     /// Whether accessors are hashed.
     pub hmac_accessor: bool,
+    /// Whether the answer of a list has the number of its names in place of the names.
+    pub elide_list_responses: bool,
+    /// What each line begins with.
+    pub prefix: String,
 }
 
 /// What one device's entries say of a token, written and hashed once and not with each entry.
@@ -91,8 +111,10 @@ pub struct Mark {
     token: Box<[u8]>,
     /// Its accessor, a JSON string; empty if it has none.
     accessor: Box<[u8]>,
-    /// The members of `auth` before the verdict of its policies.
+    /// The members of `auth` before its policies.
     who: Box<[u8]>,
+    /// `policies` where no entity adds any.
+    policies: Box<[u8]>,
     /// The members of `auth` behind it.
     life: Box<[u8]>,
 }
@@ -109,20 +131,45 @@ impl Mark {
             token: written(&|w| w.hashed(text)),
             accessor: written(&|w| w.accessor_value(&token.accessor)),
             who: written(&|w| who(text, token, w)),
+            policies: written(&|w| w.field("policies", &token.authority.names())),
             life: written(&|w| life(token, w)),
         }
     }
 }
 
 fn who(text: &str, token: &TokenRecord, w: &mut Writer<'_>) {
-    let names = token.authority.names();
     w.raw("\"token_type\":");
     w.json(token.kind());
     w.secret("client_token", text);
     w.accessor("accessor", &token.accessor);
     w.field("display_name", &token.display_name);
-    w.field("policies", &names);
-    w.field("token_policies", &names);
+    w.field("token_policies", &token.authority.names());
+}
+
+/// The members of `auth` for a token that was just made.
+fn made(auth: &AuthBlock, w: &mut Writer<'_>) {
+    w.raw("\"token_type\":");
+    w.json(auth.token_type);
+    w.secret("client_token", auth.client_token.expose());
+    w.accessor("accessor", &auth.accessor);
+    w.field("display_name", &auth.display_name);
+    w.field("policies", &auth.policies);
+    w.field("token_policies", &auth.token_policies);
+    if !auth.identity_policies.is_empty() {
+        w.field("identity_policies", &auth.identity_policies);
+    }
+    if let Some(metadata) = auth.metadata.as_ref().filter(|metadata| !metadata.is_empty()) {
+        w.field("metadata", metadata);
+    }
+    if auth.num_uses > 0 {
+        w.field("num_uses", &auth.num_uses);
+    }
+    if !auth.entity_id.is_empty() {
+        w.field("entity_id", &auth.entity_id);
+    }
+    if auth.lease_duration > 0 {
+        w.field("token_ttl", &auth.lease_duration);
+    }
 }
 
 fn life(token: &TokenRecord, w: &mut Writer<'_>) {
@@ -131,6 +178,9 @@ fn life(token: &TokenRecord, w: &mut Writer<'_>) {
     }
     if !token.entity_id.is_empty() {
         w.field("entity_id", &token.entity_id);
+    }
+    if token.num_uses > 0 {
+        w.field("remaining_uses", &token.num_uses);
     }
     if token.creation_ttl > 0 {
         w.field("token_ttl", &token.creation_ttl);
@@ -171,6 +221,7 @@ impl Entry<'_> {
         out: &mut Vec<u8>,
     ) -> Range<usize> {
         let mut w = Writer { key, format, extent: self.extent(), out };
+        w.raw(&format.prefix);
         w.raw("{\"time\":\"");
         w.raw(&self.time.rfc3339());
         w.raw(if self.response.is_some() { "\",\"type\":\"response\"" } else { "\",\"type\":\"request\"" });
@@ -191,23 +242,59 @@ impl Entry<'_> {
                 None => w.secret("error", error.public()),
             }
         }
+        if let Some(reason) = self.error.and_then(keepfast_framework::Error::reason) {
+            w.field("error_reason", reason);
+        }
         w.raw("}\n");
         request
     }
 
     fn auth(&self, mark: Option<&Mark>, w: &mut Writer<'_>) {
         w.raw(",\"auth\":{");
-        let Some(mark) = mark else {
-            w.raw("\"token_type\":\"default\"}");
+        let login = self.response.as_ref().and_then(|response| response.login);
+        match (login, mark) {
+            (Some(login), _) => {
+                made(login, w);
+                self.policy_results(w);
+            }
+            (None, Some(mark)) => {
+                w.out.extend_from_slice(&mark.who);
+                self.policies(mark, w);
+                self.policy_results(w);
+                w.out.extend_from_slice(&mark.life);
+            }
+            (None, None) => {
+                w.raw("\"token_type\":\"default\"");
+                self.policy_results(w);
+            }
+        }
+        w.raw("}");
+    }
+
+    /// `policies` with those that the entity of the caller adds, and those alone.
+    fn policies(&self, mark: &Mark, w: &mut Writer<'_>) {
+        let added = &self.verdict.identity_policies;
+        let Some(token) = self.caller.filter(|_| !added.is_empty()) else {
+            w.out.extend_from_slice(&mark.policies);
             return;
         };
-        w.out.extend_from_slice(&mark.who);
-        if let Some(allowed) = self.allowed {
-            w.raw(",\"policy_results\":{\"allowed\":");
-            w.raw(if allowed { "true}" } else { "false}" });
+        let mut all = token.record.authority.names();
+        all.extend(added.iter().cloned());
+        all.sort();
+        all.dedup();
+        w.field("policies", &all);
+        w.field("identity_policies", added);
+    }
+
+    fn policy_results(&self, w: &mut Writer<'_>) {
+        let Some(allowed) = self.verdict.allowed else { return };
+        w.raw(if allowed { ",\"policy_results\":{\"allowed\":true" } else { ",\"policy_results\":{\"allowed\":false" });
+        for (at, name) in self.verdict.granting.iter().enumerate() {
+            w.raw(if at == 0 { ",\"granting_policies\":[{\"name\":" } else { ",{\"name\":" });
+            w.json(&**name);
+            w.raw(",\"namespace_id\":\"root\",\"type\":\"acl\"}");
         }
-        w.out.extend_from_slice(&mark.life);
-        w.raw("}");
+        w.raw(if self.verdict.granting.is_empty() { "}" } else { "]}" });
     }
 
     fn request(&self, mark: Option<&Mark>, w: &mut Writer<'_>) {
@@ -260,15 +347,8 @@ impl Entry<'_> {
         w.field("mount_accessor", self.request.mount_accessor);
         w.field("mount_class", self.request.mount_class);
         if let Some(auth) = response.auth {
-            w.raw(",\"auth\":{\"token_type\":");
-            w.json(auth.token_type);
-            w.secret("client_token", auth.client_token.expose());
-            w.accessor("accessor", &auth.accessor);
-            w.field("policies", &auth.policies);
-            w.field("token_policies", &auth.token_policies);
-            w.field("metadata", &auth.metadata);
-            w.field("entity_id", &auth.entity_id);
-            w.field("token_ttl", &auth.lease_duration);
+            w.raw(",\"auth\":{");
+            made(auth, w);
             w.raw("}");
         }
         if !response.lease_id.is_empty() {
@@ -283,9 +363,14 @@ impl Entry<'_> {
             w.accessor("accessor", &wrap.accessor);
             w.field("creation_time", &wrap.creation_time);
             w.field("creation_path", &wrap.creation_path);
+            w.accessor("wrapped_accessor", &wrap.wrapped_accessor);
             w.raw("}");
         }
-        if let Some(data) = response.data {
+        let elided = response.data.filter(|_| w.format.elide_list_responses && lists(self.request.operation));
+        if let Some(data) = elided.and_then(counted) {
+            w.name("data");
+            w.raw(&data);
+        } else if let Some(data) = response.data {
             w.data("data", data, response.public.map(|public| public as &dyn Fn(&str) -> bool));
         }
         if !response.warnings.is_empty() {
@@ -297,6 +382,25 @@ impl Entry<'_> {
 
 /// Bytes of one recorded value of a header besides the value: a hash, quotes, a comma.
 const HEADER_VALUE: usize = 80;
+
+fn lists(operation: &str) -> bool {
+    matches!(operation, "list" | "scan")
+}
+
+/// The answer of a list with the number of its names in place of the names; `None` when it has another form.
+fn counted(data: &str) -> Option<String> {
+    let fields: BTreeMap<&str, &serde_json::value::RawValue> = serde_json::from_str(data).ok()?;
+    let mut out = serde_json::Map::new();
+    for (name, value) in fields {
+        let count = match name {
+            "keys" => serde_json::from_str::<Vec<serde::de::IgnoredAny>>(value.get()).ok()?.len(),
+            "key_info" => serde_json::from_str::<BTreeMap<String, serde::de::IgnoredAny>>(value.get()).ok()?.len(),
+            _ => return None,
+        };
+        out.insert(name.to_owned(), count.into());
+    }
+    serde_json::to_string(&out).ok()
+}
 
 struct Writer<'a> {
     key: &'a HmacKey,

@@ -1,11 +1,16 @@
 //! Audit: every request and every answer is recorded before it takes effect outside.
 
 pub mod broker;
+pub(crate) mod created;
 pub mod device;
 pub mod entry;
 pub mod extent;
+pub mod options;
 pub mod redact;
+pub mod target;
 
-pub use broker::{Broker, Said};
-pub use entry::{Entry, Mark, RequestPart, ResponsePart};
+pub use broker::{Broker, Marks, Said};
+pub use entry::{Entry, Mark, RequestPart, ResponsePart, Verdict};
 pub use extent::Extent;
+pub use options::DeviceOptions;
+pub use target::DeviceError;

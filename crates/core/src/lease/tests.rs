@@ -293,7 +293,7 @@ async fn opened(node: &Arc<Node>, share: &keepfast_crypto::secret::SecretBytes) 
     let config = node.seal_config().await.unwrap().unwrap();
     let unseal_key = config.unseal_key(std::slice::from_ref(share)).unwrap();
     let root = config.open(&unseal_key).unwrap().unwrap();
-    node.open(&root, unseal_key).await.unwrap()
+    node.open(node.backend.clone(), &root, unseal_key, Vec::new()).await.unwrap()
 }
 
 fn reader(batch: bool, ttl: Duration) -> Spec {

@@ -74,6 +74,15 @@ pub struct Decision {
 struct Entry {
     lasting: Option<Grant>,
     expiring: Vec<(Timestamp, Grant)>,
+    sources: Vec<Source>,
+}
+
+/// What one policy grants, for audit entries.
+#[derive(Debug)]
+struct Source {
+    policy: Arc<str>,
+    capabilities: Capabilities,
+    until: Expiry,
 }
 
 /// Until when something holds; `None` is for ever.
@@ -84,14 +93,18 @@ impl Acl {
     pub fn compile<'a>(policies: impl IntoIterator<Item = &'a Policy>, subject: &Subject) -> Self {
         let rules: Vec<_> = policies
             .into_iter()
-            .flat_map(|policy| policy.paths.iter().filter_map(|rule| compile(policy, rule, subject)))
+            .flat_map(|policy| {
+                let name: Arc<str> = policy.name.as_str().into();
+                let rules = policy.paths.iter().filter_map(|rule| compile(policy, rule, subject));
+                rules.map(move |(pattern, until, grant)| (pattern, until, grant, name.clone()))
+            })
             .collect();
-        let denials = rules.iter().filter(|(_, _, grant)| grant.is_deny());
-        let denials = Table::new(denials.map(|(pattern, until, _)| (pattern.folded(), *until)), |ours, theirs| {
+        let denials = rules.iter().filter(|(_, _, grant, _)| grant.is_deny());
+        let denials = Table::new(denials.map(|(pattern, until, ..)| (pattern.folded(), *until)), |ours, theirs| {
             *ours = ours.zip(theirs).map(|(a, b)| a.max(b));
         });
         let grants = Table::new(
-            rules.into_iter().map(|(pattern, until, grant)| (pattern, Entry::new(until, grant))),
+            rules.into_iter().map(|(pattern, until, grant, policy)| (pattern, Entry::new(until, grant, policy))),
             Entry::unite,
         );
         Self::Rules(Box::new(Rules { grants, denials }))
@@ -108,6 +121,22 @@ impl Acl {
             Self::Root => Decision { allowed: true, sudo: true, root: true, ..Decision::default() },
             Self::Rules(rules) => rules.allow(request),
         }
+    }
+
+    /// The names of the policies that grant an operation that was allowed, sorted: those that give the capability by the
+    /// rule that decides.
+    pub fn granting(&self, path: &str, operation: Operation, creates: bool, now: Timestamp) -> Vec<Arc<str>> {
+        let Self::Rules(rules) = self else { return vec![super::builtin::ROOT.into()] };
+        let Some(needed) = needed(operation, creates) else { return Vec::new() };
+        let list = matches!(operation, Operation::List | Operation::Scan);
+        let path = if list && !path.ends_with('/') { Cow::Owned(format!("{path}/")) } else { Cow::Borrowed(path) };
+        let Some(found) = rules.grants.find(&path, list, |entry| entry.holds(now)) else { return Vec::new() };
+        let holds = |source: &&Source| source.until.is_none_or(|until| now < until) && source.capabilities.has(needed);
+        let mut names: Vec<Arc<str>> =
+            found.value.sources.iter().filter(holds).map(|source| source.policy.clone()).collect();
+        names.sort();
+        names.dedup();
+        names
     }
 
     /// What the caller may do on a path, in the words and the order of `sys/capabilities`.
@@ -162,18 +191,9 @@ impl Rules {
         let Some(grant) = self.grant(&path, list, request.now) else {
             return Decision { allowed: request.operation == Operation::Help, ..Decision::default() };
         };
-        let needed = match request.operation {
-            Operation::Read => Capability::Read,
-            Operation::Update if request.creates => Capability::Create,
-            Operation::Update => Capability::Update,
-            Operation::Patch => Capability::Patch,
-            Operation::Delete => Capability::Delete,
-            Operation::List => Capability::List,
-            Operation::Scan => Capability::Scan,
-            // Nothing grants this one.
-            Operation::Head => return Decision::default(),
-            // Help says what a path is for, not what is there: whoever is let in may ask, as with the peer.
-            Operation::Help => return Decision { allowed: true, ..Decision::default() },
+        let Some(needed) = needed(request.operation, request.creates) else {
+            // Help says what a path is for, not what is there: every accepted token may read it, as on OpenBao.
+            return Decision { allowed: request.operation == Operation::Help, ..Decision::default() };
         };
         let sudo = grant.capabilities.has(Capability::Sudo);
         let capabilities = grant.capabilities;
@@ -250,6 +270,20 @@ fn page_size(parameters: &Parameters, most: u64) -> Option<u64> {
     }
 }
 
+/// The capability that an operation needs; `None` for help, which needs none, and for what nothing grants.
+fn needed(operation: Operation, creates: bool) -> Option<Capability> {
+    Some(match operation {
+        Operation::Read => Capability::Read,
+        Operation::Update if creates => Capability::Create,
+        Operation::Update => Capability::Update,
+        Operation::Patch => Capability::Patch,
+        Operation::Delete => Capability::Delete,
+        Operation::List => Capability::List,
+        Operation::Scan => Capability::Scan,
+        Operation::Head | Operation::Help => return None,
+    })
+}
+
 /// A rule as it stands for one subject.
 fn compile(policy: &Policy, rule: &PathRule, subject: &Subject) -> Option<(Pattern, Expiry, Grant)> {
     let until = match (policy.expiration, rule.expiration) {
@@ -264,10 +298,11 @@ fn compile(policy: &Policy, rule: &PathRule, subject: &Subject) -> Option<(Patte
 }
 
 impl Entry {
-    fn new(until: Expiry, grant: Grant) -> Self {
+    fn new(until: Expiry, grant: Grant, policy: Arc<str>) -> Self {
+        let sources = vec![Source { policy, capabilities: grant.capabilities, until }];
         match until {
-            None => Self { lasting: Some(grant), expiring: Vec::new() },
-            Some(until) => Self { lasting: None, expiring: vec![(until, grant)] },
+            None => Self { lasting: Some(grant), expiring: Vec::new(), sources },
+            Some(until) => Self { lasting: None, expiring: vec![(until, grant)], sources },
         }
     }
 
@@ -278,6 +313,7 @@ impl Entry {
             (Some(_), None) => {}
         }
         self.expiring.extend(other.expiring);
+        self.sources.extend(other.sources);
     }
 
     fn holds(&self, now: Timestamp) -> bool {

@@ -7,8 +7,9 @@ use keepfast_framework::{Error, Operation, Status};
 
 use super::Refused;
 use super::route::Routed;
+use crate::audit::Verdict;
 use crate::token::Token;
-use crate::token::store::Use;
+use crate::token::store::{USES_SPENT, Use};
 use crate::unsealed::Unsealed;
 use crate::wrapping;
 
@@ -19,6 +20,8 @@ pub struct Known {
     pub token: Option<Arc<Token>>,
     /// Whether this was the token's last use: it ends with this request.
     pub last_use: bool,
+    /// What the policies of the caller said.
+    pub verdict: Verdict,
 }
 
 /// A routed request whose caller is known, or needs not to be.
@@ -61,27 +64,31 @@ impl Unsealed {
             asked.map_err(nobody)?;
         }
         let found = match &incoming.token {
-            None => None,
+            None => Err("the request has no token"),
             Some(token) => {
                 let remote = incoming.remote.map(|a| a.ip());
                 let now = self.clock.now();
                 let found = self.tokens.find(token.expose(), namespace, remote, now).await.map_err(nobody)?;
                 self.metrics.token_lookup.record(self.clock.now().since(now));
-                found.filter(|token| self.origin_stands(token))
+                match found {
+                    Ok(token) if self.origin_stands(&token) => Ok(token),
+                    Ok(_) => Err("the auth mount of the token is gone"),
+                    Err(reason) => Err(reason),
+                }
             }
         };
         if routed.is_open() {
-            return Ok(Known { token: found, last_use: false });
+            return Ok(Known { token: found.ok(), ..Known::default() });
         }
-        let Some(token) = found else { return Err(nobody(Error::denied())) };
-        let mut known = Known { last_use: false, token: Some(token.clone()) };
+        let token = found.map_err(|reason| nobody(Error::denied().because(reason)))?;
+        let mut known = Known { token: Some(token.clone()), ..Known::default() };
         if token.record.num_uses > 0
             && let Some(key) = &token.key
         {
             match Box::pin(self.tokens.count_use(key)).await.map_err(nobody)? {
                 Use::Granted => {}
                 Use::Last => known.last_use = true,
-                Use::Refused => return Err(nobody(Error::denied())),
+                Use::Refused => return Err(nobody(Error::denied().because(USES_SPENT))),
             }
         }
         Ok(known)

@@ -48,19 +48,23 @@ impl Authorized {
 impl Unsealed {
     /// Decides whether the caller may.
     pub(super) async fn authorize(&self, authenticated: Authenticated) -> Result<Authorized, Box<Refused>> {
-        let (routed, known) = authenticated.into_parts();
-        match self.judge(&routed, &known).await {
+        let (routed, mut known) = authenticated.into_parts();
+        match self.judge(&routed, &mut known).await {
             Ok((decision, compiled)) => Ok(Authorized { routed, known, compiled, decision }),
             Err(error) => Err(Box::new(Refused::new(routed, known, error))),
         }
     }
 
-    async fn judge(&self, routed: &Routed, known: &Known) -> Result<(Decision, Option<Arc<CompiledAcl>>)> {
+    async fn judge(&self, routed: &Routed, known: &mut Known) -> Result<(Decision, Option<Arc<CompiledAcl>>)> {
         let compiled = match &known.token {
             None => None,
             Some(token) => Some(self.policies.acl_of(token, &self.identity).await?),
         };
+        if let Some(compiled) = &compiled {
+            known.verdict.identity_policies = compiled.identity_policies.clone();
+        }
         if routed.is_open() {
+            known.verdict.allowed = Some(true);
             return Ok((Decision { allowed: true, ..Decision::default() }, compiled));
         }
         let compiled = compiled.ok_or_else(Error::denied)?;
@@ -80,17 +84,24 @@ impl Unsealed {
             })
         };
         let mut decision = decide(false);
+        let mut creates = false;
         // The engine is asked whether the thing exists only when that decides; who may do neither must not learn it.
         if routed.incoming.operation == Operation::Update && !decision.root {
             let creating = decide(true);
             if creating.allowed != decision.allowed && Box::pin(self.creates(routed, &compiled.caller)).await? {
-                decision = creating;
+                (decision, creates) = (creating, true);
             }
         }
         let is_help = routed.incoming.operation == Operation::Help;
         let sudo_missing = !is_help && routed.info().is_some_and(|row| row.access == Access::Sudo) && !decision.sudo;
+        known.verdict.allowed = Some(decision.allowed && !sudo_missing);
         if !decision.allowed || sudo_missing {
-            return Err(Error::new(Status::FORBIDDEN, "1 error occurred:\n\t* permission denied\n\n"));
+            let reason = if decision.allowed { "the path needs sudo" } else { "no policy of the token allows it" };
+            let refused = Error::new(Status::FORBIDDEN, "1 error occurred:\n\t* permission denied\n\n");
+            return Err(refused.because(reason));
+        }
+        if self.audit.is_on() {
+            known.verdict.granting = compiled.acl.granting(&path, routed.incoming.operation, creates, now);
         }
         if routed.mount.is_none() {
             let lists = matches!(routed.incoming.operation, Operation::List | Operation::Scan);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::cx::{Caller, Claim, Request};
+use keepfast_framework::cx::{Caller, Claim, LastStep, Request};
 use keepfast_framework::reply::Raw;
 use keepfast_framework::{Cx, Error, Input, Operation, Outcome, Result, Status, help};
 use keepfast_storage::StorageError;
@@ -35,16 +35,18 @@ pub struct Answered {
     known: Known,
     said: Said,
     outcome: Result<Sent>,
+    last_step: Option<LastStep>,
 }
 
 impl Answered {
     /// The outcome of a refused request.
     pub(super) fn refused(refused: Refused) -> Self {
-        Answered { routed: refused.routed, known: refused.known, said: refused.said, outcome: Err(refused.error) }
+        let Refused { routed, known, said, error } = refused;
+        Answered { routed, known, said, outcome: Err(error), last_step: None }
     }
 
-    pub(super) fn into_parts(self) -> (Routed, Known, Said, Result<Sent>) {
-        (self.routed, self.known, self.said, self.outcome)
+    pub(super) fn into_parts(self) -> (Routed, Known, Said, Result<Sent>, Option<LastStep>) {
+        (self.routed, self.known, self.said, self.outcome, self.last_step)
     }
 }
 
@@ -66,18 +68,21 @@ impl Unsealed {
     /// Runs a recorded request.
     pub(super) async fn dispatch(&self, recorded: Recorded) -> Answered {
         let (parts, said) = recorded.into_parts();
-        let outcome = self.run(&parts).await;
-        Answered { routed: parts.routed, known: parts.known, said, outcome }
+        let (outcome, last_step) = match self.run(&parts).await {
+            Ok((sent, last_step)) => (Ok(sent), last_step),
+            Err(error) => (Err(error), None),
+        };
+        Answered { routed: parts.routed, known: parts.known, said, outcome, last_step }
     }
 
-    async fn run(&self, parts: &AuthorizedParts) -> Result<Sent> {
+    async fn run(&self, parts: &AuthorizedParts) -> Result<(Sent, Option<LastStep>)> {
         let routed = &parts.routed;
         if let Some(refusal) = routed.unsupported() {
             return Err(refusal);
         }
         let Some((mounted, within)) = &routed.mount else { return Err(Error::unsupported_path()) };
         if routed.incoming.operation == Operation::Help {
-            return self.help(mounted, within, routed);
+            return self.help(mounted, within, routed).map(|sent| (sent, None));
         }
         let Some(found) = &routed.row else { return Err(Error::unsupported_path()) };
         let input = self.input(parts, found);
@@ -91,7 +96,12 @@ impl Unsealed {
     }
 
     /// One run of the handler, settled and committed.
-    async fn attempt(&self, parts: &AuthorizedParts, mounted: &Arc<Mounted>, input: &Input) -> Result<Sent> {
+    async fn attempt(
+        &self,
+        parts: &AuthorizedParts,
+        mounted: &Arc<Mounted>,
+        input: &Input,
+    ) -> Result<(Sent, Option<LastStep>)> {
         let (Some(found), Some(row)) = (&parts.routed.row, parts.routed.info()) else {
             return Err(Error::unsupported_path());
         };
@@ -133,7 +143,7 @@ impl Unsealed {
                 };
                 tx.commit().await?;
                 done.after_commit.into_iter().for_each(|action| action());
-                return Ok(sent);
+                return Ok((sent, done.last_step));
             }
             Sent::Envelope(envelope) => envelope,
         };
@@ -154,7 +164,7 @@ impl Unsealed {
             intent.keep();
         }
         done.after_commit.into_iter().for_each(|action| action());
-        Ok(Sent::Envelope(envelope))
+        Ok((Sent::Envelope(envelope), done.last_step))
     }
 
     /// What comes of a login at a user, who may be locked out.

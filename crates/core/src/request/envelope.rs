@@ -20,6 +20,10 @@ pub struct Envelope {
     pub logged_in: Option<String>,
     /// A token that was made.
     pub auth: Option<AuthBlock>,
+    /// Whether that token was made by a login.
+    pub is_login: bool,
+    /// The token of a login whose answer is wrapped, for the audit entry.
+    pub wrapped_login: Option<Box<AuthBlock>>,
     /// A lease that was made; empty for none.
     pub lease_id: String,
     /// Seconds.
@@ -33,6 +37,11 @@ pub struct Envelope {
 }
 
 impl Envelope {
+    /// The token of a login, whether the answer shows it or keeps it.
+    pub fn login_auth(&self) -> Option<&AuthBlock> {
+        self.auth.as_ref().filter(|_| self.is_login).or(self.wrapped_login.as_deref())
+    }
+
     /// Whether there is nothing to say: 204.
     pub fn is_empty(&self) -> bool {
         self.data.is_none()

@@ -81,7 +81,7 @@ pub struct Refused {
     /// Why.
     pub error: Error,
     /// What its first audit entry says of it.
-    said: Said,
+    pub(crate) said: Said,
 }
 
 impl Refused {

@@ -78,7 +78,7 @@ impl Unsealed {
     ) -> Result<Recorded, Box<Refused>> {
         match admitted {
             Ok(authorized) => {
-                let entry = self.entry(authorized.routed(), authorized.known(), Some(true), None);
+                let entry = self.entry(authorized.routed(), authorized.known(), None);
                 let recorded = self.audit.record(&entry, &Said::default()).await;
                 let parts = authorized.into_parts();
                 match recorded {
@@ -87,7 +87,11 @@ impl Unsealed {
                 }
             }
             Err(mut refused) => {
-                let entry = self.entry(&refused.routed, &refused.known, Some(false), Some(&refused.error));
+                if let Some(reason) = refused.error.reason() {
+                    let incoming = &refused.routed.incoming;
+                    tracing::debug!(request = %incoming.id, remote = ?incoming.remote, reason, "request refused");
+                }
+                let entry = self.entry(&refused.routed, &refused.known, Some(&refused.error));
                 match self.audit.record(&entry, &Said::default()).await {
                     Ok(said) => refused.said = said,
                     Err(error) => refused.error = error,
@@ -99,8 +103,14 @@ impl Unsealed {
 
     /// Records an answer and turns it into what may be sent; ends a token whose last use this was.
     pub(super) async fn record_response(&self, answered: Answered) -> Response {
-        let (routed, known, said, outcome) = answered.into_parts();
-        let recorded = self.record_outcome(&routed, &known, &said, &outcome).await;
+        let (routed, known, said, mut outcome, last_step) = answered.into_parts();
+        let mut recorded = self.record_outcome(&routed, &known, &said, &outcome).await;
+        if let (Ok(()), Some(step)) = (&recorded, last_step)
+            && let Err(error) = step().await
+        {
+            outcome = Err(error);
+            recorded = self.record_outcome(&routed, &known, &said, &outcome).await;
+        }
         if known.last_use
             && let Some(key) = known.token.as_ref().and_then(|t| t.key.as_ref())
             && let Err(error) = Box::pin(self.tokens.revoke(key)).await
@@ -129,7 +139,7 @@ impl Unsealed {
         let routed = self.route(refused);
         let known = Known::default();
         // The broker tells the log of devices that fail; the request is refused all the same.
-        let _ = self.audit.record(&self.entry(&routed, &known, Some(false), Some(&error)), &Said::default()).await;
+        let _ = self.audit.record(&self.entry(&routed, &known, Some(&error)), &Said::default()).await;
     }
 
     async fn record_outcome(
@@ -148,21 +158,16 @@ impl Unsealed {
         if let Ok(Sent::Envelope(envelope)) = outcome {
             part.data = envelope.data.as_ref().map(|d| d.get());
             part.auth = envelope.auth.as_ref();
+            part.login = envelope.login_auth();
             part.lease_id = &envelope.lease_id;
             part.wrap = envelope.wrap.as_ref();
             part.warnings = &envelope.warnings;
         }
-        let entry = self.entry(routed, known, None, error);
+        let entry = self.entry(routed, known, error);
         self.audit.record(&Entry { response: Some(part), ..entry }, said).await.map(drop)
     }
 
-    fn entry<'a>(
-        &self,
-        routed: &'a Routed,
-        known: &'a Known,
-        allowed: Option<bool>,
-        error: Option<&'a Error>,
-    ) -> Entry<'a> {
+    fn entry<'a>(&self, routed: &'a Routed, known: &'a Known, error: Option<&'a Error>) -> Entry<'a> {
         let incoming: &Incoming = &routed.incoming;
         let mount = routed.mount.as_ref().map(|(m, _)| &m.entry);
         let data = incoming.body.raw();
@@ -185,7 +190,7 @@ impl Unsealed {
                 public: mount.map(|m| &m.config.audit_non_hmac_request_keys),
             },
             caller: known.token.as_deref(),
-            allowed,
+            verdict: &known.verdict,
             response: None,
             error,
         }

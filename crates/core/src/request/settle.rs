@@ -63,7 +63,9 @@ impl Unsealed {
             let (made, warnings) = Box::pin(self.log_in(tx, parts, mounted, login)).await?;
             envelope.warnings.extend(warnings);
             envelope.logged_in = parts.routed.incoming.wrap_ttl.map(|_| made.record.display_name.clone());
-            envelope.auth = Some(made.auth_block(Vec::new()));
+            envelope.is_login = true;
+            let identity_policies = self.identity_policies(tx, &made.record.entity_id).await?;
+            envelope.auth = Some(made.auth_block(identity_policies));
         }
         if let Some(renewed) = outcome.renewed {
             envelope.lease_id = renewed.id;
@@ -82,6 +84,11 @@ impl Unsealed {
             envelope.warnings.extend(warnings);
         }
         Ok(Sent::Envelope(Box::new(envelope)))
+    }
+
+    /// The policies that an entity adds to those of its tokens.
+    async fn identity_policies(&self, tx: &mut Tx, entity: &str) -> Result<Vec<String>> {
+        Ok(self.identity.entity(tx, entity).await?.map(|entity| entity.policies).unwrap_or_default())
     }
 
     /// Makes the token of a login.
@@ -193,7 +200,8 @@ impl Unsealed {
             wrapped_accessor,
         };
         let info = self.wrap(tx, answer).await?;
-        *envelope = Envelope { wrap: Some(info), ..Envelope::default() };
+        let login = envelope.auth.take().filter(|_| envelope.is_login);
+        *envelope = Envelope { wrap: Some(info), wrapped_login: login.map(Box::new), ..Envelope::default() };
         Ok(())
     }
 }

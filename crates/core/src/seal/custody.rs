@@ -23,9 +23,9 @@ pub struct Custody {
     /// A new root key goes under it when only that changes. Whoever can read it here can read the root key as well.
     unseal_key: Mutex<Arc<Key256>>,
     /// New shares in the making. At most one at a time.
-    pub(crate) rotation: tokio::sync::Mutex<Option<Rotation>>,
+    pub(crate) rotation: Arc<tokio::sync::Mutex<Option<Rotation>>>,
     /// A new root token in the making. At most one at a time.
-    pub(crate) generation: tokio::sync::Mutex<Option<Generation>>,
+    pub(crate) generation: Arc<tokio::sync::Mutex<Option<Generation>>>,
     /// Held while the seal's record changes.
     changing: tokio::sync::Mutex<()>,
 }
@@ -35,8 +35,8 @@ impl Custody {
     pub fn new(unseal_key: Key256) -> Self {
         Custody {
             unseal_key: Mutex::new(Arc::new(unseal_key)),
-            rotation: tokio::sync::Mutex::default(),
-            generation: tokio::sync::Mutex::default(),
+            rotation: Arc::default(),
+            generation: Arc::default(),
             changing: tokio::sync::Mutex::default(),
         }
     }

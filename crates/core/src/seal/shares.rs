@@ -12,6 +12,14 @@ use keepfast_framework::{Error, Result};
 pub struct Unsealing {
     nonce: String,
     shares: Vec<LockedBytes>,
+    /// How often the shares were forgotten or taken out.
+    round: u64,
+}
+
+/// One try to unseal, with the shares that were taken out for it.
+pub struct Attempt {
+    nonce: String,
+    round: u64,
 }
 
 impl Unsealing {
@@ -38,7 +46,23 @@ impl Unsealing {
 
     /// Forgets all shares.
     pub fn reset(&mut self) {
-        *self = Unsealing::default();
+        *self = Unsealing { round: self.round + 1, ..Unsealing::default() };
+    }
+
+    /// Takes all shares out for a try to unseal.
+    pub fn attempt(&mut self) -> (Attempt, Vec<SecretBytes>) {
+        let nonce = self.nonce.clone();
+        let shares = self.take();
+        (Attempt { nonce, round: self.round }, shares)
+    }
+
+    /// Puts shares back after a try that failed for another reason than the shares, unless they were forgotten or others
+    /// were given meanwhile.
+    pub fn give_back(&mut self, attempt: Attempt, shares: &[SecretBytes]) {
+        if self.round == attempt.round && self.shares.is_empty() && !shares.is_empty() {
+            self.shares = shares.iter().map(|share| LockedBytes::new(share.expose())).collect();
+            self.nonce = attempt.nonce;
+        }
     }
 
     /// Takes all shares out.

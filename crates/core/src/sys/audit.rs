@@ -1,6 +1,7 @@
-//! `sys/audit` and `sys/audit-hash`. Devices come from the configuration file; here they are only shown.
+//! `sys/audit` and `sys/audit-hash`. Devices are declared in the configuration file; with
+//! `unsafe_allow_api_audit_creation = true` further ones are created and removed here.
 
-use keepfast_framework::fields::Text;
+use keepfast_framework::fields::{Flag, Pairs, Text};
 use keepfast_framework::reply::Flat;
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Error, Result, Routes};
@@ -9,14 +10,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::System;
+use crate::audit::created;
+use crate::settings::AuditSettings;
 
-const DEVICES: Help =
-    Help { synopsis: "The audit devices.", description: "They are declared in the configuration file." };
+const DEVICES: Help = Help {
+    synopsis: "The audit devices.",
+    description: "They are declared in the configuration file, or created here with unsafe_allow_api_audit_creation.",
+};
 const HASH: Help = Help { synopsis: "How a value appears in the entries of a device.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("audit", DEVICES).read(list).sudo();
-    r.path("audit/{path...}", DEVICES).update(refuse).delete(refuse_delete).sudo();
+    r.path("audit/{path...}", DEVICES).update(create).delete(delete).sudo();
     r.path("audit-hash/{path...}", HASH).update(hash);
 }
 
@@ -24,6 +29,21 @@ pub(super) fn routes(r: &mut Routes<System>) {
 struct Named {
     /// Path of the device.
     path: Text,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Create {
+    /// Path of the device.
+    path: Text,
+    /// The type of the device: `file`.
+    #[serde(rename = "type")]
+    device: Option<Text>,
+    /// A remark for people.
+    description: Option<Text>,
+    /// The options of the device.
+    options: Option<Pairs>,
+    /// Whether it is kept out of replication.
+    local: Option<Flag>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -43,18 +63,38 @@ async fn list(sys: &System, _: &mut Cx, _: Nothing) -> Result<Flat<Value>> {
     Ok(Flat(serde_json::to_value(sys.unsealed()?.audit.shown())?))
 }
 
-async fn refuse(_: &System, _: &mut Cx, _: Named) -> Result<()> {
-    Err(Error::invalid(
-        "cannot enable audit device via API; use declarative, config-based audit device management instead",
-    ))
+async fn create(sys: &System, cx: &mut Cx, req: Create) -> Result<()> {
+    let unsealed = sys.unsealed()?;
+    if !unsealed.settings.allow_api_audit_creation {
+        return Err(Error::invalid(
+            "cannot enable audit device via API; use declarative, config-based audit device management instead",
+        ));
+    }
+    let settings = AuditSettings {
+        device: req.device.map(String::from).unwrap_or_default(),
+        name: req.path.trim_matches('/').to_owned(),
+        description: req.description.map(String::from).unwrap_or_default(),
+        options: req.options.map(|options| options.0).unwrap_or_default(),
+    };
+    let local = req.local.is_some_and(|local| local.0);
+    let view = unsealed.barrier.view("audit/");
+    let tx = cx.store().0;
+    let recorder = created::create(&unsealed.audit, tx, &view, settings, local, &unsealed.settings).await?;
+    cx.after_commit(move || unsealed.audit.add(recorder));
+    Ok(())
 }
 
-async fn refuse_delete(sys: &System, _: &mut Cx, req: Named) -> Result<()> {
-    let known = sys.unsealed()?.audit.hash(&req.path, "").is_some();
-    if !known {
-        return Ok(());
+async fn delete(sys: &System, cx: &mut Cx, req: Named) -> Result<()> {
+    let unsealed = sys.unsealed()?;
+    let name = req.path.trim_matches('/').to_owned();
+    if unsealed.audit.is_declared(&name) {
+        return Err(Error::invalid("cannot disable configuration-managed audit device"));
     }
-    Err(Error::invalid("cannot disable configuration-managed audit device"))
+    let view = unsealed.barrier.view("audit/");
+    if created::delete(cx.store().0, &view, &name).await? {
+        cx.after_commit(move || unsealed.audit.remove(&name));
+    }
+    Ok(())
 }
 
 async fn hash(sys: &System, _: &mut Cx, req: Input) -> Result<Flat<Hash>> {

@@ -5,7 +5,8 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use keepfast_crypto::secret::{SecretBytes, SecretString};
 use keepfast_framework::fields::{SecretText, Text};
 use keepfast_framework::routes::{Help, Nothing};
-use keepfast_framework::{Cx, Data, Error, Result, Routes};
+use keepfast_framework::{Cx, Data, Error, Result, Routes, Timestamp};
+use keepfast_storage::Tx;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -178,7 +179,7 @@ impl System {
         Ok(())
     }
 
-    /// Takes a share; with the last one comes the new token, encoded.
+    /// Takes a share; with the last one comes the new token, encoded. It exists once an audit device has the answer.
     pub(super) async fn give_share_for_root(
         &self,
         cx: &mut Cx,
@@ -188,7 +189,7 @@ impl System {
         let share = decode_share(key)?;
         check_share(&share)?;
         let unsealed = self.unsealed()?;
-        let mut slot = unsealed.custody.generation.lock().await;
+        let mut slot = unsealed.custody.generation.clone().lock_owned().await;
         // Read when it is this share's turn: the shares may have changed while it waited.
         let config = self.seal_config().await?;
         let Some(generation) = slot.as_mut() else { return Err(Error::invalid("no root generation in progress")) };
@@ -206,14 +207,19 @@ impl System {
         if !is_quorum(&config, &generation.given.take())? {
             return Err(Error::invalid("root generation aborted: unable to authenticate: the shares do not unseal"));
         }
-        let token = generation.encode(&self.root_token(cx).await?);
-        *slot = None;
+        let mut tx = unsealed.barrier.begin();
+        let token = generation.encode(&self.root_token(&mut tx, cx.now()).await?);
+        cx.after_record(move || async move {
+            tx.commit().await?;
+            *slot = None;
+            tracing::info!("root token generated");
+            Ok(())
+        });
         Ok((standing, Some(token)))
     }
 
     /// A new root token, as the first one was.
-    async fn root_token(&self, cx: &mut Cx) -> Result<SecretString> {
-        let now = cx.now();
+    async fn root_token(&self, tx: &mut Tx, now: Timestamp) -> Result<SecretString> {
         let spec = Spec {
             authority: Authority::Root,
             path: FIRST_TOKEN_PATH.to_owned(),
@@ -221,6 +227,6 @@ impl System {
             ttl: None,
             ..Spec::default()
         };
-        Ok(self.unsealed()?.tokens.create(cx.store().0, spec, now).await?.id)
+        Ok(self.unsealed()?.tokens.create(tx, spec, now).await?.id)
     }
 }

@@ -35,6 +35,7 @@ struct Status {
 async fn seal(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
     let node = sys.node()?;
     cx.after_commit(move || {
+        tracing::info!("seal requested");
         tokio::spawn(async move { node.seal().await });
     });
     Ok(())
@@ -55,6 +56,7 @@ async fn status(sys: &System, _: &mut Cx, _: Nothing) -> Result<Flat<Status>> {
 }
 
 async fn rotate(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
-    sys.unsealed()?.barrier.rotate(cx.now().unix()).await?;
+    let term = sys.unsealed()?.barrier.rotate(cx.now().unix()).await?;
+    tracing::info!(term, "keyring rotated");
     Ok(())
 }

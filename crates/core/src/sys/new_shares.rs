@@ -5,14 +5,14 @@ use base64::engine::general_purpose::STANDARD;
 use keepfast_crypto::compare;
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::fields::{Flag, Int, SecretText, Strings, Text};
-use keepfast_framework::{Error, Result};
+use keepfast_framework::{Cx, Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::System;
+use crate::seal::SealShape;
 use crate::seal::custody::is_quorum;
 use crate::seal::rotation::{Pending, Rotation, give};
-use crate::seal::{SealConfig, SealShape};
 use crate::unsealed::Unsealed;
 
 /// What the two forms say differently.
@@ -141,6 +141,21 @@ impl Proof {
     }
 }
 
+impl Made {
+    fn of(rotation: &Rotation, pending: &Pending, shares: &[SecretBytes]) -> Self {
+        Made {
+            backup: rotation.backup,
+            complete: true,
+            keys: shares.iter().map(|s| hex::encode(s.expose())).collect(),
+            keys_base64: shares.iter().map(|s| STANDARD.encode(s.expose())).collect(),
+            nonce: rotation.nonce.clone(),
+            pgp_fingerprints: None,
+            verification_required: rotation.verify,
+            proof_nonce: rotation.verify.then(|| pending.nonce.clone()),
+        }
+    }
+}
+
 impl System {
     /// How many shares of the present kind it takes.
     pub(super) async fn required_shares(&self) -> Result<u8> {
@@ -172,15 +187,17 @@ impl System {
         Ok(())
     }
 
-    /// Takes a share of the present kind.
+    /// Takes a share of the present kind. New shares that need no proof count once an audit device has the answer: an
+    /// answer that cannot be sent must not leave shares that nobody has.
     pub(super) async fn give_old_share(
         &self,
+        cx: &mut Cx,
         words: &Words,
         share: &SecretBytes,
         nonce: &str,
     ) -> Result<Step<Standing, Made>> {
         let unsealed = self.unsealed()?;
-        let mut slot = unsealed.custody.rotation.lock().await;
+        let mut slot = unsealed.custody.rotation.clone().lock_owned().await;
         // Read when it is this share's turn: the shares may have changed while it waited.
         let config = self.seal_config().await?;
         let Some(rotation) = slot.as_mut() else { return Err(Error::invalid(words.absent)) };
@@ -201,9 +218,16 @@ impl System {
         if !is_quorum(&config, &rotation.given.take())? {
             return Err(Error::invalid("failed to read root key: the shares do not unseal"));
         }
-        let made = hand_out(&unsealed, &config, rotation).await?;
-        if !rotation.verify {
-            *slot = None;
+        let (pending, shares) = rotation.make(&config)?;
+        let made = Made::of(rotation, &pending, &shares);
+        if rotation.verify {
+            rotation.pending = Some(pending);
+        } else {
+            cx.after_record(move || async move {
+                commit(&unsealed, &pending).await?;
+                *slot = None;
+                Ok(())
+            });
         }
         Ok(Step::Done(made))
     }
@@ -224,15 +248,16 @@ impl System {
         self.proof_of_new_shares().await
     }
 
-    /// Takes a share of the new kind.
+    /// Takes a share of the new kind. The new shares count once an audit device has the answer to the last one.
     pub(super) async fn give_new_share(
         &self,
+        cx: &mut Cx,
         words: &Words,
         share: SecretBytes,
         nonce: String,
     ) -> Result<Step<Proof, Proved>> {
         let unsealed = self.unsealed()?;
-        let mut slot = unsealed.custody.rotation.lock().await;
+        let mut slot = unsealed.custody.rotation.clone().lock_owned().await;
         let Some(pending) = slot.as_mut().and_then(|r| r.pending.as_mut()) else {
             return Err(Error::invalid(format!("no {} in progress", words.name)));
         };
@@ -255,38 +280,27 @@ impl System {
             }
             Some(true) => {}
         }
-        // Taken out only when it is stored: a failure must not lose shares that people hold by now.
-        commit(&unsealed, pending).await?;
-        *slot = None;
+        // After a failure the last share can be given again: shares that people hold by now are not forgotten.
+        pending.given.pop();
+        cx.after_record(move || async move {
+            if let Some(pending) = slot.as_ref().and_then(|rotation| rotation.pending.as_ref()) {
+                commit(&unsealed, pending).await?;
+            }
+            *slot = None;
+            Ok(())
+        });
         Ok(Step::Done(Proved { complete: true, nonce }))
     }
-}
-
-/// Makes the new shares. They count at once, or when they were given back.
-async fn hand_out(unsealed: &Unsealed, present: &SealConfig, rotation: &mut Rotation) -> Result<Made> {
-    let (pending, shares) = rotation.make(present)?;
-    let proof_nonce = rotation.verify.then(|| pending.nonce.clone());
-    if rotation.verify {
-        rotation.pending = Some(pending);
-    } else {
-        commit(unsealed, &pending).await?;
-    }
-    Ok(Made {
-        backup: rotation.backup,
-        complete: true,
-        keys: shares.iter().map(|s| hex::encode(s.expose())).collect(),
-        keys_base64: shares.iter().map(|s| STANDARD.encode(s.expose())).collect(),
-        nonce: rotation.nonce.clone(),
-        pgp_fingerprints: None,
-        verification_required: rotation.verify,
-        proof_nonce,
-    })
 }
 
 /// Makes the new shares count, and the old ones not.
 async fn commit(unsealed: &Unsealed, pending: &Pending) -> Result<()> {
     let Pending { root, unseal_key, config, .. } = pending;
     unsealed.custody.change_shares(&unsealed.barrier, root, unseal_key.clone(), config).await?;
-    tracing::info!(shares = config.shape.shares, threshold = config.shape.threshold, "the unseal key has new shares");
+    tracing::info!(
+        shares = config.shape.shares,
+        threshold = config.shape.threshold,
+        "rekeyed: the unseal key has new shares"
+    );
     Ok(())
 }

@@ -188,7 +188,7 @@ async fn cancel(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
 async fn update(sys: &System, cx: &mut Cx, req: Share) -> Result<Raw> {
     rekey(cx)?;
     let (share, nonce) = share(req)?;
-    match sys.give_old_share(&WORDS, &share, &nonce).await? {
+    match sys.give_old_share(cx, &WORDS, &share, &nonce).await? {
         Step::Progress(standing) => plain(&Rekeying::of(Some(standing), sys.required_shares().await?)),
         Step::Done(made) => {
             let verification_nonce = made.proof_nonce.clone();
@@ -217,7 +217,7 @@ async fn restart(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
 async fn verify(sys: &System, cx: &mut Cx, req: Share) -> Result<Raw> {
     rekey(cx)?;
     let (share, nonce) = share(req)?;
-    plain(&sys.give_new_share(&WORDS, share, nonce).await?)
+    plain(&sys.give_new_share(cx, &WORDS, share, nonce).await?)
 }
 
 async fn root_status(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {

@@ -84,7 +84,9 @@ impl Status {
 
 async fn rotate(sys: &System, _: &mut Cx, _: Nothing) -> Result<()> {
     let unsealed = sys.unsealed()?;
-    unsealed.custody.change_root(&*sys.node()?, &unsealed.barrier).await
+    unsealed.custody.change_root(&*sys.node()?, &unsealed.barrier).await?;
+    tracing::info!("root key rotated; the shares stay the same");
+    Ok(())
 }
 
 async fn status(sys: &System, _: &mut Cx, _: Nothing) -> Result<Data<Status>> {
@@ -116,9 +118,9 @@ fn share(req: Share) -> Result<(SecretBytes, String)> {
     }
 }
 
-async fn update(sys: &System, _: &mut Cx, req: Share) -> Result<Data<Step<Status, HandedOut>>> {
+async fn update(sys: &System, cx: &mut Cx, req: Share) -> Result<Data<Step<Status, HandedOut>>> {
     let (share, nonce) = share(req)?;
-    Ok(Data(match sys.give_old_share(&WORDS, &share, &nonce).await? {
+    Ok(Data(match sys.give_old_share(cx, &WORDS, &share, &nonce).await? {
         Step::Progress(standing) => Step::Progress(Status::of(Some(standing), sys.required_shares().await?)),
         Step::Done(made) => {
             let verification_nonce = made.proof_nonce.clone().unwrap_or_default();
@@ -143,7 +145,7 @@ async fn restart(sys: &System, _: &mut Cx, _: Nothing) -> Result<Data<Proof>> {
     handed_out(sys.restart_proof().await?)
 }
 
-async fn verify(sys: &System, _: &mut Cx, req: Share) -> Result<Data<Step<Proof, Proved>>> {
+async fn verify(sys: &System, cx: &mut Cx, req: Share) -> Result<Data<Step<Proof, Proved>>> {
     let (share, nonce) = share(req)?;
-    sys.give_new_share(&WORDS, share, nonce).await.map(Data)
+    sys.give_new_share(cx, &WORDS, share, nonce).await.map(Data)
 }

@@ -124,6 +124,7 @@ impl TokenRecord {
         AuthBlock {
             client_token: id,
             accessor: self.accessor.clone(),
+            display_name: self.display_name.clone(),
             policies,
             token_policies,
             identity_policies,

@@ -1,8 +1,8 @@
 //! Finding tokens, and knowing that they are alive.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use quick_cache::sync::Cache;
 use super::batch::BatchCipher;
 use super::id::{BATCH, Ids, TokenKey};
 use super::record::TokenRecord;
-use crate::audit::Mark;
+use crate::audit::Marks;
 use crate::damaged::{self, Stored};
 use crate::lease::Leases;
 use crate::metrics::Counter;
@@ -44,13 +44,13 @@ pub struct Token {
     /// What its policies came to when they were last compiled.
     pub acl: ArcSwapOption<CompiledAcl>,
     /// How each audit device writes it; filled at the first entry.
-    pub marks: OnceLock<Vec<Mark>>,
+    pub marks: ArcSwapOption<Marks>,
 }
 
 impl Token {
     fn new(key: Option<TokenKey>, record: TokenRecord, ids: &Ids) -> Arc<Self> {
         let store = Arc::from(ids.store_of(&record.hash));
-        Arc::new(Token { key, record, store, acl: ArcSwapOption::empty(), marks: OnceLock::new() })
+        Arc::new(Token { key, record, store, acl: ArcSwapOption::empty(), marks: ArcSwapOption::empty() })
     }
 }
 
@@ -104,21 +104,26 @@ impl Tokens {
     /// The token with this text, alive at `now` with all its ancestors and usable from `remote`; no use is counted.
     ///
     /// # Errors
-    /// When storage fails; a token that is unknown, dead or elsewhere is `None`.
+    /// When storage fails. A token that is unknown, dead or elsewhere is the inner error, with the reason for the audit log.
     pub async fn find(
         &self,
         token: &str,
         namespace: &NamespaceId,
         remote: Option<IpAddr>,
         now: Timestamp,
-    ) -> Result<Option<Arc<Token>>> {
-        let Some(found) = self.find_record(token).await? else { return Ok(None) };
-        let usable = found.record.lives_at(now)
-            && found.record.namespace == *namespace
-            && found.record.allows_from(remote)
-            && found.record.num_uses >= 0
-            && self.ancestors_live(&found.record, now).await?;
-        Ok(usable.then_some(found))
+    ) -> Result<Result<Arc<Token>, &'static str>> {
+        let Some(found) = self.find_record(token).await? else {
+            return Ok(Err("the token does not exist: unknown, revoked or expired"));
+        };
+        let record = &found.record;
+        Ok(match () {
+            () if !record.lives_at(now) => Err("the token has expired"),
+            () if record.namespace != *namespace => Err("the token belongs to another namespace"),
+            () if !record.allows_from(remote) => Err("the address is not in the bound CIDRs of the token"),
+            () if record.num_uses < 0 => Err(USES_SPENT),
+            () if !self.ancestors_live(record, now).await? => Err("a parent of the token is revoked or has expired"),
+            () => Ok(found),
+        })
     }
 
     /// As [`Tokens::find`], for looking a token up: from wherever the caller is.
@@ -280,6 +285,9 @@ impl Tokens {
         }
     }
 }
+
+/// Why a token whose uses are spent is refused.
+pub(crate) const USES_SPENT: &str = "the token has no uses left";
 
 /// What became of one use of a token with a limited number of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -62,12 +62,18 @@ async fn sec_al06_the_exempt_paths_are_five() {
 
 #[tokio::test]
 async fn sec_al07_when_no_device_takes_an_entry_nothing_happens() {
-    // Every write to this one fails as on a full disk.
+    // Every write to this pipe fails once its reader is gone.
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reader = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
     let full = |path: &str| keepfast_core::settings::AuditSettings {
         options: [("file_path".to_owned(), path.to_owned())].into(),
         ..device(std::path::Path::new("/"), "full", &[])
     };
-    let house = House::with(|settings, _| settings.audit = vec![full("/dev/full")], keepfast_engines::all()).await;
+    let only = vec![full(&pipe.display().to_string())];
+    let house = House::with(|settings, _| settings.audit = only, keepfast_engines::all()).await;
+    drop(reader);
     let version = async || house.unsealed().barrier.key_status().unwrap().term;
     let before = version().await;
     for (method, path, token) in [

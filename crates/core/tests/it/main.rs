@@ -4,6 +4,8 @@
 
 mod admission;
 mod audit;
+mod audit_api;
+mod audit_entries;
 mod audit_size;
 mod ceremonies;
 mod constraints;
@@ -12,6 +14,7 @@ mod damage;
 mod derived;
 mod fixture;
 mod gate;
+mod init;
 mod journey;
 mod judged_paths;
 mod lockout;

@@ -12,8 +12,8 @@ use super::error::{ConfigError, Warning};
 use super::known_keys;
 use super::listener::{Limits, ListenerConfig};
 use super::low::{Labelled, Source, Stanza};
-use super::stanzas;
 use super::suggestion::Suggestion;
+use super::{audit, stanzas};
 
 /// Everything that the operator decided, checked.
 #[derive(Debug, Clone)]
@@ -44,6 +44,10 @@ pub struct Config {
     pub log_rotation: LogRotation,
     /// The audit devices.
     pub audit: Vec<AuditSettings>,
+    /// Whether `sys/audit` creates and removes devices.
+    pub unsafe_allow_api_audit_creation: bool,
+    /// Whether audit devices may have a prefix.
+    pub allow_audit_log_prefixing: bool,
     /// Whether the user interface was asked for.
     pub ui: bool,
     /// Where the process id is written.
@@ -156,6 +160,8 @@ impl Default for Config {
             log_file: None,
             log_rotation: LogRotation::default(),
             audit: Vec::new(),
+            unsafe_allow_api_audit_creation: false,
+            allow_audit_log_prefixing: false,
             ui: false,
             pid_file: None,
             telemetry: TelemetrySettings::default(),
@@ -204,8 +210,11 @@ fn apply(
     for block in root.blocks("listener", 1)? {
         config.listeners.push(ListenerConfig::read(block, duration, warnings)?);
     }
+    let flag = |found: Option<bool>, known: &mut bool| *known = found.unwrap_or(*known);
+    flag(root.flag("unsafe_allow_api_audit_creation")?, &mut config.unsafe_allow_api_audit_creation);
+    flag(root.flag("allow_audit_log_prefixing")?, &mut config.allow_audit_log_prefixing);
     for block in root.blocks("audit", 2)? {
-        let device = read_audit(block, &config.audit, warnings)?;
+        let device = audit::read(block, config, warnings)?;
         config.audit.push(device);
     }
     check_seals(&mut root, warnings)?;
@@ -303,34 +312,6 @@ fn read_storage(
     stanza.without_effect(known_keys::RAFT, warnings);
     stanza.finish(warnings);
     Ok(Some(storage))
-}
-
-fn read_audit(
-    block: Labelled<'_>,
-    before: &[AuditSettings],
-    warnings: &mut Vec<Warning>,
-) -> Result<AuditSettings, ConfigError> {
-    let Labelled { labels, position, mut stanza } = block;
-    let device = labels.first().copied().unwrap_or_default().to_owned();
-    let name = labels.get(1).copied().unwrap_or_default().trim_matches('/').to_owned();
-    if device != "file" {
-        return Err(stanza.fault(position, format!("unknown audit device type {device:?}; there is \"file\"")));
-    }
-    if name.is_empty() || before.iter().any(|d| d.name == name) {
-        return Err(stanza.fault(position, format!("audit device name {name:?} is empty or used twice")));
-    }
-    let description = stanza.text("description")?.unwrap_or_default();
-    let options = match stanza.object("options")? {
-        Some(options) => options.pairs()?.into_iter().collect(),
-        None => std::collections::BTreeMap::new(),
-    };
-    stanza.without_effect(&["local"], warnings);
-    let settings = AuditSettings { device, name, description, options };
-    if settings.file_path().is_none() {
-        return Err(stanza.fault(position, "an audit device of type file needs options { file_path = … }"));
-    }
-    stanza.finish(warnings);
-    Ok(settings)
 }
 
 /// Shares are the one seal there is; any other must be refused, since the operator relies on it.

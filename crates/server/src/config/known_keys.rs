@@ -7,7 +7,6 @@ pub(super) const TOP_LEVEL: &[&str] = &[
     "activation_flags",
     "adaptive_overload_protection",
     "administrative_namespace_path",
-    "allow_audit_log_prefixing",
     "allow_unauthenticated_workflows",
     "cache_size",
     "cloud",
@@ -57,7 +56,6 @@ pub(super) const TOP_LEVEL: &[&str] = &[
     "service_registration",
     "tls_auto_reload",
     "tls_auto_reload_interval",
-    "unsafe_allow_api_audit_creation",
     "unsafe_cross_namespace_identity",
 ];
 

@@ -3,6 +3,7 @@
 //! `low` reads a stanza as written, `high` knows what may be said. Nothing else in the server looks at text.
 
 mod address_template;
+mod audit;
 mod environment;
 mod error;
 mod headers;

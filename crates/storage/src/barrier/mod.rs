@@ -17,7 +17,9 @@ use self::keyring::{Keyring, Unusable};
 pub use self::seal_record::SealRecord;
 use self::traffic::Counts;
 pub use self::traffic::Traffic;
-use crate::{Backend, Batch, Digest, Index, Key, Page, Read, StorageError, Tx, View, Watch, Write, cache::Cache};
+use crate::{
+    Backend, Batch, Digest, Index, Key, MemoryBackend, Page, Read, StorageError, Tx, View, Watch, Write, cache::Cache,
+};
 
 /// The key under which the keyring is stored. Who can open the seal has it.
 pub type RootKey = keepfast_crypto::locked::Key256;
@@ -98,6 +100,18 @@ impl Barrier {
             writes: vec![Write::Put { key: keyring, value: record.into() }, Write::Put { key: seal_key, value: seal }],
         };
         backend.commit(batch).await.map(drop)
+    }
+
+    /// Initializes `target` with everything that was prepared in `staged`, in one commit: all of it or nothing.
+    ///
+    /// # Errors
+    /// [`StorageError::Conflict`] when `target` is initialized already; those of the backend. After
+    /// [`StorageError::Stopped`] or [`StorageError::Io`] the commit may be found on disk at the next start.
+    pub async fn publish(staged: &MemoryBackend, target: &dyn Backend) -> Result<(), StorageError> {
+        let absent = |key: &str| Ok::<_, StorageError>(Read::Value { key: Key::new(key)?, seen: None });
+        let writes = staged.records().into_iter().map(|(key, value)| Write::Put { key, value });
+        let batch = Batch { reads: vec![absent(KEYRING)?, absent(SEAL)?], writes: writes.collect() };
+        target.commit(batch).await.map(drop)
     }
 
     /// Opens an initialized storage with default options.

@@ -16,8 +16,8 @@ pub(crate) const COMMAND: Command = Command {
     usage: "TYPE [K=V...]",
     about: "Enable an audit device, on a server that lets the API do it.",
     details: "
-Keepfast takes its audit devices from the configuration file alone, and refuses
-this. Other servers may allow it.
+Audit devices are declared in the configuration file. A server lets this command
+create one only with unsafe_allow_api_audit_creation = true.
 
     keepfast audit enable file file_path=/var/log/audit.log
 ",

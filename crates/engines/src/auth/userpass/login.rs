@@ -39,8 +39,12 @@ pub(super) async fn login(method: &Userpass, cx: &mut Cx, req: Credentials) -> R
     let hash = user.as_ref().map(|user| user.hash.clone());
     let right = method.hashing(move || password::verify(given.expose().as_bytes(), hash.as_deref(), cost)).await?;
     // From outside the networks of the user a right password is refused as a wrong one is, and counts as one.
-    let user = user.filter(|user| right && is_near(cx, user));
-    let user = user.ok_or_else(|| Error::invalid("invalid username or password"))?;
+    let is_outside = right && user.as_ref().is_some_and(|user| !is_near(cx, user));
+    let user = user.filter(|_| right && !is_outside);
+    let user = user.ok_or_else(|| match Error::invalid("invalid username or password") {
+        refused if is_outside => refused.because("the address is not in the bound CIDRs of the user"),
+        refused => refused,
+    })?;
     let terms = user.token.terms();
     let policies = user.token.policies();
     let internal = Internal { username: name.clone(), policies: policies.clone() };

@@ -272,3 +272,35 @@ async fn a_killed_process_loses_nothing() {
         check(&killed, &acknowledged, &format!("killed after {number}")).await;
     }
 }
+
+#[tokio::test]
+async fn sec_kf40_init_at_every_fault_leaves_all_records_or_none() {
+    let root = keepfast_crypto::random::key();
+    for fault in [Fault::Error, Fault::Crash, Fault::Full, Fault::FullOnce, Fault::Short] {
+        for step in 0.. {
+            let disk = SimDisk::new(11);
+            let store = Arc::new(open(&disk).unwrap());
+            let staged = Arc::new(crate::MemoryBackend::new());
+            crate::Barrier::create(staged.clone(), &root, "seal".into(), 0).await.unwrap();
+            staged.commit(batch(1)).await.unwrap();
+            let first = disk.operations();
+            disk.fail_at(first + step, fault);
+            let published = crate::Barrier::publish(&staged, &*store).await;
+            let reached = disk.operations() > first + step;
+            disk.fail_at(0, Fault::Crash);
+            drop(store);
+            disk.lose_power();
+            let store = open(&disk).unwrap();
+            let mut found = 0;
+            let records = staged.records();
+            for (key, value) in &records {
+                found += usize::from(store.get(key).await.unwrap().as_ref() == Some(value));
+            }
+            assert!(found == 0 || found == records.len(), "{fault:?} at {step}: {found} of {}", records.len());
+            assert!(found > 0 || published.is_err(), "{fault:?} at {step}: acknowledged and lost");
+            if !reached {
+                break;
+            }
+        }
+    }
+}

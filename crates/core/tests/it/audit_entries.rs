@@ -1,0 +1,194 @@
+//! What audit entries say of the caller, of the policies that decided and of the reason of a refusal.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use crate::fixture::{Answer, Ask, House, ROOT, device};
+
+const LOGIN: &str = "auth/userpass/login/u";
+
+async fn house() -> House {
+    let house = House::new().await;
+    house.post("sys/auth/userpass", ROOT, json!({ "type": "userpass" })).await.ok();
+    house.policy("reads", r#"path "secret/data/a" { capabilities = ["read"] }"#).await;
+    house.policy("writes", r#"path "secret/data/a" { capabilities = ["update", "create"] }"#).await;
+    house.policy("wide", r#"path "secret/*" { capabilities = ["read"] }"#).await;
+    let user = json!({ "password": "pw", "token_policies": "reads,writes,wide" });
+    house.post("auth/userpass/users/u", ROOT, user).await.ok();
+    house.forget_audit();
+    house
+}
+
+async fn hash(house: &House, text: &str) -> Value {
+    house.post("sys/audit-hash/audit", ROOT, json!({ "input": text })).await.ok().data()["hash"].clone()
+}
+
+/// The last two entries: of the request and of its answer.
+fn last_two(house: &House) -> (Value, Value) {
+    let mut entries = house.entries();
+    let response = entries.pop().unwrap();
+    (entries.pop().unwrap(), response)
+}
+
+#[tokio::test]
+async fn sec_kf41_a_login_entry_names_the_new_token_and_hashes_it() {
+    let house = house().await;
+    let login = house.post(LOGIN, "", json!({ "password": "pw" })).await.ok();
+    let (request, response) = last_two(&house);
+    assert_eq!(request["auth"], json!({ "token_type": "default", "policy_results": { "allowed": true } }));
+    let policies = json!(["default", "reads", "wide", "writes"]);
+    for auth in [&response["auth"], &response["response"]["auth"]] {
+        assert_eq!(auth["client_token"], hash(&house, &login.token()).await);
+        assert_eq!(auth["accessor"], hash(&house, &login.accessor()).await);
+        assert_eq!((&auth["display_name"], &auth["token_type"]), (&json!("userpass-u"), &json!("service")));
+        assert_eq!((&auth["policies"], &auth["token_policies"]), (&policies, &policies));
+        assert_eq!((&auth["metadata"], &auth["token_ttl"]), (&json!({ "username": "u" }), &json!(2_764_800)));
+        assert_eq!(auth["entity_id"], login.body["auth"]["entity_id"]);
+    }
+    // A wrapped login still names who logged in; its answer holds the wrapping token alone.
+    let body = Some(json!({ "password": "pw" }).to_string());
+    let wrapped = house.ask("POST", LOGIN, Ask { body, wrap: Some(60), ..Ask::default() }).await.ok();
+    let (_, response) = last_two(&house);
+    assert_eq!(response["auth"]["display_name"], "userpass-u");
+    assert!(response["response"]["auth"].is_null());
+    let wrap = &response["response"]["wrap_info"];
+    assert_eq!(wrap["wrapped_accessor"], response["auth"]["accessor"]);
+    assert_eq!(wrap["token"], hash(&house, &wrapped.wrapping()).await);
+    // A token that a token creates is in the answer, and the caller in `auth`.
+    let body = json!({ "policies": ["reads"], "display_name": "dn", "meta": { "a": "b" }, "num_uses": 3 });
+    let made = house.post("auth/token/create", ROOT, body).await.ok();
+    let (_, response) = last_two(&house);
+    assert_eq!(response["auth"]["policies"], json!(["root"]));
+    let auth = &response["response"]["auth"];
+    assert_eq!(auth["client_token"], hash(&house, &made.token()).await);
+    assert_eq!((&auth["display_name"], &auth["num_uses"]), (&json!("token-dn"), &json!(3)));
+    assert_eq!((&auth["metadata"], &auth["policies"]), (&json!({ "a": "b" }), &json!(["default", "reads"])));
+    let log = house.audit("audit");
+    for secret in [login.token(), login.accessor(), wrapped.wrapping(), made.token(), made.accessor()] {
+        assert!(!log.contains(&secret), "in clear: {secret}");
+    }
+}
+
+#[tokio::test]
+async fn both_entries_name_the_policies_that_grant_a_request() {
+    let house = house().await;
+    let token = house.post(LOGIN, "", json!({ "password": "pw" })).await.ok().token();
+    let granting = |names: &[&str]| {
+        let policy = |name: &&str| json!({ "name": name, "namespace_id": "root", "type": "acl" });
+        json!({ "allowed": true, "granting_policies": names.iter().map(policy).collect::<Vec<_>>() })
+    };
+    house.post("secret/data/a", &token, json!({ "data": { "k": 1 } })).await.ok();
+    for (method, path, token, results) in [
+        ("GET", "secret/data/a", token.as_str(), granting(&["reads"])),
+        ("POST", "secret/data/a", &token, granting(&["writes"])),
+        ("GET", "secret/data/b", &token, granting(&["wide"])),
+        ("GET", "auth/token/lookup-self", &token, granting(&["default"])),
+        ("GET", "secret/data/a", ROOT, granting(&["root"])),
+        ("GET", "sys/mounts", &token, json!({ "allowed": false })),
+        ("GET", "secret/data/a", "unknown", Value::Null),
+        ("GET", "secret/data/a", "", Value::Null),
+    ] {
+        let body = if method == "POST" { json!({ "data": { "k": 1 } }) } else { Value::Null };
+        house.call(method, path, token, body).await;
+        let (request, response) = last_two(&house);
+        for entry in [request, response] {
+            assert_eq!(entry["auth"]["policy_results"], results, "{method} {path}: {entry}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn policies_of_the_entity_are_in_both_entries() {
+    let house = house().await;
+    let login = house.post(LOGIN, "", json!({ "password": "pw" })).await.ok();
+    let unsealed = house.unsealed();
+    let (view, mut tx) = (unsealed.barrier.view("identity/"), unsealed.barrier.begin());
+    let key = format!("entity/{}", login.body["auth"]["entity_id"].as_str().unwrap());
+    let mut entity: Value = serde_json::from_slice(&tx.get(&view, &key).await.unwrap().unwrap()).unwrap();
+    entity["policies"] = json!(["of-entity", "reads"]);
+    tx.put(&view, &key, entity.to_string().into());
+    tx.commit().await.unwrap();
+    house.get("secret/data/a", &login.token()).await;
+    let again = house.post(LOGIN, "", json!({ "password": "pw" })).await.ok();
+    let entries = house.entries();
+    for entry in &entries[entries.len() - 4..] {
+        let auth = if entry["request"]["path"] == LOGIN { &entry["response"]["auth"] } else { &entry["auth"] };
+        if auth.is_null() {
+            continue;
+        }
+        assert_eq!(auth["identity_policies"], json!(["of-entity", "reads"]), "{entry}");
+        assert_eq!(auth["token_policies"], json!(["default", "reads", "wide", "writes"]));
+        assert_eq!(auth["policies"], json!(["default", "of-entity", "reads", "wide", "writes"]));
+    }
+    assert_eq!(again.body["auth"]["identity_policies"], json!(["of-entity", "reads"]));
+}
+
+#[tokio::test]
+async fn sec_kf41_a_refusal_tells_its_reason_to_the_audit_log_alone() {
+    let house = house().await;
+    let elsewhere: SocketAddr = "10.0.0.1:1".parse().unwrap();
+    let bound = house.token(json!({ "policies": ["reads"] })).await;
+    let short = house.token(json!({ "policies": ["reads"], "ttl": "5s" })).await;
+    let once = house.token(json!({ "policies": ["reads"], "num_uses": 1 })).await;
+    let role = json!({ "token_bound_cidrs": ["10.9.9.9/32"], "allowed_policies": "reads" });
+    house.post("auth/token/roles/bound", ROOT, role).await.ok();
+    let cidr = house.post("auth/token/create/bound", ROOT, json!({ "policies": ["reads"] })).await.ok().token();
+    let user = json!({ "password": "pw", "token_bound_cidrs": "10.9.9.9/32" });
+    house.post("auth/userpass/users/c", ROOT, user).await.ok();
+    house.get("secret/data/a", &once).await.is(404);
+    house.clock.advance(std::time::Duration::from_secs(7));
+    for _ in 0..5 {
+        house.post(LOGIN, "", json!({ "password": "wrong" })).await.is(400);
+    }
+    let ask = |token: &str, path: &'static str, body: Value| {
+        let (token, body) =
+            ((!token.is_empty()).then(|| token.to_owned()), (!body.is_null()).then(|| body.to_string()));
+        (path, Ask { token, body, remote: Some(elsewhere), ..Ask::default() })
+    };
+    let pw = || json!({ "password": "pw" });
+    for (what, (path, ask), reason) in [
+        ("unknown", ask("unknown", "secret/data/a", Value::Null), "does not exist"),
+        ("none", ask("", "secret/data/a", Value::Null), "has no token"),
+        ("expired", ask(&short, "secret/data/a", Value::Null), "expired"),
+        ("spent", ask(&once, "secret/data/a", Value::Null), ""),
+        ("cidr", ask(&cidr, "secret/data/a", Value::Null), "bound CIDRs of the token"),
+        ("policy", ask(&bound, "sys/mounts", Value::Null), "no policy"),
+        ("locked", ask("", LOGIN, pw()), "locked out"),
+        ("user's cidr", ask("", "auth/userpass/login/c", pw()), "bound CIDRs of the user"),
+    ] {
+        let method = if ask.body.is_some() { "POST" } else { "GET" };
+        let (status, text) = match what {
+            "user's cidr" => (400, "invalid username or password"),
+            _ => (403, "permission denied"),
+        };
+        let answer: Answer = house.ask(method, path, ask).await.is(status);
+        assert!(answer.error().contains(text) && !answer.body.to_string().contains("CIDR"), "{what}");
+        let (request, response) = last_two(&house);
+        let told = response["error_reason"].as_str().unwrap_or_else(|| panic!("{what}: {response}"));
+        assert!(told.contains(reason), "{what}: {told}");
+        assert!(path.contains("login") || request["error_reason"] == response["error_reason"], "{what}: {request}");
+        assert!(response["error"].as_str().unwrap().contains(text), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn prefix_and_elided_lists_are_written_as_asked() {
+    let house = House::with(
+        |settings, dir| {
+            settings.audit.push(device(dir, "prefixed", &[("prefix", "@cee: "), ("elide_list_responses", "true")]));
+        },
+        keepfast_engines::all(),
+    )
+    .await;
+    for name in ["a", "b"] {
+        house.post(&format!("secret/data/{name}"), ROOT, json!({ "data": {} })).await.ok();
+    }
+    house.list("secret/metadata", ROOT).await.ok();
+    let log = house.audit("prefixed");
+    assert!(log.lines().count() >= 6 && log.lines().all(|line| line.starts_with("@cee: {\"time\":")), "{log}");
+    let last: Value = serde_json::from_str(log.lines().last().unwrap().trim_start_matches("@cee: ")).unwrap();
+    assert_eq!(last["response"]["data"], json!({ "keys": 2 }));
+    let (_, plain) = last_two(&house);
+    assert_eq!(plain["response"]["data"]["keys"].as_array().map(Vec::len), Some(2), "of the other device");
+}
