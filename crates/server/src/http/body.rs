@@ -231,12 +231,12 @@ fn too_many() -> Answer {
 }
 
 fn too_large_without_token() -> Answer {
-    let text = format!("http: request body too large: without a valid token it may have {STRANGERS_BODY} bytes");
+    let text = format!("http: request body too large (max_request_size): without a valid token it may have {STRANGERS_BODY} bytes");
     Answer::error(StatusCode::PAYLOAD_TOO_LARGE, text)
 }
 
 fn too_large() -> Answer {
-    Answer::error(StatusCode::PAYLOAD_TOO_LARGE, "http: request body too large")
+    Answer::error(StatusCode::PAYLOAD_TOO_LARGE, "http: request body too large (max_request_size)")
 }
 
 /// Counts what a JSON text costs, then splits it into fields.

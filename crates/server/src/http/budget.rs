@@ -50,8 +50,16 @@ struct Count<'a> {
     strings: usize,
     /// Estimated bytes so far.
     memory: usize,
-    /// The bound of each open object or array, and the commas seen in it.
-    open: Vec<(usize, usize)>,
+    /// Each open object or array.
+    open: Vec<Container>,
+}
+
+/// An open object or array.
+struct Container {
+    bound: usize,
+    /// The setting of the bound.
+    setting: &'static str,
+    commas: usize,
 }
 
 impl Count<'_> {
@@ -60,8 +68,8 @@ impl Count<'_> {
             self.at += 1;
             match byte {
                 b'"' => self.string()?,
-                b'{' => self.descend(self.limits.object_entries, cost::OBJECT)?,
-                b'[' => self.descend(self.limits.array_elements, cost::ARRAY)?,
+                b'{' => self.descend(self.limits.object_entries, "max_json_object_entry_count", cost::OBJECT)?,
+                b'[' => self.descend(self.limits.array_elements, "max_json_array_element_count", cost::ARRAY)?,
                 b'}' | b']' => {
                     self.open.pop();
                 }
@@ -82,7 +90,7 @@ impl Count<'_> {
     fn string(&mut self) -> Result<(), Answer> {
         self.strings += 1;
         if self.strings > self.limits.strings {
-            return Err(too_complex("exceeded maximum number of strings"));
+            return Err(too_complex("exceeded maximum number of strings (max_request_json_strings)"));
         }
         let mut length = 0;
         while let Some(rest) = self.text.get(self.at..) {
@@ -95,7 +103,7 @@ impl Count<'_> {
             length += self.escape();
         }
         if length > self.limits.string_length {
-            return Err(too_complex("exceeded maximum string length"));
+            return Err(too_complex("exceeded maximum string length (max_json_string_value_length)"));
         }
         self.spend(cost::STRING + length)
     }
@@ -131,19 +139,21 @@ impl Count<'_> {
         }
     }
 
-    fn descend(&mut self, bound: usize, memory: usize) -> Result<(), Answer> {
-        self.open.push((bound, 0));
+    fn descend(&mut self, bound: usize, setting: &'static str, memory: usize) -> Result<(), Answer> {
+        self.open.push(Container { bound, setting, commas: 0 });
         if self.open.len() > self.limits.depth {
-            return Err(Answer::error(StatusCode::BAD_REQUEST, "failed to decode JSON input: exceeded max depth"));
+            let message = "failed to decode JSON input: exceeded max depth (max_json_depth)";
+            return Err(Answer::error(StatusCode::BAD_REQUEST, message));
         }
         self.spend(memory)
     }
 
     fn comma(&mut self) -> Result<(), Answer> {
-        if let Some((bound, commas)) = self.open.last_mut() {
-            *commas += 1;
-            if *commas >= *bound {
-                return Err(too_complex("exceeded maximum number of entries"));
+        if let Some(container) = self.open.last_mut() {
+            container.commas += 1;
+            if container.commas >= container.bound {
+                let setting = container.setting;
+                return Err(too_complex(&format!("exceeded maximum number of entries ({setting})")));
             }
         }
         Ok(())
@@ -155,7 +165,7 @@ fn too_complex(why: &str) -> Answer {
 }
 
 fn too_much_memory() -> Answer {
-    too_complex("exceeded maximum estimated memory limits")
+    too_complex("exceeded maximum estimated memory limits (max_request_json_memory)")
 }
 
 #[cfg(test)]
@@ -171,20 +181,22 @@ mod tests {
     fn sec_ds02_a_body_within_the_limits_passes_and_one_beyond_does_not() {
         let strings = |n: usize| format!("{{\"data\":{{\"x\":[{}]}}}}", vec!["\"s\""; n].join(","));
         assert_eq!(verdict(&strings(998)), Ok(()));
-        assert!(
-            verdict(&strings(999))
-                .unwrap_err()
-                .contains("refused JSON input due to high complexity: exceeded maximum number of strings")
-        );
+        assert!(verdict(&strings(999)).unwrap_err().contains(
+            "refused JSON input due to high complexity: exceeded maximum number of strings (max_request_json_strings)"
+        ));
         let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
         assert_eq!(verdict(&deep(300)), Ok(()));
-        assert!(verdict(&deep(301)).unwrap_err().contains("exceeded max depth"));
+        assert!(verdict(&deep(301)).unwrap_err().contains("exceeded max depth (max_json_depth)"));
         let wide = |n: usize| format!("[{}]", vec!["1"; n].join(","));
         assert_eq!(verdict(&wide(10_000)), Ok(()));
-        assert!(verdict(&wide(10_001)).unwrap_err().contains("maximum number of entries"));
+        assert!(
+            verdict(&wide(10_001)).unwrap_err().contains("maximum number of entries (max_json_array_element_count)")
+        );
         let long = |n: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(n));
         assert_eq!(verdict(&long(1 << 20)), Ok(()));
-        assert!(verdict(&long((1 << 20) + 1)).unwrap_err().contains("maximum string length"));
+        assert!(
+            verdict(&long((1 << 20) + 1)).unwrap_err().contains("maximum string length (max_json_string_value_length)")
+        );
     }
 
     #[test]
@@ -199,7 +211,7 @@ mod tests {
         {
             assert_eq!(verdict(&rows(item, most)), Ok(()), "{item}");
             let refusal = verdict(&rows(item, most + 1)).unwrap_err();
-            let text = "refused JSON input due to high complexity: exceeded maximum estimated memory limits";
+            let text = "refused JSON input due to high complexity: exceeded maximum estimated memory limits (max_request_json_memory)";
             assert!(refusal.contains(text), "{item}: {refusal}");
         }
     }
@@ -212,7 +224,10 @@ mod tests {
         {
             let most = (1 << 20) / bytes;
             assert_eq!(of(item, most), Ok(()), "{item}");
-            assert!(of(item, most + 1).unwrap_err().contains("maximum string length"), "{item}");
+            assert!(
+                of(item, most + 1).unwrap_err().contains("maximum string length (max_json_string_value_length)"),
+                "{item}"
+            );
         }
     }
 

@@ -74,7 +74,10 @@ pub(crate) fn token(headers: &HeaderMap, longest: usize) -> Result<Option<Secret
         own
     };
     if bytes.len() > longest {
-        return Err(Answer::error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the token header is too large"));
+        return Err(Answer::error(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "the token header is too large (max_token_header_size)",
+        ));
     }
     let bytes = bytes.trim_ascii();
     if bytes.iter().any(u8::is_ascii_control) {

@@ -129,7 +129,10 @@ async fn sec_ds02_a_body_beyond_the_cap_is_413_announced_or_not() {
     let body = |n: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(n - 8));
     assert_eq!(server.ask("POST /v1/a", &[], body(1000).as_bytes()).await.status, 200);
     let told = server.ask("POST /v1/a", &[], body(1001).as_bytes()).await;
-    assert_eq!((told.status, told.body.as_str()), (413, "{\"errors\":[\"http: request body too large\"]}\n"));
+    assert_eq!(
+        (told.status, told.body.as_str()),
+        (413, "{\"errors\":[\"http: request body too large (max_request_size)\"]}\n")
+    );
     let chunked = format!("3e9\r\n{}\r\n0\r\n\r\n", body(1001));
     assert_eq!(server.ask("POST /v1/a", &["Transfer-Encoding: chunked"], chunked.as_bytes()).await.status, 413);
     // Announced and never sent: refused at once.
@@ -156,7 +159,7 @@ async fn a_client_that_sends_its_whole_body_first_reads_the_413() {
             stream.write_all(sent).await.unwrap();
             let told = answer(&mut stream).await;
             let expected = match line {
-                "POST /v1/a" => (413, "{\"errors\":[\"http: request body too large\"]}\n"),
+                "POST /v1/a" => (413, "{\"errors\":[\"http: request body too large (max_request_size)\"]}\n"),
                 "FOO /v1/a" => (405, "{\"errors\":[]}\n"),
                 _ => (200, told.body.as_str()),
             };
@@ -190,7 +193,7 @@ async fn over_http2_a_client_that_sends_its_whole_body_first_reads_the_413() {
     let answer = client.send_request(request).await.unwrap();
     assert_eq!(answer.status(), 413);
     let text = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes();
-    assert_eq!(text, "{\"errors\":[\"http: request body too large\"]}\n");
+    assert_eq!(text, "{\"errors\":[\"http: request body too large (max_request_size)\"]}\n");
     all_sent.await.expect("the stream is reset before the body is sent");
 }
 

@@ -116,7 +116,7 @@ async fn sec_kf09_bodies_without_a_live_token_are_small() {
     let smaller = Server::with(|c| c.limits.body = 1000).await;
     assert_eq!(
         smaller.ask("POST /v1/a", &[], &body(1001)).await.body,
-        "{\"errors\":[\"http: request body too large\"]}\n"
+        "{\"errors\":[\"http: request body too large (max_request_size)\"]}\n"
     );
     assert_eq!(server.connections.held_by_strangers(), 0);
 }
