@@ -102,7 +102,8 @@ async fn health_refuses_what_is_no_code(node: &Node, state: &str) {
         "haunhealthycode",
         "removedcode",
     ];
-    for (parameter, method) in parameters.iter().flat_map(|p| [(p, "GET"), (p, "HEAD")]) {
+    // The edge makes a read of HEAD; `conformance/scenarios/http/health.yaml` has it.
+    for parameter in parameters {
         for (code, accepted) in [
             ("abc", false),
             ("", false),
@@ -120,8 +121,8 @@ async fn health_refuses_what_is_no_code(node: &Node, state: &str) {
             ("999", true),
         ] {
             let path = format!("sys/health?{parameter}={code}");
-            let answer = node.handle(incoming(method, &path, Ask::default())).await;
-            assert_eq!(answer.status().0 != 400, accepted, "{state} {method} {path}: {}", answer.status().0);
+            let answer = node.handle(incoming("GET", &path, Ask::default())).await;
+            assert_eq!(answer.status().0 != 400, accepted, "{state} {path}: {}", answer.status().0);
         }
     }
 }

@@ -272,7 +272,7 @@ fn telemetry_and_lockout_are_read_and_faults_are_named() {
 
 #[test]
 fn directories_of_database_files_are_absolute_and_not_the_root() {
-    let read = |value: &str| load_texts(&[MINIMAL, &format!("database_file_directories = {value}")], &[]);
+    let read = |value: &str| load_texts(&[MINIMAL, LISTENER, &format!("database_file_directories = {value}")], &[]);
     let (config, warnings) = read(r#"["/etc/keepfast/db", "/run/postgresql"]"#).unwrap();
     assert_eq!(config.database_file_directories, [PathBuf::from("/etc/keepfast/db"), PathBuf::from("/run/postgresql")]);
     assert_eq!(warnings, Vec::<String>::new());

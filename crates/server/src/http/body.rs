@@ -231,7 +231,7 @@ fn too_many() -> Answer {
 }
 
 fn too_large_without_token() -> Answer {
-    let text = format!("http: request body too large (max_request_size): without a valid token it may have {STRANGERS_BODY} bytes");
+    let text = format!("http: request body too large: without a valid token it may have {STRANGERS_BODY} bytes");
     Answer::error(StatusCode::PAYLOAD_TOO_LARGE, text)
 }
 
