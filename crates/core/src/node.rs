@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 
 use keepfast_crypto::locked::Key256;
-use keepfast_crypto::secret::SecretBytes;
+use keepfast_crypto::secret::{SecretBytes, SecretString};
 use keepfast_framework::engine::{Registered, Registry};
 use keepfast_framework::{Clock, Error, Result, Status, Timestamp};
 use keepfast_storage::{Backend, Barrier, BarrierError, SealRecord};
