@@ -11,6 +11,7 @@ mod ceremonies;
 mod constraints;
 mod custody;
 mod damage;
+mod database_files;
 mod derived;
 mod fixture;
 mod gate;

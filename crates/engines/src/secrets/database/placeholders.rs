@@ -12,10 +12,41 @@ pub(super) const MASK: &str = "xxxxx";
 const USERNAME: &str = "{{username}}";
 const PASSWORD: &str = "{{password}}";
 
+/// The longest user name and password, in bytes; tokens that serve as passwords are the longest ones.
+const LONGEST: usize = 16 * 1024;
+/// The most placeholders of a connection string, each of which may become as long as that.
+const MOST: usize = 16;
+
 /// The administrator's credentials, as the settings have them beside the connection string.
 pub(super) struct Credentials {
-    pub(super) username: String,
-    pub(super) password: SecretString,
+    username: String,
+    password: SecretString,
+}
+
+impl Credentials {
+    /// The credentials of a connection.
+    ///
+    /// # Errors
+    /// When one of them is longer than 16 KiB.
+    pub(super) fn new(username: String, password: &str) -> Result<Self, &'static str> {
+        if username.len() > LONGEST || password.len() > LONGEST {
+            return Err("username or password is longer than 16 KiB");
+        }
+        Ok(Credentials { username, password: SecretString::new(password.to_owned()) })
+    }
+
+    pub(super) fn username(&self) -> &str {
+        &self.username
+    }
+
+    pub(super) fn password(&self) -> &SecretString {
+        &self.password
+    }
+}
+
+/// Whether a connection string has more than 16 placeholders.
+pub(super) fn has_too_many(text: &str) -> bool {
+    text.matches(USERNAME).chain(text.matches(PASSWORD)).count() > MOST
 }
 
 /// A decoded value with its placeholders.
@@ -79,6 +110,17 @@ impl Template {
             Part::Password => credentials.password.expose().clone(),
         };
         self.0.iter().map(text).collect()
+    }
+
+    /// The same for a value that is split further, as hosts are; `None` where a credential has a sign that could split it.
+    pub(super) fn fill_word(&self, credentials: &Credentials) -> Option<String> {
+        let is_word = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+        let fits = self.0.iter().all(|part| match part {
+            Part::Text(_) => true,
+            Part::Username => is_word(&credentials.username),
+            Part::Password => is_word(credentials.password.expose()),
+        });
+        fits.then(|| self.fill(credentials))
     }
 
     /// The value with the placeholders as they are written, the rest encoded.
@@ -147,11 +189,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn credentials_and_their_places_are_bounded() {
+        assert!(Credentials::new("u".repeat(16 * 1024), "").is_ok());
+        assert!(Credentials::new("u".repeat(16 * 1024 + 1), "").is_err());
+        assert!(Credentials::new(String::new(), &"p".repeat(16 * 1024 + 1)).is_err());
+        assert!(!has_too_many(&"{{username}}{{password}}".repeat(8)));
+        assert!(has_too_many(&"{{username}}".repeat(17)));
+        let credentials = Credentials::new("a,b".to_owned(), "db-1.x").unwrap();
+        let word = |raw: &str| Template::parse(raw, percent_decode).unwrap().fill_word(&credentials);
+        assert_eq!(word("h,{{password}}"), Some("h,db-1.x".to_owned()));
+        assert_eq!(word("h,{{username}}"), None);
+    }
+
+    #[test]
     fn placeholders_are_found_before_escapes_are_decoded() {
-        let credentials = Credentials {
-            username: "{{password}}%41".to_owned(),
-            password: SecretString::new("{{username}}".to_owned()),
-        };
+        let credentials = Credentials::new("{{password}}%41".to_owned(), "{{username}}").unwrap();
         for (raw, expected, has_text) in [
             ("{{username}}", "{{password}}%41", false),
             ("%41{{password}}%42", "A{{username}}B", true),

@@ -3,7 +3,9 @@
 //! The grammar is that of `ParseDSN` of <https://github.com/go-sql-driver/mysql#dsn-data-source-name>: the last slash of the whole
 //! text separates the database, the last `@` before it ends the credentials, values are percent-decoded, names are not.
 
-use super::super::placeholders::{MASK, Template, percent_decode, percent_encode, query_decode};
+use super::super::placeholders::{
+    Credentials, MASK, Template, has_too_many, percent_decode, percent_encode, query_decode,
+};
 
 /// The longest DSN, in bytes, and the most parameters of one.
 const LONGEST: usize = 16 * 1024;
@@ -58,6 +60,9 @@ impl Dsn {
         if text.len() > LONGEST || text.contains('\0') {
             return Err("invalid DSN: it is longer than 16 KiB or contains a NUL".to_owned());
         }
+        if has_too_many(text) {
+            return Err("invalid DSN: more than 16 placeholders".to_owned());
+        }
         let (front, back) =
             text.rsplit_once('/').ok_or("invalid DSN: missing the slash separating the database name")?;
         let mut dsn = Dsn::default();
@@ -108,9 +113,10 @@ impl Dsn {
     /// Where the server is, with the placeholders of its address filled in.
     ///
     /// # Errors
-    /// When the port is none.
-    pub(super) fn server(&self, fill: impl Fn(&Template) -> String) -> Result<Server, String> {
-        let address = fill(&self.address);
+    /// When the port is none, or when a placeholder stands for what is no host.
+    pub(super) fn server(&self, credentials: &Credentials) -> Result<Server, String> {
+        let split = "invalid DSN: the address has a placeholder for what is no host";
+        let address = self.address.fill_word(credentials).ok_or(split)?;
         if self.network == Network::Unix {
             let path = if address.is_empty() { "/tmp/mysql.sock".to_owned() } else { address };
             return Ok(Server::Socket(path));
@@ -170,15 +176,16 @@ fn as_written(text: &str) -> Template {
 
 #[cfg(test)]
 mod tests {
-    use keepfast_crypto::secret::SecretString;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::secrets::database::placeholders::Credentials;
+
+    fn credentials() -> Credentials {
+        Credentials::new("U@".to_owned(), "db-1").unwrap()
+    }
 
     fn fill(template: &Template) -> String {
-        let credentials = Credentials { username: "U@".to_owned(), password: SecretString::new("P/".to_owned()) };
-        template.fill(&credentials)
+        template.fill(&credentials())
     }
 
     #[test]
@@ -194,10 +201,10 @@ mod tests {
             ("/", "", "", tcp("127.0.0.1", 3306), ""),
             ("u:p@unix(/run/my.sock)/d", "u", "p", socket("/run/my.sock"), "d"),
             ("u:p@unix/d", "u", "p", socket("/tmp/mysql.sock"), "d"),
-            ("{{username}}:{{password}}@tcp({{username}}:1)/{{username}}", "U@", "P/", tcp("U@", 1), "U@"),
+            ("{{username}}:{{password}}@tcp({{password}}:1)/{{username}}", "U@", "db-1", tcp("db-1", 1), "U@"),
         ] {
             let read = Dsn::parse(text).unwrap();
-            let server_read = read.server(fill).unwrap();
+            let server_read = read.server(&credentials()).unwrap();
             let read = (fill(&read.user), fill(&read.password), server_read, fill(&read.database));
             assert_eq!(read, (user.to_owned(), password.to_owned(), server, database.to_owned()), "{text}");
         }
@@ -215,9 +222,17 @@ mod tests {
             assert_eq!(Dsn::parse(text).unwrap_err(), expected);
         }
         assert_eq!(
-            Dsn::parse("u:p@tcp(a:x)/").unwrap().server(fill).unwrap_err(),
+            Dsn::parse("u:p@tcp(a:x)/").unwrap().server(&credentials()).unwrap_err(),
             "invalid DSN: the port is no number"
         );
+    }
+
+    #[test]
+    fn a_placeholder_of_an_address_cannot_change_it() {
+        let read = Dsn::parse("u@tcp({{username}}:1)/").unwrap().server(&credentials());
+        assert_eq!(read.unwrap_err(), "invalid DSN: the address has a placeholder for what is no host");
+        let many = format!("{}@/", "{{username}}".repeat(17));
+        assert_eq!(Dsn::parse(&many).unwrap_err(), "invalid DSN: more than 16 placeholders");
     }
 
     #[test]

@@ -96,9 +96,9 @@ impl Settings {
         let custom = custom_tls(details)?;
         let dsn = Dsn::parse(&url).map_err(unreadable)?;
         let username = text(details, "username").unwrap_or_default();
-        let credentials = Credentials { username, password: SecretString::new(password.expose().clone()) };
+        let credentials = Credentials::new(username, password.expose())?;
         let fill = |template: &Template| template.fill(&credentials);
-        let server = dsn.server(fill).map_err(unreadable)?;
+        let server = dsn.server(&credentials).map_err(unreadable)?;
         let parameters: Vec<(&str, String)> = dsn.parameters().map(|(name, value)| (name, fill(value))).collect();
         let mut builder = OptsBuilder::default()
             .user(Some(fill(&dsn.user)))

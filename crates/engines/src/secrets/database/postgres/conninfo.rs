@@ -6,7 +6,7 @@
 //! ends the credentials, `database` is another name of `dbname`.
 
 use super::super::placeholders::{
-    MASK, Template, percent_decode, percent_encode, percent_encode_authority, query_decode,
+    MASK, Template, has_too_many, percent_decode, percent_encode, percent_encode_authority, query_decode,
 };
 
 /// The longest connection string, in bytes, and the most parameters of one.
@@ -59,6 +59,9 @@ impl ConnInfo {
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
         if text.len() > LONGEST {
             return Err("it is longer than 16 KiB");
+        }
+        if has_too_many(text) {
+            return Err("it has more than 16 placeholders");
         }
         let uri = ["postgresql", "postgres"].into_iter().find_map(|scheme| {
             let rest = text.strip_prefix(scheme)?.strip_prefix("://")?;

@@ -113,7 +113,13 @@ impl Parameters {
     pub(super) fn read(info: &ConnInfo, credentials: &Credentials) -> Result<Self, String> {
         let mut out = Parameters { read: BTreeMap::new(), run_time: Vec::new() };
         for (name, template) in info.parameters() {
-            let value = template.fill(credentials);
+            let value = if matches!(name, "host" | "hostaddr" | "port") {
+                template
+                    .fill_word(credentials)
+                    .ok_or_else(|| format!("{name} has a placeholder for what is no host"))?
+            } else {
+                template.fill(credentials)
+            };
             if READ.contains(&name) {
                 out.read.insert(name.to_owned(), value);
             } else if let Some((_, harmless, why)) = REFUSED.iter().find(|(refused, ..)| *refused == name) {
@@ -195,12 +201,10 @@ fn is_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use keepfast_crypto::secret::SecretString;
-
     use super::*;
 
     fn read(text: &str) -> Result<Parameters, String> {
-        let credentials = Credentials { username: "u".to_owned(), password: SecretString::new("p".to_owned()) };
+        let credentials = Credentials::new("u".to_owned(), "p").unwrap();
         Parameters::read(&ConnInfo::parse(text).unwrap(), &credentials)
     }
 

@@ -21,6 +21,8 @@ use super::parameters::{Parameters, is_public};
 /// How long connecting to one host takes at most, where the connection string has no `connect_timeout`, and in any case.
 const CONNECT: Duration = Duration::from_secs(10);
 const LONGEST_CONNECT: Duration = Duration::from_secs(30);
+/// The most hosts, each of which has a copy of the settings.
+const MOST_HOSTS: usize = 32;
 
 /// The type of each setting.
 const FORMS: &[(&str, Form)] = &[
@@ -100,15 +102,14 @@ fn unreadable(why: impl std::fmt::Display) -> Unusable {
 fn credentials(details: &Details, password: &SecretString, info: &ConnInfo) -> Result<Credentials, Unusable> {
     let username = text(details, "username").unwrap_or_default();
     if !flag(details, "disable_escaping")? {
-        return Ok(Credentials { username, password: SecretString::new(password.expose().clone()) });
+        return Credentials::new(username, password.expose()).map_err(Unusable::from);
     }
     let unescaped = |name: &str, value: &str| {
         unescaped(value, info.is_uri()).map_err(|why| format!("disable_escaping: {name}: {why}"))
     };
-    Ok(Credentials {
-        username: unescaped("username", &username).map_err(Unusable::Url)?,
-        password: SecretString::new(unescaped("password", password.expose()).map_err(Unusable::Url)?),
-    })
+    let username = unescaped("username", &username).map_err(Unusable::Url)?;
+    let password = unescaped("password", password.expose()).map_err(Unusable::Url)?;
+    Credentials::new(username, &password).map_err(Unusable::from)
 }
 
 /// Everything but the hosts.
@@ -116,8 +117,8 @@ fn shared(parameters: &Parameters, credentials: &Credentials, encryption: &Encry
     let seconds = |name: &str| Ok::<_, String>(parameters.number::<u32>(name)?.filter(|s| *s > 0));
     let duration = |name: &str| Ok::<_, String>(seconds(name)?.map(|s| Duration::from_secs(s.into())));
     let mut config = Config::new();
-    config.user(parameters.get("user").unwrap_or(&credentials.username));
-    config.password(parameters.get("password").unwrap_or(credentials.password.expose()));
+    config.user(parameters.get("user").unwrap_or(credentials.username()));
+    config.password(parameters.get("password").unwrap_or(credentials.password().expose()));
     if let Some(name) = parameters.get("dbname") {
         config.dbname(name);
     }
@@ -159,6 +160,9 @@ fn hosts(shared: &Config, parameters: &Parameters, files: &FileDirectories) -> R
     let count = names.len().max(addresses.len());
     if count == 0 {
         return Err(unreadable("it names no host"));
+    }
+    if count > MOST_HOSTS {
+        return Err(unreadable("it names more than 32 hosts"));
     }
     let fits = |length: usize| matches!(length, 0 | 1) || length == count;
     if !fits(ports.len()) || (!names.is_empty() && !addresses.is_empty() && names.len() != addresses.len()) {

@@ -127,6 +127,11 @@ impl MariaDbServer {
         answer(&mut command)
     }
 
+    /// Its directory, in which its socket is.
+    pub(super) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// What a statement of the administrator answers.
     pub(super) fn admin(&self, statement: &str) -> String {
         self.sql(statement, ADMIN, PASSWORD).unwrap()

@@ -1,5 +1,10 @@
 //! Connection settings against real servers.
 
+use std::path::Path;
+use std::sync::Arc;
+
+use keepfast_crypto::secret::SecretString;
+use keepfast_framework::clock::SystemClock;
 use keepfast_framework::testing::Bench;
 use serde_json::{Value, json};
 
@@ -7,6 +12,8 @@ use super::mariadb::MariaDbServer;
 use super::servers::{PostgresServer, certify};
 use super::suite::Kit;
 use crate::secrets::database::DatabaseEngine;
+use crate::secrets::database::files::FileDirectories;
+use crate::secrets::database::kinds::Kind;
 
 async fn refusal(bench: &Bench, settings: &Value) -> String {
     bench.write("config/db", settings.clone()).await.err().map(|e| e.public().to_owned()).unwrap_or_default()
@@ -91,6 +98,39 @@ async fn sec_kf23_tls_ca_replaces_the_tls_of_a_dsn() {
         let told = refusal(&bench, &settings).await;
         assert!(told.contains("TLS requested but server does not support TLS"), "{tls}: {told}");
     }
+}
+
+/// Tries a connection whose settings may name files below a directory.
+async fn verify(kit: &dyn Kit, url: &str, allowed: &Path) -> Result<(), String> {
+    let details = json!({"connection_url": url, "username": "vault_admin"});
+    let clock: Arc<dyn keepfast_framework::Clock> = Arc::new(SystemClock);
+    let password = SecretString::new(kit.password().to_owned());
+    let files = FileDirectories::new(&[allowed.to_owned()]);
+    let kind = Kind::of(kit.plugin()).unwrap();
+    let opened = kind.open(details.as_object().unwrap(), &password, &files, &clock).map_err(|why| why.text())?;
+    opened.verify().await.map_err(|error| format!("{error:?}"))
+}
+
+#[tokio::test]
+async fn files_and_sockets_below_an_allowed_directory_work() {
+    let Some(server) = PostgresServer::start_with_tls() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("ca.pem"), &server.certificate).unwrap();
+    let url = format!(
+        "host=127.0.0.1 port={} dbname=postgres sslmode=verify-full sslrootcert={}/ca.pem",
+        server.port,
+        directory.path().display()
+    );
+    verify(&server, &url, directory.path()).await.unwrap();
+    let Some(server) = MariaDbServer::start() else { return };
+    let url = format!("{{{{username}}}}:{{{{password}}}}@unix({}/sock)/", server.directory().display());
+    verify(&server, &url, server.directory()).await.unwrap();
+    let told = verify(&server, &url, directory.path()).await.unwrap_err();
+    assert!(told.contains("outside of database_file_directories"), "{told}");
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink(server.directory(), &link).unwrap();
+    let url = format!("{{{{username}}}}:{{{{password}}}}@unix({}/sock)/", link.display());
+    assert!(verify(&server, &url, directory.path()).await.is_err());
 }
 
 #[tokio::test]

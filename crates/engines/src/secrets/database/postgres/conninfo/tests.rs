@@ -1,13 +1,12 @@
 //! The grammar against texts that libpq and pgx read.
 
-use keepfast_crypto::secret::SecretString;
 use proptest::prelude::*;
 
 use super::*;
 use crate::secrets::database::placeholders::Credentials;
 
 fn parameters(text: &str) -> Result<Vec<(String, String)>, &'static str> {
-    let credentials = Credentials { username: "U&=@".to_owned(), password: SecretString::new("P' \\".to_owned()) };
+    let credentials = Credentials::new("U&=@".to_owned(), "P' \\")?;
     let info = ConnInfo::parse(text)?;
     Ok(info.parameters().map(|(name, value)| (name.to_owned(), value.fill(&credentials))).collect())
 }

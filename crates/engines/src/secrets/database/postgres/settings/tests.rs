@@ -154,6 +154,12 @@ fn several_hosts_are_tried_one_by_one() {
         "cannot parse connection url: unknown target_session_attrs value: x"
     );
     assert_eq!(refusal("postgresql://a,,b/d"), "cannot parse connection url: a host is empty");
+    let hosts = |count: usize| format!("postgresql://{}/d", vec!["h"; count].join(","));
+    assert_eq!(several(&hosts(32)).len(), 32);
+    assert_eq!(refusal(&hosts(33)), "cannot parse connection url: it names more than 32 hosts");
+    let split = "cannot parse connection url: host has a placeholder for what is no host";
+    assert_eq!(refusal("host=h,{{username}}"), split);
+    assert_eq!(refusal(&"{{username}}".repeat(17)), "cannot parse connection url: it has more than 16 placeholders");
 }
 
 #[test]
