@@ -78,7 +78,13 @@ async fn sec_kf03_streams_before_the_first_authenticated_request_are_few() {
     assert!((32 * 12_288..2 << 20).contains(&held), "{held}");
     drop(stream);
     assert!(server.connections.drained(std::time::Duration::from_secs(10)).await);
-    assert_eq!(server.connections.held_by_strangers(), 0);
+    // The tasks that drop the rest of bodies end with their connection, a moment later.
+    let released = async {
+        while server.connections.held_by_strangers() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), released).await.expect("all is released");
 }
 
 #[tokio::test]
