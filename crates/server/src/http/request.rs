@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::header::EXPECT;
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
+use hyper::body::Body as _;
 use keepfast_core::admission::Admission;
 use keepfast_core::{Incoming, OpenCeremonies};
 use keepfast_crypto::random;
@@ -50,10 +52,15 @@ pub(crate) async fn admit<K: Kernel>(
 ) -> Result<Admitted, Answer> {
     let (head, body) = request.into_parts();
     let (longest, peer) = (admitting.rules.limits.read_timeout, admitting.peer);
+    let (expects, announced) = (head.headers.contains_key(EXPECT), body.size_hint().exact());
     let mut body = Some(body);
     let outcome = admit_parts(head, &mut body, admitting, told).await;
     if let Some(rest) = body {
-        unread::discard(rest, longest, peer);
+        // A client that waits for "100 Continue" has sent nothing; to receive would tell it to send.
+        let waits = expects && announced.is_some() && rest.size_hint().exact() == announced;
+        if !waits {
+            unread::discard(rest, longest, peer);
+        }
     }
     outcome
 }
