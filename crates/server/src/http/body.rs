@@ -20,7 +20,7 @@ use crate::connections::{Charge, Peer};
 use crate::patience::Stopwatch;
 
 /// What a body may hold without being counted against the whole server's budget.
-const FREE: usize = 64 << 10;
+pub(super) const FREE: usize = 64 << 10;
 /// The longest body of a request without a token that is alive, in bytes. Logins are much shorter: a JWT or a signed
 /// AWS request takes some KiB, the PGP keys of an initialisation some 10 KiB.
 const STRANGERS_BODY: usize = 256 << 10;
@@ -56,11 +56,9 @@ pub(crate) struct Share {
 /// Who sends a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sender {
-    /// A token that is alive, as far as the connection is known.
+    /// A caller with a live token, or with any token and a small body on a connection that has carried a live one.
     Known,
-    /// A token that is not.
-    Unknown,
-    /// No token.
+    /// A caller without a live token.
     Stranger,
 }
 
@@ -127,11 +125,7 @@ impl Receiving<'_> {
         let mut share = self.memory.share(self.sender, self.peer);
         let text = match self.collect(body, &mut share).await {
             Ok(text) => text,
-            Err(Unreceived::TooLarge) if self.is_strangers() => match self.sender {
-                // The kernel refuses the token, and records that, without the body.
-                Sender::Unknown => return Ok((Body::default(), share)),
-                _ => return Err(too_large_without_token()),
-            },
+            Err(Unreceived::TooLarge) if self.is_strangers() => return Err(too_large_without_token()),
             Err(Unreceived::TooLarge) => return Err(too_large()),
             Err(Unreceived::Refused(answer)) => return Err(answer),
         };
@@ -395,7 +389,7 @@ mod tests {
         let covered = behind.iter_mut().filter_map(|share| share.cover(STRANGERS_BODY).then_some(())).count();
         assert_eq!(covered, (1 << 20) / (STRANGERS_BODY - FREE));
         // On their own connections all that they send counts for those.
-        let mut alone = memory.share(Sender::Unknown, unknown.peer());
+        let mut alone = memory.share(Sender::Stranger, unknown.peer());
         assert!(alone.cover(STRANGERS_BODY));
         assert_eq!(memory.left.load(Ordering::Acquire), 32 << 20);
         drop(behind);

@@ -14,7 +14,7 @@ use keepfast_crypto::secret::SecretString;
 use keepfast_framework::{Body, CanonicalPath, Operation};
 
 use super::answer::{Answer, Told};
-use super::body::{BodyMemory, Receiving, Sender, Share};
+use super::body::{self, BodyMemory, Receiving, Sender, Share};
 use super::query::Query;
 use super::{FIRST_STREAMS, Kernel, headers, path, quota, unread};
 use crate::config::{Forwarded, Limits};
@@ -73,7 +73,9 @@ async fn admit_parts<K: Kernel>(
     told: &mut Told,
 ) -> Result<Admitted, Answer> {
     let (head, form) = read_head(head, &admitting, told)?;
-    let sender = admitting.sender(head.token.as_ref(), head.remote).await?;
+    let large =
+        body.as_ref().is_some_and(|body| body.size_hint().exact().is_none_or(|length| length > body::FREE as u64));
+    let sender = admitting.sender(head.token.as_ref(), head.remote, large).await?;
     if !matches!(head.operation, Operation::Update | Operation::Patch) {
         return Ok(Admitted { incoming: head, share: None });
     }
@@ -84,10 +86,16 @@ async fn admit_parts<K: Kernel>(
 }
 
 impl<K: Kernel> Admitting<'_, K> {
-    /// Who sends a request. The token is looked up until the connection is known.
-    async fn sender(&self, token: Option<&SecretString>, remote: Option<SocketAddr>) -> Result<Sender, Answer> {
+    /// Who sends a request. The token is looked up until the connection is known, and for each body that takes memory: a proxy
+    /// sends the requests of several callers over one connection.
+    async fn sender(
+        &self,
+        token: Option<&SecretString>,
+        remote: Option<SocketAddr>,
+        large: bool,
+    ) -> Result<Sender, Answer> {
         match token {
-            Some(_) if self.peer.is_known() => return Ok(Sender::Known),
+            Some(_) if self.peer.is_known() && !large => return Ok(Sender::Known),
             Some(token) if self.kernel.knows(token, remote.map(|a| a.ip())).await => {
                 self.peer.set_known();
                 return Ok(Sender::Known);
@@ -100,7 +108,7 @@ impl<K: Kernel> Admitting<'_, K> {
                 "too many requests at once on a connection without an authenticated request",
             ));
         }
-        Ok(if token.is_some() { Sender::Unknown } else { Sender::Stranger })
+        Ok(Sender::Stranger)
     }
 }
 
