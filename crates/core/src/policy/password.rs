@@ -66,7 +66,7 @@ pub fn parse(text: &str) -> Result<PasswordPolicy, PasswordPolicyError> {
     check(length, rules)
 }
 
-fn check(length: i64, rules: Vec<Rule>) -> Result<PasswordPolicy, PasswordPolicyError> {
+fn check(length: i64, mut rules: Vec<Rule>) -> Result<PasswordPolicy, PasswordPolicyError> {
     let charset: BTreeSet<char> = rules.iter().flat_map(|r| &r.charset).copied().collect();
     let length = usize::try_from(length).unwrap_or(0);
     let required: usize = rules.iter().map(|r| r.least).sum();
@@ -87,6 +87,8 @@ fn check(length: i64, rules: Vec<Rule>) -> Result<PasswordPolicy, PasswordPolicy
     if !LENGTHS.contains(&length) {
         return Err(PasswordPolicyError("passwords must be between 4 and 100 characters".to_owned()));
     }
+    // Every password keeps the others. Those that are left are no more than a password has characters.
+    rules.retain(|rule| rule.least > 0);
     Ok(PasswordPolicy { length, charset: charset.into_iter().collect(), rules })
 }
 
@@ -193,6 +195,14 @@ mod tests {
             let made = parse(exact).unwrap().generate();
             assert_eq!(made.expose().chars().filter(|c| *c == 'a').count(), 4);
         }
+    }
+
+    #[test]
+    fn rules_without_a_minimum_cost_no_check_of_a_password() {
+        let tight = "rule \"charset\" { charset = \"?\" min-chars = 100 }";
+        let policy = parse(&format!("length = 100\n{}{tight}", LETTERS.repeat(1000))).unwrap();
+        assert_eq!((policy.rules.len(), policy.charset.len()), (1, 27));
+        assert_eq!(policy.generate().expose().as_str(), "?".repeat(100));
     }
 
     // Chi-square over 26 letters; 83.0 is the 0.9999999 quantile for 25 degrees of freedom.

@@ -19,36 +19,71 @@ pub(super) enum Scope {
     Data,
 }
 
-/// Whether a handler could read the request's value, or a part of it, as the denied one.
-// recursion: bounded by serde_json, which reads 128 levels, and by texts in texts, each of which is shorter
+/// How deep lists and objects nest, those in texts included. serde_json reads fewer levels from one text.
+const LEVELS: usize = 128;
+/// How deep texts nest that hold JSON or base64.
+const TEXTS: usize = 16;
+
+/// How deep a value is inside the parameter.
+#[derive(Clone, Copy, Debug, Default)]
+struct Depth {
+    levels: usize,
+    texts: usize,
+}
+
+impl Depth {
+    /// The depth of an element; `None` beyond [`LEVELS`].
+    fn element(self) -> Option<Self> {
+        (self.levels < LEVELS).then_some(Depth { levels: self.levels + 1, ..self })
+    }
+
+    /// The depth of what a text holds as JSON or base64; `None` beyond [`TEXTS`] or [`LEVELS`].
+    fn held(self) -> Option<Self> {
+        (self.texts < TEXTS).then_some(Depth { texts: self.texts + 1, ..self })?.element()
+    }
+}
+
+/// Whether a handler could read the request's value, or a part of it, as the denied one. A value that nests deeper than
+/// [`LEVELS`] or [`TEXTS`] counts as denied: no handler reads so deep, and it is not known what is in it.
 pub(super) fn reaches(denied: &Value, given: &Value, scope: Scope) -> bool {
+    reaches_at(denied, given, scope, Depth::default())
+}
+
+/// As [`reaches`], for an element of a list or object.
+// recursion: bounded by LEVELS, which `Depth` counts through texts that hold JSON or base64 too
+fn reaches_element(denied: &Value, given: &Value, scope: Scope, depth: Depth) -> bool {
+    depth.element().is_none_or(|depth| reaches_at(denied, given, scope, depth))
+}
+
+// recursion: bounded by LEVELS, which `Depth` counts through texts that hold JSON or base64 too
+fn reaches_at(denied: &Value, given: &Value, scope: Scope, depth: Depth) -> bool {
     if equal(denied, given) {
         return true;
     }
     match denied {
-        Value::Array(list) => reaches_list(list, given, scope),
-        Value::Object(map) if scope == Scope::Declared => reaches_map(map, given),
-        _ => reaches_scalar(denied, given, scope),
+        Value::Array(list) => reaches_list(list, given, scope, depth),
+        Value::Object(map) if scope == Scope::Declared => reaches_map(map, given, depth),
+        _ => reaches_scalar(denied, given, scope, depth),
     }
 }
 
-// recursion: bounded by serde_json, which reads 128 levels, and by texts in texts, each of which is shorter
-fn reaches_scalar(denied: &Value, given: &Value, scope: Scope) -> bool {
+// recursion: bounded by LEVELS, which `Depth` counts through texts that hold JSON or base64 too
+fn reaches_scalar(denied: &Value, given: &Value, scope: Scope, depth: Depth) -> bool {
     match given {
-        Value::Array(list) => list.iter().any(|element| reaches(denied, element, scope)),
+        Value::Array(list) => list.iter().any(|element| reaches_element(denied, element, scope, depth)),
         Value::Object(object) => {
-            object.values().any(|value| reaches(denied, value, scope))
-                || scope == Scope::Declared && names_pair(denied, object)
+            object.values().any(|value| reaches_element(denied, value, scope, depth))
+                || scope == Scope::Declared && names_pair(denied, object, depth)
         }
-        Value::String(text) => reaches_text(denied, text, scope),
+        Value::String(text) => reaches_text(denied, text, scope, depth),
         Value::Null => reaches_word(denied, "", scope),
         scalar => reaches_word(denied, &scalar.to_string(), scope),
     }
 }
 
 /// A text may be a list with commas; in a declared parameter also a `name=value` pair, or JSON.
-// recursion: bounded by serde_json, which reads 128 levels, and by texts in texts, each of which is shorter
-fn reaches_text(denied: &Value, text: &str, scope: Scope) -> bool {
+// recursion: bounded by LEVELS, which `Depth` counts through texts that hold JSON or base64 too
+fn reaches_text(denied: &Value, text: &str, scope: Scope, depth: Depth) -> bool {
     if reaches_word(denied, text, scope) || text.split(',').any(|part| reaches_word(denied, part, scope)) {
         return true;
     }
@@ -59,8 +94,9 @@ fn reaches_text(denied: &Value, text: &str, scope: Scope) -> bool {
     // Base64 ends in `=`, which is no pair with an empty value.
     let mut pairs = text.split_once('=').into_iter().chain(pairs).filter(|(_, value)| !value.trim().is_empty());
     pairs.any(|(_, value)| reaches_word(denied, value, scope))
-        || json_of(text).is_some_and(|inner| reaches(denied, &inner, scope))
-        || base64_of(text).is_some_and(|inner| reaches_text(denied, &inner, scope))
+        || json_of(text).is_some_and(|held| depth.held().is_none_or(|depth| reaches_at(denied, &held, scope, depth)))
+        || base64_of(text)
+            .is_some_and(|held| depth.held().is_none_or(|depth| reaches_text(denied, &held, scope, depth)))
 }
 
 /// The list or object that a text holds as JSON, as fields such as `metadata` take it.
@@ -69,7 +105,7 @@ fn json_of(text: &str) -> Option<Value> {
     text.starts_with(['{', '[']).then(|| serde_json::from_str(text).ok())?
 }
 
-/// The text that is in base64, as `metadata` and `policy` take it. Each decoding is shorter, so that this ends.
+/// The text that is in base64, as `metadata` and `policy` take it.
 fn base64_of(text: &str) -> Option<String> {
     String::from_utf8(STANDARD.decode(text.trim()).ok()?).ok().filter(|text| !text.is_empty())
 }
@@ -99,37 +135,39 @@ fn reaches_word(denied: &Value, word: &str, scope: Scope) -> bool {
 }
 
 /// A denied list: the same elements in order, or for a declared parameter in any order and any number.
-// recursion: bounded by serde_json, which reads 128 levels, and by texts in texts, each of which is shorter
-fn reaches_list(denied: &[Value], given: &Value, scope: Scope) -> bool {
+// recursion: bounded by LEVELS, which `Depth` counts through texts that hold JSON or base64 too
+fn reaches_list(denied: &[Value], given: &Value, scope: Scope, depth: Depth) -> bool {
     let Some(given) = as_list(given, scope) else { return false };
     match scope {
         Scope::Data => {
             given.len() == denied.len()
-                && denied.iter().zip(&given).all(|(denied, given)| reaches(denied, given, scope))
+                && denied.iter().zip(&given).all(|(denied, given)| reaches_element(denied, given, scope, depth))
         }
         Scope::Declared => {
             let is_name = |value: &&Value| !matches!(value, Value::String(text) if text.trim().is_empty());
-            given.iter().filter(is_name).all(|given| denied.iter().any(|denied| reaches(denied, given, scope)))
-                && denied.iter().filter(is_name).all(|denied| given.iter().any(|given| reaches(denied, given, scope)))
+            let is_same = |denied: &Value, given: &Value| reaches_element(denied, given, scope, depth);
+            given.iter().filter(is_name).all(|given| denied.iter().any(|denied| is_same(denied, given)))
+                && denied.iter().filter(is_name).all(|denied| given.iter().any(|given| is_same(denied, given)))
         }
     }
 }
 
 /// A denied object: the same names with the same values, however the pairs are spelled.
-// recursion: bounded by serde_json, which reads 128 levels, and by texts in texts, each of which is shorter
-fn reaches_map(denied: &Map<String, Value>, given: &Value) -> bool {
+// recursion: bounded by LEVELS, which `Depth` counts through texts that hold JSON or base64 too
+fn reaches_map(denied: &Map<String, Value>, given: &Value, depth: Depth) -> bool {
+    let is_same = |denied: &Value, given: &Value| reaches_element(denied, given, Scope::Declared, depth);
     as_map(given).is_some_and(|given| {
         given.len() == denied.len()
-            && denied.iter().all(|(name, denied)| given.get(name).is_some_and(|g| reaches(denied, g, Scope::Declared)))
+            && denied.iter().all(|(name, denied)| given.get(name).is_some_and(|given| is_same(denied, given)))
     })
 }
 
 /// Whether an object has the pair that a denied `name=value` text names.
-// recursion: bounded by serde_json, which reads 128 levels, and by texts in texts, each of which is shorter
-fn names_pair(denied: &Value, given: &Map<String, Value>) -> bool {
+// recursion: bounded by LEVELS, which `Depth` counts through texts that hold JSON or base64 too
+fn names_pair(denied: &Value, given: &Map<String, Value>, depth: Depth) -> bool {
     let Some((name, value)) = denied.as_str().and_then(|text| text.split_once('=')) else { return false };
     let value = Value::from(value.trim());
-    given.get(name.trim()).is_some_and(|given| reaches(&value, given, Scope::Declared))
+    given.get(name.trim()).is_some_and(|given| reaches_element(&value, given, Scope::Declared, depth))
 }
 
 /// A value as the list that a handler could read it as.
@@ -145,21 +183,26 @@ fn as_list(given: &Value, scope: Scope) -> Option<Vec<Value>> {
 }
 
 /// A value as the pairs that a handler could read it as.
-// recursion: bounded by serde_json, which reads 128 levels
 fn as_map(given: &Value) -> Option<Map<String, Value>> {
-    match given {
-        Value::Null => Some(Map::new()),
-        Value::Object(map) => Some(map.clone()),
-        Value::String(text) => match json_of(text) {
-            Some(Value::Object(map)) => Some(map),
-            _ => text.split_once('=').map(|(name, value)| Map::from_iter([(name.trim().into(), value.trim().into())])),
-        },
-        Value::Array(items) => {
-            let maps: Option<Vec<_>> = items.iter().map(as_map).collect();
-            maps.map(|maps| maps.into_iter().flatten().collect())
+    let mut pairs = Map::new();
+    let mut left = vec![given];
+    while let Some(value) = left.pop() {
+        match value {
+            Value::Null => {}
+            Value::Object(map) => pairs.extend(map.clone()),
+            // The last value of a name counts.
+            Value::Array(items) => left.extend(items.iter().rev()),
+            Value::String(text) => match json_of(text) {
+                Some(Value::Object(map)) => pairs.extend(map),
+                _ => {
+                    let (name, value) = text.split_once('=')?;
+                    pairs.insert(name.trim().into(), value.trim().into());
+                }
+            },
+            Value::Bool(_) | Value::Number(_) => return None,
         }
-        Value::Bool(_) | Value::Number(_) => None,
     }
+    Some(pairs)
 }
 
 /// What a text is to each type of field; none where the type refuses it.
@@ -278,6 +321,37 @@ mod tests {
         for (value, given) in [("adm", "ADM"), ("16", "0x10"), ("a", "{\"k\":\"a\"}"), ("0.0.0.0/0", "1.2.3.4/0")] {
             assert!(!reaches(&json!(value), &json!(given), Scope::Data), "{value} and {given}");
         }
+    }
+
+    /// A text that holds a list, `levels` deep, around a text.
+    fn held(text: &str, levels: usize) -> String {
+        format!("{}{}{}", "[".repeat(levels), json!(text), "]".repeat(levels))
+    }
+
+    #[test]
+    fn sec_kf02_texts_in_texts_cost_a_bounded_stack() {
+        // One string of a request may have 1 MiB.
+        let deep = (0..24).fold("x".to_owned(), |text, _| STANDARD.encode(held(&text, 120)));
+        let run = move || {
+            let given = json!(deep);
+            [json!("adm"), json!(["adm"]), json!({"a": "adm"}), json!("a=b")].map(|value| denied(value, &given))
+        };
+        // A worker of the server has 2 MiB.
+        let small = std::thread::Builder::new().stack_size(512 * 1024).spawn(run).unwrap();
+        assert_eq!(small.join().unwrap(), [true, true, false, true], "deeper than any handler reads");
+    }
+
+    #[test]
+    fn sec_kf07_texts_are_read_to_their_limits_and_denied_beyond() {
+        let texts = |count: usize| (1..count).fold(held("ADM", 1), |text, _| STANDARD.encode(text));
+        assert!(denied(json!("adm"), &json!(texts(16))));
+        assert!(!denied(json!("other"), &json!(texts(16))), "16 texts are read");
+        assert!(denied(json!("other"), &json!(texts(17))), "17 are denied");
+        let levels = |count: usize| json!([held("x", count - 2)]);
+        assert!(!denied(json!("other"), &levels(LEVELS - 1)), "127 levels are read");
+        let two = json!(held(&held("x", 100), 100));
+        assert!(denied(json!("other"), &two), "200 are denied");
+        assert!(!reaches(&json!("other"), &two, Scope::Data), "data is not read as JSON");
     }
 
     proptest! {
