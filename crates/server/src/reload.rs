@@ -39,8 +39,7 @@ const SHOWN: &[&str] = &[
 
 impl Running<'_> {
     /// Certificates, audit logs, the log file, the log level. What is faulty stays as it was.
-    // recursion: bounded by one call, which is the certificate's
-    pub(crate) fn reload(&self) {
+    pub(crate) fn reload_all(&self) {
         tracing::info!("reload triggered");
         for tls in &self.certificates {
             match tls.reload() {

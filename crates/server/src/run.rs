@@ -211,7 +211,7 @@ async fn handle_signals(signals: &mut Signals, running: &Running<'_>) {
         match signals.next().await {
             Event::Reload => {
                 service_manager::reloading();
-                running.reload();
+                running.reload_all();
                 service_manager::ready();
             }
             Event::LogState => running.log_state(),
