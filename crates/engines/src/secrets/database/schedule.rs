@@ -84,7 +84,8 @@ impl Schedule {
             }
             let from = if day == first_day { minute } else { 0 };
             if let Some(minute) = (from..1440).find(|m| holds(self.hours, m / 60) && holds(self.minutes, m % 60)) {
-                return Some(Timestamp::from_unix(day * DAY + minute * 60));
+                // The last moment of the calendar stands for all that are later.
+                return Some(Timestamp::from_unix(day * DAY + minute * 60)).filter(|next| *next > at);
             }
         }
         None
@@ -167,6 +168,13 @@ mod tests {
 
     fn next(schedule: &str, after: &str) -> String {
         Schedule::parse(schedule).unwrap().next(at(after)).unwrap().rfc3339_seconds()
+    }
+
+    #[test]
+    fn no_time_comes_after_the_end_of_the_calendar() {
+        let end = Timestamp::from_nanos(i64::MAX);
+        assert_eq!(Schedule::parse("* * * * *").unwrap().next(end), None);
+        assert_eq!(Schedule::parse("59 23 31 12 7").unwrap().next(end), None);
     }
 
     #[test]

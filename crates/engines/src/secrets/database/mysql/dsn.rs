@@ -23,6 +23,8 @@ pub(super) struct Dsn {
     pub(super) database: Template,
     /// In the order of the text; of a repeated name the last one counts.
     parameters: Vec<(String, Template)>,
+    /// Whether the text has an unencoded `@` behind its last slash.
+    has_late_at: bool,
 }
 
 /// How the server is reached.
@@ -93,6 +95,7 @@ impl Dsn {
             "unix" => Network::Unix,
             _ => return Err("invalid DSN: the protocol is neither tcp nor unix".to_owned()),
         };
+        dsn.has_late_at = back.contains('@');
         let (database, query) = back.split_once('?').unwrap_or((back, ""));
         dsn.database = Template::parse(database, percent_decode).map_err(|why| format!("invalid dbname: {why}"))?;
         // A parameter without an equals sign is none.
@@ -136,10 +139,11 @@ impl Dsn {
     /// The DSN for answers: rebuilt from what was parsed, with [`MASK`] for a password that is not the placeholder alone and
     /// for each parameter but those that `is_public` allows.
     ///
-    /// `None` where the database's name has the signs of an address: it may then be the end of a password that has a slash.
+    /// `None` where the database's name has the signs of an address, or an unencoded `@` is behind the last slash: that may
+    /// then be the end of a password that has a slash.
     pub(super) fn masked(&self, is_public: impl Fn(&str, &Template) -> bool) -> Option<String> {
         let plain = |value: &Template| value.encoded(str::to_owned);
-        if plain(&self.database).contains(['@', '(', ')']) {
+        if self.has_late_at || plain(&self.database).contains(['@', '(', ')']) {
             return None;
         }
         let password = match &self.password {
@@ -253,7 +257,9 @@ mod tests {
 
     #[test]
     fn sec_kf08_the_end_of_a_dsns_password_is_not_shown() {
-        assert_eq!(Dsn::parse("u:pa@/geheim@tcp(h:1)").unwrap().masked(|_, _| true), None);
+        for text in ["u:pa@/geheim@tcp(h:1)", "u:pa@/d?charset=geheim@tcp(h:1)", "u:pa@tcp(h)/?tls&a=geheim@tcp(h:1)"] {
+            assert_eq!(Dsn::parse(text).unwrap().masked(|_, _| true), None, "{text}");
+        }
     }
 
     proptest! {
