@@ -2,6 +2,12 @@
 //! the short form on stable Rust run the same functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a broken property is a panic")]
 
+mod connection;
+mod languages;
+
+pub use connection::connection_url;
+pub use languages::{denied_parameter, keys_filter, password_policy, schedule, statement, template};
+
 use std::sync::{Arc, LazyLock};
 
 use base64::Engine as _;
@@ -21,7 +27,7 @@ use tokio::runtime::Runtime;
 pub type Target = (&'static str, fn(&[u8]), &'static [&'static str]);
 
 /// Every target.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 15] = [
     ("hcl", hcl, HCL),
     ("policy", policy, HCL),
     ("path", path, PATHS),
@@ -34,6 +40,13 @@ pub const TARGETS: [Target; 8] = [
         &["hvs.AAAAAAAAAAAAAAAAAAAAAAAA", "hvb.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "s.abc", ""],
     ),
     ("batch", batch, &["\u{1}\0\0\0"]),
+    ("statement", statement, STATEMENTS),
+    ("template", template, TEMPLATES),
+    ("keys_filter", keys_filter, KEYS_FILTERS),
+    ("connection_url", connection_url, CONNECTION_URLS),
+    ("schedule", schedule, SCHEDULES),
+    ("password_policy", password_policy, PASSWORD_POLICIES),
+    ("denied_parameter", denied_parameter, DENIED_PARAMETERS),
 ];
 
 const HCL: &[&str] = &[
@@ -51,6 +64,51 @@ const BODIES: &[&str] = &[
     "null",
     "  ",
     "[]",
+];
+
+const STATEMENTS: &[&str] = &[
+    "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '2030-01-01';\n' OR 1=1 --",
+    "DO $body$ BEGIN EXECUTE format($f$GRANT x TO \"{{name}}\"$f$); END $body$; -- {{name}}\n$body$",
+    "SELECT E'\\'{{name}}', '{{name}}' /* {{name}} */, `{{name}}` # {{name}}\n*/ \"x\\",
+    "[\"CREATE USER '{{name}}'@'%' IDENTIFIED BY '{{password}}'\", \"GRANT SELECT ON *.* TO {{name}}\"]\n`a`",
+    "$$ $a$ $b$ {{ name }} $b$ $a$ $$ {{name}} {{{{ }}\n$a$",
+];
+const TEMPLATES: &[&str] = &[
+    "v-{{.DisplayName | truncate 8}}-{{.RoleName | truncate 8}}-{{random 20}}-{{unix_time}}\ntoken-app",
+    "{{ (.RoleName | replace \"-\" \"_\") | uppercase | truncate_sha256 12 }}{{uuid}}\nv-x",
+    "{{- printf \"%s-%d%%\" (lowercase .DisplayName) 7 -}}{{/* c */}}{{timestamp \"2006-01-02\"}}\nv",
+    "{{`a` | base64 | sha256}}{{(((random 5)))}}\nä€",
+];
+const KEYS_FILTERS: &[&str] = &[
+    "{{ .path }}{{ .key }}\napp/",
+    "secret/data/{{ .path | replace \"metadata\" \"data\" | lowercase }}{{ .key | uppercase }}\nä€",
+    "{{.key | replace \"a\" \"aaaaaaaa\" | replace \"\" \"b\"}}\naaaa",
+];
+const CONNECTION_URLS: &[&str] = &[
+    "postgresql://{{username}}:{{password}}@db.example:5432,[::1]:5433/orders?sslmode=verify-full&connect_timeout=5",
+    "host=db.example port=5432 user='a b' password='it\\'s' dbname=orders sslmode=require options='-c x=y'",
+    "{{username}}:{{password}}@tcp(db.example:3306)/orders?tls=true&charset=utf8mb4&time_zone=%27UTC%27",
+    "redis://{{username}}:{{password}}@db.example:6379/0?db=1&protocol=3",
+    "p@ss/w?rd#&%41",
+];
+const SCHEDULES: &[&str] = &[
+    "*/15 0-6,12 1,15 jan-jun mon-fri\n1795435347",
+    "0 0 29 2 *\n4102444799",
+    "59 23 31 12 7\n-62135596800",
+    "@weekly\n9223372036",
+    "5/10 ? * * ?\n0",
+];
+const PASSWORD_POLICIES: &[&str] = &[
+    "length = 20\nrule \"charset\" { charset = \"abcdefghij\" min-chars = 1 }\nrule \"charset\" { charset = \"0123456789\" min-chars = 1 }",
+    "{\"length\": 8, \"rule\": [{\"charset\": {\"charset\": \"abcä€\", \"min-chars\": 8}}]}",
+    "length = 100\nrule \"charset\" { charset = \"a\" min-chars = 99 }\nrule \"charset\" { charset = \"b\" }\n",
+];
+const DENIED_PARAMETERS: &[&str] = &[
+    "adm\n[\"ADM\", \"x,adm\"]\nltolt",
+    "16\n{\"k\": \"0x10\"}\ntttttttttttttttttttttttt",
+    "{\"a\": \"1m\"}\n[\"a=60s\", {\"b\": [null, true]}]\n",
+    "10.0.0.0/8\n[[[[[[\"10.0.0.1/8\"]]]]]]\nllllllllotttttt",
+    "a=b=c\n{\"a\": {\"b\": \"c\"}}\nott",
 ];
 
 /// HCL and its JSON form: never a panic; what is formatted parses, and formatting it again changes nothing.
@@ -80,6 +138,7 @@ pub fn policy(data: &[u8]) {
                 operation,
                 creates: false,
                 parameters: &none,
+                declared: None,
                 wrap_ttl: None,
                 now: Timestamp::default(),
             };

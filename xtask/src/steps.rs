@@ -44,7 +44,7 @@ const ALL: [Step; 22] = [
     step("leases", 21, |shell| campaign(shell, &["leases", "--count", "21"])),
     step("due", 3, |shell| campaign(shell, &["due", "--count", "2000"])),
     step("tokens", 3, |shell| campaign(shell, &["tokens", "--count", "5000"])),
-    step("fuzz", 8, fuzz),
+    step("fuzz", 15, fuzz),
 ];
 
 /// The names of all steps.

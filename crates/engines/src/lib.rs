@@ -1,6 +1,8 @@
 //! Secrets engines and auth methods: each is one folder and one line in [`all`].
 
 pub mod auth;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod secrets;
 
 use keepfast_framework::engine::{Registered, Registry};

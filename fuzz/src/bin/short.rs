@@ -8,6 +8,12 @@ use std::time::{Duration, Instant};
 
 use conformance::dice::Dice;
 use keepfast_fuzz::{TARGETS, Target};
+use rustix::time::{ClockId, clock_gettime};
+
+/// The stack that a worker of the server has, in bytes.
+const STACK: usize = 2 * 1024 * 1024;
+/// The most seconds of processor time for one input, which has at most 20,000 bytes.
+const LONGEST: i64 = 2;
 
 fn main() -> ExitCode {
     let (mut seconds, mut seed, mut only) = (60, 1, Vec::new());
@@ -22,7 +28,12 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let (mut passed, mut failed) = (0, 0);
     for target in TARGETS.iter().filter(|target| only.is_empty() || only.iter().any(|name| name == target.0)) {
-        if fuzz(target, seed, Duration::from_secs(seconds)) { passed += 1 } else { failed += 1 }
+        let run = || fuzz(target, seed, Duration::from_secs(seconds));
+        let is_good = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, run);
+            thread.is_ok_and(|thread| thread.join().unwrap_or(false))
+        });
+        if is_good { passed += 1 } else { failed += 1 }
     }
     println!("{passed} passed, {failed} failed");
     if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -36,11 +47,20 @@ fn fuzz((name, function, corpus): &Target, seed: u64, time: Duration) -> bool {
         // The clock is asked once for many inputs.
         for _ in 0..64 {
             let input = input(&mut Dice::of(seed, item), corpus, item);
-            if let Err(cause) = catch_unwind(|| function(&input)) {
-                let said = cause.downcast_ref::<String>().map(String::as_str).or(cause.downcast_ref::<&str>().copied());
+            let begin = clock_gettime(ClockId::ThreadCPUTime).tv_sec;
+            let result = catch_unwind(|| function(&input));
+            let spent = clock_gettime(ClockId::ThreadCPUTime).tv_sec - begin;
+            let fault = match &result {
+                Err(cause) => {
+                    let text = cause.downcast_ref::<String>().map(String::as_str);
+                    text.or(cause.downcast_ref::<&str>().copied()).unwrap_or("?").to_owned()
+                }
+                Ok(()) if spent > LONGEST => format!("it costs {spent} seconds of processor time"),
+                Ok(()) => String::new(),
+            };
+            if !fault.is_empty() {
                 println!(
-                    "FAIL {name}, seed {seed}, input {item}: {}\n     {input:?}\n     {:?}",
-                    said.unwrap_or("?"),
+                    "FAIL {name}, seed {seed}, input {item}: {fault}\n     {input:?}\n     {:?}",
                     String::from_utf8_lossy(&input)
                 );
                 return false;

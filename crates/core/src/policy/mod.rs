@@ -15,6 +15,8 @@
 pub mod acl;
 pub mod builtin;
 pub mod filter;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod grant;
 pub mod parameters;
 pub mod parse;

@@ -11,6 +11,7 @@ mod creds;
 mod details;
 mod failure;
 mod files;
+pub(crate) mod fuzzing;
 mod kinds;
 mod mysql;
 mod placeholders;

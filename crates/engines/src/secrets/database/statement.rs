@@ -100,7 +100,7 @@ pub(super) enum Dialect {
 
 /// Where in a statement a piece of it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     /// Outside of all quotes.
     Bare,
     /// Between single quotes, where a backslash is a letter.
@@ -165,6 +165,19 @@ fn fill(dialect: Dialect, statement: &str, values: &[(&str, &str)]) -> Result<St
         Ok(())
     })?;
     Ok(out)
+}
+
+/// The places of a statement's pieces, in their order, for the fuzz target.
+///
+/// # Errors
+/// When dollar quotes nest too deep.
+pub(super) fn places(dialect: Dialect, statement: &str) -> Result<Vec<Place>, DatabaseError> {
+    let mut all = Vec::new();
+    split(dialect, statement, None, &mut |piece| {
+        all.push(piece.place);
+        Ok(())
+    })?;
+    Ok(all)
 }
 
 /// Whether a statement has the placeholder of this name, wherever it stands.
