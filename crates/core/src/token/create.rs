@@ -13,6 +13,7 @@ use super::record::{Authority, Life, Origin, TokenRecord};
 use super::store::{RECORDS, Tokens};
 use crate::lease::index;
 use crate::namespace::NamespaceId;
+use crate::policy::builtin::RESPONSE_WRAPPING;
 
 /// What a token is to be. Policies are final, the life is already bounded.
 pub struct Spec {
@@ -143,9 +144,12 @@ impl Tokens {
     /// Makes a token; it exists once `tx` is committed. A batch token exists at once.
     ///
     /// # Errors
-    /// 400 when a chosen id is taken or badly formed; 403 when the parent is gone; 500 for an endless token that is not
-    /// root.
+    /// 400 when a chosen id is taken or badly formed, or for the policy of wrapping tokens on any other token; 403 when
+    /// the parent is gone; 500 for an endless token that is not root.
     pub async fn create(&self, tx: &mut Tx, spec: Spec, now: Timestamp) -> Result<Made> {
+        if !spec.wrapping && spec.authority.has(RESPONSE_WRAPPING) {
+            return Err(Error::invalid(format!("cannot assign policy {RESPONSE_WRAPPING:?}")));
+        }
         let life = match spec.ttl {
             Some(ttl) => Life::Until(now.after(ttl)),
             None if spec.authority.is_root() => Life::Endless,

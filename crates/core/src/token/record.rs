@@ -45,6 +45,11 @@ impl Authority {
         }
     }
 
+    /// Whether it has the policy of this canonical name. Root has none.
+    pub fn has(&self, policy: &str) -> bool {
+        matches!(self, Authority::Policies(names) if names.iter().any(|name| name == policy))
+    }
+
     /// Whether it is root.
     pub fn is_root(&self) -> bool {
         matches!(self, Authority::Root)

@@ -24,5 +24,6 @@ mod mounts;
 mod panics;
 mod policies;
 mod seal;
+mod token_roles;
 mod tokens;
 mod wrapping;
