@@ -5,11 +5,12 @@ use std::time::Duration;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::fields::Seconds;
 use keepfast_framework::reply::Outcome;
-use keepfast_framework::{Cx, Error, Result};
+use keepfast_framework::{Cx, Error, Result, Status};
 
 use super::Token;
 use super::life::{self, Asked};
 use super::record::{Life, TokenRecord};
+use super::roles::{self, Role};
 use crate::unsealed::Unsealed;
 
 /// Renews a token. `id` is its text where the caller knows it.
@@ -35,7 +36,8 @@ pub(super) async fn renew(
         return Err(Error::invalid("lease is not renewable"));
     }
     let increment = increment.map(Seconds::duration).unwrap_or_default();
-    let (asked, bounds) = asked(unsealed, &record, increment).await?;
+    let role = role_of(cx, &record).await?;
+    let (asked, bounds) = asked(unsealed, &record, role.as_ref(), increment).await?;
     let given = life::given(&asked, bounds, record.created, now);
     given.warnings.into_iter().for_each(|w| cx.warn(w));
     record.last_renewal = Some(now);
@@ -47,10 +49,36 @@ pub(super) async fn renew(
     Ok(Outcome { auth: Some(auth), ..Outcome::default() })
 }
 
+/// The current token role of a token that was created with one.
+///
+/// # Errors
+/// 500, as OpenBao, when the role is deleted: what it allows is unknown, so the token ends when its TTL does.
+async fn role_of(cx: &mut Cx, record: &TokenRecord) -> Result<Option<Role>> {
+    if record.role.is_empty() {
+        return Ok(None);
+    }
+    let role = roles::load(cx, &record.role).await?;
+    role.map(Some).ok_or_else(|| {
+        let cause = format!("original token role {:?} could not be found, not renewing", record.role);
+        Error::new(Status::INTERNAL, format!("1 error occurred:\n\t* failed to renew entry: {cause}\n\n"))
+    })
+}
+
+/// The period of a renewal in seconds: the current period of the role, or that of the request if it is shorter.
+fn period(record: &TokenRecord, role: Option<&Role>) -> u64 {
+    let Some(role) = role else { return record.period };
+    let requested = record.asked.map_or(record.period, |(_, period)| period);
+    match (role.params.token_period, requested) {
+        (0, period) | (period, 0) => period,
+        (current, requested) => current.min(requested),
+    }
+}
+
 /// What the token's maker gives at a renewal: its auth method, its role, or its own record.
 async fn asked(
     unsealed: &Unsealed,
     record: &TokenRecord,
+    role: Option<&Role>,
     increment: Duration,
 ) -> Result<(Asked, keepfast_framework::mount::TtlBounds)> {
     let mount_path = record.origin.mount.as_deref().unwrap_or("auth/token/");
@@ -61,7 +89,7 @@ async fn asked(
         increment,
         ttl: Duration::ZERO,
         max_ttl: Duration::from_secs(record.max_ttl),
-        period: Duration::from_secs(record.period),
+        period: Duration::from_secs(period(record, role)),
         explicit_max_ttl: Duration::from_secs(record.explicit_max_ttl),
     };
     if record.origin.mount.is_some() {
