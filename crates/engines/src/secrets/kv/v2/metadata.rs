@@ -231,7 +231,7 @@ pub(super) async fn scan_detailed(kv: &V2, cx: &mut Cx, req: Listing) -> Result<
     with_details(kv, cx, &req.folder(), keys).await
 }
 
-/// The metadata of a secret, or nothing for a folder.
+/// What `key_info` has of a key: the metadata of the secret with its name; `{}` for a folder without such a secret.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Detail {
@@ -242,14 +242,12 @@ enum Detail {
 async fn with_details(kv: &V2, cx: &mut Cx, folder: &str, keys: Vec<String>) -> Result<Keys> {
     let mut details = BTreeMap::new();
     for name in &keys {
-        let detail = if name.ends_with('/') {
-            Detail::Folder {}
-        } else {
-            match Secret::load(kv, cx, &format!("{folder}{name}")).await? {
-                Some(secret) => Detail::Secret(Box::new(Shown::new(secret))),
-                // Deleted since the names were listed.
-                None => continue,
-            }
+        let secret = Secret::load(kv, cx, &format!("{folder}{}", name.trim_end_matches('/'))).await?;
+        let detail = match secret {
+            Some(secret) => Detail::Secret(Box::new(Shown::new(secret))),
+            None if name.ends_with('/') => Detail::Folder {},
+            // Deleted since the names were listed.
+            None => continue,
         };
         details.insert(name, detail);
     }

@@ -348,6 +348,19 @@ async fn se02_what_lists_and_describes_secrets_never_shows_their_values() {
     }
 }
 
+#[tokio::test]
+async fn detailed_metadata_has_an_entry_for_every_key() {
+    let bench = bench().await;
+    for path in ["a", "a/b", "c/d"] {
+        bench.write(&format!("data/{path}"), json!({"data": {}})).await.unwrap();
+    }
+    let listed = bench.list("detailed-metadata/").await.unwrap().data();
+    assert_eq!(listed["keys"], json!(["a", "a/", "c/"]));
+    assert_eq!(listed["key_info"]["a"]["current_version"], 1);
+    assert_eq!(listed["key_info"]["a/"], listed["key_info"]["a"]);
+    assert_eq!(listed["key_info"]["c/"], json!({}));
+}
+
 async fn upgraded(secrets: &[(&str, Value)]) -> Bench {
     let mut bench = Bench::new::<V1>().await.unwrap();
     for (path, data) in secrets {
@@ -368,6 +381,8 @@ async fn a_mount_of_version_1_serves_its_secrets_as_version_2_at_once_and_after_
             let read = bench.read(&format!("data/{path}")).await.unwrap().data();
             assert_eq!(read["data"], *data, "round {round}");
             assert_eq!(read["metadata"]["version"], 1);
+            let metadata = bench.read(&format!("metadata/{path}")).await.unwrap().data();
+            assert_eq!((&metadata["current_version"], &metadata["oldest_version"]), (&json!(1), &json!(1)));
             assert_eq!(read["metadata"]["created_time"], "2026-01-01T00:01:00Z");
             assert_eq!(bench.exists(&format!("data/{path}")).await.unwrap(), Some(true));
         }

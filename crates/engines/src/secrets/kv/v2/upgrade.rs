@@ -68,6 +68,7 @@ impl Upgrade {
         if let Some(bytes) = tx.get(view, &format!("{PLAIN}{path}")).await? {
             let mut secret = Secret::new(self.begun);
             secret.metadata.current = 1;
+            secret.metadata.oldest = 1;
             secret.metadata.version = Some(Version { created: self.begun, deleted: None, destroyed: false });
             secret.data = Some(serde_json::from_slice(&bytes)?);
             return Ok(Some(secret));
