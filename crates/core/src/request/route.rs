@@ -117,8 +117,10 @@ impl Unsealed {
 fn named_row(mounted: &Mounted, operation: Operation, within: &str, found: Option<&Match>) -> Option<Match> {
     let lists = matches!(operation, Operation::List | Operation::Scan);
     let plain = within.trim_end_matches('/');
-    let named = ["mounts/", "auth/", "audit/", "policies/acl/", "policy/"].iter().any(|p| plain.starts_with(p));
-    let listed = ["policies/password/", "internal/ui/mounts/"].iter().any(|p| plain.starts_with(p));
+    let named = ["mounts/", "auth/", "audit/", "policies/acl/", "policy/", "internal/ui/mounts/"]
+        .iter()
+        .any(|p| plain.starts_with(p));
+    let listed = plain.starts_with("policies/password/");
     let of_a_name = named || lists && (listed || matches!(plain, "loggers" | "plugins/catalog"));
     let answers = |found: &Match| mounted.table.rows()[found.row].operation(operation).is_some();
     let unanswered = match found {

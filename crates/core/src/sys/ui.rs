@@ -102,5 +102,5 @@ async fn mount(sys: &System, cx: &mut Cx, req: Named) -> Result<Data<Shown>> {
             ),
         ));
     };
-    Ok(Data(Shown::new(&mounted.entry, Some(mounted.entry.path.clone()))))
+    Ok(Data(Shown::new(&mounted.entry, Some(mounted.entry.shown_path().to_owned()))))
 }
