@@ -106,12 +106,16 @@ impl Unsealed {
         let refused =
             |why: &str| Ok(Some(Err(Error::new(Status::FORBIDDEN, format!("error validating wrapping token: {why}")))));
         let named = incoming.body.field("token").filter(|token| *token != "null").map(serde_json::from_str::<String>);
-        let token = match (named, &incoming.token) {
-            (Some(Ok(named)), _) if named.is_empty() => return refused("empty token in request body"),
-            (Some(Ok(named)), _) => SecretString::new(named),
-            (Some(Err(_)), _) => return refused("could not decode token in request body"),
-            (None, Some(own)) => own.clone(),
-            (None, None) => return refused("token is empty"),
+        // As with OpenBao only a GET takes the token from the query.
+        let of_query = incoming.query.iter().find(|(name, value)| name == "token" && !value.is_empty());
+        let of_query = of_query.filter(|_| incoming.operation == Operation::Read);
+        let token = match (named, of_query, &incoming.token) {
+            (Some(Ok(named)), ..) if named.is_empty() => return refused("empty token in request body"),
+            (Some(Ok(named)), ..) => SecretString::new(named),
+            (Some(Err(_)), ..) => return refused("could not decode token in request body"),
+            (None, Some((_, named)), _) => SecretString::new(named.clone()),
+            (None, None, Some(own)) => own.clone(),
+            (None, None, None) => return refused("token is empty"),
         };
         let found = self.wrapping_token(token.expose()).await?;
         Ok(Some(found.map(drop).ok_or_else(wrapping::invalid)))

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use crate::fixture::{House, ROOT};
 use crate::tokens::stored;
 
+const INVALID: &str = "wrapping token is not valid or does not exist";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sec_tl06_of_100_parallel_unwraps_exactly_one_succeeds() {
     let house = Arc::new(House::new().await);
@@ -58,12 +60,17 @@ async fn sec_tl06_lookup_tells_the_path_and_consumes_nothing() {
             (&json!("secret/data/a"), &json!(90))
         );
     }
+    let queried = format!("sys/wrapping/lookup?token={token}");
+    for by in ["", ROOT, token.as_str()] {
+        assert_eq!(house.get(&queried, by).await.ok().data()["creation_path"], "secret/data/a");
+    }
+    // Only a GET takes the token from the query.
+    assert_eq!(house.post(&queried, "", Value::Null).await.error(), "error validating wrapping token: token is empty");
+    assert_eq!(house.get("sys/wrapping/lookup?token=none", ROOT).await.is(400).error(), INVALID);
     assert_eq!(house.post("sys/wrapping/unwrap", &token, Value::Null).await.ok().data()["data"]["k"], "v");
+    assert_eq!(house.get(&queried, ROOT).await.is(400).error(), INVALID);
     for by in ["", token.as_str()] {
-        assert_eq!(
-            house.post("sys/wrapping/lookup", by, json!({ "token": token })).await.is(400).error(),
-            "wrapping token is not valid or does not exist"
-        );
+        assert_eq!(house.post("sys/wrapping/lookup", by, json!({ "token": token })).await.is(400).error(), INVALID);
     }
 }
 
