@@ -258,8 +258,9 @@ impl Registry {
         Registry { engines: first }
     }
 
-    /// The engine of this kind and type; among variants the one that the mount's options select, else the first.
+    /// The engine of this kind and mount type; among variants the one that the mount's options select, else the first.
     pub fn find(&self, kind: Kind, engine: &str, options: &BTreeMap<String, String>) -> Option<&Registered> {
+        let engine = implementation(kind, engine);
         let mut same = self.engines.iter().filter(|e| e.kind == kind && e.engine == engine).peekable();
         let first = *same.peek()?;
         let selected =
@@ -270,5 +271,13 @@ impl Registry {
     /// All of them.
     pub fn all(&self) -> &[Registered] {
         &self.engines
+    }
+}
+
+/// The engine type that serves a mount type: `generic` is Vault's former type of `kv`, and mounts still show it.
+fn implementation(kind: Kind, mount_type: &str) -> &str {
+    match (kind, mount_type) {
+        (Kind::Secrets, "generic") => "kv",
+        (_, other) => other,
     }
 }

@@ -94,6 +94,11 @@ impl MountEntry {
         if self.auth { Kind::Auth } else { Kind::Secrets }
     }
 
+    /// Whether it is a KV secrets engine, under its current or its former type.
+    pub fn is_kv(&self) -> bool {
+        !self.auth && matches!(self.engine.as_str(), "kv" | "generic")
+    }
+
     /// The path without the prefix `auth/`, as `sys/auth` shows it.
     pub fn shown_path(&self) -> &str {
         if self.auth { self.path.strip_prefix("auth/").unwrap_or(&self.path) } else { &self.path }

@@ -72,11 +72,11 @@ impl From<&LockoutConfig> for ShownLockout {
 impl Shown {
     /// Shows an entry; `path` only where the API has it.
     pub(super) fn new(entry: &MountEntry, path: Option<String>) -> Self {
-        let built_in = matches!(entry.engine.as_str(), "system" | "token" | "cubbyhole");
+        let without_status = matches!(entry.engine.as_str(), "system" | "token" | "cubbyhole" | "generic");
         Shown {
             accessor: entry.accessor.clone(),
             config: config(entry),
-            deprecation_status: (!built_in).then_some("supported"),
+            deprecation_status: (!without_status).then_some("supported"),
             description: entry.description.clone(),
             external_entropy_access: entry.external_entropy_access,
             local: entry.local,

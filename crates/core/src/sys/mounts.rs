@@ -187,7 +187,6 @@ fn engine_of(req: &Enable, kind: Kind) -> Result<(String, BTreeMap<String, Strin
             options.insert("version".into(), "2".into());
             "kv"
         }
-        (Kind::Secrets, "generic") => "kv",
         (_, other) => other,
     };
     if engine == "kv" && options.get("version").is_some_and(|v| !matches!(v.as_str(), "1" | "2" | "")) {

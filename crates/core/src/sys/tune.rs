@@ -121,12 +121,10 @@ async fn tune_secrets(sys: &System, cx: &mut Cx, req: Tune) -> Result<()> {
     if req.token_type.is_some() && !path.starts_with("auth/") && is_mounted {
         return Err(Error::invalid("'token_type' can only be modified on auth mounts"));
     }
-    let version =
-        || unsealed.mounts.router().at(&path).map(|m| (m.entry.engine.clone(), m.entry.options().remove("version")));
+    let version = || unsealed.mounts.router().at(&path).map(|m| (m.entry.is_kv(), m.entry.options().remove("version")));
     let before = version();
     tune(&unsealed, Kind::Secrets, req).await?;
-    if let (Some((engine, old)), Some((_, Some(new)))) = (before, version())
-        && engine == "kv"
+    if let (Some((true, old)), Some((_, Some(new)))) = (before, version())
         && old.as_deref() != Some("2")
         && new == "2"
     {
@@ -227,13 +225,13 @@ fn apply(entry: &mut MountEntry, req: Tune) -> Result<()> {
     }
     if let Some(Pairs(given)) = req.options {
         let mut options = entry.options();
-        let version = given.get("version").filter(|v| entry.engine == "kv" && !matches!(v.as_str(), "1" | "2"));
+        let version = given.get("version").filter(|v| entry.is_kv() && !matches!(v.as_str(), "1" | "2"));
         if let Some(version) = version {
             let version = if version.is_empty() { "0" } else { version };
             return Err(Error::invalid(format!("invalid version provided: {version}")));
         }
         let upgraded = options.get("version").is_some_and(|v| v == "2");
-        if entry.engine == "kv" && upgraded && given.get("version").is_some_and(|v| v != "2") {
+        if entry.is_kv() && upgraded && given.get("version").is_some_and(|v| v != "2") {
             return Err(Error::invalid("cannot downgrade mount from version 2"));
         }
         // An option is taken away by giving it nothing; to give none at all changes nothing.

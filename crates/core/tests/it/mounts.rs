@@ -147,3 +147,38 @@ async fn the_openapi_document_names_mounts_to_those_who_reach_them_only() {
     assert!(root.body["paths"].get("/secret/data/{path}").is_some());
     assert!(root.body["paths"].get("/auth/token/create").is_some());
 }
+
+#[tokio::test]
+async fn the_path_of_an_auth_mount_is_shown_without_auth() {
+    let house = House::new().await;
+    for (asked, shown) in [
+        ("auth/token", "token/"),
+        ("auth/token/", "token/"),
+        ("auth/token/create/x", "token/"),
+        ("secret/", "secret/"),
+        ("secret/data/a", "secret/"),
+    ] {
+        let mount = house.get(&format!("sys/internal/ui/mounts/{asked}"), ROOT).await.ok();
+        assert_eq!(mount.data()["path"], shown, "{asked}");
+    }
+    let listed = house.get("sys/internal/ui/mounts", ROOT).await.ok();
+    assert_eq!(listed.data()["auth"]["token/"].get("path"), None);
+}
+
+#[tokio::test]
+async fn a_mount_of_type_generic_is_kv_and_keeps_its_type() {
+    let mut house = House::new().await;
+    house.post("sys/mounts/g", ROOT, json!({ "type": "generic" })).await.is(204);
+    house.post("g/a", ROOT, json!({ "k": "v" })).await.is(204);
+    house.restarted().await;
+    let shown = house.get("sys/mounts/g", ROOT).await.ok();
+    assert_eq!((&shown.data()["type"], &shown.data()["options"]), (&json!("generic"), &json!({})));
+    assert!(shown.data()["accessor"].as_str().unwrap().starts_with("generic_"));
+    assert_eq!(house.get("g/a", ROOT).await.ok().data(), &json!({ "k": "v" }));
+    let versioned = json!({ "type": "generic", "options": { "version": "2" } });
+    let refused = house.post("sys/mounts/g2", ROOT, versioned).await.is(400);
+    assert_eq!(refused.error(), "secrets engine \"generic\" does not allow setting a version");
+    house.post("sys/mounts/g/tune", ROOT, json!({ "options": { "version": "2" } })).await.ok();
+    assert_eq!(house.get("g/data/a", ROOT).await.ok().data()["data"], json!({ "k": "v" }));
+    house.post("sys/mounts/g/tune", ROOT, json!({ "options": { "version": "1" } })).await.is(400);
+}
