@@ -100,8 +100,18 @@ fn names_of(path: &[&str], before: &[&str]) -> Option<Names> {
     }
 }
 
-/// The names of the server; none when it cannot be asked.
+/// The names of the server that a shell takes for plain words: it puts a candidate into its line, where `$(…)` would run.
 fn of_server(names: Names, current: &str) -> Vec<String> {
+    asked_of_server(names, current).into_iter().filter(|name| is_plain_word(name)).collect()
+}
+
+fn is_plain_word(name: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_./@:+=,-".contains(c);
+    !name.starts_with('-') && name.chars().all(is_plain)
+}
+
+/// The names of the server; none when it cannot be asked.
+fn asked_of_server(names: Names, current: &str) -> Vec<String> {
     let Some(session) = Session::for_completion() else { return Vec::new() };
     let ask = |request: Request| session.preflight(request).ok().flatten();
     match names {
@@ -173,6 +183,28 @@ mod tests {
         assert_eq!(asked("keepfast kv get -field=a sec"), ["secSecretPaths"]);
         assert_eq!(asked("keepfast kv get -mount "), ["Mounts"]);
         assert!(asked("keepfast kv put secret/a ").is_empty() && asked("keepfast kv get -version ").is_empty());
+    }
+
+    #[test]
+    fn sec_kf13_no_name_of_the_server_is_code_for_the_shell() {
+        for name in [
+            "app/prod$(touch${IFS}x)",
+            "a;b",
+            "a`b`",
+            "a b",
+            "a\nb",
+            "a\u{1b}[2J",
+            "-rf",
+            "a'b",
+            "a\"b",
+            "a|b",
+            "a>b",
+            "~a",
+            "a*",
+        ] {
+            assert!(!is_plain_word(name), "{name:?}");
+        }
+        assert!(is_plain_word("secret/app.d/db-1@eu:5432"));
     }
 
     #[test]

@@ -46,7 +46,11 @@ impl TokenHelper {
             let conflict = "Ansible Vault uses a file of the same name";
             Error::Config(format!("the command line's configuration {}: {why} ({conflict})", path.display()))
         };
-        let document = keepfast_hcl::parse(text).map_err(|error| refused(&error.to_string()))?;
+        // The reason would quote the file, which may hold a password.
+        let document = keepfast_hcl::parse(text).map_err(|error| {
+            let at = error.position;
+            refused(&format!("line {}, column {}: no HCL", at.line, at.column))
+        })?;
         let mut program = None;
         for item in &document.body.items {
             match (item.name(), value_of(item)) {
@@ -158,6 +162,7 @@ mod tests {
         assert_eq!(parsed("token_helper = \"\""), Ok(None));
         let shell = parsed("token_helper = \"/bin/sh -x\"").unwrap().unwrap();
         assert_eq!(shell.program, "/bin/sh -x");
+        assert!(!parsed("hunter2secret").unwrap_err().contains("hunter2"), "the file may hold a password");
         for (text, word) in [
             ("token_helper = \"/not/there\"", "/not/there"),
             ("token_helper = \"sh\"", "absolute path"),

@@ -77,7 +77,9 @@ impl OperationInfo {
 }
 
 /// Names of one parameter, where an operation declares more than one of them.
-const SYNONYMS: [&[&str]; 13] = [
+const SYNONYMS: [&[&str]; 15] = [
+    &["policy", "rules"],
+    &["password", "password_hash"],
     &["token_policies", "policies"],
     &["token_ttl", "ttl"],
     &["ttl", "lease"],

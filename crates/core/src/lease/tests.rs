@@ -200,6 +200,7 @@ impl Rig {
 
     async fn ask(&self, token: &SecretString, path: &str) -> (u16, Value) {
         let incoming = Incoming {
+            body_withheld: false,
             id: "r".into(),
             operation: Operation::Read,
             path: CanonicalPath::new(path.to_owned()).unwrap(),

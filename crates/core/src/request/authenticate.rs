@@ -57,10 +57,16 @@ impl Unsealed {
             return Err(nobody(Error::invalid("cannot write to a path ending in '/'")));
         }
         let incoming = &routed.incoming;
+        let withheld = Error::new(Status::TOO_LARGE, "http: request body too large without a valid token");
+        if incoming.body_withheld && routed.is_open() {
+            return Err(nobody(withheld));
+        }
         if names_no_token(routed) {
             return Err(nobody(Error::new(Status::FORBIDDEN, "invalid token")));
         }
-        if let Some(asked) = self.wrapping_asked(routed).await.map_err(nobody)? {
+        if !incoming.body_withheld
+            && let Some(asked) = self.wrapping_asked(routed).await.map_err(nobody)?
+        {
             asked.map_err(nobody)?;
         }
         let found = match &incoming.token {
@@ -81,6 +87,10 @@ impl Unsealed {
             return Ok(Known { token: found.ok(), ..Known::default() });
         }
         let token = found.map_err(|reason| nobody(Error::denied().because(reason)))?;
+        // The token has become valid since the edge looked.
+        if incoming.body_withheld {
+            return Err(nobody(withheld));
+        }
         let mut known = Known { token: Some(token.clone()), ..Known::default() };
         if token.record.num_uses > 0
             && let Some(key) = &token.key

@@ -22,6 +22,8 @@ pub struct Incoming {
     pub token: Option<SecretString>,
     /// `X-Vault-Namespace`; empty for the root namespace.
     pub namespace: String,
+    /// Whether the caller sent a body that the edge did not receive: it is longer than one without a live token may be.
+    pub body_withheld: bool,
     /// The headers that audit devices record.
     pub headers: Vec<RecordedHeader>,
     /// `X-Vault-Wrap-TTL`: the answer is to be wrapped for this long.

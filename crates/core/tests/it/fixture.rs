@@ -40,6 +40,8 @@ pub(crate) struct Ask {
     pub(crate) wrap: Option<u64>,
     pub(crate) remote: Option<SocketAddr>,
     pub(crate) namespace: String,
+    /// The edge did not receive the body.
+    pub(crate) withheld: bool,
 }
 
 /// An answer.
@@ -254,6 +256,7 @@ pub(crate) fn incoming(method: &str, path: &str, ask: Ask) -> Incoming {
         operation,
         path: CanonicalPath::new(path.to_owned()).unwrap(),
         query: query.collect(),
+        body_withheld: ask.withheld,
         body: Body::parse(Bytes::from(ask.body.unwrap_or_default())).unwrap(),
         token: ask.token.map(SecretString::new),
         namespace: ask.namespace,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::{House, ROOT};
+use crate::fixture::{Ask, House, ROOT};
 use crate::tokens::stored;
 
 #[tokio::test]
@@ -117,6 +117,21 @@ async fn tuning_does_not_bring_back_a_mount_that_is_taken_away() {
         tuning.await.unwrap();
         assert!(house.get("sys/mounts", ROOT).await.ok().data().get(format!("m{n}/")).is_none());
     }
+}
+
+#[tokio::test]
+async fn sec_kf09_a_request_whose_body_was_not_received_runs_no_handler() {
+    let house = House::new().await;
+    house.post("sys/auth/userpass", ROOT, json!({ "type": "userpass" })).await;
+    let ask = async |path: &str, token: &str| {
+        let ask = Ask { token: Some(token.to_owned()), withheld: true, ..Ask::default() };
+        house.ask("POST", path, ask).await.status
+    };
+    assert_eq!(ask("secret/data/a", "hvs.dead").await, 403, "clients log in again at a 403");
+    assert_eq!(ask("auth/userpass/login/a", "hvs.dead").await, 413);
+    assert_eq!(ask("sys/wrapping/unwrap", "hvs.dead").await, 403);
+    assert_eq!(ask("secret/data/a", ROOT).await, 413);
+    house.get("secret/data/a", ROOT).await.is(404);
 }
 
 #[tokio::test]

@@ -121,11 +121,15 @@ pub(crate) struct Receiving<'a> {
 impl Receiving<'_> {
     /// Receives a body and splits it into fields, form or JSON. The share is to be kept as long as the body. `body` is
     /// `None` afterwards when it was received to its end.
-    pub(crate) async fn receive(self, body: &mut Option<hyper::body::Incoming>) -> Result<(Body, Share), Answer> {
+    /// `None` when it is longer than a body without a live token may be.
+    pub(crate) async fn receive(
+        self,
+        body: &mut Option<hyper::body::Incoming>,
+    ) -> Result<Option<(Body, Share)>, Answer> {
         let mut share = self.memory.share(self.sender, self.peer);
         let text = match self.collect(body, &mut share).await {
             Ok(text) => text,
-            Err(Unreceived::TooLarge) if self.is_strangers() => return Err(too_large_without_token()),
+            Err(Unreceived::TooLarge) if self.is_strangers() => return Ok(None),
             Err(Unreceived::TooLarge) => return Err(too_large()),
             Err(Unreceived::Refused(answer)) => return Err(answer),
         };
@@ -133,7 +137,7 @@ impl Receiving<'_> {
         let json = self.limits.json;
         offload::run(text.len(), move || {
             if is_form { parse_form(text, json, &mut share) } else { parse_json(text, &json, &mut share) }
-                .map(|body| (body, share))
+                .map(|body| Some((body, share)))
         })
         .await
     }
@@ -224,7 +228,7 @@ fn too_many() -> Answer {
     Answer::error(StatusCode::SERVICE_UNAVAILABLE, "too many large request bodies at once")
 }
 
-fn too_large_without_token() -> Answer {
+pub(super) fn too_large_without_token() -> Answer {
     let text = format!("http: request body too large: without a valid token it may have {STRANGERS_BODY} bytes");
     Answer::error(StatusCode::PAYLOAD_TOO_LARGE, text)
 }

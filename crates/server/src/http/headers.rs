@@ -43,11 +43,19 @@ pub(crate) fn unambiguous(head: &Parts) -> Result<(), Answer> {
         (Some(host), _) if host.iter().any(|byte| !byte.is_ascii_graphic() || b"/\\@?#,".contains(byte)) => {
             refused("400 Bad Request: malformed Host header")
         }
-        (Some(host), Some(target)) if !host.eq_ignore_ascii_case(target) => {
+        (Some(host), Some(target))
+            if !without_default_port(host, &head.uri).eq_ignore_ascii_case(without_default_port(target, &head.uri)) =>
+        {
             refused("400 Bad Request: the Host header names another host than the request")
         }
         _ => Ok(()),
     }
+}
+
+/// A host without the port that its scheme has anyway.
+fn without_default_port<'a>(host: &'a [u8], target: &http::Uri) -> &'a [u8] {
+    let port: &[u8] = if target.scheme_str() == Some("https") { b":443" } else { b":80" };
+    host.strip_suffix(port).unwrap_or(host)
 }
 
 /// Checks what clients of several servers say of the state that they want to read. This server has one state, so that

@@ -81,8 +81,14 @@ async fn admit_parts<K: Kernel>(
     }
     let Admitting { rules, memory, peer, .. } = admitting;
     let receiving = Receiving { limits: &rules.limits, memory, peer, sender, form };
-    let (body, share) = receiving.receive(body).await?;
-    Ok(Admitted { incoming: Incoming { body, ..head }, share: Some(share) })
+    match receiving.receive(body).await? {
+        Some((body, share)) => Ok(Admitted { incoming: Incoming { body, ..head }, share: Some(share) }),
+        // The kernel refuses the dead token, and records that: clients log in again at a 403.
+        None if head.token.is_some() && !keepfast_core::is_bare_path(head.path.as_str()) => {
+            Ok(Admitted { incoming: Incoming { body_withheld: true, ..head }, share: None })
+        }
+        None => Err(body::too_large_without_token()),
+    }
 }
 
 impl<K: Kernel> Admitting<'_, K> {
@@ -138,6 +144,7 @@ fn read_head<K>(head: Parts, admitting: &Admitting<'_, K>, told: &mut Told) -> R
         // Writes take their parameters from the body alone.
         query: if writes { Vec::new() } else { query.parameters },
         body: Body::default(),
+        body_withheld: false,
         token,
         namespace: headers::namespace(&head.headers),
         headers: headers::recorded(&head.headers, &admission.rules().recorded_headers),
@@ -157,6 +164,7 @@ fn of_head(head: &Parts, path: CanonicalPath, remote: Option<SocketAddr>) -> Res
         path,
         query: Vec::new(),
         body: Body::default(),
+        body_withheld: false,
         token: None,
         namespace: headers::namespace(&head.headers),
         headers: Vec::new(),

@@ -64,6 +64,7 @@ impl Kernel for Echo {
             "path": incoming.path.as_str(),
             "query": incoming.query,
             "body": String::from_utf8_lossy(incoming.body.raw()),
+            "withheld": incoming.body_withheld,
             "token": incoming.token.map(|t| t.expose().clone()),
             "namespace": incoming.namespace,
             "wrap_ttl": incoming.wrap_ttl.map(|d| d.as_millis()),

@@ -87,6 +87,11 @@ impl Template {
         Ok(Template(parts))
     }
 
+    /// Whether it has the placeholder of the password. Only the password's own place may: a database quotes others in its errors.
+    pub(super) fn has_password(&self) -> bool {
+        self.0.contains(&Part::Password)
+    }
+
     /// A value without placeholders.
     pub(super) fn literal(text: &str) -> Self {
         Template(Some(text).filter(|t| !t.is_empty()).map(|t| Part::Text(t.to_owned())).into_iter().collect())

@@ -113,6 +113,12 @@ impl Dsn {
         all.filter(move |(at, (name, _))| counts(*at, name)).map(|(_, (name, value))| (name.as_str(), value))
     }
 
+    /// Whether anything but the password holds the password's placeholder.
+    pub(super) fn has_misplaced_password(&self) -> bool {
+        let parameters = self.parameters.iter().map(|(_, value)| value);
+        [&self.user, &self.address, &self.database].into_iter().chain(parameters).any(Template::has_password)
+    }
+
     /// Where the server is, with the placeholders of its address filled in.
     ///
     /// # Errors

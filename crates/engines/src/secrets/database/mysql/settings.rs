@@ -95,6 +95,9 @@ impl Settings {
         only_text(details, "username_template")?;
         let custom = custom_tls(details)?;
         let dsn = Dsn::parse(&url).map_err(unreadable)?;
+        if dsn.has_misplaced_password() {
+            return Err(unreadable("invalid DSN: only the password may hold {{password}}".to_owned()));
+        }
         let username = text(details, "username").unwrap_or_default();
         let credentials = Credentials::new(username, password.expose())?;
         let fill = |template: &Template| template.fill(&credentials);
@@ -257,6 +260,19 @@ mod tests {
         details.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let password = SecretString::new("p@)/?tls=false".to_owned());
         Settings::read(details.as_object().unwrap(), &password, &FileDirectories::default())
+    }
+
+    #[test]
+    fn sec_kf06_the_passwords_placeholder_stands_in_no_other_place() {
+        for url in [
+            "{{password}}:x@tcp(db)/d",
+            "{{username}}:{{password}}@tcp(db)/{{password}}",
+            "{{username}}:{{password}}@tcp({{password}})/d",
+            "{{username}}:{{password}}@tcp(db)/d?sql_mode={{password}}",
+        ] {
+            assert!(read(url, json!({})).is_err(), "{url}");
+        }
+        assert!(read("{{username}}:{{password}}@tcp(db)/d", json!({})).is_ok());
     }
 
     #[test]

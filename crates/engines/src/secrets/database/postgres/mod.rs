@@ -140,7 +140,8 @@ impl From<Failed> for NotMade {
 
 /// Whether a statement may end the transaction that it runs in.
 fn ends_transaction(statement: &str) -> bool {
-    let ends = |word: &str| ["commit", "end", "prepare"].iter().any(|end| word.eq_ignore_ascii_case(end));
+    let ends =
+        |word: &str| ["abort", "commit", "end", "prepare", "rollback"].iter().any(|end| word.eq_ignore_ascii_case(end));
     statement.split(|c: char| !c.is_alphanumeric() && c != '_').any(ends)
 }
 

@@ -113,6 +113,9 @@ impl Parameters {
     pub(super) fn read(info: &ConnInfo, credentials: &Credentials) -> Result<Self, String> {
         let mut out = Parameters { read: BTreeMap::new(), run_time: Vec::new() };
         for (name, template) in info.parameters() {
+            if name != "password" && template.has_password() {
+                return Err(format!("{name} must not hold {{{{password}}}}"));
+            }
             let value = if matches!(name, "host" | "hostaddr" | "port") {
                 template
                     .fill_word(credentials)
@@ -206,6 +209,23 @@ mod tests {
     fn read(text: &str) -> Result<Parameters, String> {
         let credentials = Credentials::new("u".to_owned(), "p").unwrap();
         Parameters::read(&ConnInfo::parse(text).unwrap(), &credentials)
+    }
+
+    #[test]
+    fn sec_kf06_the_passwords_placeholder_stands_in_no_other_place() {
+        for url in [
+            "postgresql://{{password}}:x@h/d",
+            "postgresql://{{username}}:{{password}}@h/{{password}}",
+            "postgresql://{{username}}:{{password}}@h/d?application_name={{password}}",
+            "postgresql://{{username}}:{{password}}@{{password}}/d",
+            "host=h user='{{password}}'",
+            "host=h search_path={{password}}",
+        ] {
+            let told = read(url).err().unwrap_or_default();
+            assert!(told.ends_with("must not hold {{password}}"), "{url}: {told}");
+        }
+        assert!(read("postgresql://{{username}}:{{password}}@h/d").is_ok());
+        assert!(read("host=h user={{username}} password={{password}}").is_ok());
     }
 
     #[test]
