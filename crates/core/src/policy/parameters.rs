@@ -56,9 +56,14 @@ impl Constraints {
             Some(operation) if operation.declares(name) => Scope::Declared,
             _ => Scope::Data,
         };
+        // A value of very many words costs much to compare, so it is denied wherever a value of it is.
         let denied_as = |name: &str| {
             let denied = self.denied.get(name);
-            denied.is_some_and(|values| values.is_empty() || values.iter().any(|d| reading::reaches(d, value, scope)))
+            denied.is_some_and(|values| {
+                values.is_empty()
+                    || reading::has_too_many_words(value)
+                    || values.iter().any(|d| reading::reaches(d, value, scope))
+            })
         };
         denied_as(&name.to_lowercase())
             || operation.is_some_and(|operation| operation.other_names(name).any(denied_as))

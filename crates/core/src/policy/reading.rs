@@ -43,6 +43,29 @@ impl Depth {
     }
 }
 
+/// The most words of a value that are compared with a denied one: elements, and parts of texts with commas.
+pub(super) const WORDS: usize = 10_000;
+
+/// Whether a value has more than [`WORDS`] words.
+pub(super) fn has_too_many_words(value: &Value) -> bool {
+    let (mut open, mut words) = (vec![value], 0);
+    while let Some(value) = open.pop() {
+        words += match value {
+            Value::String(text) => 1 + text.bytes().filter(|byte| *byte == b',').count(),
+            _ => 1,
+        };
+        if words > WORDS {
+            return true;
+        }
+        match value {
+            Value::Array(list) => open.extend(list),
+            Value::Object(object) => open.extend(object.values()),
+            _ => {}
+        }
+    }
+    false
+}
+
 /// Whether a handler could read the request's value, or a part of it, as the denied one. A value that nests deeper than
 /// [`LEVELS`] or [`TEXTS`] counts as denied: no handler reads so deep, and it is not known what is in it.
 pub(super) fn reaches(denied: &Value, given: &Value, scope: Scope) -> bool {
@@ -339,6 +362,13 @@ mod tests {
         // A worker of the server has 2 MiB.
         let small = std::thread::Builder::new().stack_size(512 * 1024).spawn(run).unwrap();
         assert_eq!(small.join().unwrap(), [true, true, false, true], "deeper than any handler reads");
+    }
+
+    #[test]
+    fn sec_kf04_a_value_of_very_many_words_is_counted_not_compared() {
+        assert!(!has_too_many_words(&json!(vec!["x,x"; WORDS / 2 - 1])));
+        assert!(has_too_many_words(&json!(vec!["x,x"; WORDS / 2])));
+        assert!(has_too_many_words(&json!({ "a": ",".repeat(WORDS) })));
     }
 
     #[test]

@@ -172,7 +172,10 @@ async fn a_client_that_sends_its_whole_body_first_reads_the_413() {
 async fn a_client_that_waits_for_100_continue_reads_the_413_alone() {
     let server = Server::with(|c| c.limits = Limits { body: 1000, ..Limits::default() }).await;
     let told = server.ask("POST /v1/a", &["Expect: 100-continue", "Content-Length: 9000000"], b"").await;
-    assert_eq!((told.status, told.body.as_str()), (413, "{\"errors\":[\"http: request body too large (max_request_size)\"]}\n"));
+    assert_eq!(
+        (told.status, told.body.as_str()),
+        (413, "{\"errors\":[\"http: request body too large (max_request_size)\"]}\n")
+    );
 }
 
 /// One answer with a length, on a connection that stays open.
