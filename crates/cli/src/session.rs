@@ -64,7 +64,7 @@ impl Session {
         Self { client: self.client.with_token(token), ..self }
     }
 
-    /// The server's address, as a token helper is told it.
+    /// The server's address, which a token helper gets as `VAULT_ADDR`.
     pub(crate) fn address(&self) -> Address {
         self.client.config().address.clone()
     }

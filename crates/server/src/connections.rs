@@ -46,7 +46,7 @@ struct Open {
     next: u64,
     peers: HashMap<u64, Arc<Peer>>,
     sources: HashMap<IpAddr, usize>,
-    /// How many of `peers` are told to close.
+    /// How many of `peers` are closing.
     closing: usize,
     /// What those hold, in bytes.
     relieved: usize,

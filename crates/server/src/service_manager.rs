@@ -1,4 +1,4 @@
-//! What systemd is told of this process, by the protocol of sd_notify(3). Without `NOTIFY_SOCKET` nothing is sent.
+//! Notifies systemd of the states of this process, by the protocol of sd_notify(3). Without `NOTIFY_SOCKET` nothing is sent.
 
 use sd_notify::NotifyState;
 

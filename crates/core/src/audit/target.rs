@@ -1,7 +1,7 @@
 //! What declared devices write to: checked before anything that cannot be undone, and opened at unseal.
 //!
 //! A device that cannot be opened stops the server's start, `sys/init` and `sys/unseal` with the device, the path and what
-//! the system says, so that init never leaves a storage that nobody has the shares of.
+//! the system says, so that init never leaves a storage whose shares are lost.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};

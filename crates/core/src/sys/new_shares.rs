@@ -188,7 +188,7 @@ impl System {
     }
 
     /// Takes a share of the present kind. New shares that need no proof count once an audit device has the answer: an
-    /// answer that cannot be sent must not leave shares that nobody has.
+    /// answer that cannot be sent must not make lost shares the valid ones.
     pub(super) async fn give_old_share(
         &self,
         cx: &mut Cx,

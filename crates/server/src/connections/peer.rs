@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::{Connections, network};
 use crate::patience::{Activity, Stopwatch};
 
-/// A connection that is not told to close.
+/// The value of `relief` of an open connection.
 const OPEN: usize = usize::MAX;
 
 /// The client of a connection, and what the connection is doing.
@@ -26,7 +26,7 @@ pub(crate) struct Peer {
     base: AtomicUsize,
     /// What it holds beyond that and counts, in bytes.
     held: AtomicUsize,
-    /// What it held when it was told to close.
+    /// What it held when its closing began.
     relief: AtomicUsize,
     closed: Notify,
 }
@@ -119,12 +119,12 @@ impl Peer {
             .then(|| (held as u64).saturating_mul(self.age(now).saturating_add(LEAST_AGE)))
     }
 
-    /// What it held when it was told to close, in bytes; `None` while it is not.
+    /// What it held when its closing began, in bytes; `None` while it is open.
     pub(super) fn relief(&self) -> Option<usize> {
         Some(self.relief.load(Ordering::Relaxed)).filter(|relief| *relief != OPEN)
     }
 
-    /// Tells it to close. Returns what it holds and counts; `None` if it was told before.
+    /// Begins to close it. Returns what it holds and counts; `None` if it is closing already.
     pub(super) fn close(&self) -> Option<usize> {
         let held = self.base.load(Ordering::Relaxed) + self.held.load(Ordering::Relaxed);
         self.relief.compare_exchange(OPEN, held, Ordering::Relaxed, Ordering::Relaxed).ok()?;
@@ -132,7 +132,7 @@ impl Peer {
         Some(held)
     }
 
-    /// Waits until it is told to close.
+    /// Waits until its closing begins.
     pub(crate) async fn closed(&self) {
         self.closed.notified().await;
     }
