@@ -13,7 +13,7 @@ use tokio::net::TcpSocket;
 
 use crate::config::{Bind, Config, ListenerConfig};
 use crate::log_file::LogFile;
-use crate::socket::{candidates, group_id, user_id};
+use crate::socket::{candidates, check_directory, group_id, user_id};
 use crate::tls::Tls;
 
 /// The longest path of a unix socket in bytes (unix(7)): 108 with the final zero.
@@ -107,7 +107,10 @@ fn check_unix(path: &Path, user: Option<&str>, group: Option<&str>) -> Result<()
     group.map(group_id).transpose().map_err(|error| format!("socket_group: {error}"))?;
     match std::fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => Err("there is something else than a socket".into()),
-        _ => is_writable_directory(parent(path)),
+        _ => {
+            is_writable_directory(parent(path))?;
+            check_directory(parent(path)).map_err(|error| error.to_string())
+        }
     }
 }
 
@@ -154,6 +157,8 @@ fn is_writable_file(path: &Path, creates_directories: bool) -> Result<(), String
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
     use std::path::PathBuf;
 
     use super::*;
@@ -227,8 +232,12 @@ mod tests {
     #[test]
     fn addresses_must_be_bindable_and_a_used_one_warns() {
         let tcp = |address: &str| vec![ListenerConfig::plain(address)];
-        assert!(one_error(|c| c.listeners = tcp("198.51.100.7:8200")).contains("Cannot assign requested address"));
-        assert!(one_error(|c| c.listeners = tcp("no-such-host.invalid:8200")).contains("cannot be resolved"));
+        // No interface has this scope, so no machine can bind the address, whatever its routes and `ip_nonlocal_bind` say.
+        let unbindable = one_error(|c| c.listeners = tcp("[fe80::1%4294967294]:8200"));
+        assert!(unbindable.contains("os error"), "{unbindable}");
+        // A label has at most 63 bytes, so the resolver refuses the name without asking a name server.
+        let long = format!("{}.invalid:8200", "x".repeat(64));
+        assert!(one_error(|c| c.listeners = tcp(&long)).contains("cannot be resolved"));
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap().to_string();
         let used = findings(|c| c.listeners = tcp(&address));
@@ -251,5 +260,23 @@ mod tests {
         assert!(one_error(|c| c.listeners = unix(dir.path().join("s"), Some("no-such-user"))).contains("socket_user"));
         std::fs::write(dir.path().join("s"), "").unwrap();
         assert!(one_error(|c| c.listeners = unix(dir.path().join("s"), None)).contains("something else"));
+    }
+
+    #[test]
+    fn sec_kf28_the_directory_of_a_socket_is_checked_as_the_start_checks_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = dir.path().join("shared");
+        std::fs::create_dir(&shared).unwrap();
+        let unix = || {
+            let bind = Bind::Unix { path: shared.join("s"), mode: None, user: None, group: None };
+            vec![ListenerConfig { bind, ..ListenerConfig::plain("") }]
+        };
+        let set_mode = |mode| std::fs::set_permissions(&shared, Permissions::from_mode(mode)).unwrap();
+        set_mode(0o777);
+        assert!(one_error(|c| c.listeners = unix()).contains("can be written by every user"));
+        for mode in [0o1777, 0o770] {
+            set_mode(mode);
+            assert_eq!(findings(|c| c.listeners = unix()), Findings::default(), "{mode:o}");
+        }
     }
 }

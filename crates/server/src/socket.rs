@@ -146,8 +146,11 @@ fn unix(
     Ok((listener, SocketFile { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() }))
 }
 
-/// A directory in which any user can rename files gives its sockets to any user.
-fn check_directory(parent: &Path) -> io::Result<()> {
+/// Refuses a directory in which every user can rename files: such a user could put their own socket in place of ours.
+///
+/// # Errors
+/// When the directory cannot be examined, or every user can write to it and it is not sticky.
+pub(crate) fn check_directory(parent: &Path) -> io::Result<()> {
     const OTHERS_WRITE: u32 = 0o002;
     const STICKY: u32 = 0o1000;
     let mode = std::fs::metadata(parent)?.permissions().mode();

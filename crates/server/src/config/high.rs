@@ -48,8 +48,6 @@ pub struct Config {
     pub unsafe_allow_api_audit_creation: bool,
     /// Whether audit devices may have a prefix.
     pub allow_audit_log_prefixing: bool,
-    /// Whether the user interface was asked for.
-    pub ui: bool,
     /// Where the process id is written.
     pub pid_file: Option<PathBuf>,
     /// How metrics are told.
@@ -162,7 +160,6 @@ impl Default for Config {
             audit: Vec::new(),
             unsafe_allow_api_audit_creation: false,
             allow_audit_log_prefixing: false,
-            ui: false,
             pid_file: None,
             telemetry: TelemetrySettings::default(),
             user_lockout: BTreeMap::new(),
@@ -171,7 +168,8 @@ impl Default for Config {
     }
 }
 
-/// Applies the files in order, then the environment, and checks the result.
+/// Applies the files in order, then the environment, and checks the result. Audit devices are read when the keys of all
+/// files are known.
 pub(super) fn build(
     sources: &[Source],
     environment: &Environment,
@@ -180,8 +178,20 @@ pub(super) fn build(
 ) -> Result<Config, ConfigError> {
     let mut config = Config::default();
     let must_listen = storage.is_none();
-    for source in sources {
-        apply(&mut config, &mut storage, source.root(), environment, warnings)?;
+    let mut roots: Vec<Stanza<'_>> = sources.iter().map(Source::root).collect();
+    for root in &mut roots {
+        apply(&mut config, &mut storage, root, environment, warnings)?;
+    }
+    // What permits the prefix of a device may stand in a later file than the device.
+    for root in &mut roots {
+        for block in root.blocks("audit", 2)? {
+            let device = audit::read(block, &config, warnings)?;
+            config.audit.push(device);
+        }
+    }
+    for mut root in roots {
+        root.without_effect(known_keys::TOP_LEVEL, warnings);
+        root.finish_root(warnings)?;
     }
     config.storage = storage.ok_or_else(|| ConfigError::Whole("a storage backend must be specified".into()))?;
     apply_environment(&mut config, environment)?;
@@ -198,11 +208,11 @@ pub(super) fn build(
 fn apply(
     config: &mut Config,
     storage: &mut Option<Storage>,
-    mut root: Stanza<'_>,
+    root: &mut Stanza<'_>,
     environment: &Environment,
     warnings: &mut Vec<Warning>,
 ) -> Result<(), ConfigError> {
-    if let Some(found) = read_storage(&mut root, environment, warnings)? {
+    if let Some(found) = read_storage(root, environment, warnings)? {
         *storage = Some(found);
     }
     let duration =
@@ -213,11 +223,7 @@ fn apply(
     let flag = |found: Option<bool>, known: &mut bool| *known = found.unwrap_or(*known);
     flag(root.flag("unsafe_allow_api_audit_creation")?, &mut config.unsafe_allow_api_audit_creation);
     flag(root.flag("allow_audit_log_prefixing")?, &mut config.allow_audit_log_prefixing);
-    for block in root.blocks("audit", 2)? {
-        let device = audit::read(block, config, warnings)?;
-        config.audit.push(device);
-    }
-    check_seals(&mut root, warnings)?;
+    check_seals(root, warnings)?;
     if let Some(stanza) = root.object("telemetry")? {
         config.telemetry = stanzas::telemetry(stanza, warnings)?;
     }
@@ -231,16 +237,13 @@ fn apply(
     set(&mut config.default_lease_ttl, root.duration("default_lease_ttl")?.filter(|d| !d.is_zero()));
     set(&mut config.max_lease_ttl, root.duration("max_lease_ttl")?.filter(|d| !d.is_zero()));
     set(&mut config.disable_mlock, root.flag("disable_mlock")?);
-    if let Some(ui) = root.flag("ui")? {
-        config.ui = ui;
-        if ui {
-            warnings
-                .push(root.warning(root.position("ui"), "ui has no effect in Keepfast: there is no user interface"));
-        }
+    if root.flag("ui")?.unwrap_or(false) {
+        let text = "ui has no effect in Keepfast: there is no user interface";
+        warnings.push(root.warning(root.position("ui"), text));
     }
     set(&mut config.log_level, root.text("log_level")?);
     set_some(&mut config.log_file, root.text("log_file")?.filter(|p| !p.is_empty()).map(PathBuf::from));
-    stanzas::log_rotation(&mut root, &mut config.log_rotation)?;
+    stanzas::log_rotation(root, &mut config.log_rotation)?;
     set_some(&mut config.pid_file, root.text("pid_file")?.filter(|p| !p.is_empty()).map(PathBuf::from));
     if let Some(directories) = root.list("database_file_directories")? {
         config.database_file_directories = stanzas::file_directories(directories)?;
@@ -254,8 +257,7 @@ fn apply(
             return Err(root.fault(item.position(), format!("{key} is not supported: storage \"raft\" needs none")));
         }
     }
-    root.without_effect(known_keys::TOP_LEVEL, warnings);
-    root.finish_root(warnings)
+    Ok(())
 }
 
 fn set<T>(target: &mut T, value: Option<T>) {
@@ -347,9 +349,6 @@ fn apply_environment(config: &mut Config, environment: &Environment) -> Result<(
     if let Some(format) = environment.setting("LOG_FORMAT") {
         config.log_format = LogFormat::parse(format)
             .ok_or_else(|| ConfigError::Whole(format!("unknown log format {format:?} in the environment")))?;
-    }
-    if let Some(ui) = environment.setting("UI") {
-        config.ui = matches!(ui, "1" | "t" | "T" | "true" | "TRUE" | "True");
     }
     Ok(())
 }

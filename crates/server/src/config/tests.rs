@@ -81,7 +81,7 @@ fn a_production_configuration_is_read_whole() {
     assert_eq!(warnings, Vec::<String>::new());
     assert_eq!(config.storage, Storage::Raft { path: "/var/lib/keepfast".into(), node_id: "n1".into() });
     assert_eq!(config.max_lease_ttl, Duration::from_secs(30 * 86_400));
-    assert_eq!((config.disable_mlock, config.ui, config.log_format), (true, false, LogFormat::Json));
+    assert_eq!((config.disable_mlock, config.log_format), (true, LogFormat::Json));
     let rotation = LogRotation { bytes: 1 << 20, duration: Duration::from_secs(12 * 3600), max_files: Some(7) };
     assert_eq!(config.log_rotation, rotation);
     let [tcp, unix] = &config.listeners[..] else { panic!("two listeners") };
@@ -137,6 +137,38 @@ fn files_of_a_directory_are_merged_in_the_order_of_their_names() {
     let (config, _) = load_texts(&[first, second], &[]).unwrap();
     assert_eq!(config.storage, Storage::File { path: "/d".into() });
     assert_eq!((config.log_level.as_str(), config.listeners.len()), ("debug", 2));
+}
+
+#[test]
+fn the_prefix_of_an_audit_device_may_be_permitted_in_any_file() {
+    let device = "audit \"file\" \"a\" {\n  options { file_path = \"stdout\" prefix = \"p\" }\n}\n";
+    let (allowed, denied) = ("allow_audit_log_prefixing = true\n", "allow_audit_log_prefixing = false\n");
+    let base = format!("{MINIMAL}{LISTENER}");
+    for texts in [[device, &base, allowed], [&base, allowed, device], [denied, device, &format!("{base}{allowed}")]] {
+        let (config, warnings) = load_texts(&texts, &[]).unwrap();
+        assert_eq!((config.audit.len(), warnings.len()), (1, 0), "{texts:?}");
+    }
+    for texts in [[device, &base, ""], [allowed, device, &format!("{base}{denied}")]] {
+        let message = load_texts(&texts, &[]).unwrap_err();
+        assert!(message.contains("audit log prefixing is not allowed"), "{message}");
+    }
+}
+
+#[test]
+fn sources_of_several_flags_are_merged_before_they_are_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let first = file(
+        "1.hcl",
+        "default_lease_ttl = \"1000h\"\naudit \"file\" \"a\" { options { path = \"discard\" prefix = \"p\" } }",
+    );
+    let text = format!("{MINIMAL}{LISTENER}max_lease_ttl = \"2000h\"\nallow_audit_log_prefixing = true\n");
+    let second = file("2.hcl", &text);
+    assert!(load(&[first, second], &Environment::of(&[])).is_ok());
 }
 
 #[test]
