@@ -1,6 +1,7 @@
 //! The house rules that neither rustfmt nor clippy knows. Each finding names a place and a rule.
 
 mod documents;
+mod environment;
 mod graph;
 mod recursion;
 mod sources;
@@ -19,7 +20,7 @@ type Findings = Vec<String>;
 /// A rule's name and the rule.
 type Rule = (&'static str, fn(&Repository) -> Result<Findings>);
 
-const RULES: [Rule; 14] = [
+const RULES: [Rule; 15] = [
     ("files begin with a //! line", sources::headed),
     ("files are at most 600 lines", sources::short_files),
     ("functions are at most 80 lines", sources::short_functions),
@@ -34,6 +35,7 @@ const RULES: [Rule; 14] = [
     ("every direct dependency has its reason", graph::reasons),
     ("every invariant names its tests", documents::invariants),
     ("every security row names its tests", documents::security_rows),
+    ("pages name the environment variables that are read", environment::documented),
 ];
 
 /// A file of the repository: its path below the root, and its text.
