@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::servers::free_port;
@@ -73,7 +74,7 @@ impl Postgres {
     /// # Errors
     /// When they cannot be told.
     pub fn freeze(&self) -> Result<()> {
-        self.signal("-STOP")
+        self.signal(Signal::STOP)
     }
 
     /// Lets them go on.
@@ -81,7 +82,7 @@ impl Postgres {
     /// # Errors
     /// As [`Postgres::freeze`].
     pub fn thaw(&self) -> Result<()> {
-        self.signal("-CONT")
+        self.signal(Signal::CONT)
     }
 
     /// What a statement answers when the superuser gives it.
@@ -139,15 +140,19 @@ impl Postgres {
         text.lines().rev().take(8).collect::<Vec<_>>().join(" / ")
     }
 
-    /// Tells the postmaster and everything that it has started.
-    fn signal(&self, signal: &str) -> Result<()> {
+    /// Sends a signal to the postmaster and to every process that it has started.
+    fn signal(&self, signal: Signal) -> Result<()> {
         let file = std::fs::read_to_string(self.path("data/postmaster.pid")).context("it does not run")?;
         let postmaster = file.lines().next().context("no process id")?.trim().to_owned();
         let children = Path::new("/proc").join(&postmaster).join("task").join(&postmaster).join("children");
         let children = std::fs::read_to_string(children)?;
-        // A process that has ended meanwhile is no failure.
-        let all = std::iter::once(postmaster.as_str()).chain(children.split_whitespace());
-        Command::new("kill").arg(signal).args(all).stderr(Stdio::null()).status()?;
+        for process in std::iter::once(postmaster.as_str()).chain(children.split_whitespace()) {
+            match kill_process(Pid::from_raw(process.parse()?).context("no process id")?, signal) {
+                // A process that has ended meanwhile is no failure.
+                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Err(error) => return Err(error).context("the signal cannot be sent"),
+            }
+        }
         Ok(())
     }
 }

@@ -5,9 +5,11 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -191,10 +193,8 @@ impl Server {
 
     /// Ends it as an operator would (SIGTERM), and waits until it has ended.
     pub fn terminate(&mut self) -> Result<()> {
-        let kill = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status()?;
-        if !kill.success() {
-            bail!("no process {} to end", self.pid());
-        }
+        kill_process(Pid::from_child(&self.process), Signal::TERM)
+            .with_context(|| format!("no process {} to end", self.pid()))?;
         let end = Instant::now() + START_TIMEOUT;
         while self.is_running() {
             if Instant::now() > end {
@@ -286,7 +286,17 @@ fn expect_ok(answer: Answer) -> Result<Value> {
     answer.json().context("no JSON")
 }
 
-/// A port that was free a moment ago.
+/// A port of loopback on which nothing listens. It is below the range from which the system takes ports of outgoing
+/// connections, and no two calls of a process return the same one.
+///
+/// # Errors
+/// When no port is free.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(97);
+    let next = || FIRST + start.wrapping_add(CALLS.fetch_add(1, Ordering::Relaxed)) % COUNT;
+    let mut ports = (0..COUNT).filter_map(|_| u16::try_from(next()).ok());
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).context("no port is free")
 }

@@ -1,17 +1,27 @@
 //! The server as a process: what it tells systemd, its signals, its log file, and `-dev-json`.
 
+#![allow(clippy::disallowed_methods, reason = "the program runs by the machine's clock")]
+
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Stdio};
-use std::time::Duration;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_keepfast");
+
+/// How long anything that a test waits for may take.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A server that is killed at the end of its test.
 struct Process {
     child: Child,
-    log: BufReader<ChildStderr>,
+    /// The lines of its log.
+    log: Receiver<String>,
 }
 
 impl Process {
@@ -25,23 +35,37 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap());
+        let (lines, log) = channel();
+        let read = BufReader::new(child.stderr.take().unwrap()).lines();
+        std::thread::spawn(move || read.map_while(Result::ok).try_for_each(|line| lines.send(line)));
         Process { child, log }
     }
 
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([format!("-{name}"), pid]).status().unwrap().success());
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// The next line of the log with this text.
-    fn logged(&mut self, text: &str) -> String {
-        let mut line = String::new();
-        while !line.contains(text) {
-            line.clear();
-            assert_ne!(self.log.read_line(&mut line).unwrap(), 0, "the log ended before {text:?}");
+    fn logged(&self, text: &str) -> String {
+        let end = Instant::now() + LIMIT;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let line = self.log.recv_timeout(left).unwrap_or_else(|error| panic!("{text:?} is not logged: {error}"));
+            if line.contains(text) {
+                return line;
+            }
         }
-        line
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        let end = Instant::now() + LIMIT;
+        loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => return status,
+                None => assert!(Instant::now() < end, "the server does not end"),
+            }
+            std::thread::yield_now();
+        }
     }
 }
 
@@ -68,7 +92,7 @@ fn systemd_learns_of_ready_reload_and_stop_and_signals_do_not_kill() {
     let home = tempfile::tempdir().unwrap();
     let socket = home.path().join("notify");
     let manager = ServiceManager(UnixDatagram::bind(&socket).unwrap());
-    manager.0.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    manager.0.set_read_timeout(Some(LIMIT)).unwrap();
     let (config, data, logs) = (home.path().join("c.hcl"), home.path().join("data"), home.path().join("logs"));
     let text = |level: &str| {
         format!(
@@ -94,24 +118,32 @@ fn systemd_learns_of_ready_reload_and_stop_and_signals_do_not_kill() {
         .unwrap();
     assert!(String::from_utf8_lossy(&refused.stderr).contains("sealed"), "{refused:?}");
     std::fs::rename(logs.join("keepfast.log"), logs.join("keepfast.log.1")).unwrap();
-    server.signal("HUP");
+    server.signal(Signal::HUP);
     let reloading = manager.next();
     assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading:?}");
     assert!(manager.next().starts_with("READY=1\n"));
-    server.signal("USR1");
+    server.signal(Signal::USR1);
     server.logged("SIGUSR1 has no effect");
-    server.signal("USR2");
-    let state = server.logged("state of the server");
-    for part in ["version=", "uptime_seconds=", "sealed=true", "tasks=", "connections=0", "core.in_flight_requests"] {
+    // The server may notice only later that the client has closed its connection.
+    let end = Instant::now() + LIMIT;
+    let state = loop {
+        server.signal(Signal::USR2);
+        let state = server.logged("state of the server");
+        if state.contains("connections=0") {
+            break state;
+        }
+        assert!(Instant::now() < end, "a connection stays: {state}");
+    };
+    for part in ["version=", "uptime_seconds=", "sealed=true", "tasks=", "core.in_flight_requests"] {
         assert!(state.contains(part), "{part}: {state}");
     }
     std::fs::write(&config, text("warn")).unwrap();
-    server.signal("HUP");
+    server.signal(Signal::HUP);
     assert!(manager.next().starts_with("RELOADING=1"));
     assert!(manager.next().starts_with("READY=1\n"));
-    server.signal("TERM");
+    server.signal(Signal::TERM);
     assert!(manager.next().starts_with("STOPPING=1"));
-    assert!(server.child.wait().unwrap().success());
+    assert!(server.end().success());
     let old = std::fs::read_to_string(logs.join("keepfast.log.1")).unwrap();
     let new = std::fs::read_to_string(logs.join("keepfast.log")).unwrap();
     assert!(old.contains("starting") && !old.contains("state of the server"), "{old}");
@@ -164,8 +196,8 @@ fn dev_json_prints_one_line_with_the_bound_port() {
         .output()
         .unwrap();
     assert!(lookup.status.success() && lookup.stdout.starts_with(b"[root]"), "{lookup:?}");
-    server.signal("INT");
-    assert!(server.child.wait().unwrap().success());
+    server.signal(Signal::INT);
+    assert!(server.end().success());
     let mut rest = String::new();
     out.read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "");
@@ -185,6 +217,12 @@ fn verify_only_checks_what_a_start_needs() {
     assert_eq!(verify(&format!("storage \"inmem\" {{}}\n{listener}")), (Some(0), String::new()));
     let (code, text) = verify("storage \"inmem\" {}\nlistner \"tcp\" { tls_disable = true }\n");
     assert!(code == Some(1) && text.contains("did you mean \"listener\"?"), "{text}");
+    let shared = home.path().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let socket = format!("listener \"unix\" {{\n  address = \"{}/s\"\n}}\n", shared.display());
+    let (code, text) = verify(&format!("storage \"inmem\" {{}}\n{socket}"));
+    assert!(code == Some(1) && text.contains("can be written by every user"), "{text}");
     let (code, text) = verify(&format!("storage \"inmem\" {{}}\n{listener}pid_file = \"/nonexistent/pid\"\n"));
     assert!(code == Some(1) && text.contains("pid_file: /nonexistent"), "{text}");
 }

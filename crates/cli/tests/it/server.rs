@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_keepfast");
 const OWN_TOKEN: &str = "test-root";
+const ANY_PORT: &str = "-dev-listen-address=127.0.0.1:0";
 
 /// A server and a home directory, both gone afterwards (a server of the environment stays).
 pub(crate) struct Server {
@@ -41,19 +42,18 @@ impl Server {
     /// A Keepfast server that is not initialized, on a disk store; it is our own whatever the environment says.
     pub(crate) fn fresh() -> Self {
         let home = tempfile::tempdir().unwrap();
-        let listen = free_address();
         let config = home.path().join("config.hcl");
         let storage = format!("storage \"file\" {{\n  path = \"{}\"\n}}\n", home.path().join("data").display());
-        let listener = format!("listener \"tcp\" {{\n  address = \"{listen}\"\n  tls_disable = true\n}}\n");
-        std::fs::write(&config, storage + &listener + "disable_mlock = true\n").unwrap();
-        let child = spawn(&home, &["server", &format!("-config={}", config.display())], "==> Keepfast server started!");
-        Self { address: format!("http://{listen}"), token: String::new(), home, child: Some(child) }
+        let listener = "listener \"tcp\" {\n  address = \"127.0.0.1:0\"\n  tls_disable = true\n}\n";
+        std::fs::write(&config, storage + listener + "disable_mlock = true\n").unwrap();
+        let flag = format!("-config={}", config.display());
+        let (child, address) = spawn(&home, &["server", &flag], "==> Keepfast server started!");
+        Self { address, token: String::new(), home, child: Some(child) }
     }
 
     /// A development server with TLS, and the path of its authority's certificate; it is our own whatever the environment says.
     pub(crate) fn with_tls() -> (Self, PathBuf) {
         let home = tempfile::tempdir().unwrap();
-        let listen = free_address();
         let directory = home.path().join("tls");
         std::fs::create_dir(&directory).unwrap();
         let flags = [
@@ -61,14 +61,12 @@ impl Server {
             "-dev-tls".to_owned(),
             "-dev-no-store-token".to_owned(),
             format!("-dev-root-token-id={OWN_TOKEN}"),
-            format!("-dev-listen-address={listen}"),
+            ANY_PORT.to_owned(),
             format!("-dev-tls-cert-dir={}", directory.display()),
         ];
-        let child = spawn(&home, &flags.each_ref().map(String::as_str), "Root Token:");
+        let (child, address) = spawn(&home, &flags.each_ref().map(String::as_str), "Root Token:");
         let authority = directory.join("vault-ca.pem");
-        let server =
-            Self { address: format!("https://{listen}"), token: OWN_TOKEN.to_owned(), home, child: Some(child) };
-        (server, authority)
+        (Self { address, token: OWN_TOKEN.to_owned(), home, child: Some(child) }, authority)
     }
 
     /// Whatever listens at an address, with a home directory of its own.
@@ -78,11 +76,10 @@ impl Server {
     }
 
     fn start(home: tempfile::TempDir) -> Self {
-        let listen = free_address();
         let token = format!("-dev-root-token-id={OWN_TOKEN}");
-        let address = format!("-dev-listen-address={listen}");
-        let child = spawn(&home, &["server", "-dev", "-dev-no-store-token", &token, &address], "Root Token:");
-        Self { address: format!("http://{listen}"), token: OWN_TOKEN.to_owned(), home, child: Some(child) }
+        let (child, address) =
+            spawn(&home, &["server", "-dev", "-dev-no-store-token", &token, ANY_PORT], "Root Token:");
+        Self { address, token: OWN_TOKEN.to_owned(), home, child: Some(child) }
     }
 
     /// Whether the environment named this server, so that it may be OpenBao.
@@ -177,12 +174,8 @@ impl Drop for Server {
     }
 }
 
-fn free_address() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
-
-/// Starts the program and waits for a line that says it is ready.
-fn spawn(home: &tempfile::TempDir, arguments: &[&str], ready: &str) -> Child {
+/// Starts the program and waits for a line that says it is ready. Also returns its URL, which the banner shows before.
+fn spawn(home: &tempfile::TempDir, arguments: &[&str], ready: &str) -> (Child, String) {
     let mut child = Command::new(PROGRAM)
         .args(arguments)
         .env("HOME", home.path())
@@ -191,13 +184,14 @@ fn spawn(home: &tempfile::TempDir, arguments: &[&str], ready: &str) -> Child {
         .spawn()
         .unwrap();
     let mut banner = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
+    let (mut line, mut address) = (String::new(), None);
     while !line.starts_with(ready) {
         line.clear();
         assert_ne!(banner.read_line(&mut line).unwrap(), 0, "the server ended before it was ready");
+        address = line.trim().strip_prefix("Api Address: ").map(str::to_owned).or(address);
     }
     std::thread::spawn(move || std::io::copy(&mut banner, &mut std::io::sink()));
-    child
+    (child, address.expect("the banner shows the address"))
 }
 
 /// A name that no other test and no other run uses.

@@ -7,8 +7,8 @@ use crate::server::{Done, Server};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_keepfast");
 
-/// Runs a command line of the shell on a pseudo-terminal of util-linux's `script`.
-fn on_a_terminal(server: &Server, line: &str) -> String {
+/// Runs a command line of the shell on a pseudo-terminal of util-linux's `script`; its exit status and its output.
+fn on_a_terminal(server: &Server, line: &str) -> (i32, String) {
     let done = Command::new("script")
         .args(["-q", "-e", "-c", line, "/dev/null"])
         .env_clear()
@@ -19,7 +19,7 @@ fn on_a_terminal(server: &Server, line: &str) -> String {
         .env("TERM", "dumb")
         .output()
         .expect("`script` of util-linux (Debian: bsdutils) is needed");
-    String::from_utf8(done.stdout).unwrap()
+    (done.status.code().unwrap(), String::from_utf8(done.stdout).unwrap())
 }
 
 /// Whether a terminal would obey a part of a text; colours are the program's own.
@@ -35,19 +35,19 @@ fn sec_kf13_values_reach_a_terminal_escaped_and_a_pipe_raw() {
     let (hostile, kv) = ("A\u{1b}]0;PWNED\u{7}\u{1b}[2J\u{9b}31m\u{202e}", server.kv(2));
     server.ok(&["kv", "put", &format!("{kv}/a"), &format!("v={hostile}")]);
     server.ok(&["secrets", "tune", &format!("-description={hostile}"), &kv]);
-    for line in [
-        format!("{PROGRAM} kv get {kv}/a"),
-        format!("{PROGRAM} kv get -field=v {kv}/a"),
-        format!("{PROGRAM} kv get -format=json {kv}/a"),
-        format!("{PROGRAM} kv get -format=yaml {kv}/a"),
-        format!("{PROGRAM} read -format=raw {kv}/data/a"),
-        format!("{PROGRAM} secrets list"),
-        format!("{PROGRAM} secrets list -detailed"),
-        format!("{PROGRAM} read \"$(printf 'x/\\033[2J')\""),
-        format!("{PROGRAM} \"$(printf '\\033[2J')\""),
+    for (arguments, code, part) in [
+        (format!("kv get {kv}/a"), 0, "PWNED"),
+        (format!("kv get -field=v {kv}/a"), 0, "PWNED"),
+        (format!("kv get -format=json {kv}/a"), 0, "PWNED"),
+        (format!("kv get -format=yaml {kv}/a"), 0, "PWNED"),
+        (format!("read -format=raw {kv}/data/a"), 0, "PWNED"),
+        ("secrets list".to_owned(), 0, "PWNED"),
+        ("secrets list -detailed".to_owned(), 0, "PWNED"),
+        ("read \"$(printf 'x/\\033[2J')\"".to_owned(), 2, "[2J"),
+        ("\"$(printf '\\033[2J')\"".to_owned(), 127, "[2J"),
     ] {
-        let shown = on_a_terminal(&server, &line);
-        assert!(!shown.is_empty() && !is_obeyed(&shown), "{line}: {shown:?}");
+        let (ended, shown) = on_a_terminal(&server, &format!("{PROGRAM} {arguments}"));
+        assert!(ended == code && shown.contains(part) && !is_obeyed(&shown), "{arguments}: {ended} {shown:?}");
     }
     assert_eq!(server.ok(&["kv", "get", "-field=v", &format!("{kv}/a")]), hostile);
 }

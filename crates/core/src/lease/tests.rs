@@ -344,10 +344,13 @@ async fn an_intent_is_undone_after_a_failure_and_after_a_crash() {
     {
         let request = rig.ask(&rig.root, "a/creds");
         let mut request = std::pin::pin!(request);
-        while rig.users() == 0 {
-            assert!(futures_util::poll!(&mut request).is_pending());
-            tokio::task::yield_now().await;
-        }
+        let made = async {
+            while rig.users() == 0 {
+                assert!(futures_util::poll!(&mut request).is_pending());
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), made).await.expect("the user is made");
         rig.pass(Duration::from_secs(40)).await;
         assert_eq!(rig.users(), 1, "a request that is under way is left alone, however slow");
         rig.unsealed.barrier.close();

@@ -112,11 +112,15 @@ async fn policies_of_the_entity_are_in_both_entries() {
     house.get("secret/data/a", &login.token()).await;
     let again = house.post(LOGIN, "", json!({ "password": "pw" })).await.ok();
     let entries = house.entries();
-    for entry in &entries[entries.len() - 4..] {
-        let auth = if entry["request"]["path"] == LOGIN { &entry["response"]["auth"] } else { &entry["auth"] };
-        if auth.is_null() {
+    let last = &entries[entries.len() - 4..];
+    assert_eq!(last.iter().map(|e| e["type"].as_str().unwrap()).collect::<Vec<_>>(), ["request", "response"].repeat(2));
+    for entry in last {
+        let is_login = entry["request"]["path"] == LOGIN;
+        if is_login && entry["type"] == "request" {
+            assert!(entry["auth"].get("policies").is_none(), "the user is not known yet: {entry}");
             continue;
         }
+        let auth = if is_login { &entry["response"]["auth"] } else { &entry["auth"] };
         assert_eq!(auth["identity_policies"], json!(["of-entity", "reads"]), "{entry}");
         assert_eq!(auth["token_policies"], json!(["default", "reads", "wide", "writes"]));
         assert_eq!(auth["policies"], json!(["default", "of-entity", "reads", "wide", "writes"]));
@@ -151,7 +155,7 @@ async fn sec_kf41_a_refusal_tells_its_reason_to_the_audit_log_alone() {
         ("unknown", ask("unknown", "secret/data/a", Value::Null), "does not exist"),
         ("none", ask("", "secret/data/a", Value::Null), "has no token"),
         ("expired", ask(&short, "secret/data/a", Value::Null), "expired"),
-        ("spent", ask(&once, "secret/data/a", Value::Null), ""),
+        ("spent", ask(&once, "secret/data/a", Value::Null), "does not exist"),
         ("cidr", ask(&cidr, "secret/data/a", Value::Null), "bound CIDRs of the token"),
         ("policy", ask(&bound, "sys/mounts", Value::Null), "no policy"),
         ("locked", ask("", LOGIN, pw()), "locked out"),

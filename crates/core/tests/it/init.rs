@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::{Ask, House, device, incoming};
 
-/// A backend whose operation number `at` fails, before or after it took effect in the case of a commit.
+/// A backend whose operation number `at` fails without any effect; the others succeed.
 #[derive(Default)]
 struct Failing {
     memory: MemoryBackend,
@@ -178,6 +178,7 @@ async fn sec_kf40_a_failed_unseal_keeps_the_shares_and_names_the_reason() {
         backend.fail_at(0);
         if status == 200 {
             assert_eq!(answer["sealed"], false);
+            assert!(at > 2, "operation {at} did not fail");
             break;
         }
         assert_eq!((status, progress().await), (500, json!(1)), "operation {at}: {answer}");

@@ -166,9 +166,12 @@ async fn after_seal_every_request_is_503_and_the_data_comes_back_with_the_shares
     house.post("sys/seal", &weak, Value::Null).await.is(403);
     house.post("sys/seal", "", Value::Null).await.is(403);
     house.post("sys/seal", ROOT, Value::Null).await.is(204);
-    while !house.node.is_sealed() {
-        tokio::task::yield_now().await;
-    }
+    let sealed = async {
+        while !house.node.is_sealed() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), sealed).await.expect("the server is sealed");
     assert!(before.barrier.is_closed(), "keys are gone even for whoever still holds the barrier");
     for (method, path) in [
         ("GET", "secret/data/a"),
@@ -208,9 +211,12 @@ async fn sealing_during_load_answers_everyone_and_loses_nothing_that_was_acknowl
             })
         })
         .collect();
-    while house.entries_written() < 400 {
-        tokio::task::yield_now().await;
-    }
+    let loaded = async {
+        while house.entries_written() < 400 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), loaded).await.expect("the writers write");
     house.node.seal().await;
     let mut acknowledged = Vec::new();
     for writer in writers {

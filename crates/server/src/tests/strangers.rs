@@ -65,17 +65,20 @@ async fn sec_kf03_streams_before_the_first_authenticated_request_are_few() {
     stream.write_all(&open_streams(100)).await.unwrap();
     // A PING behind them is answered when all were seen.
     stream.write_all(&[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]).await.unwrap();
-    let (mut answers, mut headers) = (Vec::new(), 0);
-    while headers < 68 {
-        let mut head = [0; 9];
-        stream.read_exact(&mut head).await.unwrap();
-        let length = usize::from(head[1]) << 8 | usize::from(head[2]);
-        let mut payload = vec![0; length];
-        stream.read_exact(&mut payload).await.unwrap();
-        headers += usize::from(head[3] == 1);
-        answers.push(head[3]);
-    }
-    assert_eq!(answers.iter().filter(|kind| **kind == 1).count(), 68, "32 of 100 wait for their bodies");
+    let (mut headers, mut pongs) = (0, 0);
+    let answers = async {
+        while headers < 68 || pongs < 1 {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.unwrap();
+            let length = usize::from(head[1]) << 8 | usize::from(head[2]);
+            let mut payload = vec![0; length];
+            stream.read_exact(&mut payload).await.unwrap();
+            headers += usize::from(head[3] == 1);
+            pongs += usize::from(head[3] == 6);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), answers).await.expect("68 streams are answered");
+    assert_eq!((headers, pongs), (68, 1), "32 of 100 wait for their bodies");
     let held = server.connections.held_by_strangers();
     assert!((32 * 12_288..2 << 20).contains(&held), "{held}");
     drop(stream);
@@ -150,8 +153,9 @@ async fn sec_kf03_a_flood_of_frames_ends_its_connection() {
     let (mut reading, mut writing) = stream.split();
     let mut out = Vec::new();
     let both = async { tokio::join!(writing.write_all(&raw), reading.read_to_end(&mut out)) };
-    let (_, ended) = tokio::time::timeout(std::time::Duration::from_secs(10), both).await.expect("the server closes");
-    assert!(ended.is_ok() || out.len() < 1000, "closed");
+    // Writing and reading may fail, since the server closes.
+    let _ = tokio::time::timeout(Duration::from_secs(10), both).await.expect("the server closes");
+    assert!(out.len() < 1000, "{} bytes", out.len());
     assert_eq!(server.get("/v1/a").await.status, 200);
 }
 

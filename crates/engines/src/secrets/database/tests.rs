@@ -23,7 +23,7 @@ use keepfast_framework::lease::HeldLease;
 use keepfast_framework::testing::{Bench, held};
 use serde_json::{Value, json};
 
-use self::servers::PostgresServer;
+use self::servers::{PostgresServer, wait_until};
 use super::DatabaseEngine;
 use super::rotation::{PENDING, Pending};
 
@@ -88,9 +88,8 @@ async fn revocation_ends_sessions_and_keeps_what_the_user_owned() {
     let (name, password) = user(&bench).await;
     server.sql("CREATE TABLE kept AS SELECT 7 AS n", &name, &password).unwrap();
     let mut session = server.session(&name, &password);
-    while server.admin(&format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{name}'")) == "0" {
-        std::thread::yield_now();
-    }
+    let count = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{name}'");
+    wait_until("the session is there", || server.admin(&count) != "0");
     revoke(&bench, &name).await;
     assert!(!session.wait().unwrap().success(), "its session was ended");
     assert_eq!(server.admin("SELECT n FROM kept"), "7");

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::servers::{answer, free_port, hand_over, is_root, program};
+use super::servers::{answer, assert_running, free_port, hand_over, is_root, program, retried};
 use super::suite::{Kit, Session};
 
 /// A server of its own, with a database `shop`.
@@ -92,13 +92,12 @@ impl MariaDbServer {
         }
         let log = std::fs::File::create(path("log")).unwrap();
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        let server = MariaDbServer { port, certificate, child, directory };
-        let mut tries = 0;
-        while let Err(text) = server.sql("SELECT 1", ADMIN, PASSWORD) {
-            tries += 1;
-            let log = std::fs::read_to_string(server.directory.path().join("log")).unwrap_or_default();
-            assert!(tries < 2000, "{text}\n{log}");
-        }
+        let mut server = MariaDbServer { port, certificate, child, directory };
+        retried("MariaDB starts", || {
+            assert_running(&mut server.child, "MariaDB");
+            let log = || std::fs::read_to_string(server.directory.path().join("log")).unwrap_or_default();
+            server.sql("SELECT 1", ADMIN, PASSWORD).map_err(|error| format!("{error}\n{}", log()))
+        });
         Some(server)
     }
 

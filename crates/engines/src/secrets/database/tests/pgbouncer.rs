@@ -7,7 +7,7 @@ use keepfast_framework::clock::{Clock, SystemClock};
 use keepfast_framework::testing::Bench;
 use serde_json::json;
 
-use super::servers::{PostgresServer, free_port, hand_over, is_root, program};
+use super::servers::{PostgresServer, assert_running, free_port, hand_over, is_root, program, wait_until};
 use super::{CREATE, can_log_in, lease, revoke, user};
 use crate::secrets::database::DatabaseEngine;
 
@@ -46,13 +46,12 @@ impl PgBouncer {
             command.args(["-u", "postgres"]);
         }
         let child = command.spawn().unwrap();
-        let mut tries = 0;
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            tries += 1;
-            assert!(tries < 1_000_000, "PgBouncer does not listen");
-            std::thread::yield_now();
-        }
-        Some(PgBouncer { port, server, child, _directory: directory })
+        let mut pooler = PgBouncer { port, server, child, _directory: directory };
+        wait_until("PgBouncer listens", || {
+            assert_running(&mut pooler.child, "PgBouncer");
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        Some(pooler)
     }
 }
 

@@ -3,10 +3,11 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::servers::{certify, free_port, program};
+use super::servers::{assert_running, certify, free_port, program, retried};
 use super::suite::{Kit, Session};
 
 /// A server of its own, with a value `kept`.
@@ -24,22 +25,21 @@ const PASSWORD: &str = "admin_password";
 impl RedisServer {
     /// Starts one, with TLS beside the plain port where it is wanted; `None`, said aloud, where the package is missing and may be.
     pub(super) fn start(tls: bool) -> Option<Self> {
-        let server = Self::begin(tls, None)?;
-        let mut tries = 0;
-        while let Err(text) = server.ask(ADMIN, PASSWORD, &["SET", "kept", "tea"]) {
-            tries += 1;
-            assert!(tries < 100_000, "{text}");
-            std::thread::yield_now();
-        }
+        let mut server = Self::begin(tls, None)?;
+        retried("Redis starts", || {
+            assert_running(&mut server.child, "Redis");
+            server.ask(ADMIN, PASSWORD, &["SET", "kept", "tea"])
+        });
         Some(server)
     }
 
     /// Starts one that lacks a command.
     pub(super) fn start_without(command: &str) -> Option<Self> {
-        let server = Self::begin(false, Some(command))?;
-        while TcpStream::connect(("127.0.0.1", server.port)).is_err() {
-            std::thread::yield_now();
-        }
+        let mut server = Self::begin(false, Some(command))?;
+        retried("Redis starts", || {
+            assert_running(&mut server.child, "Redis");
+            TcpStream::connect(("127.0.0.1", server.port)).map_err(|error| error.to_string())
+        });
         Some(server)
     }
 
@@ -87,6 +87,7 @@ impl RedisServer {
 
     fn login(&self, user: &str, password: &str) -> Result<TcpStream, String> {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).map_err(|error| error.to_string())?;
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         exchange(&stream, &["AUTH", user, password])?;
         Ok(stream)
     }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -23,9 +25,41 @@ fn missing<T>(package: &str) -> Option<T> {
     None
 }
 
-/// A port of loopback where nobody listens.
+/// A port of loopback on which nothing listens. It is below the range from which the system takes ports of outgoing
+/// connections, and no two calls of a process return the same one.
 pub(super) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(97);
+    let next = || FIRST + start.wrapping_add(CALLS.fetch_add(1, Ordering::Relaxed)) % COUNT;
+    let mut ports = (0..COUNT).filter_map(|_| u16::try_from(next()).ok());
+    ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("no port is free")
+}
+
+/// Tries until the result is `Ok`; fails with the last error after a minute.
+#[allow(clippy::disallowed_methods, reason = "another program is waited for")]
+pub(super) fn retried<T>(what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> T {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        match attempt() {
+            Ok(value) => return value,
+            Err(error) => assert!(Instant::now() < end, "{what}: {error}"),
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// Waits until a condition holds; fails after a minute.
+pub(super) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    retried(what, || if holds() { Ok(()) } else { Err("not within a minute".to_owned()) });
+}
+
+/// Fails when a program has ended, for example because its port was taken.
+pub(super) fn assert_running(child: &mut Child, name: &str) {
+    if let Some(status) = child.try_wait().unwrap() {
+        panic!("{name} ended with {status}");
+    }
 }
 
 /// Gives a directory to the user as whom a server runs that refuses to run as root.
@@ -154,19 +188,19 @@ impl PostgresServer {
             .unwrap();
         self.admin(&format!("ALTER SYSTEM SET ssl_ca_file = {}", literal(trusted.to_str().unwrap())));
         self.admin("SELECT pg_reload_conf()");
-        while self.admin("SHOW ssl_ca_file").is_empty() {}
+        wait_until("the authority is loaded", || !self.admin("SHOW ssl_ca_file").is_empty());
     }
 
     /// Lets a user log in with any password.
     pub(super) fn trust(&self, user: &str) {
         self.prepend_rule(&format!("host all {user} 127.0.0.1/32 trust"));
-        while self.sql("SELECT 1", user, "not-the-password").is_err() {}
+        retried("the user is trusted", || self.sql("SELECT 1", user, "not-the-password"));
     }
 
     /// Lets a user no longer log in.
     pub(super) fn reject(&self, user: &str) {
         self.prepend_rule(&format!("host all {user} 127.0.0.1/32 reject"));
-        while self.sql("SELECT 1", user, "").unwrap_err().contains("password") {}
+        self.wait_for_rejection(user);
     }
 
     /// Lets all users log in with their passwords.
@@ -174,7 +208,13 @@ impl PostgresServer {
         self.prepend_rule("host all all 127.0.0.1/32 scram-sha-256");
         self.prepend_rule("host all probe 127.0.0.1/32 trust");
         // A rule without a role: the error changes with the reload.
-        while self.sql("SELECT 1", "probe", "").unwrap_err().contains("password") {}
+        self.wait_for_rejection("probe");
+    }
+
+    /// Waits until a login fails for another reason than its password.
+    fn wait_for_rejection(&self, user: &str) {
+        let refused = || self.sql("SELECT 1", user, "").expect_err("the user cannot log in");
+        wait_until("the rules are loaded", || !refused().contains("password"));
     }
 
     fn prepend_rule(&self, rule: &str) {
@@ -271,9 +311,7 @@ impl Kit for PostgresServer {
     fn cut(&self, user: &str) {
         let all = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = {}", literal(user));
         self.admin(&all);
-        while self.sessions(user) > 0 {
-            std::thread::yield_now();
-        }
+        wait_until("the sessions have ended", || self.sessions(user) == 0);
     }
 
     fn is_intact(&self) -> bool {

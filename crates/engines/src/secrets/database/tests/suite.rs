@@ -14,6 +14,7 @@ use keepfast_framework::clock::{Clock, SystemClock};
 use keepfast_framework::testing::{Bench, held};
 use serde_json::{Value, json};
 
+use super::servers::wait_until;
 use crate::secrets::database::DatabaseEngine;
 use crate::secrets::database::connection::{Database, NewUser, NotMade};
 use crate::secrets::database::credential::Login;
@@ -197,9 +198,7 @@ async fn revocation_ends_sessions(kit: Arc<dyn Kit>) {
     let (database, name) = (open(&*kit), fresh());
     let password = create(&*kit, &*database, &name).await;
     let session = kit.open_session(&name, &password);
-    while kit.sessions(&name) == 0 {
-        tokio::task::yield_now().await;
-    }
+    wait_until("the session is there", || kit.sessions(&name) > 0);
     database.drop_user(&name, &[]).await.unwrap();
     session.ends();
     assert_eq!(kit.sessions(&name), 0);
