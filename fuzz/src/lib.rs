@@ -20,6 +20,7 @@ use keepfast_crypto::{random, shamir};
 use keepfast_framework::clock::Timestamp;
 use keepfast_framework::input::Body;
 use keepfast_framework::path::{CanonicalPath, Operation};
+use keepfast_json::{Kind, Tokens, decoded_len};
 use keepfast_storage::{Backend, Barrier, Batch, Key, MemoryBackend, Page, RootKey, Write};
 use tokio::runtime::Runtime;
 
@@ -27,7 +28,8 @@ use tokio::runtime::Runtime;
 pub type Target = (&'static str, fn(&[u8]), &'static [&'static str]);
 
 /// Every target.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
+    ("json", json, BODIES),
     ("hcl", hcl, HCL),
     ("policy", policy, HCL),
     ("path", path, PATHS),
@@ -121,6 +123,31 @@ pub fn hcl(data: &[u8]) {
     if let Ok(once) = keepfast_hcl::format(text) {
         let twice = keepfast_hcl::format(&once).expect("what was formatted is valid");
         assert_eq!(once, twice, "formatting is idempotent");
+    }
+}
+
+/// JSON tokens: they cover all of a text but blanks; of valid JSON they make what a parser reads.
+pub fn json(data: &[u8]) {
+    let mut behind = 0;
+    let (mut tokens, mut strings, mut decoded) = (Tokens::new(data), 0, 0);
+    while let Some(token) = tokens.next() {
+        assert!(data[behind..token.start].iter().all(|byte| b" \t\r\n".contains(byte)), "only blanks are left out");
+        assert_eq!((token.text, token.end()), (&data[token.start..token.end()], tokens.end()));
+        behind = token.end();
+        if let Kind::String { escaped } = token.kind {
+            assert_eq!(escaped, token.text.contains(&b'\\'));
+            strings += 1;
+            decoded += decoded_len(token.inside());
+        }
+    }
+    assert!(data[behind..].iter().all(|byte| b" \t\r\n".contains(byte)), "only blanks are left out");
+    if serde_json::from_slice::<serde_json::Value>(data).is_err() {
+        return;
+    }
+    assert_eq!(tokens.depth(), 0, "what is opened is closed");
+    assert_eq!(Tokens::new(data).skip_value(), data.trim_ascii(), "one value");
+    if let Ok(text) = serde_json::from_slice::<String>(data) {
+        assert_eq!((strings, decoded), (1, text.len()));
     }
 }
 

@@ -9,17 +9,19 @@ use super::{Findings, Repository};
 use crate::shell::root;
 
 /// What each wall lets through: a crate and the crates of ours that it may name.
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
     ("keepfast-crypto", &[]),
-    ("keepfast-hcl", &[]),
+    ("keepfast-json", &[]),
+    ("keepfast-hcl", &["keepfast-json"]),
     ("keepfast-client", &["keepfast-crypto"]),
     ("keepfast-storage", &["keepfast-crypto"]),
-    ("keepfast-framework", &["keepfast-crypto", "keepfast-storage"]),
-    ("keepfast-engines", &["keepfast-crypto", "keepfast-framework"]),
-    ("keepfast-core", &["keepfast-crypto", "keepfast-hcl", "keepfast-storage", "keepfast-framework"]),
+    ("keepfast-framework", &["keepfast-json", "keepfast-crypto", "keepfast-storage"]),
+    ("keepfast-engines", &["keepfast-json", "keepfast-crypto", "keepfast-framework"]),
+    ("keepfast-core", &["keepfast-json", "keepfast-crypto", "keepfast-hcl", "keepfast-storage", "keepfast-framework"]),
     (
         "keepfast-server",
         &[
+            "keepfast-json",
             "keepfast-crypto",
             "keepfast-hcl",
             "keepfast-client",
@@ -29,7 +31,7 @@ const ALLOWED: [(&str, &[&str]); 9] = [
             "keepfast-core",
         ],
     ),
-    ("keepfast-cli", &["keepfast-crypto", "keepfast-hcl", "keepfast-client", "keepfast-server"]),
+    ("keepfast-cli", &["keepfast-json", "keepfast-crypto", "keepfast-hcl", "keepfast-client", "keepfast-server"]),
 ];
 
 /// Foreign crates that only some of ours may name in production code.

@@ -1,0 +1,206 @@
+//! Tokens of JSON (RFC 8259) over bytes, with their positions and without allocation.
+//!
+//! [`Tokens`] splits any bytes into tokens; it does not judge their order, their escapes or the form of their numbers.
+//! Whoever needs valid JSON parses it with `serde_json`; whoever counts, copies or names what is wrong reads tokens.
+//! [`Pieces`] splits the inside of a string into plain bytes and escapes.
+//!
+//! ```
+//! use keepfast_json::{Kind, Tokens};
+//!
+//! let kinds: Vec<Kind> = Tokens::new(b"[1, \"a\\n\"]").map(|token| token.kind).collect();
+//! assert_eq!(kinds, [Kind::BeginArray, Kind::Word, Kind::Comma, Kind::String { escaped: true }, Kind::EndArray]);
+//! ```
+
+mod pieces;
+#[cfg(test)]
+mod tests;
+
+pub use pieces::{Piece, Pieces, decoded_len};
+
+/// What a token is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `{`
+    BeginObject,
+    /// `}`
+    EndObject,
+    /// `[`
+    BeginArray,
+    /// `]`
+    EndArray,
+    /// `,`
+    Comma,
+    /// `:`
+    Colon,
+    /// A string with its quotes. One that the end of the text cuts off has no closing quote.
+    String {
+        /// Whether it has a backslash.
+        escaped: bool,
+    },
+    /// A number, `true`, `false`, `null`, or any other bytes up to the next blank, quote or punctuation.
+    Word,
+}
+
+/// A token with its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token<'a> {
+    /// What it is.
+    pub kind: Kind,
+    /// The offset of its first byte.
+    pub start: usize,
+    /// Its bytes, never empty.
+    pub text: &'a [u8],
+}
+
+impl<'a> Token<'a> {
+    /// The offset behind its last byte.
+    #[must_use]
+    #[inline]
+    pub fn end(&self) -> usize {
+        self.start + self.text.len()
+    }
+
+    /// Whether a string has its closing quote.
+    #[must_use]
+    pub fn is_terminated(&self) -> bool {
+        self.inside().len() + 2 == self.text.len()
+    }
+
+    /// The bytes of a string between its quotes.
+    #[must_use]
+    #[inline]
+    pub fn inside(&self) -> &'a [u8] {
+        let behind_quote = self.text.get(1..).unwrap_or_default();
+        let Some((b'"', inside)) = behind_quote.split_last() else { return behind_quote };
+        let is_escaped = matches!(self.kind, Kind::String { escaped: true })
+            && inside.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1;
+        if is_escaped { behind_quote } else { inside }
+    }
+}
+
+/// The tokens of a text, in order. What stands between two tokens is blank.
+#[derive(Clone, Debug)]
+pub struct Tokens<'a> {
+    text: &'a [u8],
+    at: usize,
+    behind: usize,
+    depth: usize,
+}
+
+impl<'a> Tokens<'a> {
+    /// The tokens of a text from its start.
+    #[must_use]
+    #[inline]
+    pub fn new(text: &'a [u8]) -> Self {
+        Tokens { text, at: 0, behind: 0, depth: 0 }
+    }
+
+    /// The first byte of the next token. Skips the blanks before it.
+    #[inline]
+    pub fn peek(&mut self) -> Option<u8> {
+        while let Some(&byte) = self.text.get(self.at) {
+            if !is_blank(byte) {
+                return Some(byte);
+            }
+            self.at += 1;
+        }
+        None
+    }
+
+    /// The offset from which the next token is looked for; behind [`Tokens::peek`] that of its first byte.
+    #[must_use]
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
+    /// The offset behind the last token.
+    #[must_use]
+    pub fn end(&self) -> usize {
+        self.behind
+    }
+
+    /// How many objects and arrays are open.
+    #[must_use]
+    #[inline]
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Goes on within the last token, at an offset behind its start: for readers that take a part of a word.
+    pub fn resume_at(&mut self, offset: usize) {
+        (self.at, self.behind) = (offset, offset);
+    }
+
+    /// Skips one value whole and returns its bytes. They are empty where no value begins, which is not skipped then, and
+    /// go to the end of a text that ends within the value.
+    pub fn skip_value(&mut self) -> &'a [u8] {
+        if matches!(self.peek(), None | Some(b'}' | b']' | b',' | b':')) {
+            return &[];
+        }
+        let (start, outside) = (self.at, self.depth);
+        while self.next().is_some() && self.depth > outside {}
+        self.text.get(start..self.behind).unwrap_or_default()
+    }
+
+    /// Goes behind a string whose opening quote is at `at`; whether it has a backslash.
+    #[inline]
+    fn string(&mut self) -> bool {
+        let mut escaped = false;
+        self.at += 1;
+        while let Some(rest) = self.text.get(self.at..) {
+            let plain = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')).unwrap_or(rest.len());
+            self.at += plain + 1;
+            if rest.get(plain) != Some(&b'\\') {
+                break;
+            }
+            escaped = true;
+            self.at += 1;
+        }
+        self.at = self.at.min(self.text.len());
+        escaped
+    }
+}
+
+impl<'a> Iterator for Tokens<'a> {
+    type Item = Token<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Token<'a>> {
+        let first = self.peek()?;
+        let start = self.at;
+        let kind = match first {
+            b'"' => Kind::String { escaped: self.string() },
+            b'{' | b'[' => {
+                self.at += 1;
+                self.depth += 1;
+                if first == b'{' { Kind::BeginObject } else { Kind::BeginArray }
+            }
+            b'}' | b']' => {
+                self.at += 1;
+                self.depth = self.depth.saturating_sub(1);
+                if first == b'}' { Kind::EndObject } else { Kind::EndArray }
+            }
+            b',' | b':' => {
+                self.at += 1;
+                if first == b',' { Kind::Comma } else { Kind::Colon }
+            }
+            _ => {
+                let rest = self.text.get(start..).unwrap_or_default();
+                self.at += rest.iter().position(|byte| ends_word(*byte)).unwrap_or(rest.len());
+                Kind::Word
+            }
+        };
+        self.behind = self.at;
+        Some(Token { kind, start, text: self.text.get(start..self.at).unwrap_or_default() })
+    }
+}
+
+#[inline]
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+#[inline]
+fn ends_word(byte: u8) -> bool {
+    matches!(byte, b',' | b':' | b'"' | b'{' | b'}' | b'[' | b']') || is_blank(byte)
+}
