@@ -5,6 +5,7 @@
 //! apart from this, in `keepfast_core::audit::extent`.
 
 use http::StatusCode;
+use keepfast_json::{Kind, Token, Tokens, decoded_len};
 
 use super::answer::Answer;
 use crate::config::JsonLimits;
@@ -40,13 +41,11 @@ pub(crate) fn check(text: &[u8], limits: &JsonLimits) -> Result<(), Answer> {
     if text.len() <= least {
         return Ok(());
     }
-    Count { text, limits, at: 0, strings: 0, memory: 0, open: Vec::with_capacity(8) }.run()
+    Count { limits, strings: 0, memory: 0, open: Vec::with_capacity(8) }.run(text)
 }
 
 struct Count<'a> {
-    text: &'a [u8],
     limits: &'a JsonLimits,
-    at: usize,
     strings: usize,
     /// Estimated bytes so far.
     memory: usize,
@@ -63,19 +62,22 @@ struct Container {
 }
 
 impl Count<'_> {
-    fn run(mut self) -> Result<(), Answer> {
-        while let Some(&byte) = self.text.get(self.at) {
-            self.at += 1;
-            match byte {
-                b'"' => self.string()?,
-                b'{' => self.descend(self.limits.object_entries, "max_json_object_entry_count", cost::OBJECT)?,
-                b'[' => self.descend(self.limits.array_elements, "max_json_array_element_count", cost::ARRAY)?,
-                b'}' | b']' => {
+    fn run(mut self, text: &[u8]) -> Result<(), Answer> {
+        for token in Tokens::new(text) {
+            match token.kind {
+                Kind::String { .. } => self.string(&token)?,
+                Kind::BeginObject => {
+                    self.descend(self.limits.object_entries, "max_json_object_entry_count", cost::OBJECT)?;
+                }
+                Kind::BeginArray => {
+                    self.descend(self.limits.array_elements, "max_json_array_element_count", cost::ARRAY)?;
+                }
+                Kind::EndObject | Kind::EndArray => {
                     self.open.pop();
                 }
-                b',' => self.comma()?,
-                b':' | b' ' | b'\n' | b'\r' | b'\t' => {}
-                first => self.word(first)?,
+                Kind::Comma => self.comma()?,
+                Kind::Colon => {}
+                Kind::Word => self.word(token.text)?,
             }
         }
         Ok(())
@@ -86,56 +88,26 @@ impl Count<'_> {
         if self.memory > self.limits.memory { Err(too_much_memory()) } else { Ok(()) }
     }
 
-    /// A string behind its opening quote. Its decoded bytes count, however they are escaped.
-    fn string(&mut self) -> Result<(), Answer> {
+    /// The decoded bytes of a string count, however they are escaped.
+    fn string(&mut self, token: &Token<'_>) -> Result<(), Answer> {
         self.strings += 1;
         if self.strings > self.limits.strings {
             return Err(too_complex("exceeded maximum number of strings (max_request_json_strings)"));
         }
-        let mut length = 0;
-        while let Some(rest) = self.text.get(self.at..) {
-            let plain = rest.iter().position(|b| matches!(b, b'"' | b'\\')).unwrap_or(rest.len());
-            length += plain;
-            self.at += plain + 1;
-            if rest.get(plain) != Some(&b'\\') {
-                break;
-            }
-            length += self.escape();
-        }
+        let inside = token.inside();
+        let is_escaped = token.kind == Kind::String { escaped: true };
+        let length = if is_escaped { decoded_len(inside) } else { inside.len() };
         if length > self.limits.string_length {
             return Err(too_complex("exceeded maximum string length (max_json_string_value_length)"));
         }
         self.spend(cost::STRING + length)
     }
 
-    /// An escape behind its backslash; the bytes of UTF-8 that it stands for.
-    fn escape(&mut self) -> usize {
-        let kind = self.text.get(self.at);
-        self.at += 1;
-        if kind != Some(&b'u') {
-            return 1;
-        }
-        let digits = self.text.get(self.at..self.at + 4).and_then(|digits| std::str::from_utf8(digits).ok());
-        let Some(code) = digits.and_then(|digits| u16::from_str_radix(digits, 16).ok()) else { return 1 };
-        self.at += 4;
-        match code {
-            0..0x80 => 1,
-            0x80..0x800 => 2,
-            // Half of a pair, which has four bytes.
-            0xd800..0xe000 => 2,
-            _ => 3,
-        }
-    }
-
-    /// A number, `true`, `false` or `null`, behind its first byte.
-    fn word(&mut self, first: u8) -> Result<(), Answer> {
-        let rest = self.text.get(self.at..).unwrap_or_default();
-        let ends = |b: &u8| matches!(b, b',' | b':' | b'"' | b'{' | b'}' | b'[' | b']' | b' ' | b'\n' | b'\r' | b'\t');
-        let more = rest.iter().position(ends).unwrap_or(rest.len());
-        self.at += more;
-        match first {
-            b't' | b'f' | b'n' => self.spend(cost::WORD),
-            _ => self.spend(cost::NUMBER + (more + 1).saturating_sub(8)),
+    /// A number, `true`, `false` or `null`.
+    fn word(&mut self, text: &[u8]) -> Result<(), Answer> {
+        match text.first() {
+            Some(b't' | b'f' | b'n') => self.spend(cost::WORD),
+            _ => self.spend(cost::NUMBER + text.len().saturating_sub(8)),
         }
     }
 
