@@ -1,20 +1,22 @@
-//! Says what is wrong with a JSON text, as Go's reader says it: clients show this to people who know it.
+//! Says what is wrong with a JSON text, in the words of Go's reader, which users of Vault know.
 //!
-//! Only asked once a text was refused. It names the character that is wrong and no more of the text.
+//! Only read once a text was refused. It names the character that is wrong and no more of the text.
+
+use keepfast_json::{Kind, Piece, Pieces, Token, Tokens};
 
 const EOF: &str = "unexpected EOF";
+const NO_VALUE: &str = "looking for beginning of value";
 /// Deeper than any text that the server's own limit lets through by default, and no danger to the stack of a thread.
 const DEEPEST: usize = 512;
 
 /// What is wrong with a text that should be one JSON object.
 pub(crate) fn of(text: &[u8]) -> String {
-    let mut scan = Scan { text, at: 0 };
-    if let Err(fault) = scan.value(0) {
+    let mut check = Check { text, tokens: Tokens::new(text) };
+    if let Err(fault) = check.value() {
         return fault;
     }
-    scan.blanks();
-    if scan.at < text.len()
-        && let Err(fault) = scan.value(0)
+    if check.tokens.peek().is_some()
+        && let Err(fault) = check.value()
     {
         return fault;
     }
@@ -28,32 +30,153 @@ pub(crate) fn of(text: &[u8]) -> String {
     format!("json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}")
 }
 
-struct Scan<'a> {
+/// The first fault of a text.
+struct Check<'a> {
     text: &'a [u8],
-    at: usize,
+    tokens: Tokens<'a>,
 }
 
 type Step<T = ()> = Result<T, String>;
 
-impl Scan<'_> {
-    fn peek(&self) -> Step<u8> {
-        self.text.get(self.at).copied().ok_or_else(|| EOF.to_owned())
+impl<'a> Check<'a> {
+    fn peek(&mut self) -> Step<u8> {
+        self.tokens.peek().ok_or_else(|| EOF.to_owned())
     }
 
-    fn blanks(&mut self) {
-        while matches!(self.text.get(self.at), Some(b' ' | b'\t' | b'\r' | b'\n')) {
-            self.at += 1;
+    fn token(&mut self) -> Step<Token<'a>> {
+        self.tokens.next().ok_or_else(|| EOF.to_owned())
+    }
+
+    /// Takes one of two punctuation marks, or says where another character stands.
+    fn take(&mut self, marks: [u8; 2], place: &str) -> Step<u8> {
+        let c = self.peek()?;
+        if !marks.contains(&c) {
+            return Err(invalid(c, place));
+        }
+        self.tokens.next();
+        Ok(c)
+    }
+
+    // recursion: bounded by DEEPEST
+    fn value(&mut self) -> Step {
+        if self.tokens.depth() > DEEPEST {
+            return Err("exceeded max depth".to_owned());
+        }
+        let token = self.token()?;
+        match (token.kind, token.text) {
+            (Kind::BeginObject, _) => self.object(),
+            (Kind::BeginArray, _) => self.array(),
+            (Kind::String { .. }, _) => self.string(&token),
+            (Kind::Word, [b'-' | b'0'..=b'9', ..]) => self.part_of(&token, |word| word.number()),
+            (Kind::Word, [b't', ..]) => self.part_of(&token, |word| word.literal("true")),
+            (Kind::Word, [b'f', ..]) => self.part_of(&token, |word| word.literal("false")),
+            (Kind::Word, [b'n', ..]) => self.part_of(&token, |word| word.literal("null")),
+            _ => Err(invalid_start(&token)),
         }
     }
 
-    fn next_visible(&mut self) -> Step<u8> {
-        self.blanks();
-        self.peek()
+    /// An object behind its brace.
+    // recursion: bounded by DEEPEST, which `value` checks
+    fn object(&mut self) -> Step {
+        if self.peek()? == b'}' {
+            self.tokens.next();
+            return Ok(());
+        }
+        loop {
+            let name = self.token()?;
+            match (name.kind, name.text) {
+                (Kind::String { .. }, _) => self.string(&name)?,
+                // OpenBao names the comma that nothing follows.
+                (Kind::EndObject, _) => return Err(invalid(b',', NO_VALUE)),
+                (Kind::Word, [b't', ..]) => return self.misnamed(&name, "true"),
+                (Kind::Word, [b'f', ..]) => return self.misnamed(&name, "false"),
+                (Kind::Word, [b'n', ..]) => return self.misnamed(&name, "null"),
+                (Kind::Word, [b'-' | b'0'..=b'9', ..]) | (Kind::BeginObject | Kind::BeginArray, _) => {
+                    return Err(misnamed());
+                }
+                _ => return Err(invalid_start(&name)),
+            }
+            self.take([b':'; 2], "after object key")?;
+            if self.peek()? == b'}' {
+                return Err("missing value after object key".to_owned());
+            }
+            self.value()?;
+            if self.take([b',', b'}'], "after object key:value pair")? == b'}' {
+                return Ok(());
+            }
+        }
     }
 
-    /// Takes one character that fits, or says where it stands.
+    /// A literal where a name should stand: it is read first.
+    fn misnamed(&mut self, token: &Token<'_>, literal: &str) -> Step {
+        self.part_of(token, |word| word.literal(literal))?;
+        Err(misnamed())
+    }
+
+    /// An array behind its bracket.
+    // recursion: bounded by DEEPEST, which `value` checks
+    fn array(&mut self) -> Step {
+        if self.peek()? == b']' {
+            self.tokens.next();
+            return Ok(());
+        }
+        loop {
+            if self.peek()? == b']' {
+                return Err(invalid(b',', NO_VALUE));
+            }
+            self.value()?;
+            if self.take([b',', b']'], "after array element")? == b']' {
+                return Ok(());
+            }
+        }
+    }
+
+    fn string(&self, token: &Token<'_>) -> Step {
+        let mut pieces = Pieces::new(token.inside());
+        loop {
+            let at = token.start + 1 + pieces.offset();
+            match pieces.next() {
+                Some(Piece::Plain(bytes)) => {
+                    if let Some(control) = bytes.iter().find(|byte| **byte < b' ') {
+                        return Err(invalid(*control, "in string"));
+                    }
+                }
+                Some(Piece::Invalid(_)) => return Err(self.invalid_escape(at)),
+                Some(Piece::Byte(_) | Piece::Unit(_)) => {}
+                None if token.is_terminated() => return Ok(()),
+                None => return Err(EOF.to_owned()),
+            }
+        }
+    }
+
+    /// Shows what begins with a backslash, and no more of the text.
+    fn invalid_escape(&self, at: usize) -> String {
+        let length = if self.text.get(at + 1) == Some(&b'u') { 6 } else { 2 };
+        match self.text.get(at..at + length) {
+            Some(escape) => format!("invalid escape sequence `{}` in string", String::from_utf8_lossy(escape)),
+            None => EOF.to_owned(),
+        }
+    }
+
+    /// Reads a word as far as it fits; what is left of it is the next token.
+    fn part_of(&mut self, token: &Token<'_>, read: impl FnOnce(&mut Word<'_>) -> Step) -> Step {
+        let mut word = Word { text: self.text, at: token.start };
+        read(&mut word)?;
+        self.tokens.resume_at(word.at);
+        Ok(())
+    }
+}
+
+/// A number or literal being read.
+struct Word<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl Word<'_> {
+    /// Takes one byte that fits, or says where another one stands.
     fn take(&mut self, fits: impl Fn(u8) -> bool, place: &str) -> Step {
-        let c = self.peek()?;
+        let c = self.text.get(self.at).copied().ok_or_else(|| EOF.to_owned())?;
         if !fits(c) {
             return Err(invalid(c, place));
         }
@@ -61,130 +184,29 @@ impl Scan<'_> {
         Ok(())
     }
 
-    // recursion: bounded by DEEPEST
-    fn value(&mut self, depth: usize) -> Step {
-        if depth > DEEPEST {
-            return Err("exceeded max depth".to_owned());
-        }
-        match self.next_visible()? {
-            b'{' => self.object(depth),
-            b'[' => self.array(depth),
-            b'"' => self.string(),
-            b'-' | b'0'..=b'9' => self.number(),
-            b't' => self.literal("true"),
-            b'f' => self.literal("false"),
-            b'n' => self.literal("null"),
-            c => Err(invalid(c, "looking for beginning of value")),
-        }
+    fn takes_any(&mut self, bytes: &[u8]) -> bool {
+        let fits = self.text.get(self.at).is_some_and(|byte| bytes.contains(byte));
+        self.at += usize::from(fits);
+        fits
     }
 
-    // recursion: bounded by DEEPEST, which `value` checks
-    fn object(&mut self, depth: usize) -> Step {
-        self.at += 1;
-        if self.next_visible()? == b'}' {
-            self.at += 1;
-            return Ok(());
-        }
-        loop {
-            match self.next_visible()? {
-                b'"' => self.string()?,
-                // The peer names the comma that nothing follows.
-                b'}' => return Err(invalid(b',', "looking for beginning of value")),
-                b't' => return Err(self.literal("true").err().unwrap_or_else(misnamed)),
-                b'f' => return Err(self.literal("false").err().unwrap_or_else(misnamed)),
-                b'n' => return Err(self.literal("null").err().unwrap_or_else(misnamed)),
-                b'-' | b'0'..=b'9' | b'{' | b'[' => return Err(misnamed()),
-                c => return Err(invalid(c, "looking for beginning of value")),
-            }
-            self.blanks();
-            self.take(|c| c == b':', "after object key")?;
-            if self.next_visible()? == b'}' {
-                return Err("missing value after object key".to_owned());
-            }
-            self.value(depth + 1)?;
-            let end = self.next_visible()?;
-            self.take(|c| matches!(c, b',' | b'}'), "after object key:value pair")?;
-            if end == b'}' {
-                return Ok(());
-            }
-        }
-    }
-
-    // recursion: bounded by DEEPEST, which `value` checks
-    fn array(&mut self, depth: usize) -> Step {
-        self.at += 1;
-        if self.next_visible()? == b']' {
-            self.at += 1;
-            return Ok(());
-        }
-        loop {
-            if self.next_visible()? == b']' {
-                return Err(invalid(b',', "looking for beginning of value"));
-            }
-            self.value(depth + 1)?;
-            let end = self.next_visible()?;
-            self.take(|c| matches!(c, b',' | b']'), "after array element")?;
-            if end == b']' {
-                return Ok(());
-            }
-        }
-    }
-
-    fn string(&mut self) -> Step {
-        self.at += 1;
-        loop {
-            let c = self.peek()?;
-            self.take(|c| c >= b' ', "in string")?;
-            match c {
-                b'"' => return Ok(()),
-                b'\\' => {
-                    self.escape()?;
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// What follows a backslash; a fault shows the escape and no more of the text.
-    fn escape(&mut self) -> Step {
-        let start = self.at - 1;
-        let length = if self.peek()? == b'u' { 6 } else { 2 };
-        let escape = self.text.get(start..start + length).ok_or_else(|| EOF.to_owned())?;
-        let hexadecimal = escape.get(2..).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
-        if !(b"bfnrtu\\/\"".contains(&escape[1]) && hexadecimal) {
-            return Err(format!("invalid escape sequence `{}` in string", String::from_utf8_lossy(escape)));
-        }
-        self.at = start + length;
+    fn digits(&mut self) -> Step {
+        self.take(|c| c.is_ascii_digit(), "in numeric literal")?;
+        while self.takes_any(b"0123456789") {}
         Ok(())
     }
 
-    fn digits(&mut self) {
-        while self.text.get(self.at).is_some_and(u8::is_ascii_digit) {
-            self.at += 1;
-        }
-    }
-
     fn number(&mut self) -> Step {
-        if self.peek()? == b'-' {
-            self.at += 1;
+        self.takes_any(b"-");
+        if !self.takes_any(b"0") {
+            self.digits()?;
         }
-        let zero = self.peek()? == b'0';
-        self.take(|c| c.is_ascii_digit(), "in numeric literal")?;
-        if !zero {
-            self.digits();
+        if self.takes_any(b".") {
+            self.digits()?;
         }
-        if self.text.get(self.at) == Some(&b'.') {
-            self.at += 1;
-            self.take(|c| c.is_ascii_digit(), "in numeric literal")?;
-            self.digits();
-        }
-        if matches!(self.text.get(self.at), Some(b'e' | b'E')) {
-            self.at += 1;
-            if matches!(self.text.get(self.at), Some(b'+' | b'-')) {
-                self.at += 1;
-            }
-            self.take(|c| c.is_ascii_digit(), "in numeric literal")?;
-            self.digits();
+        if self.takes_any(b"eE") {
+            self.takes_any(b"+-");
+            self.digits()?;
         }
         Ok(())
     }
@@ -196,6 +218,10 @@ impl Scan<'_> {
         }
         Ok(())
     }
+}
+
+fn invalid_start(token: &Token<'_>) -> String {
+    token.text.first().map_or_else(|| EOF.to_owned(), |c| invalid(*c, NO_VALUE))
 }
 
 fn misnamed() -> String {
@@ -229,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_worded_as_the_peer_words_them() {
+    fn faults_are_worded_as_openbao_words_them() {
         for (text, expected) in [
             ("[]", "json: cannot unmarshal array into Go value of type map[string]interface {}"),
             ("\"x\"", "json: cannot unmarshal string into Go value of type map[string]interface {}"),
@@ -251,6 +277,17 @@ mod tests {
             ("{\"a\":\"\\q\"}", "invalid escape sequence `\\q` in string"),
             ("{\"a\":1.}", "invalid character '}' in numeric literal"),
             ("{\"a\":NaN}", "invalid character 'N' looking for beginning of value"),
+            ("{\"a\":01}", "invalid character '1' after object key:value pair"),
+            ("{\"a\":-}", "invalid character '}' in numeric literal"),
+            ("{\"a\":1e+", "unexpected EOF"),
+            ("{\"a\":nullx}", "invalid character 'x' after object key:value pair"),
+            ("{true:1}", "object member name must be a string"),
+            ("{truth:1}", "invalid character 't' in literal true (expecting 'e')"),
+            ("{\"a\":\"\\u12\"}", "invalid escape sequence `\\u12\"}` in string"),
+            ("{\"a\":\"\\", "unexpected EOF"),
+            ("{\"a\":1]", "invalid character ']' after object key:value pair"),
+            ("{,}", "invalid character ',' looking for beginning of value"),
+            ("{\"a\"", "unexpected EOF"),
             ("{'a':1}", "invalid character '\\'' looking for beginning of value"),
         ] {
             assert_eq!(of(text.as_bytes()), expected, "{text}");
