@@ -3,17 +3,20 @@
 //! The rule is an allow-list: every string and every number is replaced, wherever it stands and whatever its name, but
 //! for top-level fields that the operator or the route declared public. Names of fields, booleans and null stay.
 
+use std::borrow::Cow;
+
 use keepfast_crypto::hmac::HmacKey;
+use keepfast_json::{Kind, Token, Tokens};
 
 /// Prefix of a hashed value, as Vault writes it.
 pub const PREFIX: &str = "hmac-sha256:";
 
 /// Appends `raw`, which is valid JSON, to `out` with its secrets hashed.
 ///
-/// `public` tells for a top-level field of an object whether it stays in clear.
+/// `public` decides by the name of a top-level field whether its value stays in clear.
 pub fn json(raw: &str, key: &HmacKey, public: &dyn Fn(&str) -> bool, out: &mut Vec<u8>) {
-    let mut walk = Walk { bytes: raw.as_bytes(), at: 0, key, out, recent: Recent::default() };
-    walk.value(0, public);
+    let mut walk = Walk { tokens: Tokens::new(raw.as_bytes()), key, out, recent: Recent::default() };
+    walk.value(public);
 }
 
 /// Appends the hash of one text as a JSON string.
@@ -77,166 +80,86 @@ pub fn one_line(raw: &[u8], out: &mut Vec<u8>) {
     out.extend(raw.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
 }
 
-/// Where a string ends whose text begins at `at`, behind its opening quote: behind the closing one.
-pub(super) fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(byte) = bytes.get(at) {
-        at += match byte {
-            b'\\' => 2,
-            b'"' => break,
-            _ => 1,
-        };
-    }
-    (at + 1).min(bytes.len())
-}
-
-/// Whether a byte belongs to a number or to `true`, `false`, `null`.
-pub(super) fn is_in_word(byte: u8) -> bool {
-    !matches!(byte, b',' | b'}' | b']') && !byte.is_ascii_whitespace()
-}
-
 /// Nesting beyond which a value is hashed as a whole; the edge refuses deeper bodies long before.
 pub(super) const DEEPEST: usize = 512;
 
 struct Walk<'a> {
-    bytes: &'a [u8],
-    at: usize,
+    tokens: Tokens<'a>,
     key: &'a HmacKey,
     out: &'a mut Vec<u8>,
     recent: Recent,
 }
 
-impl<'a> Walk<'a> {
+impl Walk<'_> {
     // recursion: bounded by DEEPEST
-    fn value(&mut self, depth: usize, public: &dyn Fn(&str) -> bool) {
-        self.space();
-        match self.bytes.get(self.at) {
-            Some(b'{') if depth < DEEPEST => self.object(depth, public),
-            Some(b'[') if depth < DEEPEST => self.array(depth),
-            Some(b'{' | b'[') => self.hashed_whole(),
-            Some(b'"') => {
-                let raw = self.string();
-                self.hashed_string(raw);
-            }
-            Some(b't' | b'f' | b'n') => {
-                let word = self.word();
-                self.out.extend_from_slice(word);
-            }
-            Some(_) => {
-                let word = self.word();
-                self.hashed(word);
-            }
-            None => self.out.extend_from_slice(b"null"),
+    fn value(&mut self, public: &dyn Fn(&str) -> bool) {
+        if self.tokens.depth() >= DEEPEST && matches!(self.tokens.peek(), Some(b'{' | b'[')) {
+            return self.hashed_whole();
+        }
+        let Some(token) = self.tokens.next() else { return self.out.extend_from_slice(b"null") };
+        match token.kind {
+            Kind::BeginObject => self.object(public),
+            Kind::BeginArray => self.array(),
+            Kind::String { escaped: false } => self.hashed(token.inside()),
+            Kind::String { escaped: true } => self.hashed(unescaped(&token).as_bytes()),
+            _ if matches!(token.text, [b't' | b'f' | b'n', ..]) => self.out.extend_from_slice(token.text),
+            _ => self.hashed(token.text),
         }
     }
 
+    /// An object behind its brace.
     // recursion: bounded by DEEPEST, which `value` checks
-    fn object(&mut self, depth: usize, public: &dyn Fn(&str) -> bool) {
-        self.at += 1;
-        self.out.push(b'{');
-        let mut first = true;
-        loop {
-            self.space();
-            match self.bytes.get(self.at) {
-                Some(b'"') => {}
-                Some(b',') => {
-                    self.at += 1;
-                    continue;
-                }
+    fn object(&mut self, public: &dyn Fn(&str) -> bool) {
+        let is_outermost = self.tokens.depth() == 1;
+        let mut separator = b'{';
+        while let Some(name) = self.tokens.next() {
+            match name.kind {
+                Kind::String { .. } => {}
+                Kind::Comma => continue,
                 _ => break,
             }
-            if !first {
-                self.out.push(b',');
-            }
-            first = false;
-            let name = self.string();
-            self.out.extend_from_slice(name);
+            self.out.push(separator);
+            separator = b',';
+            self.out.extend_from_slice(name.text);
             self.out.push(b':');
-            self.space();
-            self.at += 1;
-            let clear = depth == 0 && serde_json::from_slice::<String>(name).is_ok_and(|n| public(&n));
-            if clear { self.copied() } else { self.value(depth + 1, &|_| false) }
+            self.tokens.next();
+            if is_outermost && public(&unescaped(&name)) {
+                one_line(self.tokens.skip_value(), self.out);
+            } else {
+                self.value(&|_| false);
+            }
         }
-        self.at += 1;
-        self.out.push(b'}');
+        self.out.extend_from_slice(if separator == b'{' { b"{}" } else { b"}" });
     }
 
+    /// An array behind its bracket.
     // recursion: bounded by DEEPEST, which `value` checks
-    fn array(&mut self, depth: usize) {
-        self.at += 1;
-        self.out.push(b'[');
-        let mut first = true;
+    fn array(&mut self) {
+        let mut separator = b'[';
         loop {
-            self.space();
-            match self.bytes.get(self.at) {
+            match self.tokens.peek() {
                 Some(b',') => {
-                    self.at += 1;
+                    self.tokens.next();
                     continue;
                 }
                 Some(b']') | None => break,
                 Some(_) => {}
             }
-            if !first {
-                self.out.push(b',');
-            }
-            first = false;
-            self.value(depth + 1, &|_| false);
+            self.out.push(separator);
+            separator = b',';
+            self.value(&|_| false);
         }
-        self.at += 1;
-        self.out.push(b']');
-    }
-
-    /// Copies one value as it stands.
-    fn copied(&mut self) {
-        self.space();
-        let start = self.at;
-        let mut depth = 0usize;
-        while let Some(byte) = self.bytes.get(self.at) {
-            match byte {
-                b'"' => {
-                    self.string();
-                }
-                b'{' | b'[' => {
-                    depth += 1;
-                    self.at += 1;
-                }
-                b'}' | b']' if depth == 0 => break,
-                b'}' | b']' => {
-                    depth -= 1;
-                    self.at += 1;
-                }
-                b',' if depth == 0 => break,
-                _ => self.at += 1,
-            }
-        }
-        one_line(self.bytes[start..self.at].trim_ascii_end(), self.out);
+        self.tokens.next();
+        self.out.extend_from_slice(if separator == b'[' { b"[]" } else { b"]" });
     }
 
     /// Hashes the text of one value as it stands.
     fn hashed_whole(&mut self) {
-        let mut aside = Vec::new();
-        let recent = Recent::default();
-        let mut walk = Walk { bytes: self.bytes, at: self.at, key: self.key, out: &mut aside, recent };
-        walk.copied();
-        self.at = walk.at;
-        text(std::str::from_utf8(&aside).unwrap_or_default(), self.key, self.out);
-    }
-
-    /// The raw text of a string with its quotes; afterwards behind it.
-    fn string(&mut self) -> &'a [u8] {
-        let start = self.at;
-        self.at = end_of_string(self.bytes, start + 1);
-        &self.bytes[start..self.at]
-    }
-
-    /// A string without escapes is hashed where it stands; another is unescaped first, so that equal values hash alike.
-    fn hashed_string(&mut self, raw: &[u8]) {
-        let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
-        if inner.contains(&b'\\') {
-            let value = serde_json::from_slice::<String>(raw).unwrap_or_default();
-            self.hashed(value.as_bytes());
-        } else {
-            self.hashed(inner);
-        }
+        let mut line = Vec::new();
+        one_line(self.tokens.skip_value(), &mut line);
+        self.out.push(b'"');
+        hash(&line, self.key, self.out);
+        self.out.push(b'"');
     }
 
     fn hashed(&mut self, value: &[u8]) {
@@ -245,19 +168,13 @@ impl<'a> Walk<'a> {
         self.out.extend_from_slice(&text);
         self.out.push(b'"');
     }
+}
 
-    fn word(&mut self) -> &'a [u8] {
-        let start = self.at;
-        while self.bytes.get(self.at).is_some_and(|b| is_in_word(*b)) {
-            self.at += 1;
-        }
-        &self.bytes[start..self.at]
-    }
-
-    fn space(&mut self) {
-        while self.bytes.get(self.at).is_some_and(u8::is_ascii_whitespace) {
-            self.at += 1;
-        }
+/// The text of a string. One with escapes is decoded, so that equal values hash alike.
+fn unescaped<'a>(token: &Token<'a>) -> Cow<'a, str> {
+    match token.kind {
+        Kind::String { escaped: false } => Cow::Borrowed(std::str::from_utf8(token.inside()).unwrap_or_default()),
+        _ => Cow::Owned(serde_json::from_slice(token.text).unwrap_or_default()),
     }
 }
 
