@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use keepfast_framework::fields::RawObject;
 use keepfast_framework::{Error, Result};
+use keepfast_json::{Piece, Pieces};
 use serde_json::value::{RawValue, to_raw_value};
 
 /// Objects within objects deeper than this are refused where they must be taken apart.
@@ -41,28 +42,18 @@ pub(crate) fn check_text(object: &RawObject) -> Result<()> {
     }
 }
 
-/// Whether each `\u` escape of valid JSON is a character, or half of one with the other half behind it.
+/// Whether each `\u` escape of valid JSON is a character, or half of one with the other half behind it. A backslash
+/// stands only in strings, so the whole text is read as the inside of one.
 fn escapes_are_characters(json: &[u8]) -> bool {
-    let mut rest = json;
-    let mut high = false;
-    while let Some(at) = rest.iter().position(|b| *b == b'\\') {
-        if high && at > 0 {
+    let mut is_high = false;
+    for piece in Pieces::new(json) {
+        let is_low = matches!(piece, Piece::Unit(0xdc00..0xe000));
+        if is_high != is_low {
             return false;
         }
-        let unit = match rest.get(at + 1) {
-            Some(b'u') => {
-                rest.get(at + 2..at + 6).and_then(|hex| u16::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok())
-            }
-            _ => None,
-        };
-        let low = unit.is_some_and(|u| (0xdc00..0xe000).contains(&u));
-        if high != low {
-            return false;
-        }
-        high = unit.is_some_and(|u| (0xd800..0xdc00).contains(&u));
-        rest = rest.get(at + if unit.is_some() { 6 } else { 2 }..).unwrap_or_default();
+        is_high = matches!(piece, Piece::Unit(0xd800..0xdc00));
     }
-    !high
+    !is_high
 }
 
 /// A JSON merge patch (RFC 7396) of `target`: members that are `null` are removed, objects merged, all else replaced.
