@@ -1,5 +1,7 @@
 //! The JSON form: the same tree, where nested objects stand for blocks and repeated keys stay repeated.
-//! Commas before a closing bracket are let pass; everything else is RFC 8259.
+//! A comma before a closing bracket is allowed; everything else is RFC 8259.
+
+use keepfast_json::{Kind, Piece, Pieces, Token, Tokens};
 
 use crate::ast::{Body, Document, Item, Key, Syntax, Value, ValueKind};
 use crate::parse::{check_depth, check_size};
@@ -8,11 +10,10 @@ use crate::{HclError, Position, literal};
 /// Parses a JSON object.
 pub(crate) fn parse(source: &str) -> Result<Document, HclError> {
     check_size(source)?;
-    let mut parser = Parser { source, at: Position::START, depth: 0 };
+    let mut parser = Parser { source, tokens: Tokens::new(source.as_bytes()), at: Position::START };
     let value = parser.value()?;
-    parser.blank();
     match value.kind {
-        _ if parser.peek().is_some() => parser.fail("unexpected text behind the closing brace"),
+        _ if parser.tokens.peek().is_some() => parser.fail("unexpected text behind the closing brace"),
         ValueKind::Object(body) => Ok(Document { syntax: Syntax::Json, body }),
         _ => Err(HclError::new(value.position, "expected an object")),
     }
@@ -20,111 +21,104 @@ pub(crate) fn parse(source: &str) -> Result<Document, HclError> {
 
 struct Parser<'a> {
     source: &'a str,
+    tokens: Tokens<'a>,
+    /// The last place that was asked for; the next one is behind it.
     at: Position,
-    depth: usize,
 }
 
-impl Parser<'_> {
-    fn peek(&self) -> Option<char> {
-        self.source.get(self.at.offset..)?.chars().next()
-    }
-
-    fn bump(&mut self) -> Option<char> {
-        let c = self.peek()?;
-        self.at.offset += c.len_utf8();
-        if c == '\n' {
-            self.at.line += 1;
-            self.at.column = 1;
-        } else {
-            self.at.column += 1;
+impl<'a> Parser<'a> {
+    /// Line and column of an offset.
+    fn place(&mut self, offset: usize) -> Position {
+        for byte in self.source.as_bytes().get(self.at.offset..offset).unwrap_or_default() {
+            match byte {
+                b'\n' => (self.at.line, self.at.column) = (self.at.line + 1, 1),
+                // Bytes that continue a character do not count.
+                0x80..0xc0 => {}
+                _ => self.at.column += 1,
+            }
         }
-        Some(c)
+        self.at.offset = offset;
+        self.at
     }
 
-    fn fail<T>(&self, message: impl Into<String>) -> Result<T, HclError> {
-        Err(HclError::new(self.at, message))
+    /// Fails at the next token, or at the end of the text.
+    fn fail<T>(&mut self, message: impl Into<String>) -> Result<T, HclError> {
+        self.tokens.peek();
+        let position = self.place(self.tokens.position());
+        Err(HclError::new(position, message))
     }
 
-    fn blank(&mut self) {
-        while matches!(self.peek(), Some(' ' | '\t' | '\r' | '\n')) {
-            self.bump();
-        }
-    }
-
-    fn expect(&mut self, wanted: char) -> Result<(), HclError> {
-        self.blank();
-        match self.peek() {
-            Some(c) if c == wanted => {
-                self.bump();
+    fn expect(&mut self, wanted: u8) -> Result<(), HclError> {
+        match self.tokens.peek() {
+            Some(byte) if byte == wanted => {
+                self.tokens.next();
                 Ok(())
             }
-            Some(_) => self.fail(format!("expected '{wanted}'")),
-            None => self.fail(format!("expected '{wanted}', got end of text")),
+            Some(_) => self.fail(format!("expected '{}'", char::from(wanted))),
+            None => self.fail(format!("expected '{}', got end of text", char::from(wanted))),
         }
     }
 
-    // recursion: bounded by MAX_DEPTH, which `nested` checks
+    // recursion: bounded by MAX_DEPTH, which `check_depth` holds
     fn value(&mut self) -> Result<Value, HclError> {
-        self.blank();
-        let position = self.at;
-        let kind = match self.peek() {
-            Some('{') => ValueKind::Object(self.nested(Self::object)?),
-            Some('[') => ValueKind::List(self.nested(Self::list)?),
-            Some('"') => ValueKind::String(self.string()?),
-            Some('-' | '0'..='9') => self.number()?,
-            Some(c) if c.is_ascii_lowercase() => self.word()?,
-            Some(_) => return self.fail("illegal char"),
-            None => return self.fail("expected a value, got end of text"),
+        let Some(token) = self.tokens.next() else { return self.fail("expected a value, got end of text") };
+        let position = self.place(token.start);
+        let kind = match (token.kind, token.text) {
+            (Kind::BeginObject, _) => ValueKind::Object(self.object(position)?),
+            (Kind::BeginArray, _) => ValueKind::List(self.list(position)?),
+            (Kind::String { .. }, _) => ValueKind::String(self.string(&token)?),
+            (Kind::Word, [b'-' | b'0'..=b'9', ..]) => number(self.text(&token), position)?,
+            (Kind::Word, b"true") => ValueKind::Bool(true),
+            (Kind::Word, b"false") => ValueKind::Bool(false),
+            (Kind::Word, b"null") => ValueKind::Null,
+            _ => return Err(HclError::new(position, "illegal char")),
         };
-        Ok(Value { kind, position, end: self.at.offset })
+        Ok(Value { kind, position, end: self.tokens.end() })
     }
 
-    fn nested<T>(&mut self, rest: fn(&mut Self) -> Result<T, HclError>) -> Result<T, HclError> {
-        self.depth += 1;
-        check_depth(self.depth, self.at)?;
-        let value = rest(self);
-        self.depth -= 1;
-        value
+    fn text(&self, token: &Token<'_>) -> &'a str {
+        self.source.get(token.start..token.end()).unwrap_or_default()
     }
 
-    // recursion: bounded by MAX_DEPTH, which `nested` checks
-    fn object(&mut self) -> Result<Body, HclError> {
-        let position = self.at;
+    /// An object behind its brace.
+    // recursion: bounded by MAX_DEPTH
+    fn object(&mut self, position: Position) -> Result<Body, HclError> {
+        check_depth(self.tokens.depth(), position)?;
         let mut items = Vec::new();
-        self.bump();
-        while !self.close('}')? {
-            let key = self.at;
-            if self.peek() != Some('"') {
+        while !self.closes(b'}')? {
+            if self.tokens.peek() != Some(b'"') {
                 return self.fail("expected a key in quotes");
             }
-            let name = self.string()?;
-            let end = self.at.offset;
-            self.expect(':')?;
+            let Some(token) = self.tokens.next() else { break };
+            let key = self.place(token.start);
+            let name = self.string(&token)?;
+            self.expect(b':')?;
             let value = self.value()?;
-            items.push(Item { keys: vec![Key { name, position: key, end, quoted: true }], assign: None, value });
-            self.separator('}')?;
+            let keys = vec![Key { name, position: key, end: token.end(), quoted: true }];
+            items.push(Item { keys, assign: None, value });
+            self.separator(b'}')?;
         }
-        Ok(Body { items, position, end: self.at.offset })
+        Ok(Body { items, position, end: self.tokens.end() })
     }
 
-    // recursion: bounded by MAX_DEPTH, which `nested` checks
-    fn list(&mut self) -> Result<Vec<Value>, HclError> {
+    /// An array behind its bracket.
+    // recursion: bounded by MAX_DEPTH
+    fn list(&mut self, position: Position) -> Result<Vec<Value>, HclError> {
+        check_depth(self.tokens.depth(), position)?;
         let mut list = Vec::new();
-        self.bump();
-        while !self.close(']')? {
+        while !self.closes(b']')? {
             list.push(self.value()?);
-            self.separator(']')?;
+            self.separator(b']')?;
         }
         Ok(list)
     }
 
     /// Whether the bracket closes here.
-    fn close(&mut self, bracket: char) -> Result<bool, HclError> {
-        self.blank();
-        match self.peek() {
-            None => self.fail(format!("expected '{bracket}', got end of text")),
-            Some(c) if c == bracket => {
-                self.bump();
+    fn closes(&mut self, bracket: u8) -> Result<bool, HclError> {
+        match self.tokens.peek() {
+            None => self.fail(format!("expected '{}', got end of text", char::from(bracket))),
+            Some(byte) if byte == bracket => {
+                self.tokens.next();
                 Ok(true)
             }
             Some(_) => Ok(false),
@@ -132,94 +126,68 @@ impl Parser<'_> {
     }
 
     /// A comma, unless the closing bracket follows.
-    fn separator(&mut self, bracket: char) -> Result<(), HclError> {
-        self.blank();
-        match self.peek() {
-            Some(',') => {
-                self.bump();
+    fn separator(&mut self, bracket: u8) -> Result<(), HclError> {
+        match self.tokens.peek() {
+            Some(b',') => {
+                self.tokens.next();
                 Ok(())
             }
-            Some(c) if c == bracket => Ok(()),
-            None => self.fail(format!("expected '{bracket}', got end of text")),
-            Some(_) => self.fail(format!("expected ',' or '{bracket}'")),
+            Some(byte) if byte == bracket => Ok(()),
+            None => self.fail(format!("expected '{}', got end of text", char::from(bracket))),
+            Some(_) => self.fail(format!("expected ',' or '{}'", char::from(bracket))),
         }
     }
 
-    fn string(&mut self) -> Result<String, HclError> {
-        let mut text = String::new();
-        self.bump();
+    /// The text of a string. One half of a surrogate pair gives U+FFFD.
+    fn string(&mut self, token: &Token<'_>) -> Result<String, HclError> {
+        let inside = token.start + 1;
+        let mut text = String::with_capacity(token.inside().len());
+        let mut pieces = Pieces::new(token.inside());
+        let mut high = None;
         loop {
-            let here = self.at;
-            match self.bump() {
-                None => return Err(HclError::new(here, "literal not terminated")),
-                Some('"') => return Ok(text),
-                Some('\\') => text.push(self.escape()?),
-                Some(c) if c < ' ' => return Err(HclError::new(here, "illegal char")),
-                Some(c) => text.push(c),
-            }
-        }
-    }
-
-    fn escape(&mut self) -> Result<char, HclError> {
-        Ok(match self.bump() {
-            Some(c @ ('"' | '\\' | '/')) => c,
-            Some('b') => '\u{8}',
-            Some('f') => '\u{c}',
-            Some('n') => '\n',
-            Some('r') => '\r',
-            Some('t') => '\t',
-            Some('u') => {
-                let first = self.unit()?;
-                if (0xd800..0xdc00).contains(&first) && self.source[self.at.offset..].starts_with("\\u") {
-                    self.bump();
-                    self.bump();
-                    let units = [first, self.unit()?];
-                    char::decode_utf16(units).next().and_then(Result::ok).unwrap_or(char::REPLACEMENT_CHARACTER)
-                } else {
-                    char::from_u32(u32::from(first)).unwrap_or(char::REPLACEMENT_CHARACTER)
+            let at = inside + pieces.offset();
+            let piece = pieces.next();
+            if let Some(first) = high.take() {
+                let second = if let Some(Piece::Unit(unit)) = piece { Some(unit) } else { None };
+                let pair = char::decode_utf16([first].into_iter().chain(second)).next().and_then(Result::ok);
+                text.push(pair.unwrap_or(char::REPLACEMENT_CHARACTER));
+                if second.is_some() {
+                    continue;
                 }
             }
-            _ => return self.fail("illegal char escape"),
-        })
+            match piece {
+                Some(Piece::Plain(bytes)) => {
+                    if let Some(control) = bytes.iter().position(|byte| *byte < b' ') {
+                        return Err(HclError::new(self.place(at + control), "illegal char"));
+                    }
+                    text.push_str(self.source.get(at..at + bytes.len()).unwrap_or_default());
+                }
+                Some(Piece::Byte(byte)) => text.push(char::from(byte)),
+                Some(Piece::Unit(unit @ 0xd800..0xdc00)) => high = Some(unit),
+                Some(Piece::Unit(unit)) => {
+                    text.push(char::from_u32(u32::from(unit)).unwrap_or(char::REPLACEMENT_CHARACTER));
+                }
+                // A backslash at the end of the text begins nothing.
+                Some(Piece::Invalid([_, _])) => {
+                    return Err(HclError::new(self.place(at), "illegal char escape"));
+                }
+                Some(Piece::Invalid(_)) => {}
+                None if token.is_terminated() => return Ok(text),
+                None => return Err(HclError::new(self.place(token.end()), "literal not terminated")),
+            }
+        }
     }
+}
 
-    /// Four hexadecimal digits.
-    fn unit(&mut self) -> Result<u16, HclError> {
-        let mut unit = 0;
-        for _ in 0..4 {
-            let Some(digit) = self.peek().and_then(|c| c.to_digit(16)) else { return self.fail("illegal char escape") };
-            self.bump();
-            unit = unit << 4 | u16::try_from(digit).unwrap_or_default();
-        }
-        Ok(unit)
+fn number(raw: &str, position: Position) -> Result<ValueKind, HclError> {
+    let digits = raw.strip_prefix('-').unwrap_or(raw);
+    if digits.starts_with('0') && digits[1..].starts_with(|c: char| c.is_ascii_digit()) {
+        return Err(HclError::new(position, "numbers cannot start with 0"));
     }
-
-    fn number(&mut self) -> Result<ValueKind, HclError> {
-        let from = self.at;
-        while matches!(self.peek(), Some('-' | '+' | '.' | 'e' | 'E' | '0'..='9')) {
-            self.bump();
-        }
-        let raw = &self.source[from.offset..self.at.offset];
-        let digits = raw.strip_prefix('-').unwrap_or(raw);
-        if digits.starts_with('0') && digits[1..].starts_with(|c: char| c.is_ascii_digit()) {
-            return Err(HclError::new(from, "numbers cannot start with 0"));
-        }
-        let well_formed =
-            digits.starts_with(|c: char| c.is_ascii_digit()) && !digits.ends_with('.') && !digits.contains(".e");
-        let value = if digits.contains(['.', 'e', 'E']) { literal::float(raw) } else { literal::number(raw) };
-        value.filter(|_| well_formed).ok_or_else(|| HclError::new(from, "illegal number"))
-    }
-
-    fn word(&mut self) -> Result<ValueKind, HclError> {
-        let from = self.at;
-        while self.peek().is_some_and(|c| c.is_ascii_alphanumeric()) {
-            self.bump();
-        }
-        match &self.source[from.offset..self.at.offset] {
-            "true" => Ok(ValueKind::Bool(true)),
-            "false" => Ok(ValueKind::Bool(false)),
-            "null" => Ok(ValueKind::Null),
-            _ => Err(HclError::new(from, "illegal char")),
-        }
-    }
+    let well_formed = raw.bytes().all(|byte| matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9'))
+        && digits.starts_with(|c: char| c.is_ascii_digit())
+        && !digits.ends_with('.')
+        && !digits.contains(".e");
+    let value = if digits.contains(['.', 'e', 'E']) { literal::float(raw) } else { literal::number(raw) };
+    value.filter(|_| well_formed).ok_or_else(|| HclError::new(position, "illegal number"))
 }
