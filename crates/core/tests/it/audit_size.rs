@@ -57,6 +57,18 @@ async fn sec_al08_a_request_without_a_token_writes_a_bounded_entry() {
 }
 
 #[tokio::test]
+async fn sec_al08_a_short_request_without_a_token_writes_entries_in_proportion() {
+    let house = House::new().await;
+    for count in [1, 10, 50, 200, 1000] {
+        let body = format!("{{\"a\":[{}]}}", vec!["1"; count].join(","));
+        for token in ["", "unknown"] {
+            let (bytes, _) = written(&house, "POST", "secret/data/a", token, &body).await;
+            assert!(bytes <= 4 * body.len() + 2 * (1024 + 1024), "{count} {token:?}: {bytes} for {}", body.len());
+        }
+    }
+}
+
+#[tokio::test]
 async fn sec_al08_queries_and_answers_of_strangers_are_bounded() {
     let house = House::with(
         |settings, dir| settings.audit.push(device(dir, "raw", &[("log_raw", "true")])),
