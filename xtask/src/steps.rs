@@ -38,7 +38,7 @@ const ALL: [Step; 22] = [
     step("seed", 50, seed),
     step("guide", 14, guide),
     step("http", 10_000, |shell| campaign(shell, &["http", "--count", "10000"])),
-    step("abuse", 20, |shell| campaign(shell, &["abuse", "--count", "150"])),
+    step("abuse", 27, |shell| campaign(shell, &["abuse", "--count", "150"])),
     step("kill", 300, |shell| campaign(shell, &["kill", "--count", "5"])),
     step("disk", 2000, |shell| campaign(shell, &["disk", "--count", "8"])),
     step("leases", 21, |shell| campaign(shell, &["leases", "--count", "21"])),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::Version;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -27,6 +28,14 @@ const HEAD: usize = 64 << 10;
 const HEADER_LIST: usize = 8 << 10;
 /// The part of a head that the estimate of a connection's memory includes, in bytes.
 const HEAD_INCLUDED: usize = 8 << 10;
+/// What a request of HTTP/2 holds until its answer is sent, in bytes: its task, its stream and its answer's head, with room
+/// over what was measured.
+const STREAM: usize = 12 << 10;
+/// What each field of its head adds.
+const FIELD: usize = 160;
+/// What a connection may hold whose client does not take what is sent, in bytes: the heads of 100 answers of HTTP/2, or
+/// hyper's buffer of HTTP/1, and that of TLS.
+const UNSENT: usize = 128 << 10;
 
 /// The answer to a head that has two readings.
 const MALFORMED: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\
@@ -42,18 +51,21 @@ pub(crate) async fn serve<K: Kernel>(
     mut stop: watch::Receiver<bool>,
 ) {
     let mut patience = Patience::new(edge.limits());
-    let head = Charge::new(&peer, 0);
-    let io = TokioIo::new(Watched { stream, peer: peer.clone(), wire: Wire::default(), head });
+    let (head, unsent) = (Charge::new(&peer, 0), Charge::new(&peer, 0));
+    let io = TokioIo::new(Watched { stream, peer: peer.clone(), wire: Wire::default(), head, unsent, turn: 0 });
     let service = service_fn({
         let peer = peer.clone();
         move |request: http::Request<hyper::body::Incoming>| {
             let (edge, peer) = (edge.clone(), peer.clone());
             let open = Open::new(peer.clone(), request.version());
-            async move {
-                let response = edge.serve(request, &peer).await;
+            // Counted here, where hyper takes the request, and not when its task first runs: hyper takes all that came at once.
+            let held = Charge::new(&peer, cost(&request));
+            // Boxed, because the task of a stream of HTTP/2 keeps the room of this future until its answer is taken.
+            Box::pin(async move {
+                let response = edge.serve(request, &peer, held).await;
                 drop(open);
                 Ok::<_, Infallible>(response)
-            }
+            })
         }
     });
     let mut connection = pin!(builder.serve_connection(io, service));
@@ -78,6 +90,14 @@ pub(crate) async fn serve<K: Kernel>(
     }
 }
 
+/// What a request holds beside its connection, in bytes. That of HTTP/1 counts with the connection.
+fn cost<B>(request: &http::Request<B>) -> usize {
+    match request.version() {
+        Version::HTTP_2 => STREAM + FIELD * request.headers().len(),
+        _ => 0,
+    }
+}
+
 /// HTTP/1.1 and HTTP/2 with their caps, for all connections of a listener.
 pub(crate) fn protocols(limits: &Limits) -> Arc<Builder<TokioExecutor>> {
     let header_list = limits.token.saturating_add(HEADER_LIST).min(HEAD);
@@ -98,20 +118,76 @@ pub(crate) fn protocols(limits: &Limits) -> Arc<Builder<TokioExecutor>> {
 }
 
 /// A stream whose bytes are checked before they are parsed, and that tells when the first of a next request come.
+///
+/// Nothing is read from a stranger that does not take what is sent, and from none while strangers hold too much: TCP makes
+/// their clients wait. That includes the frames that open windows; a client that waits for longer than an idle connection,
+/// a head or a body may take is closed as if it had sent nothing. Requests of strangers come in turns of a few, so
+/// that a connection that sends many at once does not make those of others wait for all of them.
 struct Watched<S> {
     stream: S,
     peer: Arc<Peer>,
     wire: Wire,
     /// What a head that is not complete yet holds.
     head: Charge,
+    /// What waits until the client takes it.
+    unsent: Charge,
+    /// How many requests had come when the last turn ended.
+    turn: u32,
+}
+
+impl<S> Watched<S> {
+    /// Whether nothing is to be read now. The task is woken when that changes.
+    fn must_wait(&mut self, cx: &Context<'_>) -> bool {
+        if self.peer.is_known() {
+            return false;
+        }
+        if std::mem::replace(&mut self.turn, self.wire.requests()) != self.wire.requests() {
+            cx.waker().wake_by_ref();
+            return true;
+        }
+        if !self.unsent.is_empty() {
+            self.peer.wake_later(cx);
+            return !self.peer.is_known();
+        }
+        self.peer.must_wait(cx, !self.wire.is_http2())
+    }
+
+    /// Follows whether the client takes what is sent.
+    fn sends<T>(&mut self, cx: &Context<'_>, outcome: &Poll<io::Result<T>>) {
+        if outcome.is_pending() {
+            self.unsent.set(UNSENT);
+        } else if !self.unsent.is_empty() {
+            self.unsent.set(0);
+            cx.waker().wake_by_ref();
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Watched<S> {
+    /// Reads, of a stranger as much as one turn takes.
+    fn read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let most = if self.peer.is_known() { usize::MAX } else { self.wire.turn() };
+        let stream = Pin::new(&mut self.stream);
+        if buffer.remaining() <= most {
+            return stream.poll_read(cx, buffer);
+        }
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
+        let outcome = stream.poll_read(cx, &mut part);
+        let read = part.filled().len();
+        buffer.advance(read);
+        outcome
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.must_wait(cx) {
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
-        let outcome = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let outcome = self.read(cx, buffer);
         if let Some(bytes) = buffer.filled().get(before..).filter(|bytes| !bytes.is_empty()) {
-            let Watched { peer, wire, head, stream } = &mut *self;
+            let Watched { peer, wire, head, stream, .. } = &mut *self;
             peer.activity.received();
             match wire.received(bytes, peer.activity.ticks()) {
                 Verdict::Pass => head.set(wire.pending_head().saturating_sub(HEAD_INCLUDED)),
@@ -131,7 +207,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Watched<S> {
-    fn sent(&mut self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn sent(&mut self, cx: &Context<'_>, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.sends(cx, &outcome);
         if let Poll::Ready(Ok(bytes)) = outcome {
             self.wire.sent(bytes);
         }
@@ -142,11 +219,13 @@ impl<S: AsyncWrite + Unpin> Watched<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.sent(outcome)
+        self.sent(cx, outcome)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let outcome = Pin::new(&mut self.stream).poll_flush(cx);
+        self.sends(cx, &outcome);
+        outcome
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -159,7 +238,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.sent(outcome)
+        self.sent(cx, outcome)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -3,7 +3,8 @@
 //!
 //! A connection is a stranger's until a request on it carries a token that is alive. What strangers hold together is
 //! bounded ([`STRANGERS`]): beyond it the connection that holds most for longest is closed. So a flood of unauthenticated
-//! bytes costs a fixed amount of memory, and closes its own connections before those of others.
+//! bytes costs a fixed amount of memory, and closes its own connections before those of others. A connection that is
+//! closed holds its memory a moment longer; where that is much, no further bytes of strangers are read ([`PRESSED`]).
 
 mod charge;
 mod peer;
@@ -11,7 +12,7 @@ mod peer;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -24,6 +25,11 @@ use crate::patience::Stopwatch;
 /// What the connections of strangers may hold together, in bytes. With what the estimates below do not see it stays
 /// under 64 MiB.
 const STRANGERS: usize = 40 << 20;
+/// What they may hold, together with connections that are closing, while bytes of them are still read. Beyond it their
+/// clients wait, until what closes has ended.
+const PRESSED: usize = STRANGERS + (8 << 20);
+/// What they hold when their clients need not wait any longer. So much less that few wakes follow each other.
+const EASED: usize = PRESSED - (1 << 20);
 /// What a connection holds by itself, in bytes: its task and hyper's buffers, as measured.
 const CLEAR: usize = 28 << 10;
 /// The same with TLS.
@@ -37,6 +43,10 @@ pub(crate) struct Connections {
     stopwatch: Stopwatch,
     /// What strangers hold, in bytes.
     strangers: AtomicUsize,
+    /// The part of it that closing connections hold.
+    closing: AtomicUsize,
+    /// Whether clients may be waiting, because strangers hold too much.
+    pressed: AtomicBool,
     open: Mutex<Open>,
     ended: Notify,
 }
@@ -48,8 +58,6 @@ struct Open {
     sources: HashMap<IpAddr, usize>,
     /// How many of `peers` are closing.
     closing: usize,
-    /// What those hold, in bytes.
-    relieved: usize,
 }
 
 /// An open connection, until it is dropped.
@@ -89,6 +97,8 @@ impl Connections {
             most: most as usize,
             stopwatch: Stopwatch::start(),
             strangers: AtomicUsize::new(0),
+            closing: AtomicUsize::new(0),
+            pressed: AtomicBool::new(false),
             open: Mutex::default(),
             ended: Notify::new(),
         })
@@ -127,7 +137,7 @@ impl Connections {
             *open.sources.entry(address).or_default() += 1;
         }
         drop(open);
-        self.hold(base);
+        self.relieve();
         Some(Place { peer, id })
     }
 
@@ -143,35 +153,70 @@ impl Connections {
         // Of equally idle ones the oldest goes first.
         idle.sort_unstable_by_key(|(idleness, id)| (std::cmp::Reverse(*idleness), *id));
         idle.truncate((most / BATCH).max(1));
-        idle.iter().for_each(|(_, id)| open.close(*id));
+        for (_, id) in &idle {
+            open.close(*id);
+        }
         !idle.is_empty()
     }
 
-    /// Adds to what strangers hold.
-    fn hold(&self, bytes: usize) {
-        let held = self.strangers.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if held > STRANGERS {
-            self.relieve();
+    /// Adds to what strangers hold. What closes counts first, so that nobody takes it for the burden of others.
+    fn count_held(&self, bytes: usize, closing: bool) {
+        if closing {
+            self.closing.fetch_add(bytes, Ordering::Relaxed);
+        }
+        self.strangers.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn count_released(&self, bytes: usize, closing: bool) {
+        self.strangers.fetch_sub(bytes, Ordering::AcqRel);
+        if closing {
+            self.closing.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 
-    fn release(&self, bytes: usize) {
-        self.strangers.fetch_sub(bytes, Ordering::Relaxed);
+    fn count_closing(&self, bytes: usize) {
+        self.closing.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether strangers hold so much that their clients must wait.
+    fn is_pressed(&self) -> bool {
+        self.strangers.load(Ordering::Relaxed) > PRESSED
+    }
+
+    /// The same behind all that was released before. Whoever waits after this is woken.
+    fn is_pressed_now(&self) -> bool {
+        self.pressed.store(true, Ordering::SeqCst);
+        self.strangers.fetch_add(0, Ordering::AcqRel) > PRESSED
+    }
+
+    /// Wakes the clients that wait when they need not any longer.
+    fn eases(&self) {
+        if self.pressed.load(Ordering::SeqCst)
+            && self.strangers.load(Ordering::Relaxed) <= EASED
+            && self.pressed.swap(false, Ordering::SeqCst)
+        {
+            self.open.lock().peers.values().for_each(|peer| peer.wake());
+        }
+    }
+
+    /// What strangers hold on connections that are not closing.
+    fn burden(&self) -> usize {
+        self.strangers.load(Ordering::Relaxed).saturating_sub(self.closing.load(Ordering::Relaxed))
     }
 
     /// Closes connections of strangers until the others hold no more than they may.
     fn relieve(&self) {
+        if self.burden() <= STRANGERS {
+            return;
+        }
         let mut open = self.open.lock();
-        let held = self.strangers.load(Ordering::Relaxed).saturating_sub(open.relieved);
-        let Some(mut excess) = held.checked_sub(STRANGERS) else { return };
+        let Some(mut excess) = self.burden().checked_sub(STRANGERS) else { return };
         excess += STRANGERS / BATCH;
         let now = self.stopwatch.millis();
         let mut strangers: Vec<_> = open.peers.iter().filter_map(|(id, peer)| Some((peer.burden(now)?, *id))).collect();
         strangers.sort_unstable_by_key(|(burden, id)| (std::cmp::Reverse(*burden), *id));
         for (_, id) in strangers {
-            let before = open.relieved;
-            open.close(id);
-            match excess.checked_sub(open.relieved - before) {
+            match excess.checked_sub(open.close(id)) {
                 Some(left) => excess = left,
                 None => return,
             }
@@ -181,13 +226,11 @@ impl Connections {
     fn remove(&self, id: u64) {
         let mut open = self.open.lock();
         if let Some(peer) = open.peers.remove(&id) {
-            if let Some(relief) = peer.relief() {
+            if peer.is_closing() {
                 open.closing -= 1;
-                open.relieved -= relief;
             } else {
                 open.leave(&peer);
             }
-            peer.end();
         }
         drop(open);
         self.ended.notify_waiters();
@@ -222,14 +265,13 @@ fn network(address: IpAddr) -> IpAddr {
 }
 
 impl Open {
-    /// Tells a connection to close. Its place counts as free from now on.
-    fn close(&mut self, id: u64) {
-        let Some(peer) = self.peers.get(&id).cloned() else { return };
-        if let Some(relief) = peer.close() {
-            self.closing += 1;
-            self.relieved += relief;
-            self.leave(&peer);
-        }
+    /// Tells a connection to close. Its place counts as free from now on. Returns what it holds, in bytes.
+    fn close(&mut self, id: u64) -> usize {
+        let Some(peer) = self.peers.get(&id).cloned() else { return 0 };
+        let Some(held) = peer.close() else { return 0 };
+        self.closing += 1;
+        self.leave(&peer);
+        held
     }
 
     fn leave(&mut self, peer: &Peer) {
@@ -254,7 +296,7 @@ mod tests {
     }
 
     fn closing(places: &[Place]) -> Vec<usize> {
-        places.iter().enumerate().filter(|(_, p)| p.peer.relief().is_some()).map(|(at, _)| at).collect()
+        places.iter().enumerate().filter(|(_, p)| p.peer.is_closing()).map(|(at, _)| at).collect()
     }
 
     #[test]
@@ -274,7 +316,8 @@ mod tests {
         drop(places);
         assert_eq!(all.held_by_strangers(), 0);
         let open = all.open.lock();
-        assert_eq!((open.closing, open.relieved, open.peers.len(), open.sources.len()), (0, 0, 0, 0));
+        assert_eq!((open.closing, open.peers.len(), open.sources.len()), (0, 0, 0));
+        assert_eq!(all.closing.load(Ordering::Relaxed), 0);
     }
 
     #[test]
@@ -319,9 +362,9 @@ mod tests {
         known.peer.set_known();
         let mut places: Vec<_> = (0..100).map(|last| all.admit(from(last)).unwrap()).collect();
         let mut charges: Vec<_> = places.iter().map(|p| Charge::new(&p.peer, 1 << 20)).collect();
-        let live = |places: &[Place]| places.iter().filter(|p| p.peer.relief().is_none()).count();
+        let live = |places: &[Place]| places.iter().filter(|p| !p.peer.is_closing()).count();
         assert!(live(&places) * ((1 << 20) + CLEAR) <= STRANGERS && live(&places) > 30, "{}", live(&places));
-        assert!(known.peer.relief().is_none());
+        assert!(!known.peer.is_closing());
         places.clear();
         charges.clear();
         assert_eq!(all.held_by_strangers(), 0);
@@ -330,5 +373,59 @@ mod tests {
         assert_eq!(all.held_by_strangers(), 0);
         drop(charge);
         assert_eq!(all.held_by_strangers(), 0);
+    }
+
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn sec_kf03_what_a_closing_connection_takes_is_no_burden_of_others() {
+        let all = Connections::new(100);
+        let (small, heavy) = (all.admit(from(1)).unwrap(), all.admit(from(2)).unwrap());
+        let first = Charge::new(&heavy.peer, STRANGERS);
+        assert!(heavy.peer.is_closing() && !small.peer.is_closing());
+        let second = Charge::new(&heavy.peer, STRANGERS);
+        assert!(!small.peer.is_closing());
+        let peer = heavy.peer.clone();
+        drop(heavy);
+        assert!(all.held_by_strangers() > 2 * STRANGERS, "what its requests hold is held until they end");
+        drop((first, second, peer));
+        assert_eq!((all.held_by_strangers(), all.closing.load(Ordering::Relaxed)), (CLEAR, 0));
+    }
+
+    #[test]
+    fn sec_kf03_clients_of_strangers_wait_while_those_hold_too_much() {
+        let all = Connections::new(100);
+        let [stranger, other, becomes_known] = [1, 2, 3].map(|last| all.admit(from(last)).unwrap());
+        let woken: [Arc<Woken>; 3] = Default::default();
+        let waits = |place: &Place, by: usize, exempt: bool| {
+            place.peer.must_wait(&std::task::Context::from_waker(&woken[by].clone().into()), exempt)
+        };
+        let counts = || [0, 1, 2].map(|at| woken[at].0.load(Ordering::Relaxed));
+        assert!(!waits(&stranger, 0, false));
+        let heavy = all.admit(from(9)).unwrap();
+        let mut charge = Charge::new(&heavy.peer, PRESSED + 1);
+        assert!(waits(&stranger, 0, false) && waits(&becomes_known, 2, false));
+        // A connection that holds nothing but itself is exempt where it may be.
+        assert!(!waits(&other, 1, true));
+        let request = Charge::new(&other.peer, 1);
+        assert!(waits(&other, 1, true));
+        becomes_known.peer.set_known();
+        assert_eq!((counts(), waits(&becomes_known, 2, false)), ([0, 0, 1], false));
+        // A little less wakes nobody; enough less wakes all that wait, once.
+        charge.set(PRESSED - (512 << 10));
+        assert_eq!(counts(), [0, 0, 1]);
+        charge.set(STRANGERS);
+        charge.set(0);
+        assert_eq!(counts(), [1, 1, 1]);
+        assert!(!waits(&stranger, 0, false));
+        drop(request);
     }
 }

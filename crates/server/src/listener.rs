@@ -21,6 +21,9 @@ use crate::tls::Tls;
 /// How much is read, in bytes, of what a client sends in clear to a TLS socket.
 const MOST_IN_CLEAR: u64 = 64 << 10;
 
+/// How much of an answer TLS may have encrypted that the client has not taken, in bytes: two records.
+const TLS_BUFFER: usize = 32 << 10;
+
 /// What the accept loop of one listener needs.
 pub(crate) struct Listener<K> {
     pub(crate) edge: Arc<Edge<K>>,
@@ -80,13 +83,14 @@ impl<K: Kernel> Listener<K> {
                         refuse_in_clear(stream).await;
                         return None;
                     }
-                    tls.accept(stream).await.ok()
+                    tls.accept_with(stream, |tls| tls.set_buffer_limit(Some(TLS_BUFFER))).await.ok()
                 };
                 if let Ok(Some(stream)) = tokio::time::timeout(edge.limits().handshake_timeout, handshake).await {
                     connection::serve(stream, place.peer().clone(), edge, protocols, stop).await;
                 }
             };
             tokio::select! {
+                biased;
                 () = place.peer().closed() => {}
                 () = serve => {}
             }
@@ -98,6 +102,7 @@ impl<K: Kernel> Listener<K> {
         let (edge, protocols, stop) = (self.edge.clone(), protocols.clone(), self.stop.clone());
         tokio::spawn(async move {
             tokio::select! {
+                biased;
                 () = place.peer().closed() => {}
                 () = connection::serve(stream, place.peer().clone(), edge, protocols, stop) => {}
             }

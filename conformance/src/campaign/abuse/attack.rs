@@ -35,7 +35,7 @@ pub(super) struct Held {
     streams: Vec<TcpStream>,
 }
 
-pub(super) const ATTACKS: [Attack; 10] = [
+pub(super) const ATTACKS: [Attack; 12] = [
     Attack { name: "numbers", when: When::Unsealed, writes: false, run: numbers },
     Attack { name: "wrong tokens", when: When::Unsealed, writes: false, run: wrong_tokens },
     Attack { name: "header lists", when: When::Always, writes: true, run: header_lists },
@@ -45,6 +45,8 @@ pub(super) const ATTACKS: [Attack; 10] = [
     Attack { name: "large bodies", when: When::Unsealed, writes: true, run: large_bodies },
     Attack { name: "slow heads", when: When::Always, writes: true, run: slow_heads },
     Attack { name: "unread answers", when: When::Always, writes: false, run: unread_answers },
+    Attack { name: "unread pipelines", when: When::Always, writes: false, run: unread_pipelines },
+    Attack { name: "upgrades", when: When::Unsealed, writes: false, run: upgrades },
     Attack { name: "frames", when: When::Always, writes: false, run: frames },
 ];
 
@@ -52,7 +54,8 @@ impl Held {
     /// Opens a connection and sends. A server that closes meanwhile is within its rights.
     fn send(&mut self, server: &Server, bytes: &[u8]) -> Result<()> {
         let mut stream = TcpStream::connect(server.url.trim_start_matches("http://"))?;
-        stream.set_write_timeout(Some(Duration::from_secs(5)))?;
+        // A server that reads no more is within its rights, too.
+        stream.set_write_timeout(Some(Duration::from_secs(1)))?;
         for part in bytes.chunks(64 << 10) {
             if stream.write_all(part).is_err() {
                 break;
@@ -204,10 +207,10 @@ fn slow_heads(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
     })
 }
 
-/// 100 requests of which no answer may be sent, since the window of the client is empty.
-fn unread_answers(server: &Server, _: &mut Dice, count: u64) -> Result<Held> {
+/// 100 requests of which no answer may be sent, or only its first bytes, since the window of the client is small.
+fn unread_answers(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
     Held::each(server, count, |_| {
-        let mut raw = http2(0);
+        let mut raw = http2([0, 0, 1, 100][dice.below(4)]);
         for n in 0..100 {
             frame(&mut raw, 1, END_HEADERS | END_STREAM, 2 * n + 1, &request(GET, "/v1/sys/seal-status"));
         }
@@ -215,25 +218,64 @@ fn unread_answers(server: &Server, _: &mut Dice, count: u64) -> Result<Held> {
     })
 }
 
-/// Frames that carry neither a request nor data, one kind on each connection.
+/// Thousands of requests on one connection of HTTP/1, of whose answers none is read.
+fn unread_pipelines(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
+    Held::each(server, count.min(60), |_| {
+        let path = dice.pick(&["sys/seal-status", "sys/health?standbyok=true", "sys/leader"]);
+        format!("GET /v1/{path} HTTP/1.1\r\nHost: x\r\n\r\n").repeat(2000).into_bytes()
+    })
+}
+
+/// Requests for another protocol, with bytes of it behind them.
+fn upgrades(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
+    let kinds = [
+        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n",
+        "Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n",
+        "Upgrade: TLS/1.2\r\nConnection: Upgrade\r\n",
+    ];
+    Held::each(server, count, |_| {
+        let line = dice.pick(&["GET /v1/sys/health", "CONNECT x:80"]);
+        let mut raw = format!("{line} HTTP/1.1\r\nHost: x\r\n{}\r\n", dice.pick(&kinds)).into_bytes();
+        raw.resize(raw.len() + dice.below(20_000), 0x81);
+        raw
+    })
+}
+
+/// Very many frames, of one kind on each connection.
 fn frames(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
-    let kinds: [(u8, u32, &[u8]); 8] = [
+    Held::each(server, count.min(48), |n| {
+        let mut raw = http2(65_535);
+        flood(&mut raw, n as usize, 20_000 + dice.below(50_000) as u32);
+        raw
+    })
+}
+
+/// So many frames that carry no whole request, or reset it.
+fn flood(raw: &mut Vec<u8>, kind: usize, count: u32) {
+    /// PRIORITY, SETTINGS, PING, WINDOW_UPDATE, an unknown type, RST_STREAM; empty and tiny DATA and CONTINUATION.
+    const KINDS: [(u8, u32, &[u8]); 10] = [
         (2, 1, &[0, 0, 0, 0, 16]),
         (4, 0, &[]),
         (6, 0, &[0; 8]),
         (8, 0, &[0, 0, 0, 1]),
         (0xbe, 1, &[0; 16]),
-        (0, 1, &[]),
-        (9, 1, &[]),
         (3, 1, &[0, 0, 0, 8]),
+        (0, 1, &[]),
+        (0, 1, b" "),
+        (9, 1, &[]),
+        (9, 1, &[0x82]),
     ];
-    Held::each(server, count.min(40), |n| {
-        let (kind, stream, payload) = kinds[n as usize % kinds.len()];
-        let mut raw = http2(65_535);
-        // CONTINUATION follows a header block that is not complete.
-        let flags = if kind == 9 { 0 } else { END_HEADERS };
-        frame(&mut raw, 1, flags, 1, &request(POST, "/v1/auth/approle/login"));
-        (0..20_000 + dice.below(50_000)).for_each(|_| frame(&mut raw, kind, 0, stream, payload));
-        raw
-    })
+    let post = request(POST, "/v1/auth/approle/login");
+    let Some((kind, stream, payload)) = KINDS.get(kind % (KINDS.len() + 2)) else {
+        // Requests that are reset at once, or that would open a tunnel.
+        let fields: &[u8] = if kind.is_multiple_of(2) { b"\x02\x07CONNECT\x01\x04x:80" } else { &post };
+        for id in (1..2 * count.min(2000)).step_by(2) {
+            frame(raw, 1, END_HEADERS, id, fields);
+            frame(raw, 3, 0, id, &[0, 0, 0, 8]);
+        }
+        return;
+    };
+    // CONTINUATION follows a header block that is not complete.
+    frame(raw, 1, if *kind == 9 { 0 } else { END_HEADERS }, 1, &post);
+    (0..count).for_each(|_| frame(raw, *kind, 0, *stream, payload));
 }

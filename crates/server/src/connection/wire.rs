@@ -5,7 +5,7 @@
 //!   could see other requests than hyper does.
 //! * HTTP/2: floods of frames that carry neither a request nor data (PRIORITY, PING, SETTINGS, WINDOW_UPDATE, RST_STREAM,
 //!   unknown types, empty DATA and CONTINUATION; CVE-2019-9511 to 9518), and header lists of very many fields. They cost
-//!   credit, which requests, data in both directions and time give back.
+//!   credit, which requests, data in both directions and time give back. A request that is reset gives none (CVE-2023-44487).
 //!
 //! The framing of HTTP/1 bodies is followed only as far as it tells where the next head starts. What cannot be followed is
 //! refused, so that this reader and hyper never disagree about a request that is served.
@@ -19,6 +19,9 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How much of a line is kept, in bytes: enough for the headers that decide where a body ends.
 const KEPT: usize = 64;
+
+/// How much is read at once, in bytes, from a connection that takes turns: some ten short requests.
+const TURN: usize = 512;
 
 /// What the bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +89,31 @@ impl Wire {
         }
     }
 
+    /// Whether the connection speaks HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        matches!(self.state, State::Http2(_))
+    }
+
+    /// How much may be read at once from a connection that takes turns with others, in bytes: a few requests, or the rest of
+    /// a frame or body.
+    pub(crate) fn turn(&self) -> usize {
+        let rest = match &self.state {
+            State::Http1(Http1 { part: Part::Data { left, .. }, .. }) => usize::try_from(*left).unwrap_or(usize::MAX),
+            State::Http2(frames) => frames.payload,
+            _ => 0,
+        };
+        rest.max(TURN)
+    }
+
+    /// How many requests have begun in HTTP/2, or of how many the head has ended in HTTP/1.
+    pub(crate) fn requests(&self) -> u32 {
+        match &self.state {
+            State::Http1(http1) => http1.requests,
+            State::Http2(frames) => frames.requests,
+            State::Preface(_) => 0,
+        }
+    }
+
     /// How much of a head of HTTP/1 has come that is not complete yet, in bytes.
     pub(crate) fn pending_head(&self) -> usize {
         match &self.state {
@@ -122,6 +150,8 @@ struct Http1 {
     started: bool,
     length: Option<u64>,
     chunked: bool,
+    /// How many heads have ended.
+    requests: u32,
 }
 
 /// The start of a line, and its last byte.
@@ -260,6 +290,7 @@ impl Http1 {
             // Empty lines before a request are skipped (RFC 9112 section 2.2).
             return Ok(());
         }
+        self.requests = self.requests.wrapping_add(1);
         self.part = match (self.chunked, self.length) {
             (true, Some(_)) => return Err(Malformed),
             (true, None) => Part::ChunkSize,
@@ -294,6 +325,7 @@ const SENT_PER_FRAME: usize = 512;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const PADDED: u8 = 8;
@@ -314,6 +346,8 @@ struct Frames {
     fields: Fields,
     credit: i64,
     ticks: u32,
+    /// How many frames HEADERS have begun.
+    requests: u32,
 }
 
 impl Default for Frames {
@@ -328,6 +362,7 @@ impl Default for Frames {
             fields: Fields::default(),
             credit: CREDIT,
             ticks: 0,
+            requests: 0,
         }
     }
 }
@@ -365,6 +400,7 @@ impl Frames {
         self.payload = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         self.credit += match kind {
             HEADERS => PER_REQUEST,
+            RST_STREAM => -1 - PER_REQUEST,
             DATA if self.payload > 0 || flags & END_STREAM != 0 => 0,
             CONTINUATION if self.payload > 0 => 0,
             _ => -1,
@@ -372,6 +408,7 @@ impl Frames {
         self.credit = self.credit.min(MOST);
         (self.before_block, self.padded, self.block) = match kind {
             HEADERS => {
+                self.requests = self.requests.wrapping_add(1);
                 self.fields = Fields::default();
                 let padded = flags & PADDED != 0;
                 let before = if flags & PRIORITY == 0 { 0 } else { 5 };

@@ -76,6 +76,21 @@ fn the_length_of_a_head_is_known_until_it_is_complete() {
     assert_eq!(wire.pending_head(), 0);
 }
 
+#[test]
+fn a_turn_is_a_few_requests_or_the_rest_of_a_body() {
+    let mut wire = Wire::default();
+    assert_eq!((wire.turn(), wire.requests()), (TURN, 0));
+    wire.received(b"POST / HTTP/1.1\r\nContent-Length: 9000\r\n\r\n12", 0);
+    assert_eq!((wire.turn(), wire.requests()), (8998, 1));
+    wire.received(&[b'x'; 8998], 0);
+    wire.received(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n", 0);
+    assert_eq!((wire.turn(), wire.requests()), (TURN, 2));
+    let mut wire = Wire::default();
+    wire.received(PREFACE, 0);
+    wire.received(&[frame(1, 5, 30), frame(1, 5, 30), frame(0, 0, 9000)[..100].to_vec()].concat(), 0);
+    assert_eq!((wire.turn(), wire.requests()), (9000 - 91, 2));
+}
+
 fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
     let length = (payload as u32).to_be_bytes();
     let mut frame = vec![length[1], length[2], length[3], kind, flags, 0, 0, 0, 1];
@@ -95,7 +110,7 @@ fn taken(frames: &[u8], size: usize, ticks: impl Fn(usize) -> u32) -> usize {
 #[test]
 fn sec_kf03_floods_of_frames_without_a_request_are_cut_off() {
     for (kind, flags, payload) in
-        [(2, 0, 5), (3, 0, 4), (4, 0, 0), (4, 1, 0), (6, 0, 8), (8, 0, 4), (0, 0, 0), (9, 0, 0), (0xbe, 0, 300)]
+        [(2, 0, 5), (4, 0, 0), (4, 1, 0), (6, 0, 8), (8, 0, 4), (0, 0, 0), (9, 0, 0), (0xbe, 0, 300)]
     {
         for size in [1, 5, 4096] {
             assert_eq!(taken(&frame(kind, flags, payload), size, |_| 0), 1000, "{kind}");
@@ -103,6 +118,18 @@ fn sec_kf03_floods_of_frames_without_a_request_are_cut_off() {
         // Time gives back a little.
         assert!(taken(&frame(kind, flags, payload), 4096, |n| n as u32 / 2000) < 2000, "{kind}");
     }
+}
+
+#[test]
+fn sec_kf03_requests_that_are_reset_are_cut_off() {
+    let reset = [frame(1, 5, 30), frame(3, 0, 4)].concat();
+    for size in [1, 5, 4096] {
+        assert_eq!(taken(&frame(3, 0, 4), size, |_| 0), 90);
+        assert_eq!(taken(&reset, size, |_| 0), 1000);
+    }
+    // One that is reset among others that are answered is none.
+    let some = [frame(1, 5, 30), frame(1, 5, 30), reset].concat();
+    assert_eq!(taken(&some, 4096, |_| 0), 100_000);
 }
 
 /// A header block of so many fields, in a frame with padding and priority or without, and in CONTINUATION.

@@ -28,10 +28,22 @@ impl Charge {
             self.bytes = bytes;
         }
     }
+
+    /// Counts so many bytes more.
+    pub(crate) fn add(&mut self, bytes: usize) {
+        self.set(self.bytes.saturating_add(bytes));
+    }
+
+    /// Whether it counts any bytes.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.peer.release(self.bytes);
+        if self.bytes > 0 {
+            self.peer.release(self.bytes);
+        }
     }
 }

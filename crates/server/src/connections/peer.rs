@@ -2,15 +2,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Context;
 
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{Connections, network};
 use crate::patience::{Activity, Stopwatch};
-
-/// The value of `relief` of an open connection.
-const OPEN: usize = usize::MAX;
 
 /// The client of a connection, and what the connection is doing.
 pub(crate) struct Peer {
@@ -22,13 +22,27 @@ pub(crate) struct Peer {
     /// When a request of it last began or ended, on the server's stopwatch, in milliseconds.
     since: AtomicU64,
     known: AtomicBool,
-    /// What the connection holds by itself while it is a stranger's, in bytes; then 0.
-    base: AtomicUsize,
-    /// What it holds beyond that and counts, in bytes.
-    held: AtomicUsize,
-    /// What it held when its closing began.
-    relief: AtomicUsize,
+    closing: AtomicBool,
+    account: Mutex<Account>,
     closed: Notify,
+    /// What reads from the client, while it must not.
+    reader: AtomicWaker,
+}
+
+/// What a connection holds and counts, in bytes. The sums of the server follow it under its lock.
+struct Account {
+    /// What the connection holds by itself while it is a stranger's; then 0.
+    base: usize,
+    /// What its requests hold.
+    requests: usize,
+    /// Whether its closing has begun.
+    closing: bool,
+}
+
+impl Account {
+    fn held(&self) -> usize {
+        self.base + self.requests
+    }
 }
 
 impl Peer {
@@ -38,6 +52,7 @@ impl Peer {
         base: usize,
         stopwatch: Stopwatch,
     ) -> Self {
+        server.count_held(base, false);
         Peer {
             server,
             address,
@@ -45,10 +60,10 @@ impl Peer {
             stopwatch,
             since: AtomicU64::new(stopwatch.millis()),
             known: AtomicBool::new(false),
-            base: AtomicUsize::new(base),
-            held: AtomicUsize::new(0),
-            relief: AtomicUsize::new(OPEN),
+            closing: AtomicBool::new(false),
+            account: Mutex::new(Account { base, requests: 0, closing: false }),
             closed: Notify::new(),
+            reader: AtomicWaker::new(),
         }
     }
 
@@ -74,13 +89,13 @@ impl Peer {
     /// Notes that a request on it carries a token that is alive. What it holds counts no more.
     pub(crate) fn set_known(&self) {
         if !self.known.swap(true, Ordering::Relaxed) {
-            self.server.release(self.base.swap(0, Ordering::Relaxed));
+            let mut account = self.account.lock();
+            let base = std::mem::take(&mut account.base);
+            self.server.count_released(base, account.closing);
+            drop(account);
+            self.server.eases();
+            self.reader.wake();
         }
-    }
-
-    /// Gives back what it holds by itself.
-    pub(super) fn end(&self) {
-        self.server.release(self.base.swap(0, Ordering::Relaxed));
     }
 
     /// Notes that a request of it begins or ends.
@@ -89,13 +104,40 @@ impl Peer {
     }
 
     pub(super) fn hold(&self, bytes: usize) {
-        self.held.fetch_add(bytes, Ordering::Relaxed);
-        self.server.hold(bytes);
+        let mut account = self.account.lock();
+        account.requests += bytes;
+        self.server.count_held(bytes, account.closing);
+        drop(account);
+        self.server.relieve();
     }
 
     pub(super) fn release(&self, bytes: usize) {
-        self.held.fetch_sub(bytes, Ordering::Relaxed);
-        self.server.release(bytes);
+        let mut account = self.account.lock();
+        account.requests -= bytes;
+        self.server.count_released(bytes, account.closing);
+        drop(account);
+        self.server.eases();
+    }
+
+    /// Whether nothing may be read from the client now, because strangers hold too much. The task is woken when more may.
+    /// A connection that holds nothing but itself may be `exempt`, so that small requests are answered at all times.
+    pub(crate) fn must_wait(&self, cx: &Context<'_>, exempt: bool) -> bool {
+        if self.is_known() || !self.server.is_pressed() || (exempt && self.account.lock().requests == 0) {
+            return false;
+        }
+        self.wake_later(cx);
+        // What was released before the waker was there has woken nobody.
+        self.server.is_pressed_now() && !self.is_known()
+    }
+
+    /// Wakes the task when more may be read.
+    pub(crate) fn wake_later(&self, cx: &Context<'_>) {
+        self.reader.register(cx.waker());
+    }
+
+    /// Wakes what waits to read from the client.
+    pub(super) fn wake(&self) {
+        self.reader.wake();
     }
 
     fn age(&self, now: u64) -> u64 {
@@ -106,7 +148,7 @@ impl Peer {
     /// `None` for one that does not.
     pub(super) fn idleness(&self, now: u64) -> Option<(bool, u64)> {
         let stranger = !self.is_known();
-        let gives_way = (stranger || !self.activity.is_busy()) && self.relief().is_none();
+        let gives_way = (stranger || !self.activity.is_busy()) && !self.is_closing();
         gives_way.then(|| (stranger, self.age(now)))
     }
 
@@ -114,20 +156,28 @@ impl Peer {
     pub(super) fn burden(&self, now: u64) -> Option<u64> {
         /// So that what is new is not for nothing, in milliseconds.
         const LEAST_AGE: u64 = 100;
-        let held = self.base.load(Ordering::Relaxed) + self.held.load(Ordering::Relaxed);
-        (!self.is_known() && self.relief().is_none())
-            .then(|| (held as u64).saturating_mul(self.age(now).saturating_add(LEAST_AGE)))
+        if self.is_known() || self.is_closing() {
+            return None;
+        }
+        let held = self.account.lock().held() as u64;
+        Some(held.saturating_mul(self.age(now).saturating_add(LEAST_AGE)))
     }
 
-    /// What it held when its closing began, in bytes; `None` while it is open.
-    pub(super) fn relief(&self) -> Option<usize> {
-        Some(self.relief.load(Ordering::Relaxed)).filter(|relief| *relief != OPEN)
+    /// Whether its closing has begun.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 
     /// Begins to close it. Returns what it holds and counts; `None` if it is closing already.
     pub(super) fn close(&self) -> Option<usize> {
-        let held = self.base.load(Ordering::Relaxed) + self.held.load(Ordering::Relaxed);
-        self.relief.compare_exchange(OPEN, held, Ordering::Relaxed, Ordering::Relaxed).ok()?;
+        let mut account = self.account.lock();
+        if std::mem::replace(&mut account.closing, true) {
+            return None;
+        }
+        let held = account.held();
+        self.server.count_closing(held);
+        drop(account);
+        self.closing.store(true, Ordering::Relaxed);
         self.closed.notify_one();
         Some(held)
     }
@@ -140,5 +190,14 @@ impl Peer {
     #[cfg(test)]
     pub(super) fn set_idle_since(&self, millis: u64) {
         self.since.store(millis, Ordering::Relaxed);
+    }
+}
+
+/// What the connection holds by itself counts until the last request of it has ended, also one whose client is gone.
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let account = self.account.get_mut();
+        self.server.count_released(account.held(), account.closing);
+        self.server.eases();
     }
 }

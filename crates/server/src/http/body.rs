@@ -10,7 +10,6 @@ use http::StatusCode;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use keepfast_framework::{Body, offload};
-use tokio::time::Instant;
 
 use super::answer::Answer;
 use super::budget;
@@ -27,6 +26,8 @@ const STRANGERS_BODY: usize = 256 << 10;
 /// The part of the memory for large bodies that such requests may have on connections of known clients, which are
 /// proxies then.
 const STRANGERS_PART: usize = 32;
+/// The longest body, in bytes, that counts nowhere on such a connection though its token is not looked up.
+const UNCHECKED: usize = 4 << 10;
 /// How long a body may take before its rate counts.
 const GRACE: Duration = Duration::from_secs(5);
 /// The least rate of a body after that, in bytes a second.
@@ -51,15 +52,29 @@ pub(crate) struct Share {
     taken: usize,
     /// What counts against the bound of strangers' connections.
     charge: Option<Charge>,
+    _unchecked: Option<Unchecked>,
 }
 
 /// Who sends a request.
-#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sender {
-    /// A caller with a live token, or with any token and a small body on a connection that has carried a live one.
+    /// A caller with a live token, or with any token and a body of a few KiB on a connection that has carried a live one.
     Known,
+    /// A caller with any token on such a connection, whose body has its place among those of strangers.
+    Unchecked(Unchecked),
     /// A caller without a live token.
     Stranger,
+}
+
+/// What a body with a token that is not looked up takes of the memory for bodies of strangers, given back when dropped.
+pub(crate) struct Unchecked {
+    memory: Arc<BodyMemory>,
+    taken: usize,
+}
+
+impl Drop for Unchecked {
+    fn drop(&mut self) {
+        self.memory.left_for_strangers.fetch_add(self.taken, Ordering::AcqRel);
+    }
 }
 
 impl BodyMemory {
@@ -75,10 +90,22 @@ impl BodyMemory {
         if stranger { &self.left_for_strangers } else { &self.left }
     }
 
+    /// The sender of a body of so many bytes on a known connection, if the body has a place without a look at its token.
+    /// `None` for one of unknown length, one that is not small, or when there is no place left.
+    pub(super) fn unchecked(self: &Arc<Self>, announced: Option<u64>) -> Option<Sender> {
+        let length = usize::try_from(announced?).ok().filter(|length| *length <= FREE)?;
+        if length <= UNCHECKED {
+            return Some(Sender::Known);
+        }
+        take(&self.left_for_strangers, length)
+            .then(|| Sender::Unchecked(Unchecked { memory: self.clone(), taken: length }))
+    }
+
     fn share(self: &Arc<Self>, sender: Sender, peer: &Arc<Peer>) -> Share {
-        let stranger = sender != Sender::Known;
+        let stranger = matches!(sender, Sender::Stranger);
         let charge = (stranger && !peer.is_known()).then(|| Charge::new(peer, 0));
-        Share { memory: self.clone(), stranger, taken: 0, charge }
+        let unchecked = if let Sender::Unchecked(unchecked) = sender { Some(unchecked) } else { None };
+        Share { memory: self.clone(), stranger, taken: 0, charge, _unchecked: unchecked }
     }
 }
 
@@ -93,11 +120,15 @@ impl Share {
         if more == 0 {
             return true;
         }
-        let left = self.memory.of(self.stranger);
-        let taken = left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(more));
-        self.taken += taken.map_or(0, |_| more);
-        taken.is_ok()
+        let taken = take(self.memory.of(self.stranger), more);
+        self.taken += if taken { more } else { 0 };
+        taken
     }
+}
+
+/// Takes so many bytes; false when there are no more.
+fn take(left: &AtomicUsize, bytes: usize) -> bool {
+    left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(bytes)).is_ok()
 }
 
 impl Drop for Share {
@@ -126,87 +157,80 @@ impl Receiving<'_> {
         self,
         body: &mut Option<hyper::body::Incoming>,
     ) -> Result<Option<(Body, Share)>, Answer> {
-        let mut share = self.memory.share(self.sender, self.peer);
-        let text = match self.collect(body, &mut share).await {
+        let Receiving { limits, memory, peer, sender, form } = self;
+        let mut share = memory.share(sender, peer);
+        let text = match collect(limits, body, &mut share).await {
             Ok(text) => text,
-            Err(Unreceived::TooLarge) if self.is_strangers() => return Ok(None),
+            Err(Unreceived::TooLarge) if is_strangers(limits, &share) => return Ok(None),
             Err(Unreceived::TooLarge) => return Err(too_large()),
             Err(Unreceived::Refused(answer)) => return Err(answer),
         };
-        let is_form = self.form && !looks_like_json(&text);
-        let json = self.limits.json;
+        let is_form = form && !looks_like_json(&text);
+        let json = limits.json;
         offload::run(text.len(), move || {
             if is_form { parse_form(text, json, &mut share) } else { parse_json(text, &json, &mut share) }
                 .map(|body| Some((body, share)))
         })
         .await
     }
+}
 
-    /// Whether the bound of strangers is the one that counts.
-    fn is_strangers(&self) -> bool {
-        self.sender != Sender::Known && STRANGERS_BODY < self.limits.body
+/// Whether the bound of strangers is the one that counts.
+fn is_strangers(limits: &Limits, share: &Share) -> bool {
+    share.stranger && STRANGERS_BODY < limits.body
+}
+
+/// All bytes of the body, refusing as soon as it is too long or too slow. A body of one frame is not copied.
+async fn collect(
+    limits: &Limits,
+    incoming: &mut Option<hyper::body::Incoming>,
+    share: &mut Share,
+) -> Result<Bytes, Unreceived> {
+    let Some(body) = incoming else { return Ok(Bytes::new()) };
+    let longest = if is_strangers(limits, share) { STRANGERS_BODY } else { limits.body };
+    let announced = body.size_hint().lower();
+    if announced > longest as u64 {
+        return Err(Unreceived::TooLarge);
     }
-
-    fn longest(&self) -> usize {
-        if self.is_strangers() { STRANGERS_BODY } else { self.limits.body }
-    }
-
-    /// All bytes of the body, refusing as soon as it is too long or too slow. A body of one frame is not copied.
-    async fn collect(
-        &self,
-        incoming: &mut Option<hyper::body::Incoming>,
-        share: &mut Share,
-    ) -> Result<Bytes, Unreceived> {
-        let Some(body) = incoming else { return Ok(Bytes::new()) };
-        let longest = self.longest();
-        let announced = body.size_hint().lower();
-        if announced > longest as u64 {
+    let stopwatch = Stopwatch::start();
+    let mut first = Bytes::new();
+    let mut joined: Option<BytesMut> = None;
+    loop {
+        let before = first.len() + joined.as_ref().map_or(0, BytesMut::len);
+        let deadline = stopwatch.after(time_for(before, limits.read_timeout));
+        let Ok(frame) = tokio::time::timeout_at(deadline, body.frame()).await else {
+            return Err(late(limits));
+        };
+        let Some(frame) = frame else { break };
+        let frame = frame.map_err(|_| refused(StatusCode::BAD_REQUEST, "the request body could not be read"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let length = before + data.len();
+        if length > longest {
             return Err(Unreceived::TooLarge);
         }
-        let stopwatch = Stopwatch::start();
-        let mut first = Bytes::new();
-        let mut joined: Option<BytesMut> = None;
-        loop {
-            let before = first.len() + joined.as_ref().map_or(0, BytesMut::len);
-            let Ok(frame) = tokio::time::timeout_at(self.deadline(stopwatch, before), body.frame()).await else {
-                return Err(self.late());
-            };
-            let Some(frame) = frame else { break };
-            let frame = frame.map_err(|_| refused(StatusCode::BAD_REQUEST, "the request body could not be read"))?;
-            let Ok(data) = frame.into_data() else { continue };
-            let length = before + data.len();
-            if length > longest {
-                return Err(Unreceived::TooLarge);
-            }
-            if !share.cover(length) {
-                return Err(Unreceived::Refused(too_many()));
-            }
-            match &mut joined {
-                Some(joined) => joined.extend_from_slice(&data),
-                None if first.is_empty() => first = data,
-                None => {
-                    // Announced lengths are only trusted as far as a body is free: memory follows what really came.
-                    let room = usize::try_from(announced).unwrap_or(FREE).min(FREE).max(length);
-                    let mut buffer = BytesMut::with_capacity(if share.stranger { length } else { room });
-                    buffer.extend_from_slice(&std::mem::take(&mut first));
-                    buffer.extend_from_slice(&data);
-                    joined = Some(buffer);
-                }
+        if !share.cover(length) {
+            return Err(Unreceived::Refused(too_many()));
+        }
+        match &mut joined {
+            Some(joined) => joined.extend_from_slice(&data),
+            None if first.is_empty() => first = data,
+            None => {
+                // Announced lengths are only trusted as far as a body is free: memory follows what really came.
+                let room = usize::try_from(announced).unwrap_or(FREE).min(FREE).max(length);
+                let mut buffer = BytesMut::with_capacity(if share.stranger { length } else { room });
+                buffer.extend_from_slice(&std::mem::take(&mut first));
+                buffer.extend_from_slice(&data);
+                joined = Some(buffer);
             }
         }
-        *incoming = None;
-        Ok(joined.map_or(first, BytesMut::freeze))
     }
+    *incoming = None;
+    Ok(joined.map_or(first, BytesMut::freeze))
+}
 
-    /// When more must have come of a body of which so many bytes have.
-    fn deadline(&self, since: Stopwatch, length: usize) -> Instant {
-        since.after(time_for(length, self.limits.read_timeout))
-    }
-
-    fn late(&self) -> Unreceived {
-        let within = self.limits.read_timeout.as_secs();
-        refused(StatusCode::REQUEST_TIMEOUT, format!("the request body came too slowly or not within {within} seconds"))
-    }
+fn late(limits: &Limits) -> Unreceived {
+    let within = limits.read_timeout.as_secs();
+    refused(StatusCode::REQUEST_TIMEOUT, format!("the request body came too slowly or not within {within} seconds"))
 }
 
 /// How long more of a body may take after so many bytes of it.
@@ -397,6 +421,22 @@ mod tests {
         assert!(alone.cover(STRANGERS_BODY));
         assert_eq!(memory.left.load(Ordering::Acquire), 32 << 20);
         drop(behind);
+        assert_eq!(memory.left_for_strangers.load(Ordering::Acquire), 1 << 20);
+    }
+
+    #[test]
+    fn sec_kf09_bodies_whose_token_is_not_looked_up_share_the_memory_of_strangers() {
+        let (memory, place) = (BodyMemory::new(32 << 20), place(true));
+        let of = |length: usize| memory.unchecked(Some(length as u64));
+        assert!(memory.unchecked(None).is_none() && of(FREE + 1).is_none());
+        let mut shares: Vec<_> =
+            std::iter::from_fn(|| of(FREE)).map(|sender| memory.share(sender, place.peer())).collect();
+        assert_eq!(shares.len(), (1 << 20) / FREE);
+        assert!(shares.iter_mut().all(|share| share.cover(FREE)));
+        assert_eq!(memory.left.load(Ordering::Acquire), 32 << 20);
+        // Now the token decides, but for what is very small.
+        assert!(of(UNCHECKED + 1).is_none() && matches!(of(UNCHECKED), Some(Sender::Known)));
+        drop(shares);
         assert_eq!(memory.left_for_strangers.load(Ordering::Acquire), 1 << 20);
     }
 }

@@ -19,7 +19,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use http::{Request, Response, StatusCode, Version};
+use http::{Request, Response, StatusCode};
 use keepfast_core::Incoming;
 use keepfast_core::admission::Admission;
 use keepfast_crypto::secret::SecretString;
@@ -33,9 +33,8 @@ use self::response::Reply;
 use crate::config::{CustomHeader, Limits, ListenerConfig};
 use crate::connections::{Charge, Peer};
 
-/// What a request of HTTP/2 holds until its answer is taken, in bytes: its task, stream and headers, with room over what
-/// was measured (6 KiB), because closing takes a moment.
-const STREAM: usize = 12 << 10;
+/// What the task holds that drops the rest of a body, in bytes.
+const UNREAD: usize = 12 << 10;
 /// How many requests without a token that is alive a connection may have open at once before its first one with such a
 /// token.
 const FIRST_STREAMS: u32 = 32;
@@ -104,19 +103,27 @@ impl<K: Kernel> Edge<K> {
         }
     }
 
-    /// One request, from its head to its answer.
-    pub(crate) async fn serve(&self, request: Request<hyper::body::Incoming>, peer: &Arc<Peer>) -> Response<Reply> {
+    /// One request, from its head to its answer. `held` is what it holds until the answer is sent.
+    pub(crate) async fn serve(
+        &self,
+        request: Request<hyper::body::Incoming>,
+        peer: &Arc<Peer>,
+        held: Charge,
+    ) -> Response<Reply> {
         let mut told = Told::default();
-        let is_stream = request.version() == Version::HTTP_2;
-        let held = is_stream.then(|| Charge::new(peer, STREAM));
-        let answer = match self.admit(request, peer, &mut told).await {
+        if peer.is_closing() {
+            // Nobody will read an answer, and what the request holds is wanted back.
+            let refusal = Answer::error(StatusCode::SERVICE_UNAVAILABLE, "the connection is being closed");
+            return response::dress(refusal, told.headers, &self.headers, held);
+        }
+        let (answer, held) = match self.admit(request, peer, &mut told).await {
             Ok(admitted) if self.open_metrics && asks_for_metrics(&admitted.incoming) => {
                 let query = &admitted.incoming.query;
                 let format = query.iter().find(|(name, _)| name == "format").map_or("", |(_, format)| format);
-                self.kernel.metrics(format)
+                (self.kernel.metrics(format), held)
             }
-            Ok(admitted) => self.run(admitted).await,
-            Err(refusal) => refusal,
+            Ok(admitted) => self.run(admitted, held, peer).await,
+            Err(refusal) => (refusal, held),
         };
         response::dress(answer, told.headers, &self.headers, held)
     }
@@ -146,19 +153,22 @@ impl<K: Kernel> Edge<K> {
         admitted
     }
 
-    async fn run(&self, admitted: Admitted) -> Answer {
+    /// The kernel's answer, and what counts for it. A request goes on, and counts, when its client does not wait for it.
+    async fn run(&self, admitted: Admitted, held: Charge, peer: &Arc<Peer>) -> (Answer, Charge) {
         let kernel = self.kernel.clone();
         let Admitted { incoming, share } = admitted;
         let work = Finish::new(async move {
             // A panic ends its request only. Its message could hold anything, so neither log nor answer repeat it.
             let outcome = AssertUnwindSafe(kernel.handle(incoming)).catch_unwind().await;
             drop(share);
-            outcome.unwrap_or_else(|_| Answer::error(StatusCode::INTERNAL_SERVER_ERROR, "internal error"))
+            let answer = outcome.unwrap_or_else(|_| Answer::error(StatusCode::INTERNAL_SERVER_ERROR, "internal error"));
+            (answer, held)
         });
         match tokio::time::timeout(self.rules.limits.duration, work).await {
-            Ok(answer) => answer,
+            Ok(outcome) => outcome,
             Err(_) => {
-                Answer::error(StatusCode::SERVICE_UNAVAILABLE, "the request took longer than max_request_duration")
+                let text = "the request took longer than max_request_duration";
+                (Answer::error(StatusCode::SERVICE_UNAVAILABLE, text), Charge::new(peer, UNREAD))
             }
         }
     }

@@ -73,9 +73,8 @@ async fn admit_parts<K: Kernel>(
     told: &mut Told,
 ) -> Result<Admitted, Answer> {
     let (head, form) = read_head(head, &admitting, told)?;
-    let large =
-        body.as_ref().is_some_and(|body| body.size_hint().exact().is_none_or(|length| length > body::FREE as u64));
-    let sender = admitting.sender(head.token.as_ref(), head.remote, large).await?;
+    let announced = body.as_ref().map_or(Some(0), |body| body.size_hint().exact());
+    let sender = admitting.sender(head.token.as_ref(), head.remote, announced).await?;
     if !matches!(head.operation, Operation::Update | Operation::Patch) {
         return Ok(Admitted { incoming: head, share: None });
     }
@@ -92,21 +91,25 @@ async fn admit_parts<K: Kernel>(
 }
 
 impl<K: Kernel> Admitting<'_, K> {
-    /// Who sends a request. The token is looked up until the connection is known, and for each body that takes memory: a proxy
-    /// sends the requests of several callers over one connection.
+    /// Who sends a request with a body of so many bytes, as far as it tells. The token is looked up until the connection is
+    /// known, and for each body that takes memory: a proxy sends the requests of several callers over one connection. Small
+    /// bodies share the memory for those of strangers instead, as long as that is enough.
     async fn sender(
         &self,
         token: Option<&SecretString>,
         remote: Option<SocketAddr>,
-        large: bool,
+        announced: Option<u64>,
     ) -> Result<Sender, Answer> {
-        match token {
-            Some(_) if self.peer.is_known() && !large => return Ok(Sender::Known),
-            Some(token) if self.kernel.knows(token, remote.map(|a| a.ip())).await => {
+        if let Some(token) = token {
+            if self.peer.is_known()
+                && let Some(sender) = self.memory.unchecked(announced)
+            {
+                return Ok(sender);
+            }
+            if self.kernel.knows(token, remote.map(|a| a.ip())).await {
                 self.peer.set_known();
                 return Ok(Sender::Known);
             }
-            _ => {}
         }
         if !self.peer.is_known() && self.peer.activity.open() > FIRST_STREAMS {
             return Err(Answer::error(

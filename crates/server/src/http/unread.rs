@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use hyper::body::Incoming;
 
-use super::STREAM;
+use super::UNREAD;
 use crate::connections::{Charge, Peer};
 
 /// The most bytes that are received in order to be dropped. They hold no memory.
@@ -19,7 +19,7 @@ const MOST: usize = 256 << 20;
 /// Receives and drops what is left of a body, in the background, for at most `longest`. The task counts for its connection.
 pub(crate) fn discard(body: Incoming, longest: Duration, peer: &Arc<Peer>) {
     if !body.is_end_stream() {
-        let held = Charge::new(peer, STREAM);
+        let held = Charge::new(peer, UNREAD);
         tokio::spawn(async move {
             let _ = tokio::time::timeout(longest, drain(body)).await;
             drop(held);

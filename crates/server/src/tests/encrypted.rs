@@ -62,6 +62,29 @@ async fn tls_1_3_with_a_hybrid_key_exchange_and_tls_1_2_are_served() {
 }
 
 #[tokio::test]
+async fn sec_kf03_handshakes_that_do_not_end_count_until_they_are_cut_off() {
+    let encrypted = Encrypted::start(ClientCertificates::Requested).await;
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        let mut stream = encrypted.server.connect().await;
+        // The start of a ClientHello of 16 KiB.
+        stream.write_all(&[0x16, 3, 1, 0x40, 0, 1, 0, 0x3f, 0xfc, 3, 3]).await.unwrap();
+        clients.push(stream);
+    }
+    let all_end = async {
+        while encrypted.server.connections.held_by_strangers() < 44 << 10 {
+            tokio::task::yield_now().await;
+        }
+        for client in &mut clients {
+            let _ = client.read_to_end(&mut Vec::new()).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), all_end).await.expect("the server closes");
+    assert!(encrypted.server.connections.drained(Duration::from_secs(10)).await);
+    assert_eq!(encrypted.server.connections.held_by_strangers(), 0);
+}
+
+#[tokio::test]
 async fn a_self_signed_client_certificate_is_taken_and_none_is_too() {
     let encrypted = Encrypted::start(ClientCertificates::Requested).await;
     let key = rcgen::KeyPair::generate().unwrap();

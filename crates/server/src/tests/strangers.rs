@@ -8,6 +8,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::*;
 use crate::config::Limits;
+use crate::connections::{Charge, Source};
 
 type Body = Full<bytes::Bytes>;
 
@@ -90,6 +91,58 @@ async fn sec_kf03_streams_before_the_first_authenticated_request_are_few() {
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(10), released).await.expect("all is released");
+}
+
+#[tokio::test]
+async fn sec_kf03_streams_wait_while_strangers_hold_too_much_and_small_requests_do_not() {
+    let server = Server::start().await;
+    let mut known = http2(&server).await;
+    assert_eq!(status(&mut known, request("GET /v1/a", &[("x-vault-token", "t")], "")).await, 200);
+    let mut stranger = http2(&server).await;
+    assert_eq!(status(&mut stranger, request("GET /v1/a", &[], "")).await, 200);
+    // A connection that is closing and has not ended holds too much.
+    let heavy = server.connections.admit(Source::default()).unwrap();
+    let charge = Charge::new(heavy.peer(), 64 << 20);
+    let waiting = tokio::spawn(async move { status(&mut stranger, request("GET /v1/a", &[], "")).await });
+    let fresh = {
+        let mut stream = server.connect().await;
+        stream.write_all(&open_streams(1)).await.unwrap();
+        stream
+    };
+    for _ in 0..20 {
+        assert_eq!(server.get("/v1/a").await.status, 200);
+        assert_eq!(status(&mut known, request("GET /v1/a", &[("x-vault-token", "t")], "")).await, 200);
+    }
+    assert!(!waiting.is_finished());
+    drop((charge, heavy));
+    assert_eq!(waiting.await.unwrap(), 200);
+    drop(fresh);
+}
+
+#[tokio::test]
+async fn sec_kf03_a_client_that_takes_no_answers_counts_more_and_waits() {
+    const COUNT: usize = 2000;
+    let server = Server::start().await;
+    let mut stream = server.connect().await;
+    let (mut reading, mut writing) = stream.split();
+    // The answers repeat the path: more than the system's buffers take.
+    let request = format!("GET /v1/{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(4000));
+    let last = "GET /v1/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let requests = request.repeat(COUNT - 1) + last;
+    let read = async {
+        while server.connections.held_by_strangers() < 128 << 10 {
+            tokio::task::yield_now().await;
+        }
+        let mut out = Vec::new();
+        reading.read_to_end(&mut out).await.map(|_| String::from_utf8_lossy(&out).matches("HTTP/1.1 200").count())
+    };
+    let both = async { tokio::join!(writing.write_all(requests.as_bytes()), read) };
+    let (written, answers) = tokio::time::timeout(Duration::from_secs(60), both).await.expect("it goes on");
+    written.unwrap();
+    assert_eq!(answers.unwrap(), COUNT);
+    drop(stream);
+    assert!(server.connections.drained(Duration::from_secs(10)).await);
+    assert_eq!(server.connections.held_by_strangers(), 0);
 }
 
 #[tokio::test]
