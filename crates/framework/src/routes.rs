@@ -144,6 +144,7 @@ impl<E: Send + Sync + 'static> Routes<E> {
                 hidden: false,
                 fallback: false,
                 names_only: false,
+                stores_body: false,
                 tells_existence: false,
                 operations: Vec::new(),
             },
@@ -250,6 +251,13 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
         self
     }
 
+    /// Stores a body that it takes as a whole ([`crate::input::WHOLE_BODY`]) as it was sent: policies compare its fields
+    /// with denied values in their letter case. In other rows they are compared in every spelling that a handler may read.
+    pub fn stores_body(self) -> Self {
+        self.row.info.stores_body = true;
+        self
+    }
+
     /// Only where what is captured are names ([`is_name`]): any other path is unsupported.
     pub fn names_only(self) -> Self {
         self.row.info.names_only = true;
@@ -331,7 +339,12 @@ impl<E: Send + Sync + 'static> Compiled<E> {
 }
 
 impl Table {
-    fn new(rows: Vec<RowInfo>) -> Self {
+    fn new(mut rows: Vec<RowInfo>) -> Self {
+        for row in &mut rows {
+            for operation in &mut row.operations {
+                operation.stores_body = row.stores_body;
+            }
+        }
         let mut order: Vec<(usize, Pattern)> =
             rows.iter().enumerate().flat_map(|(at, row)| row.patterns.iter().map(move |p| (at, p.clone()))).collect();
         order.sort_by_key(|(at, pattern)| (pattern.specificity(), *at));

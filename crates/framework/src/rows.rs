@@ -19,13 +19,15 @@ pub struct OperationInfo {
     reply: fn(&mut SchemaGenerator) -> Option<Schema>,
     captures: Box<[&'static str]>,
     known: OnceLock<Box<[Box<str>]>>,
+    /// Set from the row when the table is finished.
+    pub(crate) stores_body: bool,
 }
 
 impl OperationInfo {
     pub(crate) fn new<Q: Request, R: Reply>(operation: Operation, patterns: &[Pattern]) -> Self {
         let captures = patterns.iter().flat_map(Pattern::captures).collect();
         let request = |generator: &mut SchemaGenerator| generator.subschema_for::<Q>();
-        OperationInfo { operation, request, reply: R::schema, captures, known: OnceLock::new() }
+        OperationInfo { operation, request, reply: R::schema, captures, known: OnceLock::new(), stores_body: false }
     }
 
     /// The schema of its parameters, captures included.
@@ -43,15 +45,17 @@ impl OperationInfo {
         self.takes_whole_body() || self.parameters().iter().any(|k| **k == *name)
     }
 
-    /// Whether the operation has a parameter of this name, and its body is not data as a whole.
+    /// Whether the handler reads a parameter of this name. A handler that takes the whole body reads any, unless its row
+    /// only stores the body.
     pub fn declares(&self, name: &str) -> bool {
-        !self.takes_whole_body() && self.parameters().iter().any(|k| **k == *name)
+        if self.takes_whole_body() { !self.stores_body } else { self.parameters().iter().any(|k| **k == *name) }
     }
 
     /// The other names under which the operation takes the same parameter, deprecated ones among them.
     pub fn other_names<'n>(&self, name: &'n str) -> impl Iterator<Item = &'static str> + use<'_, 'n> {
-        let group = SYNONYMS.iter().filter(move |group| group.contains(&name) && self.declares(name));
-        group.flat_map(|group| group.iter().copied()).filter(move |other| *other != name && self.declares(other))
+        let names = |name: &str| !self.takes_whole_body() && self.declares(name);
+        let group = SYNONYMS.iter().filter(move |group| group.contains(&name) && names(name));
+        group.flat_map(|group| group.iter().copied()).filter(move |other| *other != name && names(other))
     }
 
     /// Whether the body has no parameters of its own but is data as a whole ([`WHOLE_BODY`]).
@@ -116,6 +120,8 @@ pub struct RowInfo {
     pub fallback: bool,
     /// Only for paths whose captures are names: see [`is_name`].
     pub names_only: bool,
+    /// Whether a body that is taken as a whole is only stored, never read as parameters.
+    pub stores_body: bool,
     /// Whether the engine can say if the thing exists, so that `create` and `update` are told apart.
     pub tells_existence: bool,
     /// The operations it has.

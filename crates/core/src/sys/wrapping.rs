@@ -17,7 +17,7 @@ use crate::wrapping::{ToWrap, invalid};
 const HELP: Help = Help { synopsis: "Answers that are handed out once, to whoever has their token.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("wrapping/wrap", HELP).update(wrap);
+    r.path("wrapping/wrap", HELP).update(wrap).stores_body();
     r.path("wrapping/lookup", HELP).update(lookup).read(lookup).unauthenticated();
     r.path("wrapping/unwrap", HELP).update(unwrap);
     r.path("wrapping/rewrap", HELP).update(rewrap);

@@ -100,3 +100,52 @@ async fn sec_kf07_a_batch_does_not_evade_a_denial() {
     assert_eq!(encrypt(json!({ "plaintext": "YQ==", "key_version": "0x1" })).await, 403);
     assert_eq!(encrypt(json!({ "batch_input": [{ "plaintext": "YQ==", "key_version": true }] })).await, 403);
 }
+
+/// The routes that take a whole body, by whether they only store it.
+#[tokio::test]
+async fn sec_kf07_only_routes_that_store_their_body_compare_it_as_data() {
+    let house = furnished().await;
+    let (mut stores, mut reads) = (Vec::new(), Vec::new());
+    for mounted in house.unsealed().mounts.router().all() {
+        for row in mounted.table.rows() {
+            if row.operations.iter().any(|operation| operation.takes_whole_body()) {
+                let list = if row.stores_body { &mut stores } else { &mut reads };
+                list.push(format!("{} {}", mounted.entry.engine, row.patterns[0].source()));
+            }
+        }
+    }
+    for list in [&mut stores, &mut reads] {
+        list.sort();
+        list.dedup();
+    }
+    let folders = ["cubbyhole {path...}", "cubbyhole {path...}/", "kv {path...}", "kv {path...}/"];
+    assert_eq!(stores, [&folders[..], &["system wrapping/wrap"]].concat());
+    assert_eq!(reads, ["database config/{name}"]);
+}
+
+#[tokio::test]
+async fn sec_kf07_no_spelling_of_a_setting_of_a_connection_evades_a_denial() {
+    let house = furnished().await;
+    for (name, denied, spellings) in [
+        ("allowed_roles", json!("adm"), vec![json!("adm"), json!("ADM"), json!(["x", "Adm"]), json!("x, aDm")]),
+        ("plugin_name", json!("mysql-*"), vec![json!("mysql-database-plugin"), json!("MySQL-x")]),
+        ("verify_connection", json!(false), vec![json!(false), json!("f"), json!("FALSE"), json!(0), json!("0")]),
+        ("max_open_connections", json!(16), vec![json!(16), json!("0x10"), json!("16"), json!(16.0)]),
+        ("max_connection_lifetime", json!("1m"), vec![json!("60s"), json!(60), json!("0.5m30s")]),
+        ("tls", json!("true"), vec![json!(true), json!(1), json!("T")]),
+        ("not_known_to_any_kind", json!("x"), vec![json!("X"), json!(["x"])]),
+    ] {
+        let all = json!(["create", "update", "sudo"]);
+        let rule = json!({ "capabilities": all, "denied_parameters": { name: [denied] } });
+        let path = json!({ "path": { "all-database/config/*": rule } });
+        house.policy("connections", &path.to_string()).await;
+        let token = house.token(json!({ "policies": ["connections"] })).await;
+        for spelling in spellings {
+            let body = json!({ name: spelling });
+            let answer = house.post("all-database/config/c", &token, body.clone()).await;
+            assert_eq!((answer.status, answer.error()), (403, DENIED), "{body}");
+        }
+        let answer = house.post("all-database/config/c", &token, json!({ name: "other" })).await;
+        assert_ne!(answer.status, 403, "{name}: {answer:?}");
+    }
+}

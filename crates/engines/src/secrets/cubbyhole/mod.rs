@@ -25,8 +25,13 @@ impl Engine for Cubbyhole {
     const KIND: Kind = Kind::Secrets;
 
     fn routes(r: &mut Routes<Self>) {
-        r.path("{path...}", SECRET_HELP).read(read).update(write).delete(delete).exists(exists);
-        r.path("{path...}/", LIST_HELP).list(list).read(read_folder).update(write_folder).delete(delete_folder);
+        r.path("{path...}", SECRET_HELP).read(read).update(write).delete(delete).exists(exists).stores_body();
+        r.path("{path...}/", LIST_HELP)
+            .list(list)
+            .read(read_folder)
+            .update(write_folder)
+            .delete(delete_folder)
+            .stores_body();
     }
 
     async fn open(_: &mut Cx) -> Result<Self> {
