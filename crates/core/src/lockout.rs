@@ -28,8 +28,8 @@ const FIRST_PRUNING: usize = 1024;
 
 /// Locks by the accessor of the mount and a hash of the alias's name, which may have any characters.
 const LOCKS: Records<Lock> = Records::at("lockout/");
-/// Locks of unknown names, by hash and in a fixed number of places: a lock takes the place of another. They outlive a
-/// restart as those of users do, and their writes take as long.
+/// Locks of unknown names, by the accessor of the mount and a hash, in a fixed number of places for each mount: a lock
+/// takes the place of another. They outlive a restart as those of users do, and their writes take as long.
 const UNKNOWN: Records<Lock> = Records::at("lockout-unknown/");
 
 /// Failed attempts at users, by the accessor of the mount and the name of the alias.
@@ -47,8 +47,8 @@ struct Counts {
     users: HashMap<(String, String), Failed>,
     /// At how many users those that are over are forgotten.
     prune_at: usize,
-    /// By name, whether a user has it or not.
-    names: FailedNames,
+    /// By accessor of the mount: names, whether a user has them or not. An attack at one mount fills no other's table.
+    names: HashMap<String, FailedNames>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -172,7 +172,7 @@ impl Lockout {
         let key = (entry.accessor.clone(), claim.name);
         let mut counts = self.failed.lock();
         if counts.users.get(&key).is_some_and(|f| f.is_locked(now)) {
-            counts.names.fail(NameHash::of(&key.0, &key.1), &rules, now);
+            counts.names_of(&key.0, now).fail(NameHash::of(&key.0, &key.1), &rules, now);
             return refused(None);
         }
         match &outcome {
@@ -182,7 +182,7 @@ impl Lockout {
             }
             Err(error) if error.status() == Status::BAD_REQUEST => {
                 let name = NameHash::of(&key.0, &key.1);
-                let at_name = counts.names.fail(name, &rules, now);
+                let at_name = counts.names_of(&key.0, now).fail(name, &rules, now);
                 let (is_refused, changed) = if claim.is_known {
                     // What a user's own count says was judged above.
                     let begins_lock = counts.fail(&key, &rules, now);
@@ -214,8 +214,10 @@ impl Lockout {
                 }
             }
             Change::Unknown(name) => {
-                let Some(failed) = self.failed.lock().names.get(name).cloned() else { return Ok(()) };
-                UNKNOWN.put_in(&mut tx, &self.view, &name.slot(), &Lock { name: name.hex(), failed })?;
+                let failed = self.failed.lock().names.get(accessor).and_then(|names| names.get(name)).cloned();
+                let Some(failed) = failed else { return Ok(()) };
+                let at = format!("{accessor}/{}", name.slot());
+                UNKNOWN.put_in(&mut tx, &self.view, &at, &Lock { name: name.hex(), failed })?;
             }
         }
         tx.commit().await?;
@@ -248,19 +250,36 @@ impl Lockout {
 }
 
 /// The stored locks of unknown names. Those that have ended are removed.
-async fn unknown_names(tx: &mut Tx, view: &View, now: Timestamp) -> Result<FailedNames> {
-    let mut names = FailedNames::new();
-    for slot in UNKNOWN.list_in(tx, view, "", &Page::default()).await? {
-        let Ok(Some(lock)) = UNKNOWN.get_in(tx, view, &slot).await else { continue };
-        match NameHash::parse(&lock.name).filter(|_| lock.failed.is_locked(now)) {
-            Some(name) => names.restore(name, lock.failed),
-            None => UNKNOWN.delete_in(tx, view, &slot),
+async fn unknown_names(tx: &mut Tx, view: &View, now: Timestamp) -> Result<HashMap<String, FailedNames>> {
+    let mut names: HashMap<String, FailedNames> = HashMap::new();
+    for folder in UNKNOWN.list_in(tx, view, "", &Page::default()).await? {
+        let Some(accessor) = folder.strip_suffix('/') else {
+            // An older version did not store the mount.
+            UNKNOWN.delete_in(tx, view, &folder);
+            continue;
+        };
+        for slot in UNKNOWN.list_in(tx, view, &folder, &Page::default()).await? {
+            let at = format!("{folder}{slot}");
+            let Ok(Some(lock)) = UNKNOWN.get_in(tx, view, &at).await else { continue };
+            match NameHash::parse(&lock.name).filter(|_| lock.failed.is_locked(now)) {
+                Some(name) => names.entry(accessor.to_owned()).or_default().restore(name, lock.failed),
+                None => UNKNOWN.delete_in(tx, view, &at),
+            }
         }
     }
     Ok(names)
 }
 
 impl Counts {
+    /// The names of a mount.
+    fn names_of(&mut self, accessor: &str, now: Timestamp) -> &mut FailedNames {
+        if !self.names.contains_key(accessor) {
+            // Those of mounts that are gone, among others.
+            self.names.retain(|_, names| !names.is_idle(now));
+        }
+        self.names.entry(accessor.to_owned()).or_default()
+    }
+
     /// Counts a failed login at a user; returns whether it begins a lock.
     fn fail(&mut self, key: &(String, String), rules: &LockoutSettings, now: Timestamp) -> bool {
         if self.users.len() >= self.prune_at && !self.users.contains_key(key) {

@@ -1,6 +1,6 @@
 //! Failed logins by name, whether or not a user has the name, so that an unknown name gets the answers of a known one.
 //!
-//! Memory is fixed. When the table is full, every failed login is refused alike (403) until no login has failed for as
+//! Each mount has a table of fixed memory. When it is full, every failed login at the mount is refused alike (403) until no login has failed for as
 //! long as a lock or a count lasts: what is forgotten then is over for known names as well, so no answer tells them apart.
 //! Locks of users do not depend on this table.
 
@@ -13,14 +13,14 @@ use keepfast_framework::Timestamp;
 use super::Failed;
 use crate::settings::LockoutSettings;
 
-/// How many names are remembered.
+/// How many names of a mount are remembered.
 const CAPACITY: usize = 32_768;
 
 /// A name at a mount, as a hash of fixed length.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct NameHash([u8; 16]);
 
-/// Failed logins by name.
+/// Failed logins at one mount, by name.
 pub(super) struct FailedNames {
     counts: HashMap<NameHash, Failed>,
     capacity: usize,
@@ -65,7 +65,7 @@ impl NameHash {
         hex::encode(self.0)
     }
 
-    /// One of 4096 places in storage.
+    /// One of 4096 places in the storage of a mount.
     pub(super) fn slot(self) -> String {
         hex::encode(&self.0[..2]).split_off(1)
     }
@@ -76,10 +76,16 @@ pub(super) fn lasts(rules: &LockoutSettings) -> Duration {
     rules.counter_reset.max(rules.duration)
 }
 
-impl FailedNames {
-    /// An empty table.
-    pub(super) fn new() -> Self {
+impl Default for FailedNames {
+    fn default() -> Self {
         FailedNames { counts: HashMap::new(), capacity: CAPACITY, refuses_until: None, longest: Duration::ZERO }
+    }
+}
+
+impl FailedNames {
+    /// Whether everything in the table is over.
+    pub(super) fn is_idle(&self, now: Timestamp) -> bool {
+        self.refuses_until.is_none_or(|until| until <= now) && self.counts.values().all(|count| count.is_over(now))
     }
 
     /// Takes a count that was stored.
@@ -163,7 +169,7 @@ mod tests {
     }
 
     fn table(capacity: usize) -> FailedNames {
-        FailedNames { capacity, ..FailedNames::new() }
+        FailedNames { capacity, ..FailedNames::default() }
     }
 
     fn name(n: u64) -> NameHash {

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use keepfast_core::settings::LockoutSettings;
+use keepfast_framework::cx::Claim;
+use keepfast_framework::{Clock, Error};
 use serde_json::{Value, json};
 
 use crate::fixture::{Answer, House, ROOT};
@@ -180,4 +182,36 @@ async fn sec_au01_a_lock_outlives_a_restart_and_ends_when_it_should() {
     login(&house, "otto", "right").await.ok();
     house.restarted().await;
     assert_eq!(locked(&house).await, 0);
+}
+
+#[tokio::test]
+async fn sec_kf14_an_attack_at_one_mount_refuses_nobody_at_another() {
+    let mut house = house(|_| {}).await;
+    house.post("sys/auth/other", ROOT, json!({ "type": "userpass" })).await.ok();
+    house.post("auth/other/users/otto", ROOT, json!({ "password": "right" })).await.ok();
+    let guess = async |house: &House, name: &str| {
+        house.post(&format!("auth/other/login/{name}"), "", json!({ "password": "wrong" })).await.status
+    };
+    // Endless names at one mount, without the cost of their hashes.
+    let unsealed = house.unsealed();
+    let entry = unsealed.mounts.router().at("auth/up/").unwrap().entry.clone();
+    let (settings, now) = (house.settings.clone(), house.clock.now());
+    for n in 0..33_000 {
+        let claim = Claim { name: format!("n{n}"), is_known: false };
+        let wrong = Err::<(), Error>(Error::invalid("wrong"));
+        drop(unsealed.lockout.judge(&entry, claim, &settings, now, wrong));
+    }
+    login(&house, "anna", "wrong").await.is(403);
+    assert_eq!(login(&house, "anna", "right").await.status, 200, "locks of users do not depend on it");
+    for name in ["otto", "nobody"] {
+        let answers = [guess(&house, name).await, guess(&house, name).await];
+        assert_eq!(answers, [400, 400], "{name}");
+    }
+    // A lock of an unknown name outlives a restart at its own mount.
+    for _ in 0..3 {
+        guess(&house, "nobody").await;
+    }
+    assert_eq!(guess(&house, "nobody").await, 403);
+    house.restarted().await;
+    assert_eq!((guess(&house, "nobody").await, guess(&house, "otto").await), (403, 400));
 }
