@@ -2,10 +2,10 @@
 
 use keepfast_crypto::random;
 use keepfast_framework::fields::Text;
-use keepfast_framework::path_field::PathText;
+use keepfast_framework::path_field::{PathText, check_path};
 use keepfast_framework::reply::Flat;
 use keepfast_framework::routes::Help;
-use keepfast_framework::{Cx, Data, Error, Kind, Records, Result, Routes};
+use keepfast_framework::{CanonicalPath, Cx, Data, Error, Kind, Records, Result, Routes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +33,7 @@ const MIGRATIONS: Records<Migration> = Records::at("migration/");
 #[derive(Deserialize, JsonSchema)]
 struct Move {
     /// The path of the mount.
-    from: Option<PathText>,
+    from: Option<Text>,
     /// Its new path.
     to: Option<PathText>,
 }
@@ -56,9 +56,7 @@ struct Shown {
 }
 
 /// A path as callers give it: `auth/x` is an auth method, anything else a secrets engine.
-fn parse(path: Option<PathText>) -> Result<(Kind, String)> {
-    let path = path.unwrap_or_default();
-    let bare = path.bare();
+fn parse(bare: &str) -> Result<(Kind, String)> {
     if bare.is_empty() {
         return Err(Error::invalid("both 'from' and 'to' path must be specified as a string"));
     }
@@ -68,9 +66,25 @@ fn parse(path: Option<PathText>) -> Result<(Kind, String)> {
     })
 }
 
+/// The path of a mount that is moved. Older versions made mounts at paths that no new mount can have: such a mount is
+/// named by exactly its path, and can only be moved away.
+fn source(sys: &System, given: Text) -> Result<(Kind, String)> {
+    let Err(fault) = check_path(&given) else { return parse(given.trim_matches('/')) };
+    let unsealed = sys.unsealed()?;
+    let is_given = |path: &str| path == &*given || path.strip_suffix('/') == Some(&*given);
+    let router = unsealed.mounts.router();
+    match router.all().find(|mounted| is_given(&mounted.entry.path)) {
+        Some(mounted) => Ok((mounted.entry.kind(), mounted.entry.path.clone())),
+        None => {
+            let text = format!("Field validation failed: error converting input for field \"from\": {fault}");
+            Err(Error::invalid(text))
+        }
+    }
+}
+
 async fn remount(sys: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> {
-    let (from_kind, from) = parse(req.from)?;
-    let (to_kind, to) = parse(req.to)?;
+    let (from_kind, from) = source(sys, req.from.unwrap_or_default())?;
+    let (to_kind, to) = parse(req.to.unwrap_or_default().bare())?;
     if from_kind != to_kind {
         return Err(Error::invalid(match from_kind {
             Kind::Auth => format!("cannot remount auth mount to non-auth mount {to:?}"),
@@ -101,7 +115,10 @@ async fn remount(sys: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> 
     });
     moved.await?.ok_or_else(|| Error::invalid(format!("no matching mount at {from:?}")))?;
     // What the mount has issued names its old path and is not accepted any more; here its records are collected.
-    unsealed.revoke_prefix(&from, crate::lease::revoke::How::Now).await?;
+    // No request had a path below one that is not canonical, so nothing was issued there.
+    if CanonicalPath::new(from.clone()).is_ok() {
+        unsealed.revoke_prefix(&from, crate::lease::revoke::How::Now).await?;
+    }
     let migration_id = random::uuid();
     MIGRATIONS.put(
         cx,

@@ -1,5 +1,6 @@
 //! The path that policy judges is the path that acts, and bodies name no path that policy cannot judge.
 
+use keepfast_framework::Kind;
 use serde_json::{Value, json};
 
 use crate::fixture::{House, ROOT};
@@ -103,4 +104,34 @@ async fn sec_kf12_no_body_names_a_path_that_no_request_can_have() {
     assert_eq!(mounts, ["cubbyhole/", "kv/", "secret/", "sys/"]);
     house.post("sys/remount", ROOT, json!({ "from": "/kv/", "to": "deep/kv/" })).await.ok();
     house.post("sys/mounts/a b", ROOT, json!({ "type": "kv" })).await.ok();
+}
+
+#[tokio::test]
+async fn a_mount_at_a_path_of_an_older_version_is_moved_away_by_its_exact_path() {
+    let house = House::new().await;
+    let unsealed = house.unsealed();
+    for (at, (old, new)) in
+        [("x//y/", "plain"), (" blank /", "b"), ("a/../b/", "up"), ("auth/u\u{200b}/", "auth/users")]
+            .into_iter()
+            .enumerate()
+    {
+        let is_auth = old.starts_with("auth/");
+        let (kind, engine) = if is_auth { (Kind::Auth, "userpass") } else { (Kind::Secrets, "kv") };
+        let entry = unsealed.mounts.entry(kind, old, engine, None).unwrap();
+        unsealed.mount(entry).await.unwrap();
+        let exact = if at % 2 == 0 { old } else { old.trim_end_matches('/') };
+        for other in [format!("/{old}"), format!("{old}/"), old.to_uppercase()] {
+            house.post("sys/remount", ROOT, json!({ "from": other, "to": new })).await.is(400);
+        }
+        house.post("sys/remount", ROOT, json!({ "from": exact, "to": "x//z" })).await.is(400);
+        let rule = json!({ "path": { "sys/remount": { "capabilities": ["update", "sudo"], "denied_parameters": { "from": [exact] } } } });
+        house.policy("mover", &rule.to_string()).await;
+        let mover = house.token(json!({ "policies": ["mover"] })).await;
+        house.post("sys/remount", &mover, json!({ "from": exact, "to": new })).await.is(403);
+        house.post("sys/remount", ROOT, json!({ "from": exact, "to": new })).await.ok();
+        let listed = house.get(if is_auth { "sys/auth" } else { "sys/mounts" }, ROOT).await.ok();
+        let listed: Vec<&String> = listed.data().as_object().unwrap().keys().collect();
+        let bare = |path: &str| format!("{}/", path.trim_start_matches("auth/").trim_end_matches('/'));
+        assert!(listed.contains(&&bare(new)) && !listed.iter().any(|path| **path == bare(old)), "{old:?}: {listed:?}");
+    }
 }
