@@ -55,7 +55,8 @@ impl Node {
         if self.seal_config().await?.is_some() {
             return Err(initialized());
         }
-        audit::target::prepare_all(&self.settings.audit)?;
+        let allowed = audit::target::Allowed::declared(&self.settings.own_files);
+        audit::target::prepare_all(&self.settings.audit, &allowed)?;
         let root = random::key();
         let name = match self.settings.cluster_name.as_str() {
             "" => format!("keepfast-cluster-{}", hex::encode(random::bytes::<4>())),

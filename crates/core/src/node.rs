@@ -12,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::admission::{Admission, Rules};
 use crate::audit;
-use crate::audit::target::OpenedDevice;
+use crate::audit::target::{Allowed, OpenedDevice};
 use crate::duties::Duties;
 use crate::metrics::Metrics;
 use crate::metrics::storage::Timed;
@@ -150,7 +150,7 @@ impl Node {
 
     /// Opens everything that serving needs; the audit devices first, because they depend on what is outside.
     async fn open_for_service(&self, root: &Key256, unseal_key: Key256) -> Result<Arc<Unsealed>> {
-        let devices = audit::target::open_all(&self.settings.audit)?;
+        let devices = audit::target::open_all(&self.settings.audit, &Allowed::declared(&self.settings.own_files))?;
         let unsealed = self.open(self.backend.clone(), root, unseal_key, devices).await?;
         self.begin_to_serve(&unsealed).await?;
         Ok(unsealed)

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::audit::OwnFiles;
+
 /// What the operator decided in the configuration file, already checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -24,6 +26,8 @@ pub struct Settings {
     pub storage_type: String,
     /// The declared audit devices (invariant 12).
     pub audit: Vec<AuditSettings>,
+    /// What no audit device may write to.
+    pub own_files: Arc<OwnFiles>,
     /// Whether `sys/audit` creates and removes further devices.
     pub allow_api_audit_creation: bool,
     /// Whether devices may have a prefix.
@@ -169,6 +173,7 @@ impl Default for Settings {
             cluster_name: String::new(),
             storage_type: "inmem".into(),
             audit: Vec::new(),
+            own_files: Arc::default(),
             allow_api_audit_creation: false,
             allow_audit_log_prefixing: false,
             version: env!("CARGO_PKG_VERSION").into(),

@@ -88,7 +88,7 @@ impl Unsealed {
         let identity_view = barrier.view("identity/");
         let salts = barrier.view("audit/");
         let audit = Broker::open(&barrier, &salts, &settings.audit, devices, clock.clone(), metrics.clone()).await?;
-        created::open_all(&audit, &mut barrier.begin_read(), &salts).await?;
+        created::open_all(&audit, &mut barrier.begin_read(), &salts, &settings.own_files).await?;
         let mounts = Arc::new(Mounts::open(&barrier, system.clone(), engines, settings.clone()).await?);
         let policies = Policies::open(&barrier, system.clone(), &identity_view, clock.clone()).await?;
         let cubbyhole = mounts.router().at("cubbyhole/").map(|m| m.view.clone());

@@ -12,6 +12,7 @@ mod http;
 mod listener;
 mod log_file;
 mod log_levels;
+mod own_files;
 mod patience;
 mod plan;
 mod preflight;

@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use keepfast_core::Settings;
+use keepfast_core::audit::OwnFiles;
 use keepfast_core::node::DevKv;
 use keepfast_core::settings::ListenerSettings;
 use keepfast_crypto::secret::SecretString;
@@ -13,6 +15,7 @@ use crate::config::{
     self, Bind, ClientCertificates, Config, ConfigError, Environment, ListenerConfig, LogFormat, LogRotation, Storage,
     TlsConfig, Warning,
 };
+use crate::own_files::{own_files, with_token_file};
 use crate::process;
 use crate::run::StartError;
 use crate::telemetry::Level;
@@ -28,6 +31,8 @@ pub(crate) struct Plan {
     /// Whether `api_addr` follows the first listener.
     follows_listener: bool,
     pub(crate) dev: Option<DevPlan>,
+    /// What no audit device may write to.
+    pub(crate) own_files: Arc<OwnFiles>,
 }
 
 /// What a development server does beyond that.
@@ -60,7 +65,9 @@ impl Plan {
         let has_level_flag = args.log_level.is_some();
         let level = apply_flags(args, &mut config)?;
         let follows_listener = config.api_addr.is_empty();
-        let mut plan = Plan { config, warnings, level, has_level_flag, follows_listener, dev };
+        let token_file = dev.as_ref().and_then(|dev| dev.token_file.as_deref());
+        let own_files = Arc::new(with_token_file(own_files(&config, &args.config), token_file));
+        let mut plan = Plan { config, warnings, level, has_level_flag, follows_listener, dev, own_files };
         plan.follow_listener();
         Ok(plan)
     }
@@ -94,6 +101,7 @@ impl Plan {
             cluster_name: config.cluster_name.clone(),
             storage_type: config.storage.kind().into(),
             audit: config.audit.clone(),
+            own_files: self.own_files.clone(),
             allow_api_audit_creation: config.unsafe_allow_api_audit_creation,
             allow_audit_log_prefixing: config.allow_audit_log_prefixing,
             version: env!("CARGO_PKG_VERSION").into(),

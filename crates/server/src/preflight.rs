@@ -5,8 +5,10 @@ use std::collections::HashSet;
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
-use keepfast_core::audit;
+use keepfast_core::audit::target::Allowed;
+use keepfast_core::audit::{self, OwnFiles};
 use keepfast_framework::Timestamp;
 use rustix::fs::Access;
 use tokio::net::TcpSocket;
@@ -37,7 +39,7 @@ impl Findings {
 }
 
 /// Checks everything, so that one run shows all that is wrong.
-pub(crate) fn check(config: &Config, now: Timestamp) -> Findings {
+pub(crate) fn check(config: &Config, own_files: OwnFiles, now: Timestamp) -> Findings {
     let mut findings = Findings::default();
     let mut seen = HashSet::new();
     for listener in &config.listeners {
@@ -63,8 +65,9 @@ pub(crate) fn check(config: &Config, now: Timestamp) -> Findings {
     if let Some(pid_file) = &config.pid_file {
         findings.note("pid_file", is_writable_file(pid_file, false));
     }
+    let allowed = Allowed::declared(&Arc::new(own_files));
     for device in &config.audit {
-        findings.errors.extend(audit::target::check(device).err().map(|error| error.to_string()));
+        findings.errors.extend(audit::target::check(device, &allowed).err().map(|error| error.to_string()));
     }
     findings
 }
@@ -162,7 +165,10 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use keepfast_core::settings::AuditSettings;
+
     use crate::config::{ClientCertificates, Storage, TlsConfig};
+    use crate::own_files::own_files;
     use crate::tls::development;
 
     const NOW: Timestamp = Timestamp::from_unix(1_796_000_000);
@@ -170,7 +176,7 @@ mod tests {
     fn findings(change: impl FnOnce(&mut Config)) -> Findings {
         let mut config = Config { listeners: vec![ListenerConfig::plain("127.0.0.1:0")], ..Config::default() };
         change(&mut config);
-        check(&config, NOW)
+        check(&config, own_files(&config, &[]), NOW)
     }
 
     fn one_error(change: impl FnOnce(&mut Config)) -> String {
@@ -204,7 +210,8 @@ mod tests {
         std::fs::write(&one.0.cert, dated.self_signed(&key).unwrap().pem()).unwrap();
         std::fs::write(&one.0.key, key.serialize_pem()).unwrap();
         let config = Config { listeners: vec![good], ..Config::default() };
-        let warning = |now: &str| check(&config, Timestamp::parse_rfc3339(now).unwrap()).warnings.join(" ");
+        let warning =
+            |now: &str| check(&config, OwnFiles::default(), Timestamp::parse_rfc3339(now).unwrap()).warnings.join(" ");
         assert!(warning("2025-06-01T00:00:00Z").ends_with("vault-cert.pem expired at 2025-01-01T00:00:00Z"));
         assert!(warning("2023-06-01T00:00:00Z").ends_with("is not valid before 2024-01-01T00:00:00Z"));
         assert_eq!(warning("2024-06-01T00:00:00Z"), "");
@@ -227,6 +234,31 @@ mod tests {
         assert!(one_error(|c| c.log_file = Some(below("file/x.log"))).contains("log_file: "));
         assert!(one_error(|c| c.pid_file = Some(below("missing/pid"))).contains("pid_file: "));
         assert!(one_error(|c| c.pid_file = Some(dir.path().to_owned())).contains("is a directory"));
+    }
+
+    #[test]
+    fn sec_kf45_an_audit_device_on_a_file_of_the_server_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let below = |name: &str| dir.path().join(name);
+        let device = |path: PathBuf| AuditSettings {
+            device: "file".into(),
+            name: "log".into(),
+            description: String::new(),
+            options: [("file_path".to_owned(), path.display().to_string())].into(),
+        };
+        for (path, what) in
+            [("data/log", "storage"), ("pid", "pid_file"), ("keepfast.log", "log_file"), ("s", "listener")]
+        {
+            let bind = Bind::Unix { path: below("s"), mode: None, user: None, group: None };
+            let error = one_error(|c| {
+                c.listeners = vec![ListenerConfig { bind, ..ListenerConfig::plain("") }];
+                c.storage = Storage::File { path: below("data") };
+                c.pid_file = Some(below("pid"));
+                c.log_file = Some(below("keepfast.log"));
+                c.audit = vec![device(below(path))];
+            });
+            assert!(error.contains(what), "{path}: {error}");
+        }
     }
 
     #[test]

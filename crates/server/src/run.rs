@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use keepfast_core::audit::target::Allowed;
 use keepfast_core::audit::{self, DeviceError};
 use keepfast_core::{Incoming, Node, Settings};
 use keepfast_crypto::secret::SecretString;
@@ -27,6 +28,7 @@ use crate::http::body::BodyMemory;
 use crate::http::{Edge, Kernel};
 use crate::listener::Listener;
 use crate::log_file::LogFile;
+use crate::own_files::own_files;
 use crate::plan::{DevPlan, Plan};
 use crate::preflight;
 use crate::process::{self, PidFile};
@@ -109,11 +111,15 @@ impl StartError {
 /// [`StartError`] when a server would not start.
 pub fn validate(paths: &[PathBuf], environment: &Environment) -> Result<Vec<String>, StartError> {
     let (config, warnings) = config::load(paths, environment)?;
-    preflight(&config, &warnings)
+    preflight(&config, paths, &warnings)
 }
 
-fn preflight(config: &config::Config, warnings: &[config::Warning]) -> Result<Vec<String>, StartError> {
-    let found = preflight::check(config, SystemClock.now());
+fn preflight(
+    config: &config::Config,
+    paths: &[PathBuf],
+    warnings: &[config::Warning],
+) -> Result<Vec<String>, StartError> {
+    let found = preflight::check(config, own_files(config, paths), SystemClock.now());
     if !found.errors.is_empty() {
         return Err(StartError::Preflight(found.errors));
     }
@@ -131,7 +137,7 @@ pub fn run(mut args: ServerArgs) -> Result<ExitCode, StartError> {
     // With the path of `VAULT_CONFIG_PATH`, so that a reload reads it, too.
     let paths = std::mem::take(&mut args.config);
     if verify_only {
-        for warning in preflight(&plan.config, &plan.warnings)? {
+        for warning in preflight(&plan.config, &paths, &plan.warnings)? {
             let _ = writeln!(io::stderr(), "{warning}");
         }
         return Ok(ExitCode::SUCCESS);
@@ -166,7 +172,7 @@ async fn serve(mut plan: Plan, log: &Log, paths: &[PathBuf], environment: &Envir
         tracing::warn!("{warning}");
     }
     let locked = !plan.config.disable_mlock && lock_memory();
-    audit::target::prepare_all(&plan.config.audit)?;
+    audit::target::prepare_all(&plan.config.audit, &Allowed::declared(&plan.own_files))?;
     let connections = Connections::new(process::connection_room());
     // Clients may connect from here on; they are answered as soon as the storage is open.
     let bound = listen(&plan)?;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::broker::{Broker, Recorder, salt_key};
 use super::device::Device;
 use super::options::DeviceOptions;
-use super::target;
+use super::own_files::OwnFiles;
+use super::target::{self, Allowed};
 use crate::settings::{AuditSettings, Settings};
 
 /// Devices that `sys/audit` creates, at most.
@@ -69,8 +71,9 @@ pub(crate) async fn create(
         return Err(Error::invalid(format!("there are {MOST} audit devices already")));
     }
     let failed = |error: super::DeviceError| Error::invalid(format!("sanity check failed; {}", error.reason));
-    target::prepare_all(std::slice::from_ref(&settings)).map_err(failed)?;
-    let opened = target::open(&settings).map_err(failed)?;
+    let allowed = Allowed::created(&limits.own_files);
+    target::prepare_all(std::slice::from_ref(&settings), &allowed).map_err(failed)?;
+    let opened = target::open(&settings, &allowed).map_err(failed)?;
     let salt = random::bytes::<32>();
     tx.put(view, &salt_key(&settings.name), Bytes::copy_from_slice(&salt));
     let AuditSettings { device, name, description, options } = settings.clone();
@@ -97,7 +100,8 @@ pub(crate) async fn delete(tx: &mut Tx, view: &View, name: &str) -> Result<bool>
 ///
 /// # Errors
 /// When storage fails; when there are devices and none can be opened.
-pub(crate) async fn open_all(broker: &Broker, tx: &mut Tx, view: &View) -> Result<()> {
+pub(crate) async fn open_all(broker: &Broker, tx: &mut Tx, view: &View, own: &Arc<OwnFiles>) -> Result<()> {
+    let allowed = Allowed::created(own);
     let mut last = None;
     for at in STORED.list_in(tx, view, "", &Page::all()).await? {
         let Some(stored) = STORED.get_in(tx, view, &at).await? else { continue };
@@ -109,12 +113,14 @@ pub(crate) async fn open_all(broker: &Broker, tx: &mut Tx, view: &View) -> Resul
             tracing::warn!(device = %settings.name, "a declared audit device has the path of a created one, which is not opened");
             continue;
         }
-        let opened = match target::open(&settings) {
+        let opened = match target::open(&settings, &allowed) {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::error!(%error, "an audit device that sys/audit created takes no entries");
-                let options = DeviceOptions::of(&settings)?;
-                let unopened = Unopened { settings: settings.clone(), opened: Mutex::new(None) };
+                // Options that an older version took: nothing is written until they are given anew.
+                let options = DeviceOptions::of(&settings).unwrap_or_else(|_| DeviceOptions::unusable());
+                let unopened =
+                    Unopened { settings: settings.clone(), allowed: allowed.clone(), opened: Mutex::new(None) };
                 last = Some(error);
                 (options, Box::new(unopened) as Box<dyn Device>)
             }
@@ -130,7 +136,8 @@ pub(crate) async fn open_all(broker: &Broker, tx: &mut Tx, view: &View) -> Resul
 /// A device whose target could not be opened at unseal. It takes no entries until a reload opens it.
 struct Unopened {
     settings: AuditSettings,
-    opened: Mutex<Option<std::sync::Arc<dyn Device>>>,
+    allowed: Allowed,
+    opened: Mutex<Option<Arc<dyn Device>>>,
 }
 
 #[async_trait]
@@ -144,7 +151,8 @@ impl Device for Unopened {
     }
 
     fn reopen(&self) -> io::Result<()> {
-        let (_, device) = target::open(&self.settings).map_err(|error| io::Error::other(error.reason))?;
+        let (_, device) =
+            target::open(&self.settings, &self.allowed).map_err(|error| io::Error::other(error.reason))?;
         *self.opened.lock() = Some(device.into());
         Ok(())
     }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::target::append_to;
+use super::target::{Allowed, append_to};
 
 /// A place that takes entries. An entry is one line, already formatted for this device.
 #[async_trait]
@@ -60,6 +60,8 @@ pub(super) struct FileDevice {
     path: PathBuf,
     /// Set at each open.
     mode: Option<u32>,
+    /// Checked at each open.
+    allowed: Allowed,
     log: Mutex<LogFile>,
     open: Mutex<(Vec<u8>, Arc<Batch>)>,
 }
@@ -72,8 +74,8 @@ struct LogFile {
 
 impl LogFile {
     /// Opens a log for appending; what an earlier process left may be torn as well.
-    fn open(path: &Path, mode: Option<u32>) -> io::Result<Self> {
-        let file = append_to(path, true, mode)?;
+    fn open(path: &Path, mode: Option<u32>, allowed: &Allowed) -> io::Result<Self> {
+        let file = append_to(path, true, mode, allowed)?;
         let torn = file.metadata()?.is_file() && last_byte(path).is_some_and(|byte| byte != b'\n');
         Ok(LogFile { file, torn })
     }
@@ -105,9 +107,9 @@ impl LogFile {
 struct Batch(OnceLock<Result<(), io::ErrorKind>>);
 
 impl FileDevice {
-    pub(super) fn open(path: &Path, mode: Option<u32>) -> io::Result<Self> {
-        let log = Mutex::new(LogFile::open(path, mode)?);
-        Ok(FileDevice { path: path.to_owned(), mode, log, open: Mutex::default() })
+    pub(super) fn open(path: &Path, mode: Option<u32>, allowed: &Allowed) -> io::Result<Self> {
+        let log = Mutex::new(LogFile::open(path, mode, allowed)?);
+        Ok(FileDevice { path: path.to_owned(), mode, allowed: allowed.clone(), log, open: Mutex::default() })
     }
 
     /// Writes the open batch, unless it has been written since this line joined it.
@@ -149,7 +151,7 @@ impl Device for FileDevice {
     }
 
     fn reopen(&self) -> io::Result<()> {
-        let fresh = LogFile::open(&self.path, self.mode)?;
+        let fresh = LogFile::open(&self.path, self.mode, &self.allowed)?;
         *self.log.lock() = fresh;
         Ok(())
     }
@@ -208,7 +210,7 @@ mod tests {
     use crate::settings::AuditSettings;
 
     fn open(settings: &AuditSettings) -> Result<Box<dyn Device>, crate::audit::DeviceError> {
-        crate::audit::target::open(settings).map(|(_, device)| device)
+        crate::audit::target::open(settings, &Allowed::default()).map(|(_, device)| device)
     }
 
     fn settings(options: &[(&str, &str)]) -> AuditSettings {

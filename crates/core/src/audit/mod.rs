@@ -6,6 +6,7 @@ pub mod device;
 pub mod entry;
 pub mod extent;
 pub mod options;
+pub mod own_files;
 pub mod redact;
 pub mod target;
 
@@ -13,4 +14,5 @@ pub use broker::{Broker, Marks, Said};
 pub use entry::{Entry, Mark, RequestPart, ResponsePart, Verdict};
 pub use extent::Extent;
 pub use options::DeviceOptions;
+pub use own_files::OwnFiles;
 pub use target::DeviceError;

@@ -91,6 +91,12 @@ impl DeviceOptions {
         Self::read(&settings.device, &settings.options).map_err(refused)
     }
 
+    /// The options of a device whose own cannot be read: it writes nothing.
+    pub(super) fn unusable() -> Self {
+        let format = Format { log_raw: false, hmac_accessor: true, elide_list_responses: false, prefix: String::new() };
+        DeviceOptions { target: Target::Discard, mode: Some(PRIVATE), format }
+    }
+
     /// The names of options that no device has.
     pub fn unknown(options: &BTreeMap<String, String>) -> Vec<&str> {
         options.keys().map(String::as_str).filter(|name| !KNOWN.contains(name)).collect()

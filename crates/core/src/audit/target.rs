@@ -1,19 +1,21 @@
-//! What declared devices write to: checked before anything that cannot be undone, and opened at unseal.
+//! What devices write to: checked before anything that cannot be undone, and opened at unseal.
 //!
 //! A device that cannot be opened stops the server's start, `sys/init` and `sys/unseal` with the device, the path and what
 //! the system says, so that init never leaves a storage whose shares are lost.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{
     DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{Access, FallocateFlags, OFlags};
 
 use super::device::{Device, FileDevice, StreamDevice, discard};
 use super::options::{DeviceOptions, Target};
+use super::own_files::OwnFiles;
 use crate::settings::AuditSettings;
 
 /// Why an audit device cannot be opened.
@@ -41,6 +43,59 @@ impl From<DeviceError> for keepfast_framework::Error {
 /// An open device with its options.
 pub type OpenedDevice = (DeviceOptions, Box<dyn Device>);
 
+/// What a device may write to.
+#[derive(Clone, Debug, Default)]
+pub struct Allowed {
+    /// The server's own files, which it may not.
+    pub own: Arc<OwnFiles>,
+    /// Only regular files, `/dev/null` and `/dev/full`: for devices that `sys/audit` creates. The operator may declare a
+    /// named pipe or a character device as well.
+    pub only_files: bool,
+}
+
+impl Allowed {
+    /// What a declared device may write to.
+    pub fn declared(own: &Arc<OwnFiles>) -> Self {
+        Allowed { own: own.clone(), only_files: false }
+    }
+
+    /// What a device may write to that `sys/audit` creates.
+    pub fn created(own: &Arc<OwnFiles>) -> Self {
+        Allowed { own: own.clone(), only_files: true }
+    }
+
+    /// Judges a path before it is opened.
+    fn check_path(&self, path: &Path) -> io::Result<()> {
+        self.own.check_path(path)?;
+        match path.metadata() {
+            Ok(found) => self.check_kind(&found),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Judges what was opened: another file may have taken the name meanwhile.
+    fn check_opened(&self, found: &Metadata) -> io::Result<()> {
+        self.check_kind(found)?;
+        self.own.check_opened(found)
+    }
+
+    fn check_kind(&self, found: &Metadata) -> io::Result<()> {
+        let is_allowed = !self.only_files || found.is_file() || found.is_dir() || is_null_or_full(found);
+        // A directory has a better text from the system.
+        if is_allowed { Ok(()) } else { Err(not_a_file()) }
+    }
+}
+
+fn not_a_file() -> io::Error {
+    io::Error::other("the audit log is not a regular file")
+}
+
+/// Whether it is `/dev/null` or `/dev/full`, whatever its name: opening another device may do something.
+fn is_null_or_full(found: &Metadata) -> bool {
+    let (major, minor) = (rustix::fs::major(found.rdev()), rustix::fs::minor(found.rdev()));
+    found.file_type().is_char_device() && major == 1 && (minor == 3 || minor == 7)
+}
+
 /// Bytes that a log must have room for: a few entries.
 const ROOM: u64 = 16 << 10;
 
@@ -48,27 +103,30 @@ const ROOM: u64 = 16 << 10;
 ///
 /// # Errors
 /// [`DeviceError`]. A full disk is not noticed here.
-pub fn check(settings: &AuditSettings) -> Result<(), DeviceError> {
+pub fn check(settings: &AuditSettings, allowed: &Allowed) -> Result<(), DeviceError> {
     let target = DeviceOptions::of(settings)?.target;
     let Target::Path(path) = &target else { return Ok(()) };
-    let checked = match path.symlink_metadata() {
+    let checked = || match path.symlink_metadata() {
         Ok(_) if is_pipe(path) => writable(path, Access::WRITE_OK),
-        Ok(_) => append_to(path, false, None).map(drop),
+        Ok(_) => append_to(path, false, None, allowed).map(drop),
         Err(error) if error.kind() == io::ErrorKind::NotFound => parent_can_be_made(path),
         Err(error) => Err(error),
     };
-    checked.map_err(|error| DeviceError::of(settings, format!("{}: {error}", path.display())))
+    allowed
+        .check_path(path)
+        .and_then(|()| checked())
+        .map_err(|error| DeviceError::of(settings, format!("{}: {error}", path.display())))
 }
 
 /// Creates the directories and files of all devices, and makes sure that at least one of them can take an entry now.
 ///
 /// # Errors
 /// [`DeviceError`] of a device that cannot be opened, or of the first one when none has room.
-pub fn prepare_all(devices: &[AuditSettings]) -> Result<(), DeviceError> {
+pub fn prepare_all(devices: &[AuditSettings], allowed: &Allowed) -> Result<(), DeviceError> {
     let mut full = None;
     let mut usable = devices.is_empty();
     for settings in devices {
-        match prepare(settings)? {
+        match prepare(settings, allowed)? {
             None => usable = true,
             Some(error) => full = full.or(Some(error)),
         }
@@ -77,15 +135,16 @@ pub fn prepare_all(devices: &[AuditSettings]) -> Result<(), DeviceError> {
 }
 
 /// Creates the directory and the file of a device; `Some` when there is no room in it.
-fn prepare(settings: &AuditSettings) -> Result<Option<DeviceError>, DeviceError> {
+fn prepare(settings: &AuditSettings, allowed: &Allowed) -> Result<Option<DeviceError>, DeviceError> {
     let DeviceOptions { target, mode, .. } = DeviceOptions::of(settings)?;
     let Target::Path(path) = &target else { return Ok(None) };
     let fault = |error: io::Error| DeviceError::of(settings, format!("{}: {error}", path.display()));
+    allowed.check_path(path).map_err(fault)?;
     if is_pipe(path) {
         // Opening and closing a pipe would end its reader.
         return writable(path, Access::WRITE_OK).map(|()| None).map_err(fault);
     }
-    let file = append_to(path, true, mode).map_err(fault)?;
+    let file = append_to(path, true, mode, allowed).map_err(fault)?;
     Ok(room(&file).err().map(fault))
 }
 
@@ -93,24 +152,26 @@ fn prepare(settings: &AuditSettings) -> Result<Option<DeviceError>, DeviceError>
 ///
 /// # Errors
 /// [`DeviceError`].
-pub fn open_all(devices: &[AuditSettings]) -> Result<Vec<OpenedDevice>, DeviceError> {
-    prepare_all(devices)?;
-    devices.iter().map(open).collect()
+pub fn open_all(devices: &[AuditSettings], allowed: &Allowed) -> Result<Vec<OpenedDevice>, DeviceError> {
+    prepare_all(devices, allowed)?;
+    devices.iter().map(|settings| open(settings, allowed)).collect()
 }
 
 /// Opens one device.
 ///
 /// # Errors
 /// [`DeviceError`].
-pub fn open(settings: &AuditSettings) -> Result<OpenedDevice, DeviceError> {
+pub fn open(settings: &AuditSettings, allowed: &Allowed) -> Result<OpenedDevice, DeviceError> {
     let options = DeviceOptions::of(settings)?;
     let opened: io::Result<Box<dyn Device>> = match &options.target {
         Target::Stdout => StreamDevice::new(Box::new(io::stdout())).map(|device| Box::new(device) as _),
         Target::Discard => Ok(discard()),
-        Target::Path(path) if is_pipe(path) => {
-            open_pipe(path).and_then(|pipe| StreamDevice::new(Box::new(pipe))).map(|device| Box::new(device) as _)
-        }
-        Target::Path(path) => FileDevice::open(path, options.mode).map(|device| Box::new(device) as _),
+        Target::Path(path) if is_pipe(path) => allowed
+            .check_path(path)
+            .and_then(|()| open_pipe(path))
+            .and_then(|pipe| StreamDevice::new(Box::new(pipe)))
+            .map(|device| Box::new(device) as _),
+        Target::Path(path) => FileDevice::open(path, options.mode, allowed).map(|device| Box::new(device) as _),
     };
     let path = match &options.target {
         Target::Path(path) => format!("{}: ", path.display()),
@@ -142,14 +203,15 @@ fn open_pipe(path: &Path) -> io::Result<File> {
 /// Opens a log for appending, never through a symbolic link and never a file that has a second name.
 ///
 /// With `create`, missing directories are created (0700) and the file gets `mode` whether it is new or not.
-pub(super) fn append_to(path: &Path, create: bool, mode: Option<u32>) -> io::Result<File> {
+pub(super) fn append_to(path: &Path, create: bool, mode: Option<u32>, allowed: &Allowed) -> io::Result<File> {
+    allowed.check_path(path)?;
     if create && let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
         made.map_err(|e| {
             io::Error::new(e.kind(), format!("the directory {} cannot be created: {e}", directory.display()))
         })?;
     }
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
     let mut options = OpenOptions::new();
     let file = options.create(create).append(true).mode(mode.unwrap_or(0o600)).custom_flags(flags).open(path);
     let file = file.map_err(|error| match error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
@@ -161,8 +223,9 @@ pub(super) fn append_to(path: &Path, create: bool, mode: Option<u32>) -> io::Res
         return Err(io::Error::other("the audit log has more than one name (a hard link)"));
     }
     if !found.is_file() && !found.file_type().is_char_device() {
-        return Err(io::Error::other("the audit log is not a regular file"));
+        return Err(not_a_file());
     }
+    allowed.check_opened(&found)?;
     if create && let Some(mode) = mode.filter(|mode| found.is_file() && found.mode() & 0o7777 != *mode) {
         let set = file.set_permissions(std::fs::Permissions::from_mode(mode));
         set.map_err(|e| io::Error::new(e.kind(), format!("its mode cannot be set to {mode:04o}: {e}")))?;
@@ -209,6 +272,18 @@ fn parent_can_be_made(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn check(settings: &AuditSettings) -> Result<(), DeviceError> {
+        super::check(settings, &Allowed::default())
+    }
+
+    fn prepare_all(devices: &[AuditSettings]) -> Result<(), DeviceError> {
+        super::prepare_all(devices, &Allowed::default())
+    }
+
+    fn open(settings: &AuditSettings) -> Result<OpenedDevice, DeviceError> {
+        super::open(settings, &Allowed::default())
+    }
 
     fn device(path: &Path, options: &[(&str, &str)]) -> AuditSettings {
         let mut all = std::collections::BTreeMap::from([("file_path".to_owned(), path.display().to_string())]);
@@ -281,5 +356,60 @@ mod tests {
         assert!(text.contains("nothing reads"), "{text}");
         let _reader = File::options().read(true).write(true).open(&path).unwrap();
         open(&device(&path, &[])).unwrap();
+    }
+    #[test]
+    fn sec_kf45_a_created_device_is_a_regular_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+        let _reader = File::options().read(true).write(true).open(at("pipe")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        let created = Allowed { only_files: true, ..Allowed::default() };
+        let tried = |path: &Path, allowed: &Allowed| {
+            let settings = device(path, &[]);
+            [super::check(&settings, allowed), super::open(&settings, allowed).map(drop)].map(|outcome| outcome.is_ok())
+        };
+        for (path, is_declarable) in [
+            ("pipe", true),
+            ("socket", false),
+            ("/dev/zero", true),
+            ("/dev/ptmx", true),
+            ("/dev/tty", false),
+            (".", false),
+        ] {
+            assert_eq!(tried(&at(path), &created), [false, false], "{path}");
+            assert!(!is_declarable || tried(&at(path), &Allowed::default()) == [true, true], "{path}");
+        }
+        for path in ["log", "/dev/null"] {
+            assert_eq!(tried(&at(path), &created), [true, true], "{path}");
+        }
+    }
+
+    #[test]
+    fn sec_kf45_no_device_is_a_file_of_the_server_at_any_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir(at("data")).unwrap();
+        std::fs::write(at("data/log-1"), "stored").unwrap();
+        let own = OwnFiles { directories: vec![("storage", at("data"))], ..OwnFiles::default() };
+        let allowed = Allowed::declared(&Arc::new(own));
+        for path in ["data/log-1", "data/new", "data/deep/new"] {
+            let settings = device(&at(path), &[("mode", "0640")]);
+            for refused in [
+                super::check(&settings, &allowed),
+                super::prepare_all(std::slice::from_ref(&settings), &allowed),
+                super::open(&settings, &allowed).map(drop),
+            ] {
+                assert!(refused.is_err_and(|e| e.reason.contains("storage")), "{path}");
+            }
+        }
+        assert_eq!(std::fs::read_dir(at("data")).unwrap().count(), 1, "nothing was created");
+        // A log that is replaced by a link to the storage is not opened anew.
+        let log = device(&at("logs/log"), &[]);
+        let (_, opened) = super::open(&log, &allowed).unwrap();
+        std::fs::rename(at("logs"), at("old")).unwrap();
+        std::os::unix::fs::symlink(at("data"), at("logs")).unwrap();
+        assert!(opened.reopen().is_err());
+        assert_eq!(std::fs::read_dir(at("data")).unwrap().count(), 1);
     }
 }

@@ -1,5 +1,6 @@
 //! `sys/audit`: devices that the API creates, only where the configuration allows it.
 
+use keepfast_core::audit::OwnFiles;
 use keepfast_core::settings::Settings;
 use serde_json::{Value, json};
 
@@ -107,4 +108,65 @@ async fn sec_kf42_a_created_device_records_survives_and_is_removed() {
     house.get("sys/mounts", ROOT).await.ok();
     assert_eq!(house.audit("logs/second").lines().count(), lines);
     assert!(!crate::tokens::stored(&house, "audit/").await.iter().any(|key| key.contains("deep")), "its salt is gone");
+}
+
+#[tokio::test]
+async fn sec_kf45_no_created_device_is_a_file_of_the_server_or_no_file() {
+    let mut house = House::with(
+        |settings, dir| {
+            settings.allow_api_audit_creation = true;
+            std::fs::create_dir(dir.join("data")).unwrap();
+            for name in ["data/log-1", "tls.key"] {
+                std::fs::write(dir.join(name), "kept").unwrap();
+            }
+            std::os::unix::fs::symlink(dir.join("data"), dir.join("link")).unwrap();
+            settings.own_files = std::sync::Arc::new(OwnFiles {
+                directories: vec![("storage", dir.join("data"))],
+                files: vec![("tls_key_file", dir.join("tls.key"))],
+                ..OwnFiles::default()
+            });
+        },
+        keepfast_engines::all(),
+    )
+    .await;
+    for (path, text) in [
+        ("data/log-1", "the server itself uses this file (storage)"),
+        ("data/new/log", "the server itself uses this file (storage)"),
+        ("link/new", "the server itself uses this file (storage)"),
+        ("tls.key", "the server itself uses this file (tls_key_file)"),
+        ("/proc/self/mem", "it is a file of the kernel"),
+        ("/dev/zero", "not a regular file"),
+        ("/dev/ptmx", "not a regular file"),
+    ] {
+        let refused = house.post("sys/audit/x", ROOT, file(&house, path, &[])).await.is(400);
+        assert!(refused.error().contains(text), "{path}: {refused:?}");
+    }
+    assert_eq!(std::fs::read(house.dir.path().join("tls.key")).unwrap(), b"kept");
+    assert_eq!(std::fs::read_dir(house.dir.path().join("data")).unwrap().count(), 1);
+    // A stored device whose file has become the server's own takes no entries after an unseal.
+    house.post("sys/audit/x", ROOT, file(&house, "later/log", &[])).await.is(204);
+    let later = house.dir.path().join("later");
+    let own = OwnFiles { directories: vec![("storage", later.clone())], ..OwnFiles::default() };
+    house.settings.own_files = std::sync::Arc::new(own);
+    house.restarted().await;
+    let before = std::fs::read(later.join("log")).unwrap();
+    house.get("sys/mounts", ROOT).await.ok();
+    assert_eq!(std::fs::read(later.join("log")).unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_created_device_with_options_of_an_older_version_stops_no_unseal() {
+    let mut house = house(|_| {}).await;
+    house.post("sys/audit/x", ROOT, file(&house, "x", &[])).await.is(204);
+    let unsealed = house.unsealed();
+    let (view, mut tx) = (unsealed.barrier.view("audit/"), unsealed.barrier.begin());
+    let at = format!("device/{}", hex::encode("x"));
+    let mut stored: Value = serde_json::from_slice(&tx.get(&view, &at).await.unwrap().unwrap()).unwrap();
+    stored["options"]["format"] = json!("jsonx");
+    tx.put(&view, &at, stored.to_string().into());
+    tx.commit().await.unwrap();
+    house.restarted().await;
+    house.get("sys/mounts", ROOT).await.ok();
+    assert!(house.get("sys/audit", ROOT).await.ok().data()["x/"].is_object(), "it can be seen and removed");
+    house.delete("sys/audit/x", ROOT).await.is(204);
 }
