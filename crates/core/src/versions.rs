@@ -5,6 +5,9 @@ use keepfast_storage::{Page, Tx, View};
 
 use crate::damaged::{self, Stored};
 
+/// The version of the engines, as mounts and audit entries show it.
+pub(crate) const BUILT_IN: &str = concat!("v", env!("CARGO_PKG_VERSION"), "+builtin.keepfast");
+
 /// When a version was first unsealed, by version.
 const VERSIONS: Records<Timestamp> = Records::at("version-history/");
 

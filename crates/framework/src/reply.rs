@@ -103,6 +103,10 @@ pub struct AuthBlock {
     pub lease_duration: u64,
     pub renewable: bool,
     pub entity_id: String,
+    /// For audit entries, like the next one: whether the login has made the entity.
+    pub entity_created: bool,
+    /// Whether the auth method leaves `default` out.
+    pub no_default_policy: bool,
     pub token_type: &'static str,
     pub orphan: bool,
     pub num_uses: i64,

@@ -12,8 +12,9 @@ use keepfast_framework::{Clock, Error, Result, offload};
 use keepfast_storage::{Barrier, View};
 use serde::Serialize;
 
+use super::caller::Mark;
 use super::device::Device;
-use super::entry::{Entry, Format, Mark};
+use super::entry::{Entry, Format};
 use super::redact;
 use super::target::OpenedDevice;
 use crate::metrics::Metrics;

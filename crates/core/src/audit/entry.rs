@@ -9,10 +9,12 @@ use keepfast_framework::Timestamp;
 use keepfast_framework::reply::AuthBlock;
 use serde::Serialize;
 
+use super::caller::{Mark, made};
 use super::extent::{self, Extent};
 use super::redact;
 use crate::request::RecordedHeader;
-use crate::token::{Token, TokenRecord};
+use crate::token::Token;
+use crate::versions::BUILT_IN;
 
 /// What is recorded of a request or of its answer. It is not changed any more: each device formats it for itself.
 pub struct Entry<'a> {
@@ -103,89 +105,6 @@ pub struct Format {
     pub elide_list_responses: bool,
     /// What each line begins with.
     pub prefix: String,
-}
-
-/// What one device's entries say of a token, written and hashed once and not with each entry.
-pub struct Mark {
-    /// Its text, a JSON string.
-    token: Box<[u8]>,
-    /// Its accessor, a JSON string; empty if it has none.
-    accessor: Box<[u8]>,
-    /// The members of `auth` before its policies.
-    who: Box<[u8]>,
-    /// `policies` where no entity adds any.
-    policies: Box<[u8]>,
-    /// The members of `auth` behind it.
-    life: Box<[u8]>,
-}
-
-impl Mark {
-    /// A token with this text, for the device with this key and format.
-    pub fn new(text: &str, token: &TokenRecord, key: &HmacKey, format: &Format) -> Self {
-        let written = |write: &dyn Fn(&mut Writer<'_>)| {
-            let mut out = Vec::new();
-            write(&mut Writer { key, format, extent: Extent::Token, out: &mut out });
-            out.into_boxed_slice()
-        };
-        Mark {
-            token: written(&|w| w.hashed(text)),
-            accessor: written(&|w| w.accessor_value(&token.accessor)),
-            who: written(&|w| who(text, token, w)),
-            policies: written(&|w| w.field("policies", &token.authority.names())),
-            life: written(&|w| life(token, w)),
-        }
-    }
-}
-
-fn who(text: &str, token: &TokenRecord, w: &mut Writer<'_>) {
-    w.raw("\"token_type\":");
-    w.json(token.kind());
-    w.secret("client_token", text);
-    w.accessor("accessor", &token.accessor);
-    w.field("display_name", &token.display_name);
-    w.field("token_policies", &token.authority.names());
-}
-
-/// The members of `auth` for a token that was just made.
-fn made(auth: &AuthBlock, w: &mut Writer<'_>) {
-    w.raw("\"token_type\":");
-    w.json(auth.token_type);
-    w.secret("client_token", auth.client_token.expose());
-    w.accessor("accessor", &auth.accessor);
-    w.field("display_name", &auth.display_name);
-    w.field("policies", &auth.policies);
-    w.field("token_policies", &auth.token_policies);
-    if !auth.identity_policies.is_empty() {
-        w.field("identity_policies", &auth.identity_policies);
-    }
-    if let Some(metadata) = auth.metadata.as_ref().filter(|metadata| !metadata.is_empty()) {
-        w.field("metadata", metadata);
-    }
-    if auth.num_uses > 0 {
-        w.field("num_uses", &auth.num_uses);
-    }
-    if !auth.entity_id.is_empty() {
-        w.field("entity_id", &auth.entity_id);
-    }
-    if auth.lease_duration > 0 {
-        w.field("token_ttl", &auth.lease_duration);
-    }
-}
-
-fn life(token: &TokenRecord, w: &mut Writer<'_>) {
-    if !token.meta.is_empty() {
-        w.field("metadata", &token.meta);
-    }
-    if !token.entity_id.is_empty() {
-        w.field("entity_id", &token.entity_id);
-    }
-    if token.num_uses > 0 {
-        w.field("remaining_uses", &token.num_uses);
-    }
-    if token.creation_ttl > 0 {
-        w.field("token_ttl", &token.creation_ttl);
-    }
-    w.field("token_issue_time", &token.created.rfc3339_seconds());
 }
 
 impl Entry<'_> {
@@ -307,6 +226,10 @@ impl Entry<'_> {
             w.field("mount_type", request.mount_type);
             w.field("mount_accessor", request.mount_accessor);
             w.field("mount_class", request.mount_class);
+            w.field("mount_running_version", BUILT_IN);
+        }
+        if let Some(mark) = mark {
+            w.written("client_id", &mark.client);
         }
         match (mark, request.token) {
             (Some(mark), _) => w.written("client_token", &mark.token),
@@ -346,6 +269,9 @@ impl Entry<'_> {
         w.field("mount_type", self.request.mount_type);
         w.field("mount_accessor", self.request.mount_accessor);
         w.field("mount_class", self.request.mount_class);
+        if !self.request.mount_point.is_empty() {
+            w.field("mount_running_plugin_version", BUILT_IN);
+        }
         if let Some(auth) = response.auth {
             w.raw(",\"auth\":{");
             made(auth, w);
@@ -372,6 +298,10 @@ impl Entry<'_> {
             w.raw(&data);
         } else if let Some(data) = response.data {
             w.data("data", data, response.public.map(|public| public as &dyn Fn(&str) -> bool));
+        } else if let Some(error) = self.error.filter(|error| !error.public().is_empty()) {
+            w.raw(",\"data\":{\"error\":");
+            w.hashed(error.public());
+            w.raw("}");
         }
         if !response.warnings.is_empty() {
             w.field("warnings", &response.warnings);
@@ -402,19 +332,19 @@ fn counted(data: &str) -> Option<String> {
     serde_json::to_string(&out).ok()
 }
 
-struct Writer<'a> {
-    key: &'a HmacKey,
-    format: &'a Format,
-    extent: Extent,
-    out: &'a mut Vec<u8>,
+pub(super) struct Writer<'a> {
+    pub(super) key: &'a HmacKey,
+    pub(super) format: &'a Format,
+    pub(super) extent: Extent,
+    pub(super) out: &'a mut Vec<u8>,
 }
 
 impl Writer<'_> {
-    fn raw(&mut self, text: &str) {
+    pub(super) fn raw(&mut self, text: &str) {
         self.out.extend_from_slice(text.as_bytes());
     }
 
-    fn json<T: Serialize + ?Sized>(&mut self, value: &T) {
+    pub(super) fn json<T: Serialize + ?Sized>(&mut self, value: &T) {
         if serde_json::to_writer(&mut *self.out, value).is_err() {
             self.raw("null");
         }
@@ -426,18 +356,18 @@ impl Writer<'_> {
         self.raw("\":");
     }
 
-    fn field<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) {
+    pub(super) fn field<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) {
         self.name(name);
         self.json(value);
     }
 
     /// A field whose value is hashed.
-    fn secret(&mut self, name: &str, value: &str) {
+    pub(super) fn secret(&mut self, name: &str, value: &str) {
         self.name(name);
         self.hashed(value);
     }
 
-    fn hashed(&mut self, value: &str) {
+    pub(super) fn hashed(&mut self, value: &str) {
         if self.format.log_raw { self.json(value) } else { redact::text(value, self.key, self.out) }
     }
 
@@ -474,14 +404,14 @@ impl Writer<'_> {
         self.out.extend_from_slice(value);
     }
 
-    fn accessor(&mut self, name: &str, value: &str) {
+    pub(super) fn accessor(&mut self, name: &str, value: &str) {
         if !value.is_empty() {
             self.name(name);
             self.accessor_value(value);
         }
     }
 
-    fn accessor_value(&mut self, value: &str) {
+    pub(super) fn accessor_value(&mut self, value: &str) {
         match self.format.hmac_accessor {
             _ if value.is_empty() => {}
             true => self.hashed(value),

@@ -1,6 +1,7 @@
 //! Audit: every request and every answer is recorded before it takes effect outside.
 
 pub mod broker;
+pub mod caller;
 pub(crate) mod created;
 pub mod device;
 pub mod entry;
@@ -11,7 +12,8 @@ pub mod redact;
 pub mod target;
 
 pub use broker::{Broker, Marks, Said};
-pub use entry::{Entry, Mark, RequestPart, ResponsePart, Verdict};
+pub use caller::Mark;
+pub use entry::{Entry, RequestPart, ResponsePart, Verdict};
 pub use extent::Extent;
 pub use options::DeviceOptions;
 pub use own_files::OwnFiles;

@@ -58,6 +58,8 @@ pub struct Who {
     pub entity: String,
     /// The id of the alias; empty for nobody.
     pub alias: String,
+    /// Whether the entity was made just now.
+    pub created: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -131,7 +133,7 @@ impl Identity {
         };
         ENTITIES.put_in(tx, &self.view, &id, &entity)?;
         ALIASES.put_in(tx, &self.view, place, &record)?;
-        Ok(record.who())
+        Ok(Who { created: true, ..record.who() })
     }
 
     async fn change_metadata(&self, tx: &mut Tx, id: &str, mount_accessor: &str, alias: &Alias) -> Result<()> {
@@ -145,7 +147,7 @@ impl Identity {
 
 impl AliasRecord {
     fn who(self) -> Who {
-        Who { entity: self.entity, alias: self.id }
+        Who { entity: self.entity, alias: self.id, created: false }
     }
 }
 

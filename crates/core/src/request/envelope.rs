@@ -3,7 +3,8 @@
 use keepfast_framework::reply::{AuthBlock, WrapInfo};
 use keepfast_framework::{Error, Status};
 use serde::Serialize;
-use serde_json::value::RawValue;
+
+use super::wiped::WipedJson;
 
 /// An answer that is ready to be written.
 #[derive(Default)]
@@ -13,7 +14,7 @@ pub struct Envelope {
     /// The status, where it is not decided by whether there is content.
     pub status: Option<Status>,
     /// The data, a raw JSON object.
-    pub data: Option<Box<RawValue>>,
+    pub data: Option<WipedJson>,
     /// Whether the fields of the data also stand at the top level.
     pub flat: bool,
     /// The name for people of who has logged in.
@@ -53,8 +54,10 @@ impl Envelope {
 
     /// The answer as JSON with a final line feed, as the peer writes it.
     pub fn to_json(&self) -> Vec<u8> {
-        let size = 256 + self.data.as_ref().map_or(0, |d| d.get().len() * if self.flat { 2 } else { 1 });
-        let mut out = Vec::with_capacity(size);
+        let data = self.data.as_ref().map_or(0, |d| d.get().len() * if self.flat { 2 } else { 1 });
+        // A text that grows leaves copies of its tokens behind.
+        let tokens = self.auth.as_ref().map_or(0, length_of) + self.wrap.as_ref().map_or(0, |_| 1024);
+        let mut out = Vec::with_capacity(256 + data + tokens);
         out.push(b'{');
         if let Some(data) = self.data.as_ref().filter(|_| self.flat) {
             let fields = data.get().trim();
@@ -112,6 +115,14 @@ fn wrap_info(wrap: Option<&WrapInfo>, out: &mut Vec<u8>) {
         next(out, "wrapped_accessor", &wrap.wrapped_accessor);
     }
     out.push(b'}');
+}
+
+/// About how many bytes the block has at most, as long as nothing in it has to be escaped.
+fn length_of(auth: &AuthBlock) -> usize {
+    let lists = [&auth.policies, &auth.token_policies, &auth.identity_policies];
+    let names: usize = lists.into_iter().flatten().map(|name| name.len() + 3).sum();
+    let metadata = auth.metadata.iter().flatten().map(|(name, value)| name.len() + value.len() + 6).sum::<usize>();
+    1024 + auth.client_token.expose().len() + names + metadata
 }
 
 fn auth(auth: Option<&AuthBlock>, out: &mut Vec<u8>) {

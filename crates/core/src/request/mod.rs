@@ -49,7 +49,7 @@
 //! use keepfast_core::Response;
 //! use keepfast_framework::Status;
 //! fn forge() -> Response {
-//!     Response::exempt(Status::OK, "")
+//!     Response::exempt(Status::OK, Vec::new())
 //! }
 //! ```
 
@@ -61,6 +61,7 @@ pub mod incoming;
 pub mod record;
 pub mod route;
 pub mod settle;
+pub mod wiped;
 
 use keepfast_framework::Error;
 

@@ -10,7 +10,7 @@ use super::authorize::{Authorized, AuthorizedParts};
 use super::dispatch::Answered;
 use super::envelope::{self, Envelope};
 use super::route::Routed;
-use super::{Incoming, Refused};
+use super::{Incoming, Refused, wiped};
 use crate::audit::{Entry, RequestPart, ResponsePart, Said};
 use crate::unsealed::Unsealed;
 
@@ -35,7 +35,7 @@ pub struct Response {
 
 impl Response {
     /// An answer of an exempt path: those that work on a sealed server.
-    pub(crate) fn exempt(status: Status, body: impl Into<Bytes>) -> Self {
+    pub(crate) fn exempt(status: Status, body: Vec<u8>) -> Self {
         Self::json(status, body)
     }
 
@@ -50,8 +50,8 @@ impl Response {
         Self::json(error.status(), envelope::failure(error))
     }
 
-    fn json(status: Status, body: impl Into<Bytes>) -> Self {
-        Response { status, content_type: "application/json", body: body.into() }
+    fn json(status: Status, body: Vec<u8>) -> Self {
+        Response { status, content_type: "application/json", body: wiped::body(body) }
     }
 
     /// The status code.
@@ -123,10 +123,10 @@ impl Unsealed {
         match outcome {
             Err(error) => Response::failed(&error),
             Ok(Sent::Raw(raw)) => {
-                Response { status: raw.status, content_type: raw.content_type, body: Bytes::from(raw.body) }
+                Response { status: raw.status, content_type: raw.content_type, body: wiped::body(raw.body) }
             }
             Ok(Sent::Envelope(envelope)) if envelope.is_empty() => {
-                Response::json(envelope.status.unwrap_or(Status::NO_CONTENT), Bytes::new())
+                Response::json(envelope.status.unwrap_or(Status::NO_CONTENT), Vec::new())
             }
             Ok(Sent::Envelope(envelope)) => Response::json(envelope.status.unwrap_or(Status::OK), envelope.to_json()),
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keepfast_framework::lease::Intent;
-use keepfast_framework::reply::{Login, Raw};
+use keepfast_framework::reply::{AuthBlock, Login, Raw};
 use keepfast_framework::token_params::{TokenKind, shown_cidr};
 use keepfast_framework::{Error, Outcome, Result, Status};
 use keepfast_storage::Tx;
@@ -52,7 +52,7 @@ impl Unsealed {
             // What is kept elsewhere is no answer to this request.
             id: if outcome.wrapped.is_some() { String::new() } else { parts.routed.incoming.id.clone() },
             status: outcome.status,
-            data: outcome.data,
+            data: outcome.data.map(Into::into),
             flat: outcome.flat,
             auth: outcome.auth,
             lease_duration: outcome.hint_ttl,
@@ -60,12 +60,14 @@ impl Unsealed {
             ..Envelope::default()
         };
         if let Some(login) = outcome.login {
-            let (made, warnings) = Box::pin(self.log_in(tx, parts, mounted, login)).await?;
+            let no_default_policy = login.terms.no_default_policy;
+            let (made, warnings, entity_created) = Box::pin(self.log_in(tx, parts, mounted, login)).await?;
             envelope.warnings.extend(warnings);
             envelope.logged_in = parts.routed.incoming.wrap_ttl.map(|_| made.record.display_name.clone());
             envelope.is_login = true;
             let identity_policies = self.identity_policies(tx, &made.record.entity_id).await?;
-            envelope.auth = Some(made.auth_block(identity_policies));
+            let auth = made.auth_block(identity_policies);
+            envelope.auth = Some(AuthBlock { entity_created, no_default_policy, ..auth });
         }
         if let Some(renewed) = outcome.renewed {
             envelope.lease_id = renewed.id;
@@ -91,14 +93,14 @@ impl Unsealed {
         Ok(self.identity.entity(tx, entity).await?.map(|entity| entity.policies).unwrap_or_default())
     }
 
-    /// Makes the token of a login.
+    /// Makes the token of a login. Also whether its entity is new.
     async fn log_in(
         &self,
         tx: &mut Tx,
         parts: &AuthorizedParts,
         mounted: &Arc<Mounted>,
         login: Login,
-    ) -> Result<(create::Made, Vec<String>)> {
+    ) -> Result<(create::Made, Vec<String>, bool)> {
         let now = self.clock.now();
         let policies = login_policies(&login)?;
         let who = match &login.alias {
@@ -146,7 +148,7 @@ impl Unsealed {
             batch,
             ..Spec::default()
         };
-        Ok((self.tokens.create(tx, spec, now).await?, life.warnings))
+        Ok((self.tokens.create(tx, spec, now).await?, life.warnings, who.created))
     }
 
     /// The same for an answer that is bytes: one that is JSON is kept as it stands.

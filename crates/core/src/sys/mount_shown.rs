@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::mount::{LockoutConfig, MountConfig, MountEntry};
+use crate::versions::BUILT_IN;
 
 /// A mount as `sys/mounts` and `sys/auth` show it.
 #[derive(Serialize)]
@@ -20,7 +21,7 @@ pub(super) struct Shown {
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<String>,
     plugin_version: String,
-    running_plugin_version: String,
+    running_plugin_version: &'static str,
     running_sha256: &'static str,
     seal_wrap: bool,
     #[serde(rename = "type")]
@@ -83,18 +84,13 @@ impl Shown {
             options: entry.options.clone(),
             path,
             plugin_version: entry.config.plugin_version.clone(),
-            running_plugin_version: running_version(),
+            running_plugin_version: BUILT_IN,
             running_sha256: "",
             seal_wrap: entry.seal_wrap,
             engine: entry.engine.clone(),
             uuid: entry.uuid.clone(),
         }
     }
-}
-
-/// The version of what is built in.
-pub(super) fn running_version() -> String {
-    format!("v{}+builtin.keepfast", env!("CARGO_PKG_VERSION"))
 }
 
 fn config(entry: &MountEntry) -> ShownConfig {

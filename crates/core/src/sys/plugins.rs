@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::to_raw_value;
 
 use super::System;
-use super::mount_shown::running_version;
 use crate::unsealed::Unsealed;
+use crate::versions::BUILT_IN;
 
 const CATALOG: Help = Help {
     synopsis: "The engines, auth methods and kinds of databases that are built in.",
@@ -143,7 +143,7 @@ async fn catalog(sys: &System, _: &mut Cx, _: Nothing) -> Result<Data<Catalog>> 
                 deprecation_status: "supported",
                 name: name.clone(),
                 r#type: kind,
-                version: running_version(),
+                version: BUILT_IN.to_owned(),
             })
             .collect::<Vec<_>>()
     };
@@ -175,7 +175,7 @@ async fn read(sys: &System, cx: &mut Cx, req: Named) -> Result<Outcome> {
         name: req.name.0,
         oci: false,
         sha256: "",
-        version: running_version(),
+        version: BUILT_IN.to_owned(),
     };
     Data(entry).into_outcome()
 }

@@ -135,6 +135,8 @@ impl TokenRecord {
             orphan: self.is_orphan(),
             num_uses: self.num_uses,
             entity_id: self.entity_id,
+            entity_created: false,
+            no_default_policy: false,
             metadata,
         }
     }

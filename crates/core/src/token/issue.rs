@@ -231,7 +231,7 @@ pub(super) fn with_default(mut policies: Vec<String>, without: bool) -> Vec<Stri
 }
 
 async fn entity(unsealed: &Unsealed, cx: &mut Cx, req: &Create, parent: &Token, role: Option<&Role>) -> Result<Who> {
-    let own = || Who { entity: parent.record.entity_id.clone(), alias: parent.record.alias.clone() };
+    let own = || Who { entity: parent.record.entity_id.clone(), alias: parent.record.alias.clone(), created: false };
     let Some(alias) = req.entity_alias.as_ref().filter(|a| !a.is_empty()) else { return Ok(own()) };
     let alias = alias.to_lowercase();
     if !role.is_some_and(|r| r.allows_alias(&alias)) {

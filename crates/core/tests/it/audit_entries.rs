@@ -196,3 +196,83 @@ async fn prefix_and_elided_lists_are_written_as_asked() {
     let (_, plain) = last_two(&house);
     assert_eq!(plain["response"]["data"]["keys"].as_array().map(Vec::len), Some(2), "of the other device");
 }
+
+#[tokio::test]
+async fn sec_kf41_a_refused_approle_login_tells_its_reason_to_the_audit_log_alone() {
+    let house = House::new().await;
+    house.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await.ok();
+    let path = |rest: &str| format!("auth/approle/role/{rest}");
+    for (role, parameters) in [
+        ("near", json!({ "secret_id_bound_cidrs": "10.9.9.0/24" })),
+        ("free", json!({ "token_bound_cidrs": "10.0.0.0/8" })),
+        ("unbound", json!({ "bind_secret_id": false, "secret_id_bound_cidrs": "10.9.9.0/24" })),
+    ] {
+        house.post(&path(role), ROOT, parameters).await.ok();
+        house.post(&path(&format!("{role}/role-id")), ROOT, json!({ "role_id": role })).await.ok();
+    }
+    for (role, id, more) in [
+        ("near", "n", json!({})),
+        ("free", "bound", json!({ "cidr_list": "10.9.9.9/32" })),
+        ("free", "narrow", json!({ "token_bound_cidrs": "10.1.0.0/16" })),
+        ("free", "short", json!({ "ttl": "1s" })),
+    ] {
+        let mut body = more;
+        body["secret_id"] = id.into();
+        house.post(&path(&format!("{role}/custom-secret-id")), ROOT, body).await.ok();
+    }
+    house.post(&path("free"), ROOT, json!({ "token_bound_cidrs": "10.2.0.0/16" })).await.ok();
+    house.clock.advance(std::time::Duration::from_secs(2));
+    let remote: SocketAddr = "10.0.0.1:1".parse().unwrap();
+    for (role, id, reason) in [
+        ("near", "n", "not in secret_id_bound_cidrs of the role"),
+        ("unbound", "any", "not in secret_id_bound_cidrs of the role"),
+        ("free", "bound", "not in cidr_list of the secret_id"),
+        ("free", "narrow", "token_bound_cidrs of the secret_id are not within"),
+        ("free", "short", "expired"),
+        ("free", "wrong", "no such secret_id"),
+        ("nobody", "n", "no role has this role_id"),
+    ] {
+        let body = Some(json!({ "role_id": role, "secret_id": id }).to_string());
+        let ask = Ask { body, remote: Some(remote), ..Ask::default() };
+        let answer = house.ask("POST", "auth/approle/login", ask).await.is(400);
+        assert_eq!(answer.body, json!({ "errors": ["invalid role or secret ID"] }), "{role} {id}");
+        let (_, response) = last_two(&house);
+        let told = response["error_reason"].as_str().unwrap_or_else(|| panic!("{role} {id}: {response}"));
+        assert!(told.contains(reason), "{role} {id}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn entries_have_the_fields_that_rules_for_vault_look_at() {
+    let house = house().await;
+    let version = concat!("v", env!("CARGO_PKG_VERSION"), "+builtin.keepfast");
+    let user = json!({ "password": "pw", "token_policies": "reads", "token_no_default_policy": true });
+    house.post("auth/userpass/users/n", ROOT, user).await.ok();
+    for created in [json!(true), Value::Null] {
+        house.post("auth/userpass/login/n", "", json!({ "password": "pw" })).await.ok();
+        let (_, response) = last_two(&house);
+        assert_eq!(
+            (&response["auth"]["entity_created"], &response["auth"]["no_default_policy"]),
+            (&created, &json!(true))
+        );
+        assert_eq!(response["response"]["mount_running_plugin_version"], version);
+        assert_eq!(response["request"]["mount_running_version"], version);
+    }
+    let login = house.post("auth/userpass/login/n", "", json!({ "password": "pw" })).await.ok();
+    house.get("secret/data/b", &login.token()).await.is(403);
+    let (request, response) = last_two(&house);
+    for entry in [&request, &response] {
+        assert_eq!(entry["request"]["client_id"], login.body["auth"]["entity_id"]);
+        assert_eq!(entry["error"], "1 error occurred:\n\t* permission denied\n\n");
+    }
+    let hashed = hash(&house, "1 error occurred:\n\t* permission denied\n\n").await;
+    assert_eq!(response["response"]["data"], json!({ "error": hashed }));
+    // Tokens without an entity are one client for each set of policies.
+    let mut clients = Vec::new();
+    for policies in [["reads"], ["reads"], ["wide"]] {
+        let token = house.token(json!({ "policies": policies })).await;
+        house.get("auth/token/lookup-self", &token).await.ok();
+        clients.push(last_two(&house).1["request"]["client_id"].as_str().unwrap().to_owned());
+    }
+    assert!(clients[0] == clients[1] && clients[0] != clients[2] && clients[0].len() == 44, "{clients:?}");
+}

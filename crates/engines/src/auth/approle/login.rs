@@ -101,14 +101,16 @@ pub(super) async fn login(method: &AppRole, cx: &mut Cx, req: Credentials) -> Re
         None => load(method, cx, &place).await?,
     };
     cx.claim(role.as_ref().map_or(role_id, |role| &role.role.role_id), role.is_some());
-    if let Some(login) = prove(method, cx, role.as_deref(), secret_id).await? {
-        return Ok(login);
-    }
+    let reason = match prove(method, cx, role.as_deref(), secret_id).await? {
+        Ok(login) => return Ok(login),
+        Err(reason) => reason,
+    };
     if is_ready {
         // An unknown role id has cost a look in vain; so must a known one.
         load(method, cx, method.keys.nobody()).await?;
     }
-    Err(Error::invalid(if secret_id.is_empty() { "missing secret_id" } else { "invalid role or secret ID" }))
+    let text = if secret_id.is_empty() { "missing secret_id" } else { "invalid role or secret ID" };
+    Err(Error::invalid(text).because(reason))
 }
 
 /// Reads a role and keeps it ready. A login changes no role, so what it reads is what is committed.
@@ -127,8 +129,16 @@ async fn load(method: &AppRole, cx: &mut Cx, place: &str) -> Result<Option<Arc<L
     Ok(Some(role))
 }
 
+/// Why a login is refused, for the audit log only.
+type Reason = &'static str;
+
 /// The login, if all that the role demands is there.
-async fn prove(method: &AppRole, cx: &mut Cx, role: Option<&LoginRole>, secret_id: &str) -> Result<Option<Login>> {
+async fn prove(
+    method: &AppRole,
+    cx: &mut Cx,
+    role: Option<&LoginRole>,
+    secret_id: &str,
+) -> Result<std::result::Result<Login, Reason>> {
     let store = role.map_or(NO_STORE, |role| role.role.store.as_str());
     let found = if secret_id.is_empty() {
         None
@@ -137,26 +147,38 @@ async fn prove(method: &AppRole, cx: &mut Cx, role: Option<&LoginRole>, secret_i
         method.queue.turn(cx, &hash).await;
         secret_id::get(cx, store, &hash).await?.map(|found| (hash, found))
     };
-    let Some(role) = role else { return Ok(None) };
+    let Some(role) = role else { return Ok(Err("no role has this role_id")) };
     if !cidr::allow(&role.cidrs, cx.request().remote) {
-        return Ok(None);
+        return Ok(Err("the address is not in secret_id_bound_cidrs of the role"));
     }
     if !role.role.bind_secret_id {
-        return Ok(Some(granted(role, None)));
+        return Ok(Ok(granted(role, None)));
     }
-    let Some((hash, found)) = found.filter(|(_, found)| is_good(cx, role, found)) else { return Ok(None) };
+    let Some((hash, found)) = found else { return Ok(Err("the role has no such secret_id")) };
+    if let Err(reason) = check(cx, role, &found) {
+        return Ok(Err(reason));
+    }
     count_use(method, cx, store, &hash, &found)?;
-    Ok(Some(granted(role, Some(found))))
+    Ok(Ok(granted(role, Some(found))))
 }
 
-/// Whether a secret id may be used now and from here. The role may have been narrowed since it was made.
-fn is_good(cx: &Cx, role: &LoginRole, found: &SecretId) -> bool {
+/// Checks that a secret id may be used now and from here. The role may have been narrowed since it was made.
+fn check(cx: &Cx, role: &LoginRole, found: &SecretId) -> std::result::Result<(), Reason> {
     let cidrs = parse_cidrs(&found.cidr_list);
     let token_cidrs = parse_cidrs(&found.token_bound_cidrs);
-    found.is_live(cx.now())
-        && cidr::is_subset(&role.cidrs, &cidrs)
-        && cidr::allow(&cidrs, cx.request().remote)
-        && cidr::is_subset(&role.terms.bound_cidrs, &token_cidrs)
+    if !found.is_live(cx.now()) {
+        return Err("the secret_id has expired");
+    }
+    if !cidr::is_subset(&role.cidrs, &cidrs) {
+        return Err("cidr_list of the secret_id is not within secret_id_bound_cidrs of the role");
+    }
+    if !cidr::allow(&cidrs, cx.request().remote) {
+        return Err("the address is not in cidr_list of the secret_id");
+    }
+    if !cidr::is_subset(&role.terms.bound_cidrs, &token_cidrs) {
+        return Err("token_bound_cidrs of the secret_id are not within token_bound_cidrs of the role");
+    }
+    Ok(())
 }
 
 /// Takes one use; the last one takes the secret id with it. Logins at the same time conflict and run again.
