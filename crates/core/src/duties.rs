@@ -47,6 +47,7 @@ impl Duties {
 async fn run(unsealed: Arc<Unsealed>) {
     let mut resumed = false;
     let mut at_work = AtWork::default();
+    at_work.check_policies(&unsealed);
     let mut reminder = Reminder { next: unsealed.clock.now().after(REMINDER) };
     let (mut next_tick, mut next_often) = (unsealed.clock.now().after(TICK), unsealed.clock.now().after(OFTEN));
     loop {
@@ -136,6 +137,14 @@ impl AtWork {
             // A panic frees the name, so that the work is tried again and other work goes on.
             attempt(&name, work.map(Ok)).await;
             name
+        });
+    }
+
+    /// Says once what is stored beyond limits.
+    fn check_policies(&mut self, unsealed: &Arc<Unsealed>) {
+        let unsealed = unsealed.clone();
+        self.spawn("the policies", async move {
+            attempt("checking the stored policies", unsealed.policies.log_limits()).await;
         });
     }
 

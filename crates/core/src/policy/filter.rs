@@ -11,7 +11,24 @@ use keepfast_framework::text_limits::{self, ExceedsLimit, PIPELINE_STEPS, Templa
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeysFilter {
     parts: Vec<Part>,
+    /// The limit that a stored template exceeds: then no name passes.
+    exceeds: Option<ExceedsLimit>,
 }
+
+/// Why a template is refused.
+enum Fault {
+    Limit(ExceedsLimit),
+    Text(String),
+}
+
+impl From<ExceedsLimit> for Fault {
+    fn from(limit: ExceedsLimit) -> Self {
+        Fault::Limit(limit)
+    }
+}
+
+/// How the peer begins what is wrong with a template.
+const CANNOT: &str = "unable to compile template for list_scan_response_keys_filter_path: unable to parse template: template: template:1:";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
@@ -38,25 +55,43 @@ impl KeysFilter {
     /// # Errors
     /// What is wrong with it, as the peer says it where it says so.
     pub fn parse(text: &str) -> Result<Self, String> {
-        const CANNOT: &str = "unable to compile template for list_scan_response_keys_filter_path: unable to parse template: template: template:1:";
-        let limit = |limit: ExceedsLimit| format!("{CANNOT} {limit}");
-        check_template(text).map_err(limit)?;
+        Self::read(text).map_err(|fault| match fault {
+            Fault::Limit(limit) => format!("{CANNOT} {limit}"),
+            Fault::Text(text) => text,
+        })
+    }
+
+    /// Reads a stored template, which may be older than a limit: one that exceeds it lets no name pass.
+    ///
+    /// # Errors
+    /// As [`KeysFilter::parse`], but for limits.
+    pub fn parse_stored(text: &str) -> Result<Self, String> {
+        match Self::read(text) {
+            Ok(filter) => Ok(filter),
+            Err(Fault::Limit(limit)) => Ok(Self { parts: Vec::new(), exceeds: Some(limit) }),
+            Err(Fault::Text(text)) => Err(text),
+        }
+    }
+
+    fn read(text: &str) -> Result<Self, Fault> {
+        check_template(text)?;
+        let fault = |text: String| Fault::Text(format!("{CANNOT} {text}"));
         let mut parts = Vec::new();
         let mut pieces = text.split("{{");
         parts.push(Part::Literal(pieces.next().unwrap_or_default().to_owned()));
         for piece in pieces {
-            let (action, literal) = piece.split_once("}}").ok_or_else(|| format!("{CANNOT} unclosed action"))?;
-            let part = field(action).ok_or_else(|| format!("{CANNOT} unsupported action {{{{{action}}}}}"))?;
+            let (action, literal) = piece.split_once("}}").ok_or_else(|| fault("unclosed action".to_owned()))?;
+            let part = field(action).ok_or_else(|| fault(format!("unsupported action {{{{{action}}}}}")))?;
             if matches!(&part, Part::Field(_, steps) if steps.len() >= PIPELINE_STEPS) {
-                return Err(limit(ExceedsLimit::PipelineSteps));
+                return Err(ExceedsLimit::PipelineSteps.into());
             }
             parts.push(part);
             parts.push(Part::Literal(literal.to_owned()));
         }
-        let filter = Self { parts };
-        let render = |key| filter.render("path/", key).map_err(limit);
-        if render("first")? == render("second")? {
-            return Err("list_scan_response_keys_filter_path resulted in same path for two different keys".to_owned());
+        let filter = Self { parts, exceeds: None };
+        if filter.render("path/", "first")? == filter.render("path/", "second")? {
+            let text = "list_scan_response_keys_filter_path resulted in same path for two different keys";
+            return Err(Fault::Text(text.to_owned()));
         }
         Ok(filter)
     }
@@ -64,8 +99,11 @@ impl KeysFilter {
     /// The path to ask for.
     ///
     /// # Errors
-    /// When it, or the value of a step, is too long.
+    /// When it, or the value of a step, is too long; always where the template exceeds a limit.
     pub fn render(&self, path: &str, key: &str) -> Result<String, ExceedsLimit> {
+        if let Some(limit) = self.exceeds {
+            return Err(limit);
+        }
         let mut out = TemplateValue::default();
         for part in &self.parts {
             match part {
@@ -150,6 +188,9 @@ mod tests {
         assert!(refused(&"{{ .key }}".repeat(100_000)).contains("at most 4096 bytes"));
         let growing = " | replace \"f\" \"ffffffffff\"".repeat(11);
         assert!(refused(&format!("{{{{ .key{growing} }}}}")).contains("at most 4096 characters"));
+        let hides = KeysFilter::parse_stored(&chained(PIPELINE_STEPS)).unwrap();
+        assert_eq!(hides.render("a/", "x"), Err(ExceedsLimit::PipelineSteps), "a stored one shows no name");
+        assert!(KeysFilter::parse_stored("{{ .nope }}").is_err());
         // What no sample shows, a name of the right letters does.
         let growing = " | replace \"z\" \"zzzzzzzzzz\"".repeat(11);
         let filter = KeysFilter::parse(&format!("{{{{ .path }}}}{{{{ .key{growing} }}}}")).unwrap();

@@ -36,5 +36,5 @@ mod tests;
 pub use acl::{Acl, AclRequest, Decision};
 pub use builtin::{PolicyName, ReservedName};
 pub use grant::{Capabilities, Capability};
-pub use parse::{PathRule, Policy, PolicyError, parse};
+pub use parse::{PathRule, Policy, PolicyError, parse, parse_stored};
 pub use template::{Alias, Entity, Group, Subject, TemplateOptions};

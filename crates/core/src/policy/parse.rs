@@ -25,6 +25,17 @@ pub struct Policy {
     pub expiration: Option<Timestamp>,
     /// What identity values may do in its templates; set by whoever stores it.
     pub templates: TemplateOptions,
+    /// Whether its stored text cannot be read: then a token that has it may do nothing, because the text may hold denials.
+    pub unreadable: bool,
+}
+
+/// Where a text comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// A request that writes it: every limit applies.
+    Written,
+    /// Storage: it may be older than a limit. A long template is used as it is; a filter beyond the limits shows no name.
+    Stored,
 }
 
 /// A `path` block.
@@ -77,6 +88,12 @@ const SAID_ONCE: [&str; 6] = [
 ];
 
 impl Policy {
+    /// A policy without rules.
+    pub(crate) fn empty(name: &str) -> Self {
+        let (expiration, templates) = (None, TemplateOptions::default());
+        Policy { name: name.to_owned(), paths: Vec::new(), expiration, templates, unreadable: false }
+    }
+
     /// Whether what it grants depends on the caller's identity.
     pub fn is_templated(&self) -> bool {
         self.paths.iter().any(|rule| rule.template.is_templated())
@@ -88,6 +105,18 @@ impl Policy {
 /// # Errors
 /// [`PolicyError`] for what is no policy, and for what could be read in two ways: unknown and repeated keys.
 pub fn parse(name: &str, text: &str) -> Result<Policy, PolicyError> {
+    read(name, text, Origin::Written)
+}
+
+/// Parses a stored text, which may exceed limits that it is older than. It never grants more than [`parse`] lets it grant.
+///
+/// # Errors
+/// [`PolicyError`] for what is no policy.
+pub fn parse_stored(name: &str, text: &str) -> Result<Policy, PolicyError> {
+    read(name, text, Origin::Stored)
+}
+
+fn read(name: &str, text: &str, origin: Origin) -> Result<Policy, PolicyError> {
     let document = keepfast_hcl::parse(text).map_err(|error| error_at(error.position, error.to_string()))?;
     known_keys(&document.body, &["name", "path"], "")?;
     let once = |item: &&Item| document.syntax == Syntax::Json || item.name() != "path";
@@ -95,26 +124,26 @@ pub fn parse(name: &str, text: &str) -> Result<Policy, PolicyError> {
     let mut paths = Vec::new();
     for item in document.body.all("path") {
         match (document.syntax, item.keys.as_slice(), &item.value.kind) {
-            (Syntax::Hcl, [_, path], ValueKind::Object(body)) => paths.push(path_rule(path, body)?),
-            (Syntax::Json, _, _) => json_paths(&item.value, &mut paths)?,
+            (Syntax::Hcl, [_, path], ValueKind::Object(body)) => paths.push(path_rule(path, body, origin)?),
+            (Syntax::Json, _, _) => json_paths(&item.value, &mut paths, origin)?,
             _ => return Err(error_at(item.position(), at(item.position(), "expected a block: path \"…\" { … }"))),
         }
     }
-    Ok(Policy { name: name.to_owned(), paths, expiration: None, templates: TemplateOptions::default() })
+    Ok(Policy { paths, ..Policy::empty(name) })
 }
 
 /// The paths of `{"path": {"a": {…}}}` and `{"path": [{"a": {…}}]}`.
 // recursion: bounded by keepfast_hcl::MAX_DEPTH
-fn json_paths(value: &Value, paths: &mut Vec<PathRule>) -> Result<(), PolicyError> {
+fn json_paths(value: &Value, paths: &mut Vec<PathRule>, origin: Origin) -> Result<(), PolicyError> {
     match &value.kind {
-        ValueKind::List(list) => list.iter().try_for_each(|value| json_paths(value, paths)),
+        ValueKind::List(list) => list.iter().try_for_each(|value| json_paths(value, paths, origin)),
         ValueKind::Object(body) => {
             no_repetition(&body.items)?;
             for item in &body.items {
                 let rules = item.value.as_list().unwrap_or(std::slice::from_ref(&item.value));
                 for rule in rules {
                     let body = rule.as_object().ok_or_else(|| wrong_kind(rule, "an object"))?;
-                    paths.extend(item.keys.first().map(|path| path_rule(path, body)).transpose()?);
+                    paths.extend(item.keys.first().map(|path| path_rule(path, body, origin)).transpose()?);
                 }
             }
             Ok(())
@@ -123,7 +152,7 @@ fn json_paths(value: &Value, paths: &mut Vec<PathRule>) -> Result<(), PolicyErro
     }
 }
 
-fn path_rule(path: &Key, body: &Body) -> Result<PathRule, PolicyError> {
+fn path_rule(path: &Key, body: &Body, origin: Origin) -> Result<PathRule, PolicyError> {
     let name = path.name.as_str();
     let of_path = |error: PolicyError| {
         // Most faults inside of a block are told with its path twice by the peer.
@@ -139,14 +168,18 @@ fn path_rule(path: &Key, body: &Body) -> Result<PathRule, PolicyError> {
     if name.contains("+*") {
         return Err(of_path(after(path.position, "invalid use of wildcards ('+*' is forbidden)")));
     }
-    let template = Template::parse(name)
+    let template = match origin {
+        Origin::Written => Template::parse(name),
+        Origin::Stored => Template::parse_stored(name),
+    };
+    let template = template
         .map_err(|fault| of_path(after(path.position, &format!("failed to validate policy templating: {fault}"))))?;
-    let grant = grant(body).map_err(of_path)?;
+    let grant = grant(body, origin).map_err(of_path)?;
     let expiration = body.get("expiration").map_or(Ok(None), |item| expiration(&item.value)).map_err(of_path)?;
     Ok(PathRule { path: path.name.clone(), grant, expiration, template })
 }
 
-fn grant(body: &Body) -> Result<Grant, PolicyError> {
+fn grant(body: &Body, origin: Origin) -> Result<Grant, PolicyError> {
     let mut capabilities = body.get("policy").map_or(Ok(Capabilities::NONE), |item| shorthand(&item.value))?;
     if let Some(item) = body.get("capabilities") {
         for value in list(&item.value)? {
@@ -158,7 +191,7 @@ fn grant(body: &Body) -> Result<Grant, PolicyError> {
         }
     }
     refuse_unenforced(body)?;
-    let conditions = conditions(body)?;
+    let conditions = conditions(body, origin)?;
     let filter = body.get("list_scan_response_keys_filter_path").filter(|_| !conditions.keys_filters.is_empty());
     if let Some(item) = filter.filter(|_| !capabilities.has(Capability::List) && !capabilities.has(Capability::Scan)) {
         let fault = "list_scan_response_keys_filter_path needs to be used on a path with the list capability";
@@ -195,7 +228,7 @@ fn refuse_unenforced(body: &Body) -> Result<(), PolicyError> {
     Ok(())
 }
 
-fn conditions(body: &Body) -> Result<Conditions, PolicyError> {
+fn conditions(body: &Body, origin: Origin) -> Result<Conditions, PolicyError> {
     let mut conditions = Conditions::default();
     if let Some(item) = body.get("required_parameters") {
         let names = list(&item.value)?.iter().map(|name| string(name).map(str::to_lowercase));
@@ -222,7 +255,11 @@ fn conditions(body: &Body) -> Result<Conditions, PolicyError> {
     if let Some(item) = body.get("list_scan_response_keys_filter_path") {
         let text = string(&item.value)?;
         if !text.is_empty() {
-            let filter = KeysFilter::parse(text).map_err(|fault| after(item.value.position, &fault))?;
+            let filter = match origin {
+                Origin::Written => KeysFilter::parse(text),
+                Origin::Stored => KeysFilter::parse_stored(text),
+            };
+            let filter = filter.map_err(|fault| after(item.value.position, &fault))?;
             conditions.keys_filters.push(Arc::new(filter));
         }
     }

@@ -224,6 +224,10 @@ impl Policies {
         for name in &all {
             policies.extend(self.parsed(name).await?);
         }
+        if let Some(unreadable) = policies.iter().find(|policy| policy.unreadable) {
+            tracing::debug!(policy = %unreadable.name, "a token has a policy that cannot be read");
+            return Err(Error::denied().because("a stored policy of the token cannot be read"));
+        }
         let templated = policies.iter().any(|p| p.is_templated());
         if !templated && let Some((_, acl)) = self.shared.read().get(&all).filter(|(g, _)| *g == generation) {
             return Ok((acl.clone(), identity_policies));
@@ -238,6 +242,29 @@ impl Policies {
             shared.insert(all, (generation, acl.clone()));
         }
         Ok((acl, identity_policies))
+    }
+
+    /// Logs the stored policies that exceed limits which are newer than they are, or cannot be read.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn log_limits(&self) -> Result<()> {
+        let mut tx = self.barrier.begin_read();
+        for name in self.list(&mut tx, "", &Page::all()).await? {
+            let Some(record) = self.readable(&mut self.barrier.begin_read(), &name).await? else { continue };
+            let Err(error) = super::parse(&name, &record.text) else { continue };
+            match super::parse_stored(&name, &record.text) {
+                Ok(_) => tracing::warn!(
+                    policy = name,
+                    %error,
+                    "a stored policy exceeds a limit: it is in force, but a key filter beyond the limit shows no name"
+                ),
+                Err(error) => {
+                    tracing::error!(policy = name, %error, "a stored policy cannot be read; its tokens may do nothing")
+                }
+            }
+        }
+        Ok(())
     }
 
     /// How many names are remembered with what their policies say.
@@ -256,8 +283,10 @@ impl Policies {
         let parsed = match self.read(&mut tx, name).await? {
             None => None,
             Some(record) => {
-                let mut policy = super::parse(&record.name, &record.text)
-                    .map_err(|e| Error::internal(format!("stored policy {name:?}: {e}")))?;
+                let mut policy = super::parse_stored(&record.name, &record.text).unwrap_or_else(|error| {
+                    tracing::error!(policy = name, %error, "a stored policy cannot be read; its tokens may do nothing");
+                    Policy { unreadable: true, ..Policy::empty(name) }
+                });
                 policy.expiration = record.expiration;
                 policy.templates = TemplateOptions {
                     allow_slashes: record.allow_slashes_in_identity_templates,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use keepfast_framework::text_limits::{VALUE_CHARACTERS, check_template};
+use keepfast_framework::text_limits::{TEMPLATE_BYTES, VALUE_CHARACTERS, check_template};
 
 /// Whom templates are about.
 #[derive(Clone, Debug, Default)]
@@ -68,6 +68,8 @@ pub struct TemplateOptions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Template {
     parts: Vec<Part>,
+    /// The longest path with a value in it, in bytes.
+    longest: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +98,14 @@ impl Template {
         if path.contains("{{") {
             check_template(path)?;
         }
+        Self::parse_stored(path)
+    }
+
+    /// The same for a stored path, which may be older than the limit.
+    ///
+    /// # Errors
+    /// When braces do not pair.
+    pub(crate) fn parse_stored(path: &str) -> Result<Self, String> {
         Self::cut(path).ok_or_else(|| "unbalanced templating characters".to_owned())
     }
 
@@ -115,7 +125,8 @@ impl Template {
             parts.push(Part::Expression(expression.trim().to_owned()));
             parts.push(Part::Literal(literal.to_owned()));
         }
-        Some(Self { parts })
+        let beyond = path.len().saturating_sub(TEMPLATE_BYTES);
+        Some(Self { parts, longest: VALUE_CHARACTERS + beyond })
     }
 
     /// Whether there is an expression in it.
@@ -135,7 +146,7 @@ impl Template {
                     if !is_plain(value, options) {
                         forbidden.get_or_insert(path.len());
                     }
-                    if path.len() + value.len() > VALUE_CHARACTERS {
+                    if path.len() + value.len() > self.longest {
                         path.truncate(forbidden.unwrap_or(path.len()));
                         return Rendered::Forbidden(path);
                     }

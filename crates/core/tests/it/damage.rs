@@ -107,6 +107,58 @@ async fn a_stored_policy_that_no_longer_parses_denies_and_is_shown() {
     house.call("DELETE", "sys/policies/acl/old", ROOT, Value::Null).await.ok();
 }
 
+/// Writes another text into the record of a policy, as an older version may have stored it, and starts the process anew.
+async fn store_policy(house: &mut House, name: &str, text: &str) {
+    house.policy(name, "path \"x\" { capabilities = [\"read\"] }").await;
+    let barrier = house.unsealed().barrier.clone();
+    let (view, at, mut tx) = (barrier.view("sys/"), format!("policy/{name}"), barrier.begin());
+    let mut record: Value = serde_json::from_slice(&tx.get(&view, &at).await.unwrap().unwrap()).unwrap();
+    record["text"] = json!(text);
+    tx.put(&view, &at, record.to_string().into());
+    tx.commit().await.unwrap();
+    house.restarted().await;
+}
+
+#[tokio::test]
+async fn a_stored_policy_beyond_a_limit_is_in_force_and_shows_no_more_than_it_may() {
+    let mut house = House::new().await;
+    house.post("secret/data/a", ROOT, json!({ "data": { "k": "v" } })).await.ok();
+    let list = |filter: &str| {
+        let filter = filter.replace('"', "\\\"");
+        format!(
+            "path \"secret/metadata/*\" {{ capabilities = [\"list\"] list_scan_response_keys_filter_path = \"{filter}\" }}"
+        )
+    };
+    let long = format!("path \"a/{}\" {{ capabilities = [\"read\"] }}", "{{identity.entity.id}}".repeat(300));
+    let read = "path \"secret/data/a\" { capabilities = [\"read\"] }";
+    let chain = format!("{{{{ .path }}}}{{{{ .key{} }}}}", " | lowercase".repeat(33));
+    let text = [&long, read, &list(&chain), "path \"secret/data/b\" { capabilities = [\"deny\"] }"].join("\n");
+    house.post("sys/policies/acl/new", ROOT, json!({ "policy": text })).await.is(400);
+    store_policy(&mut house, "old", &text).await;
+    house.policy("wide", "path \"secret/*\" { capabilities = [\"read\"] }").await;
+    let old = token(&house, &["old", "wide"]).await;
+    house.get("secret/data/a", &old).await.ok();
+    house.get("secret/data/b", &old).await.is(403);
+    // The filter cannot be judged, so that no name passes it.
+    let listed = house.list("secret/metadata", &old).await;
+    assert!(listed.data()["keys"].as_array().is_none_or(Vec::is_empty), "{listed:?}");
+    house.unsealed().policies.log_limits().await.unwrap();
+}
+
+#[tokio::test]
+async fn sec_kf46_a_stored_policy_that_is_no_policy_denies_with_its_reason_in_the_log() {
+    let mut house = House::new().await;
+    store_policy(&mut house, "old", "path \"secret/*\" {").await;
+    house.policy("wide", "path \"secret/*\" { capabilities = [\"read\"] }").await;
+    let both = token(&house, &["old", "wide"]).await;
+    assert_eq!(house.get("secret/data/x", &both).await.is(403).error(), "permission denied");
+    let last = house.entries().pop().unwrap();
+    assert_eq!(last["error_reason"], "a stored policy of the token cannot be read");
+    house.unsealed().policies.log_limits().await.unwrap();
+    house.policy("old", "path \"y\" { capabilities = [\"read\"] }").await;
+    house.get("secret/data/x", &both).await.is(404);
+}
+
 #[tokio::test]
 async fn damaged_default_policy_and_admission_records_stop_no_unseal() {
     for way in WAYS {

@@ -33,7 +33,7 @@ impl Chance {
         (0..1 + self.below(3))
             .map(|_| {
                 let paths = (0..self.below(12)).map(|_| self.rule()).collect();
-                Policy { name: String::new(), paths, expiration: None, templates: TemplateOptions::default() }
+                Policy { paths, ..Policy::empty("") }
             })
             .collect()
     }
