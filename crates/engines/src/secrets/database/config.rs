@@ -19,7 +19,7 @@ use super::{DatabaseEngine, rotation, username, version};
 
 /// Where connections are stored.
 pub(super) const FOLDER: &str = "config/";
-const CONFIGS: Records<Config> = Records::at(FOLDER);
+pub(super) const CONFIGS: Records<Config> = Records::at(FOLDER);
 
 /// What is stored of a connection.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -239,6 +239,7 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
         Err(fault) => return Err(unusable(fault.text())),
     }
     CONFIGS.put(cx, &req.name, &config)?;
+    engine.undecided.forget(&req.name);
     engine.connections.close(&req.name);
     Ok(())
 }

@@ -43,7 +43,7 @@ pub(super) struct Named {
 pub(super) async fn read(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<Intended<User>> {
     let unknown = || Error::invalid(format!("unknown role: {}", req.name.0));
     let role = ROLES.get(cx, &req.name).await?.ok_or_else(unknown)?;
-    rotation::recover_if_pending(engine, cx, &role.db_name).await?;
+    rotation::recover_if_due(engine, cx, &role.db_name).await?;
     let config = Config::named(cx, &role.db_name).await?;
     config.allow(&req.name).map_err(DatabaseError::refusal)?;
     let template = credential::name_template(&role, &config)?;
@@ -154,13 +154,14 @@ pub(super) async fn revoke(engine: &DatabaseEngine, cx: &mut Cx, lease: &HeldLea
 /// # Errors
 /// 400 when it has another password, or none is known; what the database fails with.
 async fn check_is_ours(database: &dyn Database, name: &str, password: Option<&str>) -> Result<()> {
+    // First, because it needs no login.
+    if database.is_free(name).await.map_err(DatabaseError::invalid)? {
+        return Ok(());
+    }
     let password = password.map(|text| SecretString::new(text.to_owned()));
     if let Some(password) = password
         && rotation::proves(database, name, &password).await.map_err(DatabaseError::invalid)?
     {
-        return Ok(());
-    }
-    if database.is_free(name).await.map_err(DatabaseError::invalid)? {
         return Ok(());
     }
     Err(Error::invalid(format!(

@@ -26,11 +26,15 @@ mod schedule;
 mod statement;
 mod static_roles;
 mod static_rotation;
+mod stored_limits;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod undecided;
 mod username;
 mod version;
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use keepfast_framework::engine::Gauge;
 use keepfast_framework::routes::Help;
@@ -40,13 +44,17 @@ use self::connection::Connections;
 use self::files::FileDirectories;
 use self::rotation::UnderWay;
 use self::static_rotation::NextRotation;
+use self::undecided::Undecided;
 
 /// The database engine.
 pub struct DatabaseEngine {
     connections: Connections,
     rotating: UnderWay,
     rotating_static: UnderWay,
+    undecided: Undecided,
     next_rotation: NextRotation,
+    /// Whether the log has what is stored beyond limits.
+    limits_logged: AtomicBool,
 }
 
 impl Engine for DatabaseEngine {
@@ -99,7 +107,9 @@ impl Engine for DatabaseEngine {
             connections: Connections::new(FileDirectories::new(&cx.file_directories())),
             rotating: UnderWay::default(),
             rotating_static: UnderWay::default(),
+            undecided: Undecided::default(),
             next_rotation: NextRotation::default(),
+            limits_logged: AtomicBool::default(),
         })
     }
 
@@ -113,6 +123,9 @@ impl Engine for DatabaseEngine {
     }
 
     async fn tick(&self, cx: &mut Cx) -> Result<()> {
+        if !self.limits_logged.swap(true, Ordering::Relaxed) {
+            stored_limits::log(cx).await?;
+        }
         let recovered = rotation::recover_all(self, cx).await;
         static_rotation::tick(self, cx).await.and(recovered)
     }

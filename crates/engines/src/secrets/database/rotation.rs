@@ -122,7 +122,9 @@ pub(super) async fn rotate_root(engine: &DatabaseEngine, cx: &mut Cx, req: Named
             };
         }
     }
-    match prove(engine, cx, name).await? {
+    let outcome = prove(engine, cx, name).await;
+    note(engine, cx, name, outcome.as_ref().ok());
+    match outcome? {
         Outcome::Old => Err(DatabaseError::new("the database does not accept the new password").answer()),
         Outcome::Undecided(error) => {
             cx.warn(format!(
@@ -217,6 +219,20 @@ async fn prove(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<Outco
 /// # Errors
 /// When storage fails. Errors of the database are [`Outcome::Undecided`].
 pub(super) async fn recover(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<Outcome> {
+    let outcome = decide(engine, cx, name).await;
+    note(engine, cx, name, outcome.as_ref().ok());
+    outcome
+}
+
+/// Begins a pause after a failure, or forgets earlier ones.
+fn note(engine: &DatabaseEngine, cx: &Cx, name: &str, outcome: Option<&Outcome>) {
+    match outcome {
+        None | Some(Outcome::Undecided(_)) => engine.undecided.failed(name, cx.now()),
+        Some(_) => engine.undecided.forget(name),
+    }
+}
+
+async fn decide(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<Outcome> {
     let Some(pending) = PENDING.get(cx, name).await? else { return Ok(Outcome::Settled) };
     if pending.is_old {
         return prove(engine, cx, name).await;
@@ -259,11 +275,17 @@ pub(super) async fn database(
 ) -> Result<Arc<dyn Database>> {
     let database = engine.connections.of(name, config, cx.clock())?;
     let Some(pending) = PENDING.get(cx, name).await? else { return Ok(database) };
-    if database.verify().await.is_ok() {
-        return Ok(database);
-    }
     let other = engine.connections.second(name, &config.with_password(&pending.password()), cx.clock())?;
-    Ok(if other.verify().await.is_ok() { other } else { database })
+    // What worked last is tried first: each use would begin with a wrong login otherwise.
+    let second_first = engine.undecided.second_works(name);
+    let [first, then] = if second_first { [&other, &database] } else { [&database, &other] };
+    for (tried, is_second) in [(first, second_first), (then, !second_first)] {
+        if tried.verify().await.is_ok() {
+            engine.undecided.note_working(name, is_second);
+            return Ok(tried.clone());
+        }
+    }
+    Ok(database)
 }
 
 /// Whether a connection may change while its administrator's password is undecided.
@@ -320,6 +342,7 @@ pub(super) fn forget(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result
         return Err(busy());
     }
     PENDING.delete(cx, name);
+    engine.undecided.forget(name);
     Ok(())
 }
 
@@ -337,6 +360,14 @@ pub(super) async fn recover_if_pending(engine: &DatabaseEngine, cx: &mut Cx, nam
     }
 }
 
+/// The same for a request that uses the connection: not in the pause after a failure, because each try may be a wrong login.
+///
+/// # Errors
+/// When storage fails.
+pub(super) async fn recover_if_due(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<()> {
+    if engine.undecided.is_due(name, cx.now()) { recover_if_pending(engine, cx, name).await } else { Ok(()) }
+}
+
 /// Which of two passwords a user has, by logging in; `None` where that proves neither.
 pub(super) async fn judge(
     database: &dyn Database,
@@ -344,10 +375,26 @@ pub(super) async fn judge(
     old: Option<&SecretString>,
     new: &SecretString,
 ) -> Option<Outcome> {
-    if database.accepts(user, new).await.ok()? {
-        return proves(database, user, new).await.ok()?.then_some(Outcome::New);
+    if !database.accepts(user, new).await.ok()? {
+        return database.accepts(user, old?).await.ok()?.then_some(Outcome::Old);
     }
-    database.accepts(user, old?).await.ok()?.then_some(Outcome::Old)
+    // The old password is the wrong one that has to fail.
+    let is_proved = match old {
+        Some(old) => !database.accepts(user, old).await.ok()?,
+        None => refuses_others(database, user).await.ok()?,
+    };
+    is_proved.then_some(Outcome::New)
+}
+
+/// Whether a user has its old password and not the new one, as far as logins tell.
+pub(super) async fn has_old_only(
+    database: &dyn Database,
+    user: &str,
+    old: Option<&SecretString>,
+    new: &SecretString,
+) -> bool {
+    let Some(old) = old else { return false };
+    matches!(database.accepts(user, new).await, Ok(false)) && matches!(database.accepts(user, old).await, Ok(true))
 }
 
 /// Whether a user has this password and no server accepts any other, as `trust` of PostgreSQL and `nopass` of Redis do.
@@ -362,17 +409,25 @@ pub(super) async fn proves(
     if !database.accepts(user, password).await? {
         return Ok(false);
     }
+    refuses_others(database, user).await
+}
+
+/// Whether a login with a random password fails.
+async fn refuses_others(database: &dyn Database, user: &str) -> Result<bool, DatabaseError> {
     let another = SecretString::new(random::base62(20));
     Ok(!database.accepts(user, &another).await?)
 }
 
-/// Decides every undecided rotation.
+/// Decides every undecided rotation whose pause is over.
 ///
 /// # Errors
-/// The first failure of storage; what is undecided is tried again at the next tick.
+/// The first failure of storage; what is undecided is tried again after a pause.
 pub(super) async fn recover_all(engine: &DatabaseEngine, cx: &mut Cx) -> Result<()> {
     let mut outcome = Ok(());
     for name in PENDING.list(cx, "", &Page::all()).await? {
+        if !engine.undecided.is_due(&name, cx.now()) {
+            continue;
+        }
         let Some(_turn) = engine.rotating.begin(&name) else { continue };
         outcome = outcome.and(recover(engine, cx, &name).await.map(drop));
     }

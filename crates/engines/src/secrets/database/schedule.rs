@@ -36,6 +36,8 @@ const HORIZON: i64 = 9 * 366;
 const DAY: i64 = 86_400;
 /// The longest schedule, in bytes: every minute and every day may be listed.
 const LONGEST: usize = 512;
+/// The longest one that is used.
+const LONGEST_STORED: usize = 16 * LONGEST;
 
 impl Schedule {
     /// Reads five fields, or one of `@hourly`, `@daily`, `@midnight`, `@weekly`, `@monthly`, `@yearly`, `@annually`.
@@ -45,6 +47,17 @@ impl Schedule {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         if text.len() > LONGEST {
             return Err(format!("a schedule has at most {LONGEST} bytes"));
+        }
+        Self::parse_stored(text)
+    }
+
+    /// The same for a stored schedule, which may be older than the limit of its length.
+    ///
+    /// # Errors
+    /// What is wrong, by the field's name.
+    pub(super) fn parse_stored(text: &str) -> Result<Self, String> {
+        if text.len() > LONGEST_STORED {
+            return Err(format!("a schedule has at most {LONGEST_STORED} bytes"));
         }
         let text = match text.trim() {
             "@hourly" => "0 * * * *",

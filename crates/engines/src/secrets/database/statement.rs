@@ -5,16 +5,21 @@ use keepfast_framework::Timestamp;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use keepfast_framework::Result as FrameworkResult;
 use keepfast_framework::fields::Strings;
 use keepfast_framework::text_limits::{
     DOLLAR_QUOTE_DEPTH, ExceedsLimit, STATEMENT_BYTES, STATEMENTS, STATEMENTS_BYTES,
 };
-use keepfast_framework::{Error, Result as FrameworkResult};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::connection::DatabaseError;
+
+/// The longest list of statements that is used, in bytes: sixteen times what can be written.
+const STORED_BYTES: usize = 16 * STATEMENTS_BYTES;
+/// How deep dollar quotes nest in a statement that is used: four times what can be written.
+const STORED_DEPTH: usize = 4 * DOLLAR_QUOTE_DEPTH;
 
 /// Statements of a request: a list, or one text; null and an empty text are none.
 pub(super) struct Statements(Vec<String>);
@@ -25,12 +30,33 @@ impl Statements {
     /// # Errors
     /// 400 when they exceed a limit of [`keepfast_framework::text_limits`].
     pub(super) fn checked(self) -> FrameworkResult<Vec<String>> {
-        for statement in expanded(&self.0).map_err(|limit| Error::invalid(limit.to_string()))? {
-            // Only PostgreSQL has dollar quotes; the connection, and so the dialect, may be created later.
-            split(Dialect::Postgres, &statement, None, &mut |_| Ok(())).map_err(DatabaseError::invalid)?;
-        }
+        check_limits(&self.0).map_err(DatabaseError::invalid)?;
         Ok(self.0)
     }
+}
+
+/// Checks the limits of what is written. What is stored may be older than they are and is used all the same, up to
+/// [`STORED_BYTES`] and [`STORED_DEPTH`].
+///
+/// # Errors
+/// The limit that is exceeded.
+pub(super) fn check_limits(stored: &[String]) -> Result<(), DatabaseError> {
+    if stored.iter().map(String::len).sum::<usize>() > STATEMENTS_BYTES {
+        return Err(ExceedsLimit::StatementsBytes.into());
+    }
+    // Empty statements count too: the record stores them.
+    let all: Vec<String> = stored.iter().flat_map(|text| each(text)).take(STATEMENTS + 1).collect();
+    if all.len() > STATEMENTS {
+        return Err(ExceedsLimit::Statements.into());
+    }
+    for statement in all {
+        if statement.len() > STATEMENT_BYTES {
+            return Err(ExceedsLimit::StatementBytes.into());
+        }
+        // Only PostgreSQL has dollar quotes; the connection, and so the dialect, may be created later.
+        split((Dialect::Postgres, DOLLAR_QUOTE_DEPTH), &statement, None, &mut |_| Ok(()))?;
+    }
+    Ok(())
 }
 
 impl<'de> Deserialize<'de> for Statements {
@@ -56,25 +82,20 @@ impl JsonSchema for Statements {
 /// engine API").
 ///
 /// # Errors
-/// When a limit is exceeded; the list may have been stored before there were limits.
+/// When they are longer than [`STORED_BYTES`].
 pub(super) fn expanded(stored: &[String]) -> Result<Vec<String>, ExceedsLimit> {
-    if stored.iter().map(String::len).sum::<usize>() > STATEMENTS_BYTES {
+    if stored.iter().map(String::len).sum::<usize>() > STORED_BYTES {
         return Err(ExceedsLimit::StatementsBytes);
     }
-    let each = |text: &String| {
-        let decoded = STANDARD.decode(text.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-        let text = decoded.unwrap_or_else(|| text.clone());
-        serde_json::from_str::<Vec<String>>(&text).unwrap_or_else(|_| vec![text])
-    };
-    // Empty statements count too: the record stores them.
-    let all: Vec<String> = stored.iter().flat_map(each).take(STATEMENTS + 1).collect();
-    if all.len() > STATEMENTS {
-        return Err(ExceedsLimit::Statements);
-    }
-    if all.iter().any(|statement| statement.len() > STATEMENT_BYTES) {
-        return Err(ExceedsLimit::StatementBytes);
-    }
-    Ok(all.into_iter().filter(|statement| !statement.trim().is_empty()).collect())
+    let all = stored.iter().flat_map(|text| each(text));
+    Ok(all.filter(|statement| !statement.trim().is_empty()).collect())
+}
+
+/// The statements of one stored text.
+fn each(text: &str) -> Vec<String> {
+    let decoded = STANDARD.decode(text.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let text = decoded.unwrap_or_else(|| text.to_owned());
+    serde_json::from_str::<Vec<String>>(&text).unwrap_or_else(|_| vec![text])
 }
 
 /// The statements to run with their placeholders filled.
@@ -142,7 +163,7 @@ impl<'a> DollarQuote<'a> {
 /// deep.
 fn fill(dialect: Dialect, statement: &str, values: &[(&str, &str)]) -> Result<String, DatabaseError> {
     let mut out = String::with_capacity(statement.len() + 64);
-    split(dialect, statement, None, &mut |piece| {
+    split((dialect, STORED_DEPTH), statement, None, &mut |piece| {
         let mut rest = piece.text;
         while let Some(at) = rest.find("{{") {
             let (before, from) = rest.split_at(at);
@@ -173,7 +194,7 @@ fn fill(dialect: Dialect, statement: &str, values: &[(&str, &str)]) -> Result<St
 /// When dollar quotes nest too deep.
 pub(super) fn places(dialect: Dialect, statement: &str) -> Result<Vec<Place>, DatabaseError> {
     let mut all = Vec::new();
-    split(dialect, statement, None, &mut |piece| {
+    split((dialect, STORED_DEPTH), statement, None, &mut |piece| {
         all.push(piece.place);
         Ok(())
     })?;
@@ -225,10 +246,10 @@ fn quoted(piece: Piece<'_>, value: &str) -> Option<String> {
 /// limit of the depth bounds the time as well as the stack.
 ///
 /// # Errors
-/// When dollar quotes nest deeper than [`DOLLAR_QUOTE_DEPTH`], and the errors of `visit`.
-// recursion: bounded by DOLLAR_QUOTE_DEPTH
+/// When dollar quotes nest deeper than `deepest`, and the errors of `visit`.
+// recursion: bounded by `deepest`, at most STORED_DEPTH
 fn split<V>(
-    dialect: Dialect,
+    (dialect, deepest): (Dialect, usize),
     statement: &str,
     dollars: Option<&DollarQuote<'_>>,
     visit: &mut V,
@@ -236,7 +257,7 @@ fn split<V>(
 where
     V: FnMut(Piece<'_>) -> Result<(), DatabaseError>,
 {
-    if dollars.is_some_and(|quote| quote.outwards().count() > DOLLAR_QUOTE_DEPTH) {
+    if dollars.is_some_and(|quote| quote.outwards().count() > deepest) {
         return Err(ExceedsLimit::DollarQuoteDepth.into());
     }
     let (mut begun, mut at) = (0, 0);
@@ -247,7 +268,7 @@ where
             let to = statement[from..].find(tag).map_or(statement.len(), |end| from + end);
             visit(Piece { place: Place::Bare, dollars, text: &statement[begun..from] })?;
             let quote = DollarQuote { tag, around: dollars };
-            split(dialect, &statement[from..to], Some(&quote), visit)?;
+            split((dialect, deepest), &statement[from..to], Some(&quote), visit)?;
             (begun, at) = (to, (to + tag.len()).min(statement.len()));
             continue;
         }
@@ -387,12 +408,10 @@ mod tests {
         assert_eq!(checked(STANDARD.encode(&json)).unwrap_err(), too_deep);
         assert_eq!(checked(json).unwrap_err(), too_deep);
         // A statement of a record that is older than the limit.
-        for count in [9, 9000, 150_000] {
-            assert!(filled(Dialect::Postgres, &[nested(count)], &[("name", "x")]).is_err());
-        }
-        for count in [9, 20_000] {
-            assert!(fill(Dialect::Postgres, &nested(count), &[("name", "x")]).is_err());
-            assert!(fill(Dialect::MySql, &nested(count), &[("name", "x")]).is_ok());
+        for (count, is_used) in [(9, true), (STORED_DEPTH, true), (33, false), (9000, false), (150_000, false)] {
+            let one = [nested(count)];
+            assert_eq!(filled(Dialect::Postgres, &one, &[("name", "x")]).is_ok(), is_used, "{count}");
+            assert!(filled(Dialect::MySql, &one, &[("name", "x")]).is_ok());
         }
         assert!(fill(Dialect::Postgres, &"$".repeat(100_000), &[("name", "x")]).is_ok());
     }
@@ -409,6 +428,10 @@ mod tests {
             "a list of statements has at most 262144 bytes"
         );
         assert!(refused(vec![a(1); STATEMENTS]).is_ok());
+        // What is stored is used, whether or not it could be written today.
+        assert_eq!(expanded(&vec![a(STATEMENT_BYTES + 1); 5]).unwrap().len(), 5);
+        assert_eq!(expanded(&vec![a(1); STATEMENTS + 1]).unwrap().len(), STATEMENTS + 1);
+        assert!(expanded(&vec![a(STATEMENTS_BYTES); 17]).is_err());
         for all in [vec![a(1); STATEMENTS + 1], vec![String::new(); STATEMENTS + 1]] {
             let json = serde_json::to_string(&all).unwrap();
             for given in [all, vec![STANDARD.encode(&json)], vec![json]] {

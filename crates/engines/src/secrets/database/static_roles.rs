@@ -67,16 +67,20 @@ impl Drop for StaticRole {
 }
 
 impl StaticRole {
-    fn schedule(&self) -> Option<Schedule> {
-        // It was checked when it was written.
-        Some(&self.rotation_schedule).filter(|s| !s.is_empty()).and_then(|s| Schedule::parse(s).ok())
+    /// What is wrong with the stored schedule, if anything.
+    pub(super) fn fault_of_schedule(&self) -> Option<String> {
+        Some(&self.rotation_schedule).filter(|s| !s.is_empty()).and_then(|s| Schedule::parse(s).err())
     }
 
     /// When the password is to be changed next, as seen at `now`; a moment in the past is overdue.
     fn next(&self, now: Timestamp) -> Option<Timestamp> {
         let rotated = self.rotated?;
-        match self.schedule() {
-            None => Some(rotated.after(Duration::from_secs(self.rotation_period))),
+        if self.rotation_schedule.is_empty() {
+            return Some(rotated.after(Duration::from_secs(self.rotation_period)));
+        }
+        // One that cannot be read has no moments.
+        match Schedule::parse_stored(&self.rotation_schedule).ok() {
+            None => None,
             Some(schedule) if self.rotation_window == 0 => schedule.next(rotated),
             // A moment whose window has passed is over.
             Some(schedule) => {

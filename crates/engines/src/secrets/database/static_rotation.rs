@@ -5,7 +5,6 @@
 //! be read, and the next try sends the same pending password again.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::{Cx, Error, Page, Result, Timestamp};
@@ -14,14 +13,12 @@ use zeroize::Zeroize;
 
 use super::config::Config;
 use super::connection::{Database, DatabaseError, NotChanged};
-use super::rotation::{self, Outcome, judge, within};
+use super::rotation::{self, Outcome, has_old_only, judge, within};
 use super::statement::are_blank;
 use super::static_roles::{NEVER, Named, STATIC_ROLES, StaticRole};
+use super::undecided::pause;
 use super::{DatabaseEngine, username};
 
-/// The pause after the first failure; it doubles with each, up to [`LONGEST_PAUSE`].
-const PAUSE: Duration = Duration::from_secs(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// How often a commit that conflicts is repeated.
 const TRIES: usize = 64;
 
@@ -147,11 +144,6 @@ pub(super) async fn rotate(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> 
     Err(failure)
 }
 
-/// How long is waited after so many failures.
-fn pause(failures: u32) -> Duration {
-    PAUSE.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1))).min(LONGEST_PAUSE)
-}
-
 async fn attempt(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<(), Failure> {
     let gone = || Error::invalid("no static role found for role name");
     let mut role = STATIC_ROLES.get(cx, name).await?.ok_or_else(gone)?;
@@ -187,12 +179,13 @@ async fn attempt(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<(),
 async fn change(database: &dyn Database, role: &StaticRole, password: &SecretString) -> Result<Outcome, NotChanged> {
     let old = role.rotated.map(|_| SecretString::new(role.password.clone()));
     let set = || database.set_password(&role.username, password, &role.rotation_statements);
-    let judged = || judge(database, &role.username, old.as_ref(), password);
+    let name = &role.username;
     match set().await {
         Ok(()) if are_blank(&role.rotation_statements) => Ok(Outcome::New),
         // Statements of an operator can succeed without any effect. Where no login can tell, they are believed.
-        Ok(()) => Ok(judged().await.unwrap_or(Outcome::New)),
-        Err(NotChanged::Unanswered(error)) => match judged().await {
+        Ok(()) if has_old_only(database, name, old.as_ref(), password).await => Ok(Outcome::Old),
+        Ok(()) => Ok(Outcome::New),
+        Err(NotChanged::Unanswered(error)) => match judge(database, name, old.as_ref(), password).await {
             Some(Outcome::New) => Ok(Outcome::New),
             // What was sent may be on its way yet, so that the old password proves nothing: only an answer does.
             _ => set().await.map(|()| Outcome::New).map_err(|_| NotChanged::Unanswered(error)),
@@ -226,15 +219,4 @@ async fn settle(cx: &mut Cx, name: &str, password: &SecretString, is_new: bool) 
         }
     }
     Err(Error::internal("a rotation was not stored: conflicts without end"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_an_hour() {
-        let seconds: Vec<u64> = [1, 2, 3, 9, 10, u32::MAX].map(|n| pause(n).as_secs()).to_vec();
-        assert_eq!(seconds, [10, 20, 40, 2560, 3600, 3600]);
-    }
 }

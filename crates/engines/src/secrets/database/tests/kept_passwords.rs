@@ -226,3 +226,59 @@ async fn a_login_that_any_password_passes_proves_nothing() {
     assert!(left.public().contains("was left alone"), "{}", left.public());
     assert!(server.users().contains(&"kept".to_owned()));
 }
+
+/// How often a login as a user has failed for its password.
+fn failed_logins(server: &PostgresServer, user: &str) -> usize {
+    let needle = format!("password authentication failed for user \"{user}\"");
+    server.log().lines().filter(|line| line.contains(&needle)).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sec_kf47_an_undecided_rotation_is_tried_with_growing_pauses_and_few_wrong_logins() {
+    let Some(server) = PostgresServer::start() else { return };
+    let proxy = Proxy::start(server.port, "ALTER ROLE");
+    let bench = rig(&server, proxy.port, json!({})).await;
+    proxy.lose_the_next_answer();
+    bench.write("rotate-root/db", json!({})).await.err().unwrap();
+    // Somebody has set a third password, so that neither of both works.
+    server.admin("ALTER ROLE boss PASSWORD 'third'");
+    proxy.pass();
+    let before = failed_logins(&server, "boss");
+    for _ in 0..720 {
+        bench.tick_after(Duration::from_secs(5)).await.unwrap();
+    }
+    let in_an_hour = failed_logins(&server, "boss") - before;
+    assert!((2..60).contains(&in_an_hour), "{in_an_hour} wrong logins in an hour");
+    // What the operator changes is tried at once.
+    bench.write("config/db", json!({"password": "third"})).await.unwrap();
+    bench.read("creds/app").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sec_kf47_the_password_that_works_is_tried_first() {
+    let Some(server) = PostgresServer::start() else { return };
+    let proxy = Proxy::start(server.port, "ALTER ROLE");
+    let bench = rig(&server, proxy.port, json!({})).await;
+    proxy.lose_the_next_answer();
+    bench.write("rotate-root/db", json!({})).await.err().unwrap();
+    bench.tick_after(Duration::from_secs(11)).await.unwrap();
+    proxy.pass();
+    // In the pause no request tries to decide the rotation.
+    let before = failed_logins(&server, "boss");
+    for _ in 0..5 {
+        bench.read("creds/app").await.unwrap();
+    }
+    assert_eq!(failed_logins(&server, "boss") - before, 1);
+}
+
+#[tokio::test]
+async fn sec_kf47_a_static_rotation_that_is_acknowledged_makes_no_wrong_login() {
+    let Some(server) = PostgresServer::start() else { return };
+    let bench = rig(&server, server.port, json!({})).await;
+    worker(&bench, &server).await;
+    let statements = json!(["ALTER ROLE \"{{name}}\" PASSWORD '{{password}}'"]);
+    bench.write("static-roles/w", json!({"username": "worker", "rotation_statements": statements})).await.unwrap();
+    let before = failed_logins(&server, "worker");
+    bench.write("rotate-role/w", json!({})).await.unwrap();
+    assert_eq!(failed_logins(&server, "worker"), before);
+}

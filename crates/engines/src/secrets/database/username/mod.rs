@@ -126,7 +126,7 @@ pub(super) fn default_password() -> SecretString {
 /// As [`generate`], as the answer of a request.
 pub(super) fn name(template: &str, longest: usize, of: &Ingredients<'_>) -> Result<String> {
     generate(template, longest, of)
-        .map_err(|text| DatabaseError::new(format!("unable to generate username: {text}")).answer())
+        .map_err(|text| DatabaseError::new(format!("unable to generate username: {text}")).refusal())
 }
 
 /// Whether a template can be used.
