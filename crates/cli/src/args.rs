@@ -9,7 +9,6 @@ use keepfast_client::duration;
 use keepfast_client::environment::truth;
 use serde_json::{Map, Value};
 
-use crate::absent::nearest;
 use crate::cx::Cx;
 use crate::halt::{Halt, Outcome};
 
@@ -136,7 +135,9 @@ impl Words {
             }
             let Some(known) = command.flag(name) else {
                 let known: Vec<&str> = command.flags.iter().flat_map(|set| set.flags).map(|flag| flag.name).collect();
-                let hint = nearest(name, &known).map(|near| format!(". Did you mean -{near}?")).unwrap_or_default();
+                let hint = keepfast_hcl::nearest(name, &known)
+                    .map(|near| format!(". Did you mean -{near}?"))
+                    .unwrap_or_default();
                 return Err(Halt::usage(format!("flag provided but not defined: -{name}{hint}")));
             };
             let value = match (value, known.kind) {

@@ -13,6 +13,7 @@ mod json;
 mod literal;
 mod parse;
 mod scan;
+mod suggestion;
 
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ pub use ast::{Block, Body, Document, Item, Key, Syntax, Value, ValueKind};
 pub use error::{HclError, Position};
 pub use format::format;
 pub use parse::{MAX_BYTES, MAX_DEPTH};
+pub use suggestion::{Suggestion, nearest};
 
 /// Parses a text: as JSON when its first character that is not blank is `{`, otherwise as HCL.
 ///

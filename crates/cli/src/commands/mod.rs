@@ -127,7 +127,7 @@ fn help_of(words: &[String], nodes: &'static [Node], path: String) -> Outcome {
 fn unknown(path: &str, word: &str, nodes: &'static [Node], top: bool) -> Halt {
     let names: Vec<&str> = nodes.iter().map(Node::name).collect();
     let whole = path.split_once(' ').map_or_else(|| word.to_owned(), |(_, group)| format!("{group} {word}"));
-    let hint = match (absent::reason(&whole), absent::nearest(word, &names)) {
+    let hint = match (absent::reason(&whole), keepfast_hcl::nearest(word, &names)) {
         (Some(reason), _) => format!("{reason}. "),
         (None, Some(near)) => format!("Did you mean \"{near}\"? "),
         (None, None) => String::new(),

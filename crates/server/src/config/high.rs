@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use keepfast_core::settings::{AuditSettings, LockoutSettings, TelemetrySettings};
+use keepfast_hcl::Suggestion;
 
 use super::address_template;
 use super::environment::Environment;
@@ -12,7 +13,6 @@ use super::error::{ConfigError, Warning};
 use super::known_keys;
 use super::listener::{Limits, ListenerConfig};
 use super::low::{Labelled, Source, Stanza};
-use super::suggestion::Suggestion;
 use super::{audit, stanzas};
 
 /// Everything that the operator decided, checked.

@@ -7,13 +7,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 use keepfast_core::OpenCeremonies;
 use keepfast_framework::token_params::parse_cidr;
-use keepfast_hcl::{Item, Position};
+use keepfast_hcl::{Item, Position, Suggestion};
 
 use super::error::{ConfigError, Warning};
 use super::headers::{self, CustomHeader};
 use super::known_keys;
 use super::low::{Labelled, Stanza};
-use super::suggestion::Suggestion;
 
 /// One listener, checked.
 #[derive(Debug, Clone)]

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use keepfast_framework::fields::parse_duration;
-use keepfast_hcl::{Body, Document, Item, Position, Value, ValueKind};
+use keepfast_hcl::{Body, Document, Item, Position, Suggestion, Value, ValueKind};
 
 use super::address_template;
 use super::error::{ConfigError, Warning};
-use super::suggestion::Suggestion;
 
 /// One parsed file.
 pub(super) struct Source {

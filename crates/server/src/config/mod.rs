@@ -16,7 +16,6 @@ mod low;
 #[cfg(test)]
 mod public_configurations;
 mod stanzas;
-mod suggestion;
 #[cfg(test)]
 mod tests;
 
