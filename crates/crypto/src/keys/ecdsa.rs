@@ -1,8 +1,9 @@
 //! ECDSA and ECDH on the NIST curves (FIPS 186-5, SP 800-56A).
 
 use super::evp::{self, Kind, Pkey, Scheme};
-use super::{KeyError, der, pem};
-use crate::secret::{SecretBytes, SecretString};
+use super::pair::{AsymmetricKey, Parameters};
+use super::{KeyError, der};
+use crate::secret::SecretBytes;
 
 /// DER of the object identifier id-ecPublicKey.
 const EC_PUBLIC_KEY: &[u8] = &[6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
@@ -76,11 +77,12 @@ pub enum Marshaling {
     Jws,
 }
 
-/// A key pair, or a public key alone. Wiped by the library when dropped.
-pub struct EcKey {
-    key: Pkey,
-    curve: Curve,
-    private: bool,
+/// A key pair on a curve, or a public key alone. Wiped by the library when dropped.
+pub type EcKey = AsymmetricKey<Curve>;
+
+impl Parameters for Curve {
+    /// An ECPrivateKey (RFC 5915).
+    const PEM_LABEL: &'static str = "EC PRIVATE KEY";
 }
 
 impl EcKey {
@@ -144,40 +146,13 @@ impl EcKey {
 
     fn checked(key: Pkey, curve: Curve, private: bool) -> Result<Self, KeyError> {
         let fits = key.kind() == Some(Kind::Curve(curve.nid()));
-        if fits { Ok(Self { key, curve, private }) } else { Err(KeyError::WrongKind) }
+        if fits { Ok(Self::new(key, curve, private)) } else { Err(KeyError::WrongKind) }
     }
 
     /// The curve.
     #[must_use]
     pub fn curve(&self) -> Curve {
-        self.curve
-    }
-
-    /// The public key as DER of a SubjectPublicKeyInfo.
-    ///
-    /// # Errors
-    /// When the library fails.
-    pub fn spki(&self) -> Result<Vec<u8>, KeyError> {
-        self.key.to_spki()
-    }
-
-    /// The private key as PKCS#8.
-    ///
-    /// # Errors
-    /// When there is only a public key.
-    pub fn pkcs8(&self) -> Result<SecretBytes, KeyError> {
-        if self.private { self.key.to_pkcs8() } else { Err(KeyError::PublicOnly) }
-    }
-
-    /// The private key as PEM of an ECPrivateKey (RFC 5915).
-    ///
-    /// # Errors
-    /// When there is only a public key.
-    pub fn private_pem(&self) -> Result<SecretString, KeyError> {
-        if !self.private {
-            return Err(KeyError::PublicOnly);
-        }
-        Ok(pem::encode_secret("EC PRIVATE KEY", self.key.to_traditional()?.expose()))
+        self.parameters
     }
 
     /// Signs a digest; what is longer than the curve's order is cut, as FIPS 186-5 says.
@@ -185,13 +160,10 @@ impl EcKey {
     /// # Errors
     /// When there is only a public key.
     pub fn sign(&self, digest: &[u8], marshaling: Marshaling) -> Result<Vec<u8>, KeyError> {
-        if !self.private {
-            return Err(KeyError::PublicOnly);
-        }
-        let signature = self.key.sign(Scheme::Ecdsa, digest)?;
+        let signature = self.private_key()?.sign(Scheme::Ecdsa, digest)?;
         match marshaling {
             Marshaling::Asn1 => Ok(signature),
-            Marshaling::Jws => fixed_from_der(&signature, self.curve.size()).ok_or(KeyError::Failed),
+            Marshaling::Jws => fixed_from_der(&signature, self.parameters.size()).ok_or(KeyError::Failed),
         }
     }
 
@@ -203,7 +175,7 @@ impl EcKey {
         let der = match marshaling {
             Marshaling::Asn1 if numbers(signature).is_none() => return Err(KeyError::Malformed),
             Marshaling::Asn1 => signature.to_vec(),
-            Marshaling::Jws if signature.len() == 2 * self.curve.size() => der_from_fixed(signature),
+            Marshaling::Jws if signature.len() == 2 * self.parameters.size() => der_from_fixed(signature),
             Marshaling::Jws => return Ok(false),
         };
         self.key.verify(Scheme::Ecdsa, digest, &der)
@@ -215,11 +187,8 @@ impl EcKey {
     /// # Errors
     /// When there is only a public key, or the other is on another curve.
     pub fn agree(&self, peer: &Self) -> Result<SecretBytes, KeyError> {
-        match (self.private, self.curve == peer.curve) {
-            (false, _) => Err(KeyError::PublicOnly),
-            (_, false) => Err(KeyError::WrongKind),
-            _ => self.key.agree(&peer.key),
-        }
+        let key = self.private_key()?;
+        if self.parameters == peer.parameters { key.agree(&peer.key) } else { Err(KeyError::WrongKind) }
     }
 }
 

@@ -18,6 +18,7 @@ pub mod ed25519;
 mod evp;
 pub mod mldsa;
 pub mod mlkem;
+pub mod pair;
 pub mod pem;
 pub mod rsa;
 pub mod symmetric;

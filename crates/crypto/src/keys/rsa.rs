@@ -2,8 +2,9 @@
 
 use super::digest::Hash;
 use super::evp::{Kind, Pkey, Scheme};
-use super::{KeyError, SaltLength, der, pem};
-use crate::secret::{SecretBytes, SecretString};
+use super::pair::{AsymmetricKey, Parameters};
+use super::{KeyError, SaltLength, der};
+use crate::secret::SecretBytes;
 
 /// The largest modulus that is accepted, in bits: beyond, one operation would hold a core for seconds.
 pub const MAX_BITS: u32 = 8192;
@@ -20,11 +21,16 @@ pub enum RsaScheme {
     Pkcs1(Option<Hash>),
 }
 
-/// A key pair, or a public key alone. Wiped by the library when dropped.
-pub struct RsaKey {
-    key: Pkey,
-    bits: u32,
-    private: bool,
+/// An RSA key pair, or a public key alone. Wiped by the library when dropped.
+pub type RsaKey = AsymmetricKey<Modulus>;
+
+/// The bits of a modulus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Modulus(u32);
+
+impl Parameters for Modulus {
+    /// An RSAPrivateKey (PKCS#1).
+    const PEM_LABEL: &'static str = "RSA PRIVATE KEY";
 }
 
 impl RsaKey {
@@ -76,7 +82,7 @@ impl RsaKey {
 
     fn checked(key: Pkey, private: bool) -> Result<Self, KeyError> {
         match key.kind() {
-            Some(Kind::Rsa(bits)) if (2048..=MAX_BITS).contains(&bits) => Ok(Self { key, bits, private }),
+            Some(Kind::Rsa(bits)) if (2048..=MAX_BITS).contains(&bits) => Ok(Self::new(key, Modulus(bits), private)),
             _ => Err(KeyError::WrongKind),
         }
     }
@@ -84,34 +90,7 @@ impl RsaKey {
     /// Bits of the modulus.
     #[must_use]
     pub fn bits(&self) -> u32 {
-        self.bits
-    }
-
-    /// The public key as DER of a SubjectPublicKeyInfo.
-    ///
-    /// # Errors
-    /// When the library fails.
-    pub fn spki(&self) -> Result<Vec<u8>, KeyError> {
-        self.key.to_spki()
-    }
-
-    /// The private key as PKCS#8.
-    ///
-    /// # Errors
-    /// When there is only a public key.
-    pub fn pkcs8(&self) -> Result<SecretBytes, KeyError> {
-        if self.private { self.key.to_pkcs8() } else { Err(KeyError::PublicOnly) }
-    }
-
-    /// The private key as PEM of an RSAPrivateKey (PKCS#1).
-    ///
-    /// # Errors
-    /// When there is only a public key.
-    pub fn private_pem(&self) -> Result<SecretString, KeyError> {
-        if !self.private {
-            return Err(KeyError::PublicOnly);
-        }
-        Ok(pem::encode_secret("RSA PRIVATE KEY", self.key.to_traditional()?.expose()))
+        self.parameters.0
     }
 
     /// Signs a digest.
@@ -120,11 +99,9 @@ impl RsaKey {
     /// [`KeyError::WrongDigestSize`] or [`KeyError::WrongSaltLength`] when those do not fit;
     /// [`KeyError::PublicOnly`] when there is only a public key.
     pub fn sign(&self, scheme: RsaScheme, digest: &[u8]) -> Result<Vec<u8>, KeyError> {
-        if !self.private {
-            return Err(KeyError::PublicOnly);
-        }
+        let key = self.private_key()?;
         self.check(scheme, digest)?;
-        self.key.sign(scheme.into(), digest)
+        key.sign(scheme.into(), digest)
     }
 
     /// Whether `signature` is one of `digest` by this key.
@@ -157,10 +134,7 @@ impl RsaKey {
     /// # Errors
     /// As for [`decrypt`](Self::decrypt).
     pub fn decrypt_with(&self, hash: Hash, ciphertext: &[u8]) -> Result<SecretBytes, KeyError> {
-        if !self.private {
-            return Err(KeyError::PublicOnly);
-        }
-        self.key.decrypt_oaep(hash, ciphertext).map_err(|_| KeyError::Unauthentic)
+        self.private_key()?.decrypt_oaep(hash, ciphertext).map_err(|_| KeyError::Unauthentic)
     }
 
     /// Encrypts OAEP with any hash.
