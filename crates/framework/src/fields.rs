@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 
 use crate::duration::parse_int;
 pub use crate::duration::{go_duration, parse_duration};
+pub use keepfast_go::type_name;
 
 /// A text; numbers and booleans are taken as their text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,20 +102,8 @@ impl fmt::Display for Text {
     }
 }
 
-/// How Go names the kind of a value in its faults.
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "nil",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "json.Number",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
-}
-
 fn unconvertible(expected: &str, value: &Value) -> String {
-    format!("'' expected type '{expected}', got unconvertible type '{}'", go_type(value))
+    format!("'' expected type '{expected}', got unconvertible type '{}'", type_name(value))
 }
 
 fn text_of(value: &Value) -> Result<String, String> {
@@ -209,7 +198,7 @@ fn texts_of(value: &Value) -> Result<Vec<String>, String> {
         match text_of(item) {
             Ok(text) => out.push(text.trim().to_owned()),
             Err(_) => {
-                faults.push(format!("* '[{at}]' expected type 'string', got unconvertible type '{}'", go_type(item)))
+                faults.push(format!("* '[{at}]' expected type 'string', got unconvertible type '{}'", type_name(item)))
             }
         }
     }

@@ -48,7 +48,6 @@
 
 pub mod clock;
 pub mod cx;
-pub mod duration;
 pub mod engine;
 pub mod error;
 pub mod fields;
@@ -75,6 +74,7 @@ pub use cx::{Caller, Cx};
 pub use engine::{Engine, Kind, Mountable, Opened};
 pub use error::{Error, Result, Status};
 pub use input::{Body, Input};
+pub use keepfast_go::duration;
 pub use keepfast_storage::Page;
 pub use lease::{HeldLease, LeaseOffer, LeaseTerms};
 pub use path::{CanonicalPath, Operation};

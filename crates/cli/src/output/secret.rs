@@ -55,7 +55,7 @@ pub(crate) fn document(secret: &Secret) -> Value {
 }
 
 fn lease_rows(secret: &Secret) -> Vec<Vec<String>> {
-    let time = duration::for_people(secret.lease_duration);
+    let time = duration::format_short(secret.lease_duration);
     match (secret.lease_duration > 0, secret.lease_id.is_empty()) {
         (false, _) => Vec::new(),
         (true, true) => vec![row("refresh_interval", time)],
@@ -68,7 +68,7 @@ fn lease_rows(secret: &Secret) -> Vec<Vec<String>> {
 }
 
 fn auth_rows(auth: &Auth) -> Vec<Vec<String>> {
-    let time = if auth.lease_duration == 0 { "∞".to_owned() } else { duration::for_people(auth.lease_duration) };
+    let time = if auth.lease_duration == 0 { "∞".to_owned() } else { duration::format_short(auth.lease_duration) };
     let mut rows = vec![
         row("token", &auth.client_token),
         row("token_accessor", &auth.accessor),
@@ -100,7 +100,7 @@ fn wrap_rows(wrap: &WrapInfo) -> Vec<Vec<String>> {
     let mut rows = vec![
         row("wrapping_token:", &wrap.token),
         row("wrapping_accessor:", &wrap.accessor),
-        row("wrapping_token_ttl:", duration::for_people(wrap.ttl)),
+        row("wrapping_token_ttl:", duration::format_short(wrap.ttl)),
         row("wrapping_token_creation_time:", spoken_time(&wrap.creation_time)),
         row("wrapping_token_creation_path:", &wrap.creation_path),
     ];

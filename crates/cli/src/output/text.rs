@@ -44,7 +44,7 @@ pub(crate) fn of_field(name: &str, value: &Value) -> String {
     let is_time = matches!(name, "ttl" | "period" | "duration" | "lease_max" | "ttl_max")
         || ["_ttl", "_period", "_duration"].iter().any(|end| name.ends_with(end));
     match value.as_i64() {
-        Some(seconds) if is_time => duration::for_people(seconds),
+        Some(seconds) if is_time => duration::format_short(seconds),
         _ => plain(value),
     }
 }

@@ -1,8 +1,10 @@
 //! `sys/rotate/config`: when the keyring is rotated by itself.
 
+use std::time::Duration;
+
 use keepfast_framework::fields::{Flag, Int, Seconds};
 use keepfast_framework::routes::{Help, Nothing};
-use keepfast_framework::{Cx, Data, Error, Records, Result, Routes, Timestamp};
+use keepfast_framework::{Cx, Data, Error, Records, Result, Routes, Timestamp, duration};
 use keepfast_storage::{KeyStatus, MAX_ENCRYPTIONS};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -98,7 +100,7 @@ async fn read(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Shown>> {
     let Rotation { enabled, interval, max_operations } = ROTATION.get(cx, "").await?.unwrap_or_default();
     let interval = match interval {
         0 => Value::from(0),
-        s => Value::from(format!("{}h{}m{}s", s / 3600, s / 60 % 60, s % 60)),
+        seconds => Value::from(duration::format(Duration::from_secs(seconds))),
     };
     Ok(Data(Shown { enabled, interval, max_operations }))
 }

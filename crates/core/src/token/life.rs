@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use keepfast_framework::Timestamp;
 use keepfast_framework::mount::TtlBounds;
+use keepfast_framework::{Timestamp, duration};
 
 /// What is asked for. Zero durations mean "not asked for".
 #[derive(Clone, Copy, Debug, Default)]
@@ -94,18 +94,9 @@ pub fn shown(span: Duration) -> u64 {
     span.as_secs() + u64::from(span.subsec_millis() >= 500)
 }
 
-/// A span as the peer's warnings print it: `768h`, `1h30m`, `45s`.
+/// A span as OpenBao's warnings print it: `768h`, `1h30m`, `45s`.
 pub fn go_hours(span: Duration) -> String {
-    let seconds = shown(span);
-    let (h, m, s) = (seconds / 3600, seconds % 3600 / 60, seconds % 60);
-    match (h, m, s) {
-        (0, 0, s) => format!("{s}s"),
-        (0, m, 0) => format!("{m}m"),
-        (0, m, s) => format!("{m}m{s}s"),
-        (h, 0, 0) => format!("{h}h"),
-        (h, m, 0) => format!("{h}h{m}m"),
-        (h, m, s) => format!("{h}h{m}m{s}s"),
-    }
+    duration::format_short(i64::try_from(shown(span)).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! The properties of a role that have paths of their own: read, set, reset.
 
+use std::time::Duration;
+
+use keepfast_framework::duration::format;
 use keepfast_framework::fields::{CommaList, Flag, Int, Seconds, Text};
 use keepfast_framework::routes::Request;
 use keepfast_framework::token_params::{TokenParamsChange, canonical_policies, parsed_policies};
@@ -85,20 +88,10 @@ pub(super) fn check_period(cx: &Cx, period: Option<Seconds>) -> Result<()> {
     match period {
         Some(Seconds(period)) if period > max => Err(Error::invalid(format!(
             "period of {:?} is greater than the backend's maximum lease TTL of {:?}",
-            go_text(period),
-            go_text(max)
+            format(Duration::from_secs(period)),
+            format(Duration::from_secs(max))
         ))),
         _ => Ok(()),
-    }
-}
-
-/// Seconds as Go prints a duration.
-fn go_text(seconds: u64) -> String {
-    let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    match (h, m) {
-        (0, 0) => format!("{s}s"),
-        (0, m) => format!("{m}m{s}s"),
-        (h, m) => format!("{h}h{m}m{s}s"),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::num::IntErrorKind;
 use std::time::Duration;
 
-use keepfast_framework::fields::{parse_duration, truth};
+use keepfast_framework::fields::{parse_duration, truth, type_name};
 use serde_json::{Map, Value};
 
 use super::placeholders::MASK;
@@ -42,7 +42,7 @@ fn fault_of(name: &str, form: Form, value: &Value) -> Option<String> {
         Form::Bytes => "uint8",
     };
     let unconvertible = |at: &str| {
-        Some(format!("'{name}{at}' expected type '{expected}', got unconvertible type '{}'", go_type(value)))
+        Some(format!("'{name}{at}' expected type '{expected}', got unconvertible type '{}'", type_name(value)))
     };
     match (form, value) {
         (Form::Bytes, Value::Array(items)) if items.is_empty() => None,
@@ -65,18 +65,6 @@ fn cannot(name: &str, kind: &str, parser: &str, why: &str) -> String {
 
 fn undecodable(faults: &str) -> String {
     format!("decoding failed due to the following error(s):\n\n{faults}")
-}
-
-/// As the peer's language names what JSON holds.
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "json.Number",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
 }
 
 fn plain_text(value: &Value) -> Option<String> {
@@ -110,7 +98,7 @@ pub(super) fn text(details: &Details, name: &str) -> Option<String> {
 pub(super) fn only_text(details: &Details, name: &str) -> Result<(), String> {
     match details.get(name) {
         None | Some(Value::String(_)) => Ok(()),
-        Some(other) => Err(format!("invalid value at {name}: is a {}", go_type(other))),
+        Some(other) => Err(format!("invalid value at {name}: is a {}", type_name(other))),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Batches: reading their items, and the status of their answer.
 
 use keepfast_crypto::keys::KeyKind;
-use keepfast_framework::fields::{Int, Text, given};
+use keepfast_framework::fields::{Int, Text, given, type_name};
 use keepfast_framework::reply::WithStatus;
 use keepfast_framework::{Cx, Data, Error, Outcome, Reply, Result, Status};
 use serde::de::DeserializeOwned;
@@ -104,32 +104,23 @@ pub(super) fn unreadable(why: &str) -> Error {
 fn fault(raw: &RawValue) -> String {
     let items = match serde_json::from_str(raw.get()) {
         Ok(Value::Array(items)) => items,
-        Ok(other) => return format!("source data must be an array or slice, got {}", kind(&other)),
+        Ok(other) => return format!("source data must be an array or slice, got {}", type_name(&other)),
         Err(_) => return "malformed JSON".to_owned(),
     };
     for (at, item) in items.iter().enumerate() {
-        let Value::Object(fields) = item else { return format!("[{at}] expected a map, got '{}'", kind(item)) };
+        let Value::Object(fields) = item else { return format!("[{at}] expected a map, got '{}'", type_name(item)) };
         for (name, value) in fields {
             let wrong = TEXTS.contains(&name.as_str()) && !value.is_string();
             if wrong || (name == "key_version" && !(value.is_number() || value.is_string())) {
                 let expected = if wrong { "string" } else { "int" };
-                return format!("'[{at}].{name}' expected type '{expected}', got unconvertible type '{}'", kind(value));
+                return format!(
+                    "'[{at}].{name}' expected type '{expected}', got unconvertible type '{}'",
+                    type_name(value)
+                );
             }
         }
     }
     "an item has a value of a wrong type".to_owned()
-}
-
-/// A value's type as Go names it.
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "json.Number",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
 }
 
 #[derive(Serialize)]

@@ -1,6 +1,8 @@
-//! Durations as Vault's API takes them: seconds, digits as text, Go's duration syntax, or days.
+//! Durations as Vault's API and clients take them: a number of seconds, Go's syntax (`1h30m`), or days (`2d`).
 //!
-//! The wording of faults is the peer's; it quotes the text, which is a duration and not a secret.
+//! Errors have OpenBao's words, which quote the text: a duration is no secret.
+
+use std::time::Duration;
 
 const SECOND: i128 = 1_000_000_000;
 /// One past the longest span that Go can hold, in nanoseconds.
@@ -10,7 +12,7 @@ const OVERFLOW: &str = "multiplication of durations resulted in overflow, one op
 /// Reads a duration as Vault's API does, in whole seconds.
 ///
 /// # Errors
-/// The peer's wording.
+/// OpenBao's words.
 pub fn parse_duration(text: &str) -> Result<i64, String> {
     parse_nanos(text).map(|nanos| (nanos / SECOND) as i64)
 }
@@ -18,7 +20,7 @@ pub fn parse_duration(text: &str) -> Result<i64, String> {
 /// The same, exactly, in nanoseconds.
 ///
 /// # Errors
-/// The peer's wording.
+/// OpenBao's words.
 pub fn parse_nanos(text: &str) -> Result<i128, String> {
     if text.is_empty() {
         return Ok(0);
@@ -36,7 +38,7 @@ pub fn parse_nanos(text: &str) -> Result<i128, String> {
 /// A number of seconds within what Go can hold.
 ///
 /// # Errors
-/// The peer's wording when it is longer.
+/// OpenBao's words when it is longer.
 pub fn bounded(count: i64, seconds: i64) -> Result<i128, String> {
     let nanos = i128::from(count) * i128::from(seconds) * SECOND;
     if (-LIMIT..LIMIT).contains(&nanos) { Ok(nanos) } else { Err(OVERFLOW.to_owned()) }
@@ -85,7 +87,7 @@ fn base_of(text: &str) -> Option<(u32, String)> {
 /// Go's `time.ParseDuration`, in nanoseconds.
 ///
 /// # Errors
-/// Go's wording.
+/// Go's words.
 pub fn go_duration(text: &str) -> Result<i128, String> {
     let invalid = || format!("time: invalid duration {}", go_quote(text));
     let (negative, mut rest) = match text.as_bytes().first() {
@@ -145,6 +147,33 @@ fn scale_of(unit: &str) -> Option<i128> {
     })
 }
 
+/// Writes a duration as Go's `Duration.String`, but for spans below a second: `1h0m0s`, `1m30s`, `0s`, `1.5s`.
+#[must_use]
+pub fn format(duration: Duration) -> String {
+    let (hours, minutes) = (duration.as_secs() / 3600, duration.as_secs() / 60 % 60);
+    let mut seconds = (duration.as_secs() % 60).to_string();
+    if duration.subsec_nanos() > 0 {
+        let fraction = format!("{:09}", duration.subsec_nanos());
+        seconds = format!("{seconds}.{}", fraction.trim_end_matches('0'));
+    }
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds}s"),
+        (0, _) => format!("{minutes}m{seconds}s"),
+        _ => format!("{hours}h{minutes}m{seconds}s"),
+    }
+}
+
+/// Writes whole seconds without the units at either end that are zero: `768h`, `1h30m`, `1h0m1s`, `0s`.
+#[must_use]
+pub fn format_short(seconds: i64) -> String {
+    let whole = seconds.unsigned_abs();
+    let parts = [(whole / 3600, 'h'), (whole / 60 % 60, 'm'), (whole % 60, 's')];
+    let Some(last) = parts.iter().rposition(|(count, _)| *count > 0) else { return "0s".to_owned() };
+    let sign = if seconds < 0 { "-" } else { "" };
+    let shown = parts[..=last].iter().skip_while(|(count, _)| *count == 0);
+    shown.fold(sign.to_owned(), |text, (count, unit)| format!("{text}{count}{unit}"))
+}
+
 /// A text in quotes as Go's `time` writes it: what is not printable ASCII byte by byte.
 fn go_quote(text: &str) -> String {
     let mut out = String::from("\"");
@@ -164,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn faults_are_worded_as_the_peer_words_them() {
+    fn errors_have_the_words_of_openbao() {
         for (text, expected) in [
             ("90", Ok(90)),
             ("-1", Ok(-1)),
@@ -200,6 +229,23 @@ mod tests {
             (" 1", 0, Err("invalid syntax")),
         ] {
             assert_eq!(parse_int(text, base), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn whole_seconds_are_written_without_zeros_at_the_ends() {
+        for (seconds, text) in
+            [(0, "0s"), (60, "1m"), (7199, "1h59m59s"), (2_764_800, "768h"), (3601, "1h0m1s"), (-60, "-1m")]
+        {
+            assert_eq!(format_short(seconds), text);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_written_reads_back(seconds in 0_u64..9_000_000_000, nanos in 0_u32..1_000_000_000) {
+            let written = format(Duration::new(seconds, nanos));
+            proptest::prop_assert_eq!(parse_nanos(&written), Ok(i128::from(seconds) * SECOND + i128::from(nanos)));
         }
     }
 }
