@@ -22,10 +22,15 @@ pub(crate) const COMMAND: Command = Command {
 };
 
 fn run(cx: &Cx) -> Outcome {
+    show(cx, "list")
+}
+
+/// Lists or scans the names below a path: `operation` is `list` or `scan`.
+pub(super) fn show(cx: &Cx, operation: &str) -> Outcome {
     if cx.words.arguments.is_empty() && !cx.words.has("mount") {
         return Err(Halt::usage("Not enough arguments (expected 1, got 0)"));
     }
     let session = cx.session()?;
     let place = Place::find(cx, &session)?;
-    listing::show(cx, &session, "list", &place.api("metadata"))
+    listing::show(cx, &session, operation, &place.api("metadata"))
 }

@@ -1,11 +1,11 @@
 //! `kv scan`: the names of keys, at every level.
 
-use super::place::Place;
+use super::list;
 use crate::args::{Command, FlagSet};
 use crate::commands::listing;
 use crate::cx::Cx;
 use crate::flags::{FORMAT, HTTP, MOUNT};
-use crate::halt::{Halt, Outcome};
+use crate::halt::Outcome;
 
 pub(crate) const COMMAND: Command = Command {
     name: "scan",
@@ -22,10 +22,5 @@ pub(crate) const COMMAND: Command = Command {
 };
 
 fn run(cx: &Cx) -> Outcome {
-    if cx.words.arguments.is_empty() && !cx.words.has("mount") {
-        return Err(Halt::usage("Not enough arguments (expected 1, got 0)"));
-    }
-    let session = cx.session()?;
-    let place = Place::find(cx, &session)?;
-    listing::show(cx, &session, "scan", &place.api("metadata"))
+    list::show(cx, "scan")
 }
