@@ -26,6 +26,7 @@ pub mod wrapping;
 
 pub use bare::is_bare_path;
 pub use node::Node;
+pub use request::envelope::error_body;
 pub use request::{Incoming, OpenCeremonies, RecordedHeader, Response};
 pub use settings::Settings;
 pub use unsealed::Unsealed;

@@ -8,7 +8,6 @@ mod names;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use keepfast_crypto::hash::sha256;
 use keepfast_framework::cx::Claim;
@@ -21,6 +20,7 @@ use self::names::FailedNames;
 pub(crate) use self::names::NameHash;
 use crate::damaged::{self, Stored};
 use crate::mount::MountEntry;
+use crate::mount::entry::or_inherited;
 use crate::settings::{LockoutSettings, Settings};
 
 /// Users with failed logins before those that are over are forgotten for the first time.
@@ -113,9 +113,8 @@ pub fn rules(entry: &MountEntry, settings: &Settings) -> LockoutSettings {
     let lockouts = &settings.user_lockout;
     let mut rules = lockouts.get(&entry.engine).or_else(|| lockouts.get("all")).cloned().unwrap_or_default();
     if let Some(own) = &entry.config.user_lockout {
-        let seconds = |own: u64, system: Duration| if own == 0 { system } else { Duration::from_secs(own) };
-        rules.duration = seconds(own.duration, rules.duration);
-        rules.counter_reset = seconds(own.counter_reset, rules.counter_reset);
+        rules.duration = or_inherited(own.duration, rules.duration);
+        rules.counter_reset = or_inherited(own.counter_reset, rules.counter_reset);
         rules.threshold = if own.threshold == 0 { rules.threshold } else { own.threshold };
         rules.disabled = own.disable;
     }

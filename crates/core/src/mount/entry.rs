@@ -88,6 +88,11 @@ pub struct LockoutConfig {
     pub disable: bool,
 }
 
+/// A number of seconds of a mount, where zero stands for the value that the mount inherits.
+pub(crate) fn or_inherited(seconds: u64, inherited: Duration) -> Duration {
+    if seconds == 0 { inherited } else { Duration::from_secs(seconds) }
+}
+
 impl MountEntry {
     /// Secrets engine or auth method.
     pub fn kind(&self) -> Kind {
@@ -106,10 +111,9 @@ impl MountEntry {
 
     /// Its lease bounds resolved against the system's.
     pub fn ttl(&self, settings: &Settings) -> TtlBounds {
-        let or = |own: u64, system: Duration| if own == 0 { system } else { Duration::from_secs(own) };
         TtlBounds {
-            default: or(self.config.default_lease_ttl, settings.default_lease_ttl),
-            max: or(self.config.max_lease_ttl, settings.max_lease_ttl),
+            default: or_inherited(self.config.default_lease_ttl, settings.default_lease_ttl),
+            max: or_inherited(self.config.max_lease_ttl, settings.max_lease_ttl),
         }
     }
 

@@ -89,12 +89,17 @@ impl Envelope {
 
 /// The JSON of a failure.
 pub fn failure(error: &Error) -> Vec<u8> {
+    error_body(error.public(), error.warnings())
+}
+
+/// `{"errors":["text"]}` on a line, with the warnings if there are any; `{"errors":[]}` where the text is empty.
+pub fn error_body(text: &str, warnings: &[String]) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
-    let errors: &[&str] = if error.public().is_empty() { &[] } else { &[error.public()] };
+    let errors: &[&str] = if text.is_empty() { &[] } else { &[text] };
     out.push(b'{');
     field(&mut out, "errors", errors);
-    if !error.warnings().is_empty() {
-        next(&mut out, "warnings", error.warnings());
+    if !warnings.is_empty() {
+        next(&mut out, "warnings", warnings);
     }
     out.extend_from_slice(b"}\n");
     out

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::System;
 use super::mount_shown::Shown;
+use crate::mount::entry::or_inherited;
 use crate::mount::{MountConfig, MountEntry};
 use crate::unsealed::Unsealed;
 
@@ -293,7 +294,7 @@ pub(super) fn mount_token_kind(text: &str) -> Result<TokenKind> {
 
 /// The default must not pass the longest.
 fn check_ttls(config: &MountConfig, unsealed: &Unsealed) -> Result<()> {
-    let max = if config.max_lease_ttl == 0 { unsealed.settings.max_lease_ttl.as_secs() } else { config.max_lease_ttl };
+    let max = or_inherited(config.max_lease_ttl, unsealed.settings.max_lease_ttl).as_secs();
     if config.max_lease_ttl > 0 && config.default_lease_ttl > config.max_lease_ttl {
         return Err(Error::invalid("given default lease TTL greater than given max lease TTL"));
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
-use keepfast_core::{Incoming, Response};
+use keepfast_core::{Incoming, Response, error_body};
 use keepfast_framework::Error;
 
 /// An answer on its way out.
@@ -33,14 +33,13 @@ impl Answer {
     /// `{"errors":["text"]}`
     pub(crate) fn error(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
         let text: Cow<'static, str> = text.into();
-        let mut body = serde_json::json!({ "errors": [text] }).to_string();
-        body.push('\n');
-        Answer { status, content_type: Some(JSON), body: body.into(), location: None }
+        let body = error_body(&text, &[]).into();
+        Answer { status, content_type: Some(JSON), body, location: None }
     }
 
     /// `{"errors":[]}`
     pub(crate) fn bare(status: StatusCode) -> Self {
-        Answer { status, content_type: Some(JSON), body: Bytes::from_static(b"{\"errors\":[]}\n"), location: None }
+        Answer::error(status, "")
     }
 
     /// Nothing but the status.
@@ -68,7 +67,7 @@ impl Answer {
 }
 
 impl Answer {
-    /// The same with a page that links to where a redirect leads: whoever only reads gets one from the peer.
+    /// The same with a page that links to the target of the redirect, as OpenBao answers a read.
     pub(crate) fn with_page(mut self) -> Self {
         if let Some(location) = self.location.as_ref().and_then(|location| location.to_str().ok()) {
             self.body = format!("<a href=\"{}\">Temporary Redirect</a>.\n\n", escaped(location)).into();
