@@ -105,7 +105,7 @@ impl<'a> Tree<'a> {
         Ok(found)
     }
 
-    /// All of a scan in the peer's order: of each folder its secrets, then the folders in it, the last one first.
+    /// All of a scan in OpenBao's order: of each folder its secrets, then the folders in it, the last one first.
     async fn whole(&self, cx: &mut Cx, folder: &str) -> Result<Vec<String>> {
         let mut found = Vec::new();
         let mut open = vec![String::new()];

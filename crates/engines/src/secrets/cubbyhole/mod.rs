@@ -6,16 +6,13 @@
 //!
 //! [`Caller::token_store`]: keepfast_framework::Caller
 
-use bytes::Bytes;
-use keepfast_framework::fields::{Object, RawObject, Text};
+use keepfast_framework::fields::Object;
 use keepfast_framework::reply::Shaped;
 use keepfast_framework::routes::{Exists, Help};
 use keepfast_framework::{Cx, Engine, Error, Keys, Kind, Outcome, Result, Routes};
-use schemars::JsonSchema;
-use serde::Deserialize;
 
-use crate::secrets::raw_json;
 use crate::secrets::tree::{Listing, Tree};
+use crate::secrets::whole::{Named, Write, no_write_to_a_folder};
 
 /// The engine `cubbyhole`.
 pub struct Cubbyhole;
@@ -46,21 +43,6 @@ const SECRET_HELP: Help = Help {
 };
 const LIST_HELP: Help = Help { synopsis: "Lists the secrets of the calling token in a folder.", description: "" };
 
-#[derive(Deserialize, JsonSchema)]
-struct Named {
-    /// Location of the secret.
-    path: Text,
-}
-
-#[derive(Deserialize, JsonSchema)]
-struct Write {
-    /// Location of the secret.
-    path: Text,
-    /// The secret.
-    #[serde(rename = "$body")]
-    data: RawObject,
-}
-
 async fn read(_: &Cubbyhole, cx: &mut Cx, req: Named) -> Result<Shaped<Object>> {
     let key = key(cx, &req.path)?;
     let (tx, view) = cx.store();
@@ -71,14 +53,10 @@ async fn read(_: &Cubbyhole, cx: &mut Cx, req: Named) -> Result<Shaped<Object>> 
 }
 
 async fn write(_: &Cubbyhole, cx: &mut Cx, req: Write) -> Result<()> {
-    store(cx)?;
-    if raw_json::is_empty(&req.data) {
-        return Err(Error::invalid("missing data fields"));
-    }
-    raw_json::check_text(&req.data)?;
     let key = key(cx, &req.path)?;
+    let secret = req.into_bytes()?;
     let (tx, view) = cx.store();
-    tx.put(view, &key, Bytes::from(Box::<str>::from(req.data.0).into_string()));
+    tx.put(view, &key, secret);
     Ok(())
 }
 
@@ -106,7 +84,7 @@ async fn read_folder(_: &Cubbyhole, cx: &mut Cx, _: Named) -> Result<()> {
 }
 
 async fn write_folder(_: &Cubbyhole, _: &mut Cx, _: Write) -> Result<()> {
-    Err(Error::invalid("cannot write to a path ending in '/'"))
+    Err(no_write_to_a_folder())
 }
 
 /// There is nothing at such a path, so it is gone.
@@ -114,7 +92,7 @@ async fn delete_folder(_: &Cubbyhole, cx: &mut Cx, _: Named) -> Result<()> {
     store(cx).map(drop)
 }
 
-/// The prefix of the calling token's own storage. A batch token has none, as with the peer.
+/// The prefix of the calling token's own storage. A batch token has none, as in OpenBao.
 fn store(cx: &Cx) -> Result<String> {
     match cx.caller().token_store.as_deref() {
         Some(store) if !store.is_empty() && !store.contains('/') => Ok(format!("{store}/")),

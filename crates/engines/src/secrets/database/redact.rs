@@ -17,6 +17,7 @@ use keepfast_framework::Timestamp;
 use super::connection::{Database, DatabaseError, NewUser, NotChanged, NotMade};
 use super::credential::Login;
 use super::details::{Details, text};
+use super::placeholders::percent_encode_authority;
 use super::pool::Numbers;
 
 /// The bytes of an error's text that are read; longer texts are cut off.
@@ -95,16 +96,6 @@ pub(super) fn redacted(text: &str, generated: Option<&SecretString>, chosen: &[S
 /// The forms in which a server or a driver may quote a secret, each with the shortest part that is replaced.
 fn spellings(secret: &str) -> Vec<(String, usize)> {
     let bytes = secret.as_bytes();
-    let percent: String = bytes
-        .iter()
-        .map(|b| {
-            if b.is_ascii_alphanumeric() || b"-_.~".contains(b) {
-                char::from(*b).to_string()
-            } else {
-                format!("%{b:02X}")
-            }
-        })
-        .collect();
     let mut json = serde_json::Value::from(secret).to_string();
     json = json[1..json.len() - 1].to_owned();
     let escaped = secret.replace('\\', "\\\\");
@@ -117,7 +108,7 @@ fn spellings(secret: &str) -> Vec<(String, usize)> {
         secret.replace('"', "\"\""),
         secret.replace('`', "``"),
         json,
-        percent,
+        percent_encode_authority(secret),
     ];
     let digits = hex::encode(bytes);
     let encoded = [

@@ -1,5 +1,7 @@
 //! Schedules in cron's five fields, in UTC: minute, hour, day of month, month, day of week.
 
+use jiff::Span;
+use jiff::civil::date;
 use keepfast_framework::Timestamp;
 
 /// A parsed schedule. Each field is a set of bits.
@@ -105,7 +107,8 @@ impl Schedule {
     }
 
     fn has_day(&self, day: i64) -> bool {
-        let (month, of_month) = civil(day);
+        // No schedule is due behind the last day of the calendar.
+        let Some((month, of_month)) = month_and_day(day) else { return false };
         let (by_date, by_weekday) = (holds(self.days, of_month), holds(self.weekdays, (day + 4).rem_euclid(7)));
         holds(self.months, month) && if self.either_day { by_date || by_weekday } else { by_date && by_weekday }
     }
@@ -115,14 +118,10 @@ fn holds(bits: u64, at: i64) -> bool {
     bits >> at & 1 == 1
 }
 
-/// Month and day of month of a day counted from 1970-01-01 (Hinnant's "chrono-compatible low-level date algorithms").
-fn civil(day: i64) -> (i64, i64) {
-    let of_era = (day + 719_468).rem_euclid(146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let of_month = of_year - (153 * shifted + 2) / 5 + 1;
-    (if shifted < 10 { shifted + 3 } else { shifted - 9 }, of_month)
+/// Month and day of month of a day counted from 1970-01-01; `None` outside of the years -9999 to 9999.
+fn month_and_day(day: i64) -> Option<(i64, i64)> {
+    let date = date(1970, 1, 1).checked_add(Span::new().try_days(day).ok()?).ok()?;
+    Some((date.month().into(), date.day().into()))
 }
 
 impl Field {
@@ -241,7 +240,7 @@ mod tests {
     fn the_calendar_is_gregorian() {
         let (mut month, mut day, mut year) = (1, 1, 1970);
         for count in 0..292_194 {
-            assert_eq!(civil(count), (month, day), "day {count}");
+            assert_eq!(month_and_day(count), Some((month, day)), "day {count}");
             let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
             let length = match month {
                 2 => 28 + i64::from(leap),

@@ -3,18 +3,16 @@
 //! The body of a write is the secret. Its `ttl` (or `lease`) is no lease but a hint: reads answer it as
 //! `lease_duration`, so that readers know when to look again.
 
-use bytes::Bytes;
-use keepfast_framework::fields::{Object, RawObject, Text, parse_duration};
+use keepfast_framework::fields::{Object, parse_duration};
 use keepfast_framework::reply::Shaped;
 use keepfast_framework::routes::{Exists, Help};
 use keepfast_framework::{Cx, Engine, Error, Keys, Kind, Outcome, Result, Routes};
-use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::PLAIN;
-use crate::secrets::raw_json;
 use crate::secrets::tree::{Listing, Tree};
+use crate::secrets::whole::{Named, Write, no_write_to_a_folder};
 
 /// The engine `kv`, version 1.
 pub struct V1;
@@ -46,21 +44,6 @@ const SECRET_HELP: Help = Help {
 };
 const LIST_HELP: Help =
     Help { synopsis: "Lists the secrets of a folder, or scans those of all folders below it.", description: "" };
-
-#[derive(Deserialize, JsonSchema)]
-struct Named {
-    /// Location of the secret.
-    path: Text,
-}
-
-#[derive(Deserialize, JsonSchema)]
-struct Write {
-    /// Location of the secret.
-    path: Text,
-    /// The secret.
-    #[serde(rename = "$body")]
-    data: RawObject,
-}
 
 async fn read(_: &V1, cx: &mut Cx, req: Named) -> Result<Shaped<Object>> {
     let (tx, view) = cx.store();
@@ -98,12 +81,10 @@ fn hint(data: &RawValue) -> Option<u64> {
 }
 
 async fn write(_: &V1, cx: &mut Cx, req: Write) -> Result<()> {
-    if raw_json::is_empty(&req.data) {
-        return Err(Error::invalid("missing data fields"));
-    }
-    raw_json::check_text(&req.data)?;
+    let key = key(&req.path);
+    let secret = req.into_bytes()?;
     let (tx, view) = cx.store();
-    tx.put(view, &key(&req.path), Bytes::from(Box::<str>::from(req.data.0).into_string()));
+    tx.put(view, &key, secret);
     Ok(())
 }
 
@@ -132,7 +113,7 @@ async fn read_folder(_: &V1, _: &mut Cx, _: Named) -> Result<()> {
 }
 
 async fn write_folder(_: &V1, _: &mut Cx, _: Write) -> Result<()> {
-    Err(Error::invalid("cannot write to a path ending in '/'"))
+    Err(no_write_to_a_folder())
 }
 
 /// There is nothing at such a path, so it is gone.
