@@ -374,12 +374,13 @@ impl Kernel for Served {
         self.0.handle(incoming).await.into()
     }
 
+    // Both futures are large and seldom run. In a box they do not enlarge the future of every request, which is copied.
     async fn knows(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
-        self.0.knows_token(token, remote).await
+        Box::pin(self.0.knows_token(token, remote)).await
     }
 
     async fn record_refusal(&self, refused: Incoming) {
-        self.0.record_refusal(refused).await;
+        Box::pin(self.0.record_refusal(refused)).await;
     }
 
     fn metrics(&self, format: &str) -> Answer {

@@ -211,7 +211,7 @@ impl Http1 {
                 }
                 Part::Head | Part::ChunkSize | Part::Trailers => {
                     let rest = &bytes[at..];
-                    let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
+                    let Some(end) = memchr::memchr(b'\n', rest) else {
                         self.line.push(rest);
                         self.received += rest.len();
                         break;
