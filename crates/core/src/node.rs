@@ -9,6 +9,7 @@ use keepfast_framework::engine::{Registered, Registry};
 use keepfast_framework::{Clock, Error, Result, Status, Timestamp};
 use keepfast_storage::{Backend, Barrier, BarrierError, SealRecord};
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 
 use crate::admission::{Admission, Rules};
 use crate::audit;
@@ -37,6 +38,8 @@ pub struct Node {
     pub(crate) unsealing: Mutex<Unsealing>,
     admission: Arc<Admission>,
     pub(crate) metrics: Arc<Metrics>,
+    /// The server has just been unsealed.
+    pub(crate) unsealed_now: Notify,
     /// Init, unseal and seal come one after the other.
     pub(crate) changing: tokio::sync::Mutex<()>,
     myself: Weak<Node>,
@@ -46,6 +49,7 @@ pub struct Node {
 struct Serving {
     unsealed: Arc<Unsealed>,
     since: Timestamp,
+    cluster_name: String,
     _duties: Duties,
 }
 
@@ -68,6 +72,7 @@ impl Node {
             Node {
                 admission: Arc::new(Admission::new(clock.clone(), metrics.clone())),
                 metrics,
+                unsealed_now: Notify::new(),
                 backend,
                 clock,
                 settings: Arc::new(settings),
@@ -98,12 +103,18 @@ impl Node {
         self.unsealed.read().as_ref().map(|s| s.unsealed.clone())
     }
 
-    /// Since when it is unsealed.
     /// Whether the server is unsealed and its leases are under quarantine.
     pub fn has_quarantine(&self) -> bool {
         self.unsealed().is_some_and(|unsealed| unsealed.leases.is_quarantined())
     }
 
+    /// The name of the cluster; while the server is sealed the one that the configuration has, if any.
+    pub(crate) fn cluster_name(&self) -> String {
+        let serving = self.unsealed.read();
+        serving.as_ref().map_or_else(|| self.settings.cluster_name.clone(), |s| s.cluster_name.clone())
+    }
+
+    /// Since when it is unsealed.
     pub(crate) fn since(&self) -> Option<Timestamp> {
         self.unsealed.read().as_ref().map(|s| s.since)
     }
@@ -129,6 +140,7 @@ impl Node {
     /// # Errors
     /// When storage fails or something that serving needs cannot be opened; the server stays sealed.
     pub async fn unseal(&self, shares: &[SecretBytes]) -> Result<bool> {
+        let begun = self.clock.now();
         let _changing = self.changing.lock().await;
         if !self.is_sealed() {
             return Ok(true);
@@ -136,10 +148,15 @@ impl Node {
         let Some(config) = self.seal_config().await? else { return Err(Error::invalid("Vault is not initialized")) };
         let Some(unseal_key) = config.unseal_key(shares) else { return Ok(false) };
         let Some(root) = config.open(&unseal_key)? else { return Ok(false) };
+        let opening = self.clock.now();
         let unsealed = self.open_for_service(&root, unseal_key).await.map_err(|e| explained("unseal", e))?;
+        self.metrics.post_unseal.record(self.clock.now().since(opening));
         let duties = Duties::start(unsealed.clone());
         self.unsealing.lock().reset();
-        *self.unsealed.write() = Some(Serving { unsealed, since: self.clock.now(), _duties: duties });
+        let since = self.clock.now();
+        *self.unsealed.write() = Some(Serving { unsealed, since, cluster_name: config.cluster_name, _duties: duties });
+        self.metrics.unseal.record(since.since(begun));
+        self.unsealed_now.notify_one();
         // Shares that came while it was opened are not kept.
         self.unsealing.lock().reset();
         // Scripts and test harnesses wait for these lines; they are the peer's.
@@ -219,12 +236,14 @@ impl Node {
 
     /// Seals: the keys are wiped, requests that are under way fail at their next access to storage.
     pub async fn seal(&self) {
+        let begun = self.clock.now();
         let _changing = self.changing.lock().await;
         let serving = self.unsealed.write().take();
         self.unsealing.lock().reset();
         self.admission.replace(Rules::default());
         if let Some(serving) = serving {
             serving.unsealed.barrier.close();
+            self.metrics.seal.record(self.clock.now().since(begun));
             tracing::info!("vault is sealed");
         }
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use keepfast_framework::engine::Gauge;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::OwnFiles;
@@ -46,6 +47,8 @@ pub struct Settings {
     pub telemetry: TelemetrySettings,
     /// The name of this machine, told by `sys/ha-status`.
     pub hostname: String,
+    /// What the process around the kernel knows of its machine, for the metrics.
+    pub host_gauges: Option<Arc<dyn HostGauges>>,
     /// The levels of the server's log, if it has one.
     pub log: Option<Arc<dyn LogLevels>>,
     /// The directories below which the settings of a database connection may name local files and sockets.
@@ -110,10 +113,14 @@ impl Default for LockoutSettings {
 pub struct TelemetrySettings {
     /// How long metrics are kept for Prometheus; zero turns its format off.
     pub prometheus_retention: Duration,
-    /// Whether gauges are told without the name of this machine.
+    /// Whether the stanza says so; names never have the name of this machine in them.
     pub disable_hostname: bool,
     /// What names begin with.
     pub prefix: String,
+    /// How often the usage gauges are counted; zero turns them off.
+    pub usage_period: Duration,
+    /// How many sets of labels one of them has at most.
+    pub gauge_cardinality: usize,
     /// Whether there is such a stanza.
     pub is_given: bool,
 }
@@ -121,12 +128,21 @@ pub struct TelemetrySettings {
 impl Default for TelemetrySettings {
     fn default() -> Self {
         TelemetrySettings {
-            prometheus_retention: Duration::ZERO,
+            prometheus_retention: Duration::from_secs(24 * 3600),
             disable_hostname: false,
             prefix: "vault".to_owned(),
+            usage_period: Duration::from_secs(600),
+            gauge_cardinality: 500,
             is_given: false,
         }
     }
+}
+
+/// Numbers of the machine, such as the room on the disk. Asked when somebody reads the metrics, so they are told without
+/// waiting.
+pub trait HostGauges: std::fmt::Debug + Send + Sync {
+    /// All of them.
+    fn gauges(&self) -> Vec<Gauge>;
 }
 
 /// The levels of the server's log, which can be changed while it runs.
@@ -183,6 +199,7 @@ impl Default for Settings {
             user_lockout: BTreeMap::new(),
             telemetry: TelemetrySettings::default(),
             hostname: String::new(),
+            host_gauges: None,
             log: None,
             database_file_directories: Vec::new(),
             home: String::new(),

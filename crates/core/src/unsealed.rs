@@ -1,5 +1,6 @@
 //! Everything that exists only while the server is unsealed, as plain fields. Sealing drops it.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 
 use keepfast_crypto::random;
@@ -14,7 +15,7 @@ use crate::audit::{Broker, created};
 use crate::identity::Identity;
 use crate::lease::Leases;
 use crate::lockout::Lockout;
-use crate::metrics::{BackendSummary, Metrics};
+use crate::metrics::Metrics;
 use crate::mount::{Mounted, Mounts};
 use crate::node::Node;
 use crate::policy::store::Policies;
@@ -53,8 +54,8 @@ pub struct Unsealed {
     pub node: Weak<Node>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// What the storage below the barrier had taken before this was opened.
-    pub backend_before: BackendSummary,
+    /// How many of the reads that the barrier's cache answered the metrics know of.
+    pub cache_hits_told: AtomicU64,
 }
 
 /// What [`Unsealed::open`] is given.
@@ -90,16 +91,18 @@ impl Unsealed {
         let audit = Broker::open(&barrier, &salts, &settings.audit, devices, clock.clone(), metrics.clone()).await?;
         created::open_all(&audit, &mut barrier.begin_read(), &salts, &settings.own_files).await?;
         let mounts = Arc::new(Mounts::open(&barrier, system.clone(), engines, settings.clone()).await?);
-        let policies = Policies::open(&barrier, system.clone(), &identity_view, clock.clone()).await?;
+        let policies = Policies::open(&barrier, system.clone(), &identity_view, clock.clone(), metrics.clone()).await?;
         let cubbyhole = mounts.router().at("cubbyhole/").map(|m| m.view.clone());
         let cubbyhole = cubbyhole.ok_or_else(|| Error::internal("there is no cubbyhole mount"))?;
-        let leases = Leases::open(&barrier, barrier.view("token/"), settings.home.clone(), clock.clone()).await?;
+        let leases =
+            Leases::open(&barrier, barrier.view("token/"), settings.home.clone(), clock.clone(), metrics.clone())
+                .await?;
         let tokens = Tokens::open(&barrier, barrier.view("token/"), cubbyhole, leases.clone()).await?;
         let lockout = Lockout::open(&barrier, system.clone(), clock.now()).await?;
         let services =
             EngineServices { system, leases: leases.clone(), mounts: mounts.clone(), settings: settings.clone() };
         let services = Arc::new(services);
-        let identity = Identity::new(identity_view);
+        let identity = Identity::new(identity_view, metrics.clone());
         Ok(Arc::new(Unsealed {
             barrier,
             settings,
@@ -114,8 +117,8 @@ impl Unsealed {
             audit,
             lockout,
             node,
-            backend_before: metrics.backend.read(),
             metrics,
+            cache_hits_told: AtomicU64::new(0),
         }))
     }
 

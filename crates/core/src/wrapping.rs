@@ -84,6 +84,7 @@ impl Unsealed {
             ..Spec::default()
         };
         let made = self.tokens.create(tx, spec, now).await?;
+        made.record.count(&self.metrics, "response_wrapping", "sys/");
         let about = About { created: now, ttl: ttl.as_secs(), path: path.to_owned(), status: status.0 };
         let (store, view) = (self.tokens.store_of(&made.record), self.tokens.cubbyhole_view());
         tx.put(view, &format!("{store}/{KEPT}"), Bytes::from(serde_json::to_vec(&Kept { response })?));

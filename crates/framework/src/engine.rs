@@ -73,6 +73,11 @@ pub trait Engine: Sized + Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Numbers that take reading the mount's storage, such as how many secrets it has. Asked in the background.
+    fn usage(&self, _cx: &mut Cx) -> impl Future<Output = Result<Vec<Gauge>>> + Send {
+        async { Ok(Vec::new()) }
+    }
+
     /// New terms for something leased by this engine.
     fn renew_lease(&self, _cx: &mut Cx, _lease: &HeldLease) -> impl Future<Output = Result<LeaseTerms>> + Send {
         async { Err(Error::invalid("lease is not renewable")) }
@@ -110,6 +115,8 @@ pub trait Mountable: Send + Sync {
     fn invalidate(&self, key: &str);
     /// See [`Engine::gauges`].
     fn gauges(&self) -> Vec<Gauge>;
+    /// See [`Engine::usage`].
+    async fn usage(&self, cx: &mut Cx) -> Result<Vec<Gauge>>;
     /// See [`Engine::renew_lease`].
     async fn renew_lease(&self, cx: &mut Cx, lease: &HeldLease) -> Result<LeaseTerms>;
     /// See [`Engine::revoke_lease`].
@@ -170,6 +177,10 @@ impl<E: Engine> Mountable for Opened<E> {
 
     fn gauges(&self) -> Vec<Gauge> {
         self.engine.gauges()
+    }
+
+    async fn usage(&self, cx: &mut Cx) -> Result<Vec<Gauge>> {
+        self.engine.usage(cx).await
     }
 
     async fn renew_lease(&self, cx: &mut Cx, lease: &HeldLease) -> Result<LeaseTerms> {

@@ -58,6 +58,7 @@ pub mod lease;
 pub mod mount;
 pub mod offload;
 pub mod openapi;
+pub mod pace;
 pub mod path;
 pub mod path_field;
 pub mod records;

@@ -8,6 +8,7 @@ mod banner;
 pub mod config;
 mod connection;
 mod connections;
+mod host;
 mod http;
 mod listener;
 mod log_file;

@@ -112,6 +112,7 @@ impl Plan {
             user_lockout: config.user_lockout.clone(),
             hostname: process::hostname(),
             log: None,
+            host_gauges: None,
             database_file_directories: config.database_file_directories.clone(),
             home: String::new(),
         }

@@ -82,9 +82,8 @@ impl Running<'_> {
     }
 }
 
-/// Gauges may begin with the host's name.
 fn is_shown(name: &str) -> bool {
-    SHOWN.iter().any(|shown| name.strip_suffix(shown).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
+    SHOWN.contains(&name)
 }
 
 fn text(item: &keepfast_core::metrics::Item) -> String {

@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use http::StatusCode;
 use keepfast_core::audit::target::Allowed;
 use keepfast_core::audit::{self, DeviceError};
+use keepfast_core::settings::HostGauges;
 use keepfast_core::{Incoming, Node, Settings};
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::clock::{Clock, SystemClock};
@@ -23,6 +25,7 @@ use crate::args::ServerArgs;
 use crate::banner::{self, Development};
 use crate::config::{self, ConfigError, Environment, Storage};
 use crate::connections::Connections;
+use crate::host::Host;
 use crate::http::answer::Answer;
 use crate::http::body::BodyMemory;
 use crate::http::{Edge, Kernel};
@@ -179,7 +182,12 @@ async fn serve(mut plan: Plan, log: &Log, paths: &[PathBuf], environment: &Envir
     plan.bound(&bound.iter().map(|listener| listener.socket.address()).collect::<Vec<Option<SocketAddr>>>());
     let _pid =
         plan.config.pid_file.as_deref().map(PidFile::write).transpose().map_err(StartError::system("pid_file"))?;
-    let node = open_node(&plan, log).await?;
+    let certificates =
+        bound.iter().zip(&plan.config.listeners).filter_map(|(b, l)| Some((l.address(), b.tls.clone()?)));
+    let host = Host::new(&plan.config.storage, certificates.collect());
+    let node = open_node(&plan, log, host).await?;
+    let counted = node.clone();
+    tokio::spawn(async move { counted.keep_metrics().await });
     let is_quiet = plan.dev.as_ref().is_some_and(|dev| dev.json);
     let say = |text: String| {
         if !is_quiet {
@@ -309,7 +317,7 @@ fn lock_memory() -> bool {
     }
 }
 
-async fn open_node(plan: &Plan, log: &Log) -> Result<Arc<Node>, StartError> {
+async fn open_node(plan: &Plan, log: &Log, host: Host) -> Result<Arc<Node>, StartError> {
     let storage = plan.config.storage.clone();
     let kind = storage.kind();
     // Opening replays a log: that is work for a thread that may block.
@@ -319,7 +327,8 @@ async fn open_node(plan: &Plan, log: &Log) -> Result<Arc<Node>, StartError> {
         Err(_) => return Err(StartError::System { what: "storage", reason: io::Error::other("opening it failed") }),
     };
     let home = home_of(&plan.config.storage);
-    let settings = Settings { home, log: Some(log.levels()), ..plan.settings() };
+    let host_gauges: Option<Arc<dyn HostGauges>> = Some(Arc::new(host));
+    let settings = Settings { home, log: Some(log.levels()), host_gauges, ..plan.settings() };
     Ok(Node::new(backend, keepfast_engines::all(), Arc::new(SystemClock), settings))
 }
 
@@ -383,7 +392,11 @@ impl Kernel for Served {
         Box::pin(self.0.record_refusal(refused)).await;
     }
 
-    fn metrics(&self, format: &str) -> Answer {
-        self.0.open_metrics(format).into()
+    fn metrics(&self, format: &str, accepts_prometheus: bool) -> Answer {
+        self.0.open_metrics(format, accepts_prometheus).into()
+    }
+
+    fn count_answer(&self, status: StatusCode) {
+        self.0.count_answer(status.as_u16());
     }
 }

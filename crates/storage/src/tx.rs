@@ -101,6 +101,11 @@ impl Tx {
         !self.writes.is_empty()
     }
 
+    /// Whether a record is written that this transaction has looked for and not found.
+    pub fn creates(&self) -> bool {
+        self.writes.iter().any(|(key, value)| value.is_some() && self.seen.get(key) == Some(&None))
+    }
+
     /// Makes the writes durable and visible. `None` when there was nothing to write, which costs nothing and checks
     /// nothing.
     ///

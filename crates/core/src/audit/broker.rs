@@ -17,7 +17,7 @@ use super::device::Device;
 use super::entry::{Entry, Format};
 use super::redact;
 use super::target::OpenedDevice;
-use crate::metrics::Metrics;
+use crate::metrics::{Item, Metrics, Timing, Value};
 use crate::settings::AuditSettings;
 use crate::token::Token;
 
@@ -47,6 +47,8 @@ pub(crate) struct Recorder {
     /// Created by `sys/audit`.
     created: bool,
     local: bool,
+    requests: Timing,
+    responses: Timing,
 }
 
 /// The request's member of the entry before a request runs, by device: the entry of the answer repeats it.
@@ -90,8 +92,7 @@ impl Broker {
         let mut recorders = Vec::with_capacity(settings.len());
         for (settings, (options, device)) in settings.iter().zip(opened) {
             let key = HmacKey::new(&salt(barrier, view, &settings.name).await?);
-            let (settings, format) = (settings.clone(), options.format);
-            recorders.push(Arc::new(Recorder { settings, format, key, device, created: false, local: false }));
+            recorders.push(Arc::new(Recorder::new(settings.clone(), options.format, key, device)));
         }
         let mut devices = Devices { generation: 1, recorders };
         devices.sort();
@@ -147,6 +148,7 @@ impl Broker {
         let marks = entry.caller.zip(entry.request.token).map(|(token, text)| devices.marks_of(token, text));
         let expected = if entry.response.is_some() { 0 } else { recorders.len() };
         let mut saying = Said { generation: *generation, by_device: Vec::with_capacity(expected) };
+        let mut begun = entry.time;
         for (at, recorder) in recorders.iter().enumerate() {
             let mark = marks.as_ref().and_then(|marks| marks.by_device.get(at));
             let said = said.by_device.get(at).filter(|_| said.generation == *generation).map(|s| &**s);
@@ -163,6 +165,10 @@ impl Broker {
                 false => recorder.device.write(&line).await,
                 true => Box::pin(self.write_in_time(recorder, &line, taken)).await,
             };
+            let done = self.clock.now();
+            let timing = if entry.response.is_some() { &recorder.responses } else { &recorder.requests };
+            timing.record(done.since(begun));
+            begun = done;
             match outcome {
                 Ok(()) => taken = true,
                 Err(error) => {
@@ -199,6 +205,22 @@ impl Broker {
             (path, shown)
         };
         self.devices.load().recorders.iter().map(shown).collect()
+    }
+
+    /// How long each device takes.
+    pub(crate) fn items(&self) -> Vec<Item> {
+        let of_one = |r: &Arc<Recorder>| {
+            let item = |what: &str, timing: &Timing| {
+                Item::new(format!("audit.{}/.{what}", r.settings.name), Value::Summary(timing.read()))
+            };
+            [item("log_request", &r.requests), item("log_response", &r.responses)]
+        };
+        self.devices.load().recorders.iter().flat_map(of_one).collect()
+    }
+
+    /// Ends an interval of the devices' timings.
+    pub(crate) fn turn(&self) {
+        self.devices.load().recorders.iter().flat_map(|r| [&r.requests, &r.responses]).for_each(Timing::turn);
     }
 
     /// Whether at least one target is open.
@@ -241,7 +263,13 @@ impl Broker {
 impl Recorder {
     /// A device that `sys/audit` created.
     pub(crate) fn created(settings: AuditSettings, (options, device): OpenedDevice, salt: &[u8], local: bool) -> Self {
-        Recorder { settings, format: options.format, key: HmacKey::new(salt), device, created: true, local }
+        Recorder { created: true, local, ..Recorder::new(settings, options.format, HmacKey::new(salt), device) }
+    }
+
+    /// A device of the configuration.
+    fn new(settings: AuditSettings, format: Format, key: HmacKey, device: Box<dyn Device>) -> Self {
+        let (requests, responses) = (Timing::default(), Timing::default());
+        Recorder { settings, format, key, device, created: false, local: false, requests, responses }
     }
 }
 

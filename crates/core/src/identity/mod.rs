@@ -1,15 +1,19 @@
 //! Entities and their aliases: who is behind a login. Made at login; their own API is not built yet.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use keepfast_crypto::{hash, random};
+use keepfast_framework::mount::MountInfo;
+use keepfast_framework::pace::Pace;
 use keepfast_framework::reply::Alias;
-use keepfast_framework::{Records, Result, Timestamp};
-use keepfast_storage::{Tx, View};
+use keepfast_framework::{Page, Records, Result, Timestamp};
+use keepfast_storage::{Barrier, Tx, View};
 use serde::{Deserialize, Serialize};
 
+use crate::metrics::Metrics;
 use crate::namespace::NamespaceId;
 
 /// Someone or something that logs in, by whatever method.
@@ -76,19 +80,24 @@ const ALIASES: Records<AliasRecord> = Records::at("alias/");
 /// All entities.
 pub struct Identity {
     view: View,
+    metrics: Arc<Metrics>,
 }
+
+/// How many names one step of a count reads.
+const PAGE: usize = 1000;
 
 impl Identity {
     /// The entities under `view`.
-    pub fn new(view: View) -> Self {
-        Identity { view }
+    pub fn new(view: View, metrics: Arc<Metrics>) -> Self {
+        Identity { view, metrics }
     }
 
     /// The entity behind an alias, made in this transaction if there is none yet.
     ///
     /// # Errors
     /// When storage fails.
-    pub async fn entity_of(&self, tx: &mut Tx, mount_accessor: &str, alias: &Alias, now: Timestamp) -> Result<Who> {
+    pub async fn entity_of(&self, tx: &mut Tx, mount: &MountInfo, alias: &Alias, now: Timestamp) -> Result<Who> {
+        let mount_accessor = mount.accessor.as_str();
         let place = alias_place(mount_accessor, &alias.name);
         match ALIASES.get_in(tx, &self.view, &place).await? {
             Some(record) if record.metadata == alias.metadata => Ok(record.who()),
@@ -98,7 +107,14 @@ impl Identity {
                 ALIASES.put_in(tx, &self.view, &place, &changed)?;
                 Ok(changed.who())
             }
-            None => self.create(tx, mount_accessor, alias, &place, now),
+            None => {
+                self.metrics.entity_creation.add(vec![
+                    ("auth_method", mount.engine.clone()),
+                    ("mount_point", mount.path.clone()),
+                    ("namespace", "root".to_owned()),
+                ]);
+                self.create(tx, mount_accessor, alias, &place, now)
+            }
         }
     }
 
@@ -111,6 +127,33 @@ impl Identity {
             return Ok(None);
         }
         ENTITIES.get_in(tx, &self.view, id).await
+    }
+
+    /// How many entities there are, and how many aliases at each mount that has some, by its accessor.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn count(&self, barrier: &Arc<Barrier>, pace: &mut Pace) -> Result<(u64, Vec<(String, u64)>)> {
+        let entities = self.count_names(barrier, "entity/", pace).await?;
+        let mut aliases = Vec::new();
+        for folder in barrier.begin_read().list(&self.view, "alias/", &Page::all()).await? {
+            let count = self.count_names(barrier, &format!("alias/{folder}"), pace).await?;
+            aliases.push((folder.trim_end_matches('/').to_owned(), count));
+        }
+        Ok((entities, aliases))
+    }
+
+    async fn count_names(&self, barrier: &Arc<Barrier>, folder: &str, pace: &mut Pace) -> Result<u64> {
+        let (mut count, mut page) = (0, Page::first(PAGE));
+        loop {
+            let names = barrier.begin_read().list(&self.view, folder, &page).await?;
+            count += names.len() as u64;
+            page.after = names.last().cloned();
+            if names.len() < PAGE {
+                return Ok(count);
+            }
+            pace.step().await;
+        }
     }
 
     fn create(&self, tx: &mut Tx, mount_accessor: &str, alias: &Alias, place: &str, now: Timestamp) -> Result<Who> {

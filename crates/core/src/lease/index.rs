@@ -45,8 +45,11 @@ pub fn remove_token(tx: &mut Tx, view: &View, path: &str, key: &TokenKey, end: T
 
 /// Moves a token's end.
 pub fn move_token(tx: &mut Tx, view: &View, key: &TokenKey, old: Timestamp, end: Timestamp) {
-    tx.delete(view, &expiry_key(second_of(old), key));
-    tx.put(view, &expiry_key(second_of(end), key), Bytes::new());
+    // An entry is written only where none was, because entries are counted as they are committed.
+    if second_of(old) != second_of(end) {
+        tx.delete(view, &expiry_key(second_of(old), key));
+        tx.put(view, &expiry_key(second_of(end), key), Bytes::new());
+    }
 }
 
 /// Notes a lease in all of its indexes, as its record has it.
@@ -70,7 +73,7 @@ pub fn remove_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord
     if let Some(claim) = &record.claim {
         tx.delete(view, claim);
     }
-    unplace_lease(tx, view, id, record);
+    tx.delete(view, &place_of(id, record));
 }
 
 /// Puts a lease where its state and its due time say: among the ends, or among the irrevocable ones.
@@ -78,12 +81,16 @@ pub fn place_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord)
     tx.put(view, &place_of(id, record), Bytes::new());
 }
 
-/// Takes it away from there, before either changes.
-pub fn unplace_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord) {
-    tx.delete(view, &place_of(id, record));
+/// Moves it from there to where its changed record says.
+pub fn move_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord, before: &str) {
+    if place_of(id, record) != before {
+        tx.delete(view, before);
+        place_lease(tx, view, id, record);
+    }
 }
 
-fn place_of(id: &LeaseId, record: &LeaseRecord) -> String {
+/// Where a lease stands.
+pub fn place_of(id: &LeaseId, record: &LeaseRecord) -> String {
     match record.state {
         State::Irrevocable { .. } => irrevocable_key(&record.mount, id),
         _ => format!("{ENDS}{}/{}", record.mount, end_name(id, record)),

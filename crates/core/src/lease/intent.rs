@@ -15,6 +15,7 @@ use super::index;
 use super::record::{LeaseId, LeaseRecord, State};
 use super::renew;
 use super::store::Leases;
+use crate::metrics::labelled::ttl_bucket;
 use crate::token::life::{self, Asked};
 use crate::token::record::Life;
 use crate::token::{Token, Tokens};
@@ -55,7 +56,9 @@ impl Desk {
     pub async fn grant(&self, tx: &mut Tx, offer: &LeaseOffer) -> Result<Granted> {
         let (id, record, warnings) = self.draft(tx, offer, State::Live).await?;
         self.leases.register(tx, &id, &record)?;
+        self.registered(record.issued);
         let ttl = record.end.since(record.issued);
+        self.count(ttl);
         Ok(Granted { id: record.full_id(&id), ttl, renewable: record.renewable, warnings })
     }
 
@@ -74,7 +77,24 @@ impl Desk {
             r.due = r.end;
         })?;
         let ttl = record.end.since(record.issued);
+        self.count(ttl);
         Ok(Granted { id: record.full_id(&id), ttl, renewable: record.renewable, warnings: Vec::new() })
+    }
+
+    /// Times the making of a lease that began at this moment.
+    fn registered(&self, begun: Timestamp) {
+        self.leases.metrics.leases.register.record(self.leases.clock.now().since(begun));
+    }
+
+    /// Counts a lease of this life.
+    fn count(&self, ttl: Duration) {
+        let labels = vec![
+            ("creation_ttl", ttl_bucket(ttl.as_secs()).to_owned()),
+            ("mount_point", self.mount.path.clone()),
+            ("namespace", "root".to_owned()),
+            ("secret_engine", self.mount.engine.clone()),
+        ];
+        self.leases.metrics.lease_creation.add(labels);
     }
 
     /// What the lease will be, after all bounds.
@@ -144,6 +164,7 @@ impl Lessor for Desk {
     async fn intend(&self, tx: &mut Tx, offer: &LeaseOffer) -> Result<(Intent, Vec<String>)> {
         let (id, record, warnings) = self.draft(tx, offer, State::Pending).await?;
         self.leases.register(tx, &id, &record)?;
+        self.registered(record.issued);
         self.leases.under_way.lock().insert(id.clone());
         let full = record.full_id(&id);
         let guard = Guard { leases: self.leases.clone(), id, kept: AtomicBool::new(false) };

@@ -1,5 +1,6 @@
 //! Leases: what ends when, on disk in the order of its end; what engines have leased, and how it is taken back.
 
+pub mod count;
 pub mod horizon;
 pub mod index;
 pub mod intent;

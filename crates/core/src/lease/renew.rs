@@ -10,6 +10,7 @@ use keepfast_storage::StorageError;
 
 use super::intent::Granted;
 use super::record::{LeaseId, LeaseRecord, State};
+use crate::metrics::routes::RouteOperation;
 use crate::mount::Mounted;
 use crate::token::life::{self, Asked, Given};
 use crate::unsealed::Unsealed;
@@ -20,10 +21,14 @@ impl Unsealed {
     /// # Errors
     /// 400 when there is none, it cannot be renewed, or its engine refuses.
     pub async fn renew_lease(&self, path: &str, id: &LeaseId, increment: Duration) -> Result<Granted> {
+        let begun = self.clock.now();
         loop {
             match self.try_renew(path, id, increment).await {
                 Err(error) if error.is_conflict() => {}
-                other => return other,
+                other => {
+                    self.metrics.leases.renew.record(self.clock.now().since(begun));
+                    return other;
+                }
             }
         }
     }
@@ -42,8 +47,9 @@ impl Unsealed {
         let engine = mounted.engine(self).await?;
         let mut cx = self.context(&mounted, Operation::Update, record.path.clone()).once();
         let held = held(&record, &mounted, increment, bound(&record, mounted.info.ttl, increment, now));
-        let terms =
-            engine.renew_lease(&mut cx, &held).await.map_err(|error| refused("failed to renew entry", error))?;
+        let terms = engine.renew_lease(&mut cx, &held).await;
+        mounted.timings.record(RouteOperation::Renew, self.clock.now().since(now));
+        let terms = terms.map_err(|error| refused("failed to renew entry", error))?;
         let parts = cx.into_parts();
         let mut tx = parts.tx;
         // Nothing may have ended it while its engine was asked.

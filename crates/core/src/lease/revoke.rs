@@ -18,6 +18,7 @@ use super::index::{self, Named};
 use super::record::{LeaseId, LeaseRecord, State};
 use super::renew::{bound, held, refused};
 use crate::damaged::{confined, storage_fails, unreadable};
+use crate::metrics::routes::RouteOperation;
 use crate::mount::Mounted;
 use crate::unsealed::Unsealed;
 
@@ -73,6 +74,13 @@ impl Unsealed {
     }
 
     async fn end_alone(&self, mounted: Option<&Arc<Mounted>>, id: &LeaseId, how: How) -> Result<()> {
+        let begun = self.clock.now();
+        let outcome = self.end_once(mounted, id, how).await;
+        self.metrics.leases.revoke.record(self.clock.now().since(begun));
+        outcome
+    }
+
+    async fn end_once(&self, mounted: Option<&Arc<Mounted>>, id: &LeaseId, how: How) -> Result<()> {
         loop {
             let Some(record) = self.leases.record(&mut self.barrier.begin_read(), id).await? else { return Ok(()) };
             match self.take_back(mounted, id, &record, how).await {
@@ -109,7 +117,9 @@ impl Unsealed {
         let bound = bound(record, mounted.info.ttl, Duration::ZERO, self.clock.now());
         let held = held(record, mounted, Duration::ZERO, bound);
         // A panic is a failure of this lease like any other: it is counted, and the others are revoked.
+        let begun = self.clock.now();
         let outcome = confined(async { mounted.engine(self).await?.revoke_lease(&mut cx, &held).await }).await;
+        mounted.timings.record(RouteOperation::Revoke, self.clock.now().since(begun));
         if let Err(error) = outcome {
             if force {
                 tracing::warn!(lease = %record.path, %error, "a lease is forgotten by force although its engine failed");
@@ -229,6 +239,15 @@ impl Unsealed {
     /// # Errors
     /// Unless queued, the first failure of an engine; when storage fails.
     pub async fn revoke_prefix(&self, prefix: &str, how: How) -> Result<()> {
+        let begun = self.clock.now();
+        let outcome = self.revoke_below(prefix, how).await;
+        let timings = &self.metrics.leases;
+        let timing = if how == How::Forced { &timings.revoke_force } else { &timings.revoke_prefix };
+        timing.record(self.clock.now().since(begun));
+        outcome
+    }
+
+    async fn revoke_below(&self, prefix: &str, how: How) -> Result<()> {
         let exact = prefix.trim_end_matches('/').rsplit_once('/').filter(|(_, name)| Named::parse(name).is_some());
         if let Some((folder, name)) = exact
             && self.leases.is_listed(folder, name).await?
@@ -421,7 +440,12 @@ impl Unsealed {
         if record.state == State::Pending && self.leases.under_way.lock().contains(id) {
             return self.postpone(id).await;
         }
-        match self.end_alone(mounted, id, How::Now).await {
+        let outcome = self.end_alone(mounted, id, How::Now).await;
+        match &outcome {
+            Ok(()) => self.metrics.leases.expired.add(),
+            Err(_) => self.metrics.leases.expiration_errors.add(),
+        }
+        match outcome {
             // A refusal is noted with the lease.
             Err(error) if storage_fails(&error) => Err(error),
             Err(error) if error.status() == Status::UNAVAILABLE => Err(error),

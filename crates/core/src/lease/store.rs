@@ -11,11 +11,13 @@ use keepfast_storage::{Barrier, Index, Page, Tx, View, Watch, Write};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
+use super::count::LeaseCount;
 use super::horizon::{self, Horizon, folder_of};
 use super::index;
 use super::quarantine;
 use super::record::{LeaseId, LeaseRecord, State};
 use crate::damaged::unreadable;
+use crate::metrics::Metrics;
 use crate::token::TokenKey;
 
 const RECORDS: Records<LeaseRecord> = Records::at("secret/");
@@ -27,7 +29,7 @@ const AT_ONCE: usize = 64;
 /// All leases of what engines gave out.
 pub struct Leases {
     pub(super) barrier: Arc<Barrier>,
-    pub(super) clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(super) view: View,
     /// Pending leases whose requests are under way here.
     pub(super) under_way: Mutex<HashSet<LeaseId>>,
@@ -39,6 +41,10 @@ pub struct Leases {
     /// Where this storage is, as far as that can be told.
     pub(super) home: String,
     pub(super) permits: Semaphore,
+    /// How many leases and tokens there are.
+    pub counts: LeaseCount,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// What ends next.
     pub horizon: Horizon,
     /// Something may be due before the next look.
@@ -50,7 +56,13 @@ impl Leases {
     ///
     /// # Errors
     /// When storage fails.
-    pub async fn open(barrier: &Arc<Barrier>, view: View, home: String, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
+    pub async fn open(
+        barrier: &Arc<Barrier>,
+        view: View,
+        home: String,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Self>> {
         let quarantined = quarantine::judge(barrier, &view, &home, clock.now()).await?;
         let leases = Arc::new(Leases {
             horizon: Horizon::new(barrier.clone(), view.clone(), horizon::ROOM),
@@ -63,6 +75,8 @@ impl Leases {
             quarantined: AtomicBool::new(quarantined),
             home,
             permits: Semaphore::new(AT_ONCE),
+            counts: LeaseCount::default(),
+            metrics,
             wake: Notify::new(),
         });
         let watcher: Arc<dyn Watch> = leases.clone();
@@ -137,9 +151,9 @@ impl Leases {
         record: &mut LeaseRecord,
         change: impl FnOnce(&mut LeaseRecord),
     ) -> Result<()> {
-        index::unplace_lease(tx, &self.view, id, record);
+        let before = index::place_of(id, record);
         change(record);
-        index::place_lease(tx, &self.view, id, record);
+        index::move_lease(tx, &self.view, id, record, &before);
         RECORDS.put_in(tx, &self.view, id.as_str(), record)
     }
 
@@ -267,6 +281,7 @@ impl Leases {
 /// The near future follows what any node commits.
 impl Watch for Leases {
     fn applied(&self, _: Index, writes: &[Write]) {
+        self.counts.applied(self.view.prefix(), writes);
         if self.horizon.applied(writes) {
             self.wake.notify_one();
         }

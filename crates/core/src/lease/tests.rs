@@ -212,6 +212,7 @@ impl Rig {
             wrap_ttl: None,
             remote: None,
             open: crate::request::OpenCeremonies::default(),
+            accepts_prometheus: false,
         };
         let response = self.unsealed.handle(incoming).await;
         let status = response.status().0;

@@ -2,122 +2,174 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{BackendSummary, Item, Summary, Value};
+use keepfast_framework::engine::Gauge;
+
+use super::{Item, Value, catalogue, process};
 use crate::node::Node;
 use crate::unsealed::Unsealed;
-
-/// A page of memory in bytes.
-const PAGE: u64 = 4096;
-
-fn item(name: impl Into<String>, value: Value) -> Item {
-    Item { name: name.into(), labels: Vec::new(), value }
-}
 
 impl Node {
     /// All numbers, by name.
     pub fn gather(&self) -> Vec<Item> {
-        let mut out = self.own_numbers();
-        out.extend(memory());
         let unsealed = self.unsealed();
-        let flag = |on: bool| Value::Gauge(f64::from(u8::from(on)));
-        out.push(item("core.unsealed", flag(unsealed.is_some())));
-        out.push(item("core.active", flag(unsealed.is_some())));
-        if let Some(unsealed) = unsealed {
-            out.extend(of_barrier(&unsealed, self.metrics.backend.read()));
-            out.extend(of_mounts(&unsealed));
-            let locked: usize = unsealed.lockout.locked(self.clock.now()).values().map(Vec::len).sum();
-            out.push(item("core.locked_users", Value::Gauge(locked as f64)));
-            out.push(item("token.create", Value::Counter(unsealed.tokens.created.read())));
+        if let Some(unsealed) = &unsealed {
+            unsealed.tell_cache_hits();
         }
-        if !self.settings.telemetry.disable_hostname && !self.settings.hostname.is_empty() {
-            let host = &self.settings.hostname;
-            out.iter_mut()
-                .filter(|i| matches!(i.value, Value::Gauge(_)))
-                .for_each(|i| i.name = format!("{host}.{}", i.name));
+        let mut out = self.own_numbers();
+        out.extend(process::items());
+        let flag = |on: bool| Value::Gauge(f64::from(u8::from(on)));
+        out.push(Item::new("core.unsealed", flag(unsealed.is_some())));
+        out.push(Item::new("core.active", flag(unsealed.is_some())));
+        if let Some(unsealed) = unsealed {
+            out.extend(self.metrics.usage.lock().items().iter().cloned());
+            out.extend(unsealed.numbers());
+            out.extend(of_mounts(&unsealed));
+        }
+        let host = self.settings.host_gauges.as_ref().map(|host| host.gauges()).unwrap_or_default();
+        out.extend(host.into_iter().map(item_of));
+        let cluster = self.cluster_name();
+        for item in &mut out {
+            if catalogue::find(&item.name).is_some_and(|known| known.labels.contains(&"cluster")) {
+                item.labels.push(("cluster", cluster.clone()));
+            }
+            item.labels.sort_unstable();
         }
         out.sort_by(|a, b| (&a.name, &a.labels).cmp(&(&b.name, &b.labels)));
         out
     }
 
+    /// Ends an interval of the metrics and begins the next one.
+    pub fn turn_metrics(&self) {
+        if let Some(unsealed) = self.unsealed() {
+            unsealed.tell_cache_hits();
+            unsealed.mounts.router().all().for_each(|mounted| mounted.timings.turn_all());
+            unsealed.audit.turn();
+        }
+        self.metrics.turn_all();
+        let items = self.gather();
+        self.metrics.turns.lock().turn(&items, self.clock.now());
+    }
+
     fn own_numbers(&self) -> Vec<Item> {
         let metrics = &self.metrics;
-        let in_flight = metrics.in_flight.load(Ordering::Relaxed) as f64;
         let store = match self.settings.storage_type.as_str() {
             "raft" => "raft-storage",
             other => other,
         };
-        let backend = &metrics.backend;
-        let timings = [
-            ("core.handle_request".to_owned(), metrics.request.read()),
-            ("core.handle_login_request".to_owned(), metrics.login.read()),
-            ("token.lookup".to_owned(), metrics.token_lookup.read()),
-            ("audit.log_request".to_owned(), metrics.audit_request.read()),
-            ("audit.log_response".to_owned(), metrics.audit_response.read()),
-            (format!("{store}.get"), backend.get.read()),
-            (format!("{store}.list"), backend.list.read()),
-            (format!("{store}.transaction"), backend.commit.read()),
-        ];
+        let mut out: Vec<Item> = metrics
+            .timings()
+            .into_iter()
+            .chain(metrics.backend.all())
+            .map(|(name, timing)| Item::new(name, Value::Summary(timing.read())))
+            .collect();
+        let below: Vec<Item> = out
+            .iter()
+            .filter_map(|item| {
+                let name = match item.name.as_str() {
+                    "get" | "transaction" => &item.name,
+                    name => name.strip_prefix("barrier.").filter(|name| *name != "get")?,
+                };
+                Some(Item::new(format!("{store}.{name}"), item.value))
+            })
+            .collect();
+        out.retain(|item| !matches!(item.name.as_str(), "get" | "transaction"));
+        out.extend(below);
         let counters = [
-            ("audit.log_request_failure", &metrics.audit_request_failure),
-            ("audit.log_response_failure", &metrics.audit_response_failure),
-            ("quota.rate_limit.violation", &metrics.quota_violation),
+            ("audit.log_request_failure", metrics.audit_request_failure.read()),
+            ("audit.log_response_failure", metrics.audit_response_failure.read()),
+            ("quota.rate_limit.violation", metrics.quota_violation.read()),
+            ("token.create_root", metrics.root_tokens.read()),
+            ("expire.lease_expiration", metrics.leases.expired.read()),
+            ("expire.lease_expiration.error", metrics.leases.expiration_errors.read()),
+            ("cache.write", metrics.backend.put.count()),
+            ("cache.delete", metrics.backend.delete.count()),
         ];
-        let timings = timings.into_iter().map(|(name, summary)| item(name, Value::Summary(summary)));
-        let counters = counters.into_iter().map(|(name, counter)| item(name, Value::Counter(counter.read())));
-        timings.chain(counters).chain([item("core.in_flight_requests", Value::Gauge(in_flight))]).collect()
+        out.extend(counters.map(|(name, count)| Item::new(name, Value::Counter(count))));
+        let in_flight = metrics.in_flight.load(Ordering::Relaxed) as f64;
+        out.push(Item::new("core.in_flight_requests", Value::Gauge(in_flight)));
+        out.extend(metrics.responses.items("core.response_status_code"));
+        out.extend(metrics.token_creation.items("token.creation"));
+        out.extend(metrics.lease_creation.items("secret.lease.creation"));
+        out.extend(metrics.entity_creation.items("identity.entity.creation"));
+        out
     }
 }
 
-/// The barrier counts, and the storage below it takes the time; both since the server was unsealed.
-fn of_barrier(unsealed: &Unsealed, backend: BackendSummary) -> Vec<Item> {
-    let traffic = unsealed.barrier.traffic();
-    let before = &unsealed.backend_before;
-    let timed = |name: &str, count: u64, below: Summary, before: Summary| {
-        let sum = below.sum - before.sum;
-        item(format!("barrier.{name}"), Value::Summary(Summary { count, sum, max: below.max }))
-    };
-    vec![
-        timed("get", traffic.gets, backend.get, before.get),
-        timed("list", traffic.lists, backend.list, before.list),
-        timed("put", traffic.puts, backend.commit, before.commit),
-        timed("delete", traffic.deletes, backend.commit, before.commit),
-        item("cache.hit", Value::Counter(traffic.hits)),
-        item("cache.miss", Value::Counter(traffic.gets.saturating_sub(traffic.hits))),
-    ]
+impl Unsealed {
+    /// Reads that the cache answered pass no clock: they are told here, as reads that took no time.
+    fn tell_cache_hits(&self) {
+        let hits = self.barrier.traffic().hits;
+        let told = self.cache_hits_told.fetch_max(hits, Ordering::Relaxed);
+        self.metrics.backend.barrier_get.record_each(hits.saturating_sub(told), std::time::Duration::ZERO);
+    }
+
+    fn numbers(&self) -> Vec<Item> {
+        let traffic = self.barrier.traffic();
+        let locked: usize = self.lockout.locked(self.clock.now()).values().map(Vec::len).sum();
+        let quarantined = f64::from(u8::from(self.leases.is_quarantined()));
+        let mut out = vec![
+            Item::new("cache.hit", Value::Counter(traffic.hits)),
+            Item::new("cache.miss", Value::Counter(traffic.gets.saturating_sub(traffic.hits))),
+            Item::new("core.locked_users", Value::Gauge(locked as f64)),
+            Item::new("expire.lease_quarantine", Value::Gauge(quarantined)),
+        ];
+        if let Some(counts) = self.leases.counts.read() {
+            out.push(Item::new("expire.num_leases", Value::Gauge(counts.waiting as f64)));
+            out.push(Item::new("expire.num_irrevocable_leases", Value::Gauge(counts.irrevocable as f64)));
+        }
+        if let Ok(key) = self.barrier.key_status() {
+            let labels = vec![("term", key.term.to_string())];
+            let value = Value::Counter(key.encryptions);
+            out.push(Item { labels, ..Item::new("barrier.estimated_encryptions", value) });
+        }
+        out.extend(self.audit.items());
+        out
+    }
 }
 
-/// How many mounts there are, and what their engines tell.
+/// How many mounts there are and how large their table is, how their engines were asked, and what they tell.
 fn of_mounts(unsealed: &Unsealed) -> Vec<Item> {
     let router = unsealed.mounts.router();
     let mut out = Vec::new();
     for (kind, auth) in [("auth", true), ("logical", false)] {
         for local in [false, true] {
-            let count = router.all().filter(|m| m.entry.auth == auth && m.entry.local == local).count();
-            out.push(Item {
-                name: "core.mount_table.num_entries".to_owned(),
-                labels: vec![("local", local.to_string()), ("type", kind.to_owned())],
-                value: Value::Gauge(count as f64),
-            });
+            let entries = router.all().map(|m| &m.entry).filter(|entry| entry.auth == auth && entry.local == local);
+            let (count, size) = entries.fold((0, 0), |(count, size), entry| (count + 1, size + stored_size(entry)));
+            let labels = vec![("local", local.to_string()), ("type", kind.to_owned())];
+            for (name, value) in [("core.mount_table.num_entries", count), ("core.mount_table.size", size)] {
+                out.push(Item { labels: labels.clone(), ..Item::new(name, Value::Gauge(value as f64)) });
+            }
         }
     }
     for mounted in router.all() {
+        out.extend(mounted.timings.items(&mounted.entry.path));
         let gauges = mounted.opened().map(|engine| engine.gauges()).unwrap_or_default();
-        out.extend(gauges.into_iter().map(|gauge| Item {
-            name: gauge.name.to_owned(),
-            labels: [vec![("mount_point", mounted.entry.path.clone())], gauge.labels].concat(),
-            value: Value::Gauge(gauge.value),
+        out.extend(gauges.into_iter().map(item_of).map(|mut item| {
+            item.labels.push(("mount_point", mounted.entry.path.clone()));
+            item
         }));
     }
     out
 }
 
-/// The memory of the process as the system sees it.
-fn memory() -> Vec<Item> {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let mut pages = statm.split_ascii_whitespace().filter_map(|n| n.parse::<u64>().ok());
-    let (whole, resident) = (pages.next().unwrap_or_default(), pages.next().unwrap_or_default());
-    vec![
-        item("runtime.alloc_bytes", Value::Gauge((resident * PAGE) as f64)),
-        item("runtime.sys_bytes", Value::Gauge((whole * PAGE) as f64)),
-    ]
+/// How many bytes the record of a mount has.
+fn stored_size(entry: &crate::mount::MountEntry) -> usize {
+    struct Length(usize);
+    impl std::io::Write for Length {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut length = Length(0);
+    // What is counted only is never refused.
+    let _ = serde_json::to_writer(&mut length, entry);
+    length.0
+}
+
+fn item_of(gauge: Gauge) -> Item {
+    Item { name: gauge.name.to_owned(), labels: gauge.labels, value: Value::Gauge(gauge.value) }
 }

@@ -1,13 +1,50 @@
-//! A backend that times another one.
+//! A backend that times another one: what the barrier asks of it, and what it does itself.
 
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use keepfast_framework::Clock;
-use keepfast_storage::{Backend, Batch, Index, Key, Page, StorageError, Watch};
+use keepfast_storage::{Backend, Batch, Index, Key, Page, StorageError, Watch, Write};
 
 use super::{Metrics, Timing};
+
+/// The barrier's own records: they are no traffic of the barrier.
+const OWN: &str = "barrier/";
+
+/// The storage, and the barrier above it.
+#[derive(Default)]
+pub struct BackendTimings {
+    /// Reads that no cache answered.
+    pub get: Timing,
+    /// Listings of all names of a folder.
+    pub list: Timing,
+    /// Listings of some names of a folder.
+    pub list_page: Timing,
+    /// Commits, until they are durable.
+    pub commit: Timing,
+    /// Records written: each takes as long as the commit that it is part of.
+    pub put: Timing,
+    /// Records deleted: each takes as long as the commit that it is part of.
+    pub delete: Timing,
+    /// Reads of the barrier: those that the cache answered take no time.
+    pub barrier_get: Timing,
+}
+
+impl BackendTimings {
+    /// All of them. The names are those of the barrier where it has one.
+    pub(super) fn all(&self) -> [(&'static str, &Timing); 7] {
+        [
+            ("get", &self.get),
+            ("transaction", &self.commit),
+            ("barrier.get", &self.barrier_get),
+            ("barrier.list", &self.list),
+            ("barrier.list_page", &self.list_page),
+            ("barrier.put", &self.put),
+            ("barrier.delete", &self.delete),
+        ]
+    }
+}
 
 /// A backend that times another one.
 pub struct Timed {
@@ -21,30 +58,108 @@ impl Timed {
     pub fn new(inner: Arc<dyn Backend>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
         Timed { inner, clock, metrics }
     }
-
-    async fn time<T>(&self, timing: &Timing, work: impl Future<Output = T>) -> T {
-        let begun = self.clock.now();
-        let outcome = work.await;
-        timing.record(self.clock.now().since(begun));
-        outcome
-    }
 }
 
 #[async_trait]
 impl Backend for Timed {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError> {
-        self.time(&self.metrics.backend.get, self.inner.get(key)).await
+        let begun = self.clock.now();
+        let outcome = self.inner.get(key).await;
+        let took = self.clock.now().since(begun);
+        self.metrics.backend.get.record(took);
+        if !key.as_str().starts_with(OWN) {
+            self.metrics.backend.barrier_get.record(took);
+        }
+        outcome
     }
 
     async fn list(&self, prefix: &Key, page: &Page) -> Result<Vec<String>, StorageError> {
-        self.time(&self.metrics.backend.list, self.inner.list(prefix, page)).await
+        let begun = self.clock.now();
+        let outcome = self.inner.list(prefix, page).await;
+        let timings = &self.metrics.backend;
+        let timing = if page.limit.is_some() { &timings.list_page } else { &timings.list };
+        timing.record(self.clock.now().since(begun));
+        outcome
     }
 
     async fn commit(&self, batch: Batch) -> Result<Index, StorageError> {
-        self.time(&self.metrics.backend.commit, self.inner.commit(batch)).await
+        let (mut puts, mut deletes) = (0, 0);
+        for write in &batch.writes {
+            match write {
+                Write::Put { key, .. } => puts += u64::from(!key.as_str().starts_with(OWN)),
+                Write::Delete { .. } => deletes += 1,
+            }
+        }
+        let begun = self.clock.now();
+        let outcome = self.inner.commit(batch).await;
+        let took = self.clock.now().since(begun);
+        let timings = &self.metrics.backend;
+        timings.commit.record(took);
+        timings.put.record_each(puts, took);
+        timings.delete.record_each(deletes, took);
+        outcome
     }
 
     fn watch(&self, watcher: Weak<dyn Watch>) {
         self.inner.watch(watcher);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use keepfast_framework::clock::TestClock;
+    use keepfast_storage::MemoryBackend;
+
+    use super::*;
+
+    /// A commit takes as long as `clock` is moved while it is under way.
+    struct Slow(MemoryBackend, TestClock, parking_lot::Mutex<Vec<u64>>);
+
+    #[async_trait]
+    impl Backend for Slow {
+        async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError> {
+            self.0.get(key).await
+        }
+
+        async fn list(&self, prefix: &Key, page: &Page) -> Result<Vec<String>, StorageError> {
+            self.0.list(prefix, page).await
+        }
+
+        async fn commit(&self, batch: Batch) -> Result<Index, StorageError> {
+            let millis = self.2.lock().remove(0);
+            self.1.advance(Duration::from_millis(millis));
+            self.0.commit(batch).await
+        }
+
+        fn watch(&self, watcher: Weak<dyn Watch>) {
+            self.0.watch(watcher);
+        }
+    }
+
+    fn batch(puts: &[&str], deletes: &[&str]) -> Batch {
+        let key = |name: &&str| Key::new(*name).unwrap();
+        let puts = puts.iter().map(|name| Write::Put { key: key(name), value: Bytes::from_static(b"v") });
+        let deletes = deletes.iter().map(|name| Write::Delete { key: key(name) });
+        Batch { reads: Vec::new(), writes: puts.chain(deletes).collect() }
+    }
+
+    #[tokio::test]
+    async fn a_delete_takes_as_long_as_its_own_commits_and_not_as_those_of_others() {
+        let (clock, metrics) = (TestClock::default(), Arc::<Metrics>::default());
+        let slow = Slow(MemoryBackend::new(), clock.clone(), parking_lot::Mutex::new(vec![7, 500, 11, 3]));
+        let timed = Timed::new(Arc::new(slow), Arc::new(clock), metrics.clone());
+        timed.commit(batch(&["a", "b"], &[])).await.unwrap();
+        timed.commit(batch(&["barrier/keyring"], &[])).await.unwrap();
+        timed.commit(batch(&["c"], &["a"])).await.unwrap();
+        timed.commit(batch(&[], &["b", "c"])).await.unwrap();
+        let told = |timing: &Timing| {
+            let read = timing.read();
+            (read.count, read.sum, read.interval.min, read.interval.max)
+        };
+        assert_eq!(told(&metrics.backend.delete), (3, 17.0, 3.0, 11.0));
+        assert_eq!(told(&metrics.backend.put), (3, 25.0, 7.0, 11.0));
+        assert_eq!(told(&metrics.backend.commit), (4, 521.0, 3.0, 500.0));
     }
 }

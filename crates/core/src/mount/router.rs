@@ -10,6 +10,7 @@ use tokio::sync::OnceCell;
 
 use super::entry::MountEntry;
 use crate::damaged::confined;
+use crate::metrics::routes::RouteTimings;
 use crate::unsealed::Unsealed;
 
 /// A mount with its storage and, once somebody asked for it, its engine.
@@ -22,13 +23,24 @@ pub struct Mounted {
     pub view: View,
     /// The table of its engine's type, known before the engine is opened.
     pub table: Arc<Table>,
+    /// How long its engine takes.
+    pub timings: Arc<RouteTimings>,
     engine: OnceCell<Arc<dyn Mountable>>,
 }
 
 impl Mounted {
     /// A mount whose engine is not opened yet.
     pub fn new(entry: MountEntry, info: MountInfo, view: View, table: Arc<Table>) -> Self {
-        Mounted { entry, info: Arc::new(info), view, table, engine: OnceCell::new() }
+        Mounted { entry, info: Arc::new(info), view, table, timings: Arc::default(), engine: OnceCell::new() }
+    }
+
+    /// The same mount after a change of it goes on with the timings that it has.
+    #[must_use]
+    pub fn following(self, before: Option<&Arc<Mounted>>) -> Self {
+        match before.filter(|before| before.entry.uuid == self.entry.uuid && before.entry.path == self.entry.path) {
+            Some(before) => Mounted { timings: before.timings.clone(), ..self },
+            None => self,
+        }
     }
 
     /// The engine, opened at the first use.

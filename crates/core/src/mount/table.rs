@@ -82,7 +82,10 @@ impl Mounts {
             let kept = before.at(&entry.path).filter(|m| same_engine(&m.entry, &entry)).cloned();
             match kept {
                 Some(kept) => mounted.push(kept),
-                None => mounted.extend(self.mounted(entry).map(Arc::new)),
+                None => {
+                    let earlier = before.at(&entry.path);
+                    mounted.extend(self.mounted(entry).map(|fresh| Arc::new(fresh.following(earlier))));
+                }
             }
         }
         self.router.store(Arc::new(Router::new(mounted)));

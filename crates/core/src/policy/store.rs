@@ -14,6 +14,7 @@ use super::template::{Alias, Entity, Subject, TemplateOptions};
 use super::{Acl, Policy, builtin};
 use crate::damaged::{self, Stored};
 use crate::identity::{self, Identity};
+use crate::metrics::{Metrics, Timing};
 use crate::token::{Authority, Token};
 
 /// What is stored of a policy.
@@ -89,6 +90,7 @@ pub struct Policies {
     view: View,
     identity_prefix: String,
     clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
     /// Raised with each change of a policy or an entity.
     generation: AtomicU64,
     parsed: RwLock<HashMap<String, Option<Arc<Policy>>>>,
@@ -108,13 +110,20 @@ impl Policies {
     ///
     /// # Errors
     /// When storage fails.
-    pub async fn open(barrier: &Arc<Barrier>, view: View, identity: &View, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
+    pub async fn open(
+        barrier: &Arc<Barrier>,
+        view: View,
+        identity: &View,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Self>> {
         let now = clock.now();
         let policies = Arc::new(Policies {
             barrier: barrier.clone(),
             view,
             identity_prefix: identity.prefix().to_owned(),
             clock,
+            metrics,
             generation: AtomicU64::new(0),
             parsed: RwLock::default(),
             shared: RwLock::default(),
@@ -140,7 +149,14 @@ impl Policies {
     /// # Errors
     /// When storage fails.
     pub async fn read(&self, tx: &mut Tx, name: &str) -> Result<Option<PolicyRecord>> {
-        POLICIES.get_in(tx, &self.view, name).await
+        let begun = self.clock.now();
+        let found = POLICIES.get_in(tx, &self.view, name).await;
+        self.took(&self.metrics.policies.get, begun);
+        found
+    }
+
+    fn took(&self, timing: &Timing, begun: Timestamp) {
+        timing.record(self.clock.now().since(begun));
     }
 
     /// A stored policy for what must work beside a damaged one: a record that cannot be read counts as none.
@@ -156,12 +172,17 @@ impl Policies {
     /// # Errors
     /// When it cannot be written as JSON.
     pub fn write(&self, tx: &mut Tx, record: &PolicyRecord) -> Result<()> {
-        POLICIES.put_in(tx, &self.view, &record.name, record)
+        let begun = self.clock.now();
+        POLICIES.put_in(tx, &self.view, &record.name, record)?;
+        self.took(&self.metrics.policies.set, begun);
+        Ok(())
     }
 
     /// Deletes a policy.
     pub fn delete(&self, tx: &mut Tx, name: &str) {
+        let begun = self.clock.now();
         POLICIES.delete_in(tx, &self.view, name);
+        self.took(&self.metrics.policies.delete, begun);
     }
 
     /// The names of stored policies, sorted.
@@ -169,7 +190,10 @@ impl Policies {
     /// # Errors
     /// When storage fails.
     pub async fn list(&self, tx: &mut Tx, prefix: &str, page: &Page) -> Result<Vec<String>> {
-        POLICIES.list_in(tx, &self.view, prefix, page).await
+        let begun = self.clock.now();
+        let names = POLICIES.list_in(tx, &self.view, prefix, page).await;
+        self.took(&self.metrics.policies.list, begun);
+        names
     }
 
     /// Whether a policy of this name is stored.

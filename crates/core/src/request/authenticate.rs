@@ -75,7 +75,7 @@ impl Unsealed {
                 let remote = incoming.remote.map(|a| a.ip());
                 let now = self.clock.now();
                 let found = self.tokens.find(token.expose(), namespace, remote, now).await.map_err(nobody)?;
-                self.metrics.token_lookup.record(self.clock.now().since(now));
+                self.metrics.tokens.lookup.record(self.clock.now().since(now));
                 match found {
                     Ok(token) if self.origin_stands(&token) => Ok(token),
                     Ok(_) => Err("the auth mount of the token is gone"),

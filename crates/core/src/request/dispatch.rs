@@ -17,6 +17,7 @@ use super::record::{Recorded, Sent};
 use super::route::Routed;
 use super::{OpenCeremonies, Refused};
 use crate::audit::Said;
+use crate::metrics::routes::RouteOperation;
 use crate::mount::Mounted;
 use crate::policy::store::CompiledAcl;
 use crate::token::Token;
@@ -62,6 +63,8 @@ pub struct CoreCall {
     pub wraps: bool,
     /// What the listener lets in without a token.
     pub open: OpenCeremonies,
+    /// Whether the request's `Accept` names a form that Prometheus reads.
+    pub accepts_prometheus: bool,
 }
 
 impl Unsealed {
@@ -86,8 +89,26 @@ impl Unsealed {
         }
         let Some(found) = &routed.row else { return Err(Error::unsupported_path()) };
         let input = self.input(parts, found);
+        let begun = self.clock.now();
+        let mut creates = false;
+        let outcome = self.attempts(parts, mounted, &input, &mut creates).await;
+        if let Some(operation) = RouteOperation::of(routed.incoming.operation, creates) {
+            mounted.timings.record(operation, self.clock.now().since(begun));
+        }
+        outcome
+    }
+
+    /// Runs the handler, again after conflicts; `creates` becomes whether it made what it had not found.
+    async fn attempts(
+        &self,
+        parts: &AuthorizedParts,
+        mounted: &Arc<Mounted>,
+        input: &Input,
+        creates: &mut bool,
+    ) -> Result<(Sent, Option<LastStep>)> {
+        let routed = &parts.routed;
         for _ in 0..TRIES {
-            match self.attempt(parts, mounted, &input).await {
+            match self.attempt(parts, mounted, input, creates).await {
                 Err(error) if error.is_conflict() && !routed.info().is_some_and(|row| row.once) => {}
                 other => return other.map_err(|error| routed.plainly(error)),
             }
@@ -101,6 +122,7 @@ impl Unsealed {
         parts: &AuthorizedParts,
         mounted: &Arc<Mounted>,
         input: &Input,
+        creates: &mut bool,
     ) -> Result<(Sent, Option<LastStep>)> {
         let (Some(found), Some(row)) = (&parts.routed.row, parts.routed.info()) else {
             return Err(Error::unsupported_path());
@@ -128,6 +150,7 @@ impl Unsealed {
         }
         let intent = outcome.intent.take();
         let mut tx = done.tx;
+        *creates = row.tells_existence && tx.creates();
         if !parts.decision.keys_filters.is_empty() {
             self.filter_keys(parts, &mut outcome)?;
         }
@@ -220,6 +243,7 @@ impl Unsealed {
                 compiled: parts.compiled.clone(),
                 wraps: incoming.wrap_ttl.is_some(),
                 open: incoming.open,
+                accepts_prometheus: incoming.accepts_prometheus,
             }));
         }
         cx

@@ -32,6 +32,8 @@ pub struct Incoming {
     pub remote: Option<SocketAddr>,
     /// What the listener lets in without a token.
     pub open: OpenCeremonies,
+    /// Whether its `Accept` names a form that Prometheus reads.
+    pub accepts_prometheus: bool,
 }
 
 /// Ceremonies with shares that a listener lets in without a token, because shares prove enough. Anybody can then begin or

@@ -63,7 +63,7 @@ pub mod route;
 pub mod settle;
 pub mod wiped;
 
-use keepfast_framework::Error;
+use keepfast_framework::{Error, Timestamp};
 
 pub use incoming::{Incoming, OpenCeremonies, RecordedHeader};
 pub use record::Response;
@@ -97,16 +97,17 @@ impl Unsealed {
     pub async fn handle(&self, incoming: Incoming) -> Response {
         let _under_way = self.metrics.in_flight();
         let begun = self.clock.now();
-        let (response, is_login) = self.travel(incoming).await;
+        let (response, is_login) = self.travel(incoming, begun).await;
         let timing = if is_login { &self.metrics.login } else { &self.metrics.request };
         timing.record(self.clock.now().since(begun));
         response
     }
 
     /// The journey itself, and whether it was a login.
-    async fn travel(&self, incoming: Incoming) -> (Response, bool) {
+    async fn travel(&self, incoming: Incoming, begun: Timestamp) -> (Response, bool) {
         let is_login = incoming.token.is_none() && incoming.path.as_str().starts_with("auth/");
         let admitted = self.admit(incoming).await;
+        self.metrics.check_token.record(self.clock.now().since(begun));
         let answered = match self.record_request(admitted).await {
             Ok(recorded) => self.dispatch(recorded).await,
             Err(refused) => dispatch::Answered::refused(*refused),

@@ -105,7 +105,7 @@ impl Unsealed {
         let policies = login_policies(&login)?;
         let who = match &login.alias {
             None => Who::default(),
-            Some(alias) => self.identity.entity_of(tx, &mounted.entry.accessor, alias, now).await?,
+            Some(alias) => self.identity.entity_of(tx, &mounted.info, alias, now).await?,
         };
         let terms = &login.terms;
         let asked = Asked {
@@ -148,7 +148,9 @@ impl Unsealed {
             batch,
             ..Spec::default()
         };
-        Ok((self.tokens.create(tx, spec, now).await?, life.warnings, who.created))
+        let made = self.tokens.create(tx, spec, now).await?;
+        made.record.count(&self.metrics, &mounted.entry.engine, &mounted.entry.path);
+        Ok((made, life.warnings, who.created))
     }
 
     /// The same for an answer that is bytes: one that is JSON is kept as it stands.

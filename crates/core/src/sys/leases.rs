@@ -159,6 +159,13 @@ fn id_of(req: ById) -> Result<String> {
 }
 
 async fn lookup(sys: &System, cx: &mut Cx, req: ById) -> Result<Data<Shown>> {
+    let begun = cx.now();
+    let found = found(sys, cx, req).await;
+    sys.node()?.metrics.leases.fetch_times.record(cx.now().since(begun));
+    found
+}
+
+async fn found(sys: &System, cx: &mut Cx, req: ById) -> Result<Data<Shown>> {
     let id = id_of(req)?;
     let invalid = || Error::invalid("invalid lease");
     let now = cx.now();

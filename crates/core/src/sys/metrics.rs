@@ -7,14 +7,14 @@ use keepfast_framework::{Cx, Result, Routes, Status};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::System;
+use super::{System, call};
 use crate::metrics::format;
 use crate::node::Node;
 use crate::request::Response;
 
 const HELP: Help = Help {
     synopsis: "What the server counts of itself.",
-    description: "As Vault's JSON, or with format=prometheus for Prometheus.",
+    description: "As Vault's JSON, or for Prometheus: with format=prometheus, or an Accept header that names its format.",
 };
 
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -25,23 +25,25 @@ pub(super) fn routes(r: &mut Routes<System>) {
 
 #[derive(Deserialize, JsonSchema)]
 struct Format {
-    /// `prometheus`, or empty for JSON.
+    /// `prometheus`; empty for what the Accept header says, which is JSON unless it names a format of Prometheus.
     format: Option<Text>,
 }
 
-async fn metrics(sys: &System, _: &mut Cx, req: Format) -> Result<Raw> {
-    sys.node()?.metrics_as(req.format.as_deref().unwrap_or_default())
+async fn metrics(sys: &System, cx: &mut Cx, req: Format) -> Result<Raw> {
+    let asked = req.format.as_deref().unwrap_or_default();
+    sys.node()?.metrics_as(asked, call(cx)?.accepts_prometheus)
 }
 
 impl Node {
-    fn metrics_as(&self, format: &str) -> Result<Raw> {
+    fn metrics_as(&self, format: &str, accepts_prometheus: bool) -> Result<Raw> {
         let telemetry = &self.settings.telemetry;
         let text = |status, text: String| Raw { status, content_type: "text/plain", body: text.into_bytes() };
+        let format = if format.is_empty() && accepts_prometheus { "prometheus" } else { format };
         Ok(match format {
             "" => Raw {
                 status: Status::OK,
                 content_type: "application/json",
-                body: format::json(&self.gather(), &telemetry.prefix, self.clock.now())?,
+                body: format::json(&self.gather(), &self.metrics.turns.lock(), &telemetry.prefix, self.clock.now())?,
             },
             "prometheus" if telemetry.prometheus_retention.is_zero() => {
                 text(Status::BAD_REQUEST, "prometheus is not enabled".to_owned())
@@ -55,9 +57,14 @@ impl Node {
         })
     }
 
+    /// Counts an answer by its status code.
+    pub fn count_answer(&self, status: u16) {
+        self.metrics.responses.add(status);
+    }
+
     /// The metrics for whoever asks, where a listener allows that. Nobody is named in them and no device records it.
-    pub fn open_metrics(&self, format: &str) -> Response {
-        match self.metrics_as(format) {
+    pub fn open_metrics(&self, format: &str, accepts_prometheus: bool) -> Response {
+        match self.metrics_as(format, accepts_prometheus) {
             Ok(raw) => Response::unrecorded(raw),
             Err(error) => Response::failed(&error),
         }

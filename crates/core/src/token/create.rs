@@ -12,6 +12,8 @@ use super::id::{BATCH, SERVICE, TokenKey};
 use super::record::{Authority, Life, Origin, TokenRecord};
 use super::store::{RECORDS, Tokens};
 use crate::lease::index;
+use crate::metrics::Metrics;
+use crate::metrics::labelled::ttl_bucket;
 use crate::namespace::NamespaceId;
 use crate::policy::builtin::RESPONSE_WRAPPING;
 
@@ -152,6 +154,7 @@ impl Tokens {
         if !spec.wrapping && spec.authority.has(RESPONSE_WRAPPING) {
             return Err(Error::invalid(format!("cannot assign policy {RESPONSE_WRAPPING:?}")));
         }
+        let begun = self.now();
         let life = match spec.ttl {
             Some(ttl) => Life::Until(now.after(ttl)),
             None if spec.authority.is_root() => Life::Endless,
@@ -163,7 +166,6 @@ impl Tokens {
             None => self.ids.service(now),
         };
         let located = self.ids.locate(id.expose());
-        self.created.add();
         let record = record_of(spec, life, located.hash, located.accessor, now);
         if record.batch {
             return self.seal_batch(record);
@@ -187,6 +189,14 @@ impl Tokens {
         if let Life::Until(end) = record.life {
             index::add_token(tx, &self.view, &record.path, &located.key, end);
         }
+        let took = self.now().since(begun);
+        self.metrics().tokens.create.record(took);
+        if record.authority.is_root() {
+            self.metrics().root_tokens.add();
+        }
+        if record.life != Life::Endless {
+            self.metrics().leases.register_auth.record(took);
+        }
         Ok(Made { id, record, key: Some(located.key) })
     }
 
@@ -195,6 +205,20 @@ impl Tokens {
         record.renewable = false;
         let id = self.batch.seal(&record)?;
         Ok(Made { id, record, key: None })
+    }
+}
+
+impl TokenRecord {
+    /// Counts a token that an auth method of this type at this mount has made.
+    pub(crate) fn count(&self, metrics: &Metrics, auth_method: &str, mount_point: &str) {
+        let ttl = if self.life == Life::Endless { "+Inf" } else { ttl_bucket(self.creation_ttl) };
+        metrics.token_creation.add(vec![
+            ("auth_method", auth_method.to_owned()),
+            ("creation_ttl", ttl.to_owned()),
+            ("mount_point", mount_point.to_owned()),
+            ("namespace", "root".to_owned()),
+            ("token_type", self.kind().to_owned()),
+        ]);
     }
 }
 

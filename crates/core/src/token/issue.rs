@@ -85,7 +85,9 @@ pub(super) async fn issue(
     }
     let now = cx.now();
     let (tx, _) = cx.store();
-    Ok(unsealed.tokens.create(tx, spec, now).await?.auth_block(Vec::new()))
+    let made = unsealed.tokens.create(tx, spec, now).await?;
+    made.record.count(&unsealed.metrics, "token", "auth/token/");
+    Ok(made.auth_block(Vec::new()))
 }
 
 /// Where the new token may be used from: what its role says; without a role a child is bound as its parent is.
@@ -237,11 +239,11 @@ async fn entity(unsealed: &Unsealed, cx: &mut Cx, req: &Create, parent: &Token, 
     if !role.is_some_and(|r| r.allows_alias(&alias)) {
         return Err(Error::invalid("invalid 'entity_alias' value"));
     }
-    let accessor = cx.mount().accessor.clone();
+    let mount = cx.mount().clone();
     let now = cx.now();
     let (tx, _) = cx.store();
     let alias = keepfast_framework::reply::Alias { name: alias, metadata: BTreeMap::new() };
-    unsealed.identity.entity_of(tx, &accessor, &alias, now).await
+    unsealed.identity.entity_of(tx, &mount, &alias, now).await
 }
 
 fn token_path(cx: &Cx, role: Option<&Role>) -> String {

@@ -21,6 +21,19 @@ pub(super) async fn renew(
     increment: Option<Seconds>,
     id: Option<&str>,
 ) -> Result<Outcome> {
+    let begun = cx.now();
+    let outcome = renewed(unsealed, cx, token, increment, id).await;
+    unsealed.metrics.leases.renew_token.record(cx.now().since(begun));
+    outcome
+}
+
+async fn renewed(
+    unsealed: &Unsealed,
+    cx: &mut Cx,
+    token: &Token,
+    increment: Option<Seconds>,
+    id: Option<&str>,
+) -> Result<Outcome> {
     let Some(key) = &token.key else { return Err(Error::invalid("batch tokens cannot be renewed")) };
     let now = cx.now();
     let (tx, _) = cx.store();

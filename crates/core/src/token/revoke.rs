@@ -30,7 +30,10 @@ impl Tokens {
     /// # Errors
     /// When storage fails.
     pub async fn revoke(&self, key: &TokenKey) -> Result<bool> {
-        self.revoke_if(key, |_| true).await
+        let begun = self.now();
+        let outcome = self.revoke_if(key, |_| true).await;
+        self.metrics().tokens.revoke_tree.record(self.now().since(begun));
+        outcome
     }
 
     /// Ends a token whose time has come by `now`. `second` is the one under which the index of ends has it; an entry that
@@ -39,8 +42,15 @@ impl Tokens {
     /// # Errors
     /// When storage fails.
     pub async fn revoke_due(&self, key: &TokenKey, second: i64, now: Timestamp) -> Result<()> {
+        let begun = self.now();
         match self.revoke_if(key, |record| !record.lives_at(now)).await {
-            Ok(true) => return Ok(()),
+            Ok(true) => {
+                let took = self.now().since(begun);
+                self.metrics().tokens.revoke_tree.record(took);
+                self.metrics().leases.revoke.record(took);
+                self.metrics().leases.expired.add();
+                return Ok(());
+            }
             Ok(false) => {}
             Err(error) if unreadable(&error) => return self.end_damaged(key, second).await,
             Err(error) => return Err(error),
@@ -109,6 +119,13 @@ impl Tokens {
     /// # Errors
     /// When storage fails.
     pub async fn revoke_orphan(&self, key: &TokenKey) -> Result<bool> {
+        let begun = self.now();
+        let outcome = self.end_alone(key).await;
+        self.metrics().tokens.revoke.record(self.now().since(begun));
+        outcome
+    }
+
+    async fn end_alone(&self, key: &TokenKey) -> Result<bool> {
         loop {
             let mut tx = self.barrier.begin();
             let Some(record) = self.record(&mut tx, key).await? else { return Ok(false) };
@@ -177,7 +194,9 @@ impl Tokens {
         while let Some(parent) = below.last().cloned() {
             let mut tx = self.barrier.begin();
             let page = Page { after: None, limit: Some(BATCH) };
+            let begun = self.now();
             let more_leases = self.leases.end_held(&mut tx, &parent, BATCH).await?;
+            self.metrics().leases.revoke_by_token.record(self.now().since(begun));
             let children = self.children(&mut tx, &parent, &page).await?;
             let more = more_leases || children.len() == BATCH;
             let (mut grandparents, mut spent) = (Vec::new(), Vec::new());

@@ -18,7 +18,7 @@ use super::record::TokenRecord;
 use crate::audit::Marks;
 use crate::damaged::{self, Stored};
 use crate::lease::Leases;
-use crate::metrics::Counter;
+use crate::metrics::Metrics;
 use crate::namespace::NamespaceId;
 use crate::policy::store::CompiledAcl;
 
@@ -62,8 +62,6 @@ struct Cached {
 
 /// All tokens of the cluster.
 pub struct Tokens {
-    /// How many were made since the server was unsealed.
-    pub created: Counter,
     pub(super) barrier: Arc<Barrier>,
     pub(super) view: View,
     pub(super) ids: Ids,
@@ -86,7 +84,6 @@ impl Tokens {
         let mut batch = [0u8; 32];
         batch.copy_from_slice(&secrets[128..]);
         let tokens = Arc::new(Tokens {
-            created: Counter::default(),
             barrier: barrier.clone(),
             view,
             ids: Ids::new(&hashes),
@@ -162,6 +159,16 @@ impl Tokens {
         self.ids.store_of(&record.hash)
     }
 
+    /// The present moment.
+    pub(super) fn now(&self) -> Timestamp {
+        self.leases.clock.now()
+    }
+
+    /// What is counted.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.leases.metrics
+    }
+
     /// Where tokens' own storage is.
     pub fn cubbyhole_view(&self) -> &View {
         &self.cubbyhole
@@ -233,7 +240,21 @@ impl Tokens {
     /// # Errors
     /// When it cannot be written as JSON.
     pub fn save(&self, tx: &mut Tx, key: &TokenKey, record: &TokenRecord) -> Result<()> {
-        RECORDS.put_in(tx, &self.view, key.as_str(), record)
+        let begun = self.now();
+        RECORDS.put_in(tx, &self.view, key.as_str(), record)?;
+        self.metrics().tokens.store.record(self.now().since(begun));
+        Ok(())
+    }
+
+    /// A page of the places of all service tokens, and whether it is the last one; the page then stands behind it.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub async fn keys(&self, tx: &mut Tx, page: &mut Page) -> Result<(Vec<TokenKey>, bool)> {
+        let names = RECORDS.list_in(tx, &self.view, "", page).await?;
+        page.after = names.last().cloned();
+        let is_last = page.limit.is_none_or(|limit| names.len() < limit);
+        Ok((names.iter().filter_map(|name| TokenKey::parse(name)).collect(), is_last))
     }
 
     /// Counts one use of a token with a limited number of them, before the request runs.

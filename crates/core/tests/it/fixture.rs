@@ -42,6 +42,8 @@ pub(crate) struct Ask {
     pub(crate) namespace: String,
     /// The edge did not receive the body.
     pub(crate) withheld: bool,
+    /// The `Accept` header names a form of Prometheus.
+    pub(crate) accepts_prometheus: bool,
 }
 
 /// An answer.
@@ -264,6 +266,7 @@ pub(crate) fn incoming(method: &str, path: &str, ask: Ask) -> Incoming {
         wrap_ttl: ask.wrap.map(Duration::from_secs),
         remote: ask.remote.or_else(|| "127.0.0.1:40000".parse().ok()),
         open: keepfast_core::OpenCeremonies::default(),
+        accepts_prometheus: ask.accepts_prometheus,
     }
 }
 

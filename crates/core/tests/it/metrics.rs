@@ -1,11 +1,17 @@
 //! What the server counts of itself.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use keepfast_core::metrics::catalogue::{self, Kind};
 use keepfast_core::metrics::{Item, Value as Number};
+use keepfast_core::settings::{HostGauges, Settings};
+use keepfast_framework::engine::{Gauge, Registered, Registry};
+use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::{Cx, Engine, HeldLease, Kind as EngineKind, LeaseOffer, LeaseTerms, Leased, Result, Routes};
 use serde_json::{Value, json};
 
-use crate::fixture::{House, ROOT};
+use crate::fixture::{Ask, House, ROOT};
 
 fn count(items: &[Item], name: &str) -> u64 {
     let found = items.iter().find(|i| i.name == name).unwrap_or_else(|| panic!("no {name} in {items:#?}"));
@@ -14,6 +20,80 @@ fn count(items: &[Item], name: &str) -> u64 {
         Number::Counter(count) => count,
         Number::Gauge(value) => value as u64,
     }
+}
+
+/// A series by its name and one of its labels.
+fn labelled(items: &[Item], name: &str, label: (&str, &str)) -> f64 {
+    let has = |i: &&Item| i.name == name && i.labels.iter().any(|(name, value)| (*name, value.as_str()) == label);
+    match items.iter().find(has).unwrap_or_else(|| panic!("no {name} {label:?} in {items:#?}")).value {
+        Number::Gauge(value) => value,
+        Number::Counter(count) => count as f64,
+        Number::Summary(summary) => summary.count as f64,
+    }
+}
+
+/// An engine that leases.
+struct Lender;
+
+impl Engine for Lender {
+    const TYPE: &'static str = "lender";
+    const KIND: EngineKind = EngineKind::Secrets;
+
+    fn routes(r: &mut Routes<Self>) {
+        r.path("creds", Help { synopsis: "", description: "" }).read(creds).once();
+    }
+
+    async fn open(_: &mut Cx) -> Result<Self> {
+        Ok(Lender)
+    }
+
+    async fn renew_lease(&self, _: &mut Cx, _: &HeldLease) -> Result<LeaseTerms> {
+        Ok(LeaseTerms { ttl: Duration::from_secs(300), max_ttl: Duration::from_secs(3600) })
+    }
+}
+
+async fn creds(_: &Lender, _: &mut Cx, _: Nothing) -> Result<Leased<Value>> {
+    let offer = LeaseOffer { ttl: Duration::from_secs(300), renewable: true, ..LeaseOffer::default() };
+    Ok(Leased { data: json!({ "user": "u" }), offer })
+}
+
+fn engines() -> Registry {
+    keepfast_engines::all().preceded_by(vec![Registered::of::<Lender>()])
+}
+
+/// Asks for something of everything that is counted, of a server with these [`engines`].
+async fn busy(house: &House) {
+    // The edge does it.
+    house.node.count_answer(200);
+    house.post("secret/data/a", ROOT, json!({ "data": { "k": "v" } })).await.ok();
+    house.post("secret/data/a", ROOT, json!({ "data": { "k": "w" } })).await.ok();
+    house.get("secret/data/a", ROOT).await.ok();
+    house.list("secret/metadata", ROOT).await.ok();
+    house.delete("secret/data/a", ROOT).await.ok();
+    house.policy("p", "path \"secret/*\" { capabilities = [\"read\"] }").await;
+    house.policy("gone", "path \"x\" { capabilities = [\"read\"] }").await;
+    house.get("sys/policies/acl/p", ROOT).await.ok();
+    house.list("sys/policies/acl", ROOT).await.ok();
+    house.delete("sys/policies/acl/gone", ROOT).await.ok();
+    house.post("sys/auth/userpass", ROOT, json!({ "type": "userpass" })).await.ok();
+    house.post("auth/userpass/users/u", ROOT, json!({ "password": "pw" })).await.ok();
+    house.post("auth/userpass/login/u", "", json!({ "password": "pw" })).await.ok();
+    let token = house.token(json!({ "ttl": "1h", "policies": ["p"] })).await;
+    house.post("auth/token/renew", ROOT, json!({ "token": token })).await.ok();
+    house.post("auth/token/revoke", ROOT, json!({ "token": token })).await.ok();
+    house.wrapped("GET", "sys/mounts", ROOT, Value::Null, 60).await.ok();
+    house.post("auth/token/create", ROOT, json!({ "type": "batch", "policies": ["p"] })).await.ok();
+    house.post("sys/mounts/lender", ROOT, json!({ "type": "lender" })).await.ok();
+    let lease = house.get("lender/creds", ROOT).await.ok().body["lease_id"].clone();
+    house.post("sys/leases/lookup", ROOT, json!({ "lease_id": lease })).await.ok();
+    house.post("sys/leases/renew", ROOT, json!({ "lease_id": lease })).await.ok();
+    house.post("sys/leases/revoke", ROOT, json!({ "lease_id": lease, "sync": true })).await.ok();
+}
+
+/// The text that Prometheus reads.
+async fn scraped(house: &House) -> String {
+    let answer = house.get("sys/metrics?format=prometheus", ROOT).await.ok().body;
+    answer.as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
@@ -27,34 +107,234 @@ async fn requests_logins_tokens_and_audit_entries_are_counted_and_timed() {
     let after = house.node.gather();
     let more = |name: &str| count(&after, name) - count(&before, name);
     assert_eq!((more("core.handle_request"), more("core.handle_login_request")), (2, 1));
-    assert_eq!((more("token.lookup"), more("token.create")), (2, 1));
+    assert_eq!((more("token.lookup"), more("token.create"), more("core.check_token")), (2, 1, 3));
     assert_eq!((more("audit.log_request"), more("audit.log_response")), (3, 3));
+    assert_eq!((more("audit.audit/.log_request"), more("audit.audit/.log_response")), (3, 3));
     assert!(more("barrier.put") >= 1 && more("inmem.transaction") >= 1);
+    assert!(more("barrier.get") >= 1 && count(&after, "route.update.auth-token-") == 1);
     assert_eq!((count(&after, "core.unsealed"), count(&after, "core.in_flight_requests")), (1, 0));
     let took = after.iter().find(|i| i.name == "core.handle_request").unwrap();
-    assert!(matches!(took.value, Number::Summary(s) if s.sum > 0.0 && s.max > 0.0), "{took:?}");
+    assert!(matches!(took.value, Number::Summary(s) if s.sum > 0.0 && s.quantiles[2] > 1.0), "{took:?}");
     house.node.seal().await;
     assert_eq!(count(&house.node.gather(), "core.unsealed"), 0);
 }
 
+/// Every published name is there or stands in the list of those that are not, with its reason; no reason is stale.
 #[tokio::test]
-async fn both_forms_are_given_to_who_may_and_prometheus_only_where_it_is_on() {
-    let off = House::new().await;
-    assert_eq!(off.get("sys/metrics?format=prometheus", ROOT).await.is(400).body, json!("prometheus is not enabled"));
-    let on = |settings: &mut keepfast_core::Settings, _: &std::path::Path| {
-        settings.telemetry.prometheus_retention = Duration::from_secs(30);
-        settings.hostname = "here".to_owned();
+async fn published_dashboards_find_their_metrics() {
+    let house = House::with(|_, _| {}, engines()).await;
+    busy(&house).await;
+    house.node.count_usage().await.unwrap();
+    let text = scraped(&house).await;
+    let there: BTreeSet<&str> =
+        text.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split(['{', ' ']).next()).collect();
+    let asked: BTreeSet<String> = include_str!("../dashboards/metrics.txt")
+        .lines()
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
+        .map(|name| name.replace("<mount>", "secret"))
+        .collect();
+    assert!(asked.len() > 100);
+    let mut missing = BTreeSet::new();
+    let mut stale = BTreeSet::new();
+    let absent: Vec<(&str, &str)> =
+        include_str!("../dashboards/absent.txt").lines().filter_map(|line| line.split_once(" = ")).collect();
+    let fits = |pattern: &str, name: &str| match pattern.strip_suffix('*') {
+        Some(begin) => name.starts_with(begin),
+        None => name == pattern,
     };
-    let house = House::with(on, keepfast_engines::all()).await;
-    house.get("sys/metrics", "").await.is(403);
-    let text = house.get("sys/metrics?format=prometheus", ROOT).await.ok().body;
-    let text = text.as_str().unwrap();
+    for name in &asked {
+        let is_absent = absent.iter().any(|(pattern, reason)| fits(pattern, name) && !reason.is_empty());
+        match (there.contains(name.as_str()), is_absent) {
+            (false, false) => drop(missing.insert(name)),
+            (true, true) => drop(stale.insert(name)),
+            _ => {}
+        }
+    }
+    let unused: Vec<_> = absent.iter().filter(|(pattern, _)| !asked.iter().any(|name| fits(pattern, name))).collect();
     assert!(
-        text.contains("\nvault_core_handle_request_count ") && text.contains("\nvault_here_core_unsealed 1\n"),
-        "{text}"
+        missing.is_empty() && stale.is_empty() && unused.is_empty(),
+        "missing: {missing:#?}\nstale: {stale:#?}\nunused: {unused:#?}\n{text}"
     );
+    for quantile in ["0.5", "0.9", "0.99"] {
+        assert!(text.contains(&format!("\nvault_core_handle_request{{quantile=\"{quantile}\"}} ")), "{text}");
+        assert!(text.contains(&format!("\nvault_route_read_secret_{{quantile=\"{quantile}\"}} ")));
+        assert!(text.contains(&format!("\nvault_inmem_transaction{{quantile=\"{quantile}\"}} ")));
+    }
+}
+
+#[derive(Debug)]
+struct Machine;
+
+impl HostGauges for Machine {
+    fn gauges(&self) -> Vec<Gauge> {
+        let listener = ("listener", "127.0.0.1:8200".to_owned());
+        vec![
+            Gauge { name: "storage.disk.free_bytes", value: 10.0, labels: Vec::new() },
+            Gauge { name: "listener.certificate.not_after", value: 20.0, labels: vec![listener] },
+        ]
+    }
+}
+
+/// Nothing is told that does not stand in the catalogue, in its kind and with its labels; the page of the documentation is
+/// made from the catalogue.
+#[tokio::test]
+async fn every_metric_stands_in_the_catalogue_and_in_the_documentation() {
+    let machine =
+        |settings: &mut Settings, _: &std::path::Path| settings.host_gauges = Some(std::sync::Arc::new(Machine));
+    let house = House::with(machine, engines()).await;
+    busy(&house).await;
+    house.node.count_usage().await.unwrap();
+    for item in house.node.gather() {
+        let known = catalogue::find(&item.name).unwrap_or_else(|| panic!("{} is not in the catalogue", item.name));
+        let labels: Vec<_> = item.labels.iter().map(|(name, _)| *name).collect();
+        assert_eq!(labels, known.labels, "{}", item.name);
+        let kind = match item.value {
+            // Its seconds have a fraction.
+            Number::Gauge(_) if item.name == "process_cpu_seconds_total" => Kind::Counter,
+            Number::Gauge(_) => Kind::Gauge,
+            Number::Counter(_) => Kind::Counter,
+            Number::Summary(_) => Kind::Summary,
+        };
+        assert_eq!(kind, known.kind, "{}", item.name);
+    }
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
+    let before = std::fs::read_to_string(&page).unwrap();
+    let (begin, end) = ("<!-- made from the catalogue -->\n", "<!-- end -->");
+    let (head, rest) = before.split_once(begin).unwrap();
+    let (_, tail) = rest.split_once(end).unwrap();
+    let now = format!("{head}{begin}\n{}\n{end}{tail}", catalogue::table());
+    if std::env::var_os("KEEPFAST_BLESS").is_some() {
+        std::fs::write(&page, &now).unwrap();
+    }
+    assert!(
+        before == now || std::env::var_os("KEEPFAST_BLESS").is_some(),
+        "docs/metrics.md is not the catalogue: KEEPFAST_BLESS=1 cargo test -p keepfast-core every_metric_stands"
+    );
+}
+
+#[tokio::test]
+async fn prometheus_and_json_need_no_stanza_and_no_name_has_the_host_in_it() {
+    let here = |settings: &mut Settings, _: &std::path::Path| {
+        settings.hostname = "here".to_owned();
+        settings.cluster_name = "blue".to_owned();
+    };
+    let house = House::with(here, keepfast_engines::all()).await;
+    house.get("sys/metrics", "").await.is(403);
+    house.get("sys/metrics?format=foo", ROOT).await.is(400);
+    let text = scraped(&house).await;
+    assert!(text.contains("\nvault_core_unsealed{cluster=\"blue\"} 1\n") && !text.contains("here_"), "{text}");
     let document: Value = house.get("sys/metrics", ROOT).await.ok().body;
     for kind in ["Gauges", "Counters", "Samples"] {
         assert!(!document[kind].as_array().unwrap().is_empty(), "{document}");
     }
+    assert!(!document.to_string().contains("here."));
+    let accepting = |path| {
+        let ask = Ask { token: Some(ROOT.to_owned()), accepts_prometheus: true, ..Ask::default() };
+        house.ask("GET", path, ask)
+    };
+    assert!(accepting("sys/metrics").await.ok().body.as_str().unwrap().contains("# TYPE vault_core_unsealed gauge"));
+    accepting("sys/metrics?format=foo").await.is(400);
+    house.node.seal().await;
+    let items = house.node.gather();
+    assert_eq!(labelled(&items, "core.unsealed", ("cluster", "blue")), 0.0);
+}
+
+#[tokio::test]
+async fn prometheus_can_be_turned_off() {
+    let off = |settings: &mut Settings, _: &std::path::Path| settings.telemetry.prometheus_retention = Duration::ZERO;
+    let house = House::with(off, keepfast_engines::all()).await;
+    assert_eq!(house.get("sys/metrics?format=prometheus", ROOT).await.is(400).body, json!("prometheus is not enabled"));
+    house.get("sys/metrics", ROOT).await.ok();
+}
+
+#[tokio::test]
+async fn json_tells_of_the_last_whole_interval() {
+    let house = House::new().await;
+    house.node.turn_metrics();
+    house.clock.advance(Duration::from_secs(10));
+    house.get("sys/mounts", ROOT).await.ok();
+    house.token(json!({})).await;
+    house.node.turn_metrics();
+    house.get("sys/mounts", ROOT).await.ok();
+    let told = |document: &Value, kind: &str, name: &str| {
+        let all = document[kind].as_array().unwrap();
+        all.iter().find(|s| s["Name"] == name).unwrap_or_else(|| panic!("no {name}"))["Count"].clone()
+    };
+    let document = house.get("sys/metrics", ROOT).await.ok().body;
+    assert_eq!(told(&document, "Samples", "vault.core.handle_request"), 2);
+    assert_eq!(told(&document, "Samples", "vault.route.read.sys-"), 1);
+    assert_eq!(told(&document, "Samples", "vault.audit.audit/.log_request"), 2);
+    assert_eq!(told(&document, "Counters", "vault.token.create_root"), 1);
+    house.node.turn_metrics();
+    house.node.turn_metrics();
+    let document = house.get("sys/metrics", ROOT).await.ok().body;
+    assert_eq!(told(&document, "Samples", "vault.core.handle_request"), 0);
+    assert_eq!(told(&document, "Counters", "vault.token.create_root"), 0);
+}
+
+#[tokio::test]
+async fn leases_are_counted_in_memory_as_they_are_on_disk() {
+    let mut house = House::new().await;
+    let leases = |house: &House| house.unsealed().leases.counts.read().map(|counts| counts.waiting);
+    house.node.count_usage().await.unwrap();
+    let at_first = leases(&house).unwrap();
+    let first = house.token(json!({ "ttl": "1h" })).await;
+    let second = house.token(json!({ "ttl": "2h" })).await;
+    house.token(json!({ "ttl": "30s" })).await;
+    assert_eq!(leases(&house), Some(at_first + 3));
+    // Within one second the end is where it was.
+    house.post("auth/token/renew", ROOT, json!({ "token": first, "increment": "1h" })).await.ok();
+    house.post("auth/token/renew", ROOT, json!({ "token": first, "increment": "3h" })).await.ok();
+    assert_eq!(leases(&house), Some(at_first + 3));
+    house.post("auth/token/revoke", ROOT, json!({ "token": second })).await.ok();
+    house.pass(60).await;
+    assert_eq!(leases(&house), Some(at_first + 1));
+    assert_eq!(count(&house.node.gather(), "expire.num_leases"), at_first + 1);
+    house.node.count_usage().await.unwrap();
+    assert_eq!(leases(&house), Some(at_first + 1));
+    house.restarted().await;
+    assert_eq!(leases(&house), None);
+    house.node.count_usage().await.unwrap();
+    assert_eq!(leases(&house), Some(at_first + 1));
+}
+
+#[tokio::test]
+async fn usage_gauges_tell_what_is_stored() {
+    let house = House::with(|_, _| {}, engines()).await;
+    house.post("sys/mounts/old", ROOT, json!({ "type": "kv" })).await.ok();
+    for path in ["old/a", "old/b/c", "old/b/d/e"] {
+        house.post(path, ROOT, json!({ "k": "v" })).await.ok();
+    }
+    for path in ["secret/data/x", "secret/data/y/z", "secret/data/x"] {
+        house.post(path, ROOT, json!({ "data": { "k": "v" } })).await.ok();
+    }
+    busy(&house).await;
+    house.token(json!({ "ttl": "61s", "policies": ["p"] })).await;
+    house.node.count_usage().await.unwrap();
+    let items = house.node.gather();
+    assert_eq!(labelled(&items, "secret.kv.count", ("mount_point", "old/")), 3.0);
+    assert_eq!(labelled(&items, "secret.kv.count", ("mount_point", "secret/")), 3.0);
+    assert_eq!(labelled(&items, "token.count.by_policy", ("policy", "p")), 1.0);
+    assert_eq!(labelled(&items, "token.count.by_policy", ("policy", "root")), 1.0);
+    assert_eq!(labelled(&items, "token.count.by_auth", ("auth_method", "userpass")), 1.0);
+    assert_eq!(labelled(&items, "token.count.by_ttl", ("creation_ttl", "+Inf")), 2.0);
+    assert_eq!(labelled(&items, "token.count.by_ttl", ("creation_ttl", "10m")), 1.0);
+    assert_eq!(labelled(&items, "identity.entity.alias.count", ("mount_point", "auth/userpass/")), 1.0);
+    assert_eq!((count(&items, "identity.num_entities"), count(&items, "token.create_root")), (1, 1));
+    assert_eq!(labelled(&items, "token.creation", ("auth_method", "response_wrapping")), 1.0);
+    assert_eq!(labelled(&items, "token.creation", ("token_type", "batch")), 1.0);
+    assert_eq!(labelled(&items, "secret.lease.creation", ("secret_engine", "lender")), 1.0);
+    let of_leases = ["expire.register", "expire.renew", "expire.revoke", "route.renew.lender-", "route.revoke.lender-"];
+    assert_eq!(of_leases.map(|name| count(&items, name)), [1; 5]);
+    assert!(labelled(&items, "core.mount_table.size", ("type", "auth")) > 100.0);
+    // The first write of a path creates, later ones update.
+    assert_eq!((count(&items, "route.create.secret-"), count(&items, "route.update.secret-")), (3, 2));
+}
+
+#[tokio::test]
+async fn a_quarantine_is_a_gauge() {
+    let house = House::new().await;
+    assert_eq!(count(&house.node.gather(), "expire.lease_quarantine"), 0);
+    house.post("sys/leases/quarantine", ROOT, json!({ "enabled": true })).await.ok();
+    assert_eq!(count(&house.node.gather(), "expire.lease_quarantine"), 1);
 }

@@ -1,9 +1,14 @@
 //! Names under a prefix of a mount's storage that form a tree of folders, listed one level or all levels deep.
 
+use keepfast_framework::engine::Gauge;
 use keepfast_framework::fields::{Int, Text};
+use keepfast_framework::pace::Pace;
 use keepfast_framework::{Cx, Page, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+/// How many names one step of a count reads.
+const COUNTED: usize = 1000;
 
 /// What a list or a scan is asked for.
 #[derive(Clone, Deserialize, JsonSchema)]
@@ -103,6 +108,28 @@ impl<'a> Tree<'a> {
             }
         }
         Ok(found)
+    }
+
+    /// How many names there are at all levels, as the metrics tell it of KV. Reads a page of names at a time, and takes its time.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub(crate) async fn usage(&self, cx: &mut Cx) -> Result<Vec<Gauge>> {
+        let mut pace = Pace::new(cx.clock().clone());
+        let mut count = 0_usize;
+        let mut open = vec![(String::new(), Page::first(COUNTED))];
+        while let Some((folder, page)) = open.pop() {
+            let names = self.list(cx, &folder, &page).await?;
+            // Behind its subfolders in the list, so that what is kept is bounded by the depth and not by the number of folders.
+            if names.len() >= COUNTED {
+                open.push((folder.clone(), Page { after: names.last().cloned(), ..Page::first(COUNTED) }));
+            }
+            let (below, here): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.ends_with('/'));
+            count += here.len();
+            open.extend(below.into_iter().map(|name| (format!("{folder}{name}"), Page::first(COUNTED))));
+            pace.step().await;
+        }
+        Ok(vec![Gauge { name: "secret.kv.count", value: count as f64, labels: Vec::new() }])
     }
 
     /// All of a scan in OpenBao's order: of each folder its secrets, then the folders in it, the last one first.

@@ -31,7 +31,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "enable_hostname_label",
     "filter_default",
     "lease_metrics_epsilon",
-    "maximum_gauge_cardinality",
     "metrics_path",
     "num_lease_metrics_buckets",
     "prefix_filter",
@@ -41,11 +40,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "stackdriver_project_id",
     "statsd_address",
     "statsite_address",
-    "usage_gauge_period",
 ];
-
-/// How long metrics are kept for Prometheus where there is a stanza and nothing said in it.
-const RETENTION: Duration = Duration::from_secs(24 * 3600);
 
 /// The directories below which the settings of a database connection may name files.
 ///
@@ -64,11 +59,23 @@ pub(super) fn file_directories(paths: Vec<String>) -> Result<Vec<PathBuf>, Confi
     paths.into_iter().map(check).collect()
 }
 
-/// Reads `telemetry { … }`. Without one there is nothing for Prometheus.
+/// Reads `telemetry { … }`. Without one its defaults count.
 pub(super) fn telemetry(mut stanza: Stanza<'_>, warnings: &mut Vec<Warning>) -> Result<TelemetrySettings, ConfigError> {
     let standard = TelemetrySettings::default();
+    let usage_period = match stanza.has("usage_gauge_period") {
+        true if stanza.text("usage_gauge_period")?.is_some_and(|text| text == "none") => Duration::ZERO,
+        _ => stanza.duration("usage_gauge_period")?.unwrap_or(standard.usage_period),
+    };
+    let cardinality = stanza.integer("maximum_gauge_cardinality")?.map(|most| {
+        let wrong = |_| {
+            stanza.fault(stanza.position("maximum_gauge_cardinality"), "maximum_gauge_cardinality cannot be negative")
+        };
+        usize::try_from(most).map_err(wrong)
+    });
     let settings = TelemetrySettings {
-        prometheus_retention: stanza.duration("prometheus_retention_time")?.unwrap_or(RETENTION),
+        usage_period,
+        gauge_cardinality: cardinality.transpose()?.unwrap_or(standard.gauge_cardinality),
+        prometheus_retention: stanza.duration("prometheus_retention_time")?.unwrap_or(standard.prometheus_retention),
         disable_hostname: stanza.flag("disable_hostname")?.unwrap_or(standard.disable_hostname),
         prefix: stanza.text("metrics_prefix")?.filter(|p| !p.is_empty()).unwrap_or(standard.prefix),
         is_given: true,

@@ -275,6 +275,8 @@ fn telemetry_and_lockout_are_read_and_faults_are_named() {
           disable_hostname = true
           metrics_prefix = "kf"
           statsd_address = "127.0.0.1:1"
+          usage_gauge_period = "none"
+          maximum_gauge_cardinality = 50
         }
         user_lockout "userpass" {
           lockout_threshold = "3"
@@ -291,13 +293,21 @@ fn telemetry_and_lockout_are_read_and_faults_are_named() {
     let telemetry = &config.telemetry;
     assert_eq!((telemetry.prometheus_retention, telemetry.disable_hostname), (Duration::from_secs(30), true));
     assert_eq!((telemetry.prefix.as_str(), config.listeners[0].open_metrics), ("kf", true));
+    assert_eq!((telemetry.usage_period, telemetry.gauge_cardinality), (Duration::ZERO, 50));
     let open = config.listeners[0].open;
     assert!(open.rekey && !open.generate_root, "each is let in by its own key only");
     let lockout = &config.user_lockout["userpass"];
     assert_eq!((lockout.threshold, lockout.duration.as_secs(), lockout.counter_reset.as_secs()), (3, 600, 900));
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("statsd_address has no effect"), "{warnings:?}");
-    assert!(load_texts(&[MINIMAL, LISTENER], &[]).unwrap().0.telemetry.prometheus_retention.is_zero());
+    let without = load_texts(&[MINIMAL, LISTENER], &[]).unwrap().0.telemetry;
+    assert_eq!(
+        (without.prometheus_retention, without.usage_period),
+        (Duration::from_secs(86_400), Duration::from_secs(600))
+    );
+    let told = |stanza: &str| load_texts(&[MINIMAL, LISTENER, stanza], &[]).unwrap().0.telemetry;
+    assert!(told("telemetry { prometheus_retention_time = 0 }").prometheus_retention.is_zero());
+    assert_eq!(told("telemetry { usage_gauge_period = \"1m\" }").usage_period, Duration::from_secs(60));
     let wrong = format!("{MINIMAL}user_lockout \"kv\" {{}}");
     assert!(refused(&wrong).contains("there are all, userpass, ldap and approle"));
 }

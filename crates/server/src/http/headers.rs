@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use keepfast_core::RecordedHeader;
@@ -70,6 +70,18 @@ pub(crate) fn consistency(headers: &HeaderMap) -> Result<(), Answer> {
         None | Some(b"fail" | b"forward-active-node") => Ok(()),
         Some(_) => refused("unknown value for \"X-Vault-Inconsistent\" header"),
     }
+}
+
+/// Whether `Accept` names a form that Prometheus reads: OpenMetrics, its text format by the version, or its oldest name. Scrapers
+/// list several, in an order that changed with their versions, so any of them counts.
+pub(crate) fn accepts_prometheus(headers: &HeaderMap) -> bool {
+    const FORMS: [&str; 3] = ["application/openmetrics-text", "prometheus/telemetry", "text/plain;version=0.0.4"];
+    let named = |value: &HeaderValue| {
+        let text: String = value.to_str().unwrap_or_default().chars().filter(|c| !c.is_ascii_whitespace()).collect();
+        text.split(',')
+            .any(|range| FORMS.iter().any(|form| range.get(..form.len()).is_some_and(|r| r.eq_ignore_ascii_case(form))))
+    };
+    headers.get_all(ACCEPT).iter().any(named)
 }
 
 /// The client token of `X-Vault-Token`, or of `Authorization: Bearer` where that has none.
@@ -249,6 +261,28 @@ mod tests {
 
     fn token_of(pairs: &[(&'static str, &str)]) -> Result<Option<String>, u16> {
         token(&headers(pairs), 8192).map(|t| t.map(|t| t.expose().clone())).map_err(|a| a.status.as_u16())
+    }
+
+    #[test]
+    fn accept_headers_of_scrapers_name_a_form_of_prometheus() {
+        for accept in [
+            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;q=0.6, Application/OpenMetrics-Text; version=1.0.0",
+            "text/plain; version=0.0.4",
+            "prometheus/telemetry",
+        ] {
+            assert!(accepts_prometheus(&headers(&[("accept", "*/*"), ("accept", accept)])), "{accept}");
+        }
+        for accept in [
+            "",
+            "*/*",
+            "text/plain",
+            "application/json, text/plain;version=1.0.0",
+            "x/application/openmetrics-text",
+            "\u{e9}\u{e9}",
+        ] {
+            assert!(!accepts_prometheus(&headers(&[("accept", accept)])), "{accept}");
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use http::{Request, Response, StatusCode};
 use keepfast_core::Incoming;
 use keepfast_core::admission::Admission;
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::Operation;
+use keepfast_framework::{CanonicalPath, Operation};
 
 use self::answer::{Answer, Told};
 use self::body::BodyMemory;
@@ -53,9 +53,12 @@ pub(crate) trait Kernel: Send + Sync + 'static {
     }
 
     /// The metrics, for a listener that gives them to whoever asks.
-    fn metrics(&self, _format: &str) -> Answer {
+    fn metrics(&self, _format: &str, _accepts_prometheus: bool) -> Answer {
         Answer::bare(StatusCode::NOT_FOUND)
     }
+
+    /// Counts an answer by its status.
+    fn count_answer(&self, _status: StatusCode) {}
 }
 
 /// One listener's edge: its rules and the kernel behind them.
@@ -120,11 +123,12 @@ impl<K: Kernel> Edge<K> {
             Ok(admitted) if self.open_metrics && asks_for_metrics(&admitted.incoming) => {
                 let query = &admitted.incoming.query;
                 let format = query.iter().find(|(name, _)| name == "format").map_or("", |(_, format)| format);
-                (self.kernel.metrics(format), held)
+                (self.kernel.metrics(format, admitted.incoming.accepts_prometheus), held)
             }
             Ok(admitted) => self.run(admitted, held, peer).await,
             Err(refusal) => (refusal, held),
         };
+        self.kernel.count_answer(answer.status);
         response::dress(answer, told.headers, &self.headers, held)
     }
 
@@ -175,5 +179,9 @@ impl<K: Kernel> Edge<K> {
 }
 
 fn asks_for_metrics(incoming: &Incoming) -> bool {
-    incoming.operation == Operation::Read && incoming.path.as_str() == "sys/metrics"
+    incoming.operation == Operation::Read && names_metrics(&incoming.path)
+}
+
+fn names_metrics(path: &CanonicalPath) -> bool {
+    path.as_str() == "sys/metrics"
 }

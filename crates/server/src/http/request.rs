@@ -140,6 +140,7 @@ fn read_head<K>(head: Parts, admitting: &Admitting<'_, K>, told: &mut Told) -> R
     let token = headers::token(&head.headers, rules.limits.token)?;
     let wrap_ttl = headers::wrap_ttl(&head.headers)?;
     let writes = matches!(operation, Operation::Update | Operation::Patch);
+    let accepts_prometheus = super::names_metrics(&path) && headers::accepts_prometheus(&head.headers);
     let incoming = Incoming {
         id: random::request_id(),
         operation,
@@ -154,6 +155,7 @@ fn read_head<K>(head: Parts, admitting: &Admitting<'_, K>, told: &mut Told) -> R
         wrap_ttl,
         remote,
         open: rules.open,
+        accepts_prometheus,
     };
     Ok((incoming, headers::is_form(&head.headers)))
 }
@@ -174,6 +176,7 @@ fn of_head(head: &Parts, path: CanonicalPath, remote: Option<SocketAddr>) -> Res
         wrap_ttl: None,
         remote,
         open: OpenCeremonies::default(),
+        accepts_prometheus: false,
     })
 }
 

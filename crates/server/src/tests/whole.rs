@@ -19,6 +19,11 @@ pub(super) struct Whole {
 
 impl Whole {
     pub(super) async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// The same with another listener.
+    pub(super) async fn with(change: impl FnOnce(&mut ListenerConfig)) -> Self {
         let audit = tempfile::NamedTempFile::new().unwrap();
         let device = AuditSettings {
             device: "file".into(),
@@ -30,7 +35,8 @@ impl Whole {
         let backend = Arc::new(MemoryBackend::new());
         let node = Node::new(backend, keepfast_engines::all(), Arc::new(SystemClock), settings);
         node.init_dev(Some(SecretString::new("root".into())), DevKv::V2).await.unwrap();
-        let config = ListenerConfig::plain("127.0.0.1:0");
+        let mut config = ListenerConfig::plain("127.0.0.1:0");
+        change(&mut config);
         let socket = Socket::bind(&config.bind).unwrap();
         let address = socket.address().unwrap();
         let (stop, stopped) = watch::channel(false);
@@ -128,4 +134,32 @@ async fn sec_ds06_hostile_requests_give_no_5xx() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn metrics_follow_the_accept_header_and_count_answers_by_status() {
+    let whole = Whole::start().await;
+    assert_eq!(whole.ask("GET /v1/nothing/here", "root", "").await.status, 404);
+    let address = whole.address;
+    let scrape = |path: &'static str, accept: &'static str| async move {
+        let stream = TcpStream::connect(address).await.unwrap();
+        exchange(stream, &format!("GET {path}"), &["X-Vault-Token: root", accept], b"").await
+    };
+    let text = scrape("/v1/sys/metrics", "Accept: application/openmetrics-text;version=1.0.0,*/*;q=0.1").await;
+    assert_eq!((text.status, text.header("content-type")), (200, Some("text/plain; version=0.0.4; charset=utf-8")));
+    assert!(text.body.contains("\nvault_core_response_status_code{code=\"404\",type=\"4xx\"} 1\n"), "{}", text.body);
+    let json = scrape("/v1/sys/metrics", "Accept: */*").await;
+    assert_eq!(json.header("content-type"), Some("application/json"));
+    assert!(json.json()["Samples"].as_array().is_some_and(|samples| !samples.is_empty()));
+}
+
+#[tokio::test]
+async fn an_open_listener_tells_its_metrics_to_anybody_and_while_it_is_sealed() {
+    let whole = Whole::with(|config| config.open_metrics = true).await;
+    let told = whole.ask("GET /v1/sys/metrics?format=prometheus", "", "").await;
+    assert!(told.status == 200 && told.body.contains("\nvault_core_unsealed{cluster=\""), "{told:?}");
+    whole.node.seal().await;
+    let sealed = whole.ask("GET /v1/sys/metrics?format=prometheus", "", "").await;
+    assert!(sealed.body.contains("\nvault_core_unsealed{cluster=\"\"} 0\n"), "{sealed:?}");
+    assert!(sealed.body.contains("\nvault_core_seal_count 1\n"), "{sealed:?}");
 }

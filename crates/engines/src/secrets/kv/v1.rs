@@ -3,6 +3,7 @@
 //! The body of a write is the secret. Its `ttl` (or `lease`) is no lease but a hint: reads answer it as
 //! `lease_duration`, so that readers know when to look again.
 
+use keepfast_framework::engine::Gauge;
 use keepfast_framework::fields::{Object, parse_duration};
 use keepfast_framework::reply::Shaped;
 use keepfast_framework::routes::{Exists, Help};
@@ -34,6 +35,10 @@ impl Engine for V1 {
 
     async fn open(_: &mut Cx) -> Result<Self> {
         Ok(V1)
+    }
+
+    async fn usage(&self, cx: &mut Cx) -> Result<Vec<Gauge>> {
+        Tree::under(&[PLAIN]).usage(cx).await
     }
 }
 

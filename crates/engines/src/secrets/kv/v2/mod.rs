@@ -26,6 +26,7 @@ mod subkeys;
 mod upgrade;
 mod versions;
 
+use keepfast_framework::engine::Gauge;
 use keepfast_framework::fields::Text;
 use keepfast_framework::reply::WithStatus;
 use keepfast_framework::routes::{Help, Nothing};
@@ -34,6 +35,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use self::upgrade::Upgrade;
+use crate::secrets::tree::Tree;
 
 /// The engine `kv`, version 2.
 pub struct V2 {
@@ -82,6 +84,10 @@ impl Engine for V2 {
 
     async fn tick(&self, cx: &mut Cx) -> Result<()> {
         self.upgrade.convert_page(cx).await
+    }
+
+    async fn usage(&self, cx: &mut Cx) -> Result<Vec<Gauge>> {
+        Tree::under(self.upgrade.prefixes()).usage(cx).await
     }
 }
 

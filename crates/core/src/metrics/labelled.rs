@@ -1,0 +1,116 @@
+//! Counters with labels: of things that are made much more rarely than requests come.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::{Item, Value};
+
+/// How many sets of labels one counter has at most; what comes beyond them is counted without its mount.
+const MOST: usize = 1000;
+
+/// A counter for each set of labels.
+#[derive(Default)]
+pub struct Labelled(Mutex<BTreeMap<Vec<(&'static str, String)>, u64>>);
+
+impl Labelled {
+    /// One more with these labels.
+    pub fn add(&self, labels: Vec<(&'static str, String)>) {
+        let mut counts = self.0.lock();
+        let labels = if counts.len() >= MOST && !counts.contains_key(&labels) {
+            labels.into_iter().filter(|(name, _)| *name != "mount_point").collect()
+        } else {
+            labels
+        };
+        *counts.entry(labels).or_default() += 1;
+    }
+
+    /// All of them, under this name.
+    pub fn items(&self, name: &str) -> Vec<Item> {
+        let item = |(labels, count): (&Vec<_>, &u64)| Item {
+            name: name.to_owned(),
+            labels: labels.clone(),
+            value: Value::Counter(*count),
+        };
+        self.0.lock().iter().map(item).collect()
+    }
+}
+
+/// Answers by their status code.
+pub struct StatusCodes([AtomicU64; 500]);
+
+impl Default for StatusCodes {
+    fn default() -> Self {
+        StatusCodes([const { AtomicU64::new(0) }; 500])
+    }
+}
+
+impl StatusCodes {
+    /// One more answer of this status; those that HTTP does not have are not counted.
+    pub fn add(&self, status: u16) {
+        if let Some(count) = status.checked_sub(100).and_then(|at| self.0.get(usize::from(at))) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Those that were answered.
+    pub fn items(&self, name: &str) -> Vec<Item> {
+        let read = |(at, count): (usize, &AtomicU64)| (at + 100, count.load(Ordering::Relaxed));
+        let item = |(status, count): (usize, u64)| Item {
+            name: name.to_owned(),
+            labels: vec![("code", status.to_string()), ("type", format!("{}xx", status / 100))],
+            value: Value::Counter(count),
+        };
+        self.0.iter().enumerate().map(read).filter(|(_, count)| *count > 0).map(item).collect()
+    }
+}
+
+/// The bucket of a time to live, as Vault labels it: the least of them that is not shorter.
+pub fn ttl_bucket(seconds: u64) -> &'static str {
+    const BOUNDS: [(u64, &str); 9] = [
+        (60, "1m"),
+        (600, "10m"),
+        (1200, "20m"),
+        (3600, "1h"),
+        (7200, "2h"),
+        (86_400, "1d"),
+        (172_800, "2d"),
+        (604_800, "7d"),
+        (2_592_000, "30d"),
+    ];
+    BOUNDS.iter().find(|(bound, _)| seconds <= *bound).map_or("+Inf", |(_, label)| label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_have_a_bound_and_nothing_is_lost_beyond_it() {
+        let counter = Labelled::default();
+        for n in 0..MOST + 5 {
+            counter.add(vec![("mount_point", n.to_string()), ("namespace", "root".to_owned())]);
+        }
+        let items = counter.items("x");
+        let all: u64 = items.iter().map(|i| if let Value::Counter(n) = i.value { n } else { 0 }).sum();
+        assert_eq!((items.len(), all), (MOST + 1, MOST as u64 + 5));
+        assert!(items.iter().any(|i| i.labels.len() == 1 && i.value == Value::Counter(5)), "{items:?}");
+    }
+
+    #[test]
+    fn status_codes_are_counted_with_their_class() {
+        let codes = StatusCodes::default();
+        [200, 404, 404, 99, 600, 0].into_iter().for_each(|status| codes.add(status));
+        let told: Vec<_> =
+            codes.items("x").into_iter().map(|i| (i.labels[0].1.clone(), i.labels[1].1.clone(), i.value)).collect();
+        let one = |code: &str, class: &str, n| (code.to_owned(), class.to_owned(), Value::Counter(n));
+        assert_eq!(told, [one("200", "2xx", 1), one("404", "4xx", 2)]);
+    }
+
+    #[test]
+    fn times_to_live_have_vaults_buckets() {
+        let told = [0, 60, 61, 7200, 2_592_000, 2_592_001].map(ttl_bucket);
+        assert_eq!(told, ["1m", "1m", "10m", "2h", "30d", "+Inf"]);
+    }
+}

@@ -1,0 +1,228 @@
+//! What can only be told after reading storage: tokens by what they are, entities, secrets. It is counted in the background
+//! at Vault's interval (`usage_gauge_period`), at a pace that leaves the machine to requests, and never when somebody asks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keepfast_framework::pace::Pace;
+use keepfast_framework::{Operation, Page, Result, Timestamp};
+
+use super::labelled::ttl_bucket;
+use super::{INTERVAL, Item, Value};
+use crate::damaged::{confined, unreadable};
+use crate::node::Node;
+use crate::token::record::{Life, TokenRecord};
+use crate::unsealed::Unsealed;
+
+/// How many names one step reads.
+const PAGE: usize = 1000;
+/// How many values of a label are counted before the rest is left out.
+const MOST_VALUES: usize = 10_000;
+/// How often leases are counted anew where usage gauges are off.
+const RECOUNT: Duration = Duration::from_secs(600);
+
+/// What was counted last.
+#[derive(Default)]
+pub struct Usage {
+    items: Vec<Item>,
+}
+
+impl Usage {
+    /// What was counted last.
+    pub(super) fn items(&self) -> &[Item] {
+        &self.items
+    }
+}
+
+/// Numbers by the value of one label.
+#[derive(Default)]
+struct ByLabel(BTreeMap<String, u64>);
+
+impl ByLabel {
+    fn add(&mut self, value: &str) {
+        if let Some(count) = self.0.get_mut(value) {
+            *count += 1;
+        } else if self.0.len() < MOST_VALUES {
+            self.0.insert(value.to_owned(), 1);
+        }
+    }
+
+    /// Gauges of this name, the largest `most` of them.
+    fn into_items(self, name: &str, label: &'static str, most: usize) -> Vec<Item> {
+        let mut counted: Vec<(String, u64)> = self.0.into_iter().collect();
+        counted.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let item = |(value, count): (String, u64)| Item {
+            name: name.to_owned(),
+            labels: vec![(label, value), root()],
+            value: Value::Gauge(count as f64),
+        };
+        counted.into_iter().take(most).map(item).collect()
+    }
+}
+
+/// All that there is belongs to the root namespace.
+pub(super) fn root() -> (&'static str, String) {
+    ("namespace", "root".to_owned())
+}
+
+impl Node {
+    /// Ends the intervals of the metrics and counts what is stored, as long as it is not dropped.
+    pub async fn keep_metrics(&self) {
+        tokio::join!(self.keep_turning(), self.keep_counting());
+    }
+
+    async fn keep_turning(&self) {
+        loop {
+            let next = (self.clock.now().unix().div_euclid(INTERVAL) + 1) * INTERVAL;
+            self.clock.sleep_until(Timestamp::from_unix(next)).await;
+            self.turn_metrics();
+        }
+    }
+
+    async fn keep_counting(&self) {
+        let period = self.settings.telemetry.usage_period;
+        let period = if period.is_zero() { RECOUNT } else { period };
+        loop {
+            if let Err(error) = confined(self.count_usage()).await
+                && !self.is_sealed()
+            {
+                let cause = error.cause().map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(%error, %cause, "what is stored could not be counted for the metrics");
+            }
+            let next = self.clock.now().after(period);
+            tokio::select! {
+                () = self.clock.sleep_until(next) => {}
+                () = self.unsealed_now.notified() => {}
+            }
+        }
+    }
+
+    /// Counts what is stored: leases, and unless they are turned off what the usage gauges tell.
+    ///
+    /// # Errors
+    /// When storage fails or the server is sealed meanwhile.
+    pub async fn count_usage(&self) -> Result<()> {
+        let Some(unsealed) = self.unsealed() else {
+            self.metrics.usage.lock().items.clear();
+            return Ok(());
+        };
+        let mut pace = Pace::new(self.clock.clone());
+        unsealed.leases.count(&mut pace).await?;
+        if self.settings.telemetry.usage_period.is_zero() {
+            return Ok(());
+        }
+        let most = self.settings.telemetry.gauge_cardinality;
+        let mut items = unsealed.count_tokens(&mut pace, most).await?;
+        items.extend(unsealed.count_entities(&mut pace).await?);
+        items.extend(unsealed.ask_engines(most).await?);
+        self.metrics.usage.lock().items = items;
+        Ok(())
+    }
+}
+
+impl Unsealed {
+    async fn count_tokens(&self, pace: &mut Pace, most: usize) -> Result<Vec<Item>> {
+        let mut all = 0_u64;
+        let (mut by_auth, mut by_policy, mut by_ttl) = (ByLabel::default(), ByLabel::default(), ByLabel::default());
+        let mut page = Page::first(PAGE);
+        loop {
+            let mut tx = self.barrier.begin_read();
+            let (keys, is_last) = self.tokens.keys(&mut tx, &mut page).await?;
+            for key in &keys {
+                let record = match self.tokens.record(&mut tx, key).await {
+                    Ok(Some(record)) => record,
+                    Ok(None) => continue,
+                    Err(error) if unreadable(&error) => continue,
+                    Err(error) => return Err(error),
+                };
+                all += 1;
+                by_auth.add(&self.auth_method(&record));
+                by_ttl.add(match record.life {
+                    Life::Endless => "+Inf",
+                    Life::Until(_) => ttl_bucket(record.creation_ttl),
+                });
+                record.authority.names().iter().for_each(|policy| by_policy.add(policy));
+                pace.step().await;
+            }
+            if is_last {
+                break;
+            }
+        }
+        let all = Item { labels: vec![root()], ..Item::new("token.count", Value::Gauge(all as f64)) };
+        let parts = [
+            vec![all],
+            by_auth.into_items("token.count.by_auth", "auth_method", most),
+            by_policy.into_items("token.count.by_policy", "policy", most),
+            by_ttl.into_items("token.count.by_ttl", "creation_ttl", most),
+        ];
+        Ok(parts.concat())
+    }
+
+    /// The type of the auth method that made a token; `token` for those that tokens made.
+    fn auth_method(&self, record: &TokenRecord) -> String {
+        let mount = record.origin.mount.as_deref();
+        let engine = mount.and_then(|mount| Some(self.mounts.router().at(mount)?.entry.engine.clone()));
+        engine.unwrap_or_else(|| "token".to_owned())
+    }
+
+    async fn count_entities(&self, pace: &mut Pace) -> Result<Vec<Item>> {
+        let (entities, aliases) = self.identity.count(&self.barrier, pace).await?;
+        let mut items = vec![
+            Item::new("identity.num_entities", Value::Gauge(entities as f64)),
+            Item { labels: vec![root()], ..Item::new("identity.entity.count", Value::Gauge(entities as f64)) },
+        ];
+        let router = self.mounts.router();
+        for (accessor, count) in aliases {
+            let Some(mounted) = router.by_accessor(&accessor) else { continue };
+            let entry = &mounted.entry;
+            let labels = vec![("auth_method", entry.engine.clone()), ("mount_point", entry.path.clone()), root()];
+            let value = Value::Gauge(count as f64);
+            items.push(Item { name: "identity.entity.alias.count".to_owned(), labels, value });
+        }
+        Ok(items)
+    }
+
+    /// What engines count of what they store, the largest numbers of each name.
+    async fn ask_engines(&self, most: usize) -> Result<Vec<Item>> {
+        let mounts: Vec<_> = self.mounts.router().all().cloned().collect();
+        let mut items = Vec::new();
+        for mounted in mounts {
+            // An engine that cannot be opened is told of by its ticks.
+            let Ok(engine) = mounted.engine(self).await else { continue };
+            let mut cx = self.context(&mounted, Operation::Read, mounted.entry.path.clone());
+            let gauges = Arc::clone(engine).usage(&mut cx).await?;
+            items.extend(gauges.into_iter().map(|gauge| Item {
+                name: gauge.name.to_owned(),
+                labels: [vec![("mount_point", mounted.entry.path.clone()), root()], gauge.labels].concat(),
+                value: Value::Gauge(gauge.value),
+            }));
+        }
+        let number = |item: &Item| if let Value::Gauge(value) = item.value { value } else { 0.0 };
+        items.sort_by(|a, b| a.name.cmp(&b.name).then(number(b).total_cmp(&number(a))));
+        let mut counted: BTreeMap<String, usize> = BTreeMap::new();
+        items.retain(|item| {
+            let count = counted.entry(item.name.clone()).or_default();
+            *count += 1;
+            *count <= most
+        });
+        Ok(items)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_of_many_labels_are_told() {
+        let mut by_policy = ByLabel::default();
+        for n in 0..MOST_VALUES + 10 {
+            by_policy.add(&format!("policy-{n}"));
+        }
+        ["policy-7", "policy-7", "policy-3"].iter().for_each(|name| by_policy.add(name));
+        let told = by_policy.into_items("token.count.by_policy", "policy", 2);
+        let told: Vec<_> = told.iter().map(|item| (item.labels[0].1.as_str(), item.value)).collect();
+        assert_eq!(told, [("policy-7", Value::Gauge(3.0)), ("policy-3", Value::Gauge(2.0))]);
+    }
+}

@@ -1,0 +1,59 @@
+//! The pace of work that nobody waits for: it leaves most of a core, and of the disk, to requests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{Clock, Timestamp};
+
+/// For so long work goes on without a rest.
+const STRETCH: Duration = Duration::from_millis(5);
+/// A rest is this many times as long as the work before it.
+const REST: u32 = 9;
+/// No rest is longer.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// Work that nobody waits for, such as counting what is stored: it takes a tenth of the time that passes.
+pub struct Pace {
+    clock: Arc<dyn Clock>,
+    since: Timestamp,
+}
+
+impl Pace {
+    /// Work that begins now.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let since = clock.now();
+        Pace { clock, since }
+    }
+
+    /// Called after each step: rests when it is time.
+    pub async fn step(&mut self) {
+        let now = self.clock.now();
+        let took = now.since(self.since);
+        if took >= STRETCH {
+            self.clock.sleep_until(now.after((took * REST).min(LONGEST))).await;
+            self.since = self.clock.now();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::TestClock;
+
+    #[tokio::test]
+    async fn work_rests_nine_times_as_long_as_it_took() {
+        let clock = TestClock::at(Timestamp::EPOCH);
+        let mut pace = Pace::new(Arc::new(clock.clone()));
+        clock.advance(Duration::from_millis(4));
+        pace.step().await;
+        clock.advance(Duration::from_millis(2));
+        let resting = tokio::spawn(async move { pace.step().await });
+        tokio::task::yield_now().await;
+        clock.advance(Duration::from_millis(53));
+        tokio::task::yield_now().await;
+        assert!(!resting.is_finished());
+        clock.advance(Duration::from_millis(1));
+        resting.await.unwrap();
+    }
+}
