@@ -49,7 +49,8 @@ pub enum Needs {
     Own,
     /// A server of its own that has not been initialised.
     Uninitialized,
-    /// The same with a listener that lets `sys/rekey` and `sys/generate-root` in without a token.
+    /// The same with a configuration that lets `sys/rekey`, `sys/generate-root` and `sys/in-flight-req` in without a token,
+    /// and with `introspection_endpoint`.
     Open,
 }
 

@@ -91,14 +91,13 @@ impl Server {
 
     /// The same with a limit on the descriptors of the process, which bounds its connections.
     pub fn start_with_descriptors(make: Make, storage: Storage, descriptors: u64) -> Result<Self> {
-        Self::start_with(make, storage, "", Some(descriptors), |_| Ok(Vec::new()))
+        Self::start_with(make, storage, false, Some(descriptors), |_| Ok(Vec::new()))
     }
 
-    /// The same with a listener that lets ceremonies with shares in without a token.
+    /// The same with all that a configuration can let in: ceremonies with shares and the requests under way without a token,
+    /// and the tables of the router.
     pub fn start_open(make: Make, storage: Storage) -> Result<Self> {
-        const OPEN: &str = "  disable_unauthed_rekey_endpoints = false\n  \
-                            disable_unauthed_generate_root_endpoints = false\n";
-        Self::start_with(make, storage, OPEN, None, |_| Ok(Vec::new()))
+        Self::start_with(make, storage, true, None, |_| Ok(Vec::new()))
     }
 
     /// The same as [`Server::start`] with variables of the environment, which may name files in its directory.
@@ -107,13 +106,13 @@ impl Server {
         storage: Storage,
         environment: impl FnOnce(&Path) -> Result<Vec<(String, String)>>,
     ) -> Result<Self> {
-        Self::start_with(make, storage, "", None, environment)
+        Self::start_with(make, storage, false, None, environment)
     }
 
     fn start_with(
         make: Make,
         storage: Storage,
-        listener: &str,
+        is_open: bool,
         descriptors: Option<u64>,
         environment: impl FnOnce(&Path) -> Result<Vec<(String, String)>>,
     ) -> Result<Self> {
@@ -121,7 +120,7 @@ impl Server {
         let port = free_port()?;
         let url = format!("http://127.0.0.1:{port}");
         std::fs::create_dir(directory.path().join("data"))?;
-        std::fs::write(directory.path().join("config.hcl"), configuration(directory.path(), port, storage, listener)?)?;
+        std::fs::write(directory.path().join("config.hcl"), configuration(directory.path(), port, storage, is_open)?)?;
         let environment = environment(directory.path())?;
         let process = spawn(make, directory.path(), &environment, descriptors)?;
         let mut server =
@@ -263,8 +262,13 @@ fn spawn(make: Make, directory: &Path, environment: &[(String, String)], descrip
         .with_context(|| format!("starting {}", binary.display()))
 }
 
+/// What an open listener lets in without a token.
+const OPEN_LISTENER: &str = "  disable_unauthed_rekey_endpoints = false\n  disable_unauthed_generate_root_endpoints = false\n  \
+                             inflight_requests_logging {\n    unauthenticated_in_flight_requests_access = true\n  }\n";
+
 /// The configuration that both servers read.
-fn configuration(directory: &Path, port: u16, storage: Storage, listener: &str) -> Result<String> {
+fn configuration(directory: &Path, port: u16, storage: Storage, is_open: bool) -> Result<String> {
+    let (listener, top) = if is_open { (OPEN_LISTENER, "introspection_endpoint = true\n") } else { ("", "") };
     let at = directory.display();
     let storage = match storage {
         Storage::Memory => "storage \"inmem\" {}\n".to_owned(),
@@ -274,7 +278,7 @@ fn configuration(directory: &Path, port: u16, storage: Storage, listener: &str) 
         "{storage}listener \"tcp\" {{\n  address = \"127.0.0.1:{port}\"\n  tls_disable = true\n{listener}}}\n\
          audit \"file\" \"conformance\" {{\n  options {{\n    file_path = \"{at}/audit.log\"\n  }}\n}}\n\
          disable_mlock = true\napi_addr = \"http://127.0.0.1:{port}\"\ncluster_addr = \"https://127.0.0.1:{}\"\n\
-         ui = false\nlog_level = \"warn\"\n",
+         ui = false\nlog_level = \"warn\"\n{top}",
         free_port()?
     ))
 }

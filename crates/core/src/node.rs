@@ -17,6 +17,7 @@ use crate::audit::target::{Allowed, OpenedDevice};
 use crate::duties::Duties;
 use crate::metrics::Metrics;
 use crate::metrics::storage::Timed;
+use crate::request::in_flight::InFlight;
 use crate::request::{Incoming, Response};
 use crate::seal::{Custody, SealConfig, Unsealing};
 use crate::settings::Settings;
@@ -40,6 +41,7 @@ pub struct Node {
     pub(crate) metrics: Arc<Metrics>,
     /// The server has just been unsealed.
     pub(crate) unsealed_now: Notify,
+    pub(crate) in_flight: Arc<InFlight>,
     /// Init, unseal and seal come one after the other.
     pub(crate) changing: tokio::sync::Mutex<()>,
     myself: Weak<Node>,
@@ -73,6 +75,7 @@ impl Node {
                 admission: Arc::new(Admission::new(clock.clone(), metrics.clone())),
                 metrics,
                 unsealed_now: Notify::new(),
+                in_flight: Arc::default(),
                 backend,
                 clock,
                 settings: Arc::new(settings),
@@ -194,6 +197,7 @@ impl Node {
             devices,
             node: self.myself.clone(),
             metrics: self.metrics.clone(),
+            in_flight: self.in_flight.clone(),
         };
         Unsealed::open(given).await
     }

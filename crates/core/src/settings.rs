@@ -33,6 +33,8 @@ pub struct Settings {
     pub allow_api_audit_creation: bool,
     /// Whether devices may have a prefix.
     pub allow_audit_log_prefixing: bool,
+    /// Whether `sys/internal/inspect` shows the tables of the router.
+    pub introspection_endpoint: bool,
     /// The version that `sys/health` and `sys/seal-status` tell.
     pub version: String,
     /// The listeners, told by `sys/config/state/sanitized`.
@@ -192,6 +194,7 @@ impl Default for Settings {
             own_files: Arc::default(),
             allow_api_audit_creation: false,
             allow_audit_log_prefixing: false,
+            introspection_endpoint: false,
             version: env!("CARGO_PKG_VERSION").into(),
             listeners: Vec::new(),
             log_level: "info".into(),

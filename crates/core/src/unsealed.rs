@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::mount::{Mounted, Mounts};
 use crate::node::Node;
 use crate::policy::store::Policies;
+use crate::request::in_flight::InFlight;
 use crate::seal::Custody;
 use crate::services::EngineServices;
 use crate::settings::Settings;
@@ -56,6 +57,8 @@ pub struct Unsealed {
     pub metrics: Arc<Metrics>,
     /// How many of the reads that the barrier's cache answered the metrics know of.
     pub cache_hits_told: AtomicU64,
+    /// The requests under way.
+    pub in_flight: Arc<InFlight>,
 }
 
 /// What [`Unsealed::open`] is given.
@@ -76,6 +79,8 @@ pub struct Ingredients {
     pub node: Weak<Node>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// The requests under way.
+    pub in_flight: Arc<InFlight>,
 }
 
 impl Unsealed {
@@ -84,7 +89,7 @@ impl Unsealed {
     /// # Errors
     /// When storage fails: then the server stays sealed.
     pub async fn open(given: Ingredients) -> Result<Arc<Self>> {
-        let Ingredients { barrier, settings, clock, engines, custody, devices, node, metrics } = given;
+        let Ingredients { barrier, settings, clock, engines, custody, devices, node, metrics, in_flight } = given;
         let system = barrier.view("sys/");
         let identity_view = barrier.view("identity/");
         let salts = barrier.view("audit/");
@@ -119,6 +124,7 @@ impl Unsealed {
             node,
             metrics,
             cache_hits_told: AtomicU64::new(0),
+            in_flight,
         }))
     }
 

@@ -106,11 +106,17 @@ fn unconvertible(expected: &str, value: &Value) -> String {
     format!("'' expected type '{expected}', got unconvertible type '{}'", type_name(value))
 }
 
+/// A number as it was written; only `-0` is read as a float.
+fn number_text(number: &serde_json::Number) -> String {
+    let text = number.to_string();
+    if text == "-0.0" { "-0".to_owned() } else { text }
+}
+
 fn text_of(value: &Value) -> Result<String, String> {
     match value {
         Value::Null => Ok(String::new()),
         Value::Bool(b) => Ok(if *b { "1" } else { "0" }.to_owned()),
-        Value::Number(n) => Ok(n.to_string()),
+        Value::Number(n) => Ok(number_text(n)),
         Value::String(s) => Ok(s.clone()),
         Value::Array(_) | Value::Object(_) => Err(unconvertible("string", value)),
     }
@@ -123,7 +129,7 @@ fn int_of(value: &Value) -> Result<i64, String> {
     match value {
         Value::Null => Ok(0),
         Value::Bool(b) => Ok(i64::from(*b)),
-        Value::Number(n) => of_text(&n.to_string()),
+        Value::Number(n) => of_text(&number_text(n)),
         Value::String(s) if s.is_empty() => Ok(0),
         Value::String(s) => of_text(s),
         Value::Array(_) | Value::Object(_) => Err(unconvertible("int", value)),
@@ -168,7 +174,7 @@ fn flag_of(value: &Value) -> Result<bool, String> {
 fn seconds_of(value: &Value) -> Result<i64, String> {
     match value {
         Value::Null => Ok(0),
-        Value::Number(n) => parse_duration(&n.to_string()),
+        Value::Number(n) => parse_duration(&number_text(n)),
         Value::String(s) => parse_duration(s),
         _ => Err("could not parse duration from input".to_owned()),
     }

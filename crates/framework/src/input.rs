@@ -42,6 +42,9 @@ impl Body {
         let base = raw.as_ptr() as usize;
         let entries: Entries<'_> = serde_json::from_slice(&raw)
             .map_err(|_| Error::invalid(format!("failed to decode JSON input: {}", json_fault::of(&raw))))?;
+        if json_fault::has_endless_number(&raw) {
+            return Err(Error::invalid(format!("failed to decode JSON input: {}", json_fault::ENDLESS)));
+        }
         if let Some(single) = entries.without_repetition() {
             return Self::parse(single);
         }

@@ -5,6 +5,8 @@
 use keepfast_json::{Kind, Piece, Pieces, Token, Tokens};
 
 const EOF: &str = "unexpected EOF";
+/// Of a number that is larger than any float; the number itself is not repeated.
+pub(crate) const ENDLESS: &str = "json: cannot unmarshal number into Go value of type float64";
 const NO_VALUE: &str = "looking for beginning of value";
 /// Deeper than any text that the server's own limit lets through by default, and no danger to the stack of a thread.
 const DEEPEST: usize = 512;
@@ -28,6 +30,20 @@ pub(crate) fn of(text: &[u8]) -> String {
         _ => "number",
     };
     format!("json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}")
+}
+
+/// Whether a number in a JSON text is larger than any float, which Go's reader refuses wherever it stands.
+pub(crate) fn has_endless_number(text: &[u8]) -> bool {
+    Tokens::new(text).any(|token| matches!(token.kind, Kind::Word) && is_endless(token.text))
+}
+
+fn is_endless(word: &[u8]) -> bool {
+    // Fewer digits without an exponent are no such number.
+    let is_number = matches!(word.first(), Some(b'-' | b'0'..=b'9'));
+    if !is_number || word.len() < 300 && !word.iter().any(|b| matches!(b, b'e' | b'E')) {
+        return false;
+    }
+    std::str::from_utf8(word).is_ok_and(|text| text.parse::<f64>().is_ok_and(f64::is_infinite))
 }
 
 /// The first fault of a text.
@@ -243,7 +259,20 @@ fn quoted(c: u8) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::of;
+    use super::{has_endless_number, of};
+
+    #[test]
+    fn numbers_beyond_every_float_are_found_wherever_they_stand() {
+        let digits = format!("[{}]", "9".repeat(400));
+        for endless in ["{\"a\":1e400}", "[-1e400]", "{\"a\":[{\"b\\\"\":1E309}]}", digits.as_str()] {
+            assert!(has_endless_number(endless.as_bytes()), "{endless}");
+        }
+        let long = format!("[{}.5]", "9".repeat(305));
+        for fine in ["{}", "{\"1e400\":\"1e400\"}", "[1e-400,0e999,1e308]", "[\"\\", "\"a\\\"1e400", "-", long.as_str()]
+        {
+            assert!(!has_endless_number(fine.as_bytes()), "{fine}");
+        }
+    }
 
     #[test]
     fn sec_kf02_texts_that_nest_without_end_are_a_fault() {

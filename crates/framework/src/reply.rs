@@ -21,8 +21,8 @@ pub struct Outcome {
     pub data: Option<Box<RawValue>>,
     /// Whether the fields of `data` also stand at the top level, as some `sys/` paths have it.
     pub flat: bool,
-    /// `lease_duration` in seconds without a lease (KV v1 has it).
-    pub hint_ttl: u64,
+    /// `lease_duration` in seconds without a lease (KV v1 has it); negative where the secret says so.
+    pub hint_ttl: i64,
     /// Who logged in: core makes the token.
     pub login: Option<Login>,
     /// What is leased: core makes the lease.

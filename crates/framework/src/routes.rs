@@ -145,6 +145,7 @@ impl<E: Send + Sync + 'static> Routes<E> {
                 fallback: false,
                 names_only: false,
                 stores_body: false,
+                final_slash: false,
                 tells_existence: false,
                 operations: Vec::new(),
             },
@@ -258,9 +259,16 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
         self
     }
 
-    /// Only where what is captured are names ([`is_name`]): any other path is unsupported.
+    /// Only where what is captured are names ([`is_name`]), but for `urlalgorithm` and `version`: any other path is
+    /// unsupported.
     pub fn names_only(self) -> Self {
         self.row.info.names_only = true;
+        self
+    }
+
+    /// Also for the path with a slash at its end, as the peer has it at some paths.
+    pub fn final_slash(self) -> Self {
+        self.row.info.final_slash = true;
         self
     }
 
@@ -282,6 +290,11 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
             }));
         self
     }
+}
+
+/// Whether a capture is the name of a thing, and not a parameter at the end of the path.
+fn names_a_thing(capture: &str) -> bool {
+    !matches!(capture, "urlalgorithm" | "version")
 }
 
 /// A row that a path matched.
@@ -367,9 +380,11 @@ impl Table {
                 continue;
             }
             let Some(captures) = pattern.matches(path) else { continue };
-            if self.rows[*row].names_only && !captures.iter().all(|(_, name)| is_name(name)) {
+            if self.rows[*row].names_only && !captures.iter().all(|(what, text)| !names_a_thing(what) || is_name(text))
+            {
                 continue;
             }
+            let captures = self.rows[*row].completed(captures);
             let found = Match { row: *row, captures };
             if operation == Operation::Help || self.rows[*row].operation(operation).is_some() {
                 return Some(found);

@@ -5,9 +5,9 @@ use std::sync::OnceLock;
 use schemars::{Schema, SchemaGenerator};
 
 use crate::input::WHOLE_BODY;
-use crate::path::{Operation, Pattern};
+use crate::path::{Captures, Operation, Pattern};
 use crate::reply::Reply;
-use crate::routes::{Access, Help, Request};
+use crate::routes::{Access, Help, Match, Request};
 
 /// What is known of one operation of a row, without its engine's type.
 ///
@@ -122,6 +122,8 @@ pub struct RowInfo {
     pub names_only: bool,
     /// Whether a body that is taken as a whole is only stored, never read as parameters.
     pub stores_body: bool,
+    /// Whether a slash at the end of the path changes nothing.
+    pub final_slash: bool,
     /// Whether the engine can say if the thing exists, so that `create` and `update` are told apart.
     pub tells_existence: bool,
     /// The operations it has.
@@ -129,6 +131,27 @@ pub struct RowInfo {
 }
 
 impl RowInfo {
+    /// What a path of this row captured, and empty texts for what only longer paths of the row capture: a body cannot give
+    /// what the path leaves out.
+    pub(crate) fn completed(&self, mut captures: Captures) -> Captures {
+        if self.patterns.len() > 1 {
+            for name in self.patterns.iter().flat_map(Pattern::captures) {
+                if !captures.iter().any(|(known, _)| *known == name) {
+                    captures.push((name, String::new()));
+                }
+            }
+        }
+        captures
+    }
+
+    /// Whether a slash at the end of this path changes nothing: where the row says so, and where it has parts that may be left
+    /// out, only behind one of them.
+    pub fn takes_final_slash(&self, found: &Match) -> bool {
+        let in_all = |name: &str| self.patterns.iter().all(|pattern| pattern.captures().any(|own| own == name));
+        let mut optional = found.captures.iter().filter(|(name, _)| !in_all(name)).peekable();
+        self.final_slash && (optional.peek().is_none() || optional.any(|(_, text)| !text.is_empty()))
+    }
+
     /// What is known of one operation, if the row has it.
     pub fn operation(&self, operation: Operation) -> Option<&OperationInfo> {
         self.operations.iter().find(|o| o.operation == operation)

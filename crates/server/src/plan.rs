@@ -104,6 +104,7 @@ impl Plan {
             own_files: self.own_files.clone(),
             allow_api_audit_creation: config.unsafe_allow_api_audit_creation,
             allow_audit_log_prefixing: config.allow_audit_log_prefixing,
+            introspection_endpoint: config.introspection_endpoint,
             version: env!("CARGO_PKG_VERSION").into(),
             listeners: config.listeners.iter().map(listener_settings).collect(),
             log_level: config.log_level.clone(),

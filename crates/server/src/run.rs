@@ -399,4 +399,8 @@ impl Kernel for Served {
     fn count_answer(&self, status: StatusCode) {
         self.0.count_answer(status.as_u16());
     }
+
+    fn in_flight(&self, asking: &Incoming) -> Answer {
+        self.0.open_in_flight(asking).into()
+    }
 }

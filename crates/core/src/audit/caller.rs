@@ -1,8 +1,5 @@
 //! The token in an entry: the caller's, or one that was just made.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use keepfast_crypto::hash::sha256;
 use keepfast_crypto::hmac::HmacKey;
 use keepfast_framework::reply::AuthBlock;
 
@@ -40,7 +37,7 @@ impl Mark {
             who: written(&|w| who(text, token, w)),
             policies: written(&|w| w.field("policies", &token.authority.names())),
             life: written(&|w| life(token, w)),
-            client: written(&|w| w.json(&client(token))),
+            client: written(&|w| w.json(&token.client_id())),
         }
     }
 }
@@ -84,14 +81,6 @@ pub(super) fn made(auth: &AuthBlock, w: &mut Writer<'_>) {
     if auth.lease_duration > 0 {
         w.field("token_ttl", &auth.lease_duration);
     }
-}
-
-/// What `client_id` names: the entity of a token, or for one without all tokens of the same policies.
-fn client(token: &TokenRecord) -> String {
-    if !token.entity_id.is_empty() {
-        return token.entity_id.clone();
-    }
-    STANDARD.encode(sha256(token.authority.names().join("\n").as_bytes()))
 }
 
 fn life(token: &TokenRecord, w: &mut Writer<'_>) {

@@ -202,6 +202,7 @@ impl Rig {
         let incoming = Incoming {
             body_withheld: false,
             id: "r".into(),
+            method: "GET",
             operation: Operation::Read,
             path: CanonicalPath::new(path.to_owned()).unwrap(),
             query: Vec::new(),

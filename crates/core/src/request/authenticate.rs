@@ -31,6 +31,11 @@ pub struct Authenticated {
 }
 
 impl Authenticated {
+    /// The token of the caller.
+    pub(super) fn token(&self) -> Option<&Arc<Token>> {
+        self.known.token.as_ref()
+    }
+
     /// Takes it apart, for the next stage.
     pub(super) fn into_parts(self) -> (Routed, Known) {
         (self.routed, self.known)

@@ -27,8 +27,8 @@ pub struct Envelope {
     pub wrapped_login: Option<Box<AuthBlock>>,
     /// A lease that was made; empty for none.
     pub lease_id: String,
-    /// Seconds.
-    pub lease_duration: u64,
+    /// Seconds; negative where a secret says so.
+    pub lease_duration: i64,
     /// Whether the lease can be renewed.
     pub renewable: bool,
     /// Where the answer is kept instead.

@@ -10,6 +10,8 @@ use keepfast_framework::{Body, CanonicalPath, Operation};
 pub struct Incoming {
     /// A fresh random id, for the answer and the audit entries.
     pub id: String,
+    /// The method that asks for it.
+    pub method: &'static str,
     /// What is done.
     pub operation: Operation,
     /// Where, without `/v1/`.

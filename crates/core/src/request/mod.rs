@@ -57,6 +57,7 @@ pub mod authenticate;
 pub mod authorize;
 pub mod dispatch;
 pub mod envelope;
+pub mod in_flight;
 pub mod incoming;
 pub mod record;
 pub mod route;
@@ -71,6 +72,7 @@ pub use record::Response;
 use crate::audit::Said;
 use crate::unsealed::Unsealed;
 use authenticate::Known;
+use in_flight::UnderWay;
 use route::Routed;
 
 /// A request that came no further, with what was found out about it, for its audit entries.
@@ -97,16 +99,17 @@ impl Unsealed {
     pub async fn handle(&self, incoming: Incoming) -> Response {
         let _under_way = self.metrics.in_flight();
         let begun = self.clock.now();
-        let (response, is_login) = self.travel(incoming, begun).await;
+        let registered = self.in_flight.begin(&incoming, begun);
+        let (response, is_login) = self.travel(incoming, begun, &registered).await;
         let timing = if is_login { &self.metrics.login } else { &self.metrics.request };
         timing.record(self.clock.now().since(begun));
         response
     }
 
     /// The journey itself, and whether it was a login.
-    async fn travel(&self, incoming: Incoming, begun: Timestamp) -> (Response, bool) {
+    async fn travel(&self, incoming: Incoming, begun: Timestamp, under_way: &UnderWay<'_>) -> (Response, bool) {
         let is_login = incoming.token.is_none() && incoming.path.as_str().starts_with("auth/");
-        let admitted = self.admit(incoming).await;
+        let admitted = self.admit(incoming, under_way).await;
         self.metrics.check_token.record(self.clock.now().since(begun));
         let answered = match self.record_request(admitted).await {
             Ok(recorded) => self.dispatch(recorded).await,
@@ -116,9 +119,12 @@ impl Unsealed {
     }
 
     /// Finds the route, then the caller, then whether the caller may.
-    async fn admit(&self, incoming: Incoming) -> Result<authorize::Authorized, Box<Refused>> {
+    async fn admit(&self, incoming: Incoming, under_way: &UnderWay<'_>) -> Result<authorize::Authorized, Box<Refused>> {
         let routed = self.route(incoming);
         let authenticated = self.authenticate(routed).await?;
+        if let Some(token) = authenticated.token() {
+            under_way.set_caller(token.clone());
+        }
         self.authorize(authenticated).await
     }
 }

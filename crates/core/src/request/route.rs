@@ -108,9 +108,23 @@ impl Unsealed {
         });
         let named = mount.as_ref().filter(|(mounted, _)| mounted.entry.engine == "system");
         let named = named.and_then(|(mounted, within)| named_row(mounted, incoming.operation, within, row.as_ref()));
+        let named = named.or_else(|| {
+            let (mounted, within) = mount.as_ref().filter(|_| row.is_none())?;
+            row_without_slash(mounted, incoming.operation, within)
+        });
         let without_slash = named.is_some();
         Routed { incoming, namespace, mount, row: named.or(row), without_slash }
     }
+}
+
+/// The row of the path without its final slash, which a list has in any case, where the row says that it changes nothing.
+fn row_without_slash(mounted: &Mounted, operation: Operation, within: &str) -> Option<Match> {
+    let lists = matches!(operation, Operation::List | Operation::Scan);
+    let plain = within.trim_end_matches('/');
+    if !lists && plain == within {
+        return None;
+    }
+    mounted.table.find(operation, plain).filter(|found| mounted.table.rows()[found.row].takes_final_slash(found))
 }
 
 /// The row of what has a path for a name: mounts, devices, policies. As with the peer such a name may end in a slash.

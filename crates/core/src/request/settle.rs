@@ -71,7 +71,7 @@ impl Unsealed {
         }
         if let Some(renewed) = outcome.renewed {
             envelope.lease_id = renewed.id;
-            envelope.lease_duration = renewed.ttl;
+            envelope.lease_duration = i64::try_from(renewed.ttl).unwrap_or(i64::MAX);
             envelope.renewable = renewed.renewable;
         }
         let granted = match (&outcome.lease, intent) {
@@ -81,7 +81,7 @@ impl Unsealed {
         };
         if let Some(Granted { id, ttl, renewable, warnings }) = granted {
             envelope.lease_id = id;
-            envelope.lease_duration = ttl.as_secs();
+            envelope.lease_duration = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
             envelope.renewable = renewable;
             envelope.warnings.extend(warnings);
         }

@@ -22,7 +22,7 @@ const HASH: Help = Help { synopsis: "How a value appears in the entries of a dev
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("audit", DEVICES).read(list).sudo();
     r.path("audit/{path...}", DEVICES).update(create).delete(delete).sudo();
-    r.path("audit-hash/{path...}", HASH).update(hash);
+    r.path("audit-hash/{path...}", HASH).final_slash().update(hash);
 }
 
 #[derive(Deserialize, JsonSchema)]

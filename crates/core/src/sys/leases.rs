@@ -37,11 +37,20 @@ pub(super) fn routes(r: &mut Routes<System>) {
     r.path("leases/count", IRREVOCABLE_HELP).read(count);
     r.path("leases/lookup", HELP).update(lookup);
     r.path("leases/lookup/{prefix...}/", HELP).list(list).sudo();
-    r.paths(["leases/renew", "leases/renew/{url_lease_id...}", "renew", "renew/{url_lease_id...}"], HELP).update(renew);
+    r.paths(["leases/renew", "leases/renew/{url_lease_id...}", "renew", "renew/{url_lease_id...}"], HELP)
+        .final_slash()
+        .update(renew);
     r.paths(["leases/revoke", "leases/revoke/{url_lease_id...}", "revoke", "revoke/{url_lease_id...}"], HELP)
+        .final_slash()
         .update(revoke);
-    r.paths(["leases/revoke-prefix/{prefix...}", "revoke-prefix/{prefix...}"], HELP).update(revoke_prefix).sudo();
-    r.paths(["leases/revoke-force/{prefix...}", "revoke-force/{prefix...}"], HELP).update(revoke_force).sudo();
+    r.paths(["leases/revoke-prefix/{prefix...}", "revoke-prefix/{prefix...}"], HELP)
+        .final_slash()
+        .update(revoke_prefix)
+        .sudo();
+    r.paths(["leases/revoke-force/{prefix...}", "revoke-force/{prefix...}"], HELP)
+        .final_slash()
+        .update(revoke_force)
+        .sudo();
     r.path("leases/tidy", HELP).update(tidy);
     r.path("leases/top", TOP).read(lease_top::top).sudo();
     r.path("leases/quarantine", QUARANTINE).read(read_quarantine).update(set_quarantine).sudo();

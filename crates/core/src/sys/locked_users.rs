@@ -17,7 +17,7 @@ const UNLOCK: Help = Help { synopsis: "Lets a locked user in again.", descriptio
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("locked-users", LOCKED).read(list);
-    r.path("locked-users/{mount_accessor}/unlock/{alias_identifier}", UNLOCK).update(unlock);
+    r.path("locked-users/{mount_accessor}/unlock/{alias_identifier}", UNLOCK).final_slash().update(unlock);
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -17,7 +17,7 @@ const HELP: Help =
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("loggers", HELP).read(list).update(set_all).delete(reset_all);
-    r.path("loggers/{name}", HELP).read(read).update(set).delete(reset);
+    r.path("loggers/{name}", HELP).final_slash().read(read).update(set).delete(reset);
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -53,7 +53,7 @@ fn level(given: Option<Text>) -> Result<LogLevel> {
     if given.is_empty() {
         return Err(Error::invalid("level is empty"));
     }
-    let unknown = || Error::invalid(format!("invalid level provided: unknown log level: {given}"));
+    let unknown = || Error::invalid(format!("invalid level provided: unknown log level: {}", given.to_lowercase()));
     LogLevel::parse(&given).ok_or_else(unknown)
 }
 

@@ -73,7 +73,7 @@ impl From<&LockoutConfig> for ShownLockout {
 impl Shown {
     /// Shows an entry; `path` only where the API has it.
     pub(super) fn new(entry: &MountEntry, path: Option<String>) -> Self {
-        let without_status = matches!(entry.engine.as_str(), "system" | "token" | "cubbyhole" | "generic");
+        let without_status = matches!(entry.engine.as_str(), "system" | "token" | "cubbyhole" | "generic" | "database");
         Shown {
             accessor: entry.accessor.clone(),
             config: config(entry),

@@ -12,8 +12,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::System;
 use super::mount_shown::Shown;
+use super::{System, plugin_version};
 use crate::mount::entry::or_inherited;
 use crate::mount::{MountConfig, MountEntry};
 use crate::unsealed::Unsealed;
@@ -91,6 +91,7 @@ async fn read_auth(sys: &System, _: &mut Cx, req: Named) -> Result<Flat<Shown>> 
 
 async fn enable_secrets(sys: &System, _: &mut Cx, req: Enable) -> Result<()> {
     let path = Unsealed::mount_path(Kind::Secrets, req.path.bare());
+    engine_of(&req, Kind::Secrets)?;
     if is_reserved(&path) {
         return Err(Error::invalid(format!("cannot mount {path:?}")));
     }
@@ -112,6 +113,11 @@ async fn enable_auth(sys: &System, _: &mut Cx, req: Enable) -> Result<()> {
 
 async fn enable(unsealed: &Unsealed, kind: Kind, path: &str, req: Enable) -> Result<()> {
     let (engine, options) = engine_of(&req, kind)?;
+    let versioned = kind == Kind::Secrets && engine == "kv";
+    if options.get("version").is_some_and(|version| !version.is_empty()) && !versioned {
+        let what = if kind == Kind::Auth { "auth method" } else { "secrets engine" };
+        return Err(Error::invalid(format!("{what} {engine:?} does not allow setting a version")));
+    }
     let single = ["cubbyhole", "system", "identity", "token", "ns_system", "ns_cubbyhole"];
     if kind == Kind::Secrets && single.contains(&engine.as_str()) {
         return Err(Error::invalid(format!("mount type of {engine:?} is not mountable")));
@@ -121,13 +127,10 @@ async fn enable(unsealed: &Unsealed, kind: Kind, path: &str, req: Enable) -> Res
             "{version} version pinned for plugin {engine} is not in this server; only built-in engines are"
         )));
     }
-    let versioned = kind == Kind::Secrets && engine == "kv";
-    let chosen = options.get("version").is_some_and(|version| !version.is_empty());
-    let mut entry = unsealed.mounts.entry(kind, path, &engine, Some(options))?;
-    if chosen && !versioned {
-        let what = if kind == Kind::Auth { "auth method" } else { "secrets engine" };
-        return Err(Error::invalid(format!("{what} {engine:?} does not allow setting a version")));
+    if let Some(taken) = unsealed.mounts.router().at(path) {
+        return Err(Error::invalid(format!("path is already in use at {}", taken.entry.shown_path())));
     }
+    let mut entry = unsealed.mounts.entry(kind, path, &engine, Some(options))?;
     if kind == Kind::Auth {
         entry.config.token_type = TokenKind::DefaultService;
     }
@@ -139,7 +142,7 @@ async fn enable(unsealed: &Unsealed, kind: Kind, path: &str, req: Enable) -> Res
     entry.seal_wrap = req.seal_wrap.is_some_and(|f| f.0);
     entry.external_entropy_access = req.external_entropy_access.is_some_and(|f| f.0);
     if let Some(Object(config)) = &req.config {
-        configure(&mut entry, config)?;
+        configure(&mut entry, config).map_err(|error| if kind == Kind::Auth { of_auth(error) } else { error })?;
     }
     check_ttls(&entry.config, unsealed)?;
     match unsealed.mount(entry).await {
@@ -190,7 +193,10 @@ fn engine_of(req: &Enable, kind: Kind) -> Result<(String, BTreeMap<String, Strin
         }
         (_, other) => other,
     };
-    if engine == "kv" && options.get("version").is_some_and(|v| !matches!(v.as_str(), "1" | "2" | "")) {
+    if kind == Kind::Secrets
+        && engine == "kv"
+        && options.get("version").is_some_and(|v| !matches!(v.as_str(), "1" | "2" | ""))
+    {
         return Err(Error::invalid("the version of a kv mount is 1 or 2"));
     }
     Ok((engine.to_owned(), options))
@@ -205,13 +211,15 @@ fn configure(entry: &mut MountEntry, config: &serde_json::Map<String, Value>) ->
         match name.as_str() {
             "default_lease_ttl" => tuned.default_lease_ttl = lease("default TTL", value)?,
             "max_lease_ttl" => tuned.max_lease_ttl = lease("max TTL", value)?,
-            "force_no_cache" => tuned.force_no_cache = value.as_bool().ok_or_else(unconvertible)?,
+            // Auth methods do not take it.
+            "force_no_cache" => tuned.force_no_cache = value.as_bool().ok_or_else(unconvertible)? && !auth,
             "audit_non_hmac_request_keys" => tuned.audit_non_hmac_request_keys = names(value)?,
             "audit_non_hmac_response_keys" => tuned.audit_non_hmac_response_keys = names(value)?,
             "passthrough_request_headers" => tuned.passthrough_request_headers = names(value)?,
             "allowed_response_headers" => tuned.allowed_response_headers = names(value)?,
             "listing_visibility" => tuned.listing_visibility = visibility(&text(value)?)?,
             "plugin_version" => version = Some(text(value)?),
+            "user_lockout_config" => check_lockout(value)?,
             "token_type" if auth => tuned.token_type = mount_token_kind(&text(value)?)?,
             _ => {}
         }
@@ -224,16 +232,40 @@ fn built_in(entry: &MountEntry, version: &str) -> Result<()> {
     match (version, entry.auth) {
         ("", _) => Ok(()),
         (_, false) => {
+            plugin_version::canonical(version)?;
             Err(Error::invalid(format!("cannot select non-builtin version of secrets plugin {}", entry.engine)))
         }
         (_, true) => {
+            let version = plugin_version::canonical(version)?;
             Err(Error::invalid(format!("plugin not found in the catalog: {}, version={version}", entry.engine)))
         }
     }
 }
 
+const UNCONVERTIBLE: &str = "unable to convert given mount config information";
+
 fn unconvertible() -> Error {
-    Error::invalid("unable to convert given mount config information")
+    Error::invalid(UNCONVERTIBLE)
+}
+
+/// The same refusal for an auth method.
+fn of_auth(error: Error) -> Error {
+    match error.public() {
+        UNCONVERTIBLE => Error::invalid("unable to convert given auth config information"),
+        _ => error,
+    }
+}
+
+/// A new mount takes no lockout of its own, which is tuned; but what is sent has to be one.
+fn check_lockout(value: &Value) -> Result<()> {
+    let members = value.as_object().ok_or_else(unconvertible)?;
+    let fits = |(name, value): (&String, &Value)| match name.as_str() {
+        "lockout_threshold" => value.is_u64() || value.is_null(),
+        "lockout_duration" | "lockout_counter_reset_duration" => value.is_i64() || value.is_null(),
+        "lockout_disable" => value.is_boolean() || value.is_null(),
+        _ => true,
+    };
+    if members.iter().all(fits) { Ok(()) } else { Err(unconvertible()) }
 }
 
 /// A text, or a number's; the peer reads this object more strictly than other parameters.
@@ -309,7 +341,7 @@ fn check_ttls(config: &MountConfig, unsealed: &Unsealed) -> Result<()> {
 
 async fn disable_secrets(sys: &System, _: &mut Cx, req: Named) -> Result<()> {
     let path = Unsealed::mount_path(Kind::Secrets, &req.path);
-    if matches!(path.as_str(), "sys/" | "cubbyhole/" | "identity/" | "auth/") {
+    if matches!(path.as_str(), "sys/" | "cubbyhole/" | "identity/" | "auth/token/") {
         return Err(Error::invalid(format!("cannot unmount {path:?}")));
     }
     disable(&*sys.unsealed()?, &path).await

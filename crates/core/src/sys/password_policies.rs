@@ -21,7 +21,7 @@ const GENERATE: Help = Help { synopsis: "A password by this policy.", descriptio
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("policies/password/", POLICIES).list(list);
-    r.path("policies/password/{name...}/generate", GENERATE).read(generate);
+    r.path("policies/password/{name...}/generate", GENERATE).final_slash().read(generate);
     r.path("policies/password/{name...}", POLICY).exists(exists).read(read).update(write).delete(delete);
 }
 

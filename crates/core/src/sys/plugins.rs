@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::to_raw_value;
 
-use super::System;
+use super::{System, plugin_version};
 use crate::unsealed::Unsealed;
 use crate::versions::BUILT_IN;
 
@@ -29,7 +29,7 @@ const KINDS: [&str; 3] = ["auth", "database", "secret"];
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("plugins/catalog", CATALOG).read(catalog);
     r.path("plugins/catalog/{type}/", CATALOG).list(list).sudo();
-    r.path("plugins/catalog/{type}/{name}", CATALOG).read(read).update(refuse).delete(remove).sudo();
+    r.path("plugins/catalog/{type}/{name}", CATALOG).final_slash().read(read).update(refuse).delete(remove).sudo();
     r.path("plugins/catalog/{name}", CATALOG).read(unknown_kind).update(refuse).delete(unknown_kind_removed).sudo();
     r.path("plugins/reload/backend", RELOAD).update(reload);
 }
@@ -186,6 +186,9 @@ async fn refuse(_: &System, _: &mut Cx, req: Register) -> Result<()> {
     let hash = hex::decode(&*given).map_err(|_| Error::invalid("Could not decode SHA-256 value from Hex"))?;
     if hash.len() != 32 {
         return Err(Error::invalid("Decoded SHA-256 value is not 32 bytes"));
+    }
+    if let Some(version) = req.version.filter(|version| !version.is_empty()) {
+        plugin_version::canonical(&version)?;
     }
     Err(Error::invalid("plugins cannot be added: this server runs what is built in and nothing else"))
 }

@@ -25,7 +25,12 @@ const MOST: usize = 100;
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("config/auditing/request-headers", HEADERS_HELP).read(list).sudo();
-    r.path("config/auditing/request-headers/{header}", HEADERS_HELP).read(read).update(write).delete(delete).sudo();
+    r.path("config/auditing/request-headers/{header}", HEADERS_HELP)
+        .final_slash()
+        .read(read)
+        .update(write)
+        .delete(delete)
+        .sudo();
 }
 
 #[derive(Deserialize, JsonSchema)]

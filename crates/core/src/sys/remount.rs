@@ -17,7 +17,7 @@ const HELP: Help = Help { synopsis: "Moves a mount to another path.", descriptio
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("remount", HELP).update(remount).sudo();
-    r.path("remount/status/{migration_id}", HELP).read(status);
+    r.path("remount/status/{migration_id}", HELP).final_slash().read(status);
 }
 
 /// A move that was made, for whoever asks after it.
@@ -98,8 +98,9 @@ async fn remount(sys: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> 
     if fixed(&to) {
         return Err(Error::invalid(format!("cannot remount to destination {to}")));
     }
-    if from == to {
-        return Err(Error::invalid(format!("path already in use at {to:?}")));
+    // Also below itself: a mount covers all that is below its path.
+    if to.starts_with(&from) {
+        return Err(Error::invalid(format!("path already in use at {from:?}")));
     }
     let unsealed = sys.unsealed()?;
     let moved = unsealed.change_mount(&from, |entry| {

@@ -1,16 +1,14 @@
 //! What the server tells of itself: `sys/config/state/sanitized`, `sys/ha-status`, `sys/version-history`,
-//! `sys/internal/counters`, `sys/internal/ui/namespaces`, `sys/internal/inspect`.
+//! `sys/internal/counters`, `sys/internal/ui/namespaces`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use keepfast_framework::fields::Text;
 use keepfast_framework::reply::Flat;
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Data, Error, Keys, Result, Routes, Status};
 use keepfast_storage::{Page, View};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{System, call};
@@ -26,8 +24,6 @@ const COUNTERS: Help =
     Help { synopsis: "How many there are.", description: "Every one is looked at: not for polling." };
 const REMOVED: Help = Help { synopsis: "Removed: see sys/metrics.", description: "" };
 const NAMESPACES: Help = Help { synopsis: "The namespaces that the caller may enter.", description: "" };
-const INSPECT: Help =
-    Help { synopsis: "The tables of the router.", description: "Off: introspection_endpoint is not set." };
 
 /// How many names one look reads.
 const PAGE: usize = 1000;
@@ -40,8 +36,6 @@ pub(super) fn routes(r: &mut Routes<System>) {
     r.path("internal/counters/tokens", COUNTERS).read(tokens);
     r.path("internal/counters/entities", COUNTERS).read(entities);
     r.path("internal/ui/namespaces", NAMESPACES).read(namespaces).unauthenticated();
-    r.path("internal/inspect/router/{tag}", INSPECT).read(inspect_router).sudo();
-    r.path("internal/inspect/request", INSPECT).read(inspect).sudo();
 }
 
 #[derive(Serialize)]
@@ -66,13 +60,6 @@ struct Installed {
     commit_date: &'static str,
     previous_version: Option<String>,
     timestamp_installed: String,
-}
-
-#[derive(Deserialize, JsonSchema)]
-struct Tag {
-    /// Name of the table.
-    #[allow(dead_code, reason = "named so that it is known")]
-    tag: Text,
 }
 
 async fn ha_status(sys: &System, _: &mut Cx, _: Nothing) -> Result<Flat<Nodes>> {
@@ -109,14 +96,6 @@ async fn version_history(_: &System, cx: &mut Cx, _: Nothing) -> Result<Keys> {
 
 async fn removed(_: &System, _: &mut Cx, _: Nothing) -> Result<()> {
     Err(Error::new(Status::NOT_FOUND, "The functionality has been removed on this path"))
-}
-
-async fn inspect(_: &System, _: &mut Cx, _: Nothing) -> Result<()> {
-    Err(Error::invalid("the Vault configuration must set \"introspection_endpoint\" to true to enable this endpoint"))
-}
-
-async fn inspect_router(sys: &System, cx: &mut Cx, _: Tag) -> Result<()> {
-    inspect(sys, cx, Nothing {}).await
 }
 
 async fn namespaces(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Value>> {
@@ -172,7 +151,7 @@ fn shown(settings: &Settings) -> Value {
         "cluster_addr": settings.cluster_addr,
         "cluster_name": settings.cluster_name,
         "default_lease_ttl": unless_standard(settings.default_lease_ttl),
-        "introspection_endpoint": false,
+        "introspection_endpoint": settings.introspection_endpoint,
         "listeners": listeners,
         "log_level": settings.log_level,
         "max_lease_ttl": unless_standard(settings.max_lease_ttl),

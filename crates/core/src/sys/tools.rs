@@ -19,10 +19,18 @@ const HASH: Help = Help { synopsis: "The hash of an input.", description: "" };
 const MOST: i64 = 128 * 1024;
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.paths(["tools/random", "tools/random/{urlbytes}", "tools/random/{source|platform|seal|all}/{urlbytes}"], RANDOM)
-        .update(random_bytes);
-    r.path("tools/random/{source|platform|seal|all}", RANDOM).update(random_bytes);
-    r.paths(["tools/hash", "tools/hash/{urlalgorithm}"], HASH).update(hash_input);
+    r.paths(
+        [
+            "tools/random",
+            "tools/random/{urlbytes}",
+            "tools/random/{source|platform|seal|all}",
+            "tools/random/{source|platform|seal|all}/{urlbytes}",
+        ],
+        RANDOM,
+    )
+    .final_slash()
+    .update(random_bytes);
+    r.paths(["tools/hash", "tools/hash/{urlalgorithm}"], HASH).final_slash().update(hash_input);
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -9,9 +9,9 @@ use keepfast_framework::{Cx, Error, Kind, Result, Routes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::System;
 use super::mount_shown::ShownLockout;
 use super::mounts::{lease_text, mount_token_kind, visibility};
+use super::{System, plugin_version};
 use crate::mount::MountEntry;
 use crate::unsealed::Unsealed;
 
@@ -69,6 +69,8 @@ struct Shown {
     audit_non_hmac_response_keys: Vec<String>,
     default_lease_ttl: u64,
     description: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    external_entropy_access: bool,
     force_no_cache: bool,
     #[serde(skip_serializing_if = "String::is_empty")]
     listing_visibility: String,
@@ -102,6 +104,7 @@ fn read(unsealed: &Unsealed, path: &str) -> Result<Flat<Shown>> {
         audit_non_hmac_response_keys: config.audit_non_hmac_response_keys,
         default_lease_ttl: ttl.default.as_secs(),
         description: entry.description.clone(),
+        external_entropy_access: entry.external_entropy_access,
         force_no_cache: config.force_no_cache,
         listing_visibility: config.listing_visibility,
         max_lease_ttl: ttl.max.as_secs(),
@@ -116,6 +119,7 @@ async fn tune_secrets(sys: &System, cx: &mut Cx, req: Tune) -> Result<()> {
     let unsealed = sys.unsealed()?;
     let path = Unsealed::mount_path(Kind::Secrets, &req.path);
     // Command lines tune auth methods here too, as `sys/mounts/auth/PATH/tune`.
+    refuse_token_type(&path, &req)?;
     refuse_untunable(&path, &req)?;
     let is_mounted = unsealed.mounts.router().at(&path).is_some();
     if req.token_type.is_some() && !path.starts_with("auth/") && is_mounted {
@@ -134,10 +138,18 @@ async fn tune_secrets(sys: &System, cx: &mut Cx, req: Tune) -> Result<()> {
 }
 
 async fn tune_auth(sys: &System, _: &mut Cx, req: Tune) -> Result<()> {
-    if req.token_type.is_some() && req.path.trim_matches('/') == "token" {
-        return Err(Error::invalid("'token_type' cannot be set for 'token' or 'ns_token' auth mounts"));
-    }
+    refuse_token_type(&Unsealed::mount_path(Kind::Auth, &req.path), &req)?;
     tune(&*sys.unsealed()?, Kind::Auth, req).await
+}
+
+/// What tokens are is said by their own requests and roles.
+fn refuse_token_type(path: &str, req: &Tune) -> Result<()> {
+    match (path, &req.token_type) {
+        ("auth/token/", Some(_)) => {
+            Err(Error::invalid("'token_type' cannot be set for 'token' or 'ns_token' auth mounts"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Of the mounts that every server has only what audit shows in clear can be tuned.
@@ -181,6 +193,7 @@ async fn tune(unsealed: &Unsealed, kind: Kind, req: Tune) -> Result<()> {
 
 fn apply(entry: &mut MountEntry, req: Tune) -> Result<()> {
     if let Some(version) = &req.plugin_version {
+        let version = plugin_version::canonical(version)?;
         return Err(Error::invalid(format!("plugin not found in the catalog: {}, version={version}", entry.engine)));
     }
     let config = &mut entry.config;
@@ -209,7 +222,7 @@ fn apply(entry: &mut MountEntry, req: Tune) -> Result<()> {
             *list = given;
         }
     }
-    if let Some(Object(given)) = req.user_lockout_config {
+    if let Some(Object(given)) = req.user_lockout_config.filter(|given| !given.0.is_empty()) {
         if !matches!(entry.engine.as_str(), "userpass" | "approle" | "ldap") {
             let engine = &entry.engine;
             return Err(Error::invalid(format!(
@@ -225,13 +238,12 @@ fn apply(entry: &mut MountEntry, req: Tune) -> Result<()> {
     }
     if let Some(Pairs(given)) = req.options {
         let mut options = entry.options();
-        let version = given.get("version").filter(|v| entry.is_kv() && !matches!(v.as_str(), "1" | "2"));
-        if let Some(version) = version {
+        if let Some(version) = given.get("version").filter(|v| !matches!(v.as_str(), "1" | "2")) {
             let version = if version.is_empty() { "0" } else { version };
             return Err(Error::invalid(format!("invalid version provided: {version}")));
         }
         let upgraded = options.get("version").is_some_and(|v| v == "2");
-        if entry.is_kv() && upgraded && given.get("version").is_some_and(|v| v != "2") {
+        if upgraded && given.get("version").is_some_and(|v| v != "2") {
             return Err(Error::invalid("cannot downgrade mount from version 2"));
         }
         // An option is taken away by giving it nothing; to give none at all changes nothing.

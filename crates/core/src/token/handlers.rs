@@ -41,7 +41,7 @@ impl Engine for TokenAuth {
     fn routes(r: &mut Routes<Self>) {
         r.path("create", HELP).update(create);
         r.path("create-orphan", HELP).update(create_orphan);
-        r.path("create/{role_name}", HELP).update(create_under_role);
+        r.path("create/{role_name}", HELP).names_only().update(create_under_role);
         r.path("lookup", HELP).read(lookup).update(lookup);
         r.path("lookup-self", HELP).read(lookup_self).update(lookup_self);
         r.path("lookup-accessor", HELP).update(lookup_accessor);
@@ -56,6 +56,7 @@ impl Engine for TokenAuth {
         r.path("tidy", HELP).update(tidy);
         r.path("roles/", ROLES_HELP).list(roles::list);
         r.path("roles/{role_name}", ROLES_HELP)
+            .names_only()
             .read(roles::read)
             .update(roles::write)
             .delete(roles::delete)

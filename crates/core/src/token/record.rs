@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use keepfast_crypto::hash::sha256;
 use keepfast_framework::Timestamp;
 use keepfast_framework::token_params::parse_cidr;
 use serde::{Deserialize, Serialize};
@@ -154,6 +157,17 @@ pub struct TokenRecord {
 }
 
 impl TokenRecord {
+    /// Who acts with the token: its entity, or for a token without one, as OpenBao forms it, a hash of its policies and its
+    /// namespace, which all tokens of the same policies share.
+    pub fn client_id(&self) -> String {
+        if !self.entity_id.is_empty() {
+            return self.entity_id.clone();
+        }
+        let mut policies = self.authority.names();
+        policies.sort_unstable();
+        STANDARD.encode(sha256(format!("{}\0root", policies.join("\x7f")).as_bytes()))
+    }
+
     /// Whether it is alive at `now`.
     pub fn lives_at(&self, now: Timestamp) -> bool {
         match self.life {

@@ -1,6 +1,6 @@
 //! Token roles: what tokens may be made under a name.
 
-use keepfast_framework::fields::{CommaList, Flag, Seconds, Text};
+use keepfast_framework::fields::{CommaList, Flag, Int, Seconds, Text};
 use keepfast_framework::routes::{Exists, Nothing};
 use keepfast_framework::rows::is_name;
 use keepfast_framework::token_params::{
@@ -83,8 +83,33 @@ pub(super) struct Write {
     explicit_max_ttl: Option<Seconds>,
     /// Old name of `token_bound_cidrs`.
     bound_cidrs: Option<CommaList>,
-    #[serde(flatten)]
-    params: TokenParamsChange,
+    /// Comma-separated addresses or networks from which tokens may be used.
+    token_bound_cidrs: Option<CommaList>,
+    /// A life bound of tokens that no renewal moves.
+    token_explicit_max_ttl: Option<Seconds>,
+    /// Leave the policy `default` out of tokens.
+    token_no_default_policy: Option<Flag>,
+    /// How often a token may be used; 0 for any number.
+    token_num_uses: Option<Int>,
+    /// Makes tokens periodic: each renewal gives this long.
+    token_period: Option<Seconds>,
+    /// `default-service`, `default-batch`, `service` or `batch`.
+    token_type: Option<Text>,
+}
+
+impl Write {
+    /// What all roles share; the lives and policies of tokens are said when they are made.
+    fn take_params(&mut self) -> TokenParamsChange {
+        TokenParamsChange {
+            token_bound_cidrs: self.token_bound_cidrs.take(),
+            token_explicit_max_ttl: self.token_explicit_max_ttl.take(),
+            token_no_default_policy: self.token_no_default_policy.take(),
+            token_num_uses: self.token_num_uses.take(),
+            token_period: self.token_period.take(),
+            token_type: self.token_type.take(),
+            ..TokenParamsChange::default()
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -149,6 +174,7 @@ impl Role {
 
     /// What a token made under this role may do; root only if its maker is. `without_default` is what the request says.
     pub(super) fn authority(&self, asked: Vec<String>, maker: &Authority, without_default: bool) -> Result<Authority> {
+        let asks_default = asked.iter().any(|p| p == builtin::DEFAULT);
         let bounded = !self.allowed_policies.is_empty() || !self.allowed_policies_glob.is_empty();
         let wished = match (asked.is_empty(), bounded) {
             (false, _) => asked,
@@ -173,6 +199,10 @@ impl Role {
         let refused = |p: &&String| {
             self.disallowed_policies.contains(p) || self.disallowed_policies_glob.iter().any(|g| glob(g, p))
         };
+        // Nobody asks for `default`: it is added, and a role may refuse it.
+        if !asks_default && policies.iter().any(|p| p == builtin::DEFAULT) && refused(&&builtin::DEFAULT.to_owned()) {
+            policies.retain(|p| p != builtin::DEFAULT);
+        }
         if let Some(policy) = policies.iter().find(refused) {
             return Err(Error::invalid(format!("token policy {policy:?} is disallowed by this role")));
         }
@@ -257,8 +287,9 @@ pub(super) async fn read(_: &TokenAuth, cx: &mut Cx, req: Named) -> Result<Optio
     }))
 }
 
-pub(super) async fn write(_: &TokenAuth, cx: &mut Cx, req: Write) -> Result<()> {
+pub(super) async fn write(_: &TokenAuth, cx: &mut Cx, mut req: Write) -> Result<()> {
     checked_name(&req.role_name)?;
+    let mut params = req.take_params();
     let mut role = load(cx, &req.role_name).await?.unwrap_or_else(|| Role::new(&req.role_name));
     let lists = [
         (&mut role.allowed_policies, req.allowed_policies),
@@ -279,7 +310,15 @@ pub(super) async fn write(_: &TokenAuth, cx: &mut Cx, req: Write) -> Result<()> 
     if let Some(suffix) = req.path_suffix {
         role.path_suffix = checked_suffix(suffix.0)?;
     }
-    let mut params = req.params;
+    for (old, given) in [
+        ("period", params.token_period.is_some() && req.period.is_some()),
+        ("bound_cidrs", params.token_bound_cidrs.is_some() && req.bound_cidrs.is_some()),
+        ("explicit_max_ttl", params.token_explicit_max_ttl.is_some() && req.explicit_max_ttl.is_some()),
+    ] {
+        if given {
+            cx.warn(format!("Both 'token_{old}' and deprecated '{old}' value supplied, ignoring the deprecated value"));
+        }
+    }
     // The new name wins and makes the old one disappear.
     if let Some(period) = params.token_period.or(req.period) {
         role.old_period = if params.token_period.is_some() { 0 } else { period.0 };

@@ -27,7 +27,7 @@ fn bombs(length: usize) -> Vec<(&'static str, String)> {
         ("objects of numbers", rows("{\"\":1}")),
         ("names", members("1")),
         ("one long name", format!("{{\"{}\":1}}", "n".repeat(length))),
-        ("one long number", format!("{{\"a\":{}}}", "1".repeat(length))),
+        ("one long number", format!("{{\"a\":1.{}}}", "1".repeat(length))),
         ("one long text", format!("{{\"a\":\"{}\"}}", "\\u0000".repeat(length / 6))),
         ("a token", format!("{{\"token\":\"{}\"}}", "t".repeat(length))),
     ]

@@ -84,7 +84,8 @@ fn of_row(engine: &str, mount: &str, row: &RowInfo) -> Vec<Route> {
     let mut out = Vec::new();
     for pattern in &row.patterns {
         for operation in &row.operations {
-            let captured: Vec<&str> = pattern.captures().collect();
+            // Longer paths of the row capture what a body cannot give here.
+            let captured: Vec<&str> = row.patterns.iter().flat_map(|pattern| pattern.captures()).collect();
             let properties =
                 operation.request().get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
             let parameters: Vec<(String, Value)> = properties

@@ -255,6 +255,7 @@ pub(crate) fn incoming(method: &str, path: &str, ask: Ask) -> Incoming {
     };
     Incoming {
         id: keepfast_crypto::random::request_id(),
+        method: "GET",
         operation,
         path: CanonicalPath::new(path.to_owned()).unwrap(),
         query: query.collect(),

@@ -16,6 +16,7 @@ mod derived;
 mod fixture;
 mod gate;
 mod init;
+mod inspect;
 mod journey;
 mod judged_paths;
 mod lockout;

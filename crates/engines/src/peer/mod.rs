@@ -60,7 +60,7 @@ fn shown(answer: Result<Answer, Error>) -> Value {
             if let Some(login) = &answer.outcome.login {
                 out.insert("login".into(), json!({"metadata": login.metadata, "policies": login.policies}));
             }
-            if answer.outcome.hint_ttl > 0 {
+            if answer.outcome.hint_ttl != 0 {
                 out.insert("lease_duration".into(), answer.outcome.hint_ttl.into());
             }
             if !answer.warnings.is_empty() {

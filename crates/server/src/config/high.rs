@@ -48,6 +48,8 @@ pub struct Config {
     pub unsafe_allow_api_audit_creation: bool,
     /// Whether audit devices may have a prefix.
     pub allow_audit_log_prefixing: bool,
+    /// Whether `sys/internal/inspect` shows the tables of the router.
+    pub introspection_endpoint: bool,
     /// Where the process id is written.
     pub pid_file: Option<PathBuf>,
     /// How metrics are told.
@@ -160,6 +162,7 @@ impl Default for Config {
             audit: Vec::new(),
             unsafe_allow_api_audit_creation: false,
             allow_audit_log_prefixing: false,
+            introspection_endpoint: false,
             pid_file: None,
             telemetry: TelemetrySettings::default(),
             user_lockout: BTreeMap::new(),
@@ -223,6 +226,7 @@ fn apply(
     let flag = |found: Option<bool>, known: &mut bool| *known = found.unwrap_or(*known);
     flag(root.flag("unsafe_allow_api_audit_creation")?, &mut config.unsafe_allow_api_audit_creation);
     flag(root.flag("allow_audit_log_prefixing")?, &mut config.allow_audit_log_prefixing);
+    flag(root.flag("introspection_endpoint")?, &mut config.introspection_endpoint);
     check_seals(root, warnings)?;
     if let Some(stanza) = root.object("telemetry")? {
         config.telemetry = stanzas::telemetry(stanza, warnings)?;

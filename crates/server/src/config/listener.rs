@@ -29,6 +29,8 @@ pub struct ListenerConfig {
     pub headers: Vec<CustomHeader>,
     /// Whether metrics are given to whoever asks.
     pub open_metrics: bool,
+    /// Whether the requests under way are given to whoever asks.
+    pub open_in_flight: bool,
     /// Ceremonies with shares that need no token.
     pub open: OpenCeremonies,
 }
@@ -169,6 +171,7 @@ impl ListenerConfig {
             forwarded: Forwarded::default(),
             headers: Vec::new(),
             open_metrics: false,
+            open_in_flight: false,
             open: OpenCeremonies::default(),
         }
     }
@@ -209,6 +212,14 @@ impl ListenerConfig {
                 open
             }
         };
+        let open_in_flight = match stanza.object("inflight_requests_logging")? {
+            None => false,
+            Some(mut logging) => {
+                let open = logging.flag("unauthenticated_in_flight_requests_access")?.unwrap_or(false);
+                logging.finish(warnings);
+                open
+            }
+        };
         let mut is_open = |key| Ok::<_, ConfigError>(!stanza.flag(key)?.unwrap_or(true));
         let open = OpenCeremonies {
             rekey: is_open("disable_unauthed_rekey_endpoints")?,
@@ -219,7 +230,7 @@ impl ListenerConfig {
         stanza.address("cluster_address")?;
         stanza.without_effect(known_keys::LISTENER, warnings);
         stanza.finish(warnings);
-        Ok(ListenerConfig { bind, tls, limits, forwarded, headers, open_metrics, open })
+        Ok(ListenerConfig { bind, tls, limits, forwarded, headers, open_metrics, open_in_flight, open })
     }
 
     /// `tcp` or `unix`.

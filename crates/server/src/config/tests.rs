@@ -287,7 +287,9 @@ fn telemetry_and_lockout_are_read_and_faults_are_named() {
           tls_disable = true
           telemetry { unauthenticated_metrics_access = true }
           disable_unauthed_rekey_endpoints = false
+          inflight_requests_logging { unauthenticated_in_flight_requests_access = true }
         }
+        introspection_endpoint = true
     "#;
     let (config, warnings) = load_texts(&[MINIMAL, text], &[]).unwrap();
     let telemetry = &config.telemetry;
@@ -295,6 +297,7 @@ fn telemetry_and_lockout_are_read_and_faults_are_named() {
     assert_eq!((telemetry.prefix.as_str(), config.listeners[0].open_metrics), ("kf", true));
     assert_eq!((telemetry.usage_period, telemetry.gauge_cardinality), (Duration::ZERO, 50));
     let open = config.listeners[0].open;
+    assert!(config.listeners[0].open_in_flight && config.introspection_endpoint);
     assert!(open.rekey && !open.generate_root, "each is let in by its own key only");
     let lockout = &config.user_lockout["userpass"];
     assert_eq!((lockout.threshold, lockout.duration.as_secs(), lockout.counter_reset.as_secs()), (3, 600, 900));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, EXPECT, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use keepfast_core::RecordedHeader;
@@ -30,6 +30,11 @@ const MOST_FIELDS: usize = 100;
 pub(crate) fn unambiguous(head: &Parts) -> Result<(), Answer> {
     if head.headers.len() > MOST_FIELDS {
         return Err(Answer::bare(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+    }
+    // RFC 9110 section 10.1.1: there is one expectation.
+    let expects = head.headers.get(EXPECT).filter(|_| head.version < Version::HTTP_2);
+    if expects.is_some_and(|expected| !expected.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        return Err(Answer::empty(StatusCode::EXPECTATION_FAILED));
     }
     let refused = |text: &'static str| Err(Answer::text(StatusCode::BAD_REQUEST, text));
     let mut hosts = head.headers.get_all(HOST).iter().map(HeaderValue::as_bytes);

@@ -59,6 +59,11 @@ pub(crate) trait Kernel: Send + Sync + 'static {
 
     /// Counts an answer by its status.
     fn count_answer(&self, _status: StatusCode) {}
+
+    /// The requests under way, for a listener that gives them to whoever asks.
+    fn in_flight(&self, _asking: &Incoming) -> Answer {
+        Answer::bare(StatusCode::NOT_FOUND)
+    }
 }
 
 /// One listener's edge: its rules and the kernel behind them.
@@ -69,6 +74,7 @@ pub(crate) struct Edge<K> {
     rules: Rules,
     headers: Vec<CustomHeader>,
     open_metrics: bool,
+    open_in_flight: bool,
 }
 
 impl<K: Kernel> Edge<K> {
@@ -86,6 +92,7 @@ impl<K: Kernel> Edge<K> {
             rules,
             headers: listener.headers.clone(),
             open_metrics: listener.open_metrics,
+            open_in_flight: listener.open_in_flight,
         })
     }
 
@@ -124,6 +131,12 @@ impl<K: Kernel> Edge<K> {
                 let query = &admitted.incoming.query;
                 let format = query.iter().find(|(name, _)| name == "format").map_or("", |(_, format)| format);
                 (self.kernel.metrics(format, admitted.incoming.accepts_prometheus), held)
+            }
+            Ok(admitted) if self.open_in_flight && admitted.incoming.path.as_str() == "sys/in-flight-req" => {
+                match admitted.incoming.method {
+                    "GET" => (self.kernel.in_flight(&admitted.incoming), held),
+                    _ => (Answer::bare(StatusCode::METHOD_NOT_ALLOWED), held),
+                }
             }
             Ok(admitted) => self.run(admitted, held, peer).await,
             Err(refusal) => (refusal, held),

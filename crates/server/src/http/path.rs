@@ -14,6 +14,10 @@ pub(crate) fn canonical(uri: &Uri) -> Result<CanonicalPath, Answer> {
     let Some(below) = raw.strip_prefix("/v1/") else {
         return Err(elsewhere(raw));
     };
+    let asks_for_help = || uri.query().is_some_and(|q| q.split('&').any(|p| p == "help" || p.starts_with("help=")));
+    if FOLDERS.contains(&raw) && !asks_for_help() {
+        return Err(redirect(uri, raw));
+    }
     if let Cow::Owned(clean) = clean(raw) {
         // Browsers read `\` as `/`, and `/\host/` as another server.
         if clean.contains('\\') {
@@ -21,8 +25,7 @@ pub(crate) fn canonical(uri: &Uri) -> Result<CanonicalPath, Answer> {
         }
         // The peer sends clients to the clean form, and some build their paths relying on it. Nothing is done here under
         // the unclean one.
-        let location = uri.query().map_or_else(|| clean.clone(), |query| format!("{clean}?{query}"));
-        return Err(Answer::redirect(&location));
+        return Err(redirect(uri, &clean));
     }
     let decoded = decode(below).map_err(|fault| match fault {
         Undecodable::Percent => Answer::text(StatusCode::BAD_REQUEST, "400 Bad Request"),
@@ -34,6 +37,16 @@ pub(crate) fn canonical(uri: &Uri) -> Result<CanonicalPath, Answer> {
             Answer::error(StatusCode::BAD_REQUEST, error.to_string())
         }
     })
+}
+
+/// Paths that are folders and nothing else.
+const FOLDERS: [&str; 2] = ["/v1/sys", "/v1/sys/config/state"];
+
+/// To a clean path, with the query; a folder ends in a slash.
+fn redirect(uri: &Uri, clean: &str) -> Answer {
+    let slash = if FOLDERS.contains(&clean) { "/" } else { "" };
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    Answer::redirect(&format!("{clean}{slash}{query}"))
 }
 
 /// There is one API and no user interface.

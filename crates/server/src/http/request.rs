@@ -138,11 +138,14 @@ fn read_head<K>(head: Parts, admitting: &Admitting<'_, K>, told: &mut Told) -> R
     let query = Query::parse(head.uri.query(), reads)?;
     let operation = operation(&head, &path, &query)?;
     let token = headers::token(&head.headers, rules.limits.token)?;
-    let wrap_ttl = headers::wrap_ttl(&head.headers)?;
+    // What answers on a sealed server wraps nothing.
+    let is_bare = keepfast_core::is_bare_path(path.as_str());
+    let wrap_ttl = if is_bare { None } else { headers::wrap_ttl(&head.headers)? };
     let writes = matches!(operation, Operation::Update | Operation::Patch);
     let accepts_prometheus = super::names_metrics(&path) && headers::accepts_prometheus(&head.headers);
     let incoming = Incoming {
         id: random::request_id(),
+        method: method_name(&head.method),
         operation,
         path,
         // Writes take their parameters from the body alone.
@@ -165,6 +168,7 @@ fn of_head(head: &Parts, path: CanonicalPath, remote: Option<SocketAddr>) -> Res
     let query = Query::parse(head.uri.query(), head.method == Method::GET)?;
     Ok(Incoming {
         id: random::request_id(),
+        method: method_name(&head.method),
         operation: operation(head, &path, &query)?,
         path,
         query: Vec::new(),
@@ -178,6 +182,12 @@ fn of_head(head: &Parts, path: CanonicalPath, remote: Option<SocketAddr>) -> Res
         open: OpenCeremonies::default(),
         accepts_prometheus: false,
     })
+}
+
+/// The name of a method that [`operation`] knows.
+fn method_name(method: &Method) -> &'static str {
+    let names = ["GET", "POST", "PUT", "PATCH", "DELETE", "LIST", "SCAN", "HEAD"];
+    names.into_iter().find(|name| *name == method.as_str()).unwrap_or_default()
 }
 
 /// What a method and its query ask for.

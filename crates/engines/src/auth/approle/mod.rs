@@ -85,8 +85,13 @@ impl Engine for AppRole {
 
 fn role_routes(r: &mut Routes<AppRole>) {
     r.path("role/", ROLES).list(roles::list);
-    r.path("role/{role_name}", ROLE).exists(roles::exists).read(roles::read).update(roles::write).delete(roles::delete);
-    r.path("role/{role_name}/role-id", ROLE_ID).read(roles::read_role_id).update(roles::write_role_id);
+    r.path("role/{role_name}", ROLE)
+        .names_only()
+        .exists(roles::exists)
+        .read(roles::read)
+        .update(roles::write)
+        .delete(roles::delete);
+    r.path("role/{role_name}/role-id", ROLE_ID).names_only().read(roles::read_role_id).update(roles::write_role_id);
 }
 
 fn setting_routes(r: &mut Routes<AppRole>) {
@@ -95,6 +100,7 @@ fn setting_routes(r: &mut Routes<AppRole>) {
         Help { synopsis, description: "Reads, sets or resets one property of a role." }
     }
     r.path("role/{role_name}/policies", one("The policies of the tokens."))
+        .names_only()
         .read(read::<s::Policies>)
         .update(write::<s::Policies>)
         .delete(clear::<s::Policies>);
@@ -102,57 +108,77 @@ fn setting_routes(r: &mut Routes<AppRole>) {
         "role/{role_name}/local-secret-ids",
         one("Whether secret ids stay in this cluster; set when the role is made."),
     )
+    .names_only()
     .read(s::read_local_secret_ids);
     r.path("role/{role_name}/bound-cidr-list", one("The former name of secret-id-bound-cidrs."))
+        .names_only()
         .read(read::<s::BoundCidrList>)
         .update(write::<s::BoundCidrList>)
         .delete(clear::<s::BoundCidrList>);
     r.path("role/{role_name}/secret-id-bound-cidrs", one("The networks from which secret ids can log in."))
+        .names_only()
         .read(read::<s::SecretIdBoundCidrs>)
         .update(write::<s::SecretIdBoundCidrs>)
         .delete(clear::<s::SecretIdBoundCidrs>);
     r.path("role/{role_name}/token-bound-cidrs", one("The networks from which the tokens can be used."))
+        .names_only()
         .read(read::<s::TokenBoundCidrs>)
         .update(write::<s::TokenBoundCidrs>)
         .delete(clear::<s::TokenBoundCidrs>);
     r.path("role/{role_name}/bind-secret-id", one("Whether a login needs a secret id."))
+        .names_only()
         .read(read::<s::BindSecretId>)
         .update(write::<s::BindSecretId>)
         .delete(clear::<s::BindSecretId>);
     r.path("role/{role_name}/secret-id-num-uses", one("How often a secret id can log in."))
+        .names_only()
         .read(read::<s::SecretIdNumUses>)
         .update(write::<s::SecretIdNumUses>)
         .delete(clear::<s::SecretIdNumUses>);
     r.path("role/{role_name}/secret-id-ttl", one("How long a secret id is good."))
+        .names_only()
         .read(read::<s::SecretIdTtl>)
         .update(write::<s::SecretIdTtl>)
         .delete(clear::<s::SecretIdTtl>);
     r.path("role/{role_name}/period", one("The period of the tokens."))
+        .names_only()
         .read(read::<s::Period>)
         .update(write::<s::Period>)
         .delete(clear::<s::Period>);
     r.path("role/{role_name}/token-num-uses", one("How often a token can be used."))
+        .names_only()
         .read(read::<s::TokenNumUses>)
         .update(write::<s::TokenNumUses>)
         .delete(clear::<s::TokenNumUses>);
     r.path("role/{role_name}/token-ttl", one("The life of the tokens."))
+        .names_only()
         .read(read::<s::TokenTtl>)
         .update(write::<s::TokenTtl>)
         .delete(clear::<s::TokenTtl>);
     r.path("role/{role_name}/token-max-ttl", one("The longest life of the tokens."))
+        .names_only()
         .read(read::<s::TokenMaxTtl>)
         .update(write::<s::TokenMaxTtl>)
         .delete(clear::<s::TokenMaxTtl>);
 }
 
 fn secret_id_routes(r: &mut Routes<AppRole>) {
-    r.path("role/{role_name}/secret-id", SECRET_ID).update(secret_ids::create);
-    r.path("role/{role_name}/secret-id/", SECRET_IDS).list(secret_ids::list);
-    r.path("role/{role_name}/custom-secret-id", CUSTOM_SECRET_ID).update(secret_ids::create_custom);
-    r.path("role/{role_name}/secret-id/lookup", LOOKUP).update(secret_ids::lookup);
-    r.path("role/{role_name}/secret-id/destroy", DESTROY).update(secret_ids::destroy).delete(secret_ids::destroy);
-    r.path("role/{role_name}/secret-id-accessor/lookup", LOOKUP_ACCESSOR).update(secret_ids::lookup_accessor);
+    r.path("role/{role_name}/secret-id", SECRET_ID).names_only().update(secret_ids::create);
+    r.path("role/{role_name}/secret-id/", SECRET_IDS).names_only().list(secret_ids::list);
+    r.path("role/{role_name}/custom-secret-id", CUSTOM_SECRET_ID).names_only().update(secret_ids::create_custom);
+    r.path("role/{role_name}/secret-id/lookup", LOOKUP).names_only().final_slash().update(secret_ids::lookup);
+    r.path("role/{role_name}/secret-id/destroy", DESTROY)
+        .names_only()
+        .final_slash()
+        .update(secret_ids::destroy)
+        .delete(secret_ids::destroy);
+    r.path("role/{role_name}/secret-id-accessor/lookup", LOOKUP_ACCESSOR)
+        .names_only()
+        .final_slash()
+        .update(secret_ids::lookup_accessor);
     r.path("role/{role_name}/secret-id-accessor/destroy", DESTROY_ACCESSOR)
+        .names_only()
+        .final_slash()
         .update(secret_ids::destroy_accessor)
         .delete(secret_ids::destroy_accessor);
 }

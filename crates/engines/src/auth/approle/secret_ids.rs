@@ -29,6 +29,12 @@ pub(super) struct Create {
     num_uses: Option<Int>,
     /// How long it is good; at most the role's `secret_id_ttl`.
     ttl: Option<Seconds>,
+    /// For lists, which stand at the same path.
+    #[allow(dead_code, reason = "named so that it is known and checked")]
+    after: Option<Text>,
+    /// For lists.
+    #[allow(dead_code, reason = "named so that it is known and checked")]
+    limit: Option<Int>,
 }
 
 /// A secret id that the caller has chosen.
@@ -111,7 +117,13 @@ pub(super) async fn create(method: &AppRole, cx: &mut Cx, req: Create) -> Result
 pub(super) async fn create_custom(method: &AppRole, cx: &mut Cx, req: CreateCustom) -> Result<Data<Made>> {
     let secret_id = req.secret_id.as_ref().map(SecretText::expose).unwrap_or_default().to_owned();
     let CreateCustom { role_name, metadata, cidr_list, token_bound_cidrs, num_uses, ttl, .. } = req;
-    register(method, cx, secret_id, Create { role_name, metadata, cidr_list, token_bound_cidrs, num_uses, ttl }).await
+    register(
+        method,
+        cx,
+        secret_id,
+        Create { role_name, metadata, cidr_list, token_bound_cidrs, num_uses, ttl, after: None, limit: None },
+    )
+    .await
 }
 
 async fn register(method: &AppRole, cx: &mut Cx, secret_id: String, req: Create) -> Result<Data<Made>> {

@@ -37,13 +37,14 @@ impl Engine for Userpass {
     fn routes(r: &mut Routes<Self>) {
         r.path("users/", USERS).list(users::list);
         r.path("users/{username}", USER)
+            .names_only()
             .exists(users::exists)
             .read(users::read)
             .update(users::write)
             .delete(users::delete);
-        r.path("users/{username}/password", PASSWORD).update(users::write_password);
-        r.path("users/{username}/policies", POLICIES).update(users::write_policies);
-        r.path("login/{username}", LOGIN).update(login::login).unauthenticated();
+        r.path("users/{username}/password", PASSWORD).names_only().update(users::write_password);
+        r.path("users/{username}/policies", POLICIES).names_only().update(users::write_policies);
+        r.path("login/{username}", LOGIN).names_only().update(login::login).unauthenticated();
     }
 
     async fn open(_: &mut Cx) -> Result<Self> {

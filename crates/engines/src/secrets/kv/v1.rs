@@ -56,12 +56,14 @@ async fn read(_: &V1, cx: &mut Cx, req: Named) -> Result<Shaped<Object>> {
         return Err(Error::not_found());
     };
     let data: Box<RawValue> = serde_json::from_slice(&bytes)?;
-    let hint_ttl = hint(&data).unwrap_or(cx.mount().ttl.default.as_secs());
+    let default = i64::try_from(cx.mount().ttl.default.as_secs()).unwrap_or(i64::MAX);
+    let hint_ttl = hint(&data).unwrap_or(default);
     Ok(Outcome { data: Some(data), hint_ttl, ..Outcome::default() }.into())
 }
 
-/// How long a reader may keep the secret, in seconds, where its data says so in a way that can be understood.
-fn hint(data: &RawValue) -> Option<u64> {
+/// How long a reader may keep the secret, in seconds, where its data says so in a way that can be understood; as the writer
+/// said it, negative too.
+fn hint(data: &RawValue) -> Option<i64> {
     /// Only the two members; the rest of the secret is skipped.
     #[derive(Deserialize)]
     struct Hints<'a> {
@@ -76,13 +78,12 @@ fn hint(data: &RawValue) -> Option<u64> {
     }
     let hints: Hints<'_> = serde_json::from_str(data.get()).ok()?;
     let value: serde_json::Value = serde_json::from_str(hints.ttl.or(hints.lease)?.get()).ok()?;
-    let seconds = match value {
-        serde_json::Value::Null => 0,
-        serde_json::Value::Number(n) => parse_duration(&n.to_string()).ok()?,
-        serde_json::Value::String(text) => parse_duration(&text).ok()?,
-        _ => return None,
-    };
-    u64::try_from(seconds).ok()
+    match value {
+        serde_json::Value::Null => Some(0),
+        serde_json::Value::Number(n) => parse_duration(&n.to_string()).ok(),
+        serde_json::Value::String(text) => parse_duration(&text).ok(),
+        _ => None,
+    }
 }
 
 async fn write(_: &V1, cx: &mut Cx, req: Write) -> Result<()> {

@@ -84,7 +84,7 @@ pub(super) async fn export(transit: &Transit, cx: &mut Cx, req: Export) -> Resul
     let key = &ring.record;
     allowed(key, part)?;
     key.usable()?;
-    let keys = selected(key, req.version.as_deref())?
+    let keys = selected(key, req.version.as_deref().filter(|version| !version.is_empty()))?
         .into_iter()
         .map(|(version, stored)| exported(key.kind, part, stored).map(|text| (version.to_string(), text)));
     let keys = keys.collect::<Result<_>>()?;

@@ -48,7 +48,11 @@ pub(super) async fn hmac(transit: &Transit, cx: &mut Cx, req: HmacRequest) -> Re
     let name = checked(&req.name)?;
     let ring = found(transit, cx, name).await?;
     let version = version_of(&ring, req.key_version.unwrap_or_default().0)?;
-    let asked = req.urlalgorithm.or(req.algorithm).map_or_else(|| "sha2-256".to_owned(), String::from);
+    let asked = req
+        .urlalgorithm
+        .filter(|name| !name.is_empty())
+        .or(req.algorithm)
+        .map_or_else(|| "sha2-256".to_owned(), String::from);
     let hash = hash_named(&asked, "unsupported algorithm")?;
     let Some(raw) = &req.batch_input else {
         let input = req.input.map(String::from);

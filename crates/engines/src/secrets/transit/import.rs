@@ -268,7 +268,7 @@ pub(super) async fn byok_export(transit: &Transit, cx: &mut Cx, req: ByokExport)
     }
     destination.record.usable()?;
     ring.record.usable()?;
-    let selected = selected(&ring.record, req.version.as_deref())?;
+    let selected = selected(&ring.record, req.version.as_deref().filter(|version| !version.is_empty()))?;
     let wrapper = destination.key(destination.record.latest).map_err(Error::internal)?;
     let Some(Key::Rsa(wrapper)) = wrapper.map(|key| &**key) else {
         let kind = destination.record.kind.name();

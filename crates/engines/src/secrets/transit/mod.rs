@@ -104,39 +104,74 @@ impl Engine for Transit {
 
 fn key_routes(r: &mut Routes<Transit>) {
     r.path("keys/", help("The names of the keys.")).list(keys::list);
-    r.path("keys/{name}", help("A named key.")).read(keys::read).update(keys::create).delete(keys::delete);
-    r.path("keys/{name}/config", help("Settings of a key.")).update(keys::configure);
-    r.path("keys/{name}/rotate", help("Makes a new version of a key.")).update(keys::rotate);
-    r.path("keys/{name}/trim", help("Destroys old versions of a key.")).update(keys::trim);
-    r.path("keys/{name}/soft-delete", help("Disables a key until it is restored.")).delete(keys::soft_delete);
-    r.path("keys/{name}/soft-delete-restore", help("Enables a disabled key.")).update(keys::soft_delete_restore);
-    r.path("keys/{name}/import", help("Imports a key that was made elsewhere.")).update(import::import);
-    r.path("keys/{name}/import_version", help("Imports a version of an imported key.")).update(import::import_version);
-    r.path("keys/{name}/csr", help("A certificate signing request by a key.")).update(certificate::request);
-    r.path("keys/{name}/set-certificate", help("Keeps a certificate chain with a key.")).update(certificate::set);
+    r.path("keys/{name}", help("A named key.")).names_only().read(keys::read).update(keys::create).delete(keys::delete);
+    r.path("keys/{name}/config", help("Settings of a key.")).names_only().update(keys::configure);
+    r.path("keys/{name}/rotate", help("Makes a new version of a key.")).names_only().update(keys::rotate);
+    r.path("keys/{name}/trim", help("Destroys old versions of a key.")).names_only().update(keys::trim);
+    r.path("keys/{name}/soft-delete", help("Disables a key until it is restored."))
+        .names_only()
+        .delete(keys::soft_delete);
+    r.path("keys/{name}/soft-delete-restore", help("Enables a disabled key."))
+        .names_only()
+        .update(keys::soft_delete_restore);
+    r.path("keys/{name}/import", help("Imports a key that was made elsewhere.")).names_only().update(import::import);
+    r.path("keys/{name}/import_version", help("Imports a version of an imported key."))
+        .names_only()
+        .update(import::import_version);
+    r.path("keys/{name}/csr", help("A certificate signing request by a key."))
+        .names_only()
+        .update(certificate::request);
+    r.path("keys/{name}/set-certificate", help("Keeps a certificate chain with a key."))
+        .names_only()
+        .update(certificate::set);
 }
 
 fn use_routes(r: &mut Routes<Transit>) {
-    r.path("encrypt/{name}", help("Encrypts with a key.")).update(encrypt::encrypt).exists(encrypt::exists);
-    r.path("decrypt/{name}", help("Decrypts with a key.")).update(encrypt::decrypt);
+    r.path("encrypt/{name}", help("Encrypts with a key."))
+        .names_only()
+        .update(encrypt::encrypt)
+        .exists(encrypt::exists);
+    r.path("decrypt/{name}", help("Decrypts with a key.")).names_only().update(encrypt::decrypt);
     r.path("rewrap/{name}", help("Encrypts anew with the latest version, without showing the plaintext."))
+        .names_only()
         .update(encrypt::rewrap);
-    r.path("datakey/{plaintext}/{name}", help("A new key, encrypted with a named one.")).update(encrypt::data_key);
-    r.paths(["sign/{name}", "sign/{name}/{urlalgorithm}"], help("Signs with a key.")).update(sign::sign);
+    r.path("datakey/{plaintext}/{name}", help("A new key, encrypted with a named one."))
+        .names_only()
+        .update(encrypt::data_key);
+    r.paths(["sign/{name}", "sign/{name}/{urlalgorithm}"], help("Signs with a key."))
+        .names_only()
+        .final_slash()
+        .update(sign::sign);
     r.paths(["verify/{name}", "verify/{name}/{urlalgorithm}"], help("Verifies a signature or an HMAC."))
+        .names_only()
+        .final_slash()
         .update(sign::verify);
-    r.paths(["hmac/{name}", "hmac/{name}/{urlalgorithm}"], help("Authenticates with a key.")).update(hmac::hmac);
-    r.paths(["hash", "hash/{urlalgorithm}"], help("A digest.")).update(random::hash);
-    r.paths(["random", "random/{source}", "random/{source}/{urlbytes}"], help("Random bytes.")).update(random::random);
-    r.path("derive-key/{name}", help("Derives a key by agreement with another public key.")).update(derive::derive);
+    r.paths(["hmac/{name}", "hmac/{name}/{urlalgorithm}"], help("Authenticates with a key."))
+        .names_only()
+        .final_slash()
+        .update(hmac::hmac);
+    r.paths(["hash", "hash/{urlalgorithm}"], help("A digest.")).final_slash().update(random::hash);
+    r.paths(["random", "random/{source}", "random/{source}/{urlbytes}"], help("Random bytes."))
+        .final_slash()
+        .update(random::random);
+    r.path("derive-key/{name}", help("Derives a key by agreement with another public key."))
+        .names_only()
+        .update(derive::derive);
 }
 
 fn transfer_routes(r: &mut Routes<Transit>) {
     r.paths(["export/{type}/{name}", "export/{type}/{name}/{version}"], help("A key that is exportable."))
+        .names_only()
+        .final_slash()
         .read(export::export);
     // It writes when it was done, which a plain read may not.
-    r.path("backup/{name}", help("A key with all its versions, in plaintext.")).read(export::backup).once();
-    r.paths(["restore", "restore/{name}"], help("Restores a key from its backup.")).update(export::restore);
+    r.path("backup/{name}", help("A key with all its versions, in plaintext."))
+        .names_only()
+        .read(export::backup)
+        .once();
+    r.paths(["restore", "restore/{name}"], help("Restores a key from its backup."))
+        .final_slash()
+        .update(export::restore);
     // The first read makes the key and writes it, which a plain read may not.
     r.path("wrapping_key", help("The public key for which imported keys are wrapped."))
         .read(import::wrapping_key)
@@ -145,6 +180,8 @@ fn transfer_routes(r: &mut Routes<Transit>) {
         ["byok-export/{destination}/{source}", "byok-export/{destination}/{source}/{version}"],
         help("A key wrapped for another one, as `import` takes it."),
     )
+    .names_only()
+    .final_slash()
     .read(import::byok_export);
 }
 

@@ -54,7 +54,8 @@ pub(super) struct Sum {
 pub(super) async fn random(_: &Transit, cx: &mut Cx, req: Random) -> Result<Data<RandomBytes>> {
     // The path alone says where the bytes come from.
     let in_body = cx.request().path.ends_with("random");
-    let (source, asked) = match (req.source.as_deref().filter(|_| !in_body), req.urlbytes.as_deref()) {
+    let urlbytes = req.urlbytes.as_deref().filter(|number| !number.is_empty());
+    let (source, asked) = match (req.source.as_deref().filter(|_| !in_body), urlbytes) {
         (None, _) => ("platform", None),
         (Some(known @ ("platform" | "seal" | "all")), asked) => (known, asked),
         // One segment may be the source or the number.
@@ -97,7 +98,11 @@ pub(super) async fn hash(_: &Transit, _: &mut Cx, req: HashRequest) -> Result<Da
     let hex = encoding(req.format.as_deref().unwrap_or("hex"), |format| {
         format!("unsupported encoding format {format}; must be \"hex\" or \"base64\"")
     })?;
-    let name = req.urlalgorithm.or(req.algorithm).map_or_else(|| "sha2-256".to_owned(), String::from);
+    let name = req
+        .urlalgorithm
+        .filter(|name| !name.is_empty())
+        .or(req.algorithm)
+        .map_or_else(|| "sha2-256".to_owned(), String::from);
     // No SHA-1 here, as with the peer: old signatures need it, new digests do not.
     let hash = Hash::from_name(&name).filter(|hash| *hash != Hash::Sha1);
     let hash = hash.ok_or_else(|| Error::invalid(format!("unsupported algorithm {name}")))?;

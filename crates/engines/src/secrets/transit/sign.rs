@@ -212,7 +212,12 @@ pub(super) async fn sign(transit: &Transit, cx: &mut Cx, req: Sign) -> Result<Ou
     ring.record.usable()?;
     let how = How::new(
         &Asked {
-            hash: req.urlalgorithm.as_ref().or(req.hash_algorithm.as_ref()).or(req.algorithm.as_ref()),
+            hash: req
+                .urlalgorithm
+                .as_ref()
+                .filter(|name| !name.is_empty())
+                .or(req.hash_algorithm.as_ref())
+                .or(req.algorithm.as_ref()),
             scheme: req.signature_algorithm.as_ref(),
             marshaling,
             salt,
@@ -313,14 +318,19 @@ pub(super) async fn verify(transit: &Transit, cx: &mut Cx, req: Verify) -> Resul
             ..Item::default()
         }],
     };
-    let (marshaling, salt) = form(req.marshaling_algorithm.as_ref(), req.salt_length.as_ref())?;
     let by_hmac = is_by_hmac(&items, batched)?;
-    let hash = req.urlalgorithm.as_ref().or(req.hash_algorithm.as_ref()).or(req.algorithm.as_ref());
+    let hash = req
+        .urlalgorithm
+        .as_ref()
+        .filter(|name| !name.is_empty())
+        .or(req.hash_algorithm.as_ref())
+        .or(req.algorithm.as_ref());
     let results: Vec<Result<bool, Fault>> = if by_hmac {
         let hash = hmac::hash_for_verify(hash)?;
         let ring = super::encrypt::found(transit, cx, &name).await?;
         items.iter().map(|item| hmac::verify_item(&ring, hash, item)).collect()
     } else {
+        let (marshaling, salt) = form(req.marshaling_algorithm.as_ref(), req.salt_length.as_ref())?;
         let ring = transit.rings.get(cx, &name).await?;
         let ring = ring.ok_or_else(|| Error::invalid("signature verification key not found"))?;
         ring.record.usable()?;

@@ -38,6 +38,12 @@ pub(super) struct Change {
     /// Whether each change of these settings must name their revision, in `metadata_cas`. The mount may require it anyway.
     #[serde(default, deserialize_with = "given")]
     metadata_cas_required: Option<Flag>,
+    /// For lists, which stand at the same path.
+    #[allow(dead_code, reason = "named so that it is known and checked")]
+    after: Option<Text>,
+    /// For lists.
+    #[allow(dead_code, reason = "named so that it is known and checked")]
+    limit: Option<Int>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -124,6 +130,9 @@ pub(super) async fn patch(kv: &V2, cx: &mut Cx, change: Change) -> Result<Outcom
         return Ok(Outcome::default());
     }
     let Some(mut secret) = Secret::load(kv, cx, &change.path).await? else {
+        if let Some(sent) = &change.custom_metadata {
+            custom_metadata::patch(BTreeMap::new(), sent)?;
+        }
         return Ok(nothing());
     };
     let config = Config::load(cx).await?;

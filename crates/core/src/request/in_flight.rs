@@ -1,0 +1,250 @@
+//! The requests under way, for `sys/in-flight-req`.
+//!
+//! Each request writes what is shown of it into a slot whose buffers an earlier request has left, in the shard of its
+//! thread: a request allocates nothing here and seldom meets another one at a lock. No slot holds the text of a token.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use keepfast_framework::Timestamp;
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use super::Incoming;
+use crate::token::Token;
+
+/// How many shards there are.
+const SHARDS: usize = 16;
+/// How many slots a shard without requests keeps.
+const KEPT_SLOTS: usize = 64;
+/// The longest buffer that a free slot keeps, in bytes.
+const KEPT_BUFFER: usize = 256;
+
+/// The requests under way.
+#[derive(Default)]
+pub struct InFlight {
+    shards: [Shard; SHARDS],
+}
+
+/// One lock, in a cache line of its own.
+#[derive(Default)]
+#[repr(align(128))]
+struct Shard(Mutex<Slots>);
+
+#[derive(Default)]
+struct Slots {
+    all: Vec<Slot>,
+    free: Vec<usize>,
+}
+
+#[derive(Default)]
+struct Slot {
+    is_used: bool,
+    begun: Timestamp,
+    remote: Option<SocketAddr>,
+    method: &'static str,
+    id: String,
+    path: String,
+    /// What is stored of the caller's token.
+    token: Option<Arc<Token>>,
+}
+
+/// A request under way, as Vault shows it.
+#[derive(Serialize)]
+struct Shown {
+    start_time: String,
+    client_remote_address: String,
+    request_path: String,
+    request_method: &'static str,
+    client_id: String,
+}
+
+/// One request, which is under way until this is dropped.
+pub struct UnderWay<'a> {
+    shard: &'a Shard,
+    slot: usize,
+}
+
+impl InFlight {
+    /// Notes that a request is under way.
+    pub fn begin(&self, incoming: &Incoming, now: Timestamp) -> UnderWay<'_> {
+        let shard = &self.shards[own_shard()];
+        let mut slots = shard.0.lock();
+        let slot = slots.free.pop().unwrap_or_else(|| {
+            slots.all.push(Slot::default());
+            slots.all.len() - 1
+        });
+        slots.all[slot].take(incoming, now);
+        UnderWay { shard, slot }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        let used = |shard: &Shard| {
+            let slots = shard.0.lock();
+            slots.all.len() - slots.free.len()
+        };
+        self.shards.iter().map(used).sum()
+    }
+
+    /// All of them as a JSON object by their ids.
+    ///
+    /// # Errors
+    /// When they cannot be written as JSON.
+    pub fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+        let mut shown = BTreeMap::new();
+        for shard in &self.shards {
+            let slots = shard.0.lock();
+            shown.extend(slots.all.iter().filter(|slot| slot.is_used).map(|slot| (slot.id.clone(), slot.shown())));
+        }
+        serde_json::to_vec(&shown)
+    }
+}
+
+impl UnderWay<'_> {
+    /// Notes whose request it is.
+    pub fn set_caller(&self, token: Arc<Token>) {
+        self.shard.0.lock().all[self.slot].token = Some(token);
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let mut slots = self.shard.0.lock();
+        slots.all[self.slot].release();
+        slots.free.push(self.slot);
+        // A burst leaves no memory behind.
+        if slots.free.len() == slots.all.len() && slots.all.len() > KEPT_SLOTS {
+            slots.all.truncate(KEPT_SLOTS);
+            slots.all.shrink_to_fit();
+            slots.free = (0..KEPT_SLOTS).collect();
+        }
+    }
+}
+
+impl Slot {
+    fn take(&mut self, incoming: &Incoming, now: Timestamp) {
+        self.is_used = true;
+        self.begun = now;
+        self.remote = incoming.remote;
+        self.method = incoming.method;
+        self.id.push_str(&incoming.id);
+        push_path(&mut self.path, incoming.path.as_str());
+    }
+
+    fn release(&mut self) {
+        self.is_used = false;
+        self.token = None;
+        for buffer in [&mut self.id, &mut self.path] {
+            buffer.clear();
+            if buffer.capacity() > KEPT_BUFFER {
+                *buffer = String::new();
+            }
+        }
+    }
+
+    fn shown(&self) -> Shown {
+        Shown {
+            start_time: self.begun.rfc3339(),
+            client_remote_address: self.remote.map(|address| address.to_string()).unwrap_or_default(),
+            request_path: format!("/v1/{}", self.path),
+            request_method: self.method,
+            client_id: self.token.as_ref().map(|token| token.record.client_id()).unwrap_or_default(),
+        }
+    }
+}
+
+/// Writes a path without the tokens that a client may have put into it.
+fn push_path(out: &mut String, path: &str) {
+    if !path.contains('.') {
+        out.push_str(path);
+        return;
+    }
+    for (at, segment) in path.split('/').enumerate() {
+        if at > 0 {
+            out.push('/');
+        }
+        let is_token = ["hvs.", "hvb.", "s.", "b."].iter().any(|prefix| segment.starts_with(prefix));
+        out.push_str(if is_token { "***" } else { segment });
+    }
+}
+
+/// The shard of the calling thread; threads get theirs in turn.
+fn own_shard() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static OWN: usize = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
+    }
+    OWN.with(|own| *own)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use keepfast_framework::{Body, CanonicalPath, Operation};
+
+    use super::*;
+    use crate::request::OpenCeremonies;
+
+    fn incoming(id: &str, path: &str) -> Incoming {
+        Incoming {
+            id: id.to_owned(),
+            method: "GET",
+            operation: Operation::Read,
+            path: CanonicalPath::new(path.to_owned()).unwrap(),
+            query: Vec::new(),
+            body: Body::default(),
+            token: Some(keepfast_crypto::secret::SecretString::new("hvs.s3cr3t".to_owned())),
+            namespace: String::new(),
+            body_withheld: false,
+            headers: Vec::new(),
+            accepts_prometheus: false,
+            wrap_ttl: None,
+            remote: "127.0.0.1:1234".parse().ok(),
+            open: OpenCeremonies::default(),
+        }
+    }
+
+    fn shown(registry: &InFlight) -> serde_json::Value {
+        serde_json::from_slice(&registry.to_json().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_request_is_shown_until_it_ends() {
+        let registry = InFlight::default();
+        let under_way = registry.begin(&incoming("a", "secret/data/x"), Timestamp::from_unix(1_767_225_600));
+        let expected = serde_json::json!({"a": {
+            "start_time": "2026-01-01T00:00:00Z", "client_remote_address": "127.0.0.1:1234",
+            "request_path": "/v1/secret/data/x", "request_method": "GET", "client_id": "",
+        }});
+        assert_eq!((shown(&registry), registry.count()), (expected, 1));
+        drop(under_way);
+        assert_eq!((shown(&registry), registry.count()), (serde_json::json!({}), 0));
+    }
+
+    #[test]
+    fn no_token_is_held_and_slots_are_used_again() {
+        let registry = InFlight::default();
+        for id in ["a", "b"] {
+            let _under_way = registry.begin(&incoming(id, "auth/token/lookup/hvs.s3cr3t"), Timestamp::EPOCH);
+            let text = String::from_utf8(registry.to_json().unwrap()).unwrap();
+            assert!(text.contains("/v1/auth/token/lookup/***") && !text.contains("s3cr3t"), "{text}");
+        }
+        assert_eq!(registry.shards[own_shard()].0.lock().all.len(), 1);
+    }
+
+    #[test]
+    fn a_burst_leaves_few_slots() {
+        let registry = InFlight::default();
+        let long = "x".repeat(4 * KEPT_BUFFER);
+        let burst: Vec<_> =
+            (0..1000).map(|n| registry.begin(&incoming(&n.to_string(), &long), Timestamp::EPOCH)).collect();
+        assert_eq!(registry.count(), 1000);
+        drop(burst);
+        let slots = registry.shards[own_shard()].0.lock();
+        assert_eq!((slots.all.len(), slots.free.len()), (KEPT_SLOTS, KEPT_SLOTS));
+        assert!(slots.all.iter().all(|slot| slot.path.capacity() <= KEPT_BUFFER));
+    }
+}

@@ -1,0 +1,86 @@
+//! `sys/internal/inspect`: the tables of the router, where the configuration sets `introspection_endpoint`.
+
+use std::collections::BTreeMap;
+
+use keepfast_framework::fields::Text;
+use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::{Cx, Data, Error, Result, Routes};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::System;
+use crate::mount::MountEntry;
+
+const ROUTER: Help = Help {
+    synopsis: "The tables of the router.",
+    description: "root and storage: by path and by storage prefix; uuid and accessor: by these. Needs introspection_endpoint.",
+};
+const REQUEST: Help = Help { synopsis: "The request itself, which this server does not show.", description: "" };
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("internal/inspect/router/{tag}", ROUTER).read(router).sudo();
+    r.path("internal/inspect/request", REQUEST).read(request).sudo();
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Tag {
+    /// Name of the table: `root`, `uuid`, `accessor` or `storage`.
+    tag: Text,
+}
+
+/// A mount, as Vault shows it.
+#[derive(Serialize)]
+struct Inspected {
+    accessor: String,
+    mount_namespace: &'static str,
+    mount_path: String,
+    mount_type: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storage_prefix: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tainted: Option<bool>,
+    uuid: String,
+}
+
+impl Inspected {
+    fn new(entry: &MountEntry, is_whole: bool) -> Self {
+        Inspected {
+            accessor: entry.accessor.clone(),
+            mount_namespace: "",
+            mount_path: entry.shown_path().to_owned(),
+            mount_type: entry.engine.clone(),
+            storage_prefix: is_whole.then(|| entry.storage_prefix()),
+            tainted: is_whole.then_some(entry.leaving),
+            uuid: entry.uuid.clone(),
+        }
+    }
+}
+
+async fn router(sys: &System, _: &mut Cx, req: Tag) -> Result<Data<BTreeMap<String, Vec<Inspected>>>> {
+    let unsealed = sys.unsealed()?;
+    let key: fn(&MountEntry) -> String = match &*req.tag {
+        "root" => |entry| entry.path.clone(),
+        "storage" => MountEntry::storage_prefix,
+        "uuid" => |entry| entry.uuid.clone(),
+        "accessor" => |entry| entry.accessor.clone(),
+        _ => return Err(Error::unsupported_path()),
+    };
+    require_introspection(unsealed.settings.introspection_endpoint)?;
+    let is_whole = matches!(&*req.tag, "root" | "storage");
+    let router = unsealed.mounts.router();
+    let by_key: BTreeMap<String, Inspected> =
+        router.all().map(|m| (key(&m.entry), Inspected::new(&m.entry, is_whole))).collect();
+    Ok(Data(BTreeMap::from([(req.tag.into(), by_key.into_values().collect())])))
+}
+
+async fn request(sys: &System, _: &mut Cx, _: Nothing) -> Result<()> {
+    require_introspection(sys.unsealed()?.settings.introspection_endpoint)?;
+    Err(Error::unsupported_path())
+}
+
+fn require_introspection(is_on: bool) -> Result<()> {
+    if is_on {
+        return Ok(());
+    }
+    Err(Error::invalid("the Vault configuration must set \"introspection_endpoint\" to true to enable this endpoint"))
+}
