@@ -4,14 +4,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::http::{Client, Request};
 use crate::servers::{Make, Server, Storage};
-
-/// What is mounted on both servers: side, and type, which is the path too.
-const MOUNTS: [(&str, &str); 3] = [("auth", "approle"), ("auth", "userpass"), ("mounts", "transit")];
 
 /// Operations that end the server or the session are tried last.
 const FATAL: [&str; 4] = ["sys/seal", "sys/step-down", "sys/unseal", "sys/init"];
@@ -19,13 +16,18 @@ const FATAL: [&str; 4] = ["sys/seal", "sys/step-down", "sys/unseal", "sys/init"]
 /// Compares with the list; with `write`, writes it anew. Whether nothing is missing beyond it.
 pub fn run(write: bool) -> Result<bool> {
     let peer = open(Make::Peer)?;
-    prepare(&peer)?;
+    let engines = engines(&peer)?;
+    let refused = mount(&peer, &engines)?;
+    if !refused.is_empty() {
+        bail!("the peer does not mount {}: its surface would not be whole", refused.join(", "));
+    }
     let mut operations = operations(&peer)?;
     operations.sort_by_key(|(path, method)| {
         (FATAL.iter().any(|fatal| path.starts_with(fatal)), path.clone(), method.clone())
     });
     let ours = open(Make::Keepfast)?;
-    prepare(&ours)?;
+    // What our server does not have stays unmounted, so that all its paths are missing.
+    mount(&ours, &engines)?;
     let mut missing = BTreeSet::new();
     for (path, method) in &operations {
         if !has(&ours, path, method)? {
@@ -45,7 +47,7 @@ pub fn run(write: bool) -> Result<bool> {
         println!("surface-missing.txt: {line} is there now: take it out (surface --write)");
     }
     let here = operations.len() - missing.len();
-    println!("we have {here} of the {} operations that the peer documents for these mounts", operations.len());
+    println!("we have {here} of the {} operations that the peer documents with all its engines", operations.len());
     println!("{here} passed, {} failed", missing.difference(&listed).count());
     Ok(missing.is_subset(&listed) && here > 0)
 }
@@ -53,7 +55,7 @@ pub fn run(write: bool) -> Result<bool> {
 /// Writes our own OpenAPI document, with an engine of each kind mounted, to `target/openapi.json`.
 pub fn write_document() -> Result<bool> {
     let ours = Server::start_unsealed(Make::Keepfast, Storage::Memory)?;
-    prepare(&ours)?;
+    mount(&ours, &engines(&ours)?)?;
     let answer = ours.client()?.call(Some(&ours.root), "GET", "sys/internal/specs/openapi", None)?;
     let document = answer.json().context("no OpenAPI document")?;
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/openapi.json");
@@ -62,24 +64,45 @@ pub fn write_document() -> Result<bool> {
     Ok(true)
 }
 
-/// With everything let in that a listener can let in.
+/// With everything let in that a listener can let in, and with the storage that has paths of its own.
 fn open(make: Make) -> Result<Server> {
-    let mut server = Server::start_open(make, Storage::Memory)?;
+    let mut server = Server::start_open(make, Storage::Durable)?;
     server.init()?;
     Ok(server)
 }
 
-fn prepare(server: &Server) -> Result<()> {
+/// Every engine that a server has beyond KV, by its catalog: side, and type, which becomes the path too.
+fn engines(server: &Server) -> Result<Vec<(&'static str, String)>> {
+    let answer = server.client()?.call(Some(&server.root), "GET", "sys/plugins/catalog", None)?;
+    let catalog = answer.json().context("no catalog")?;
+    let mut found = Vec::new();
+    for (kind, side) in [("auth", "auth"), ("secret", "mounts")] {
+        let names = catalog["data"][kind].as_array().context("no engines in the catalog")?;
+        let names = names.iter().filter_map(Value::as_str).filter(|name| *name != "kv");
+        found.extend(names.map(|name| (side, name.to_owned())));
+    }
+    // It is in no catalog, as its kinds of databases are.
+    found.push(("mounts", "database".to_owned()));
+    Ok(found)
+}
+
+/// Mounts these engines and KV; those that the server refuses, by side and type.
+fn mount(server: &Server, engines: &[(&str, String)]) -> Result<Vec<String>> {
     let mut client = server.client()?;
-    let mut mount = |side: &str, path: &str, body: Value| {
-        client.call(Some(&server.root), "POST", &format!("sys/{side}/{path}"), Some(&body))
+    let mut refused = Vec::new();
+    let mut mount = |side: &str, path: &str, body: Value| -> Result<()> {
+        let answer = client.call(Some(&server.root), "POST", &format!("sys/{side}/{path}"), Some(&body))?;
+        if answer.status >= 300 {
+            refused.push(format!("{side}/{path}"));
+        }
+        Ok(())
     };
-    for (side, path) in MOUNTS {
-        mount(side, path, json!({ "type": path }))?;
+    for (side, name) in engines {
+        mount(side, name, json!({ "type": name }))?;
     }
     mount("mounts", "kv", json!({ "type": "kv" }))?;
     mount("mounts", "secret", json!({ "type": "kv", "options": { "version": "2" } }))?;
-    Ok(())
+    Ok(refused)
 }
 
 /// The peer's paths with its placeholders filled, each with its methods.
@@ -88,9 +111,6 @@ fn operations(peer: &Server) -> Result<Vec<(String, String)>> {
     let document = answer.json().context("no OpenAPI document")?;
     let mut operations = Vec::new();
     for (path, item) in document["paths"].as_object().context("no paths")? {
-        if path.starts_with("/identity/") {
-            continue;
-        }
         for (method, operation) in item.as_object().context("no operations")? {
             let lists = || {
                 operation["parameters"]
