@@ -44,7 +44,7 @@ const ALL: [Step; 23] = [
     step("disk", 2000, |shell| campaign(shell, &["disk", "--count", "8"])),
     step("leases", 21, |shell| campaign(shell, &["leases", "--count", "21"])),
     step("due", 20_000, |shell| campaign(shell, &["due", "--count", "2000"])),
-    step("tokens", 10_000, |shell| campaign(shell, &["tokens", "--count", "5000"])),
+    step("tokens", 5000, |shell| campaign(shell, &["tokens", "--count", "5000"])),
     step("fuzz", 15, fuzz),
 ];
 
