@@ -13,11 +13,8 @@ use std::sync::{Arc, LazyLock};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use keepfast_core::policy::{self, Acl, AclRequest, Subject};
-use keepfast_core::token::Ids;
-use keepfast_core::token::batch::BatchCipher;
-use keepfast_crypto::{random, shamir};
-use keepfast_framework::clock::Timestamp;
+use keepfast_core::for_tests::{CompiledPolicy, check_token};
+use keepfast_crypto::shamir;
 use keepfast_framework::input::Body;
 use keepfast_framework::path::{CanonicalPath, Operation};
 use keepfast_json::{Kind, Tokens, decoded_len};
@@ -154,24 +151,13 @@ pub fn json(data: &[u8]) {
 /// Policies: never a panic; what is accepted can be compiled and asked about any path, and grants nothing that it does not name.
 pub fn policy(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let Ok(parsed) = policy::parse("fuzzed", text) else { return };
-    let acl = Acl::compile([&parsed], &Subject::default());
-    let none = || None;
+    let Some(policy) = CompiledPolicy::parse(text) else { return };
     for path in text.split(['"', ' ']).chain(["secret/a", "sys/seal", ""]) {
         let Ok(path) = CanonicalPath::new(path.to_owned()) else { continue };
         for operation in [Operation::Read, Operation::Update, Operation::Delete, Operation::List] {
-            let request = AclRequest {
-                path: path.as_str(),
-                operation,
-                creates: false,
-                parameters: &none,
-                declared: None,
-                wrap_ttl: None,
-                now: Timestamp::default(),
-            };
-            let decision = acl.allow(&request);
-            assert!(!decision.root, "no text makes root");
-            assert!(!parsed.paths.is_empty() || !decision.allowed, "no rule, no grant");
+            let decided = policy.decide(&path, operation);
+            assert!(!decided.root, "no text makes root");
+            assert!(policy.has_rules() || !decided.allowed, "no rule, no grant");
         }
     }
 }
@@ -249,14 +235,8 @@ pub fn share(data: &[u8]) {
 
 /// Tokens: any text has a place and costs the same; no text that we did not seal opens as a batch token.
 pub fn token(data: &[u8]) {
-    static KEYS: LazyLock<(Ids, BatchCipher)> =
-        LazyLock::new(|| (Ids::new(&random::bytes::<128>()), BatchCipher::new(&random::bytes::<32>())));
-    let text = String::from_utf8_lossy(data);
-    let located = KEYS.0.locate(&text);
-    assert_eq!(KEYS.0.place_of(&located.accessor), located.key, "the accessor leads to the same place");
-    assert!(KEYS.0.place_of(&text).as_str().len() == 40);
-    assert!(KEYS.1.open(&text).is_none());
-    assert!(KEYS.1.open(&format!("hvb.{}", URL_SAFE_NO_PAD.encode(data))).is_none());
+    check_token(&String::from_utf8_lossy(data));
+    check_token(&format!("hvb.{}", URL_SAFE_NO_PAD.encode(data)));
 }
 
 /// Log entries: any bytes are refused or a batch that encodes to the same bytes.

@@ -31,9 +31,6 @@ impl<T> Stored<T> {
 }
 
 /// Reads a record; one that cannot be read is logged as `what`.
-///
-/// # Errors
-/// When storage fails as a whole.
 pub(crate) async fn read<T: Serialize + DeserializeOwned>(
     (records, what): (&Records<T>, &'static str),
     tx: &mut Tx,

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::damaged::confined;
 use crate::lease::index;
+use crate::mount::permit::TickPermit;
 use crate::unsealed::Unsealed;
 
 /// How soon it is looked again at what should be done and is not yet.
@@ -27,7 +28,7 @@ const DUE: usize = 500;
 const AT_ONCE: usize = 32;
 
 /// The duties of a leading node; they end when this is dropped.
-pub struct Duties {
+pub(crate) struct Duties {
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -39,7 +40,7 @@ impl Drop for Duties {
 
 impl Duties {
     /// Starts them.
-    pub fn start(unsealed: Arc<Unsealed>) -> Self {
+    pub(crate) fn start(unsealed: Arc<Unsealed>) -> Self {
         Duties { task: tokio::spawn(run(unsealed)) }
     }
 }
@@ -210,9 +211,8 @@ fn report(what: &str, outcome: Result<()>) {
 impl Unsealed {
     /// Ends every token whose time has come, in the order of their ends.
     ///
-    /// # Errors
-    /// When storage fails; what is left is due at the next look.
-    pub async fn end_due(&self, now: Timestamp) -> Result<()> {
+    /// Fails when storage fails; what is left is due at the next look.
+    pub(crate) async fn end_due(&self, now: Timestamp) -> Result<()> {
         let mut failed: Option<Error> = None;
         let mut after = String::new();
         loop {
@@ -235,7 +235,7 @@ impl Unsealed {
 
     /// Lets every engine tick that ticks often, or every other one. Under quarantine none does: what an engine would change
     /// elsewhere may be another's.
-    pub async fn tick(&self, often: bool) {
+    pub(crate) async fn tick(&self, often: bool) {
         if self.leases.is_quarantined() {
             return;
         }
@@ -252,7 +252,7 @@ impl Unsealed {
             };
             let mut cx = self.context(&mounted, Operation::Update, mounted.entry.path.clone()).once();
             let ticking = async move {
-                engine.tick(&mut cx).await?;
+                engine.tick(&TickPermit::new(), &mut cx).await?;
                 cx.commit().await.map_err(Into::into)
             };
             attempt(&format!("the tick of {}", mounted.entry.path), ticking).await;

@@ -40,10 +40,9 @@ impl Node {
     /// Initialises the storage: keyring, seal configuration, mounts, policies, salts and first root token, all prepared in
     /// memory and written in one commit. Leaves the server sealed.
     ///
-    /// # Errors
-    /// 400 when it is initialised already; 500 with the reason when an audit device cannot be opened or storage fails:
-    /// then nothing is written.
-    pub async fn initialize(&self, shape: SealShape, root_token: Option<SecretString>) -> Result<Initialized> {
+    /// Fails with 400 when it is initialised already; 500 with the reason when an audit device cannot be opened or
+    /// storage fails: then nothing is written.
+    pub(crate) async fn initialize(&self, shape: SealShape, root_token: Option<SecretString>) -> Result<Initialized> {
         let _changing = self.changing.lock().await;
         let made = self.initialize_once(shape, root_token).await.map_err(|e| explained("init", e))?;
         tracing::info!(shares = shape.shares, threshold = shape.threshold, "security barrier initialized");

@@ -1,32 +1,84 @@
 //! The trusted kernel: who may do what, in one transaction, audited. It speaks no HTTP and knows no engine by name.
+//!
+//! What is public here is what the server needs: a [`Node`] that answers [`Incoming`] requests, and what is decided before a
+//! request is read. Everything else is private to this crate, so that no caller outside it can run an engine, read through
+//! the barrier or leave the audit log out:
+//!
+//! ```
+//! use keepfast_core::{Incoming, Node, Response};
+//! async fn ask(node: &Node, incoming: Incoming) -> Response {
+//!     node.handle(incoming).await
+//! }
+//! ```
+//!
+//! The unsealed server with its mounts and its barrier cannot be reached:
+//!
+//! ```compile_fail,E0624
+//! use keepfast_core::Node;
+//! fn reach(node: &Node) -> bool {
+//!     node.unsealed().is_some()
+//! }
+//! ```
+//!
+//! Nor can the engine of a mount, whoever hands the mount over:
+//!
+//! ```compile_fail,E0603
+//! use keepfast_core::mount::Mounted;
+//! ```
+//!
+//! ```compile_fail,E0603
+//! use keepfast_core::mount::OpenedEngine;
+//! ```
+//!
+//! A response that no audit device has cannot be made:
+//!
+//! ```compile_fail,E0451
+//! use keepfast_core::Response;
+//! use keepfast_framework::Status;
+//! fn forge() -> Response {
+//!     Response { status: Status::OK, content_type: "text/plain", body: Default::default() }
+//! }
+//! ```
+//!
+//! ```compile_fail,E0624
+//! use keepfast_core::Response;
+//! use keepfast_framework::Status;
+//! fn forge() -> Response {
+//!     Response::exempt(Status::OK, "")
+//! }
+//! ```
 
 pub mod admission;
 pub mod audit;
 mod bare;
 mod damaged;
-pub mod duties;
-pub mod identity;
+mod duties;
+#[cfg(feature = "test-support")]
+pub mod for_tests;
+mod identity;
 mod init;
-pub mod lease;
-pub mod lockout;
+mod lease;
+mod lockout;
 pub mod metrics;
-pub mod mount;
-pub mod namespace;
-pub mod node;
-pub mod policy;
-pub mod request;
-pub mod seal;
-pub mod services;
+mod mount;
+mod namespace;
+mod node;
+mod policy;
+mod request;
+mod seal;
+mod services;
 pub mod settings;
-pub mod sys;
-pub mod token;
-pub mod unsealed;
-pub mod versions;
-pub mod wrapping;
+mod sys;
+#[cfg(test)]
+mod tests;
+mod token;
+mod unsealed;
+mod versions;
+mod wrapping;
 
 pub use bare::is_bare_path;
+pub use init::{DevKv, Initialized};
 pub use node::Node;
 pub use request::envelope::error_body;
 pub use request::{Incoming, OpenCeremonies, RecordedHeader, Response};
 pub use settings::Settings;
-pub use unsealed::Unsealed;

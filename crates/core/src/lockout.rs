@@ -33,7 +33,7 @@ const LOCKS: Records<Lock> = Records::at("lockout/");
 const UNKNOWN: Records<Lock> = Records::at("lockout-unknown/");
 
 /// Failed attempts at users, by the accessor of the mount and the name of the alias.
-pub struct Lockout {
+pub(crate) struct Lockout {
     barrier: Arc<Barrier>,
     view: View,
     failed: Mutex<Counts>,
@@ -69,9 +69,9 @@ struct Lock {
 }
 
 /// What comes of an attempt.
-pub struct Verdict<T> {
+pub(crate) struct Verdict<T> {
     /// The outcome of the attempt, or the refusal.
-    pub outcome: Result<T>,
+    pub(crate) outcome: Result<T>,
     /// What has to be stored, by [`Lockout::store`].
     pub(crate) changed: Option<Change>,
 }
@@ -109,7 +109,7 @@ impl Failed {
 }
 
 /// The rules of a mount: what was tuned there, else what the configuration says of its type, else of all.
-pub fn rules(entry: &MountEntry, settings: &Settings) -> LockoutSettings {
+pub(crate) fn rules(entry: &MountEntry, settings: &Settings) -> LockoutSettings {
     let lockouts = &settings.user_lockout;
     let mut rules = lockouts.get(&entry.engine).or_else(|| lockouts.get("all")).cloned().unwrap_or_default();
     if let Some(own) = &entry.config.user_lockout {
@@ -123,10 +123,7 @@ pub fn rules(entry: &MountEntry, settings: &Settings) -> LockoutSettings {
 
 impl Lockout {
     /// With the locks that are stored in `view`. Those that have ended are removed.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn open(barrier: &Arc<Barrier>, view: View, now: Timestamp) -> Result<Self> {
+    pub(crate) async fn open(barrier: &Arc<Barrier>, view: View, now: Timestamp) -> Result<Self> {
         let mut users = HashMap::new();
         let mut tx = barrier.begin();
         for accessor in LOCKS.list_in(&mut tx, &view, "", &Page::default()).await? {
@@ -155,7 +152,7 @@ impl Lockout {
 
     /// What comes of an attempt to log in: the outcome, or a refusal (403) when the name is locked. A wrong secret
     /// (400) counts, a right one clears the count. An unknown name is locked as a known one is.
-    pub fn judge<T>(
+    pub(crate) fn judge<T>(
         &self,
         entry: &MountEntry,
         claim: Claim,
@@ -197,8 +194,7 @@ impl Lockout {
 
     /// Stores how it stands with a name: the lock, or that there is none.
     ///
-    /// # Errors
-    /// When storage fails; the lock holds in memory all the same.
+    /// Fails when storage fails; the lock holds in memory all the same.
     pub(crate) async fn store(&self, accessor: &str, change: Change, now: Timestamp) -> Result<()> {
         let _alone = self.storing.lock().await;
         let mut tx = self.barrier.begin();
@@ -224,7 +220,7 @@ impl Lockout {
     }
 
     /// The locked users, by the accessor of their mount.
-    pub fn locked(&self, now: Timestamp) -> BTreeMap<String, Vec<String>> {
+    pub(crate) fn locked(&self, now: Timestamp) -> BTreeMap<String, Vec<String>> {
         let mut out: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for ((accessor, name), failed) in self.failed.lock().users.iter() {
             if failed.is_locked(now) {
@@ -236,10 +232,7 @@ impl Lockout {
     }
 
     /// Lets a user in again.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn unlock(&self, accessor: &str, name: &str, now: Timestamp) -> Result<()> {
+    pub(crate) async fn unlock(&self, accessor: &str, name: &str, now: Timestamp) -> Result<()> {
         let removed = self.failed.lock().users.remove(&(accessor.to_owned(), name.to_owned()));
         if removed.is_some_and(|f| f.stored) {
             self.store(accessor, Change::User(name.to_owned()), now).await?;

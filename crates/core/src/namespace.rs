@@ -5,21 +5,16 @@ use serde::{Deserialize, Serialize};
 /// The namespace that an id belongs to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct NamespaceId(String);
+pub(crate) struct NamespaceId(String);
 
 impl NamespaceId {
     /// The root namespace.
-    pub fn root() -> Self {
+    pub(crate) fn root() -> Self {
         NamespaceId("root".to_owned())
     }
 
-    /// The id as audit entries show it.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
     /// The namespace of a request's header; only the root namespace can be named.
-    pub fn of_header(header: &str) -> Option<Self> {
+    pub(crate) fn of_header(header: &str) -> Option<Self> {
         matches!(header.trim_matches('/'), "" | "root").then(Self::root)
     }
 }

@@ -26,8 +26,6 @@ use crate::token::handlers::TokenAuth;
 use crate::unsealed::{Ingredients, Unsealed};
 use crate::versions;
 
-pub use crate::init::{DevKv, Initialized};
-
 /// One server.
 pub struct Node {
     pub(crate) backend: Arc<dyn Backend>,
@@ -44,7 +42,6 @@ pub struct Node {
     pub(crate) in_flight: Arc<InFlight>,
     /// Init, unseal and seal come one after the other.
     pub(crate) changing: tokio::sync::Mutex<()>,
-    myself: Weak<Node>,
 }
 
 /// An unsealed server and, as this node leads, its duties.
@@ -83,7 +80,6 @@ impl Node {
                 unsealed: RwLock::new(None),
                 unsealing: Mutex::default(),
                 changing: tokio::sync::Mutex::new(()),
-                myself: myself.clone(),
             }
         })
     }
@@ -102,7 +98,7 @@ impl Node {
     }
 
     /// The unsealed server, if it is.
-    pub fn unsealed(&self) -> Option<Arc<Unsealed>> {
+    pub(crate) fn unsealed(&self) -> Option<Arc<Unsealed>> {
         self.unsealed.read().as_ref().map(|s| s.unsealed.clone())
     }
 
@@ -127,11 +123,16 @@ impl Node {
         self.unsealed.read().is_none()
     }
 
-    /// The stored seal configuration; `None` when the server is not initialised.
+    /// Whether the storage is initialised.
     ///
     /// # Errors
-    /// When storage fails or the record is damaged.
-    pub async fn seal_config(&self) -> Result<Option<SealConfig>> {
+    /// When storage fails or the record of the seal is damaged.
+    pub async fn is_initialized(&self) -> Result<bool> {
+        Ok(self.seal_config().await?.is_some())
+    }
+
+    /// The stored seal configuration; `None` when the server is not initialised.
+    pub(crate) async fn seal_config(&self) -> Result<Option<SealConfig>> {
         match SealRecord::load(&*self.backend).await? {
             None => Ok(None),
             Some(bytes) => SealConfig::from_bytes(&bytes).map(Some),
@@ -142,7 +143,7 @@ impl Node {
     ///
     /// # Errors
     /// When storage fails or something that serving needs cannot be opened; the server stays sealed.
-    pub async fn unseal(&self, shares: &[SecretBytes]) -> Result<bool> {
+    pub(crate) async fn unseal(&self, shares: &[SecretBytes]) -> Result<bool> {
         let begun = self.clock.now();
         let _changing = self.changing.lock().await;
         if !self.is_sealed() {
@@ -195,7 +196,6 @@ impl Node {
             engines: self.engines.clone(),
             custody: Custody::new(unseal_key),
             devices,
-            node: self.myself.clone(),
             metrics: self.metrics.clone(),
             in_flight: self.in_flight.clone(),
         };
@@ -239,7 +239,7 @@ impl Node {
     }
 
     /// Seals: the keys are wiped, requests that are under way fail at their next access to storage.
-    pub async fn seal(&self) {
+    pub(crate) async fn seal(&self) {
         let begun = self.clock.now();
         let _changing = self.changing.lock().await;
         let serving = self.unsealed.write().take();

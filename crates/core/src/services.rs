@@ -17,15 +17,15 @@ use crate::policy::password::{self, PASSWORD_POLICIES};
 use crate::settings::Settings;
 
 /// Reaches what engines may ask for, and nothing else.
-pub struct EngineServices {
+pub(crate) struct EngineServices {
     /// Where policies are stored.
-    pub system: View,
+    pub(crate) system: View,
     /// All leases.
-    pub leases: Arc<Leases>,
+    pub(crate) leases: Arc<Leases>,
     /// All mounts.
-    pub mounts: Arc<Mounts>,
+    pub(crate) mounts: Arc<Mounts>,
     /// The operator's decisions.
-    pub settings: Arc<Settings>,
+    pub(crate) settings: Arc<Settings>,
 }
 
 #[async_trait]

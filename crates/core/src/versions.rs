@@ -12,10 +12,7 @@ pub(crate) const BUILT_IN: &str = concat!("v", env!("CARGO_PKG_VERSION"), "+buil
 const VERSIONS: Records<Timestamp> = Records::at("version-history/");
 
 /// Notes the version that runs, if it is new here.
-///
-/// # Errors
-/// When storage fails.
-pub async fn note(tx: &mut Tx, view: &View, version: &str, now: Timestamp) -> Result<()> {
+pub(crate) async fn note(tx: &mut Tx, view: &View, version: &str, now: Timestamp) -> Result<()> {
     if let Stored::Absent = damaged::read((&VERSIONS, "version"), tx, view, version).await? {
         VERSIONS.put_in(tx, view, version, &now)?;
     }
@@ -23,10 +20,7 @@ pub async fn note(tx: &mut Tx, view: &View, version: &str, now: Timestamp) -> Re
 }
 
 /// All of them, in the order in which they came.
-///
-/// # Errors
-/// When storage fails.
-pub async fn all(tx: &mut Tx, view: &View) -> Result<Vec<(String, Timestamp)>> {
+pub(crate) async fn all(tx: &mut Tx, view: &View) -> Result<Vec<(String, Timestamp)>> {
     let mut out = Vec::new();
     for version in VERSIONS.list_in(tx, view, "", &Page::default()).await? {
         if let Stored::Record(at) = damaged::read((&VERSIONS, "version"), tx, view, &version).await? {

@@ -19,43 +19,43 @@ const KEPT: &str = "response";
 const ABOUT: &str = "wrapinfo";
 
 /// A wrapped answer with what is told of it.
-pub struct Wrapped {
+pub(crate) struct Wrapped {
     /// The whole answer as JSON text.
-    pub response: String,
+    pub(crate) response: String,
     /// What is told of it.
-    pub about: About,
+    pub(crate) about: About,
 }
 
 /// What is told of a wrapped answer.
 #[derive(Serialize, Deserialize)]
-pub struct About {
+pub(crate) struct About {
     /// When it was wrapped.
-    pub created: Timestamp,
+    pub(crate) created: Timestamp,
     /// For how long, in seconds.
-    pub ttl: u64,
+    pub(crate) ttl: u64,
     /// The path whose answer it is.
-    pub path: String,
+    pub(crate) path: String,
     /// The status with which it is unwrapped; zero for 200.
     #[serde(default)]
-    pub status: u16,
+    pub(crate) status: u16,
 }
 
 /// An answer that is to be wrapped.
-pub struct ToWrap<'a> {
+pub(crate) struct ToWrap<'a> {
     /// The whole answer as JSON text.
-    pub response: String,
+    pub(crate) response: String,
     /// Its status.
-    pub status: Status,
+    pub(crate) status: Status,
     /// The path whose answer it is.
-    pub path: &'a str,
+    pub(crate) path: &'a str,
     /// The path that wraps it, which is another when it is wrapped anew.
-    pub wrapped_by: &'a str,
+    pub(crate) wrapped_by: &'a str,
     /// For how long; the longest life of the system bounds it.
-    pub ttl: Duration,
+    pub(crate) ttl: Duration,
     /// For people: who has it wrapped.
-    pub display_name: &'a str,
+    pub(crate) display_name: &'a str,
     /// The accessor of a token or a secret id in it; empty for none.
-    pub wrapped_accessor: String,
+    pub(crate) wrapped_accessor: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -65,10 +65,7 @@ struct Kept {
 
 impl Unsealed {
     /// Keeps an answer for one unwrapping, in this transaction.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub async fn wrap(&self, tx: &mut Tx, answer: ToWrap<'_>) -> Result<WrapInfo> {
+    pub(crate) async fn wrap(&self, tx: &mut Tx, answer: ToWrap<'_>) -> Result<WrapInfo> {
         let ToWrap { response, status, path, wrapped_by, ttl, display_name, wrapped_accessor } = answer;
         let now = self.clock.now();
         // No life passes the bound of the system, that of a kept answer neither.
@@ -100,20 +97,14 @@ impl Unsealed {
     }
 
     /// The wrapping token with this text, alive; `None` for any other.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn wrapping_token(&self, token: &str) -> Result<Option<std::sync::Arc<Token>>> {
+    pub(crate) async fn wrapping_token(&self, token: &str) -> Result<Option<std::sync::Arc<Token>>> {
         let key = self.tokens.place(token);
         let found = self.tokens.find(token, &crate::namespace::NamespaceId::root(), None, self.clock.now()).await?.ok();
         Ok(found.filter(|t| t.record.wrapping && t.key.as_ref() == Some(&key)))
     }
 
     /// What a wrapping token keeps, without taking it.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn wrapped(&self, tx: &mut Tx, token: &Token) -> Result<Option<Wrapped>> {
+    pub(crate) async fn wrapped(&self, tx: &mut Tx, token: &Token) -> Result<Option<Wrapped>> {
         let (store, view) = (&token.store, self.tokens.cubbyhole_view());
         let Some(kept) = tx.get(view, &format!("{store}/{KEPT}")).await? else { return Ok(None) };
         let Kept { response } = serde_json::from_slice(&kept)?;
@@ -124,9 +115,8 @@ impl Unsealed {
 
     /// Takes what a wrapping token keeps and ends the token, in this transaction: of parallel ones only one commits.
     ///
-    /// # Errors
-    /// 400 when there is nothing (any more); when storage fails.
-    pub async fn unwrap(&self, tx: &mut Tx, key: &TokenKey, token: &Token) -> Result<Wrapped> {
+    /// Fails with 400 when there is nothing (any more).
+    pub(crate) async fn unwrap(&self, tx: &mut Tx, key: &TokenKey, token: &Token) -> Result<Wrapped> {
         let record = self.tokens.record(tx, key).await?.ok_or_else(invalid)?;
         let kept = self.wrapped(tx, token).await?.ok_or_else(invalid)?;
         for name in [KEPT, ABOUT] {
@@ -148,6 +138,6 @@ pub(crate) fn wrapped_accessor(response: &str) -> String {
 }
 
 /// What every fault of a wrapping token is answered with.
-pub fn invalid() -> Error {
+pub(crate) fn invalid() -> Error {
     Error::invalid("wrapping token is not valid or does not exist")
 }

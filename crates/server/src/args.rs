@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use keepfast_core::node::DevKv;
+use keepfast_core::DevKv;
 use keepfast_crypto::secret::SecretString;
 
 /// The flags of `keepfast server`. A flag that was not given is empty, `None` or `false`; environment variables are

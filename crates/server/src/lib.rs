@@ -27,7 +27,7 @@ mod telemetry;
 mod tls;
 
 pub use args::{DevArgs, ServerArgs};
-pub use keepfast_core::node::DevKv;
+pub use keepfast_core::DevKv;
 pub use run::{StartError, run, validate};
 pub use tls::TlsError;
 

@@ -4,10 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use keepfast_core::Settings;
 use keepfast_core::audit::OwnFiles;
-use keepfast_core::node::DevKv;
 use keepfast_core::settings::ListenerSettings;
+use keepfast_core::{DevKv, Settings};
 use keepfast_crypto::secret::SecretString;
 
 use crate::args::{DevArgs, ServerArgs};

@@ -271,10 +271,10 @@ fn accept(
 
 /// What an operator has to do next.
 async fn log_seal(node: &Node) {
-    match node.seal_config().await {
+    match node.is_initialized().await {
         Ok(_) if !node.is_sealed() => {}
-        Ok(Some(_)) => tracing::info!("the server is sealed: unseal it with \"operator unseal\""),
-        Ok(None) => tracing::info!("the server is not initialized: initialize it with \"operator init\""),
+        Ok(true) => tracing::info!("the server is sealed: unseal it with \"operator unseal\""),
+        Ok(false) => tracing::info!("the server is not initialized: initialize it with \"operator init\""),
         Err(error) => tracing::error!(%error, "the seal configuration cannot be read"),
     }
 }

@@ -20,7 +20,7 @@ type Findings = Vec<String>;
 /// A rule's name and the rule.
 type Rule = (&'static str, fn(&Repository) -> Result<Findings>);
 
-const RULES: [Rule; 15] = [
+const RULES: [Rule; 16] = [
     ("files begin with a //! line", sources::headed),
     ("files are at most 600 lines", sources::short_files),
     ("functions are at most 80 lines", sources::short_functions),
@@ -31,6 +31,7 @@ const RULES: [Rule; 15] = [
     ("tests do not sleep", sources::tests_do_not_sleep),
     ("every ignored test has its reason in xtask/skips.txt", sources::ignored_tests_are_listed),
     ("no paths of a machine", sources::no_machine_paths),
+    ("each permit is made in one file", sources::permits_have_one_maker),
     ("crates depend in one direction", graph::direction),
     ("every direct dependency has its reason", graph::reasons),
     ("every invariant names its tests", documents::invariants),
@@ -71,11 +72,11 @@ impl Repository {
 }
 
 impl File {
-    /// The lines of production code with their numbers: nothing of test files or below `#[cfg(test)]`.
+    /// The lines of production code with their numbers: nothing of test files or below `#[cfg(test)]` in the first column.
     fn production(&self) -> impl Iterator<Item = (usize, &str)> {
         let is_test = self.is_test();
         let lines = self.text.lines().enumerate().map(|(index, line)| (index + 1, line));
-        lines.take_while(move |(_, line)| !is_test && line.trim() != "#[cfg(test)]")
+        lines.take_while(move |(_, line)| !is_test && *line != "#[cfg(test)]")
     }
 
     /// Whether the whole file is tests.

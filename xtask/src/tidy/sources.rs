@@ -23,6 +23,28 @@ const CLOCK_AND_CHANCE: [&str; 8] = [
 /// Words that say nothing about what a file holds.
 const EMPTY_NAMES: [&str; 8] = ["util", "utils", "common", "helper", "helpers", "misc", "types", "shared"];
 
+/// The one file that makes each permit of `core/src/mount/permit.rs`.
+const PERMITS: [(&str, &str); 5] = [
+    ("ExistencePermit", "crates/core/src/request/authorize.rs"),
+    ("RequestPermit", "crates/core/src/request/authorize.rs"),
+    ("TickPermit", "crates/core/src/duties.rs"),
+    ("RevocationPermit", "crates/core/src/lease/revoke.rs"),
+    ("UsagePermit", "crates/core/src/metrics/usage.rs"),
+];
+
+pub(super) fn permits_have_one_maker(repository: &Repository) -> Result<Findings> {
+    let mut findings = Vec::new();
+    for file in repository.rust() {
+        for (number, line) in file.production() {
+            let strangers = PERMITS
+                .iter()
+                .filter(|(permit, maker)| file.path != *maker && line.contains(&format!("{permit}::new(")));
+            findings.extend(strangers.map(|(permit, _)| format!("{}:{number}: {permit}", file.path)));
+        }
+    }
+    Ok(findings)
+}
+
 pub(super) fn headed(repository: &Repository) -> Result<Findings> {
     let bare = repository.rust().filter(|file| !file.text.starts_with("//!"));
     Ok(bare.map(|file| file.path.clone()).collect())
@@ -70,6 +92,7 @@ pub(super) fn telling_names(repository: &Repository) -> Result<Findings> {
         for (number, line) in file.text.lines().enumerate() {
             let name = line
                 .trim()
+                .trim_start_matches("pub(crate) ")
                 .trim_start_matches("pub ")
                 .strip_prefix("mod ")
                 .map(|rest| rest.trim_end_matches([';', '{', ' ']));

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Headers that every allowed origin may send.
-pub const STANDARD_HEADERS: &[&str] = &[
+pub(crate) const STANDARD_HEADERS: &[&str] = &[
     "Content-Type",
     "Authorization",
     "X-Vault-Token",
@@ -33,7 +33,7 @@ impl Cors {
     ///
     /// # Errors
     /// Why it cannot be, in the peer's words.
-    pub fn new(origins: Vec<String>, headers: Vec<String>) -> Result<Self, &'static str> {
+    pub(crate) fn new(origins: Vec<String>, headers: Vec<String>) -> Result<Self, &'static str> {
         let origins: Vec<String> = origins.into_iter().filter(|o| !o.is_empty()).collect();
         if origins.is_empty() {
             return Err("at least one origin or the wildcard must be provided");

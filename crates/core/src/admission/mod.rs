@@ -3,7 +3,7 @@
 
 pub mod cors;
 pub mod quota;
-pub mod stored;
+pub(crate) mod stored;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -24,7 +24,7 @@ pub struct Rules {
     /// The headers that are recorded, in lower case, and whether they are hashed.
     pub recorded_headers: Arc<BTreeMap<String, bool>>,
     /// How often somebody may ask.
-    pub quotas: Quotas,
+    pub(crate) quotas: Quotas,
 }
 
 /// The rules in force.
@@ -37,14 +37,19 @@ pub struct Admission {
 }
 
 /// Permission to change the rules.
-pub struct Change {
+pub(crate) struct Change {
     admission: Arc<Admission>,
     _held: tokio::sync::OwnedMutexGuard<()>,
 }
 
 impl Admission {
+    /// No rules and no counts, for an edge without a node.
+    pub fn without_rules(clock: Arc<dyn Clock>) -> Self {
+        Self::new(clock, Arc::default())
+    }
+
     /// No rules.
-    pub fn new(clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
         Admission { rules: ArcSwap::default(), clock, metrics, changing: Arc::default() }
     }
 
@@ -67,24 +72,24 @@ impl Admission {
     }
 
     /// Puts other rules in force.
-    pub fn replace(&self, rules: Rules) {
+    pub(crate) fn replace(&self, rules: Rules) {
         self.rules.store(Arc::new(rules));
     }
 
     /// Waits until nobody else changes the rules.
-    pub async fn change(self: &Arc<Self>) -> Change {
+    pub(crate) async fn change(self: &Arc<Self>) -> Change {
         Change { _held: self.changing.clone().lock_owned().await, admission: self.clone() }
     }
 }
 
 impl Change {
     /// The rules in force.
-    pub fn present(&self) -> Arc<Rules> {
+    pub(crate) fn present(&self) -> Arc<Rules> {
         self.admission.rules.load_full()
     }
 
     /// Changes one of them, when what is stored of it is committed.
-    pub fn apply(self, change: impl FnOnce(&mut Rules)) {
+    pub(crate) fn apply(self, change: impl FnOnce(&mut Rules)) {
         let mut rules = (*self.present()).clone();
         change(&mut rules);
         self.admission.replace(rules);

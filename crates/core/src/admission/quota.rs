@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 const MOST: usize = 50_000;
 
 /// Paths that no quota is about unless an operator says otherwise: without them a locked-out operator stays out.
-pub const EXEMPT: &[&str] = &[
+pub(crate) const EXEMPT: &[&str] = &[
     "sys/generate-recovery-token/attempt",
     "sys/generate-recovery-token/update",
     "sys/generate-root/attempt",
@@ -27,33 +27,33 @@ pub const EXEMPT: &[&str] = &[
 
 /// What is stored of a quota.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct RateLimit {
+pub(crate) struct RateLimit {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Empty for the whole server, a mount with its slash, a path, or a path that ends in `*`.
-    pub path: String,
+    pub(crate) path: String,
     /// Whether `path` is a mount.
-    pub is_mount: bool,
+    pub(crate) is_mount: bool,
     /// Whether it holds in child namespaces too.
-    pub inheritable: bool,
+    pub(crate) inheritable: bool,
     /// Requests in an interval.
-    pub rate: f64,
+    pub(crate) rate: f64,
     /// Seconds.
-    pub interval: u64,
+    pub(crate) interval: u64,
     /// Seconds for which who asked too often is refused altogether; zero for none.
-    pub block_interval: u64,
+    pub(crate) block_interval: u64,
 }
 
 /// What is stored for all quotas together.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
-pub struct QuotaConfig {
+pub(crate) struct QuotaConfig {
     /// Paths that no quota is about; a final `*` or `/` takes all that begin so.
-    pub rate_limit_exempt_paths: Vec<String>,
+    pub(crate) rate_limit_exempt_paths: Vec<String>,
     /// Whether refusals are recorded by the audit devices.
-    pub enable_rate_limit_audit_logging: bool,
+    pub(crate) enable_rate_limit_audit_logging: bool,
     /// Whether answers tell the caller what is left.
-    pub enable_rate_limit_response_headers: bool,
+    pub(crate) enable_rate_limit_response_headers: bool,
 }
 
 impl Default for QuotaConfig {
@@ -68,9 +68,9 @@ impl Default for QuotaConfig {
 
 /// All quotas.
 #[derive(Clone, Default)]
-pub struct Quotas {
+pub(crate) struct Quotas {
     /// For all of them.
-    pub config: Arc<QuotaConfig>,
+    pub(crate) config: Arc<QuotaConfig>,
     /// The most specific first.
     limits: Vec<Arc<Limiter>>,
 }
@@ -96,29 +96,29 @@ pub struct Verdict {
 
 impl Quotas {
     /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.limits.is_empty()
     }
 
     /// All of them, the most specific first.
-    pub fn all(&self) -> impl Iterator<Item = &RateLimit> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &RateLimit> {
         self.limits.iter().map(|l| &l.limit)
     }
 
     /// Adds one, or replaces the one of its name. What was counted under the old one is forgotten.
-    pub fn put(&mut self, limit: RateLimit) {
+    pub(crate) fn put(&mut self, limit: RateLimit) {
         self.remove(&limit.name);
         self.limits.push(Arc::new(Limiter { limit, seen: Mutex::default() }));
         self.limits.sort_by_key(|l| (std::cmp::Reverse(l.limit.specificity()), l.limit.name.clone()));
     }
 
     /// Takes one away.
-    pub fn remove(&mut self, name: &str) {
+    pub(crate) fn remove(&mut self, name: &str) {
         self.limits.retain(|l| l.limit.name != name);
     }
 
     /// What the most specific quota says, which alone decides.
-    pub fn judge(&self, path: &str, remote: Option<IpAddr>, now: Timestamp) -> Option<Verdict> {
+    pub(crate) fn judge(&self, path: &str, remote: Option<IpAddr>, now: Timestamp) -> Option<Verdict> {
         if self.config.rate_limit_exempt_paths.iter().any(|exempt| begins(exempt, path)) {
             return None;
         }

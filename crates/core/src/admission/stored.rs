@@ -12,21 +12,18 @@ use super::quota::{QuotaConfig, Quotas, RateLimit};
 use crate::damaged::{self, Stored};
 
 /// Which origins may ask.
-pub const CORS: Records<Cors> = Records::at("config/cors");
+pub(crate) const CORS: Records<Cors> = Records::at("config/cors");
 /// Which headers are recorded, in lower case, and whether they are hashed.
-pub const HEADERS: Records<BTreeMap<String, bool>> = Records::at("config/auditing/request-headers");
+pub(crate) const HEADERS: Records<BTreeMap<String, bool>> = Records::at("config/auditing/request-headers");
 /// For all quotas.
-pub const QUOTA_CONFIG: Records<QuotaConfig> = Records::at("quotas/config");
+pub(crate) const QUOTA_CONFIG: Records<QuotaConfig> = Records::at("quotas/config");
 /// The quotas by name.
-pub const RATE_LIMITS: Records<RateLimit> = Records::at("quotas/rate-limit/");
+pub(crate) const RATE_LIMITS: Records<RateLimit> = Records::at("quotas/rate-limit/");
 
 impl Rules {
     /// The rules as stored. A record that cannot be read counts as none: no other origin may ask, no header is recorded, and
     /// that one quota is not in force until it is written again.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn load(tx: &mut Tx, view: &View) -> Result<Self> {
+    pub(crate) async fn load(tx: &mut Tx, view: &View) -> Result<Self> {
         let mut quotas = Quotas::default();
         if let Stored::Record(config) = damaged::read((&QUOTA_CONFIG, "quota configuration"), tx, view, "").await? {
             quotas.config = Arc::new(config);

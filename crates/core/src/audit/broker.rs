@@ -25,7 +25,7 @@ use crate::token::Token;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// All audit devices: the declared ones, and where the configuration allows it those that `sys/audit` created.
-pub struct Broker {
+pub(crate) struct Broker {
     devices: ArcSwap<Devices>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -53,20 +53,20 @@ pub(crate) struct Recorder {
 
 /// The request's member of the entry before a request runs, by device: the entry of the answer repeats it.
 #[derive(Default)]
-pub struct Said {
+pub(crate) struct Said {
     generation: u64,
     by_device: Vec<Box<[u8]>>,
 }
 
 /// What entries repeat of a token, by device.
-pub struct Marks {
+pub(crate) struct Marks {
     generation: u64,
     by_device: Vec<Mark>,
 }
 
 /// A device as `sys/audit` shows it.
 #[derive(Serialize)]
-pub struct Shown {
+pub(crate) struct Shown {
     description: String,
     local: bool,
     options: BTreeMap<String, String>,
@@ -78,10 +78,7 @@ pub struct Shown {
 impl Broker {
     /// Takes opened devices, in the order of `settings`; each has a salt of its own, made at the first time and stored
     /// behind the barrier.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn open(
+    pub(crate) async fn open(
         barrier: &Arc<Barrier>,
         view: &View,
         settings: &[AuditSettings],
@@ -100,7 +97,7 @@ impl Broker {
     }
 
     /// Whether there is any device.
-    pub fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         !self.devices.load().recorders.is_empty()
     }
 
@@ -126,9 +123,8 @@ impl Broker {
 
     /// Records an entry. `said` is what the entry before said of the same request; what this one says is returned.
     ///
-    /// # Errors
-    /// 500 when there are devices and none takes it: nothing happens unrecorded.
-    pub async fn record(&self, entry: &Entry<'_>, said: &Said) -> Result<Said> {
+    /// Fails with 500 when there are devices and none takes it: nothing happens unrecorded.
+    pub(crate) async fn record(&self, entry: &Entry<'_>, said: &Said) -> Result<Said> {
         let (timing, failures) = match entry.response {
             Some(_) => (&self.metrics.audit_response, &self.metrics.audit_response_failure),
             None => (&self.metrics.audit_request, &self.metrics.audit_request_failure),
@@ -192,7 +188,7 @@ impl Broker {
     }
 
     /// The devices as `sys/audit` shows them, by path.
-    pub fn shown(&self) -> BTreeMap<String, Shown> {
+    pub(crate) fn shown(&self) -> BTreeMap<String, Shown> {
         let shown = |r: &Arc<Recorder>| {
             let path = format!("{}/", r.settings.name);
             let shown = Shown {
@@ -241,7 +237,7 @@ impl Broker {
     }
 
     /// The hash by which a value appears in the entries of one device; `None` if there is no such device.
-    pub fn hash(&self, name: &str, value: &str) -> Option<String> {
+    pub(crate) fn hash(&self, name: &str, value: &str) -> Option<String> {
         let devices = self.devices.load();
         let recorder = devices.recorders.iter().find(|r| r.settings.name == name.trim_end_matches('/'))?;
         let mut out = Vec::new();
@@ -250,7 +246,7 @@ impl Broker {
     }
 
     /// Opens every target anew, after log rotation. A target that cannot be opened keeps the open file.
-    pub fn reopen(&self) {
+    pub(crate) fn reopen(&self) {
         for recorder in &self.devices.load().recorders {
             if let Err(error) = recorder.device.reopen() {
                 let device = &recorder.settings.name;

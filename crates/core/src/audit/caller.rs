@@ -8,7 +8,7 @@ use super::extent::Extent;
 use crate::token::TokenRecord;
 
 /// What one device's entries say of a token, written and hashed once and not with each entry.
-pub struct Mark {
+pub(crate) struct Mark {
     /// Its text, a JSON string.
     pub(super) token: Box<[u8]>,
     /// Its accessor, a JSON string; empty if it has none.
@@ -25,7 +25,7 @@ pub struct Mark {
 
 impl Mark {
     /// A token with this text, for the device with this key and format.
-    pub fn new(text: &str, token: &TokenRecord, key: &HmacKey, format: &Format) -> Self {
+    pub(crate) fn new(text: &str, token: &TokenRecord, key: &HmacKey, format: &Format) -> Self {
         let written = |write: &dyn Fn(&mut Writer<'_>)| {
             let mut out = Vec::new();
             write(&mut Writer { key, format, extent: Extent::Token, out: &mut out });

@@ -48,8 +48,7 @@ impl Stored {
 
 /// Checks and opens a device, and writes it with its salt into `tx`; it takes entries once [`Broker::add`] has it.
 ///
-/// # Errors
-/// 400 as OpenBao: a path in use, options that do not fit, a target that cannot be opened or written.
+/// Fails with 400 as OpenBao: a path in use, options that do not fit, a target that cannot be opened or written.
 pub(crate) async fn create(
     broker: &Broker,
     tx: &mut Tx,
@@ -82,9 +81,6 @@ pub(crate) async fn create(
 }
 
 /// Deletes a device and its salt. Whether there is one.
-///
-/// # Errors
-/// When storage fails.
 pub(crate) async fn delete(tx: &mut Tx, view: &View, name: &str) -> Result<bool> {
     let at = hex::encode(name);
     if STORED.get_in(tx, view, &at).await?.is_none() {
@@ -98,8 +94,7 @@ pub(crate) async fn delete(tx: &mut Tx, view: &View, name: &str) -> Result<bool>
 /// Opens all stored devices at unseal. One that cannot be opened stays, and is tried again when logs are reopened, as long
 /// as another device takes entries.
 ///
-/// # Errors
-/// When storage fails; when there are devices and none can be opened.
+/// Fails when storage fails; when there are devices and none can be opened.
 pub(crate) async fn open_all(broker: &Broker, tx: &mut Tx, view: &View, own: &Arc<OwnFiles>) -> Result<()> {
     let allowed = Allowed::created(own);
     let mut last = None;

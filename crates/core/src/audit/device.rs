@@ -14,7 +14,7 @@ use super::target::{Allowed, append_to};
 
 /// A place that takes entries. An entry is one line, already formatted for this device.
 #[async_trait]
-pub trait Device: Send + Sync {
+pub(crate) trait Device: Send + Sync {
     /// Takes an entry; when this returns, the entry survives the end of this process.
     async fn write(&self, line: &[u8]) -> io::Result<()>;
     /// Opens its target anew, after somebody has moved the file away.

@@ -17,106 +17,106 @@ use crate::token::Token;
 use crate::versions::BUILT_IN;
 
 /// What is recorded of a request or of its answer. It is not changed any more: each device formats it for itself.
-pub struct Entry<'a> {
+pub(crate) struct Entry<'a> {
     /// When.
-    pub time: Timestamp,
+    pub(crate) time: Timestamp,
     /// The request.
-    pub request: RequestPart<'a>,
+    pub(crate) request: RequestPart<'a>,
     /// Who, if a token was accepted.
-    pub caller: Option<&'a Token>,
+    pub(crate) caller: Option<&'a Token>,
     /// What the policies of the caller said.
-    pub verdict: &'a Verdict,
+    pub(crate) verdict: &'a Verdict,
     /// The answer; `None` in the entry before the request runs.
-    pub response: Option<ResponsePart<'a>>,
+    pub(crate) response: Option<ResponsePart<'a>>,
     /// What the caller is told went wrong.
-    pub error: Option<&'a keepfast_framework::Error>,
+    pub(crate) error: Option<&'a keepfast_framework::Error>,
 }
 
 /// What the policies of a caller said of a request.
 #[derive(Clone, Debug, Default)]
-pub struct Verdict {
+pub(crate) struct Verdict {
     /// Whether they allow it; `None` when the request was refused before they were asked.
-    pub allowed: Option<bool>,
+    pub(crate) allowed: Option<bool>,
     /// The names of those that grant it.
-    pub granting: Vec<Arc<str>>,
+    pub(crate) granting: Vec<Arc<str>>,
     /// Those that come from the caller's entity.
-    pub identity_policies: Vec<String>,
+    pub(crate) identity_policies: Vec<String>,
 }
 
 /// The request in an entry.
-pub struct RequestPart<'a> {
+pub(crate) struct RequestPart<'a> {
     /// Its id.
-    pub id: &'a str,
+    pub(crate) id: &'a str,
     /// What is done.
-    pub operation: &'static str,
+    pub(crate) operation: &'static str,
     /// Where.
-    pub path: &'a str,
+    pub(crate) path: &'a str,
     /// The mount; empty if there is none.
-    pub mount_point: &'a str,
+    pub(crate) mount_point: &'a str,
     /// Its engine's type.
-    pub mount_type: &'a str,
+    pub(crate) mount_type: &'a str,
     /// Its accessor.
-    pub mount_accessor: &'a str,
+    pub(crate) mount_accessor: &'a str,
     /// `auth` or `secret`.
-    pub mount_class: &'a str,
+    pub(crate) mount_class: &'a str,
     /// The client token as it was sent.
-    pub token: Option<&'a str>,
+    pub(crate) token: Option<&'a str>,
     /// The body and the query as JSON objects.
-    pub data: Option<&'a str>,
+    pub(crate) data: Option<&'a str>,
     /// Query parameters.
-    pub query: &'a [(String, String)],
+    pub(crate) query: &'a [(String, String)],
     /// The headers that the operator wants recorded.
-    pub headers: &'a [RecordedHeader],
+    pub(crate) headers: &'a [RecordedHeader],
     /// Where from.
-    pub remote: Option<std::net::SocketAddr>,
+    pub(crate) remote: Option<std::net::SocketAddr>,
     /// Seconds; zero for none.
-    pub wrap_ttl: u64,
+    pub(crate) wrap_ttl: u64,
     /// Fields that stay in clear.
-    pub public: Option<&'a Vec<String>>,
+    pub(crate) public: Option<&'a Vec<String>>,
 }
 
 /// The answer in an entry.
 #[derive(Default)]
-pub struct ResponsePart<'a> {
+pub(crate) struct ResponsePart<'a> {
     /// Its `data` as raw JSON.
-    pub data: Option<&'a str>,
+    pub(crate) data: Option<&'a str>,
     /// A token that was made: its text, its accessor.
-    pub auth: Option<&'a AuthBlock>,
+    pub(crate) auth: Option<&'a AuthBlock>,
     /// The same where a login made it: then it is the caller.
-    pub login: Option<&'a AuthBlock>,
+    pub(crate) login: Option<&'a AuthBlock>,
     /// The lease that was made; empty for none.
-    pub lease_id: &'a str,
+    pub(crate) lease_id: &'a str,
     /// A wrapping token that was made: text, accessor, creation path, seconds.
-    pub wrap: Option<&'a keepfast_framework::reply::WrapInfo>,
+    pub(crate) wrap: Option<&'a keepfast_framework::reply::WrapInfo>,
     /// Warnings.
-    pub warnings: &'a [String],
+    pub(crate) warnings: &'a [String],
     /// Fields of `data` that stay in clear.
-    pub public: Option<&'a (dyn Fn(&str) -> bool + Sync)>,
+    pub(crate) public: Option<&'a (dyn Fn(&str) -> bool + Sync)>,
 }
 
 /// How a device formats.
 #[derive(Clone, Debug)]
-pub struct Format {
+pub(crate) struct Format {
     /// Secrets in clear: an operator's explicit choice for one device.
-    pub log_raw: bool,
+    pub(crate) log_raw: bool,
     /// Whether accessors are hashed.
-    pub hmac_accessor: bool,
+    pub(crate) hmac_accessor: bool,
     /// Whether the answer of a list has the number of its names in place of the names.
-    pub elide_list_responses: bool,
+    pub(crate) elide_list_responses: bool,
     /// What each line begins with.
-    pub prefix: String,
+    pub(crate) prefix: String,
 }
 
 impl Entry<'_> {
     /// About how many bytes a line has: a hash is twice as long as most values that it stands for.
-    pub fn expected_length(&self) -> usize {
+    pub(crate) fn expected_length(&self) -> usize {
         let extent = self.extent();
         let length = |data: Option<&str>| data.map_or(0, |data| (2 * data.len()).min(extent.bound(data.len())));
         1536 + length(self.request.data) + length(self.response.as_ref().and_then(|response| response.data))
     }
 
     /// Bytes of JSON that are read to format the entry. `said`: the request's member is there already.
-    pub fn input_length(&self, said: bool) -> usize {
+    pub(crate) fn input_length(&self, said: bool) -> usize {
         let length = |data: Option<&str>| data.map_or(0, str::len);
         let request = if said { 0 } else { length(self.request.data) };
         request + length(self.response.as_ref().and_then(|response| response.data))
@@ -131,7 +131,7 @@ impl Entry<'_> {
     ///
     /// `mark` is the accepted token as this device writes it, `said` the request's member from the entry before, so that
     /// what a request holds is hashed once.
-    pub fn line(
+    pub(crate) fn line(
         &self,
         key: &HmacKey,
         format: &Format,

@@ -16,7 +16,7 @@ const HASHED: usize = redact::PREFIX.len() + 64 + 2;
 const MOST_PER_BYTE: usize = HASHED.div_ceil(2) + 1;
 
 /// The highest bound in bytes, for a request without an accepted token, on each of body, query, recorded headers and answer.
-pub const STRANGER: usize = 16 << 10;
+pub(crate) const STRANGER: usize = 16 << 10;
 
 /// The bound for a short text of such a request: this, enough for the fields of a login, and [`STRANGER_PER_BYTE`] times its length.
 const STRANGER_LEAST: usize = 1 << 10;
@@ -32,7 +32,7 @@ const TOKEN_PER_BYTE: usize = 4;
 
 /// Who sent a request, as far as the size of its entries depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
+pub(crate) enum Extent {
     /// No token was accepted: anybody can send this.
     Stranger,
     /// A token was accepted.
@@ -42,7 +42,7 @@ pub enum Extent {
 impl Extent {
     /// The most bytes that an entry holds of a text of `length` bytes.
     #[must_use]
-    pub fn bound(self, length: usize) -> usize {
+    pub(crate) fn bound(self, length: usize) -> usize {
         match self {
             Extent::Stranger => STRANGER.min(STRANGER_LEAST.saturating_add(length.saturating_mul(STRANGER_PER_BYTE))),
             Extent::Token => TOKEN.saturating_add(length.saturating_mul(TOKEN_PER_BYTE)),
@@ -52,7 +52,7 @@ impl Extent {
     /// Whether the hashed form of the JSON text `raw` is within the bound. `clear` tells whether some of its values may
     /// stay in clear.
     #[must_use]
-    pub fn admits(self, raw: &str, clear: bool) -> bool {
+    pub(crate) fn admits(self, raw: &str, clear: bool) -> bool {
         let bound = self.bound(raw.len());
         raw.len().saturating_mul(MOST_PER_BYTE) <= bound || longest(raw.as_bytes(), clear, bound) <= bound
     }
@@ -86,7 +86,7 @@ fn longest(raw: &[u8], clear: bool, enough: usize) -> usize {
 }
 
 /// Appends the hash of a whole text and its length as two members: `,"NAME_hmac":"hmac-sha256:…","NAME_length":N`.
-pub fn whole(name: &str, raw: &str, key: &HmacKey, out: &mut Vec<u8>) {
+pub(crate) fn whole(name: &str, raw: &str, key: &HmacKey, out: &mut Vec<u8>) {
     out.extend_from_slice(format!(",\"{name}_hmac\":").as_bytes());
     redact::text(raw, key, out);
     out.extend_from_slice(format!(",\"{name}_length\":{}", raw.len()).as_bytes());

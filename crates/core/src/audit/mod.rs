@@ -1,20 +1,18 @@
 //! Audit: every request and every answer is recorded before it takes effect outside.
 
-pub mod broker;
-pub mod caller;
+pub(crate) mod broker;
+pub(crate) mod caller;
 pub(crate) mod created;
-pub mod device;
-pub mod entry;
-pub mod extent;
-pub mod options;
-pub mod own_files;
-pub mod redact;
+pub(crate) mod device;
+pub(crate) mod entry;
+pub(crate) mod extent;
+pub(crate) mod options;
+pub(crate) mod own_files;
+pub(crate) mod redact;
 pub mod target;
 
-pub use broker::{Broker, Marks, Said};
-pub use caller::Mark;
-pub use entry::{Entry, RequestPart, ResponsePart, Verdict};
-pub use extent::Extent;
+pub(crate) use broker::{Broker, Marks, Said};
+pub(crate) use entry::{Entry, RequestPart, ResponsePart, Verdict};
 pub use options::DeviceOptions;
 pub use own_files::OwnFiles;
 pub use target::DeviceError;

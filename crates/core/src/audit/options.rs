@@ -21,16 +21,16 @@ const PRIVATE: u32 = 0o600;
 #[derive(Clone, Debug)]
 pub struct DeviceOptions {
     /// Where entries go.
-    pub target: Target,
+    pub(crate) target: Target,
     /// The permissions that the file gets at each open; `None` leaves those of an existing file (`mode = "0000"`).
-    pub mode: Option<u32>,
+    pub(crate) mode: Option<u32>,
     /// How entries are written.
-    pub format: Format,
+    pub(crate) format: Format,
 }
 
 /// Where a file device writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub(crate) enum Target {
     /// Standard output.
     Stdout,
     /// Nowhere.
@@ -83,10 +83,7 @@ impl DeviceOptions {
     }
 
     /// The options of a declared device.
-    ///
-    /// # Errors
-    /// [`DeviceError`].
-    pub fn of(settings: &AuditSettings) -> Result<Self, DeviceError> {
+    pub(crate) fn of(settings: &AuditSettings) -> Result<Self, DeviceError> {
         let refused = |reason| DeviceError { device: settings.name.clone(), reason };
         Self::read(&settings.device, &settings.options).map_err(refused)
     }
@@ -95,6 +92,11 @@ impl DeviceOptions {
     pub(super) fn unusable() -> Self {
         let format = Format { log_raw: false, hmac_accessor: true, elide_list_responses: false, prefix: String::new() };
         DeviceOptions { target: Target::Discard, mode: Some(PRIVATE), format }
+    }
+
+    /// Whether lines begin with a prefix.
+    pub fn has_prefix(&self) -> bool {
+        !self.format.prefix.is_empty()
     }
 
     /// The names of options that no device has.

@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Component, Path, PathBuf};
 
 /// A file or directory with what the server uses it for.
-pub type Used = (&'static str, PathBuf);
+pub(crate) type Used = (&'static str, PathBuf);
 
 /// The server's own files, whether they exist or not.
 #[derive(Clone, Debug, Default)]

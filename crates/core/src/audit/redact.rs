@@ -9,25 +9,25 @@ use keepfast_crypto::hmac::HmacKey;
 use keepfast_json::{Kind, Token, Tokens};
 
 /// Prefix of a hashed value, as Vault writes it.
-pub const PREFIX: &str = "hmac-sha256:";
+pub(crate) const PREFIX: &str = "hmac-sha256:";
 
 /// Appends `raw`, which is valid JSON, to `out` with its secrets hashed.
 ///
 /// `public` decides by the name of a top-level field whether its value stays in clear.
-pub fn json(raw: &str, key: &HmacKey, public: &dyn Fn(&str) -> bool, out: &mut Vec<u8>) {
+pub(crate) fn json(raw: &str, key: &HmacKey, public: &dyn Fn(&str) -> bool, out: &mut Vec<u8>) {
     let mut walk = Walk { tokens: Tokens::new(raw.as_bytes()), key, out, recent: Recent::default() };
     walk.value(public);
 }
 
 /// Appends the hash of one text as a JSON string.
-pub fn text(value: &str, key: &HmacKey, out: &mut Vec<u8>) {
+pub(crate) fn text(value: &str, key: &HmacKey, out: &mut Vec<u8>) {
     out.push(b'"');
     hash(value.as_bytes(), key, out);
     out.push(b'"');
 }
 
 /// Appends the hash of one text without quotes.
-pub fn hash(value: &[u8], key: &HmacKey, out: &mut Vec<u8>) {
+pub(crate) fn hash(value: &[u8], key: &HmacKey, out: &mut Vec<u8>) {
     out.extend_from_slice(&hashed(value, key));
 }
 
@@ -75,7 +75,7 @@ impl Recent {
 }
 
 /// Appends JSON as it stands but on one line, so that no value can pass for an entry of its own.
-pub fn one_line(raw: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn one_line(raw: &[u8], out: &mut Vec<u8>) {
     // A line feed stands only between values: in a string it is escaped.
     out.extend(raw.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
 }

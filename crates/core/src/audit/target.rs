@@ -41,16 +41,16 @@ impl From<DeviceError> for keepfast_framework::Error {
 }
 
 /// An open device with its options.
-pub type OpenedDevice = (DeviceOptions, Box<dyn Device>);
+pub(crate) type OpenedDevice = (DeviceOptions, Box<dyn Device>);
 
 /// What a device may write to.
 #[derive(Clone, Debug, Default)]
 pub struct Allowed {
     /// The server's own files, which it may not.
-    pub own: Arc<OwnFiles>,
+    pub(crate) own: Arc<OwnFiles>,
     /// Only regular files, `/dev/null` and `/dev/full`: for devices that `sys/audit` creates. The operator may declare a
     /// named pipe or a character device as well.
-    pub only_files: bool,
+    pub(crate) only_files: bool,
 }
 
 impl Allowed {
@@ -60,7 +60,7 @@ impl Allowed {
     }
 
     /// What a device may write to that `sys/audit` creates.
-    pub fn created(own: &Arc<OwnFiles>) -> Self {
+    pub(crate) fn created(own: &Arc<OwnFiles>) -> Self {
         Allowed { own: own.clone(), only_files: true }
     }
 
@@ -149,19 +149,13 @@ fn prepare(settings: &AuditSettings, allowed: &Allowed) -> Result<Option<DeviceE
 }
 
 /// Opens all devices, each with its options, after [`prepare_all`].
-///
-/// # Errors
-/// [`DeviceError`].
-pub fn open_all(devices: &[AuditSettings], allowed: &Allowed) -> Result<Vec<OpenedDevice>, DeviceError> {
+pub(crate) fn open_all(devices: &[AuditSettings], allowed: &Allowed) -> Result<Vec<OpenedDevice>, DeviceError> {
     prepare_all(devices, allowed)?;
     devices.iter().map(|settings| open(settings, allowed)).collect()
 }
 
 /// Opens one device.
-///
-/// # Errors
-/// [`DeviceError`].
-pub fn open(settings: &AuditSettings, allowed: &Allowed) -> Result<OpenedDevice, DeviceError> {
+pub(crate) fn open(settings: &AuditSettings, allowed: &Allowed) -> Result<OpenedDevice, DeviceError> {
     let options = DeviceOptions::of(settings)?;
     let opened: io::Result<Box<dyn Device>> = match &options.target {
         Target::Stdout => StreamDevice::new(Box::new(io::stdout())).map(|device| Box::new(device) as _),

@@ -18,52 +18,52 @@ use crate::namespace::NamespaceId;
 
 /// Someone or something that logs in, by whatever method.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Entity {
+pub(crate) struct Entity {
     /// Random and unique.
-    pub id: String,
+    pub(crate) id: String,
     /// For people and templates.
-    pub name: String,
+    pub(crate) name: String,
     /// For templates.
     #[serde(default)]
-    pub metadata: BTreeMap<String, String>,
+    pub(crate) metadata: BTreeMap<String, String>,
     /// Added to the policies of its tokens.
     #[serde(default)]
-    pub policies: Vec<String>,
+    pub(crate) policies: Vec<String>,
     /// Its names at mounts; at most one for each.
     #[serde(default)]
-    pub aliases: Vec<EntityAlias>,
+    pub(crate) aliases: Vec<EntityAlias>,
     /// Where it lives.
-    pub namespace: NamespaceId,
+    pub(crate) namespace: NamespaceId,
     /// When it was made.
-    pub created: Timestamp,
+    pub(crate) created: Timestamp,
 }
 
 /// A name of an entity at one mount.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct EntityAlias {
+pub(crate) struct EntityAlias {
     /// Random and unique.
-    pub id: String,
+    pub(crate) id: String,
     /// As the mount folds it.
-    pub name: String,
+    pub(crate) name: String,
     /// The mount.
-    pub mount_accessor: String,
+    pub(crate) mount_accessor: String,
     /// For templates.
     #[serde(default)]
-    pub metadata: BTreeMap<String, String>,
+    pub(crate) metadata: BTreeMap<String, String>,
     /// For templates, as an operator wrote it.
     #[serde(default)]
-    pub custom_metadata: BTreeMap<String, String>,
+    pub(crate) custom_metadata: BTreeMap<String, String>,
 }
 
 /// Who logged in: an entity, by one of its aliases.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Who {
+pub(crate) struct Who {
     /// The id of the entity; empty for nobody.
-    pub entity: String,
+    pub(crate) entity: String,
     /// The id of the alias; empty for nobody.
-    pub alias: String,
+    pub(crate) alias: String,
     /// Whether the entity was made just now.
-    pub created: bool,
+    pub(crate) created: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -78,7 +78,7 @@ const ENTITIES: Records<Entity> = Records::at("entity/");
 const ALIASES: Records<AliasRecord> = Records::at("alias/");
 
 /// All entities.
-pub struct Identity {
+pub(crate) struct Identity {
     view: View,
     metrics: Arc<Metrics>,
 }
@@ -88,15 +88,12 @@ const PAGE: usize = 1000;
 
 impl Identity {
     /// The entities under `view`.
-    pub fn new(view: View, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(view: View, metrics: Arc<Metrics>) -> Self {
         Identity { view, metrics }
     }
 
     /// The entity behind an alias, made in this transaction if there is none yet.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn entity_of(&self, tx: &mut Tx, mount: &MountInfo, alias: &Alias, now: Timestamp) -> Result<Who> {
+    pub(crate) async fn entity_of(&self, tx: &mut Tx, mount: &MountInfo, alias: &Alias, now: Timestamp) -> Result<Who> {
         let mount_accessor = mount.accessor.as_str();
         let place = alias_place(mount_accessor, &alias.name);
         match ALIASES.get_in(tx, &self.view, &place).await? {
@@ -119,10 +116,7 @@ impl Identity {
     }
 
     /// An entity by its id.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn entity(&self, tx: &mut Tx, id: &str) -> Result<Option<Entity>> {
+    pub(crate) async fn entity(&self, tx: &mut Tx, id: &str) -> Result<Option<Entity>> {
         if id.is_empty() {
             return Ok(None);
         }
@@ -130,10 +124,7 @@ impl Identity {
     }
 
     /// How many entities there are, and how many aliases at each mount that has some, by its accessor.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn count(&self, barrier: &Arc<Barrier>, pace: &mut Pace) -> Result<(u64, Vec<(String, u64)>)> {
+    pub(crate) async fn count(&self, barrier: &Arc<Barrier>, pace: &mut Pace) -> Result<(u64, Vec<(String, u64)>)> {
         let entities = self.count_names(barrier, "entity/", pace).await?;
         let mut aliases = Vec::new();
         for folder in barrier.begin_read().list(&self.view, "alias/", &Page::all()).await? {

@@ -22,16 +22,16 @@ const BEHIND: &str = "~";
 
 /// How many there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Tokens and leases that wait for their end.
-    pub waiting: u64,
+    pub(crate) waiting: u64,
     /// Leases that could not be revoked.
-    pub irrevocable: u64,
+    pub(crate) irrevocable: u64,
 }
 
 /// See the module.
 #[derive(Default)]
-pub struct LeaseCount(Mutex<State>);
+pub(crate) struct LeaseCount(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -59,7 +59,7 @@ impl Counts {
 
 impl LeaseCount {
     /// How many there are; `None` until they were counted once.
-    pub fn read(&self) -> Option<Counts> {
+    pub(crate) fn read(&self) -> Option<Counts> {
         self.0.lock().known
     }
 
@@ -115,9 +115,8 @@ fn is_counted(key: &str) -> bool {
 impl Leases {
     /// Counts anew what waits for its end and what is irrevocable. One count at a time.
     ///
-    /// # Errors
-    /// When storage fails; what is known stays.
-    pub async fn count(&self, pace: &mut Pace) -> Result<()> {
+    /// Fails when storage fails; what is known stays.
+    pub(crate) async fn count(&self, pace: &mut Pace) -> Result<()> {
         self.counts.0.lock().under_way = Some(Counting::default());
         let outcome = self.count_folders(pace).await;
         let mut state = self.counts.0.lock();

@@ -24,7 +24,7 @@ use super::index;
 pub(super) const ROOM: usize = 1024;
 
 /// The nearest ends of all folders.
-pub struct Horizon {
+pub(crate) struct Horizon {
     barrier: Arc<Barrier>,
     view: View,
     room: usize,
@@ -139,10 +139,7 @@ impl Horizon {
     }
 
     /// The mounts that have leases, or had some.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn mounts(&self) -> Result<Vec<String>> {
+    pub(crate) async fn mounts(&self) -> Result<Vec<String>> {
         self.know_folders().await?;
         let near = self.near.lock();
         Ok(near
@@ -153,15 +150,12 @@ impl Horizon {
     }
 
     /// Forgets a mount that is gone.
-    pub fn forget(&self, mount: &str) {
+    pub(crate) fn forget(&self, mount: &str) {
         self.near.lock().folders.remove(folder_of(mount).as_str());
     }
 
     /// The first names of a folder that are due at `now` and come after `after`, at most `limit`.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn due(&self, folder: &str, now: Timestamp, after: &str, limit: usize) -> Result<Vec<String>> {
+    pub(crate) async fn due(&self, folder: &str, now: Timestamp, after: &str, limit: usize) -> Result<Vec<String>> {
         self.fill(folder).await?;
         let is_due = |name: &str| second(name).is_some_and(|second| second <= now.unix());
         {
@@ -182,10 +176,7 @@ impl Horizon {
 
     /// The moment at which the next end is due, of tokens and, if they are wanted, of leases; `None` when nothing ends. From
     /// here on the worker is woken by what ends sooner.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn next(&self, with_leases: bool) -> Result<Option<Timestamp>> {
+    pub(crate) async fn next(&self, with_leases: bool) -> Result<Option<Timestamp>> {
         self.know_folders().await?;
         let folders: Vec<Box<str>> = self.near.lock().folders.keys().cloned().collect();
         let wanted = |folder: &str| with_leases || !folder.starts_with(index::ENDS);
@@ -247,7 +238,7 @@ impl Horizon {
 }
 
 /// The folder of the ends of a mount's leases.
-pub fn folder_of(mount: &str) -> String {
+pub(crate) fn folder_of(mount: &str) -> String {
     format!("{}{mount}/", index::ENDS)
 }
 

@@ -21,30 +21,30 @@ use super::record::{LeaseId, LeaseRecord, State};
 use crate::token::TokenKey;
 
 /// The folder of the ends of tokens.
-pub const EXPIRY: &str = "expiry/";
+pub(crate) const EXPIRY: &str = "expiry/";
 /// The folder of the ends of leases.
-pub const ENDS: &str = "ends/";
+pub(crate) const ENDS: &str = "ends/";
 /// The folder of lease ids.
-pub const LEASES: &str = "lease/";
+pub(crate) const LEASES: &str = "lease/";
 /// The folder of leases that end with a token.
-pub const HELD: &str = "held/";
+pub(crate) const HELD: &str = "held/";
 /// The folder of irrevocable leases.
-pub const IRREVOCABLE: &str = "irrevocable/";
+pub(crate) const IRREVOCABLE: &str = "irrevocable/";
 
 /// Notes a new token in both of its indexes.
-pub fn add_token(tx: &mut Tx, view: &View, path: &str, key: &TokenKey, end: Timestamp) {
+pub(crate) fn add_token(tx: &mut Tx, view: &View, path: &str, key: &TokenKey, end: Timestamp) {
     tx.put(view, &expiry_key(second_of(end), key), Bytes::new());
     tx.put(view, &token_path_key(path, key), Bytes::new());
 }
 
 /// Takes a token out of both.
-pub fn remove_token(tx: &mut Tx, view: &View, path: &str, key: &TokenKey, end: Timestamp) {
+pub(crate) fn remove_token(tx: &mut Tx, view: &View, path: &str, key: &TokenKey, end: Timestamp) {
     tx.delete(view, &expiry_key(second_of(end), key));
     tx.delete(view, &token_path_key(path, key));
 }
 
 /// Moves a token's end.
-pub fn move_token(tx: &mut Tx, view: &View, key: &TokenKey, old: Timestamp, end: Timestamp) {
+pub(crate) fn move_token(tx: &mut Tx, view: &View, key: &TokenKey, old: Timestamp, end: Timestamp) {
     // An entry is written only where none was, because entries are counted as they are committed.
     if second_of(old) != second_of(end) {
         tx.delete(view, &expiry_key(second_of(old), key));
@@ -53,7 +53,7 @@ pub fn move_token(tx: &mut Tx, view: &View, key: &TokenKey, old: Timestamp, end:
 }
 
 /// Notes a lease in all of its indexes, as its record has it.
-pub fn add_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord) {
+pub(crate) fn add_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord) {
     tx.put(view, &format!("{LEASES}{}", record.full_id(id)), Bytes::new());
     if let Some(owner) = &record.owner {
         tx.put(view, &held_key(owner, id), Bytes::new());
@@ -65,7 +65,7 @@ pub fn add_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord) {
 }
 
 /// Takes a lease out of all of them.
-pub fn remove_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord) {
+pub(crate) fn remove_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord) {
     tx.delete(view, &format!("{LEASES}{}", record.full_id(id)));
     if let Some(owner) = &record.owner {
         tx.delete(view, &held_key(owner, id));
@@ -77,12 +77,12 @@ pub fn remove_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord
 }
 
 /// Puts a lease where its state and its due time say: among the ends, or among the irrevocable ones.
-pub fn place_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord) {
+pub(crate) fn place_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord) {
     tx.put(view, &place_of(id, record), Bytes::new());
 }
 
 /// Moves it from there to where its changed record says.
-pub fn move_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord, before: &str) {
+pub(crate) fn move_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord, before: &str) {
     if place_of(id, record) != before {
         tx.delete(view, before);
         place_lease(tx, view, id, record);
@@ -90,7 +90,7 @@ pub fn move_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord, 
 }
 
 /// Where a lease stands.
-pub fn place_of(id: &LeaseId, record: &LeaseRecord) -> String {
+pub(crate) fn place_of(id: &LeaseId, record: &LeaseRecord) -> String {
     match record.state {
         State::Irrevocable { .. } => irrevocable_key(&record.mount, id),
         _ => format!("{ENDS}{}/{}", record.mount, end_name(id, record)),
@@ -98,44 +98,44 @@ pub fn place_of(id: &LeaseId, record: &LeaseRecord) -> String {
 }
 
 /// The name of a lease in the folder of ends of its mount.
-pub fn end_name(id: &LeaseId, record: &LeaseRecord) -> String {
+pub(crate) fn end_name(id: &LeaseId, record: &LeaseRecord) -> String {
     format!("{:010x}{}", second_of(record.due), id.as_str())
 }
 
 /// Where an irrevocable lease is noted.
-pub fn irrevocable_key(mount: &str, id: &LeaseId) -> String {
+pub(crate) fn irrevocable_key(mount: &str, id: &LeaseId) -> String {
     format!("{IRREVOCABLE}{mount}/{}", id.as_str())
 }
 
 /// Where a claim of a mount's lease is noted; what is claimed may have any characters and any length.
-pub fn claim_key(mount: &str, claimed: &str) -> String {
+pub(crate) fn claim_key(mount: &str, claimed: &str) -> String {
     format!("claim/{mount}/{}", hex::encode(&sha256(claimed.as_bytes())[..16]))
 }
 
 /// Where a lease is noted under its token.
-pub fn held_key(owner: &TokenKey, id: &LeaseId) -> String {
+pub(crate) fn held_key(owner: &TokenKey, id: &LeaseId) -> String {
     format!("{HELD}{}/{}", owner.as_str(), id.as_str())
 }
 
 /// Reads the name of an entry in the folder of ends of tokens.
-pub fn parse_expiry(name: &str) -> Option<(i64, TokenKey)> {
+pub(crate) fn parse_expiry(name: &str) -> Option<(i64, TokenKey)> {
     let second = i64::from_str_radix(name.get(..10)?, 16).ok()?;
     Some((second, TokenKey::parse(name.get(10..)?)?))
 }
 
 /// Reads the name of an entry in the folder of ends of a mount's leases.
-pub fn parse_end(name: &str) -> Option<(i64, LeaseId)> {
+pub(crate) fn parse_end(name: &str) -> Option<(i64, LeaseId)> {
     let second = i64::from_str_radix(name.get(..10)?, 16).ok()?;
     Some((second, LeaseId::parse(name.get(10..)?)?))
 }
 
 /// The second under which an end is noted: rounded up, so that an entry is due when its second has passed in whole.
-pub fn second_of(end: Timestamp) -> i64 {
+pub(crate) fn second_of(end: Timestamp) -> i64 {
     end.unix().max(0) + 1
 }
 
 /// The key of an entry in the folder of ends of tokens.
-pub fn expiry_key(second: i64, key: &TokenKey) -> String {
+pub(crate) fn expiry_key(second: i64, key: &TokenKey) -> String {
     format!("{EXPIRY}{second:010x}{}", key.as_str())
 }
 
@@ -146,7 +146,7 @@ fn token_path_key(path: &str, key: &TokenKey) -> String {
 
 /// What the last part of a lease id names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Named {
+pub(crate) enum Named {
     /// A token.
     Token(TokenKey),
     /// Something that an engine leased.
@@ -155,7 +155,7 @@ pub enum Named {
 
 impl Named {
     /// Reads the last part of a lease id.
-    pub fn parse(name: &str) -> Option<Self> {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         match name.strip_prefix('h').and_then(TokenKey::parse) {
             Some(key) => Some(Named::Token(key)),
             None => LeaseId::parse(name).map(Named::Lease),
@@ -164,7 +164,7 @@ impl Named {
 }
 
 /// The path and the last part of a lease id.
-pub fn parse_lease_id(id: &str) -> Option<(&str, Named)> {
+pub(crate) fn parse_lease_id(id: &str) -> Option<(&str, Named)> {
     let (path, name) = id.rsplit_once('/')?;
     Some((path, Named::parse(name)?))
 }

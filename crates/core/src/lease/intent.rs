@@ -21,39 +21,38 @@ use crate::token::record::Life;
 use crate::token::{Token, Tokens};
 
 /// Who makes the leases of one request.
-pub struct Desk {
+pub(crate) struct Desk {
     /// All leases.
-    pub leases: Arc<Leases>,
+    pub(crate) leases: Arc<Leases>,
     /// All tokens.
-    pub tokens: Arc<Tokens>,
+    pub(crate) tokens: Arc<Tokens>,
     /// The caller's token; `None` on a path that needs none.
-    pub token: Option<Arc<Token>>,
+    pub(crate) token: Option<Arc<Token>>,
     /// Whether this request is the token's last use.
-    pub last_use: bool,
+    pub(crate) last_use: bool,
     /// The mount that leases.
-    pub mount: Arc<MountInfo>,
+    pub(crate) mount: Arc<MountInfo>,
     /// The full path of the request.
-    pub path: String,
+    pub(crate) path: String,
 }
 
 /// A lease that was made, as the answer tells it.
-pub struct Granted {
+pub(crate) struct Granted {
     /// The whole id.
-    pub id: String,
+    pub(crate) id: String,
     /// How long from now.
-    pub ttl: Duration,
+    pub(crate) ttl: Duration,
     /// Whether it can be renewed.
-    pub renewable: bool,
+    pub(crate) renewable: bool,
     /// What the caller should know.
-    pub warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Desk {
     /// Makes a lease that is in force once `tx` is committed.
     ///
-    /// # Errors
-    /// 403 when the token is gone; 400 when it has no use left; when storage fails.
-    pub async fn grant(&self, tx: &mut Tx, offer: &LeaseOffer) -> Result<Granted> {
+    /// Fails with 403 when the token is gone; 400 when it has no use left.
+    pub(crate) async fn grant(&self, tx: &mut Tx, offer: &LeaseOffer) -> Result<Granted> {
         let (id, record, warnings) = self.draft(tx, offer, State::Live).await?;
         self.leases.register(tx, &id, &record)?;
         self.registered(record.issued);
@@ -64,9 +63,8 @@ impl Desk {
 
     /// Puts a lease in force whose intent was made in this request.
     ///
-    /// # Errors
-    /// 403 when the lease was taken back meanwhile, with its token or by an operator.
-    pub async fn confirm(&self, tx: &mut Tx, intent: &Intent) -> Result<Granted> {
+    /// Fails with 403 when the lease was taken back meanwhile, with its token or by an operator.
+    pub(crate) async fn confirm(&self, tx: &mut Tx, intent: &Intent) -> Result<Granted> {
         let lost = || Error::denied().caused_by("the lease was taken back before it was confirmed");
         let Some((_, index::Named::Lease(id))) = index::parse_lease_id(intent.id()) else { return Err(lost()) };
         let mut record = self.leases.record(tx, &id).await?.filter(|r| r.state == State::Pending).ok_or_else(lost)?;

@@ -1,17 +1,16 @@
 //! Leases: what ends when, on disk in the order of its end; what engines have leased, and how it is taken back.
 
-pub mod count;
-pub mod horizon;
-pub mod index;
-pub mod intent;
-pub mod quarantine;
-pub mod record;
-pub mod renew;
-pub mod revoke;
-pub mod store;
+pub(crate) mod count;
+pub(crate) mod horizon;
+pub(crate) mod index;
+pub(crate) mod intent;
+pub(crate) mod quarantine;
+pub(crate) mod record;
+pub(crate) mod renew;
+pub(crate) mod revoke;
+pub(crate) mod store;
 #[cfg(test)]
 mod tests;
 mod tidy;
 
-pub use record::{LeaseId, LeaseRecord};
-pub use store::Leases;
+pub(crate) use store::Leases;

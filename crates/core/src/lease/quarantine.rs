@@ -21,11 +21,11 @@ const QUARANTINE: Records<Quarantine> = Records::at("quarantine");
 
 /// Why and since when nothing is taken back.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Quarantine {
+pub(crate) struct Quarantine {
     /// Since when.
-    pub since: Timestamp,
+    pub(crate) since: Timestamp,
     /// Why.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 /// Whether leases are under quarantine; begins it when this is not the place where they were last.
@@ -59,23 +59,17 @@ pub(super) async fn judge(barrier: &Arc<Barrier>, view: &View, home: &str, now: 
 
 impl Leases {
     /// Whether nothing may be taken back now.
-    pub fn is_quarantined(&self) -> bool {
+    pub(crate) fn is_quarantined(&self) -> bool {
         self.quarantined.load(Ordering::Acquire)
     }
 
     /// The quarantine, if there is one.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn quarantine(&self) -> Result<Option<Quarantine>> {
+    pub(crate) async fn quarantine(&self) -> Result<Option<Quarantine>> {
         QUARANTINE.get_in(&mut self.barrier.begin_read(), &self.view, "").await
     }
 
     /// Begins or ends the quarantine, by an operator's word.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn set_quarantine(&self, on: bool, now: Timestamp) -> Result<()> {
+    pub(crate) async fn set_quarantine(&self, on: bool, now: Timestamp) -> Result<()> {
         let mut tx = self.barrier.begin();
         if on {
             let reason = "by an operator's word".to_owned();

@@ -17,11 +17,11 @@ const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 /// The last part of a lease's id: 24 characters of base62, of which the first six are a coarse time, so that records
 /// that are made together are stored together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LeaseId(String);
+pub(crate) struct LeaseId(String);
 
 impl LeaseId {
     /// A fresh one.
-    pub fn new(now: Timestamp) -> Self {
+    pub(crate) fn new(now: Timestamp) -> Self {
         let mut coarse = now.unix().max(0).unsigned_abs() >> COARSE_BITS;
         let mut digits = [0u8; TIME];
         for digit in digits.iter_mut().rev() {
@@ -34,13 +34,13 @@ impl LeaseId {
     }
 
     /// Reads the last part of a lease's id; `None` for what is none.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         (text.len() == TIME + CHANCE && text.bytes().all(|b| b.is_ascii_alphanumeric()))
             .then(|| LeaseId(text.to_owned()))
     }
 
     /// As text.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -48,7 +48,7 @@ impl LeaseId {
 /// Where a lease stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub(crate) enum State {
     /// Made known before its engine acts; taken back if it is not confirmed.
     Pending,
     /// In force.
@@ -67,59 +67,59 @@ pub enum State {
 
 /// What is stored of a lease.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct LeaseRecord {
+pub(crate) struct LeaseRecord {
     /// The full path that made it, such as `database/creds/readonly`.
-    pub path: String,
+    pub(crate) path: String,
     /// The name of its mount's storage, which outlives a change of the mount's path.
-    pub mount: String,
+    pub(crate) mount: String,
     /// When it was made.
-    pub issued: Timestamp,
+    pub(crate) issued: Timestamp,
     /// When it ends.
-    pub end: Timestamp,
+    pub(crate) end: Timestamp,
     /// Where it stands in the index of ends: its end, or the next try.
-    pub due: Timestamp,
+    pub(crate) due: Timestamp,
     /// When it was last renewed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_renewal: Option<Timestamp>,
+    pub(crate) last_renewal: Option<Timestamp>,
     /// Whether it can be renewed.
-    pub renewable: bool,
+    pub(crate) renewable: bool,
     /// The token with which it ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub owner: Option<TokenKey>,
+    pub(crate) owner: Option<TokenKey>,
     /// What no renewal passes: the end of the batch token that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bound: Option<Timestamp>,
+    pub(crate) bound: Option<Timestamp>,
     /// The entity that made it; empty for none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub entity_id: String,
+    pub(crate) entity_id: String,
     /// Where it stands.
-    pub state: State,
+    pub(crate) state: State,
     /// Nobody has seen its engine's work come to its end: that may still do something after it was taken back, so it is
     /// taken back twice.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub unconfirmed: bool,
+    pub(crate) unconfirmed: bool,
     /// How taking it back is tried again, where that is not as for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub back_off: Option<BackOff>,
+    pub(crate) back_off: Option<BackOff>,
     /// What it claims, as [`super::index::claim_key`] has it: no other lease of its mount may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub claim: Option<String>,
+    pub(crate) claim: Option<String>,
     /// What its engine needs to undo it; null once it was confirmed.
     #[serde(default, skip_serializing_if = "Value::is_null")]
-    pub until_confirmed: Value,
+    pub(crate) until_confirmed: Value,
     /// What its engine needs.
     #[serde(default)]
-    pub internal: Value,
+    pub(crate) internal: Value,
 }
 
 impl LeaseRecord {
     /// The path within its mount.
-    pub fn path_within<'a>(&'a self, mount: &str) -> &'a str {
+    pub(crate) fn path_within<'a>(&'a self, mount: &str) -> &'a str {
         self.path.strip_prefix(mount).unwrap_or(&self.path)
     }
 
     /// The whole id of the lease.
-    pub fn full_id(&self, id: &LeaseId) -> String {
+    pub(crate) fn full_id(&self, id: &LeaseId) -> String {
         format!("{}/{}", self.path, id.as_str())
     }
 }

@@ -12,18 +12,24 @@ use super::intent::Granted;
 use super::record::{LeaseId, LeaseRecord, State};
 use crate::metrics::routes::RouteOperation;
 use crate::mount::Mounted;
+use crate::mount::permit::RequestPermit;
 use crate::token::life::{self, Asked, Given};
 use crate::unsealed::Unsealed;
 
 impl Unsealed {
     /// Renews the lease of this path and id.
     ///
-    /// # Errors
-    /// 400 when there is none, it cannot be renewed, or its engine refuses.
-    pub async fn renew_lease(&self, path: &str, id: &LeaseId, increment: Duration) -> Result<Granted> {
+    /// Fails with 400 when there is none, it cannot be renewed, or its engine refuses.
+    pub(crate) async fn renew_lease(
+        &self,
+        permit: &RequestPermit,
+        path: &str,
+        id: &LeaseId,
+        increment: Duration,
+    ) -> Result<Granted> {
         let begun = self.clock.now();
         loop {
-            match self.try_renew(path, id, increment).await {
+            match self.try_renew(permit, path, id, increment).await {
                 Err(error) if error.is_conflict() => {}
                 other => {
                     self.metrics.leases.renew.record(self.clock.now().since(begun));
@@ -33,7 +39,13 @@ impl Unsealed {
         }
     }
 
-    async fn try_renew(&self, path: &str, id: &LeaseId, increment: Duration) -> Result<Granted> {
+    async fn try_renew(
+        &self,
+        permit: &RequestPermit,
+        path: &str,
+        id: &LeaseId,
+        increment: Duration,
+    ) -> Result<Granted> {
         let now = self.clock.now();
         let found = self.leases.at(path, id).await?.filter(|r| r.state == State::Live && now < r.end);
         let record = found.ok_or_else(|| Error::invalid("lease not found"))?;
@@ -47,7 +59,7 @@ impl Unsealed {
         let engine = mounted.engine(self).await?;
         let mut cx = self.context(&mounted, Operation::Update, record.path.clone()).once();
         let held = held(&record, &mounted, increment, bound(&record, mounted.info.ttl, increment, now));
-        let terms = engine.renew_lease(&mut cx, &held).await;
+        let terms = engine.renew_lease(permit, &mut cx, &held).await;
         mounted.timings.record(RouteOperation::Renew, self.clock.now().since(now));
         let terms = terms.map_err(|error| refused("failed to renew entry", error))?;
         let parts = cx.into_parts();

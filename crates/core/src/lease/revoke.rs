@@ -20,6 +20,7 @@ use super::renew::{bound, held, refused};
 use crate::damaged::{confined, storage_fails, unreadable};
 use crate::metrics::routes::RouteOperation;
 use crate::mount::Mounted;
+use crate::mount::permit::RevocationPermit;
 use crate::unsealed::Unsealed;
 
 /// Leases of one mount that are taken back at once: one slow database leaves room for the other mounts.
@@ -35,7 +36,7 @@ const COURTESY: Duration = Duration::from_secs(1);
 
 /// How leases are ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
+pub(crate) enum How {
     /// Durably noted; the worker takes them back.
     Queued,
     /// Before the call returns; the first failure is returned.
@@ -53,10 +54,7 @@ fn at_once(due: &[(String, LeaseId)], now: Timestamp) -> usize {
 
 impl Unsealed {
     /// The mount of this storage name, also while it is being taken away.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn mount_of(&self, uuid: &str) -> Result<Option<Arc<Mounted>>> {
+    pub(crate) async fn mount_of(&self, uuid: &str) -> Result<Option<Arc<Mounted>>> {
         if let Some(found) = self.mounts.router().all().find(|m| m.entry.uuid == uuid) {
             return Ok(Some(found.clone()));
         }
@@ -66,9 +64,8 @@ impl Unsealed {
 
     /// Takes one lease back. One that is gone is no failure.
     ///
-    /// # Errors
-    /// 400 when its engine fails: the lease is then tried again later. 503 under quarantine.
-    pub async fn end_lease(&self, mounted: Option<&Arc<Mounted>>, id: &LeaseId, how: How) -> Result<()> {
+    /// Fails with 400 when its engine fails: the lease is then tried again later. 503 under quarantine.
+    pub(crate) async fn end_lease(&self, mounted: Option<&Arc<Mounted>>, id: &LeaseId, how: How) -> Result<()> {
         let _alone = self.leases.alone(id).await;
         self.end_alone(mounted, id, how).await
     }
@@ -118,7 +115,9 @@ impl Unsealed {
         let held = held(record, mounted, Duration::ZERO, bound);
         // A panic is a failure of this lease like any other: it is counted, and the others are revoked.
         let begun = self.clock.now();
-        let outcome = confined(async { mounted.engine(self).await?.revoke_lease(&mut cx, &held).await }).await;
+        let permit = RevocationPermit::new();
+        let revoked = async { mounted.engine(self).await?.revoke_lease(&permit, &mut cx, &held).await };
+        let outcome = confined(revoked).await;
         mounted.timings.record(RouteOperation::Revoke, self.clock.now().since(begun));
         if let Err(error) = outcome {
             if force {
@@ -195,7 +194,7 @@ impl Unsealed {
     ///
     /// # Errors
     /// With [`How::Now`] what its engine fails with; when storage fails.
-    pub async fn revoke_lease(self: &Arc<Self>, path: &str, id: &LeaseId, how: How) -> Result<()> {
+    pub(crate) async fn revoke_lease(self: &Arc<Self>, path: &str, id: &LeaseId, how: How) -> Result<()> {
         let Some(record) = self.leases.at(path, id).await? else { return Ok(()) };
         // First of all it is durable that the lease ends: after a crash in the middle the rest is done by the worker.
         self.queue(std::slice::from_ref(id)).await?;
@@ -238,7 +237,7 @@ impl Unsealed {
     ///
     /// # Errors
     /// Unless queued, the first failure of an engine; when storage fails.
-    pub async fn revoke_prefix(&self, prefix: &str, how: How) -> Result<()> {
+    pub(crate) async fn revoke_prefix(&self, prefix: &str, how: How) -> Result<()> {
         let begun = self.clock.now();
         let outcome = self.revoke_below(prefix, how).await;
         let timings = &self.metrics.leases;
@@ -314,9 +313,8 @@ impl Unsealed {
 
     /// Takes back everything that a mount has leased, also what was irrevocable.
     ///
-    /// # Errors
-    /// 400 at the first failure of its engine; when storage fails.
-    pub async fn end_leases_of(&self, mounted: &Arc<Mounted>) -> Result<()> {
+    /// Fails with 400 at the first failure of its engine.
+    pub(crate) async fn end_leases_of(&self, mounted: &Arc<Mounted>) -> Result<()> {
         let mount = &mounted.entry.uuid;
         for folder in [index::ENDS, index::IRREVOCABLE] {
             loop {
@@ -357,9 +355,9 @@ impl Unsealed {
 
     /// Takes back what is due at `now`, of all mounts side by side.
     ///
-    /// # Errors
-    /// When storage fails; what is left is due at the next look.
-    pub async fn end_due_leases(self: &Arc<Self>, now: Timestamp) -> Result<()> {
+    /// Fails when storage fails; what is left is due at the next look.
+    #[cfg(test)]
+    pub(crate) async fn end_due_leases(self: &Arc<Self>, now: Timestamp) -> Result<()> {
         self.end_abandoned().await?;
         let mut running = JoinSet::new();
         for mount in self.leases.horizon.mounts().await? {
@@ -374,10 +372,7 @@ impl Unsealed {
     }
 
     /// Ends intents whose requests have failed.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn end_abandoned(&self) -> Result<()> {
+    pub(crate) async fn end_abandoned(&self) -> Result<()> {
         let abandoned = std::mem::take(&mut *self.leases.abandoned.lock());
         for id in abandoned {
             let found = self.leases.record(&mut self.barrier.begin_read(), &id).await;
@@ -389,10 +384,7 @@ impl Unsealed {
     }
 
     /// Takes back what is due at `now` of one mount.
-    ///
-    /// # Errors
-    /// As [`Unsealed::end_due_leases`].
-    pub async fn end_due_of(self: &Arc<Self>, mount: &str, now: Timestamp) -> Result<()> {
+    pub(crate) async fn end_due_of(self: &Arc<Self>, mount: &str, now: Timestamp) -> Result<()> {
         while !self.leases.is_quarantined() {
             let due = self.leases.due(mount, now, PAGE).await?;
             if due.is_empty() {

@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const AT_ONCE: usize = 64;
 
 /// All leases of what engines gave out.
-pub struct Leases {
+pub(crate) struct Leases {
     pub(super) barrier: Arc<Barrier>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(super) view: View,
@@ -42,21 +42,18 @@ pub struct Leases {
     pub(super) home: String,
     pub(super) permits: Semaphore,
     /// How many leases and tokens there are.
-    pub counts: LeaseCount,
+    pub(crate) counts: LeaseCount,
     /// What is counted.
-    pub metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     /// What ends next.
-    pub horizon: Horizon,
+    pub(crate) horizon: Horizon,
     /// Something may be due before the next look.
-    pub wake: Notify,
+    pub(crate) wake: Notify,
 }
 
 impl Leases {
     /// Opens the leases under `view`, at `home` (see [`crate::Settings::home`]); loads none of them.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn open(
+    pub(crate) async fn open(
         barrier: &Arc<Barrier>,
         view: View,
         home: String,
@@ -85,7 +82,7 @@ impl Leases {
     }
 
     /// A look at what is committed.
-    pub fn begin_read(&self) -> Tx {
+    pub(crate) fn begin_read(&self) -> Tx {
         self.barrier.begin_read()
     }
 
@@ -97,10 +94,7 @@ impl Leases {
     }
 
     /// Registers a lease; it exists once `tx` is committed.
-    ///
-    /// # Errors
-    /// When it cannot be written as JSON.
-    pub fn register(&self, tx: &mut Tx, id: &LeaseId, record: &LeaseRecord) -> Result<()> {
+    pub(crate) fn register(&self, tx: &mut Tx, id: &LeaseId, record: &LeaseRecord) -> Result<()> {
         index::add_lease(tx, &self.view, id, record);
         RECORDS.put_in(tx, &self.view, id.as_str(), record)
     }
@@ -108,8 +102,7 @@ impl Leases {
     /// Sees to it that what is claimed is free, in the transaction that registers the lease: of two that claim it at the
     /// same time one conflicts. Where the claim is noted.
     ///
-    /// # Errors
-    /// 400 while another lease holds it; when storage fails.
+    /// Fails with 400 while another lease holds it.
     pub(super) async fn claim(&self, tx: &mut Tx, mount: &str, claim: &LeaseClaim) -> Result<String> {
         let key = index::claim_key(mount, &claim.key);
         match tx.get(&self.view, &key).await? {
@@ -124,26 +117,17 @@ impl Leases {
     }
 
     /// The record of a lease.
-    ///
-    /// # Errors
-    /// When storage fails or the record cannot be read.
-    pub async fn record(&self, tx: &mut Tx, id: &LeaseId) -> Result<Option<LeaseRecord>> {
+    pub(crate) async fn record(&self, tx: &mut Tx, id: &LeaseId) -> Result<Option<LeaseRecord>> {
         RECORDS.get_in(tx, &self.view, id.as_str()).await
     }
 
     /// The lease of this id if its path is the one given too.
-    ///
-    /// # Errors
-    /// As [`Leases::record`].
-    pub async fn at(&self, path: &str, id: &LeaseId) -> Result<Option<LeaseRecord>> {
+    pub(crate) async fn at(&self, path: &str, id: &LeaseId) -> Result<Option<LeaseRecord>> {
         let mut tx = self.barrier.begin_read();
         Ok(self.record(&mut tx, id).await?.filter(|r| r.path == path))
     }
 
     /// Writes a changed record and moves it in the index: `change` is given what is stored now.
-    ///
-    /// # Errors
-    /// When it cannot be written as JSON.
     pub(super) fn change(
         &self,
         tx: &mut Tx,
@@ -164,10 +148,7 @@ impl Leases {
     }
 
     /// Marks a lease as due now, in `tx`. One that cannot be read is set aside instead and blocks nothing.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn end_soon(&self, tx: &mut Tx, id: &LeaseId) -> Result<()> {
+    pub(crate) async fn end_soon(&self, tx: &mut Tx, id: &LeaseId) -> Result<()> {
         let now = self.clock.now();
         let Some(mut record) = self.readable(tx, id).await? else { return Ok(()) };
         self.change(tx, id, &mut record, |r| {
@@ -179,10 +160,7 @@ impl Leases {
     }
 
     /// Marks what ends with a token as due, in `tx`, at most `limit` of them; whether there may be more.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn end_held(&self, tx: &mut Tx, owner: &TokenKey, limit: usize) -> Result<bool> {
+    pub(crate) async fn end_held(&self, tx: &mut Tx, owner: &TokenKey, limit: usize) -> Result<bool> {
         let ids = self.held(tx, owner, limit).await?;
         for id in &ids {
             self.end_soon(tx, id).await?;
@@ -192,10 +170,7 @@ impl Leases {
     }
 
     /// Leases that end with a token, at most `limit` of them.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn held(&self, tx: &mut Tx, owner: &TokenKey, limit: usize) -> Result<Vec<LeaseId>> {
+    pub(crate) async fn held(&self, tx: &mut Tx, owner: &TokenKey, limit: usize) -> Result<Vec<LeaseId>> {
         let folder = format!("{}{}/", index::HELD, owner.as_str());
         let names = tx.list(&self.view, &folder, &Page::first(limit)).await?;
         Ok(names.iter().filter_map(|n| LeaseId::parse(n)).collect())
@@ -210,54 +185,36 @@ impl Leases {
     }
 
     /// The mounts that have irrevocable leases.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn irrevocable_mounts(&self) -> Result<Vec<String>> {
+    pub(crate) async fn irrevocable_mounts(&self) -> Result<Vec<String>> {
         let mut names = self.barrier.begin_read().list(&self.view, index::IRREVOCABLE, &Page::all()).await?;
         names.iter_mut().for_each(|n| n.truncate(n.len().saturating_sub(1)));
         Ok(names)
     }
 
     /// The first leases of a mount that are due at `now`.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn due(&self, mount: &str, now: Timestamp, limit: usize) -> Result<Vec<(String, LeaseId)>> {
+    pub(crate) async fn due(&self, mount: &str, now: Timestamp, limit: usize) -> Result<Vec<(String, LeaseId)>> {
         let names = self.horizon.due(&folder_of(mount), now, "", limit).await?;
         Ok(names.into_iter().filter_map(|name| index::parse_end(&name).map(|(_, id)| (name, id))).collect())
     }
 
     /// All leases of a mount, page by page: those that wait for their end, or the irrevocable ones.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn of_mount(&self, folder: &str, mount: &str, page: &Page) -> Result<Vec<String>> {
+    pub(crate) async fn of_mount(&self, folder: &str, mount: &str, page: &Page) -> Result<Vec<String>> {
         Ok(self.barrier.begin_read().list(&self.view, &format!("{folder}{mount}/"), page).await?)
     }
 
     /// The names one level below a path: leases, tokens, and folders (ending in `/`).
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn below(&self, path: &str, page: &Page) -> Result<Vec<String>> {
+    pub(crate) async fn below(&self, path: &str, page: &Page) -> Result<Vec<String>> {
         let folder = if path.is_empty() { index::LEASES.to_owned() } else { format!("{}{path}/", index::LEASES) };
         Ok(self.barrier.begin_read().list(&self.view, &folder, page).await?)
     }
 
     /// Whether a path has made a lease or token of this name.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn is_listed(&self, path: &str, name: &str) -> Result<bool> {
+    pub(crate) async fn is_listed(&self, path: &str, name: &str) -> Result<bool> {
         let key = format!("{}{path}/{name}", index::LEASES);
         Ok(self.barrier.begin_read().get(&self.view, &key).await?.is_some())
     }
 
     /// Sets aside a lease whose record cannot be read: it stands among the irrevocable ones from now on.
-    ///
-    /// # Errors
-    /// When storage fails.
     pub(super) async fn set_aside(&self, mount: &str, place: &str, id: &LeaseId) -> Result<()> {
         let mut tx = self.barrier.begin();
         tx.delete(&self.view, &format!("{}{mount}/{place}", index::ENDS));
@@ -267,9 +224,6 @@ impl Leases {
     }
 
     /// Takes an entry of the index away that leads nowhere.
-    ///
-    /// # Errors
-    /// When storage fails.
     pub(super) async fn drop_entry(&self, folder: &str, mount: &str, name: &str) -> Result<()> {
         let mut tx = self.barrier.begin();
         tx.delete(&self.view, &format!("{folder}{mount}/{name}"));

@@ -32,6 +32,7 @@ use serde_json::{Value, json};
 use super::index;
 use super::record::{LeaseId, State};
 use super::revoke::How;
+use crate::mount::permit::RequestPermit;
 use crate::node::Node;
 use crate::policy::store::PolicyRecord;
 use crate::request::Incoming;
@@ -320,15 +321,15 @@ async fn a_renewal_counts_from_issue_and_never_passes_the_longest_life() {
     let rig = Rig::new().await;
     let (path, id, _) = rig.user(&rig.root, "a").await;
     rig.clock.advance(HOUR / 2);
-    let granted = rig.unsealed.renew_lease(&path, &id, HOUR * 2).await.unwrap();
+    let granted = rig.unsealed.renew_lease(&RequestPermit::new(), &path, &id, HOUR * 2).await.unwrap();
     assert_eq!(granted.ttl, HOUR * 2);
-    let granted = rig.unsealed.renew_lease(&path, &id, HOUR * 90).await.unwrap();
+    let granted = rig.unsealed.renew_lease(&RequestPermit::new(), &path, &id, HOUR * 90).await.unwrap();
     assert_eq!((granted.ttl, granted.warnings.len()), (HOUR * 23 + HOUR / 2, 1));
     rig.pass(HOUR * 23).await;
     assert_eq!(rig.users(), 1);
     rig.pass(HOUR).await;
     assert_eq!(rig.users(), 0);
-    let gone = rig.unsealed.renew_lease(&path, &id, HOUR).await.err().unwrap();
+    let gone = rig.unsealed.renew_lease(&RequestPermit::new(), &path, &id, HOUR).await.err().unwrap();
     assert_eq!(gone.public(), "lease not found");
 }
 
@@ -385,7 +386,7 @@ async fn sec_tl02_a_lease_of_a_batch_token_ends_with_it() {
     let batch = rig.token(None, reader(true, Duration::from_secs(3))).await;
     let (path, id, ttl) = rig.user(&batch.id, "a").await;
     assert_eq!(ttl, 3);
-    let renewed = rig.unsealed.renew_lease(&path, &id, HOUR).await.unwrap();
+    let renewed = rig.unsealed.renew_lease(&RequestPermit::new(), &path, &id, HOUR).await.unwrap();
     assert!(renewed.ttl <= Duration::from_secs(3));
     rig.pass(Duration::from_secs(5)).await;
     assert_eq!(rig.users(), 0);

@@ -13,10 +13,7 @@ const PAGE: usize = 500;
 impl Unsealed {
     /// Ends the tokens that are due, finishes collections that were interrupted, and takes entries out that no record stands
     /// behind; how many those were. Leases that are due are the worker's, who is woken.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn tidy_leases(&self, now: Timestamp) -> Result<usize> {
+    pub(crate) async fn tidy_leases(&self, now: Timestamp) -> Result<usize> {
         self.leases.wake.notify_one();
         self.end_due(now).await?;
         self.tokens.resume_collection().await?;

@@ -1,24 +1,25 @@
 //! Every metric: its name, kind, labels and meaning. `docs/metrics.md` is made from this table, and a test sees to it that
 //! nothing is told that does not stand here.
 
+#[cfg(test)]
 use std::fmt::Write as _;
 
 /// One metric.
 #[derive(Debug)]
-pub struct Metric {
+pub(crate) struct Metric {
     /// Parts joined by dots, without the prefix. `<…>` stands for any text.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// What kind of number.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// Its labels, in the order of their names.
-    pub labels: &'static [&'static str],
+    pub(crate) labels: &'static [&'static str],
     /// What it tells.
-    pub meaning: &'static str,
+    pub(crate) meaning: &'static str,
 }
 
 /// What kind of number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// May go up and down.
     Gauge,
     /// Only grows.
@@ -29,7 +30,7 @@ pub enum Kind {
 
 impl Kind {
     /// As Prometheus has it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Gauge => "gauge",
             Kind::Counter => "counter",
@@ -55,7 +56,7 @@ const fn summary(name: &'static str, meaning: &'static str) -> Metric {
 }
 
 /// Vault's names, in its groups. What begins with `process_` is told to Prometheus only, and without the prefix.
-pub const METRICS: &[Metric] = &[
+pub(crate) const METRICS: &[Metric] = &[
     gauge("core.active", &["cluster"], "1 while the server is unsealed: it leads alone"),
     gauge("core.unsealed", &["cluster"], "1 while the server is unsealed"),
     gauge("core.in_flight_requests", &["cluster"], "requests under way"),
@@ -195,7 +196,7 @@ pub const METRICS: &[Metric] = &[
 ];
 
 /// The metric of this name.
-pub fn find(name: &str) -> Option<&'static Metric> {
+pub(crate) fn find(name: &str) -> Option<&'static Metric> {
     METRICS.iter().find(|metric| metric.name == name).or_else(|| METRICS.iter().find(|metric| fits(metric.name, name)))
 }
 
@@ -207,7 +208,8 @@ fn fits(pattern: &str, name: &str) -> bool {
 }
 
 /// The table of `docs/metrics.md`.
-pub fn table() -> String {
+#[cfg(test)]
+pub(crate) fn table() -> String {
     let mut out = String::from("| name | kind | labels | meaning |\n|---|---|---|---|\n");
     for Metric { name, kind, labels, meaning } in METRICS {
         // Writing to a string does not fail.

@@ -46,9 +46,6 @@ struct Sample<'a> {
 
 /// Vault's JSON: gauges as they are now, and what was counted and timed in the last whole interval; before the first one
 /// has ended, since the start of the process.
-///
-/// # Errors
-/// Never: numbers and texts are always JSON.
 pub(crate) fn json(items: &[Item], turns: &Turns, prefix: &str, now: Timestamp) -> serde_json::Result<Vec<u8>> {
     let told_since = turns.told_since.unwrap_or(now).rfc3339_seconds();
     let timestamp = format!("{} +0000 UTC", told_since.trim_end_matches('Z').replace('T', " "));
@@ -79,7 +76,7 @@ fn sample<'a>(name: String, of: Interval, labels: BTreeMap<&'a str, &'a str>) ->
 }
 
 /// The exposition format of Prometheus. No name has a host in it.
-pub fn prometheus(items: &[Item], prefix: &str) -> String {
+pub(crate) fn prometheus(items: &[Item], prefix: &str) -> String {
     let mut families: BTreeMap<String, Vec<&Item>> = BTreeMap::new();
     for item in items {
         let whole = if item.name.starts_with(PROCESS) { item.name.clone() } else { format!("{prefix}_{}", item.name) };

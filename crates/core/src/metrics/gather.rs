@@ -39,7 +39,7 @@ impl Node {
     }
 
     /// Ends an interval of the metrics and begins the next one.
-    pub fn turn_metrics(&self) {
+    pub(crate) fn turn_metrics(&self) {
         if let Some(unsealed) = self.unsealed() {
             unsealed.tell_cache_hits();
             unsealed.mounts.router().all().for_each(|mounted| mounted.timings.turn_all());

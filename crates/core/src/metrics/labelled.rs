@@ -12,11 +12,11 @@ const MOST: usize = 1000;
 
 /// A counter for each set of labels.
 #[derive(Default)]
-pub struct Labelled(Mutex<BTreeMap<Vec<(&'static str, String)>, u64>>);
+pub(crate) struct Labelled(Mutex<BTreeMap<Vec<(&'static str, String)>, u64>>);
 
 impl Labelled {
     /// One more with these labels.
-    pub fn add(&self, labels: Vec<(&'static str, String)>) {
+    pub(crate) fn add(&self, labels: Vec<(&'static str, String)>) {
         let mut counts = self.0.lock();
         let labels = if counts.len() >= MOST && !counts.contains_key(&labels) {
             labels.into_iter().filter(|(name, _)| *name != "mount_point").collect()
@@ -27,7 +27,7 @@ impl Labelled {
     }
 
     /// All of them, under this name.
-    pub fn items(&self, name: &str) -> Vec<Item> {
+    pub(crate) fn items(&self, name: &str) -> Vec<Item> {
         let item = |(labels, count): (&Vec<_>, &u64)| Item {
             name: name.to_owned(),
             labels: labels.clone(),
@@ -38,7 +38,7 @@ impl Labelled {
 }
 
 /// Answers by their status code.
-pub struct StatusCodes([AtomicU64; 500]);
+pub(crate) struct StatusCodes([AtomicU64; 500]);
 
 impl Default for StatusCodes {
     fn default() -> Self {
@@ -48,14 +48,14 @@ impl Default for StatusCodes {
 
 impl StatusCodes {
     /// One more answer of this status; those that HTTP does not have are not counted.
-    pub fn add(&self, status: u16) {
+    pub(crate) fn add(&self, status: u16) {
         if let Some(count) = status.checked_sub(100).and_then(|at| self.0.get(usize::from(at))) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Those that were answered.
-    pub fn items(&self, name: &str) -> Vec<Item> {
+    pub(crate) fn items(&self, name: &str) -> Vec<Item> {
         let read = |(at, count): (usize, &AtomicU64)| (at + 100, count.load(Ordering::Relaxed));
         let item = |(status, count): (usize, u64)| Item {
             name: name.to_owned(),
@@ -67,7 +67,7 @@ impl StatusCodes {
 }
 
 /// The bucket of a time to live, as Vault labels it: the least of them that is not shorter.
-pub fn ttl_bucket(seconds: u64) -> &'static str {
+pub(crate) fn ttl_bucket(seconds: u64) -> &'static str {
     const BOUNDS: [(u64, &str); 9] = [
         (60, "1m"),
         (600, "10m"),

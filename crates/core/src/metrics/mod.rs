@@ -7,15 +7,15 @@
 //!
 //! Every name, with its kind, its labels and its meaning, stands in [`catalogue`]; `docs/metrics.md` is made from it.
 
-pub mod catalogue;
-pub mod format;
+pub(crate) mod catalogue;
+pub(crate) mod format;
 mod gather;
-pub mod labelled;
+pub(crate) mod labelled;
 mod process;
-pub mod routes;
-pub mod storage;
-pub mod timing;
-pub mod usage;
+pub(crate) mod routes;
+pub(crate) mod storage;
+pub(crate) mod timing;
+pub(crate) mod usage;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -23,57 +23,58 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use keepfast_framework::Timestamp;
 use parking_lot::Mutex;
 
-pub use labelled::{Labelled, StatusCodes};
-pub use timing::{Interval, Summary, Timing};
+pub(crate) use labelled::{Labelled, StatusCodes};
+pub use timing::Summary;
+pub(crate) use timing::{Interval, Timing};
 
 /// How long an interval of the JSON form is, in seconds, as Vault's.
-pub const INTERVAL: i64 = 10;
+pub(crate) const INTERVAL: i64 = 10;
 
 /// What the server counts of itself. Lives as long as the process.
 #[derive(Default)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     /// Requests that are no logins, from their arrival in the kernel to their answer.
-    pub request: Timing,
+    pub(crate) request: Timing,
     /// Logins.
-    pub login: Timing,
+    pub(crate) login: Timing,
     /// Finding the caller and what the caller may do.
-    pub check_token: Timing,
+    pub(crate) check_token: Timing,
     /// Unsealing.
-    pub unseal: Timing,
+    pub(crate) unseal: Timing,
     /// The part of it that opens what serving needs.
-    pub post_unseal: Timing,
+    pub(crate) post_unseal: Timing,
     /// Sealing.
-    pub seal: Timing,
+    pub(crate) seal: Timing,
     /// Finding, making and ending tokens.
-    pub tokens: TokenTimings,
+    pub(crate) tokens: TokenTimings,
     /// Leases.
-    pub leases: LeaseTimings,
+    pub(crate) leases: LeaseTimings,
     /// Policies.
-    pub policies: PolicyTimings,
+    pub(crate) policies: PolicyTimings,
     /// Entries of requests, written by the audit devices.
-    pub audit_request: Timing,
+    pub(crate) audit_request: Timing,
     /// Entries of answers.
-    pub audit_response: Timing,
+    pub(crate) audit_response: Timing,
     /// Entries of requests that no device took.
-    pub audit_request_failure: Counter,
+    pub(crate) audit_request_failure: Counter,
     /// Entries of answers that no device took.
-    pub audit_response_failure: Counter,
+    pub(crate) audit_response_failure: Counter,
     /// Requests that a quota refused.
-    pub quota_violation: Counter,
+    pub(crate) quota_violation: Counter,
     /// Requests under way.
-    pub in_flight: AtomicI64,
+    pub(crate) in_flight: AtomicI64,
     /// Answers by their status.
-    pub responses: StatusCodes,
+    pub(crate) responses: StatusCodes,
     /// Root tokens that were made.
-    pub root_tokens: Counter,
+    pub(crate) root_tokens: Counter,
     /// Tokens that were made, by auth method, mount, life and type.
-    pub token_creation: Labelled,
+    pub(crate) token_creation: Labelled,
     /// Leases that were made, by engine, mount and life.
-    pub lease_creation: Labelled,
+    pub(crate) lease_creation: Labelled,
     /// Entities that were made, by auth method and mount.
-    pub entity_creation: Labelled,
+    pub(crate) entity_creation: Labelled,
     /// The barrier and the storage below it.
-    pub backend: storage::BackendTimings,
+    pub(crate) backend: storage::BackendTimings,
     /// Counters at the turns of intervals.
     pub(crate) turns: Mutex<Turns>,
     /// What is counted in the background.
@@ -82,71 +83,71 @@ pub struct Metrics {
 
 /// What is done with tokens.
 #[derive(Default)]
-pub struct TokenTimings {
+pub(crate) struct TokenTimings {
     /// Finding a token.
-    pub lookup: Timing,
+    pub(crate) lookup: Timing,
     /// Making a service token.
-    pub create: Timing,
+    pub(crate) create: Timing,
     /// Writing its record.
-    pub store: Timing,
+    pub(crate) store: Timing,
     /// Ending one token, whose children become orphans.
-    pub revoke: Timing,
+    pub(crate) revoke: Timing,
     /// Ending a token and all that descend from it.
-    pub revoke_tree: Timing,
+    pub(crate) revoke_tree: Timing,
 }
 
 /// What is done with leases.
 #[derive(Default)]
-pub struct LeaseTimings {
+pub(crate) struct LeaseTimings {
     /// Making a lease.
-    pub register: Timing,
+    pub(crate) register: Timing,
     /// Making a token that ends.
-    pub register_auth: Timing,
+    pub(crate) register_auth: Timing,
     /// Renewing a lease.
-    pub renew: Timing,
+    pub(crate) renew: Timing,
     /// Renewing a token.
-    pub renew_token: Timing,
+    pub(crate) renew_token: Timing,
     /// Revoking a lease.
-    pub revoke: Timing,
+    pub(crate) revoke: Timing,
     /// Revoking by prefix.
-    pub revoke_prefix: Timing,
+    pub(crate) revoke_prefix: Timing,
     /// Revoking by prefix and force.
-    pub revoke_force: Timing,
+    pub(crate) revoke_force: Timing,
     /// Marking the leases of a token as due.
-    pub revoke_by_token: Timing,
+    pub(crate) revoke_by_token: Timing,
     /// Looking a lease up.
-    pub fetch_times: Timing,
+    pub(crate) fetch_times: Timing,
     /// Leases and tokens whose time had come and that are revoked.
-    pub expired: Counter,
+    pub(crate) expired: Counter,
     /// Those that could not be revoked.
-    pub expiration_errors: Counter,
+    pub(crate) expiration_errors: Counter,
 }
 
 /// What is done with policies.
 #[derive(Default)]
-pub struct PolicyTimings {
+pub(crate) struct PolicyTimings {
     /// Reading one.
-    pub get: Timing,
+    pub(crate) get: Timing,
     /// Writing one.
-    pub set: Timing,
+    pub(crate) set: Timing,
     /// Deleting one.
-    pub delete: Timing,
+    pub(crate) delete: Timing,
     /// Listing them.
-    pub list: Timing,
+    pub(crate) list: Timing,
 }
 
 /// A number that only grows.
 #[derive(Default)]
-pub struct Counter(AtomicU64);
+pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
     /// One more.
-    pub fn add(&self) {
+    pub(crate) fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many there were.
-    pub fn read(&self) -> u64 {
+    pub(crate) fn read(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -191,11 +192,11 @@ impl Turns {
 }
 
 /// A request under way, counted until this is dropped.
-pub struct InFlight<'a>(&'a Metrics);
+pub(crate) struct InFlight<'a>(&'a Metrics);
 
 impl Metrics {
     /// Counts a request as under way.
-    pub fn in_flight(&self) -> InFlight<'_> {
+    pub(crate) fn in_flight(&self) -> InFlight<'_> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight(self)
     }
@@ -258,7 +259,7 @@ pub struct Item {
 
 impl Item {
     /// A number without labels.
-    pub fn new(name: impl Into<String>, value: Value) -> Self {
+    pub(crate) fn new(name: impl Into<String>, value: Value) -> Self {
         Item { name: name.into(), labels: Vec::new(), value }
     }
 }

@@ -10,7 +10,7 @@ use super::{Item, Timing, Value};
 /// What an engine is asked to do, in Vault's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are Vault's own")]
-pub enum RouteOperation {
+pub(crate) enum RouteOperation {
     Create,
     Read,
     Update,
@@ -26,7 +26,7 @@ const NAMES: [&str; 9] = ["create", "read", "update", "patch", "delete", "list",
 
 impl RouteOperation {
     /// What a request is; `creates` says whether an update made what was not there. Help and HEAD reach no engine.
-    pub fn of(operation: Operation, creates: bool) -> Option<Self> {
+    pub(crate) fn of(operation: Operation, creates: bool) -> Option<Self> {
         Some(match operation {
             Operation::Update if creates => RouteOperation::Create,
             Operation::Update => RouteOperation::Update,
@@ -42,11 +42,11 @@ impl RouteOperation {
 
 /// The timings of one mount. One takes some kilobytes, so each is made when it is first needed.
 #[derive(Default)]
-pub struct RouteTimings([OnceLock<Box<Timing>>; NAMES.len()]);
+pub(crate) struct RouteTimings([OnceLock<Box<Timing>>; NAMES.len()]);
 
 impl RouteTimings {
     /// The engine was asked once more.
-    pub fn record(&self, operation: RouteOperation, took: Duration) {
+    pub(crate) fn record(&self, operation: RouteOperation, took: Duration) {
         self.0[operation as usize].get_or_init(Box::default).record(took);
     }
 

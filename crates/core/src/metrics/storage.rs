@@ -14,21 +14,21 @@ const OWN: &str = "barrier/";
 
 /// The storage, and the barrier above it.
 #[derive(Default)]
-pub struct BackendTimings {
+pub(crate) struct BackendTimings {
     /// Reads that no cache answered.
-    pub get: Timing,
+    pub(crate) get: Timing,
     /// Listings of all names of a folder.
-    pub list: Timing,
+    pub(crate) list: Timing,
     /// Listings of some names of a folder.
-    pub list_page: Timing,
+    pub(crate) list_page: Timing,
     /// Commits, until they are durable.
-    pub commit: Timing,
+    pub(crate) commit: Timing,
     /// Records written: each takes as long as the commit that it is part of.
-    pub put: Timing,
+    pub(crate) put: Timing,
     /// Records deleted: each takes as long as the commit that it is part of.
-    pub delete: Timing,
+    pub(crate) delete: Timing,
     /// Reads of the barrier: those that the cache answered take no time.
-    pub barrier_get: Timing,
+    pub(crate) barrier_get: Timing,
 }
 
 impl BackendTimings {
@@ -47,7 +47,7 @@ impl BackendTimings {
 }
 
 /// A backend that times another one.
-pub struct Timed {
+pub(crate) struct Timed {
     inner: Arc<dyn Backend>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -55,7 +55,7 @@ pub struct Timed {
 
 impl Timed {
     /// Times this backend.
-    pub fn new(inner: Arc<dyn Backend>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(inner: Arc<dyn Backend>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
         Timed { inner, clock, metrics }
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 /// The quantiles that are told, as Vault's.
-pub const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
+pub(crate) const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
 /// The copies that are kept: quantiles are over the last minute.
 const COPIES: usize = 6;
 /// The power of two, in nanoseconds, below which all is one bucket: about a microsecond.
@@ -27,7 +27,7 @@ const BUCKETS: usize = ((LAST - FIRST) << FINE) as usize + 2;
 type Buckets = [u64; BUCKETS];
 
 /// How often something was done and how long it took.
-pub struct Timing {
+pub(crate) struct Timing {
     nanos: AtomicU64,
     /// Of the present interval.
     shortest: AtomicU64,
@@ -58,26 +58,26 @@ pub struct Summary {
     /// How often, since the start of the process.
     pub count: u64,
     /// In all, since the start of the process.
-    pub sum: f64,
+    pub(crate) sum: f64,
     /// The [`QUANTILES`] of the last minute; not numbers when nothing was done in it.
-    pub quantiles: [f64; QUANTILES.len()],
+    pub(crate) quantiles: [f64; QUANTILES.len()],
     /// The last whole interval; before the first turn all that was done.
-    pub interval: Interval,
+    pub(crate) interval: Interval,
 }
 
 /// What was done in one interval. Times are in milliseconds; zero if nothing was done.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Interval {
+pub(crate) struct Interval {
     /// How often.
-    pub count: u64,
+    pub(crate) count: u64,
     /// In all.
-    pub sum: f64,
+    pub(crate) sum: f64,
     /// The shortest.
-    pub min: f64,
+    pub(crate) min: f64,
     /// The longest.
-    pub max: f64,
+    pub(crate) max: f64,
     /// The standard deviation, as exact as the buckets are.
-    pub stddev: f64,
+    pub(crate) stddev: f64,
 }
 
 impl Default for Timing {
@@ -94,12 +94,12 @@ impl Default for Timing {
 
 impl Timing {
     /// It was done once more.
-    pub fn record(&self, took: Duration) {
+    pub(crate) fn record(&self, took: Duration) {
         self.record_each(1, took);
     }
 
     /// It was done `times` more, and each took so long.
-    pub fn record_each(&self, times: u64, took: Duration) {
+    pub(crate) fn record_each(&self, times: u64, took: Duration) {
         if times == 0 {
             return;
         }
@@ -116,12 +116,12 @@ impl Timing {
     }
 
     /// How often it was done.
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.buckets.iter().map(|times| times.load(Ordering::Relaxed)).sum()
     }
 
     /// Everything that is told of it.
-    pub fn read(&self) -> Summary {
+    pub(crate) fn read(&self) -> Summary {
         let now = self.copy(None);
         let past = self.past.lock();
         let interval = past.last.unwrap_or_else(|| {
@@ -144,7 +144,7 @@ impl Timing {
     }
 
     /// Ends an interval and begins the next one.
-    pub fn turn(&self) {
+    pub(crate) fn turn(&self) {
         let mut past = self.past.lock();
         let before = past.copies.back().cloned();
         let now = self.copy(before.as_ref());
@@ -172,7 +172,7 @@ impl Timing {
 impl Summary {
     /// Two series that have one name: both counted, the slower quantiles.
     #[must_use]
-    pub fn with(self, other: Summary) -> Summary {
+    pub(crate) fn with(self, other: Summary) -> Summary {
         let (a, b) = (self.interval, other.interval);
         Summary {
             count: self.count + other.count,

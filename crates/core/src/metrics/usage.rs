@@ -2,7 +2,6 @@
 //! at Vault's interval (`usage_gauge_period`), at a pace that leaves the machine to requests, and never when somebody asks.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use keepfast_framework::pace::Pace;
@@ -11,6 +10,7 @@ use keepfast_framework::{Operation, Page, Result, Timestamp};
 use super::labelled::ttl_bucket;
 use super::{INTERVAL, Item, Value};
 use crate::damaged::{confined, unreadable};
+use crate::mount::permit::UsagePermit;
 use crate::node::Node;
 use crate::token::record::{Life, TokenRecord};
 use crate::unsealed::Unsealed;
@@ -24,7 +24,7 @@ const RECOUNT: Duration = Duration::from_secs(600);
 
 /// What was counted last.
 #[derive(Default)]
-pub struct Usage {
+pub(crate) struct Usage {
     items: Vec<Item>,
 }
 
@@ -100,9 +100,8 @@ impl Node {
 
     /// Counts what is stored: leases, and unless they are turned off what the usage gauges tell.
     ///
-    /// # Errors
-    /// When storage fails or the server is sealed meanwhile.
-    pub async fn count_usage(&self) -> Result<()> {
+    /// Fails when storage fails or the server is sealed meanwhile.
+    pub(crate) async fn count_usage(&self) -> Result<()> {
         let Some(unsealed) = self.unsealed() else {
             self.metrics.usage.lock().items.clear();
             return Ok(());
@@ -191,7 +190,7 @@ impl Unsealed {
             // An engine that cannot be opened is told of by its ticks.
             let Ok(engine) = mounted.engine(self).await else { continue };
             let mut cx = self.context(&mounted, Operation::Read, mounted.entry.path.clone());
-            let gauges = Arc::clone(engine).usage(&mut cx).await?;
+            let gauges = engine.usage(&UsagePermit::new(), &mut cx).await?;
             items.extend(gauges.into_iter().map(|gauge| Item {
                 name: gauge.name.to_owned(),
                 labels: [vec![("mount_point", mounted.entry.path.clone()), root()], gauge.labels].concat(),

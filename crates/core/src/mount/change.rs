@@ -14,9 +14,8 @@ const BATCH: usize = 200;
 impl Unsealed {
     /// Mounts an engine and opens it, so that a mount that cannot work is refused.
     ///
-    /// # Errors
-    /// 400 when the path collides with another mount; what opening fails with.
-    pub async fn mount(&self, entry: MountEntry) -> Result<()> {
+    /// Fails with 400 when the path collides with another mount; what opening fails with.
+    pub(crate) async fn mount(&self, entry: MountEntry) -> Result<()> {
         let _changing = self.mounts.changing.lock().await;
         if let Some(other) = self.mounts.router().collides(&entry.path) {
             return Err(Error::invalid(format!("path is already in use at {}", other.entry.path)));
@@ -42,7 +41,7 @@ impl Unsealed {
     ///
     /// # Errors
     /// What `change` refuses with; when storage fails.
-    pub async fn change_mount(
+    pub(crate) async fn change_mount(
         &self,
         path: &str,
         change: impl FnOnce(&mut MountEntry) -> Result<()>,
@@ -59,10 +58,7 @@ impl Unsealed {
 
     /// Takes a mount away: it answers no more at once, then its tokens and its data are deleted, page by page. A crash
     /// in between is taken up again at the next unseal.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn unmount(&self, entry: &MountEntry) -> Result<()> {
+    pub(crate) async fn unmount(&self, entry: &MountEntry) -> Result<()> {
         {
             let _changing = self.mounts.changing.lock().await;
             let standing =
@@ -97,10 +93,7 @@ impl Unsealed {
     }
 
     /// Takes up unmounts that an earlier process left half done.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn resume_unmounts(&self) -> Result<()> {
+    pub(crate) async fn resume_unmounts(&self) -> Result<()> {
         let mut outcome = Ok(());
         for entry in self.mounts.leaving().await? {
             let one = match self.end_issued(&entry).await {
@@ -134,7 +127,7 @@ impl Unsealed {
     }
 
     /// The full path of a mount from what a caller names, with its final slash.
-    pub fn mount_path(kind: Kind, given: &str) -> String {
+    pub(crate) fn mount_path(kind: Kind, given: &str) -> String {
         let bare = given.trim_matches('/');
         match kind {
             Kind::Auth => format!("auth/{bare}/"),

@@ -12,80 +12,80 @@ use crate::settings::Settings;
 
 /// What is stored of a mount.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct MountEntry {
+pub(crate) struct MountEntry {
     /// The name of its storage; never changes.
-    pub uuid: String,
+    pub(crate) uuid: String,
     /// Where: `secret/` or `auth/approle/`; ends in `/`.
-    pub path: String,
+    pub(crate) path: String,
     /// The engine's type.
-    pub engine: String,
+    pub(crate) engine: String,
     /// Secrets engine or auth method.
-    pub auth: bool,
+    pub(crate) auth: bool,
     /// The random name that aliases and audit entries refer to.
-    pub accessor: String,
+    pub(crate) accessor: String,
     /// For people.
     #[serde(default)]
-    pub description: String,
+    pub(crate) description: String,
     /// Options such as `version=2`; `None` is shown as null.
     #[serde(default)]
-    pub options: Option<BTreeMap<String, String>>,
+    pub(crate) options: Option<BTreeMap<String, String>>,
     /// What was tuned.
     #[serde(default)]
-    pub config: MountConfig,
+    pub(crate) config: MountConfig,
     /// Not replicated; only shown.
     #[serde(default)]
-    pub local: bool,
+    pub(crate) local: bool,
     /// Only shown: everything is encrypted twice already.
     #[serde(default)]
-    pub seal_wrap: bool,
+    pub(crate) seal_wrap: bool,
     /// Only shown.
     #[serde(default)]
-    pub external_entropy_access: bool,
+    pub(crate) external_entropy_access: bool,
     /// Whether it is being taken away: it answers no more, and its data is under deletion.
     #[serde(default)]
-    pub leaving: bool,
+    pub(crate) leaving: bool,
 }
 
 /// What was tuned at a mount. Zero and empty mean "as the system has it".
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct MountConfig {
+pub(crate) struct MountConfig {
     /// Seconds.
-    pub default_lease_ttl: u64,
+    pub(crate) default_lease_ttl: u64,
     /// Seconds.
-    pub max_lease_ttl: u64,
+    pub(crate) max_lease_ttl: u64,
     /// Only shown.
-    pub force_no_cache: bool,
+    pub(crate) force_no_cache: bool,
     /// Request fields that audit shows in clear.
-    pub audit_non_hmac_request_keys: Vec<String>,
+    pub(crate) audit_non_hmac_request_keys: Vec<String>,
     /// Response fields that audit shows in clear.
-    pub audit_non_hmac_response_keys: Vec<String>,
+    pub(crate) audit_non_hmac_response_keys: Vec<String>,
     /// `unauth`, `hidden` or empty.
-    pub listing_visibility: String,
+    pub(crate) listing_visibility: String,
     /// Request headers that the engine may see; only shown.
-    pub passthrough_request_headers: Vec<String>,
+    pub(crate) passthrough_request_headers: Vec<String>,
     /// Response headers that the engine may set; only shown.
-    pub allowed_response_headers: Vec<String>,
+    pub(crate) allowed_response_headers: Vec<String>,
     /// What kind of token logins get.
-    pub token_type: TokenKind,
+    pub(crate) token_type: TokenKind,
     /// Shown when it was given.
-    pub plugin_version: String,
+    pub(crate) plugin_version: String,
     /// When guessing at a user's secret locks the user out.
-    pub user_lockout: Option<LockoutConfig>,
+    pub(crate) user_lockout: Option<LockoutConfig>,
 }
 
 /// What was tuned of a mount's lockout. Zero means "as the system has it".
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct LockoutConfig {
+pub(crate) struct LockoutConfig {
     /// How many failed attempts lock a user out.
-    pub threshold: u64,
+    pub(crate) threshold: u64,
     /// Seconds.
-    pub duration: u64,
+    pub(crate) duration: u64,
     /// Seconds.
-    pub counter_reset: u64,
+    pub(crate) counter_reset: u64,
     /// Whether nobody is locked out.
-    pub disable: bool,
+    pub(crate) disable: bool,
 }
 
 /// A number of seconds of a mount, where zero stands for the value that the mount inherits.
@@ -95,22 +95,22 @@ pub(crate) fn or_inherited(seconds: u64, inherited: Duration) -> Duration {
 
 impl MountEntry {
     /// Secrets engine or auth method.
-    pub fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         if self.auth { Kind::Auth } else { Kind::Secrets }
     }
 
     /// Whether it is a KV secrets engine, under its current or its former type.
-    pub fn is_kv(&self) -> bool {
+    pub(crate) fn is_kv(&self) -> bool {
         !self.auth && matches!(self.engine.as_str(), "kv" | "generic")
     }
 
     /// The path without the prefix `auth/`, as `sys/auth` shows it.
-    pub fn shown_path(&self) -> &str {
+    pub(crate) fn shown_path(&self) -> &str {
         if self.auth { self.path.strip_prefix("auth/").unwrap_or(&self.path) } else { &self.path }
     }
 
     /// Its lease bounds resolved against the system's.
-    pub fn ttl(&self, settings: &Settings) -> TtlBounds {
+    pub(crate) fn ttl(&self, settings: &Settings) -> TtlBounds {
         TtlBounds {
             default: or_inherited(self.config.default_lease_ttl, settings.default_lease_ttl),
             max: or_inherited(self.config.max_lease_ttl, settings.max_lease_ttl),
@@ -118,7 +118,7 @@ impl MountEntry {
     }
 
     /// The prefix of its storage: a mount's data is below it and nothing else is.
-    pub fn storage_prefix(&self) -> String {
+    pub(crate) fn storage_prefix(&self) -> String {
         match self.engine.as_str() {
             "system" => "sys/".to_owned(),
             "token" => "token/".to_owned(),
@@ -127,7 +127,7 @@ impl MountEntry {
     }
 
     /// The options, empty where there are none.
-    pub fn options(&self) -> BTreeMap<String, String> {
+    pub(crate) fn options(&self) -> BTreeMap<String, String> {
         self.options.clone().unwrap_or_default()
     }
 }

@@ -1,23 +1,22 @@
 //! Mounts: which engine answers below which path.
 
-pub mod change;
-pub mod entry;
-pub mod router;
-pub mod table;
+pub(crate) mod change;
+pub(crate) mod entry;
+pub(crate) mod opened;
+pub(crate) mod permit;
+pub(crate) mod router;
+pub(crate) mod table;
 
 use keepfast_framework::Result;
 use keepfast_storage::{Page, Tx, View};
 
-pub use entry::{LockoutConfig, MountConfig, MountEntry};
-pub use router::{Mounted, Router};
-pub use table::Mounts;
+pub(crate) use entry::{LockoutConfig, MountConfig, MountEntry};
+pub(crate) use router::Mounted;
+pub(crate) use table::Mounts;
 
 /// Deletes at most `most` records below `folder` (empty, or ending in `/`) of a view. Returns how many; fewer than `most`
 /// were the last ones.
-///
-/// # Errors
-/// When storage fails.
-pub async fn delete_some(tx: &mut Tx, view: &View, folder: &str, most: usize) -> Result<usize> {
+pub(crate) async fn delete_some(tx: &mut Tx, view: &View, folder: &str, most: usize) -> Result<usize> {
     let mut folders = vec![folder.to_owned()];
     let mut deleted = 0;
     while let Some(folder) = folders.pop() {

@@ -4,39 +4,40 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use keepfast_framework::mount::MountInfo;
-use keepfast_framework::{Mountable, Result, Table};
+use keepfast_framework::{Result, Table};
 use keepfast_storage::View;
 use tokio::sync::OnceCell;
 
 use super::entry::MountEntry;
+use super::opened::OpenedEngine;
 use crate::damaged::confined;
 use crate::metrics::routes::RouteTimings;
 use crate::unsealed::Unsealed;
 
 /// A mount with its storage and, once somebody asked for it, its engine.
-pub struct Mounted {
+pub(crate) struct Mounted {
     /// What is stored of it.
-    pub entry: MountEntry,
+    pub(crate) entry: MountEntry,
     /// What its engine may know of it.
-    pub info: Arc<MountInfo>,
+    pub(crate) info: Arc<MountInfo>,
     /// Its part of the storage.
-    pub view: View,
+    pub(crate) view: View,
     /// The table of its engine's type, known before the engine is opened.
-    pub table: Arc<Table>,
+    pub(crate) table: Arc<Table>,
     /// How long its engine takes.
-    pub timings: Arc<RouteTimings>,
-    engine: OnceCell<Arc<dyn Mountable>>,
+    pub(crate) timings: Arc<RouteTimings>,
+    engine: OnceCell<OpenedEngine>,
 }
 
 impl Mounted {
     /// A mount whose engine is not opened yet.
-    pub fn new(entry: MountEntry, info: MountInfo, view: View, table: Arc<Table>) -> Self {
+    pub(crate) fn new(entry: MountEntry, info: MountInfo, view: View, table: Arc<Table>) -> Self {
         Mounted { entry, info: Arc::new(info), view, table, timings: Arc::default(), engine: OnceCell::new() }
     }
 
     /// The same mount after a change of it goes on with the timings that it has.
     #[must_use]
-    pub fn following(self, before: Option<&Arc<Mounted>>) -> Self {
+    pub(crate) fn following(self, before: Option<&Arc<Mounted>>) -> Self {
         match before.filter(|before| before.entry.uuid == self.entry.uuid && before.entry.path == self.entry.path) {
             Some(before) => Mounted { timings: before.timings.clone(), ..self },
             None => self,
@@ -47,19 +48,19 @@ impl Mounted {
     ///
     /// # Errors
     /// What the engine's opening fails with, 500 when it panics; the next request tries again.
-    pub async fn engine(&self, unsealed: &Unsealed) -> Result<&Arc<dyn Mountable>> {
-        self.engine.get_or_try_init(|| confined(unsealed.open_engine(self))).await
+    pub(crate) async fn engine(&self, unsealed: &Unsealed) -> Result<&OpenedEngine> {
+        self.engine.get_or_try_init(|| confined(OpenedEngine::open(unsealed, self))).await
     }
 
     /// The engine if somebody has opened it.
-    pub fn opened(&self) -> Option<&Arc<dyn Mountable>> {
+    pub(crate) fn opened(&self) -> Option<&OpenedEngine> {
         self.engine.get()
     }
 }
 
 /// All mounts by path.
 #[derive(Default)]
-pub struct Router {
+pub(crate) struct Router {
     by_path: HashMap<String, Arc<Mounted>>,
     ordered: BTreeMap<String, Arc<Mounted>>,
     /// The most slashes that a mount's path has.
@@ -68,7 +69,7 @@ pub struct Router {
 
 impl Router {
     /// A router of these mounts.
-    pub fn new(mounts: impl IntoIterator<Item = Arc<Mounted>>) -> Self {
+    pub(crate) fn new(mounts: impl IntoIterator<Item = Arc<Mounted>>) -> Self {
         let ordered: BTreeMap<String, Arc<Mounted>> = mounts.into_iter().map(|m| (m.entry.path.clone(), m)).collect();
         let deepest = ordered.keys().map(|path| path.matches('/').count()).max().unwrap_or(0);
         Router { by_path: ordered.clone().into_iter().collect(), ordered, deepest }
@@ -77,7 +78,7 @@ impl Router {
     /// The mount that answers `path`, and the path within it: the longest mount path that is a prefix.
     ///
     /// A path without its final slash reaches the mount of that name too (`GET secret` is the root of `secret/`).
-    pub fn find<'p>(&self, path: &'p str) -> Option<(&Arc<Mounted>, &'p str)> {
+    pub(crate) fn find<'p>(&self, path: &'p str) -> Option<(&Arc<Mounted>, &'p str)> {
         let mut found = None;
         for (at, _) in path.match_indices('/').take(self.deepest) {
             if let Some(mounted) = self.by_path.get(&path[..=at]) {
@@ -91,22 +92,22 @@ impl Router {
     }
 
     /// The mount at exactly this path (with its final slash).
-    pub fn at(&self, path: &str) -> Option<&Arc<Mounted>> {
+    pub(crate) fn at(&self, path: &str) -> Option<&Arc<Mounted>> {
         self.by_path.get(path)
     }
 
     /// All mounts in the order of their paths.
-    pub fn all(&self) -> impl Iterator<Item = &Arc<Mounted>> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Mounted>> {
         self.ordered.values()
     }
 
     /// A mount that `path` (with its final slash) would collide with: the same, one above it or one below.
-    pub fn collides(&self, path: &str) -> Option<&Arc<Mounted>> {
+    pub(crate) fn collides(&self, path: &str) -> Option<&Arc<Mounted>> {
         self.ordered.values().find(|m| path.starts_with(&m.entry.path) || m.entry.path.starts_with(path))
     }
 
     /// The mount with this accessor.
-    pub fn by_accessor(&self, accessor: &str) -> Option<&Arc<Mounted>> {
+    pub(crate) fn by_accessor(&self, accessor: &str) -> Option<&Arc<Mounted>> {
         self.ordered.values().find(|m| m.entry.accessor == accessor)
     }
 }

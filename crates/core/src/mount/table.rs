@@ -18,22 +18,19 @@ use crate::settings::Settings;
 const ENTRIES: Records<MountEntry> = Records::at("mount/");
 
 /// All mounts.
-pub struct Mounts {
+pub(crate) struct Mounts {
     barrier: Arc<Barrier>,
     view: View,
     registry: Arc<Registry>,
     settings: Arc<Settings>,
     router: ArcSwap<Router>,
     /// Mounts change one after the other.
-    pub changing: tokio::sync::Mutex<()>,
+    pub(crate) changing: tokio::sync::Mutex<()>,
 }
 
 impl Mounts {
     /// Reads the table; makes the built-in mounts at the first time.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn open(
+    pub(crate) async fn open(
         barrier: &Arc<Barrier>,
         view: View,
         registry: Arc<Registry>,
@@ -59,15 +56,12 @@ impl Mounts {
     }
 
     /// The router as it is now.
-    pub fn router(&self) -> arc_swap::Guard<Arc<Router>> {
+    pub(crate) fn router(&self) -> arc_swap::Guard<Arc<Router>> {
         self.router.load()
     }
 
     /// Makes the router anew from what is stored; engines that are open stay open unless their mount changed.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn reload(&self) -> Result<()> {
+    pub(crate) async fn reload(&self) -> Result<()> {
         let mut tx = self.barrier.begin_read();
         let names = ENTRIES.list_in(&mut tx, &self.view, "", &Page::all()).await?;
         let before = self.router.load_full();
@@ -93,7 +87,7 @@ impl Mounts {
     }
 
     /// A mount of an entry, apart from the router's own; `None` for a type that this server does not have.
-    pub fn mounted(&self, entry: MountEntry) -> Option<Mounted> {
+    pub(crate) fn mounted(&self, entry: MountEntry) -> Option<Mounted> {
         let registered = self.registry.find(entry.kind(), &entry.engine, &entry.options())?;
         let info = MountInfo {
             path: entry.path.clone(),
@@ -108,19 +102,15 @@ impl Mounts {
     }
 
     /// Writes an entry; the router follows with [`Mounts::reload`] after the commit.
-    ///
-    /// # Errors
-    /// When it cannot be written as JSON.
-    pub fn save(&self, tx: &mut Tx, entry: &MountEntry) -> Result<()> {
+    pub(crate) fn save(&self, tx: &mut Tx, entry: &MountEntry) -> Result<()> {
         ENTRIES.put_in(tx, &self.view, &entry.uuid, entry)
     }
 
     /// Makes a transaction that writes to a mount conflict with taking that mount away. Whoever wrote after the mount was
     /// cleared would leave behind what nobody can reach or delete.
     ///
-    /// # Errors
-    /// 404 when the mount is gone or going; when storage fails.
-    pub async fn hold(&self, tx: &mut Tx, entry: &MountEntry) -> Result<()> {
+    /// Fails with 404 when the mount is gone or going.
+    pub(crate) async fn hold(&self, tx: &mut Tx, entry: &MountEntry) -> Result<()> {
         // These never go.
         if !tx.is_dirty() || matches!(entry.engine.as_str(), "system" | "token" | "cubbyhole") {
             return Ok(());
@@ -132,15 +122,12 @@ impl Mounts {
     }
 
     /// Deletes an entry.
-    pub fn delete(&self, tx: &mut Tx, entry: &MountEntry) {
+    pub(crate) fn delete(&self, tx: &mut Tx, entry: &MountEntry) {
         ENTRIES.delete_in(tx, &self.view, &entry.uuid);
     }
 
     /// Entries that an earlier process was taking away.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn leaving(&self) -> Result<Vec<MountEntry>> {
+    pub(crate) async fn leaving(&self) -> Result<Vec<MountEntry>> {
         let mut tx = self.barrier.begin_read();
         let mut out = Vec::new();
         for name in ENTRIES.list_in(&mut tx, &self.view, "", &Page::all()).await? {
@@ -154,15 +141,14 @@ impl Mounts {
     }
 
     /// The engines that can be mounted.
-    pub fn registry(&self) -> &Arc<Registry> {
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
         &self.registry
     }
 
     /// A fresh entry.
     ///
-    /// # Errors
-    /// 400 for a type that this server does not have.
-    pub fn entry(
+    /// Fails with 400 for a type that this server does not have.
+    pub(crate) fn entry(
         &self,
         kind: Kind,
         path: &str,

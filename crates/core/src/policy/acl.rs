@@ -18,7 +18,7 @@ use super::template::{Rendered, Subject};
 
 /// What a caller may do.
 #[derive(Debug)]
-pub enum Acl {
+pub(crate) enum Acl {
     /// Everything. Only a root token has it; no policy text or name leads here.
     Root,
     /// What policies grant.
@@ -27,46 +27,46 @@ pub enum Acl {
 
 /// Compiled rules.
 #[derive(Debug)]
-pub struct Rules {
+pub(crate) struct Rules {
     grants: Table<Entry>,
     /// The rules that deny, in one letter case.
     denials: Table<Expiry>,
 }
 
 /// A request, as far as policies look at it.
-pub struct AclRequest<'a> {
+pub(crate) struct AclRequest<'a> {
     /// The canonical path, relative to the namespace of the policies.
-    pub path: &'a str,
+    pub(crate) path: &'a str,
     /// What it does.
-    pub operation: Operation,
+    pub(crate) operation: Operation,
     /// For [`Operation::Update`]: nothing is there yet, so that it creates.
-    pub creates: bool,
+    pub(crate) creates: bool,
     /// Gives the fields of the body or the query; asked only if a rule constrains them. None when they cannot be read,
     /// which refuses the request.
-    pub parameters: &'a dyn Fn() -> Option<Parameters>,
+    pub(crate) parameters: &'a dyn Fn() -> Option<Parameters>,
     /// The declaration of the operation, which says what its parameters are; none where no route answers.
-    pub declared: Option<&'a OperationInfo>,
+    pub(crate) declared: Option<&'a OperationInfo>,
     /// How long the client wants the answer wrapped, if at all. Zero is not at all.
-    pub wrap_ttl: Option<Duration>,
+    pub(crate) wrap_ttl: Option<Duration>,
     /// The present moment, for rules that expire.
-    pub now: Timestamp,
+    pub(crate) now: Timestamp,
 }
 
 /// The decision on a request.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Decision {
+pub(crate) struct Decision {
     /// Whether the request may go on.
-    pub allowed: bool,
+    pub(crate) allowed: bool,
     /// All that is granted on the path; nothing for root, which needs no grant.
-    pub capabilities: Capabilities,
+    pub(crate) capabilities: Capabilities,
     /// Whether the caller has `sudo` on the path, which protected routes demand in addition.
-    pub sudo: bool,
+    pub(crate) sudo: bool,
     /// Whether it was root that decided.
-    pub root: bool,
+    pub(crate) root: bool,
     /// For lists: how many names may be shown; the limit asked for, or the policy's.
-    pub limit: Option<u64>,
+    pub(crate) limit: Option<u64>,
     /// For lists: show only names that pass, see [`Acl::shows`].
-    pub keys_filters: Vec<Arc<KeysFilter>>,
+    pub(crate) keys_filters: Vec<Arc<KeysFilter>>,
 }
 
 /// The rules for one path.
@@ -90,7 +90,7 @@ type Expiry = Option<Timestamp>;
 
 impl Acl {
     /// Compiles the policies of a caller; templates are filled in from `subject`.
-    pub fn compile<'a>(policies: impl IntoIterator<Item = &'a Policy>, subject: &Subject) -> Self {
+    pub(crate) fn compile<'a>(policies: impl IntoIterator<Item = &'a Policy>, subject: &Subject) -> Self {
         let rules: Vec<_> = policies
             .into_iter()
             .flat_map(|policy| {
@@ -110,13 +110,8 @@ impl Acl {
         Self::Rules(Box::new(Rules { grants, denials }))
     }
 
-    /// Whether the caller is root.
-    pub fn is_root(&self) -> bool {
-        matches!(self, Self::Root)
-    }
-
     /// Decides on a request.
-    pub fn allow(&self, request: &AclRequest<'_>) -> Decision {
+    pub(crate) fn allow(&self, request: &AclRequest<'_>) -> Decision {
         match self {
             Self::Root => Decision { allowed: true, sudo: true, root: true, ..Decision::default() },
             Self::Rules(rules) => rules.allow(request),
@@ -125,7 +120,7 @@ impl Acl {
 
     /// The names of the policies that grant an operation that was allowed, sorted: those that give the capability by the
     /// rule that decides.
-    pub fn granting(&self, path: &str, operation: Operation, creates: bool, now: Timestamp) -> Vec<Arc<str>> {
+    pub(crate) fn granting(&self, path: &str, operation: Operation, creates: bool, now: Timestamp) -> Vec<Arc<str>> {
         let Self::Rules(rules) = self else { return vec![super::builtin::ROOT.into()] };
         let Some(needed) = needed(operation, creates) else { return Vec::new() };
         let list = matches!(operation, Operation::List | Operation::Scan);
@@ -140,7 +135,7 @@ impl Acl {
     }
 
     /// What the caller may do on a path, in the words and the order of `sys/capabilities`.
-    pub fn capabilities(&self, path: &str, now: Timestamp) -> Vec<&'static str> {
+    pub(crate) fn capabilities(&self, path: &str, now: Timestamp) -> Vec<&'static str> {
         match self {
             Self::Root => vec![super::builtin::ROOT],
             Self::Rules(rules) => {
@@ -151,7 +146,7 @@ impl Acl {
 
     /// All of it, as `sys/internal/ui/resultant-acl` answers: paths with what is granted on them; those of `glob_paths`
     /// stand for all that begins so. Paths with `+` are left out, as the peer leaves them out.
-    pub fn resultant(&self, now: Timestamp) -> Value {
+    pub(crate) fn resultant(&self, now: Timestamp) -> Value {
         let Self::Rules(rules) = self else { return json!({ "root": true }) };
         let shown =
             |(path, entry): (&str, &Entry)| entry.holds(now).then(|| (path.to_owned(), entry.at(now).describe()));
@@ -161,7 +156,7 @@ impl Acl {
     }
 
     /// Whether the caller may do anything on `folder` (ending in `/`) or below it, which lets it know of a mount.
-    pub fn reaches(&self, folder: &str, now: Timestamp) -> bool {
+    pub(crate) fn reaches(&self, folder: &str, now: Timestamp) -> bool {
         match self {
             Self::Root => true,
             Self::Rules(rules) => rules.grants.touches(folder, |entry| entry.holds(now) && !entry.at(now).is_deny()),
@@ -169,7 +164,7 @@ impl Acl {
     }
 
     /// Whether a list of `path` that was allowed by `decision` may show a name.
-    pub fn shows(&self, decision: &Decision, path: &str, key: &str, now: Timestamp) -> bool {
+    pub(crate) fn shows(&self, decision: &Decision, path: &str, key: &str, now: Timestamp) -> bool {
         let Self::Rules(rules) = self else { return true };
         let needed = if key.ends_with('/') { Capability::List } else { Capability::Read };
         decision.keys_filters.iter().all(|filter| {

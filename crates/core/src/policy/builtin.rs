@@ -3,14 +3,14 @@
 use unicode_normalization::UnicodeNormalization as _;
 
 /// The name of the policy that new tokens get unless told otherwise.
-pub const DEFAULT: &str = "default";
+pub(crate) const DEFAULT: &str = "default";
 /// The name under which the root policy is shown. Nothing reads this name back: root is [`super::Acl::Root`].
-pub const ROOT: &str = "root";
+pub(crate) const ROOT: &str = "root";
 /// The name of the policy of wrapping tokens, which is neither listed nor changed.
-pub const RESPONSE_WRAPPING: &str = "response-wrapping";
+pub(crate) const RESPONSE_WRAPPING: &str = "response-wrapping";
 
 /// The text of [`DEFAULT`] until an operator changes it.
-pub const DEFAULT_TEXT: &str = r#"
+pub(crate) const DEFAULT_TEXT: &str = r#"
 # What a token may do with itself: look itself up, renew itself, give itself up.
 path "auth/token/lookup-self" {
     capabilities = ["read"]
@@ -79,7 +79,7 @@ path "identity/oidc/provider/+/authorize" {
 "#;
 
 /// The text of [`RESPONSE_WRAPPING`].
-pub const RESPONSE_WRAPPING_TEXT: &str = r#"
+pub(crate) const RESPONSE_WRAPPING_TEXT: &str = r#"
 path "cubbyhole/response" {
     capabilities = ["create", "read"]
 }
@@ -93,38 +93,8 @@ path "auth/token/revoke-self" {
 }
 "#;
 
-/// The name of a stored policy: trimmed, in lower case, and never one that reads like `root`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PolicyName(String);
-
-/// The name is `root`, in some spelling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("policies cannot contain root")]
-pub struct ReservedName;
-
-impl PolicyName {
-    /// Takes a name as a client or an auth method gives it.
-    ///
-    /// # Errors
-    /// [`ReservedName`] when it reads like `root`. There is no other way to a name, so no string leads to root.
-    pub fn new(name: &str) -> Result<Self, ReservedName> {
-        if reads_like_root(name) { Err(ReservedName) } else { Ok(Self(name.trim().to_lowercase())) }
-    }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Display for PolicyName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// Whether a name is `root` once width, accents, case, blanks and invisible characters are disregarded.
-pub fn reads_like_root(name: &str) -> bool {
+pub(crate) fn reads_like_root(name: &str) -> bool {
     let visible = name.nfkd().filter(|c| c.is_alphanumeric() || c.is_ascii_punctuation()).flat_map(char::to_lowercase);
     visible.eq(ROOT.chars())
 }

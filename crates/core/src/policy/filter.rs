@@ -9,7 +9,7 @@ use keepfast_framework::text_limits::{self, ExceedsLimit, PIPELINE_STEPS, Templa
 
 /// A template for the path to ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeysFilter {
+pub(crate) struct KeysFilter {
     parts: Vec<Part>,
     /// The limit that a stored template exceeds: then no name passes.
     exceeds: Option<ExceedsLimit>,
@@ -54,7 +54,7 @@ impl KeysFilter {
     ///
     /// # Errors
     /// What is wrong with it, as the peer says it where it says so.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         Self::read(text).map_err(|fault| match fault {
             Fault::Limit(limit) => format!("{CANNOT} {limit}"),
             Fault::Text(text) => text,
@@ -65,7 +65,7 @@ impl KeysFilter {
     ///
     /// # Errors
     /// As [`KeysFilter::parse`], but for limits.
-    pub fn parse_stored(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse_stored(text: &str) -> Result<Self, String> {
         match Self::read(text) {
             Ok(filter) => Ok(filter),
             Err(Fault::Limit(limit)) => Ok(Self { parts: Vec::new(), exceeds: Some(limit) }),
@@ -98,9 +98,8 @@ impl KeysFilter {
 
     /// The path to ask for.
     ///
-    /// # Errors
-    /// When it, or the value of a step, is too long; always where the template exceeds a limit.
-    pub fn render(&self, path: &str, key: &str) -> Result<String, ExceedsLimit> {
+    /// Fails when it, or the value of a step, is too long; always where the template exceeds a limit.
+    pub(crate) fn render(&self, path: &str, key: &str) -> Result<String, ExceedsLimit> {
         if let Some(limit) = self.exceeds {
             return Err(limit);
         }

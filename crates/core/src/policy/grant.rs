@@ -10,7 +10,7 @@ use super::parameters::Constraints;
 
 /// One capability of a policy rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Capability {
+pub(crate) enum Capability {
     /// Write what does not exist yet.
     Create,
     /// Delete.
@@ -33,7 +33,7 @@ pub enum Capability {
 
 impl Capability {
     /// All of them in the order in which `sys/capabilities` names them.
-    pub const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Create,
         Self::Delete,
         Self::Deny,
@@ -46,7 +46,7 @@ impl Capability {
     ];
 
     /// The word in policy texts.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Create => "create",
             Self::Delete => "delete",
@@ -61,41 +61,41 @@ impl Capability {
     }
 
     /// The capability of that name; names are in lower case.
-    pub fn named(name: &str) -> Option<Self> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|capability| capability.name() == name)
     }
 }
 
 /// A set of capabilities.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Capabilities(u16);
+pub(crate) struct Capabilities(u16);
 
 impl Capabilities {
     /// No capability.
-    pub const NONE: Self = Self(0);
+    pub(crate) const NONE: Self = Self(0);
     /// `deny` alone.
-    pub const DENY: Self = Self(1 << Capability::Deny as u16);
+    pub(crate) const DENY: Self = Self(1 << Capability::Deny as u16);
 
     /// These and one more.
     #[must_use]
-    pub const fn with(self, capability: Capability) -> Self {
+    pub(crate) const fn with(self, capability: Capability) -> Self {
         Self(self.0 | 1 << capability as u16)
     }
 
     /// Whether the capability is among them.
-    pub const fn has(self, capability: Capability) -> bool {
+    pub(crate) const fn has(self, capability: Capability) -> bool {
         self.0 & 1 << capability as u16 != 0
     }
 
     /// Both sets together; `deny` in either leaves only `deny`.
     #[must_use]
-    pub const fn united(self, other: Self) -> Self {
+    pub(crate) const fn united(self, other: Self) -> Self {
         let both = Self(self.0 | other.0);
         if both.has(Capability::Deny) { Self::DENY } else { both }
     }
 
     /// Their names in the order of `sys/capabilities`; `deny` when there is nothing else.
-    pub fn names(self) -> Vec<&'static str> {
+    pub(crate) fn names(self) -> Vec<&'static str> {
         if self.0 == 0 || self.has(Capability::Deny) {
             return vec![Capability::Deny.name()];
         }
@@ -111,36 +111,36 @@ impl FromIterator<Capability> for Capabilities {
 
 /// What a rule grants on its path.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Grant {
+pub(crate) struct Grant {
     /// The operations.
-    pub capabilities: Capabilities,
+    pub(crate) capabilities: Capabilities,
     /// On what conditions, if on any.
-    pub conditions: Option<Box<Conditions>>,
+    pub(crate) conditions: Option<Box<Conditions>>,
 }
 
 /// The conditions of a grant.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Conditions {
+pub(crate) struct Conditions {
     /// What the request's parameters must and must not be.
-    pub parameters: Constraints,
+    pub(crate) parameters: Constraints,
     /// The answer must be wrapped for at least this long.
-    pub min_wrapping_ttl: Option<Duration>,
+    pub(crate) min_wrapping_ttl: Option<Duration>,
     /// The answer must be wrapped, for at most this long.
-    pub max_wrapping_ttl: Option<Duration>,
+    pub(crate) max_wrapping_ttl: Option<Duration>,
     /// A list may show at most so many names at once.
-    pub pagination_limit: Option<u64>,
+    pub(crate) pagination_limit: Option<u64>,
     /// A list shows only the names that pass all of these.
-    pub keys_filters: Vec<Arc<KeysFilter>>,
+    pub(crate) keys_filters: Vec<Arc<KeysFilter>>,
 }
 
 impl Grant {
     /// A rule that denies.
-    pub fn deny() -> Self {
+    pub(crate) fn deny() -> Self {
         Self { capabilities: Capabilities::DENY, conditions: None }
     }
 
     /// Whether it explicitly denies.
-    pub fn is_deny(&self) -> bool {
+    pub(crate) fn is_deny(&self) -> bool {
         self.capabilities.has(Capability::Deny)
     }
 

@@ -12,20 +12,18 @@
 //! 4. a `deny` that is more specific than the rule that decides, when letter case and a list's trailing slash are
 //!    disregarded, still denies. (This goes beyond OpenBao 2.7, which denies only the spelling written.)
 
-pub mod acl;
-pub mod builtin;
-pub mod filter;
-#[doc(hidden)]
-pub mod fuzzing;
-pub mod grant;
-pub mod parameters;
-pub mod parse;
-pub mod password;
-pub mod store;
-pub mod template;
+pub(crate) mod acl;
+pub(crate) mod builtin;
+pub(crate) mod filter;
+pub(crate) mod grant;
+pub(crate) mod parameters;
+pub(crate) mod parse;
+pub(crate) mod password;
+pub(crate) mod store;
+pub(crate) mod template;
 
 mod pattern;
-mod reading;
+pub(crate) mod reading;
 mod table;
 
 #[cfg(test)]
@@ -33,8 +31,5 @@ mod naive;
 #[cfg(test)]
 mod tests;
 
-pub use acl::{Acl, AclRequest, Decision};
-pub use builtin::{PolicyName, ReservedName};
-pub use grant::{Capabilities, Capability};
-pub use parse::{PathRule, Policy, PolicyError, parse, parse_stored};
-pub use template::{Alias, Entity, Group, Subject, TemplateOptions};
+pub(crate) use acl::{Acl, AclRequest, Decision};
+pub(crate) use parse::{Policy, parse, parse_stored};

@@ -1,6 +1,8 @@
 //! A second, plain reading of the rules of precedence, to hold the fast one against.
 
-use super::{Capability, PathRule, Policy};
+use super::Policy;
+use super::grant::Capability;
+use super::parse::PathRule;
 
 /// The rules that decide on a path together; none when no rule matches or a denial covers it. Straight from the
 /// module's documentation: try every rule, sort what matches.

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::reading::{self, Scope};
 
 /// The parameters of a request: the fields of its body, or of its query.
-pub type Parameters = Map<String, Value>;
+pub(crate) type Parameters = Map<String, Value>;
 
 /// Names that stand for every parameter.
 const ANY: &str = "*";
@@ -22,23 +22,23 @@ const BATCH: &str = "batch_input";
 
 /// Constraints on the parameters of a request. Names are kept in lower case.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Constraints {
+pub(crate) struct Constraints {
     /// Parameters that must be there, under exactly these names.
-    pub required: BTreeSet<String>,
+    pub(crate) required: BTreeSet<String>,
     /// If not empty, the only parameters that may be there, and their values; no values means any.
-    pub allowed: BTreeMap<String, Vec<Value>>,
+    pub(crate) allowed: BTreeMap<String, Vec<Value>>,
     /// Parameters that must not be there, or not with these values; no values means any.
-    pub denied: BTreeMap<String, Vec<Value>>,
+    pub(crate) denied: BTreeMap<String, Vec<Value>>,
 }
 
 impl Constraints {
     /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.required.is_empty() && self.allowed.is_empty() && self.denied.is_empty()
     }
 
     /// Whether the parameters satisfy them. `operation` is the declaration of the operation that reads them.
-    pub fn permit(&self, parameters: &Parameters, operation: Option<&OperationInfo>) -> bool {
+    pub(crate) fn permit(&self, parameters: &Parameters, operation: Option<&OperationInfo>) -> bool {
         self.required.iter().all(|name| parameters.contains_key(name))
             && !parameters.iter().any(|(name, value)| self.denies(name, value, operation))
             && parameters.iter().all(|(name, value)| self.allows(&name.to_lowercase(), value))

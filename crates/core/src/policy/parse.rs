@@ -16,17 +16,17 @@ use super::template::{Template, TemplateOptions};
 
 /// A parsed policy.
 #[derive(Clone, Debug)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// The name under which it is stored.
-    pub name: String,
+    pub(crate) name: String,
     /// Its rules in the order written.
-    pub paths: Vec<PathRule>,
+    pub(crate) paths: Vec<PathRule>,
     /// When the whole policy ends to count; set by whoever stores it, as the text cannot say it.
-    pub expiration: Option<Timestamp>,
+    pub(crate) expiration: Option<Timestamp>,
     /// What identity values may do in its templates; set by whoever stores it.
-    pub templates: TemplateOptions,
+    pub(crate) templates: TemplateOptions,
     /// Whether its stored text cannot be read: then a token that has it may do nothing, because the text may hold denials.
-    pub unreadable: bool,
+    pub(crate) unreadable: bool,
 }
 
 /// Where a text comes from.
@@ -40,24 +40,25 @@ enum Origin {
 
 /// A `path` block.
 #[derive(Clone, Debug)]
-pub struct PathRule {
-    /// The path as written.
-    pub path: String,
+pub(crate) struct PathRule {
+    /// The path as written, for the naive matcher.
+    #[cfg(test)]
+    pub(crate) path: String,
     /// What it grants.
-    pub grant: Grant,
+    pub(crate) grant: Grant,
     /// When it ends to count.
-    pub expiration: Option<Timestamp>,
+    pub(crate) expiration: Option<Timestamp>,
     pub(crate) template: Template,
 }
 
 /// A policy text that was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("failed to parse policy: {message}")]
-pub struct PolicyError {
+pub(crate) struct PolicyError {
     /// Where the (first) fault is.
-    pub position: Position,
+    pub(crate) position: Position,
     /// What is wrong, with its place.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// The keys that a `path` block may have.
@@ -95,7 +96,7 @@ impl Policy {
     }
 
     /// Whether what it grants depends on the caller's identity.
-    pub fn is_templated(&self) -> bool {
+    pub(crate) fn is_templated(&self) -> bool {
         self.paths.iter().any(|rule| rule.template.is_templated())
     }
 }
@@ -104,7 +105,7 @@ impl Policy {
 ///
 /// # Errors
 /// [`PolicyError`] for what is no policy, and for what could be read in two ways: unknown and repeated keys.
-pub fn parse(name: &str, text: &str) -> Result<Policy, PolicyError> {
+pub(crate) fn parse(name: &str, text: &str) -> Result<Policy, PolicyError> {
     read(name, text, Origin::Written)
 }
 
@@ -112,7 +113,7 @@ pub fn parse(name: &str, text: &str) -> Result<Policy, PolicyError> {
 ///
 /// # Errors
 /// [`PolicyError`] for what is no policy.
-pub fn parse_stored(name: &str, text: &str) -> Result<Policy, PolicyError> {
+pub(crate) fn parse_stored(name: &str, text: &str) -> Result<Policy, PolicyError> {
     read(name, text, Origin::Stored)
 }
 
@@ -176,7 +177,13 @@ fn path_rule(path: &Key, body: &Body, origin: Origin) -> Result<PathRule, Policy
         .map_err(|fault| of_path(after(path.position, &format!("failed to validate policy templating: {fault}"))))?;
     let grant = grant(body, origin).map_err(of_path)?;
     let expiration = body.get("expiration").map_or(Ok(None), |item| expiration(&item.value)).map_err(of_path)?;
-    Ok(PathRule { path: path.name.clone(), grant, expiration, template })
+    Ok(PathRule {
+        #[cfg(test)]
+        path: path.name.clone(),
+        grant,
+        expiration,
+        template,
+    })
 }
 
 fn grant(body: &Body, origin: Origin) -> Result<Grant, PolicyError> {

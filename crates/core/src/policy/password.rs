@@ -9,18 +9,18 @@ use keepfast_hcl::{Block, Body, HclError, ValueKind};
 use serde::{Deserialize, Serialize};
 
 /// Stored password policies, under `sys/`.
-pub const PASSWORD_POLICIES: Records<PasswordPolicyRecord> = Records::at("password-policy/");
+pub(crate) const PASSWORD_POLICIES: Records<PasswordPolicyRecord> = Records::at("password-policy/");
 
 /// What is stored of a password policy.
 #[derive(Serialize, Deserialize)]
-pub struct PasswordPolicyRecord {
+pub(crate) struct PasswordPolicyRecord {
     /// Its text as it was written.
-    pub policy: String,
+    pub(crate) policy: String,
 }
 
 /// A parsed password policy, which can be kept: [`PasswordPolicy::generate`] always ends.
 #[derive(Debug, PartialEq, Eq)]
-pub struct PasswordPolicy {
+pub(crate) struct PasswordPolicy {
     length: usize,
     /// All characters of all rules, each once.
     charset: Vec<char>,
@@ -37,7 +37,7 @@ struct Rule {
 /// Why a text is no password policy, in the peer's words where it has any.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct PasswordPolicyError(String);
+pub(crate) struct PasswordPolicyError(String);
 
 /// The shortest and the longest password that a policy may ask for.
 const LENGTHS: std::ops::RangeInclusive<usize> = 4..=100;
@@ -45,10 +45,7 @@ const LENGTHS: std::ops::RangeInclusive<usize> = 4..=100;
 const DRAWS: usize = 100;
 
 /// Parses a policy in HCL or JSON.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn parse(text: &str) -> Result<PasswordPolicy, PasswordPolicyError> {
+pub(crate) fn parse(text: &str) -> Result<PasswordPolicy, PasswordPolicyError> {
     let document = keepfast_hcl::parse(text).map_err(|e| undecodable(&e))?;
     let body = &document.body;
     if body.all("length").count() > 1 {
@@ -137,7 +134,7 @@ fn invalid(what: &str) -> PasswordPolicyError {
 
 impl PasswordPolicy {
     /// A password: each that keeps the rules is equally likely, but where rules are so tight that hardly any does.
-    pub fn generate(&self) -> SecretString {
+    pub(crate) fn generate(&self) -> SecretString {
         for _ in 0..DRAWS {
             let drawn: Vec<char> = (0..self.length).map(|_| pick(&self.charset)).collect();
             if self.holds(&drawn) {

@@ -12,7 +12,7 @@ use super::parameters::{equal, glob, is_glob, same_float};
 
 /// What a parameter is to the route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scope {
+pub(crate) enum Scope {
     /// A parameter that the route declares: its handler folds case and reads numbers, durations, networks and lists.
     Declared,
     /// Data that the route stores as it was sent, or does not read.
@@ -68,7 +68,7 @@ pub(super) fn has_too_many_words(value: &Value) -> bool {
 
 /// Whether a handler could read the request's value, or a part of it, as the denied one. A value that nests deeper than
 /// [`LEVELS`] or [`TEXTS`] counts as denied: no handler reads so deep, and it is not known what is in it.
-pub(super) fn reaches(denied: &Value, given: &Value, scope: Scope) -> bool {
+pub(crate) fn reaches(denied: &Value, given: &Value, scope: Scope) -> bool {
     reaches_at(denied, given, scope, Depth::default())
 }
 

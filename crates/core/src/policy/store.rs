@@ -19,33 +19,33 @@ use crate::token::{Authority, Token};
 
 /// What is stored of a policy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct PolicyRecord {
+pub(crate) struct PolicyRecord {
     /// Its name, folded.
-    pub name: String,
+    pub(crate) name: String,
     /// As it was written.
-    pub text: String,
+    pub(crate) text: String,
     /// Raised with each write.
     #[serde(default)]
-    pub version: u64,
+    pub(crate) version: u64,
     /// When it was last written.
-    pub modified: Timestamp,
+    pub(crate) modified: Timestamp,
     /// When it ends; `None` for never.
     #[serde(default)]
-    pub expiration: Option<Timestamp>,
+    pub(crate) expiration: Option<Timestamp>,
     /// Whether a write must name the present version.
     #[serde(default)]
-    pub cas_required: bool,
+    pub(crate) cas_required: bool,
     /// Whether identity values in its templates may span several segments.
     #[serde(default)]
-    pub allow_slashes_in_identity_templates: bool,
+    pub(crate) allow_slashes_in_identity_templates: bool,
     /// Whether identity values in its templates may hold wildcards.
     #[serde(default)]
-    pub allow_wildcards_in_identity_templates: bool,
+    pub(crate) allow_wildcards_in_identity_templates: bool,
 }
 
 impl PolicyRecord {
     /// A policy of this text and nothing else, written first at `modified`.
-    pub fn new(name: &str, text: &str, modified: Timestamp) -> Self {
+    pub(crate) fn new(name: &str, text: &str, modified: Timestamp) -> Self {
         PolicyRecord {
             name: name.to_owned(),
             text: text.to_owned(),
@@ -62,14 +62,14 @@ impl PolicyRecord {
 const POLICIES: Records<PolicyRecord> = Records::at("policy/");
 
 /// A token's compiled policies, good as long as nothing that went into them has changed.
-pub struct CompiledAcl {
+pub(crate) struct CompiledAcl {
     generation: u64,
     /// What the token may do.
-    pub acl: Arc<Acl>,
+    pub(crate) acl: Arc<Acl>,
     /// Policies that come from its entity.
-    pub identity_policies: Vec<String>,
+    pub(crate) identity_policies: Vec<String>,
     /// The token as engines may know it.
-    pub caller: Arc<Caller>,
+    pub(crate) caller: Arc<Caller>,
 }
 
 /// What a token may do, for engines that must ask.
@@ -85,7 +85,7 @@ impl Grants for TokenGrants {
 }
 
 /// All policies.
-pub struct Policies {
+pub(crate) struct Policies {
     barrier: Arc<Barrier>,
     view: View,
     identity_prefix: String,
@@ -107,10 +107,7 @@ const REMEMBERED: usize = 4096;
 
 impl Policies {
     /// The policies under `view`; `default` is written at the first time.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn open(
+    pub(crate) async fn open(
         barrier: &Arc<Barrier>,
         view: View,
         identity: &View,
@@ -145,10 +142,7 @@ impl Policies {
     }
 
     /// A stored policy.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn read(&self, tx: &mut Tx, name: &str) -> Result<Option<PolicyRecord>> {
+    pub(crate) async fn read(&self, tx: &mut Tx, name: &str) -> Result<Option<PolicyRecord>> {
         let begun = self.clock.now();
         let found = POLICIES.get_in(tx, &self.view, name).await;
         self.took(&self.metrics.policies.get, begun);
@@ -160,18 +154,12 @@ impl Policies {
     }
 
     /// A stored policy for what must work beside a damaged one: a record that cannot be read counts as none.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn readable(&self, tx: &mut Tx, name: &str) -> Result<Option<PolicyRecord>> {
+    pub(crate) async fn readable(&self, tx: &mut Tx, name: &str) -> Result<Option<PolicyRecord>> {
         Ok(damaged::read((&POLICIES, "policy"), tx, &self.view, name).await?.readable())
     }
 
     /// Writes a policy; its text was parsed before.
-    ///
-    /// # Errors
-    /// When it cannot be written as JSON.
-    pub fn write(&self, tx: &mut Tx, record: &PolicyRecord) -> Result<()> {
+    pub(crate) fn write(&self, tx: &mut Tx, record: &PolicyRecord) -> Result<()> {
         let begun = self.clock.now();
         POLICIES.put_in(tx, &self.view, &record.name, record)?;
         self.took(&self.metrics.policies.set, begun);
@@ -179,17 +167,14 @@ impl Policies {
     }
 
     /// Deletes a policy.
-    pub fn delete(&self, tx: &mut Tx, name: &str) {
+    pub(crate) fn delete(&self, tx: &mut Tx, name: &str) {
         let begun = self.clock.now();
         POLICIES.delete_in(tx, &self.view, name);
         self.took(&self.metrics.policies.delete, begun);
     }
 
     /// The names of stored policies, sorted.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn list(&self, tx: &mut Tx, prefix: &str, page: &Page) -> Result<Vec<String>> {
+    pub(crate) async fn list(&self, tx: &mut Tx, prefix: &str, page: &Page) -> Result<Vec<String>> {
         let begun = self.clock.now();
         let names = POLICIES.list_in(tx, &self.view, prefix, page).await;
         self.took(&self.metrics.policies.list, begun);
@@ -197,18 +182,14 @@ impl Policies {
     }
 
     /// Whether a policy of this name is stored.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn exists(&self, name: &str) -> Result<bool> {
+    pub(crate) async fn exists(&self, name: &str) -> Result<bool> {
         Ok(name == builtin::ROOT || self.parsed(name).await?.is_some())
     }
 
     /// What a token may do. Compiled once for each set of policies and each change of them.
     ///
-    /// # Errors
-    /// When storage fails: then nothing is allowed.
-    pub async fn acl_of(&self, token: &Token, identity: &Identity) -> Result<Arc<CompiledAcl>> {
+    /// Fails when storage fails: then nothing is allowed.
+    pub(crate) async fn acl_of(&self, token: &Token, identity: &Identity) -> Result<Arc<CompiledAcl>> {
         let generation = self.generation.load(Ordering::Acquire);
         if let Some(compiled) = token.acl.load_full().filter(|c| c.generation == generation) {
             return Ok(compiled);
@@ -269,10 +250,7 @@ impl Policies {
     }
 
     /// Logs the stored policies that exceed limits which are newer than they are, or cannot be read.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn log_limits(&self) -> Result<()> {
+    pub(crate) async fn log_limits(&self) -> Result<()> {
         let mut tx = self.barrier.begin_read();
         for name in self.list(&mut tx, "", &Page::all()).await? {
             let Some(record) = self.readable(&mut self.barrier.begin_read(), &name).await? else { continue };
@@ -292,7 +270,8 @@ impl Policies {
     }
 
     /// How many names are remembered with what their policies say.
-    pub fn remembered(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn remembered(&self) -> usize {
         self.parsed.read().len()
     }
 

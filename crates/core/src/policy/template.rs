@@ -9,59 +9,59 @@ use keepfast_framework::text_limits::{TEMPLATE_BYTES, VALUE_CHARACTERS, check_te
 
 /// Whom templates are about.
 #[derive(Clone, Debug, Default)]
-pub struct Subject {
+pub(crate) struct Subject {
     /// The caller's entity.
-    pub entity: Option<Entity>,
+    pub(crate) entity: Option<Entity>,
     /// The alias by which the caller logged in. Other aliases of the entity count for nothing.
-    pub alias: Option<Alias>,
+    pub(crate) alias: Option<Alias>,
     /// The groups that the entity is a member of, directly or not.
-    pub groups: Vec<Group>,
+    pub(crate) groups: Vec<Group>,
 }
 
 /// An entity as templates see it.
 #[derive(Clone, Debug, Default)]
-pub struct Entity {
+pub(crate) struct Entity {
     /// Its id.
-    pub id: String,
+    pub(crate) id: String,
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its metadata.
-    pub metadata: BTreeMap<String, String>,
+    pub(crate) metadata: BTreeMap<String, String>,
 }
 
 /// An alias as templates see it.
 #[derive(Clone, Debug, Default)]
-pub struct Alias {
+pub(crate) struct Alias {
     /// The accessor of the auth mount that it belongs to.
-    pub mount_accessor: String,
+    pub(crate) mount_accessor: String,
     /// Its id.
-    pub id: String,
+    pub(crate) id: String,
     /// Its name: how the auth method calls the caller.
-    pub name: String,
+    pub(crate) name: String,
     /// What the auth method said of the caller.
-    pub metadata: BTreeMap<String, String>,
+    pub(crate) metadata: BTreeMap<String, String>,
     /// What an operator said of the caller.
-    pub custom_metadata: BTreeMap<String, String>,
+    pub(crate) custom_metadata: BTreeMap<String, String>,
 }
 
 /// A group as templates see it.
 #[derive(Clone, Debug, Default)]
-pub struct Group {
+pub(crate) struct Group {
     /// Its id.
-    pub id: String,
+    pub(crate) id: String,
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its metadata.
-    pub metadata: BTreeMap<String, String>,
+    pub(crate) metadata: BTreeMap<String, String>,
 }
 
 /// What a policy lets identity values do, beyond naming a part of a segment. Stored with the policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TemplateOptions {
+pub(crate) struct TemplateOptions {
     /// Values may span several segments (`allow_slashes_in_identity_templates`).
-    pub allow_slashes: bool,
+    pub(crate) allow_slashes: bool,
     /// Values may hold wildcards (`allow_wildcards_in_identity_templates`).
-    pub allow_wildcards: bool,
+    pub(crate) allow_wildcards: bool,
 }
 
 /// A path with its expressions cut out.
@@ -92,8 +92,7 @@ pub(crate) enum Rendered {
 impl Template {
     /// Cuts a path.
     ///
-    /// # Errors
-    /// When braces do not pair; when a path with expressions is longer than a template may be.
+    /// Fails when braces do not pair; when a path with expressions is longer than a template may be.
     pub(crate) fn parse(path: &str) -> Result<Self, String> {
         if path.contains("{{") {
             check_template(path)?;

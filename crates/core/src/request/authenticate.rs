@@ -15,17 +15,17 @@ use crate::wrapping;
 
 /// Who asks.
 #[derive(Default, Clone)]
-pub struct Known {
+pub(crate) struct Known {
     /// The token, alive; `None` without one, where none is needed.
-    pub token: Option<Arc<Token>>,
+    pub(crate) token: Option<Arc<Token>>,
     /// Whether this was the token's last use: it ends with this request.
-    pub last_use: bool,
+    pub(crate) last_use: bool,
     /// What the policies of the caller said.
-    pub verdict: Verdict,
+    pub(crate) verdict: Verdict,
 }
 
 /// A routed request whose caller is known, or needs not to be.
-pub struct Authenticated {
+pub(crate) struct Authenticated {
     routed: Routed,
     known: Known,
 }

@@ -9,16 +9,18 @@ use keepfast_framework::{Cx, Error, Input, Operation, Result, Status};
 use super::Refused;
 use super::authenticate::{Authenticated, Known};
 use super::route::Routed;
+use crate::mount::permit::{ExistencePermit, RequestPermit};
 use crate::policy::store::CompiledAcl;
 use crate::policy::{AclRequest, Decision};
 use crate::unsealed::Unsealed;
 
 /// A request that may run.
-pub struct Authorized {
+pub(crate) struct Authorized {
     routed: Routed,
     known: Known,
     compiled: Option<Arc<CompiledAcl>>,
     decision: Decision,
+    permit: RequestPermit,
 }
 
 /// An [`Authorized`] taken apart, for the stages behind it.
@@ -27,21 +29,23 @@ pub(super) struct AuthorizedParts {
     pub(super) known: Known,
     pub(super) compiled: Option<Arc<CompiledAcl>>,
     pub(super) decision: Decision,
+    pub(super) permit: RequestPermit,
 }
 
 impl Authorized {
     /// The routed request.
-    pub fn routed(&self) -> &Routed {
+    pub(crate) fn routed(&self) -> &Routed {
         &self.routed
     }
 
     /// Who asks.
-    pub fn known(&self) -> &Known {
+    pub(crate) fn known(&self) -> &Known {
         &self.known
     }
 
     pub(super) fn into_parts(self) -> AuthorizedParts {
-        AuthorizedParts { routed: self.routed, known: self.known, compiled: self.compiled, decision: self.decision }
+        let Authorized { routed, known, compiled, decision, permit } = self;
+        AuthorizedParts { routed, known, compiled, decision, permit }
     }
 }
 
@@ -50,7 +54,9 @@ impl Unsealed {
     pub(super) async fn authorize(&self, authenticated: Authenticated) -> Result<Authorized, Box<Refused>> {
         let (routed, mut known) = authenticated.into_parts();
         match self.judge(&routed, &mut known).await {
-            Ok((decision, compiled)) => Ok(Authorized { routed, known, compiled, decision }),
+            Ok((decision, compiled)) => {
+                Ok(Authorized { routed, known, compiled, decision, permit: RequestPermit::new() })
+            }
             Err(error) => Err(Box::new(Refused::new(routed, known, error))),
         }
     }
@@ -143,7 +149,7 @@ impl Unsealed {
         let input =
             Input { captures: found.captures.clone(), query: incoming.query.clone(), body: incoming.body.clone() };
         let engine = mounted.engine(self).await?;
-        Ok(engine.exists(found, &mut cx, &input).await? == Some(false))
+        Ok(engine.exists(&ExistencePermit::new(), found, &mut cx, &input).await? == Some(false))
     }
 }
 

@@ -19,6 +19,7 @@ use super::{OpenCeremonies, Refused};
 use crate::audit::Said;
 use crate::metrics::routes::RouteOperation;
 use crate::mount::Mounted;
+use crate::mount::permit::RequestPermit;
 use crate::policy::store::CompiledAcl;
 use crate::token::Token;
 use crate::unsealed::Unsealed;
@@ -31,7 +32,7 @@ const USE_UNWRAP: &str = "Reading from 'cubbyhole/response' is deprecated. Pleas
                           as it provides additional security checks and other benefits.";
 
 /// A request that has run, or was refused, with its outcome.
-pub struct Answered {
+pub(crate) struct Answered {
     routed: Routed,
     known: Known,
     said: Said,
@@ -52,19 +53,21 @@ impl Answered {
 }
 
 /// What core's own engines know of a call beyond what every engine may.
-pub struct CoreCall {
+pub(crate) struct CoreCall {
+    /// Lets the engine of a renewed lease or token run.
+    pub(crate) permit: RequestPermit,
     /// The caller's token.
-    pub token: Option<Arc<Token>>,
+    pub(crate) token: Option<Arc<Token>>,
     /// Its text.
-    pub id: Option<SecretString>,
+    pub(crate) id: Option<SecretString>,
     /// What the caller may do.
-    pub compiled: Option<Arc<CompiledAcl>>,
+    pub(crate) compiled: Option<Arc<CompiledAcl>>,
     /// Whether the answer is to be wrapped.
-    pub wraps: bool,
+    pub(crate) wraps: bool,
     /// What the listener lets in without a token.
-    pub open: OpenCeremonies,
+    pub(crate) open: OpenCeremonies,
     /// Whether the request's `Accept` names a form that Prometheus reads.
-    pub accepts_prometheus: bool,
+    pub(crate) accepts_prometheus: bool,
 }
 
 impl Unsealed {
@@ -137,7 +140,8 @@ impl Unsealed {
             Box::pin(self.hold_store(&mut cx, parts)).await?;
         }
         // A handler that panics fails its own request, which is recorded like any other.
-        let called = AssertUnwindSafe(engine.call(found, operation, &mut cx, input)).catch_unwind().await;
+        let called =
+            AssertUnwindSafe(engine.call(&parts.permit, found, operation, &mut cx, input)).catch_unwind().await;
         let called = called.unwrap_or_else(|_| Err(Error::internal("the handler panicked")));
         let called = called.or_else(|error| warned_of(error, parts, input));
         let mut outcome = match cx.take_claim() {
@@ -238,6 +242,7 @@ impl Unsealed {
         }
         if matches!(mounted.entry.engine.as_str(), "system" | "token") {
             cx = cx.with_core(Arc::new(CoreCall {
+                permit: parts.permit.clone(),
                 token: parts.known.token.clone(),
                 id: incoming.token.clone(),
                 compiled: parts.compiled.clone(),

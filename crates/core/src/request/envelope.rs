@@ -8,43 +8,43 @@ use super::wiped::WipedJson;
 
 /// An answer that is ready to be written.
 #[derive(Default)]
-pub struct Envelope {
+pub(crate) struct Envelope {
     /// The id of the request.
-    pub id: String,
+    pub(crate) id: String,
     /// The status, where it is not decided by whether there is content.
-    pub status: Option<Status>,
+    pub(crate) status: Option<Status>,
     /// The data, a raw JSON object.
-    pub data: Option<WipedJson>,
+    pub(crate) data: Option<WipedJson>,
     /// Whether the fields of the data also stand at the top level.
-    pub flat: bool,
+    pub(crate) flat: bool,
     /// The name for people of who has logged in.
-    pub logged_in: Option<String>,
+    pub(crate) logged_in: Option<String>,
     /// A token that was made.
-    pub auth: Option<AuthBlock>,
+    pub(crate) auth: Option<AuthBlock>,
     /// Whether that token was made by a login.
-    pub is_login: bool,
+    pub(crate) is_login: bool,
     /// The token of a login whose answer is wrapped, for the audit entry.
-    pub wrapped_login: Option<Box<AuthBlock>>,
+    pub(crate) wrapped_login: Option<Box<AuthBlock>>,
     /// A lease that was made; empty for none.
-    pub lease_id: String,
+    pub(crate) lease_id: String,
     /// Seconds; negative where a secret says so.
-    pub lease_duration: i64,
+    pub(crate) lease_duration: i64,
     /// Whether the lease can be renewed.
-    pub renewable: bool,
+    pub(crate) renewable: bool,
     /// Where the answer is kept instead.
-    pub wrap: Option<WrapInfo>,
+    pub(crate) wrap: Option<WrapInfo>,
     /// Warnings.
-    pub warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Envelope {
     /// The token of a login, whether the answer shows it or keeps it.
-    pub fn login_auth(&self) -> Option<&AuthBlock> {
+    pub(crate) fn login_auth(&self) -> Option<&AuthBlock> {
         self.auth.as_ref().filter(|_| self.is_login).or(self.wrapped_login.as_deref())
     }
 
     /// Whether there is nothing to say: 204.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.data.is_none()
             && self.auth.is_none()
             && self.wrap.is_none()
@@ -53,7 +53,7 @@ impl Envelope {
     }
 
     /// The answer as JSON with a final line feed, as the peer writes it.
-    pub fn to_json(&self) -> Vec<u8> {
+    pub(crate) fn to_json(&self) -> Vec<u8> {
         let data = self.data.as_ref().map_or(0, |d| d.get().len() * if self.flat { 2 } else { 1 });
         // A text that grows leaves copies of its tokens behind.
         let tokens = self.auth.as_ref().map_or(0, length_of) + self.wrap.as_ref().map_or(0, |_| 1024);
@@ -88,7 +88,7 @@ impl Envelope {
 }
 
 /// The JSON of a failure.
-pub fn failure(error: &Error) -> Vec<u8> {
+pub(crate) fn failure(error: &Error) -> Vec<u8> {
     error_body(error.public(), error.warnings())
 }
 

@@ -24,7 +24,7 @@ const KEPT_BUFFER: usize = 256;
 
 /// The requests under way.
 #[derive(Default)]
-pub struct InFlight {
+pub(crate) struct InFlight {
     shards: [Shard; SHARDS],
 }
 
@@ -62,14 +62,14 @@ struct Shown {
 }
 
 /// One request, which is under way until this is dropped.
-pub struct UnderWay<'a> {
+pub(crate) struct UnderWay<'a> {
     shard: &'a Shard,
     slot: usize,
 }
 
 impl InFlight {
     /// Notes that a request is under way.
-    pub fn begin(&self, incoming: &Incoming, now: Timestamp) -> UnderWay<'_> {
+    pub(crate) fn begin(&self, incoming: &Incoming, now: Timestamp) -> UnderWay<'_> {
         let shard = &self.shards[own_shard()];
         let mut slots = shard.0.lock();
         let slot = slots.free.pop().unwrap_or_else(|| {
@@ -81,7 +81,8 @@ impl InFlight {
     }
 
     /// How many there are.
-    pub fn count(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
         let used = |shard: &Shard| {
             let slots = shard.0.lock();
             slots.all.len() - slots.free.len()
@@ -93,7 +94,7 @@ impl InFlight {
     ///
     /// # Errors
     /// When they cannot be written as JSON.
-    pub fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+    pub(crate) fn to_json(&self) -> serde_json::Result<Vec<u8>> {
         let mut shown = BTreeMap::new();
         for shard in &self.shards {
             let slots = shard.0.lock();
@@ -105,7 +106,7 @@ impl InFlight {
 
 impl UnderWay<'_> {
     /// Notes whose request it is.
-    pub fn set_caller(&self, token: Arc<Token>) {
+    pub(crate) fn set_caller(&self, token: Arc<Token>) {
         self.shard.0.lock().all[self.slot].token = Some(token);
     }
 }

@@ -3,66 +3,17 @@
 //! [`Incoming`] → [`route::Routed`] → [`authenticate::Authenticated`] → [`authorize::Authorized`] → [`record::Recorded`]
 //! → [`dispatch::Answered`] → [`Response`]. Each stage is a type that only its own file can make, so that reading that
 //! file tells what it proves. A refusal can leave at the first three and is recorded like the rest.
-//!
-//! Nobody outside can make a proof. A request is authorized by `authorize.rs` alone:
-//!
-//! ```
-//! use keepfast_core::request::{authorize::Authorized, route::Routed};
-//! fn look(authorized: &Authorized) -> &Routed {
-//!     authorized.routed()
-//! }
-//! ```
-//!
-//! ```compile_fail,E0451
-//! use keepfast_core::policy::Decision;
-//! use keepfast_core::request::{authenticate::Known, authorize::Authorized, route::Routed};
-//! fn forge(routed: Routed) -> Authorized {
-//!     Authorized { routed, known: Known::default(), compiled: None, decision: Decision::default() }
-//! }
-//! ```
-//!
-//! What is dispatched is recorded, and what is sent is too; `record.rs` alone says so:
-//!
-//! ```
-//! use keepfast_core::request::{Response, record::Recorded};
-//! fn keep(recorded: Recorded, response: &Response) -> (Recorded, u16) {
-//!     (recorded, response.status().0)
-//! }
-//! ```
-//!
-//! ```compile_fail,E0451
-//! use keepfast_core::request::{authorize::Authorized, record::Recorded};
-//! fn forge(recorded: Recorded) -> Recorded {
-//!     Recorded { ..recorded }
-//! }
-//! ```
-//!
-//! ```compile_fail,E0451
-//! use keepfast_core::Response;
-//! use keepfast_framework::Status;
-//! fn forge() -> Response {
-//!     Response { status: Status::OK, content_type: "text/plain", body: Default::default() }
-//! }
-//! ```
-//!
-//! ```compile_fail,E0624
-//! use keepfast_core::Response;
-//! use keepfast_framework::Status;
-//! fn forge() -> Response {
-//!     Response::exempt(Status::OK, Vec::new())
-//! }
-//! ```
 
-pub mod authenticate;
-pub mod authorize;
-pub mod dispatch;
-pub mod envelope;
-pub mod in_flight;
-pub mod incoming;
-pub mod record;
-pub mod route;
-pub mod settle;
-pub mod wiped;
+pub(crate) mod authenticate;
+pub(crate) mod authorize;
+pub(crate) mod dispatch;
+pub(crate) mod envelope;
+pub(crate) mod in_flight;
+pub(crate) mod incoming;
+pub(crate) mod record;
+pub(crate) mod route;
+pub(crate) mod settle;
+pub(crate) mod wiped;
 
 use keepfast_framework::{Error, Timestamp};
 
@@ -76,13 +27,13 @@ use in_flight::UnderWay;
 use route::Routed;
 
 /// A request that came no further, with what was found out about it, for its audit entries.
-pub struct Refused {
+pub(crate) struct Refused {
     /// What was found out.
-    pub routed: Routed,
+    pub(crate) routed: Routed,
     /// Who asks, as far as that is known.
-    pub known: Known,
+    pub(crate) known: Known,
     /// Why.
-    pub error: Error,
+    pub(crate) error: Error,
     /// What its first audit entry says of it.
     pub(crate) said: Said,
 }
@@ -96,7 +47,7 @@ impl Refused {
 
 impl Unsealed {
     /// The whole journey of one request.
-    pub async fn handle(&self, incoming: Incoming) -> Response {
+    pub(crate) async fn handle(&self, incoming: Incoming) -> Response {
         let _under_way = self.metrics.in_flight();
         let begun = self.clock.now();
         let registered = self.in_flight.begin(&incoming, begun);

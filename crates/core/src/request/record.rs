@@ -15,7 +15,7 @@ use crate::audit::{Entry, RequestPart, ResponsePart, Said};
 use crate::unsealed::Unsealed;
 
 /// An authorized request that an audit device has.
-pub struct Recorded {
+pub(crate) struct Recorded {
     parts: AuthorizedParts,
     said: Said,
 }
@@ -198,7 +198,7 @@ impl Unsealed {
 }
 
 /// What an answer turned out to be.
-pub enum Sent {
+pub(crate) enum Sent {
     /// Vault's envelope.
     Envelope(Box<Envelope>),
     /// Bytes as they are.

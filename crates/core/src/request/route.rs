@@ -15,28 +15,28 @@ use crate::unsealed::Unsealed;
 ///
 /// A path that leads nowhere is not refused here: whoever has no token must not learn which mounts there are, so the
 /// refusal waits until the caller is known.
-pub struct Routed {
+pub(crate) struct Routed {
     /// The request.
-    pub incoming: Incoming,
+    pub(crate) incoming: Incoming,
     /// The namespace that it names; `None` for one that does not exist.
-    pub namespace: Option<NamespaceId>,
+    pub(crate) namespace: Option<NamespaceId>,
     /// The mount, and the path within it.
-    pub mount: Option<(Arc<Mounted>, String)>,
+    pub(crate) mount: Option<(Arc<Mounted>, String)>,
     /// The row of the mount's table.
-    pub row: Option<Match>,
+    pub(crate) row: Option<Match>,
     /// Whether the row is that of the path without its final slash.
     without_slash: bool,
 }
 
 impl Routed {
     /// The row's declaration.
-    pub fn info(&self) -> Option<&RowInfo> {
+    pub(crate) fn info(&self) -> Option<&RowInfo> {
         let (mounted, _) = self.mount.as_ref()?;
         mounted.table.rows().get(self.row.as_ref()?.row)
     }
 
     /// Whether anyone may call this path; as with the peer whatever the operation is, and though no row answers it.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         let Some((mounted, within)) = &self.mount else { return false };
         match self.info() {
             Some(row) => row.access == Access::Unauthenticated,
@@ -83,7 +83,7 @@ impl Routed {
     }
 
     /// The path as policies see it: lists end in a slash.
-    pub fn judged_path(&self) -> String {
+    pub(crate) fn judged_path(&self) -> String {
         match self.incoming.operation {
             Operation::List | Operation::Scan => self.incoming.path.as_folder().as_str().to_owned(),
             // What is done is judged, however it is written.

@@ -5,11 +5,11 @@ use keepfast_crypto::secret::{SecretBytes, SecretString};
 use serde_json::value::RawValue;
 
 /// The JSON of an answer's `data`.
-pub struct WipedJson(SecretString);
+pub(crate) struct WipedJson(SecretString);
 
 impl WipedJson {
     /// The text.
-    pub fn get(&self) -> &str {
+    pub(crate) fn get(&self) -> &str {
         self.0.expose()
     }
 }

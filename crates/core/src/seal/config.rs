@@ -14,27 +14,23 @@ const CONTEXT: &[u8] = b"keepfast root key, sealed by shares";
 
 /// How many shares there are and how many of them unseal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SealShape {
+pub(crate) struct SealShape {
     /// How many shares are handed out.
-    pub shares: u8,
+    pub(crate) shares: u8,
     /// How many of them unseal.
-    pub threshold: u8,
+    pub(crate) threshold: u8,
 }
 
 impl SealShape {
     /// Checks what a caller asks for.
-    ///
-    /// # Errors
-    /// 400 with the peer's wording.
-    pub fn new(shares: i64, threshold: i64) -> Result<Self> {
+    pub(crate) fn new(shares: i64, threshold: i64) -> Result<Self> {
         Self::check(shares, threshold).map_err(|why| Error::invalid(format!("invalid seal configuration: {why}")))
     }
 
     /// Checks what a caller asks for; the error says why not, in the peer's words.
     ///
-    /// # Errors
-    /// When no such shares can be made.
-    pub fn check(shares: i64, threshold: i64) -> Result<Self, &'static str> {
+    /// Fails when no such shares can be made.
+    pub(crate) fn check(shares: i64, threshold: i64) -> Result<Self, &'static str> {
         if shares < 1 {
             return Err("shares must be at least one");
         }
@@ -60,37 +56,34 @@ impl SealShape {
 /// The stored seal configuration. Nothing in it is secret: the root key in it is encrypted under the unseal key, which
 /// is stored nowhere.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct SealConfig {
+pub(crate) struct SealConfig {
     /// Version of this record.
-    pub version: u32,
+    pub(crate) version: u32,
     /// `shamir`.
-    pub custody: String,
+    pub(crate) custody: String,
     /// How many shares.
-    pub shape: SealShape,
+    pub(crate) shape: SealShape,
     /// The root key under the unseal key, base64.
-    pub sealed_root: String,
+    pub(crate) sealed_root: String,
     /// The cluster's name.
-    pub cluster_name: String,
+    pub(crate) cluster_name: String,
     /// The cluster's random id.
-    pub cluster_id: String,
+    pub(crate) cluster_id: String,
 }
 
 /// A root key that was just sealed.
-pub struct Sealed {
+pub(crate) struct Sealed {
     /// The record.
-    pub config: SealConfig,
+    pub(crate) config: SealConfig,
     /// What the record is sealed under.
-    pub unseal_key: Key256,
+    pub(crate) unseal_key: Key256,
     /// Its shares.
-    pub shares: Vec<SecretBytes>,
+    pub(crate) shares: Vec<SecretBytes>,
 }
 
 impl SealConfig {
     /// Seals `root` under a fresh unseal key and hands out the shares of that.
-    ///
-    /// # Errors
-    /// When the shares cannot be made.
-    pub fn seal(root: &Key256, shape: SealShape, cluster_name: String, cluster_id: String) -> Result<Sealed> {
+    pub(crate) fn seal(root: &Key256, shape: SealShape, cluster_name: String, cluster_id: String) -> Result<Sealed> {
         let unseal_key = random::key();
         // One share is the key itself, as the peer has it.
         let shares = if shape.shares == 1 {
@@ -111,13 +104,13 @@ impl SealConfig {
 
     /// The same shares over another root key.
     #[must_use]
-    pub fn over(&self, root: &Key256, unseal_key: &Key256) -> Self {
+    pub(crate) fn over(&self, root: &Key256, unseal_key: &Key256) -> Self {
         SealConfig { sealed_root: seal_under(unseal_key, root), ..self.clone() }
     }
 
     /// The unseal key that these shares make; `None` when they make none. Whether it is the right one, only
     /// [`SealConfig::open`] tells.
-    pub fn unseal_key(&self, shares: &[SecretBytes]) -> Option<Key256> {
+    pub(crate) fn unseal_key(&self, shares: &[SecretBytes]) -> Option<Key256> {
         match shares {
             [only] if self.shape.shares == 1 => Key256::from_slice(only.expose()),
             many => {
@@ -128,10 +121,7 @@ impl SealConfig {
     }
 
     /// Opens the root key; `None` when this is not the unseal key.
-    ///
-    /// # Errors
-    /// When the record is damaged.
-    pub fn open(&self, unseal_key: &Key256) -> Result<Option<Key256>> {
+    pub(crate) fn open(&self, unseal_key: &Key256) -> Result<Option<Key256>> {
         let sealed =
             STANDARD.decode(&self.sealed_root).map_err(|_| Error::internal("the sealed root key is not base64"))?;
         let Ok(root) = AeadKey::new(unseal_key).open(CONTEXT, &sealed) else { return Ok(None) };
@@ -140,18 +130,12 @@ impl SealConfig {
     }
 
     /// The record as stored.
-    ///
-    /// # Errors
-    /// When it cannot be written as JSON.
-    pub fn to_bytes(&self) -> Result<Bytes> {
+    pub(crate) fn to_bytes(&self) -> Result<Bytes> {
         Ok(Bytes::from(serde_json::to_vec(self)?))
     }
 
     /// Reads the record.
-    ///
-    /// # Errors
-    /// When it is damaged.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         Ok(serde_json::from_slice(bytes)?)
     }
 }

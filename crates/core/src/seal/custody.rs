@@ -19,7 +19,7 @@ use crate::node::Node;
 const TRIES: usize = 8;
 
 /// What an unsealed server keeps of its seal. Dropped, and so wiped, when the server is sealed.
-pub struct Custody {
+pub(crate) struct Custody {
     /// A new root key goes under it when only that changes. Whoever can read it here can read the root key as well.
     unseal_key: Mutex<Arc<Key256>>,
     /// New shares in the making. At most one at a time.
@@ -32,7 +32,7 @@ pub struct Custody {
 
 impl Custody {
     /// Of a server that this key has opened.
-    pub fn new(unseal_key: Key256) -> Self {
+    pub(crate) fn new(unseal_key: Key256) -> Self {
         Custody {
             unseal_key: Mutex::new(Arc::new(unseal_key)),
             rotation: Arc::default(),
@@ -78,9 +78,6 @@ async fn replace(barrier: &Barrier, root: &Key256, seal: &SealConfig) -> Result<
 }
 
 /// Whether these shares are a quorum of the seal as it is now.
-///
-/// # Errors
-/// When the record is damaged.
 pub(crate) fn is_quorum(config: &SealConfig, shares: &[SecretBytes]) -> Result<bool> {
     match config.unseal_key(shares) {
         Some(key) => Ok(config.open(&key)?.is_some()),

@@ -11,11 +11,11 @@ use super::shares::Unsealing;
 use crate::token::id::SERVICE_LENGTH;
 
 /// A new root token in the making. Holds no more shares than the threshold asks for.
-pub struct Generation {
+pub(crate) struct Generation {
     /// Names it; who gives a share has to know it.
-    pub nonce: String,
+    pub(crate) nonce: String,
     /// Shares that were given.
-    pub given: Unsealing,
+    pub(crate) given: Unsealing,
     /// As long as the token will be.
     pad: SecretString,
 }
@@ -23,9 +23,8 @@ pub struct Generation {
 impl Generation {
     /// Begins with the pad that the caller has made, or with a fresh one.
     ///
-    /// # Errors
-    /// 400 when the pad is not as long as the token will be.
-    pub fn new(pad: Option<SecretString>) -> Result<Self> {
+    /// Fails with 400 when the pad is not as long as the token will be.
+    pub(crate) fn new(pad: Option<SecretString>) -> Result<Self> {
         let pad = pad.unwrap_or_else(|| SecretString::new(random::base62(SERVICE_LENGTH)));
         if pad.expose().len() != SERVICE_LENGTH {
             return Err(Error::invalid("OTP string has incorrect length"));
@@ -34,21 +33,20 @@ impl Generation {
     }
 
     /// The pad, for the one who begins.
-    pub fn pad(&self) -> &SecretString {
+    pub(crate) fn pad(&self) -> &SecretString {
         &self.pad
     }
 
     /// The token under the pad, as base64 without padding.
-    pub fn encode(&self, token: &SecretString) -> String {
+    pub(crate) fn encode(&self, token: &SecretString) -> String {
         STANDARD_NO_PAD.encode(xor(token.expose().as_bytes(), self.pad.expose().as_bytes()).expose())
     }
 }
 
 /// Takes the pad off a token that was told by [`Generation::encode`] and decoded from base64.
 ///
-/// # Errors
-/// 400 when the two are not equally long.
-pub fn decode(told: &[u8], pad: &str) -> Result<SecretString> {
+/// Fails with 400 when the two are not equally long.
+pub(crate) fn decode(told: &[u8], pad: &str) -> Result<SecretString> {
     if told.len() != pad.len() {
         let why = format!("length of byte slices is not equivalent: {} != {}", told.len(), pad.len());
         return Err(Error::invalid(format!("error xoring token: {why}")));

@@ -1,11 +1,11 @@
 //! Custody of the root key: shares of an unseal key that people hold.
 
-pub mod config;
-pub mod custody;
-pub mod generation;
-pub mod rotation;
-pub mod shares;
+pub(crate) mod config;
+pub(crate) mod custody;
+pub(crate) mod generation;
+pub(crate) mod rotation;
+pub(crate) mod shares;
 
-pub use config::{SealConfig, SealShape};
-pub use custody::Custody;
-pub use shares::Unsealing;
+pub(crate) use config::{SealConfig, SealShape};
+pub(crate) use custody::Custody;
+pub(crate) use shares::Unsealing;

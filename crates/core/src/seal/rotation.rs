@@ -11,46 +11,43 @@ use super::shares::Unsealing;
 use super::{SealConfig, SealShape};
 
 /// New shares in the making. Holds no more shares than the threshold asks for.
-pub struct Rotation {
+pub(crate) struct Rotation {
     /// Names it; who gives a share has to know it.
-    pub nonce: String,
+    pub(crate) nonce: String,
     /// How many shares there will be.
-    pub shape: SealShape,
+    pub(crate) shape: SealShape,
     /// Asked for and told again; without PGP nothing is kept.
-    pub backup: bool,
+    pub(crate) backup: bool,
     /// Whether the new shares count only when a quorum of them was given back.
-    pub verify: bool,
+    pub(crate) verify: bool,
     /// Shares of the old kind.
-    pub given: Unsealing,
+    pub(crate) given: Unsealing,
     /// New shares that were handed out and wait for their proof.
-    pub pending: Option<Pending>,
+    pub(crate) pending: Option<Pending>,
 }
 
 /// New shares that were handed out and do not count yet.
-pub struct Pending {
+pub(crate) struct Pending {
     /// Names the proof.
-    pub nonce: String,
+    pub(crate) nonce: String,
     /// Shares of the new kind that were given back. The same share may be given twice, and then proves nothing.
-    pub given: Vec<SecretBytes>,
+    pub(crate) given: Vec<SecretBytes>,
     /// The root key that they will open.
-    pub root: Key256,
+    pub(crate) root: Key256,
     /// What they make.
-    pub unseal_key: Key256,
+    pub(crate) unseal_key: Key256,
     /// The record that will be stored.
-    pub config: SealConfig,
+    pub(crate) config: SealConfig,
 }
 
 impl Rotation {
     /// A rotation to shares of this shape.
-    pub fn new(shape: SealShape, backup: bool, verify: bool) -> Self {
+    pub(crate) fn new(shape: SealShape, backup: bool, verify: bool) -> Self {
         Rotation { nonce: random::uuid(), shape, backup, verify, given: Unsealing::default(), pending: None }
     }
 
     /// New shares of a new root key, for the cluster of `present`.
-    ///
-    /// # Errors
-    /// When they cannot be made.
-    pub fn make(&self, present: &SealConfig) -> Result<(Pending, Vec<SecretBytes>)> {
+    pub(crate) fn make(&self, present: &SealConfig) -> Result<(Pending, Vec<SecretBytes>)> {
         let root = random::key();
         let Sealed { config, unseal_key, shares } =
             SealConfig::seal(&root, self.shape, present.cluster_name.clone(), present.cluster_id.clone())?;
@@ -60,16 +57,13 @@ impl Rotation {
 
 impl Pending {
     /// Begins the proof anew, under another name.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.given.clear();
         self.nonce = random::uuid();
     }
 
     /// Takes a share. `Some` when there are enough: whether they are the new ones.
-    ///
-    /// # Errors
-    /// When the record is damaged.
-    pub fn give(&mut self, share: SecretBytes) -> Result<Option<bool>> {
+    pub(crate) fn give(&mut self, share: SecretBytes) -> Result<Option<bool>> {
         self.given.push(share);
         if self.given.len() < usize::from(self.config.shape.threshold) {
             return Ok(None);
@@ -80,8 +74,7 @@ impl Pending {
 
 /// Takes a share into `given`, once.
 ///
-/// # Errors
-/// 400 when it was given before.
+/// Fails with 400 when it was given before.
 pub(crate) fn give(given: &mut Unsealing, share: &SecretBytes, what: &'static str) -> Result<()> {
     let before = given.progress();
     given.add(share);

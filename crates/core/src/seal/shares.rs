@@ -9,7 +9,7 @@ use keepfast_framework::{Error, Result};
 
 /// Shares given so far, to unseal or to prove a quorum. Wiped when it is dropped or reset.
 #[derive(Default)]
-pub struct Unsealing {
+pub(crate) struct Unsealing {
     nonce: String,
     shares: Vec<LockedBytes>,
     /// How often the shares were forgotten or taken out.
@@ -17,24 +17,24 @@ pub struct Unsealing {
 }
 
 /// One try to unseal, with the shares that were taken out for it.
-pub struct Attempt {
+pub(crate) struct Attempt {
     nonce: String,
     round: u64,
 }
 
 impl Unsealing {
     /// How many shares were given.
-    pub fn progress(&self) -> usize {
+    pub(crate) fn progress(&self) -> usize {
         self.shares.len()
     }
 
     /// Names this attempt; empty before the first share.
-    pub fn nonce(&self) -> &str {
+    pub(crate) fn nonce(&self) -> &str {
         &self.nonce
     }
 
     /// Takes a share; the same share twice counts once.
-    pub fn add(&mut self, share: &SecretBytes) {
+    pub(crate) fn add(&mut self, share: &SecretBytes) {
         if self.shares.iter().any(|s| compare::equal(s.expose(), share.expose())) {
             return;
         }
@@ -45,12 +45,12 @@ impl Unsealing {
     }
 
     /// Forgets all shares.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         *self = Unsealing { round: self.round + 1, ..Unsealing::default() };
     }
 
     /// Takes all shares out for a try to unseal.
-    pub fn attempt(&mut self) -> (Attempt, Vec<SecretBytes>) {
+    pub(crate) fn attempt(&mut self) -> (Attempt, Vec<SecretBytes>) {
         let nonce = self.nonce.clone();
         let shares = self.take();
         (Attempt { nonce, round: self.round }, shares)
@@ -58,7 +58,7 @@ impl Unsealing {
 
     /// Puts shares back after a try that failed for another reason than the shares, unless they were forgotten or others
     /// were given meanwhile.
-    pub fn give_back(&mut self, attempt: Attempt, shares: &[SecretBytes]) {
+    pub(crate) fn give_back(&mut self, attempt: Attempt, shares: &[SecretBytes]) {
         if self.round == attempt.round && self.shares.is_empty() && !shares.is_empty() {
             self.shares = shares.iter().map(|share| LockedBytes::new(share.expose())).collect();
             self.nonce = attempt.nonce;
@@ -66,7 +66,7 @@ impl Unsealing {
     }
 
     /// Takes all shares out.
-    pub fn take(&mut self) -> Vec<SecretBytes> {
+    pub(crate) fn take(&mut self) -> Vec<SecretBytes> {
         let taken = self.shares.iter().map(|s| SecretBytes::new(s.expose().to_vec())).collect();
         self.reset();
         taken
@@ -74,10 +74,7 @@ impl Unsealing {
 }
 
 /// Reads a share as people type it: hex or base64.
-///
-/// # Errors
-/// 400 with the peer's wording.
-pub fn decode_share(text: &str) -> Result<SecretBytes> {
+pub(crate) fn decode_share(text: &str) -> Result<SecretBytes> {
     let text = text.trim();
     let bytes = hex::decode(text).ok().or_else(|| STANDARD.decode(text).ok());
     match bytes.filter(|b| b.len() > 1) {
@@ -87,10 +84,7 @@ pub fn decode_share(text: &str) -> Result<SecretBytes> {
 }
 
 /// Checks that a share can be one.
-///
-/// # Errors
-/// 400 with the peer's wording.
-pub fn check_share(share: &SecretBytes) -> Result<()> {
+pub(crate) fn check_share(share: &SecretBytes) -> Result<()> {
     match share.expose().len() {
         ..16 => Err(Error::invalid("invalid key: key is shorter than minimum 16 bytes")),
         16..=33 => Ok(()),

@@ -80,8 +80,7 @@ async fn unlock(sys: &System, cx: &mut Cx, req: User) -> Result<()> {
 impl LockoutConfig {
     /// Takes what is named in a request; the rest stays.
     ///
-    /// # Errors
-    /// 400 when a value cannot be read.
+    /// Fails with 400 when a value cannot be read.
     pub(super) fn tune(&mut self, given: &Map<String, Value>) -> Result<()> {
         let text = |name: &str| match given.get(name) {
             None | Some(Value::Null) => None,

@@ -44,7 +44,7 @@ use crate::seal::SealConfig;
 use crate::unsealed::Unsealed;
 
 /// The engine at `sys/`.
-pub struct System {
+pub(crate) struct System {
     node: Weak<Node>,
 }
 

@@ -64,10 +64,7 @@ impl Rotation {
 
 impl Unsealed {
     /// Adds a term to the keyring when the present one has been used as much, or as long, as it may.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn rotate_worn_key(&self, now: Timestamp) -> Result<()> {
+    pub(crate) async fn rotate_worn_key(&self, now: Timestamp) -> Result<()> {
         let rotation = match self.mounts.router().at("sys/") {
             Some(sys) => ROTATION.get_in(&mut self.barrier.begin_read(), &sys.view, "").await?.unwrap_or_default(),
             None => Rotation::default(),

@@ -19,7 +19,7 @@ const VERSION: u8 = 1;
 const CONTEXT: &[u8] = b"keepfast batch token";
 
 /// Seals records into batch tokens and opens them again.
-pub struct BatchCipher {
+pub(crate) struct BatchCipher {
     key: AeadKey,
 }
 
@@ -55,15 +55,14 @@ struct Travelling<'a> {
 
 impl BatchCipher {
     /// From a key that is stored behind the barrier.
-    pub fn new(key: &[u8; 32]) -> Self {
+    pub(crate) fn new(key: &[u8; 32]) -> Self {
         BatchCipher { key: AeadKey::from_bytes(key) }
     }
 
     /// The text of a batch token with this record.
     ///
-    /// # Errors
-    /// 500 for root, which no batch token can be; when the record cannot be written as JSON.
-    pub fn seal(&self, record: &TokenRecord) -> Result<SecretString> {
+    /// Fails with 500 for root, which no batch token can be; when the record cannot be written as JSON.
+    pub(crate) fn seal(&self, record: &TokenRecord) -> Result<SecretString> {
         let Authority::Policies(policies) = &record.authority else {
             return Err(Error::internal("a batch token cannot be root"));
         };
@@ -87,7 +86,7 @@ impl BatchCipher {
     }
 
     /// The record in a batch token; `None` for what is not one of this cluster's.
-    pub fn open(&self, token: &str) -> Option<TokenRecord> {
+    pub(crate) fn open(&self, token: &str) -> Option<TokenRecord> {
         let sealed = URL_SAFE_NO_PAD.decode(token.strip_prefix(BATCH)?).ok()?;
         let (version, sealed) = sealed.split_first()?;
         if *version != VERSION {

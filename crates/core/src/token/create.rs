@@ -18,49 +18,49 @@ use crate::namespace::NamespaceId;
 use crate::policy::builtin::RESPONSE_WRAPPING;
 
 /// What a token is to be. Policies are final, the life is already bounded.
-pub struct Spec {
+pub(crate) struct Spec {
     /// A chosen id; `None` for a fresh one.
-    pub id: Option<SecretString>,
+    pub(crate) id: Option<SecretString>,
     /// The token that makes it; `None` for an orphan.
-    pub parent: Option<TokenKey>,
+    pub(crate) parent: Option<TokenKey>,
     /// What it may do.
-    pub authority: Authority,
+    pub(crate) authority: Authority,
     /// The path that makes it.
-    pub path: String,
+    pub(crate) path: String,
     /// For people.
-    pub display_name: String,
+    pub(crate) display_name: String,
     /// What it carries.
-    pub meta: BTreeMap<String, String>,
+    pub(crate) meta: BTreeMap<String, String>,
     /// See [`TokenRecord::empty_meta`].
-    pub empty_meta: bool,
+    pub(crate) empty_meta: bool,
     /// Uses; zero for any number.
-    pub num_uses: u64,
+    pub(crate) num_uses: u64,
     /// How long; `None` for ever, which only root can have.
-    pub ttl: Option<Duration>,
+    pub(crate) ttl: Option<Duration>,
     /// See [`TokenRecord::explicit_max_ttl`].
-    pub explicit_max_ttl: u64,
+    pub(crate) explicit_max_ttl: u64,
     /// See [`TokenRecord::period`].
-    pub period: u64,
+    pub(crate) period: u64,
     /// See [`TokenRecord::asked`].
-    pub asked: Option<(u64, u64)>,
+    pub(crate) asked: Option<(u64, u64)>,
     /// See [`TokenRecord::max_ttl`].
-    pub max_ttl: u64,
+    pub(crate) max_ttl: u64,
     /// Whether it can be renewed.
-    pub renewable: bool,
+    pub(crate) renewable: bool,
     /// The entity behind it.
-    pub entity_id: String,
+    pub(crate) entity_id: String,
     /// See [`TokenRecord::alias`].
-    pub alias: String,
+    pub(crate) alias: String,
     /// Where it may be used from.
-    pub bound_cidrs: Vec<String>,
+    pub(crate) bound_cidrs: Vec<String>,
     /// The token role that makes it.
-    pub role: String,
+    pub(crate) role: String,
     /// Who makes it.
-    pub origin: Origin,
+    pub(crate) origin: Origin,
     /// Whether it is a batch token.
-    pub batch: bool,
+    pub(crate) batch: bool,
     /// Whether it is a wrapping token.
-    pub wrapping: bool,
+    pub(crate) wrapping: bool,
 }
 
 impl Default for Spec {
@@ -93,18 +93,19 @@ impl Default for Spec {
 }
 
 /// A token that was just made.
-pub struct Made {
+pub(crate) struct Made {
     /// Its text: shown once, stored nowhere.
-    pub id: SecretString,
+    pub(crate) id: SecretString,
     /// Its record.
-    pub record: TokenRecord,
+    pub(crate) record: TokenRecord,
     /// Where the record is; `None` for a batch token.
-    pub key: Option<TokenKey>,
+    #[cfg(test)]
+    pub(crate) key: Option<TokenKey>,
 }
 
 impl Made {
     /// The `auth` block of the answer.
-    pub fn auth_block(self, identity_policies: Vec<String>) -> AuthBlock {
+    pub(crate) fn auth_block(self, identity_policies: Vec<String>) -> AuthBlock {
         let lease_duration = self.record.creation_ttl;
         self.record.into_auth_block(self.id, lease_duration, identity_policies)
     }
@@ -147,10 +148,9 @@ impl TokenRecord {
 impl Tokens {
     /// Makes a token; it exists once `tx` is committed. A batch token exists at once.
     ///
-    /// # Errors
-    /// 400 when a chosen id is taken or badly formed, or for the policy of wrapping tokens on any other token; 403 when
-    /// the parent is gone; 500 for an endless token that is not root.
-    pub async fn create(&self, tx: &mut Tx, spec: Spec, now: Timestamp) -> Result<Made> {
+    /// Fails with 400 when a chosen id is taken or badly formed, or for the policy of wrapping tokens on any other
+    /// token; 403 when the parent is gone; 500 for an endless token that is not root.
+    pub(crate) async fn create(&self, tx: &mut Tx, spec: Spec, now: Timestamp) -> Result<Made> {
         if !spec.wrapping && spec.authority.has(RESPONSE_WRAPPING) {
             return Err(Error::invalid(format!("cannot assign policy {RESPONSE_WRAPPING:?}")));
         }
@@ -197,14 +197,24 @@ impl Tokens {
         if record.life != Life::Endless {
             self.metrics().leases.register_auth.record(took);
         }
-        Ok(Made { id, record, key: Some(located.key) })
+        Ok(Made {
+            id,
+            record,
+            #[cfg(test)]
+            key: Some(located.key),
+        })
     }
 
     fn seal_batch(&self, mut record: TokenRecord) -> Result<Made> {
         record.accessor.clear();
         record.renewable = false;
         let id = self.batch.seal(&record)?;
-        Ok(Made { id, record, key: None })
+        Ok(Made {
+            id,
+            record,
+            #[cfg(test)]
+            key: None,
+        })
     }
 }
 

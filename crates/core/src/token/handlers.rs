@@ -17,7 +17,7 @@ use crate::request::dispatch::CoreCall;
 use crate::unsealed::Unsealed;
 
 /// The auth method that every server has at `auth/token/`.
-pub struct TokenAuth {
+pub(crate) struct TokenAuth {
     node: Weak<Node>,
 }
 

@@ -14,12 +14,12 @@ use keepfast_framework::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Prefix of service tokens.
-pub const SERVICE: &str = "hvs.";
+pub(crate) const SERVICE: &str = "hvs.";
 /// Prefix of batch tokens.
-pub const BATCH: &str = "hvb.";
+pub(crate) const BATCH: &str = "hvb.";
 
 /// How long a service token is.
-pub const SERVICE_LENGTH: usize = SERVICE.len() + ID_BYTES / 3 * 4;
+pub(crate) const SERVICE_LENGTH: usize = SERVICE.len() + ID_BYTES / 3 * 4;
 
 const VERSION: u8 = 1;
 const ID_BYTES: usize = 69;
@@ -32,23 +32,23 @@ const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 /// Where a token's record is stored: eight hex digits of coarse time, then a keyed hash.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct TokenKey(String);
+pub(crate) struct TokenKey(String);
 
 impl TokenKey {
     /// The key as text.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Reads a key that is part of a lease id or of an index; `None` for what is no key.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         (text.len() == 40 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
             .then(|| TokenKey(text.to_owned()))
     }
 }
 
 /// The keyed hashes of one cluster, made at initialisation and stored behind the barrier.
-pub struct Ids {
+pub(crate) struct Ids {
     identity: HmacKey,
     accessor: HmacKey,
     place: HmacKey,
@@ -56,24 +56,24 @@ pub struct Ids {
 }
 
 /// What a token's text leads to.
-pub struct Located {
+pub(crate) struct Located {
     /// Where its record is.
-    pub key: TokenKey,
+    pub(crate) key: TokenKey,
     /// Its accessor.
-    pub accessor: String,
+    pub(crate) accessor: String,
     /// A keyed hash of the whole text, compared with the record's.
-    pub hash: [u8; 32],
+    pub(crate) hash: [u8; 32],
 }
 
 impl Ids {
     /// From 128 random bytes, 32 for each hash.
-    pub fn new(secret: &[u8; 128]) -> Self {
+    pub(crate) fn new(secret: &[u8; 128]) -> Self {
         let part = |n: usize| HmacKey::new(&secret[n * 32..(n + 1) * 32]);
         Ids { identity: part(0), accessor: part(1), place: part(2), store: part(3) }
     }
 
     /// A fresh service token.
-    pub fn service(&self, now: Timestamp) -> SecretString {
+    pub(crate) fn service(&self, now: Timestamp) -> SecretString {
         let mut raw = zeroed();
         random::fill(&mut raw[5..]);
         raw[0] = VERSION;
@@ -83,7 +83,7 @@ impl Ids {
     }
 
     /// Where the record of a token is, if it has one. Any text has a place: it costs the same to be wrong.
-    pub fn locate(&self, token: &str) -> Located {
+    pub(crate) fn locate(&self, token: &str) -> Located {
         let mac = self.accessor.mac(token.as_bytes());
         let mut hash = 0u128;
         for byte in &mac[..13] {
@@ -97,7 +97,7 @@ impl Ids {
     }
 
     /// Where the record of the token with this accessor is; any text has a place.
-    pub fn place_of(&self, accessor: &str) -> TokenKey {
+    pub(crate) fn place_of(&self, accessor: &str) -> TokenKey {
         let time = accessor.get(..ACCESSOR_TIME).map_or(0, unbase62);
         let mac = self.place.mac(accessor.as_bytes());
         let mut key = format!("{time:08x}");
@@ -109,7 +109,7 @@ impl Ids {
     }
 
     /// The unguessable name of a token's own storage (its cubbyhole), from the hash in its record.
-    pub fn store_of(&self, hash: &[u8; 32]) -> String {
+    pub(crate) fn store_of(&self, hash: &[u8; 32]) -> String {
         hex::encode(&self.store.mac(hash)[..20])
     }
 }

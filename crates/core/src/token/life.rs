@@ -7,26 +7,26 @@ use keepfast_framework::{Timestamp, duration};
 
 /// What is asked for. Zero durations mean "not asked for".
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Asked {
+pub(crate) struct Asked {
     /// By the caller: `ttl` at creation, `increment` at renewal.
-    pub increment: Duration,
+    pub(crate) increment: Duration,
     /// By the role.
-    pub ttl: Duration,
+    pub(crate) ttl: Duration,
     /// By the role: the longest life with renewals.
-    pub max_ttl: Duration,
+    pub(crate) max_ttl: Duration,
     /// Periodic: each renewal gives this long, without a longest life.
-    pub period: Duration,
+    pub(crate) period: Duration,
     /// A bound on everything, counted from issue.
-    pub explicit_max_ttl: Duration,
+    pub(crate) explicit_max_ttl: Duration,
 }
 
 /// What is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Given {
+pub(crate) struct Given {
     /// How long from now.
-    pub ttl: Duration,
+    pub(crate) ttl: Duration,
     /// What the caller should know of it.
-    pub warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// The life that is given at `now` to something issued at `issued`.
@@ -34,7 +34,7 @@ pub struct Given {
 /// The result never passes the explicit bound nor, unless periodic, the smaller of role's and mount's longest life, all
 /// counted from issue; so a renewal just before the end gives what is left, which may be nothing, and nothing is not
 /// "for ever".
-pub fn given(asked: &Asked, bounds: TtlBounds, issued: Timestamp, now: Timestamp) -> Given {
+pub(crate) fn given(asked: &Asked, bounds: TtlBounds, issued: Timestamp, now: Timestamp) -> Given {
     let mut warnings = Vec::new();
     let ceiling = if asked.max_ttl.is_zero() { bounds.max } else { asked.max_ttl.min(bounds.max) };
     let mut ttl = if !asked.period.is_zero() {
@@ -90,12 +90,12 @@ fn first_set<const N: usize>(candidates: [Duration; N]) -> Duration {
 }
 
 /// A span in whole seconds as answers show it, rounded to the nearest; what is stored is exact.
-pub fn shown(span: Duration) -> u64 {
+pub(crate) fn shown(span: Duration) -> u64 {
     span.as_secs() + u64::from(span.subsec_millis() >= 500)
 }
 
 /// A span as OpenBao's warnings print it: `768h`, `1h30m`, `45s`.
-pub fn go_hours(span: Duration) -> String {
+pub(crate) fn go_hours(span: Duration) -> String {
     duration::format_short(i64::try_from(shown(span)).unwrap_or(i64::MAX))
 }
 

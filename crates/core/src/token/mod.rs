@@ -1,17 +1,17 @@
 //! Tokens: their ids, their records, how long they live, who may look at them.
 
-pub mod batch;
-pub mod create;
-pub mod handlers;
-pub mod id;
+pub(crate) mod batch;
+pub(crate) mod create;
+pub(crate) mod handlers;
+pub(crate) mod id;
 mod issue;
-pub mod life;
-pub mod record;
+pub(crate) mod life;
+pub(crate) mod record;
 mod renew;
-pub mod revoke;
-pub mod roles;
-pub mod store;
+pub(crate) mod revoke;
+pub(crate) mod roles;
+pub(crate) mod store;
 
-pub use id::{Ids, TokenKey};
-pub use record::{Authority, TokenRecord};
-pub use store::{Token, Tokens};
+pub(crate) use id::TokenKey;
+pub(crate) use record::{Authority, TokenRecord};
+pub(crate) use store::{Token, Tokens};

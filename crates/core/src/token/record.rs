@@ -14,34 +14,30 @@ use super::id::TokenKey;
 use crate::namespace::NamespaceId;
 
 /// What a token may do. `Root` is a variant and not a policy name: no string can produce it.
-///
-/// ```
-/// use keepfast_core::token::Authority;
-/// assert!(!Authority::Policies(vec!["root".to_owned()]).is_root());
-/// assert!(keepfast_core::policy::builtin::PolicyName::new("Root ").is_err());
-/// ```
-///
-/// ```compile_fail,E0277
-/// use keepfast_core::token::Authority;
-/// let root: Authority = "root".parse().unwrap();
-/// ```
-///
-/// ```compile_fail,E0277
-/// use keepfast_core::token::Authority;
-/// let root: Authority = "root".into();
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Authority {
+pub(crate) enum Authority {
     /// Everything.
     Root,
     /// What these policies grant; sorted, each once.
     Policies(Vec<String>),
 }
 
+/// Does not compile when a text can be turned into an [`Authority`]: the call below is then ambiguous.
+const _: () = {
+    trait NotFrom<Text> {
+        fn holds() {}
+    }
+    impl<T> NotFrom<()> for T {}
+    impl<T: From<&'static str>> NotFrom<&'static str> for T {}
+    impl<T: From<String>> NotFrom<String> for T {}
+    impl<T: std::str::FromStr> NotFrom<char> for T {}
+    let _ = <Authority as NotFrom<_>>::holds;
+};
+
 impl Authority {
     /// The names as the API shows them.
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         match self {
             Authority::Root => vec!["root".to_owned()],
             Authority::Policies(names) => names.clone(),
@@ -49,12 +45,12 @@ impl Authority {
     }
 
     /// Whether it has the policy of this canonical name. Root has none.
-    pub fn has(&self, policy: &str) -> bool {
+    pub(crate) fn has(&self, policy: &str) -> bool {
         matches!(self, Authority::Policies(names) if names.iter().any(|name| name == policy))
     }
 
     /// Whether it is root.
-    pub fn is_root(&self) -> bool {
+    pub(crate) fn is_root(&self) -> bool {
         matches!(self, Authority::Root)
     }
 }
@@ -62,7 +58,7 @@ impl Authority {
 /// Until when a token lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Life {
+pub(crate) enum Life {
     /// For ever: only root tokens.
     Endless,
     /// Until this moment.
@@ -71,95 +67,95 @@ pub enum Life {
 
 /// Who made a token, and so who can renew it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Origin {
+pub(crate) struct Origin {
     /// The mount of the auth method that logged it in; `None` for tokens made by tokens.
-    pub mount: Option<String>,
+    pub(crate) mount: Option<String>,
     /// The accessor of that mount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub accessor: Option<String>,
+    pub(crate) accessor: Option<String>,
     /// What the method stored for renewals.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
-    pub internal: serde_json::Value,
+    pub(crate) internal: serde_json::Value,
 }
 
 /// What is stored of a token; of a batch token, what is encrypted into it. Its id is not part of it.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct TokenRecord {
+pub(crate) struct TokenRecord {
     /// Keyed hash of the id.
     #[serde(with = "hex::serde")]
-    pub hash: [u8; 32],
+    pub(crate) hash: [u8; 32],
     /// Names the token without being able to act as it; empty for batch tokens.
-    pub accessor: String,
+    pub(crate) accessor: String,
     /// The token that made it, whose end is its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parent: Option<TokenKey>,
+    pub(crate) parent: Option<TokenKey>,
     /// What it may do.
-    pub authority: Authority,
+    pub(crate) authority: Authority,
     /// The path that made it, such as `auth/approle/login`.
-    pub path: String,
+    pub(crate) path: String,
     /// For people.
-    pub display_name: String,
+    pub(crate) display_name: String,
     /// What it carries for audit and templates.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub meta: BTreeMap<String, String>,
+    pub(crate) meta: BTreeMap<String, String>,
     /// Whether it is shown though it is empty, because an empty one was asked for.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub empty_meta: bool,
+    pub(crate) empty_meta: bool,
     /// Uses left; zero for any number, -1 while the last use is under way.
     #[serde(default)]
-    pub num_uses: i64,
+    pub(crate) num_uses: i64,
     /// When it was made.
-    pub created: Timestamp,
+    pub(crate) created: Timestamp,
     /// The life it was given, in seconds.
-    pub creation_ttl: u64,
+    pub(crate) creation_ttl: u64,
     /// Until when it lives.
-    pub life: Life,
+    pub(crate) life: Life,
     /// A bound that no renewal moves, in seconds after it was made; zero for none.
     #[serde(default)]
-    pub explicit_max_ttl: u64,
+    pub(crate) explicit_max_ttl: u64,
     /// Periodic when not zero, in seconds.
     #[serde(default)]
-    pub period: u64,
+    pub(crate) period: u64,
     /// What the request said of `explicit_max_ttl` and `period` under a role, which is what `lookup` shows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub asked: Option<(u64, u64)>,
+    pub(crate) asked: Option<(u64, u64)>,
     /// The longest life with renewals that its role gives, in seconds; zero leaves it to the mount.
     #[serde(default)]
-    pub max_ttl: u64,
+    pub(crate) max_ttl: u64,
     /// When it was last renewed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_renewal: Option<Timestamp>,
+    pub(crate) last_renewal: Option<Timestamp>,
     /// Whether it can be renewed.
-    pub renewable: bool,
+    pub(crate) renewable: bool,
     /// The entity behind it; empty for none.
     #[serde(default)]
-    pub entity_id: String,
+    pub(crate) entity_id: String,
     /// The id of the alias by which that entity was authenticated; empty for none. Templates see no other.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub alias: String,
+    pub(crate) alias: String,
     /// Where it may be used from; empty for anywhere.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub bound_cidrs: Vec<String>,
+    pub(crate) bound_cidrs: Vec<String>,
     /// The token role that made it; empty for none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub role: String,
+    pub(crate) role: String,
     /// Who made it.
     #[serde(default)]
-    pub origin: Origin,
+    pub(crate) origin: Origin,
     /// The namespace in which it lives.
-    pub namespace: NamespaceId,
+    pub(crate) namespace: NamespaceId,
     /// Whether it is a batch token.
     #[serde(default)]
-    pub batch: bool,
+    pub(crate) batch: bool,
     /// Whether it is a wrapping token, which can do nothing but be unwrapped.
     #[serde(default)]
-    pub wrapping: bool,
+    pub(crate) wrapping: bool,
 }
 
 impl TokenRecord {
     /// Who acts with the token: its entity, or for a token without one, as OpenBao forms it, a hash of its policies and its
     /// namespace, which all tokens of the same policies share.
-    pub fn client_id(&self) -> String {
+    pub(crate) fn client_id(&self) -> String {
         if !self.entity_id.is_empty() {
             return self.entity_id.clone();
         }
@@ -169,7 +165,7 @@ impl TokenRecord {
     }
 
     /// Whether it is alive at `now`.
-    pub fn lives_at(&self, now: Timestamp) -> bool {
+    pub(crate) fn lives_at(&self, now: Timestamp) -> bool {
         match self.life {
             Life::Endless => true,
             Life::Until(end) => now < end,
@@ -177,7 +173,7 @@ impl TokenRecord {
     }
 
     /// Seconds left at `now`; zero for an endless one, as the API shows it.
-    pub fn ttl_at(&self, now: Timestamp) -> u64 {
+    pub(crate) fn ttl_at(&self, now: Timestamp) -> u64 {
         match self.life {
             Life::Endless => 0,
             Life::Until(end) => end.since(now).as_secs(),
@@ -185,7 +181,7 @@ impl TokenRecord {
     }
 
     /// Whether it may be used from `remote`; a bound token may not be used from an unknown place.
-    pub fn allows_from(&self, remote: Option<IpAddr>) -> bool {
+    pub(crate) fn allows_from(&self, remote: Option<IpAddr>) -> bool {
         if self.bound_cidrs.is_empty() {
             return true;
         }
@@ -194,17 +190,17 @@ impl TokenRecord {
     }
 
     /// Whether it has no parent.
-    pub fn is_orphan(&self) -> bool {
+    pub(crate) fn is_orphan(&self) -> bool {
         self.parent.is_none()
     }
 
     /// What it carries as the API shows it: null if nothing was asked for.
-    pub fn shown_meta(&self) -> Option<BTreeMap<String, String>> {
+    pub(crate) fn shown_meta(&self) -> Option<BTreeMap<String, String>> {
         (self.empty_meta || !self.meta.is_empty()).then(|| self.meta.clone())
     }
 
     /// `service` or `batch`.
-    pub fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         if self.batch { "batch" } else { "service" }
     }
 }

@@ -8,9 +8,11 @@ use keepfast_framework::reply::Outcome;
 use keepfast_framework::{Cx, Error, Result, Status};
 
 use super::Token;
+use super::handlers;
 use super::life::{self, Asked};
 use super::record::{Life, TokenRecord};
 use super::roles::{self, Role};
+use crate::mount::permit::RequestPermit;
 use crate::unsealed::Unsealed;
 
 /// Renews a token. `id` is its text where the caller knows it.
@@ -50,7 +52,8 @@ async fn renewed(
     }
     let increment = increment.map(Seconds::duration).unwrap_or_default();
     let role = role_of(cx, &record).await?;
-    let (asked, bounds) = asked(unsealed, &record, role.as_ref(), increment).await?;
+    let permit = &handlers::call(cx)?.permit;
+    let (asked, bounds) = asked(unsealed, permit, &record, role.as_ref(), increment).await?;
     let given = life::given(&asked, bounds, record.created, now);
     given.warnings.into_iter().for_each(|w| cx.warn(w));
     record.last_renewal = Some(now);
@@ -90,6 +93,7 @@ fn period(record: &TokenRecord, role: Option<&Role>) -> u64 {
 /// What the token's maker gives at a renewal: its auth method, its role, or its own record.
 async fn asked(
     unsealed: &Unsealed,
+    permit: &RequestPermit,
     record: &TokenRecord,
     role: Option<&Role>,
     increment: Duration,
@@ -108,7 +112,7 @@ async fn asked(
     if record.origin.mount.is_some() {
         let engine = mounted.engine(unsealed).await?;
         let mut cx = unsealed.context(&mounted, keepfast_framework::Operation::Update, record.path.clone());
-        let terms = engine.renew_login(&mut cx, &record.origin.internal).await?;
+        let terms = engine.renew_login(permit, &mut cx, &record.origin.internal).await?;
         asked.ttl = terms.ttl;
         asked.max_ttl = terms.max_ttl;
         asked.period = terms.period;

@@ -26,10 +26,7 @@ impl Tokens {
     /// Ends a token and all that descend from it. Returns whether there was one.
     ///
     /// When this returns, none of them is accepted any more, and their records and storage are gone.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn revoke(&self, key: &TokenKey) -> Result<bool> {
+    pub(crate) async fn revoke(&self, key: &TokenKey) -> Result<bool> {
         let begun = self.now();
         let outcome = self.revoke_if(key, |_| true).await;
         self.metrics().tokens.revoke_tree.record(self.now().since(begun));
@@ -38,10 +35,7 @@ impl Tokens {
 
     /// Ends a token whose time has come by `now`. `second` is the one under which the index of ends has it; an entry that
     /// no token stands behind is taken out, or it would come up for ever.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn revoke_due(&self, key: &TokenKey, second: i64, now: Timestamp) -> Result<()> {
+    pub(crate) async fn revoke_due(&self, key: &TokenKey, second: i64, now: Timestamp) -> Result<()> {
         let begun = self.now();
         match self.revoke_if(key, |record| !record.lives_at(now)).await {
             Ok(true) => {
@@ -104,10 +98,7 @@ impl Tokens {
     }
 
     /// Ends a token that can have no children, in a transaction of the caller's.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn end_childless(&self, tx: &mut Tx, key: &TokenKey, record: &TokenRecord) -> Result<()> {
+    pub(crate) async fn end_childless(&self, tx: &mut Tx, key: &TokenKey, record: &TokenRecord) -> Result<()> {
         self.delete(tx, key, record, &mut Vec::new()).await
     }
 
@@ -115,10 +106,7 @@ impl Tokens {
     ///
     /// Many children become orphans page by page, and the token ends with the last page: a failure in between leaves the
     /// token alive.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn revoke_orphan(&self, key: &TokenKey) -> Result<bool> {
+    pub(crate) async fn revoke_orphan(&self, key: &TokenKey) -> Result<bool> {
         let begun = self.now();
         let outcome = self.end_alone(key).await;
         self.metrics().tokens.revoke.record(self.now().since(begun));
@@ -159,10 +147,7 @@ impl Tokens {
     }
 
     /// Ends what an earlier process left half collected.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn resume_collection(&self) -> Result<()> {
+    pub(crate) async fn resume_collection(&self) -> Result<()> {
         let mut page = Page::first(BATCH);
         while let Some(spent) = self.next_notes(SPENT, &mut page).await? {
             self.clear(spent).await?;
@@ -284,10 +269,7 @@ impl Tokens {
     /// Moves a token's end: renewal.
     ///
     /// The index of ends is moved with it, in the same transaction.
-    ///
-    /// # Errors
-    /// When the record cannot be written.
-    pub fn extend(&self, tx: &mut Tx, key: &TokenKey, record: &mut TokenRecord, end: Timestamp) -> Result<()> {
+    pub(crate) fn extend(&self, tx: &mut Tx, key: &TokenKey, record: &mut TokenRecord, end: Timestamp) -> Result<()> {
         if let Life::Until(old) = record.life {
             index::move_token(tx, &self.view, key, old, end);
             record.life = Life::Until(end);

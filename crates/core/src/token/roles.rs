@@ -17,36 +17,36 @@ use crate::policy::builtin;
 
 /// A stored role.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Role {
+pub(crate) struct Role {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Names that its tokens may carry; all of the caller's if empty.
-    pub allowed_policies: Vec<String>,
+    pub(crate) allowed_policies: Vec<String>,
     /// The same with `*` as a wildcard.
-    pub allowed_policies_glob: Vec<String>,
+    pub(crate) allowed_policies_glob: Vec<String>,
     /// Names that its tokens must not carry.
-    pub disallowed_policies: Vec<String>,
+    pub(crate) disallowed_policies: Vec<String>,
     /// The same with `*` as a wildcard.
-    pub disallowed_policies_glob: Vec<String>,
+    pub(crate) disallowed_policies_glob: Vec<String>,
     /// Aliases that a caller may act for; `None` was never set.
-    pub allowed_entity_aliases: Option<Vec<String>>,
+    pub(crate) allowed_entity_aliases: Option<Vec<String>>,
     /// Whether its tokens have no parent.
-    pub orphan: bool,
+    pub(crate) orphan: bool,
     /// Whether its tokens can be renewed.
-    pub renewable: bool,
+    pub(crate) renewable: bool,
     /// Added to the path of its tokens, so that they can be revoked together.
-    pub path_suffix: String,
+    pub(crate) path_suffix: String,
     /// `period` as it was given under its old name, which is shown beside the new one.
     #[serde(default)]
-    pub old_period: u64,
+    pub(crate) old_period: u64,
     /// `explicit_max_ttl` as it was given under its old name.
     #[serde(default)]
-    pub old_explicit_max_ttl: u64,
+    pub(crate) old_explicit_max_ttl: u64,
     /// `bound_cidrs` as it was given under its old name.
     #[serde(default)]
-    pub old_bound_cidrs: Vec<String>,
+    pub(crate) old_bound_cidrs: Vec<String>,
     /// What all roles share.
-    pub params: TokenParams,
+    pub(crate) params: TokenParams,
 }
 
 const ROLES: Records<Role> = Records::at("role/");
@@ -241,8 +241,7 @@ fn glob(pattern: &str, text: &str) -> bool {
 
 /// A name that a role can have: letters, digits and `_`, and between them also `-` and `.`.
 ///
-/// # Errors
-/// 404: no path of the method has any other name in it.
+/// Fails with 404: no path of the method has any other name in it.
 pub(super) fn checked_name(name: &str) -> Result<()> {
     if is_name(name) { Ok(()) } else { Err(Error::unsupported_path()) }
 }

@@ -34,17 +34,17 @@ const SHARDS: usize = 256;
 const DEEPEST: usize = 64;
 
 /// A token that was found alive.
-pub struct Token {
+pub(crate) struct Token {
     /// Where its record is; `None` for batch tokens, which have none.
-    pub key: Option<TokenKey>,
+    pub(crate) key: Option<TokenKey>,
     /// Its record.
-    pub record: TokenRecord,
+    pub(crate) record: TokenRecord,
     /// The name of its own storage.
-    pub store: Arc<str>,
+    pub(crate) store: Arc<str>,
     /// What its policies came to when they were last compiled.
-    pub acl: ArcSwapOption<CompiledAcl>,
+    pub(crate) acl: ArcSwapOption<CompiledAcl>,
     /// How each audit device writes it; filled at the first entry.
-    pub marks: ArcSwapOption<Marks>,
+    pub(crate) marks: ArcSwapOption<Marks>,
 }
 
 impl Token {
@@ -61,7 +61,7 @@ struct Cached {
 }
 
 /// All tokens of the cluster.
-pub struct Tokens {
+pub(crate) struct Tokens {
     pub(super) barrier: Arc<Barrier>,
     pub(super) view: View,
     pub(super) ids: Ids,
@@ -74,10 +74,12 @@ pub struct Tokens {
 
 impl Tokens {
     /// Opens the tokens under `view`; the secrets of their ids are made at the first time.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn open(barrier: &Arc<Barrier>, view: View, cubbyhole: View, leases: Arc<Leases>) -> Result<Arc<Self>> {
+    pub(crate) async fn open(
+        barrier: &Arc<Barrier>,
+        view: View,
+        cubbyhole: View,
+        leases: Arc<Leases>,
+    ) -> Result<Arc<Self>> {
         let secrets = secrets(barrier, &view).await?;
         let mut hashes = [0u8; 128];
         hashes.copy_from_slice(&secrets[..128]);
@@ -100,9 +102,9 @@ impl Tokens {
 
     /// The token with this text, alive at `now` with all its ancestors and usable from `remote`; no use is counted.
     ///
-    /// # Errors
-    /// When storage fails. A token that is unknown, dead or elsewhere is the inner error, with the reason for the audit log.
-    pub async fn find(
+    /// Fails when storage fails. A token that is unknown, dead or elsewhere is the inner error, with the reason for the
+    /// audit log.
+    pub(crate) async fn find(
         &self,
         token: &str,
         namespace: &NamespaceId,
@@ -124,10 +126,7 @@ impl Tokens {
     }
 
     /// As [`Tokens::find`], for looking a token up: from wherever the caller is.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn find_anywhere(&self, token: &str, now: Timestamp) -> Result<Option<Arc<Token>>> {
+    pub(crate) async fn find_anywhere(&self, token: &str, now: Timestamp) -> Result<Option<Arc<Token>>> {
         let Some(found) = self.find_record(token).await? else { return Ok(None) };
         let alive =
             found.record.lives_at(now) && found.record.num_uses >= 0 && self.ancestors_live(&found.record, now).await?;
@@ -135,27 +134,24 @@ impl Tokens {
     }
 
     /// The token at this place, alive at `now` with all its ancestors.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn at(&self, key: &TokenKey, now: Timestamp) -> Result<Option<Arc<Token>>> {
+    pub(crate) async fn at(&self, key: &TokenKey, now: Timestamp) -> Result<Option<Arc<Token>>> {
         let Some(found) = self.load(key).await? else { return Ok(None) };
         let alive = found.record.lives_at(now) && self.ancestors_live(&found.record, now).await?;
         Ok(alive.then_some(found))
     }
 
     /// The place of the token with this accessor, whether there is one or not.
-    pub fn place_of(&self, accessor: &str) -> TokenKey {
+    pub(crate) fn place_of(&self, accessor: &str) -> TokenKey {
         self.ids.place_of(accessor)
     }
 
     /// The place of the token with this text, whether there is one or not.
-    pub fn place(&self, token: &str) -> TokenKey {
+    pub(crate) fn place(&self, token: &str) -> TokenKey {
         self.ids.locate(token).key
     }
 
     /// The name of a token's own storage.
-    pub fn store_of(&self, record: &TokenRecord) -> String {
+    pub(crate) fn store_of(&self, record: &TokenRecord) -> String {
         self.ids.store_of(&record.hash)
     }
 
@@ -170,7 +166,7 @@ impl Tokens {
     }
 
     /// Where tokens' own storage is.
-    pub fn cubbyhole_view(&self) -> &View {
+    pub(crate) fn cubbyhole_view(&self) -> &View {
         &self.cubbyhole
     }
 
@@ -228,18 +224,12 @@ impl Tokens {
     }
 
     /// The record at this place, in a transaction that is about to change it.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn record(&self, tx: &mut Tx, key: &TokenKey) -> Result<Option<TokenRecord>> {
+    pub(crate) async fn record(&self, tx: &mut Tx, key: &TokenKey) -> Result<Option<TokenRecord>> {
         RECORDS.get_in(tx, &self.view, key.as_str()).await
     }
 
     /// Writes a changed record.
-    ///
-    /// # Errors
-    /// When it cannot be written as JSON.
-    pub fn save(&self, tx: &mut Tx, key: &TokenKey, record: &TokenRecord) -> Result<()> {
+    pub(crate) fn save(&self, tx: &mut Tx, key: &TokenKey, record: &TokenRecord) -> Result<()> {
         let begun = self.now();
         RECORDS.put_in(tx, &self.view, key.as_str(), record)?;
         self.metrics().tokens.store.record(self.now().since(begun));
@@ -247,10 +237,7 @@ impl Tokens {
     }
 
     /// A page of the places of all service tokens, and whether it is the last one; the page then stands behind it.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn keys(&self, tx: &mut Tx, page: &mut Page) -> Result<(Vec<TokenKey>, bool)> {
+    pub(crate) async fn keys(&self, tx: &mut Tx, page: &mut Page) -> Result<(Vec<TokenKey>, bool)> {
         let names = RECORDS.list_in(tx, &self.view, "", page).await?;
         page.after = names.last().cloned();
         let is_last = page.limit.is_none_or(|limit| names.len() < limit);
@@ -261,10 +248,7 @@ impl Tokens {
     ///
     /// Returns whether this use was granted, and whether it was the last one. The count is a transaction of its own:
     /// of parallel requests exactly as many are granted as there are uses.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn count_use(&self, key: &TokenKey) -> Result<Use> {
+    pub(crate) async fn count_use(&self, key: &TokenKey) -> Result<Use> {
         loop {
             let mut tx = self.barrier.begin();
             let Some(mut record) = self.record(&mut tx, key).await? else { return Ok(Use::Refused) };
@@ -285,10 +269,7 @@ impl Tokens {
     }
 
     /// Accessors of all service tokens, read page by page.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn accessors(&self) -> Result<Vec<String>> {
+    pub(crate) async fn accessors(&self) -> Result<Vec<String>> {
         let mut out = Vec::new();
         let mut page = Page { after: None, limit: Some(1000) };
         loop {
@@ -312,7 +293,7 @@ pub(crate) const USES_SPENT: &str = "the token has no uses left";
 
 /// What became of one use of a token with a limited number of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
+pub(crate) enum Use {
     /// Go on.
     Granted,
     /// Go on; the token ends with this request.

@@ -34,7 +34,7 @@ pub(super) fn read(
         return Err(refused("an audit device of type file needs options { file_path = … }"));
     }
     let read = DeviceOptions::read(&device, &options).map_err(|why| refused(&why))?;
-    if !read.format.prefix.is_empty() && !config.allow_audit_log_prefixing {
+    if read.has_prefix() && !config.allow_audit_log_prefixing {
         return Err(refused("audit log prefixing is not allowed; set allow_audit_log_prefixing = true"));
     }
     for unknown in DeviceOptions::unknown(&options) {

@@ -34,7 +34,7 @@ use crate::tls::Tls;
 
 /// No quotas, no origins.
 fn no_rules() -> Arc<Admission> {
-    Arc::new(Admission::new(Arc::new(SystemClock), Arc::default()))
+    Arc::new(Admission::without_rules(Arc::new(SystemClock)))
 }
 
 /// Answers with what the edge understood, and knows every token but those that begin with `dead`. `test/panic` panics, `test/wait` waits for `go`, `test/unused` is 204.

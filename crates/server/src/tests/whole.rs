@@ -1,6 +1,6 @@
 //! The real node behind the edge: from HTTP to storage and back.
 
-use keepfast_core::node::DevKv;
+use keepfast_core::DevKv;
 use keepfast_core::settings::AuditSettings;
 use keepfast_core::{Node, Settings};
 use keepfast_framework::clock::SystemClock;
@@ -158,7 +158,7 @@ async fn an_open_listener_tells_its_metrics_to_anybody_and_while_it_is_sealed() 
     let whole = Whole::with(|config| config.open_metrics = true).await;
     let told = whole.ask("GET /v1/sys/metrics?format=prometheus", "", "").await;
     assert!(told.status == 200 && told.body.contains("\nvault_core_unsealed{cluster=\""), "{told:?}");
-    whole.node.seal().await;
+    whole.node.shutdown().await;
     let sealed = whole.ask("GET /v1/sys/metrics?format=prometheus", "", "").await;
     assert!(sealed.body.contains("\nvault_core_unsealed{cluster=\"\"} 0\n"), "{sealed:?}");
     assert!(sealed.body.contains("\nvault_core_seal_count 1\n"), "{sealed:?}");

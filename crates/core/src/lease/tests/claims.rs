@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{HOUR, Rig};
 use crate::lease::revoke::How;
+use crate::mount::permit::RequestPermit;
 
 /// All requests make a user of one name.
 async fn rig() -> Rig {
@@ -29,7 +30,7 @@ async fn a_claim_is_held_until_its_lease_is_gone() {
     rig.user(&rig.root, "b").await;
     rig.restart("here").await;
     assert!(is_refused(&rig).await, "also after a restart");
-    rig.unsealed.renew_lease(&path, &id, HOUR).await.unwrap();
+    rig.unsealed.renew_lease(&RequestPermit::new(), &path, &id, HOUR).await.unwrap();
     assert!(is_refused(&rig).await);
     rig.unsealed.revoke_lease(&path, &id, How::Now).await.unwrap();
     assert!(!is_refused(&rig).await);

@@ -12,9 +12,10 @@ use proptest::test_runner::TestRng;
 
 use super::{HOUR, Rig, below, reader, seeded};
 use crate::duties::Duties;
-use crate::lease::LeaseId;
 use crate::lease::horizon::{Horizon, folder_of};
+use crate::lease::record::LeaseId;
 use crate::lease::revoke::How;
+use crate::mount::permit::RequestPermit;
 
 /// Storage that counts how often the ends of tokens and leases are read.
 #[derive(Default)]
@@ -90,7 +91,7 @@ async fn while_nothing_is_due_nothing_is_read() {
     for _ in 0..50 {
         rig.pass(Duration::from_secs(60)).await;
     }
-    rig.unsealed.renew_lease(&path, &id, HOUR * 3).await.unwrap();
+    rig.unsealed.renew_lease(&RequestPermit::new(), &path, &id, HOUR * 3).await.unwrap();
     rig.pass(HOUR).await;
     assert_eq!((rig.users(), storage.looks()), (1, looks), "one has ended, the other was renewed");
     rig.pass(HOUR * 3).await;
@@ -108,7 +109,9 @@ async fn whatever_is_committed_the_near_future_is_what_is_on_disk() {
         let chosen = below(&mut rng, 256);
         let lease = leases.get(chosen % leases.len().max(1)).cloned();
         match (chosen % 11, lease) {
-            (0, Some((path, id))) => drop(rig.unsealed.renew_lease(&path, &id, seconds(&mut rng, 9000)).await),
+            (0, Some((path, id))) => {
+                drop(rig.unsealed.renew_lease(&RequestPermit::new(), &path, &id, seconds(&mut rng, 9000)).await)
+            }
             (1, Some((path, id))) => rig.unsealed.revoke_lease(&path, &id, How::Now).await.unwrap_or_default(),
             (2, _) => rig.pass(seconds(&mut rng, 600)).await,
             (3, _) => drop(rig.token(Some(&parent), reader(false, seconds(&mut rng, 9000))).await),

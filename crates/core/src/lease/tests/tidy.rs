@@ -7,7 +7,7 @@ use futures_util::FutureExt as _;
 use keepfast_framework::Clock;
 
 use super::{HOUR, Rig, below, reader, seeded};
-use crate::lease::LeaseId;
+use crate::lease::record::LeaseId;
 
 /// Writes below the view of tokens and leases, behind everybody's back.
 async fn put(rig: &Rig, keys: &[String], value: &'static [u8]) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use keepfast_framework::Operation;
 use serde_json::{Value, json};
 
-use super::super::*;
+use super::*;
 use super::{NOW, acl, ask};
 
 /// A constraint holds for every value that a handler could take for the constrained one.

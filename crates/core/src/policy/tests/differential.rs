@@ -5,8 +5,8 @@ use std::time::Duration;
 use keepfast_framework::Operation;
 
 use super::super::template::Template;
-use super::super::*;
 use super::NOW;
+use super::*;
 
 /// A small generator (xorshift), so that a seed names a run.
 struct Chance(u64);

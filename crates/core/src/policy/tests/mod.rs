@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 use keepfast_framework::{Operation, Timestamp};
 use serde_json::{Value, json};
 
+use super::grant::{Capabilities, Capability};
+use super::parse::PathRule;
+use super::template::{Alias, Entity, Group, Subject};
 use super::*;
 
 const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);

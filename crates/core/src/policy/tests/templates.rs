@@ -1,6 +1,6 @@
 //! Identity values in paths.
 
-use super::super::*;
+use super::*;
 use super::{NOW, policy, subject};
 
 const SOURCES: [&str; 9] = [

@@ -7,8 +7,8 @@ use keepfast_framework::{Cx, Engine, Error, Kind, Result, Routes};
 use keepfast_storage::{Backend as _, Batch, Key, Page, Write};
 use serde_json::{Value, json};
 
-use crate::fixture::{House, ROOT};
-use crate::tokens::stored;
+use crate::tests::fixture::{House, ROOT};
+use crate::tests::tokens::stored;
 
 /// The ways in which a record is damaged.
 #[derive(Clone, Copy)]

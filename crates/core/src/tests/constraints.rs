@@ -4,8 +4,8 @@ use keepfast_framework::Operation;
 use keepfast_framework::routes::Access;
 use serde_json::{Map, Value, json};
 
-use crate::derived::{Route, furnished, routes};
-use crate::fixture::{House, ROOT};
+use crate::tests::derived::{Route, furnished, routes};
+use crate::tests::fixture::{House, ROOT};
 
 const DENIED: &str = "1 error occurred:\n\t* permission denied\n\n";
 

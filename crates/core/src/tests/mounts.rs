@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::{Ask, House, ROOT};
-use crate::tokens::stored;
+use crate::tests::fixture::{Ask, House, ROOT};
+use crate::tests::tokens::stored;
 
 #[tokio::test]
 async fn a_mount_comes_is_tuned_moves_and_goes_with_all_it_held() {

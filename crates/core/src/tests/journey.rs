@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::fixture::{House, ROOT};
+use crate::tests::fixture::{House, ROOT};
 
 #[tokio::test]
 async fn sec_ac10_a_repeated_query_parameter_satisfies_no_constraint() {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::{House, ROOT};
+use crate::tests::fixture::{House, ROOT};
 
 #[tokio::test]
 async fn a_token_is_not_renewed_without_its_role() {

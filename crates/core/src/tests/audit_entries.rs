@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use crate::fixture::{Answer, Ask, House, ROOT, device};
+use crate::tests::fixture::{Answer, Ask, House, ROOT, device};
 
 const LOGIN: &str = "auth/userpass/login/u";
 

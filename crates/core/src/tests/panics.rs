@@ -5,7 +5,7 @@ use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Engine, Kind, Result, Routes};
 use serde_json::{Value, json};
 
-use crate::fixture::{House, ROOT};
+use crate::tests::fixture::{House, ROOT};
 
 /// An engine with one path that panics and one that writes before it does.
 struct Faulty;
@@ -47,7 +47,7 @@ async fn sec_ds06_a_handler_that_panics_fails_its_request_only_and_is_recorded()
     }
     assert_eq!(house.entries().len(), 4);
     assert!(!house.audit("audit").contains("canary-panic"));
-    assert!(!crate::tokens::stored(&house, "logical/").await.iter().any(|k| k.ends_with("half")));
+    assert!(!crate::tests::tokens::stored(&house, "logical/").await.iter().any(|k| k.ends_with("half")));
     house.get("faulty/fine", ROOT).await.is(204);
 }
 

@@ -2,12 +2,12 @@
 
 use serde_json::json;
 
-use crate::fixture::{House, ROOT};
+use crate::tests::fixture::{House, ROOT};
 
 async fn refusal(allowed: bool) -> String {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().to_owned();
-    let change = |settings: &mut keepfast_core::Settings, _: &std::path::Path| {
+    let change = |settings: &mut crate::Settings, _: &std::path::Path| {
         settings.database_file_directories.extend(allowed.then(|| path.clone()));
     };
     let house = House::with(change, keepfast_engines::all()).await;

@@ -4,16 +4,16 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
+use crate::seal::SealShape;
+use crate::settings::AuditSettings;
+use crate::{Node, Settings};
 use async_trait::async_trait;
 use bytes::Bytes;
-use keepfast_core::seal::SealShape;
-use keepfast_core::settings::AuditSettings;
-use keepfast_core::{Node, Settings};
 use keepfast_framework::clock::TestClock;
 use keepfast_storage::{Backend, Batch, Index, Key, MemoryBackend, Page, StorageError, Watch};
 use serde_json::{Value, json};
 
-use crate::fixture::{Ask, House, device, incoming};
+use crate::tests::fixture::{Ask, House, device, incoming};
 
 /// A backend whose operation number `at` fails without any effect; the others succeed.
 #[derive(Default)]
@@ -217,7 +217,7 @@ async fn sec_kf40_a_storage_that_init_left_alone_starts_like_a_new_one() {
     );
     house.node.unseal(&house.shares).await.unwrap();
     assert_eq!(keys(&*house.backend).await, before, "unseal creates nothing that init has not written");
-    assert!(house.accepts(crate::fixture::ROOT).await);
+    assert!(house.accepts(crate::tests::fixture::ROOT).await);
 }
 
 /// A backend that closes the read end of the audit pipe when the seal configuration is read: the request is recorded by

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use keepfast_core::seal::SealShape;
-use keepfast_core::{Node, OpenCeremonies};
+use crate::seal::SealShape;
+use crate::{Node, OpenCeremonies};
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_storage::Backend;
 use serde_json::{Value, json};
 
-use crate::fixture::{Answer, Ask, House, ROOT, incoming};
+use crate::tests::fixture::{Answer, Ask, House, ROOT, incoming};
 
 /// Requests at the same time.
 const PARALLEL: usize = 64;

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use crate::fixture::{Answer, House, ROOT};
-use crate::tokens::stored;
+use crate::tests::fixture::{Answer, House, ROOT};
+use crate::tests::tokens::stored;
 
 /// Memory behind a gate.
 #[derive(Default)]

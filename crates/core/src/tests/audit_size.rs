@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::{Ask, House, ROOT, device};
+use crate::tests::fixture::{Ask, House, ROOT, device};
 
 /// Bytes that both entries of a request without an accepted token have at most, whatever its body is.
 const STRANGERS_ENTRIES: usize = 2 * ((16 << 10) + 2048);

@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use keepfast_core::metrics::catalogue::{self, Kind};
-use keepfast_core::metrics::{Item, Value as Number};
-use keepfast_core::settings::{HostGauges, Settings};
+use crate::metrics::catalogue::{self, Kind};
+use crate::metrics::{Item, Value as Number};
+use crate::settings::{HostGauges, Settings};
 use keepfast_framework::engine::{Gauge, Registered, Registry};
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Engine, HeldLease, Kind as EngineKind, LeaseOffer, LeaseTerms, Leased, Result, Routes};
 use serde_json::{Value, json};
 
-use crate::fixture::{Ask, House, ROOT};
+use crate::tests::fixture::{Ask, House, ROOT};
 
 fn count(items: &[Item], name: &str) -> u64 {
     let found = items.iter().find(|i| i.name == name).unwrap_or_else(|| panic!("no {name} in {items:#?}"));
@@ -128,7 +128,7 @@ async fn published_dashboards_find_their_metrics() {
     let text = scraped(&house).await;
     let there: BTreeSet<&str> =
         text.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split(['{', ' ']).next()).collect();
-    let asked: BTreeSet<String> = include_str!("../dashboards/metrics.txt")
+    let asked: BTreeSet<String> = include_str!("dashboards/metrics.txt")
         .lines()
         .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
         .map(|name| name.replace("<mount>", "secret"))
@@ -137,7 +137,7 @@ async fn published_dashboards_find_their_metrics() {
     let mut missing = BTreeSet::new();
     let mut stale = BTreeSet::new();
     let absent: Vec<(&str, &str)> =
-        include_str!("../dashboards/absent.txt").lines().filter_map(|line| line.split_once(" = ")).collect();
+        include_str!("dashboards/absent.txt").lines().filter_map(|line| line.split_once(" = ")).collect();
     let fits = |pattern: &str, name: &str| match pattern.strip_suffix('*') {
         Some(begin) => name.starts_with(begin),
         None => name == pattern,

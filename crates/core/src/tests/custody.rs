@@ -1,12 +1,12 @@
 //! New shares, new root keys, new root tokens: who may make them, and that either the old shares hold or the new ones.
 
+use crate::seal::SealShape;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use keepfast_core::seal::SealShape;
 use keepfast_crypto::secret::SecretBytes;
 use serde_json::{Value, json};
 
-use crate::fixture::{Answer, House, ROOT};
+use crate::tests::fixture::{Answer, House, ROOT};
 
 /// A server with three shares of which two unseal.
 async fn house() -> House {

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::fixture::{Ask, House, ROOT, device};
+use crate::tests::fixture::{Ask, House, ROOT, device};
 
 #[tokio::test]
 async fn sec_al06_every_request_has_exactly_one_entry_before_and_one_after() {
@@ -67,7 +67,7 @@ async fn sec_al07_when_no_device_takes_an_entry_nothing_happens() {
     let pipe = dir.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let reader = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
-    let full = |path: &str| keepfast_core::settings::AuditSettings {
+    let full = |path: &str| crate::settings::AuditSettings {
         options: [("file_path".to_owned(), path.to_owned())].into(),
         ..device(std::path::Path::new("/"), "full", &[])
     };
@@ -257,7 +257,7 @@ async fn sec_al01_no_secret_is_in_the_audit_log_or_in_storage() {
     }
     assert!(house.entries().len() > 60);
     // What the backend holds is ciphertext and names: neither a value nor a name may tell.
-    let names = crate::tokens::stored(&house, "").await;
+    let names = crate::tests::tokens::stored(&house, "").await;
     for form in secrets.iter().filter(|s| s.len() > 8).flat_map(|s| forms(s)) {
         assert!(!names.iter().any(|n| n.contains(&form)), "{form} is a name in storage");
     }

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use keepfast_core::settings::LockoutSettings;
+use crate::settings::LockoutSettings;
 use keepfast_framework::cx::Claim;
 use keepfast_framework::{Clock, Error};
 use serde_json::{Value, json};
 
-use crate::fixture::{Answer, House, ROOT};
+use crate::tests::fixture::{Answer, House, ROOT};
 
 /// A server with the user `anna`.
-async fn house(change: impl FnOnce(&mut keepfast_core::Settings)) -> House {
+async fn house(change: impl FnOnce(&mut crate::Settings)) -> House {
     let house = House::with(|settings, _| change(settings), keepfast_engines::all()).await;
     house.post("sys/auth/up", ROOT, json!({ "type": "userpass" })).await.ok();
     house.post("auth/up/users/anna", ROOT, json!({ "password": "right" })).await.ok();

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::fixture::{House, ROOT};
-use crate::tokens::stored;
+use crate::tests::fixture::{House, ROOT};
+use crate::tests::tokens::stored;
 
 const INVALID: &str = "wrapping token is not valid or does not exist";
 

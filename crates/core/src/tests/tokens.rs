@@ -6,7 +6,7 @@ use std::time::Duration;
 use keepfast_framework::Clock;
 use serde_json::json;
 
-use crate::fixture::{Ask, House, ROOT, device};
+use crate::tests::fixture::{Ask, House, ROOT, device};
 
 #[tokio::test]
 async fn a_token_is_looked_up_renewed_and_revoked_in_every_form() {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::{House, ROOT};
+use crate::tests::fixture::{House, ROOT};
 
 #[tokio::test]
 async fn a_change_of_a_policy_holds_for_the_next_request() {

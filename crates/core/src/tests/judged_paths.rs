@@ -3,7 +3,7 @@
 use keepfast_framework::Kind;
 use serde_json::{Value, json};
 
-use crate::fixture::{House, ROOT};
+use crate::tests::fixture::{House, ROOT};
 
 /// The lease of a fresh token.
 async fn lease(house: &House) -> (String, String) {

@@ -1,7 +1,5 @@
 //! The kernel with every engine in it, in one process: requests go in as the edge makes them, answers and audit come out.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
-
 mod admission;
 mod audit;
 mod audit_api;

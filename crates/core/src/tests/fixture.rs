@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::DevKv;
+use crate::seal::SealShape;
+use crate::settings::AuditSettings;
+use crate::unsealed::Unsealed;
+use crate::{Incoming, Node, Settings};
 use bytes::Bytes;
-use keepfast_core::node::DevKv;
-use keepfast_core::seal::SealShape;
-use keepfast_core::settings::AuditSettings;
-use keepfast_core::{Incoming, Node, Settings, Unsealed};
 use keepfast_crypto::secret::{SecretBytes, SecretString};
 use keepfast_framework::clock::TestClock;
 use keepfast_framework::engine::Registry;
@@ -17,7 +18,7 @@ use keepfast_framework::{Body, CanonicalPath, Clock, Operation};
 use keepfast_storage::Backend;
 use serde_json::{Value, json};
 
-use crate::gate::Gated;
+use crate::tests::gate::Gated;
 
 /// The id of the first token.
 pub(crate) const ROOT: &str = "root-of-the-house";
@@ -266,7 +267,7 @@ pub(crate) fn incoming(method: &str, path: &str, ask: Ask) -> Incoming {
         headers: Vec::new(),
         wrap_ttl: ask.wrap.map(Duration::from_secs),
         remote: ask.remote.or_else(|| "127.0.0.1:40000".parse().ok()),
-        open: keepfast_core::OpenCeremonies::default(),
+        open: crate::OpenCeremonies::default(),
         accepts_prometheus: ask.accepts_prometheus,
     }
 }

@@ -6,7 +6,7 @@ use keepfast_framework::routes::Access;
 use keepfast_framework::rows::RowInfo;
 use serde_json::{Value, json};
 
-use crate::fixture::{Ask, House, ROOT};
+use crate::tests::fixture::{Ask, House, ROOT};
 
 /// One operation of one row of one mount.
 pub(crate) struct Route {
@@ -171,7 +171,7 @@ async fn sec_ac07_no_route_is_added_or_opened_unreviewed() {
     now.sort();
     now.dedup();
     let text = now.join("\n") + "\n";
-    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/routes.txt");
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tests/golden/routes.txt");
     if std::env::var_os("KEEPFAST_BLESS").is_some() {
         std::fs::write(&golden, &text).unwrap();
     }

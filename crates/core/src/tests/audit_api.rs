@@ -1,10 +1,10 @@
 //! `sys/audit`: devices that the API creates, only where the configuration allows it.
 
-use keepfast_core::audit::OwnFiles;
-use keepfast_core::settings::Settings;
+use crate::audit::OwnFiles;
+use crate::settings::Settings;
 use serde_json::{Value, json};
 
-use crate::fixture::{House, ROOT};
+use crate::tests::fixture::{House, ROOT};
 
 async fn house(change: fn(&mut Settings)) -> House {
     House::with(
@@ -107,7 +107,10 @@ async fn sec_kf42_a_created_device_records_survives_and_is_removed() {
     house.restarted().await;
     house.get("sys/mounts", ROOT).await.ok();
     assert_eq!(house.audit("logs/second").lines().count(), lines);
-    assert!(!crate::tokens::stored(&house, "audit/").await.iter().any(|key| key.contains("deep")), "its salt is gone");
+    assert!(
+        !crate::tests::tokens::stored(&house, "audit/").await.iter().any(|key| key.contains("deep")),
+        "its salt is gone"
+    );
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::fixture::{House, ROOT};
+use crate::tests::fixture::{House, ROOT};
 
 const TAGS: [&str; 4] = ["root", "uuid", "accessor", "storage"];
 

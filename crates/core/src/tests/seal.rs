@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keepfast_core::seal::SealShape;
-use keepfast_core::{Node, Settings};
+use crate::seal::SealShape;
+use crate::{Node, Settings};
 use keepfast_framework::clock::TestClock;
 use keepfast_storage::MemoryBackend;
 use serde_json::{Value, json};
 
-use crate::fixture::{Ask, House, ROOT, incoming};
+use crate::tests::fixture::{Ask, House, ROOT, incoming};
 
 fn share(house: &House, n: usize) -> String {
     hex::encode(house.shares[n].expose())
@@ -268,12 +268,12 @@ async fn duties_end_what_is_due_and_end_with_the_seal() {
     let token = house.token(json!({ "policies": ["default"], "ttl": "5s" })).await;
     house.clock.advance(Duration::from_secs(7));
     for _ in 0..10_000 {
-        if crate::tokens::stored(&house, "token/expiry/").await.is_empty() {
+        if crate::tests::tokens::stored(&house, "token/expiry/").await.is_empty() {
             break;
         }
         tokio::task::yield_now().await;
     }
-    assert!(crate::tokens::stored(&house, "token/expiry/").await.is_empty());
+    assert!(crate::tests::tokens::stored(&house, "token/expiry/").await.is_empty());
     assert!(!house.accepts(&token).await);
     let held = Arc::downgrade(&house.unsealed());
     house.node.seal().await;
