@@ -1,4 +1,4 @@
-"""Normalises answers and says in what they differ."""
+"""Normalises responses and lists their differences."""
 
 import re
 
@@ -21,7 +21,7 @@ FORMS = [
     (re.compile(r"(failed to connect to|unable to start transaction).*", re.S), "<no connection>"),
     (re.compile(r"at input byte \d+"), "at input byte <n>"),
     (re.compile(r"OpenBao's server log|the server's log|Keepfast's server log"), "the server's log"),
-    # What follows are words of the peer's libraries for JSON and HCL.
+    # The error texts below come from OpenBao's libraries for JSON and HCL.
     (re.compile(r"(error converting input for field \"[^\"]*\").*", re.S), r"\1"),
     (re.compile(r"failed to (decode|parse) JSON.*", re.S), "failed to parse JSON"),
     (re.compile(r"(failed to parse policy).*", re.S), r"\1"),
@@ -63,7 +63,7 @@ def masked(text: str, variables: dict) -> str:
 
 
 def differences(ours: Answer, peer: Answer, mine: dict, theirs: dict, measured: bool = False) -> list[str]:
-    """In what an answer of ours differs from the peer's; the variables of both stand for what they sent."""
+    """The differences between the response of Keepfast and that of OpenBao; the variables of both stand for the values that they returned."""
     found = []
     if ours.status != peer.status:
         found.append(f"status: ours {ours.status} {short(error(ours, mine))}, peer {peer.status} {short(error(peer, theirs))}")

@@ -72,7 +72,7 @@ def all_families(operations: list[Operation]) -> list[Case]:
 
 
 def surrounded(about: str, path: str, step: Step, then: list[Step] | None = None) -> Case:
-    """A request with what is made before it and taken away after it."""
+    """A request between its setup and its cleanup."""
     before, after = around(path)
     if OWN.match(path) and step.token == "root":
         before, step.token = [FRESH], "fresh"

@@ -23,7 +23,7 @@ class Operation:
 
 
 def operations(ours: Server, peer: Server) -> list[Operation]:
-    """The operations of the peer's document, but for those that ours is known to miss, with the fields that either has."""
+    """The operations of OpenBao's document, but for those that ours is known to miss, with the fields that either has."""
     missing = set(MISSING.read_text().split("\n"))
     found: dict[tuple[str, str], Operation] = {}
     for server in (peer, ours):

@@ -1,4 +1,4 @@
-"""The things that cases are about: how each is made before a request and taken away after it, and a body that is right."""
+"""The resources of the cases: setup before a request, cleanup after it, and a valid body."""
 
 import base64
 import re
@@ -10,7 +10,7 @@ POLICY = 'path "a/*" { capabilities = ["read"] }'
 PASSWORDS = 'length = 20\nrule "charset" { charset = "abcdefgh" }'
 CONNECTION = {"plugin_name": "postgresql-database-plugin", "verify_connection": False, "allowed_roles": "*", "username": "u",
               "password": "database password", "connection_url": "postgresql://{{username}}:{{password}}@127.0.0.1:1/x"}
-# A fresh token for what ends or changes a token.
+# A new token, for requests that revoke or change a token.
 FRESH = Step("POST", "auth/token/create", {"policies": ["default"], "ttl": "1h"},
              capture={"fresh": "auth.client_token", "fresh_accessor": "auth.accessor"})
 WRAPPED = Step("POST", "sys/wrapping/wrap", {"a": "b"}, headers={"X-Vault-Wrap-TTL": "60"},
@@ -22,7 +22,7 @@ ROLE = [Step("POST", "auth/approle/role/thing", {"role_id": "the role"}),
         Step("POST", "auth/approle/role/thing/secret-id",
              capture={"secret_id": "data.secret_id", "secret_id_accessor": "data.secret_id_accessor"})]
 
-# By the beginning of a path: what is made before, what is taken away after.
+# Setup and cleanup, by the prefix of a path.
 AROUND: list[tuple[str, list[Step], list[Step]]] = [
     (r"sys/(mounts|internal/ui/mounts)/", [Step("POST", "sys/mounts/thing", {"type": "kv"})], [Step("DELETE", "sys/mounts/thing")]),
     (r"sys/auth/", [Step("POST", "sys/auth/thing", {"type": "approle"})], [Step("DELETE", "sys/auth/thing")]),
@@ -58,7 +58,7 @@ AROUND: list[tuple[str, list[Step], list[Step]]] = [
      [Step("DELETE", "database/roles/thing"), Step("DELETE", "database/config/thing")]),
 ]
 
-# By the whole path of the API: a body that is right.
+# A valid body, by the path of the API.
 RIGHT: list[tuple[str, dict]] = [
     (r"sys/mounts/\{path\}", {"type": "kv"}),
     (r"sys/auth/\{path\}", {"type": "approle"}),
@@ -103,12 +103,12 @@ RIGHT: list[tuple[str, dict]] = [
     (r"database/static-roles/.*", {"db_name": "thing", "username": "u", "rotation_period": 3600}),
 ]
 
-# Who asks where an answer depends on it: these end or change the asking token.
+# The caller's token, for paths that revoke or change it.
 OWN = re.compile(r"auth/token/(revoke|renew|lookup)-self")
 
 
 def around(path: str) -> tuple[list[Step], list[Step]]:
-    """What is made before a request for a path and taken away after it."""
+    """The setup and the cleanup of a request for a path."""
     for pattern, before, after in AROUND:
         if re.match(pattern, path + "/"):
             return before, after
@@ -116,7 +116,7 @@ def around(path: str) -> tuple[list[Step], list[Step]]:
 
 
 def right(path: str) -> dict:
-    """A body that is right at a path of the API."""
+    """A valid body for a path of the API."""
     for pattern, body in RIGHT:
         if re.fullmatch(pattern, path):
             return dict(body)

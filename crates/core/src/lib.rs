@@ -20,7 +20,7 @@
 //! }
 //! ```
 //!
-//! Nor can the engine of a mount, whoever hands the mount over:
+//! The engine of a mount cannot be reached either, not even by a caller that has the mount:
 //!
 //! ```compile_fail,E0603
 //! use keepfast_core::mount::Mounted;

@@ -52,8 +52,8 @@ pub(crate) struct Unsealed {
     pub(crate) lockout: Lockout,
     /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
-    /// How many of the reads that the barrier's cache answered the metrics know of.
-    pub(crate) cache_hits_told: AtomicU64,
+    /// How many of the reads that the barrier's cache answered are recorded in the metrics.
+    pub(crate) cache_hits_recorded: AtomicU64,
     /// The requests under way.
     pub(crate) in_flight: Arc<InFlight>,
 }
@@ -116,7 +116,7 @@ impl Unsealed {
             audit,
             lockout,
             metrics,
-            cache_hits_told: AtomicU64::new(0),
+            cache_hits_recorded: AtomicU64::new(0),
             in_flight,
         }))
     }

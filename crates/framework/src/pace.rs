@@ -1,4 +1,4 @@
-//! The pace of work that nobody waits for: it leaves most of a core, and of the disk, to requests.
+//! The pace of background work: it leaves most of a core, and of the disk, to requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ const REST: u32 = 9;
 /// No rest is longer.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// Work that nobody waits for, such as counting what is stored: it takes a tenth of the time that passes.
+/// Background work, such as usage counts: it takes a tenth of the time that passes.
 pub struct Pace {
     clock: Arc<dyn Clock>,
     since: Timestamp,

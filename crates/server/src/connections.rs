@@ -159,7 +159,8 @@ impl Connections {
         !idle.is_empty()
     }
 
-    /// Adds to what strangers hold. What closes counts first, so that nobody takes it for the burden of others.
+    /// Adds to what strangers hold. The part of closing connections is added first, so that it never counts as the burden of
+    /// others.
     fn count_held(&self, bytes: usize, closing: bool) {
         if closing {
             self.closing.fetch_add(bytes, Ordering::Relaxed);
@@ -183,7 +184,7 @@ impl Connections {
         self.strangers.load(Ordering::Relaxed) > PRESSED
     }
 
-    /// The same behind all that was released before. Whoever waits after this is woken.
+    /// The same, ordered after all earlier releases. A task that waits after this call is woken.
     fn is_pressed_now(&self) -> bool {
         self.pressed.store(true, Ordering::SeqCst);
         self.strangers.fetch_add(0, Ordering::AcqRel) > PRESSED

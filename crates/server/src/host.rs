@@ -1,4 +1,4 @@
-//! What the metrics tell of the machine: the room on the disk and the ends of the listeners' certificates.
+//! Metrics of the machine: free and total bytes of the disk, and the expiry of the listeners' certificates.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use keepfast_framework::engine::Gauge;
 use crate::config::Storage;
 use crate::tls::Tls;
 
-/// What the metrics tell of the machine.
+/// The sources of the metrics of the machine.
 pub(crate) struct Host {
     /// Where the data is; `None` for memory.
     data: Option<PathBuf>,
@@ -38,7 +38,7 @@ impl HostGauges for Host {
     fn gauges(&self) -> Vec<Gauge> {
         let mut out = Vec::new();
         if let Some(disk) = self.data.as_ref().and_then(|path| rustix::fs::statvfs(path).ok()) {
-            // What is left for this process, without what is kept for the administrator.
+            // Free for this process: the reserve for root does not count.
             for (name, blocks) in
                 [("storage.disk.free_bytes", disk.f_bavail), ("storage.disk.total_bytes", disk.f_blocks)]
             {
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn room_and_the_end_of_a_certificate_are_told() {
+    fn disk_space_and_certificate_expiry_are_reported() {
         let dir = tempfile::tempdir().unwrap();
         let storage = Storage::File { path: dir.path().into() };
         let files = development::write(dir.path(), vec!["localhost".to_owned()]).unwrap();

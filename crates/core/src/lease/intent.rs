@@ -63,7 +63,7 @@ impl Desk {
 
     /// Puts a lease in force whose intent was made in this request.
     ///
-    /// Fails with 403 when the lease was taken back meanwhile, with its token or by an operator.
+    /// Fails with 403 when the lease was revoked meanwhile, with its token or by an operator.
     pub(crate) async fn confirm(&self, tx: &mut Tx, intent: &Intent) -> Result<Granted> {
         let lost = || Error::denied().caused_by("the lease was taken back before it was confirmed");
         let Some((_, index::Named::Lease(id))) = index::parse_lease_id(intent.id()) else { return Err(lost()) };

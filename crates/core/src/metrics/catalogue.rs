@@ -1,5 +1,5 @@
-//! Every metric: its name, kind, labels and meaning. `docs/metrics.md` is made from this table, and a test sees to it that
-//! nothing is told that does not stand here.
+//! Every metric: its name, kind, labels and meaning. `docs/metrics.md` is made from this table, and a test fails for
+//! a reported metric that is missing here.
 
 #[cfg(test)]
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ pub(crate) struct Metric {
     pub(crate) kind: Kind,
     /// Its labels, in the order of their names.
     pub(crate) labels: &'static [&'static str],
-    /// What it tells.
+    /// Its meaning.
     pub(crate) meaning: &'static str,
 }
 
@@ -55,7 +55,7 @@ const fn summary(name: &'static str, meaning: &'static str) -> Metric {
     metric(name, Kind::Summary, &[], meaning)
 }
 
-/// Vault's names, in its groups. What begins with `process_` is told to Prometheus only, and without the prefix.
+/// Vault's names, in its groups. Names that begin with `process_` are reported to Prometheus only, without the prefix.
 pub(crate) const METRICS: &[Metric] = &[
     gauge("core.active", &["cluster"], "1 while the server is unsealed: it leads alone"),
     gauge("core.unsealed", &["cluster"], "1 while the server is unsealed"),

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::timing::QUANTILES;
 use super::{INTERVAL, Interval, Item, Turns, Value, catalogue};
 
-/// What is told to Prometheus only and without the prefix, because its dashboards know it by this name.
+/// The start of names that are reported to Prometheus only, without the prefix: dashboards know them by this name.
 const PROCESS: &str = "process_";
 
 #[derive(Serialize)]
@@ -47,8 +47,8 @@ struct Sample<'a> {
 /// Vault's JSON: gauges as they are now, and what was counted and timed in the last whole interval; before the first one
 /// has ended, since the start of the process.
 pub(crate) fn json(items: &[Item], turns: &Turns, prefix: &str, now: Timestamp) -> serde_json::Result<Vec<u8>> {
-    let told_since = turns.told_since.unwrap_or(now).rfc3339_seconds();
-    let timestamp = format!("{} +0000 UTC", told_since.trim_end_matches('Z').replace('T', " "));
+    let reported_since = turns.reported_since.unwrap_or(now).rfc3339_seconds();
+    let timestamp = format!("{} +0000 UTC", reported_since.trim_end_matches('Z').replace('T', " "));
     let (mut gauges, mut counters, mut samples) = (Vec::new(), Vec::new(), Vec::new());
     for item in items.iter().filter(|item| !item.name.starts_with(PROCESS)) {
         let name = format!("{prefix}.{}", item.name);
@@ -223,8 +223,8 @@ mod tests {
         assert_eq!((gauges.len(), &gauges[0]["Name"]), (1, &"vault.database.pool.open".into()));
         assert_eq!(gauges[0]["Labels"]["mount_point"], "a\"b/");
         let sample = &value["Samples"][1];
-        let told = ["Count", "Sum", "Rate", "Min", "Max"].map(|name| sample[name].as_f64().unwrap());
-        assert_eq!(told, [3.0, 10.0, 1.0, 1.0, 7.0]);
+        let reported = ["Count", "Sum", "Rate", "Min", "Max"].map(|name| sample[name].as_f64().unwrap());
+        assert_eq!(reported, [3.0, 10.0, 1.0, 1.0, 7.0]);
         assert!(sample["Stddev"].as_f64().unwrap() > 3.0);
         assert_eq!(value["Counters"][0]["Count"], 2);
         turns.turn(&items(), Timestamp::from_unix(10));

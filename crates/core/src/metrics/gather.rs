@@ -11,9 +11,19 @@ use crate::unsealed::Unsealed;
 impl Node {
     /// All numbers, by name.
     pub fn gather(&self) -> Vec<Item> {
+        let mut out = self.items();
+        let host = self.settings.host_gauges.as_ref().map(|host| host.gauges()).unwrap_or_default();
+        out.extend(host.into_iter().map(item_of));
+        self.label(&mut out);
+        out.sort_by(|a, b| (&a.name, &a.labels).cmp(&(&b.name, &b.labels)));
+        out
+    }
+
+    /// All numbers but the gauges of the machine, which take system calls, without the label `cluster`.
+    fn items(&self) -> Vec<Item> {
         let unsealed = self.unsealed();
         if let Some(unsealed) = &unsealed {
-            unsealed.tell_cache_hits();
+            unsealed.record_cache_hits();
         }
         let mut out = self.own_numbers();
         out.extend(process::items());
@@ -25,28 +35,30 @@ impl Node {
             out.extend(unsealed.numbers());
             out.extend(of_mounts(&unsealed));
         }
-        let host = self.settings.host_gauges.as_ref().map(|host| host.gauges()).unwrap_or_default();
-        out.extend(host.into_iter().map(item_of));
+        out
+    }
+
+    /// Adds the label `cluster` where the catalogue has it, and sorts the labels.
+    fn label(&self, items: &mut [Item]) {
         let cluster = self.cluster_name();
-        for item in &mut out {
+        for item in items {
             if catalogue::find(&item.name).is_some_and(|known| known.labels.contains(&"cluster")) {
                 item.labels.push(("cluster", cluster.clone()));
             }
             item.labels.sort_unstable();
         }
-        out.sort_by(|a, b| (&a.name, &a.labels).cmp(&(&b.name, &b.labels)));
-        out
     }
 
     /// Ends an interval of the metrics and begins the next one.
     pub(crate) fn turn_metrics(&self) {
         if let Some(unsealed) = self.unsealed() {
-            unsealed.tell_cache_hits();
+            unsealed.record_cache_hits();
             unsealed.mounts.router().all().for_each(|mounted| mounted.timings.turn_all());
             unsealed.audit.turn();
         }
         self.metrics.turn_all();
-        let items = self.gather();
+        let mut items = self.items();
+        self.label(&mut items);
         self.metrics.turns.lock().turn(&items, self.clock.now());
     }
 
@@ -96,11 +108,11 @@ impl Node {
 }
 
 impl Unsealed {
-    /// Reads that the cache answered pass no clock: they are told here, as reads that took no time.
-    fn tell_cache_hits(&self) {
+    /// Records the reads that the cache has answered since the last call. They are not timed, so they count as zero.
+    fn record_cache_hits(&self) {
         let hits = self.barrier.traffic().hits;
-        let told = self.cache_hits_told.fetch_max(hits, Ordering::Relaxed);
-        self.metrics.backend.barrier_get.record_each(hits.saturating_sub(told), std::time::Duration::ZERO);
+        let recorded = self.cache_hits_recorded.fetch_max(hits, Ordering::Relaxed);
+        self.metrics.backend.barrier_get.record_each(hits.saturating_sub(recorded), std::time::Duration::ZERO);
     }
 
     fn numbers(&self) -> Vec<Item> {

@@ -102,15 +102,15 @@ mod tests {
     fn status_codes_are_counted_with_their_class() {
         let codes = StatusCodes::default();
         [200, 404, 404, 99, 600, 0].into_iter().for_each(|status| codes.add(status));
-        let told: Vec<_> =
+        let reported: Vec<_> =
             codes.items("x").into_iter().map(|i| (i.labels[0].1.clone(), i.labels[1].1.clone(), i.value)).collect();
         let one = |code: &str, class: &str, n| (code.to_owned(), class.to_owned(), Value::Counter(n));
-        assert_eq!(told, [one("200", "2xx", 1), one("404", "4xx", 2)]);
+        assert_eq!(reported, [one("200", "2xx", 1), one("404", "4xx", 2)]);
     }
 
     #[test]
     fn times_to_live_have_vaults_buckets() {
-        let told = [0, 60, 61, 7200, 2_592_000, 2_592_001].map(ttl_bucket);
-        assert_eq!(told, ["1m", "1m", "10m", "2h", "30d", "+Inf"]);
+        let buckets = [0, 60, 61, 7200, 2_592_000, 2_592_001].map(ttl_bucket);
+        assert_eq!(buckets, ["1m", "1m", "10m", "2h", "30d", "+Inf"]);
     }
 }

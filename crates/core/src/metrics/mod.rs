@@ -152,11 +152,11 @@ impl Counter {
     }
 }
 
-/// Counters at the turns of intervals: the JSON form tells what came in the last one.
+/// Counters at the ends of intervals: the JSON form reports the increase of the last interval.
 #[derive(Default)]
 pub(crate) struct Turns {
-    /// When the interval that is told began; `None` before the first turn.
-    pub(crate) told_since: Option<Timestamp>,
+    /// When the reported interval began; `None` before the end of the first one.
+    pub(crate) reported_since: Option<Timestamp>,
     began: Option<Timestamp>,
     before: BTreeMap<Series, u64>,
     last: BTreeMap<Series, u64>,
@@ -178,13 +178,13 @@ impl Turns {
         };
         self.last = counts.iter().map(more).collect();
         self.before = counts;
-        self.told_since = Some(self.began.unwrap_or(Timestamp::from_unix(now.unix() - INTERVAL)));
+        self.reported_since = Some(self.began.unwrap_or(Timestamp::from_unix(now.unix() - INTERVAL)));
         self.began = Some(now);
     }
 
     /// What a counter gained in the last interval; before the first turn all that it has.
     fn gained(&self, item: &Item, count: u64) -> u64 {
-        match self.told_since {
+        match self.reported_since {
             None => count,
             Some(_) => self.last.get(&(item.name.clone(), item.labels.clone())).copied().unwrap_or(0),
         }

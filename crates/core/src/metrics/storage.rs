@@ -154,12 +154,12 @@ mod tests {
         timed.commit(batch(&["barrier/keyring"], &[])).await.unwrap();
         timed.commit(batch(&["c"], &["a"])).await.unwrap();
         timed.commit(batch(&[], &["b", "c"])).await.unwrap();
-        let told = |timing: &Timing| {
+        let recorded = |timing: &Timing| {
             let read = timing.read();
             (read.count, read.sum, read.interval.min, read.interval.max)
         };
-        assert_eq!(told(&metrics.backend.delete), (3, 17.0, 3.0, 11.0));
-        assert_eq!(told(&metrics.backend.put), (3, 25.0, 7.0, 11.0));
-        assert_eq!(told(&metrics.backend.commit), (4, 521.0, 3.0, 500.0));
+        assert_eq!(recorded(&metrics.backend.delete), (3, 17.0, 3.0, 11.0));
+        assert_eq!(recorded(&metrics.backend.put), (3, 25.0, 7.0, 11.0));
+        assert_eq!(recorded(&metrics.backend.commit), (4, 521.0, 3.0, 500.0));
     }
 }

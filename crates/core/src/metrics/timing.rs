@@ -1,9 +1,9 @@
-//! How often something was done and how long it took: a lock-free histogram, and what is told of it.
+//! A lock-free histogram of durations: counts, sums and quantiles.
 //!
 //! The buckets are log-linear: eight to each power of two from a microsecond to two minutes, so that a quantile is at most
-//! 6 % off. Recording is two relaxed atomic additions and never allocates; how often is the sum of the buckets. Buckets only
-//! grow; what happened in a span of time is the difference to a copy that [`Timing::turn`] made at its beginning, so that recording needs no window
-//! and nothing is lost when one ends.
+//! 6 % off. To record takes two relaxed atomic additions and never allocates; the count is the sum of the buckets. Buckets
+//! only grow; the values of an interval are the difference to the copy that [`Timing::turn`] takes at its start, so that
+//! recording needs no window and loses nothing when an interval ends.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-/// The quantiles that are told, as Vault's.
+/// The reported quantiles, as in Vault.
 pub(crate) const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
 /// The copies that are kept: quantiles are over the last minute.
 const COPIES: usize = 6;
@@ -93,12 +93,12 @@ impl Default for Timing {
 }
 
 impl Timing {
-    /// It was done once more.
+    /// Records one duration.
     pub(crate) fn record(&self, took: Duration) {
         self.record_each(1, took);
     }
 
-    /// It was done `times` more, and each took so long.
+    /// Records the same duration `times` times.
     pub(crate) fn record_each(&self, times: u64, took: Duration) {
         if times == 0 {
             return;
@@ -115,12 +115,12 @@ impl Timing {
         }
     }
 
-    /// How often it was done.
+    /// How many durations were recorded.
     pub(crate) fn count(&self) -> u64 {
         self.buckets.iter().map(|times| times.load(Ordering::Relaxed)).sum()
     }
 
-    /// Everything that is told of it.
+    /// Reads counts, sums and quantiles.
     pub(crate) fn read(&self) -> Summary {
         let now = self.copy(None);
         let past = self.past.lock();
@@ -290,9 +290,9 @@ mod tests {
         let timing = Timing::default();
         (1..=1000).for_each(|n| timing.record(micros(n * 100)));
         let summary = timing.read();
-        for (quantile, told) in QUANTILES.iter().zip(summary.quantiles) {
+        for (quantile, reported) in QUANTILES.iter().zip(summary.quantiles) {
             let right = quantile * 100.0;
-            assert!((told - right).abs() < right * 0.0625, "{quantile}: {told}");
+            assert!((reported - right).abs() < right * 0.0625, "{quantile}: {reported}");
         }
         assert_eq!((summary.count, summary.sum.round()), (1000, 50_050.0));
     }

@@ -1,5 +1,5 @@
-//! What can only be told after reading storage: tokens by what they are, entities, secrets. It is counted in the background
-//! at Vault's interval (`usage_gauge_period`), at a pace that leaves the machine to requests, and never when somebody asks.
+//! Usage gauges, which need a read of storage: tokens by type, entities, secrets. They are counted in the background at
+//! Vault's interval (`usage_gauge_period`), at a pace that leaves the machine to requests, and never during a scrape.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -67,7 +67,7 @@ pub(super) fn root() -> (&'static str, String) {
 }
 
 impl Node {
-    /// Ends the intervals of the metrics and counts what is stored, as long as it is not dropped.
+    /// Ends the intervals of the metrics and counts usage, until it is dropped.
     pub async fn keep_metrics(&self) {
         tokio::join!(self.keep_turning(), self.keep_counting());
     }
@@ -98,7 +98,7 @@ impl Node {
         }
     }
 
-    /// Counts what is stored: leases, and unless they are turned off what the usage gauges tell.
+    /// Counts leases and, unless they are turned off, the usage gauges.
     ///
     /// Fails when storage fails or the server is sealed meanwhile.
     pub(crate) async fn count_usage(&self) -> Result<()> {
@@ -187,7 +187,7 @@ impl Unsealed {
         let mounts: Vec<_> = self.mounts.router().all().cloned().collect();
         let mut items = Vec::new();
         for mounted in mounts {
-            // An engine that cannot be opened is told of by its ticks.
+            // The tick of the engine logs that it cannot be opened.
             let Ok(engine) = mounted.engine(self).await else { continue };
             let mut cx = self.context(&mounted, Operation::Read, mounted.entry.path.clone());
             let gauges = engine.usage(&UsagePermit::new(), &mut cx).await?;
@@ -214,14 +214,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_of_many_labels_are_told() {
+    fn the_largest_of_many_labels_are_reported() {
         let mut by_policy = ByLabel::default();
         for n in 0..MOST_VALUES + 10 {
             by_policy.add(&format!("policy-{n}"));
         }
         ["policy-7", "policy-7", "policy-3"].iter().for_each(|name| by_policy.add(name));
-        let told = by_policy.into_items("token.count.by_policy", "policy", 2);
-        let told: Vec<_> = told.iter().map(|item| (item.labels[0].1.as_str(), item.value)).collect();
-        assert_eq!(told, [("policy-7", Value::Gauge(3.0)), ("policy-3", Value::Gauge(2.0))]);
+        let reported = by_policy.into_items("token.count.by_policy", "policy", 2);
+        let reported: Vec<_> = reported.iter().map(|item| (item.labels[0].1.as_str(), item.value)).collect();
+        assert_eq!(reported, [("policy-7", Value::Gauge(3.0)), ("policy-3", Value::Gauge(2.0))]);
     }
 }

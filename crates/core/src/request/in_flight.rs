@@ -51,9 +51,9 @@ struct Slot {
     token: Option<Arc<Token>>,
 }
 
-/// A request under way, as Vault shows it.
+/// An entry of the response.
 #[derive(Serialize)]
-struct Shown {
+struct InFlightRequest {
     start_time: String,
     client_remote_address: String,
     request_path: String,
@@ -98,7 +98,8 @@ impl InFlight {
         let mut shown = BTreeMap::new();
         for shard in &self.shards {
             let slots = shard.0.lock();
-            shown.extend(slots.all.iter().filter(|slot| slot.is_used).map(|slot| (slot.id.clone(), slot.shown())));
+            shown
+                .extend(slots.all.iter().filter(|slot| slot.is_used).map(|slot| (slot.id.clone(), slot.to_response())));
         }
         serde_json::to_vec(&shown)
     }
@@ -146,8 +147,8 @@ impl Slot {
         }
     }
 
-    fn shown(&self) -> Shown {
-        Shown {
+    fn to_response(&self) -> InFlightRequest {
+        InFlightRequest {
             start_time: self.begun.rfc3339(),
             client_remote_address: self.remote.map(|address| address.to_string()).unwrap_or_default(),
             request_path: format!("/v1/{}", self.path),

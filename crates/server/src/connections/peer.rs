@@ -126,7 +126,7 @@ impl Peer {
             return false;
         }
         self.wake_later(cx);
-        // What was released before the waker was there has woken nobody.
+        // A release before the waker was registered has woken no task.
         self.server.is_pressed_now() && !self.is_known()
     }
 

@@ -60,7 +60,7 @@ pub(crate) trait Kernel: Send + Sync + 'static {
     /// Counts an answer by its status.
     fn count_answer(&self, _status: StatusCode) {}
 
-    /// The requests under way, for a listener that gives them to whoever asks.
+    /// The requests in flight, for a listener with `unauthenticated_in_flight_requests_access`.
     fn in_flight(&self, _asking: &Incoming) -> Answer {
         Answer::bare(StatusCode::NOT_FOUND)
     }
