@@ -3,6 +3,7 @@
 mod wire;
 
 use std::convert::Infallible;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use http::Version;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use keepfast_crypto::secret::SecretBytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
@@ -27,7 +29,7 @@ const HEAD: usize = 64 << 10;
 /// The longest header list of HTTP/2 beside the token, in bytes as RFC 9113 section 6.5.2 counts them.
 const HEADER_LIST: usize = 8 << 10;
 /// The part of a head that the estimate of a connection's memory includes, in bytes.
-const HEAD_INCLUDED: usize = 8 << 10;
+pub(crate) const HEAD_INCLUDED: usize = 8 << 10;
 /// What a request of HTTP/2 holds until its answer is sent, in bytes: its task, its stream and its answer's head, with room
 /// over what was measured.
 const STREAM: usize = 12 << 10;
@@ -36,6 +38,9 @@ const FIELD: usize = 160;
 /// What a connection may hold whose client does not take what is sent, in bytes: the heads of 100 answers of HTTP/2, or
 /// hyper's buffer of HTTP/1, and that of TLS.
 const UNSENT: usize = 128 << 10;
+
+/// How many requests a stranger's connection may begin before others have their turn.
+const PER_TURN: u32 = 4;
 
 /// The answer to a head that has two readings.
 const MALFORMED: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\
@@ -52,7 +57,15 @@ pub(crate) async fn serve<K: Kernel>(
 ) {
     let mut patience = Patience::new(edge.limits());
     let (head, unsent) = (Charge::new(&peer, 0), Charge::new(&peer, 0));
-    let io = TokioIo::new(Watched { stream, peer: peer.clone(), wire: Wire::default(), head, unsent, turn: 0 });
+    let io = TokioIo::new(Watched {
+        stream,
+        peer: peer.clone(),
+        wire: Wire::default(),
+        head,
+        unsent,
+        turn: Turn::default(),
+        ahead: SecretBytes::new(Vec::new()),
+    });
     let service = service_fn({
         let peer = peer.clone();
         move |request: http::Request<hyper::body::Incoming>| {
@@ -75,7 +88,10 @@ pub(crate) async fn serve<K: Kernel>(
         tokio::select! {
             biased;
             // How a connection ends is its client's affair: resets and garbage are no events of ours.
-            _ = connection.as_mut() => return,
+            _ = poll_fn(|cx| {
+                peer.activity.turn_begins();
+                connection.as_mut().poll(cx)
+            }) => return,
             _ = ticks.tick() => {
                 peer.activity.ticked();
                 if patience.is_over(&peer.activity) {
@@ -121,7 +137,7 @@ pub(crate) fn protocols(limits: &Limits) -> Arc<Builder<TokioExecutor>> {
 ///
 /// Nothing is read from a stranger that does not take what is sent, and from none while strangers hold too much: TCP makes
 /// their clients wait. That includes the frames that open windows; a client that waits for longer than an idle connection,
-/// a head or a body may take is closed as if it had sent nothing. Requests of strangers come in turns of a few, so
+/// a head or a body may take is closed as if it had sent nothing. Requests of strangers come in turns of [`PER_TURN`], so
 /// that a connection that sends many at once does not make those of others wait for all of them.
 struct Watched<S> {
     stream: S,
@@ -131,8 +147,18 @@ struct Watched<S> {
     head: Charge,
     /// What waits until the client takes it.
     unsent: Charge,
-    /// How many requests had come when the last turn ended.
-    turn: u32,
+    turn: Turn,
+    /// What was read and waits for the next turn.
+    ahead: SecretBytes,
+}
+
+/// A turn of a connection lasts until its task is polled again.
+#[derive(Default)]
+struct Turn {
+    /// Which of the connection's turns it is.
+    number: u32,
+    /// How many requests had come before it.
+    before: u32,
 }
 
 impl<S> Watched<S> {
@@ -141,7 +167,7 @@ impl<S> Watched<S> {
         if self.peer.is_known() {
             return false;
         }
-        if std::mem::replace(&mut self.turn, self.wire.requests()) != self.wire.requests() {
+        if self.left_of_turn() == 0 {
             cx.waker().wake_by_ref();
             return true;
         }
@@ -150,6 +176,15 @@ impl<S> Watched<S> {
             return !self.peer.is_known();
         }
         self.peer.must_wait(cx, !self.wire.is_http2())
+    }
+
+    /// How many requests may still come in this turn.
+    fn left_of_turn(&mut self) -> u32 {
+        let (number, requests) = (self.peer.activity.turn(), self.wire.requests());
+        if number != self.turn.number {
+            self.turn = Turn { number, before: requests };
+        }
+        PER_TURN.saturating_sub(requests.wrapping_sub(self.turn.before))
     }
 
     /// Follows whether the client takes what is sent.
@@ -164,9 +199,16 @@ impl<S> Watched<S> {
 }
 
 impl<S: AsyncRead + Unpin> Watched<S> {
-    /// Reads, of a stranger as much as one turn takes.
+    /// Reads; of a stranger no more at once than may wait for its next turn.
     fn read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let most = if self.peer.is_known() { usize::MAX } else { self.wire.turn() };
+        let ahead = self.ahead.expose();
+        if !ahead.is_empty() {
+            let (now, later) = ahead.split_at(ahead.len().min(buffer.remaining()));
+            buffer.put_slice(now);
+            self.ahead = SecretBytes::new(later.to_vec());
+            return Poll::Ready(Ok(()));
+        }
+        let most = if self.peer.is_known() { usize::MAX } else { self.wire.longest_read() };
         let stream = Pin::new(&mut self.stream);
         if buffer.remaining() <= most {
             return stream.poll_read(cx, buffer);
@@ -186,11 +228,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
         }
         let before = buffer.filled().len();
         let outcome = self.read(cx, buffer);
+        let most = if self.peer.is_known() { u32::MAX } else { self.left_of_turn() };
         if let Some(bytes) = buffer.filled().get(before..).filter(|bytes| !bytes.is_empty()) {
-            let Watched { peer, wire, head, stream, .. } = &mut *self;
-            peer.activity.received();
-            match wire.received(bytes, peer.activity.ticks()) {
-                Verdict::Pass => head.set(wire.pending_head().saturating_sub(HEAD_INCLUDED)),
+            let Watched { peer, wire, head, stream, ahead, .. } = &mut *self;
+            peer.received(bytes.len());
+            let (verdict, checked) = wire.received(bytes, peer.activity.ticks(), most);
+            match verdict {
+                Verdict::Pass => {
+                    head.set(wire.pending_head().saturating_sub(HEAD_INCLUDED));
+                    if let Some(later) = bytes.get(checked..).filter(|later| !later.is_empty()) {
+                        *ahead = SecretBytes::new([later, ahead.expose().as_slice()].concat());
+                        buffer.set_filled(before + checked);
+                    }
+                }
                 Verdict::Flood => return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
                 Verdict::Malformed => {
                     // While a request is answered its answer is the last. What is left unsent here the client misses.

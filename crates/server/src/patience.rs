@@ -55,6 +55,7 @@ pub(crate) struct Activity {
     state: AtomicU64,
     open: AtomicU32,
     ticks: AtomicU32,
+    turn: AtomicU32,
 }
 
 /// Bytes of a head are awaited or came in part: where every connection starts.
@@ -88,6 +89,17 @@ impl Activity {
     /// How often the timer has ticked.
     pub(crate) fn ticks(&self) -> u32 {
         self.ticks.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the connection's task is polled.
+    pub(crate) fn turn_begins(&self) {
+        // Only that task writes it.
+        self.turn.store(self.turn().wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// How often the connection's task was polled.
+    pub(crate) fn turn(&self) -> u32 {
+        self.turn.load(Ordering::Relaxed)
     }
 
     /// Whether a request is being answered.

@@ -20,8 +20,8 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How much of a line is kept, in bytes: enough for the headers that decide where a body ends.
 const KEPT: usize = 64;
 
-/// How much is read at once, in bytes, from a connection that takes turns: some ten short requests.
-const TURN: usize = 512;
+/// How much is read at once, in bytes, from a connection that takes turns.
+pub(super) const READ: usize = 512;
 
 /// What the bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +53,10 @@ impl Default for Wire {
 }
 
 impl Wire {
-    /// Checks what came, in order. `ticks` counts the ticks of the connection's timer since it began.
-    pub(crate) fn received(&mut self, bytes: &[u8], ticks: u32) -> Verdict {
+    /// Checks what came, in order, and stops behind the first `most` requests: in HTTP/1 behind their bodies too, in HTTP/2
+    /// behind their HEADERS frames. Returns also how many bytes were checked: what is behind them was not looked at.
+    /// `ticks` counts the ticks of the connection's timer since it began.
+    pub(crate) fn received(&mut self, bytes: &[u8], ticks: u32, most: u32) -> (Verdict, usize) {
         let mut rest = bytes;
         if let State::Preface(seen) = &mut self.state {
             let matching = rest.iter().zip(&PREFACE[*seen..]).take_while(|(a, b)| a == b).count();
@@ -64,22 +66,24 @@ impl Wire {
                 self.state = State::Http2(Frames::default());
                 rest = &rest[matching..];
             } else if matching == rest.len() {
-                return Verdict::Pass;
+                return (Verdict::Pass, bytes.len());
             } else {
                 // What looked like the preface is the start of a head.
                 let mut http1 = Http1::default();
-                http1.received(&PREFACE[..before]);
+                http1.received(&PREFACE[..before], u32::MAX);
                 self.state = State::Http1(http1);
             }
         }
-        match &mut self.state {
-            State::Http1(http1) => match http1.received(rest) {
-                Part::Refused => Verdict::Malformed,
-                _ => Verdict::Pass,
+        let skipped = bytes.len() - rest.len();
+        let (verdict, checked) = match &mut self.state {
+            State::Http1(http1) => match http1.received(rest, most) {
+                (Part::Refused, checked) => (Verdict::Malformed, checked),
+                (_, checked) => (Verdict::Pass, checked),
             },
-            State::Http2(frames) => frames.received(rest, ticks),
-            State::Preface(_) => Verdict::Pass,
-        }
+            State::Http2(frames) => frames.received(rest, ticks, most),
+            State::Preface(_) => (Verdict::Pass, rest.len()),
+        };
+        (verdict, skipped + checked)
     }
 
     /// Notes that so many bytes were sent.
@@ -94,15 +98,15 @@ impl Wire {
         matches!(self.state, State::Http2(_))
     }
 
-    /// How much may be read at once from a connection that takes turns with others, in bytes: a few requests, or the rest of
-    /// a frame or body.
-    pub(crate) fn turn(&self) -> usize {
+    /// How much may be read at once from a connection that takes turns with others, in bytes: [`READ`], or the rest of a
+    /// frame or body.
+    pub(crate) fn longest_read(&self) -> usize {
         let rest = match &self.state {
             State::Http1(Http1 { part: Part::Data { left, .. }, .. }) => usize::try_from(*left).unwrap_or(usize::MAX),
             State::Http2(frames) => frames.payload,
             _ => 0,
         };
-        rest.max(TURN)
+        rest.max(READ)
     }
 
     /// How many requests have begun in HTTP/2, or of how many the head has ended in HTTP/1.
@@ -195,10 +199,12 @@ impl Line {
 struct Malformed;
 
 impl Http1 {
-    /// Follows what came; returns where the next byte is.
-    fn received(&mut self, bytes: &[u8]) -> Part {
+    /// Follows what came up to the end of the request that is the last of `most`. Returns where the next byte is, and how
+    /// many bytes were followed.
+    fn received(&mut self, bytes: &[u8], most: u32) -> (Part, usize) {
         let mut at = 0;
-        while at < bytes.len() {
+        let last = self.requests.wrapping_add(most);
+        while at < bytes.len() && !(self.requests == last && matches!(self.part, Part::Head)) {
             match &mut self.part {
                 Part::Refused => break,
                 Part::Data { left, chunked } => {
@@ -214,6 +220,7 @@ impl Http1 {
                     let Some(end) = memchr::memchr(b'\n', rest) else {
                         self.line.push(rest);
                         self.received += rest.len();
+                        at = bytes.len();
                         break;
                     };
                     self.line.push(&rest[..end]);
@@ -225,7 +232,7 @@ impl Http1 {
                 }
             }
         }
-        self.part
+        (self.part, at)
     }
 
     fn line_ends(&mut self) -> Result<(), Malformed> {
@@ -368,7 +375,8 @@ impl Default for Frames {
 }
 
 impl Frames {
-    fn received(&mut self, mut bytes: &[u8], ticks: u32) -> Verdict {
+    fn received(&mut self, mut bytes: &[u8], ticks: u32, most: u32) -> (Verdict, usize) {
+        let (length, last) = (bytes.len(), self.requests.wrapping_add(most));
         let passed = ticks.wrapping_sub(self.ticks);
         if passed > 0 {
             self.ticks = ticks;
@@ -380,6 +388,9 @@ impl Frames {
             let (payload, rest) = bytes.split_at(skipped);
             self.payload(payload);
             bytes = rest;
+            if self.requests == last && self.payload == 0 && self.have == 0 && self.credit >= 0 {
+                break;
+            }
             let taken = (FRAME_HEAD - self.have).min(bytes.len());
             self.head[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
             self.have += taken;
@@ -389,10 +400,10 @@ impl Frames {
                 self.frame();
             }
             if self.credit < 0 {
-                return Verdict::Flood;
+                return (Verdict::Flood, length - bytes.len());
             }
         }
-        Verdict::Pass
+        (Verdict::Pass, length - bytes.len())
     }
 
     fn frame(&mut self) {

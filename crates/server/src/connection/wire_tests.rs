@@ -4,10 +4,15 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// What all of these bytes are.
+fn verdict(wire: &mut Wire, bytes: &[u8], ticks: u32) -> Verdict {
+    wire.received(bytes, ticks, u32::MAX).0
+}
+
 /// Whether all is to be parsed, in reads of this size.
 fn passes(bytes: &[u8], size: usize) -> bool {
     let mut wire = Wire::default();
-    bytes.chunks(size).all(|part| wire.received(part, 0) == Verdict::Pass)
+    bytes.chunks(size).all(|part| verdict(&mut wire, part, 0) == Verdict::Pass)
 }
 
 const HOST: &str = "Host: x\r\n";
@@ -70,25 +75,55 @@ fn bodies_and_ordinary_heads_are_left_as_they_are() {
 #[test]
 fn the_length_of_a_head_is_known_until_it_is_complete() {
     let mut wire = Wire::default();
-    wire.received(b"GET / HTTP/1.1\r\nX: ", 0);
+    verdict(&mut wire, b"GET / HTTP/1.1\r\nX: ", 0);
     assert_eq!(wire.pending_head(), 19);
-    wire.received(b"1\r\n\r\n", 0);
+    verdict(&mut wire, b"1\r\n\r\n", 0);
     assert_eq!(wire.pending_head(), 0);
 }
 
 #[test]
-fn a_turn_is_a_few_requests_or_the_rest_of_a_body() {
+fn a_read_is_short_or_the_rest_of_a_body() {
     let mut wire = Wire::default();
-    assert_eq!((wire.turn(), wire.requests()), (TURN, 0));
-    wire.received(b"POST / HTTP/1.1\r\nContent-Length: 9000\r\n\r\n12", 0);
-    assert_eq!((wire.turn(), wire.requests()), (8998, 1));
-    wire.received(&[b'x'; 8998], 0);
-    wire.received(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n", 0);
-    assert_eq!((wire.turn(), wire.requests()), (TURN, 2));
+    assert_eq!((wire.longest_read(), wire.requests()), (READ, 0));
+    verdict(&mut wire, b"POST / HTTP/1.1\r\nContent-Length: 9000\r\n\r\n12", 0);
+    assert_eq!((wire.longest_read(), wire.requests()), (8998, 1));
+    verdict(&mut wire, &[b'x'; 8998], 0);
+    verdict(&mut wire, b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n", 0);
+    assert_eq!((wire.longest_read(), wire.requests()), (READ, 2));
     let mut wire = Wire::default();
-    wire.received(PREFACE, 0);
-    wire.received(&[frame(1, 5, 30), frame(1, 5, 30), frame(0, 0, 9000)[..100].to_vec()].concat(), 0);
-    assert_eq!((wire.turn(), wire.requests()), (9000 - 91, 2));
+    verdict(&mut wire, PREFACE, 0);
+    verdict(&mut wire, &[frame(1, 5, 30), frame(1, 5, 30), frame(0, 0, 9000)[..100].to_vec()].concat(), 0);
+    assert_eq!((wire.longest_read(), wire.requests()), (9000 - 91, 2));
+}
+
+/// How many bytes each call checks of what is left, with `most` requests a call and reads of `size` bytes.
+fn cuts(bytes: &[u8], most: u32, size: usize) -> Vec<usize> {
+    let (mut wire, mut left, mut cuts) = (Wire::default(), bytes, Vec::new());
+    while !left.is_empty() {
+        let (verdict, checked) = wire.received(&left[..left.len().min(size)], 0, most);
+        assert!(verdict == Verdict::Pass && checked > 0);
+        cuts.push(checked);
+        left = &left[checked..];
+    }
+    cuts
+}
+
+#[test]
+fn a_turn_ends_behind_a_request_and_its_body() {
+    let get = "GET / HTTP/1.1\r\n\r\n";
+    let post = "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc";
+    let chunked = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n";
+    let whole = [get, post, chunked, get].concat();
+    assert_eq!(cuts(whole.as_bytes(), 1, 1000), [get.len(), post.len(), chunked.len(), get.len()]);
+    assert_eq!(cuts(whole.as_bytes(), 2, 1000), [get.len() + post.len(), chunked.len() + get.len()]);
+    assert_eq!(cuts(whole.as_bytes(), u32::MAX, 1000), [whole.len()]);
+    let begun = format!("{get}GET / HT");
+    assert_eq!(cuts(begun.as_bytes(), 1, 1000), [get.len(), 8]);
+    let (request, ping) = (frame(1, 5, 30), frame(6, 0, 8));
+    let whole = [&PREFACE[..], &request, &ping, &request, &request].concat();
+    let (first, one) = (24 + request.len(), request.len());
+    assert_eq!(cuts(&whole, 1, 1000), [first, ping.len() + one, one]);
+    assert_eq!(cuts(&whole, 2, 1000), [first + ping.len() + one, one]);
 }
 
 fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
@@ -101,9 +136,9 @@ fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
 /// How many copies of these frames are taken before the connection is closed, of at most 100,000.
 fn taken(frames: &[u8], size: usize, ticks: impl Fn(usize) -> u32) -> usize {
     let mut wire = Wire::default();
-    wire.received(PREFACE, 0);
+    verdict(&mut wire, PREFACE, 0);
     (0..100_000)
-        .find(|n| frames.chunks(size).any(|part| wire.received(part, ticks(*n)) == Verdict::Flood))
+        .find(|n| frames.chunks(size).any(|part| verdict(&mut wire, part, ticks(*n)) == Verdict::Flood))
         .unwrap_or(100_000)
 }
 
@@ -160,10 +195,10 @@ fn frames_of_requests_and_of_data_are_never_cut_off() {
     assert_eq!(taken(&request, 4096, |_| 0), 100_000);
     // A client that reads a large answer opens its window often.
     let mut wire = Wire::default();
-    wire.received(PREFACE, 0);
+    verdict(&mut wire, PREFACE, 0);
     for _ in 0..20_000 {
         wire.sent(4096);
-        assert_eq!(wire.received(&[frame(8, 0, 4), frame(8, 0, 4)].concat(), 0), Verdict::Pass);
+        assert_eq!(verdict(&mut wire, &[frame(8, 0, 4), frame(8, 0, 4)].concat(), 0), Verdict::Pass);
     }
 }
 
