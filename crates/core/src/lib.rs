@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use keepfast_core::{Incoming, Node, Response};
-//! async fn ask(node: &Node, incoming: Incoming) -> Response {
+//! async fn ask(node: &Node, incoming: Box<Incoming>) -> Response {
 //!     node.handle(incoming).await
 //! }
 //! ```

@@ -85,11 +85,11 @@ impl Node {
     }
 
     /// Answers one request.
-    pub async fn handle(&self, incoming: Incoming) -> Response {
+    pub async fn handle(&self, incoming: Box<Incoming>) -> Response {
         // Boxed, as are all steps that few requests take: a future holds what it may wait for, and the whole journey is
         // moved to its place in memory with each request.
         if self.is_bare(&incoming) {
-            return Box::pin(self.handle_bare(incoming)).await;
+            return Box::pin(self.handle_bare(*incoming)).await;
         }
         match self.unsealed() {
             Some(unsealed) => unsealed.handle(incoming).await,
@@ -232,7 +232,7 @@ impl Node {
     }
 
     /// Records a request that a quota has refused before it was read.
-    pub async fn record_refusal(&self, refused: Incoming) {
+    pub async fn record_refusal(&self, refused: Box<Incoming>) {
         if let Some(unsealed) = self.unsealed() {
             unsealed.record_refusal(refused).await;
         }

@@ -53,7 +53,8 @@ impl Timestamp {
 
     /// RFC 3339 in UTC, with as many digits of the second as are needed (as Go's `RFC3339Nano`).
     pub fn rfc3339(self) -> String {
-        jiff::Timestamp::from_nanosecond(i128::from(self.0)).map(|t| t.to_string()).unwrap_or_default()
+        let nanos = i32::try_from(self.0.rem_euclid(NANOS)).unwrap_or_default();
+        jiff::Timestamp::new(self.unix(), nanos).map(|t| t.to_string()).unwrap_or_default()
     }
 
     /// RFC 3339 in UTC, whole seconds.
@@ -87,7 +88,8 @@ impl Clock for SystemClock {
     #[allow(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
     fn now(&self) -> Timestamp {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Timestamp::EPOCH.after(since)
+        let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+        Timestamp(seconds.saturating_mul(NANOS).saturating_add(i64::from(since.subsec_nanos())))
     }
 
     #[allow(clippy::disallowed_methods, reason = "the one place that waits")]

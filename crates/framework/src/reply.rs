@@ -24,15 +24,15 @@ pub struct Outcome {
     /// `lease_duration` in seconds without a lease (KV v1 has it); negative where the secret says so.
     pub hint_ttl: i64,
     /// Who logged in: core makes the token.
-    pub login: Option<Login>,
+    pub login: Option<Box<Login>>,
     /// What is leased: core makes the lease.
-    pub lease: Option<LeaseOffer>,
+    pub lease: Option<Box<LeaseOffer>>,
     /// What is leased and was made known beforehand: core confirms the lease.
-    pub intent: Option<Intent>,
+    pub intent: Option<Box<Intent>>,
     /// A lease that core has renewed.
-    pub renewed: Option<RenewedLease>,
+    pub renewed: Option<Box<RenewedLease>>,
     /// A token that core has made.
-    pub auth: Option<AuthBlock>,
+    pub auth: Option<Box<AuthBlock>>,
     /// Where core keeps the answer instead of sending it.
     pub wrapped: Option<Box<WrapInfo>>,
     /// Bytes that are sent as they are, without the envelope.
@@ -241,7 +241,7 @@ impl<T: Serialize + Send> Reply for Leased<T> {
         None
     }
     fn into_outcome(self) -> Result<Outcome> {
-        Ok(Outcome { lease: Some(self.offer), ..Data(self.data).into_outcome()? })
+        Ok(Outcome { lease: Some(Box::new(self.offer)), ..Data(self.data).into_outcome()? })
     }
 }
 
@@ -258,7 +258,7 @@ impl<T: Serialize + Send> Reply for Intended<T> {
         None
     }
     fn into_outcome(self) -> Result<Outcome> {
-        Ok(Outcome { intent: Some(self.intent), ..Data(self.data).into_outcome()? })
+        Ok(Outcome { intent: Some(Box::new(self.intent)), ..Data(self.data).into_outcome()? })
     }
 }
 
@@ -288,7 +288,7 @@ impl Reply for AuthBlock {
         None
     }
     fn into_outcome(self) -> Result<Outcome> {
-        Ok(Outcome { auth: Some(self), ..Outcome::default() })
+        Ok(Outcome { auth: Some(Box::new(self)), ..Outcome::default() })
     }
 }
 
@@ -354,6 +354,6 @@ impl Reply for Login {
         None
     }
     fn into_outcome(self) -> Result<Outcome> {
-        Ok(Outcome { login: Some(self), ..Outcome::default() })
+        Ok(Outcome { login: Some(Box::new(self)), ..Outcome::default() })
     }
 }

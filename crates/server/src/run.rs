@@ -379,7 +379,7 @@ fn store_token(path: &Path, token: &SecretString) -> io::Result<()> {
 pub(crate) struct Served(pub(crate) Arc<Node>);
 
 impl Kernel for Served {
-    async fn handle(&self, incoming: Incoming) -> Answer {
+    async fn handle(&self, incoming: Box<Incoming>) -> Answer {
         self.0.handle(incoming).await.into()
     }
 
@@ -388,7 +388,7 @@ impl Kernel for Served {
         Box::pin(self.0.knows_token(token, remote)).await
     }
 
-    async fn record_refusal(&self, refused: Incoming) {
+    async fn record_refusal(&self, refused: Box<Incoming>) {
         Box::pin(self.0.record_refusal(refused)).await;
     }
 

@@ -216,7 +216,7 @@ impl Rig {
             open: crate::request::OpenCeremonies::default(),
             accepts_prometheus: false,
         };
-        let response = self.unsealed.handle(incoming).await;
+        let response = self.unsealed.handle(Box::new(incoming)).await;
         let status = response.status().0;
         (status, serde_json::from_slice(&response.into_body()).unwrap_or_default())
     }

@@ -145,7 +145,7 @@ impl Unsealed {
         let called = called.unwrap_or_else(|_| Err(Error::internal("the handler panicked")));
         let called = called.or_else(|error| warned_of(error, parts, input));
         let mut outcome = match cx.take_claim() {
-            Some(claim) if mounted.entry.auth => self.judge_claim(mounted, claim, called).await?,
+            Some(claim) if mounted.entry.auth => Box::pin(self.judge_claim(mounted, claim, called)).await?,
             _ => called?,
         };
         let done = cx.into_parts();
@@ -158,7 +158,7 @@ impl Unsealed {
         if !parts.decision.keys_filters.is_empty() {
             self.filter_keys(parts, &mut outcome)?;
         }
-        let settled = self.settle(&mut tx, parts, mounted, outcome, intent.as_ref()).await?;
+        let settled = self.settle(&mut tx, parts, mounted, outcome, intent.as_deref()).await?;
         if !done.checkpointed && tx.is_dirty() {
             Box::pin(self.mounts.hold(&mut tx, &mounted.entry)).await?;
         }

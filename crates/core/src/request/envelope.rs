@@ -20,7 +20,7 @@ pub(crate) struct Envelope {
     /// The name for people of who has logged in.
     pub(crate) logged_in: Option<String>,
     /// A token that was made.
-    pub(crate) auth: Option<AuthBlock>,
+    pub(crate) auth: Option<Box<AuthBlock>>,
     /// Whether that token was made by a login.
     pub(crate) is_login: bool,
     /// The token of a login whose answer is wrapped, for the audit entry.
@@ -32,7 +32,7 @@ pub(crate) struct Envelope {
     /// Whether the lease can be renewed.
     pub(crate) renewable: bool,
     /// Where the answer is kept instead.
-    pub(crate) wrap: Option<WrapInfo>,
+    pub(crate) wrap: Option<Box<WrapInfo>>,
     /// Warnings.
     pub(crate) warnings: Vec<String>,
 }
@@ -40,7 +40,7 @@ pub(crate) struct Envelope {
 impl Envelope {
     /// The token of a login, whether the answer shows it or keeps it.
     pub(crate) fn login_auth(&self) -> Option<&AuthBlock> {
-        self.auth.as_ref().filter(|_| self.is_login).or(self.wrapped_login.as_deref())
+        self.auth.as_deref().filter(|_| self.is_login).or(self.wrapped_login.as_deref())
     }
 
     /// Whether there is nothing to say: 204.
@@ -56,7 +56,7 @@ impl Envelope {
     pub(crate) fn to_json(&self) -> Vec<u8> {
         let data = self.data.as_ref().map_or(0, |d| d.get().len() * if self.flat { 2 } else { 1 });
         // A text that grows leaves copies of its tokens behind.
-        let tokens = self.auth.as_ref().map_or(0, length_of) + self.wrap.as_ref().map_or(0, |_| 1024);
+        let tokens = self.auth.as_deref().map_or(0, length_of) + self.wrap.as_ref().map_or(0, |_| 1024);
         let mut out = Vec::with_capacity(256 + data + tokens);
         out.push(b'{');
         if let Some(data) = self.data.as_ref().filter(|_| self.flat) {
@@ -77,11 +77,11 @@ impl Envelope {
             Some(data) => out.extend_from_slice(data.get().as_bytes()),
         }
         out.extend_from_slice(b",\"wrap_info\":");
-        wrap_info(self.wrap.as_ref(), &mut out);
+        wrap_info(self.wrap.as_deref(), &mut out);
         let warnings = (!self.warnings.is_empty()).then_some(&self.warnings);
         next(&mut out, "warnings", &warnings);
         out.extend_from_slice(b",\"auth\":");
-        auth(self.auth.as_ref(), &mut out);
+        auth(self.auth.as_deref(), &mut out);
         out.extend_from_slice(b"}\n");
         out
     }

@@ -47,7 +47,7 @@ impl Refused {
 
 impl Unsealed {
     /// The whole journey of one request.
-    pub(crate) async fn handle(&self, incoming: Incoming) -> Response {
+    pub(crate) async fn handle(&self, incoming: Box<Incoming>) -> Response {
         let _under_way = self.metrics.in_flight();
         let begun = self.clock.now();
         let registered = self.in_flight.begin(&incoming, begun);
@@ -58,7 +58,7 @@ impl Unsealed {
     }
 
     /// The journey itself, and whether it was a login.
-    async fn travel(&self, incoming: Incoming, begun: Timestamp, under_way: &UnderWay<'_>) -> (Response, bool) {
+    async fn travel(&self, incoming: Box<Incoming>, begun: Timestamp, under_way: &UnderWay<'_>) -> (Response, bool) {
         let is_login = incoming.token.is_none() && incoming.path.as_str().starts_with("auth/");
         let admitted = self.admit(incoming, under_way).await;
         self.metrics.check_token.record(self.clock.now().since(begun));
@@ -70,7 +70,11 @@ impl Unsealed {
     }
 
     /// Finds the route, then the caller, then whether the caller may.
-    async fn admit(&self, incoming: Incoming, under_way: &UnderWay<'_>) -> Result<authorize::Authorized, Box<Refused>> {
+    async fn admit(
+        &self,
+        incoming: Box<Incoming>,
+        under_way: &UnderWay<'_>,
+    ) -> Result<authorize::Authorized, Box<Refused>> {
         let routed = self.route(incoming);
         let authenticated = self.authenticate(routed).await?;
         if let Some(token) = authenticated.token() {

@@ -133,7 +133,7 @@ impl Unsealed {
     }
 
     /// Records a request that a quota has refused before it was read.
-    pub(crate) async fn record_refusal(&self, refused: Incoming) {
+    pub(crate) async fn record_refusal(&self, refused: Box<Incoming>) {
         let path = refused.path.as_str();
         let error = Error::new(Status::TOO_MANY_REQUESTS, format!("request path {path:?}: rate limit quota exceeded"));
         let routed = self.route(refused);
@@ -157,10 +157,10 @@ impl Unsealed {
         let mut part = ResponsePart { public, ..ResponsePart::default() };
         if let Ok(Sent::Envelope(envelope)) = outcome {
             part.data = envelope.data.as_ref().map(|d| d.get());
-            part.auth = envelope.auth.as_ref();
+            part.auth = envelope.auth.as_deref();
             part.login = envelope.login_auth();
             part.lease_id = &envelope.lease_id;
-            part.wrap = envelope.wrap.as_ref();
+            part.wrap = envelope.wrap.as_deref();
             part.warnings = &envelope.warnings;
         }
         let entry = self.entry(routed, known, error);

@@ -17,7 +17,7 @@ use crate::unsealed::Unsealed;
 /// refusal waits until the caller is known.
 pub(crate) struct Routed {
     /// The request.
-    pub(crate) incoming: Incoming,
+    pub(crate) incoming: Box<Incoming>,
     /// The namespace that it names; `None` for one that does not exist.
     pub(crate) namespace: Option<NamespaceId>,
     /// The mount, and the path within it.
@@ -95,7 +95,7 @@ impl Routed {
 
 impl Unsealed {
     /// Finds the mount and the row that answer a request.
-    pub(super) fn route(&self, incoming: Incoming) -> Routed {
+    pub(super) fn route(&self, incoming: Box<Incoming>) -> Routed {
         let router = self.mounts.router();
         let namespace = NamespaceId::of_header(&incoming.namespace);
         let mount = router.find(incoming.path.as_str()).map(|(mounted, within)| (mounted.clone(), within.to_owned()));

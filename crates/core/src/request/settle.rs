@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keepfast_framework::lease::Intent;
+use keepfast_framework::lease::{Intent, LeaseOffer};
 use keepfast_framework::reply::{AuthBlock, Login, Raw};
 use keepfast_framework::token_params::{TokenKind, shown_cidr};
 use keepfast_framework::{Error, Outcome, Result, Status};
@@ -37,6 +37,8 @@ impl Unsealed {
     }
 
     /// Settles an outcome; `intent` is the lease that was made known before its engine acted.
+    ///
+    /// What few requests need waits in a box: the future of every request holds room for this one.
     pub(super) async fn settle(
         &self,
         tx: &mut Tx,
@@ -48,7 +50,8 @@ impl Unsealed {
         if let Some(raw) = outcome.raw {
             return Ok(Sent::Raw(raw));
         }
-        let mut envelope = Envelope {
+        let (login, lease, renewed) = (outcome.login, outcome.lease, outcome.renewed);
+        let mut envelope = Box::new(Envelope {
             // What is kept elsewhere is no answer to this request.
             id: if outcome.wrapped.is_some() { String::new() } else { parts.routed.incoming.id.clone() },
             status: outcome.status,
@@ -56,36 +59,61 @@ impl Unsealed {
             flat: outcome.flat,
             auth: outcome.auth,
             lease_duration: outcome.hint_ttl,
-            wrap: outcome.wrapped.map(|w| *w),
+            wrap: outcome.wrapped,
             ..Envelope::default()
-        };
-        if let Some(login) = outcome.login {
-            let no_default_policy = login.terms.no_default_policy;
-            let (made, warnings, entity_created) = Box::pin(self.log_in(tx, parts, mounted, login)).await?;
-            envelope.warnings.extend(warnings);
-            envelope.logged_in = parts.routed.incoming.wrap_ttl.map(|_| made.record.display_name.clone());
-            envelope.is_login = true;
-            let identity_policies = self.identity_policies(tx, &made.record.entity_id).await?;
-            let auth = made.auth_block(identity_policies);
-            envelope.auth = Some(AuthBlock { entity_created, no_default_policy, ..auth });
+        });
+        if let Some(login) = login {
+            Box::pin(self.settle_login(tx, parts, mounted, *login, &mut envelope)).await?;
         }
-        if let Some(renewed) = outcome.renewed {
+        if let Some(renewed) = renewed {
             envelope.lease_id = renewed.id;
             envelope.lease_duration = i64::try_from(renewed.ttl).unwrap_or(i64::MAX);
             envelope.renewable = renewed.renewable;
         }
-        let granted = match (&outcome.lease, intent) {
-            (None, None) => None,
-            (_, Some(intent)) => Some(Box::pin(self.desk(parts, mounted).confirm(tx, intent)).await?),
-            (Some(offer), None) => Some(Box::pin(self.desk(parts, mounted).grant(tx, offer)).await?),
-        };
-        if let Some(Granted { id, ttl, renewable, warnings }) = granted {
-            envelope.lease_id = id;
-            envelope.lease_duration = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
-            envelope.renewable = renewable;
-            envelope.warnings.extend(warnings);
+        if lease.is_some() || intent.is_some() {
+            Box::pin(self.settle_lease(tx, parts, mounted, (lease, intent), &mut envelope)).await?;
         }
-        Ok(Sent::Envelope(Box::new(envelope)))
+        Ok(Sent::Envelope(envelope))
+    }
+
+    async fn settle_login(
+        &self,
+        tx: &mut Tx,
+        parts: &AuthorizedParts,
+        mounted: &Arc<Mounted>,
+        login: Login,
+        envelope: &mut Envelope,
+    ) -> Result<()> {
+        let no_default_policy = login.terms.no_default_policy;
+        let (made, warnings, entity_created) = self.log_in(tx, parts, mounted, login).await?;
+        envelope.warnings.extend(warnings);
+        envelope.logged_in = parts.routed.incoming.wrap_ttl.map(|_| made.record.display_name.clone());
+        envelope.is_login = true;
+        let identity_policies = self.identity_policies(tx, &made.record.entity_id).await?;
+        let auth = made.auth_block(identity_policies);
+        envelope.auth = Some(Box::new(AuthBlock { entity_created, no_default_policy, ..auth }));
+        Ok(())
+    }
+
+    async fn settle_lease(
+        &self,
+        tx: &mut Tx,
+        parts: &AuthorizedParts,
+        mounted: &Arc<Mounted>,
+        (offer, intent): (Option<Box<LeaseOffer>>, Option<&Intent>),
+        envelope: &mut Envelope,
+    ) -> Result<()> {
+        let desk = self.desk(parts, mounted);
+        let Granted { id, ttl, renewable, warnings } = match (offer, intent) {
+            (None, None) => return Ok(()),
+            (_, Some(intent)) => desk.confirm(tx, intent).await?,
+            (Some(offer), None) => desk.grant(tx, &offer).await?,
+        };
+        envelope.lease_id = id;
+        envelope.lease_duration = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
+        envelope.renewable = renewable;
+        envelope.warnings.extend(warnings);
+        Ok(())
     }
 
     /// The policies that an entity adds to those of its tokens.
@@ -172,7 +200,7 @@ impl Unsealed {
             wrapped_accessor: accessor,
         };
         let info = self.wrap(tx, answer).await?;
-        Ok(Sent::Envelope(Box::new(Envelope { wrap: Some(info), ..Envelope::default() })))
+        Ok(Sent::Envelope(Box::new(Envelope { wrap: Some(Box::new(info)), ..Envelope::default() })))
     }
 
     /// Keeps the answer behind a wrapping token when the caller asked for that: also a 404 that says more than that.
@@ -205,7 +233,7 @@ impl Unsealed {
         };
         let info = self.wrap(tx, answer).await?;
         let login = envelope.auth.take().filter(|_| envelope.is_login);
-        *envelope = Envelope { wrap: Some(info), wrapped_login: login.map(Box::new), ..Envelope::default() };
+        *envelope = Envelope { wrap: Some(Box::new(info)), wrapped_login: login, ..Envelope::default() };
         Ok(())
     }
 }

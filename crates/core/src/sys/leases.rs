@@ -229,7 +229,7 @@ async fn renew(sys: &System, cx: &mut Cx, req: Renew) -> Result<Outcome> {
             let granted = unsealed.renew_lease(&super::call(cx)?.permit, path, &key, increment).await?;
             granted.warnings.iter().for_each(|w| cx.warn(w.clone()));
             let renewed = RenewedLease { id: granted.id, ttl: granted.ttl.as_secs(), renewable: granted.renewable };
-            Ok(Outcome { renewed: Some(renewed), ..Outcome::default() })
+            Ok(Outcome { renewed: Some(Box::new(renewed)), ..Outcome::default() })
         }
     }
 }

@@ -237,7 +237,7 @@ impl House {
 }
 
 /// What the edge makes of a method and a path with a query.
-pub(crate) fn incoming(method: &str, path: &str, ask: Ask) -> Incoming {
+pub(crate) fn incoming(method: &str, path: &str, ask: Ask) -> Box<Incoming> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let query = query.split('&').filter(|p| !p.is_empty()).map(|p| {
         let (name, value) = p.split_once('=').unwrap_or((p, ""));
@@ -254,7 +254,7 @@ pub(crate) fn incoming(method: &str, path: &str, ask: Ask) -> Incoming {
         "HEAD" => Operation::Head,
         other => panic!("no method: {other}"),
     };
-    Incoming {
+    Box::new(Incoming {
         id: keepfast_crypto::random::request_id(),
         method: "GET",
         operation,
@@ -269,7 +269,7 @@ pub(crate) fn incoming(method: &str, path: &str, ask: Ask) -> Incoming {
         remote: ask.remote.or_else(|| "127.0.0.1:40000".parse().ok()),
         open: crate::OpenCeremonies::default(),
         accepts_prometheus: ask.accepts_prometheus,
-    }
+    })
 }
 
 impl House {

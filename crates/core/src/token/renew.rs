@@ -62,7 +62,7 @@ async fn renewed(
     let identity_policies = token.acl.load().as_ref().map(|c| c.identity_policies.clone()).unwrap_or_default();
     let id = SecretString::new(id.unwrap_or("").to_owned());
     let auth = record.into_auth_block(id, life::shown(given.ttl), identity_policies);
-    Ok(Outcome { auth: Some(auth), ..Outcome::default() })
+    Ok(Outcome { auth: Some(Box::new(auth)), ..Outcome::default() })
 }
 
 /// The current token role of a token that was created with one.

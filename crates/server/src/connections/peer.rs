@@ -12,6 +12,12 @@ use tokio::sync::Notify;
 use super::{Connections, network};
 use crate::patience::{Activity, Stopwatch};
 
+/// How many bytes of heads the requests of a connection of HTTP/2 without a live token may have, and how many more for
+/// each received byte.
+const HEADS: u64 = 8 << 10;
+/// See [`HEADS`].
+const HEADS_PER_BYTE: u64 = 4;
+
 /// The client of a connection, and what the connection is doing.
 pub(crate) struct Peer {
     server: Arc<Connections>,
@@ -23,6 +29,9 @@ pub(crate) struct Peer {
     since: AtomicU64,
     known: AtomicBool,
     closing: AtomicBool,
+    /// Bytes received, and bytes of heads of HTTP/2 that were decoded from them, without a live token.
+    received: AtomicU64,
+    heads: AtomicU64,
     account: Mutex<Account>,
     closed: Notify,
     /// What reads from the client, while it must not.
@@ -61,6 +70,8 @@ impl Peer {
             since: AtomicU64::new(stopwatch.millis()),
             known: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            received: AtomicU64::new(0),
+            heads: AtomicU64::new(0),
             account: Mutex::new(Account { base, requests: 0, closing: false }),
             closed: Notify::new(),
             reader: AtomicWaker::new(),
@@ -101,6 +112,25 @@ impl Peer {
     /// Notes that a request of it begins or ends.
     pub(crate) fn stirs(&self) {
         self.since.store(self.stopwatch.millis(), Ordering::Relaxed);
+    }
+
+    /// Notes that so many bytes came.
+    pub(crate) fn received(&self, bytes: usize) {
+        self.activity.received();
+        if !self.is_known() {
+            self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts what a request without a live token keeps of its head, in bytes. HPACK (RFC 7541) makes any number of them
+    /// of a few received bytes, and all are written to audit devices: returns whether they are in proportion.
+    pub(crate) fn count_head(&self, bytes: usize) -> bool {
+        if self.is_known() {
+            return true;
+        }
+        let heads = self.heads.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+        let received = self.received.load(Ordering::Relaxed);
+        heads <= HEADS.saturating_add(received.saturating_mul(HEADS_PER_BYTE))
     }
 
     pub(super) fn hold(&self, bytes: usize) {

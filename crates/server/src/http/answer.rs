@@ -23,7 +23,7 @@ pub(crate) struct Told {
     /// What quotas and the rules for origins tell.
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     /// A request that a quota has refused and that is to be recorded.
-    pub(crate) refused: Option<Incoming>,
+    pub(crate) refused: Option<Box<Incoming>>,
 }
 
 const JSON: &str = "application/json";

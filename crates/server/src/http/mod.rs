@@ -42,13 +42,13 @@ const FIRST_STREAMS: u32 = 32;
 /// What answers requests: the node, or in tests something that tells what arrived.
 pub(crate) trait Kernel: Send + Sync + 'static {
     /// Answers one request. Runs to its end even when the client is gone.
-    fn handle(&self, incoming: Incoming) -> impl Future<Output = Answer> + Send;
+    fn handle(&self, incoming: Box<Incoming>) -> impl Future<Output = Answer> + Send;
 
     /// Whether a token is alive and may come from this address. Counts no use of it.
     fn knows(&self, token: &SecretString, remote: Option<IpAddr>) -> impl Future<Output = bool> + Send;
 
     /// Records a request that a quota has refused.
-    fn record_refusal(&self, _refused: Incoming) -> impl Future<Output = ()> + Send {
+    fn record_refusal(&self, _refused: Box<Incoming>) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }
 
@@ -118,7 +118,7 @@ impl<K: Kernel> Edge<K> {
         &self,
         request: Request<hyper::body::Incoming>,
         peer: &Arc<Peer>,
-        held: Charge,
+        mut held: Charge,
     ) -> Response<Reply> {
         let mut told = Told::default();
         if peer.is_closing() {
@@ -126,7 +126,7 @@ impl<K: Kernel> Edge<K> {
             let refusal = Answer::error(StatusCode::SERVICE_UNAVAILABLE, "the connection is being closed");
             return response::dress(refusal, told.headers, &self.headers, held);
         }
-        let (answer, held) = match self.admit(request, peer, &mut told).await {
+        let (answer, held) = match self.admit(request, peer, &mut held, &mut told).await {
             Ok(admitted) if self.open_metrics && asks_for_metrics(&admitted.incoming) => {
                 let query = &admitted.incoming.query;
                 let format = query.iter().find(|(name, _)| name == "format").map_or("", |(_, format)| format);
@@ -149,6 +149,7 @@ impl<K: Kernel> Edge<K> {
         &self,
         request: Request<hyper::body::Incoming>,
         peer: &Arc<Peer>,
+        held: &mut Charge,
         told: &mut Told,
     ) -> Result<Admitted, Answer> {
         let cors = self.admission.rules().cors.clone();
@@ -162,6 +163,7 @@ impl<K: Kernel> Edge<K> {
             memory: &self.memory,
             admission: &self.admission,
             peer,
+            held,
         };
         let admitted = request::admit(request, admitting, told).await;
         if let Some(refused) = told.refused.take() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::header::EXPECT;
 use http::request::Parts;
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, StatusCode, Version};
 use hyper::body::Body as _;
 use keepfast_core::admission::Admission;
 use keepfast_core::{Incoming, OpenCeremonies};
@@ -18,7 +18,8 @@ use super::body::{self, BodyMemory, Receiving, Sender, Share};
 use super::query::Query;
 use super::{FIRST_STREAMS, Kernel, headers, path, quota, unread};
 use crate::config::{Forwarded, Limits};
-use crate::connections::Peer;
+use crate::connection::HEAD_INCLUDED;
+use crate::connections::{Charge, Peer};
 
 /// The rules of one listener.
 pub(crate) struct Rules {
@@ -29,7 +30,7 @@ pub(crate) struct Rules {
 
 /// An admitted request and what it holds of the server's memory for bodies.
 pub(crate) struct Admitted {
-    pub(crate) incoming: Incoming,
+    pub(crate) incoming: Box<Incoming>,
     pub(crate) share: Option<Share>,
 }
 
@@ -40,6 +41,8 @@ pub(crate) struct Admitting<'a, K> {
     pub(crate) memory: &'a Arc<BodyMemory>,
     pub(crate) admission: &'a Admission,
     pub(crate) peer: &'a Arc<Peer>,
+    /// What the request holds until its answer is sent.
+    pub(crate) held: &'a mut Charge,
 }
 
 /// Makes an [`Incoming`] of a request, or the answer that refuses it. Headers and quotas are judged before a byte of the
@@ -72,7 +75,15 @@ async fn admit_parts<K: Kernel>(
     admitting: Admitting<'_, K>,
     told: &mut Told,
 ) -> Result<Admitted, Answer> {
-    let (head, form) = read_head(head, &admitting, told)?;
+    let expands = head.version == Version::HTTP_2;
+    let (mut head, form) = read_head(head, &admitting, told)?;
+    let length = length(&head);
+    if expands && !admitting.peer.count_head(length) {
+        let text = "the header fields of the requests without a live token on this connection are too long";
+        return Err(Answer::error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text));
+    }
+    // Of HTTP/1 a short head counts with the connection.
+    admitting.held.add(if expands { length } else { length.saturating_sub(HEAD_INCLUDED) });
     let announced = body.as_ref().map_or(Some(0), |body| body.size_hint().exact());
     let sender = admitting.sender(head.token.as_ref(), head.remote, announced).await?;
     if !matches!(head.operation, Operation::Update | Operation::Patch) {
@@ -81,13 +92,25 @@ async fn admit_parts<K: Kernel>(
     let Admitting { rules, memory, peer, .. } = admitting;
     let receiving = Receiving { limits: &rules.limits, memory, peer, sender, form };
     match receiving.receive(body).await? {
-        Some((body, share)) => Ok(Admitted { incoming: Incoming { body, ..head }, share: Some(share) }),
+        Some((body, share)) => {
+            head.body = body;
+            Ok(Admitted { incoming: head, share: Some(share) })
+        }
         // The kernel refuses the dead token, and records that: clients log in again at a 403.
         None if head.token.is_some() && !keepfast_core::is_bare_path(head.path.as_str()) => {
-            Ok(Admitted { incoming: Incoming { body_withheld: true, ..head }, share: None })
+            head.body_withheld = true;
+            Ok(Admitted { incoming: head, share: None })
         }
         None => Err(body::too_large_without_token()),
     }
+}
+
+/// How many bytes a request keeps of its head.
+fn length(incoming: &Incoming) -> usize {
+    let query = incoming.query.iter().map(|(name, value)| name.len() + value.len());
+    let headers = incoming.headers.iter().flat_map(|header| &header.values).map(String::len);
+    let token = incoming.token.as_ref().map_or(0, |token| token.expose().len());
+    incoming.path.as_str().len() + incoming.namespace.len() + token + query.chain(headers).sum::<usize>()
 }
 
 impl<K: Kernel> Admitting<'_, K> {
@@ -122,7 +145,7 @@ impl<K: Kernel> Admitting<'_, K> {
 }
 
 /// All of a request but its body, and whether that is declared as a form.
-fn read_head<K>(head: Parts, admitting: &Admitting<'_, K>, told: &mut Told) -> Result<(Incoming, bool), Answer> {
+fn read_head<K>(head: Parts, admitting: &Admitting<'_, K>, told: &mut Told) -> Result<(Box<Incoming>, bool), Answer> {
     let Admitting { rules, admission, peer, .. } = admitting;
     headers::unambiguous(&head)?;
     let remote = headers::remote(&head.headers, peer.address(), &rules.forwarded)?;
@@ -143,7 +166,7 @@ fn read_head<K>(head: Parts, admitting: &Admitting<'_, K>, told: &mut Told) -> R
     let wrap_ttl = if is_bare { None } else { headers::wrap_ttl(&head.headers)? };
     let writes = matches!(operation, Operation::Update | Operation::Patch);
     let accepts_prometheus = super::names_metrics(&path) && headers::accepts_prometheus(&head.headers);
-    let incoming = Incoming {
+    let incoming = Box::new(Incoming {
         id: random::request_id(),
         method: method_name(&head.method),
         operation,
@@ -159,14 +182,14 @@ fn read_head<K>(head: Parts, admitting: &Admitting<'_, K>, told: &mut Told) -> R
         remote,
         open: rules.open,
         accepts_prometheus,
-    };
+    });
     Ok((incoming, headers::is_form(&head.headers)))
 }
 
 /// A request of which nothing but its head is known, for the record of its refusal.
-fn of_head(head: &Parts, path: CanonicalPath, remote: Option<SocketAddr>) -> Result<Incoming, Answer> {
+fn of_head(head: &Parts, path: CanonicalPath, remote: Option<SocketAddr>) -> Result<Box<Incoming>, Answer> {
     let query = Query::parse(head.uri.query(), head.method == Method::GET)?;
-    Ok(Incoming {
+    Ok(Box::new(Incoming {
         id: random::request_id(),
         method: method_name(&head.method),
         operation: operation(head, &path, &query)?,
@@ -181,7 +204,7 @@ fn of_head(head: &Parts, path: CanonicalPath, remote: Option<SocketAddr>) -> Res
         remote,
         open: OpenCeremonies::default(),
         accepts_prometheus: false,
-    })
+    }))
 }
 
 /// The name of a method that [`operation`] knows.

@@ -46,7 +46,7 @@ struct Echo {
 }
 
 impl Kernel for Echo {
-    async fn handle(&self, incoming: Incoming) -> Answer {
+    async fn handle(&self, incoming: Box<Incoming>) -> Answer {
         match incoming.path.as_str() {
             "test/panic" => panic!("a handler's fault with a s3cr3t in it"),
             "test/wait" => {
