@@ -49,7 +49,29 @@ use zeroize::Zeroize;
 /// A `Vec` or `String` inside is wiped up to its capacity, but what it left behind when it grew is
 /// not: fill it to its final size before wrapping it. Keys that live long belong into
 /// [`Locked`](crate::locked::Locked) memory.
-pub struct Secret<T: Zeroize>(T);
+pub struct Secret<T: Wipe>(T);
+
+/// A value whose memory can be overwritten with zeros.
+///
+/// [`Zeroize`] of `Vec` and `String` writes byte by byte; answers and bodies of requests are long enough for that to count.
+pub trait Wipe {
+    /// Overwrites the value, up to its capacity, and leaves it empty.
+    fn wipe(&mut self);
+}
+
+impl Wipe for Vec<u8> {
+    fn wipe(&mut self) {
+        self.as_mut_slice().zeroize();
+        self.spare_capacity_mut().zeroize();
+        self.clear();
+    }
+}
+
+impl Wipe for String {
+    fn wipe(&mut self) {
+        std::mem::take(self).into_bytes().wipe();
+    }
+}
 
 /// Secret text, such as a password or a token.
 pub type SecretString = Secret<String>;
@@ -57,7 +79,7 @@ pub type SecretString = Secret<String>;
 /// Secret bytes of any length.
 pub type SecretBytes = Secret<Vec<u8>>;
 
-impl<T: Zeroize> Secret<T> {
+impl<T: Wipe> Secret<T> {
     /// Takes the value into custody.
     pub fn new(value: T) -> Self {
         Self(value)
@@ -74,33 +96,33 @@ impl<T: Zeroize> Secret<T> {
     }
 }
 
-impl<T: Zeroize + Clone> Clone for Secret<T> {
+impl<T: Wipe + Clone> Clone for Secret<T> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<T: Zeroize + Default> Default for Secret<T> {
+impl<T: Wipe + Default> Default for Secret<T> {
     fn default() -> Self {
         Self(T::default())
     }
 }
 
-impl<T: Zeroize> From<T> for Secret<T> {
+impl<T: Wipe> From<T> for Secret<T> {
     fn from(value: T) -> Self {
         Self(value)
     }
 }
 
-impl<T: Zeroize> Zeroize for Secret<T> {
+impl<T: Wipe> Zeroize for Secret<T> {
     fn zeroize(&mut self) {
-        self.0.zeroize();
+        self.0.wipe();
     }
 }
 
-impl<T: Zeroize> Drop for Secret<T> {
+impl<T: Wipe> Drop for Secret<T> {
     fn drop(&mut self) {
-        self.0.zeroize();
+        self.0.wipe();
     }
 }
 
@@ -111,8 +133,8 @@ mod tests {
 
     static WIPED: AtomicUsize = AtomicUsize::new(0);
     struct Probe;
-    impl Zeroize for Probe {
-        fn zeroize(&mut self) {
+    impl Wipe for Probe {
+        fn wipe(&mut self) {
             WIPED.fetch_add(1, Ordering::SeqCst);
         }
     }
@@ -122,6 +144,18 @@ mod tests {
         let before = WIPED.load(Ordering::SeqCst);
         drop(Secret::new(Probe));
         assert_eq!(WIPED.load(Ordering::SeqCst), before + 1);
+    }
+
+    #[test]
+    fn bytes_and_text_are_empty_when_they_are_wiped() {
+        let mut bytes = Vec::with_capacity(64);
+        bytes.extend_from_slice(b"secret");
+        let start = bytes.as_ptr();
+        bytes.wipe();
+        assert_eq!((bytes.len(), bytes.as_ptr()), (0, start));
+        let mut text = "secret".to_owned();
+        text.wipe();
+        assert_eq!(text, "");
     }
 
     #[test]

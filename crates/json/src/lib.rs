@@ -1,7 +1,7 @@
 //! Tokens of JSON (RFC 8259) over bytes, with their positions and without allocation.
 //!
 //! [`Tokens`] splits any bytes into tokens; it does not judge their order, their escapes or the form of their numbers.
-//! Whoever needs valid JSON parses it with `serde_json`; whoever counts, copies or names what is wrong reads tokens.
+//! Code that needs valid JSON parses it with `serde_json`; code that counts, copies or reports errors reads tokens.
 //! [`Pieces`] splits the inside of a string into plain bytes and escapes.
 //!
 //! ```
@@ -148,7 +148,7 @@ impl<'a> Tokens<'a> {
         let mut escaped = false;
         self.at += 1;
         while let Some(rest) = self.text.get(self.at..) {
-            let plain = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')).unwrap_or(rest.len());
+            let plain = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
             self.at += plain + 1;
             if rest.get(plain) != Some(&b'\\') {
                 break;

@@ -74,7 +74,7 @@ impl<'a> Iterator for Pieces<'a> {
     #[inline]
     fn next(&mut self) -> Option<Piece<'a>> {
         let rest = self.inside.get(self.at..).filter(|rest| !rest.is_empty())?;
-        match rest.iter().position(|byte| *byte == b'\\') {
+        match memchr::memchr(b'\\', rest) {
             Some(0) => Some(self.escape(rest)),
             plain => {
                 let (plain, _) = rest.split_at(plain.unwrap_or(rest.len()));

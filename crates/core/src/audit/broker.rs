@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use keepfast_crypto::hmac::HmacKey;
 use keepfast_crypto::random;
-use keepfast_framework::{Clock, Error, Result, offload};
+use keepfast_framework::{Clock, Error, Result, Timestamp, offload};
 use keepfast_storage::{Barrier, View};
 use serde::Serialize;
 
@@ -129,15 +129,16 @@ impl Broker {
             Some(_) => (&self.metrics.audit_response, &self.metrics.audit_response_failure),
             None => (&self.metrics.audit_request, &self.metrics.audit_request_failure),
         };
-        let outcome = self.hand_out(entry, said).await;
-        timing.record(self.clock.now().since(entry.time));
+        let (outcome, end) = self.hand_out(entry, said).await;
+        timing.record(end.since(entry.time));
         if outcome.is_err() {
             failures.add();
         }
         outcome
     }
 
-    async fn hand_out(&self, entry: &Entry<'_>, said: &Said) -> Result<Said> {
+    /// Gives an entry to all devices. Returns also when the last one was done.
+    async fn hand_out(&self, entry: &Entry<'_>, said: &Said) -> (Result<Said>, Timestamp) {
         let devices = self.devices.load_full();
         let Devices { generation, recorders } = &*devices;
         let mut taken = recorders.is_empty();
@@ -172,7 +173,8 @@ impl Broker {
                 }
             }
         }
-        if taken { Ok(saying) } else { Err(Error::internal("no audit device took the entry")) }
+        let outcome = if taken { Ok(saying) } else { Err(Error::internal("no audit device took the entry")) };
+        (outcome, begun)
     }
 
     async fn write_in_time(&self, recorder: &Recorder, line: &[u8], taken: bool) -> std::io::Result<()> {

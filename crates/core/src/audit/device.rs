@@ -63,8 +63,20 @@ pub(super) struct FileDevice {
     /// Checked at each open.
     allowed: Allowed,
     log: Mutex<LogFile>,
-    open: Mutex<(Vec<u8>, Arc<Batch>)>,
+    open: Mutex<OpenBatch>,
 }
+
+/// The batch that lines join now.
+#[derive(Default)]
+struct OpenBatch {
+    lines: Vec<u8>,
+    batch: Arc<Batch>,
+    /// The empty buffer of an earlier batch, kept to allocate seldom.
+    spare: Vec<u8>,
+}
+
+/// The longest buffer that is kept, in bytes.
+const SPARE: usize = 64 << 10;
 
 /// An open file, which may end in the middle of a line since a write that the disk took in part.
 struct LogFile {
@@ -118,10 +130,18 @@ impl FileDevice {
         if let Some(done) = joined.0.get() {
             return done.map_err(io::Error::from);
         }
-        let (lines, batch) = std::mem::take(&mut *self.open.lock());
+        let (mut lines, batch) = {
+            let mut open = self.open.lock();
+            let empty = std::mem::take(&mut open.spare);
+            (std::mem::replace(&mut open.lines, empty), std::mem::take(&mut open.batch))
+        };
         let outcome = log.write(&lines);
         // Only who holds the log sets this, and each batch is taken once.
         let _ = batch.0.set(outcome.as_ref().copied().map_err(io::Error::kind));
+        if lines.capacity() <= SPARE {
+            lines.clear();
+            self.open.lock().spare = lines;
+        }
         outcome
     }
 }
@@ -143,8 +163,8 @@ impl Device for FileDevice {
         }
         let joined = {
             let mut open = self.open.lock();
-            open.0.extend_from_slice(line);
-            open.1.clone()
+            open.lines.extend_from_slice(line);
+            open.batch.clone()
         };
         tokio::task::yield_now().await;
         self.flush(&joined)
