@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
 use crate::json_fault;
+use crate::number::WrittenNumber;
 use crate::path::Captures;
 
 /// The JSON object that came with a request. Its fields stay raw text until a handler asks for them.
@@ -159,9 +160,15 @@ impl Input {
         out
     }
 
-    /// Names of the body or query that the path's captures replaced, sorted, for a warning.
+    /// Names of the body or query that the path's captures replaced, sorted, for a warning. `null` says no more than a part
+    /// that the path leaves out.
     pub fn replaced(&self) -> Vec<&str> {
-        let mut out: Vec<&str> = self.names().filter(|n| self.captures.iter().any(|(c, _)| c == n)).collect();
+        let replaces = |name: &str| {
+            let mut captures = self.captures.iter();
+            let text = captures.find(|(captured, _)| *captured == name).map(|(_, text)| text);
+            text.is_some_and(|text| !text.is_empty() || self.body.field(name) != Some("null"))
+        };
+        let mut out: Vec<&str> = self.names().filter(|name| replaces(name)).collect();
         out.sort_unstable();
         out.dedup();
         out
@@ -278,10 +285,10 @@ impl<'de> MapAccess<'de> for Walk<'de> {
         let outcome = match source {
             Source::Text(text) => seed.deserialize(TextValue(text)).map_err(|Fault(text)| text),
             Source::Json("null") => seed.deserialize(Null).map_err(|Fault(text)| text),
-            Source::Json(raw) => {
-                let mut json = serde_json::Deserializer::from_str(raw);
-                seed.deserialize(&mut json).map_err(|e| plain(&e))
-            }
+            Source::Json(raw) => match WrittenNumber::of(raw) {
+                Some(number) => seed.deserialize(number).map_err(|e| plain(&e)),
+                None => seed.deserialize(&mut serde_json::Deserializer::from_str(raw)).map_err(|e| plain(&e)),
+            },
         };
         outcome.map_err(|why| {
             let why = why.replace(crate::fields::FIELD, name);
@@ -393,6 +400,40 @@ mod tests {
         assert_eq!(request.data.unwrap().get(), r#"{"n": 1.10}"#);
         assert_eq!(input.unknown(|n| ["name", "count", "data"].contains(&n)), ["foo"]);
         assert_eq!(input.replaced(), ["name"]);
+    }
+
+    #[test]
+    fn a_number_is_to_a_text_what_was_written() {
+        #[derive(Deserialize)]
+        struct Inner {
+            flat: Option<Text>,
+        }
+        #[derive(Deserialize)]
+        struct Outer {
+            name: Text,
+            count: Option<Int>,
+            ttl: Option<crate::fields::SignedSeconds>,
+            list: Option<crate::fields::CommaList>,
+            data: Option<Box<RawValue>>,
+            #[serde(flatten)]
+            inner: Inner,
+        }
+        let read = |body: &str| Input { captures: Vec::new(), ..input("", &[], body).unwrap() }.read::<Outer>();
+        for number in ["1e3", "2.0", "1E+2", "99999999999999999999", "9223372036854775808", "-0", "-1.50", "7"] {
+            let body = format!(r#"{{"name":{number},"list":{number},"data":{number},"flat":{number}}}"#);
+            let Outer { name, list, data, inner, .. } = read(&body).unwrap();
+            assert_eq!((&*name, &*inner.flat.unwrap(), data.unwrap().get()), (number, number, number));
+            assert_eq!(list.unwrap().0, [number]);
+        }
+        let zero = read(r#"{"name":"a","count":-0,"ttl":-0}"#).unwrap();
+        assert_eq!((zero.count, zero.ttl.map(|ttl| ttl.0)), (Some(Int(0)), Some(0)));
+        for (body, why) in [
+            (r#"{"name":"a","ttl":1e3}"#, "\"ttl\": time: unknown unit \"e\" in duration \"1e3\""),
+            (r#"{"name":"a","count":2.0}"#, "\"count\": '' cannot parse value as 'int'"),
+        ] {
+            let error = read(body).err().unwrap();
+            assert!(error.public().contains(why), "{}", error.public());
+        }
     }
 
     #[test]

@@ -56,6 +56,7 @@ pub mod input;
 mod json_fault;
 pub mod lease;
 pub mod mount;
+mod number;
 pub mod offload;
 pub mod openapi;
 pub mod pace;

@@ -144,10 +144,11 @@ struct Shown {
 
 /// A lease in a body is a text and nothing else; what it is not stands for no lease that there could be.
 fn lease_text<'de, D: serde::Deserializer<'de>>(d: D) -> std::result::Result<Option<Text>, D::Error> {
-    Ok(match serde_json::Value::deserialize(d)? {
-        serde_json::Value::Null => None,
-        serde_json::Value::String(text) => Some(Text(text)),
-        _ => Some(Text(NO_LEASE.to_owned())),
+    // As it was sent: read as a value, some numbers would be texts.
+    let sent = Box::<serde_json::value::RawValue>::deserialize(d)?;
+    Ok(match sent.get() {
+        "null" => None,
+        raw => Some(Text(serde_json::from_str(raw).unwrap_or_else(|_| NO_LEASE.to_owned()))),
     })
 }
 

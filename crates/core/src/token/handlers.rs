@@ -117,10 +117,12 @@ enum Named {
 
 impl<'de> Deserialize<'de> for TokenText {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
-        Ok(TokenText(match serde_json::Value::deserialize(d)? {
-            serde_json::Value::String(text) if text.is_empty() => Named::Absent,
-            serde_json::Value::String(text) => Named::Text(text),
-            _ => Named::Other,
+        // As it was sent: read as a value, some numbers would be texts.
+        let sent = Box::<serde_json::value::RawValue>::deserialize(d)?;
+        Ok(TokenText(match serde_json::from_str::<String>(sent.get()) {
+            Ok(text) if text.is_empty() => Named::Absent,
+            Ok(text) => Named::Text(text),
+            Err(_) => Named::Other,
         }))
     }
 }
