@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 
 use crate::duration::parse_int;
 pub use crate::duration::{go_duration, parse_duration};
-pub use keepfast_go::type_name;
+pub use keepfast_go::{Quoted, type_name};
 
 /// A text; numbers and booleans are taken as their text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,7 +49,7 @@ pub struct SignedSeconds(pub i64);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CommaList(pub Vec<String>);
 
-/// A list of texts; one text is a list of one.
+/// A list of texts; one text is a list of one, and an empty text of none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Strings(pub Vec<String>);
 
@@ -231,11 +231,20 @@ fn each_of<T>(items: &[Value], read: impl Fn(&Value) -> Result<T, String>) -> Re
 }
 
 fn strings_of(value: &Value) -> Result<Vec<String>, String> {
+    if value.as_str().is_some_and(str::is_empty) {
+        return Ok(Vec::new());
+    }
     Ok(each_of(&items_of(value, false)?, text_of)?.iter().map(|text| text.trim().to_owned()).collect())
 }
 
 fn ints_of(value: &Value) -> Result<Vec<i64>, String> {
-    each_of(&items_of(value, true)?, int_of)
+    match value {
+        // A blank beside a number is no part of it, so that `1, 2` is refused.
+        Value::String(text) if !text.is_empty() => {
+            each_of(&text.split(',').map(Value::from).collect::<Vec<_>>(), int_of)
+        }
+        _ => each_of(&items_of(value, true)?, int_of),
+    }
 }
 
 /// Stands in a fault for the name of the field, which only the reader of the request knows.
@@ -499,7 +508,12 @@ mod tests {
         );
         assert!(read::<CommaList>(json!("")).unwrap().0.is_empty());
         assert_eq!(read::<Strings>(json!("a,b")).unwrap().0, ["a,b"]);
+        assert_eq!(read::<Strings>(json!("")).unwrap().0, [""; 0]);
+        assert_eq!(read::<Strings>(json!(" ")).unwrap().0, [""]);
         assert_eq!(read::<Ints>(json!("1,2")).unwrap().0, [1, 2]);
+        assert_eq!(read::<Ints>(json!("1,")).unwrap().0, [1, 0]);
+        assert!(read::<Ints>(json!("1, 2")).unwrap_err().contains("'[1]' cannot parse value as 'int'"));
+        assert!(read::<Ints>(json!("")).unwrap().0.is_empty() && read::<Ints>(json!(" ")).is_err());
         assert!(read::<Ints>(json!(["1", "a"])).unwrap_err().contains("'[1]' cannot parse value as 'int'"));
         assert!(read::<Flag>(json!("T")).unwrap().0 && !read::<Flag>(json!(0)).unwrap().0);
         assert!(read::<Flag>(json!("abc")).is_err() && read::<Flag>(json!(2)).is_err());

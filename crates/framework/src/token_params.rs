@@ -8,7 +8,7 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::fields::{CommaList, Flag, Int, Seconds, Text};
+use crate::fields::{CommaList, Flag, Int, Quoted, Seconds, Text};
 
 /// What kind of token is issued.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +67,7 @@ impl TokenKind {
 }
 
 fn unknown_kind(name: &str) -> Error {
-    Error::invalid(format!("invalid 'token_type' value {name:?}"))
+    Error::invalid(format!("invalid 'token_type' value {}", Quoted(name)))
 }
 
 /// The stored token parameters of a role. Times are seconds, zero means "not set".
@@ -290,7 +290,8 @@ pub fn canonical_cidrs(cidrs: &[String]) -> Result<Vec<String>> {
         .map(|cidr| match parse_cidr(cidr) {
             Some(net) => Ok(shown_cidr(&net)),
             None => Err(Error::invalid(format!(
-                "error parsing address {cidr:?}: Unable to convert {cidr:?} to an IPv4 or IPv6 address, or a UNIX Socket"
+                "error parsing address {0}: Unable to convert {0} to an IPv4 or IPv6 address, or a UNIX Socket",
+                Quoted(cidr)
             ))),
         })
         .collect()

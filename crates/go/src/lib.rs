@@ -2,7 +2,9 @@
 //! names of types in error texts.
 
 pub mod duration;
+mod quoted;
 
+pub use quoted::Quoted;
 use serde_json::Value;
 
 /// Go's name of the type that a JSON value is decoded to, as error texts have it.

@@ -1,7 +1,7 @@
 //! `sys/audit` and `sys/audit-hash`. Devices are declared in the configuration file; with
 //! `unsafe_allow_api_audit_creation = true` further ones are created and removed here.
 
-use keepfast_framework::fields::{Flag, Pairs, Text};
+use keepfast_framework::fields::{Flag, Pairs, Quoted, Text};
 use keepfast_framework::reply::Flat;
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Error, Result, Routes};
@@ -103,5 +103,6 @@ async fn hash(sys: &System, _: &mut Cx, req: Input) -> Result<Flat<Hash>> {
     };
     let name = req.path.trim_matches('/');
     let hash = sys.unsealed()?.audit.hash(name, &input);
-    hash.map(|hash| Flat(Hash { hash })).ok_or_else(|| Error::invalid(format!("unknown audit backend \"{name}/\"")))
+    hash.map(|hash| Flat(Hash { hash }))
+        .ok_or_else(|| Error::invalid(format!("unknown audit backend {}", Quoted(&format!("{name}/")))))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use keepfast_framework::fields::Text;
+use keepfast_framework::fields::{Quoted, Text};
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Data, Error, Result, Routes};
 use schemars::JsonSchema;
@@ -58,7 +58,7 @@ fn level(given: Option<Text>) -> Result<LogLevel> {
 }
 
 fn found(there_is: bool, name: &str) -> Result<()> {
-    if there_is { Ok(()) } else { Err(Error::invalid(format!("logger {name:?} not found"))) }
+    if there_is { Ok(()) } else { Err(Error::invalid(format!("logger {} not found", Quoted(name)))) }
 }
 
 async fn list(sys: &System, _: &mut Cx, _: Nothing) -> Result<Levels> {

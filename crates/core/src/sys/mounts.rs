@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use keepfast_framework::fields::{Flag, Object, Pairs, Text, parse_duration};
+use keepfast_framework::fields::{Flag, Object, Pairs, Quoted, Text, parse_duration};
 use keepfast_framework::path_field::PathText;
 use keepfast_framework::reply::Flat;
 use keepfast_framework::routes::{Help, Nothing};
@@ -93,7 +93,7 @@ async fn enable_secrets(sys: &System, _: &mut Cx, req: Enable) -> Result<()> {
     let path = Unsealed::mount_path(Kind::Secrets, req.path.bare());
     engine_of(&req, Kind::Secrets)?;
     if is_reserved(&path) {
-        return Err(Error::invalid(format!("cannot mount {path:?}")));
+        return Err(Error::invalid(format!("cannot mount {}", Quoted(&path))));
     }
     enable(&*sys.unsealed()?, Kind::Secrets, &path, req).await
 }
@@ -342,7 +342,7 @@ fn check_ttls(config: &MountConfig, unsealed: &Unsealed) -> Result<()> {
 async fn disable_secrets(sys: &System, _: &mut Cx, req: Named) -> Result<()> {
     let path = Unsealed::mount_path(Kind::Secrets, &req.path);
     if matches!(path.as_str(), "sys/" | "cubbyhole/" | "identity/" | "auth/token/") {
-        return Err(Error::invalid(format!("cannot unmount {path:?}")));
+        return Err(Error::invalid(format!("cannot unmount {}", Quoted(&path))));
     }
     disable(&*sys.unsealed()?, &path).await
 }

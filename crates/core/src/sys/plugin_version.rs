@@ -1,5 +1,6 @@
 //! Versions of plugins as callers write them: semantic versions with or without `v`, of which parts may be left out.
 
+use keepfast_framework::fields::Quoted;
 use keepfast_framework::{Error, Result};
 
 /// The version in its whole form: `v1.2.0` for `1.2`.
@@ -7,8 +8,9 @@ use keepfast_framework::{Error, Result};
 /// # Errors
 /// 400 for a text that is no version.
 pub(super) fn canonical(text: &str) -> Result<String> {
-    let malformed =
-        || Error::invalid(format!("version {text:?} is not a valid semantic version: malformed version: {text}"));
+    let malformed = || {
+        Error::invalid(format!("version {} is not a valid semantic version: malformed version: {text}", Quoted(text)))
+    };
     let bare = text.strip_prefix('v').unwrap_or(text);
     let end = bare.find(['-', '+']).unwrap_or(bare.len());
     let (numbers, rest) = bare.split_at(end);
@@ -42,7 +44,7 @@ mod tests {
         for text in ["", "x", "1.", " ", "1-", "v", "1.2 ", "+1"] {
             assert_eq!(
                 read(text),
-                Err(format!("version {text:?} is not a valid semantic version: malformed version: {text}"))
+                Err(format!("version {} is not a valid semantic version: malformed version: {text}", Quoted(text)))
             );
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use keepfast_crypto::random;
-use keepfast_framework::fields::{Int, Strings, Text};
+use keepfast_framework::fields::{CommaList, Int, Quoted, Strings, Text};
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Data, Error, Keys, Kind, Outcome, Reply, Result, Routes};
 use schemars::JsonSchema;
@@ -76,7 +76,7 @@ struct Reload {
     /// An engine's type: all its mounts are opened anew.
     plugin: Option<Text>,
     /// The mounts.
-    mounts: Option<Strings>,
+    mounts: Option<CommaList>,
     /// `global` or empty.
     scope: Option<Text>,
 }
@@ -230,7 +230,7 @@ async fn reload(sys: &System, _: &mut Cx, req: Reload) -> Result<Data<Reloaded>>
         (true, true) => return Err(Error::invalid("plugin or mounts must be provided")),
         (false, false) => return Err(Error::invalid("plugin and mounts cannot be set at the same time")),
         (false, true) if !built_in(&unsealed).values().any(|names| names.contains(&plugin)) => {
-            return Err(Error::invalid(format!("plugin not found in the catalog: {plugin:?}")));
+            return Err(Error::invalid(format!("plugin not found in the catalog: {}", Quoted(&plugin))));
         }
         (false, true) => {}
         (true, false) => mounts.iter().try_for_each(|given| reloadable(&unsealed, given))?,
@@ -242,7 +242,7 @@ async fn reload(sys: &System, _: &mut Cx, req: Reload) -> Result<Data<Reloaded>>
 fn reloadable(unsealed: &Unsealed, given: &str) -> Result<()> {
     let path = format!("{}/", given.trim_matches('/'));
     let why = match unsealed.mounts.router().at(&path) {
-        None => format!("cannot fetch mount entry on {given:?}"),
+        None => format!("cannot fetch mount entry on {}", Quoted(given)),
         Some(m) if SINGLE.contains(&m.entry.engine.as_str()) => {
             format!("cannot reload plugin on {given:?}: singleton plugin cannot be reloaded: {:?}", m.entry.engine)
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keepfast_framework::duration::parse_int;
-use keepfast_framework::fields::{Flag, Int, Seconds, Text, unless_null};
+use keepfast_framework::fields::{Flag, Int, Quoted, Seconds, Text, unless_null};
 use keepfast_framework::reply::Flat;
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Data, Error, Keys, Outcome, Page, Result, Routes, Timestamp};
@@ -58,6 +58,7 @@ struct Write {
     /// Whether later writes must name the present version.
     cas_required: Option<Flag>,
     /// When it ends, RFC 3339.
+    #[serde(default, deserialize_with = "unless_null")]
     expiration: Option<Moment>,
     /// How long it holds.
     #[serde(default, deserialize_with = "unless_null")]
@@ -81,6 +82,7 @@ struct WriteOld {
     /// Whether later writes must name the present version.
     cas_required: Option<Flag>,
     /// When it ends, RFC 3339.
+    #[serde(default, deserialize_with = "unless_null")]
     expiration: Option<Moment>,
     /// How long it holds.
     #[serde(default, deserialize_with = "unless_null")]
@@ -291,7 +293,7 @@ async fn patch(sys: &System, cx: &mut Cx, mut req: Write) -> Result<Outcome> {
 /// Refuses the name of a policy that callers may not write; what else is wrong is told before.
 fn writable(name: &str) -> Result<()> {
     if builtin::reads_like_root(name) || name == builtin::RESPONSE_WRAPPING {
-        return Err(Error::invalid(format!("cannot update {name:?} policy")));
+        return Err(Error::invalid(format!("cannot update {} policy", Quoted(name))));
     }
     Ok(())
 }
@@ -351,10 +353,8 @@ fn flag(given: Option<Flag>, present: bool) -> bool {
 
 /// Policies may come in base64; a text that decodes to UTF-8 was meant so.
 fn decoded(text: String) -> String {
-    match STANDARD.decode(text.trim()).ok().and_then(|b| String::from_utf8(b).ok()) {
-        Some(decoded) => decoded,
-        None => text,
-    }
+    let decoded = STANDARD.decode(text.trim()).ok().and_then(|b| String::from_utf8(b).ok());
+    decoded.filter(|decoded| !decoded.is_empty()).unwrap_or(text)
 }
 
 fn expiration(at: &Option<Moment>, ttl: Option<Seconds>, now: Timestamp) -> Result<Option<Timestamp>> {

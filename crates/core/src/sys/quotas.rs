@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use keepfast_framework::fields::{Flag, Float, Seconds, Text};
+use keepfast_framework::fields::{Flag, Float, Quoted, Seconds, Text};
 use keepfast_framework::path_field::{PathText, PathTexts};
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Data, Error, Keys, Result, Routes};
@@ -174,7 +174,7 @@ impl System {
         let router = unsealed.mounts.router();
         let folder = format!("{path}/");
         let Some((mounted, _)) = router.find(&folder) else {
-            return Err(Error::invalid(format!("invalid mount path {folder:?}")));
+            return Err(Error::invalid(format!("invalid mount path {}", Quoted(&folder))));
         };
         let is_mount = mounted.entry.path == folder;
         Ok((if is_mount { folder } else { path.to_owned() }, is_mount))

@@ -1,7 +1,7 @@
 //! `sys/remount`: moves a mount to another path.
 
 use keepfast_crypto::random;
-use keepfast_framework::fields::Text;
+use keepfast_framework::fields::{Quoted, Text};
 use keepfast_framework::path_field::{PathText, check_path};
 use keepfast_framework::reply::Flat;
 use keepfast_framework::routes::Help;
@@ -114,7 +114,7 @@ async fn remount(sys: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> 
         entry.path = to.clone();
         Ok(())
     });
-    moved.await?.ok_or_else(|| Error::invalid(format!("no matching mount at {from:?}")))?;
+    moved.await?.ok_or_else(|| Error::invalid(format!("no matching mount at {}", Quoted(&from))))?;
     // What the mount has issued names its old path and is not accepted any more; here its records are collected.
     // No request had a path below one that is not canonical, so nothing was issued there.
     if CanonicalPath::new(from.clone()).is_ok() {

@@ -1,10 +1,11 @@
 //! `sys/tools/`: random bytes and hashes.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use keepfast_crypto::keys::digest::Hash;
 use keepfast_crypto::random;
-use keepfast_framework::fields::{Int, Text};
+use keepfast_framework::fields::{Int, Quoted, Text};
 use keepfast_framework::routes::Help;
 use keepfast_framework::{Cx, Data, Error, Result, Routes};
 use schemars::JsonSchema;
@@ -14,6 +15,10 @@ use super::System;
 
 const RANDOM: Help = Help { synopsis: "Random bytes.", description: "" };
 const HASH: Help = Help { synopsis: "The hash of an input.", description: "" };
+
+/// Reads base64 as OpenBao does: the bits of the last character that no byte takes may be anything.
+const LENIENT: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
 /// The most that one request gets, in bytes.
 const MOST: i64 = 128 * 1024;
@@ -55,8 +60,8 @@ async fn random_bytes(_: &System, _: &mut Cx, req: Random) -> Result<Data<Random
     let count = match req.urlbytes.filter(|b| !b.is_empty()) {
         Some(text) => text.parse().map_err(|_| {
             Error::invalid(format!(
-                "error parsing url-set byte count: strconv.Atoi: parsing {:?}: invalid syntax",
-                text.0
+                "error parsing url-set byte count: strconv.Atoi: parsing {}: invalid syntax",
+                Quoted(&text)
             ))
         })?,
         None => req.bytes.map_or(32, |b| b.0),
@@ -67,7 +72,7 @@ async fn random_bytes(_: &System, _: &mut Cx, req: Random) -> Result<Data<Random
     if count > MOST {
         return Err(Error::invalid(format!("'bytes' should be less than {MOST}")));
     }
-    let encode = encoding(req.format.as_deref(), "base64").map_err(|named| unsupported(&format!("{named:?}")))?;
+    let encode = encoding(req.format.as_deref(), "base64").map_err(|named| unsupported(&Quoted(&named).to_string()))?;
     let mut bytes = vec![0u8; count as usize];
     random::fill(&mut bytes);
     Ok(Data(RandomBytes { random_bytes: encode(&bytes) }))
@@ -79,7 +84,7 @@ fn unsupported(named: &str) -> Error {
 }
 
 fn encoding(format: Option<&str>, default: &str) -> Result<fn(&[u8]) -> String, String> {
-    match format.filter(|f| !f.is_empty()).unwrap_or(default) {
+    match format.unwrap_or(default) {
         "hex" => Ok(|b| hex::encode(b)),
         "base64" => Ok(|b| STANDARD.encode(b)),
         other => Err(other.to_owned()),
@@ -104,7 +109,7 @@ struct Sum {
 }
 
 async fn hash_input(_: &System, _: &mut Cx, req: HashRequest) -> Result<Data<Sum>> {
-    let input = STANDARD
+    let input = LENIENT
         .decode(req.input.as_deref().unwrap_or_default())
         .map_err(|e| Error::invalid(format!("unable to decode input as base64: {}", base64_fault(&e))))?;
     let encode = encoding(req.format.as_deref(), "hex").map_err(|named| unsupported(&named))?;

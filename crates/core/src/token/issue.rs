@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::duration::parse_nanos;
-use keepfast_framework::fields::{Pairs, Strings, Text};
+use keepfast_framework::fields::{Pairs, Quoted, Strings, Text};
 use keepfast_framework::reply::AuthBlock;
 use keepfast_framework::token_params::{TokenKind, canonical_policies};
 use keepfast_framework::{Cx, Error, Result};
@@ -332,7 +332,7 @@ async fn warn_of_unknown(unsealed: &Unsealed, cx: &mut Cx, authority: &Authority
     let Authority::Policies(names) = authority else { return Ok(()) };
     for name in names {
         if !unsealed.policies.exists(name).await? {
-            cx.warn(format!("Policy {name:?} does not exist"));
+            cx.warn(format!("Policy {} does not exist", Quoted(name)));
         }
     }
     Ok(())

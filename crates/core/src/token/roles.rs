@@ -1,6 +1,6 @@
 //! Token roles: what tokens may be made under a name.
 
-use keepfast_framework::fields::{CommaList, Flag, Int, Seconds, Text};
+use keepfast_framework::fields::{CommaList, Flag, Int, Quoted, Seconds, Text};
 use keepfast_framework::routes::{Exists, Nothing};
 use keepfast_framework::rows::is_name;
 use keepfast_framework::token_params::{
@@ -204,7 +204,7 @@ impl Role {
             policies.retain(|p| p != builtin::DEFAULT);
         }
         if let Some(policy) = policies.iter().find(refused) {
-            return Err(Error::invalid(format!("token policy {policy:?} is disallowed by this role")));
+            return Err(Error::invalid(format!("token policy {} is disallowed by this role", Quoted(policy))));
         }
         match (policies.iter().any(|p| builtin::reads_like_root(p)), maker) {
             (false, _) => Ok(Authority::Policies(policies)),
@@ -224,7 +224,7 @@ fn completed(names: Vec<String>, no_default: bool) -> Vec<String> {
 
 /// A list as Go prints it.
 fn quoted(names: &[String]) -> String {
-    let inner: Vec<String> = names.iter().map(|n| format!("{n:?}")).collect();
+    let inner: Vec<String> = names.iter().map(|n| Quoted(n).to_string()).collect();
     format!("[{}]", inner.join(" "))
 }
 
@@ -338,7 +338,7 @@ pub(super) async fn write(_: &TokenAuth, cx: &mut Cx, mut req: Write) -> Result<
     if let Some(kind) = kind {
         role.params.token_type = match TokenKind::parse(&kind) {
             Ok(kind) if kind != TokenKind::Default => kind,
-            _ => return Err(Error::invalid(format!("invalid 'token_type' value {:?}", &*kind))),
+            _ => return Err(Error::invalid(format!("invalid 'token_type' value {}", Quoted(&kind)))),
         };
     }
     check_batch(&role)?;

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use keepfast_framework::fields::Quoted;
 use keepfast_framework::token_params::parse_cidrs;
 use keepfast_framework::{Error, Result};
 
@@ -43,7 +44,7 @@ pub(super) fn allow(nets: &[IpNet], remote: Option<IpAddr>) -> bool {
 }
 
 fn quoted(cidrs: &[String]) -> String {
-    cidrs.iter().map(|cidr| format!("{cidr:?}")).collect::<Vec<_>>().join(" ")
+    cidrs.iter().map(|cidr| Quoted(cidr).to_string()).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

@@ -107,7 +107,10 @@ pub(super) async fn require(cx: &mut Cx, given: &str) -> Result<Role> {
 
 /// 404 with the peer's text.
 pub(super) fn absent(name: &str) -> Error {
-    Error::new(keepfast_framework::Status::NOT_FOUND, format!("role {name:?} does not exist"))
+    Error::new(
+        keepfast_framework::Status::NOT_FOUND,
+        format!("role {} does not exist", keepfast_framework::fields::Quoted(name)),
+    )
 }
 
 /// Writes a role and keeps the index by role id; `before` is the role id that it had.

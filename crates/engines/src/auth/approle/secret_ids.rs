@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use keepfast_crypto::random;
-use keepfast_framework::fields::{CommaList, Int, Seconds, SecretText, Text};
+use keepfast_framework::fields::{CommaList, Int, Quoted, Seconds, SecretText, Text};
 use keepfast_framework::reply::WithStatus;
 use keepfast_framework::{Cx, Data, Error, Keys, Outcome, Reply, Result, Status};
 use schemars::JsonSchema;
@@ -231,7 +231,7 @@ pub(super) async fn lookup_accessor(_: &AppRole, cx: &mut Cx, req: OfAccessor) -
     if let Some(found) = found.filter(|found| found.is_live(cx.now())) {
         return Data(shown(found)).into_outcome();
     }
-    let error = format!("failed to find accessor entry for secret_id_accessor: {accessor:?}");
+    let error = format!("failed to find accessor entry for secret_id_accessor: {}", Quoted(&accessor));
     WithStatus(Status::NOT_FOUND, Data(Fault { error })).into_outcome()
 }
 

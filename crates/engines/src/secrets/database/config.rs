@@ -2,7 +2,7 @@
 
 use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::fields::{CommaList, Flag, RawObject, Text};
+use keepfast_framework::fields::{CommaList, Flag, Quoted, RawObject, Text};
 use keepfast_framework::routes::{Exists, Nothing};
 use keepfast_framework::{Cx, Data, Error, Keys, Page, Records, Result, Status};
 use schemars::JsonSchema;
@@ -70,7 +70,7 @@ impl Config {
 
     /// That there is no connection of this name.
     pub(super) fn missing(name: &str) -> DatabaseError {
-        DatabaseError::new(format!("failed to find entry for connection with name: {name:?}"))
+        DatabaseError::new(format!("failed to find entry for connection with name: {}", Quoted(name)))
     }
 
     /// Puts another password in place of the administrator's.
@@ -104,7 +104,7 @@ impl Config {
         if self.allowed_roles.iter().any(|pattern| matches(pattern, role)) {
             return Ok(());
         }
-        Err(DatabaseError::new(format!("{role:?} is not an allowed role")))
+        Err(DatabaseError::new(format!("{} is not an allowed role", Quoted(role))))
     }
 
     /// The kind of the database.

@@ -1,5 +1,7 @@
 //! Versions of plugins as clients write them. Ours are all built in, so that every other version is one that there is not.
 
+use keepfast_framework::fields::Quoted;
+
 /// The version of a plugin in the peer's form, if it is another than the built-in one.
 ///
 /// # Errors
@@ -8,7 +10,7 @@ pub(super) fn other_than_built_in(text: &str) -> Result<Option<String>, String> 
     if text.is_empty() {
         return Ok(None);
     }
-    let malformed = |why: &str| format!("version {text:?} is not a valid semantic version: {why}");
+    let malformed = |why: &str| format!("version {} is not a valid semantic version: {why}", Quoted(text));
     let broken = || malformed(&format!("malformed version: {text}"));
     let bare = text.strip_prefix('v').unwrap_or(text);
     let (rest, metadata) = match bare.split_once('+') {
@@ -80,7 +82,7 @@ mod tests {
         ] {
             let expected = match expected {
                 Ok(version) => Ok(version.map(str::to_owned)),
-                Err(why) => Err(format!("version {text:?} is not a valid semantic version: {why}")),
+                Err(why) => Err(format!("version {} is not a valid semantic version: {why}", Quoted(text))),
             };
             assert_eq!(other_than_built_in(text), expected);
         }

@@ -2,7 +2,7 @@
 
 use keepfast_crypto::compare;
 use keepfast_crypto::keys::digest::Hash;
-use keepfast_framework::fields::{Int, Text, given};
+use keepfast_framework::fields::{Int, Quoted, Text, given};
 use keepfast_framework::{Cx, Data, Error, Outcome, Reply, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -107,7 +107,7 @@ fn hash_named(name: &str, otherwise: &str) -> Result<Hash> {
     if name == "none" {
         return Err(Error::invalid("algorithm cannot be none"));
     }
-    Hash::from_name(name).ok_or_else(|| Error::invalid(format!("{otherwise} {name:?}")))
+    Hash::from_name(name).ok_or_else(|| Error::invalid(format!("{otherwise} {}", Quoted(name))))
 }
 
 /// Whether the HMAC of one item is right.

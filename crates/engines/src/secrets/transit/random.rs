@@ -2,7 +2,7 @@
 
 use keepfast_crypto::keys::digest::Hash;
 use keepfast_crypto::random;
-use keepfast_framework::fields::{Int, Text, given};
+use keepfast_framework::fields::{Int, Quoted, Text, given};
 use keepfast_framework::{Cx, Data, Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -65,7 +65,8 @@ pub(super) async fn random(_: &Transit, cx: &mut Cx, req: Random) -> Result<Data
     let count = match asked {
         Some(number) => number.parse().map_err(|_| {
             Error::invalid(format!(
-                "error parsing url-set byte count: strconv.Atoi: parsing {number:?}: invalid syntax"
+                "error parsing url-set byte count: strconv.Atoi: parsing {}: invalid syntax",
+                Quoted(number)
             ))
         })?,
         None => req.bytes.map_or(32, |bytes| bytes.0),
@@ -77,11 +78,12 @@ pub(super) async fn random(_: &Transit, cx: &mut Cx, req: Random) -> Result<Data
         return Err(Error::invalid(format!("'bytes' should be less than {MOST}")));
     }
     if !matches!(source, "platform" | "seal" | "all") {
-        let why = format!("unsupported entropy source {source:?}; must be \"platform\" or \"seal\", or \"all\"");
+        let why =
+            format!("unsupported entropy source {}; must be \"platform\" or \"seal\", or \"all\"", Quoted(source));
         return Err(Error::invalid(why));
     }
     let hex = encoding(req.format.as_deref().unwrap_or("base64"), |format| {
-        format!("unsupported encoding format {format:?}; must be \"hex\" or \"base64\"")
+        format!("unsupported encoding format {}; must be \"hex\" or \"base64\"", Quoted(format))
     })?;
     if source == "seal" {
         cx.warn("no seal/entropy augmentation available, using platform entropy source");

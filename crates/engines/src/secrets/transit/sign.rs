@@ -7,7 +7,7 @@ use keepfast_crypto::keys::ecdsa::Marshaling;
 use keepfast_crypto::keys::ed25519::Ed25519Key;
 use keepfast_crypto::keys::rsa::RsaScheme;
 use keepfast_crypto::keys::{Key, KeyError, SaltLength};
-use keepfast_framework::fields::{Flag, Int, Text, given};
+use keepfast_framework::fields::{Flag, Int, Quoted, Text, given};
 use keepfast_framework::{Cx, Data, Error, Outcome, Reply, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -140,7 +140,8 @@ impl How {
         let hash = match name {
             "none" => None,
             known => Some(
-                Hash::from_name(known).ok_or_else(|| Error::invalid(format!("invalid hash algorithm {known:?}")))?,
+                Hash::from_name(known)
+                    .ok_or_else(|| Error::invalid(format!("invalid hash algorithm {}", Quoted(known))))?,
             ),
         };
         let signs_bare =
@@ -183,7 +184,7 @@ fn form(marshaling: Option<&Text>, salt: Option<&Text>) -> Result<(Marshaling, S
     match marshaling.map(|text| &**text) {
         None | Some("asn1") => Ok((Marshaling::Asn1, salt)),
         Some("jws") => Ok((Marshaling::Jws, salt)),
-        Some(other) => Err(Error::invalid(format!("invalid marshaling type {other:?}"))),
+        Some(other) => Err(Error::invalid(format!("invalid marshaling type {}", Quoted(other)))),
     }
 }
 

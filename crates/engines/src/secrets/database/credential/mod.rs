@@ -5,7 +5,7 @@ mod login;
 
 use keepfast_crypto::Zeroize;
 use keepfast_framework::duration::parse_int;
-use keepfast_framework::fields::{Pairs, Text};
+use keepfast_framework::fields::{Pairs, Quoted, Text};
 use keepfast_framework::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +36,7 @@ impl CredentialType {
 
     fn parse(name: &str) -> Result<Self> {
         let all = [Self::Password, Self::RsaPrivateKey, Self::ClientCertificate];
-        let unknown = || Error::invalid(format!("invalid credential_type {name:?}"));
+        let unknown = || Error::invalid(format!("invalid credential_type {}", Quoted(name)));
         all.into_iter().find(|kind| kind.name() == name).ok_or_else(unknown)
     }
 
