@@ -55,7 +55,10 @@ pub(crate) fn parse(text: &str) -> Result<PasswordPolicy, PasswordPolicyError> {
         None => 0,
         Some(value) => value.as_integer().ok_or_else(|| {
             let found = value.type_name();
-            invalid(&format!("failed to decode configuration: 'length' expected type 'int', got {found}"))
+            invalid(&format!(
+                "failed to decode configuration: decoding failed due to the following error(s):\n\n'length' expected \
+                 type 'int', got unconvertible type '{found}'"
+            ))
         })?,
     };
     let blocks = body.blocks("rule", 1).map_err(|e| invalid(&format!("unable to parse rules: {e}")))?;
@@ -67,19 +70,21 @@ fn check(length: i64, mut rules: Vec<Rule>) -> Result<PasswordPolicy, PasswordPo
     let charset: BTreeSet<char> = rules.iter().flat_map(|r| &r.charset).copied().collect();
     let length = usize::try_from(length).unwrap_or(0);
     let required: usize = rules.iter().map(|r| r.least).sum();
-    let fault = if length == 0 {
-        Some("length must be > 0".to_owned())
+    let mut faults = Vec::new();
+    if length == 0 {
+        faults.push("length must be > 0".to_owned());
     } else if required > length {
-        Some(format!("specified rules require at least {required} characters but {length} is specified"))
-    } else if charset.is_empty() || rules.iter().any(|r| r.charset.is_empty()) {
-        Some("no charset specified".to_owned())
+        faults.push(format!("specified rules require at least {required} characters but {length} is specified"));
+    }
+    if charset.is_empty() || rules.iter().any(|r| r.charset.is_empty()) {
+        faults.push("no charset specified".to_owned());
     } else if charset.iter().any(|c| c.is_control()) {
-        Some("non-printable character in charset".to_owned())
-    } else {
-        None
-    };
-    if let Some(fault) = fault {
-        return Err(invalid(&format!("1 error occurred:\n\t* {fault}\n\n")));
+        faults.push("non-printable character in charset".to_owned());
+    }
+    if !faults.is_empty() {
+        let count = if faults.len() == 1 { "1 error".to_owned() } else { format!("{} errors", faults.len()) };
+        let list: String = faults.iter().map(|fault| format!("\n\t* {fault}")).collect();
+        return Err(invalid(&format!("{count} occurred:{list}\n\n")));
     }
     if !LENGTHS.contains(&length) {
         return Err(PasswordPolicyError("passwords must be between 4 and 100 characters".to_owned()));

@@ -298,7 +298,12 @@ impl Unsealed {
     fn add_warnings(&self, envelope: &mut Envelope, warnings: Vec<String>, parts: &AuthorizedParts, input: &Input) {
         let nothing_to_say = envelope.is_empty() && warnings.is_empty();
         envelope.warnings.extend(warnings);
-        if nothing_to_say || envelope.status.is_some_and(|s| s.0 >= 400) {
+        // What was wrapped anew is another endpoint's answer.
+        if envelope.wrap.is_some() {
+            return;
+        }
+        // Who begins work that goes on is not warned of parameters, as with OpenBao.
+        if nothing_to_say || envelope.status.is_some_and(|s| s.0 == 202 || s.0 >= 400) {
             return;
         }
         if parts.routed.takes_whole_body() {
@@ -334,6 +339,7 @@ fn unknown_parameters<'i>(parts: &AuthorizedParts, input: &'i Input) -> Vec<&'i 
 fn warned_of(error: Error, parts: &AuthorizedParts, input: &Input) -> Result<Outcome> {
     let lists = matches!(parts.routed.incoming.operation, Operation::List | Operation::Scan);
     let is_empty = error.status() == Status::NOT_FOUND && error.public().is_empty() && error.warnings().is_empty();
+    let is_empty = is_empty && error.reason().is_none();
     match (lists && is_empty, parts.routed.incoming.wrap_ttl.is_some_and(|ttl| !ttl.is_zero())) {
         (true, _) if !unknown_parameters(parts, input).is_empty() => {}
         // There is no answer to wrap.

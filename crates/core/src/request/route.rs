@@ -93,6 +93,18 @@ impl Routed {
     }
 }
 
+impl Routed {
+    /// The path as a wrapped answer names it: that of a mount ends in a slash.
+    pub(super) fn wrapped_path(&self) -> String {
+        let mut path = self.judged_path();
+        let is_mount = self.mount.as_ref().is_some_and(|(_, within)| within.is_empty());
+        if is_mount && !path.ends_with('/') {
+            path.push('/');
+        }
+        path
+    }
+}
+
 impl Unsealed {
     /// Finds the mount and the row that answer a request.
     pub(super) fn route(&self, incoming: Box<Incoming>) -> Routed {

@@ -189,7 +189,7 @@ impl Unsealed {
         }
         let json = String::from_utf8(raw.body).map_err(|_| Error::internal("an answer that is not UTF-8"))?;
         let accessor = wrapped_accessor(&json);
-        let path = parts.routed.judged_path();
+        let path = parts.routed.wrapped_path();
         let answer = ToWrap {
             response: json,
             status: raw.status,
@@ -220,7 +220,7 @@ impl Unsealed {
         envelope.flat = false;
         let json = String::from_utf8(envelope.to_json()).map_err(Error::internal)?;
         let wrapped_accessor = wrapped_accessor(&json);
-        let path = parts.routed.judged_path();
+        let path = parts.routed.wrapped_path();
         let answer = ToWrap {
             response: json,
             status: envelope.status.unwrap_or(Status::OK),

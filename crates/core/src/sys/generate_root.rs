@@ -1,7 +1,8 @@
 //! `sys/generate-root-token/` and `sys/decode-token`: a new root token from a quorum of the shares.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
 use keepfast_crypto::secret::{SecretBytes, SecretString};
 use keepfast_framework::fields::{SecretText, Text};
 use keepfast_framework::routes::{Help, Nothing};
@@ -28,6 +29,10 @@ const ATTEMPT: Help = Help {
 };
 const UPDATE: Help = Help { synopsis: "Takes a share of the unseal key towards a new root token.", description: "" };
 const DECODE: Help = Help { synopsis: "Takes the OTP off a new root token.", description: "" };
+
+/// Reads base64 as OpenBao does: the bits of the last character that no byte takes may be anything.
+const LENIENT_NO_PAD: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, NO_PAD.with_decode_allow_trailing_bits(true));
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("generate-root-token/attempt", ATTEMPT).read(status).update(begin).delete(cancel);
@@ -127,7 +132,7 @@ async fn decode(_: &System, _: &mut Cx, req: Decode) -> Result<Data<Decoded>> {
     let (Some(encoded), Some(otp)) = (given(req.encoded_token), given(req.otp)) else {
         return Err(Error::invalid("provided 'encoded_token' or 'otp' is empty"));
     };
-    let told = STANDARD_NO_PAD
+    let told = LENIENT_NO_PAD
         .decode(encoded.expose())
         .map_err(|e| Error::invalid(format!("error decoding base64'd token: {}", base64_fault(&e))))?;
     let token = generation::decode(SecretBytes::new(told).expose(), otp.expose())?;

@@ -1,6 +1,7 @@
 //! `sys/`: the API of the server itself, as an engine like any other, at the one mount that it has.
 
 mod audit;
+mod bare_help;
 mod capabilities;
 mod cors;
 mod generate_root;
@@ -90,6 +91,7 @@ impl Engine for System {
         generate_root::routes(r);
         rotate_root::routes(r);
         open_ceremonies::routes(r);
+        bare_help::routes(r);
         audit::routes(r);
         tools::routes(r);
         recorded_headers::routes(r);

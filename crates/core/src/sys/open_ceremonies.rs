@@ -40,6 +40,8 @@ pub(super) fn routes(r: &mut Routes<System>) {
     r.path("rekey/init", REKEY).read(status).update(begin).delete(cancel).unauthenticated();
     r.path("rekey/update", REKEY).update(update).unauthenticated().once();
     r.path("rekey/verify", REKEY).read(proof).update(verify).delete(restart).unauthenticated().once();
+    // The folder of the two has help only.
+    r.path("generate-root", GENERATE).hidden();
     r.path("generate-root/attempt", GENERATE)
         .read(root_status)
         .update(begin_root)

@@ -1,9 +1,13 @@
 //! `sys/internal/specs/openapi`: the document of what the caller can reach.
 
+use keepfast_framework::fields::{Flag, Text};
 use keepfast_framework::openapi::{Shown, document};
 use keepfast_framework::reply::Raw;
-use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::routes::Help;
 use keepfast_framework::{Cx, Result, Routes, Status};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use super::{System, call};
 
@@ -13,8 +17,18 @@ pub(super) fn routes(r: &mut Routes<System>) {
     r.path("internal/specs/openapi", HELP).read(read).update(read).unauthenticated();
 }
 
+/// Accepted for compatibility: the document has the paths as they are mounted.
+#[derive(Deserialize, JsonSchema)]
+#[allow(dead_code, reason = "named so that they are known")]
+struct Form {
+    /// What the document is for.
+    context: Option<Text>,
+    /// Whether mounts stand for any mount of their type.
+    generic_mount_paths: Option<Flag>,
+}
+
 /// Without a token the document has no paths: mounts are not told to strangers.
-async fn read(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
+async fn read(sys: &System, cx: &mut Cx, _: Form) -> Result<Raw> {
     let unsealed = sys.unsealed()?;
     let router = unsealed.mounts.router();
     let compiled = call(cx)?.compiled.clone();

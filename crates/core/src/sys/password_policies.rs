@@ -82,15 +82,17 @@ async fn write(sys: &System, cx: &mut Cx, req: Write) -> Result<()> {
     if given.is_empty() {
         return Err(fault(Status::BAD_REQUEST, "missing policy"));
     }
-    let policy = match STANDARD.decode(given.trim()).ok().and_then(|b| String::from_utf8(b).ok()) {
-        Some(decoded) => decoded,
-        None => given,
-    };
+    let decoded = STANDARD.decode(given.trim()).ok().and_then(|b| String::from_utf8(b).ok());
+    let policy = decoded.filter(|text| !text.is_empty()).unwrap_or(given);
     parse(&policy).map_err(|e| fault(Status::BAD_REQUEST, &e.to_string()))?;
     PASSWORD_POLICIES.put_in(cx.store().0, &view(sys)?, &req.name, &PasswordPolicyRecord { policy })
 }
 
 async fn delete(sys: &System, cx: &mut Cx, req: Named) -> Result<()> {
+    // The path of passwords is no policy.
+    if req.name.ends_with("/generate") {
+        return Err(Error::unsupported_operation());
+    }
     PASSWORD_POLICIES.delete_in(cx.store().0, &view(sys)?, &req.name);
     Ok(())
 }

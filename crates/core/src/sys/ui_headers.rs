@@ -69,7 +69,12 @@ fn canonical(name: &str) -> String {
 }
 
 async fn list(_: &System, cx: &mut Cx, _: Nothing) -> Result<Keys> {
-    Ok(Keys::of(HEADERS.list(cx, "", &Page::default()).await?))
+    let names = HEADERS.list(cx, "", &Page::default()).await?;
+    if names.is_empty() {
+        // A warning of unknown parameters makes no answer of it, as it does of other empty lists.
+        return Err(Error::not_found().because("no header is set"));
+    }
+    Ok(Keys::of(names))
 }
 
 async fn read(_: &System, cx: &mut Cx, req: Read) -> Result<keepfast_framework::Data<Values>> {

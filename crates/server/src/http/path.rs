@@ -40,7 +40,7 @@ pub(crate) fn canonical(uri: &Uri) -> Result<CanonicalPath, Answer> {
 }
 
 /// Paths that are folders and nothing else.
-const FOLDERS: [&str; 2] = ["/v1/sys", "/v1/sys/config/state"];
+const FOLDERS: [&str; 3] = ["/v1", "/v1/sys", "/v1/sys/config/state"];
 
 /// To a clean path, with the query; a folder ends in a slash.
 fn redirect(uri: &Uri, clean: &str) -> Answer {

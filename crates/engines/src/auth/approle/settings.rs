@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use keepfast_framework::duration::format;
-use keepfast_framework::fields::{CommaList, Flag, Int, Seconds, Text};
+use keepfast_framework::fields::{CommaList, Flag, Int, Seconds, Text, unless_null};
 use keepfast_framework::routes::Request;
 use keepfast_framework::token_params::{TokenParamsChange, canonical_policies, parsed_policies};
 use keepfast_framework::{Cx, Data, Error, Result};
@@ -140,8 +140,10 @@ pub(super) struct Period {
     /// Name of the role.
     role_name: Text,
     /// Deprecated: use `token_period`.
+    #[serde(default, deserialize_with = "unless_null")]
     period: Option<Seconds>,
     /// Makes the tokens periodic: each renewal gives this long.
+    #[serde(default, deserialize_with = "unless_null")]
     token_period: Option<Seconds>,
 }
 
@@ -315,6 +317,7 @@ pub(super) struct SecretIdTtl {
     /// Name of the role.
     role_name: Text,
     /// How long a secret id is good; 0 for ever.
+    #[serde(default, deserialize_with = "unless_null")]
     secret_id_ttl: Option<Seconds>,
 }
 
@@ -365,6 +368,7 @@ pub(super) struct TokenTtl {
     /// Name of the role.
     role_name: Text,
     /// The life of the tokens after issue or renewal.
+    #[serde(default, deserialize_with = "unless_null")]
     token_ttl: Option<Seconds>,
 }
 
@@ -394,6 +398,7 @@ pub(super) struct TokenMaxTtl {
     /// Name of the role.
     role_name: Text,
     /// The longest life of the tokens with renewals.
+    #[serde(default, deserialize_with = "unless_null")]
     token_max_ttl: Option<Seconds>,
 }
 

@@ -35,7 +35,10 @@ pub(super) struct Derive {
 
 pub(super) async fn derive(transit: &Transit, cx: &mut Cx, req: Derive) -> Result<()> {
     let name = checked(&req.name)?;
-    let cipher = wanted(&req)?;
+    match req.key_derivation_algorithm.as_deref() {
+        None | Some("ecdh") => {}
+        Some(other) => return Err(Error::invalid(format!("key derivation algorithm {other} not supported"))),
+    }
     let peer = req.peer_public_key.filter(|text| !text.is_empty());
     let peer = peer.ok_or_else(|| Error::invalid("peer public key not provided"))?;
     let base = transit.rings.get(cx, req.base_key_name.as_deref().unwrap_or_default()).await?;
@@ -47,6 +50,7 @@ pub(super) async fn derive(transit: &Transit, cx: &mut Cx, req: Derive) -> Resul
             base.record.kind.name()
         )));
     };
+    let cipher = wanted(req.derived_key_type.as_deref())?;
     let asked = req.base_key_version.unwrap_or_default().0;
     let version = match u32::try_from(asked) {
         Ok(0) => base.record.latest,
@@ -89,12 +93,8 @@ pub(super) async fn derive(transit: &Transit, cx: &mut Cx, req: Derive) -> Resul
 }
 
 /// The cipher that the derived key is for.
-fn wanted(req: &Derive) -> Result<Cipher> {
-    match req.key_derivation_algorithm.as_deref() {
-        None | Some("ecdh") => {}
-        Some(other) => return Err(Error::invalid(format!("key derivation algorithm {other} not supported"))),
-    }
-    let name = req.derived_key_type.as_deref().unwrap_or("aes256-gcm96");
+fn wanted(name: Option<&str>) -> Result<Cipher> {
+    let name = name.unwrap_or("aes256-gcm96");
     match KeyKind::from_name(name) {
         Some(KeyKind::Symmetric(cipher)) => Ok(cipher),
         _ => Err(Error::invalid(format!("unknown key type {name}"))),

@@ -44,6 +44,9 @@ pub(super) struct Import {
     allow_rotation: Option<Flag>,
     /// Whether each use derives a key of its own from a context.
     derived: Option<Flag>,
+    /// Accepted for compatibility: the context is given where the key is used.
+    #[allow(dead_code, reason = "named so that it is known")]
+    context: Option<Text>,
     /// Whether the key can be exported.
     exportable: Option<Flag>,
     /// Whether the key can be backed up in plaintext.
