@@ -7,6 +7,7 @@ from server import Answer
 # What varies from run to run, by its form.
 FORMS = [
     (re.compile(r"^[A-Za-z0-9+/]{42,88}={0,2}$"), "<base64>"),
+    (re.compile(r"^[A-Za-z0-9+/]{22}==$"), "<base64>"),
     (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "<uuid>"),
     (re.compile(r"\b(hvs|s)\.[A-Za-z0-9_-]{20,}"), "<token>"),
     (re.compile(r"\b(hvb|b)\.[A-Za-z0-9_-]{20,}"), "<batch>"),
@@ -17,6 +18,7 @@ FORMS = [
     (re.compile(r"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----\n?", re.S), r"<pem \1>"),
     (re.compile(r"vault-cluster-[0-9a-f]{8}"), "<cluster>"),
     (re.compile(r"\b[A-Za-z0-9]{24}\b"), "<accessor>"),
+    (re.compile(r"127\.0\.0\.1:\d{4,5}"), "<address>"),
     (re.compile(r"generated-\w+/"), "<directory>/"),
     (re.compile(r"(failed to connect to|unable to start transaction).*", re.S), "<no connection>"),
     (re.compile(r"at input byte \d+"), "at input byte <n>"),
@@ -45,7 +47,7 @@ def normalised(value: object, variables: dict, key: str = "") -> object:
     if isinstance(value, list):
         return [normalised(item, variables, key) for item in value]
     if isinstance(value, str):
-        if key in RANDOM and len(value) >= 8:
+        if key in RANDOM and (len(value) >= 8 or key == "random_bytes"):
             return "<text>"
         return masked(value, variables)
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 1_700_000_000 < value < 4_000_000_000:

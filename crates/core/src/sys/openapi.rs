@@ -4,7 +4,7 @@ use keepfast_framework::fields::{Flag, Text};
 use keepfast_framework::openapi::{Shown, document};
 use keepfast_framework::reply::Raw;
 use keepfast_framework::routes::Help;
-use keepfast_framework::{Cx, Result, Routes, Status};
+use keepfast_framework::{Cx, Error, Result, Routes, Status};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -31,7 +31,12 @@ struct Form {
 async fn read(sys: &System, cx: &mut Cx, _: Form) -> Result<Raw> {
     let unsealed = sys.unsealed()?;
     let router = unsealed.mounts.router();
-    let compiled = call(cx)?.compiled.clone();
+    let call = call(cx)?;
+    // A token that is none is no stranger's request but a mistake.
+    if call.id.is_some() && call.token.is_none() {
+        return Err(Error::denied());
+    }
+    let compiled = call.compiled.clone();
     let now = cx.now();
     let reachable = router.all().filter(|m| compiled.as_ref().is_some_and(|c| c.acl.reaches(&m.entry.path, now)));
     let shown: Vec<Shown<'_>> = reachable
