@@ -318,6 +318,8 @@ pub(super) fn visibility(text: &str) -> Result<String> {
 /// Checks the `token_type` of a mount.
 pub(super) fn mount_token_kind(text: &str) -> Result<TokenKind> {
     match TokenKind::parse(text) {
+        // A mount has the kind that `default` of a role leads to.
+        _ if text == "default" => Err(Error::invalid("invalid value for 'token_type'")),
         Ok(TokenKind::Default) => Ok(TokenKind::DefaultService),
         Ok(kind) => Ok(kind),
         Err(_) => Err(Error::invalid("invalid value for 'token_type'")),

@@ -46,8 +46,7 @@ struct Random {
     urlbytes: Option<Text>,
     /// `base64` or `hex`.
     format: Option<Text>,
-    /// Accepted for compatibility: all sources are the one generator.
-    #[allow(dead_code, reason = "named so that it is known")]
+    /// `seal` is answered with a warning: all sources are the one generator.
     source: Option<Text>,
 }
 
@@ -56,7 +55,7 @@ struct RandomBytes {
     random_bytes: String,
 }
 
-async fn random_bytes(_: &System, _: &mut Cx, req: Random) -> Result<Data<RandomBytes>> {
+async fn random_bytes(_: &System, cx: &mut Cx, req: Random) -> Result<Data<RandomBytes>> {
     let count = match req.urlbytes.filter(|b| !b.is_empty()) {
         Some(text) => text.parse().map_err(|_| {
             Error::invalid(format!(
@@ -73,6 +72,9 @@ async fn random_bytes(_: &System, _: &mut Cx, req: Random) -> Result<Data<Random
         return Err(Error::invalid(format!("'bytes' should be less than {MOST}")));
     }
     let encode = encoding(req.format.as_deref(), "base64").map_err(|named| unsupported(&Quoted(&named).to_string()))?;
+    if req.source.as_deref() == Some("seal") {
+        cx.warn("no seal/entropy augmentation available, using platform entropy source");
+    }
     let mut bytes = vec![0u8; count as usize];
     random::fill(&mut bytes);
     Ok(Data(RandomBytes { random_bytes: encode(&bytes) }))
