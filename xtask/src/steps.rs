@@ -35,7 +35,7 @@ const ALL: [Step; 23] = [
     step("surface", 312, surface),
     step("hvac", 500, hvac),
     step("cross", 1800, cross),
-    step("generated", 2000, generated),
+    step("generated", 2500, generated),
     step("seed", 50, seed),
     step("guide", 14, guide),
     step("http", 10_000, |shell| campaign(shell, &["http", "--count", "10000"])),
@@ -43,7 +43,7 @@ const ALL: [Step; 23] = [
     step("kill", 300, |shell| campaign(shell, &["kill", "--count", "5"])),
     step("disk", 2000, |shell| campaign(shell, &["disk", "--count", "8"])),
     step("leases", 21, |shell| campaign(shell, &["leases", "--count", "21"])),
-    step("due", 20_000, |shell| campaign(shell, &["due", "--count", "2000"])),
+    step("due", 20_000, |shell| campaign(shell, &["due", "--count", "2500"])),
     step("tokens", 5000, |shell| campaign(shell, &["tokens", "--count", "5000"])),
     step("fuzz", 15, fuzz),
 ];
@@ -125,7 +125,7 @@ fn cross(shell: &Shell) -> Result<Outcome> {
 /// Generated requests on both servers: no difference beyond the accepted ones.
 fn generated(shell: &Shell) -> Result<Outcome> {
     let [peer, ours] = ["bao", "keepfast"].map(|name| named_vault(name).display().to_string());
-    last_line(&shell.run(&python(), &["conformance/generated/run.py", &peer, &ours, "--count", "2000"])?)
+    last_line(&shell.run(&python(), &["conformance/generated/run.py", &peer, &ours, "--count", "2500"])?)
 }
 
 /// The seed document's Python on both servers. OpenBao has every engine; Keepfast has what `conformance/seed/engines.txt` lists.
