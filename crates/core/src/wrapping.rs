@@ -58,6 +58,15 @@ pub(crate) struct ToWrap<'a> {
     pub(crate) wrapped_accessor: String,
 }
 
+/// What spends the use of a wrapping token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UseOf {
+    /// The transaction that takes the answer: the token is a parameter of the request.
+    ThisTransaction,
+    /// The authentication of this request, whose own token it is.
+    Authentication,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Kept {
     response: String,
@@ -113,17 +122,34 @@ impl Unsealed {
         Ok(Some(Wrapped { response, about: serde_json::from_slice(&about)? }))
     }
 
-    /// Takes what a wrapping token keeps and ends the token, in this transaction: of parallel ones only one commits.
+    /// Takes what a wrapping token keeps and ends the token, in this transaction.
     ///
-    /// Fails with 400 when there is nothing (any more).
-    pub(crate) async fn unwrap(&self, tx: &mut Tx, key: &TokenKey, token: &Token) -> Result<Wrapped> {
-        let record = self.tokens.record(tx, key).await?.ok_or_else(invalid)?;
+    /// Fails with 400 when there is nothing (any more), or when the use of the token is not this request's.
+    pub(crate) async fn unwrap(&self, tx: &mut Tx, key: &TokenKey, token: &Token, by: UseOf) -> Result<Wrapped> {
         let kept = self.wrapped(tx, token).await?.ok_or_else(invalid)?;
+        self.take(tx, key, token, by).await?;
+        Ok(kept)
+    }
+
+    /// Ends a wrapping token with what it keeps, in this transaction, for the one request that may hand the answer out.
+    ///
+    /// The use in the record decides which one that is: it is spent once, here or by the authentication of a request with
+    /// the token itself, and of transactions that change the record at the same time only one commits.
+    ///
+    /// Fails with 400 when the use is not this request's.
+    pub(crate) async fn take(&self, tx: &mut Tx, key: &TokenKey, token: &Token, by: UseOf) -> Result<()> {
+        let record = self.tokens.record(tx, key).await?.ok_or_else(invalid)?;
+        let is_ours = match by {
+            UseOf::ThisTransaction => record.num_uses == 1,
+            UseOf::Authentication => record.num_uses < 0,
+        };
+        if !is_ours {
+            return Err(invalid());
+        }
         for name in [KEPT, ABOUT] {
             tx.delete(self.tokens.cubbyhole_view(), &format!("{}/{name}", token.store));
         }
-        self.tokens.end_childless(tx, key, &record).await?;
-        Ok(kept)
+        self.tokens.end_childless(tx, key, &record).await
     }
 }
 

@@ -8,7 +8,7 @@ use keepfast_crypto::secret::SecretString;
 use keepfast_framework::cx::{Caller, Claim, LastStep, Request};
 use keepfast_framework::reply::Raw;
 use keepfast_framework::{Cx, Error, Input, Operation, Outcome, Result, Status, help};
-use keepfast_storage::StorageError;
+use keepfast_storage::{StorageError, Tx};
 
 use super::authenticate::Known;
 use super::authorize::AuthorizedParts;
@@ -23,6 +23,7 @@ use crate::mount::permit::RequestPermit;
 use crate::policy::store::CompiledAcl;
 use crate::token::Token;
 use crate::unsealed::Unsealed;
+use crate::wrapping::UseOf;
 
 /// How often a request runs again after conflicts before it fails.
 const TRIES: usize = 64;
@@ -58,6 +59,8 @@ pub(crate) struct CoreCall {
     pub(crate) permit: RequestPermit,
     /// The caller's token.
     pub(crate) token: Option<Arc<Token>>,
+    /// Whether authentication has spent its last use.
+    pub(crate) last_use: bool,
     /// Its text.
     pub(crate) id: Option<SecretString>,
     /// What the caller may do.
@@ -158,6 +161,9 @@ impl Unsealed {
         if !parts.decision.keys_filters.is_empty() {
             self.filter_keys(parts, &mut outcome)?;
         }
+        if reads_wrapped(parts, mounted) {
+            Box::pin(self.take_wrapped(&mut tx, parts)).await?;
+        }
         let settled = self.settle(&mut tx, parts, mounted, outcome, intent.as_deref()).await?;
         if !done.checkpointed && tx.is_dirty() {
             Box::pin(self.mounts.hold(&mut tx, &mounted.entry)).await?;
@@ -215,10 +221,19 @@ impl Unsealed {
         Ok(())
     }
 
+    /// Ends the wrapping token that reads what it keeps, or refuses it: somebody else has taken the answer.
+    async fn take_wrapped(&self, tx: &mut Tx, parts: &AuthorizedParts) -> Result<()> {
+        let known = &parts.known;
+        match known.token.as_ref().and_then(|token| token.key.as_ref().map(|key| (token, key))) {
+            Some((token, key)) if known.last_use => self.take(tx, key, token, UseOf::Authentication).await,
+            _ => Err(Error::denied()),
+        }
+    }
+
     fn request_context(&self, parts: &AuthorizedParts, mounted: &Arc<Mounted>, once: bool) -> Cx {
         let incoming = &parts.routed.incoming;
         let reads = matches!(incoming.operation, Operation::Read | Operation::List | Operation::Scan);
-        let read_only = reads && !once && incoming.wrap_ttl.is_none();
+        let read_only = reads && !once && incoming.wrap_ttl.is_none() && !reads_wrapped(parts, mounted);
         let tx = if read_only { self.barrier.begin_read() } else { self.barrier.begin() };
         let caller = parts.compiled.as_ref().map_or_else(|| Arc::new(Caller::default()), |c| c.caller.clone());
         let request = Request {
@@ -244,6 +259,7 @@ impl Unsealed {
             cx = cx.with_core(Arc::new(CoreCall {
                 permit: parts.permit.clone(),
                 token: parts.known.token.clone(),
+                last_use: parts.known.last_use,
                 id: incoming.token.clone(),
                 compiled: parts.compiled.clone(),
                 wraps: incoming.wrap_ttl.is_some(),

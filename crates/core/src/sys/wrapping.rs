@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::{System, call};
 use crate::token::{Token, TokenKey};
-use crate::wrapping::{ToWrap, invalid};
+use crate::wrapping::{ToWrap, UseOf, invalid};
 
 const HELP: Help = Help { synopsis: "Answers that are handed out once, to whoever has their token.", description: "" };
 
@@ -45,7 +45,14 @@ async fn wrap(_: &System, cx: &mut Cx, req: Anything) -> Result<Data<Box<RawValu
 }
 
 /// The wrapping token that a request is about.
-async fn subject(sys: &System, cx: &Cx, req: &ByToken) -> Result<(TokenKey, std::sync::Arc<Token>)> {
+struct Subject {
+    key: TokenKey,
+    token: std::sync::Arc<Token>,
+    /// What spends its use when the answer is taken.
+    by: UseOf,
+}
+
+async fn subject(sys: &System, cx: &Cx, req: &ByToken) -> Result<Subject> {
     let unsealed = sys.unsealed()?;
     let own = call(cx)?;
     let text = match (req.token.as_ref().filter(|t| !t.is_empty()), &own.id) {
@@ -54,17 +61,17 @@ async fn subject(sys: &System, cx: &Cx, req: &ByToken) -> Result<(TokenKey, std:
         (None, None) => return Err(invalid()),
     };
     // The caller's own token has spent its use on this request and is only found by what authentication found.
-    let found = match own
-        .token
-        .clone()
-        .filter(|t| t.record.wrapping && t.key.as_ref() == Some(&unsealed.tokens.place(&text)))
-    {
-        Some(token) => Some(token),
-        None => unsealed.wrapping_token(&text).await?,
+    let is_own = |token: &std::sync::Arc<Token>| {
+        token.record.wrapping && token.key.as_ref() == Some(&unsealed.tokens.place(&text))
+    };
+    let (found, by) = match own.token.clone().filter(is_own) {
+        Some(token) if own.last_use => (Some(token), UseOf::Authentication),
+        Some(token) => (Some(token), UseOf::ThisTransaction),
+        None => (unsealed.wrapping_token(&text).await?, UseOf::ThisTransaction),
     };
     let token = found.ok_or_else(invalid)?;
     let key = token.key.clone().ok_or_else(invalid)?;
-    Ok((key, token))
+    Ok(Subject { key, token, by })
 }
 
 #[derive(Serialize)]
@@ -75,27 +82,27 @@ struct Looked {
 }
 
 async fn lookup(sys: &System, cx: &mut Cx, req: ByToken) -> Result<Data<Looked>> {
-    let (_, token) = subject(sys, cx, &req).await?;
+    let subject = subject(sys, cx, &req).await?;
     let (tx, _) = cx.store();
-    let kept = sys.unsealed()?.wrapped(tx, &token).await?.ok_or_else(invalid)?;
+    let kept = sys.unsealed()?.wrapped(tx, &subject.token).await?.ok_or_else(invalid)?;
     let about = kept.about;
     Ok(Data(Looked { creation_path: about.path, creation_time: about.created.rfc3339(), creation_ttl: about.ttl }))
 }
 
 async fn unwrap(sys: &System, cx: &mut Cx, req: ByToken) -> Result<Raw> {
-    let (key, token) = subject(sys, cx, &req).await?;
+    let Subject { key, token, by } = subject(sys, cx, &req).await?;
     let (tx, _) = cx.store();
-    let kept = sys.unsealed()?.unwrap(tx, &key, &token).await?;
+    let kept = sys.unsealed()?.unwrap(tx, &key, &token, by).await?;
     let status = if kept.about.status == 0 { Status::OK } else { Status(kept.about.status) };
     Ok(Raw { status, content_type: "application/json", body: kept.response.into_bytes() })
 }
 
 async fn rewrap(sys: &System, cx: &mut Cx, req: ByToken) -> Result<Outcome> {
-    let (key, token) = subject(sys, cx, &req).await?;
+    let Subject { key, token, by } = subject(sys, cx, &req).await?;
     let unsealed = sys.unsealed()?;
     let (tx, _) = cx.store();
     // What the old token loses the new one gets, or neither.
-    let kept = unsealed.unwrap(tx, &key, &token).await?;
+    let kept = unsealed.unwrap(tx, &key, &token, by).await?;
     let answer = ToWrap {
         response: kept.response,
         status: Status(kept.about.status),

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use crate::tests::fixture::{House, ROOT};
 use crate::tests::tokens::stored;
+use crate::token::store::Use;
+use crate::wrapping::UseOf;
 
 const INVALID: &str = "wrapping token is not valid or does not exist";
 
@@ -41,6 +43,82 @@ async fn sec_tl06_of_100_parallel_unwraps_exactly_one_succeeds() {
         assert_eq!(opened, 1, "own: {own}");
     }
     assert!(!house.audit("audit").contains("canary-once"));
+}
+
+/// Every way to an answer at once, for many tokens: the old way by its own storage, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sec_tl06_of_all_ways_to_an_answer_at_once_exactly_one_gets_it() {
+    let house = Arc::new(House::new().await);
+    for round in 0..150 {
+        let wrapping =
+            house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": "canary-once" }), 60).await.ok().wrapping();
+        let named = json!({ "token": wrapping });
+        let mut ways = vec![
+            ("GET", "cubbyhole/response", wrapping.clone(), Value::Null),
+            ("POST", "sys/wrapping/unwrap", ROOT.to_owned(), named.clone()),
+            ("POST", "sys/wrapping/rewrap", ROOT.to_owned(), named.clone()),
+            ("POST", "sys/wrapping/unwrap", wrapping.clone(), Value::Null),
+            ("POST", "sys/wrapping/unwrap", wrapping.clone(), named),
+        ];
+        ways.rotate_left(round % 5);
+        let tasks: Vec<_> = ways
+            .into_iter()
+            .map(|(method, path, by, body)| {
+                let house = house.clone();
+                tokio::spawn(async move { house.call(method, path, &by, body).await.status })
+            })
+            .collect();
+        let mut taken = 0;
+        for task in tasks {
+            let status = task.await.unwrap();
+            assert!(matches!(status, 200 | 400 | 403), "{status}");
+            taken += usize::from(status == 200);
+        }
+        assert_eq!(taken, 1, "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn sec_tl06_the_use_in_the_record_decides_who_takes_an_answer() {
+    let house = House::new().await;
+    let unsealed = house.unsealed();
+    let wrapped = async || {
+        let made = house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
+        let token = unsealed.wrapping_token(&made).await.unwrap().unwrap();
+        (token.key.clone().unwrap(), token)
+    };
+    // Another request has spent the use since the token was found.
+    let (key, token) = wrapped().await;
+    assert_eq!(unsealed.tokens.count_use(&key).await.unwrap(), Use::Last);
+    let mut tx = unsealed.barrier.begin();
+    assert!(unsealed.unwrap(&mut tx, &key, &token, UseOf::ThisTransaction).await.is_err());
+    // The request that has spent it takes the answer, and nothing is left.
+    let mut tx = unsealed.barrier.begin();
+    unsealed.unwrap(&mut tx, &key, &token, UseOf::Authentication).await.unwrap();
+    tx.commit().await.unwrap();
+    assert!(!stored(&house, "").await.iter().any(|k| k.ends_with("/response")));
+    // A use that nobody has spent is no request's own; the count and the taking conflict.
+    let (key, token) = wrapped().await;
+    let mut tx = unsealed.barrier.begin();
+    assert!(unsealed.unwrap(&mut tx, &key, &token, UseOf::Authentication).await.is_err());
+    let mut tx = unsealed.barrier.begin();
+    unsealed.unwrap(&mut tx, &key, &token, UseOf::ThisTransaction).await.unwrap();
+    assert_eq!(unsealed.tokens.count_use(&key).await.unwrap(), Use::Last);
+    assert!(tx.commit().await.is_err());
+}
+
+#[tokio::test]
+async fn sec_tl06_reading_the_old_way_ends_the_token_with_the_answer() {
+    let house = House::new().await;
+    let token = house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
+    assert!(
+        house.get("cubbyhole/response", &token).await.ok().data()["response"].as_str().unwrap().contains("\"k\":1")
+    );
+    house.get("cubbyhole/response", &token).await.is(403);
+    house.post("sys/wrapping/unwrap", ROOT, json!({ "token": token })).await.is(400);
+    let left = stored(&house, "").await;
+    assert!(!left.iter().any(|k| k.ends_with("/response") || k.starts_with("token/spent/")), "{left:?}");
+    assert_eq!(left.iter().filter(|k| k.starts_with("token/id/")).count(), 1, "{left:?}");
 }
 
 #[tokio::test]
