@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use keepfast_core::audit::OwnFiles;
 
-use crate::config::{Bind, ClientCertificates, Config};
+use crate::config::{self, Bind, ClientCertificates, Config};
 use crate::log_file::LogFile;
 
 /// The files of this configuration, which was read from these paths.
@@ -12,6 +12,9 @@ pub(crate) fn own_files(config: &Config, paths: &[PathBuf]) -> OwnFiles {
     let mut own = OwnFiles::default();
     own.directories.extend(config.storage.path().map(|path| ("storage", path.clone())));
     let (directories, files): (Vec<&PathBuf>, Vec<&PathBuf>) = paths.iter().partition(|path| path.is_dir());
+    // A link in a directory leads to a file that was read, which counts even when the link is changed later.
+    let read = directories.iter().flat_map(|directory| config::files(directory).unwrap_or_default());
+    own.files.extend(read.map(|file| ("configuration", file.canonicalize().unwrap_or(file))));
     own.configuration.extend(directories.into_iter().cloned());
     own.files.extend(files.into_iter().map(|file| ("configuration", file.clone())));
     for listener in &config.listeners {
@@ -39,4 +42,28 @@ pub(crate) fn own_files(config: &Config, paths: &[PathBuf]) -> OwnFiles {
 pub(crate) fn with_token_file(mut own: OwnFiles, token_file: Option<&Path>) -> OwnFiles {
     own.files.extend(token_file.map(|file| ("token of the command line", file.to_owned())));
     own
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn sec_kf49_the_files_that_were_read_as_configuration_are_the_servers() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for directory in ["conf", "mounted"] {
+            std::fs::create_dir(at(directory)).unwrap();
+        }
+        for file in ["mounted/a", "conf/b.json"] {
+            std::fs::write(at(file), "").unwrap();
+        }
+        std::os::unix::fs::symlink(at("mounted/a"), at("conf/a.hcl")).unwrap();
+        let own = own_files(&Config::default(), &[at("conf")]);
+        let files: Vec<_> = own.files.iter().filter(|(what, _)| *what == "configuration").map(|(_, f)| f).collect();
+        let real = |name: &str| at(name).canonicalize().unwrap();
+        assert_eq!(files, [&real("mounted/a"), &real("conf/b.json")]);
+        assert_eq!(own.configuration, [at("conf")]);
+    }
 }

@@ -1,8 +1,9 @@
 //! The server's own files, which no audit device may write to: storage, certificates, configuration, logs, sockets.
 //!
-//! Two names of one file are the same file, so directories and files are compared by device and inode, too: symbolic and
-//! hard links and bind mounts lead nowhere else.
+//! Two names of one file are the same file. So a path is refused by its text, by where its links lead, and by the device and
+//! inode of what is opened; and what links in the server's own directories lead to is the server's as well.
 
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::io;
@@ -40,8 +41,11 @@ const KERNEL_FILE_SYSTEMS: [u32; 11] = [
     0x6367_7270, // cgroup2
 ];
 
-/// Entries of an own directory that are compared with an opened log, at most.
-const MOST_ENTRIES: usize = 10_000;
+/// Entries below own directories that are looked at, at most. With more of them no device is opened: the storage has a
+/// few files for each gigabyte.
+const MOST_ENTRIES: usize = 100_000;
+/// Links that one name may lead through, as many as Linux follows.
+const MOST_LINKS: usize = 40;
 
 /// Where a path leads.
 struct Place {
@@ -97,57 +101,187 @@ fn identity(found: &Metadata) -> (u64, u64) {
     (found.dev(), found.ino())
 }
 
+/// A path from the root as it reads: no link is followed.
+fn lexical(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).components() {
+        match part {
+            Component::ParentDir => drop(out.pop()),
+            part => out.push(part),
+        }
+    }
+    out
+}
+
+/// Where a file is or will be, links followed, also a last one that leads to nothing yet.
+fn resolved(file: &Path) -> Option<PathBuf> {
+    let mut file = file.to_owned();
+    for _ in 0..MOST_LINKS {
+        match file.read_link() {
+            Ok(target) => file = directory_of(&file).join(target),
+            Err(_) => return Place::of(&file).ok().flatten().map(|place| place.path()),
+        }
+    }
+    None
+}
+
+/// What own directories hold beyond their paths.
+#[derive(Default)]
+struct Found {
+    /// Directories that links in them lead to.
+    directories: Vec<Used>,
+    /// Files that links in them lead to, whether they exist or not.
+    linked: Vec<Used>,
+    /// All files that exist, in linked directories too.
+    files: HashMap<(u64, u64), &'static str>,
+}
+
 impl OwnFiles {
     /// Refuses a path that leads to a file of the server or of the kernel. Nothing is opened or created.
     ///
     /// # Errors
     /// What the server uses it for.
     pub(super) fn check_path(&self, path: &Path) -> io::Result<()> {
+        self.check_name(&lexical(path))?;
         let Some(place) = Place::of(path)? else { return Ok(()) };
         let system = rustix::fs::statfs(&place.directory);
         if system.is_ok_and(|found| KERNEL_FILE_SYSTEMS.contains(&(found.f_type as u32))) {
             return Err(io::Error::other("it is a file of the kernel"));
         }
-        if let Some((what, _)) = self.directories.iter().find(|(_, directory)| place.is_within(directory)) {
+        let found = self.find(MOST_ENTRIES)?;
+        let mut directories = self.directories.iter().chain(&found.directories);
+        if let Some((what, _)) = directories.find(|(_, directory)| place.is_within(directory)) {
             return Err(in_use(what));
         }
         let name = place.rest.file_name().unwrap_or_default();
-        let is_read = Path::new(name).extension().is_some_and(|e| e == "hcl" || e == "json");
-        if is_read && self.configuration.iter().any(|directory| place.is_in(directory)) {
+        if is_configuration(name) && self.configuration.iter().any(|directory| place.is_in(directory)) {
             return Err(in_use("configuration"));
         }
         if self.rotated.iter().any(|log| place.is_in(directory_of(log)) && is_older_part(name, log)) {
             return Err(in_use("log_file"));
         }
-        let found = path.metadata().ok();
+        let at_path = path.metadata().ok();
         // The server's log may go to /dev/null, too.
-        if found.as_ref().is_some_and(|found| found.file_type().is_char_device()) {
+        if at_path.as_ref().is_some_and(|found| found.file_type().is_char_device()) {
             return Ok(());
         }
-        let found = found.map(|found| identity(&found));
+        let at_path = at_path.map(|found| identity(&found));
         let same = |file: &Path| {
             let own = file.metadata().ok().map(|found| identity(&found));
-            own.is_some() && own == found
-                || Place::of(file).ok().flatten().is_some_and(|own| own.path() == place.path())
+            own.is_some() && own == at_path || resolved(file).is_some_and(|own| own == place.path())
         };
-        match self.files.iter().find(|(_, file)| same(file)) {
+        match self.files.iter().chain(&found.linked).find(|(_, file)| same(file)) {
             Some((what, _)) => Err(in_use(what)),
             None => Ok(()),
         }
     }
 
-    /// Refuses an opened file that is also one in a directory of the server, under whatever name it was opened.
-    ///
-    /// # Errors
-    /// What the server uses it for.
-    pub(super) fn check_opened(&self, opened: &Metadata) -> io::Result<()> {
-        for (what, directory) in &self.directories {
-            if holds(directory, identity(opened)) {
-                return Err(in_use(what));
-            }
+    /// Refuses a path by its text, wherever links on it lead.
+    fn check_name(&self, path: &Path) -> io::Result<()> {
+        if let Some((what, _)) = self.directories.iter().find(|(_, own)| path.starts_with(lexical(own))) {
+            return Err(in_use(what));
+        }
+        if let Some((what, _)) = self.files.iter().find(|(_, own)| path == lexical(own) && !own.starts_with("/dev")) {
+            return Err(in_use(what));
+        }
+        let is_read = path.file_name().is_some_and(is_configuration);
+        if is_read && self.configuration.iter().any(|own| path.parent() == Some(&lexical(own))) {
+            return Err(in_use("configuration"));
         }
         Ok(())
     }
+
+    /// Refuses an opened file that is also one of the server's, under whatever name it was opened.
+    ///
+    /// # Errors
+    /// What the server uses it for; there are more files below its directories than are looked at.
+    pub(super) fn check_opened(&self, opened: &Metadata) -> io::Result<()> {
+        self.check_opened_among(opened, MOST_ENTRIES)
+    }
+
+    fn check_opened_among(&self, opened: &Metadata, most: usize) -> io::Result<()> {
+        // The server's log may go to /dev/null, too.
+        if opened.file_type().is_char_device() {
+            return Ok(());
+        }
+        let is_opened = |file: &Path| file.metadata().is_ok_and(|found| identity(&found) == identity(opened));
+        if let Some((what, _)) = self.files.iter().find(|(_, file)| is_opened(file)) {
+            return Err(in_use(what));
+        }
+        match self.find(most)?.files.get(&identity(opened)) {
+            Some(what) => Err(in_use(what)),
+            None => Ok(()),
+        }
+    }
+
+    /// What is in the own directories now. A directory that cannot be read has no file of the server.
+    fn find(&self, most: usize) -> io::Result<Found> {
+        let mut found = Found::default();
+        let mut left = most;
+        let mut seen = HashSet::new();
+        let mut open = self.directories.clone();
+        while let Some((what, directory)) = open.pop() {
+            if directory.metadata().is_ok_and(|found| !seen.insert(identity(&found))) {
+                continue;
+            }
+            for file in entries(&directory, &mut left)? {
+                if let Some(below) = found.add(what, file) {
+                    open.push((what, below));
+                }
+            }
+        }
+        for directory in &self.configuration {
+            let read = |file: &PathBuf| file.file_name().is_some_and(is_configuration);
+            for file in entries(directory, &mut left)?.into_iter().filter(read) {
+                found.add("configuration", file);
+            }
+        }
+        for log in &self.rotated {
+            let older = |file: &PathBuf| file.file_name().is_some_and(|name| is_older_part(name, log));
+            for file in entries(directory_of(log), &mut left)?.into_iter().filter(older) {
+                found.add("log_file", file);
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Found {
+    /// Adds an entry of an own directory. Returns a directory that is to be looked at, too.
+    fn add(&mut self, what: &'static str, file: PathBuf) -> Option<PathBuf> {
+        let is_link = file.is_symlink();
+        match file.metadata() {
+            Ok(found) if found.is_dir() => {
+                if is_link {
+                    self.directories.push((what, file.clone()));
+                }
+                return Some(file);
+            }
+            Ok(found) => drop(self.files.insert(identity(&found), what)),
+            Err(_) => {}
+        }
+        if is_link {
+            self.linked.push((what, file));
+        }
+        None
+    }
+}
+
+/// The entries of a directory; fails when there are more than are `left`.
+fn entries(directory: &Path, left: &mut usize) -> io::Result<Vec<PathBuf>> {
+    let mut out = Vec::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        *left = left.checked_sub(1).ok_or_else(|| {
+            io::Error::other("the directories of the server have too many files to tell whether this is one of them")
+        })?;
+        out.push(entry.path());
+    }
+    Ok(out)
+}
+
+/// Whether a file of this name in a directory of the configuration is read.
+fn is_configuration(name: &OsStr) -> bool {
+    Path::new(name).extension().is_some_and(|e| e == "hcl" || e == "json")
 }
 
 fn in_use(what: &str) -> io::Error {
@@ -166,27 +300,6 @@ fn is_older_part(name: &OsStr, log: &Path) -> bool {
     let extension = log.extension().map(|e| format!(".{}", e.to_string_lossy())).unwrap_or_default();
     let digits = digits.and_then(|rest| rest.strip_suffix(extension.as_str()));
     digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
-}
-
-/// Whether a directory, or one below it, has this file; links are not followed.
-fn holds(directory: &Path, file: (u64, u64)) -> bool {
-    let (mut open, mut seen) = (vec![directory.to_owned()], 0);
-    while let Some(directory) = open.pop() {
-        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-            seen += 1;
-            if seen > MOST_ENTRIES {
-                return false;
-            }
-            let Ok(found) = entry.metadata() else { continue };
-            if identity(&found) == file {
-                return true;
-            }
-            if found.is_dir() {
-                open.push(entry.path());
-            }
-        }
-    }
-    false
 }
 
 #[cfg(test)]
@@ -264,6 +377,75 @@ mod tests {
         std::fs::hard_link(tree.dir.path().join("data/raft/log-1"), &second).unwrap();
         assert!(tree.own.check_opened(&second.metadata().unwrap()).is_err());
         tree.own.check_opened(&tree.dir.path().join("elsewhere/notes").metadata().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn sec_kf49_what_links_in_own_directories_lead_to_is_the_servers_too() {
+        let tree = tree();
+        let at = |name: &str| tree.dir.path().join(name);
+        for directory in ["volume/deep", "mounted", "loop"] {
+            std::fs::create_dir_all(at(directory)).unwrap();
+        }
+        for file in ["volume/deep/log-2", "mounted/a.hcl", "elsewhere/stored"] {
+            std::fs::write(at(file), "x").unwrap();
+        }
+        for (target, link) in [
+            ("volume", "data/linked"),
+            ("data", "volume/deep/loop"),
+            ("elsewhere/stored", "data/raft/log-3"),
+            ("elsewhere/planned", "data/raft/log-4"),
+            ("mounted/a.hcl", "conf/b.hcl"),
+            ("mounted/c.hcl", "conf/c.hcl"),
+            ("elsewhere/key", "later.key"),
+        ] {
+            std::os::unix::fs::symlink(at(target), at(link)).unwrap();
+        }
+        let mut own = tree.own;
+        own.files.push(("tls_key_file", at("later.key")));
+        for (path, what) in [
+            ("data/linked/log", "storage"),
+            ("data/linked/deep/new/log", "storage"),
+            ("volume/log", "storage"),
+            ("volume/deep/log-2", "storage"),
+            ("elsewhere/stored", "storage"),
+            ("elsewhere/planned", "storage"),
+            ("mounted/a.hcl", "configuration"),
+            ("mounted/c.hcl", "configuration"),
+            ("conf/b.hcl", "configuration"),
+            ("elsewhere/key", "tls_key_file"),
+            ("later.key", "tls_key_file"),
+        ] {
+            let refused = own.check_path(&at(path));
+            assert!(refused.is_err_and(|e| e.to_string().contains(what)), "{path}");
+        }
+        for path in ["audit.log", "mounted/audit.log", "mounted/b.hcl", "elsewhere/log"] {
+            own.check_path(&at(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
+        }
+        for path in ["volume/deep/log-2", "elsewhere/stored", "mounted/a.hcl", "tls.key", "logs/keepfast.log"] {
+            assert!(own.check_opened(&at(path).metadata().unwrap()).is_err(), "{path}");
+        }
+        own.check_opened(&at("elsewhere/notes").metadata().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn sec_kf49_a_path_through_an_own_directory_is_refused_by_its_text() {
+        let tree = tree();
+        let at = |name: &str| tree.dir.path().join(name);
+        // A link that leads out of the storage again.
+        std::os::unix::fs::symlink(at("elsewhere"), at("data/out")).unwrap();
+        for path in ["data/out/log", "data/./out/log", "elsewhere/../data/out/log"] {
+            let refused = tree.own.check_name(&lexical(&at(path)));
+            assert!(refused.is_err_and(|e| e.to_string().contains("storage")), "{path}");
+        }
+    }
+
+    #[test]
+    fn sec_kf49_more_files_than_are_looked_at_refuse_every_device() {
+        let tree = tree();
+        let notes = tree.dir.path().join("elsewhere/notes").metadata().unwrap();
+        // data: raft, raft/log-1; conf: a.hcl; logs: keepfast.log.
+        tree.own.check_opened_among(&notes, 4).unwrap();
+        assert!(tree.own.check_opened_among(&notes, 3).is_err_and(|e| e.to_string().contains("too many files")));
     }
 
     #[test]

@@ -55,7 +55,10 @@ pub(crate) fn load_over(
 }
 
 /// The files that a `-config` names.
-fn files(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+///
+/// # Errors
+/// [`ConfigError`] when the path cannot be read.
+pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let metadata = std::fs::metadata(path).map_err(|e| unreadable(path, &e))?;
     if !metadata.is_dir() {
         return Ok(vec![path.to_owned()]);
