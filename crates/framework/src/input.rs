@@ -1,6 +1,6 @@
 //! What a handler is given: captures of the path, the query and the JSON body, seen as one object.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -132,6 +132,9 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Entries<'a> {
 /// `#[serde(rename = "$body")] data: RawObject`. A body's own field of that name stays inside that object.
 pub const WHOLE_BODY: &str = "$body";
 
+/// Up to how many names a look through all of them is quicker than a set.
+const FEW: usize = 16;
+
 /// Captures, query and body of a request, which a handler's request type is read from; the path wins over the rest.
 #[derive(Clone, Default)]
 pub struct Input {
@@ -184,20 +187,22 @@ impl Input {
         if text.is_empty() || text == "null" { "{}" } else { text }
     }
 
+    /// Each name once, with its first source: the path, then the body, then the query.
     fn entries(&self) -> Vec<(&str, Source<'_>)> {
-        let mut out: Vec<(&str, Source<'_>)> =
-            Vec::with_capacity(self.captures.len() + self.query.len() + self.body.fields.len());
-        for (name, value) in &self.captures {
-            out.push((name, Source::Text(value)));
-        }
-        for (name, raw) in self.body.fields() {
-            if !out.iter().any(|(n, _)| *n == name) {
-                out.push((name, Source::Json(raw)));
-            }
-        }
-        for (name, value) in &self.query {
-            if !out.iter().any(|(n, _)| n == name) {
-                out.push((name, Source::Text(value)));
+        let captures = self.captures.iter().map(|(name, value)| (*name, Source::Text(value)));
+        let fields = self.body.fields().map(|(name, raw)| (name, Source::Json(raw)));
+        let query = self.query.iter().map(|(name, value)| (name.as_str(), Source::Text(value)));
+        let most = self.captures.len() + self.body.fields.len() + self.query.len();
+        let mut out: Vec<(&str, Source<'_>)> = Vec::with_capacity(most);
+        // Clients choose how many names there are, so looking through them for each one is only for a few.
+        let mut names = (most > FEW).then(|| HashSet::with_capacity(most));
+        for (name, source) in captures.chain(fields).chain(query) {
+            let is_first = match &mut names {
+                Some(names) => names.insert(name),
+                None => !out.iter().any(|(known, _)| *known == name),
+            };
+            if is_first {
+                out.push((name, source));
             }
         }
         out
@@ -453,6 +458,33 @@ mod tests {
             let whole: Whole = input("a", &[], sent).unwrap().read().unwrap();
             assert_eq!((&*whole.name, whole.body.get()), ("a", expected));
         }
+    }
+
+    #[test]
+    fn sec_kf50_the_first_source_of_a_name_counts_however_many_names_there_are() {
+        for more in [0, 2 * FEW] {
+            let others = |from: &str| (0..more).map(|n| format!("{from}{n}")).collect::<Vec<_>>();
+            let body: String = others("b").iter().map(|name| format!("\"{name}\":1,")).collect();
+            let of_query = others("q");
+            let mut query: Vec<(&str, &str)> = of_query.iter().map(|name| (name.as_str(), "1")).collect();
+            query.extend([("name", "c"), ("count", "2"), ("data", "3")]);
+            let input = input("a", &query, &format!("{{{body}\"name\":\"b\",\"count\":1}}")).unwrap();
+            assert_eq!(input.entries().len(), 3 + 2 * more);
+            let request: Request = input.read().unwrap();
+            assert_eq!((&*request.name, request.count.map(|c| c.0)), ("a", Some(1)));
+            assert_eq!(request.data.unwrap().get(), "\"3\"");
+        }
+    }
+
+    /// Looking through all names for each name would be 5,000,000,000 comparisons.
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "the time that it takes is what is tested")]
+    fn sec_kf50_many_names_take_time_in_proportion() {
+        let body: String = (0..100_000).map(|n| format!("\"n{n}\":1,")).collect();
+        let input = input("a", &[], &format!("{{{body}\"count\":1}}")).unwrap();
+        let begun = std::time::Instant::now();
+        input.read::<Request>().unwrap();
+        assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Tokens made by tokens: `auth/token/create` and its kin.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use keepfast_crypto::secret::SecretString;
@@ -202,15 +202,12 @@ fn authority(req: &Create, parent: &TokenRecord, role: Option<&Role>, privileged
     if req.policies.as_ref().is_none_or(|Strings(names)| names.is_empty()) {
         return Ok(inherited(parent, no_default));
     }
-    let own = parent.authority.names();
+    let own: HashSet<String> = parent.authority.names().into_iter().collect();
     if !privileged && !asked.iter().all(|p| own.contains(p)) {
         return Err(Error::invalid("child policies must be subset of parent"));
     }
     let asked = asked.into_iter().filter(|p| !(no_default && p == builtin::DEFAULT)).collect();
-    Ok(Authority::Policies(with_default(
-        asked,
-        no_default || !(privileged || own.iter().any(|p| p == builtin::DEFAULT)),
-    )))
+    Ok(Authority::Policies(with_default(asked, no_default || !(privileged || own.contains(builtin::DEFAULT)))))
 }
 
 fn inherited(parent: &TokenRecord, no_default: bool) -> Authority {

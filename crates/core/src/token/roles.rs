@@ -1,5 +1,7 @@
 //! Token roles: what tokens may be made under a name.
 
+use std::collections::HashSet;
+
 use keepfast_framework::fields::{CommaList, Flag, Int, Quoted, Seconds, Text};
 use keepfast_framework::routes::{Exists, Nothing};
 use keepfast_framework::rows::is_name;
@@ -187,7 +189,8 @@ impl Role {
             policies.retain(|p| p != builtin::DEFAULT);
         }
         let allowed = completed(self.allowed_policies.clone(), no_default);
-        let permitted = |p: &String| allowed.contains(p) || self.allowed_policies_glob.iter().any(|g| glob(g, p));
+        let allowed_names: HashSet<&String> = allowed.iter().collect();
+        let permitted = |p: &String| allowed_names.contains(p) || self.allowed_policies_glob.iter().any(|g| glob(g, p));
         if bounded && !policies.iter().all(permitted) {
             return Err(Error::invalid(format!(
                 "token policies ({}) must be subset of the role's allowed policies ({}) or glob policies ({})",
@@ -196,9 +199,9 @@ impl Role {
                 quoted(&self.allowed_policies_glob)
             )));
         }
-        let refused = |p: &&String| {
-            self.disallowed_policies.contains(p) || self.disallowed_policies_glob.iter().any(|g| glob(g, p))
-        };
+        let disallowed_names: HashSet<&String> = self.disallowed_policies.iter().collect();
+        let refused =
+            |p: &&String| disallowed_names.contains(*p) || self.disallowed_policies_glob.iter().any(|g| glob(g, p));
         // Nobody asks for `default`: it is added, and a role may refuse it.
         if !asks_default && policies.iter().any(|p| p == builtin::DEFAULT) && refused(&&builtin::DEFAULT.to_owned()) {
             policies.retain(|p| p != builtin::DEFAULT);

@@ -38,6 +38,9 @@ const FORM_LENGTH: usize = 10 << 20;
 
 /// The most parameters of a form.
 const FORM_PARAMETERS: usize = 10_000;
+/// What a parameter of a form takes in memory beside its text, in bytes: two strings with their allocations, and a place
+/// in the object and its index.
+const PARAMETER: usize = 192;
 
 /// Memory for large bodies that are being received or worked on, shared by all listeners.
 pub(crate) struct BodyMemory {
@@ -286,15 +289,29 @@ fn as_utf8(text: Bytes, share: &mut Share) -> Result<Bytes, Answer> {
     Ok(replaced.into())
 }
 
-/// A form as the JSON object that it stands for. OpenBao applies the limits on strings and entries to JSON only.
+/// A form as the JSON object that it stands for. OpenBao applies the limits on strings and entries to JSON only; here they
+/// bound the forms of strangers, too. What is built of a form is counted before it is built.
 fn parse_form(text: Bytes, limits: JsonLimits, share: &mut Share) -> Result<Body, Answer> {
-    let json = form_as_json(&text)?;
-    if !share.cover(text.len() + json.len()) {
+    let parameters = bounded_parameters(&text)?;
+    let strings = 2 * FORM_PARAMETERS;
+    let limits = if share.stranger { limits } else { JsonLimits { strings, object_entries: strings, ..limits } };
+    if share.stranger {
+        budget::check_form(parameters, &limits)?;
+    }
+    let object_length = text.len() + parameters * PARAMETER;
+    if !share.cover(text.len() + object_length) {
         return Err(too_many());
     }
+    let object = form_object(&text)?;
     drop(text);
-    let names = 2 * FORM_PARAMETERS;
-    budget::check(&json, &JsonLimits { strings: names, object_entries: names, ..limits })?;
+    if object.is_empty() {
+        return Ok(Body::default());
+    }
+    if !share.cover(object_length + json_length(&object)) {
+        return Err(too_many());
+    }
+    let json = Bytes::from(serde_json::Value::Object(object).to_string());
+    budget::check(&json, &limits)?;
     Ok(Body::parse(json)?)
 }
 
@@ -303,21 +320,27 @@ fn looks_like_json(text: &[u8]) -> bool {
     matches!(text.trim_ascii_start().first(), Some(b'{' | b'['))
 }
 
-/// A real form as a JSON object: a name given twice becomes a list. The bounds are those of OpenBao.
-fn form_as_json(text: &[u8]) -> Result<Bytes, Answer> {
-    let refused = || Answer::error(StatusCode::BAD_REQUEST, "error parsing form data");
-    let text = std::str::from_utf8(text).map_err(|_| refused())?;
-    if text.len() > FORM_LENGTH || text.bytes().filter(|b| *b == b'&').count() >= FORM_PARAMETERS {
-        return Err(refused());
-    }
+/// How many parameters a form has, at most. The bounds are those of OpenBao.
+fn bounded_parameters(text: &[u8]) -> Result<usize, Answer> {
+    let separators = text.iter().filter(|byte| **byte == b'&').count();
+    if text.len() > FORM_LENGTH || separators >= FORM_PARAMETERS { Err(no_form()) } else { Ok(separators + 1) }
+}
+
+fn no_form() -> Answer {
+    Answer::error(StatusCode::BAD_REQUEST, "error parsing form data")
+}
+
+/// A real form as a JSON object: a name given twice becomes a list.
+fn form_object(text: &[u8]) -> Result<serde_json::Map<String, serde_json::Value>, Answer> {
+    let text = std::str::from_utf8(text).map_err(|_| no_form())?;
     let mut object = serde_json::Map::new();
     for pair in text.split('&').filter(|p| !p.is_empty()) {
         if pair.contains(';') {
-            return Err(refused());
+            return Err(no_form());
         }
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = decode(&name.replace('+', " ")).map_err(|_| refused())?;
-        let value = decode(&value.replace('+', " ")).map_err(|_| refused())?;
+        let name = decode(&name.replace('+', " ")).map_err(|_| no_form())?;
+        let value = decode(&value.replace('+', " ")).map_err(|_| no_form())?;
         match object.get_mut(&name) {
             // A repeated name is a list with commas, as lists are written in texts.
             Some(serde_json::Value::String(before)) => {
@@ -327,10 +350,18 @@ fn form_as_json(text: &[u8]) -> Result<Bytes, Answer> {
             _ => drop(object.insert(name, value.into())),
         }
     }
-    if object.is_empty() {
-        return Ok(Bytes::new());
-    }
-    Ok(serde_json::Value::Object(object).to_string().into())
+    Ok(object)
+}
+
+/// The length of an object of strings as JSON text.
+fn json_length(object: &serde_json::Map<String, serde_json::Value>) -> usize {
+    let escaped = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    let string = |text: &str| 2 + text.bytes().map(escaped).sum::<usize>();
+    object.iter().map(|(name, value)| 2 + string(name) + string(value.as_str().unwrap_or_default())).sum::<usize>() + 1
 }
 
 #[cfg(test)]
@@ -342,7 +373,8 @@ mod tests {
     #[test]
     fn a_form_becomes_an_object_and_a_malformed_one_is_refused() {
         let json = |text: &str| {
-            form_as_json(text.as_bytes()).map(|b| String::from_utf8(b.to_vec()).unwrap()).map_err(|a| a.status.as_u16())
+            let body = parse_form(Bytes::copy_from_slice(text.as_bytes()), JsonLimits::default(), &mut known_share());
+            body.map(|b| String::from_utf8(b.raw().to_vec()).unwrap()).map_err(|a| a.status.as_u16())
         };
         assert_eq!(json("a=b&c=d+e%21&a=f&x"), Ok("{\"a\":\"b,f\",\"c\":\"d e!\",\"x\":\"\"}".into()));
         assert_eq!(json(""), Ok(String::new()));
@@ -353,12 +385,61 @@ mod tests {
 
     #[test]
     fn sec_ds02_a_form_has_bounds_before_anything_is_built() {
-        let status = |text: &str| form_as_json(text.as_bytes()).map(drop).map_err(|a| a.status.as_u16());
+        let status = |text: &str| bounded_parameters(text.as_bytes()).map(drop).map_err(|a| a.status.as_u16());
         let distinct = |n: usize| (0..n).map(|at| format!("{at}=")).collect::<Vec<_>>().join("&");
         assert_eq!((status(&distinct(10_000)), status(&distinct(10_001))), (Ok(()), Err(400)));
         assert_eq!((status(&vec!["a="; 10_000].join("&")), status(&vec!["a="; 10_001].join("&"))), (Ok(()), Err(400)));
         let long = |n: usize| format!("a={}", "x".repeat(n - 2));
         assert_eq!((status(&long(10 << 20)), status(&long((10 << 20) + 1))), (Ok(()), Err(400)));
+    }
+
+    fn known_share() -> Share {
+        BodyMemory::new(64 << 20).share(Sender::Known, place(true).peer())
+    }
+
+    #[test]
+    fn sec_kf50_a_form_of_a_stranger_has_the_limits_of_json() {
+        let status = |form: &str, sender: Sender| {
+            let mut share = BodyMemory::new(64 << 20).share(sender, place(false).peer());
+            let body = parse_form(Bytes::copy_from_slice(form.as_bytes()), JsonLimits::default(), &mut share);
+            body.map(drop).map_err(|a| a.status.as_u16())
+        };
+        let distinct = |n: usize| (0..n).map(|at| format!("{at}=")).collect::<Vec<_>>().join("&");
+        assert_eq!(
+            (status(&distinct(500), Sender::Stranger), status(&distinct(501), Sender::Stranger)),
+            (Ok(()), Err(400))
+        );
+        assert_eq!(status(&vec!["a=b"; 501].join("&"), Sender::Stranger), Err(400), "before names are compared");
+        assert_eq!(status(&distinct(10_000), Sender::Known), Ok(()));
+    }
+
+    #[test]
+    fn sec_kf50_what_is_built_of_a_form_is_counted_before() {
+        let refused = |form: &str, bytes: usize| {
+            let mut share = BodyMemory::new(bytes).share(Sender::Known, place(true).peer());
+            parse_form(Bytes::copy_from_slice(form.as_bytes()), JsonLimits::default(), &mut share)
+                .is_err_and(|a| a.status == 503)
+        };
+        let many = vec!["a"; 9_000].join("&");
+        let needed = 2 * many.len() + 9_000 * PARAMETER - FREE;
+        assert!(refused(&many, needed - 1) && !refused(&many, needed));
+        // One byte becomes six.
+        let controls = format!("a={}", "\u{1}".repeat(100_000));
+        assert!(refused(&controls, 600_000) && !refused(&controls, 700_000));
+    }
+
+    #[test]
+    fn the_length_of_an_object_is_that_of_its_text() {
+        let every: String = (0..=0x7f_u8).map(char::from).collect();
+        for text in ["", "ä€😀", every.as_str()] {
+            for object in [
+                serde_json::Map::from_iter([(text.to_owned(), text.into())]),
+                serde_json::Map::from_iter([("a".to_owned(), text.into()), ("b".to_owned(), text.into())]),
+            ] {
+                let length = json_length(&object);
+                assert_eq!(serde_json::Value::Object(object).to_string().len(), length);
+            }
+        }
     }
 
     #[test]

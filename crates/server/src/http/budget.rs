@@ -44,6 +44,14 @@ pub(crate) fn check(text: &[u8], limits: &JsonLimits) -> Result<(), Answer> {
     Count { limits, strings: 0, memory: 0, open: Vec::with_capacity(8) }.run(text)
 }
 
+/// Refuses a form of so many parameters as JSON of so many names and values is refused.
+pub(crate) fn check_form(parameters: usize, limits: &JsonLimits) -> Result<(), Answer> {
+    if 2 * parameters > limits.strings {
+        return Err(too_many_strings());
+    }
+    if parameters > limits.object_entries { Err(too_many_entries("max_json_object_entry_count")) } else { Ok(()) }
+}
+
 struct Count<'a> {
     limits: &'a JsonLimits,
     strings: usize,
@@ -92,7 +100,7 @@ impl Count<'_> {
     fn string(&mut self, token: &Token<'_>) -> Result<(), Answer> {
         self.strings += 1;
         if self.strings > self.limits.strings {
-            return Err(too_complex("exceeded maximum number of strings (max_request_json_strings)"));
+            return Err(too_many_strings());
         }
         let inside = token.inside();
         let is_escaped = token.kind == Kind::String { escaped: true };
@@ -124,8 +132,7 @@ impl Count<'_> {
         if let Some(container) = self.open.last_mut() {
             container.commas += 1;
             if container.commas >= container.bound {
-                let setting = container.setting;
-                return Err(too_complex(&format!("exceeded maximum number of entries ({setting})")));
+                return Err(too_many_entries(container.setting));
             }
         }
         Ok(())
@@ -134,6 +141,14 @@ impl Count<'_> {
 
 fn too_complex(why: &str) -> Answer {
     Answer::error(StatusCode::BAD_REQUEST, format!("refused JSON input due to high complexity: {why}"))
+}
+
+fn too_many_strings() -> Answer {
+    too_complex("exceeded maximum number of strings (max_request_json_strings)")
+}
+
+fn too_many_entries(setting: &str) -> Answer {
+    too_complex(&format!("exceeded maximum number of entries ({setting})"))
 }
 
 fn too_much_memory() -> Answer {

@@ -103,7 +103,7 @@ fn chosen(key: &KeyRecord, asked: Option<Int>) -> Option<u32> {
         None => key.latest,
         Some(Int(version)) => u32::try_from(version).ok()?,
     };
-    key.live().find(|(live, _)| *live == version).map(|(version, _)| version)
+    key.live_version(version).map(|_| version)
 }
 
 /// Subject and attributes of a request in DER.

@@ -92,8 +92,7 @@ fn mac_item(ring: &Ring, version: u32, hash: Hash, input: Option<&str>) -> Resul
 }
 
 fn mac(ring: &Ring, version: u32, hash: Hash, input: &[u8]) -> Result<Vec<u8>, Fault> {
-    let stored = ring.record.live().find(|(live, _)| *live == version);
-    let (_, stored) = stored.ok_or("no such key version")?;
+    let stored = ring.record.live_version(version).ok_or("no such key version")?;
     Ok(hash.hmac(stored.hmac.expose(), input))
 }
 

@@ -157,6 +157,11 @@ impl KeyRecord {
         self.versions.range(self.min_decryption.max(1)..).map(|(version, record)| (*version, record))
     }
 
+    /// One of them.
+    pub(super) fn live_version(&self, version: u32) -> Option<&VersionRecord> {
+        self.versions.get(&version).filter(|_| version >= self.min_decryption.max(1))
+    }
+
     /// The version that an operation which makes something uses: `asked`, or the latest for 0. `doing` is what the
     /// faults call it.
     pub(super) fn version_for(&self, asked: i64, doing: &str) -> Result<u32, String> {

@@ -4,6 +4,7 @@
 //! Counting must not cost a write per encryption: uses are reserved in storage by the hundred thousand and handed out from
 //! memory. A restart forgets what was left of a reservation, which only rotates a little early.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use keepfast_crypto::keys::KeyKind;
@@ -34,14 +35,11 @@ fn limit(ring: &Ring) -> Option<u64> {
 
 /// Takes a use for each item from the version that it asks for.
 pub(super) async fn reserve_each(cx: &mut Cx, name: &str, ring: &Arc<Ring>, items: &[Item]) -> Result<()> {
-    let mut uses: Vec<(u32, u64)> = Vec::with_capacity(1);
+    let mut uses: BTreeMap<u32, u64> = BTreeMap::new();
     for item in items {
         // An item with an impossible version fails on its own later.
         let Ok(version) = ring.record.version_for(item.key_version.unwrap_or_default().0, "") else { continue };
-        match uses.iter_mut().find(|(known, _)| *known == version) {
-            Some((_, count)) => *count += 1,
-            None => uses.push((version, 1)),
-        }
+        *uses.entry(version).or_default() += 1;
     }
     for (version, count) in uses {
         reserve(cx, name, ring, version, count).await?;
