@@ -190,6 +190,25 @@ impl Pattern {
         take(&self.segments, path, false, &mut found).then_some(found)
     }
 
+    /// `path` with its literal segments, and `shown` in place of each captured segment, if it matches.
+    pub fn masked(&self, path: &str, shown: impl Fn(&str) -> String) -> Option<String> {
+        let mut captures = self.matches(path)?.into_iter();
+        let mut out = Vec::with_capacity(self.segments.len());
+        for segment in &self.segments {
+            match segment {
+                Segment::Literal(word) => out.push((*word).to_owned()),
+                // Its words are the pattern's own.
+                Segment::OneOf(..) => out.extend(captures.next().map(|(_, word)| word)),
+                Segment::One(_) | Segment::Rest(_) => {
+                    let (_, text) = captures.next().filter(|(_, text)| !text.is_empty()).unwrap_or_default();
+                    out.extend(text.split('/').filter(|part| !part.is_empty()).map(&shown));
+                }
+            }
+        }
+        let slash = if path.ends_with('/') { "/" } else { "" };
+        Some(out.join("/") + slash)
+    }
+
     /// Whether `path` lies where this pattern leads: it is the pattern itself, or begins as it does before its first capture.
     pub fn covers(&self, path: &str) -> bool {
         match self.source.find('{') {
@@ -303,6 +322,21 @@ mod tests {
 
     fn captured(pattern: &'static str, path: &str) -> Option<Vec<String>> {
         Pattern::new(pattern).matches(path).map(|found| found.into_iter().map(|(n, v)| format!("{n}={v}")).collect())
+    }
+
+    #[test]
+    fn a_masked_path_shows_what_its_pattern_has() {
+        for (pattern, path, masked) in [
+            ("keys/{name}/config", "keys/a/config", Some("keys/***/config")),
+            ("hash/{algorithm|sha2-256|sha2-512}", "hash/sha2-256", Some("hash/sha2-256")),
+            ("mounts/{path...}/tune", "mounts/a/b/tune", Some("mounts/***/***/tune")),
+            ("data/{path...}/", "data/a/", Some("data/***/")),
+            ("data/{path...}/", "data", Some("data")),
+            ("keys/{name}", "keys/a/config", None),
+        ] {
+            let shown = Pattern::new(pattern).masked(path, |_| "***".to_owned());
+            assert_eq!(shown.as_deref(), masked, "{pattern} {path}");
+        }
     }
 
     #[test]

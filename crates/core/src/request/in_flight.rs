@@ -1,14 +1,16 @@
 //! The requests under way, for `sys/in-flight-req`.
 //!
 //! Each request writes what is shown of it into a slot whose buffers an earlier request has left, in the shard of its
-//! thread: a request allocates nothing here and seldom meets another one at a lock. No slot holds the text of a token.
+//! thread: a request allocates nothing here and seldom meets another one at a lock. The token of a request is in no slot;
+//! its path may hold another one, so what is shown of it is decided when it is shown, by what it leads to.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use keepfast_framework::Timestamp;
+use keepfast_crypto::Zeroize as _;
+use keepfast_framework::{Operation, Timestamp};
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -45,6 +47,7 @@ struct Slot {
     begun: Timestamp,
     remote: Option<SocketAddr>,
     method: &'static str,
+    operation: Option<Operation>,
     id: String,
     path: String,
     /// What is stored of the caller's token.
@@ -90,18 +93,23 @@ impl InFlight {
         self.shards.iter().map(used).sum()
     }
 
-    /// All of them as a JSON object by their ids.
+    /// All of them as a JSON object by their ids, with of each path what `shown` makes of it.
     ///
     /// # Errors
     /// When they cannot be written as JSON.
-    pub(crate) fn to_json(&self) -> serde_json::Result<Vec<u8>> {
-        let mut shown = BTreeMap::new();
+    pub(crate) fn to_json(&self, shown: impl Fn(Operation, &str) -> String) -> serde_json::Result<Vec<u8>> {
+        let mut requests = BTreeMap::new();
         for shard in &self.shards {
             let slots = shard.0.lock();
-            shown
+            requests
                 .extend(slots.all.iter().filter(|slot| slot.is_used).map(|slot| (slot.id.clone(), slot.to_response())));
         }
-        serde_json::to_vec(&shown)
+        for (operation, request) in requests.values_mut() {
+            let path = operation.map(|operation| shown(operation, &request.request_path)).unwrap_or_default();
+            request.request_path = format!("/v1/{path}");
+        }
+        let requests: BTreeMap<_, _> = requests.iter().map(|(id, (_, request))| (id, request)).collect();
+        serde_json::to_vec(&requests)
     }
 }
 
@@ -133,43 +141,31 @@ impl Slot {
         self.remote = incoming.remote;
         self.method = incoming.method;
         self.id.push_str(&incoming.id);
-        push_path(&mut self.path, incoming.path.as_str());
+        self.operation = Some(incoming.operation);
+        self.path.push_str(incoming.path.as_str());
     }
 
     fn release(&mut self) {
         self.is_used = false;
         self.token = None;
         for buffer in [&mut self.id, &mut self.path] {
-            buffer.clear();
+            buffer.zeroize();
             if buffer.capacity() > KEPT_BUFFER {
                 *buffer = String::new();
             }
         }
     }
 
-    fn to_response(&self) -> InFlightRequest {
-        InFlightRequest {
+    /// The entry, with the whole path, and the operation.
+    fn to_response(&self) -> (Option<Operation>, InFlightRequest) {
+        let request = InFlightRequest {
             start_time: self.begun.rfc3339(),
             client_remote_address: self.remote.map(|address| address.to_string()).unwrap_or_default(),
-            request_path: format!("/v1/{}", self.path),
+            request_path: self.path.clone(),
             request_method: self.method,
             client_id: self.token.as_ref().map(|token| token.record.client_id()).unwrap_or_default(),
-        }
-    }
-}
-
-/// Writes a path without the tokens that a client may have put into it.
-fn push_path(out: &mut String, path: &str) {
-    if !path.contains('.') {
-        out.push_str(path);
-        return;
-    }
-    for (at, segment) in path.split('/').enumerate() {
-        if at > 0 {
-            out.push('/');
-        }
-        let is_token = ["hvs.", "hvb.", "s.", "b."].iter().any(|prefix| segment.starts_with(prefix));
-        out.push_str(if is_token { "***" } else { segment });
+        };
+        (self.operation, request)
     }
 }
 
@@ -185,7 +181,7 @@ fn own_shard() -> usize {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use keepfast_framework::{Body, CanonicalPath, Operation};
+    use keepfast_framework::{Body, CanonicalPath};
 
     use super::*;
     use crate::request::OpenCeremonies;
@@ -210,7 +206,7 @@ mod tests {
     }
 
     fn shown(registry: &InFlight) -> serde_json::Value {
-        serde_json::from_slice(&registry.to_json().unwrap()).unwrap()
+        serde_json::from_slice(&registry.to_json(|_, path| path.to_owned()).unwrap()).unwrap()
     }
 
     #[test]
@@ -227,12 +223,13 @@ mod tests {
     }
 
     #[test]
-    fn no_token_is_held_and_slots_are_used_again() {
+    fn what_is_shown_of_a_path_is_decided_when_it_is_shown_and_slots_are_used_again() {
         let registry = InFlight::default();
         for id in ["a", "b"] {
             let _under_way = registry.begin(&incoming(id, "auth/token/lookup/hvs.s3cr3t"), Timestamp::EPOCH);
-            let text = String::from_utf8(registry.to_json().unwrap()).unwrap();
-            assert!(text.contains("/v1/auth/token/lookup/***") && !text.contains("s3cr3t"), "{text}");
+            let shown = registry.to_json(|operation, path| format!("{operation:?} {}", path.len())).unwrap();
+            let text = String::from_utf8(shown).unwrap();
+            assert!(text.contains("/v1/Read 28") && !text.contains("s3cr3t"), "{text}");
         }
         assert_eq!(registry.shards[own_shard()].0.lock().all.len(), 1);
     }

@@ -11,6 +11,9 @@ use crate::mount::Mounted;
 use crate::namespace::NamespaceId;
 use crate::unsealed::Unsealed;
 
+/// What is shown in place of a segment of a path that not everybody may see.
+pub(crate) const MASK: &str = "***";
+
 /// A request with what its path leads to.
 ///
 /// A path that leads nowhere is not refused here: whoever has no token must not learn which mounts there are, so the
@@ -105,27 +108,57 @@ impl Routed {
     }
 }
 
+/// What a path leads to.
+struct Destination {
+    mount: Option<(Arc<Mounted>, String)>,
+    row: Option<Match>,
+    without_slash: bool,
+}
+
 impl Unsealed {
     /// Finds the mount and the row that answer a request.
     pub(super) fn route(&self, incoming: Box<Incoming>) -> Routed {
-        let router = self.mounts.router();
         let namespace = NamespaceId::of_header(&incoming.namespace);
-        let mount = router.find(incoming.path.as_str()).map(|(mounted, within)| (mounted.clone(), within.to_owned()));
-        let row = mount.as_ref().and_then(|(mounted, within)| match incoming.operation {
+        let Destination { mount, row, without_slash } = self.destination(incoming.operation, incoming.path.as_str());
+        Routed { incoming, namespace, mount, row, without_slash }
+    }
+
+    fn destination(&self, operation: Operation, path: &str) -> Destination {
+        let router = self.mounts.router();
+        let mount = router.find(path).map(|(mounted, within)| (mounted.clone(), within.to_owned()));
+        let row = mount.as_ref().and_then(|(mounted, within)| match operation {
             // A list is of what is below, with or without the final slash in the request.
             Operation::List | Operation::Scan if !within.is_empty() && !within.ends_with('/') => {
-                mounted.table.find(incoming.operation, &format!("{within}/"))
+                mounted.table.find(operation, &format!("{within}/"))
             }
             operation => mounted.table.find(operation, within),
         });
         let named = mount.as_ref().filter(|(mounted, _)| mounted.entry.engine == "system");
-        let named = named.and_then(|(mounted, within)| named_row(mounted, incoming.operation, within, row.as_ref()));
+        let named = named.and_then(|(mounted, within)| named_row(mounted, operation, within, row.as_ref()));
         let named = named.or_else(|| {
             let (mounted, within) = mount.as_ref().filter(|_| row.is_none())?;
-            row_without_slash(mounted, incoming.operation, within)
+            row_without_slash(mounted, operation, within)
         });
         let without_slash = named.is_some();
-        Routed { incoming, namespace, mount, row: named.or(row), without_slash }
+        Destination { mount, row: named.or(row), without_slash }
+    }
+
+    /// A path with the mount and the literal segments of its route, and `shown` in place of each captured segment. What no
+    /// route has is [`MASK`]: it could be anything, also a token.
+    pub(crate) fn masked_path(&self, operation: Operation, path: &str, shown: impl Fn(&str) -> String) -> String {
+        let Destination { mount: Some((mounted, within)), row, .. } = self.destination(operation, path) else {
+            return MASK.to_owned();
+        };
+        let mount = &mounted.entry.path;
+        if within.is_empty() {
+            return if path.ends_with('/') { mount.clone() } else { mount.trim_end_matches('/').to_owned() };
+        }
+        let patterns = row.and_then(|row| mounted.table.rows().get(row.row)).map_or(&[][..], |row| &row.patterns);
+        // The row may be that of the path with or without its final slash.
+        let (plain, folder) = (within.trim_end_matches('/'), format!("{}/", within.trim_end_matches('/')));
+        let spellings = [within.as_str(), plain, folder.as_str()];
+        let masked = spellings.iter().find_map(|path| patterns.iter().find_map(|p| p.masked(path, &shown)));
+        format!("{mount}{}", masked.as_deref().unwrap_or(MASK))
     }
 }
 

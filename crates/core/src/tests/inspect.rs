@@ -1,8 +1,9 @@
 //! What the server shows of its router and of the requests under way.
 
-use serde_json::json;
+use keepfast_framework::Clock;
+use serde_json::{Value, json};
 
-use crate::tests::fixture::{House, ROOT};
+use crate::tests::fixture::{Ask, House, ROOT, incoming};
 
 const TAGS: [&str; 4] = ["root", "uuid", "accessor", "storage"];
 
@@ -48,4 +49,63 @@ async fn a_request_under_way_is_shown_without_its_token() {
     assert_eq!(requests[0]["client_id"], "0DHqvq2D77kL2/JTPSZkTMJbkFVmUu0TzMi0jiXcFy8=");
     assert!(!shown.body.to_string().contains(ROOT));
     assert_eq!(house.node.unsealed().unwrap().in_flight.count(), 0);
+}
+
+/// The path of a request under way, as the holder of a token and as anybody sees them.
+async fn seen(house: &House, path: &str) -> (Vec<String>, Vec<String>) {
+    let unsealed = house.unsealed();
+    let (method, path) = path.split_once(' ').unwrap();
+    let under_way = unsealed.in_flight.begin(&incoming(method, path, Ask::default()), house.clock.now());
+    let asking = incoming("GET", "sys/in-flight-req", Ask::default());
+    let open = house.node.open_in_flight(&asking).into_body();
+    let known = house.get("sys/in-flight-req", ROOT).await.ok().body;
+    drop(under_way);
+    let paths = |body: &Value| {
+        let mut paths: Vec<String> = body
+            .as_object()
+            .unwrap()
+            .values()
+            .map(|request| request["request_path"].as_str().unwrap().to_owned())
+            .filter(|path| path != "/v1/sys/in-flight-req")
+            .collect();
+        paths.sort();
+        paths
+    };
+    (paths(&known), paths(&serde_json::from_slice(&open).unwrap()))
+}
+
+#[tokio::test]
+async fn sec_kf51_paths_of_requests_under_way_show_no_token() {
+    let house = House::new().await;
+    for (path, known, open) in [
+        // A custom token and forms with a prefix, where no route has a segment.
+        ("GET auth/token/lookup/my-custom-root", "auth/token/***", "auth/token/***"),
+        ("POST auth/token/revoke/my-custom-root", "auth/token/***", "auth/token/***"),
+        ("GET auth/token/lookup/token=hvs.BBBB", "auth/token/***", "auth/token/***"),
+        ("GET auth/token/lookup/hvs.AAAA", "auth/token/***", "auth/token/***"),
+        ("GET my-custom-root/a", "***", "***"),
+        ("GET sys/my-custom-root", "sys/***", "sys/***"),
+        // Names are for those who may read the path.
+        ("GET secret/data/team/app", "secret/data/team/app", "secret/data/***/***"),
+        ("LIST secret/metadata/team", "secret/metadata/team", "secret/metadata/***"),
+        ("GET secret/data/hvs.AAAA", "secret/data/***", "secret/data/***"),
+        ("GET cubbyhole/a", "cubbyhole/a", "cubbyhole/***"),
+        ("GET sys/mounts/secret/tune", "sys/mounts/secret/tune", "sys/mounts/***/tune"),
+        ("DELETE sys/mounts/secret/", "sys/mounts/secret", "sys/mounts/***"),
+        ("POST sys/leases/renew/a/b/", "sys/leases/renew/a/b", "sys/leases/renew/***/***"),
+        ("POST sys/tools/random", "sys/tools/random", "sys/tools/random"),
+        ("GET sys/mounts", "sys/mounts", "sys/mounts"),
+        ("LIST secret", "secret", "secret"),
+        ("POST sys/tools/hash/sha2-256", "sys/tools/hash/sha2-256", "sys/tools/hash/***"),
+    ] {
+        let expected = |path: &str| vec![format!("/v1/{path}")];
+        assert_eq!(seen(&house, path).await, (expected(known), expected(open)), "{path}");
+    }
+    let unsealed = house.unsealed();
+    let _under_way = unsealed.in_flight.begin(&incoming("GET", "sys/mounts", Ask::default()), house.clock.now());
+    house.node.seal().await;
+    let asking = incoming("GET", "sys/in-flight-req", Ask::default());
+    let shown: Value = serde_json::from_slice(&house.node.open_in_flight(&asking).into_body()).unwrap();
+    assert_eq!(shown[&asking.id]["request_path"], "/v1/sys/in-flight-req");
+    assert_eq!(shown.to_string().matches("/v1/***").count(), 1, "{shown}");
 }
