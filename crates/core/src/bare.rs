@@ -4,7 +4,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keepfast_framework::fields::{Flag, Int, Strings, Text, truth};
-use keepfast_framework::{Error, Operation, Result, Status};
+use keepfast_framework::{Error, Operation, Query, Result, Status};
 use serde::{Deserialize, Serialize};
 
 use crate::node::Node;
@@ -173,7 +173,7 @@ impl Node {
     }
 
     /// The status code tells load balancers what the server is; callers may choose the codes.
-    async fn health(&self, query: &[(String, String)]) -> Result<Response> {
+    async fn health(&self, query: &Query) -> Result<Response> {
         let config = self.seal_config().await?;
         let sealed = self.is_sealed();
         let chosen = HealthCodes::read(query)?;
@@ -309,13 +309,13 @@ const HEALTH_CODES: &[&str] = &[
 impl HealthCodes {
     /// Checks every parameter, whatever state the server is in: a load balancer with a misspelled code must not find out
     /// on the day the state changes. A final answer has no 1xx status (RFC 9110 section 15.2).
-    fn read(query: &[(String, String)]) -> Result<Self> {
+    fn read(query: &Query) -> Result<Self> {
         let mut codes = Vec::new();
-        for (name, value) in query {
+        for (name, value) in query.iter().map(|(name, value)| (name, value.first())) {
             if name == "standbyok" && truth(value).is_none() {
                 return Err(Error::new(Status::BAD_REQUEST, ""));
             }
-            let Some(name) = HEALTH_CODES.iter().find(|known| *known == name) else { continue };
+            let Some(name) = HEALTH_CODES.iter().find(|known| **known == name) else { continue };
             match value.parse::<u16>().ok().filter(|code| (200..1000).contains(code)) {
                 Some(code) => codes.push((*name, code)),
                 None => return Err(Error::new(Status::BAD_REQUEST, "")),
@@ -336,7 +336,7 @@ fn is_false(value: &bool) -> bool {
 }
 
 fn input<T: serde::de::DeserializeOwned>(incoming: &Incoming) -> Result<T> {
-    keepfast_framework::Input { captures: Vec::new(), query: Vec::new(), body: incoming.body.clone() }.read()
+    keepfast_framework::Input { captures: Vec::new(), query: Query::default(), body: incoming.body.clone() }.read()
 }
 
 fn answer<T: Serialize>(status: Status, value: &T) -> Result<Response> {

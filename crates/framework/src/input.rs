@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::json_fault;
 use crate::number::WrittenNumber;
 use crate::path::Captures;
+use crate::query::{Query, QueryValue};
 
 /// The JSON object that came with a request. Its fields stay raw text until a handler asks for them.
 ///
@@ -140,8 +141,8 @@ const FEW: usize = 16;
 pub struct Input {
     /// What the route's pattern captured.
     pub captures: Captures,
-    /// Query parameters in order.
-    pub query: Vec<(String, String)>,
+    /// Query parameters.
+    pub query: Query,
     /// The JSON body.
     pub body: Body,
 }
@@ -178,7 +179,7 @@ impl Input {
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
-        self.body.fields().map(|(n, _)| n).chain(self.query.iter().map(|(n, _)| n.as_str()))
+        self.body.fields().map(|(n, _)| n).chain(self.query.iter().map(|(n, _)| n))
     }
 
     /// The whole object of the body, `{}` when there was none.
@@ -191,7 +192,10 @@ impl Input {
     fn entries(&self) -> Vec<(&str, Source<'_>)> {
         let captures = self.captures.iter().map(|(name, value)| (*name, Source::Text(value)));
         let fields = self.body.fields().map(|(name, raw)| (name, Source::Json(raw)));
-        let query = self.query.iter().map(|(name, value)| (name.as_str(), Source::Text(value)));
+        let query = self.query.iter().map(|(name, value)| match value {
+            QueryValue::One(value) => (name, Source::Text(value)),
+            QueryValue::Repeated { json, .. } => (name, Source::Json(json)),
+        });
         let most = self.captures.len() + self.body.fields.len() + self.query.len();
         let mut out: Vec<(&str, Source<'_>)> = Vec::with_capacity(most);
         // Clients choose how many names there are, so looking through them for each one is only for a few.
@@ -485,6 +489,14 @@ mod tests {
         let begun = std::time::Instant::now();
         input.read::<Request>().unwrap();
         assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn sec_kf52_a_repeated_parameter_is_no_single_value() {
+        let error = input("a", &[("count", "1"), ("count", "2")], "").unwrap().read::<Request>().err().unwrap();
+        assert!(error.public().starts_with("error converting input for field \"count\":"), "{}", error.public());
+        let request: Request = input("a", &[("data", "1"), ("data", "2")], "").unwrap().read().unwrap();
+        assert_eq!(request.data.unwrap().get(), r#"["1","2"]"#);
     }
 
     #[test]

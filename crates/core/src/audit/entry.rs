@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use keepfast_crypto::hmac::HmacKey;
-use keepfast_framework::Timestamp;
 use keepfast_framework::reply::AuthBlock;
+use keepfast_framework::{Query, Timestamp};
 use serde::Serialize;
 
 use super::caller::{Mark, made};
@@ -64,7 +64,7 @@ pub(crate) struct RequestPart<'a> {
     /// The body and the query as JSON objects.
     pub(crate) data: Option<&'a str>,
     /// Query parameters.
-    pub(crate) query: &'a [(String, String)],
+    pub(crate) query: &'a Query,
     /// The headers that the operator wants recorded.
     pub(crate) headers: &'a [RecordedHeader],
     /// Where from.
@@ -249,7 +249,7 @@ impl Entry<'_> {
         }
         if !request.query.is_empty() {
             let query: serde_json::Map<String, serde_json::Value> =
-                request.query.iter().map(|(k, v)| (k.clone(), serde_json::Value::from(v.as_str()))).collect();
+                request.query.iter().map(|(name, value)| (name.to_owned(), value.to_json())).collect();
             w.data("query", &serde_json::Value::Object(query).to_string(), public);
         }
         if let Some(remote) = request.remote {

@@ -206,7 +206,7 @@ impl Rig {
             method: "GET",
             operation: Operation::Read,
             path: CanonicalPath::new(path.to_owned()).unwrap(),
-            query: Vec::new(),
+            query: keepfast_framework::Query::default(),
             body: Body::default(),
             token: Some(token.clone()),
             headers: Vec::new(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::{Error, Operation, Status};
+use keepfast_framework::{Error, Operation, QueryValue, Status};
 
 use super::Refused;
 use super::route::Routed;
@@ -122,13 +122,14 @@ impl Unsealed {
             |why: &str| Ok(Some(Err(Error::new(Status::FORBIDDEN, format!("error validating wrapping token: {why}")))));
         let named = incoming.body.field("token").filter(|token| *token != "null").map(serde_json::from_str::<String>);
         // As with OpenBao only a GET takes the token from the query.
-        let of_query = incoming.query.iter().find(|(name, value)| name == "token" && !value.is_empty());
-        let of_query = of_query.filter(|_| incoming.operation == Operation::Read);
+        let of_query = incoming.query.get("token").filter(|_| incoming.operation == Operation::Read);
+        let of_query = of_query.filter(|value| **value != QueryValue::One(String::new()));
         let token = match (named, of_query, &incoming.token) {
             (Some(Ok(named)), ..) if named.is_empty() => return refused("empty token in request body"),
             (Some(Ok(named)), ..) => SecretString::new(named),
             (Some(Err(_)), ..) => return refused("could not decode token in request body"),
-            (None, Some((_, named)), _) => SecretString::new(named.clone()),
+            (None, Some(QueryValue::One(named)), _) => SecretString::new(named.clone()),
+            (None, Some(QueryValue::Repeated { .. }), _) => return refused("could not decode token in request body"),
             (None, None, Some(own)) => own.clone(),
             (None, None, None) => return refused("token is empty"),
         };

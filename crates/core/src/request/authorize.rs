@@ -153,13 +153,11 @@ impl Unsealed {
     }
 }
 
-/// The fields of the body and the query, for rules that constrain them; none when they can be read in two ways.
+/// The fields of the body and the query, for rules that constrain them; none when they cannot be read.
 fn parameters_of(incoming: &super::Incoming) -> Option<serde_json::Map<String, serde_json::Value>> {
     let mut out = serde_json::Map::new();
-    for (name, value) in &incoming.query {
-        if out.insert(name.clone(), serde_json::Value::from(value.as_str())).is_some() {
-            return None;
-        }
+    for (name, value) in incoming.query.iter() {
+        out.insert(name.to_owned(), value.to_json());
     }
     for (name, raw) in incoming.body.fields() {
         out.insert(name.to_owned(), serde_json::from_str(raw).ok()?);

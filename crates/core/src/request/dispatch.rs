@@ -277,8 +277,7 @@ impl Unsealed {
         if let Some(limit) = parts.decision.limit {
             // A body wins over the query, so a limit in it must go as well.
             body = body.without("limit");
-            query.retain(|(name, _)| !name.eq_ignore_ascii_case("limit"));
-            query.push(("limit".to_owned(), limit.to_string()));
+            query.set("limit", limit.to_string());
         }
         Input { captures: found.captures.clone(), query, body }
     }

@@ -192,7 +192,7 @@ mod tests {
             method: "GET",
             operation: Operation::Read,
             path: CanonicalPath::new(path.to_owned()).unwrap(),
-            query: Vec::new(),
+            query: keepfast_framework::Query::default(),
             body: Body::default(),
             token: Some(keepfast_crypto::secret::SecretString::new("hvs.s3cr3t".to_owned())),
             namespace: String::new(),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::{Body, CanonicalPath, Operation};
+use keepfast_framework::{Body, CanonicalPath, Operation, Query};
 
 /// A request as the edge understood it. Not `Debug`: it holds the token and the body.
 pub struct Incoming {
@@ -16,8 +16,8 @@ pub struct Incoming {
     pub operation: Operation,
     /// Where, without `/v1/`.
     pub path: CanonicalPath,
-    /// Query parameters in order; `list`, `scan` and `help` are already in `operation`.
-    pub query: Vec<(String, String)>,
+    /// Query parameters; `list`, `scan` and `help` are already in `operation`.
+    pub query: Query,
     /// The JSON body.
     pub body: Body,
     /// The client token, from either header.

@@ -50,3 +50,35 @@ async fn sec_ac10_a_limit_in_the_body_does_not_evade_the_policys_page() {
     assert_eq!(house.list("secret/metadata/?limit=1", &token).await.ok().data()["keys"], json!(["a"]));
     house.list("secret/metadata/?limit=3", &token).await.is(403);
 }
+
+#[tokio::test]
+async fn sec_kf52_policy_handler_and_audit_read_one_value_of_a_repeated_parameter() {
+    let house = House::new().await;
+    for name in ["a", "b"] {
+        house.post(&format!("secret/data/{name}"), ROOT, json!({ "data": {} })).await.ok();
+    }
+    house.post("sys/mounts/secret/tune", ROOT, json!({ "audit_non_hmac_request_keys": "limit,x" })).await.ok();
+    for (query, recorded, status) in [
+        ("limit=1", json!({ "limit": "1" }), 200),
+        ("limit=1&limit=2", json!({ "limit": ["1", "2"] }), 400),
+        ("limit=2&limit=1", json!({ "limit": ["2", "1"] }), 400),
+        // No parameter of the path: it is ignored, and recorded as it was sent.
+        ("x=1&x=2", json!({ "x": ["1", "2"] }), 200),
+    ] {
+        house.forget_audit();
+        let answer = house.list(&format!("secret/metadata?{query}"), ROOT).await.is(status);
+        assert!(status == 200 || answer.error().contains("converting input for field \"limit\""), "{answer:?}");
+        let entries = house.entries();
+        assert!(entries.len() == 2 && entries.iter().all(|entry| entry["request"]["query"] == recorded), "{entries:?}");
+    }
+    let denies = r#"path "secret/data/*" { capabilities = ["read"] denied_parameters = { "version" = ["2"] } }"#;
+    house.policy("denies", denies).await;
+    let token = house.token(json!({ "policies": ["denies"] })).await;
+    for (query, status) in
+        [("version=1", 200), ("version=2", 403), ("version=2&version=1", 403), ("version=1&version=2", 403)]
+    {
+        house.get(&format!("secret/data/a?{query}"), &token).await.is(status);
+    }
+    let both = "sys/wrapping/lookup?token=a&token=b";
+    assert!(house.get(both, ROOT).await.is(403).error().contains("could not decode token"));
+}

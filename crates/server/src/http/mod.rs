@@ -23,7 +23,7 @@ use http::{Request, Response, StatusCode};
 use keepfast_core::Incoming;
 use keepfast_core::admission::Admission;
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::{CanonicalPath, Operation};
+use keepfast_framework::{CanonicalPath, Operation, QueryValue};
 
 use self::answer::{Answer, Told};
 use self::body::BodyMemory;
@@ -128,8 +128,7 @@ impl<K: Kernel> Edge<K> {
         }
         let (answer, held) = match self.admit(request, peer, &mut held, &mut told).await {
             Ok(admitted) if self.open_metrics && asks_for_metrics(&admitted.incoming) => {
-                let query = &admitted.incoming.query;
-                let format = query.iter().find(|(name, _)| name == "format").map_or("", |(_, format)| format);
+                let format = admitted.incoming.query.get("format").map_or("", QueryValue::first);
                 (self.kernel.metrics(format, admitted.incoming.accepts_prometheus), held)
             }
             Ok(admitted) if self.open_in_flight && admitted.incoming.path.as_str() == "sys/in-flight-req" => {

@@ -172,7 +172,7 @@ fn read_head<K>(head: Parts, admitting: &Admitting<'_, K>, told: &mut Told) -> R
         operation,
         path,
         // Writes take their parameters from the body alone.
-        query: if writes { Vec::new() } else { query.parameters },
+        query: if writes { keepfast_framework::Query::default() } else { query.parameters.into_iter().collect() },
         body: Body::default(),
         body_withheld: false,
         token,
@@ -194,7 +194,7 @@ fn of_head(head: &Parts, path: CanonicalPath, remote: Option<SocketAddr>) -> Res
         method: method_name(&head.method),
         operation: operation(head, &path, &query)?,
         path,
-        query: Vec::new(),
+        query: keepfast_framework::Query::default(),
         body: Body::default(),
         body_withheld: false,
         token: None,

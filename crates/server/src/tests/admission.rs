@@ -24,6 +24,8 @@ async fn methods_and_queries_become_operations() {
     assert_eq!((&patch["operation"], &patch["body"]), (&json!("patch"), &json!("{\"a\":1}")));
     let list = server.get("/v1/a/?list=true&after=%61&limit=2").await.json();
     assert_eq!((&list["path"], &list["query"]), (&json!("a/"), &json!([["after", "a"], ["limit", "2"]])));
+    let repeated = server.get("/v1/a?x=1&y=2&x=3").await.json();
+    assert_eq!(repeated["query"], json!([["x", ["1", "3"]], ["y", "2"]]));
     assert_eq!(server.ask("POST /v1/a?x=1", &[], b"{}").await.json()["query"], json!([]));
 }
 

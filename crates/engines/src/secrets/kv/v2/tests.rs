@@ -257,7 +257,7 @@ async fn sec_se12_a_request_that_is_cancelled_before_its_commit_changes_nothing(
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let input = keepfast_framework::Input {
             captures: found.captures.clone(),
-            query: Vec::new(),
+            query: keepfast_framework::Query::default(),
             body: keepfast_framework::Body::parse(body.into_bytes().into()).unwrap(),
         };
         engine.call(&found, operation, &mut cx, &input).await.unwrap();
