@@ -177,10 +177,10 @@ impl Node {
         let config = self.seal_config().await?;
         let sealed = self.is_sealed();
         let chosen = HealthCodes::read(query)?;
-        let status = match (config.is_some(), sealed) {
-            (false, _) => chosen.code("uninitcode", 501),
-            (true, true) => chosen.code("sealedcode", 503),
-            (true, false) => chosen.code("activecode", 200),
+        let (name, decided) = match (config.is_some(), sealed) {
+            (false, _) => ("uninitcode", 501),
+            (true, true) => ("sealedcode", 503),
+            (true, false) => ("activecode", 200),
         };
         let open = config.as_ref().filter(|_| !sealed);
         let health = Health {
@@ -199,7 +199,7 @@ impl Node {
             cluster_id: open.map(|c| c.cluster_id.as_str()),
             lease_quarantine: self.has_quarantine(),
         };
-        answer(Status(status), &health)
+        Ok(answer(Status(decided), &health)?.with_chosen(Status(chosen.code(name, decided))))
     }
 
     async fn leader(&self) -> Result<Response> {

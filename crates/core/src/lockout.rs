@@ -231,6 +231,11 @@ impl Lockout {
         out
     }
 
+    /// How many users are locked.
+    pub(crate) fn count_locked(&self, now: Timestamp) -> usize {
+        self.failed.lock().users.values().filter(|failed| failed.is_locked(now)).count()
+    }
+
     /// Lets a user in again.
     pub(crate) async fn unlock(&self, accessor: &str, name: &str, now: Timestamp) -> Result<()> {
         let removed = self.failed.lock().users.remove(&(accessor.to_owned(), name.to_owned()));

@@ -22,6 +22,7 @@ use crate::request::{Incoming, Response};
 use crate::seal::{Custody, SealConfig, Unsealing};
 use crate::settings::Settings;
 use crate::sys::System;
+use crate::sys::metrics::OpenMetrics;
 use crate::token::handlers::TokenAuth;
 use crate::unsealed::{Ingredients, Unsealed};
 use crate::versions;
@@ -40,6 +41,8 @@ pub struct Node {
     /// The server has just been unsealed.
     pub(crate) unsealed_now: Notify,
     pub(crate) in_flight: Arc<InFlight>,
+    /// The metrics that listeners give to whoever asks.
+    pub(crate) open_metrics: OpenMetrics,
     /// Init, unseal and seal come one after the other.
     pub(crate) changing: tokio::sync::Mutex<()>,
 }
@@ -73,6 +76,7 @@ impl Node {
                 metrics,
                 unsealed_now: Notify::new(),
                 in_flight: Arc::default(),
+                open_metrics: OpenMetrics::default(),
                 backend,
                 clock,
                 settings: Arc::new(settings),

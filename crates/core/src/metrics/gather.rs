@@ -117,7 +117,7 @@ impl Unsealed {
 
     fn numbers(&self) -> Vec<Item> {
         let traffic = self.barrier.traffic();
-        let locked: usize = self.lockout.locked(self.clock.now()).values().map(Vec::len).sum();
+        let locked = self.lockout.count_locked(self.clock.now());
         let quarantined = f64::from(u8::from(self.leases.is_quarantined()));
         let mut out = vec![
             Item::new("cache.hit", Value::Counter(traffic.hits)),

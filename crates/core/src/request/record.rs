@@ -3,6 +3,7 @@
 //! Only this file makes a [`Recorded`] and, but for the short list of exempt paths, a [`Response`].
 
 use bytes::Bytes;
+use keepfast_framework::reply::Raw;
 use keepfast_framework::{Error, Status};
 
 use super::authenticate::Known;
@@ -29,6 +30,8 @@ impl Recorded {
 /// What may be sent: an audit device has it, or its path is on the short list of exempt ones.
 pub struct Response {
     status: Status,
+    /// The status that the server decided, which is counted; the caller may have chosen another one.
+    decided: Status,
     content_type: &'static str,
     body: Bytes,
 }
@@ -39,9 +42,20 @@ impl Response {
         Self::json(status, body)
     }
 
+    /// The same with a status that the caller chose for the one that the server decided.
+    #[must_use]
+    pub(crate) fn with_chosen(self, status: Status) -> Self {
+        Response { status, ..self }
+    }
+
     /// Bytes that no device records: metrics, where a listener gives them to everybody.
-    pub(crate) fn unrecorded(raw: keepfast_framework::reply::Raw) -> Self {
-        Response { status: raw.status, content_type: raw.content_type, body: Bytes::from(raw.body) }
+    pub(crate) fn unrecorded(raw: Raw) -> Self {
+        Self::document(raw.status, raw.content_type, Bytes::from(raw.body))
+    }
+
+    /// The same without a copy of the bytes.
+    pub(crate) fn document(status: Status, content_type: &'static str, body: Bytes) -> Self {
+        Response { status, decided: status, content_type, body }
     }
 
     /// A failure that no device could record, or that came before there is a device.
@@ -51,12 +65,17 @@ impl Response {
     }
 
     fn json(status: Status, body: Vec<u8>) -> Self {
-        Response { status, content_type: "application/json", body: wiped::body(body) }
+        Response { status, decided: status, content_type: "application/json", body: wiped::body(body) }
     }
 
     /// The status code.
     pub fn status(&self) -> Status {
         self.status
+    }
+
+    /// The status code that is counted: that of the server's own decision.
+    pub fn decided(&self) -> Status {
+        self.decided
     }
 
     /// The `Content-Type` of a body that is not empty.
@@ -122,9 +141,7 @@ impl Unsealed {
         }
         match outcome {
             Err(error) => Response::failed(&error),
-            Ok(Sent::Raw(raw)) => {
-                Response { status: raw.status, content_type: raw.content_type, body: wiped::body(raw.body) }
-            }
+            Ok(Sent::Raw(raw)) => Response::document(raw.status, raw.content_type, wiped::body(raw.body)),
             Ok(Sent::Envelope(envelope)) if envelope.is_empty() => {
                 Response::json(envelope.status.unwrap_or(Status::NO_CONTENT), Vec::new())
             }

@@ -1,9 +1,13 @@
 //! `sys/metrics`: what the server counts of itself.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use keepfast_framework::fields::Text;
 use keepfast_framework::reply::Raw;
 use keepfast_framework::routes::Help;
-use keepfast_framework::{Cx, Result, Routes, Status};
+use keepfast_framework::{Cx, Result, Routes, Status, Timestamp};
+use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -18,6 +22,25 @@ const HELP: Help = Help {
 };
 
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// How long a document of metrics is given to whoever asks before they are read anew.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// The metrics as listeners last gave them to whoever asks, by format.
+#[derive(Default)]
+pub(crate) struct OpenMetrics {
+    json: Mutex<Option<Document>>,
+    prometheus: Mutex<Option<Document>>,
+}
+
+struct Document {
+    at: Timestamp,
+    /// Whether the server was sealed: it is not shown as sealed or unsealed when it is the other.
+    sealed: bool,
+    status: Status,
+    content_type: &'static str,
+    body: Bytes,
+}
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("metrics", HELP).read(metrics);
@@ -63,10 +86,34 @@ impl Node {
     }
 
     /// The metrics for whoever asks, where a listener allows that. Nobody is named in them and no device records it.
+    ///
+    /// They are read at most once in [`FRESH`] for each format, because it takes far more work than asking for them.
     pub fn open_metrics(&self, format: &str, accepts_prometheus: bool) -> Response {
-        match self.metrics_as(format, accepts_prometheus) {
-            Ok(raw) => Response::unrecorded(raw),
-            Err(error) => Response::failed(&error),
-        }
+        let documents = match (format, accepts_prometheus) {
+            ("prometheus", _) | ("", true) => &self.open_metrics.prometheus,
+            ("", false) => &self.open_metrics.json,
+            (unknown, _) => {
+                return self
+                    .metrics_as(unknown, accepts_prometheus)
+                    .map_or_else(|e| Response::failed(&e), Response::unrecorded);
+            }
+        };
+        // Who comes while they are read waits for them.
+        let mut document = documents.lock();
+        let (now, sealed) = (self.clock.now(), self.is_sealed());
+        let fresh =
+            document.take().filter(|made| made.sealed == sealed && made.at <= now && now.since(made.at) < FRESH);
+        let current = match fresh {
+            Some(fresh) => fresh,
+            None => match self.metrics_as(format, accepts_prometheus) {
+                Ok(Raw { status, content_type, body }) => {
+                    Document { at: now, sealed, status, content_type, body: body.into() }
+                }
+                Err(error) => return Response::failed(&error),
+            },
+        };
+        let response = Response::document(current.status, current.content_type, current.body.clone());
+        *document = Some(current);
+        response
     }
 }

@@ -13,7 +13,7 @@ pub(crate) mod lease_top;
 mod leases;
 mod locked_users;
 mod loggers;
-mod metrics;
+pub(crate) mod metrics;
 mod mount_shown;
 mod mounts;
 mod new_shares;

@@ -338,3 +338,42 @@ async fn a_quarantine_is_a_gauge() {
     house.post("sys/leases/quarantine", ROOT, json!({ "enabled": true })).await.ok();
     assert_eq!(count(&house.node.gather(), "expire.lease_quarantine"), 1);
 }
+
+#[tokio::test]
+async fn sec_kf54_open_metrics_are_read_once_a_second_for_each_format() {
+    let house = House::new().await;
+    let told = |format: &str| {
+        let document = house.node.open_metrics(format, false);
+        assert_eq!(document.status().0, 200);
+        document.into_body()
+    };
+    for format in ["", "prometheus"] {
+        house.clock.advance(std::time::Duration::from_secs(1));
+        let first = told(format);
+        house.node.count_answer(299);
+        assert!(first == told(format), "{format:?} within a second");
+        house.clock.advance(std::time::Duration::from_millis(999));
+        assert!(first == told(format), "{format:?} at its end");
+        house.clock.advance(std::time::Duration::from_millis(1));
+        assert!(first != told(format), "{format:?} afterwards");
+    }
+    let unsealed = told("prometheus");
+    house.node.seal().await;
+    assert!(unsealed != told("prometheus"), "a sealed server is shown as one");
+    assert_eq!(house.node.open_metrics("x", false).status().0, 400);
+}
+
+#[tokio::test]
+async fn sec_kf53_a_chosen_status_of_health_is_none_that_is_counted() {
+    let house = House::new().await;
+    for (query, status) in [("", 200), ("?activecode=299", 299), ("?activecode=404&activecode=2", 404)] {
+        let ask = crate::tests::fixture::Ask::default();
+        let response =
+            house.node.handle(crate::tests::fixture::incoming("GET", &format!("sys/health{query}"), ask)).await;
+        assert_eq!((response.status().0, response.decided().0), (status, 200), "{query}");
+    }
+    house.node.seal().await;
+    let ask = crate::tests::fixture::Ask::default();
+    let response = house.node.handle(crate::tests::fixture::incoming("GET", "sys/health?sealedcode=201", ask)).await;
+    assert_eq!((response.status().0, response.decided().0), (201, 503));
+}

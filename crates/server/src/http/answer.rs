@@ -5,12 +5,14 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use keepfast_core::{Incoming, Response, error_body};
-use keepfast_framework::Error;
+use keepfast_framework::{Error, Status};
 
 /// An answer on its way out.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
+    /// The status that is counted: the caller may have chosen another one.
+    pub(crate) decided: StatusCode,
     /// `None` sends no `Content-Type`.
     pub(crate) content_type: Option<&'static str>,
     pub(crate) body: Bytes,
@@ -34,7 +36,7 @@ impl Answer {
     pub(crate) fn error(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
         let text: Cow<'static, str> = text.into();
         let body = error_body(&text, &[]).into();
-        Answer { status, content_type: Some(JSON), body, location: None }
+        Answer { status, decided: status, content_type: Some(JSON), body, location: None }
     }
 
     /// `{"errors":[]}`
@@ -44,12 +46,18 @@ impl Answer {
 
     /// Nothing but the status.
     pub(crate) fn empty(status: StatusCode) -> Self {
-        Answer { status, content_type: None, body: Bytes::new(), location: None }
+        Answer { status, decided: status, content_type: None, body: Bytes::new(), location: None }
     }
 
     /// A line of text.
     pub(crate) fn text(status: StatusCode, text: &'static str) -> Self {
-        Answer { status, content_type: Some(TEXT), body: Bytes::from_static(text.as_bytes()), location: None }
+        Answer {
+            status,
+            decided: status,
+            content_type: Some(TEXT),
+            body: Bytes::from_static(text.as_bytes()),
+            location: None,
+        }
     }
 
     /// 307 to a path of this server.
@@ -57,6 +65,7 @@ impl Answer {
         match HeaderValue::from_str(location) {
             Ok(location) => Answer {
                 status: StatusCode::TEMPORARY_REDIRECT,
+                decided: StatusCode::TEMPORARY_REDIRECT,
                 content_type: None,
                 body: Bytes::new(),
                 location: Some(location),
@@ -93,8 +102,10 @@ impl From<Error> for Answer {
 
 impl From<Response> for Answer {
     fn from(response: Response) -> Self {
+        let code = |status: Status| StatusCode::from_u16(status.0).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Answer {
-            status: StatusCode::from_u16(response.status().0).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            status: code(response.status()),
+            decided: code(response.decided()),
             content_type: Some(response.content_type()),
             body: response.into_body(),
             location: None,

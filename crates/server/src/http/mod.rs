@@ -57,7 +57,7 @@ pub(crate) trait Kernel: Send + Sync + 'static {
         Answer::bare(StatusCode::NOT_FOUND)
     }
 
-    /// Counts an answer by its status.
+    /// Counts an answer by the status that the server decided.
     fn count_answer(&self, _status: StatusCode) {}
 
     /// The requests in flight, for a listener with `unauthenticated_in_flight_requests_access`.
@@ -140,7 +140,7 @@ impl<K: Kernel> Edge<K> {
             Ok(admitted) => self.run(admitted, held, peer).await,
             Err(refusal) => (refusal, held),
         };
-        self.kernel.count_answer(answer.status);
+        self.kernel.count_answer(answer.decided);
         response::dress(answer, told.headers, &self.headers, held)
     }
 

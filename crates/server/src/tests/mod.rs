@@ -72,6 +72,7 @@ impl Kernel for Echo {
         });
         Answer {
             status: StatusCode::OK,
+            decided: StatusCode::OK,
             content_type: Some("application/json"),
             body: told.to_string().into(),
             location: None,

@@ -154,6 +154,15 @@ async fn metrics_follow_the_accept_header_and_count_answers_by_status() {
 }
 
 #[tokio::test]
+async fn sec_kf53_no_caller_makes_a_series_of_status_codes() {
+    let whole = Whole::with(|config| config.open_metrics = true).await;
+    assert_eq!(whole.ask("GET /v1/sys/health?activecode=298", "", "").await.status, 298);
+    let text = whole.ask("GET /v1/sys/metrics?format=prometheus", "", "").await.body;
+    assert!(text.contains("\nvault_core_response_status_code{code=\"200\",type=\"2xx\"} 1\n"), "{text}");
+    assert!(!text.contains("298"), "{text}");
+}
+
+#[tokio::test]
 async fn an_open_listener_tells_its_metrics_to_anybody_and_while_it_is_sealed() {
     let whole = Whole::with(|config| config.open_metrics = true).await;
     let told = whole.ask("GET /v1/sys/metrics?format=prometheus", "", "").await;
