@@ -63,6 +63,14 @@ impl QueryValue {
         }
     }
 
+    /// How many bytes it takes in memory.
+    pub fn length(&self) -> usize {
+        match self {
+            QueryValue::One(value) => value.len(),
+            QueryValue::Repeated { first, json } => first.len() + json.len(),
+        }
+    }
+
     /// A text, or the list of several.
     pub fn to_json(&self) -> Value {
         match self {

@@ -107,7 +107,7 @@ async fn admit_parts<K: Kernel>(
 
 /// How many bytes a request keeps of its head.
 fn length(incoming: &Incoming) -> usize {
-    let query = incoming.query.iter().map(|(name, value)| name.len() + value.len());
+    let query = incoming.query.iter().map(|(name, value)| name.len() + value.length());
     let headers = incoming.headers.iter().flat_map(|header| &header.values).map(String::len);
     let token = incoming.token.as_ref().map_or(0, |token| token.expose().len());
     incoming.path.as_str().len() + incoming.namespace.len() + token + query.chain(headers).sum::<usize>()
