@@ -144,7 +144,7 @@ impl Entry<'_> {
         w.raw("{\"time\":\"");
         w.raw(&self.time.rfc3339());
         w.raw(if self.response.is_some() { "\",\"type\":\"response\"" } else { "\",\"type\":\"request\"" });
-        self.auth(mark, &mut w);
+        let login = self.auth(mark, &mut w);
         let start = w.out.len();
         match said {
             Some(said) => w.out.extend_from_slice(said),
@@ -152,7 +152,7 @@ impl Entry<'_> {
         }
         let request = start..w.out.len();
         if let Some(response) = &self.response {
-            self.response(response, &mut w);
+            self.response(response, login, &mut w);
         }
         if let Some(error) = self.error.filter(|e| !e.public().is_empty()) {
             // Only a constant is known to hold nothing of what the caller sent.
@@ -168,12 +168,16 @@ impl Entry<'_> {
         request
     }
 
-    fn auth(&self, mark: Option<&Mark>, w: &mut Writer<'_>) {
+    /// Writes the caller; returns where the members of a token that a login has made stand.
+    fn auth(&self, mark: Option<&Mark>, w: &mut Writer<'_>) -> Option<Range<usize>> {
         w.raw(",\"auth\":{");
         let login = self.response.as_ref().and_then(|response| response.login);
+        let mut written = None;
         match (login, mark) {
             (Some(login), _) => {
+                let start = w.out.len();
                 made(login, w);
+                written = Some(start..w.out.len());
                 self.policy_results(w);
             }
             (None, Some(mark)) => {
@@ -188,6 +192,7 @@ impl Entry<'_> {
             }
         }
         w.raw("}");
+        written
     }
 
     /// `policies` with those that the entity of the caller adds, and those alone.
@@ -263,7 +268,8 @@ impl Entry<'_> {
         w.raw("}");
     }
 
-    fn response(&self, response: &ResponsePart<'_>, w: &mut Writer<'_>) {
+    /// Writes the response; `login` is where the token of a login is written already.
+    fn response(&self, response: &ResponsePart<'_>, login: Option<Range<usize>>, w: &mut Writer<'_>) {
         w.raw(",\"response\":{\"mount_point\":");
         w.json(self.request.mount_point);
         w.field("mount_type", self.request.mount_type);
@@ -274,7 +280,10 @@ impl Entry<'_> {
         }
         if let Some(auth) = response.auth {
             w.raw(",\"auth\":{");
-            made(auth, w);
+            match login.filter(|_| response.login.is_some_and(|login| std::ptr::eq(login, auth))) {
+                Some(written) => w.out.extend_from_within(written),
+                None => made(auth, w),
+            }
             w.raw("}");
         }
         if !response.lease_id.is_empty() {

@@ -226,6 +226,9 @@ async fn collect(
                 joined = Some(buffer);
             }
         }
+        if body.is_end_stream() {
+            break;
+        }
     }
     *incoming = None;
     Ok(joined.map_or(first, BytesMut::freeze))
