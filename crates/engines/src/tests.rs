@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use keepfast_framework::engine::{Kind, Registered};
 use keepfast_framework::input::WHOLE_BODY;
-use keepfast_framework::path::Operation;
 
 use super::all;
 
@@ -77,7 +76,7 @@ fn every_capture_is_a_field_of_the_request() {
 fn lists_end_in_a_slash() {
     each(|name, engine| {
         for row in engine.table().rows() {
-            let lists = row.operations.iter().any(|o| matches!(o.operation, Operation::List | Operation::Scan));
+            let lists = row.operations.iter().any(|o| o.operation.lists());
             for pattern in &row.patterns {
                 assert!(!lists || pattern.is_folder(), "{name} {} lists without a final slash", pattern.source());
             }

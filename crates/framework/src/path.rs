@@ -50,6 +50,11 @@ impl Operation {
         }
     }
 
+    /// Whether it lists names: LIST and SCAN, whose paths are routed and judged with a final slash.
+    pub const fn lists(self) -> bool {
+        matches!(self, Operation::List | Operation::Scan)
+    }
+
     /// The place in [`Operation::ALL`].
     pub const fn index(self) -> usize {
         self as usize

@@ -123,7 +123,7 @@ impl Acl {
     pub(crate) fn granting(&self, path: &str, operation: Operation, creates: bool, now: Timestamp) -> Vec<Arc<str>> {
         let Self::Rules(rules) = self else { return vec![super::builtin::ROOT.into()] };
         let Some(needed) = needed(operation, creates) else { return Vec::new() };
-        let list = matches!(operation, Operation::List | Operation::Scan);
+        let list = operation.lists();
         let path = if list && !path.ends_with('/') { Cow::Owned(format!("{path}/")) } else { Cow::Borrowed(path) };
         let Some(found) = rules.grants.find(&path, list, |entry| entry.holds(now)) else { return Vec::new() };
         let holds = |source: &&Source| source.until.is_none_or(|until| now < until) && source.capabilities.has(needed);
@@ -177,7 +177,7 @@ impl Acl {
 
 impl Rules {
     fn allow(&self, request: &AclRequest<'_>) -> Decision {
-        let list = matches!(request.operation, Operation::List | Operation::Scan);
+        let list = request.operation.lists();
         let path = if list && !request.path.ends_with('/') {
             Cow::Owned(format!("{}/", request.path))
         } else {

@@ -113,9 +113,9 @@ impl Unsealed {
     /// That somebody else has read the answer is what wrapping shows. `None` for any other request.
     async fn wrapping_asked(&self, routed: &Routed) -> Result<Option<Result<(), Error>>, Error> {
         let incoming = &routed.incoming;
-        let lists = matches!(incoming.operation, Operation::List | Operation::Scan | Operation::Help);
+        let names_none = incoming.operation.lists() || incoming.operation == Operation::Help;
         let paths = ["sys/wrapping/lookup", "sys/wrapping/unwrap", "sys/wrapping/rewrap"];
-        if lists || !paths.contains(&incoming.path.as_str()) {
+        if names_none || !paths.contains(&incoming.path.as_str()) {
             return Ok(None);
         }
         let refused =

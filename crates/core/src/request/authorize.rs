@@ -110,7 +110,7 @@ impl Unsealed {
             known.verdict.granting = compiled.acl.granting(&path, routed.incoming.operation, creates, now);
         }
         if routed.mount.is_none() {
-            let lists = matches!(routed.incoming.operation, Operation::List | Operation::Scan);
+            let lists = routed.incoming.operation.lists();
             let path = routed.incoming.path.as_str();
             let path = if lists { format!("{}/", path.trim_end_matches('/')) } else { path.to_owned() };
             return Err(Error::new(

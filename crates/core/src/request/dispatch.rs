@@ -232,7 +232,7 @@ impl Unsealed {
 
     fn request_context(&self, parts: &AuthorizedParts, mounted: &Arc<Mounted>, once: bool) -> Cx {
         let incoming = &parts.routed.incoming;
-        let reads = matches!(incoming.operation, Operation::Read | Operation::List | Operation::Scan);
+        let reads = incoming.operation == Operation::Read || incoming.operation.lists();
         let read_only = reads && !once && incoming.wrap_ttl.is_none() && !reads_wrapped(parts, mounted);
         let tx = if read_only { self.barrier.begin_read() } else { self.barrier.begin() };
         let caller = parts.compiled.as_ref().map_or_else(|| Arc::new(Caller::default()), |c| c.caller.clone());
@@ -352,7 +352,7 @@ fn unknown_parameters<'i>(parts: &AuthorizedParts, input: &'i Input) -> Vec<&'i 
 
 /// An empty list is no 404 where there is something to warn of: then there is an answer, as with the peer.
 fn warned_of(error: Error, parts: &AuthorizedParts, input: &Input) -> Result<Outcome> {
-    let lists = matches!(parts.routed.incoming.operation, Operation::List | Operation::Scan);
+    let lists = parts.routed.incoming.operation.lists();
     let is_empty = error.status() == Status::NOT_FOUND && error.public().is_empty() && error.warnings().is_empty();
     let is_empty = is_empty && error.reason().is_none();
     match (lists && is_empty, parts.routed.incoming.wrap_ttl.is_some_and(|ttl| !ttl.is_zero())) {

@@ -59,7 +59,7 @@ impl Routed {
     }
 
     fn lists(&self) -> bool {
-        matches!(self.incoming.operation, Operation::List | Operation::Scan)
+        self.incoming.operation.lists()
     }
 
     /// The refusal of a path that the mount does not have, or not for this operation; `None` if it does.
@@ -88,7 +88,7 @@ impl Routed {
     /// The path as policies see it: lists end in a slash.
     pub(crate) fn judged_path(&self) -> String {
         match self.incoming.operation {
-            Operation::List | Operation::Scan => self.incoming.path.as_folder().as_str().to_owned(),
+            operation if operation.lists() => self.incoming.path.as_folder().as_str().to_owned(),
             // What is done is judged, however it is written.
             _ if self.without_slash => self.incoming.path.as_str().trim_end_matches('/').to_owned(),
             _ => self.incoming.path.as_str().to_owned(),
@@ -128,7 +128,7 @@ impl Unsealed {
         let mount = router.find(path).map(|(mounted, within)| (mounted.clone(), within.to_owned()));
         let row = mount.as_ref().and_then(|(mounted, within)| match operation {
             // A list is of what is below, with or without the final slash in the request.
-            Operation::List | Operation::Scan if !within.is_empty() && !within.ends_with('/') => {
+            operation if operation.lists() && !within.is_empty() && !within.ends_with('/') => {
                 mounted.table.find(operation, &format!("{within}/"))
             }
             operation => mounted.table.find(operation, within),
@@ -164,7 +164,7 @@ impl Unsealed {
 
 /// The row of the path without its final slash, which a list has in any case, where the row says that it changes nothing.
 fn row_without_slash(mounted: &Mounted, operation: Operation, within: &str) -> Option<Match> {
-    let lists = matches!(operation, Operation::List | Operation::Scan);
+    let lists = operation.lists();
     let plain = within.trim_end_matches('/');
     if !lists && plain == within {
         return None;
@@ -174,7 +174,7 @@ fn row_without_slash(mounted: &Mounted, operation: Operation, within: &str) -> O
 
 /// The row of what has a path for a name: mounts, devices, policies. As with the peer such a name may end in a slash.
 fn named_row(mounted: &Mounted, operation: Operation, within: &str, found: Option<&Match>) -> Option<Match> {
-    let lists = matches!(operation, Operation::List | Operation::Scan);
+    let lists = operation.lists();
     let plain = within.trim_end_matches('/');
     let named = ["mounts/", "auth/", "audit/", "policies/acl/", "policy/", "internal/ui/mounts/"]
         .iter()

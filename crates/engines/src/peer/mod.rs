@@ -26,10 +26,9 @@ fn operation(method: &str, path: &str) -> Operation {
 /// The path within the mount as core hands it over: that of a list ends in `/`, that of the root is empty.
 fn path(operation: Operation, path: &str) -> String {
     let (path, query) = path.split_once('?').map_or((path, String::new()), |(path, query)| (path, format!("?{query}")));
-    let lists = matches!(operation, Operation::List | Operation::Scan);
     match path {
         "" | "/" => query,
-        path if lists && !path.ends_with('/') => format!("{path}/{query}"),
+        path if operation.lists() && !path.ends_with('/') => format!("{path}/{query}"),
         path => format!("{path}{query}"),
     }
 }

@@ -106,7 +106,7 @@ fn naive_decision(
     creates: bool,
     wrap_ttl: Option<Duration>,
 ) -> (bool, bool) {
-    let list = matches!(operation, Operation::List | Operation::Scan);
+    let list = operation.lists();
     let path = if list && !path.ends_with('/') { format!("{path}/") } else { path.to_owned() };
     let Some(rules) = naive::deciding(policies, &path, list) else { return (false, false) };
     let needed = match operation {
