@@ -157,9 +157,12 @@ impl<E: Engine> Mountable for Opened<E> {
     }
 
     async fn call(&self, found: &Match, operation: Operation, cx: &mut Cx, input: &Input) -> Result<Outcome> {
-        match self.compiled.action(found.row, operation) {
-            None => Err(Error::unsupported_operation()),
-            Some(action) => action(&self.engine, cx, input, self.compiled.fault_prefix(found.row, operation)).await,
+        let action = self.compiled.action(found.row, operation).ok_or_else(Error::unsupported_operation)?;
+        let called = action(&self.engine, cx, input).await;
+        if self.compiled.looks_first(found.row, operation) {
+            called
+        } else {
+            called.map_err(Error::in_field_validation)
         }
     }
 

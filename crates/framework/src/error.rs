@@ -41,11 +41,30 @@ impl Status {
     pub const UNAVAILABLE: Status = Status(503);
 }
 
+/// What a failure is, for code that acts on it: the texts are for callers alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// None of the others.
+    #[default]
+    Other,
+    /// No row of the mount's table has the path.
+    UnsupportedPath,
+    /// The row exists, but not the operation on it.
+    UnsupportedOperation,
+    /// The value of a parameter has the wrong type.
+    Field,
+    /// The thing does not exist, or a list has no names.
+    NotFound,
+    /// A concurrent commit made this one stale: the request runs again.
+    Conflict,
+}
+
 /// A failure of a request.
 ///
 /// `public` names parameters, never their values; detail that came by `?` from a lower layer is kept in `cause`,
 /// which only the server's log prints.
 pub struct Error {
+    kind: ErrorKind,
     status: Status,
     public: Cow<'static, str>,
     warnings: Vec<String>,
@@ -53,21 +72,24 @@ pub struct Error {
     logged: Option<Box<str>>,
     cause: Option<BoxError>,
     reason: Option<&'static str>,
-    conflict: bool,
 }
 
 impl Error {
     /// A failure with this status and text.
     pub fn new(status: Status, public: impl Into<Cow<'static, str>>) -> Self {
         Error {
+            kind: ErrorKind::Other,
             status,
             public: public.into(),
             warnings: Vec::new(),
             logged: None,
             cause: None,
             reason: None,
-            conflict: false,
         }
+    }
+
+    fn of(kind: ErrorKind, status: Status, public: impl Into<Cow<'static, str>>) -> Self {
+        Error { kind, ..Self::new(status, public) }
     }
 
     /// 400: the request is wrong; `public` says which parameter and why.
@@ -82,17 +104,47 @@ impl Error {
 
     /// 404 with an empty list of errors: the thing does not exist.
     pub fn not_found() -> Self {
-        Self::new(Status::NOT_FOUND, "")
+        Self::of(ErrorKind::NotFound, Status::NOT_FOUND, "")
     }
 
     /// 404: no row of the mount's table has this path.
     pub fn unsupported_path() -> Self {
-        Self::new(Status::NOT_FOUND, "1 error occurred:\n\t* unsupported path\n\n")
+        Self::of(ErrorKind::UnsupportedPath, Status::NOT_FOUND, "1 error occurred:\n\t* unsupported path\n\n")
     }
 
     /// 405: the row exists, but not this operation on it.
     pub fn unsupported_operation() -> Self {
-        Self::new(Status::METHOD_NOT_ALLOWED, "1 error occurred:\n\t* unsupported operation\n\n")
+        let text = "1 error occurred:\n\t* unsupported operation\n\n";
+        Self::of(ErrorKind::UnsupportedOperation, Status::METHOD_NOT_ALLOWED, text)
+    }
+
+    /// 400: the value of the parameter `name` has the wrong type; `why` does not quote it.
+    pub fn field(name: &str, why: impl fmt::Display) -> Self {
+        Self::of_field(conversion_text(name, why))
+    }
+
+    /// The same with a text that [`conversion_text`] made.
+    pub(crate) fn of_field(text: String) -> Self {
+        Self::of(ErrorKind::Field, Status::BAD_REQUEST, text)
+    }
+
+    /// The wording on unauthenticated paths: OpenBao leaves the frame "1 error occurred" out there.
+    #[must_use]
+    pub fn without_frame(self) -> Self {
+        match self.kind {
+            ErrorKind::UnsupportedPath => Error { public: "unsupported path".into(), ..self },
+            ErrorKind::UnsupportedOperation => Error { public: "unsupported operation".into(), ..self },
+            _ => self,
+        }
+    }
+
+    /// The wording of a parameter's wrong type where OpenBao checks parameters after it asked whether the thing exists.
+    #[must_use]
+    pub fn in_field_validation(self) -> Self {
+        match self.kind {
+            ErrorKind::Field => Error { public: format!("Field validation failed: {}", self.public).into(), ..self },
+            _ => self,
+        }
     }
 
     /// 500: something is wrong with the server; the caller learns no more than that.
@@ -124,6 +176,11 @@ impl Error {
     pub fn with_warning(mut self, warning: impl Into<String>) -> Self {
         self.warnings.push(warning.into());
         self
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
     }
 
     /// The status code of the answer.
@@ -166,7 +223,7 @@ impl Error {
 
     /// Whether a concurrent commit made this one stale: the request runs again.
     pub fn is_conflict(&self) -> bool {
-        self.conflict
+        self.kind == ErrorKind::Conflict
     }
 }
 
@@ -202,7 +259,9 @@ impl From<StorageError> for Error {
             }
             _ => Self::internal("storage"),
         };
-        out.conflict = matches!(error, StorageError::Conflict);
+        if matches!(error, StorageError::Conflict) {
+            out.kind = ErrorKind::Conflict;
+        }
         out.caused_by(error)
     }
 }
@@ -213,5 +272,39 @@ impl From<serde_json::Error> for Error {
         let place =
             format!("JSON of a stored record or reply: {:?} at {}:{}", error.classify(), error.line(), error.column());
         Self::internal(place)
+    }
+}
+
+const CONVERSION: &str = "error converting input for field ";
+
+/// The text of a parameter's wrong type.
+pub(crate) fn conversion_text(name: &str, why: impl fmt::Display) -> String {
+    format!("{CONVERSION}\"{name}\": {why}")
+}
+
+/// Whether [`conversion_text`] made a text. Serde hands the errors of nested readers on as texts alone, so the reader of
+/// requests recognizes them here.
+pub(crate) fn is_conversion_text(text: &str) -> bool {
+    text.starts_with(CONVERSION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unsupported_refusals_have_no_frame_on_unauthenticated_paths() {
+        let text = |error: Error| error.without_frame().public().to_owned();
+        assert_eq!(text(Error::unsupported_path()), "unsupported path");
+        assert_eq!(text(Error::unsupported_operation()), "unsupported operation");
+        assert_eq!(text(Error::denied()), "permission denied");
+    }
+
+    #[test]
+    fn only_errors_of_fields_are_worded_as_failed_validation() {
+        let text = |error: Error| error.in_field_validation().public().to_owned();
+        let expected = "Field validation failed: error converting input for field \"ttl\": x";
+        assert_eq!(text(Error::field("ttl", "x")), expected);
+        assert_eq!(text(Error::invalid("missing ttl")), "missing ttl");
     }
 }

@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Visi
 use serde::forward_to_deserialize_any;
 use serde_json::value::RawValue;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, conversion_text, is_conversion_text};
 use crate::json_fault;
 use crate::number::WrittenNumber;
 use crate::path::Captures;
@@ -153,7 +153,10 @@ impl Input {
     /// # Errors
     /// 400 naming the field whose value does not fit.
     pub fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
-        T::deserialize(Merged { input: self }).map_err(|Fault(text)| Error::invalid(text))
+        T::deserialize(Merged { input: self }).map_err(|Fault(text)| match is_conversion_text(&text) {
+            true => Error::of_field(text),
+            false => Error::invalid(text),
+        })
     }
 
     /// Names of the body and query that the route does not know, sorted, for a warning.
@@ -301,7 +304,7 @@ impl<'de> MapAccess<'de> for Walk<'de> {
         };
         outcome.map_err(|why| {
             let why = why.replace(crate::fields::FIELD, name);
-            Fault(format!("error converting input for field \"{name}\": {why}"))
+            Fault(conversion_text(name, why))
         })
     }
 }

@@ -75,7 +75,7 @@ pub mod token_params;
 pub use clock::{Clock, Timestamp};
 pub use cx::{Caller, Cx};
 pub use engine::{Engine, Kind, Mountable, Opened};
-pub use error::{Error, Result, Status};
+pub use error::{Error, ErrorKind, Result, Status};
 pub use input::{Body, Input};
 pub use keepfast_go::duration;
 pub use keepfast_storage::Page;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::cx::Cx;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fields::{Int, Text};
 use crate::input::Input;
 use crate::path::{Captures, Operation, Pattern};
@@ -53,9 +53,7 @@ pub struct Nothing {}
 /// The answer of an `.exists` handler.
 pub struct Exists(pub bool);
 
-/// The last argument begins the text of a fault in the parameters; see [`Compiled::fault_prefix`].
-type Action<E> =
-    Box<dyn for<'a> Fn(&'a E, &'a mut Cx, &'a Input, &'static str) -> HandlerFuture<'a, Outcome> + Send + Sync>;
+type Action<E> = Box<dyn for<'a> Fn(&'a E, &'a mut Cx, &'a Input) -> HandlerFuture<'a, Outcome> + Send + Sync>;
 type Look<E> = Box<dyn for<'a> Fn(&'a E, &'a mut Cx, &'a Input) -> HandlerFuture<'a, bool> + Send + Sync>;
 
 type Actions<E> = [Option<Action<E>>; Operation::ALL.len()];
@@ -277,17 +275,13 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
         H: for<'a> Handler<'a, E, Q, Reply = R> + 'static,
     {
         self.row.info.operations.push(OperationInfo::new::<Q, R>(operation, &self.row.info.patterns));
-        self.row.actions[operation.index()] =
-            Some(Box::new(move |engine, cx, input, prefix| match input.read::<Q>() {
-                Err(error) if error.public().starts_with("error converting") => {
-                    Box::pin(std::future::ready(Err(Error::invalid(format!("{prefix}{}", error.public())))))
-                }
-                Err(error) => Box::pin(std::future::ready(Err(error))),
-                Ok(request) => {
-                    let reply = handler.call(engine, cx, request);
-                    Box::pin(async move { reply.await?.into_outcome() })
-                }
-            }));
+        self.row.actions[operation.index()] = Some(Box::new(move |engine, cx, input| match input.read::<Q>() {
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+            Ok(request) => {
+                let reply = handler.call(engine, cx, request);
+                Box::pin(async move { reply.await?.into_outcome() })
+            }
+        }));
         self
     }
 }
@@ -339,11 +333,10 @@ impl<E: Send + Sync + 'static> Compiled<E> {
         self.actions.get(row)?.0[operation.index()].as_ref()
     }
 
-    /// How the text of a fault in the parameters begins. The peer checks a write's parameters when it asks whether the
-    /// thing exists, and everything else later, under another text.
-    pub(crate) fn fault_prefix(&self, row: usize, operation: Operation) -> &'static str {
-        let asked_before = operation == Operation::Update && self.look(row).is_some();
-        if asked_before { "" } else { "Field validation failed: " }
+    /// Whether OpenBao asks if the thing exists before it calls the handler: then that look finds wrong parameters, and
+    /// else the later field validation, which words them otherwise.
+    pub(crate) fn looks_first(&self, row: usize, operation: Operation) -> bool {
+        operation == Operation::Update && self.look(row).is_some()
     }
 
     pub(crate) fn look(&self, row: usize) -> Option<&Look<E>> {

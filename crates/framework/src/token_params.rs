@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, conversion_text};
 use crate::fields::{CommaList, Flag, Int, Quoted, Seconds, Text};
 
 /// What kind of token is issued.
@@ -143,7 +143,7 @@ mod named {
             pub(super) fn $name<'de, D: Deserializer<'de>>(d: D) -> Result<Option<$of>, D::Error> {
                 <$of>::deserialize(d)
                     .map(Some)
-                    .map_err(|why| D::Error::custom(format!("error converting input for field \"{}\": {why}", stringify!($name))))
+                    .map_err(|why| D::Error::custom(conversion_text(stringify!($name), why)))
             }
         )*};
     }

@@ -18,7 +18,9 @@ impl Unsealed {
     pub(crate) async fn mount(&self, entry: MountEntry) -> Result<()> {
         let _changing = self.mounts.changing.lock().await;
         if let Some(other) = self.mounts.router().collides(&entry.path) {
-            return Err(Error::invalid(format!("path is already in use at {}", other.entry.path)));
+            // `sys/auth` names paths without the prefix that all its mounts have.
+            let path = if entry.auth { other.entry.shown_path() } else { &other.entry.path };
+            return Err(Error::invalid(format!("path is already in use at {path}")));
         }
         let mut tx = self.barrier.begin();
         self.mounts.save(&mut tx, &entry)?;

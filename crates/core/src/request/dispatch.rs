@@ -7,7 +7,7 @@ use futures_util::FutureExt as _;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::cx::{Caller, Claim, LastStep, Request};
 use keepfast_framework::reply::Raw;
-use keepfast_framework::{Cx, Error, Input, Operation, Outcome, Result, Status, help};
+use keepfast_framework::{Cx, Error, ErrorKind, Input, Operation, Outcome, Result, Status, help};
 use keepfast_storage::{StorageError, Tx};
 
 use super::authenticate::Known;
@@ -353,12 +353,11 @@ fn unknown_parameters<'i>(parts: &AuthorizedParts, input: &'i Input) -> Vec<&'i 
 /// An empty list is no 404 where there is something to warn of: then there is an answer, as with the peer.
 fn warned_of(error: Error, parts: &AuthorizedParts, input: &Input) -> Result<Outcome> {
     let lists = parts.routed.incoming.operation.lists();
-    let is_empty = error.status() == Status::NOT_FOUND && error.public().is_empty() && error.warnings().is_empty();
-    let is_empty = is_empty && error.reason().is_none();
+    let is_empty = error.kind() == ErrorKind::NotFound && error.warnings().is_empty() && error.reason().is_none();
     match (lists && is_empty, parts.routed.incoming.wrap_ttl.is_some_and(|ttl| !ttl.is_zero())) {
         (true, _) if !unknown_parameters(parts, input).is_empty() => {}
         // There is no answer to wrap.
-        (true, true) => return Err(Error::new(Status::NOT_FOUND, "unsupported path")),
+        (true, true) => return Err(Error::unsupported_path().without_frame()),
         _ => return Err(error),
     }
     Ok(Outcome { data: Some(serde_json::value::to_raw_value(&serde_json::json!({}))?), ..Outcome::default() })

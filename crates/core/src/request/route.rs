@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use keepfast_framework::routes::{Access, Match};
 use keepfast_framework::rows::{OperationInfo, RowInfo};
-use keepfast_framework::{Error, Operation};
+use keepfast_framework::{Error, ErrorKind, Operation};
 
 use super::incoming::Incoming;
 use crate::mount::Mounted;
@@ -76,13 +76,8 @@ impl Routed {
     /// A refusal as it is worded here: where anyone may call, the peer says it without the frame of the check that was
     /// not made.
     pub(super) fn plainly(&self, refusal: Error) -> Error {
-        let framed = [Error::unsupported_path(), Error::unsupported_operation()];
-        match framed.iter().position(|framed| framed.public() == refusal.public()) {
-            Some(at) if self.is_open() => {
-                Error::new(refusal.status(), ["unsupported path", "unsupported operation"][at])
-            }
-            _ => refusal,
-        }
+        let is_unsupported = matches!(refusal.kind(), ErrorKind::UnsupportedPath | ErrorKind::UnsupportedOperation);
+        if is_unsupported && self.is_open() { refusal.without_frame() } else { refusal }
     }
 
     /// The path as policies see it: lists end in a slash.

@@ -142,21 +142,10 @@ async fn enable(unsealed: &Unsealed, kind: Kind, path: &str, req: Enable) -> Res
     entry.seal_wrap = req.seal_wrap.is_some_and(|f| f.0);
     entry.external_entropy_access = req.external_entropy_access.is_some_and(|f| f.0);
     if let Some(Object(config)) = &req.config {
-        configure(&mut entry, config).map_err(|error| if kind == Kind::Auth { of_auth(error) } else { error })?;
+        configure(&mut entry, config).map_err(|error| error.of_kind(kind))?;
     }
     check_ttls(&entry.config, unsealed)?;
-    match unsealed.mount(entry).await {
-        Err(error) if kind == Kind::Auth => Err(without_auth(error)),
-        other => other,
-    }
-}
-
-/// `sys/auth` names paths without the prefix that all its mounts have.
-fn without_auth(error: Error) -> Error {
-    match error.public().strip_prefix("path is already in use at auth/") {
-        Some(rest) => Error::invalid(format!("path is already in use at {rest}")),
-        None => error,
-    }
+    unsealed.mount(entry).await
 }
 
 /// Tells `null` from an empty object, which both mean no options.
@@ -203,7 +192,7 @@ fn engine_of(req: &Enable, kind: Kind) -> Result<(String, BTreeMap<String, Strin
 }
 
 /// Reads the `config` object of a new mount.
-fn configure(entry: &mut MountEntry, config: &serde_json::Map<String, Value>) -> Result<()> {
+fn configure(entry: &mut MountEntry, config: &serde_json::Map<String, Value>) -> ConfigResult<()> {
     let auth = entry.auth;
     let tuned = &mut entry.config;
     let mut version = None;
@@ -212,7 +201,7 @@ fn configure(entry: &mut MountEntry, config: &serde_json::Map<String, Value>) ->
             "default_lease_ttl" => tuned.default_lease_ttl = lease("default TTL", value)?,
             "max_lease_ttl" => tuned.max_lease_ttl = lease("max TTL", value)?,
             // Auth methods do not take it.
-            "force_no_cache" => tuned.force_no_cache = value.as_bool().ok_or_else(unconvertible)? && !auth,
+            "force_no_cache" => tuned.force_no_cache = value.as_bool().ok_or(ConfigError::Unconvertible)? && !auth,
             "audit_non_hmac_request_keys" => tuned.audit_non_hmac_request_keys = names(value)?,
             "audit_non_hmac_response_keys" => tuned.audit_non_hmac_response_keys = names(value)?,
             "passthrough_request_headers" => tuned.passthrough_request_headers = names(value)?,
@@ -224,7 +213,7 @@ fn configure(entry: &mut MountEntry, config: &serde_json::Map<String, Value>) ->
             _ => {}
         }
     }
-    version.map_or(Ok(()), |version| built_in(entry, &version))
+    Ok(version.map_or(Ok(()), |version| built_in(entry, &version))?)
 }
 
 /// Only the version that is built in can be asked for, by not naming any.
@@ -242,43 +231,59 @@ fn built_in(entry: &MountEntry, version: &str) -> Result<()> {
     }
 }
 
-const UNCONVERTIBLE: &str = "unable to convert given mount config information";
+type ConfigResult<T> = std::result::Result<T, ConfigError>;
 
-fn unconvertible() -> Error {
-    Error::invalid(UNCONVERTIBLE)
+/// Why the `config` object of a new mount is refused.
+enum ConfigError {
+    /// A member has the wrong type; the text names the kind of the mount.
+    Unconvertible,
+    /// A member has the right type and a wrong value.
+    Refused(Error),
 }
 
-/// The same refusal for an auth method.
-fn of_auth(error: Error) -> Error {
-    match error.public() {
-        UNCONVERTIBLE => Error::invalid("unable to convert given auth config information"),
-        _ => error,
+impl From<Error> for ConfigError {
+    fn from(error: Error) -> Self {
+        ConfigError::Refused(error)
+    }
+}
+
+impl ConfigError {
+    fn of_kind(self, kind: Kind) -> Error {
+        match (self, kind) {
+            (ConfigError::Refused(error), _) => error,
+            (ConfigError::Unconvertible, Kind::Secrets) => {
+                Error::invalid("unable to convert given mount config information")
+            }
+            (ConfigError::Unconvertible, Kind::Auth) => {
+                Error::invalid("unable to convert given auth config information")
+            }
+        }
     }
 }
 
 /// A new mount takes no lockout of its own, which is tuned; but what is sent has to be one.
-fn check_lockout(value: &Value) -> Result<()> {
-    let members = value.as_object().ok_or_else(unconvertible)?;
+fn check_lockout(value: &Value) -> ConfigResult<()> {
+    let members = value.as_object().ok_or(ConfigError::Unconvertible)?;
     let fits = |(name, value): (&String, &Value)| match name.as_str() {
         "lockout_threshold" => value.is_u64() || value.is_null(),
         "lockout_duration" | "lockout_counter_reset_duration" => value.is_i64() || value.is_null(),
         "lockout_disable" => value.is_boolean() || value.is_null(),
         _ => true,
     };
-    if members.iter().all(fits) { Ok(()) } else { Err(unconvertible()) }
+    if members.iter().all(fits) { Ok(()) } else { Err(ConfigError::Unconvertible) }
 }
 
 /// A text, or a number's; the peer reads this object more strictly than other parameters.
-fn text(value: &Value) -> Result<String> {
+fn text(value: &Value) -> ConfigResult<String> {
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Number(number) => Ok(number.to_string()),
-        _ => Err(unconvertible()),
+        _ => Err(ConfigError::Unconvertible),
     }
 }
 
 /// A list of texts, or one text with commas.
-fn names(value: &Value) -> Result<Vec<String>> {
+fn names(value: &Value) -> ConfigResult<Vec<String>> {
     match value {
         Value::Array(items) => items.iter().map(text).collect(),
         other => {
@@ -290,20 +295,21 @@ fn names(value: &Value) -> Result<Vec<String>> {
 }
 
 /// A lease bound in seconds; `system` and empty mean the system's.
-fn lease(name: &str, value: &Value) -> Result<u64> {
+fn lease(name: &str, value: &Value) -> ConfigResult<u64> {
     let text = text(value)?;
-    lease_text(name, &text).map_err(|error| match error.public().strip_suffix("cannot be negative") {
-        Some(_) => error,
-        None => Error::invalid(format!("unable to parse {name} of {text}: {}", error.public())),
-    })
+    Ok(lease_seconds(name, &text, |why| format!("unable to parse {name} of {text}: {why}"))?)
 }
 
 /// See [`lease`].
 pub(super) fn lease_text(name: &str, text: &str) -> Result<u64> {
+    lease_seconds(name, text, |why| why)
+}
+
+fn lease_seconds(name: &str, text: &str, unparsable: impl FnOnce(String) -> String) -> Result<u64> {
     if matches!(text, "" | "system" | "0") {
         return Ok(0);
     }
-    let seconds = parse_duration(text).map_err(Error::invalid)?;
+    let seconds = parse_duration(text).map_err(|why| Error::invalid(unparsable(why)))?;
     u64::try_from(seconds).map_err(|_| Error::invalid(format!("{name} cannot be negative")))
 }
 

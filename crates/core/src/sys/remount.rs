@@ -75,10 +75,7 @@ fn source(sys: &System, given: Text) -> Result<(Kind, String)> {
     let router = unsealed.mounts.router();
     match router.all().find(|mounted| is_given(&mounted.entry.path)) {
         Some(mounted) => Ok((mounted.entry.kind(), mounted.entry.path.clone())),
-        None => {
-            let text = format!("Field validation failed: error converting input for field \"from\": {fault}");
-            Err(Error::invalid(text))
-        }
+        None => Err(Error::field("from", fault)),
     }
 }
 

@@ -355,12 +355,9 @@ pub(super) async fn write(_: &TokenAuth, cx: &mut Cx, mut req: Write) -> Result<
     ROLES.put(cx, &req.role_name, &role)
 }
 
-/// The peer's words around a fault in what all roles share.
+/// OpenBao's wording of an error in what all roles share.
 fn parsing(what: &str, error: &Error) -> Error {
-    match error.public() {
-        text if text.starts_with("error converting") => Error::invalid(text.to_owned()),
-        text => Error::invalid(format!("error parsing {what}: {text}")),
-    }
+    Error::invalid(format!("error parsing {what}: {}", error.public()))
 }
 
 /// A suffix of a token's path: one segment.
