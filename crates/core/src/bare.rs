@@ -124,7 +124,7 @@ impl Node {
         use Operation::{Read, Update};
         let answer = match (incoming.path.as_str(), incoming.operation) {
             ("sys/seal-status", Read) => self.seal_status().await,
-            ("sys/health", Read) => self.health(&incoming.query).await,
+            ("sys/health", Read) => self.health(&incoming.input.query).await,
             ("sys/leader", Read) => self.leader().await,
             ("sys/init", Read) => self.init_status().await,
             ("sys/init", Update) => self.init(&incoming).await,
@@ -336,7 +336,8 @@ fn is_false(value: &bool) -> bool {
 }
 
 fn input<T: serde::de::DeserializeOwned>(incoming: &Incoming) -> Result<T> {
-    keepfast_framework::Input { captures: Vec::new(), query: Query::default(), body: incoming.body.clone() }.read()
+    keepfast_framework::Input { captures: Vec::new(), query: Query::default(), body: incoming.input.body.clone() }
+        .read()
 }
 
 fn answer<T: Serialize>(status: Status, value: &T) -> Result<Response> {

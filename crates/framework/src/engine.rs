@@ -13,7 +13,7 @@ use crate::input::Input;
 use crate::lease::{HeldLease, LeaseTerms};
 use crate::path::Operation;
 use crate::reply::Outcome;
-use crate::routes::{Compiled, Match, Routes, Table};
+use crate::routes::{Compiled, Routes, Table};
 use crate::token_params::TokenTerms;
 
 /// Secrets engine or auth method.
@@ -103,10 +103,10 @@ pub trait Engine: Sized + Send + Sync + 'static {
 pub trait Mountable: Send + Sync {
     /// Its table.
     fn table(&self) -> &Table;
-    /// Whether the thing that `found` names exists; `None` when the row cannot tell.
-    async fn exists(&self, found: &Match, cx: &mut Cx, input: &Input) -> Result<Option<bool>>;
-    /// Runs the handler.
-    async fn call(&self, found: &Match, operation: Operation, cx: &mut Cx, input: &Input) -> Result<Outcome>;
+    /// Whether the thing that the input names exists; `None` when the row at this place of the table cannot tell.
+    async fn exists(&self, row: usize, cx: &mut Cx, input: &Input) -> Result<Option<bool>>;
+    /// Runs the handler of the row at this place of the table.
+    async fn call(&self, row: usize, operation: Operation, cx: &mut Cx, input: &Input) -> Result<Outcome>;
     /// See [`Engine::TICKS_OFTEN`].
     fn ticks_often(&self) -> bool;
     /// See [`Engine::tick`].
@@ -149,21 +149,17 @@ impl<E: Engine> Mountable for Opened<E> {
         self.compiled.table()
     }
 
-    async fn exists(&self, found: &Match, cx: &mut Cx, input: &Input) -> Result<Option<bool>> {
-        match self.compiled.look(found.row) {
+    async fn exists(&self, row: usize, cx: &mut Cx, input: &Input) -> Result<Option<bool>> {
+        match self.compiled.look(row) {
             None => Ok(None),
             Some(look) => look(&self.engine, cx, input).await.map(Some),
         }
     }
 
-    async fn call(&self, found: &Match, operation: Operation, cx: &mut Cx, input: &Input) -> Result<Outcome> {
-        let action = self.compiled.action(found.row, operation).ok_or_else(Error::unsupported_operation)?;
+    async fn call(&self, row: usize, operation: Operation, cx: &mut Cx, input: &Input) -> Result<Outcome> {
+        let action = self.compiled.action(row, operation).ok_or_else(Error::unsupported_operation)?;
         let called = action(&self.engine, cx, input).await;
-        if self.compiled.looks_first(found.row, operation) {
-            called
-        } else {
-            called.map_err(Error::in_field_validation)
-        }
+        if self.compiled.looks_first(row, operation) { called } else { called.map_err(Error::in_field_validation) }
     }
 
     fn ticks_often(&self) -> bool {

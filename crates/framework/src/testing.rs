@@ -159,13 +159,13 @@ impl Bench {
         let query =
             query.split('&').filter_map(|q| q.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
         let found = self.engine.table().find(operation, path).ok_or_else(Error::unsupported_path)?;
-        let input = Input { captures: found.captures.clone(), query, body };
+        let input = Input { captures: found.captures, query, body };
         let full = format!("{}{path}", self.mount.path);
         let mut cx = self.context(self.caller.clone(), operation, full);
         if self.engine.table().rows()[found.row].once {
             cx = cx.once();
         }
-        let outcome = self.engine.call(&found, operation, &mut cx, &input).await?;
+        let outcome = self.engine.call(found.row, operation, &mut cx, &input).await?;
         let parts = cx.into_parts();
         parts.tx.commit().await?;
         if let Some(intent) = &outcome.intent {
@@ -231,9 +231,9 @@ impl Bench {
     /// What the look fails with.
     pub async fn exists(&self, path: &str) -> Result<Option<bool>> {
         let found = self.engine.table().find(Operation::Update, path).ok_or_else(Error::unsupported_path)?;
-        let input = Input { captures: found.captures.clone(), ..Input::default() };
+        let input = Input { captures: found.captures, ..Input::default() };
         let mut cx = self.context(self.caller.clone(), Operation::Update, path.to_owned());
-        self.engine.exists(&found, &mut cx, &input).await
+        self.engine.exists(found.row, &mut cx, &input).await
     }
 
     /// Moves the clock by `span` and lets the engine tick.

@@ -20,7 +20,7 @@ use keepfast_framework::engine::{Registered, Registry};
 use keepfast_framework::lease::{BackOff, LeaseClaim};
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{
-    Body, CanonicalPath, Clock, Cx, Engine, Error, HeldLease, Intended, Kind, LeaseOffer, LeaseTerms, Operation, Page,
+    CanonicalPath, Clock, Cx, Engine, Error, HeldLease, Intended, Kind, LeaseOffer, LeaseTerms, Operation, Page,
     Result, Routes,
 };
 use keepfast_storage::{Backend, MemoryBackend, StorageError};
@@ -206,8 +206,7 @@ impl Rig {
             method: "GET",
             operation: Operation::Read,
             path: CanonicalPath::new(path.to_owned()).unwrap(),
-            query: keepfast_framework::Query::default(),
-            body: Body::default(),
+            input: keepfast_framework::Input::default(),
             token: Some(token.clone()),
             headers: Vec::new(),
             namespace: String::new(),

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use keepfast_framework::clock::BoxFuture;
 use keepfast_framework::engine::Gauge;
-use keepfast_framework::routes::Match;
 use keepfast_framework::token_params::TokenTerms;
 use keepfast_framework::{Cx, Error, HeldLease, Input, LeaseTerms, Mountable, Operation, Outcome, Result};
 use keepfast_storage::StorageError;
@@ -39,23 +38,23 @@ impl OpenedEngine {
     pub(crate) fn exists<'a>(
         &'a self,
         _permit: &'a ExistencePermit,
-        found: &'a Match,
+        row: usize,
         cx: &'a mut Cx,
         input: &'a Input,
     ) -> BoxFuture<'a, Result<Option<bool>>> {
-        self.0.exists(found, cx, input)
+        self.0.exists(row, cx, input)
     }
 
     /// See [`Mountable::call`].
     pub(crate) fn call<'a>(
         &'a self,
         _permit: &'a RequestPermit,
-        found: &'a Match,
+        row: usize,
         operation: Operation,
         cx: &'a mut Cx,
         input: &'a Input,
     ) -> BoxFuture<'a, Result<Outcome>> {
-        self.0.call(found, operation, cx, input)
+        self.0.call(row, operation, cx, input)
     }
 
     /// See [`Mountable::renew_lease`].

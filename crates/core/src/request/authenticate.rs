@@ -13,9 +13,9 @@ use crate::token::store::{USES_SPENT, Use};
 use crate::unsealed::Unsealed;
 use crate::wrapping;
 
-/// Who asks.
-#[derive(Default, Clone)]
-pub(crate) struct Known {
+/// The caller of a request.
+#[derive(Default)]
+pub(crate) struct RequestCaller {
     /// The token, alive; `None` without one, where none is needed.
     pub(crate) token: Option<Arc<Token>>,
     /// Whether this was the token's last use: it ends with this request.
@@ -27,59 +27,58 @@ pub(crate) struct Known {
 /// A routed request whose caller is known, or needs not to be.
 pub(crate) struct Authenticated {
     routed: Routed,
-    known: Known,
+    caller: RequestCaller,
 }
 
 impl Authenticated {
     /// The token of the caller.
     pub(super) fn token(&self) -> Option<&Arc<Token>> {
-        self.known.token.as_ref()
+        self.caller.token.as_ref()
     }
 
     /// Takes it apart, for the next stage.
-    pub(super) fn into_parts(self) -> (Routed, Known) {
-        (self.routed, self.known)
+    pub(super) fn into_parts(self) -> (Routed, RequestCaller) {
+        (self.routed, self.caller)
     }
 }
 
 impl Unsealed {
     /// Finds the caller of a routed request.
     pub(super) async fn authenticate(&self, routed: Routed) -> Result<Authenticated, Box<Refused>> {
-        match self.known(&routed).await {
-            Ok(known) => Ok(Authenticated { routed, known }),
-            Err((error, known)) => Err(Box::new(Refused::new(routed, known, error))),
+        match self.caller_of(&routed).await {
+            Ok(caller) => Ok(Authenticated { routed, caller }),
+            Err(error) => Err(Box::new(Refused::new(routed, RequestCaller::default(), error))),
         }
     }
 
-    async fn known(&self, routed: &Routed) -> Result<Known, (Error, Known)> {
-        let nobody = |error: Error| (error, Known::default());
+    async fn caller_of(&self, routed: &Routed) -> Result<RequestCaller, Error> {
         let Some(namespace) = &routed.namespace else {
-            return Err(nobody(Error::new(Status::NOT_FOUND, "namespace not found")));
+            return Err(Error::new(Status::NOT_FOUND, "namespace not found"));
         };
         if matches!(routed.incoming.operation, Operation::Update | Operation::Patch)
             && routed.incoming.path.as_str().ends_with('/')
         {
-            return Err(nobody(Error::invalid("cannot write to a path ending in '/'")));
+            return Err(Error::invalid("cannot write to a path ending in '/'"));
         }
         let incoming = &routed.incoming;
         let withheld = Error::new(Status::TOO_LARGE, "http: request body too large without a valid token");
         if incoming.body_withheld && routed.is_open() {
-            return Err(nobody(withheld));
+            return Err(withheld);
         }
         if names_no_token(routed) {
-            return Err(nobody(Error::new(Status::FORBIDDEN, "invalid token")));
+            return Err(Error::new(Status::FORBIDDEN, "invalid token"));
         }
         if !incoming.body_withheld
-            && let Some(asked) = self.wrapping_asked(routed).await.map_err(nobody)?
+            && let Some(asked) = self.wrapping_asked(routed).await?
         {
-            asked.map_err(nobody)?;
+            asked?;
         }
         let found = match &incoming.token {
             None => Err("the request has no token"),
             Some(token) => {
                 let remote = incoming.remote.map(|a| a.ip());
                 let now = self.clock.now();
-                let found = self.tokens.find(token.expose(), namespace, remote, now).await.map_err(nobody)?;
+                let found = self.tokens.find(token.expose(), namespace, remote, now).await?;
                 self.metrics.tokens.lookup.record(self.clock.now().since(now));
                 match found {
                     Ok(token) if self.origin_stands(&token) => Ok(token),
@@ -89,28 +88,28 @@ impl Unsealed {
             }
         };
         if routed.is_open() {
-            return Ok(Known { token: found.ok(), ..Known::default() });
+            return Ok(RequestCaller { token: found.ok(), ..RequestCaller::default() });
         }
-        let token = found.map_err(|reason| nobody(Error::denied().because(reason)))?;
+        let token = found.map_err(|reason| Error::denied().because(reason))?;
         // The token has become valid since the edge looked.
         if incoming.body_withheld {
-            return Err(nobody(withheld));
+            return Err(withheld);
         }
-        let mut known = Known { token: Some(token.clone()), ..Known::default() };
+        let mut caller = RequestCaller { token: Some(token.clone()), ..RequestCaller::default() };
         if token.record.num_uses > 0
             && let Some(key) = &token.key
         {
-            match Box::pin(self.tokens.count_use(key)).await.map_err(nobody)? {
+            match Box::pin(self.tokens.count_use(key)).await? {
                 Use::Granted => {}
-                Use::Last => known.last_use = true,
-                Use::Refused => return Err(nobody(Error::denied().because(USES_SPENT))),
+                Use::Last => caller.last_use = true,
+                Use::Refused => return Err(Error::denied().because(USES_SPENT)),
             }
         }
-        Ok(known)
+        Ok(caller)
     }
 
-    /// What a request for a wrapping token is told before anything else of it counts: that the token is none, or spent.
-    /// That somebody else has read the answer is what wrapping shows. `None` for any other request.
+    /// Checks the wrapping token of `sys/wrapping/*` before anything else, so that a spent one is reported as such, which is
+    /// how wrapping shows that somebody else has read the answer. `None` for any other request.
     async fn wrapping_asked(&self, routed: &Routed) -> Result<Option<Result<(), Error>>, Error> {
         let incoming = &routed.incoming;
         let names_none = incoming.operation.lists() || incoming.operation == Operation::Help;
@@ -120,9 +119,10 @@ impl Unsealed {
         }
         let refused =
             |why: &str| Ok(Some(Err(Error::new(Status::FORBIDDEN, format!("error validating wrapping token: {why}")))));
-        let named = incoming.body.field("token").filter(|token| *token != "null").map(serde_json::from_str::<String>);
+        let named =
+            incoming.input.body.field("token").filter(|token| *token != "null").map(serde_json::from_str::<String>);
         // As with OpenBao only a GET takes the token from the query.
-        let of_query = incoming.query.get("token").filter(|_| incoming.operation == Operation::Read);
+        let of_query = incoming.input.query.get("token").filter(|_| incoming.operation == Operation::Read);
         let of_query = of_query.filter(|value| **value != QueryValue::One(String::new()));
         let token = match (named, of_query, &incoming.token) {
             (Some(Ok(named)), ..) if named.is_empty() => return refused("empty token in request body"),
@@ -146,10 +146,10 @@ impl Unsealed {
     }
 }
 
-/// Whether a request is about a token that is no text, which nobody is asked who they are for.
+/// Whether `token` in the body is no JSON string, which OpenBao refuses before it authenticates.
 fn names_no_token(routed: &Routed) -> bool {
     let incoming = &routed.incoming;
     let Some(action) = incoming.path.as_str().strip_prefix("auth/token/") else { return false };
     matches!(action, "lookup" | "renew" | "revoke" | "revoke-orphan")
-        && incoming.body.field("token").is_some_and(|token| !token.starts_with('"'))
+        && incoming.input.body.field("token").is_some_and(|token| !token.starts_with('"'))
 }

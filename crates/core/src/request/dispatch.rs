@@ -5,17 +5,18 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::cx::{Caller, Claim, LastStep, Request};
+use keepfast_framework::cx::{Caller, Claim, LastStep};
 use keepfast_framework::reply::Raw;
 use keepfast_framework::{Cx, Error, ErrorKind, Input, Operation, Outcome, Result, Status, help};
 use keepfast_storage::{StorageError, Tx};
+use serde::Serialize;
 
-use super::authenticate::Known;
+use super::authenticate::RequestCaller;
 use super::authorize::AuthorizedParts;
 use super::envelope::Envelope;
 use super::record::{Recorded, Sent};
-use super::route::Routed;
-use super::{OpenCeremonies, Refused};
+use super::route::{Call, Target};
+use super::{Incoming, OpenCeremonies, Refused};
 use crate::audit::Said;
 use crate::metrics::routes::RouteOperation;
 use crate::mount::Mounted;
@@ -34,22 +35,21 @@ const USE_UNWRAP: &str = "Reading from 'cubbyhole/response' is deprecated. Pleas
 
 /// A request that has run, or was refused, with its outcome.
 pub(crate) struct Answered {
-    routed: Routed,
-    known: Known,
-    said: Said,
-    outcome: Result<Sent>,
-    last_step: Option<LastStep>,
+    pub(super) incoming: Box<Incoming>,
+    /// The mount that its path leads to, for the audit entry.
+    pub(super) mounted: Option<Arc<Mounted>>,
+    pub(super) caller: RequestCaller,
+    pub(super) said: Said,
+    pub(super) outcome: Result<Sent>,
+    pub(super) last_step: Option<LastStep>,
 }
 
 impl Answered {
     /// The outcome of a refused request.
     pub(super) fn refused(refused: Refused) -> Self {
-        let Refused { routed, known, said, error } = refused;
-        Answered { routed, known, said, outcome: Err(error), last_step: None }
-    }
-
-    pub(super) fn into_parts(self) -> (Routed, Known, Said, Result<Sent>, Option<LastStep>) {
-        (self.routed, self.known, self.said, self.outcome, self.last_step)
+        let Refused { routed, caller, said, error } = refused;
+        let mounted = routed.destination.mounted().cloned();
+        Answered { incoming: routed.incoming, mounted, caller, said, outcome: Err(error), last_step: None }
     }
 }
 
@@ -81,25 +81,31 @@ impl Unsealed {
             Ok((sent, last_step)) => (Ok(sent), last_step),
             Err(error) => (Err(error), None),
         };
-        Answered { routed: parts.routed, known: parts.known, said, outcome, last_step }
+        let mounted = Some(parts.routed.destination.mounted().clone());
+        Answered { incoming: parts.routed.incoming, mounted, caller: parts.caller, said, outcome, last_step }
     }
 
     async fn run(&self, parts: &AuthorizedParts) -> Result<(Sent, Option<LastStep>)> {
         let routed = &parts.routed;
-        if let Some(refusal) = routed.unsupported() {
-            return Err(refusal);
-        }
-        let Some((mounted, within)) = &routed.mount else { return Err(Error::unsupported_path()) };
-        if routed.incoming.operation == Operation::Help {
-            return self.help(mounted, within, routed).map(|sent| (sent, None));
-        }
-        let Some(found) = &routed.row else { return Err(Error::unsupported_path()) };
-        let input = self.input(parts, found);
+        let version = &self.settings.version;
+        let call = match &routed.destination {
+            Target::Row(call) => call,
+            Target::RowHelp(mounted, row) => {
+                let text = help::row(version, &mounted.table.rows()[*row], routed.path_within());
+                return Ok((json_document(&text)?, None));
+            }
+            Target::MountHelp(mounted) => return Ok((json_document(&help::root(version, &mounted.table))?, None)),
+            Target::UnsupportedOperation(_) => return Err(routed.worded(Error::unsupported_operation())),
+            Target::UnsupportedPath(_) => return Err(routed.worded(Error::unsupported_path())),
+        };
+        let input = &routed.incoming.input;
+        let limited = parts.decision.limit.map(|limit| Box::new(with_limit(input, limit)));
+        let input = limited.as_deref().unwrap_or(input);
         let begun = self.clock.now();
         let mut creates = false;
-        let outcome = self.attempts(parts, mounted, &input, &mut creates).await;
+        let outcome = self.attempts(parts, call, input, &mut creates).await;
         if let Some(operation) = RouteOperation::of(routed.incoming.operation, creates) {
-            mounted.timings.record(operation, self.clock.now().since(begun));
+            call.mounted.timings.record(operation, self.clock.now().since(begun));
         }
         outcome
     }
@@ -108,15 +114,14 @@ impl Unsealed {
     async fn attempts(
         &self,
         parts: &AuthorizedParts,
-        mounted: &Arc<Mounted>,
+        call: &Call,
         input: &Input,
         creates: &mut bool,
     ) -> Result<(Sent, Option<LastStep>)> {
-        let routed = &parts.routed;
         for _ in 0..TRIES {
-            match self.attempt(parts, mounted, input, creates).await {
-                Err(error) if error.is_conflict() && !routed.info().is_some_and(|row| row.once) => {}
-                other => return other.map_err(|error| routed.plainly(error)),
+            match self.attempt(parts, call, input, creates).await {
+                Err(error) if error.is_conflict() && !call.row().once => {}
+                other => return other.map_err(|error| parts.routed.worded(error)),
             }
         }
         Err(Error::internal(StorageError::Conflict))
@@ -126,27 +131,25 @@ impl Unsealed {
     async fn attempt(
         &self,
         parts: &AuthorizedParts,
-        mounted: &Arc<Mounted>,
+        call: &Call,
         input: &Input,
         creates: &mut bool,
     ) -> Result<(Sent, Option<LastStep>)> {
-        let (Some(found), Some(row)) = (&parts.routed.row, parts.routed.info()) else {
-            return Err(Error::unsupported_path());
-        };
-        let operation = parts.routed.incoming.operation;
+        let mounted = &call.mounted;
+        let operation = call.request.operation;
         let engine = match mounted.opened() {
             Some(engine) => engine,
             None => Box::pin(mounted.engine(self)).await?,
         };
-        let mut cx = self.request_context(parts, mounted, row.once);
+        let mut cx = self.request_context(parts, call);
         if mounted.entry.engine == "cubbyhole" {
             Box::pin(self.hold_store(&mut cx, parts)).await?;
         }
         // A handler that panics fails its own request, which is recorded like any other.
         let called =
-            AssertUnwindSafe(engine.call(&parts.permit, found, operation, &mut cx, input)).catch_unwind().await;
+            AssertUnwindSafe(engine.call(&parts.permit, call.row, operation, &mut cx, input)).catch_unwind().await;
         let called = called.unwrap_or_else(|_| Err(Error::internal("the handler panicked")));
-        let called = called.or_else(|error| warned_of(error, parts, input));
+        let called = called.or_else(|error| warned_of(error, parts, call, input));
         let mut outcome = match cx.take_claim() {
             Some(claim) if mounted.entry.auth => Box::pin(self.judge_claim(mounted, claim, called)).await?,
             _ => called?,
@@ -157,7 +160,7 @@ impl Unsealed {
         }
         let intent = outcome.intent.take();
         let mut tx = done.tx;
-        *creates = row.tells_existence && tx.creates();
+        *creates = call.row().tells_existence && tx.creates();
         if !parts.decision.keys_filters.is_empty() {
             self.filter_keys(parts, &mut outcome)?;
         }
@@ -183,7 +186,7 @@ impl Unsealed {
         if reads_wrapped(parts, mounted) {
             envelope.warnings.push(USE_UNWRAP.to_owned());
         }
-        self.add_warnings(&mut envelope, done.warnings, parts, input);
+        add_warnings(&mut envelope, done.warnings, call, input);
         if parts.routed.incoming.wrap_ttl.is_some() {
             Box::pin(self.wrap_if_asked(&mut tx, parts, &mut envelope)).await?;
         }
@@ -214,7 +217,7 @@ impl Unsealed {
     /// A write to a token's own storage holds only if the token is still there at the commit; else it would stay behind.
     async fn hold_store(&self, cx: &mut Cx, parts: &AuthorizedParts) -> Result<()> {
         let operation = parts.routed.incoming.operation;
-        let key = parts.known.token.as_ref().and_then(|t| t.key.as_ref());
+        let key = parts.caller.token.as_ref().and_then(|t| t.key.as_ref());
         if let Some(key) = key.filter(|_| matches!(operation, Operation::Update | Operation::Patch)) {
             self.tokens.record(cx.store().0, key).await?.ok_or_else(Error::denied)?;
         }
@@ -223,43 +226,41 @@ impl Unsealed {
 
     /// Ends the wrapping token that reads what it keeps, or refuses it: somebody else has taken the answer.
     async fn take_wrapped(&self, tx: &mut Tx, parts: &AuthorizedParts) -> Result<()> {
-        let known = &parts.known;
-        match known.token.as_ref().and_then(|token| token.key.as_ref().map(|key| (token, key))) {
-            Some((token, key)) if known.last_use => self.take(tx, key, token, UseOf::Authentication).await,
+        let caller = &parts.caller;
+        match caller.token.as_ref().and_then(|token| token.key.as_ref().map(|key| (token, key))) {
+            Some((token, key)) if caller.last_use => self.take(tx, key, token, UseOf::Authentication).await,
             _ => Err(Error::denied()),
         }
     }
 
-    fn request_context(&self, parts: &AuthorizedParts, mounted: &Arc<Mounted>, once: bool) -> Cx {
-        let incoming = &parts.routed.incoming;
+    /// The context of a call of an engine.
+    pub(super) fn handler_context(&self, call: &Call, tx: Tx, caller: Arc<Caller>) -> Cx {
+        Cx::new(
+            self.barrier.clone(),
+            tx,
+            call.mounted.view.clone(),
+            call.mounted.info.clone(),
+            self.clock.clone(),
+            caller,
+            call.request.clone(),
+        )
+    }
+
+    fn request_context(&self, parts: &AuthorizedParts, call: &Call) -> Cx {
+        let (incoming, mounted, once) = (&parts.routed.incoming, &call.mounted, call.row().once);
         let reads = incoming.operation == Operation::Read || incoming.operation.lists();
         let read_only = reads && !once && incoming.wrap_ttl.is_none() && !reads_wrapped(parts, mounted);
         let tx = if read_only { self.barrier.begin_read() } else { self.barrier.begin() };
         let caller = parts.compiled.as_ref().map_or_else(|| Arc::new(Caller::default()), |c| c.caller.clone());
-        let request = Request {
-            id: incoming.id.clone(),
-            operation: incoming.operation,
-            path: incoming.path.as_str().to_owned(),
-            remote: incoming.remote.map(|a| a.ip()),
-        };
-        let mut cx = Cx::new(
-            self.barrier.clone(),
-            tx,
-            mounted.view.clone(),
-            mounted.info.clone(),
-            self.clock.clone(),
-            caller,
-            Arc::new(request),
-        )
-        .with_services(self.services.clone());
+        let mut cx = self.handler_context(call, tx, caller).with_services(self.services.clone());
         if once {
             cx = cx.once().with_lessor(Arc::new(self.desk(parts, mounted)));
         }
         if matches!(mounted.entry.engine.as_str(), "system" | "token") {
             cx = cx.with_core(Arc::new(CoreCall {
                 permit: parts.permit.clone(),
-                token: parts.known.token.clone(),
-                last_use: parts.known.last_use,
+                token: parts.caller.token.clone(),
+                last_use: parts.caller.last_use,
                 id: incoming.token.clone(),
                 compiled: parts.compiled.clone(),
                 wraps: incoming.wrap_ttl.is_some(),
@@ -270,35 +271,13 @@ impl Unsealed {
         cx
     }
 
-    /// The captures, query and body; a policy's page limit stands in for a larger or missing one.
-    fn input(&self, parts: &AuthorizedParts, found: &keepfast_framework::routes::Match) -> Input {
-        let incoming = &parts.routed.incoming;
-        let (mut query, mut body) = (incoming.query.clone(), incoming.body.clone());
-        if let Some(limit) = parts.decision.limit {
-            // A body wins over the query, so a limit in it must go as well.
-            body = body.without("limit");
-            query.set("limit", limit.to_string());
-        }
-        Input { captures: found.captures.clone(), query, body }
-    }
-
-    fn help(&self, mounted: &Mounted, within: &str, routed: &Routed) -> Result<Sent> {
-        let version = &self.settings.version;
-        let text = match routed.info() {
-            Some(row) if !within.is_empty() => help::row(version, row, within),
-            _ => help::root(version, &mounted.table),
-        };
-        let body = serde_json::to_vec(&text)?;
-        Ok(Sent::Raw(Raw { status: Status::OK, content_type: "application/json", body }))
-    }
-
     /// Leaves out the names that the policy's filter does not show.
     fn filter_keys(&self, parts: &AuthorizedParts, outcome: &mut Outcome) -> Result<()> {
         let (Some(compiled), Some(data)) = (&parts.compiled, &outcome.data) else { return Ok(()) };
         let mut value: serde_json::Map<String, serde_json::Value> = serde_json::from_str(data.get())?;
         let path = parts.routed.judged_path();
         let now = self.clock.now();
-        let shows = |name: &str| compiled.acl.shows(&parts.decision, &path, name, now);
+        let shows = |name: &str| compiled.acl.shows(&parts.decision, path, name, now);
         if let Some(serde_json::Value::Array(keys)) = value.get_mut("keys") {
             keys.retain(|k| k.as_str().is_some_and(shows));
         }
@@ -308,54 +287,65 @@ impl Unsealed {
         outcome.data = Some(serde_json::value::to_raw_value(&value)?);
         Ok(())
     }
-
-    /// The handler's warnings, and what it did not look at.
-    fn add_warnings(&self, envelope: &mut Envelope, warnings: Vec<String>, parts: &AuthorizedParts, input: &Input) {
-        let nothing_to_say = envelope.is_empty() && warnings.is_empty();
-        envelope.warnings.extend(warnings);
-        // What was wrapped anew is another endpoint's answer.
-        if envelope.wrap.is_some() {
-            return;
-        }
-        // Who begins work that goes on is not warned of parameters, as with OpenBao.
-        if nothing_to_say || envelope.status.is_some_and(|s| s.0 == 202 || s.0 >= 400) {
-            return;
-        }
-        if parts.routed.takes_whole_body() {
-            return;
-        }
-        let unknown = unknown_parameters(parts, input);
-        if !unknown.is_empty() {
-            envelope.warnings.push(format!("Endpoint ignored these unrecognized parameters: [{}]", unknown.join(" ")));
-        }
-        let replaced = input.replaced();
-        if !replaced.is_empty() {
-            envelope.warnings.push(format!(
-                "Endpoint replaced the value of these parameters with the values captured from the endpoint's path: [{}]",
-                replaced.join(" ")
-            ));
-        }
-    }
 }
 
 /// Whether a wrapping token takes what it keeps by the old way, which leaves the check of the token out.
 fn reads_wrapped(parts: &AuthorizedParts, mounted: &Mounted) -> bool {
-    mounted.entry.engine == "cubbyhole" && parts.known.token.as_ref().is_some_and(|token| token.record.wrapping)
+    mounted.entry.engine == "cubbyhole" && parts.caller.token.as_ref().is_some_and(|token| token.record.wrapping)
+}
+
+/// The input with a policy's page limit, which stands in for a larger or missing one.
+fn with_limit(input: &Input, limit: u64) -> Input {
+    // A body wins over the query, so a limit in it must go as well.
+    let (mut query, body) = (input.query.clone(), input.body.clone().without("limit"));
+    query.set("limit", limit.to_string());
+    Input { captures: input.captures.clone(), query, body }
+}
+
+fn json_document<T: Serialize>(document: &T) -> Result<Sent> {
+    let body = serde_json::to_vec(document)?;
+    Ok(Sent::Raw(Raw { status: Status::OK, content_type: "application/json", body }))
+}
+
+/// The handler's warnings, and what it did not look at.
+fn add_warnings(envelope: &mut Envelope, warnings: Vec<String>, call: &Call, input: &Input) {
+    let nothing_to_say = envelope.is_empty() && warnings.is_empty();
+    envelope.warnings.extend(warnings);
+    // What was wrapped anew is another endpoint's answer.
+    if envelope.wrap.is_some() {
+        return;
+    }
+    // Who begins work that goes on is not warned of parameters, as with OpenBao.
+    if nothing_to_say || envelope.status.is_some_and(|s| s.0 == 202 || s.0 >= 400) {
+        return;
+    }
+    if call.operation().takes_whole_body() {
+        return;
+    }
+    let unknown = unknown_parameters(call, input);
+    if !unknown.is_empty() {
+        envelope.warnings.push(format!("Endpoint ignored these unrecognized parameters: [{}]", unknown.join(" ")));
+    }
+    let replaced = input.replaced();
+    if !replaced.is_empty() {
+        envelope.warnings.push(format!(
+            "Endpoint replaced the value of these parameters with the values captured from the endpoint's path: [{}]",
+            replaced.join(" ")
+        ));
+    }
 }
 
 /// The parameters that the endpoint does not have.
-fn unknown_parameters<'i>(parts: &AuthorizedParts, input: &'i Input) -> Vec<&'i str> {
-    let operation = parts.routed.incoming.operation;
-    let known = parts.routed.info().and_then(|row| row.operation(operation));
-    known.map(|known| input.unknown(|name| known.knows(name))).unwrap_or_default()
+fn unknown_parameters<'i>(call: &Call, input: &'i Input) -> Vec<&'i str> {
+    input.unknown(|name| call.operation().knows(name))
 }
 
-/// An empty list is no 404 where there is something to warn of: then there is an answer, as with the peer.
-fn warned_of(error: Error, parts: &AuthorizedParts, input: &Input) -> Result<Outcome> {
-    let lists = parts.routed.incoming.operation.lists();
+/// OpenBao answers an empty list with 200 and warnings, and not with 404, where there is something to warn of.
+fn warned_of(error: Error, parts: &AuthorizedParts, call: &Call, input: &Input) -> Result<Outcome> {
+    let lists = call.request.operation.lists();
     let is_empty = error.kind() == ErrorKind::NotFound && error.warnings().is_empty() && error.reason().is_none();
     match (lists && is_empty, parts.routed.incoming.wrap_ttl.is_some_and(|ttl| !ttl.is_zero())) {
-        (true, _) if !unknown_parameters(parts, input).is_empty() => {}
+        (true, _) if !unknown_parameters(call, input).is_empty() => {}
         // There is no answer to wrap.
         (true, true) => return Err(Error::unsupported_path().without_frame()),
         _ => return Err(error),

@@ -181,7 +181,7 @@ fn own_shard() -> usize {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use keepfast_framework::{Body, CanonicalPath};
+    use keepfast_framework::CanonicalPath;
 
     use super::*;
     use crate::request::OpenCeremonies;
@@ -192,8 +192,7 @@ mod tests {
             method: "GET",
             operation: Operation::Read,
             path: CanonicalPath::new(path.to_owned()).unwrap(),
-            query: keepfast_framework::Query::default(),
-            body: Body::default(),
+            input: keepfast_framework::Input::default(),
             token: Some(keepfast_crypto::secret::SecretString::new("hvs.s3cr3t".to_owned())),
             namespace: String::new(),
             body_withheld: false,

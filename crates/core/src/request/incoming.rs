@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::{Body, CanonicalPath, Operation, Query};
+use keepfast_framework::{CanonicalPath, Input, Operation};
 
 /// A request as the edge understood it. Not `Debug`: it holds the token and the body.
 pub struct Incoming {
@@ -16,10 +16,9 @@ pub struct Incoming {
     pub operation: Operation,
     /// Where, without `/v1/`.
     pub path: CanonicalPath,
-    /// Query parameters; `list`, `scan` and `help` are already in `operation`.
-    pub query: Query,
-    /// The JSON body.
-    pub body: Body,
+    /// The query parameters, of which `list`, `scan` and `help` are already in `operation`, and the JSON body; the captures
+    /// of the path are added when its row is found.
+    pub input: Input,
     /// The client token, from either header.
     pub token: Option<SecretString>,
     /// `X-Vault-Namespace`; empty for the root namespace.

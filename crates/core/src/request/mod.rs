@@ -22,7 +22,7 @@ pub use record::Response;
 
 use crate::audit::Said;
 use crate::unsealed::Unsealed;
-use authenticate::Known;
+use authenticate::RequestCaller;
 use in_flight::UnderWay;
 use route::Routed;
 
@@ -30,8 +30,8 @@ use route::Routed;
 pub(crate) struct Refused {
     /// What was found out.
     pub(crate) routed: Routed,
-    /// Who asks, as far as that is known.
-    pub(crate) known: Known,
+    /// The caller, if authentication got that far.
+    pub(crate) caller: RequestCaller,
     /// Why.
     pub(crate) error: Error,
     /// What its first audit entry says of it.
@@ -40,8 +40,8 @@ pub(crate) struct Refused {
 
 impl Refused {
     /// A refusal that no device has yet.
-    pub(crate) fn new(routed: Routed, known: Known, error: Error) -> Self {
-        Refused { routed, known, error, said: Said::default() }
+    pub(crate) fn new(routed: Routed, caller: RequestCaller, error: Error) -> Self {
+        Refused { routed, caller, error, said: Said::default() }
     }
 }
 

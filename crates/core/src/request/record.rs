@@ -6,13 +6,13 @@ use bytes::Bytes;
 use keepfast_framework::reply::Raw;
 use keepfast_framework::{Error, Status};
 
-use super::authenticate::Known;
+use super::authenticate::RequestCaller;
 use super::authorize::{Authorized, AuthorizedParts};
 use super::dispatch::Answered;
 use super::envelope::{self, Envelope};
-use super::route::Routed;
 use super::{Incoming, Refused, wiped};
 use crate::audit::{Entry, RequestPart, ResponsePart, Said};
+use crate::mount::Mounted;
 use crate::unsealed::Unsealed;
 
 /// An authorized request that an audit device has.
@@ -97,12 +97,17 @@ impl Unsealed {
     ) -> Result<Recorded, Box<Refused>> {
         match admitted {
             Ok(authorized) => {
-                let entry = self.entry(authorized.routed(), authorized.known(), None);
+                let routed = authorized.routed();
+                let mounted = Some(&**routed.destination.mounted());
+                let entry = self.entry(&routed.incoming, mounted, authorized.caller(), None);
                 let recorded = self.audit.record(&entry, &Said::default()).await;
                 let parts = authorized.into_parts();
                 match recorded {
                     Ok(said) => Ok(Recorded { parts, said }),
-                    Err(error) => Err(Box::new(Refused::new(parts.routed, parts.known, error))),
+                    Err(error) => {
+                        let routed = parts.routed.into_routed();
+                        Err(Box::new(Refused::new(routed, parts.caller, error)))
+                    }
                 }
             }
             Err(mut refused) => {
@@ -110,7 +115,9 @@ impl Unsealed {
                     let incoming = &refused.routed.incoming;
                     tracing::debug!(request = %incoming.id, remote = ?incoming.remote, reason, "request refused");
                 }
-                let entry = self.entry(&refused.routed, &refused.known, Some(&refused.error));
+                let routed = &refused.routed;
+                let mounted = routed.destination.mounted().map(|mounted| &**mounted);
+                let entry = self.entry(&routed.incoming, mounted, &refused.caller, Some(&refused.error));
                 match self.audit.record(&entry, &Said::default()).await {
                     Ok(said) => refused.said = said,
                     Err(error) => refused.error = error,
@@ -121,17 +128,18 @@ impl Unsealed {
     }
 
     /// Records an answer and turns it into what may be sent; ends a token whose last use this was.
-    pub(super) async fn record_response(&self, answered: Answered) -> Response {
-        let (routed, known, said, mut outcome, last_step) = answered.into_parts();
-        let mut recorded = self.record_outcome(&routed, &known, &said, &outcome).await;
-        if let (Ok(()), Some(step)) = (&recorded, last_step)
+    pub(super) async fn record_response(&self, mut answered: Answered) -> Response {
+        let mut recorded = self.record_outcome(&answered).await;
+        if recorded.is_ok()
+            && let Some(step) = answered.last_step.take()
             && let Err(error) = step().await
         {
-            outcome = Err(error);
-            recorded = self.record_outcome(&routed, &known, &said, &outcome).await;
+            answered.outcome = Err(error);
+            recorded = self.record_outcome(&answered).await;
         }
-        if known.last_use
-            && let Some(key) = known.token.as_ref().and_then(|t| t.key.as_ref())
+        let caller = &answered.caller;
+        if caller.last_use
+            && let Some(key) = caller.token.as_ref().and_then(|t| t.key.as_ref())
             && let Err(error) = Box::pin(self.tokens.revoke(key)).await
         {
             tracing::error!(%error, "a token whose uses are spent could not be deleted; it is not accepted any more");
@@ -139,7 +147,7 @@ impl Unsealed {
         if let Err(error) = recorded {
             return Response::failed(&error);
         }
-        match outcome {
+        match answered.outcome {
             Err(error) => Response::failed(&error),
             Ok(Sent::Raw(raw)) => Response::document(raw.status, raw.content_type, wiped::body(raw.body)),
             Ok(Sent::Envelope(envelope)) if envelope.is_empty() => {
@@ -154,23 +162,18 @@ impl Unsealed {
         let path = refused.path.as_str();
         let error = Error::new(Status::TOO_MANY_REQUESTS, format!("request path {path:?}: rate limit quota exceeded"));
         let routed = self.route(refused);
-        let known = Known::default();
+        let (caller, mounted) = (RequestCaller::default(), routed.destination.mounted().map(|mounted| &**mounted));
+        let entry = self.entry(&routed.incoming, mounted, &caller, Some(&error));
         // The broker tells the log of devices that fail; the request is refused all the same.
-        let _ = self.audit.record(&self.entry(&routed, &known, Some(&error)), &Said::default()).await;
+        let _ = self.audit.record(&entry, &Said::default()).await;
     }
 
-    async fn record_outcome(
-        &self,
-        routed: &Routed,
-        known: &Known,
-        said: &Said,
-        outcome: &Result<Sent, Error>,
-    ) -> Result<(), Error> {
-        let error = outcome.as_ref().err();
-        let public = |name: &str| is_public_response(routed, name);
-        let some_public =
-            routed.mount.as_ref().is_some_and(|(m, _)| !m.entry.config.audit_non_hmac_response_keys.is_empty());
-        let public = some_public.then_some(&public as &(dyn Fn(&str) -> bool + Sync));
+    async fn record_outcome(&self, answered: &Answered) -> Result<(), Error> {
+        let Answered { incoming, mounted, caller, said, outcome, .. } = answered;
+        let mounted = mounted.as_deref();
+        let keys = mounted.map_or(&[][..], |mounted| &mounted.entry.config.audit_non_hmac_response_keys);
+        let public = |name: &str| keys.iter().any(|key| key == name);
+        let public = (!keys.is_empty()).then_some(&public as &(dyn Fn(&str) -> bool + Sync));
         let mut part = ResponsePart { public, ..ResponsePart::default() };
         if let Ok(Sent::Envelope(envelope)) = outcome {
             part.data = envelope.data.as_ref().map(|d| d.get());
@@ -180,14 +183,19 @@ impl Unsealed {
             part.wrap = envelope.wrap.as_deref();
             part.warnings = &envelope.warnings;
         }
-        let entry = self.entry(routed, known, error);
+        let entry = self.entry(incoming, mounted, caller, outcome.as_ref().err());
         self.audit.record(&Entry { response: Some(part), ..entry }, said).await.map(drop)
     }
 
-    fn entry<'a>(&self, routed: &'a Routed, known: &'a Known, error: Option<&'a Error>) -> Entry<'a> {
-        let incoming: &Incoming = &routed.incoming;
-        let mount = routed.mount.as_ref().map(|(m, _)| &m.entry);
-        let data = incoming.body.raw();
+    fn entry<'a>(
+        &self,
+        incoming: &'a Incoming,
+        mounted: Option<&'a Mounted>,
+        caller: &'a RequestCaller,
+        error: Option<&'a Error>,
+    ) -> Entry<'a> {
+        let mount = mounted.map(|mounted| &mounted.entry);
+        let data = incoming.input.body.raw();
         Entry {
             time: self.clock.now(),
             request: RequestPart {
@@ -200,14 +208,14 @@ impl Unsealed {
                 mount_class: mount.map_or("", |m| if m.auth { "auth" } else { "secret" }),
                 token: incoming.token.as_ref().map(|t| t.expose().as_str()),
                 data: if data.is_empty() { None } else { std::str::from_utf8(data).ok() },
-                query: &incoming.query,
+                query: &incoming.input.query,
                 headers: &incoming.headers,
                 remote: incoming.remote,
                 wrap_ttl: incoming.wrap_ttl.map_or(0, |d| d.as_secs()),
                 public: mount.map(|m| &m.config.audit_non_hmac_request_keys),
             },
-            caller: known.token.as_deref(),
-            verdict: &known.verdict,
+            caller: caller.token.as_deref(),
+            verdict: &caller.verdict,
             response: None,
             error,
         }
@@ -220,10 +228,6 @@ pub(crate) enum Sent {
     Envelope(Box<Envelope>),
     /// Bytes as they are.
     Raw(keepfast_framework::reply::Raw),
-}
-
-fn is_public_response(routed: &Routed, name: &str) -> bool {
-    routed.mount.as_ref().is_some_and(|(m, _)| m.entry.config.audit_non_hmac_response_keys.iter().any(|k| k == name))
 }
 
 /// The cause of a failure goes to the log and nowhere else. A request to a sealed server is no failure of the server.

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use keepfast_framework::cx::Request;
 use keepfast_framework::routes::{Access, Match};
 use keepfast_framework::rows::{OperationInfo, RowInfo};
-use keepfast_framework::{Error, ErrorKind, Operation};
+use keepfast_framework::{Error, Operation, Status};
 
 use super::incoming::Incoming;
 use crate::mount::Mounted;
@@ -14,136 +15,232 @@ use crate::unsealed::Unsealed;
 /// What is shown in place of a segment of a path that not everybody may see.
 pub(crate) const MASK: &str = "***";
 
-/// A request with what its path leads to.
+/// A request with what its path leads to: a [`Destination`], and once it is authorized a [`Target`].
 ///
-/// A path that leads nowhere is not refused here: whoever has no token must not learn which mounts there are, so the
+/// A path that leads nowhere is not refused here: a caller without a token must not learn which mounts there are, so the
 /// refusal waits until the caller is known.
-pub(crate) struct Routed {
+pub(crate) struct Routed<D = Destination> {
     /// The request.
     pub(crate) incoming: Box<Incoming>,
     /// The namespace that it names; `None` for one that does not exist.
     pub(crate) namespace: Option<NamespaceId>,
-    /// The mount, and the path within it.
-    pub(crate) mount: Option<(Arc<Mounted>, String)>,
-    /// The row of the mount's table.
-    pub(crate) row: Option<Match>,
-    /// Whether the row is that of the path without its final slash.
-    without_slash: bool,
+    /// Where its path leads.
+    pub(crate) destination: D,
+    /// Who may call the path.
+    pub(crate) access: Access,
+    /// The path as policies see it, where that is another one.
+    judged: Option<Box<str>>,
+    /// Where the path within the mount begins.
+    within: usize,
 }
 
-impl Routed {
+/// Where a path leads.
+pub(crate) enum Destination {
+    /// To a mount.
+    Mount(Target),
+    /// To no mount.
+    Nowhere,
+}
+
+/// What a mount has at a path.
+pub(crate) enum Target {
+    /// A row with the operation.
+    Row(Call),
+    /// The help of the row at this place of the table.
+    RowHelp(Arc<Mounted>, usize),
+    /// The help of the whole mount.
+    MountHelp(Arc<Mounted>),
+    /// A row without the operation.
+    UnsupportedOperation(Arc<Mounted>),
+    /// No row.
+    UnsupportedPath(Arc<Mounted>),
+}
+
+/// What an engine is called for; its input is that of the [`Incoming`].
+pub(crate) struct Call {
+    /// The mount.
+    pub(crate) mounted: Arc<Mounted>,
+    /// The place of the row in the table.
+    pub(crate) row: usize,
+    /// The place of the operation in the row.
+    operation: usize,
+    /// The request as engines see it.
+    pub(crate) request: Arc<Request>,
+}
+
+impl Call {
     /// The row's declaration.
-    pub(crate) fn info(&self) -> Option<&RowInfo> {
-        let (mounted, _) = self.mount.as_ref()?;
-        mounted.table.rows().get(self.row.as_ref()?.row)
+    pub(crate) fn row(&self) -> &RowInfo {
+        &self.mounted.table.rows()[self.row]
     }
 
-    /// Whether anyone may call this path; as with the peer whatever the operation is, and though no row answers it.
-    pub(crate) fn is_open(&self) -> bool {
-        let Some((mounted, within)) = &self.mount else { return false };
-        match self.info() {
-            Some(row) => row.access == Access::Unauthenticated,
-            None if self.lists() => mounted.table.is_open(&format!("{}/", within.trim_end_matches('/'))),
-            None => mounted.table.is_open(within),
+    /// The declaration of the operation.
+    pub(crate) fn operation(&self) -> &OperationInfo {
+        &self.row().operations[self.operation]
+    }
+}
+
+impl Target {
+    /// The mount.
+    pub(crate) fn mounted(&self) -> &Arc<Mounted> {
+        match self {
+            Target::Row(call) => &call.mounted,
+            Target::RowHelp(mounted, _)
+            | Target::MountHelp(mounted)
+            | Target::UnsupportedOperation(mounted)
+            | Target::UnsupportedPath(mounted) => mounted,
+        }
+    }
+}
+
+impl Destination {
+    /// The mount, if there is one.
+    pub(crate) fn mounted(&self) -> Option<&Arc<Mounted>> {
+        match self {
+            Destination::Mount(target) => Some(target.mounted()),
+            Destination::Nowhere => None,
         }
     }
 
-    /// Whether the body is data as a whole, of which no part is a parameter.
-    pub(super) fn takes_whole_body(&self) -> bool {
-        self.info().and_then(|row| row.operation(self.incoming.operation)).is_some_and(OperationInfo::takes_whole_body)
+    /// What is called, if a row has the operation.
+    pub(super) fn call(&self) -> Option<&Call> {
+        match self {
+            Destination::Mount(Target::Row(call)) => Some(call),
+            _ => None,
+        }
     }
+}
 
-    /// Whether help of the whole mount is asked for, which needs no row.
-    pub(super) fn asks_for_root_help(&self) -> bool {
-        self.incoming.operation == Operation::Help && self.mount.as_ref().is_some_and(|(_, within)| within.is_empty())
-    }
-
-    fn lists(&self) -> bool {
-        self.incoming.operation.lists()
-    }
-
-    /// The refusal of a path that the mount does not have, or not for this operation; `None` if it does.
-    pub(super) fn unsupported(&self) -> Option<Error> {
-        let asked = self.incoming.operation;
-        Some(self.plainly(match self.info() {
-            None if self.asks_for_root_help() => return None,
-            Some(row) if asked == Operation::Help || row.operation(asked).is_some() => return None,
-            Some(_) => Error::unsupported_operation(),
-            None => Error::unsupported_path(),
-        }))
-    }
-
-    /// A refusal as it is worded here: where anyone may call, the peer says it without the frame of the check that was
-    /// not made.
-    pub(super) fn plainly(&self, refusal: Error) -> Error {
-        let is_unsupported = matches!(refusal.kind(), ErrorKind::UnsupportedPath | ErrorKind::UnsupportedOperation);
-        if is_unsupported && self.is_open() { refusal.without_frame() } else { refusal }
+impl<D> Routed<D> {
+    /// Whether anyone may call this path: as on OpenBao whatever the operation is, and also where no row answers.
+    pub(crate) fn is_open(&self) -> bool {
+        self.access == Access::Unauthenticated
     }
 
     /// The path as policies see it: lists end in a slash.
-    pub(crate) fn judged_path(&self) -> String {
-        match self.incoming.operation {
-            operation if operation.lists() => self.incoming.path.as_folder().as_str().to_owned(),
-            // What is done is judged, however it is written.
-            _ if self.without_slash => self.incoming.path.as_str().trim_end_matches('/').to_owned(),
-            _ => self.incoming.path.as_str().to_owned(),
-        }
+    pub(crate) fn judged_path(&self) -> &str {
+        self.judged.as_deref().unwrap_or(self.incoming.path.as_str())
+    }
+
+    /// The path within the mount.
+    pub(super) fn path_within(&self) -> &str {
+        &self.incoming.path.as_str()[self.within..]
+    }
+
+    /// The path as a wrapped answer names it: that of a mount ends in a slash.
+    pub(super) fn wrapped_path(&self) -> String {
+        let path = self.judged_path();
+        let slash = if self.path_within().is_empty() && !path.ends_with('/') { "/" } else { "" };
+        format!("{path}{slash}")
+    }
+
+    /// A refusal in the wording of this path.
+    pub(super) fn worded(&self, refusal: Error) -> Error {
+        if self.is_open() { refusal.without_frame() } else { refusal }
     }
 }
 
 impl Routed {
-    /// The path as a wrapped answer names it: that of a mount ends in a slash.
-    pub(super) fn wrapped_path(&self) -> String {
-        let mut path = self.judged_path();
-        let is_mount = self.mount.as_ref().is_some_and(|(_, within)| within.is_empty());
-        if is_mount && !path.ends_with('/') {
-            path.push('/');
-        }
-        path
+    /// The request with the target that it reaches, or the request and its refusal.
+    ///
+    /// An open path without a row is refused only when it runs: its first audit entry has no error, as on OpenBao.
+    pub(super) fn into_target(self) -> Result<Routed<Target>, Box<(Routed, Error)>> {
+        let is_open = self.is_open();
+        let Routed { incoming, namespace, destination, access, judged, within } = self;
+        let error = match destination {
+            Destination::Mount(target) if is_open || !matches!(target, Target::UnsupportedPath(_)) => {
+                return Ok(Routed { incoming, namespace, destination: target, access, judged, within });
+            }
+            Destination::Mount(_) => Error::unsupported_path(),
+            Destination::Nowhere => no_handler(&incoming),
+        };
+        Err(Box::new((Routed { incoming, namespace, destination, access, judged, within }, error)))
     }
 }
 
-/// What a path leads to.
-struct Destination {
-    mount: Option<(Arc<Mounted>, String)>,
+impl Routed<Target> {
+    /// The request as it was before it was authorized.
+    pub(super) fn into_routed(self) -> Routed {
+        let Routed { incoming, namespace, destination, access, judged, within } = self;
+        Routed { incoming, namespace, destination: Destination::Mount(destination), access, judged, within }
+    }
+}
+
+fn no_handler(incoming: &Incoming) -> Error {
+    let path = incoming.path.as_str();
+    let folder = incoming.operation.lists().then(|| format!("{}/", path.trim_end_matches('/')));
+    let path = folder.as_deref().unwrap_or(path);
+    Error::new(Status::NOT_FOUND, format!("no handler for route {path:?}. route entry not found."))
+}
+
+/// What the mounts have for a path.
+struct Found {
+    mounted: Arc<Mounted>,
+    /// Where the path within the mount begins.
+    within: usize,
     row: Option<Match>,
+    /// Whether the row is that of the path without its final slash.
     without_slash: bool,
 }
 
 impl Unsealed {
     /// Finds the mount and the row that answer a request.
-    pub(super) fn route(&self, incoming: Box<Incoming>) -> Routed {
+    pub(super) fn route(&self, mut incoming: Box<Incoming>) -> Routed {
         let namespace = NamespaceId::of_header(&incoming.namespace);
-        let Destination { mount, row, without_slash } = self.destination(incoming.operation, incoming.path.as_str());
-        Routed { incoming, namespace, mount, row, without_slash }
+        let (operation, path) = (incoming.operation, incoming.path.as_str());
+        let Some(Found { mounted, within, row, without_slash }) = self.find(operation, path) else {
+            let (judged, within) = (judged_path(operation, path, false), 0);
+            let destination = Destination::Nowhere;
+            return Routed { incoming, namespace, destination, access: Access::Policy, judged, within };
+        };
+        let judged = judged_path(operation, path, without_slash);
+        let access = access(&mounted, operation, &path[within..], row.as_ref());
+        let target = match row {
+            _ if operation == Operation::Help && within == path.len() => Target::MountHelp(mounted),
+            None => Target::UnsupportedPath(mounted),
+            Some(found) if operation == Operation::Help => Target::RowHelp(mounted, found.row),
+            Some(Match { row, captures }) => {
+                let operations = &mounted.table.rows()[row].operations;
+                match operations.iter().position(|info| info.operation == operation) {
+                    None => Target::UnsupportedOperation(mounted),
+                    Some(operation) => {
+                        let request = Arc::new(request_of(&incoming));
+                        incoming.input.captures = captures;
+                        Target::Row(Call { mounted, row, operation, request })
+                    }
+                }
+            }
+        };
+        Routed { incoming, namespace, destination: Destination::Mount(target), access, judged, within }
     }
 
-    fn destination(&self, operation: Operation, path: &str) -> Destination {
+    fn find(&self, operation: Operation, path: &str) -> Option<Found> {
         let router = self.mounts.router();
-        let mount = router.find(path).map(|(mounted, within)| (mounted.clone(), within.to_owned()));
-        let row = mount.as_ref().and_then(|(mounted, within)| match operation {
-            // A list is of what is below, with or without the final slash in the request.
-            operation if operation.lists() && !within.is_empty() && !within.ends_with('/') => {
-                mounted.table.find(operation, &format!("{within}/"))
-            }
-            operation => mounted.table.find(operation, within),
-        });
-        let named = mount.as_ref().filter(|(mounted, _)| mounted.entry.engine == "system");
-        let named = named.and_then(|(mounted, within)| named_row(mounted, operation, within, row.as_ref()));
-        let named = named.or_else(|| {
-            let (mounted, within) = mount.as_ref().filter(|_| row.is_none())?;
-            row_without_slash(mounted, operation, within)
-        });
-        let without_slash = named.is_some();
-        Destination { mount, row: named.or(row), without_slash }
+        let (mounted, within) = router.find(path)?;
+        // A list is of what is below, with or without the final slash in the request.
+        let row = if operation.lists() && !within.is_empty() && !within.ends_with('/') {
+            mounted.table.find(operation, &format!("{within}/"))
+        } else {
+            mounted.table.find(operation, within)
+        };
+        let named = match mounted.entry.engine == "system" {
+            true => named_row(mounted, operation, within, row.as_ref()),
+            false => None,
+        };
+        let other = match (named, &row) {
+            (None, None) => row_without_slash(mounted, operation, within),
+            (named, _) => named,
+        };
+        let without_slash = other.is_some();
+        let within = path.len() - within.len();
+        Some(Found { mounted: mounted.clone(), within, row: other.or(row), without_slash })
     }
 
     /// A path with the mount and the literal segments of its route, and `shown` in place of each captured segment. What no
     /// route has is [`MASK`]: it could be anything, also a token.
     pub(crate) fn masked_path(&self, operation: Operation, path: &str, shown: impl Fn(&str) -> String) -> String {
-        let Destination { mount: Some((mounted, within)), row, .. } = self.destination(operation, path) else {
-            return MASK.to_owned();
-        };
+        let Some(Found { mounted, within, row, .. }) = self.find(operation, path) else { return MASK.to_owned() };
+        let within = &path[within..];
         let mount = &mounted.entry.path;
         if within.is_empty() {
             return if path.ends_with('/') { mount.clone() } else { mount.trim_end_matches('/').to_owned() };
@@ -151,17 +248,44 @@ impl Unsealed {
         let patterns = row.and_then(|row| mounted.table.rows().get(row.row)).map_or(&[][..], |row| &row.patterns);
         // The row may be that of the path with or without its final slash.
         let (plain, folder) = (within.trim_end_matches('/'), format!("{}/", within.trim_end_matches('/')));
-        let spellings = [within.as_str(), plain, folder.as_str()];
+        let spellings = [within, plain, folder.as_str()];
         let masked = spellings.iter().find_map(|path| patterns.iter().find_map(|p| p.masked(path, &shown)));
         format!("{mount}{}", masked.as_deref().unwrap_or(MASK))
     }
 }
 
+fn request_of(incoming: &Incoming) -> Request {
+    Request {
+        id: incoming.id.clone(),
+        operation: incoming.operation,
+        path: incoming.path.as_str().to_owned(),
+        remote: incoming.remote.map(|address| address.ip()),
+    }
+}
+
+/// The path as policies see it, where that is not the path itself.
+fn judged_path(operation: Operation, path: &str, without_slash: bool) -> Option<Box<str>> {
+    if operation.lists() {
+        return (!path.is_empty() && !path.ends_with('/')).then(|| format!("{path}/").into());
+    }
+    // What is done is judged, however it is written.
+    without_slash.then(|| path.trim_end_matches('/').into())
+}
+
+/// Who may call a path: what its row says, else anyone below what anyone may call.
+fn access(mounted: &Mounted, operation: Operation, within: &str, row: Option<&Match>) -> Access {
+    let is_open = match row {
+        Some(found) => return mounted.table.rows()[found.row].access,
+        None if operation.lists() => mounted.table.is_open(&format!("{}/", within.trim_end_matches('/'))),
+        None => mounted.table.is_open(within),
+    };
+    if is_open { Access::Unauthenticated } else { Access::Policy }
+}
+
 /// The row of the path without its final slash, which a list has in any case, where the row says that it changes nothing.
 fn row_without_slash(mounted: &Mounted, operation: Operation, within: &str) -> Option<Match> {
-    let lists = operation.lists();
     let plain = within.trim_end_matches('/');
-    if !lists && plain == within {
+    if !operation.lists() && plain == within {
         return None;
     }
     mounted.table.find(operation, plain).filter(|found| mounted.table.rows()[found.row].takes_final_slash(found))

@@ -29,8 +29,8 @@ impl Unsealed {
         Desk {
             leases: self.leases.clone(),
             tokens: self.tokens.clone(),
-            token: parts.known.token.clone(),
-            last_use: parts.known.last_use,
+            token: parts.caller.token.clone(),
+            last_use: parts.caller.last_use,
             mount: mounted.info.clone(),
             path: parts.routed.incoming.path.as_str().to_owned(),
         }
@@ -240,7 +240,7 @@ impl Unsealed {
 
 /// The name for people of who asks; empty for a stranger.
 fn caller_name(parts: &AuthorizedParts) -> &str {
-    parts.known.token.as_ref().map_or("", |token| &token.record.display_name)
+    parts.caller.token.as_ref().map_or("", |token| &token.record.display_name)
 }
 
 /// The policies of a login's token: canonical, with `default` unless left out, and never root.

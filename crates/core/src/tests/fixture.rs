@@ -259,9 +259,12 @@ pub(crate) fn incoming(method: &str, path: &str, ask: Ask) -> Box<Incoming> {
         method: "GET",
         operation,
         path: CanonicalPath::new(path.to_owned()).unwrap(),
-        query: query.collect(),
+        input: keepfast_framework::Input {
+            query: query.collect(),
+            body: Body::parse(Bytes::from(ask.body.unwrap_or_default())).unwrap(),
+            ..keepfast_framework::Input::default()
+        },
         body_withheld: ask.withheld,
-        body: Body::parse(Bytes::from(ask.body.unwrap_or_default())).unwrap(),
         token: ask.token.map(SecretString::new),
         namespace: ask.namespace,
         headers: Vec::new(),

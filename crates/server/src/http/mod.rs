@@ -128,7 +128,7 @@ impl<K: Kernel> Edge<K> {
         }
         let (answer, held) = match self.admit(request, peer, &mut held, &mut told).await {
             Ok(admitted) if self.open_metrics && asks_for_metrics(&admitted.incoming) => {
-                let format = admitted.incoming.query.get("format").map_or("", QueryValue::first);
+                let format = admitted.incoming.input.query.get("format").map_or("", QueryValue::first);
                 (self.kernel.metrics(format, admitted.incoming.accepts_prometheus), held)
             }
             Ok(admitted) if self.open_in_flight && admitted.incoming.path.as_str() == "sys/in-flight-req" => {

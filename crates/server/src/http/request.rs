@@ -11,7 +11,7 @@ use keepfast_core::admission::Admission;
 use keepfast_core::{Incoming, OpenCeremonies};
 use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::{Body, CanonicalPath, Operation};
+use keepfast_framework::{CanonicalPath, Input, Operation};
 
 use super::answer::{Answer, Told};
 use super::body::{self, BodyMemory, Receiving, Sender, Share};
@@ -93,7 +93,7 @@ async fn admit_parts<K: Kernel>(
     let receiving = Receiving { limits: &rules.limits, memory, peer, sender, form };
     match receiving.receive(body).await? {
         Some((body, share)) => {
-            head.body = body;
+            head.input.body = body;
             Ok(Admitted { incoming: head, share: Some(share) })
         }
         // The kernel refuses the dead token, and records that: clients log in again at a 403.
@@ -107,7 +107,7 @@ async fn admit_parts<K: Kernel>(
 
 /// How many bytes a request keeps of its head.
 fn length(incoming: &Incoming) -> usize {
-    let query = incoming.query.iter().map(|(name, value)| name.len() + value.length());
+    let query = incoming.input.query.iter().map(|(name, value)| name.len() + value.length());
     let headers = incoming.headers.iter().flat_map(|header| &header.values).map(String::len);
     let token = incoming.token.as_ref().map_or(0, |token| token.expose().len());
     incoming.path.as_str().len() + incoming.namespace.len() + token + query.chain(headers).sum::<usize>()
@@ -171,9 +171,11 @@ fn read_head<K>(head: Parts, admitting: &Admitting<'_, K>, told: &mut Told) -> R
         method: method_name(&head.method),
         operation,
         path,
-        // Writes take their parameters from the body alone.
-        query: if writes { keepfast_framework::Query::default() } else { query.parameters.into_iter().collect() },
-        body: Body::default(),
+        input: Input {
+            // Writes take their parameters from the body alone.
+            query: if writes { keepfast_framework::Query::default() } else { query.parameters.into_iter().collect() },
+            ..Input::default()
+        },
         body_withheld: false,
         token,
         namespace: headers::namespace(&head.headers),
@@ -194,8 +196,7 @@ fn of_head(head: &Parts, path: CanonicalPath, remote: Option<SocketAddr>) -> Res
         method: method_name(&head.method),
         operation: operation(head, &path, &query)?,
         path,
-        query: keepfast_framework::Query::default(),
-        body: Body::default(),
+        input: Input::default(),
         body_withheld: false,
         token: None,
         namespace: headers::namespace(&head.headers),

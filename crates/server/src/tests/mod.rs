@@ -62,8 +62,8 @@ impl Kernel for Echo {
         let told = json!({
             "operation": incoming.operation.name(),
             "path": incoming.path.as_str(),
-            "query": incoming.query.iter().map(|(name, value)| (name, value.to_json())).collect::<Vec<_>>(),
-            "body": String::from_utf8_lossy(incoming.body.raw()),
+            "query": incoming.input.query.iter().map(|(name, value)| (name, value.to_json())).collect::<Vec<_>>(),
+            "body": String::from_utf8_lossy(incoming.input.body.raw()),
             "withheld": incoming.body_withheld,
             "token": incoming.token.map(|t| t.expose().clone()),
             "namespace": incoming.namespace,

@@ -192,12 +192,12 @@ async fn a_login_with_a_use_limited_secret_id_waits_for_the_one_before_it() {
     let input = Input { body: Body::parse(body.into()).unwrap(), ..Input::default() };
     let ((engine, mut first), (_, mut second), (_, mut third)) =
         (bench.engine_and_cx(), bench.engine_and_cx(), bench.engine_and_cx());
-    engine.call(&found, Operation::Update, &mut first, &input).await.unwrap();
-    let mut waiting = engine.call(&found, Operation::Update, &mut second, &input);
+    engine.call(found.row, Operation::Update, &mut first, &input).await.unwrap();
+    let mut waiting = engine.call(found.row, Operation::Update, &mut second, &input);
     assert!((&mut waiting).now_or_never().is_none());
     drop(first);
     assert!(waiting.await.is_ok(), "the first was not committed");
-    let waiting = engine.call(&found, Operation::Update, &mut third, &input);
+    let waiting = engine.call(found.row, Operation::Update, &mut third, &input);
     second.commit().await.unwrap();
     assert!(waiting.await.is_ok());
     third.commit().await.unwrap();

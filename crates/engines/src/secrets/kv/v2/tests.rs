@@ -260,7 +260,7 @@ async fn sec_se12_a_request_that_is_cancelled_before_its_commit_changes_nothing(
             query: keepfast_framework::Query::default(),
             body: keepfast_framework::Body::parse(body.into_bytes().into()).unwrap(),
         };
-        engine.call(&found, operation, &mut cx, &input).await.unwrap();
+        engine.call(found.row, operation, &mut cx, &input).await.unwrap();
         assert!(cx.store().0.is_dirty(), "{operation:?} {path} writes nothing");
         drop(cx);
         assert_eq!(stored(&bench).await, before, "{operation:?} {path}");
