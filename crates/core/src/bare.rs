@@ -130,7 +130,7 @@ impl Node {
             ("sys/init", Update) => self.init(&incoming).await,
             ("sys/unseal", Update) => self.unseal_step(&incoming).await,
             // A server that shares its storage with no other leads alone, and goes on doing so whoever asks.
-            ("sys/step-down", Update) if self.is_sealed() => Err(crate::node::sealed()),
+            ("sys/step-down", Update) if self.is_sealed() => Err(Error::sealed()),
             ("sys/step-down", Update) => Ok(Response::exempt(Status::NO_CONTENT, Vec::new())),
             ("sys/seal", Update) => Ok(Response::exempt(Status::NO_CONTENT, Vec::new())),
             _ => Err(Error::new(Status::METHOD_NOT_ALLOWED, "")),
@@ -209,7 +209,7 @@ impl Node {
         let leader = Leader {
             ha_enabled: true,
             is_self: true,
-            active_time: self.since().ok_or_else(crate::node::sealed)?.rfc3339(),
+            active_time: self.since().ok_or_else(Error::sealed)?.rfc3339(),
             leader_address: &self.settings.api_addr,
             leader_cluster_address: &self.settings.cluster_addr,
         };

@@ -10,11 +10,12 @@ use keepfast_framework::{Error, Kind, Result};
 use keepfast_storage::{Barrier, MemoryBackend, StorageError};
 
 use crate::audit::{self, DeviceOptions};
-use crate::node::{FIRST_TOKEN_PATH, Node, explained};
+use crate::node::{Node, explained};
 use crate::seal::config::Sealed;
 use crate::seal::{SealConfig, SealShape};
 use crate::token::Authority;
 use crate::token::create::Spec;
+use crate::token::record::FIRST_TOKEN_PATH;
 
 /// What a new server hands out, once.
 pub struct Initialized {

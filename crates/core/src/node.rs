@@ -7,7 +7,7 @@ use keepfast_crypto::locked::Key256;
 use keepfast_crypto::secret::{SecretBytes, SecretString};
 use keepfast_framework::engine::{Registered, Registry};
 use keepfast_framework::{Clock, Error, Result, Status, Timestamp};
-use keepfast_storage::{Backend, Barrier, BarrierError, SealRecord};
+use keepfast_storage::{Backend, Barrier, BarrierError};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
@@ -97,7 +97,7 @@ impl Node {
         }
         match self.unsealed() {
             Some(unsealed) => unsealed.handle(incoming).await,
-            None => Response::failed(&sealed()),
+            None => Response::failed(&Error::sealed()),
         }
     }
 
@@ -137,10 +137,7 @@ impl Node {
 
     /// The stored seal configuration; `None` when the server is not initialised.
     pub(crate) async fn seal_config(&self) -> Result<Option<SealConfig>> {
-        match SealRecord::load(&*self.backend).await? {
-            None => Ok(None),
-            Some(bytes) => SealConfig::from_bytes(&bytes).map(Some),
-        }
+        SealConfig::load(&*self.backend).await
     }
 
     /// Tries to unseal with these shares. Returns whether they were the right ones.
@@ -189,6 +186,7 @@ impl Node {
         unseal_key: Key256,
         devices: Vec<OpenedDevice>,
     ) -> Result<Arc<Unsealed>> {
+        let custody = Custody::new(unseal_key, backend.clone());
         let barrier = Barrier::open(backend, root).await.map_err(|error| match error {
             BarrierError::Storage(error) => Error::from(error),
             other => Error::internal(other),
@@ -198,7 +196,7 @@ impl Node {
             settings: self.settings.clone(),
             clock: self.clock.clone(),
             engines: self.engines.clone(),
-            custody: Custody::new(unseal_key),
+            custody,
             devices,
             metrics: self.metrics.clone(),
             in_flight: self.in_flight.clone(),
@@ -278,12 +276,4 @@ pub(crate) fn explained(what: &str, error: Error) -> Error {
         }
         _ => error,
     }
-}
-
-/// The path that the first token of a cluster says it comes from.
-pub(crate) const FIRST_TOKEN_PATH: &str = "auth/token/root";
-
-/// The answer of a sealed server.
-pub(crate) fn sealed() -> Error {
-    Error::new(keepfast_framework::Status::UNAVAILABLE, "Vault is sealed")
 }

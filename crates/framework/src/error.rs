@@ -102,6 +102,11 @@ impl Error {
         Self::new(Status::FORBIDDEN, "permission denied")
     }
 
+    /// 503: the server is sealed.
+    pub fn sealed() -> Self {
+        Self::new(Status::UNAVAILABLE, "Vault is sealed")
+    }
+
     /// 404 with an empty list of errors: the thing does not exist.
     pub fn not_found() -> Self {
         Self::of(ErrorKind::NotFound, Status::NOT_FOUND, "")
@@ -251,7 +256,7 @@ impl From<StorageError> for Error {
             StorageError::TooLarge { .. } => Self::new(Status::TOO_LARGE, "the entry is too large to be stored"),
             StorageError::InvalidKey(_) => Self::invalid("the path cannot be stored"),
             // Whoever was under way when the server was sealed.
-            StorageError::Closed => Self::new(Status::UNAVAILABLE, "Vault is sealed"),
+            StorageError::Closed => Self::sealed(),
             // Neither tells more than that the request was not done, and what the operator has to do.
             StorageError::Full => Self::new(Status::INTERNAL, "no space left on the storage device"),
             StorageError::Stopped(_) => {

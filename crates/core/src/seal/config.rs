@@ -8,6 +8,7 @@ use keepfast_crypto::locked::Key256;
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_crypto::{random, shamir};
 use keepfast_framework::{Error, Result};
+use keepfast_storage::{Backend, SealRecord};
 use serde::{Deserialize, Serialize};
 
 const CONTEXT: &[u8] = b"keepfast root key, sealed by shares";
@@ -82,6 +83,11 @@ pub(crate) struct Sealed {
 }
 
 impl SealConfig {
+    /// The stored seal configuration; `None` when the storage is not initialised.
+    pub(crate) async fn load(backend: &dyn Backend) -> Result<Option<Self>> {
+        SealRecord::load(backend).await?.map(|bytes| Self::from_bytes(&bytes)).transpose()
+    }
+
     /// Seals `root` under a fresh unseal key and hands out the shares of that.
     pub(crate) fn seal(root: &Key256, shape: SealShape, cluster_name: String, cluster_id: String) -> Result<Sealed> {
         let unseal_key = random::key();

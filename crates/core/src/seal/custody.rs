@@ -7,13 +7,12 @@ use keepfast_crypto::locked::Key256;
 use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::{Error, Result};
-use keepfast_storage::{Barrier, StorageError};
+use keepfast_storage::{Backend, Barrier, StorageError};
 use parking_lot::Mutex;
 
 use super::SealConfig;
 use super::generation::Generation;
 use super::rotation::Rotation;
-use crate::node::Node;
 
 /// How often a change is tried again when the keyring was rotated meanwhile.
 const TRIES: usize = 8;
@@ -22,6 +21,8 @@ const TRIES: usize = 8;
 pub(crate) struct Custody {
     /// A new root key goes under it when only that changes. Whoever can read it here can read the root key as well.
     unseal_key: Mutex<Arc<Key256>>,
+    /// Where the seal configuration is stored.
+    backend: Arc<dyn Backend>,
     /// New shares in the making. At most one at a time.
     pub(crate) rotation: Arc<tokio::sync::Mutex<Option<Rotation>>>,
     /// A new root token in the making. At most one at a time.
@@ -31,22 +32,28 @@ pub(crate) struct Custody {
 }
 
 impl Custody {
-    /// Of a server that this key has opened.
-    pub(crate) fn new(unseal_key: Key256) -> Self {
+    /// Of a server on this storage, which this key has opened.
+    pub(crate) fn new(unseal_key: Key256, backend: Arc<dyn Backend>) -> Self {
         Custody {
             unseal_key: Mutex::new(Arc::new(unseal_key)),
+            backend,
             rotation: Arc::default(),
             generation: Arc::default(),
             changing: tokio::sync::Mutex::default(),
         }
     }
 
+    /// The stored seal configuration.
+    pub(crate) async fn seal_config(&self) -> Result<SealConfig> {
+        SealConfig::load(&*self.backend).await?.ok_or_else(Error::sealed)
+    }
+
     /// Puts the keyring under a fresh root key. The shares stay the same.
-    pub(crate) async fn change_root(&self, node: &Node, barrier: &Barrier) -> Result<()> {
+    pub(crate) async fn change_root(&self, barrier: &Barrier) -> Result<()> {
         let _changing = self.changing.lock().await;
         let unseal_key = self.unseal_key.lock().clone();
         let root = random::key();
-        let present = node.seal_config().await?.ok_or_else(crate::node::sealed)?;
+        let present = self.seal_config().await?;
         let next = present.over(&root, &unseal_key);
         replace(barrier, &root, &next).await
     }

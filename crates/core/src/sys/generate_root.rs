@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 use super::System;
 use super::new_shares::Share;
 use super::tools::base64_fault;
-use crate::node::FIRST_TOKEN_PATH;
 use crate::seal::custody::is_quorum;
 use crate::seal::generation::{self, Generation};
 use crate::seal::rotation::give;
@@ -22,6 +21,7 @@ use crate::seal::shares::{check_share, decode_share};
 use crate::token::Authority;
 use crate::token::create::Spec;
 use crate::token::id::SERVICE_LENGTH;
+use crate::token::record::FIRST_TOKEN_PATH;
 
 const ATTEMPT: Help = Help {
     synopsis: "A new root token in the making.",
@@ -196,7 +196,7 @@ impl System {
         let unsealed = self.unsealed()?;
         let mut slot = unsealed.custody.generation.clone().lock_owned().await;
         // Read when it is this share's turn: the shares may have changed while it waited.
-        let config = self.seal_config().await?;
+        let config = unsealed.custody.seal_config().await?;
         let Some(generation) = slot.as_mut() else { return Err(Error::invalid("no root generation in progress")) };
         if generation.nonce != nonce {
             return Err(Error::invalid(format!(

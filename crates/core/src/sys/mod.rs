@@ -41,7 +41,6 @@ use keepfast_framework::{Cx, Engine, Error, Kind, Result, Routes};
 
 use crate::node::Node;
 use crate::request::dispatch::CoreCall;
-use crate::seal::SealConfig;
 use crate::unsealed::Unsealed;
 
 /// The engine at `sys/`.
@@ -55,16 +54,11 @@ impl System {
     }
 
     fn node(&self) -> Result<Arc<Node>> {
-        self.node.upgrade().ok_or_else(crate::node::sealed)
+        self.node.upgrade().ok_or_else(Error::sealed)
     }
 
     fn unsealed(&self) -> Result<Arc<Unsealed>> {
-        self.node()?.unsealed().ok_or_else(crate::node::sealed)
-    }
-
-    /// How the root key is sealed at this moment.
-    async fn seal_config(&self) -> Result<SealConfig> {
-        self.node()?.seal_config().await?.ok_or_else(crate::node::sealed)
+        self.node()?.unsealed().ok_or_else(Error::sealed)
     }
 }
 

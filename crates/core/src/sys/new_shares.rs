@@ -159,7 +159,7 @@ impl Made {
 impl System {
     /// How many shares of the present kind it takes.
     pub(super) async fn required_shares(&self) -> Result<u8> {
-        Ok(self.seal_config().await?.shape.threshold)
+        Ok(self.unsealed()?.custody.seal_config().await?.shape.threshold)
     }
 
     pub(super) async fn new_shares(&self) -> Result<Option<Standing>> {
@@ -199,7 +199,7 @@ impl System {
         let unsealed = self.unsealed()?;
         let mut slot = unsealed.custody.rotation.clone().lock_owned().await;
         // Read when it is this share's turn: the shares may have changed while it waited.
-        let config = self.seal_config().await?;
+        let config = unsealed.custody.seal_config().await?;
         let Some(rotation) = slot.as_mut() else { return Err(Error::invalid(words.absent)) };
         if let Some(pending) = &rotation.pending {
             return Err(Error::invalid(format!(

@@ -84,7 +84,7 @@ impl Status {
 
 async fn rotate(sys: &System, _: &mut Cx, _: Nothing) -> Result<()> {
     let unsealed = sys.unsealed()?;
-    unsealed.custody.change_root(&*sys.node()?, &unsealed.barrier).await?;
+    unsealed.custody.change_root(&unsealed.barrier).await?;
     tracing::info!("root key rotated; the shares stay the same");
     Ok(())
 }

@@ -27,7 +27,7 @@ impl TokenAuth {
     }
 
     pub(super) fn unsealed(&self) -> Result<Arc<Unsealed>> {
-        self.node.upgrade().as_deref().and_then(Node::unsealed).ok_or_else(crate::node::sealed)
+        self.node.upgrade().as_deref().and_then(Node::unsealed).ok_or_else(Error::sealed)
     }
 }
 
@@ -243,7 +243,7 @@ fn shown(cx: &Cx, token: &Token, id: &str) -> Data<Shown> {
     let record = &token.record;
     let now = cx.now();
     // The first token of a cluster has no lease, and the peer shows none.
-    let leased = record.path != crate::node::FIRST_TOKEN_PATH;
+    let leased = record.path != super::record::FIRST_TOKEN_PATH;
     let end = match record.life {
         super::record::Life::Endless => None,
         super::record::Life::Until(end) => Some(end),

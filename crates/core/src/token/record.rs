@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::id::TokenKey;
 use crate::namespace::NamespaceId;
 
+/// The creation path of the first token of a cluster.
+pub(crate) const FIRST_TOKEN_PATH: &str = "auth/token/root";
+
 /// What a token may do. `Root` is a variant and not a policy name: no string can produce it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -10,7 +10,7 @@ use keepfast_framework::{Cx, Error, Result, Status};
 use super::Token;
 use super::handlers;
 use super::life::{self, Asked};
-use super::record::{Life, TokenRecord};
+use super::record::{FIRST_TOKEN_PATH, Life, TokenRecord};
 use super::roles::{self, Role};
 use crate::mount::permit::RequestPermit;
 use crate::unsealed::Unsealed;
@@ -44,7 +44,7 @@ async fn renewed(
     if !record.lives_at(now) {
         return Err(Error::invalid("token not found"));
     }
-    if record.path == crate::node::FIRST_TOKEN_PATH {
+    if record.path == FIRST_TOKEN_PATH {
         return Err(Error::invalid("invalid lease ID"));
     }
     if !record.renewable || record.life == Life::Endless {
