@@ -7,7 +7,8 @@ use keepfast_framework::fields::{Flag, Int, Strings, Text, truth};
 use keepfast_framework::{Error, Operation, Query, Result, Status};
 use serde::{Deserialize, Serialize};
 
-use crate::node::Node;
+use crate::init::initialize;
+use crate::lifecycle::Lifecycle;
 use crate::request::{Incoming, Response};
 use crate::seal::shares::{Attempt, check_share, decode_share};
 use crate::seal::{SealConfig, SealShape};
@@ -106,189 +107,186 @@ pub fn is_bare_path(path: &str) -> bool {
     )
 }
 
-impl Node {
-    /// Whether a request is for one of the paths that need no unsealed server.
-    pub(crate) fn is_bare(&self, incoming: &Incoming) -> bool {
-        match incoming.path.as_str() {
-            "sys/seal" => match incoming.operation {
-                Operation::Update => self.is_sealed(),
-                operation => operation != Operation::Help,
-            },
-            "sys/step-down" => self.settings.storage_type != "raft",
-            path => is_bare_path(path) && incoming.operation != Operation::Help,
-        }
+/// Whether a request is for one of the paths that need no unsealed server.
+pub(crate) fn is_bare(server: &Lifecycle, incoming: &Incoming) -> bool {
+    match incoming.path.as_str() {
+        "sys/seal" => match incoming.operation {
+            Operation::Update => server.is_sealed(),
+            operation => operation != Operation::Help,
+        },
+        "sys/step-down" => server.settings.storage_type != "raft",
+        path => is_bare_path(path) && incoming.operation != Operation::Help,
     }
+}
 
-    /// Answers a path that needs no unsealed server.
-    pub(crate) async fn handle_bare(&self, incoming: Incoming) -> Response {
-        use Operation::{Read, Update};
-        let answer = match (incoming.path.as_str(), incoming.operation) {
-            ("sys/seal-status", Read) => self.seal_status().await,
-            ("sys/health", Read) => self.health(&incoming.input.query).await,
-            ("sys/leader", Read) => self.leader().await,
-            ("sys/init", Read) => self.init_status().await,
-            ("sys/init", Update) => self.init(&incoming).await,
-            ("sys/unseal", Update) => self.unseal_step(&incoming).await,
-            // A server that shares its storage with no other leads alone, and goes on doing so whoever asks.
-            ("sys/step-down", Update) if self.is_sealed() => Err(Error::sealed()),
-            ("sys/step-down", Update) => Ok(Response::exempt(Status::NO_CONTENT, Vec::new())),
-            ("sys/seal", Update) => Ok(Response::exempt(Status::NO_CONTENT, Vec::new())),
-            _ => Err(Error::new(Status::METHOD_NOT_ALLOWED, "")),
-        };
-        answer.unwrap_or_else(|error| Response::failed(&error))
-    }
+/// Answers a path that needs no unsealed server.
+pub(crate) async fn handle(server: &Lifecycle, incoming: Incoming) -> Response {
+    use Operation::{Read, Update};
+    let answer = match (incoming.path.as_str(), incoming.operation) {
+        ("sys/seal-status", Read) => seal_status(server).await,
+        ("sys/health", Read) => health(server, &incoming.input.query).await,
+        ("sys/leader", Read) => leader(server).await,
+        ("sys/init", Read) => init_status(server).await,
+        ("sys/init", Update) => init(server, &incoming).await,
+        ("sys/unseal", Update) => unseal_step(server, &incoming).await,
+        // A server that shares its storage with no other leads alone, and goes on doing so whoever asks.
+        ("sys/step-down", Update) if server.is_sealed() => Err(Error::sealed()),
+        ("sys/step-down", Update) => Ok(Response::exempt(Status::NO_CONTENT, Vec::new())),
+        ("sys/seal", Update) => Ok(Response::exempt(Status::NO_CONTENT, Vec::new())),
+        _ => Err(Error::new(Status::METHOD_NOT_ALLOWED, "")),
+    };
+    answer.unwrap_or_else(|error| Response::failed(&error))
+}
 
-    async fn init_status(&self) -> Result<Response> {
-        let initialized = self.seal_config().await?.is_some();
-        answer(Status::OK, &serde_json::json!({ "initialized": initialized }))
-    }
+async fn init_status(server: &Lifecycle) -> Result<Response> {
+    let initialized = server.seal_config().await?.is_some();
+    answer(Status::OK, &serde_json::json!({ "initialized": initialized }))
+}
 
-    async fn seal_status(&self) -> Result<Response> {
-        let config = self.seal_config().await?;
-        self.status_of(config)
-    }
+async fn seal_status(server: &Lifecycle) -> Result<Response> {
+    let config = server.seal_config().await?;
+    status_of(server, config)
+}
 
-    fn status_of(&self, config: Option<SealConfig>) -> Result<Response> {
-        let unsealing = self.unsealing.lock();
-        let sealed = self.is_sealed();
-        let open = config.as_ref().filter(|_| !sealed);
-        let status = SealStatus {
-            custody: "shamir",
-            initialized: config.is_some(),
-            sealed,
-            t: config.as_ref().map_or(0, |c| c.shape.threshold),
-            n: config.as_ref().map_or(0, |c| c.shape.shares),
-            progress: unsealing.progress(),
-            nonce: unsealing.nonce().to_owned(),
-            recovery_seal: false,
-            version: &self.settings.version,
-            commit_date: RELEASED,
-            migration: false,
-            cluster_name: open.map(|c| c.cluster_name.as_str()),
-            cluster_id: open.map(|c| c.cluster_id.as_str()),
-            storage_type: &self.settings.storage_type,
-            lease_quarantine: self.has_quarantine(),
-        };
-        answer(Status::OK, &status)
-    }
+fn status_of(server: &Lifecycle, config: Option<SealConfig>) -> Result<Response> {
+    let unsealing = server.unsealing.lock();
+    let sealed = server.is_sealed();
+    let open = config.as_ref().filter(|_| !sealed);
+    let status = SealStatus {
+        custody: "shamir",
+        initialized: config.is_some(),
+        sealed,
+        t: config.as_ref().map_or(0, |c| c.shape.threshold),
+        n: config.as_ref().map_or(0, |c| c.shape.shares),
+        progress: unsealing.progress(),
+        nonce: unsealing.nonce().to_owned(),
+        recovery_seal: false,
+        version: &server.settings.version,
+        commit_date: RELEASED,
+        migration: false,
+        cluster_name: open.map(|c| c.cluster_name.as_str()),
+        cluster_id: open.map(|c| c.cluster_id.as_str()),
+        storage_type: &server.settings.storage_type,
+        lease_quarantine: server.has_quarantine(),
+    };
+    answer(Status::OK, &status)
+}
 
-    /// The status code tells load balancers what the server is; callers may choose the codes.
-    async fn health(&self, query: &Query) -> Result<Response> {
-        let config = self.seal_config().await?;
-        let sealed = self.is_sealed();
-        let chosen = HealthCodes::read(query)?;
-        let (name, decided) = match (config.is_some(), sealed) {
-            (false, _) => ("uninitcode", 501),
-            (true, true) => ("sealedcode", 503),
-            (true, false) => ("activecode", 200),
-        };
-        let open = config.as_ref().filter(|_| !sealed);
-        let health = Health {
-            initialized: config.is_some(),
-            sealed,
-            standby: sealed,
-            replication_performance_mode: match (sealed, self.settings.storage_type.as_str()) {
-                (true, _) => "unknown",
-                (false, "raft") => "primary",
-                (false, _) => "disabled",
-            },
-            replication_dr_mode: if sealed { "unknown" } else { "disabled" },
-            server_time_utc: self.clock.now().unix(),
-            version: &self.settings.version,
-            cluster_name: open.map(|c| c.cluster_name.as_str()),
-            cluster_id: open.map(|c| c.cluster_id.as_str()),
-            lease_quarantine: self.has_quarantine(),
-        };
-        Ok(answer(Status(decided), &health)?.with_chosen(Status(chosen.code(name, decided))))
-    }
+/// The status code tells load balancers what the server is; callers may choose the codes.
+async fn health(server: &Lifecycle, query: &Query) -> Result<Response> {
+    let config = server.seal_config().await?;
+    let sealed = server.is_sealed();
+    let chosen = HealthCodes::read(query)?;
+    let (name, decided) = match (config.is_some(), sealed) {
+        (false, _) => ("uninitcode", 501),
+        (true, true) => ("sealedcode", 503),
+        (true, false) => ("activecode", 200),
+    };
+    let open = config.as_ref().filter(|_| !sealed);
+    let health = Health {
+        initialized: config.is_some(),
+        sealed,
+        standby: sealed,
+        replication_performance_mode: match (sealed, server.settings.storage_type.as_str()) {
+            (true, _) => "unknown",
+            (false, "raft") => "primary",
+            (false, _) => "disabled",
+        },
+        replication_dr_mode: if sealed { "unknown" } else { "disabled" },
+        server_time_utc: server.clock.now().unix(),
+        version: &server.settings.version,
+        cluster_name: open.map(|c| c.cluster_name.as_str()),
+        cluster_id: open.map(|c| c.cluster_id.as_str()),
+        lease_quarantine: server.has_quarantine(),
+    };
+    Ok(answer(Status(decided), &health)?.with_chosen(Status(chosen.code(name, decided))))
+}
 
-    async fn leader(&self) -> Result<Response> {
-        if self.settings.storage_type != "raft" {
-            return answer(Status::OK, &serde_json::json!({ "ha_enabled": false }));
-        }
-        let leader = Leader {
-            ha_enabled: true,
-            is_self: true,
-            active_time: self.since().ok_or_else(Error::sealed)?.rfc3339(),
-            leader_address: &self.settings.api_addr,
-            leader_cluster_address: &self.settings.cluster_addr,
-        };
-        answer(Status::OK, &leader)
+async fn leader(server: &Lifecycle) -> Result<Response> {
+    if server.settings.storage_type != "raft" {
+        return answer(Status::OK, &serde_json::json!({ "ha_enabled": false }));
     }
+    let leader = Leader {
+        ha_enabled: true,
+        is_self: true,
+        active_time: server.since().ok_or_else(Error::sealed)?.rfc3339(),
+        leader_address: &server.settings.api_addr,
+        leader_cluster_address: &server.settings.cluster_addr,
+    };
+    answer(Status::OK, &leader)
+}
 
-    async fn init(&self, incoming: &Incoming) -> Result<Response> {
-        let request: InitRequest = input(incoming)?;
-        if !request.pgp_keys.0.is_empty() || !request.root_token_pgp_key.is_empty() {
-            return Err(Error::invalid("encrypting shares with PGP keys is not supported by this server"));
-        }
-        let recovery =
-            [("recovery_shares", request.recovery_shares), ("recovery_threshold", request.recovery_threshold)];
-        let given: Vec<&str> = recovery.iter().filter(|(_, n)| n.0 != 0).map(|(name, _)| *name).collect();
-        if !given.is_empty() {
-            let given = given.join(",");
-            return Err(Error::invalid(format!("parameters {given} not applicable to seal type shamir")));
-        }
-        let shape = SealShape::new(request.secret_shares.0, request.secret_threshold.0)?;
-        if self.seal_config().await?.is_some() {
-            return Err(Error::invalid("Vault is already initialized"));
-        }
-        let made = self.initialize(shape, None).await?;
-        let out = InitAnswer {
-            keys: made.shares.iter().map(|s| hex::encode(s.expose())).collect(),
-            keys_base64: made.shares.iter().map(|s| STANDARD.encode(s.expose())).collect(),
-            root_token: made.root_token.expose().clone(),
-        };
-        answer(Status::OK, &out)
+async fn init(server: &Lifecycle, incoming: &Incoming) -> Result<Response> {
+    let request: InitRequest = input(incoming)?;
+    if !request.pgp_keys.0.is_empty() || !request.root_token_pgp_key.is_empty() {
+        return Err(Error::invalid("encrypting shares with PGP keys is not supported by this server"));
     }
+    let recovery = [("recovery_shares", request.recovery_shares), ("recovery_threshold", request.recovery_threshold)];
+    let given: Vec<&str> = recovery.iter().filter(|(_, n)| n.0 != 0).map(|(name, _)| *name).collect();
+    if !given.is_empty() {
+        let given = given.join(",");
+        return Err(Error::invalid(format!("parameters {given} not applicable to seal type shamir")));
+    }
+    let shape = SealShape::new(request.secret_shares.0, request.secret_threshold.0)?;
+    if server.seal_config().await?.is_some() {
+        return Err(Error::invalid("Vault is already initialized"));
+    }
+    let made = initialize(server, shape, None).await?;
+    let out = InitAnswer {
+        keys: made.shares.iter().map(|s| hex::encode(s.expose())).collect(),
+        keys_base64: made.shares.iter().map(|s| STANDARD.encode(s.expose())).collect(),
+        root_token: made.root_token.expose().clone(),
+    };
+    answer(Status::OK, &out)
+}
 
-    async fn unseal_step(&self, incoming: &Incoming) -> Result<Response> {
-        let request: UnsealRequest = input(incoming)?;
-        if request.migrate.0 {
-            return Err(Error::invalid("there is no seal to migrate from or to"));
+async fn unseal_step(server: &Lifecycle, incoming: &Incoming) -> Result<Response> {
+    let request: UnsealRequest = input(incoming)?;
+    if request.migrate.0 {
+        return Err(Error::invalid("there is no seal to migrate from or to"));
+    }
+    if request.reset.0 {
+        if !server.is_sealed() {
+            return Err(Error::invalid("vault is unsealed"));
         }
-        if request.reset.0 {
-            if !self.is_sealed() {
-                return Err(Error::invalid("vault is unsealed"));
-            }
-            self.unsealing.lock().reset();
-            return self.seal_status().await;
-        }
-        if request.key.is_empty() {
-            return Err(Error::invalid("'key' must be specified in request body as JSON, or 'reset' set to true"));
-        }
-        let share = decode_share(&request.key)?;
-        if !self.is_sealed() {
-            return self.seal_status().await;
-        }
-        let Some(config) = self.seal_config().await? else { return Err(Error::invalid("Vault is not initialized")) };
-        check_share(&share)?;
-        let Some((attempt, shares)) = self.enough(&config, &share) else { return self.seal_status().await };
-        match self.unseal(&shares).await {
-            // Nothing is read here: the server is unsealed by now, and a failure would deny it.
-            Ok(true) => self.status_of(Some(config)),
-            Ok(false) => Err(Error::invalid("Unsealing failed, invalid key")),
-            Err(error) => {
-                // The shares may be right: all but the last stay, so that the same request can be sent again.
-                self.unsealing.lock().give_back(attempt, &shares[..shares.len().saturating_sub(1)]);
-                Err(error)
-            }
+        server.unsealing.lock().reset();
+        return seal_status(server).await;
+    }
+    if request.key.is_empty() {
+        return Err(Error::invalid("'key' must be specified in request body as JSON, or 'reset' set to true"));
+    }
+    let share = decode_share(&request.key)?;
+    if !server.is_sealed() {
+        return seal_status(server).await;
+    }
+    let Some(config) = server.seal_config().await? else { return Err(Error::invalid("Vault is not initialized")) };
+    check_share(&share)?;
+    let Some((attempt, shares)) = enough(server, &config, &share) else { return seal_status(server).await };
+    match server.unseal(&shares).await {
+        // Nothing is read here: the server is unsealed by now, and a failure would deny it.
+        Ok(true) => status_of(server, Some(config)),
+        Ok(false) => Err(Error::invalid("Unsealing failed, invalid key")),
+        Err(error) => {
+            // The shares may be right: all but the last stay, so that the same request can be sent again.
+            server.unsealing.lock().give_back(attempt, &shares[..shares.len().saturating_sub(1)]);
+            Err(error)
         }
     }
+}
 
-    /// Takes a share; all of them, with the number of the attempt, when there are enough.
-    fn enough(
-        &self,
-        config: &SealConfig,
-        share: &keepfast_crypto::secret::SecretBytes,
-    ) -> Option<(Attempt, Vec<keepfast_crypto::secret::SecretBytes>)> {
-        let mut unsealing = self.unsealing.lock();
-        // The unsealing that other shares completed meanwhile needs no more, and what is added now nobody would wipe.
-        if !self.is_sealed() {
-            return None;
-        }
-        unsealing.add(share);
-        (unsealing.progress() >= usize::from(config.shape.threshold)).then(|| unsealing.attempt())
+/// Takes a share; all of them, with the number of the attempt, when there are enough.
+fn enough(
+    server: &Lifecycle,
+    config: &SealConfig,
+    share: &keepfast_crypto::secret::SecretBytes,
+) -> Option<(Attempt, Vec<keepfast_crypto::secret::SecretBytes>)> {
+    let mut unsealing = server.unsealing.lock();
+    // The unsealing that other shares completed meanwhile needs no more, and what is added now nobody would wipe.
+    if !server.is_sealed() {
+        return None;
     }
+    unsealing.add(share);
+    (unsealing.progress() >= usize::from(config.shape.threshold)).then(|| unsealing.attempt())
 }
 
 /// The status codes that a caller of `sys/health` chose.

@@ -10,7 +10,7 @@ use keepfast_framework::{Error, Kind, Result};
 use keepfast_storage::{Barrier, MemoryBackend, StorageError};
 
 use crate::audit::{self, DeviceOptions};
-use crate::node::{Node, explained};
+use crate::lifecycle::{Lifecycle, explained};
 use crate::seal::config::Sealed;
 use crate::seal::{SealConfig, SealShape};
 use crate::token::Authority;
@@ -37,97 +37,102 @@ pub enum DevKv {
     V2,
 }
 
-impl Node {
-    /// Initialises the storage: keyring, seal configuration, mounts, policies, salts and first root token, all prepared in
-    /// memory and written in one commit. Leaves the server sealed.
-    ///
-    /// Fails with 400 when it is initialised already; 500 with the reason when an audit device cannot be opened or
-    /// storage fails: then nothing is written.
-    pub(crate) async fn initialize(&self, shape: SealShape, root_token: Option<SecretString>) -> Result<Initialized> {
-        let _changing = self.changing.lock().await;
-        let made = self.initialize_once(shape, root_token).await.map_err(|e| explained("init", e))?;
-        tracing::info!(shares = shape.shares, threshold = shape.threshold, "security barrier initialized");
-        Ok(made)
-    }
+/// Initialises the storage: keyring, seal configuration, mounts, policies, salts and first root token, all prepared in
+/// memory and written in one commit. Leaves the server sealed.
+///
+/// Fails with 400 when it is initialised already; 500 with the reason when an audit device cannot be opened or
+/// storage fails: then nothing is written.
+pub(crate) async fn initialize(
+    server: &Lifecycle,
+    shape: SealShape,
+    root_token: Option<SecretString>,
+) -> Result<Initialized> {
+    let _changing = server.changing.lock().await;
+    let made = initialize_once(server, shape, root_token).await.map_err(|e| explained("init", e))?;
+    tracing::info!(shares = shape.shares, threshold = shape.threshold, "security barrier initialized");
+    Ok(made)
+}
 
-    async fn initialize_once(&self, shape: SealShape, root_token: Option<SecretString>) -> Result<Initialized> {
-        let initialized = || Error::invalid("Vault is already initialized");
-        if self.seal_config().await?.is_some() {
-            return Err(initialized());
-        }
-        let allowed = audit::target::Allowed::declared(&self.settings.own_files);
-        audit::target::prepare_all(&self.settings.audit, &allowed)?;
-        let root = random::key();
-        let name = match self.settings.cluster_name.as_str() {
-            "" => format!("keepfast-cluster-{}", hex::encode(random::bytes::<4>())),
-            chosen => chosen.to_owned(),
-        };
-        let Sealed { config, unseal_key, shares } = SealConfig::seal(&root, shape, name, random::uuid())?;
-        let staged = Arc::new(MemoryBackend::new());
-        Barrier::create(staged.clone(), &root, config.to_bytes()?, self.clock.now().unix()).await?;
-        let root_token = self.fill(staged.clone(), &root, unseal_key, root_token).await?;
-        match Barrier::publish(&staged, &*self.backend).await {
-            Ok(()) => Ok(Initialized { shares, root_token }),
-            Err(StorageError::Conflict) => Err(initialized()),
-            Err(error @ (StorageError::Stopped(_) | StorageError::Io { .. })) => Err(Error::internal(format!(
-                "{error}; if the server says after a restart that it is initialized, its shares are lost: empty the \
-                 storage, in which there is nothing yet, and initialize again"
-            ))),
-            Err(error) => Err(error.into()),
-        }
+async fn initialize_once(
+    server: &Lifecycle,
+    shape: SealShape,
+    root_token: Option<SecretString>,
+) -> Result<Initialized> {
+    let initialized = || Error::invalid("Vault is already initialized");
+    if server.seal_config().await?.is_some() {
+        return Err(initialized());
     }
+    let allowed = audit::target::Allowed::declared(&server.settings.own_files);
+    audit::target::prepare_all(&server.settings.audit, &allowed)?;
+    let root = random::key();
+    let name = match server.settings.cluster_name.as_str() {
+        "" => format!("keepfast-cluster-{}", hex::encode(random::bytes::<4>())),
+        chosen => chosen.to_owned(),
+    };
+    let Sealed { config, unseal_key, shares } = SealConfig::seal(&root, shape, name, random::uuid())?;
+    let staged = Arc::new(MemoryBackend::new());
+    Barrier::create(staged.clone(), &root, config.to_bytes()?, server.clock.now().unix()).await?;
+    let root_token = fill(server, staged.clone(), &root, unseal_key, root_token).await?;
+    match Barrier::publish(&staged, &*server.backend).await {
+        Ok(()) => Ok(Initialized { shares, root_token }),
+        Err(StorageError::Conflict) => Err(initialized()),
+        Err(error @ (StorageError::Stopped(_) | StorageError::Io { .. })) => Err(Error::internal(format!(
+            "{error}; if the server says after a restart that it is initialized, its shares are lost: empty the \
+             storage, in which there is nothing yet, and initialize again"
+        ))),
+        Err(error) => Err(error.into()),
+    }
+}
 
-    /// Writes what every storage begins with to `staged`, and the first root token, which is returned.
-    async fn fill(
-        &self,
-        staged: Arc<MemoryBackend>,
-        root: &Key256,
-        unseal_key: Key256,
-        root_token: Option<SecretString>,
-    ) -> Result<SecretString> {
-        // The devices are opened at unseal; here they only get their salts.
-        let unopened = |settings| Ok((DeviceOptions::of(settings)?, audit::device::discard()));
-        let devices = self.settings.audit.iter().map(unopened).collect::<Result<_>>()?;
-        let unsealed = self.open(staged, root, unseal_key, devices).await?;
-        self.note_version(&unsealed).await?;
-        let mut tx = unsealed.barrier.begin();
-        // A chosen token reads as one that was made after the first, which is how OpenBao creates it.
-        let (path, display_name) = match root_token {
-            Some(_) => ("auth/token/create", "token"),
-            None => (FIRST_TOKEN_PATH, "root"),
-        };
-        let spec = Spec {
-            id: root_token,
-            authority: Authority::Root,
-            path: path.to_owned(),
-            display_name: display_name.to_owned(),
-            ttl: None,
-            ..Spec::default()
-        };
-        let made = unsealed.tokens.create(&mut tx, spec, self.clock.now()).await?;
-        tx.commit().await?;
-        unsealed.barrier.close();
-        Ok(made.id)
-    }
+/// Writes what every storage begins with to `staged`, and the first root token, which is returned.
+async fn fill(
+    server: &Lifecycle,
+    staged: Arc<MemoryBackend>,
+    root: &Key256,
+    unseal_key: Key256,
+    root_token: Option<SecretString>,
+) -> Result<SecretString> {
+    // The devices are opened at unseal; here they only get their salts.
+    let unopened = |settings| Ok((DeviceOptions::of(settings)?, audit::device::discard()));
+    let devices = server.settings.audit.iter().map(unopened).collect::<Result<_>>()?;
+    let unsealed = server.open(staged, root, unseal_key, devices).await?;
+    server.note_version(&unsealed).await?;
+    let mut tx = unsealed.barrier.begin();
+    // A chosen token reads as one that was made after the first, which is how OpenBao creates it.
+    let (path, display_name) = match root_token {
+        Some(_) => ("auth/token/create", "token"),
+        None => (FIRST_TOKEN_PATH, "root"),
+    };
+    let spec = Spec {
+        id: root_token,
+        authority: Authority::Root,
+        path: path.to_owned(),
+        display_name: display_name.to_owned(),
+        ttl: None,
+        ..Spec::default()
+    };
+    let made = unsealed.tokens.create(&mut tx, spec, server.clock.now()).await?;
+    tx.commit().await?;
+    unsealed.barrier.close();
+    Ok(made.id)
+}
 
-    /// Initialises and unseals a development server with one share, and mounts a KV engine at `secret/`.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn init_dev(&self, root_token: Option<SecretString>, kv: DevKv) -> Result<Initialized> {
-        let made = self.initialize(SealShape { shares: 1, threshold: 1 }, root_token).await?;
-        self.unseal(&made.shares).await?;
-        let version = match kv {
-            DevKv::None => None,
-            DevKv::V1 => Some("1"),
-            DevKv::V2 => Some("2"),
-        };
-        if let (Some(version), Some(unsealed)) = (version, self.unsealed()) {
-            let options = BTreeMap::from([("version".to_owned(), version.to_owned())]);
-            let mut entry = unsealed.mounts.entry(Kind::Secrets, "secret/", "kv", Some(options))?;
-            entry.description = "key/value secret storage".to_owned();
-            unsealed.mount(entry).await?;
-        }
-        Ok(made)
+/// Initialises and unseals a development server with one share, and mounts a KV engine at `secret/`.
+///
+/// Fails when storage fails.
+pub(crate) async fn init_dev(server: &Lifecycle, root_token: Option<SecretString>, kv: DevKv) -> Result<Initialized> {
+    let made = initialize(server, SealShape { shares: 1, threshold: 1 }, root_token).await?;
+    server.unseal(&made.shares).await?;
+    let version = match kv {
+        DevKv::None => None,
+        DevKv::V1 => Some("1"),
+        DevKv::V2 => Some("2"),
+    };
+    if let (Some(version), Some(unsealed)) = (version, server.unsealed()) {
+        let options = BTreeMap::from([("version".to_owned(), version.to_owned())]);
+        let mut entry = unsealed.mounts.entry(Kind::Secrets, "secret/", "kv", Some(options))?;
+        entry.description = "key/value secret storage".to_owned();
+        unsealed.mount(entry).await?;
     }
+    Ok(made)
 }

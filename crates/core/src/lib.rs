@@ -58,6 +58,7 @@ pub mod for_tests;
 mod identity;
 mod init;
 mod lease;
+mod lifecycle;
 mod lockout;
 pub mod metrics;
 mod mount;

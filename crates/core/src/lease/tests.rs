@@ -179,7 +179,7 @@ impl Rig {
     async fn on(backend: Arc<dyn Backend>, home: &str) -> Self {
         let (clock, world) = (TestClock::default(), Arc::new(World::default()));
         let node = node(&backend, &clock, &world, home);
-        let made = node.initialize(SealShape { shares: 1, threshold: 1 }, None).await.unwrap();
+        let made = crate::init::initialize(&node.lifecycle, SealShape { shares: 1, threshold: 1 }, None).await.unwrap();
         let share = made.shares.into_iter().next().unwrap();
         let unsealed = opened(&node, &share).await;
         for path in ["a/", "b/"] {
@@ -293,10 +293,10 @@ impl Engine for Cubbyhole {
 }
 
 async fn opened(node: &Arc<Node>, share: &keepfast_crypto::secret::SecretBytes) -> Arc<Unsealed> {
-    let config = node.seal_config().await.unwrap().unwrap();
+    let config = node.lifecycle.seal_config().await.unwrap().unwrap();
     let unseal_key = config.unseal_key(std::slice::from_ref(share)).unwrap();
     let root = config.open(&unseal_key).unwrap().unwrap();
-    node.open(node.backend.clone(), &root, unseal_key, Vec::new()).await.unwrap()
+    node.lifecycle.open(node.lifecycle.backend.clone(), &root, unseal_key, Vec::new()).await.unwrap()
 }
 
 fn reader(batch: bool, ttl: Duration) -> Spec {

@@ -5,138 +5,135 @@ use std::sync::atomic::Ordering;
 use keepfast_framework::engine::Gauge;
 
 use super::{Item, Value, catalogue, process};
-use crate::node::Node;
+use crate::lifecycle::Lifecycle;
 use crate::unsealed::Unsealed;
 
-impl Node {
-    /// All numbers, by name.
-    pub fn gather(&self) -> Vec<Item> {
-        let mut out = self.items();
-        let host = self.settings.host_gauges.as_ref().map(|host| host.gauges()).unwrap_or_default();
-        out.extend(host.into_iter().map(item_of));
-        self.label(&mut out);
-        out.sort_by(|a, b| (&a.name, &a.labels).cmp(&(&b.name, &b.labels)));
-        out
-    }
+/// All numbers, by name.
+pub(crate) fn gather(server: &Lifecycle) -> Vec<Item> {
+    let mut out = items(server);
+    let host = server.settings.host_gauges.as_ref().map(|host| host.gauges()).unwrap_or_default();
+    out.extend(host.into_iter().map(item_of));
+    label(server, &mut out);
+    out.sort_by(|a, b| (&a.name, &a.labels).cmp(&(&b.name, &b.labels)));
+    out
+}
 
-    /// All numbers but the gauges of the machine, which take system calls, without the label `cluster`.
-    fn items(&self) -> Vec<Item> {
-        let unsealed = self.unsealed();
-        if let Some(unsealed) = &unsealed {
-            unsealed.record_cache_hits();
-        }
-        let mut out = self.own_numbers();
-        out.extend(process::items());
-        let flag = |on: bool| Value::Gauge(f64::from(u8::from(on)));
-        out.push(Item::new("core.unsealed", flag(unsealed.is_some())));
-        out.push(Item::new("core.active", flag(unsealed.is_some())));
-        if let Some(unsealed) = unsealed {
-            out.extend(self.metrics.usage.lock().items().iter().cloned());
-            out.extend(unsealed.numbers());
-            out.extend(of_mounts(&unsealed));
-        }
-        out
+/// All numbers but the gauges of the machine, which take system calls, without the label `cluster`.
+fn items(server: &Lifecycle) -> Vec<Item> {
+    let unsealed = server.unsealed();
+    if let Some(unsealed) = &unsealed {
+        record_cache_hits(unsealed);
     }
-
-    /// Adds the label `cluster` where the catalogue has it, and sorts the labels.
-    fn label(&self, items: &mut [Item]) {
-        let cluster = self.cluster_name();
-        for item in items {
-            if catalogue::find(&item.name).is_some_and(|known| known.labels.contains(&"cluster")) {
-                item.labels.push(("cluster", cluster.clone()));
-            }
-            item.labels.sort_unstable();
-        }
+    let mut out = own_numbers(server);
+    out.extend(process::items());
+    let flag = |on: bool| Value::Gauge(f64::from(u8::from(on)));
+    out.push(Item::new("core.unsealed", flag(unsealed.is_some())));
+    out.push(Item::new("core.active", flag(unsealed.is_some())));
+    if let Some(unsealed) = unsealed {
+        out.extend(server.metrics.usage.lock().iter().cloned());
+        out.extend(of_unsealed(&unsealed));
+        out.extend(of_mounts(&unsealed));
     }
+    out
+}
 
-    /// Ends an interval of the metrics and begins the next one.
-    pub(crate) fn turn_metrics(&self) {
-        if let Some(unsealed) = self.unsealed() {
-            unsealed.record_cache_hits();
-            unsealed.mounts.router().all().for_each(|mounted| mounted.timings.turn_all());
-            unsealed.audit.turn();
+/// Adds the label `cluster` where the catalogue has it, and sorts the labels.
+fn label(server: &Lifecycle, items: &mut [Item]) {
+    let cluster = server.cluster_name();
+    for item in items {
+        if catalogue::find(&item.name).is_some_and(|known| known.labels.contains(&"cluster")) {
+            item.labels.push(("cluster", cluster.clone()));
         }
-        self.metrics.turn_all();
-        let mut items = self.items();
-        self.label(&mut items);
-        self.metrics.turns.lock().turn(&items, self.clock.now());
-    }
-
-    fn own_numbers(&self) -> Vec<Item> {
-        let metrics = &self.metrics;
-        let store = match self.settings.storage_type.as_str() {
-            "raft" => "raft-storage",
-            other => other,
-        };
-        let mut out: Vec<Item> = metrics
-            .timings()
-            .into_iter()
-            .chain(metrics.backend.all())
-            .map(|(name, timing)| Item::new(name, Value::Summary(timing.read())))
-            .collect();
-        let below: Vec<Item> = out
-            .iter()
-            .filter_map(|item| {
-                let name = match item.name.as_str() {
-                    "get" | "transaction" => &item.name,
-                    name => name.strip_prefix("barrier.").filter(|name| *name != "get")?,
-                };
-                Some(Item::new(format!("{store}.{name}"), item.value))
-            })
-            .collect();
-        out.retain(|item| !matches!(item.name.as_str(), "get" | "transaction"));
-        out.extend(below);
-        let counters = [
-            ("audit.log_request_failure", metrics.audit_request_failure.read()),
-            ("audit.log_response_failure", metrics.audit_response_failure.read()),
-            ("quota.rate_limit.violation", metrics.quota_violation.read()),
-            ("token.create_root", metrics.root_tokens.read()),
-            ("expire.lease_expiration", metrics.leases.expired.read()),
-            ("expire.lease_expiration.error", metrics.leases.expiration_errors.read()),
-            ("cache.write", metrics.backend.put.count()),
-            ("cache.delete", metrics.backend.delete.count()),
-        ];
-        out.extend(counters.map(|(name, count)| Item::new(name, Value::Counter(count))));
-        let in_flight = metrics.in_flight.load(Ordering::Relaxed) as f64;
-        out.push(Item::new("core.in_flight_requests", Value::Gauge(in_flight)));
-        out.extend(metrics.responses.items("core.response_status_code"));
-        out.extend(metrics.token_creation.items("token.creation"));
-        out.extend(metrics.lease_creation.items("secret.lease.creation"));
-        out.extend(metrics.entity_creation.items("identity.entity.creation"));
-        out
+        item.labels.sort_unstable();
     }
 }
 
-impl Unsealed {
-    /// Records the reads that the cache has answered since the last call. They are not timed, so they count as zero.
-    fn record_cache_hits(&self) {
-        let hits = self.barrier.traffic().hits;
-        let recorded = self.cache_hits_recorded.fetch_max(hits, Ordering::Relaxed);
-        self.metrics.backend.barrier_get.record_each(hits.saturating_sub(recorded), std::time::Duration::ZERO);
+/// Ends an interval of the metrics and begins the next one.
+pub(crate) fn turn(server: &Lifecycle) {
+    if let Some(unsealed) = server.unsealed() {
+        record_cache_hits(&unsealed);
+        unsealed.mounts.router().all().for_each(|mounted| mounted.timings.turn_all());
+        unsealed.audit.turn();
     }
+    server.metrics.turn_all();
+    let mut items = items(server);
+    label(server, &mut items);
+    server.metrics.turns.lock().turn(&items, server.clock.now());
+}
 
-    fn numbers(&self) -> Vec<Item> {
-        let traffic = self.barrier.traffic();
-        let locked = self.lockout.count_locked(self.clock.now());
-        let quarantined = f64::from(u8::from(self.leases.is_quarantined()));
-        let mut out = vec![
-            Item::new("cache.hit", Value::Counter(traffic.hits)),
-            Item::new("cache.miss", Value::Counter(traffic.gets.saturating_sub(traffic.hits))),
-            Item::new("core.locked_users", Value::Gauge(locked as f64)),
-            Item::new("expire.lease_quarantine", Value::Gauge(quarantined)),
-        ];
-        if let Some(counts) = self.leases.counts.read() {
-            out.push(Item::new("expire.num_leases", Value::Gauge(counts.waiting as f64)));
-            out.push(Item::new("expire.num_irrevocable_leases", Value::Gauge(counts.irrevocable as f64)));
-        }
-        if let Ok(key) = self.barrier.key_status() {
-            let labels = vec![("term", key.term.to_string())];
-            let value = Value::Counter(key.encryptions);
-            out.push(Item { labels, ..Item::new("barrier.estimated_encryptions", value) });
-        }
-        out.extend(self.audit.items());
-        out
+fn own_numbers(server: &Lifecycle) -> Vec<Item> {
+    let metrics = &server.metrics;
+    let store = match server.settings.storage_type.as_str() {
+        "raft" => "raft-storage",
+        other => other,
+    };
+    let mut out: Vec<Item> = metrics
+        .timings()
+        .into_iter()
+        .chain(metrics.backend.all())
+        .map(|(name, timing)| Item::new(name, Value::Summary(timing.read())))
+        .collect();
+    let below: Vec<Item> = out
+        .iter()
+        .filter_map(|item| {
+            let name = match item.name.as_str() {
+                "get" | "transaction" => &item.name,
+                name => name.strip_prefix("barrier.").filter(|name| *name != "get")?,
+            };
+            Some(Item::new(format!("{store}.{name}"), item.value))
+        })
+        .collect();
+    out.retain(|item| !matches!(item.name.as_str(), "get" | "transaction"));
+    out.extend(below);
+    let counters = [
+        ("audit.log_request_failure", metrics.audit_request_failure.read()),
+        ("audit.log_response_failure", metrics.audit_response_failure.read()),
+        ("quota.rate_limit.violation", metrics.quota_violation.read()),
+        ("token.create_root", metrics.root_tokens.read()),
+        ("expire.lease_expiration", metrics.leases.expired.read()),
+        ("expire.lease_expiration.error", metrics.leases.expiration_errors.read()),
+        ("cache.write", metrics.backend.put.count()),
+        ("cache.delete", metrics.backend.delete.count()),
+    ];
+    out.extend(counters.map(|(name, count)| Item::new(name, Value::Counter(count))));
+    let in_flight = metrics.in_flight.load(Ordering::Relaxed) as f64;
+    out.push(Item::new("core.in_flight_requests", Value::Gauge(in_flight)));
+    out.extend(metrics.responses.items("core.response_status_code"));
+    out.extend(metrics.token_creation.items("token.creation"));
+    out.extend(metrics.lease_creation.items("secret.lease.creation"));
+    out.extend(metrics.entity_creation.items("identity.entity.creation"));
+    out
+}
+
+/// Records the reads that the cache has answered since the last call. They are not timed, so they count as zero.
+fn record_cache_hits(unsealed: &Unsealed) {
+    let hits = unsealed.barrier.traffic().hits;
+    let recorded = unsealed.cache_hits_recorded.fetch_max(hits, Ordering::Relaxed);
+    unsealed.metrics.backend.barrier_get.record_each(hits.saturating_sub(recorded), std::time::Duration::ZERO);
+}
+
+/// The numbers of an unsealed server.
+fn of_unsealed(unsealed: &Unsealed) -> Vec<Item> {
+    let traffic = unsealed.barrier.traffic();
+    let locked = unsealed.lockout.count_locked(unsealed.clock.now());
+    let quarantined = f64::from(u8::from(unsealed.leases.is_quarantined()));
+    let mut out = vec![
+        Item::new("cache.hit", Value::Counter(traffic.hits)),
+        Item::new("cache.miss", Value::Counter(traffic.gets.saturating_sub(traffic.hits))),
+        Item::new("core.locked_users", Value::Gauge(locked as f64)),
+        Item::new("expire.lease_quarantine", Value::Gauge(quarantined)),
+    ];
+    if let Some(counts) = unsealed.leases.counts.read() {
+        out.push(Item::new("expire.num_leases", Value::Gauge(counts.waiting as f64)));
+        out.push(Item::new("expire.num_irrevocable_leases", Value::Gauge(counts.irrevocable as f64)));
     }
+    if let Ok(key) = unsealed.barrier.key_status() {
+        let labels = vec![("term", key.term.to_string())];
+        let value = Value::Counter(key.encryptions);
+        out.push(Item { labels, ..Item::new("barrier.estimated_encryptions", value) });
+    }
+    out.extend(unsealed.audit.items());
+    out
 }
 
 /// How many mounts there are and how large their table is, how their engines were asked, and what they tell.

@@ -9,7 +9,7 @@
 
 pub(crate) mod catalogue;
 pub(crate) mod format;
-mod gather;
+pub(crate) mod gather;
 pub(crate) mod labelled;
 mod process;
 pub(crate) mod routes;
@@ -78,7 +78,7 @@ pub(crate) struct Metrics {
     /// Counters at the turns of intervals.
     pub(crate) turns: Mutex<Turns>,
     /// What is counted in the background.
-    pub(crate) usage: Mutex<usage::Usage>,
+    pub(crate) usage: Mutex<Vec<Item>>,
 }
 
 /// What is done with tokens.

@@ -8,10 +8,10 @@ use keepfast_framework::pace::Pace;
 use keepfast_framework::{Operation, Page, Result, Timestamp};
 
 use super::labelled::ttl_bucket;
-use super::{INTERVAL, Item, Value};
+use super::{INTERVAL, Item, Value, gather};
 use crate::damaged::{confined, unreadable};
+use crate::lifecycle::Lifecycle;
 use crate::mount::permit::UsagePermit;
-use crate::node::Node;
 use crate::token::record::{Life, TokenRecord};
 use crate::unsealed::Unsealed;
 
@@ -21,19 +21,6 @@ const PAGE: usize = 1000;
 const MOST_VALUES: usize = 10_000;
 /// How often leases are counted anew where usage gauges are off.
 const RECOUNT: Duration = Duration::from_secs(600);
-
-/// What was counted last.
-#[derive(Default)]
-pub(crate) struct Usage {
-    items: Vec<Item>,
-}
-
-impl Usage {
-    /// What was counted last.
-    pub(super) fn items(&self) -> &[Item] {
-        &self.items
-    }
-}
 
 /// Numbers by the value of one label.
 #[derive(Default)]
@@ -66,147 +53,143 @@ pub(super) fn root() -> (&'static str, String) {
     ("namespace", "root".to_owned())
 }
 
-impl Node {
-    /// Ends the intervals of the metrics and counts usage, until it is dropped.
-    pub async fn keep_metrics(&self) {
-        tokio::join!(self.keep_turning(), self.keep_counting());
-    }
+/// Ends the intervals of the metrics and counts usage, until it is dropped.
+pub(crate) async fn keep(server: &Lifecycle) {
+    tokio::join!(keep_turning(server), keep_counting(server));
+}
 
-    async fn keep_turning(&self) {
-        loop {
-            let next = (self.clock.now().unix().div_euclid(INTERVAL) + 1) * INTERVAL;
-            self.clock.sleep_until(Timestamp::from_unix(next)).await;
-            self.turn_metrics();
-        }
-    }
-
-    async fn keep_counting(&self) {
-        let period = self.settings.telemetry.usage_period;
-        let period = if period.is_zero() { RECOUNT } else { period };
-        loop {
-            if let Err(error) = confined(self.count_usage()).await
-                && !self.is_sealed()
-            {
-                let cause = error.cause().map(ToString::to_string).unwrap_or_default();
-                tracing::warn!(%error, %cause, "what is stored could not be counted for the metrics");
-            }
-            let next = self.clock.now().after(period);
-            tokio::select! {
-                () = self.clock.sleep_until(next) => {}
-                () = self.unsealed_now.notified() => {}
-            }
-        }
-    }
-
-    /// Counts leases and, unless they are turned off, the usage gauges.
-    ///
-    /// Fails when storage fails or the server is sealed meanwhile.
-    pub(crate) async fn count_usage(&self) -> Result<()> {
-        let Some(unsealed) = self.unsealed() else {
-            self.metrics.usage.lock().items.clear();
-            return Ok(());
-        };
-        let mut pace = Pace::new(self.clock.clone());
-        unsealed.leases.count(&mut pace).await?;
-        if self.settings.telemetry.usage_period.is_zero() {
-            return Ok(());
-        }
-        let most = self.settings.telemetry.gauge_cardinality;
-        let mut items = unsealed.count_tokens(&mut pace, most).await?;
-        items.extend(unsealed.count_entities(&mut pace).await?);
-        items.extend(unsealed.ask_engines(most).await?);
-        self.metrics.usage.lock().items = items;
-        Ok(())
+async fn keep_turning(server: &Lifecycle) {
+    loop {
+        let next = (server.clock.now().unix().div_euclid(INTERVAL) + 1) * INTERVAL;
+        server.clock.sleep_until(Timestamp::from_unix(next)).await;
+        gather::turn(server);
     }
 }
 
-impl Unsealed {
-    async fn count_tokens(&self, pace: &mut Pace, most: usize) -> Result<Vec<Item>> {
-        let mut all = 0_u64;
-        let (mut by_auth, mut by_policy, mut by_ttl) = (ByLabel::default(), ByLabel::default(), ByLabel::default());
-        let mut page = Page::first(PAGE);
-        loop {
-            let mut tx = self.barrier.begin_read();
-            let (keys, is_last) = self.tokens.keys(&mut tx, &mut page).await?;
-            for key in &keys {
-                let record = match self.tokens.record(&mut tx, key).await {
-                    Ok(Some(record)) => record,
-                    Ok(None) => continue,
-                    Err(error) if unreadable(&error) => continue,
-                    Err(error) => return Err(error),
-                };
-                all += 1;
-                by_auth.add(&self.auth_method(&record));
-                by_ttl.add(match record.life {
-                    Life::Endless => "+Inf",
-                    Life::Until(_) => ttl_bucket(record.creation_ttl),
-                });
-                record.authority.names().iter().for_each(|policy| by_policy.add(policy));
-                pace.step().await;
-            }
-            if is_last {
-                break;
-            }
+async fn keep_counting(server: &Lifecycle) {
+    let period = server.settings.telemetry.usage_period;
+    let period = if period.is_zero() { RECOUNT } else { period };
+    loop {
+        if let Err(error) = confined(count_usage(server)).await
+            && !server.is_sealed()
+        {
+            let cause = error.cause().map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(%error, %cause, "what is stored could not be counted for the metrics");
         }
-        let all = Item { labels: vec![root()], ..Item::new("token.count", Value::Gauge(all as f64)) };
-        let parts = [
-            vec![all],
-            by_auth.into_items("token.count.by_auth", "auth_method", most),
-            by_policy.into_items("token.count.by_policy", "policy", most),
-            by_ttl.into_items("token.count.by_ttl", "creation_ttl", most),
-        ];
-        Ok(parts.concat())
-    }
-
-    /// The type of the auth method that made a token; `token` for those that tokens made.
-    fn auth_method(&self, record: &TokenRecord) -> String {
-        let mount = record.origin.mount.as_deref();
-        let engine = mount.and_then(|mount| Some(self.mounts.router().at(mount)?.entry.engine.clone()));
-        engine.unwrap_or_else(|| "token".to_owned())
-    }
-
-    async fn count_entities(&self, pace: &mut Pace) -> Result<Vec<Item>> {
-        let (entities, aliases) = self.identity.count(&self.barrier, pace).await?;
-        let mut items = vec![
-            Item::new("identity.num_entities", Value::Gauge(entities as f64)),
-            Item { labels: vec![root()], ..Item::new("identity.entity.count", Value::Gauge(entities as f64)) },
-        ];
-        let router = self.mounts.router();
-        for (accessor, count) in aliases {
-            let Some(mounted) = router.by_accessor(&accessor) else { continue };
-            let entry = &mounted.entry;
-            let labels = vec![("auth_method", entry.engine.clone()), ("mount_point", entry.path.clone()), root()];
-            let value = Value::Gauge(count as f64);
-            items.push(Item { name: "identity.entity.alias.count".to_owned(), labels, value });
+        let next = server.clock.now().after(period);
+        tokio::select! {
+            () = server.clock.sleep_until(next) => {}
+            () = server.unsealed_now.notified() => {}
         }
-        Ok(items)
     }
+}
 
-    /// What engines count of what they store, the largest numbers of each name.
-    async fn ask_engines(&self, most: usize) -> Result<Vec<Item>> {
-        let mounts: Vec<_> = self.mounts.router().all().cloned().collect();
-        let mut items = Vec::new();
-        for mounted in mounts {
-            // The tick of the engine logs that it cannot be opened.
-            let Ok(engine) = mounted.engine(self).await else { continue };
-            let mut cx = self.context(&mounted, Operation::Read, mounted.entry.path.clone());
-            let gauges = engine.usage(&UsagePermit::new(), &mut cx).await?;
-            items.extend(gauges.into_iter().map(|gauge| Item {
-                name: gauge.name.to_owned(),
-                labels: [vec![("mount_point", mounted.entry.path.clone()), root()], gauge.labels].concat(),
-                value: Value::Gauge(gauge.value),
-            }));
-        }
-        let number = |item: &Item| if let Value::Gauge(value) = item.value { value } else { 0.0 };
-        items.sort_by(|a, b| a.name.cmp(&b.name).then(number(b).total_cmp(&number(a))));
-        let mut counted: BTreeMap<String, usize> = BTreeMap::new();
-        items.retain(|item| {
-            let count = counted.entry(item.name.clone()).or_default();
-            *count += 1;
-            *count <= most
-        });
-        Ok(items)
+/// Counts leases and, unless they are turned off, the usage gauges.
+///
+/// Fails when storage fails or the server is sealed meanwhile.
+pub(crate) async fn count_usage(server: &Lifecycle) -> Result<()> {
+    let Some(unsealed) = server.unsealed() else {
+        server.metrics.usage.lock().clear();
+        return Ok(());
+    };
+    let mut pace = Pace::new(server.clock.clone());
+    unsealed.leases.count(&mut pace).await?;
+    if server.settings.telemetry.usage_period.is_zero() {
+        return Ok(());
     }
+    let most = server.settings.telemetry.gauge_cardinality;
+    let mut items = count_tokens(&unsealed, &mut pace, most).await?;
+    items.extend(count_entities(&unsealed, &mut pace).await?);
+    items.extend(ask_engines(&unsealed, most).await?);
+    *server.metrics.usage.lock() = items;
+    Ok(())
+}
+
+async fn count_tokens(unsealed: &Unsealed, pace: &mut Pace, most: usize) -> Result<Vec<Item>> {
+    let mut all = 0_u64;
+    let (mut by_auth, mut by_policy, mut by_ttl) = (ByLabel::default(), ByLabel::default(), ByLabel::default());
+    let mut page = Page::first(PAGE);
+    loop {
+        let mut tx = unsealed.barrier.begin_read();
+        let (keys, is_last) = unsealed.tokens.keys(&mut tx, &mut page).await?;
+        for key in &keys {
+            let record = match unsealed.tokens.record(&mut tx, key).await {
+                Ok(Some(record)) => record,
+                Ok(None) => continue,
+                Err(error) if unreadable(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            all += 1;
+            by_auth.add(&auth_method(unsealed, &record));
+            by_ttl.add(match record.life {
+                Life::Endless => "+Inf",
+                Life::Until(_) => ttl_bucket(record.creation_ttl),
+            });
+            record.authority.names().iter().for_each(|policy| by_policy.add(policy));
+            pace.step().await;
+        }
+        if is_last {
+            break;
+        }
+    }
+    let all = Item { labels: vec![root()], ..Item::new("token.count", Value::Gauge(all as f64)) };
+    let parts = [
+        vec![all],
+        by_auth.into_items("token.count.by_auth", "auth_method", most),
+        by_policy.into_items("token.count.by_policy", "policy", most),
+        by_ttl.into_items("token.count.by_ttl", "creation_ttl", most),
+    ];
+    Ok(parts.concat())
+}
+
+/// The type of the auth method that made a token; `token` for those that tokens made.
+fn auth_method(unsealed: &Unsealed, record: &TokenRecord) -> String {
+    let mount = record.origin.mount.as_deref();
+    let engine = mount.and_then(|mount| Some(unsealed.mounts.router().at(mount)?.entry.engine.clone()));
+    engine.unwrap_or_else(|| "token".to_owned())
+}
+
+async fn count_entities(unsealed: &Unsealed, pace: &mut Pace) -> Result<Vec<Item>> {
+    let (entities, aliases) = unsealed.identity.count(&unsealed.barrier, pace).await?;
+    let mut items = vec![
+        Item::new("identity.num_entities", Value::Gauge(entities as f64)),
+        Item { labels: vec![root()], ..Item::new("identity.entity.count", Value::Gauge(entities as f64)) },
+    ];
+    let router = unsealed.mounts.router();
+    for (accessor, count) in aliases {
+        let Some(mounted) = router.by_accessor(&accessor) else { continue };
+        let entry = &mounted.entry;
+        let labels = vec![("auth_method", entry.engine.clone()), ("mount_point", entry.path.clone()), root()];
+        let value = Value::Gauge(count as f64);
+        items.push(Item { name: "identity.entity.alias.count".to_owned(), labels, value });
+    }
+    Ok(items)
+}
+
+/// What engines count of what they store, the largest numbers of each name.
+async fn ask_engines(unsealed: &Unsealed, most: usize) -> Result<Vec<Item>> {
+    let mounts: Vec<_> = unsealed.mounts.router().all().cloned().collect();
+    let mut items = Vec::new();
+    for mounted in mounts {
+        // The tick of the engine logs that it cannot be opened.
+        let Ok(engine) = mounted.engine(unsealed).await else { continue };
+        let mut cx = unsealed.context(&mounted, Operation::Read, mounted.entry.path.clone());
+        let gauges = engine.usage(&UsagePermit::new(), &mut cx).await?;
+        items.extend(gauges.into_iter().map(|gauge| Item {
+            name: gauge.name.to_owned(),
+            labels: [vec![("mount_point", mounted.entry.path.clone()), root()], gauge.labels].concat(),
+            value: Value::Gauge(gauge.value),
+        }));
+    }
+    let number = |item: &Item| if let Value::Gauge(value) = item.value { value } else { 0.0 };
+    items.sort_by(|a, b| a.name.cmp(&b.name).then(number(b).total_cmp(&number(a))));
+    let mut counted: BTreeMap<String, usize> = BTreeMap::new();
+    items.retain(|item| {
+        let count = counted.entry(item.name.clone()).or_default();
+        *count += 1;
+        *count <= most
+    });
+    Ok(items)
 }
 
 #[cfg(test)]

@@ -55,6 +55,8 @@ impl Answered {
 
 /// What core's own engines know of a call beyond what every engine may.
 pub(crate) struct CoreCall {
+    /// The unsealed server that authorized it.
+    pub(crate) unsealed: Arc<Unsealed>,
     /// Lets the engine of a renewed lease or token run.
     pub(crate) permit: RequestPermit,
     /// The caller's token.
@@ -75,7 +77,7 @@ pub(crate) struct CoreCall {
 
 impl Unsealed {
     /// Runs a recorded request.
-    pub(super) async fn dispatch(&self, recorded: Recorded) -> Answered {
+    pub(super) async fn dispatch(self: &Arc<Self>, recorded: Recorded) -> Answered {
         let (parts, said) = recorded.into_parts();
         let (outcome, last_step) = match self.run(&parts).await {
             Ok((sent, last_step)) => (Ok(sent), last_step),
@@ -85,7 +87,7 @@ impl Unsealed {
         Answered { incoming: parts.routed.incoming, mounted, caller: parts.caller, said, outcome, last_step }
     }
 
-    async fn run(&self, parts: &AuthorizedParts) -> Result<(Sent, Option<LastStep>)> {
+    async fn run(self: &Arc<Self>, parts: &AuthorizedParts) -> Result<(Sent, Option<LastStep>)> {
         let routed = &parts.routed;
         let version = &self.settings.version;
         let call = match &routed.destination {
@@ -112,7 +114,7 @@ impl Unsealed {
 
     /// Runs the handler, again after conflicts; `creates` becomes whether it made what it had not found.
     async fn attempts(
-        &self,
+        self: &Arc<Self>,
         parts: &AuthorizedParts,
         call: &Call,
         input: &Input,
@@ -129,7 +131,7 @@ impl Unsealed {
 
     /// One run of the handler, settled and committed.
     async fn attempt(
-        &self,
+        self: &Arc<Self>,
         parts: &AuthorizedParts,
         call: &Call,
         input: &Input,
@@ -246,7 +248,7 @@ impl Unsealed {
         )
     }
 
-    fn request_context(&self, parts: &AuthorizedParts, call: &Call) -> Cx {
+    fn request_context(self: &Arc<Self>, parts: &AuthorizedParts, call: &Call) -> Cx {
         let (incoming, mounted, once) = (&parts.routed.incoming, &call.mounted, call.row().once);
         let reads = incoming.operation == Operation::Read || incoming.operation.lists();
         let read_only = reads && !once && incoming.wrap_ttl.is_none() && !reads_wrapped(parts, mounted);
@@ -258,6 +260,7 @@ impl Unsealed {
         }
         if matches!(mounted.entry.engine.as_str(), "system" | "token") {
             cx = cx.with_core(Arc::new(CoreCall {
+                unsealed: self.clone(),
                 permit: parts.permit.clone(),
                 token: parts.caller.token.clone(),
                 last_use: parts.caller.last_use,

@@ -15,6 +15,8 @@ pub(crate) mod route;
 pub(crate) mod settle;
 pub(crate) mod wiped;
 
+use std::sync::Arc;
+
 use keepfast_framework::{Error, Timestamp};
 
 pub use incoming::{Incoming, OpenCeremonies, RecordedHeader};
@@ -47,7 +49,7 @@ impl Refused {
 
 impl Unsealed {
     /// The whole journey of one request.
-    pub(crate) async fn handle(&self, incoming: Box<Incoming>) -> Response {
+    pub(crate) async fn handle(self: &Arc<Self>, incoming: Box<Incoming>) -> Response {
         let _under_way = self.metrics.in_flight();
         let begun = self.clock.now();
         let registered = self.in_flight.begin(&incoming, begun);
@@ -58,7 +60,12 @@ impl Unsealed {
     }
 
     /// The journey itself, and whether it was a login.
-    async fn travel(&self, incoming: Box<Incoming>, begun: Timestamp, under_way: &UnderWay<'_>) -> (Response, bool) {
+    async fn travel(
+        self: &Arc<Self>,
+        incoming: Box<Incoming>,
+        begun: Timestamp,
+        under_way: &UnderWay<'_>,
+    ) -> (Response, bool) {
         let is_login = incoming.token.is_none() && incoming.path.as_str().starts_with("auth/");
         let admitted = self.admit(incoming, under_way).await;
         self.metrics.check_token.record(self.clock.now().since(begun));

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::System;
+use super::{System, unsealed};
 use crate::audit::created;
 use crate::settings::AuditSettings;
 
@@ -59,12 +59,12 @@ struct Hash {
     hash: String,
 }
 
-async fn list(sys: &System, _: &mut Cx, _: Nothing) -> Result<Flat<Value>> {
-    Ok(Flat(serde_json::to_value(sys.unsealed()?.audit.shown())?))
+async fn list(_: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<Value>> {
+    Ok(Flat(serde_json::to_value(unsealed(cx)?.audit.shown())?))
 }
 
-async fn create(sys: &System, cx: &mut Cx, req: Create) -> Result<()> {
-    let unsealed = sys.unsealed()?;
+async fn create(_: &System, cx: &mut Cx, req: Create) -> Result<()> {
+    let unsealed = unsealed(cx)?;
     if !unsealed.settings.allow_api_audit_creation {
         return Err(Error::invalid(
             "cannot enable audit device via API; use declarative, config-based audit device management instead",
@@ -84,8 +84,8 @@ async fn create(sys: &System, cx: &mut Cx, req: Create) -> Result<()> {
     Ok(())
 }
 
-async fn delete(sys: &System, cx: &mut Cx, req: Named) -> Result<()> {
-    let unsealed = sys.unsealed()?;
+async fn delete(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
+    let unsealed = unsealed(cx)?;
     let name = req.path.trim_matches('/').to_owned();
     if unsealed.audit.is_declared(&name) {
         return Err(Error::invalid("cannot disable configuration-managed audit device"));
@@ -97,12 +97,12 @@ async fn delete(sys: &System, cx: &mut Cx, req: Named) -> Result<()> {
     Ok(())
 }
 
-async fn hash(sys: &System, _: &mut Cx, req: Input) -> Result<Flat<Hash>> {
+async fn hash(_: &System, cx: &mut Cx, req: Input) -> Result<Flat<Hash>> {
     let Some(input) = req.input.filter(|i| !i.is_empty()) else {
         return Err(Error::invalid("the \"input\" parameter is empty"));
     };
     let name = req.path.trim_matches('/');
-    let hash = sys.unsealed()?.audit.hash(name, &input);
+    let hash = unsealed(cx)?.audit.hash(name, &input);
     hash.map(|hash| Flat(Hash { hash }))
         .ok_or_else(|| Error::invalid(format!("unknown audit backend {}", Quoted(&format!("{name}/")))))
 }

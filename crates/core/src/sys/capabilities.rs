@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{System, call};
+use super::{System, call, unsealed};
 use crate::token::Token;
 
 const HELP: Help = Help { synopsis: "What a token may do on given paths.", description: "" };
@@ -46,27 +46,27 @@ fn listed(status: Status, text: &str) -> Error {
     Error::new(status, format!("1 error occurred:\n\t* {text}\n\n"))
 }
 
-async fn of_token(sys: &System, cx: &mut Cx, req: Ask) -> Result<Flat<Map<String, Value>>> {
+async fn of_token(_: &System, cx: &mut Cx, req: Ask) -> Result<Flat<Map<String, Value>>> {
     let paths = paths(req.paths, req.path)?;
     let Some(text) = req.token.filter(|t| !t.is_empty()) else {
         return Err(listed(Status::BAD_REQUEST, "no token found"));
     };
-    let found = sys.unsealed()?.tokens.find_anywhere(&text, cx.now()).await?;
-    answer(sys, cx, found.ok_or_else(|| listed(Status::BAD_REQUEST, "invalid token"))?, &paths).await
+    let found = unsealed(cx)?.tokens.find_anywhere(&text, cx.now()).await?;
+    answer(cx, found.ok_or_else(|| listed(Status::BAD_REQUEST, "invalid token"))?, &paths).await
 }
 
-async fn of_self(sys: &System, cx: &mut Cx, req: Ask) -> Result<Flat<Map<String, Value>>> {
+async fn of_self(_: &System, cx: &mut Cx, req: Ask) -> Result<Flat<Map<String, Value>>> {
     let paths = paths(req.paths, req.path)?;
     let token = call(cx)?.token.clone().ok_or_else(Error::denied)?;
-    answer(sys, cx, token, &paths).await
+    answer(cx, token, &paths).await
 }
 
-async fn of_accessor(sys: &System, cx: &mut Cx, req: AskByAccessor) -> Result<Flat<Map<String, Value>>> {
+async fn of_accessor(_: &System, cx: &mut Cx, req: AskByAccessor) -> Result<Flat<Map<String, Value>>> {
     let Some(accessor) = req.accessor.filter(|a| !a.is_empty()) else { return Err(Error::invalid("missing accessor")) };
-    let tokens = &sys.unsealed()?.tokens;
+    let tokens = &unsealed(cx)?.tokens;
     let found = tokens.at(&tokens.place_of(&accessor), cx.now()).await?.filter(|t| t.record.accessor == accessor.0);
     let found = found.ok_or_else(|| listed(Status::BAD_REQUEST, "invalid accessor"))?;
-    answer(sys, cx, found, &paths(req.paths, req.path)?).await
+    answer(cx, found, &paths(req.paths, req.path)?).await
 }
 
 fn paths(paths: Option<PathTexts>, path: Option<PathTexts>) -> Result<Vec<String>> {
@@ -79,8 +79,8 @@ fn paths(paths: Option<PathTexts>, path: Option<PathTexts>) -> Result<Vec<String
     }
 }
 
-async fn answer(sys: &System, cx: &Cx, token: Arc<Token>, paths: &[String]) -> Result<Flat<Map<String, Value>>> {
-    let unsealed = sys.unsealed()?;
+async fn answer(cx: &Cx, token: Arc<Token>, paths: &[String]) -> Result<Flat<Map<String, Value>>> {
+    let unsealed = unsealed(cx)?;
     let compiled = unsealed.policies.acl_of(&token, &unsealed.identity).await?;
     let mut out = Map::new();
     for path in paths {

@@ -57,14 +57,14 @@ async fn read(_: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<Shown>> {
 async fn write(sys: &System, cx: &mut Cx, req: Write) -> Result<()> {
     let list = |given: Option<CommaList>| given.map(|l| l.0).unwrap_or_default();
     let cors = Cors::new(list(req.allowed_origins), list(req.allowed_headers)).map_err(Error::invalid)?;
-    let permission = sys.node()?.admission().change().await;
+    let permission = sys.admission.change().await;
     CORS.put(cx, "", &cors)?;
     cx.after_commit(move || permission.apply(|rules| rules.cors = Some(Arc::new(cors))));
     Ok(())
 }
 
 async fn delete(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
-    let permission = sys.node()?.admission().change().await;
+    let permission = sys.admission.change().await;
     CORS.delete(cx, "");
     cx.after_commit(move || permission.apply(|rules| rules.cors = None));
     Ok(())

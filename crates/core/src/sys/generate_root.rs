@@ -11,9 +11,9 @@ use keepfast_storage::Tx;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::System;
-use super::new_shares::Share;
+use super::new_shares::{Share, required_shares};
 use super::tools::base64_fault;
+use super::{System, unsealed};
 use crate::seal::custody::is_quorum;
 use crate::seal::generation::{self, Generation};
 use crate::seal::rotation::give;
@@ -22,6 +22,7 @@ use crate::token::Authority;
 use crate::token::create::Spec;
 use crate::token::id::SERVICE_LENGTH;
 use crate::token::record::FIRST_TOKEN_PATH;
+use crate::unsealed::Unsealed;
 
 const ATTEMPT: Help = Help {
     synopsis: "A new root token in the making.",
@@ -106,25 +107,25 @@ struct Decoded {
     token: String,
 }
 
-async fn status(sys: &System, _: &mut Cx, _: Nothing) -> Result<Data<Progress>> {
-    Ok(Data(Progress::of(sys.root_in_the_making().await?.as_ref(), sys.required_shares().await?)))
+async fn status(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Progress>> {
+    Ok(Data(Progress::of(root_in_the_making(cx).await?.as_ref(), required_shares(cx).await?)))
 }
 
-async fn begin(sys: &System, _: &mut Cx, req: Begin) -> Result<Data<Progress>> {
-    let begun = sys.begin_root(req).await?;
+async fn begin(_: &System, cx: &mut Cx, req: Begin) -> Result<Data<Progress>> {
+    let begun = begin_root(cx, req).await?;
     let otp = begun.otp.clone();
-    Ok(Data(Progress { otp: Some(otp), ..Progress::of(Some(&begun), sys.required_shares().await?) }))
+    Ok(Data(Progress { otp: Some(otp), ..Progress::of(Some(&begun), required_shares(cx).await?) }))
 }
 
-async fn cancel(sys: &System, _: &mut Cx, _: Nothing) -> Result<()> {
-    sys.cancel_root().await
+async fn cancel(_: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
+    cancel_root(cx).await
 }
 
-async fn update(sys: &System, cx: &mut Cx, req: Share) -> Result<Data<Progress>> {
+async fn update(_: &System, cx: &mut Cx, req: Share) -> Result<Data<Progress>> {
     let Some(nonce) = req.nonce.filter(|n| !n.is_empty()) else { return Err(Error::invalid("nonce is required")) };
     let Some(key) = req.key.filter(|k| !k.expose().is_empty()) else { return Err(Error::invalid("key is required")) };
-    let (standing, token) = sys.give_share_for_root(cx, key.expose(), &nonce).await?;
-    Ok(Data(Progress::after(&standing, sys.required_shares().await?, token)))
+    let (standing, token) = give_share_for_root(cx, key.expose(), &nonce).await?;
+    Ok(Data(Progress::after(&standing, required_shares(cx).await?, token)))
 }
 
 async fn decode(_: &System, _: &mut Cx, req: Decode) -> Result<Data<Decoded>> {
@@ -153,85 +154,76 @@ impl Standing {
     }
 }
 
-impl System {
-    pub(super) async fn root_in_the_making(&self) -> Result<Option<Standing>> {
-        let unsealed = self.unsealed()?;
-        let generation = unsealed.custody.generation.lock().await;
-        Ok(generation.as_ref().map(|g| Standing::of(g, g.given.progress())))
-    }
+pub(super) async fn root_in_the_making(cx: &Cx) -> Result<Option<Standing>> {
+    let unsealed = unsealed(cx)?;
+    let generation = unsealed.custody.generation.lock().await;
+    Ok(generation.as_ref().map(|g| Standing::of(g, g.given.progress())))
+}
 
-    pub(super) async fn begin_root(&self, asked: Begin) -> Result<Standing> {
-        let pad = asked.otp.map(|t| t.0).filter(|t| !t.expose().is_empty());
-        let is_made = pad.is_none();
-        if is_made && asked.pgp_key.is_some_and(|k| !k.is_empty()) {
-            return Err(Error::invalid(
-                "encrypting the token with a PGP key is not supported by this server; use an OTP",
-            ));
-        }
-        let begun = Generation::new(pad)?;
-        let unsealed = self.unsealed()?;
-        let mut generation = unsealed.custody.generation.lock().await;
-        if generation.is_some() {
-            return Err(Error::invalid("root generation already in progress for this namespace"));
-        }
-        let begun = generation.insert(begun);
-        let otp = if is_made { begun.pad().expose().clone() } else { String::new() };
-        Ok(Standing { otp, ..Standing::of(begun, 0) })
+pub(super) async fn begin_root(cx: &Cx, asked: Begin) -> Result<Standing> {
+    let pad = asked.otp.map(|t| t.0).filter(|t| !t.expose().is_empty());
+    let is_made = pad.is_none();
+    if is_made && asked.pgp_key.is_some_and(|k| !k.is_empty()) {
+        return Err(Error::invalid("encrypting the token with a PGP key is not supported by this server; use an OTP"));
     }
+    let begun = Generation::new(pad)?;
+    let unsealed = unsealed(cx)?;
+    let mut generation = unsealed.custody.generation.lock().await;
+    if generation.is_some() {
+        return Err(Error::invalid("root generation already in progress for this namespace"));
+    }
+    let begun = generation.insert(begun);
+    let otp = if is_made { begun.pad().expose().clone() } else { String::new() };
+    Ok(Standing { otp, ..Standing::of(begun, 0) })
+}
 
-    pub(super) async fn cancel_root(&self) -> Result<()> {
-        *self.unsealed()?.custody.generation.lock().await = None;
+pub(super) async fn cancel_root(cx: &Cx) -> Result<()> {
+    *unsealed(cx)?.custody.generation.lock().await = None;
+    Ok(())
+}
+
+/// Takes a share; with the last one comes the new token, encoded. It exists once an audit device has the answer.
+pub(super) async fn give_share_for_root(cx: &mut Cx, key: &str, nonce: &str) -> Result<(Standing, Option<String>)> {
+    let share = decode_share(key)?;
+    check_share(&share)?;
+    let unsealed = unsealed(cx)?;
+    let mut slot = unsealed.custody.generation.clone().lock_owned().await;
+    // Read when it is this share's turn: the shares may have changed while it waited.
+    let config = unsealed.custody.seal_config().await?;
+    let Some(generation) = slot.as_mut() else { return Err(Error::invalid("no root generation in progress")) };
+    if generation.nonce != nonce {
+        return Err(Error::invalid(format!(
+            "incorrect nonce supplied; nonce for this root generation operation is {:?}",
+            generation.nonce
+        )));
+    }
+    give(&mut generation.given, &share, "generation operation")?;
+    let standing = Standing::of(generation, generation.given.progress());
+    if standing.progress < usize::from(config.shape.threshold) {
+        return Ok((standing, None));
+    }
+    if !is_quorum(&config, &generation.given.take())? {
+        return Err(Error::invalid("root generation aborted: unable to authenticate: the shares do not unseal"));
+    }
+    let mut tx = unsealed.barrier.begin();
+    let token = generation.encode(&root_token(&unsealed, &mut tx, cx.now()).await?);
+    cx.after_record(move || async move {
+        tx.commit().await?;
+        *slot = None;
+        tracing::info!("root token generated");
         Ok(())
-    }
+    });
+    Ok((standing, Some(token)))
+}
 
-    /// Takes a share; with the last one comes the new token, encoded. It exists once an audit device has the answer.
-    pub(super) async fn give_share_for_root(
-        &self,
-        cx: &mut Cx,
-        key: &str,
-        nonce: &str,
-    ) -> Result<(Standing, Option<String>)> {
-        let share = decode_share(key)?;
-        check_share(&share)?;
-        let unsealed = self.unsealed()?;
-        let mut slot = unsealed.custody.generation.clone().lock_owned().await;
-        // Read when it is this share's turn: the shares may have changed while it waited.
-        let config = unsealed.custody.seal_config().await?;
-        let Some(generation) = slot.as_mut() else { return Err(Error::invalid("no root generation in progress")) };
-        if generation.nonce != nonce {
-            return Err(Error::invalid(format!(
-                "incorrect nonce supplied; nonce for this root generation operation is {:?}",
-                generation.nonce
-            )));
-        }
-        give(&mut generation.given, &share, "generation operation")?;
-        let standing = Standing::of(generation, generation.given.progress());
-        if standing.progress < usize::from(config.shape.threshold) {
-            return Ok((standing, None));
-        }
-        if !is_quorum(&config, &generation.given.take())? {
-            return Err(Error::invalid("root generation aborted: unable to authenticate: the shares do not unseal"));
-        }
-        let mut tx = unsealed.barrier.begin();
-        let token = generation.encode(&self.root_token(&mut tx, cx.now()).await?);
-        cx.after_record(move || async move {
-            tx.commit().await?;
-            *slot = None;
-            tracing::info!("root token generated");
-            Ok(())
-        });
-        Ok((standing, Some(token)))
-    }
-
-    /// A new root token, as the first one was.
-    async fn root_token(&self, tx: &mut Tx, now: Timestamp) -> Result<SecretString> {
-        let spec = Spec {
-            authority: Authority::Root,
-            path: FIRST_TOKEN_PATH.to_owned(),
-            display_name: "root".to_owned(),
-            ttl: None,
-            ..Spec::default()
-        };
-        Ok(self.unsealed()?.tokens.create(tx, spec, now).await?.id)
-    }
+/// A new root token, as the first one was.
+async fn root_token(unsealed: &Unsealed, tx: &mut Tx, now: Timestamp) -> Result<SecretString> {
+    let spec = Spec {
+        authority: Authority::Root,
+        path: FIRST_TOKEN_PATH.to_owned(),
+        display_name: "root".to_owned(),
+        ttl: None,
+        ..Spec::default()
+    };
+    Ok(unsealed.tokens.create(tx, spec, now).await?.id)
 }

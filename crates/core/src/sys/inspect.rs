@@ -8,7 +8,7 @@ use keepfast_framework::{Cx, Data, Error, Result, Routes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::System;
+use super::{System, unsealed};
 use crate::mount::MountEntry;
 
 const ROUTER: Help = Help {
@@ -56,8 +56,8 @@ impl Inspected {
     }
 }
 
-async fn router(sys: &System, _: &mut Cx, req: Tag) -> Result<Data<BTreeMap<String, Vec<Inspected>>>> {
-    let unsealed = sys.unsealed()?;
+async fn router(_: &System, cx: &mut Cx, req: Tag) -> Result<Data<BTreeMap<String, Vec<Inspected>>>> {
+    let unsealed = unsealed(cx)?;
     let key: fn(&MountEntry) -> String = match &*req.tag {
         "root" => |entry| entry.path.clone(),
         "storage" => MountEntry::storage_prefix,
@@ -73,8 +73,8 @@ async fn router(sys: &System, _: &mut Cx, req: Tag) -> Result<Data<BTreeMap<Stri
     Ok(Data(BTreeMap::from([(req.tag.into(), by_key.into_values().collect())])))
 }
 
-async fn request(sys: &System, _: &mut Cx, _: Nothing) -> Result<()> {
-    require_introspection(sys.unsealed()?.settings.introspection_endpoint)?;
+async fn request(_: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
+    require_introspection(unsealed(cx)?.settings.introspection_endpoint)?;
     Err(Error::unsupported_path())
 }
 

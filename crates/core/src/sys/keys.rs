@@ -5,7 +5,7 @@ use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Error, Result, Routes, Timestamp};
 use serde::Serialize;
 
-use super::System;
+use super::{System, unsealed};
 
 const SEAL: Help = Help { synopsis: "Seals the server.", description: "" };
 const STATUS: Help = Help { synopsis: "The present term of the keyring.", description: "" };
@@ -33,10 +33,10 @@ struct Status {
 
 /// The answer is sent before the keys are wiped, so the sealing runs behind it.
 async fn seal(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
-    let node = sys.node()?;
+    let lifecycle = sys.lifecycle()?;
     cx.after_commit(move || {
         tracing::info!("seal requested");
-        tokio::spawn(async move { node.seal().await });
+        tokio::spawn(async move { lifecycle.seal().await });
     });
     Ok(())
 }
@@ -49,14 +49,14 @@ async fn delete_backup(_: &System, _: &mut Cx, _: Nothing) -> Result<()> {
     Ok(())
 }
 
-async fn status(sys: &System, _: &mut Cx, _: Nothing) -> Result<Flat<Status>> {
-    let status = sys.unsealed()?.barrier.key_status()?;
+async fn status(_: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<Status>> {
+    let status = unsealed(cx)?.barrier.key_status()?;
     let install_time = Timestamp::from_unix(status.installed_unix).rfc3339();
     Ok(Flat(Status { encryptions: status.encryptions, install_time, term: status.term }))
 }
 
-async fn rotate(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
-    let term = sys.unsealed()?.barrier.rotate(cx.now().unix()).await?;
+async fn rotate(_: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
+    let term = unsealed(cx)?.barrier.rotate(cx.now().unix()).await?;
     tracing::info!(term, "keyring rotated");
     Ok(())
 }

@@ -7,7 +7,7 @@ use keepfast_framework::{Cx, Data, Page, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::System;
+use super::{System, unsealed};
 use crate::damaged::unreadable;
 use crate::lease::index::Named;
 use crate::unsealed::Unsealed;
@@ -40,9 +40,9 @@ pub(crate) struct Top {
     entities_sampled: usize,
 }
 
-pub(super) async fn top(sys: &System, _: &mut Cx, req: Largest) -> Result<Data<Top>> {
+pub(super) async fn top(_: &System, cx: &mut Cx, req: Largest) -> Result<Data<Top>> {
     let limit = req.limit.and_then(|l| usize::try_from(l.0).ok()).filter(|l| *l > 0).unwrap_or(20);
-    Ok(Data(rank(&*sys.unsealed()?, limit).await?))
+    Ok(Data(rank(&*unsealed(cx)?, limit).await?))
 }
 
 /// Counts all leases; of each kind the largest `limit` are named.

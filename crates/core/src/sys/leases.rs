@@ -10,7 +10,7 @@ use keepfast_framework::{Cx, Data, Error, Keys, Outcome, Page, Result, Routes, S
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{System, lease_top};
+use super::{System, lease_top, unsealed};
 use crate::lease::index::{self, Named};
 use crate::lease::record::{LeaseId, LeaseRecord, State};
 use crate::lease::revoke::How;
@@ -168,21 +168,21 @@ fn id_of(req: ById) -> Result<String> {
     }
 }
 
-async fn lookup(sys: &System, cx: &mut Cx, req: ById) -> Result<Data<Shown>> {
+async fn lookup(_: &System, cx: &mut Cx, req: ById) -> Result<Data<Shown>> {
     let begun = cx.now();
-    let found = found(sys, cx, req).await;
-    sys.node()?.metrics.leases.fetch_times.record(cx.now().since(begun));
+    let found = found(cx, req).await;
+    unsealed(cx)?.metrics.leases.fetch_times.record(cx.now().since(begun));
     found
 }
 
-async fn found(sys: &System, cx: &mut Cx, req: ById) -> Result<Data<Shown>> {
+async fn found(cx: &mut Cx, req: ById) -> Result<Data<Shown>> {
     let id = id_of(req)?;
     let invalid = || Error::invalid("invalid lease");
     let now = cx.now();
     match index::parse_lease_id(&id).ok_or_else(invalid)? {
         (path, Named::Token(key)) => {
             let token =
-                sys.unsealed()?.tokens.at(&key, now).await?.filter(|t| t.record.path == path).ok_or_else(invalid)?;
+                unsealed(cx)?.tokens.at(&key, now).await?.filter(|t| t.record.path == path).ok_or_else(invalid)?;
             let record = &token.record;
             let Life::Until(end) = record.life else { return Err(invalid()) };
             Ok(Data(Shown {
@@ -196,7 +196,7 @@ async fn found(sys: &System, cx: &mut Cx, req: ById) -> Result<Data<Shown>> {
             }))
         }
         (path, Named::Lease(key)) => {
-            let found = sys.unsealed()?.leases.at(path, &key).await?;
+            let found = unsealed(cx)?.leases.at(path, &key).await?;
             let record = found.filter(|r| r.state != State::Pending).ok_or_else(invalid)?;
             Ok(Data(Shown {
                 expire_time: Some(record.end.rfc3339()),
@@ -211,13 +211,13 @@ async fn found(sys: &System, cx: &mut Cx, req: ById) -> Result<Data<Shown>> {
     }
 }
 
-async fn list(sys: &System, _: &mut Cx, req: ByPrefix) -> Result<Keys> {
-    Ok(Keys::of(sys.unsealed()?.leases.below(req.prefix.trim_matches('/'), &Page::all()).await?))
+async fn list(_: &System, cx: &mut Cx, req: ByPrefix) -> Result<Keys> {
+    Ok(Keys::of(unsealed(cx)?.leases.below(req.prefix.trim_matches('/'), &Page::all()).await?))
 }
 
-async fn renew(sys: &System, cx: &mut Cx, req: Renew) -> Result<Outcome> {
+async fn renew(_: &System, cx: &mut Cx, req: Renew) -> Result<Outcome> {
     let id = id_of(ById { lease_id: req.lease_id, url_lease_id: req.url_lease_id })?;
-    let unsealed = sys.unsealed()?;
+    let unsealed = unsealed(cx)?;
     let unknown = || Error::invalid("lease not found");
     match index::parse_lease_id(&id).ok_or_else(unknown)? {
         (path, Named::Token(key)) => {
@@ -245,9 +245,9 @@ fn accepted(sync: Option<Flag>) -> Status {
     if sync.is_some_and(|s| !s.0) { Status(202) } else { Status::NO_CONTENT }
 }
 
-async fn revoke_one(sys: &System, _: &mut Cx, req: Revoke) -> Result<()> {
+async fn revoke_one(_: &System, cx: &mut Cx, req: Revoke) -> Result<()> {
     let id = id_of(ById { lease_id: req.lease_id, url_lease_id: req.url_lease_id })?;
-    let unsealed = sys.unsealed()?;
+    let unsealed = unsealed(cx)?;
     match index::parse_lease_id(&id) {
         None => Ok(()),
         Some((path, Named::Token(key))) => {
@@ -265,17 +265,17 @@ fn how(sync: Option<Flag>) -> How {
     if sync.is_some_and(|s| s.0) { How::Now } else { How::Queued }
 }
 
-async fn revoke_prefix(sys: &System, _: &mut Cx, req: RevokePrefix) -> Result<WithStatus<()>> {
-    sys.unsealed()?.revoke_prefix(req.prefix.trim_start_matches('/'), how(req.sync)).await?;
+async fn revoke_prefix(_: &System, cx: &mut Cx, req: RevokePrefix) -> Result<WithStatus<()>> {
+    unsealed(cx)?.revoke_prefix(req.prefix.trim_start_matches('/'), how(req.sync)).await?;
     Ok(WithStatus(accepted(req.sync), ()))
 }
 
-async fn revoke_force(sys: &System, _: &mut Cx, req: ByPrefix) -> Result<()> {
-    sys.unsealed()?.revoke_prefix(req.prefix.trim_start_matches('/'), How::Forced).await
+async fn revoke_force(_: &System, cx: &mut Cx, req: ByPrefix) -> Result<()> {
+    unsealed(cx)?.revoke_prefix(req.prefix.trim_start_matches('/'), How::Forced).await
 }
 
-async fn tidy(sys: &System, cx: &mut Cx, _: Nothing) -> Result<WithStatus<()>> {
-    let unsealed = sys.unsealed()?;
+async fn tidy(_: &System, cx: &mut Cx, _: Nothing) -> Result<WithStatus<()>> {
+    let unsealed = unsealed(cx)?;
     let now = cx.now();
     tokio::spawn(async move {
         match unsealed.tidy_leases(now).await {
@@ -308,7 +308,7 @@ struct Counts {
     lease_count: usize,
 }
 
-async fn irrevocable(sys: &System, _: &mut Cx, req: OfType) -> Result<Option<Data<IrrevocableLeases>>> {
+async fn irrevocable(_: &System, cx: &mut Cx, req: OfType) -> Result<Option<Data<IrrevocableLeases>>> {
     if req.kind.as_ref().is_none_or(|k| k.0 != "irrevocable") {
         return Ok(None);
     }
@@ -321,9 +321,9 @@ async fn irrevocable(sys: &System, _: &mut Cx, req: OfType) -> Result<Option<Dat
             .filter(|limit| *limit > 0)
             .ok_or_else(|| Error::invalid("limit must be 'none' or a positive integer"))?,
     };
-    let unsealed = sys.unsealed()?;
+    let unsealed = unsealed(cx)?;
     let mut leases = Vec::new();
-    for (mount_id, id) in irrevocable_ids(sys, limit).await? {
+    for (mount_id, id) in irrevocable_ids(cx, limit).await? {
         let found = unsealed.leases.record(&mut unsealed.barrier.begin_read(), &id).await;
         let (lease_id, error) = match found {
             Ok(Some(LeaseRecord { state: State::Irrevocable { error }, path, .. })) => {
@@ -338,12 +338,12 @@ async fn irrevocable(sys: &System, _: &mut Cx, req: OfType) -> Result<Option<Dat
     Ok(Some(Data(IrrevocableLeases { lease_count: leases.len(), leases })))
 }
 
-async fn count(sys: &System, _: &mut Cx, req: CountOf) -> Result<Option<Data<Counts>>> {
+async fn count(_: &System, cx: &mut Cx, req: CountOf) -> Result<Option<Data<Counts>>> {
     if req.kind.as_ref().is_none_or(|k| k.0 != "irrevocable") {
         return Ok(None);
     }
     let mut counts = BTreeMap::new();
-    let unsealed = sys.unsealed()?;
+    let unsealed = unsealed(cx)?;
     for mount in unsealed.leases.irrevocable_mounts().await? {
         let mut page = Page::first(PAGE);
         let mut counted = 0;
@@ -361,8 +361,8 @@ async fn count(sys: &System, _: &mut Cx, req: CountOf) -> Result<Option<Data<Cou
 }
 
 /// The irrevocable leases, `limit` at most, with the accessors of their mounts (or what is left of one).
-async fn irrevocable_ids(sys: &System, limit: usize) -> Result<Vec<(String, LeaseId)>> {
-    let unsealed = sys.unsealed()?;
+async fn irrevocable_ids(cx: &Cx, limit: usize) -> Result<Vec<(String, LeaseId)>> {
+    let unsealed = unsealed(cx)?;
     let mut out = Vec::new();
     for mount in unsealed.leases.irrevocable_mounts().await? {
         let page = Page::first(limit - out.len());
@@ -382,13 +382,13 @@ struct QuarantineShown {
     reason: Option<String>,
 }
 
-async fn read_quarantine(sys: &System, _: &mut Cx, _: Nothing) -> Result<Data<QuarantineShown>> {
-    let unsealed = sys.unsealed()?;
+async fn read_quarantine(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<QuarantineShown>> {
+    let unsealed = unsealed(cx)?;
     let found = unsealed.leases.quarantine().await?;
     let since = found.as_ref().map(|q| q.since.rfc3339());
     Ok(Data(QuarantineShown { enabled: unsealed.leases.is_quarantined(), since, reason: found.map(|q| q.reason) }))
 }
 
-async fn set_quarantine(sys: &System, cx: &mut Cx, req: SetQuarantine) -> Result<()> {
-    sys.unsealed()?.leases.set_quarantine(req.enabled.0, cx.now()).await
+async fn set_quarantine(_: &System, cx: &mut Cx, req: SetQuarantine) -> Result<()> {
+    unsealed(cx)?.leases.set_quarantine(req.enabled.0, cx.now()).await
 }

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::System;
+use super::{System, unsealed};
 use crate::mount::LockoutConfig;
 
 const LOCKED: Help = Help { synopsis: "The users that are locked out after too many failed logins.", description: "" };
@@ -55,8 +55,8 @@ struct AtMount {
     alias_identifiers: Option<Vec<String>>,
 }
 
-async fn list(sys: &System, cx: &mut Cx, req: OfMount) -> Result<Data<Locked>> {
-    let mut locked: BTreeMap<String, Vec<String>> = sys.unsealed()?.lockout.locked(cx.now());
+async fn list(_: &System, cx: &mut Cx, req: OfMount) -> Result<Data<Locked>> {
+    let mut locked: BTreeMap<String, Vec<String>> = unsealed(cx)?.lockout.locked(cx.now());
     if let Some(only) = req.mount_accessor.filter(|a| !a.is_empty()) {
         let of_it = locked.remove(&only.0).unwrap_or_default();
         locked = BTreeMap::from([(only.0, of_it)]);
@@ -73,8 +73,8 @@ async fn list(sys: &System, cx: &mut Cx, req: OfMount) -> Result<Data<Locked>> {
     Ok(Data(Locked { by_namespace: vec![root], total }))
 }
 
-async fn unlock(sys: &System, cx: &mut Cx, req: User) -> Result<()> {
-    sys.unsealed()?.lockout.unlock(&req.mount_accessor, &req.alias_identifier, cx.now()).await
+async fn unlock(_: &System, cx: &mut Cx, req: User) -> Result<()> {
+    unsealed(cx)?.lockout.unlock(&req.mount_accessor, &req.alias_identifier, cx.now()).await
 }
 
 impl LockoutConfig {

@@ -9,7 +9,7 @@ use keepfast_framework::{Cx, Data, Error, Result, Routes};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::System;
+use super::{System, unsealed};
 use crate::settings::{LogLevel, LogLevels};
 
 const HELP: Help =
@@ -42,10 +42,8 @@ struct SetOne {
 
 type Levels = Data<BTreeMap<&'static str, &'static str>>;
 
-impl System {
-    fn log(&self) -> Result<Arc<dyn LogLevels>> {
-        self.unsealed()?.settings.log.clone().ok_or_else(|| Error::invalid("this server's log has fixed levels"))
-    }
+fn log(cx: &Cx) -> Result<Arc<dyn LogLevels>> {
+    unsealed(cx)?.settings.log.clone().ok_or_else(|| Error::invalid("this server's log has fixed levels"))
 }
 
 fn level(given: Option<Text>) -> Result<LogLevel> {
@@ -61,32 +59,32 @@ fn found(there_is: bool, name: &str) -> Result<()> {
     if there_is { Ok(()) } else { Err(Error::invalid(format!("logger {} not found", Quoted(name)))) }
 }
 
-async fn list(sys: &System, _: &mut Cx, _: Nothing) -> Result<Levels> {
-    Ok(Data(sys.log()?.levels()))
+async fn list(_: &System, cx: &mut Cx, _: Nothing) -> Result<Levels> {
+    Ok(Data(log(cx)?.levels()))
 }
 
-async fn read(sys: &System, _: &mut Cx, req: Named) -> Result<Levels> {
-    let mut levels = sys.log()?.levels();
+async fn read(_: &System, cx: &mut Cx, req: Named) -> Result<Levels> {
+    let mut levels = log(cx)?.levels();
     levels.retain(|name, _| *name == &*req.name);
     Ok(Data(levels))
 }
 
-async fn set_all(sys: &System, _: &mut Cx, req: Level) -> Result<()> {
+async fn set_all(_: &System, cx: &mut Cx, req: Level) -> Result<()> {
     let level = level(req.level)?;
-    sys.log()?.set(None, Some(level));
+    log(cx)?.set(None, Some(level));
     Ok(())
 }
 
-async fn set(sys: &System, _: &mut Cx, req: SetOne) -> Result<()> {
+async fn set(_: &System, cx: &mut Cx, req: SetOne) -> Result<()> {
     let level = level(req.level)?;
-    found(sys.log()?.set(Some(&req.name), Some(level)), &req.name)
+    found(log(cx)?.set(Some(&req.name), Some(level)), &req.name)
 }
 
-async fn reset_all(sys: &System, _: &mut Cx, _: Nothing) -> Result<()> {
-    sys.log()?.set(None, None);
+async fn reset_all(_: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
+    log(cx)?.set(None, None);
     Ok(())
 }
 
-async fn reset(sys: &System, _: &mut Cx, req: Named) -> Result<()> {
-    found(sys.log()?.set(Some(&req.name), None), &req.name)
+async fn reset(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
+    found(log(cx)?.set(Some(&req.name), None), &req.name)
 }

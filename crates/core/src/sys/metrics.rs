@@ -12,8 +12,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{System, call};
-use crate::metrics::format;
-use crate::node::Node;
+use crate::lifecycle::Lifecycle;
+use crate::metrics::{format, gather};
 use crate::request::Response;
 
 const HELP: Help = Help {
@@ -54,58 +54,27 @@ struct Format {
 
 async fn metrics(sys: &System, cx: &mut Cx, req: Format) -> Result<Raw> {
     let asked = req.format.as_deref().unwrap_or_default();
-    sys.node()?.metrics_as(asked, call(cx)?.accepts_prometheus)
+    document(&*sys.lifecycle()?, asked, call(cx)?.accepts_prometheus)
 }
 
-impl Node {
-    fn metrics_as(&self, format: &str, accepts_prometheus: bool) -> Result<Raw> {
-        let telemetry = &self.settings.telemetry;
-        let text = |status, text: String| Raw { status, content_type: "text/plain", body: text.into_bytes() };
-        let format = if format.is_empty() && accepts_prometheus { "prometheus" } else { format };
-        Ok(match format {
-            "" => Raw {
-                status: Status::OK,
-                content_type: "application/json",
-                body: format::json(&self.gather(), &self.metrics.turns.lock(), &telemetry.prefix, self.clock.now())?,
-            },
-            "prometheus" if telemetry.prometheus_retention.is_zero() => {
-                text(Status::BAD_REQUEST, "prometheus is not enabled".to_owned())
-            }
-            "prometheus" => Raw {
-                status: Status::OK,
-                content_type: PROMETHEUS,
-                body: format::prometheus(&self.gather(), &telemetry.prefix).into_bytes(),
-            },
-            other => text(Status::BAD_REQUEST, format!("metric response format {other:?} unknown")),
-        })
-    }
-
-    /// Counts an answer by its status code.
-    pub fn count_answer(&self, status: u16) {
-        self.metrics.responses.add(status);
-    }
-
-    /// The metrics for whoever asks, where a listener allows that. Nobody is named in them and no device records it.
-    ///
-    /// They are read at most once in [`FRESH`] for each format, because it takes far more work than asking for them.
-    pub fn open_metrics(&self, format: &str, accepts_prometheus: bool) -> Response {
+impl OpenMetrics {
+    /// The metrics without a token. They are read at most once in [`FRESH`] for each format, because it takes far more work than asking for them.
+    pub(crate) fn answer(&self, server: &Lifecycle, format: &str, accepts_prometheus: bool) -> Response {
         let documents = match (format, accepts_prometheus) {
-            ("prometheus", _) | ("", true) => &self.open_metrics.prometheus,
-            ("", false) => &self.open_metrics.json,
+            ("prometheus", _) | ("", true) => &self.prometheus,
+            ("", false) => &self.json,
             (unknown, _) => {
-                return self
-                    .metrics_as(unknown, accepts_prometheus)
+                return document(server, unknown, accepts_prometheus)
                     .map_or_else(|e| Response::failed(&e), Response::unrecorded);
             }
         };
         // Who comes while they are read waits for them.
-        let mut document = documents.lock();
-        let (now, sealed) = (self.clock.now(), self.is_sealed());
-        let fresh =
-            document.take().filter(|made| made.sealed == sealed && made.at <= now && now.since(made.at) < FRESH);
+        let mut kept = documents.lock();
+        let (now, sealed) = (server.clock.now(), server.is_sealed());
+        let fresh = kept.take().filter(|made| made.sealed == sealed && made.at <= now && now.since(made.at) < FRESH);
         let current = match fresh {
             Some(fresh) => fresh,
-            None => match self.metrics_as(format, accepts_prometheus) {
+            None => match document(server, format, accepts_prometheus) {
                 Ok(Raw { status, content_type, body }) => {
                     Document { at: now, sealed, status, content_type, body: body.into() }
                 }
@@ -113,7 +82,35 @@ impl Node {
             },
         };
         let response = Response::document(current.status, current.content_type, current.body.clone());
-        *document = Some(current);
+        *kept = Some(current);
         response
     }
+}
+
+/// The metrics in this format.
+fn document(server: &Lifecycle, format: &str, accepts_prometheus: bool) -> Result<Raw> {
+    let telemetry = &server.settings.telemetry;
+    let text = |status, text: String| Raw { status, content_type: "text/plain", body: text.into_bytes() };
+    let format = if format.is_empty() && accepts_prometheus { "prometheus" } else { format };
+    Ok(match format {
+        "" => Raw {
+            status: Status::OK,
+            content_type: "application/json",
+            body: format::json(
+                &gather::gather(server),
+                &server.metrics.turns.lock(),
+                &telemetry.prefix,
+                server.clock.now(),
+            )?,
+        },
+        "prometheus" if telemetry.prometheus_retention.is_zero() => {
+            text(Status::BAD_REQUEST, "prometheus is not enabled".to_owned())
+        }
+        "prometheus" => Raw {
+            status: Status::OK,
+            content_type: PROMETHEUS,
+            body: format::prometheus(&gather::gather(server), &telemetry.prefix).into_bytes(),
+        },
+        other => text(Status::BAD_REQUEST, format!("metric response format {other:?} unknown")),
+    })
 }

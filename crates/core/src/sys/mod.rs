@@ -6,7 +6,7 @@ mod capabilities;
 mod cors;
 mod generate_root;
 mod host_info;
-mod in_flight;
+pub(crate) mod in_flight;
 mod inspect;
 mod keys;
 pub(crate) mod lease_top;
@@ -29,43 +29,17 @@ mod remount;
 mod rotate_root;
 mod rotation;
 mod state;
+mod system;
 mod tools;
 mod tune;
 mod ui;
 mod ui_headers;
 mod wrapping;
 
-use std::sync::{Arc, Weak};
-
 use keepfast_framework::{Cx, Engine, Error, Kind, Result, Routes};
 
-use crate::node::Node;
-use crate::request::dispatch::CoreCall;
-use crate::unsealed::Unsealed;
-
-/// The engine at `sys/`.
-pub(crate) struct System {
-    node: Weak<Node>,
-}
-
-impl System {
-    pub(crate) fn open(node: &Weak<Node>) -> Result<Self> {
-        Ok(System { node: node.clone() })
-    }
-
-    fn node(&self) -> Result<Arc<Node>> {
-        self.node.upgrade().ok_or_else(Error::sealed)
-    }
-
-    fn unsealed(&self) -> Result<Arc<Unsealed>> {
-        self.node()?.unsealed().ok_or_else(Error::sealed)
-    }
-}
-
-/// What core knows of the call.
-fn call(cx: &Cx) -> Result<Arc<CoreCall>> {
-    cx.core::<CoreCall>().ok_or_else(|| Error::internal("a system request without core's part"))
-}
+pub(crate) use system::System;
+use system::{call, unsealed};
 
 impl Engine for System {
     const TYPE: &'static str = "system";

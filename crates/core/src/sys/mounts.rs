@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::mount_shown::Shown;
-use super::{System, plugin_version};
+use super::{System, plugin_version, unsealed};
 use crate::mount::entry::or_inherited;
 use crate::mount::{MountConfig, MountEntry};
 use crate::unsealed::Unsealed;
@@ -63,12 +63,12 @@ struct Enable {
     plugin_version: Option<Text>,
 }
 
-async fn list_secrets(sys: &System, _: &mut Cx, _: Nothing) -> Result<Flat<BTreeMap<String, Shown>>> {
-    list(&*sys.unsealed()?, Kind::Secrets)
+async fn list_secrets(_: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<BTreeMap<String, Shown>>> {
+    list(&*unsealed(cx)?, Kind::Secrets)
 }
 
-async fn list_auth(sys: &System, _: &mut Cx, _: Nothing) -> Result<Flat<BTreeMap<String, Shown>>> {
-    list(&*sys.unsealed()?, Kind::Auth)
+async fn list_auth(_: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<BTreeMap<String, Shown>>> {
+    list(&*unsealed(cx)?, Kind::Auth)
 }
 
 fn list(unsealed: &Unsealed, kind: Kind) -> Result<Flat<BTreeMap<String, Shown>>> {
@@ -77,25 +77,25 @@ fn list(unsealed: &Unsealed, kind: Kind) -> Result<Flat<BTreeMap<String, Shown>>
     Ok(Flat(mounts.map(|m| (m.entry.shown_path().to_owned(), Shown::new(&m.entry, None))).collect()))
 }
 
-async fn read_secrets(sys: &System, _: &mut Cx, req: Named) -> Result<Flat<Shown>> {
+async fn read_secrets(_: &System, cx: &mut Cx, req: Named) -> Result<Flat<Shown>> {
     let path = Unsealed::mount_path(Kind::Secrets, &req.path);
-    let found = sys.unsealed()?.mounts.router().at(&path).map(|m| Shown::new(&m.entry, None));
+    let found = unsealed(cx)?.mounts.router().at(&path).map(|m| Shown::new(&m.entry, None));
     found.map(Flat).ok_or_else(|| Error::invalid(format!("No secret engine mount at {path}")))
 }
 
-async fn read_auth(sys: &System, _: &mut Cx, req: Named) -> Result<Flat<Shown>> {
+async fn read_auth(_: &System, cx: &mut Cx, req: Named) -> Result<Flat<Shown>> {
     let path = Unsealed::mount_path(Kind::Auth, &req.path);
-    let found = sys.unsealed()?.mounts.router().at(&path).map(|m| Shown::new(&m.entry, None));
+    let found = unsealed(cx)?.mounts.router().at(&path).map(|m| Shown::new(&m.entry, None));
     found.map(Flat).ok_or_else(|| Error::invalid(format!("No auth engine at {}/", req.path.trim_matches('/'))))
 }
 
-async fn enable_secrets(sys: &System, _: &mut Cx, req: Enable) -> Result<()> {
+async fn enable_secrets(_: &System, cx: &mut Cx, req: Enable) -> Result<()> {
     let path = Unsealed::mount_path(Kind::Secrets, req.path.bare());
     engine_of(&req, Kind::Secrets)?;
     if is_reserved(&path) {
         return Err(Error::invalid(format!("cannot mount {}", Quoted(&path))));
     }
-    enable(&*sys.unsealed()?, Kind::Secrets, &path, req).await
+    enable(&*unsealed(cx)?, Kind::Secrets, &path, req).await
 }
 
 /// Whether a secrets engine may not be mounted there.
@@ -103,12 +103,12 @@ pub(super) fn is_reserved(path: &str) -> bool {
     matches!(path.split('/').next().unwrap_or_default(), "auth" | "sys" | "identity" | "cubbyhole" | "audit" | "")
 }
 
-async fn enable_auth(sys: &System, _: &mut Cx, req: Enable) -> Result<()> {
+async fn enable_auth(_: &System, cx: &mut Cx, req: Enable) -> Result<()> {
     if req.engine.as_deref() == Some("token") {
         return Err(Error::invalid("token credential backend cannot be instantiated"));
     }
     let path = Unsealed::mount_path(Kind::Auth, req.path.bare());
-    enable(&*sys.unsealed()?, Kind::Auth, &path, req).await
+    enable(&*unsealed(cx)?, Kind::Auth, &path, req).await
 }
 
 async fn enable(unsealed: &Unsealed, kind: Kind, path: &str, req: Enable) -> Result<()> {
@@ -347,20 +347,20 @@ fn check_ttls(config: &MountConfig, unsealed: &Unsealed) -> Result<()> {
     Ok(())
 }
 
-async fn disable_secrets(sys: &System, _: &mut Cx, req: Named) -> Result<()> {
+async fn disable_secrets(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
     let path = Unsealed::mount_path(Kind::Secrets, &req.path);
     if matches!(path.as_str(), "sys/" | "cubbyhole/" | "identity/" | "auth/token/") {
         return Err(Error::invalid(format!("cannot unmount {}", Quoted(&path))));
     }
-    disable(&*sys.unsealed()?, &path).await
+    disable(&*unsealed(cx)?, &path).await
 }
 
-async fn disable_auth(sys: &System, _: &mut Cx, req: Named) -> Result<()> {
+async fn disable_auth(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
     let path = Unsealed::mount_path(Kind::Auth, &req.path);
     if path == "auth/token/" {
         return Err(Error::invalid("token credential backend cannot be disabled"));
     }
-    disable(&*sys.unsealed()?, &path).await
+    disable(&*unsealed(cx)?, &path).await
 }
 
 /// A mount that is not there is taken away already.

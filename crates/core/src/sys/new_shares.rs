@@ -9,7 +9,7 @@ use keepfast_framework::{Cx, Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::System;
+use super::unsealed;
 use crate::seal::SealShape;
 use crate::seal::custody::is_quorum;
 use crate::seal::rotation::{Pending, Rotation, give};
@@ -156,141 +156,134 @@ impl Made {
     }
 }
 
-impl System {
-    /// How many shares of the present kind it takes.
-    pub(super) async fn required_shares(&self) -> Result<u8> {
-        Ok(self.unsealed()?.custody.seal_config().await?.shape.threshold)
-    }
+/// How many shares of the present kind it takes.
+pub(super) async fn required_shares(cx: &Cx) -> Result<u8> {
+    Ok(unsealed(cx)?.custody.seal_config().await?.shape.threshold)
+}
 
-    pub(super) async fn new_shares(&self) -> Result<Option<Standing>> {
-        Ok(self.unsealed()?.custody.rotation.lock().await.as_ref().map(Standing::of))
-    }
+pub(super) async fn new_shares(cx: &Cx) -> Result<Option<Standing>> {
+    Ok(unsealed(cx)?.custody.rotation.lock().await.as_ref().map(Standing::of))
+}
 
-    pub(super) async fn begin_new_shares(&self, words: &Words, asked: &Begin) -> Result<Standing> {
-        let unsealed = self.unsealed()?;
-        let mut rotation = unsealed.custody.rotation.lock().await;
-        if rotation.is_some() {
-            return Err(Error::invalid(format!("{} already in progress", words.name)));
-        }
-        let refused = |why: &str| Error::invalid(format!("invalid {} seal configuration: {why}", words.seal));
-        let number = |given: &Option<Int>| given.as_ref().map_or(0, |n| n.0);
-        let shape = SealShape::check(number(&asked.secret_shares), number(&asked.secret_threshold)).map_err(refused)?;
-        if asked.has_pgp_keys() {
-            return Err(refused("encrypting shares with PGP keys is not supported by this server"));
-        }
-        let verify = asked.require_verification.as_ref().is_some_and(|verify| verify.0);
-        Ok(Standing::of(rotation.insert(Rotation::new(shape, asked.wants_backup(), verify))))
+pub(super) async fn begin_new_shares(cx: &Cx, words: &Words, asked: &Begin) -> Result<Standing> {
+    let unsealed = unsealed(cx)?;
+    let mut rotation = unsealed.custody.rotation.lock().await;
+    if rotation.is_some() {
+        return Err(Error::invalid(format!("{} already in progress", words.name)));
     }
-
-    pub(super) async fn cancel_new_shares(&self) -> Result<()> {
-        *self.unsealed()?.custody.rotation.lock().await = None;
-        Ok(())
+    let refused = |why: &str| Error::invalid(format!("invalid {} seal configuration: {why}", words.seal));
+    let number = |given: &Option<Int>| given.as_ref().map_or(0, |n| n.0);
+    let shape = SealShape::check(number(&asked.secret_shares), number(&asked.secret_threshold)).map_err(refused)?;
+    if asked.has_pgp_keys() {
+        return Err(refused("encrypting shares with PGP keys is not supported by this server"));
     }
+    let verify = asked.require_verification.as_ref().is_some_and(|verify| verify.0);
+    Ok(Standing::of(rotation.insert(Rotation::new(shape, asked.wants_backup(), verify))))
+}
 
-    /// Takes a share of the present kind. New shares that need no proof count once an audit device has the answer: an
-    /// answer that cannot be sent must not make lost shares the valid ones.
-    pub(super) async fn give_old_share(
-        &self,
-        cx: &mut Cx,
-        words: &Words,
-        share: &SecretBytes,
-        nonce: &str,
-    ) -> Result<Step<Standing, Made>> {
-        let unsealed = self.unsealed()?;
-        let mut slot = unsealed.custody.rotation.clone().lock_owned().await;
-        // Read when it is this share's turn: the shares may have changed while it waited.
-        let config = unsealed.custody.seal_config().await?;
-        let Some(rotation) = slot.as_mut() else { return Err(Error::invalid(words.absent)) };
-        if let Some(pending) = &rotation.pending {
-            return Err(Error::invalid(format!(
-                "{} already finished; verification must be performed; nonce for the verification operation is {:?}",
-                words.finished, pending.nonce
-            )));
-        }
-        if rotation.nonce != nonce {
-            let (operation, right) = (words.operation, &rotation.nonce);
-            return Err(Error::invalid(format!("incorrect nonce supplied; nonce for {operation} is {right:?}")));
-        }
-        give(&mut rotation.given, share, words.collection)?;
-        if rotation.given.progress() < usize::from(config.shape.threshold) {
-            return Ok(Step::Progress(Standing::of(rotation)));
-        }
-        if !is_quorum(&config, &rotation.given.take())? {
-            return Err(Error::invalid("failed to read root key: the shares do not unseal"));
-        }
-        let (pending, shares) = rotation.make(&config)?;
-        let made = Made::of(rotation, &pending, &shares);
-        if rotation.verify {
-            rotation.pending = Some(pending);
-        } else {
-            cx.after_record(move || async move {
-                commit(&unsealed, &pending).await?;
-                *slot = None;
-                Ok(())
-            });
-        }
-        Ok(Step::Done(made))
+pub(super) async fn cancel_new_shares(cx: &Cx) -> Result<()> {
+    *unsealed(cx)?.custody.rotation.lock().await = None;
+    Ok(())
+}
+
+/// Takes a share of the present kind. New shares that need no proof count once an audit device has the answer: an
+/// answer that cannot be sent must not make lost shares the valid ones.
+pub(super) async fn give_old_share(
+    cx: &mut Cx,
+    words: &Words,
+    share: &SecretBytes,
+    nonce: &str,
+) -> Result<Step<Standing, Made>> {
+    let unsealed = unsealed(cx)?;
+    let mut slot = unsealed.custody.rotation.clone().lock_owned().await;
+    // Read when it is this share's turn: the shares may have changed while it waited.
+    let config = unsealed.custody.seal_config().await?;
+    let Some(rotation) = slot.as_mut() else { return Err(Error::invalid(words.absent)) };
+    if let Some(pending) = &rotation.pending {
+        return Err(Error::invalid(format!(
+            "{} already finished; verification must be performed; nonce for the verification operation is {:?}",
+            words.finished, pending.nonce
+        )));
     }
-
-    /// How far the proof is; the standing of shares that are not handed out yet; `None` when nothing is under way.
-    pub(super) async fn proof_of_new_shares(&self) -> Result<Option<Result<Proof, SealShape>>> {
-        let unsealed = self.unsealed()?;
-        let rotation = unsealed.custody.rotation.lock().await;
-        Ok(rotation.as_ref().map(|r| r.pending.as_ref().map(Proof::of).ok_or(r.shape)))
+    if rotation.nonce != nonce {
+        let (operation, right) = (words.operation, &rotation.nonce);
+        return Err(Error::invalid(format!("incorrect nonce supplied; nonce for {operation} is {right:?}")));
     }
-
-    /// Begins the proof anew; as [`System::proof_of_new_shares`] else.
-    pub(super) async fn restart_proof(&self) -> Result<Option<Result<Proof, SealShape>>> {
-        if let Some(pending) = self.unsealed()?.custody.rotation.lock().await.as_mut().and_then(|r| r.pending.as_mut())
-        {
-            pending.restart();
-        }
-        self.proof_of_new_shares().await
+    give(&mut rotation.given, share, words.collection)?;
+    if rotation.given.progress() < usize::from(config.shape.threshold) {
+        return Ok(Step::Progress(Standing::of(rotation)));
     }
-
-    /// Takes a share of the new kind. The new shares count once an audit device has the answer to the last one.
-    pub(super) async fn give_new_share(
-        &self,
-        cx: &mut Cx,
-        words: &Words,
-        share: SecretBytes,
-        nonce: String,
-    ) -> Result<Step<Proof, Proved>> {
-        let unsealed = self.unsealed()?;
-        let mut slot = unsealed.custody.rotation.clone().lock_owned().await;
-        let Some(pending) = slot.as_mut().and_then(|r| r.pending.as_mut()) else {
-            return Err(Error::invalid(format!("no {} in progress", words.name)));
-        };
-        if pending.nonce != nonce {
-            let right = &pending.nonce;
-            return Err(Error::invalid(format!(
-                "incorrect nonce supplied; nonce for this verify operation is {right:?}"
-            )));
-        }
-        let repeated = pending.given.iter().any(|g| compare::equal(g.expose(), share.expose()));
-        if words.refuses_repeats && repeated {
-            return Err(Error::invalid("given key has already been provided during this verify operation"));
-        }
-        match pending.give(share)? {
-            None => return Ok(Step::Progress(Proof::of(pending))),
-            Some(false) => {
-                pending.restart();
-                let name = words.name;
-                return Err(Error::invalid(format!("{name} verification failed; incorrect key shares supplied")));
-            }
-            Some(true) => {}
-        }
-        // After a failure the last share can be given again: shares that people hold by now are not forgotten.
-        pending.given.pop();
+    if !is_quorum(&config, &rotation.given.take())? {
+        return Err(Error::invalid("failed to read root key: the shares do not unseal"));
+    }
+    let (pending, shares) = rotation.make(&config)?;
+    let made = Made::of(rotation, &pending, &shares);
+    if rotation.verify {
+        rotation.pending = Some(pending);
+    } else {
         cx.after_record(move || async move {
-            if let Some(pending) = slot.as_ref().and_then(|rotation| rotation.pending.as_ref()) {
-                commit(&unsealed, pending).await?;
-            }
+            commit(&unsealed, &pending).await?;
             *slot = None;
             Ok(())
         });
-        Ok(Step::Done(Proved { complete: true, nonce }))
     }
+    Ok(Step::Done(made))
+}
+
+/// How far the proof is; the standing of shares that are not handed out yet; `None` when nothing is under way.
+pub(super) async fn proof_of_new_shares(cx: &Cx) -> Result<Option<Result<Proof, SealShape>>> {
+    let unsealed = unsealed(cx)?;
+    let rotation = unsealed.custody.rotation.lock().await;
+    Ok(rotation.as_ref().map(|r| r.pending.as_ref().map(Proof::of).ok_or(r.shape)))
+}
+
+/// Begins the proof anew; as [`proof_of_new_shares`] else.
+pub(super) async fn restart_proof(cx: &Cx) -> Result<Option<Result<Proof, SealShape>>> {
+    if let Some(pending) = unsealed(cx)?.custody.rotation.lock().await.as_mut().and_then(|r| r.pending.as_mut()) {
+        pending.restart();
+    }
+    proof_of_new_shares(cx).await
+}
+
+/// Takes a share of the new kind. The new shares count once an audit device has the answer to the last one.
+pub(super) async fn give_new_share(
+    cx: &mut Cx,
+    words: &Words,
+    share: SecretBytes,
+    nonce: String,
+) -> Result<Step<Proof, Proved>> {
+    let unsealed = unsealed(cx)?;
+    let mut slot = unsealed.custody.rotation.clone().lock_owned().await;
+    let Some(pending) = slot.as_mut().and_then(|r| r.pending.as_mut()) else {
+        return Err(Error::invalid(format!("no {} in progress", words.name)));
+    };
+    if pending.nonce != nonce {
+        let right = &pending.nonce;
+        return Err(Error::invalid(format!("incorrect nonce supplied; nonce for this verify operation is {right:?}")));
+    }
+    let repeated = pending.given.iter().any(|g| compare::equal(g.expose(), share.expose()));
+    if words.refuses_repeats && repeated {
+        return Err(Error::invalid("given key has already been provided during this verify operation"));
+    }
+    match pending.give(share)? {
+        None => return Ok(Step::Progress(Proof::of(pending))),
+        Some(false) => {
+            pending.restart();
+            let name = words.name;
+            return Err(Error::invalid(format!("{name} verification failed; incorrect key shares supplied")));
+        }
+        Some(true) => {}
+    }
+    // After a failure the last share can be given again: shares that people hold by now are not forgotten.
+    pending.given.pop();
+    cx.after_record(move || async move {
+        if let Some(pending) = slot.as_ref().and_then(|rotation| rotation.pending.as_ref()) {
+            commit(&unsealed, pending).await?;
+        }
+        *slot = None;
+        Ok(())
+    });
+    Ok(Step::Done(Proved { complete: true, nonce }))
 }
 
 /// Makes the new shares count, and the old ones not.

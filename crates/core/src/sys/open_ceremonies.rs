@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::generate_root::{Begin as BeginRoot, Standing as RootStanding};
 use super::new_shares::{Begin, Made, Proof, Share, Standing, Step, Words};
-use super::{System, call};
+use super::{System, call, generate_root, new_shares};
 use crate::request::OpenCeremonies;
 use crate::seal::SealShape;
 use crate::seal::shares::decode_share;
@@ -146,7 +146,7 @@ fn rekey(cx: &Cx) -> Result<()> {
     gate(cx, |open| open.rekey)
 }
 
-fn generate_root(cx: &Cx) -> Result<()> {
+fn check_generate_root(cx: &Cx) -> Result<()> {
     gate(cx, |open| open.generate_root)
 }
 
@@ -167,31 +167,31 @@ fn share(req: Share) -> Result<(SecretBytes, String)> {
     }
 }
 
-async fn status(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
+async fn status(_: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
     rekey(cx)?;
-    plain(&Rekeying::of(sys.new_shares().await?, sys.required_shares().await?))
+    plain(&Rekeying::of(new_shares::new_shares(cx).await?, new_shares::required_shares(cx).await?))
 }
 
-async fn begin(sys: &System, cx: &mut Cx, req: Begin) -> Result<Raw> {
+async fn begin(_: &System, cx: &mut Cx, req: Begin) -> Result<Raw> {
     rekey(cx)?;
     if req.wants_backup() && !req.has_pgp_keys() {
         let why = "cannot request a backup of the new keys without providing PGP keys for encryption";
         return Err(Error::invalid(why));
     }
-    let begun = sys.begin_new_shares(&WORDS, &req).await?;
-    plain(&Rekeying::of(Some(begun), sys.required_shares().await?))
+    let begun = new_shares::begin_new_shares(cx, &WORDS, &req).await?;
+    plain(&Rekeying::of(Some(begun), new_shares::required_shares(cx).await?))
 }
 
-async fn cancel(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
+async fn cancel(_: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
     rekey(cx)?;
-    sys.cancel_new_shares().await
+    new_shares::cancel_new_shares(cx).await
 }
 
-async fn update(sys: &System, cx: &mut Cx, req: Share) -> Result<Raw> {
+async fn update(_: &System, cx: &mut Cx, req: Share) -> Result<Raw> {
     rekey(cx)?;
     let (share, nonce) = share(req)?;
-    match sys.give_old_share(cx, &WORDS, &share, &nonce).await? {
-        Step::Progress(standing) => plain(&Rekeying::of(Some(standing), sys.required_shares().await?)),
+    match new_shares::give_old_share(cx, &WORDS, &share, &nonce).await? {
+        Step::Progress(standing) => plain(&Rekeying::of(Some(standing), new_shares::required_shares(cx).await?)),
         Step::Done(made) => {
             let verification_nonce = made.proof_nonce.clone();
             plain(&HandedOut { made, verification_nonce })
@@ -206,43 +206,43 @@ fn told(proof: Option<Result<Proof, SealShape>>) -> Result<Raw> {
     }
 }
 
-async fn proof(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
+async fn proof(_: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
     rekey(cx)?;
-    told(sys.proof_of_new_shares().await?)
+    told(new_shares::proof_of_new_shares(cx).await?)
 }
 
-async fn restart(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
+async fn restart(_: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
     rekey(cx)?;
-    told(sys.restart_proof().await?)
+    told(new_shares::restart_proof(cx).await?)
 }
 
-async fn verify(sys: &System, cx: &mut Cx, req: Share) -> Result<Raw> {
+async fn verify(_: &System, cx: &mut Cx, req: Share) -> Result<Raw> {
     rekey(cx)?;
     let (share, nonce) = share(req)?;
-    plain(&sys.give_new_share(cx, &WORDS, share, nonce).await?)
+    plain(&new_shares::give_new_share(cx, &WORDS, share, nonce).await?)
 }
 
-async fn root_status(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
-    generate_root(cx)?;
-    plain(&Generating::of(sys.root_in_the_making().await?, sys.required_shares().await?))
+async fn root_status(_: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
+    check_generate_root(cx)?;
+    plain(&Generating::of(generate_root::root_in_the_making(cx).await?, new_shares::required_shares(cx).await?))
 }
 
-async fn begin_root(sys: &System, cx: &mut Cx, req: BeginRoot) -> Result<Raw> {
-    generate_root(cx)?;
-    let begun = sys.begin_root(req).await?;
-    plain(&Generating::of(Some(begun), sys.required_shares().await?))
+async fn begin_root(_: &System, cx: &mut Cx, req: BeginRoot) -> Result<Raw> {
+    check_generate_root(cx)?;
+    let begun = generate_root::begin_root(cx, req).await?;
+    plain(&Generating::of(Some(begun), new_shares::required_shares(cx).await?))
 }
 
-async fn cancel_root(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
-    generate_root(cx)?;
-    sys.cancel_root().await
+async fn cancel_root(_: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
+    check_generate_root(cx)?;
+    generate_root::cancel_root(cx).await
 }
 
-async fn update_root(sys: &System, cx: &mut Cx, req: Share) -> Result<Raw> {
-    generate_root(cx)?;
+async fn update_root(_: &System, cx: &mut Cx, req: Share) -> Result<Raw> {
+    check_generate_root(cx)?;
     let (key, nonce) = given(req)?;
-    let (standing, token) = sys.give_share_for_root(cx, key.expose(), &nonce).await?;
-    let required = sys.required_shares().await?;
+    let (standing, token) = generate_root::give_share_for_root(cx, key.expose(), &nonce).await?;
+    let required = new_shares::required_shares(cx).await?;
     let complete = token.is_some();
     let encoded = token.unwrap_or_default();
     plain(&Generating {

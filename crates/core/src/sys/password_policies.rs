@@ -5,7 +5,6 @@ use base64::engine::general_purpose::STANDARD;
 use keepfast_framework::fields::Text;
 use keepfast_framework::routes::{Exists, Help, Nothing};
 use keepfast_framework::{Cx, Data, Error, Keys, Page, Result, Routes, Status};
-use keepfast_storage::View;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -49,32 +48,28 @@ struct Generated {
     password: String,
 }
 
-fn view(sys: &System) -> Result<View> {
-    Ok(sys.unsealed()?.barrier.view("sys/"))
-}
-
 fn fault(status: Status, what: &str) -> Error {
     Error::new(status, format!("1 error occurred:\n\t* {what}\n\n"))
 }
 
-async fn named(sys: &System, cx: &mut Cx, name: &str) -> Result<PasswordPolicyRecord> {
-    let found = PASSWORD_POLICIES.get_in(cx.store().0, &view(sys)?, name).await?;
+async fn named(cx: &mut Cx, name: &str) -> Result<PasswordPolicyRecord> {
+    let found = PASSWORD_POLICIES.get(cx, name).await?;
     found.ok_or_else(|| fault(Status::NOT_FOUND, "policy does not exist"))
 }
 
-async fn list(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Keys> {
-    Ok(Keys::of(PASSWORD_POLICIES.list_in(cx.store().0, &view(sys)?, "", &Page::all()).await?))
+async fn list(_: &System, cx: &mut Cx, _: Nothing) -> Result<Keys> {
+    Ok(Keys::of(PASSWORD_POLICIES.list(cx, "", &Page::all()).await?))
 }
 
-async fn exists(sys: &System, cx: &mut Cx, req: Named) -> Result<Exists> {
-    Ok(Exists(PASSWORD_POLICIES.get_in(cx.store().0, &view(sys)?, &req.name).await?.is_some()))
+async fn exists(_: &System, cx: &mut Cx, req: Named) -> Result<Exists> {
+    Ok(Exists(PASSWORD_POLICIES.get(cx, &req.name).await?.is_some()))
 }
 
-async fn read(sys: &System, cx: &mut Cx, req: Named) -> Result<Data<Shown>> {
-    Ok(Data(Shown { policy: named(sys, cx, &req.name).await?.policy }))
+async fn read(_: &System, cx: &mut Cx, req: Named) -> Result<Data<Shown>> {
+    Ok(Data(Shown { policy: named(cx, &req.name).await?.policy }))
 }
 
-async fn write(sys: &System, cx: &mut Cx, req: Write) -> Result<()> {
+async fn write(_: &System, cx: &mut Cx, req: Write) -> Result<()> {
     if req.name.ends_with("/generate") {
         return Err(Error::unsupported_operation());
     }
@@ -85,19 +80,19 @@ async fn write(sys: &System, cx: &mut Cx, req: Write) -> Result<()> {
     let decoded = STANDARD.decode(given.trim()).ok().and_then(|b| String::from_utf8(b).ok());
     let policy = decoded.filter(|text| !text.is_empty()).unwrap_or(given);
     parse(&policy).map_err(|e| fault(Status::BAD_REQUEST, &e.to_string()))?;
-    PASSWORD_POLICIES.put_in(cx.store().0, &view(sys)?, &req.name, &PasswordPolicyRecord { policy })
+    PASSWORD_POLICIES.put(cx, &req.name, &PasswordPolicyRecord { policy })
 }
 
-async fn delete(sys: &System, cx: &mut Cx, req: Named) -> Result<()> {
+async fn delete(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
     // The path of passwords is no policy.
     if req.name.ends_with("/generate") {
         return Err(Error::unsupported_operation());
     }
-    PASSWORD_POLICIES.delete_in(cx.store().0, &view(sys)?, &req.name);
+    PASSWORD_POLICIES.delete(cx, &req.name);
     Ok(())
 }
 
-async fn generate(sys: &System, cx: &mut Cx, req: Named) -> Result<Data<Generated>> {
-    let policy = parse(&named(sys, cx, &req.name).await?.policy).map_err(|e| Error::internal(e.to_string()))?;
+async fn generate(_: &System, cx: &mut Cx, req: Named) -> Result<Data<Generated>> {
+    let policy = parse(&named(cx, &req.name).await?.policy).map_err(|e| Error::internal(e.to_string()))?;
     Ok(Data(Generated { password: policy.generate().expose().clone() }))
 }

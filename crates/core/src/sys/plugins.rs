@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::to_raw_value;
 
-use super::{System, plugin_version};
+use super::{System, plugin_version, unsealed};
 use crate::unsealed::Unsealed;
 use crate::versions::BUILT_IN;
 
@@ -132,8 +132,8 @@ fn built_in(unsealed: &Unsealed) -> BTreeMap<&'static str, BTreeSet<String>> {
     out
 }
 
-async fn catalog(sys: &System, _: &mut Cx, _: Nothing) -> Result<Data<Catalog>> {
-    let mut all = built_in(&*sys.unsealed()?);
+async fn catalog(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Catalog>> {
+    let mut all = built_in(&*unsealed(cx)?);
     let detailed = |(kind, names): (&&'static str, &BTreeSet<String>)| {
         let kind = *kind;
         names
@@ -152,14 +152,14 @@ async fn catalog(sys: &System, _: &mut Cx, _: Nothing) -> Result<Data<Catalog>> 
     Ok(Data(Catalog { auth: take("auth"), database: take("database"), detailed, secret: take("secret") }))
 }
 
-async fn list(sys: &System, _: &mut Cx, req: OfKind) -> Result<Keys> {
-    let names = built_in(&*sys.unsealed()?).remove(&*req.r#type).ok_or_else(Error::unsupported_operation)?;
+async fn list(_: &System, cx: &mut Cx, req: OfKind) -> Result<Keys> {
+    let names = built_in(&*unsealed(cx)?).remove(&*req.r#type).ok_or_else(Error::unsupported_operation)?;
     Ok(Keys::of(names.into_iter().collect()))
 }
 
-async fn read(sys: &System, cx: &mut Cx, req: Named) -> Result<Outcome> {
+async fn read(_: &System, cx: &mut Cx, req: Named) -> Result<Outcome> {
     let kind = req.r#type.as_deref().unwrap_or_default();
-    let all = built_in(&*sys.unsealed()?);
+    let all = built_in(&*unsealed(cx)?);
     let Some(names) = all.get(kind) else {
         return old_path(cx, "read plugin information from", &format!("{kind}/{}", req.name));
     };
@@ -219,13 +219,13 @@ fn old_path(cx: &mut Cx, what: &str, name: &str) -> Result<Outcome> {
     Ok(Outcome { data: Some(to_raw_value(&())?), ..Outcome::default() })
 }
 
-async fn reload(sys: &System, _: &mut Cx, req: Reload) -> Result<Data<Reloaded>> {
+async fn reload(_: &System, cx: &mut Cx, req: Reload) -> Result<Data<Reloaded>> {
     let plugin = req.plugin.map(|p| p.0).unwrap_or_default();
     let mounts = req.mounts.map(|m| m.0).unwrap_or_default();
     if req.scope.is_some_and(|s| !matches!(&*s, "" | "global")) {
         return Err(Error::invalid("scope must be unset or \"global\""));
     }
-    let unsealed = sys.unsealed()?;
+    let unsealed = unsealed(cx)?;
     match (plugin.is_empty(), mounts.is_empty()) {
         (true, true) => return Err(Error::invalid("plugin or mounts must be provided")),
         (false, false) => return Err(Error::invalid("plugin and mounts cannot be set at the same time")),

@@ -14,7 +14,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::System;
+use super::{System, unsealed};
 use crate::policy::store::PolicyRecord;
 use crate::policy::{self, builtin};
 use crate::unsealed::Unsealed;
@@ -147,23 +147,23 @@ fn page(mut names: Vec<String>, req: &Paged) -> Vec<String> {
     names
 }
 
-async fn list(sys: &System, _: &mut Cx, req: Paged) -> Result<Keys> {
-    Ok(Keys::of(page(names(&*sys.unsealed()?, &req).await?, &req)))
+async fn list(_: &System, cx: &mut Cx, req: Paged) -> Result<Keys> {
+    Ok(Keys::of(page(names(&*unsealed(cx)?, &req).await?, &req)))
 }
 
 async fn list_all_old(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<OldList>> {
     list_old(sys, cx, Paged::default()).await
 }
 
-async fn list_old(sys: &System, _: &mut Cx, req: Paged) -> Result<Flat<OldList>> {
-    let keys = page(names(&*sys.unsealed()?, &req).await?, &req);
+async fn list_old(_: &System, cx: &mut Cx, req: Paged) -> Result<Flat<OldList>> {
+    let keys = page(names(&*unsealed(cx)?, &req).await?, &req);
     let policies = Some(keys.clone()).filter(|names| !names.is_empty());
     Ok(Flat(OldList { policies, keys }))
 }
 
 /// The peer pages the names and not what it tells of them, and names root below every folder.
-async fn list_detailed(sys: &System, _: &mut Cx, req: Paged) -> Result<Keys> {
-    let unsealed = sys.unsealed()?;
+async fn list_detailed(_: &System, cx: &mut Cx, req: Paged) -> Result<Keys> {
+    let unsealed = unsealed(cx)?;
     let mut all = names(&unsealed, &req).await?;
     if !req.name.is_empty() {
         all.push(builtin::ROOT.to_owned());
@@ -199,12 +199,12 @@ fn shown(record: PolicyRecord, old: bool) -> Shown {
     }
 }
 
-async fn find(sys: &System, cx: &Cx, name: &str) -> Result<Option<PolicyRecord>> {
+async fn find(cx: &Cx, name: &str) -> Result<Option<PolicyRecord>> {
     let name = folded(name)?;
     if name == builtin::ROOT {
         return Ok(Some(root()));
     }
-    let unsealed = sys.unsealed()?;
+    let unsealed = unsealed(cx)?;
     let now = cx.now();
     let mut tx = unsealed.barrier.begin_read();
     let found = unsealed.policies.read(&mut tx, &name).await?;
@@ -222,12 +222,12 @@ fn folded(name: &str) -> Result<String> {
     Ok(name.trim_end_matches('/').to_lowercase())
 }
 
-async fn read(sys: &System, cx: &mut Cx, req: Named) -> Result<Option<Data<Shown>>> {
-    Ok(find(sys, cx, &req.name).await?.map(|r| Data(shown(r, false))))
+async fn read(_: &System, cx: &mut Cx, req: Named) -> Result<Option<Data<Shown>>> {
+    Ok(find(cx, &req.name).await?.map(|r| Data(shown(r, false))))
 }
 
-async fn read_old(sys: &System, cx: &mut Cx, req: Named) -> Result<Option<Flat<Shown>>> {
-    Ok(find(sys, cx, &req.name).await?.map(|r| Flat(shown(r, true))))
+async fn read_old(_: &System, cx: &mut Cx, req: Named) -> Result<Option<Flat<Shown>>> {
+    Ok(find(cx, &req.name).await?.map(|r| Flat(shown(r, true))))
 }
 
 /// The older form knows the text under its oldest name as well.
@@ -252,24 +252,24 @@ async fn write_old(sys: &System, cx: &mut Cx, req: WriteOld) -> Result<()> {
     write(sys, cx, req).await
 }
 
-async fn write(sys: &System, cx: &mut Cx, req: Write) -> Result<()> {
+async fn write(_: &System, cx: &mut Cx, req: Write) -> Result<()> {
     let name = folded(&req.name)?;
     let given = req.policy.clone().map(String::from).unwrap_or_default();
     let text = parsed(&name, given)?;
     expiration(&req.expiration, req.ttl, cx.now())?;
     writable(&name)?;
-    let before = stored(sys, cx, &name).await?;
+    let before = stored(cx, &name).await?;
     let record = PolicyRecord {
         text,
         cas_required: before.as_ref().is_some_and(|r| r.cas_required),
         version: before.map_or(0, |r| r.version),
         ..PolicyRecord::new(&name, "", cx.now())
     };
-    save(sys, cx, record, &req).await
+    save(cx, record, &req).await
 }
 
 /// Changes what the request names and leaves the rest.
-async fn patch(sys: &System, cx: &mut Cx, mut req: Write) -> Result<Outcome> {
+async fn patch(_: &System, cx: &mut Cx, mut req: Write) -> Result<Outcome> {
     let name = folded(&req.name)?;
     match &req.policy {
         Some(Text(given)) => drop(parsed(&name, given.clone())?),
@@ -278,14 +278,14 @@ async fn patch(sys: &System, cx: &mut Cx, mut req: Write) -> Result<Outcome> {
         None => {}
     }
     writable(&name)?;
-    let before = stored(sys, cx, &name).await?.ok_or_else(|| Error::invalid("policy not found"))?;
+    let before = stored(cx, &name).await?.ok_or_else(|| Error::invalid("policy not found"))?;
     // A part is put into the version that was just read, so nobody has to name it.
     req.cas = req.cas.or_else(|| i64::try_from(before.version).ok().map(Int));
     let text = match &req.policy {
         Some(Text(given)) => parsed(&name, given.clone())?,
         None => before.text.clone(),
     };
-    save(sys, cx, PolicyRecord { text, ..before }, &req).await?;
+    save(cx, PolicyRecord { text, ..before }, &req).await?;
     // 200 with nothing in it.
     Ok(Outcome { data: Some(RawValue::NULL.to_owned()), ..Outcome::default() })
 }
@@ -298,8 +298,8 @@ fn writable(name: &str) -> Result<()> {
     Ok(())
 }
 
-async fn stored(sys: &System, cx: &mut Cx, name: &str) -> Result<Option<PolicyRecord>> {
-    sys.unsealed()?.policies.readable(cx.store().0, name).await
+async fn stored(cx: &mut Cx, name: &str) -> Result<Option<PolicyRecord>> {
+    unsealed(cx)?.policies.readable(cx.store().0, name).await
 }
 
 fn parsed(name: &str, given: String) -> Result<String> {
@@ -312,7 +312,7 @@ fn parsed(name: &str, given: String) -> Result<String> {
 }
 
 /// Writes the next version of `record`, which holds the present one's number.
-async fn save(sys: &System, cx: &mut Cx, record: PolicyRecord, req: &Write) -> Result<()> {
+async fn save(cx: &mut Cx, record: PolicyRecord, req: &Write) -> Result<()> {
     let now = cx.now();
     let version = record.version;
     let expiration = expiration(&req.expiration, req.ttl, now)?.or(record.expiration);
@@ -344,7 +344,7 @@ async fn save(sys: &System, cx: &mut Cx, record: PolicyRecord, req: &Write) -> R
         ),
         ..record
     };
-    sys.unsealed()?.policies.write(cx.store().0, &record)
+    unsealed(cx)?.policies.write(cx.store().0, &record)
 }
 
 fn flag(given: Option<Flag>, present: bool) -> bool {
@@ -391,7 +391,7 @@ impl<'de> Deserialize<'de> for Moment {
 /// The last second of the year 9999, beyond which RFC 3339 cannot tell the time.
 const END_OF_TIME: i64 = 253_402_300_799;
 
-async fn delete(sys: &System, cx: &mut Cx, req: Named) -> Result<()> {
+async fn delete(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
     let name = folded(&req.name)?;
     match name.as_str() {
         builtin::DEFAULT => return Err(Error::invalid("cannot delete default policy")),
@@ -400,7 +400,7 @@ async fn delete(sys: &System, cx: &mut Cx, req: Named) -> Result<()> {
         }
         _ => {}
     }
-    let unsealed = sys.unsealed()?;
+    let unsealed = unsealed(cx)?;
     let (tx, _) = cx.store();
     unsealed.policies.delete(tx, &name);
     Ok(())

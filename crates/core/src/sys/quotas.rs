@@ -10,7 +10,7 @@ use keepfast_storage::Page;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::System;
+use super::{System, unsealed};
 use crate::admission::quota::{QuotaConfig, RateLimit};
 use crate::admission::stored::{QUOTA_CONFIG, RATE_LIMITS};
 
@@ -91,7 +91,7 @@ async fn write_config(sys: &System, cx: &mut Cx, req: WriteConfig) -> Result<()>
         enable_rate_limit_audit_logging: flag(req.enable_rate_limit_audit_logging),
         enable_rate_limit_response_headers: flag(req.enable_rate_limit_response_headers),
     };
-    let permission = sys.node()?.admission().change().await;
+    let permission = sys.admission.change().await;
     QUOTA_CONFIG.put(cx, "", &config)?;
     cx.after_commit(move || permission.apply(|rules| rules.quotas.config = Arc::new(config)));
     Ok(())
@@ -131,7 +131,7 @@ async fn write(sys: &System, cx: &mut Cx, req: Write) -> Result<()> {
     if req.role.is_some_and(|r| !r.is_empty()) {
         return Err(Error::invalid("quotas on roles are not supported by this server"));
     }
-    let (path, is_mount) = sys.place(req.path.unwrap_or_default().bare())?;
+    let (path, is_mount) = place(cx, req.path.unwrap_or_default().bare())?;
     let seconds = |given: Option<Seconds>| given.map_or(0, |s| s.0);
     let limit = RateLimit {
         name: req.name.0,
@@ -142,7 +142,7 @@ async fn write(sys: &System, cx: &mut Cx, req: Write) -> Result<()> {
         interval: seconds(req.interval).max(1),
         block_interval: seconds(req.block_interval),
     };
-    let permission = sys.node()?.admission().change().await;
+    let permission = sys.admission.change().await;
     let present = permission.present();
     let same = present.quotas.all().find(|q| q.path == limit.path && q.name != limit.name);
     if let Some(same) = same {
@@ -158,25 +158,23 @@ async fn write(sys: &System, cx: &mut Cx, req: Write) -> Result<()> {
 }
 
 async fn delete(sys: &System, cx: &mut Cx, req: Named) -> Result<()> {
-    let permission = sys.node()?.admission().change().await;
+    let permission = sys.admission.change().await;
     RATE_LIMITS.delete(cx, &req.name);
     cx.after_commit(move || permission.apply(|rules| rules.quotas.remove(&req.name)));
     Ok(())
 }
 
-impl System {
-    /// A path in its one form, and whether it is a mount.
-    fn place(&self, path: &str) -> Result<(String, bool)> {
-        if path.is_empty() {
-            return Ok((String::new(), false));
-        }
-        let unsealed = self.unsealed()?;
-        let router = unsealed.mounts.router();
-        let folder = format!("{path}/");
-        let Some((mounted, _)) = router.find(&folder) else {
-            return Err(Error::invalid(format!("invalid mount path {}", Quoted(&folder))));
-        };
-        let is_mount = mounted.entry.path == folder;
-        Ok((if is_mount { folder } else { path.to_owned() }, is_mount))
+/// A path in its one form, and whether it is a mount.
+fn place(cx: &Cx, path: &str) -> Result<(String, bool)> {
+    if path.is_empty() {
+        return Ok((String::new(), false));
     }
+    let unsealed = unsealed(cx)?;
+    let router = unsealed.mounts.router();
+    let folder = format!("{path}/");
+    let Some((mounted, _)) = router.find(&folder) else {
+        return Err(Error::invalid(format!("invalid mount path {}", Quoted(&folder))));
+    };
+    let is_mount = mounted.entry.path == folder;
+    Ok((if is_mount { folder } else { path.to_owned() }, is_mount))
 }

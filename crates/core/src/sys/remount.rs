@@ -9,8 +9,8 @@ use keepfast_framework::{CanonicalPath, Cx, Data, Error, Kind, Records, Result, 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::System;
 use super::mounts::is_reserved;
+use super::{System, unsealed};
 use crate::unsealed::Unsealed;
 
 const HELP: Help = Help { synopsis: "Moves a mount to another path.", description: "" };
@@ -68,9 +68,9 @@ fn parse(bare: &str) -> Result<(Kind, String)> {
 
 /// The path of a mount that is moved. Older versions made mounts at paths that no new mount can have: such a mount is
 /// named by exactly its path, and can only be moved away.
-fn source(sys: &System, given: Text) -> Result<(Kind, String)> {
+fn source(cx: &Cx, given: Text) -> Result<(Kind, String)> {
     let Err(fault) = check_path(&given) else { return parse(given.trim_matches('/')) };
-    let unsealed = sys.unsealed()?;
+    let unsealed = unsealed(cx)?;
     let is_given = |path: &str| path == &*given || path.strip_suffix('/') == Some(&*given);
     let router = unsealed.mounts.router();
     match router.all().find(|mounted| is_given(&mounted.entry.path)) {
@@ -79,8 +79,8 @@ fn source(sys: &System, given: Text) -> Result<(Kind, String)> {
     }
 }
 
-async fn remount(sys: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> {
-    let (from_kind, from) = source(sys, req.from.unwrap_or_default())?;
+async fn remount(_: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> {
+    let (from_kind, from) = source(cx, req.from.unwrap_or_default())?;
     let (to_kind, to) = parse(req.to.unwrap_or_default().bare())?;
     if from_kind != to_kind {
         return Err(Error::invalid(match from_kind {
@@ -99,7 +99,7 @@ async fn remount(sys: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> 
     if to.starts_with(&from) {
         return Err(Error::invalid(format!("path already in use at {from:?}")));
     }
-    let unsealed = sys.unsealed()?;
+    let unsealed = unsealed(cx)?;
     let moved = unsealed.change_mount(&from, |entry| {
         let router = unsealed.mounts.router();
         if router

@@ -5,8 +5,8 @@ use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Data, Error, Result, Routes};
 use serde::Serialize;
 
-use super::System;
 use super::new_shares::{Begin, Made, Proof, Proved, Share, Standing, Step, Words};
+use super::{System, new_shares, unsealed};
 use crate::seal::SealShape;
 use crate::seal::shares::decode_share;
 
@@ -82,24 +82,24 @@ impl Status {
     }
 }
 
-async fn rotate(sys: &System, _: &mut Cx, _: Nothing) -> Result<()> {
-    let unsealed = sys.unsealed()?;
+async fn rotate(_: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
+    let unsealed = unsealed(cx)?;
     unsealed.custody.change_root(&unsealed.barrier).await?;
     tracing::info!("root key rotated; the shares stay the same");
     Ok(())
 }
 
-async fn status(sys: &System, _: &mut Cx, _: Nothing) -> Result<Data<Status>> {
-    Ok(Data(Status::of(sys.new_shares().await?, sys.required_shares().await?)))
+async fn status(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Status>> {
+    Ok(Data(Status::of(new_shares::new_shares(cx).await?, new_shares::required_shares(cx).await?)))
 }
 
-async fn begin(sys: &System, _: &mut Cx, req: Begin) -> Result<Data<Status>> {
-    let begun = sys.begin_new_shares(&WORDS, &req).await?;
-    Ok(Data(Status::of(Some(begun), sys.required_shares().await?)))
+async fn begin(_: &System, cx: &mut Cx, req: Begin) -> Result<Data<Status>> {
+    let begun = new_shares::begin_new_shares(cx, &WORDS, &req).await?;
+    Ok(Data(Status::of(Some(begun), new_shares::required_shares(cx).await?)))
 }
 
-async fn cancel(sys: &System, _: &mut Cx, _: Nothing) -> Result<()> {
-    sys.cancel_new_shares().await
+async fn cancel(_: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
+    new_shares::cancel_new_shares(cx).await
 }
 
 /// The share and the nonce of a request.
@@ -118,10 +118,10 @@ fn share(req: Share) -> Result<(SecretBytes, String)> {
     }
 }
 
-async fn update(sys: &System, cx: &mut Cx, req: Share) -> Result<Data<Step<Status, HandedOut>>> {
+async fn update(_: &System, cx: &mut Cx, req: Share) -> Result<Data<Step<Status, HandedOut>>> {
     let (share, nonce) = share(req)?;
-    Ok(Data(match sys.give_old_share(cx, &WORDS, &share, &nonce).await? {
-        Step::Progress(standing) => Step::Progress(Status::of(Some(standing), sys.required_shares().await?)),
+    Ok(Data(match new_shares::give_old_share(cx, &WORDS, &share, &nonce).await? {
+        Step::Progress(standing) => Step::Progress(Status::of(Some(standing), new_shares::required_shares(cx).await?)),
         Step::Done(made) => {
             let verification_nonce = made.proof_nonce.clone().unwrap_or_default();
             Step::Done(HandedOut { made, verification_nonce })
@@ -137,15 +137,15 @@ fn handed_out(proof: Option<Result<Proof, SealShape>>) -> Result<Data<Proof>> {
     }
 }
 
-async fn proof(sys: &System, _: &mut Cx, _: Nothing) -> Result<Data<Proof>> {
-    handed_out(sys.proof_of_new_shares().await?)
+async fn proof(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Proof>> {
+    handed_out(new_shares::proof_of_new_shares(cx).await?)
 }
 
-async fn restart(sys: &System, _: &mut Cx, _: Nothing) -> Result<Data<Proof>> {
-    handed_out(sys.restart_proof().await?)
+async fn restart(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Proof>> {
+    handed_out(new_shares::restart_proof(cx).await?)
 }
 
-async fn verify(sys: &System, cx: &mut Cx, req: Share) -> Result<Data<Step<Proof, Proved>>> {
+async fn verify(_: &System, cx: &mut Cx, req: Share) -> Result<Data<Step<Proof, Proved>>> {
     let (share, nonce) = share(req)?;
-    sys.give_new_share(cx, &WORDS, share, nonce).await.map(Data)
+    new_shares::give_new_share(cx, &WORDS, share, nonce).await.map(Data)
 }

@@ -11,7 +11,7 @@ use keepfast_storage::{Page, View};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{System, call};
+use super::{System, call, unsealed};
 use crate::bare::RELEASED;
 use crate::settings::{Settings, TelemetrySettings};
 use crate::unsealed::Unsealed;
@@ -62,8 +62,8 @@ struct Installed {
     timestamp_installed: String,
 }
 
-async fn ha_status(sys: &System, _: &mut Cx, _: Nothing) -> Result<Flat<Nodes>> {
-    let settings = &sys.unsealed()?.settings;
+async fn ha_status(_: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<Nodes>> {
+    let settings = &unsealed(cx)?.settings;
     let node = HaNode {
         hostname: settings.hostname.clone(),
         api_address: settings.api_addr.clone(),
@@ -103,14 +103,14 @@ async fn namespaces(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Value>> 
     Ok(Data(json!({})))
 }
 
-async fn tokens(sys: &System, _: &mut Cx, _: Nothing) -> Result<Data<Value>> {
-    let unsealed = sys.unsealed()?;
+async fn tokens(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Value>> {
+    let unsealed = unsealed(cx)?;
     let total = records(&unsealed, &unsealed.barrier.view("token/"), "id/").await?;
     Ok(Data(json!({ "counters": { "service_tokens": { "total": total } } })))
 }
 
-async fn entities(sys: &System, _: &mut Cx, _: Nothing) -> Result<Data<Value>> {
-    let unsealed = sys.unsealed()?;
+async fn entities(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Value>> {
+    let unsealed = unsealed(cx)?;
     let total = records(&unsealed, &unsealed.barrier.view("identity/"), "entity/").await?;
     Ok(Data(json!({ "counters": { "entities": { "total": total } } })))
 }
@@ -130,8 +130,8 @@ async fn records(unsealed: &Unsealed, view: &View, folder: &str) -> Result<usize
     }
 }
 
-async fn sanitized(sys: &System, _: &mut Cx, _: Nothing) -> Result<Data<Value>> {
-    Ok(Data(shown(&sys.unsealed()?.settings)))
+async fn sanitized(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Value>> {
+    Ok(Data(shown(&unsealed(cx)?.settings)))
 }
 
 fn shown(settings: &Settings) -> Value {

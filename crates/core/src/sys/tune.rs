@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mount_shown::ShownLockout;
 use super::mounts::{lease_text, mount_token_kind, visibility};
-use super::{System, plugin_version};
+use super::{System, plugin_version, unsealed};
 use crate::mount::MountEntry;
 use crate::unsealed::Unsealed;
 
@@ -85,12 +85,12 @@ struct Shown {
     lockout: Option<ShownLockout>,
 }
 
-async fn read_secrets(sys: &System, _: &mut Cx, req: Named) -> Result<Flat<Shown>> {
-    read(&*sys.unsealed()?, &Unsealed::mount_path(Kind::Secrets, &req.path))
+async fn read_secrets(_: &System, cx: &mut Cx, req: Named) -> Result<Flat<Shown>> {
+    read(&*unsealed(cx)?, &Unsealed::mount_path(Kind::Secrets, &req.path))
 }
 
-async fn read_auth(sys: &System, _: &mut Cx, req: Named) -> Result<Flat<Shown>> {
-    read(&*sys.unsealed()?, &Unsealed::mount_path(Kind::Auth, &req.path))
+async fn read_auth(_: &System, cx: &mut Cx, req: Named) -> Result<Flat<Shown>> {
+    read(&*unsealed(cx)?, &Unsealed::mount_path(Kind::Auth, &req.path))
 }
 
 fn read(unsealed: &Unsealed, path: &str) -> Result<Flat<Shown>> {
@@ -115,8 +115,8 @@ fn read(unsealed: &Unsealed, path: &str) -> Result<Flat<Shown>> {
     }))
 }
 
-async fn tune_secrets(sys: &System, cx: &mut Cx, req: Tune) -> Result<()> {
-    let unsealed = sys.unsealed()?;
+async fn tune_secrets(_: &System, cx: &mut Cx, req: Tune) -> Result<()> {
+    let unsealed = unsealed(cx)?;
     let path = Unsealed::mount_path(Kind::Secrets, &req.path);
     // Command lines tune auth methods here too, as `sys/mounts/auth/PATH/tune`.
     refuse_token_type(&path, &req)?;
@@ -137,9 +137,9 @@ async fn tune_secrets(sys: &System, cx: &mut Cx, req: Tune) -> Result<()> {
     Ok(())
 }
 
-async fn tune_auth(sys: &System, _: &mut Cx, req: Tune) -> Result<()> {
+async fn tune_auth(_: &System, cx: &mut Cx, req: Tune) -> Result<()> {
     refuse_token_type(&Unsealed::mount_path(Kind::Auth, &req.path), &req)?;
-    tune(&*sys.unsealed()?, Kind::Auth, req).await
+    tune(&*unsealed(cx)?, Kind::Auth, req).await
 }
 
 /// What tokens are is said by their own requests and roles.

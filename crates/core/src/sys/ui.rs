@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::mount_shown::Shown;
-use super::{System, call};
+use super::{System, call, unsealed};
 use crate::mount::Mounted;
 
 const HELP: Help = Help { synopsis: "The mounts that the caller may know of.", description: "" };
@@ -52,13 +52,13 @@ fn may_see(cx: &Cx, mounted: &Mounted) -> bool {
     compiled.acl.reaches(&mounted.entry.path, cx.now())
 }
 
-async fn mounts(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Mounts>> {
+async fn mounts(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Mounts>> {
     // Whoever shows a token wants to see what it may see, and is told when it is none.
     let own = call(cx)?;
     if own.id.is_some() && own.token.is_none() {
         return Err(Error::denied());
     }
-    let unsealed = sys.unsealed()?;
+    let unsealed = unsealed(cx)?;
     let router = unsealed.mounts.router();
     let mut out = Mounts { auth: BTreeMap::new(), secret: BTreeMap::new() };
     for mounted in router.all() {
@@ -86,8 +86,8 @@ async fn resultant_acl(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<serde
     Ok(Data(compiled.acl.resultant(cx.now())))
 }
 
-async fn mount(sys: &System, cx: &mut Cx, req: Named) -> Result<Data<Shown>> {
-    let unsealed = sys.unsealed()?;
+async fn mount(_: &System, cx: &mut Cx, req: Named) -> Result<Data<Shown>> {
+    let unsealed = unsealed(cx)?;
     if call(cx)?.token.is_none() {
         return Err(Error::denied());
     }

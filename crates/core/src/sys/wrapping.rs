@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{System, call};
+use super::{System, call, unsealed};
 use crate::token::{Token, TokenKey};
 use crate::wrapping::{ToWrap, UseOf, invalid};
 
@@ -52,8 +52,8 @@ struct Subject {
     by: UseOf,
 }
 
-async fn subject(sys: &System, cx: &Cx, req: &ByToken) -> Result<Subject> {
-    let unsealed = sys.unsealed()?;
+async fn subject(cx: &Cx, req: &ByToken) -> Result<Subject> {
+    let unsealed = unsealed(cx)?;
     let own = call(cx)?;
     let text = match (req.token.as_ref().filter(|t| !t.is_empty()), &own.id) {
         (Some(text), _) => text.0.clone(),
@@ -81,25 +81,27 @@ struct Looked {
     creation_ttl: u64,
 }
 
-async fn lookup(sys: &System, cx: &mut Cx, req: ByToken) -> Result<Data<Looked>> {
-    let subject = subject(sys, cx, &req).await?;
+async fn lookup(_: &System, cx: &mut Cx, req: ByToken) -> Result<Data<Looked>> {
+    let subject = subject(cx, &req).await?;
+    let unsealed = unsealed(cx)?;
     let (tx, _) = cx.store();
-    let kept = sys.unsealed()?.wrapped(tx, &subject.token).await?.ok_or_else(invalid)?;
+    let kept = unsealed.wrapped(tx, &subject.token).await?.ok_or_else(invalid)?;
     let about = kept.about;
     Ok(Data(Looked { creation_path: about.path, creation_time: about.created.rfc3339(), creation_ttl: about.ttl }))
 }
 
-async fn unwrap(sys: &System, cx: &mut Cx, req: ByToken) -> Result<Raw> {
-    let Subject { key, token, by } = subject(sys, cx, &req).await?;
+async fn unwrap(_: &System, cx: &mut Cx, req: ByToken) -> Result<Raw> {
+    let Subject { key, token, by } = subject(cx, &req).await?;
+    let unsealed = unsealed(cx)?;
     let (tx, _) = cx.store();
-    let kept = sys.unsealed()?.unwrap(tx, &key, &token, by).await?;
+    let kept = unsealed.unwrap(tx, &key, &token, by).await?;
     let status = if kept.about.status == 0 { Status::OK } else { Status(kept.about.status) };
     Ok(Raw { status, content_type: "application/json", body: kept.response.into_bytes() })
 }
 
-async fn rewrap(sys: &System, cx: &mut Cx, req: ByToken) -> Result<Outcome> {
-    let Subject { key, token, by } = subject(sys, cx, &req).await?;
-    let unsealed = sys.unsealed()?;
+async fn rewrap(_: &System, cx: &mut Cx, req: ByToken) -> Result<Outcome> {
+    let Subject { key, token, by } = subject(cx, &req).await?;
+    let unsealed = unsealed(cx)?;
     let (tx, _) = cx.store();
     // What the old token loses the new one gets, or neither.
     let kept = unsealed.unwrap(tx, &key, &token, by).await?;

@@ -25,9 +25,9 @@ async fn rules_hold_at_once_after_a_restart_and_not_when_sealed() {
     assert_eq!(hold(&house), (Some(3), true, true));
     house.restarted().await;
     assert_eq!(hold(&house), (Some(3), true, true));
-    house.node.seal().await;
+    house.node.lifecycle.seal().await;
     assert_eq!(hold(&house), (None, false, false));
-    assert!(house.node.unseal(&house.shares).await.unwrap());
+    assert!(house.node.lifecycle.unseal(&house.shares).await.unwrap());
     house.delete("sys/quotas/rate-limit/kv", ROOT).await.is(204);
     house.delete("sys/config/cors", ROOT).await.is(204);
     assert_eq!(hold(&house), (Some(7), false, true));

@@ -16,7 +16,7 @@ const PARALLEL: usize = 64;
 /// A server with five shares of which three unseal, unsealed.
 async fn house() -> Arc<House> {
     let house = House::sealed(SealShape { shares: 5, threshold: 3 }).await;
-    assert!(house.node.unseal(&house.shares[..3]).await.unwrap());
+    assert!(house.node.lifecycle.unseal(&house.shares[..3]).await.unwrap());
     Arc::new(house)
 }
 
@@ -76,7 +76,7 @@ async fn killed(house: &House, shares: &[SecretBytes]) -> bool {
     let backend: Arc<dyn Backend> = house.backend.clone();
     let clock = Arc::new(house.clock.clone());
     let node = Node::new(backend, keepfast_engines::all(), clock, house.settings.clone());
-    node.unseal(shares).await.unwrap()
+    node.lifecycle.unseal(shares).await.unwrap()
 }
 
 fn shares_of(body: &Value) -> Vec<SecretBytes> {
@@ -114,8 +114,8 @@ async fn sec_kf16_parallel_shares_rekey_once_and_the_new_shares_open() {
     let new = shares_of(&made.body);
     assert!(!killed(&house, &house.shares[..3]).await);
     assert!(killed(&house, &new[2..]).await);
-    house.node.seal().await;
-    assert!(house.node.unseal(&new[..2]).await.unwrap());
+    house.node.lifecycle.seal().await;
+    assert!(house.node.lifecycle.unseal(&new[..2]).await.unwrap());
     assert!(house.accepts(ROOT).await);
 }
 
@@ -170,7 +170,7 @@ async fn sec_kf16_a_share_counts_once_and_a_forged_coordinate_is_no_fault() {
         let last = open(&house, "POST", "sys/generate-root/update", json!({ "key": key, "nonce": nonce })).await;
         assert!(matches!(last.status, 200 | 400) && last.body["complete"] != true, "{last:?}");
     }
-    house.node.seal().await;
+    house.node.lifecycle.seal().await;
     for key in [zero, foreign(&house, 1), hexed(&house.shares[1])] {
         let answer = house.post("sys/unseal", "", json!({ "key": key })).await;
         assert!(matches!(answer.status, 200 | 400), "{answer:?}");
@@ -182,7 +182,7 @@ async fn sec_kf16_a_share_counts_once_and_a_forged_coordinate_is_no_fault() {
 async fn sec_kf16_parallel_unsealing_opens_and_keeps_no_share() {
     let house = house().await;
     for round in 0..8 {
-        house.node.seal().await;
+        house.node.lifecycle.seal().await;
         // Foreign shares of strangers first; the operators begin anew.
         flood(&house, "sys/unseal", mixed(&house), &Value::Null).await;
         house.post("sys/unseal", "", json!({ "reset": true })).await;

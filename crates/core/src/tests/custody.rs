@@ -11,7 +11,7 @@ use crate::tests::fixture::{Answer, House, ROOT};
 /// A server with three shares of which two unseal.
 async fn house() -> House {
     let house = House::sealed(SealShape { shares: 3, threshold: 2 }).await;
-    assert!(house.node.unseal(&house.shares[..2]).await.unwrap());
+    assert!(house.node.lifecycle.unseal(&house.shares[..2]).await.unwrap());
     house
 }
 
@@ -31,8 +31,8 @@ async fn give(house: &House, path: &str, share: &SecretBytes, nonce: &Value) -> 
 
 /// Seals and tries to unseal with these.
 async fn reopens(house: &House, shares: &[SecretBytes]) -> bool {
-    house.node.seal().await;
-    house.node.unseal(shares).await.unwrap()
+    house.node.lifecycle.seal().await;
+    house.node.lifecycle.unseal(shares).await.unwrap()
 }
 
 #[tokio::test]

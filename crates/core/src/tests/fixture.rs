@@ -124,16 +124,17 @@ impl House {
         let clock = TestClock::default();
         let backend = Arc::<Gated>::default();
         let node = Node::new(backend.clone(), keepfast_engines::all(), Arc::new(clock.clone()), settings.clone());
-        let made = node.initialize(shape, Some(SecretString::new(ROOT.to_owned()))).await.unwrap();
+        let made =
+            crate::init::initialize(&node.lifecycle, shape, Some(SecretString::new(ROOT.to_owned()))).await.unwrap();
         House { node, clock, backend, dir, shares: made.shares, settings }
     }
 
     /// The same storage under a new process.
     pub(crate) async fn restarted(&mut self) {
-        self.node.seal().await;
+        self.node.lifecycle.seal().await;
         let backend: Arc<dyn Backend> = self.backend.clone();
         self.node = Node::new(backend, keepfast_engines::all(), Arc::new(self.clock.clone()), self.settings.clone());
-        assert!(self.node.unseal(&self.shares).await.unwrap());
+        assert!(self.node.lifecycle.unseal(&self.shares).await.unwrap());
     }
 
     pub(crate) fn unsealed(&self) -> Arc<Unsealed> {

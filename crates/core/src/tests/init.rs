@@ -185,7 +185,7 @@ async fn sec_kf40_a_failed_unseal_keeps_the_shares_and_names_the_reason() {
     }
     assert_eq!(progress().await, 0);
     // What was reset meanwhile is not put back, and wrong shares are not kept.
-    node.seal().await;
+    node.lifecycle.seal().await;
     ask(&node, "sys/unseal", json!({ "key": made["keys"][0] })).await;
     ask(&node, "sys/unseal", json!({ "key": format!("{}07", "ab".repeat(32)) })).await;
     assert_eq!(progress().await, 0);
@@ -215,7 +215,7 @@ async fn sec_kf40_a_storage_that_init_left_alone_starts_like_a_new_one() {
             .all(|key| before.iter().any(|found| found == key)),
         "{before:?}"
     );
-    house.node.unseal(&house.shares).await.unwrap();
+    house.node.lifecycle.unseal(&house.shares).await.unwrap();
     assert_eq!(keys(&*house.backend).await, before, "unseal creates nothing that init has not written");
     assert!(house.accepts(crate::tests::fixture::ROOT).await);
 }
@@ -284,7 +284,7 @@ async fn sec_kf40_new_shares_count_only_once_their_answer_is_recorded() {
         *backend.reader.lock() = Some(listen());
         let after = backend.memory.list(&Key::prefix("token/id/").unwrap(), &Page::all()).await.unwrap();
         assert_eq!(before, after, "{path}: no token that nobody has");
-        node.seal().await;
+        node.lifecycle.seal().await;
         assert_eq!(unseal(&node, &made).await.1["sealed"], false, "{path}: the old shares hold");
         // The seal ended what was under way.
         rotation = call("sys/rotate/root/init", begin.clone()).await.1["data"]["nonce"].clone();
@@ -299,7 +299,7 @@ async fn sec_kf40_new_shares_count_only_once_their_answer_is_recorded() {
             give(path, 0, &nonce).await;
             let (status, new) = give(path, 1, &nonce).await;
             assert_eq!((status, new["data"]["complete"].clone()), (200, json!(true)));
-            node.seal().await;
+            node.lifecycle.seal().await;
             let (_, refused) = unseal(&node, &made).await;
             assert!(!refused["sealed"].is_boolean() || refused["sealed"] == true, "{refused}");
             let (_, opened) = ask(&node, "sys/unseal", json!({ "key": new["data"]["keys"][0] })).await;

@@ -103,7 +103,7 @@ async fn sec_kf51_paths_of_requests_under_way_show_no_token() {
     }
     let unsealed = house.unsealed();
     let _under_way = unsealed.in_flight.begin(&incoming("GET", "sys/mounts", Ask::default()), house.clock.now());
-    house.node.seal().await;
+    house.node.lifecycle.seal().await;
     let asking = incoming("GET", "sys/in-flight-req", Ask::default());
     let shown: Value = serde_json::from_slice(&house.node.open_in_flight(&asking).into_body()).unwrap();
     assert_eq!(shown[&asking.id]["request_path"], "/v1/sys/in-flight-req");

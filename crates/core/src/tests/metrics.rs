@@ -115,7 +115,7 @@ async fn requests_logins_tokens_and_audit_entries_are_counted_and_timed() {
     assert_eq!((count(&after, "core.unsealed"), count(&after, "core.in_flight_requests")), (1, 0));
     let took = after.iter().find(|i| i.name == "core.handle_request").unwrap();
     assert!(matches!(took.value, Number::Summary(s) if s.sum > 0.0 && s.quantiles[2] > 1.0), "{took:?}");
-    house.node.seal().await;
+    house.node.lifecycle.seal().await;
     assert_eq!(count(&house.node.gather(), "core.unsealed"), 0);
 }
 
@@ -124,7 +124,7 @@ async fn requests_logins_tokens_and_audit_entries_are_counted_and_timed() {
 async fn published_dashboards_find_their_metrics() {
     let house = House::with(|_, _| {}, engines()).await;
     busy(&house).await;
-    house.node.count_usage().await.unwrap();
+    crate::metrics::usage::count_usage(&house.node.lifecycle).await.unwrap();
     let text = scraped(&house).await;
     let there: BTreeSet<&str> =
         text.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split(['{', ' ']).next()).collect();
@@ -183,7 +183,7 @@ async fn every_metric_stands_in_the_catalogue_and_in_the_documentation() {
         |settings: &mut Settings, _: &std::path::Path| settings.host_gauges = Some(std::sync::Arc::new(Machine));
     let house = House::with(machine, engines()).await;
     busy(&house).await;
-    house.node.count_usage().await.unwrap();
+    crate::metrics::usage::count_usage(&house.node.lifecycle).await.unwrap();
     for item in house.node.gather() {
         let known = catalogue::find(&item.name).unwrap_or_else(|| panic!("{} is not in the catalogue", item.name));
         let labels: Vec<_> = item.labels.iter().map(|(name, _)| *name).collect();
@@ -234,7 +234,7 @@ async fn prometheus_and_json_need_no_stanza_and_no_name_has_the_host_in_it() {
     };
     assert!(accepting("sys/metrics").await.ok().body.as_str().unwrap().contains("# TYPE vault_core_unsealed gauge"));
     accepting("sys/metrics?format=foo").await.is(400);
-    house.node.seal().await;
+    house.node.lifecycle.seal().await;
     let items = house.node.gather();
     assert_eq!(labelled(&items, "core.unsealed", ("cluster", "blue")), 0.0);
 }
@@ -250,11 +250,11 @@ async fn prometheus_can_be_turned_off() {
 #[tokio::test]
 async fn json_tells_of_the_last_whole_interval() {
     let house = House::new().await;
-    house.node.turn_metrics();
+    crate::metrics::gather::turn(&house.node.lifecycle);
     house.clock.advance(Duration::from_secs(10));
     house.get("sys/mounts", ROOT).await.ok();
     house.token(json!({})).await;
-    house.node.turn_metrics();
+    crate::metrics::gather::turn(&house.node.lifecycle);
     house.get("sys/mounts", ROOT).await.ok();
     let told = |document: &Value, kind: &str, name: &str| {
         let all = document[kind].as_array().unwrap();
@@ -265,8 +265,8 @@ async fn json_tells_of_the_last_whole_interval() {
     assert_eq!(told(&document, "Samples", "vault.route.read.sys-"), 1);
     assert_eq!(told(&document, "Samples", "vault.audit.audit/.log_request"), 2);
     assert_eq!(told(&document, "Counters", "vault.token.create_root"), 1);
-    house.node.turn_metrics();
-    house.node.turn_metrics();
+    crate::metrics::gather::turn(&house.node.lifecycle);
+    crate::metrics::gather::turn(&house.node.lifecycle);
     let document = house.get("sys/metrics", ROOT).await.ok().body;
     assert_eq!(told(&document, "Samples", "vault.core.handle_request"), 0);
     assert_eq!(told(&document, "Counters", "vault.token.create_root"), 0);
@@ -276,7 +276,7 @@ async fn json_tells_of_the_last_whole_interval() {
 async fn leases_are_counted_in_memory_as_they_are_on_disk() {
     let mut house = House::new().await;
     let leases = |house: &House| house.unsealed().leases.counts.read().map(|counts| counts.waiting);
-    house.node.count_usage().await.unwrap();
+    crate::metrics::usage::count_usage(&house.node.lifecycle).await.unwrap();
     let at_first = leases(&house).unwrap();
     let first = house.token(json!({ "ttl": "1h" })).await;
     let second = house.token(json!({ "ttl": "2h" })).await;
@@ -290,11 +290,11 @@ async fn leases_are_counted_in_memory_as_they_are_on_disk() {
     house.pass(60).await;
     assert_eq!(leases(&house), Some(at_first + 1));
     assert_eq!(count(&house.node.gather(), "expire.num_leases"), at_first + 1);
-    house.node.count_usage().await.unwrap();
+    crate::metrics::usage::count_usage(&house.node.lifecycle).await.unwrap();
     assert_eq!(leases(&house), Some(at_first + 1));
     house.restarted().await;
     assert_eq!(leases(&house), None);
-    house.node.count_usage().await.unwrap();
+    crate::metrics::usage::count_usage(&house.node.lifecycle).await.unwrap();
     assert_eq!(leases(&house), Some(at_first + 1));
 }
 
@@ -310,7 +310,7 @@ async fn usage_gauges_tell_what_is_stored() {
     }
     busy(&house).await;
     house.token(json!({ "ttl": "61s", "policies": ["p"] })).await;
-    house.node.count_usage().await.unwrap();
+    crate::metrics::usage::count_usage(&house.node.lifecycle).await.unwrap();
     let items = house.node.gather();
     assert_eq!(labelled(&items, "secret.kv.count", ("mount_point", "old/")), 3.0);
     assert_eq!(labelled(&items, "secret.kv.count", ("mount_point", "secret/")), 3.0);
@@ -358,7 +358,7 @@ async fn sec_kf54_open_metrics_are_read_once_a_second_for_each_format() {
         assert!(first != told(format), "{format:?} afterwards");
     }
     let unsealed = told("prometheus");
-    house.node.seal().await;
+    house.node.lifecycle.seal().await;
     assert!(unsealed != told("prometheus"), "a sealed server is shown as one");
     assert_eq!(house.node.open_metrics("x", false).status().0, 400);
 }
@@ -372,7 +372,7 @@ async fn sec_kf53_a_chosen_status_of_health_is_none_that_is_counted() {
             house.node.handle(crate::tests::fixture::incoming("GET", &format!("sys/health{query}"), ask)).await;
         assert_eq!((response.status().0, response.decided().0), (status, 200), "{query}");
     }
-    house.node.seal().await;
+    house.node.lifecycle.seal().await;
     let ask = crate::tests::fixture::Ask::default();
     let response = house.node.handle(crate::tests::fixture::incoming("GET", "sys/health?sealedcode=201", ask)).await;
     assert_eq!((response.status().0, response.decided().0), (201, 503));

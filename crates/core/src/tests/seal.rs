@@ -138,7 +138,7 @@ async fn health_refuses_what_is_no_status_code_in_every_state() {
     health_refuses_what_is_no_code(&fresh, "uninitialized").await;
     let house = House::new().await;
     health_refuses_what_is_no_code(&house.node, "active").await;
-    house.node.seal().await;
+    house.node.lifecycle.seal().await;
     health_refuses_what_is_no_code(&house.node, "sealed").await;
 }
 
@@ -187,7 +187,7 @@ async fn after_seal_every_request_is_503_and_the_data_comes_back_with_the_shares
     let late =
         before.handle(incoming("GET", "secret/data/a", Ask { token: Some(ROOT.to_owned()), ..Ask::default() })).await;
     assert_eq!(late.status().0, 503);
-    house.node.unseal(&house.shares).await.unwrap();
+    house.node.lifecycle.unseal(&house.shares).await.unwrap();
     assert_eq!(house.get("secret/data/a", ROOT).await.ok().data()["data"]["k"], 1);
 }
 
@@ -217,12 +217,12 @@ async fn sealing_during_load_answers_everyone_and_loses_nothing_that_was_acknowl
         }
     };
     tokio::time::timeout(Duration::from_secs(60), loaded).await.expect("the writers write");
-    house.node.seal().await;
+    house.node.lifecycle.seal().await;
     let mut acknowledged = Vec::new();
     for writer in writers {
         acknowledged.extend(writer.await.unwrap());
     }
-    house.node.unseal(&house.shares).await.unwrap();
+    house.node.lifecycle.unseal(&house.shares).await.unwrap();
     assert!(acknowledged.len() > 20);
     for path in acknowledged {
         house.get(&path, ROOT).await.is(200);
@@ -235,7 +235,7 @@ async fn sec_ds05_unauthenticated_callers_do_not_stop_an_operator() {
     for path in ["sys/rekey/init", "sys/generate-root/attempt", "sys/rotate", "sys/rotate/keyring", "sys/step-down"] {
         house.post(path, "", json!({})).await.is(503);
     }
-    house.node.unseal(&house.shares).await.unwrap();
+    house.node.lifecycle.unseal(&house.shares).await.unwrap();
     for method in ["GET", "POST", "DELETE"] {
         for path in [
             "sys/rekey/init",
@@ -276,7 +276,7 @@ async fn duties_end_what_is_due_and_end_with_the_seal() {
     assert!(crate::tests::tokens::stored(&house, "token/expiry/").await.is_empty());
     assert!(!house.accepts(&token).await);
     let held = Arc::downgrade(&house.unsealed());
-    house.node.seal().await;
+    house.node.lifecycle.seal().await;
     for _ in 0..1000 {
         tokio::task::yield_now().await;
     }

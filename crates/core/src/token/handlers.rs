@@ -1,6 +1,6 @@
 //! `auth/token/`: the API of tokens.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use keepfast_framework::fields::{Flag, Int, Pairs, Seconds, Strings, Text, unless_null};
 use keepfast_framework::reply::{AuthBlock, Outcome, WithStatus};
@@ -12,24 +12,11 @@ use serde::{Deserialize, Serialize};
 use super::renew;
 use super::roles;
 use super::{Token, TokenKey, issue};
-use crate::node::Node;
 use crate::request::dispatch::CoreCall;
 use crate::unsealed::Unsealed;
 
 /// The auth method that every server has at `auth/token/`.
-pub(crate) struct TokenAuth {
-    node: Weak<Node>,
-}
-
-impl TokenAuth {
-    pub(crate) fn open(node: &Weak<Node>) -> Result<Self> {
-        Ok(TokenAuth { node: node.clone() })
-    }
-
-    pub(super) fn unsealed(&self) -> Result<Arc<Unsealed>> {
-        self.node.upgrade().as_deref().and_then(Node::unsealed).ok_or_else(Error::sealed)
-    }
-}
+pub(crate) struct TokenAuth;
 
 const HELP: Help = Help { synopsis: "Tokens: make, look up, renew, revoke.", description: "" };
 const ROLES_HELP: Help = Help { synopsis: "Roles: what tokens may be made under a name.", description: "" };
@@ -188,18 +175,18 @@ struct RenewAccessor {
     increment: Option<Seconds>,
 }
 
-async fn create(auth: &TokenAuth, cx: &mut Cx, req: Create) -> Result<AuthBlock> {
-    issue::issue(&*auth.unsealed()?, cx, req, None, false).await
+async fn create(_: &TokenAuth, cx: &mut Cx, req: Create) -> Result<AuthBlock> {
+    issue::issue(&*unsealed(cx)?, cx, req, None, false).await
 }
 
-async fn create_orphan(auth: &TokenAuth, cx: &mut Cx, req: Create) -> Result<AuthBlock> {
-    issue::issue(&*auth.unsealed()?, cx, req, None, true).await
+async fn create_orphan(_: &TokenAuth, cx: &mut Cx, req: Create) -> Result<AuthBlock> {
+    issue::issue(&*unsealed(cx)?, cx, req, None, true).await
 }
 
-async fn create_under_role(auth: &TokenAuth, cx: &mut Cx, req: Create) -> Result<AuthBlock> {
+async fn create_under_role(_: &TokenAuth, cx: &mut Cx, req: Create) -> Result<AuthBlock> {
     // The role's name is the last segment of the path, and no parameter.
     let role = cx.request().path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
-    issue::issue(&*auth.unsealed()?, cx, req, Some(&role), false).await
+    issue::issue(&*unsealed(cx)?, cx, req, Some(&role), false).await
 }
 
 /// A token as `lookup` shows it.
@@ -280,6 +267,11 @@ pub(super) fn call(cx: &Cx) -> Result<Arc<CoreCall>> {
     cx.core::<CoreCall>().ok_or_else(|| Error::internal("a token request without core's part"))
 }
 
+/// The unsealed server that authorized the call.
+fn unsealed(cx: &Cx) -> Result<Arc<Unsealed>> {
+    Ok(call(cx)?.unsealed.clone())
+}
+
 /// The caller's own token and its text.
 pub(super) fn own(cx: &Cx) -> Result<(Arc<Token>, String)> {
     let call = call(cx)?;
@@ -289,33 +281,33 @@ pub(super) fn own(cx: &Cx) -> Result<(Arc<Token>, String)> {
     }
 }
 
-async fn lookup(auth: &TokenAuth, cx: &mut Cx, req: ByToken) -> Result<Data<Shown>> {
-    let Some(text) = req.token.named()? else { return shown_self(auth, cx).await };
-    let unsealed = auth.unsealed()?;
+async fn lookup(_: &TokenAuth, cx: &mut Cx, req: ByToken) -> Result<Data<Shown>> {
+    let Some(text) = req.token.named()? else { return shown_self(cx).await };
+    let unsealed = unsealed(cx)?;
     let found = unsealed.tokens.find_anywhere(&text, cx.now()).await?;
     let found = found.ok_or_else(|| Error::new(Status::FORBIDDEN, "bad token"))?;
     unsealed.policies.acl_of(&found, &unsealed.identity).await?;
     Ok(shown(cx, &found, &text))
 }
 
-async fn lookup_self(auth: &TokenAuth, cx: &mut Cx, _: OwnToken) -> Result<Data<Shown>> {
-    shown_self(auth, cx).await
+async fn lookup_self(_: &TokenAuth, cx: &mut Cx, _: OwnToken) -> Result<Data<Shown>> {
+    shown_self(cx).await
 }
 
-async fn shown_self(auth: &TokenAuth, cx: &mut Cx) -> Result<Data<Shown>> {
+async fn shown_self(cx: &mut Cx) -> Result<Data<Shown>> {
     let (token, id) = own(cx)?;
     // The count of uses has just been changed, so the record is read again.
     let current = match &token.key {
-        Some(key) => auth.unsealed()?.tokens.at(key, cx.now()).await?.unwrap_or(token),
+        Some(key) => unsealed(cx)?.tokens.at(key, cx.now()).await?.unwrap_or(token),
         None => token,
     };
     Ok(shown(cx, &current, &id))
 }
 
 /// The token that an accessor names.
-async fn by_accessor(auth: &TokenAuth, cx: &Cx, accessor: Option<Text>) -> Result<Option<(TokenKey, Arc<Token>)>> {
+async fn by_accessor(cx: &Cx, accessor: Option<Text>) -> Result<Option<(TokenKey, Arc<Token>)>> {
     let Some(accessor) = accessor.filter(|a| !a.is_empty()) else { return Err(listed("missing accessor")) };
-    let tokens = &auth.unsealed()?.tokens;
+    let tokens = &unsealed(cx)?.tokens;
     let key = tokens.place_of(&accessor);
     Ok(tokens.at(&key, cx.now()).await?.filter(|t| t.record.accessor == accessor.0).map(|t| (key, t)))
 }
@@ -325,54 +317,54 @@ pub(super) fn listed(text: &str) -> Error {
     Error::invalid(format!("1 error occurred:\n\t* {text}\n\n"))
 }
 
-async fn lookup_accessor(auth: &TokenAuth, cx: &mut Cx, req: ByAccessor) -> Result<Data<Shown>> {
-    let found = by_accessor(auth, cx, req.accessor).await?;
+async fn lookup_accessor(_: &TokenAuth, cx: &mut Cx, req: ByAccessor) -> Result<Data<Shown>> {
+    let found = by_accessor(cx, req.accessor).await?;
     let (_, token) = found.ok_or_else(|| listed("invalid accessor"))?;
     Ok(shown(cx, &token, ""))
 }
 
-async fn renew_token(auth: &TokenAuth, cx: &mut Cx, req: Renew) -> Result<Outcome> {
+async fn renew_token(_: &TokenAuth, cx: &mut Cx, req: Renew) -> Result<Outcome> {
     let Some(text) = req.token.named()? else { return Err(Error::invalid("missing token ID")) };
-    let unsealed = auth.unsealed()?;
+    let unsealed = unsealed(cx)?;
     let found = unsealed.tokens.find_anywhere(&text, cx.now()).await?;
     let found = found.ok_or_else(|| Error::invalid("token not found"))?;
     renew::renew(&unsealed, cx, &found, req.increment, Some(&text)).await
 }
 
-async fn renew_self(auth: &TokenAuth, cx: &mut Cx, req: RenewSelf) -> Result<Outcome> {
+async fn renew_self(_: &TokenAuth, cx: &mut Cx, req: RenewSelf) -> Result<Outcome> {
     let (token, id) = own(cx)?;
-    renew::renew(&*auth.unsealed()?, cx, &token, req.increment, Some(&id)).await
+    renew::renew(&*unsealed(cx)?, cx, &token, req.increment, Some(&id)).await
 }
 
-async fn renew_accessor(auth: &TokenAuth, cx: &mut Cx, req: RenewAccessor) -> Result<Outcome> {
-    let found = by_accessor(auth, cx, req.accessor).await?;
+async fn renew_accessor(_: &TokenAuth, cx: &mut Cx, req: RenewAccessor) -> Result<Outcome> {
+    let found = by_accessor(cx, req.accessor).await?;
     let (_, token) = found.ok_or_else(|| listed("invalid accessor"))?;
     if !token.record.renewable {
         return Err(listed("invalid request"));
     }
-    renew::renew(&*auth.unsealed()?, cx, &token, req.increment, None).await
+    renew::renew(&*unsealed(cx)?, cx, &token, req.increment, None).await
 }
 
-async fn revoke(auth: &TokenAuth, _: &mut Cx, req: ByToken) -> Result<()> {
+async fn revoke(_: &TokenAuth, cx: &mut Cx, req: ByToken) -> Result<()> {
     let Some(text) = req.token.named()? else { return Err(Error::invalid("missing token ID")) };
-    let tokens = &auth.unsealed()?.tokens;
+    let tokens = &unsealed(cx)?.tokens;
     if text.starts_with(super::id::BATCH) {
         return Err(Error::invalid("batch tokens cannot be revoked"));
     }
     tokens.revoke(&tokens.place(&text)).await.map(drop)
 }
 
-async fn revoke_self(auth: &TokenAuth, cx: &mut Cx, _: Nothing) -> Result<()> {
+async fn revoke_self(_: &TokenAuth, cx: &mut Cx, _: Nothing) -> Result<()> {
     let (token, _) = own(cx)?;
     match &token.key {
         None => Err(Error::invalid("batch tokens cannot be revoked")),
-        Some(key) => auth.unsealed()?.tokens.revoke(key).await.map(drop),
+        Some(key) => unsealed(cx)?.tokens.revoke(key).await.map(drop),
     }
 }
 
-async fn revoke_accessor(auth: &TokenAuth, cx: &mut Cx, req: ByAccessor) -> Result<()> {
-    match by_accessor(auth, cx, req.accessor).await? {
-        Some((key, _)) => auth.unsealed()?.tokens.revoke(&key).await.map(drop),
+async fn revoke_accessor(_: &TokenAuth, cx: &mut Cx, req: ByAccessor) -> Result<()> {
+    match by_accessor(cx, req.accessor).await? {
+        Some((key, _)) => unsealed(cx)?.tokens.revoke(&key).await.map(drop),
         None => {
             cx.warn("No token found with this accessor");
             Ok(())
@@ -380,16 +372,16 @@ async fn revoke_accessor(auth: &TokenAuth, cx: &mut Cx, req: ByAccessor) -> Resu
     }
 }
 
-async fn revoke_orphan(auth: &TokenAuth, cx: &mut Cx, req: ByToken) -> Result<()> {
+async fn revoke_orphan(_: &TokenAuth, cx: &mut Cx, req: ByToken) -> Result<()> {
     let Some(text) = req.token.named()? else { return Err(Error::invalid("missing token ID")) };
     let (caller, _) = own(cx)?;
-    if !issue::has_sudo(&caller, &*auth.unsealed()?, cx).await? {
+    if !issue::has_sudo(&caller, &*unsealed(cx)?, cx).await? {
         return Err(Error::invalid("root or sudo privileges required to revoke and orphan"));
     }
     if text.starts_with(super::id::BATCH) {
         return Err(Error::invalid("batch tokens cannot be revoked"));
     }
-    let tokens = &auth.unsealed()?.tokens;
+    let tokens = &unsealed(cx)?.tokens;
     if tokens.revoke_orphan(&tokens.place(&text)).await? {
         Ok(())
     } else {
@@ -397,12 +389,12 @@ async fn revoke_orphan(auth: &TokenAuth, cx: &mut Cx, req: ByToken) -> Result<()
     }
 }
 
-async fn accessors(auth: &TokenAuth, _: &mut Cx, _: Nothing) -> Result<Keys> {
-    Ok(Keys::of(auth.unsealed()?.tokens.accessors().await?))
+async fn accessors(_: &TokenAuth, cx: &mut Cx, _: Nothing) -> Result<Keys> {
+    Ok(Keys::of(unsealed(cx)?.tokens.accessors().await?))
 }
 
-async fn tidy(auth: &TokenAuth, cx: &mut Cx, _: Nothing) -> Result<WithStatus<()>> {
-    let unsealed = auth.unsealed()?;
+async fn tidy(_: &TokenAuth, cx: &mut Cx, _: Nothing) -> Result<WithStatus<()>> {
+    let unsealed = unsealed(cx)?;
     unsealed.end_due(cx.now()).await?;
     unsealed.tokens.resume_collection().await?;
     cx.warn(

@@ -1,0 +1,39 @@
+//! The engine at `sys/`, and what its handlers know of a call.
+
+use std::sync::{Arc, Weak};
+
+use keepfast_framework::{Cx, Error, Result};
+
+use crate::admission::Admission;
+use crate::lifecycle::Lifecycle;
+use crate::request::dispatch::CoreCall;
+use crate::unsealed::Unsealed;
+
+/// The engine at `sys/`.
+pub(crate) struct System {
+    /// What is decided before a request is read.
+    pub(super) admission: Arc<Admission>,
+    lifecycle: Weak<Lifecycle>,
+}
+
+impl System {
+    /// The engine of this server.
+    pub(crate) fn new(admission: Arc<Admission>, lifecycle: Weak<Lifecycle>) -> Self {
+        System { admission, lifecycle }
+    }
+
+    /// The server whether sealed or not, for sealing it and for its metrics.
+    pub(super) fn lifecycle(&self) -> Result<Arc<Lifecycle>> {
+        self.lifecycle.upgrade().ok_or_else(Error::sealed)
+    }
+}
+
+/// What core knows of the call.
+pub(super) fn call(cx: &Cx) -> Result<Arc<CoreCall>> {
+    cx.core::<CoreCall>().ok_or_else(|| Error::internal("a system request without core's part"))
+}
+
+/// The unsealed server that authorized the call.
+pub(super) fn unsealed(cx: &Cx) -> Result<Arc<Unsealed>> {
+    Ok(call(cx)?.unsealed.clone())
+}
