@@ -1,11 +1,14 @@
 //! The broker: an entry is taken by at least one device, or the request fails.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use keepfast_crypto::hmac::HmacKey;
 use keepfast_crypto::random;
 use keepfast_framework::{Clock, Error, Result, Timestamp, offload};
@@ -13,7 +16,7 @@ use keepfast_storage::{Barrier, View};
 use serde::Serialize;
 
 use super::caller::Mark;
-use super::device::Device;
+use super::device::{Device, Ticket};
 use super::entry::{Entry, Format};
 use super::redact;
 use super::target::OpenedDevice;
@@ -49,6 +52,15 @@ pub(crate) struct Recorder {
     local: bool,
     requests: Timing,
     responses: Timing,
+}
+
+/// A line that was submitted to a device.
+struct Submitted<'a> {
+    recorder: &'a Recorder,
+    /// When the device's work on the entry began.
+    begun: Timestamp,
+    is_response: bool,
+    ticket: Ticket<'a>,
 }
 
 /// The request's member of the entry before a request runs, by device: the entry of the answer repeats it.
@@ -137,16 +149,21 @@ impl Broker {
         outcome
     }
 
-    /// Gives an entry to all devices. Returns also when the last one was done.
+    /// Submits an entry to all devices, then waits until one has taken it. Returns also when that was.
     async fn hand_out(&self, entry: &Entry<'_>, said: &Said) -> (Result<Said>, Timestamp) {
         let devices = self.devices.load_full();
         let Devices { generation, recorders } = &*devices;
-        let mut taken = recorders.is_empty();
+        let is_response = entry.response.is_some();
         let marks = entry.caller.zip(entry.request.token).map(|(token, text)| devices.marks_of(token, text));
-        let expected = if entry.response.is_some() { 0 } else { recorders.len() };
+        let expected = if is_response { 0 } else { recorders.len() };
         let mut saying = Said { generation: *generation, by_device: Vec::with_capacity(expected) };
+        // Most servers have one device; it needs no allocation.
+        let (mut first, mut others) = (None, Vec::new());
         let mut begun = entry.time;
         for (at, recorder) in recorders.iter().enumerate() {
+            if at > 0 {
+                begun = self.clock.now();
+            }
             let mark = marks.as_ref().and_then(|marks| marks.by_device.get(at));
             let said = said.by_device.get(at).filter(|_| said.generation == *generation).map(|s| &**s);
             let (line, request) = offload::run(entry.input_length(said.is_some()), || {
@@ -155,38 +172,60 @@ impl Broker {
                 (line, request)
             })
             .await;
-            if entry.response.is_none() {
+            if !is_response {
                 saying.by_device.push(Box::from(&line[request]));
             }
-            let outcome = match recorder.device.can_block() {
-                false => recorder.device.write(&line).await,
-                true => Box::pin(self.write_in_time(recorder, &line, taken)).await,
-            };
-            let done = self.clock.now();
-            let timing = if entry.response.is_some() { &recorder.responses } else { &recorder.requests };
-            timing.record(done.since(begun));
-            begun = done;
-            match outcome {
-                Ok(()) => taken = true,
-                Err(error) => {
-                    tracing::error!(device = %recorder.settings.name, %error, "audit device did not take an entry")
-                }
+            let submitted = Submitted { recorder, begun, is_response, ticket: recorder.device.submit(line) };
+            match first {
+                None => first = Some(submitted),
+                Some(_) => others.push(submitted),
             }
         }
+        let mut end = entry.time;
+        let mut taken = recorders.is_empty();
+        let mut blocking = Vec::new();
+        for submitted in first.into_iter().chain(others) {
+            if submitted.recorder.device.can_block() {
+                blocking.push(submitted);
+                continue;
+            }
+            let Submitted { recorder, begun, ticket, .. } = submitted;
+            let outcome = ticket.written().await;
+            end = self.clock.now();
+            taken |= recorder.note(is_response, end.since(begun), outcome.err());
+        }
+        if !blocking.is_empty() {
+            taken = Box::pin(self.wait_for_blocking(blocking, taken)).await;
+            end = self.clock.now();
+        }
         let outcome = if taken { Ok(saying) } else { Err(Error::internal("no audit device took the entry")) };
-        (outcome, begun)
+        (outcome, end)
     }
 
-    async fn write_in_time(&self, recorder: &Recorder, line: &[u8], taken: bool) -> std::io::Result<()> {
-        let writing = recorder.device.write(line);
-        tokio::pin!(writing);
-        let patience = if taken { Duration::ZERO } else { PATIENCE };
-        let end = self.clock.sleep_until(self.clock.now().after(patience));
-        tokio::select! {
-            biased;
-            outcome = &mut writing => outcome,
-            () = end => if taken { Ok(()) } else { Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "nobody reads the audit stream")) },
+    /// Waits for the first device that takes the entry, or for none when it is `taken` already. Returns whether it is.
+    async fn wait_for_blocking(&self, submitted: Vec<Submitted<'_>>, taken: bool) -> bool {
+        if taken {
+            for Submitted { recorder, begun, is_response, ticket } in submitted {
+                recorder.note(is_response, self.clock.now().since(begun), ticket.failure());
+            }
+            return true;
         }
+        let in_time = |Submitted { recorder, begun, is_response, ticket }| async move {
+            let end = self.clock.sleep_until(self.clock.now().after(PATIENCE));
+            let failure = tokio::select! {
+                biased;
+                outcome = ticket.written() => outcome.err(),
+                () = end => Some(io::Error::new(io::ErrorKind::TimedOut, "nobody reads the audit stream")),
+            };
+            recorder.note(is_response, self.clock.now().since(begun), failure)
+        };
+        let mut waiting: FuturesUnordered<_> = submitted.into_iter().map(in_time).collect();
+        while let Some(taken) = waiting.next().await {
+            if taken {
+                return true;
+            }
+        }
+        false
     }
 
     /// The devices as `sys/audit` shows them, by path.
@@ -269,10 +308,20 @@ impl Recorder {
         let (requests, responses) = (Timing::default(), Timing::default());
         Recorder { settings, format, key, device, created: false, local: false, requests, responses }
     }
+
+    /// Counts and logs what became of an entry. Returns whether nothing failed.
+    fn note(&self, is_response: bool, took: Duration, failure: Option<io::Error>) -> bool {
+        let timing = if is_response { &self.responses } else { &self.requests };
+        timing.record(took);
+        if let Some(error) = &failure {
+            tracing::error!(device = %self.settings.name, %error, "audit device did not take an entry");
+        }
+        failure.is_none()
+    }
 }
 
 impl Devices {
-    /// One that cannot wait is asked first; when it has the entry, nobody waits for the others.
+    /// Those that cannot block come first.
     fn sort(&mut self) {
         self.recorders.sort_by_key(|r| r.device.can_block());
     }
@@ -305,4 +354,112 @@ async fn salt(barrier: &Arc<Barrier>, view: &View, name: &str) -> Result<Vec<u8>
     tx.put(view, &key, Bytes::copy_from_slice(&salt));
     tx.commit().await?;
     Ok(salt.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::PipeReader;
+
+    use keepfast_framework::Query;
+    use keepfast_framework::clock::TestClock;
+
+    use super::*;
+    use crate::audit::device::StreamDevice;
+    use crate::audit::target::Allowed;
+    use crate::audit::{RequestPart, Verdict, device::FileDevice};
+
+    fn recorder(device: Box<dyn Device>) -> Arc<Recorder> {
+        let settings = AuditSettings {
+            device: "file".into(),
+            name: "log".into(),
+            description: String::new(),
+            options: BTreeMap::new(),
+        };
+        let format = Format { log_raw: false, hmac_accessor: true, elide_list_responses: false, prefix: String::new() };
+        Arc::new(Recorder::new(settings, format, HmacKey::new(&[1; 32]), device))
+    }
+
+    fn file(path: &str) -> Arc<Recorder> {
+        recorder(Box::new(FileDevice::open(path.as_ref(), None, &Allowed::default()).unwrap()))
+    }
+
+    /// A pipe that is full; nothing is read from it.
+    fn stuck() -> (PipeReader, Arc<Recorder>) {
+        let (reader, mut writer) = io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        while io::Write::write(&mut writer, &[b'x'; 4096]).is_ok() {}
+        rustix::io::ioctl_fionbio(&writer, false).unwrap();
+        (reader, recorder(Box::new(StreamDevice::new(Box::new(writer)).unwrap())))
+    }
+
+    fn broker(recorders: Vec<Arc<Recorder>>) -> (Broker, TestClock) {
+        let clock = TestClock::default();
+        let mut devices = Devices { generation: 1, recorders };
+        devices.sort();
+        let metrics = Arc::new(Metrics::default());
+        (Broker { devices: ArcSwap::from_pointee(devices), clock: Arc::new(clock.clone()), metrics }, clock)
+    }
+
+    async fn record(broker: &Broker) -> Result<()> {
+        let (query, verdict) = (Query::default(), Verdict::default());
+        let request = RequestPart {
+            id: "1",
+            operation: "read",
+            path: "secret/a",
+            mount_point: "",
+            mount_type: "",
+            mount_accessor: "",
+            mount_class: "",
+            token: None,
+            data: None,
+            query: &query,
+            headers: &[],
+            remote: None,
+            wrap_ttl: 0,
+            public: None,
+        };
+        let time = broker.clock.now();
+        let entry = Entry { time, request, caller: None, verdict: &verdict, response: None, error: None };
+        broker.record(&entry, &Said::default()).await.map(drop)
+    }
+
+    #[tokio::test]
+    async fn sec_al07_all_devices_that_block_are_waited_for_5_seconds_in_all() {
+        let ((_one, first), (_two, second)) = (stuck(), stuck());
+        let (broker, clock) = broker(vec![first, second]);
+        let mut recording = Box::pin(record(&broker));
+        assert!(futures_util::poll!(&mut recording).is_pending());
+        clock.advance(PATIENCE - Duration::from_millis(1));
+        assert!(futures_util::poll!(&mut recording).is_pending());
+        clock.advance(Duration::from_millis(1));
+        assert!(recording.await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_device_that_blocks_delays_nobody_when_another_takes_the_entry() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        for other in
+            [file(path.to_str().unwrap()), recorder(Box::new(StreamDevice::new(Box::new(io::sink())).unwrap()))]
+        {
+            let (_reader, stuck) = stuck();
+            let (broker, clock) = broker(vec![stuck, other]);
+            let begun = clock.now();
+            record(&broker).await.unwrap();
+            assert_eq!(clock.now(), begun);
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_pipe_takes_the_entry_when_the_file_is_full() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let pipe = recorder(Box::new(StreamDevice::new(Box::new(writer)).unwrap()));
+        let (broker, _) = broker(vec![pipe, file("/dev/full")]);
+        record(&broker).await.unwrap();
+        drop(broker);
+        let mut text = String::new();
+        io::Read::read_to_string(&mut reader, &mut text).unwrap();
+        assert_eq!(text.lines().count(), 1);
+    }
 }

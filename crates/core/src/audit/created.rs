@@ -3,18 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use keepfast_crypto::random;
 use keepfast_framework::{Error, Records, Result};
 use keepfast_storage::{Page, Tx, View};
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::broker::{Broker, Recorder, salt_key};
-use super::device::Device;
+use super::device::{Device, Ticket};
 use super::options::DeviceOptions;
 use super::own_files::OwnFiles;
 use super::target::{self, Allowed};
@@ -115,7 +113,7 @@ pub(crate) async fn open_all(broker: &Broker, tx: &mut Tx, view: &View, own: &Ar
                 // Options that an older version took: nothing is written until they are given anew.
                 let options = DeviceOptions::of(&settings).unwrap_or_else(|_| DeviceOptions::unusable());
                 let unopened =
-                    Unopened { settings: settings.clone(), allowed: allowed.clone(), opened: Mutex::new(None) };
+                    Unopened { settings: settings.clone(), allowed: allowed.clone(), opened: OnceLock::new() };
                 last = Some(error);
                 (options, Box::new(unopened) as Box<dyn Device>)
             }
@@ -132,31 +130,33 @@ pub(crate) async fn open_all(broker: &Broker, tx: &mut Tx, view: &View, own: &Ar
 struct Unopened {
     settings: AuditSettings,
     allowed: Allowed,
-    opened: Mutex<Option<Arc<dyn Device>>>,
+    opened: OnceLock<Box<dyn Device>>,
 }
 
-#[async_trait]
 impl Device for Unopened {
-    async fn write(&self, line: &[u8]) -> io::Result<()> {
-        let opened = self.opened.lock().clone();
-        match opened {
-            Some(device) => device.write(line).await,
-            None => Err(io::Error::other("it could not be opened at unseal")),
+    fn submit(&self, line: Vec<u8>) -> Ticket<'_> {
+        match self.opened.get() {
+            Some(device) => device.submit(line),
+            None => Ticket::Done(Err(io::Error::other("it could not be opened at unseal"))),
         }
     }
 
     fn reopen(&self) -> io::Result<()> {
+        if let Some(device) = self.opened.get() {
+            return device.reopen();
+        }
         let (_, device) =
             target::open(&self.settings, &self.allowed).map_err(|error| io::Error::other(error.reason))?;
-        *self.opened.lock() = Some(device.into());
+        // Of two reloads at the same time one opens the target, and both mean the same file.
+        let _ = self.opened.set(device);
         Ok(())
     }
 
     fn can_block(&self) -> bool {
-        self.opened.lock().as_ref().is_some_and(|device| device.can_block())
+        self.opened.get().is_some_and(|device| device.can_block())
     }
 
     fn is_open(&self) -> bool {
-        self.opened.lock().is_some()
+        self.opened.get().is_some()
     }
 }

@@ -1,0 +1,269 @@
+//! A file that entries are appended to. The page cache takes them, so a write does not wait.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+
+use super::line_writer::LineWriter;
+use super::{Device, Ticket};
+use crate::audit::target::{Allowed, append_to};
+
+/// Bytes of a line from which copying it into a batch costs more than a write of its own.
+const LARGE: usize = 16 << 10;
+/// The longest buffer that is kept, in bytes.
+const SPARE: usize = 64 << 10;
+
+/// An audit log.
+///
+/// Entries of requests that are under way at the same time go out in one write: each request adds its line to the open
+/// batch and lets the others run; the first that runs again writes the batch for all.
+pub(in crate::audit) struct FileDevice {
+    path: PathBuf,
+    /// Set at each open.
+    mode: Option<u32>,
+    /// Checked at each open.
+    allowed: Allowed,
+    log: Mutex<LineWriter<File>>,
+    open: Mutex<OpenBatch>,
+}
+
+/// The batch that lines join now.
+#[derive(Default)]
+struct OpenBatch {
+    lines: Vec<u8>,
+    batch: Arc<Batch>,
+    /// The empty buffer of an earlier batch, kept to allocate seldom.
+    spare: Vec<u8>,
+}
+
+/// Lines that are written together; the outcome is set by the write.
+#[derive(Default)]
+struct Batch(OnceLock<Result<(), io::ErrorKind>>);
+
+impl Batch {
+    fn outcome(&self) -> Option<io::Result<()>> {
+        self.0.get().map(|outcome| outcome.map_err(io::Error::from))
+    }
+}
+
+/// A line in a batch. When it is dropped before the batch is written, it writes the batch.
+pub(crate) struct BatchedLine<'a> {
+    device: &'a FileDevice,
+    batch: Arc<Batch>,
+}
+
+impl BatchedLine<'_> {
+    /// Writes the batch for all lines in it, after other requests had the time to add theirs.
+    pub(super) async fn written(self) -> io::Result<()> {
+        if self.batch.outcome().is_none() {
+            tokio::task::yield_now().await;
+        }
+        self.device.flush(&self.batch)
+    }
+}
+
+impl Drop for BatchedLine<'_> {
+    fn drop(&mut self) {
+        // Nobody waits for the outcome any more; other lines of the batch are told by their own tickets.
+        let _ = self.device.flush(&self.batch);
+    }
+}
+
+impl FileDevice {
+    pub(in crate::audit) fn open(path: &Path, mode: Option<u32>, allowed: &Allowed) -> io::Result<Self> {
+        let log = Mutex::new(open_log(path, mode, allowed)?);
+        Ok(FileDevice { path: path.to_owned(), mode, allowed: allowed.clone(), log, open: Mutex::default() })
+    }
+
+    /// Writes the open batch, unless the batch of this line was written since.
+    fn flush(&self, joined: &Batch) -> io::Result<()> {
+        if let Some(outcome) = joined.outcome() {
+            return outcome;
+        }
+        let mut log = self.log.lock();
+        joined.outcome().unwrap_or_else(|| self.write_open(&mut log))
+    }
+
+    /// Writes the open batch.
+    fn write_open(&self, log: &mut LineWriter<File>) -> io::Result<()> {
+        let (mut lines, batch) = {
+            let mut open = self.open.lock();
+            let empty = std::mem::take(&mut open.spare);
+            (std::mem::replace(&mut open.lines, empty), std::mem::take(&mut open.batch))
+        };
+        let outcome = log.write(&lines);
+        // Only the holder of the log sets this, and each batch is taken once.
+        let _ = batch.0.set(outcome.as_ref().copied().map_err(io::Error::kind));
+        if lines.capacity() <= SPARE {
+            lines.clear();
+            self.open.lock().spare = lines;
+        }
+        outcome
+    }
+
+    /// Writes a line that joins no batch, behind those that were submitted before it.
+    fn write_large(&self, line: &[u8]) -> io::Result<()> {
+        let mut log = self.log.lock();
+        // A failure is the outcome of that batch, not of this line.
+        let _ = self.write_open(&mut log);
+        log.write(line)
+    }
+}
+
+impl Device for FileDevice {
+    fn submit(&self, line: Vec<u8>) -> Ticket<'_> {
+        if line.len() >= LARGE {
+            return Ticket::Done(self.write_large(&line));
+        }
+        let batch = {
+            let mut open = self.open.lock();
+            open.lines.extend_from_slice(&line);
+            open.batch.clone()
+        };
+        Ticket::Batched(BatchedLine { device: self, batch })
+    }
+
+    fn reopen(&self) -> io::Result<()> {
+        let fresh = open_log(&self.path, self.mode, &self.allowed)?;
+        *self.log.lock() = fresh;
+        Ok(())
+    }
+
+    fn can_block(&self) -> bool {
+        false
+    }
+}
+
+/// Opens a log for appending; what an earlier process left may end in the middle of a line.
+fn open_log(path: &Path, mode: Option<u32>, allowed: &Allowed) -> io::Result<LineWriter<File>> {
+    let file = append_to(path, true, mode, allowed)?;
+    let torn = file.metadata()?.is_file() && last_byte(path).is_some_and(|byte| byte != b'\n');
+    Ok(LineWriter::new(file, torn))
+}
+
+/// What a file ends with; `None` when it is empty or may only be written.
+fn last_byte(path: &Path) -> Option<u8> {
+    let file = File::open(path).ok()?;
+    let last = file.metadata().ok()?.len().checked_sub(1)?;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, last).ok()?;
+    Some(byte[0])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+    use crate::audit::device::suite::{Target, device_suite};
+    use crate::settings::AuditSettings;
+
+    struct LogFile {
+        dir: tempfile::TempDir,
+        device: FileDevice,
+        rotations: usize,
+    }
+
+    impl LogFile {
+        fn path(&self) -> PathBuf {
+            self.dir.path().join("log")
+        }
+
+        fn rotated(&self, number: usize) -> PathBuf {
+            self.dir.path().join(format!("log.{number}"))
+        }
+    }
+
+    impl Target for LogFile {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let device = FileDevice::open(&dir.path().join("log"), None, &Allowed::default()).unwrap();
+            LogFile { dir, device, rotations: 0 }
+        }
+
+        fn failing() -> Self {
+            let device = FileDevice::open(Path::new("/dev/full"), None, &Allowed::default()).unwrap();
+            LogFile { device, ..LogFile::new() }
+        }
+
+        fn device(&self) -> &dyn Device {
+            &self.device
+        }
+
+        fn rotate(&mut self) {
+            std::fs::rename(self.path(), self.rotated(self.rotations)).unwrap();
+            self.rotations += 1;
+        }
+
+        fn finish(self) -> Vec<u8> {
+            let files = (0..self.rotations).map(|number| self.rotated(number)).chain([self.path()]);
+            files.flat_map(|file| std::fs::read(file).unwrap()).collect()
+        }
+    }
+
+    device_suite!(file, LogFile);
+
+    fn open(settings: &AuditSettings) -> Result<Box<dyn Device>, crate::audit::DeviceError> {
+        crate::audit::target::open(settings, &Allowed::default()).map(|(_, device)| device)
+    }
+
+    fn settings(options: &[(&str, &str)]) -> AuditSettings {
+        AuditSettings {
+            device: "file".into(),
+            name: "test".into(),
+            description: String::new(),
+            options: options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        }
+    }
+
+    #[tokio::test]
+    async fn sec_al05_a_log_is_never_a_link_nor_executable_and_is_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
+        std::fs::write(path("target"), "x").unwrap();
+        std::os::unix::fs::symlink(path("target"), path("soft")).unwrap();
+        std::fs::hard_link(path("target"), path("hard")).unwrap();
+        assert!(open(&settings(&[("file_path", &path("soft"))])).is_err());
+        assert!(open(&settings(&[("file_path", &path("hard"))])).is_err());
+        assert!(open(&settings(&[("file_path", &path("x")), ("mode", "0755")])).is_err());
+        assert!(open(&settings(&[])).is_err());
+        assert!(open(&AuditSettings { device: "socket".into(), ..settings(&[]) }).is_err());
+        let device = open(&settings(&[("file_path", &path("log"))])).unwrap();
+        device.submit(b"one\n".to_vec()).written().await.unwrap();
+        assert_eq!(std::fs::metadata(path("log")).unwrap().mode() & 0o777, 0o600);
+        std::fs::rename(path("log"), path("log.1")).unwrap();
+        device.reopen().unwrap();
+        device.submit(b"two\n".to_vec()).written().await.unwrap();
+        assert_eq!(std::fs::read_to_string(path("log")).unwrap(), "two\n");
+        assert_eq!(std::fs::metadata(path("log")).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_to_string(path("log.1")).unwrap(), "one\n");
+    }
+
+    #[tokio::test]
+    async fn an_entry_after_a_torn_one_stands_on_a_line_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log").to_string_lossy().into_owned();
+        std::fs::write(&path, "one\nhalf of an ent").unwrap();
+        let device = open(&settings(&[("file_path", &path)])).unwrap();
+        device.submit(b"two\n".to_vec()).written().await.unwrap();
+        device.reopen().unwrap();
+        device.submit(b"three\n".to_vec()).written().await.unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\nhalf of an ent\ntwo\nthree\n");
+    }
+
+    #[tokio::test]
+    async fn lines_of_concurrent_requests_are_one_batch() {
+        let log = LogFile::new();
+        let [one, two] = ["one\n", "two\n"].map(|line| log.device.submit(line.into()));
+        let (Ticket::Batched(one), Ticket::Batched(two)) = (one, two) else { panic!("a short line joins a batch") };
+        assert!(Arc::ptr_eq(&one.batch, &two.batch));
+        one.written().await.unwrap();
+        assert!(two.batch.outcome().is_some(), "one write has written both");
+        drop(two);
+        assert_eq!(log.finish(), b"one\ntwo\n");
+    }
+}
