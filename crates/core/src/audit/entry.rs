@@ -11,10 +11,10 @@ use serde::Serialize;
 
 use super::caller::{Mark, made};
 use super::extent::{self, Extent};
+use super::mount::{MountMark, NO_MOUNT};
 use super::redact;
 use crate::request::RecordedHeader;
 use crate::token::Token;
-use crate::versions::BUILT_IN;
 
 /// What is recorded of a request or of its answer. It is not changed any more: each device formats it for itself.
 pub(crate) struct Entry<'a> {
@@ -51,14 +51,8 @@ pub(crate) struct RequestPart<'a> {
     pub(crate) operation: &'static str,
     /// Where.
     pub(crate) path: &'a str,
-    /// The mount; empty if there is none.
-    pub(crate) mount_point: &'a str,
-    /// Its engine's type.
-    pub(crate) mount_type: &'a str,
-    /// Its accessor.
-    pub(crate) mount_accessor: &'a str,
-    /// `auth` or `secret`.
-    pub(crate) mount_class: &'a str,
+    /// The mount, if there is one.
+    pub(crate) mount: Option<&'a MountMark>,
     /// The client token as it was sent.
     pub(crate) token: Option<&'a str>,
     /// The body and the query as JSON objects.
@@ -226,12 +220,8 @@ impl Entry<'_> {
         w.raw(",\"request\":{\"id\":");
         w.json(request.id);
         w.field("operation", request.operation);
-        if !request.mount_point.is_empty() {
-            w.field("mount_point", request.mount_point);
-            w.field("mount_type", request.mount_type);
-            w.field("mount_accessor", request.mount_accessor);
-            w.field("mount_class", request.mount_class);
-            w.field("mount_running_version", BUILT_IN);
+        if let Some(mount) = request.mount {
+            w.out.extend_from_slice(&mount.request);
         }
         if let Some(mark) = mark {
             w.written("client_id", &mark.client);
@@ -270,13 +260,10 @@ impl Entry<'_> {
 
     /// Writes the response; `login` is where the token of a login is written already.
     fn response(&self, response: &ResponsePart<'_>, login: Option<Range<usize>>, w: &mut Writer<'_>) {
-        w.raw(",\"response\":{\"mount_point\":");
-        w.json(self.request.mount_point);
-        w.field("mount_type", self.request.mount_type);
-        w.field("mount_accessor", self.request.mount_accessor);
-        w.field("mount_class", self.request.mount_class);
-        if !self.request.mount_point.is_empty() {
-            w.field("mount_running_plugin_version", BUILT_IN);
+        w.raw(",\"response\":{");
+        match self.request.mount {
+            Some(mount) => w.out.extend_from_slice(&mount.response),
+            None => w.raw(NO_MOUNT),
         }
         if let Some(auth) = response.auth {
             w.raw(",\"auth\":{");

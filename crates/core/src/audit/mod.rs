@@ -6,6 +6,7 @@ pub(crate) mod created;
 pub(crate) mod device;
 pub(crate) mod entry;
 pub(crate) mod extent;
+pub(crate) mod mount;
 pub(crate) mod options;
 pub(crate) mod own_files;
 pub(crate) mod redact;
@@ -13,6 +14,7 @@ pub mod target;
 
 pub(crate) use broker::{Broker, Marks, Said};
 pub(crate) use entry::{Entry, RequestPart, ResponsePart, Verdict};
+pub(crate) use mount::MountMark;
 pub use options::DeviceOptions;
 pub use own_files::OwnFiles;
 pub use target::DeviceError;

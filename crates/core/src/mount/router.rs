@@ -10,6 +10,7 @@ use tokio::sync::OnceCell;
 
 use super::entry::MountEntry;
 use super::opened::OpenedEngine;
+use crate::audit::MountMark;
 use crate::damaged::confined;
 use crate::metrics::routes::RouteTimings;
 use crate::unsealed::Unsealed;
@@ -24,6 +25,8 @@ pub(crate) struct Mounted {
     pub(crate) view: View,
     /// The table of its engine's type, known before the engine is opened.
     pub(crate) table: Arc<Table>,
+    /// How audit entries write it.
+    pub(crate) audit: MountMark,
     /// How long its engine takes.
     pub(crate) timings: Arc<RouteTimings>,
     engine: OnceCell<OpenedEngine>,
@@ -32,7 +35,9 @@ pub(crate) struct Mounted {
 impl Mounted {
     /// A mount whose engine is not opened yet.
     pub(crate) fn new(entry: MountEntry, info: MountInfo, view: View, table: Arc<Table>) -> Self {
-        Mounted { entry, info: Arc::new(info), view, table, timings: Arc::default(), engine: OnceCell::new() }
+        let audit = MountMark::new(&entry);
+        let (info, timings, engine) = (Arc::new(info), Arc::default(), OnceCell::new());
+        Mounted { entry, info, view, table, audit, timings, engine }
     }
 
     /// The same mount after a change of it goes on with the timings that it has.

@@ -194,7 +194,7 @@ impl Unsealed {
         caller: &'a RequestCaller,
         error: Option<&'a Error>,
     ) -> Entry<'a> {
-        let mount = mounted.map(|mounted| &mounted.entry);
+        let mount = mounted;
         let data = incoming.input.body.raw();
         Entry {
             time: self.clock.now(),
@@ -202,17 +202,14 @@ impl Unsealed {
                 id: &incoming.id,
                 operation: incoming.operation.name(),
                 path: incoming.path.as_str(),
-                mount_point: mount.map_or("", |m| &m.path),
-                mount_type: mount.map_or("", |m| &m.engine),
-                mount_accessor: mount.map_or("", |m| &m.accessor),
-                mount_class: mount.map_or("", |m| if m.auth { "auth" } else { "secret" }),
+                mount: mount.map(|m| &m.audit),
                 token: incoming.token.as_ref().map(|t| t.expose().as_str()),
                 data: if data.is_empty() { None } else { std::str::from_utf8(data).ok() },
                 query: &incoming.input.query,
                 headers: &incoming.headers,
                 remote: incoming.remote,
                 wrap_ttl: incoming.wrap_ttl.map_or(0, |d| d.as_secs()),
-                public: mount.map(|m| &m.config.audit_non_hmac_request_keys),
+                public: mount.map(|m| &m.entry.config.audit_non_hmac_request_keys),
             },
             caller: caller.token.as_deref(),
             verdict: &caller.verdict,
