@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use keepfast_crypto::hash::sha256;
-use keepfast_framework::cx::Claim;
+use keepfast_framework::reply::ClaimedAlias;
 use keepfast_framework::{Error, Records, Result, Status, Timestamp};
 use keepfast_storage::{Barrier, Page, Tx, View};
 use parking_lot::Mutex;
@@ -155,7 +155,7 @@ impl Lockout {
     pub(crate) fn judge<T>(
         &self,
         entry: &MountEntry,
-        claim: Claim,
+        alias: ClaimedAlias,
         settings: &Settings,
         now: Timestamp,
         outcome: Result<T>,
@@ -165,7 +165,7 @@ impl Lockout {
             return Verdict { outcome, changed: None };
         }
         let refused = |changed| Verdict { outcome: Err(Error::denied().because("the user is locked out")), changed };
-        let key = (entry.accessor.clone(), claim.name);
+        let key = (entry.accessor.clone(), alias.name);
         let mut counts = self.failed.lock();
         if counts.users.get(&key).is_some_and(|f| f.is_locked(now)) {
             counts.names_of(&key.0, now).fail(NameHash::of(&key.0, &key.1), &rules, now);
@@ -179,7 +179,7 @@ impl Lockout {
             Err(error) if error.status() == Status::BAD_REQUEST => {
                 let name = NameHash::of(&key.0, &key.1);
                 let at_name = counts.names_of(&key.0, now).fail(name, &rules, now);
-                let (is_refused, changed) = if claim.is_known {
+                let (is_refused, changed) = if alias.is_known {
                     // What a user's own count says was judged above.
                     let begins_lock = counts.fail(&key, &rules, now);
                     (at_name.refuses_all, begins_lock.then_some(Change::User(key.1)))

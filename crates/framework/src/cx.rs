@@ -71,19 +71,10 @@ pub struct Cx {
     core: Option<Arc<dyn Any + Send + Sync>>,
     lessor: Option<Arc<dyn Lessor>>,
     services: Option<Arc<dyn Services>>,
-    claimed: Option<Claim>,
 }
 
 /// The last step of a request: see [`Cx::after_record`].
 pub type LastStep = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<()>> + Send>> + Send + Sync>;
-
-/// As whom a caller tries to log in.
-pub struct Claim {
-    /// The name of the alias.
-    pub name: String,
-    /// Whether there is such a user.
-    pub is_known: bool,
-}
 
 /// What core gets back when the handler is done.
 pub struct Parts {
@@ -126,7 +117,6 @@ impl Cx {
             core: None,
             lessor: None,
             services: None,
-            claimed: None,
         }
     }
 
@@ -297,18 +287,6 @@ impl Cx {
         }
         intent.keep();
         Ok(())
-    }
-
-    /// Says as whom the caller tries to log in, by the name of the alias, and whether there is such a user. The outcome
-    /// of the login then counts for the lockout of that user, and a locked user is refused whatever the outcome. An
-    /// unknown name is locked after as many failed logins, so that the answers do not tell which names exist.
-    pub fn claim(&mut self, name: &str, is_known: bool) {
-        self.claimed = Some(Claim { name: name.to_owned(), is_known });
-    }
-
-    /// What was claimed; core's door.
-    pub fn take_claim(&mut self) -> Option<Claim> {
-        self.claimed.take()
     }
 
     /// Takes the context apart; core's door.

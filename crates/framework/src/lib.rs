@@ -83,5 +83,5 @@ pub use lease::{HeldLease, LeaseOffer, LeaseTerms};
 pub use path::{CanonicalPath, Operation};
 pub use query::{Query, QueryValue};
 pub use records::Records;
-pub use reply::{Data, Intended, Keys, Leased, Login, Outcome, Reply};
+pub use reply::{Data, Intended, Keys, Leased, Login, LoginAttempt, Outcome, Reply};
 pub use routes::{Routes, Table};

@@ -23,8 +23,8 @@ pub struct Outcome {
     pub flat: bool,
     /// `lease_duration` in seconds without a lease (KV v1 has it); negative where the secret says so.
     pub hint_ttl: i64,
-    /// Who logged in: core makes the token.
-    pub login: Option<Box<Login>>,
+    /// A login: core makes the token, or counts the refusal.
+    pub login: Option<Box<LoginAttempt>>,
     /// What is leased: core makes the lease.
     pub lease: Option<Box<LeaseOffer>>,
     /// What is leased and was made known beforehand: core confirms the lease.
@@ -349,7 +349,27 @@ pub struct Alias {
     pub metadata: BTreeMap<String, String>,
 }
 
-impl Reply for Login {
+/// An attempt to log in as somebody.
+///
+/// Its outcome counts for the lockout of the alias, and a locked one is refused whatever the outcome: the only reply by which
+/// a handler logs in has the alias, so none can leave the lockout out.
+pub struct LoginAttempt {
+    /// As whom.
+    pub alias: ClaimedAlias,
+    /// The login, or why it is refused.
+    pub outcome: Result<Login>,
+}
+
+/// The alias as which a caller tries to log in.
+pub struct ClaimedAlias {
+    /// Its name.
+    pub name: String,
+    /// Whether there is such a user. An unknown name is locked after as many failed logins as a user, so that the answers do
+    /// not tell which names exist.
+    pub is_known: bool,
+}
+
+impl Reply for LoginAttempt {
     fn schema(_: &mut SchemaGenerator) -> Option<Schema> {
         None
     }

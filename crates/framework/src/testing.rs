@@ -20,7 +20,7 @@ use crate::input::{Body, Input};
 use crate::lease::{HeldLease, Intent, LeaseOffer, LeaseTerms, Lessor, Watched};
 use crate::mount::{MountInfo, TtlBounds};
 use crate::path::Operation;
-use crate::reply::Outcome;
+use crate::reply::{Login, Outcome};
 use crate::routes::Table;
 use crate::services::{Pick, Services};
 
@@ -54,8 +54,10 @@ struct Offer {
 
 /// What a call answered.
 pub struct Answer {
-    /// As the engine returned it.
+    /// As the engine returned it, without the login.
     pub outcome: Outcome,
+    /// The login, which was not refused.
+    pub login: Option<Login>,
     /// What it warned of.
     pub warnings: Vec<String>,
 }
@@ -165,7 +167,8 @@ impl Bench {
         if self.engine.table().rows()[found.row].once {
             cx = cx.once();
         }
-        let outcome = self.engine.call(found.row, operation, &mut cx, &input).await?;
+        let mut outcome = self.engine.call(found.row, operation, &mut cx, &input).await?;
+        let login = outcome.login.take().map(|attempt| attempt.outcome).transpose()?;
         let parts = cx.into_parts();
         parts.tx.commit().await?;
         if let Some(intent) = &outcome.intent {
@@ -174,7 +177,7 @@ impl Bench {
         for action in parts.after_commit {
             action();
         }
-        Ok(Answer { outcome, warnings: parts.warnings })
+        Ok(Answer { outcome, login, warnings: parts.warnings })
     }
 
     /// GET.

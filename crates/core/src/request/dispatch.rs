@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::cx::{Caller, Claim, LastStep};
+use keepfast_framework::cx::{Caller, LastStep};
 use keepfast_framework::reply::Raw;
-use keepfast_framework::{Cx, Error, ErrorKind, Input, Operation, Outcome, Result, Status, help};
+use keepfast_framework::{Cx, Error, ErrorKind, Input, Login, LoginAttempt, Operation, Outcome, Result, Status, help};
 use keepfast_storage::{StorageError, Tx};
 use serde::Serialize;
 
@@ -152,9 +152,10 @@ impl Unsealed {
             AssertUnwindSafe(engine.call(&parts.permit, call.row, operation, &mut cx, input)).catch_unwind().await;
         let called = called.unwrap_or_else(|_| Err(Error::internal("the handler panicked")));
         let called = called.or_else(|error| warned_of(error, parts, call, input));
-        let mut outcome = match cx.take_claim() {
-            Some(claim) if mounted.entry.auth => Box::pin(self.judge_claim(mounted, claim, called)).await?,
-            _ => called?,
+        let mut outcome = called?;
+        let login = match outcome.login.take() {
+            Some(attempt) => Some(Box::pin(self.judge_login(mounted, *attempt)).await?),
+            None => None,
         };
         let done = cx.into_parts();
         if done.checkpointed && outcome.lease.is_some() {
@@ -169,7 +170,7 @@ impl Unsealed {
         if reads_wrapped(parts, mounted) {
             Box::pin(self.take_wrapped(&mut tx, parts)).await?;
         }
-        let settled = self.settle(&mut tx, parts, mounted, outcome, intent.as_deref()).await?;
+        let settled = self.settle(&mut tx, parts, mounted, (outcome, login), intent.as_deref()).await?;
         if !done.checkpointed && tx.is_dirty() {
             Box::pin(self.mounts.hold(&mut tx, &mounted.entry)).await?;
         }
@@ -205,10 +206,12 @@ impl Unsealed {
         Ok((Sent::Envelope(envelope), done.last_step))
     }
 
-    /// What comes of a login at a user, who may be locked out.
-    async fn judge_claim(&self, mounted: &Mounted, claim: Claim, outcome: Result<Outcome>) -> Result<Outcome> {
+    /// The login, unless it or the lockout of its user refuses it. In a box: few requests log in.
+    async fn judge_login(&self, mounted: &Mounted, attempt: LoginAttempt) -> Result<Box<Login>> {
+        let LoginAttempt { alias, outcome } = attempt;
         let now = self.clock.now();
-        let verdict = self.lockout.judge(&mounted.entry, claim, &self.settings, now, outcome);
+        let outcome = outcome.map(Box::new);
+        let verdict = self.lockout.judge(&mounted.entry, alias, &self.settings, now, outcome);
         if let Some(change) = verdict.changed {
             // In a transaction of its own: that of a failed login writes nothing.
             Box::pin(self.lockout.store(&mounted.entry.accessor, change, now)).await?;

@@ -44,13 +44,13 @@ impl Unsealed {
         tx: &mut Tx,
         parts: &AuthorizedParts,
         mounted: &Arc<Mounted>,
-        outcome: Outcome,
+        (outcome, login): (Outcome, Option<Box<Login>>),
         intent: Option<&Intent>,
     ) -> Result<Sent> {
         if let Some(raw) = outcome.raw {
             return Ok(Sent::Raw(raw));
         }
-        let (login, lease, renewed) = (outcome.login, outcome.lease, outcome.renewed);
+        let (lease, renewed) = (outcome.lease, outcome.renewed);
         let mut envelope = Box::new(Envelope {
             // What is kept elsewhere is no answer to this request.
             id: if outcome.wrapped.is_some() { String::new() } else { parts.routed.incoming.id.clone() },

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::settings::LockoutSettings;
-use keepfast_framework::cx::Claim;
+use keepfast_framework::reply::ClaimedAlias;
 use keepfast_framework::{Clock, Error};
 use serde_json::{Value, json};
 
@@ -197,9 +197,9 @@ async fn sec_kf14_an_attack_at_one_mount_refuses_nobody_at_another() {
     let entry = unsealed.mounts.router().at("auth/up/").unwrap().entry.clone();
     let (settings, now) = (house.settings.clone(), house.clock.now());
     for n in 0..33_000 {
-        let claim = Claim { name: format!("n{n}"), is_known: false };
+        let alias = ClaimedAlias { name: format!("n{n}"), is_known: false };
         let wrong = Err::<(), Error>(Error::invalid("wrong"));
-        drop(unsealed.lockout.judge(&entry, claim, &settings, now, wrong));
+        drop(unsealed.lockout.judge(&entry, alias, &settings, now, wrong));
     }
     login(&house, "anna", "wrong").await.is(403);
     assert_eq!(login(&house, "anna", "right").await.status, 200, "locks of users do not depend on it");

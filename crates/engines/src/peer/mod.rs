@@ -44,7 +44,7 @@ fn shown(answer: Result<Answer, Error>) -> Value {
             }
         }
         Ok(answer) => {
-            let empty = answer.outcome.is_empty() && answer.warnings.is_empty();
+            let empty = answer.outcome.is_empty() && answer.login.is_none() && answer.warnings.is_empty();
             let status = answer.outcome.status.map_or(if empty { 204 } else { 200 }, |s| s.0);
             out.insert("status".into(), status.into());
             if !answer.data().is_null() {
@@ -56,7 +56,7 @@ fn shown(answer: Result<Answer, Error>) -> Value {
                 out.insert("status".into(), raw.status.0.into());
                 out.insert("data".into(), serde_json::from_slice::<Value>(&raw.body).unwrap()["data"].clone());
             }
-            if let Some(login) = &answer.outcome.login {
+            if let Some(login) = &answer.login {
                 out.insert("login".into(), json!({"metadata": login.metadata, "policies": login.policies}));
             }
             if answer.outcome.hint_ttl != 0 {

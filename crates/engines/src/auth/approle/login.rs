@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use keepfast_framework::fields::{SecretText, Text};
-use keepfast_framework::reply::Alias;
+use keepfast_framework::reply::{Alias, ClaimedAlias};
 use keepfast_framework::token_params::{TokenTerms, parse_cidrs};
-use keepfast_framework::{Cx, Error, Login, Result};
+use keepfast_framework::{Cx, Error, Login, LoginAttempt, Result};
 use parking_lot::Mutex;
 use quick_cache::UnitWeighter;
 use quick_cache::sync::Cache;
@@ -87,7 +87,7 @@ impl LoginRoles {
 }
 
 /// POST `login`.
-pub(super) async fn login(method: &AppRole, cx: &mut Cx, req: Credentials) -> Result<Login> {
+pub(super) async fn login(method: &AppRole, cx: &mut Cx, req: Credentials) -> Result<LoginAttempt> {
     let role_id = req.role_id.as_deref().unwrap_or_default().trim();
     if role_id.is_empty() {
         return Err(Error::invalid("missing role_id"));
@@ -100,8 +100,20 @@ pub(super) async fn login(method: &AppRole, cx: &mut Cx, req: Credentials) -> Re
         Some(role) => Some(role),
         None => load(method, cx, &place).await?,
     };
-    cx.claim(role.as_ref().map_or(role_id, |role| &role.role.role_id), role.is_some());
-    let reason = match prove(method, cx, role.as_deref(), secret_id).await? {
+    let name = role.as_ref().map_or(role_id, |role| &role.role.role_id).to_owned();
+    let alias = ClaimedAlias { name, is_known: role.is_some() };
+    let outcome = attempt(method, cx, role.as_deref(), secret_id, is_ready).await;
+    Ok(LoginAttempt { alias, outcome })
+}
+
+async fn attempt(
+    method: &AppRole,
+    cx: &mut Cx,
+    role: Option<&LoginRole>,
+    secret_id: &str,
+    is_ready: bool,
+) -> Result<Login> {
+    let reason = match prove(method, cx, role, secret_id).await? {
         Ok(login) => return Ok(login),
         Err(reason) => reason,
     };

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use keepfast_crypto::password;
 use keepfast_framework::fields::{SecretText, Text};
-use keepfast_framework::reply::Alias;
+use keepfast_framework::reply::{Alias, ClaimedAlias};
 use keepfast_framework::token_params::TokenTerms;
-use keepfast_framework::{Cx, Error, Login, Result};
+use keepfast_framework::{Cx, Error, Login, LoginAttempt, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -29,12 +29,18 @@ struct Internal {
 }
 
 /// POST `login/{username}`.
-pub(super) async fn login(method: &Userpass, cx: &mut Cx, req: Credentials) -> Result<Login> {
+pub(super) async fn login(method: &Userpass, cx: &mut Cx, req: Credentials) -> Result<LoginAttempt> {
     let name = username(&req.username)?;
     let given = req.password.filter(|password| !password.expose().is_empty());
     let given = given.ok_or_else(|| Error::invalid("missing password"))?;
     let user = USERS.get(cx, &name).await?;
-    cx.claim(&name, user.is_some());
+    let alias = ClaimedAlias { name: name.clone(), is_known: user.is_some() };
+    let outcome = prove(method, cx, name, user, given).await;
+    Ok(LoginAttempt { alias, outcome })
+}
+
+/// The login, if the password is right and the caller inside the networks of the user.
+async fn prove(method: &Userpass, cx: &mut Cx, name: String, user: Option<User>, given: SecretText) -> Result<Login> {
     let cost = login_cost(cx).await?;
     let hash = user.as_ref().map(|user| user.hash.clone());
     let right = method.hashing(move || password::verify(given.expose().as_bytes(), hash.as_deref(), cost)).await?;

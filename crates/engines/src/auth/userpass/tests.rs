@@ -35,7 +35,7 @@ async fn answers_as_the_peer_does() {
 #[tokio::test]
 async fn a_login_is_worth_what_the_user_says() {
     let bench = bench().await;
-    let login = login(&bench, "bob", "pw").await.unwrap().outcome.login.unwrap();
+    let login = login(&bench, "bob", "pw").await.unwrap().login.unwrap();
     assert_eq!((login.display_name.as_str(), &login.policies), ("bob", &vec!["a".to_owned(), "b".to_owned()]));
     assert_eq!((login.alias.unwrap().name.as_str(), login.terms.ttl.as_secs()), ("bob", 3600));
     assert_eq!(login.metadata["username"], "bob");
@@ -58,7 +58,7 @@ async fn a_new_password_replaces_the_old_one() {
 #[tokio::test]
 async fn a_renewal_needs_the_user_with_the_same_policies() {
     let bench = bench().await;
-    let login = login(&bench, "bob", "pw").await.unwrap().outcome.login.unwrap();
+    let login = login(&bench, "bob", "pw").await.unwrap().login.unwrap();
     bench.write("users/bob", json!({"token_ttl": "2h", "token_policies": "a,b"})).await.unwrap();
     let renew = async || {
         let (engine, mut cx) = bench.engine_and_cx();
@@ -92,7 +92,7 @@ async fn sec_kf14_from_outside_a_right_password_is_a_wrong_one() {
 async fn sec_au01_every_spelling_of_a_name_is_the_same_user() {
     let bench = bench().await;
     for name in ["bob", "BOB", "Bob", "bOb"] {
-        let login = login(&bench, name, "pw").await.unwrap().outcome.login.unwrap();
+        let login = login(&bench, name, "pw").await.unwrap().login.unwrap();
         assert_eq!(login.alias.unwrap().name, "bob");
         bench.write(&format!("users/{name}"), json!({"token_num_uses": 1})).await.unwrap();
     }

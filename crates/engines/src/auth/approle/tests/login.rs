@@ -17,7 +17,7 @@ use super::{bench, fault, login, register};
 const REFUSED: &str = "invalid role or secret ID";
 
 fn given(answer: Result<Answer>) -> Login {
-    *answer.unwrap().outcome.login.unwrap()
+    answer.unwrap().login.unwrap()
 }
 
 #[tokio::test]
