@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use keepfast_framework::lease::{Intent, LeaseOffer};
 use keepfast_framework::reply::{AuthBlock, Login, Raw};
-use keepfast_framework::token_params::{TokenKind, shown_cidr};
+use keepfast_framework::token_params::TokenKind;
 use keepfast_framework::{Error, Outcome, Result, Status};
 use keepfast_storage::Tx;
 
@@ -19,7 +20,7 @@ use crate::policy::builtin;
 use crate::token::create::Spec;
 use crate::token::life::{self, Asked};
 use crate::token::record::Origin;
-use crate::token::{Authority, create};
+use crate::token::{Authority, BoundCidrs, create};
 use crate::unsealed::Unsealed;
 use crate::wrapping::{ToWrap, wrapped_accessor};
 
@@ -144,12 +145,10 @@ impl Unsealed {
             explicit_max_ttl: terms.explicit_max_ttl,
         };
         let life = life::given(&asked, mounted.info.ttl, now, now);
-        let mut bound_cidrs: Vec<String> = terms.bound_cidrs.iter().map(shown_cidr).collect();
-        if terms.strictly_bind_ip
-            && let Some(remote) = parts.routed.incoming.remote
-        {
-            bound_cidrs = vec![remote.ip().to_string()];
-        }
+        let bound_cidrs: BoundCidrs = match parts.routed.incoming.remote.filter(|_| terms.strictly_bind_ip) {
+            Some(remote) => std::iter::once(IpNet::from(remote.ip())).collect(),
+            None => terms.bound_cidrs.iter().copied().collect(),
+        };
         let batch = is_batch(terms.kind, mounted.entry.config.token_type);
         if batch && (!terms.period.is_zero() || terms.num_uses > 0) {
             return Err(Error::invalid("batch tokens cannot be periodic or have a limited number of uses"));

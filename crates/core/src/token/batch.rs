@@ -11,6 +11,7 @@ use keepfast_crypto::secret::SecretString;
 use keepfast_framework::{Error, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::bound_cidrs::BoundCidrs;
 use super::id::{BATCH, TokenKey};
 use super::record::{Authority, Life, Origin, TokenRecord};
 use crate::namespace::NamespaceId;
@@ -43,8 +44,8 @@ struct Travelling<'a> {
     entity_id: Cow<'a, str>,
     #[serde(rename = "l", default, skip_serializing_if = "str::is_empty")]
     alias: Cow<'a, str>,
-    #[serde(rename = "b", default, skip_serializing_if = "Vec::is_empty")]
-    bound_cidrs: Vec<String>,
+    #[serde(rename = "b", default, skip_serializing_if = "BoundCidrs::is_empty")]
+    bound_cidrs: BoundCidrs,
     #[serde(rename = "o", default, skip_serializing_if = "Option::is_none")]
     origin: Option<Origin>,
     #[serde(rename = "r", default, skip_serializing_if = "str::is_empty")]

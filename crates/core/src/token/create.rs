@@ -8,6 +8,7 @@ use keepfast_framework::reply::AuthBlock;
 use keepfast_framework::{Error, Result, Timestamp};
 use keepfast_storage::Tx;
 
+use super::bound_cidrs::BoundCidrs;
 use super::id::{BATCH, SERVICE, TokenKey};
 use super::record::{Authority, Life, Origin, TokenRecord};
 use super::store::{RECORDS, Tokens};
@@ -52,7 +53,7 @@ pub(crate) struct Spec {
     /// See [`TokenRecord::alias`].
     pub(crate) alias: String,
     /// Where it may be used from.
-    pub(crate) bound_cidrs: Vec<String>,
+    pub(crate) bound_cidrs: BoundCidrs,
     /// The token role that makes it.
     pub(crate) role: String,
     /// Who makes it.
@@ -83,7 +84,7 @@ impl Default for Spec {
             renewable: false,
             entity_id: String::new(),
             alias: String::new(),
-            bound_cidrs: Vec::new(),
+            bound_cidrs: BoundCidrs::default(),
             role: String::new(),
             origin: Origin::default(),
             batch: false,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::renew;
 use super::roles;
-use super::{Token, TokenKey, issue};
+use super::{BoundCidrs, Token, TokenKey, issue};
 use crate::request::dispatch::CoreCall;
 use crate::unsealed::Unsealed;
 
@@ -193,8 +193,8 @@ async fn create_under_role(_: &TokenAuth, cx: &mut Cx, req: Create) -> Result<Au
 #[derive(Serialize)]
 struct Shown {
     accessor: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    bound_cidrs: Vec<String>,
+    #[serde(skip_serializing_if = "BoundCidrs::is_empty")]
+    bound_cidrs: BoundCidrs,
     creation_time: i64,
     creation_ttl: u64,
     display_name: String,

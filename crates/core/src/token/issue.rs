@@ -15,7 +15,7 @@ use super::handlers::{Create, own};
 use super::life::{self, Asked};
 use super::record::Authority;
 use super::roles::{self, Role};
-use super::{Token, record::TokenRecord};
+use super::{BoundCidrs, Token, record::TokenRecord};
 use crate::identity::Who;
 use crate::policy::builtin;
 use crate::unsealed::Unsealed;
@@ -91,10 +91,10 @@ pub(super) async fn issue(
 }
 
 /// Where the new token may be used from: what its role says; without a role a child is bound as its parent is.
-fn bound_cidrs(parent: &TokenRecord, role: Option<&Role>, orphan: bool) -> Vec<String> {
+fn bound_cidrs(parent: &TokenRecord, role: Option<&Role>, orphan: bool) -> BoundCidrs {
     match role {
-        Some(role) => role.params.token_bound_cidrs.clone(),
-        None if orphan => Vec::new(),
+        Some(role) => role.params.token_bound_cidrs.iter().cloned().collect(),
+        None if orphan => BoundCidrs::default(),
         None => parent.bound_cidrs.clone(),
     }
 }

@@ -1,6 +1,7 @@
 //! Tokens: their ids, their records, how long they live, who may look at them.
 
 pub(crate) mod batch;
+pub(crate) mod bound_cidrs;
 pub(crate) mod create;
 pub(crate) mod handlers;
 pub(crate) mod id;
@@ -12,6 +13,7 @@ pub(crate) mod revoke;
 pub(crate) mod roles;
 pub(crate) mod store;
 
+pub(crate) use bound_cidrs::BoundCidrs;
 pub(crate) use id::TokenKey;
 pub(crate) use record::{Authority, TokenRecord};
 pub(crate) use store::{Token, Tokens};

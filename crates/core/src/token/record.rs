@@ -7,9 +7,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keepfast_crypto::hash::sha256;
 use keepfast_framework::Timestamp;
-use keepfast_framework::token_params::parse_cidr;
 use serde::{Deserialize, Serialize};
 
+use super::bound_cidrs::BoundCidrs;
 use super::id::TokenKey;
 use crate::namespace::NamespaceId;
 
@@ -137,8 +137,8 @@ pub(crate) struct TokenRecord {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) alias: String,
     /// Where it may be used from; empty for anywhere.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) bound_cidrs: Vec<String>,
+    #[serde(default, skip_serializing_if = "BoundCidrs::is_empty")]
+    pub(crate) bound_cidrs: BoundCidrs,
     /// The token role that made it; empty for none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) role: String,
@@ -185,11 +185,7 @@ impl TokenRecord {
 
     /// Whether it may be used from `remote`; a bound token may not be used from an unknown place.
     pub(crate) fn allows_from(&self, remote: Option<IpAddr>) -> bool {
-        if self.bound_cidrs.is_empty() {
-            return true;
-        }
-        let Some(remote) = remote else { return false };
-        self.bound_cidrs.iter().filter_map(|c| parse_cidr(c)).any(|net| net.contains(&remote))
+        self.bound_cidrs.allow(remote)
     }
 
     /// Whether it has no parent.
