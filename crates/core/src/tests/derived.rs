@@ -185,6 +185,18 @@ async fn sec_ac07_no_route_is_added_or_opened_unreviewed() {
     );
 }
 
+/// Whether a thing exists is asked for an update, of the row that has the update.
+#[tokio::test]
+async fn rows_that_tell_existence_take_updates() {
+    let house = furnished().await;
+    for mounted in house.unsealed().mounts.router().all() {
+        for row in mounted.table.rows() {
+            let updates = row.operation(Operation::Update).is_some();
+            assert!(updates || !row.tells_existence, "{} {}", mounted.entry.path, row.patterns[0].source());
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_parameter_of_the_wrong_type_is_named_and_not_quoted() {
     let house = furnished().await;
