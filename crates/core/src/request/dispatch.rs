@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use super::authenticate::RequestCaller;
 use super::authorize::AuthorizedParts;
-use super::envelope::Envelope;
-use super::record::{Recorded, Sent};
+use super::envelope::{Answer, Envelope};
+use super::record::Recorded;
 use super::route::{Call, Target};
 use super::{Incoming, OpenCeremonies, Refused};
 use crate::audit::Said;
@@ -40,7 +40,7 @@ pub(crate) struct Answered {
     pub(super) mounted: Option<Arc<Mounted>>,
     pub(super) caller: RequestCaller,
     pub(super) said: Said,
-    pub(super) outcome: Result<Sent>,
+    pub(super) outcome: Result<Answer>,
     pub(super) last_step: Option<LastStep>,
 }
 
@@ -80,14 +80,14 @@ impl Unsealed {
     pub(super) async fn dispatch(self: &Arc<Self>, recorded: Recorded) -> Answered {
         let (parts, said) = recorded.into_parts();
         let (outcome, last_step) = match self.run(&parts).await {
-            Ok((sent, last_step)) => (Ok(sent), last_step),
+            Ok((answer, last_step)) => (Ok(answer), last_step),
             Err(error) => (Err(error), None),
         };
         let mounted = Some(parts.routed.destination.mounted().clone());
         Answered { incoming: parts.routed.incoming, mounted, caller: parts.caller, said, outcome, last_step }
     }
 
-    async fn run(self: &Arc<Self>, parts: &AuthorizedParts) -> Result<(Sent, Option<LastStep>)> {
+    async fn run(self: &Arc<Self>, parts: &AuthorizedParts) -> Result<(Answer, Option<LastStep>)> {
         let routed = &parts.routed;
         let version = &self.settings.version;
         let call = match &routed.destination {
@@ -119,7 +119,7 @@ impl Unsealed {
         call: &Call,
         input: &Input,
         creates: &mut bool,
-    ) -> Result<(Sent, Option<LastStep>)> {
+    ) -> Result<(Answer, Option<LastStep>)> {
         for _ in 0..TRIES {
             match self.attempt(parts, call, input, creates).await {
                 Err(error) if error.is_conflict() && !call.row().once => {}
@@ -136,7 +136,7 @@ impl Unsealed {
         call: &Call,
         input: &Input,
         creates: &mut bool,
-    ) -> Result<(Sent, Option<LastStep>)> {
+    ) -> Result<(Answer, Option<LastStep>)> {
         let mounted = &call.mounted;
         let operation = call.request.operation;
         let engine = match mounted.opened() {
@@ -175,16 +175,16 @@ impl Unsealed {
             Box::pin(self.mounts.hold(&mut tx, &mounted.entry)).await?;
         }
         let mut envelope = match settled {
-            Sent::Raw(raw) => {
-                let sent = match parts.routed.incoming.wrap_ttl {
+            Answer::Raw(raw) => {
+                let answer = match parts.routed.incoming.wrap_ttl {
                     Some(_) => Box::pin(self.wrap_raw_if_asked(&mut tx, parts, raw)).await?,
-                    None => Sent::Raw(raw),
+                    None => Answer::Raw(raw),
                 };
                 tx.commit().await?;
                 done.after_commit.into_iter().for_each(|action| action());
-                return Ok((sent, done.last_step));
+                return Ok((answer, done.last_step));
             }
-            Sent::Envelope(envelope) => envelope,
+            Answer::Envelope(envelope) => envelope,
         };
         if reads_wrapped(parts, mounted) {
             envelope.warnings.push(USE_UNWRAP.to_owned());
@@ -203,7 +203,7 @@ impl Unsealed {
             intent.keep();
         }
         done.after_commit.into_iter().for_each(|action| action());
-        Ok((Sent::Envelope(envelope), done.last_step))
+        Ok((Answer::Envelope(envelope), done.last_step))
     }
 
     /// The login, unless it or the lockout of its user refuses it. In a box: few requests log in.
@@ -308,9 +308,9 @@ fn with_limit(input: &Input, limit: u64) -> Input {
     Input { captures: input.captures.clone(), query, body }
 }
 
-fn json_document<T: Serialize>(document: &T) -> Result<Sent> {
+fn json_document<T: Serialize>(document: &T) -> Result<Answer> {
     let body = serde_json::to_vec(document)?;
-    Ok(Sent::Raw(Raw { status: Status::OK, content_type: "application/json", body }))
+    Ok(Answer::Raw(Raw { status: Status::OK, content_type: "application/json", body }))
 }
 
 /// The handler's warnings, and what it did not look at.

@@ -1,12 +1,20 @@
 //! The JSON of an answer, in Vault's shape.
 
-use keepfast_framework::reply::{AuthBlock, WrapInfo};
+use keepfast_framework::reply::{AuthBlock, Raw, WrapInfo};
 use keepfast_framework::{Error, Status};
 use serde::Serialize;
 
 use super::wiped::WipedJson;
 
-/// An answer that is ready to be written.
+/// The answer to a request that was not refused.
+pub(crate) enum Answer {
+    /// Vault's envelope.
+    Envelope(Box<Envelope>),
+    /// Bytes as they are.
+    Raw(Raw),
+}
+
+/// An answer in Vault's shape, ready to be written.
 #[derive(Default)]
 pub(crate) struct Envelope {
     /// The id of the request.

@@ -9,7 +9,7 @@ use keepfast_framework::{Error, Status};
 use super::authenticate::RequestCaller;
 use super::authorize::{Authorized, AuthorizedParts};
 use super::dispatch::Answered;
-use super::envelope::{self, Envelope};
+use super::envelope::{self, Answer};
 use super::{Incoming, Refused, wiped};
 use crate::audit::{Entry, RequestPart, ResponsePart, Said};
 use crate::mount::Mounted;
@@ -149,11 +149,11 @@ impl Unsealed {
         }
         match answered.outcome {
             Err(error) => Response::failed(&error),
-            Ok(Sent::Raw(raw)) => Response::document(raw.status, raw.content_type, wiped::body(raw.body)),
-            Ok(Sent::Envelope(envelope)) if envelope.is_empty() => {
+            Ok(Answer::Raw(raw)) => Response::document(raw.status, raw.content_type, wiped::body(raw.body)),
+            Ok(Answer::Envelope(envelope)) if envelope.is_empty() => {
                 Response::json(envelope.status.unwrap_or(Status::NO_CONTENT), Vec::new())
             }
-            Ok(Sent::Envelope(envelope)) => Response::json(envelope.status.unwrap_or(Status::OK), envelope.to_json()),
+            Ok(Answer::Envelope(envelope)) => Response::json(envelope.status.unwrap_or(Status::OK), envelope.to_json()),
         }
     }
 
@@ -175,7 +175,7 @@ impl Unsealed {
         let public = |name: &str| keys.iter().any(|key| key == name);
         let public = (!keys.is_empty()).then_some(&public as &(dyn Fn(&str) -> bool + Sync));
         let mut part = ResponsePart { public, ..ResponsePart::default() };
-        if let Ok(Sent::Envelope(envelope)) = outcome {
+        if let Ok(Answer::Envelope(envelope)) = outcome {
             part.data = envelope.data.as_ref().map(|d| d.get());
             part.auth = envelope.auth.as_deref();
             part.login = envelope.login_auth();
@@ -217,14 +217,6 @@ impl Unsealed {
             error,
         }
     }
-}
-
-/// What an answer turned out to be.
-pub(crate) enum Sent {
-    /// Vault's envelope.
-    Envelope(Box<Envelope>),
-    /// Bytes as they are.
-    Raw(keepfast_framework::reply::Raw),
 }
 
 /// The cause of a failure goes to the log and nowhere else. A request to a sealed server is no failure of the server.

@@ -11,8 +11,7 @@ use keepfast_framework::{Error, Outcome, Result, Status};
 use keepfast_storage::Tx;
 
 use super::authorize::AuthorizedParts;
-use super::envelope::Envelope;
-use super::record::Sent;
+use super::envelope::{Answer, Envelope};
 use crate::identity::Who;
 use crate::lease::intent::{Desk, Granted};
 use crate::mount::Mounted;
@@ -47,9 +46,9 @@ impl Unsealed {
         mounted: &Arc<Mounted>,
         (outcome, login): (Outcome, Option<Box<Login>>),
         intent: Option<&Intent>,
-    ) -> Result<Sent> {
+    ) -> Result<Answer> {
         if let Some(raw) = outcome.raw {
-            return Ok(Sent::Raw(raw));
+            return Ok(Answer::Raw(raw));
         }
         let (lease, renewed) = (outcome.lease, outcome.renewed);
         let mut envelope = Box::new(Envelope {
@@ -74,7 +73,7 @@ impl Unsealed {
         if lease.is_some() || intent.is_some() {
             Box::pin(self.settle_lease(tx, parts, mounted, (lease, intent), &mut envelope)).await?;
         }
-        Ok(Sent::Envelope(envelope))
+        Ok(Answer::Envelope(envelope))
     }
 
     async fn settle_login(
@@ -181,10 +180,10 @@ impl Unsealed {
     }
 
     /// The same for an answer that is bytes: one that is JSON is kept as it stands.
-    pub(super) async fn wrap_raw_if_asked(&self, tx: &mut Tx, parts: &AuthorizedParts, raw: Raw) -> Result<Sent> {
-        let Some(ttl) = parts.routed.incoming.wrap_ttl.filter(|t| !t.is_zero()) else { return Ok(Sent::Raw(raw)) };
+    pub(super) async fn wrap_raw_if_asked(&self, tx: &mut Tx, parts: &AuthorizedParts, raw: Raw) -> Result<Answer> {
+        let Some(ttl) = parts.routed.incoming.wrap_ttl.filter(|t| !t.is_zero()) else { return Ok(Answer::Raw(raw)) };
         if raw.status.0 >= 300 || raw.body.is_empty() || raw.content_type != "application/json" {
-            return Ok(Sent::Raw(raw));
+            return Ok(Answer::Raw(raw));
         }
         let json = String::from_utf8(raw.body).map_err(|_| Error::internal("an answer that is not UTF-8"))?;
         let accessor = wrapped_accessor(&json);
@@ -199,7 +198,7 @@ impl Unsealed {
             wrapped_accessor: accessor,
         };
         let info = self.wrap(tx, answer).await?;
-        Ok(Sent::Envelope(Box::new(Envelope { wrap: Some(Box::new(info)), ..Envelope::default() })))
+        Ok(Answer::Envelope(Box::new(Envelope { wrap: Some(Box::new(info)), ..Envelope::default() })))
     }
 
     /// Keeps the answer behind a wrapping token when the caller asked for that: also a 404 that says more than that.
