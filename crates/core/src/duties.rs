@@ -10,7 +10,7 @@ use keepfast_framework::{Error, Operation, Result, Timestamp};
 use tokio::task::JoinSet;
 
 use crate::damaged::confined;
-use crate::lease::index;
+use crate::lease::{Revoker, index};
 use crate::mount::permit::TickPermit;
 use crate::unsealed::Unsealed;
 
@@ -152,12 +152,12 @@ impl AtWork {
     fn end_tokens(&mut self, unsealed: &Arc<Unsealed>, now: Timestamp) {
         let unsealed = unsealed.clone();
         self.spawn("the tokens", async move {
-            attempt("ending what is due", unsealed.end_due(now)).await;
+            attempt("ending what is due", unsealed.revoker.end_due(now)).await;
         });
     }
 
     async fn revoke(&mut self, unsealed: &Arc<Unsealed>, now: Timestamp) -> Result<()> {
-        unsealed.end_abandoned().await?;
+        unsealed.revoker.end_abandoned().await?;
         if unsealed.leases.is_quarantined() {
             return Ok(());
         }
@@ -176,7 +176,7 @@ impl AtWork {
             }
             let unsealed = unsealed.clone();
             self.spawn(&mount.clone(), async move {
-                attempt("revoking what is due", unsealed.end_due_of(&mount, now)).await;
+                attempt("revoking what is due", unsealed.revoker.end_due_of(&mount, now)).await;
             });
         }
         failed.map_or(Ok(()), Err)
@@ -184,12 +184,14 @@ impl AtWork {
 
     fn tick(&mut self, unsealed: &Arc<Unsealed>, often: bool) {
         let unsealed = unsealed.clone();
-        self.spawn(if often { "the frequent ticks" } else { "the ticks" }, async move { unsealed.tick(often).await });
+        self.spawn(if often { "the frequent ticks" } else { "the ticks" }, async move {
+            unsealed.revoker.tick(often).await
+        });
     }
 }
 
 async fn resume(unsealed: &Unsealed) -> Result<()> {
-    let unmounted = unsealed.resume_unmounts().await;
+    let unmounted = unsealed.mount_changes.resume_unmounts().await;
     unsealed.tokens.resume_collection().await.and(unmounted)
 }
 
@@ -208,7 +210,7 @@ fn report(what: &str, outcome: Result<()>) {
     }
 }
 
-impl Unsealed {
+impl Revoker {
     /// Ends every token whose time has come, in the order of their ends.
     ///
     /// Fails when storage fails; what is left is due at the next look.
@@ -241,7 +243,7 @@ impl Unsealed {
         }
         let mounts: Vec<_> = self.mounts.router().all().cloned().collect();
         for mounted in mounts {
-            let engine = match mounted.engine(self).await {
+            let engine = match mounted.engine(&self.host).await {
                 Ok(engine) if engine.ticks_often() == often => engine,
                 Ok(_) => continue,
                 Err(_) if often => continue,
@@ -250,7 +252,7 @@ impl Unsealed {
                     continue;
                 }
             };
-            let mut cx = self.context(&mounted, Operation::Update, mounted.entry.path.clone()).once();
+            let mut cx = self.host.context(&mounted, Operation::Update, mounted.entry.path.clone()).once();
             let ticking = async move {
                 engine.tick(&TickPermit::new(), &mut cx).await?;
                 cx.commit().await.map_err(Into::into)

@@ -132,7 +132,7 @@ pub(crate) async fn init_dev(server: &Lifecycle, root_token: Option<SecretString
         let options = BTreeMap::from([("version".to_owned(), version.to_owned())]);
         let mut entry = unsealed.mounts.entry(Kind::Secrets, "secret/", "kv", Some(options))?;
         entry.description = "key/value secret storage".to_owned();
-        unsealed.mount(entry).await?;
+        unsealed.mount_changes.mount(entry).await?;
     }
     Ok(made)
 }

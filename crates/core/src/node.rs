@@ -17,7 +17,7 @@ use crate::settings::Settings;
 use crate::sys::System;
 use crate::sys::in_flight;
 use crate::sys::metrics::OpenMetrics;
-use crate::token::handlers::TokenAuth;
+use crate::token::TokenAuth;
 use crate::unsealed::Unsealed;
 use crate::{DevKv, Initialized, bare, init};
 

@@ -3,26 +3,24 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use keepfast_crypto::random;
-use keepfast_framework::cx::{Caller, Request};
 use keepfast_framework::engine::Registry;
-use keepfast_framework::services::Services;
-use keepfast_framework::{Clock, Cx, Error, Operation, Result};
+use keepfast_framework::{Clock, Error, Result};
 use keepfast_storage::Barrier;
 
 use crate::audit::target::OpenedDevice;
 use crate::audit::{Broker, created};
 use crate::identity::Identity;
-use crate::lease::Leases;
+use crate::lease::{Leases, Revoker};
 use crate::lockout::Lockout;
 use crate::metrics::Metrics;
-use crate::mount::{Mounted, Mounts};
+use crate::mount::{EngineHost, MountChanges, Mounts};
 use crate::policy::store::Policies;
 use crate::request::in_flight::InFlight;
 use crate::seal::Custody;
 use crate::services::EngineServices;
 use crate::settings::Settings;
 use crate::token::Tokens;
+use crate::wrapping::Wrapper;
 
 /// The unsealed server.
 pub(crate) struct Unsealed {
@@ -42,8 +40,14 @@ pub(crate) struct Unsealed {
     pub(crate) tokens: Arc<Tokens>,
     /// What engines gave out for a time.
     pub(crate) leases: Arc<Leases>,
-    /// What engines may ask for.
-    pub(crate) services: Arc<dyn Services>,
+    /// What engines run on.
+    pub(crate) host: Arc<EngineHost>,
+    /// Ends, renews and tidies leases.
+    pub(crate) revoker: Arc<Revoker>,
+    /// Mounts, unmounts, moves and tunes engines.
+    pub(crate) mount_changes: MountChanges,
+    /// Wraps answers.
+    pub(crate) wrapper: Wrapper,
     /// Who is behind a login.
     pub(crate) identity: Identity,
     /// What is recorded.
@@ -100,7 +104,24 @@ impl Unsealed {
         let lockout = Lockout::open(&barrier, system.clone(), clock.now()).await?;
         let services =
             EngineServices { system, leases: leases.clone(), mounts: mounts.clone(), settings: settings.clone() };
-        let services = Arc::new(services);
+        let registry = mounts.registry().clone();
+        let host =
+            EngineHost { barrier: barrier.clone(), clock: clock.clone(), services: Arc::new(services), registry };
+        let host = Arc::new(host);
+        let revoker = Arc::new(Revoker {
+            host: host.clone(),
+            mounts: mounts.clone(),
+            leases: leases.clone(),
+            tokens: tokens.clone(),
+            metrics: metrics.clone(),
+        });
+        let mount_changes = MountChanges { host: host.clone(), mounts: mounts.clone(), revoker: revoker.clone() };
+        let wrapper = Wrapper {
+            clock: clock.clone(),
+            max_ttl: settings.max_lease_ttl,
+            tokens: tokens.clone(),
+            metrics: metrics.clone(),
+        };
         let identity = Identity::new(identity_view, metrics.clone());
         Ok(Arc::new(Unsealed {
             barrier,
@@ -111,7 +132,10 @@ impl Unsealed {
             policies,
             tokens,
             leases,
-            services,
+            host,
+            revoker,
+            mount_changes,
+            wrapper,
             identity,
             audit,
             lockout,
@@ -119,20 +143,5 @@ impl Unsealed {
             cache_hits_recorded: AtomicU64::new(0),
             in_flight,
         }))
-    }
-
-    /// A context for work of the server itself on a mount: nobody calls.
-    pub(crate) fn context(&self, mounted: &Mounted, operation: Operation, path: String) -> Cx {
-        let request = Request { id: random::request_id(), operation, path, remote: None };
-        Cx::new(
-            self.barrier.clone(),
-            self.barrier.begin(),
-            mounted.view.clone(),
-            mounted.info.clone(),
-            self.clock.clone(),
-            Arc::new(Caller::default()),
-            Arc::new(request),
-        )
-        .with_services(self.services.clone())
     }
 }

@@ -1,17 +1,18 @@
 //! Response wrapping: an answer kept in the storage of a token that can do nothing but hand it out, once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use keepfast_framework::reply::WrapInfo;
-use keepfast_framework::{Body, Error, Result, Status, Timestamp};
+use keepfast_framework::{Body, Clock, Error, Result, Status, Timestamp};
 use keepfast_storage::Tx;
 use serde::{Deserialize, Serialize};
 
+use crate::metrics::Metrics;
 use crate::policy::builtin::RESPONSE_WRAPPING;
 use crate::token::create::Spec;
-use crate::token::{Authority, Token, TokenKey};
-use crate::unsealed::Unsealed;
+use crate::token::{Authority, Token, TokenKey, Tokens};
 
 /// The name under which a wrapped answer is kept in its token's storage, where its token may read it, too.
 const KEPT: &str = "response";
@@ -72,13 +73,25 @@ struct Kept {
     response: String,
 }
 
-impl Unsealed {
+/// Wraps answers and hands them out.
+pub(crate) struct Wrapper {
+    /// The only source of time.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// The longest life of the system.
+    pub(crate) max_ttl: Duration,
+    /// Makes and ends wrapping tokens.
+    pub(crate) tokens: Arc<Tokens>,
+    /// What is counted.
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Wrapper {
     /// Keeps an answer for one unwrapping, in this transaction.
     pub(crate) async fn wrap(&self, tx: &mut Tx, answer: ToWrap<'_>) -> Result<WrapInfo> {
         let ToWrap { response, status, path, wrapped_by, ttl, display_name, wrapped_accessor } = answer;
         let now = self.clock.now();
         // No life passes the bound of the system, that of a kept answer neither.
-        let ttl = ttl.min(self.settings.max_lease_ttl);
+        let ttl = ttl.min(self.max_ttl);
         let spec = Spec {
             authority: Authority::Policies(vec![RESPONSE_WRAPPING.to_owned()]),
             path: wrapped_by.to_owned(),
@@ -106,7 +119,7 @@ impl Unsealed {
     }
 
     /// The wrapping token with this text, alive; `None` for any other.
-    pub(crate) async fn wrapping_token(&self, token: &str) -> Result<Option<std::sync::Arc<Token>>> {
+    pub(crate) async fn wrapping_token(&self, token: &str) -> Result<Option<Arc<Token>>> {
         let key = self.tokens.place(token);
         let found = self.tokens.find(token, &crate::namespace::NamespaceId::root(), None, self.clock.now()).await?.ok();
         Ok(found.filter(|t| t.record.wrapping && t.key.as_ref() == Some(&key)))

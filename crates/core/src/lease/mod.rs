@@ -8,9 +8,11 @@ pub(crate) mod quarantine;
 pub(crate) mod record;
 pub(crate) mod renew;
 pub(crate) mod revoke;
+mod revoker;
 pub(crate) mod store;
 #[cfg(test)]
 mod tests;
 mod tidy;
 
+pub(crate) use revoker::Revoker;
 pub(crate) use store::Leases;

@@ -10,13 +10,13 @@ use keepfast_storage::StorageError;
 
 use super::intent::Granted;
 use super::record::{LeaseId, LeaseRecord, State};
+use super::revoker::Revoker;
 use crate::metrics::routes::RouteOperation;
 use crate::mount::Mounted;
 use crate::mount::permit::RequestPermit;
 use crate::token::life::{self, Asked, Given};
-use crate::unsealed::Unsealed;
 
-impl Unsealed {
+impl Revoker {
     /// Renews the lease of this path and id.
     ///
     /// Fails with 400 when there is none, it cannot be renewed, or its engine refuses.
@@ -27,12 +27,12 @@ impl Unsealed {
         id: &LeaseId,
         increment: Duration,
     ) -> Result<Granted> {
-        let begun = self.clock.now();
+        let begun = self.host.clock.now();
         loop {
             match self.try_renew(permit, path, id, increment).await {
                 Err(error) if error.is_conflict() => {}
                 other => {
-                    self.metrics.leases.renew.record(self.clock.now().since(begun));
+                    self.metrics.leases.renew.record(self.host.clock.now().since(begun));
                     return other;
                 }
             }
@@ -46,7 +46,7 @@ impl Unsealed {
         id: &LeaseId,
         increment: Duration,
     ) -> Result<Granted> {
-        let now = self.clock.now();
+        let now = self.host.clock.now();
         let found = self.leases.at(path, id).await?.filter(|r| r.state == State::Live && now < r.end);
         let record = found.ok_or_else(|| Error::invalid("lease not found"))?;
         if !record.renewable {
@@ -56,11 +56,11 @@ impl Unsealed {
             .mount_of(&record.mount)
             .await?
             .ok_or_else(|| Error::invalid("the engine of this lease is not mounted"))?;
-        let engine = mounted.engine(self).await?;
-        let mut cx = self.context(&mounted, Operation::Update, record.path.clone()).once();
+        let engine = mounted.engine(&self.host).await?;
+        let mut cx = self.host.context(&mounted, Operation::Update, record.path.clone()).once();
         let held = held(&record, &mounted, increment, bound(&record, mounted.info.ttl, increment, now));
         let terms = engine.renew_lease(permit, &mut cx, &held).await;
-        mounted.timings.record(RouteOperation::Renew, self.clock.now().since(now));
+        mounted.timings.record(RouteOperation::Renew, self.host.clock.now().since(now));
         let terms = terms.map_err(|error| refused("failed to renew entry", error))?;
         let parts = cx.into_parts();
         let mut tx = parts.tx;

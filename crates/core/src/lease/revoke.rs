@@ -17,11 +17,11 @@ use tokio::task::JoinSet;
 use super::index::{self, Named};
 use super::record::{LeaseId, LeaseRecord, State};
 use super::renew::{bound, held, refused};
+use super::revoker::Revoker;
 use crate::damaged::{confined, storage_fails, unreadable};
 use crate::metrics::routes::RouteOperation;
 use crate::mount::Mounted;
 use crate::mount::permit::RevocationPermit;
-use crate::unsealed::Unsealed;
 
 /// Leases of one mount that are taken back at once: one slow database leaves room for the other mounts.
 pub(super) const OF_ONE_MOUNT: usize = 16;
@@ -52,7 +52,7 @@ fn at_once(due: &[(String, LeaseId)], now: Timestamp) -> usize {
     if is_late { OF_ONE_MOUNT } else { UNHURRIED }
 }
 
-impl Unsealed {
+impl Revoker {
     /// The mount of this storage name, also while it is being taken away.
     pub(crate) async fn mount_of(&self, uuid: &str) -> Result<Option<Arc<Mounted>>> {
         if let Some(found) = self.mounts.router().all().find(|m| m.entry.uuid == uuid) {
@@ -71,15 +71,17 @@ impl Unsealed {
     }
 
     async fn end_alone(&self, mounted: Option<&Arc<Mounted>>, id: &LeaseId, how: How) -> Result<()> {
-        let begun = self.clock.now();
+        let begun = self.host.clock.now();
         let outcome = self.end_once(mounted, id, how).await;
-        self.metrics.leases.revoke.record(self.clock.now().since(begun));
+        self.metrics.leases.revoke.record(self.host.clock.now().since(begun));
         outcome
     }
 
     async fn end_once(&self, mounted: Option<&Arc<Mounted>>, id: &LeaseId, how: How) -> Result<()> {
         loop {
-            let Some(record) = self.leases.record(&mut self.barrier.begin_read(), id).await? else { return Ok(()) };
+            let Some(record) = self.leases.record(&mut self.host.barrier.begin_read(), id).await? else {
+                return Ok(());
+            };
             match self.take_back(mounted, id, &record, how).await {
                 Err(error) if error.is_conflict() => {}
                 Err(error) if storage_fails(&error) => return Err(error),
@@ -110,15 +112,15 @@ impl Unsealed {
                 Err(Error::invalid("failed to revoke entry: its engine is not mounted"))
             };
         };
-        let mut cx = self.context(mounted, Operation::Update, record.path.clone()).once();
-        let bound = bound(record, mounted.info.ttl, Duration::ZERO, self.clock.now());
+        let mut cx = self.host.context(mounted, Operation::Update, record.path.clone()).once();
+        let bound = bound(record, mounted.info.ttl, Duration::ZERO, self.host.clock.now());
         let held = held(record, mounted, Duration::ZERO, bound);
         // A panic is a failure of this lease like any other: it is counted, and the others are revoked.
-        let begun = self.clock.now();
+        let begun = self.host.clock.now();
         let permit = RevocationPermit::new();
-        let revoked = async { mounted.engine(self).await?.revoke_lease(&permit, &mut cx, &held).await };
+        let revoked = async { mounted.engine(&self.host).await?.revoke_lease(&permit, &mut cx, &held).await };
         let outcome = confined(revoked).await;
-        mounted.timings.record(RouteOperation::Revoke, self.clock.now().since(begun));
+        mounted.timings.record(RouteOperation::Revoke, self.host.clock.now().since(begun));
         if let Err(error) = outcome {
             if force {
                 tracing::warn!(lease = %record.path, %error, "a lease is forgotten by force although its engine failed");
@@ -143,7 +145,7 @@ impl Unsealed {
     /// A lease that was taken back without having been confirmed is taken back once more later: what its engine had begun,
     /// such as a statement in a connection that stood still, can come to its end after the first time.
     fn look_again(&self, tx: &mut Tx, id: &LeaseId, record: &mut LeaseRecord) -> Result<()> {
-        let due = super::Leases::patience(self.clock.now());
+        let due = super::Leases::patience(self.host.clock.now());
         self.leases.change(tx, id, record, |r| {
             r.due = due;
             r.state = State::Ending { attempts: 0 };
@@ -152,7 +154,7 @@ impl Unsealed {
     }
 
     async fn forget(&self, id: &LeaseId) -> Result<()> {
-        let mut tx = self.barrier.begin();
+        let mut tx = self.host.barrier.begin();
         if let Some(record) = self.leases.record(&mut tx, id).await? {
             self.leases.remove(&mut tx, id, &record);
         }
@@ -165,13 +167,13 @@ impl Unsealed {
         if self.leases.is_quarantined() {
             return Ok(());
         }
-        let mut tx = self.barrier.begin();
+        let mut tx = self.host.barrier.begin();
         let Some(mut record) = self.leases.record(&mut tx, id).await? else { return Ok(()) };
         let attempts = match record.state {
             State::Ending { attempts } => attempts + 1,
             _ => 1,
         };
-        let now = self.clock.now();
+        let now = self.host.clock.now();
         let pause = record.back_off.unwrap_or_default().pause_after(attempts);
         let next = pause.map(|pause| now.after(pause));
         self.leases.change(&mut tx, id, &mut record, |r| match next {
@@ -206,12 +208,12 @@ impl Unsealed {
             return Ok(());
         }
         // It is as good as done; most callers go on as if it were, so they wait a moment for it.
-        let (unsealed, id) = (self.clone(), id.clone());
+        let (revoker, id) = (self.clone(), id.clone());
         let done = tokio::spawn(async move {
-            let mounted = unsealed.mount_of(&record.mount).await?;
-            unsealed.end_lease(mounted.as_ref(), &id, How::Now).await
+            let mounted = revoker.mount_of(&record.mount).await?;
+            revoker.end_lease(mounted.as_ref(), &id, How::Now).await
         });
-        let enough = self.clock.sleep_until(self.clock.now().after(COURTESY));
+        let enough = self.host.clock.sleep_until(self.host.clock.now().after(COURTESY));
         tokio::select! { _ = done => {}, () = enough => {} }
         Ok(())
     }
@@ -219,7 +221,7 @@ impl Unsealed {
     /// Notes leases as due now.
     async fn queue(&self, ids: &[LeaseId]) -> Result<()> {
         loop {
-            let mut tx = self.barrier.begin();
+            let mut tx = self.host.barrier.begin();
             for id in ids {
                 self.leases.end_soon(&mut tx, id).await?;
             }
@@ -238,11 +240,11 @@ impl Unsealed {
     /// # Errors
     /// Unless queued, the first failure of an engine; when storage fails.
     pub(crate) async fn revoke_prefix(&self, prefix: &str, how: How) -> Result<()> {
-        let begun = self.clock.now();
+        let begun = self.host.clock.now();
         let outcome = self.revoke_below(prefix, how).await;
         let timings = &self.metrics.leases;
         let timing = if how == How::Forced { &timings.revoke_force } else { &timings.revoke_prefix };
-        timing.record(self.clock.now().since(begun));
+        timing.record(self.host.clock.now().since(begun));
         outcome
     }
 
@@ -340,7 +342,7 @@ impl Unsealed {
 
     async fn end_listed(&self, mounted: &Arc<Mounted>, folder: &str, name: &str, id: &LeaseId) -> Result<()> {
         let mount = &mounted.entry.uuid;
-        match self.leases.record(&mut self.barrier.begin_read(), id).await {
+        match self.leases.record(&mut self.host.barrier.begin_read(), id).await {
             Ok(Some(record)) => {
                 let which = || format!("failed to revoke {:?}", record.full_id(id));
                 self.end_lease(Some(mounted), id, How::Now).await.map_err(|error| refused(&which(), error))
@@ -361,8 +363,8 @@ impl Unsealed {
         self.end_abandoned().await?;
         let mut running = JoinSet::new();
         for mount in self.leases.horizon.mounts().await? {
-            let unsealed = self.clone();
-            running.spawn(async move { unsealed.end_due_of(&mount, now).await });
+            let revoker = self.clone();
+            running.spawn(async move { revoker.end_due_of(&mount, now).await });
         }
         let mut outcome = Ok(());
         while let Some(done) = running.join_next().await {
@@ -375,7 +377,7 @@ impl Unsealed {
     pub(crate) async fn end_abandoned(&self) -> Result<()> {
         let abandoned = std::mem::take(&mut *self.leases.abandoned.lock());
         for id in abandoned {
-            let found = self.leases.record(&mut self.barrier.begin_read(), &id).await;
+            let found = self.leases.record(&mut self.host.barrier.begin_read(), &id).await;
             if found.is_ok_and(|r| r.is_some_and(|r| r.state == State::Pending)) {
                 self.queue(&[id]).await?;
             }
@@ -391,7 +393,7 @@ impl Unsealed {
                 break;
             }
             let mounted = self.mount_of(mount).await?;
-            let at_once = at_once(&due, self.clock.now());
+            let at_once = at_once(&due, self.host.clock.now());
             let mut running = JoinSet::new();
             for (place, id) in due {
                 if running.len() >= at_once
@@ -399,8 +401,8 @@ impl Unsealed {
                 {
                     done.map_err(Error::internal).flatten()?;
                 }
-                let (unsealed, mounted, mount) = (self.clone(), mounted.clone(), mount.to_owned());
-                running.spawn(async move { unsealed.work_off(mounted.as_ref(), &mount, &place, &id).await });
+                let (revoker, mounted, mount) = (self.clone(), mounted.clone(), mount.to_owned());
+                running.spawn(async move { revoker.work_off(mounted.as_ref(), &mount, &place, &id).await });
             }
             while let Some(done) = running.join_next().await {
                 done.map_err(Error::internal).flatten()?;
@@ -413,7 +415,7 @@ impl Unsealed {
     async fn work_off(&self, mounted: Option<&Arc<Mounted>>, mount: &str, place: &str, id: &LeaseId) -> Result<()> {
         let _alone = self.leases.alone(id).await;
         let _permit = self.leases.permits.acquire().await.map_err(Error::internal)?;
-        let record = match self.leases.record(&mut self.barrier.begin_read(), id).await {
+        let record = match self.leases.record(&mut self.host.barrier.begin_read(), id).await {
             Ok(Some(record)) => record,
             Ok(None) => return self.leases.drop_entry(index::ENDS, mount, place).await,
             Err(error) if unreadable(&error) => {
@@ -446,9 +448,9 @@ impl Unsealed {
     }
 
     async fn postpone(&self, id: &LeaseId) -> Result<()> {
-        let mut tx = self.barrier.begin();
+        let mut tx = self.host.barrier.begin();
         if let Some(mut record) = self.leases.record(&mut tx, id).await? {
-            let due = super::Leases::patience(self.clock.now());
+            let due = super::Leases::patience(self.host.clock.now());
             self.leases.change(&mut tx, id, &mut record, |r| r.due = due)?;
         }
         match tx.commit().await {

@@ -183,7 +183,11 @@ impl Rig {
         let share = made.shares.into_iter().next().unwrap();
         let unsealed = opened(&node, &share).await;
         for path in ["a/", "b/"] {
-            unsealed.mount(unsealed.mounts.entry(Kind::Secrets, path, "users", None).unwrap()).await.unwrap();
+            unsealed
+                .mount_changes
+                .mount(unsealed.mounts.entry(Kind::Secrets, path, "users", None).unwrap())
+                .await
+                .unwrap();
         }
         let text = "path \"+/creds\" { capabilities = [\"read\"] }";
         let mut tx = unsealed.barrier.begin();
@@ -239,8 +243,8 @@ impl Rig {
 
     async fn pass(&self, span: Duration) {
         self.clock.advance(span);
-        self.unsealed.end_due(self.clock.now()).await.unwrap();
-        self.unsealed.end_due_leases(self.clock.now()).await.unwrap();
+        self.unsealed.revoker.end_due(self.clock.now()).await.unwrap();
+        self.unsealed.revoker.end_due_leases(self.clock.now()).await.unwrap();
     }
 
     fn users(&self) -> usize {
@@ -320,15 +324,15 @@ async fn a_renewal_counts_from_issue_and_never_passes_the_longest_life() {
     let rig = Rig::new().await;
     let (path, id, _) = rig.user(&rig.root, "a").await;
     rig.clock.advance(HOUR / 2);
-    let granted = rig.unsealed.renew_lease(&RequestPermit::new(), &path, &id, HOUR * 2).await.unwrap();
+    let granted = rig.unsealed.revoker.renew_lease(&RequestPermit::new(), &path, &id, HOUR * 2).await.unwrap();
     assert_eq!(granted.ttl, HOUR * 2);
-    let granted = rig.unsealed.renew_lease(&RequestPermit::new(), &path, &id, HOUR * 90).await.unwrap();
+    let granted = rig.unsealed.revoker.renew_lease(&RequestPermit::new(), &path, &id, HOUR * 90).await.unwrap();
     assert_eq!((granted.ttl, granted.warnings.len()), (HOUR * 23 + HOUR / 2, 1));
     rig.pass(HOUR * 23).await;
     assert_eq!(rig.users(), 1);
     rig.pass(HOUR).await;
     assert_eq!(rig.users(), 0);
-    let gone = rig.unsealed.renew_lease(&RequestPermit::new(), &path, &id, HOUR).await.err().unwrap();
+    let gone = rig.unsealed.revoker.renew_lease(&RequestPermit::new(), &path, &id, HOUR).await.err().unwrap();
     assert_eq!(gone.public(), "lease not found");
 }
 
@@ -385,7 +389,7 @@ async fn sec_tl02_a_lease_of_a_batch_token_ends_with_it() {
     let batch = rig.token(None, reader(true, Duration::from_secs(3))).await;
     let (path, id, ttl) = rig.user(&batch.id, "a").await;
     assert_eq!(ttl, 3);
-    let renewed = rig.unsealed.renew_lease(&RequestPermit::new(), &path, &id, HOUR).await.unwrap();
+    let renewed = rig.unsealed.revoker.renew_lease(&RequestPermit::new(), &path, &id, HOUR).await.unwrap();
     assert!(renewed.ttl <= Duration::from_secs(3));
     rig.pass(Duration::from_secs(5)).await;
     assert_eq!(rig.users(), 0);
@@ -444,7 +448,7 @@ async fn sec_tl09_six_tries_then_irrevocable_visible_and_retriable() {
     );
     assert_eq!(rig.unsealed.leases.irrevocable_mounts().await.unwrap(), [record.mount]);
     rig.world.down.store(false, Ordering::Relaxed);
-    rig.unsealed.revoke_lease(&path, &id, How::Now).await.unwrap();
+    rig.unsealed.revoker.revoke_lease(&path, &id, How::Now).await.unwrap();
     assert_eq!(rig.users(), 0);
     assert_eq!(rig.stored().await, Vec::<String>::new());
 }
@@ -458,7 +462,7 @@ async fn a_lease_is_tried_again_as_it_was_offered_also_when_that_has_changed_sin
     let (_, other, _) = rig.user(&rig.root, "a").await;
     let record = rig.unsealed.leases.at(&path, &other).await.unwrap().unwrap();
     assert!(!serde_json::to_string(&record).unwrap().contains("back_off"), "what is as for all is not stored");
-    rig.unsealed.revoke_lease(&path, &other, How::Now).await.unwrap();
+    rig.unsealed.revoker.revoke_lease(&path, &other, How::Now).await.unwrap();
     rig.restart("here").await;
     rig.world.down.store(true, Ordering::Relaxed);
     rig.pass(HOUR * 2).await;
@@ -500,10 +504,10 @@ async fn a_mount_that_fails_leaves_the_others_alone() {
     assert_eq!(rig.users(), 300);
     rig.world.down.store(false, Ordering::Relaxed);
     rig.user(&rig.root, "b").await;
-    rig.unsealed.revoke_prefix("b", How::Queued).await.unwrap();
+    rig.unsealed.revoker.revoke_prefix("b", How::Queued).await.unwrap();
     rig.pass(Duration::ZERO).await;
     assert_eq!(rig.users(), 300, "b is done while a waits for its next try");
-    rig.unsealed.revoke_prefix("a/", How::Queued).await.unwrap();
+    rig.unsealed.revoker.revoke_prefix("a/", How::Queued).await.unwrap();
     rig.pass(Duration::ZERO).await;
     assert_eq!(rig.users(), 0);
 }
@@ -533,14 +537,14 @@ async fn unmounting_takes_back_first_and_a_failure_leaves_the_mount() {
     let (path, id, _) = rig.user(&rig.root, "a").await;
     let entry = rig.unsealed.mounts.router().at("a/").unwrap().entry.clone();
     rig.world.down.store(true, Ordering::Relaxed);
-    let refused = rig.unsealed.unmount(&entry).await.unwrap_err();
+    let refused = rig.unsealed.mount_changes.unmount(&entry).await.unwrap_err();
     assert_eq!(
         refused.public(),
         format!("failed to revoke \"{path}/{}\": failed to revoke entry: connection refused", id.as_str())
     );
     assert!(rig.unsealed.mounts.router().at("a/").is_some());
     rig.world.down.store(false, Ordering::Relaxed);
-    rig.unsealed.unmount(&entry).await.unwrap();
+    rig.unsealed.mount_changes.unmount(&entry).await.unwrap();
     assert!(rig.unsealed.mounts.router().at("a/").is_none());
     assert_eq!(rig.users(), 0);
     assert_eq!(rig.stored().await, Vec::<String>::new());
@@ -551,7 +555,7 @@ async fn force_forgets_what_cannot_be_taken_back() {
     let rig = Rig::new().await;
     rig.user(&rig.root, "a").await;
     rig.world.down.store(true, Ordering::Relaxed);
-    assert!(rig.unsealed.revoke_prefix("a", How::Now).await.is_err());
-    rig.unsealed.revoke_prefix("a", How::Forced).await.unwrap();
+    assert!(rig.unsealed.revoker.revoke_prefix("a", How::Now).await.is_err());
+    rig.unsealed.revoker.revoke_prefix("a", How::Forced).await.unwrap();
     assert_eq!(rig.stored().await, Vec::<String>::new());
 }

@@ -4,13 +4,13 @@ use keepfast_framework::{Result, Timestamp};
 use keepfast_storage::{Page, StorageError};
 
 use super::index::{self, Named};
+use super::revoker::Revoker;
 use crate::damaged::unreadable;
-use crate::unsealed::Unsealed;
 
 /// How many names one look reads.
 const PAGE: usize = 500;
 
-impl Unsealed {
+impl Revoker {
     /// Ends the tokens that are due, finishes collections that were interrupted, and takes entries out that no record stands
     /// behind; how many those were. Leases that are due are the worker's, who is woken.
     pub(crate) async fn tidy_leases(&self, now: Timestamp) -> Result<usize> {
@@ -40,7 +40,7 @@ impl Unsealed {
 
     /// Takes one entry out if nothing stands behind it; whether it did.
     async fn drop_if_empty(&self, folder: &str, name: &str) -> Result<bool> {
-        let mut tx = self.barrier.begin();
+        let mut tx = self.host.barrier.begin();
         let stands = match Named::parse(name) {
             Some(Named::Token(key)) => self.tokens.record(&mut tx, &key).await.map(|r| r.is_some()),
             Some(Named::Lease(id)) => self.leases.record(&mut tx, &id).await.map(|r| r.is_some()),

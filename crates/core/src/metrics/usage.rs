@@ -172,8 +172,8 @@ async fn ask_engines(unsealed: &Unsealed, most: usize) -> Result<Vec<Item>> {
     let mut items = Vec::new();
     for mounted in mounts {
         // The tick of the engine logs that it cannot be opened.
-        let Ok(engine) = mounted.engine(unsealed).await else { continue };
-        let mut cx = unsealed.context(&mounted, Operation::Read, mounted.entry.path.clone());
+        let Ok(engine) = mounted.engine(&unsealed.host).await else { continue };
+        let mut cx = unsealed.host.context(&mounted, Operation::Read, mounted.entry.path.clone());
         let gauges = engine.usage(&UsagePermit::new(), &mut cx).await?;
         items.extend(gauges.into_iter().map(|gauge| Item {
             name: gauge.name.to_owned(),

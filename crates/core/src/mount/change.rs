@@ -1,17 +1,31 @@
 //! Mounting, unmounting, moving, tuning.
 
+use std::sync::Arc;
+
 use keepfast_framework::{Error, Kind, Result};
 use keepfast_storage::{StorageError, View};
 
 use super::delete_some;
 use super::entry::MountEntry;
+use super::host::EngineHost;
+use super::table::Mounts;
+use crate::lease::Revoker;
 use crate::lease::revoke::How;
-use crate::unsealed::Unsealed;
 
 /// Records that one transaction of an unmount deletes.
 const BATCH: usize = 200;
 
-impl Unsealed {
+/// Mounts, unmounts, moves and tunes engines.
+pub(crate) struct MountChanges {
+    /// What engines run on.
+    pub(crate) host: Arc<EngineHost>,
+    /// Which engine answers where.
+    pub(crate) mounts: Arc<Mounts>,
+    /// Ends what an unmounted engine has issued.
+    pub(crate) revoker: Arc<Revoker>,
+}
+
+impl MountChanges {
     /// Mounts an engine and opens it, so that a mount that cannot work is refused.
     ///
     /// Fails with 400 when the path collides with another mount; what opening fails with.
@@ -22,15 +36,15 @@ impl Unsealed {
             let path = if entry.auth { other.entry.shown_path() } else { &other.entry.path };
             return Err(Error::invalid(format!("path is already in use at {path}")));
         }
-        let mut tx = self.barrier.begin();
+        let mut tx = self.host.barrier.begin();
         self.mounts.save(&mut tx, &entry)?;
         tx.commit().await?;
         self.mounts.reload().await?;
         let mounted = self.mounts.router().at(&entry.path).cloned();
         if let Some(mounted) = mounted
-            && let Err(error) = mounted.engine(self).await
+            && let Err(error) = mounted.engine(&self.host).await
         {
-            let mut tx = self.barrier.begin();
+            let mut tx = self.host.barrier.begin();
             self.mounts.delete(&mut tx, &entry);
             tx.commit().await?;
             self.mounts.reload().await?;
@@ -52,7 +66,7 @@ impl Unsealed {
         let _changing = self.mounts.changing.lock().await;
         let Some(mut entry) = self.mounts.router().at(path).map(|m| m.entry.clone()) else { return Ok(None) };
         change(&mut entry)?;
-        let mut tx = self.barrier.begin();
+        let mut tx = self.host.barrier.begin();
         self.mounts.save(&mut tx, &entry)?;
         tx.commit().await?;
         self.mounts.reload().await.map(Some)
@@ -67,7 +81,7 @@ impl Unsealed {
                 self.mounts.router().at(&entry.path).filter(|m| m.entry.uuid == entry.uuid).map(|m| m.entry.clone());
             let Some(mut leaving) = standing else { return Ok(()) };
             leaving.leaving = true;
-            let mut tx = self.barrier.begin();
+            let mut tx = self.host.barrier.begin();
             self.mounts.save(&mut tx, &leaving)?;
             tx.commit().await?;
             self.mounts.reload().await?;
@@ -77,7 +91,7 @@ impl Unsealed {
             Err(error) => {
                 // What it has leased is still out: the mount stays, so that it can be taken back.
                 let _changing = self.mounts.changing.lock().await;
-                let mut tx = self.barrier.begin();
+                let mut tx = self.host.barrier.begin();
                 self.mounts.save(&mut tx, entry)?;
                 tx.commit().await?;
                 self.mounts.reload().await?;
@@ -88,10 +102,10 @@ impl Unsealed {
 
     /// Ends what a mount has issued: its leases, then the tokens of its logins.
     async fn end_issued(&self, entry: &MountEntry) -> Result<()> {
-        if let Some(mounted) = self.mount_of(&entry.uuid).await? {
-            self.end_leases_of(&mounted).await?;
+        if let Some(mounted) = self.revoker.mount_of(&entry.uuid).await? {
+            self.revoker.end_leases_of(&mounted).await?;
         }
-        self.revoke_prefix(&entry.path, How::Now).await
+        self.revoker.revoke_prefix(&entry.path, How::Now).await
     }
 
     /// Takes up unmounts that an earlier process left half done.
@@ -108,18 +122,18 @@ impl Unsealed {
     }
 
     async fn clear(&self, entry: &MountEntry) -> Result<()> {
-        let view = self.barrier.view(entry.storage_prefix());
+        let view = self.host.barrier.view(entry.storage_prefix());
         while self.clear_page(&view).await? {}
-        let mut tx = self.barrier.begin();
+        let mut tx = self.host.barrier.begin();
         self.mounts.delete(&mut tx, entry);
         tx.commit().await?;
-        self.leases.horizon.forget(&entry.uuid);
+        self.revoker.leases.horizon.forget(&entry.uuid);
         Ok(())
     }
 
     /// Deletes one page of a view; whether there may be more.
     async fn clear_page(&self, view: &View) -> Result<bool> {
-        let mut tx = self.barrier.begin();
+        let mut tx = self.host.barrier.begin();
         let deleted = delete_some(&mut tx, view, "", BATCH).await?;
         match tx.commit().await {
             Ok(_) => Ok(deleted == BATCH),
@@ -127,13 +141,13 @@ impl Unsealed {
             Err(error) => Err(error.into()),
         }
     }
+}
 
-    /// The full path of a mount from what a caller names, with its final slash.
-    pub(crate) fn mount_path(kind: Kind, given: &str) -> String {
-        let bare = given.trim_matches('/');
-        match kind {
-            Kind::Auth => format!("auth/{bare}/"),
-            Kind::Secrets => format!("{bare}/"),
-        }
+/// The full path of a mount from what a caller names, with its final slash.
+pub(crate) fn mount_path(kind: Kind, given: &str) -> String {
+    let bare = given.trim_matches('/');
+    match kind {
+        Kind::Auth => format!("auth/{bare}/"),
+        Kind::Secrets => format!("{bare}/"),
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod change;
 pub(crate) mod entry;
+pub(crate) mod host;
 pub(crate) mod opened;
 pub(crate) mod permit;
 pub(crate) mod router;
@@ -10,7 +11,9 @@ pub(crate) mod table;
 use keepfast_framework::Result;
 use keepfast_storage::{Page, Tx, View};
 
+pub(crate) use change::{MountChanges, mount_path};
 pub(crate) use entry::{LockoutConfig, MountConfig, MountEntry};
+pub(crate) use host::EngineHost;
 pub(crate) use router::Mounted;
 pub(crate) use table::Mounts;
 

@@ -8,23 +8,23 @@ use keepfast_framework::token_params::TokenTerms;
 use keepfast_framework::{Cx, Error, HeldLease, Input, LeaseTerms, Mountable, Operation, Outcome, Result};
 use keepfast_storage::StorageError;
 
+use super::host::EngineHost;
 use super::permit::{ExistencePermit, RequestPermit, RevocationPermit, TickPermit, UsagePermit};
 use super::router::Mounted;
-use crate::unsealed::Unsealed;
 
 /// The engine of a mount.
 pub(crate) struct OpenedEngine(Arc<dyn Mountable>);
 
 impl OpenedEngine {
     /// Opens the engine of a mount, in a transaction of its own.
-    pub(super) async fn open(unsealed: &Unsealed, mounted: &Mounted) -> Result<Self> {
+    pub(super) async fn open(host: &EngineHost, mounted: &Mounted) -> Result<Self> {
         let entry = &mounted.entry;
-        let registry = unsealed.mounts.registry();
-        let registered = registry
+        let registered = host
+            .registry
             .find(entry.kind(), &entry.engine, &entry.options())
             .ok_or_else(|| Error::internal(format!("engine type {:?} is not in this server", entry.engine)))?;
         loop {
-            let mut cx = unsealed.context(mounted, Operation::Update, String::new());
+            let mut cx = host.context(mounted, Operation::Update, String::new());
             let engine = registered.open(&mut cx).await?;
             match cx.commit().await {
                 Ok(()) => return Ok(OpenedEngine(engine)),

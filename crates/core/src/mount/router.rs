@@ -9,11 +9,11 @@ use keepfast_storage::View;
 use tokio::sync::OnceCell;
 
 use super::entry::MountEntry;
+use super::host::EngineHost;
 use super::opened::OpenedEngine;
 use crate::audit::MountMark;
 use crate::damaged::confined;
 use crate::metrics::routes::RouteTimings;
-use crate::unsealed::Unsealed;
 
 /// A mount with its storage and, once somebody asked for it, its engine.
 pub(crate) struct Mounted {
@@ -53,8 +53,8 @@ impl Mounted {
     ///
     /// # Errors
     /// What the engine's opening fails with, 500 when it panics; the next request tries again.
-    pub(crate) async fn engine(&self, unsealed: &Unsealed) -> Result<&OpenedEngine> {
-        self.engine.get_or_try_init(|| confined(OpenedEngine::open(unsealed, self))).await
+    pub(crate) async fn engine(&self, host: &EngineHost) -> Result<&OpenedEngine> {
+        self.engine.get_or_try_init(|| confined(OpenedEngine::open(host, self))).await
     }
 
     /// The engine if somebody has opened it.

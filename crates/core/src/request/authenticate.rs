@@ -133,7 +133,7 @@ impl Unsealed {
             (None, None, Some(own)) => own.clone(),
             (None, None, None) => return refused("token is empty"),
         };
-        let found = self.wrapping_token(token.expose()).await?;
+        let found = self.wrapper.wrapping_token(token.expose()).await?;
         Ok(Some(found.map(drop).ok_or_else(wrapping::invalid)))
     }
 

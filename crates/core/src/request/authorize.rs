@@ -126,7 +126,7 @@ impl Unsealed {
     async fn creates(&self, routed: &Routed, caller: &Arc<Caller>) -> Result<bool> {
         let Some(call) = routed.destination.call().filter(|call| call.row().tells_existence) else { return Ok(false) };
         let mut cx = self.handler_context(call, self.barrier.begin_read(), caller.clone());
-        let engine = call.mounted.engine(self).await?;
+        let engine = call.mounted.engine(&self.host).await?;
         let input = &routed.incoming.input;
         Ok(engine.exists(&ExistencePermit::new(), call.row, &mut cx, input).await? == Some(false))
     }

@@ -141,7 +141,7 @@ impl Unsealed {
         let operation = call.request.operation;
         let engine = match mounted.opened() {
             Some(engine) => engine,
-            None => Box::pin(mounted.engine(self)).await?,
+            None => Box::pin(mounted.engine(&self.host)).await?,
         };
         let mut cx = self.request_context(parts, call);
         if mounted.entry.engine == "cubbyhole" {
@@ -233,7 +233,7 @@ impl Unsealed {
     async fn take_wrapped(&self, tx: &mut Tx, parts: &AuthorizedParts) -> Result<()> {
         let caller = &parts.caller;
         match caller.token.as_ref().and_then(|token| token.key.as_ref().map(|key| (token, key))) {
-            Some((token, key)) if caller.last_use => self.take(tx, key, token, UseOf::Authentication).await,
+            Some((token, key)) if caller.last_use => self.wrapper.take(tx, key, token, UseOf::Authentication).await,
             _ => Err(Error::denied()),
         }
     }
@@ -257,7 +257,7 @@ impl Unsealed {
         let read_only = reads && !once && incoming.wrap_ttl.is_none() && !reads_wrapped(parts, mounted);
         let tx = if read_only { self.barrier.begin_read() } else { self.barrier.begin() };
         let caller = parts.compiled.as_ref().map_or_else(|| Arc::new(Caller::default()), |c| c.caller.clone());
-        let mut cx = self.handler_context(call, tx, caller).with_services(self.services.clone());
+        let mut cx = self.handler_context(call, tx, caller).with_services(self.host.services.clone());
         if once {
             cx = cx.once().with_lessor(Arc::new(self.desk(parts, mounted)));
         }

@@ -197,7 +197,7 @@ impl Unsealed {
             display_name: caller_name(parts),
             wrapped_accessor: accessor,
         };
-        let info = self.wrap(tx, answer).await?;
+        let info = self.wrapper.wrap(tx, answer).await?;
         Ok(Answer::Envelope(Box::new(Envelope { wrap: Some(Box::new(info)), ..Envelope::default() })))
     }
 
@@ -229,7 +229,7 @@ impl Unsealed {
             display_name: envelope.logged_in.as_deref().unwrap_or_else(|| caller_name(parts)),
             wrapped_accessor,
         };
-        let info = self.wrap(tx, answer).await?;
+        let info = self.wrapper.wrap(tx, answer).await?;
         let login = envelope.auth.take().filter(|_| envelope.is_login);
         *envelope = Envelope { wrap: Some(Box::new(info)), wrapped_login: login, ..Envelope::default() };
         Ok(())

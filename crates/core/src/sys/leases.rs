@@ -227,7 +227,7 @@ async fn renew(_: &System, cx: &mut Cx, req: Renew) -> Result<Outcome> {
         }
         (path, Named::Lease(key)) => {
             let increment = req.increment.map_or(Duration::ZERO, Seconds::duration);
-            let granted = unsealed.renew_lease(&super::call(cx)?.permit, path, &key, increment).await?;
+            let granted = unsealed.revoker.renew_lease(&super::call(cx)?.permit, path, &key, increment).await?;
             granted.warnings.iter().for_each(|w| cx.warn(w.clone()));
             let renewed = RenewedLease { id: granted.id, ttl: granted.ttl.as_secs(), renewable: granted.renewable };
             Ok(Outcome { renewed: Some(Box::new(renewed)), ..Outcome::default() })
@@ -257,7 +257,7 @@ async fn revoke_one(_: &System, cx: &mut Cx, req: Revoke) -> Result<()> {
             }
             Ok(())
         }
-        Some((path, Named::Lease(key))) => unsealed.revoke_lease(path, &key, how(req.sync)).await,
+        Some((path, Named::Lease(key))) => unsealed.revoker.revoke_lease(path, &key, how(req.sync)).await,
     }
 }
 
@@ -266,19 +266,19 @@ fn how(sync: Option<Flag>) -> How {
 }
 
 async fn revoke_prefix(_: &System, cx: &mut Cx, req: RevokePrefix) -> Result<WithStatus<()>> {
-    unsealed(cx)?.revoke_prefix(req.prefix.trim_start_matches('/'), how(req.sync)).await?;
+    unsealed(cx)?.revoker.revoke_prefix(req.prefix.trim_start_matches('/'), how(req.sync)).await?;
     Ok(WithStatus(accepted(req.sync), ()))
 }
 
 async fn revoke_force(_: &System, cx: &mut Cx, req: ByPrefix) -> Result<()> {
-    unsealed(cx)?.revoke_prefix(req.prefix.trim_start_matches('/'), How::Forced).await
+    unsealed(cx)?.revoker.revoke_prefix(req.prefix.trim_start_matches('/'), How::Forced).await
 }
 
 async fn tidy(_: &System, cx: &mut Cx, _: Nothing) -> Result<WithStatus<()>> {
     let unsealed = unsealed(cx)?;
     let now = cx.now();
     tokio::spawn(async move {
-        match unsealed.tidy_leases(now).await {
+        match unsealed.revoker.tidy_leases(now).await {
             Ok(dropped) => tracing::info!(dropped, "leases are tidy"),
             Err(error) => tracing::error!(%error, "tidying leases failed"),
         }
@@ -355,7 +355,7 @@ async fn count(_: &System, cx: &mut Cx, req: CountOf) -> Result<Option<Data<Coun
                 break;
             }
         }
-        counts.insert(unsealed.mount_of(&mount).await?.map_or(mount, |m| m.entry.accessor.clone()), counted);
+        counts.insert(unsealed.revoker.mount_of(&mount).await?.map_or(mount, |m| m.entry.accessor.clone()), counted);
     }
     Ok(Some(Data(Counts { lease_count: counts.values().sum(), counts })))
 }
@@ -367,7 +367,7 @@ async fn irrevocable_ids(cx: &Cx, limit: usize) -> Result<Vec<(String, LeaseId)>
     for mount in unsealed.leases.irrevocable_mounts().await? {
         let page = Page::first(limit - out.len());
         let names = unsealed.leases.of_mount(index::IRREVOCABLE, &mount, &page).await?;
-        let accessor = unsealed.mount_of(&mount).await?.map_or(mount, |m| m.entry.accessor.clone());
+        let accessor = unsealed.revoker.mount_of(&mount).await?.map_or(mount, |m| m.entry.accessor.clone());
         out.extend(names.iter().filter_map(|n| LeaseId::parse(n)).map(|id| (accessor.clone(), id)));
     }
     Ok(out)

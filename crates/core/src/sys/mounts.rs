@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::mount_shown::Shown;
 use super::{System, plugin_version, unsealed};
 use crate::mount::entry::or_inherited;
-use crate::mount::{MountConfig, MountEntry};
+use crate::mount::{MountConfig, MountEntry, mount_path};
 use crate::unsealed::Unsealed;
 
 const MOUNTS: Help = Help { synopsis: "The secrets engines that are mounted.", description: "" };
@@ -78,19 +78,19 @@ fn list(unsealed: &Unsealed, kind: Kind) -> Result<Flat<BTreeMap<String, Shown>>
 }
 
 async fn read_secrets(_: &System, cx: &mut Cx, req: Named) -> Result<Flat<Shown>> {
-    let path = Unsealed::mount_path(Kind::Secrets, &req.path);
+    let path = mount_path(Kind::Secrets, &req.path);
     let found = unsealed(cx)?.mounts.router().at(&path).map(|m| Shown::new(&m.entry, None));
     found.map(Flat).ok_or_else(|| Error::invalid(format!("No secret engine mount at {path}")))
 }
 
 async fn read_auth(_: &System, cx: &mut Cx, req: Named) -> Result<Flat<Shown>> {
-    let path = Unsealed::mount_path(Kind::Auth, &req.path);
+    let path = mount_path(Kind::Auth, &req.path);
     let found = unsealed(cx)?.mounts.router().at(&path).map(|m| Shown::new(&m.entry, None));
     found.map(Flat).ok_or_else(|| Error::invalid(format!("No auth engine at {}/", req.path.trim_matches('/'))))
 }
 
 async fn enable_secrets(_: &System, cx: &mut Cx, req: Enable) -> Result<()> {
-    let path = Unsealed::mount_path(Kind::Secrets, req.path.bare());
+    let path = mount_path(Kind::Secrets, req.path.bare());
     engine_of(&req, Kind::Secrets)?;
     if is_reserved(&path) {
         return Err(Error::invalid(format!("cannot mount {}", Quoted(&path))));
@@ -107,7 +107,7 @@ async fn enable_auth(_: &System, cx: &mut Cx, req: Enable) -> Result<()> {
     if req.engine.as_deref() == Some("token") {
         return Err(Error::invalid("token credential backend cannot be instantiated"));
     }
-    let path = Unsealed::mount_path(Kind::Auth, req.path.bare());
+    let path = mount_path(Kind::Auth, req.path.bare());
     enable(&*unsealed(cx)?, Kind::Auth, &path, req).await
 }
 
@@ -145,7 +145,7 @@ async fn enable(unsealed: &Unsealed, kind: Kind, path: &str, req: Enable) -> Res
         configure(&mut entry, config).map_err(|error| error.of_kind(kind))?;
     }
     check_ttls(&entry.config, unsealed)?;
-    unsealed.mount(entry).await
+    unsealed.mount_changes.mount(entry).await
 }
 
 /// Tells `null` from an empty object, which both mean no options.
@@ -348,7 +348,7 @@ fn check_ttls(config: &MountConfig, unsealed: &Unsealed) -> Result<()> {
 }
 
 async fn disable_secrets(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
-    let path = Unsealed::mount_path(Kind::Secrets, &req.path);
+    let path = mount_path(Kind::Secrets, &req.path);
     if matches!(path.as_str(), "sys/" | "cubbyhole/" | "identity/" | "auth/token/") {
         return Err(Error::invalid(format!("cannot unmount {}", Quoted(&path))));
     }
@@ -356,7 +356,7 @@ async fn disable_secrets(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
 }
 
 async fn disable_auth(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
-    let path = Unsealed::mount_path(Kind::Auth, &req.path);
+    let path = mount_path(Kind::Auth, &req.path);
     if path == "auth/token/" {
         return Err(Error::invalid("token credential backend cannot be disabled"));
     }
@@ -372,6 +372,6 @@ async fn disable(unsealed: &Unsealed, path: &str) -> Result<()> {
     let found = unsealed.mounts.router().at(path).map(|m| m.entry.clone());
     match found {
         None => Ok(()),
-        Some(entry) => unsealed.unmount(&entry).await,
+        Some(entry) => unsealed.mount_changes.unmount(&entry).await,
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mounts::is_reserved;
 use super::{System, unsealed};
-use crate::unsealed::Unsealed;
+use crate::mount::mount_path;
 
 const HELP: Help = Help { synopsis: "Moves a mount to another path.", description: "" };
 
@@ -61,8 +61,8 @@ fn parse(bare: &str) -> Result<(Kind, String)> {
         return Err(Error::invalid("both 'from' and 'to' path must be specified as a string"));
     }
     Ok(match bare.strip_prefix("auth/") {
-        Some(rest) => (Kind::Auth, Unsealed::mount_path(Kind::Auth, rest)),
-        None => (Kind::Secrets, Unsealed::mount_path(Kind::Secrets, bare)),
+        Some(rest) => (Kind::Auth, mount_path(Kind::Auth, rest)),
+        None => (Kind::Secrets, mount_path(Kind::Secrets, bare)),
     })
 }
 
@@ -100,7 +100,7 @@ async fn remount(_: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> {
         return Err(Error::invalid(format!("path already in use at {from:?}")));
     }
     let unsealed = unsealed(cx)?;
-    let moved = unsealed.change_mount(&from, |entry| {
+    let moved = unsealed.mount_changes.change_mount(&from, |entry| {
         let router = unsealed.mounts.router();
         if router
             .all()
@@ -115,7 +115,7 @@ async fn remount(_: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> {
     // What the mount has issued names its old path and is not accepted any more; here its records are collected.
     // No request had a path below one that is not canonical, so nothing was issued there.
     if CanonicalPath::new(from.clone()).is_ok() {
-        unsealed.revoke_prefix(&from, crate::lease::revoke::How::Now).await?;
+        unsealed.revoker.revoke_prefix(&from, crate::lease::revoke::How::Now).await?;
     }
     let migration_id = random::uuid();
     MIGRATIONS.put(

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::mount_shown::ShownLockout;
 use super::mounts::{lease_text, mount_token_kind, visibility};
 use super::{System, plugin_version, unsealed};
-use crate::mount::MountEntry;
+use crate::mount::{MountEntry, mount_path};
 use crate::unsealed::Unsealed;
 
 const TUNE: Help = Help { synopsis: "What is tuned at a mount.", description: "" };
@@ -86,11 +86,11 @@ struct Shown {
 }
 
 async fn read_secrets(_: &System, cx: &mut Cx, req: Named) -> Result<Flat<Shown>> {
-    read(&*unsealed(cx)?, &Unsealed::mount_path(Kind::Secrets, &req.path))
+    read(&*unsealed(cx)?, &mount_path(Kind::Secrets, &req.path))
 }
 
 async fn read_auth(_: &System, cx: &mut Cx, req: Named) -> Result<Flat<Shown>> {
-    read(&*unsealed(cx)?, &Unsealed::mount_path(Kind::Auth, &req.path))
+    read(&*unsealed(cx)?, &mount_path(Kind::Auth, &req.path))
 }
 
 fn read(unsealed: &Unsealed, path: &str) -> Result<Flat<Shown>> {
@@ -117,7 +117,7 @@ fn read(unsealed: &Unsealed, path: &str) -> Result<Flat<Shown>> {
 
 async fn tune_secrets(_: &System, cx: &mut Cx, req: Tune) -> Result<()> {
     let unsealed = unsealed(cx)?;
-    let path = Unsealed::mount_path(Kind::Secrets, &req.path);
+    let path = mount_path(Kind::Secrets, &req.path);
     // Command lines tune auth methods here too, as `sys/mounts/auth/PATH/tune`.
     refuse_token_type(&path, &req)?;
     refuse_untunable(&path, &req)?;
@@ -138,7 +138,7 @@ async fn tune_secrets(_: &System, cx: &mut Cx, req: Tune) -> Result<()> {
 }
 
 async fn tune_auth(_: &System, cx: &mut Cx, req: Tune) -> Result<()> {
-    refuse_token_type(&Unsealed::mount_path(Kind::Auth, &req.path), &req)?;
+    refuse_token_type(&mount_path(Kind::Auth, &req.path), &req)?;
     tune(&*unsealed(cx)?, Kind::Auth, req).await
 }
 
@@ -176,8 +176,8 @@ fn refuse_untunable(path: &str, req: &Tune) -> Result<()> {
 }
 
 async fn tune(unsealed: &Unsealed, kind: Kind, req: Tune) -> Result<()> {
-    let path = Unsealed::mount_path(kind, &req.path);
-    let changed = unsealed.change_mount(&path, |entry| {
+    let path = mount_path(kind, &req.path);
+    let changed = unsealed.mount_changes.change_mount(&path, |entry| {
         apply(entry, req)?;
         // As the peer: only what the mount says itself is compared; every life is bounded by both anyway.
         let (default, max) = (entry.config.default_lease_ttl, entry.config.max_lease_ttl);

@@ -63,7 +63,7 @@ async fn a_damaged_mount_record_stops_neither_unseal_nor_other_mounts() {
         assert_eq!(house.get("b/x", ROOT).await.ok().data()["k"], "b");
         house.get("sys/mounts", ROOT).await.ok();
         house.post("sys/mounts/c", ROOT, json!({ "type": "kv" })).await.ok();
-        house.unsealed().resume_unmounts().await.unwrap();
+        house.unsealed().mount_changes.resume_unmounts().await.unwrap();
     }
 }
 
@@ -251,7 +251,10 @@ async fn an_engine_that_cannot_be_opened_stops_neither_unseal_nor_ticks() {
     let house = House::with(|_, _| {}, engines()).await;
     for engine in ["panics", "fails"] {
         let entry = house.unsealed().mounts.entry(Kind::Secrets, &format!("{engine}/"), engine, None).unwrap();
-        assert!(house.unsealed().mount(entry.clone()).await.is_err(), "what cannot be opened is not mounted");
+        assert!(
+            house.unsealed().mount_changes.mount(entry.clone()).await.is_err(),
+            "what cannot be opened is not mounted"
+        );
         assert!(house.unsealed().mounts.router().at(&entry.path).is_none());
         // It was mounted by an earlier version, which could open it.
         let mut tx = house.unsealed().barrier.begin();
@@ -262,8 +265,8 @@ async fn an_engine_that_cannot_be_opened_stops_neither_unseal_nor_ticks() {
     for engine in ["panics", "fails"] {
         house.get(&format!("{engine}/x"), ROOT).await.is(500);
     }
-    house.unsealed().tick(false).await;
-    house.unsealed().tick(true).await;
+    house.unsealed().revoker.tick(false).await;
+    house.unsealed().revoker.tick(true).await;
     house.get("sys/mounts", ROOT).await.ok();
     let view = house.unsealed().barrier.view("sys/");
     assert!(!house.unsealed().barrier.begin_read().list(&view, "mount/", &Page::all()).await.unwrap().is_empty());

@@ -144,7 +144,7 @@ impl House {
     /// Moves the clock and ends what is due, as the duties do.
     pub(crate) async fn pass(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
-        self.unsealed().end_due(self.clock.now()).await.unwrap();
+        self.unsealed().revoker.end_due(self.clock.now()).await.unwrap();
     }
 
     /// Asks with everything that can be said.

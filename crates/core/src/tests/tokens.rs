@@ -544,7 +544,7 @@ async fn sec_tl09_one_damaged_record_stops_neither_unseal_nor_the_others() {
     assert!(house.accepts(&healthy).await);
     house.get("auth/token/lookup-self", &damaged).await.is(500);
     house.clock.advance(Duration::from_secs(62));
-    house.unsealed().end_due(house.clock.now()).await.unwrap();
+    house.unsealed().revoker.end_due(house.clock.now()).await.unwrap();
     let left = stored(&house, "token/id/").await;
     assert_eq!(left.len(), 1, "root alone, for the damaged one ends with the others: {left:?}");
 }
@@ -559,7 +559,7 @@ async fn a_stale_entry_of_the_index_does_not_come_up_for_ever() {
         tx.put(&view, &format!("expiry/0000000001{n:040x}"), bytes::Bytes::new());
     }
     tx.commit().await.unwrap();
-    unsealed.end_due(house.clock.now()).await.unwrap();
+    unsealed.revoker.end_due(house.clock.now()).await.unwrap();
     assert!(stored(&house, "token/expiry/").await.is_empty());
 }
 

@@ -2,21 +2,18 @@
 
 use std::sync::Arc;
 
-use keepfast_framework::fields::{Flag, Int, Pairs, Seconds, Strings, Text, unless_null};
+use keepfast_framework::fields::{Seconds, Text};
 use keepfast_framework::reply::{AuthBlock, Outcome, WithStatus};
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Data, Engine, Error, Keys, Kind, Result, Routes, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::auth::{TokenAuth, own, unsealed};
+use super::issue::Create;
 use super::renew;
 use super::roles;
 use super::{BoundCidrs, Token, TokenKey, issue};
-use crate::request::dispatch::CoreCall;
-use crate::unsealed::Unsealed;
-
-/// The auth method that every server has at `auth/token/`.
-pub(crate) struct TokenAuth;
 
 const HELP: Help = Help { synopsis: "Tokens: make, look up, renew, revoke.", description: "" };
 const ROLES_HELP: Help = Help { synopsis: "Roles: what tokens may be made under a name.", description: "" };
@@ -53,41 +50,6 @@ impl Engine for TokenAuth {
     async fn open(_: &mut Cx) -> Result<Self> {
         Err(Error::internal("opened by core itself"))
     }
-}
-
-/// What the caller asks of a new token.
-#[derive(Deserialize, JsonSchema)]
-pub(super) struct Create {
-    /// A chosen id; only root may choose.
-    pub(super) id: Option<Text>,
-    /// Policies of the token; the caller's own if none are named.
-    pub(super) policies: Option<Strings>,
-    /// What the token carries.
-    #[serde(default, deserialize_with = "unless_null")]
-    pub(super) meta: Option<Pairs>,
-    /// Make it without a parent.
-    pub(super) no_parent: Option<Flag>,
-    /// Leave the policy `default` out.
-    pub(super) no_default_policy: Option<Flag>,
-    /// Whether it can be renewed.
-    pub(super) renewable: Option<Flag>,
-    /// Its life; the old name of `ttl`.
-    pub(super) lease: Option<Text>,
-    /// Its life.
-    pub(super) ttl: Option<Text>,
-    /// `service` or `batch`.
-    #[serde(rename = "type")]
-    pub(super) kind: Option<Text>,
-    /// A life bound that no renewal moves.
-    pub(super) explicit_max_ttl: Option<Text>,
-    /// For people.
-    pub(super) display_name: Option<Text>,
-    /// How often it may be used; 0 for any number.
-    pub(super) num_uses: Option<Int>,
-    /// Make it periodic.
-    pub(super) period: Option<Text>,
-    /// The alias of the entity that it acts for; needs a role that allows it.
-    pub(super) entity_alias: Option<Text>,
 }
 
 /// A token in a body: a text and nothing else, or it is as invalid as an unknown one.
@@ -263,24 +225,6 @@ fn shown(cx: &Cx, token: &Token, id: &str) -> Data<Shown> {
     })
 }
 
-pub(super) fn call(cx: &Cx) -> Result<Arc<CoreCall>> {
-    cx.core::<CoreCall>().ok_or_else(|| Error::internal("a token request without core's part"))
-}
-
-/// The unsealed server that authorized the call.
-fn unsealed(cx: &Cx) -> Result<Arc<Unsealed>> {
-    Ok(call(cx)?.unsealed.clone())
-}
-
-/// The caller's own token and its text.
-pub(super) fn own(cx: &Cx) -> Result<(Arc<Token>, String)> {
-    let call = call(cx)?;
-    match (&call.token, &call.id) {
-        (Some(token), Some(id)) => Ok((token.clone(), id.expose().clone())),
-        _ => Err(Error::denied()),
-    }
-}
-
 async fn lookup(_: &TokenAuth, cx: &mut Cx, req: ByToken) -> Result<Data<Shown>> {
     let Some(text) = req.token.named()? else { return shown_self(cx).await };
     let unsealed = unsealed(cx)?;
@@ -395,7 +339,7 @@ async fn accessors(_: &TokenAuth, cx: &mut Cx, _: Nothing) -> Result<Keys> {
 
 async fn tidy(_: &TokenAuth, cx: &mut Cx, _: Nothing) -> Result<WithStatus<()>> {
     let unsealed = unsealed(cx)?;
-    unsealed.end_due(cx.now()).await?;
+    unsealed.revoker.end_due(cx.now()).await?;
     unsealed.tokens.resume_collection().await?;
     cx.warn(
         "Tidy operation successfully started. Any information from the operation will be printed to the server's logs.",

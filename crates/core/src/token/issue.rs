@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::duration::parse_nanos;
-use keepfast_framework::fields::{Pairs, Quoted, Strings, Text};
+use keepfast_framework::fields::{Flag, Int, Pairs, Quoted, Strings, Text, unless_null};
 use keepfast_framework::reply::AuthBlock;
 use keepfast_framework::token_params::{TokenKind, canonical_policies};
 use keepfast_framework::{Cx, Error, Result};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
+use super::auth::own;
 use super::create::Spec;
-use super::handlers::{Create, own};
 use super::life::{self, Asked};
 use super::record::Authority;
 use super::roles::{self, Role};
@@ -19,6 +21,41 @@ use super::{BoundCidrs, Token, record::TokenRecord};
 use crate::identity::Who;
 use crate::policy::builtin;
 use crate::unsealed::Unsealed;
+
+/// What the caller asks of a new token.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Create {
+    /// A chosen id; only root may choose.
+    pub(super) id: Option<Text>,
+    /// Policies of the token; the caller's own if none are named.
+    pub(super) policies: Option<Strings>,
+    /// What the token carries.
+    #[serde(default, deserialize_with = "unless_null")]
+    pub(super) meta: Option<Pairs>,
+    /// Make it without a parent.
+    pub(super) no_parent: Option<Flag>,
+    /// Leave the policy `default` out.
+    pub(super) no_default_policy: Option<Flag>,
+    /// Whether it can be renewed.
+    pub(super) renewable: Option<Flag>,
+    /// Its life; the old name of `ttl`.
+    pub(super) lease: Option<Text>,
+    /// Its life.
+    pub(super) ttl: Option<Text>,
+    /// `service` or `batch`.
+    #[serde(rename = "type")]
+    pub(super) kind: Option<Text>,
+    /// A life bound that no renewal moves.
+    pub(super) explicit_max_ttl: Option<Text>,
+    /// For people.
+    pub(super) display_name: Option<Text>,
+    /// How often it may be used; 0 for any number.
+    pub(super) num_uses: Option<Int>,
+    /// Make it periodic.
+    pub(super) period: Option<Text>,
+    /// The alias of the entity that it acts for; needs a role that allows it.
+    pub(super) entity_alias: Option<Text>,
+}
 
 /// Makes a token as the caller asks, within what the caller and the role allow.
 pub(super) async fn issue(

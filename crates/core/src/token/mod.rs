@@ -1,9 +1,10 @@
 //! Tokens: their ids, their records, how long they live, who may look at them.
 
+mod auth;
 pub(crate) mod batch;
 pub(crate) mod bound_cidrs;
 pub(crate) mod create;
-pub(crate) mod handlers;
+mod handlers;
 pub(crate) mod id;
 mod issue;
 pub(crate) mod life;
@@ -13,6 +14,7 @@ pub(crate) mod revoke;
 pub(crate) mod roles;
 pub(crate) mod store;
 
+pub(crate) use auth::TokenAuth;
 pub(crate) use bound_cidrs::BoundCidrs;
 pub(crate) use id::TokenKey;
 pub(crate) use record::{Authority, TokenRecord};

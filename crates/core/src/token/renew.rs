@@ -8,7 +8,7 @@ use keepfast_framework::reply::Outcome;
 use keepfast_framework::{Cx, Error, Result, Status};
 
 use super::Token;
-use super::handlers;
+use super::auth::call;
 use super::life::{self, Asked};
 use super::record::{FIRST_TOKEN_PATH, Life, TokenRecord};
 use super::roles::{self, Role};
@@ -52,7 +52,7 @@ async fn renewed(
     }
     let increment = increment.map(Seconds::duration).unwrap_or_default();
     let role = role_of(cx, &record).await?;
-    let permit = &handlers::call(cx)?.permit;
+    let permit = &call(cx)?.permit;
     let (asked, bounds) = asked(unsealed, permit, &record, role.as_ref(), increment).await?;
     let given = life::given(&asked, bounds, record.created, now);
     given.warnings.into_iter().for_each(|w| cx.warn(w));
@@ -110,8 +110,8 @@ async fn asked(
         explicit_max_ttl: Duration::from_secs(record.explicit_max_ttl),
     };
     if record.origin.mount.is_some() {
-        let engine = mounted.engine(unsealed).await?;
-        let mut cx = unsealed.context(&mounted, keepfast_framework::Operation::Update, record.path.clone());
+        let engine = mounted.engine(&unsealed.host).await?;
+        let mut cx = unsealed.host.context(&mounted, keepfast_framework::Operation::Update, record.path.clone());
         let terms = engine.renew_login(permit, &mut cx, &record.origin.internal).await?;
         asked.ttl = terms.ttl;
         asked.max_ttl = terms.max_ttl;

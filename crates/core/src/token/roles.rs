@@ -12,7 +12,7 @@ use keepfast_framework::{Cx, Data, Error, Keys, Page, Records, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::handlers::TokenAuth;
+use super::auth::TokenAuth;
 use super::issue::with_default;
 use super::record::Authority;
 use crate::policy::builtin;

@@ -91,7 +91,7 @@ async fn while_nothing_is_due_nothing_is_read() {
     for _ in 0..50 {
         rig.pass(Duration::from_secs(60)).await;
     }
-    rig.unsealed.renew_lease(&RequestPermit::new(), &path, &id, HOUR * 3).await.unwrap();
+    rig.unsealed.revoker.renew_lease(&RequestPermit::new(), &path, &id, HOUR * 3).await.unwrap();
     rig.pass(HOUR).await;
     assert_eq!((rig.users(), storage.looks()), (1, looks), "one has ended, the other was renewed");
     rig.pass(HOUR * 3).await;
@@ -110,9 +110,9 @@ async fn whatever_is_committed_the_near_future_is_what_is_on_disk() {
         let lease = leases.get(chosen % leases.len().max(1)).cloned();
         match (chosen % 11, lease) {
             (0, Some((path, id))) => {
-                drop(rig.unsealed.renew_lease(&RequestPermit::new(), &path, &id, seconds(&mut rng, 9000)).await)
+                drop(rig.unsealed.revoker.renew_lease(&RequestPermit::new(), &path, &id, seconds(&mut rng, 9000)).await)
             }
-            (1, Some((path, id))) => rig.unsealed.revoke_lease(&path, &id, How::Now).await.unwrap_or_default(),
+            (1, Some((path, id))) => rig.unsealed.revoker.revoke_lease(&path, &id, How::Now).await.unwrap_or_default(),
             (2, _) => rig.pass(seconds(&mut rng, 600)).await,
             (3, _) => drop(rig.token(Some(&parent), reader(false, seconds(&mut rng, 9000))).await),
             (4, _) => {
@@ -197,7 +197,7 @@ async fn the_worker_sleeps_until_the_next_end_and_is_woken_by_a_sooner_one() {
     }
     let (path, id, _) = rig.user(&rig.root, "a").await;
     settle().await;
-    rig.unsealed.revoke_lease(&path, &id, How::Queued).await.unwrap();
+    rig.unsealed.revoker.revoke_lease(&path, &id, How::Queued).await.unwrap();
     settle().await;
     assert_eq!((rig.users(), storage.looks()), (0, looks), "nothing was read in all that time");
 }

@@ -24,7 +24,7 @@ fn stray(rig: &Rig, path: &str) -> String {
 }
 
 async fn tidy(rig: &Rig) -> usize {
-    rig.unsealed.tidy_leases(rig.clock.now()).await.unwrap()
+    rig.unsealed.revoker.tidy_leases(rig.clock.now()).await.unwrap()
 }
 
 #[tokio::test]
@@ -92,7 +92,7 @@ async fn what_is_made_and_ended_meanwhile_is_left_alone() {
         for _ in 0..40 {
             let (path, id, _) = rig.user(&rig.root, "a").await;
             if below(&mut rng, 2) == 0 {
-                rig.unsealed.revoke_lease(&path, &id, crate::lease::revoke::How::Now).await.unwrap();
+                rig.unsealed.revoker.revoke_lease(&path, &id, crate::lease::revoke::How::Now).await.unwrap();
             }
             tokio::task::yield_now().await;
         }
