@@ -1,5 +1,7 @@
 //! Entities and their aliases: who is behind a login. Made at login; their own API is not built yet.
 
+mod changes;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -13,6 +15,7 @@ use keepfast_framework::{Page, Records, Result, Timestamp};
 use keepfast_storage::{Barrier, Tx, View};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::changes::{EntityChanges, EntityStamp};
 use crate::metrics::Metrics;
 use crate::namespace::NamespaceId;
 
@@ -74,7 +77,9 @@ struct AliasRecord {
     metadata: BTreeMap<String, String>,
 }
 
-const ENTITIES: Records<Entity> = Records::at("entity/");
+/// Where entities are stored, by their ids.
+const ENTITY: &str = "entity/";
+const ENTITIES: Records<Entity> = Records::at(ENTITY);
 const ALIASES: Records<AliasRecord> = Records::at("alias/");
 
 /// All entities.
@@ -125,7 +130,7 @@ impl Identity {
 
     /// How many entities there are, and how many aliases at each mount that has some, by its accessor.
     pub(crate) async fn count(&self, barrier: &Arc<Barrier>, pace: &mut Pace) -> Result<(u64, Vec<(String, u64)>)> {
-        let entities = self.count_names(barrier, "entity/", pace).await?;
+        let entities = self.count_names(barrier, ENTITY, pace).await?;
         let mut aliases = Vec::new();
         for folder in barrier.begin_read().list(&self.view, "alias/", &Page::all()).await? {
             let count = self.count_names(barrier, &format!("alias/{folder}"), pace).await?;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::template::{Alias, Entity, Subject, TemplateOptions};
 use super::{Acl, Policy, builtin};
 use crate::damaged::{self, Stored};
-use crate::identity::{self, Identity};
+use crate::identity::{self, EntityChanges, EntityStamp, Identity};
 use crate::metrics::{Metrics, Timing};
 use crate::token::{Authority, Token};
 
@@ -64,12 +64,20 @@ const POLICIES: Records<PolicyRecord> = Records::at("policy/");
 /// A token's compiled policies, good as long as nothing that went into them has changed.
 pub(crate) struct CompiledAcl {
     generation: u64,
+    /// Of the entity of the token; `None` where it has none, and for a batch token, which is not kept.
+    entity: Option<EntityStamp>,
     /// What the token may do.
     pub(crate) acl: Arc<Acl>,
     /// Policies that come from its entity.
     pub(crate) identity_policies: Vec<String>,
     /// The token as engines may know it.
     pub(crate) caller: Arc<Caller>,
+}
+
+impl CompiledAcl {
+    fn is_current(&self, generation: u64) -> bool {
+        self.generation == generation && self.entity.as_ref().is_none_or(EntityStamp::is_current)
+    }
 }
 
 /// What a token may do, for engines that must ask.
@@ -91,8 +99,9 @@ pub(crate) struct Policies {
     identity_prefix: String,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    /// Raised with each change of a policy or an entity.
+    /// Raised with each change of a policy.
     generation: AtomicU64,
+    entities: EntityChanges,
     parsed: RwLock<HashMap<String, Option<Arc<Policy>>>>,
     shared: RwLock<SharedAcls>,
 }
@@ -122,6 +131,7 @@ impl Policies {
             clock,
             metrics,
             generation: AtomicU64::new(0),
+            entities: EntityChanges::default(),
             parsed: RwLock::default(),
             shared: RwLock::default(),
         });
@@ -186,19 +196,22 @@ impl Policies {
         Ok(name == builtin::ROOT || self.parsed(name).await?.is_some())
     }
 
-    /// What a token may do. Compiled once for each set of policies and each change of them.
+    /// What a token may do. Compiled anew when a policy or the entity of the token has changed.
     ///
     /// Fails when storage fails: then nothing is allowed.
     pub(crate) async fn acl_of(&self, token: &Token, identity: &Identity) -> Result<Arc<CompiledAcl>> {
         let generation = self.generation.load(Ordering::Acquire);
-        if let Some(compiled) = token.acl.load_full().filter(|c| c.generation == generation) {
+        if let Some(compiled) = token.acl.load_full().filter(|c| c.is_current(generation)) {
             return Ok(compiled);
         }
-        let (acl, identity_policies) = match &token.record.authority {
+        let record = &token.record;
+        // Both are taken before anything is read, so what changes meanwhile is read anew by the next request.
+        let is_stamped = token.key.is_some() && !record.entity_id.is_empty();
+        let entity = is_stamped.then(|| self.entities.stamp(&record.entity_id));
+        let (acl, identity_policies) = match &record.authority {
             Authority::Root => (Arc::new(Acl::Root), Vec::new()),
             Authority::Policies(names) => Box::pin(self.compile(token, names, identity, generation)).await?,
         };
-        let record = &token.record;
         let caller = Arc::new(Caller {
             display_name: record.display_name.clone(),
             entity_id: record.entity_id.clone(),
@@ -207,7 +220,7 @@ impl Policies {
             token_store: (!record.batch).then(|| token.store.clone()),
             is_root: record.authority.is_root(),
         });
-        let compiled = Arc::new(CompiledAcl { generation, acl, identity_policies, caller });
+        let compiled = Arc::new(CompiledAcl { generation, entity, acl, identity_policies, caller });
         token.acl.store(Some(compiled.clone()));
         Ok(compiled)
     }
@@ -320,10 +333,8 @@ impl Watch for Policies {
                 let mut memory = self.parsed.write();
                 self.generation.fetch_add(1, Ordering::AcqRel);
                 memory.remove(name);
-            } else if key.as_str().starts_with(&self.identity_prefix)
-                && key.as_str()[self.identity_prefix.len()..].starts_with("entity/")
-            {
-                self.generation.fetch_add(1, Ordering::AcqRel);
+            } else if let Some(key) = key.as_str().strip_prefix(&self.identity_prefix) {
+                self.entities.applied(key);
             }
         }
     }

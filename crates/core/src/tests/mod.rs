@@ -6,6 +6,7 @@ mod audit_api;
 mod audit_entries;
 mod audit_size;
 mod ceremonies;
+mod compiled_acls;
 mod constraints;
 mod custody;
 mod damage;

@@ -1,0 +1,117 @@
+//! When the compiled policies of a token are compiled anew: when something that went into them has changed, and not before.
+
+use std::sync::Arc;
+
+use keepfast_framework::Clock as _;
+use serde_json::{Value, json};
+
+use crate::policy::store::CompiledAcl;
+use crate::tests::fixture::{House, ROOT};
+
+async fn compiled(house: &House, token: &str) -> Arc<CompiledAcl> {
+    let found = house.unsealed().tokens.find_anywhere(token, house.clock.now()).await.unwrap().unwrap();
+    found.acl.load_full().unwrap()
+}
+
+/// Logs in by a role of its own, whose id is the name of the alias. `scope` becomes metadata of the alias.
+async fn login(house: &House, role: &str, scope: &str) -> (String, String) {
+    let path = format!("auth/approle/role/{role}");
+    house.post(&path, ROOT, json!({ "token_policies": "own" })).await.ok();
+    let role_id = house.get(&format!("{path}/role-id"), ROOT).await.ok().data()["role_id"].clone();
+    let metadata = json!({ "metadata": json!({ "scope": scope }).to_string() });
+    let secret = house.post(&format!("{path}/secret-id"), ROOT, metadata).await.ok();
+    let body = json!({ "role_id": role_id, "secret_id": secret.data()["secret_id"] });
+    let login = house.post("auth/approle/login", "", body).await.ok();
+    (login.token(), login.body["auth"]["entity_id"].as_str().unwrap().to_owned())
+}
+
+/// A house whose policy `own` lets an alias read what its metadata names.
+async fn house() -> House {
+    let house = House::new().await;
+    house.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await.ok();
+    let accessor = house.get("sys/auth/approle", ROOT).await.ok().data()["accessor"].as_str().unwrap().to_owned();
+    let scope = format!("{{{{identity.entity.aliases.{accessor}.metadata.scope}}}}");
+    house.policy("own", &format!(r#"path "secret/data/{scope}" {{ capabilities = ["read"] }}"#)).await;
+    for name in ["a", "b"] {
+        house.post(&format!("secret/data/{name}"), ROOT, json!({ "data": {} })).await.ok();
+    }
+    house
+}
+
+#[tokio::test]
+async fn first_logins_of_new_aliases_leave_compiled_acls_of_other_tokens() {
+    let house = house().await;
+    let (of_entity, _) = login(&house, "first", "a").await;
+    let of_nobody = house.token(json!({ "policies": ["default"] })).await;
+    let tokens = [of_entity.as_str(), of_nobody.as_str(), ROOT];
+    let mut before = Vec::new();
+    for token in tokens {
+        house.get("secret/data/a", token).await;
+        before.push(compiled(&house, token).await);
+    }
+    for number in 0..20 {
+        let (token, _) = login(&house, &format!("role-{number}"), "b").await;
+        house.get("secret/data/b", &token).await.is(200);
+        // A login whose metadata has changed writes the entity again.
+        login(&house, &format!("role-{number}"), "c").await;
+    }
+    for (token, before) in tokens.into_iter().zip(before) {
+        let status = house.get("secret/data/a", token).await.status;
+        assert_eq!(status, if token == of_nobody { 403 } else { 200 });
+        assert!(Arc::ptr_eq(&before, &compiled(&house, token).await), "compiled anew");
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_an_entity_counts_at_the_next_request_of_its_tokens() {
+    let house = house().await;
+    house.policy("added", r#"path "secret/data/b" { capabilities = ["read"] }"#).await;
+    let (first, entity) = login(&house, "one", "a").await;
+    let (second, _) = login(&house, "one", "a").await;
+    let (other, _) = login(&house, "other", "a").await;
+    for token in [&first, &second, &other] {
+        house.get("secret/data/b", token).await.is(403);
+    }
+    let before = compiled(&house, &other).await;
+    for (policies, status) in [(json!(["added"]), 200), (json!([]), 403)] {
+        let unsealed = house.unsealed();
+        let (view, mut tx) = (unsealed.barrier.view("identity/"), unsealed.barrier.begin());
+        let key = format!("entity/{entity}");
+        let mut stored: Value = serde_json::from_slice(&tx.get(&view, &key).await.unwrap().unwrap()).unwrap();
+        stored["policies"] = policies;
+        tx.put(&view, &key, stored.to_string().into());
+        tx.commit().await.unwrap();
+        for token in [&first, &second] {
+            house.get("secret/data/b", token).await.is(status);
+        }
+        house.get("secret/data/b", &other).await.is(403);
+    }
+    assert!(Arc::ptr_eq(&before, &compiled(&house, &other).await), "compiled anew");
+}
+
+#[tokio::test]
+async fn alias_metadata_of_a_login_counts_at_once_in_templates() {
+    let house = house().await;
+    let (token, _) = login(&house, "one", "a").await;
+    let (other, _) = login(&house, "other", "a").await;
+    for scope in ["b", "a", "b"] {
+        house.get("secret/data/a", &other).await.is(200);
+        let before = compiled(&house, &other).await;
+        login(&house, "one", scope).await;
+        for name in ["a", "b"] {
+            house.get(&format!("secret/data/{name}"), &token).await.is(if name == scope { 200 } else { 403 });
+        }
+        house.get("secret/data/a", &other).await.is(200);
+        assert!(Arc::ptr_eq(&before, &compiled(&house, &other).await), "compiled anew");
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_a_policy_compiles_the_acls_of_all_tokens_anew() {
+    let house = house().await;
+    let (token, _) = login(&house, "one", "a").await;
+    house.get("secret/data/a", &token).await.is(200);
+    house.policy("own", r#"path "secret/data/b" { capabilities = ["read"] }"#).await;
+    house.get("secret/data/a", &token).await.is(403);
+    house.get("secret/data/b", &token).await.is(200);
+}
