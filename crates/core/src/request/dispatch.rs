@@ -34,7 +34,10 @@ const USE_UNWRAP: &str = "Reading from 'cubbyhole/response' is deprecated. Pleas
                           as it provides additional security checks and other benefits.";
 
 /// A request that has run, or was refused, with its outcome.
-pub(crate) struct Answered {
+pub(crate) struct Answered(AnsweredParts);
+
+/// An [`Answered`] taken apart, for its record.
+pub(super) struct AnsweredParts {
     pub(super) incoming: Box<Incoming>,
     /// The mount that its path leads to, for the audit entry.
     pub(super) mounted: Option<Arc<Mounted>>,
@@ -49,7 +52,12 @@ impl Answered {
     pub(super) fn refused(refused: Refused) -> Self {
         let Refused { routed, caller, said, error } = refused;
         let mounted = routed.destination.mounted().cloned();
-        Answered { incoming: routed.incoming, mounted, caller, said, outcome: Err(error), last_step: None }
+        let incoming = routed.incoming;
+        Answered(AnsweredParts { incoming, mounted, caller, said, outcome: Err(error), last_step: None })
+    }
+
+    pub(super) fn into_parts(self) -> AnsweredParts {
+        self.0
     }
 }
 
@@ -84,7 +92,8 @@ impl Unsealed {
             Err(error) => (Err(error), None),
         };
         let mounted = Some(parts.routed.destination.mounted().clone());
-        Answered { incoming: parts.routed.incoming, mounted, caller: parts.caller, said, outcome, last_step }
+        let (incoming, caller) = (parts.routed.incoming, parts.caller);
+        Answered(AnsweredParts { incoming, mounted, caller, said, outcome, last_step })
     }
 
     async fn run(self: &Arc<Self>, parts: &AuthorizedParts) -> Result<(Answer, Option<LastStep>)> {

@@ -8,7 +8,7 @@ use keepfast_framework::{Error, Status};
 
 use super::authenticate::RequestCaller;
 use super::authorize::{Authorized, AuthorizedParts};
-use super::dispatch::Answered;
+use super::dispatch::{Answered, AnsweredParts};
 use super::envelope::{self, Answer};
 use super::{Incoming, Refused, wiped};
 use crate::audit::{Entry, RequestPart, ResponsePart, Said};
@@ -128,7 +128,8 @@ impl Unsealed {
     }
 
     /// Records an answer and turns it into what may be sent; ends a token whose last use this was.
-    pub(super) async fn record_response(&self, mut answered: Answered) -> Response {
+    pub(super) async fn record_response(&self, answered: Answered) -> Response {
+        let mut answered = answered.into_parts();
         let mut recorded = self.record_outcome(&answered).await;
         if recorded.is_ok()
             && let Some(step) = answered.last_step.take()
@@ -168,8 +169,8 @@ impl Unsealed {
         let _ = self.audit.record(&entry, &Said::default()).await;
     }
 
-    async fn record_outcome(&self, answered: &Answered) -> Result<(), Error> {
-        let Answered { incoming, mounted, caller, said, outcome, .. } = answered;
+    async fn record_outcome(&self, answered: &AnsweredParts) -> Result<(), Error> {
+        let AnsweredParts { incoming, mounted, caller, said, outcome, .. } = answered;
         let mounted = mounted.as_deref();
         let keys = mounted.map_or(&[][..], |mounted| &mounted.entry.config.audit_non_hmac_response_keys);
         let public = |name: &str| keys.iter().any(|key| key == name);
