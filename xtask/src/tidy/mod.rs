@@ -1,5 +1,6 @@
 //! The house rules that neither rustfmt nor clippy knows. Each finding names a place and a rule.
 
+mod cycles;
 mod documents;
 mod environment;
 mod graph;
@@ -20,7 +21,7 @@ type Findings = Vec<String>;
 /// A rule's name and the rule.
 type Rule = (&'static str, fn(&Repository) -> Result<Findings>);
 
-const RULES: [Rule; 16] = [
+const RULES: [Rule; 17] = [
     ("files begin with a //! line", sources::headed),
     ("files are at most 600 lines", sources::short_files),
     ("functions are at most 80 lines", sources::short_functions),
@@ -32,6 +33,7 @@ const RULES: [Rule; 16] = [
     ("every ignored test has its reason in xtask/skips.txt", sources::ignored_tests_are_listed),
     ("no paths of a machine", sources::no_machine_paths),
     ("each permit is made in one file", sources::permits_have_one_maker),
+    ("no import cycle of core has more than three files", cycles::short),
     ("crates depend in one direction", graph::direction),
     ("every direct dependency has its reason", graph::reasons),
     ("every invariant names its tests", documents::invariants),

@@ -15,9 +15,9 @@ use keepfast_framework::{Clock, Error, Result, Timestamp, offload};
 use keepfast_storage::{Barrier, View};
 use serde::Serialize;
 
-use super::caller::Mark;
 use super::device::{Device, Ticket};
 use super::entry::{Entry, Format};
+use super::marks::{Mark, Marks};
 use super::redact;
 use super::target::OpenedDevice;
 use crate::metrics::{Item, Metrics, Timing, Value};
@@ -68,12 +68,6 @@ struct Submitted<'a> {
 pub(crate) struct Said {
     generation: u64,
     by_device: Vec<Box<[u8]>>,
-}
-
-/// What entries repeat of a token, by device.
-pub(crate) struct Marks {
-    generation: u64,
-    by_device: Vec<Mark>,
 }
 
 /// A device as `sys/audit` shows it.

@@ -5,23 +5,8 @@ use keepfast_framework::reply::AuthBlock;
 
 use super::entry::{Format, Writer};
 use super::extent::Extent;
+use super::marks::Mark;
 use crate::token::TokenRecord;
-
-/// What one device's entries say of a token, written and hashed once and not with each entry.
-pub(crate) struct Mark {
-    /// Its text, a JSON string.
-    pub(super) token: Box<[u8]>,
-    /// Its accessor, a JSON string; empty if it has none.
-    pub(super) accessor: Box<[u8]>,
-    /// The members of `auth` before its policies.
-    pub(super) who: Box<[u8]>,
-    /// `policies` where no entity adds any.
-    pub(super) policies: Box<[u8]>,
-    /// The members of `auth` behind it.
-    pub(super) life: Box<[u8]>,
-    /// What counts as one client, a JSON string.
-    pub(super) client: Box<[u8]>,
-}
 
 impl Mark {
     /// A token with this text, for the device with this key and format.

@@ -9,8 +9,9 @@ use keepfast_framework::reply::AuthBlock;
 use keepfast_framework::{Query, Timestamp};
 use serde::Serialize;
 
-use super::caller::{Mark, made};
+use super::caller::made;
 use super::extent::{self, Extent};
+use super::marks::Mark;
 use super::mount::{MountMark, NO_MOUNT};
 use super::redact;
 use crate::request::RecordedHeader;

@@ -6,14 +6,16 @@ pub(crate) mod created;
 pub(crate) mod device;
 pub(crate) mod entry;
 pub(crate) mod extent;
+pub(crate) mod marks;
 pub(crate) mod mount;
 pub(crate) mod options;
 pub(crate) mod own_files;
 pub(crate) mod redact;
 pub mod target;
 
-pub(crate) use broker::{Broker, Marks, Said};
+pub(crate) use broker::{Broker, Said};
 pub(crate) use entry::{Entry, RequestPart, ResponsePart, Verdict};
+pub(crate) use marks::Marks;
 pub(crate) use mount::MountMark;
 pub use options::DeviceOptions;
 pub use own_files::OwnFiles;

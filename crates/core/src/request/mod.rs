@@ -11,41 +11,21 @@ pub(crate) mod envelope;
 pub(crate) mod in_flight;
 pub(crate) mod incoming;
 pub(crate) mod record;
+mod refused;
 pub(crate) mod route;
 pub(crate) mod settle;
 pub(crate) mod wiped;
 
 use std::sync::Arc;
 
-use keepfast_framework::{Error, Timestamp};
+use keepfast_framework::Timestamp;
 
 pub use incoming::{Incoming, OpenCeremonies, RecordedHeader};
 pub use record::Response;
 
-use crate::audit::Said;
 use crate::unsealed::Unsealed;
-use authenticate::RequestCaller;
 use in_flight::UnderWay;
-use route::Routed;
-
-/// A request that came no further, with what was found out about it, for its audit entries.
-pub(crate) struct Refused {
-    /// What was found out.
-    pub(crate) routed: Routed,
-    /// The caller, if authentication got that far.
-    pub(crate) caller: RequestCaller,
-    /// Why.
-    pub(crate) error: Error,
-    /// What its first audit entry says of it.
-    pub(crate) said: Said,
-}
-
-impl Refused {
-    /// A refusal that no device has yet.
-    pub(crate) fn new(routed: Routed, caller: RequestCaller, error: Error) -> Self {
-        Refused { routed, caller, error, said: Said::default() }
-    }
-}
+use refused::Refused;
 
 impl Unsealed {
     /// The whole journey of one request.

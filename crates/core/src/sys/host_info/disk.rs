@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rustix::fs::{StatVfs, statvfs};
 use serde::Serialize;
 
-use super::{percent, text};
+use super::reading::{percent, text};
 
 /// A mounted file system; sizes are bytes.
 #[derive(Serialize)]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{line, text};
+use super::reading::{line, text};
 
 /// The system that the server runs on.
 #[derive(Serialize)]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use super::percent;
+use super::reading::percent;
 
 /// The machine's memory in bytes, pages of huge memory in numbers.
 #[derive(Serialize)]

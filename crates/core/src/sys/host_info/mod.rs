@@ -4,8 +4,7 @@ mod disk;
 mod machine;
 mod memory;
 mod processor;
-
-use std::path::Path;
+mod reading;
 
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Data, Error, Result, Routes};
@@ -16,12 +15,10 @@ use disk::Disk;
 use machine::Machine;
 use memory::Memory;
 use processor::{Processor, Times};
+use reading::text;
 
 const HELP: Help =
     Help { synopsis: "The machine that the server runs on.", description: "Processors, disks, memory, system." };
-
-/// The most bytes that are read of one file.
-const MOST: u64 = 4 << 20;
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("host-info", HELP).final_slash().read(host_info);
@@ -75,24 +72,6 @@ impl HostInfo {
     }
 }
 
-/// A file's text, at most [`MOST`] bytes of it.
-fn text(path: impl AsRef<Path>) -> Option<String> {
-    use std::io::Read as _;
-    let mut bytes = Vec::new();
-    std::fs::File::open(path).ok()?.take(MOST).read_to_end(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// A file's one line without the blanks around it; empty where there is none.
-fn line(path: impl AsRef<Path>) -> String {
-    text(path).map(|text| text.trim().to_owned()).unwrap_or_default()
-}
-
-/// `part` of `whole` in percent; 0 of nothing.
-fn percent(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 * 100.0 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,10 +82,5 @@ mod tests {
         assert_eq!(info.missing().count(), 0);
         assert!(info.memory.is_some_and(|memory| memory.total > 0));
         assert!(info.disk.is_some_and(|disks| disks.iter().any(|disk| disk.path == "/")));
-    }
-
-    #[test]
-    fn a_part_of_nothing_is_no_percent() {
-        assert_eq!((percent(1, 4), percent(1, 0)), (25.0, 0.0));
     }
 }
