@@ -1,4 +1,4 @@
-//! A server between uninitialised, sealed and unsealed: what lives as long as the process, and how it is unsealed and sealed.
+//! What lives as long as the process, and how the server is unsealed and sealed.
 
 use std::sync::Arc;
 

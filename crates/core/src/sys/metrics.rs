@@ -58,7 +58,8 @@ async fn metrics(sys: &System, cx: &mut Cx, req: Format) -> Result<Raw> {
 }
 
 impl OpenMetrics {
-    /// The metrics without a token. They are read at most once in [`FRESH`] for each format, because it takes far more work than asking for them.
+    /// The metrics without a token. They are read at most once in [`FRESH`] for each format, because it takes far more work
+    /// than asking for them.
     pub(crate) fn answer(&self, server: &Lifecycle, format: &str, accepts_prometheus: bool) -> Response {
         let documents = match (format, accepts_prometheus) {
             ("prometheus", _) | ("", true) => &self.prometheus,
