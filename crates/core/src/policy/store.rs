@@ -288,6 +288,12 @@ impl Policies {
         self.parsed.read().len()
     }
 
+    /// Whether nothing that went into compiled policies has changed.
+    #[cfg(test)]
+    pub(crate) fn is_current(&self, compiled: &CompiledAcl) -> bool {
+        compiled.is_current(self.generation.load(Ordering::Acquire))
+    }
+
     /// A stored policy, parsed; remembered, also when there is none.
     async fn parsed(&self, name: &str) -> Result<Option<Arc<Policy>>> {
         let known = self.parsed.read().get(name).cloned();
