@@ -62,7 +62,7 @@ async fn initialize_once(
     if server.seal_config().await?.is_some() {
         return Err(initialized());
     }
-    let allowed = audit::target::Allowed::declared(&server.settings.own_files);
+    let allowed = audit::Allowed::declared(&server.settings.own_files);
     audit::target::prepare_all(&server.settings.audit, &allowed)?;
     let root = random::key();
     let name = match server.settings.cluster_name.as_str() {

@@ -12,7 +12,8 @@ use tokio::sync::Notify;
 
 use crate::admission::{Admission, Rules};
 use crate::audit;
-use crate::audit::target::{Allowed, OpenedDevice};
+use crate::audit::Allowed;
+use crate::audit::target::OpenedDevice;
 use crate::duties::Duties;
 use crate::metrics::Metrics;
 use crate::request::in_flight::InFlight;

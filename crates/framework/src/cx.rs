@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use keepfast_crypto::secret::SecretString;
-use keepfast_storage::{Barrier, Index, StorageError, Tx, View};
+use keepfast_storage::{Barrier, Index, StorageError, Tries, Tx, View};
 
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Result};
@@ -255,7 +255,7 @@ impl Cx {
     /// Registers a lease before the engine acts on another system, for rows declared `.once()`:
     ///
     /// 1. `cx.intend(offer)`, with all that revoking needs (such as the name of the user that is about to be made);
-    /// 2. [`Cx::checkpoint`], which makes it durable;
+    /// 2. [`Cx::checkpoint`], which makes it durable ([`Cx::intend_durably`] does both);
     /// 3. act;
     /// 4. answer with [`crate::reply::Intended`], which confirms the lease in the transaction of the answer.
     ///
@@ -271,18 +271,32 @@ impl Cx {
         Ok(intent)
     }
 
+    /// [`Cx::intend`] and [`Cx::checkpoint`], again after a conflict: nothing was done yet in the other system.
+    ///
+    /// # Errors
+    /// As both of them.
+    pub async fn intend_durably(&mut self, offer: &LeaseOffer) -> Result<Intent> {
+        let mut tries = Tries::default();
+        loop {
+            let intent = self.intend(offer).await?;
+            if tries.settle(self.checkpoint().await)?.is_some() {
+                return Ok(intent);
+            }
+        }
+    }
+
     /// Forgets an intent, durably, of which it is certain that nothing was done for it: nothing is undone.
     ///
     /// # Errors
     /// When storage fails: the intent is then undone like any other.
     pub async fn withdraw(&mut self, intent: Intent) -> Result<()> {
         let lessor = self.lessor.clone().ok_or_else(|| Error::internal("nothing can be leased in this context"))?;
+        let mut tries = Tries::default();
         loop {
             lessor.withdraw(&mut self.tx, &intent).await?;
-            match self.checkpoint().await {
-                // The worker has moved it meanwhile.
-                Err(error) if error.is_conflict() => {}
-                other => break other.map(drop)?,
+            // After a conflict the worker has moved it meanwhile.
+            if tries.settle(self.checkpoint().await)?.is_some() {
+                break;
             }
         }
         intent.keep();

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use keepfast_storage::StorageError;
+use keepfast_storage::{StorageError, TxError};
 
 /// Shorthand for results of handlers.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -268,6 +268,12 @@ impl From<StorageError> for Error {
             out.kind = ErrorKind::Conflict;
         }
         out.caused_by(error)
+    }
+}
+
+impl TxError for Error {
+    fn is_conflict(&self) -> bool {
+        self.kind == ErrorKind::Conflict
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use keepfast_core::audit::target::Allowed;
+use keepfast_core::audit::Allowed;
 use keepfast_core::audit::{self, OwnFiles};
 use keepfast_framework::Timestamp;
 use rustix::fs::Access;

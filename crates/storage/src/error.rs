@@ -10,6 +10,9 @@ pub enum StorageError {
     /// Something that the batch had read was changed by another commit. Nothing was written; run the request again.
     #[error("what the transaction read was changed by another commit")]
     Conflict,
+    /// A transaction conflicted each time that it ran, too often to be tried again. Nothing was written.
+    #[error("a transaction was given up after too many conflicts")]
+    Contended,
     /// The device has no room left. Nothing was written.
     #[error("no space left on the storage device")]
     Full,

@@ -15,6 +15,7 @@ mod memory;
 mod page;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
+mod transact;
 mod tx;
 mod view;
 mod watch;
@@ -27,6 +28,7 @@ pub use key::Key;
 pub use local::{LocalBackend, LocalOptions};
 pub use memory::MemoryBackend;
 pub use page::Page;
+pub use transact::{Tries, TxError};
 pub use tx::Tx;
 pub use view::View;
 pub use watch::Watch;

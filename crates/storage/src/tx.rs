@@ -268,4 +268,4 @@ fn admit(path: &str) -> Result<(), StorageError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

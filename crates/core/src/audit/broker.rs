@@ -358,8 +358,8 @@ mod tests {
     use keepfast_framework::clock::TestClock;
 
     use super::*;
+    use crate::audit::allowed::Allowed;
     use crate::audit::device::StreamDevice;
-    use crate::audit::target::Allowed;
     use crate::audit::{RequestPart, Verdict, device::FileDevice};
 
     fn recorder(device: Box<dyn Device>) -> Arc<Recorder> {

@@ -11,11 +11,12 @@ use keepfast_framework::{Error, Records, Result};
 use keepfast_storage::{Page, Tx, View};
 use serde::{Deserialize, Serialize};
 
+use super::allowed::Allowed;
 use super::broker::{Broker, Recorder, salt_key};
 use super::device::{Device, Ticket};
 use super::options::DeviceOptions;
 use super::own_files::OwnFiles;
-use super::target::{self, Allowed};
+use super::target;
 use crate::settings::{AuditSettings, Settings};
 
 /// Devices that `sys/audit` creates, at most.

@@ -1,5 +1,6 @@
 //! Audit: every request and every answer is recorded before it takes effect outside.
 
+mod allowed;
 pub(crate) mod broker;
 pub(crate) mod caller;
 pub(crate) mod created;
@@ -13,6 +14,7 @@ pub(crate) mod own_files;
 pub(crate) mod redact;
 pub mod target;
 
+pub use allowed::Allowed;
 pub(crate) use broker::{Broker, Said};
 pub(crate) use entry::{Entry, RequestPart, ResponsePart, Verdict};
 pub(crate) use marks::Marks;

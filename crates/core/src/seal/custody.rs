@@ -7,15 +7,12 @@ use keepfast_crypto::locked::Key256;
 use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::{Error, Result};
-use keepfast_storage::{Backend, Barrier, StorageError};
+use keepfast_storage::{Backend, Barrier};
 use parking_lot::Mutex;
 
 use super::SealConfig;
 use super::generation::Generation;
 use super::rotation::Rotation;
-
-/// How often a change is tried again when the keyring was rotated meanwhile.
-const TRIES: usize = 8;
 
 /// What an unsealed server keeps of its seal. Dropped, and so wiped, when the server is sealed.
 pub(crate) struct Custody {
@@ -55,7 +52,7 @@ impl Custody {
         let root = random::key();
         let present = self.seal_config().await?;
         let next = present.over(&root, &unseal_key);
-        replace(barrier, &root, &next).await
+        Ok(barrier.rewrap_root(&root, Some(next.to_bytes()?)).await?)
     }
 
     /// Puts the keyring under `root`, which `next` holds sealed under `unseal_key`.
@@ -67,21 +64,10 @@ impl Custody {
         next: &SealConfig,
     ) -> Result<()> {
         let _changing = self.changing.lock().await;
-        replace(barrier, root, next).await?;
+        barrier.rewrap_root(root, Some(next.to_bytes()?)).await?;
         *self.unseal_key.lock() = Arc::new(unseal_key);
         Ok(())
     }
-}
-
-async fn replace(barrier: &Barrier, root: &Key256, seal: &SealConfig) -> Result<()> {
-    let record = seal.to_bytes()?;
-    for _ in 0..TRIES {
-        match barrier.rewrap_root(root, Some(record.clone())).await {
-            Err(StorageError::Conflict) => {}
-            other => return Ok(other?),
-        }
-    }
-    Err(Error::internal(StorageError::Conflict))
 }
 
 /// Whether these shares are a quorum of the seal as it is now.

@@ -4,8 +4,8 @@
 //! records of the descendants and what the tokens had stored are then collected, at once and page by page; the notes of
 //! what there is to collect survive restarts.
 
-use keepfast_framework::{Result, Timestamp};
-use keepfast_storage::{Page, StorageError, Tx};
+use keepfast_framework::{Error, Result, Timestamp};
+use keepfast_storage::{Page, Tx};
 
 use super::create::child_key;
 use super::id::TokenKey;
@@ -49,20 +49,14 @@ impl Tokens {
             Err(error) if unreadable(&error) => return self.end_damaged(key, second).await,
             Err(error) => return Err(error),
         }
-        loop {
-            let mut tx = self.barrier.begin();
-            if let Some(TokenRecord { life: Life::Until(end), .. }) = self.record(&mut tx, key).await?
-                && index::second_of(end) == second
-            {
-                return Ok(());
+        let take_out = |mut tx: Tx| async move {
+            match self.record(&mut tx, key).await? {
+                Some(TokenRecord { life: Life::Until(end), .. }) if index::second_of(end) == second => {}
+                _ => tx.delete(&self.view, &index::expiry_key(second, key)),
             }
-            tx.delete(&self.view, &index::expiry_key(second, key));
-            match tx.commit().await {
-                Ok(_) => return Ok(()),
-                Err(StorageError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+            Ok((tx, ()))
+        };
+        self.barrier.transact(take_out).await
     }
 
     /// Ends a token whose record cannot be read, at the end that the index has of it, with everything below it.
@@ -77,24 +71,22 @@ impl Tokens {
     }
 
     async fn revoke_if(&self, key: &TokenKey, wanted: impl Fn(&TokenRecord) -> bool) -> Result<bool> {
-        loop {
-            let mut tx = self.barrier.begin();
-            let Some(record) = self.record(&mut tx, key).await?.filter(|r| wanted(r)) else { return Ok(false) };
+        let wanted = &wanted;
+        let end = |mut tx: Tx| async move {
+            let Some(record) = self.record(&mut tx, key).await?.filter(|r| wanted(r)) else {
+                return Ok::<_, Error>((tx, None));
+            };
             let mut spent = Vec::new();
             self.delete(&mut tx, key, &record, &mut spent).await?;
             if self.leaves_something(&mut tx, key).await? {
                 tx.put(&self.view, &pending(key), bytes::Bytes::new());
             }
-            match tx.commit().await {
-                Ok(_) => {
-                    self.clear(spent).await?;
-                    self.collect(key).await?;
-                    return Ok(true);
-                }
-                Err(StorageError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+            Ok((tx, Some(spent)))
+        };
+        let Some(spent) = self.barrier.transact(end).await? else { return Ok(false) };
+        self.clear(spent).await?;
+        self.collect(key).await?;
+        Ok(true)
     }
 
     /// Ends a token that can have no children, in a transaction of the caller's.
@@ -115,35 +107,38 @@ impl Tokens {
 
     async fn end_alone(&self, key: &TokenKey) -> Result<bool> {
         loop {
-            let mut tx = self.barrier.begin();
-            let Some(record) = self.record(&mut tx, key).await? else { return Ok(false) };
-            let children = self.children(&mut tx, key, &Page::first(BATCH)).await?;
-            for child in &children {
-                if let Some(mut orphan) = self.record(&mut tx, child).await? {
-                    orphan.parent = None;
-                    self.save(&mut tx, child, &orphan)?;
-                }
-                tx.delete(&self.view, &child_key(key, child));
-            }
-            let more = children.len() == BATCH;
-            let mut spent = Vec::new();
-            if !more {
-                self.delete(&mut tx, key, &record, &mut spent).await?;
-                if !self.leases.held(&mut tx, key, 1).await?.is_empty() {
-                    tx.put(&self.view, &pending(key), bytes::Bytes::new());
-                }
-            }
-            match tx.commit().await {
-                Ok(_) if more => {}
-                Ok(_) => {
+            match self.barrier.transact(|tx| self.end_alone_in(tx, key)).await? {
+                Orphaned::NoToken => return Ok(false),
+                Orphaned::Some => {}
+                Orphaned::All { spent } => {
                     self.clear(spent).await?;
                     self.collect(key).await?;
                     return Ok(true);
                 }
-                Err(StorageError::Conflict) => {}
-                Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Makes a page of children orphans; with the last page the token ends.
+    async fn end_alone_in(&self, mut tx: Tx, key: &TokenKey) -> Result<(Tx, Orphaned)> {
+        let Some(record) = self.record(&mut tx, key).await? else { return Ok((tx, Orphaned::NoToken)) };
+        let children = self.children(&mut tx, key, &Page::first(BATCH)).await?;
+        for child in &children {
+            if let Some(mut orphan) = self.record(&mut tx, child).await? {
+                orphan.parent = None;
+                self.save(&mut tx, child, &orphan)?;
+            }
+            tx.delete(&self.view, &child_key(key, child));
+        }
+        if children.len() == BATCH {
+            return Ok((tx, Orphaned::Some));
+        }
+        let mut spent = Vec::new();
+        self.delete(&mut tx, key, &record, &mut spent).await?;
+        if !self.leases.held(&mut tx, key, 1).await?.is_empty() {
+            tx.put(&self.view, &pending(key), bytes::Bytes::new());
+        }
+        Ok((tx, Orphaned::All { spent }))
     }
 
     /// Ends what an earlier process left half collected.
@@ -177,36 +172,8 @@ impl Tokens {
     async fn collect(&self, root: &TokenKey) -> Result<()> {
         let mut below = vec![root.clone()];
         while let Some(parent) = below.last().cloned() {
-            let mut tx = self.barrier.begin();
-            let page = Page { after: None, limit: Some(BATCH) };
-            let begun = self.now();
-            let more_leases = self.leases.end_held(&mut tx, &parent, BATCH).await?;
-            self.metrics().leases.revoke_by_token.record(self.now().since(begun));
-            let children = self.children(&mut tx, &parent, &page).await?;
-            let more = more_leases || children.len() == BATCH;
-            let (mut grandparents, mut spent) = (Vec::new(), Vec::new());
-            for child in &children {
-                if self.leaves_something(&mut tx, child).await? {
-                    tx.put(&self.view, &pending(child), bytes::Bytes::new());
-                    grandparents.push(child.clone());
-                }
-                match self.record(&mut tx, child).await {
-                    Ok(Some(record)) => self.delete(&mut tx, child, &record, &mut spent).await?,
-                    // Nobody can use a token whose record cannot be read; its end does not wait for it.
-                    Err(error) if unreadable(&error) => tx.delete(&self.view, &format!("id/{}", child.as_str())),
-                    Ok(None) => {}
-                    Err(error) => return Err(error),
-                }
-                tx.delete(&self.view, &child_key(&parent, child));
-            }
-            if !more {
-                tx.delete(&self.view, &pending(&parent));
-            }
-            match tx.commit().await {
-                Ok(_) => {}
-                Err(StorageError::Conflict) => continue,
-                Err(error) => return Err(error.into()),
-            }
+            let Collected { more, grandparents, spent } =
+                self.barrier.transact(|tx| self.collect_in(tx, &parent)).await?;
             self.clear(spent).await?;
             self.leases.wake.notify_one();
             if !more {
@@ -215,6 +182,34 @@ impl Tokens {
             below.extend(grandparents);
         }
         Ok(())
+    }
+
+    /// Collects a page of the children and leases of a token that has ended.
+    async fn collect_in(&self, mut tx: Tx, parent: &TokenKey) -> Result<(Tx, Collected)> {
+        let begun = self.now();
+        let more_leases = self.leases.end_held(&mut tx, parent, BATCH).await?;
+        self.metrics().leases.revoke_by_token.record(self.now().since(begun));
+        let children = self.children(&mut tx, parent, &Page::first(BATCH)).await?;
+        let more = more_leases || children.len() == BATCH;
+        let (mut grandparents, mut spent) = (Vec::new(), Vec::new());
+        for child in &children {
+            if self.leaves_something(&mut tx, child).await? {
+                tx.put(&self.view, &pending(child), bytes::Bytes::new());
+                grandparents.push(child.clone());
+            }
+            match self.record(&mut tx, child).await {
+                Ok(Some(record)) => self.delete(&mut tx, child, &record, &mut spent).await?,
+                // Nobody can use a token whose record cannot be read; its end does not wait for it.
+                Err(error) if unreadable(&error) => tx.delete(&self.view, &format!("id/{}", child.as_str())),
+                Ok(None) => {}
+                Err(error) => return Err(error),
+            }
+            tx.delete(&self.view, &child_key(parent, child));
+        }
+        if !more {
+            tx.delete(&self.view, &pending(parent));
+        }
+        Ok((tx, Collected { more, grandparents, spent }))
     }
 
     /// Takes everything that is stored of one token out, but for what it has stored itself: that can be more than one
@@ -238,20 +233,18 @@ impl Tokens {
     /// Clears tokens' own storage, page by page.
     async fn clear(&self, stores: Vec<String>) -> Result<()> {
         for store in stores {
-            loop {
-                let mut tx = self.barrier.begin();
-                let deleted = delete_some(&mut tx, &self.cubbyhole, &format!("{store}/"), BATCH).await?;
-                if deleted < BATCH {
-                    tx.delete(&self.view, &format!("{SPENT}{store}"));
-                }
-                match tx.commit().await {
-                    Ok(_) if deleted < BATCH => break,
-                    Ok(_) | Err(StorageError::Conflict) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
+            while self.barrier.transact(|tx| self.clear_some(tx, &store)).await? == BATCH {}
         }
         Ok(())
+    }
+
+    /// Deletes some of what a token has stored, and with the last of it the note. Returns how many records.
+    async fn clear_some(&self, mut tx: Tx, store: &str) -> Result<(Tx, usize)> {
+        let deleted = delete_some(&mut tx, &self.cubbyhole, &format!("{store}/"), BATCH).await?;
+        if deleted < BATCH {
+            tx.delete(&self.view, &format!("{SPENT}{store}"));
+        }
+        Ok((tx, deleted))
     }
 
     /// Whether a token has children or leases, which outlive its record for a moment.
@@ -276,6 +269,24 @@ impl Tokens {
         }
         self.save(tx, key, record)
     }
+}
+
+/// What became of the children of a token that ends alone.
+enum Orphaned {
+    /// There is no such token.
+    NoToken,
+    /// A page of them are orphans; the token is still alive.
+    Some,
+    /// All are orphans and the token has ended. `spent`: what [`Tokens::clear`] has to clear.
+    All { spent: Vec<String> },
+}
+
+/// A page of what was below a token that has ended.
+struct Collected {
+    more: bool,
+    /// Children that have children or leases themselves.
+    grandparents: Vec<TokenKey>,
+    spent: Vec<String>,
 }
 
 fn pending(key: &TokenKey) -> String {

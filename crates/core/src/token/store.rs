@@ -249,23 +249,20 @@ impl Tokens {
     /// Returns whether this use was granted, and whether it was the last one. The count is a transaction of its own:
     /// of parallel requests exactly as many are granted as there are uses.
     pub(crate) async fn count_use(&self, key: &TokenKey) -> Result<Use> {
-        loop {
-            let mut tx = self.barrier.begin();
-            let Some(mut record) = self.record(&mut tx, key).await? else { return Ok(Use::Refused) };
+        // Boxed, because most tokens have no limit of uses.
+        Box::pin(self.barrier.transact(|mut tx| async move {
+            let Some(mut record) = self.record(&mut tx, key).await? else { return Ok((tx, Use::Refused)) };
             let outcome = match record.num_uses {
-                0 => return Ok(Use::Granted),
+                0 => return Ok((tx, Use::Granted)),
                 1 => Use::Last,
                 n if n > 1 => Use::Granted,
-                _ => return Ok(Use::Refused),
+                _ => return Ok((tx, Use::Refused)),
             };
             record.num_uses = if outcome == Use::Last { -1 } else { record.num_uses - 1 };
             self.save(&mut tx, key, &record)?;
-            match tx.commit().await {
-                Ok(_) => return Ok(outcome),
-                Err(keepfast_storage::StorageError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+            Ok((tx, outcome))
+        }))
+        .await
     }
 
     /// Accessors of all service tokens, read page by page.

@@ -18,7 +18,8 @@ pub use self::seal_record::SealRecord;
 use self::traffic::Counts;
 pub use self::traffic::Traffic;
 use crate::{
-    Backend, Batch, Digest, Index, Key, MemoryBackend, Page, Read, StorageError, Tx, View, Watch, Write, cache::Cache,
+    Backend, Batch, Digest, Index, Key, MemoryBackend, Page, Read, StorageError, Tries, Tx, View, Watch, Write,
+    cache::Cache,
 };
 
 /// The key under which the keyring is stored. Who can open the seal has it.
@@ -191,15 +192,22 @@ impl Barrier {
     }
 
     /// Encrypts the keyring under another root key. `seal`, when given, replaces the [`SealRecord`] in the same commit,
-    /// so that at every moment exactly one of the old and the new root key opens the storage.
+    /// so that at every moment exactly one of the old and the new root key opens the storage. When the keyring was changed
+    /// elsewhere meanwhile, the changed one is encrypted.
     ///
     /// # Errors
-    /// [`StorageError::Conflict`] when the keyring was changed elsewhere; it can be tried again.
+    /// [`StorageError::Closed`], [`StorageError::Contended`] and those of the backend.
     pub async fn rewrap_root(&self, new_root: &RootKey, seal: Option<Bytes>) -> Result<(), StorageError> {
         let _changing = self.changing.lock().await;
-        let keyring = self.keyring.load_full();
-        keyring.active().ok_or(StorageError::Closed)?;
-        self.replace(keyring.rewrapped(new_root, KEYRING), seal).await.map(drop)
+        let mut tries = Tries::default();
+        loop {
+            let keyring = self.keyring.load_full();
+            keyring.active().ok_or(StorageError::Closed)?;
+            let replaced = self.replace(keyring.rewrapped(new_root, KEYRING), seal.clone()).await;
+            if tries.settle(replaced)?.is_some() {
+                return Ok(());
+            }
+        }
     }
 
     /// Forgets keys and cache. What is still in use of it fails from now on.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::{Backend, Barrier, Batch, Index, Key, MemoryBackend, Page, StorageError, Tx, View, Write};
 
-async fn barrier() -> (Arc<Barrier>, Arc<MemoryBackend>) {
+pub(crate) async fn barrier() -> (Arc<Barrier>, Arc<MemoryBackend>) {
     let backend = Arc::new(MemoryBackend::new());
     let root = random::key();
     Barrier::create(backend.clone(), &root, "seal".into(), 0).await.unwrap();
@@ -19,7 +19,7 @@ async fn list(tx: &mut Tx, view: &View, prefix: &str, page: Page) -> Vec<String>
     tx.list(view, prefix, &page).await.unwrap()
 }
 
-async fn write(barrier: &Arc<Barrier>, view: &View, key: &str, value: &'static str) {
+pub(crate) async fn write(barrier: &Arc<Barrier>, view: &View, key: &str, value: &'static str) {
     let mut tx = barrier.begin();
     tx.put(view, key, value.into());
     tx.commit().await.unwrap();

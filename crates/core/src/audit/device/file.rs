@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::line_writer::LineWriter;
 use super::{Device, Ticket};
-use crate::audit::target::{Allowed, append_to};
+use crate::audit::allowed::{Allowed, append_to};
 
 /// Bytes of a line from which copying it into a batch costs more than a write of its own.
 const LARGE: usize = 16 << 10;
@@ -21,7 +21,7 @@ const SPARE: usize = 64 << 10;
 ///
 /// Entries of requests that are under way at the same time go out in one write: each request adds its line to the open
 /// batch and lets the others run; the first that runs again writes the batch for all.
-pub(in crate::audit) struct FileDevice {
+pub(crate) struct FileDevice {
     path: PathBuf,
     /// Set at each open.
     mode: Option<u32>,
@@ -74,7 +74,7 @@ impl Drop for BatchedLine<'_> {
 }
 
 impl FileDevice {
-    pub(in crate::audit) fn open(path: &Path, mode: Option<u32>, allowed: &Allowed) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, mode: Option<u32>, allowed: &Allowed) -> io::Result<Self> {
         let log = Mutex::new(open_log(path, mode, allowed)?);
         Ok(FileDevice { path: path.to_owned(), mode, allowed: allowed.clone(), log, open: Mutex::default() })
     }

@@ -12,12 +12,12 @@ use super::{Device, Ticket};
 pub(super) const QUEUE: usize = 1024;
 
 /// A stream with the queue in front of it. When the queue is full, entries are refused.
-pub(in crate::audit) struct StreamDevice {
+pub(crate) struct StreamDevice {
     lines: mpsc::SyncSender<(Vec<u8>, oneshot::Sender<io::Result<()>>)>,
 }
 
 impl StreamDevice {
-    pub(in crate::audit) fn new(target: Box<dyn io::Write + Send>) -> io::Result<Self> {
+    pub(crate) fn new(target: Box<dyn io::Write + Send>) -> io::Result<Self> {
         let (lines, incoming) = mpsc::sync_channel::<(Vec<u8>, oneshot::Sender<io::Result<()>>)>(QUEUE);
         let mut target = LineWriter::new(target, false);
         std::thread::Builder::new().name("audit-stream".into()).spawn(move || {

@@ -8,7 +8,7 @@ use parking_lot::MutexGuard;
 use super::{Device, Ticket};
 
 /// Where a device under test writes.
-pub(in crate::audit) trait Target: Sized + Sync {
+pub(crate) trait Target: Sized + Sync {
     /// An empty target with its device.
     fn new() -> Self;
     /// A target whose writes fail.
@@ -42,7 +42,7 @@ macro_rules! device_suite {
         }
     )*};
 }
-pub(in crate::audit) use device_suite;
+pub(crate) use device_suite;
 
 /// A line of this length, newline included, that says whose it is and which.
 fn line(writer: usize, number: usize, length: usize) -> Vec<u8> {
@@ -68,7 +68,7 @@ fn parsed(text: &[u8]) -> Vec<(usize, usize)> {
 /// Some short, some that join no batch, some longer than a pipe takes at once.
 const LENGTHS: [usize; 5] = [10, 1500, 20_000, 300, 100_000];
 
-pub(in crate::audit) async fn writes_whole_lines_of_concurrent_requests<T: Target>() {
+pub(crate) async fn writes_whole_lines_of_concurrent_requests<T: Target>() {
     const WRITERS: usize = 8;
     const LINES: usize = 40;
     let target = T::new();
@@ -87,7 +87,7 @@ pub(in crate::audit) async fn writes_whole_lines_of_concurrent_requests<T: Targe
     }
 }
 
-pub(in crate::audit) async fn writes_in_the_order_of_submission<T: Target>() {
+pub(crate) async fn writes_in_the_order_of_submission<T: Target>() {
     let target = T::new();
     let mut tickets: Vec<_> = (0..20).map(|n| target.device().submit(line(0, n, LENGTHS[n % LENGTHS.len()]))).collect();
     while let Some(ticket) = tickets.pop() {
@@ -97,7 +97,7 @@ pub(in crate::audit) async fn writes_in_the_order_of_submission<T: Target>() {
     assert_eq!(parsed(&target.finish()), Vec::from_iter((0..20).map(|n| (0, n))));
 }
 
-pub(in crate::audit) async fn writes_to_the_new_target_after_a_reopen<T: Target>() {
+pub(crate) async fn writes_to_the_new_target_after_a_reopen<T: Target>() {
     let mut target = T::new();
     for number in 0..3 {
         target.device().submit(line(0, number, 50)).written().await.unwrap();
@@ -108,7 +108,7 @@ pub(in crate::audit) async fn writes_to_the_new_target_after_a_reopen<T: Target>
     assert_eq!(parsed(&target.finish()), [(0, 0), (0, 1), (0, 2), (0, 3)]);
 }
 
-pub(in crate::audit) async fn reports_a_failed_write<T: Target>() {
+pub(crate) async fn reports_a_failed_write<T: Target>() {
     let target = T::failing();
     for number in 0..3 {
         // A batch of two: both requests have to know.
@@ -120,7 +120,7 @@ pub(in crate::audit) async fn reports_a_failed_write<T: Target>() {
     }
 }
 
-pub(in crate::audit) async fn a_slow_reader_does_not_delay_a_submit<T: Target>() {
+pub(crate) async fn a_slow_reader_does_not_delay_a_submit<T: Target>() {
     // More than any queue and any pipe holds.
     const LINES: usize = super::stream::QUEUE + 200;
     let target = T::new();
@@ -143,7 +143,7 @@ pub(in crate::audit) async fn a_slow_reader_does_not_delay_a_submit<T: Target>()
     assert_eq!(parsed(&target.finish()), numbers, "what was accepted is written, and nothing else");
 }
 
-pub(in crate::audit) async fn a_dropped_ticket_leaves_whole_lines<T: Target>() {
+pub(crate) async fn a_dropped_ticket_leaves_whole_lines<T: Target>() {
     let target = T::new();
     for number in 0..20 {
         let ticket = target.device().submit(line(0, number, LENGTHS[number % LENGTHS.len()]));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::fields::Text;
-use keepfast_framework::lease::{Intent, LeaseClaim};
+use keepfast_framework::lease::LeaseClaim;
 use keepfast_framework::{Cx, Error, HeldLease, Intended, LeaseOffer, LeaseTerms, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -73,7 +73,7 @@ pub(super) async fn read(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Re
     if may_repeat {
         guard(&mut offer, &*database, &held, &secret).await?;
     }
-    let intent = intend(cx, &offer).await?;
+    let intent = cx.intend_durably(&offer).await?;
     let expires = intent.ends().after(GRACE);
     let secret = secret.issue(&name, cx.now(), expires)?;
     let user = NewUser { name: &name, login: secret.login(), expires };
@@ -105,18 +105,6 @@ async fn guard(offer: &mut LeaseOffer, database: &dyn Database, held: &Held, sec
     offer.claim = Some(LeaseClaim { key: format!("{}/{name}", held.db_name), taken });
     offer.until_confirmed = json!({ PROOF: secret.password().map(SecretString::expose) });
     Ok(())
-}
-
-/// Makes the intent durable.
-async fn intend(cx: &mut Cx, offer: &LeaseOffer) -> Result<Intent> {
-    loop {
-        let intent = cx.intend(offer).await?;
-        match cx.checkpoint().await {
-            // Nothing was done yet, in the database or here.
-            Err(error) if error.is_conflict() => {}
-            other => return other.map(|_| intent),
-        }
-    }
 }
 
 /// The connection of a lease; what is wrong becomes part of another text.
