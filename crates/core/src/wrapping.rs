@@ -128,11 +128,12 @@ impl Wrapper {
     /// What a wrapping token keeps, without taking it.
     pub(crate) async fn wrapped(&self, tx: &mut Tx, token: &Token) -> Result<Option<Wrapped>> {
         let (store, view) = (&token.store, self.tokens.cubbyhole_view());
+        // Both are deleted at once, so an answer that is there behind this read has its description or is of the old form.
+        let about = tx.get(view, &format!("{store}/{ABOUT}")).await?;
         let Some(kept) = tx.get(view, &format!("{store}/{KEPT}")).await? else { return Ok(None) };
         let Kept { response } = serde_json::from_slice(&kept)?;
         // Before there were two records, all stood in the one.
-        let about = tx.get(view, &format!("{store}/{ABOUT}")).await?.unwrap_or(kept);
-        Ok(Some(Wrapped { response, about: serde_json::from_slice(&about)? }))
+        Ok(Some(Wrapped { response, about: serde_json::from_slice(&about.unwrap_or(kept))? }))
     }
 
     /// Takes what a wrapping token keeps and ends the token, in this transaction.
