@@ -129,7 +129,7 @@ pub(crate) async fn handle(server: &Lifecycle, incoming: Incoming) -> Response {
         ("sys/init", Read) => init_status(server).await,
         ("sys/init", Update) => init(server, &incoming).await,
         ("sys/unseal", Update) => unseal_step(server, &incoming).await,
-        // A server that shares its storage with no other leads alone, and goes on doing so whoever asks.
+        // A server that shares its storage with no other one always leads, so a step-down changes nothing.
         ("sys/step-down", Update) if server.is_sealed() => Err(Error::sealed()),
         ("sys/step-down", Update) => Ok(Response::exempt(Status::NO_CONTENT, Vec::new())),
         ("sys/seal", Update) => Ok(Response::exempt(Status::NO_CONTENT, Vec::new())),
@@ -281,7 +281,7 @@ fn enough(
     share: &keepfast_crypto::secret::SecretBytes,
 ) -> Option<(Attempt, Vec<keepfast_crypto::secret::SecretBytes>)> {
     let mut unsealing = server.unsealing.lock();
-    // The unsealing that other shares completed meanwhile needs no more, and what is added now nobody would wipe.
+    // Another request has completed the unsealing. A share that is added now would not be wiped.
     if !server.is_sealed() {
         return None;
     }

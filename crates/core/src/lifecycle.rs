@@ -128,7 +128,7 @@ impl Lifecycle {
         self.unsealed_now.notify_one();
         // Shares that came while it was opened are not kept.
         self.unsealing.lock().reset();
-        // Scripts and test harnesses wait for these lines; they are the peer's.
+        // Scripts and test harnesses wait for these log lines of OpenBao.
         tracing::info!("post-unseal setup complete");
         tracing::info!("vault is unsealed");
         Ok(true)

@@ -24,7 +24,7 @@ use crate::{DevKv, Initialized, bare, init};
 /// One server: uninitialised, sealed or unsealed.
 pub struct Node {
     pub(crate) lifecycle: Arc<Lifecycle>,
-    /// The metrics that listeners give to whoever asks.
+    /// The metrics for listeners with `unauthenticated_metrics_access`.
     open_metrics: OpenMetrics,
 }
 
@@ -125,13 +125,13 @@ impl Node {
         self.lifecycle.metrics.responses.add(status);
     }
 
-    /// The metrics for whoever asks, where a listener allows that. Nobody is named in them and no device records it.
+    /// The metrics, for a listener with `unauthenticated_metrics_access`. They name no user; the request is not audited.
     pub fn open_metrics(&self, format: &str, accepts_prometheus: bool) -> Response {
         self.open_metrics.answer(&self.lifecycle, format, accepts_prometheus)
     }
 
-    /// The requests under way for whoever asks, where a listener allows that: no names in their paths, because they are for
-    /// those to know who may read the path. No device records it.
+    /// The requests in flight, for a listener with `unauthenticated_in_flight_requests_access`. Their paths show no names,
+    /// because only callers that may read a path may know them. The request is not audited.
     pub fn open_in_flight(&self, asking: &Incoming) -> Response {
         in_flight::open(&self.lifecycle, asking)
     }

@@ -4,7 +4,7 @@ use serde::de::{Deserializer, IntoDeserializer as _, Visitor};
 use serde::forward_to_deserialize_any;
 
 /// A number that `serde_json` would write in another way than it was sent: one with a fraction or an exponent, and one beyond
-/// 64 bits. Lenient field types read a number and its text alike, so they get the text; whoever wants JSON gets the JSON.
+/// 64 bits. Lenient field types read a number and its text alike, so they get the text; raw JSON values get the JSON.
 pub(crate) struct WrittenNumber<'a>(&'a str);
 
 impl<'a> WrittenNumber<'a> {

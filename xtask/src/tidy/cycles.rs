@@ -93,7 +93,7 @@ impl Modules {
         })
     }
 
-    /// The modules that a module imports. The crate's root only declares modules, so it is nobody's and imports nothing.
+    /// The modules that a module imports. The crate's root only declares modules, so it counts as a file that imports nothing.
     fn imports(&self, at: &ItemPath) -> BTreeSet<&ItemPath> {
         let module = &self.0[at];
         let through_use = module.named.iter().map(|path| {

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::ENTITY;
 
-/// Entries from which the list is searched for stamps that nobody has any more.
+/// The number of entries from which unused stamps are removed.
 const PURGED_FROM: usize = 1024;
 
 /// A stamp of an entity: what was derived from the entity holds as long as the stamp is current.

@@ -24,7 +24,7 @@ pub(crate) struct EngineHost {
 }
 
 impl EngineHost {
-    /// A context for work of the server itself on a mount: nobody calls.
+    /// A context for background work on a mount, without a caller.
     pub(crate) fn context(&self, mounted: &Mounted, operation: Operation, path: String) -> Cx {
         let request = Request { id: random::request_id(), operation, path, remote: None };
         Cx::new(

@@ -23,10 +23,10 @@ const HELP: Help = Help {
 
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// How long a document of metrics is given to whoever asks before they are read anew.
+/// How long a metrics document is reused for unauthenticated requests.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// The metrics as listeners last gave them to whoever asks, by format.
+/// The last metrics documents for unauthenticated requests, by format.
 #[derive(Default)]
 pub(crate) struct OpenMetrics {
     json: Mutex<Option<Document>>,

@@ -97,7 +97,7 @@ async fn sec_tl06_the_use_in_the_record_decides_who_takes_an_answer() {
     unsealed.wrapper.unwrap(&mut tx, &key, &token, UseOf::Authentication).await.unwrap();
     tx.commit().await.unwrap();
     assert!(!stored(&house, "").await.iter().any(|k| k.ends_with("/response")));
-    // A use that nobody has spent is no request's own; the count and the taking conflict.
+    // Without a spent use no request owns the answer; counting the use and taking the answer conflict.
     let (key, token) = wrapped().await;
     let mut tx = unsealed.barrier.begin();
     assert!(unsealed.wrapper.unwrap(&mut tx, &key, &token, UseOf::Authentication).await.is_err());

@@ -52,7 +52,7 @@ pub(crate) trait Kernel: Send + Sync + 'static {
         std::future::ready(())
     }
 
-    /// The metrics, for a listener that gives them to whoever asks.
+    /// The metrics, for a listener with `unauthenticated_metrics_access`.
     fn metrics(&self, _format: &str, _accepts_prometheus: bool) -> Answer {
         Answer::bare(StatusCode::NOT_FOUND)
     }

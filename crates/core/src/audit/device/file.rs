@@ -68,7 +68,7 @@ impl BatchedLine<'_> {
 
 impl Drop for BatchedLine<'_> {
     fn drop(&mut self) {
-        // Nobody waits for the outcome any more; other lines of the batch are told by their own tickets.
+        // The caller has dropped its ticket; the tickets of the other lines in the batch report the outcome.
         let _ = self.device.flush(&self.batch);
     }
 }
