@@ -12,6 +12,7 @@ use super::ENTITY;
 const PURGED_FROM: usize = 1024;
 
 /// A stamp of an entity: what was derived from the entity holds as long as the stamp is current.
+#[derive(Clone)]
 pub(crate) struct EntityStamp(Arc<AtomicBool>);
 
 impl EntityStamp {

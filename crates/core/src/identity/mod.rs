@@ -1,6 +1,7 @@
-//! Entities and their aliases: who is behind a login. Made at login; their own API is not built yet.
+//! Entities and their aliases: the identity behind a login. A login creates them; their own API is not built yet.
 
 mod changes;
+mod policies;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use keepfast_storage::{Barrier, Tx, View};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::changes::{EntityChanges, EntityStamp};
+use self::policies::PolicyCache;
 use crate::metrics::Metrics;
 use crate::namespace::NamespaceId;
 
@@ -86,15 +88,16 @@ const ALIASES: Records<AliasRecord> = Records::at("alias/");
 pub(crate) struct Identity {
     view: View,
     metrics: Arc<Metrics>,
+    policies: PolicyCache,
 }
 
 /// How many names one step of a count reads.
 const PAGE: usize = 1000;
 
 impl Identity {
-    /// The entities under `view`.
-    pub(crate) fn new(view: View, metrics: Arc<Metrics>) -> Self {
-        Identity { view, metrics }
+    /// The entities under `view`, whose changes are `changes`.
+    pub(crate) fn new(view: View, metrics: Arc<Metrics>, changes: Arc<EntityChanges>) -> Self {
+        Identity { view, metrics, policies: PolicyCache::new(changes) }
     }
 
     /// The entity behind an alias, made in this transaction if there is none yet.
@@ -110,14 +113,29 @@ impl Identity {
                 Ok(changed.who())
             }
             None => {
-                self.metrics.entity_creation.add(vec![
-                    ("auth_method", mount.engine.clone()),
-                    ("mount_point", mount.path.clone()),
-                    ("namespace", "root".to_owned()),
+                self.metrics.entity_creation.add(&[
+                    ("auth_method", &mount.engine),
+                    ("mount_point", &mount.path),
+                    ("namespace", "root"),
                 ]);
                 self.create(tx, mount_accessor, alias, &place, now)
             }
         }
+    }
+
+    /// The policies that the entity of a login adds to those of its tokens, as last committed.
+    pub(crate) async fn policies_of(&self, barrier: &Arc<Barrier>, who: &Who) -> Result<Arc<[String]>> {
+        if who.entity.is_empty() || who.created {
+            return Ok(Arc::default());
+        }
+        if let Some(known) = self.policies.get(&who.entity) {
+            return Ok(known);
+        }
+        let stamp = self.policies.stamp(&who.entity);
+        let entity = self.entity(&mut barrier.begin_read(), &who.entity).await?;
+        let policies: Arc<[String]> = entity.map(|entity| entity.policies).unwrap_or_default().into();
+        self.policies.insert(&who.entity, stamp, policies.clone());
+        Ok(policies)
     }
 
     /// An entity by its id.

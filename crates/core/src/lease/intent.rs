@@ -86,13 +86,12 @@ impl Desk {
 
     /// Counts a lease of this life.
     fn count(&self, ttl: Duration) {
-        let labels = vec![
-            ("creation_ttl", ttl_bucket(ttl.as_secs()).to_owned()),
-            ("mount_point", self.mount.path.clone()),
-            ("namespace", "root".to_owned()),
-            ("secret_engine", self.mount.engine.clone()),
-        ];
-        self.leases.metrics.lease_creation.add(labels);
+        self.leases.metrics.lease_creation.add(&[
+            ("creation_ttl", ttl_bucket(ttl.as_secs())),
+            ("mount_point", &self.mount.path),
+            ("namespace", "root"),
+            ("secret_engine", &self.mount.engine),
+        ]);
     }
 
     /// What the lease will be, after all bounds.

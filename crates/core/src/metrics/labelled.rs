@@ -1,6 +1,6 @@
 //! Counters with labels: of things that are made much more rarely than requests come.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
@@ -12,29 +12,53 @@ const MOST: usize = 1000;
 
 /// A counter for each set of labels.
 #[derive(Default)]
-pub(crate) struct Labelled(Mutex<BTreeMap<Vec<(&'static str, String)>, u64>>);
+pub(crate) struct Labelled(Mutex<HashMap<Vec<u8>, Series>>);
+
+/// The labels of a counter and its value.
+struct Series {
+    labels: Vec<(&'static str, String)>,
+    count: u64,
+}
 
 impl Labelled {
-    /// One more with these labels.
-    pub(crate) fn add(&self, labels: Vec<(&'static str, String)>) {
-        let mut counts = self.0.lock();
-        let labels = if counts.len() >= MOST && !counts.contains_key(&labels) {
-            labels.into_iter().filter(|(name, _)| *name != "mount_point").collect()
-        } else {
-            labels
-        };
-        *counts.entry(labels).or_default() += 1;
+    /// Adds one to the counter with these labels.
+    pub(crate) fn add(&self, labels: &[(&'static str, &str)]) {
+        let key = key_of(labels);
+        let mut series = self.0.lock();
+        if let Some(known) = series.get_mut(&key) {
+            known.count += 1;
+            return;
+        }
+        let has_room = series.len() < MOST;
+        let labels = || labels.iter().filter(|(name, _)| has_room || *name != "mount_point");
+        let key = if has_room { key } else { key_of(&labels().copied().collect::<Vec<_>>()) };
+        let owned =
+            || Series { labels: labels().map(|(name, value)| (*name, (*value).to_owned())).collect(), count: 0 };
+        series.entry(key).or_insert_with(owned).count += 1;
     }
 
-    /// All of them, under this name.
+    /// All counters under this name, in the order of their labels.
     pub(crate) fn items(&self, name: &str) -> Vec<Item> {
-        let item = |(labels, count): (&Vec<_>, &u64)| Item {
+        let item = |series: &Series| Item {
             name: name.to_owned(),
-            labels: labels.clone(),
-            value: Value::Counter(*count),
+            labels: series.labels.clone(),
+            value: Value::Counter(series.count),
         };
-        self.0.lock().iter().map(item).collect()
+        let mut items: Vec<Item> = self.0.lock().values().map(item).collect();
+        items.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        items
     }
+}
+
+/// One key for a set of values. The counters of one metric have the same names in the same order, but for the mount, and a
+/// length before each value keeps different values apart.
+fn key_of(labels: &[(&'static str, &str)]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(labels.iter().map(|(_, value)| size_of::<usize>() + value.len()).sum());
+    for (_, value) in labels {
+        key.extend(value.len().to_le_bytes());
+        key.extend(value.as_bytes());
+    }
+    key
 }
 
 /// Answers by their status code.
@@ -90,7 +114,7 @@ mod tests {
     fn labels_have_a_bound_and_nothing_is_lost_beyond_it() {
         let counter = Labelled::default();
         for n in 0..MOST + 5 {
-            counter.add(vec![("mount_point", n.to_string()), ("namespace", "root".to_owned())]);
+            counter.add(&[("mount_point", &n.to_string()), ("namespace", "root")]);
         }
         let items = counter.items("x");
         let all: u64 = items.iter().map(|i| if let Value::Counter(n) = i.value { n } else { 0 }).sum();

@@ -101,7 +101,7 @@ pub(crate) struct Policies {
     metrics: Arc<Metrics>,
     /// Raised with each change of a policy.
     generation: AtomicU64,
-    entities: EntityChanges,
+    entities: Arc<EntityChanges>,
     parsed: RwLock<HashMap<String, Option<Arc<Policy>>>>,
     shared: RwLock<SharedAcls>,
 }
@@ -119,7 +119,7 @@ impl Policies {
     pub(crate) async fn open(
         barrier: &Arc<Barrier>,
         view: View,
-        identity: &View,
+        (identity, entity_changes): (&View, Arc<EntityChanges>),
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>> {
@@ -131,7 +131,7 @@ impl Policies {
             clock,
             metrics,
             generation: AtomicU64::new(0),
-            entities: EntityChanges::default(),
+            entities: entity_changes,
             parsed: RwLock::default(),
             shared: RwLock::default(),
         });

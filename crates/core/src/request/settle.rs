@@ -85,13 +85,13 @@ impl Unsealed {
         envelope: &mut Envelope,
     ) -> Result<()> {
         let no_default_policy = login.terms.no_default_policy;
-        let (made, warnings, entity_created) = self.log_in(tx, parts, mounted, login).await?;
+        let (made, warnings, who) = self.log_in(tx, parts, mounted, login).await?;
         envelope.warnings.extend(warnings);
         envelope.logged_in = parts.routed.incoming.wrap_ttl.map(|_| made.record.display_name.clone());
         envelope.is_login = true;
-        let identity_policies = self.identity_policies(tx, &made.record.entity_id).await?;
-        let auth = made.auth_block(identity_policies);
-        envelope.auth = Some(Box::new(AuthBlock { entity_created, no_default_policy, ..auth }));
+        let identity_policies = self.identity.policies_of(&self.barrier, &who).await?;
+        let auth = made.auth_block(identity_policies.to_vec());
+        envelope.auth = Some(Box::new(AuthBlock { entity_created: who.created, no_default_policy, ..auth }));
         Ok(())
     }
 
@@ -116,19 +116,14 @@ impl Unsealed {
         Ok(())
     }
 
-    /// The policies that an entity adds to those of its tokens.
-    async fn identity_policies(&self, tx: &mut Tx, entity: &str) -> Result<Vec<String>> {
-        Ok(self.identity.entity(tx, entity).await?.map(|entity| entity.policies).unwrap_or_default())
-    }
-
-    /// Makes the token of a login. Also whether its entity is new.
+    /// Creates the token of a login. Also returns its warnings and its entity.
     async fn log_in(
         &self,
         tx: &mut Tx,
         parts: &AuthorizedParts,
         mounted: &Arc<Mounted>,
         login: Login,
-    ) -> Result<(create::Made, Vec<String>, bool)> {
+    ) -> Result<(create::Made, Vec<String>, Who)> {
         let now = self.clock.now();
         let policies = login_policies(&login)?;
         let who = match &login.alias {
@@ -163,8 +158,8 @@ impl Unsealed {
             period: terms.period.as_secs(),
             max_ttl: terms.max_ttl.as_secs(),
             renewable: terms.renewable && !batch,
-            entity_id: who.entity,
-            alias: who.alias,
+            entity_id: who.entity.clone(),
+            alias: who.alias.clone(),
             bound_cidrs,
             origin: Origin {
                 mount: Some(mounted.entry.path.clone()),
@@ -176,7 +171,7 @@ impl Unsealed {
         };
         let made = self.tokens.create(tx, spec, now).await?;
         made.record.count(&self.metrics, &mounted.entry.engine, &mounted.entry.path);
-        Ok((made, life.warnings, who.created))
+        Ok((made, life.warnings, who))
     }
 
     /// The same for an answer that is bytes: one that is JSON is kept as it stands.

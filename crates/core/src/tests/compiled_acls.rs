@@ -6,23 +6,28 @@ use keepfast_framework::Clock as _;
 use serde_json::{Value, json};
 
 use crate::policy::store::CompiledAcl;
-use crate::tests::fixture::{House, ROOT};
+use crate::tests::fixture::{Answer, House, ROOT};
 
 async fn compiled(house: &House, token: &str) -> Arc<CompiledAcl> {
     let found = house.unsealed().tokens.find_anywhere(token, house.clock.now()).await.unwrap().unwrap();
     found.acl.load_full().unwrap()
 }
 
-/// Logs in by a role of its own, whose id is the name of the alias. `scope` becomes metadata of the alias.
+/// Logs in by a role of its own, whose id is the name of the alias, and returns the token and the entity.
 async fn login(house: &House, role: &str, scope: &str) -> (String, String) {
+    let login = login_response(house, role, scope).await;
+    (login.token(), login.body["auth"]["entity_id"].as_str().unwrap().to_owned())
+}
+
+/// The response to such a login. `scope` becomes metadata of the alias.
+async fn login_response(house: &House, role: &str, scope: &str) -> Answer {
     let path = format!("auth/approle/role/{role}");
     house.post(&path, ROOT, json!({ "token_policies": "own" })).await.ok();
     let role_id = house.get(&format!("{path}/role-id"), ROOT).await.ok().data()["role_id"].clone();
     let metadata = json!({ "metadata": json!({ "scope": scope }).to_string() });
     let secret = house.post(&format!("{path}/secret-id"), ROOT, metadata).await.ok();
     let body = json!({ "role_id": role_id, "secret_id": secret.data()["secret_id"] });
-    let login = house.post("auth/approle/login", "", body).await.ok();
-    (login.token(), login.body["auth"]["entity_id"].as_str().unwrap().to_owned())
+    house.post("auth/approle/login", "", body).await.ok()
 }
 
 /// A house whose policy `own` lets an alias read what its metadata names.
@@ -79,13 +84,16 @@ async fn a_change_of_an_entity_counts_at_the_next_request_of_its_tokens() {
         let (view, mut tx) = (unsealed.barrier.view("identity/"), unsealed.barrier.begin());
         let key = format!("entity/{entity}");
         let mut stored: Value = serde_json::from_slice(&tx.get(&view, &key).await.unwrap().unwrap()).unwrap();
-        stored["policies"] = policies;
+        stored["policies"] = policies.clone();
         tx.put(&view, &key, stored.to_string().into());
         tx.commit().await.unwrap();
         for token in [&first, &second] {
             house.get("secret/data/b", token).await.is(status);
         }
         house.get("secret/data/b", &other).await.is(403);
+        let again = login_response(&house, "one", "a").await;
+        let added = again.body["auth"].get("identity_policies").cloned().unwrap_or(json!([]));
+        assert_eq!(added, policies);
     }
     assert!(house.unsealed().policies.is_current(&before), "compiled anew");
 }

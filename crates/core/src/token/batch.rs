@@ -34,8 +34,8 @@ struct Travelling<'a> {
     path: Cow<'a, str>,
     #[serde(rename = "d")]
     display_name: Cow<'a, str>,
-    #[serde(rename = "m", default, skip_serializing_if = "BTreeMap::is_empty")]
-    meta: BTreeMap<String, String>,
+    #[serde(rename = "m", default, skip_serializing_if = "has_none")]
+    meta: Cow<'a, BTreeMap<String, String>>,
     #[serde(rename = "c")]
     created: Timestamp,
     #[serde(rename = "t")]
@@ -54,6 +54,10 @@ struct Travelling<'a> {
     parent: Option<TokenKey>,
 }
 
+fn has_none(meta: &BTreeMap<String, String>) -> bool {
+    meta.is_empty()
+}
+
 impl BatchCipher {
     /// From a key that is stored behind the barrier.
     pub(crate) fn new(key: &[u8; 32]) -> Self {
@@ -67,18 +71,23 @@ impl BatchCipher {
         let Authority::Policies(policies) = &record.authority else {
             return Err(Error::internal("a batch token cannot be root"));
         };
-        let origin = Origin { internal: serde_json::Value::Null, ..record.origin.clone() };
+        let Origin { mount, accessor, internal: _ } = &record.origin;
+        let origin = mount.is_some().then(|| Origin {
+            mount: mount.clone(),
+            accessor: accessor.clone(),
+            internal: serde_json::Value::Null,
+        });
         let json = serde_json::to_vec(&Travelling {
             policies: Cow::Borrowed(policies),
             path: Cow::Borrowed(&record.path),
             display_name: Cow::Borrowed(&record.display_name),
-            meta: record.meta.clone(),
+            meta: Cow::Borrowed(&record.meta),
             created: record.created,
             ttl: record.creation_ttl,
             entity_id: Cow::Borrowed(&record.entity_id),
             alias: Cow::Borrowed(&record.alias),
             bound_cidrs: record.bound_cidrs.clone(),
-            origin: origin.mount.is_some().then_some(origin),
+            origin,
             role: Cow::Borrowed(&record.role),
             parent: record.parent.clone(),
         })?;
@@ -104,7 +113,7 @@ impl BatchCipher {
             authority: Authority::Policies(found.policies.into_owned()),
             path: found.path.into_owned(),
             display_name: found.display_name.into_owned(),
-            meta: found.meta,
+            meta: found.meta.into_owned(),
             empty_meta: false,
             num_uses: 0,
             created: found.created,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use keepfast_crypto::hash::sha256;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::reply::AuthBlock;
 use keepfast_framework::{Error, Result, Timestamp};
@@ -161,23 +162,20 @@ impl Tokens {
             None if spec.authority.is_root() => Life::Endless,
             None => return Err(Error::internal("a token without an end that is not root")),
         };
-        let chosen = spec.id.is_some();
-        let id = match &spec.id {
-            Some(id) => checked_id(id)?.clone(),
-            None => self.ids.service(now),
-        };
+        let chosen = spec.id.as_ref().map(|id| checked_id(id).cloned()).transpose()?;
+        if spec.batch {
+            return self.seal_batch(spec, life, now);
+        }
+        let (is_chosen, id) = (chosen.is_some(), chosen.unwrap_or_else(|| self.ids.service(now)));
         let located = self.ids.locate(id.expose());
         let record = record_of(spec, life, located.hash, located.accessor, now);
-        if record.batch {
-            return self.seal_batch(record);
-        }
         // The parent is read in this transaction: if it is revoked before the commit, there will be no child.
         if let Some(parent) = &record.parent
             && self.record(tx, parent).await?.is_none()
         {
             return Err(Error::denied());
         }
-        if chosen && self.is_under_collection(tx, &located.key).await? {
+        if is_chosen && self.is_under_collection(tx, &located.key).await? {
             return Err(Error::invalid("cannot create a token with a duplicate ID"));
         }
         if RECORDS.get_in(tx, &self.view, located.key.as_str()).await?.is_some() {
@@ -206,10 +204,12 @@ impl Tokens {
         })
     }
 
-    fn seal_batch(&self, mut record: TokenRecord) -> Result<Made> {
-        record.accessor.clear();
+    /// A batch token: it has no accessor and no place, and what names its storage is a hash of its text.
+    fn seal_batch(&self, spec: Spec, life: Life, now: Timestamp) -> Result<Made> {
+        let mut record = record_of(spec, life, [0; 32], String::new(), now);
         record.renewable = false;
         let id = self.batch.seal(&record)?;
+        record.hash = sha256(id.expose().as_bytes());
         Ok(Made {
             id,
             record,
@@ -223,12 +223,12 @@ impl TokenRecord {
     /// Counts a token that an auth method of this type at this mount has made.
     pub(crate) fn count(&self, metrics: &Metrics, auth_method: &str, mount_point: &str) {
         let ttl = if self.life == Life::Endless { "+Inf" } else { ttl_bucket(self.creation_ttl) };
-        metrics.token_creation.add(vec![
-            ("auth_method", auth_method.to_owned()),
-            ("creation_ttl", ttl.to_owned()),
-            ("mount_point", mount_point.to_owned()),
-            ("namespace", "root".to_owned()),
-            ("token_type", self.kind().to_owned()),
+        metrics.token_creation.add(&[
+            ("auth_method", auth_method),
+            ("creation_ttl", ttl),
+            ("mount_point", mount_point),
+            ("namespace", "root"),
+            ("token_type", self.kind()),
         ]);
     }
 }
