@@ -69,6 +69,7 @@ mod request;
 mod seal;
 mod services;
 pub mod settings;
+mod stamps;
 mod sys;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use keepfast_storage::Barrier;
 
 use crate::audit::target::OpenedDevice;
 use crate::audit::{Broker, created};
-use crate::identity::{EntityChanges, Identity};
+use crate::identity::Identity;
 use crate::lease::{Leases, Revoker};
 use crate::lockout::Lockout;
 use crate::metrics::Metrics;
@@ -19,6 +19,7 @@ use crate::request::in_flight::InFlight;
 use crate::seal::Custody;
 use crate::services::EngineServices;
 use crate::settings::Settings;
+use crate::stamps::Stamps;
 use crate::token::Tokens;
 use crate::wrapping::Wrapper;
 
@@ -94,8 +95,8 @@ impl Unsealed {
         let audit = Broker::open(&barrier, &salts, &settings.audit, devices, clock.clone(), metrics.clone()).await?;
         created::open_all(&audit, &mut barrier.begin_read(), &salts, &settings.own_files).await?;
         let mounts = Arc::new(Mounts::open(&barrier, system.clone(), engines, settings.clone()).await?);
-        let entity_changes = Arc::<EntityChanges>::default();
-        let identity = (&identity_view, entity_changes.clone());
+        let entity_stamps = Arc::<Stamps>::default();
+        let identity = (&identity_view, entity_stamps.clone());
         let policies = Policies::open(&barrier, system.clone(), identity, clock.clone(), metrics.clone()).await?;
         let cubbyhole = mounts.router().at("cubbyhole/").map(|m| m.view.clone());
         let cubbyhole = cubbyhole.ok_or_else(|| Error::internal("there is no cubbyhole mount"))?;
@@ -124,7 +125,7 @@ impl Unsealed {
             tokens: tokens.clone(),
             metrics: metrics.clone(),
         };
-        let identity = Identity::new(identity_view, metrics.clone(), entity_changes);
+        let identity = Identity::new(identity_view, metrics.clone(), entity_stamps);
         Ok(Arc::new(Unsealed {
             barrier,
             settings,

@@ -1,6 +1,5 @@
 //! Entities and their aliases: the identity behind a login. A login creates them; their own API is not built yet.
 
-mod changes;
 mod policies;
 
 use std::collections::BTreeMap;
@@ -16,10 +15,10 @@ use keepfast_framework::{Page, Records, Result, Timestamp};
 use keepfast_storage::{Barrier, Tx, View};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::changes::{EntityChanges, EntityStamp};
 use self::policies::PolicyCache;
 use crate::metrics::Metrics;
 use crate::namespace::NamespaceId;
+use crate::stamps::Stamps;
 
 /// Someone or something that logs in, by whatever method.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -80,7 +79,7 @@ struct AliasRecord {
 }
 
 /// Where entities are stored, by their ids.
-const ENTITY: &str = "entity/";
+pub(crate) const ENTITY: &str = "entity/";
 const ENTITIES: Records<Entity> = Records::at(ENTITY);
 const ALIASES: Records<AliasRecord> = Records::at("alias/");
 
@@ -95,9 +94,9 @@ pub(crate) struct Identity {
 const PAGE: usize = 1000;
 
 impl Identity {
-    /// The entities under `view`, whose changes are `changes`.
-    pub(crate) fn new(view: View, metrics: Arc<Metrics>, changes: Arc<EntityChanges>) -> Self {
-        Identity { view, metrics, policies: PolicyCache::new(changes) }
+    /// The entities under `view`; `stamps` are those of entities, by their ids.
+    pub(crate) fn new(view: View, metrics: Arc<Metrics>, stamps: Arc<Stamps>) -> Self {
+        Identity { view, metrics, policies: PolicyCache::new(stamps) }
     }
 
     /// The entity behind an alias, made in this transaction if there is none yet.

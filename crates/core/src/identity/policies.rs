@@ -5,7 +5,7 @@ use std::sync::Arc;
 use quick_cache::UnitWeighter;
 use quick_cache::sync::Cache;
 
-use super::{EntityChanges, EntityStamp};
+use crate::stamps::{Stamp, Stamps};
 
 /// The number of entities in the cache.
 const CAPACITY: u64 = 10_000;
@@ -15,19 +15,19 @@ const FIRST_ROOM: usize = 64;
 /// The policies of entities by the id of the entity, each with the stamp under which they were read.
 pub(super) struct PolicyCache {
     entries: Cache<String, Entry>,
-    changes: Arc<EntityChanges>,
+    stamps: Arc<Stamps>,
 }
 
 #[derive(Clone)]
 struct Entry {
-    stamp: EntityStamp,
+    stamp: Stamp,
     policies: Arc<[String]>,
 }
 
 impl PolicyCache {
-    /// An empty cache that follows `changes`.
-    pub(super) fn new(changes: Arc<EntityChanges>) -> Self {
-        PolicyCache { entries: Cache::with_weighter(FIRST_ROOM, CAPACITY, UnitWeighter), changes }
+    /// An empty cache; `stamps` are those of entities.
+    pub(super) fn new(stamps: Arc<Stamps>) -> Self {
+        PolicyCache { entries: Cache::with_weighter(FIRST_ROOM, CAPACITY, UnitWeighter), stamps }
     }
 
     /// The policies of an entity, if they are in the cache and no commit has changed the entity since they were read.
@@ -36,12 +36,12 @@ impl PolicyCache {
     }
 
     /// A stamp of the entity, to be made before the entity is read.
-    pub(super) fn stamp(&self, entity: &str) -> EntityStamp {
-        self.changes.stamp(entity)
+    pub(super) fn stamp(&self, entity: &str) -> Stamp {
+        self.stamps.stamp(entity)
     }
 
     /// Keeps policies that were read after `stamp` was made.
-    pub(super) fn insert(&self, entity: &str, stamp: EntityStamp, policies: Arc<[String]>) {
+    pub(super) fn insert(&self, entity: &str, stamp: Stamp, policies: Arc<[String]>) {
         self.entries.insert(entity.to_owned(), Entry { stamp, policies });
     }
 }
@@ -52,14 +52,14 @@ mod tests {
 
     #[test]
     fn a_change_of_the_entity_ends_its_entry_only() {
-        let changes = Arc::new(EntityChanges::default());
-        let cache = PolicyCache::new(changes.clone());
+        let stamps = Arc::new(Stamps::default());
+        let cache = PolicyCache::new(stamps.clone());
         for entity in ["one", "other"] {
             cache.insert(entity, cache.stamp(entity), Arc::from([entity.to_owned()]));
         }
         assert_eq!(cache.get("one").as_deref(), Some(&["one".to_owned()][..]));
         let late = cache.stamp("one");
-        changes.applied("entity/one");
+        stamps.changed("one");
         assert!(cache.get("one").is_none() && cache.get("other").is_some());
         cache.insert("one", late, Arc::default());
         assert!(cache.get("one").is_none(), "policies that were read before the change");

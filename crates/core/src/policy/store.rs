@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::template::{Alias, Entity, Subject, TemplateOptions};
 use super::{Acl, Policy, builtin};
 use crate::damaged::{self, Stored};
-use crate::identity::{self, EntityChanges, EntityStamp, Identity};
+use crate::identity::{self, ENTITY, Identity};
 use crate::metrics::{Metrics, Timing};
+use crate::stamps::{Stamp, Stamps};
 use crate::token::{Authority, Token};
 
 /// What is stored of a policy.
@@ -65,7 +66,7 @@ const POLICIES: Records<PolicyRecord> = Records::at("policy/");
 pub(crate) struct CompiledAcl {
     generation: u64,
     /// Of the entity of the token; `None` where it has none, and for a batch token, which is not kept.
-    entity: Option<EntityStamp>,
+    entity: Option<Stamp>,
     /// What the token may do.
     pub(crate) acl: Arc<Acl>,
     /// Policies that come from its entity.
@@ -76,7 +77,7 @@ pub(crate) struct CompiledAcl {
 
 impl CompiledAcl {
     fn is_current(&self, generation: u64) -> bool {
-        self.generation == generation && self.entity.as_ref().is_none_or(EntityStamp::is_current)
+        self.generation == generation && self.entity.as_ref().is_none_or(Stamp::is_current)
     }
 }
 
@@ -101,7 +102,8 @@ pub(crate) struct Policies {
     metrics: Arc<Metrics>,
     /// Raised with each change of a policy.
     generation: AtomicU64,
-    entities: Arc<EntityChanges>,
+    /// Stamps of entities, by their ids.
+    entities: Arc<Stamps>,
     parsed: RwLock<HashMap<String, Option<Arc<Policy>>>>,
     shared: RwLock<SharedAcls>,
 }
@@ -119,7 +121,7 @@ impl Policies {
     pub(crate) async fn open(
         barrier: &Arc<Barrier>,
         view: View,
-        (identity, entity_changes): (&View, Arc<EntityChanges>),
+        (identity, entity_stamps): (&View, Arc<Stamps>),
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>> {
@@ -131,7 +133,7 @@ impl Policies {
             clock,
             metrics,
             generation: AtomicU64::new(0),
-            entities: entity_changes,
+            entities: entity_stamps,
             parsed: RwLock::default(),
             shared: RwLock::default(),
         });
@@ -339,8 +341,10 @@ impl Watch for Policies {
                 let mut memory = self.parsed.write();
                 self.generation.fetch_add(1, Ordering::AcqRel);
                 memory.remove(name);
-            } else if let Some(key) = key.as_str().strip_prefix(&self.identity_prefix) {
-                self.entities.applied(key);
+            } else if let Some(key) = key.as_str().strip_prefix(&self.identity_prefix)
+                && let Some(entity) = key.strip_prefix(ENTITY)
+            {
+                self.entities.changed(entity);
             }
         }
     }

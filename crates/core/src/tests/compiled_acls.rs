@@ -63,9 +63,27 @@ async fn first_logins_of_new_aliases_leave_compiled_acls_of_other_tokens() {
     for (token, before) in tokens.into_iter().zip(before) {
         let status = house.get("secret/data/a", token).await.status;
         assert_eq!(status, if token == of_nobody { 403 } else { 200 });
-        // Not the same pointer: a new token may have ended the place of this one in the cache of tokens.
-        assert!(house.unsealed().policies.is_current(&before), "compiled anew");
+        assert!(Arc::ptr_eq(&before, &compiled(&house, token).await), "compiled anew");
     }
+}
+
+#[tokio::test]
+async fn a_write_of_one_token_leaves_other_tokens_in_memory() {
+    let house = House::new().await;
+    let (kept, ended) = (house.token(json!({})).await, house.token(json!({ "ttl": "1h" })).await);
+    let find = |token: String| {
+        let (tokens, now) = (house.unsealed().tokens.clone(), house.clock.now());
+        async move { tokens.find_anywhere(&token, now).await.unwrap() }
+    };
+    let (before, other) = (find(kept.clone()).await.unwrap(), find(ended.clone()).await.unwrap());
+    for _ in 0..300 {
+        house.token(json!({})).await;
+    }
+    assert!(Arc::ptr_eq(&before, &find(kept.clone()).await.unwrap()));
+    house.post("auth/token/renew-self", &ended, json!({ "increment": "1h" })).await.ok();
+    assert!(!Arc::ptr_eq(&other, &find(ended.clone()).await.unwrap()), "an old record");
+    house.post("auth/token/revoke-self", &ended, json!({})).await.is(204);
+    assert!(find(ended).await.is_none() && Arc::ptr_eq(&before, &find(kept).await.unwrap()));
 }
 
 #[tokio::test]

@@ -93,7 +93,12 @@ impl Ids {
         base62(u128::from(issue_time(token)), ACCESSOR_TIME, &mut accessor);
         base62(hash, ACCESSOR_HASH, &mut accessor);
         let key = self.place_of(&accessor);
-        Located { key, accessor, hash: self.identity.mac(token.as_bytes()) }
+        Located { key, accessor, hash: self.hash(token) }
+    }
+
+    /// A keyed hash of the whole text of a token, as its record has it.
+    pub(crate) fn hash(&self, token: &str) -> [u8; 32] {
+        self.identity.mac(token.as_bytes())
     }
 
     /// Where the record of the token with this accessor is; any text has a place.

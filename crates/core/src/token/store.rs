@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -21,6 +20,7 @@ use crate::lease::Leases;
 use crate::metrics::Metrics;
 use crate::namespace::NamespaceId;
 use crate::policy::store::CompiledAcl;
+use crate::stamps::{Stamp, Stamps};
 
 pub(super) const RECORDS: Records<TokenRecord> = Records::at("id/");
 /// Keyed hashes' and batch tokens' secrets: 160 random bytes, made once.
@@ -29,7 +29,6 @@ const SECRETS: &str = "secrets";
 const CACHED: u64 = 16_384;
 /// Room that is made for them at once; more is made as they come.
 const FIRST_ROOM: usize = 256;
-const SHARDS: usize = 256;
 /// How far a chain of parents is followed; no client makes one this long.
 const DEEPEST: usize = 64;
 
@@ -54,10 +53,18 @@ impl Token {
     }
 }
 
+/// A token in memory, with the stamp of its record.
 #[derive(Clone)]
 struct Cached {
-    epoch: u64,
+    stamp: Stamp,
     token: Arc<Token>,
+}
+
+impl Cached {
+    /// The token, if no commit has changed its record since it was read.
+    fn into_current(self) -> Option<Arc<Token>> {
+        self.stamp.is_current().then_some(self.token)
+    }
 }
 
 /// All tokens of the cluster.
@@ -69,7 +76,10 @@ pub(crate) struct Tokens {
     pub(super) cubbyhole: View,
     pub(super) leases: Arc<Leases>,
     cache: Cache<TokenKey, Cached>,
-    epochs: [AtomicU64; SHARDS],
+    /// The same by the keyed hash of the text, so that a known token costs one hash.
+    by_hash: Cache<[u8; 32], Cached>,
+    /// Stamps of records, by their places.
+    stamps: Stamps,
 }
 
 impl Tokens {
@@ -93,7 +103,8 @@ impl Tokens {
             cubbyhole,
             leases,
             cache: Cache::with_weighter(FIRST_ROOM, CACHED, UnitWeighter),
-            epochs: [const { AtomicU64::new(0) }; SHARDS],
+            by_hash: Cache::with_weighter(FIRST_ROOM, CACHED, UnitWeighter),
+            stamps: Stamps::default(),
         });
         let watcher: Arc<dyn Watch> = tokens.clone();
         barrier.watch(Arc::downgrade(&watcher));
@@ -175,9 +186,20 @@ impl Tokens {
             let Some(record) = self.batch.open(token) else { return Ok(None) };
             return Ok(Some(Token::new(None, record, &self.ids)));
         }
-        let located = self.ids.locate(token);
-        let found = self.load(&located.key).await?;
-        Ok(found.filter(|t| compare::equal(&t.record.hash, &located.hash)))
+        let hash = self.ids.hash(token);
+        if let Some(token) = self.by_hash.get(&hash).and_then(Cached::into_current) {
+            return Ok(Some(token));
+        }
+        Box::pin(self.find_stored(token, &hash)).await
+    }
+
+    async fn find_stored(&self, token: &str, hash: &[u8; 32]) -> Result<Option<Arc<Token>>> {
+        let cached = self.load_cached(&self.ids.locate(token).key).await?;
+        let Some(cached) = cached.filter(|cached| compare::equal(&cached.token.record.hash, hash)) else {
+            return Ok(None);
+        };
+        self.by_hash.insert(*hash, cached.clone());
+        Ok(Some(cached.token))
     }
 
     async fn ancestors_live(&self, record: &TokenRecord, now: Timestamp) -> Result<bool> {
@@ -194,33 +216,32 @@ impl Tokens {
 
     /// A token's record, from memory if it was not changed since.
     async fn load(&self, key: &TokenKey) -> Result<Option<Arc<Token>>> {
-        // The epoch is read first: whoever changes the record afterwards raises it, and this entry is never used.
-        let epoch = self.epoch(key).load(Ordering::Acquire);
-        if let Some(cached) = self.cache.get(key)
-            && cached.epoch == epoch
-        {
-            return Ok(Some(cached.token));
+        if let Some(token) = self.cache.get(key).and_then(Cached::into_current) {
+            return Ok(Some(token));
         }
-        Box::pin(self.load_stored(key, epoch)).await
+        Ok(Box::pin(self.load_cached(key)).await?.map(|cached| cached.token))
     }
 
-    async fn load_stored(&self, key: &TokenKey, epoch: u64) -> Result<Option<Arc<Token>>> {
+    /// The same with its stamp.
+    async fn load_cached(&self, key: &TokenKey) -> Result<Option<Cached>> {
+        if let Some(cached) = self.cache.get(key).filter(|cached| cached.stamp.is_current()) {
+            return Ok(Some(cached));
+        }
+        // The stamp is made first: a change of the record afterwards ends it, and this entry is never used.
+        let stamp = self.stamps.stamp(key.as_str());
         let mut tx = self.barrier.begin_read();
         let Some(record) = RECORDS.get_in(&mut tx, &self.view, key.as_str()).await? else { return Ok(None) };
-        let token = Token::new(Some(key.clone()), record, &self.ids);
-        self.cache.insert(key.clone(), Cached { epoch, token: token.clone() });
-        Ok(Some(token))
+        let cached = Cached { stamp, token: Token::new(Some(key.clone()), record, &self.ids) };
+        self.cache.insert(key.clone(), cached.clone());
+        Ok(Some(cached))
     }
 
     /// Forgets what memory has of a token, because a commit changed or deleted its record.
     fn forget(&self, key: &TokenKey) {
-        self.epoch(key).fetch_add(1, Ordering::AcqRel);
-        self.cache.remove(key);
-    }
-
-    fn epoch(&self, key: &TokenKey) -> &AtomicU64 {
-        let byte = key.as_str().get(38..40).and_then(|h| u8::from_str_radix(h, 16).ok()).unwrap_or(0);
-        &self.epochs[usize::from(byte)]
+        self.stamps.changed(key.as_str());
+        if let Some((_, cached)) = self.cache.remove(key) {
+            self.by_hash.remove(&cached.token.record.hash);
+        }
     }
 
     /// The record at this place, in a transaction that is about to change it.
