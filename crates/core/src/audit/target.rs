@@ -109,7 +109,7 @@ pub(crate) fn open(settings: &AuditSettings, allowed: &Allowed) -> Result<Opened
             .and_then(|()| open_pipe(path))
             .and_then(|pipe| StreamDevice::new(Box::new(pipe)))
             .map(|device| Box::new(device) as _),
-        Target::Path(path) => FileDevice::open(path, options.mode, allowed).map(|device| Box::new(device) as _),
+        Target::Path(path) => FileDevice::of(path, &options, allowed).map(|device| Box::new(device) as _),
     };
     let path = match &options.target {
         Target::Path(path) => format!("{}: ", path.display()),

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+use zeroize::Zeroize as _;
 
 use super::line_writer::LineWriter;
 use super::{Device, Ticket};
 use crate::audit::allowed::{Allowed, append_to};
+use crate::audit::options::DeviceOptions;
 
 /// Bytes of a line from which copying it into a batch costs more than a write of its own.
 const LARGE: usize = 16 << 10;
@@ -27,6 +29,8 @@ pub(crate) struct FileDevice {
     mode: Option<u32>,
     /// Checked at each open.
     allowed: Allowed,
+    /// Whether lines hold secrets, so that their buffers are wiped (`log_raw`).
+    wipes: bool,
     log: Mutex<LineWriter<File>>,
     open: Mutex<OpenBatch>,
 }
@@ -36,8 +40,22 @@ pub(crate) struct FileDevice {
 struct OpenBatch {
     lines: Vec<u8>,
     batch: Arc<Batch>,
-    /// The empty buffer of an earlier batch, kept to allocate seldom.
+    /// The buffer of an earlier batch, kept to allocate seldom: empty, or wiped with its length kept.
     spare: Vec<u8>,
+}
+
+impl OpenBatch {
+    fn append(&mut self, line: &[u8], wipes: bool) {
+        let length = self.lines.len() + line.len();
+        if wipes && length > self.lines.capacity() {
+            // A buffer that grows by itself leaves a copy behind.
+            let mut longer = Vec::with_capacity(length.next_power_of_two());
+            longer.extend_from_slice(&self.lines);
+            self.lines.as_mut_slice().zeroize();
+            self.lines = longer;
+        }
+        self.lines.extend_from_slice(line);
+    }
 }
 
 /// Lines that are written together; the outcome is set by the write.
@@ -76,7 +94,13 @@ impl Drop for BatchedLine<'_> {
 impl FileDevice {
     pub(crate) fn open(path: &Path, mode: Option<u32>, allowed: &Allowed) -> io::Result<Self> {
         let log = Mutex::new(open_log(path, mode, allowed)?);
-        Ok(FileDevice { path: path.to_owned(), mode, allowed: allowed.clone(), log, open: Mutex::default() })
+        let (path, allowed) = (path.to_owned(), allowed.clone());
+        Ok(FileDevice { path, mode, allowed, wipes: false, log, open: Mutex::default() })
+    }
+
+    /// The same as the options of a device say.
+    pub(crate) fn of(path: &Path, options: &DeviceOptions, allowed: &Allowed) -> io::Result<Self> {
+        Ok(FileDevice { wipes: options.format.log_raw, ..Self::open(path, options.mode, allowed)? })
     }
 
     /// Writes the open batch, unless the batch of this line was written since.
@@ -92,14 +116,19 @@ impl FileDevice {
     fn write_open(&self, log: &mut LineWriter<File>) -> io::Result<()> {
         let (mut lines, batch) = {
             let mut open = self.open.lock();
-            let empty = std::mem::take(&mut open.spare);
+            let mut empty = std::mem::take(&mut open.spare);
+            empty.clear();
             (std::mem::replace(&mut open.lines, empty), std::mem::take(&mut open.batch))
         };
         let outcome = log.write(&lines);
         // Only the holder of the log sets this, and each batch is taken once.
         let _ = batch.0.set(outcome.as_ref().copied().map_err(io::Error::kind));
-        if lines.capacity() <= SPARE {
+        if self.wipes {
+            lines.as_mut_slice().zeroize();
+        } else {
             lines.clear();
+        }
+        if lines.capacity() <= SPARE {
             self.open.lock().spare = lines;
         }
         outcome
@@ -115,16 +144,18 @@ impl FileDevice {
 }
 
 impl Device for FileDevice {
-    fn submit(&self, line: Vec<u8>) -> Ticket<'_> {
-        if line.len() >= LARGE {
-            return Ticket::Done(self.write_large(&line));
-        }
-        let batch = {
+    fn submit(&self, mut line: Vec<u8>) -> Ticket<'_> {
+        let ticket = if line.len() >= LARGE {
+            Ticket::Done(self.write_large(&line))
+        } else {
             let mut open = self.open.lock();
-            open.lines.extend_from_slice(&line);
-            open.batch.clone()
+            open.append(&line, self.wipes);
+            Ticket::Batched(BatchedLine { device: self, batch: open.batch.clone() })
         };
-        Ticket::Batched(BatchedLine { device: self, batch })
+        if self.wipes {
+            line.as_mut_slice().zeroize();
+        }
+        ticket
     }
 
     fn reopen(&self) -> io::Result<()> {
@@ -265,5 +296,31 @@ mod tests {
         assert!(two.batch.outcome().is_some(), "one write has written both");
         drop(two);
         assert_eq!(log.finish(), b"one\ntwo\n");
+    }
+    #[tokio::test]
+    async fn sec_al03_the_spare_buffer_of_a_raw_log_is_wiped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log").to_string_lossy().into_owned();
+        for (raw, lengths) in [("true", [8, 8]), ("false", [0, 0])] {
+            let options = [("file_path", path.as_str()), ("log_raw", raw)];
+            let options = DeviceOptions::of(&settings(&options)).unwrap();
+            let device = FileDevice::of(path.as_ref(), &options, &Allowed::default()).unwrap();
+            for length in lengths {
+                device.submit(b"s3cr3t1\n".to_vec()).written().await.unwrap();
+                let open = device.open.lock();
+                assert!(open.lines.is_empty() && open.spare.capacity() > 0);
+                assert_eq!(open.spare, vec![0; length], "log_raw = {raw}");
+            }
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), b"s3cr3t1\n".repeat(4));
+    }
+
+    #[test]
+    fn a_batch_of_raw_lines_grows_without_a_copy_left_behind() {
+        let mut open = OpenBatch { lines: Vec::with_capacity(4), ..OpenBatch::default() };
+        for line in ["one\n", "two\n", "three\n"] {
+            open.append(line.as_bytes(), true);
+        }
+        assert_eq!((open.lines.as_slice(), open.lines.capacity()), (&b"one\ntwo\nthree\n"[..], 16));
     }
 }
