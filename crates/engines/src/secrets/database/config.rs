@@ -8,11 +8,10 @@ use keepfast_framework::{Cx, Data, Error, Keys, Page, Records, Result, Status};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use zeroize::Zeroize;
 
 use super::connection::{DatabaseError, Unusable};
-use super::details::{self, Form, text};
+use super::details::{self, Details, Form, text};
 use super::kinds::Kind;
 use super::statement::Statements;
 use super::{DatabaseEngine, rotation, username, version};
@@ -35,7 +34,7 @@ pub(super) struct Config {
     #[serde(default)]
     password_policy: String,
     /// Everything that is the database kind's own, but for the password.
-    pub(super) details: Map<String, Value>,
+    pub(super) details: Details,
     /// Stored behind the barrier, never shown.
     password: String,
 }
@@ -130,7 +129,7 @@ impl Config {
     }
 }
 
-/// As the peer: a star stands for anything.
+/// As in OpenBao, a star stands for anything.
 fn matches(pattern: &str, name: &str) -> bool {
     let Some((begin, rest)) = pattern.split_once('*') else { return pattern == name };
     let Some(mut left) = name.strip_prefix(begin) else { return false };
@@ -160,7 +159,7 @@ pub(super) struct Write {
 #[derive(Serialize)]
 pub(super) struct Shown {
     allowed_roles: Vec<String>,
-    connection_details: Map<String, Value>,
+    connection_details: Details,
     password_policy: String,
     plugin_name: String,
     plugin_version: String,
@@ -179,11 +178,10 @@ pub(super) async fn read(_: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<
     let Some(mut config) = CONFIGS.get(cx, &req.name).await? else { return Ok(None) };
     let details = std::mem::take(&mut config.details);
     // The secrets of a kind that is no longer built are unknown.
-    let mut details = match Kind::of(&config.plugin_name) {
+    let details = match Kind::of(&config.plugin_name) {
         Ok(kind) => details::shown(details, kind.public, kind.masked_url),
-        Err(_) => Map::new(),
+        Err(_) => Details::new(),
     };
-    details.sort_keys();
     Ok(Some(Data(Shown {
         allowed_roles: std::mem::take(&mut config.allowed_roles),
         connection_details: details,
@@ -195,7 +193,7 @@ pub(super) async fn read(_: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<
 }
 
 pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> Result<()> {
-    let mut given: Map<String, Value> =
+    let mut given: Details =
         serde_json::from_str(req.settings.0.get()).map_err(|_| Error::invalid("invalid settings"))?;
     let mut config = CONFIGS.get(cx, &req.name).await?.unwrap_or_default();
     given.remove("name");
@@ -256,7 +254,7 @@ fn check(config: &Config, version: &str) -> Result<()> {
     if config.plugin_name.is_empty() {
         return Err(Error::invalid("empty plugin name"));
     }
-    // The peer looks for a plugin of a new and of an old protocol.
+    // OpenBao looks for a plugin of a new and of an old protocol.
     let unknown =
         |text: String| unusable(format!("invalid database version: 2 errors occurred:\n\t* {text}\n\t* {text}\n\n"));
     let other = version::other_than_built_in(version).map_err(Error::invalid)?;
@@ -308,10 +306,10 @@ pub(super) async fn reload(engine: &DatabaseEngine, cx: &mut Cx, req: OfPlugin) 
 }
 
 /// Takes one field out of the settings, read as Vault's API reads fields: null is the value of a field that is empty.
-fn take<T: DeserializeOwned>(given: &mut Map<String, Value>, name: &str) -> Result<Option<T>> {
-    let Some(value) = given.remove(name) else { return Ok(None) };
+fn take<T: DeserializeOwned>(given: &mut Details, name: &str) -> Result<Option<T>> {
+    let Some(setting) = given.remove(name) else { return Ok(None) };
     let wrong = |_| Error::new(Status::BAD_REQUEST, format!("error converting input for field {name:?}"));
-    serde_json::from_value(value).map(Some).map_err(wrong)
+    setting.read().map(Some).map_err(wrong)
 }
 
 #[cfg(test)]

@@ -1,40 +1,97 @@
-//! A connection's settings as they are stored: whatever JSON a client sent, read as the peer's lenient decoder reads it.
+//! A connection's settings as they are stored: whatever JSON a client sent, read as OpenBao's lenient decoder reads it.
 
+use std::collections::BTreeMap;
 use std::num::IntErrorKind;
 use std::time::Duration;
 
 use keepfast_framework::fields::{parse_duration, truth, type_name};
-use serde_json::{Map, Value};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::placeholders::MASK;
 
 /// The settings of a connection that are the kind's own.
-pub(super) type Details = Map<String, Value>;
+pub(super) type Details = BTreeMap<String, Setting>;
+
+/// A setting. A number keeps its digits as they were sent (`1e3`, `-0`), which OpenBao stores and shows.
+#[derive(Clone, Serialize)]
+#[serde(untagged)]
+pub(super) enum Setting {
+    /// A number, as it was sent.
+    Number(Box<RawValue>),
+    /// Any other value.
+    Value(Value),
+}
+
+impl<'de> Deserialize<'de> for Setting {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(d)?;
+        if raw.get().starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
+            return Ok(Setting::Number(raw));
+        }
+        serde_json::from_str(raw.get()).map(Setting::Value).map_err(serde::de::Error::custom)
+    }
+}
+
+impl Setting {
+    /// Reads it as a field of a request. A number that `serde_json` would write in another way is read as its text.
+    ///
+    /// # Errors
+    /// Those of the type.
+    pub(super) fn read<T: DeserializeOwned>(self) -> serde_json::Result<T> {
+        match self {
+            Setting::Value(value) => serde_json::from_value(value),
+            Setting::Number(raw) if raw.get().parse::<i64>().is_ok_and(|n| n.to_string() == raw.get()) => {
+                serde_json::from_str(raw.get())
+            }
+            Setting::Number(raw) => serde_json::from_value(Value::from(raw.get())),
+        }
+    }
+
+    fn type_name(&self) -> &'static str {
+        match self {
+            Setting::Number(_) => type_name(&Value::from(0)),
+            Setting::Value(value) => type_name(value),
+        }
+    }
+
+    /// The text; a number or a truth counts as its text.
+    fn plain_text(&self) -> Option<String> {
+        match self {
+            Setting::Number(raw) => Some(raw.get().to_owned()),
+            Setting::Value(Value::String(text)) => Some(text.clone()),
+            Setting::Value(Value::Bool(yes)) => Some(if *yes { "1" } else { "0" }.to_owned()),
+            Setting::Value(_) => None,
+        }
+    }
+}
 
 /// What a setting is.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Form {
-    /// A text; numbers and truths count as theirs.
+    /// A text; numbers and truths count as their text.
     Text,
     /// A whole number, also given as text.
     Integer,
     /// A truth, also given as text or as 0 or 1.
     Flag,
-    /// A text that the peer takes for bytes.
+    /// A text that OpenBao takes for bytes.
     Bytes,
 }
 
 /// Whether settings have their forms.
 ///
 /// # Errors
-/// As the peer's decoder, all faults in one text.
+/// As OpenBao's decoder, all faults in one text.
 pub(super) fn check(details: &Details, forms: &[(&str, Form)]) -> Result<(), String> {
     let fault = |(name, form): &(&str, Form)| details.get(*name).and_then(|value| fault_of(name, *form, value));
     let faults: Vec<String> = forms.iter().filter_map(fault).collect();
     if faults.is_empty() { Ok(()) } else { Err(undecodable(&faults.join("\n"))) }
 }
 
-fn fault_of(name: &str, form: Form, value: &Value) -> Option<String> {
+fn fault_of(name: &str, form: Form, setting: &Setting) -> Option<String> {
     let expected = match form {
         Form::Text => "string",
         Form::Integer => "int",
@@ -42,20 +99,18 @@ fn fault_of(name: &str, form: Form, value: &Value) -> Option<String> {
         Form::Bytes => "uint8",
     };
     let unconvertible = |at: &str| {
-        Some(format!("'{name}{at}' expected type '{expected}', got unconvertible type '{}'", type_name(value)))
+        Some(format!("'{name}{at}' expected type '{expected}', got unconvertible type '{}'", setting.type_name()))
     };
-    match (form, value) {
-        (Form::Bytes, Value::Array(items)) if items.is_empty() => None,
-        (Form::Bytes, Value::Object(members)) if members.is_empty() => None,
-        (Form::Bytes, Value::Array(_) | Value::Object(_)) => unconvertible("[0]"),
-        (_, Value::Array(_) | Value::Object(_)) => unconvertible(""),
-        (Form::Text | Form::Bytes, _) | (_, Value::Null | Value::Bool(_)) => None,
-        (Form::Integer, value) => {
-            whole_number(&plain_text(value)?).err().map(|why| cannot(name, expected, "ParseInt", why))
-        }
-        (Form::Flag, value) => {
-            truth(&plain_text(value)?).is_none().then(|| cannot(name, expected, "ParseBool", "invalid syntax"))
-        }
+    let number = |text: &str| whole_number(text).err().map(|why| cannot(name, expected, "ParseInt", why));
+    let flag = |text: &str| truth(text).is_none().then(|| cannot(name, expected, "ParseBool", "invalid syntax"));
+    match (form, setting) {
+        (Form::Bytes, Setting::Value(Value::Array(items))) if items.is_empty() => None,
+        (Form::Bytes, Setting::Value(Value::Object(members))) if members.is_empty() => None,
+        (Form::Bytes, Setting::Value(Value::Array(_) | Value::Object(_))) => unconvertible("[0]"),
+        (_, Setting::Value(Value::Array(_) | Value::Object(_))) => unconvertible(""),
+        (Form::Text | Form::Bytes, _) | (_, Setting::Value(Value::Null | Value::Bool(_))) => None,
+        (Form::Integer, setting) => number(&setting.plain_text()?),
+        (Form::Flag, setting) => flag(&setting.plain_text()?),
     }
 }
 
@@ -65,15 +120,6 @@ fn cannot(name: &str, kind: &str, parser: &str, why: &str) -> String {
 
 fn undecodable(faults: &str) -> String {
     format!("decoding failed due to the following error(s):\n\n{faults}")
-}
-
-fn plain_text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(yes) => Some(if *yes { "1" } else { "0" }.to_owned()),
-        _ => None,
-    }
 }
 
 fn whole_number(text: &str) -> Result<i64, &'static str> {
@@ -86,19 +132,19 @@ fn whole_number(text: &str) -> Result<i64, &'static str> {
     })
 }
 
-/// A text; numbers and truths count as theirs, anything else as none.
+/// A text; numbers and truths count as their text, anything else as none.
 pub(super) fn text(details: &Details, name: &str) -> Option<String> {
-    plain_text(details.get(name)?).filter(|text| !text.is_empty())
+    details.get(name)?.plain_text().filter(|text| !text.is_empty())
 }
 
 /// Refuses what is given and no text.
 ///
 /// # Errors
-/// As the peer, which does not convert these.
+/// As OpenBao, which does not convert these.
 pub(super) fn only_text(details: &Details, name: &str) -> Result<(), String> {
     match details.get(name) {
-        None | Some(Value::String(_)) => Ok(()),
-        Some(other) => Err(format!("invalid value at {name}: is a {}", type_name(other))),
+        None | Some(Setting::Value(Value::String(_))) => Ok(()),
+        Some(other) => Err(format!("invalid value at {name}: is a {}", other.type_name())),
     }
 }
 
@@ -126,7 +172,7 @@ pub(super) fn flag(details: &Details, name: &str) -> Result<bool, String> {
 /// When it is none.
 pub(super) fn duration(details: &Details, name: &str) -> Result<Option<Duration>, String> {
     let invalid = |why: &str| format!("invalid {name}: {why}");
-    if let Some(Value::Bool(_) | Value::Array(_) | Value::Object(_)) = details.get(name) {
+    if let Some(Setting::Value(Value::Bool(_) | Value::Array(_) | Value::Object(_))) = details.get(name) {
         return Err(invalid("could not parse duration from input"));
     }
     let Some(text) = text(details, name) else { return Ok(None) };
@@ -147,16 +193,19 @@ pub(super) fn duration(details: &Details, name: &str) -> Result<Option<Duration>
 ///
 /// A setting that is no text, number or truth is left out, and so is one with PEM of anything but certificates.
 pub(super) fn shown(details: Details, public: &[&str], masked: impl Fn(&str) -> Option<String>) -> Details {
-    let show = |(name, value): (String, Value)| {
-        if !public.contains(&name.as_str()) || matches!(value, Value::Array(_) | Value::Object(_)) {
+    let show = |(name, setting): (String, Setting)| {
+        if !public.contains(&name.as_str()) {
             return None;
         }
-        let value = match value {
-            Value::String(url) if name == "connection_url" => masked(&url).unwrap_or_else(|| MASK.to_owned()).into(),
-            Value::String(pem) if has_other_pem(&pem) => return None,
-            value => value,
+        let setting = match setting {
+            Setting::Value(Value::Array(_) | Value::Object(_)) => return None,
+            Setting::Value(Value::String(url)) if name == "connection_url" => {
+                Setting::Value(masked(&url).unwrap_or_else(|| MASK.to_owned()).into())
+            }
+            Setting::Value(Value::String(pem)) if has_other_pem(&pem) => return None,
+            setting => setting,
         };
-        Some((name, value))
+        Some((name, setting))
     };
     details.into_iter().filter_map(show).collect()
 }
@@ -167,15 +216,21 @@ pub(super) fn has_other_pem(text: &str) -> bool {
     text.split("-----BEGIN").skip(1).any(|begin| !label(begin))
 }
 
+/// The settings in a JSON object.
+#[cfg(test)]
+pub(super) fn of_json(json: &Value) -> Details {
+    serde_json::from_str(&json.to_string()).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
 
     #[test]
-    fn settings_are_read_as_leniently_as_the_peer_reads_them() {
+    fn settings_are_read_as_leniently_as_openbao_reads_them() {
         let details = json!({"a": "5", "b": 7, "c": "x", "d": "true", "e": 0, "f": "maybe", "g": "5m", "h": -5});
-        let details = details.as_object().unwrap();
+        let details = &of_json(&details);
         assert_eq!(
             (integer(details, "a"), integer(details, "b"), integer(details, "z")),
             (Ok(Some(5)), Ok(Some(7)), Ok(None))
@@ -186,10 +241,11 @@ mod tests {
         );
         assert_eq!((flag(details, "d"), flag(details, "e"), flag(details, "z")), (Ok(true), Ok(false), Ok(false)));
         assert!(flag(details, "f").is_err());
-        let wrong = json!({"a": [1], "b": {}, "c": " 5", "d": "9223372036854775808", "e": 2, "f": [], "g": ["x"]});
+        let wrong =
+            of_json(&json!({"a": [1], "b": {}, "c": " 5", "d": "9223372036854775808", "e": 2, "f": [], "g": ["x"]}));
         let forms =
             [("a", Form::Text), ("b", Form::Integer), ("c", Form::Integer), ("d", Form::Integer), ("e", Form::Flag)];
-        let faults = check(wrong.as_object().unwrap(), &forms).unwrap_err();
+        let faults = check(&wrong, &forms).unwrap_err();
         let faults: Vec<&str> = faults.lines().skip(2).collect();
         assert_eq!(
             faults,
@@ -201,18 +257,14 @@ mod tests {
                 "'e' cannot parse value as 'bool': strconv.ParseBool: invalid syntax",
             ]
         );
-        assert_eq!(check(wrong.as_object().unwrap(), &[("f", Form::Bytes)]), Ok(()));
-        assert!(
-            check(wrong.as_object().unwrap(), &[("g", Form::Bytes)])
-                .unwrap_err()
-                .contains("'g[0]' expected type 'uint8'")
-        );
+        assert_eq!(check(&wrong, &[("f", Form::Bytes)]), Ok(()));
+        assert!(check(&wrong, &[("g", Form::Bytes)]).unwrap_err().contains("'g[0]' expected type 'uint8'"));
         assert_eq!(only_text(details, "b").unwrap_err(), "invalid value at b: is a json.Number");
         assert_eq!(duration(details, "g"), Ok(Some(Duration::from_secs(300))));
         assert_eq!(duration(details, "h"), Ok(None));
         assert_eq!(duration(details, "c").unwrap_err(), "invalid c: time: invalid duration \"x\"");
-        let wrong = json!({"a": true, "b": "1.5", "c": 99_999_999_999_i64});
-        let told = |name: &str| duration(wrong.as_object().unwrap(), name).unwrap_err();
+        let wrong = of_json(&json!({"a": true, "b": "1.5", "c": 99_999_999_999_i64}));
+        let told = |name: &str| duration(&wrong, name).unwrap_err();
         assert_eq!(told("a"), "invalid a: could not parse duration from input");
         assert_eq!(told("b"), "invalid b: time: missing unit in duration \"1.5\"");
         assert!(told("c").starts_with("invalid c: multiplication of durations resulted in overflow"));
@@ -224,9 +276,29 @@ mod tests {
         let given =
             json!({"a": 1, "b": "geheim", "c": ["geheim"], "ca": key, "cb": &key[..30], "connection_url": "geheim"});
         let public = ["a", "c", "ca", "cb", "connection_url"];
-        let given = given.as_object().unwrap();
-        let read = |url: Option<&str>| Value::Object(shown(given.clone(), &public, |_| url.map(str::to_owned)));
+        let given = of_json(&given);
+        let read = |url: Option<&str>| json!(shown(given.clone(), &public, |_| url.map(str::to_owned)));
         assert_eq!(read(Some("x")), json!({"a": 1, "cb": &key[..30], "connection_url": "x"}));
         assert_eq!(read(None)["connection_url"], "xxxxx");
+    }
+
+    #[test]
+    fn a_number_stays_as_it_was_sent() {
+        for number in ["1e3", "1.50", "-0", "-0.0", "100000000000000000000000", "9007199254740993", "5"] {
+            let details: Details = serde_json::from_str(&format!("{{\"a\":{number}}}")).unwrap();
+            assert_eq!(text(&details, "a").as_deref(), Some(number));
+            let stored = serde_json::to_string(&details).unwrap();
+            let again: Details = serde_json::from_str(&stored).unwrap();
+            let shown = serde_json::to_string(&shown(again, &["a"], |_| None)).unwrap();
+            assert_eq!(shown, format!("{{\"a\":{number}}}"));
+            assert_eq!(details["a"].clone().read::<keepfast_framework::fields::Text>().unwrap().0, number);
+        }
+        let details: Details = serde_json::from_str("{\"a\":-0,\"b\":1e3}").unwrap();
+        assert_eq!(integer(&details, "a"), Ok(Some(0)));
+        assert!(
+            integer(&details, "b")
+                .unwrap_err()
+                .ends_with("'b' cannot parse value as 'int': strconv.ParseInt: invalid syntax")
+        );
     }
 }

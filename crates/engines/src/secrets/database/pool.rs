@@ -176,6 +176,7 @@ mod tests {
     use keepfast_framework::clock::TestClock;
     use serde_json::json;
 
+    use super::super::details::of_json;
     use super::*;
 
     struct Numbered(AtomicU64);
@@ -193,7 +194,7 @@ mod tests {
 
     fn pool(details: serde_json::Value) -> (Pool<Numbered>, TestClock) {
         let clock = TestClock::default();
-        let limits = Limits::read(details.as_object().unwrap()).unwrap();
+        let limits = Limits::read(&of_json(&details)).unwrap();
         (Pool::new(Numbered(AtomicU64::new(0)), limits, Arc::new(clock.clone())), clock)
     }
 
@@ -222,8 +223,7 @@ mod tests {
     #[test]
     fn bounds_are_read_as_the_peer_reads_them() {
         let read = |details: serde_json::Value| {
-            Limits::read(details.as_object().unwrap())
-                .map(|l| (l.max_open, l.max_idle, l.max_lifetime.map(|d| d.as_secs())))
+            Limits::read(&of_json(&details)).map(|l| (l.max_open, l.max_idle, l.max_lifetime.map(|d| d.as_secs())))
         };
         assert_eq!(read(json!({})), Ok((4, 4, None)));
         assert_eq!(read(json!({"max_open_connections": 0, "max_idle_connections": -1})), Ok((4, 0, None)));

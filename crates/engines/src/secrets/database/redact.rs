@@ -274,7 +274,7 @@ mod tests {
         let key = "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg\n-----END";
         assert_eq!(redacted("x MIGHAgEAMBMGByqGSM4 y", None, &[secret(key)]), "x *** y");
         let url = serde_json::json!({"connection_url": "postgresql://u:s3:c@ret@h/d"});
-        let secrets = secrets_of(url.as_object().unwrap(), &secret(""));
+        let secrets = secrets_of(&super::super::details::of_json(&url), &secret(""));
         assert_eq!(redacted("s3:c@ret", None, &secrets), "***");
         assert_eq!(redacted("a name, args 'm' x:m@h", None, &[secret("m")]), "a name, args '***' x:***@h");
     }

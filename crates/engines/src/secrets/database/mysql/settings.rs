@@ -259,7 +259,7 @@ mod tests {
         let mut details = json!({"connection_url": url, "username": "ad'min@x:/("});
         details.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let password = SecretString::new("p@)/?tls=false".to_owned());
-        Settings::read(details.as_object().unwrap(), &password, &FileDirectories::default())
+        Settings::read(&details::of_json(&details), &password, &FileDirectories::default())
     }
 
     #[test]

@@ -152,8 +152,8 @@ mod tests {
     fn what_is_missing_or_wrong_is_told_as_the_peer_tells_it() {
         let good = json!({"host": "h", "port": "6379", "username": "u", "password": "p"});
         let read = |change: serde_json::Value| {
-            let mut details = good.as_object().unwrap().clone();
-            details.extend(change.as_object().unwrap().clone());
+            let mut details = details::of_json(&good);
+            details.extend(details::of_json(&change));
             let password = text(&details, "password").unwrap_or_default();
             Settings::read(&details, &SecretString::new(password)).map(|s| (s.host, s.port, s.username))
         };

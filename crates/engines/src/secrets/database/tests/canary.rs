@@ -16,6 +16,7 @@ use super::suite::Kit;
 use crate::secrets::database::DatabaseEngine;
 use crate::secrets::database::connection::{Database, DatabaseError, NewUser};
 use crate::secrets::database::credential::Login;
+use crate::secrets::database::details::of_json;
 use crate::secrets::database::files::FileDirectories;
 use crate::secrets::database::kinds::Kind;
 
@@ -27,10 +28,7 @@ fn open(kit: &dyn Kit, more: &serde_json::Value) -> Arc<dyn Database> {
     settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let password = SecretString::new(kit.password().to_owned());
-    Kind::of(kit.plugin())
-        .unwrap()
-        .open(settings.as_object().unwrap(), &password, &FileDirectories::default(), &clock)
-        .unwrap()
+    Kind::of(kit.plugin()).unwrap().open(&of_json(&settings), &password, &FileDirectories::default(), &clock).unwrap()
 }
 
 fn check(error: &DatabaseError, password: &str, statement: &str) {

@@ -14,6 +14,7 @@ use super::suite::{Kit, database_suite};
 use crate::secrets::database::DatabaseEngine;
 use crate::secrets::database::connection::Database;
 use crate::secrets::database::credential::Login;
+use crate::secrets::database::details::of_json;
 use crate::secrets::database::files::FileDirectories;
 use crate::secrets::database::kinds::Kind;
 
@@ -26,10 +27,7 @@ fn open(kit: &dyn Kit, more: &Value) -> Arc<dyn Database> {
     settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let clock: Arc<dyn keepfast_framework::Clock> = Arc::new(SystemClock);
     let password = SecretString::new(kit.password().to_owned());
-    Kind::of(kit.plugin())
-        .unwrap()
-        .open(settings.as_object().unwrap(), &password, &FileDirectories::default(), &clock)
-        .unwrap()
+    Kind::of(kit.plugin()).unwrap().open(&of_json(&settings), &password, &FileDirectories::default(), &clock).unwrap()
 }
 
 fn secret(text: &str) -> SecretString {

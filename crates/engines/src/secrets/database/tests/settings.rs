@@ -12,6 +12,7 @@ use super::mariadb::MariaDbServer;
 use super::servers::{PostgresServer, certify};
 use super::suite::Kit;
 use crate::secrets::database::DatabaseEngine;
+use crate::secrets::database::details::of_json;
 use crate::secrets::database::files::FileDirectories;
 use crate::secrets::database::kinds::Kind;
 
@@ -107,7 +108,7 @@ async fn verify(kit: &dyn Kit, url: &str, allowed: &Path) -> Result<(), String> 
     let password = SecretString::new(kit.password().to_owned());
     let files = FileDirectories::new(&[allowed.to_owned()]);
     let kind = Kind::of(kit.plugin()).unwrap();
-    let opened = kind.open(details.as_object().unwrap(), &password, &files, &clock).map_err(|why| why.text())?;
+    let opened = kind.open(&of_json(&details), &password, &files, &clock).map_err(|why| why.text())?;
     opened.verify().await.map_err(|error| format!("{error:?}"))
 }
 

@@ -18,6 +18,7 @@ use super::servers::wait_until;
 use crate::secrets::database::DatabaseEngine;
 use crate::secrets::database::connection::{Database, NewUser, NotMade};
 use crate::secrets::database::credential::Login;
+use crate::secrets::database::details::of_json;
 use crate::secrets::database::files::FileDirectories;
 use crate::secrets::database::kinds::Kind;
 
@@ -123,7 +124,7 @@ fn secret(text: &str) -> SecretString {
 fn open_as(kit: &dyn Kit, settings: &Value, password: &str) -> Arc<dyn Database> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let opened = Kind::of(kit.plugin()).unwrap().open(
-        settings.as_object().unwrap(),
+        &of_json(settings),
         &secret(password),
         &FileDirectories::default(),
         &clock,

@@ -10,7 +10,7 @@ const PASSWORD: &str = "p'w@/?sslmode=disable";
 fn read_in(url: &str, more: serde_json::Value, files: &FileDirectories) -> Result<Settings, Unusable> {
     let mut details = json!({ "connection_url": url, "username": "ad'min@x:/", });
     details.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    Settings::read(details.as_object().unwrap(), &SecretString::new(PASSWORD.to_owned()), files)
+    Settings::read(&details::of_json(&details), &SecretString::new(PASSWORD.to_owned()), files)
 }
 
 fn read_with(url: &str, more: serde_json::Value) -> Result<Settings, Unusable> {
@@ -167,7 +167,7 @@ fn disable_escaping_takes_credentials_as_the_connection_string_has_them() {
     let read = |url: &str, escaped: bool| {
         let details = json!({"connection_url": url, "username": "u%40x", "disable_escaping": escaped});
         let password = SecretString::new("'a b\\'c'".to_owned());
-        let settings = Settings::read(details.as_object().unwrap(), &password, &FileDirectories::default()).unwrap();
+        let settings = Settings::read(&details::of_json(&details), &password, &FileDirectories::default()).unwrap();
         let config = &settings.target.hosts[0].config;
         let password = String::from_utf8(config.get_password().unwrap().to_vec()).unwrap();
         (config.get_user().unwrap().to_owned(), password)
