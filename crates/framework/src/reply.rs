@@ -17,6 +17,8 @@ use crate::token_params::TokenTerms;
 pub struct Outcome {
     /// The status, where it is not 200 (with content) or 204 (without).
     pub status: Option<Status>,
+    /// The status that metrics count, where the caller chose `status`.
+    pub decided: Option<Status>,
     /// The `data` of the answer: raw JSON, usually an object.
     pub data: Option<Box<RawValue>>,
     /// Whether the fields of `data` also stand at the top level, as some `sys/` paths have it.

@@ -21,6 +21,8 @@ pub(crate) struct Envelope {
     pub(crate) id: String,
     /// The status, where it is not decided by whether there is content.
     pub(crate) status: Option<Status>,
+    /// The status that metrics count, where the caller chose `status`.
+    pub(crate) decided: Option<Status>,
     /// The data, a raw JSON object.
     pub(crate) data: Option<WipedJson>,
     /// Whether the fields of the data also stand at the top level.

@@ -154,7 +154,10 @@ impl Unsealed {
             Ok(Answer::Envelope(envelope)) if envelope.is_empty() => {
                 Response::json(envelope.status.unwrap_or(Status::NO_CONTENT), Vec::new())
             }
-            Ok(Answer::Envelope(envelope)) => Response::json(envelope.status.unwrap_or(Status::OK), envelope.to_json()),
+            Ok(Answer::Envelope(envelope)) => {
+                let response = Response::json(envelope.status.unwrap_or(Status::OK), envelope.to_json());
+                Response { decided: envelope.decided.unwrap_or(response.status), ..response }
+            }
         }
     }
 

@@ -55,6 +55,7 @@ impl Unsealed {
             // What is kept elsewhere is no answer to this request.
             id: if outcome.wrapped.is_some() { String::new() } else { parts.routed.incoming.id.clone() },
             status: outcome.status,
+            decided: outcome.decided,
             data: outcome.data.map(Into::into),
             flat: outcome.flat,
             auth: outcome.auth,

@@ -1,4 +1,4 @@
-//! The last stage: an answer as HTTP, with the headers that every answer of this server has.
+//! The last stage: an answer as an HTTP response, with the headers that every response of this server has.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
 
 use super::answer::Answer;
@@ -64,7 +64,7 @@ impl Buf for Data {
     }
 }
 
-/// Dresses an answer. The operator's headers come last and replace ours of the same name.
+/// Makes a response of an answer. The headers that the operator configures come last and replace ours of the same name.
 pub(crate) fn dress(
     answer: Answer,
     told: Vec<(HeaderName, HeaderValue)>,
@@ -72,9 +72,12 @@ pub(crate) fn dress(
     held: Charge,
 ) -> Response<Reply> {
     let status = answer.status;
+    // Responses of these have no content (RFC 9110 section 6.4.1), also where a caller has chosen the status.
+    let is_empty = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let (body, content_type) = if is_empty { (Bytes::new(), None) } else { (answer.body, answer.content_type) };
     let mut headers = HeaderMap::with_capacity(6 + told.len() + custom.len());
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Some(kind) = answer.content_type {
+    if let Some(kind) = content_type {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         if kind.starts_with("text/") {
             headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -88,8 +91,27 @@ pub(crate) fn dress(
     for header in custom.iter().filter(|h| h.when.include(status.as_u16())) {
         headers.insert(header.name.clone(), header.value.clone());
     }
-    let mut response = Response::new(Reply::new(answer.body, held));
+    let mut response = Response::new(Reply::new(body, held));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+    use crate::connections::{Connections, Source};
+
+    #[test]
+    fn a_response_without_content_has_none_whoever_chose_its_status() {
+        let place = Connections::new(1).admit(Source::default()).unwrap();
+        for (status, is_empty) in [(200, false), (204, true), (205, false), (304, true), (400, false)] {
+            let answer =
+                Answer { status: StatusCode::from_u16(status).unwrap(), ..Answer::bare(StatusCode::BAD_REQUEST) };
+            let response = dress(answer, Vec::new(), &[], Charge::new(place.peer(), 0));
+            let has_type = response.headers().contains_key(CONTENT_TYPE);
+            assert_eq!((response.body().is_end_stream(), has_type), (is_empty, !is_empty), "{status}");
+        }
+    }
 }

@@ -163,6 +163,55 @@ async fn sec_kf53_no_caller_makes_a_series_of_status_codes() {
 }
 
 #[tokio::test]
+async fn sec_kf53_a_code_for_failed_batches_makes_no_series_and_ends_no_connection() {
+    let whole = Whole::start().await;
+    for (path, body) in [("sys/mounts/transit", "{\"type\":\"transit\"}"), ("transit/keys/k", "{}")] {
+        assert!(whole.ask(&format!("POST /v1/{path}"), "root", body).await.status < 300, "{path}");
+    }
+    let batch = |code: &str| {
+        let items = "[{\"plaintext\":\"YQ==\"},{\"plaintext\":\"#\"}]";
+        format!("{{\"batch_input\":{items},\"partial_failure_response_code\":{code}}}")
+    };
+    for (code, status) in [
+        ("298", 298),
+        ("\"0x1a2\"", 418),
+        ("204", 204),
+        ("304", 304),
+        ("599", 599),
+        ("100", 400),
+        ("101", 400),
+        ("199", 400),
+        ("99", 400),
+        ("600", 400),
+        ("65736", 400),
+        ("-1", 400),
+        ("null", 400),
+        ("true", 400),
+        ("\"x\"", 400),
+        ("4e2", 400),
+    ] {
+        let body = batch(code);
+        let head = "HTTP/1.1\r\nHost: x\r\nX-Vault-Token: root\r\n";
+        let first = format!("POST /v1/transit/encrypt/k {head}Content-Length: {}\r\n\r\n{body}", body.len());
+        let mut stream = TcpStream::connect(whole.address).await.unwrap();
+        stream
+            .write_all(format!("{first}GET /v1/sys/mounts {head}Connection: close\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
+        let mut out = String::new();
+        stream.read_to_string(&mut out).await.unwrap();
+        let statuses: Vec<&str> = out.split("HTTP/1.1 ").skip(1).filter_map(|text| text.get(..3)).collect();
+        assert_eq!(statuses, [status.to_string().as_str(), "200"], "{code}: {out}");
+    }
+    let text = whole.ask("GET /v1/sys/metrics?format=prometheus", "root", "").await.body;
+    let codes: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("vault_core_response_status_code{code=\"")?.get(..3))
+        .collect();
+    assert_eq!(codes, ["200", "204", "400"]);
+}
+
+#[tokio::test]
 async fn an_open_listener_tells_its_metrics_to_anybody_and_while_it_is_sealed() {
     let whole = Whole::with(|config| config.open_metrics = true).await;
     let told = whole.ask("GET /v1/sys/metrics?format=prometheus", "", "").await;

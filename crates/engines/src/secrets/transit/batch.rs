@@ -133,7 +133,8 @@ pub(super) fn answer<T: Serialize + Send>(batch_results: Vec<T>) -> Result<Outco
     Data(Results { batch_results }).into_outcome()
 }
 
-/// Answers a batch with 400 when an item failed, or with the caller's own code when another succeeded.
+/// Answers a batch with 400 when an item failed, or with the caller's own code when another succeeded. A code below 200
+/// would be no final response; metrics count 400 whatever the code is.
 pub(super) fn answer_strictly<T: Serialize + Send>(
     cx: &mut Cx,
     batch_results: Vec<T>,
@@ -143,7 +144,7 @@ pub(super) fn answer_strictly<T: Serialize + Send>(
     if failed == 0 {
         return answer(batch_results);
     }
-    let mut status = Status::BAD_REQUEST;
+    let (mut status, decided) = (Status::BAD_REQUEST, Some(Status::BAD_REQUEST));
     if let Some(Int(code)) = partial.filter(|_| failed < batch_results.len()) {
         match u16::try_from(code).ok().filter(|code| (200..600).contains(code)) {
             Some(code) => status = Status(code),
@@ -152,7 +153,7 @@ pub(super) fn answer_strictly<T: Serialize + Send>(
             }
         }
     }
-    WithStatus(status, Data(Results { batch_results })).into_outcome()
+    Ok(Outcome { decided, ..WithStatus(status, Data(Results { batch_results })).into_outcome()? })
 }
 
 /// Lets other requests run between the items of a batch whose key is slow to use.
