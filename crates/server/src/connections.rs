@@ -9,7 +9,7 @@
 mod charge;
 mod peer;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -49,13 +49,17 @@ pub(crate) struct Connections {
     pressed: AtomicBool,
     open: Mutex<Open>,
     ended: Notify,
+    /// How many connections were looked at to find those that give way.
+    #[cfg(test)]
+    looked_at: AtomicUsize,
 }
 
 #[derive(Default)]
 struct Open {
     next: u64,
     peers: HashMap<u64, Arc<Peer>>,
-    sources: HashMap<IpAddr, usize>,
+    /// The connections of each address that are not closing.
+    sources: HashMap<IpAddr, HashSet<u64>>,
     /// How many of `peers` are closing.
     closing: usize,
 }
@@ -101,6 +105,8 @@ impl Connections {
             pressed: AtomicBool::new(false),
             open: Mutex::default(),
             ended: Notify::new(),
+            #[cfg(test)]
+            looked_at: AtomicUsize::new(0),
         })
     }
 
@@ -120,12 +126,12 @@ impl Connections {
         let mut open = self.open.lock();
         let address = source.address.map(|address| network(address.ip()));
         if let (Some(address), Some(most)) = (address, source.most) {
-            let others = open.sources.get(&address).copied().unwrap_or_default();
-            if others >= most && !self.make_room(&mut open, most, |peer| peer.network() == Some(address)) {
+            let others = open.sources.get(&address).map_or(0, HashSet::len);
+            if others >= most && !self.make_room(&mut open, most, Some(address)) {
                 return None;
             }
         }
-        if open.peers.len() - open.closing >= self.most && !self.make_room(&mut open, self.most, |_| true) {
+        if open.peers.len() - open.closing >= self.most && !self.make_room(&mut open, self.most, None) {
             return None;
         }
         open.next += 1;
@@ -134,22 +140,25 @@ impl Connections {
         let peer = Arc::new(Peer::new(self.clone(), source.address, base, self.stopwatch));
         open.peers.insert(id, peer.clone());
         if let Some(address) = address {
-            *open.sources.entry(address).or_default() += 1;
+            open.sources.entry(address).or_default().insert(id);
         }
         drop(open);
         self.relieve();
         Some(Place { peer, id })
     }
 
-    /// Closes the longest idle connections of those that `of` tells, a part of `most` at once.
-    fn make_room(&self, open: &mut Open, most: usize, of: impl Fn(&Peer) -> bool) -> bool {
+    /// Closes the longest idle connections of an address, or of all, a part of `most` at once. Looks at no others, so that
+    /// an address at a low cap does not cost more with each connection of others.
+    fn make_room(&self, open: &mut Open, most: usize, of: Option<IpAddr>) -> bool {
         let now = self.stopwatch.millis();
-        let mut idle: Vec<_> = open
-            .peers
-            .iter()
-            .filter(|(_, peer)| of(peer))
-            .filter_map(|(id, p)| Some((p.idleness(now)?, *id)))
-            .collect();
+        let candidates: Vec<u64> = match of {
+            Some(address) => open.sources.get(&address).into_iter().flatten().copied().collect(),
+            None => open.peers.keys().copied().collect(),
+        };
+        #[cfg(test)]
+        self.looked_at.fetch_add(candidates.len(), Ordering::Relaxed);
+        let mut idle: Vec<_> =
+            candidates.iter().filter_map(|id| Some((open.peers.get(id)?.idleness(now)?, *id))).collect();
         // Of equally idle ones the oldest goes first.
         idle.sort_unstable_by_key(|(idleness, id)| (std::cmp::Reverse(*idleness), *id));
         idle.truncate((most / BATCH).max(1));
@@ -230,7 +239,7 @@ impl Connections {
             if peer.is_closing() {
                 open.closing -= 1;
             } else {
-                open.leave(&peer);
+                open.leave(&peer, id);
             }
         }
         drop(open);
@@ -271,15 +280,15 @@ impl Open {
         let Some(peer) = self.peers.get(&id).cloned() else { return 0 };
         let Some(held) = peer.close() else { return 0 };
         self.closing += 1;
-        self.leave(&peer);
+        self.leave(&peer, id);
         held
     }
 
-    fn leave(&mut self, peer: &Peer) {
+    fn leave(&mut self, peer: &Peer, id: u64) {
         let Some(address) = peer.network() else { return };
-        if let Some(count) = self.sources.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(ids) = self.sources.get_mut(&address) {
+            ids.remove(&id);
+            if ids.is_empty() {
                 self.sources.remove(&address);
             }
         }
@@ -330,6 +339,16 @@ mod tests {
         let free = Source { most: None, ..from(1) };
         let exempt: Vec<_> = (0..20).map(|_| all.admit(free).unwrap()).collect();
         assert_eq!((closing(&exempt), closing(&own).len()), (vec![], 16));
+    }
+
+    #[test]
+    fn sec_kf10_at_the_cap_of_an_address_only_its_connections_are_looked_at() {
+        let all = Connections::new(10_000);
+        let others: Vec<_> = (0..500).map(|n| all.admit(Source { most: None, ..from(n as u8) }).unwrap()).collect();
+        let own: Vec<_> = (0..100).map(|_| all.admit(Source { most: Some(12), ..from(1) }).unwrap()).collect();
+        assert_eq!(closing(&others).len() + closing(&own).len(), 90);
+        // Two of the others have the same address.
+        assert_eq!(all.looked_at.load(Ordering::Relaxed), 90 * 12);
     }
 
     #[test]

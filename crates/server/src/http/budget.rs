@@ -24,8 +24,11 @@ mod cost {
     pub(super) const WORD: usize = 17;
 }
 
-/// Refuses a body that exceeds a limit.
-pub(crate) fn check(text: &[u8], limits: &JsonLimits) -> Result<(), Answer> {
+/// The length of the shortest member of an object with its comma, in bytes: `"":1,`.
+const SHORTEST_MEMBER: usize = 5;
+
+/// Refuses a body that exceeds a limit. Returns how many members its object has, at most.
+pub(crate) fn check(text: &[u8], limits: &JsonLimits) -> Result<usize, Answer> {
     // The text itself is kept.
     if text.len() > limits.memory {
         return Err(too_much_memory());
@@ -39,9 +42,9 @@ pub(crate) fn check(text: &[u8], limits: &JsonLimits) -> Result<(), Answer> {
         .min(limits.array_elements)
         .min(limits.memory / cost::OBJECT);
     if text.len() <= least {
-        return Ok(());
+        return Ok(text.len() / SHORTEST_MEMBER);
     }
-    Count { limits, strings: 0, memory: 0, open: Vec::with_capacity(8) }.run(text)
+    Count { limits, strings: 0, memory: 0, members: 1, open: Vec::with_capacity(8) }.run(text)
 }
 
 /// Refuses a form of so many parameters as JSON of so many names and values is refused.
@@ -57,6 +60,8 @@ struct Count<'a> {
     strings: usize,
     /// Estimated bytes so far.
     memory: usize,
+    /// Members of the outermost object so far.
+    members: usize,
     /// Each open object or array.
     open: Vec<Container>,
 }
@@ -70,7 +75,7 @@ struct Container {
 }
 
 impl Count<'_> {
-    fn run(mut self, text: &[u8]) -> Result<(), Answer> {
+    fn run(mut self, text: &[u8]) -> Result<usize, Answer> {
         for token in Tokens::new(text) {
             match token.kind {
                 Kind::String { .. } => self.string(&token)?,
@@ -88,7 +93,7 @@ impl Count<'_> {
                 Kind::Word => self.word(token.text)?,
             }
         }
-        Ok(())
+        Ok(self.members)
     }
 
     fn spend(&mut self, memory: usize) -> Result<(), Answer> {
@@ -129,6 +134,7 @@ impl Count<'_> {
     }
 
     fn comma(&mut self) -> Result<(), Answer> {
+        self.members += usize::from(self.open.len() == 1);
         if let Some(container) = self.open.last_mut() {
             container.commas += 1;
             if container.commas >= container.bound {
@@ -161,7 +167,23 @@ mod tests {
     use super::*;
 
     fn verdict(text: &str) -> Result<(), String> {
-        check(text.as_bytes(), &JsonLimits::default()).map_err(|a| String::from_utf8_lossy(&a.body).into_owned())
+        let refused = |a: Answer| String::from_utf8_lossy(&a.body).into_owned();
+        check(text.as_bytes(), &JsonLimits::default()).map(drop).map_err(refused)
+    }
+
+    #[test]
+    fn the_members_of_the_outermost_object_are_counted() {
+        let members = |text: &str| check(text.as_bytes(), &JsonLimits::default()).ok();
+        let long = "x".repeat(1000);
+        for (text, expected) in [
+            (format!("{{\"a\":\"{long}\"}}"), 1),
+            (format!("{{\"a\":\"{long}\",\"b\":[1,2,{{\"c\":1,\"d\":2}}],\"e\":\",\"}}"), 3),
+            (format!("{{{}}}", vec!["\"\":1"; 500].join(",")), 500),
+        ] {
+            assert_eq!(members(&text), Some(expected), "{text}");
+        }
+        // A short text is not looked through.
+        assert_eq!(members(&format!("{{{}}}", vec!["\"\":1"; 40].join(","))), Some(40));
     }
 
     #[test]

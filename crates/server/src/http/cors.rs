@@ -4,7 +4,8 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
     ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
 };
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode};
 use keepfast_core::admission::cors::{Cors, METHODS};
 
 use super::answer::{Answer, Told};
@@ -13,18 +14,18 @@ use super::answer::{Answer, Told};
 const REMEMBER: HeaderValue = HeaderValue::from_static("300");
 const ASKABLE: &[&str] = &["DELETE", "GET", "OPTIONS", "POST", "PUT", "LIST", "SCAN"];
 
-/// Judges a request by its origin, if it tells one. `told` gets the headers for the answer. `Err` is the answer: a
-/// refusal, or what a preflight is told.
-pub(crate) fn judge<B>(request: &Request<B>, cors: Option<&Cors>, told: &mut Told) -> Result<(), Answer> {
-    let (Some(cors), Some(origin)) = (cors, request.headers().get(ORIGIN)) else { return Ok(()) };
+/// Judges a request by its origin, if it has one. `told` gets the headers for the answer. `Err` is the answer: a refusal,
+/// or the answer to a preflight.
+pub(crate) fn judge(head: &Parts, cors: Option<&Cors>, told: &mut Told) -> Result<(), Answer> {
+    let (Some(cors), Some(origin)) = (cors, head.headers.get(ORIGIN)) else { return Ok(()) };
     if !origin.to_str().is_ok_and(|origin| cors.allows(origin)) {
         return Err(Answer::error(StatusCode::FORBIDDEN, "origin not allowed"));
     }
-    if request.method() != Method::OPTIONS {
+    if head.method != Method::OPTIONS {
         allow(origin, told);
         return Ok(());
     }
-    let asked = request.headers().get(ACCESS_CONTROL_REQUEST_METHOD).and_then(|m| m.to_str().ok());
+    let asked = head.headers.get(ACCESS_CONTROL_REQUEST_METHOD).and_then(|m| m.to_str().ok());
     if !asked.is_some_and(|method| ASKABLE.contains(&method)) {
         return Err(Answer::empty(StatusCode::METHOD_NOT_ALLOWED));
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, EXPECT, HOST};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, EXPECT, HOST, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use keepfast_core::RecordedHeader;
@@ -112,6 +112,20 @@ pub(crate) fn token(headers: &HeaderMap, longest: usize) -> Result<Option<Secret
         return Ok(None);
     }
     Ok(Some(SecretString::new(String::from_utf8_lossy(bytes).into_owned())))
+}
+
+/// The values that a request keeps of its headers, or that its answer repeats.
+pub(crate) fn kept<'a>(
+    headers: &'a HeaderMap,
+    recorded: &'a BTreeMap<String, bool>,
+) -> impl Iterator<Item = &'a HeaderValue> {
+    let own = [TOKEN, AUTHORIZATION, NAMESPACE, WRAP_TTL, ORIGIN];
+    own.into_iter().flat_map(|name| headers.get_all(name)).chain(recorded.keys().flat_map(|name| headers.get_all(name)))
+}
+
+/// The length of a value as text, at most: a byte that is not UTF-8 becomes a character of three.
+pub(crate) fn text_length(value: &HeaderValue) -> usize {
+    value.as_bytes().iter().map(|byte| if byte.is_ascii() { 1 } else { 3 }).sum()
 }
 
 /// The namespace without slashes around it; empty for the root namespace.

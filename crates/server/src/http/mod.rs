@@ -151,11 +151,6 @@ impl<K: Kernel> Edge<K> {
         held: &mut Charge,
         told: &mut Told,
     ) -> Result<Admitted, Answer> {
-        let cors = self.admission.rules().cors.clone();
-        if let Err(refusal) = cors::judge(&request, cors.as_deref(), told) {
-            unread::discard(request.into_body(), self.rules.limits.read_timeout, peer);
-            return Err(refusal);
-        }
         let admitting = Admitting {
             kernel: &*self.kernel,
             rules: &self.rules,

@@ -1,5 +1,6 @@
 //! The first stage of a request's journey: from HTTP to [`Incoming`], in the order in which strangers are cheapest to refuse.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -16,10 +17,14 @@ use keepfast_framework::{CanonicalPath, Input, Operation};
 use super::answer::{Answer, Told};
 use super::body::{self, BodyMemory, Receiving, Sender, Share};
 use super::query::Query;
-use super::{FIRST_STREAMS, Kernel, headers, path, quota, unread};
+use super::{FIRST_STREAMS, Kernel, cors, headers, path, quota, unread};
 use crate::config::{Forwarded, Limits};
 use crate::connection::HEAD_INCLUDED;
 use crate::connections::{Charge, Peer};
+
+/// What a parameter of a query takes in memory beside its text, in bytes: two strings with their allocations, twice while
+/// they become a map.
+const PARAMETER: usize = 192;
 
 /// The rules of one listener.
 pub(crate) struct Rules {
@@ -46,8 +51,8 @@ pub(crate) struct Admitting<'a, K> {
 }
 
 /// Makes an [`Incoming`] of a request, or the answer that refuses it. Headers and quotas are judged before a byte of the
-/// body is read, and the head is dropped before the body is awaited. `told` gets the headers with which the answer tells
-/// what is left of a quota.
+/// body is read, and the head is dropped before the body is awaited. `told` gets the headers for the answer: those of CORS
+/// and what is left of a quota.
 pub(crate) async fn admit<K: Kernel>(
     request: Request<hyper::body::Incoming>,
     admitting: Admitting<'_, K>,
@@ -72,18 +77,12 @@ pub(crate) async fn admit<K: Kernel>(
 async fn admit_parts<K: Kernel>(
     head: Parts,
     body: &mut Option<hyper::body::Incoming>,
-    admitting: Admitting<'_, K>,
+    mut admitting: Admitting<'_, K>,
     told: &mut Told,
 ) -> Result<Admitted, Answer> {
-    let expands = head.version == Version::HTTP_2;
+    charge(&head, &mut admitting)?;
+    cors::judge(&head, admitting.admission.rules().cors.as_deref(), told)?;
     let (mut head, form) = read_head(head, &admitting, told)?;
-    let length = length(&head);
-    if expands && !admitting.peer.count_head(length) {
-        let text = "the header fields of the requests without a live token on this connection are too long";
-        return Err(Answer::error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text));
-    }
-    // Of HTTP/1 a short head counts with the connection.
-    admitting.held.add(if expands { length } else { length.saturating_sub(HEAD_INCLUDED) });
     let announced = body.as_ref().map_or(Some(0), |body| body.size_hint().exact());
     let sender = admitting.sender(head.token.as_ref(), head.remote, announced).await?;
     if !matches!(head.operation, Operation::Update | Operation::Patch) {
@@ -105,12 +104,29 @@ async fn admit_parts<K: Kernel>(
     }
 }
 
-/// How many bytes a request keeps of its head.
-fn length(incoming: &Incoming) -> usize {
-    let query = incoming.input.query.iter().map(|(name, value)| name.len() + value.length());
-    let headers = incoming.headers.iter().flat_map(|header| &header.values).map(String::len);
-    let token = incoming.token.as_ref().map_or(0, |token| token.expose().len());
-    incoming.path.as_str().len() + incoming.namespace.len() + token + query.chain(headers).sum::<usize>()
+/// Counts what a request keeps of its head, before anything is answered or recorded of it.
+///
+/// # Errors
+/// 431 where the heads of a connection of HTTP/2 are out of proportion to what it has sent.
+fn charge<K>(head: &Parts, admitting: &mut Admitting<'_, K>) -> Result<(), Answer> {
+    let length = kept_length(head, &admitting.admission.rules().recorded_headers);
+    let expands = head.version == Version::HTTP_2;
+    if expands && !admitting.peer.count_head(length) {
+        let text = "the header fields of the requests without a live token on this connection are too long";
+        return Err(Answer::error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text));
+    }
+    let parameters = head.uri.query().map_or(0, |query| query.matches('&').count() * PARAMETER);
+    // Of HTTP/1 a short head counts with the connection.
+    admitting.held.add(if expands { length } else { length.saturating_sub(HEAD_INCLUDED) } + parameters);
+    Ok(())
+}
+
+/// How many bytes a request keeps of its head, at most: in the audit entry, in memory while it is handled, and in an answer
+/// that repeats them.
+fn kept_length(head: &Parts, recorded: &BTreeMap<String, bool>) -> usize {
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let values = headers::kept(&head.headers, recorded).map(headers::text_length);
+    target + values.sum::<usize>()
 }
 
 impl<K: Kernel> Admitting<'_, K> {

@@ -4,7 +4,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 
 use super::whole::Whole;
-use super::{Told, exchange};
+use super::{Told, exchange, strangers};
 
 impl Whole {
     async fn with_headers(&self, line: &str, headers: &[&str]) -> Told {
@@ -39,6 +39,23 @@ async fn a_spent_quota_is_429_before_the_body_is_read() {
     let log = std::fs::read_to_string(whole.audit.path()).unwrap();
     let refused = log.lines().filter(|line| line.contains("\"operation\":\"update\"") && line.contains("cubbyhole/a"));
     assert_eq!(refused.count(), 1, "{log}");
+}
+
+#[tokio::test]
+async fn sec_kf55_refusals_of_a_quota_are_recorded_in_proportion() {
+    const COUNT: u32 = 500;
+    let whole = Whole::start().await;
+    whole.set("sys/quotas/config", json!({ "enable_rate_limit_audit_logging": true })).await;
+    whole.set("sys/quotas/rate-limit/q", json!({ "rate": 1, "interval": 3600, "path": "cubbyhole/" })).await;
+    let path = format!("/v1/cubbyhole/{}", "a".repeat(2000));
+    let raw = strangers::repeated(&path, COUNT);
+    let stream = TcpStream::connect(whole.address).await.unwrap();
+    strangers::answered(stream, &raw, COUNT as usize).await;
+    let log = std::fs::read_to_string(whole.audit.path()).unwrap();
+    let recorded = log.lines().filter(|line| line.contains(&path[4..])).count();
+    // The first request is served.
+    let most = ((8 << 10) + 4 * raw.len()) / path.len() + 1;
+    assert!((4..=most).contains(&recorded), "{recorded} entries of {COUNT} requests, {most} are in proportion");
 }
 
 #[tokio::test]

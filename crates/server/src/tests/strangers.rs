@@ -107,14 +107,10 @@ async fn bytes_of_responses(stream: &mut (impl tokio::io::AsyncRead + Unpin), st
     bytes
 }
 
-#[tokio::test]
-async fn sec_kf55_fields_of_hpack_count_as_long_as_they_are() {
-    const COUNT: u32 = 500;
-    let server = Server::start().await;
-    let mut stream = server.connect().await;
-    let path = format!("/v1/{}", "a".repeat(2000));
+/// Frames of so many GET requests of one path, which HPACK repeats by one byte.
+pub(super) fn repeated(path: &str, count: u32) -> Vec<u8> {
     let mut raw = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
-    for n in 0..COUNT {
+    for n in 0..count {
         // GET, http, and a literal path that enters the dynamic table; later the entry of the table (RFC 7541 section 6).
         let mut fields = vec![0x82, 0x86];
         if n == 0 {
@@ -128,13 +124,41 @@ async fn sec_kf55_fields_of_hpack_count_as_long_as_they_are() {
         raw.extend_from_slice(&(2 * n + 1).to_be_bytes());
         raw.extend_from_slice(&fields);
     }
+    raw
+}
+
+/// The bytes of DATA in the responses to the frames of so many requests.
+pub(super) async fn answered(mut stream: TcpStream, raw: &[u8], requests: usize) -> usize {
     let (mut reading, mut writing) = stream.split();
-    let both = async { tokio::join!(writing.write_all(&raw), bytes_of_responses(&mut reading, COUNT as usize)) };
+    let both = async { tokio::join!(writing.write_all(raw), bytes_of_responses(&mut reading, requests)) };
     let (written, bytes) = tokio::time::timeout(Duration::from_secs(20), both).await.expect("all are answered");
     written.unwrap();
-    // The kernel of the tests repeats the path.
-    assert!(bytes > 2 * path.len(), "{bytes}: the first ones are served");
-    assert!(bytes < (8 << 10) + 4 * raw.len() + COUNT as usize * 120, "{bytes} of {} received", raw.len());
+    bytes
+}
+
+#[tokio::test]
+async fn sec_kf55_fields_of_hpack_count_as_long_as_they_are() {
+    const COUNT: u32 = 500;
+    let server = Server::start().await;
+    // The kernel of the tests repeats the path, and so does the page of a redirect to the clean path.
+    for path in [format!("/v1/{}", "a".repeat(2000)), format!("/v1//{}", "a".repeat(2000))] {
+        let raw = repeated(&path, COUNT);
+        let bytes = answered(server.connect().await, &raw, COUNT as usize).await;
+        assert!(bytes > 2 * path.len(), "{bytes}: the first ones are served");
+        assert!(bytes < (8 << 10) + 4 * raw.len() + COUNT as usize * 120, "{bytes} of {} received", raw.len());
+    }
+}
+
+#[tokio::test]
+async fn sec_kf56_the_parameters_of_a_query_count_before_they_are_built() {
+    let server = Server::start().await;
+    let query = (0..1000).map(|n| format!("{n}=")).collect::<Vec<_>>().join("&");
+    let mut stream = server.connect().await;
+    stream.write_all(format!("GET /v1/test/wait?{query} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+    server.kernel.started.notified().await;
+    let held = server.connections.held_by_strangers();
+    assert!(held > (28 << 10) + 999 * 150, "{held}");
+    server.kernel.go.notify_one();
 }
 
 #[tokio::test]

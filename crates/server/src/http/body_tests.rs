@@ -1,0 +1,168 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+use super::*;
+use crate::connections::{Connections, Source};
+
+#[test]
+fn a_form_becomes_an_object_and_a_malformed_one_is_refused() {
+    let json = |text: &str| {
+        let body = parse_form(Bytes::copy_from_slice(text.as_bytes()), JsonLimits::default(), &mut known_share());
+        body.map(|b| String::from_utf8(b.raw().to_vec()).unwrap()).map_err(|a| a.status.as_u16())
+    };
+    assert_eq!(json("a=b&c=d+e%21&a=f&x"), Ok("{\"a\":\"b,f\",\"c\":\"d e!\",\"x\":\"\"}".into()));
+    assert_eq!(json(""), Ok(String::new()));
+    for bad in ["a=b;c=d", "%zz=1", "a=%ff"] {
+        assert_eq!(json(bad), Err(400), "{bad}");
+    }
+}
+
+#[test]
+fn sec_ds02_a_form_has_bounds_before_anything_is_built() {
+    let status = |text: &str| bounded_parameters(text.as_bytes()).map(drop).map_err(|a| a.status.as_u16());
+    let distinct = |n: usize| (0..n).map(|at| format!("{at}=")).collect::<Vec<_>>().join("&");
+    assert_eq!((status(&distinct(10_000)), status(&distinct(10_001))), (Ok(()), Err(400)));
+    assert_eq!((status(&vec!["a="; 10_000].join("&")), status(&vec!["a="; 10_001].join("&"))), (Ok(()), Err(400)));
+    let long = |n: usize| format!("a={}", "x".repeat(n - 2));
+    assert_eq!((status(&long(10 << 20)), status(&long((10 << 20) + 1))), (Ok(()), Err(400)));
+}
+
+fn known_share() -> Share {
+    BodyMemory::new(64 << 20).share(Sender::Known, place(true).peer())
+}
+
+#[test]
+fn sec_kf50_a_form_of_a_stranger_has_the_limits_of_json() {
+    let status = |form: &str, sender: Sender| {
+        let mut share = BodyMemory::new(64 << 20).share(sender, place(false).peer());
+        let body = parse_form(Bytes::copy_from_slice(form.as_bytes()), JsonLimits::default(), &mut share);
+        body.map(drop).map_err(|a| a.status.as_u16())
+    };
+    let distinct = |n: usize| (0..n).map(|at| format!("{at}=")).collect::<Vec<_>>().join("&");
+    assert_eq!(
+        (status(&distinct(500), Sender::Stranger), status(&distinct(501), Sender::Stranger)),
+        (Ok(()), Err(400))
+    );
+    assert_eq!(status(&vec!["a=b"; 501].join("&"), Sender::Stranger), Err(400), "before names are compared");
+    assert_eq!(status(&distinct(10_000), Sender::Known), Ok(()));
+}
+
+#[test]
+fn sec_kf50_what_is_built_of_a_form_is_counted_before() {
+    let refused = |form: &str, bytes: usize| {
+        let mut share = BodyMemory::new(bytes).share(Sender::Known, place(true).peer());
+        parse_form(Bytes::copy_from_slice(form.as_bytes()), JsonLimits::default(), &mut share)
+            .is_err_and(|a| a.status == 503)
+    };
+    let many = vec!["a"; 9_000].join("&");
+    let needed = 2 * many.len() + 9_000 * PARAMETER - FREE;
+    assert!(refused(&many, needed - 1) && !refused(&many, needed));
+    // One byte becomes six.
+    let controls = format!("a={}", "\u{1}".repeat(100_000));
+    assert!(refused(&controls, 600_000) && !refused(&controls, 700_000));
+}
+
+#[test]
+fn the_length_of_an_object_is_that_of_its_text() {
+    let every: String = (0..=0x7f_u8).map(char::from).collect();
+    for text in ["", "ä€😀", every.as_str()] {
+        for object in [
+            serde_json::Map::from_iter([(text.to_owned(), text.into())]),
+            serde_json::Map::from_iter([("a".to_owned(), text.into()), ("b".to_owned(), text.into())]),
+        ] {
+            let length = json_length(&object);
+            assert_eq!(serde_json::Value::Object(object).to_string().len(), length);
+        }
+    }
+}
+
+#[test]
+fn sec_kf56_the_fields_of_a_json_object_are_counted_before_they_are_built() {
+    let all = Connections::new(1);
+    let (memory, place) = (BodyMemory::new(1 << 20), all.admit(Source::default()).unwrap());
+    let text = Bytes::from(format!("{{{}}}", (0..900).map(|n| format!("\"{n}\":1")).collect::<Vec<_>>().join(",")));
+    let mut share = memory.share(Sender::Stranger, place.peer());
+    let before = all.held_by_strangers();
+    let body = parse_json(text.clone(), &JsonLimits::default(), &mut share).unwrap();
+    let held = all.held_by_strangers() - before;
+    assert_eq!((body.fields().count(), held), (900, text.len() + 900 * PARAMETER));
+    let refused =
+        parse_json(text, &JsonLimits::default(), &mut BodyMemory::new(100_000).share(Sender::Known, place.peer()));
+    assert!(refused.is_err_and(|answer| answer.status == 503));
+}
+
+#[test]
+fn sec_ds02_bytes_that_are_no_text_count_as_what_replaces_them() {
+    let text = || Bytes::from([b"{\"a\":\"".to_vec(), vec![0xff; FREE], b"\"}".to_vec()].concat());
+    let body = parse_json(
+        text(),
+        &JsonLimits::default(),
+        &mut BodyMemory::new(1 << 20).share(Sender::Known, place(true).peer()),
+    )
+    .unwrap();
+    assert_eq!(body.raw().len(), 3 * FREE + 8);
+    let refusal = parse_json(
+        text(),
+        &JsonLimits::default(),
+        &mut BodyMemory::new(2 * FREE).share(Sender::Known, place(true).peer()),
+    )
+    .err()
+    .unwrap();
+    assert_eq!(refusal.status, 503);
+}
+
+fn place(known: bool) -> crate::connections::Place {
+    let place = Connections::new(1).admit(Source::default()).unwrap();
+    if known {
+        place.peer().set_known();
+    }
+    place
+}
+
+#[test]
+fn sec_ds02_large_bodies_share_one_budget_and_give_it_back() {
+    let (memory, place) = (BodyMemory::new(1 << 20), place(true));
+    let share = || memory.share(Sender::Known, place.peer());
+    let (mut a, mut b) = (share(), share());
+    assert!(a.cover(FREE) && a.cover(FREE + 700_000) && a.cover(FREE + 700_000));
+    assert!(b.cover(FREE) && !b.cover(FREE + 700_000));
+    drop(a);
+    assert!(b.cover(FREE + 700_000));
+    drop(b);
+    assert_eq!(memory.left.load(Ordering::Acquire), 1 << 20);
+}
+
+#[test]
+fn sec_kf09_a_body_keeps_a_least_rate() {
+    let time = |length: usize| time_for(length, Duration::from_secs(30)).as_secs();
+    assert_eq!([0, 1, 2048, 20 << 10, 50 << 10, 32 << 20].map(time), [5, 5, 6, 15, 30, 30]);
+    assert_eq!(time_for(1 << 20, Duration::from_millis(40)), Duration::from_millis(40));
+}
+
+#[test]
+fn sec_kf09_strangers_take_nothing_from_known_clients() {
+    let (memory, known, unknown) = (BodyMemory::new(32 << 20), place(true), place(false));
+    // Behind a proxy whose connection is known they have a part of their own.
+    let mut behind: Vec<_> = (0..100).map(|_| memory.share(Sender::Stranger, known.peer())).collect();
+    let covered = behind.iter_mut().filter_map(|share| share.cover(STRANGERS_BODY).then_some(())).count();
+    assert_eq!(covered, (1 << 20) / (STRANGERS_BODY - FREE));
+    // On their own connections all that they send counts for those.
+    let mut alone = memory.share(Sender::Stranger, unknown.peer());
+    assert!(alone.cover(STRANGERS_BODY));
+    assert_eq!(memory.left.load(Ordering::Acquire), 32 << 20);
+    drop(behind);
+    assert_eq!(memory.left_for_strangers.load(Ordering::Acquire), 1 << 20);
+}
+
+#[test]
+fn sec_kf09_bodies_whose_token_is_not_looked_up_share_the_memory_of_strangers() {
+    let (memory, place) = (BodyMemory::new(32 << 20), place(true));
+    let of = |length: usize| memory.unchecked(Some(length as u64));
+    assert!(memory.unchecked(None).is_none() && of(FREE + 1).is_none());
+    let mut shares: Vec<_> = std::iter::from_fn(|| of(FREE)).map(|sender| memory.share(sender, place.peer())).collect();
+    assert_eq!(shares.len(), (1 << 20) / FREE);
+    assert!(shares.iter_mut().all(|share| share.cover(FREE)));
+    assert_eq!(memory.left.load(Ordering::Acquire), 32 << 20);
+    // Now the token decides, but for what is very small.
+    assert!(of(UNCHECKED + 1).is_none() && matches!(of(UNCHECKED), Some(Sender::Known)));
+    drop(shares);
+    assert_eq!(memory.left_for_strangers.load(Ordering::Acquire), 1 << 20);
+}
