@@ -11,10 +11,10 @@ use keepfast_crypto::secret::SecretString;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error as DeError, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use crate::duration::parse_int;
 pub use crate::duration::{go_duration, parse_duration};
+pub use crate::raw_object::RawObject;
 pub use keepfast_go::{Quoted, type_name};
 
 /// A text; numbers and booleans are taken as their text.
@@ -61,10 +61,6 @@ pub struct Ints(pub Vec<i64>);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pairs(pub BTreeMap<String, String>);
 
-/// A JSON object as it was sent, or `null`: nothing of it is rounded, sorted or re-written.
-#[derive(Clone, Debug)]
-pub struct RawObject(pub Box<RawValue>);
-
 /// Any JSON object.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Object(pub serde_json::Map<String, Value>);
@@ -102,7 +98,7 @@ impl fmt::Display for Text {
     }
 }
 
-fn unconvertible(expected: &str, value: &Value) -> String {
+pub(crate) fn unconvertible(expected: &str, value: &Value) -> String {
     format!("'' expected type '{expected}', got unconvertible type '{}'", type_name(value))
 }
 
@@ -386,29 +382,6 @@ impl<'de> Deserialize<'de> for Pairs {
     }
 }
 
-impl<'de> Deserialize<'de> for RawObject {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let raw = Box::<RawValue>::deserialize(d)?;
-        let kind = match raw.get().as_bytes().first() {
-            Some(b'{' | b'n') => return Ok(RawObject(raw)),
-            Some(b'[') => return put_together(&raw).map_err(D::Error::custom),
-            Some(b'"') => Value::String(String::new()),
-            Some(b't' | b'f') => Value::Bool(true),
-            _ => Value::from(0),
-        };
-        Err(D::Error::custom(unconvertible("map[string]interface {}", &kind)))
-    }
-}
-
-/// A list of objects as one object, each value as it was sent.
-fn put_together(raw: &RawValue) -> Result<RawObject, String> {
-    object_of(serde_json::from_str(raw.get()).map_err(|_| "invalid JSON".to_owned())?)?;
-    let parts: Vec<Option<BTreeMap<String, Box<RawValue>>>> = serde_json::from_str(raw.get())
-        .map_err(|_| unconvertible("map[string]interface {}", &Value::Array(Vec::new())))?;
-    let whole: BTreeMap<_, _> = parts.into_iter().flatten().flatten().collect();
-    serde_json::value::to_raw_value(&whole).map(RawObject).map_err(|_| "invalid JSON".to_owned())
-}
-
 /// For `#[serde(default, deserialize_with = "given")]`: tells a field that was sent as `null` from one that was not sent.
 ///
 /// # Errors
@@ -532,21 +505,6 @@ mod tests {
                 read::<Text>(given).unwrap_err(),
                 format!("'' expected type 'string', got unconvertible type '{kind}'")
             );
-        }
-    }
-
-    #[test]
-    fn a_raw_object_is_kept_as_sent_and_nothing_else_is_one() {
-        let raw: RawObject = serde_json::from_str("{\"n\": 1.10}").unwrap();
-        assert_eq!(raw.0.get(), "{\"n\": 1.10}");
-        assert_eq!(serde_json::from_str::<RawObject>("null").unwrap().0.get(), "null");
-        let raw: RawObject = serde_json::from_str("[{\"n\": 1.10}, null, {}]").unwrap();
-        assert_eq!(raw.0.get(), "{\"n\":1.10}");
-        let why = serde_json::from_str::<RawObject>("[[1]]").unwrap_err().to_string();
-        assert!(why.starts_with("'[0][0]' expected type"), "{why}");
-        for (sent, kind) in [("\"x\"", "string"), ("[1]", "json.Number"), ("1", "json.Number"), ("true", "bool")] {
-            let why = serde_json::from_str::<RawObject>(sent).unwrap_err().to_string();
-            assert!(why.contains(&format!("got unconvertible type '{kind}'")), "{why}");
         }
     }
 }
