@@ -176,16 +176,7 @@ pub(super) fn duration(details: &Details, name: &str) -> Result<Option<Duration>
         return Err(invalid("could not parse duration from input"));
     }
     let Some(text) = text(details, name) else { return Ok(None) };
-    let seconds = match text.parse::<i64>() {
-        Ok(seconds) => seconds,
-        Err(_) if text.bytes().all(|b| b.is_ascii_digit() || b == b'.') => {
-            return Err(invalid(&format!("time: missing unit in duration {text:?}")));
-        }
-        Err(_) => parse_duration(&text).map_err(|_| invalid(&format!("time: invalid duration {text:?}")))?,
-    };
-    if seconds.checked_mul(1_000_000_000).is_none() {
-        return Err(invalid("multiplication of durations resulted in overflow, one operand may be too large"));
-    }
+    let seconds = parse_duration(&text).map_err(|why| invalid(&why))?;
     Ok(u64::try_from(seconds).ok().filter(|s| *s > 0).map(Duration::from_secs))
 }
 
@@ -268,6 +259,11 @@ mod tests {
         assert_eq!(told("a"), "invalid a: could not parse duration from input");
         assert_eq!(told("b"), "invalid b: time: missing unit in duration \"1.5\"");
         assert!(told("c").starts_with("invalid c: multiplication of durations resulted in overflow"));
+        let wrong: Details = serde_json::from_str("{\"a\":1e3,\"b\":-0.0,\"c\":12345678901234567890}").unwrap();
+        let told = |name: &str| duration(&wrong, name).unwrap_err();
+        assert_eq!(told("a"), "invalid a: time: unknown unit \"e\" in duration \"1e3\"");
+        assert_eq!(told("b"), "invalid b: time: missing unit in duration \"-0.0\"");
+        assert_eq!(told("c"), "invalid c: time: invalid duration \"12345678901234567890\"");
     }
 
     #[test]
