@@ -6,16 +6,16 @@ use std::sync::Arc;
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::random;
 use keepfast_crypto::secret::{SecretBytes, SecretString};
-use keepfast_framework::{Error, Kind, Result};
+use keepfast_framework::{Engine as _, Error, Kind, Result};
 use keepfast_storage::{Barrier, MemoryBackend, StorageError};
 
 use crate::audit::{self, DeviceOptions};
 use crate::lifecycle::{Lifecycle, explained};
 use crate::seal::config::Sealed;
 use crate::seal::{SealConfig, SealShape};
-use crate::token::Authority;
 use crate::token::create::Spec;
-use crate::token::record::FIRST_TOKEN_PATH;
+use crate::token::record::{CREATED_TOKEN_PATH, FIRST_TOKEN_PATH};
+use crate::token::{Authority, TokenAuth};
 
 /// What a new server hands out, once.
 pub struct Initialized {
@@ -25,16 +25,16 @@ pub struct Initialized {
     pub root_token: SecretString,
 }
 
-/// What a development server has at `secret/`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DevKv {
-    /// Nothing.
-    None,
-    /// A KV engine without versions.
-    V1,
-    /// A KV engine with versions.
-    #[default]
-    V2,
+/// The mount of a development server.
+pub struct DevMount {
+    /// The path with its final slash.
+    pub path: &'static str,
+    /// The type of the secrets engine.
+    pub engine: &'static str,
+    /// The value of its option `version`.
+    pub version: &'static str,
+    /// Its description in `sys/mounts`.
+    pub description: &'static str,
 }
 
 /// Initialises the storage: keyring, seal configuration, mounts, policies, salts and first root token, all prepared in
@@ -100,7 +100,7 @@ async fn fill(
     let mut tx = unsealed.barrier.begin();
     // A chosen token reads as one that was made after the first, which is how OpenBao creates it.
     let (path, display_name) = match root_token {
-        Some(_) => ("auth/token/create", "token"),
+        Some(_) => (CREATED_TOKEN_PATH, TokenAuth::TYPE),
         None => (FIRST_TOKEN_PATH, "root"),
     };
     let spec = Spec {
@@ -117,21 +117,20 @@ async fn fill(
     Ok(made.id)
 }
 
-/// Initialises and unseals a development server with one share, and mounts a KV engine at `secret/`.
+/// Initialises and unseals a development server with one share, and mounts an engine.
 ///
-/// Fails when storage fails.
-pub(crate) async fn init_dev(server: &Lifecycle, root_token: Option<SecretString>, kv: DevKv) -> Result<Initialized> {
+/// Fails when storage fails, and with 400 for an engine that this server does not have.
+pub(crate) async fn init_dev(
+    server: &Lifecycle,
+    root_token: Option<SecretString>,
+    mount: Option<DevMount>,
+) -> Result<Initialized> {
     let made = initialize(server, SealShape { shares: 1, threshold: 1 }, root_token).await?;
     server.unseal(&made.shares).await?;
-    let version = match kv {
-        DevKv::None => None,
-        DevKv::V1 => Some("1"),
-        DevKv::V2 => Some("2"),
-    };
-    if let (Some(version), Some(unsealed)) = (version, server.unsealed()) {
-        let options = BTreeMap::from([("version".to_owned(), version.to_owned())]);
-        let mut entry = unsealed.mounts.entry(Kind::Secrets, "secret/", "kv", Some(options))?;
-        entry.description = "key/value secret storage".to_owned();
+    if let (Some(mount), Some(unsealed)) = (mount, server.unsealed()) {
+        let options = BTreeMap::from([("version".to_owned(), mount.version.to_owned())]);
+        let mut entry = unsealed.mounts.entry(Kind::Secrets, mount.path, mount.engine, Some(options))?;
+        entry.description = mount.description.to_owned();
         unsealed.mount_changes.mount(entry).await?;
     }
     Ok(made)

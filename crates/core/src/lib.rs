@@ -50,13 +50,13 @@
 
 pub mod admission;
 pub mod audit;
-mod bare;
 mod damaged;
 mod duties;
 #[cfg(feature = "test-support")]
 pub mod for_tests;
 mod identity;
 mod init;
+mod layout;
 mod lease;
 mod lifecycle;
 mod lockout;
@@ -78,9 +78,9 @@ mod unsealed;
 mod versions;
 mod wrapping;
 
-pub use bare::is_bare_path;
-pub use init::{DevKv, Initialized};
+pub use init::{DevMount, Initialized};
 pub use node::Node;
 pub use request::envelope::error_body;
 pub use request::{Incoming, OpenCeremonies, RecordedHeader, Response};
 pub use settings::Settings;
+pub use sys::sealed::answers_sealed;

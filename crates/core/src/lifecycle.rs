@@ -15,6 +15,7 @@ use crate::audit;
 use crate::audit::Allowed;
 use crate::audit::target::OpenedDevice;
 use crate::duties::Duties;
+use crate::layout::SYSTEM_STORAGE;
 use crate::metrics::Metrics;
 use crate::request::in_flight::InFlight;
 use crate::seal::{Custody, SealConfig, Unsealing};
@@ -177,7 +178,7 @@ impl Lifecycle {
 
     /// Notes the version of this server in the storage, and reads the rules of admission.
     pub(crate) async fn note_version(&self, unsealed: &Unsealed) -> Result<Rules> {
-        let view = unsealed.barrier.view("sys/");
+        let view = unsealed.barrier.view(SYSTEM_STORAGE);
         let mut tx = unsealed.barrier.begin();
         versions::note(&mut tx, &view, &self.settings.version, self.clock.now()).await?;
         let rules = Rules::load(&mut tx, &view).await?;

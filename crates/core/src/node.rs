@@ -15,17 +15,19 @@ use crate::metrics::{Item, Metrics, gather, usage};
 use crate::request::{Incoming, Response};
 use crate::settings::Settings;
 use crate::sys::System;
-use crate::sys::in_flight;
 use crate::sys::metrics::OpenMetrics;
+use crate::sys::{in_flight, sealed};
 use crate::token::TokenAuth;
 use crate::unsealed::Unsealed;
-use crate::{DevKv, Initialized, bare, init};
+use crate::{DevMount, Initialized, init};
 
 /// One server: uninitialised, sealed or unsealed.
 pub struct Node {
     pub(crate) lifecycle: Arc<Lifecycle>,
     /// The metrics for listeners with `unauthenticated_metrics_access`.
     open_metrics: OpenMetrics,
+    /// Answers what needs no unsealed server.
+    system: System,
 }
 
 impl Node {
@@ -34,9 +36,10 @@ impl Node {
         let metrics = Arc::<Metrics>::default();
         let backend: Arc<dyn Backend> = Arc::new(Timed::new(backend, clock.clone(), metrics.clone()));
         let admission = Arc::new(Admission::new(clock.clone(), metrics.clone()));
+        let handed = admission.clone();
         let lifecycle = Arc::new_cyclic(|lifecycle| {
             let (lifecycle, handed) = (lifecycle.clone(), admission.clone());
-            let system = Registered::with(move |_cx| {
+            let system = Registered::with_table(sealed::table(), move |_cx| {
                 let system = System::new(handed.clone(), lifecycle.clone());
                 Box::pin(async move { Ok(system) })
             });
@@ -44,15 +47,18 @@ impl Node {
             let engines = Arc::new(engines.preceded_by(vec![system, token]));
             Lifecycle::new(backend, clock, Arc::new(settings), engines, admission, metrics)
         });
-        Arc::new(Node { lifecycle, open_metrics: OpenMetrics::default() })
+        let system = System::new(handed, Arc::downgrade(&lifecycle));
+        Arc::new(Node { lifecycle, open_metrics: OpenMetrics::default(), system })
     }
 
     /// Answers one request.
     pub async fn handle(&self, incoming: Box<Incoming>) -> Response {
         // Boxed, as are all steps that few requests take: a future holds what it may wait for, and the whole journey is
         // moved to its place in memory with each request.
-        if bare::is_bare(&self.lifecycle, &incoming) {
-            return Box::pin(bare::handle(&self.lifecycle, *incoming)).await;
+        if sealed::answers_sealed(incoming.path.as_str())
+            && let Some(response) = Box::pin(sealed::answer(&self.system, &incoming)).await
+        {
+            return response;
         }
         match self.unsealed() {
             Some(unsealed) => unsealed.handle(incoming).await,
@@ -83,12 +89,12 @@ impl Node {
         Ok(self.lifecycle.seal_config().await?.is_some())
     }
 
-    /// Initialises and unseals a development server with one share, and mounts a KV engine at `secret/`.
+    /// Initialises and unseals a development server with one share, and mounts an engine.
     ///
     /// # Errors
     /// When storage fails.
-    pub async fn init_dev(&self, root_token: Option<SecretString>, kv: DevKv) -> Result<Initialized> {
-        init::init_dev(&self.lifecycle, root_token, kv).await
+    pub async fn init_dev(&self, root_token: Option<SecretString>, mount: Option<DevMount>) -> Result<Initialized> {
+        init::init_dev(&self.lifecycle, root_token, mount).await
     }
 
     /// What is decided before a request is read.

@@ -10,6 +10,7 @@ use keepfast_storage::Barrier;
 use crate::audit::target::OpenedDevice;
 use crate::audit::{Broker, created};
 use crate::identity::Identity;
+use crate::layout::{AUDIT_STORAGE, IDENTITY_STORAGE, SYSTEM_STORAGE, TOKEN_STORAGE};
 use crate::lease::{Leases, Revoker};
 use crate::lockout::Lockout;
 use crate::metrics::Metrics;
@@ -89,21 +90,21 @@ impl Unsealed {
     /// Fails when storage fails: then the server stays sealed.
     pub(crate) async fn open(given: Ingredients) -> Result<Arc<Self>> {
         let Ingredients { barrier, settings, clock, engines, custody, devices, metrics, in_flight } = given;
-        let system = barrier.view("sys/");
-        let identity_view = barrier.view("identity/");
-        let salts = barrier.view("audit/");
+        let system = barrier.view(SYSTEM_STORAGE);
+        let identity_view = barrier.view(IDENTITY_STORAGE);
+        let salts = barrier.view(AUDIT_STORAGE);
         let audit = Broker::open(&barrier, &salts, &settings.audit, devices, clock.clone(), metrics.clone()).await?;
         created::open_all(&audit, &mut barrier.begin_read(), &salts, &settings.own_files).await?;
         let mounts = Arc::new(Mounts::open(&barrier, system.clone(), engines, settings.clone()).await?);
         let entity_stamps = Arc::<Stamps>::default();
         let identity = (&identity_view, entity_stamps.clone());
         let policies = Policies::open(&barrier, system.clone(), identity, clock.clone(), metrics.clone()).await?;
-        let cubbyhole = mounts.router().at("cubbyhole/").map(|m| m.view.clone());
-        let cubbyhole = cubbyhole.ok_or_else(|| Error::internal("there is no cubbyhole mount"))?;
+        let cubbyhole = mounts.router().all().find(|m| m.traits.per_token).map(|m| m.view.clone());
+        let cubbyhole = cubbyhole.ok_or_else(|| Error::internal("no mount stores what belongs to a token"))?;
         let leases =
-            Leases::open(&barrier, barrier.view("token/"), settings.home.clone(), clock.clone(), metrics.clone())
+            Leases::open(&barrier, barrier.view(TOKEN_STORAGE), settings.home.clone(), clock.clone(), metrics.clone())
                 .await?;
-        let tokens = Tokens::open(&barrier, barrier.view("token/"), cubbyhole, leases.clone()).await?;
+        let tokens = Tokens::open(&barrier, barrier.view(TOKEN_STORAGE), cubbyhole, leases.clone()).await?;
         let lockout = Lockout::open(&barrier, system.clone(), clock.now()).await?;
         let services =
             EngineServices { system, leases: leases.clone(), mounts: mounts.clone(), settings: settings.clone() };

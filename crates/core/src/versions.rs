@@ -8,6 +8,9 @@ use crate::damaged::{self, Stored};
 /// The version of the engines, as mounts and audit entries show it.
 pub(crate) const BUILT_IN: &str = concat!("v", env!("CARGO_PKG_VERSION"), "+builtin.keepfast");
 
+/// When this version was released. Clients read it from `sys/seal-status`.
+pub(crate) const RELEASED: &str = "2026-11-23T00:00:00Z";
+
 /// When a version was first unsealed, by version.
 const VERSIONS: Records<Timestamp> = Records::at("version-history/");
 

@@ -9,11 +9,15 @@ use keepfast_framework::{Body, Clock, Error, Result, Status, Timestamp};
 use keepfast_storage::Tx;
 use serde::{Deserialize, Serialize};
 
+use crate::layout::SYSTEM_MOUNT;
 use crate::metrics::Metrics;
 use crate::policy::builtin::RESPONSE_WRAPPING;
 use crate::token::create::Spec;
 use crate::token::{Authority, Token, TokenKey, Tokens};
 
+/// The warning of a response that a wrapping token has read from its own storage.
+pub(crate) const USE_UNWRAP: &str = "Reading from 'cubbyhole/response' is deprecated. Please use sys/wrapping/unwrap to unwrap responses, \
+                                     as it provides additional security checks and other benefits.";
 /// The name under which a wrapped answer is kept in its token's storage, where its token may read it, too.
 const KEPT: &str = "response";
 /// The name under which stands what is told of it.
@@ -103,7 +107,7 @@ impl Wrapper {
             ..Spec::default()
         };
         let made = self.tokens.create(tx, spec, now).await?;
-        made.record.count(&self.metrics, "response_wrapping", "sys/");
+        made.record.count(&self.metrics, "response_wrapping", SYSTEM_MOUNT);
         let about = About { created: now, ttl: ttl.as_secs(), path: path.to_owned(), status: status.0 };
         let (store, view) = (self.tokens.store_of(&made.record), self.tokens.cubbyhole_view());
         tx.put(view, &format!("{store}/{KEPT}"), Bytes::from(serde_json::to_vec(&Kept { response })?));

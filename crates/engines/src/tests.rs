@@ -92,9 +92,15 @@ fn engines_are_found_by_type_and_kv_is_version_1_unless_asked_otherwise() {
             version.into_iter().map(|v| ("version".to_owned(), v.to_owned())).collect();
         registry.find(Kind::Secrets, engine, &options).map(|e| e.variant)
     };
-    assert_eq!(find("kv", None), Some(None));
-    assert_eq!(find("kv", Some("1")), Some(None));
-    assert_eq!(find("kv", Some("2")), Some(Some(("version", "2"))));
+    for name in ["kv", "generic"] {
+        assert_eq!(find(name, None), Some(Some(("version", "1"))));
+        assert_eq!(find(name, Some("1")), Some(Some(("version", "1"))));
+        assert_eq!(find(name, Some("2")), Some(Some(("version", "2"))));
+    }
+    assert_eq!(registry.versions(Kind::Secrets, "kv").collect::<Vec<_>>(), ["1", "2"]);
+    for unversioned in ["generic", "transit"] {
+        assert_eq!(registry.versions(Kind::Secrets, unversioned).count(), 0);
+    }
     assert_eq!(find("cubbyhole", None), Some(None));
     assert_eq!(find("nothing", None), None);
     each(|name, engine| {

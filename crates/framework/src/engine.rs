@@ -14,7 +14,7 @@ use crate::lease::{HeldLease, LeaseTerms};
 use crate::path::Operation;
 use crate::reply::Outcome;
 use crate::routes::{Compiled, Routes, Table};
-use crate::token_params::TokenTerms;
+use crate::token_params::{TokenKind, TokenTerms};
 
 /// Secrets engine or auth method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,6 +23,80 @@ pub enum Kind {
     Secrets,
     /// Mounted under `sys/auth`, reached below `auth/`.
     Auth,
+}
+
+impl Kind {
+    /// What the paths of all mounts of this kind begin with; empty for secrets engines.
+    pub const fn prefix(self) -> &'static str {
+        match self {
+            Kind::Secrets => "",
+            Kind::Auth => "auth/",
+        }
+    }
+}
+
+/// The one mount of an engine that every server mounts by itself. Callers can neither mount, move nor unmount it.
+#[derive(Clone, Copy, Debug)]
+pub struct BuiltIn {
+    /// Its path with the final slash, such as `cubbyhole/` or `auth/token/`.
+    pub path: &'static str,
+    /// Its description in `sys/mounts`.
+    pub description: &'static str,
+    /// The prefix of its storage; `None` for a prefix that no other part of the server has, as other mounts have.
+    pub storage: Option<&'static str>,
+    /// Shown as not replicated.
+    pub local: bool,
+    /// Shown as encrypted twice.
+    pub seal_wrap: bool,
+    /// Request headers that are shown as passed to the engine.
+    pub passthrough_request_headers: &'static [&'static str],
+    /// The kind of its tokens.
+    pub token_type: TokenKind,
+}
+
+impl BuiltIn {
+    /// A mount at this path, with storage of its own and what most mounts have.
+    pub const fn at(path: &'static str, description: &'static str) -> Self {
+        BuiltIn {
+            path,
+            description,
+            storage: None,
+            local: false,
+            seal_wrap: false,
+            passthrough_request_headers: &[],
+            token_type: TokenKind::Default,
+        }
+    }
+}
+
+/// What the server needs to know of an engine's type, so that it knows no type by its name.
+#[derive(Clone, Copy, Debug)]
+pub struct Traits {
+    /// See [`Engine::BUILT_IN`].
+    pub built_in: Option<BuiltIn>,
+    /// See [`Engine::FORMER_TYPE`].
+    pub former_type: Option<&'static str>,
+    /// Whether it has [`Engine::plugins`].
+    pub has_plugins: bool,
+    /// See [`Engine::IN_CORE`].
+    pub in_core: bool,
+    /// See [`Engine::PER_TOKEN`].
+    pub per_token: bool,
+    /// See [`Engine::LOCKS_OUT`].
+    pub locks_out: bool,
+}
+
+impl Traits {
+    fn of<E: Engine>() -> Self {
+        Traits {
+            built_in: E::BUILT_IN,
+            former_type: E::FORMER_TYPE,
+            has_plugins: !E::plugins().is_empty(),
+            in_core: E::IN_CORE,
+            per_token: E::PER_TOKEN,
+            locks_out: E::LOCKS_OUT,
+        }
+    }
 }
 
 /// A number that an engine tells of itself: `vault.<name>`, with the mount as a label.
@@ -46,6 +120,16 @@ pub trait Engine: Sized + Send + Sync + 'static {
     const VARIANT: Option<(&'static str, &'static str)> = None;
     /// Whether it ticks every few seconds and not every minute: for what has to happen on time.
     const TICKS_OFTEN: bool = false;
+    /// The mount that every server has of it. Nobody can mount another one.
+    const BUILT_IN: Option<BuiltIn> = None;
+    /// The type that its mounts had in former versions of Vault. Mounts may still have it, and show it.
+    const FORMER_TYPE: Option<&'static str> = None;
+    /// Whether it is a part of the kernel: its handlers get what the kernel knows of a call ([`Cx::core`]).
+    const IN_CORE: bool = false;
+    /// Whether what it stores belongs to the calling token and ends with it. A wrapping token finds its response there.
+    const PER_TOKEN: bool = false;
+    /// Whether failed logins lock a user out (`user_lockout`).
+    const LOCKS_OUT: bool = false;
 
     /// Its whole surface, in one table.
     fn routes(routes: &mut Routes<Self>);
@@ -207,6 +291,8 @@ pub struct Registered {
     pub variant: Option<(&'static str, &'static str)>,
     /// See [`Engine::plugins`].
     pub plugins: Vec<&'static str>,
+    /// What else it declares of its type.
+    pub traits: Traits,
     table: Arc<Table>,
     open: Open,
 }
@@ -221,9 +307,14 @@ impl Registered {
     pub fn with<E: Engine>(
         open: impl for<'a> Fn(&'a mut Cx) -> BoxFuture<'a, Result<E>> + Send + Sync + 'static,
     ) -> Self {
-        let mut routes = Routes::new();
-        E::routes(&mut routes);
-        let compiled = Arc::new(Compiled::new(routes));
+        Self::with_table(Arc::new(Compiled::of_engine()), open)
+    }
+
+    /// The same with a finished table, which others have too.
+    pub fn with_table<E: Engine>(
+        compiled: Arc<Compiled<E>>,
+        open: impl for<'a> Fn(&'a mut Cx) -> BoxFuture<'a, Result<E>> + Send + Sync + 'static,
+    ) -> Self {
         let table = compiled.table().clone();
         let open: Open = Box::new(move |cx| {
             let compiled = compiled.clone();
@@ -233,12 +324,18 @@ impl Registered {
                 Ok(opened)
             })
         });
-        Registered { engine: E::TYPE, kind: E::KIND, variant: E::VARIANT, plugins: E::plugins(), table, open }
+        let (engine, kind, variant, plugins) = (E::TYPE, E::KIND, E::VARIANT, E::plugins());
+        Registered { engine, kind, variant, plugins, traits: Traits::of::<E>(), table, open }
     }
 
     /// Its table.
     pub fn table(&self) -> &Arc<Table> {
         &self.table
+    }
+
+    /// The value of the mount option `version` that selects it, where its type has several versions.
+    pub fn version(&self) -> Option<&'static str> {
+        self.variant.filter(|(option, _)| *option == "version").map(|(_, version)| version)
     }
 
     /// Opens it on the mount of `cx`.
@@ -270,24 +367,26 @@ impl Registry {
 
     /// The engine of this kind and mount type; among variants the one that the mount's options select, else the first.
     pub fn find(&self, kind: Kind, engine: &str, options: &BTreeMap<String, String>) -> Option<&Registered> {
-        let engine = implementation(kind, engine);
-        let mut same = self.engines.iter().filter(|e| e.kind == kind && e.engine == engine).peekable();
+        let is_named = |e: &&Registered| e.engine == engine || e.traits.former_type == Some(engine);
+        let mut same = self.engines.iter().filter(|e| e.kind == kind).filter(is_named).peekable();
         let first = *same.peek()?;
         let selected =
             same.find(|e| e.variant.is_some_and(|(name, value)| options.get(name).is_some_and(|v| v == value)));
         Some(selected.unwrap_or(first))
     }
 
+    /// The built-in mounts of every server, each with its engine.
+    pub fn built_in(&self) -> impl Iterator<Item = (&Registered, &BuiltIn)> {
+        self.engines.iter().filter_map(|engine| Some((engine, engine.traits.built_in.as_ref()?)))
+    }
+
+    /// The values of the option `version` that mounts of this type may have; none where the type has one version only.
+    pub fn versions<'r>(&'r self, kind: Kind, engine: &'r str) -> impl Iterator<Item = &'static str> + use<'r> {
+        self.engines.iter().filter(move |e| e.kind == kind && e.engine == engine).filter_map(Registered::version)
+    }
+
     /// All of them.
     pub fn all(&self) -> &[Registered] {
         &self.engines
-    }
-}
-
-/// The engine type that serves a mount type: `generic` is Vault's former type of `kv`, and mounts still show it.
-fn implementation(kind: Kind, mount_type: &str) -> &str {
-    match (kind, mount_type) {
-        (Kind::Secrets, "generic") => "kv",
-        (_, other) => other,
     }
 }

@@ -69,6 +69,7 @@ pub mod records;
 pub mod reply;
 pub mod routes;
 pub mod rows;
+pub mod sealed;
 pub mod services;
 pub mod testing;
 pub mod text_limits;

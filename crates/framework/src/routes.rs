@@ -10,12 +10,14 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::cx::Cx;
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::fields::{Int, Text};
 use crate::input::Input;
 use crate::path::{Captures, Operation, Pattern};
 use crate::reply::{Outcome, Reply};
 use crate::rows::{OperationInfo, RowInfo, is_name};
+use crate::sealed::SealedAction;
 
 /// A boxed future of a handler.
 pub type HandlerFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
@@ -57,6 +59,7 @@ type Action<E> = Box<dyn for<'a> Fn(&'a E, &'a mut Cx, &'a Input) -> HandlerFutu
 type Look<E> = Box<dyn for<'a> Fn(&'a E, &'a mut Cx, &'a Input) -> HandlerFuture<'a, bool> + Send + Sync>;
 
 type Actions<E> = [Option<Action<E>>; Operation::ALL.len()];
+type SealedActions<E> = [Option<SealedAction<E>>; Operation::ALL.len()];
 
 /// A page of a list.
 #[derive(Deserialize, JsonSchema)]
@@ -98,8 +101,14 @@ pub enum Access {
 
 /// One row with its handlers.
 pub struct Row<E> {
-    info: RowInfo,
+    pub(crate) info: RowInfo,
+    pub(crate) handlers: Handlers<E>,
+}
+
+/// The handlers of a row.
+pub(crate) struct Handlers<E> {
     actions: Actions<E>,
+    pub(crate) sealed: SealedActions<E>,
     exists: Option<Look<E>>,
 }
 
@@ -110,7 +119,7 @@ pub struct Routes<E> {
 
 /// A row while it is declared.
 pub struct RowBuilder<'r, E> {
-    row: &'r mut Row<E>,
+    pub(crate) row: &'r mut Row<E>,
 }
 
 impl<E: Send + Sync + 'static> Default for Routes<E> {
@@ -144,11 +153,16 @@ impl<E: Send + Sync + 'static> Routes<E> {
                 names_only: false,
                 stores_body: false,
                 final_slash: false,
+                name_may_end_in_slash: false,
+                found_by_lists: false,
+                login: false,
+                takes_wrapping_token: false,
+                token_in_body: false,
+                sealed: false,
                 tells_existence: false,
                 operations: Vec::new(),
             },
-            actions: Default::default(),
-            exists: None,
+            handlers: Handlers { actions: Default::default(), sealed: Default::default(), exists: None },
         });
         RowBuilder { row: &mut self.rows[at] }
     }
@@ -209,7 +223,7 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
         H: for<'a> Handler<'a, E, Q, Reply = Exists> + 'static,
     {
         self.row.info.tells_existence = true;
-        self.row.exists = Some(Box::new(move |engine, cx, input| match input.read::<Q>() {
+        self.row.handlers.exists = Some(Box::new(move |engine, cx, input| match input.read::<Q>() {
             Err(error) => Box::pin(std::future::ready(Err(error))),
             Ok(request) => {
                 let answer = handler.call(engine, cx, request);
@@ -228,6 +242,25 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
     /// Needs no token.
     pub fn unauthenticated(self) -> Self {
         self.row.info.access = Access::Unauthenticated;
+        self
+    }
+
+    /// Logs callers in; needs no token.
+    pub fn login(self) -> Self {
+        self.row.info.login = true;
+        self.unauthenticated()
+    }
+
+    /// The request is about a wrapping token: `token` of the body or the query, else the caller's own. It is checked before
+    /// anything else, so that a spent one is reported as such.
+    pub fn takes_wrapping_token(self) -> Self {
+        self.row.info.takes_wrapping_token = true;
+        self
+    }
+
+    /// `token` in the body is a token: what is no JSON string is refused before the caller is authenticated.
+    pub fn token_in_body(self) -> Self {
+        self.row.info.token_in_body = true;
         self
     }
 
@@ -270,18 +303,32 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
         self
     }
 
+    /// The path ends in the path of a mount, a device or a policy, which callers may write with a final slash: the row also
+    /// answers where another one matches the path with the slash and has not the operation.
+    pub fn name_may_end_in_slash(self) -> Self {
+        self.row.info.name_may_end_in_slash = true;
+        self
+    }
+
+    /// A list of the path finds this row, which has none: an unsupported operation and no unsupported path.
+    pub fn found_by_lists(self) -> Self {
+        self.row.info.found_by_lists = true;
+        self
+    }
+
     fn on<Q: Request, R: Reply, H>(self, operation: Operation, handler: H) -> Self
     where
         H: for<'a> Handler<'a, E, Q, Reply = R> + 'static,
     {
         self.row.info.operations.push(OperationInfo::new::<Q, R>(operation, &self.row.info.patterns));
-        self.row.actions[operation.index()] = Some(Box::new(move |engine, cx, input| match input.read::<Q>() {
-            Err(error) => Box::pin(std::future::ready(Err(error))),
-            Ok(request) => {
-                let reply = handler.call(engine, cx, request);
-                Box::pin(async move { reply.await?.into_outcome() })
-            }
-        }));
+        self.row.handlers.actions[operation.index()] =
+            Some(Box::new(move |engine, cx, input| match input.read::<Q>() {
+                Err(error) => Box::pin(std::future::ready(Err(error))),
+                Ok(request) => {
+                    let reply = handler.call(engine, cx, request);
+                    Box::pin(async move { reply.await?.into_outcome() })
+                }
+            }));
         self
     }
 }
@@ -303,7 +350,7 @@ pub struct Match {
 /// A finished table with its handlers, shared by all mounts of an engine.
 pub struct Compiled<E> {
     table: Arc<Table>,
-    actions: Vec<(Actions<E>, Option<Look<E>>)>,
+    pub(crate) handlers: Vec<Handlers<E>>,
 }
 
 /// A finished table without its engine's type: for dispatch, help, the OpenAPI document and derived tests.
@@ -315,13 +362,18 @@ pub struct Table {
 impl<E: Send + Sync + 'static> Compiled<E> {
     /// Finishes a table.
     pub fn new(routes: Routes<E>) -> Self {
-        let mut rows = Vec::new();
-        let mut actions = Vec::new();
-        for row in routes.rows {
-            rows.push(row.info);
-            actions.push((row.actions, row.exists));
-        }
-        Compiled { table: Arc::new(Table::new(rows)), actions }
+        let (rows, handlers) = routes.rows.into_iter().map(|row| (row.info, row.handlers)).unzip();
+        Compiled { table: Arc::new(Table::new(rows)), handlers }
+    }
+
+    /// The finished table of an engine's type.
+    pub fn of_engine() -> Self
+    where
+        E: Engine,
+    {
+        let mut routes = Routes::new();
+        E::routes(&mut routes);
+        Self::new(routes)
     }
 
     /// The table.
@@ -330,7 +382,7 @@ impl<E: Send + Sync + 'static> Compiled<E> {
     }
 
     pub(crate) fn action(&self, row: usize, operation: Operation) -> Option<&Action<E>> {
-        self.actions.get(row)?.0[operation.index()].as_ref()
+        self.handlers.get(row)?.actions[operation.index()].as_ref()
     }
 
     /// Whether OpenBao asks if the thing exists before it calls the handler: then that look finds wrong parameters, and
@@ -340,7 +392,7 @@ impl<E: Send + Sync + 'static> Compiled<E> {
     }
 
     pub(crate) fn look(&self, row: usize) -> Option<&Look<E>> {
-        self.actions.get(row)?.1.as_ref()
+        self.handlers.get(row)?.exists.as_ref()
     }
 }
 

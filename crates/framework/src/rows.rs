@@ -25,9 +25,18 @@ pub struct OperationInfo {
 
 impl OperationInfo {
     pub(crate) fn new<Q: Request, R: Reply>(operation: Operation, patterns: &[Pattern]) -> Self {
+        Self::replying::<Q>(operation, patterns, R::schema)
+    }
+
+    /// The same with a function that makes the schema of the answer.
+    pub(crate) fn replying<Q: Request>(
+        operation: Operation,
+        patterns: &[Pattern],
+        reply: fn(&mut SchemaGenerator) -> Option<Schema>,
+    ) -> Self {
         let captures = patterns.iter().flat_map(Pattern::captures).collect();
         let request = |generator: &mut SchemaGenerator| generator.subschema_for::<Q>();
-        OperationInfo { operation, request, reply: R::schema, captures, known: OnceLock::new(), stores_body: false }
+        OperationInfo { operation, request, reply, captures, known: OnceLock::new(), stores_body: false }
     }
 
     /// The schema of its parameters, captures included.
@@ -124,6 +133,18 @@ pub struct RowInfo {
     pub stores_body: bool,
     /// Whether a slash at the end of the path changes nothing.
     pub final_slash: bool,
+    /// Whether the path ends in the path of a mount, a device or a policy, which callers may write with a final slash.
+    pub name_may_end_in_slash: bool,
+    /// Whether a list of the path finds this row, which has none: an unsupported operation and no unsupported path.
+    pub found_by_lists: bool,
+    /// Whether it logs callers in.
+    pub login: bool,
+    /// Whether the request is about a wrapping token, which is checked before anything else.
+    pub takes_wrapping_token: bool,
+    /// Whether `token` in the body is a token: what is no JSON string is refused before the caller is authenticated.
+    pub token_in_body: bool,
+    /// Whether it answers on a sealed server, without audit.
+    pub sealed: bool,
     /// Whether the engine can say if the thing exists, so that `create` and `update` are told apart.
     pub tells_existence: bool,
     /// The operations it has.

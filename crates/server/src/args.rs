@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use keepfast_core::DevKv;
+use keepfast_core::DevMount;
 use keepfast_crypto::secret::SecretString;
+use keepfast_engines::secrets::kv;
+use keepfast_framework::Engine;
 
 /// The flags of `keepfast server`. A flag that was not given is empty, `None` or `false`; environment variables are
 /// read by [`crate::run`], so the command line passes on only what was typed.
@@ -30,6 +32,34 @@ pub struct ServerArgs {
     pub verify_only: bool,
     /// `-dev` and what belongs to it; `None` for a production start.
     pub dev: Option<DevArgs>,
+}
+
+/// What a development server has at `secret/`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DevKv {
+    /// Nothing.
+    None,
+    /// A KV engine without versions.
+    V1,
+    /// A KV engine with versions.
+    #[default]
+    V2,
+}
+
+impl DevKv {
+    /// The mount, if there is one.
+    pub(crate) fn mount(self) -> Option<DevMount> {
+        match self {
+            DevKv::None => None,
+            DevKv::V1 => Some(kv_mount::<kv::V1>()),
+            DevKv::V2 => Some(kv_mount::<kv::V2>()),
+        }
+    }
+}
+
+fn kv_mount<E: Engine>() -> DevMount {
+    let version = E::VARIANT.map_or("", |(_, version)| version);
+    DevMount { path: "secret/", engine: E::TYPE, version, description: "key/value secret storage" }
 }
 
 /// The flags that `keepfast server -dev` takes. Any of them implies `-dev`.

@@ -26,8 +26,7 @@ mod socket;
 mod telemetry;
 mod tls;
 
-pub use args::{DevArgs, ServerArgs};
-pub use keepfast_core::DevKv;
+pub use args::{DevArgs, DevKv, ServerArgs};
 pub use run::{StartError, run, validate};
 pub use tls::TlsError;
 

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use keepfast_core::Settings;
 use keepfast_core::audit::OwnFiles;
 use keepfast_core::settings::ListenerSettings;
-use keepfast_core::{DevKv, Settings};
 use keepfast_crypto::secret::SecretString;
 
-use crate::args::{DevArgs, ServerArgs};
+use crate::args::{DevArgs, DevKv, ServerArgs};
 use crate::config::{
     self, Bind, ClientCertificates, Config, ConfigError, Environment, ListenerConfig, LogFormat, LogRotation, Storage,
     TlsConfig, Warning,

@@ -353,7 +353,7 @@ fn open_storage(storage: &Storage) -> Result<Arc<dyn Backend>, StorageError> {
 
 /// Initialises, unseals, stores the token for the command line, and gives the text with the secrets.
 async fn develop(node: &Arc<Node>, dev: &DevPlan, address: &str) -> Result<String, StartError> {
-    let made = node.init_dev(dev.root_token.clone(), dev.kv).await.map_err(StartError::Development)?;
+    let made = node.init_dev(dev.root_token.clone(), dev.kv.mount()).await.map_err(StartError::Development)?;
     let share = SecretString::new(made.shares.first().map(|s| STANDARD.encode(s.expose())).unwrap_or_default());
     let development = Development { address, ca: dev.ca.as_deref(), unseal_key: &share, root_token: &made.root_token };
     if let Some(path) = &dev.token_file {

@@ -4,6 +4,7 @@ mod cycles;
 mod documents;
 mod environment;
 mod graph;
+mod names;
 mod recursion;
 mod sources;
 
@@ -21,7 +22,7 @@ type Findings = Vec<String>;
 /// A rule's name and the rule.
 type Rule = (&'static str, fn(&Repository) -> Result<Findings>);
 
-const RULES: [Rule; 17] = [
+const RULES: [Rule; 18] = [
     ("files begin with a //! line", sources::headed),
     ("files are at most 600 lines", sources::short_files),
     ("functions are at most 80 lines", sources::short_functions),
@@ -33,6 +34,7 @@ const RULES: [Rule; 17] = [
     ("every ignored test has its reason in xtask/skips.txt", sources::ignored_tests_are_listed),
     ("no paths of a machine", sources::no_machine_paths),
     ("each permit is made in one file", sources::permits_have_one_maker),
+    ("the journey and the mounts name no engine and no path", names::none_in_the_journey),
     ("no import cycle of core has more than three files", cycles::short),
     ("crates depend in one direction", graph::direction),
     ("every direct dependency has its reason", graph::reasons),

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::clock::TestClock;
-use keepfast_framework::engine::{Registered, Registry};
+use keepfast_framework::engine::{BuiltIn, Registered, Registry};
 use keepfast_framework::lease::{BackOff, LeaseClaim};
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{
@@ -284,12 +284,14 @@ fn node(backend: &Arc<dyn Backend>, clock: &TestClock, world: &Arc<World>, home:
     Node::new(backend.clone(), Registry::new(vec![users, cubbyhole]), Arc::new(clock.clone()), settings)
 }
 
-/// Stands for the engine of that name, which core expects to be there.
+/// Stands for the engine that keeps what belongs to a token, which core needs.
 struct Cubbyhole;
 
 impl Engine for Cubbyhole {
     const TYPE: &'static str = "cubbyhole";
     const KIND: Kind = Kind::Secrets;
+    const BUILT_IN: Option<BuiltIn> = Some(BuiltIn::at("cubbyhole/", ""));
+    const PER_TOKEN: bool = true;
     fn routes(_: &mut Routes<Self>) {}
     async fn open(_: &mut Cx) -> Result<Self> {
         Ok(Cubbyhole)

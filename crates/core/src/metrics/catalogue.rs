@@ -69,7 +69,7 @@ pub(crate) const METRICS: &[Metric] = &[
     gauge("core.mount_table.size", &["cluster", "local", "type"], "bytes of the records of these mounts"),
     counter("core.response_status_code", &["code", "type"], "answers by status code and its class (`2xx`)"),
     summary("core.handle_request", "requests that are no logins, from their arrival in the kernel to their answer"),
-    summary("core.handle_login_request", "requests without a token to an auth method"),
+    summary("core.handle_login_request", "requests to a path that logs callers in"),
     summary("core.check_token", "finding the caller of a request and what the caller may do"),
     summary("core.unseal", "unsealing with enough shares"),
     summary("core.post_unseal", "the part of unsealing that opens what serving needs"),

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use keepfast_framework::pace::Pace;
-use keepfast_framework::{Operation, Page, Result, Timestamp};
+use keepfast_framework::{Engine as _, Operation, Page, Result, Timestamp};
 
 use super::labelled::ttl_bucket;
 use super::{INTERVAL, Item, Value, gather};
 use crate::damaged::{confined, unreadable};
 use crate::lifecycle::Lifecycle;
 use crate::mount::permit::UsagePermit;
+use crate::token::TokenAuth;
 use crate::token::record::{Life, TokenRecord};
 use crate::unsealed::Unsealed;
 
@@ -146,7 +147,7 @@ async fn count_tokens(unsealed: &Unsealed, pace: &mut Pace, most: usize) -> Resu
 fn auth_method(unsealed: &Unsealed, record: &TokenRecord) -> String {
     let mount = record.origin.mount.as_deref();
     let engine = mount.and_then(|mount| Some(unsealed.mounts.router().at(mount)?.entry.engine.clone()));
-    engine.unwrap_or_else(|| "token".to_owned())
+    engine.unwrap_or_else(|| TokenAuth::TYPE.to_owned())
 }
 
 async fn count_entities(unsealed: &Unsealed, pace: &mut Pace) -> Result<Vec<Item>> {

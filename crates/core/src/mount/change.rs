@@ -122,7 +122,7 @@ impl MountChanges {
     }
 
     async fn clear(&self, entry: &MountEntry) -> Result<()> {
-        let view = self.host.barrier.view(entry.storage_prefix());
+        let view = self.host.barrier.view(entry.own_storage());
         while self.clear_page(&view).await? {}
         let mut tx = self.host.barrier.begin();
         self.mounts.delete(&mut tx, entry);
@@ -146,8 +146,5 @@ impl MountChanges {
 /// The full path of a mount from what a caller names, with its final slash.
 pub(crate) fn mount_path(kind: Kind, given: &str) -> String {
     let bare = given.trim_matches('/');
-    match kind {
-        Kind::Auth => format!("auth/{bare}/"),
-        Kind::Secrets => format!("{bare}/"),
-    }
+    format!("{}{bare}/", kind.prefix())
 }

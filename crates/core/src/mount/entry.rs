@@ -99,14 +99,9 @@ impl MountEntry {
         if self.auth { Kind::Auth } else { Kind::Secrets }
     }
 
-    /// Whether it is a KV secrets engine, under its current or its former type.
-    pub(crate) fn is_kv(&self) -> bool {
-        !self.auth && matches!(self.engine.as_str(), "kv" | "generic")
-    }
-
-    /// The path without the prefix `auth/`, as `sys/auth` shows it.
+    /// The path without the prefix of its kind, as `sys/auth` shows it.
     pub(crate) fn shown_path(&self) -> &str {
-        if self.auth { self.path.strip_prefix("auth/").unwrap_or(&self.path) } else { &self.path }
+        self.path.strip_prefix(self.kind().prefix()).unwrap_or(&self.path)
     }
 
     /// Its lease bounds resolved against the system's.
@@ -117,13 +112,9 @@ impl MountEntry {
         }
     }
 
-    /// The prefix of its storage: a mount's data is below it and nothing else is.
-    pub(crate) fn storage_prefix(&self) -> String {
-        match self.engine.as_str() {
-            "system" => "sys/".to_owned(),
-            "token" => "token/".to_owned(),
-            _ => format!("{}/{}/", if self.auth { "auth" } else { "logical" }, self.uuid),
-        }
+    /// The prefix of a storage that only this mount has, which all mounts use but for those of core's own engines.
+    pub(crate) fn own_storage(&self) -> String {
+        format!("{}/{}/", if self.auth { "auth" } else { "logical" }, self.uuid)
     }
 
     /// The options, empty where there are none.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use keepfast_framework::engine::{Registered, Traits};
 use keepfast_framework::mount::MountInfo;
 use keepfast_framework::{Result, Table};
 use keepfast_storage::View;
@@ -23,6 +24,8 @@ pub(crate) struct Mounted {
     pub(crate) info: Arc<MountInfo>,
     /// Its part of the storage.
     pub(crate) view: View,
+    /// What its engine declares of its type.
+    pub(crate) traits: Traits,
     /// The table of its engine's type, known before the engine is opened.
     pub(crate) table: Arc<Table>,
     /// How audit entries write it.
@@ -34,10 +37,16 @@ pub(crate) struct Mounted {
 
 impl Mounted {
     /// A mount whose engine is not opened yet.
-    pub(crate) fn new(entry: MountEntry, info: MountInfo, view: View, table: Arc<Table>) -> Self {
+    pub(crate) fn new(entry: MountEntry, info: MountInfo, view: View, registered: &Registered) -> Self {
+        let (table, traits) = (registered.table().clone(), registered.traits);
         let audit = MountMark::new(&entry);
         let (info, timings, engine) = (Arc::new(info), Arc::default(), OnceCell::new());
-        Mounted { entry, info, view, table, audit, timings, engine }
+        Mounted { entry, info, view, traits, table, audit, timings, engine }
+    }
+
+    /// The prefix of its storage: a mount's data is below it, and no other mount's is.
+    pub(crate) fn storage_prefix(&self) -> String {
+        storage_prefix(&self.entry, &self.traits)
     }
 
     /// The same mount after a change of it goes on with the timings that it has.
@@ -60,6 +69,14 @@ impl Mounted {
     /// The engine if somebody has opened it.
     pub(crate) fn opened(&self) -> Option<&OpenedEngine> {
         self.engine.get()
+    }
+}
+
+/// The prefix of the storage of a mount of this type.
+pub(super) fn storage_prefix(entry: &MountEntry, traits: &Traits) -> String {
+    match traits.built_in.and_then(|built_in| built_in.storage) {
+        Some(prefix) => prefix.to_owned(),
+        None => entry.own_storage(),
     }
 }
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use keepfast_crypto::random;
-use keepfast_framework::engine::Registry;
+use keepfast_framework::engine::{BuiltIn, Registered, Registry};
 use keepfast_framework::mount::MountInfo;
 use keepfast_framework::{Error, Kind, Records, Result};
 use keepfast_storage::{Barrier, Page, Tx, View};
 
 use super::entry::{MountConfig, MountEntry};
-use super::router::{Mounted, Router};
+use super::router::{Mounted, Router, storage_prefix};
 use crate::damaged::{self, Stored};
 use crate::settings::Settings;
 
@@ -46,7 +46,7 @@ impl Mounts {
         };
         let mut tx = barrier.begin();
         if tx.list(&mounts.view, "mount/", &Page { after: None, limit: Some(1) }).await?.is_empty() {
-            for entry in built_in() {
+            for entry in built_in(&mounts.registry) {
                 ENTRIES.put_in(&mut tx, &mounts.view, &entry.uuid, &entry)?;
             }
             tx.commit().await?;
@@ -97,8 +97,8 @@ impl Mounts {
             options: entry.options(),
             ttl: entry.ttl(&self.settings),
         };
-        let view = self.barrier.view(entry.storage_prefix());
-        Some(Mounted::new(entry, info, view, registered.table().clone()))
+        let view = self.barrier.view(storage_prefix(&entry, &registered.traits));
+        Some(Mounted::new(entry, info, view, registered))
     }
 
     /// Writes an entry; the router follows with [`Mounts::reload`] after the commit.
@@ -110,12 +110,12 @@ impl Mounts {
     /// cleared would leave behind what nobody can reach or delete.
     ///
     /// Fails with 404 when the mount is gone or going.
-    pub(crate) async fn hold(&self, tx: &mut Tx, entry: &MountEntry) -> Result<()> {
-        // These never go.
-        if !tx.is_dirty() || matches!(entry.engine.as_str(), "system" | "token" | "cubbyhole") {
+    pub(crate) async fn hold(&self, tx: &mut Tx, mounted: &Mounted) -> Result<()> {
+        // A built-in mount never goes.
+        if !tx.is_dirty() || mounted.traits.built_in.is_some() {
             return Ok(());
         }
-        match ENTRIES.get_in(tx, &self.view, &entry.uuid).await? {
+        match ENTRIES.get_in(tx, &self.view, &mounted.entry.uuid).await? {
             Some(found) if !found.leaving => Ok(()),
             _ => Err(Error::new(keepfast_framework::Status::NOT_FOUND, "no handler for route: its mount is gone")),
         }
@@ -196,15 +196,15 @@ fn fresh(
     }
 }
 
-/// The mounts that every server has.
-fn built_in() -> Vec<MountEntry> {
-    let mut cubbyhole = fresh(Kind::Secrets, "cubbyhole/", "cubbyhole", None, "per-token private secret storage");
-    cubbyhole.local = true;
-    let mut system =
-        fresh(Kind::Secrets, "sys/", "system", None, "system endpoints used for control, policy and debugging");
-    system.seal_wrap = true;
-    system.config.passthrough_request_headers = vec!["Accept".to_owned()];
-    let mut token = fresh(Kind::Auth, "auth/token/", "token", None, "token based credentials");
-    token.config.token_type = keepfast_framework::token_params::TokenKind::DefaultService;
-    vec![cubbyhole, system, token]
+/// The entries of the mounts that every server has.
+fn built_in(registry: &Registry) -> Vec<MountEntry> {
+    let entry = |(registered, built_in): (&Registered, &BuiltIn)| {
+        let mut entry = fresh(registered.kind, built_in.path, registered.engine, None, built_in.description);
+        (entry.local, entry.seal_wrap) = (built_in.local, built_in.seal_wrap);
+        entry.config.token_type = built_in.token_type;
+        entry.config.passthrough_request_headers =
+            built_in.passthrough_request_headers.iter().map(|&header| header.to_owned()).collect();
+        entry
+    };
+    registry.built_in().map(entry).collect()
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::{Error, Operation, QueryValue, Status};
 
-use super::Refused;
 use super::route::Routed;
+use super::{Incoming, Refused};
 use crate::audit::Verdict;
 use crate::token::Token;
 use crate::token::store::{USES_SPENT, Use};
@@ -65,13 +65,12 @@ impl Unsealed {
         if incoming.body_withheld && routed.is_open() {
             return Err(withheld);
         }
-        if names_no_token(routed) {
+        let row = routed.destination.row();
+        if row.is_some_and(|row| row.token_in_body) && names_no_token(incoming) {
             return Err(Error::new(Status::FORBIDDEN, "invalid token"));
         }
-        if !incoming.body_withheld
-            && let Some(asked) = self.wrapping_asked(routed).await?
-        {
-            asked?;
+        if !incoming.body_withheld && row.is_some_and(|row| row.takes_wrapping_token) {
+            self.check_wrapping_token(incoming).await?;
         }
         let found = match &incoming.token {
             None => Err("the request has no token"),
@@ -108,17 +107,13 @@ impl Unsealed {
         Ok(caller)
     }
 
-    /// Checks the wrapping token of `sys/wrapping/*` before anything else, so that a spent one is reported as such, which is
-    /// how wrapping shows that somebody else has read the answer. `None` for any other request.
-    async fn wrapping_asked(&self, routed: &Routed) -> Result<Option<Result<(), Error>>, Error> {
-        let incoming = &routed.incoming;
-        let names_none = incoming.operation.lists() || incoming.operation == Operation::Help;
-        let paths = ["sys/wrapping/lookup", "sys/wrapping/unwrap", "sys/wrapping/rewrap"];
-        if names_none || !paths.contains(&incoming.path.as_str()) {
-            return Ok(None);
+    /// Checks the wrapping token that a request is about before anything else, so that a spent one is reported as such, which
+    /// is how wrapping shows that somebody else has read the answer.
+    async fn check_wrapping_token(&self, incoming: &Incoming) -> Result<(), Error> {
+        if incoming.operation.lists() || incoming.operation == Operation::Help {
+            return Ok(());
         }
-        let refused =
-            |why: &str| Ok(Some(Err(Error::new(Status::FORBIDDEN, format!("error validating wrapping token: {why}")))));
+        let refused = |why: &str| Err(Error::new(Status::FORBIDDEN, format!("error validating wrapping token: {why}")));
         let named =
             incoming.input.body.field("token").filter(|token| *token != "null").map(serde_json::from_str::<String>);
         // As with OpenBao only a GET takes the token from the query.
@@ -134,7 +129,7 @@ impl Unsealed {
             (None, None, None) => return refused("token is empty"),
         };
         let found = self.wrapper.wrapping_token(token.expose()).await?;
-        Ok(Some(found.map(drop).ok_or_else(wrapping::invalid)))
+        found.map(drop).ok_or_else(wrapping::invalid)
     }
 
     /// Whether the auth method that logged a token in is still mounted where it was. A mount that is taken away ends its
@@ -147,9 +142,6 @@ impl Unsealed {
 }
 
 /// Whether `token` in the body is no JSON string, which OpenBao refuses before it authenticates.
-fn names_no_token(routed: &Routed) -> bool {
-    let incoming = &routed.incoming;
-    let Some(action) = incoming.path.as_str().strip_prefix("auth/token/") else { return false };
-    matches!(action, "lookup" | "renew" | "revoke" | "revoke-orphan")
-        && incoming.input.body.field("token").is_some_and(|token| !token.starts_with('"'))
+fn names_no_token(incoming: &Incoming) -> bool {
+    incoming.input.body.field("token").is_some_and(|token| !token.starts_with('"'))
 }

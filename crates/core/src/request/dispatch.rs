@@ -24,14 +24,10 @@ use crate::mount::permit::RequestPermit;
 use crate::policy::store::CompiledAcl;
 use crate::token::Token;
 use crate::unsealed::Unsealed;
-use crate::wrapping::UseOf;
+use crate::wrapping::{USE_UNWRAP, UseOf};
 
 /// How often a request runs again after conflicts before it fails.
 const TRIES: usize = 64;
-
-/// What whoever reads `cubbyhole/response` is told.
-const USE_UNWRAP: &str = "Reading from 'cubbyhole/response' is deprecated. Please use sys/wrapping/unwrap to unwrap responses, \
-                          as it provides additional security checks and other benefits.";
 
 /// A request that has run, or was refused, with its outcome.
 pub(crate) struct Answered(AnsweredParts);
@@ -106,7 +102,7 @@ impl Unsealed {
                 return Ok((json_document(&text)?, None));
             }
             Target::MountHelp(mounted) => return Ok((json_document(&help::root(version, &mounted.table))?, None)),
-            Target::UnsupportedOperation(_) => return Err(routed.worded(Error::unsupported_operation())),
+            Target::UnsupportedOperation(..) => return Err(routed.worded(Error::unsupported_operation())),
             Target::UnsupportedPath(_) => return Err(routed.worded(Error::unsupported_path())),
         };
         let input = &routed.incoming.input;
@@ -153,7 +149,7 @@ impl Unsealed {
             None => Box::pin(mounted.engine(&self.host)).await?,
         };
         let mut cx = self.request_context(parts, call);
-        if mounted.entry.engine == "cubbyhole" {
+        if mounted.traits.per_token {
             Box::pin(self.hold_store(&mut cx, parts)).await?;
         }
         // A handler that panics fails its own request, which is recorded like any other.
@@ -181,7 +177,7 @@ impl Unsealed {
         }
         let settled = self.settle(&mut tx, parts, mounted, (outcome, login), intent.as_deref()).await?;
         if !done.checkpointed && tx.is_dirty() {
-            Box::pin(self.mounts.hold(&mut tx, &mounted.entry)).await?;
+            Box::pin(self.mounts.hold(&mut tx, mounted)).await?;
         }
         let mut envelope = match settled {
             Answer::Raw(raw) => {
@@ -270,7 +266,7 @@ impl Unsealed {
         if once {
             cx = cx.once().with_lessor(Arc::new(self.desk(parts, mounted)));
         }
-        if matches!(mounted.entry.engine.as_str(), "system" | "token") {
+        if mounted.traits.in_core {
             cx = cx.with_core(Arc::new(CoreCall {
                 unsealed: self.clone(),
                 permit: parts.permit.clone(),
@@ -306,7 +302,7 @@ impl Unsealed {
 
 /// Whether a wrapping token takes what it keeps by the old way, which leaves the check of the token out.
 fn reads_wrapped(parts: &AuthorizedParts, mounted: &Mounted) -> bool {
-    mounted.entry.engine == "cubbyhole" && parts.caller.token.as_ref().is_some_and(|token| token.record.wrapping)
+    mounted.traits.per_token && parts.caller.token.as_ref().is_some_and(|token| token.record.wrapping)
 }
 
 /// The input with a policy's page limit, which stands in for a larger or missing one.

@@ -46,8 +46,9 @@ impl Unsealed {
         begun: Timestamp,
         under_way: &UnderWay<'_>,
     ) -> (Response, bool) {
-        let is_login = incoming.token.is_none() && incoming.path.as_str().starts_with("auth/");
-        let admitted = self.admit(incoming, under_way).await;
+        let routed = self.route(incoming);
+        let is_login = routed.destination.call().is_some_and(|call| call.row().login);
+        let admitted = self.admit(routed, under_way).await;
         self.metrics.check_token.record(self.clock.now().since(begun));
         let answered = match self.record_request(admitted).await {
             Ok(recorded) => self.dispatch(recorded).await,
@@ -56,13 +57,12 @@ impl Unsealed {
         (self.record_response(answered).await, is_login)
     }
 
-    /// Finds the route, then the caller, then whether the caller may.
+    /// Finds the caller of a routed request, then whether the caller may.
     async fn admit(
         &self,
-        incoming: Box<Incoming>,
+        routed: route::Routed,
         under_way: &UnderWay<'_>,
     ) -> Result<authorize::Authorized, Box<Refused>> {
-        let routed = self.route(incoming);
         let authenticated = self.authenticate(routed).await?;
         if let Some(token) = authenticated.token() {
             under_way.set_caller(token.clone());

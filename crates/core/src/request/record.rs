@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use keepfast_framework::reply::Raw;
+use keepfast_framework::sealed::SealedReply;
 use keepfast_framework::{Error, Status};
 
 use super::authenticate::RequestCaller;
@@ -38,14 +39,8 @@ pub struct Response {
 
 impl Response {
     /// An answer of an exempt path: those that work on a sealed server.
-    pub(crate) fn exempt(status: Status, body: Vec<u8>) -> Self {
-        Self::json(status, body)
-    }
-
-    /// The same with a status that the caller chose for the one that the server decided.
-    #[must_use]
-    pub(crate) fn with_chosen(self, status: Status) -> Self {
-        Response { status, ..self }
+    pub(crate) fn exempt(reply: SealedReply) -> Self {
+        Response { decided: reply.decided, ..Self::json(reply.sent, reply.body) }
     }
 
     /// Bytes that no device records: metrics, where a listener gives them to everybody.

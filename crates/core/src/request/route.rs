@@ -50,8 +50,8 @@ pub(crate) enum Target {
     RowHelp(Arc<Mounted>, usize),
     /// The help of the whole mount.
     MountHelp(Arc<Mounted>),
-    /// A row without the operation.
-    UnsupportedOperation(Arc<Mounted>),
+    /// The row at this place of the table, which has not the operation.
+    UnsupportedOperation(Arc<Mounted>, usize),
     /// No row.
     UnsupportedPath(Arc<Mounted>),
 }
@@ -81,13 +81,24 @@ impl Call {
 }
 
 impl Target {
+    /// The declaration of the row, whether it has the operation or not.
+    fn declared_row(&self) -> Option<&RowInfo> {
+        match self {
+            Target::Row(call) => Some(call.row()),
+            Target::RowHelp(mounted, row) | Target::UnsupportedOperation(mounted, row) => {
+                mounted.table.rows().get(*row)
+            }
+            Target::MountHelp(_) | Target::UnsupportedPath(_) => None,
+        }
+    }
+
     /// The mount.
     pub(crate) fn mounted(&self) -> &Arc<Mounted> {
         match self {
             Target::Row(call) => &call.mounted,
             Target::RowHelp(mounted, _)
             | Target::MountHelp(mounted)
-            | Target::UnsupportedOperation(mounted)
+            | Target::UnsupportedOperation(mounted, _)
             | Target::UnsupportedPath(mounted) => mounted,
         }
     }
@@ -98,6 +109,14 @@ impl Destination {
     pub(crate) fn mounted(&self) -> Option<&Arc<Mounted>> {
         match self {
             Destination::Mount(target) => Some(target.mounted()),
+            Destination::Nowhere => None,
+        }
+    }
+
+    /// The declaration of the row that the path leads to, whether it has the operation or not.
+    pub(super) fn row(&self) -> Option<&RowInfo> {
+        match self {
+            Destination::Mount(target) => target.declared_row(),
             Destination::Nowhere => None,
         }
     }
@@ -202,7 +221,7 @@ impl Unsealed {
             Some(Match { row, captures }) => {
                 let operations = &mounted.table.rows()[row].operations;
                 match operations.iter().position(|info| info.operation == operation) {
-                    None => Target::UnsupportedOperation(mounted),
+                    None => Target::UnsupportedOperation(mounted, row),
                     Some(operation) => {
                         let request = Arc::new(request_of(&incoming));
                         incoming.input.captures = captures;
@@ -223,14 +242,7 @@ impl Unsealed {
         } else {
             mounted.table.find(operation, within)
         };
-        let named = match mounted.entry.engine == "system" {
-            true => named_row(mounted, operation, within, row.as_ref()),
-            false => None,
-        };
-        let other = match (named, &row) {
-            (None, None) => row_without_slash(mounted, operation, within),
-            (named, _) => named,
-        };
+        let other = row_without_slash(mounted, operation, within, row.as_ref());
         let without_slash = other.is_some();
         let within = path.len() - within.len();
         Some(Found { mounted: mounted.clone(), within, row: other.or(row), without_slash })
@@ -282,31 +294,20 @@ fn access(mounted: &Mounted, operation: Operation, within: &str, row: Option<&Ma
     if is_open { Access::Unauthenticated } else { Access::Policy }
 }
 
-/// The row of the path without its final slash, which a list has in any case, where the row says that it changes nothing.
-fn row_without_slash(mounted: &Mounted, operation: Operation, within: &str) -> Option<Match> {
-    let plain = within.trim_end_matches('/');
-    if !operation.lists() && plain == within {
-        return None;
-    }
-    mounted.table.find(operation, plain).filter(|found| mounted.table.rows()[found.row].takes_final_slash(found))
-}
-
-/// The row of what has a path for a name: mounts, devices, policies. As with the peer such a name may end in a slash.
-fn named_row(mounted: &Mounted, operation: Operation, within: &str, found: Option<&Match>) -> Option<Match> {
+/// The row of the path without its final slash, which a list has in any case, where that row says that the slash changes
+/// nothing and no row answers the path with it.
+fn row_without_slash(mounted: &Mounted, operation: Operation, within: &str, found: Option<&Match>) -> Option<Match> {
     let lists = operation.lists();
     let plain = within.trim_end_matches('/');
-    let named = ["mounts/", "auth/", "audit/", "policies/acl/", "policy/", "internal/ui/mounts/"]
-        .iter()
-        .any(|p| plain.starts_with(p));
-    let listed = plain.starts_with("policies/password/");
-    let of_a_name = named || lists && (listed || matches!(plain, "loggers" | "plugins/catalog"));
-    let answers = |found: &Match| mounted.table.rows()[found.row].operation(operation).is_some();
-    let unanswered = match found {
-        Some(found) => !lists && within.ends_with('/') && !answers(found),
-        None => lists || within.ends_with('/'),
-    };
-    if !unanswered || !(of_a_name || within == "policy/") {
+    if !lists && plain == within {
         return None;
     }
-    mounted.table.find(operation, plain)
+    let rows = mounted.table.rows();
+    if found.is_some_and(|found| lists || rows[found.row].operation(operation).is_some()) {
+        return None;
+    }
+    let other = mounted.table.find(operation, plain)?;
+    let row = &rows[other.row];
+    let takes_slash = found.is_none() && row.takes_final_slash(&other);
+    (takes_slash || row.name_may_end_in_slash || lists && row.found_by_lists).then_some(other)
 }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use keepfast_framework::lease::{Intent, LeaseOffer};
 use keepfast_framework::reply::{AuthBlock, Login, Raw};
 use keepfast_framework::token_params::TokenKind;
-use keepfast_framework::{Error, Outcome, Result, Status};
+use keepfast_framework::{Error, Kind, Outcome, Result, Status};
 use keepfast_storage::Tx;
 
 use super::authorize::AuthorizedParts;
@@ -261,6 +261,6 @@ fn is_batch(role: TokenKind, mount: TokenKind) -> bool {
 
 /// The name for people: the mount, then what the method says.
 fn display_name(mount: &str, name: &str) -> String {
-    let mount = mount.strip_prefix("auth/").unwrap_or(mount).trim_end_matches('/').replace('/', "-");
+    let mount = mount.strip_prefix(Kind::Auth.prefix()).unwrap_or(mount).trim_end_matches('/').replace('/', "-");
     if name.is_empty() { mount } else { format!("{mount}-{name}") }
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::{System, unsealed};
 use crate::audit::created;
+use crate::layout::AUDIT_STORAGE;
 use crate::settings::AuditSettings;
 
 const DEVICES: Help = Help {
@@ -21,7 +22,7 @@ const HASH: Help = Help { synopsis: "How a value appears in the entries of a dev
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("audit", DEVICES).read(list).sudo();
-    r.path("audit/{path...}", DEVICES).update(create).delete(delete).sudo();
+    r.path("audit/{path...}", DEVICES).name_may_end_in_slash().update(create).delete(delete).sudo();
     r.path("audit-hash/{path...}", HASH).final_slash().update(hash);
 }
 
@@ -77,7 +78,7 @@ async fn create(_: &System, cx: &mut Cx, req: Create) -> Result<()> {
         options: req.options.map(|options| options.0).unwrap_or_default(),
     };
     let local = req.local.is_some_and(|local| local.0);
-    let view = unsealed.barrier.view("audit/");
+    let view = unsealed.barrier.view(AUDIT_STORAGE);
     let tx = cx.store().0;
     let recorder = created::create(&unsealed.audit, tx, &view, settings, local, &unsealed.settings).await?;
     cx.after_commit(move || unsealed.audit.add(recorder));
@@ -90,7 +91,7 @@ async fn delete(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
     if unsealed.audit.is_declared(&name) {
         return Err(Error::invalid("cannot disable configuration-managed audit device"));
     }
-    let view = unsealed.barrier.view("audit/");
+    let view = unsealed.barrier.view(AUDIT_STORAGE);
     if created::delete(cx.store().0, &view, &name).await? {
         cx.after_commit(move || unsealed.audit.remove(&name));
     }

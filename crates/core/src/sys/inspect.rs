@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{System, unsealed};
-use crate::mount::MountEntry;
+use crate::mount::Mounted;
 
 const ROUTER: Help = Help {
     synopsis: "The tables of the router.",
@@ -43,13 +43,14 @@ struct Inspected {
 }
 
 impl Inspected {
-    fn new(entry: &MountEntry, is_whole: bool) -> Self {
+    fn new(mounted: &Mounted, is_whole: bool) -> Self {
+        let entry = &mounted.entry;
         Inspected {
             accessor: entry.accessor.clone(),
             mount_namespace: "",
             mount_path: entry.shown_path().to_owned(),
             mount_type: entry.engine.clone(),
-            storage_prefix: is_whole.then(|| entry.storage_prefix()),
+            storage_prefix: is_whole.then(|| mounted.storage_prefix()),
             tainted: is_whole.then_some(entry.leaving),
             uuid: entry.uuid.clone(),
         }
@@ -58,18 +59,17 @@ impl Inspected {
 
 async fn router(_: &System, cx: &mut Cx, req: Tag) -> Result<Data<BTreeMap<String, Vec<Inspected>>>> {
     let unsealed = unsealed(cx)?;
-    let key: fn(&MountEntry) -> String = match &*req.tag {
-        "root" => |entry| entry.path.clone(),
-        "storage" => MountEntry::storage_prefix,
-        "uuid" => |entry| entry.uuid.clone(),
-        "accessor" => |entry| entry.accessor.clone(),
+    let key: fn(&Mounted) -> String = match &*req.tag {
+        "root" => |mounted| mounted.entry.path.clone(),
+        "storage" => Mounted::storage_prefix,
+        "uuid" => |mounted| mounted.entry.uuid.clone(),
+        "accessor" => |mounted| mounted.entry.accessor.clone(),
         _ => return Err(Error::unsupported_path()),
     };
     require_introspection(unsealed.settings.introspection_endpoint)?;
     let is_whole = matches!(&*req.tag, "root" | "storage");
     let router = unsealed.mounts.router();
-    let by_key: BTreeMap<String, Inspected> =
-        router.all().map(|m| (key(&m.entry), Inspected::new(&m.entry, is_whole))).collect();
+    let by_key: BTreeMap<String, Inspected> = router.all().map(|m| (key(m), Inspected::new(m, is_whole))).collect();
     Ok(Data(BTreeMap::from([(req.tag.into(), by_key.into_values().collect())])))
 }
 

@@ -1,4 +1,4 @@
-//! The keyring and the seal: `sys/seal`, `sys/key-status`, `sys/rotate`.
+//! The keyring: `sys/key-status`, `sys/rotate`.
 
 use keepfast_framework::reply::Flat;
 use keepfast_framework::routes::{Help, Nothing};
@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::{System, unsealed};
 
-const SEAL: Help = Help { synopsis: "Seals the server.", description: "" };
 const STATUS: Help = Help { synopsis: "The present term of the keyring.", description: "" };
 const ROTATE: Help = Help { synopsis: "Adds a term to the keyring; what is stored stays readable.", description: "" };
 const BACKUP: Help = Help {
@@ -16,7 +15,6 @@ const BACKUP: Help = Help {
 };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("seal", SEAL).update(seal).sudo();
     r.path("key-status", STATUS).read(status);
     r.paths(["rotate", "rotate/keyring"], ROTATE).update(rotate).sudo();
     r.paths(["rekey/backup", "rekey/recovery-key-backup", "rotate/root/backup"], BACKUP)
@@ -29,16 +27,6 @@ struct Status {
     encryptions: u64,
     install_time: String,
     term: u32,
-}
-
-/// The answer is sent before the keys are wiped, so the sealing runs behind it.
-async fn seal(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
-    let lifecycle = sys.lifecycle()?;
-    cx.after_commit(move || {
-        tracing::info!("seal requested");
-        tokio::spawn(async move { lifecycle.seal().await });
-    });
-    Ok(())
 }
 
 async fn backup(_: &System, _: &mut Cx, _: Nothing) -> Result<()> {

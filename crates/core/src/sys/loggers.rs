@@ -16,7 +16,7 @@ const HELP: Help =
     Help { synopsis: "The levels of the parts of the log.", description: "They last until the server is restarted." };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("loggers", HELP).read(list).update(set_all).delete(reset_all);
+    r.path("loggers", HELP).found_by_lists().read(list).update(set_all).delete(reset_all);
     r.path("loggers/{name}", HELP).final_slash().read(read).update(set).delete(reset);
 }
 

@@ -1,14 +1,16 @@
 //! `sys/`: the API of the server itself, as an engine like any other, at the one mount that it has.
 
 mod audit;
-mod bare_help;
 mod capabilities;
 mod cors;
 mod generate_root;
+mod health;
 mod host_info;
 pub(crate) mod in_flight;
+mod init;
 mod inspect;
 mod keys;
+mod leader;
 pub(crate) mod lease_top;
 mod leases;
 mod locked_users;
@@ -26,24 +28,39 @@ mod policies;
 mod quotas;
 mod recorded_headers;
 mod remount;
+mod reserved;
 mod rotate_root;
 mod rotation;
+mod seal;
+mod seal_status;
+pub(crate) mod sealed;
 mod state;
 mod system;
 mod tools;
 mod tune;
 mod ui;
 mod ui_headers;
+mod unseal;
 mod wrapping;
 
+use keepfast_framework::engine::BuiltIn;
 use keepfast_framework::{Cx, Engine, Error, Kind, Result, Routes};
 
 pub(crate) use system::System;
 use system::{call, unsealed};
 
+use crate::layout::{SYSTEM_MOUNT, SYSTEM_STORAGE};
+
 impl Engine for System {
     const TYPE: &'static str = "system";
     const KIND: Kind = Kind::Secrets;
+    const BUILT_IN: Option<BuiltIn> = Some(BuiltIn {
+        storage: Some(SYSTEM_STORAGE),
+        seal_wrap: true,
+        passthrough_request_headers: &["Accept"],
+        ..BuiltIn::at(SYSTEM_MOUNT, "system endpoints used for control, policy and debugging")
+    });
+    const IN_CORE: bool = true;
 
     fn routes(r: &mut Routes<Self>) {
         mounts::routes(r);
@@ -59,7 +76,12 @@ impl Engine for System {
         generate_root::routes(r);
         rotate_root::routes(r);
         open_ceremonies::routes(r);
-        bare_help::routes(r);
+        init::routes(r);
+        seal_status::routes(r);
+        unseal::routes(r);
+        seal::routes(r);
+        health::routes(r);
+        leader::routes(r);
         audit::routes(r);
         tools::routes(r);
         recorded_headers::routes(r);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::mount::{LockoutConfig, MountConfig, MountEntry};
+use crate::mount::{LockoutConfig, MountConfig, MountEntry, Mounted};
 use crate::versions::BUILT_IN;
 
 /// A mount as `sys/mounts` and `sys/auth` show it.
@@ -71,9 +71,11 @@ impl From<&LockoutConfig> for ShownLockout {
 }
 
 impl Shown {
-    /// Shows an entry; `path` only where the API has it.
-    pub(super) fn new(entry: &MountEntry, path: Option<String>) -> Self {
-        let without_status = matches!(entry.engine.as_str(), "system" | "token" | "cubbyhole" | "generic" | "database");
+    /// Shows a mount; `path` only where the API has it.
+    pub(super) fn new(mounted: &Mounted, path: Option<String>) -> Self {
+        let (entry, traits) = (&mounted.entry, &mounted.traits);
+        let is_former = traits.former_type == Some(entry.engine.as_str());
+        let without_status = traits.built_in.is_some() || traits.has_plugins || is_former;
         Shown {
             accessor: entry.accessor.clone(),
             config: config(entry),

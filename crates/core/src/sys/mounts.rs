@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use keepfast_framework::engine::Registry;
 use keepfast_framework::fields::{Flag, Object, Pairs, Quoted, Text, parse_duration};
 use keepfast_framework::path_field::PathText;
 use keepfast_framework::reply::Flat;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::mount_shown::Shown;
-use super::{System, plugin_version, unsealed};
+use super::{System, plugin_version, reserved, unsealed};
 use crate::mount::entry::or_inherited;
 use crate::mount::{MountConfig, MountEntry, mount_path};
 use crate::unsealed::Unsealed;
@@ -25,9 +26,18 @@ const AUTH: Help = Help { synopsis: "Mounts an auth method, shows it, takes it a
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("mounts", MOUNTS).read(list_secrets);
-    r.path("mounts/{path...}", MOUNT).read(read_secrets).update(enable_secrets).delete(disable_secrets);
+    r.path("mounts/{path...}", MOUNT)
+        .name_may_end_in_slash()
+        .read(read_secrets)
+        .update(enable_secrets)
+        .delete(disable_secrets);
     r.path("auth", AUTHS).read(list_auth);
-    r.path("auth/{path...}", AUTH).read(read_auth).update(enable_auth).delete(disable_auth).sudo();
+    r.path("auth/{path...}", AUTH)
+        .name_may_end_in_slash()
+        .read(read_auth)
+        .update(enable_auth)
+        .delete(disable_auth)
+        .sudo();
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -74,52 +84,51 @@ async fn list_auth(_: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<BTreeMap<
 fn list(unsealed: &Unsealed, kind: Kind) -> Result<Flat<BTreeMap<String, Shown>>> {
     let router = unsealed.mounts.router();
     let mounts = router.all().filter(|m| m.entry.kind() == kind);
-    Ok(Flat(mounts.map(|m| (m.entry.shown_path().to_owned(), Shown::new(&m.entry, None))).collect()))
+    Ok(Flat(mounts.map(|m| (m.entry.shown_path().to_owned(), Shown::new(m, None))).collect()))
 }
 
 async fn read_secrets(_: &System, cx: &mut Cx, req: Named) -> Result<Flat<Shown>> {
     let path = mount_path(Kind::Secrets, &req.path);
-    let found = unsealed(cx)?.mounts.router().at(&path).map(|m| Shown::new(&m.entry, None));
+    let found = unsealed(cx)?.mounts.router().at(&path).map(|m| Shown::new(m, None));
     found.map(Flat).ok_or_else(|| Error::invalid(format!("No secret engine mount at {path}")))
 }
 
 async fn read_auth(_: &System, cx: &mut Cx, req: Named) -> Result<Flat<Shown>> {
     let path = mount_path(Kind::Auth, &req.path);
-    let found = unsealed(cx)?.mounts.router().at(&path).map(|m| Shown::new(&m.entry, None));
+    let found = unsealed(cx)?.mounts.router().at(&path).map(|m| Shown::new(m, None));
     found.map(Flat).ok_or_else(|| Error::invalid(format!("No auth engine at {}/", req.path.trim_matches('/'))))
 }
 
 async fn enable_secrets(_: &System, cx: &mut Cx, req: Enable) -> Result<()> {
     let path = mount_path(Kind::Secrets, req.path.bare());
-    engine_of(&req, Kind::Secrets)?;
-    if is_reserved(&path) {
+    let unsealed = unsealed(cx)?;
+    let registry = unsealed.mounts.registry();
+    engine_of(registry, &req, Kind::Secrets)?;
+    if reserved::is_reserved(registry, &path) {
         return Err(Error::invalid(format!("cannot mount {}", Quoted(&path))));
     }
-    enable(&*unsealed(cx)?, Kind::Secrets, &path, req).await
-}
-
-/// Whether a secrets engine may not be mounted there.
-pub(super) fn is_reserved(path: &str) -> bool {
-    matches!(path.split('/').next().unwrap_or_default(), "auth" | "sys" | "identity" | "cubbyhole" | "audit" | "")
+    enable(&unsealed, Kind::Secrets, &path, req).await
 }
 
 async fn enable_auth(_: &System, cx: &mut Cx, req: Enable) -> Result<()> {
-    if req.engine.as_deref() == Some("token") {
-        return Err(Error::invalid("token credential backend cannot be instantiated"));
+    let unsealed = unsealed(cx)?;
+    let mut built_in = unsealed.mounts.registry().built_in().filter(|(engine, _)| engine.kind == Kind::Auth);
+    if let Some((engine, _)) = built_in.find(|(engine, _)| req.engine.as_deref() == Some(engine.engine)) {
+        return Err(Error::invalid(format!("{} credential backend cannot be instantiated", engine.engine)));
     }
     let path = mount_path(Kind::Auth, req.path.bare());
-    enable(&*unsealed(cx)?, Kind::Auth, &path, req).await
+    enable(&unsealed, Kind::Auth, &path, req).await
 }
 
 async fn enable(unsealed: &Unsealed, kind: Kind, path: &str, req: Enable) -> Result<()> {
-    let (engine, options) = engine_of(&req, kind)?;
-    let versioned = kind == Kind::Secrets && engine == "kv";
-    if options.get("version").is_some_and(|version| !version.is_empty()) && !versioned {
+    let registry = unsealed.mounts.registry();
+    let (engine, options) = engine_of(registry, &req, kind)?;
+    let is_versioned = registry.versions(kind, &engine).next().is_some();
+    if options.get("version").is_some_and(|version| !version.is_empty()) && !is_versioned {
         let what = if kind == Kind::Auth { "auth method" } else { "secrets engine" };
         return Err(Error::invalid(format!("{what} {engine:?} does not allow setting a version")));
     }
-    let single = ["cubbyhole", "system", "identity", "token", "ns_system", "ns_cubbyhole"];
-    if kind == Kind::Secrets && single.contains(&engine.as_str()) {
+    if kind == Kind::Secrets && reserved::is_built_in_type(registry, &engine) {
         return Err(Error::invalid(format!("mount type of {engine:?} is not mountable")));
     }
     if let Some(version) = req.plugin_version.as_ref().filter(|v| !v.is_empty()) {
@@ -157,7 +166,7 @@ fn null_or_pairs<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Res
 }
 
 /// The engine's type and options; `kv-v2` and `plugin` are older ways to say it.
-fn engine_of(req: &Enable, kind: Kind) -> Result<(String, BTreeMap<String, String>)> {
+fn engine_of(registry: &Registry, req: &Enable, kind: Kind) -> Result<(String, BTreeMap<String, String>)> {
     let mut options = req.options.clone().flatten().unwrap_or_default().0;
     let named = req.engine.as_deref().unwrap_or_default();
     let plugin = req.plugin_name.as_deref().unwrap_or_default();
@@ -171,22 +180,17 @@ fn engine_of(req: &Enable, kind: Kind) -> Result<(String, BTreeMap<String, Strin
     if named.is_empty() {
         return Err(Error::invalid("backend type must be specified as a string"));
     }
-    let engine = match (kind, named) {
-        (Kind::Secrets, "kv-v1") => {
-            options.insert("version".into(), "1".into());
-            "kv"
+    let engine = match named.rsplit_once("-v") {
+        Some((engine, version)) if registry.versions(kind, engine).any(|known| known == version) => {
+            options.insert("version".into(), version.to_owned());
+            engine
         }
-        (Kind::Secrets, "kv-v2") => {
-            options.insert("version".into(), "2".into());
-            "kv"
-        }
-        (_, other) => other,
+        _ => named,
     };
-    if kind == Kind::Secrets
-        && engine == "kv"
-        && options.get("version").is_some_and(|v| !matches!(v.as_str(), "1" | "2" | ""))
-    {
-        return Err(Error::invalid("the version of a kv mount is 1 or 2"));
+    let versions: Vec<&str> = registry.versions(kind, engine).collect();
+    let is_unknown = |version: &String| !version.is_empty() && !versions.contains(&version.as_str());
+    if !versions.is_empty() && options.get("version").is_some_and(is_unknown) {
+        return Err(Error::invalid(format!("the version of a {engine} mount is {}", versions.join(" or "))));
     }
     Ok((engine.to_owned(), options))
 }
@@ -349,18 +353,23 @@ fn check_ttls(config: &MountConfig, unsealed: &Unsealed) -> Result<()> {
 
 async fn disable_secrets(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
     let path = mount_path(Kind::Secrets, &req.path);
-    if matches!(path.as_str(), "sys/" | "cubbyhole/" | "identity/" | "auth/token/") {
+    let unsealed = unsealed(cx)?;
+    let registry = unsealed.mounts.registry();
+    // Command lines name auth methods here too, with their whole path.
+    if [Kind::Secrets, Kind::Auth].iter().any(|kind| reserved::is_built_in(registry, *kind, &path)) {
         return Err(Error::invalid(format!("cannot unmount {}", Quoted(&path))));
     }
-    disable(&*unsealed(cx)?, &path).await
+    disable(&unsealed, &path).await
 }
 
 async fn disable_auth(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
     let path = mount_path(Kind::Auth, &req.path);
-    if path == "auth/token/" {
-        return Err(Error::invalid("token credential backend cannot be disabled"));
+    let unsealed = unsealed(cx)?;
+    if reserved::is_built_in(unsealed.mounts.registry(), Kind::Auth, &path) {
+        let name = path.strip_prefix(Kind::Auth.prefix()).unwrap_or(&path).trim_end_matches('/');
+        return Err(Error::invalid(format!("{name} credential backend cannot be disabled")));
     }
-    disable(&*unsealed(cx)?, &path).await
+    disable(&unsealed, &path).await
 }
 
 /// A mount that is not there is taken away already.

@@ -4,7 +4,7 @@ use keepfast_framework::fields::{Flag, Text};
 use keepfast_framework::openapi::{Shown, document};
 use keepfast_framework::reply::Raw;
 use keepfast_framework::routes::Help;
-use keepfast_framework::{Cx, Error, Result, Routes, Status};
+use keepfast_framework::{Cx, Error, Kind, Result, Routes, Status};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -41,10 +41,10 @@ async fn read(_: &System, cx: &mut Cx, _: Form) -> Result<Raw> {
     let reachable = router.all().filter(|m| compiled.as_ref().is_some_and(|c| c.acl.reaches(&m.entry.path, now)));
     let shown: Vec<Shown<'_>> = reachable
         .map(|m| {
-            let tag = match (m.entry.auth, m.entry.engine.as_str()) {
-                (true, _) => "auth",
-                (false, "system") => "system",
-                (false, _) => "secrets",
+            let tag = match (m.entry.kind(), m.traits.in_core) {
+                (Kind::Auth, _) => "auth",
+                (Kind::Secrets, true) => "system",
+                (Kind::Secrets, false) => "secrets",
             };
             Shown { mount: &m.entry.path, tag, table: &m.table }
         })

@@ -20,8 +20,13 @@ const GENERATE: Help = Help { synopsis: "A password by this policy.", descriptio
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("policies/password/", POLICIES).list(list);
-    r.path("policies/password/{name...}/generate", GENERATE).final_slash().read(generate);
-    r.path("policies/password/{name...}", POLICY).exists(exists).read(read).update(write).delete(delete);
+    r.path("policies/password/{name...}/generate", GENERATE).found_by_lists().final_slash().read(generate);
+    r.path("policies/password/{name...}", POLICY)
+        .found_by_lists()
+        .exists(exists)
+        .read(read)
+        .update(write)
+        .delete(delete);
 }
 
 #[derive(Deserialize, JsonSchema)]

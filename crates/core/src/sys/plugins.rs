@@ -21,13 +21,11 @@ const CATALOG: Help = Help {
 const RELOAD: Help =
     Help { synopsis: "For plugins that run apart; what is built in needs no reloading.", description: "" };
 
-/// What is mounted once and by itself.
-const SINGLE: &[&str] = &["system", "token", "cubbyhole", "identity"];
 /// The kinds of entries, in the order of the catalogue.
 const KINDS: [&str; 3] = ["auth", "database", "secret"];
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("plugins/catalog", CATALOG).read(catalog);
+    r.path("plugins/catalog", CATALOG).found_by_lists().read(catalog);
     r.path("plugins/catalog/{type}/", CATALOG).list(list).sudo();
     r.path("plugins/catalog/{type}/{name}", CATALOG).final_slash().read(read).update(refuse).delete(remove).sudo();
     r.path("plugins/catalog/{name}", CATALOG).read(unknown_kind).update(refuse).delete(unknown_kind_removed).sudo();
@@ -123,7 +121,7 @@ fn built_in(unsealed: &Unsealed) -> BTreeMap<&'static str, BTreeSet<String>> {
     for registered in unsealed.mounts.registry().all() {
         let kind = if registered.kind == Kind::Auth { "auth" } else { "secret" };
         // An engine that works through plugins is known by them.
-        let own = !SINGLE.contains(&registered.engine) && registered.plugins.is_empty();
+        let own = registered.traits.built_in.is_none() && registered.plugins.is_empty();
         if own {
             out.entry(kind).or_default().insert(registered.engine.to_owned());
         }
@@ -243,7 +241,7 @@ fn reloadable(unsealed: &Unsealed, given: &str) -> Result<()> {
     let path = format!("{}/", given.trim_matches('/'));
     let why = match unsealed.mounts.router().at(&path) {
         None => format!("cannot fetch mount entry on {}", Quoted(given)),
-        Some(m) if SINGLE.contains(&m.entry.engine.as_str()) => {
+        Some(m) if m.traits.built_in.is_some() => {
             format!("cannot reload plugin on {given:?}: singleton plugin cannot be reloaded: {:?}", m.entry.engine)
         }
         Some(_) => return Ok(()),

@@ -23,12 +23,12 @@ const ACL: Help = Help { synopsis: "Policies: what callers may do.", description
 const OLD: Help = Help { synopsis: "Policies, in the older form of the API.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("policies/acl/{name...}/", ACL).list(list);
-    r.path("policies/acl/{name...}", ACL).read(read).update(write).patch(patch).delete(delete);
+    r.path("policies/acl/{name...}/", ACL).name_may_end_in_slash().list(list);
+    r.path("policies/acl/{name...}", ACL).name_may_end_in_slash().read(read).update(write).patch(patch).delete(delete);
     r.path("policies/detailed/acl/{name...}/", ACL).list(list_detailed);
-    r.path("policy", OLD).read(list_all_old).hidden();
-    r.path("policy/{name...}/", OLD).list(list_old);
-    r.path("policy/{name...}", OLD).read(read_old).update(write_old).delete(delete);
+    r.path("policy", OLD).name_may_end_in_slash().read(list_all_old).hidden();
+    r.path("policy/{name...}/", OLD).name_may_end_in_slash().list(list_old);
+    r.path("policy/{name...}", OLD).name_may_end_in_slash().read(read_old).update(write_old).delete(delete);
 }
 
 #[derive(Default, Deserialize, JsonSchema)]

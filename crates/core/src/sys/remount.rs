@@ -9,8 +9,7 @@ use keepfast_framework::{CanonicalPath, Cx, Data, Error, Kind, Records, Result, 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::mounts::is_reserved;
-use super::{System, unsealed};
+use super::{System, reserved, unsealed};
 use crate::mount::mount_path;
 
 const HELP: Help = Help { synopsis: "Moves a mount to another path.", description: "" };
@@ -60,7 +59,7 @@ fn parse(bare: &str) -> Result<(Kind, String)> {
     if bare.is_empty() {
         return Err(Error::invalid("both 'from' and 'to' path must be specified as a string"));
     }
-    Ok(match bare.strip_prefix("auth/") {
+    Ok(match bare.strip_prefix(Kind::Auth.prefix()) {
         Some(rest) => (Kind::Auth, mount_path(Kind::Auth, rest)),
         None => (Kind::Secrets, mount_path(Kind::Secrets, bare)),
     })
@@ -88,7 +87,12 @@ async fn remount(_: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> {
             Kind::Secrets => format!("cannot remount to destination {to}"),
         }));
     }
-    let fixed = |path: &str| from_kind == Kind::Secrets && is_reserved(path) || path == "auth/token/";
+    let unsealed = unsealed(cx)?;
+    let registry = unsealed.mounts.registry();
+    let fixed = |path: &str| match from_kind {
+        Kind::Secrets => reserved::is_reserved(registry, path),
+        Kind::Auth => reserved::is_built_in(registry, Kind::Auth, path),
+    };
     if fixed(&from) {
         return Err(Error::invalid(format!("cannot remount {from:?}")));
     }
@@ -99,7 +103,6 @@ async fn remount(_: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> {
     if to.starts_with(&from) {
         return Err(Error::invalid(format!("path already in use at {from:?}")));
     }
-    let unsealed = unsealed(cx)?;
     let moved = unsealed.mount_changes.change_mount(&from, |entry| {
         let router = unsealed.mounts.router();
         if router

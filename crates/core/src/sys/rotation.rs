@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::System;
+use crate::layout::SYSTEM_STORAGE;
 use crate::unsealed::Unsealed;
 
 const CONFIG: Help = Help {
@@ -65,10 +66,8 @@ impl Rotation {
 impl Unsealed {
     /// Adds a term to the keyring when the present one has been used as much, or as long, as it may.
     pub(crate) async fn rotate_worn_key(&self, now: Timestamp) -> Result<()> {
-        let rotation = match self.mounts.router().at("sys/") {
-            Some(sys) => ROTATION.get_in(&mut self.barrier.begin_read(), &sys.view, "").await?.unwrap_or_default(),
-            None => Rotation::default(),
-        };
+        let view = self.barrier.view(SYSTEM_STORAGE);
+        let rotation = ROTATION.get_in(&mut self.barrier.begin_read(), &view, "").await?.unwrap_or_default();
         let Some(why) = rotation.is_due(&self.barrier.key_status()?, now) else { return Ok(()) };
         let term = self.barrier.rotate(now.unix()).await?;
         tracing::info!(term, "the keyring was rotated, because {why}");

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{System, call, unsealed};
-use crate::bare::RELEASED;
+use crate::layout::{IDENTITY_STORAGE, TOKEN_STORAGE};
 use crate::settings::{Settings, TelemetrySettings};
 use crate::unsealed::Unsealed;
 use crate::versions;
@@ -71,7 +71,7 @@ async fn ha_status(_: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<Nodes>> {
         active_node: true,
         last_echo: None,
         version: settings.version.clone(),
-        upgrade_version: (settings.storage_type == "raft").then(|| settings.version.clone()),
+        upgrade_version: settings.is_raft().then(|| settings.version.clone()),
     };
     Ok(Flat(Nodes { nodes: [node] }))
 }
@@ -84,7 +84,7 @@ async fn version_history(_: &System, cx: &mut Cx, _: Nothing) -> Result<Keys> {
     let mut keys = Vec::new();
     for (version, at) in installed {
         let shown = Installed {
-            commit_date: RELEASED,
+            commit_date: versions::RELEASED,
             previous_version: previous.replace(version.clone()),
             timestamp_installed: at.rfc3339_seconds(),
         };
@@ -105,13 +105,13 @@ async fn namespaces(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Value>> 
 
 async fn tokens(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Value>> {
     let unsealed = unsealed(cx)?;
-    let total = records(&unsealed, &unsealed.barrier.view("token/"), "id/").await?;
+    let total = records(&unsealed, &unsealed.barrier.view(TOKEN_STORAGE), "id/").await?;
     Ok(Data(json!({ "counters": { "service_tokens": { "total": total } } })))
 }
 
 async fn entities(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Value>> {
     let unsealed = unsealed(cx)?;
-    let total = records(&unsealed, &unsealed.barrier.view("identity/"), "entity/").await?;
+    let total = records(&unsealed, &unsealed.barrier.view(IDENTITY_STORAGE), "entity/").await?;
     Ok(Data(json!({ "counters": { "entities": { "total": total } } })))
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use keepfast_framework::engine::Registry;
 use keepfast_framework::fields::{CommaList, Object, Pairs, Text};
 use keepfast_framework::reply::Flat;
 use keepfast_framework::routes::Help;
@@ -11,15 +12,15 @@ use serde::{Deserialize, Serialize};
 
 use super::mount_shown::ShownLockout;
 use super::mounts::{lease_text, mount_token_kind, visibility};
-use super::{System, plugin_version, unsealed};
+use super::{System, plugin_version, reserved, unsealed};
 use crate::mount::{MountEntry, mount_path};
 use crate::unsealed::Unsealed;
 
 const TUNE: Help = Help { synopsis: "What is tuned at a mount.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("mounts/{path...}/tune", TUNE).read(read_secrets).update(tune_secrets);
-    r.path("auth/{path...}/tune", TUNE).read(read_auth).update(tune_auth).sudo();
+    r.path("mounts/{path...}/tune", TUNE).name_may_end_in_slash().read(read_secrets).update(tune_secrets);
+    r.path("auth/{path...}/tune", TUNE).name_may_end_in_slash().read(read_auth).update(tune_auth).sudo();
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -119,13 +120,18 @@ async fn tune_secrets(_: &System, cx: &mut Cx, req: Tune) -> Result<()> {
     let unsealed = unsealed(cx)?;
     let path = mount_path(Kind::Secrets, &req.path);
     // Command lines tune auth methods here too, as `sys/mounts/auth/PATH/tune`.
-    refuse_token_type(&path, &req)?;
-    refuse_untunable(&path, &req)?;
-    let is_mounted = unsealed.mounts.router().at(&path).is_some();
-    if req.token_type.is_some() && !path.starts_with("auth/") && is_mounted {
+    let registry = unsealed.mounts.registry();
+    refuse_token_type(registry, &path, &req)?;
+    refuse_untunable(registry, &path, &req)?;
+    let is_secrets = unsealed.mounts.router().at(&path).is_some_and(|mounted| !mounted.entry.auth);
+    if req.token_type.is_some() && is_secrets {
         return Err(Error::invalid("'token_type' can only be modified on auth mounts"));
     }
-    let version = || unsealed.mounts.router().at(&path).map(|m| (m.entry.is_kv(), m.entry.options().remove("version")));
+    let version = || {
+        let entry = unsealed.mounts.router().at(&path)?.entry.clone();
+        let is_versioned = registry.find(entry.kind(), &entry.engine, &entry.options())?.version().is_some();
+        Some((is_versioned, entry.options().remove("version")))
+    };
     let before = version();
     tune(&unsealed, Kind::Secrets, req).await?;
     if let (Some((true, old)), Some((_, Some(new)))) = (before, version())
@@ -138,23 +144,22 @@ async fn tune_secrets(_: &System, cx: &mut Cx, req: Tune) -> Result<()> {
 }
 
 async fn tune_auth(_: &System, cx: &mut Cx, req: Tune) -> Result<()> {
-    refuse_token_type(&mount_path(Kind::Auth, &req.path), &req)?;
-    tune(&*unsealed(cx)?, Kind::Auth, req).await
+    let unsealed = unsealed(cx)?;
+    refuse_token_type(unsealed.mounts.registry(), &mount_path(Kind::Auth, &req.path), &req)?;
+    tune(&unsealed, Kind::Auth, req).await
 }
 
 /// What tokens are is said by their own requests and roles.
-fn refuse_token_type(path: &str, req: &Tune) -> Result<()> {
-    match (path, &req.token_type) {
-        ("auth/token/", Some(_)) => {
-            Err(Error::invalid("'token_type' cannot be set for 'token' or 'ns_token' auth mounts"))
-        }
-        _ => Ok(()),
+fn refuse_token_type(registry: &Registry, path: &str, req: &Tune) -> Result<()> {
+    if req.token_type.is_some() && reserved::is_built_in(registry, Kind::Auth, path) {
+        return Err(Error::invalid("'token_type' cannot be set for 'token' or 'ns_token' auth mounts"));
     }
+    Ok(())
 }
 
 /// Of the mounts that every server has only what audit shows in clear can be tuned.
-fn refuse_untunable(path: &str, req: &Tune) -> Result<()> {
-    if !matches!(path, "sys/" | "cubbyhole/" | "identity/") {
+fn refuse_untunable(registry: &Registry, path: &str, req: &Tune) -> Result<()> {
+    if !reserved::is_built_in(registry, Kind::Secrets, path) {
         return Ok(());
     }
     let given = [
@@ -177,8 +182,9 @@ fn refuse_untunable(path: &str, req: &Tune) -> Result<()> {
 
 async fn tune(unsealed: &Unsealed, kind: Kind, req: Tune) -> Result<()> {
     let path = mount_path(kind, &req.path);
+    let locks_out = unsealed.mounts.router().at(&path).is_some_and(|mounted| mounted.traits.locks_out);
     let changed = unsealed.mount_changes.change_mount(&path, |entry| {
-        apply(entry, req)?;
+        apply(entry, req, locks_out)?;
         // As the peer: only what the mount says itself is compared; every life is bounded by both anyway.
         let (default, max) = (entry.config.default_lease_ttl, entry.config.max_lease_ttl);
         if max > 0 && default > max {
@@ -191,7 +197,7 @@ async fn tune(unsealed: &Unsealed, kind: Kind, req: Tune) -> Result<()> {
     changed.await?.ok_or_else(|| Error::invalid(format!("tune of path {path:?} failed: no mount entry found")))
 }
 
-fn apply(entry: &mut MountEntry, req: Tune) -> Result<()> {
+fn apply(entry: &mut MountEntry, req: Tune, locks_out: bool) -> Result<()> {
     if let Some(version) = &req.plugin_version {
         let version = plugin_version::canonical(version)?;
         return Err(Error::invalid(format!("plugin not found in the catalog: {}, version={version}", entry.engine)));
@@ -223,7 +229,7 @@ fn apply(entry: &mut MountEntry, req: Tune) -> Result<()> {
         }
     }
     if let Some(Object(given)) = req.user_lockout_config.filter(|given| !given.0.is_empty()) {
-        if !matches!(entry.engine.as_str(), "userpass" | "approle" | "ldap") {
+        if !locks_out {
             let engine = &entry.engine;
             return Err(Error::invalid(format!(
                 "tuning of user lockout configuration for auth type {engine:?} not allowed"

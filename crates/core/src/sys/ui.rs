@@ -17,7 +17,7 @@ const ACL: Help = Help { synopsis: "What all policies of the caller come to.", d
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("internal/ui/mounts", HELP).read(mounts).unauthenticated();
-    r.path("internal/ui/mounts/{path...}", HELP).read(mount).unauthenticated();
+    r.path("internal/ui/mounts/{path...}", HELP).name_may_end_in_slash().read(mount).unauthenticated();
     r.path("internal/ui/resultant-acl", ACL).read(resultant_acl);
 }
 
@@ -64,7 +64,7 @@ async fn mounts(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Mounts>> {
     for mounted in router.all() {
         let entry = &mounted.entry;
         let shown = if may_see(cx, mounted) {
-            Visible::Whole(Box::new(Shown::new(entry, None)))
+            Visible::Whole(Box::new(Shown::new(mounted, None)))
         } else if entry.config.listing_visibility == "unauth" {
             Visible::Outline {
                 description: entry.description.clone(),
@@ -102,5 +102,5 @@ async fn mount(_: &System, cx: &mut Cx, req: Named) -> Result<Data<Shown>> {
             ),
         ));
     };
-    Ok(Data(Shown::new(&mounted.entry, Some(mounted.entry.shown_path().to_owned()))))
+    Ok(Data(Shown::new(mounted, Some(mounted.entry.shown_path().to_owned()))))
 }

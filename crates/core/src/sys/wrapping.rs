@@ -18,9 +18,9 @@ const HELP: Help = Help { synopsis: "Answers that are handed out once, to whoeve
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("wrapping/wrap", HELP).update(wrap).stores_body();
-    r.path("wrapping/lookup", HELP).update(lookup).read(lookup).unauthenticated();
-    r.path("wrapping/unwrap", HELP).update(unwrap);
-    r.path("wrapping/rewrap", HELP).update(rewrap);
+    r.path("wrapping/lookup", HELP).takes_wrapping_token().update(lookup).read(lookup).unauthenticated();
+    r.path("wrapping/unwrap", HELP).takes_wrapping_token().update(unwrap);
+    r.path("wrapping/rewrap", HELP).takes_wrapping_token().update(rewrap);
 }
 
 #[derive(Deserialize, JsonSchema)]

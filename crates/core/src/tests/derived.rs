@@ -6,6 +6,7 @@ use keepfast_framework::routes::Access;
 use keepfast_framework::rows::RowInfo;
 use serde_json::{Value, json};
 
+use crate::seal::SealShape;
 use crate::tests::fixture::{Ask, House, ROOT};
 
 /// One operation of one row of one mount.
@@ -15,6 +16,8 @@ pub(crate) struct Route {
     pub(crate) path: String,
     pub(crate) operation: Operation,
     pub(crate) access: Access,
+    /// Whether it answers before the journey, without audit.
+    sealed: bool,
     /// The parameters that do not come with the path, with their schemas.
     pub(crate) parameters: Vec<(String, Value)>,
     /// The other names of a parameter, by its name.
@@ -39,6 +42,11 @@ impl Route {
         format!("{} {} {}", self.engine, self.operation.name(), self.pattern)
     }
 
+    /// Whether no audit entry is written: nobody has to be authenticated before the row answers.
+    fn is_unaudited(&self) -> bool {
+        self.sealed && self.access == Access::Unauthenticated
+    }
+
     fn shown(&self) -> String {
         let access = match self.access {
             Access::Policy => "policy",
@@ -49,9 +57,9 @@ impl Route {
     }
 }
 
-/// A house with every engine mounted.
+/// A house with every engine mounted, on a storage on which `sys/step-down` needs a token.
 pub(crate) async fn furnished() -> House {
-    let house = House::new().await;
+    let house = House::with(|settings, _| settings.storage_type = "raft".into(), keepfast_engines::all()).await;
     let mut mounted = vec![("kv".to_owned(), true)];
     for registered in keepfast_engines::all().all() {
         let kind = if registered.kind == keepfast_framework::Kind::Auth { "auth" } else { "mounts" };
@@ -71,7 +79,8 @@ pub(crate) fn routes(house: &House) -> Vec<Route> {
         if mounted.entry.path == "secret/" {
             continue;
         }
-        let variant = mounted.entry.options().get("version").cloned().unwrap_or_default();
+        let version = mounted.entry.options().remove("version");
+        let variant = version.filter(|version| version != "1").unwrap_or_default();
         for row in mounted.table.rows() {
             out.extend(of_row(&format!("{}{variant}", mounted.entry.engine), &mounted.entry.path, row));
         }
@@ -101,6 +110,7 @@ fn of_row(engine: &str, mount: &str, row: &RowInfo) -> Vec<Route> {
                 path: format!("{mount}{}", example(pattern.source())),
                 operation: operation.operation,
                 access: row.access,
+                sealed: row.sealed,
                 other_names: parameters.iter().flat_map(other_names).collect(),
                 parameters,
             });
@@ -132,6 +142,11 @@ async fn sec_ac08_every_route_refuses_who_has_no_token_no_policy_or_no_sudo() {
     for route in routes(&house) {
         let (method, name) = (route.method(), route.named());
         if route.access == Access::Unauthenticated {
+            if route.sealed {
+                let answer = house.call(method, &route.path, "hvs.unknown", json!({ "key": "x" })).await;
+                assert_ne!(answer.status, 403, "{name}");
+                assert_eq!(house.call("DELETE", &route.path, ROOT, Value::Null).await.is(405).error(), "", "{name}");
+            }
             continue;
         }
         if matches!(route.operation, Operation::Update | Operation::Patch) && route.path.ends_with('/') {
@@ -162,6 +177,47 @@ async fn sec_ac08_every_route_refuses_who_has_no_token_no_policy_or_no_sudo() {
             house.call(method, &route.path, &weak, json!({})).await.is(403);
         }
     }
+}
+
+/// Every row of every table is asked: those that answer on a sealed server write no audit entry.
+#[tokio::test]
+async fn sec_ac08_a_sealed_server_answers_the_sealed_rows_only() {
+    let tables = furnished().await;
+    let house = House::sealed(SealShape { shares: 3, threshold: 2 }).await;
+    let mut answered = 0;
+    for route in routes(&tables) {
+        let answer = house.call(route.method(), &route.path, ROOT, json!({})).await;
+        let is_sealed = (answer.status, answer.error()) == (503, "Vault is sealed");
+        // Nobody can hand over what the server is not.
+        let refuses = route.pattern == "step-down";
+        assert_eq!(is_sealed, !route.sealed || refuses, "{}: {answer:?}", route.named());
+        answered += usize::from(!is_sealed);
+        if route.sealed {
+            house.call("DELETE", &route.path, ROOT, Value::Null).await.is(405);
+            let help = house.call("HELP", &route.path, ROOT, Value::Null).await.is(503);
+            assert_eq!(help.error(), "Vault is sealed", "{}", route.named());
+        }
+    }
+    assert_eq!((answered, house.audit("audit")), (7, String::new()));
+}
+
+#[tokio::test]
+async fn every_sealed_row_has_help_and_is_in_the_openapi_document() {
+    let house = furnished().await;
+    let document = house.get("sys/internal/specs/openapi", ROOT).await.ok();
+    let mut seen = 0;
+    for route in routes(&house).iter().filter(|route| route.sealed) {
+        let method = if route.operation == Operation::Read { "get" } else { "post" };
+        let path = &document.body["paths"][format!("/{}", route.path)];
+        assert!(path[method].is_object(), "{}", route.named());
+        let open = route.access == Access::Unauthenticated;
+        assert_eq!(path["x-vault-unauthenticated"] == json!(true), open, "{}", route.named());
+        let help = house.call("HELP", &route.path, ROOT, Value::Null).await.ok();
+        assert!(help.body["help"].as_str().is_some_and(|text| text.contains(route.pattern)), "{}", route.named());
+        house.call("HELP", &route.path, "", Value::Null).await.is(if open { 200 } else { 403 });
+        seen += 1;
+    }
+    assert_eq!(seen, 8);
 }
 
 #[tokio::test]
@@ -244,7 +300,8 @@ async fn sec_al06_every_route_is_recorded_once_before_and_once_after_with_its_se
         let log = house.audit("audit");
         let kinds: Vec<Value> =
             log.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["type"].clone()).collect();
-        assert_eq!(kinds, ["request", "response"], "{} {}", route.named(), answer.status);
+        let expected: &[&str] = if route.is_unaudited() { &[] } else { &["request", "response"] };
+        assert_eq!(kinds, expected, "{} {}", route.named(), answer.status);
         // Paths that are asked about become names of fields in the answer; names are no secrets.
         let names = route.pattern.starts_with("capabilities");
         assert!((names || !log.contains(canary)) && !log.contains(&own), "{}: {log}", route.named());

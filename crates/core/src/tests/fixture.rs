@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::DevKv;
+use crate::DevMount;
 use crate::seal::SealShape;
 use crate::settings::AuditSettings;
 use crate::unsealed::Unsealed;
@@ -22,6 +22,10 @@ use crate::tests::gate::Gated;
 
 /// The id of the first token.
 pub(crate) const ROOT: &str = "root-of-the-house";
+
+/// What every server of the tests has at `secret/`.
+const DEV_MOUNT: DevMount =
+    DevMount { path: "secret/", engine: "kv", version: "2", description: "key/value secret storage" };
 
 /// A server with what it stands on.
 pub(crate) struct House {
@@ -113,7 +117,7 @@ impl House {
         let clock = TestClock::default();
         let backend = Arc::<Gated>::default();
         let node = Node::new(backend.clone(), engines, Arc::new(clock.clone()), settings.clone());
-        let made = node.init_dev(Some(SecretString::new(ROOT.to_owned())), DevKv::V2).await.unwrap();
+        let made = node.init_dev(Some(SecretString::new(ROOT.to_owned())), Some(DEV_MOUNT)).await.unwrap();
         House { node, clock, backend, dir, shares: made.shares, settings }
     }
 

@@ -99,11 +99,12 @@ async fn scraped(house: &House) -> String {
 #[tokio::test]
 async fn requests_logins_tokens_and_audit_entries_are_counted_and_timed() {
     let house = House::new().await;
+    house.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await.ok();
     let before = house.node.gather();
     house.clock.step_on_reading(Duration::from_millis(1));
     house.get("sys/mounts", ROOT).await.ok();
     house.token(json!({})).await;
-    house.post("auth/nowhere/login/x", "", json!({})).await.is(403);
+    house.post("auth/approle/login", "", json!({})).await.is(400);
     let after = house.node.gather();
     let more = |name: &str| count(&after, name) - count(&before, name);
     assert_eq!((more("core.handle_request"), more("core.handle_login_request")), (2, 1));

@@ -67,7 +67,7 @@ async fn an_unmount_that_was_interrupted_is_finished_at_the_next_unseal() {
     let mut tx = unsealed.barrier.begin();
     unsealed.mounts.save(&mut tx, &entry).unwrap();
     tx.commit().await.unwrap();
-    let prefix = entry.storage_prefix();
+    let prefix = entry.own_storage();
     assert_eq!(stored(&house, &prefix).await.len(), 450);
     drop(unsealed);
     house.restarted().await;

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use keepfast_framework::engine::BuiltIn;
 use keepfast_framework::fields::{Seconds, Text};
 use keepfast_framework::reply::{AuthBlock, Outcome, WithStatus};
 use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::token_params::TokenKind;
 use keepfast_framework::{Cx, Data, Engine, Error, Keys, Kind, Result, Routes, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,7 @@ use super::issue::Create;
 use super::renew;
 use super::roles;
 use super::{BoundCidrs, Token, TokenKey, issue};
+use crate::layout::{TOKEN_MOUNT, TOKEN_STORAGE};
 
 const HELP: Help = Help { synopsis: "Tokens: make, look up, renew, revoke.", description: "" };
 const ROLES_HELP: Help = Help { synopsis: "Roles: what tokens may be made under a name.", description: "" };
@@ -21,21 +24,27 @@ const ROLES_HELP: Help = Help { synopsis: "Roles: what tokens may be made under 
 impl Engine for TokenAuth {
     const TYPE: &'static str = "token";
     const KIND: Kind = Kind::Auth;
+    const BUILT_IN: Option<BuiltIn> = Some(BuiltIn {
+        storage: Some(TOKEN_STORAGE),
+        token_type: TokenKind::DefaultService,
+        ..BuiltIn::at(TOKEN_MOUNT, "token based credentials")
+    });
+    const IN_CORE: bool = true;
 
     fn routes(r: &mut Routes<Self>) {
         r.path("create", HELP).update(create);
         r.path("create-orphan", HELP).update(create_orphan);
         r.path("create/{role_name}", HELP).names_only().update(create_under_role);
-        r.path("lookup", HELP).read(lookup).update(lookup);
+        r.path("lookup", HELP).token_in_body().read(lookup).update(lookup);
         r.path("lookup-self", HELP).read(lookup_self).update(lookup_self);
         r.path("lookup-accessor", HELP).update(lookup_accessor);
-        r.path("renew", HELP).update(renew_token);
+        r.path("renew", HELP).token_in_body().update(renew_token);
         r.path("renew-self", HELP).update(renew_self);
         r.path("renew-accessor", HELP).update(renew_accessor);
-        r.path("revoke", HELP).update(revoke);
+        r.path("revoke", HELP).token_in_body().update(revoke);
         r.path("revoke-self", HELP).update(revoke_self);
         r.path("revoke-accessor", HELP).update(revoke_accessor);
-        r.path("revoke-orphan", HELP).update(revoke_orphan);
+        r.path("revoke-orphan", HELP).token_in_body().update(revoke_orphan);
         r.path("accessors/", HELP).list(accessors).sudo();
         r.path("tidy", HELP).update(tidy);
         r.path("roles/", ROLES_HELP).list(roles::list);

@@ -8,17 +8,18 @@ use keepfast_framework::duration::parse_nanos;
 use keepfast_framework::fields::{Flag, Int, Pairs, Quoted, Strings, Text, unless_null};
 use keepfast_framework::reply::AuthBlock;
 use keepfast_framework::token_params::{TokenKind, canonical_policies};
-use keepfast_framework::{Cx, Error, Result};
+use keepfast_framework::{Cx, Engine as _, Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::auth::own;
+use super::auth::{TokenAuth, own};
 use super::create::Spec;
 use super::life::{self, Asked};
 use super::record::Authority;
 use super::roles::{self, Role};
 use super::{BoundCidrs, Token, record::TokenRecord};
 use crate::identity::Who;
+use crate::layout::TOKEN_MOUNT;
 use crate::policy::builtin;
 use crate::unsealed::Unsealed;
 
@@ -123,7 +124,7 @@ pub(super) async fn issue(
     let now = cx.now();
     let (tx, _) = cx.store();
     let made = unsealed.tokens.create(tx, spec, now).await?;
-    made.record.count(&unsealed.metrics, "token", "auth/token/");
+    made.record.count(&unsealed.metrics, TokenAuth::TYPE, TOKEN_MOUNT);
     Ok(made.auth_block(Vec::new()))
 }
 

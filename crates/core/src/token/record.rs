@@ -16,6 +16,9 @@ use crate::namespace::NamespaceId;
 /// The creation path of the first token of a cluster.
 pub(crate) const FIRST_TOKEN_PATH: &str = "auth/token/root";
 
+/// The creation path of a token that another token has created.
+pub(crate) const CREATED_TOKEN_PATH: &str = "auth/token/create";
+
 /// What a token may do. `Root` is a variant and not a policy name: no string can produce it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

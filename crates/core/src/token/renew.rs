@@ -12,6 +12,7 @@ use super::auth::call;
 use super::life::{self, Asked};
 use super::record::{FIRST_TOKEN_PATH, Life, TokenRecord};
 use super::roles::{self, Role};
+use crate::layout::TOKEN_MOUNT;
 use crate::mount::permit::RequestPermit;
 use crate::unsealed::Unsealed;
 
@@ -98,7 +99,7 @@ async fn asked(
     role: Option<&Role>,
     increment: Duration,
 ) -> Result<(Asked, keepfast_framework::mount::TtlBounds)> {
-    let mount_path = record.origin.mount.as_deref().unwrap_or("auth/token/");
+    let mount_path = record.origin.mount.as_deref().unwrap_or(TOKEN_MOUNT);
     let mounted = unsealed.mounts.router().at(mount_path).cloned();
     let mounted = mounted.ok_or_else(|| Error::invalid("the auth method of this token is gone"))?;
     let bounds = mounted.info.ttl;

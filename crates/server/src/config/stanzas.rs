@@ -9,6 +9,11 @@ use super::error::{ConfigError, Warning};
 use super::high::LogRotation;
 use super::low::{Labelled, Stanza};
 
+/// The label of the `user_lockout` that counts for auth methods without one of their own.
+const ALL_METHODS: &str = "all";
+/// An auth method of OpenBao that locks users out and that this server has not.
+const ABSENT_METHOD: &str = "ldap";
+
 /// Keys of Vault's telemetry that send metrics elsewhere or shape what we do not have.
 const WITHOUT_EFFECT: &[&str] = &[
     "add_lease_metrics_namespace_labels",
@@ -107,12 +112,15 @@ pub(super) fn user_lockout(
 ) -> Result<(String, LockoutSettings), ConfigError> {
     let Labelled { labels, position, mut stanza } = block;
     let of = labels.first().copied().unwrap_or_default().to_ascii_lowercase();
-    if !matches!(of.as_str(), "all" | "userpass" | "ldap" | "approle") {
-        return Err(stanza.fault(position, format!("user_lockout {of:?}: there are all, userpass, ldap and approle")));
-    }
-    if of == "ldap" {
-        let message = "user_lockout \"ldap\" has no effect in Keepfast: there is no such auth method";
+    let engines = keepfast_engines::all();
+    let methods: Vec<&str> = engines.all().iter().filter(|e| e.traits.locks_out).map(|e| e.engine).collect();
+    if of == ABSENT_METHOD {
+        let message = format!("user_lockout {of:?} has no effect in Keepfast: there is no such auth method");
         warnings.push(stanza.warning(position, message));
+    } else if of != ALL_METHODS && !methods.contains(&of.as_str()) {
+        let known = methods.join(", ");
+        let message = format!("user_lockout {of:?}: there are {ALL_METHODS}, {known} and {ABSENT_METHOD}");
+        return Err(stanza.fault(position, message));
     }
     let standard = LockoutSettings::default();
     let span = |given: Option<Duration>, standard: Duration| given.filter(|d| !d.is_zero()).unwrap_or(standard);

@@ -312,7 +312,7 @@ fn telemetry_and_lockout_are_read_and_faults_are_named() {
     assert!(told("telemetry { prometheus_retention_time = 0 }").prometheus_retention.is_zero());
     assert_eq!(told("telemetry { usage_gauge_period = \"1m\" }").usage_period, Duration::from_secs(60));
     let wrong = format!("{MINIMAL}user_lockout \"kv\" {{}}");
-    assert!(refused(&wrong).contains("there are all, userpass, ldap and approle"));
+    assert!(refused(&wrong).contains("there are all, approle, userpass and ldap"));
 }
 
 #[test]

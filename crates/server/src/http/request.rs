@@ -96,7 +96,7 @@ async fn admit_parts<K: Kernel>(
             Ok(Admitted { incoming: head, share: Some(share) })
         }
         // The kernel refuses the dead token, and records that: clients log in again at a 403.
-        None if head.token.is_some() && !keepfast_core::is_bare_path(head.path.as_str()) => {
+        None if head.token.is_some() && !keepfast_core::answers_sealed(head.path.as_str()) => {
             head.body_withheld = true;
             Ok(Admitted { incoming: head, share: None })
         }
@@ -178,8 +178,8 @@ fn read_head<K>(head: Parts, admitting: &Admitting<'_, K>, told: &mut Told) -> R
     let operation = operation(&head, &path, &query)?;
     let token = headers::token(&head.headers, rules.limits.token)?;
     // What answers on a sealed server wraps nothing.
-    let is_bare = keepfast_core::is_bare_path(path.as_str());
-    let wrap_ttl = if is_bare { None } else { headers::wrap_ttl(&head.headers)? };
+    let is_sealed_path = keepfast_core::answers_sealed(path.as_str());
+    let wrap_ttl = if is_sealed_path { None } else { headers::wrap_ttl(&head.headers)? };
     let writes = matches!(operation, Operation::Update | Operation::Patch);
     let accepts_prometheus = super::names_metrics(&path) && headers::accepts_prometheus(&head.headers);
     let incoming = Box::new(Incoming {
@@ -237,10 +237,10 @@ fn operation(head: &Parts, path: &CanonicalPath, query: &Query) -> Result<Operat
         return Ok(Operation::Help);
     }
     // What answers on a sealed server has one or two methods, and no choices in the query.
-    let bare = keepfast_core::is_bare_path(path.as_str());
+    let is_sealed_path = keepfast_core::answers_sealed(path.as_str());
     match method {
-        "GET" if bare => Ok(Operation::Read),
-        "PATCH" | "OPTIONS" if bare => Err(Answer::bare(StatusCode::METHOD_NOT_ALLOWED)),
+        "GET" if is_sealed_path => Ok(Operation::Read),
+        "PATCH" | "OPTIONS" if is_sealed_path => Err(Answer::bare(StatusCode::METHOD_NOT_ALLOWED)),
         "GET" if query.list => Ok(Operation::List),
         "GET" if query.scan => Ok(Operation::Scan),
         "GET" => Ok(Operation::Read),

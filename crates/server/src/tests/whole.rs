@@ -1,6 +1,6 @@
 //! The real node behind the edge: from HTTP to storage and back.
 
-use keepfast_core::DevKv;
+use crate::DevKv;
 use keepfast_core::settings::AuditSettings;
 use keepfast_core::{Node, Settings};
 use keepfast_framework::clock::SystemClock;
@@ -34,7 +34,7 @@ impl Whole {
         let settings = Settings { audit: vec![device], ..Settings::default() };
         let backend = Arc::new(MemoryBackend::new());
         let node = Node::new(backend, keepfast_engines::all(), Arc::new(SystemClock), settings);
-        node.init_dev(Some(SecretString::new("root".into())), DevKv::V2).await.unwrap();
+        node.init_dev(Some(SecretString::new("root".into())), DevKv::V2.mount()).await.unwrap();
         let mut config = ListenerConfig::plain("127.0.0.1:0");
         change(&mut config);
         let socket = Socket::bind(&config.bind).unwrap();

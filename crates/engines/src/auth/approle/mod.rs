@@ -55,9 +55,10 @@ pub struct AppRole {
 impl Engine for AppRole {
     const TYPE: &'static str = "approle";
     const KIND: Kind = Kind::Auth;
+    const LOCKS_OUT: bool = true;
 
     fn routes(r: &mut Routes<Self>) {
-        r.path("login", LOGIN).update(login::login).unauthenticated();
+        r.path("login", LOGIN).update(login::login).login();
         r.path("tidy/secret-id", TIDY).update(expiry::tidy);
         role_routes(r);
         setting_routes(r);

@@ -33,6 +33,7 @@ pub struct Userpass {
 impl Engine for Userpass {
     const TYPE: &'static str = "userpass";
     const KIND: Kind = Kind::Auth;
+    const LOCKS_OUT: bool = true;
 
     fn routes(r: &mut Routes<Self>) {
         r.path("users/", USERS).list(users::list);
@@ -44,7 +45,7 @@ impl Engine for Userpass {
             .delete(users::delete);
         r.path("users/{username}/password", PASSWORD).names_only().update(users::write_password);
         r.path("users/{username}/policies", POLICIES).names_only().update(users::write_policies);
-        r.path("login/{username}", LOGIN).names_only().update(login::login).unauthenticated();
+        r.path("login/{username}", LOGIN).names_only().update(login::login).login();
     }
 
     async fn open(_: &mut Cx) -> Result<Self> {

@@ -6,6 +6,7 @@
 //!
 //! [`Caller::token_store`]: keepfast_framework::Caller
 
+use keepfast_framework::engine::BuiltIn;
 use keepfast_framework::fields::Object;
 use keepfast_framework::reply::Shaped;
 use keepfast_framework::routes::{Exists, Help};
@@ -20,6 +21,9 @@ pub struct Cubbyhole;
 impl Engine for Cubbyhole {
     const TYPE: &'static str = "cubbyhole";
     const KIND: Kind = Kind::Secrets;
+    const BUILT_IN: Option<BuiltIn> =
+        Some(BuiltIn { local: true, ..BuiltIn::at("cubbyhole/", "per-token private secret storage") });
+    const PER_TOKEN: bool = true;
 
     fn routes(r: &mut Routes<Self>) {
         r.path("{path...}", SECRET_HELP).read(read).update(write).delete(delete).exists(exists).stores_body();

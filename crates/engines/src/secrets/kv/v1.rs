@@ -21,6 +21,8 @@ pub struct V1;
 impl Engine for V1 {
     const TYPE: &'static str = "kv";
     const KIND: Kind = Kind::Secrets;
+    const VARIANT: Option<(&'static str, &'static str)> = Some(("version", "1"));
+    const FORMER_TYPE: Option<&'static str> = Some("generic");
 
     fn routes(r: &mut Routes<Self>) {
         r.path("{path...}", SECRET_HELP).read(read).update(write).delete(delete).exists(exists).stores_body();

@@ -46,6 +46,7 @@ impl Engine for V2 {
     const TYPE: &'static str = "kv";
     const KIND: Kind = Kind::Secrets;
     const VARIANT: Option<(&'static str, &'static str)> = Some(("version", "2"));
+    const FORMER_TYPE: Option<&'static str> = Some("generic");
 
     fn routes(r: &mut Routes<Self>) {
         r.path("config", CONFIG_HELP).read(config::read).update(config::write);

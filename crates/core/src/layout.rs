@@ -1,0 +1,15 @@
+//! Where core's own parts lie: the paths of its mounts, and the prefixes of its storage.
+
+/// The mount of the server's own API.
+pub(crate) const SYSTEM_MOUNT: &str = "sys/";
+/// The mount of the auth method that makes tokens.
+pub(crate) const TOKEN_MOUNT: &str = "auth/token/";
+
+/// Mounts, policies, migrations, locked users, and what else `sys/` stores.
+pub(crate) const SYSTEM_STORAGE: &str = "sys/";
+/// Tokens, token roles and leases.
+pub(crate) const TOKEN_STORAGE: &str = "token/";
+/// Entities and aliases.
+pub(crate) const IDENTITY_STORAGE: &str = "identity/";
+/// Salts and audit devices that the API has created.
+pub(crate) const AUDIT_STORAGE: &str = "audit/";

@@ -1,0 +1,169 @@
+//! `sys/health`: the state of the server as a status code, for load balancers.
+
+use keepfast_framework::fields::{Flag, Int, truth};
+use keepfast_framework::routes::Help;
+use keepfast_framework::sealed::SealedAnswer;
+use keepfast_framework::{Error, Result, Routes, Status};
+use schemars::JsonSchema;
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::System;
+
+const HELP: Help = Help {
+    synopsis: "The state of the server in the status of the answer.",
+    description: "200 is active, 501 is not initialized, 503 is sealed. A caller may choose other codes from 200 to 999.",
+};
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("health", HELP).unauthenticated().read_sealed(health);
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct HealthRequest {
+    /// The status code of an active server.
+    #[serde(default)]
+    #[schemars(with = "Option<Int>")]
+    activecode: FirstText,
+    /// The status code of a standby.
+    #[serde(default)]
+    #[schemars(with = "Option<Int>")]
+    standbycode: FirstText,
+    /// The status code of a sealed server.
+    #[serde(default)]
+    #[schemars(with = "Option<Int>")]
+    sealedcode: FirstText,
+    /// The status code of a server that is not initialized.
+    #[serde(default)]
+    #[schemars(with = "Option<Int>")]
+    uninitcode: FirstText,
+    /// The status code of a performance standby.
+    #[serde(default)]
+    #[schemars(with = "Option<Int>")]
+    performancestandbycode: FirstText,
+    /// The status code of a disaster recovery secondary.
+    #[serde(default)]
+    #[schemars(with = "Option<Int>")]
+    drsecondarycode: FirstText,
+    /// The status code of a server whose cluster is not healthy.
+    #[serde(default)]
+    #[schemars(with = "Option<Int>")]
+    haunhealthycode: FirstText,
+    /// The status code of a server that was removed from its cluster.
+    #[serde(default)]
+    #[schemars(with = "Option<Int>")]
+    removedcode: FirstText,
+    /// Whether a standby answers as an active server does.
+    #[serde(default)]
+    #[schemars(with = "Option<Flag>")]
+    standbyok: FirstText,
+}
+
+impl HealthRequest {
+    /// Checks every parameter, whatever state the server is in: a load balancer with a misspelled code must not find out
+    /// on the day the state changes.
+    fn check(&self) -> Result<()> {
+        let codes = [
+            &self.activecode,
+            &self.standbycode,
+            &self.sealedcode,
+            &self.uninitcode,
+            &self.performancestandbycode,
+            &self.drsecondarycode,
+            &self.haunhealthycode,
+            &self.removedcode,
+        ];
+        codes.into_iter().try_for_each(|code| code.status().map(drop))?;
+        match &self.standbyok.0 {
+            Some(text) if truth(text).is_none() => Err(Error::new(Status::BAD_REQUEST, "")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The first value of a parameter, which may be repeated. Anything else than a text counts as an empty one.
+#[derive(Default)]
+struct FirstText(Option<String>);
+
+impl FirstText {
+    /// The status code; `None` without one. A final answer has no 1xx status (RFC 9110 section 15.2).
+    fn status(&self) -> Result<Option<Status>> {
+        let Some(text) = &self.0 else { return Ok(None) };
+        match text.parse::<u16>().ok().filter(|code| (200..1000).contains(code)) {
+            Some(code) => Ok(Some(Status(code))),
+            None => Err(Error::new(Status::BAD_REQUEST, "")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for FirstText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct First;
+        impl<'de> Visitor<'de> for First {
+            type Value = String;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a text")
+            }
+            fn visit_str<E>(self, text: &str) -> std::result::Result<String, E> {
+                Ok(text.to_owned())
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut texts: A) -> std::result::Result<String, A::Error> {
+                let first = texts.next_element::<String>()?;
+                while texts.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(first.unwrap_or_default())
+            }
+        }
+        deserializer.deserialize_any(First).map(|text| FirstText(Some(text)))
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Health {
+    initialized: bool,
+    sealed: bool,
+    standby: bool,
+    replication_performance_mode: &'static str,
+    replication_dr_mode: &'static str,
+    server_time_utc: i64,
+    version: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_id: Option<String>,
+    /// Only there while it lasts: `sys/leases/quarantine`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    lease_quarantine: bool,
+}
+
+/// The status code tells load balancers what the server is; callers may choose the codes.
+async fn health(sys: &System, req: HealthRequest) -> Result<SealedAnswer<Health>> {
+    let server = sys.lifecycle()?;
+    let config = server.seal_config().await?;
+    let sealed = server.is_sealed();
+    req.check()?;
+    let (chosen, decided) = match (config.is_some(), sealed) {
+        (false, _) => (&req.uninitcode, Status(501)),
+        (true, true) => (&req.sealedcode, Status(503)),
+        (true, false) => (&req.activecode, Status::OK),
+    };
+    let sent = chosen.status()?.unwrap_or(decided);
+    let initialized = config.is_some();
+    let (cluster_name, cluster_id) = config.filter(|_| !sealed).map(|c| (c.cluster_name, c.cluster_id)).unzip();
+    let document = Health {
+        initialized,
+        sealed,
+        standby: sealed,
+        replication_performance_mode: match sealed {
+            true => "unknown",
+            false if server.settings.is_raft() => "primary",
+            false => "disabled",
+        },
+        replication_dr_mode: if sealed { "unknown" } else { "disabled" },
+        server_time_utc: server.clock.now().unix(),
+        version: server.settings.version.clone(),
+        cluster_name,
+        cluster_id,
+        lease_quarantine: server.has_quarantine(),
+    };
+    Ok(SealedAnswer::Document { decided, sent, document })
+}

@@ -1,0 +1,85 @@
+//! `sys/init`: whether the storage is initialized; initializes it.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use keepfast_framework::fields::{Int, Strings, Text};
+use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::sealed::SealedAnswer;
+use keepfast_framework::{Error, Result, Routes};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::System;
+use crate::init::initialize;
+use crate::seal::SealShape;
+
+const HELP: Help = Help {
+    synopsis: "Whether the storage is initialized; initializes it.",
+    description: "The answer holds the shares of the unseal key and the root token. They are shown this once.",
+};
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("init", HELP).unauthenticated().read_sealed(status).update_sealed(init);
+}
+
+#[derive(Serialize, JsonSchema)]
+struct InitStatus {
+    initialized: bool,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct InitRequest {
+    /// How many shares the unseal key is split into.
+    #[serde(default)]
+    secret_shares: Int,
+    /// How many shares unseal the server.
+    #[serde(default)]
+    secret_threshold: Int,
+    /// Refused: shares are not encrypted with PGP keys.
+    #[serde(default)]
+    pgp_keys: Strings,
+    /// Refused: the root token is not encrypted with a PGP key.
+    #[serde(default)]
+    root_token_pgp_key: Text,
+    /// Refused: the seal `shamir` has no recovery key.
+    #[serde(default)]
+    recovery_shares: Int,
+    /// Refused: the seal `shamir` has no recovery key.
+    #[serde(default)]
+    recovery_threshold: Int,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct InitAnswer {
+    keys: Vec<String>,
+    keys_base64: Vec<String>,
+    root_token: String,
+}
+
+async fn status(sys: &System, _: Nothing) -> Result<SealedAnswer<InitStatus>> {
+    let initialized = sys.lifecycle()?.seal_config().await?.is_some();
+    Ok(SealedAnswer::ok(InitStatus { initialized }))
+}
+
+async fn init(sys: &System, req: InitRequest) -> Result<SealedAnswer<InitAnswer>> {
+    let server = sys.lifecycle()?;
+    if !req.pgp_keys.0.is_empty() || !req.root_token_pgp_key.is_empty() {
+        return Err(Error::invalid("encrypting shares with PGP keys is not supported by this server"));
+    }
+    let recovery = [("recovery_shares", req.recovery_shares), ("recovery_threshold", req.recovery_threshold)];
+    let given: Vec<&str> = recovery.iter().filter(|(_, n)| n.0 != 0).map(|(name, _)| *name).collect();
+    if !given.is_empty() {
+        let given = given.join(",");
+        return Err(Error::invalid(format!("parameters {given} not applicable to seal type shamir")));
+    }
+    let shape = SealShape::new(req.secret_shares.0, req.secret_threshold.0)?;
+    if server.seal_config().await?.is_some() {
+        return Err(Error::invalid("Vault is already initialized"));
+    }
+    let made = initialize(&server, shape, None).await?;
+    Ok(SealedAnswer::ok(InitAnswer {
+        keys: made.shares.iter().map(|s| hex::encode(s.expose())).collect(),
+        keys_base64: made.shares.iter().map(|s| STANDARD.encode(s.expose())).collect(),
+        root_token: made.root_token.expose().clone(),
+    }))
+}

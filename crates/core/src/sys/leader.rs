@@ -1,0 +1,64 @@
+//! `sys/leader` and `sys/step-down`: which node of the cluster serves, and handing that over.
+
+use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::sealed::SealedAnswer;
+use keepfast_framework::{Cx, Error, Result, Routes};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::System;
+
+const LEADER: Help = Help { synopsis: "Which node of the cluster is active.", description: "" };
+const STEP_DOWN: Help = Help {
+    synopsis: "The node gives up being active.",
+    description: "A server that shares its storage with no other node stays active, so nothing changes there.",
+};
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("leader", LEADER).unauthenticated().read_sealed(leader);
+    r.path("step-down", STEP_DOWN).update(step_down_in_cluster).update_sealed(step_down).sudo();
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Leader {
+    ha_enabled: bool,
+    #[serde(flatten)]
+    node: Option<ActiveNode>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct ActiveNode {
+    is_self: bool,
+    active_time: String,
+    leader_address: String,
+    leader_cluster_address: String,
+}
+
+async fn leader(sys: &System, _: Nothing) -> Result<SealedAnswer<Leader>> {
+    let server = sys.lifecycle()?;
+    if !server.settings.is_raft() {
+        return Ok(SealedAnswer::ok(Leader { ha_enabled: false, node: None }));
+    }
+    let node = ActiveNode {
+        is_self: true,
+        active_time: server.since().ok_or_else(Error::sealed)?.rfc3339(),
+        leader_address: server.settings.api_addr.clone(),
+        leader_cluster_address: server.settings.cluster_addr.clone(),
+    };
+    Ok(SealedAnswer::ok(Leader { ha_enabled: true, node: Some(node) }))
+}
+
+/// A server that shares its storage with no other one is always active, so a step-down changes nothing.
+async fn step_down(sys: &System, _: Nothing) -> Result<SealedAnswer<()>> {
+    let server = sys.lifecycle()?;
+    match (server.settings.is_raft(), server.is_sealed()) {
+        (true, _) => Ok(SealedAnswer::Passed),
+        (false, true) => Err(Error::sealed()),
+        (false, false) => Ok(SealedAnswer::Empty),
+    }
+}
+
+/// The storage `raft` has one node only, which no other one could follow.
+async fn step_down_in_cluster(_: &System, _: &mut Cx, _: Nothing) -> Result<()> {
+    Err(Error::unsupported_path())
+}

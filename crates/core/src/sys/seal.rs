@@ -1,0 +1,28 @@
+//! `sys/seal`: seals the server.
+
+use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::sealed::SealedAnswer;
+use keepfast_framework::{Cx, Result, Routes};
+
+use super::System;
+
+const HELP: Help = Help { synopsis: "Seals the server.", description: "" };
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("seal", HELP).update(seal).update_sealed(seal_again).sudo();
+}
+
+/// The answer is sent before the keys are wiped, so the sealing runs behind it.
+async fn seal(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
+    let lifecycle = sys.lifecycle()?;
+    cx.after_commit(move || {
+        tracing::info!("seal requested");
+        tokio::spawn(async move { lifecycle.seal().await });
+    });
+    Ok(())
+}
+
+/// A sealed server stays sealed. An unsealed one asks for a token first.
+async fn seal_again(sys: &System, _: Nothing) -> Result<SealedAnswer<()>> {
+    Ok(if sys.lifecycle()?.is_sealed() { SealedAnswer::Empty } else { SealedAnswer::Passed })
+}

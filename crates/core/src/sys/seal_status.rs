@@ -1,0 +1,80 @@
+//! `sys/seal-status`: whether the server is sealed, and how many shares of the unseal key it has.
+
+use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::sealed::SealedAnswer;
+use keepfast_framework::{Result, Routes};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::System;
+use crate::lifecycle::Lifecycle;
+use crate::seal::SealConfig;
+use crate::versions;
+
+const HELP: Help = Help { synopsis: "Whether the server is sealed.", description: "" };
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("seal-status", HELP).unauthenticated().read_sealed(read);
+}
+
+/// The state of the seal.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct SealStatus {
+    #[serde(rename = "type")]
+    custody: &'static str,
+    initialized: bool,
+    sealed: bool,
+    t: u8,
+    n: u8,
+    progress: usize,
+    nonce: String,
+    recovery_seal: bool,
+    version: String,
+    commit_date: &'static str,
+    migration: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_id: Option<String>,
+    storage_type: String,
+    /// Only there while it lasts: `sys/leases/quarantine`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    lease_quarantine: bool,
+}
+
+impl SealStatus {
+    /// The state with the stored seal configuration.
+    pub(super) async fn load(server: &Lifecycle) -> Result<Self> {
+        Ok(Self::of(server, server.seal_config().await?))
+    }
+
+    /// The state with this seal configuration.
+    pub(super) fn of(server: &Lifecycle, config: Option<SealConfig>) -> Self {
+        let unsealing = server.unsealing.lock();
+        let sealed = server.is_sealed();
+        let (t, n) = config.as_ref().map_or((0, 0), |c| (c.shape.threshold, c.shape.shares));
+        let initialized = config.is_some();
+        let (cluster_name, cluster_id) = config.filter(|_| !sealed).map(|c| (c.cluster_name, c.cluster_id)).unzip();
+        SealStatus {
+            custody: "shamir",
+            initialized,
+            sealed,
+            t,
+            n,
+            progress: unsealing.progress(),
+            nonce: unsealing.nonce().to_owned(),
+            recovery_seal: false,
+            version: server.settings.version.clone(),
+            commit_date: versions::RELEASED,
+            migration: false,
+            cluster_name,
+            cluster_id,
+            storage_type: server.settings.storage_type.clone(),
+            lease_quarantine: server.has_quarantine(),
+        }
+    }
+}
+
+async fn read(sys: &System, _: Nothing) -> Result<SealedAnswer<SealStatus>> {
+    Ok(SealedAnswer::ok(SealStatus::load(&*sys.lifecycle()?).await?))
+}

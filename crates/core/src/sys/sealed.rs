@@ -1,0 +1,51 @@
+//! Answers the rows of `sys/` that work on a sealed server, before the journey of a request: without a token, and without
+//! audit, because a sealed server has no audit devices.
+
+use std::sync::{Arc, LazyLock};
+
+use keepfast_framework::routes::Compiled;
+use keepfast_framework::{Error, Operation, Status};
+
+use super::System;
+use crate::layout::SYSTEM_MOUNT;
+use crate::request::{Incoming, Response};
+
+static TABLE: LazyLock<Arc<Compiled<System>>> = LazyLock::new(|| Arc::new(Compiled::of_engine()));
+
+/// The rows that answer on a sealed server, by their paths within the mount.
+static ROWS: LazyLock<Vec<(&'static str, usize)>> = LazyLock::new(|| {
+    let rows = TABLE.table().rows().iter().enumerate().filter(|(_, row)| row.sealed);
+    rows.flat_map(|(at, row)| row.patterns.iter().map(move |pattern| (pattern.source(), at))).collect()
+});
+
+/// The table of `sys/`, which is made once.
+pub(crate) fn table() -> Arc<Compiled<System>> {
+    TABLE.clone()
+}
+
+/// Whether a path answers on a sealed server, without a token and without audit.
+pub fn answers_sealed(path: &str) -> bool {
+    row(path).is_some()
+}
+
+fn row(path: &str) -> Option<usize> {
+    let within = path.strip_prefix(SYSTEM_MOUNT)?;
+    ROWS.iter().find(|(source, _)| *source == within).map(|(_, row)| *row)
+}
+
+/// Answers a request that needs no unsealed server; `None` for any other. Help is not answered here: it is recorded, and
+/// that of `sys/seal` needs a token.
+pub(crate) async fn answer(system: &System, incoming: &Incoming) -> Option<Response> {
+    let row = row(incoming.path.as_str())?;
+    let operation = incoming.operation;
+    if operation == Operation::Help {
+        return None;
+    }
+    let Some(answer) = TABLE.answer_sealed(system, row, operation, &incoming.input) else {
+        return Some(Response::failed(&Error::new(Status::METHOD_NOT_ALLOWED, "")));
+    };
+    match answer.await {
+        Ok(reply) => reply.map(Response::exempt),
+        Err(error) => Some(Response::failed(&error)),
+    }
+}

@@ -1,0 +1,83 @@
+//! `sys/unseal`: takes shares of the unseal key, and unseals the server with them.
+
+use keepfast_crypto::secret::SecretBytes;
+use keepfast_framework::fields::{Flag, Text};
+use keepfast_framework::routes::Help;
+use keepfast_framework::sealed::SealedAnswer;
+use keepfast_framework::{Error, Result, Routes};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::System;
+use super::seal_status::SealStatus;
+use crate::lifecycle::Lifecycle;
+use crate::seal::SealConfig;
+use crate::seal::shares::{Attempt, check_share, decode_share};
+
+const HELP: Help = Help { synopsis: "Takes a share of the unseal key.", description: "" };
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("unseal", HELP).unauthenticated().update_sealed(unseal);
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct UnsealRequest {
+    /// A share of the unseal key, in hex or base64.
+    #[serde(default)]
+    key: Text,
+    /// Whether the shares that were taken are dropped.
+    #[serde(default)]
+    reset: Flag,
+    /// Refused: there is one kind of seal only.
+    #[serde(default)]
+    migrate: Flag,
+}
+
+async fn unseal(sys: &System, req: UnsealRequest) -> Result<SealedAnswer<SealStatus>> {
+    let server = sys.lifecycle()?;
+    if req.migrate.0 {
+        return Err(Error::invalid("there is no seal to migrate from or to"));
+    }
+    if req.reset.0 {
+        if !server.is_sealed() {
+            return Err(Error::invalid("vault is unsealed"));
+        }
+        server.unsealing.lock().reset();
+        return status(&server).await;
+    }
+    if req.key.is_empty() {
+        return Err(Error::invalid("'key' must be specified in request body as JSON, or 'reset' set to true"));
+    }
+    let share = decode_share(&req.key)?;
+    if !server.is_sealed() {
+        return status(&server).await;
+    }
+    let Some(config) = server.seal_config().await? else { return Err(Error::invalid("Vault is not initialized")) };
+    check_share(&share)?;
+    let Some((attempt, shares)) = enough(&server, &config, &share) else { return status(&server).await };
+    match server.unseal(&shares).await {
+        // Nothing is read here: the server is unsealed by now, and a failure would deny it.
+        Ok(true) => Ok(SealedAnswer::ok(SealStatus::of(&server, Some(config)))),
+        Ok(false) => Err(Error::invalid("Unsealing failed, invalid key")),
+        Err(error) => {
+            // The shares may be right: all but the last stay, so that the same request can be sent again.
+            server.unsealing.lock().give_back(attempt, &shares[..shares.len().saturating_sub(1)]);
+            Err(error)
+        }
+    }
+}
+
+async fn status(server: &Lifecycle) -> Result<SealedAnswer<SealStatus>> {
+    Ok(SealedAnswer::ok(SealStatus::load(server).await?))
+}
+
+/// Takes a share; all of them, with the number of the attempt, when there are enough.
+fn enough(server: &Lifecycle, config: &SealConfig, share: &SecretBytes) -> Option<(Attempt, Vec<SecretBytes>)> {
+    let mut unsealing = server.unsealing.lock();
+    // Another request has completed the unsealing. A share that is added now would not be wiped.
+    if !server.is_sealed() {
+        return None;
+    }
+    unsealing.add(share);
+    (unsealing.progress() >= usize::from(config.shape.threshold)).then(|| unsealing.attempt())
+}

@@ -1,0 +1,197 @@
+//! Rows that answer on a sealed server: their handlers have no context, because there is no storage that they could read.
+
+use std::future::Future;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::error::{Result, Status};
+use crate::input::Input;
+use crate::path::Operation;
+use crate::routes::{Compiled, HandlerFuture, Request, Row, RowBuilder};
+use crate::rows::OperationInfo;
+
+/// The answer of a handler that works on a sealed server. No audit device records it.
+pub enum SealedAnswer<T> {
+    /// A JSON document.
+    Document {
+        /// The status that the server decided on, which is counted.
+        decided: Status,
+        /// The status that is sent: callers of `sys/health` choose it.
+        sent: Status,
+        /// The document.
+        document: T,
+    },
+    /// 204.
+    Empty,
+    /// None: the unsealed server answers, after authentication and with audit.
+    Passed,
+}
+
+impl<T> SealedAnswer<T> {
+    /// 200 with a document.
+    pub fn ok(document: T) -> Self {
+        SealedAnswer::Document { decided: Status::OK, sent: Status::OK, document }
+    }
+}
+
+/// A [`SealedAnswer`] with its type forgotten.
+pub struct SealedReply {
+    /// The status that the server decided on, which is counted.
+    pub decided: Status,
+    /// The status that is sent.
+    pub sent: Status,
+    /// JSON and a line feed; empty with 204.
+    pub body: Vec<u8>,
+}
+
+/// A document that a handler for a sealed server answers with.
+pub trait Document: Serialize + JsonSchema + Send + 'static {}
+impl<T: Serialize + JsonSchema + Send + 'static> Document for T {}
+
+/// Any `async fn(&E, Request) -> Result<SealedAnswer<T>>`; nobody implements it by hand.
+pub trait SealedHandler<'a, E, Q>: Send + Sync {
+    /// What it answers with.
+    type Document;
+    /// Its future.
+    type Future: Future<Output = Result<SealedAnswer<Self::Document>>> + Send + 'a;
+    /// Calls it.
+    fn call(&self, engine: &'a E, request: Q) -> Self::Future;
+}
+
+impl<'a, E: 'a, Q, T, F, Fut> SealedHandler<'a, E, Q> for F
+where
+    F: Fn(&'a E, Q) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<SealedAnswer<T>>> + Send + 'a,
+{
+    type Document = T;
+    type Future = Fut;
+    fn call(&self, engine: &'a E, request: Q) -> Fut {
+        self(engine, request)
+    }
+}
+
+impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
+    /// GET, also on a sealed server and without audit; no other handler of the row gets it.
+    pub fn read_sealed<Q: Request, T: Document, H>(self, handler: H) -> Self
+    where
+        H: for<'a> SealedHandler<'a, E, Q, Document = T> + 'static,
+    {
+        self.on_sealed(Operation::Read, handler)
+    }
+
+    /// POST and PUT, also on a sealed server and without audit. What the handler passes goes to the handler of
+    /// [`RowBuilder::update`], which is declared first.
+    pub fn update_sealed<Q: Request, T: Document, H>(self, handler: H) -> Self
+    where
+        H: for<'a> SealedHandler<'a, E, Q, Document = T> + 'static,
+    {
+        self.on_sealed(Operation::Update, handler)
+    }
+
+    fn on_sealed<Q: Request, T: Document, H>(self, operation: Operation, handler: H) -> Self
+    where
+        H: for<'a> SealedHandler<'a, E, Q, Document = T> + 'static,
+    {
+        let Row { info, handlers } = &mut *self.row;
+        info.sealed = true;
+        if info.operation(operation).is_none() {
+            info.operations.push(OperationInfo::replying::<Q>(operation, &info.patterns, |generator| {
+                Some(generator.subschema_for::<T>())
+            }));
+        }
+        handlers.sealed[operation.index()] = Some(action(handler));
+        self
+    }
+}
+
+impl<E: Send + Sync + 'static> Compiled<E> {
+    /// Runs the handler that the row at this place of the table has for a sealed server. `None` without a handler; `None` as
+    /// the answer when the handler leaves the request to the unsealed server.
+    pub fn answer_sealed<'a>(
+        &'a self,
+        engine: &'a E,
+        row: usize,
+        operation: Operation,
+        input: &'a Input,
+    ) -> Option<HandlerFuture<'a, Option<SealedReply>>> {
+        let action = self.handlers.get(row)?.sealed[operation.index()].as_ref()?;
+        Some(action(engine, input))
+    }
+}
+
+pub(crate) type SealedAction<E> =
+    Box<dyn for<'a> Fn(&'a E, &'a Input) -> HandlerFuture<'a, Option<SealedReply>> + Send + Sync>;
+
+/// The handler with its types forgotten.
+pub(crate) fn action<E: 'static, Q: Request, T: Serialize + Send + 'static, H>(handler: H) -> SealedAction<E>
+where
+    H: for<'a> SealedHandler<'a, E, Q, Document = T> + 'static,
+{
+    Box::new(move |engine, input| match input.read::<Q>() {
+        Err(error) => Box::pin(std::future::ready(Err(error))),
+        Ok(request) => {
+            let answer = handler.call(engine, request);
+            Box::pin(async move { reply(answer.await?) })
+        }
+    })
+}
+
+fn reply<T: Serialize>(answer: SealedAnswer<T>) -> Result<Option<SealedReply>> {
+    Ok(match answer {
+        SealedAnswer::Document { decided, sent, document } => {
+            let mut body = serde_json::to_vec(&document)?;
+            body.push(b'\n');
+            Some(SealedReply { decided, sent, body })
+        }
+        SealedAnswer::Empty => {
+            Some(SealedReply { decided: Status::NO_CONTENT, sent: Status::NO_CONTENT, body: Vec::new() })
+        }
+        SealedAnswer::Passed => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routes::{Help, Nothing, Routes};
+    use crate::{Cx, Error};
+
+    const HELP: Help = Help { synopsis: "A thing.", description: "" };
+
+    async fn whole(state: &bool, _: Nothing) -> Result<SealedAnswer<u8>> {
+        match state {
+            true => Ok(SealedAnswer::Document { decided: Status(503), sent: Status(299), document: 7 }),
+            false => Err(Error::sealed()),
+        }
+    }
+
+    async fn seal(state: &bool, _: Nothing) -> Result<SealedAnswer<()>> {
+        Ok(if *state { SealedAnswer::Empty } else { SealedAnswer::Passed })
+    }
+
+    async fn unsealed(_: &bool, _: &mut Cx, _: Nothing) -> Result<()> {
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_sealed_row_answers_without_a_context_or_leaves_the_request() {
+        let mut routes: Routes<bool> = Routes::new();
+        routes.path("thing", HELP).read_sealed(whole);
+        routes.path("seal", HELP).update(unsealed).update_sealed(seal);
+        routes.path("other", HELP).update(unsealed);
+        let compiled = Compiled::new(routes);
+        let rows = compiled.table().rows();
+        assert_eq!(rows.iter().map(|row| row.sealed).collect::<Vec<_>>(), [true, true, false]);
+        assert_eq!(rows.iter().map(|row| row.operations.len()).collect::<Vec<_>>(), [1, 1, 1]);
+        let input = Input::default();
+        let reply = compiled.answer_sealed(&true, 0, Operation::Read, &input).unwrap().await.unwrap().unwrap();
+        assert_eq!((reply.decided, reply.sent, &reply.body[..]), (Status(503), Status(299), &b"7\n"[..]));
+        assert!(compiled.answer_sealed(&false, 0, Operation::Read, &input).unwrap().await.is_err());
+        assert!(compiled.answer_sealed(&true, 0, Operation::Update, &input).is_none(), "no handler");
+        assert!(compiled.answer_sealed(&true, 2, Operation::Update, &input).is_none(), "no sealed handler");
+        let empty = compiled.answer_sealed(&true, 1, Operation::Update, &input).unwrap().await.unwrap().unwrap();
+        assert_eq!((empty.decided, empty.sent, empty.body.len()), (Status::NO_CONTENT, Status::NO_CONTENT, 0));
+        assert!(compiled.answer_sealed(&false, 1, Operation::Update, &input).unwrap().await.unwrap().is_none());
+    }
+}
