@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt as _;
 use keepfast_framework::{Error, Records, Result};
-use keepfast_storage::{StorageError, Tx, View};
+use keepfast_storage::{ReadTx, StorageError, View};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -33,7 +33,7 @@ impl<T> Stored<T> {
 /// Reads a record; one that cannot be read is logged as `what`.
 pub(crate) async fn read<T: Serialize + DeserializeOwned>(
     (records, what): (&Records<T>, &'static str),
-    tx: &mut Tx,
+    tx: &mut ReadTx,
     view: &View,
     name: &str,
 ) -> Result<Stored<T>> {

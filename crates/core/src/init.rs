@@ -9,10 +9,11 @@ use keepfast_crypto::secret::{SecretBytes, SecretString};
 use keepfast_framework::{Engine as _, Error, Kind, Result};
 use keepfast_storage::{Barrier, MemoryBackend, StorageError};
 
+use crate::admission::Admission;
 use crate::audit::{self, DeviceOptions};
 use crate::lifecycle::{Lifecycle, explained};
 use crate::seal::config::Sealed;
-use crate::seal::{SealConfig, SealShape};
+use crate::seal::{Custody, SealConfig, SealShape};
 use crate::token::create::Spec;
 use crate::token::record::{CREATED_TOKEN_PATH, FIRST_TOKEN_PATH};
 use crate::token::{Authority, TokenAuth};
@@ -95,8 +96,11 @@ async fn fill(
     // The devices are opened at unseal; here they only get their salts.
     let unopened = |settings| Ok((DeviceOptions::of(settings)?, audit::device::discard()));
     let devices = server.settings.audit.iter().map(unopened).collect::<Result<_>>()?;
-    let unsealed = server.open(staged, root, unseal_key, devices).await?;
-    server.note_version(&unsealed).await?;
+    let barrier = server.open_barrier(staged.clone(), root).await?;
+    server.take_over(&barrier).await?;
+    // The rules of a storage that nobody serves yet are in force nowhere.
+    let rules = Arc::new(Admission::without_rules(server.clock.clone())).source();
+    let unsealed = server.open(barrier, Custody::new(unseal_key, staged), devices, rules).await?;
     let mut tx = unsealed.barrier.begin();
     // A chosen token reads as one that was made after the first, which is how OpenBao creates it.
     let (path, display_name) = match root_token {

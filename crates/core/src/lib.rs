@@ -52,6 +52,7 @@ pub mod admission;
 pub mod audit;
 mod damaged;
 mod duties;
+mod follow;
 #[cfg(feature = "test-support")]
 pub mod for_tests;
 mod identity;
@@ -71,6 +72,7 @@ mod services;
 pub mod settings;
 mod stamps;
 mod sys;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod token;

@@ -1,6 +1,6 @@
 //! What lives as long as the process, and how the server is unsealed and sealed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::secret::SecretBytes;
@@ -10,18 +10,17 @@ use keepfast_storage::{Backend, Barrier, BarrierError};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
-use crate::admission::{Admission, Rules};
+use crate::admission::{Admission, RulesSource};
 use crate::audit;
 use crate::audit::Allowed;
 use crate::audit::target::OpenedDevice;
 use crate::duties::Duties;
-use crate::layout::SYSTEM_STORAGE;
 use crate::metrics::Metrics;
 use crate::request::in_flight::InFlight;
 use crate::seal::{Custody, SealConfig, Unsealing};
 use crate::settings::Settings;
+use crate::takeover::take_over;
 use crate::unsealed::{Ingredients, Unsealed};
-use crate::versions;
 
 /// What lives as long as the process, and the unsealed server while there is one.
 pub(crate) struct Lifecycle {
@@ -39,14 +38,39 @@ pub(crate) struct Lifecycle {
     pub(crate) in_flight: Arc<InFlight>,
     /// Init, unseal and seal come one after the other.
     pub(crate) changing: tokio::sync::Mutex<()>,
+    /// Itself, for the task that seals it.
+    this: Weak<Lifecycle>,
 }
 
-/// An unsealed server and, as this node leads, its duties.
+/// An unsealed server.
 struct Serving {
     unsealed: Arc<Unsealed>,
     since: Timestamp,
     cluster_name: String,
-    _duties: Duties,
+    /// `None` on a node that does not lead.
+    _duties: Option<Duties>,
+    _seal_guard: SealGuard,
+}
+
+/// Seals the server when another node has changed the root key, until it is dropped.
+struct SealGuard(tokio::task::JoinHandle<()>);
+
+impl Drop for SealGuard {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl SealGuard {
+    fn start(lifecycle: Weak<Lifecycle>, barrier: Arc<Barrier>) -> Self {
+        SealGuard(tokio::spawn(async move {
+            barrier.root_lost().await;
+            if let Some(lifecycle) = lifecycle.upgrade() {
+                tracing::warn!("the root key was changed by another node; this one seals");
+                lifecycle.seal().await;
+            }
+        }))
+    }
 }
 
 impl Lifecycle {
@@ -58,6 +82,7 @@ impl Lifecycle {
         engines: Arc<Registry>,
         admission: Arc<Admission>,
         metrics: Arc<Metrics>,
+        this: Weak<Lifecycle>,
     ) -> Self {
         Lifecycle {
             backend,
@@ -71,12 +96,14 @@ impl Lifecycle {
             unsealed_now: Notify::new(),
             in_flight: Arc::default(),
             changing: tokio::sync::Mutex::new(()),
+            this,
         }
     }
 
-    /// The unsealed server, if it is.
+    /// The unsealed server, if it is. From the moment another node has changed the root key there is none.
     pub(crate) fn unsealed(&self) -> Option<Arc<Unsealed>> {
-        self.unsealed.read().as_ref().map(|s| s.unsealed.clone())
+        let serving = self.unsealed.read();
+        serving.as_ref().filter(|s| !s.unsealed.barrier.has_lost_root()).map(|s| s.unsealed.clone())
     }
 
     /// Whether the server is unsealed and its leases are under quarantine.
@@ -97,7 +124,7 @@ impl Lifecycle {
 
     /// Whether it is sealed or uninitialised.
     pub(crate) fn is_sealed(&self) -> bool {
-        self.unsealed.read().is_none()
+        self.unsealed().is_none()
     }
 
     /// The stored seal configuration; `None` when the server is not initialised.
@@ -119,13 +146,12 @@ impl Lifecycle {
         let Some(unseal_key) = config.unseal_key(shares) else { return Ok(false) };
         let Some(root) = config.open(&unseal_key)? else { return Ok(false) };
         let opening = self.clock.now();
-        let unsealed = self.open_for_service(&root, unseal_key).await.map_err(|e| explained("unseal", e))?;
+        let unsealed = self.open_to_lead(&root, unseal_key).await.map_err(|e| explained("unseal", e))?;
         self.metrics.post_unseal.record(self.clock.now().since(opening));
         let duties = Duties::start(unsealed.clone());
         self.unsealing.lock().reset();
-        let since = self.clock.now();
-        *self.unsealed.write() = Some(Serving { unsealed, since, cluster_name: config.cluster_name, _duties: duties });
-        self.metrics.unseal.record(since.since(begun));
+        self.serve(unsealed, config.cluster_name, Some(duties));
+        self.metrics.unseal.record(self.clock.now().since(begun));
         self.unsealed_now.notify_one();
         // Shares that came while it was opened are not kept.
         self.unsealing.lock().reset();
@@ -135,27 +161,66 @@ impl Lifecycle {
         Ok(true)
     }
 
-    /// Opens everything that serving needs; the audit devices first, because they depend on what is outside.
-    async fn open_for_service(&self, root: &Key256, unseal_key: Key256) -> Result<Arc<Unsealed>> {
-        let devices = audit::target::open_all(&self.settings.audit, &Allowed::declared(&self.settings.own_files))?;
-        let unsealed = self.open(self.backend.clone(), root, unseal_key, devices).await?;
-        self.begin_to_serve(&unsealed).await?;
-        Ok(unsealed)
+    fn serve(&self, unsealed: Arc<Unsealed>, cluster_name: String, duties: Option<Duties>) {
+        let guard = SealGuard::start(self.this.clone(), unsealed.barrier.clone());
+        let since = self.clock.now();
+        let serving = Serving { unsealed, since, cluster_name, _duties: duties, _seal_guard: guard };
+        *self.unsealed.write() = Some(serving);
     }
 
-    /// Opens an initialised storage with these opened audit devices.
-    pub(crate) async fn open(
-        &self,
-        backend: Arc<dyn Backend>,
-        root: &Key256,
-        unseal_key: Key256,
-        devices: Vec<OpenedDevice>,
-    ) -> Result<Arc<Unsealed>> {
-        let custody = Custody::new(unseal_key, backend.clone());
-        let barrier = Barrier::open(backend, root).await.map_err(|error| match error {
+    /// Unseals as a node that does not lead: it writes nothing.
+    #[cfg(test)]
+    pub(crate) async fn unseal_as_standby(&self, shares: &[SecretBytes]) -> Result<()> {
+        let config = self.seal_config().await?.ok_or_else(Error::sealed)?;
+        let unseal_key = config.unseal_key(shares).ok_or_else(Error::sealed)?;
+        let root = config.open(&unseal_key)?.ok_or_else(Error::sealed)?;
+        let devices = self.open_devices()?;
+        let barrier = self.open_barrier(self.backend.clone(), &root).await?;
+        let custody = Custody::new(unseal_key, self.backend.clone());
+        let unsealed = self.open(barrier, custody, devices, self.admission.source()).await?;
+        self.serve(unsealed, config.cluster_name, None);
+        Ok(())
+    }
+
+    /// Opens everything that serving needs, after what has to be written first; the audit devices come before both, because
+    /// they depend on what is outside.
+    async fn open_to_lead(&self, root: &Key256, unseal_key: Key256) -> Result<Arc<Unsealed>> {
+        let devices = self.open_devices()?;
+        let barrier = self.open_barrier(self.backend.clone(), root).await?;
+        self.take_over(&barrier).await?;
+        let custody = Custody::new(unseal_key, self.backend.clone());
+        let opened = self.open(barrier, custody, devices, self.admission.source()).await;
+        if opened.is_err() {
+            self.admission.clear();
+        }
+        opened
+    }
+
+    /// Writes what the node that leads writes before it serves.
+    pub(crate) async fn take_over(&self, barrier: &Arc<Barrier>) -> Result<()> {
+        take_over(barrier, &self.settings, &self.engines, self.clock.now()).await
+    }
+
+    fn open_devices(&self) -> Result<Vec<OpenedDevice>> {
+        Ok(audit::target::open_all(&self.settings.audit, &Allowed::declared(&self.settings.own_files))?)
+    }
+
+    /// Opens an initialised storage.
+    pub(crate) async fn open_barrier(&self, backend: Arc<dyn Backend>, root: &Key256) -> Result<Arc<Barrier>> {
+        Barrier::open(backend, root).await.map_err(|error| match error {
             BarrierError::Storage(error) => Error::from(error),
             other => Error::internal(other),
-        })?;
+        })
+    }
+
+    /// Opens a server on an opened storage with these opened audit devices.
+    pub(crate) async fn open(
+        &self,
+        barrier: Arc<Barrier>,
+        custody: Custody,
+        devices: Vec<OpenedDevice>,
+        rules: RulesSource,
+    ) -> Result<Arc<Unsealed>> {
         let given = Ingredients {
             barrier,
             settings: self.settings.clone(),
@@ -165,25 +230,9 @@ impl Lifecycle {
             devices,
             metrics: self.metrics.clone(),
             in_flight: self.in_flight.clone(),
+            rules,
         };
         Unsealed::open(given).await
-    }
-
-    /// Notes the version and puts the rules of admission in force.
-    async fn begin_to_serve(&self, unsealed: &Unsealed) -> Result<()> {
-        let rules = self.note_version(unsealed).await?;
-        self.admission.replace(rules);
-        Ok(())
-    }
-
-    /// Notes the version of this server in the storage, and reads the rules of admission.
-    pub(crate) async fn note_version(&self, unsealed: &Unsealed) -> Result<Rules> {
-        let view = unsealed.barrier.view(SYSTEM_STORAGE);
-        let mut tx = unsealed.barrier.begin();
-        versions::note(&mut tx, &view, &self.settings.version, self.clock.now()).await?;
-        let rules = Rules::load(&mut tx, &view).await?;
-        tx.commit().await?;
-        Ok(rules)
     }
 
     /// Seals: the keys are wiped, requests that are under way fail at their next access to storage.
@@ -192,7 +241,7 @@ impl Lifecycle {
         let _changing = self.changing.lock().await;
         let serving = self.unsealed.write().take();
         self.unsealing.lock().reset();
-        self.admission.replace(Rules::default());
+        self.admission.clear();
         if let Some(serving) = serving {
             serving.unsealed.barrier.close();
             self.metrics.seal.record(self.clock.now().since(begun));

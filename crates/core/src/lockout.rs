@@ -1,7 +1,7 @@
 //! Too many failed logins at a user lock the user out for a while.
 //!
 //! A lock is stored, so that a restart does not open it: one write when it begins, one when it ends early. Failed logins
-//! before it are counted in memory. Failed logins at users are kept apart from those at unknown names
+//! before it are counted in memory. Locks that another node has stored are followed. Failed logins at users are kept apart from those at unknown names
 //! ([`names::FailedNames`]): strangers who send endless names evict no lock and no count of a user.
 
 mod names;
@@ -12,13 +12,14 @@ use std::sync::Arc;
 use keepfast_crypto::hash::sha256;
 use keepfast_framework::reply::ClaimedAlias;
 use keepfast_framework::{Error, Records, Result, Status, Timestamp};
-use keepfast_storage::{Barrier, Page, Tx, View};
+use keepfast_storage::{Barrier, Page, ReadTx, Tx, View};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use self::names::FailedNames;
 pub(crate) use self::names::NameHash;
 use crate::damaged::{self, Stored};
+use crate::follow::{Applied, Follower};
 use crate::mount::MountEntry;
 use crate::mount::entry::or_inherited;
 use crate::settings::{LockoutSettings, Settings};
@@ -37,15 +38,22 @@ pub(crate) struct Lockout {
     barrier: Arc<Barrier>,
     view: View,
     failed: Mutex<Counts>,
+    /// The lock that this node is storing, by the name of its record: memory is ahead of that record.
+    own: Mutex<Option<String>>,
     /// Held while what is stored of a user is brought up to date, so that the last to write has seen the last change.
     storing: tokio::sync::Mutex<()>,
 }
 
 /// Failed logins in memory.
+#[derive(Default)]
 struct Counts {
     /// By user. Bounded by the users that there are.
     users: HashMap<(String, String), Failed>,
-    /// At how many users those that are over are forgotten.
+    /// The names of users with stored locks, by the name of the record.
+    names_of_records: HashMap<String, String>,
+    /// Counts the changes of stored locks that were applied.
+    changes: u64,
+    /// At how many users those that are over are forgotten, when there are more than [`FIRST_PRUNING`].
     prune_at: usize,
     /// By accessor of the mount: names, whether a user has them or not. An attack at one mount fills no other's table.
     names: HashMap<String, FailedNames>,
@@ -122,32 +130,51 @@ pub(crate) fn rules(entry: &MountEntry, settings: &Settings) -> LockoutSettings 
 }
 
 impl Lockout {
-    /// With the locks that are stored in `view`. Those that have ended are removed.
-    pub(crate) async fn open(barrier: &Arc<Barrier>, view: View, now: Timestamp) -> Result<Self> {
-        let mut users = HashMap::new();
-        let mut tx = barrier.begin();
-        for accessor in LOCKS.list_in(&mut tx, &view, "", &Page::default()).await? {
-            for name in LOCKS.list_in(&mut tx, &view, &accessor, &Page::default()).await? {
-                let at = format!("{accessor}{name}");
-                // A record that cannot be read locks nobody; it is written anew with the user's next lock.
-                let Stored::Record(lock) = damaged::read((&LOCKS, "lock of a user"), &mut tx, &view, &at).await? else {
+    /// No locks yet; stores them in `view`.
+    pub(crate) fn new(barrier: &Arc<Barrier>, view: View) -> Self {
+        Lockout {
+            barrier: barrier.clone(),
+            view,
+            failed: Mutex::default(),
+            own: Mutex::default(),
+            storing: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Reads the stored locks.
+    pub(crate) async fn load(&self, tx: &mut ReadTx, now: Timestamp) -> Result<()> {
+        loop {
+            let seen = self.failed.lock().changes;
+            let mut counts = stored_locks(tx, &self.view, now).await?;
+            let mut present = self.failed.lock();
+            if present.changes == seen {
+                counts.changes = seen;
+                *present = counts;
+                return Ok(());
+            }
+        }
+    }
+
+    /// Deletes the stored locks that have ended.
+    pub(crate) async fn delete_ended(tx: &mut Tx, view: &View, now: Timestamp) -> Result<()> {
+        for records in [&LOCKS, &UNKNOWN] {
+            for folder in records.list_in(tx, view, "", &Page::default()).await? {
+                if !folder.ends_with('/') {
+                    // An older version did not store the mount.
+                    records.delete_in(tx, view, &folder);
                     continue;
-                };
-                if lock.failed.is_locked(now) {
-                    let accessor = accessor.trim_end_matches('/').to_owned();
-                    users.insert((accessor, lock.name), Failed { stored: true, ..lock.failed });
-                } else {
-                    LOCKS.delete_in(&mut tx, &view, &at);
+                }
+                for name in records.list_in(tx, view, &folder, &Page::default()).await? {
+                    let at = format!("{folder}{name}");
+                    // A record that cannot be read locks nobody; it is written anew with the name's next lock.
+                    let lock = damaged::read((records, "lock of a user"), tx, view, &at).await?.readable();
+                    if lock.is_some_and(|lock| !lock.failed.is_locked(now)) {
+                        records.delete_in(tx, view, &at);
+                    }
                 }
             }
         }
-        let names = unknown_names(&mut tx, &view, now).await?;
-        if tx.is_dirty() {
-            tx.commit().await?;
-        }
-        let counts = Counts { users, prune_at: FIRST_PRUNING, names };
-        let barrier = barrier.clone();
-        Ok(Lockout { barrier, view, failed: Mutex::new(counts), storing: tokio::sync::Mutex::default() })
+        Ok(())
     }
 
     /// What comes of an attempt to log in: the outcome, or a refusal (403) when the name is locked. A wrong secret
@@ -198,7 +225,7 @@ impl Lockout {
     pub(crate) async fn store(&self, accessor: &str, change: Change, now: Timestamp) -> Result<()> {
         let _alone = self.storing.lock().await;
         let mut tx = self.barrier.begin();
-        match change {
+        let at = match change {
             Change::User(name) => {
                 let at = format!("{accessor}/{}", hex::encode(&sha256(name.as_bytes())[..16]));
                 let key = (accessor.to_owned(), name);
@@ -207,14 +234,17 @@ impl Lockout {
                     Some(failed) => LOCKS.put_in(&mut tx, &self.view, &at, &Lock { name: key.1, failed })?,
                     None => LOCKS.delete_in(&mut tx, &self.view, &at),
                 }
+                at
             }
             Change::Unknown(name) => {
                 let failed = self.failed.lock().names.get(accessor).and_then(|names| names.get(name)).cloned();
                 let Some(failed) = failed else { return Ok(()) };
                 let at = format!("{accessor}/{}", name.slot());
                 UNKNOWN.put_in(&mut tx, &self.view, &at, &Lock { name: name.hex(), failed })?;
+                at
             }
-        }
+        };
+        let _own = OwnRecord::of(self, at);
         tx.commit().await?;
         Ok(())
     }
@@ -246,25 +276,86 @@ impl Lockout {
     }
 }
 
-/// The stored locks of unknown names. Those that have ended are removed.
-async fn unknown_names(tx: &mut Tx, view: &View, now: Timestamp) -> Result<HashMap<String, FailedNames>> {
-    let mut names: HashMap<String, FailedNames> = HashMap::new();
-    for folder in UNKNOWN.list_in(tx, view, "", &Page::default()).await? {
-        let Some(accessor) = folder.strip_suffix('/') else {
-            // An older version did not store the mount.
-            UNKNOWN.delete_in(tx, view, &folder);
-            continue;
-        };
-        for slot in UNKNOWN.list_in(tx, view, &folder, &Page::default()).await? {
-            let at = format!("{folder}{slot}");
-            let Ok(Some(lock)) = UNKNOWN.get_in(tx, view, &at).await else { continue };
-            match NameHash::parse(&lock.name).filter(|_| lock.failed.is_locked(now)) {
-                Some(name) => names.entry(accessor.to_owned()).or_default().restore(name, lock.failed),
-                None => UNKNOWN.delete_in(tx, view, &at),
+/// Marks the record that this node is storing, until it is dropped.
+struct OwnRecord<'a>(&'a Lockout);
+
+impl<'a> OwnRecord<'a> {
+    fn of(lockout: &'a Lockout, at: String) -> Self {
+        *lockout.own.lock() = Some(at);
+        OwnRecord(lockout)
+    }
+}
+
+impl Drop for OwnRecord<'_> {
+    fn drop(&mut self) {
+        *self.0.own.lock() = None;
+    }
+}
+
+/// Follows the locks of users.
+impl Follower for Lockout {
+    fn applied(&self, change: &Applied<'_>) {
+        let Some((accessor, _)) = change.key.split_once('/') else { return };
+        let is_own = self.own.lock().as_deref() == Some(change.key);
+        let lock = change.record::<Lock>("lock of a user");
+        let mut counts = self.failed.lock();
+        counts.changes += 1;
+        match lock {
+            Stored::Record(Lock { name, failed }) => {
+                counts.names_of_records.insert(change.key.to_owned(), name.clone());
+                if !is_own {
+                    counts.users.insert((accessor.to_owned(), name), Failed { stored: true, ..failed });
+                }
+            }
+            Stored::Absent | Stored::Damaged => {
+                let Some(name) = counts.names_of_records.remove(change.key) else { return };
+                let key = (accessor.to_owned(), name);
+                if !is_own && counts.users.get(&key).is_some_and(|failed| failed.stored) {
+                    counts.users.remove(&key);
+                }
             }
         }
     }
-    Ok(names)
+}
+
+/// Follows the locks of names that no user has. They end by themselves: a record that is deleted is over, or its place was
+/// taken by another.
+pub(crate) struct UnknownNames(pub(crate) Arc<Lockout>);
+
+impl Follower for UnknownNames {
+    fn applied(&self, change: &Applied<'_>) {
+        let Some((accessor, _)) = change.key.split_once('/') else { return };
+        let is_own = self.0.own.lock().as_deref() == Some(change.key);
+        let Stored::Record(lock) = change.record::<Lock>("lock of a name") else { return };
+        let mut counts = self.0.failed.lock();
+        counts.changes += 1;
+        if let Some(name) = NameHash::parse(&lock.name).filter(|_| !is_own) {
+            counts.names.entry(accessor.to_owned()).or_default().restore(name, lock.failed);
+        }
+    }
+}
+
+/// The stored locks that have not ended.
+async fn stored_locks(tx: &mut ReadTx, view: &View, now: Timestamp) -> Result<Counts> {
+    let mut counts = Counts::default();
+    for (records, is_known) in [(&LOCKS, true), (&UNKNOWN, false)] {
+        for folder in records.list_in(tx, view, "", &Page::default()).await? {
+            let Some(accessor) = folder.strip_suffix('/') else { continue };
+            for name in records.list_in(tx, view, &folder, &Page::default()).await? {
+                let at = format!("{folder}{name}");
+                // A record that cannot be read locks nobody.
+                let lock = damaged::read((records, "lock of a user"), tx, view, &at).await?.readable();
+                let Some(lock) = lock.filter(|lock| lock.failed.is_locked(now)) else { continue };
+                if is_known {
+                    counts.names_of_records.insert(at, lock.name.clone());
+                    counts.users.insert((accessor.to_owned(), lock.name), Failed { stored: true, ..lock.failed });
+                } else if let Some(name) = NameHash::parse(&lock.name) {
+                    counts.names.entry(accessor.to_owned()).or_default().restore(name, lock.failed);
+                }
+            }
+        }
+    }
+    Ok(counts)
 }
 
 impl Counts {
@@ -279,9 +370,9 @@ impl Counts {
 
     /// Counts a failed login at a user; returns whether it begins a lock.
     fn fail(&mut self, key: &(String, String), rules: &LockoutSettings, now: Timestamp) -> bool {
-        if self.users.len() >= self.prune_at && !self.users.contains_key(key) {
+        if self.users.len() >= self.prune_at.max(FIRST_PRUNING) && !self.users.contains_key(key) {
             self.users.retain(|_, failed| !failed.is_over(now));
-            self.prune_at = FIRST_PRUNING.max(self.users.len() * 2);
+            self.prune_at = self.users.len() * 2;
         }
         let failed = self.users.entry(key.clone()).or_insert_with(|| Failed::none(rules, now));
         let begins_lock = failed.fail(rules, now);

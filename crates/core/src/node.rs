@@ -36,18 +36,17 @@ impl Node {
         let metrics = Arc::<Metrics>::default();
         let backend: Arc<dyn Backend> = Arc::new(Timed::new(backend, clock.clone(), metrics.clone()));
         let admission = Arc::new(Admission::new(clock.clone(), metrics.clone()));
-        let handed = admission.clone();
         let lifecycle = Arc::new_cyclic(|lifecycle| {
-            let (lifecycle, handed) = (lifecycle.clone(), admission.clone());
+            let this = lifecycle.clone();
             let system = Registered::with_table(sealed::table(), move |_cx| {
-                let system = System::new(handed.clone(), lifecycle.clone());
+                let system = System::new(this.clone());
                 Box::pin(async move { Ok(system) })
             });
             let token = Registered::with(|_cx| Box::pin(async { Ok(TokenAuth) }));
             let engines = Arc::new(engines.preceded_by(vec![system, token]));
-            Lifecycle::new(backend, clock, Arc::new(settings), engines, admission, metrics)
+            Lifecycle::new(backend, clock, Arc::new(settings), engines, admission, metrics, lifecycle.clone())
         });
-        let system = System::new(handed, Arc::downgrade(&lifecycle));
+        let system = System::new(Arc::downgrade(&lifecycle));
         Arc::new(Node { lifecycle, open_metrics: OpenMetrics::default(), system })
     }
 

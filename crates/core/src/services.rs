@@ -63,7 +63,7 @@ impl EngineServices {
     /// The mounts of an engine that have leases, those included that are being taken away.
     async fn mounts_of(&self, engine: &str) -> Result<BTreeSet<String>> {
         let mut others: HashSet<String> =
-            self.mounts.leaving().await?.into_iter().filter(|m| m.engine != engine).map(|m| m.uuid).collect();
+            self.mounts.leaving().into_iter().filter(|m| m.engine != engine).map(|m| m.uuid).collect();
         let router = self.mounts.router();
         others.extend(router.all().filter(|m| m.entry.engine != engine).map(|m| m.entry.uuid.clone()));
         let mut mounts: BTreeSet<String> = self.leases.horizon.mounts().await?.into_iter().collect();

@@ -55,8 +55,17 @@ pub struct Settings {
     pub log: Option<Arc<dyn LogLevels>>,
     /// The directories below which the settings of a database connection may name local files and sockets.
     pub database_file_directories: Vec<PathBuf>,
-    /// What tells this place of the storage from a copy of it; empty where nothing does. See [`crate::lease::quarantine`].
-    pub home: String,
+    /// Where this node's storage is; `None` where nothing tells it from a copy. See [`crate::lease::quarantine`].
+    pub home: Option<Home>,
+}
+
+/// Where the data directory of a node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// Names the node, the same for as long as it has its data directory.
+    pub node: String,
+    /// What tells the data directory from a copy of it.
+    pub place: String,
 }
 
 /// One audit device of the configuration file: `audit "file" "name" { options { file_path = … } }`.
@@ -212,7 +221,7 @@ impl Default for Settings {
             host_gauges: None,
             log: None,
             database_file_directories: Vec::new(),
-            home: String::new(),
+            home: None,
         }
     }
 }

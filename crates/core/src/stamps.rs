@@ -6,6 +6,8 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use crate::follow::{Applied, Follower};
+
 /// The number of entries from which unused stamps are removed.
 const PURGED_FROM: usize = 1024;
 
@@ -54,6 +56,13 @@ impl Stamps {
         if let Some(stamp) = stamp.and_then(|stamp| stamp.upgrade()) {
             stamp.store(true, Ordering::Release);
         }
+    }
+}
+
+/// Follows the records that the stamps are of.
+impl Follower for Stamps {
+    fn applied(&self, change: &Applied<'_>) {
+        self.changed(change.key);
     }
 }
 

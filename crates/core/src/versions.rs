@@ -1,7 +1,7 @@
 //! Which versions of the server have served this storage, and since when.
 
 use keepfast_framework::{Records, Result, Timestamp};
-use keepfast_storage::{Page, Tx, View};
+use keepfast_storage::{Page, ReadTx, Tx, View};
 
 use crate::damaged::{self, Stored};
 
@@ -23,7 +23,7 @@ pub(crate) async fn note(tx: &mut Tx, view: &View, version: &str, now: Timestamp
 }
 
 /// All of them, in the order in which they came.
-pub(crate) async fn all(tx: &mut Tx, view: &View) -> Result<Vec<(String, Timestamp)>> {
+pub(crate) async fn all(tx: &mut ReadTx, view: &View) -> Result<Vec<(String, Timestamp)>> {
     let mut out = Vec::new();
     for version in VERSIONS.list_in(tx, view, "", &Page::default()).await? {
         if let Stored::Record(at) = damaged::read((&VERSIONS, "version"), tx, view, &version).await? {

@@ -214,7 +214,8 @@ impl Cx {
         self.warnings.push(warning.into());
     }
 
-    /// Runs `action` once this request's writes are committed; it is dropped when they are not. Caches are filled here.
+    /// Runs `action` once this request's writes are committed; it is dropped when they are not. It runs on this node alone:
+    /// what memory has of the storage follows [`crate::Engine::invalidate`].
     pub fn after_commit(&mut self, action: impl FnOnce() + Send + Sync + 'static) {
         self.after_commit.push(Box::new(action));
     }

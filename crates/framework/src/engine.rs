@@ -148,8 +148,9 @@ pub trait Engine: Sized + Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// A key of this mount changed elsewhere: drop what was cached of it.
-    fn invalidate(&self, _key: &str) {}
+    /// A commit of any node, this one included, has written the record at `key` of this mount, or deleted it: drop what was
+    /// cached of it. Called before the commit is acknowledged, also for commits of [`Engine::open`] itself; it must be quick.
+    fn invalidate(&self, _key: &str, _exists: bool) {}
 
     /// Numbers that the engine can tell of itself without waiting, such as how many connections a pool holds. Asked when
     /// somebody reads the metrics.
@@ -196,7 +197,7 @@ pub trait Mountable: Send + Sync {
     /// See [`Engine::tick`].
     async fn tick(&self, cx: &mut Cx) -> Result<()>;
     /// See [`Engine::invalidate`].
-    fn invalidate(&self, key: &str);
+    fn invalidate(&self, key: &str, exists: bool);
     /// See [`Engine::gauges`].
     fn gauges(&self) -> Vec<Gauge>;
     /// See [`Engine::usage`].
@@ -254,8 +255,8 @@ impl<E: Engine> Mountable for Opened<E> {
         self.engine.tick(cx).await
     }
 
-    fn invalidate(&self, key: &str) {
-        self.engine.invalidate(key);
+    fn invalidate(&self, key: &str, exists: bool) {
+        self.engine.invalidate(key, exists);
     }
 
     fn gauges(&self) -> Vec<Gauge> {

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use bytes::Bytes;
-use keepfast_storage::{Page, Tx, View};
+use keepfast_storage::{Page, ReadTx, Tx, View};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -59,7 +59,7 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
     ///
     /// # Errors
     /// As [`Records::get`].
-    pub async fn get_in(&self, tx: &mut Tx, view: &View, name: &str) -> Result<Option<T>> {
+    pub async fn get_in(&self, tx: &mut ReadTx, view: &View, name: &str) -> Result<Option<T>> {
         match tx.get(view, &self.key(name)).await? {
             None => Ok(None),
             Some(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
@@ -84,7 +84,7 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
     ///
     /// # Errors
     /// As [`Records::list`].
-    pub async fn list_in(&self, tx: &mut Tx, view: &View, folder: &str, page: &Page) -> Result<Vec<String>> {
+    pub async fn list_in(&self, tx: &mut ReadTx, view: &View, folder: &str, page: &Page) -> Result<Vec<String>> {
         Ok(tx.list(view, &self.key(folder), page).await?)
     }
 

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretString;
-use keepfast_storage::{Backend, Barrier, Batch, Index, Key, MemoryBackend, Page, StorageError, Tx, Watch};
+use keepfast_storage::{Backend, Barrier, Batch, Index, Key, MemoryBackend, Page, StorageError, Tx, Watch, Write};
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -39,7 +39,22 @@ pub struct Bench {
     barrier: Arc<Barrier>,
     mount: Arc<MountInfo>,
     engine: Arc<dyn Mountable>,
+    records: Arc<EngineRecords>,
     offered: Offered,
+}
+
+/// Tells the open engine what is committed in its mount, as the server does.
+struct EngineRecords(Mutex<Arc<dyn Mountable>>);
+
+impl Watch for EngineRecords {
+    fn applied(&self, _: Index, writes: &[Write]) {
+        let engine = self.0.lock().clone();
+        for write in writes {
+            if let Some(key) = write.key().as_str().strip_prefix("logical/test/") {
+                engine.invalidate(key, matches!(write, Write::Put { .. }));
+            }
+        }
+    }
 }
 
 /// All leases that were offered so far.
@@ -94,7 +109,10 @@ impl Bench {
         let mut cx = context(&barrier, &mount, &clock, &offered, Caller::default(), request, None);
         let engine = registered.open(&mut cx).await?;
         cx.commit().await?;
-        Ok(Bench { clock, caller: Caller::default(), remote: None, backend, barrier, mount, engine, offered })
+        let records = Arc::new(EngineRecords(Mutex::new(engine.clone())));
+        let watcher: Arc<dyn Watch> = records.clone();
+        barrier.watch(Arc::downgrade(&watcher));
+        Ok(Bench { clock, caller: Caller::default(), remote: None, backend, barrier, mount, engine, records, offered })
     }
 
     /// Mounts an engine without options at `test/`.
@@ -115,7 +133,9 @@ impl Bench {
         self.mount = Arc::new(MountInfo { options, ..MountInfo::clone(&self.mount) });
         let mut cx = self.context(Caller::default(), Operation::Read, String::new());
         self.engine = Registered::of::<E>().open(&mut cx).await?;
-        Ok(cx.commit().await?)
+        cx.commit().await?;
+        *self.records.0.lock() = self.engine.clone();
+        Ok(())
     }
 
     /// How many reads have passed the cache in front of the storage so far, and how many commits reached it: for tests

@@ -114,7 +114,7 @@ impl Plan {
             log: None,
             host_gauges: None,
             database_file_directories: config.database_file_directories.clone(),
-            home: String::new(),
+            home: None,
         }
     }
 }

@@ -13,6 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
 use keepfast_core::audit::{self, Allowed, DeviceError};
+use keepfast_core::settings::Home;
 use keepfast_core::settings::HostGauges;
 use keepfast_core::{Incoming, Node, Settings};
 use keepfast_crypto::secret::SecretString;
@@ -321,11 +322,12 @@ async fn open_node(plan: &Plan, log: &Log, host: Host) -> Result<Arc<Node>, Star
     let kind = storage.kind();
     // Opening replays a log: that is work for a thread that may block.
     let opened = tokio::task::spawn_blocking(move || open_storage(&storage)).await;
-    let backend = match opened {
+    let (backend, incarnation) = match opened {
         Ok(opened) => opened.map_err(|reason| StartError::Storage { kind, reason })?,
         Err(_) => return Err(StartError::System { what: "storage", reason: io::Error::other("opening it failed") }),
     };
-    let home = home_of(&plan.config.storage);
+    let place = place_of(&plan.config.storage);
+    let home = incarnation.zip(place).map(|(node, place)| Home { node, place });
     let host_gauges: Option<Arc<dyn HostGauges>> = Some(Arc::new(host));
     let settings = Settings { home, log: Some(log.levels()), host_gauges, ..plan.settings() };
     Ok(Node::new(backend, keepfast_engines::all(), Arc::new(SystemClock), settings))
@@ -333,22 +335,23 @@ async fn open_node(plan: &Plan, log: &Log, host: Host) -> Result<Arc<Node>, Star
 
 /// What tells the data directory from a copy of it: which file its lock is and when that file was made. Restoring or
 /// copying the directory makes another file; mounting its volume elsewhere does not.
-fn home_of(storage: &Storage) -> String {
-    let (Storage::Raft { path, .. } | Storage::File { path }) = storage else { return String::new() };
-    let Ok(lock) = std::fs::metadata(path.join("LOCK")) else { return String::new() };
+fn place_of(storage: &Storage) -> Option<String> {
+    let (Storage::Raft { path, .. } | Storage::File { path }) = storage else { return None };
+    let lock = std::fs::metadata(path.join("LOCK")).ok()?;
     let made = lock.created().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok()).unwrap_or_default();
-    format!("{}-{}", lock.ino(), made.as_nanos())
+    Some(format!("{}-{}", lock.ino(), made.as_nanos()))
 }
 
-fn open_storage(storage: &Storage) -> Result<Arc<dyn Backend>, StorageError> {
-    Ok(match storage {
-        Storage::Raft { path, node_id } => {
-            let node_id = Some(node_id.clone()).filter(|n| !n.is_empty());
-            Arc::new(LocalBackend::open(path, LocalOptions { node_id, ..LocalOptions::default() })?)
-        }
-        Storage::File { path } => Arc::new(LocalBackend::open(path, LocalOptions::default())?),
-        Storage::InMemory => Arc::new(MemoryBackend::new()),
-    })
+/// Opens the storage, and returns the random name of its data directory if it has one.
+fn open_storage(storage: &Storage) -> Result<(Arc<dyn Backend>, Option<String>), StorageError> {
+    let (path, node_id) = match storage {
+        Storage::Raft { path, node_id } => (path, Some(node_id.clone()).filter(|n| !n.is_empty())),
+        Storage::File { path } => (path, None),
+        Storage::InMemory => return Ok((Arc::new(MemoryBackend::new()), None)),
+    };
+    let backend = LocalBackend::open(path, LocalOptions { node_id, ..LocalOptions::default() })?;
+    let incarnation = backend.incarnation().to_owned();
+    Ok((Arc::new(backend), Some(incarnation)))
 }
 
 /// Initialises, unseals, stores the token for the command line, and gives the text with the secrets.

@@ -29,6 +29,6 @@ pub use local::{LocalBackend, LocalOptions};
 pub use memory::MemoryBackend;
 pub use page::Page;
 pub use transact::{Tries, TxError};
-pub use tx::Tx;
+pub use tx::{ReadTx, Tx};
 pub use view::View;
 pub use watch::Watch;

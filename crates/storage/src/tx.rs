@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    ops::Bound,
+    ops::{Bound, Deref, DerefMut},
     sync::Arc,
 };
 
@@ -10,36 +10,78 @@ use bytes::Bytes;
 
 use crate::{Barrier, Digest, Index, Key, Page, Read, StorageError, View, barrier, listing};
 
-/// Reads and writes through views, and commits once: all writes or none, provided that what was read is unchanged.
+/// Reads through views. [`Barrier::begin_read`] makes one that sees the newest committed state at each read and remembers
+/// nothing. It has no way to write, so code that is given only this type cannot change the storage:
 ///
-/// Reads see the transaction's own writes. Writes wait in memory until [`commit`](Self::commit); dropping the
-/// transaction drops them. On [`StorageError::Conflict`] the request begins again with a new transaction.
+/// ```
+/// # async fn example(barrier: std::sync::Arc<keepfast_storage::Barrier>) {
+/// let value = barrier.begin_read().get(&barrier.view("a"), "key").await;
+/// # }
+/// ```
 ///
-/// A read-only transaction ([`Barrier::begin_read`]) sees the newest committed state at each read, refuses writes and
-/// remembers nothing.
-pub struct Tx {
+/// ```compile_fail,E0599
+/// # async fn example(barrier: std::sync::Arc<keepfast_storage::Barrier>) {
+/// barrier.begin_read().put(&barrier.view("a"), "key", "value".into());
+/// # }
+/// ```
+///
+/// ```compile_fail,E0599
+/// # async fn example(barrier: std::sync::Arc<keepfast_storage::Barrier>) {
+/// barrier.begin_read().commit().await;
+/// # }
+/// ```
+pub struct ReadTx {
     barrier: Arc<Barrier>,
-    read_only: bool,
+    /// Whether what is read has to be unchanged at the commit.
+    verifies: bool,
     seen: HashMap<Key, Option<Digest>>,
     listings: Vec<Read>,
+    /// Those of the [`Tx`] that this is a part of.
     writes: BTreeMap<Key, Option<Bytes>>,
-    /// Why the transaction can no longer be committed.
-    refused: Option<StorageError>,
     /// The path at hand; kept to allocate once.
     path: String,
 }
 
-impl Tx {
-    pub(crate) fn new(barrier: Arc<Barrier>, read_only: bool) -> Self {
+/// Reads and writes through views, and commits once: all writes or none, provided that what was read is unchanged.
+///
+/// Reads see the transaction's own writes. Writes wait in memory until [`commit`](Self::commit); dropping the
+/// transaction drops them. On [`StorageError::Conflict`] the request begins again with a new transaction.
+pub struct Tx {
+    reading: ReadTx,
+    accepts_writes: bool,
+    /// Why the transaction can no longer be committed.
+    refused: Option<StorageError>,
+}
+
+impl Deref for Tx {
+    type Target = ReadTx;
+
+    fn deref(&self) -> &ReadTx {
+        &self.reading
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut ReadTx {
+        &mut self.reading
+    }
+}
+
+impl ReadTx {
+    pub(crate) fn new(barrier: Arc<Barrier>, verifies: bool) -> Self {
         Self {
             barrier,
-            read_only,
+            verifies,
             seen: HashMap::new(),
             listings: Vec::new(),
             writes: BTreeMap::new(),
-            refused: None,
             path: String::new(),
         }
+    }
+
+    /// The same for code that takes a [`Tx`]: a commit with writes fails with [`StorageError::ReadOnly`].
+    pub fn refusing_writes(self) -> Tx {
+        Tx { reading: self, accepts_writes: false, refused: None }
     }
 
     /// The record `key` of a view.
@@ -53,7 +95,7 @@ impl Tx {
             return Ok(own.clone());
         }
         let record = self.barrier.fetch(&self.path).await?;
-        if !self.read_only {
+        if self.verifies {
             self.remember(record.as_ref())?;
         }
         match record {
@@ -80,48 +122,10 @@ impl Tx {
         let prefix = place(view, prefix)?;
         let mut reads = Vec::new();
         let names = self.names(&prefix, page, Some(&mut reads)).await?;
-        if !self.read_only {
+        if self.verifies {
             self.listings.append(&mut reads);
         }
         Ok(names)
-    }
-
-    /// Creates or replaces a record at commit. An invalid path makes the commit fail.
-    pub fn put(&mut self, view: &View, key: &str, value: Bytes) {
-        self.write(view, key, Some(value));
-    }
-
-    /// Removes a record at commit, if it is there. An invalid path makes the commit fail.
-    pub fn delete(&mut self, view: &View, key: &str) {
-        self.write(view, key, None);
-    }
-
-    /// Whether there is something to write.
-    pub fn is_dirty(&self) -> bool {
-        !self.writes.is_empty()
-    }
-
-    /// Whether a record is written that this transaction has looked for and not found.
-    pub fn creates(&self) -> bool {
-        self.writes.iter().any(|(key, value)| value.is_some() && self.seen.get(key) == Some(&None))
-    }
-
-    /// Makes the writes durable and visible. `None` when there was nothing to write, which costs nothing and checks
-    /// nothing.
-    ///
-    /// # Errors
-    /// [`StorageError::Conflict`] when something that was read has changed; [`StorageError::ReadOnly`] and
-    /// [`StorageError::InvalidKey`] for writes that could not be accepted; those of the backend.
-    pub async fn commit(self) -> Result<Option<Index>, StorageError> {
-        if let Some(refused) = self.refused {
-            return Err(refused);
-        }
-        if self.writes.is_empty() {
-            return Ok(None);
-        }
-        let mut reads = self.listings;
-        reads.extend(self.seen.into_iter().map(|(key, seen)| Read::Value { key, seen }));
-        Box::pin(self.barrier.commit(reads, self.writes.into_iter())).await.map(Some)
     }
 
     /// Sets `self.path`.
@@ -143,15 +147,6 @@ impl Tx {
                 self.seen.insert(Key::new(&self.path)?, seen);
                 Ok(())
             }
-        }
-    }
-
-    fn write(&mut self, view: &View, key: &str, value: Option<Bytes>) {
-        let key = self.locate(view, key).and_then(|()| Key::new(&self.path));
-        match key {
-            _ if self.read_only => self.refused = Some(StorageError::ReadOnly),
-            Ok(key) => drop(self.writes.insert(key, value)),
-            Err(error) => self.refused = Some(error),
         }
     }
 
@@ -219,6 +214,62 @@ impl Tx {
             }
         }
         Ok(false)
+    }
+}
+
+impl Tx {
+    pub(crate) fn new(barrier: Arc<Barrier>) -> Self {
+        Self { reading: ReadTx::new(barrier, true), accepts_writes: true, refused: None }
+    }
+
+    /// Creates or replaces a record at commit. An invalid path makes the commit fail.
+    pub fn put(&mut self, view: &View, key: &str, value: Bytes) {
+        self.write(view, key, Some(value));
+    }
+
+    /// Removes a record at commit, if it is there. An invalid path makes the commit fail.
+    pub fn delete(&mut self, view: &View, key: &str) {
+        self.write(view, key, None);
+    }
+
+    /// Whether there is something to write.
+    pub fn is_dirty(&self) -> bool {
+        !self.reading.writes.is_empty()
+    }
+
+    /// Whether a record is written that this transaction has looked for and not found.
+    pub fn creates(&self) -> bool {
+        let ReadTx { writes, seen, .. } = &self.reading;
+        writes.iter().any(|(key, value)| value.is_some() && seen.get(key) == Some(&None))
+    }
+
+    /// Makes the writes durable and visible. `None` when there was nothing to write, which costs nothing and checks
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`StorageError::Conflict`] when something that was read has changed; [`StorageError::ReadOnly`] and
+    /// [`StorageError::InvalidKey`] for writes that could not be accepted; those of the backend.
+    pub async fn commit(self) -> Result<Option<Index>, StorageError> {
+        if let Some(refused) = self.refused {
+            return Err(refused);
+        }
+        let ReadTx { barrier, seen, listings, writes, .. } = self.reading;
+        if writes.is_empty() {
+            return Ok(None);
+        }
+        let mut reads = listings;
+        reads.extend(seen.into_iter().map(|(key, seen)| Read::Value { key, seen }));
+        Box::pin(barrier.commit(reads, writes.into_iter())).await.map(Some)
+    }
+
+    fn write(&mut self, view: &View, key: &str, value: Option<Bytes>) {
+        let reading = &mut self.reading;
+        let key = reading.locate(view, key).and_then(|()| Key::new(&reading.path));
+        match key {
+            _ if !self.accepts_writes => self.refused = Some(StorageError::ReadOnly),
+            Ok(key) => drop(reading.writes.insert(key, value)),
+            Err(error) => self.refused = Some(error),
+        }
     }
 }
 

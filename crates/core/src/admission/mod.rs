@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 use keepfast_framework::Clock;
+use parking_lot::Mutex;
 
 use self::cors::Cors;
 use self::quota::{Quotas, Verdict};
@@ -32,14 +33,14 @@ pub struct Admission {
     rules: ArcSwap<Rules>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    /// Held while a rule is stored and put in force, so that the last one stored is the one in force.
-    changing: Arc<tokio::sync::Mutex<()>>,
+    /// Counts the sources of rules: only the last one puts rules in force.
+    source: Mutex<u64>,
 }
 
-/// Permission to change the rules.
-pub(crate) struct Change {
+/// Where rules come from: the records of one unsealed server.
+pub(crate) struct RulesSource {
     admission: Arc<Admission>,
-    _held: tokio::sync::OwnedMutexGuard<()>,
+    number: u64,
 }
 
 impl Admission {
@@ -50,7 +51,7 @@ impl Admission {
 
     /// No rules.
     pub(crate) fn new(clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
-        Admission { rules: ArcSwap::default(), clock, metrics, changing: Arc::default() }
+        Admission { rules: ArcSwap::default(), clock, metrics, source: Mutex::new(0) }
     }
 
     /// The rules in force.
@@ -71,27 +72,27 @@ impl Admission {
         verdict
     }
 
-    /// Puts other rules in force.
-    pub(crate) fn replace(&self, rules: Rules) {
-        self.rules.store(Arc::new(rules));
+    /// A new source of rules. From here on no earlier one puts rules in force.
+    pub(crate) fn source(self: &Arc<Self>) -> RulesSource {
+        let mut source = self.source.lock();
+        *source += 1;
+        RulesSource { admission: self.clone(), number: *source }
     }
 
-    /// Waits until nobody else changes the rules.
-    pub(crate) async fn change(self: &Arc<Self>) -> Change {
-        Change { _held: self.changing.clone().lock_owned().await, admission: self.clone() }
+    /// Ends the source of rules, and all rules.
+    pub(crate) fn clear(&self) {
+        let mut source = self.source.lock();
+        *source += 1;
+        self.rules.store(Arc::default());
     }
 }
 
-impl Change {
-    /// The rules in force.
-    pub(crate) fn present(&self) -> Arc<Rules> {
-        self.admission.rules.load_full()
-    }
-
-    /// Changes one of them, when what is stored of it is committed.
-    pub(crate) fn apply(self, change: impl FnOnce(&mut Rules)) {
-        let mut rules = (*self.present()).clone();
-        change(&mut rules);
-        self.admission.replace(rules);
+impl RulesSource {
+    /// Puts these rules in force, unless the source has ended.
+    pub(crate) fn put_in_force(&self, rules: Rules) {
+        let source = self.admission.source.lock();
+        if *source == self.number {
+            self.admission.rules.store(Arc::new(rules));
+        }
     }
 }

@@ -100,11 +100,6 @@ impl Quotas {
         self.limits.is_empty()
     }
 
-    /// All of them, the most specific first.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &RateLimit> {
-        self.limits.iter().map(|l| &l.limit)
-    }
-
     /// Adds one, or replaces the one of its name. What was counted under the old one is forgotten.
     pub(crate) fn put(&mut self, limit: RateLimit) {
         self.remove(&limit.name);

@@ -4,26 +4,33 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use keepfast_framework::{Records, Result};
-use keepfast_storage::{Page, Tx, View};
+use keepfast_storage::{Page, ReadTx, View};
+use parking_lot::Mutex;
 
-use super::Rules;
 use super::cors::Cors;
 use super::quota::{QuotaConfig, Quotas, RateLimit};
+use super::{Rules, RulesSource};
 use crate::damaged::{self, Stored};
+use crate::follow::{Applied, Follower};
 
 /// Which origins may ask.
-pub(crate) const CORS: Records<Cors> = Records::at("config/cors");
+pub(crate) const CORS: Records<Cors> = Records::at(CORS_AT);
+const CORS_AT: &str = "config/cors";
 /// Which headers are recorded, in lower case, and whether they are hashed.
-pub(crate) const HEADERS: Records<BTreeMap<String, bool>> = Records::at("config/auditing/request-headers");
+pub(crate) const HEADERS: Records<BTreeMap<String, bool>> = Records::at(HEADERS_AT);
+const HEADERS_AT: &str = "config/auditing/request-headers";
 /// For all quotas.
-pub(crate) const QUOTA_CONFIG: Records<QuotaConfig> = Records::at("quotas/config");
+pub(crate) const QUOTA_CONFIG: Records<QuotaConfig> = Records::at(QUOTA_CONFIG_AT);
+const QUOTA_CONFIG_AT: &str = "quotas/config";
 /// The quotas by name.
-pub(crate) const RATE_LIMITS: Records<RateLimit> = Records::at("quotas/rate-limit/");
+pub(crate) const RATE_LIMITS: Records<RateLimit> = Records::at(RATE_LIMITS_AT);
+/// Where they are.
+pub(crate) const RATE_LIMITS_AT: &str = "quotas/rate-limit/";
 
 impl Rules {
     /// The rules as stored. A record that cannot be read counts as none: no other origin may ask, no header is recorded, and
     /// that one quota is not in force until it is written again.
-    pub(crate) async fn load(tx: &mut Tx, view: &View) -> Result<Self> {
+    async fn load(tx: &mut ReadTx, view: &View) -> Result<Self> {
         let mut quotas = Quotas::default();
         if let Stored::Record(config) = damaged::read((&QUOTA_CONFIG, "quota configuration"), tx, view, "").await? {
             quotas.config = Arc::new(config);
@@ -40,5 +47,66 @@ impl Rules {
             ),
             quotas,
         })
+    }
+}
+
+/// The rules as they are stored under a view. They follow their records.
+pub(crate) struct StoredRules {
+    view: View,
+    source: RulesSource,
+    present: Mutex<Present>,
+}
+
+#[derive(Default)]
+struct Present {
+    rules: Rules,
+    /// Counts the changes that were applied.
+    changes: u64,
+}
+
+impl StoredRules {
+    /// Reads nothing yet.
+    pub(crate) fn new(view: View, source: RulesSource) -> Self {
+        StoredRules { view, source, present: Mutex::default() }
+    }
+
+    /// Reads the rules and puts them in force.
+    pub(crate) async fn load(&self, tx: &mut ReadTx) -> Result<()> {
+        loop {
+            let seen = self.present.lock().changes;
+            let rules = Rules::load(tx, &self.view).await?;
+            let mut present = self.present.lock();
+            if present.changes == seen {
+                present.rules = rules;
+                self.source.put_in_force(present.rules.clone());
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Follows all below `sys/`.
+impl Follower for StoredRules {
+    fn applied(&self, change: &Applied<'_>) {
+        let mut present = self.present.lock();
+        let rules = &mut present.rules;
+        match change.key {
+            CORS_AT => rules.cors = change.record("CORS").readable().map(Arc::new),
+            HEADERS_AT => {
+                rules.recorded_headers = Arc::new(change.record("audited headers").readable().unwrap_or_default())
+            }
+            QUOTA_CONFIG_AT => {
+                rules.quotas.config = Arc::new(change.record("quota configuration").readable().unwrap_or_default());
+            }
+            key => {
+                let Some(name) = key.strip_prefix(RATE_LIMITS_AT) else { return };
+                match change.record("rate limit quota").readable() {
+                    Some(limit) => rules.quotas.put(limit),
+                    None => rules.quotas.remove(name),
+                }
+            }
+        }
+        present.changes += 1;
+        self.source.put_in_force(present.rules.clone());
     }
 }

@@ -12,7 +12,7 @@ use futures_util::stream::FuturesUnordered;
 use keepfast_crypto::hmac::HmacKey;
 use keepfast_crypto::random;
 use keepfast_framework::{Clock, Error, Result, Timestamp, offload};
-use keepfast_storage::{Barrier, View};
+use keepfast_storage::{ReadTx, Tx, View};
 use serde::Serialize;
 
 use super::device::{Device, Ticket};
@@ -82,10 +82,11 @@ pub(crate) struct Shown {
 }
 
 impl Broker {
-    /// Takes opened devices, in the order of `settings`; each has a salt of its own, made at the first time and stored
-    /// behind the barrier.
+    /// Takes opened devices, in the order of `settings`; each has a salt of its own, stored behind the barrier.
+    ///
+    /// Fails when storage fails or a device has no salt.
     pub(crate) async fn open(
-        barrier: &Arc<Barrier>,
+        tx: &mut ReadTx,
         view: &View,
         settings: &[AuditSettings],
         opened: Vec<OpenedDevice>,
@@ -94,7 +95,7 @@ impl Broker {
     ) -> Result<Self> {
         let mut recorders = Vec::with_capacity(settings.len());
         for (settings, (options, device)) in settings.iter().zip(opened) {
-            let key = HmacKey::new(&salt(barrier, view, &settings.name).await?);
+            let key = HmacKey::new(&salt(tx, view, &settings.name).await?);
             recorders.push(Arc::new(Recorder::new(settings.clone(), options.format, key, device)));
         }
         let mut devices = Devices { generation: 1, recorders };
@@ -338,16 +339,20 @@ pub(crate) fn salt_key(name: &str) -> String {
     format!("salt/{name}")
 }
 
-async fn salt(barrier: &Arc<Barrier>, view: &View, name: &str) -> Result<Vec<u8>> {
-    let key = salt_key(name);
-    let mut tx = barrier.begin();
-    if let Some(salt) = tx.get(view, &key).await? {
-        return Ok(salt.to_vec());
+async fn salt(tx: &mut ReadTx, view: &View, name: &str) -> Result<Bytes> {
+    let salt = tx.get(view, &salt_key(name)).await?;
+    salt.ok_or_else(|| Error::internal(format!("the audit device {name:?} has no salt")))
+}
+
+/// Makes the salts of the declared devices that have none.
+pub(crate) async fn make_salts(tx: &mut Tx, view: &View, settings: &[AuditSettings]) -> Result<()> {
+    for device in settings {
+        let key = salt_key(&device.name);
+        if tx.get(view, &key).await?.is_none() {
+            tx.put(view, &key, Bytes::copy_from_slice(&random::bytes::<32>()));
+        }
     }
-    let salt = random::bytes::<32>();
-    tx.put(view, &key, Bytes::copy_from_slice(&salt));
-    tx.commit().await?;
-    Ok(salt.to_vec())
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use keepfast_crypto::random;
 use keepfast_framework::{Error, Records, Result};
-use keepfast_storage::{Page, Tx, View};
+use keepfast_storage::{Page, ReadTx, Tx, View};
 use serde::{Deserialize, Serialize};
 
 use super::allowed::Allowed;
@@ -94,7 +94,7 @@ pub(crate) async fn delete(tx: &mut Tx, view: &View, name: &str) -> Result<bool>
 /// as another device takes entries.
 ///
 /// Fails when storage fails; when there are devices and none can be opened.
-pub(crate) async fn open_all(broker: &Broker, tx: &mut Tx, view: &View, own: &Arc<OwnFiles>) -> Result<()> {
+pub(crate) async fn open_all(broker: &Broker, tx: &mut ReadTx, view: &View, own: &Arc<OwnFiles>) -> Result<()> {
     let allowed = Allowed::created(own);
     let mut last = None;
     for at in STORED.list_in(tx, view, "", &Page::all()).await? {

@@ -15,7 +15,7 @@ pub(crate) mod redact;
 pub mod target;
 
 pub use allowed::Allowed;
-pub(crate) use broker::{Broker, Said};
+pub(crate) use broker::{Broker, Said, make_salts};
 pub(crate) use entry::{Entry, RequestPart, ResponsePart, Verdict};
 pub(crate) use marks::Marks;
 pub(crate) use mount::MountMark;

@@ -12,7 +12,7 @@ use keepfast_framework::mount::MountInfo;
 use keepfast_framework::pace::Pace;
 use keepfast_framework::reply::Alias;
 use keepfast_framework::{Page, Records, Result, Timestamp};
-use keepfast_storage::{Barrier, Tx, View};
+use keepfast_storage::{Barrier, ReadTx, Tx, View};
 use serde::{Deserialize, Serialize};
 
 use self::policies::PolicyCache;
@@ -138,7 +138,7 @@ impl Identity {
     }
 
     /// An entity by its id.
-    pub(crate) async fn entity(&self, tx: &mut Tx, id: &str) -> Result<Option<Entity>> {
+    pub(crate) async fn entity(&self, tx: &mut ReadTx, id: &str) -> Result<Option<Entity>> {
         if id.is_empty() {
             return Ok(None);
         }

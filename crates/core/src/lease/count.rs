@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use keepfast_framework::Result;
 use keepfast_framework::pace::Pace;
-use keepfast_storage::{Page, Write};
+use keepfast_storage::Page;
 use parking_lot::Mutex;
 
 use super::index;
@@ -63,24 +63,20 @@ impl LeaseCount {
         self.0.lock().known
     }
 
-    /// Takes in what was committed below the prefix of the token view.
-    pub(super) fn applied(&self, prefix: &str, writes: &[Write]) {
-        for write in writes {
-            let (key, stands) = match write {
-                Write::Put { key, .. } => (key, true),
-                Write::Delete { key } => (key, false),
-            };
-            let Some(key) = key.as_str().strip_prefix(prefix).filter(|key| is_counted(key)) else { continue };
-            let mut state = self.0.lock();
-            if let Some(known) = &mut state.known {
-                known.change(key, stands);
-            }
-            if let Some(counting) = &mut state.under_way {
-                if key <= counting.position.as_str() {
-                    counting.counts.change(key, stands);
-                } else {
-                    counting.noted.push((key.to_owned(), stands));
-                }
+    /// Takes in a committed key below the token view.
+    pub(super) fn applied(&self, key: &str, stands: bool) {
+        if !is_counted(key) {
+            return;
+        }
+        let mut state = self.0.lock();
+        if let Some(known) = &mut state.known {
+            known.change(key, stands);
+        }
+        if let Some(counting) = &mut state.under_way {
+            if key <= counting.position.as_str() {
+                counting.counts.change(key, stands);
+            } else {
+                counting.noted.push((key.to_owned(), stands));
             }
         }
     }
@@ -171,16 +167,18 @@ impl Leases {
 
 #[cfg(test)]
 mod tests {
-    use keepfast_storage::Key;
-
     use super::*;
 
-    fn put(key: &str) -> Write {
-        Write::Put { key: Key::new(format!("token/{key}")).unwrap(), value: bytes::Bytes::new() }
+    fn apply(count: &LeaseCount, changes: &[(&str, bool)]) {
+        changes.iter().for_each(|(key, exists)| count.applied(key, *exists));
     }
 
-    fn delete(key: &str) -> Write {
-        Write::Delete { key: Key::new(format!("token/{key}")).unwrap() }
+    fn put(key: &str) -> (&str, bool) {
+        (key, true)
+    }
+
+    fn delete(key: &str) -> (&str, bool) {
+        (key, false)
     }
 
     fn page(names: &[&str]) -> BTreeSet<String> {
@@ -191,23 +189,23 @@ mod tests {
     fn what_is_committed_while_it_is_counted_counts_once() {
         let count = LeaseCount::default();
         count.0.lock().under_way = Some(Counting::default());
-        count.applied("token/", &[put("ends/m/1"), put("lease/x/1"), put("expiry/9")]);
+        apply(&count, &[put("ends/m/1"), put("lease/x/1"), put("expiry/9")]);
         count.begin_page();
         // The page may have been read before or after these; 3 is behind it.
-        count.applied("token/", &[put("ends/m/2"), delete("ends/m/1"), put("ends/m/3")]);
+        apply(&count, &[put("ends/m/2"), delete("ends/m/1"), put("ends/m/3")]);
         count.end_page(page(&["ends/m/1", "ends/m/2"]), "ends/m/2".to_owned());
-        count.applied("token/", &[put("ends/a/7"), delete("ends/m/2"), put("irrevocable/m/2")]);
+        apply(&count, &[put("ends/a/7"), delete("ends/m/2"), put("irrevocable/m/2")]);
         count.begin_page();
         count.end_page(page(&["ends/m/3"]), "ends/~".to_owned());
         count.begin_page();
-        count.applied("token/", &[delete("expiry/9")]);
+        apply(&count, &[delete("expiry/9")]);
         count.end_page(page(&["expiry/9"]), "expiry/~".to_owned());
         count.begin_page();
         count.end_page(page(&["irrevocable/m/2"]), "irrevocable/~".to_owned());
         let counted = count.0.lock().under_way.take().unwrap().counts;
         assert_eq!(counted, Counts { waiting: 2, irrevocable: 1 });
         count.0.lock().known = Some(counted);
-        count.applied("token/", &[delete("irrevocable/m/2"), put("expiry/1"), put("elsewhere/1")]);
+        apply(&count, &[delete("irrevocable/m/2"), put("expiry/1"), put("elsewhere/1")]);
         assert_eq!(count.read(), Some(Counts { waiting: 3, irrevocable: 0 }));
     }
 }

@@ -2,20 +2,18 @@
 //!
 //! The order of all ends is on disk (see [`super::index`]), one folder for the tokens and one for the leases of each mount.
 //! Of each folder the nearest ends are here, up to a reach: every name on disk within the reach is in memory, and no other.
-//! It is kept by what is committed ([`Watch`]), so a renewal, a revocation, a restored or a damaged entry need no care of
+//! It is kept by what is committed ([`crate::follow`]), so a renewal, a revocation, a restored or a damaged entry need no care of
 //! their own; and it is filled from the disk, a page at a time, when the last end within the reach is gone. Nothing is
 //! loaded at unseal.
 //!
 //! Memory: at most [`ROOM`] ends of each folder, of 80 to 100 bytes each, so up to 100 kB for the tokens and as much for each
 //! mount that has leases, however many there are; beside it what is committed while a page is being read.
-//!
-//! [`Watch`]: keepfast_storage::Watch
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use keepfast_framework::{Result, Timestamp};
-use keepfast_storage::{Barrier, Page, View, Write};
+use keepfast_storage::{Barrier, Page, View};
 use parking_lot::Mutex;
 
 use super::index;
@@ -114,28 +112,21 @@ impl Horizon {
         Horizon { barrier, view, room, near: Mutex::new(near), filling: tokio::sync::Mutex::default() }
     }
 
-    /// Takes in what was committed; whether the worker has to look sooner than it means to.
-    pub(super) fn applied(&self, writes: &[Write]) -> bool {
-        let mut sooner = false;
-        for write in writes {
-            let (key, stands) = match write {
-                Write::Put { key, .. } => (key, true),
-                Write::Delete { key } => (key, false),
-            };
-            let Some((folder, name)) = key.as_str().strip_prefix(self.view.prefix()).and_then(placed) else { continue };
-            let Some(second) = second(name) else { continue };
-            let mut near = self.near.lock();
-            match near.folders.get_mut(folder) {
-                Some(known) => known.note(name, stands, self.room),
-                None if stands => drop(near.folders.insert(folder.into(), Folder::default())),
-                None => {}
-            }
-            if stands && second < near.alarm {
-                near.alarm = second;
-                sooner = true;
-            }
+    /// Takes in a committed key below the view; whether the worker has to look sooner than it means to.
+    pub(super) fn applied(&self, key: &str, exists: bool) -> bool {
+        let Some((folder, name)) = placed(key) else { return false };
+        let Some(second) = second(name) else { return false };
+        let mut near = self.near.lock();
+        match near.folders.get_mut(folder) {
+            Some(known) => known.note(name, exists, self.room),
+            None if exists => drop(near.folders.insert(folder.into(), Folder::default())),
+            None => {}
         }
-        sooner
+        let is_sooner = exists && second < near.alarm;
+        if is_sooner {
+            near.alarm = second;
+        }
+        is_sooner
     }
 
     /// The mounts that have leases, or had some.

@@ -15,4 +15,4 @@ mod tests;
 mod tidy;
 
 pub(crate) use revoker::Revoker;
-pub(crate) use store::Leases;
+pub(crate) use store::{EndsOfMounts, Leases};

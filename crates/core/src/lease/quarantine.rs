@@ -1,23 +1,28 @@
 //! Quarantine: a restored or copied data directory takes nothing back until an operator says that it may, because the
 //! users that its leases name may be those of the original.
 //!
-//! Storage remembers where it lives (the server tells it by [`crate::Settings::home`]: which file, on which file system,
-//! its data directory is). At an unseal somewhere else the leases are quarantined. A copy that is the same file by all
-//! signs, such as a clone of the whole disk, cannot be told from its original: there the operator quarantines by hand
-//! before the first unseal with a network, or on the original.
-
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+//! Storage remembers where the data directory of each node is (the server tells it by [`crate::Settings::home`]: which file,
+//! on which file system). When a node takes the lead somewhere else than where it was last, the leases are quarantined. A
+//! node that is new here begins no quarantine. A copy that is the same file by all signs, such as a clone of the whole disk,
+//! cannot be told from its original: there the operator quarantines by hand before the first unseal with a network, or on
+//! the original.
 
 use keepfast_framework::{Records, Result, Timestamp};
-use keepfast_storage::{Barrier, View};
+use keepfast_storage::{ReadTx, Tx, View};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::store::Leases;
 use crate::damaged::{self, Stored};
+use crate::settings::Home;
 
-const HOME: Records<String> = Records::at("home");
-const QUARANTINE: Records<Quarantine> = Records::at("quarantine");
+/// Where the data directory of each node is, by the name of the node.
+const HOMES: Records<String> = Records::at("home/");
+/// Where the one data directory is, as older versions wrote it.
+const ONLY_HOME: Records<String> = Records::at("home");
+const QUARANTINE: Records<Quarantine> = Records::at(RECORD);
+/// Where the quarantine is stored, under the token view.
+pub(super) const RECORD: &str = "quarantine";
 
 /// Why and since when nothing is taken back.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,39 +33,86 @@ pub(crate) struct Quarantine {
     pub(crate) reason: String,
 }
 
-/// Whether leases are under quarantine; begins it when this is not the place where they were last.
-pub(super) async fn judge(barrier: &Arc<Barrier>, view: &View, home: &str, now: Timestamp) -> Result<bool> {
-    let mut tx = barrier.begin();
-    let quarantine = damaged::read((&QUARANTINE, "quarantine"), &mut tx, view, "").await?;
+/// Begins a quarantine when this is not where the node was last, and notes where it is. Returns whether leases are under
+/// quarantine.
+pub(crate) async fn check_home(tx: &mut Tx, view: &View, home: Option<&Home>, now: Timestamp) -> Result<bool> {
     // One that cannot be read holds.
-    if !matches!(quarantine, Stored::Absent) {
-        tracing::warn!("leases are under quarantine: none is taken back until an operator ends it");
+    if !matches!(damaged::read((&QUARANTINE, "quarantine"), tx, view, "").await?, Stored::Absent) {
         return Ok(true);
     }
-    if home.is_empty() {
-        return Ok(false);
+    let Some(home) = home else { return Ok(false) };
+    let known = match damaged::read((&HOMES, "place of a data directory"), tx, view, &home.node).await? {
+        Stored::Absent => damaged::read((&ONLY_HOME, "place of the data directory"), tx, view, "").await?,
+        known => known,
+    };
+    let is_elsewhere = match known {
+        Stored::Absent => false,
+        Stored::Damaged => true,
+        Stored::Record(place) => place != home.place,
+    };
+    if is_elsewhere {
+        let reason = "the data directory is not where it was: it was restored, copied or moved".to_owned();
+        QUARANTINE.put_in(tx, view, "", &Quarantine { since: now, reason })?;
+    } else {
+        note_home(tx, view, home).await?;
     }
-    match damaged::read((&HOME, "place of the data directory"), &mut tx, view, "").await? {
-        Stored::Record(known) if known == home => return Ok(false),
-        Stored::Record(_) | Stored::Damaged => {
-            tracing::warn!(
-                "this data directory was restored, copied or moved: leases are under quarantine until an operator ends it"
-            );
-            let reason = "the data directory is not where it was: it was restored, copied or moved".to_owned();
-            QUARANTINE.put_in(&mut tx, view, "", &Quarantine { since: now, reason })?;
-            tx.commit().await?;
-            return Ok(true);
+    Ok(is_elsewhere)
+}
+
+/// Notes where a node is, in the form of this version.
+async fn note_home(tx: &mut Tx, view: &View, home: &Home) -> Result<()> {
+    let known = damaged::read((&HOMES, "place of a data directory"), tx, view, &home.node).await?.readable();
+    if known.as_ref() != Some(&home.place) {
+        HOMES.put_in(tx, view, &home.node, &home.place)?;
+    }
+    let old = damaged::read((&ONLY_HOME, "place of the data directory"), tx, view, "").await?;
+    if !matches!(old, Stored::Absent) {
+        ONLY_HOME.delete_in(tx, view, "");
+    }
+    Ok(())
+}
+
+/// Whether leases are under quarantine. They are until it is known.
+pub(super) struct QuarantineFlag(Mutex<Flag>);
+
+struct Flag {
+    holds: bool,
+    /// Counts the changes that were applied.
+    changes: u64,
+}
+
+impl Default for QuarantineFlag {
+    fn default() -> Self {
+        QuarantineFlag(Mutex::new(Flag { holds: true, changes: 0 }))
+    }
+}
+
+impl QuarantineFlag {
+    pub(super) async fn load(&self, tx: &mut ReadTx, view: &View) -> Result<()> {
+        loop {
+            let seen = self.0.lock().changes;
+            // One that cannot be read holds.
+            let holds = !matches!(damaged::read((&QUARANTINE, "quarantine"), tx, view, "").await?, Stored::Absent);
+            let mut flag = self.0.lock();
+            if flag.changes == seen {
+                flag.holds = holds;
+                return Ok(());
+            }
         }
-        Stored::Absent => HOME.put_in(&mut tx, view, "", &home.to_owned())?,
     }
-    tx.commit().await?;
-    Ok(false)
+
+    /// A commit has begun or ended the quarantine.
+    pub(super) fn set(&self, holds: bool) {
+        let mut flag = self.0.lock();
+        flag.holds = holds;
+        flag.changes += 1;
+    }
 }
 
 impl Leases {
     /// Whether nothing may be taken back now.
     pub(crate) fn is_quarantined(&self) -> bool {
-        self.quarantined.load(Ordering::Acquire)
+        self.quarantined.0.lock().holds
     }
 
     /// The quarantine, if there is one.
@@ -76,17 +128,15 @@ impl Leases {
             QUARANTINE.put_in(&mut tx, &self.view, "", &Quarantine { since: now, reason })?;
         } else {
             QUARANTINE.delete_in(&mut tx, &self.view, "");
-            if !self.home.is_empty() {
-                HOME.put_in(&mut tx, &self.view, "", &self.home)?;
+            if let Some(home) = &self.home {
+                note_home(&mut tx, &self.view, home).await?;
             }
         }
         tx.commit().await?;
-        self.quarantined.store(on, Ordering::Release);
         match on {
             true => tracing::warn!("leases are under quarantine: an operator began it"),
             false => tracing::info!("the quarantine of leases has ended"),
         }
-        self.wake.notify_one();
         Ok(())
     }
 }

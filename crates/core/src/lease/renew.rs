@@ -52,10 +52,8 @@ impl Revoker {
         if !record.renewable {
             return Err(Error::invalid("lease is not renewable"));
         }
-        let mounted = self
-            .mount_of(&record.mount)
-            .await?
-            .ok_or_else(|| Error::invalid("the engine of this lease is not mounted"))?;
+        let mounted =
+            self.mount_of(&record.mount).ok_or_else(|| Error::invalid("the engine of this lease is not mounted"))?;
         let engine = mounted.engine(&self.host).await?;
         let mut cx = self.host.context(&mounted, Operation::Update, record.path.clone()).once();
         let held = held(&record, &mounted, increment, bound(&record, mounted.info.ttl, increment, now));

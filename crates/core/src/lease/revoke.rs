@@ -54,12 +54,12 @@ fn at_once(due: &[(String, LeaseId)], now: Timestamp) -> usize {
 
 impl Revoker {
     /// The mount of this storage name, also while it is being taken away.
-    pub(crate) async fn mount_of(&self, uuid: &str) -> Result<Option<Arc<Mounted>>> {
-        if let Some(found) = self.mounts.router().all().find(|m| m.entry.uuid == uuid) {
-            return Ok(Some(found.clone()));
+    pub(crate) fn mount_of(&self, uuid: &str) -> Option<Arc<Mounted>> {
+        if let Some(found) = self.mounts.router().by_uuid(uuid) {
+            return Some(found.clone());
         }
-        let leaving = self.mounts.leaving().await?.into_iter().find(|e| e.uuid == uuid);
-        Ok(leaving.and_then(|entry| self.mounts.mounted(entry)).map(Arc::new))
+        let leaving = self.mounts.leaving().into_iter().find(|e| e.uuid == uuid);
+        leaving.and_then(|entry| self.mounts.mounted(entry)).map(Arc::new)
     }
 
     /// Takes one lease back. One that is gone is no failure.
@@ -201,7 +201,7 @@ impl Revoker {
         // First of all it is durable that the lease ends: after a crash in the middle the rest is done by the worker.
         self.queue(std::slice::from_ref(id)).await?;
         if how != How::Queued {
-            let mounted = self.mount_of(&record.mount).await?;
+            let mounted = self.mount_of(&record.mount);
             return self.end_lease(mounted.as_ref(), id, how).await;
         }
         if self.leases.is_quarantined() {
@@ -210,7 +210,7 @@ impl Revoker {
         // It is as good as done; most callers go on as if it were, so they wait a moment for it.
         let (revoker, id) = (self.clone(), id.clone());
         let done = tokio::spawn(async move {
-            let mounted = revoker.mount_of(&record.mount).await?;
+            let mounted = revoker.mount_of(&record.mount);
             revoker.end_lease(mounted.as_ref(), &id, How::Now).await
         });
         let enough = self.host.clock.sleep_until(self.host.clock.now().after(COURTESY));
@@ -307,7 +307,7 @@ impl Revoker {
             Err(error) if unreadable(&error) => return Ok(()),
             Err(error) => return Err(error),
         };
-        let mounted = self.mount_of(&record.mount).await?;
+        let mounted = self.mount_of(&record.mount);
         let outcome = self.end_lease(mounted.as_ref(), id, how).await;
         let which = || format!("failed to revoke {:?} ({} / {})", record.full_id(id), place.0, place.1);
         outcome.map_err(|error| refused(&which(), error))
@@ -392,7 +392,7 @@ impl Revoker {
             if due.is_empty() {
                 break;
             }
-            let mounted = self.mount_of(mount).await?;
+            let mounted = self.mount_of(mount);
             let at_once = at_once(&due, self.host.clock.now());
             let mut running = JoinSet::new();
             for (place, id) in due {

@@ -2,22 +2,23 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use keepfast_framework::lease::LeaseClaim;
 use keepfast_framework::{Clock, Error, Records, Result, Timestamp};
-use keepfast_storage::{Barrier, Index, Page, Tx, View, Watch, Write};
+use keepfast_storage::{Barrier, Page, ReadTx, Tx, View};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
 use super::count::LeaseCount;
 use super::horizon::{self, Horizon, folder_of};
 use super::index;
-use super::quarantine;
+use super::quarantine::{self, QuarantineFlag};
 use super::record::{LeaseId, LeaseRecord, State};
 use crate::damaged::unreadable;
+use crate::follow::{Applied, Follower};
 use crate::metrics::Metrics;
+use crate::settings::Home;
 use crate::token::TokenKey;
 
 const RECORDS: Records<LeaseRecord> = Records::at("secret/");
@@ -37,9 +38,9 @@ pub(crate) struct Leases {
     pub(super) abandoned: Mutex<Vec<LeaseId>>,
     /// Leases that are being taken back: one at a time each, whoever asks.
     ending: Mutex<HashMap<LeaseId, Arc<tokio::sync::Mutex<()>>>>,
-    pub(super) quarantined: AtomicBool,
-    /// Where this storage is, as far as that can be told.
-    pub(super) home: String,
+    pub(super) quarantined: QuarantineFlag,
+    /// Where this node's storage is, as far as that can be told.
+    pub(super) home: Option<Home>,
     pub(super) permits: Semaphore,
     /// How many leases and tokens there are.
     pub(crate) counts: LeaseCount,
@@ -52,16 +53,15 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
-    /// Opens the leases under `view`, at `home` (see [`crate::Settings::home`]); loads none of them.
-    pub(crate) async fn open(
+    /// The leases under `view`, at `home`; reads nothing yet, and none is revoked before [`Leases::load`].
+    pub(crate) fn new(
         barrier: &Arc<Barrier>,
         view: View,
-        home: String,
+        home: Option<Home>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
-    ) -> Result<Arc<Self>> {
-        let quarantined = quarantine::judge(barrier, &view, &home, clock.now()).await?;
-        let leases = Arc::new(Leases {
+    ) -> Arc<Self> {
+        Arc::new(Leases {
             horizon: Horizon::new(barrier.clone(), view.clone(), horizon::ROOM),
             barrier: barrier.clone(),
             clock,
@@ -69,20 +69,22 @@ impl Leases {
             under_way: Mutex::default(),
             abandoned: Mutex::default(),
             ending: Mutex::default(),
-            quarantined: AtomicBool::new(quarantined),
+            quarantined: QuarantineFlag::default(),
             home,
             permits: Semaphore::new(AT_ONCE),
             counts: LeaseCount::default(),
             metrics,
             wake: Notify::new(),
-        });
-        let watcher: Arc<dyn Watch> = leases.clone();
-        barrier.watch(Arc::downgrade(&watcher));
-        Ok(leases)
+        })
+    }
+
+    /// Reads whether leases are under quarantine; loads no lease.
+    pub(crate) async fn load(&self, tx: &mut ReadTx) -> Result<()> {
+        self.quarantined.load(tx, &self.view).await
     }
 
     /// A look at what is committed.
-    pub(crate) fn begin_read(&self) -> Tx {
+    pub(crate) fn begin_read(&self) -> ReadTx {
         self.barrier.begin_read()
     }
 
@@ -117,7 +119,7 @@ impl Leases {
     }
 
     /// The record of a lease.
-    pub(crate) async fn record(&self, tx: &mut Tx, id: &LeaseId) -> Result<Option<LeaseRecord>> {
+    pub(crate) async fn record(&self, tx: &mut ReadTx, id: &LeaseId) -> Result<Option<LeaseRecord>> {
         RECORDS.get_in(tx, &self.view, id.as_str()).await
     }
 
@@ -170,14 +172,14 @@ impl Leases {
     }
 
     /// Leases that end with a token, at most `limit` of them.
-    pub(crate) async fn held(&self, tx: &mut Tx, owner: &TokenKey, limit: usize) -> Result<Vec<LeaseId>> {
+    pub(crate) async fn held(&self, tx: &mut ReadTx, owner: &TokenKey, limit: usize) -> Result<Vec<LeaseId>> {
         let folder = format!("{}{}/", index::HELD, owner.as_str());
         let names = tx.list(&self.view, &folder, &Page::first(limit)).await?;
         Ok(names.iter().filter_map(|n| LeaseId::parse(n)).collect())
     }
 
     /// As [`Leases::record`], but a record that cannot be read counts as none: it waits for the worker, which sets it aside.
-    async fn readable(&self, tx: &mut Tx, id: &LeaseId) -> Result<Option<LeaseRecord>> {
+    async fn readable(&self, tx: &mut ReadTx, id: &LeaseId) -> Result<Option<LeaseRecord>> {
         match self.record(tx, id).await {
             Err(error) if unreadable(&error) => Ok(None),
             other => other,
@@ -232,12 +234,29 @@ impl Leases {
     }
 }
 
-/// The near future follows what any node commits.
-impl Watch for Leases {
-    fn applied(&self, _: Index, writes: &[Write]) {
-        self.counts.applied(self.view.prefix(), writes);
-        if self.horizon.applied(writes) {
+/// Follows the records below the token view: the near future, the counts and the quarantine.
+impl Follower for Leases {
+    fn applied(&self, change: &Applied<'_>) {
+        let (key, exists) = (change.key, change.exists());
+        self.counts.applied(key, exists);
+        let is_sooner = self.horizon.applied(key, exists);
+        let is_quarantine = key == quarantine::RECORD;
+        if is_quarantine {
+            self.quarantined.set(exists);
+        }
+        if is_sooner || is_quarantine {
             self.wake.notify_one();
+        }
+    }
+}
+
+/// Forgets the ends of leases of mounts that are gone.
+pub(crate) struct EndsOfMounts(pub(crate) Arc<Leases>);
+
+impl Follower for EndsOfMounts {
+    fn applied(&self, change: &Applied<'_>) {
+        if !change.exists() {
+            self.0.horizon.forget(change.key);
         }
     }
 }

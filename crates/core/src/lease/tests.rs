@@ -36,7 +36,9 @@ use crate::mount::permit::RequestPermit;
 use crate::node::Node;
 use crate::policy::store::PolicyRecord;
 use crate::request::Incoming;
+use crate::seal::Custody;
 use crate::seal::SealShape;
+use crate::settings::Home;
 use crate::settings::Settings;
 use crate::token::Authority;
 use crate::token::create::{Made, Spec};
@@ -280,7 +282,8 @@ fn node(backend: &Arc<dyn Backend>, clock: &TestClock, world: &Arc<World>, home:
         Box::pin(async move { Ok(Users(world)) })
     });
     let cubbyhole = Registered::with(|_| Box::pin(async { Ok(Cubbyhole) }));
-    let settings = Settings { home: home.into(), ..Settings::default() };
+    let home = Home { node: "one".into(), place: home.into() };
+    let settings = Settings { home: Some(home), ..Settings::default() };
     Node::new(backend.clone(), Registry::new(vec![users, cubbyhole]), Arc::new(clock.clone()), settings)
 }
 
@@ -302,7 +305,11 @@ async fn opened(node: &Arc<Node>, share: &keepfast_crypto::secret::SecretBytes) 
     let config = node.lifecycle.seal_config().await.unwrap().unwrap();
     let unseal_key = config.unseal_key(std::slice::from_ref(share)).unwrap();
     let root = config.open(&unseal_key).unwrap().unwrap();
-    node.lifecycle.open(node.lifecycle.backend.clone(), &root, unseal_key, Vec::new()).await.unwrap()
+    let lifecycle = &node.lifecycle;
+    let barrier = lifecycle.open_barrier(lifecycle.backend.clone(), &root).await.unwrap();
+    lifecycle.take_over(&barrier).await.unwrap();
+    let custody = Custody::new(unseal_key, lifecycle.backend.clone());
+    lifecycle.open(barrier, custody, Vec::new(), lifecycle.admission.source()).await.unwrap()
 }
 
 fn reader(batch: bool, ttl: Duration) -> Spec {
@@ -531,6 +538,26 @@ async fn a_restored_copy_takes_nothing_back_until_an_operator_says_so() {
     assert_eq!(rig.users(), 0);
     rig.restart("elsewhere").await;
     assert!(!rig.unsealed.leases.is_quarantined(), "this is its home now");
+}
+
+#[tokio::test]
+async fn the_one_home_of_an_older_version_becomes_that_of_its_node() {
+    for (place, quarantined) in [("here", false), ("elsewhere", true)] {
+        let mut rig = Rig::at_home("here").await;
+        let view = rig.unsealed.barrier.view("token/");
+        let mut tx = rig.unsealed.barrier.begin();
+        assert!(tx.get(&view, "home/one").await.unwrap().is_some());
+        tx.delete(&view, "home/one");
+        tx.put(&view, "home", Bytes::from_static(b"\"here\""));
+        tx.commit().await.unwrap();
+        rig.restart(place).await;
+        assert_eq!(rig.unsealed.leases.is_quarantined(), quarantined);
+        rig.unsealed.leases.set_quarantine(false, rig.clock.now()).await.unwrap();
+        let mut tx = rig.unsealed.barrier.begin_read();
+        assert_eq!(tx.get(&view, "home").await.unwrap(), None);
+        let known = tx.get(&view, "home/one").await.unwrap().unwrap();
+        assert_eq!(known, format!("{place:?}"));
+    }
 }
 
 #[tokio::test]

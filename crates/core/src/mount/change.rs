@@ -39,7 +39,6 @@ impl MountChanges {
         let mut tx = self.host.barrier.begin();
         self.mounts.save(&mut tx, &entry)?;
         tx.commit().await?;
-        self.mounts.reload().await?;
         let mounted = self.mounts.router().at(&entry.path).cloned();
         if let Some(mounted) = mounted
             && let Err(error) = mounted.engine(&self.host).await
@@ -47,7 +46,6 @@ impl MountChanges {
             let mut tx = self.host.barrier.begin();
             self.mounts.delete(&mut tx, &entry);
             tx.commit().await?;
-            self.mounts.reload().await?;
             return Err(error);
         }
         Ok(())
@@ -69,7 +67,15 @@ impl MountChanges {
         let mut tx = self.host.barrier.begin();
         self.mounts.save(&mut tx, &entry)?;
         tx.commit().await?;
-        self.mounts.reload().await.map(Some)
+        // What opening has to write, such as the beginning of an upgrade, is there before another node reads the mount.
+        let changed = self.mounts.router().at(&entry.path).cloned();
+        if let Some(changed) = changed
+            && let Err(error) = changed.engine(&self.host).await
+        {
+            let cause = error.cause().map(ToString::to_string).unwrap_or_default();
+            tracing::error!(path = entry.path, %error, %cause, "the engine of a changed mount cannot be opened");
+        }
+        Ok(Some(()))
     }
 
     /// Takes a mount away: it answers no more at once, then its tokens and its data are deleted, page by page. A crash
@@ -84,7 +90,6 @@ impl MountChanges {
             let mut tx = self.host.barrier.begin();
             self.mounts.save(&mut tx, &leaving)?;
             tx.commit().await?;
-            self.mounts.reload().await?;
         }
         match self.end_issued(entry).await {
             Ok(()) => self.clear(entry).await,
@@ -94,7 +99,6 @@ impl MountChanges {
                 let mut tx = self.host.barrier.begin();
                 self.mounts.save(&mut tx, entry)?;
                 tx.commit().await?;
-                self.mounts.reload().await?;
                 Err(error)
             }
         }
@@ -102,7 +106,7 @@ impl MountChanges {
 
     /// Ends what a mount has issued: its leases, then the tokens of its logins.
     async fn end_issued(&self, entry: &MountEntry) -> Result<()> {
-        if let Some(mounted) = self.revoker.mount_of(&entry.uuid).await? {
+        if let Some(mounted) = self.revoker.mount_of(&entry.uuid) {
             self.revoker.end_leases_of(&mounted).await?;
         }
         self.revoker.revoke_prefix(&entry.path, How::Now).await
@@ -111,7 +115,7 @@ impl MountChanges {
     /// Takes up unmounts that an earlier process left half done.
     pub(crate) async fn resume_unmounts(&self) -> Result<()> {
         let mut outcome = Ok(());
-        for entry in self.mounts.leaving().await? {
+        for entry in self.mounts.leaving() {
             let one = match self.end_issued(&entry).await {
                 Ok(()) => self.clear(&entry).await,
                 Err(error) => Err(error),
@@ -127,7 +131,6 @@ impl MountChanges {
         let mut tx = self.host.barrier.begin();
         self.mounts.delete(&mut tx, entry);
         tx.commit().await?;
-        self.revoker.leases.horizon.forget(&entry.uuid);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Mounts: which engine answers below which path.
 
 pub(crate) mod change;
+mod engine_cell;
 pub(crate) mod entry;
 pub(crate) mod host;
 pub(crate) mod opened;
@@ -15,7 +16,7 @@ pub(crate) use change::{MountChanges, mount_path};
 pub(crate) use entry::{LockoutConfig, MountConfig, MountEntry};
 pub(crate) use host::EngineHost;
 pub(crate) use router::Mounted;
-pub(crate) use table::Mounts;
+pub(crate) use table::{EngineRecords, Mounts};
 
 /// Deletes at most `most` records below `folder` (empty, or ending in `/`) of a view. Returns how many; fewer than `most`
 /// were the last ones.

@@ -8,6 +8,7 @@ use keepfast_framework::token_params::TokenTerms;
 use keepfast_framework::{Cx, Error, HeldLease, Input, LeaseTerms, Mountable, Operation, Outcome, Result};
 use keepfast_storage::StorageError;
 
+use super::engine_cell::Invalidate;
 use super::host::EngineHost;
 use super::permit::{ExistencePermit, RequestPermit, RevocationPermit, TickPermit, UsagePermit};
 use super::router::Mounted;
@@ -105,5 +106,11 @@ impl OpenedEngine {
     /// See [`Mountable::gauges`].
     pub(crate) fn gauges(&self) -> Vec<Gauge> {
         self.0.gauges()
+    }
+}
+
+impl Invalidate for OpenedEngine {
+    fn invalidate(&self, key: &str, exists: bool) {
+        self.0.invalidate(key, exists);
     }
 }

@@ -7,13 +7,12 @@ use keepfast_framework::engine::{Registered, Traits};
 use keepfast_framework::mount::MountInfo;
 use keepfast_framework::{Result, Table};
 use keepfast_storage::View;
-use tokio::sync::OnceCell;
 
+use super::engine_cell::EngineCell;
 use super::entry::MountEntry;
 use super::host::EngineHost;
 use super::opened::OpenedEngine;
 use crate::audit::MountMark;
-use crate::damaged::confined;
 use crate::metrics::routes::RouteTimings;
 
 /// A mount with its storage and, once somebody asked for it, its engine.
@@ -32,7 +31,7 @@ pub(crate) struct Mounted {
     pub(crate) audit: MountMark,
     /// How long its engine takes.
     pub(crate) timings: Arc<RouteTimings>,
-    engine: OnceCell<OpenedEngine>,
+    engine: EngineCell<OpenedEngine>,
 }
 
 impl Mounted {
@@ -40,7 +39,7 @@ impl Mounted {
     pub(crate) fn new(entry: MountEntry, info: MountInfo, view: View, registered: &Registered) -> Self {
         let (table, traits) = (registered.table().clone(), registered.traits);
         let audit = MountMark::new(&entry);
-        let (info, timings, engine) = (Arc::new(info), Arc::default(), OnceCell::new());
+        let (info, timings, engine) = (Arc::new(info), Arc::default(), EngineCell::default());
         Mounted { entry, info, view, traits, table, audit, timings, engine }
     }
 
@@ -63,12 +62,17 @@ impl Mounted {
     /// # Errors
     /// What the engine's opening fails with, 500 when it panics; the next request tries again.
     pub(crate) async fn engine(&self, host: &EngineHost) -> Result<&OpenedEngine> {
-        self.engine.get_or_try_init(|| confined(OpenedEngine::open(host, self))).await
+        self.engine.get_or_open(OpenedEngine::open(host, self)).await
     }
 
     /// The engine if somebody has opened it.
     pub(crate) fn opened(&self) -> Option<&OpenedEngine> {
         self.engine.get()
+    }
+
+    /// Tells the engine, if it is open or being opened, that a commit has written or deleted the record at `key`.
+    pub(super) fn applied(&self, key: &str, exists: bool) {
+        self.engine.applied(key, exists);
     }
 }
 
@@ -85,6 +89,7 @@ pub(super) fn storage_prefix(entry: &MountEntry, traits: &Traits) -> String {
 pub(crate) struct Router {
     by_path: HashMap<String, Arc<Mounted>>,
     ordered: BTreeMap<String, Arc<Mounted>>,
+    by_uuid: HashMap<String, Arc<Mounted>>,
     /// The most slashes that a mount's path has.
     deepest: usize,
 }
@@ -94,7 +99,8 @@ impl Router {
     pub(crate) fn new(mounts: impl IntoIterator<Item = Arc<Mounted>>) -> Self {
         let ordered: BTreeMap<String, Arc<Mounted>> = mounts.into_iter().map(|m| (m.entry.path.clone(), m)).collect();
         let deepest = ordered.keys().map(|path| path.matches('/').count()).max().unwrap_or(0);
-        Router { by_path: ordered.clone().into_iter().collect(), ordered, deepest }
+        let by_uuid = ordered.values().map(|m| (m.entry.uuid.clone(), m.clone())).collect();
+        Router { by_path: ordered.clone().into_iter().collect(), ordered, by_uuid, deepest }
     }
 
     /// The mount that answers `path`, and the path within it: the longest mount path that is a prefix.
@@ -126,6 +132,11 @@ impl Router {
     /// A mount that `path` (with its final slash) would collide with: the same, one above it or one below.
     pub(crate) fn collides(&self, path: &str) -> Option<&Arc<Mounted>> {
         self.ordered.values().find(|m| path.starts_with(&m.entry.path) || m.entry.path.starts_with(path))
+    }
+
+    /// The mount whose storage has this name.
+    pub(crate) fn by_uuid(&self, uuid: &str) -> Option<&Arc<Mounted>> {
+        self.by_uuid.get(uuid)
     }
 
     /// The mount with this accessor.

@@ -8,51 +8,79 @@ use keepfast_crypto::random;
 use keepfast_framework::engine::{BuiltIn, Registered, Registry};
 use keepfast_framework::mount::MountInfo;
 use keepfast_framework::{Error, Kind, Records, Result};
-use keepfast_storage::{Barrier, Page, Tx, View};
+use keepfast_storage::{Page, ReadTx, Tx, View};
+use parking_lot::Mutex;
 
 use super::entry::{MountConfig, MountEntry};
 use super::router::{Mounted, Router, storage_prefix};
 use crate::damaged::{self, Stored};
+use crate::follow::{Applied, Follower};
 use crate::settings::Settings;
 
 const ENTRIES: Records<MountEntry> = Records::at("mount/");
 
-/// All mounts.
+/// All mounts. The router follows the stored entries.
 pub(crate) struct Mounts {
-    barrier: Arc<Barrier>,
+    /// All storage, of which each mount has a part.
+    storage: View,
     view: View,
     registry: Arc<Registry>,
     settings: Arc<Settings>,
+    entries: Mutex<Entries>,
     router: ArcSwap<Router>,
     /// Mounts change one after the other.
     pub(crate) changing: tokio::sync::Mutex<()>,
 }
 
+/// The stored entries, by the names of their records.
+#[derive(Default)]
+struct Entries {
+    by_name: BTreeMap<String, MountEntry>,
+    /// Counts the changes that were applied.
+    changes: u64,
+}
+
 impl Mounts {
-    /// Reads the table; makes the built-in mounts at the first time.
-    pub(crate) async fn open(
-        barrier: &Arc<Barrier>,
-        view: View,
-        registry: Arc<Registry>,
-        settings: Arc<Settings>,
-    ) -> Result<Self> {
-        let mounts = Mounts {
-            barrier: barrier.clone(),
+    /// No mounts yet, of the table under `view`.
+    pub(crate) fn new(storage: View, view: View, registry: Arc<Registry>, settings: Arc<Settings>) -> Self {
+        Mounts {
+            storage,
             view,
             registry,
             settings,
+            entries: Mutex::default(),
             router: ArcSwap::default(),
             changing: tokio::sync::Mutex::new(()),
-        };
-        let mut tx = barrier.begin();
-        if tx.list(&mounts.view, "mount/", &Page { after: None, limit: Some(1) }).await?.is_empty() {
-            for entry in built_in(&mounts.registry) {
-                ENTRIES.put_in(&mut tx, &mounts.view, &entry.uuid, &entry)?;
-            }
-            tx.commit().await?;
         }
-        mounts.reload().await?;
-        Ok(mounts)
+    }
+
+    /// Reads the table.
+    pub(crate) async fn load(&self, tx: &mut ReadTx) -> Result<()> {
+        loop {
+            let seen = self.entries.lock().changes;
+            let mut by_name = BTreeMap::new();
+            for name in ENTRIES.list_in(tx, &self.view, "", &Page::all()).await? {
+                if let Stored::Record(entry) = damaged::read((&ENTRIES, "mount"), tx, &self.view, &name).await? {
+                    by_name.insert(name, entry);
+                }
+            }
+            let mut entries = self.entries.lock();
+            if entries.changes == seen {
+                entries.by_name = by_name;
+                self.route(&entries);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes the mounts that every server has into a storage that has no mounts.
+    pub(crate) async fn write_built_in(tx: &mut Tx, view: &View, registry: &Registry) -> Result<()> {
+        if ENTRIES.list_in(tx, view, "", &Page::first(1)).await?.is_empty() {
+            for entry in built_in(registry) {
+                ENTRIES.put_in(tx, view, &entry.uuid, &entry)?;
+            }
+        }
+        Ok(())
     }
 
     /// The router as it is now.
@@ -60,30 +88,18 @@ impl Mounts {
         self.router.load()
     }
 
-    /// Makes the router anew from what is stored; engines that are open stay open unless their mount changed.
-    pub(crate) async fn reload(&self) -> Result<()> {
-        let mut tx = self.barrier.begin_read();
-        let names = ENTRIES.list_in(&mut tx, &self.view, "", &Page::all()).await?;
+    /// Makes the router anew; engines that are open stay open unless their mount changed.
+    fn route(&self, entries: &Entries) {
         let before = self.router.load_full();
-        let mut mounted = Vec::with_capacity(names.len());
-        for name in names {
-            let Stored::Record(entry) = damaged::read((&ENTRIES, "mount"), &mut tx, &self.view, &name).await? else {
-                continue;
-            };
-            if entry.leaving {
-                continue;
-            }
-            let kept = before.at(&entry.path).filter(|m| same_engine(&m.entry, &entry)).cloned();
-            match kept {
+        let mut mounted = Vec::with_capacity(entries.by_name.len());
+        for entry in entries.by_name.values().filter(|entry| !entry.leaving) {
+            let earlier = before.at(&entry.path);
+            match earlier.filter(|m| same_engine(&m.entry, entry)).cloned() {
                 Some(kept) => mounted.push(kept),
-                None => {
-                    let earlier = before.at(&entry.path);
-                    mounted.extend(self.mounted(entry).map(|fresh| Arc::new(fresh.following(earlier))));
-                }
+                None => mounted.extend(self.mounted(entry.clone()).map(|fresh| Arc::new(fresh.following(earlier)))),
             }
         }
         self.router.store(Arc::new(Router::new(mounted)));
-        Ok(())
     }
 
     /// A mount of an entry, apart from the router's own; `None` for a type that this server does not have.
@@ -97,11 +113,11 @@ impl Mounts {
             options: entry.options(),
             ttl: entry.ttl(&self.settings),
         };
-        let view = self.barrier.view(storage_prefix(&entry, &registered.traits));
+        let view = self.storage.sub(&storage_prefix(&entry, &registered.traits));
         Some(Mounted::new(entry, info, view, registered))
     }
 
-    /// Writes an entry; the router follows with [`Mounts::reload`] after the commit.
+    /// Writes an entry; the router follows the commit.
     pub(crate) fn save(&self, tx: &mut Tx, entry: &MountEntry) -> Result<()> {
         ENTRIES.put_in(tx, &self.view, &entry.uuid, entry)
     }
@@ -127,17 +143,8 @@ impl Mounts {
     }
 
     /// Entries that an earlier process was taking away.
-    pub(crate) async fn leaving(&self) -> Result<Vec<MountEntry>> {
-        let mut tx = self.barrier.begin_read();
-        let mut out = Vec::new();
-        for name in ENTRIES.list_in(&mut tx, &self.view, "", &Page::all()).await? {
-            if let Stored::Record(entry) = damaged::read((&ENTRIES, "mount"), &mut tx, &self.view, &name).await?
-                && entry.leaving
-            {
-                out.push(entry);
-            }
-        }
-        Ok(out)
+    pub(crate) fn leaving(&self) -> Vec<MountEntry> {
+        self.entries.lock().by_name.values().filter(|entry| entry.leaving).cloned().collect()
     }
 
     /// The engines that can be mounted.
@@ -160,6 +167,31 @@ impl Mounts {
             return Err(Error::invalid(format!("plugin not found in the catalog: {engine}")));
         }
         Ok(fresh(kind, path, engine, options, ""))
+    }
+}
+
+impl Follower for Mounts {
+    fn applied(&self, change: &Applied<'_>) {
+        let mut entries = self.entries.lock();
+        entries.changes += 1;
+        // A mount whose entry cannot be read answers no more.
+        match change.record("mount") {
+            Stored::Record(entry) => drop(entries.by_name.insert(change.key.to_owned(), entry)),
+            Stored::Absent | Stored::Damaged => drop(entries.by_name.remove(change.key)),
+        }
+        self.route(&entries);
+    }
+}
+
+/// Tells the open engines what was committed in their parts of the storage.
+pub(crate) struct EngineRecords(pub(crate) Arc<Mounts>);
+
+impl Follower for EngineRecords {
+    fn applied(&self, change: &Applied<'_>) {
+        let Some((uuid, key)) = change.key.split_once('/') else { return };
+        if let Some(mounted) = self.0.router().by_uuid(uuid) {
+            mounted.applied(key, change.exists());
+        }
     }
 }
 

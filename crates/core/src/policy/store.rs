@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use keepfast_framework::cx::{Caller, Grants};
 use keepfast_framework::{Clock, Error, Records, Result, Timestamp};
-use keepfast_storage::{Barrier, Index, Page, Tx, View, Watch, Write};
+use keepfast_storage::{Barrier, Page, ReadTx, Tx, View};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use super::template::{Alias, Entity, Subject, TemplateOptions};
 use super::{Acl, Policy, builtin};
 use crate::damaged::{self, Stored};
-use crate::identity::{self, ENTITY, Identity};
+use crate::follow::{Applied, Follower};
+use crate::identity::{self, Identity};
 use crate::metrics::{Metrics, Timing};
 use crate::stamps::{Stamp, Stamps};
 use crate::token::{Authority, Token};
@@ -97,7 +98,6 @@ impl Grants for TokenGrants {
 pub(crate) struct Policies {
     barrier: Arc<Barrier>,
     view: View,
-    identity_prefix: String,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     /// Raised with each change of a policy.
@@ -117,44 +117,41 @@ const SHARED: usize = 1024;
 const REMEMBERED: usize = 4096;
 
 impl Policies {
-    /// The policies under `view`; `default` is written at the first time.
-    pub(crate) async fn open(
+    /// The policies under `view`; reads nothing yet.
+    pub(crate) fn new(
         barrier: &Arc<Barrier>,
         view: View,
-        (identity, entity_stamps): (&View, Arc<Stamps>),
+        entities: Arc<Stamps>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
-    ) -> Result<Arc<Self>> {
-        let now = clock.now();
-        let policies = Arc::new(Policies {
+    ) -> Arc<Self> {
+        Arc::new(Policies {
             barrier: barrier.clone(),
             view,
-            identity_prefix: identity.prefix().to_owned(),
             clock,
             metrics,
             generation: AtomicU64::new(0),
-            entities: entity_stamps,
+            entities,
             parsed: RwLock::default(),
             shared: RwLock::default(),
-        });
-        let watcher: Arc<dyn Watch> = policies.clone();
-        barrier.watch(Arc::downgrade(&watcher));
-        let mut tx = barrier.begin();
-        let default = damaged::read((&POLICIES, "policy"), &mut tx, &policies.view, builtin::DEFAULT).await?;
-        if let Stored::Absent = default {
-            for (name, text) in [
-                (builtin::DEFAULT, builtin::DEFAULT_TEXT),
-                (builtin::RESPONSE_WRAPPING, builtin::RESPONSE_WRAPPING_TEXT),
-            ] {
-                policies.write(&mut tx, &PolicyRecord::new(name, text, now))?;
-            }
-            tx.commit().await?;
+        })
+    }
+
+    /// Writes the policies that every server has where `default` is missing.
+    pub(crate) async fn write_built_in(tx: &mut Tx, view: &View, now: Timestamp) -> Result<()> {
+        let Stored::Absent = damaged::read((&POLICIES, "policy"), tx, view, builtin::DEFAULT).await? else {
+            return Ok(());
+        };
+        for (name, text) in
+            [(builtin::DEFAULT, builtin::DEFAULT_TEXT), (builtin::RESPONSE_WRAPPING, builtin::RESPONSE_WRAPPING_TEXT)]
+        {
+            POLICIES.put_in(tx, view, name, &PolicyRecord::new(name, text, now))?;
         }
-        Ok(policies)
+        Ok(())
     }
 
     /// A stored policy.
-    pub(crate) async fn read(&self, tx: &mut Tx, name: &str) -> Result<Option<PolicyRecord>> {
+    pub(crate) async fn read(&self, tx: &mut ReadTx, name: &str) -> Result<Option<PolicyRecord>> {
         let begun = self.clock.now();
         let found = POLICIES.get_in(tx, &self.view, name).await;
         self.took(&self.metrics.policies.get, begun);
@@ -166,7 +163,7 @@ impl Policies {
     }
 
     /// A stored policy for what must work beside a damaged one: a record that cannot be read counts as none.
-    pub(crate) async fn readable(&self, tx: &mut Tx, name: &str) -> Result<Option<PolicyRecord>> {
+    pub(crate) async fn readable(&self, tx: &mut ReadTx, name: &str) -> Result<Option<PolicyRecord>> {
         Ok(damaged::read((&POLICIES, "policy"), tx, &self.view, name).await?.readable())
     }
 
@@ -186,7 +183,7 @@ impl Policies {
     }
 
     /// The names of stored policies, sorted.
-    pub(crate) async fn list(&self, tx: &mut Tx, prefix: &str, page: &Page) -> Result<Vec<String>> {
+    pub(crate) async fn list(&self, tx: &mut ReadTx, prefix: &str, page: &Page) -> Result<Vec<String>> {
         let begun = self.clock.now();
         let names = POLICIES.list_in(tx, &self.view, prefix, page).await;
         self.took(&self.metrics.policies.list, begun);
@@ -331,22 +328,12 @@ impl Policies {
     }
 }
 
-/// Policies and entities that any node's commit changed are compiled anew before that commit is acknowledged.
-impl Watch for Policies {
-    fn applied(&self, _: Index, writes: &[Write]) {
-        for write in writes {
-            let (Write::Put { key, .. } | Write::Delete { key }) = write;
-            let policy = key.as_str().strip_prefix(self.view.prefix()).and_then(|k| k.strip_prefix("policy/"));
-            if let Some(name) = policy {
-                let mut memory = self.parsed.write();
-                self.generation.fetch_add(1, Ordering::AcqRel);
-                memory.remove(name);
-            } else if let Some(key) = key.as_str().strip_prefix(&self.identity_prefix)
-                && let Some(entity) = key.strip_prefix(ENTITY)
-            {
-                self.entities.changed(entity);
-            }
-        }
+/// Follows the records of policies: compiled policies are compiled anew.
+impl Follower for Policies {
+    fn applied(&self, change: &Applied<'_>) {
+        let mut memory = self.parsed.write();
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        memory.remove(change.key);
     }
 }
 

@@ -125,7 +125,7 @@ impl Unsealed {
     /// Whether an update creates the thing, as far as its engine can tell; its context cannot write.
     async fn creates(&self, routed: &Routed, caller: &Arc<Caller>) -> Result<bool> {
         let Some(call) = routed.destination.call().filter(|call| call.row().tells_existence) else { return Ok(false) };
-        let mut cx = self.handler_context(call, self.barrier.begin_read(), caller.clone());
+        let mut cx = self.handler_context(call, self.barrier.begin_read().refusing_writes(), caller.clone());
         let engine = call.mounted.engine(&self.host).await?;
         let input = &routed.incoming.input;
         Ok(engine.exists(&ExistencePermit::new(), call.row, &mut cx, input).await? == Some(false))

@@ -260,7 +260,7 @@ impl Unsealed {
         let (incoming, mounted, once) = (&parts.routed.incoming, &call.mounted, call.row().once);
         let reads = incoming.operation == Operation::Read || incoming.operation.lists();
         let read_only = reads && !once && incoming.wrap_ttl.is_none() && !reads_wrapped(parts, mounted);
-        let tx = if read_only { self.barrier.begin_read() } else { self.barrier.begin() };
+        let tx = if read_only { self.barrier.begin_read().refusing_writes() } else { self.barrier.begin() };
         let caller = parts.compiled.as_ref().map_or_else(|| Arc::new(Caller::default()), |c| c.caller.clone());
         let mut cx = self.handler_context(call, tx, caller).with_services(self.host.services.clone());
         if once {

@@ -355,7 +355,7 @@ async fn count(_: &System, cx: &mut Cx, req: CountOf) -> Result<Option<Data<Coun
                 break;
             }
         }
-        counts.insert(unsealed.revoker.mount_of(&mount).await?.map_or(mount, |m| m.entry.accessor.clone()), counted);
+        counts.insert(unsealed.revoker.mount_of(&mount).map_or(mount, |m| m.entry.accessor.clone()), counted);
     }
     Ok(Some(Data(Counts { lease_count: counts.values().sum(), counts })))
 }
@@ -367,7 +367,7 @@ async fn irrevocable_ids(cx: &Cx, limit: usize) -> Result<Vec<(String, LeaseId)>
     for mount in unsealed.leases.irrevocable_mounts().await? {
         let page = Page::first(limit - out.len());
         let names = unsealed.leases.of_mount(index::IRREVOCABLE, &mount, &page).await?;
-        let accessor = unsealed.revoker.mount_of(&mount).await?.map_or(mount, |m| m.entry.accessor.clone());
+        let accessor = unsealed.revoker.mount_of(&mount).map_or(mount, |m| m.entry.accessor.clone());
         out.extend(names.iter().filter_map(|n| LeaseId::parse(n)).map(|id| (accessor.clone(), id)));
     }
     Ok(out)

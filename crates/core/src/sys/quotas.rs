@@ -1,7 +1,5 @@
 //! `sys/quotas/`: how many requests an address may make.
 
-use std::sync::Arc;
-
 use keepfast_framework::fields::{Flag, Float, Quoted, Seconds, Text};
 use keepfast_framework::path_field::{PathText, PathTexts};
 use keepfast_framework::routes::{Help, Nothing};
@@ -12,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{System, unsealed};
 use crate::admission::quota::{QuotaConfig, RateLimit};
-use crate::admission::stored::{QUOTA_CONFIG, RATE_LIMITS};
+use crate::admission::stored::{QUOTA_CONFIG, RATE_LIMITS, RATE_LIMITS_AT};
+use crate::damaged;
 
 const CONFIG: Help = Help { synopsis: "What holds for all quotas.", description: "" };
 const RATE: Help = Help {
@@ -84,17 +83,14 @@ async fn read_config(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<QuotaCo
     Ok(Data(QUOTA_CONFIG.get(cx, "").await?.unwrap_or_default()))
 }
 
-async fn write_config(sys: &System, cx: &mut Cx, req: WriteConfig) -> Result<()> {
+async fn write_config(_: &System, cx: &mut Cx, req: WriteConfig) -> Result<()> {
     let flag = |given: Option<Flag>| given.is_some_and(|f| f.0);
     let config = QuotaConfig {
         rate_limit_exempt_paths: req.rate_limit_exempt_paths.map(|p| p.0).unwrap_or_default(),
         enable_rate_limit_audit_logging: flag(req.enable_rate_limit_audit_logging),
         enable_rate_limit_response_headers: flag(req.enable_rate_limit_response_headers),
     };
-    let permission = sys.admission.change().await;
-    QUOTA_CONFIG.put(cx, "", &config)?;
-    cx.after_commit(move || permission.apply(|rules| rules.quotas.config = Arc::new(config)));
-    Ok(())
+    QUOTA_CONFIG.put(cx, "", &config)
 }
 
 async fn list(_: &System, cx: &mut Cx, _: Nothing) -> Result<Keys> {
@@ -123,7 +119,7 @@ fn number(rate: f64) -> serde_json::Number {
     if whole { (rate as u64).into() } else { fraction() }
 }
 
-async fn write(sys: &System, cx: &mut Cx, req: Write) -> Result<()> {
+async fn write(_: &System, cx: &mut Cx, req: Write) -> Result<()> {
     let rate = req.rate.map_or(0.0, |r| r.0);
     if rate <= 0.0 {
         return Err(Error::invalid("'rate' is invalid"));
@@ -142,25 +138,28 @@ async fn write(sys: &System, cx: &mut Cx, req: Write) -> Result<()> {
         interval: seconds(req.interval).max(1),
         block_interval: seconds(req.block_interval),
     };
-    let permission = sys.admission.change().await;
-    let present = permission.present();
-    let same = present.quotas.all().find(|q| q.path == limit.path && q.name != limit.name);
-    if let Some(same) = same {
-        let name = &same.name;
-        return Err(Error::invalid(format!("quota rule with similar properties exists under the name {name:?}")));
+    check_others(cx, &limit).await?;
+    RATE_LIMITS.put(cx, &limit.name, &limit)
+}
+
+/// Refuses a quota on the path of another one, and one too many. What is read here is unchanged at the commit.
+async fn check_others(cx: &mut Cx, limit: &RateLimit) -> Result<()> {
+    let (tx, view) = cx.store();
+    let names = tx.list_verified(view, RATE_LIMITS_AT, &Page::all()).await?;
+    for name in names.iter().filter(|name| **name != limit.name) {
+        let other = damaged::read((&RATE_LIMITS, "rate limit quota"), tx, view, name).await?.readable();
+        if other.is_some_and(|other| other.path == limit.path) {
+            return Err(Error::invalid(format!("quota rule with similar properties exists under the name {name:?}")));
+        }
     }
-    if present.quotas.all().count() >= MOST {
+    if names.len() >= MOST {
         return Err(Error::invalid(format!("there can be no more than {MOST} quotas")));
     }
-    RATE_LIMITS.put(cx, &limit.name, &limit)?;
-    cx.after_commit(move || permission.apply(|rules| rules.quotas.put(limit)));
     Ok(())
 }
 
-async fn delete(sys: &System, cx: &mut Cx, req: Named) -> Result<()> {
-    let permission = sys.admission.change().await;
+async fn delete(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
     RATE_LIMITS.delete(cx, &req.name);
-    cx.after_commit(move || permission.apply(|rules| rules.quotas.remove(&req.name)));
     Ok(())
 }
 

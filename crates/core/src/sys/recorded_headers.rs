@@ -1,7 +1,6 @@
 //! `sys/config/auditing/request-headers`: which headers of requests the audit devices record.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use keepfast_framework::fields::{Flag, Text};
 use keepfast_framework::reply::Flat;
@@ -70,31 +69,28 @@ async fn read(_: &System, cx: &mut Cx, req: Named) -> Result<Flat<BTreeMap<Strin
     }
 }
 
-async fn write(sys: &System, cx: &mut Cx, req: Write) -> Result<()> {
+async fn write(_: &System, cx: &mut Cx, req: Write) -> Result<()> {
     let name = req.header.to_ascii_lowercase();
     let hmac = req.hmac.is_some_and(|h| h.0) || TOKENS.contains(&name.as_str());
-    change(sys, cx, move |all| {
+    change(cx, move |all| {
         all.insert(name, hmac);
     })
     .await
 }
 
-async fn delete(sys: &System, cx: &mut Cx, req: Named) -> Result<()> {
+async fn delete(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
     let name = req.header.to_ascii_lowercase();
-    change(sys, cx, move |all| {
+    change(cx, move |all| {
         all.remove(&name);
     })
     .await
 }
 
-async fn change(sys: &System, cx: &mut Cx, edit: impl FnOnce(&mut BTreeMap<String, bool>)) -> Result<()> {
-    let permission = sys.admission.change().await;
+async fn change(cx: &mut Cx, edit: impl FnOnce(&mut BTreeMap<String, bool>)) -> Result<()> {
     let mut all = HEADERS.get(cx, "").await?.unwrap_or_default();
     edit(&mut all);
     if all.len() > MOST {
         return Err(Error::invalid(format!("no more than {MOST} headers can be recorded")));
     }
-    HEADERS.put(cx, "", &all)?;
-    cx.after_commit(move || permission.apply(|rules| rules.recorded_headers = Arc::new(all)));
-    Ok(())
+    HEADERS.put(cx, "", &all)
 }

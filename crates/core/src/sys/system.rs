@@ -4,22 +4,19 @@ use std::sync::{Arc, Weak};
 
 use keepfast_framework::{Cx, Error, Result};
 
-use crate::admission::Admission;
 use crate::lifecycle::Lifecycle;
 use crate::request::dispatch::CoreCall;
 use crate::unsealed::Unsealed;
 
 /// The engine at `sys/`.
 pub(crate) struct System {
-    /// What is decided before a request is read.
-    pub(super) admission: Arc<Admission>,
     lifecycle: Weak<Lifecycle>,
 }
 
 impl System {
     /// The engine of this server.
-    pub(crate) fn new(admission: Arc<Admission>, lifecycle: Weak<Lifecycle>) -> Self {
-        System { admission, lifecycle }
+    pub(crate) fn new(lifecycle: Weak<Lifecycle>) -> Self {
+        System { lifecycle }
     }
 
     /// The server whether sealed or not, for sealing it and for its metrics.

@@ -12,7 +12,7 @@ use crate::tests::fixture::{Ask, House, ROOT};
 /// One operation of one row of one mount.
 pub(crate) struct Route {
     engine: String,
-    pattern: &'static str,
+    pub(crate) pattern: &'static str,
     pub(crate) path: String,
     pub(crate) operation: Operation,
     pub(crate) access: Access,
@@ -60,6 +60,12 @@ impl Route {
 /// A house with every engine mounted, on a storage on which `sys/step-down` needs a token.
 pub(crate) async fn furnished() -> House {
     let house = House::with(|settings, _| settings.storage_type = "raft".into(), keepfast_engines::all()).await;
+    furnish(&house).await;
+    house
+}
+
+/// Mounts every engine.
+pub(crate) async fn furnish(house: &House) {
     let mut mounted = vec![("kv".to_owned(), true)];
     for registered in keepfast_engines::all().all() {
         let kind = if registered.kind == keepfast_framework::Kind::Auth { "auth" } else { "mounts" };
@@ -70,7 +76,6 @@ pub(crate) async fn furnished() -> House {
         mounted.push((registered.engine.to_owned(), false));
     }
     assert!(mounted.len() > 5);
-    house
 }
 
 pub(crate) fn routes(house: &House) -> Vec<Route> {

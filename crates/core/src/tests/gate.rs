@@ -23,7 +23,7 @@ pub(crate) struct Gated {
 #[derive(Default)]
 pub(crate) struct Gate {
     pub(crate) reached: Notify,
-    open: Notify,
+    pub(crate) open: Notify,
 }
 
 impl Gated {

@@ -215,3 +215,35 @@ async fn sec_kf14_an_attack_at_one_mount_refuses_nobody_at_another() {
     house.restarted().await;
     assert_eq!((guess(&house, "nobody").await, guess(&house, "otto").await), (403, 400));
 }
+
+#[tokio::test]
+async fn a_lock_that_begins_while_the_one_before_is_deleted_holds() {
+    let house = std::sync::Arc::new(house(|_| {}).await);
+    for _ in 0..5 {
+        login(&house, "anna", "wrong").await;
+    }
+    house.clock.advance(Duration::from_secs(900));
+    let attempt = |password: &'static str| {
+        let house = house.clone();
+        tokio::spawn(async move { login(&house, "anna", password).await })
+    };
+    // The login deletes the old lock; the commit of that is held back while a new one begins.
+    let gate = house.backend.arm();
+    let right = attempt("right");
+    gate.reached.notified().await;
+    for _ in 0..4 {
+        login(&house, "anna", "wrong").await.is(400);
+    }
+    let last = attempt("wrong");
+    while house.unsealed().lockout.count_locked(house.clock.now()) == 0 {
+        tokio::task::yield_now().await;
+    }
+    gate.open.notify_one();
+    right.await.unwrap().ok();
+    last.await.unwrap();
+    assert_eq!(locked(&house).await, 1);
+    login(&house, "anna", "right").await.is(403);
+    let mut again = std::sync::Arc::into_inner(house).unwrap();
+    again.restarted().await;
+    assert_eq!(locked(&again).await, 1, "and is stored");
+}

@@ -18,4 +18,4 @@ pub(crate) use auth::TokenAuth;
 pub(crate) use bound_cidrs::BoundCidrs;
 pub(crate) use id::TokenKey;
 pub(crate) use record::{Authority, TokenRecord};
-pub(crate) use store::{Token, Tokens};
+pub(crate) use store::{Token, TokenSecrets, Tokens};

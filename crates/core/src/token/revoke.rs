@@ -5,7 +5,7 @@
 //! what there is to collect survive restarts.
 
 use keepfast_framework::{Error, Result, Timestamp};
-use keepfast_storage::{Page, Tx};
+use keepfast_storage::{Page, ReadTx, Tx};
 
 use super::create::child_key;
 use super::id::TokenKey;
@@ -164,7 +164,7 @@ impl Tokens {
     }
 
     /// Whether descendants of an earlier token of this place are still under collection.
-    pub(super) async fn is_under_collection(&self, tx: &mut Tx, key: &TokenKey) -> Result<bool> {
+    pub(super) async fn is_under_collection(&self, tx: &mut ReadTx, key: &TokenKey) -> Result<bool> {
         Ok(tx.get(&self.view, &pending(key)).await?.is_some())
     }
 
@@ -248,13 +248,13 @@ impl Tokens {
     }
 
     /// Whether a token has children or leases, which outlive its record for a moment.
-    async fn leaves_something(&self, tx: &mut Tx, key: &TokenKey) -> Result<bool> {
+    async fn leaves_something(&self, tx: &mut ReadTx, key: &TokenKey) -> Result<bool> {
         Ok(!self.children(tx, key, &Page::first(1)).await?.is_empty()
             || !self.leases.held(tx, key, 1).await?.is_empty())
     }
 
     /// Children as they will still be at the commit: one that is made meanwhile is not overlooked.
-    async fn children(&self, tx: &mut Tx, key: &TokenKey, page: &Page) -> Result<Vec<TokenKey>> {
+    async fn children(&self, tx: &mut ReadTx, key: &TokenKey, page: &Page) -> Result<Vec<TokenKey>> {
         let names = tx.list_verified(&self.view, &format!("child/{}/", key.as_str()), page).await?;
         Ok(names.iter().filter_map(|name| TokenKey::parse(name)).collect())
     }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use keepfast_crypto::{compare, random};
-use keepfast_framework::{Records, Result, Timestamp};
-use keepfast_storage::{Barrier, Index, Page, Tx, View, Watch, Write};
+use keepfast_crypto::{Zeroizing, compare, random};
+use keepfast_framework::{Error, Records, Result, Timestamp};
+use keepfast_storage::{Barrier, Page, ReadTx, Tx, View};
 use quick_cache::UnitWeighter;
 use quick_cache::sync::Cache;
 
@@ -16,6 +16,7 @@ use super::id::{BATCH, Ids, TokenKey};
 use super::record::TokenRecord;
 use crate::audit::Marks;
 use crate::damaged::{self, Stored};
+use crate::follow::{Applied, Follower};
 use crate::lease::Leases;
 use crate::metrics::Metrics;
 use crate::namespace::NamespaceId;
@@ -25,6 +26,8 @@ use crate::stamps::{Stamp, Stamps};
 pub(super) const RECORDS: Records<TokenRecord> = Records::at("id/");
 /// Keyed hashes' and batch tokens' secrets: 160 random bytes, made once.
 const SECRETS: &str = "secrets";
+/// Their size in bytes.
+const SECRETS_SIZE: usize = 160;
 /// Tokens in memory. One takes about a kilobyte.
 const CACHED: u64 = 16_384;
 /// Room that is made for them at once; more is made as they come.
@@ -83,32 +86,25 @@ pub(crate) struct Tokens {
 }
 
 impl Tokens {
-    /// Opens the tokens under `view`; the secrets of their ids are made at the first time.
-    pub(crate) async fn open(
+    /// The tokens under `view`.
+    pub(crate) fn new(
         barrier: &Arc<Barrier>,
         view: View,
+        secrets: &TokenSecrets,
         cubbyhole: View,
         leases: Arc<Leases>,
-    ) -> Result<Arc<Self>> {
-        let secrets = secrets(barrier, &view).await?;
-        let mut hashes = [0u8; 128];
-        hashes.copy_from_slice(&secrets[..128]);
-        let mut batch = [0u8; 32];
-        batch.copy_from_slice(&secrets[128..]);
-        let tokens = Arc::new(Tokens {
+    ) -> Arc<Self> {
+        Arc::new(Tokens {
             barrier: barrier.clone(),
             view,
-            ids: Ids::new(&hashes),
-            batch: BatchCipher::new(&batch),
+            ids: Ids::new(&secrets.hashes),
+            batch: BatchCipher::new(&secrets.batch),
             cubbyhole,
             leases,
             cache: Cache::with_weighter(FIRST_ROOM, CACHED, UnitWeighter),
             by_hash: Cache::with_weighter(FIRST_ROOM, CACHED, UnitWeighter),
             stamps: Stamps::default(),
-        });
-        let watcher: Arc<dyn Watch> = tokens.clone();
-        barrier.watch(Arc::downgrade(&watcher));
-        Ok(tokens)
+        })
     }
 
     /// The token with this text, alive at `now` with all its ancestors and usable from `remote`; no use is counted.
@@ -245,7 +241,7 @@ impl Tokens {
     }
 
     /// The record at this place, in a transaction that is about to change it.
-    pub(crate) async fn record(&self, tx: &mut Tx, key: &TokenKey) -> Result<Option<TokenRecord>> {
+    pub(crate) async fn record(&self, tx: &mut ReadTx, key: &TokenKey) -> Result<Option<TokenRecord>> {
         RECORDS.get_in(tx, &self.view, key.as_str()).await
     }
 
@@ -258,7 +254,7 @@ impl Tokens {
     }
 
     /// A page of the places of all service tokens, and whether it is the last one; the page then stands behind it.
-    pub(crate) async fn keys(&self, tx: &mut Tx, page: &mut Page) -> Result<(Vec<TokenKey>, bool)> {
+    pub(crate) async fn keys(&self, tx: &mut ReadTx, page: &mut Page) -> Result<(Vec<TokenKey>, bool)> {
         let names = RECORDS.list_in(tx, &self.view, "", page).await?;
         page.after = names.last().cloned();
         let is_last = page.limit.is_none_or(|limit| names.len() < limit);
@@ -320,30 +316,38 @@ pub(crate) enum Use {
     Refused,
 }
 
-/// Records that any node's commit changed are forgotten before that commit is acknowledged.
-impl Watch for Tokens {
-    fn applied(&self, _: Index, writes: &[Write]) {
-        for write in writes {
-            let (Write::Put { key, .. } | Write::Delete { key }) = write;
-            let name = key.as_str().strip_prefix(self.view.prefix()).and_then(|k| k.strip_prefix("id/"));
-            if let Some(token) = name.and_then(TokenKey::parse) {
-                self.forget(&token);
-            }
+/// Follows the records of tokens: those that a commit changed are read anew.
+impl Follower for Tokens {
+    fn applied(&self, change: &Applied<'_>) {
+        if let Some(token) = TokenKey::parse(change.key) {
+            self.forget(&token);
         }
     }
 }
 
-async fn secrets(barrier: &Arc<Barrier>, view: &View) -> Result<Vec<u8>> {
-    const SIZE: usize = 160;
-    let mut tx = barrier.begin();
-    if let Some(bytes) = tx.get(view, SECRETS).await? {
-        if bytes.len() != SIZE {
-            return Err(keepfast_framework::Error::internal("the secrets of token ids have a wrong size"));
-        }
-        return Ok(bytes.to_vec());
+/// The secrets of keyed hashes and of batch tokens.
+pub(crate) struct TokenSecrets {
+    hashes: Zeroizing<[u8; 128]>,
+    batch: Zeroizing<[u8; 32]>,
+}
+
+impl TokenSecrets {
+    /// Reads them under the view of the tokens.
+    ///
+    /// Fails when storage fails or has none.
+    pub(crate) async fn load(tx: &mut ReadTx, view: &View) -> Result<Self> {
+        let bytes = tx.get(view, SECRETS).await?.ok_or_else(|| Error::internal("there are no secrets of token ids"))?;
+        let wrong_size = || Error::internal("the secrets of token ids have a wrong size");
+        let (hashes, batch) = bytes.split_first_chunk().ok_or_else(wrong_size)?;
+        let batch = batch.try_into().map_err(|_| wrong_size())?;
+        Ok(TokenSecrets { hashes: Zeroizing::new(*hashes), batch: Zeroizing::new(batch) })
     }
-    let made = random::bytes::<SIZE>();
-    tx.put(view, SECRETS, Bytes::copy_from_slice(&made));
-    tx.commit().await?;
-    Ok(made.to_vec())
+
+    /// Makes them where there are none.
+    pub(crate) async fn make(tx: &mut Tx, view: &View) -> Result<()> {
+        if tx.get(view, SECRETS).await?.is_none() {
+            tx.put(view, SECRETS, Bytes::copy_from_slice(&random::bytes::<SECRETS_SIZE>()));
+        }
+        Ok(())
+    }
 }

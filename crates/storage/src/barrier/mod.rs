@@ -1,5 +1,6 @@
 //! The barrier: everything above it is plaintext, everything below it is ciphertext.
 
+mod current;
 mod keyring;
 mod seal_record;
 #[cfg(test)]
@@ -10,15 +11,15 @@ mod value;
 
 use std::sync::{Arc, atomic::Ordering};
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 
+use self::current::CurrentKeyring;
 use self::keyring::{Keyring, Unusable};
 pub use self::seal_record::SealRecord;
 use self::traffic::Counts;
 pub use self::traffic::Traffic;
 use crate::{
-    Backend, Batch, Digest, Index, Key, MemoryBackend, Page, Read, StorageError, Tries, Tx, View, Watch, Write,
+    Backend, Batch, Digest, Index, Key, MemoryBackend, Page, Read, ReadTx, StorageError, Tries, Tx, View, Watch, Write,
     cache::Cache,
 };
 
@@ -37,7 +38,7 @@ const SEAL: &str = "barrier/seal";
 /// Encrypts records on their way to the backend. Its keys are wiped when it is dropped or closed.
 pub struct Barrier {
     backend: Arc<dyn Backend>,
-    keyring: ArcSwap<Keyring>,
+    keyring: Arc<CurrentKeyring>,
     cache: Arc<Cache>,
     counts: Counts,
     /// Held while the keyring changes.
@@ -132,17 +133,16 @@ impl Barrier {
         root: &RootKey,
         options: &BarrierOptions,
     ) -> Result<Arc<Self>, BarrierError> {
-        let keyring = load(&*backend, root, &Keyring::empty()).await?;
+        let keyring = Arc::new(CurrentKeyring::new(load(&*backend, root).await?));
         let cache = Arc::new(Cache::new(options.cache_bytes));
-        let watcher: Arc<dyn Watch> = cache.clone();
-        backend.watch(Arc::downgrade(&watcher));
-        let barrier = Self {
-            backend,
-            keyring: ArcSwap::from_pointee(keyring),
-            cache,
-            counts: Counts::default(),
-            changing: tokio::sync::Mutex::new(()),
-        };
+        let watchers: [Arc<dyn Watch>; 2] = [cache.clone(), keyring.clone()];
+        for watcher in &watchers {
+            backend.watch(Arc::downgrade(watcher));
+        }
+        let barrier =
+            Self { backend, keyring, cache, counts: Counts::default(), changing: tokio::sync::Mutex::new(()) };
+        // A change between the first look and the registration was told to nobody.
+        barrier.refresh().await?;
         barrier.load_usage().await?;
         Ok(Arc::new(barrier))
     }
@@ -154,12 +154,12 @@ impl Barrier {
 
     /// Begins a transaction.
     pub fn begin(self: &Arc<Self>) -> Tx {
-        Tx::new(self.clone(), false)
+        Tx::new(self.clone())
     }
 
-    /// Begins a transaction that refuses writes and does not keep what it has read.
-    pub fn begin_read(self: &Arc<Self>) -> Tx {
-        Tx::new(self.clone(), true)
+    /// Begins reading without the means to write.
+    pub fn begin_read(self: &Arc<Self>) -> ReadTx {
+        ReadTx::new(self.clone(), false)
     }
 
     /// About the key in use.
@@ -176,7 +176,18 @@ impl Barrier {
         })
     }
 
-    /// Whether [`close`](Self::close) was called.
+    /// Whether another node has put the keyring under a root key that this barrier does not have. It is closed then, and
+    /// has to be opened again with the present root key.
+    pub fn has_lost_root(&self) -> bool {
+        self.keyring.has_lost_root()
+    }
+
+    /// Waits until [`has_lost_root`](Self::has_lost_root).
+    pub async fn root_lost(&self) {
+        self.keyring.root_lost().await;
+    }
+
+    /// Whether it has no keys: [`close`](Self::close) was called, or the root key was changed elsewhere.
     pub fn is_closed(&self) -> bool {
         self.keyring.load().active().is_none()
     }
@@ -212,7 +223,7 @@ impl Barrier {
 
     /// Forgets keys and cache. What is still in use of it fails from now on.
     pub fn close(&self) {
-        self.keyring.store(Arc::new(Keyring::empty()));
+        self.keyring.close();
         self.cache.clear();
     }
 
@@ -221,7 +232,22 @@ impl Barrier {
         self.counts.read()
     }
 
-    /// Registers someone who is told of every batch that the backend applies (keys in clear, values encrypted).
+    /// The plaintext of a record that a [`Watch`] is told of.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] when it does not authenticate, [`StorageError::Closed`], [`StorageError::InvalidKey`] for a
+    /// record of the barrier itself.
+    pub fn open_applied(&self, key: &Key, value: &[u8]) -> Result<Bytes, StorageError> {
+        let path = key.as_str();
+        if is_reserved(path) {
+            return Err(StorageError::InvalidKey("reserved for the barrier"));
+        }
+        let term = value::term(value).ok_or_else(|| damaged(path))?;
+        decrypt(&self.keyring.load(), term, path, value)?.ok_or_else(|| damaged(path))
+    }
+
+    /// Registers someone who is told of every batch that the backend applies (keys in clear, values encrypted). The barrier
+    /// itself is told before.
     pub fn watch(&self, watcher: std::sync::Weak<dyn Watch>) {
         self.backend.watch(watcher);
     }
@@ -235,29 +261,26 @@ impl Barrier {
             writes.push(Write::Put { key: Key::new(SEAL)?, value });
         }
         let batch = Batch { reads: vec![Read::Value { key, seen }], writes };
-        match self.backend.commit(batch).await {
-            Ok(_) => {}
-            Err(StorageError::Conflict) => {
-                self.refresh().await?;
-                return Err(StorageError::Conflict);
-            }
-            Err(error) => return Err(error),
-        }
         let term = next.active().map_or(0, |term| term.number);
-        self.keyring.store(Arc::new(next));
-        Ok(term)
+        self.keyring.announce(next);
+        match self.backend.commit(batch).await {
+            // The watcher of the keyring has put it in use.
+            Ok(_) => Ok(term),
+            Err(StorageError::Conflict) => {
+                self.keyring.withdraw();
+                self.refresh().await?;
+                Err(StorageError::Conflict)
+            }
+            // The record may be applied all the same.
+            Err(error) => Err(error),
+        }
     }
 
-    /// Reads the keyring again, because someone else has changed it.
+    /// Reads the keyring again, because someone else may have changed it.
     async fn refresh(&self) -> Result<(), StorageError> {
-        let known = self.keyring.load_full();
-        known.active().ok_or(StorageError::Closed)?;
-        let keyring = load(&*self.backend, known.root(), &known).await.map_err(|error| match error {
-            BarrierError::Storage(error) => error,
-            other => StorageError::corrupt(other.to_string()),
-        })?;
-        self.keyring.store(Arc::new(keyring));
-        Ok(())
+        let record = self.backend.get(&Key::new(KEYRING)?).await?.ok_or_else(|| damaged(KEYRING))?;
+        self.keyring.follow(&record);
+        if self.is_closed() { Err(StorageError::Closed) } else { Ok(()) }
     }
 
     /// The ciphertext at `path`.
@@ -286,7 +309,7 @@ impl Barrier {
         if let Some(plain) = decrypt(&self.keyring.load(), term, path, record)? {
             return Ok(plain);
         }
-        // Another node may have rotated.
+        // Another node has rotated just now.
         Box::pin(self.refresh()).await?;
         decrypt(&self.keyring.load(), term, path, record)?.ok_or_else(|| damaged(path))
     }
@@ -326,9 +349,9 @@ pub(crate) fn is_reserved(path: &str) -> bool {
     path.starts_with(OWN)
 }
 
-async fn load(backend: &dyn Backend, root: &RootKey, known: &Keyring) -> Result<Keyring, BarrierError> {
+async fn load(backend: &dyn Backend, root: &RootKey) -> Result<Keyring, BarrierError> {
     let record = backend.get(&Key::new(KEYRING)?).await?.ok_or(BarrierError::NotInitialized)?;
-    Keyring::load(root, KEYRING, &record, known).map_err(|unusable| match unusable {
+    Keyring::load(root, KEYRING, &record, &Keyring::empty()).map_err(|unusable| match unusable {
         Unusable::WrongKey => BarrierError::WrongRootKey,
         Unusable::Damaged => damaged(KEYRING).into(),
     })

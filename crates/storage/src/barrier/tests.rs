@@ -127,9 +127,49 @@ async fn another_node_that_rotates_is_followed() {
     write(&barrier, "k", "v").await;
     assert_eq!(read(&other, "k").await.unwrap().unwrap(), "v");
     barrier.rotate(2).await.unwrap();
-    assert!(matches!(other.rotate(3).await, Err(StorageError::Conflict)));
+    assert_eq!(other.key_status().unwrap().term, 3, "known before the commit is acknowledged");
     assert_eq!(other.rotate(3).await.unwrap(), 4);
+    write(&other, "k", "w").await;
+    assert_eq!(read(&barrier, "k").await.unwrap().unwrap(), "w");
+}
+
+#[tokio::test]
+async fn a_root_key_that_another_node_changed_closes_the_barrier() {
+    let (backend, root, barrier) = created().await;
+    write(&barrier, "k", "v").await;
+    let other = Barrier::open(backend.clone(), &root).await.unwrap();
+    let new = random::key();
+    barrier.rewrap_root(&new, None).await.unwrap();
+    assert!(other.has_lost_root() && other.is_closed());
+    other.root_lost().await;
+    assert!(matches!(read(&other, "k").await, Err(StorageError::Closed)), "sealed, and not corrupt");
+    assert!(matches!(other.rotate(1).await, Err(StorageError::Closed)));
+    assert!(!barrier.has_lost_root());
     assert_eq!(read(&barrier, "k").await.unwrap().unwrap(), "v");
+    let again = Barrier::open(backend, &new).await.unwrap();
+    barrier.rotate(2).await.unwrap();
+    assert_eq!(again.key_status().unwrap().term, 2);
+}
+
+#[tokio::test]
+async fn a_closed_barrier_takes_no_keyring_that_is_applied_later() {
+    let (backend, root, barrier) = created().await;
+    let other = Barrier::open(backend, &root).await.unwrap();
+    barrier.close();
+    other.rotate(1).await.unwrap();
+    assert!(barrier.is_closed() && !barrier.has_lost_root());
+}
+
+#[tokio::test]
+async fn a_watcher_opens_the_records_that_it_is_told_of() {
+    let (backend, _, barrier) = created().await;
+    write(&barrier, "k", "v").await;
+    let value = raw(&backend, "t/k").await;
+    assert_eq!(barrier.open_applied(&Key::new("t/k").unwrap(), &value).unwrap(), "v");
+    let elsewhere = barrier.open_applied(&Key::new("t/other").unwrap(), &value);
+    assert!(matches!(elsewhere, Err(StorageError::Corrupt(_))));
+    let own = barrier.open_applied(&Key::new(KEYRING).unwrap(), &raw(&backend, KEYRING).await);
+    assert!(matches!(own, Err(StorageError::InvalidKey(_))));
 }
 
 #[tokio::test]

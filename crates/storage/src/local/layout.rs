@@ -1,7 +1,7 @@
 //! What is in a data directory, and who may use it.
 //!
 //! ```text
-//! meta.json            {"format":1,"node_id":"…"}     node_id is null where the configuration has none
+//! meta.json            {"format":1,"node_id":"…","incarnation":"…"}     node_id is null where the configuration has none
 //! LOCK                 locked while a process uses the directory; holds its process id
 //! log/<first>.seg      batches, see `log`             <first> is the index of the first batch, 20 digits
 //! state.redb           the records, see `state`
@@ -12,6 +12,7 @@ use std::{
     path::Path,
 };
 
+use keepfast_crypto::random;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,9 @@ const META_NEW: &str = "meta.json.new";
 pub(crate) struct Layout {
     format: u32,
     pub(crate) node_id: Option<String>,
+    /// Names the directory at random, once. Older versions wrote none.
+    #[serde(default)]
+    pub(crate) incarnation: String,
 }
 
 impl Layout {
@@ -39,13 +43,18 @@ impl Layout {
             Some(layout) => layout,
             None => return Self::create(disk, node_id),
         };
-        match (&layout.node_id, node_id) {
-            (Some(stored), Some(given)) if stored != given => {
-                Err(StorageError::Layout(format!("it belongs to node '{stored}', not to '{given}'").into()))
-            }
-            (None, Some(_)) => Self::write(disk, node_id),
-            _ => Ok(layout),
+        if let (Some(stored), Some(given)) = (&layout.node_id, node_id)
+            && stored != given
+        {
+            return Err(StorageError::Layout(format!("it belongs to node '{stored}', not to '{given}'").into()));
         }
+        let is_named_now = layout.node_id.is_none() && node_id.is_some();
+        if !is_named_now && !layout.incarnation.is_empty() {
+            return Ok(layout);
+        }
+        let node_id = layout.node_id.or_else(|| node_id.map(str::to_owned));
+        let incarnation = if layout.incarnation.is_empty() { random::uuid() } else { layout.incarnation };
+        Self { format: FORMAT, node_id, incarnation }.write(disk)
     }
 
     fn create(disk: &dyn Disk, node_id: Option<&str>) -> Result<Self, StorageError> {
@@ -53,14 +62,13 @@ impl Layout {
         if names.iter().any(|name| name == super::state::FILE) {
             return Err(StorageError::Layout("it has data, but meta.json is missing".into()));
         }
-        Self::write(disk, node_id)
+        Self { format: FORMAT, node_id: node_id.map(str::to_owned), incarnation: random::uuid() }.write(disk)
     }
 
-    fn write(disk: &dyn Disk, node_id: Option<&str>) -> Result<Self, StorageError> {
-        let layout = Self { format: FORMAT, node_id: node_id.map(str::to_owned) };
-        let text = serde_json::to_vec(&layout).map_err(|error| StorageError::corrupt(error.to_string()))?;
+    fn write(self, disk: &dyn Disk) -> Result<Self, StorageError> {
+        let text = serde_json::to_vec(&self).map_err(|error| StorageError::corrupt(error.to_string()))?;
         replace(disk, &text).map_err(|error| StorageError::io("write meta.json", error))?;
-        Ok(layout)
+        Ok(self)
     }
 }
 

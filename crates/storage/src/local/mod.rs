@@ -84,6 +84,7 @@ impl Default for LocalOptions {
 pub struct LocalBackend {
     shared: Arc<Shared>,
     node_id: Option<String>,
+    incarnation: String,
     max_batch_bytes: usize,
     requests: Mutex<Option<Sender<Request>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -129,6 +130,7 @@ impl LocalBackend {
         Ok(Self {
             shared,
             node_id: layout.node_id,
+            incarnation: layout.incarnation,
             max_batch_bytes: options.max_batch_bytes,
             requests: Mutex::new(Some(sender)),
             thread: Mutex::new(Some(thread)),
@@ -139,6 +141,11 @@ impl LocalBackend {
     /// The node that the directory belongs to, if it was ever named.
     pub fn node_id(&self) -> Option<&str> {
         self.node_id.as_deref()
+    }
+
+    /// The random name of the data directory, the same for as long as it exists. A copy of the directory has it too.
+    pub fn incarnation(&self) -> &str {
+        &self.incarnation
     }
 
     /// Finishes the commits that wait, makes the tree durable and accepts no more commits. Blocks until done.

@@ -126,6 +126,17 @@ async fn a_node_keeps_its_name() {
 }
 
 #[tokio::test]
+async fn a_directory_keeps_its_incarnation() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = open(directory.path()).incarnation().to_owned();
+    let options = LocalOptions { node_id: Some("n1".into()), ..LocalOptions::default() };
+    let named = LocalBackend::open(directory.path(), options).unwrap().incarnation().to_owned();
+    assert!(!first.is_empty() && first == named && first == open(directory.path()).incarnation());
+    let other = tempfile::tempdir().unwrap();
+    assert_ne!(open(other.path()).incarnation(), first);
+}
+
+#[tokio::test]
 async fn a_newer_format_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("meta.json"), r#"{"format":2,"else":1}"#).unwrap();

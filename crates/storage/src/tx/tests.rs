@@ -6,7 +6,7 @@ use bytes::Bytes;
 use keepfast_crypto::random;
 use proptest::prelude::*;
 
-use crate::{Backend, Barrier, Batch, Index, Key, MemoryBackend, Page, StorageError, Tx, View, Write};
+use crate::{Backend, Barrier, Batch, Index, Key, MemoryBackend, Page, ReadTx, StorageError, Tx, View, Write};
 
 pub(crate) async fn barrier() -> (Arc<Barrier>, Arc<MemoryBackend>) {
     let backend = Arc::new(MemoryBackend::new());
@@ -15,7 +15,7 @@ pub(crate) async fn barrier() -> (Arc<Barrier>, Arc<MemoryBackend>) {
     (Barrier::open(backend.clone(), &root).await.unwrap(), backend)
 }
 
-async fn list(tx: &mut Tx, view: &View, prefix: &str, page: Page) -> Vec<String> {
+async fn list(tx: &mut ReadTx, view: &View, prefix: &str, page: Page) -> Vec<String> {
     tx.list(view, prefix, &page).await.unwrap()
 }
 
@@ -95,7 +95,7 @@ async fn a_second_look_at_something_changed_conflicts_at_once() {
 async fn a_read_only_transaction_refuses_writes_and_sees_the_newest_state() {
     let (barrier, _) = barrier().await;
     let view = barrier.view("a");
-    let mut tx = barrier.begin_read();
+    let mut tx = barrier.begin_read().refusing_writes();
     assert_eq!(tx.get(&view, "k").await.unwrap(), None);
     write(&barrier, &view, "k", "1").await;
     assert_eq!(tx.get(&view, "k").await.unwrap().unwrap(), "1");

@@ -62,7 +62,11 @@ struct Narrow(Horizon);
 
 impl Watch for Narrow {
     fn applied(&self, _: Index, writes: &[Write]) {
-        self.0.applied(writes);
+        for write in writes {
+            if let Some(key) = write.key().as_str().strip_prefix("token/") {
+                self.0.applied(key, matches!(write, Write::Put { .. }));
+            }
+        }
     }
 }
 

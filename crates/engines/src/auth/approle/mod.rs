@@ -33,8 +33,6 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
 use keepfast_framework::routes::Help;
 use keepfast_framework::token_params::TokenTerms;
 use keepfast_framework::{Cx, Engine, Kind, Result, Routes};
@@ -48,7 +46,7 @@ use settings::{clear, read, write};
 pub struct AppRole {
     keys: Keys,
     /// Roles as logins need them.
-    login_roles: Arc<LoginRoles>,
+    login_roles: LoginRoles,
     queue: Queue,
 }
 
@@ -66,14 +64,14 @@ impl Engine for AppRole {
     }
 
     async fn open(cx: &mut Cx) -> Result<Self> {
-        Ok(AppRole { keys: Keys::open(cx).await?, login_roles: Arc::default(), queue: Queue::default() })
+        Ok(AppRole { keys: Keys::open(cx).await?, login_roles: LoginRoles::default(), queue: Queue::default() })
     }
 
     async fn tick(&self, cx: &mut Cx) -> Result<()> {
         expiry::collect(cx).await
     }
 
-    fn invalidate(&self, key: &str) {
+    fn invalidate(&self, key: &str, _exists: bool) {
         if key.starts_with("role") {
             self.login_roles.forget();
         }

@@ -131,13 +131,5 @@ pub(super) async fn save(method: &AppRole, cx: &mut Cx, name: &str, role: &Role,
         }
         ROLE_IDS.put(cx, &place, &RoleOfId { name: name.to_owned() })?;
     }
-    ROLES.put(cx, name, role)?;
-    forget_after_commit(method, cx);
-    Ok(())
-}
-
-/// Logins read the role anew once this request's writes are there.
-pub(super) fn forget_after_commit(method: &AppRole, cx: &mut Cx) {
-    let login_roles = method.login_roles.clone();
-    cx.after_commit(move || login_roles.forget());
+    ROLES.put(cx, name, role)
 }

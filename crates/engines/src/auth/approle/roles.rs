@@ -170,9 +170,7 @@ pub(super) async fn delete(method: &AppRole, cx: &mut Cx, req: Named) -> Result<
     let Some(role) = ROLES.get(cx, &name).await? else { return Ok(()) };
     ROLE_IDS.delete(cx, &method.keys.role_id(&role.role_id));
     ROLES.delete(cx, &name);
-    expiry::doom(cx, &role.store)?;
-    role::forget_after_commit(method, cx);
-    Ok(())
+    expiry::doom(cx, &role.store)
 }
 
 /// The role id.

@@ -113,7 +113,7 @@ impl Engine for DatabaseEngine {
         })
     }
 
-    fn invalidate(&self, key: &str) {
+    fn invalidate(&self, key: &str, _exists: bool) {
         if let Some(name) = key.strip_prefix(config::FOLDER) {
             self.connections.close(name);
         }

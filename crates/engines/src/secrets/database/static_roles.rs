@@ -226,8 +226,6 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
     if let Some(statements) = req.rotation_statements {
         role.rotation_statements = statements.checked()?;
     }
-    let next_rotation = engine.next_rotation.clone();
-    cx.after_commit(move || next_rotation.forget());
     if !is_new {
         // As with roles a connection may be named before it is there; it is looked at when the password is asked for.
         return STATIC_ROLES.put(cx, &req.name, &role);

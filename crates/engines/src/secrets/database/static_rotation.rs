@@ -4,8 +4,6 @@
 //! pending password that the database acknowledges is the current one from then on. Without an answer both are kept and can
 //! be read, and the next try sends the same pending password again.
 
-use std::sync::Arc;
-
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::{Cx, Error, Page, Result, Timestamp};
 use parking_lot::Mutex;
@@ -96,8 +94,8 @@ pub(super) async fn tick(engine: &DatabaseEngine, cx: &mut Cx) -> Result<()> {
 }
 
 /// When the next rotation is due, so that ticks in between need not look at any role.
-#[derive(Clone, Default)]
-pub(super) struct NextRotation(Arc<Mutex<(u64, Timestamp)>>);
+#[derive(Default)]
+pub(super) struct NextRotation(Mutex<(u64, Timestamp)>);
 
 impl NextRotation {
     fn may_be_due(&self, now: Timestamp) -> bool {

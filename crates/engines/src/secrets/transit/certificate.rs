@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use super::Transit;
 use super::keys::checked;
 use super::ring::{KEYS, KeyRecord, load};
-use super::rings::save;
 use super::stored::Material;
 use super::view::certificate_chain;
 
@@ -140,7 +139,7 @@ fn signed_request(key: &Key, subject: &[u8], attributes: &[u8]) -> Result<Vec<u8
     Ok(der::write(der::SEQUENCE, &[info.as_slice(), algorithm, &signature].concat()))
 }
 
-pub(super) async fn set(transit: &Transit, cx: &mut Cx, req: Set) -> Result<Data<ChainView>> {
+pub(super) async fn set(_: &Transit, cx: &mut Cx, req: Set) -> Result<Data<ChainView>> {
     let name = checked(&req.name)?;
     let Some(mut key) = KEYS.get(cx, name).await? else {
         return Err(Error::invalid(format!("key with provided name '{name}' not found")));
@@ -171,7 +170,7 @@ pub(super) async fn set(transit: &Transit, cx: &mut Cx, req: Set) -> Result<Data
     }
     stored.certificates = chain.iter().map(|der| Material::new(der)).collect();
     let certificate_chain = certificate_chain(stored);
-    save(&transit.rings, cx, name, &key)?;
+    KEYS.put(cx, name, &key)?;
     Ok(Data(ChainView { certificate_chain, name: name.to_owned(), kind: kind.name() }))
 }
 

@@ -13,7 +13,6 @@ use serde::Deserialize;
 use super::Transit;
 use super::keys::checked;
 use super::ring::{KEYS, NewKey};
-use super::rings::save;
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Derive {
@@ -89,7 +88,7 @@ pub(super) async fn derive(transit: &Transit, cx: &mut Cx, req: Derive) -> Resul
         }
     };
     record.add(Some(derived.expose()), None, cx.now());
-    save(&transit.rings, cx, name, &record)
+    KEYS.put(cx, name, &record)
 }
 
 /// The cipher that the derived key is for.

@@ -17,8 +17,7 @@ use super::batch::{self, Item};
 use super::codec::{self, Untagged};
 use super::config::SETTINGS;
 use super::keys::checked;
-use super::ring::{NewKey, Ring};
-use super::rings::save;
+use super::ring::{KEYS, NewKey, Ring};
 use super::{Transit, usage};
 
 /// Why one item failed: a text for the caller.
@@ -157,7 +156,7 @@ pub(super) async fn encrypt(transit: &Transit, cx: &mut Cx, req: Encrypt) -> Res
     let convergent = req.convergent_encryption.is_some_and(|flag| flag.0);
     let ring = match transit.rings.get(cx, name).await? {
         Some(ring) => ring,
-        None => create(transit, cx, name, req.kind.as_deref(), with_context, convergent).await?,
+        None => create(cx, name, req.kind.as_deref(), with_context, convergent).await?,
     };
     ring.record.usable()?;
     refuse_associated_data(ring.record.kind, &items)?;
@@ -204,14 +203,7 @@ fn has(text: &Option<String>) -> bool {
 }
 
 /// Creates the key that `encrypt` named, if the mount allows it.
-async fn create(
-    transit: &Transit,
-    cx: &mut Cx,
-    name: &str,
-    kind: Option<&str>,
-    derived: bool,
-    convergent: bool,
-) -> Result<Arc<Ring>> {
+async fn create(cx: &mut Cx, name: &str, kind: Option<&str>, derived: bool, convergent: bool) -> Result<Arc<Ring>> {
     if SETTINGS.get(cx, "").await?.unwrap_or_default().disable_upsert {
         return Err(Error::invalid("encryption key not found"));
     }
@@ -226,7 +218,7 @@ async fn create(
     }
     let mut record = NewKey { derived, convergent, ..NewKey::of(known) }.record();
     record.grow(cx.now()).await?;
-    save(&transit.rings, cx, name, &record)?;
+    KEYS.put(cx, name, &record)?;
     Ok(Arc::new(Ring::new(record)))
 }
 

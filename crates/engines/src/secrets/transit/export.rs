@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use super::foreign::Foreign;
 use super::keys::{Named, checked};
 use super::ring::{Event, KEYS, KeyRecord, VersionRecord, load};
-use super::rings::save;
 use super::view::{certificate_chain, public_text};
 use super::{Transit, codec, policy};
 
@@ -168,7 +167,7 @@ pub(super) fn portable(kind: KeyKind, stored: &VersionRecord) -> Result<Zeroizin
     Ok(Zeroizing::new(bytes))
 }
 
-pub(super) async fn backup(transit: &Transit, cx: &mut Cx, req: Named) -> Result<Data<BackedUp>> {
+pub(super) async fn backup(_: &Transit, cx: &mut Cx, req: Named) -> Result<Data<BackedUp>> {
     let name = checked(&req.name)?;
     let mut key = KEYS.get(cx, name).await?.ok_or_else(|| Error::invalid(format!("key {name:?} not found")))?;
     key.usable()?;
@@ -179,7 +178,7 @@ pub(super) async fn backup(transit: &Transit, cx: &mut Cx, req: Named) -> Result
         return Err(refused("plaintext backup is disallowed on the policy"));
     }
     key.backed_up = Some(Event { time: cx.now(), version: key.latest });
-    save(&transit.rings, cx, name, &key)?;
+    KEYS.put(cx, name, &key)?;
     let json = match policy::written(name, &key) {
         Some(json) => json,
         None => {
@@ -190,7 +189,7 @@ pub(super) async fn backup(transit: &Transit, cx: &mut Cx, req: Named) -> Result
     Ok(Data(BackedUp { backup: codec::encode(&json) }))
 }
 
-pub(super) async fn restore(transit: &Transit, cx: &mut Cx, req: Restore) -> Result<()> {
+pub(super) async fn restore(_: &Transit, cx: &mut Cx, req: Restore) -> Result<()> {
     let given =
         req.backup.filter(|text| !text.is_empty()).ok_or_else(|| Error::invalid("'backup' must be supplied"))?;
     let json = Zeroizing::new(codec::decode(&given).map_err(|why| Error::invalid(why.to_string()))?);
@@ -204,7 +203,7 @@ pub(super) async fn restore(transit: &Transit, cx: &mut Cx, req: Restore) -> Res
         return Err(refused(&format!("key {name:?} already exists")));
     }
     key.restored = Some(Event { time: cx.now(), version: key.latest });
-    save(&transit.rings, cx, name, &key)
+    KEYS.put(cx, name, &key)
 }
 
 /// A refusal with the peer's 500, by which clients know it: hvac's tests expect that exception.

@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use super::export::{Exported, portable, selected};
 use super::keys::{checked, period};
 use super::ring::{KEYS, NewKey, VersionRecord, load};
-use super::rings::save;
 use super::stored::Material;
 use super::{Transit, codec};
 
@@ -153,7 +152,7 @@ pub(super) async fn import(transit: &Transit, cx: &mut Cx, req: Import) -> Resul
     record.imported = true;
     record.allow_imported_rotation = flag(req.allow_rotation);
     add(&mut record, imported, cx);
-    save(&transit.rings, cx, &name, &record)
+    KEYS.put(cx, &name, &record)
 }
 
 fn add(record: &mut super::ring::KeyRecord, imported: Imported, cx: &Cx) {
@@ -181,7 +180,7 @@ pub(super) async fn import_version(transit: &Transit, cx: &mut Cx, req: ImportVe
             complete(key.kind, stored.ok_or_else(|| Error::invalid("no such key version"))?, imported)?;
         }
     }
-    save(&transit.rings, cx, &name, &key)
+    KEYS.put(cx, &name, &key)
 }
 
 /// Adds the private half to a version that has only the public one.

@@ -7,7 +7,6 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::ring::{KEYS, KeyRecord, NewKey};
-use super::rings::{erase, save};
 use super::view::KeyView;
 use super::{Transit, codec, usage};
 
@@ -116,7 +115,7 @@ pub(super) async fn read(transit: &Transit, cx: &mut Cx, req: Read) -> Result<Op
     KeyView::of(name, &ring.record, context.as_deref()).map(|view| Some(Data(view)))
 }
 
-pub(super) async fn create(transit: &Transit, cx: &mut Cx, req: Create) -> Result<Data<KeyView>> {
+pub(super) async fn create(_: &Transit, cx: &mut Cx, req: Create) -> Result<Data<KeyView>> {
     let name = checked(&req.name)?.to_owned();
     let new = settings(&req)?;
     if let Some(existing) = KEYS.get(cx, &name).await? {
@@ -125,7 +124,7 @@ pub(super) async fn create(transit: &Transit, cx: &mut Cx, req: Create) -> Resul
     check_derivation(&new)?;
     let mut record = new.record();
     record.grow(cx.now()).await?;
-    save(&transit.rings, cx, &name, &record)?;
+    KEYS.put(cx, &name, &record)?;
     KeyView::of(&name, &record, None).map(Data)
 }
 
@@ -178,7 +177,7 @@ pub(super) fn period(given: Option<Seconds>) -> Result<Option<u64>> {
     }
 }
 
-pub(super) async fn delete(transit: &Transit, cx: &mut Cx, req: Named) -> Result<()> {
+pub(super) async fn delete(_: &Transit, cx: &mut Cx, req: Named) -> Result<()> {
     let name = checked(&req.name)?;
     let Some(record) = KEYS.get(cx, name).await? else {
         return Err(Error::invalid(format!("error deleting policy {name}: could not delete key; not found")));
@@ -186,12 +185,12 @@ pub(super) async fn delete(transit: &Transit, cx: &mut Cx, req: Named) -> Result
     if !record.deletion_allowed {
         return Err(Error::invalid(format!("error deleting policy {name}: deletion is not allowed for this key")));
     }
-    erase(&transit.rings, cx, name);
+    KEYS.delete(cx, name);
     usage::forget(cx, name, record.latest);
     Ok(())
 }
 
-pub(super) async fn configure(transit: &Transit, cx: &mut Cx, req: Configure) -> Result<Data<KeyView>> {
+pub(super) async fn configure(_: &Transit, cx: &mut Cx, req: Configure) -> Result<Data<KeyView>> {
     let name = checked(&req.name)?;
     let Some(mut key) = KEYS.get(cx, name).await? else {
         return Err(Error::invalid(format!("no existing key named {name} could be found")));
@@ -227,7 +226,7 @@ pub(super) async fn configure(transit: &Transit, cx: &mut Cx, req: Configure) ->
     }
     key.exportable |= set(req.exportable);
     key.allow_plaintext_backup |= set(req.allow_plaintext_backup);
-    save(&transit.rings, cx, name, &key)?;
+    KEYS.put(cx, name, &key)?;
     KeyView::of(name, &key, None).map(Data)
 }
 
@@ -241,11 +240,11 @@ fn bound(given: Int, latest: u32, what: &str) -> Result<u32> {
     })
 }
 
-pub(super) async fn rotate(transit: &Transit, cx: &mut Cx, req: Named) -> Result<Data<KeyView>> {
+pub(super) async fn rotate(_: &Transit, cx: &mut Cx, req: Named) -> Result<Data<KeyView>> {
     let name = checked(&req.name)?;
     let mut key = KEYS.get(cx, name).await?.ok_or_else(|| Error::invalid("key not found"))?;
     rotate_record(name, &mut key, cx.now()).await?;
-    save(&transit.rings, cx, name, &key)?;
+    KEYS.put(cx, name, &key)?;
     KeyView::of(name, &key, None).map(Data)
 }
 
@@ -259,7 +258,7 @@ pub(super) async fn rotate_record(name: &str, key: &mut KeyRecord, now: Timestam
     key.grow(now).await
 }
 
-pub(super) async fn trim(transit: &Transit, cx: &mut Cx, req: Trim) -> Result<Data<KeyView>> {
+pub(super) async fn trim(_: &Transit, cx: &mut Cx, req: Trim) -> Result<Data<KeyView>> {
     let name = checked(&req.name)?;
     let mut key = KEYS.get(cx, name).await?.ok_or_else(|| Error::invalid("invalid key name"))?;
     let asked = req.min_available_version.ok_or_else(|| Error::invalid("missing min_available_version"))?;
@@ -280,28 +279,28 @@ pub(super) async fn trim(transit: &Transit, cx: &mut Cx, req: Trim) -> Result<Da
     }
     key.min_available = lowest;
     key.versions.retain(|version, _| *version >= lowest);
-    save(&transit.rings, cx, name, &key)?;
+    KEYS.put(cx, name, &key)?;
     KeyView::of(name, &key, None).map(Data)
 }
 
-pub(super) async fn soft_delete(transit: &Transit, cx: &mut Cx, req: Named) -> Result<Option204> {
-    mark_deleted(transit, cx, &req.name, true).await
+pub(super) async fn soft_delete(_: &Transit, cx: &mut Cx, req: Named) -> Result<Option204> {
+    mark_deleted(cx, &req.name, true).await
 }
 
-pub(super) async fn soft_delete_restore(transit: &Transit, cx: &mut Cx, req: Named) -> Result<Option204> {
-    mark_deleted(transit, cx, &req.name, false).await
+pub(super) async fn soft_delete_restore(_: &Transit, cx: &mut Cx, req: Named) -> Result<Option204> {
+    mark_deleted(cx, &req.name, false).await
 }
 
 /// A key, or 204 where there is none.
 pub(super) type Option204 = Outcome;
 
-async fn mark_deleted(transit: &Transit, cx: &mut Cx, name: &str, deleted: bool) -> Result<Option204> {
+async fn mark_deleted(cx: &mut Cx, name: &str, deleted: bool) -> Result<Option204> {
     let name = checked(name)?;
     let Some(mut key) = KEYS.get(cx, name).await? else { return Ok(Option204::default()) };
     if key.soft_deleted == deleted {
         cx.warn(if deleted { "key was already marked as soft deleted" } else { "key was already restored" });
     }
     key.soft_deleted = deleted;
-    save(&transit.rings, cx, name, &key)?;
+    KEYS.put(cx, name, &key)?;
     Data(KeyView::of(name, &key, None)?).into_outcome()
 }

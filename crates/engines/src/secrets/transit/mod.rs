@@ -55,7 +55,7 @@ use rings::Rings;
 
 /// The transit secrets engine at one mount.
 pub struct Transit {
-    rings: Arc<Rings>,
+    rings: Rings,
     /// The key for which imported keys are wrapped, once it was read.
     wrapping: Mutex<Option<Arc<RsaKey>>>,
     /// When the keys were last looked through for rotation.
@@ -82,7 +82,7 @@ impl Engine for Transit {
     async fn open(cx: &mut Cx) -> Result<Self> {
         let settings = config::SETTINGS.get(cx, "").await?.unwrap_or_default();
         Ok(Transit {
-            rings: Arc::new(Rings::new(settings.cache_size)),
+            rings: Rings::new(settings.cache_size),
             wrapping: Mutex::new(None),
             swept: Mutex::new(Timestamp::EPOCH),
         })
@@ -92,7 +92,7 @@ impl Engine for Transit {
         rotation::sweep(self, cx).await
     }
 
-    fn invalidate(&self, key: &str) {
+    fn invalidate(&self, key: &str, _exists: bool) {
         if let Some(name) = key.strip_prefix("key/") {
             self.rings.forget(name);
         }

@@ -1,4 +1,5 @@
-//! Prepared keys in memory, so that an operation with a key reads no storage.
+//! Prepared keys in memory, so that an operation with a key reads no storage. A key that a commit changes is dropped
+//! ([`keepfast_framework::Engine::invalidate`]).
 
 use std::sync::Arc;
 
@@ -6,7 +7,7 @@ use keepfast_framework::{Cx, Result};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
-use super::ring::{KEYS, KeyRecord, Ring};
+use super::ring::{KEYS, Ring};
 
 /// How many keys are kept when `cache-config` sets no bound. Their material lies in locked memory, of which a process
 /// has 8 MiB by default: enough for this many symmetric keys of a few versions each.
@@ -46,22 +47,4 @@ impl Rings {
         *epoch += 1;
         self.cache.remove(name);
     }
-}
-
-/// Writes a key, and drops it from memory once that is committed.
-pub(super) fn save(rings: &Arc<Rings>, cx: &mut Cx, name: &str, record: &KeyRecord) -> Result<()> {
-    KEYS.put(cx, name, record)?;
-    forget_later(rings, cx, name);
-    Ok(())
-}
-
-/// Deletes a key, and drops it from memory once that is committed.
-pub(super) fn erase(rings: &Arc<Rings>, cx: &mut Cx, name: &str) {
-    KEYS.delete(cx, name);
-    forget_later(rings, cx, name);
-}
-
-fn forget_later(rings: &Arc<Rings>, cx: &mut Cx, name: &str) {
-    let (rings, name) = (rings.clone(), name.to_owned());
-    cx.after_commit(move || rings.forget(&name));
 }

@@ -6,7 +6,6 @@ use keepfast_framework::{Cx, Page, Result};
 
 use super::keys::rotate_record;
 use super::ring::{KEYS, Ring};
-use super::rings::save;
 use super::{Transit, usage};
 
 /// How often all keys are looked through. Periods are an hour at least.
@@ -24,7 +23,7 @@ pub(super) async fn sweep(transit: &Transit, cx: &mut Cx) -> Result<()> {
     loop {
         let names = KEYS.list(cx, "", &Page { after: after.take(), limit: Some(PAGE) }).await?;
         for name in &names {
-            rotate_if_due(transit, cx, name).await?;
+            rotate_if_due(cx, name).await?;
         }
         match names.into_iter().last() {
             Some(last) => after = Some(last),
@@ -35,7 +34,7 @@ pub(super) async fn sweep(transit: &Transit, cx: &mut Cx) -> Result<()> {
     Ok(())
 }
 
-async fn rotate_if_due(transit: &Transit, cx: &mut Cx, name: &str) -> Result<()> {
+async fn rotate_if_due(cx: &mut Cx, name: &str) -> Result<()> {
     let Some(key) = KEYS.get(cx, name).await? else { return Ok(()) };
     if key.soft_deleted || (key.imported && !key.allow_imported_rotation) {
         return Ok(());
@@ -47,7 +46,7 @@ async fn rotate_if_due(transit: &Transit, cx: &mut Cx, name: &str) -> Result<()>
     if is_due || usage::is_worn(cx, name, &ring).await? {
         let mut key = ring.record;
         rotate_record(name, &mut key, cx.now()).await?;
-        save(&transit.rings, cx, name, &key)?;
+        KEYS.put(cx, name, &key)?;
     }
     Ok(())
 }

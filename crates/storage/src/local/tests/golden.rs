@@ -18,6 +18,7 @@ async fn golden_directory_v1_stays_readable() {
     }
     let store = open(directory.path());
     assert_eq!(store.node_id(), Some("node-1"));
+    assert!(!store.incarnation().is_empty(), "made at the first start of a version that has them");
     assert_eq!(get(&store, "a/first").await.unwrap(), "one");
     assert_eq!(get(&store, "a/ä").await.unwrap(), "two");
     assert_eq!(get(&store, "gone").await, None);

@@ -83,6 +83,10 @@ impl Engine for V2 {
         Ok(V2 { upgrade: Upgrade::open(cx).await? })
     }
 
+    fn invalidate(&self, key: &str, exists: bool) {
+        self.upgrade.invalidate(key, exists);
+    }
+
     async fn tick(&self, cx: &mut Cx) -> Result<()> {
         self.upgrade.convert_page(cx).await
     }

@@ -1,6 +1,5 @@
 //! Secrets of version 1 that a mount still has after its version was set to 2.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use keepfast_framework::{Cx, Page, Records, Result, Timestamp};
@@ -15,7 +14,8 @@ const PAGE: usize = 500;
 const PAGE_BYTES: usize = 4 << 20;
 
 /// When the upgrade began; there while secrets of version 1 are left.
-const BEGUN: Records<Begun> = Records::at("upgrade");
+const BEGUN: Records<Begun> = Records::at(BEGUN_AT);
+const BEGUN_AT: &str = "upgrade";
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
 struct Begun {
@@ -24,7 +24,7 @@ struct Begun {
 
 /// Whether secrets of version 1 are left, and how they look as secrets of version 2.
 pub(super) struct Upgrade {
-    pending: Arc<AtomicBool>,
+    pending: AtomicBool,
     /// What they show as the time of their creation, which version 1 does not know.
     begun: Timestamp,
 }
@@ -44,7 +44,14 @@ impl Upgrade {
                 None => BEGUN.put(cx, "", &begun)?,
             }
         }
-        Ok(Upgrade { pending: Arc::new(AtomicBool::new(pending)), begun: begun.at })
+        Ok(Upgrade { pending: AtomicBool::new(pending), begun: begun.at })
+    }
+
+    /// A commit has written or deleted a record of the mount. The upgrade ends when the record of its beginning is deleted.
+    pub(super) fn invalidate(&self, key: &str, exists: bool) {
+        if key == BEGUN_AT && !exists {
+            self.pending.store(false, Ordering::Relaxed);
+        }
     }
 
     fn is_pending(&self) -> bool {
@@ -100,8 +107,6 @@ impl Upgrade {
         let paths = Tree::under(&[PLAIN]).scan(cx, "", &page).await?;
         if paths.is_empty() {
             BEGUN.delete(cx, "");
-            let pending = self.pending.clone();
-            cx.after_commit(move || pending.store(false, Ordering::Relaxed));
             return Ok(());
         }
         let mut moved = 0;

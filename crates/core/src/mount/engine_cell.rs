@@ -1,0 +1,87 @@
+//! The engine of a mount, opened at its first use. It misses no change of its records from the moment its opening begins.
+
+use std::future::Future;
+use std::sync::OnceLock;
+
+use keepfast_framework::{Error, Result};
+use parking_lot::Mutex;
+
+use crate::damaged::confined;
+
+/// How many changes of a mount are remembered while its engine is opened.
+const MOST: usize = 4096;
+
+/// Something that keeps in memory what it has read of the records of a mount.
+pub(super) trait Invalidate {
+    /// A commit has written or deleted the record at `key`.
+    fn invalidate(&self, key: &str, exists: bool);
+}
+
+/// An engine, or none yet.
+pub(super) struct EngineCell<E> {
+    engine: OnceLock<E>,
+    /// One opens it at a time.
+    opening: tokio::sync::Mutex<()>,
+    /// What is committed while the engine is opened. Held when the engine is put in, so that each change is told to the engine
+    /// or remembered for it.
+    meanwhile: Mutex<Option<Vec<Change>>>,
+}
+
+/// A committed change of a record of the mount.
+struct Change {
+    key: Box<str>,
+    /// Whether the record is there now.
+    exists: bool,
+}
+
+impl<E> Default for EngineCell<E> {
+    fn default() -> Self {
+        EngineCell { engine: OnceLock::new(), opening: tokio::sync::Mutex::default(), meanwhile: Mutex::new(None) }
+    }
+}
+
+impl<E: Invalidate> EngineCell<E> {
+    /// The engine, if it is open.
+    pub(super) fn get(&self) -> Option<&E> {
+        self.engine.get()
+    }
+
+    /// The engine; `open` runs when it is not open yet.
+    ///
+    /// # Errors
+    /// Those of `open`, 500 when it panics or too much was written to the mount meanwhile; the next call tries again.
+    pub(super) async fn get_or_open(&self, open: impl Future<Output = Result<E>>) -> Result<&E> {
+        if let Some(engine) = self.engine.get() {
+            return Ok(engine);
+        }
+        let _alone = self.opening.lock().await;
+        if let Some(engine) = self.engine.get() {
+            return Ok(engine);
+        }
+        *self.meanwhile.lock() = Some(Vec::new());
+        let opened = confined(open).await;
+        let mut meanwhile = self.meanwhile.lock();
+        let changes = meanwhile.take().unwrap_or_default();
+        let opened = opened?;
+        if changes.len() > MOST {
+            return Err(Error::internal("too much was written to the mount while its engine was opened"));
+        }
+        for Change { key, exists } in changes {
+            opened.invalidate(&key, exists);
+        }
+        Ok(self.engine.get_or_init(|| opened))
+    }
+
+    /// A commit has written or deleted the record at `key`.
+    pub(super) fn applied(&self, key: &str, exists: bool) {
+        if let Some(engine) = self.engine.get() {
+            return engine.invalidate(key, exists);
+        }
+        let mut meanwhile = self.meanwhile.lock();
+        match (self.engine.get(), &mut *meanwhile) {
+            (Some(engine), _) => engine.invalidate(key, exists),
+            (None, Some(changes)) if changes.len() <= MOST => changes.push(Change { key: key.into(), exists }),
+            (None, _) => {}
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What the node that leads writes before it serves: all that opening and serving need to find in the storage.
+//!
+//! At init it runs on the storage that is prepared in memory. At an unseal it adds what an older version or an older
+//! configuration did not write. It goes through storage alone, so it may run before the node is open and after.
+
+use std::sync::Arc;
+
+use keepfast_framework::engine::Registry;
+use keepfast_framework::{Result, Timestamp};
+use keepfast_storage::{Barrier, Tx};
+
+use crate::audit::make_salts;
+use crate::layout::{AUDIT_STORAGE, SYSTEM_STORAGE, TOKEN_STORAGE};
+use crate::lease::quarantine;
+use crate::lockout::Lockout;
+use crate::mount::Mounts;
+use crate::policy::store::Policies;
+use crate::settings::Settings;
+use crate::token::TokenSecrets;
+use crate::versions;
+
+/// Writes what is missing or due, in one transaction; commits nothing when there is nothing to write.
+pub(crate) async fn take_over(
+    barrier: &Arc<Barrier>,
+    settings: &Settings,
+    engines: &Registry,
+    now: Timestamp,
+) -> Result<()> {
+    let is_quarantined = barrier
+        .transact(|mut tx| async move {
+            bootstrap(barrier, &mut tx, (settings, engines), now).await?;
+            let system = barrier.view(SYSTEM_STORAGE);
+            versions::note(&mut tx, &system, &settings.version, now).await?;
+            Lockout::delete_ended(&mut tx, &system, now).await?;
+            let home = settings.home.as_ref();
+            let is_quarantined = quarantine::check_home(&mut tx, &barrier.view(TOKEN_STORAGE), home, now).await?;
+            Ok::<_, keepfast_framework::Error>((tx, is_quarantined))
+        })
+        .await?;
+    if is_quarantined {
+        tracing::warn!(
+            "leases are under quarantine until an operator ends it: the data directory was restored, copied or moved, or an \
+             operator began the quarantine; see sys/leases/quarantine"
+        );
+    }
+    Ok(())
+}
+
+/// Writes the records that every storage has: mounts, policies, secrets, and a salt for each declared audit device.
+async fn bootstrap(
+    barrier: &Arc<Barrier>,
+    tx: &mut Tx,
+    (settings, engines): (&Settings, &Registry),
+    now: Timestamp,
+) -> Result<()> {
+    let system = barrier.view(SYSTEM_STORAGE);
+    Mounts::write_built_in(tx, &system, engines).await?;
+    Policies::write_built_in(tx, &system, now).await?;
+    TokenSecrets::make(tx, &barrier.view(TOKEN_STORAGE)).await?;
+    make_salts(tx, &barrier.view(AUDIT_STORAGE), &settings.audit).await
+}

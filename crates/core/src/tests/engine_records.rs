@@ -1,0 +1,96 @@
+//! Open engines are told of every commit to their records, and one that is being opened misses none.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use keepfast_framework::engine::Registered;
+use keepfast_framework::{Engine, Error, Kind, Result, Routes};
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::sync::Notify;
+
+use crate::tests::fixture::{House, ROOT};
+
+/// What the engines under test were told, and the gate of their opening.
+#[derive(Default)]
+struct Told {
+    keys: Mutex<Vec<(String, bool)>>,
+    waits: AtomicBool,
+    opening: Notify,
+    go_on: Notify,
+}
+
+/// An engine that notes what it is told.
+struct Listening<const AUTH: bool>(Arc<Told>);
+
+impl<const AUTH: bool> Engine for Listening<AUTH> {
+    const TYPE: &'static str = "listening";
+    const KIND: Kind = if AUTH { Kind::Auth } else { Kind::Secrets };
+
+    fn routes(_: &mut Routes<Self>) {}
+
+    async fn open(_: &mut keepfast_framework::Cx) -> Result<Self> {
+        Err(Error::internal("opened with what it notes into"))
+    }
+
+    fn invalidate(&self, key: &str, exists: bool) {
+        self.0.keys.lock().push((key.to_owned(), exists));
+    }
+}
+
+fn listening<const AUTH: bool>(told: &Arc<Told>) -> Registered {
+    let told = told.clone();
+    Registered::with(move |_| {
+        let told = told.clone();
+        Box::pin(async move {
+            if told.waits.load(Ordering::Relaxed) {
+                told.opening.notify_one();
+                told.go_on.notified().await;
+            }
+            Ok(Listening::<AUTH>(told))
+        })
+    })
+}
+
+/// Writes or deletes a record of the mount.
+async fn commit(house: &House, path: &str, key: &str, exists: bool) {
+    let unsealed = house.unsealed();
+    let view = unsealed.mounts.router().at(path).unwrap().view.clone();
+    let mut tx = unsealed.barrier.begin();
+    if exists {
+        tx.put(&view, key, "v".into())
+    } else {
+        tx.delete(&view, key)
+    }
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_engine_is_told_what_is_committed_also_while_it_is_opened() {
+    for (api, path) in [("sys/mounts/l", "l/"), ("sys/auth/l", "auth/l/")] {
+        let told = Arc::<Told>::default();
+        let engines = vec![listening::<false>(&told), listening::<true>(&told)];
+        let house = Arc::new(House::with(|_, _| {}, keepfast_engines::all().preceded_by(engines)).await);
+        house.post(api, ROOT, json!({ "type": "listening" })).await.ok();
+        commit(&house, path, "a/b", true).await;
+        commit(&house, path, "a/b", false).await;
+        house.post("secret/data/x", ROOT, json!({ "data": {} })).await.ok();
+        let keys = std::mem::take(&mut *told.keys.lock());
+        assert_eq!(keys, [("a/b".to_owned(), true), ("a/b".to_owned(), false)], "of its own mount only");
+
+        // A mount that is tuned has a new engine.
+        told.waits.store(true, Ordering::Relaxed);
+        let tuning = {
+            let (house, api) = (house.clone(), format!("{api}/tune"));
+            tokio::spawn(async move { house.post(&api, ROOT, json!({ "description": "tuned" })).await })
+        };
+        told.opening.notified().await;
+        commit(&house, path, "meanwhile", true).await;
+        assert!(told.keys.lock().is_empty());
+        told.go_on.notify_one();
+        tuning.await.unwrap().ok();
+        commit(&house, path, "after", true).await;
+        let keys = std::mem::take(&mut *told.keys.lock());
+        assert_eq!(keys, [("meanwhile".to_owned(), true), ("after".to_owned(), true)]);
+    }
+}

@@ -1,0 +1,474 @@
+//! Two nodes on one storage. One leads; the other never writes, and shows what the first has committed at the next request.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use keepfast_framework::{Clock as _, Operation};
+use keepfast_storage::{Backend, Batch, Index, Key, Page, StorageError, Watch};
+use serde_json::{Value, json};
+
+use crate::Node;
+use crate::tests::derived::{Route, furnish, routes};
+use crate::tests::fixture::{Answer, House, ROOT, device};
+use crate::tests::gate::Gated;
+
+/// The storage of the leader for a node that must not write.
+struct ReadOnly {
+    storage: Arc<Gated>,
+    /// How many commits were refused.
+    refused: AtomicUsize,
+}
+
+#[async_trait]
+impl Backend for ReadOnly {
+    async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError> {
+        self.storage.get(key).await
+    }
+
+    async fn list(&self, prefix: &Key, page: &Page) -> Result<Vec<String>, StorageError> {
+        self.storage.list(prefix, page).await
+    }
+
+    async fn commit(&self, _: Batch) -> Result<Index, StorageError> {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        Err(StorageError::ReadOnly)
+    }
+
+    fn watch(&self, watcher: Weak<dyn Watch>) {
+        self.storage.watch(watcher);
+    }
+}
+
+struct Pair {
+    leader: House,
+    standby: House,
+    storage: Arc<ReadOnly>,
+}
+
+impl Pair {
+    async fn new() -> Self {
+        Self::beside(House::new().await).await
+    }
+
+    /// A standby beside this node.
+    async fn beside(leader: House) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = leader.settings.clone();
+        settings.audit = vec![device(dir.path(), "audit", &[])];
+        let storage = Arc::new(ReadOnly { storage: leader.backend.clone(), refused: AtomicUsize::new(0) });
+        let clock = leader.clock.clone();
+        let node = Node::new(storage.clone(), keepfast_engines::all(), Arc::new(clock.clone()), settings.clone());
+        node.lifecycle.unseal_as_standby(&leader.shares).await.unwrap();
+        let standby = House { node, clock, backend: leader.backend.clone(), dir, shares: Vec::new(), settings };
+        Pair { leader, standby, storage }
+    }
+
+    async fn write(&self, path: &str, body: Value) {
+        self.leader.post(path, ROOT, body).await.ok();
+    }
+
+    async fn delete(&self, path: &str) {
+        self.leader.delete(path, ROOT).await.ok();
+    }
+
+    /// What the standby answers, which is what the leader answers.
+    async fn read(&self, path: &str) -> Answer {
+        self.call("GET", path).await
+    }
+
+    async fn call(&self, method: &str, path: &str) -> Answer {
+        let there = self.leader.call(method, path, ROOT, Value::Null).await;
+        let here = self.standby.call(method, path, ROOT, Value::Null).await;
+        assert_eq!(plain(&here), plain(&there), "{method} {path}");
+        here
+    }
+
+    fn check(&self) {
+        assert_eq!(self.storage.refused.load(Ordering::Relaxed), 0, "the standby has tried to write");
+    }
+}
+
+/// The answer without what differs between any two answers.
+fn plain(answer: &Answer) -> (u16, Value) {
+    let mut body = answer.body.clone();
+    if let Some(body) = body.as_object_mut() {
+        body.remove("request_id");
+    }
+    (answer.status, body)
+}
+
+#[tokio::test]
+async fn mounts_follow_the_node_that_changes_them() {
+    let pair = Pair::new().await;
+    pair.write("sys/mounts/a", json!({ "type": "kv" })).await;
+    pair.write("a/x", json!({ "k": "v" })).await;
+    assert_eq!(pair.read("a/x").await.ok().data()["k"], "v");
+    pair.write("sys/mounts/a/tune", json!({ "default_lease_ttl": "77s", "description": "tuned" })).await;
+    assert_eq!(pair.read("sys/mounts/a/tune").await.ok().data()["default_lease_ttl"], 77);
+    assert_eq!(pair.read("a/x").await.ok().body["lease_duration"], 77);
+    pair.write("sys/remount", json!({ "from": "a", "to": "b/c" })).await;
+    pair.read("a/x").await.is(404);
+    pair.read("b/c/x").await.ok();
+    pair.read("sys/mounts").await.ok();
+    pair.delete("sys/mounts/b/c").await;
+    pair.read("b/c/x").await.is(404);
+    assert!(pair.standby.unsealed().mounts.leaving().is_empty());
+    pair.write("sys/auth/up", json!({ "type": "userpass" })).await;
+    pair.write("auth/up/users/anna", json!({ "password": "right" })).await;
+    pair.read("auth/up/users/anna").await.ok();
+    pair.delete("sys/auth/up").await;
+    pair.read("auth/up/users/anna").await.is(404);
+    pair.check();
+}
+
+#[tokio::test]
+async fn policies_tokens_and_entities_follow() {
+    let pair = Pair::new().await;
+    let (leader, standby) = (&pair.leader, &pair.standby);
+    for name in ["a", "b"] {
+        pair.write(&format!("secret/data/{name}"), json!({ "data": {} })).await;
+    }
+    let grant = |path: &str| format!("path \"{path}\" {{ capabilities = [\"read\"] }}");
+    leader.policy("own", &grant("secret/data/a")).await;
+    leader.policy("parent", r#"path "auth/token/create" { capabilities = ["update"] }"#).await;
+    let token = leader.token(json!({ "policies": ["own", "parent"], "ttl": "1h" })).await;
+    standby.get("secret/data/a", &token).await.ok();
+    standby.get("secret/data/b", &token).await.is(403);
+    leader.policy("own", &grant("secret/data/b")).await;
+    standby.get("secret/data/a", &token).await.is(403);
+    standby.get("secret/data/b", &token).await.ok();
+    pair.read("sys/policies/acl/own").await.ok();
+    pair.delete("sys/policies/acl/own").await;
+    standby.get("secret/data/b", &token).await.is(403);
+
+    let ttl = async || standby.get("auth/token/lookup-self", &token).await.ok().data()["ttl"].as_u64().unwrap();
+    assert_eq!(ttl().await, 3600);
+    leader.clock.advance(std::time::Duration::from_secs(1800));
+    assert_eq!(ttl().await, 1800);
+    leader.post("auth/token/renew", ROOT, json!({ "token": token, "increment": "1h" })).await.ok();
+    assert_eq!(ttl().await, 3600);
+    let child = leader.post("auth/token/create", &token, json!({})).await.ok().token();
+    assert!(standby.accepts(&child).await);
+    leader.post("auth/token/revoke", ROOT, json!({ "token": token })).await.ok();
+    assert!(!standby.accepts(&token).await && !standby.accepts(&child).await);
+
+    pair.write("sys/auth/approle", json!({ "type": "approle" })).await;
+    let accessor = pair.read("sys/auth/approle").await.ok().data()["accessor"].as_str().unwrap().to_owned();
+    leader
+        .policy("own", &grant(&format!("secret/data/{{{{identity.entity.aliases.{accessor}.metadata.scope}}}}")))
+        .await;
+    let token = login(leader, "a").await;
+    standby.get("secret/data/a", &token).await.ok();
+    login(leader, "b").await;
+    standby.get("secret/data/a", &token).await.is(403);
+    standby.get("secret/data/b", &token).await.ok();
+    pair.check();
+}
+
+/// Logs in by the role `one`, whose alias gets `scope` as metadata.
+async fn login(house: &House, scope: &str) -> String {
+    house.post("auth/approle/role/one", ROOT, json!({ "token_policies": "own" })).await.ok();
+    let role_id = house.get("auth/approle/role/one/role-id", ROOT).await.ok().data()["role_id"].clone();
+    let metadata = json!({ "metadata": json!({ "scope": scope }).to_string() });
+    let secret = house.post("auth/approle/role/one/secret-id", ROOT, metadata).await.ok();
+    let body = json!({ "role_id": role_id, "secret_id": secret.data()["secret_id"] });
+    house.post("auth/approle/login", "", body).await.ok().token()
+}
+
+#[tokio::test]
+async fn what_is_decided_before_a_request_is_read_follows() {
+    let pair = Pair::new().await;
+    let rules = || pair.standby.node.admission().rules();
+    let limit = || {
+        let remote = Some("192.0.2.1".parse().unwrap());
+        pair.standby.node.admission().judge("secret/data/a", remote).map(|verdict| (verdict.limit, verdict.tell))
+    };
+    assert_eq!(limit(), None);
+    pair.write("sys/quotas/rate-limit/all", json!({ "rate": 5 })).await;
+    assert_eq!(limit(), Some((5, false)));
+    pair.write("sys/quotas/config", json!({ "enable_rate_limit_response_headers": true })).await;
+    pair.write("sys/quotas/rate-limit/all", json!({ "rate": 7 })).await;
+    assert_eq!(limit(), Some((7, true)));
+    pair.delete("sys/quotas/rate-limit/all").await;
+    assert_eq!(limit(), None);
+    pair.write("sys/config/cors", json!({ "allowed_origins": "http://a" })).await;
+    assert!(rules().cors.as_ref().unwrap().allows("http://a"));
+    pair.delete("sys/config/cors").await;
+    assert!(rules().cors.is_none());
+    pair.write("sys/config/auditing/request-headers/X-Own", json!({})).await;
+    assert!(rules().recorded_headers.contains_key("x-own"));
+    pair.delete("sys/config/auditing/request-headers/x-own").await;
+    assert!(rules().recorded_headers.is_empty());
+    // Once it is sealed nothing puts a rule in force.
+    pair.standby.node.lifecycle.seal().await;
+    pair.write("sys/quotas/rate-limit/all", json!({ "rate": 5 })).await;
+    assert_eq!(limit(), None);
+    pair.check();
+}
+
+/// Fails to log in until the name is locked.
+async fn guess(house: &House, name: &str) {
+    for _ in 0..5 {
+        house.post(&format!("auth/up/login/{name}"), "", json!({ "password": "wrong" })).await;
+    }
+}
+
+#[tokio::test]
+async fn lockouts_and_the_quarantine_follow() {
+    let leader = House::new().await;
+    leader.post("sys/auth/up", ROOT, json!({ "type": "userpass" })).await.ok();
+    for name in ["anna", "ben"] {
+        leader.post(&format!("auth/up/users/{name}"), ROOT, json!({ "password": "right" })).await.ok();
+    }
+    guess(&leader, "anna").await;
+    let pair = Pair::beside(leader).await;
+    let locked = async || pair.read("sys/locked-users").await.ok().data()["total"].as_u64().unwrap();
+    assert_eq!(locked().await, 1, "stored before the standby was opened");
+    guess(&pair.leader, "ben").await;
+    guess(&pair.leader, "nobody").await;
+    assert_eq!(locked().await, 2);
+    let accessor = pair.read("sys/auth/up").await.ok().data()["accessor"].as_str().unwrap().to_owned();
+    pair.write(&format!("sys/locked-users/{accessor}/unlock/anna"), json!({})).await;
+    assert_eq!(locked().await, 1);
+    // Every refused login of the standby is counted in its memory alone: the lock of a name that nobody has was followed.
+    let refused = async |name: &str| {
+        let body = json!({ "password": "wrong" });
+        pair.standby.post(&format!("auth/up/login/{name}"), "", body).await.status
+    };
+    assert_eq!((refused("ben").await, refused("nobody").await, refused("other").await), (403, 403, 400));
+
+    for on in [true, false] {
+        pair.write("sys/leases/quarantine", json!({ "enabled": on })).await;
+        assert_eq!(pair.standby.unsealed().leases.is_quarantined(), on);
+        assert_eq!(pair.read("sys/leases/quarantine").await.ok().data()["enabled"], on);
+    }
+    pair.check();
+}
+
+#[tokio::test]
+async fn the_ends_of_tokens_and_their_number_follow() {
+    let pair = Pair::new().await;
+    let next = async |house: &House| house.unsealed().leases.horizon.next(true).await.unwrap();
+    let count = |house: &House| house.unsealed().leases.counts.read().map(|counts| counts.waiting);
+    for house in [&pair.leader, &pair.standby] {
+        house
+            .unsealed()
+            .leases
+            .count(&mut keepfast_framework::pace::Pace::new(Arc::new(house.clock.clone())))
+            .await
+            .unwrap();
+    }
+    let before = count(&pair.standby).unwrap();
+    assert_eq!(next(&pair.standby).await, next(&pair.leader).await);
+    let token = pair.leader.token(json!({ "ttl": "60s" })).await;
+    let soon = next(&pair.standby).await;
+    assert!(soon.is_some() && soon == next(&pair.leader).await);
+    assert_eq!(count(&pair.standby), Some(before + 1));
+    pair.leader.post("auth/token/revoke", ROOT, json!({ "token": token })).await.ok();
+    assert_ne!(next(&pair.standby).await, soon);
+    assert_eq!(count(&pair.standby), Some(before));
+
+    let barrier = pair.leader.unsealed().barrier.clone();
+    let mounts = async || pair.standby.unsealed().leases.horizon.mounts().await.unwrap();
+    let mut tx = barrier.begin();
+    tx.put(&barrier.view("token/"), "ends/gone/0000000001", Bytes::new());
+    tx.commit().await.unwrap();
+    assert_eq!(mounts().await, ["gone"]);
+    let mut tx = barrier.begin();
+    tx.delete(&barrier.view("sys/"), "mount/gone");
+    tx.commit().await.unwrap();
+    assert!(mounts().await.is_empty(), "forgotten with its mount");
+    pair.check();
+}
+
+#[tokio::test]
+async fn a_rotated_keyring_follows_and_a_changed_root_key_seals() {
+    let pair = Pair::new().await;
+    let term = async |house: &House| house.get("sys/key-status", ROOT).await.ok().body["data"]["term"].clone();
+    for expected in [2, 3] {
+        pair.write("sys/rotate", json!({})).await;
+        assert_eq!(term(&pair.standby).await, expected);
+        pair.write("secret/data/a", json!({ "data": { "term": expected } })).await;
+        assert_eq!(pair.read("secret/data/a").await.ok().data()["data"]["term"], expected);
+    }
+    pair.write("sys/rotate/root", Value::Null).await;
+    pair.leader.get("secret/data/a", ROOT).await.ok();
+    pair.standby.get("secret/data/a", ROOT).await.is(503);
+    assert!(pair.standby.node.is_sealed() && !pair.leader.node.is_sealed());
+    pair.standby.node.lifecycle.unseal_as_standby(&pair.leader.shares).await.unwrap();
+    pair.read("secret/data/a").await.ok();
+    pair.check();
+}
+
+#[tokio::test]
+async fn open_engines_follow() {
+    let pair = Pair::new().await;
+    pair.write("sys/mounts/kv", json!({ "type": "kv" })).await;
+    pair.write("kv/x", json!({ "k": "v" })).await;
+    pair.read("kv/x").await.ok();
+    pair.write("sys/mounts/kv/tune", json!({ "options": { "version": "2" } })).await;
+    assert_eq!(pair.read("kv/data/x").await.ok().data()["data"]["k"], "v", "before it is converted");
+    let is_upgrading = |house: &House| {
+        let unsealed = house.unsealed();
+        async move {
+            let mounted = unsealed.mounts.router().at("kv/").unwrap().clone();
+            let names = unsealed.barrier.begin_read().list(&mounted.view, "", &Page::all()).await.unwrap();
+            names.iter().any(|name| name == "upgrade")
+        }
+    };
+    assert!(is_upgrading(&pair.standby).await);
+    pair.leader.unsealed().revoker.tick(false).await;
+    pair.leader.unsealed().revoker.tick(false).await;
+    assert!(!is_upgrading(&pair.standby).await);
+    assert_eq!(pair.read("kv/data/x").await.ok().data()["data"]["k"], "v");
+    pair.write("kv/config", json!({ "max_versions": 3 })).await;
+    pair.read("kv/config").await.ok();
+    pair.write("kv/metadata/x", json!({ "custom_metadata": { "a": "b" } })).await;
+    pair.read("kv/metadata/x").await.ok();
+
+    pair.write("sys/mounts/transit", json!({ "type": "transit" })).await;
+    pair.write("transit/keys/k", json!({ "exportable": true })).await;
+    let open = async |house: &House| {
+        let sealed = pair.leader.post("transit/encrypt/k", ROOT, json!({ "plaintext": "AAAA" })).await.ok();
+        house.post("transit/decrypt/k", ROOT, json!({ "ciphertext": sealed.data()["ciphertext"] })).await
+    };
+    open(&pair.standby).await.ok();
+    pair.write("transit/keys/k/rotate", json!({})).await;
+    assert_eq!(pair.read("transit/keys/k").await.ok().data()["latest_version"], 2);
+    open(&pair.standby).await.ok();
+    pair.write("transit/keys/k/config", json!({ "deletion_allowed": true, "min_decryption_version": 2 })).await;
+    pair.read("transit/export/encryption-key/k").await.ok();
+    pair.delete("transit/keys/k").await;
+    pair.read("transit/keys/k").await.is(404);
+    pair.standby.post("transit/decrypt/k", ROOT, json!({ "ciphertext": "vault:v1:AAAA" })).await.is(400);
+
+    pair.write("sys/auth/approle", json!({ "type": "approle" })).await;
+    for ttl in [60, 120] {
+        pair.write("auth/approle/role/r", json!({ "token_ttl": ttl })).await;
+        assert_eq!(pair.read("auth/approle/role/r").await.ok().data()["token_ttl"], ttl);
+    }
+    pair.read("auth/approle/role/r/role-id").await.ok();
+    pair.delete("auth/approle/role/r").await;
+    pair.read("auth/approle/role/r").await.is(404);
+
+    pair.write("sys/mounts/db", json!({ "type": "database" })).await;
+    let config = json!({
+        "plugin_name": "postgresql-database-plugin", "verify_connection": false, "allowed_roles": "*",
+        "connection_url": "postgresql://{{username}}:{{password}}@127.0.0.1:1/x", "username": "u", "password": "p",
+    });
+    pair.write("db/config/c", config).await;
+    pair.read("db/config/c").await.ok();
+    pair.write("db/roles/r", json!({ "db_name": "c", "creation_statements": "SELECT 1" })).await;
+    pair.read("db/roles/r").await.ok();
+    pair.delete("db/config/c").await;
+    pair.read("db/config/c").await.is(404);
+    pair.check();
+}
+
+/// Reads that are of one node by their nature.
+const OF_ONE_NODE: &[&str] = &[
+    "metrics",
+    "host-info",
+    "in-flight-req",
+    "ha-status",
+    "leader",
+    "seal-status",
+    "health",
+    "audit",
+    "key-status",
+    "internal/inspect",
+    "config/state/sanitized",
+    "random",
+];
+
+/// All reads of all engines after each kind of write, also of mounts that were made when the standby was there.
+#[tokio::test]
+async fn every_read_answers_alike_on_both_nodes_whatever_is_written() {
+    let pair = Pair::beside(House::new().await).await;
+    furnish(&pair.leader).await;
+    let all = routes(&pair.leader);
+    let reads: Vec<&Route> = all.iter().filter(|route| is_compared(&pair, route)).collect();
+    assert!(reads.len() > 60, "{}", reads.len());
+    let mut written = 0;
+    for route in &all {
+        let writes = matches!(route.operation, Operation::Update | Operation::Patch | Operation::Delete);
+        if !writes
+            || route.path.ends_with('/')
+            || ["seal", "rotate/root"].iter().any(|path| route.pattern.starts_with(path))
+        {
+            continue;
+        }
+        for body in [json!({}), likely(route)] {
+            written += usize::from(pair.leader.call(route.method(), &route.path, ROOT, body).await.status < 300);
+        }
+        let folder = route.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        for read in reads.iter().filter(|read| read.path.starts_with(folder)) {
+            pair.call(read.method(), &read.path).await;
+        }
+    }
+    assert!(written > 60, "{written}");
+    for read in reads {
+        pair.call(read.method(), &read.path).await;
+    }
+    pair.check();
+}
+
+fn is_compared(pair: &Pair, route: &Route) -> bool {
+    let reads = matches!(route.operation, Operation::Read | Operation::List | Operation::Scan);
+    let is_of_one_node = OF_ONE_NODE.iter().any(|path| route.pattern.contains(path));
+    let unsealed = pair.leader.unsealed();
+    let router = unsealed.mounts.router();
+    let (mounted, within) = router.find(&route.path).unwrap();
+    let row = mounted.table.find(route.operation, within);
+    let is_once = row.is_some_and(|row| mounted.table.rows()[row.row].once);
+    reads && !is_of_one_node && !is_once
+}
+
+/// A body with a value for each parameter that fits its type.
+fn likely(route: &Route) -> Value {
+    let value = |schema: &Value| match schema["type"].as_str() {
+        Some("integer" | "number") => Some(json!(60)),
+        Some("boolean") => Some(json!(true)),
+        Some("string") => Some(json!("60")),
+        _ => None,
+    };
+    let known = [
+        ("type", json!("kv")),
+        ("policy", json!("path \"x\" { capabilities = [\"read\"] }")),
+        ("allowed_origins", json!("http://a")),
+        ("rate", json!(5)),
+        ("data", json!({ "k": "v" })),
+        ("password", json!("right")),
+        ("plaintext", json!("AAAA")),
+    ];
+    let body = route.parameters.iter().filter_map(|(name, schema)| {
+        let known = known.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+        Some((name.clone(), known.or_else(|| value(schema))?))
+    });
+    Value::Object(body.filter(|(name, _)| name != "token" && name != "accessor").collect())
+}
+
+#[tokio::test]
+async fn a_node_that_takes_over_quarantines_nothing() {
+    use crate::settings::Home;
+    use crate::takeover::take_over;
+
+    let home = |node: &str, place: &str| Some(Home { node: node.to_owned(), place: place.to_owned() });
+    let leader = House::with(|settings, _| settings.home = home("one", "there"), keepfast_engines::all()).await;
+    let unsealed = leader.unsealed();
+    let mut settings = leader.settings.clone();
+    let take_over = async |settings: &crate::Settings| {
+        take_over(&unsealed.barrier, settings, unsealed.mounts.registry(), leader.clock.now()).await.unwrap();
+        unsealed.leases.is_quarantined()
+    };
+    for (node, place) in [("two", "elsewhere"), ("one", "there"), ("two", "elsewhere")] {
+        settings.home = home(node, place);
+        assert!(!take_over(&settings).await, "{node}");
+    }
+    settings.home = home("two", "restored");
+    assert!(take_over(&settings).await);
+    settings.home = home("one", "there");
+    assert!(take_over(&settings).await, "until an operator ends it");
+}
