@@ -109,7 +109,7 @@ pub(crate) fn open(settings: &AuditSettings, allowed: &Allowed) -> Result<Opened
             .and_then(|()| open_pipe(path))
             .and_then(|pipe| StreamDevice::new(Box::new(pipe)))
             .map(|device| Box::new(device) as _),
-        Target::Path(path) => FileDevice::of(path, &options, allowed).map(|device| Box::new(device) as _),
+        Target::Path(path) => open_file(path, &options, allowed).map(|device| Box::new(device) as _),
     };
     let path = match &options.target {
         Target::Path(path) => format!("{}: ", path.display()),
@@ -119,6 +119,11 @@ pub(crate) fn open(settings: &AuditSettings, allowed: &Allowed) -> Result<Opened
         Ok(device) => Ok((options, device)),
         Err(error) => Err(DeviceError::of(settings, format!("{path}{error}"))),
     }
+}
+
+/// Opens a file as its options say.
+pub(super) fn open_file(path: &Path, options: &DeviceOptions, allowed: &Allowed) -> io::Result<FileDevice> {
+    Ok(FileDevice::open(path, options.mode, allowed)?.wiping(options.format.log_raw))
 }
 
 fn is_pipe(path: &Path) -> bool {

@@ -1,4 +1,7 @@
+//! What bodies hold of the memory of the server, and how forms and JSON become fields.
+
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use super::*;
 use crate::connections::{Connections, Source};
 

@@ -12,7 +12,6 @@ use zeroize::Zeroize as _;
 use super::line_writer::LineWriter;
 use super::{Device, Ticket};
 use crate::audit::allowed::{Allowed, append_to};
-use crate::audit::options::DeviceOptions;
 
 /// Bytes of a line from which copying it into a batch costs more than a write of its own.
 const LARGE: usize = 16 << 10;
@@ -98,9 +97,9 @@ impl FileDevice {
         Ok(FileDevice { path, mode, allowed, wipes: false, log, open: Mutex::default() })
     }
 
-    /// The same as the options of a device say.
-    pub(crate) fn of(path: &Path, options: &DeviceOptions, allowed: &Allowed) -> io::Result<Self> {
-        Ok(FileDevice { wipes: options.format.log_raw, ..Self::open(path, options.mode, allowed)? })
+    /// The same device, which wipes the buffers of its lines if `wipes`.
+    pub(crate) fn wiping(self, wipes: bool) -> Self {
+        FileDevice { wipes, ..self }
     }
 
     /// Writes the open batch, unless the batch of this line was written since.
@@ -191,6 +190,8 @@ mod tests {
 
     use super::*;
     use crate::audit::device::suite::{Target, device_suite};
+    use crate::audit::options::DeviceOptions;
+    use crate::audit::target::open_file;
     use crate::settings::AuditSettings;
 
     struct LogFile {
@@ -304,7 +305,7 @@ mod tests {
         for (raw, lengths) in [("true", [8, 8]), ("false", [0, 0])] {
             let options = [("file_path", path.as_str()), ("log_raw", raw)];
             let options = DeviceOptions::of(&settings(&options)).unwrap();
-            let device = FileDevice::of(path.as_ref(), &options, &Allowed::default()).unwrap();
+            let device = open_file(path.as_ref(), &options, &Allowed::default()).unwrap();
             for length in lengths {
                 device.submit(b"s3cr3t1\n".to_vec()).written().await.unwrap();
                 let open = device.open.lock();

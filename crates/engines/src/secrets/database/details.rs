@@ -101,16 +101,17 @@ fn fault_of(name: &str, form: Form, setting: &Setting) -> Option<String> {
     let unconvertible = |at: &str| {
         Some(format!("'{name}{at}' expected type '{expected}', got unconvertible type '{}'", setting.type_name()))
     };
-    let number = |text: &str| whole_number(text).err().map(|why| cannot(name, expected, "ParseInt", why));
-    let flag = |text: &str| truth(text).is_none().then(|| cannot(name, expected, "ParseBool", "invalid syntax"));
+    let not_whole = |text: &str| whole_number(text).err().map(|why| cannot(name, expected, "ParseInt", why));
+    let not_true_or_false =
+        |text: &str| truth(text).is_none().then(|| cannot(name, expected, "ParseBool", "invalid syntax"));
     match (form, setting) {
         (Form::Bytes, Setting::Value(Value::Array(items))) if items.is_empty() => None,
         (Form::Bytes, Setting::Value(Value::Object(members))) if members.is_empty() => None,
         (Form::Bytes, Setting::Value(Value::Array(_) | Value::Object(_))) => unconvertible("[0]"),
         (_, Setting::Value(Value::Array(_) | Value::Object(_))) => unconvertible(""),
         (Form::Text | Form::Bytes, _) | (_, Setting::Value(Value::Null | Value::Bool(_))) => None,
-        (Form::Integer, setting) => number(&setting.plain_text()?),
-        (Form::Flag, setting) => flag(&setting.plain_text()?),
+        (Form::Integer, setting) => not_whole(&setting.plain_text()?),
+        (Form::Flag, setting) => not_true_or_false(&setting.plain_text()?),
     }
 }
 
