@@ -9,6 +9,7 @@ use keepfast_storage::{Barrier, ReadTx};
 
 use crate::admission::RulesSource;
 use crate::admission::stored::StoredRules;
+use crate::audit::created::StoredDevices;
 use crate::audit::target::OpenedDevice;
 use crate::audit::{Broker, created};
 use crate::follow::Follow;
@@ -57,6 +58,8 @@ pub(crate) struct Unsealed {
     pub(crate) identity: Identity,
     /// What is recorded.
     pub(crate) audit: Broker,
+    /// The audit devices that `sys/audit` has stored.
+    pub(crate) stored_devices: Arc<StoredDevices>,
     /// Who is locked out after too many failed logins.
     pub(crate) lockout: Arc<Lockout>,
     /// What is counted.
@@ -102,10 +105,13 @@ impl Unsealed {
         let (system, salts, token_view) =
             (barrier.view(SYSTEM_STORAGE), barrier.view(AUDIT_STORAGE), barrier.view(TOKEN_STORAGE));
         let audit = Broker::open(tx, &salts, &settings.audit, devices, clock.clone(), metrics.clone()).await?;
-        created::open_all(&audit, tx, &salts, &settings.own_files).await?;
+        let follow = Follow::new(barrier.clone());
+        let own_files = settings.own_files.clone();
+        let stored_devices = Arc::new(StoredDevices::new(barrier.clone(), salts.clone(), own_files.clone()));
+        follow.add("audit/device/", stored_devices.clone());
+        created::open_all(&audit, tx, &salts, &own_files).await?;
         let secrets = TokenSecrets::load(tx, &token_view).await?;
 
-        let follow = Follow::new(barrier.clone());
         let mounts = Mounts::new(barrier.view(""), system.clone(), engines, settings.clone());
         let mounts = follow_mounts(mounts, &follow, tx).await?;
         let rules = Arc::new(StoredRules::new(system.clone(), rules));
@@ -165,6 +171,7 @@ impl Unsealed {
             wrapper,
             identity,
             audit,
+            stored_devices,
             lockout,
             metrics,
             cache_hits_recorded: AtomicU64::new(0),

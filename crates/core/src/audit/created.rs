@@ -1,14 +1,16 @@
 //! Audit devices that `sys/audit` creates, where the configuration allows it: stored behind the barrier, each with its salt
-//! in the same commit, and opened again at unseal.
+//! in the same commit. Every node opens them: at unseal, and when one is committed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use keepfast_crypto::random;
 use keepfast_framework::{Error, Records, Result};
-use keepfast_storage::{Page, ReadTx, Tx, View};
+use keepfast_storage::{Barrier, Page, ReadTx, Tx, View};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::allowed::Allowed;
@@ -16,7 +18,8 @@ use super::broker::{Broker, Recorder, salt_key};
 use super::device::{Device, Ticket};
 use super::options::DeviceOptions;
 use super::own_files::OwnFiles;
-use super::target;
+use super::target::{self, DeviceError};
+use crate::follow::{Applied, Follower};
 use crate::settings::{AuditSettings, Settings};
 
 /// Devices that `sys/audit` creates, at most.
@@ -45,7 +48,8 @@ impl Stored {
     }
 }
 
-/// Checks and opens a device, and writes it with its salt into `tx`; it takes entries once [`Broker::add`] has it.
+/// Checks a device and that its target can be opened, and writes it with its salt into `tx`; it takes entries once it is
+/// committed.
 ///
 /// Fails with 400 as OpenBao: a path in use, options that do not fit, a target that cannot be opened or written.
 pub(crate) async fn create(
@@ -55,7 +59,7 @@ pub(crate) async fn create(
     settings: AuditSettings,
     local: bool,
     limits: &Settings,
-) -> Result<Recorder> {
+) -> Result<()> {
     let options = DeviceOptions::read(&settings.device, &settings.options).map_err(Error::invalid)?;
     if !options.format.prefix.is_empty() && !limits.allow_audit_log_prefixing {
         return Err(Error::invalid("audit log prefixing is not allowed"));
@@ -68,26 +72,24 @@ pub(crate) async fn create(
     if present.len() >= MOST {
         return Err(Error::invalid(format!("there are {MOST} audit devices already")));
     }
-    let failed = |error: super::DeviceError| Error::invalid(format!("sanity check failed; {}", error.reason));
+    let failed = |error: DeviceError| Error::invalid(format!("sanity check failed; {}", error.reason));
     let allowed = Allowed::created(&limits.own_files);
     target::prepare_all(std::slice::from_ref(&settings), &allowed).map_err(failed)?;
-    let opened = target::open(&settings, &allowed).map_err(failed)?;
+    target::open(&settings, &allowed).map_err(failed)?;
     let salt = random::bytes::<32>();
     tx.put(view, &salt_key(&settings.name), Bytes::copy_from_slice(&salt));
-    let AuditSettings { device, name, description, options } = settings.clone();
-    STORED.put_in(tx, view, &at, &Stored { device, name, description, options, local })?;
-    Ok(Recorder::created(settings, opened, &salt, local))
+    let AuditSettings { device, name, description, options } = settings;
+    STORED.put_in(tx, view, &at, &Stored { device, name, description, options, local })
 }
 
-/// Deletes a device and its salt. Whether there is one.
-pub(crate) async fn delete(tx: &mut Tx, view: &View, name: &str) -> Result<bool> {
+/// Deletes a device and its salt, if there is one.
+pub(crate) async fn delete(tx: &mut Tx, view: &View, name: &str) -> Result<()> {
     let at = hex::encode(name);
-    if STORED.get_in(tx, view, &at).await?.is_none() {
-        return Ok(false);
+    if STORED.get_in(tx, view, &at).await?.is_some() {
+        STORED.delete_in(tx, view, &at);
+        tx.delete(view, &salt_key(name));
     }
-    STORED.delete_in(tx, view, &at);
-    tx.delete(view, &salt_key(name));
-    Ok(true)
+    Ok(())
 }
 
 /// Opens all stored devices at unseal. One that cannot be opened stays, and is tried again when logs are reopened, as long
@@ -95,35 +97,113 @@ pub(crate) async fn delete(tx: &mut Tx, view: &View, name: &str) -> Result<bool>
 ///
 /// Fails when storage fails; when there are devices and none can be opened.
 pub(crate) async fn open_all(broker: &Broker, tx: &mut ReadTx, view: &View, own: &Arc<OwnFiles>) -> Result<()> {
-    let allowed = Allowed::created(own);
     let mut last = None;
     for at in STORED.list_in(tx, view, "", &Page::all()).await? {
-        let Some(stored) = STORED.get_in(tx, view, &at).await? else { continue };
-        let salt = tx.get(view, &salt_key(&stored.name)).await?;
-        let salt = salt.ok_or_else(|| Error::internal("an audit device has no salt"))?;
-        let settings = stored.settings();
-        // A device that was declared meanwhile under the same path goes before.
-        if broker.collides(&settings.name) {
-            tracing::warn!(device = %settings.name, "a declared audit device has the path of a created one, which is not opened");
-            continue;
-        }
-        let opened = match target::open(&settings, &allowed) {
-            Ok(opened) => opened,
-            Err(error) => {
-                tracing::error!(%error, "an audit device that sys/audit created takes no entries");
-                // Options that an older version took: nothing is written until they are given anew.
-                let options = DeviceOptions::of(&settings).unwrap_or_else(|_| DeviceOptions::unusable());
-                let unopened =
-                    Unopened { settings: settings.clone(), allowed: allowed.clone(), opened: OnceLock::new() };
-                last = Some(error);
-                (options, Box::new(unopened) as Box<dyn Device>)
-            }
-        };
-        broker.add(Recorder::created(settings, opened, &salt, stored.local));
+        last = open_stored(broker, tx, view, own, &at).await?.or(last);
     }
     match last {
         Some(error) if !broker.has_open_device() => Err(error.into()),
         _ => Ok(()),
+    }
+}
+
+/// Opens the device that is stored at `at`, if there is one. The error is why its target cannot be opened: then the device
+/// takes no entries.
+async fn open_stored(
+    broker: &Broker,
+    tx: &mut ReadTx,
+    view: &View,
+    own: &Arc<OwnFiles>,
+    at: &str,
+) -> Result<Option<DeviceError>> {
+    let Some(stored) = STORED.get_in(tx, view, at).await? else { return Ok(None) };
+    let salt = tx.get(view, &salt_key(&stored.name)).await?;
+    let salt = salt.ok_or_else(|| Error::internal("an audit device has no salt"))?;
+    let settings = stored.settings();
+    // A device that was declared meanwhile under the same path goes before.
+    if broker.collides(&settings.name) {
+        tracing::warn!(device = %settings.name, "a declared audit device has the path of a created one, which is not opened");
+        return Ok(None);
+    }
+    let allowed = Allowed::created(own);
+    let (opened, failure) = match target::open(&settings, &allowed) {
+        Ok(opened) => (opened, None),
+        Err(error) => {
+            tracing::error!(%error, "an audit device that sys/audit created takes no entries");
+            // Options that an older version took: nothing is written until they are given anew.
+            let options = DeviceOptions::of(&settings).unwrap_or_else(|_| DeviceOptions::unusable());
+            let unopened = Unopened { settings: settings.clone(), allowed, opened: OnceLock::new() };
+            ((options, Box::new(unopened) as Box<dyn Device>), Some(error))
+        }
+    };
+    broker.add(Recorder::created(settings, opened, &salt, stored.local));
+    Ok(failure)
+}
+
+/// The stored devices, which any node may change. A broker follows them before it takes the next entry.
+pub(crate) struct StoredDevices {
+    barrier: Arc<Barrier>,
+    view: View,
+    own: Arc<OwnFiles>,
+    /// Names of records that were committed and are not followed yet.
+    changed: Mutex<BTreeSet<String>>,
+    is_behind: AtomicBool,
+    /// One follows at a time; the others wait.
+    following: tokio::sync::Mutex<()>,
+}
+
+impl StoredDevices {
+    /// The devices under `view`, whose targets are none of the server's own files.
+    pub(crate) fn new(barrier: Arc<Barrier>, view: View, own: Arc<OwnFiles>) -> Self {
+        StoredDevices {
+            barrier,
+            view,
+            own,
+            changed: Mutex::default(),
+            is_behind: AtomicBool::new(false),
+            following: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Whether a broker has to follow.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.is_behind.load(Ordering::Acquire)
+    }
+
+    /// Opens and removes devices of the broker as they are stored now.
+    ///
+    /// Fails when storage fails: nothing may happen before the devices are known.
+    pub(crate) async fn follow(&self, broker: &Broker) -> Result<()> {
+        let _alone = self.following.lock().await;
+        while self.is_behind() {
+            let changed = std::mem::take(&mut *self.changed.lock());
+            if let Err(error) = self.reopen(broker, &changed).await {
+                self.changed.lock().extend(changed);
+                return Err(error);
+            }
+            let changed = self.changed.lock();
+            self.is_behind.store(!changed.is_empty(), Ordering::Release);
+        }
+        Ok(())
+    }
+
+    async fn reopen(&self, broker: &Broker, changed: &BTreeSet<String>) -> Result<()> {
+        let tx = &mut self.barrier.begin_read();
+        for at in changed {
+            let Some(name) = hex::decode(at).ok().and_then(|name| String::from_utf8(name).ok()) else { continue };
+            broker.remove(&name);
+            open_stored(broker, tx, &self.view, &self.own, at).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Follows the records of devices.
+impl Follower for StoredDevices {
+    fn applied(&self, change: &Applied<'_>) {
+        let mut changed = self.changed.lock();
+        changed.insert(change.key.to_owned());
+        self.is_behind.store(true, Ordering::Release);
     }
 }
 

@@ -95,7 +95,7 @@ impl Unsealed {
                 let routed = authorized.routed();
                 let mounted = Some(&**routed.destination.mounted());
                 let entry = self.entry(&routed.incoming, mounted, authorized.caller(), None);
-                let recorded = self.audit.record(&entry, &Said::default()).await;
+                let recorded = self.record(&entry, &Said::default()).await;
                 let parts = authorized.into_parts();
                 match recorded {
                     Ok(said) => Ok(Recorded { parts, said }),
@@ -113,7 +113,7 @@ impl Unsealed {
                 let routed = &refused.routed;
                 let mounted = routed.destination.mounted().map(|mounted| &**mounted);
                 let entry = self.entry(&routed.incoming, mounted, &refused.caller, Some(&refused.error));
-                match self.audit.record(&entry, &Said::default()).await {
+                match self.record(&entry, &Said::default()).await {
                     Ok(said) => refused.said = said,
                     Err(error) => refused.error = error,
                 }
@@ -164,7 +164,15 @@ impl Unsealed {
         let (caller, mounted) = (RequestCaller::default(), routed.destination.mounted().map(|mounted| &**mounted));
         let entry = self.entry(&routed.incoming, mounted, &caller, Some(&error));
         // The broker tells the log of devices that fail; the request is refused all the same.
-        let _ = self.audit.record(&entry, &Said::default()).await;
+        let _ = self.record(&entry, &Said::default()).await;
+    }
+
+    /// Records an entry with the devices that are stored now.
+    async fn record(&self, entry: &Entry<'_>, said: &Said) -> Result<Said, Error> {
+        if self.stored_devices.is_behind() {
+            Box::pin(self.stored_devices.follow(&self.audit)).await?;
+        }
+        self.audit.record(entry, said).await
     }
 
     async fn record_outcome(&self, answered: &AnsweredParts) -> Result<(), Error> {
@@ -183,7 +191,7 @@ impl Unsealed {
             part.warnings = &envelope.warnings;
         }
         let entry = self.entry(incoming, mounted, caller, outcome.as_ref().err());
-        self.audit.record(&Entry { response: Some(part), ..entry }, said).await.map(drop)
+        self.record(&Entry { response: Some(part), ..entry }, said).await.map(drop)
     }
 
     fn entry<'a>(

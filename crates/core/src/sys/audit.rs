@@ -80,9 +80,7 @@ async fn create(_: &System, cx: &mut Cx, req: Create) -> Result<()> {
     let local = req.local.is_some_and(|local| local.0);
     let view = unsealed.barrier.view(AUDIT_STORAGE);
     let tx = cx.store().0;
-    let recorder = created::create(&unsealed.audit, tx, &view, settings, local, &unsealed.settings).await?;
-    cx.after_commit(move || unsealed.audit.add(recorder));
-    Ok(())
+    created::create(&unsealed.audit, tx, &view, settings, local, &unsealed.settings).await
 }
 
 async fn delete(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
@@ -92,10 +90,7 @@ async fn delete(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
         return Err(Error::invalid("cannot disable configuration-managed audit device"));
     }
     let view = unsealed.barrier.view(AUDIT_STORAGE);
-    if created::delete(cx.store().0, &view, &name).await? {
-        cx.after_commit(move || unsealed.audit.remove(&name));
-    }
-    Ok(())
+    created::delete(cx.store().0, &view, &name).await
 }
 
 async fn hash(_: &System, cx: &mut Cx, req: Input) -> Result<Flat<Hash>> {

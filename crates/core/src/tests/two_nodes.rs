@@ -367,6 +367,30 @@ async fn open_engines_follow() {
     pair.check();
 }
 
+#[tokio::test]
+async fn audit_devices_that_the_api_creates_follow() {
+    let change = |settings: &mut crate::Settings, _: &std::path::Path| settings.allow_api_audit_creation = true;
+    let pair = Pair::beside(House::with(change, keepfast_engines::all()).await).await;
+    let at = |name: &str| json!({ "type": "file", "options": { "file_path": pair.leader.dir.path().join(name) } });
+    let has = |name: &str, token: &str| pair.leader.audit(name).contains(token);
+    pair.write("sys/audit/x", at("one")).await;
+    pair.standby.get("sys/mounts/to-one", ROOT).await;
+    assert!(has("one", "to-one"), "both nodes write to one file here");
+    let hash = async |house: &House| {
+        house.post("sys/audit-hash/x", ROOT, json!({ "input": "a" })).await.ok().body["data"]["hash"].clone()
+    };
+    assert_eq!(hash(&pair.standby).await, hash(&pair.leader).await);
+    pair.delete("sys/audit/x").await;
+    pair.write("sys/audit/x", at("two")).await;
+    pair.standby.get("sys/mounts/to-two", ROOT).await;
+    assert!(has("two", "to-two") && !has("one", "to-two"));
+    assert_eq!(hash(&pair.standby).await, hash(&pair.leader).await);
+    pair.delete("sys/audit/x").await;
+    pair.standby.get("sys/mounts/to-none", ROOT).await;
+    assert!(!has("two", "to-none"));
+    pair.check();
+}
+
 /// Reads that are of one node by their nature.
 const OF_ONE_NODE: &[&str] = &[
     "metrics",
