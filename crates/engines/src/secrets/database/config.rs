@@ -238,7 +238,6 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
     }
     CONFIGS.put(cx, &req.name, &config)?;
     engine.undecided.forget(&req.name);
-    engine.connections.close(&req.name);
     Ok(())
 }
 
@@ -270,7 +269,6 @@ fn check(config: &Config, version: &str) -> Result<()> {
 pub(super) async fn delete(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<()> {
     rotation::forget(engine, cx, &req.name)?;
     CONFIGS.delete(cx, &req.name);
-    engine.connections.close(&req.name);
     Ok(())
 }
 
