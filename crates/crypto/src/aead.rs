@@ -1,29 +1,29 @@
-//! AES-256-GCM (NIST SP 800-38D) as the barrier and other sealed records use it.
+//! AES-256-GCM (NIST SP 800-38D) for the barrier and for other sealed records.
 //!
 //! A sealed value is `nonce (12) || ciphertext || tag (16)`. The nonce is random, so one key may seal
-//! at most 2^32 values (SP 800-38D, 8.3); whoever owns the key counts and rotates.
+//! at most 2^32 values (SP 800-38D, 8.3); the owner of the key counts and rotates.
 
 use crate::locked::Key256;
 use crate::random;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
-/// Bytes of the nonce in front of a sealed value.
+/// Bytes of the nonce at the start of a sealed value.
 pub const NONCE: usize = 12;
-/// Bytes of the authentication tag at its end.
+/// Bytes of the authentication tag at the end of a sealed value.
 pub const TAG: usize = 16;
-/// By how much a sealed value is longer than its plaintext.
+/// Number of bytes by which a sealed value is longer than its plaintext.
 pub const OVERHEAD: usize = NONCE + TAG;
 
-/// What was to be opened was not sealed with this key and this associated data, or was changed.
+/// The value was not sealed with this key and associated data, or was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the value does not authenticate")]
 pub struct Unauthentic;
 
-/// A key of AES-256-GCM with its schedule computed once. The library wipes it when it is dropped.
+/// An AES-256-GCM key with a precomputed schedule. The library wipes it when it is dropped.
 pub struct AeadKey(LessSafeKey);
 
 impl AeadKey {
-    /// Prepares a key that lies in locked memory.
+    /// Prepares a key from locked memory.
     #[must_use]
     pub fn new(key: &Key256) -> Self {
         Self::from_bytes(key.expose())
@@ -54,17 +54,17 @@ impl AeadKey {
         sealed.extend_from_slice(plaintext);
         let nonce = Nonce::assume_unique_for_key(nonce);
         let tag = self.0.seal_in_place_separate_tag(nonce, Aad::from(aad), &mut sealed[start..]);
-        // Only a plaintext beyond 64 GiB fails, which no caller can hold.
+        // Only a plaintext beyond 64 GiB fails, which no caller can have in memory.
         let tag = tag.unwrap_or_else(|_| unreachable!("the plaintext is shorter than 64 GiB"));
         sealed.extend_from_slice(tag.as_ref());
         sealed
     }
 
-    /// Opens `nonce || ciphertext || tag`. The plaintext is not wiped by itself: wrap it in a
-    /// [`Secret`](crate::secret::Secret) where it stays.
+    /// Opens `nonce || ciphertext || tag`. The returned plaintext is not wiped on drop: wrap it in a
+    /// [`Secret`](crate::secret::Secret) to keep it.
     ///
     /// # Errors
-    /// [`Unauthentic`] when key, associated data or any bit of the value differ from the sealed.
+    /// [`Unauthentic`] when key, associated data or any bit of the value differs.
     pub fn open(&self, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Unauthentic> {
         let (nonce, rest) = sealed.split_first_chunk::<NONCE>().ok_or(Unauthentic)?;
         let (ciphertext, tag) = rest.split_last_chunk::<TAG>().ok_or(Unauthentic)?;

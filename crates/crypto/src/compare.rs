@@ -1,10 +1,10 @@
-//! The one comparison of secrets.
+//! Constant-time comparison of secrets.
 
 use subtle::ConstantTimeEq;
 
-/// Whether `a` and `b` are the same bytes, in a time that depends on their lengths only.
+/// Whether `a` and `b` are the same bytes. The time depends on their lengths only.
 ///
-/// Different lengths are told at once: the length of a token or a MAC is no secret.
+/// Different lengths return at once: the length of a token or a MAC is not secret.
 #[must_use]
 pub fn equal(a: &[u8], b: &[u8]) -> bool {
     a.ct_eq(b).into()
@@ -15,7 +15,7 @@ mod tests {
     use super::equal;
 
     #[test]
-    fn tells_every_single_difference() {
+    fn detects_every_single_bit_difference() {
         let a = [0x5a; 33];
         assert!(equal(&a, &a));
         assert!(equal(&[], &[]));

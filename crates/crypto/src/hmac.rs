@@ -1,21 +1,21 @@
-//! HMAC-SHA-256 (RFC 2104, FIPS 198-1) with the key's two blocks hashed once.
+//! HMAC-SHA-256 (RFC 2104, FIPS 198-1) with a precomputed key state.
 //!
-//! Tokens, audit values and lookups are hashed with one key over and over, so the state after the
-//! padded key is kept and cloned: about half the time of keying anew.
+//! One key hashes many tokens, audit values and lookups, so the state after the padded key is kept and
+//! cloned. This takes about half the time of keying each time.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// A key for HMAC-SHA-256, ready to use. Wiped when dropped.
+/// A prepared HMAC-SHA-256 key. Wiped when dropped.
 #[derive(Clone)]
 pub struct HmacKey(Hmac<Sha256>);
 
 impl HmacKey {
-    /// Prepares a key of any length; 32 random bytes are what one wants.
+    /// Prepares a key of any length; 32 random bytes are recommended.
     #[must_use]
     pub fn new(key: &[u8]) -> Self {
         let mac = Hmac::<Sha256>::new_from_slice(key);
-        // `InvalidLength` is for MACs of fixed key size; HMAC hashes what is too long (RFC 2104, 2).
+        // `InvalidLength` is for MACs of fixed key size; HMAC hashes longer keys (RFC 2104, 2).
         Self(mac.unwrap_or_else(|_| unreachable!("HMAC takes keys of every length")))
     }
 
@@ -25,7 +25,7 @@ impl HmacKey {
         self.mac_parts(&[message])
     }
 
-    /// The MAC of the parts, joined without a separator: the caller must make the joint unambiguous.
+    /// The MAC of the parts, joined without a separator: the caller must make the boundaries unambiguous.
     #[must_use]
     pub fn mac_parts(&self, parts: &[&[u8]]) -> [u8; 32] {
         let mut mac = self.0.clone();

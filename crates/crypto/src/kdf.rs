@@ -6,18 +6,18 @@ use crate::hmac::HmacKey;
 use aws_lc_rs::pbkdf2;
 use zeroize::Zeroize;
 
-/// The longest output: 255 blocks of SHA-256 (RFC 5869, 2.3).
+/// The maximum output length in bytes: 255 blocks of SHA-256 (RFC 5869, 2.3).
 pub const HKDF_SHA256_MAX: usize = 255 * 32;
 
-/// Fills `out` with key material derived from `ikm` for the use that `info` names.
+/// Fills `out` with key material derived from `ikm`; `info` names its use.
 ///
-/// An empty `salt` is the RFC's default of 32 zero bytes.
+/// An empty `salt` is the default of the RFC, 32 zero bytes.
 ///
 /// # Panics
-/// When `out` is longer than [`HKDF_SHA256_MAX`]: a length is part of a protocol, never input.
+/// When `out` is longer than [`HKDF_SHA256_MAX`]. The length is part of a protocol and never input.
 pub fn hkdf_sha256(ikm: &[u8], salt: &[u8], info: &[u8], out: &mut [u8]) {
     assert!(out.len() <= HKDF_SHA256_MAX, "HKDF-SHA-256 gives at most {HKDF_SHA256_MAX} bytes");
-    // HMAC pads its key with zeros, so the empty salt needs no case of its own.
+    // HMAC pads its key with zeros, so an empty salt needs no special case.
     let mut extracted = HmacKey::new(salt).mac(ikm);
     let key = HmacKey::new(&extracted);
     extracted.zeroize();
@@ -32,7 +32,7 @@ pub fn hkdf_sha256(ikm: &[u8], salt: &[u8], info: &[u8], out: &mut [u8]) {
     block.zeroize();
 }
 
-/// A key from a password, as slow as `iterations` make it.
+/// Derives a key from a password with `iterations` rounds of PBKDF2.
 pub fn pbkdf2_sha256(password: &[u8], salt: &[u8], iterations: NonZeroU32) -> [u8; 32] {
     let mut out = [0; 32];
     pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt, password, &mut out);

@@ -1,14 +1,14 @@
 //! Memory for keys: never swapped out, never in a core dump, wiped when dropped.
 //!
-//! With `keys/evp.rs`, which calls C, the only `unsafe` code of Keepfast. Keys lie in an arena of pages that are
-//! `mlock`ed, excluded from dumps (`MADV_DONTDUMP`), empty in a forked child (`MADV_WIPEONFORK`) and
+//! This file and `keys/evp.rs`, which calls C, hold the only `unsafe` code of Keepfast. Keys are in an arena of
+//! pages that are `mlock`ed, excluded from dumps (`MADV_DONTDUMP`), empty in a forked child (`MADV_WIPEONFORK`) and
 //! fenced by inaccessible guard pages. A page holds slots of one power-of-two size, so a thousand
 //! keys of 32 bytes take eight pages of the locked-memory limit (`RLIMIT_MEMLOCK`, often 8 MiB)
-//! and not a thousand. Where locking is not permitted the keys still work; [`is_effective`] tells.
+//! instead of a thousand. Keys work without locking too; [`is_effective`] returns whether locking succeeds.
 //!
 //! ```compile_fail,E0277
-//! fn shown<T: std::fmt::Debug>(_: &T) {}
-//! shown(&keepfast_crypto::locked::Key256::zeroed());
+//! fn print<T: std::fmt::Debug>(_: &T) {}
+//! print(&keepfast_crypto::locked::Key256::zeroed());
 //! ```
 //! ```compile_fail,E0369
 //! let key = keepfast_crypto::locked::Key256::zeroed();
@@ -34,18 +34,18 @@ pub struct Locked<const N: usize>(Slot);
 /// A key of 256 bits in locked memory.
 pub type Key256 = Locked<32>;
 
-/// Bytes of a length known only at run time in locked memory, wiped when dropped.
+/// Bytes in locked memory whose length is known at run time, wiped when dropped.
 pub struct LockedBytes(Slot);
 
-/// Whether every page the arena took so far could be locked. False where `RLIMIT_MEMLOCK` is too low:
-/// keys may then reach the swap space.
+/// Whether all pages of the arena are locked. False where `RLIMIT_MEMLOCK` is too low: keys may then
+/// reach the swap space.
 #[must_use]
 pub fn is_effective() -> bool {
     drop(Key256::zeroed());
     EFFECTIVE.load(Ordering::Relaxed)
 }
 
-/// Locks all memory of the process, now and in the future, as pages are touched (`mlockall`).
+/// Locks all current and future memory of the process, as pages are touched (`mlockall`).
 ///
 /// # Errors
 /// When the limit on locked memory is too low and the process lacks `CAP_IPC_LOCK`.
@@ -54,9 +54,9 @@ pub fn lock_all() -> io::Result<()> {
     Ok(rustix::mm::mlockall(flags)?)
 }
 
-/// Forbids core dumps and the attaching of debuggers by the same user, as far as the system lets.
+/// Forbids core dumps and debuggers of the same user, as far as the system permits.
 pub fn forbid_dumps() {
-    // Both may fail in odd sandboxes; a server without them still has its keys out of dumps.
+    // Both may fail in sandboxes; `MADV_DONTDUMP` still keeps keys out of dumps.
     let _ = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
@@ -68,8 +68,8 @@ impl<const N: usize> Locked<N> {
         Self(Slot::take(N))
     }
 
-    /// Moves `bytes` into locked memory and wipes the argument. Copies that the caller's own moves
-    /// left on the stack are the caller's: prefer [`zeroed`](Self::zeroed) and filling in place.
+    /// Moves `bytes` into locked memory and wipes the argument. The caller wipes copies that its own
+    /// moves left on the stack: prefer [`zeroed`](Self::zeroed) and fill in place.
     #[must_use]
     pub fn new(mut bytes: [u8; N]) -> Self {
         let mut locked = Self::zeroed();
@@ -78,7 +78,7 @@ impl<const N: usize> Locked<N> {
         locked
     }
 
-    /// Copies `bytes`, if there are exactly `N` of them.
+    /// Copies `bytes`, or returns `None` when there are not exactly `N`.
     #[must_use]
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         let mut locked = (bytes.len() == N).then(Self::zeroed)?;
@@ -94,7 +94,7 @@ impl<const N: usize> Locked<N> {
         unsafe { self.0.start.cast::<[u8; N]>().as_ref() }
     }
 
-    /// The bytes, to be changed in place.
+    /// The bytes, to change in place.
     pub fn expose_mut(&mut self) -> &mut [u8; N] {
         // SAFETY: as for `expose`; `&mut self` makes the reference unique.
         unsafe { self.0.start.cast::<[u8; N]>().as_mut() }
@@ -136,7 +136,7 @@ impl LockedBytes {
         self.0.bytes()
     }
 
-    /// The bytes, to be changed in place.
+    /// The bytes, to change in place.
     pub fn expose_mut(&mut self) -> &mut [u8] {
         self.0.bytes_mut()
     }
@@ -154,22 +154,22 @@ impl Zeroize for LockedBytes {
     }
 }
 
-/// Bytes of one page of the arena. Pages of the machine may be larger; regions are multiples of both.
+/// Bytes of one page of the arena. The machine's pages may be larger; regions are multiples of both.
 const PAGE: usize = 4096;
-/// The smallest slot.
+/// Bytes of the smallest slot.
 const SMALLEST: usize = 16;
-/// Slot sizes from 16 to 4096 bytes; what is longer has a region of its own.
+/// Number of slot sizes, from 16 to 4096 bytes; a longer value has its own region.
 const CLASSES: usize = 9;
-/// What the arena takes from the system at a time, between two guards.
+/// Bytes that the arena maps at a time, between two guards.
 const REGION: usize = 64 * 1024;
-/// Bytes of each guard: the largest page size of the machines we run on.
+/// Bytes of each guard: the largest page size of the supported machines.
 const GUARD: usize = 64 * 1024;
 
 static ARENA: Mutex<Arena> = Mutex::new(Arena { free: [const { Vec::new() }; CLASSES], fresh: Vec::new() });
 static EFFECTIVE: AtomicBool = AtomicBool::new(true);
 
-/// Free slots by class, and pages without a class yet. Addresses, since pointers are not `Send`; only
-/// non-zero ones are kept. All free slots are zero.
+/// Free slots by class, and pages without a class yet. Addresses, since pointers are not `Send`; all are
+/// non-zero. All free slots are zeroed.
 struct Arena {
     free: [Vec<usize>; CLASSES],
     fresh: Vec<usize>,
@@ -237,7 +237,7 @@ impl Arena {
     }
 }
 
-/// The slot size that holds `length`, as an index, or none when it needs a region of its own.
+/// The index of the slot size for `length`, or `None` when it needs its own region.
 fn class_of(length: usize) -> Option<usize> {
     (0..CLASSES).find(|class| length <= SMALLEST << class)
 }
@@ -249,32 +249,32 @@ fn region_size(length: usize) -> usize {
 /// Maps `size` zero bytes between two guards, locked and out of dumps.
 ///
 /// # Panics
-/// When the system has no memory left, as any allocation would end the process.
+/// When the system has no memory left, like any allocation.
 fn map_region(size: usize) -> NonNull<u8> {
     let whole = size + 2 * GUARD;
-    // SAFETY: a new private mapping at an address of the kernel's choice touches nothing that exists.
+    // SAFETY: a new private mapping at an address of the kernel's choice changes no existing mapping.
     let mapped =
         unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), whole, ProtFlags::empty(), MapFlags::PRIVATE) };
     let Ok(base) = mapped else { panic!("no memory for {whole} bytes of keys") };
     let start = base.wrapping_byte_add(GUARD);
-    // SAFETY: all within the mapping just made, which nobody else knows yet.
+    // SAFETY: all within the new mapping, which nothing else refers to yet.
     unsafe {
         let opened = rustix::mm::mprotect(start, size, MprotectFlags::READ | MprotectFlags::WRITE);
         assert!(opened.is_ok(), "no memory for {size} bytes of keys");
         if rustix::mm::mlock(start, size).is_err() {
             EFFECTIVE.store(false, Ordering::Relaxed);
         }
-        // Old kernels may lack an advice; the page is usable all the same.
+        // Old kernels may lack these advices; the page is usable without them.
         let _ = rustix::mm::madvise(start, size, Advice::LinuxDontDump);
         let _ = rustix::mm::madvise(start, size, Advice::LinuxWipeOnFork);
     }
     NonNull::new(start.cast()).unwrap_or_else(|| unreachable!("a mapping is never at address 0"))
 }
 
-/// Gives back what [`map_region`] made; the pages are unlocked with it.
+/// Unmaps a region of [`map_region`], which also unlocks its pages.
 fn unmap_region(start: NonNull<u8>, size: usize) {
     let base = start.as_ptr().wrapping_byte_sub(GUARD).cast();
-    // SAFETY: exactly the mapping that `map_region` made; its one owner is being dropped.
+    // SAFETY: exactly the mapping that `map_region` returned; its one owner is being dropped.
     let _ = unsafe { rustix::mm::munmap(base, size + 2 * GUARD) };
 }
 

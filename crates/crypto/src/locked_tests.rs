@@ -1,4 +1,4 @@
-//! Tests of locked memory: disjoint slots, wiping, frugality.
+//! Tests of locked memory: disjoint slots, wiping, shared pages.
 
 use super::*;
 use proptest::prelude::*;
@@ -18,7 +18,7 @@ fn holds_what_it_is_given() {
 
 #[test]
 fn is_wiped_when_dropped() {
-    // Whatever other tests do meanwhile, a slot of this rare size comes back empty.
+    // Whatever other tests do at the same time, a slot of this rare size must come back zeroed.
     for _ in 0..200 {
         let mut slot = LockedBytes::zeroed(1000);
         assert!(slot.expose().iter().all(|byte| *byte == 0));

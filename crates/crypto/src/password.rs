@@ -1,19 +1,19 @@
-//! Hashes of passwords that people choose: bcrypt (Provos and Mazières, "A Future-Adaptable Password Scheme", 1999).
+//! Password hashes: bcrypt (Provos and Mazières, "A Future-Adaptable Password Scheme", 1999).
 //!
-//! A hash names its cost: the work doubles with each step, from about 50 ms at [`COST`] to 200 ms at [`MAX_COST`]. All
-//! functions here are slow on purpose; call them where they block nobody.
+//! A hash contains its cost. Each step doubles the work, from about 50 ms at [`COST`] to 200 ms at [`MAX_COST`]. All
+//! functions here are slow on purpose; do not call them on a thread that serves requests.
 
 use bcrypt::HashParts;
 
 use crate::random;
 
-/// The cost of hashes made here.
+/// The cost of the hashes that [`hash`] creates.
 pub const COST: u32 = 10;
-/// The highest cost of a hash made elsewhere: checking a password must not become a way to occupy the server.
+/// The highest accepted cost of an imported hash: a password check must not occupy the server.
 pub const MAX_COST: u32 = 12;
-/// The lowest cost of a hash made elsewhere.
+/// The lowest accepted cost of an imported hash.
 pub const MIN_COST: u32 = 5;
-/// The longest password in bytes; bcrypt reads no further.
+/// The longest password in bytes; bcrypt ignores the rest.
 pub const MAX_LEN: usize = 72;
 
 /// Why a password or a hash is refused.
@@ -25,15 +25,15 @@ pub enum PasswordError {
     /// Not a bcrypt hash.
     #[error("not a valid bcrypt hash")]
     Malformed,
-    /// A bcrypt hash of a cost below [`MIN_COST`].
+    /// A bcrypt hash with a cost below [`MIN_COST`].
     #[error("bcrypt cost of {0} is too low, want {MIN_COST} at minimum")]
     TooCheap(u32),
-    /// A bcrypt hash of a cost above [`MAX_COST`].
+    /// A bcrypt hash with a cost above [`MAX_COST`].
     #[error("bcrypt cost of {0} exceeds maximum cost of {MAX_COST}")]
     TooCostly(u32),
 }
 
-/// Hashes a password under a new salt.
+/// Hashes a password with a new salt.
 ///
 /// # Errors
 /// [`PasswordError::TooLong`].
@@ -45,14 +45,14 @@ pub fn hash(password: &[u8]) -> Result<String, PasswordError> {
     Ok(parts.to_string())
 }
 
-/// The cost of a hash, which is checked to be one.
+/// The cost of a hash, after validation of the hash.
 ///
 /// # Errors
 /// [`PasswordError::Malformed`], [`PasswordError::TooCheap`], [`PasswordError::TooCostly`].
 pub fn cost(hash: &str) -> Result<u32, PasswordError> {
     let parts: HashParts = hash.parse().map_err(|_| PasswordError::Malformed)?;
     match parts.get_cost() {
-        // bcrypt has no cost outside of these.
+        // The range of costs that bcrypt defines.
         cost if !(4..=31).contains(&cost) => Err(PasswordError::Malformed),
         cost if cost < MIN_COST => Err(PasswordError::TooCheap(cost)),
         cost if cost > MAX_COST => Err(PasswordError::TooCostly(cost)),
@@ -60,10 +60,10 @@ pub fn cost(hash: &str) -> Result<u32, PasswordError> {
     }
 }
 
-/// Whether a password has this hash. `None` stands for a user that does not exist.
+/// Whether `password` has this hash. `None` stands for a user that does not exist.
 ///
-/// The work is the same in every case: that of one hash of `cost`, which is at least the highest cost in use. It tells
-/// neither whether there is a hash, nor of what cost it is.
+/// The work is always that of one hash of `cost`, which must be at least the highest cost in use. The time reveals
+/// neither whether a hash exists nor its cost.
 pub fn verify(password: &[u8], hash: Option<&str>, cost: u32) -> bool {
     let known = hash.and_then(|hash| Some((hash, self::cost(hash).ok()?)));
     let Some((hash, own)) = known else {
@@ -78,7 +78,7 @@ pub fn verify(password: &[u8], hash: Option<&str>, cost: u32) -> bool {
     same && password.len() <= MAX_LEN
 }
 
-/// The work of one hash.
+/// Does the work of one hash.
 fn spend(password: &[u8], cost: u32) {
     let cost = cost.clamp(MIN_COST, MAX_COST);
     std::hint::black_box(bcrypt::hash_with_salt(password, cost, [0; 16]).is_ok());
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_is_of_its_password_only_and_salted() {
+    fn a_hash_is_salted_and_verifies_one_password() {
         let made = hash(b"correct horse").unwrap();
         assert_eq!((made.len(), cost(&made)), (60, Ok(COST)));
         assert!(verify(b"correct horse", Some(&made), COST));
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_bcrypt_would_cut_off_is_refused() {
+    fn passwords_beyond_72_bytes_are_refused() {
         let full = [b'p'; MAX_LEN];
         let made = hash(&full).unwrap();
         assert!(verify(&full, Some(&made), COST));
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn sec_ds07_hashes_made_elsewhere_are_checked_and_their_cost_bounded() {
+    fn sec_ds07_imported_hashes_are_validated_and_their_cost_bounded() {
         let body = "CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
         for (hash, expected) in [
             (format!("$2a$13${body}"), PasswordError::TooCostly(13)),

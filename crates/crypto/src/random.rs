@@ -2,17 +2,17 @@
 //!
 //! Keys, tokens, nonces and ids come from the library's generator (CTR-DRBG of NIST SP 800-90A,
 //! seeded from the operating system). Only [`request_id`], which names a request in the audit log
-//! and guards nothing, comes from a faster generator.
+//! and protects nothing, comes from a faster generator.
 //!
-//! A call to that generator costs several times what sealing a small record does, so nonces, which
-//! are public once used, are drawn from it in blocks ([`fill_nonce`]).
+//! A call to that generator costs several times as much as sealing a small record. Nonces are public
+//! once used, so they are drawn in blocks ([`fill_nonce`]).
 
 use crate::locked::{Key256, Locked};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use std::cell::RefCell;
 
-/// Bytes of a thread's block of nonces: random bytes, and in the last two how many are left.
+/// Bytes of a thread's block of nonces: random bytes; the last two count the bytes that are left.
 const BLOCK_SIZE: usize = 1024;
 
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -20,7 +20,7 @@ const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 /// Fills `out` with random bytes.
 ///
 /// # Panics
-/// When the operating system gives no randomness: nothing that follows would be safe.
+/// When the operating system returns no randomness: nothing that follows would be safe.
 pub fn fill(out: &mut [u8]) {
     assert!(aws_lc_rs::rand::fill(out).is_ok(), "no randomness from the operating system");
 }
@@ -33,13 +33,13 @@ pub fn bytes<const N: usize>() -> [u8; N] {
     out
 }
 
-/// Fills `nonce` with random bytes that are to be public, from a block that each thread keeps.
+/// Fills `nonce` with random bytes that will be public, from a block that each thread keeps.
 ///
-/// A process that forks must never give the same nonce twice, so the block lies in memory that the
-/// child finds zeroed, and says itself how much of it is left: nothing, there.
+/// A forked process must never use the same nonce again, so the block is in memory that is zeroed in
+/// the child and contains its own count: zero bytes left there.
 ///
 /// # Panics
-/// As [`fill`]; and when `nonce` is longer than any nonce, 64 bytes.
+/// As [`fill`]; and when `nonce` is longer than 64 bytes.
 pub fn fill_nonce(nonce: &mut [u8]) {
     thread_local! {
         static BLOCK: RefCell<Locked<BLOCK_SIZE>> = RefCell::new(Locked::zeroed());
@@ -54,12 +54,12 @@ pub fn fill_nonce(nonce: &mut [u8]) {
         }
         left -= nonce.len();
         nonce.copy_from_slice(&bytes[left..left + nonce.len()]);
-        // At most 1022, which fits.
+        // At most 1022, so two bytes are enough.
         count.copy_from_slice(&[left.to_le_bytes()[1], left.to_le_bytes()[0]]);
     });
 }
 
-/// `N` random bytes that are to be public; see [`fill_nonce`].
+/// `N` random bytes that will be public; see [`fill_nonce`].
 #[must_use]
 pub fn nonce<const N: usize>() -> [u8; N] {
     let mut out = [0; N];
@@ -67,7 +67,7 @@ pub fn nonce<const N: usize>() -> [u8; N] {
     out
 }
 
-/// A new key of 256 bits, made in locked memory.
+/// A new key of 256 bits, created in locked memory.
 #[must_use]
 pub fn key() -> Key256 {
     let mut key = Key256::zeroed();
@@ -88,7 +88,7 @@ pub fn base62(len: usize) -> String {
     let mut pool = [0; 64];
     while out.len() < len {
         fill(&mut pool);
-        // 248 is the largest multiple of 62 in a byte; what lies above would favour the first letters.
+        // 248 is the largest multiple of 62 in a byte; higher values would favour the first letters.
         let fair = pool.iter().filter(|byte| **byte < 248);
         out.extend(fair.take(len - out.len()).map(|byte| char::from(BASE62[usize::from(byte % 62)])));
     }
@@ -99,12 +99,12 @@ pub fn base62(len: usize) -> String {
 /// A random number below `bound`, each equally likely.
 ///
 /// # Panics
-/// When `bound` is 0: there is no such number.
+/// When `bound` is 0.
 #[must_use]
 pub fn below(bound: usize) -> usize {
     assert!(bound > 0, "no number is below 0");
     let bound = bound as u64;
-    // What lies above the largest multiple of the bound would favour the first numbers.
+    // Values above the largest multiple of the bound would favour the first numbers.
     let fair = u64::MAX - u64::MAX % bound;
     loop {
         let number = u64::from_le_bytes(bytes());
@@ -114,7 +114,7 @@ pub fn below(bound: usize) -> usize {
     }
 }
 
-/// The id of a request: a UUID from a fast generator. Not for anything that must not be guessed.
+/// A request id: a UUID from a fast generator. Do not use it where guessing must be impossible.
 #[must_use]
 pub fn request_id() -> String {
     thread_local! {

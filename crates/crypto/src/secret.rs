@@ -1,59 +1,59 @@
-//! A value that must not leak: wiped when dropped, and without the traits through which values escape.
+//! A secret value: wiped when dropped, without the traits that would print or copy it out.
 //!
 //! `Secret` cannot be printed:
 //!
 //! ```
-//! fn shown<T: std::fmt::Debug>(_: &T) {}
-//! shown(&String::from("not secret"));
+//! fn print<T: std::fmt::Debug>(_: &T) {}
+//! print(&String::from("not secret"));
 //! ```
 //! ```compile_fail,E0277
-//! fn shown<T: std::fmt::Debug>(_: &T) {}
-//! shown(&keepfast_crypto::secret::SecretString::new("secret".into()));
+//! fn print<T: std::fmt::Debug>(_: &T) {}
+//! print(&keepfast_crypto::secret::SecretString::new("secret".into()));
 //! ```
 //! ```
-//! fn shown<T: std::fmt::Display>(_: &T) {}
-//! shown(&String::from("not secret"));
+//! fn print<T: std::fmt::Display>(_: &T) {}
+//! print(&String::from("not secret"));
 //! ```
 //! ```compile_fail,E0277
-//! fn shown<T: std::fmt::Display>(_: &T) {}
-//! shown(&keepfast_crypto::secret::SecretString::new("secret".into()));
+//! fn print<T: std::fmt::Display>(_: &T) {}
+//! print(&keepfast_crypto::secret::SecretString::new("secret".into()));
 //! ```
 //!
 //! nor serialised:
 //!
 //! ```
-//! fn written<T: serde::Serialize>(_: &T) {}
-//! written(&String::from("not secret"));
+//! fn serialise<T: serde::Serialize>(_: &T) {}
+//! serialise(&String::from("not secret"));
 //! ```
 //! ```compile_fail,E0277
-//! fn written<T: serde::Serialize>(_: &T) {}
-//! written(&keepfast_crypto::secret::SecretString::new("secret".into()));
+//! fn serialise<T: serde::Serialize>(_: &T) {}
+//! serialise(&keepfast_crypto::secret::SecretString::new("secret".into()));
 //! ```
 //!
-//! nor compared with `==`, whose time tells where two values differ
+//! nor compared with `==`, whose time reveals the position of the first difference
 //! (use [`compare::equal`](crate::compare::equal)):
 //!
 //! ```
-//! fn compared<T: PartialEq>(_: &T) {}
-//! compared(&String::from("not secret"));
+//! fn compare<T: PartialEq>(_: &T) {}
+//! compare(&String::from("not secret"));
 //! ```
 //! ```compile_fail,E0277
-//! fn compared<T: PartialEq>(_: &T) {}
-//! compared(&keepfast_crypto::secret::SecretString::new("secret".into()));
+//! fn compare<T: PartialEq>(_: &T) {}
+//! compare(&keepfast_crypto::secret::SecretString::new("secret".into()));
 //! ```
 
 use zeroize::Zeroize;
 
-/// A secret value, wiped when it is dropped. Reading it takes an explicit [`expose`](Secret::expose).
+/// A secret value, wiped when dropped. Reading it takes an explicit [`expose`](Secret::expose).
 ///
-/// A `Vec` or `String` inside is wiped up to its capacity, but what it left behind when it grew is
-/// not: fill it to its final size before wrapping it. Keys that live long belong into
+/// A `Vec` or `String` inside is wiped up to its capacity, but the buffers that it left when it grew are
+/// not: fill it to its final size before wrapping it. Long-lived keys belong in
 /// [`Locked`](crate::locked::Locked) memory.
 pub struct Secret<T: Wipe>(T);
 
 /// A value whose memory can be overwritten with zeros.
 ///
-/// [`Zeroize`] of `Vec` and `String` writes byte by byte; answers and bodies of requests are long enough for that to count.
+/// [`Zeroize`] of `Vec` and `String` writes byte by byte, which is slow for request and response bodies.
 pub trait Wipe {
     /// Overwrites the value, up to its capacity, and leaves it empty.
     fn wipe(&mut self);
@@ -80,17 +80,17 @@ pub type SecretString = Secret<String>;
 pub type SecretBytes = Secret<Vec<u8>>;
 
 impl<T: Wipe> Secret<T> {
-    /// Takes the value into custody.
+    /// Wraps the value.
     pub fn new(value: T) -> Self {
         Self(value)
     }
 
-    /// The value, to be used and not to be stored elsewhere.
+    /// The value, to use and not to store elsewhere.
     pub fn expose(&self) -> &T {
         &self.0
     }
 
-    /// The value, to be filled or changed in place.
+    /// The value, to fill or change in place.
     pub fn expose_mut(&mut self) -> &mut T {
         &mut self.0
     }
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_and_text_are_empty_when_they_are_wiped() {
+    fn wiped_bytes_and_text_are_empty() {
         let mut bytes = Vec::with_capacity(64);
         bytes.extend_from_slice(b"secret");
         let start = bytes.as_ptr();
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_has_its_own_life() {
+    fn a_clone_is_wiped_separately() {
         let first = SecretBytes::new(vec![7; 4]);
         let mut second = first.clone();
         second.expose_mut()[0] = 1;

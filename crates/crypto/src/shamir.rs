@@ -1,43 +1,43 @@
 //! Shamir's secret sharing, byte by byte over GF(2^8).
 //!
 //! The field is that of AES (polynomial x^8 + x^4 + x^3 + x + 1, 0x11b); a share is the y bytes and
-//! then one byte x. Both are those of Vault and OpenBao, so their shares combine here and ours there.
-//! Multiplication uses no tables and no branches: the time of a table look-up in the cache would tell
-//! of the secret (CVE-2023-25000).
+//! then one byte x. Vault and OpenBao use the same, so shares are interchangeable with theirs.
+//! Multiplication uses no tables and no branches: the time of a table look-up in the cache would leak
+//! the secret (CVE-2023-25000).
 
 use crate::random;
 use crate::secret::SecretBytes;
 
-/// Why a secret could not be split, or shares not be combined.
+/// Why a secret cannot be split, or shares cannot be combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ShamirError {
-    /// Nothing to split.
+    /// The secret is empty.
     #[error("cannot split an empty secret")]
     EmptySecret,
-    /// A threshold below two would make every share the secret itself.
+    /// The threshold is below two: every share would be the secret itself.
     #[error("threshold must be at least 2")]
     ThresholdTooLow,
-    /// More shares are asked for than are made.
+    /// There are fewer shares than the threshold.
     #[error("parts cannot be less than threshold")]
     FewerSharesThanThreshold,
-    /// One share says nothing.
+    /// There are fewer than two shares to combine.
     #[error("less than two parts cannot be used to reconstruct the secret")]
     TooFewShares,
-    /// A share has at least one y byte and its x.
+    /// A share is shorter than one y byte and its x.
     #[error("parts must be at least two bytes")]
     ShareTooShort,
-    /// Shares of one secret have one length.
+    /// The shares have different lengths.
     #[error("all parts must be the same length")]
     LengthsDiffer,
-    /// The same share twice.
+    /// The same share is present twice.
     #[error("duplicate part detected")]
     DuplicateShare,
-    /// x = 0 would be the secret itself; no splitter makes it.
+    /// A share has x = 0, where the polynomial is the secret; `split` never returns one.
     #[error("a part is not a share")]
     NotAShare,
 }
 
-/// Splits `secret` into `shares` parts of which any `threshold` give it back.
+/// Splits `secret` into `shares` shares of which any `threshold` reconstruct it.
 ///
 /// # Errors
 /// When the secret is empty, `threshold` is below 2, or `shares` is below `threshold`.
@@ -54,7 +54,7 @@ pub fn split(secret: &[u8], shares: u8, threshold: u8) -> Result<Vec<SecretBytes
     let points = distinct_points(shares);
     let mut parts: Vec<SecretBytes> =
         points.iter().map(|_| SecretBytes::new(Vec::with_capacity(secret.len() + 1))).collect();
-    // coefficients[0] is the secret byte, the others are uniform: a non-zero top one would leak.
+    // coefficients[0] is the secret byte. The others are uniform: a top one that is never zero would leak.
     let mut coefficients = SecretBytes::new(vec![0; usize::from(threshold)]);
     for byte in secret {
         let coefficients = coefficients.expose_mut();
@@ -70,11 +70,11 @@ pub fn split(secret: &[u8], shares: u8, threshold: u8) -> Result<Vec<SecretBytes
     Ok(parts)
 }
 
-/// Combines shares into the secret. Fewer than the threshold, or a wrong one among them, give some
-/// other bytes: whoever uses the secret finds out.
+/// Combines shares into the secret. Fewer than the threshold, or a wrong share among them, give other
+/// bytes without an error: the caller verifies the secret.
 ///
 /// # Errors
-/// When there are fewer than two shares, or their lengths or x values cannot be those of one set.
+/// When there are fewer than two shares, or their lengths or x values do not belong to one set.
 pub fn combine(shares: &[&[u8]]) -> Result<SecretBytes, ShamirError> {
     let [first, _, ..] = shares else {
         return Err(ShamirError::TooFewShares);
@@ -99,7 +99,7 @@ pub fn combine(shares: &[&[u8]]) -> Result<SecretBytes, ShamirError> {
     Ok(SecretBytes::new(secret.collect()))
 }
 
-/// `count` different non-zero x values in random order (they are no secret).
+/// `count` different non-zero x values in random order (they are not secret).
 fn distinct_points(count: u8) -> Vec<u8> {
     let mut points: Vec<u8> = (1..=255).collect();
     for i in (1..points.len()).rev() {
@@ -120,7 +120,7 @@ fn below(bound: usize) -> usize {
     }
 }
 
-/// The polynomial at `x`, by Horner's rule.
+/// The value of the polynomial at `x`, by Horner's rule.
 fn evaluate(coefficients: &[u8], x: u8) -> u8 {
     coefficients.iter().rev().fold(0, |sum, coefficient| multiply(sum, x) ^ coefficient)
 }

@@ -1,4 +1,4 @@
-//! Tests of Shamir's secret sharing: the field, the distribution, real shares of the peer.
+//! Tests of Shamir's secret sharing: the field, the distribution, shares of OpenBao.
 
 use super::*;
 use proptest::prelude::*;
@@ -49,16 +49,16 @@ fn sec_cs02_coefficients_are_uniform() {
             for y in &bytes[..bytes.len() - 1] {
                 counts[usize::from(multiply(y ^ 0xa5, invert(x)))] += 1;
             }
-            // One share at a time: those of one byte depend on each other.
+            // One share at a time: the shares of one byte depend on each other.
             assert!(chi_square(&counts) < 358.0, "threshold {threshold}: {}", chi_square(&counts));
             counts = [0; 256];
         }
     }
 }
 
-// With one share fixed, each secret is explained by exactly one coefficient: the share says nothing.
+// With one share fixed, exactly one coefficient explains each secret: the share reveals nothing.
 #[test]
-fn sec_cs02_fewer_shares_say_nothing() {
+fn sec_cs02_fewer_shares_reveal_nothing() {
     for x in 1..=255 {
         let mut seen = [false; 256];
         for coefficient in 0..=255 {
@@ -80,7 +80,7 @@ fn points_are_distinct_non_zero_and_reach_every_value() {
 }
 
 // `bao operator init -key-shares=5 -key-threshold=3` of a running OpenBao 2.7.2.
-const PEER: [&str; 5] = [
+const OPENBAO: [&str; 5] = [
     "20727921251d657c7dd2328401dc9508adddc0188e1441aef01e516bd2ffa52331",
     "11e2c5b68c68af1ed1f4a275676b0395e689fe507e95b93c6644d8313aa5cb0851",
     "4eb2505e1fac3b837472af4ac3238f59a9cf1b1d4ed439947e2b476704a17b24ac",
@@ -89,8 +89,8 @@ const PEER: [&str; 5] = [
 ];
 
 #[test]
-fn combines_real_shares_of_the_peer() {
-    let shares: Vec<Vec<u8>> = PEER.iter().map(|share| hex::decode(share).unwrap()).collect();
+fn combines_shares_of_openbao() {
+    let shares: Vec<Vec<u8>> = OPENBAO.iter().map(|share| hex::decode(share).unwrap()).collect();
     let mut keys = Vec::new();
     for a in 0..5 {
         for b in a + 1..5 {
@@ -106,7 +106,7 @@ fn combines_real_shares_of_the_peer() {
 }
 
 #[test]
-fn refuses_what_cannot_be() {
+fn refuses_invalid_shares_and_thresholds() {
     let refused = |secret: &[u8], shares, threshold| split(secret, shares, threshold).err().unwrap();
     assert_eq!(refused(b"", 3, 2), ShamirError::EmptySecret);
     assert_eq!(refused(b"x", 3, 1), ShamirError::ThresholdTooLow);
@@ -132,7 +132,7 @@ proptest! {
         let mut parts = split(&secret, shares, threshold).unwrap();
         prop_assert_eq!(parts.len(), usize::from(shares));
         prop_assert!(parts.iter().all(|part| part.expose().len() == secret.len() + 1));
-        // A cheap permutation by the seed: which shares, and in which order, must not matter.
+        // A cheap permutation by the seed: the choice and order of shares must not matter.
         for i in (1..parts.len()).rev() {
             let j = usize::try_from((seed >> (i % 32)) % (i as u64 + 1)).unwrap();
             parts.swap(i, j);

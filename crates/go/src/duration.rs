@@ -1,26 +1,26 @@
-//! Durations as Vault's API and clients take them: a number of seconds, Go's syntax (`1h30m`), or days (`2d`).
+//! Durations as Vault's API and clients accept them: a number of seconds, Go's syntax (`1h30m`), or days (`2d`).
 //!
-//! Errors have OpenBao's words, which quote the text: a duration is no secret.
+//! Errors have OpenBao's texts, which quote the input: a duration is not secret.
 
 use std::time::Duration;
 
 const SECOND: i128 = 1_000_000_000;
-/// One past the longest span that Go can hold, in nanoseconds.
+/// One more than the longest duration of Go in nanoseconds.
 const LIMIT: i128 = 1 << 63;
 const OVERFLOW: &str = "multiplication of durations resulted in overflow, one operand may be too large";
 
-/// Reads a duration as Vault's API does, in whole seconds.
+/// Parses a duration as Vault's API does, in whole seconds.
 ///
 /// # Errors
-/// OpenBao's words.
+/// The texts of OpenBao.
 pub fn parse_duration(text: &str) -> Result<i64, String> {
     parse_nanos(text).map(|nanos| (nanos / SECOND) as i64)
 }
 
-/// The same, exactly, in nanoseconds.
+/// Parses a duration as [`parse_duration`] does, in nanoseconds.
 ///
 /// # Errors
-/// OpenBao's words.
+/// The texts of OpenBao.
 pub fn parse_nanos(text: &str) -> Result<i128, String> {
     if text.is_empty() {
         return Ok(0);
@@ -35,19 +35,19 @@ pub fn parse_nanos(text: &str) -> Result<i128, String> {
     go_duration(text)
 }
 
-/// A number of seconds within what Go can hold.
+/// Converts `count` units of `seconds` to nanoseconds within Go's range.
 ///
 /// # Errors
-/// OpenBao's words when it is longer.
+/// The text of OpenBao when the product overflows.
 pub fn bounded(count: i64, seconds: i64) -> Result<i128, String> {
     let nanos = i128::from(count) * i128::from(seconds) * SECOND;
     if (-LIMIT..LIMIT).contains(&nanos) { Ok(nanos) } else { Err(OVERFLOW.to_owned()) }
 }
 
-/// Go's `strconv.ParseInt`: base 10, or base 0, which tells the base from the text's prefix and allows underscores.
+/// Go's `strconv.ParseInt`: base 10, or base 0, which reads the base from the prefix and allows underscores.
 ///
 /// # Errors
-/// Go's words, without those that quote the text.
+/// The texts of Go, without the quoted input.
 pub fn parse_int(text: &str, base: u32) -> Result<i64, &'static str> {
     const SYNTAX: &str = "invalid syntax";
     let (negative, digits) = match text.as_bytes().first() {
@@ -67,7 +67,7 @@ pub fn parse_int(text: &str, base: u32) -> Result<i64, &'static str> {
     value.and_then(|value| i64::try_from(value).ok()).ok_or("value out of range")
 }
 
-/// The base that a prefix names and the digits behind it, without their underscores, which only stand between digits.
+/// The base of a prefix and the digits after it without their underscores, which must be between digits.
 fn base_of(text: &str) -> Option<(u32, String)> {
     let lower = text.to_ascii_lowercase();
     let (base, digits) = match lower.get(..2) {
@@ -87,7 +87,7 @@ fn base_of(text: &str) -> Option<(u32, String)> {
 /// Go's `time.ParseDuration`, in nanoseconds.
 ///
 /// # Errors
-/// Go's words.
+/// The texts of Go.
 pub fn go_duration(text: &str) -> Result<i128, String> {
     let invalid = || format!("time: invalid duration {}", go_quote(text));
     let (negative, mut rest) = match text.as_bytes().first() {
@@ -116,7 +116,7 @@ pub fn go_duration(text: &str) -> Result<i128, String> {
         let Some(scale) = scale_of(unit) else {
             return Err(format!("time: unknown unit {} in duration {}", go_quote(unit), go_quote(text)));
         };
-        // More digits than nanoseconds can hold change nothing.
+        // More digits than nanoseconds can express do not change the value.
         let fraction = &fraction[..fraction.len().min(18)];
         let part: i128 = if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| invalid())? };
         total += value * scale + part * scale / 10_i128.pow(fraction.len() as u32);
@@ -147,7 +147,7 @@ fn scale_of(unit: &str) -> Option<i128> {
     })
 }
 
-/// Writes a duration as Go's `Duration.String`, but for spans below a second: `1h0m0s`, `1m30s`, `0s`, `1.5s`.
+/// Formats a duration like Go's `Duration.String`, except below a second: `1h0m0s`, `1m30s`, `0s`, `1.5s`.
 #[must_use]
 pub fn format(duration: Duration) -> String {
     let (hours, minutes) = (duration.as_secs() / 3600, duration.as_secs() / 60 % 60);
@@ -163,7 +163,7 @@ pub fn format(duration: Duration) -> String {
     }
 }
 
-/// Writes whole seconds without the units at either end that are zero: `768h`, `1h30m`, `1h0m1s`, `0s`.
+/// Formats whole seconds without leading and trailing zero units: `768h`, `1h30m`, `1h0m1s`, `0s`.
 #[must_use]
 pub fn format_short(seconds: i64) -> String {
     let whole = seconds.unsigned_abs();
@@ -174,7 +174,7 @@ pub fn format_short(seconds: i64) -> String {
     shown.fold(sign.to_owned(), |text, (count, unit)| format!("{text}{count}{unit}"))
 }
 
-/// A text in quotes as Go's `time` writes it: what is not printable ASCII byte by byte.
+/// Quotes a text like Go's `time` package: bytes that are not printable ASCII are escaped one by one.
 fn go_quote(text: &str) -> String {
     let mut out = String::from("\"");
     for byte in text.bytes() {
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_have_the_words_of_openbao() {
+    fn errors_have_the_texts_of_openbao() {
         for (text, expected) in [
             ("90", Ok(90)),
             ("-1", Ok(-1)),
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_as_text_may_name_their_base() {
+    fn a_prefix_selects_the_base_of_a_number() {
         for (text, base, expected) in [
             ("0x10", 0, Ok(16)),
             ("010", 0, Ok(8)),
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_seconds_are_written_without_zeros_at_the_ends() {
+    fn short_format_omits_leading_and_trailing_zero_units() {
         for (seconds, text) in
             [(0, "0s"), (60, "1m"), (7199, "1h59m59s"), (2_764_800, "768h"), (3601, "1h0m1s"), (-60, "-1m")]
         {
@@ -243,7 +243,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn what_is_written_reads_back(seconds in 0_u64..9_000_000_000, nanos in 0_u32..1_000_000_000) {
+        fn formatted_durations_parse_back(seconds in 0_u64..9_000_000_000, nanos in 0_u32..1_000_000_000) {
             let written = format(Duration::new(seconds, nanos));
             proptest::prop_assert_eq!(parse_nanos(&written), Ok(i128::from(seconds) * SECOND + i128::from(nanos)));
         }

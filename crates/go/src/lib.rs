@@ -1,5 +1,5 @@
-//! How Go reads and writes values, as far as Vault's API and tools show it: durations, whole numbers in text, and the
-//! names of types in error texts.
+//! Go's formats of values where Vault's API and tools expose them: durations, integers in text, and type names in error
+//! texts.
 
 pub mod duration;
 mod quoted;
@@ -7,7 +7,7 @@ mod quoted;
 pub use quoted::Quoted;
 use serde_json::Value;
 
-/// Go's name of the type that a JSON value is decoded to, as error texts have it.
+/// Go's name of the type that a JSON value decodes to, for error texts.
 #[must_use]
 pub fn type_name(value: &Value) -> &'static str {
     match value {

@@ -1,8 +1,8 @@
-//! Texts in quotes, as Go's `%q` and `strconv.Quote` write them in error texts.
+//! Quoted texts as Go's `%q` and `strconv.Quote` write them in error texts.
 
 use std::fmt::{Display, Formatter, Result, Write as _};
 
-/// A text that is displayed in double quotes: with `\"`, `\\`, `\n` and the like, and with the number of every other
+/// Displays a text in double quotes: with `\"`, `\\`, `\n` and the like, and with the code of every other
 /// character that does not print (`\x00`, `\u200b`).
 #[derive(Clone, Copy)]
 pub struct Quoted<'a>(pub &'a str);
@@ -30,7 +30,7 @@ impl Display for Quoted<'_> {
     }
 }
 
-/// Whether a character prints. Rust escapes those that do not, and marks that combine with the character before, which print.
+/// Whether a character prints. Rust also escapes combining marks, which print.
 fn is_printed(c: char) -> bool {
     let marks = matches!(c, '\u{300}'..='\u{36f}' | '\u{1ab0}'..='\u{1aff}' | '\u{20d0}'..='\u{20ff}' | '\u{fe00}'..='\u{fe2f}');
     c == '\'' || marks || c.escape_debug().len() == 1
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_quoted_as_go_quotes_it() {
+    fn quotes_like_go() {
         for (text, quoted) in [
             ("", r#""""#),
             ("it's", r#""it's""#),

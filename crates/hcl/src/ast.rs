@@ -1,44 +1,44 @@
-//! The tree that both syntaxes give.
+//! The syntax tree of both syntaxes.
 
 use crate::{HclError, Position};
 
-/// A whole text.
+/// A parsed text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document {
-    /// How the text was written.
+    /// The syntax of the text.
     pub syntax: Syntax,
     /// Its items.
     pub body: Body,
 }
 
-/// The two ways to write the same tree.
+/// The two syntaxes of the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Syntax {
     /// HCL version 1.
     Hcl,
-    /// JSON, where nested objects stand for blocks.
+    /// JSON, in which nested objects are blocks.
     Json,
 }
 
-/// The items of a document, a block or an object, in the order written and with repetitions.
+/// The items of a document, a block or an object, in source order and with repetitions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Body {
     /// The items.
     pub items: Vec<Item>,
-    /// The opening brace, or the start of the text.
+    /// The position of the opening brace, or the start of the text.
     pub position: Position,
-    /// The offset behind the closing brace, or the length of the text.
+    /// The offset after the closing brace, or the length of the text.
     pub end: usize,
 }
 
 /// An attribute (`key = value`) or a block (`key "label" { … }`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item {
-    /// The name, then a block's labels. Never empty.
+    /// The name, followed by a block's labels. Never empty.
     pub keys: Vec<Key>,
-    /// Where `=` stands; none for a block and in JSON.
+    /// The position of `=`; `None` for a block and in JSON.
     pub assign: Option<Position>,
-    /// What it is set to; an object for a block.
+    /// The value; an object for a block.
     pub value: Value,
 }
 
@@ -47,33 +47,33 @@ pub struct Item {
 pub struct Key {
     /// The name without quotes and escapes.
     pub name: String,
-    /// Where it starts.
+    /// The position of its first character.
     pub position: Position,
-    /// The offset behind it.
+    /// The offset after its last character.
     pub end: usize,
-    /// Whether it was written in quotes.
+    /// Whether it is quoted in the text.
     pub quoted: bool,
 }
 
-/// A value and its place.
+/// A value with its position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Value {
-    /// What it is.
+    /// The kind with its content.
     pub kind: ValueKind,
-    /// Where it starts.
+    /// The position of its first character.
     pub position: Position,
-    /// The offset behind it.
+    /// The offset after its last character.
     pub end: usize,
 }
 
-/// What a value can be.
+/// The kinds of values.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ValueKind {
     /// JSON's `null`.
     Null,
     /// `true` or `false`.
     Bool(bool),
-    /// A whole number: decimal, octal (`017`) or hexadecimal (`0x1f`).
+    /// An integer: decimal, octal (`017`) or hexadecimal (`0x1f`).
     Integer(i64),
     /// A number with a point or an exponent.
     Float(f64),
@@ -90,9 +90,9 @@ pub enum ValueKind {
 pub struct Block<'a> {
     /// Its labels, outermost first.
     pub labels: Vec<&'a Key>,
-    /// What it holds.
+    /// Its items.
     pub body: &'a Body,
-    /// Where its name stands.
+    /// The position of its name.
     pub position: Position,
 }
 
@@ -102,29 +102,29 @@ impl Item {
         self.keys.first().map_or("", |key| key.name.as_str())
     }
 
-    /// Where the first key stands.
+    /// The position of the first key.
     pub fn position(&self) -> Position {
         self.keys.first().map_or(self.value.position, |key| key.position)
     }
 }
 
 impl Value {
-    /// The text, if it is one.
+    /// The string, if it is one.
     pub fn as_str(&self) -> Option<&str> {
         if let ValueKind::String(text) = &self.kind { Some(text) } else { None }
     }
 
-    /// The truth value, if it is one.
+    /// The boolean, if it is one.
     pub fn as_bool(&self) -> Option<bool> {
         if let ValueKind::Bool(value) = self.kind { Some(value) } else { None }
     }
 
-    /// The whole number, if it is one.
+    /// The integer, if it is one.
     pub fn as_integer(&self) -> Option<i64> {
         if let ValueKind::Integer(value) = self.kind { Some(value) } else { None }
     }
 
-    /// The number, whole or not.
+    /// The number, if it is an integer or a float.
     pub fn as_float(&self) -> Option<f64> {
         match self.kind {
             ValueKind::Float(value) => Some(value),
@@ -144,7 +144,7 @@ impl Value {
         if let ValueKind::Object(body) = &self.kind { Some(body) } else { None }
     }
 
-    /// A word for its kind, for messages.
+    /// The name of its kind, for messages.
     pub fn type_name(&self) -> &'static str {
         match self.kind {
             ValueKind::Null => "null",
@@ -159,28 +159,28 @@ impl Value {
 }
 
 impl Body {
-    /// The first item of this name.
+    /// The first item with this name.
     pub fn get(&self, name: &str) -> Option<&Item> {
         self.items.iter().find(|item| item.name() == name)
     }
 
-    /// Every item of this name.
+    /// All items with this name.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Item> {
         self.items.iter().filter(move |item| item.name() == name)
     }
 
-    /// The first item whose keys (name and labels alike) repeat those of an earlier one.
+    /// The first item whose keys (name and labels) equal those of an earlier one.
     pub fn repeated(&self) -> Option<&Item> {
         let mut seen = std::collections::HashSet::new();
         self.items.iter().find(|item| !seen.insert(item.keys.iter().map(|key| key.name.as_str()).collect::<Vec<_>>()))
     }
 
-    /// Every block of this name with `labels` labels: `name "label" { … }`, and the nested objects and lists of
-    /// objects that say the same in JSON (`{"name": {"label": { … }}}`, `{"name": [{"label": [{ … }]}]}`).
-    /// A block written with more labels than asked for is returned with all of them.
+    /// Every block with this name and `labels` labels: `name "label" { … }`, and the equivalent nested objects and lists of
+    /// objects in JSON (`{"name": {"label": { … }}}`, `{"name": [{"label": [{ … }]}]}`).
+    /// A block with more labels is returned with all of them.
     ///
     /// # Errors
-    /// [`HclError`] when something of this name is not of that form.
+    /// [`HclError`] when an item with this name does not have that form.
     pub fn blocks(&self, name: &str, labels: usize) -> Result<Vec<Block<'_>>, HclError> {
         let mut found = Vec::new();
         for item in self.items.iter().filter(|item| item.name() == name) {

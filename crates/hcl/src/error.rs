@@ -1,18 +1,18 @@
-//! Where in a text something stands, and what is wrong there.
+//! Positions in a text, and parse errors.
 
-/// A place in a text. Lines and columns count from one, columns in characters.
+/// A position in a text. Lines and columns count from one, columns in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// The line, from 1.
     pub line: u32,
     /// The column in characters, from 1.
     pub column: u32,
-    /// The distance from the start of the text in bytes.
+    /// The offset from the start of the text in bytes.
     pub offset: usize,
 }
 
 impl Position {
-    /// The first character of a text.
+    /// The position of the first character.
     pub const START: Self = Self { line: 1, column: 1, offset: 0 };
 }
 
@@ -22,18 +22,18 @@ impl std::fmt::Display for Position {
     }
 }
 
-/// A text that cannot be parsed, or a tree that has not the form asked for.
+/// A text that does not parse, or a tree without the expected form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("At {position}: {message}")]
 pub struct HclError {
-    /// Where the fault is.
+    /// The position of the error.
     pub position: Position,
-    /// What the fault is; it may quote names from the text, but no values.
+    /// The message. It may quote names from the text, but no values.
     pub message: String,
 }
 
 impl HclError {
-    /// A fault at a place.
+    /// An error at a position.
     pub fn new(position: Position, message: impl Into<String>) -> Self {
         Self { position, message: message.into() }
     }

@@ -1,13 +1,13 @@
-//! The canonical form of an HCL text, comments kept.
+//! The canonical format of an HCL text, comments included.
 //!
-//! Two spaces a level; an empty line between blocks and between runs of attributes; `=` and trailing comments of
-//! attributes on adjacent lines stand in a column; a list stays on its line if it was on one.
+//! Two spaces per level; an empty line between blocks and between runs of attributes. In a run of attributes on adjacent
+//! lines, `=` and trailing comments are aligned. A list on one line stays on one line.
 
 use crate::HclError;
 use crate::ast::{Body, Item, Value, ValueKind};
 use crate::parse::{self, Comment};
 
-/// Formats an HCL text as `policy fmt` does. A text in JSON is returned as it is.
+/// Formats an HCL text as `policy fmt` does. A JSON text is returned unchanged.
 ///
 /// # Errors
 /// [`HclError`] when the text does not parse.
@@ -23,13 +23,13 @@ pub fn format(text: &str) -> Result<String, HclError> {
 
 struct Printer<'a> {
     source: &'a str,
-    /// In the order written; those before `next` are printed.
+    /// In source order; those before `next` are printed.
     comments: Vec<Comment>,
     next: usize,
     out: String,
 }
 
-/// An attribute that fits on a line, in pieces.
+/// An attribute that fits on one line, in its columns.
 struct Line {
     key: String,
     value: String,
@@ -37,7 +37,7 @@ struct Line {
 }
 
 impl Printer<'_> {
-    /// The items of a body with the comments between them, each line ended.
+    /// Prints the items of a body and the comments between them, each line ended.
     // recursion: bounded by MAX_DEPTH of the parser
     fn body(&mut self, body: &Body, level: usize, top: bool) {
         let mut index = 0;
@@ -54,16 +54,16 @@ impl Printer<'_> {
                 self.item(item, level);
             }
             index += run;
-            // What stood inside the item in a place that has no line of its own.
+            // Comments inside the item that have no line of their own.
             if let Some(last) = items.last() {
                 self.leftover(last.value.end, level, start);
             }
         }
         let rest = self.standalone(body.end, None, level, start);
-        debug_assert!(rest.is_empty(), "without an item no comment leads one");
+        debug_assert!(rest.is_empty(), "a comment leads an item only when there is one");
     }
 
-    /// An empty line, unless nothing was printed since `start` or there is one.
+    /// Prints an empty line, unless nothing was printed since `start` or the last line is empty.
     fn space(&mut self, start: usize) {
         if self.out.len() > start && !self.out.ends_with("\n\n") {
             self.out.push('\n');
@@ -82,7 +82,7 @@ impl Printer<'_> {
         }
     }
 
-    /// Prints the groups of comments before `offset`; the group that ends on the line above the item is given back.
+    /// Prints the groups of comments before `offset`. Returns the group that ends on the line above the item.
     fn standalone(&mut self, offset: usize, item: Option<&Item>, level: usize, start: usize) -> Vec<String> {
         loop {
             let group = self.group(offset);
@@ -100,7 +100,7 @@ impl Printer<'_> {
         }
     }
 
-    /// Takes the next comments before `offset` that stand on adjacent lines.
+    /// Takes the next comments before `offset` that are on adjacent lines.
     fn group(&mut self, offset: usize) -> Vec<Comment> {
         let mut group: Vec<Comment> = Vec::new();
         while let Some(comment) = self.comments.get(self.next).filter(|comment| comment.position.offset < offset) {
@@ -122,7 +122,7 @@ impl Printer<'_> {
         }
     }
 
-    /// How many items from the first on are attributes of one line on adjacent lines.
+    /// The number of leading items that are attributes of one line on adjacent lines.
     fn run(&self, items: &[Item]) -> usize {
         let mut run = 0;
         for (index, item) in items.iter().enumerate() {
@@ -136,7 +136,7 @@ impl Printer<'_> {
         run.max(1)
     }
 
-    /// Prints items that fit on a line each, in columns; false when they do not.
+    /// Prints items of one line each, aligned in columns. Returns false when one does not fit on a line.
     fn aligned(&mut self, items: &[Item], level: usize) -> bool {
         let Some(pairs) = items.iter().map(|item| self.inline_item(item)).collect::<Option<Vec<_>>>() else {
             return false;
@@ -160,7 +160,7 @@ impl Printer<'_> {
         true
     }
 
-    /// The comment behind offset `from` on the same line and before `until`.
+    /// The comment after offset `from` on the same line and before `until`.
     fn trailing(&mut self, from: usize, until: usize) -> Option<String> {
         let comment = self.comments.get(self.next)?;
         let offset = comment.position.offset;
@@ -173,7 +173,7 @@ impl Printer<'_> {
         Some(text)
     }
 
-    /// Key and value of an attribute that fits on a line and has no comment inside.
+    /// Key and value of an attribute that fits on one line and has no comment inside.
     fn inline_item(&self, item: &Item) -> Option<(String, String)> {
         item.assign?;
         Some((self.keys(item), self.inline(&item.value)?))
@@ -203,7 +203,7 @@ impl Printer<'_> {
         }
     }
 
-    /// An item of several lines: a block, a list or a heredoc.
+    /// Prints an item of several lines: a block, a list or a heredoc.
     // recursion: bounded by MAX_DEPTH of the parser
     fn item(&mut self, item: &Item, level: usize) {
         let keys = self.keys(item);
@@ -239,7 +239,7 @@ impl Printer<'_> {
         }
     }
 
-    /// An element a line.
+    /// Prints a list with one element per line.
     // recursion: bounded by MAX_DEPTH of the parser
     fn list(&mut self, list: &[Value], end: usize, level: usize) {
         self.out.push_str("[\n");
@@ -256,7 +256,7 @@ impl Printer<'_> {
             }
             self.indent(level + 1);
             self.value(value, level + 1);
-            // The comma of a heredoc stands below its anchor, which must be alone on its line.
+            // The comma after a heredoc is below its anchor, which must be alone on its line.
             if self.raw(value.position.offset, value.end).starts_with("<<") {
                 self.out.push('\n');
                 self.indent(level + 1);
@@ -341,7 +341,7 @@ path "g" {
 }
 "#;
 
-    /// What `bao policy fmt` 2.7.2 prints of it.
+    /// The output of `bao policy fmt` 2.7.2 for it.
     const PRINTED: &str = r#"# top
 # two
 
@@ -406,7 +406,7 @@ path "g" {
 "#;
 
     #[test]
-    fn prints_as_the_peer_prints() {
+    fn prints_like_openbao() {
         assert_eq!(format(TEXT).unwrap(), PRINTED);
         assert_eq!(format(PRINTED).unwrap(), PRINTED);
     }

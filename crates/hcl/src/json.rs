@@ -1,4 +1,4 @@
-//! The JSON form: the same tree, where nested objects stand for blocks and repeated keys stay repeated.
+//! The JSON syntax: nested objects are blocks and repeated keys are kept.
 //! A comma before a closing bracket is allowed; everything else is RFC 8259.
 
 use keepfast_json::{Kind, Piece, Pieces, Token, Tokens};
@@ -22,17 +22,17 @@ pub(crate) fn parse(source: &str) -> Result<Document, HclError> {
 struct Parser<'a> {
     source: &'a str,
     tokens: Tokens<'a>,
-    /// The last place that was asked for; the next one is behind it.
+    /// The last computed position; the next one is after it.
     at: Position,
 }
 
 impl<'a> Parser<'a> {
-    /// Line and column of an offset.
+    /// The line and column of an offset.
     fn place(&mut self, offset: usize) -> Position {
         for byte in self.source.as_bytes().get(self.at.offset..offset).unwrap_or_default() {
             match byte {
                 b'\n' => (self.at.line, self.at.column) = (self.at.line + 1, 1),
-                // Bytes that continue a character do not count.
+                // Continuation bytes of a UTF-8 character do not count.
                 0x80..0xc0 => {}
                 _ => self.at.column += 1,
             }
@@ -59,7 +59,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    // recursion: bounded by MAX_DEPTH, which `check_depth` holds
+    // recursion: bounded by MAX_DEPTH, which `check_depth` checks
     fn value(&mut self) -> Result<Value, HclError> {
         let Some(token) = self.tokens.next() else { return self.fail("expected a value, got end of text") };
         let position = self.place(token.start);
@@ -80,7 +80,7 @@ impl<'a> Parser<'a> {
         self.source.get(token.start..token.end()).unwrap_or_default()
     }
 
-    /// An object behind its brace.
+    /// Parses an object after its opening brace.
     // recursion: bounded by MAX_DEPTH
     fn object(&mut self, position: Position) -> Result<Body, HclError> {
         check_depth(self.tokens.depth(), position)?;
@@ -101,7 +101,7 @@ impl<'a> Parser<'a> {
         Ok(Body { items, position, end: self.tokens.end() })
     }
 
-    /// An array behind its bracket.
+    /// Parses an array after its opening bracket.
     // recursion: bounded by MAX_DEPTH
     fn list(&mut self, position: Position) -> Result<Vec<Value>, HclError> {
         check_depth(self.tokens.depth(), position)?;
@@ -113,7 +113,7 @@ impl<'a> Parser<'a> {
         Ok(list)
     }
 
-    /// Whether the bracket closes here.
+    /// Whether the closing bracket is next; consumes it.
     fn closes(&mut self, bracket: u8) -> Result<bool, HclError> {
         match self.tokens.peek() {
             None => self.fail(format!("expected '{}', got end of text", char::from(bracket))),
@@ -125,7 +125,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// A comma, unless the closing bracket follows.
+    /// Consumes a comma, unless the closing bracket follows.
     fn separator(&mut self, bracket: u8) -> Result<(), HclError> {
         match self.tokens.peek() {
             Some(b',') => {
@@ -138,7 +138,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// The text of a string. One half of a surrogate pair gives U+FFFD.
+    /// Decodes a string. An unpaired surrogate becomes U+FFFD.
     fn string(&mut self, token: &Token<'_>) -> Result<String, HclError> {
         let inside = token.start + 1;
         let mut text = String::with_capacity(token.inside().len());
@@ -167,7 +167,7 @@ impl<'a> Parser<'a> {
                 Some(Piece::Unit(unit)) => {
                     text.push(char::from_u32(u32::from(unit)).unwrap_or(char::REPLACEMENT_CHARACTER));
                 }
-                // A backslash at the end of the text begins nothing.
+                // A backslash at the end of the text is a string without its closing quote.
                 Some(Piece::Invalid([_, _])) => {
                     return Err(HclError::new(self.place(at), "illegal char escape"));
                 }

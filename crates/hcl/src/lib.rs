@@ -1,8 +1,8 @@
 //! HCL1, the configuration language of policies and server configuration, and its JSON form.
 //!
-//! [`parse`] takes either syntax and gives one tree in which every node knows its line and column and in which
-//! nothing is merged: what was written twice is there twice, so that a caller can refuse it. Interpolations
-//! (`${…}`) are plain text. [`format()`] prints HCL canonically and keeps its comments.
+//! [`parse`] reads either syntax and returns one tree. Every node has its line and column, and nothing is merged: a
+//! repeated item is in the tree twice, so that a caller can refuse it. Interpolations (`${…}`) are plain text.
+//! [`format()`] prints HCL in its canonical format with its comments.
 //!
 //! The grammar is that of HCL version 1 (<https://github.com/hashicorp/hcl/tree/hcl1>), not of the later HCL 2.
 
@@ -24,10 +24,10 @@ pub use format::format;
 pub use parse::{MAX_BYTES, MAX_DEPTH};
 pub use suggestion::{Suggestion, nearest};
 
-/// Parses a text: as JSON when its first character that is not blank is `{`, otherwise as HCL.
+/// Parses a text: as JSON when its first non-blank character is `{`, otherwise as HCL.
 ///
 /// # Errors
-/// [`HclError`] with line and column when the text is neither, is longer than [`MAX_BYTES`] or is nested deeper
+/// [`HclError`] with line and column when the text does not parse, is longer than [`MAX_BYTES`] or is nested deeper
 /// than [`MAX_DEPTH`].
 pub fn parse(text: &str) -> Result<Document, HclError> {
     if text.trim_start().starts_with('{') {

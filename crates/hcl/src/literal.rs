@@ -1,9 +1,9 @@
-//! What strings, heredocs and numbers stand for.
+//! The values of strings, heredocs and numbers.
 
 use crate::ValueKind;
 
-/// The text of a quoted string, whose escapes the scanner has checked. An escape that names no character gives
-/// U+FFFD. `${…}` stays as written, escapes and all.
+/// The value of a quoted string whose escapes the scanner has checked. An escape without a character becomes
+/// U+FFFD. `${…}` stays as written, with its escapes.
 pub(crate) fn unquote(raw: &str) -> String {
     let inner = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')).unwrap_or(raw);
     if !inner.contains('\\') {
@@ -33,8 +33,8 @@ pub(crate) fn unquote(raw: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The text of a heredoc from `<<` to its closing anchor. With `<<-` the indentation of the closing anchor is taken
-/// off every line, if every line has it. Lines end in `\n` alone.
+/// The value of a heredoc from `<<` to its closing anchor. `<<-` removes the indentation of the closing anchor from
+/// every line, if every line has it. Line ends become `\n`.
 pub(crate) fn heredoc(raw: &str) -> String {
     let raw = &*raw.replace("\r\n", "\n");
     let Some((opening, rest)) = raw.split_once('\n') else { return String::new() };
@@ -53,7 +53,7 @@ pub(crate) fn heredoc(raw: &str) -> String {
     text.to_owned()
 }
 
-/// The value of a number as the scanner delimits it; none when it is out of range.
+/// The value of a scanned number; `None` when it is out of range.
 pub(crate) fn number(raw: &str) -> Option<ValueKind> {
     let (negative, digits) = raw.strip_prefix('-').map_or((false, raw), |digits| (true, digits));
     let (radix, digits) = match digits.as_bytes() {
@@ -65,7 +65,7 @@ pub(crate) fn number(raw: &str) -> Option<ValueKind> {
     i64::try_from(if negative { -magnitude } else { magnitude }).ok().map(ValueKind::Integer)
 }
 
-/// The value of a number with a point or exponent; none when it is not finite.
+/// The value of a number with a point or exponent; `None` when it is not finite.
 pub(crate) fn float(raw: &str) -> Option<ValueKind> {
     raw.parse().ok().filter(|value: &f64| value.is_finite()).map(ValueKind::Float)
 }
@@ -98,7 +98,7 @@ fn escape(chars: &mut std::str::Chars<'_>, bytes: &mut Vec<u8>) {
     let digits: String = chars.by_ref().take(skip + count).skip(skip).collect();
     let code = u32::from_str_radix(&digits, radix).unwrap_or(u32::MAX);
     match u8::try_from(code) {
-        // Octal and `\x` name a byte, `\u` and `\U` a character.
+        // Octal and `\x` escapes are a byte, `\u` and `\U` a character.
         Ok(byte) if count <= 3 => bytes.push(byte),
         _ => push(bytes, char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)),
     }

@@ -1,22 +1,22 @@
-//! HCL by recursive descent.
+//! Recursive descent parser of HCL.
 
 use crate::ast::{Body, Document, Item, Key, Syntax, Value, ValueKind};
 use crate::scan::{Scanner, Token, TokenKind};
 use crate::{HclError, Position, literal};
 
-/// The longest text taken, in bytes.
+/// The longest accepted text in bytes.
 pub const MAX_BYTES: usize = 1 << 20;
-/// How deep objects and lists may nest.
+/// The deepest accepted nesting of objects and lists.
 pub const MAX_DEPTH: usize = 64;
 
-/// A comment, which only the formatter looks at.
+/// A comment; only the formatter uses it.
 #[derive(Debug, Clone)]
 pub(crate) struct Comment {
     pub(crate) position: Position,
     pub(crate) text: String,
 }
 
-/// Refuses a text that is too long, in either syntax.
+/// Refuses a text longer than [`MAX_BYTES`], in either syntax.
 pub(crate) fn check_size(source: &str) -> Result<(), HclError> {
     if source.len() > MAX_BYTES {
         return Err(HclError::new(Position::START, format!("text is longer than {MAX_BYTES} bytes")));
@@ -24,7 +24,7 @@ pub(crate) fn check_size(source: &str) -> Result<(), HclError> {
     Ok(())
 }
 
-/// Refuses nesting that is too deep, in either syntax.
+/// Refuses nesting deeper than [`MAX_DEPTH`], in either syntax.
 pub(crate) fn check_depth(depth: usize, at: Position) -> Result<(), HclError> {
     if depth > MAX_DEPTH {
         return Err(HclError::new(at, format!("nested deeper than {MAX_DEPTH} levels")));
@@ -32,7 +32,7 @@ pub(crate) fn check_depth(depth: usize, at: Position) -> Result<(), HclError> {
     Ok(())
 }
 
-/// Parses HCL; the comments come apart from the tree.
+/// Parses HCL. The comments are separate from the tree.
 pub(crate) fn parse(source: &str) -> Result<(Document, Vec<Comment>), HclError> {
     check_size(source)?;
     let mut parser = Parser { source, scanner: Scanner::new(source), peeked: None, comments: Vec::new(), depth: 0 };
@@ -79,7 +79,7 @@ impl Parser<'_> {
         Ok(found)
     }
 
-    /// Items up to the end of the text, or to the closing brace, which is left.
+    /// Parses items up to the end of the text, or up to the closing brace, which is not consumed.
     // recursion: bounded by MAX_DEPTH, which `nested` checks
     fn items(&mut self, nested: bool) -> Result<Vec<Item>, HclError> {
         let mut items = Vec::new();
@@ -106,7 +106,7 @@ impl Parser<'_> {
         Ok(Item { keys, assign, value: self.value()? })
     }
 
-    /// Names and labels up to the `=` or `{` behind them.
+    /// Parses names and labels up to the following `=` or `{`.
     fn keys(&mut self) -> Result<Vec<Key>, HclError> {
         let mut keys = Vec::new();
         let mut written = Vec::new();
@@ -155,7 +155,7 @@ impl Parser<'_> {
         Ok(Value { kind, position: token.position, end: token.end })
     }
 
-    /// A list or object behind its opening bracket, one level down.
+    /// Parses a list or object after its opening bracket, one level deeper.
     fn nested(
         &mut self,
         open: Token,
@@ -175,7 +175,7 @@ impl Parser<'_> {
         if close.kind != TokenKind::RBrace {
             let message = format!("object expected closing RBRACE got: {}", close.kind);
             let mut position = close.position;
-            // The peer counts the end of the text as a character of its own here.
+            // OpenBao counts the end of the text as one more character here.
             position.column += u32::from(close.kind == TokenKind::Eof);
             return Err(HclError::new(position, message));
         }
@@ -183,7 +183,7 @@ impl Parser<'_> {
         Ok(Value { kind: ValueKind::Object(body), position: open.position, end: close.end })
     }
 
-    /// Elements with commas between them; empty places between commas are passed over, as the peer does.
+    /// Parses elements separated by commas; like OpenBao, it skips empty places between commas.
     // recursion: bounded by MAX_DEPTH, which `nested` checks
     fn list(&mut self, open: Token) -> Result<Value, HclError> {
         let mut list = Vec::new();
@@ -216,7 +216,7 @@ impl Parser<'_> {
     }
 }
 
-/// A fault inside a list or object that is an element says so, as the peer does.
+/// Wraps the error of a list or object inside a list, with the text of OpenBao.
 fn within_list(element: Token, error: HclError) -> HclError {
     let kind = match element.kind {
         TokenKind::LBrace => "object",

@@ -2,7 +2,7 @@
 
 use crate::{HclError, Position};
 
-/// What a token is. `Display` gives the names that messages use.
+/// The kind of a token. `Display` writes the names that messages use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TokenKind {
     Eof,
@@ -48,7 +48,7 @@ impl std::fmt::Display for TokenKind {
     }
 }
 
-/// A token: a stretch of the text.
+/// A token: a range of the text.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Token {
     pub(crate) kind: TokenKind,
@@ -57,13 +57,13 @@ pub(crate) struct Token {
 }
 
 impl Token {
-    /// The stretch itself.
+    /// The text of the token.
     pub(crate) fn text<'a>(&self, source: &'a str) -> &'a str {
         source.get(self.position.offset..self.end).unwrap_or_default()
     }
 }
 
-/// Cuts a text into tokens.
+/// Splits a text into tokens.
 pub(crate) struct Scanner<'a> {
     source: &'a str,
     at: Position,
@@ -74,7 +74,7 @@ impl<'a> Scanner<'a> {
         Self { source, at: Position::START }
     }
 
-    /// The next token, comments included; `Eof` at the end and ever after.
+    /// The next token, comments included; `Eof` at the end and from then on.
     pub(crate) fn next_token(&mut self) -> Result<Token, HclError> {
         while matches!(self.peek(), Some(' ' | '\t' | '\r' | '\n')) {
             self.bump();
@@ -123,12 +123,12 @@ impl<'a> Scanner<'a> {
         Some(c)
     }
 
-    /// What was read since `from`.
+    /// The text read since `from`.
     fn slice(&self, from: Position) -> &'a str {
         self.source.get(from.offset..self.at.offset).unwrap_or_default()
     }
 
-    /// The place `bytes` behind `from`.
+    /// The position `bytes` after `from`.
     fn place(&self, from: Position, bytes: usize) -> Position {
         let mut at = from;
         for c in self.source.get(from.offset..from.offset + bytes).unwrap_or_default().chars() {
@@ -189,7 +189,7 @@ impl<'a> Scanner<'a> {
         count
     }
 
-    /// A quoted string behind its first quote. Inside `${…}` quotes and line ends are ordinary.
+    /// Scans a quoted string after its first quote. Inside `${…}`, quotes and line ends are plain characters.
     fn string(&mut self, from: Position) -> Result<TokenKind, HclError> {
         let mut braces = 0_usize;
         loop {
@@ -236,7 +236,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// A heredoc behind its first `<`, up to and without the line end behind the closing anchor.
+    /// Scans a heredoc after its first `<`, up to the line end after the closing anchor, which is not consumed.
     fn heredoc(&mut self) -> Result<TokenKind, HclError> {
         if self.bump() != Some('<') {
             return self.fail("heredoc expected second '<', didn't see it");

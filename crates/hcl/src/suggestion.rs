@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-/// The longest word that is compared, in bytes: comparing costs the product of both lengths.
+/// The longest compared word in bytes: the comparison costs the product of both lengths.
 const LONGEST: usize = 64;
 
-/// The nearest of the `known` names: at most a third of the letters away, never more than three, and one letter in a
-/// word of two or three. The case of `word` has no meaning.
+/// The nearest of the `known` names. It differs in at most a third of the letters and in at most three; in a word of two
+/// or three letters in one. The case of `word` is ignored.
 #[must_use]
 pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     if word.len() > LONGEST {
@@ -18,7 +18,7 @@ pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     distances.filter(|(distance, _)| *distance <= allowed).min().map(|(_, candidate)| candidate)
 }
 
-/// The text `; did you mean "listener"?`, or nothing when no known name is near.
+/// Displays `; did you mean "listener"?`, or nothing when no known name is near.
 pub struct Suggestion<'a>(Option<&'a str>);
 
 impl<'a> Suggestion<'a> {
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_suggested_likewise() {
+    fn nearest_ignores_case_and_unrelated_words() {
         let names = ["secrets", "server", "status", "kv"];
         for (word, expected) in
             [("secret", Some("secrets")), ("Stauts", Some("status")), ("vk", Some("kv")), ("nonsense", None)]

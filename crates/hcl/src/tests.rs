@@ -1,4 +1,4 @@
-//! The two parsers on every form of the language, the peer's verdicts and messages, and random texts.
+//! Tests of both parsers: every form of the language, the results and messages of OpenBao, and random texts.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -8,11 +8,11 @@ fn value(text: &str) -> ValueKind {
     parse(&format!("a = {text}\n")).unwrap().body.items.remove(0).value.kind
 }
 
-fn fault(text: &str) -> String {
+fn error(text: &str) -> String {
     parse(text).unwrap_err().to_string()
 }
 
-/// The tree without its places, and the comments.
+/// The tree without positions, and the comments.
 pub(crate) fn shape(text: &str) -> String {
     fn body(body: &Body) -> String {
         let items = body.items.iter().map(|item| {
@@ -58,7 +58,7 @@ fn every_kind_of_value() {
 }
 
 #[test]
-fn places_are_lines_and_columns_in_characters() {
+fn positions_are_lines_and_columns_in_characters() {
     let document = parse("# c\n\u{e9} \"\u{e9}\" {\n  b = [ 1,\n 2 ]\n}\n").unwrap();
     let item = &document.body.items[0];
     assert_eq!(item.keys.iter().map(|key| key.position.to_string()).collect::<Vec<_>>(), ["2:1", "2:3"]);
@@ -69,7 +69,7 @@ fn places_are_lines_and_columns_in_characters() {
 }
 
 #[test]
-fn repetitions_are_kept_and_found() {
+fn repeated_items_are_kept_and_found() {
     let body = parse("a = 1\nb \"x\" {}\nb \"y\" {}\na = 2\nb \"x\" {}").unwrap().body;
     assert_eq!(body.all("a").count(), 2);
     assert_eq!(body.repeated().unwrap().position().line, 4);
@@ -78,7 +78,7 @@ fn repetitions_are_kept_and_found() {
 }
 
 #[test]
-fn blocks_have_one_reading_in_both_syntaxes() {
+fn blocks_read_the_same_in_both_syntaxes() {
     for text in [
         "listener \"tcp\" { address = 1 }\nlistener \"unix\" { address = 2 }",
         "\"listener\" \"tcp\" { \"address\" = 1 } listener unix { address = 2 }",
@@ -107,10 +107,10 @@ fn blocks_have_one_reading_in_both_syntaxes() {
     );
 }
 
-/// Texts, and what OpenBao 2.7.2 says of them. At the end of a text it counts one or two columns too many, and of a
-/// heredoc it names the line; we give the place itself.
+/// Texts and the errors of OpenBao 2.7.2. At the end of a text OpenBao counts one or two columns too many, and for a
+/// heredoc it names the line only; here the exact position is expected.
 #[test]
-fn faults_are_worded_as_the_peer_words_them() {
+fn errors_have_the_texts_of_openbao() {
     for (text, message) in [
         ("a = foo", "At 1:5: Unknown token: 1:5 IDENT foo"),
         ("a {\n\n  b = foo\n}", "At 3:7: Unknown token: 3:7 IDENT foo"),
@@ -159,12 +159,12 @@ fn faults_are_worded_as_the_peer_words_them() {
         ("{\"a\": tru}", "At 1:7: illegal char"),
         ("{\"a\": \"x\ny\"}", "At 1:9: illegal char"),
     ] {
-        assert_eq!(fault(text), message, "{text:?}");
+        assert_eq!(error(text), message, "{text:?}");
     }
 }
 
 #[test]
-fn forms_the_peer_accepts() {
+fn accepts_every_form_that_openbao_accepts() {
     for text in [
         "",
         " \n",
@@ -195,14 +195,14 @@ fn forms_the_peer_accepts() {
         "a = 1.",
         "a = 09.5",
     ] {
-        assert!(parse(text).is_ok(), "{text:?}: {}", fault(text));
+        assert!(parse(text).is_ok(), "{text:?}: {}", error(text));
     }
 }
 
-/// Texts that the peer lets pass though they are cut off or mean nothing: refused here, so that a policy of which the
-/// end is missing is never stored.
+/// Truncated or meaningless texts that OpenBao accepts. They are refused here, so that a policy without its end is
+/// never stored.
 #[test]
-fn forms_refused_though_the_peer_accepts_them() {
+fn refuses_truncated_texts_that_openbao_accepts() {
     for text in [
         "a =",
         "a = 08",
@@ -221,20 +221,20 @@ fn forms_refused_though_the_peer_accepts_them() {
 }
 
 #[test]
-fn bounds_on_size_and_depth() {
-    assert!(fault(&" ".repeat(MAX_BYTES + 1)).contains("longer"));
+fn size_and_depth_are_bounded() {
+    assert!(error(&" ".repeat(MAX_BYTES + 1)).contains("longer"));
     for (open, close) in [("{ a = ", "}"), ("[", "]")] {
         let nest = |depth| format!("a = {}1{}", open.repeat(depth), close.repeat(depth));
         assert!(parse(&nest(MAX_DEPTH)).is_ok());
-        assert!(fault(&nest(MAX_DEPTH + 1)).contains("nested deeper"));
-        assert!(fault(&nest(100_000)).contains("nested deeper"));
+        assert!(error(&nest(MAX_DEPTH + 1)).contains("nested deeper"));
+        assert!(error(&nest(100_000)).contains("nested deeper"));
     }
     for opening in ["{\"a\":", "{\"a\":[", "a = [", "a = { ", "a \"b\" {\n"] {
         for length in [64 * 1024, 1_000_000] {
-            assert!(fault(&opening.repeat(length / opening.len())).len() < 200, "{opening}");
+            assert!(error(&opening.repeat(length / opening.len())).len() < 200, "{opening}");
         }
     }
-    assert!(fault(&"{\"a\":".repeat(150_000)).contains("nested deeper"));
+    assert!(error(&"{\"a\":".repeat(150_000)).contains("nested deeper"));
 }
 
 proptest::proptest! {

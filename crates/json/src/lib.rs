@@ -1,8 +1,8 @@
-//! Tokens of JSON (RFC 8259) over bytes, with their positions and without allocation.
+//! A tokeniser of JSON (RFC 8259) over bytes, with positions and without allocation.
 //!
-//! [`Tokens`] splits any bytes into tokens; it does not judge their order, their escapes or the form of their numbers.
+//! [`Tokens`] splits any bytes into tokens; it does not check their order, their escapes or the form of their numbers.
 //! Code that needs valid JSON parses it with `serde_json`; code that counts, copies or reports errors reads tokens.
-//! [`Pieces`] splits the inside of a string into plain bytes and escapes.
+//! [`Pieces`] splits the content of a string into plain bytes and escapes.
 //!
 //! ```
 //! use keepfast_json::{Kind, Tokens};
@@ -17,7 +17,7 @@ mod tests;
 
 pub use pieces::{Piece, Pieces, decoded_len};
 
-/// What a token is.
+/// The kind of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `{`
@@ -32,7 +32,7 @@ pub enum Kind {
     Comma,
     /// `:`
     Colon,
-    /// A string with its quotes. One that the end of the text cuts off has no closing quote.
+    /// A string with its quotes. A string that the end of the text truncates has no closing quote.
     String {
         /// Whether it has a backslash.
         escaped: bool,
@@ -41,10 +41,10 @@ pub enum Kind {
     Word,
 }
 
-/// A token with its place.
+/// A token with its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token<'a> {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// The offset of its first byte.
     pub start: usize,
@@ -53,7 +53,7 @@ pub struct Token<'a> {
 }
 
 impl<'a> Token<'a> {
-    /// The offset behind its last byte.
+    /// The offset after its last byte.
     #[must_use]
     #[inline]
     pub fn end(&self) -> usize {
@@ -78,7 +78,7 @@ impl<'a> Token<'a> {
     }
 }
 
-/// The tokens of a text, in order. What stands between two tokens is blank.
+/// The tokens of a text, in order, separated by blanks.
 #[derive(Clone, Debug)]
 pub struct Tokens<'a> {
     text: &'a [u8],
@@ -88,7 +88,7 @@ pub struct Tokens<'a> {
 }
 
 impl<'a> Tokens<'a> {
-    /// The tokens of a text from its start.
+    /// The tokens of `text` from its start.
     #[must_use]
     #[inline]
     pub fn new(text: &'a [u8]) -> Self {
@@ -107,13 +107,13 @@ impl<'a> Tokens<'a> {
         None
     }
 
-    /// The offset from which the next token is looked for; behind [`Tokens::peek`] that of its first byte.
+    /// The offset at which the search for the next token starts; after [`Tokens::peek`], that of its first byte.
     #[must_use]
     pub fn position(&self) -> usize {
         self.at
     }
 
-    /// The offset behind the last token.
+    /// The offset after the last token.
     #[must_use]
     pub fn end(&self) -> usize {
         self.behind
@@ -126,13 +126,13 @@ impl<'a> Tokens<'a> {
         self.depth
     }
 
-    /// Goes on within the last token, at an offset behind its start: for readers that take a part of a word.
+    /// Continues within the last token, at an offset after its start: for readers that take a part of a word.
     pub fn resume_at(&mut self, offset: usize) {
         (self.at, self.behind) = (offset, offset);
     }
 
-    /// Skips one value whole and returns its bytes. They are empty where no value begins, which is not skipped then, and
-    /// go to the end of a text that ends within the value.
+    /// Skips one value and returns its bytes. They are empty where no value begins, and then nothing is skipped. They end
+    /// with the text when it ends within the value.
     pub fn skip_value(&mut self) -> &'a [u8] {
         if matches!(self.peek(), None | Some(b'}' | b']' | b',' | b':')) {
             return &[];
@@ -142,7 +142,7 @@ impl<'a> Tokens<'a> {
         self.text.get(start..self.behind).unwrap_or_default()
     }
 
-    /// Goes behind a string whose opening quote is at `at`; whether it has a backslash.
+    /// Moves behind the string whose opening quote is at `at`. Returns whether it has a backslash.
     #[inline]
     fn string(&mut self) -> bool {
         let mut escaped = false;

@@ -1,20 +1,20 @@
-//! The inside of a string: plain bytes and escapes.
+//! The content of a string: plain bytes and escapes.
 
-/// A part of the inside of a string.
+/// A part of the content of a string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
-    /// Bytes that stand for themselves, at least one.
+    /// Unescaped bytes, at least one.
     Plain(&'a [u8]),
-    /// An escape of two bytes such as `\n`, and the byte that it stands for.
+    /// A two-byte escape such as `\n`, decoded.
     Byte(u8),
-    /// An escape of six bytes: a code unit of UTF-16, which may be one half of a surrogate pair.
+    /// A six-byte escape, decoded: a UTF-16 code unit, which may be half of a surrogate pair.
     Unit(u16),
-    /// A backslash that begins no escape, with the byte behind it if there is one.
+    /// A backslash that begins no valid escape, and the byte after it if there is one.
     Invalid(&'a [u8]),
 }
 
 impl Piece<'_> {
-    /// How many bytes of UTF-8 it stands for. Each half of a surrogate pair counts two of the four bytes.
+    /// The decoded length in bytes of UTF-8. Each half of a surrogate pair counts two of the four bytes.
     #[must_use]
     #[inline]
     pub fn decoded_len(&self) -> usize {
@@ -27,7 +27,7 @@ impl Piece<'_> {
     }
 }
 
-/// The pieces of the inside of a string, in order.
+/// The pieces of the content of a string, in order.
 #[derive(Clone, Debug)]
 pub struct Pieces<'a> {
     inside: &'a [u8],
@@ -35,7 +35,7 @@ pub struct Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    /// The pieces of what stands between two quotes.
+    /// The pieces of the text between two quotes.
     #[must_use]
     #[inline]
     pub fn new(inside: &'a [u8]) -> Self {
@@ -85,7 +85,7 @@ impl<'a> Iterator for Pieces<'a> {
     }
 }
 
-/// The code unit of `\u` and four hexadecimal digits at the start of a text.
+/// The code unit of `\u` and four hexadecimal digits at the start of `rest`.
 #[inline]
 fn unit(rest: &[u8]) -> Option<u16> {
     let digits = rest.strip_prefix(b"\\u")?.get(..4)?;
@@ -93,8 +93,8 @@ fn unit(rest: &[u8]) -> Option<u16> {
     digits.iter().try_fold(0, |unit, byte| Some(unit << 4 | digit(byte)?))
 }
 
-/// How many bytes of UTF-8 the inside of a string stands for. An escape that is none counts one byte and what is behind
-/// its first two bytes.
+/// The decoded length of the content of a string in bytes of UTF-8. An invalid escape counts one byte, plus the bytes
+/// after its first two.
 #[must_use]
 pub fn decoded_len(inside: &[u8]) -> usize {
     Pieces::new(inside).map(|piece| piece.decoded_len()).sum()

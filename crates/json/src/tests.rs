@@ -1,4 +1,4 @@
-//! Tokens and pieces, compared with what `serde_json` reads.
+//! Tokens and pieces, compared with the results of `serde_json`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::*;
 
-/// Runs a property with a seed that is printed when it fails; `KEEPFAST_TEST_SEED` (64 hexadecimal digits) repeats a run.
+/// Runs a property with a seed, printed on failure; `KEEPFAST_TEST_SEED` (64 hexadecimal digits) repeats a run.
 fn holds<T: std::fmt::Debug>(values: impl Strategy<Value = T>, property: impl Fn(T)) {
     let seed = std::env::var("KEEPFAST_TEST_SEED").unwrap_or_else(|_| {
         let word = || format!("{:016x}", std::hash::RandomState::new().build_hasher().finish());
@@ -62,7 +62,7 @@ fn decoded(inside: &[u8]) -> String {
     String::from_utf16(&units).unwrap()
 }
 
-/// The value that begins with a token.
+/// Parses the value that begins with `token`.
 fn value(tokens: &mut Tokens<'_>, token: Token<'_>) -> Value {
     match token.kind {
         Kind::String { escaped } => {
@@ -101,11 +101,11 @@ fn value(tokens: &mut Tokens<'_>, token: Token<'_>) -> Value {
 }
 
 #[test]
-fn tokens_of_any_json_make_the_value_that_serde_reads() {
+fn tokens_build_the_value_that_serde_parses() {
     holds((any_json(), any::<bool>()), |(expected, pretty)| {
         let text = if pretty { serde_json::to_string_pretty(&expected) } else { serde_json::to_string(&expected) };
         let text = text.unwrap();
-        // What serde reads: a float may be read as its neighbour.
+        // Parsed by serde again: serde may read a float as its neighbour.
         let expected: Value = serde_json::from_str(&text).unwrap();
         let mut tokens = Tokens::new(text.as_bytes());
         let first = tokens.next().unwrap();
@@ -117,7 +117,7 @@ fn tokens_of_any_json_make_the_value_that_serde_reads() {
 }
 
 #[test]
-fn escapes_count_as_many_bytes_as_what_they_stand_for() {
+fn decoded_len_counts_the_bytes_of_escaped_characters() {
     holds(".{0,20}", |text| {
         for inside in [escaped(&text), serde_json::to_string(&text).unwrap()] {
             let inside = inside.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(&inside);
@@ -128,7 +128,7 @@ fn escapes_count_as_many_bytes_as_what_they_stand_for() {
 }
 
 #[test]
-fn any_bytes_are_split_without_loss() {
+fn any_bytes_are_tokenised_without_loss() {
     let bytes = prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(&b"\"\\{}[],: \nu0a"[..])], 0..200);
     holds(bytes, |bytes| {
         let mut behind = 0;
@@ -157,7 +157,7 @@ fn any_bytes_are_split_without_loss() {
 }
 
 #[test]
-fn strings_end_at_their_quote_and_not_at_an_escaped_one() {
+fn an_escaped_quote_does_not_end_a_string() {
     for (text, inside, terminated) in [
         (r#""""#, "", true),
         (r#""a"#, "a", false),
@@ -175,7 +175,7 @@ fn strings_end_at_their_quote_and_not_at_an_escaped_one() {
 }
 
 #[test]
-fn what_is_no_escape_is_named_with_its_two_bytes() {
+fn an_invalid_escape_is_a_piece_of_two_bytes() {
     for (inside, pieces) in [
         (r"\u12", vec![Piece::Invalid(br"\u"), Piece::Plain(b"12")]),
         (r"\u+123", vec![Piece::Invalid(br"\u"), Piece::Plain(b"+123")]),
@@ -187,7 +187,7 @@ fn what_is_no_escape_is_named_with_its_two_bytes() {
 }
 
 #[test]
-fn values_are_skipped_whole_and_a_word_can_be_taken_in_part() {
+fn skip_value_skips_one_value_and_resume_at_splits_a_word() {
     let mut tokens = Tokens::new(br#" {"a":[1,{}]} ,[ 2 "#);
     assert_eq!((tokens.skip_value(), tokens.depth()), (&br#"{"a":[1,{}]}"#[..], 0));
     assert_eq!(tokens.skip_value(), b"", "a comma begins no value");

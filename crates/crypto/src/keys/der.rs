@@ -1,4 +1,4 @@
-//! As much of DER (X.690) as keys, certificates and requests need: elements with definite lengths.
+//! The subset of DER (X.690) for keys, certificates and requests: elements with definite lengths.
 
 use crate::secret::SecretBytes;
 
@@ -10,13 +10,13 @@ pub const SEQUENCE: u8 = 0x30;
 pub struct Element<'a> {
     /// Its tag.
     pub tag: u8,
-    /// What is inside.
+    /// Its content, without tag and length.
     pub content: &'a [u8],
-    /// With its tag and length.
+    /// The element with its tag and length.
     pub whole: &'a [u8],
 }
 
-/// The first element, and what follows it.
+/// The first element and the bytes after it.
 #[must_use]
 pub fn read(der: &[u8]) -> Option<(Element<'_>, &[u8])> {
     let (&tag, rest) = der.split_first()?;
@@ -33,14 +33,14 @@ pub fn read(der: &[u8]) -> Option<(Element<'_>, &[u8])> {
     Some((Element { tag, content, whole: &der[..der.len() - rest.len()] }, rest))
 }
 
-/// The one element that `der` is.
+/// Reads `der` as exactly one element with this tag.
 #[must_use]
 pub fn whole(der: &[u8], tag: u8) -> Option<Element<'_>> {
     let (element, rest) = read(der)?;
     (rest.is_empty() && element.tag == tag).then_some(element)
 }
 
-/// All elements of a content.
+/// All elements of `content`.
 #[must_use]
 pub fn children(mut content: &[u8]) -> Option<Vec<Element<'_>>> {
     let mut found = Vec::new();
@@ -52,7 +52,7 @@ pub fn children(mut content: &[u8]) -> Option<Vec<Element<'_>>> {
     Some(found)
 }
 
-/// An element of a tag and a content.
+/// Encodes an element.
 #[must_use]
 pub fn write(tag: u8, content: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(content.len() + 5);
@@ -70,7 +70,7 @@ pub fn write(tag: u8, content: &[u8]) -> Vec<u8> {
     out
 }
 
-/// INTEGER of a number that is not negative, from its bytes.
+/// Encodes a non-negative number as INTEGER, from its big-endian bytes.
 #[must_use]
 pub fn write_number(big_endian: &[u8]) -> Vec<u8> {
     let zeros = big_endian.iter().take_while(|byte| **byte == 0).count();
@@ -79,7 +79,7 @@ pub fn write_number(big_endian: &[u8]) -> Vec<u8> {
     write(0x02, &[sign, digits].concat())
 }
 
-/// PKCS#8 (RFC 5208) of a private key in the form of its family, with the AlgorithmIdentifier of it.
+/// Encodes a PKCS#8 key (RFC 5208) from its AlgorithmIdentifier and the private key in the format of its family.
 #[must_use]
 pub fn write_pkcs8(algorithm: &[u8], private_key: &[u8]) -> SecretBytes {
     let key = SecretBytes::new(write(0x04, private_key));
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn written_elements_are_read_back() {
         for length in [0, 1, 0x7f, 0x80, 0xff, 0x100, 0xffff, 0x1_0000] {
             let content = vec![7; length];
             let der = write(SEQUENCE, &content);

@@ -7,7 +7,7 @@ use super::evp;
 /// A hash function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Hash {
-    /// SHA-1, for signatures that must match old ones.
+    /// SHA-1, for compatibility with old signatures.
     Sha1,
     /// SHA-224.
     Sha224,
@@ -41,7 +41,7 @@ impl Hash {
         Self::Sha3_512,
     ];
 
-    /// Its name in the API, as in Vault's transit documentation.
+    /// Its name in the API, from Vault's transit documentation.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -57,7 +57,7 @@ impl Hash {
         }
     }
 
-    /// The hash function of that name.
+    /// The hash function with that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|hash| hash.name() == name)

@@ -8,7 +8,7 @@ use crate::secret::SecretBytes;
 /// DER of the object identifier id-ecPublicKey.
 const EC_PUBLIC_KEY: &[u8] = &[6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
 
-/// A curve of NIST.
+/// A NIST curve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Curve {
     /// P-224, also secp224r1; for certificates only.
@@ -22,10 +22,10 @@ pub enum Curve {
 }
 
 impl Curve {
-    /// All of them.
+    /// All curves.
     pub const ALL: [Self; 4] = [Self::P224, Self::P256, Self::P384, Self::P521];
 
-    /// Its name with NIST, which the API shows.
+    /// Its NIST name, which the API uses.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -36,7 +36,7 @@ impl Curve {
         }
     }
 
-    /// Bytes of a coordinate, and of each half of a signature.
+    /// Bytes of a coordinate and of each half of a signature.
     #[must_use]
     pub fn size(self) -> usize {
         match self {
@@ -67,17 +67,17 @@ impl Curve {
     }
 }
 
-/// How a signature is written.
+/// The encoding of a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Marshaling {
-    /// DER of the two numbers (RFC 3279).
+    /// DER of both numbers (RFC 3279).
     #[default]
     Asn1,
-    /// Both numbers at full width, one behind the other (RFC 7518).
+    /// Both numbers at full width, concatenated (RFC 7518).
     Jws,
 }
 
-/// A key pair on a curve, or a public key alone. Wiped by the library when dropped.
+/// A key pair on a curve, or only a public key. The library wipes it when it is dropped.
 pub type EcKey = AsymmetricKey<Curve>;
 
 impl Parameters for Curve {
@@ -86,7 +86,7 @@ impl Parameters for Curve {
 }
 
 impl EcKey {
-    /// A new private key, as PKCS#8.
+    /// Generates a private key, returned as PKCS#8.
     ///
     /// # Errors
     /// When the library fails.
@@ -102,10 +102,10 @@ impl EcKey {
         Self::checked(Pkey::from_pkcs8(der)?, curve, true)
     }
 
-    /// PKCS#8 of a bare private number, big-endian.
+    /// Encodes a bare private number, big-endian, as PKCS#8.
     ///
     /// # Errors
-    /// When it is no private key on this curve.
+    /// When it is not a private key on this curve.
     pub fn pkcs8_from_number(curve: Curve, number: &[u8]) -> Result<SecretBytes, KeyError> {
         let digits = &number[number.iter().take_while(|byte| **byte == 0).count()..];
         let missing = curve.size().checked_sub(digits.len()).ok_or(KeyError::Malformed)?;
@@ -119,7 +119,7 @@ impl EcKey {
     /// Reads a private key from an ECPrivateKey (RFC 5915) that names its curve.
     ///
     /// # Errors
-    /// When it is malformed, or on a curve that is none of NIST's.
+    /// When it is malformed, or not on a NIST curve.
     pub fn from_sec1(der: &[u8]) -> Result<Self, KeyError> {
         let whole = der::whole(der, der::SEQUENCE).ok_or(KeyError::Malformed)?;
         let parts = der::children(whole.content).ok_or(KeyError::Malformed)?;
@@ -128,17 +128,17 @@ impl EcKey {
         Self::wrapping(curve, der)
     }
 
-    /// The key of an ECPrivateKey, read as PKCS#8.
+    /// Reads an ECPrivateKey by wrapping it in PKCS#8.
     fn wrapping(curve: Curve, sec1: &[u8]) -> Result<Self, KeyError> {
         let algorithm = der::write(der::SEQUENCE, &[EC_PUBLIC_KEY, curve.oid()].concat());
         Self::from_pkcs8(curve, der::write_pkcs8(&algorithm, sec1).expose())
     }
 
-    /// Reads a public key from a SubjectPublicKeyInfo that names its curve and has its point uncompressed:
-    /// curves spelt out as parameters are how forged ones come in (CVE-2020-0601).
+    /// Reads a public key from a SubjectPublicKeyInfo with a named curve and an uncompressed point: explicit
+    /// curve parameters allow forged curves (CVE-2020-0601).
     ///
     /// # Errors
-    /// When it is malformed, on another curve or written in another way.
+    /// When it is malformed, on another curve or encoded in another way.
     pub fn from_spki(curve: Curve, der: &[u8]) -> Result<Self, KeyError> {
         let key = Self::checked(Pkey::from_spki(der)?, curve, false)?;
         if key.spki()? == der { Ok(key) } else { Err(KeyError::Malformed) }
@@ -155,7 +155,7 @@ impl EcKey {
         self.parameters
     }
 
-    /// Signs a digest; what is longer than the curve's order is cut, as FIPS 186-5 says.
+    /// Signs a digest. A digest longer than the curve's order is truncated (FIPS 186-5).
     ///
     /// # Errors
     /// When there is only a public key.
@@ -167,7 +167,7 @@ impl EcKey {
         }
     }
 
-    /// Whether `signature` is one of `digest` by this key.
+    /// Whether `signature` is a signature of `digest` by this key.
     ///
     /// # Errors
     /// [`KeyError::Malformed`] when an ASN.1 signature is not DER of two numbers.
@@ -181,11 +181,11 @@ impl EcKey {
         self.key.verify(Scheme::Ecdsa, digest, &der)
     }
 
-    /// The shared secret with another's public key: the x coordinate. Derive keys from it, never use it
-    /// as one.
+    /// The shared secret with another public key: the x coordinate. Derive keys from it, never use it
+    /// as a key.
     ///
     /// # Errors
-    /// When there is only a public key, or the other is on another curve.
+    /// When this is only a public key, or the other key is on another curve.
     pub fn agree(&self, peer: &Self) -> Result<SecretBytes, KeyError> {
         let key = self.private_key()?;
         if self.parameters == peer.parameters { key.agree(&peer.key) } else { Err(KeyError::WrongKind) }

@@ -1,4 +1,4 @@
-//! Ed25519 (RFC 8032), plain and derived.
+//! Ed25519 (RFC 8032), with and without key derivation.
 
 use super::KeyError;
 use crate::kdf;
@@ -8,16 +8,16 @@ use crate::secret::Secret;
 use aws_lc_rs::encoding::{AsBigEndian, Curve25519SeedBin};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 
-/// A key pair, or a public key alone. Wiped by the library when dropped.
+/// A key pair, or only a public key. The library wipes it when it is dropped.
 pub struct Ed25519Key {
     pair: Option<Ed25519KeyPair>,
     public: [u8; 32],
 }
 
-/// DER of everything in front of the seed in PKCS#8 of an Ed25519 key.
+/// DER in front of the seed in PKCS#8 of an Ed25519 key.
 const PKCS8_PREFIX: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 
-/// DER of everything in front of the 32 bytes of an Ed25519 SubjectPublicKeyInfo.
+/// DER in front of the 32 bytes of an Ed25519 SubjectPublicKeyInfo.
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 impl Ed25519Key {
@@ -30,7 +30,7 @@ impl Ed25519Key {
     /// The key pair of a seed.
     ///
     /// # Errors
-    /// When `seed` has not 32 bytes.
+    /// When `seed` is not 32 bytes long.
     pub fn from_seed(seed: &[u8]) -> Result<Self, KeyError> {
         let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| KeyError::Malformed)?;
         let public = pair.public_key().as_ref().try_into().map_err(|_| KeyError::Failed)?;
@@ -40,15 +40,15 @@ impl Ed25519Key {
     /// A public key, which can only verify.
     ///
     /// # Errors
-    /// When `public` has not 32 bytes.
+    /// When `public` is not 32 bytes long.
     pub fn from_public(public: &[u8]) -> Result<Self, KeyError> {
         Ok(Self { pair: None, public: public.try_into().map_err(|_| KeyError::Malformed)? })
     }
 
-    /// The public key in a SubjectPublicKeyInfo (RFC 8410).
+    /// Reads the public key from a SubjectPublicKeyInfo (RFC 8410).
     ///
     /// # Errors
-    /// When it is another kind of key.
+    /// When it is not an Ed25519 key.
     pub fn public_from_spki(der: &[u8]) -> Result<[u8; 32], KeyError> {
         let public = der.strip_prefix(&SPKI_PREFIX).ok_or(KeyError::Malformed)?;
         public.try_into().map_err(|_| KeyError::Malformed)
@@ -60,10 +60,10 @@ impl Ed25519Key {
         [SPKI_PREFIX.as_slice(), &self.public].concat()
     }
 
-    /// The seed in a PKCS#8 document (RFC 5208 or RFC 5958).
+    /// Reads the seed from a PKCS#8 document (RFC 5208 or RFC 5958).
     ///
     /// # Errors
-    /// When it is not an Ed25519 key, or its two halves do not belong together.
+    /// When it is not an Ed25519 key, or its public half does not match the seed.
     pub fn seed_from_pkcs8(der: &[u8]) -> Result<Locked<32>, KeyError> {
         let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map_err(|_| KeyError::Malformed)?;
         let seed = pair.seed().map_err(|_| KeyError::Failed)?;
@@ -71,10 +71,10 @@ impl Ed25519Key {
         Locked::from_slice(bytes.as_ref()).ok_or(KeyError::Malformed)
     }
 
-    /// PKCS#8 of a seed (RFC 8410), as other software imports it.
+    /// Encodes a seed as PKCS#8 (RFC 8410), for import by other software.
     ///
     /// # Errors
-    /// When `seed` has not 32 bytes.
+    /// When `seed` is not 32 bytes long.
     pub fn pkcs8(seed: &[u8]) -> Result<Secret<Vec<u8>>, KeyError> {
         if seed.len() != 32 {
             return Err(KeyError::Malformed);
@@ -85,11 +85,11 @@ impl Ed25519Key {
         Ok(Secret::new(der))
     }
 
-    /// The key pair that `context` derives from the key with this seed: HKDF-SHA-256 without salt over
-    /// seed and public key, as Vault does it.
+    /// Derives the key pair for `context` from the key with this seed: HKDF-SHA-256 without salt over
+    /// seed and public key, like Vault.
     ///
     /// # Errors
-    /// When `seed` has not 32 bytes.
+    /// When `seed` is not 32 bytes long.
     pub fn derive(seed: &[u8], context: &[u8]) -> Result<Self, KeyError> {
         let parent = Self::from_seed(seed)?;
         let mut derived = Locked::<32>::zeroed();
@@ -106,7 +106,7 @@ impl Ed25519Key {
         Ok(pair.sign(message).as_ref().to_vec())
     }
 
-    /// Whether `signature` is one of `message` by this key.
+    /// Whether `signature` is a signature of `message` by this key.
     #[must_use]
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ED25519, &self.public).verify(message, signature).is_ok()
@@ -118,7 +118,7 @@ impl Ed25519Key {
         &self.public
     }
 
-    /// The private key as it is exported: the seed, then the public key.
+    /// The private key in the format of an export: the seed, then the public key.
     #[must_use]
     pub fn exported(&self, seed: &[u8]) -> Secret<Vec<u8>> {
         let mut both = Vec::with_capacity(64);

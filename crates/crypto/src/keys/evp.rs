@@ -1,8 +1,8 @@
-//! A safe face on the parts of aws-lc that aws-lc-rs does not show: RSA and ECDSA with any digest
+//! A safe interface to the parts of aws-lc that aws-lc-rs does not expose: RSA and ECDSA with any digest
 //! (or none), OAEP with any digest, key formats, SHA-3 of every size, HMAC.
 //!
 //! The only file of Keepfast that calls C. Each block says why it is sound; the rest of the crate sees
-//! [`Pkey`], [`digest`] and [`hmac`] only.
+//! only [`Pkey`], [`digest`] and [`hmac`].
 #![allow(unsafe_code)]
 
 use super::digest::Hash;
@@ -13,10 +13,10 @@ use std::ffi::c_int;
 use std::mem::MaybeUninit;
 use std::ptr::{NonNull, null, null_mut};
 
-/// A key pair or a public key, RSA or elliptic curve. Wiped by the library when dropped.
+/// A key pair or a public key, RSA or elliptic curve. The library wipes it when it is dropped.
 pub(super) struct Pkey(NonNull<c::EVP_PKEY>);
 
-// SAFETY: an `EVP_PKEY` is not changed after it is made (aws-lc's `evp.h`: "EVP_PKEY functions that
+// SAFETY: an `EVP_PKEY` is not changed after its creation (aws-lc's `evp.h`: "EVP_PKEY functions that
 // take a const pointer are thread-safe"); its reference count and caches are synchronised inside.
 unsafe impl Send for Pkey {}
 // SAFETY: as above.
@@ -24,12 +24,12 @@ unsafe impl Sync for Pkey {}
 
 impl Drop for Pkey {
     fn drop(&mut self) {
-        // SAFETY: this is the one owner of a key that the library made.
+        // SAFETY: this is the one owner of a key that the library created.
         unsafe { c::EVP_PKEY_free(self.0.as_ptr()) }
     }
 }
 
-/// What kind of key a [`Pkey`] is.
+/// The kind of a [`Pkey`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// RSA with a modulus of this many bits.
@@ -44,19 +44,19 @@ pub(super) const P256: c_int = c::NID_X9_62_prime256v1;
 pub(super) const P384: c_int = c::NID_secp384r1;
 pub(super) const P521: c_int = c::NID_secp521r1;
 
-/// How a digest becomes a signature.
+/// The signature scheme.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Scheme {
     /// ECDSA, ASN.1 encoded.
     Ecdsa,
-    /// RSASSA-PKCS1-v1_5; without a hash the input is padded as it is.
+    /// RSASSA-PKCS1-v1_5; without a hash the input is padded unchanged.
     Pkcs1(Option<Hash>),
     /// RSASSA-PSS, MGF1 with the same hash.
     Pss(Hash, SaltLength),
 }
 
 impl Pkey {
-    /// A new RSA key. Takes from 50 ms (2048 bits) to seconds (4096): not on a thread that serves.
+    /// Generates an RSA key. Takes 50 ms (2048 bits) to seconds (4096): not on a thread that serves requests.
     pub(super) fn generate_rsa(bits: u32) -> Result<Self, KeyError> {
         let bits = c_int::try_from(bits).map_err(|_| KeyError::Unsupported)?;
         // SAFETY: every pointer is checked before it is used and freed on every way out, except the RSA
@@ -79,7 +79,7 @@ impl Pkey {
         }
     }
 
-    /// A new key on a curve.
+    /// Generates a key on a curve.
     pub(super) fn generate_on(curve: c_int) -> Result<Self, KeyError> {
         // SAFETY: as in `generate_rsa`.
         unsafe {
@@ -95,12 +95,12 @@ impl Pkey {
         }
     }
 
-    /// Reads a private key, DER of PKCS#8 (RFC 5208), and checks it.
+    /// Reads and checks a private key from DER of PKCS#8 (RFC 5208).
     pub(super) fn from_pkcs8(der: &[u8]) -> Result<Self, KeyError> {
         // SAFETY: `parse` hands over a valid reader of `der`.
         let key = parse(der, |reader| unsafe { c::EVP_parse_private_key(reader) })?;
-        // A curve's key that came without its public half shall not be written without it.
-        // SAFETY: nobody else knows the key yet; the `get0` pointer is checked and lives as long as it.
+        // A curve's key that came without its public half must be written with it.
+        // SAFETY: nothing else refers to the key yet; the `get0` pointer is checked and lives as long as it.
         unsafe {
             let ec = c::EVP_PKEY_get0_EC_KEY(key.0.as_ptr());
             if !ec.is_null() {
@@ -110,13 +110,13 @@ impl Pkey {
         Ok(c_errors_cleared(key))
     }
 
-    /// Reads a public key, DER of a SubjectPublicKeyInfo (RFC 5280).
+    /// Reads a public key from DER of a SubjectPublicKeyInfo (RFC 5280).
     pub(super) fn from_spki(der: &[u8]) -> Result<Self, KeyError> {
         // SAFETY: `parse` hands over a valid reader of `der`.
         parse(der, |reader| unsafe { c::EVP_parse_public_key(reader) })
     }
 
-    /// What kind of key this is, if it is RSA or on a curve.
+    /// The kind of the key, if it is RSA or on a curve.
     pub(super) fn kind(&self) -> Option<Kind> {
         // SAFETY: the key is valid; `get0` pointers live as long as it and are checked.
         unsafe {
@@ -164,7 +164,7 @@ impl Pkey {
     /// Signs a digest.
     pub(super) fn sign(&self, scheme: Scheme, digest: &[u8]) -> Result<Vec<u8>, KeyError> {
         let context = Context::new(self)?;
-        // SAFETY: the context is valid; the library writes at most `length` bytes, which it is told are there.
+        // SAFETY: the context is valid; the library writes at most `length` bytes, the size of the buffer.
         unsafe {
             done(c::EVP_PKEY_sign_init(context.0.as_ptr()))?;
             context.set(scheme)?;
@@ -177,7 +177,7 @@ impl Pkey {
         }
     }
 
-    /// Whether `signature` is one of `digest` by this key.
+    /// Whether `signature` is a signature of `digest` by this key.
     pub(super) fn verify(&self, scheme: Scheme, digest: &[u8], signature: &[u8]) -> Result<bool, KeyError> {
         let context = Context::new(self)?;
         // SAFETY: the context is valid; pointers and lengths belong together.
@@ -304,7 +304,7 @@ impl Context {
 pub(super) fn digest(hash: Hash, data: &[u8]) -> Vec<u8> {
     let mut out = vec![0; MAX_DIGEST];
     let mut length = 0;
-    // SAFETY: `out` has room for the longest digest there is; pointer and length of `data` belong together.
+    // SAFETY: `out` has room for the longest digest; pointer and length of `data` belong together.
     let answer = unsafe {
         c::EVP_Digest(data.as_ptr().cast(), data.len(), out.as_mut_ptr(), &raw mut length, md(hash), null_mut())
     };
@@ -318,8 +318,8 @@ pub(super) fn hmac(hash: Hash, key: &[u8], data: &[u8]) -> Vec<u8> {
     let mut out = vec![0; MAX_DIGEST];
     let mut length = 0;
     let (key, key_length) = (key.as_ptr().cast(), key.len());
-    // SAFETY: as in `digest`. An empty slice has a dangling, not a null pointer, which HMAC would take
-    // for "the key of before".
+    // SAFETY: as in `digest`. An empty slice has a dangling and not a null pointer; HMAC would take a null
+    // pointer for "the previous key".
     let answer =
         unsafe { c::HMAC(md(hash), key, key_length, data.as_ptr(), data.len(), out.as_mut_ptr(), &raw mut length) };
     assert!(!answer.is_null(), "an HMAC of bytes in memory cannot fail");
@@ -327,7 +327,7 @@ pub(super) fn hmac(hash: Hash, key: &[u8], data: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The mark of a key on a curve that was read without its public half.
+/// The flag of a key on a curve that was read without its public half.
 const NO_PUBLIC_KEY: std::ffi::c_uint = c::EC_PKEY_NO_PUBKEY as std::ffi::c_uint;
 
 /// Bytes of the longest digest (SHA-512).
@@ -358,13 +358,13 @@ fn parse(der: &[u8], read: impl FnOnce(*mut c::CBS) -> *mut c::EVP_PKEY) -> Resu
     c_errors_cleared(key)
 }
 
-/// Collects what `write` writes, which answers 1 for success.
+/// Collects the output of `write`, which returns 1 for success.
 fn marshal(write: impl FnOnce(*mut c::CBB) -> c_int) -> Result<Vec<u8>, KeyError> {
     let mut writer = MaybeUninit::<c::CBB>::zeroed();
     let mut out = null_mut();
     let mut length = 0;
-    // SAFETY: `CBB_init` makes the writer valid, `CBB_finish` or `CBB_cleanup` ends it. What finish
-    // hands over is `length` bytes of the library's, copied and then freed, which also wipes them.
+    // SAFETY: `CBB_init` makes the writer valid, `CBB_finish` or `CBB_cleanup` frees it. `CBB_finish`
+    // returns `length` bytes of the library's, which are copied and then freed, which also wipes them.
     unsafe {
         done(c::CBB_init(writer.as_mut_ptr(), 2048))?;
         if write(writer.as_mut_ptr()) != 1 || c::CBB_finish(writer.as_mut_ptr(), &raw mut out, &raw mut length) != 1 {
@@ -385,7 +385,7 @@ fn done(answer: c_int) -> Result<(), KeyError> {
     if answer == 1 { Ok(()) } else { Err(failed()) }
 }
 
-/// The one error of a failed operation; the library's own error queue of the thread is emptied.
+/// The one error of a failed operation; clears the library's error queue of the thread.
 fn failed() -> KeyError {
     c_errors_cleared(KeyError::Failed)
 }

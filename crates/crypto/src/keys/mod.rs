@@ -1,8 +1,8 @@
-//! The keys that callers name: one algorithm family a file, one row of [`KeyKind`] a type.
+//! The keys that callers name: one file per algorithm family, one row of [`KeyKind`] per type.
 //!
-//! Every operation with a private key is done by aws-lc; XChaCha20-Poly1305 alone, which it lacks and
-//! which is constant-time by nature, comes from another library. A key is kept as its *material*
-//! (secret bytes in the one form of its family) and used as a [`Key`], prepared once.
+//! aws-lc does every operation with a private key. It lacks XChaCha20-Poly1305, which comes from
+//! another library and is constant-time by design. A key is stored as its *material* (secret bytes in
+//! the one format of its family) and used as a [`Key`], prepared once.
 //!
 //! | family | material | public half |
 //! |---|---|---|
@@ -38,7 +38,7 @@ use mlkem::{MlKem, MlKemKey};
 use rsa::RsaKey;
 use symmetric::{Cipher, SymmetricKey};
 
-/// Why an operation with a key failed. No variant tells anything of the key or of a plaintext.
+/// Why an operation with a key failed. No variant reveals the key or a plaintext.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// The bytes are not a key of this format.
@@ -50,10 +50,10 @@ pub enum KeyError {
     /// Decryption failed: key, associated data or ciphertext differ from what was sealed.
     #[error("message authentication failed")]
     Unauthentic,
-    /// A private key is needed and only the public half is here.
+    /// The operation needs a private key, and there is only the public half.
     #[error("only a public key")]
     PublicOnly,
-    /// The digest has not the length of its hash function.
+    /// The digest does not have the length of its hash function.
     #[error("input must be hashed with given hash")]
     WrongDigestSize,
     /// The salt does not fit into the modulus.
@@ -67,19 +67,19 @@ pub enum KeyError {
     Failed,
 }
 
-/// How long the salt of a PSS signature is.
+/// The length of the salt of a PSS signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SaltLength {
-    /// As long as fits when signing; whatever is there when verifying.
+    /// The maximum length for a signature; any length for verification.
     #[default]
     Auto,
-    /// As long as the digest.
+    /// The length of the digest.
     Hash,
     /// This many bytes.
     Bytes(u16),
 }
 
-/// Which algorithm a key is for.
+/// The algorithm of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KeyKind {
     /// A symmetric cipher.
@@ -88,7 +88,7 @@ pub enum KeyKind {
     Ed25519,
     /// ECDSA signatures and ECDH.
     Ecdsa(Curve),
-    /// RSA signatures and encryption, by bits of the modulus.
+    /// RSA signatures and encryption, with the bits of the modulus.
     Rsa(u16),
     /// HMAC only.
     Hmac,
@@ -98,11 +98,11 @@ pub enum KeyKind {
     MlKem(MlKem),
 }
 
-/// Shortest and longest HMAC key in bytes.
+/// Minimum and maximum length of an HMAC key in bytes.
 pub const HMAC_KEY_SIZES: std::ops::RangeInclusive<usize> = 32..=512;
 
 impl KeyKind {
-    /// Every kind with its name in the API.
+    /// Every kind and its name in the API.
     pub const ALL: [(Self, &'static str); 19] = [
         (Self::Symmetric(Cipher::Aes128Gcm), "aes128-gcm96"),
         (Self::Symmetric(Cipher::Aes256Gcm), "aes256-gcm96"),
@@ -132,7 +132,7 @@ impl KeyKind {
         row.map_or("rsa", |(_, name)| name)
     }
 
-    /// The kind of that name.
+    /// The kind with that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|(_, known)| *known == name).map(|(kind, _)| kind)
@@ -150,7 +150,7 @@ impl KeyKind {
         matches!(self, Self::Ed25519 | Self::Ecdsa(_) | Self::Rsa(_) | Self::MlDsa(_))
     }
 
-    /// Whether a key for a context can be derived from it.
+    /// Whether it supports key derivation from a context.
     #[must_use]
     pub fn derives(self) -> bool {
         matches!(self, Self::Symmetric(_) | Self::Ed25519)
@@ -168,13 +168,13 @@ impl KeyKind {
         !matches!(self, Self::Symmetric(_) | Self::Hmac)
     }
 
-    /// Whether one operation takes so long (milliseconds) that many of them in a row must let others run in between.
+    /// Whether one operation takes milliseconds, so that a batch of them must yield to other tasks.
     #[must_use]
     pub fn is_slow_to_use(self) -> bool {
         matches!(self, Self::Rsa(_) | Self::MlDsa(_))
     }
 
-    /// Whether making one takes so long that it must not happen on a thread that serves requests.
+    /// Whether generation takes so long that it must not run on a thread that serves requests.
     #[must_use]
     pub fn is_slow_to_generate(self) -> bool {
         matches!(self, Self::Rsa(_))
@@ -183,15 +183,15 @@ impl KeyKind {
 
 /// A key, prepared for use. Wiped when dropped.
 pub enum Key {
-    /// Of a symmetric cipher.
+    /// A symmetric cipher.
     Symmetric(SymmetricKey),
     /// Ed25519.
     Ed25519(Ed25519Key),
-    /// On a NIST curve.
+    /// A NIST curve.
     Ecdsa(EcKey),
     /// RSA.
     Rsa(RsaKey),
-    /// For HMAC; the material itself.
+    /// HMAC; the material itself.
     Hmac(SecretBytes),
     /// ML-DSA.
     MlDsa(MlDsaKey),
@@ -200,7 +200,7 @@ pub enum Key {
 }
 
 impl Key {
-    /// New material for a key. `hmac_size` is the length of an HMAC key in bytes.
+    /// Generates the material of a key. `hmac_size` is the length of an HMAC key in bytes.
     ///
     /// # Errors
     /// When the library fails, or the size is out of [`HMAC_KEY_SIZES`].
@@ -241,7 +241,7 @@ impl Key {
     /// Prepares a public key from a SubjectPublicKeyInfo.
     ///
     /// # Errors
-    /// When it is not one of this kind, or the kind has none.
+    /// When it is not a public key of this kind, or the kind has none.
     pub fn load_public(kind: KeyKind, spki: &[u8]) -> Result<Self, KeyError> {
         Ok(match kind {
             KeyKind::Ed25519 => Self::Ed25519(Ed25519Key::from_public(&Ed25519Key::public_from_spki(spki)?)?),
@@ -254,7 +254,7 @@ impl Key {
     /// The public key as DER of a SubjectPublicKeyInfo.
     ///
     /// # Errors
-    /// When the kind has none that certificates know.
+    /// When the kind has no public key in that format.
     pub fn spki(&self) -> Result<Vec<u8>, KeyError> {
         match self {
             Self::Rsa(key) => key.spki(),
@@ -264,8 +264,8 @@ impl Key {
         }
     }
 
-    /// The material of a key that came from outside: PKCS#8 for those with a public half, else the key
-    /// itself. What it returns loads.
+    /// Converts an imported key to material: PKCS#8 for kinds with a public half, else the key itself.
+    /// [`load`](Self::load) accepts the result.
     ///
     /// # Errors
     /// When it is not a key of this kind.
@@ -273,7 +273,7 @@ impl Key {
         if kind == KeyKind::Ed25519 {
             return Ok(SecretBytes::new(Ed25519Key::seed_from_pkcs8(imported)?.expose().to_vec()));
         }
-        // Written anew, so that the stored form is ours and not whatever the importer's software made.
+        // Encoded again, so that the stored format does not depend on the software of the importer.
         Ok(match Self::load(kind, imported)? {
             Self::Ecdsa(key) => key.pkcs8()?,
             Self::Rsa(key) => key.pkcs8()?,

@@ -1,16 +1,16 @@
-//! What RSA keys and keys on curves have in common: how they are written.
+//! What RSA keys and keys on curves share: their encodings.
 
 use super::evp::Pkey;
 use super::{KeyError, pem};
 use crate::secret::{SecretBytes, SecretString};
 
-/// What keys of a kind differ in.
+/// The properties of a family of keys.
 pub trait Parameters {
-    /// The label of a private key in PEM, in the form that is older than PKCS#8.
+    /// The PEM label of a private key in the format that is older than PKCS#8.
     const PEM_LABEL: &'static str;
 }
 
-/// A key pair, or a public key alone. Wiped by the library when dropped.
+/// A key pair, or only a public key. The library wipes it when it is dropped.
 pub struct AsymmetricKey<P> {
     pub(super) key: Pkey,
     pub(super) parameters: P,
@@ -22,7 +22,7 @@ impl<P: Parameters> AsymmetricKey<P> {
         AsymmetricKey { key, parameters, is_private }
     }
 
-    /// The key for what only a private key can do.
+    /// The key, for operations that need the private half.
     ///
     /// # Errors
     /// When there is only a public key.

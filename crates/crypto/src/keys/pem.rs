@@ -1,11 +1,11 @@
-//! PEM (RFC 7468): keys as text.
+//! PEM (RFC 7468) encoding of keys.
 
 use crate::secret::SecretString;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroize;
 
-/// The PEM of `der`, ending in a newline as Go's `pem.Encode` does.
+/// Encodes `der` as PEM, ending in a newline like Go's `pem.Encode`.
 #[must_use]
 pub fn encode(label: &str, der: &[u8]) -> String {
     let body = STANDARD.encode(der);
@@ -14,7 +14,7 @@ pub fn encode(label: &str, der: &[u8]) -> String {
     out
 }
 
-/// As [`encode`], for what must be wiped.
+/// As [`encode`], for a secret.
 #[must_use]
 pub fn encode_secret(label: &str, der: &[u8]) -> SecretString {
     let mut body = STANDARD.encode(der);
@@ -30,7 +30,7 @@ pub fn decode(text: &str) -> Option<(&str, Vec<u8>)> {
     decode_all(text).next()
 }
 
-/// All PEM blocks in `text`, up to the first that is malformed.
+/// All PEM blocks in `text`, up to the first malformed one.
 pub fn decode_all(mut text: &str) -> impl Iterator<Item = (&str, Vec<u8>)> {
     std::iter::from_fn(move || {
         let (_, rest) = text.split_once("-----BEGIN ")?;
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_cut() {
+    fn refuses_truncated_blocks() {
         let text = encode("X", &[1; 100]);
         for cut in 0..text.len() - 1 {
             assert_eq!(decode(&text[..cut]), None, "cut at {cut}");

@@ -1,4 +1,4 @@
-//! RSA (RFC 8017): signatures by PSS and PKCS#1 v1.5, encryption by OAEP.
+//! RSA (RFC 8017): PSS and PKCS#1 v1.5 signatures, OAEP encryption.
 
 use super::digest::Hash;
 use super::evp::{Kind, Pkey, Scheme};
@@ -6,25 +6,25 @@ use super::pair::{AsymmetricKey, Parameters};
 use super::{KeyError, SaltLength, der};
 use crate::secret::SecretBytes;
 
-/// The largest modulus that is accepted, in bits: beyond, one operation would hold a core for seconds.
+/// The largest accepted modulus in bits: an operation with a larger one would occupy a core for seconds.
 pub const MAX_BITS: u32 = 8192;
 
 /// DER of the AlgorithmIdentifier rsaEncryption.
 const RSA_ENCRYPTION: &[u8] = &[0x30, 0x0d, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 5, 0];
 
-/// How a digest becomes a signature.
+/// The signature scheme.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RsaScheme {
     /// RSASSA-PSS.
     Pss(Hash, SaltLength),
-    /// RSASSA-PKCS1-v1_5; without a hash the input is signed as it is, with no mark of its hash.
+    /// RSASSA-PKCS1-v1_5; without a hash the input is signed unchanged, with no identifier of its hash.
     Pkcs1(Option<Hash>),
 }
 
-/// An RSA key pair, or a public key alone. Wiped by the library when dropped.
+/// An RSA key pair, or only a public key. The library wipes it when it is dropped.
 pub type RsaKey = AsymmetricKey<Modulus>;
 
-/// The bits of a modulus.
+/// The size of a modulus in bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Modulus(u32);
 
@@ -34,7 +34,7 @@ impl Parameters for Modulus {
 }
 
 impl RsaKey {
-    /// A new private key, as PKCS#8. Takes up to seconds: not on a thread that serves requests.
+    /// Generates a private key, returned as PKCS#8. Takes up to seconds: not on a thread that serves requests.
     ///
     /// # Errors
     /// When the library fails.
@@ -45,15 +45,15 @@ impl RsaKey {
     /// Reads a private key from PKCS#8.
     ///
     /// # Errors
-    /// When it is malformed, no RSA key, or not of 2048 to [`MAX_BITS`] bits.
+    /// When it is malformed, not an RSA key, or not of 2048 to [`MAX_BITS`] bits.
     pub fn from_pkcs8(der: &[u8]) -> Result<Self, KeyError> {
         Self::checked(Pkey::from_pkcs8(der)?, true)
     }
 
-    /// PKCS#8 of the numbers of an RSAPrivateKey (RFC 8017, A.1.2), big-endian and in its order: n, e, d, p, q, d mod
-    /// (p-1), d mod (q-1), 1/q mod p.
+    /// Encodes the numbers of an RSAPrivateKey (RFC 8017, A.1.2) as PKCS#8. They are big-endian and in the order of the
+    /// RFC: n, e, d, p, q, d mod (p-1), d mod (q-1), 1/q mod p.
     ///
-    /// # Errors
+    /// When they do not belong together.
     /// When they do not belong together.
     pub fn pkcs8_from_numbers(numbers: [&[u8]; 8]) -> Result<SecretBytes, KeyError> {
         let mut pkcs1 = SecretBytes::new(der::write_number(&[0]));
@@ -96,7 +96,7 @@ impl RsaKey {
     /// Signs a digest.
     ///
     /// # Errors
-    /// [`KeyError::WrongDigestSize`] or [`KeyError::WrongSaltLength`] when those do not fit;
+    /// [`KeyError::WrongDigestSize`] or [`KeyError::WrongSaltLength`] when digest or salt do not fit;
     /// [`KeyError::PublicOnly`] when there is only a public key.
     pub fn sign(&self, scheme: RsaScheme, digest: &[u8]) -> Result<Vec<u8>, KeyError> {
         let key = self.private_key()?;
@@ -104,10 +104,10 @@ impl RsaKey {
         key.sign(scheme.into(), digest)
     }
 
-    /// Whether `signature` is one of `digest` by this key.
+    /// Whether `signature` is a signature of `digest` by this key.
     ///
     /// # Errors
-    /// When the digest has not its hash's size.
+    /// When the digest does not have the size of its hash.
     pub fn verify(&self, scheme: RsaScheme, digest: &[u8], signature: &[u8]) -> Result<bool, KeyError> {
         self.check(scheme, digest)?;
         self.key.verify(scheme.into(), digest, signature)
@@ -124,12 +124,12 @@ impl RsaKey {
     /// Decrypts OAEP with SHA-256.
     ///
     /// # Errors
-    /// [`KeyError::Unauthentic`] for every ciphertext that is not one, without telling why.
+    /// [`KeyError::Unauthentic`] for every invalid ciphertext, without the reason.
     pub fn decrypt(&self, ciphertext: &[u8]) -> Result<SecretBytes, KeyError> {
         self.decrypt_with(Hash::Sha256, ciphertext)
     }
 
-    /// Decrypts OAEP with any hash.
+    /// Decrypts OAEP with `hash`.
     ///
     /// # Errors
     /// As for [`decrypt`](Self::decrypt).
@@ -137,7 +137,7 @@ impl RsaKey {
         self.private_key()?.decrypt_oaep(hash, ciphertext).map_err(|_| KeyError::Unauthentic)
     }
 
-    /// Encrypts OAEP with any hash.
+    /// Encrypts with OAEP and `hash`.
     ///
     /// # Errors
     /// As for [`encrypt`](Self::encrypt).

@@ -1,4 +1,4 @@
-//! Symmetric ciphers with authentication, plain, derived and convergent.
+//! Authenticated symmetric ciphers: plain, derived and convergent.
 //!
 //! A sealed value is `nonce || ciphertext || tag`. AES-GCM: SP 800-38D; ChaCha20-Poly1305: RFC 8439;
 //! XChaCha20-Poly1305: draft-irtf-cfrg-xchacha-03; AES-GCM-SIV: RFC 8452.
@@ -18,15 +18,15 @@ pub enum Cipher {
     Aes128Gcm,
     /// AES-256-GCM with a nonce of 96 bits.
     Aes256Gcm,
-    /// AES-256-GCM-SIV: a repeated nonce tells only that the plaintext is repeated.
+    /// AES-256-GCM-SIV: a repeated nonce reveals only that a plaintext is repeated.
     Aes256GcmSiv,
     /// ChaCha20-Poly1305.
     ChaCha20Poly1305,
-    /// XChaCha20-Poly1305, whose nonce of 192 bits can be random without a limit.
+    /// XChaCha20-Poly1305, whose 192-bit nonce can be random without a limit.
     XChaCha20Poly1305,
 }
 
-/// Bytes of the tag of every cipher here.
+/// Bytes of the tag of every cipher.
 const TAG: usize = 16;
 
 impl Cipher {
@@ -42,8 +42,8 @@ impl Cipher {
         if self == Self::XChaCha20Poly1305 { 24 } else { 12 }
     }
 
-    /// How many values one key may seal under random nonces before two of them are likely enough to be
-    /// equal that the key must be rotated: 2^32 for 96 bits (SP 800-38D, 8.3), no limit for 192.
+    /// How many values one key may seal with random nonces before a repeated nonce is likely enough that
+    /// the key must be rotated: 2^32 for 96 bits (SP 800-38D, 8.3), no limit for 192.
     #[must_use]
     pub fn seal_limit(self) -> Option<u64> {
         (self != Self::XChaCha20Poly1305).then_some(1 << 32)
@@ -54,7 +54,7 @@ impl Cipher {
 pub struct SymmetricKey {
     cipher: Cipher,
     inner: Inner,
-    /// Set for convergent use: the nonce is computed with it from the plaintext.
+    /// Set for convergent encryption: computes the nonce from the plaintext.
     nonce_key: Option<HmacKey>,
 }
 
@@ -67,7 +67,7 @@ impl SymmetricKey {
     /// Prepares a key.
     ///
     /// # Errors
-    /// When `key` has not the cipher's size.
+    /// When `key` does not have the cipher's size.
     pub fn new(cipher: Cipher, key: &[u8]) -> Result<Self, KeyError> {
         let algorithm = match cipher {
             Cipher::Aes128Gcm => &aead::AES_128_GCM,
@@ -83,11 +83,11 @@ impl SymmetricKey {
         Ok(Self { cipher, inner: Inner::Library(aead::LessSafeKey::new(key)), nonce_key: None })
     }
 
-    /// Prepares the key that `context` derives from `key`: HKDF-SHA-256 without salt. A convergent one
-    /// takes 32 bytes more, which key the computation of nonces.
+    /// Prepares the key that `context` derives from `key`: HKDF-SHA-256 without salt. A convergent key
+    /// derives 32 more bytes as the key for computing nonces.
     ///
     /// # Errors
-    /// When `key` has not the cipher's size.
+    /// When `key` does not have the cipher's size.
     pub fn derive(cipher: Cipher, key: &[u8], context: &[u8], convergent: bool) -> Result<Self, KeyError> {
         if key.len() != cipher.key_size() {
             return Err(KeyError::Malformed);
@@ -104,7 +104,7 @@ impl SymmetricKey {
     /// Seals `plaintext`, bound to `aad`.
     ///
     /// # Errors
-    /// When the plaintext is beyond the cipher's limit (64 GiB).
+    /// When the plaintext exceeds the cipher's limit (64 GiB).
     pub fn seal(&self, aad: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, KeyError> {
         let size = self.cipher.nonce_size();
         let mut sealed = Vec::with_capacity(size + plaintext.len() + TAG);
@@ -135,7 +135,7 @@ impl SymmetricKey {
     /// Opens `nonce || ciphertext || tag`.
     ///
     /// # Errors
-    /// [`KeyError::Unauthentic`] when key, associated data or any bit differ from the sealed.
+    /// [`KeyError::Unauthentic`] when key, associated data or any bit differs.
     pub fn open(&self, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, KeyError> {
         let parts = sealed.split_at_checked(self.cipher.nonce_size());
         let (nonce, rest) = parts.ok_or(KeyError::Unauthentic)?;
@@ -159,11 +159,11 @@ impl SymmetricKey {
     }
 }
 
-/// The nonce of convergent encryption: equal for equal plaintexts, and as good as random otherwise.
+/// The nonce of convergent encryption: equal for equal plaintexts, pseudorandom otherwise.
 ///
-/// Without associated data it is HMAC(key, plaintext), as Vault's version 3 computes it. With
-/// associated data the peer uses the same nonce for different data, and two tags under one GCM nonce
-/// give the authentication key away; so here the data enters, keyed by the first HMAC.
+/// Without associated data it is HMAC(key, plaintext), like version 3 of Vault. With associated data
+/// OpenBao uses the same nonce for different data, and two tags under one GCM nonce reveal the
+/// authentication key; so here the nonce depends on the data too, keyed by the first HMAC.
 fn convergent_nonce(key: &HmacKey, aad: &[u8], plaintext: &[u8]) -> [u8; 32] {
     let of_plaintext = key.mac(plaintext);
     if aad.is_empty() { of_plaintext } else { HmacKey::new(&of_plaintext).mac(aad) }

@@ -1,4 +1,4 @@
-//! What every kind of key must do, what it must refuse, and agreement with the peer.
+//! What every kind of key supports and refuses, and compatibility with OpenBao.
 
 use super::digest::Hash;
 use super::ecdsa::{Curve, EcKey, Marshaling};
@@ -22,7 +22,7 @@ fn every_kind_makes_loads_and_works() {
             Key::MlKem(key) => {
                 let sealed = key.seal(b"aad", b"text").unwrap();
                 assert_eq!(key.open(b"aad", &sealed).unwrap(), b"text");
-                // In the hybrid, 1100 lies in the X25519 half.
+                // In the hybrid, offset 1100 is in the X25519 half.
                 for at in [0, 1100, sealed.len() / 2, sealed.len() - 1] {
                     let mut changed = sealed.clone();
                     changed[at] ^= 1;
@@ -46,7 +46,7 @@ fn every_kind_makes_loads_and_works() {
 fn works_ecdsa(kind: KeyKind, key: &EcKey) {
     let digest = Hash::Sha512.digest(b"text");
     for _ in 0..200 {
-        // Many, so that numbers with leading zeros and high bits come by.
+        // Many, to include numbers with leading zeros and high bits.
         let der = key.sign(&digest, Marshaling::Asn1).unwrap();
         let fixed = key.sign(&digest, Marshaling::Jws).unwrap();
         assert!(key.verify(&digest, &der, Marshaling::Asn1).unwrap());
@@ -92,9 +92,9 @@ fn works_rsa(kind: KeyKind, key: &RsaKey) {
     assert!(wrapping::unwrap_key(key, Hash::Sha512, &wrapped).is_err());
 }
 
-// Made by OpenBao 2.7.2: exported keys, contexts and what its transit engine made with them.
+// From OpenBao 2.7.2: exported keys, contexts and the output of its transit engine.
 #[test]
-fn derives_as_the_peer_does() {
+fn derived_keys_match_openbao() {
     let context = b"my context";
     use base64::Engine;
     let bytes = |text: &str| base64::engine::general_purpose::STANDARD.decode(text).unwrap();
@@ -173,12 +173,12 @@ fn sec_se01_random_nonces_do_not_repeat() {
     }
 }
 
-/// SubjectPublicKeyInfo of an odd modulus of so many bits and exponent 65537.
+/// SubjectPublicKeyInfo of an odd modulus of `bits` bits and exponent 65537.
 fn spki_with_modulus_of(bits: usize) -> Vec<u8> {
     let mut number = vec![0; bits / 8 + 1];
     number[1] = 0x80;
     number[bits / 8] = 1;
-    // Long lengths are written minimally, as DER demands.
+    // Long lengths have the minimal encoding, as DER demands.
     let tlv = |tag: u8, body: &[u8]| match body.len() {
         length @ 0..0x80 => [&[tag, u8::try_from(length).unwrap()], body].concat(),
         length @ 0x80..0x100 => [&[tag, 0x81, u8::try_from(length).unwrap()], body].concat(),
@@ -190,7 +190,7 @@ fn spki_with_modulus_of(bits: usize) -> Vec<u8> {
     tlv(0x30, &[algorithm.to_vec(), bits].concat())
 }
 
-// DS-07: a modulus that would hold a core for long is refused when it is read.
+// DS-07: a modulus whose use would occupy a core for long is refused when it is read.
 #[test]
 fn sec_ds07_huge_and_small_moduli_are_refused() {
     for (bits, accepted) in [(1024, false), (2048, true), (8192, true), (8256, false), (16_384, false), (65_536, false)]
@@ -221,7 +221,7 @@ fn imports_pkcs8_only_of_the_kind() {
     );
 }
 
-// CS-09: operations with private keys are aws-lc's; these libraries had timing faults or could come to hold one.
+// CS-09: aws-lc does operations with private keys; these libraries had timing leaks or could come to be used for one.
 #[test]
 fn sec_cs09_no_other_library_for_private_keys() {
     let locked = include_str!("../../../../Cargo.lock");

@@ -1,5 +1,5 @@
-//! How a key travels into the server: an AES key wrapped with RSA-OAEP, in front of the target key
-//! wrapped with that AES key by AES-KWP (RFC 5649). PKCS#11 calls it CKM_RSA_AES_KEY_WRAP.
+//! Key wrapping for import: an AES key wrapped with RSA-OAEP, followed by the target key wrapped with
+//! that AES key by AES-KWP (RFC 5649). PKCS#11 names it CKM_RSA_AES_KEY_WRAP.
 
 use super::KeyError;
 use super::digest::Hash;
@@ -8,10 +8,10 @@ use crate::random;
 use crate::secret::SecretBytes;
 use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded};
 
-/// Unwraps a key that was wrapped for the owner of `wrapping_key`.
+/// Unwraps a key that was wrapped for `wrapping_key`.
 ///
 /// # Errors
-/// When either layer does not open.
+/// When one of the two layers does not decrypt.
 pub fn unwrap_key(wrapping_key: &RsaKey, hash: Hash, wrapped: &[u8]) -> Result<SecretBytes, KeyError> {
     let size = usize::try_from(wrapping_key.bits() / 8).map_err(|_| KeyError::Unsupported)?;
     let (sealed_kek, wrapped) = wrapped.split_at_checked(size).ok_or(KeyError::Malformed)?;
@@ -19,7 +19,7 @@ pub fn unwrap_key(wrapping_key: &RsaKey, hash: Hash, wrapped: &[u8]) -> Result<S
     unwrap_with_kek(kek.expose(), wrapped)
 }
 
-/// Wraps a key for the owner of `wrapping_key`, under a new AES key of 256 bits.
+/// Wraps a key for `wrapping_key`, with a new AES key of 256 bits.
 ///
 /// # Errors
 /// When the wrapping key is too small for the hash.
@@ -30,7 +30,7 @@ pub fn wrap_key(wrapping_key: &RsaKey, hash: Hash, key: &[u8]) -> Result<Vec<u8>
     Ok(out)
 }
 
-/// AES-KWP under `kek` of 128 or 256 bits.
+/// Unwraps with AES-KWP under `kek` of 128 or 256 bits.
 pub(super) fn unwrap_with_kek(kek: &[u8], wrapped: &[u8]) -> Result<SecretBytes, KeyError> {
     let mut out = SecretBytes::new(vec![0; wrapped.len()]);
     let length = cipher(kek)?.unwrap_with_padding(wrapped, out.expose_mut()).map_err(|_| KeyError::Unauthentic)?.len();

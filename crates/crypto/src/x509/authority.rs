@@ -1,4 +1,4 @@
-//! A CA: its certificate and its private key, as they are handed over in PEM.
+//! A certificate authority: its certificate and its private key, read from PEM.
 
 use x509_cert::der::oid::{ObjectIdentifier, db};
 use x509_cert::der::{Decode, Encode};
@@ -12,18 +12,18 @@ use crate::keys::rsa::RsaKey;
 use crate::keys::{Key, KeyError, pem};
 use crate::secret::SecretBytes;
 
-/// Who issues certificates.
+/// A certificate authority that issues certificates.
 pub struct Authority {
     certificate: TbsCertificate,
     key: Key,
 }
 
 impl Authority {
-    /// Reads a CA from the PEM of its certificate, with those up to its root behind it if need be, and of its private
-    /// key: PKCS#8, PKCS#1 or RFC 5915.
+    /// Reads a CA from PEM: its certificate, optionally followed by the chain up to its root, and its private
+    /// key in PKCS#8, PKCS#1 or RFC 5915.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// When certificate, chain or key are malformed, unsupported or do not belong together.
     pub fn read(certificates: &str, private_key: &str) -> Result<Self, X509Error> {
         check_text(private_key)?;
         let mut chain = Vec::new();
@@ -58,7 +58,7 @@ impl Authority {
     }
 }
 
-/// There is PEM, and nothing behind it.
+/// Checks that the text is PEM with nothing behind it.
 fn check_text(private_key: &str) -> Result<(), X509Error> {
     if private_key.contains("ENCRYPTED") {
         return Err(X509Error::Encrypted);
@@ -68,13 +68,13 @@ fn check_text(private_key: &str) -> Result<(), X509Error> {
 }
 
 fn read_key(label: &str, der: &[u8]) -> Result<Key, X509Error> {
-    let fault = |why: KeyError| match why {
+    let key_error = |why: KeyError| match why {
         KeyError::WrongKind => X509Error::UnsupportedKey,
         _ => X509Error::NoPrivateKey,
     };
     match label {
-        "RSA PRIVATE KEY" => RsaKey::from_pkcs1(der).map(Key::Rsa).map_err(fault),
-        "EC PRIVATE KEY" => EcKey::from_sec1(der).map(Key::Ecdsa).map_err(fault),
+        "RSA PRIVATE KEY" => RsaKey::from_pkcs1(der).map(Key::Rsa).map_err(key_error),
+        "EC PRIVATE KEY" => EcKey::from_sec1(der).map(Key::Ecdsa).map_err(key_error),
         "PRIVATE KEY" => {
             let why = match RsaKey::from_pkcs8(der) {
                 Ok(key) => return Ok(Key::Rsa(key)),
@@ -83,14 +83,14 @@ fn read_key(label: &str, der: &[u8]) -> Result<Key, X509Error> {
             if let Some(key) = Curve::ALL.into_iter().find_map(|curve| EcKey::from_pkcs8(curve, der).ok()) {
                 return Ok(Key::Ecdsa(key));
             }
-            let seed = Ed25519Key::seed_from_pkcs8(der).map_err(|_| fault(why))?;
+            let seed = Ed25519Key::seed_from_pkcs8(der).map_err(|_| key_error(why))?;
             Ok(Key::Ed25519(Ed25519Key::from_seed(seed.expose())?))
         }
         _ => Err(X509Error::NoPrivateKey),
     }
 }
 
-/// The certificate is of this key.
+/// Checks that the certificate has this key.
 fn check_key(certificate: &TbsCertificate, key: &Key) -> Result<(), X509Error> {
     let theirs = &certificate.subject_public_key_info;
     let mine = match key {
@@ -104,7 +104,7 @@ fn check_key(certificate: &TbsCertificate, key: &Key) -> Result<(), X509Error> {
     if theirs.to_der()? == key.spki()? { Ok(()) } else { Err(X509Error::OtherKey) }
 }
 
-/// How Go names the type of a public key.
+/// The type of a public key as Go prints it.
 fn go_name(algorithm: ObjectIdentifier) -> &'static str {
     match algorithm {
         db::rfc5912::RSA_ENCRYPTION => "*rsa.PublicKey",
@@ -114,7 +114,7 @@ fn go_name(algorithm: ObjectIdentifier) -> &'static str {
     }
 }
 
-/// Every certificate names the one behind it as its issuer.
+/// Checks that every certificate names the next one as its issuer.
 fn check_chain(chain: &[TbsCertificate]) -> Result<(), X509Error> {
     for (at, pair) in chain.windows(2).enumerate() {
         let [issued, issuer] = pair else { continue };

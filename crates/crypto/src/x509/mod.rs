@@ -1,6 +1,6 @@
-//! X.509 (RFC 5280): certificates for clients, issued by a CA whose private key is in our custody.
+//! X.509 (RFC 5280): client certificates, issued by a CA whose private key the server holds.
 //!
-//! The structures are those of a library; every key and every signature is aws-lc's.
+//! A library encodes the structures; aws-lc does every operation with a key or a signature.
 
 mod authority;
 #[cfg(test)]
@@ -32,19 +32,19 @@ use crate::secret::{SecretBytes, SecretString};
 /// The longest common name, in characters (RFC 5280, ub-common-name).
 pub const LONGEST_COMMON_NAME: usize = 64;
 
-/// For how long a certificate is valid before it was made, in seconds: clocks differ.
+/// Seconds by which a certificate is valid before its creation: clocks differ.
 const BACKDATED: u64 = 30;
 
-/// What is wrong with a CA, or with what it should issue. The texts are those of Vault's certutil.
+/// What is wrong with a CA or a requested certificate. The texts are those of Vault's certutil.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum X509Error {
-    /// The texts have no PEM, or something behind it.
+    /// The text has no PEM, or more text behind it.
     #[error("no data found in PEM block")]
     NotPem,
-    /// There is no certificate that can be read.
+    /// There is no readable certificate.
     #[error("certificate not found in the PEM bundle")]
     NoCertificate,
-    /// There is no private key that can be read.
+    /// There is no readable private key.
     #[error("private key not found in the PEM bundle")]
     NoPrivateKey,
     /// There are several private keys.
@@ -53,28 +53,28 @@ pub enum X509Error {
     /// The private key is encrypted.
     #[error("Encrypted private key given; provide only decrypted private key in the bundle")]
     Encrypted,
-    /// The private key is of a kind that signs no certificates here.
+    /// The private key is of a kind that cannot sign certificates here.
     #[error("the private key is none of RSA with 2048 to 8192 bits, a NIST curve, and Ed25519")]
     UnsupportedKey,
-    /// The certificate has a key of another type than the private one; both as Go names them.
+    /// Certificate and private key have different key types, named as in Go.
     #[error(
         "verification of parsed bundle failed: could not compare public and private keys: key types do not match: {0} and {1}"
     )]
     KeyTypes(&'static str, &'static str),
-    /// The certificate is of another key.
+    /// The certificate belongs to another key.
     #[error("verification of parsed bundle failed: public key of certificate does not match private key")]
     OtherKey,
-    /// A certificate is not issued by the one behind it.
+    /// The certificate of this index is not issued by the next one.
     #[error("verification of parsed bundle failed: certificate {0} of certificate chain ca trust path is incorrect")]
     Chain(usize),
-    /// The certificate is no CA's.
+    /// The certificate is not marked as a CA.
     #[error("the given certificate is not marked for CA use")]
     NotAuthority,
     /// The common name is empty or too long.
     #[error("the common name must have 1 to 64 characters")]
     CommonName,
-    /// What should be issued would outlive its CA.
-    #[error("the CA's certificate ends before the certificate would that it should issue")]
+    /// The certificate would expire after its CA.
+    #[error("the certificate would expire after the certificate of its CA")]
     Outlives,
     /// The library refused.
     #[error("{0}")]
@@ -90,7 +90,7 @@ impl From<der::Error> for X509Error {
     }
 }
 
-/// The private key of a certificate that is about to be issued.
+/// The private key of a new client certificate.
 pub struct ClientKey {
     kind: KeyKind,
     material: SecretBytes,
@@ -98,10 +98,10 @@ pub struct ClientKey {
 }
 
 impl ClientKey {
-    /// A new one. Where the kind [is slow](KeyKind::is_slow_to_generate), not on a thread that serves requests.
+    /// Generates a key. A [slow kind](KeyKind::is_slow_to_generate) needs a thread that serves no requests.
     ///
     /// # Errors
-    /// When the library fails, or the kind has no certificates.
+    /// When the library fails, or the kind supports no certificates.
     pub fn generate(kind: KeyKind) -> Result<Self, X509Error> {
         let material = Key::generate(kind, 0)?;
         let key = Key::load(kind, material.expose())?;
@@ -109,7 +109,7 @@ impl ClientKey {
         Ok(Self { kind, material, key })
     }
 
-    /// Its name in the API: `rsa`, `ec` or `ed25519`.
+    /// The name of its type in the API: `rsa`, `ec` or `ed25519`.
     #[must_use]
     pub fn type_name(&self) -> &'static str {
         match self.kind {
@@ -119,7 +119,7 @@ impl ClientKey {
         }
     }
 
-    /// As PEM in the form of its family: PKCS#1, RFC 5915, or PKCS#8 for Ed25519.
+    /// The key as PEM in the format of its family: PKCS#1, RFC 5915, or PKCS#8 for Ed25519.
     ///
     /// # Errors
     /// When the library fails.
@@ -132,17 +132,17 @@ impl ClientKey {
     }
 }
 
-/// What a client's certificate shall say. Times are in seconds since the Unix epoch.
+/// The contents of a client certificate. Times are in seconds since the Unix epoch.
 pub struct ClientCertificate<'a> {
-    /// Its subject's only name.
+    /// The common name, the only attribute of the subject.
     pub common_name: &'a str,
-    /// Its key.
+    /// The key of the client.
     pub key: &'a ClientKey,
-    /// When it is made; it is valid from half a minute earlier.
+    /// The time of creation; the certificate is valid from 30 seconds earlier.
     pub made: u64,
-    /// When it ends.
+    /// The time of expiry.
     pub ends: u64,
-    /// The hash of the signature; Ed25519 has its own.
+    /// The hash of the signature; Ed25519 ignores it.
     pub hash: Hash,
 }
 
@@ -182,7 +182,7 @@ impl Authority {
     }
 
     fn extensions(&self, key: &ClientKey) -> Result<Vec<Extension>, X509Error> {
-        // RFC 7093, method 1: who verifies compares identifiers and computes none.
+        // RFC 7093, method 1: verifiers compare identifiers and do not compute them.
         let identifier = Hash::Sha256.digest(&key.key.spki()?);
         let mut all = vec![
             extension(true, &KeyUsage(KeyUsages::DigitalSignature.into()))?,
@@ -201,21 +201,21 @@ fn extension<T: Encode + AssociatedOid>(critical: bool, value: &T) -> Result<Ext
     Ok(Extension { extn_id: T::OID, critical, extn_value: OctetString::new(value.to_der()?)? })
 }
 
-/// 159 bits of chance: positive, and within the 20 bytes of RFC 5280.
+/// 159 random bits: positive, and within the 20 bytes of RFC 5280.
 fn serial_number() -> Result<SerialNumber, X509Error> {
     let mut number: [u8; 20] = random::bytes();
     number[0] = number[0] & 0x7f | 0x40;
     Ok(SerialNumber::new(&number)?)
 }
 
-/// A name that is a common name.
+/// A subject with one attribute, the common name.
 fn subject(common_name: &str) -> Result<Name, X509Error> {
     let value = Any::new(Tag::Utf8String, common_name.as_bytes())?;
     let names = SetOfVec::try_from(vec![AttributeTypeAndValue { oid: db::rfc4519::COMMON_NAME, value }])?;
     Ok(RdnSequence(vec![RelativeDistinguishedName(names)]))
 }
 
-/// Two digits for the year up to 2049, four later, as RFC 5280 has it.
+/// UTCTime up to 2049 and GeneralizedTime later, as RFC 5280 demands.
 fn time(seconds: u64) -> Result<Time, X509Error> {
     let since = Duration::from_secs(seconds);
     match UtcTime::from_unix_duration(since) {
@@ -224,7 +224,7 @@ fn time(seconds: u64) -> Result<Time, X509Error> {
     }
 }
 
-/// How a key signs with a hash (RFC 4055, RFC 5758, RFC 8410).
+/// The signature algorithm of a key with a hash (RFC 4055, RFC 5758, RFC 8410).
 fn algorithm(key: &Key, hash: Hash) -> Result<AlgorithmIdentifierOwned, X509Error> {
     use db::rfc5912::{ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512};
     use db::rfc5912::{SHA_256_WITH_RSA_ENCRYPTION, SHA_384_WITH_RSA_ENCRYPTION, SHA_512_WITH_RSA_ENCRYPTION};

@@ -1,4 +1,4 @@
-//! Certificates are judged by OpenSSL, whose files the CAs are as well.
+//! Tests with OpenSSL, which creates the CAs and verifies the certificates.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,9 +6,9 @@ use std::process::Command;
 use super::*;
 use crate::keys::ecdsa::Curve;
 
-/// A moment in 2026, in seconds.
+/// The current time in seconds since the Unix epoch.
 fn now() -> u64 {
-    // The clock of the machine, which made the CAs a moment ago.
+    // The clock of the machine, which OpenSSL used for the CAs.
     let done = Command::new("date").arg("+%s").output().unwrap();
     String::from_utf8(done.stdout).unwrap().trim().parse().unwrap()
 }
@@ -19,7 +19,7 @@ fn openssl(directory: &Path, arguments: &str) -> Result<String, String> {
     if done.status.success() { Ok(text) } else { Err(text) }
 }
 
-/// A directory with CAs of every kind, as OpenSSL makes them: the certificate `X.crt` and its key `X.key`.
+/// A directory with CAs of every kind from OpenSSL: the certificate `X.crt` and its key `X.key`.
 fn authorities() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     for (name, kind) in [
@@ -50,7 +50,7 @@ fn file(directory: &Path, name: &str) -> String {
 }
 
 #[test]
-fn openssl_accepts_certificates_of_every_kind_of_key_and_authority() {
+fn openssl_accepts_certificates_of_every_key_and_ca_kind() {
     let directory = authorities();
     let at = directory.path();
     let made = now();
@@ -87,7 +87,7 @@ fn openssl_accepts_certificates_of_every_kind_of_key_and_authority() {
 }
 
 #[test]
-fn times_are_those_that_were_asked_for_and_no_certificate_outlives_its_authority() {
+fn a_certificate_has_the_requested_times_within_those_of_its_ca() {
     let directory = authorities();
     let at = directory.path();
     let (made, day) = (now(), 86_400);
@@ -97,7 +97,7 @@ fn times_are_those_that_were_asked_for_and_no_certificate_outlives_its_authority
         root.issue(&ClientCertificate { common_name, key: &key, made, ends, hash: Hash::Sha256 })
     };
     std::fs::write(at.join("client.crt"), issue("x", made + day, made + 2 * day).unwrap()).unwrap();
-    // Neither before its time nor after it.
+    // Invalid before its start and after its expiry.
     for (moment, is_valid) in
         [(made + day - 31, false), (made + day - 30, true), (made + 2 * day - 1, true), (made + 2 * day + 1, false)]
     {
@@ -114,7 +114,7 @@ fn times_are_those_that_were_asked_for_and_no_certificate_outlives_its_authority
 }
 
 #[test]
-fn what_is_no_authority_is_told_in_vaults_words() {
+fn an_invalid_ca_fails_with_the_text_of_vault() {
     let directory = authorities();
     let read = |certificate: &str, key: &str| {
         let text = |names: &str| -> String {
@@ -153,7 +153,7 @@ fn what_is_no_authority_is_told_in_vaults_words() {
 }
 
 #[test]
-fn no_changed_byte_of_an_authority_panics() {
+fn no_changed_byte_of_a_ca_panics() {
     let directory = authorities();
     let at = directory.path();
     let (label, certificate) = {

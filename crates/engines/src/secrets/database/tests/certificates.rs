@@ -204,7 +204,7 @@ async fn no_certificate_outlives_its_authority_and_no_key_is_shown() {
     long["default_ttl"] = "25h".into();
     bench.write("roles/r", long).await.unwrap();
     let refused = bench.read("creds/r").await.err().unwrap();
-    let told = "no certificate was issued: the CA's certificate ends before the certificate would that it should issue";
+    let told = "no certificate was issued: the certificate would expire after the certificate of its CA";
     assert_eq!((refused.status().0, refused.public()), (400, told));
     assert_eq!(server.admin("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-r-%'"), "0");
     // A setting that is not touched stays, with the key that is not shown.
