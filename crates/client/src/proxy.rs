@@ -1,4 +1,4 @@
-//! HTTP proxies: which one a connection goes through, by Go's rules, which Vault's clients follow.
+//! HTTP proxies: the choice of a proxy by Go's rules, like Vault's clients.
 //!
 //! Source: `golang.org/x/net/http/httpproxy`, and <https://developer.hashicorp.com/vault/docs/commands#environment-variables>.
 
@@ -12,7 +12,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::{Error, environment};
 
-/// A proxy: `http://` or `https://`, host and port, perhaps with a user.
+/// A proxy: `http://` or `https://`, host, port and an optional user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
     pub(crate) secure: bool,
@@ -22,7 +22,7 @@ pub struct Proxy {
     pub(crate) authorization: Option<HeaderValue>,
 }
 
-/// Which proxy serves which address.
+/// The proxies and the addresses that they serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies {
     /// Serves every address: `VAULT_PROXY_ADDR` or `VAULT_HTTP_PROXY`.
@@ -31,7 +31,7 @@ pub struct Proxies {
     http: Option<Proxy>,
     /// Serves `https://` addresses: `HTTPS_PROXY`.
     https: Option<Proxy>,
-    /// Addresses that `http` and `https` do not serve: `NO_PROXY`.
+    /// The addresses that `http` and `https` do not serve: `NO_PROXY`.
     except: Vec<Exception>,
 }
 
@@ -41,7 +41,7 @@ enum Exception {
     Everything,
     Network(IpNet),
     Address(IpAddr, Option<u16>),
-    /// Names that end so, with the leading dot; `itself` covers the name without it.
+    /// Names with this suffix, which starts with a dot; `itself` also covers the name without the dot.
     Domain {
         suffix: String,
         itself: bool,
@@ -50,7 +50,7 @@ enum Exception {
 }
 
 impl Proxy {
-    /// Reads a proxy's URL; without a scheme it is an `http://` proxy. `None` when it is not one that this client speaks.
+    /// Parses the URL of a proxy; the default scheme is `http://`. `None` when the kind of proxy is not supported.
     fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
@@ -69,14 +69,14 @@ impl Proxy {
         Some(Self { secure, host, port: uri.port_u16().unwrap_or(if secure { 443 } else { 80 }), authorization })
     }
 
-    /// The proxy as a URI, as the tunnel names it in errors.
+    /// The URI of the proxy, for the errors of a tunnel.
     pub(crate) fn uri(&self) -> Option<Uri> {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         format!("{}://{host}:{}", if self.secure { "https" } else { "http" }, self.port).parse().ok()
     }
 }
 
-/// `user:password`, percent-encoded as in a URL, as HTTP basic authentication.
+/// Basic authentication from `user:password`, percent-encoded as in a URL.
 fn basic(user: &str) -> Option<HeaderValue> {
     let decoded: Vec<u8> = percent_decode_str(user).collect();
     let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(decoded))).ok()?;
@@ -85,7 +85,7 @@ fn basic(user: &str) -> Option<HeaderValue> {
 }
 
 impl Proxies {
-    /// The proxies that the environment names. `VAULT_PROXY_ADDR` goes before `VAULT_HTTP_PROXY` (each also with the prefixes
+    /// The proxies of the environment. `VAULT_PROXY_ADDR` goes before `VAULT_HTTP_PROXY` (each also with the prefixes
     /// `KEEPFAST_` and `BAO_`), and both before `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` (also in lower case).
     pub(crate) fn from_variables(source: &impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let named = environment::find("PROXY_ADDR", source).or_else(|| environment::find("HTTP_PROXY", source));
@@ -97,7 +97,7 @@ impl Proxies {
             None => Ok(None),
             Some((name, value)) => Proxy::parse(&value).map(Some).ok_or_else(|| {
                 Error::Config(format!(
-                    "{name} is not the URL of an http:// or https:// proxy; other kinds are not built"
+                    "{name} is not the URL of an http:// or https:// proxy; other kinds are not supported"
                 ))
             }),
         };
@@ -110,8 +110,8 @@ impl Proxies {
         })
     }
 
-    /// The proxy for an address; `None` when the connection goes straight to it. The loopback interface needs no proxy unless
-    /// one is named for every address.
+    /// The proxy for an address; `None` for a direct connection. The loopback interface has no proxy unless
+    /// one is set for every address.
     pub(crate) fn for_address(&self, uri: &Uri) -> Option<&Proxy> {
         if self.every.is_some() {
             return self.every.as_ref();
@@ -167,7 +167,7 @@ impl Exception {
     }
 }
 
-/// A host without the brackets that an IPv6 address has in a URL.
+/// A host without the brackets of an IPv6 address in a URL.
 pub(crate) fn without_brackets(host: &str) -> String {
     host.trim_start_matches('[').trim_end_matches(']').to_owned()
 }
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scheme_of_the_address_chooses_the_proxy() {
+    fn the_scheme_of_the_address_selects_the_proxy() {
         let set = proxies(&[("HTTPS_PROXY", "http://s:3128"), ("http_proxy", "p")]).unwrap();
         assert_eq!(through(&set, "https://v:8200").as_deref(), Some("s:3128"));
         assert_eq!(through(&set, "http://v:8200").as_deref(), Some("p:80"));
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_of_vaults_own_variables_serves_every_address() {
+    fn a_vault_proxy_variable_serves_every_address() {
         let general = [("HTTP_PROXY", "p"), ("NO_PROXY", "*")];
         for (name, expected) in [("VAULT_HTTP_PROXY", "v:1"), ("BAO_PROXY_ADDR", "v:1")] {
             let set = proxies(&[&general[..], &[(name, "http://v:1")]].concat()).unwrap();
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_is_not_built_is_refused_and_its_password_not_shown() {
+    fn an_unsupported_proxy_is_refused_without_its_password() {
         for value in ["socks5://u:hidden@h:1080", "ftp://hidden", "http://", "http://:1"] {
             let message = proxies(&[("HTTPS_PROXY", value)]).err().unwrap().to_string();
             assert!(message.starts_with("HTTPS_PROXY is not") && !message.contains("hidden"), "{message}");
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_becomes_basic_authentication() {
+    fn the_user_of_a_proxy_is_sent_as_basic_authentication() {
         let proxy = Proxy::parse("http://us%40er:p%3ass@h:1").unwrap();
         assert_eq!(proxy.authorization.as_ref().unwrap(), &format!("Basic {}", STANDARD.encode("us@er:p:ss")));
         assert!(!format!("{proxy:?}").contains("Basic"));
