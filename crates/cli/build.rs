@@ -1,7 +1,8 @@
-//! Tells the program its commit and the date of its build.
+//! Sets the commit and the build date of the program.
 //!
-//! `KEEPFAST_COMMIT` and `SOURCE_DATE_EPOCH` (<https://reproducible-builds.org/specs/source-date-epoch/>) in the environment decide; else
-//! git gives the commit and its date, so that the same commit builds the same program; without git both are unknown.
+//! They come from `KEEPFAST_COMMIT` and `SOURCE_DATE_EPOCH`
+//! (<https://reproducible-builds.org/specs/source-date-epoch/>), else from git's last commit, so that a commit always
+//! builds the same program. Without git both are unknown.
 
 use std::process::Command;
 
@@ -14,7 +15,7 @@ fn main() {
     println!("cargo::rustc-env=KEEPFAST_BUILD_DATE={}", date.as_deref().unwrap_or("unknown"));
     println!("cargo::rerun-if-env-changed=KEEPFAST_COMMIT");
     println!("cargo::rerun-if-env-changed=SOURCE_DATE_EPOCH");
-    // A new commit moves one of these; a development build between commits is not repeated.
+    // A new commit changes one of these files; uncommitted changes do not run this again.
     for path in git(&["rev-parse", "--git-path", "logs/HEAD"]).into_iter().chain(Some("build.rs".to_owned())) {
         println!("cargo::rerun-if-changed={path}");
     }

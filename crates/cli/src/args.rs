@@ -1,7 +1,7 @@
-//! Commands and flags as data, and reading words after them.
+//! Commands and flags as tables, and the parser of command lines.
 //!
-//! One table holds what a command takes; parsing, help and shell completion all come from it. Flags are
-//! written with one dash or two, `-flag=value` or `-flag value`, before or after the arguments; `--` ends them.
+//! One table describes the arguments of a command; parsing, help and shell completion use it. Flags have
+//! one dash or two, `-flag=value` or `-flag value`, before or after the arguments; `--` ends them.
 
 use std::time::Duration;
 
@@ -9,51 +9,51 @@ use keepfast_client::duration;
 use keepfast_client::environment::truth;
 use serde_json::{Map, Value};
 
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
-use crate::halt::{Halt, Outcome};
 
-/// What stands behind a word of the command line.
+/// An entry of the command tree.
 #[derive(Clone, Copy)]
 pub(crate) enum Node {
     /// A command.
     Leaf(&'static Command),
-    /// A word that needs another behind it.
+    /// A group of commands.
     Group(&'static Group),
 }
 
-/// Commands under a common word.
+/// Commands with a common first word.
 pub(crate) struct Group {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
     pub(crate) children: &'static [Node],
 }
 
-/// One command: what it takes and what it does.
+/// A command: its arguments and its function.
 pub(crate) struct Command {
     pub(crate) name: &'static str,
-    /// The arguments, as in a usage line.
+    /// The arguments in a usage line.
     pub(crate) usage: &'static str,
-    /// One line.
+    /// A description of one line.
     pub(crate) about: &'static str,
-    /// More about it, with examples; may be empty.
+    /// A longer description with examples; may be empty.
     pub(crate) details: &'static str,
-    /// How few arguments there may be.
+    /// The minimum number of arguments.
     pub(crate) min: usize,
-    /// How many; `None` is any number.
+    /// The maximum number of arguments; `None` means no maximum.
     pub(crate) max: Option<usize>,
-    /// Titled groups of flags.
+    /// The flags, in groups with titles.
     pub(crate) flags: &'static [FlagSet],
     pub(crate) run: fn(&Cx) -> Outcome,
 }
 
-/// Flags that help shows under one title.
+/// Flags under one title of the help.
 #[derive(Clone, Copy)]
 pub(crate) struct FlagSet {
     pub(crate) title: &'static str,
     pub(crate) flags: &'static [Flag],
 }
 
-/// One flag.
+/// A flag.
 pub(crate) struct Flag {
     pub(crate) name: &'static str,
     pub(crate) alias: Option<&'static str>,
@@ -61,25 +61,25 @@ pub(crate) struct Flag {
     pub(crate) help: &'static str,
 }
 
-/// What a flag's value is.
+/// The type of a flag's value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Given or not; `-flag=false` takes it back.
+    /// A switch; `-flag=false` turns it off.
     Bool,
     /// Any text.
     Text,
-    /// A whole number.
+    /// An integer.
     Int,
     /// `90`, `90s`, `1h30m`.
     Duration,
-    /// May be given several times.
+    /// A text; the flag may be repeated.
     List,
-    /// `key=value`, may be given several times.
+    /// `key=value`; the flag may be repeated.
     Pairs,
 }
 
 impl Kind {
-    /// How help names the value.
+    /// The name of the value in the help.
     pub(crate) fn placeholder(self) -> Option<&'static str> {
         match self {
             Self::Bool => None,
@@ -92,29 +92,29 @@ impl Kind {
 }
 
 impl Flag {
-    /// A flag without a second name.
+    /// A flag with one name.
     pub(crate) const fn new(name: &'static str, kind: Kind, help: &'static str) -> Self {
         Self { name, alias: None, kind, help }
     }
 
-    /// A flag with a second name.
+    /// A flag with two names.
     pub(crate) const fn aliased(name: &'static str, alias: &'static str, kind: Kind, help: &'static str) -> Self {
         Self { name, alias: Some(alias), kind, help }
     }
 }
 
-/// The words of one call, sorted into flags and arguments. Values have been checked against their kinds.
+/// A parsed command line: flags and arguments. Values have been checked against the kinds of their flags.
 #[derive(Default, Debug)]
 pub(crate) struct Words {
     given: Vec<(&'static str, String)>,
     pub(crate) arguments: Vec<String>,
-    /// Whether help was asked for, with `-h` or `-help`.
+    /// Whether `-h` or `-help` is present.
     pub(crate) help: bool,
 }
 
 impl Words {
-    /// Sorts `words` after the flags of `command`.
-    pub(crate) fn parse(command: &Command, words: &[String]) -> Result<Self, Halt> {
+    /// Parses `words` by the table of `command`.
+    pub(crate) fn parse(command: &Command, words: &[String]) -> Result<Self, CommandError> {
         let mut sorted = Self::default();
         let mut rest = words.iter();
         while let Some(word) = rest.next() {
@@ -138,14 +138,15 @@ impl Words {
                 let hint = keepfast_hcl::nearest(name, &known)
                     .map(|near| format!(". Did you mean -{near}?"))
                     .unwrap_or_default();
-                return Err(Halt::usage(format!("flag provided but not defined: -{name}{hint}")));
+                return Err(CommandError::usage(format!("flag provided but not defined: -{name}{hint}")));
             };
             let value = match (value, known.kind) {
                 (Some(value), _) => value,
                 (None, Kind::Bool) => "true".to_owned(),
-                (None, _) => {
-                    rest.next().cloned().ok_or_else(|| Halt::usage(format!("flag needs an argument: -{name}")))?
-                }
+                (None, _) => rest
+                    .next()
+                    .cloned()
+                    .ok_or_else(|| CommandError::usage(format!("flag needs an argument: -{name}")))?,
             };
             check(known, &value)?;
             sorted.given.push((known.name, value));
@@ -153,8 +154,8 @@ impl Words {
         Ok(sorted)
     }
 
-    /// Refuses too few or too many arguments.
-    pub(crate) fn count(&self, command: &Command) -> Result<(), Halt> {
+    /// Fails when there are too few or too many arguments.
+    pub(crate) fn count(&self, command: &Command) -> Result<(), CommandError> {
         let got = self.arguments.len();
         let expected = match (command.min, command.max) {
             (min, None) => format!("at least {min}"),
@@ -162,10 +163,10 @@ impl Words {
             (min, Some(max)) => format!("{min}-{max}"),
         };
         if got < command.min {
-            return Err(Halt::usage(format!("Not enough arguments (expected {expected}, got {got})")));
+            return Err(CommandError::usage(format!("Not enough arguments (expected {expected}, got {got})")));
         }
         if command.max.is_some_and(|max| got > max) {
-            return Err(Halt::usage(format!("Too many arguments (expected {expected}, got {got})")));
+            return Err(CommandError::usage(format!("Too many arguments (expected {expected}, got {got})")));
         }
         Ok(())
     }
@@ -175,7 +176,7 @@ impl Words {
         self.given.iter().rev().find(|(given, _)| *given == name).map(|(_, value)| value.as_str())
     }
 
-    /// Whether a flag was given at all.
+    /// Whether a flag is present.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.text(name).is_some()
     }
@@ -185,27 +186,27 @@ impl Words {
         self.truth(name).unwrap_or(false)
     }
 
-    /// A boolean flag, if it was given.
+    /// The value of a boolean flag, if it is present.
     pub(crate) fn truth(&self, name: &str) -> Option<bool> {
         self.text(name).and_then(truth)
     }
 
-    /// A number, if it was given.
+    /// The value of an integer flag, if it is present.
     pub(crate) fn int(&self, name: &str) -> Option<i64> {
         self.text(name).and_then(|value| value.parse().ok())
     }
 
-    /// A duration, if it was given.
+    /// The value of a duration flag, if it is present.
     pub(crate) fn duration(&self, name: &str) -> Option<Duration> {
         self.text(name).and_then(duration::parse)
     }
 
-    /// Every value of a flag.
+    /// All values of a flag.
     pub(crate) fn list(&self, name: &str) -> Vec<&str> {
         self.given.iter().filter(|(given, _)| *given == name).map(|(_, value)| value.as_str()).collect()
     }
 
-    /// Every `key=value` of a flag.
+    /// All `key=value` pairs of a flag.
     pub(crate) fn pairs(&self, name: &str) -> Map<String, Value> {
         let pairs = self.list(name).into_iter().filter_map(|pair| pair.split_once('='));
         pairs.map(|(key, value)| (key.trim().to_owned(), Value::from(value))).collect()
@@ -218,8 +219,8 @@ impl Command {
     }
 }
 
-/// Refuses a value that is not of its flag's kind.
-fn check(flag: &Flag, value: &str) -> Result<(), Halt> {
+/// Fails when a value does not have its flag's kind.
+fn check(flag: &Flag, value: &str) -> Result<(), CommandError> {
     let expected = match flag.kind {
         Kind::Bool if truth(value).is_none() => "true or false",
         Kind::Int if value.parse::<i64>().is_err() => "a whole number",
@@ -227,7 +228,7 @@ fn check(flag: &Flag, value: &str) -> Result<(), Halt> {
         Kind::Pairs if !value.contains('=') => "key=value",
         _ => return Ok(()),
     };
-    Err(Halt::usage(format!("invalid value {value:?} for flag -{}: expected {expected}", flag.name)))
+    Err(CommandError::usage(format!("invalid value {value:?} for flag -{}: expected {expected}", flag.name)))
 }
 
 #[cfg(test)]
@@ -255,13 +256,13 @@ mod tests {
         run: |_| Ok(0),
     };
 
-    fn parse(line: &str) -> Result<Words, Halt> {
+    fn parse(line: &str) -> Result<Words, CommandError> {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         Words::parse(&COMMAND, &words)
     }
 
     #[test]
-    fn every_way_to_write_a_flag() {
+    fn parses_every_form_of_a_flag() {
         for line in ["-mount=a -cas 5 p", "--mount a p --cas=5", "p -mount a -cas=5"] {
             let words = parse(line).unwrap();
             assert_eq!((words.text("mount"), words.int("cas")), (Some("a"), Some(5)), "{line}");
@@ -276,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_the_flag() {
+    fn errors_name_the_flag() {
         for (line, message) in [
             ("-nope", "flag provided but not defined: -nope"),
             ("p -mount", "flag needs an argument: -mount"),

@@ -1,7 +1,7 @@
-//! Completion of a command line for `complete -C` of bash, zsh and others: the words that may stand at the cursor, one a line.
+//! Completion candidates for `complete -C` of bash, zsh and others, one per line.
 //!
-//! The shell puts the line into `COMP_LINE` and the cursor into `COMP_POINT` (bash manual, "Programmable Completion"). Commands and flags
-//! come from the tables; mounts, paths and policies come from the server, if one answers in time.
+//! The shell passes the line in `COMP_LINE` and the cursor in `COMP_POINT` (bash manual, "Programmable Completion").
+//! Commands and flags come from the tables; mounts, paths and policies come from the server, if it responds in time.
 
 use keepfast_client::{Method, Request, Secret};
 use serde_json::Value;
@@ -11,11 +11,11 @@ use crate::commands::COMMANDS;
 use crate::session::Session;
 use crate::terminal;
 
-/// The most words of a line that are looked at.
+/// The maximum number of words of a line that are parsed.
 const LONGEST: usize = 1024;
 
-/// Prints the candidates. Nothing goes wrong aloud: the shell would write it into the line.
-pub(crate) fn answer(line: &str, point: Option<&str>) {
+/// Prints the candidates. Prints no errors: the shell would insert them into the line.
+pub(crate) fn print_candidates(line: &str, point: Option<&str>) {
     let point = point.and_then(|point| point.parse().ok()).unwrap_or(line.len());
     let line = line.get(..point.min(line.len())).unwrap_or(line);
     for candidate in candidates(line, &of_server) {
@@ -23,7 +23,7 @@ pub(crate) fn answer(line: &str, point: Option<&str>) {
     }
 }
 
-/// What the arguments of a command are names of.
+/// What the arguments of a command name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Names {
     AuthMounts,
@@ -77,7 +77,7 @@ fn flags(command: &Command, current: &str) -> Vec<String> {
     matching(flags.map(|flag| format!("{dashes}{}", flag.name)), current)
 }
 
-/// The name of the flag that a word is, when the next word is its value.
+/// The name of the flag `word`, when the next word is its value.
 fn flag_that_wants_a_value(command: &Command, word: &str) -> Option<&'static str> {
     let name = word.strip_prefix('-')?;
     let name = name.strip_prefix('-').unwrap_or(name);
@@ -85,7 +85,7 @@ fn flag_that_wants_a_value(command: &Command, word: &str) -> Option<&'static str
     (flag.kind != Kind::Bool).then_some(flag.name)
 }
 
-/// What the first argument of a command is a name of; further arguments are not completed.
+/// What the first argument of a command names; further arguments are not completed.
 fn names_of(path: &[&str], before: &[&str]) -> Option<Names> {
     if before.iter().any(|word| !word.starts_with('-')) {
         return None;
@@ -100,9 +100,9 @@ fn names_of(path: &[&str], before: &[&str]) -> Option<Names> {
     }
 }
 
-/// The names of the server that a shell takes for plain words: it puts a candidate into its line, where `$(…)` would run.
+/// Names from the server that are plain words for a shell, which inserts a candidate into its line: `$(…)` would run.
 fn of_server(names: Names, current: &str) -> Vec<String> {
-    asked_of_server(names, current).into_iter().filter(|name| is_plain_word(name)).collect()
+    query_server(names, current).into_iter().filter(|name| is_plain_word(name)).collect()
 }
 
 fn is_plain_word(name: &str) -> bool {
@@ -110,8 +110,8 @@ fn is_plain_word(name: &str) -> bool {
     !name.starts_with('-') && name.chars().all(is_plain)
 }
 
-/// The names of the server; none when it cannot be asked.
-fn asked_of_server(names: Names, current: &str) -> Vec<String> {
+/// Names from the server; empty when it does not respond.
+fn query_server(names: Names, current: &str) -> Vec<String> {
     let Some(session) = Session::for_completion() else { return Vec::new() };
     let ask = |request: Request| session.preflight(request).ok().flatten();
     match names {
@@ -132,7 +132,7 @@ fn listing(path: &str) -> Request {
     Request::new(Method::Get, path).with_query("list", "true")
 }
 
-/// Where the names below a directory of a KV engine are listed.
+/// The path that lists the names below a directory of a KV engine.
 fn metadata_of(ask: &dyn Fn(Request) -> Option<Secret>, directory: &str) -> String {
     let found = ask(Request::new(Method::Get, format!("sys/internal/ui/mounts/{directory}")));
     let mount = found.as_ref().and_then(|secret| secret.text("path")).unwrap_or_default().trim_matches('/').to_owned();
@@ -160,29 +160,29 @@ mod tests {
 
     use super::*;
 
-    fn asked(line: &str) -> Vec<String> {
+    fn completed(line: &str) -> Vec<String> {
         candidates(line, &|names, current| vec![format!("{current}{names:?}")])
     }
 
     #[test]
-    fn commands_and_flags_come_from_the_tables() {
-        assert_eq!(asked("keepfast sta"), ["status"]);
-        assert_eq!(asked("keepfast kv m"), ["metadata"]);
-        assert_eq!(asked("keepfast kv get -mou"), ["-mount"]);
-        assert_eq!(asked("keepfast kv get --mou"), ["--mount"]);
-        assert_eq!(asked("keepfast kv get -format "), ["json", "table", "yaml"]);
-        assert!(asked("keepfast ").len() > 20 && asked("keepfast nonsense ").is_empty());
+    fn completes_commands_and_flags_from_the_tables() {
+        assert_eq!(completed("keepfast sta"), ["status"]);
+        assert_eq!(completed("keepfast kv m"), ["metadata"]);
+        assert_eq!(completed("keepfast kv get -mou"), ["-mount"]);
+        assert_eq!(completed("keepfast kv get --mou"), ["--mount"]);
+        assert_eq!(completed("keepfast kv get -format "), ["json", "table", "yaml"]);
+        assert!(completed("keepfast ").len() > 20 && completed("keepfast nonsense ").is_empty());
     }
 
     #[test]
-    fn names_of_the_server_complete_the_first_argument() {
-        assert_eq!(asked("keepfast policy read de"), ["dePolicies"]);
-        assert_eq!(asked("keepfast secrets disable "), ["Mounts"]);
-        assert_eq!(asked("keepfast auth tune x"), ["xAuthMounts"]);
-        assert_eq!(asked("keepfast read sys/"), ["sys/Paths"]);
-        assert_eq!(asked("keepfast kv get -field=a sec"), ["secSecretPaths"]);
-        assert_eq!(asked("keepfast kv get -mount "), ["Mounts"]);
-        assert!(asked("keepfast kv put secret/a ").is_empty() && asked("keepfast kv get -version ").is_empty());
+    fn completes_the_first_argument_with_names_of_the_server() {
+        assert_eq!(completed("keepfast policy read de"), ["dePolicies"]);
+        assert_eq!(completed("keepfast secrets disable "), ["Mounts"]);
+        assert_eq!(completed("keepfast auth tune x"), ["xAuthMounts"]);
+        assert_eq!(completed("keepfast read sys/"), ["sys/Paths"]);
+        assert_eq!(completed("keepfast kv get -field=a sec"), ["secSecretPaths"]);
+        assert_eq!(completed("keepfast kv get -mount "), ["Mounts"]);
+        assert!(completed("keepfast kv put secret/a ").is_empty() && completed("keepfast kv get -version ").is_empty());
     }
 
     #[test]
@@ -208,8 +208,8 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_inside_a_character_is_no_panic() {
-        answer("keepfast \u{e9}", Some("10"));
-        answer("", Some("99999999999999999999"));
+    fn a_cursor_inside_a_character_does_not_panic() {
+        print_candidates("keepfast \u{e9}", Some("10"));
+        print_candidates("", Some("99999999999999999999"));
     }
 }

@@ -1,18 +1,20 @@
-//! Shell completion, from the same tables as the commands themselves.
+//! Shell completion scripts, generated from the tables of commands.
 
 use clap::{Arg, ArgAction};
 use clap_complete::Shell;
 
 use crate::args::{Command, Flag, Kind, Node};
-use crate::halt::Halt;
+use crate::command_error::CommandError;
 
-/// The completion script of a shell for the program called `name`.
-pub(crate) fn script(shell: &str, name: &str, commands: &[Node]) -> Result<String, Halt> {
+/// The completion script of a shell for the program `name`.
+pub(crate) fn script(shell: &str, name: &str, commands: &[Node]) -> Result<String, CommandError> {
     let shell = match shell {
         "bash" => Shell::Bash,
         "zsh" => Shell::Zsh,
         "fish" => Shell::Fish,
-        other => return Err(Halt::usage(format!("No completion for {other:?}: there is bash, zsh and fish"))),
+        other => {
+            return Err(CommandError::usage(format!("No completion for {other:?}: supported are bash, zsh and fish")));
+        }
     };
     let mut program =
         clap::Command::new("keepfast").subcommands(commands.iter().map(described)).disable_help_subcommand(true);
@@ -63,9 +65,9 @@ mod tests {
         }
     }
 
-    /// The generator for fish goes two words deep, so that `kv metadata` is as far as it gets.
+    /// The generator for fish supports two levels, so it ends at `kv metadata`.
     #[test]
-    fn every_shell_knows_every_command_and_flag() {
+    fn every_script_contains_every_command_and_flag() {
         for (shell, depth) in [("bash", 3), ("zsh", 3), ("fish", 1)] {
             let mut flags = Vec::new();
             COMMANDS.iter().for_each(|node| flags_of(node, depth, &mut flags));

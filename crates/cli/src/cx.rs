@@ -1,32 +1,32 @@
-//! What a command has at hand when it runs.
+//! The context of a running command.
 
 use crate::args::{Command, Words};
-use crate::halt::Halt;
+use crate::command_error::CommandError;
 use crate::output::Output;
 use crate::session::Session;
 
-/// One call of one command.
+/// The context of one command.
 pub(crate) struct Cx {
-    /// Its flags and arguments.
+    /// The flags and arguments.
     pub(crate) words: Words,
-    /// How to show answers.
+    /// The output format.
     pub(crate) output: Output,
 }
 
 impl Cx {
-    /// Sorts the words after the command's table and checks what can be checked before it runs.
-    pub(crate) fn new(command: &'static Command, words: Words) -> Result<Self, Halt> {
+    /// Checks the words by the command's table and reads the output flags.
+    pub(crate) fn new(command: &'static Command, words: Words) -> Result<Self, CommandError> {
         let output = Output::new(command.name, &words)?;
         words.count(command)?;
         Ok(Self { words, output })
     }
 
-    /// An argument; empty when it was not given.
+    /// An argument; empty when it is missing.
     pub(crate) fn argument(&self, at: usize) -> &str {
         self.words.arguments.get(at).map_or("", String::as_str)
     }
 
-    /// An argument that is a path: without slashes around it.
+    /// An argument that is a path, without leading and trailing slashes.
     pub(crate) fn path(&self, at: usize) -> String {
         self.argument(at).trim().trim_matches('/').to_owned()
     }
@@ -36,8 +36,8 @@ impl Cx {
         self.words.arguments.get(at..).unwrap_or_default()
     }
 
-    /// A connection to the server that flags and environment name.
-    pub(crate) fn session(&self) -> Result<Session, Halt> {
+    /// A connection to the server of the flags and environment.
+    pub(crate) fn session(&self) -> Result<Session, CommandError> {
         Session::new(&self.words)
     }
 }

@@ -1,26 +1,26 @@
-//! The data of a write: `key=value`, `key=@file`, `key=-`, `@file.json`, `-`.
+//! The data arguments of a write: `key=value`, `key=@file`, `key=-`, `@file.json`, `-`.
 
 use std::io::Read;
 
 use serde_json::{Map, Value};
 
-use crate::halt::Halt;
+use crate::command_error::CommandError;
 
-/// Reads data arguments. A key that comes twice gets a list. `@` and `-` in front of or as a value name a
-/// file or stdin; `\@` is a plain `@`.
-pub(crate) fn parse(arguments: &[String], stdin: &mut dyn Read) -> Result<Map<String, Value>, Halt> {
+/// Parses data arguments. A repeated key becomes a list. `@file` and `-`, as an argument or as a value, read a
+/// file or stdin; `\@` is a literal `@`.
+pub(crate) fn parse(arguments: &[String], stdin: &mut dyn Read) -> Result<Map<String, Value>, CommandError> {
     let mut data = Map::new();
     let mut source = Source { stdin, drained: false };
     for argument in arguments {
         source.add(argument, &mut data).map_err(|reason| {
-            Halt::usage(format!("Failed to parse K=V data: invalid key/value pair {argument:?}: {reason}"))
+            CommandError::usage(format!("Failed to parse K=V data: invalid key/value pair {argument:?}: {reason}"))
         })?;
     }
     Ok(data)
 }
 
-/// Reads data arguments that become query parameters, where every value is text.
-pub(crate) fn parse_query(arguments: &[String], stdin: &mut dyn Read) -> Result<Vec<(String, String)>, Halt> {
+/// Parses data arguments into query parameters, whose values are text.
+pub(crate) fn parse_query(arguments: &[String], stdin: &mut dyn Read) -> Result<Vec<(String, String)>, CommandError> {
     let mut query = Vec::new();
     for (key, value) in parse(arguments, stdin)? {
         match value {
@@ -41,7 +41,7 @@ impl Source<'_> {
         if argument == "-" {
             return merge(data, &self.stdin()?);
         }
-        // The first `=` decides before the `@`: `@key=value` is a field whose name begins with `@`.
+        // The first `=` is parsed before `@`: `@key=value` is a field whose name begins with `@`.
         let Some((key, value)) = argument.split_once('=') else {
             let file = argument.strip_prefix('@').ok_or("format must be key=value")?;
             return merge(data, &file_text(file)?);
@@ -72,7 +72,7 @@ fn file_text(path: &str) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|error| format!("error reading file: {}", opening(path, &error)))
 }
 
-/// Why a file could not be opened, in the words people search for.
+/// Why a file cannot be opened, in the text of Go.
 pub(crate) fn opening(path: &str, error: &std::io::Error) -> String {
     let reason = match error.kind() {
         std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
@@ -86,7 +86,7 @@ fn merge(data: &mut Map<String, Value>, text: &str) -> Result<(), String> {
     if text.trim().is_empty() {
         return Err("EOF".to_owned());
     }
-    // The reason alone: the text may be a secret.
+    // Without the text of the error: the input may be a secret.
     let object: Map<String, Value> = serde_json::from_slice(&crate::exact::keep(text.as_bytes()))
         .map_err(|error| format!("not a JSON object (line {}, column {})", error.line(), error.column()))?;
     for (key, value) in object {
@@ -112,24 +112,24 @@ mod tests {
 
     fn read(arguments: &[&str], stdin: &str) -> Result<Value, String> {
         let arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
-        parse(&arguments, &mut stdin.as_bytes()).map(Value::Object).map_err(|halt| halt.message.unwrap_or_default())
+        parse(&arguments, &mut stdin.as_bytes()).map(Value::Object).map_err(|error| error.message.unwrap_or_default())
     }
 
     #[test]
-    fn pairs_lists_and_escapes() {
+    fn parses_pairs_lists_and_escapes() {
         let data = read(&["a=1", "b=x=y", "c=", "k=1", "k=2", "k=3", "e=\\@x", "@f=y"], "");
         assert_eq!(data, Ok(json!({"a": "1", "b": "x=y", "c": "", "k": ["1", "2", "3"], "e": "@x", "@f": "y"})));
     }
 
     #[test]
-    fn stdin_as_a_value_or_as_everything_but_once() {
+    fn stdin_is_a_value_or_all_data_and_read_once() {
         assert_eq!(read(&["p=-"], "line\n"), Ok(json!({"p": "line\n"})));
         assert_eq!(read(&["-", "b=2"], r#"{"a": {"x": [1]}}"#), Ok(json!({"a": {"x": [1]}, "b": "2"})));
         assert!(read(&["a=-", "b=-"], "x").unwrap_err().contains("only once"));
     }
 
     #[test]
-    fn files() {
+    fn reads_files() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("f.json");
         std::fs::write(&file, r#"{"n": 5}"#).unwrap();
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_do_not_repeat_a_secret_file() {
+    fn errors_do_not_quote_a_secret_file() {
         let message = read(&["-"], "hunter2").unwrap_err();
         assert!(!message.contains("hunter2"), "{message}");
         assert_eq!(

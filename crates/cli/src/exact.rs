@@ -1,18 +1,18 @@
-//! Numbers as they were written.
+//! Numbers with all their digits.
 //!
-//! A number in a secret may have more digits than a machine number holds, or a form such as `1.10` that means
-//! something to its reader. Between the wire and the terminal such a number travels as a string behind a mark,
-//! a code point that is no character and stands in no text; everything else is ordinary JSON.
+//! A number in a secret may have more digits than a machine number, or a form such as `1.10` that has a meaning
+//! for its reader. Between the wire and the terminal such a number is a string with a prefix, a noncharacter
+//! that no text contains; everything else is ordinary JSON.
 
 use keepfast_json::{Kind, Tokens};
 use serde_json::{Number, Value};
 
 use crate::output::number_text;
 
-/// U+10FFFF, which Unicode reserves for a program's own use inside.
+/// U+10FFFF, which Unicode reserves for internal use of a program.
 const MARK: char = '\u{10ffff}';
 
-/// Puts numbers that would change behind the mark. What is no JSON stays as it is.
+/// Replaces numbers that parsing would change by marked strings. Text that is not JSON is returned unchanged.
 pub(crate) fn keep(json: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(json.len());
     let mut behind = 0;
@@ -30,13 +30,13 @@ pub(crate) fn keep(json: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The number that a marked string stands for.
+/// The number of a marked string.
 pub(crate) fn number(text: &str) -> Option<&str> {
     text.strip_prefix(MARK).filter(|number| serde_json::from_str::<Number>(number).is_ok())
 }
 
-/// Takes the marks in a JSON text away again. Only whole strings are looked at, so that no text can pass for
-/// a mark.
+/// Replaces marked strings in a JSON text by their numbers. Only whole strings are replaced, so no text can be
+/// taken for a number.
 pub(crate) fn restore(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     let mut behind = 0;
@@ -50,7 +50,7 @@ pub(crate) fn restore(json: &str) -> String {
     out + &json[behind..]
 }
 
-/// Whether a number would come out otherwise than it went in.
+/// Whether parsing and formatting would change a number.
 fn changes(text: &str) -> bool {
     serde_json::from_str::<Number>(text).is_ok_and(|number| number_text(&number) != text)
 }
@@ -64,7 +64,7 @@ mod tests {
     const LONG: &str = r#"{"a":12345678901234567890123,"b":[1.10,1,-0.5,1e30],"c":"1.10 \" 2.20\\","d":{"e":100000000000000000000.1}}"#;
 
     #[test]
-    fn numbers_come_back_as_they_were() {
+    fn numbers_keep_all_their_digits() {
         let kept: Value = serde_json::from_slice(&keep(LONG.as_bytes())).unwrap();
         assert_eq!(restore(&kept.to_string()), LONG);
         assert_eq!(number(kept["a"].as_str().unwrap()), Some("12345678901234567890123"));
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_number_loses_its_mark() {
+    fn only_marked_numbers_are_restored() {
         for text in [
             "{\"a\":\"\u{10ffff}x\"}",
             "{\"a\":\"\u{10ffff}1,\\\"b\\\":2\"}",
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_stays() {
+    fn text_that_is_not_json_is_unchanged() {
         for text in ["", "\"", "\"a\\", "1.2.3", "--", " not json 1.10x \u{e9} "] {
             assert_eq!(keep(text.as_bytes()), text.as_bytes(), "{text}");
         }

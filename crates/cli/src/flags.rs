@@ -1,8 +1,8 @@
-//! The flags that many commands share.
+//! Flags that many commands share.
 
 use crate::args::{Flag, FlagSet, Kind};
 
-/// How to reach the server; every command that talks to one has these.
+/// The connection flags of every command that calls a server.
 pub(crate) const HTTP: FlagSet = FlagSet {
     title: "Connection",
     flags: &[
@@ -14,33 +14,41 @@ pub(crate) const HTTP: FlagSet = FlagSet {
         Flag::new(
             "agent-address",
             Kind::Text,
-            "Address of an agent to go through instead. Variable: VAULT_AGENT_ADDR.",
+            "Address of an agent to use instead of the server. Variable: VAULT_AGENT_ADDR.",
         ),
         Flag::new(
             "ca-cert",
             Kind::Text,
-            "PEM file of the authorities that may vouch for the server. Variable: VAULT_CACERT.",
+            "PEM file with the CA certificates that verify the server. Variable: VAULT_CACERT.",
         ),
-        Flag::new("ca-path", Kind::Text, "Directory of such files; -ca-cert goes before it. Variable: VAULT_CAPATH."),
+        Flag::new(
+            "ca-path",
+            Kind::Text,
+            "Directory with such files; -ca-cert takes precedence. Variable: VAULT_CAPATH.",
+        ),
         Flag::new(
             "client-cert",
             Kind::Text,
-            "PEM certificate to show the server; needs -client-key. Variable: VAULT_CLIENT_CERT.",
+            "PEM file with the client certificate; needs -client-key. Variable: VAULT_CLIENT_CERT.",
         ),
-        Flag::new("client-key", Kind::Text, "PEM key of -client-cert. Variable: VAULT_CLIENT_KEY."),
+        Flag::new(
+            "client-key",
+            Kind::Text,
+            "PEM file with the private key of -client-cert. Variable: VAULT_CLIENT_KEY.",
+        ),
         Flag::new(
             "disable-redirects",
             Kind::Bool,
-            "Do not follow a standby's pointer to its leader. Variable: VAULT_DISABLE_REDIRECTS.",
+            "Do not follow the redirect of a standby to its leader. Variable: VAULT_DISABLE_REDIRECTS.",
         ),
         Flag::new(
             "header",
             Kind::Pairs,
-            "A further header for the request; may be repeated. X-Vault- headers are refused.",
+            "Additional header of the request; may be repeated. X-Vault- headers are refused.",
         ),
-        Flag::new("mfa", Kind::List, "A second factor, as METHOD:CODE; may be repeated. Variable: VAULT_MFA."),
+        Flag::new("mfa", Kind::List, "MFA credential, as METHOD:CODE; may be repeated. Variable: VAULT_MFA."),
         Flag::aliased("namespace", "ns", Kind::Text, "Namespace to work in. Variable: VAULT_NAMESPACE."),
-        Flag::new("non-interactive", Kind::Bool, "Never ask for anything on the terminal."),
+        Flag::new("non-interactive", Kind::Bool, "Do not prompt on the terminal."),
         Flag::new(
             "output-curl-string",
             Kind::Bool,
@@ -50,33 +58,33 @@ pub(crate) const HTTP: FlagSet = FlagSet {
         Flag::new(
             "policy-override",
             Kind::Bool,
-            "Ask servers that have Sentinel to pass over a soft-mandatory policy.",
+            "Override soft-mandatory Sentinel policies, on servers that have them.",
         ),
         Flag::new(
             "tls-server-name",
             Kind::Text,
-            "Name to expect in the server's certificate. Variable: VAULT_TLS_SERVER_NAME.",
+            "Expected name in the server's certificate. Variable: VAULT_TLS_SERVER_NAME.",
         ),
         Flag::new(
             "tls-skip-verify",
             Kind::Bool,
-            "Trust any certificate. Not for production. Variable: VAULT_SKIP_VERIFY.",
+            "Do not verify the server's certificate. Not for production. Variable: VAULT_SKIP_VERIFY.",
         ),
         Flag::new(
             "wrap-ttl",
             Kind::Duration,
-            "Have the answer wrapped in a single-use token for so long. Variable: VAULT_WRAP_TTL.",
+            "Wrap the response in a single-use token with this TTL. Variable: VAULT_WRAP_TTL.",
         ),
     ],
 };
 
-/// How to show the answer.
+/// The output format.
 pub(crate) const FORMAT: FlagSet = FlagSet { title: "Output", flags: &[FORMAT_FLAG] };
 
-/// How to show the answer, or one field of it.
+/// The output format, or one field of the response.
 pub(crate) const OUTPUT: FlagSet = FlagSet {
     title: "Output",
-    flags: &[Flag::new("field", Kind::Text, "Print the value of this field alone, without a newline."), FORMAT_FLAG],
+    flags: &[Flag::new("field", Kind::Text, "Print only the value of this field, without a newline."), FORMAT_FLAG],
 };
 
 const FORMAT_FLAG: Flag = Flag::new(
@@ -85,9 +93,9 @@ const FORMAT_FLAG: Flag = Flag::new(
     "One of table, json, yaml; \"read\" also has raw. Variable: VAULT_FORMAT. Default: table.",
 );
 
-/// Where a KV engine is mounted.
+/// The mount path of a KV engine.
 pub(crate) const MOUNT: Flag = Flag::new(
     "mount",
     Kind::Text,
-    "Path of the KV engine; the argument is then the key alone. Without it the argument begins with that path.",
+    "Mount path of the KV engine; the argument is then only the key. Without it, the argument begins with that path.",
 );

@@ -1,10 +1,10 @@
-//! Help and usage, from the tables of commands and flags.
+//! Help and usage texts, from the tables of commands and flags.
 
 use crate::args::{Command, Flag, Group, Node};
 
 const WIDTH: usize = 80;
-const VARIABLES: &str = "Options can be written with one dash or two. Every variable that the help names VAULT_ is also read \
-    as KEEPFAST_ and BAO_; KEEPFAST_ goes first, then BAO_.";
+const VARIABLES: &str = "Options can be written with one dash or two. Every variable with the prefix VAULT_ is also read \
+    as KEEPFAST_ and BAO_; KEEPFAST_ takes precedence, then BAO_.";
 
 /// The help of one command.
 pub(crate) fn command(path: &str, command: &Command) -> String {
@@ -14,7 +14,7 @@ pub(crate) fn command(path: &str, command: &Command) -> String {
     if !command.details.is_empty() {
         help.push_str(&format!("\n{}", verbatim(command.details)));
     }
-    // A command's own options come first; every command has those of the connection.
+    // The options of the command come first; those of the connection are the same everywhere.
     let mut sets: Vec<_> = command.flags.iter().collect();
     sets.sort_by_key(|set| match set.title {
         "Connection" => 2,
@@ -32,7 +32,7 @@ pub(crate) fn command(path: &str, command: &Command) -> String {
     help.trim_end().to_owned()
 }
 
-/// The help of a word that needs another.
+/// The help of a group of commands.
 pub(crate) fn group(path: &str, group: &Group) -> String {
     format!(
         "Usage: {path} <subcommand> [options] [args]\n\n{}\nSubcommands:\n{}",
@@ -67,7 +67,7 @@ fn of_flag(flag: &Flag) -> String {
     format!("  -{}{value}{alias}\n{}", flag.name, indented(flag.help, 6))
 }
 
-/// A text broken into indented lines.
+/// Breaks a text into indented lines.
 fn indented(text: &str, indent: usize) -> String {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
@@ -85,7 +85,7 @@ fn indented(text: &str, indent: usize) -> String {
     lines.iter().map(|line| format!("{}{line}\n", " ".repeat(indent))).collect()
 }
 
-/// A text whose lines stay as they are.
+/// A text with its lines unchanged, indented.
 fn verbatim(text: &str) -> String {
     text.trim_matches('\n')
         .lines()
@@ -98,7 +98,7 @@ fn first_sentence(text: &str) -> &str {
 }
 
 impl Node {
-    /// Its word on the command line.
+    /// Its name on the command line.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Leaf(command) => command.name,
@@ -106,7 +106,7 @@ impl Node {
         }
     }
 
-    /// What it is for.
+    /// Its description.
     pub(crate) fn about(&self) -> &'static str {
         match self {
             Self::Leaf(command) => command.about,

@@ -1,9 +1,9 @@
-//! The one binary: server and command line.
+//! The binary: server and command line.
 //!
-//! It behaves the same under any name it is called by, `vault` included.
+//! It behaves the same under any file name, such as `vault`.
 
-mod absent;
 mod args;
+mod command_error;
 mod commands;
 mod complete;
 mod completion;
@@ -11,7 +11,6 @@ mod cx;
 mod data;
 mod exact;
 mod flags;
-mod halt;
 mod help;
 mod output;
 mod prompt;
@@ -19,18 +18,19 @@ mod session;
 mod terminal;
 mod token_file;
 mod token_helper;
+mod unsupported;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use halt::Halt;
+use command_error::CommandError;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     if let Ok(line) = std::env::var("COMP_LINE") {
-        complete::answer(&line, std::env::var("COMP_POINT").ok().as_deref());
+        complete::print_candidates(&line, std::env::var("COMP_POINT").ok().as_deref());
         return ExitCode::SUCCESS;
     }
     match words().and_then(|words| commands::dispatch(&words)) {
@@ -44,9 +44,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// The words behind the program's name. What is no text is refused: changed silently, it could be a wrong
+/// The arguments of the program. Invalid UTF-8 is refused: a silent change could store a wrong
 /// password in a secret.
-fn words() -> Result<Vec<String>, Halt> {
+fn words() -> Result<Vec<String>, CommandError> {
     let words: Result<Vec<String>, _> = std::env::args_os().skip(1).map(OsString::into_string).collect();
-    words.map_err(|_| Halt::usage("An argument is not valid UTF-8; give it in a file (@path) or on stdin (-)"))
+    words.map_err(|_| CommandError::usage("An argument is not valid UTF-8; give it in a file (@path) or on stdin (-)"))
 }

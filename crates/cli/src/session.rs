@@ -1,4 +1,4 @@
-//! Talking to a server from a command: one call at a time, or only saying which call it would be.
+//! The connection of a command to a server: sends requests, or prints them instead.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,56 +10,56 @@ use keepfast_client::{
 use serde_json::{Map, Value};
 
 use crate::args::Words;
-use crate::halt::Halt;
+use crate::command_error::CommandError;
 use crate::{exact, terminal, token_file};
 
 mod headers;
 mod policy;
 
-/// How long completion waits for the server.
+/// The timeout of requests for completion.
 const COMPLETION_TIME: Duration = Duration::from_secs(2);
 
-/// A client with a runtime to wait on, and what to do instead of calling.
+/// A client with its runtime, and the optional printing mode.
 pub(crate) struct Session {
     client: Client,
     runtime: tokio::runtime::Runtime,
-    instead: Option<Instead>,
+    print_mode: Option<PrintMode>,
 }
 
-/// What to print in place of a call.
+/// What to print instead of sending a request.
 #[derive(Clone, Copy)]
-enum Instead {
+enum PrintMode {
     Curl,
     Policy,
 }
 
 impl Session {
-    /// A session after the environment, with what flags say on top.
-    pub(crate) fn new(words: &Words) -> Result<Self, Halt> {
-        let client = Client::new(config(words).map_err(|error| Halt::failed(error.to_string()))?);
+    /// A session from the environment and the flags, which take precedence.
+    pub(crate) fn new(words: &Words) -> Result<Self, CommandError> {
+        let client = Client::new(config(words).map_err(|error| CommandError::failed(error.to_string()))?);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         Ok(Self {
-            client: client.map_err(|error| Halt::failed(error.to_string()))?,
-            runtime: runtime.map_err(|error| Halt::failed(format!("Cannot start: {error}")))?,
-            instead: match () {
-                () if words.on("output-curl-string") => Some(Instead::Curl),
-                () if words.on("output-policy") => Some(Instead::Policy),
+            client: client.map_err(|error| CommandError::failed(error.to_string()))?,
+            runtime: runtime.map_err(|error| CommandError::failed(format!("Cannot start: {error}")))?,
+            print_mode: match () {
+                () if words.on("output-curl-string") => Some(PrintMode::Curl),
+                () if words.on("output-policy") => Some(PrintMode::Policy),
                 () => None,
             },
         })
     }
 
-    /// A session that waits for no server: for completion, which a person waits for at every key.
+    /// A session with a short timeout and without retries: completion runs at every key press.
     pub(crate) fn for_completion() -> Option<Self> {
         let mut config = config(&Words::default()).ok()?;
         config.timeout = Some(COMPLETION_TIME);
         config.max_retries = 0;
         let client = Client::new(config).ok()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-        Some(Self { client, runtime, instead: None })
+        Some(Self { client, runtime, print_mode: None })
     }
 
-    /// The same server with another token, or none.
+    /// The same session with another token, or without one.
     pub(crate) fn with_token(self, token: Option<SecretString>) -> Self {
         Self { client: self.client.with_token(token), ..self }
     }
@@ -74,68 +74,70 @@ impl Session {
         self.client.config().token.as_ref()
     }
 
-    /// Makes a call. A failure is told as `context`, a colon, and the reason.
-    pub(crate) fn call(&self, context: &str, request: &Request) -> Result<Option<Secret>, Halt> {
+    /// Sends a request. The message of an error is `context`, a colon, and the reason.
+    pub(crate) fn call(&self, context: &str, request: &Request) -> Result<Option<Secret>, CommandError> {
         self.announce(request)?;
         self.exchange(&self.client, request).map_err(|error| self.failure(context, &error))
     }
 
-    /// Makes a call to a path that every server has, and whose data has this field.
-    pub(crate) fn require(&self, context: &str, request: Request, field: &str) -> Result<Secret, Halt> {
+    /// Sends a request to a path that every server has, and whose data has this field.
+    pub(crate) fn require(&self, context: &str, request: Request, field: &str) -> Result<Secret, CommandError> {
         self.require_any(context, request, &[field])
     }
 
-    /// Makes a call to a path that every server has, and whose data has one of these fields.
-    pub(crate) fn require_any(&self, context: &str, request: Request, fields: &[&str]) -> Result<Secret, Halt> {
+    /// Sends a request to a path that every server has, and whose data has one of these fields.
+    pub(crate) fn require_any(&self, context: &str, request: Request, fields: &[&str]) -> Result<Secret, CommandError> {
         let request = request.required();
         let secret = self.call(context, &request)?.unwrap_or_default();
         if secret.wrap_info.is_none() && fields.iter().all(|field| secret.data_field(field).is_none()) {
             let field = fields.join(" or ");
             let url = self.client.url(&request);
             let hint = "does VAULT_ADDR name a server of this API?";
-            return Err(Halt::failed(format!("{context}: the answer of {url} has no field {field}: {hint}")));
+            return Err(CommandError::failed(format!("{context}: the response of {url} has no field {field}: {hint}")));
         }
         Ok(secret)
     }
 
-    /// Makes a call to a path that every server has and whose data is a map of objects, such as mounts by their path.
-    pub(crate) fn require_map(&self, context: &str, request: Request) -> Result<Map<String, Value>, Halt> {
+    /// Sends a request to a path that every server has, and whose data is a map of objects, such as mounts by path.
+    pub(crate) fn require_map(&self, context: &str, request: Request) -> Result<Map<String, Value>, CommandError> {
         let request = request.required();
         let data = self.call(context, &request)?.and_then(|secret| secret.data).unwrap_or_default();
         if data.values().any(|value| !value.is_object()) {
             let url = self.client.url(&request);
             let hint = "does VAULT_ADDR name a server of this API?";
-            return Err(Halt::failed(format!("{context}: the answer of {url} is not a map of objects: {hint}")));
+            return Err(CommandError::failed(format!(
+                "{context}: the response of {url} is not a map of objects: {hint}"
+            )));
         }
         Ok(data)
     }
 
-    /// Makes a call whose failure the command looks into.
-    pub(crate) fn attempt(&self, request: &Request) -> Result<Result<Option<Secret>, Error>, Halt> {
+    /// Sends a request whose error the command evaluates.
+    pub(crate) fn attempt(&self, request: &Request) -> Result<Result<Option<Secret>, Error>, CommandError> {
         self.announce(request)?;
         Ok(self.exchange(&self.client, request))
     }
 
-    /// Makes a call that only prepares another: it is really made even when the other is only printed, and
-    /// is never wrapped.
+    /// Sends a request that prepares another. It is sent even when the other is only printed, and it is
+    /// never wrapped.
     pub(crate) fn preflight(&self, request: Request) -> Result<Option<Secret>, Error> {
         self.exchange(&self.client, &Request { may_wrap: false, ..request })
     }
 
-    /// Makes a call whose answer is wanted as it comes.
-    pub(crate) fn raw(&self, context: &str, request: &Request) -> Result<Response, Halt> {
+    /// Sends a request and returns the raw response.
+    pub(crate) fn raw(&self, context: &str, request: &Request) -> Result<Response, CommandError> {
         self.announce(request)?;
         self.runtime.block_on(self.client.raw(request)).map_err(|error| self.failure(context, &error))
     }
 
-    /// An answer, told as the refusal that it is.
-    pub(crate) fn refused(&self, context: &str, request: &Request, response: &Response) -> Halt {
-        told(context, &self.client.refusal(request, response))
+    /// The error for an error response.
+    pub(crate) fn refused(&self, context: &str, request: &Request, response: &Response) -> CommandError {
+        request_error(context, &self.client.refusal(request, response))
     }
 
-    /// The failure of a call, with a hint where no token was sent.
-    fn failure(&self, context: &str, error: &Error) -> Halt {
-        let mut halt = told(context, error);
+    /// The error of a failed request, with a hint when it had no token.
+    fn failure(&self, context: &str, error: &Error) -> CommandError {
+        let mut halt = request_error(context, error);
         let anonymous = self.token().is_none_or(|token| token.expose().is_empty());
         let refused = matches!(error.status(), Some(400 | 403))
             && error
@@ -149,14 +151,14 @@ impl Session {
         halt
     }
 
-    /// Unwraps a token; `None` unwraps the session's own.
-    pub(crate) fn unwrap(&self, token: Option<&SecretString>) -> Result<Option<Secret>, Halt> {
+    /// Unwraps a token; `None` unwraps the session's own token.
+    pub(crate) fn unwrap(&self, token: Option<&SecretString>) -> Result<Option<Secret>, CommandError> {
         let (client, request) = self.client.unwrapping(token);
         self.announce(&request)?;
-        self.exchange(&client, &request).map_err(|error| told("Error unwrapping", &error))
+        self.exchange(&client, &request).map_err(|error| request_error("Error unwrapping", &error))
     }
 
-    /// Sends a request and reads the answer, numbers in both kept as they were written.
+    /// Sends a request and parses the response; numbers in both keep all their digits.
     fn exchange(&self, client: &Client, request: &Request) -> Result<Option<Secret>, Error> {
         let request = Request { body: request.body.as_deref().map(exact::restore), ..request.clone() };
         let mut response = self.runtime.block_on(client.raw(&request))?;
@@ -164,22 +166,22 @@ impl Session {
         client.interpret(&request, &response)
     }
 
-    /// Lets some time pass between two looks at a server.
+    /// Waits between two requests to a server.
     pub(crate) fn pause(&self, time: Duration) {
         self.runtime.block_on(keepfast_client::pause(time));
     }
 
-    /// Prints what stands for the call, when that is all that was asked for.
-    fn announce(&self, request: &Request) -> Result<(), Halt> {
-        match self.instead {
+    /// Prints the request when only that is wanted, and ends the command.
+    fn announce(&self, request: &Request) -> Result<(), CommandError> {
+        match self.print_mode {
             None => return Ok(()),
-            Some(Instead::Curl) => terminal::line(&self.curl(request)),
-            Some(Instead::Policy) => terminal::line(&policy::needed(request)),
+            Some(PrintMode::Curl) => terminal::line(&self.curl(request)),
+            Some(PrintMode::Policy) => terminal::line(&policy::needed(request)),
         }
-        Err(Halt::shown())
+        Err(CommandError::printed())
     }
 
-    /// The call as a curl command line; the token is fetched by the shell, not shown.
+    /// The request as a curl command line; the shell gets the token, which is not printed.
     fn curl(&self, request: &Request) -> String {
         let mut line = "curl".to_owned();
         if request.method != Method::Get {
@@ -210,7 +212,7 @@ impl Session {
         if let Address::Unix(path) = &self.client.config().address {
             let _ = write!(line, " --unix-socket {}", quoted(&path.display().to_string()));
         }
-        let headers: BTreeMap<String, String> = self.client.headers(request).iter().map(headers::shown).collect();
+        let headers: BTreeMap<String, String> = self.client.headers(request).iter().map(headers::display).collect();
         for (name, value) in headers {
             if name != "Content-Type" || request.method == Method::Patch {
                 let _ = write!(line, " -H {}", double_quoted(&format!("{name}: {value}")));
@@ -232,11 +234,11 @@ impl Session {
     }
 }
 
-/// The environment's configuration with the flags' on top, and the token that a login has left.
+/// The configuration of the environment and the flags, with the stored token.
 fn config(words: &Words) -> Result<Config, Error> {
     let given = |flag: &str| words.text(flag).filter(|value| !value.is_empty());
     let address = given("agent-address").or_else(|| given("address"));
-    // A flag replaces the variable, also one that could not be read.
+    // A flag replaces the variable, even an invalid one.
     let mut config = Config::from_variables(|name| match address {
         Some(given) if environment::PREFIXES.iter().any(|prefix| *name == format!("{prefix}_ADDR")) => {
             Some(given.to_owned())
@@ -244,7 +246,7 @@ fn config(words: &Words) -> Result<Config, Error> {
         _ => std::env::var(name).ok(),
     })?;
     config.address = self::address(words)?;
-    // At the command line a person waits: one attempt, unless the environment says otherwise.
+    // A user waits for the command: one attempt, unless the environment sets another number.
     if environment::variable("MAX_RETRIES").is_none() {
         config.max_retries = 0;
     }
@@ -270,7 +272,7 @@ fn config(words: &Words) -> Result<Config, Error> {
     Ok(config)
 }
 
-/// The server that flags and environment name.
+/// The address of the server from flags and environment.
 pub(crate) fn address(words: &Words) -> Result<Address, Error> {
     let given = |flag: &str| words.text(flag).filter(|value| !value.is_empty()).map(str::to_owned);
     let named = |name: &str| environment::variable(name).map(|(_, value)| value);
@@ -279,25 +281,25 @@ pub(crate) fn address(words: &Words) -> Result<Address, Error> {
     Address::parse(text.as_deref().unwrap_or(DEFAULT_ADDRESS))
 }
 
-/// A refusal by the server, or its absence.
-pub(crate) fn told(context: &str, error: &Error) -> Halt {
+/// The error for a failed request, with its context.
+pub(crate) fn request_error(context: &str, error: &Error) -> CommandError {
     let context = if context.is_empty() { String::new() } else { format!("{context}: ") };
-    Halt::failed(format!("{context}{error}"))
+    CommandError::failed(format!("{context}{error}"))
 }
 
-/// In single quotes for a shell.
+/// Single-quoted for a shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\"'\"'"))
 }
 
-/// In double quotes for a shell.
+/// Double-quoted for a shell.
 fn double_quoted(text: &str) -> String {
     let escaped: String =
         text.chars().flat_map(|c| matches!(c, '"' | '\\' | '$' | '`').then_some('\\').into_iter().chain([c])).collect();
     format!("\"{escaped}\"")
 }
 
-/// The name under which this program was called.
+/// The file name with which this program was started.
 pub(crate) fn own_name() -> String {
     let called = std::env::args_os().next().map(std::path::PathBuf::from);
     called
@@ -312,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_escapes_its_quotes() {
+    fn shell_quotes_cannot_be_escaped() {
         assert_eq!(quoted("it's"), "'it'\"'\"'s'");
         assert_eq!(double_quoted("a\"$(x)`y`\\"), "\"a\\\"\\$(x)\\`y\\`\\\\\"");
     }

@@ -1,7 +1,7 @@
-//! Writing to stdout and stderr: colours only on a terminal, a closed pipe is no error.
+//! Output to stdout and stderr: colours only on a terminal; a closed pipe is not an error.
 //!
-//! A terminal shows control characters escaped, because values and error texts of a server could otherwise move the cursor,
-//! change the title or hide text. A pipe or file gets them as they are.
+//! Control characters are escaped on a terminal: values and error texts of a server could otherwise move the cursor,
+//! change the title or hide text. A pipe or file gets them unchanged.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
@@ -13,7 +13,7 @@ const YELLOW: &str = "\x1b[33m";
 const RED: &str = "\x1b[31m";
 const PLAIN: &str = "\x1b[0m";
 
-/// Writes to stdout, a terminal's control characters escaped.
+/// Writes to stdout; control characters are escaped on a terminal.
 pub(crate) fn print(text: &str) {
     let text = if io::stdout().is_terminal() { visible(text) } else { Cow::Borrowed(text) };
     write_out(&text);
@@ -25,8 +25,8 @@ fn write_out(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// A text with the characters escaped that a terminal obeys: controls of C0 and C1 but line feed and tab, and those that change
-/// the direction of writing.
+/// Escapes the characters that control a terminal: C0 and C1 except line feed and tab, and those that change the
+/// writing direction.
 fn visible(text: &str) -> Cow<'_, str> {
     let is_obeyed = |c: char| {
         (c.is_control() && !matches!(c, '\n' | '\t'))
@@ -49,25 +49,25 @@ pub(crate) fn line(text: &str) {
     print(&format!("{text}\n"));
 }
 
-/// Writes a value for a script: without a final newline, unless a person is reading.
+/// Writes a value for a script: with a final newline only on a terminal.
 pub(crate) fn raw(text: &str) {
     let end = if io::stdout().is_terminal() { "\n" } else { "" };
     print(&format!("{text}{end}"));
 }
 
-/// A line on stdout that says that something worked.
+/// Writes a success message to stdout.
 pub(crate) fn success(text: &str) {
     let terminal = io::stdout().is_terminal();
     let text = if terminal { visible(text) } else { Cow::Borrowed(text) };
     write_out(&format!("{}\n", coloured(&text, GREEN, terminal)));
 }
 
-/// A line on stderr that deserves attention.
+/// Writes a warning to stderr.
 pub(crate) fn warning(text: &str) {
     on_stderr(text, YELLOW);
 }
 
-/// A line on stderr that says what went wrong.
+/// Writes an error to stderr.
 pub(crate) fn error(text: &str) {
     on_stderr(text, RED);
 }
@@ -87,7 +87,7 @@ fn coloured(text: &str, colour: &str, terminal: bool) -> String {
     if plain { text.to_owned() } else { format!("{colour}{text}{PLAIN}") }
 }
 
-/// How far a long work is, on stderr while a person watches.
+/// The progress of a long operation, on stderr when that is a terminal.
 pub(crate) struct Progress {
     total: u64,
     done: u64,
@@ -95,18 +95,18 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// A work of so many bytes.
+    /// An operation on `total` bytes.
     pub(crate) fn of(total: u64) -> Self {
         Self { total, done: 0, shown: io::stderr().is_terminal().then_some(u64::MAX) }
     }
 
-    /// So many bytes more are done.
+    /// Adds `bytes` finished bytes.
     pub(crate) fn advance(&mut self, bytes: usize) {
         self.done += bytes as u64;
         self.show((self.done * 100).checked_div(self.total).unwrap_or(100).min(100));
     }
 
-    /// All is done, also what was never counted, such as the header of a file.
+    /// Shows 100 %, which includes bytes that were not counted, such as the header of a file.
     pub(crate) fn finish(&mut self) {
         self.show(100);
     }
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_terminal_obeys_no_character_of_a_value() {
+    fn control_characters_are_escaped() {
         assert_eq!(visible("A\u{1b}]0;PWNED\u{7}\u{1b}[2J\r\u{8}"), "A\\x1b]0;PWNED\\x07\\x1b[2J\\r\\x08");
         assert_eq!(visible("\u{9b}31m\u{7f}\u{202e}txt\u{2069}"), "\\u{9b}31m\\x7f\\u{202e}txt\\u{2069}");
         assert!(matches!(visible("plain \u{e9}\u{4e2d}\tand\nlines"), Cow::Borrowed(_)));

@@ -1,4 +1,4 @@
-//! The token that a login leaves for the commands after it: in a file, or with the token helper that the user has set up.
+//! The stored token of a login: in a file, or in the user's token helper.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -7,13 +7,13 @@ use std::path::PathBuf;
 
 use keepfast_client::{Address, Error, SecretString, environment};
 
-use crate::halt::Halt;
+use crate::command_error::CommandError;
 use crate::token_helper::TokenHelper;
 
-/// The name all clients of this API share.
+/// The file name that all clients of this API use.
 const NAME: &str = ".vault-token";
 
-/// The token to present: from the environment, else from the token helper or the file.
+/// The token to send: from the environment, else from the token helper or the file.
 pub(crate) fn current(address: &Address) -> Result<Option<SecretString>, Error> {
     if let Some((_, token)) = environment::variable("TOKEN") {
         return Ok(Some(SecretString::new(token.trim().to_owned())));
@@ -31,16 +31,16 @@ fn stored() -> Option<SecretString> {
     (!token.is_empty()).then(|| SecretString::new(token.to_owned()))
 }
 
-/// Gives a token to the token helper, or puts it into the file.
-pub(crate) fn store(address: &Address, token: &SecretString) -> Result<(), Halt> {
-    let failed = |error: &dyn std::fmt::Display| Halt::failed(format!("Error storing token: {error}"));
+/// Stores a token with the token helper, or in the file.
+pub(crate) fn store(address: &Address, token: &SecretString) -> Result<(), CommandError> {
+    let failed = |error: &dyn std::fmt::Display| CommandError::failed(format!("Error storing token: {error}"));
     match TokenHelper::configured().map_err(|error| failed(&error))? {
         Some(helper) => helper.store(address, token).map_err(|error| failed(&error)),
         None => store_in_file(token).map_err(|error| failed(&error)),
     }
 }
 
-/// Puts a token into the file, readable by its owner only; never half of one.
+/// Writes a token to the file, readable by its owner only, atomically.
 fn store_in_file(token: &SecretString) -> io::Result<()> {
     let path = path().ok_or_else(|| io::Error::other("no home directory"))?;
     let fresh = path.with_extension(format!("new.{}", std::process::id()));
@@ -58,7 +58,7 @@ fn write_new(path: &PathBuf, token: &SecretString) -> io::Result<()> {
     file.sync_all()
 }
 
-/// `~/.vault-token`, or the file that `TOKEN_PATH` names.
+/// `~/.vault-token`, or the file in `TOKEN_PATH`.
 fn path() -> Option<PathBuf> {
     if let Some((_, path)) = environment::variable("TOKEN_PATH") {
         return Some(PathBuf::from(path));

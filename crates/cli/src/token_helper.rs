@@ -1,6 +1,6 @@
-//! The token helper: a program of the user's that keeps the token, named by `token_helper` in `~/.bao` or `~/.vault`.
+//! The token helper: a program of the user that stores the token, named by `token_helper` in `~/.bao` or `~/.vault`.
 //!
-//! A shell runs it with `get`, `store` (the token is on its standard input) or `erase` as its last word.
+//! A shell runs it with `get`, `store` (the token is on its standard input) or `erase` as its last argument.
 //! Source: <https://developer.hashicorp.com/vault/docs/commands/token-helper>.
 
 use std::io::Write;
@@ -10,22 +10,22 @@ use std::process::{Child, Command, Stdio};
 use keepfast_client::{Address, Error, SecretString, environment};
 use keepfast_hcl::{Item, ValueKind};
 
-/// The configuration files of the command line in the home directory; the first that exists counts.
+/// The configuration files of the command line in the home directory; the first that exists applies.
 const FILES: [&str; 2] = [".bao", ".vault"];
-/// The most that a helper may print.
+/// The maximum output of a helper in bytes.
 const LONGEST: usize = 64 << 10;
 
-/// The program that keeps the token.
+/// A program that stores the token.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TokenHelper {
     program: String,
 }
 
 impl TokenHelper {
-    /// The helper that the user has set up, if any.
+    /// The configured helper, if any.
     ///
     /// # Errors
-    /// The configuration file that says so cannot be read, has a key that is not known, or names no program.
+    /// When the configuration file is unreadable, has an unknown key, or does not name a program.
     pub(crate) fn configured() -> Result<Option<Self>, Error> {
         let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
         if let Some((name, path)) = environment::variable("CONFIG_PATH") {
@@ -46,10 +46,10 @@ impl TokenHelper {
             let conflict = "Ansible Vault uses a file of the same name";
             Error::Config(format!("the command line's configuration {}: {why} ({conflict})", path.display()))
         };
-        // The reason would quote the file, which may hold a password.
+        // Without the text of the error, which would quote the file: it may contain a password.
         let document = keepfast_hcl::parse(text).map_err(|error| {
             let at = error.position;
-            refused(&format!("line {}, column {}: no HCL", at.line, at.column))
+            refused(&format!("line {}, column {}: not HCL", at.line, at.column))
         })?;
         let mut program = None;
         for item in &document.body.items {
@@ -69,31 +69,31 @@ impl TokenHelper {
         Ok(Some(Self { program }))
     }
 
-    /// The token that the helper keeps; `None` when it keeps none.
+    /// The token of the helper; `None` when it has none.
     ///
     /// # Errors
-    /// The helper cannot be run, fails, or prints too much. What it writes to its standard error is in the message.
+    /// When the helper cannot run, fails, or prints too much. The message contains its standard error.
     pub(crate) fn get(&self, address: &Address) -> Result<Option<SecretString>, Error> {
         let printed = self.finish("get", self.start("get", address)?)?;
         let text = String::from_utf8_lossy(&printed);
         if printed.len() > LONGEST {
-            return Err(self.failed("get", &"it prints more than a token"));
+            return Err(self.failed("get", &"its output is longer than a token"));
         }
         let token = text.trim();
         if token.chars().any(|c| !(' '..='~').contains(&c)) {
-            return Err(self.failed("get", &"the token contains characters that no token has"));
+            return Err(self.failed("get", &"the token contains characters that are invalid in a header"));
         }
         Ok((!token.is_empty()).then(|| SecretString::new(token.to_owned())))
     }
 
-    /// Hands a token to the helper.
+    /// Passes a token to the helper.
     ///
     /// # Errors
-    /// The helper cannot be run or fails.
+    /// When the helper cannot run or fails.
     pub(crate) fn store(&self, address: &Address, token: &SecretString) -> Result<(), Error> {
         let mut child = self.start("store", address)?;
         if let Some(mut input) = child.stdin.take() {
-            // A helper that fails may not read to the end; its exit code says so.
+            // A failing helper may not read its input; its exit code reports the failure.
             let _ = input.write_all(token.expose().as_bytes());
         }
         self.finish("store", child).map(drop)
@@ -116,14 +116,14 @@ impl TokenHelper {
             .map_err(|error| self.failed(operation, &error))
     }
 
-    /// What the helper printed.
+    /// Waits for the helper and returns its output.
     fn finish(&self, operation: &str, child: Child) -> Result<Vec<u8>, Error> {
         let done = child.wait_with_output().map_err(|error| self.failed(operation, &error))?;
         if done.status.success() {
             return Ok(done.stdout);
         }
-        let said = String::from_utf8_lossy(&done.stderr[..done.stderr.len().min(1024)]).trim().to_owned();
-        Err(self.failed(operation, &format!("{said:?}: {}", done.status)))
+        let printed = String::from_utf8_lossy(&done.stderr[..done.stderr.len().min(1024)]).trim().to_owned();
+        Err(self.failed(operation, &format!("{printed:?}: {}", done.status)))
     }
 
     fn failed(&self, operation: &str, why: &dyn std::fmt::Display) -> Error {
@@ -138,7 +138,7 @@ fn value_of(item: &Item) -> Option<&str> {
     }
 }
 
-/// A path with `~/` as the home directory.
+/// Expands `~/` to the home directory.
 fn expanded(path: &str, home: Option<&Path>) -> PathBuf {
     match (path.strip_prefix("~/"), home) {
         (Some(rest), Some(home)) => home.join(rest),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_names_an_existing_program_or_is_refused() {
+    fn a_configuration_without_an_existing_program_is_refused() {
         assert_eq!(parsed(""), Ok(None));
         assert_eq!(parsed("token_helper = \"\""), Ok(None));
         let shell = parsed("token_helper = \"/bin/sh -x\"").unwrap().unwrap();

@@ -1,18 +1,18 @@
-//! `auth help`: how to log in with a method.
+//! `auth help`: describes the login with an auth method.
 
 use keepfast_client::{Method, Request};
 
 use super::login::METHODS;
 use crate::args::Command;
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::flags::HTTP;
-use crate::halt::{Halt, Outcome};
 use crate::terminal;
 
 pub(crate) const COMMAND: Command = Command {
     name: "help",
     usage: "TYPE | PATH",
-    about: "Show how to log in with an auth method.",
+    about: "Show the login parameters of an auth method.",
     details: "
     keepfast auth help userpass
 ",
@@ -31,13 +31,15 @@ fn run(cx: &Cx) -> Outcome {
             let request = Request::new(Method::Get, "sys/auth");
             let mounts = cx.session()?.require_map("Error listing auth methods", request)?;
             let mount = mounts.get(&format!("{asked}/")).cloned();
-            let mount =
-                mount.ok_or_else(|| Halt::usage(format!("No auth method available on the server at \"{asked}/\"")))?;
+            let mount = mount.ok_or_else(|| {
+                CommandError::usage(format!("No auth method available on the server at \"{asked}/\""))
+            })?;
             mount.get("type").and_then(serde_json::Value::as_str).and_then(known)
         }
     };
-    let method = method
-        .ok_or_else(|| Halt::failed(format!("No login method for {asked} on the command line; use the HTTP API")))?;
+    let method = method.ok_or_else(|| {
+        CommandError::failed(format!("No login method for {asked} on the command line; use the HTTP API"))
+    })?;
     terminal::line(method.help.trim());
     Ok(0)
 }

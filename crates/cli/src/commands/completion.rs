@@ -1,8 +1,8 @@
-//! `completion`: what a shell needs to complete these commands.
+//! `completion`: prints a shell completion script.
 
 use crate::args::Command;
+use crate::command_error::Outcome;
 use crate::cx::Cx;
-use crate::halt::Outcome;
 use crate::session::own_name;
 use crate::{completion, terminal};
 

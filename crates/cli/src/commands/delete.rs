@@ -1,21 +1,21 @@
-//! `delete`: what is at a path.
+//! `delete`: deletes the value at a path.
 
 use std::io;
 
 use keepfast_client::{Method, Request};
 
 use crate::args::Command;
+use crate::command_error::Outcome;
 use crate::cx::Cx;
 use crate::data;
 use crate::flags::{HTTP, OUTPUT};
-use crate::halt::Outcome;
 
 pub(crate) const COMMAND: Command = Command {
     name: "delete",
     usage: "PATH [K=V...]",
     about: "Delete secrets or configuration at a path.",
     details: "
-What deleting means is up to the engine at the path. Nothing being there is no
+The engine at the path defines the effect. A path without a value is not an
 error.
 
     keepfast delete auth/approle/role/app
@@ -34,8 +34,8 @@ fn run(cx: &Cx) -> Outcome {
         Some(secret) if cx.output.field().is_some() || !cx.output.is_table() || secret.data.is_some() => {
             cx.output.secret(&secret)
         }
-        answer => {
-            answer.iter().for_each(|secret| cx.output.warnings(secret));
+        response => {
+            response.iter().for_each(|secret| cx.output.warnings(secret));
             cx.output.success(&format!("Success! Data deleted (if it existed) at: {path}"));
             Ok(0)
         }

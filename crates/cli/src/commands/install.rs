@@ -5,12 +5,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::halt::{Halt, Outcome};
+use crate::command_error::{CommandError, Outcome};
 use crate::terminal;
 
-/// Adds completion for the program `name` to every start-up file of a shell in the home directory.
+/// Adds completion for the program `name` to every existing start-up file in the home directory.
 pub(super) fn install(name: &str) -> Outcome {
-    let program = std::env::current_exe().map_err(|error| Halt::usage(format!("Cannot find this program: {error}")))?;
+    let program =
+        std::env::current_exe().map_err(|error| CommandError::usage(format!("Cannot find this program: {error}")))?;
     let mut installed = Vec::new();
     for (file, line) in files(&home()?, name, &program) {
         let text = fs::read_to_string(&file).map_err(|error| refused(&file, &error))?;
@@ -21,17 +22,21 @@ pub(super) fn install(name: &str) -> Outcome {
         installed.push(file.display().to_string());
     }
     if installed.is_empty() {
-        return Err(Halt::usage(
-            "There is no ~/.bashrc, ~/.bash_profile or ~/.zshrc to install completion in. \"completion bash|zsh|fish\" prints a script.",
+        return Err(CommandError::usage(
+            "Completion needs a ~/.bashrc, ~/.bash_profile or ~/.zshrc, and there is none. \"completion bash|zsh|fish\" prints a script.",
         ));
     }
-    terminal::success(&format!("Completion for {name} is installed in {}; a new shell has it.", installed.join(", ")));
+    terminal::success(&format!(
+        "Completion for {name} is installed in {}; start a new shell to use it.",
+        installed.join(", ")
+    ));
     Ok(0)
 }
 
-/// Removes the line again.
+/// Removes the line of [`install`].
 pub(super) fn uninstall(name: &str) -> Outcome {
-    let program = std::env::current_exe().map_err(|error| Halt::usage(format!("Cannot find this program: {error}")))?;
+    let program =
+        std::env::current_exe().map_err(|error| CommandError::usage(format!("Cannot find this program: {error}")))?;
     for (file, line) in files(&home()?, name, &program) {
         let text = fs::read_to_string(&file).map_err(|error| refused(&file, &error))?;
         if text.lines().any(|present| present == line) {
@@ -44,12 +49,12 @@ pub(super) fn uninstall(name: &str) -> Outcome {
     Ok(0)
 }
 
-fn home() -> Result<PathBuf, Halt> {
+fn home() -> Result<PathBuf, CommandError> {
     let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
-    home.map(PathBuf::from).ok_or_else(|| Halt::usage("Cannot install completion: HOME is not set"))
+    home.map(PathBuf::from).ok_or_else(|| CommandError::usage("Cannot install completion: HOME is not set"))
 }
 
-/// The start-up files that exist, each with its line.
+/// The existing start-up files, each with its line.
 fn files(home: &Path, name: &str, program: &Path) -> Vec<(PathBuf, String)> {
     let complete = format!("complete -C {} {name}", program.display());
     let zsh = format!("autoload -U +X bashcompinit && bashcompinit; {complete}");
@@ -57,8 +62,8 @@ fn files(home: &Path, name: &str, program: &Path) -> Vec<(PathBuf, String)> {
     bash.into_iter().chain([(home.join(".zshrc"), zsh)]).filter(|(file, _)| file.is_file()).collect()
 }
 
-/// Writes a start-up file anew, through a link to it and with its permissions; never half of it.
-fn replace(file: &Path, text: &str) -> Result<(), Halt> {
+/// Replaces a start-up file atomically; follows a link to it and keeps its permissions.
+fn replace(file: &Path, text: &str) -> Result<(), CommandError> {
     let file = fs::canonicalize(file).map_err(|error| refused(file, &error))?;
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(".keepfast-new");
@@ -72,6 +77,6 @@ fn replace(file: &Path, text: &str) -> Result<(), Halt> {
     })
 }
 
-fn refused(file: &Path, error: &std::io::Error) -> Halt {
-    Halt::usage(format!("Cannot install completion in {}: {error}", file.display()))
+fn refused(file: &Path, error: &std::io::Error) -> CommandError {
+    CommandError::usage(format!("Cannot install completion in {}: {error}", file.display()))
 }

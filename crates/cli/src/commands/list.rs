@@ -1,4 +1,4 @@
-//! `list`: the names at a path.
+//! `list`: lists the names at a path.
 
 use super::listing;
 use crate::args::Command;
@@ -7,7 +7,7 @@ use crate::flags::{FORMAT, HTTP};
 pub(crate) const COMMAND: Command = Command {
     name: "list",
     usage: "PATH",
-    about: "List the names at a path, one level of them.",
+    about: "List the names at a path, one level.",
     details: "
 Names that have others below them end in a slash.
 

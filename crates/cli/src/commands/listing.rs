@@ -1,26 +1,26 @@
-//! What `list`, `scan` and their kin share: asking for names and showing them.
+//! The listing of names, shared by `list`, `scan` and the `kv` commands.
 
 use keepfast_client::{Method, Request, Secret};
 use serde_json::{Map, Value};
 
 use crate::args::{Flag, FlagSet, Kind};
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
-use crate::halt::{Halt, Outcome};
 use crate::output::{plain, with_header};
 use crate::session::Session;
 use crate::terminal;
 
-/// Flags of listings.
+/// The flags of listings.
 pub(super) const FLAGS: FlagSet = FlagSet {
     title: "Command",
     flags: &[
-        Flag::new("after", Kind::Text, "Only names after this one; it need not exist."),
-        Flag::new("detailed", Kind::Bool, "Show what the server knows about each name, where it does."),
-        Flag::new("limit", Kind::Int, "At most so many names."),
+        Flag::new("after", Kind::Text, "Only names after this one, which need not exist."),
+        Flag::new("detailed", Kind::Bool, "Show the properties of each name, if the server returns them."),
+        Flag::new("limit", Kind::Int, "The maximum number of names."),
     ],
 };
 
-/// Asks for the names below a path and shows them. `operation` is `list` or `scan`.
+/// Lists the names below a path and prints them; `operation` is `list` or `scan`.
 pub(super) fn show(cx: &Cx, session: &Session, operation: &str, path: &str) -> Outcome {
     let mut request = Request::new(Method::Get, path).with_query(operation, "true");
     if cx.words.has("after") || cx.words.has("limit") {
@@ -31,12 +31,12 @@ pub(super) fn show(cx: &Cx, session: &Session, operation: &str, path: &str) -> O
     }
     let doing = if operation == "list" { "listing" } else { "scanning" };
     let Some(secret) = session.call(&format!("Error {doing} {path}"), &request)? else {
-        return nothing(cx, operation, path);
+        return no_entries(cx, operation, path);
     };
     if secret.wrap_info.is_some() {
         return cx.output.secret(&secret);
     }
-    // A scan comes in the order of the storage, level by level.
+    // The server returns a scan in storage order, level by level.
     let sorted = |mut names: Vec<String>| {
         names.sort();
         names
@@ -44,7 +44,7 @@ pub(super) fn show(cx: &Cx, session: &Session, operation: &str, path: &str) -> O
     let names = names(&secret).map(|names| if operation == "scan" { sorted(names) } else { names });
     let Some(names) = names else {
         if !cx.output.is_table() || secret.warnings.as_ref().is_none_or(Vec::is_empty) {
-            return nothing(cx, operation, path);
+            return no_entries(cx, operation, path);
         }
         cx.output.warnings(&secret);
         return Ok(0);
@@ -62,23 +62,23 @@ pub(super) fn show(cx: &Cx, session: &Session, operation: &str, path: &str) -> O
     Ok(0)
 }
 
-/// The names of an answer; `None` when it has none.
+/// The names in a response; `None` when there are none.
 pub(super) fn names(secret: &Secret) -> Option<Vec<String>> {
     let names = secret.data_field("keys")?.as_array()?;
     Some(names.iter().map(plain).collect())
 }
 
-/// Programs get an empty document, people a message; both an exit code.
-fn nothing(cx: &Cx, operation: &str, path: &str) -> Outcome {
+/// Prints an empty document or a message for people, with the same exit code.
+fn no_entries(cx: &Cx, operation: &str, path: &str) -> Outcome {
     if cx.output.is_table() {
         let what = if operation == "list" { "value" } else { "entries" };
-        return Err(Halt::failed(format!("No {what} found at {path}")));
+        return Err(CommandError::failed(format!("No {what} found at {path}")));
     }
     cx.output.document(Value::Object(Map::new()));
     Ok(2)
 }
 
-/// A table with a column for every field that any name has.
+/// A table with a column for every field of any name.
 fn detailed(names: &[String], infos: &Map<String, Value>) -> String {
     let fields: std::collections::BTreeSet<&str> =
         infos.values().filter_map(Value::as_object).flat_map(Map::keys).map(String::as_str).collect();

@@ -1,4 +1,4 @@
-//! `login`: trading credentials for a token, and keeping that token for later commands.
+//! `login`: exchanges credentials for a token and stores it for later commands.
 
 use std::io;
 
@@ -6,19 +6,19 @@ use keepfast_client::{Auth, Method, Request, Secret, SecretString, environment};
 use serde_json::{Map, Value, json};
 
 use crate::args::{Command, Flag, FlagSet, Kind};
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::flags::{HTTP, OUTPUT};
-use crate::halt::{Halt, Outcome};
 use crate::session::own_name;
 use crate::{data, prompt, terminal, token_file};
 
 pub(crate) const COMMAND: Command = Command {
     name: "login",
     usage: "[TOKEN | K=V...]",
-    about: "Log in, and keep the token for the commands that follow.",
+    about: "Log in, and store the token for later commands.",
     details: "
-The token is kept in ~/.vault-token. With the token method, the token is asked
-for when it is not given; - reads it from stdin.
+The token is stored in ~/.vault-token. The token method prompts for a missing
+token; - reads it from stdin.
 
     keepfast login
     keepfast login -method=userpass username=sally
@@ -32,23 +32,23 @@ for when it is not given; - reads it from stdin.
 
 const FLAGS: &[Flag] = &[
     Flag::new("method", Kind::Text, "The auth method: token, userpass or approle. Default: token."),
-    Flag::new("no-print", Kind::Bool, "Show nothing of the token."),
-    Flag::new("no-store", Kind::Bool, "Do not keep the token."),
-    Flag::new("path", Kind::Text, "Where the auth method is mounted. Default: the method's name."),
-    Flag::new("token-only", Kind::Bool, "Print the token alone and do not keep it."),
+    Flag::new("no-print", Kind::Bool, "Do not print the token."),
+    Flag::new("no-store", Kind::Bool, "Do not store the token."),
+    Flag::new("path", Kind::Text, "Mount path of the auth method. Default: its type."),
+    Flag::new("token-only", Kind::Bool, "Print only the token and do not store it."),
 ];
 
-/// Trades credentials for a token at the path of a mount.
-type Login = fn(&Cx, &str, Map<String, Value>) -> Result<Secret, Halt>;
+/// Exchanges credentials for a token at a mount path.
+type Login = fn(&Cx, &str, Map<String, Value>) -> Result<Secret, CommandError>;
 
-/// A way to log in.
+/// A login method.
 pub(super) struct LoginMethod {
     pub(super) name: &'static str,
     pub(super) help: &'static str,
     login: Login,
 }
 
-/// The ways there are.
+/// The supported login methods.
 pub(super) const METHODS: &[LoginMethod] = &[
     LoginMethod {
         name: "token",
@@ -75,7 +75,7 @@ Usage: login -method=userpass [K=V...]
 Configuration:
 
   username=<string>    The name.
-  password=<string>    The password; asked for when it is not given.
+  password=<string>    The password. Default: a prompt.
 ",
     },
     LoginMethod {
@@ -97,21 +97,23 @@ Configuration:
 fn run(cx: &Cx) -> Outcome {
     let name = cx.words.text("method").unwrap_or("token");
     let Some(method) = METHODS.iter().find(|method| method.name == name) else {
-        return Err(Halt::usage(format!(
-            "Unknown auth method: {name}. \"{} auth list\" shows what the server has; some methods can only be\nused over the HTTP API.",
+        return Err(CommandError::usage(format!(
+            "Unknown auth method: {name}. \"{} auth list\" lists the methods of the server; some work only\nthrough the HTTP API.",
             own_name()
         )));
     };
     if cx.words.on("no-print") && (cx.words.on("no-store") || cx.words.on("token-only")) {
-        return Err(Halt::usage("A token that is neither kept nor shown is lost: use -no-print alone"));
+        return Err(CommandError::usage(
+            "A token that is neither stored nor printed is lost: use only one of the two flags",
+        ));
     }
     let path = cx.words.text("path").map_or(name, |path| path.trim_matches('/'));
     let secret = (method.login)(cx, path, credentials(cx, name)?)?;
     finish(cx, &secret)
 }
 
-/// The credentials among the arguments; the token method takes one without a name.
-fn credentials(cx: &Cx, method: &str) -> Result<Map<String, Value>, Halt> {
+/// Parses the credentials; the token method accepts a bare token.
+fn credentials(cx: &Cx, method: &str) -> Result<Map<String, Value>, CommandError> {
     let arguments = cx.arguments_from(0);
     let bare = arguments.first().filter(|first| method == "token" && !first.contains('=') && !first.starts_with('@'));
     let Some(token) = bare else { return data::parse(arguments, &mut io::stdin()) };
@@ -120,7 +122,7 @@ fn credentials(cx: &Cx, method: &str) -> Result<Map<String, Value>, Halt> {
     data::parse(&named, &mut io::stdin())
 }
 
-fn with_token(cx: &Cx, _: &str, mut given: Map<String, Value>) -> Result<Secret, Halt> {
+fn with_token(cx: &Cx, _: &str, mut given: Map<String, Value>) -> Result<Secret, CommandError> {
     let token = secret_of(cx, &mut given, "token", "Token")?;
     let look_up = given.get("lookup").and_then(Value::as_str).and_then(environment::truth).unwrap_or(true);
     if !look_up {
@@ -134,9 +136,9 @@ fn with_token(cx: &Cx, _: &str, mut given: Map<String, Value>) -> Result<Secret,
     Ok(Secret { auth: Some(auth_of(&token, &data)), ..Secret::default() })
 }
 
-fn with_userpass(cx: &Cx, path: &str, mut given: Map<String, Value>) -> Result<Secret, Halt> {
+fn with_userpass(cx: &Cx, path: &str, mut given: Map<String, Value>) -> Result<Secret, CommandError> {
     let Some(username) = given.get("username").and_then(Value::as_str).map(str::to_owned) else {
-        return Err(Halt::failed("Error authenticating: 'username' must be specified"));
+        return Err(CommandError::failed("Error authenticating: 'username' must be specified"));
     };
     let password = secret_of(cx, &mut given, "password", "Password")?;
     let request = Request::new(Method::Put, format!("auth/{path}/login/{username}"))
@@ -144,23 +146,23 @@ fn with_userpass(cx: &Cx, path: &str, mut given: Map<String, Value>) -> Result<S
     log_in(cx, &request)
 }
 
-fn with_approle(cx: &Cx, path: &str, mut given: Map<String, Value>) -> Result<Secret, Halt> {
+fn with_approle(cx: &Cx, path: &str, mut given: Map<String, Value>) -> Result<Secret, CommandError> {
     if !given.contains_key("role_id") {
-        return Err(Halt::failed("Error authenticating: 'role_id' must be specified"));
+        return Err(CommandError::failed("Error authenticating: 'role_id' must be specified"));
     }
     given.retain(|key, _| matches!(key.as_str(), "role_id" | "secret_id"));
     let request = Request::new(Method::Put, format!("auth/{path}/login")).with_body(Value::Object(given));
     log_in(cx, &request)
 }
 
-/// Sends credentials, without a token: an old one has no part in a new login.
-fn log_in(cx: &Cx, request: &Request) -> Result<Secret, Halt> {
-    let answer = cx.session()?.with_token(None).call("Error authenticating", request)?;
-    answer.ok_or_else(|| Halt::failed("Error authenticating: the server gave no token"))
+/// Sends credentials without the current token, which must not affect the login.
+fn log_in(cx: &Cx, request: &Request) -> Result<Secret, CommandError> {
+    let response = cx.session()?.with_token(None).call("Error authenticating", request)?;
+    response.ok_or_else(|| CommandError::failed("Error authenticating: the server returned no token"))
 }
 
-/// A secret among the credentials, else from the terminal.
-fn secret_of(cx: &Cx, given: &mut Map<String, Value>, field: &str, what: &str) -> Result<SecretString, Halt> {
+/// A secret from the credentials, else from a prompt.
+fn secret_of(cx: &Cx, given: &mut Map<String, Value>, field: &str, what: &str) -> Result<SecretString, CommandError> {
     match given.remove(field) {
         Some(Value::String(text)) if field != "token" => Ok(SecretString::new(text)),
         Some(Value::String(text)) => Ok(SecretString::new(text.trim().to_owned())),
@@ -168,7 +170,7 @@ fn secret_of(cx: &Cx, given: &mut Map<String, Value>, field: &str, what: &str) -
     }
 }
 
-/// A token's own account of itself in the form of a login.
+/// Converts the lookup of a token to the form of a login.
 fn auth_of(token: &SecretString, data: &Map<String, Value>) -> Auth {
     let texts = |name: &str| -> Option<Vec<String>> {
         let values = data.get(name)?.as_array()?;
@@ -193,33 +195,36 @@ fn auth_of(token: &SecretString, data: &Map<String, Value>) -> Auth {
     }
 }
 
-/// Keeps the token and shows it, as far as either is wanted.
-// recursion: bounded by one unwrapping: what it gives is not wrapped
+/// Stores and prints the token, as the flags say.
+// recursion: bounded by one unwrapping: the unwrapped response is not wrapped
 fn finish(cx: &Cx, secret: &Secret) -> Outcome {
     let token_only = cx.words.on("token-only");
     if let Some(wrapped) = &secret.wrap_info {
-        // Who keeps the token gets it unwrapped; who does not hands the wrapping on.
+        // Unwraps only a token that is stored; otherwise the caller gets the wrapping token.
         let wrapping = SecretString::new(wrapped.token.clone());
         return match () {
-            () if token_only => shown_alone(cx, &wrapped.token),
+            () if token_only => print_token_only(cx, &wrapped.token),
             () if cx.words.on("no-store") => cx.output.secret(secret),
             () => {
                 let inner = cx.session()?.with_token(Some(wrapping)).unwrap(None)?;
                 let inner = inner.filter(|inner| inner.wrap_info.is_none());
-                finish(cx, &inner.ok_or_else(|| Halt::failed("Error authenticating: the server gave no token"))?)
+                finish(
+                    cx,
+                    &inner.ok_or_else(|| CommandError::failed("Error authenticating: the server returned no token"))?,
+                )
             }
         };
     }
     let Some(auth) = &secret.auth else {
-        return Err(Halt::failed("Error authenticating: the server gave no token"));
+        return Err(CommandError::failed("Error authenticating: the server returned no token"));
     };
     if auth.client_token.is_empty() {
-        return Err(Halt::failed(
-            "Error authenticating: a second factor is required, which this command does not ask for",
+        return Err(CommandError::failed(
+            "Error authenticating: the login requires MFA, which this command does not support",
         ));
     }
     if token_only {
-        return shown_alone(cx, &auth.client_token);
+        return print_token_only(cx, &auth.client_token);
     }
     let store = !cx.words.on("no-store");
     if store {
@@ -227,7 +232,7 @@ fn finish(cx: &Cx, secret: &Secret) -> Outcome {
         token_file::store(&cx.session()?.address(), &token)?;
         if let Some((variable, _)) = environment::variable("TOKEN") {
             terminal::warning(&format!(
-                "WARNING! The {variable} environment variable is set and goes before the token just\nstored. Unset it to use the new token.\n"
+                "WARNING! The {variable} environment variable is set and takes precedence over the stored\ntoken. Unset it to use the new token.\n"
             ));
         }
     }
@@ -240,12 +245,12 @@ fn finish(cx: &Cx, secret: &Secret) -> Outcome {
     cx.output.secret(secret)
 }
 
-/// Shows a token and nothing else.
-fn shown_alone(cx: &Cx, token: &str) -> Outcome {
+/// Prints only a token.
+fn print_token_only(cx: &Cx, token: &str) -> Outcome {
     cx.output.bare(&Value::from(token));
     Ok(0)
 }
 
-const STORED: &str = "Success! You are now authenticated. The token has been stored and will be used by\nthe commands that follow; there is no need to log in again.\n";
+const STORED: &str = "Success! You are now authenticated. The token has been stored and will be used by\nlater commands; there is no need to log in again.\n";
 const NOT_STORED: &str =
     "Success! You are now authenticated. The token has not been stored: set VAULT_TOKEN\nto use it.\n";

@@ -1,4 +1,4 @@
-//! The commands, one a file, and the table that names them.
+//! The commands, one per file, and their table.
 
 mod audit;
 mod auth_help;
@@ -29,12 +29,12 @@ mod version_history;
 mod write;
 
 use crate::args::{Group, Node, Words};
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
-use crate::halt::{Halt, Outcome};
 use crate::session::own_name;
-use crate::{absent, help, terminal};
+use crate::{help, terminal, unsupported};
 
-/// Everything that can follow the program's name.
+/// All commands.
 pub(crate) const COMMANDS: &[Node] = &[
     Node::Leaf(&completion::COMMAND),
     Node::Leaf(&delete::COMMAND),
@@ -52,22 +52,22 @@ pub(crate) const COMMANDS: &[Node] = &[
     Node::Leaf(&write::COMMAND),
     Node::Group(&Group { name: "audit", about: "Work with audit devices.", children: audit::COMMANDS }),
     Node::Group(&Group { name: "auth", about: "Work with auth methods.", children: mount::AUTH }),
-    Node::Group(&Group {
-        name: "kv",
-        about: "Work with key-value engines, of either version.",
-        children: kv::COMMANDS,
-    }),
+    Node::Group(&Group { name: "kv", about: "Work with key-value engines of both versions.", children: kv::COMMANDS }),
     Node::Group(&Group { name: "lease", about: "Work with leases.", children: lease::COMMANDS }),
     Node::Group(&Group {
         name: "operator",
         about: "Set up, unseal and maintain a server.",
         children: operator::COMMANDS,
     }),
-    Node::Group(&Group { name: "plugin", about: "Look at what the server has built in.", children: plugin::COMMANDS }),
+    Node::Group(&Group {
+        name: "plugin",
+        about: "Show the built-in plugins of the server.",
+        children: plugin::COMMANDS,
+    }),
     Node::Group(&Group { name: "policy", about: "Work with policies.", children: policy::COMMANDS }),
     Node::Group(&Group {
         name: "print",
-        about: "Print what commands would use.",
+        about: "Print settings of the command line.",
         children: &[Node::Leaf(&print_token::COMMAND)],
     }),
     Node::Group(&Group { name: "secrets", about: "Work with secrets engines.", children: mount::SECRETS }),
@@ -82,7 +82,7 @@ pub(crate) const COMMANDS: &[Node] = &[
 /// The exit code for a command that does not exist.
 const UNKNOWN: u8 = 127;
 
-/// Finds the command that the words name and runs it.
+/// Finds and runs the command of the arguments.
 pub(crate) fn dispatch(words: &[String]) -> Outcome {
     let name = own_name();
     match words.first().map(String::as_str) {
@@ -92,14 +92,16 @@ pub(crate) fn dispatch(words: &[String]) -> Outcome {
         Some("-autocomplete-uninstall") => return install::uninstall(&name),
         Some(flag) if flag.starts_with('-') => {
             let flag = flag.split('=').next().unwrap_or_default();
-            return Err(Halt::usage(format!("flag provided but not defined: {flag}. Options follow the command.")));
+            return Err(CommandError::usage(format!(
+                "flag provided but not defined: {flag}. Options follow the command."
+            )));
         }
         _ => {}
     }
     find(words, COMMANDS, name)
 }
 
-/// The help of the command that the words begin with, as far as they name one; what follows it does not matter.
+/// The help of the command, or group of commands, that the arguments begin with.
 fn help_of(words: &[String], nodes: &'static [Node], path: String) -> Outcome {
     let Some(word) = words.iter().find(|word| !word.starts_with('-')) else {
         terminal::line(&help::program(&path, nodes));
@@ -123,17 +125,20 @@ fn help_of(words: &[String], nodes: &'static [Node], path: String) -> Outcome {
     Ok(0)
 }
 
-/// The end of a call whose command does not exist: one line that names it, with a suggestion.
-fn unknown(path: &str, word: &str, nodes: &'static [Node], top: bool) -> Halt {
+/// The error for an unknown command: one line with its name and a suggestion.
+fn unknown(path: &str, word: &str, nodes: &'static [Node], top: bool) -> CommandError {
     let names: Vec<&str> = nodes.iter().map(Node::name).collect();
     let whole = path.split_once(' ').map_or_else(|| word.to_owned(), |(_, group)| format!("{group} {word}"));
-    let hint = match (absent::reason(&whole), keepfast_hcl::nearest(word, &names)) {
+    let hint = match (unsupported::reason(&whole), keepfast_hcl::nearest(word, &names)) {
         (Some(reason), _) => format!("{reason}. "),
         (None, Some(near)) => format!("Did you mean \"{near}\"? "),
         (None, None) => String::new(),
     };
     let code = if top { UNKNOWN } else { 1 };
-    Halt { code, message: Some(format!("Unknown command {whole:?}. {hint}\"{path} -help\" lists the commands.")) }
+    CommandError {
+        code,
+        message: Some(format!("Unknown command {whole:?}. {hint}\"{path} -help\" lists the commands.")),
+    }
 }
 
 // recursion: bounded by the tree of commands
@@ -142,7 +147,7 @@ fn find(words: &[String], nodes: &'static [Node], path: String) -> Outcome {
     let Some(node) = known else {
         return Err(match words.first() {
             Some(word) => unknown(&path, word, nodes, true),
-            None => Halt { code: UNKNOWN, message: Some(help::program(&path, nodes)) },
+            None => CommandError { code: UNKNOWN, message: Some(help::program(&path, nodes)) },
         });
     };
     let (path, rest) = (format!("{path} {}", node.name()), &words[1..]);
@@ -162,7 +167,7 @@ fn find(words: &[String], nodes: &'static [Node], path: String) -> Outcome {
             }
             Some(word) if group.children.iter().any(|node| node.name() == word) => find(rest, group.children, path),
             Some(word) if !word.starts_with('-') => Err(unknown(&path, word, group.children, false)),
-            _ => Err(Halt::usage(help::group(&path, group))),
+            _ => Err(CommandError::usage(help::group(&path, group))),
         },
     }
 }

@@ -1,4 +1,4 @@
-//! `patch`: merging into what is at a path.
+//! `patch`: merges data into the value at a path.
 
 use keepfast_client::Method;
 
@@ -9,9 +9,9 @@ use crate::flags::{HTTP, OUTPUT};
 pub(crate) const COMMAND: Command = Command {
     name: "patch",
     usage: "PATH [DATA K=V...]",
-    about: "Change some fields of what is at a path, as a JSON merge patch.",
+    about: "Change some fields of the value at a path with a JSON merge patch.",
     details: "
-Data is given as for \"write\". A field that is null in a JSON object is removed.
+Data has the form of \"write\". A field that is null in a JSON object is removed.
 
     keepfast patch secret/metadata/app max_versions=5
 ",

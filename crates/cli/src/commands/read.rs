@@ -1,14 +1,14 @@
-//! `read`: what is at a path.
+//! `read`: reads the value at a path.
 
 use std::io;
 
 use keepfast_client::{Method, Request};
 
 use crate::args::Command;
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::data;
 use crate::flags::{HTTP, OUTPUT};
-use crate::halt::{Halt, Outcome};
 use crate::output::Format;
 use crate::terminal;
 
@@ -17,8 +17,8 @@ pub(crate) const COMMAND: Command = Command {
     usage: "PATH [K=V...]",
     about: "Read data, configuration or credentials from a path.",
     details: "
-What comes back is up to the engine at the path. Further arguments travel as
-query parameters.
+The engine at the path defines the response. Further arguments are query
+parameters.
 
     keepfast read auth/approle/role/app/role-id
     keepfast read -field=role_id auth/approle/role/app/role-id
@@ -35,15 +35,15 @@ fn run(cx: &Cx) -> Outcome {
     request.query = data::parse_query(cx.arguments_from(1), &mut io::stdin())?;
     let context = format!("Error reading {path}");
     let session = cx.session()?;
-    let nothing = || Halt::failed(format!("No value found at {path}"));
+    let not_found = || CommandError::failed(format!("No value found at {path}"));
     if cx.output.format == Format::Raw {
-        let answer = session.raw(&context, &request)?;
-        if answer.status == 404 {
-            return Err(nothing());
+        let response = session.raw(&context, &request)?;
+        if response.status == 404 {
+            return Err(not_found());
         }
-        terminal::line(&String::from_utf8_lossy(&answer.body));
+        terminal::line(&String::from_utf8_lossy(&response.body));
         return Ok(0);
     }
-    let secret = session.call(&context, &request)?.ok_or_else(nothing)?;
+    let secret = session.call(&context, &request)?.ok_or_else(not_found)?;
     cx.output.secret(&secret)
 }

@@ -1,4 +1,4 @@
-//! `scan`: the names at a path and below.
+//! `scan`: lists the names at all levels below a path.
 
 use super::listing;
 use crate::args::Command;

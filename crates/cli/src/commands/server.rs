@@ -1,4 +1,4 @@
-//! `server`: being the server.
+//! `server`: runs the server.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,8 +7,8 @@ use keepfast_client::SecretString;
 use keepfast_server::{DevArgs, DevKv, ServerArgs};
 
 use crate::args::{Command, Flag, FlagSet, Kind, Words};
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
-use crate::halt::{Halt, Outcome};
 
 pub(crate) const COMMAND: Command = Command {
     name: "server",
@@ -28,19 +28,27 @@ development mode it keeps everything in memory and is unsealed.
 };
 
 const FLAGS: &[Flag] = &[
-    Flag::new("config", Kind::List, "A file, or a directory of .hcl and .json files; may be repeated, later ones win."),
-    Flag::new("exit-on-core-shutdown", Kind::Bool, "Taken for compatibility; this server never stops by itself."),
-    Flag::new("log-file", Kind::Text, "Write the log to this file too."),
+    Flag::new(
+        "config",
+        Kind::List,
+        "A file, or a directory of .hcl and .json files; may be repeated, later ones take precedence.",
+    ),
+    Flag::new("exit-on-core-shutdown", Kind::Bool, "Accepted for compatibility; this server never stops by itself."),
+    Flag::new("log-file", Kind::Text, "Also write the log to this file."),
     Flag::new("log-format", Kind::Text, "standard or json. Variable: VAULT_LOG_FORMAT."),
     Flag::new("log-level", Kind::Text, "trace, debug, info, warn or error. Variable: VAULT_LOG_LEVEL."),
-    Flag::new("log-rotate-bytes", Kind::Int, "Begin a new log file after this many bytes. Default: no bound."),
-    Flag::new("log-rotate-duration", Kind::Duration, "Begin a new log file after this time. Default: 24h."),
-    Flag::new("log-rotate-max-files", Kind::Int, "Keep this many older log files: 0 keeps all, -1 none. Default: 0."),
+    Flag::new("log-rotate-bytes", Kind::Int, "Rotate the log file after this many bytes. Default: no limit."),
+    Flag::new("log-rotate-duration", Kind::Duration, "Rotate the log file after this time. Default: 24h."),
+    Flag::new(
+        "log-rotate-max-files",
+        Kind::Int,
+        "Number of older log files to keep: 0 keeps all, -1 none. Default: 0.",
+    ),
     Flag::aliased(
         "verify-only",
         "test-verify-only",
         Kind::Bool,
-        "Check the configuration and what a start needs, start nothing, and end.",
+        "Check the configuration and its environment without starting the server.",
     ),
 ];
 
@@ -48,35 +56,39 @@ const DEVELOPMENT: &[Flag] = &[
     Flag::new(
         "dev",
         Kind::Bool,
-        "Keep everything in memory, unsealed, with a KV engine at secret/. Not for production.",
+        "Development mode: in memory, unsealed, with a KV engine at secret/. Not for production.",
     ),
     Flag::new(
         "dev-json",
         Kind::Bool,
-        "Print one line of JSON with address, unseal_key and root_token when the server answers, and no banner.",
+        "Print one line of JSON with address, unseal_key and root_token when the server is ready, instead of the banner.",
     ),
-    Flag::new("dev-kv-v1", Kind::Bool, "Let the KV engine at secret/ be version 1, without versions."),
+    Flag::new("dev-kv-v1", Kind::Bool, "Mount a KV engine of version 1 at secret/."),
     Flag::new(
         "dev-listen-address",
         Kind::Text,
-        "Where to listen; port 0 takes a free one. Default: 127.0.0.1:8200. Variable: VAULT_DEV_LISTEN_ADDRESS.",
+        "The listener address; port 0 selects a free port. Default: 127.0.0.1:8200. Variable: VAULT_DEV_LISTEN_ADDRESS.",
     ),
     Flag::new("dev-no-kv", Kind::Bool, "Mount nothing at secret/."),
-    Flag::new("dev-no-store-token", Kind::Bool, "Do not keep the root token in ~/.vault-token."),
+    Flag::new("dev-no-store-token", Kind::Bool, "Do not store the root token in ~/.vault-token."),
     Flag::new(
         "dev-root-token-id",
         Kind::Text,
         "The root token, instead of a random one. Variable: VAULT_DEV_ROOT_TOKEN_ID.",
     ),
-    Flag::new("dev-tls", Kind::Bool, "Development mode with TLS and a certificate made for it."),
-    Flag::new("dev-tls-cert-dir", Kind::Text, "Where the certificate is written. Default: a temporary directory."),
-    Flag::new("dev-tls-san", Kind::List, "A further name or address for the certificate; may be repeated."),
+    Flag::new("dev-tls", Kind::Bool, "Development mode with TLS and a generated certificate."),
+    Flag::new(
+        "dev-tls-cert-dir",
+        Kind::Text,
+        "The directory of the certificate files. Default: a temporary directory.",
+    ),
+    Flag::new("dev-tls-san", Kind::List, "An additional name or address in the certificate; may be repeated."),
 ];
 
 fn run(cx: &Cx) -> Outcome {
     match keepfast_server::run(server_args(&cx.words)) {
         Ok(code) => Ok(u8::from(code != ExitCode::SUCCESS)),
-        Err(error) => Err(Halt::usage(format!("Error starting the server: {error}"))),
+        Err(error) => Err(CommandError::usage(format!("Error starting the server: {error}"))),
     }
 }
 
@@ -95,7 +107,7 @@ fn server_args(words: &Words) -> ServerArgs {
     }
 }
 
-/// Development mode; a flag that only shapes it does not switch it on.
+/// Development mode; the other -dev flags do not enable it.
 fn dev_args(words: &Words) -> Option<DevArgs> {
     let wanted = words.on("dev") || words.on("dev-tls");
     wanted.then(|| DevArgs {
@@ -126,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_harnesses_write() {
+    fn parses_the_flags_of_test_harnesses() {
         let args = parse("-dev -dev-root-token-id=test-token -dev-listen-address 127.0.0.1:8299 -dev-no-store-token");
         let dev = args.dev.unwrap();
         assert_eq!(dev.root_token.unwrap().expose(), "test-token");

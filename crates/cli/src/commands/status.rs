@@ -1,12 +1,12 @@
-//! `status`: whether a server is initialised, sealed, leading.
+//! `status`: prints the seal status and the leader of a server.
 
 use keepfast_client::{Method, Request};
 use serde_json::{Map, Value};
 
 use crate::args::Command;
+use crate::command_error::Outcome;
 use crate::cx::Cx;
 use crate::flags::{HTTP, OUTPUT};
-use crate::halt::Outcome;
 use crate::output::{columns, plain, with_header};
 use crate::session::Session;
 use crate::terminal;
@@ -14,10 +14,9 @@ use crate::terminal;
 pub(crate) const COMMAND: Command = Command {
     name: "status",
     usage: "",
-    about: "Show whether the server is initialized and unsealed, and who leads.",
+    about: "Show whether the server is initialized, unsealed and the leader.",
     details: "
-The exit code is 0 when it is unsealed, 2 when it is sealed, 1 when it cannot
-be asked.
+The exit code is 0 when the server is unsealed, 2 when it is sealed, 1 on errors.
 ",
     min: 0,
     max: Some(0),
@@ -25,7 +24,7 @@ be asked.
     run,
 };
 
-/// The order in which programs have always got the fields.
+/// The fields in the order of Vault's command line.
 const ORDER: &[&str] = &[
     "type",
     "initialized",
@@ -51,7 +50,7 @@ const ORDER: &[&str] = &[
     "raft_applied_index",
     "lease_quarantine",
 ];
-/// What only a leader or its followers tell.
+/// Fields that only a leader or only its followers return.
 const HA_FIELDS: &[&str] = &[
     "is_self",
     "active_time",
@@ -62,28 +61,29 @@ const HA_FIELDS: &[&str] = &[
 ];
 
 fn run(cx: &Cx) -> Outcome {
-    let session = cx.session().map_err(|halt| halt.with_code(1))?;
+    let session = cx.session().map_err(|error| error.with_code(1))?;
     let mut request = Request::new(Method::Get, "sys/seal-status");
     request.may_wrap = false;
-    let status = session.require("Error checking seal status", request, "sealed").map_err(|halt| halt.with_code(1))?;
+    let status =
+        session.require("Error checking seal status", request, "sealed").map_err(|error| error.with_code(1))?;
     let status = status.data.unwrap_or_default();
     let sealed = is_sealed(&status);
     show(cx, &session, status)?;
     Ok(if sealed { 2 } else { 0 })
 }
 
-/// Shows a seal status, with what the server says about leadership.
+/// Prints a seal status with the fields of the leader.
 pub(super) fn show(cx: &Cx, session: &Session, mut status: Map<String, Value>) -> Outcome {
-    // An old or locked-down server may refuse to say who leads; its seal status stands without.
+    // An old or restricted server may refuse `sys/leader`; the seal status is printed without it.
     let leader = session.preflight(Request::new(Method::Get, "sys/leader")).ok().flatten();
     if let Some(leader) = leader.and_then(|secret| secret.data) {
         let enabled = leader.get("ha_enabled").and_then(Value::as_bool).unwrap_or(false);
         status.insert("ha_enabled".to_owned(), enabled.into());
-        let told = leader.into_iter().filter(|(key, value)| {
+        let fields = leader.into_iter().filter(|(key, value)| {
             enabled && !is_sealed(&status) && HA_FIELDS.contains(&key.as_str()) && !is_nothing(value)
         });
-        let told: Vec<_> = told.collect();
-        status.extend(told);
+        let fields: Vec<_> = fields.collect();
+        status.extend(fields);
     }
     if let Some(name) = cx.output.field() {
         return cx.output.field_of(&status, name, "seal status");
@@ -102,7 +102,7 @@ fn is_sealed(status: &Map<String, Value>) -> bool {
     status.get("sealed").and_then(Value::as_bool).unwrap_or(true)
 }
 
-/// Whether a field of the leader's says nothing.
+/// Whether a field of the leader is empty.
 fn is_nothing(value: &Value) -> bool {
     matches!(value, Value::Null)
         || value.as_str().is_some_and(|text| text.is_empty() || text.starts_with("0001-01-01"))
@@ -162,7 +162,7 @@ fn rows(status: &Map<String, Value>) -> Vec<Vec<String>> {
     rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect()
 }
 
-/// A key's term, age and use, as `operator key-status` and `operator rotate` show it.
+/// Prints the term, install time and use of the encryption key, for `operator key-status` and `operator rotate`.
 pub(super) fn show_key(cx: &Cx, session: &Session) -> Outcome {
     let mut request = Request::new(Method::Get, "sys/key-status");
     request.may_wrap = false;
@@ -185,7 +185,7 @@ pub(super) fn show_key(cx: &Cx, session: &Session) -> Outcome {
     Ok(0)
 }
 
-/// `2026-11-23T11:05:46.6Z` as `23 Nov 26 11:05 UTC`; anything else stays as it is.
+/// `2026-11-23T11:05:46.6Z` as `23 Nov 26 11:05 UTC`; other texts are unchanged.
 fn short_time(time: &str) -> String {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let parts = || {
@@ -205,7 +205,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn times() {
+    fn install_times_are_shortened() {
         assert_eq!(short_time("2026-11-23T11:05:46.622421362Z"), "23 Nov 26 11:05 UTC");
         assert_eq!(short_time("2026-11-23T11:05:46+01:00"), "2026-11-23T11:05:46+01:00");
     }

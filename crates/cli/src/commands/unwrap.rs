@@ -1,18 +1,18 @@
-//! `unwrap`: what is behind a wrapping token.
+//! `unwrap`: unwraps a wrapping token.
 
 use keepfast_client::SecretString;
 
 use crate::args::Command;
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::flags::{HTTP, OUTPUT};
-use crate::halt::{Halt, Outcome};
 
 pub(crate) const COMMAND: Command = Command {
     name: "unwrap",
     usage: "[TOKEN]",
-    about: "Show what a wrapping token stands for, which works once.",
+    about: "Unwrap a wrapping token, which works once.",
     details: "
-Without an argument, the token in use is taken for the wrapping token.
+Without an argument, the current token is the wrapping token.
 
     keepfast unwrap hvs.CAES...
 ",
@@ -26,6 +26,6 @@ fn run(cx: &Cx) -> Outcome {
     let token = cx.words.arguments.first().map(|token| SecretString::new(token.trim().to_owned()));
     match cx.session()?.unwrap(token.as_ref())? {
         Some(secret) => cx.output.secret(&secret),
-        None => Err(Halt::failed("Could not find wrapped response")),
+        None => Err(CommandError::failed("Could not find wrapped response")),
     }
 }

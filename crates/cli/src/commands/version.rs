@@ -1,7 +1,7 @@
-//! `version`: which program this is.
+//! `version`: prints the version of the program.
 
 use crate::args::Command;
-use crate::halt::Outcome;
+use crate::command_error::Outcome;
 use crate::terminal;
 
 pub(crate) const COMMAND: Command = Command {
@@ -15,7 +15,7 @@ pub(crate) const COMMAND: Command = Command {
     run: |_| print(),
 };
 
-/// Prints `Keepfast v<x.y.z> (<commit>), built <date>`: scripts split the line at its blanks. The build sets commit and date.
+/// Prints `Keepfast v<x.y.z> (<commit>), built <date>`. Scripts split the line at its blanks.
 pub(crate) fn print() -> Outcome {
     let (version, commit, date) = (env!("CARGO_PKG_VERSION"), env!("KEEPFAST_COMMIT"), env!("KEEPFAST_BUILD_DATE"));
     terminal::line(&format!("Keepfast v{version} ({commit}), built {date}"));

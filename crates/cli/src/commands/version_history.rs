@@ -1,20 +1,20 @@
-//! `version-history`: which versions have served this storage.
+//! `version-history`: lists the server versions that have used this storage.
 
 use keepfast_client::{Method, Request};
 use serde_json::Value;
 
 use super::listing;
 use crate::args::Command;
+use crate::command_error::Outcome;
 use crate::cx::Cx;
 use crate::flags::{FORMAT, HTTP};
-use crate::halt::Outcome;
 use crate::output::{plain, with_header};
 use crate::terminal;
 
 pub(crate) const COMMAND: Command = Command {
     name: "version-history",
     usage: "",
-    about: "List the versions of the server that have served this storage.",
+    about: "List the server versions that have used this storage.",
     details: "",
     min: 0,
     max: Some(0),

@@ -1,4 +1,4 @@
-//! `write`: data to a path.
+//! `write`: writes data to a path.
 
 use std::io;
 
@@ -6,15 +6,15 @@ use keepfast_client::{Method, Request};
 use serde_json::Value;
 
 use crate::args::{Command, Flag, FlagSet, Kind};
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::data;
 use crate::flags::{HTTP, OUTPUT};
-use crate::halt::{Halt, Outcome};
 
-/// The flag that lets a write go without data.
+/// The flag that permits a write without data.
 pub(super) const FORCE: FlagSet = FlagSet {
     title: "Command",
-    flags: &[Flag::aliased("force", "f", Kind::Bool, "Write also when there is no data; some paths need none.")],
+    flags: &[Flag::aliased("force", "f", Kind::Bool, "Also write without data; some paths need none.")],
 };
 
 pub(crate) const COMMAND: Command = Command {
@@ -22,8 +22,8 @@ pub(crate) const COMMAND: Command = Command {
     usage: "PATH [DATA K=V...]",
     about: "Write data or configuration to a path.",
     details: "
-A value that begins with @ is read from a file, a value - from stdin. An
-argument without = that begins with @, or is -, is a JSON object.
+A value @FILE is read from a file, a value - from stdin. An argument @FILE or -
+is a JSON object.
 
     keepfast write auth/approle/role/app token_policies=app token_ttl=20m
     keepfast write sys/policies/acl/app policy=@app.hcl
@@ -40,7 +40,7 @@ pub(super) fn send(cx: &Cx, method: Method) -> Outcome {
     let path = cx.path(0);
     let arguments = cx.arguments_from(1);
     if arguments.is_empty() && !cx.words.on("force") {
-        return Err(Halt::usage("Must supply data or use -force"));
+        return Err(CommandError::usage("Must supply data or use -force"));
     }
     let data = data::parse(arguments, &mut io::stdin())?;
     let request = Request::new(method, &path).with_body(Value::Object(data));

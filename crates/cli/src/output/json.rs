@@ -1,11 +1,11 @@
-//! JSON for programs: two spaces, keys in the order given, `<`, `>` and `&` escaped.
+//! JSON output: two spaces per level, keys in the given order, `<`, `>` and `&` escaped like Go's encoder.
 
 use serde_json::Value;
 
 use super::text::number;
 use crate::exact;
 
-/// A value over several lines.
+/// Formats a value over several lines.
 pub(crate) fn pretty(value: &Value) -> String {
     let mut out = String::new();
     write(value, 0, &mut out);
@@ -55,7 +55,7 @@ fn new_line(depth: usize, out: &mut String) {
     out.push_str(&"  ".repeat(depth));
 }
 
-/// A string in quotes; what could end a script element or a line in a browser is escaped too.
+/// A quoted string; characters that end a script element or a line in a browser are escaped too.
 fn string(text: &str) -> String {
     let quoted = Value::from(text).to_string();
     let mut escaped = String::with_capacity(quoted.len());

@@ -1,4 +1,4 @@
-//! Showing answers: as a table for people, as JSON or YAML for programs, or one field of them.
+//! Output of responses: a table, JSON, YAML, or one field.
 
 mod json;
 mod secret;
@@ -10,31 +10,31 @@ use keepfast_client::{Secret, environment};
 use serde_json::Value;
 
 use crate::args::Words;
-use crate::halt::{Halt, Outcome};
+use crate::command_error::{CommandError, Outcome};
 use crate::terminal;
 
 pub(crate) use table::{columns, heading, with_header};
 pub(crate) use text::{number as number_text, of_field as field_text, plain};
 
-/// The forms an answer can take.
+/// The output formats.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Format {
     Table,
     Json,
     Yaml,
-    /// The body as the server sent it.
+    /// The body from the server, unchanged.
     Raw,
 }
 
-/// How a command shows what it got.
+/// The output settings of a command.
 pub(crate) struct Output {
     pub(crate) format: Format,
     field: Option<String>,
 }
 
 impl Output {
-    /// After the flags, else the environment.
-    pub(crate) fn new(command: &str, words: &Words) -> Result<Self, Halt> {
+    /// Reads the flags, else the environment.
+    pub(crate) fn new(command: &str, words: &Words) -> Result<Self, CommandError> {
         let named =
             words.text("format").map(str::to_owned).or_else(|| environment::variable("FORMAT").map(|(_, value)| value));
         let format = match named.as_deref().map(str::to_ascii_lowercase).as_deref() {
@@ -42,27 +42,29 @@ impl Output {
             Some("json") => Format::Json,
             Some("yaml" | "yml") => Format::Yaml,
             Some("raw") if command == "read" => Format::Raw,
-            Some("raw") => return Err(Halt::usage("This command does not support the -format=raw option.")),
-            Some(_) => return Err(Halt::usage(format!("Invalid output format: {}", named.unwrap_or_default()))),
+            Some("raw") => return Err(CommandError::usage("This command does not support the -format=raw option.")),
+            Some(_) => {
+                return Err(CommandError::usage(format!("Invalid output format: {}", named.unwrap_or_default())));
+            }
         };
         Ok(Self { format, field: words.text("field").map(str::to_owned) })
     }
 
-    /// Whether people read it.
+    /// Whether the format is the table, which is for people.
     pub(crate) fn is_table(&self) -> bool {
         self.format == Format::Table
     }
 
-    /// The one field that was asked for.
+    /// The requested field, if any.
     pub(crate) fn field(&self) -> Option<&str> {
         self.field.as_deref()
     }
 
-    /// Shows an answer, or the field of it that was asked for.
+    /// Prints a response, or the requested field of it.
     pub(crate) fn secret(&self, secret: &Secret) -> Outcome {
         if let Some(name) = self.field() {
             let value = secret::field(secret, name)
-                .ok_or_else(|| Halt::usage(format!("Field \"{name}\" not present in secret")))?;
+                .ok_or_else(|| CommandError::usage(format!("Field \"{name}\" not present in secret")))?;
             self.bare(&value);
             return Ok(0);
         }
@@ -78,15 +80,15 @@ impl Output {
         Ok(0)
     }
 
-    /// Shows a field of a map, which `what` calls in the message.
+    /// Prints a field of a map; the error message calls the map `what`.
     pub(crate) fn field_of(&self, map: &serde_json::Map<String, Value>, name: &str, what: &str) -> Outcome {
         let value = map.get(name).filter(|value| !value.is_null());
-        let value = value.ok_or_else(|| Halt::usage(format!("Field \"{name}\" not present in {what}")))?;
+        let value = value.ok_or_else(|| CommandError::usage(format!("Field \"{name}\" not present in {what}")))?;
         self.bare(value);
         Ok(0)
     }
 
-    /// Shows a value alone, for a script.
+    /// Prints only a value, for a script.
     pub(crate) fn bare(&self, value: &Value) {
         match self.format {
             Format::Json => terminal::raw(&json::pretty(&sorted(value))),
@@ -95,7 +97,7 @@ impl Output {
         }
     }
 
-    /// Shows JSON or YAML whose fields have an order of their own.
+    /// Prints JSON or YAML whose fields are already in order.
     pub(crate) fn document(&self, value: Value) {
         match self.format {
             Format::Yaml => terminal::print(&yaml::document(&value)),
@@ -103,7 +105,7 @@ impl Output {
         }
     }
 
-    /// Shows names, one a line under `title`.
+    /// Prints names, one per line under `title`.
     pub(crate) fn names(&self, title: &str, names: &[String]) {
         if self.is_table() {
             let rows: Vec<Vec<String>> = names.iter().map(|name| vec![name.clone()]).collect();
@@ -113,20 +115,20 @@ impl Output {
         }
     }
 
-    /// Shows what the server remarked, on stderr.
+    /// Prints the warnings of the server on stderr.
     pub(crate) fn warnings(&self, secret: &Secret) {
         let warnings = secret.warnings.as_deref().unwrap_or_default();
         if warnings.is_empty() {
             return;
         }
-        let mut shown = "WARNING! The following warnings were returned from the server:\n".to_owned();
+        let mut text = "WARNING! The following warnings were returned from the server:\n".to_owned();
         for warning in warnings {
-            shown.push_str(&format!("\n{}\n", text::bullet(warning)));
+            text.push_str(&format!("\n{}\n", text::bullet(warning)));
         }
-        terminal::warning(&shown);
+        terminal::warning(&text);
     }
 
-    /// Says that something worked, to people only.
+    /// Prints a success message, in the table format only.
     pub(crate) fn success(&self, text: &str) {
         if self.is_table() {
             terminal::success(text);
@@ -134,7 +136,7 @@ impl Output {
     }
 }
 
-/// The same value with the keys of its maps in order.
+/// The same value with sorted keys in its maps.
 // recursion: bounded by serde_json, which reads 128 levels
 pub(crate) fn sorted(value: &Value) -> Value {
     match value {

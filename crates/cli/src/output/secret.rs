@@ -1,4 +1,4 @@
-//! The parts of an answer, in the order people know them.
+//! The parts of a response, in the order of Vault's command line.
 
 use keepfast_client::{Auth, Secret, WrapInfo, duration};
 use serde_json::{Map, Value};
@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::sorted;
 use super::text::{of_field, quoted_list};
 
-/// The rows of an answer's table.
+/// The table rows of a response.
 pub(crate) fn rows(secret: &Secret) -> Vec<Vec<String>> {
     let mut rows = lease_rows(secret);
     if let Some(auth) = &secret.auth {
@@ -19,14 +19,14 @@ pub(crate) fn rows(secret: &Secret) -> Vec<Vec<String>> {
     rows
 }
 
-/// The rows of a map.
+/// The table rows of a map.
 pub(crate) fn data_rows(data: &Map<String, Value>) -> Vec<Vec<String>> {
     let mut rows: Vec<_> = data.iter().map(|(key, value)| vec![key.clone(), of_field(key, value)]).collect();
     rows.sort();
     rows
 }
 
-/// A field by the name under which the table shows it, else one of the data.
+/// A field by its name in the table, else a field of the data.
 pub(crate) fn field(secret: &Secret, name: &str) -> Option<Value> {
     let of_lease = match name {
         "refresh_interval" | "lease_duration" if secret.lease_duration > 0 => Some(secret.lease_duration.into()),
@@ -42,7 +42,7 @@ pub(crate) fn field(secret: &Secret, name: &str) -> Option<Value> {
     })
 }
 
-/// An answer as a JSON document: the envelope in its own order, the maps inside sorted.
+/// A response as a JSON document: the envelope in its own order, the maps inside sorted.
 pub(crate) fn document(secret: &Secret) -> Value {
     let ordered =
         |map: &Map<String, Value>| sorted(&Value::Object(map.clone())).as_object().cloned().unwrap_or_default();
@@ -101,7 +101,7 @@ fn wrap_rows(wrap: &WrapInfo) -> Vec<Vec<String>> {
         row("wrapping_token:", &wrap.token),
         row("wrapping_accessor:", &wrap.accessor),
         row("wrapping_token_ttl:", duration::format_short(wrap.ttl)),
-        row("wrapping_token_creation_time:", spoken_time(&wrap.creation_time)),
+        row("wrapping_token_creation_time:", go_time(&wrap.creation_time)),
         row("wrapping_token_creation_path:", &wrap.creation_path),
     ];
     if !wrap.wrapped_accessor.is_empty() {
@@ -115,15 +115,15 @@ fn wrap_field(wrap: &WrapInfo, name: &str) -> Option<Value> {
         "wrapping_token" => wrap.token.clone().into(),
         "wrapping_accessor" => wrap.accessor.clone().into(),
         "wrapping_token_ttl" => wrap.ttl.into(),
-        "wrapping_token_creation_time" => spoken_time(&wrap.creation_time).into(),
+        "wrapping_token_creation_time" => go_time(&wrap.creation_time).into(),
         "wrapping_token_creation_path" => wrap.creation_path.clone().into(),
         "wrapped_accessor" => wrap.wrapped_accessor.clone().into(),
         _ => return None,
     })
 }
 
-/// `2026-11-23T11:05:55.4Z` as `2026-11-23 11:05:55.4 +0000 UTC`; other zones stay as they are.
-fn spoken_time(time: &str) -> String {
+/// Formats a UTC time like Go: `2026-11-23T11:05:55.4Z` as `2026-11-23 11:05:55.4 +0000 UTC`. Keeps other zones.
+fn go_time(time: &str) -> String {
     match time.strip_suffix('Z') {
         Some(utc) => format!("{} +0000 UTC", utc.replacen('T', " ", 1)),
         None => time.to_owned(),
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login() {
+    fn a_login_has_its_rows_and_fields() {
         let login = secret(
             json!({"auth": {"client_token": "hvs.x", "accessor": "a", "lease_duration": 0, "policies": ["root"], "metadata": {"role_name": "r"}}}),
         );
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_and_its_data() {
+    fn a_lease_is_above_its_data() {
         let creds = secret(
             json!({"lease_id": "db/creds/x/1", "lease_duration": 3600, "renewable": true, "data": {"user": "u", "ttl": 60}}),
         );
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrapping() {
+    fn wrapping_info_has_its_rows_and_fields() {
         let wrapped =
             secret(json!({"wrap_info": {"token": "t", "ttl": 60, "creation_time": "2026-11-23T11:05:55.4Z"}}));
         assert_eq!(rows(&wrapped)[3][1], "2026-11-23 11:05:55.4 +0000 UTC");
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn the_envelope_keeps_its_order_and_the_data_is_sorted() {
+    fn the_envelope_keeps_its_order_and_data_is_sorted() {
         let keys = |value: &Value| value.as_object().map(|map| map.keys().cloned().collect::<Vec<_>>()).unwrap();
         let shown = document(&secret(json!({"data": {"b": 1, "a": 2}, "request_id": "r"})));
         assert_eq!(keys(&shown), ["request_id", "lease_id", "lease_duration", "renewable", "data", "warnings"]);

@@ -1,10 +1,10 @@
-//! Columns of text.
+//! Tables of text.
 
-/// What stands for nothing in a cell.
+/// The content of an empty cell.
 const EMPTY: &str = "n/a";
 const GAP: usize = 4;
 
-/// Rows under a header that is underlined.
+/// Rows below an underlined header.
 pub(crate) fn with_header(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut all = vec![header.iter().map(|name| (*name).to_owned()).collect()];
     all.push(header.iter().map(|name| "-".repeat(name.chars().count())).collect());
@@ -12,7 +12,7 @@ pub(crate) fn with_header(header: &[&str], rows: &[Vec<String>]) -> String {
     columns(&all)
 }
 
-/// Rows with their columns aligned; the last is not padded.
+/// Rows with aligned columns; the last column is not padded.
 pub(crate) fn columns(rows: &[Vec<String>]) -> String {
     let cells: Vec<Vec<&str>> = rows.iter().map(|row| row.iter().map(|cell| filled(cell)).collect()).collect();
     let count = cells.iter().map(Vec::len).max().unwrap_or(0);
@@ -32,7 +32,7 @@ pub(crate) fn columns(rows: &[Vec<String>]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// A title in equals signs, as wide as what stands below it.
+/// A title between equals signs, as wide as the text below it.
 pub(crate) fn heading(title: &str, width: usize) -> String {
     let signs = match width.saturating_sub(title.chars().count() + 2) {
         0 => 2,
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_align_and_empty_cells_say_so() {
+    fn columns_are_aligned_and_empty_cells_are_na() {
         let rows = vec![vec!["a".to_owned(), "1".to_owned()], vec!["long é".to_owned(), String::new()]];
         assert_eq!(
             with_header(&["Key", "Value"], &rows),
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn headings() {
+    fn a_heading_is_centred() {
         assert_eq!(heading("Secret Path", 13), "== Secret Path ==");
         assert_eq!(heading("Metadata Path", 17), "= Metadata Path =");
         assert_eq!(heading("Metadata", 24), "======= Metadata =======");

@@ -1,14 +1,14 @@
-//! Values as words in a line of text.
+//! Values in a line of text.
 
 use keepfast_client::duration;
 use serde_json::{Number, Value};
 
 use crate::exact;
 
-/// The longest line of a remark.
+/// The maximum width of a line of a warning.
 const WIDTH: usize = 76;
 
-/// A value without quotes or commas, as these command lines have always shown it: `map[a:1 b:[x y]]`,
+/// A value without quotes or commas, like Go's `%v` in Vault's command line: `map[a:1 b:[x y]]`,
 /// `<nil>` for null.
 // recursion: bounded by serde_json, which reads 128 levels
 pub(crate) fn plain(value: &Value) -> String {
@@ -27,7 +27,7 @@ pub(crate) fn plain(value: &Value) -> String {
     }
 }
 
-/// A number as the API writes it: plain digits between 1e-6 and 1e21, else with a signed exponent.
+/// A number in the format of the API: plain digits between 1e-6 and 1e21, else with a signed exponent.
 pub(crate) fn number(number: &Number) -> String {
     let text = number.to_string();
     match text.split_once('e') {
@@ -39,7 +39,7 @@ pub(crate) fn number(number: &Number) -> String {
     }
 }
 
-/// The value of a field of data. Seconds under a name that says so are shown as a duration.
+/// The value of a data field. A number of seconds under a known name is printed as a duration.
 pub(crate) fn of_field(name: &str, value: &Value) -> String {
     let is_time = matches!(name, "ttl" | "period" | "duration" | "lease_max" | "ttl_max")
         || ["_ttl", "_period", "_duration"].iter().any(|end| name.ends_with(end));
@@ -49,13 +49,13 @@ pub(crate) fn of_field(name: &str, value: &Value) -> String {
     }
 }
 
-/// Names in quotes: `["default" "app"]`.
+/// Quoted names: `["default" "app"]`.
 pub(crate) fn quoted_list(names: Option<&[String]>) -> String {
     let quoted: Vec<String> = names.unwrap_or_default().iter().map(|name| format!("{name:?}")).collect();
     format!("[{}]", quoted.join(" "))
 }
 
-/// A remark as a list item, broken into lines between words.
+/// A warning as a list item, with line breaks between words.
 pub(crate) fn bullet(remark: &str) -> String {
     let mut lines = vec!["  *".to_owned()];
     for word in remark.split_whitespace() {
@@ -79,13 +79,13 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn nested_values_in_one_line() {
+    fn nested_values_are_one_line() {
         let value = json!({"b": [1, "a", {"q": null}], "a": {"x": true}});
         assert_eq!(plain(&value), "map[a:map[x:true] b:[1 a map[q:<nil>]]]");
     }
 
     #[test]
-    fn numbers() {
+    fn numbers_have_the_format_of_the_api() {
         for (text, shown) in [
             ("1", "1"),
             ("1.0", "1"),
@@ -100,14 +100,14 @@ mod tests {
     }
 
     #[test]
-    fn times_by_name() {
+    fn known_names_are_durations() {
         assert_eq!(of_field("token_ttl", &json!(1200)), "20m");
         assert_eq!(of_field("creation_time", &json!(1200)), "1200");
         assert_eq!(of_field("ttl", &json!("5m")), "5m");
     }
 
     #[test]
-    fn remarks_are_broken_between_words() {
+    fn warnings_are_broken_between_words() {
         let shown = bullet(&"word ".repeat(30));
         assert!(
             shown.lines().count() > 1 && shown.lines().all(|line| line.starts_with("  ") && line.len() <= WIDTH + 2),

@@ -1,16 +1,16 @@
-//! YAML for programs: block style, keys sorted, strings quoted where YAML would read something else.
+//! YAML output: block style, sorted keys, strings quoted where YAML would read another type.
 
 use serde_json::Value;
 
 use super::text::number;
 use crate::exact;
 
-/// Words that some YAML reader takes for a truth value, for nothing, or for an instruction.
+/// Words that some YAML reader takes for a boolean, for null, or for a directive.
 const RESERVED: &[&str] = &["y", "n", "yes", "no", "on", "off", "true", "false", "null", "~", "<<", "="];
-/// Characters with a meaning at the front of a plain scalar.
+/// Characters with a meaning at the start of a plain scalar.
 const INDICATORS: &str = "-?:,[]{}#&*!|>'\"%@`";
 
-/// A value as a document, with its final newline.
+/// A value as a document with a final newline.
 pub(crate) fn document(value: &Value) -> String {
     let mut out = String::new();
     match value {
@@ -24,7 +24,7 @@ pub(crate) fn document(value: &Value) -> String {
     out
 }
 
-/// The entries of a map, one a line, the cursor standing where the first key goes.
+/// Writes the entries of a map, one per line; the output ends where the first key goes.
 // recursion: bounded by serde_json, which reads 128 levels
 fn mapping(map: &Value, depth: usize, out: &mut String) {
     let mut entries: Vec<_> = map.as_object().into_iter().flatten().collect();
@@ -55,7 +55,7 @@ fn mapping(map: &Value, depth: usize, out: &mut String) {
     }
 }
 
-/// The items of a list, one a line, the cursor standing where the first dash goes.
+/// Writes the items of a list, one per line; the output ends where the first dash goes.
 // recursion: bounded by serde_json, which reads 128 levels
 fn sequence(values: &[Value], depth: usize, out: &mut String) {
     for (at, value) in values.iter().enumerate() {
@@ -100,7 +100,7 @@ fn exponent_of_two_digits(number: &str) -> String {
     }
 }
 
-/// A string in the plainest style that reads back as itself.
+/// A string in the simplest style that reads back as the same string.
 fn string(text: &str, depth: usize, is_key: bool) -> String {
     let special = text.chars().any(|c| {
         (c.is_control() && c != '\n')
@@ -116,7 +116,7 @@ fn string(text: &str, depth: usize, is_key: bool) -> String {
     if needs_quotes(text) { format!("'{}'", text.replace('\'', "''")) } else { text.to_owned() }
 }
 
-/// Several lines as they are, under `|`.
+/// A string of several lines as a literal block (`|`).
 fn block(text: &str, depth: usize) -> String {
     let body = text.trim_end_matches('\n');
     let ends = text.len() - body.len();
@@ -125,7 +125,7 @@ fn block(text: &str, depth: usize) -> String {
         (1, false) => "",
         _ => "+",
     };
-    // A reader finds the indentation in the first line, unless that begins with a blank.
+    // A reader derives the indentation from the first line, unless that begins with a blank.
     let hint = if text.starts_with([' ', '\n']) { "2" } else { "" };
     let mut out = format!("|{hint}{keep}");
     let lines = if ends > 0 { &text[..text.len() - 1] } else { text };
@@ -158,7 +158,7 @@ fn double_quoted(text: &str) -> String {
     out
 }
 
-/// Whether a reader would take the plain text for a truth value, a number, nothing or a date.
+/// Whether a reader would take the plain text for a boolean, a number, null or a date.
 fn looks_like_another_type(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     let in_one_case = text == lower || text == text.to_ascii_uppercase() || text.get(1..) == lower.get(1..);
@@ -181,7 +181,7 @@ fn looks_like_another_type(text: &str) -> bool {
     is_date_or_sexagesimal(text)
 }
 
-/// `2020-01-01`, with or without a time behind it; `12:30`, which old readers take for a number.
+/// `2020-01-01`, with or without a time behind it; `12:30`, which YAML 1.1 reads as a number.
 fn is_date_or_sexagesimal(text: &str) -> bool {
     let date = text.as_bytes();
     let is_date = date.len() >= 10
@@ -205,7 +205,7 @@ fn needs_quotes(text: &str) -> bool {
     let first = letters.next().unwrap_or(' ');
     let second = letters.next();
     let leads = match first {
-        // These begin a plain scalar when a letter follows.
+        // These begin a plain scalar when the next character is not a blank.
         '-' | '?' | ':' => second.is_none_or(|c| c == ' '),
         first => INDICATORS.contains(first),
     };
@@ -218,7 +218,7 @@ fn needs_quotes(text: &str) -> bool {
         || text.starts_with("...")
 }
 
-/// Keys in the order people expect: letters before digits' values, runs of digits by number.
+/// Natural order of keys: other characters before letters, runs of digits by number.
 fn natural(a: &str, b: &str) -> std::cmp::Ordering {
     let (a, b) = (a.chars().collect::<Vec<_>>(), b.chars().collect::<Vec<_>>());
     let differ = a.iter().zip(&b).position(|(x, y)| x != y);
@@ -248,7 +248,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn structure() {
+    fn maps_and_lists_are_nested_blocks() {
         let value = json!({"list": [[], {}, [[1, 2], [3]], [{"a": 1, "b": [1]}]], "a": {"b": {}}, "n": null});
         assert_eq!(
             document(&value),
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_read_as_something_else_is_quoted() {
+    fn strings_that_look_like_another_type_are_quoted() {
         for text in [
             "true",
             "No",
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn several_lines() {
+    fn several_lines_are_a_literal_block() {
         assert_eq!(document(&json!({"a": "x\ny\n"})), "a: |\n  x\n  y\n");
         assert_eq!(document(&json!({"a": "x\ny"})), "a: |-\n  x\n  y\n");
         assert_eq!(document(&json!({"a": "x\n\n y\n\n"})), "a: |+\n  x\n\n   y\n\n");

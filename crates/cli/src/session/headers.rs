@@ -1,4 +1,4 @@
-//! The headers that flags add to a call, and how headers are shown.
+//! Headers from flags, and the printed form of headers.
 
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue};
@@ -9,7 +9,7 @@ use crate::args::Words;
 const MFA: HeaderName = HeaderName::from_static("x-vault-mfa");
 const POLICY_OVERRIDE: HeaderName = HeaderName::from_static("x-vault-policy-override");
 
-/// The headers that the flags ask for.
+/// The headers of the flags.
 pub(super) fn of(words: &Words) -> Result<HeaderMap, Error> {
     let mut headers = HeaderMap::new();
     for (name, value) in words.pairs("header") {
@@ -26,8 +26,9 @@ pub(super) fn of(words: &Words) -> Result<HeaderMap, Error> {
         given => given,
     };
     for factor in factors {
-        let mut value = HeaderValue::from_str(factor.trim())
-            .map_err(|_| Error::Config("the second factor contains characters that none has".to_owned()))?;
+        let mut value = HeaderValue::from_str(factor.trim()).map_err(|_| {
+            Error::Config("the MFA credential contains characters that are invalid in a header".to_owned())
+        })?;
         value.set_sensitive(true);
         headers.append(MFA, value);
     }
@@ -37,8 +38,8 @@ pub(super) fn of(words: &Words) -> Result<HeaderMap, Error> {
     Ok(headers)
 }
 
-/// A header as people write it: `x-vault-request` as `X-Vault-Request`.
-pub(super) fn shown((name, value): (&HeaderName, &HeaderValue)) -> (String, String) {
+/// A header with its usual capitals: `x-vault-request` as `X-Vault-Request`.
+pub(super) fn display((name, value): (&HeaderName, &HeaderValue)) -> (String, String) {
     let capital =
         |word: &str| word.get(..1).unwrap_or_default().to_ascii_uppercase() + word.get(1..).unwrap_or_default();
     let name = if name == CONTENT_TYPE {

@@ -1,8 +1,8 @@
-//! The policy that a call needs, for `-output-policy`.
+//! The policy that a request needs, for `-output-policy`.
 
 use keepfast_client::{Method, Request};
 
-/// Paths that need `sudo` as well; `*` is anything in one segment, a `*` at the end is anything at all.
+/// Paths that also need `sudo`; `*` is one segment, a `*` at the end is any rest.
 const SUDO: &[&str] = &[
     "auth/token/accessors",
     "sys/audit",
@@ -28,7 +28,7 @@ const SUDO: &[&str] = &[
     "sys/rotate",
 ];
 
-/// The least policy under which the call is allowed.
+/// The smallest policy that allows the request.
 pub(super) fn needed(request: &Request) -> String {
     let listing = |name: &str| request.query.iter().any(|(given, value)| given == name && value == "true");
     let mut capabilities = match request.method {
@@ -62,14 +62,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_call_needs() {
+    fn capabilities_follow_the_method() {
         let list = Request::new(Method::Get, "a/b").with_query("list", "true");
         assert_eq!(needed(&list), "path \"a/b\" {\n  capabilities = [\"list\"]\n}");
         assert!(needed(&Request::new(Method::Put, "a")).contains("\"create\", \"update\"]"));
     }
 
     #[test]
-    fn paths_of_the_root_need_sudo_too() {
+    fn root_paths_also_need_sudo() {
         for path in ["sys/auth/a", "sys/auth/a/b/tune", "sys/audit", "auth/token/accessors", "sys/rotate"] {
             assert!(needed(&Request::new(Method::Get, path)).contains("[\"read\", \"sudo\"]"), "{path}");
         }

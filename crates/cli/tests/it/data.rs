@@ -1,9 +1,9 @@
-//! Data from arguments, files and stdin, as the server gets it.
+//! Data from arguments, files and stdin, as the server receives it.
 
 use crate::server::Server;
 
 #[test]
-fn every_source_of_a_value() {
+fn a_value_comes_from_arguments_files_or_stdin() {
     let server = Server::find();
     let key = format!("{}/d", server.kv(1));
     let file = server.home().join("value.txt");
@@ -22,7 +22,7 @@ fn every_source_of_a_value() {
 }
 
 #[test]
-fn a_file_can_be_all_of_it() {
+fn a_file_can_hold_all_data() {
     let server = Server::find();
     let key = format!("{}/d", server.kv(2));
     let file = server.home().join("value.json");

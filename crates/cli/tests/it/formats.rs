@@ -6,7 +6,7 @@ const VALUE: &str =
     r#"{"b": true, "f": 1.5, "l": [1, "a", {"q": null}], "n": 5, "o": {"x": "1"}, "s": "a\nb<>&", "y": "yes"}"#;
 
 #[test]
-fn one_value_in_every_form() {
+fn prints_a_value_in_every_format() {
     let server = Server::find();
     let key = format!("{}/v", server.kv(1));
     let root = server.token().to_owned();
@@ -38,7 +38,7 @@ fn one_value_in_every_form() {
 }
 
 #[test]
-fn the_environment_chooses_a_form_and_a_flag_another() {
+fn the_format_flag_goes_before_the_environment() {
     let server = Server::find();
     let kv = server.kv(1);
     server.ok(&["kv", "put", &format!("{kv}/a"), "b=c"]);
@@ -53,7 +53,7 @@ fn the_environment_chooses_a_form_and_a_flag_another() {
 }
 
 #[test]
-fn raw_is_what_the_server_sent() {
+fn raw_prints_the_body_unchanged() {
     let server = Server::find();
     let raw = server.ok(&["read", "-format=raw", "auth/token/lookup-self"]);
     assert!(raw.starts_with("{\"request_id\":\"") && raw.contains("\"data\":{"), "{raw}");
@@ -61,7 +61,7 @@ fn raw_is_what_the_server_sent() {
 }
 
 #[test]
-fn nobody_sees_colours_in_a_pipe() {
+fn a_pipe_gets_no_colours() {
     let server = Server::find();
     let kv = server.kv(2);
     let written = server.run(&["kv", "delete", &format!("{kv}/none")]);

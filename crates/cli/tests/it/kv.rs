@@ -3,7 +3,7 @@
 use crate::server::{Server, without_times};
 
 #[test]
-fn a_versioned_key_from_first_write_to_removal() {
+fn a_versioned_key_is_written_deleted_and_destroyed() {
     let server = Server::find();
     let kv = server.kv(2);
     let key = format!("{kv}/app");
@@ -64,7 +64,7 @@ fn a_versioned_key_from_first_write_to_removal() {
 }
 
 #[test]
-fn check_and_set() {
+fn a_write_with_an_old_version_is_refused() {
     let server = Server::find();
     let key = format!("{}/k", server.kv(2));
     server.ok(&["kv", "put", "-cas=0", &key, "a=1"]);
@@ -74,7 +74,7 @@ fn check_and_set() {
 }
 
 #[test]
-fn what_is_kept_about_a_key() {
+fn metadata_of_a_key_is_set_and_patched() {
     let server = Server::find();
     let kv = server.kv(2);
     let key = format!("{kv}/m");
@@ -117,7 +117,7 @@ fn what_is_kept_about_a_key() {
 }
 
 #[test]
-fn an_engine_without_versions() {
+fn an_unversioned_engine_refuses_version_commands() {
     let server = Server::find();
     let kv = server.kv(1);
     let key = format!("{kv}/a");
@@ -137,7 +137,7 @@ fn an_engine_without_versions() {
 }
 
 #[test]
-fn names() {
+fn lists_and_scans_names() {
     let server = Server::find();
     let kv = server.kv(2);
     for key in ["a", "b", "dir/c", "dir/sub/d"] {
@@ -154,7 +154,7 @@ fn names() {
     assert_eq!((nothing.code, nothing.stdout.as_str()), (2, "{}\n"));
 }
 
-/// OpenBao, which the environment may name, rounds such numbers; our own server must not.
+/// OpenBao, which the environment may select, rounds such numbers; Keepfast must not.
 #[test]
 fn numbers_keep_every_digit() {
     let server = Server::find();
@@ -175,7 +175,7 @@ fn numbers_keep_every_digit() {
 }
 
 #[test]
-fn the_parts_of_an_answer_are_fields_too() {
+fn data_and_metadata_are_fields_too() {
     let server = Server::find();
     let key = format!("{}/parts", server.kv(2));
     server.ok(&["kv", "put", &key, "a=b"]);

@@ -1,10 +1,10 @@
-//! `login`, the token file, and which token wins.
+//! `login`, the token file, and the precedence of tokens.
 
 use std::os::unix::fs::PermissionsExt;
 
 use crate::server::{Server, unique};
 
-/// A role that logs in, at a mount of its own.
+/// An AppRole that can log in, at its own mount.
 fn approle(server: &Server) -> (String, String, String) {
     let path = unique("approle");
     server.ok(&["auth", "enable", &format!("-path={path}"), "approle"]);
@@ -15,7 +15,7 @@ fn approle(server: &Server) -> (String, String, String) {
 }
 
 #[test]
-fn an_application_logs_in_and_its_token_is_kept() {
+fn an_approle_login_stores_its_token() {
     let server = Server::find();
     let (path, role_id, secret_id) = approle(&server);
     let path = format!("-path={path}");
@@ -32,7 +32,7 @@ fn an_application_logs_in_and_its_token_is_kept() {
     let stored = std::fs::read_to_string(&file).unwrap();
     assert_eq!(server.run_with(&["token", "lookup", "-field=id"], &[], "").stdout, stored);
     assert_eq!(server.run_with(&["print", "token"], &[], "").stdout, stored.clone() + "\n");
-    // The environment goes before the file.
+    // The environment takes precedence over the file.
     let root = server.token();
     let loud = server.run_with(&["login", "-method=approle", &path, &role_id, &secret_id], &[("BAO_TOKEN", root)], "");
     assert!(loud.stderr.contains("BAO_TOKEN environment variable is set"), "{loud:?}");
@@ -41,7 +41,7 @@ fn an_application_logs_in_and_its_token_is_kept() {
 }
 
 #[test]
-fn a_token_is_checked_before_it_is_kept() {
+fn a_token_is_looked_up_before_it_is_stored() {
     let server = Server::find();
     let file = server.home().join(".vault-token");
     let done = server.run_with(&["login", "no-such-token"], &[], "");
@@ -54,7 +54,7 @@ fn a_token_is_checked_before_it_is_kept() {
 }
 
 #[test]
-fn a_login_can_leave_no_trace() {
+fn a_login_without_store_writes_no_file() {
     let server = Server::find();
     let (root, file) = (server.token().to_owned(), server.home().join(".vault-token"));
     let shown = server.run_with(&["login", "-no-store", &root], &[], "");
@@ -68,7 +68,7 @@ fn a_login_can_leave_no_trace() {
 }
 
 #[test]
-fn wrong_credentials_are_told_and_nothing_is_kept() {
+fn wrong_credentials_fail_and_store_no_token() {
     let server = Server::find();
     let (path, role_id, _) = approle(&server);
     let done =
@@ -85,7 +85,7 @@ fn wrong_credentials_are_told_and_nothing_is_kept() {
 }
 
 #[test]
-fn the_same_under_the_peer_s_name() {
+fn the_program_works_under_the_name_vault() {
     let server = Server::find();
     let vault = server.named_vault();
     let root = server.token();
@@ -97,7 +97,7 @@ fn the_same_under_the_peer_s_name() {
 }
 
 #[test]
-fn a_person_logs_in_by_name_and_password() {
+fn a_userpass_login_takes_name_and_password() {
     let server = Server::find();
     let path = unique("userpass");
     server.ok(&["auth", "enable", &format!("-path={path}"), "userpass"]);
@@ -116,7 +116,7 @@ fn a_person_logs_in_by_name_and_password() {
 }
 
 #[test]
-fn a_wrapped_login_is_unwrapped_by_who_keeps_the_token() {
+fn a_wrapped_login_is_unwrapped_only_to_store_the_token() {
     let server = Server::find();
     let (path, role_id, secret_id) = approle(&server);
     let path = format!("-path={path}");
@@ -127,17 +127,17 @@ fn a_wrapped_login_is_unwrapped_by_who_keeps_the_token() {
     let kept = login(&["-field=token"]);
     assert_eq!(kept.code, 0, "{kept:?}");
     assert_eq!(std::fs::read_to_string(server.home().join(".vault-token")).unwrap(), kept.stdout);
-    // Who only wants the token, or keeps nothing, hands the wrapping on.
+    // Without a stored token, the output is the wrapping token.
     let wrapping = login(&["-token-only"]).stdout;
     assert_eq!(server.run_with(&["unwrap", "-field=token_duration", &wrapping], &[], "").stdout, "1200");
     let shown = login(&["-no-store"]).stdout;
     assert!(shown.contains("wrapping_token: ") && !shown.contains("token_duration"), "{shown}");
     let lost = login(&["-no-store", "-no-print"]);
-    assert!(lost.code == 1 && lost.stderr.contains("neither kept nor shown"), "{lost:?}");
+    assert!(lost.code == 1 && lost.stderr.contains("neither stored nor printed"), "{lost:?}");
 }
 
 #[test]
-fn the_token_file_can_be_elsewhere() {
+fn token_path_sets_the_token_file() {
     let server = Server::find();
     let (root, file) = (server.token(), server.home().join("elsewhere"));
     let variables = [("VAULT_TOKEN_PATH", file.to_str().unwrap())];
@@ -148,7 +148,7 @@ fn the_token_file_can_be_elsewhere() {
 }
 
 #[test]
-fn a_token_alone_has_the_form_that_was_asked_for() {
+fn token_only_prints_in_the_requested_format() {
     let server = Server::find();
     let done = server.run_with(&["login", "-token-only", "-format=json", server.token()], &[], "");
     assert_eq!(done.stdout, format!("{:?}", server.token()));

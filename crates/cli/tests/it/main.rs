@@ -1,8 +1,8 @@
-//! The command line, black-box.
+//! Black-box tests of the command line.
 //!
-//! `commands_without_a_server` replays `tests/cmd`. The other tests need a server: the one that
-//! `KEEPFAST_TEST_SERVER_ADDR` and `KEEPFAST_TEST_SERVER_TOKEN` name (ours or the peer, in development
-//! mode), else one of our own that each test starts for itself.
+//! `commands_without_a_server` replays `tests/cmd`. The other tests need a server: the one of
+//! `KEEPFAST_TEST_SERVER_ADDR` and `KEEPFAST_TEST_SERVER_TOKEN` (Keepfast or OpenBao, in development
+//! mode), else each test starts its own.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 

@@ -3,7 +3,7 @@
 use crate::server::{Server, unique};
 
 #[test]
-fn an_engine_from_mount_to_unmount() {
+fn an_engine_is_mounted_tuned_moved_and_unmounted() {
     let server = Server::find();
     let (path, other) = (unique("engine"), unique("engine"));
     let enable = [
@@ -54,7 +54,7 @@ fn an_engine_from_mount_to_unmount() {
 }
 
 #[test]
-fn an_auth_method_from_mount_to_unmount() {
+fn an_auth_method_is_mounted_tuned_and_unmounted() {
     let server = Server::find();
     let path = unique("method");
     assert_eq!(
@@ -81,7 +81,7 @@ fn an_auth_method_from_mount_to_unmount() {
 }
 
 #[test]
-fn help_about_a_path_comes_from_the_server() {
+fn path_help_comes_from_the_server() {
     let server = Server::find();
     let help = server.ok(&["path-help", "auth/token/lookup-self"]);
     assert!(help.len() > 20, "{help}");

@@ -3,7 +3,7 @@
 use crate::server::Server;
 
 #[test]
-fn an_unsealed_server() {
+fn status_of_an_unsealed_server() {
     let server = Server::find();
     let table = server.ok(&["status"]);
     for line in ["Key ", "Seal Type ", "Initialized ", "Sealed ", "Total Shares ", "Threshold ", "Version "] {
@@ -35,13 +35,13 @@ fn the_encryption_key_is_rotated() {
 }
 
 #[test]
-fn no_share_no_terminal_no_unseal() {
+fn unseal_without_a_share_needs_a_terminal() {
     let server = Server::find();
     server.fails(&["operator", "unseal"], 1, "Unseal Key is needed");
 }
 
 #[test]
-fn a_new_server_from_its_keys_to_its_seal() {
+fn a_server_is_initialized_unsealed_and_sealed() {
     let server = Server::fresh();
     let run = |arguments: &[&str]| server.run_with(arguments, &[], "");
     let before = run(&["operator", "init", "-status"]);
@@ -76,7 +76,7 @@ fn a_new_server_from_its_keys_to_its_seal() {
 }
 
 #[test]
-fn a_server_with_tls_is_trusted_by_its_authority_only() {
+fn a_tls_server_is_trusted_only_with_its_ca() {
     let (server, authority) = Server::with_tls();
     let authority = authority.to_str().unwrap();
     let run = |variables: &[(&str, &str)], arguments: &[&str]| server.run_with(arguments, variables, "");
@@ -89,7 +89,7 @@ fn a_server_with_tls_is_trusted_by_its_authority_only() {
 }
 
 #[test]
-fn new_shares_and_a_new_root_token_from_the_old_shares() {
+fn old_shares_create_new_shares_and_a_root_token() {
     let server = Server::fresh();
     let made = server.run_with(&["operator", "init", "-n", "3", "-t=2"], &[], "");
     let after = |text: &str, start: &str| {
@@ -111,7 +111,7 @@ fn new_shares_and_a_new_root_token_from_the_old_shares() {
     assert!(run(&["generate-root", "-status"], "").contains("Started       false\n"));
     let otp = run(&["generate-root", "-generate-otp"], "");
     assert!(run(&["generate-root", "-init", "-otp", &otp], "").contains("Progress      0/2\n"));
-    assert!(run(&["generate-root", &old[0]], "").contains("Progress    1/2\n"), "the nonce is asked for");
+    assert!(run(&["generate-root", &old[0]], "").contains("Progress    1/2\n"), "the nonce comes from the server");
     let done = run(&["generate-root", "-format=json", "-"], &format!("{}\n", old[1]));
     let encoded = after(&done, "  \"encoded_token\": \"").trim_end_matches("\",").to_owned();
     let second = run(&["generate-root", "-decode", &encoded, "-otp", &otp], "");
@@ -126,13 +126,13 @@ fn new_shares_and_a_new_root_token_from_the_old_shares() {
     assert!(run(&["rotate-keys", "-verify", &new[1]], "").contains("Success!"));
     run(&["seal"], "");
     let stale = old.iter().map(|key| server.run_with(&["operator", "unseal", key], &own, "").code).max();
-    assert_eq!(stale, Some(2), "the old shares hold no more");
+    assert_eq!(stale, Some(2), "the old shares are invalid");
     new.iter().for_each(|key| drop(run(&["unseal", key], "")));
     assert_eq!(server.run_with(&["status"], &own, "").code, 0);
 }
 
 #[test]
-fn what_a_server_is_and_has() {
+fn lists_members_versions_and_plugins() {
     let server = Server::find();
     let members = server.ok(&["operator", "members"]);
     let header = "Host Name    API Address";
@@ -173,6 +173,6 @@ fn configuration_is_checked_without_a_server() {
         listener.replace("tls_disable = true", missing)
     ));
     assert!(bad.code == 1 && bad.stderr.contains("/nonexistent/c.pem"), "{bad:?}");
-    assert!(bad.stderr.contains("storage path: /dev/null: not a directory"), "every fault is shown: {bad:?}");
+    assert!(bad.stderr.contains("storage path: /dev/null: not a directory"), "every error is printed: {bad:?}");
     server.fails(&["operator", "validate-config"], 1, "Must specify a configuration file using -config.");
 }

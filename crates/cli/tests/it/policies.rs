@@ -3,7 +3,7 @@
 use crate::server::{Server, unique};
 
 #[test]
-fn a_policy_from_upload_to_deletion() {
+fn a_policy_is_uploaded_read_and_deleted() {
     let server = Server::find();
     let name = unique("policy");
     let text = "path \"secret/*\" {\n  capabilities = [\"read\"]\n}";

@@ -1,6 +1,6 @@
-//! The server as a process: what it tells systemd, its signals, its log file, and `-dev-json`.
+//! The server as a process: notifications to systemd, signals, the log file, and `-dev-json`.
 
-#![allow(clippy::disallowed_methods, reason = "the program runs by the machine's clock")]
+#![allow(clippy::disallowed_methods, reason = "the program uses the system clock")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,10 +14,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_keepfast");
 
-/// How long anything that a test waits for may take.
+/// The timeout of every wait of a test.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A server that is killed at the end of its test.
+/// A server that is killed when dropped.
 struct Process {
     child: Child,
     /// The lines of its log.
@@ -45,7 +45,7 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// The next line of the log with this text.
+    /// The next line of the log that contains `text`.
     fn logged(&self, text: &str) -> String {
         let end = Instant::now() + LIMIT;
         loop {
@@ -76,7 +76,7 @@ impl Drop for Process {
     }
 }
 
-/// systemd's end of the protocol of sd_notify(3).
+/// The service manager's end of sd_notify(3).
 struct ServiceManager(UnixDatagram);
 
 impl ServiceManager {
@@ -88,7 +88,7 @@ impl ServiceManager {
 }
 
 #[test]
-fn systemd_learns_of_ready_reload_and_stop_and_signals_do_not_kill() {
+fn systemd_is_notified_and_signals_do_not_end_the_server() {
     let home = tempfile::tempdir().unwrap();
     let socket = home.path().join("notify");
     let manager = ServiceManager(UnixDatagram::bind(&socket).unwrap());
@@ -124,7 +124,7 @@ fn systemd_learns_of_ready_reload_and_stop_and_signals_do_not_kill() {
     assert!(manager.next().starts_with("READY=1\n"));
     server.signal(Signal::USR1);
     server.logged("SIGUSR1 has no effect");
-    // The server may notice only later that the client has closed its connection.
+    // The server may notice later that the client has closed its connection.
     let end = Instant::now() + LIMIT;
     let state = loop {
         server.signal(Signal::USR2);
@@ -150,12 +150,12 @@ fn systemd_learns_of_ready_reload_and_stop_and_signals_do_not_kill() {
     assert!(new.contains("state of the server"), "{new}");
     assert!(
         !old.contains("[ERROR]") && !new.contains("[ERROR]"),
-        "a request to a sealed server is no error: {old}{new}"
+        "a request to a sealed server logs no error: {old}{new}"
     );
 }
 
 #[test]
-fn the_systemd_unit_notifies_and_is_confined() {
+fn the_systemd_unit_notifies_and_is_sandboxed() {
     let unit = include_str!("../../../../dist/systemd/keepfast.service");
     for line in [
         "Type=notify",

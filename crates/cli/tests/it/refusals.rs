@@ -1,9 +1,9 @@
-//! Refusals, exit codes, and what is printed instead of a call.
+//! Errors, exit codes, and printing a request instead of sending it.
 
 use crate::server::Server;
 
 #[test]
-fn a_refusal_is_told_with_its_request() {
+fn an_error_names_its_request() {
     let server = Server::find();
     let kv = server.kv(2);
     let token = server.ok(&["token", "create", "-policy=default", "-ttl=1m", "-field=token"]);
@@ -23,21 +23,21 @@ fn a_refusal_is_told_with_its_request() {
 }
 
 #[test]
-fn a_server_that_is_not_there() {
+fn an_unreachable_server_is_named() {
     let server = Server::find();
     let nowhere = [("VAULT_ADDR", "http://127.0.0.1:1")];
     let status = server.run_with(&["status"], &nowhere, "");
     let reason = "Get \"http://127.0.0.1:1/v1/sys/seal-status\": dial tcp 127.0.0.1:1: connect: connection refused\n";
     assert_eq!((status.code, status.stderr), (1, format!("Error checking seal status: {reason}")));
     assert_eq!(server.run_with(&["read", "a/b"], &nowhere, "").code, 2);
-    // Flags go before variables, and may stand anywhere behind the command.
+    // Flags take precedence over variables and may be anywhere after the command.
     let found =
         server.run_with(&["status", "-field", "initialized", &format!("-address={}", server.address())], &nowhere, "");
     assert_eq!(found.stdout, "true");
 }
 
 #[test]
-fn a_call_can_be_printed_instead() {
+fn a_request_can_be_printed_instead_of_sent() {
     let server = Server::find();
     let kv = server.kv(2);
     let address = server.address();
@@ -62,7 +62,7 @@ fn a_call_can_be_printed_instead() {
 }
 
 #[test]
-fn remarks_of_the_server_go_to_stderr() {
+fn warnings_go_to_stderr() {
     let server = Server::find();
     let kv = server.kv(2);
     let done = server.run(&["list", &format!("{kv}/wrong")]);
@@ -71,7 +71,7 @@ fn remarks_of_the_server_go_to_stderr() {
 }
 
 #[test]
-fn an_argument_that_is_no_text_is_not_changed_into_one() {
+fn an_argument_of_invalid_utf8_is_refused() {
     use std::os::unix::ffi::OsStrExt;
     let argument = std::ffi::OsStr::from_bytes(b"password=\xff");
     let done = std::process::Command::new(env!("CARGO_BIN_EXE_keepfast"))
@@ -84,7 +84,7 @@ fn an_argument_that_is_no_text_is_not_changed_into_one() {
 }
 
 #[test]
-fn what_cannot_be_set_up_is_told_as_a_failure() {
+fn an_invalid_setting_fails_with_code_2() {
     let server = Server::find();
     let root = server.token();
     for (name, value) in [
@@ -97,12 +97,12 @@ fn what_cannot_be_set_up_is_told_as_a_failure() {
         assert_eq!(done.code, 2, "{name}: {done:?}");
     }
     assert_eq!(server.run_with(&["status"], &[("VAULT_SKIP_VERIFY", "perhaps")], "").code, 1);
-    // A flag without a value counts as not given.
+    // A flag with an empty value counts as unset.
     assert_eq!(server.run(&["token", "lookup", "-address=", "-field=id"]).stdout, root);
 }
 
 #[test]
-fn what_is_not_there_is_told_in_the_words_of_the_command() {
+fn a_missing_value_is_named_by_the_command() {
     let server = Server::find();
     let kv = server.kv(1);
     server.fails(&["scan", &format!("{kv}/none")], 2, "No entries found at");
@@ -119,7 +119,7 @@ fn what_is_not_there_is_told_in_the_words_of_the_command() {
 }
 
 #[test]
-fn audit_devices_come_from_the_configuration_alone() {
+fn audit_enable_is_refused_by_default() {
     let server = Server::find();
     server.fails(&["audit", "enable", "file", "file_path=/tmp/x"], 2, "Error enabling audit device: ");
     let done = server.ok(&["audit", "disable", "none"]);

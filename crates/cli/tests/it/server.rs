@@ -1,4 +1,4 @@
-//! A server to talk to, and running the command line against it.
+//! A server for tests, and runs of the command line against it.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::symlink;
@@ -10,7 +10,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_keepfast");
 const OWN_TOKEN: &str = "test-root";
 const ANY_PORT: &str = "-dev-listen-address=127.0.0.1:0";
 
-/// A server and a home directory, both gone afterwards (a server of the environment stays).
+/// A server and a home directory, both removed when dropped (except a server of the environment).
 pub(crate) struct Server {
     address: String,
     token: String,
@@ -18,7 +18,7 @@ pub(crate) struct Server {
     child: Option<Child>,
 }
 
-/// What a command did.
+/// The result of a command.
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) code: i32,
@@ -39,7 +39,7 @@ impl Server {
         Self::start(home)
     }
 
-    /// A Keepfast server that is not initialized, on a disk store; it is our own whatever the environment says.
+    /// An uninitialized Keepfast server with storage on disk; never the server of the environment.
     pub(crate) fn fresh() -> Self {
         let home = tempfile::tempdir().unwrap();
         let config = home.path().join("config.hcl");
@@ -51,7 +51,7 @@ impl Server {
         Self { address, token: String::new(), home, child: Some(child) }
     }
 
-    /// A development server with TLS, and the path of its authority's certificate; it is our own whatever the environment says.
+    /// A Keepfast development server with TLS, and the path of its CA certificate; never the server of the environment.
     pub(crate) fn with_tls() -> (Self, PathBuf) {
         let home = tempfile::tempdir().unwrap();
         let directory = home.path().join("tls");
@@ -69,7 +69,7 @@ impl Server {
         (Self { address, token: OWN_TOKEN.to_owned(), home, child: Some(child) }, authority)
     }
 
-    /// Whatever listens at an address, with a home directory of its own.
+    /// Any server at an address, with its own home directory.
     pub(crate) fn at(address: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
         Self { address: address.to_owned(), token: OWN_TOKEN.to_owned(), home, child: None }
@@ -82,7 +82,7 @@ impl Server {
         Self { address, token: OWN_TOKEN.to_owned(), home, child: Some(child) }
     }
 
-    /// Whether the environment named this server, so that it may be OpenBao.
+    /// Whether this is the server of the environment, which may be OpenBao.
     pub(crate) fn is_given(&self) -> bool {
         self.child.is_none()
     }
@@ -104,14 +104,14 @@ impl Server {
         self.run_with(arguments, &[("VAULT_TOKEN", &self.token)], "")
     }
 
-    /// Runs a command that must work, and gives what it printed.
+    /// Runs a command that must succeed, and returns its stdout.
     pub(crate) fn ok(&self, arguments: &[&str]) -> String {
         let done = self.run(arguments);
         assert_eq!(done.code, 0, "{arguments:?}: {done:?}");
         done.stdout
     }
 
-    /// Runs a command that must fail with this code and this text on stderr.
+    /// Runs a command that must fail with this exit code and this text on stderr.
     pub(crate) fn fails(&self, arguments: &[&str], code: i32, text: &str) {
         let done = self.run(arguments);
         assert!(
@@ -120,12 +120,12 @@ impl Server {
         );
     }
 
-    /// Runs a command with these variables and this on stdin.
+    /// Runs a command with these variables and this stdin.
     pub(crate) fn run_with(&self, arguments: &[&str], variables: &[(&str, &str)], stdin: &str) -> Done {
         self.run_program(Path::new(PROGRAM), arguments, variables, stdin)
     }
 
-    /// The program under the name of the peer's.
+    /// A link to the program with the name `vault`.
     pub(crate) fn named_vault(&self) -> PathBuf {
         let path = self.home().join("vault");
         symlink(PROGRAM, &path).unwrap();
@@ -150,14 +150,14 @@ impl Server {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // A command that does not read its stdin closes it, which is no failure here.
+        // A command that does not read its stdin closes it, which is not an error here.
         let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
         let output = child.wait_with_output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         Done { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
-    /// A fresh KV engine of a version, at a path nobody else uses.
+    /// A new KV engine of a version, at a unique path.
     pub(crate) fn kv(&self, version: u8) -> String {
         let path = unique("kv");
         self.ok(&["secrets", "enable", &format!("-path={path}"), &format!("-version={version}"), "kv"]);
@@ -174,7 +174,7 @@ impl Drop for Server {
     }
 }
 
-/// Starts the program and waits for a line that says it is ready. Also returns its URL, which the banner shows before.
+/// Starts the program and waits for the line `ready`. Also returns its URL from the banner.
 fn spawn(home: &tempfile::TempDir, arguments: &[&str], ready: &str) -> (Child, String) {
     let mut child = Command::new(PROGRAM)
         .args(arguments)
@@ -200,7 +200,7 @@ pub(crate) fn unique(what: &str) -> String {
     format!("it-{what}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The text with its times replaced, so that it can be compared whole.
+/// The text with its times replaced, so that all of it can be compared.
 pub(crate) fn without_times(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;

@@ -1,4 +1,4 @@
-//! What a person at a terminal meets: escaped values, suggestions, help, completion.
+//! Use at a terminal: escaped values, suggestions, help, completion.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +7,7 @@ use crate::server::{Done, Server};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_keepfast");
 
-/// Runs a command line of the shell on a pseudo-terminal of util-linux's `script`; its exit status and its output.
+/// Runs a shell command line on a pseudo-terminal of util-linux's `script`; returns its exit code and its output.
 fn on_a_terminal(server: &Server, line: &str) -> (i32, String) {
     let done = Command::new("script")
         .args(["-q", "-e", "-c", line, "/dev/null"])
@@ -22,7 +22,7 @@ fn on_a_terminal(server: &Server, line: &str) -> (i32, String) {
     (done.status.code().unwrap(), String::from_utf8(done.stdout).unwrap())
 }
 
-/// Whether a terminal would obey a part of a text; colours are the program's own.
+/// Whether a text contains terminal controls other than the program's own colours.
 fn is_obeyed(text: &str) -> bool {
     let plain =
         ["\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[0m"].iter().fold(text.to_owned(), |text, own| text.replace(own, ""));
@@ -30,7 +30,7 @@ fn is_obeyed(text: &str) -> bool {
 }
 
 #[test]
-fn sec_kf13_values_reach_a_terminal_escaped_and_a_pipe_raw() {
+fn sec_kf13_values_are_escaped_on_a_terminal_and_raw_in_a_pipe() {
     let server = Server::find();
     let (hostile, kv) = ("A\u{1b}]0;PWNED\u{7}\u{1b}[2J\u{9b}31m\u{202e}", server.kv(2));
     server.ok(&["kv", "put", &format!("{kv}/a"), &format!("v={hostile}")]);
@@ -71,7 +71,7 @@ fn help_before_a_command_is_the_help_of_the_command() {
 }
 
 #[test]
-fn an_unknown_command_is_named_in_one_line_with_a_suggestion() {
+fn an_unknown_command_gets_one_line_with_a_suggestion() {
     for (arguments, code, words) in [
         (&["secret", "list"][..], 127, "Unknown command \"secret\". Did you mean \"secrets\"?"),
         (&["kv", "gte", "a"], 1, "Unknown command \"kv gte\". Did you mean \"get\"?"),
@@ -88,7 +88,7 @@ fn an_unknown_command_is_named_in_one_line_with_a_suggestion() {
 }
 
 #[test]
-fn the_version_has_fields_that_scripts_split_at_blanks() {
+fn the_version_line_has_five_fields() {
     let done = run(&["-version"]);
     let words: Vec<&str> = done.stdout.split_whitespace().collect();
     let ["Keepfast", version, commit, "built", date] = words[..] else { panic!("{done:?}") };
@@ -98,7 +98,7 @@ fn the_version_has_fields_that_scripts_split_at_blanks() {
 }
 
 #[test]
-fn a_line_is_completed_with_names_of_the_server() {
+fn completion_uses_names_of_the_server() {
     let server = Server::find();
     let kv = server.kv(2);
     server.ok(&["kv", "put", &format!("{kv}/app/db"), "a=b"]);
@@ -117,11 +117,11 @@ fn a_line_is_completed_with_names_of_the_server() {
 }
 
 #[test]
-fn completion_is_installed_once_and_removed_again() {
+fn completion_is_installed_once_and_removed() {
     let server = Server::at("http://127.0.0.1:1");
     let run = |flag: &str| server.run_with(&[flag], &[], "");
     let none = run("-autocomplete-install");
-    assert!(none.code == 1 && none.stderr.contains("no ~/.bashrc"), "{none:?}");
+    assert!(none.code == 1 && none.stderr.contains("needs a ~/.bashrc"), "{none:?}");
     let file = |name: &str| server.home().join(name);
     let read = |path: &Path| std::fs::read_to_string(path).unwrap();
     std::fs::write(file(".bashrc"), "alias a=b").unwrap();
@@ -137,7 +137,7 @@ fn completion_is_installed_once_and_removed_again() {
 }
 
 #[test]
-fn a_curl_command_trusts_and_authenticates_as_the_call_would() {
+fn a_curl_command_has_the_tls_settings_and_token_of_the_request() {
     let server = Server::at("https://10.0.0.1:8200");
     let done = server.run_with(
         &["read", "-output-curl-string", "-tls-server-name=vault.test", "-ca-path=/etc/ssl/certs", "secret/a"],

@@ -1,11 +1,11 @@
-//! A token helper keeps the token in place of the file.
+//! A token helper replaces the token file.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use crate::server::Server;
 
-/// A helper that keeps the token in a file beside it and logs its operations.
+/// A helper that stores the token in a file beside it and logs its operations.
 const HELPER: &str = "#!/bin/sh
 cd \"$(dirname \"$0\")\"
 echo \"$1 $VAULT_ADDR\" >> log
@@ -26,14 +26,14 @@ fn set_up(server: &Server, file: &str, script: &str) -> PathBuf {
 }
 
 #[test]
-fn a_login_goes_to_the_helper_and_commands_ask_it() {
+fn a_login_stores_in_the_helper_and_commands_read_it() {
     for file in [".vault", ".bao"] {
         let server = Server::find();
         let directory = set_up(&server, file, HELPER);
         let done = server.run_with(&["login", "-no-print", server.token()], &[], "");
         assert_eq!(done.code, 0, "{done:?}");
         assert_eq!(std::fs::read_to_string(directory.join("kept")).unwrap(), server.token());
-        assert!(!server.home().join(".vault-token").exists(), "the token is in no plain file");
+        assert!(!server.home().join(".vault-token").exists(), "the token is not in the token file");
         let done = server.run_with(&["token", "lookup", "-field=id"], &[], "");
         assert_eq!((done.code, done.stdout.as_str()), (0, server.token()), "{done:?}");
         let printed = server.run_with(&["print", "token"], &[], "");
@@ -45,7 +45,7 @@ fn a_login_goes_to_the_helper_and_commands_ask_it() {
 }
 
 #[test]
-fn a_variable_with_a_token_goes_before_the_helper() {
+fn a_token_variable_goes_before_the_helper() {
     let server = Server::find();
     let directory = set_up(&server, ".vault", HELPER);
     server.ok(&["token", "lookup"]);
@@ -53,7 +53,7 @@ fn a_variable_with_a_token_goes_before_the_helper() {
 }
 
 #[test]
-fn a_helper_that_fails_is_named_and_not_gone_around() {
+fn a_failing_helper_is_an_error_without_fallback() {
     let server = Server::find();
     std::fs::write(server.home().join(".vault-token"), server.token()).unwrap();
     set_up(&server, ".vault", "#!/bin/sh\necho out of order >&2\nexit 3\n");
@@ -68,7 +68,7 @@ fn a_helper_that_fails_is_named_and_not_gone_around() {
 }
 
 #[test]
-fn the_variable_config_path_names_another_configuration() {
+fn config_path_sets_the_configuration_file() {
     let server = Server::find();
     let directory = set_up(&server, "settings.hcl", HELPER);
     std::fs::write(directory.join("kept"), server.token()).unwrap();

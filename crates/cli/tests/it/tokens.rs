@@ -3,7 +3,7 @@
 use crate::server::{Server, unique};
 
 #[test]
-fn a_token_from_creation_to_revocation() {
+fn a_token_is_created_renewed_and_revoked() {
     let server = Server::find();
     let create =
         ["token", "create", "-policy=default", "-ttl=1h", "-metadata=team=a", "-display-name=it", "-field=token"];
@@ -35,7 +35,7 @@ fn a_token_from_creation_to_revocation() {
 }
 
 #[test]
-fn the_token_in_use_acts_on_itself() {
+fn commands_without_a_token_use_the_current_one() {
     let server = Server::find();
     let token = server.ok(&["token", "create", "-policy=default", "-ttl=1h", "-field=token"]);
     let own = [("VAULT_TOKEN", token.as_str())];
@@ -66,7 +66,7 @@ fn an_orphan_outlives_its_parent_and_a_child_does_not() {
 }
 
 #[test]
-fn a_root_token_lives_without_end() {
+fn a_root_token_does_not_expire() {
     let server = Server::find();
     let shown = server.ok(&["token", "create"]);
     assert!(
@@ -78,7 +78,7 @@ fn a_root_token_lives_without_end() {
 }
 
 #[test]
-fn a_token_s_lease_can_be_seen_and_revoked() {
+fn the_lease_of_a_token_is_listed_and_revoked() {
     let server = Server::find();
     let role = unique("role");
     server.ok(&["write", &format!("auth/token/roles/{role}"), "allowed_policies=default"]);
@@ -95,7 +95,7 @@ fn a_token_s_lease_can_be_seen_and_revoked() {
 }
 
 #[test]
-fn the_quarantine_of_leases_is_shown_begun_and_ended() {
+fn the_lease_quarantine_is_shown_begun_and_ended() {
     let server = Server::find();
     let shown = |on: &str| {
         let shown = server.ok(&["lease", "quarantine"]);

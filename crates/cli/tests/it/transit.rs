@@ -1,4 +1,4 @@
-//! Keys that are brought along.
+//! Imported transit keys.
 
 use crate::server::{Server, unique};
 
@@ -6,14 +6,14 @@ use crate::server::{Server, unique};
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 #[test]
-fn a_key_is_imported_as_it_is_and_gets_versions() {
+fn an_imported_key_encrypts_and_gets_versions() {
     let server = Server::find();
     let mount = unique("transit");
     server.ok(&["secrets", "enable", &format!("-path={mount}"), "transit"]);
     let file = server.home().join(format!("{mount}.key"));
     std::fs::write(&file, KEY).unwrap();
     let (path, material) = (format!("{mount}/keys/mine"), format!("@{}", file.display()));
-    let said = server.ok(&[
+    let printed = server.ok(&[
         "transit",
         "import",
         &path,
@@ -22,7 +22,7 @@ fn a_key_is_imported_as_it_is_and_gets_versions() {
         "exportable=true",
         "allow_rotation=true",
     ]);
-    assert!(said.ends_with("Success!") || said.ends_with("Success!\n"), "{said}");
+    assert!(printed.ends_with("Success!") || printed.ends_with("Success!\n"), "{printed}");
     let exported = server.ok(&["read", "-field=keys", &format!("{mount}/export/encryption-key/mine/1")]);
     assert_eq!(exported, format!("map[1:{KEY}]"));
     server.ok(&["transit", "import-version", &path, &material]);

@@ -1,9 +1,9 @@
-//! Wrapped answers.
+//! Wrapped responses.
 
 use crate::server::Server;
 
 #[test]
-fn a_wrapped_answer_is_opened_once() {
+fn a_wrapped_response_is_unwrapped_once() {
     let server = Server::find();
     let key = format!("{}/w", server.kv(2));
     server.ok(&["kv", "put", &key, "a=b"]);
@@ -24,21 +24,21 @@ fn a_wrapped_answer_is_opened_once() {
 }
 
 #[test]
-fn a_wrapped_token_comes_out_as_a_login() {
+fn a_wrapped_token_is_printed_as_a_login() {
     let server = Server::find();
     let wrapped = server.ok(&["token", "create", "-wrap-ttl=5m", "-field=wrapping_token"]);
-    // The wrapping token can also be the token in use.
+    // The wrapping token can also be the current token.
     let opened = server.run_with(&["unwrap", "-field=token"], &[("VAULT_TOKEN", &wrapped)], "");
     assert_eq!(opened.code, 0, "{opened:?}");
     assert_eq!(server.ok(&["token", "lookup", "-field=path", &opened.stdout]), "auth/token/create");
-    // And it can be given by somebody who has no token at all.
+    // Unwrapping needs no other token.
     let wrapped = server.ok(&["write", "-f", "-wrap-ttl=5m", "-field=wrapping_token", "auth/token/create"]);
     let opened = server.run_with(&["unwrap", "-format=json", &wrapped], &[], "");
     assert!(opened.code == 0 && opened.stdout.contains("\"client_token\": \""), "{opened:?}");
 }
 
 #[test]
-fn a_value_is_wrapped_for_a_while_when_nothing_else_is_said() {
+fn the_default_wrapping_ttl_is_300_seconds() {
     let server = Server::find();
     let wrapped = server.ok(&["write", "-field=wrapping_token", "sys/wrapping/wrap", "a=b"]);
     assert_eq!(server.ok(&["write", "-field=creation_ttl", "sys/wrapping/lookup", &format!("token={wrapped}")]), "300");

@@ -1,15 +1,15 @@
-//! Commands against an address where another program answers: no answer of it is taken for an empty one.
+//! Commands against another program at the address: none of its responses counts as an empty one.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
 use crate::server::Server;
 
-/// A program that gives every request the same answer.
+/// A program that sends the same response to every request.
 fn always(status: &str, kind: &str, body: &str) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    let answer = format!(
+    let response = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
@@ -17,13 +17,13 @@ fn always(status: &str, kind: &str, body: &str) -> Server {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { continue };
             let _ = stream.read(&mut [0; 8192]);
-            let _ = stream.write_all(answer.as_bytes());
+            let _ = stream.write_all(response.as_bytes());
         }
     });
     Server::at(&address)
 }
 
-/// Commands whose path every server has, with the exit code of a failure.
+/// Commands with a path that every server has, and their exit codes on an error.
 const FIXED: &[(&[&str], i32)] = &[
     (&["operator", "init", "-status"], 1),
     (&["status"], 1),
@@ -44,7 +44,7 @@ const FIXED: &[(&[&str], i32)] = &[
 ];
 
 #[test]
-fn a_path_that_every_server_has_is_never_empty() {
+fn a_path_of_every_server_is_never_empty() {
     for (status, kind, body) in [
         ("404 Not Found", "application/json", "{\"errors\":[]}"),
         ("404 Not Found", "text/html", "<html>nope</html>"),
@@ -64,7 +64,7 @@ fn a_path_that_every_server_has_is_never_empty() {
 }
 
 #[test]
-fn a_page_of_another_program_is_no_missing_secret() {
+fn a_page_of_another_program_is_not_a_missing_secret() {
     for body in ["<html>nope</html>", "404 page not found", "", "{\"message\":\"no\"}"] {
         let server = always("404 Not Found", "text/html", body);
         for command in [
@@ -85,7 +85,7 @@ fn a_page_of_another_program_is_no_missing_secret() {
 }
 
 #[test]
-fn a_refused_call_without_a_token_says_how_to_get_one() {
+fn a_denied_request_without_a_token_suggests_login() {
     let server = always("403 Forbidden", "application/json", "{\"errors\":[\"permission denied\"]}");
     let done = server.run_with(&["read", "secret/a"], &[], "");
     assert!(done.code == 2 && done.stderr.contains("login\" or set VAULT_TOKEN"), "{done:?}");
@@ -94,11 +94,11 @@ fn a_refused_call_without_a_token_says_how_to_get_one() {
 }
 
 #[test]
-fn nobody_at_the_default_address_names_the_variable() {
+fn a_refused_default_address_suggests_vault_addr() {
     let server = Server::at("");
     let done = server.run(&["status"]);
     assert!(done.code == 1, "{done:?}");
-    // Something may listen at port 8200 of a developer's machine; then the connection was not refused.
+    // A server may listen at port 8200 of a developer's machine; then the connection was not refused.
     if done.stderr.contains("connection refused") {
         assert!(done.stderr.contains("is the default; VAULT_ADDR names another server"), "{done:?}");
     }

@@ -1,17 +1,17 @@
-//! `audit disable`: an audit device less.
+//! `audit disable`: removes an audit device.
 
 use keepfast_client::{Method, Request};
 
 use crate::args::Command;
+use crate::command_error::Outcome;
 use crate::cx::Cx;
 use crate::flags::HTTP;
-use crate::halt::Outcome;
 use crate::terminal;
 
 pub(crate) const COMMAND: Command = Command {
     name: "disable",
     usage: "PATH",
-    about: "Disable an audit device, on a server that lets the API do it.",
+    about: "Disable an audit device, on a server that permits this through the API.",
     details: "",
     min: 1,
     max: Some(1),

@@ -1,4 +1,4 @@
-//! `audit enable`: an audit device more, on servers that let the API add one.
+//! `audit enable`: adds an audit device, on servers that permit this through the API.
 
 use std::io;
 
@@ -6,15 +6,15 @@ use keepfast_client::{Method, Request};
 use serde_json::{Value, json};
 
 use crate::args::{Command, Flag, FlagSet, Kind};
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::flags::HTTP;
-use crate::halt::{Halt, Outcome};
 use crate::{data, terminal};
 
 pub(crate) const COMMAND: Command = Command {
     name: "enable",
     usage: "TYPE [K=V...]",
-    about: "Enable an audit device, on a server that lets the API do it.",
+    about: "Enable an audit device, on a server that permits this through the API.",
     details: "
 Audit devices are declared in the configuration file. A server lets this command
 create one only with unsafe_allow_api_audit_creation = true.
@@ -28,8 +28,8 @@ create one only with unsafe_allow_api_audit_creation = true.
         FlagSet {
             title: "Command",
             flags: &[
-                Flag::new("description", Kind::Text, "A remark for people."),
-                Flag::new("local", Kind::Bool, "Keep it out of replication."),
+                Flag::new("description", Kind::Text, "A description of the device."),
+                Flag::new("local", Kind::Bool, "Do not replicate the device."),
                 Flag::new("path", Kind::Text, "The name of the device. Default: its type."),
             ],
         },
@@ -42,7 +42,7 @@ fn run(cx: &Cx) -> Outcome {
     let path = cx.words.text("path").unwrap_or(kind).trim_matches('/');
     let options = data::parse(cx.arguments_from(1), &mut io::stdin())?;
     if options.values().any(|value| !value.is_string()) {
-        return Err(Halt::usage("The options of an audit device are texts"));
+        return Err(CommandError::usage("The options of an audit device must be texts"));
     }
     let body = json!({
         "type": kind,

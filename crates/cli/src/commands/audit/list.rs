@@ -1,12 +1,12 @@
-//! `audit list`: the audit devices.
+//! `audit list`: lists the audit devices.
 
 use keepfast_client::{Method, Request};
 use serde_json::{Map, Value};
 
 use crate::args::{Command, Flag, FlagSet, Kind};
+use crate::command_error::Outcome;
 use crate::cx::Cx;
 use crate::flags::{FORMAT, HTTP};
-use crate::halt::Outcome;
 use crate::output::{plain, sorted, with_header};
 use crate::terminal;
 

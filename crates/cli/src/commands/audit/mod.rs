@@ -1,4 +1,4 @@
-//! `audit …`: the audit devices of a server.
+//! `audit …`: commands for audit devices.
 
 mod disable;
 mod enable;

@@ -1,22 +1,22 @@
-//! `kv delete`: a key's value, which a versioned engine keeps for a return.
+//! `kv delete`: deletes the value of a key, which a versioned engine can undelete.
 
 use keepfast_client::{Method, Request};
 use serde_json::json;
 
-use super::place::Place;
+use super::key_path::KeyPath;
 use super::versions;
 use crate::args::Command;
+use crate::command_error::Outcome;
 use crate::cx::Cx;
 use crate::flags::{HTTP, OUTPUT};
-use crate::halt::Outcome;
 
 pub(crate) const COMMAND: Command = Command {
     name: "delete",
     usage: "KEY",
-    about: "Delete a key's value, or some versions of it.",
+    about: "Delete the value of a key, or some versions of it.",
     details: "
-A versioned engine keeps what is deleted until it is destroyed; \"kv undelete\"
-brings it back.
+A versioned engine keeps deleted versions until they are destroyed; \"kv undelete\"
+restores them.
 
     keepfast kv delete -mount=secret app/db
     keepfast kv delete -mount=secret -versions=1,2 app/db
@@ -29,18 +29,18 @@ brings it back.
 
 fn run(cx: &Cx) -> Outcome {
     let session = cx.session()?;
-    let place = Place::find(cx, &session)?;
+    let key_path = KeyPath::find(cx, &session)?;
     let versions = versions::named(cx);
-    let request = if place.versioned && !versions.is_empty() {
-        Request::new(Method::Put, place.api("delete")).with_body(json!({ "versions": versions }))
+    let request = if key_path.versioned && !versions.is_empty() {
+        Request::new(Method::Put, key_path.api("delete")).with_body(json!({ "versions": versions }))
     } else {
-        Request::new(Method::Delete, place.api("data"))
+        Request::new(Method::Delete, key_path.api("data"))
     };
-    let path = place.api("data");
+    let path = key_path.api("data");
     match session.call(&format!("Error deleting {path}"), &request)? {
         Some(secret) if !cx.output.is_table() => cx.output.secret(&secret),
-        answer => {
-            answer.iter().for_each(|secret| cx.output.warnings(secret));
+        response => {
+            response.iter().for_each(|secret| cx.output.warnings(secret));
             cx.output.success(&format!("Success! Data deleted (if it existed) at: {path}"));
             Ok(0)
         }

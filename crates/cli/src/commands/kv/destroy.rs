@@ -1,4 +1,4 @@
-//! `kv destroy`: removing versions for good.
+//! `kv destroy`: destroys versions permanently.
 
 use super::versions;
 use crate::args::Command;
@@ -7,7 +7,7 @@ use crate::flags::{FORMAT, HTTP};
 pub(crate) const COMMAND: Command = Command {
     name: "destroy",
     usage: "KEY",
-    about: "Remove versions of a key for good.",
+    about: "Destroy versions of a key permanently.",
     details: "
     keepfast kv destroy -mount=secret -versions=1,2 app/db
 ",

@@ -1,17 +1,17 @@
-//! `kv enable-versioning`: an engine of version 1 made one of version 2.
+//! `kv enable-versioning`: upgrades an engine of version 1 to version 2.
 
 use keepfast_client::{Method, Request};
 use serde_json::json;
 
 use crate::args::Command;
+use crate::command_error::Outcome;
 use crate::cx::Cx;
 use crate::flags::{FORMAT, HTTP};
-use crate::halt::Outcome;
 
 pub(crate) const COMMAND: Command = Command {
     name: "enable-versioning",
     usage: "PATH",
-    about: "Let a key-value engine keep versions from now on. There is no way back.",
+    about: "Enable versions in a key-value engine. This cannot be undone.",
     details: "
     keepfast kv enable-versioning secret
 ",

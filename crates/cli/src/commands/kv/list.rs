@@ -1,16 +1,16 @@
-//! `kv list`: the names of keys.
+//! `kv list`: lists the names of keys.
 
-use super::place::Place;
+use super::key_path::KeyPath;
 use crate::args::{Command, FlagSet};
+use crate::command_error::{CommandError, Outcome};
 use crate::commands::listing;
 use crate::cx::Cx;
 use crate::flags::{FORMAT, HTTP, MOUNT};
-use crate::halt::{Halt, Outcome};
 
 pub(crate) const COMMAND: Command = Command {
     name: "list",
     usage: "[PATH]",
-    about: "List the names of keys, one level of them.",
+    about: "List the names of keys, one level.",
     details: "
     keepfast kv list -mount=secret
     keepfast kv list -mount=secret app
@@ -25,12 +25,12 @@ fn run(cx: &Cx) -> Outcome {
     show(cx, "list")
 }
 
-/// Lists or scans the names below a path: `operation` is `list` or `scan`.
+/// Lists or scans the names below a path; `operation` is `list` or `scan`.
 pub(super) fn show(cx: &Cx, operation: &str) -> Outcome {
     if cx.words.arguments.is_empty() && !cx.words.has("mount") {
-        return Err(Halt::usage("Not enough arguments (expected 1, got 0)"));
+        return Err(CommandError::usage("Not enough arguments (expected 1, got 0)"));
     }
     let session = cx.session()?;
-    let place = Place::find(cx, &session)?;
-    listing::show(cx, &session, operation, &place.api("metadata"))
+    let key_path = KeyPath::find(cx, &session)?;
+    listing::show(cx, &session, operation, &key_path.api("metadata"))
 }

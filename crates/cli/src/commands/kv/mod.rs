@@ -1,13 +1,13 @@
-//! `kv …`: one set of commands for both versions of key-value engines.
+//! `kv …`: commands for key-value engines of both versions.
 
 mod delete;
 mod destroy;
 mod enable_versioning;
 mod get;
+mod key_path;
 mod list;
 mod metadata;
 mod patch;
-mod place;
 mod put;
 mod rollback;
 mod scan;
@@ -29,7 +29,7 @@ pub(super) const COMMANDS: &[Node] = &[
     Node::Leaf(&undelete::COMMAND),
     Node::Group(&Group {
         name: "metadata",
-        about: "Work with what a versioned engine keeps about its keys.",
+        about: "Work with the metadata of keys in a versioned engine.",
         children: metadata::COMMANDS,
     }),
 ];

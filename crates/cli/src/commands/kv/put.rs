@@ -1,21 +1,21 @@
-//! `kv put`: a new value for a key.
+//! `kv put`: writes the value of a key.
 
 use std::io;
 
 use keepfast_client::{Method, Request};
 use serde_json::{Value, json};
 
-use super::place::{Place, show_written};
+use super::key_path::{KeyPath, show_written};
 use crate::args::{Command, Flag, FlagSet, Kind};
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::data;
 use crate::flags::{HTTP, MOUNT, OUTPUT};
-use crate::halt::{Halt, Outcome};
 
 pub(crate) const COMMAND: Command = Command {
     name: "put",
     usage: "KEY [DATA K=V...]",
-    about: "Give a key a new value, replacing the old one.",
+    about: "Write the value of a key, replacing the old one.",
     details: "
     keepfast kv put -mount=secret app/db user=app password=-
     keepfast kv put -mount=secret app/db @value.json
@@ -31,25 +31,25 @@ pub(crate) const COMMAND: Command = Command {
 const CAS: Flag = Flag::new(
     "cas",
     Kind::Int,
-    "Write only if this is the newest version; 0 only if the key has none. Without it, always.",
+    "Write only if this is the current version; 0 only if the key does not exist. Default: always.",
 );
 
 fn run(cx: &Cx) -> Outcome {
     let arguments = cx.arguments_from(1);
     if arguments.is_empty() {
-        return Err(Halt::usage("Must supply data"));
+        return Err(CommandError::usage("Must supply data"));
     }
     let data = Value::Object(data::parse(arguments, &mut io::stdin())?);
     let session = cx.session()?;
-    let place = Place::find(cx, &session)?;
-    let body = if place.versioned {
+    let key_path = KeyPath::find(cx, &session)?;
+    let body = if key_path.versioned {
         let cas = cx.words.int("cas").filter(|cas| *cas >= 0);
         json!({ "data": data, "options": cas.map_or(json!({}), |cas| json!({ "cas": cas })) })
     } else {
         data
     };
-    let path = place.api("data");
-    let answer =
+    let path = key_path.api("data");
+    let response =
         session.call(&format!("Error writing data to {path}"), &Request::new(Method::Put, &path).with_body(body))?;
-    show_written(cx, &place, answer)
+    show_written(cx, &key_path, response)
 }

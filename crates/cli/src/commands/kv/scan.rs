@@ -1,11 +1,11 @@
-//! `kv scan`: the names of keys, at every level.
+//! `kv scan`: lists the names of keys at every level.
 
 use super::list;
 use crate::args::{Command, FlagSet};
+use crate::command_error::Outcome;
 use crate::commands::listing;
 use crate::cx::Cx;
 use crate::flags::{FORMAT, HTTP, MOUNT};
-use crate::halt::Outcome;
 
 pub(crate) const COMMAND: Command = Command {
     name: "scan",

@@ -1,4 +1,4 @@
-//! `kv undelete`: bringing deleted versions back.
+//! `kv undelete`: restores deleted versions.
 
 use super::versions;
 use crate::args::Command;
@@ -7,7 +7,7 @@ use crate::flags::{FORMAT, HTTP};
 pub(crate) const COMMAND: Command = Command {
     name: "undelete",
     usage: "KEY",
-    about: "Bring deleted versions of a key back.",
+    about: "Restore deleted versions of a key.",
     details: "
     keepfast kv undelete -mount=secret -versions=3 app/db
 ",

@@ -1,21 +1,21 @@
-//! What `kv undelete` and `kv destroy` share: acting on versions of a key.
+//! The operation on versions of a key, shared by `kv undelete` and `kv destroy`.
 
 use keepfast_client::{Method, Request};
 use serde_json::json;
 
-use super::place::Place;
+use super::key_path::KeyPath;
 use crate::args::{Flag, FlagSet, Kind};
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::flags::MOUNT;
-use crate::halt::{Halt, Outcome};
 
-/// Flags of commands that take versions.
+/// The flags for versions.
 pub(super) const FLAGS: FlagSet = FlagSet {
     title: "Command",
     flags: &[MOUNT, Flag::new("versions", Kind::List, "Numbers of versions, separated by commas; may be repeated.")],
 };
 
-/// The versions that were named.
+/// The versions of the flag.
 pub(super) fn named(cx: &Cx) -> Vec<&str> {
     cx.words
         .list("versions")
@@ -26,18 +26,18 @@ pub(super) fn named(cx: &Cx) -> Vec<&str> {
         .collect()
 }
 
-/// Sends the named versions to a part of the engine.
+/// Sends the versions to a part of the engine.
 pub(super) fn act(cx: &Cx, part: &str, what: &str) -> Outcome {
     let versions = named(cx);
     if versions.is_empty() {
-        return Err(Halt::usage(format!(
+        return Err(CommandError::usage(format!(
             "No versions provided, use the \"-versions\" flag to specify the version to {part}."
         )));
     }
     let session = cx.session()?;
-    let place = Place::find(cx, &session)?;
-    place.need_versions(what)?;
-    let path = place.api(part);
+    let key_path = KeyPath::find(cx, &session)?;
+    key_path.need_versions(what)?;
+    let path = key_path.api(part);
     let request = Request::new(Method::Put, &path).with_body(json!({ "versions": versions }));
     match session.call(&format!("Error writing data to {path}"), &request)? {
         Some(secret) => cx.output.secret(&secret),

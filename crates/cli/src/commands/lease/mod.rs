@@ -1,4 +1,4 @@
-//! `lease …`: leases.
+//! `lease …`: commands for leases.
 
 mod lookup;
 mod quarantine;

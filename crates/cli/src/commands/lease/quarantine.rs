@@ -1,21 +1,21 @@
-//! `lease quarantine`: whether a restored or copied server may revoke.
+//! `lease quarantine`: prints or sets the lease quarantine of a restored or copied server.
 
 use keepfast_client::{Method, Request};
 use serde_json::json;
 
 use crate::args::Command;
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::flags::{FORMAT, HTTP};
-use crate::halt::{Halt, Outcome};
 use crate::terminal;
 
 pub(crate) const COMMAND: Command = Command {
     name: "quarantine",
     usage: "[begin|end]",
-    about: "Show, begin or end the quarantine of leases.",
+    about: "Show, begin or end the lease quarantine.",
     details: "
-A server whose data directory was restored, copied or moved revokes and rotates nothing until you end the quarantine: what
-its leases name may belong to the original, which is perhaps still at work. End it once the original is gone for good.
+A server with a restored, copied or moved data directory revokes and rotates nothing until you end the quarantine: its
+leases may belong to the original server, which may still run. End the quarantine when the original never runs again.
 
     keepfast lease quarantine
     keepfast lease quarantine end
@@ -42,6 +42,6 @@ fn run(cx: &Cx) -> Outcome {
         }
         Some("begin") => set(true, "Leases are under quarantine: nothing is revoked or rotated."),
         Some("end") => set(false, "The quarantine of leases has ended."),
-        Some(other) => Err(Halt::usage(format!("Expected begin or end, not {other:?}"))),
+        Some(other) => Err(CommandError::usage(format!("Expected begin or end, not {other:?}"))),
     }
 }

@@ -1,17 +1,17 @@
-//! `lease renew`: a longer life for a secret.
+//! `lease renew`: renews a lease.
 
 use keepfast_client::{Method, Request};
 use serde_json::json;
 
 use crate::args::{Command, Flag, FlagSet, Kind};
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::flags::{FORMAT, HTTP};
-use crate::halt::{Halt, Outcome};
 
 pub(crate) const COMMAND: Command = Command {
     name: "renew",
     usage: "ID",
-    about: "Extend the life of a leased secret.",
+    about: "Renew a lease.",
     details: "",
     min: 1,
     max: Some(1),
@@ -20,7 +20,7 @@ pub(crate) const COMMAND: Command = Command {
         FORMAT,
         FlagSet {
             title: "Command",
-            flags: &[Flag::aliased("increment", "i", Kind::Duration, "How long to ask for; the server may give less.")],
+            flags: &[Flag::aliased("increment", "i", Kind::Duration, "The requested TTL; the server may grant less.")],
         },
     ],
     run,
@@ -32,5 +32,7 @@ fn run(cx: &Cx) -> Outcome {
     let request =
         Request::new(Method::Put, "sys/leases/renew").with_body(json!({ "lease_id": id, "increment": increment }));
     let secret = cx.session()?.call(&format!("Error renewing {id}"), &request)?;
-    cx.output.secret(&secret.ok_or_else(|| Halt::failed(format!("Error renewing {id}: the server gave no answer")))?)
+    cx.output.secret(
+        &secret.ok_or_else(|| CommandError::failed(format!("Error renewing {id}: the server returned no data")))?,
+    )
 }

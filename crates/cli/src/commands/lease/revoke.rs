@@ -1,20 +1,20 @@
-//! `lease revoke`: the end of a leased secret, or of many.
+//! `lease revoke`: revokes one lease, or all with a prefix.
 
 use keepfast_client::{Method, Request};
 use serde_json::json;
 
 use crate::args::{Command, Flag, FlagSet, Kind};
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::flags::HTTP;
-use crate::halt::{Halt, Outcome};
 use crate::terminal;
 
 pub(crate) const COMMAND: Command = Command {
     name: "revoke",
     usage: "ID",
-    about: "Revoke a leased secret, or all below a prefix.",
+    about: "Revoke a lease, or all leases with a prefix.",
     details: "
-The server queues the work and keeps trying, unless -sync is given.
+Without -sync, the server queues the revocation and retries it.
 
     keepfast lease revoke database/creds/readonly/2f6a614c...
     keepfast lease revoke -prefix database/creds/readonly
@@ -30,10 +30,10 @@ The server queues the work and keeps trying, unless -sync is given.
                     "force",
                     "f",
                     Kind::Bool,
-                    "Forget the leases even when the secrets cannot be revoked. Needs -prefix.",
+                    "Delete the leases even when their revocation fails. Needs -prefix.",
                 ),
-                Flag::new("prefix", Kind::Bool, "The argument is the beginning of lease ids."),
-                Flag::new("sync", Kind::Bool, "Wait until it is done, or has failed."),
+                Flag::new("prefix", Kind::Bool, "The argument is a prefix of lease ids."),
+                Flag::new("sync", Kind::Bool, "Wait until the revocation succeeds or fails."),
             ],
         },
     ],
@@ -45,9 +45,11 @@ fn run(cx: &Cx) -> Outcome {
     let sync = cx.words.on("sync");
     let put = |path: String| Request::new(Method::Put, path);
     let (context, request, done) = match (cx.words.on("force"), cx.words.on("prefix")) {
-        (true, false) => return Err(Halt::usage("Specifying -force requires also specifying -prefix")),
+        (true, false) => return Err(CommandError::usage("Specifying -force requires also specifying -prefix")),
         (true, true) => {
-            terminal::warning("Warning! What the leases stood for may live on in other systems; remove it there.");
+            terminal::warning(
+                "Warning! The secrets of these leases may still be valid in other systems; remove them there.",
+            );
             (
                 "force revoking leases with prefix",
                 put(format!("sys/leases/revoke-force/{id}")),

@@ -1,18 +1,18 @@
-//! `secrets disable`, `auth disable`: unmounting, with all that was stored.
+//! `secrets disable`, `auth disable`: unmounts an engine and deletes its data.
 
 use keepfast_client::{Method, Request};
 
 use super::{ENGINES, Kind, METHODS};
 use crate::args::Command;
+use crate::command_error::Outcome;
 use crate::cx::Cx;
 use crate::flags::HTTP;
-use crate::halt::Outcome;
 use crate::terminal;
 
 pub(crate) const SECRETS: Command = Command {
     name: "disable",
     usage: "PATH",
-    about: "Unmount a secrets engine, revoke what it leased and remove what it stored.",
+    about: "Unmount a secrets engine, revoke its leases and delete its data.",
     details: "",
     min: 1,
     max: Some(1),
@@ -23,7 +23,7 @@ pub(crate) const SECRETS: Command = Command {
 pub(crate) const AUTH: Command = Command {
     name: "disable",
     usage: "PATH",
-    about: "Unmount an auth method, and revoke every token it gave.",
+    about: "Unmount an auth method and revoke its tokens.",
     details: "",
     min: 1,
     max: Some(1),

@@ -1,4 +1,4 @@
-//! `secrets enable`, `auth enable`: mounting an engine or auth method.
+//! `secrets enable`, `auth enable`: mounts an engine or auth method.
 
 use keepfast_client::{Method, Request};
 use serde_json::{Map, Value};
@@ -6,9 +6,9 @@ use serde_json::{Map, Value};
 use super::settings::{SHARED, TOKEN_TYPE, config, options};
 use super::{ENGINES, Kind, METHODS};
 use crate::args::{self, Command, Flag, FlagSet};
+use crate::command_error::Outcome;
 use crate::cx::Cx;
 use crate::flags::HTTP;
-use crate::halt::Outcome;
 use crate::terminal;
 
 pub(crate) const SECRETS: Command = Command {
@@ -46,12 +46,12 @@ pub(crate) const AUTH: Command = Command {
     run: |cx| run(cx, &METHODS),
 };
 
-const PATH: Flag = Flag::new("path", args::Kind::Text, "Where to mount it. Default: its type.");
-const LOCAL: Flag = Flag::new("local", args::Kind::Bool, "Keep it out of replication.");
-const SEAL_WRAP: Flag = Flag::new("seal-wrap", args::Kind::Bool, "Encrypt its critical values by the seal as well.");
+const PATH: Flag = Flag::new("path", args::Kind::Text, "The mount path. Default: its type.");
+const LOCAL: Flag = Flag::new("local", args::Kind::Bool, "Do not replicate the mount.");
+const SEAL_WRAP: Flag = Flag::new("seal-wrap", args::Kind::Bool, "Also encrypt its critical values with the seal.");
 const EXTERNAL_ENTROPY: Flag =
-    Flag::new("external-entropy-access", args::Kind::Bool, "Let it use an external source of randomness.");
-const FORCE_NO_CACHE: Flag = Flag::new("force-no-cache", args::Kind::Bool, "Do not cache what it stores.");
+    Flag::new("external-entropy-access", args::Kind::Bool, "Permit the use of an external source of randomness.");
+const FORCE_NO_CACHE: Flag = Flag::new("force-no-cache", args::Kind::Bool, "Do not cache its data.");
 
 fn run(cx: &Cx, kind: &Kind) -> Outcome {
     let engine = cx.argument(0).trim();

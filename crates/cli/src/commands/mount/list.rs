@@ -1,13 +1,13 @@
-//! `secrets list`, `auth list`: what is mounted.
+//! `secrets list`, `auth list`: lists the mounts.
 
 use keepfast_client::{Method, Request};
 use serde_json::{Map, Value, json};
 
 use super::{ENGINES, Kind, METHODS};
 use crate::args::{self, Command, Flag, FlagSet};
+use crate::command_error::Outcome;
 use crate::cx::Cx;
 use crate::flags::{FORMAT, HTTP};
-use crate::halt::Outcome;
 use crate::output::{plain, sorted, with_header};
 use crate::terminal;
 
@@ -36,7 +36,7 @@ pub(crate) const AUTH: Command = Command {
 const DETAILED: FlagSet =
     FlagSet { title: "Command", flags: &[Flag::new("detailed", args::Kind::Bool, "Show settings and versions too.")] };
 
-/// The order in which programs have always got the fields, and what stands for those a server leaves out.
+/// The fields in the order of Vault's command line, and the defaults of those that a server omits.
 const FIELDS: &[&str] = &[
     "uuid",
     "type",
@@ -145,7 +145,7 @@ fn text(value: &Value, field: &str) -> String {
     value.get(field).filter(|value| !value.is_null()).map(plain).unwrap_or_default()
 }
 
-/// A mount with its fields in order; texts that a server leaves out are empty.
+/// A mount with ordered fields; texts that a server omits are empty.
 fn ordered(mount: &Map<String, Value>) -> Value {
     let in_order = |map: &Map<String, Value>, fields: &[&str]| {
         let known = fields.iter().filter_map(|field| Some(((*field).to_owned(), map.get(*field)?.clone())));
@@ -159,7 +159,7 @@ fn ordered(mount: &Map<String, Value>) -> Value {
     for field in ["plugin_version", "running_plugin_version", "running_sha256", "deprecation_status"] {
         mount.entry(field).or_insert_with(|| json!(""));
     }
-    // No options are null, whether the server says so or sends an empty object.
+    // Empty options are null, even when the server sends an empty object.
     if mount.get("options").and_then(Value::as_object).is_some_and(Map::is_empty) {
         mount.insert("options".to_owned(), Value::Null);
     }

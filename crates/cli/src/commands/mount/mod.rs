@@ -1,4 +1,4 @@
-//! `secrets …` and `auth …`: engines and auth methods, which are mounted alike.
+//! `secrets …` and `auth …`: commands for secrets engines and auth methods.
 
 mod disable;
 mod enable;
@@ -9,15 +9,15 @@ mod tune;
 
 use crate::args::Node;
 
-/// What differs between the two.
+/// The differences between secrets engines and auth methods.
 struct Kind {
-    /// Where they are listed, enabled and disabled.
+    /// The API path to list, enable and disable.
     api: &'static str,
-    /// Where they are tuned, and what comes before a path when it is moved.
+    /// The prefix of a mount path for tuning and moving.
     prefix: &'static str,
-    /// One of them, in a sentence.
+    /// The name of one in a sentence.
     noun: &'static str,
-    /// Several.
+    /// The plural.
     nouns: &'static str,
 }
 

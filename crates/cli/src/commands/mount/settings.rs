@@ -1,45 +1,49 @@
-//! What can be set when something is mounted, and tuned later.
+//! The settings of a mount, for enabling and tuning.
 
 use keepfast_client::duration;
 use serde_json::{Map, Value, json};
 
 use crate::args::{Flag, FlagSet, Kind, Words};
 
-/// Settings of both engines and auth methods.
+/// Settings of secrets engines and auth methods.
 pub(super) const SHARED: FlagSet = FlagSet {
     title: "Settings",
     flags: &[
-        Flag::new("allowed-response-headers", Kind::List, "A response header that it may set; may be repeated."),
+        Flag::new("allowed-response-headers", Kind::List, "A response header that the mount may set; may be repeated."),
         Flag::new(
             "audit-non-hmac-request-keys",
             Kind::List,
-            "A request field that the audit log shows in the clear; may be repeated.",
+            "A request field without HMAC in the audit log; may be repeated.",
         ),
         Flag::new(
             "audit-non-hmac-response-keys",
             Kind::List,
-            "A response field that the audit log shows in the clear; may be repeated.",
+            "A response field without HMAC in the audit log; may be repeated.",
         ),
-        Flag::new("default-lease-ttl", Kind::Duration, "How long its leases last when nothing else is asked for."),
-        Flag::new("description", Kind::Text, "What it is for."),
+        Flag::new("default-lease-ttl", Kind::Duration, "The default TTL of its leases."),
+        Flag::new("description", Kind::Text, "A description."),
         Flag::new(
             "listing-visibility",
             Kind::Text,
-            "unauth: list it also for callers without a token. hidden: do not.",
+            "unauth: also list it for callers without a token. hidden: do not.",
         ),
-        Flag::new("max-lease-ttl", Kind::Duration, "How long its leases may last."),
-        Flag::new("options", Kind::Pairs, "An option of its own; may be repeated."),
-        Flag::new("passthrough-request-headers", Kind::List, "A request header that it gets to see; may be repeated."),
-        Flag::new("plugin-version", Kind::Text, "The version of the plugin to run."),
-        Flag::new("version", Kind::Int, "The version of the engine; kv has 1 and 2."),
+        Flag::new("max-lease-ttl", Kind::Duration, "The maximum TTL of its leases."),
+        Flag::new("options", Kind::Pairs, "A mount option; may be repeated."),
+        Flag::new(
+            "passthrough-request-headers",
+            Kind::List,
+            "A request header that the mount receives; may be repeated.",
+        ),
+        Flag::new("plugin-version", Kind::Text, "The plugin version."),
+        Flag::new("version", Kind::Int, "The version of the engine: 1 or 2 for kv."),
     ],
 };
 
-/// Only auth methods give tokens.
+/// Only auth methods issue tokens.
 pub(super) const TOKEN_TYPE: Flag =
-    Flag::new("token-type", Kind::Text, "The type of token it gives: default-service, default-batch, service, batch.");
+    Flag::new("token-type", Kind::Text, "The type of its tokens: default-service, default-batch, service, batch.");
 
-/// Flags that are a field of the configuration as they are.
+/// Flags that are copied to a field of the configuration.
 const TEXTS: &[(&str, &str)] =
     &[("listing-visibility", "listing_visibility"), ("token-type", "token_type"), ("plugin-version", "plugin_version")];
 const DURATIONS: &[(&str, &str)] = &[("default-lease-ttl", "default_lease_ttl"), ("max-lease-ttl", "max_lease_ttl")];
@@ -50,7 +54,7 @@ const LISTS: &[(&str, &str)] = &[
     ("passthrough-request-headers", "passthrough_request_headers"),
 ];
 
-/// The configuration that flags give.
+/// The configuration from the flags.
 pub(super) fn config(words: &Words) -> Map<String, Value> {
     let texts = TEXTS.iter().filter_map(|(flag, field)| Some((*field, json!(words.text(flag)?))));
     let durations =
@@ -59,7 +63,7 @@ pub(super) fn config(words: &Words) -> Map<String, Value> {
     texts.chain(durations).chain(lists).map(|(field, value)| (field.to_owned(), value)).collect()
 }
 
-/// The options that flags give; `-version` is one.
+/// The options from the flags; `-version` is one.
 pub(super) fn options(words: &Words) -> Option<Value> {
     let mut options = words.pairs("options");
     if let Some(version) = words.int("version") {

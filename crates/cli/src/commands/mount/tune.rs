@@ -1,4 +1,4 @@
-//! `secrets tune`, `auth tune`: changing the settings of a mount.
+//! `secrets tune`, `auth tune`: tunes a mount.
 
 use keepfast_client::{Method, Request, duration};
 use serde_json::{Map, Value, json};
@@ -6,15 +6,15 @@ use serde_json::{Map, Value, json};
 use super::settings::{SHARED, TOKEN_TYPE, config, options};
 use super::{ENGINES, Kind, METHODS};
 use crate::args::{self, Command, Flag, FlagSet, Words};
+use crate::command_error::Outcome;
 use crate::cx::Cx;
 use crate::flags::HTTP;
-use crate::halt::Outcome;
 use crate::terminal;
 
 pub(crate) const SECRETS: Command = Command {
     name: "tune",
     usage: "PATH",
-    about: "Change the settings of a mounted secrets engine; what is not given stays.",
+    about: "Tune a mounted secrets engine. Other settings are unchanged.",
     details: "",
     min: 1,
     max: Some(1),
@@ -25,7 +25,7 @@ pub(crate) const SECRETS: Command = Command {
 pub(crate) const AUTH: Command = Command {
     name: "tune",
     usage: "PATH",
-    about: "Change the settings of a mounted auth method; what is not given stays.",
+    about: "Tune a mounted auth method. Other settings are unchanged.",
     details: "",
     min: 1,
     max: Some(1),
@@ -38,11 +38,11 @@ const LOCKOUT: &[Flag] = &[
     Flag::new(
         "user-lockout-counter-reset-duration",
         args::Kind::Duration,
-        "After how long failed logins are forgotten.",
+        "Time after which the counter of failed logins is reset.",
     ),
-    Flag::new("user-lockout-disable", args::Kind::Bool, "Never lock a user out."),
-    Flag::new("user-lockout-duration", args::Kind::Duration, "How long a user stays locked out."),
-    Flag::new("user-lockout-threshold", args::Kind::Int, "How many failed logins lock a user out."),
+    Flag::new("user-lockout-disable", args::Kind::Bool, "Disable the user lockout."),
+    Flag::new("user-lockout-duration", args::Kind::Duration, "The duration of a lockout."),
+    Flag::new("user-lockout-threshold", args::Kind::Int, "The number of failed logins before a lockout."),
 ];
 
 fn run(cx: &Cx, kind: &Kind) -> Outcome {

@@ -1,4 +1,4 @@
-//! `operator generate-root`: a new root token from a quorum of the shares.
+//! `operator generate-root`: creates a root token with a quorum of the shares.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -6,11 +6,11 @@ use keepfast_client::{Method, SecretString};
 use keepfast_crypto::random;
 use serde_json::{Map, Value, json};
 
-use super::shares::{self, CANCEL, INIT, NONCE, STATUS, number, says, text};
+use super::shares::{self, CANCEL, INIT, NONCE, STATUS, boolean, number, text};
 use crate::args::{Command, Flag, FlagSet, Kind};
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::flags::{FORMAT, HTTP};
-use crate::halt::{Halt, Outcome};
 use crate::output::columns;
 use crate::session::Session;
 use crate::terminal;
@@ -18,10 +18,10 @@ use crate::terminal;
 pub(crate) const COMMAND: Command = Command {
     name: "generate-root",
     usage: "[KEY]",
-    about: "Make a new root token, with enough shares of the unseal key.",
+    about: "Create a root token with a quorum of unseal key shares.",
     details: "
-The token is told under a one-time password (OTP), which -init makes and shows
-once. Each holder of a share then gives it; the last one gets the encoded token.
+The token is encoded with a one-time password (OTP), which -init creates and prints
+once. Each share holder then submits a share; the last one gets the encoded token.
 
     keepfast operator generate-root -init
     keepfast operator generate-root
@@ -40,8 +40,8 @@ once. Each holder of a share then gives it; the last one gets the encoded token.
                 STATUS,
                 NONCE,
                 Flag::new("otp", Kind::Text, "The one-time password, for -init and -decode."),
-                Flag::new("generate-otp", Kind::Bool, "Make a one-time password that -init takes."),
-                Flag::new("decode", Kind::Text, "Take the one-time password off an encoded token."),
+                Flag::new("generate-otp", Kind::Bool, "Print a one-time password for -init."),
+                Flag::new("decode", Kind::Text, "The encoded token to decode with the one-time password."),
             ],
         },
     ],
@@ -50,7 +50,7 @@ once. Each holder of a share then gives it; the last one gets the encoded token.
 
 const ATTEMPT: &str = "sys/generate-root-token/attempt";
 const UPDATE: &str = "sys/generate-root-token/update";
-/// The order in which programs have always got the fields.
+/// The fields in the order of Vault's command line.
 const FIELDS: &[&str] = &[
     "nonce",
     "started",
@@ -87,8 +87,10 @@ fn run(cx: &Cx) -> Outcome {
     if cx.words.on("status") {
         return show(cx, &present);
     }
-    if !says(&present, "started") {
-        return Err(Halt::usage("No root generation is in progress. Start one with \"operator generate-root -init\"."));
+    if !boolean(&present, "started") {
+        return Err(CommandError::usage(
+            "No root generation is in progress. Start one with \"operator generate-root -init\".",
+        ));
     }
     let body = shares::share(cx, &present, "nonce")?;
     show(cx, &shares::ask(&session, "Error posting unseal key", Method::Put, UPDATE, Some(body))?)
@@ -99,23 +101,21 @@ fn begin(cx: &Cx, session: &Session) -> Outcome {
     let begun =
         shares::ask(session, "Error initializing root generation", Method::Put, ATTEMPT, Some(json!({ "otp": otp })))?;
     if cx.output.is_table() && !text(&begun, "otp").is_empty() {
-        terminal::warning(
-            "The OTP below is shown once. Whoever decodes the token needs it; keep it apart from the shares.",
-        );
+        terminal::warning("The OTP below is printed once. Decoding the token needs it; keep it apart from the shares.");
     }
     show(cx, &begun)
 }
 
 fn decode(cx: &Cx, encoded: &str) -> Outcome {
     let Some(otp) = cx.words.text("otp").filter(|otp| !otp.is_empty()) else {
-        return Err(Halt::usage("Missing otp: use -otp to supply it"));
+        return Err(CommandError::usage("Missing otp: use -otp to supply it"));
     };
-    let told = STANDARD_NO_PAD.decode(encoded.trim().trim_end_matches('='));
-    let told = told.map_err(|_| Halt::usage("Error decoding root token: it is not base64"))?;
-    if told.len() != otp.len() {
-        return Err(Halt::usage("Error decoding root token: the token and the OTP are not equally long"));
+    let decoded = STANDARD_NO_PAD.decode(encoded.trim().trim_end_matches('='));
+    let decoded = decoded.map_err(|_| CommandError::usage("Error decoding root token: it is not base64"))?;
+    if decoded.len() != otp.len() {
+        return Err(CommandError::usage("Error decoding root token: the token and the OTP have different lengths"));
     }
-    let plain: Vec<u8> = told.iter().zip(otp.as_bytes()).map(|(a, b)| a ^ b).collect();
+    let plain: Vec<u8> = decoded.iter().zip(otp.as_bytes()).map(|(a, b)| a ^ b).collect();
     let token = SecretString::new(String::from_utf8_lossy(&plain).into_owned());
     if cx.output.is_table() {
         terminal::raw(token.expose());
@@ -133,9 +133,9 @@ fn show(cx: &Cx, data: &Map<String, Value>) -> Outcome {
     let nonce = Some(text(data, "nonce")).filter(|nonce| !nonce.is_empty()).unwrap_or_else(|| "n/a".to_owned());
     let mut rows = vec![
         ("Nonce", nonce),
-        ("Started", says(data, "started").to_string()),
+        ("Started", boolean(data, "started").to_string()),
         ("Progress", format!("{}/{}", number(data, "progress"), number(data, "required"))),
-        ("Complete", says(data, "complete").to_string()),
+        ("Complete", boolean(data, "complete").to_string()),
     ];
     for (title, field) in [("Encoded Token", "encoded_token"), ("OTP", "otp")] {
         let value = text(data, field);
@@ -151,7 +151,7 @@ fn show(cx: &Cx, data: &Map<String, Value>) -> Outcome {
     Ok(0)
 }
 
-/// All fields, also those that the server did not tell.
+/// All fields, including those that the server omits.
 fn document(data: &Map<String, Value>) -> Value {
     let empty = |name: &str| match name {
         "started" | "complete" => Value::from(false),
@@ -159,7 +159,7 @@ fn document(data: &Map<String, Value>) -> Value {
         _ => Value::from(""),
     };
     let fields = FIELDS.iter().map(|name| {
-        // The same under its name of old.
+        // The same value under its deprecated name.
         let from = if *name == "encoded_root_token" { "encoded_token" } else { *name };
         ((*name).to_owned(), data.get(from).cloned().unwrap_or_else(|| empty(name)))
     });

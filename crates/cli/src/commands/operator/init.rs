@@ -1,12 +1,12 @@
-//! `operator init`: a new server's key, its shares and its first token.
+//! `operator init`: creates the keys, shares and root token of a new server.
 
 use keepfast_client::{Method, Request};
 use serde_json::{Map, Value, json};
 
 use crate::args::{Command, Flag, FlagSet, Kind};
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::flags::{FORMAT, HTTP};
-use crate::halt::{Halt, Outcome};
 use crate::output::plain;
 use crate::session::Session;
 use crate::terminal;
@@ -14,9 +14,9 @@ use crate::terminal;
 pub(crate) const COMMAND: Command = Command {
     name: "init",
     usage: "",
-    about: "Initialize a server: make its key, split it into shares, and make the first token.",
+    about: "Initialize a server: create its key, the key shares and the root token.",
     details: "
-This works once. The shares and the token are shown once; the server keeps
+This works once. The shares and the token are printed once; the server stores
 neither.
 
     keepfast operator init -key-shares=5 -key-threshold=3
@@ -29,12 +29,17 @@ neither.
         FlagSet {
             title: "Command",
             flags: &[
-                Flag::aliased("key-shares", "n", Kind::Int, "How many shares to split the key into. Default: 5."),
-                Flag::aliased("key-threshold", "t", Kind::Int, "How many of them unseal. Default: 3."),
+                Flag::aliased("key-shares", "n", Kind::Int, "The number of key shares. Default: 5."),
+                Flag::aliased(
+                    "key-threshold",
+                    "t",
+                    Kind::Int,
+                    "The number of shares that unseal the server. Default: 3.",
+                ),
                 Flag::new(
                     "status",
                     Kind::Bool,
-                    "Only say whether the server is initialized: exit code 0 if it is, 2 if not, 1 if it cannot be asked.",
+                    "Only print whether the server is initialized: exit code 0 if it is, 2 if not, 1 on errors.",
                 ),
             ],
         },
@@ -44,7 +49,7 @@ neither.
 
 const SHARES: i64 = 5;
 const THRESHOLD: i64 = 3;
-/// The order in which programs have always got the fields.
+/// The fields in the order of Vault's command line.
 const SEAL_FIELDS: &[(&str, &str)] = &[("unseal_keys_b64", "keys_base64"), ("unseal_keys_hex", "keys")];
 const RECOVERY_FIELDS: &[(&str, &str)] =
     &[("recovery_keys_b64", "recovery_keys_base64"), ("recovery_keys_hex", "recovery_keys")];
@@ -58,23 +63,23 @@ fn run(cx: &Cx) -> Outcome {
     let (shares, threshold) = (given("key-shares", SHARES), given("key-threshold", THRESHOLD));
     let body = json!({ "secret_shares": shares, "secret_threshold": threshold });
     let request = Request { may_wrap: false, ..Request::new(Method::Put, "sys/init").with_body(body) };
-    let answer = session.call("Error initializing", &request)?;
-    let made = answer
+    let response = session.call("Error initializing", &request)?;
+    let data = response
         .and_then(|secret| secret.data)
-        .ok_or_else(|| Halt::failed("Error initializing: the server gave no keys"))?;
+        .ok_or_else(|| CommandError::failed("Error initializing: the server returned no keys"))?;
     if cx.output.is_table() {
-        terminal::line(&for_people(&made, shares, threshold));
+        terminal::line(&text_output(&data, shares, threshold));
     } else {
-        cx.output.document(document(&made, shares, threshold));
+        cx.output.document(document(&data, shares, threshold));
     }
     Ok(0)
 }
 
 fn status(cx: &Cx, session: &Session) -> Outcome {
     let request = Request { may_wrap: false, ..Request::new(Method::Get, "sys/init") };
-    let answer = session.require("Error checking initialization status", request, "initialized");
-    let answer = answer.map_err(|halt| halt.with_code(1))?;
-    let initialized = answer.data_field("initialized").and_then(Value::as_bool).unwrap_or(false);
+    let response = session.require("Error checking initialization status", request, "initialized");
+    let response = response.map_err(|error| error.with_code(1))?;
+    let initialized = response.data_field("initialized").and_then(Value::as_bool).unwrap_or(false);
     if cx.output.is_table() {
         terminal::line(if initialized { "Vault is initialized" } else { "Vault is not initialized" });
     } else {
@@ -83,23 +88,23 @@ fn status(cx: &Cx, session: &Session) -> Outcome {
     Ok(if initialized { 0 } else { 2 })
 }
 
-fn for_people(made: &Map<String, Value>, shares: i64, threshold: i64) -> String {
-    let list = |field: &str| made.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
+fn text_output(data: &Map<String, Value>, shares: i64, threshold: i64) -> String {
+    let list = |field: &str| data.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
     let numbered = |what: &str, keys: Vec<Value>| -> String {
         keys.iter().enumerate().map(|(at, key)| format!("{what} Key {}: {}\n", at + 1, plain(key))).collect()
     };
     let keys = numbered("Unseal", list("keys_base64")) + &numbered("Recovery", list("recovery_keys_base64"));
-    let token = made.get("root_token").map(plain).unwrap_or_default();
+    let token = data.get("root_token").map(plain).unwrap_or_default();
     format!(
         "{keys}\nInitial Root Token: {token}\n\n\
-         The key is split into {shares} shares, of which {threshold} unseal the server. Hand them to different people:\n\
-         they are not shown again, and without {threshold} of them nothing in this server can ever be read\n\
+         The key is split into {shares} shares, of which {threshold} unseal the server. Distribute them to different people:\n\
+         they are not printed again, and without {threshold} of them nothing in this server can be read\n\
          after it is sealed or restarted."
     )
 }
 
-fn document(made: &Map<String, Value>, shares: i64, threshold: i64) -> Value {
-    let field = |name: &str| made.get(name).cloned().unwrap_or_default();
+fn document(data: &Map<String, Value>, shares: i64, threshold: i64) -> Value {
+    let field = |name: &str| data.get(name).cloned().unwrap_or_default();
     let mut document = Map::new();
     for (name, from) in SEAL_FIELDS {
         document.insert((*name).to_owned(), field(from));

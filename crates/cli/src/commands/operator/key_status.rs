@@ -1,4 +1,4 @@
-//! `operator key-status`: the key that data is encrypted with.
+//! `operator key-status`: prints the state of the encryption key.
 
 use crate::args::Command;
 use crate::commands::status::show_key;
@@ -7,7 +7,7 @@ use crate::flags::{FORMAT, HTTP};
 pub(crate) const COMMAND: Command = Command {
     name: "key-status",
     usage: "",
-    about: "Show the term of the encryption key, since when it is in use and how much.",
+    about: "Show the term, the install time and the encryption count of the encryption key.",
     details: "",
     min: 0,
     max: Some(0),

@@ -1,12 +1,12 @@
-//! `operator members`: the nodes of the cluster.
+//! `operator members`: lists the nodes of the cluster.
 
 use keepfast_client::{Method, Request};
 use serde_json::{Value, json};
 
 use crate::args::Command;
+use crate::command_error::Outcome;
 use crate::cx::Cx;
 use crate::flags::{FORMAT, HTTP};
-use crate::halt::Outcome;
 use crate::output::{plain, with_header};
 use crate::terminal;
 
@@ -21,7 +21,7 @@ pub(crate) const COMMAND: Command = Command {
     run,
 };
 
-/// A column's title, and the field that it shows.
+/// The title and the field of each column.
 const COLUMNS: [(&str, &str); 7] = [
     ("Host Name", "hostname"),
     ("API Address", "api_address"),

@@ -1,4 +1,4 @@
-//! `operator …`: setting up and keeping a server.
+//! `operator …`: commands to set up and maintain a server.
 
 mod generate_root;
 mod init;

@@ -1,17 +1,17 @@
-//! `operator rotate`: a new key to encrypt with.
+//! `operator rotate`: rotates the encryption key.
 
 use keepfast_client::{Method, Request};
 
 use crate::args::Command;
+use crate::command_error::Outcome;
 use crate::commands::status::show_key;
 use crate::cx::Cx;
 use crate::flags::{FORMAT, HTTP};
-use crate::halt::Outcome;
 
 pub(crate) const COMMAND: Command = Command {
     name: "rotate",
     usage: "",
-    about: "Encrypt with a new key from now on. What is stored stays readable.",
+    about: "Rotate the encryption key. Older data stays readable.",
     details: "",
     min: 0,
     max: Some(0),

@@ -1,24 +1,24 @@
-//! `operator rotate-keys` (and `rekey`, as it was called): new shares of the unseal key from a quorum of the old ones.
+//! `operator rotate-keys` and its older name `rekey`: creates new unseal key shares with a quorum of the old ones.
 
 use keepfast_client::Method;
 use serde_json::{Map, Value, json};
 
-use super::shares::{self, CANCEL, INIT, NONCE, STATUS, number, says, text};
+use super::shares::{self, CANCEL, INIT, NONCE, STATUS, boolean, number, text};
 use crate::args::{Command, Flag, FlagSet, Kind};
+use crate::command_error::Outcome;
 use crate::cx::Cx;
 use crate::flags::{FORMAT, HTTP};
-use crate::halt::Outcome;
 use crate::output::{plain, with_header};
 use crate::terminal;
 
 pub(crate) const COMMAND: Command = Command {
     name: "rotate-keys",
     usage: "[KEY]",
-    about: "Make new shares of the unseal key, with enough of the old ones.",
+    about: "Create new unseal key shares with a quorum of the old ones.",
     details: "
--init decides how many there will be. Each holder of an old share then gives it;
-the last one gets the new shares, which are shown once. With -verify at -init the
-old shares hold until enough new ones were given back with -verify.
+-init sets the number of new shares. Each holder of an old share then submits it;
+the last one gets the new shares, which are printed once. With -init -verify, the
+old shares are valid until a quorum of new ones is submitted with -verify.
 
     keepfast operator rotate-keys -init -key-shares=5 -key-threshold=3 -verify
     keepfast operator rotate-keys
@@ -30,7 +30,7 @@ old shares hold until enough new ones were given back with -verify.
     run,
 };
 
-/// Under the name that it has in Vault.
+/// The command under its name in Vault.
 pub(crate) const REKEY: Command = Command { name: "rekey", ..COMMAND };
 
 const FLAGS: FlagSet = FlagSet {
@@ -40,12 +40,12 @@ const FLAGS: FlagSet = FlagSet {
         CANCEL,
         STATUS,
         NONCE,
-        Flag::aliased("key-shares", "n", Kind::Int, "How many shares there will be. Default: 5."),
-        Flag::aliased("key-threshold", "t", Kind::Int, "How many of them will unseal. Default: 3."),
+        Flag::aliased("key-shares", "n", Kind::Int, "The number of new shares. Default: 5."),
+        Flag::aliased("key-threshold", "t", Kind::Int, "The number of new shares that unseal the server. Default: 3."),
         Flag::new(
             "verify",
             Kind::Bool,
-            "With -init: the new shares count when they were given back. Else: give a new one back.",
+            "With -init: require verification of the new shares. Else: submit a new share.",
         ),
     ],
 };
@@ -82,8 +82,8 @@ fn run(cx: &Cx) -> Outcome {
         return show(cx, &status);
     }
     let body = shares::share(cx, &status, "nonce")?;
-    let answer = ask("Error posting unseal key", Method::Put, update, Some(body))?;
-    if answer.contains_key("keys") { made(cx, &answer) } else { show(cx, &answer) }
+    let response = ask("Error posting unseal key", Method::Put, update, Some(body))?;
+    if response.contains_key("keys") { show_new_shares(cx, &response) } else { show(cx, &response) }
 }
 
 fn show(cx: &Cx, data: &Map<String, Value>) -> Outcome {
@@ -91,20 +91,20 @@ fn show(cx: &Cx, data: &Map<String, Value>) -> Outcome {
         cx.output.document(Value::Object(data.clone()));
         return Ok(0);
     }
-    if says(data, "complete") {
-        terminal::success("Success! The new shares are verified and hold from now on; the old ones do not.");
+    if boolean(data, "complete") {
+        terminal::success("Success! The new shares are verified and valid; the old ones are not.");
         return Ok(0);
     }
     let nonce = Some(text(data, "nonce")).filter(|nonce| !nonce.is_empty()).unwrap_or_else(|| "n/a".to_owned());
-    let mut rows = vec![("Nonce", nonce), ("Started", says(data, "started").to_string())];
-    if says(data, "started") {
-        // A proof needs as many as the new threshold says.
+    let mut rows = vec![("Nonce", nonce), ("Started", boolean(data, "started").to_string())];
+    if boolean(data, "started") {
+        // Verification needs as many shares as the new threshold.
         let needed = if data.contains_key("required") { "required" } else { "t" };
         rows.push(("Progress", format!("{}/{}", number(data, "progress"), number(data, needed))));
         rows.push(("New Shares", number(data, "n")));
         rows.push(("New Threshold", number(data, "t")));
         if data.contains_key("verification_required") {
-            rows.push(("Verification Required", says(data, "verification_required").to_string()));
+            rows.push(("Verification Required", boolean(data, "verification_required").to_string()));
         }
         let proof = text(data, "verification_nonce");
         if !proof.is_empty() {
@@ -116,7 +116,7 @@ fn show(cx: &Cx, data: &Map<String, Value>) -> Outcome {
     Ok(0)
 }
 
-fn made(cx: &Cx, data: &Map<String, Value>) -> Outcome {
+fn show_new_shares(cx: &Cx, data: &Map<String, Value>) -> Outcome {
     if !cx.output.is_table() {
         cx.output.document(Value::Object(data.clone()));
         return Ok(0);
@@ -125,13 +125,13 @@ fn made(cx: &Cx, data: &Map<String, Value>) -> Outcome {
     let mut out: String =
         keys.iter().enumerate().map(|(at, key)| format!("Key {}: {}\n", at + 1, plain(key))).collect();
     out.push_str(&format!("\nOperation nonce: {}\n\n", text(data, "nonce")));
-    if says(data, "verification_required") {
+    if boolean(data, "verification_required") {
         let proof = text(data, "verification_nonce");
         out.push_str(&format!(
-            "Verification Nonce: {proof}\n\nThe old shares hold until enough of these were given back:\n\n    operator rotate-keys -verify"
+            "Verification Nonce: {proof}\n\nThe old shares are valid until a quorum of these is submitted:\n\n    operator rotate-keys -verify"
         ));
     } else {
-        out.push_str("These shares hold from now on; the old ones do not. They are not shown again.");
+        out.push_str("These shares are valid, and the old ones are not. They are not printed again.");
     }
     terminal::line(&out);
     Ok(0)

@@ -1,17 +1,17 @@
-//! `operator seal`: making a server forget its key.
+//! `operator seal`: seals a server.
 
 use keepfast_client::{Method, Request};
 
 use crate::args::Command;
+use crate::command_error::Outcome;
 use crate::cx::Cx;
 use crate::flags::HTTP;
-use crate::halt::Outcome;
 use crate::terminal;
 
 pub(crate) const COMMAND: Command = Command {
     name: "seal",
     usage: "",
-    about: "Seal the server: it forgets its key and answers nothing until it is unsealed.",
+    about: "Seal the server: it discards its key and serves no requests until it is unsealed.",
     details: "",
     min: 0,
     max: Some(0),

@@ -1,29 +1,28 @@
-//! What the commands have in common that take shares of the unseal key one by one.
+//! Flags and requests of the commands that take unseal key shares one by one.
 
 use keepfast_client::{Method, Request, SecretString};
 use serde_json::{Map, Value, json};
 
 use crate::args::{Flag, Kind};
+use crate::command_error::CommandError;
 use crate::cx::Cx;
-use crate::halt::Halt;
 use crate::prompt;
 use crate::session::Session;
 
-pub(super) const INIT: Flag = Flag::new("init", Kind::Bool, "Begin. There can be only one at a time.");
+pub(super) const INIT: Flag = Flag::new("init", Kind::Bool, "Start the operation. Only one can be in progress.");
 pub(super) const CANCEL: Flag =
-    Flag::new("cancel", Kind::Bool, "Forget the shares given so far, and what they were for.");
-pub(super) const STATUS: Flag = Flag::new("status", Kind::Bool, "Only show how far it is.");
-pub(super) const NONCE: Flag =
-    Flag::new("nonce", Kind::Text, "What -init has told; the server is asked for it when it is not given.");
+    Flag::new("cancel", Kind::Bool, "Cancel the operation and discard the submitted shares.");
+pub(super) const STATUS: Flag = Flag::new("status", Kind::Bool, "Only show the progress.");
+pub(super) const NONCE: Flag = Flag::new("nonce", Kind::Text, "The nonce of -init. Default: the server's current one.");
 
-/// What the server answers to a request that is never wrapped.
+/// Sends a request that is never wrapped, and returns the data.
 pub(super) fn ask(
     session: &Session,
     context: &str,
     method: Method,
     path: &str,
     body: Option<Value>,
-) -> Result<Map<String, Value>, Halt> {
+) -> Result<Map<String, Value>, CommandError> {
     let request = Request { may_wrap: false, ..Request::new(method, path) };
     let request = match body {
         Some(body) => request.with_body(body),
@@ -35,15 +34,15 @@ pub(super) fn ask(
     Ok(session.require_any(context, request, &["nonce", "started", "complete"])?.data.unwrap_or_default())
 }
 
-/// The share and the nonce that go with it: from the arguments, standard input (`-`) or the person at the terminal.
-pub(super) fn share(cx: &Cx, present: &Map<String, Value>, nonce: &str) -> Result<Value, Halt> {
+/// The share and its nonce: from the arguments, standard input (`-`) or a prompt.
+pub(super) fn share(cx: &Cx, present: &Map<String, Value>, nonce: &str) -> Result<Value, CommandError> {
     let known = present.get(nonce).and_then(Value::as_str).unwrap_or_default();
     let nonce = cx.words.text("nonce").unwrap_or(known).trim();
     let key = match cx.words.arguments.first().map(|key| key.trim()) {
         Some("-") => {
             let mut line = String::new();
             let read = std::io::stdin().read_line(&mut line);
-            read.map_err(|error| Halt::usage(format!("Cannot read the key: {error}")))?;
+            read.map_err(|error| CommandError::usage(format!("Cannot read the key: {error}")))?;
             SecretString::new(line.trim().to_owned())
         }
         Some(key) => SecretString::new(key.to_owned()),
@@ -52,17 +51,17 @@ pub(super) fn share(cx: &Cx, present: &Map<String, Value>, nonce: &str) -> Resul
     Ok(json!({ "key": key.expose(), "nonce": nonce }))
 }
 
-/// A number of an answer as text.
+/// A number in a response as text.
 pub(super) fn number(data: &Map<String, Value>, name: &str) -> String {
     data.get(name).and_then(Value::as_i64).unwrap_or_default().to_string()
 }
 
-/// Whether an answer says so.
-pub(super) fn says(data: &Map<String, Value>, name: &str) -> bool {
+/// A boolean in a response.
+pub(super) fn boolean(data: &Map<String, Value>, name: &str) -> bool {
     data.get(name).and_then(Value::as_bool).unwrap_or(false)
 }
 
-/// A text of an answer.
+/// A text in a response.
 pub(super) fn text(data: &Map<String, Value>, name: &str) -> String {
     data.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
 }

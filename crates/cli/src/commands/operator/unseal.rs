@@ -1,22 +1,22 @@
-//! `operator unseal`: one share of the key.
+//! `operator unseal`: submits one key share.
 
 use keepfast_client::{Method, Request};
 use serde_json::json;
 
 use crate::args::{Command, Flag, FlagSet, Kind};
+use crate::command_error::Outcome;
 use crate::commands::status;
 use crate::cx::Cx;
 use crate::flags::{FORMAT, HTTP};
-use crate::halt::Outcome;
 use crate::prompt;
 
 pub(crate) const COMMAND: Command = Command {
     name: "unseal",
     usage: "[KEY]",
-    about: "Give the server one share of its key; enough of them unseal it.",
+    about: "Submit one unseal key share; a quorum unseals the server.",
     details: "
-The share is asked for when it is not given, which keeps it out of the shell's
-history.
+Without an argument, the command prompts for the share, which keeps it out of
+the shell's history.
 ",
     min: 0,
     max: Some(1),
@@ -26,8 +26,8 @@ history.
         FlagSet {
             title: "Command",
             flags: &[
-                Flag::new("migrate", Kind::Bool, "The share is for moving to another kind of seal."),
-                Flag::new("reset", Kind::Bool, "Forget the shares given so far."),
+                Flag::new("migrate", Kind::Bool, "The share is for a migration to another seal."),
+                Flag::new("reset", Kind::Bool, "Discard the submitted shares."),
             ],
         },
     ],

@@ -1,23 +1,23 @@
-//! `operator validate-config`: whether a server would start with these configuration files.
+//! `operator validate-config`: checks whether a server would start with a configuration.
 
 use std::path::PathBuf;
 
 use keepfast_server::config::Environment;
 
 use crate::args::{Command, Flag, FlagSet, Kind};
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
-use crate::halt::{Halt, Outcome};
 use crate::terminal;
 
 pub(crate) const COMMAND: Command = Command {
     name: "validate-config",
     usage: "",
-    about: "Check configuration files and what a server needs to start with them.",
+    about: "Check configuration files and the environment that they need.",
     details: "
 Checks syntax, unknown keys and values, and on this machine: certificates and
 their keys, addresses, the storage path, log and pid files. Run it as the user
-of the server. Nothing is created, changed or served. The exit code is 0 when
-all is well, 2 when there are warnings, 1 when a server would not start.
+of the server. Nothing is created, changed or served. The exit code is 0
+without warnings, 2 with warnings, 1 when a server would not start.
 
     keepfast operator validate-config -config=/etc/keepfast/keepfast.hcl
 ",
@@ -28,7 +28,7 @@ all is well, 2 when there are warnings, 1 when a server would not start.
         flags: &[Flag::new(
             "config",
             Kind::List,
-            "A file, or a directory of .hcl and .json files; may be repeated, later ones win.",
+            "A file, or a directory of .hcl and .json files; may be repeated, later ones take precedence.",
         )],
     }],
     run,
@@ -37,10 +37,10 @@ all is well, 2 when there are warnings, 1 when a server would not start.
 fn run(cx: &Cx) -> Outcome {
     let paths: Vec<PathBuf> = cx.words.list("config").into_iter().map(PathBuf::from).collect();
     if paths.is_empty() {
-        return Err(Halt::usage("Must specify a configuration file using -config."));
+        return Err(CommandError::usage("Must specify a configuration file using -config."));
     }
     let checked = keepfast_server::validate(&paths, &Environment::of_process());
-    let warnings = checked.map_err(|error| Halt::usage(error.to_string()))?;
+    let warnings = checked.map_err(|error| CommandError::usage(error.to_string()))?;
     for warning in &warnings {
         terminal::line(warning);
     }

@@ -1,17 +1,17 @@
-//! `plugin info`: one plugin.
+//! `plugin info`: prints the properties of a plugin.
 
 use keepfast_client::{Method, Request};
 
 use super::check_type;
 use crate::args::{Command, Flag, FlagSet, Kind};
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::flags::{HTTP, OUTPUT};
-use crate::halt::{Halt, Outcome};
 
 pub(crate) const COMMAND: Command = Command {
     name: "info",
     usage: "TYPE NAME",
-    about: "Show what the server knows about a plugin.",
+    about: "Show the properties of a plugin.",
     details: "
     keepfast plugin info database postgresql-database-plugin
 ",
@@ -22,7 +22,7 @@ pub(crate) const COMMAND: Command = Command {
         OUTPUT,
         FlagSet {
             title: "Command",
-            flags: &[Flag::new("version", Kind::Text, "The version, where there are several.")],
+            flags: &[Flag::new("version", Kind::Text, "The version, when there are several.")],
         },
     ],
     run,
@@ -36,6 +36,6 @@ fn run(cx: &Cx) -> Outcome {
         request = request.with_query("version", version);
     }
     let secret = cx.session()?.call(&format!("Error reading plugin named {name}"), &request)?;
-    let nothing = || Halt::failed(format!("No value found for plugin {name:?}"));
-    cx.output.secret(&secret.ok_or_else(nothing)?)
+    let not_found = || CommandError::failed(format!("No value found for plugin {name:?}"));
+    cx.output.secret(&secret.ok_or_else(not_found)?)
 }

@@ -1,27 +1,27 @@
-//! `plugin list`: all plugins, or those of one kind.
+//! `plugin list`: lists all plugins, or those of one type.
 
 use keepfast_client::{Method, Request};
 use serde_json::{Map, Value, json};
 
 use super::{TYPES, check_type};
 use crate::args::{Command, Flag, FlagSet, Kind};
+use crate::command_error::Outcome;
 use crate::cx::Cx;
 use crate::flags::{FORMAT, HTTP};
-use crate::halt::Outcome;
 use crate::output::{plain, with_header};
 use crate::terminal;
 
 pub(crate) const COMMAND: Command = Command {
     name: "list",
     usage: "[TYPE]",
-    about: "List the plugins of the server, or those of one kind: auth, database or secret.",
+    about: "List the plugins of the server, or those of one type: auth, database or secret.",
     details: "",
     min: 0,
     max: Some(1),
     flags: &[
         HTTP,
         FORMAT,
-        FlagSet { title: "Command", flags: &[Flag::new("detailed", Kind::Bool, "Show more about each in a table.")] },
+        FlagSet { title: "Command", flags: &[Flag::new("detailed", Kind::Bool, "Show more columns in the table.")] },
     ],
     run,
 };
@@ -75,7 +75,7 @@ fn document(catalog: &Map<String, Value>, details: &[&Value], is_wanted: impl Fn
     let names = TYPES.iter().filter(|kind| is_wanted(kind));
     let names = names.filter_map(|kind| Some(((*kind).to_owned(), catalog.get(*kind)?.clone())));
     let mut document: Map<String, Value> = names.collect();
-    // Among the kinds in the order of the alphabet, as the peer has it.
+    // "details" is among the types in alphabetical order, as in OpenBao's output.
     let at = document.keys().filter(|kind| kind.as_str() < "details").count();
     document.shift_insert(at, "details".to_owned(), details);
     Value::Object(document)

@@ -1,20 +1,20 @@
-//! `plugin …`: what the server has built in.
+//! `plugin …`: commands for built-in plugins.
 
 mod info;
 mod list;
 
 use crate::args::Node;
-use crate::halt::Halt;
+use crate::command_error::CommandError;
 
 pub(super) const COMMANDS: &[Node] = &[Node::Leaf(&info::COMMAND), Node::Leaf(&list::COMMAND)];
 
-/// The kinds of plugins.
+/// The types of plugins.
 const TYPES: [&str; 3] = ["auth", "database", "secret"];
 
-/// That a kind of plugins is one.
-fn check_type(kind: &str) -> Result<(), Halt> {
+/// Fails when `kind` is not a type of plugins.
+fn check_type(kind: &str) -> Result<(), CommandError> {
     if TYPES.contains(&kind) {
         return Ok(());
     }
-    Err(Halt::failed(format!("{kind:?} is not a supported plugin type")))
+    Err(CommandError::failed(format!("{kind:?} is not a supported plugin type")))
 }

@@ -1,17 +1,17 @@
-//! `policy delete`: the end of a policy.
+//! `policy delete`: deletes a policy.
 
 use keepfast_client::{Method, Request};
 
 use crate::args::Command;
+use crate::command_error::Outcome;
 use crate::cx::Cx;
 use crate::flags::HTTP;
-use crate::halt::Outcome;
 use crate::terminal;
 
 pub(crate) const COMMAND: Command = Command {
     name: "delete",
     usage: "NAME",
-    about: "Delete a policy; tokens that name it lose what it allowed at once.",
+    about: "Delete a policy. Tokens with it lose its capabilities at once.",
     details: "",
     min: 1,
     max: Some(1),

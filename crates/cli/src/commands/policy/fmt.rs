@@ -1,17 +1,17 @@
-//! `policy fmt`: a policy file laid out as everybody's are.
+//! `policy fmt`: formats a policy file.
 
 use std::path::Path;
 
 use crate::args::Command;
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::data;
-use crate::halt::{Halt, Outcome};
 use crate::terminal;
 
 pub(crate) const COMMAND: Command = Command {
     name: "fmt",
     usage: "PATH",
-    about: "Lay out a policy file in the usual form. The file is overwritten.",
+    about: "Format a policy file. The file is overwritten.",
     details: "
     keepfast policy fmt app.hcl
 ",
@@ -24,16 +24,16 @@ pub(crate) const COMMAND: Command = Command {
 fn run(cx: &Cx) -> Outcome {
     let path = cx.argument(0);
     let text = std::fs::read_to_string(path)
-        .map_err(|error| Halt::usage(format!("Error reading source file: {}", data::opening(path, &error))))?;
+        .map_err(|error| CommandError::usage(format!("Error reading source file: {}", data::opening(path, &error))))?;
     let formatted =
-        keepfast_hcl::format(&text).map_err(|error| Halt::usage(format!("failed to parse policy: {error}")))?;
+        keepfast_hcl::format(&text).map_err(|error| CommandError::usage(format!("failed to parse policy: {error}")))?;
     replace(Path::new(path), &formatted)
-        .map_err(|error| Halt::usage(format!("Error writing result: {}", data::opening(path, &error))))?;
+        .map_err(|error| CommandError::usage(format!("Error writing result: {}", data::opening(path, &error))))?;
     terminal::success(&format!("Success! Formatted policy: {path}"));
     Ok(0)
 }
 
-/// Puts new text in the place of a file's, whole or not at all, with the permissions it had.
+/// Replaces the text of a file atomically and keeps its permissions.
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     let path = std::fs::canonicalize(path)?;
     let mut fresh = path.clone().into_os_string();

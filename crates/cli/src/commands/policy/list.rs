@@ -1,12 +1,12 @@
-//! `policy list`: the names of policies.
+//! `policy list`: lists the names of policies.
 
 use keepfast_client::{Method, Request};
 
 use crate::args::Command;
+use crate::command_error::Outcome;
 use crate::commands::listing::names;
 use crate::cx::Cx;
 use crate::flags::{FORMAT, HTTP};
-use crate::halt::Outcome;
 use crate::terminal;
 
 pub(crate) const COMMAND: Command = Command {

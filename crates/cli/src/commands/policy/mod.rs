@@ -1,4 +1,4 @@
-//! `policy …`: policies.
+//! `policy …`: commands for policies.
 
 mod delete;
 mod fmt;

@@ -1,12 +1,12 @@
-//! `policy read`: the text of a policy.
+//! `policy read`: prints the text of a policy.
 
 use keepfast_client::{Method, Request};
 use serde_json::json;
 
 use crate::args::Command;
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::flags::{FORMAT, HTTP};
-use crate::halt::{Halt, Outcome};
 use crate::terminal;
 
 pub(crate) const COMMAND: Command = Command {
@@ -28,7 +28,7 @@ fn run(cx: &Cx) -> Outcome {
         .as_ref()
         .and_then(|secret| secret.text("policy"))
         .filter(|text| !text.is_empty())
-        .ok_or_else(|| Halt::failed(format!("No policy named: {name}")))?;
+        .ok_or_else(|| CommandError::failed(format!("No policy named: {name}")))?;
     if cx.output.is_table() {
         terminal::line(text.trim());
     } else {

@@ -1,4 +1,4 @@
-//! `policy write`: a policy from a file.
+//! `policy write`: uploads a policy from a file.
 
 use std::io::{self, Read};
 
@@ -6,10 +6,10 @@ use keepfast_client::{Method, Request};
 use serde_json::json;
 
 use crate::args::Command;
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::data;
 use crate::flags::HTTP;
-use crate::halt::{Halt, Outcome};
 use crate::terminal;
 
 pub(crate) const COMMAND: Command = Command {
@@ -39,9 +39,9 @@ fn run(cx: &Cx) -> Outcome {
     Ok(0)
 }
 
-fn source(path: &str) -> Result<String, Halt> {
+fn source(path: &str) -> Result<String, CommandError> {
     let mut text = String::new();
     let read =
         if path == "-" { io::stdin().read_to_string(&mut text).map(|_| text) } else { std::fs::read_to_string(path) };
-    read.map_err(|error| Halt::failed(format!("Error opening policy file: {}", data::opening(path, &error))))
+    read.map_err(|error| CommandError::failed(format!("Error opening policy file: {}", data::opening(path, &error))))
 }

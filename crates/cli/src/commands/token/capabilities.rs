@@ -1,19 +1,19 @@
-//! `token capabilities`: what a token may do at a path.
+//! `token capabilities`: prints the capabilities of a token at a path.
 
 use keepfast_client::{Method, Request};
 use serde_json::{Value, json};
 
 use crate::args::Command;
+use crate::command_error::Outcome;
 use crate::cx::Cx;
 use crate::flags::{FORMAT, HTTP};
-use crate::halt::Outcome;
 use crate::output::plain;
 use crate::terminal;
 
 pub(crate) const COMMAND: Command = Command {
     name: "capabilities",
     usage: "[TOKEN] PATH",
-    about: "Show what a token may do at a path, by default the token in use.",
+    about: "Show the capabilities of a token at a path, by default of the current token.",
     details: "
     keepfast token capabilities secret/data/app
 ",

@@ -1,17 +1,17 @@
-//! `token create`: a new token.
+//! `token create`: creates a token.
 
 use keepfast_client::{Method, Request, duration};
 use serde_json::{Map, Value};
 
 use crate::args::{Command, Flag, FlagSet, Kind};
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::flags::{HTTP, OUTPUT};
-use crate::halt::{Halt, Outcome};
 
 pub(crate) const COMMAND: Command = Command {
     name: "create",
     usage: "",
-    about: "Create a token, by default a child of the token in use with the same policies.",
+    about: "Create a token, by default a child of the current token with the same policies.",
     details: "
     keepfast token create -policy=app -ttl=1h
     keepfast token create -role=ci
@@ -23,23 +23,27 @@ pub(crate) const COMMAND: Command = Command {
 };
 
 const FLAGS: &[Flag] = &[
-    Flag::new("display-name", Kind::Text, "A name that shows in the audit log."),
-    Flag::new("entity-alias", Kind::Text, "The alias of the entity the token belongs to; needs -role."),
-    Flag::new("explicit-max-ttl", Kind::Duration, "A lifetime that no renewal exceeds."),
-    Flag::new("id", Kind::Text, "The token itself, instead of a random one. Needs sudo."),
-    Flag::new("metadata", Kind::Pairs, "A remark that shows in the audit log; may be repeated."),
-    Flag::new("no-default-policy", Kind::Bool, "Leave out the policy called default."),
-    Flag::new("orphan", Kind::Bool, "Give the token no parent, so that it outlives the token in use. Needs sudo."),
-    Flag::new("period", Kind::Duration, "Let every renewal last so long, without end. Needs sudo."),
+    Flag::new("display-name", Kind::Text, "The display name in the audit log."),
+    Flag::new("entity-alias", Kind::Text, "The alias of the token's entity; needs -role."),
+    Flag::new("explicit-max-ttl", Kind::Duration, "The maximum TTL, including renewals."),
+    Flag::new("id", Kind::Text, "The token id, instead of a random one. Needs sudo."),
+    Flag::new("metadata", Kind::Pairs, "Metadata in the audit log; may be repeated."),
+    Flag::new("no-default-policy", Kind::Bool, "Omit the policy named default."),
+    Flag::new(
+        "orphan",
+        Kind::Bool,
+        "Create the token without a parent, so that it outlives the current token. Needs sudo.",
+    ),
+    Flag::new("period", Kind::Duration, "The TTL of every renewal of a periodic token. Needs sudo."),
     Flag::new("policy", Kind::List, "A policy; may be repeated."),
     Flag::new("renewable", Kind::Bool, "Whether the token can be renewed. Default: true."),
-    Flag::new("role", Kind::Text, "The token role to create it by; the role may override other flags."),
-    Flag::new("ttl", Kind::Duration, "The first lifetime."),
+    Flag::new("role", Kind::Text, "The token role; it may override other flags."),
+    Flag::new("ttl", Kind::Duration, "The initial TTL."),
     Flag::new("type", Kind::Text, "service or batch. Default: service."),
-    Flag::new("use-limit", Kind::Int, "How often the token can be used. Default: without limit."),
+    Flag::new("use-limit", Kind::Int, "The number of uses of the token. Default: unlimited."),
 ];
 
-/// Flags that are a text here and a field there.
+/// Flags and their text fields in the request.
 const TEXTS: &[(&str, &str)] =
     &[("display-name", "display_name"), ("entity-alias", "entity_alias"), ("id", "id"), ("type", "type")];
 const DURATIONS: &[(&str, &str)] = &[("explicit-max-ttl", "explicit_max_ttl"), ("period", "period"), ("ttl", "ttl")];
@@ -53,7 +57,7 @@ fn run(cx: &Cx) -> Outcome {
     };
     let request = Request::new(Method::Post, path).with_body(Value::Object(body(cx)));
     let secret = cx.session()?.call("Error creating token", &request)?;
-    cx.output.secret(&secret.ok_or_else(|| Halt::failed("Error creating token: the server gave none"))?)
+    cx.output.secret(&secret.ok_or_else(|| CommandError::failed("Error creating token: the server returned no token"))?)
 }
 
 fn body(cx: &Cx) -> Map<String, Value> {

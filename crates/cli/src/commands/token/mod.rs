@@ -1,4 +1,4 @@
-//! `token …`: tokens.
+//! `token …`: commands for tokens.
 
 mod capabilities;
 mod create;
@@ -16,5 +16,5 @@ pub(super) const COMMANDS: &[Node] = &[
     Node::Leaf(&revoke::COMMAND),
 ];
 
-/// The argument is no token.
+/// Marks the argument as an accessor.
 const ACCESSOR: Flag = Flag::new("accessor", Kind::Bool, "The argument is a token's accessor instead of the token.");

@@ -1,18 +1,18 @@
-//! `token renew`: a longer life for a token.
+//! `token renew`: renews a token.
 
 use keepfast_client::{Method, Request};
 use serde_json::{Map, Value};
 
 use super::ACCESSOR;
 use crate::args::{Command, Flag, FlagSet, Kind};
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::flags::{FORMAT, HTTP};
-use crate::halt::{Halt, Outcome};
 
 pub(crate) const COMMAND: Command = Command {
     name: "renew",
     usage: "[TOKEN | ACCESSOR]",
-    about: "Extend the life of a token, by default of the one in use.",
+    about: "Renew a token, by default the current token.",
     details: "",
     min: 0,
     max: Some(1),
@@ -23,7 +23,7 @@ pub(crate) const COMMAND: Command = Command {
             title: "Command",
             flags: &[
                 ACCESSOR,
-                Flag::aliased("increment", "i", Kind::Duration, "How long to ask for; the server may give less."),
+                Flag::aliased("increment", "i", Kind::Duration, "The requested TTL; the server may grant less."),
             ],
         },
     ],
@@ -36,7 +36,7 @@ fn run(cx: &Cx) -> Outcome {
         body.insert("increment".to_owned(), increment.as_secs().into());
     }
     let (path, field) = match (cx.words.arguments.first(), cx.words.on("accessor")) {
-        (None, true) => return Err(Halt::usage("Not enough arguments with -accessor (expected 1, got 0)")),
+        (None, true) => return Err(CommandError::usage("Not enough arguments with -accessor (expected 1, got 0)")),
         (None, false) => ("auth/token/renew-self", None),
         (Some(accessor), true) => ("auth/token/renew-accessor", Some(("accessor", accessor))),
         (Some(token), false) => ("auth/token/renew", Some(("token", token))),
@@ -44,5 +44,5 @@ fn run(cx: &Cx) -> Outcome {
     body.extend(field.map(|(name, value)| (name.to_owned(), Value::from(value.trim()))));
     let request = Request::new(Method::Put, path).with_body(Value::Object(body));
     let secret = cx.session()?.call("Error renewing token", &request)?;
-    cx.output.secret(&secret.ok_or_else(|| Halt::failed("Error renewing token: the server gave no answer"))?)
+    cx.output.secret(&secret.ok_or_else(|| CommandError::failed("Error renewing token: the server returned no data"))?)
 }

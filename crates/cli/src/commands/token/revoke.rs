@@ -1,19 +1,19 @@
-//! `token revoke`: the end of a token.
+//! `token revoke`: revokes a token.
 
 use keepfast_client::{Method, Request};
 use serde_json::json;
 
 use super::ACCESSOR;
 use crate::args::{Command, Flag, FlagSet, Kind};
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::flags::HTTP;
-use crate::halt::{Halt, Outcome};
 use crate::terminal;
 
 pub(crate) const COMMAND: Command = Command {
     name: "revoke",
     usage: "[TOKEN | ACCESSOR | PATH]",
-    about: "Revoke a token and its children, with all that was leased to them.",
+    about: "Revoke a token, its children and their leases.",
     details: "
     keepfast token revoke -self
     keepfast token revoke -accessor 2463UfWu...
@@ -27,12 +27,8 @@ pub(crate) const COMMAND: Command = Command {
             title: "Command",
             flags: &[
                 ACCESSOR,
-                Flag::new(
-                    "mode",
-                    Kind::Text,
-                    "orphan: leave the children alone. path: revoke all tokens that an auth path gave.",
-                ),
-                Flag::new("self", Kind::Bool, "Revoke the token in use."),
+                Flag::new("mode", Kind::Text, "orphan: keep the children. path: revoke all tokens of an auth path."),
+                Flag::new("self", Kind::Bool, "Revoke the current token."),
             ],
         },
     ],
@@ -46,32 +42,38 @@ fn run(cx: &Cx) -> Outcome {
     Ok(0)
 }
 
-fn request(cx: &Cx) -> Result<Request, Halt> {
+fn request(cx: &Cx) -> Result<Request, CommandError> {
     let (itself, accessor, mode) =
         (cx.words.on("self"), cx.words.on("accessor"), cx.words.text("mode").unwrap_or_default());
     let count = cx.words.arguments.len();
     match (itself, count) {
         (true, 0) | (false, 1) => {}
-        (true, _) => return Err(Halt::usage(format!("Too many arguments with -self (expected 0, got {count})"))),
-        (false, 0) => return Err(Halt::usage("Not enough arguments (expected 1 or -self, got 0)")),
-        (false, _) => return Err(Halt::usage(format!("Too many arguments (expected 1 or -self, got {count})"))),
+        (true, _) => {
+            return Err(CommandError::usage(format!("Too many arguments with -self (expected 0, got {count})")));
+        }
+        (false, 0) => return Err(CommandError::usage("Not enough arguments (expected 1 or -self, got 0)")),
+        (false, _) => {
+            return Err(CommandError::usage(format!("Too many arguments (expected 1 or -self, got {count})")));
+        }
     }
     let given = cx.argument(0).trim();
-    // An empty variable in a script must not revoke the token in use.
+    // An empty variable in a script must not revoke the current token.
     if !itself && given.is_empty() {
-        return Err(Halt::usage("The token, accessor or path to revoke is empty"));
+        return Err(CommandError::usage("The token, accessor or path to revoke is empty"));
     }
     let put = |path: &str| Request::new(Method::Put, path);
     Ok(match (itself, accessor, mode) {
         (true, false, "") => put("auth/token/revoke-self"),
-        (true, ..) => return Err(Halt::usage("Cannot use -self with -accessor or -mode")),
+        (true, ..) => return Err(CommandError::usage("Cannot use -self with -accessor or -mode")),
         (false, true, "") => {
             Request::new(Method::Post, "auth/token/revoke-accessor").with_body(json!({ "accessor": given }))
         }
-        (false, true, _) => return Err(Halt::usage("Cannot use -accessor with -mode")),
+        (false, true, _) => return Err(CommandError::usage("Cannot use -accessor with -mode")),
         (false, false, "") => put("auth/token/revoke").with_body(json!({ "token": given })),
         (false, false, "orphan") => put("auth/token/revoke-orphan").with_body(json!({ "token": given })),
         (false, false, "path") => put(&format!("sys/leases/revoke-prefix/{given}")),
-        (false, false, other) => return Err(Halt::usage(format!("Invalid mode: {other:?}; there is orphan and path"))),
+        (false, false, other) => {
+            return Err(CommandError::usage(format!("Invalid mode: {other:?}; supported are orphan and path")));
+        }
     })
 }

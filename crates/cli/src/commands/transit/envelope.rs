@@ -1,13 +1,13 @@
-//! Encrypted files: a data key that transit encrypted, in front of chunks sealed with it.
+//! The format of encrypted files: a data key encrypted by transit, then chunks sealed with it.
 //!
 //! ```text
 //! magic (8) || length (2, big-endian) || encrypted data key (text) || chunk || chunk || ...
 //! chunk = nonce (12) || AES-256-GCM ciphertext of at most 1 MiB || tag (16)
 //! ```
 //!
-//! All chunks but the last are full. The associated data of a chunk is the SHA-256 of everything before the first
-//! chunk, its number (8 bytes, big-endian) and whether it is the last (1 byte): chunks cannot be moved, dropped, cut or
-//! taken from another file. A file is read and written chunk by chunk, in constant memory.
+//! All chunks except the last are full. The associated data of a chunk is the SHA-256 of everything before the first
+//! chunk, its number (8 bytes, big-endian) and whether it is the last (1 byte): chunks cannot be moved, dropped,
+//! truncated or taken from another file. Reading and writing take constant memory.
 
 use std::io::{self, Read, Write};
 
@@ -19,7 +19,7 @@ const MAGIC: &[u8; 8] = b"KFTRAN\x00\x01";
 /// Bytes of a full chunk in plaintext.
 const CHUNK: usize = 1024 * 1024;
 
-/// Writes everything that is in front of the chunks, and returns its digest.
+/// Writes everything before the chunks and returns its digest.
 pub(super) fn write_header(encrypted_key: &str, to: &mut dyn Write) -> io::Result<[u8; 32]> {
     let length = u16::try_from(encrypted_key.len()).map_err(|_| corrupt("the encrypted key is too long"))?;
     let header = [MAGIC.as_slice(), &length.to_be_bytes(), encrypted_key.as_bytes()].concat();
@@ -27,22 +27,22 @@ pub(super) fn write_header(encrypted_key: &str, to: &mut dyn Write) -> io::Resul
     Ok(sha256(&header))
 }
 
-/// Reads everything that is in front of the chunks: the encrypted data key, and the digest.
+/// Reads everything before the chunks: the encrypted data key, and the digest.
 pub(super) fn read_header(from: &mut dyn Read) -> io::Result<(String, [u8; 32])> {
     let mut header = vec![0; MAGIC.len() + 2];
-    from.read_exact(&mut header).map_err(|_| corrupt("not a file that this command made"))?;
+    from.read_exact(&mut header).map_err(|_| corrupt("not a file of encrypt-file"))?;
     if !header.starts_with(MAGIC) {
-        return Err(corrupt("not a file that this command made"));
+        return Err(corrupt("not a file of encrypt-file"));
     }
     let length = u16::from_be_bytes([header[MAGIC.len()], header[MAGIC.len() + 1]]);
     let mut key = vec![0; usize::from(length)];
     from.read_exact(&mut key)?;
     header.extend_from_slice(&key);
-    let key = String::from_utf8(key).map_err(|_| corrupt("the encrypted key is no text"))?;
+    let key = String::from_utf8(key).map_err(|_| corrupt("the encrypted key is not text"))?;
     Ok((key, sha256(&header)))
 }
 
-/// Seals all of `from`. `progress` is told how many bytes each step read.
+/// Seals all of `from`. `progress` gets the number of bytes that each step read.
 pub(super) fn seal(
     key: &AeadKey,
     header: &[u8; 32],
@@ -51,11 +51,11 @@ pub(super) fn seal(
     progress: &mut dyn FnMut(usize),
 ) -> io::Result<()> {
     each_chunk(from, CHUNK, progress, |number, last, chunk| {
-        to.write_all(&key.seal(&bound(header, number, last), chunk))
+        to.write_all(&key.seal(&associated_data(header, number, last), chunk))
     })
 }
 
-/// Opens all of `from`. What was written before a failure is part of the file, but not all of it.
+/// Opens all of `from`. After an error, `to` contains authentic but incomplete data.
 pub(super) fn open(
     key: &AeadKey,
     header: &[u8; 32],
@@ -64,14 +64,14 @@ pub(super) fn open(
     progress: &mut dyn FnMut(usize),
 ) -> io::Result<()> {
     each_chunk(from, CHUNK + OVERHEAD, progress, |number, last, chunk| {
-        let opened = key.open(&bound(header, number, last), chunk);
-        let plaintext = Zeroizing::new(opened.map_err(|_| corrupt("the file was changed or cut"))?);
+        let opened = key.open(&associated_data(header, number, last), chunk);
+        let plaintext = Zeroizing::new(opened.map_err(|_| corrupt("the file was changed or truncated"))?);
         to.write_all(&plaintext)
     })
 }
 
-/// What a chunk is bound to.
-fn bound(header: &[u8; 32], number: u64, last: bool) -> [u8; 41] {
+/// The associated data of a chunk.
+fn associated_data(header: &[u8; 32], number: u64, last: bool) -> [u8; 41] {
     let mut bound = [0; 41];
     bound[..32].copy_from_slice(header);
     bound[32..40].copy_from_slice(&number.to_be_bytes());
@@ -79,7 +79,7 @@ fn bound(header: &[u8; 32], number: u64, last: bool) -> [u8; 41] {
     bound
 }
 
-/// Calls `step` with each chunk of `size` bytes, its number, and whether it is the last. There is always a last one.
+/// Calls `step` with each chunk of `size` bytes, its number, and whether it is the last. There is always a last chunk.
 fn each_chunk(
     from: &mut dyn Read,
     size: usize,
@@ -102,7 +102,7 @@ fn each_chunk(
     }
 }
 
-/// Reads `size` bytes, or what is left.
+/// Reads `size` bytes, or the rest.
 fn fill(from: &mut dyn Read, size: usize, chunk: &mut Vec<u8>) -> io::Result<()> {
     chunk.clear();
     chunk.reserve_exact(size);
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_every_size_round_trip() {
+    fn files_of_every_size_are_opened_again() {
         let key = AeadKey::from_bytes(&[1; 32]);
         for size in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 3 * CHUNK + 5] {
             let plaintext: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_cut_swapped_and_foreign_chunks_are_refused() {
+    fn changed_truncated_swapped_and_foreign_chunks_are_refused() {
         let key = AeadKey::from_bytes(&[1; 32]);
         let file = sealed(&key, &vec![7; 2 * CHUNK + 9]);
         let from = MAGIC.len() + 2 + "vault:v1:key".len();

@@ -9,22 +9,22 @@ use keepfast_crypto::aead::AeadKey;
 use keepfast_crypto::locked::Key256;
 use serde_json::{Value, json};
 
-use super::{decode, envelope, place};
+use super::{decode, envelope, split_key_path};
 use crate::args::{Command, Flag, FlagSet, Kind};
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::data;
 use crate::flags::HTTP;
-use crate::halt::{Halt, Outcome};
 use crate::terminal::{self, Progress};
 
-/// What encrypted files are called.
+/// The suffix of encrypted files.
 const SUFFIX: &str = "kft";
 
 const FILES: FlagSet = FlagSet {
     title: "Command",
     flags: &[
         Flag::new("out", Kind::Text, "The file to write."),
-        Flag::new("force", Kind::Bool, "Write over a file that exists."),
+        Flag::new("force", Kind::Bool, "Overwrite an existing file."),
     ],
 };
 
@@ -33,8 +33,8 @@ pub(super) const ENCRYPT: Command = Command {
     usage: "PATH FILE",
     about: "Encrypt a file with a new key that a transit key encrypts.",
     details: "
-Only the new key goes through the server, encrypted by it; the file stays here.
-The result is FILE.kft, unless -out says otherwise.
+The server encrypts only the new data key; the file is not sent. The default
+output is FILE.kft.
 
     keepfast transit encrypt-file transit/keys/backup dump.tar
 ",
@@ -47,10 +47,10 @@ The result is FILE.kft, unless -out says otherwise.
 pub(super) const DECRYPT: Command = Command {
     name: "decrypt-file",
     usage: "PATH FILE",
-    about: "Decrypt a file that encrypt-file made.",
+    about: "Decrypt a file of encrypt-file.",
     details: "
-The result is FILE without its ending .kft, unless -out says otherwise. It
-appears only when all of the file is authentic.
+The default output is FILE without its suffix .kft. It is created only when all
+of the file is authentic.
 
     keepfast transit decrypt-file transit/keys/backup dump.tar.kft
 ",
@@ -62,12 +62,12 @@ appears only when all of the file is authentic.
 
 fn encrypt(cx: &Cx) -> Outcome {
     let path = cx.path(0);
-    let (mount, name) = place(&path)?;
+    let (mount, name) = split_key_path(&path)?;
     let source = Path::new(cx.argument(1));
     let target = target(cx, || Some(PathBuf::from(format!("{}.{SUFFIX}", source.display()))))?;
     let mut from = reader(source)?;
     let request = Request::new(Method::Post, format!("{mount}/datakey/plaintext/{name}")).with_body(json!({}));
-    let secret = cx.session()?.call(&format!("Error making a key with {path}"), &request)?;
+    let secret = cx.session()?.call(&format!("Error creating a data key with {path}"), &request)?;
     let key = data_key(secret.as_ref())?;
     let encrypted = field(secret.as_ref(), "ciphertext")?.to_owned();
     let mut progress = Progress::of(length(source));
@@ -83,14 +83,14 @@ fn encrypt(cx: &Cx) -> Outcome {
 
 fn decrypt(cx: &Cx) -> Outcome {
     let path = cx.path(0);
-    let (mount, name) = place(&path)?;
+    let (mount, name) = split_key_path(&path)?;
     let source = Path::new(cx.argument(1));
     let plain = || source.extension().is_some_and(|ending| ending == SUFFIX).then(|| source.with_extension(""));
     let target = target(cx, plain)?;
     let mut from = reader(source)?;
     let header = envelope::read_header(&mut from);
     let (encrypted, header) =
-        header.map_err(|error| Halt::usage(data::opening(&source.display().to_string(), &error)))?;
+        header.map_err(|error| CommandError::usage(data::opening(&source.display().to_string(), &error)))?;
     let request =
         Request::new(Method::Post, format!("{mount}/decrypt/{name}")).with_body(json!({ "ciphertext": encrypted }));
     let secret = cx.session()?.call(&format!("Error decrypting the key with {path}"), &request)?;
@@ -105,18 +105,19 @@ fn decrypt(cx: &Cx) -> Outcome {
     Ok(0)
 }
 
-/// The file to write, which must not be there yet unless the user insists.
-fn target(cx: &Cx, default: impl Fn() -> Option<PathBuf>) -> Result<PathBuf, Halt> {
+/// The file to write, which must not exist without -force.
+fn target(cx: &Cx, default: impl Fn() -> Option<PathBuf>) -> Result<PathBuf, CommandError> {
     let target = cx.words.text("out").map(PathBuf::from).or_else(default);
-    let target = target.ok_or_else(|| Halt::usage("Say with -out which file to write"))?;
+    let target = target.ok_or_else(|| CommandError::usage("Specify the file to write with -out"))?;
     if target.exists() && !cx.words.on("force") {
-        return Err(Halt::usage(format!("{} exists; -force writes over it", target.display())));
+        return Err(CommandError::usage(format!("{} exists; -force overwrites it", target.display())));
     }
     Ok(target)
 }
 
-fn reader(path: &Path) -> Result<impl Read, Halt> {
-    let file = File::open(path).map_err(|error| Halt::usage(data::opening(&path.display().to_string(), &error)))?;
+fn reader(path: &Path) -> Result<impl Read, CommandError> {
+    let file =
+        File::open(path).map_err(|error| CommandError::usage(data::opening(&path.display().to_string(), &error)))?;
     Ok(BufReader::new(file))
 }
 
@@ -124,8 +125,8 @@ fn length(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
 
-/// Writes a file under another name, which only its owner can read, and renames it when all went well.
-fn write_new(target: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Halt> {
+/// Writes a temporary file that only its owner can read, and renames it when all data is written.
+fn write_new(target: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), CommandError> {
     let unfinished = PathBuf::from(format!("{}.part", target.display()));
     let written = create(&unfinished).and_then(|file| {
         let mut to = BufWriter::new(file);
@@ -136,7 +137,7 @@ fn write_new(target: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>)
     terminal::progress_done();
     written.map_err(|error| {
         let _ = fs::remove_file(&unfinished);
-        Halt::usage(format!("Error writing {}: {error}", target.display()))
+        CommandError::usage(format!("Error writing {}: {error}", target.display()))
     })
 }
 
@@ -148,14 +149,14 @@ fn create(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-fn field<'a>(secret: Option<&'a Secret>, name: &str) -> Result<&'a str, Halt> {
+fn field<'a>(secret: Option<&'a Secret>, name: &str) -> Result<&'a str, CommandError> {
     let value = secret.and_then(|secret| secret.data_field(name)).and_then(Value::as_str);
-    value.ok_or_else(|| Halt::failed(format!("The server's answer has no {name}")))
+    value.ok_or_else(|| CommandError::failed(format!("The server's response has no {name}")))
 }
 
-/// The data key in an answer, which has it in plaintext.
-fn data_key(secret: Option<&Secret>) -> Result<AeadKey, Halt> {
+/// The plaintext data key in a response.
+fn data_key(secret: Option<&Secret>) -> Result<AeadKey, CommandError> {
     let bytes = decode(field(secret, "plaintext")?);
     let key = bytes.and_then(|bytes| Key256::from_slice(&bytes));
-    Ok(AeadKey::new(&key.ok_or_else(|| Halt::failed("The server's answer is no key of 256 bits"))?))
+    Ok(AeadKey::new(&key.ok_or_else(|| CommandError::failed("The server's response is not a key of 256 bits"))?))
 }

@@ -1,4 +1,4 @@
-//! `transit import` and `transit import-version`: keys that were made elsewhere.
+//! `transit import` and `transit import-version`: imports external keys.
 
 use std::fs;
 use std::io;
@@ -9,23 +9,23 @@ use keepfast_crypto::keys::rsa::RsaKey;
 use keepfast_crypto::keys::{pem, wrapping};
 use serde_json::Value;
 
-use super::{decode, place};
+use super::{decode, split_key_path};
 use crate::args::Command;
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::data;
 use crate::flags::HTTP;
-use crate::halt::{Halt, Outcome};
 use crate::session::Session;
 use crate::terminal;
 
 pub(super) const IMPORT: Command = Command {
     name: "import",
     usage: "PATH KEY [DATA K=V...]",
-    about: "Import a key that was made elsewhere.",
+    about: "Import an external key.",
     details: "
 KEY is base64, or @ and the name of a file with base64: the key itself for
-ciphers and HMAC, PKCS#8 for key pairs. It is wrapped here with the mount's
-wrapping key and never sent in the clear. The data goes to the import.
+ciphers and HMAC, PKCS#8 for key pairs. The command wraps it with the
+mount's wrapping key. The data are parameters of the import.
 
     keepfast transit import transit/keys/app @key.b64 type=rsa-2048
 ",
@@ -38,9 +38,9 @@ wrapping key and never sent in the clear. The data goes to the import.
 pub(super) const IMPORT_VERSION: Command = Command {
     name: "import-version",
     usage: "PATH KEY [DATA K=V...]",
-    about: "Import a version of an imported key.",
+    about: "Import a new version of an imported key.",
     details: "
-As transit import, into a key that exists.
+Like transit import, for an existing key.
 
     keepfast transit import-version transit/keys/app @key.b64
 ",
@@ -52,20 +52,20 @@ As transit import, into a key that exists.
 
 fn run(cx: &Cx, operation: &str) -> Outcome {
     let path = cx.path(0);
-    let (mount, name) = place(&path)?;
+    let (mount, name) = split_key_path(&path)?;
     let given = cx.argument(1);
     let text = match given.strip_prefix('@') {
-        Some(file) => fs::read_to_string(file).map_err(|error| Halt::usage(data::opening(file, &error)))?,
+        Some(file) => fs::read_to_string(file).map_err(|error| CommandError::usage(data::opening(file, &error)))?,
         None => given.to_owned(),
     };
-    let key = decode(&text).ok_or_else(|| Halt::usage("The key is not base64"))?;
+    let key = decode(&text).ok_or_else(|| CommandError::usage("The key is not base64"))?;
     let mut body = data::parse(cx.arguments_from(2), &mut io::stdin())?;
     let session = cx.session()?;
     terminal::line("Retrieving wrapping key.");
     let wrapper = wrapping_key(&session, mount)?;
     terminal::line("Wrapping source key with ephemeral key.");
     let wrapped = wrapping::wrap_key(&wrapper, Hash::Sha256, &key);
-    let wrapped = wrapped.map_err(|error| Halt::usage(format!("The key cannot be wrapped: {error}")))?;
+    let wrapped = wrapped.map_err(|error| CommandError::usage(format!("The key cannot be wrapped: {error}")))?;
     body.insert("ciphertext".to_owned(), Value::String(encode(&wrapped)));
     terminal::line("Submitting wrapped key.");
     let target = format!("{mount}/keys/{name}/{operation}");
@@ -80,11 +80,11 @@ fn encode(bytes: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
-/// The key for which a mount wants imported keys wrapped.
-fn wrapping_key(session: &Session, mount: &str) -> Result<RsaKey, Halt> {
-    let answer = session.preflight(Request::new(Method::Get, format!("{mount}/wrapping_key")));
-    let secret = answer.map_err(|error| Halt::failed(format!("Error reading the wrapping key: {error}")))?;
+/// The wrapping key of a mount.
+fn wrapping_key(session: &Session, mount: &str) -> Result<RsaKey, CommandError> {
+    let response = session.preflight(Request::new(Method::Get, format!("{mount}/wrapping_key")));
+    let secret = response.map_err(|error| CommandError::failed(format!("Error reading the wrapping key: {error}")))?;
     let text = secret.as_ref().and_then(|secret| secret.data_field("public_key")).and_then(Value::as_str);
     let key = text.and_then(pem::decode).and_then(|(_, spki)| RsaKey::from_spki(&spki).ok());
-    key.ok_or_else(|| Halt::failed("The server's wrapping key is no RSA key"))
+    key.ok_or_else(|| CommandError::failed("The server's wrapping key is not an RSA key"))
 }

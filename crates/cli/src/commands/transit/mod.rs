@@ -1,4 +1,4 @@
-//! `transit …`: keys of the transit engine, and files encrypted with them.
+//! `transit …`: commands for keys of the transit engine, and for files encrypted with them.
 
 mod envelope;
 mod files;
@@ -7,7 +7,7 @@ mod import;
 use keepfast_crypto::Zeroizing;
 
 use crate::args::Node;
-use crate::halt::Halt;
+use crate::command_error::CommandError;
 
 pub(super) const COMMANDS: &[Node] = &[
     Node::Leaf(&files::DECRYPT),
@@ -16,14 +16,14 @@ pub(super) const COMMANDS: &[Node] = &[
     Node::Leaf(&import::IMPORT_VERSION),
 ];
 
-/// A key's mount and name, from a path such as `transit/keys/app`.
-fn place(path: &str) -> Result<(&str, &str), Halt> {
+/// Splits a path such as `transit/keys/app` into mount and key name.
+fn split_key_path(path: &str) -> Result<(&str, &str), CommandError> {
     let found =
         path.rsplit_once("/keys/").filter(|(mount, name)| !mount.is_empty() && !name.is_empty() && !name.contains('/'));
-    found.ok_or_else(|| Halt::usage("Expected the path of a key, such as transit/keys/app"))
+    found.ok_or_else(|| CommandError::usage("Expected the path of a key, such as transit/keys/app"))
 }
 
-/// The bytes of standard base64, whitespace around it ignored.
+/// Decodes standard base64 and ignores whitespace around it.
 fn decode(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     use base64::Engine as _;
     let packed: Zeroizing<Vec<u8>> = Zeroizing::new(text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect());
@@ -32,14 +32,14 @@ fn decode(text: &str) -> Option<Zeroizing<Vec<u8>>> {
 
 #[cfg(test)]
 mod tests {
-    use super::place;
+    use super::split_key_path;
 
     #[test]
-    fn places_name_mount_and_key() {
-        assert_eq!(place("transit/keys/app").unwrap(), ("transit", "app"));
-        assert_eq!(place("a/keys/b/keys/c").unwrap(), ("a/keys/b", "c"));
+    fn a_key_path_is_mount_and_name() {
+        assert_eq!(split_key_path("transit/keys/app").unwrap(), ("transit", "app"));
+        assert_eq!(split_key_path("a/keys/b/keys/c").unwrap(), ("a/keys/b", "c"));
         for wrong in ["transit/app", "keys/app", "transit/keys/", "transit/keys/a/b", ""] {
-            assert!(place(wrong).is_err(), "{wrong}");
+            assert!(split_key_path(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -1,17 +1,17 @@
-//! `kv metadata delete`: a key with all its versions.
+//! `kv metadata delete`: deletes a key with all its versions.
 
 use keepfast_client::{Method, Request};
 
-use super::super::place::Place;
+use super::super::key_path::KeyPath;
 use crate::args::{Command, FlagSet};
+use crate::command_error::Outcome;
 use crate::cx::Cx;
 use crate::flags::{HTTP, MOUNT};
-use crate::halt::Outcome;
 
 pub(crate) const COMMAND: Command = Command {
     name: "delete",
     usage: "KEY",
-    about: "Remove a key, all its versions and what is kept about it, for good.",
+    about: "Delete a key with its metadata and all its versions permanently.",
     details: "
     keepfast kv metadata delete -mount=secret app/db
 ",
@@ -23,9 +23,9 @@ pub(crate) const COMMAND: Command = Command {
 
 fn run(cx: &Cx) -> Outcome {
     let session = cx.session()?;
-    let place = Place::find(cx, &session)?;
-    place.need_versions("Metadata")?;
-    let path = place.api("metadata");
+    let key_path = KeyPath::find(cx, &session)?;
+    key_path.need_versions("Metadata")?;
+    let path = key_path.api("metadata");
     session.call(&format!("Error deleting {path}"), &Request::new(Method::Delete, &path))?;
     cx.output.success(&format!("Success! Data deleted (if it existed) at: {path}"));
     Ok(0)

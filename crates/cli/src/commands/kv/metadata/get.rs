@@ -1,19 +1,19 @@
-//! `kv metadata get`: what is kept about a key.
+//! `kv metadata get`: prints the metadata of a key.
 
 use keepfast_client::{Method, Request};
 use serde_json::{Map, Value};
 
-use super::super::place::{Place, print_map};
+use super::super::key_path::{KeyPath, print_map};
 use crate::args::{Command, FlagSet};
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::flags::{FORMAT, HTTP, MOUNT};
-use crate::halt::{Halt, Outcome};
 use crate::terminal;
 
 pub(crate) const COMMAND: Command = Command {
     name: "get",
     usage: "KEY",
-    about: "Show what is kept about a key and its versions.",
+    about: "Show the metadata of a key and its versions.",
     details: "
     keepfast kv metadata get -mount=secret app/db
 ",
@@ -25,17 +25,17 @@ pub(crate) const COMMAND: Command = Command {
 
 fn run(cx: &Cx) -> Outcome {
     let session = cx.session()?;
-    let place = Place::find(cx, &session)?;
-    place.need_versions("Metadata")?;
-    let path = place.api("metadata");
+    let key_path = KeyPath::find(cx, &session)?;
+    key_path.need_versions("Metadata")?;
+    let path = key_path.api("metadata");
     let secret = session.call(&format!("Error reading {path}"), &Request::new(Method::Get, &path))?;
-    let secret = secret.ok_or_else(|| Halt::failed(format!("No value found at {path}")))?;
+    let secret = secret.ok_or_else(|| CommandError::failed(format!("No value found at {path}")))?;
     let Some(mut data) = secret.data.clone().filter(|_| cx.output.is_table()) else {
         return cx.output.secret(&secret);
     };
     cx.output.warnings(&secret);
     let versions = data.remove("versions");
-    place.print_path("Metadata Path", "metadata");
+    key_path.print_path("Metadata Path", "metadata");
     print_map("Metadata", &data);
     for (number, version) in in_order(versions.as_ref().and_then(Value::as_object)) {
         terminal::line("");

@@ -1,4 +1,4 @@
-//! `kv metadata …`: what a versioned engine keeps about a key.
+//! `kv metadata …`: commands for the metadata of keys in a versioned engine.
 
 mod delete;
 mod get;

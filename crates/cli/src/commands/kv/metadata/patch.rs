@@ -1,4 +1,4 @@
-//! `kv metadata patch`: some settings of a key, the others kept.
+//! `kv metadata patch`: changes some settings of a key.
 
 use keepfast_client::Method;
 
@@ -9,7 +9,7 @@ use crate::flags::{FORMAT, HTTP, MOUNT};
 pub(crate) const COMMAND: Command = Command {
     name: "patch",
     usage: "KEY",
-    about: "Change some of what is kept about a key.",
+    about: "Change some metadata of a key.",
     details: "
     keepfast kv metadata patch -mount=secret -custom-metadata=owner=bob app/db
     keepfast kv metadata patch -mount=secret -remove-custom-metadata=owner app/db
@@ -27,4 +27,5 @@ pub(crate) const COMMAND: Command = Command {
     run: |cx| send(cx, Method::Patch),
 };
 
-const REMOVE: Flag = Flag::new("remove-custom-metadata", Kind::List, "A remark to remove; may be repeated.");
+const REMOVE: Flag =
+    Flag::new("remove-custom-metadata", Kind::List, "A custom metadata key to remove; may be repeated.");

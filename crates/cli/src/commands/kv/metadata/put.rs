@@ -1,4 +1,4 @@
-//! `kv metadata put`: settings of a key.
+//! `kv metadata put`: sets the settings of a key.
 
 use keepfast_client::Method;
 
@@ -9,7 +9,7 @@ use crate::flags::{FORMAT, HTTP, MOUNT};
 pub(crate) const COMMAND: Command = Command {
     name: "put",
     usage: "KEY",
-    about: "Set what is kept about a key. Remarks that are not given again are dropped.",
+    about: "Set the metadata of a key. Custom metadata that is not given again is removed.",
     details: "
     keepfast kv metadata put -mount=secret -max-versions=5 app/db
     keepfast kv metadata put -mount=secret -custom-metadata=owner=sally app/db

@@ -1,28 +1,31 @@
-//! What `kv metadata put` and `kv metadata patch` share: the settings of a key.
+//! The settings of a key, shared by `kv metadata put` and `kv metadata patch`.
 
 use keepfast_client::{Method, Request, duration};
 use serde_json::{Map, Value};
 
-use super::super::place::Place;
+use super::super::key_path::KeyPath;
 use crate::args::{Flag, Kind};
+use crate::command_error::Outcome;
 use crate::cx::Cx;
-use crate::halt::Outcome;
 
 pub(super) const CAS_REQUIRED: Flag =
-    Flag::new("cas-required", Kind::Bool, "Whether every write must say which version it replaces.");
+    Flag::new("cas-required", Kind::Bool, "Whether every write needs check-and-set (-cas).");
 pub(super) const CUSTOM_METADATA: Flag =
-    Flag::new("custom-metadata", Kind::Pairs, "A remark about the key; may be repeated.");
-pub(super) const DELETE_VERSION_AFTER: Flag =
-    Flag::new("delete-version-after", Kind::Duration, "How long a version lives; at most what the engine allows.");
+    Flag::new("custom-metadata", Kind::Pairs, "Custom metadata of the key; may be repeated.");
+pub(super) const DELETE_VERSION_AFTER: Flag = Flag::new(
+    "delete-version-after",
+    Kind::Duration,
+    "Time after which a version is deleted; at most the engine's limit.",
+);
 pub(super) const MAX_VERSIONS: Flag =
-    Flag::new("max-versions", Kind::Int, "How many versions to keep; 0 is the engine's number.");
+    Flag::new("max-versions", Kind::Int, "Number of versions to keep; 0 is the engine's default.");
 
-/// Sends the settings that were given.
+/// Sends the settings from the flags.
 pub(super) fn send(cx: &Cx, method: Method) -> Outcome {
     let session = cx.session()?;
-    let place = Place::find(cx, &session)?;
-    place.need_versions("Metadata")?;
-    let path = place.api("metadata");
+    let key_path = KeyPath::find(cx, &session)?;
+    key_path.need_versions("Metadata")?;
+    let path = key_path.api("metadata");
     let request = Request::new(method, &path).with_body(Value::Object(given(cx)));
     match session.call(&format!("Error writing data to {path}"), &request)? {
         Some(secret) => cx.output.secret(&secret),

@@ -1,6 +1,6 @@
-//! Commands of Vault and OpenBao that do not exist here.
+//! Commands of Vault and OpenBao that Keepfast does not have.
 
-/// Commands of Vault and OpenBao that Keepfast does not have; a word covers all commands below it.
+/// The unsupported commands; an entry covers all commands below it.
 const OF_OTHERS: &[&str] = &[
     "agent",
     "audit-log",
@@ -27,7 +27,7 @@ const OF_OTHERS: &[&str] = &[
     "transform",
 ];
 
-/// Why a command of Vault or OpenBao does not exist; `None` when it is none of theirs.
+/// The message for an unsupported command; `None` when Vault and OpenBao do not have the command either.
 pub(crate) fn reason(command: &str) -> Option<&'static str> {
     OF_OTHERS.contains(&command).then_some("Vault and OpenBao have it, Keepfast does not")
 }
@@ -39,7 +39,7 @@ mod tests {
     use crate::commands::COMMANDS;
 
     #[test]
-    fn no_command_that_exists_is_called_absent() {
+    fn no_existing_command_is_listed_as_unsupported() {
         for node in COMMANDS {
             assert_eq!(reason(node.name()), None);
             if let Node::Group(group) = node {

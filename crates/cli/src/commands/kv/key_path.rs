@@ -1,32 +1,32 @@
-//! Where a key lives: in which engine, and of which version that engine is.
+//! The mount, version and path of a key.
 
 use keepfast_client::{Method, Request};
 use serde_json::{Map, Value};
 
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
-use crate::halt::{Halt, Outcome};
 use crate::output::{heading, with_header};
-use crate::session::{Session, told};
+use crate::session::{Session, request_error};
 use crate::terminal;
 
-/// A key in an engine.
-pub(super) struct Place {
+/// A key in a KV engine.
+pub(super) struct KeyPath {
     mount: String,
     key: String,
-    /// Whether the engine keeps versions.
+    /// Whether the engine is of version 2.
     pub(super) versioned: bool,
 }
 
-impl Place {
-    /// Asks the server about the engine that the command's first argument, or `-mount`, points into.
-    pub(super) fn find(cx: &Cx, session: &Session) -> Result<Self, Halt> {
+impl KeyPath {
+    /// Asks the server for the engine of the command's first argument, or of `-mount`.
+    pub(super) fn find(cx: &Cx, session: &Session) -> Result<Self, CommandError> {
         let argument = cx.path(0);
         let mount =
             cx.words.text("mount").map(|mount| mount.trim_matches('/').to_owned()).filter(|mount| !mount.is_empty());
         let asked = mount.as_deref().unwrap_or(&argument);
         let request = Request::new(Method::Get, format!("sys/internal/ui/mounts/{asked}"));
-        let Some(found) = session.preflight(request).map_err(|error| told("", &error))? else {
-            // A server that cannot say has no versions.
+        let Some(found) = session.preflight(request).map_err(|error| request_error("", &error))? else {
+            // A server without this endpoint counts as version 1.
             let whole = mount.map_or(argument.clone(), |mount| format!("{mount}/{argument}"));
             return Ok(Self { mount: String::new(), key: whole, versioned: false });
         };
@@ -40,18 +40,18 @@ impl Place {
         Ok(Self { mount: at, key, versioned })
     }
 
-    /// The key's path in the API; `part` is the part of a versioned engine, such as `data`.
+    /// The path of the key in the API; `part` is the part of a versioned engine, such as `data`.
     pub(super) fn api(&self, part: &str) -> String {
         let parts = if self.versioned { [&self.mount, part, &self.key] } else { [&self.mount, "", &self.key] };
         parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
     }
 
-    /// Refuses an engine without versions.
-    pub(super) fn need_versions(&self, what: &str) -> Result<(), Halt> {
-        if self.versioned { Ok(()) } else { Err(Halt::usage(format!("{what} not supported on KV Version 1"))) }
+    /// Fails for an engine without versions.
+    pub(super) fn need_versions(&self, what: &str) -> Result<(), CommandError> {
+        if self.versioned { Ok(()) } else { Err(CommandError::usage(format!("{what} not supported on KV Version 1"))) }
     }
 
-    /// The full path of the key in an engine that keeps versions, above what is said about the version.
+    /// Prints the full path of the key in a versioned engine, under a title.
     pub(super) fn print_path(&self, title: &str, part: &str) {
         let path = self.api(part);
         terminal::line(&format!("{}\n{path}\n", heading(title, path.chars().count())));
@@ -71,16 +71,16 @@ pub(super) fn print_map(title: &str, map: &Map<String, Value>) {
     terminal::line(&with_header(&["Key", "Value"], &rows));
 }
 
-/// Shows what a write to a versioned engine made, or says that a write to another worked.
-pub(super) fn show_written(cx: &Cx, place: &Place, answer: Option<keepfast_client::Secret>) -> Outcome {
-    let Some(secret) = answer else {
-        cx.output.success(&format!("Success! Data written to: {}", place.api("data")));
+/// Prints the response of a write: version metadata, or a success message for an unversioned engine.
+pub(super) fn show_written(cx: &Cx, key_path: &KeyPath, response: Option<keepfast_client::Secret>) -> Outcome {
+    let Some(secret) = response else {
+        cx.output.success(&format!("Success! Data written to: {}", key_path.api("data")));
         return Ok(0);
     };
     match &secret.data {
-        Some(version) if cx.output.is_table() && cx.output.field().is_none() && place.versioned => {
+        Some(version) if cx.output.is_table() && cx.output.field().is_none() && key_path.versioned => {
             cx.output.warnings(&secret);
-            place.print_path("Secret Path", "data");
+            key_path.print_path("Secret Path", "data");
             print_map("Metadata", version);
             Ok(0)
         }
