@@ -12,8 +12,7 @@ use keepfast_storage::{Barrier, MemoryBackend, StorageError};
 use crate::admission::Admission;
 use crate::audit::{self, DeviceOptions};
 use crate::lifecycle::{Lifecycle, explained};
-use crate::seal::config::Sealed;
-use crate::seal::{Custody, SealConfig, SealShape};
+use crate::seal::{Custody, Seal, SealConfig, SealShape};
 use crate::token::create::Spec;
 use crate::token::record::{CREATED_TOKEN_PATH, FIRST_TOKEN_PATH};
 use crate::token::{Authority, TokenAuth};
@@ -48,17 +47,30 @@ pub(crate) async fn initialize(
     shape: SealShape,
     root_token: Option<SecretString>,
 ) -> Result<Initialized> {
+    let (seal, shares) = server.settings.seal.generate(shape)?;
+    let root_token = initialize_under(server, seal, shape, root_token).await?;
+    Ok(Initialized { shares, root_token })
+}
+
+/// The same under a seal that exists; returns the root token.
+pub(crate) async fn initialize_under(
+    server: &Lifecycle,
+    seal: Arc<dyn Seal>,
+    shape: SealShape,
+    root_token: Option<SecretString>,
+) -> Result<SecretString> {
     let _changing = server.changing.lock().await;
-    let made = initialize_once(server, shape, root_token).await.map_err(|e| explained("init", e))?;
+    let made = initialize_once(server, seal, shape, root_token).await.map_err(|e| explained("init", e))?;
     tracing::info!(shares = shape.shares, threshold = shape.threshold, "security barrier initialized");
     Ok(made)
 }
 
 async fn initialize_once(
     server: &Lifecycle,
+    seal: Arc<dyn Seal>,
     shape: SealShape,
     root_token: Option<SecretString>,
-) -> Result<Initialized> {
+) -> Result<SecretString> {
     let initialized = || Error::invalid("Vault is already initialized");
     if server.seal_config().await?.is_some() {
         return Err(initialized());
@@ -70,12 +82,12 @@ async fn initialize_once(
         "" => format!("keepfast-cluster-{}", hex::encode(random::bytes::<4>())),
         chosen => chosen.to_owned(),
     };
-    let Sealed { config, unseal_key, shares } = SealConfig::seal(&root, shape, name, random::uuid())?;
+    let config = SealConfig::new(&*seal, &root, shape, name, random::uuid()).await?;
     let staged = Arc::new(MemoryBackend::new());
     Barrier::create(staged.clone(), &root, config.to_bytes()?, server.clock.now().unix()).await?;
-    let root_token = fill(server, staged.clone(), &root, unseal_key, root_token).await?;
+    let root_token = fill(server, staged.clone(), &root, seal, root_token).await?;
     match Barrier::publish(&staged, &*server.backend).await {
-        Ok(()) => Ok(Initialized { shares, root_token }),
+        Ok(()) => Ok(root_token),
         Err(StorageError::Conflict) => Err(initialized()),
         Err(error @ (StorageError::Stopped(_) | StorageError::Io { .. })) => Err(Error::internal(format!(
             "{error}; if the server says after a restart that it is initialized, its shares are lost: empty the \
@@ -90,7 +102,7 @@ async fn fill(
     server: &Lifecycle,
     staged: Arc<MemoryBackend>,
     root: &Key256,
-    unseal_key: Key256,
+    seal: Arc<dyn Seal>,
     root_token: Option<SecretString>,
 ) -> Result<SecretString> {
     // The devices are opened at unseal; here they only get their salts.
@@ -100,7 +112,7 @@ async fn fill(
     server.take_over(&barrier).await?;
     // The rules of a storage that nobody serves yet are in force nowhere.
     let rules = Arc::new(Admission::without_rules(server.clock.clone())).source();
-    let unsealed = server.open(barrier, Custody::new(unseal_key, staged), devices, rules).await?;
+    let unsealed = server.open(barrier, Custody::new(seal, staged), devices, rules).await?;
     let mut tx = unsealed.barrier.begin();
     // A chosen token reads as one that was made after the first, which is how OpenBao creates it.
     let (path, display_name) = match root_token {

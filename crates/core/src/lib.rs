@@ -84,5 +84,6 @@ pub use init::{DevMount, Initialized};
 pub use node::Node;
 pub use request::envelope::error_body;
 pub use request::{Incoming, OpenCeremonies, RecordedHeader, Response};
+pub use seal::SealKind;
 pub use settings::Settings;
 pub use sys::sealed::answers_sealed;

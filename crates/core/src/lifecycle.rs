@@ -17,7 +17,7 @@ use crate::audit::target::OpenedDevice;
 use crate::duties::Duties;
 use crate::metrics::Metrics;
 use crate::request::in_flight::InFlight;
-use crate::seal::{Custody, SealConfig, Unsealing};
+use crate::seal::{Custody, Seal, SealConfig, Unsealing};
 use crate::settings::Settings;
 use crate::takeover::take_over;
 use crate::unsealed::{Ingredients, Unsealed};
@@ -132,21 +132,33 @@ impl Lifecycle {
         SealConfig::load(&*self.backend).await
     }
 
-    /// Tries to unseal with these shares. Returns whether they were the right ones.
+    /// Unseals with these shares. Returns whether they were the right ones.
+    ///
+    /// # Errors
+    /// Those of [`unseal_by`](Self::unseal_by).
+    pub(crate) async fn unseal(&self, shares: &[SecretBytes]) -> Result<bool> {
+        self.unseal_by(|config| config.seal_from(shares)).await
+    }
+
+    /// Unseals with the seal that `seal_of` returns for the stored configuration. Returns whether there is one and it has the
+    /// right key.
     ///
     /// # Errors
     /// When storage fails or something that serving needs cannot be opened; the server stays sealed.
-    pub(crate) async fn unseal(&self, shares: &[SecretBytes]) -> Result<bool> {
+    pub(crate) async fn unseal_by(
+        &self,
+        seal_of: impl FnOnce(&SealConfig) -> Option<Arc<dyn Seal>> + Send,
+    ) -> Result<bool> {
         let begun = self.clock.now();
         let _changing = self.changing.lock().await;
         if !self.is_sealed() {
             return Ok(true);
         }
         let Some(config) = self.seal_config().await? else { return Err(Error::invalid("Vault is not initialized")) };
-        let Some(unseal_key) = config.unseal_key(shares) else { return Ok(false) };
-        let Some(root) = config.open(&unseal_key)? else { return Ok(false) };
+        let Some(seal) = seal_of(&config) else { return Ok(false) };
+        let Some(root) = config.unwrap(&*seal).await? else { return Ok(false) };
         let opening = self.clock.now();
-        let unsealed = self.open_to_lead(&root, unseal_key).await.map_err(|e| explained("unseal", e))?;
+        let unsealed = self.open_to_lead(&root, seal).await.map_err(|e| explained("unseal", e))?;
         self.metrics.post_unseal.record(self.clock.now().since(opening));
         let duties = Duties::start(unsealed.clone());
         self.unsealing.lock().reset();
@@ -172,11 +184,11 @@ impl Lifecycle {
     #[cfg(test)]
     pub(crate) async fn unseal_as_standby(&self, shares: &[SecretBytes]) -> Result<()> {
         let config = self.seal_config().await?.ok_or_else(Error::sealed)?;
-        let unseal_key = config.unseal_key(shares).ok_or_else(Error::sealed)?;
-        let root = config.open(&unseal_key)?.ok_or_else(Error::sealed)?;
+        let seal = config.seal_from(shares).ok_or_else(Error::sealed)?;
+        let root = config.unwrap(&*seal).await?.ok_or_else(Error::sealed)?;
         let devices = self.open_devices()?;
         let barrier = self.open_barrier(self.backend.clone(), &root).await?;
-        let custody = Custody::new(unseal_key, self.backend.clone());
+        let custody = Custody::new(seal, self.backend.clone());
         let unsealed = self.open(barrier, custody, devices, self.admission.source()).await?;
         self.serve(unsealed, config.cluster_name, None);
         Ok(())
@@ -184,11 +196,11 @@ impl Lifecycle {
 
     /// Opens everything that serving needs, after what has to be written first; the audit devices come before both, because
     /// they depend on what is outside.
-    async fn open_to_lead(&self, root: &Key256, unseal_key: Key256) -> Result<Arc<Unsealed>> {
+    async fn open_to_lead(&self, root: &Key256, seal: Arc<dyn Seal>) -> Result<Arc<Unsealed>> {
         let devices = self.open_devices()?;
         let barrier = self.open_barrier(self.backend.clone(), root).await?;
         self.take_over(&barrier).await?;
-        let custody = Custody::new(unseal_key, self.backend.clone());
+        let custody = Custody::new(seal, self.backend.clone());
         let opened = self.open(barrier, custody, devices, self.admission.source()).await;
         if opened.is_err() {
             self.admission.clear();

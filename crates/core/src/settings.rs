@@ -9,6 +9,7 @@ use keepfast_framework::engine::Gauge;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::OwnFiles;
+use crate::seal::SealKind;
 
 /// What the operator decided in the configuration file, already checked.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub struct Settings {
     pub cluster_name: String,
     /// The name of the storage backend for `sys/seal-status`: `raft`, `file`, `inmem`.
     pub storage_type: String,
+    /// What unlocks the root key of a storage that this server initialises.
+    pub seal: SealKind,
     /// The declared audit devices (invariant 12).
     pub audit: Vec<AuditSettings>,
     /// What no audit device may write to.
@@ -206,6 +209,7 @@ impl Default for Settings {
             cluster_addr: String::new(),
             cluster_name: String::new(),
             storage_type: "inmem".into(),
+            seal: SealKind::default(),
             audit: Vec::new(),
             own_files: Arc::default(),
             allow_api_audit_creation: false,

@@ -303,12 +303,12 @@ impl Engine for Cubbyhole {
 
 async fn opened(node: &Arc<Node>, share: &keepfast_crypto::secret::SecretBytes) -> Arc<Unsealed> {
     let config = node.lifecycle.seal_config().await.unwrap().unwrap();
-    let unseal_key = config.unseal_key(std::slice::from_ref(share)).unwrap();
-    let root = config.open(&unseal_key).unwrap().unwrap();
+    let seal = config.seal_from(std::slice::from_ref(share)).unwrap();
+    let root = config.unwrap(&*seal).await.unwrap().unwrap();
     let lifecycle = &node.lifecycle;
     let barrier = lifecycle.open_barrier(lifecycle.backend.clone(), &root).await.unwrap();
     lifecycle.take_over(&barrier).await.unwrap();
-    let custody = Custody::new(unseal_key, lifecycle.backend.clone());
+    let custody = Custody::new(seal, lifecycle.backend.clone());
     lifecycle.open(barrier, custody, Vec::new(), lifecycle.admission.source()).await.unwrap()
 }
 

@@ -1,17 +1,17 @@
 //! The one plaintext record: how the root key is sealed.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use keepfast_crypto::aead::AeadKey;
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::secret::SecretBytes;
-use keepfast_crypto::{random, shamir};
 use keepfast_framework::{Error, Result};
 use keepfast_storage::{Backend, SealRecord};
 use serde::{Deserialize, Serialize};
 
-const CONTEXT: &[u8] = b"keepfast root key, sealed by shares";
+use super::{Seal, SealError, SealKind, Wrapped};
 
 /// How many shares there are and how many of them unseal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ impl SealShape {
         Self::check(shares, threshold).map_err(|why| Error::invalid(format!("invalid seal configuration: {why}")))
     }
 
-    /// Checks what a caller asks for; the error says why not, in the peer's words.
+    /// Checks what a caller asks for; the error says why not, in OpenBao's words.
     ///
     /// Fails when no such shares can be made.
     pub(crate) fn check(shares: i64, threshold: i64) -> Result<Self, &'static str> {
@@ -54,32 +54,22 @@ impl SealShape {
     }
 }
 
-/// The stored seal configuration. Nothing in it is secret: the root key in it is encrypted under the unseal key, which
-/// is stored nowhere.
+/// The stored seal configuration. Nothing in it is secret: the root key in it is wrapped by the seal.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SealConfig {
     /// Version of this record.
     pub(crate) version: u32,
-    /// `shamir`.
-    pub(crate) custody: String,
+    /// The type of the seal.
+    #[serde(rename = "custody")]
+    pub(crate) kind: SealKind,
     /// How many shares.
     pub(crate) shape: SealShape,
-    /// The root key under the unseal key, base64.
+    /// The root key as the seal has wrapped it, base64.
     pub(crate) sealed_root: String,
     /// The cluster's name.
     pub(crate) cluster_name: String,
     /// The cluster's random id.
     pub(crate) cluster_id: String,
-}
-
-/// A root key that was just sealed.
-pub(crate) struct Sealed {
-    /// The record.
-    pub(crate) config: SealConfig,
-    /// What the record is sealed under.
-    pub(crate) unseal_key: Key256,
-    /// Its shares.
-    pub(crate) shares: Vec<SecretBytes>,
 }
 
 impl SealConfig {
@@ -88,51 +78,38 @@ impl SealConfig {
         SealRecord::load(backend).await?.map(|bytes| Self::from_bytes(&bytes)).transpose()
     }
 
-    /// Seals `root` under a fresh unseal key and hands out the shares of that.
-    pub(crate) fn seal(root: &Key256, shape: SealShape, cluster_name: String, cluster_id: String) -> Result<Sealed> {
-        let unseal_key = random::key();
-        // One share is the key itself, as the peer has it.
-        let shares = if shape.shares == 1 {
-            vec![SecretBytes::new(unseal_key.expose().to_vec())]
-        } else {
-            shamir::split(unseal_key.expose(), shape.shares, shape.threshold).map_err(Error::internal)?
-        };
-        let config = SealConfig {
-            version: 1,
-            custody: "shamir".into(),
-            shape,
-            sealed_root: seal_under(&unseal_key, root),
-            cluster_name,
-            cluster_id,
-        };
-        Ok(Sealed { config, unseal_key, shares })
+    /// The record of a cluster whose root key `seal` wraps.
+    pub(crate) async fn new(
+        seal: &dyn Seal,
+        root: &Key256,
+        shape: SealShape,
+        cluster_name: String,
+        cluster_id: String,
+    ) -> Result<Self> {
+        let sealed_root = wrap(seal, root).await?;
+        Ok(SealConfig { version: 1, kind: seal.kind(), shape, sealed_root, cluster_name, cluster_id })
     }
 
-    /// The same shares over another root key.
-    #[must_use]
-    pub(crate) fn over(&self, root: &Key256, unseal_key: &Key256) -> Self {
-        SealConfig { sealed_root: seal_under(unseal_key, root), ..self.clone() }
+    /// The same with another root key, or another seal.
+    pub(crate) async fn rewrapped(&self, seal: &dyn Seal, root: &Key256) -> Result<Self> {
+        let sealed_root = wrap(seal, root).await?;
+        Ok(SealConfig { kind: seal.kind(), sealed_root, ..self.clone() })
     }
 
-    /// The unseal key that these shares make; `None` when they make none. Whether it is the right one, only
-    /// [`SealConfig::open`] tells.
-    pub(crate) fn unseal_key(&self, shares: &[SecretBytes]) -> Option<Key256> {
-        match shares {
-            [only] if self.shape.shares == 1 => Key256::from_slice(only.expose()),
-            many => {
-                let parts: Vec<&[u8]> = many.iter().map(|s| s.expose().as_slice()).collect();
-                Key256::from_slice(shamir::combine(&parts).ok()?.expose())
-            }
-        }
+    /// The seal with the key that these shares make; `None` when they make none.
+    pub(crate) fn seal_from(&self, shares: &[SecretBytes]) -> Option<Arc<dyn Seal>> {
+        self.kind.from_shares(self.shape, shares)
     }
 
-    /// Opens the root key; `None` when this is not the unseal key.
-    pub(crate) fn open(&self, unseal_key: &Key256) -> Result<Option<Key256>> {
+    /// Unwraps the root key; `None` when it was not wrapped under the key of this seal.
+    pub(crate) async fn unwrap(&self, seal: &dyn Seal) -> Result<Option<Key256>> {
         let sealed =
             STANDARD.decode(&self.sealed_root).map_err(|_| Error::internal("the sealed root key is not base64"))?;
-        let Ok(root) = AeadKey::new(unseal_key).open(CONTEXT, &sealed) else { return Ok(None) };
-        let root = SecretBytes::new(root);
-        Ok(Key256::from_slice(root.expose()))
+        match seal.unwrap(&Wrapped(sealed)).await {
+            Ok(root) => Ok(Some(root)),
+            Err(SealError::WrongKey) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The record as stored.
@@ -146,8 +123,8 @@ impl SealConfig {
     }
 }
 
-fn seal_under(unseal_key: &Key256, root: &Key256) -> String {
-    STANDARD.encode(AeadKey::new(unseal_key).seal(CONTEXT, root.expose()))
+async fn wrap(seal: &dyn Seal, root: &Key256) -> Result<String> {
+    Ok(STANDARD.encode(seal.wrap(root).await?.0))
 }
 
 #[cfg(test)]
@@ -155,30 +132,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_quorum_opens_and_fewer_do_not() {
-        let root = random::key();
-        let shape = SealShape::new(5, 3).unwrap();
-        let Sealed { config, shares, .. } = SealConfig::seal(&root, shape, "c".into(), "id".into()).unwrap();
-        let open = |picked: &[usize]| {
-            let picked: Vec<SecretBytes> = picked.iter().map(|i| shares[*i].clone()).collect();
-            let key = config.unseal_key(&picked);
-            key.and_then(|k| config.open(&k).unwrap()).is_some_and(|k| k.expose() == root.expose())
-        };
-        assert!(open(&[0, 2, 4]) && open(&[3, 1, 0]) && open(&[0, 1, 2, 3, 4]));
-        assert!(!open(&[0, 1]));
-        assert!(!open(&[0]));
-        let single = SealConfig::seal(&root, SealShape::new(1, 1).unwrap(), "c".into(), "id".into()).unwrap();
-        let key = single.config.unseal_key(&single.shares).unwrap();
-        assert!(single.config.open(&key).unwrap().is_some());
-        assert!(single.config.unseal_key(&shares[..1]).is_none());
-        // The same shares over another root key.
-        let other = random::key();
-        let moved = single.config.over(&other, &key);
-        assert!(moved.open(&key).unwrap().is_some_and(|k| k.expose() == other.expose()));
+    fn the_stored_record_keeps_its_form() {
+        let stored = r#"{"version":1,"custody":"shamir","shape":{"shares":3,"threshold":2},"sealed_root":"AAAA","cluster_name":"c","cluster_id":"i"}"#;
+        let config = SealConfig::from_bytes(stored.as_bytes()).unwrap();
+        assert_eq!((config.kind, config.shape), (SealKind::Shamir, SealShape { shares: 3, threshold: 2 }));
+        assert_eq!(config.to_bytes().unwrap(), stored);
+        assert!(SealConfig::from_bytes(stored.replace("shamir", "other").as_bytes()).is_err());
     }
 
     #[test]
-    fn shapes_are_judged_as_the_peer_judges_them() {
+    fn shapes_are_refused_as_openbao_refuses_them() {
         let text = |s, t| SealShape::new(s, t).err().map(|e| e.public().to_owned());
         assert_eq!(text(5, 3), None);
         assert_eq!(text(1, 0).as_deref(), Some("invalid seal configuration: threshold must be at least one"));

@@ -1,4 +1,4 @@
-//! What an unsealed server keeps of its seal, and how the root key and its shares change: in one commit, so that at every
+//! What an unsealed server keeps of its seal, and how the root key and the shares change: in one commit, so that at every
 //! moment either the old shares unseal or the new ones do.
 
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use keepfast_framework::{Error, Result};
 use keepfast_storage::{Backend, Barrier};
 use parking_lot::Mutex;
 
-use super::SealConfig;
 use super::generation::Generation;
 use super::rotation::Rotation;
+use super::{Seal, SealConfig};
 
 /// What an unsealed server keeps of its seal. Dropped, and so wiped, when the server is sealed.
 pub(crate) struct Custody {
-    /// A new root key goes under it when only that changes. Whoever can read it here can read the root key as well.
-    unseal_key: Mutex<Arc<Key256>>,
+    /// Wraps a new root key when only that changes. Whoever can read its key here can read the root key as well.
+    seal: Mutex<Arc<dyn Seal>>,
     /// Where the seal configuration is stored.
     backend: Arc<dyn Backend>,
     /// New shares in the making. At most one at a time.
@@ -29,10 +29,10 @@ pub(crate) struct Custody {
 }
 
 impl Custody {
-    /// Of a server on this storage, which this key has opened.
-    pub(crate) fn new(unseal_key: Key256, backend: Arc<dyn Backend>) -> Self {
+    /// Of a server on this storage, whose root key this seal has unwrapped.
+    pub(crate) fn new(seal: Arc<dyn Seal>, backend: Arc<dyn Backend>) -> Self {
         Custody {
-            unseal_key: Mutex::new(Arc::new(unseal_key)),
+            seal: Mutex::new(seal),
             backend,
             rotation: Arc::default(),
             generation: Arc::default(),
@@ -48,32 +48,31 @@ impl Custody {
     /// Puts the keyring under a fresh root key. The shares stay the same.
     pub(crate) async fn change_root(&self, barrier: &Barrier) -> Result<()> {
         let _changing = self.changing.lock().await;
-        let unseal_key = self.unseal_key.lock().clone();
+        let seal = self.seal.lock().clone();
         let root = random::key();
-        let present = self.seal_config().await?;
-        let next = present.over(&root, &unseal_key);
+        let next = self.seal_config().await?.rewrapped(&*seal, &root).await?;
         Ok(barrier.rewrap_root(&root, Some(next.to_bytes()?)).await?)
     }
 
-    /// Puts the keyring under `root`, which `next` holds sealed under `unseal_key`.
+    /// Puts the keyring under `root`, which `next` has as `seal` has wrapped it.
     pub(crate) async fn change_shares(
         &self,
         barrier: &Barrier,
         root: &Key256,
-        unseal_key: Key256,
+        seal: Arc<dyn Seal>,
         next: &SealConfig,
     ) -> Result<()> {
         let _changing = self.changing.lock().await;
         barrier.rewrap_root(root, Some(next.to_bytes()?)).await?;
-        *self.unseal_key.lock() = Arc::new(unseal_key);
+        *self.seal.lock() = seal;
         Ok(())
     }
 }
 
 /// Whether these shares are a quorum of the seal as it is now.
-pub(crate) fn is_quorum(config: &SealConfig, shares: &[SecretBytes]) -> Result<bool> {
-    match config.unseal_key(shares) {
-        Some(key) => Ok(config.open(&key)?.is_some()),
+pub(crate) async fn is_quorum(config: &SealConfig, shares: &[SecretBytes]) -> Result<bool> {
+    match config.seal_from(shares) {
+        Some(seal) => Ok(config.unwrap(&*seal).await?.is_some()),
         None => Ok(false),
     }
 }

@@ -1,14 +1,15 @@
 //! New shares in the making: a quorum of the old ones asks for them, and when it was so decided a quorum of the new ones
 //! proves that they arrived before they count.
 
+use std::sync::Arc;
+
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::{Error, Result};
 
-use super::config::Sealed;
 use super::shares::Unsealing;
-use super::{SealConfig, SealShape};
+use super::{Seal, SealConfig, SealShape};
 
 /// New shares in the making. Holds no more shares than the threshold asks for.
 pub(crate) struct Rotation {
@@ -34,8 +35,8 @@ pub(crate) struct Pending {
     pub(crate) given: Vec<SecretBytes>,
     /// The root key that they will open.
     pub(crate) root: Key256,
-    /// What they make.
-    pub(crate) unseal_key: Key256,
+    /// The seal with the key that they make.
+    pub(crate) seal: Arc<dyn Seal>,
     /// The record that will be stored.
     pub(crate) config: SealConfig,
 }
@@ -47,11 +48,11 @@ impl Rotation {
     }
 
     /// New shares of a new root key, for the cluster of `present`.
-    pub(crate) fn make(&self, present: &SealConfig) -> Result<(Pending, Vec<SecretBytes>)> {
+    pub(crate) async fn make(&self, present: &SealConfig) -> Result<(Pending, Vec<SecretBytes>)> {
         let root = random::key();
-        let Sealed { config, unseal_key, shares } =
-            SealConfig::seal(&root, self.shape, present.cluster_name.clone(), present.cluster_id.clone())?;
-        Ok((Pending { nonce: random::uuid(), given: Vec::new(), root, unseal_key, config }, shares))
+        let (seal, shares) = present.kind.generate(self.shape)?;
+        let config = SealConfig { shape: self.shape, ..present.rewrapped(&*seal, &root).await? };
+        Ok((Pending { nonce: random::uuid(), given: Vec::new(), root, seal, config }, shares))
     }
 }
 
@@ -63,12 +64,12 @@ impl Pending {
     }
 
     /// Takes a share. `Some` when there are enough: whether they are the new ones.
-    pub(crate) fn give(&mut self, share: SecretBytes) -> Result<Option<bool>> {
+    pub(crate) async fn give(&mut self, share: SecretBytes) -> Result<Option<bool>> {
         self.given.push(share);
         if self.given.len() < usize::from(self.config.shape.threshold) {
             return Ok(None);
         }
-        super::custody::is_quorum(&self.config, &self.given).map(Some)
+        super::custody::is_quorum(&self.config, &self.given).await.map(Some)
     }
 }
 

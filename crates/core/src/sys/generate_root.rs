@@ -202,7 +202,7 @@ pub(super) async fn give_share_for_root(cx: &mut Cx, key: &str, nonce: &str) -> 
     if standing.progress < usize::from(config.shape.threshold) {
         return Ok((standing, None));
     }
-    if !is_quorum(&config, &generation.given.take())? {
+    if !is_quorum(&config, &generation.given.take()).await? {
         return Err(Error::invalid("root generation aborted: unable to authenticate: the shares do not unseal"));
     }
     let mut tx = unsealed.barrier.begin();

@@ -70,7 +70,8 @@ async fn init(sys: &System, req: InitRequest) -> Result<SealedAnswer<InitAnswer>
     let given: Vec<&str> = recovery.iter().filter(|(_, n)| n.0 != 0).map(|(name, _)| *name).collect();
     if !given.is_empty() {
         let given = given.join(",");
-        return Err(Error::invalid(format!("parameters {given} not applicable to seal type shamir")));
+        let seal = server.settings.seal.name();
+        return Err(Error::invalid(format!("parameters {given} not applicable to seal type {seal}")));
     }
     let shape = SealShape::new(req.secret_shares.0, req.secret_threshold.0)?;
     if server.seal_config().await?.is_some() {

@@ -213,10 +213,10 @@ pub(super) async fn give_old_share(
     if rotation.given.progress() < usize::from(config.shape.threshold) {
         return Ok(Step::Progress(Standing::of(rotation)));
     }
-    if !is_quorum(&config, &rotation.given.take())? {
+    if !is_quorum(&config, &rotation.given.take()).await? {
         return Err(Error::invalid("failed to read root key: the shares do not unseal"));
     }
-    let (pending, shares) = rotation.make(&config)?;
+    let (pending, shares) = rotation.make(&config).await?;
     let made = Made::of(rotation, &pending, &shares);
     if rotation.verify {
         rotation.pending = Some(pending);
@@ -265,7 +265,7 @@ pub(super) async fn give_new_share(
     if words.refuses_repeats && repeated {
         return Err(Error::invalid("given key has already been provided during this verify operation"));
     }
-    match pending.give(share)? {
+    match pending.give(share).await? {
         None => return Ok(Step::Progress(Proof::of(pending))),
         Some(false) => {
             pending.restart();
@@ -288,8 +288,8 @@ pub(super) async fn give_new_share(
 
 /// Makes the new shares count, and the old ones not.
 async fn commit(unsealed: &Unsealed, pending: &Pending) -> Result<()> {
-    let Pending { root, unseal_key, config, .. } = pending;
-    unsealed.custody.change_shares(&unsealed.barrier, root, unseal_key.clone(), config).await?;
+    let Pending { root, seal, config, .. } = pending;
+    unsealed.custody.change_shares(&unsealed.barrier, root, seal.clone(), config).await?;
     tracing::info!(
         shares = config.shape.shares,
         threshold = config.shape.threshold,

@@ -21,7 +21,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
 #[derive(Serialize, JsonSchema)]
 pub(super) struct SealStatus {
     #[serde(rename = "type")]
-    custody: &'static str,
+    kind: &'static str,
     initialized: bool,
     sealed: bool,
     t: u8,
@@ -53,10 +53,11 @@ impl SealStatus {
         let unsealing = server.unsealing.lock();
         let sealed = server.is_sealed();
         let (t, n) = config.as_ref().map_or((0, 0), |c| (c.shape.threshold, c.shape.shares));
+        let kind = config.as_ref().map_or(server.settings.seal, |c| c.kind).name();
         let initialized = config.is_some();
         let (cluster_name, cluster_id) = config.filter(|_| !sealed).map(|c| (c.cluster_name, c.cluster_id)).unzip();
         SealStatus {
-            custody: "shamir",
+            kind,
             initialized,
             sealed,
             t,

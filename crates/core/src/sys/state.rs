@@ -157,7 +157,7 @@ fn shown(settings: &Settings) -> Value {
         "max_lease_ttl": unless_standard(settings.max_lease_ttl),
         "disable_ssct_tokens": true,
         "raw_storage_endpoint": false,
-        "seals": [{ "type": "shamir", "disabled": false }],
+        "seals": [{ "type": settings.seal.name(), "disabled": false }],
         "storage": {
             "type": settings.storage_type,
             "cluster_addr": settings.cluster_addr,

@@ -123,14 +123,20 @@ impl House {
 
     /// A server that is initialised with this shape and sealed.
     pub(crate) async fn sealed(shape: SealShape) -> Self {
+        let house = Self::uninitialized();
+        let root = Some(SecretString::new(ROOT.to_owned()));
+        let made = crate::init::initialize(&house.node.lifecycle, shape, root).await.unwrap();
+        House { shares: made.shares, ..house }
+    }
+
+    /// A server whose storage is empty.
+    pub(crate) fn uninitialized() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let settings = Settings { audit: vec![device(dir.path(), "audit", &[])], ..Settings::default() };
         let clock = TestClock::default();
         let backend = Arc::<Gated>::default();
         let node = Node::new(backend.clone(), keepfast_engines::all(), Arc::new(clock.clone()), settings.clone());
-        let made =
-            crate::init::initialize(&node.lifecycle, shape, Some(SecretString::new(ROOT.to_owned()))).await.unwrap();
-        House { node, clock, backend, dir, shares: made.shares, settings }
+        House { node, clock, backend, dir, shares: Vec::new(), settings }
     }
 
     /// The same storage under a new process.

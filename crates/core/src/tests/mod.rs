@@ -13,7 +13,7 @@ mod damage;
 mod database_files;
 mod derived;
 mod engine_records;
-mod fixture;
+pub(crate) mod fixture;
 mod gate;
 mod init;
 mod inspect;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use keepfast_core::SealKind;
 use keepfast_core::settings::{AuditSettings, LockoutSettings, TelemetrySettings};
 use keepfast_hcl::Suggestion;
 
@@ -28,6 +29,8 @@ pub struct Config {
     pub cluster_addr: String,
     /// The cluster's name; may be empty.
     pub cluster_name: String,
+    /// What unlocks the root key.
+    pub seal: SealKind,
     /// What a lease gets that asks for nothing.
     pub default_lease_ttl: Duration,
     /// What no lease exceeds.
@@ -152,6 +155,7 @@ impl Default for Config {
             api_addr: String::new(),
             cluster_addr: String::new(),
             cluster_name: String::new(),
+            seal: SealKind::default(),
             default_lease_ttl: month,
             max_lease_ttl: month,
             disable_mlock: false,
@@ -227,7 +231,7 @@ fn apply(
     flag(root.flag("unsafe_allow_api_audit_creation")?, &mut config.unsafe_allow_api_audit_creation);
     flag(root.flag("allow_audit_log_prefixing")?, &mut config.allow_audit_log_prefixing);
     flag(root.flag("introspection_endpoint")?, &mut config.introspection_endpoint);
-    check_seals(root, warnings)?;
+    config.seal = seal(root, warnings)?;
     if let Some(stanza) = root.object("telemetry")? {
         config.telemetry = stanzas::telemetry(stanza, warnings)?;
     }
@@ -320,8 +324,9 @@ fn read_storage(
     Ok(Some(storage))
 }
 
-/// Shares are the one seal there is; any other must be refused, since the operator relies on it.
-fn check_seals(root: &mut Stanza<'_>, warnings: &mut Vec<Warning>) -> Result<(), ConfigError> {
+/// The seal; one that this server does not have is refused, since the operator relies on it.
+fn seal(root: &mut Stanza<'_>, warnings: &mut Vec<Warning>) -> Result<SealKind, ConfigError> {
+    let mut seal = SealKind::default();
     for Labelled { position, mut stanza, .. } in root.blocks("hsm", 1)? {
         if !stanza.flag("disabled")?.unwrap_or(false) {
             return Err(stanza.fault(position, "hsm is not supported; there is seal \"shamir\""));
@@ -330,14 +335,18 @@ fn check_seals(root: &mut Stanza<'_>, warnings: &mut Vec<Warning>) -> Result<(),
     for Labelled { labels, position, mut stanza } in root.blocks("seal", 1)? {
         let kind = labels.first().copied().unwrap_or_default();
         let disabled = stanza.flag("disabled")?.unwrap_or(false);
-        if kind != "shamir" && !disabled {
-            return Err(stanza.fault(position, format!("seal {kind:?} is not supported; there is \"shamir\"")));
-        }
-        if kind == "shamir" {
-            stanza.finish(warnings);
+        match SealKind::parse(kind) {
+            Some(known) => {
+                if !disabled {
+                    seal = known;
+                }
+                stanza.finish(warnings);
+            }
+            None if disabled => {}
+            None => return Err(stanza.fault(position, format!("seal {kind:?} is not supported; there is \"shamir\""))),
         }
     }
-    Ok(())
+    Ok(seal)
 }
 
 fn apply_environment(config: &mut Config, environment: &Environment) -> Result<(), ConfigError> {
