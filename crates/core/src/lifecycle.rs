@@ -6,9 +6,9 @@ use keepfast_crypto::locked::Key256;
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::engine::Registry;
 use keepfast_framework::{Clock, Error, Result, Status, Timestamp};
-use keepfast_storage::{Backend, Barrier, BarrierError};
+use keepfast_storage::{Backend, Barrier, BarrierError, Role};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::admission::{Admission, RulesSource};
 use crate::audit;
@@ -25,6 +25,8 @@ use crate::unsealed::{Ingredients, Unsealed};
 /// What lives as long as the process, and the unsealed server while there is one.
 pub(crate) struct Lifecycle {
     pub(crate) backend: Arc<dyn Backend>,
+    /// The role of this node; `None` on a storage without a cluster.
+    roles: Option<watch::Receiver<Role>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Arc<Settings>,
     engines: Arc<Registry>,
@@ -85,6 +87,7 @@ impl Lifecycle {
         this: Weak<Lifecycle>,
     ) -> Self {
         Lifecycle {
+            roles: backend.roles(),
             backend,
             clock,
             settings,
@@ -115,6 +118,16 @@ impl Lifecycle {
     pub(crate) fn cluster_name(&self) -> String {
         let serving = self.unsealed.read();
         serving.as_ref().map_or_else(|| self.settings.cluster_name.clone(), |s| s.cluster_name.clone())
+    }
+
+    /// The role of this node in its cluster; `None` when the storage has no cluster.
+    pub(crate) fn role(&self) -> Option<Role> {
+        self.roles.as_ref().map(|roles| roles.borrow().clone())
+    }
+
+    /// Whether no other node takes the commits of this storage.
+    pub(crate) fn is_active(&self) -> bool {
+        self.roles.as_ref().is_none_or(|roles| roles.borrow().is_leading())
     }
 
     /// Since when it is unsealed.

@@ -192,13 +192,6 @@ impl LogLevel {
     }
 }
 
-impl Settings {
-    /// Whether the storage is that of a cluster.
-    pub(crate) fn is_raft(&self) -> bool {
-        self.storage_type == "raft"
-    }
-}
-
 impl Default for Settings {
     fn default() -> Self {
         let month = Duration::from_secs(768 * 3600);

@@ -257,6 +257,10 @@ impl From<StorageError> for Error {
             StorageError::InvalidKey(_) => Self::invalid("the path cannot be stored"),
             // Whoever was under way when the server was sealed.
             StorageError::Closed => Self::sealed(),
+            StorageError::NotLeader => Self::new(
+                Status::UNAVAILABLE,
+                "this node is a standby and does not write; send the request to the leader",
+            ),
             // Neither tells more than that the request was not done, and what the operator has to do.
             StorageError::Full => Self::new(Status::INTERNAL, "no space left on the storage device"),
             StorageError::Stopped(_) => {

@@ -344,12 +344,12 @@ fn place_of(storage: &Storage) -> Option<String> {
 
 /// Opens the storage, and returns the random name of its data directory if it has one.
 fn open_storage(storage: &Storage) -> Result<(Arc<dyn Backend>, Option<String>), StorageError> {
-    let (path, node_id) = match storage {
-        Storage::Raft { path, node_id } => (path, Some(node_id.clone()).filter(|n| !n.is_empty())),
-        Storage::File { path } => (path, None),
+    let (path, node_id, clustered) = match storage {
+        Storage::Raft { path, node_id } => (path, Some(node_id.clone()).filter(|n| !n.is_empty()), true),
+        Storage::File { path } => (path, None, false),
         Storage::InMemory => return Ok((Arc::new(MemoryBackend::new()), None)),
     };
-    let backend = LocalBackend::open(path, LocalOptions { node_id, ..LocalOptions::default() })?;
+    let backend = LocalBackend::open(path, LocalOptions { node_id, clustered, ..LocalOptions::default() })?;
     let incarnation = backend.incarnation().to_owned();
     Ok((Arc::new(backend), Some(incarnation)))
 }

@@ -4,8 +4,9 @@ use std::sync::Weak;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::watch;
 
-use crate::{Batch, Key, Page, StorageError, Watch};
+use crate::{Batch, Key, Page, Role, StorageError, Watch};
 
 /// Position of a batch in the log of all batches. The first is 1; 0 is the empty store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,10 +31,17 @@ pub trait Backend: Send + Sync + 'static {
     /// and returns the index of the last batch. Dropping the future does not undo the commit.
     ///
     /// # Errors
-    /// [`StorageError::Conflict`] when a read no longer holds. Any other error but [`StorageError::Full`] and
-    /// [`StorageError::TooLarge`] leaves open whether the batch will be found after a restart.
+    /// [`StorageError::Conflict`] when a read no longer holds, [`StorageError::NotLeader`] on a node that follows. Any other
+    /// error but [`StorageError::Full`] and [`StorageError::TooLarge`] leaves open whether the batch will be found after a
+    /// restart.
     async fn commit(&self, batch: Batch) -> Result<Index, StorageError>;
 
-    /// Registers someone who is told of every batch from now on, until dropped; see [`Watch`].
+    /// Registers a watcher, which is called with every batch from now on until it is dropped; see [`Watch`].
     fn watch(&self, watcher: Weak<dyn Watch>);
+
+    /// The role of this node in its cluster, and its changes; `None` for a backend that has no cluster. A closed channel
+    /// says that the role does not change any more.
+    fn roles(&self) -> Option<watch::Receiver<Role>> {
+        None
+    }
 }

@@ -27,6 +27,9 @@ pub enum StorageError {
         /// The largest size accepted, in bytes.
         limit: usize,
     },
+    /// Another node of the cluster takes commits. Nothing was written.
+    #[error("this node does not lead its cluster")]
+    NotLeader,
     /// A write through a read-only transaction.
     #[error("a read-only transaction cannot write")]
     ReadOnly,

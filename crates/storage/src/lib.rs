@@ -13,6 +13,7 @@ mod listing;
 mod local;
 mod memory;
 mod page;
+mod role;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
 mod transact;
@@ -28,6 +29,7 @@ pub use key::Key;
 pub use local::{LocalBackend, LocalOptions};
 pub use memory::MemoryBackend;
 pub use page::Page;
+pub use role::{Leader, Role};
 pub use transact::{Tries, TxError};
 pub use tx::{ReadTx, Tx};
 pub use view::View;

@@ -21,7 +21,8 @@ macro_rules! backend_suite {
                 lists_one_level, lists_a_name_twice_when_it_is_both, pages_listings, pages_behind_names_that_do_not_exist,
                 skips_large_subtrees, conflicts_on_a_changed_value, conflicts_on_presence_and_absence,
                 conflicts_on_a_changed_listing, a_conflict_writes_nothing, a_batch_without_writes_only_checks,
-                keeps_large_and_empty_values, tells_watchers_in_order, loses_no_concurrent_increment);
+                keeps_large_and_empty_values, tells_watchers_in_order, loses_no_concurrent_increment,
+                leads_its_cluster_if_it_has_one);
         }
     };
     (@cases $new:expr; $($case:ident),*) => {$(
@@ -269,4 +270,11 @@ async fn increment(store: Store, times: usize) {
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+pub async fn leads_its_cluster_if_it_has_one(store: Store) {
+    let is_leading = || store.roles().is_none_or(|roles| roles.borrow().is_leading());
+    assert!(is_leading());
+    fill(&store, &["a"]).await;
+    assert!(is_leading());
 }

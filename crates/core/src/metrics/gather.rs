@@ -28,7 +28,7 @@ fn items(server: &Lifecycle) -> Vec<Item> {
     out.extend(process::items());
     let flag = |on: bool| Value::Gauge(f64::from(u8::from(on)));
     out.push(Item::new("core.unsealed", flag(unsealed.is_some())));
-    out.push(Item::new("core.active", flag(unsealed.is_some())));
+    out.push(Item::new("core.active", flag(unsealed.is_some() && server.is_active())));
     if let Some(unsealed) = unsealed {
         out.extend(server.metrics.usage.lock().iter().cloned());
         out.extend(of_unsealed(&unsealed));

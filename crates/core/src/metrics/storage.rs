@@ -5,7 +5,8 @@ use std::sync::{Arc, Weak};
 use async_trait::async_trait;
 use bytes::Bytes;
 use keepfast_framework::Clock;
-use keepfast_storage::{Backend, Batch, Index, Key, Page, StorageError, Watch, Write};
+use keepfast_storage::{Backend, Batch, Index, Key, Page, Role, StorageError, Watch, Write};
+use tokio::sync::watch;
 
 use super::{Metrics, Timing};
 
@@ -102,6 +103,10 @@ impl Backend for Timed {
 
     fn watch(&self, watcher: Weak<dyn Watch>) {
         self.inner.watch(watcher);
+    }
+
+    fn roles(&self) -> Option<watch::Receiver<Role>> {
+        self.inner.roles()
     }
 }
 

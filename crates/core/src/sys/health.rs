@@ -79,6 +79,11 @@ impl HealthRequest {
             _ => Ok(()),
         }
     }
+
+    /// Whether `standbyok` says so.
+    fn counts_standby_as_active(&self) -> bool {
+        self.standbyok.0.as_deref().and_then(truth) == Some(true)
+    }
 }
 
 /// The first value of a parameter, which may be repeated. Anything else than a text counts as an empty one.
@@ -141,9 +146,11 @@ async fn health(sys: &System, req: HealthRequest) -> Result<SealedAnswer<Health>
     let config = server.seal_config().await?;
     let sealed = server.is_sealed();
     req.check()?;
+    let standby = !server.is_active();
     let (chosen, decided) = match (config.is_some(), sealed) {
         (false, _) => (&req.uninitcode, Status(501)),
         (true, true) => (&req.sealedcode, Status(503)),
+        (true, false) if standby && !req.counts_standby_as_active() => (&req.standbycode, Status(429)),
         (true, false) => (&req.activecode, Status::OK),
     };
     let sent = chosen.status()?.unwrap_or(decided);
@@ -152,10 +159,10 @@ async fn health(sys: &System, req: HealthRequest) -> Result<SealedAnswer<Health>
     let document = Health {
         initialized,
         sealed,
-        standby: sealed,
+        standby: sealed || standby,
         replication_performance_mode: match sealed {
             true => "unknown",
-            false if server.settings.is_raft() => "primary",
+            false if server.role().is_some() => "primary",
             false => "disabled",
         },
         replication_dr_mode: if sealed { "unknown" } else { "disabled" },

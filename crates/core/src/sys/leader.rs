@@ -3,6 +3,7 @@
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::sealed::SealedAnswer;
 use keepfast_framework::{Cx, Error, Result, Routes};
+use keepfast_storage::Role;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -18,6 +19,9 @@ pub(super) fn routes(r: &mut Routes<System>) {
     r.path("leader", LEADER).unauthenticated().read_sealed(leader);
     r.path("step-down", STEP_DOWN).update(step_down_in_cluster).update_sealed(step_down).sudo();
 }
+
+/// Go's zero time: since when a node is active that is not.
+const NEVER: &str = "0001-01-01T00:00:00Z";
 
 #[derive(Serialize, JsonSchema)]
 struct Leader {
@@ -36,29 +40,37 @@ struct ActiveNode {
 
 async fn leader(sys: &System, _: Nothing) -> Result<SealedAnswer<Leader>> {
     let server = sys.lifecycle()?;
-    if !server.settings.is_raft() {
+    let Some(role) = server.role() else {
         return Ok(SealedAnswer::ok(Leader { ha_enabled: false, node: None }));
-    }
-    let node = ActiveNode {
-        is_self: true,
-        active_time: server.since().ok_or_else(Error::sealed)?.rfc3339(),
-        leader_address: server.settings.api_addr.clone(),
-        leader_cluster_address: server.settings.cluster_addr.clone(),
+    };
+    let since = server.since().ok_or_else(Error::sealed)?;
+    let node = match role {
+        Role::Leading => ActiveNode {
+            is_self: true,
+            active_time: since.rfc3339(),
+            leader_address: server.settings.api_addr.clone(),
+            leader_cluster_address: server.settings.cluster_addr.clone(),
+        },
+        Role::Following { leader } => {
+            let addresses = leader.map(|leader| (leader.api_addr.clone(), leader.cluster_addr.clone()));
+            let (leader_address, leader_cluster_address) = addresses.unwrap_or_default();
+            ActiveNode { is_self: false, active_time: NEVER.to_owned(), leader_address, leader_cluster_address }
+        }
     };
     Ok(SealedAnswer::ok(Leader { ha_enabled: true, node: Some(node) }))
 }
 
-/// A server that shares its storage with no other one is always active, so a step-down changes nothing.
+/// A server without a cluster is always active, so a step-down changes nothing.
 async fn step_down(sys: &System, _: Nothing) -> Result<SealedAnswer<()>> {
     let server = sys.lifecycle()?;
-    match (server.settings.is_raft(), server.is_sealed()) {
+    match (server.role().is_some(), server.is_sealed()) {
         (true, _) => Ok(SealedAnswer::Passed),
         (false, true) => Err(Error::sealed()),
         (false, false) => Ok(SealedAnswer::Empty),
     }
 }
 
-/// The storage `raft` has one node only, which no other one could follow.
+/// A cluster has one node, so no other one could lead it.
 async fn step_down_in_cluster(_: &System, _: &mut Cx, _: Nothing) -> Result<()> {
     Err(Error::unsupported_path())
 }

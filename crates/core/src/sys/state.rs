@@ -62,16 +62,17 @@ struct Installed {
     timestamp_installed: String,
 }
 
-async fn ha_status(_: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<Nodes>> {
-    let settings = &unsealed(cx)?.settings;
+async fn ha_status(sys: &System, _: &mut Cx, _: Nothing) -> Result<Flat<Nodes>> {
+    let server = sys.lifecycle()?;
+    let settings = &server.settings;
     let node = HaNode {
         hostname: settings.hostname.clone(),
         api_address: settings.api_addr.clone(),
         cluster_address: settings.cluster_addr.clone(),
-        active_node: true,
+        active_node: server.is_active(),
         last_echo: None,
         version: settings.version.clone(),
-        upgrade_version: settings.is_raft().then(|| settings.version.clone()),
+        upgrade_version: server.role().map(|_| settings.version.clone()),
     };
     Ok(Flat(Nodes { nodes: [node] }))
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::seal::SealShape;
 use crate::tests::fixture::{Ask, House, ROOT};
+use crate::tests::gate::Gated;
 
 /// One operation of one row of one mount.
 pub(crate) struct Route {
@@ -57,9 +58,9 @@ impl Route {
     }
 }
 
-/// A house with every engine mounted, on a storage on which `sys/step-down` needs a token.
+/// A house with every engine mounted, that leads a cluster: `sys/step-down` needs a token there.
 pub(crate) async fn furnished() -> House {
-    let house = House::with(|settings, _| settings.storage_type = "raft".into(), keepfast_engines::all()).await;
+    let house = House::on(Gated::leading(), |_, _| {}, keepfast_engines::all()).await;
     furnish(&house).await;
     house
 }

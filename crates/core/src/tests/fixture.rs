@@ -111,11 +111,20 @@ impl House {
 
     /// The same with other settings or engines.
     pub(crate) async fn with(change: impl FnOnce(&mut Settings, &std::path::Path), engines: Registry) -> Self {
+        Self::on(Gated::default(), change, engines).await
+    }
+
+    /// The same on this storage.
+    pub(crate) async fn on(
+        backend: Gated,
+        change: impl FnOnce(&mut Settings, &std::path::Path),
+        engines: Registry,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = Settings { audit: vec![device(dir.path(), "audit", &[])], ..Settings::default() };
         change(&mut settings, dir.path());
         let clock = TestClock::default();
-        let backend = Arc::<Gated>::default();
+        let backend = Arc::new(backend);
         let node = Node::new(backend.clone(), engines, Arc::new(clock.clone()), settings.clone());
         let made = node.init_dev(Some(SecretString::new(ROOT.to_owned())), Some(DEV_MOUNT)).await.unwrap();
         House { node, clock, backend, dir, shares: made.shares, settings }

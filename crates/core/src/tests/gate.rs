@@ -4,10 +4,10 @@ use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use keepfast_storage::{Backend, Batch, Index, Key, MemoryBackend, Page, StorageError, Watch};
+use keepfast_storage::{Backend, Batch, Index, Key, MemoryBackend, Page, Role, StorageError, Watch};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::tests::fixture::{Answer, House, ROOT};
 use crate::tests::tokens::stored;
@@ -17,6 +17,8 @@ use crate::tests::tokens::stored;
 pub(crate) struct Gated {
     memory: MemoryBackend,
     armed: Mutex<Option<Arc<Gate>>>,
+    /// The role of the node; `None` without a cluster.
+    role: Option<Role>,
 }
 
 /// One commit's gate.
@@ -27,6 +29,11 @@ pub(crate) struct Gate {
 }
 
 impl Gated {
+    /// The storage of the node that leads a cluster.
+    pub(crate) fn leading() -> Self {
+        Gated { role: Some(Role::Leading), ..Gated::default() }
+    }
+
     /// The next commit waits at this gate.
     pub(crate) fn arm(&self) -> Arc<Gate> {
         let gate = Arc::<Gate>::default();
@@ -56,6 +63,10 @@ impl Backend for Gated {
 
     fn watch(&self, watcher: Weak<dyn Watch>) {
         self.memory.watch(watcher);
+    }
+
+    fn roles(&self) -> Option<watch::Receiver<Role>> {
+        self.role.clone().map(|role| watch::channel(role).1)
     }
 }
 

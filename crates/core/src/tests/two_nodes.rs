@@ -6,19 +6,22 @@ use std::sync::{Arc, Weak};
 use async_trait::async_trait;
 use bytes::Bytes;
 use keepfast_framework::{Clock as _, Operation};
-use keepfast_storage::{Backend, Batch, Index, Key, Page, StorageError, Watch};
+use keepfast_storage::{Backend, Batch, Index, Key, Leader, Page, Role, StorageError, Watch};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
-use crate::Node;
 use crate::tests::derived::{Route, furnish, routes};
 use crate::tests::fixture::{Answer, House, ROOT, device};
 use crate::tests::gate::Gated;
+use crate::{Node, metrics};
 
 /// The storage of the leader for a node that must not write.
 struct ReadOnly {
     storage: Arc<Gated>,
     /// How many commits were refused.
     refused: AtomicUsize,
+    /// The role of the standby; that of the leader in tests that compare what the two answer.
+    role: Option<Role>,
 }
 
 #[async_trait]
@@ -33,11 +36,15 @@ impl Backend for ReadOnly {
 
     async fn commit(&self, _: Batch) -> Result<Index, StorageError> {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        Err(StorageError::ReadOnly)
+        Err(StorageError::NotLeader)
     }
 
     fn watch(&self, watcher: Weak<dyn Watch>) {
         self.storage.watch(watcher);
+    }
+
+    fn roles(&self) -> Option<watch::Receiver<Role>> {
+        self.role.clone().map(|role| watch::channel(role).1)
     }
 }
 
@@ -52,12 +59,18 @@ impl Pair {
         Self::beside(House::new().await).await
     }
 
-    /// A standby beside this node.
+    /// A standby beside this node, which answers as the leader does.
     async fn beside(leader: House) -> Self {
+        let role = leader.node.lifecycle.role();
+        Self::as_node(leader, role).await
+    }
+
+    /// A second node with this role.
+    async fn as_node(leader: House, role: Option<Role>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = leader.settings.clone();
         settings.audit = vec![device(dir.path(), "audit", &[])];
-        let storage = Arc::new(ReadOnly { storage: leader.backend.clone(), refused: AtomicUsize::new(0) });
+        let storage = Arc::new(ReadOnly { storage: leader.backend.clone(), refused: AtomicUsize::new(0), role });
         let clock = leader.clock.clone();
         let node = Node::new(storage.clone(), keepfast_engines::all(), Arc::new(clock.clone()), settings.clone());
         node.lifecycle.unseal_as_standby(&leader.shares).await.unwrap();
@@ -495,4 +508,49 @@ async fn a_node_that_takes_over_quarantines_nothing() {
     assert!(take_over(&settings).await);
     settings.home = home("one", "there");
     assert!(take_over(&settings).await, "until an operator ends it");
+}
+
+#[tokio::test]
+async fn a_standby_reports_its_role_and_refuses_to_write() {
+    let leader = House::on(Gated::leading(), |_, _| {}, keepfast_engines::all()).await;
+    let addresses = Leader { api_addr: "http://one".into(), cluster_addr: "https://one".into() };
+    let role = Role::Following { leader: Some(Arc::new(addresses)) };
+    let pair = Pair::as_node(leader, Some(role)).await;
+    let here = async |path: &str| pair.standby.get(path, ROOT).await;
+    let there = async |path: &str| pair.leader.get(path, ROOT).await;
+
+    let health = there("sys/health").await.is(200).body;
+    assert_eq!((&health["standby"], &health["replication_performance_mode"]), (&json!(false), &json!("primary")));
+    assert_eq!(here("sys/health").await.is(429).body["standby"], true);
+    here("sys/health?standbyok=true").await.is(200);
+    here("sys/health?standbyok=false&standbycode=299").await.is(299);
+
+    let leading = there("sys/leader").await.ok().body;
+    assert_eq!((&leading["ha_enabled"], &leading["is_self"]), (&json!(true), &json!(true)));
+    let following = here("sys/leader").await.ok().body;
+    let expected = json!({ "ha_enabled": true, "is_self": false, "active_time": "0001-01-01T00:00:00Z",
+        "leader_address": "http://one", "leader_cluster_address": "https://one" });
+    assert_eq!(following, expected);
+
+    assert_eq!(there("sys/ha-status").await.ok().body["nodes"][0]["active_node"], true);
+    assert_eq!(here("sys/ha-status").await.ok().body["nodes"][0]["active_node"], false);
+    let active = |house: &House| {
+        let items = house.node.gather();
+        items.into_iter().find(|item| item.name == "core.active").map(|item| item.value)
+    };
+    assert_eq!(active(&pair.leader), Some(metrics::Value::Gauge(1.0)));
+    assert_eq!(active(&pair.standby), Some(metrics::Value::Gauge(0.0)));
+
+    pair.standby.post("sys/step-down", "", Value::Null).await.is(403);
+    pair.standby.post("secret/data/a", ROOT, json!({ "data": {} })).await.is(503);
+    pair.leader.post("secret/data/a", ROOT, json!({ "data": {} })).await.ok();
+}
+
+#[tokio::test]
+async fn a_server_without_a_cluster_has_no_role() {
+    let house = House::with(|settings, _| settings.storage_type = "raft".into(), keepfast_engines::all()).await;
+    assert_eq!(house.get("sys/leader", "").await.ok().body, json!({ "ha_enabled": false }));
+    assert_eq!(house.get("sys/health", "").await.is(200).body["replication_performance_mode"], "disabled");
+    assert!(house.get("sys/ha-status", ROOT).await.ok().body["nodes"][0].get("upgrade_version").is_none());
+    house.post("sys/step-down", "", Value::Null).await.is(204);
 }

@@ -27,7 +27,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use self::{
     disk::{Disk, RealDisk},
@@ -37,13 +37,15 @@ use self::{
     state::State,
     writer::{Request, Shared, Writer},
 };
-use crate::{Backend, Batch, Index, Key, Page, StorageError, Watch, watch::Watchers};
+use crate::{Backend, Batch, Index, Key, Page, Role, StorageError, Watch, watch::Watchers};
 
 /// What can be chosen about a [`LocalBackend`].
 #[derive(Debug, Clone)]
 pub struct LocalOptions {
     /// Name of this node, as in `storage "raft" { node_id }`. Stored at the first start and compared afterwards.
     pub node_id: Option<String>,
+    /// Whether the store is that of a cluster, of which this node is the only member and so the leader. Default: no.
+    pub clustered: bool,
     /// Memory for pages of the tree, in bytes. Default: 8 MiB.
     pub cache_bytes: usize,
     /// Whether opening reads the whole tree and compares its checksums: finds what a device has silently changed, and
@@ -67,6 +69,7 @@ impl Default for LocalOptions {
     fn default() -> Self {
         Self {
             node_id: None,
+            clustered: false,
             cache_bytes: 8 << 20,
             verify: false,
             flush_interval: Duration::from_secs(1),
@@ -85,6 +88,7 @@ pub struct LocalBackend {
     shared: Arc<Shared>,
     node_id: Option<String>,
     incarnation: String,
+    clustered: bool,
     max_batch_bytes: usize,
     requests: Mutex<Option<Sender<Request>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -131,6 +135,7 @@ impl LocalBackend {
             shared,
             node_id: layout.node_id,
             incarnation: layout.incarnation,
+            clustered: options.clustered,
             max_batch_bytes: options.max_batch_bytes,
             requests: Mutex::new(Some(sender)),
             thread: Mutex::new(Some(thread)),
@@ -204,6 +209,11 @@ impl Backend for LocalBackend {
 
     fn watch(&self, watcher: Weak<dyn Watch>) {
         self.shared.watchers.add(watcher);
+    }
+
+    fn roles(&self) -> Option<watch::Receiver<Role>> {
+        // Nobody sends: the role of a lone node does not change.
+        self.clustered.then(|| watch::channel(Role::Leading).1)
     }
 }
 

@@ -8,14 +8,31 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 use proptest::prelude::*;
 
 use crate::{
-    Backend, Barrier, Batch, Digest, Index, Key, LocalBackend, LocalOptions, MemoryBackend, Page, Read, StorageError,
-    Write,
+    Backend, Barrier, Batch, Digest, Index, Key, LocalBackend, LocalOptions, MemoryBackend, Page, Read, Role,
+    StorageError, Write,
 };
 
 crate::backend_suite!(suite, || async {
     let directory = tempfile::tempdir().unwrap();
     (Arc::new(open(directory.path())), directory)
 });
+
+crate::backend_suite!(suite_clustered, || async {
+    let directory = tempfile::tempdir().unwrap();
+    let options = LocalOptions { clustered: true, ..LocalOptions::default() };
+    (Arc::new(LocalBackend::open(directory.path(), options).unwrap()), directory)
+});
+
+#[test]
+fn only_a_clustered_store_has_a_role() {
+    let role = |clustered| {
+        let directory = tempfile::tempdir().unwrap();
+        let options = LocalOptions { clustered, ..LocalOptions::default() };
+        LocalBackend::open(directory.path(), options).unwrap().roles().map(|roles| roles.borrow().clone())
+    };
+    assert_eq!(role(false), None);
+    assert_eq!(role(true), Some(Role::Leading));
+}
 
 fn open(path: &Path) -> LocalBackend {
     LocalBackend::open(path, LocalOptions::default()).unwrap()
