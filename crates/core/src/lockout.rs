@@ -18,10 +18,11 @@ use serde::{Deserialize, Serialize};
 
 use self::names::FailedNames;
 pub(crate) use self::names::NameHash;
-use crate::damaged::{self, Stored};
+use crate::damaged;
 use crate::follow::{Applied, Follower};
 use crate::mount::MountEntry;
 use crate::mount::entry::or_inherited;
+use crate::namespace::NamespaceId;
 use crate::settings::{LockoutSettings, Settings};
 
 /// Users with failed logins before those that are over are forgotten for the first time.
@@ -35,6 +36,8 @@ const UNKNOWN: Records<Lock> = Records::at("lockout-unknown/");
 
 /// Failed attempts at users, by the accessor of the mount and the name of the alias.
 pub(crate) struct Lockout {
+    /// The namespace whose records these are.
+    pub(crate) namespace: NamespaceId,
     barrier: Arc<Barrier>,
     view: View,
     failed: Mutex<Counts>,
@@ -72,6 +75,9 @@ struct Failed {
 /// A lock as it is stored.
 #[derive(Serialize, Deserialize)]
 struct Lock {
+    /// The namespace that it belongs to.
+    #[serde(default, skip_serializing_if = "NamespaceId::is_root")]
+    namespace: NamespaceId,
     name: String,
     failed: Failed,
 }
@@ -133,6 +139,7 @@ impl Lockout {
     /// No locks yet; stores them in `view`.
     pub(crate) fn new(barrier: &Arc<Barrier>, view: View) -> Self {
         Lockout {
+            namespace: NamespaceId::root(),
             barrier: barrier.clone(),
             view,
             failed: Mutex::default(),
@@ -145,7 +152,7 @@ impl Lockout {
     pub(crate) async fn load(&self, tx: &mut ReadTx, now: Timestamp) -> Result<()> {
         loop {
             let seen = self.failed.lock().changes;
-            let mut counts = stored_locks(tx, &self.view, now).await?;
+            let mut counts = self.stored_locks(tx, now).await?;
             let mut present = self.failed.lock();
             if present.changes == seen {
                 counts.changes = seen;
@@ -153,6 +160,31 @@ impl Lockout {
                 return Ok(());
             }
         }
+    }
+
+    /// The stored locks that have not ended.
+    async fn stored_locks(&self, tx: &mut ReadTx, now: Timestamp) -> Result<Counts> {
+        let (mut counts, view) = (Counts::default(), &self.view);
+        for (records, is_known) in [(&LOCKS, true), (&UNKNOWN, false)] {
+            for folder in records.list_in(tx, view, "", &Page::default()).await? {
+                let Some(accessor) = folder.strip_suffix('/') else { continue };
+                for name in records.list_in(tx, view, &folder, &Page::default()).await? {
+                    let at = format!("{folder}{name}");
+                    // A record that cannot be read locks nobody.
+                    let lock = damaged::read((records, "lock of a user"), tx, view, &at).await?.readable();
+                    let Some(lock) = lock.filter(|lock| self.owns(lock) && lock.failed.is_locked(now)) else {
+                        continue;
+                    };
+                    if is_known {
+                        counts.names_of_records.insert(at, lock.name.clone());
+                        counts.users.insert((accessor.to_owned(), lock.name), Failed { stored: true, ..lock.failed });
+                    } else if let Some(name) = NameHash::parse(&lock.name) {
+                        counts.names.entry(accessor.to_owned()).or_default().restore(name, lock.failed);
+                    }
+                }
+            }
+        }
+        Ok(counts)
     }
 
     /// Deletes the stored locks that have ended.
@@ -231,7 +263,7 @@ impl Lockout {
                 let key = (accessor.to_owned(), name);
                 let locked = self.failed.lock().users.get(&key).filter(|f| f.is_locked(now)).cloned();
                 match locked {
-                    Some(failed) => LOCKS.put_in(&mut tx, &self.view, &at, &Lock { name: key.1, failed })?,
+                    Some(failed) => LOCKS.put_in(&mut tx, &self.view, &at, &self.lock(key.1, failed))?,
                     None => LOCKS.delete_in(&mut tx, &self.view, &at),
                 }
                 at
@@ -240,13 +272,23 @@ impl Lockout {
                 let failed = self.failed.lock().names.get(accessor).and_then(|names| names.get(name)).cloned();
                 let Some(failed) = failed else { return Ok(()) };
                 let at = format!("{accessor}/{}", name.slot());
-                UNKNOWN.put_in(&mut tx, &self.view, &at, &Lock { name: name.hex(), failed })?;
+                UNKNOWN.put_in(&mut tx, &self.view, &at, &self.lock(name.hex(), failed))?;
                 at
             }
         };
         let _own = OwnRecord::of(self, at);
         tx.commit().await?;
         Ok(())
+    }
+
+    /// A lock as it is stored.
+    fn lock(&self, name: String, failed: Failed) -> Lock {
+        Lock { namespace: self.namespace.clone(), name, failed }
+    }
+
+    /// Whether a lock is of this namespace.
+    fn owns(&self, lock: &Lock) -> bool {
+        lock.namespace == self.namespace
     }
 
     /// The locked users, by the accessor of their mount.
@@ -297,17 +339,17 @@ impl Follower for Lockout {
     fn applied(&self, change: &Applied<'_>) {
         let Some((accessor, _)) = change.key.split_once('/') else { return };
         let is_own = self.own.lock().as_deref() == Some(change.key);
-        let lock = change.record::<Lock>("lock of a user");
+        let lock = change.record::<Lock>("lock of a user").readable().filter(|lock| self.owns(lock));
         let mut counts = self.failed.lock();
         counts.changes += 1;
         match lock {
-            Stored::Record(Lock { name, failed }) => {
+            Some(Lock { name, failed, .. }) => {
                 counts.names_of_records.insert(change.key.to_owned(), name.clone());
                 if !is_own {
                     counts.users.insert((accessor.to_owned(), name), Failed { stored: true, ..failed });
                 }
             }
-            Stored::Absent | Stored::Damaged => {
+            None => {
                 let Some(name) = counts.names_of_records.remove(change.key) else { return };
                 let key = (accessor.to_owned(), name);
                 if !is_own && counts.users.get(&key).is_some_and(|failed| failed.stored) {
@@ -326,36 +368,14 @@ impl Follower for UnknownNames {
     fn applied(&self, change: &Applied<'_>) {
         let Some((accessor, _)) = change.key.split_once('/') else { return };
         let is_own = self.0.own.lock().as_deref() == Some(change.key);
-        let Stored::Record(lock) = change.record::<Lock>("lock of a name") else { return };
+        let lock = change.record::<Lock>("lock of a name").readable().filter(|lock| self.0.owns(lock));
+        let Some(lock) = lock else { return };
         let mut counts = self.0.failed.lock();
         counts.changes += 1;
         if let Some(name) = NameHash::parse(&lock.name).filter(|_| !is_own) {
             counts.names.entry(accessor.to_owned()).or_default().restore(name, lock.failed);
         }
     }
-}
-
-/// The stored locks that have not ended.
-async fn stored_locks(tx: &mut ReadTx, view: &View, now: Timestamp) -> Result<Counts> {
-    let mut counts = Counts::default();
-    for (records, is_known) in [(&LOCKS, true), (&UNKNOWN, false)] {
-        for folder in records.list_in(tx, view, "", &Page::default()).await? {
-            let Some(accessor) = folder.strip_suffix('/') else { continue };
-            for name in records.list_in(tx, view, &folder, &Page::default()).await? {
-                let at = format!("{folder}{name}");
-                // A record that cannot be read locks nobody.
-                let lock = damaged::read((records, "lock of a user"), tx, view, &at).await?.readable();
-                let Some(lock) = lock.filter(|lock| lock.failed.is_locked(now)) else { continue };
-                if is_known {
-                    counts.names_of_records.insert(at, lock.name.clone());
-                    counts.users.insert((accessor.to_owned(), lock.name), Failed { stored: true, ..lock.failed });
-                } else if let Some(name) = NameHash::parse(&lock.name) {
-                    counts.names.entry(accessor.to_owned()).or_default().restore(name, lock.failed);
-                }
-            }
-        }
-    }
-    Ok(counts)
 }
 
 impl Counts {

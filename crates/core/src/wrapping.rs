@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::layout::SYSTEM_MOUNT;
 use crate::metrics::Metrics;
+use crate::namespace::NamespaceId;
 use crate::policy::builtin::RESPONSE_WRAPPING;
 use crate::token::create::Spec;
 use crate::token::{Authority, Token, TokenKey, Tokens};
@@ -34,6 +35,9 @@ pub(crate) struct Wrapped {
 /// What is told of a wrapped answer.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct About {
+    /// The namespace of the wrapping token.
+    #[serde(default, skip_serializing_if = "NamespaceId::is_root")]
+    pub(crate) namespace: NamespaceId,
     /// When it was wrapped.
     pub(crate) created: Timestamp,
     /// For how long, in seconds.
@@ -108,7 +112,8 @@ impl Wrapper {
         };
         let made = self.tokens.create(tx, spec, now).await?;
         made.record.count(&self.metrics, "response_wrapping", SYSTEM_MOUNT);
-        let about = About { created: now, ttl: ttl.as_secs(), path: path.to_owned(), status: status.0 };
+        let namespace = made.record.namespace.clone();
+        let about = About { namespace, created: now, ttl: ttl.as_secs(), path: path.to_owned(), status: status.0 };
         let (store, view) = (self.tokens.store_of(&made.record), self.tokens.cubbyhole_view());
         tx.put(view, &format!("{store}/{KEPT}"), Bytes::from(serde_json::to_vec(&Kept { response })?));
         tx.put(view, &format!("{store}/{ABOUT}"), Bytes::from(serde_json::to_vec(&about)?));
@@ -125,7 +130,7 @@ impl Wrapper {
     /// The wrapping token with this text, alive; `None` for any other.
     pub(crate) async fn wrapping_token(&self, token: &str) -> Result<Option<Arc<Token>>> {
         let key = self.tokens.place(token);
-        let found = self.tokens.find(token, &crate::namespace::NamespaceId::root(), None, self.clock.now()).await?.ok();
+        let found = self.tokens.find(token, &NamespaceId::root(), None, self.clock.now()).await?.ok();
         Ok(found.filter(|t| t.record.wrapping && t.key.as_ref() == Some(&key)))
     }
 
@@ -137,7 +142,8 @@ impl Wrapper {
         let Some(kept) = tx.get(view, &format!("{store}/{KEPT}")).await? else { return Ok(None) };
         let Kept { response } = serde_json::from_slice(&kept)?;
         // Before there were two records, all stood in the one.
-        Ok(Some(Wrapped { response, about: serde_json::from_slice(&about.unwrap_or(kept))? }))
+        let about: About = serde_json::from_slice(&about.unwrap_or(kept))?;
+        Ok((about.namespace == token.record.namespace).then_some(Wrapped { response, about }))
     }
 
     /// Takes what a wrapping token keeps and ends the token, in this transaction.

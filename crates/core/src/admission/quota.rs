@@ -11,6 +11,8 @@ use keepfast_framework::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use crate::namespace::NamespaceId;
+
 /// How many addresses one quota remembers in one generation; there are two of them.
 const MOST: usize = 50_000;
 
@@ -28,6 +30,9 @@ pub(crate) const EXEMPT: &[&str] = &[
 /// What is stored of a quota.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct RateLimit {
+    /// The namespace that it belongs to.
+    #[serde(default, skip_serializing_if = "NamespaceId::is_root")]
+    pub(crate) namespace: NamespaceId,
     /// Its name.
     pub(crate) name: String,
     /// Empty for the whole server, a mount with its slash, a path, or a path that ends in `*`.
@@ -236,6 +241,7 @@ mod tests {
 
     fn limit(path: &str, rate: f64, interval: u64, block: u64) -> RateLimit {
         RateLimit {
+            namespace: NamespaceId::root(),
             name: path.to_owned(),
             path: path.to_owned(),
             is_mount: path.ends_with('/'),

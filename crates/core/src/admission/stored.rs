@@ -12,6 +12,7 @@ use super::quota::{QuotaConfig, Quotas, RateLimit};
 use super::{Rules, RulesSource};
 use crate::damaged::{self, Stored};
 use crate::follow::{Applied, Follower};
+use crate::namespace::NamespaceId;
 
 /// Which origins may ask.
 pub(crate) const CORS: Records<Cors> = Records::at(CORS_AT);
@@ -30,13 +31,14 @@ pub(crate) const RATE_LIMITS_AT: &str = "quotas/rate-limit/";
 impl Rules {
     /// The rules as stored. A record that cannot be read counts as none: no other origin may ask, no header is recorded, and
     /// that one quota is not in force until it is written again.
-    async fn load(tx: &mut ReadTx, view: &View) -> Result<Self> {
+    async fn load(tx: &mut ReadTx, view: &View, namespace: &NamespaceId) -> Result<Self> {
         let mut quotas = Quotas::default();
         if let Stored::Record(config) = damaged::read((&QUOTA_CONFIG, "quota configuration"), tx, view, "").await? {
             quotas.config = Arc::new(config);
         }
         for name in RATE_LIMITS.list_in(tx, view, "", &Page::default()).await? {
-            if let Stored::Record(limit) = damaged::read((&RATE_LIMITS, "rate limit quota"), tx, view, &name).await? {
+            let limit = damaged::read((&RATE_LIMITS, "rate limit quota"), tx, view, &name).await?.readable();
+            if let Some(limit) = limit.filter(|limit| limit.namespace == *namespace) {
                 quotas.put(limit);
             }
         }
@@ -52,6 +54,8 @@ impl Rules {
 
 /// The rules as they are stored under a view. They follow their records.
 pub(crate) struct StoredRules {
+    /// The namespace whose records these are.
+    namespace: NamespaceId,
     view: View,
     source: RulesSource,
     present: Mutex<Present>,
@@ -67,14 +71,14 @@ struct Present {
 impl StoredRules {
     /// Reads nothing yet.
     pub(crate) fn new(view: View, source: RulesSource) -> Self {
-        StoredRules { view, source, present: Mutex::default() }
+        StoredRules { namespace: NamespaceId::root(), view, source, present: Mutex::default() }
     }
 
     /// Reads the rules and puts them in force.
     pub(crate) async fn load(&self, tx: &mut ReadTx) -> Result<()> {
         loop {
             let seen = self.present.lock().changes;
-            let rules = Rules::load(tx, &self.view).await?;
+            let rules = Rules::load(tx, &self.view, &self.namespace).await?;
             let mut present = self.present.lock();
             if present.changes == seen {
                 present.rules = rules;
@@ -100,7 +104,8 @@ impl Follower for StoredRules {
             }
             key => {
                 let Some(name) = key.strip_prefix(RATE_LIMITS_AT) else { return };
-                match change.record("rate limit quota").readable() {
+                let limit = change.record::<RateLimit>("rate limit quota").readable();
+                match limit.filter(|limit| limit.namespace == self.namespace) {
                     Some(limit) => rules.quotas.put(limit),
                     None => rules.quotas.remove(name),
                 }

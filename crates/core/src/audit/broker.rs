@@ -366,6 +366,7 @@ mod tests {
     use crate::audit::allowed::Allowed;
     use crate::audit::device::StreamDevice;
     use crate::audit::{RequestPart, Verdict, device::FileDevice};
+    use crate::namespace::NamespaceId;
 
     fn recorder(device: Box<dyn Device>) -> Arc<Recorder> {
         let settings = AuditSettings {
@@ -403,6 +404,7 @@ mod tests {
         let (query, verdict) = (Query::default(), Verdict::default());
         let request = RequestPart {
             id: "1",
+            namespace: NamespaceId::root(),
             operation: "read",
             path: "secret/a",
             mount: None,

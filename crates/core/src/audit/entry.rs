@@ -14,6 +14,7 @@ use super::extent::{self, Extent};
 use super::marks::Mark;
 use super::mount::{MountMark, NO_MOUNT};
 use super::redact;
+use crate::namespace::NamespaceId;
 use crate::request::RecordedHeader;
 use crate::token::Token;
 
@@ -48,6 +49,8 @@ pub(crate) struct Verdict {
 pub(crate) struct RequestPart<'a> {
     /// Its id.
     pub(crate) id: &'a str,
+    /// The namespace that it names.
+    pub(crate) namespace: NamespaceId,
     /// What is done.
     pub(crate) operation: &'static str,
     /// Where.
@@ -207,11 +210,14 @@ impl Entry<'_> {
 
     fn policy_results(&self, w: &mut Writer<'_>) {
         let Some(allowed) = self.verdict.allowed else { return };
+        // Policies are those of the namespace of the token.
+        let namespace = self.caller.map_or(&self.request.namespace, |token| &token.record.namespace);
         w.raw(if allowed { ",\"policy_results\":{\"allowed\":true" } else { ",\"policy_results\":{\"allowed\":false" });
         for (at, name) in self.verdict.granting.iter().enumerate() {
             w.raw(if at == 0 { ",\"granting_policies\":[{\"name\":" } else { ",{\"name\":" });
             w.json(&**name);
-            w.raw(",\"namespace_id\":\"root\",\"type\":\"acl\"}");
+            w.field("namespace_id", namespace.as_str());
+            w.raw(",\"type\":\"acl\"}");
         }
         w.raw(if self.verdict.granting.is_empty() { "}" } else { "]}" });
     }
@@ -235,7 +241,9 @@ impl Entry<'_> {
         if let Some(mark) = mark.filter(|m| !m.accessor.is_empty()) {
             w.written("client_token_accessor", &mark.accessor);
         }
-        w.raw(",\"namespace\":{\"id\":\"root\"}");
+        w.raw(",\"namespace\":{\"id\":");
+        w.json(request.namespace.as_str());
+        w.raw("}");
         w.field("path", request.path);
         let names = request.public.filter(|names| !names.is_empty());
         let is_public = |name: &str| names.is_some_and(|names| names.iter().any(|n| n == name));

@@ -36,7 +36,7 @@ pub(crate) struct Entity {
     /// Its names at mounts; at most one for each.
     #[serde(default)]
     pub(crate) aliases: Vec<EntityAlias>,
-    /// Where it lives.
+    /// The namespace that it belongs to.
     pub(crate) namespace: NamespaceId,
     /// When it was made.
     pub(crate) created: Timestamp,
@@ -72,6 +72,9 @@ pub(crate) struct Who {
 
 #[derive(Serialize, Deserialize)]
 struct AliasRecord {
+    /// The namespace that it belongs to.
+    #[serde(default, skip_serializing_if = "NamespaceId::is_root")]
+    namespace: NamespaceId,
     entity: String,
     #[serde(default)]
     id: String,
@@ -85,6 +88,8 @@ const ALIASES: Records<AliasRecord> = Records::at("alias/");
 
 /// All entities.
 pub(crate) struct Identity {
+    /// The namespace whose records these are.
+    pub(crate) namespace: NamespaceId,
     view: View,
     metrics: Arc<Metrics>,
     policies: PolicyCache,
@@ -96,14 +101,15 @@ const PAGE: usize = 1000;
 impl Identity {
     /// The entities under `view`; `stamps` are those of entities, by their ids.
     pub(crate) fn new(view: View, metrics: Arc<Metrics>, stamps: Arc<Stamps>) -> Self {
-        Identity { view, metrics, policies: PolicyCache::new(stamps) }
+        Identity { namespace: NamespaceId::root(), view, metrics, policies: PolicyCache::new(stamps) }
     }
 
     /// The entity behind an alias, made in this transaction if there is none yet.
     pub(crate) async fn entity_of(&self, tx: &mut Tx, mount: &MountInfo, alias: &Alias, now: Timestamp) -> Result<Who> {
         let mount_accessor = mount.accessor.as_str();
         let place = alias_place(mount_accessor, &alias.name);
-        match ALIASES.get_in(tx, &self.view, &place).await? {
+        let known = ALIASES.get_in(tx, &self.view, &place).await?;
+        match known.filter(|record| record.namespace == self.namespace) {
             Some(record) if record.metadata == alias.metadata => Ok(record.who()),
             Some(record) => {
                 self.change_metadata(tx, &record.entity, mount_accessor, alias).await?;
@@ -115,7 +121,7 @@ impl Identity {
                 self.metrics.entity_creation.add(&[
                     ("auth_method", &mount.engine),
                     ("mount_point", &mount.path),
-                    ("namespace", "root"),
+                    ("namespace", self.namespace.as_str()),
                 ]);
                 self.create(tx, mount_accessor, alias, &place, now)
             }
@@ -142,7 +148,8 @@ impl Identity {
         if id.is_empty() {
             return Ok(None);
         }
-        ENTITIES.get_in(tx, &self.view, id).await
+        let entity = ENTITIES.get_in(tx, &self.view, id).await?;
+        Ok(entity.filter(|entity| entity.namespace == self.namespace))
     }
 
     /// How many entities there are, and how many aliases at each mount that has some, by its accessor.
@@ -171,7 +178,12 @@ impl Identity {
 
     fn create(&self, tx: &mut Tx, mount_accessor: &str, alias: &Alias, place: &str, now: Timestamp) -> Result<Who> {
         let id = random::uuid();
-        let record = AliasRecord { entity: id.clone(), id: random::uuid(), metadata: alias.metadata.clone() };
+        let record = AliasRecord {
+            namespace: self.namespace.clone(),
+            entity: id.clone(),
+            id: random::uuid(),
+            metadata: alias.metadata.clone(),
+        };
         let entity = Entity {
             name: format!("entity_{}", id.split('-').next().unwrap_or(&id)),
             id: id.clone(),
@@ -184,7 +196,7 @@ impl Identity {
                 metadata: alias.metadata.clone(),
                 custom_metadata: BTreeMap::new(),
             }],
-            namespace: NamespaceId::root(),
+            namespace: self.namespace.clone(),
             created: now,
         };
         ENTITIES.put_in(tx, &self.view, &id, &entity)?;

@@ -89,7 +89,7 @@ impl Desk {
         self.leases.metrics.lease_creation.add(&[
             ("creation_ttl", ttl_bucket(ttl.as_secs())),
             ("mount_point", &self.mount.path),
-            ("namespace", "root"),
+            ("namespace", self.leases.namespace.as_str()),
             ("secret_engine", &self.mount.engine),
         ]);
     }
@@ -119,6 +119,7 @@ impl Desk {
         let unconfirmed = state == State::Pending;
         let due = if unconfirmed { Leases::patience(now) } else { end };
         let record = LeaseRecord {
+            namespace: self.leases.namespace.clone(),
             path: self.path.trim_end_matches('/').to_owned(),
             mount: self.mount.uuid.clone(),
             issued: now,

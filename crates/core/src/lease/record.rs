@@ -6,6 +6,7 @@ use keepfast_framework::lease::BackOff;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::namespace::NamespaceId;
 use crate::token::TokenKey;
 
 const TIME: usize = 6;
@@ -68,6 +69,9 @@ pub(crate) enum State {
 /// What is stored of a lease.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct LeaseRecord {
+    /// The namespace that it belongs to.
+    #[serde(default, skip_serializing_if = "NamespaceId::is_root")]
+    pub(crate) namespace: NamespaceId,
     /// The full path that made it, such as `database/creds/readonly`.
     pub(crate) path: String,
     /// The name of its mount's storage, which outlives a change of the mount's path.

@@ -18,6 +18,7 @@ use super::record::{LeaseId, LeaseRecord, State};
 use crate::damaged::unreadable;
 use crate::follow::{Applied, Follower};
 use crate::metrics::Metrics;
+use crate::namespace::NamespaceId;
 use crate::settings::Home;
 use crate::token::TokenKey;
 
@@ -29,6 +30,8 @@ const AT_ONCE: usize = 64;
 
 /// All leases of what engines gave out.
 pub(crate) struct Leases {
+    /// The namespace whose records these are.
+    pub(crate) namespace: NamespaceId,
     pub(super) barrier: Arc<Barrier>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(super) view: View,
@@ -62,6 +65,7 @@ impl Leases {
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         Arc::new(Leases {
+            namespace: NamespaceId::root(),
             horizon: Horizon::new(barrier.clone(), view.clone(), horizon::ROOM),
             barrier: barrier.clone(),
             clock,
@@ -120,7 +124,8 @@ impl Leases {
 
     /// The record of a lease.
     pub(crate) async fn record(&self, tx: &mut ReadTx, id: &LeaseId) -> Result<Option<LeaseRecord>> {
-        RECORDS.get_in(tx, &self.view, id.as_str()).await
+        let record = RECORDS.get_in(tx, &self.view, id.as_str()).await?;
+        Ok(record.filter(|record| record.namespace == self.namespace))
     }
 
     /// The lease of this id if its path is the one given too.

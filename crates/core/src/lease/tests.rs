@@ -4,6 +4,7 @@ mod claims;
 mod damage;
 mod fairness;
 mod horizon;
+mod namespaces;
 mod tidy;
 mod top;
 

@@ -12,6 +12,7 @@ use super::{INTERVAL, Item, Value, gather};
 use crate::damaged::{confined, unreadable};
 use crate::lifecycle::Lifecycle;
 use crate::mount::permit::UsagePermit;
+use crate::namespace::NamespaceId;
 use crate::token::TokenAuth;
 use crate::token::record::{Life, TokenRecord};
 use crate::unsealed::Unsealed;
@@ -51,7 +52,7 @@ impl ByLabel {
 
 /// All that there is belongs to the root namespace.
 pub(super) fn root() -> (&'static str, String) {
-    ("namespace", "root".to_owned())
+    ("namespace", NamespaceId::root().as_str().to_owned())
 }
 
 /// Ends the intervals of the metrics and counts usage, until it is dropped.

@@ -8,6 +8,7 @@ use keepfast_framework::mount::TtlBounds;
 use keepfast_framework::token_params::TokenKind;
 use serde::{Deserialize, Serialize};
 
+use crate::namespace::NamespaceId;
 use crate::settings::Settings;
 
 /// What is stored of a mount.
@@ -15,6 +16,9 @@ use crate::settings::Settings;
 pub(crate) struct MountEntry {
     /// The name of its storage; never changes.
     pub(crate) uuid: String,
+    /// The namespace that it belongs to.
+    #[serde(default, skip_serializing_if = "NamespaceId::is_root")]
+    pub(crate) namespace: NamespaceId,
     /// Where: `secret/` or `auth/approle/`; ends in `/`.
     pub(crate) path: String,
     /// The engine's type.

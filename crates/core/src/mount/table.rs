@@ -13,14 +13,17 @@ use parking_lot::Mutex;
 
 use super::entry::{MountConfig, MountEntry};
 use super::router::{Mounted, Router, storage_prefix};
-use crate::damaged::{self, Stored};
+use crate::damaged;
 use crate::follow::{Applied, Follower};
+use crate::namespace::NamespaceId;
 use crate::settings::Settings;
 
 const ENTRIES: Records<MountEntry> = Records::at("mount/");
 
 /// All mounts. The router follows the stored entries.
 pub(crate) struct Mounts {
+    /// The namespace whose records these are.
+    pub(crate) namespace: NamespaceId,
     /// All storage, of which each mount has a part.
     storage: View,
     view: View,
@@ -44,6 +47,7 @@ impl Mounts {
     /// No mounts yet, of the table under `view`.
     pub(crate) fn new(storage: View, view: View, registry: Arc<Registry>, settings: Arc<Settings>) -> Self {
         Mounts {
+            namespace: NamespaceId::root(),
             storage,
             view,
             registry,
@@ -60,9 +64,8 @@ impl Mounts {
             let seen = self.entries.lock().changes;
             let mut by_name = BTreeMap::new();
             for name in ENTRIES.list_in(tx, &self.view, "", &Page::all()).await? {
-                if let Stored::Record(entry) = damaged::read((&ENTRIES, "mount"), tx, &self.view, &name).await? {
-                    by_name.insert(name, entry);
-                }
+                let entry = damaged::read((&ENTRIES, "mount"), tx, &self.view, &name).await?.readable();
+                by_name.extend(entry.filter(|entry| entry.namespace == self.namespace).map(|entry| (name, entry)));
             }
             let mut entries = self.entries.lock();
             if entries.changes == seen {
@@ -132,7 +135,7 @@ impl Mounts {
             return Ok(());
         }
         match ENTRIES.get_in(tx, &self.view, &mounted.entry.uuid).await? {
-            Some(found) if !found.leaving => Ok(()),
+            Some(found) if !found.leaving && found.namespace == self.namespace => Ok(()),
             _ => Err(Error::new(keepfast_framework::Status::NOT_FOUND, "no handler for route: its mount is gone")),
         }
     }
@@ -166,7 +169,7 @@ impl Mounts {
         if self.registry.find(kind, engine, &options_given).is_none() {
             return Err(Error::invalid(format!("plugin not found in the catalog: {engine}")));
         }
-        Ok(fresh(kind, path, engine, options, ""))
+        Ok(MountEntry { namespace: self.namespace.clone(), ..fresh(kind, path, engine, options, "") })
     }
 }
 
@@ -175,9 +178,9 @@ impl Follower for Mounts {
         let mut entries = self.entries.lock();
         entries.changes += 1;
         // A mount whose entry cannot be read answers no more.
-        match change.record("mount") {
-            Stored::Record(entry) => drop(entries.by_name.insert(change.key.to_owned(), entry)),
-            Stored::Absent | Stored::Damaged => drop(entries.by_name.remove(change.key)),
+        match change.record::<MountEntry>("mount").readable().filter(|entry| entry.namespace == self.namespace) {
+            Some(entry) => drop(entries.by_name.insert(change.key.to_owned(), entry)),
+            None => drop(entries.by_name.remove(change.key)),
         }
         self.route(&entries);
     }
@@ -214,6 +217,7 @@ fn fresh(
     let prefix = if auth { "auth_" } else { "" };
     MountEntry {
         uuid: random::uuid(),
+        namespace: NamespaceId::root(),
         path: path.to_owned(),
         engine: engine.to_owned(),
         auth,

@@ -14,6 +14,7 @@ use super::envelope::{self, Answer};
 use super::{Incoming, Refused, wiped};
 use crate::audit::{Entry, RequestPart, ResponsePart, Said};
 use crate::mount::Mounted;
+use crate::namespace::NamespaceId;
 use crate::unsealed::Unsealed;
 
 /// An authorized request that an audit device has.
@@ -207,6 +208,8 @@ impl Unsealed {
             time: self.clock.now(),
             request: RequestPart {
                 id: &incoming.id,
+                // A namespace that does not exist has no id.
+                namespace: NamespaceId::of_header(&incoming.namespace).unwrap_or_default(),
                 operation: incoming.operation.name(),
                 path: incoming.path.as_str(),
                 mount: mount.map(|m| &m.audit),

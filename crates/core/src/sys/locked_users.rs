@@ -42,7 +42,7 @@ struct Locked {
 
 #[derive(Serialize)]
 struct InNamespace {
-    namespace_id: &'static str,
+    namespace_id: String,
     namespace_path: &'static str,
     counts: usize,
     mount_accessors: Vec<AtMount>,
@@ -56,7 +56,8 @@ struct AtMount {
 }
 
 async fn list(_: &System, cx: &mut Cx, req: OfMount) -> Result<Data<Locked>> {
-    let mut locked: BTreeMap<String, Vec<String>> = unsealed(cx)?.lockout.locked(cx.now());
+    let unsealed = unsealed(cx)?;
+    let mut locked = unsealed.lockout.locked(cx.now());
     if let Some(only) = req.mount_accessor.filter(|a| !a.is_empty()) {
         let of_it = locked.remove(&only.0).unwrap_or_default();
         locked = BTreeMap::from([(only.0, of_it)]);
@@ -69,7 +70,8 @@ async fn list(_: &System, cx: &mut Cx, req: OfMount) -> Result<Data<Locked>> {
         })
         .collect();
     let total = mount_accessors.iter().map(|m| m.counts).sum();
-    let root = InNamespace { namespace_id: "root", namespace_path: "", counts: total, mount_accessors };
+    let namespace_id = unsealed.lockout.namespace.as_str().to_owned();
+    let root = InNamespace { namespace_id, namespace_path: "", counts: total, mount_accessors };
     Ok(Data(Locked { by_namespace: vec![root], total }))
 }
 

@@ -12,6 +12,7 @@ use super::{System, unsealed};
 use crate::admission::quota::{QuotaConfig, RateLimit};
 use crate::admission::stored::{QUOTA_CONFIG, RATE_LIMITS, RATE_LIMITS_AT};
 use crate::damaged;
+use crate::namespace::NamespaceId;
 
 const CONFIG: Help = Help { synopsis: "What holds for all quotas.", description: "" };
 const RATE: Help = Help {
@@ -98,7 +99,9 @@ async fn list(_: &System, cx: &mut Cx, _: Nothing) -> Result<Keys> {
 }
 
 async fn read(_: &System, cx: &mut Cx, req: Named) -> Result<Option<Data<Shown>>> {
-    Ok(RATE_LIMITS.get(cx, &req.name).await?.map(|limit| {
+    let namespace = namespace(cx)?;
+    let limit = RATE_LIMITS.get(cx, &req.name).await?.filter(|limit| limit.namespace == namespace);
+    Ok(limit.map(|limit| {
         Data(Shown {
             block_interval: limit.block_interval,
             inheritable: limit.inheritable,
@@ -130,6 +133,7 @@ async fn write(_: &System, cx: &mut Cx, req: Write) -> Result<()> {
     let (path, is_mount) = place(cx, req.path.unwrap_or_default().bare())?;
     let seconds = |given: Option<Seconds>| given.map_or(0, |s| s.0);
     let limit = RateLimit {
+        namespace: namespace(cx)?,
         name: req.name.0,
         inheritable: req.inheritable.map_or(path.is_empty(), |i| i.0),
         path,
@@ -148,7 +152,7 @@ async fn check_others(cx: &mut Cx, limit: &RateLimit) -> Result<()> {
     let names = tx.list_verified(view, RATE_LIMITS_AT, &Page::all()).await?;
     for name in names.iter().filter(|name| **name != limit.name) {
         let other = damaged::read((&RATE_LIMITS, "rate limit quota"), tx, view, name).await?.readable();
-        if other.is_some_and(|other| other.path == limit.path) {
+        if other.is_some_and(|other| other.namespace == limit.namespace && other.path == limit.path) {
             return Err(Error::invalid(format!("quota rule with similar properties exists under the name {name:?}")));
         }
     }
@@ -161,6 +165,11 @@ async fn check_others(cx: &mut Cx, limit: &RateLimit) -> Result<()> {
 async fn delete(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
     RATE_LIMITS.delete(cx, &req.name);
     Ok(())
+}
+
+/// The namespace whose quotas the caller sees.
+fn namespace(cx: &Cx) -> Result<NamespaceId> {
+    Ok(unsealed(cx)?.mounts.namespace.clone())
 }
 
 /// A path in its one form, and whether it is a mount.

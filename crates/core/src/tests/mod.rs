@@ -22,6 +22,7 @@ mod judged_paths;
 mod lockout;
 mod metrics;
 mod mounts;
+mod namespaces;
 mod panics;
 mod policies;
 mod seal;

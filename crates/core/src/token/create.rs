@@ -227,7 +227,7 @@ impl TokenRecord {
             ("auth_method", auth_method),
             ("creation_ttl", ttl),
             ("mount_point", mount_point),
-            ("namespace", "root"),
+            ("namespace", self.namespace.as_str()),
             ("token_type", self.kind()),
         ]);
     }

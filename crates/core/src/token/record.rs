@@ -148,7 +148,7 @@ pub(crate) struct TokenRecord {
     /// Who made it.
     #[serde(default)]
     pub(crate) origin: Origin,
-    /// The namespace in which it lives.
+    /// The namespace that it belongs to.
     pub(crate) namespace: NamespaceId,
     /// Whether it is a batch token.
     #[serde(default)]
@@ -167,7 +167,7 @@ impl TokenRecord {
         }
         let mut policies = self.authority.names();
         policies.sort_unstable();
-        STANDARD.encode(sha256(format!("{}\0root", policies.join("\x7f")).as_bytes()))
+        STANDARD.encode(sha256(format!("{}\0{}", policies.join("\x7f"), self.namespace.as_str()).as_bytes()))
     }
 
     /// Whether it is alive at `now`.
