@@ -1,286 +1,65 @@
-//! The log: every batch is durable here before it is acknowledged.
+//! The order of all batches, below the state: a batch is acknowledged when the log has it.
 //!
-//! Append-only segments (see [`segment`](super::segment)). One frame is written and synced at a time. When the state has
-//! become durable up to some index, segments that end before it are deleted.
-
-use std::{io, sync::Arc};
+//! The log knows nothing of what batches do; the state machine above it is [`State`](super::state::State), which checks
+//! (`hold`) and applies them. Another log, such as one that other nodes have too, needs no other state.
 
 use bytes::Bytes;
-use keepfast_crypto::random;
 
-use super::{
-    disk::{Disk, DiskFile},
-    segment::{FRAME, FrameBuilder, FrameHead, HEADER, Head},
-};
-use crate::StorageError;
+use crate::{Batch, StorageError};
 
-const DIRECTORY: &str = "log";
-const SUFFIX: &str = ".seg";
+/// A durable sequence of batches, numbered from 1 on.
+///
+/// Batches are appended in groups: all of a group are durable, or none. Each implementation passes `log_suite!`.
+pub(crate) trait Log: Sized + Send + 'static {
+    /// Where it is.
+    type Medium: Send;
 
-/// The segment that is appended to, and those before it.
-pub(crate) struct Log {
-    disk: Arc<dyn Disk>,
-    file: Arc<dyn DiskFile>,
-    head: Head,
-    /// Where the next frame goes.
-    end: u64,
-    /// Index of the next batch.
-    next: u64,
-    /// Names of older segments.
-    old: Vec<String>,
+    /// Reads the batches that come after `applied`, in order, and gives each to `apply`, with its index and encoded as by
+    /// [`Batch::encode`]. Returns the index of the last one.
+    ///
+    /// The last group may be torn: then it was never acknowledged, and is left out.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] when anything else is missing or damaged; those of `apply`.
+    fn replay(
+        medium: &Self::Medium,
+        applied: u64,
+        apply: impl FnMut(u64, Bytes) -> Result<(), StorageError>,
+    ) -> Result<u64, StorageError>;
+
+    /// Opens the log for the batches from `next` on. The state must be durable up to there: what was torn is not read again.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    fn open(medium: Self::Medium, next: u64) -> Result<Self, StorageError>;
+
+    /// Index of the next batch to be appended.
+    fn next(&self) -> u64;
+
+    /// Begins a group; forgets what was pushed and not appended.
+    fn clear(&mut self);
+
+    /// Adds a batch to the group.
+    fn push(&mut self, batch: &Batch);
+
+    /// Makes the group durable. Returns how many bytes that took.
+    fn append(&mut self) -> Result<u64, AppendError>;
+
+    /// Whether `bytes` can be logged and applied with `reserve` bytes of room left.
+    fn has_room(&self, reserve: u64, bytes: u64) -> bool;
+
+    /// The state is durable up to the last batch: nothing in the log is needed for a replay any more.
+    ///
+    /// # Errors
+    /// When it is not known what is on the medium: nothing may be appended any more.
+    fn compact(&mut self) -> Result<(), StorageError>;
 }
 
 /// What became of an append that failed.
+#[derive(Debug)]
 pub(crate) enum AppendError {
     /// There was no room. The log is as before.
     Full,
-    /// It is not known what is on the disk; nothing may be appended any more.
-    Broken(&'static str, io::Error),
-}
-
-impl Log {
-    /// Begins a segment for the batches from `next` on. Older ones stay until [`forget_old`](Self::forget_old).
-    pub(crate) fn begin(disk: Arc<dyn Disk>, next: u64) -> Result<Self, StorageError> {
-        let failed = |error| StorageError::io("create a log segment", error);
-        let name = name(next);
-        let old = list(&*disk)?.into_iter().map(|(_, name)| name).filter(|old| *old != name).collect();
-        let (file, head) = create(&*disk, &name, next).map_err(failed)?;
-        Ok(Self { disk, file, head, end: HEADER as u64, next, old })
-    }
-
-    /// Index of the next batch.
-    pub(crate) fn next(&self) -> u64 {
-        self.next
-    }
-
-    /// Bytes in the present segment.
-    pub(crate) fn len(&self) -> u64 {
-        self.end
-    }
-
-    /// Writes a frame and makes it durable. Returns its length.
-    pub(crate) fn append(&mut self, frame: &mut FrameBuilder) -> Result<u64, AppendError> {
-        let count = frame.count();
-        let bytes = frame.finish(self.head.salt, self.next);
-        if let Err(error) = self.file.write_at(self.end, bytes) {
-            return Err(self.undo(error));
-        }
-        self.file.sync().map_err(|error| AppendError::Broken("sync the log", error))?;
-        self.end += bytes.len() as u64;
-        self.next += u64::from(count);
-        Ok(bytes.len() as u64)
-    }
-
-    /// After a write without room: removes what was written of it.
-    fn undo(&self, error: io::Error) -> AppendError {
-        if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-            return AppendError::Broken("write the log", error);
-        }
-        match self.file.set_len(self.end).and_then(|()| self.file.sync()) {
-            Ok(()) => AppendError::Full,
-            Err(error) => AppendError::Broken("cut the log after a write without room", error),
-        }
-    }
-
-    /// Whether the file system has more than `reserve` bytes left, or more than a quarter where that is less, after
-    /// `bytes` have been logged and applied.
-    pub(crate) fn has_room(&self, reserve: u64, bytes: u64) -> bool {
-        // An unknown amount is found out by writing.
-        self.disk
-            .room()
-            .map_or(true, |room| room.free > reserve.min(room.total / 4).saturating_add(bytes.saturating_mul(4)))
-    }
-
-    /// Goes on in a new segment. On an error the present one stays in use.
-    pub(crate) fn roll(&mut self) -> Result<(), AppendError> {
-        let name = name(self.next);
-        match create(&*self.disk, &name, self.next) {
-            Ok((file, head)) => {
-                self.old.push(self::name(self.head.first));
-                (self.file, self.head, self.end) = (file, head, HEADER as u64);
-                Ok(())
-            }
-            // A segment that begins inside the present one would be an error at the next start.
-            Err(_) => match self.disk.remove(&name).and_then(|()| self.disk.sync_directory(DIRECTORY)) {
-                Ok(()) => Err(AppendError::Full),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Err(AppendError::Full),
-                Err(error) => Err(AppendError::Broken("remove an unused log segment", error)),
-            },
-        }
-    }
-
-    /// Deletes older segments; what cannot be deleted now is tried again later.
-    pub(crate) fn forget_old(&mut self) {
-        let disk = &self.disk;
-        self.old.retain(|name| match disk.remove(&path(name)) {
-            Ok(()) => false,
-            Err(error) => error.kind() != io::ErrorKind::NotFound,
-        });
-    }
-}
-
-/// Reads the batches that come after `applied`, in order, and gives each to `apply`. Returns the index of the last one.
-///
-/// A torn last frame, which was never acknowledged, is left out. Everything else that cannot be read is an error.
-pub(crate) fn replay(
-    disk: &dyn Disk,
-    applied: u64,
-    mut apply: impl FnMut(u64, Bytes) -> Result<(), StorageError>,
-) -> Result<u64, StorageError> {
-    let segments = list(disk)?;
-    if segments.is_empty() && applied > 0 {
-        return Err(StorageError::corrupt("the log is missing"));
-    }
-    let mut last = applied;
-    for (place, (first, name)) in segments.iter().enumerate() {
-        let following = segments.get(place + 1).map(|(first, _)| *first);
-        if following.is_some_and(|following| following <= last + 1) {
-            continue;
-        }
-        if *first > last + 1 {
-            return Err(StorageError::corrupt(format!("batches {} to {} are missing in the log", last + 1, first - 1)));
-        }
-        let mut reader = Reader { name, file: open(disk, name)?, is_last: following.is_none(), offset: 0 };
-        let Some(head) = reader.head(*first)? else {
-            continue;
-        };
-        let mut next = *first;
-        while let Some(batches) = reader.frame(head.salt, next)? {
-            for batch in batches {
-                if next == last + 1 {
-                    apply(next, batch)?;
-                    last = next;
-                }
-                next += 1;
-            }
-        }
-    }
-    Ok(last)
-}
-
-/// Reads one segment.
-struct Reader<'a> {
-    name: &'a str,
-    file: Arc<dyn DiskFile>,
-    is_last: bool,
-    offset: u64,
-}
-
-impl Reader<'_> {
-    /// The head; `None` when the segment was never begun.
-    fn head(&mut self, first: u64) -> Result<Option<Head>, StorageError> {
-        let mut bytes = [0; HEADER];
-        let length = self.length()?;
-        let head = if length < HEADER as u64 { None } else { Head::decode(&self.read(0, &mut bytes)?) };
-        match head.filter(|head| head.first == first) {
-            Some(head) => {
-                self.offset = HEADER as u64;
-                Ok(Some(head))
-            }
-            // The head is durable before the first frame is written.
-            None if self.is_last && length <= HEADER as u64 => Ok(None),
-            None => Err(self.damaged(0)),
-        }
-    }
-
-    /// The batches of the next frame; `None` at the end.
-    fn frame(&mut self, salt: u32, next: u64) -> Result<Option<Vec<Bytes>>, StorageError> {
-        let length = self.length()?;
-        if self.offset == length {
-            return Ok(None);
-        }
-        if let Some((head, payload)) = self.frame_at(salt, self.offset, length)?
-            && head.first == next
-            && let Some(batches) = head.batches(payload)
-        {
-            self.offset += (FRAME + head.length) as u64;
-            return Ok(Some(batches));
-        }
-        if !self.is_last || self.is_readable_behind(salt, next, length)? {
-            return Err(self.damaged(self.offset));
-        }
-        tracing::warn!(segment = self.name, offset = self.offset, "the log ends in a torn write, which is left out");
-        Ok(None)
-    }
-
-    /// A whole frame at some offset.
-    fn frame_at(&self, salt: u32, offset: u64, length: u64) -> Result<Option<(FrameHead, Bytes)>, StorageError> {
-        let mut bytes = [0; FRAME];
-        let Some(room) = (length - offset).checked_sub(FRAME as u64) else {
-            return Ok(None);
-        };
-        let Some(head) = FrameHead::decode(salt, &self.read(offset, &mut bytes)?) else {
-            return Ok(None);
-        };
-        if head.length as u64 > room {
-            return Ok(None);
-        }
-        let mut payload = vec![0; head.length];
-        let failed = |error| StorageError::io("read the log", error);
-        self.file.read_at(offset + FRAME as u64, &mut payload).map_err(failed)?;
-        Ok(head.fits(salt, &payload).then(|| (head, payload.into())))
-    }
-
-    /// Whether a whole frame follows somewhere behind the present offset: then what is here is not a torn end.
-    fn is_readable_behind(&self, salt: u32, next: u64, length: u64) -> Result<bool, StorageError> {
-        let mut rest = vec![0; (length - self.offset) as usize];
-        let failed = |error| StorageError::io("read the log", error);
-        self.file.read_at(self.offset, &mut rest).map_err(failed)?;
-        for place in 1..rest.len().saturating_sub(FRAME - 1) {
-            let Some(bytes) = rest[place..].first_chunk::<FRAME>() else {
-                break;
-            };
-            let is_head = FrameHead::decode(salt, bytes).is_some_and(|head| head.first > next);
-            if is_head && self.frame_at(salt, self.offset + place as u64, length)?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    fn length(&self) -> Result<u64, StorageError> {
-        self.file.len().map_err(|error| StorageError::io("read the log", error))
-    }
-
-    fn read<const N: usize>(&self, offset: u64, out: &mut [u8; N]) -> Result<[u8; N], StorageError> {
-        self.file.read_at(offset, out).map_err(|error| StorageError::io("read the log", error))?;
-        Ok(*out)
-    }
-
-    fn damaged(&self, offset: u64) -> StorageError {
-        StorageError::corrupt(format!("log segment {} is damaged at byte {offset}", self.name))
-    }
-}
-
-fn name(first: u64) -> String {
-    format!("{first:020}{SUFFIX}")
-}
-
-fn path(name: &str) -> String {
-    format!("{DIRECTORY}/{name}")
-}
-
-/// The segments there are, by the index of their first batch.
-fn list(disk: &dyn Disk) -> Result<Vec<(u64, String)>, StorageError> {
-    let names = disk.names(DIRECTORY).map_err(|error| StorageError::io("list the log", error))?;
-    let first = |name: &str| name.strip_suffix(SUFFIX)?.parse().ok();
-    let mut segments: Vec<_> = names.into_iter().filter_map(|name| Some((first(&name)?, name))).collect();
-    segments.sort_unstable();
-    Ok(segments)
-}
-
-fn open(disk: &dyn Disk, name: &str) -> Result<Arc<dyn DiskFile>, StorageError> {
-    let failed = |error| StorageError::io("open a log segment", error);
-    disk.open(&path(name), false).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
-}
-
-/// Makes an empty segment durable. One that was left by an earlier attempt has no frame and is made anew.
-fn create(disk: &dyn Disk, name: &str, first: u64) -> io::Result<(Arc<dyn DiskFile>, Head)> {
-    let head = Head { salt: u32::from_le_bytes(random::bytes()), first };
-    let file = disk.open(&path(name), true)?.ok_or(io::ErrorKind::NotFound)?;
-    file.set_len(0)?;
-    file.write_at(0, &head.encode())?;
-    file.sync()?;
-    disk.sync_directory(DIRECTORY)?;
-    Ok((file, head))
+    /// It is not known what is on the medium: nothing may be appended any more.
+    Broken(StorageError),
 }

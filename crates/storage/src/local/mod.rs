@@ -6,7 +6,10 @@
 mod disk;
 mod layout;
 mod log;
+#[cfg(test)]
+mod log_suite;
 mod segment;
+mod segmented;
 #[cfg(test)]
 mod sim;
 mod state;
@@ -33,7 +36,7 @@ use self::{
     disk::{Disk, RealDisk},
     layout::{DirectoryLock, Layout},
     log::Log,
-    segment::FrameBuilder,
+    segmented::{SegmentedLog, Segments},
     state::State,
     writer::{Request, Shared, Writer},
 };
@@ -113,9 +116,7 @@ impl LocalBackend {
     fn open_on(disk: Arc<dyn Disk>, options: LocalOptions, lock: Option<DirectoryLock>) -> Result<Self, StorageError> {
         let layout = Layout::open(&*disk, options.node_id.as_deref())?;
         let state = State::open(&*disk, options.cache_bytes, options.verify)?;
-        let last = recover(&*disk, &state)?;
-        let mut log = Log::begin(disk, last + 1)?;
-        log.forget_old();
+        let log = recover::<SegmentedLog>(Segments { disk, bytes: options.flush_bytes }, &state)?;
         let shared = Arc::new(Shared { state, watchers: Watchers::default(), stopped: OnceLock::new() });
         let writer = Writer {
             shared: shared.clone(),
@@ -124,7 +125,6 @@ impl LocalBackend {
             flush_bytes: options.flush_bytes,
             reserve_bytes: options.reserve_bytes,
             unflushed: 0,
-            frame: FrameBuilder::default(),
         };
         let (sender, requests) = mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -217,15 +217,17 @@ impl Backend for LocalBackend {
     }
 }
 
-/// Brings the state to the end of the log and makes it durable. Returns the index of the last batch.
-fn recover(disk: &dyn Disk, state: &State) -> Result<u64, StorageError> {
+/// Brings the state to the end of the log, makes it durable, and opens the log behind that.
+fn recover<L: Log>(medium: L::Medium, state: &State) -> Result<L, StorageError> {
     let change = state.begin()?;
     let last = {
         let mut records = change.records()?;
         let applied = state.applied()?;
-        log::replay(disk, applied, |_, bytes| records.apply(&Batch::decode(bytes)?.writes))?
+        L::replay(&medium, applied, |_, bytes| records.apply(&Batch::decode(bytes)?.writes))?
     };
     change.commit(last)?;
     state.flush()?;
-    Ok(last)
+    let mut log = L::open(medium, last + 1)?;
+    log.compact()?;
+    Ok(log)
 }

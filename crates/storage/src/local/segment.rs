@@ -77,11 +77,6 @@ impl FrameBuilder {
         self.count += 1;
     }
 
-    /// Whether no batch was added.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
     /// How many batches were added.
     pub(crate) fn count(&self) -> u32 {
         self.count

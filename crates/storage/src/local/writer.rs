@@ -1,7 +1,7 @@
 //! The one thread that writes.
 //!
-//! It takes all commits that wait, checks and applies them in order to an uncommitted change of the state, writes those
-//! that passed as one frame of the log, syncs once, commits the change, tells the watchers, and answers. What cannot be
+//! It takes all commits that wait, checks and applies them in order to an uncommitted change of the state, appends those
+//! that passed to the log as one group, commits the change, tells the watchers, and answers. What cannot be
 //! made durable stops it for good: nothing is acknowledged after a failed write or sync.
 
 use std::{
@@ -16,7 +16,6 @@ use tokio::sync::oneshot;
 
 use super::{
     log::{AppendError, Log},
-    segment::FrameBuilder,
     state::{Change, State},
 };
 use crate::{Batch, Index, StorageError, Write, watch::Watchers};
@@ -40,15 +39,14 @@ pub(crate) struct Request {
 
 type Answer = Result<Index, StorageError>;
 
-pub(crate) struct Writer {
+pub(crate) struct Writer<L> {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) log: Log,
+    pub(crate) log: L,
     pub(crate) flush_interval: Duration,
     pub(crate) flush_bytes: u64,
     pub(crate) reserve_bytes: u64,
     /// Bytes logged since the last flush.
     pub(crate) unflushed: u64,
-    pub(crate) frame: FrameBuilder,
 }
 
 /// Why a group was not committed.
@@ -65,7 +63,7 @@ impl From<StorageError> for Failure {
     }
 }
 
-impl Writer {
+impl<L: Log> Writer<L> {
     /// Serves until the senders are gone, then makes the state durable.
     pub(crate) fn run(mut self, requests: &Receiver<Request>) {
         loop {
@@ -113,22 +111,20 @@ impl Writer {
     fn try_commit(&mut self, group: &mut [Request]) -> Result<Vec<Answer>, Failure> {
         let shared = self.shared.clone();
         let change = shared.state.begin()?;
-        let answers = self.apply(&change, group)?;
-        if self.frame.is_empty() {
+        let (answers, last) = self.apply(&change, group)?;
+        if last < self.log.next() {
             change.abort()?;
             return Ok(answers);
         }
-        match self.log.append(&mut self.frame) {
+        match self.log.append() {
             Ok(bytes) => self.unflushed += bytes,
             Err(AppendError::Full) => {
                 change.abort()?;
                 return Err(Failure::Full);
             }
-            Err(AppendError::Broken(action, cause)) => {
-                return Err(StorageError::io_kept(action, cause).into());
-            }
+            Err(AppendError::Broken(error)) => return Err(error.into()),
         }
-        change.commit(self.log.next() - 1)?;
+        change.commit(last)?;
         for (request, answer) in group.iter().zip(&answers) {
             if let (Ok(index), false) = (answer, request.batch.writes.is_empty()) {
                 self.shared.watchers.tell(*index, &request.batch.writes);
@@ -137,11 +133,12 @@ impl Writer {
         Ok(answers)
     }
 
-    /// Checks each batch and applies it when it passes. Batches see those before them in the group.
-    fn apply(&mut self, change: &Change, group: &mut [Request]) -> Result<Vec<Answer>, StorageError> {
+    /// Checks each batch and applies it when it passes. Batches see those before them in the group. Returns the answers, and
+    /// the index of the last batch that was applied.
+    fn apply(&mut self, change: &Change, group: &mut [Request]) -> Result<(Vec<Answer>, u64), StorageError> {
         let mut records = change.records()?;
         let mut last = self.log.next() - 1;
-        self.frame.clear();
+        self.log.clear();
         let bytes: usize = group.iter().map(|request| request.batch.encoded_len()).sum();
         let has_room = self.log.has_room(self.reserve_bytes, bytes as u64);
         let mut answers = Vec::with_capacity(group.len());
@@ -158,12 +155,12 @@ impl Writer {
             }
             if !request.batch.writes.is_empty() {
                 records.apply(&request.batch.writes)?;
-                self.frame.push(&request.batch);
+                self.log.push(&request.batch);
                 last += 1;
             }
             answers.push(Ok(Index(last)));
         }
-        Ok(answers)
+        Ok((answers, last))
     }
 
     /// Makes the state durable, so that the log before it is no longer needed.
@@ -177,13 +174,9 @@ impl Writer {
             return;
         }
         self.unflushed = 0;
-        if self.log.len() >= self.flush_bytes
-            && let Err(AppendError::Broken(action, cause)) = self.log.roll()
-        {
-            self.stop(&StorageError::io_kept(action, cause));
-            return;
+        if let Err(error) = self.log.compact() {
+            self.stop(&error);
         }
-        self.log.forget_old();
     }
 
     /// Ends all writing, and says so.
