@@ -123,7 +123,7 @@ impl SegmentedLog {
                 Ok(())
             }
             // A segment that begins inside the present one would be an error at the next start.
-            Err(_) => match disk.remove(&name).and_then(|()| disk.sync_directory(DIRECTORY)) {
+            Err(_) => match disk.remove(&path(&name)).and_then(|()| disk.sync_directory(DIRECTORY)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     Err(StorageError::io_kept("remove an unused log segment", error))
                 }
@@ -375,4 +375,33 @@ mod tests {
     }
 
     log_suite!(segmented, Kit);
+
+    #[test]
+    fn a_segment_that_could_not_be_begun_hides_no_batch() {
+        let batch = |key: &str| Batch::put(crate::Key::new(key).unwrap(), "v");
+        for (fault, step) in [Fault::Error, Fault::FullOnce].into_iter().flat_map(|f| (0..6).map(move |s| (f, s))) {
+            let disk = SimDisk::new(3);
+            let segments = || Segments { disk: Arc::new(disk.clone()), bytes: 1 };
+            let mut log = SegmentedLog::open(segments(), 1).unwrap();
+            log.clear();
+            log.push(&batch("a"));
+            log.append().unwrap();
+            disk.fail_at(disk.operations() + step, fault);
+            if log.compact().is_err() {
+                continue;
+            }
+            disk.heal();
+            log.clear();
+            log.push(&batch("b"));
+            log.append().unwrap();
+            drop(log);
+            disk.lose_power();
+            let mut found = Vec::new();
+            let last = SegmentedLog::replay(&segments(), 1, |index, _| {
+                found.push(index);
+                Ok(())
+            });
+            assert_eq!((last.unwrap(), found), (2, vec![2]), "{fault:?} at {step}");
+        }
+    }
 }
