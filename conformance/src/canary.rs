@@ -1,5 +1,5 @@
-//! The canary run (AL-01): every scenario is played on a durable, audited server, and afterwards none of the secrets that went over the wire
-//! may stand in its audit file, its log or its data directory, in any of the forms in which one would be written by mistake.
+//! The canary run (AL-01): every scenario is played on a durable, audited server. Afterwards no secret of a request or
+//! response may be in its audit file, its log or its data directory, in any encoding in which it could leak.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::play::Play;
 use crate::scenario::{Loaded, Needs};
 use crate::servers::{Make, Server, Storage};
 
-/// Plays the scenarios and searches; whether nothing was found.
+/// Plays the scenarios and searches; returns whether nothing was found.
 pub fn run(make: Make, scenarios: &[Loaded]) -> Result<bool> {
     let mut server = Server::start_unsealed(make, Storage::Durable)?;
     let mut secrets = vec![server.root.clone(), server.key.clone()];
@@ -18,8 +18,8 @@ pub fn run(make: Make, scenarios: &[Loaded]) -> Result<bool> {
         let mut client = server.client()?;
         let mut play = Play::begin(&mut client, &server.root, &loaded.scenario)?;
         for step in &loaded.scenario.steps {
-            let answer = play.send(step, |_, _| true)?;
-            let _ = play.capture(step, &answer);
+            let response = play.send(step, |_, _| true)?;
+            let _ = play.capture(step, &response);
         }
         secrets.append(&mut play.secrets);
         handles.append(&mut play.handles);
@@ -37,27 +37,27 @@ pub fn run(make: Make, scenarios: &[Loaded]) -> Result<bool> {
     for file in &files {
         let content = std::fs::read(file)?;
         bytes += content.len();
-        // Records are named by the accessors of secret ids; nobody but the operator may see them anywhere else.
+        // Accessors of secret ids are names of records; only the operator may see them anywhere else.
         let named =
             if file.starts_with(server.directory().join("data")) { Vec::new() } else { leaked(&content, &handles) };
         for secret in leaked(&content, &secrets).into_iter().chain(named) {
             found += 1;
             let name = file.strip_prefix(server.directory()).unwrap_or(file).display();
             println!(
-                "FAIL {}… stands in {name}: {}",
+                "FAIL {}… is in {name}: {}",
                 secret.chars().take(24).collect::<String>(),
                 context(&content, secret)
             );
         }
     }
-    println!("{} secrets looked for in {} files, {} KB", secrets.len(), files.len(), bytes / 1024);
+    println!("{} secrets searched in {} files, {} KB", secrets.len(), files.len(), bytes / 1024);
     println!("{} passed, {found} failed", secrets.len() - found.min(secrets.len()));
     Ok(found == 0 && bytes > 0)
 }
 
-/// Those of the secrets that stand in a content: raw, in hexadecimal, or in base64.
+/// The secrets that a content contains: raw, in hexadecimal, or in base64.
 fn leaked<'a>(content: &[u8], secrets: &'a [String]) -> Vec<&'a str> {
-    // All secrets are searched for at once by their first bytes; a file is read once per form.
+    // One search for the first bytes of all secrets; a file is read once per encoding.
     let forms: Vec<(Vec<u8>, &str)> =
         secrets.iter().flat_map(|secret| forms(secret).into_iter().map(move |form| (form, secret.as_str()))).collect();
     let mut by_start: std::collections::HashMap<[u8; 8], Vec<usize>> = std::collections::HashMap::new();
@@ -71,7 +71,7 @@ fn leaked<'a>(content: &[u8], secrets: &'a [String]) -> Vec<&'a str> {
         let Some(start) = window.first_chunk::<8>() else { continue };
         for index in by_start.get(start).into_iter().flatten() {
             let (form, secret) = &forms[*index];
-            // A longer word that begins so is another word.
+            // A longer word with this prefix is another word.
             let next = content.get(at + form.len()).is_some_and(u8::is_ascii_alphanumeric);
             if content[at..].starts_with(form) && !(next && form == secret.as_bytes()) {
                 found.push(secret);
@@ -83,7 +83,7 @@ fn leaked<'a>(content: &[u8], secrets: &'a [String]) -> Vec<&'a str> {
     found
 }
 
-/// What stands around a secret that stands there raw.
+/// The text around a raw secret.
 fn context(content: &[u8], secret: &str) -> String {
     let at = content.windows(secret.len()).position(|window| window == secret.as_bytes()).unwrap_or(0);
     String::from_utf8_lossy(&content[at.saturating_sub(120)..(at + secret.len() + 20).min(content.len())]).into_owned()
@@ -94,7 +94,7 @@ fn forms(secret: &str) -> [Vec<u8>; 3] {
     [secret.as_bytes().to_vec(), hex.into_bytes(), base64(secret.as_bytes())]
 }
 
-/// Base64 of the whole groups of three bytes, so that what follows the secret changes nothing.
+/// Base64 of the complete groups of three bytes, so that the bytes after the secret do not change it.
 fn base64(bytes: &[u8]) -> Vec<u8> {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let groups = bytes.chunks_exact(3).map(|g| u32::from(g[0]) << 16 | u32::from(g[1]) << 8 | u32::from(g[2]));

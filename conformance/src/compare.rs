@@ -1,23 +1,23 @@
 //! Plays scenarios on two servers side by side and prints every difference of status, keys, types and texts, whatever
-//! the scenario expects: the tool of whoever builds an engine.
+//! the scenario expects.
 
 use anyhow::Result;
 use serde_json::Value;
 
-use crate::http::Answer;
+use crate::http::Response;
 use crate::play::Play;
 use crate::record::mask;
-use crate::run::{Ground, title};
+use crate::run::{Target, title};
 use crate::scenario::Loaded;
 
-/// Plays each scenario on both and prints the differences; the number of steps that differ.
-pub fn compare_all(ours: &Ground, peer: &Ground, scenarios: &[Loaded], strict: bool) -> Result<usize> {
+/// Plays each scenario on both servers and prints the differences; returns the number of steps that differ.
+pub fn compare_all(ours: &Target, openbao: &Target, scenarios: &[Loaded], strict: bool) -> Result<usize> {
     let mut differing = 0;
     for loaded in scenarios {
         let mut of_ours = play_through(ours, loaded)?;
-        let of_peer = play_through(peer, loaded)?;
-        of_ours.resize(of_ours.len().max(of_peer.len()), Err("not played".to_owned()));
-        for (index, (our, their)) in of_ours.iter().zip(&of_peer).enumerate() {
+        let of_openbao = play_through(openbao, loaded)?;
+        of_ours.resize(of_ours.len().max(of_openbao.len()), Err("not played".to_owned()));
+        for (index, (our, their)) in of_ours.iter().zip(&of_openbao).enumerate() {
             let step = &loaded.scenario.steps[index];
             let known = step.differs.is_some();
             let lines = if known && !strict { Vec::new() } else { step_differences(our, their) };
@@ -40,45 +40,45 @@ pub fn compare_all(ours: &Ground, peer: &Ground, scenarios: &[Loaded], strict: b
     Ok(differing)
 }
 
-/// An answer with its varying parts masked, or why there is none.
+/// A response with its varying parts masked, or why there is none.
 type Played = Result<(u16, Value), String>;
 
-fn play_through(ground: &Ground, loaded: &Loaded) -> Result<Vec<Played>> {
-    let played = ground.with_client(loaded.scenario.needs, |client, root| {
+fn play_through(target: &Target, loaded: &Loaded) -> Result<Vec<Played>> {
+    let played = target.with_client(loaded.scenario.needs, |client, root| {
         let mut play = match Play::begin(client, root, &loaded.scenario) {
             Ok(play) => play,
             Err(error) => return loaded.scenario.steps.iter().map(|_| Err(format!("{error:#}"))).collect(),
         };
-        let mut answers = Vec::new();
+        let mut responses = Vec::new();
         for step in &loaded.scenario.steps {
-            let answer = play.send(step, |_, _| true).map_err(|error| format!("{error:#}"));
-            if let Ok(answer) = &answer {
-                let _ = play.capture(step, answer);
+            let response = play.send(step, |_, _| true).map_err(|error| format!("{error:#}"));
+            if let Ok(response) = &response {
+                let _ = play.capture(step, response);
             }
-            answers.push(answer.map(|answer| (answer.status, masked_body(&answer, &play))));
+            responses.push(response.map(|response| (response.status, masked_body(&response, &play))));
         }
         play.end();
-        answers
+        responses
     })?;
     Ok(played.unwrap_or_default())
 }
 
-fn masked_body(answer: &Answer, play: &Play<'_>) -> Value {
-    let body = answer.json().unwrap_or_else(|| String::from_utf8_lossy(&answer.body).into_owned().into());
+fn masked_body(response: &Response, play: &Play<'_>) -> Value {
+    let body = response.json().unwrap_or_else(|| String::from_utf8_lossy(&response.body).into_owned().into());
     mask(&body, &play.variables)
 }
 
-fn step_differences(ours: &Played, peer: &Played) -> Vec<String> {
-    let (ours, peer) = match (ours, peer) {
-        (Ok(ours), Ok(peer)) => (ours, peer),
+fn step_differences(ours: &Played, openbao: &Played) -> Vec<String> {
+    let (ours, openbao) = match (ours, openbao) {
+        (Ok(ours), Ok(openbao)) => (ours, openbao),
         (Err(a), Err(b)) if a == b => return Vec::new(),
-        (a, b) => return vec![format!("ours: {}", outcome(a)), format!("peer: {}", outcome(b))],
+        (a, b) => return vec![format!("ours: {}", outcome(a)), format!("openbao: {}", outcome(b))],
     };
     let mut lines = Vec::new();
-    if ours.0 != peer.0 {
-        lines.push(format!("status: ours {}, peer {}", ours.0, peer.0));
+    if ours.0 != openbao.0 {
+        lines.push(format!("status: ours {}, openbao {}", ours.0, openbao.0));
     }
-    diff("", Some(&ours.1), Some(&peer.1), &mut lines);
+    diff("", Some(&ours.1), Some(&openbao.1), &mut lines);
     lines
 }
 
@@ -89,8 +89,8 @@ fn outcome(played: &Played) -> String {
     }
 }
 
-fn diff(at: &str, ours: Option<&Value>, peer: Option<&Value>, lines: &mut Vec<String>) {
-    match (ours, peer) {
+fn diff(at: &str, ours: Option<&Value>, openbao: Option<&Value>, lines: &mut Vec<String>) {
+    match (ours, openbao) {
         (Some(Value::Object(a)), Some(Value::Object(b))) => {
             for key in a.keys().chain(b.keys().filter(|key| !a.contains_key(*key))) {
                 diff(&format!("{at}.{key}"), a.get(key), b.get(key), lines);
@@ -101,11 +101,11 @@ fn diff(at: &str, ours: Option<&Value>, peer: Option<&Value>, lines: &mut Vec<St
                 diff(&format!("{at}.{index}"), Some(x), Some(y), lines);
             }
         }
-        _ if ours == peer => {}
+        _ if ours == openbao => {}
         _ => {
             let show = |value: Option<&Value>| value.map_or_else(|| "absent".to_owned(), Value::to_string);
             let place = if at.is_empty() { "body" } else { at.trim_start_matches('.') };
-            lines.push(format!("{place}: ours {}, peer {}", show(ours), show(peer)));
+            lines.push(format!("{place}: ours {}, openbao {}", show(ours), show(openbao)));
         }
     }
 }

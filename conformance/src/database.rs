@@ -1,5 +1,5 @@
-//! The databases of scenarios: a server of each kind for all of them, started when the first asks for it, in which each has
-//! a database and an administrator of its own.
+//! The databases of scenarios: one server of each kind, started at its first use, with a database and an administrator
+//! for each scenario.
 
 use std::process::Output;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Result;
 use serde_json::Value;
 
-use crate::http::Answer;
+use crate::http::Response;
 use crate::mariadb::MariaDb;
 use crate::play::Variables;
 use crate::postgres::Postgres;
@@ -18,7 +18,7 @@ static POSTGRES: Shared<Postgres> = Shared(Mutex::new(None));
 static MARIADB: Shared<MariaDb> = Shared(Mutex::new(None));
 static REDIS: Shared<Redis> = Shared(Mutex::new(None));
 
-/// A server that is started when it is first asked for.
+/// A server that is started at its first use.
 struct Shared<T>(Mutex<Option<Arc<T>>>);
 
 impl<T> Shared<T> {
@@ -37,7 +37,7 @@ impl<T> Shared<T> {
     }
 }
 
-/// Stops the servers that were started.
+/// Stops all started servers.
 pub fn stop() {
     POSTGRES.stop();
     MARIADB.stop();
@@ -50,7 +50,7 @@ enum Server {
     Redis(Arc<Redis>),
 }
 
-/// A scenario's own database.
+/// The database of one scenario.
 pub struct Database {
     server: Server,
     name: String,
@@ -59,10 +59,10 @@ pub struct Database {
 }
 
 impl Database {
-    /// A fresh one with a table `orders`, or in Redis a key; `id` is the scenario's.
+    /// Creates a database with a table `orders`, or in Redis a key; `id` is that of the scenario.
     ///
     /// # Errors
-    /// When the server cannot be started or asked.
+    /// When the server cannot be started or reached.
     pub fn create(kind: scenario::Database, id: &str) -> Result<Self> {
         let server = match kind {
             scenario::Database::Postgres => {
@@ -112,7 +112,7 @@ impl Database {
         Ok(())
     }
 
-    /// The variables by which a scenario reaches it.
+    /// The variables with which a scenario reaches it.
     pub fn variables(&self) -> Variables {
         let login = "{{username}}:{{password}}@";
         let (prefix, port, more) = match &self.server {
@@ -141,29 +141,29 @@ impl Database {
         all.map(|(name, value)| (format!("{prefix}_{name}"), Value::from(value))).collect()
     }
 
-    /// Runs a statement (in Redis a command, its words apart by spaces), as the administrator if no other user and password
-    /// are given: 200 with what it found as text, or 400 with what the database said.
+    /// Runs a statement (in Redis a command with words separated by spaces), by default as the administrator: status
+    /// 200 with the result as text, or 400 with the error of the database.
     ///
     /// # Errors
     /// When the database's client cannot be run.
-    pub fn ask(&self, statement: &str, login: Option<(&str, &str)>) -> Result<Answer> {
+    pub fn ask(&self, statement: &str, login: Option<(&str, &str)>) -> Result<Response> {
         let (user, password) = login.unwrap_or((&self.administrator, &self.password));
         match &self.server {
-            Server::Postgres(server) => Ok(said(server.psql(statement, &self.name, user, password)?)),
-            Server::MariaDb(server) => Ok(said(server.ask(statement, &self.name, user, password)?)),
+            Server::Postgres(server) => Ok(to_response(server.psql(statement, &self.name, user, password)?)),
+            Server::MariaDb(server) => Ok(to_response(server.ask(statement, &self.name, user, password)?)),
             Server::Redis(server) => {
                 let words: Vec<&str> = statement.split(' ').collect();
                 let (status, text) = match server.ask(&words, Some((user, password)))? {
                     Ok(values) => (200, values.join("\n")),
                     Err(refused) => (400, refused),
                 };
-                Ok(Answer { status, body: text.into_bytes(), ..Answer::default() })
+                Ok(Response { status, body: text.into_bytes(), ..Response::default() })
             }
         }
     }
 }
 
-fn said(done: Output) -> Answer {
+fn to_response(done: Output) -> Response {
     let (status, text) = if done.status.success() { (200, done.stdout) } else { (400, done.stderr) };
-    Answer { status, body: text.trim_ascii().to_vec(), ..Answer::default() }
+    Response { status, body: text.trim_ascii().to_vec(), ..Response::default() }
 }

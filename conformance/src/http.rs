@@ -1,5 +1,5 @@
-//! A small blocking HTTP/1.1 client: it sends exactly the bytes it is told to (any method, any path, any header),
-//! which the usual clients refuse to do, and keeps its connection open between requests.
+//! A small blocking HTTP/1.1 client. It sends exactly the given bytes (any method, path and header), which other
+//! clients refuse, and keeps its connection open between requests.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -8,31 +8,31 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-/// How long one answer may take before the run gives up on the server.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// The timeout of one response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// One server, reached over plain HTTP.
+/// A connection to one server over plain HTTP.
 pub struct Client {
     authority: String,
     connection: Option<BufReader<TcpStream>>,
 }
 
-/// A request as it goes over the wire; `path` is sent as it is.
+/// A request; `path` is sent unchanged.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    /// The method, also one of Vault's own such as `LIST`.
+    /// The method, including Vault's own such as `LIST`.
     pub method: String,
     /// The path with its query, beginning with `/`.
     pub path: String,
     /// The headers besides `Host` and `Content-Length`.
     pub headers: Vec<(String, String)>,
-    /// The body; `None` sends none at all.
+    /// The body; `None` sends no body.
     pub body: Option<Vec<u8>>,
 }
 
-/// What the server answered.
+/// A response of the server.
 #[derive(Clone, Debug, Default)]
-pub struct Answer {
+pub struct Response {
     /// The status code.
     pub status: u16,
     /// The headers, names in lower case.
@@ -41,27 +41,27 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     /// The body as JSON, if it is JSON.
     pub fn json(&self) -> Option<Value> {
         serde_json::from_slice(&self.body).ok()
     }
 
-    /// The first header of that name (lower case).
+    /// The first header with this name (lower case).
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 }
 
 impl Client {
-    /// A client for a base URL such as `http://127.0.0.1:8200`.
+    /// Creates a client for a base URL such as `http://127.0.0.1:8200`.
     pub fn new(url: &str) -> Result<Self> {
         let Some(rest) = url.strip_prefix("http://") else { bail!("only http:// URLs can be tested, not {url}") };
         Ok(Self { authority: rest.trim_end_matches('/').to_owned(), connection: None })
     }
 
-    /// Sends a request; a connection that the server closed meanwhile is opened again once.
-    pub fn send(&mut self, request: &Request) -> Result<Answer> {
+    /// Sends a request; opens the connection again once when the server has closed it.
+    pub fn send(&mut self, request: &Request) -> Result<Response> {
         let reused = self.connection.is_some();
         match self.exchange(request) {
             Err(_) if reused => self.exchange(request),
@@ -70,8 +70,8 @@ impl Client {
         .with_context(|| format!("{} {} at {}", request.method, request.path, self.authority))
     }
 
-    /// A JSON call with a token, for setting things up: method, path below `/v1/`, body.
-    pub fn call(&mut self, token: Option<&str>, method: &str, path: &str, body: Option<&Value>) -> Result<Answer> {
+    /// Sends a JSON request with a token, to prepare a test: method, path below `/v1/`, body.
+    pub fn call(&mut self, token: Option<&str>, method: &str, path: &str, body: Option<&Value>) -> Result<Response> {
         let mut headers = Vec::new();
         if let Some(token) = token {
             headers.push(("X-Vault-Token".to_owned(), token.to_owned()));
@@ -83,23 +83,23 @@ impl Client {
         self.send(&Request { method: method.to_owned(), path: format!("/v1/{path}"), headers, body })
     }
 
-    fn exchange(&mut self, request: &Request) -> Result<Answer> {
+    fn exchange(&mut self, request: &Request) -> Result<Response> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => connect(&self.authority)?,
         };
         connection.get_mut().write_all(&encode(request, &self.authority))?;
-        let answer = read_answer(&mut connection, request.method == "HEAD")?;
-        if answer.header("connection") != Some("close") {
+        let response = read_response(&mut connection, request.method == "HEAD")?;
+        if response.header("connection") != Some("close") {
             self.connection = Some(connection);
         }
-        Ok(answer)
+        Ok(response)
     }
 }
 
 fn connect(authority: &str) -> Result<BufReader<TcpStream>> {
     let stream = TcpStream::connect(authority)?;
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
     stream.set_nodelay(true)?;
     Ok(BufReader::new(stream))
 }
@@ -118,8 +118,8 @@ pub fn encode(request: &Request, authority: &str) -> Vec<u8> {
     out
 }
 
-/// Reads one answer; `headless` is for `HEAD`, whose answer carries a length and no body.
-pub fn read_answer(connection: &mut impl BufRead, headless: bool) -> Result<Answer> {
+/// Reads one response; `headless` is for `HEAD`, whose response has a length and no body.
+pub fn read_response(connection: &mut impl BufRead, headless: bool) -> Result<Response> {
     let line = read_line(connection)?;
     let status: u16 = line.split(' ').nth(1).context("no status line")?.parse().context("bad status line")?;
     let mut headers = Vec::new();
@@ -132,21 +132,21 @@ pub fn read_answer(connection: &mut impl BufRead, headless: bool) -> Result<Answ
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
     if (100..200).contains(&status) {
-        return read_answer(connection, headless);
+        return read_response(connection, headless);
     }
-    let mut answer = Answer { status, headers, body: Vec::new() };
+    let mut response = Response { status, headers, body: Vec::new() };
     if headless || status == 204 || status == 304 {
-        return Ok(answer);
+        return Ok(response);
     }
-    if answer.header("transfer-encoding").is_some_and(|v| v.eq_ignore_ascii_case("chunked")) {
-        answer.body = read_chunks(connection)?;
-    } else if let Some(length) = answer.header("content-length") {
-        answer.body = vec![0; length.parse().context("bad content-length")?];
-        connection.read_exact(&mut answer.body)?;
+    if response.header("transfer-encoding").is_some_and(|v| v.eq_ignore_ascii_case("chunked")) {
+        response.body = read_chunks(connection)?;
+    } else if let Some(length) = response.header("content-length") {
+        response.body = vec![0; length.parse().context("bad content-length")?];
+        connection.read_exact(&mut response.body)?;
     } else {
-        connection.read_to_end(&mut answer.body)?;
+        connection.read_to_end(&mut response.body)?;
     }
-    Ok(answer)
+    Ok(response)
 }
 
 fn read_line(connection: &mut impl BufRead) -> Result<String> {
@@ -179,15 +179,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_a_chunked_answer() {
+    fn reads_a_chunked_response() {
         let wire = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n";
-        assert_eq!(read_answer(&mut &wire[..], false).unwrap().body, b"abcde");
+        assert_eq!(read_response(&mut &wire[..], false).unwrap().body, b"abcde");
     }
 
     #[test]
-    fn skips_an_interim_answer() {
+    fn skips_an_interim_response() {
         let wire = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}";
-        let answer = read_answer(&mut &wire[..], false).unwrap();
-        assert_eq!((answer.status, answer.body.as_slice()), (404, &b"{}"[..]));
+        let response = read_response(&mut &wire[..], false).unwrap();
+        assert_eq!((response.status, response.body.as_slice()), (404, &b"{}"[..]));
     }
 }

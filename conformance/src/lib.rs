@@ -1,12 +1,11 @@
-//! Black-box conformance: scenarios, comparisons and campaigns that know a server by its URL only.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool for developers: its output is its product")]
-#![allow(clippy::disallowed_methods, reason = "it measures a running server by the real clock")]
+//! Black-box conformance tests: scenarios, comparisons and campaigns that use only the URL of a server.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a developer tool prints its results")]
+#![allow(clippy::disallowed_methods, reason = "it measures a running server with the system clock")]
 
 pub mod campaign;
 pub mod canary;
 pub mod compare;
 pub mod database;
-pub mod dice;
 pub mod http;
 pub mod mariadb;
 pub mod matching;
@@ -14,6 +13,7 @@ pub mod play;
 pub mod postgres;
 pub mod record;
 pub mod redis;
+pub mod rng;
 pub mod run;
 pub mod scenario;
 pub mod servers;

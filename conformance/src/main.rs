@@ -1,12 +1,12 @@
 //! `conformance`: runs, records and compares scenarios. See `README.md` beside it.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool for developers: its output is its product")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a developer tool prints its results")]
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use conformance::run::{Counts, Ground};
+use conformance::run::{Counts, Target};
 use conformance::servers::{Make, Storage};
 use conformance::{campaign, canary, compare, database, record, run, scenario, surface};
 
@@ -22,40 +22,40 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Run scenarios on the peer and on Keepfast (started here), or on the server at --url
+    /// Run scenarios on OpenBao and on Keepfast (started here), or on the server at --url
     Run {
-        /// Parts of scenario names; all when none is given
+        /// Parts of scenario names; default: all
         only: Vec<String>,
-        /// The server to test instead of those started here
+        /// The server to test instead of servers started here
         #[arg(long)]
         url: Option<String>,
         /// The root token for --url
         #[arg(long, default_value = "root")]
         token: String,
-        /// Which server to start, or which one --url is
+        /// The server to start, or the kind of the server at --url
         #[arg(long, value_enum)]
         on: Option<Make>,
         /// Storage of the servers started here
         #[arg(long, value_enum, default_value = "memory")]
         storage: Storage,
-        /// A line for each scenario
+        /// Print a line for each scenario
         #[arg(short, long)]
         verbose: bool,
     },
-    /// Write down the peer's answers as the expectations of steps that have none
+    /// Write the responses of OpenBao as the expectations of steps that have none
     Record {
         /// Parts of scenario names
         only: Vec<String>,
     },
-    /// Which of the peer's paths and operations we have
+    /// Check which paths and operations of OpenBao Keepfast has
     Surface {
-        /// Write the list of what is missing anew
+        /// Write the list of missing operations
         #[arg(long)]
         write: bool,
     },
-    /// Write our server's OpenAPI document to target/openapi.json
+    /// Write Keepfast's OpenAPI document to target/openapi.json
     Openapi,
-    /// Play all scenarios on a durable, audited server, then look for their secrets in everything it wrote
+    /// Play all scenarios on a durable, audited server, then search all of its files for their secrets
     Canary {
         /// The server to run on
         #[arg(long, value_enum, default_value = "keepfast")]
@@ -64,23 +64,23 @@ enum Task {
     /// Long runs: disk, due, http, kill, leases, tokens
     #[command(subcommand)]
     Campaign(campaign::Campaign),
-    /// Play scenarios on two servers and print what differs
+    /// Play scenarios on two servers and print the differences
     Compare {
-        /// Parts of scenario names; all when none is given
+        /// Parts of scenario names; default: all
         only: Vec<String>,
-        /// Our server; started here when not given
+        /// The Keepfast server; default: started here
         #[arg(long)]
         ours: Option<String>,
-        /// The peer; started here when not given
-        #[arg(long)]
-        peer: Option<String>,
+        /// The OpenBao server; default: started here
+        #[arg(long, alias = "peer")]
+        openbao: Option<String>,
         /// The root token at --ours
         #[arg(long, default_value = "root")]
         ours_token: String,
-        /// The root token at --peer
-        #[arg(long, default_value = "root")]
-        peer_token: String,
-        /// Show the differences that are on purpose, too
+        /// The root token at --openbao
+        #[arg(long, alias = "peer-token", default_value = "root")]
+        openbao_token: String,
+        /// Also print the deliberate differences
         #[arg(long)]
         strict: bool,
     },
@@ -117,11 +117,11 @@ fn perform(arguments: &Arguments) -> Result<bool> {
         Task::Surface { write } => surface::run(*write),
         Task::Openapi => surface::write_document(),
         Task::Canary { on } => canary::run(*on, &scenario::load(folder, &[])?),
-        Task::Compare { only, ours, peer, ours_token, peer_token, strict } => {
+        Task::Compare { only, ours, openbao, ours_token, openbao_token, strict } => {
             let scenarios = scenario::load(folder, only)?;
-            let ours = ground(Make::Keepfast, ours.as_deref(), ours_token, Storage::Memory)?;
-            let peer = ground(Make::Peer, peer.as_deref(), peer_token, Storage::Memory)?;
-            let differing = compare::compare_all(&ours, &peer, &scenarios, *strict)?;
+            let ours = target(Make::Keepfast, ours.as_deref(), ours_token, Storage::Memory)?;
+            let openbao = target(Make::OpenBao, openbao.as_deref(), openbao_token, Storage::Memory)?;
+            let differing = compare::compare_all(&ours, &openbao, &scenarios, *strict)?;
             let steps: usize = scenarios.iter().map(|s| s.scenario.steps.len()).sum();
             println!("{differing} of {steps} steps differ");
             Ok(differing == 0)
@@ -129,10 +129,10 @@ fn perform(arguments: &Arguments) -> Result<bool> {
     }
 }
 
-fn ground(make: Make, url: Option<&str>, token: &str, storage: Storage) -> Result<Ground> {
+fn target(make: Make, url: Option<&str>, token: &str, storage: Storage) -> Result<Target> {
     match url {
-        Some(url) => Ok(Ground::Given { make, url: url.to_owned(), root: token.to_owned() }),
-        None => Ground::start(make, storage).with_context(|| format!("starting {}", make.name())),
+        Some(url) => Ok(Target::Running { make, url: url.to_owned(), root: token.to_owned() }),
+        None => Target::start(make, storage).with_context(|| format!("starting {}", make.name())),
     }
 }
 
@@ -148,15 +148,15 @@ fn run_task(
     let makes = match (on, url) {
         (Some(on), _) => vec![on],
         (None, Some(_)) => vec![Make::Keepfast],
-        (None, None) => vec![Make::Peer, Make::Keepfast],
+        (None, None) => vec![Make::OpenBao, Make::Keepfast],
     };
     let mut total = Counts::default();
     for make in makes {
         let pending = match make {
-            Make::Peer => &[],
+            Make::OpenBao => &[],
             Make::Keepfast => pending,
         };
-        let counts = run::run_all(&ground(make, url, token, storage)?, scenarios, pending, verbose)?;
+        let counts = run::run_all(&target(make, url, token, storage)?, scenarios, pending, verbose)?;
         let Counts { passed, failed, skipped } = counts;
         println!("scenarios on {}: {passed} steps passed, {failed} failed, {skipped} not run", make.name());
         total.add(counts);
@@ -169,9 +169,9 @@ fn record_task(folder: &Path, only: &[String]) -> Result<bool> {
     if only.is_empty() {
         bail!("say which scenarios to record");
     }
-    let peer = Ground::start(Make::Peer, Storage::Memory)?;
+    let openbao = Target::start(Make::OpenBao, Storage::Memory)?;
     for loaded in scenario::load(folder, only)? {
-        println!("{}: {} expectations written", loaded.name, record::record(&peer, &loaded)?);
+        println!("{}: {} expectations written", loaded.name, record::record(&openbao, &loaded)?);
     }
     Ok(true)
 }

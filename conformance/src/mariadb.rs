@@ -1,4 +1,4 @@
-//! A MariaDB of our own (Debian's package) on loopback, in a temporary directory, with TLS beside plain connections.
+//! A MariaDB server (Debian's package) on loopback, in a temporary directory, with TLS and plain connections.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -10,17 +10,17 @@ use tempfile::TempDir;
 use crate::postgres::is_root;
 use crate::servers::free_port;
 
-/// The user that may do everything.
+/// The user with all privileges.
 const SUPERUSER: &str = "overseer";
 /// Its password.
 const PASSWORD: &str = "overseer_password";
-/// It starts faster with small files, and nothing in it has to outlive the run.
+/// Small files for a fast start; no data has to outlive the run.
 const SMALL: [&str; 3] =
     ["--innodb-log-file-size=4M", "--innodb-buffer-pool-size=8M", "--innodb-flush-log-at-trx-commit=0"];
 
-/// A MariaDB server of ours. Dropping it stops it.
+/// A MariaDB server, stopped when dropped.
 pub struct MariaDb {
-    /// Where it listens on 127.0.0.1.
+    /// Its port on 127.0.0.1.
     pub port: u16,
     /// Its self-signed certificate for 127.0.0.1.
     pub certificate: String,
@@ -29,10 +29,10 @@ pub struct MariaDb {
 }
 
 impl MariaDb {
-    /// Starts one.
+    /// Starts a server.
     ///
     /// # Errors
-    /// When the package is missing or it does not start.
+    /// When the package is missing or the server does not start.
     pub fn start() -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("mariadb-").tempdir()?;
         let path = |name: &str| directory.path().join(name);
@@ -41,7 +41,7 @@ impl MariaDb {
             "CREATE USER {SUPERUSER}@'%' IDENTIFIED BY '{PASSWORD}';\nGRANT ALL ON *.* TO {SUPERUSER}@'%' WITH GRANT OPTION;\n"
         );
         std::fs::write(path("init.sql"), init)?;
-        // Servers that share a directory of temporary files remove each other's.
+        // Servers with a common directory of temporary files remove each other's files.
         std::fs::create_dir(path("tmp"))?;
         let mut common = vec![
             "--no-defaults".to_owned(),
@@ -88,13 +88,13 @@ impl MariaDb {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        bail!("MariaDB does not answer")
+        bail!("MariaDB does not respond")
     }
 
-    /// What a statement answers when the superuser gives it.
+    /// The result of a statement of the superuser.
     ///
     /// # Errors
-    /// What it failed with.
+    /// The error of the statement.
     pub fn sql(&self, statement: &str) -> Result<String> {
         let done = self.ask(statement, "", SUPERUSER, PASSWORD)?;
         if !done.status.success() {
@@ -103,10 +103,10 @@ impl MariaDb {
         Ok(String::from_utf8_lossy(&done.stdout).trim().to_owned())
     }
 
-    /// Runs a statement in a database, as somebody.
+    /// Runs a statement in a database, as a user.
     ///
     /// # Errors
-    /// When the client cannot be run; what the statement fails with is in its output.
+    /// When the client cannot be run; the error of the statement is in its output.
     pub fn ask(&self, statement: &str, database: &str, user: &str, password: &str) -> Result<Output> {
         let mut command = Command::new("mariadb");
         command.args(["--no-defaults", "--skip-ssl", "-h127.0.0.1", "-N", "-B", "--default-character-set=utf8mb4"]);
@@ -126,7 +126,7 @@ impl Drop for MariaDb {
 /// A self-signed certificate for 127.0.0.1 and its key, as files.
 ///
 /// # Errors
-/// When `openssl` cannot make them.
+/// When `openssl` fails.
 pub(crate) fn certify(directory: &Path) -> Result<[PathBuf; 2]> {
     let [certificate, key] = ["server.crt", "server.key"].map(|name| directory.join(name));
     let done = Command::new("openssl")

@@ -1,44 +1,44 @@
-//! Compares an answer with an expectation: literal JSON, in which strings such as `<string>` stand for what varies.
+//! Compares a response with an expectation: literal JSON with matchers such as `<string>` for varying values.
 
 use regex::Regex;
 use serde_json::{Map, Value};
 
-use crate::http::Answer;
+use crate::http::Response;
 use crate::scenario::Expect;
 
-/// The key that lets an object hold more than what is listed.
+/// The key that permits more members than those listed.
 const MORE: &str = "<more>";
-/// The key whose value is a list to be met in any order.
+/// The key of a list in any order.
 const SET: &str = "<set>";
 
-/// Everything in which `answer` is not what `expect` says; empty when it is.
-pub fn differences(expect: &Expect, answer: &Answer) -> Vec<String> {
+/// All differences between `response` and `expect`; empty when they match.
+pub fn differences(expect: &Expect, response: &Response) -> Vec<String> {
     let mut out = Vec::new();
-    if !expect.status.holds(answer.status) {
-        out.push(format!("status: expected {}, got {}", expect.status, answer.status));
+    if !expect.status.holds(response.status) {
+        out.push(format!("status: expected {}, got {}", expect.status, response.status));
     }
     for (name, expected) in &expect.headers {
-        let actual = answer.header(name).map(|v| Value::String(v.to_owned()));
+        let actual = response.header(name).map(|v| Value::String(v.to_owned()));
         compare(&format!("header {name}"), expected, actual.as_ref(), &mut out);
     }
     if let Some(text) = &expect.text {
-        let actual = Value::String(String::from_utf8_lossy(&answer.body).into_owned());
+        let actual = Value::String(String::from_utf8_lossy(&response.body).into_owned());
         compare("text", &Value::String(text.clone()), Some(&actual), &mut out);
     } else if expect.empty {
-        if !answer.body.is_empty() {
-            out.push(format!("body: expected none, got {}", String::from_utf8_lossy(&answer.body).trim()));
+        if !response.body.is_empty() {
+            out.push(format!("body: expected none, got {}", String::from_utf8_lossy(&response.body).trim()));
         }
-    } else if let Some(expected) = expected_body(expect, answer) {
-        match answer.json() {
+    } else if let Some(expected) = expected_body(expect, response) {
+        match response.json() {
             Some(actual) => compare("", &expected, Some(&actual), &mut out),
-            None => out.push(format!("body: expected JSON, got {:?}", String::from_utf8_lossy(&answer.body))),
+            None => out.push(format!("body: expected JSON, got {:?}", String::from_utf8_lossy(&response.body))),
         }
     }
     out
 }
 
-/// The whole body that the short forms stand for; `None` when nothing is said of the body.
-fn expected_body(expect: &Expect, answer: &Answer) -> Option<Value> {
+/// The complete body of the short forms; `None` when the body is not specified.
+fn expected_body(expect: &Expect, response: &Response) -> Option<Value> {
     if let Some(body) = &expect.body {
         return Some(body.clone());
     }
@@ -60,8 +60,8 @@ fn expected_body(expect: &Expect, answer: &Answer) -> Option<Value> {
         "wrap_info": or_null(&expect.wrap_info),
         "auth": or_null(&expect.auth),
     });
-    // Vault has it since 1.16, the peer has not; a client must not care.
-    if answer.json().is_some_and(|b| b.get("mount_type").is_some()) {
+    // Vault has it since 1.16, OpenBao does not; clients must not depend on it.
+    if response.json().is_some_and(|b| b.get("mount_type").is_some()) {
         body["mount_type"] = "<string>".into();
     }
     if let (true, Some(Value::Object(data)), Some(object)) = (expect.mirrored, &expect.data, body.as_object_mut()) {
@@ -72,14 +72,14 @@ fn expected_body(expect: &Expect, answer: &Answer) -> Option<Value> {
     Some(body)
 }
 
-/// Appends to `out` where `actual` (absent: `None`) is not what `expected` describes. `at` names the place.
+/// Appends the differences between `actual` (`None` when absent) and `expected` to `out`. `at` is the path.
 pub fn compare(at: &str, expected: &Value, actual: Option<&Value>, out: &mut Vec<String>) {
     let place = if at.is_empty() { "body" } else { at };
     if let Value::String(pattern) = expected
         && let Some(holds) = matcher(pattern, actual)
     {
         if !holds {
-            out.push(format!("{place}: expected {pattern}, got {}", shown(actual)));
+            out.push(format!("{place}: expected {pattern}, got {}", display(actual)));
         }
         return;
     }
@@ -90,7 +90,7 @@ pub fn compare(at: &str, expected: &Value, actual: Option<&Value>, out: &mut Vec
         }
         (Value::Array(wanted), Some(Value::Array(found))) => {
             if wanted.len() != found.len() {
-                out.push(format!("{place}: expected {} items, got {}", wanted.len(), shown(actual)));
+                out.push(format!("{place}: expected {} items, got {}", wanted.len(), display(actual)));
                 return;
             }
             for (index, (w, f)) in wanted.iter().zip(found).enumerate() {
@@ -98,7 +98,7 @@ pub fn compare(at: &str, expected: &Value, actual: Option<&Value>, out: &mut Vec
             }
         }
         (_, Some(found)) if found == expected => {}
-        _ => out.push(format!("{place}: expected {expected}, got {}", shown(actual))),
+        _ => out.push(format!("{place}: expected {expected}, got {}", display(actual))),
     }
 }
 
@@ -110,11 +110,11 @@ fn compare_objects(at: &str, wanted: &Map<String, Value>, found: &Map<String, Va
         return;
     }
     for (key, value) in found.iter().filter(|(key, _)| !wanted.contains_key(*key)) {
-        out.push(format!("{}: expected it absent, got {}", join(at, key), shown(Some(value))));
+        out.push(format!("{}: expected it absent, got {}", join(at, key), display(Some(value))));
     }
 }
 
-/// Two lists in any order: every wanted item takes the first found one that it matches.
+/// Compares two lists in any order: every expected item takes the first actual one that it matches.
 fn compare_sets(place: &str, wanted: &Value, found: &[Value], out: &mut Vec<String>) {
     let wanted = wanted.as_array().map(Vec::as_slice).unwrap_or_default();
     let mut left: Vec<&Value> = found.iter().collect();
@@ -126,7 +126,9 @@ fn compare_sets(place: &str, wanted: &Value, found: &[Value], out: &mut Vec<Stri
         });
         match met {
             Some(index) => drop(left.remove(index)),
-            None => out.push(format!("{place}: no item like {item} in {}", shown(Some(&Value::Array(found.to_vec()))))),
+            None => {
+                out.push(format!("{place}: no item like {item} in {}", display(Some(&Value::Array(found.to_vec())))))
+            }
         }
     }
     for item in left {
@@ -134,7 +136,7 @@ fn compare_sets(place: &str, wanted: &Value, found: &[Value], out: &mut Vec<Stri
     }
 }
 
-/// What `<…>` strings mean: `None` when the string is no matcher, but itself.
+/// Whether `actual` matches a `<…>` pattern; `None` when the string is not a matcher and means itself.
 fn matcher(pattern: &str, actual: Option<&Value>) -> Option<bool> {
     let inner = pattern.strip_prefix('<')?.strip_suffix('>')?;
     let text = actual.and_then(Value::as_str);
@@ -154,7 +156,7 @@ fn matcher(pattern: &str, actual: Option<&Value>) -> Option<bool> {
         "unix" => number.is_some_and(|n| (1.7e9..1e11).contains(&n)),
         "time" => like(r"^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$"),
         "uuid" => like("^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"),
-        // The peer's prefixes are `s.` and `b.`, Vault's and ours `hvs.` and `hvb.`.
+        // Tokens of OpenBao begin with `s.` and `b.`, those of Vault and Keepfast with `hvs.` and `hvb.`.
         "token" => like(r"^(hvs|s)\.[A-Za-z0-9_-]{20,}$"),
         "batch" => like(r"^(hvb|b)\.[A-Za-z0-9_-]{20,}$"),
         "accessor" => like("^[A-Za-z0-9]{24}$"),
@@ -162,13 +164,13 @@ fn matcher(pattern: &str, actual: Option<&Value>) -> Option<bool> {
     })
 }
 
-/// The matchers that take an argument behind a colon.
+/// The matchers with an argument after a colon.
 fn parametrised(inner: &str, text: Option<&str>, number: Option<f64>) -> Option<bool> {
     let (kind, argument) = inner.split_once(':')?;
     match kind {
         "re" => Some(text.is_some_and(|t| Regex::new(argument).is_ok_and(|r| r.is_match(t)))),
         "contains" => Some(text.is_some_and(|t| t.contains(argument))),
-        // What is left of a duration that began to run a moment ago.
+        // The remaining time of a TTL that started a moment ago.
         "ttl" => {
             let full: f64 = argument.trim().parse().ok()?;
             Some(number.is_some_and(|n| n <= full && n >= full - 30.0))
@@ -181,7 +183,7 @@ fn join(at: &str, key: &str) -> String {
     if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") }
 }
 
-fn shown(value: Option<&Value>) -> String {
+fn display(value: Option<&Value>) -> String {
     match value {
         None => "nothing".to_owned(),
         Some(value) => {
@@ -206,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn literals_must_be_equal_and_objects_complete() {
+    fn literals_are_equal_and_objects_complete() {
         assert_eq!(misses(json!({"a": 1}), json!({"a": 1})), 0);
         assert_eq!(misses(json!({"a": 1}), json!({"a": "1"})), 1);
         assert_eq!(misses(json!({"a": 1}), json!({"a": 1, "b": 2})), 1);
@@ -215,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn matchers_say_what_they_mean() {
+    fn matchers_accept_and_reject_values() {
         assert_eq!(misses(json!({"a": "<absent>"}), json!({})), 0);
         assert_eq!(misses(json!({"a": "<absent>"}), json!({"a": null})), 1);
         assert_eq!(misses(json!("<ttl:60>"), json!(59)), 0);
@@ -226,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn sets_ignore_order_only() {
+    fn sets_ignore_only_the_order() {
         assert_eq!(misses(json!({"<set>": [1, "<string>"]}), json!(["x", 1])), 0);
         assert_eq!(misses(json!({"<set>": [1]}), json!([1, 1])), 1);
         assert_eq!(misses(json!({"<set>": [1, 2]}), json!([1, 3])), 2);

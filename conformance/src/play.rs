@@ -1,4 +1,4 @@
-//! One scenario being played on one server: its variables, what it set up, and the sending of its steps.
+//! The execution of a scenario on a server: its variables, its setup, and its steps.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,13 +8,13 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::database::Database;
-use crate::http::{Answer, Client, Request};
+use crate::http::{Client, Request, Response};
 use crate::scenario::{Expect, Scenario, Step};
 
-/// The peer answers this for a moment after a version 2 mount was made.
+/// OpenBao returns this for a moment after a mount of KV version 2 is created.
 const UPGRADING: &str = "Upgrading from non-versioned to versioned data";
 
-/// The variables of a scenario: text, or other JSON when captured so.
+/// The variables of a scenario: text, or other captured JSON.
 pub type Variables = BTreeMap<String, Value>;
 
 /// A scenario on a server.
@@ -22,18 +22,18 @@ pub struct Play<'a> {
     client: &'a mut Client,
     root: String,
     scenario: &'a Scenario,
-    /// The variables so far.
+    /// The current variables.
     pub variables: Variables,
-    /// Every token, accessor, secret id and marked secret that was sent or answered, for the canary run.
+    /// Every token, accessor, secret id and marked secret of requests and responses, for the canary run.
     pub secrets: Vec<String>,
-    /// Accessors of secret ids: names of records, which open nothing.
+    /// Accessors of secret ids: names of records that give no access.
     pub handles: Vec<String>,
     undo: Vec<(&'static str, String, Option<Value>)>,
     database: Option<Database>,
 }
 
 impl<'a> Play<'a> {
-    /// Mounts, enables, writes and creates what the scenario's head lists.
+    /// Mounts, enables, writes and creates everything in the head of the scenario.
     pub fn begin(client: &'a mut Client, root: &str, scenario: &'a Scenario) -> Result<Self> {
         let variables = Variables::from([("id".to_owned(), fresh_id().into()), ("root".to_owned(), root.into())]);
         let mut play = Self {
@@ -80,8 +80,8 @@ impl<'a> Play<'a> {
             self.undo.push(("DELETE", path, None));
         }
         for (name, parameters) in &self.scenario.tokens {
-            let answer = self.require("POST", "auth/token/create", Some(&self.fill(parameters)))?;
-            let auth = answer.json().unwrap_or_default()["auth"].clone();
+            let response = self.require("POST", "auth/token/create", Some(&self.fill(parameters)))?;
+            let auth = response.json().unwrap_or_default()["auth"].clone();
             self.undo.push(("POST", "auth/token/revoke".to_owned(), Some(json!({ "token": auth["client_token"] }))));
             self.variables.insert(name.clone(), auth["client_token"].clone());
             self.variables.insert(format!("{name}_accessor"), auth["accessor"].clone());
@@ -89,12 +89,12 @@ impl<'a> Play<'a> {
         Ok(())
     }
 
-    fn require(&mut self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer> {
-        let answer = self.client.call(Some(&self.root), method, path, body)?;
-        if answer.status >= 300 {
-            bail!("{method} {path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+    fn require(&mut self, method: &str, path: &str, body: Option<&Value>) -> Result<Response> {
+        let response = self.client.call(Some(&self.root), method, path, body)?;
+        if response.status >= 300 {
+            bail!("{method} {path}: {} {}", response.status, String::from_utf8_lossy(&response.body));
         }
-        Ok(answer)
+        Ok(response)
     }
 
     fn wait_for_upgrade(&mut self, path: &str) -> Result<()> {
@@ -105,8 +105,8 @@ impl<'a> Play<'a> {
         Ok(())
     }
 
-    /// Sends a step. While `satisfied` says no and the step gives it time (`within`), it is sent again.
-    pub fn send(&mut self, step: &Step, satisfied: impl Fn(&Variables, &Answer) -> bool) -> Result<Answer> {
+    /// Sends a step. A step with `within` is repeated until `satisfied` returns true or its time is over.
+    pub fn send(&mut self, step: &Step, satisfied: impl Fn(&Variables, &Response) -> bool) -> Result<Response> {
         if step.sql.is_some() || step.redis.is_some() {
             return self.send_statement(step, satisfied);
         }
@@ -115,40 +115,40 @@ impl<'a> Play<'a> {
         let end = Instant::now() + Duration::from_secs(step.within);
         let mut upgrades = 300;
         loop {
-            let answer = self.client.send(&request)?;
-            self.collect("", &answer.json().unwrap_or_default());
-            let upgrading = answer.status == 400 && String::from_utf8_lossy(&answer.body).contains(UPGRADING);
+            let response = self.client.send(&request)?;
+            self.collect("", &response.json().unwrap_or_default());
+            let upgrading = response.status == 400 && String::from_utf8_lossy(&response.body).contains(UPGRADING);
             if upgrading && upgrades > 0 {
                 upgrades -= 1;
-            } else if Instant::now() >= end || satisfied(&self.variables, &answer) {
-                return Ok(answer);
+            } else if Instant::now() >= end || satisfied(&self.variables, &response) {
+                return Ok(response);
             }
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    fn send_statement(&self, step: &Step, satisfied: impl Fn(&Variables, &Answer) -> bool) -> Result<Answer> {
+    fn send_statement(&self, step: &Step, satisfied: impl Fn(&Variables, &Response) -> bool) -> Result<Response> {
         let database = self.database.as_ref().context("a scenario with `sql` or `redis` steps needs a `database`")?;
         let (_, statement) = step.target()?;
         let statement = self.fill_text(statement);
         let login = step.login.as_ref().map(|l| (self.fill_text(&l.user), self.fill_text(&l.password)));
         let end = Instant::now() + Duration::from_secs(step.within);
         loop {
-            let answer = database.ask(&statement, login.as_ref().map(|(u, p)| (u.as_str(), p.as_str())))?;
-            if Instant::now() >= end || satisfied(&self.variables, &answer) {
-                return Ok(answer);
+            let response = database.ask(&statement, login.as_ref().map(|(u, p)| (u.as_str(), p.as_str())))?;
+            if Instant::now() >= end || satisfied(&self.variables, &response) {
+                return Ok(response);
             }
             std::thread::sleep(Duration::from_millis(50));
         }
     }
 
-    /// Takes from an answer what only its receiver may know.
+    /// Collects the secrets of a response.
     fn collect(&mut self, key: &str, value: &Value) {
         const SECRET: [&str; 8] =
             ["client_token", "accessor", "secret_id", "token", "root_token", "keys_base64", "plaintext", "password"];
         match value {
             Value::String(text) if key == "secret_id_accessor" => self.handles.push(text.clone()),
-            // Short ones could be met by chance, and accessors of mounts (`kv_12345678`) are no secrets.
+            // Short texts could occur by chance, and accessors of mounts (`kv_12345678`) are not secret.
             Value::String(text) if SECRET.contains(&key) && text.len() >= 16 && !names_a_mount(key, text) => {
                 self.secrets.push(text.clone());
             }
@@ -190,9 +190,9 @@ impl<'a> Play<'a> {
         Ok(Request { method: method.to_owned(), path, headers: headers.into_iter().collect(), body })
     }
 
-    /// Takes the variables that a step captures.
-    pub fn capture(&mut self, step: &Step, answer: &Answer) -> Result<()> {
-        let body = answer.json().unwrap_or_default();
+    /// Captures the variables of a step.
+    pub fn capture(&mut self, step: &Step, response: &Response) -> Result<()> {
+        let body = response.json().unwrap_or_default();
         for (name, path) in &step.capture {
             let pointer = format!("/{}", path.replace('.', "/"));
             let value = body.pointer(&pointer).with_context(|| format!("nothing at {path} to capture"))?;
@@ -201,7 +201,7 @@ impl<'a> Play<'a> {
         Ok(())
     }
 
-    /// Removes what was set up; errors are of no interest, since a step may have removed it already.
+    /// Removes the setup; errors are ignored, since a step may have removed a part of it.
     pub fn end(mut self) {
         let cleanup: Vec<_> = self.scenario.cleanup.iter().map(|path| ("DELETE", self.fill_text(path), None)).collect();
         for (method, path, body) in cleanup.into_iter().chain(std::mem::take(&mut self.undo).into_iter().rev()) {
@@ -222,7 +222,7 @@ fn names_a_mount(key: &str, text: &str) -> bool {
     key == "accessor" && text.rsplit_once('_').is_some_and(|(_, id)| id.len() == 8)
 }
 
-/// The words of a request that begin with `canary-`.
+/// Collects the words of a request that begin with `canary-`.
 fn collect_marked(request: &Request, secrets: &mut Vec<String>) {
     let body = String::from_utf8_lossy(request.body.as_deref().unwrap_or_default()).into_owned();
     let headers = request.headers.iter().map(|(_, value)| value.as_str());
@@ -231,7 +231,7 @@ fn collect_marked(request: &Request, secrets: &mut Vec<String>) {
     secrets.extend(words.filter(|word| word.starts_with("canary-")).map(str::to_owned));
 }
 
-/// An expectation with the variables put in.
+/// Replaces the variables in an expectation.
 pub fn fill_expect(variables: &Variables, expect: &Expect) -> Expect {
     let part = |value: &Option<Value>| value.as_ref().map(|v| fill(variables, v));
     Expect {
@@ -247,7 +247,7 @@ pub fn fill_expect(variables: &Variables, expect: &Expect) -> Expect {
     }
 }
 
-/// Replaces `{{name}}` in every string, keys too; a string that is nothing else takes the variable's own type.
+/// Replaces `{{name}}` in every string, including keys; a string of only one variable takes its type.
 fn fill(variables: &Variables, value: &Value) -> Value {
     match value {
         Value::String(template) => {
@@ -265,7 +265,7 @@ fn fill(variables: &Variables, value: &Value) -> Value {
     }
 }
 
-/// Replaces `{{name}}` of known variables; other braces (Vault's own templates) stay.
+/// Replaces `{{name}}` of known variables; other braces (Vault's own templates) are unchanged.
 fn fill_text(variables: &Variables, template: &str) -> String {
     let mut out = template.to_owned();
     if !out.contains("{{") {
@@ -277,12 +277,12 @@ fn fill_text(variables: &Variables, template: &str) -> String {
     out
 }
 
-/// A variable as it stands inside a text.
+/// A variable as text.
 fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Eight hexadecimal digits that no other scenario of this or another run uses.
+/// Eight hexadecimal digits that are unique among all scenarios and runs.
 fn fresh_id() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
@@ -295,7 +295,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fills_known_variables_and_leaves_other_braces() {
+    fn replaces_known_variables_and_no_other_braces() {
         let variables = Variables::from([("kv".to_owned(), "kv-1".into()), ("n".to_owned(), 3.into())]);
         assert_eq!(fill(&variables, &json!("{{kv}}/{{identity.entity.id}}")), json!("kv-1/{{identity.entity.id}}"));
         assert_eq!(fill(&variables, &json!({"{{kv}}/": "{{n}}"})), json!({"kv-1/": 3}));

@@ -1,5 +1,5 @@
-//! A PostgreSQL of our own (Debian's package) on loopback, in a temporary directory: started, stopped in the middle of its
-//! work, frozen, asked.
+//! A PostgreSQL server (Debian's package) on loopback, in a temporary directory, that can be started, stopped in the
+//! middle of its work, frozen and queried.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -15,9 +15,9 @@ pub const SUPERUSER: &str = "overseer";
 /// Its password.
 pub const PASSWORD: &str = "overseer_password";
 
-/// A PostgreSQL server of ours, reached with SCRAM. Dropping it stops it.
+/// A PostgreSQL server with SCRAM authentication, stopped when dropped.
 pub struct Postgres {
-    /// Where it listens on 127.0.0.1.
+    /// Its port on 127.0.0.1.
     pub port: u16,
     bin: PathBuf,
     settings: String,
@@ -25,10 +25,10 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts one; `settings` are further `-c name=value` options.
+    /// Starts a server; `settings` are additional `-c name=value` options.
     ///
     /// # Errors
-    /// When the package is missing or it does not start.
+    /// When the package is missing or the server does not start.
     pub fn start(settings: &str) -> Result<Self> {
         let versions = (13..30).rev().map(|v| PathBuf::from(format!("/usr/lib/postgresql/{v}/bin")));
         let bin = versions
@@ -40,7 +40,7 @@ impl Postgres {
         let password = postgres.path("password");
         std::fs::write(&password, PASSWORD)?;
         if is_root()? {
-            // It refuses to run as root.
+            // PostgreSQL refuses to run as root.
             let owned = Command::new("chown").args(["-R", "postgres"]).arg(postgres.directory.path()).status()?;
             anyhow::ensure!(owned.success(), "chown failed");
         }
@@ -50,7 +50,7 @@ impl Postgres {
         Ok(postgres)
     }
 
-    /// Starts it again after [`Postgres::stop`].
+    /// Restarts the server after [`Postgres::stop`].
     ///
     /// # Errors
     /// When it does not start.
@@ -61,7 +61,7 @@ impl Postgres {
         self.tool("pg_ctl", &["-o", &options, "-l", &log, "-w", "start"])
     }
 
-    /// Stops it at once, without a word to its clients: what was not committed is lost.
+    /// Stops the server immediately without notifying its clients: uncommitted data is lost.
     ///
     /// # Errors
     /// When it cannot be stopped.
@@ -69,15 +69,15 @@ impl Postgres {
         self.tool("pg_ctl", &["-m", "immediate", "-w", "stop"])
     }
 
-    /// Lets all its processes stand still: connections stay open and nothing is answered.
+    /// Freezes all its processes: connections stay open without responses.
     ///
     /// # Errors
-    /// When they cannot be told.
+    /// When a signal cannot be sent.
     pub fn freeze(&self) -> Result<()> {
         self.signal(Signal::STOP)
     }
 
-    /// Lets them go on.
+    /// Continues all its processes.
     ///
     /// # Errors
     /// As [`Postgres::freeze`].
@@ -85,10 +85,10 @@ impl Postgres {
         self.signal(Signal::CONT)
     }
 
-    /// What a statement answers when the superuser gives it.
+    /// The result of a statement of the superuser.
     ///
     /// # Errors
-    /// What it failed with.
+    /// The error of the statement.
     pub fn sql(&self, statement: &str) -> Result<String> {
         let done = self.psql(statement, "postgres", SUPERUSER, PASSWORD)?;
         if !done.status.success() {
@@ -97,7 +97,7 @@ impl Postgres {
         Ok(String::from_utf8_lossy(&done.stdout).trim().to_owned())
     }
 
-    /// Whether somebody can log in with this password.
+    /// Whether a user can log in with this password.
     ///
     /// # Errors
     /// When `psql` cannot be run.
@@ -105,10 +105,10 @@ impl Postgres {
         Ok(self.psql("SELECT 1", "postgres", user, password)?.status.success())
     }
 
-    /// Runs a statement in a database, as somebody.
+    /// Runs a statement in a database, as a user.
     ///
     /// # Errors
-    /// When `psql` cannot be run; what the statement fails with is in its output.
+    /// When `psql` cannot be run; the error of the statement is in its output.
     pub fn psql(&self, statement: &str, database: &str, user: &str, password: &str) -> Result<Output> {
         let target = format!("host=127.0.0.1 port={} dbname={database} user={user} connect_timeout=10", self.port);
         let mut command = Command::new(self.bin.join("psql"));
@@ -140,7 +140,7 @@ impl Postgres {
         text.lines().rev().take(8).collect::<Vec<_>>().join(" / ")
     }
 
-    /// Sends a signal to the postmaster and to every process that it has started.
+    /// Sends a signal to the postmaster and to all its processes.
     fn signal(&self, signal: Signal) -> Result<()> {
         let file = std::fs::read_to_string(self.path("data/postmaster.pid")).context("it does not run")?;
         let postmaster = file.lines().next().context("no process id")?.trim().to_owned();
@@ -148,7 +148,7 @@ impl Postgres {
         let children = std::fs::read_to_string(children)?;
         for process in std::iter::once(postmaster.as_str()).chain(children.split_whitespace()) {
             match kill_process(Pid::from_raw(process.parse()?).context("no process id")?, signal) {
-                // A process that has ended meanwhile is no failure.
+                // A process that has exited in the meantime is not an error.
                 Ok(()) | Err(rustix::io::Errno::SRCH) => {}
                 Err(error) => return Err(error).context("the signal cannot be sent"),
             }
@@ -164,7 +164,7 @@ impl Drop for Postgres {
     }
 }
 
-/// Whether servers have to be told as whom to run.
+/// Whether the process is root, so that servers need another user to run as.
 pub(crate) fn is_root() -> Result<bool> {
     Ok(Command::new("id").arg("-u").output()?.stdout.trim_ascii() == b"0")
 }

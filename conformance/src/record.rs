@@ -1,5 +1,5 @@
-//! Writes down what the peer answers: each step without an expectation gets one, with matchers in place of what
-//! varies. A person then reads it and judges.
+//! Records the responses of OpenBao: each step without an expectation gets one, with matchers for varying values.
+//! A developer reviews it.
 
 use std::sync::LazyLock;
 
@@ -7,26 +7,26 @@ use anyhow::{Context, Result, bail};
 use regex::Regex;
 use serde_json::{Map, Value, json};
 
-use crate::http::Answer;
+use crate::http::Response;
 use crate::play::{Play, Variables};
-use crate::run::Ground;
+use crate::run::Target;
 use crate::scenario::Loaded;
 
-/// Lines are broken beyond this.
+/// The maximum width of a line.
 const WIDTH: usize = 120;
 
-/// Adds the missing expectations to a scenario file. Steps must begin with `  - ` as the README says.
-pub fn record(ground: &Ground, loaded: &Loaded) -> Result<usize> {
-    let recorded = ground.with_client(loaded.scenario.needs, |client, root| -> Result<Vec<Option<String>>> {
+/// Adds the missing expectations to a scenario file. Steps must begin with `  - `, as the README demands.
+pub fn record(target: &Target, loaded: &Loaded) -> Result<usize> {
+    let recorded = target.with_client(loaded.scenario.needs, |client, root| -> Result<Vec<Option<String>>> {
         let mut play = Play::begin(client, root, &loaded.scenario)?;
         let mut texts = Vec::new();
         for step in &loaded.scenario.steps {
-            let answer = play.send(step, |_, _| true)?;
-            let captured = play.capture(step, &answer);
+            let response = play.send(step, |_, _| true)?;
+            let captured = play.capture(step, &response);
             if let Err(error) = captured {
-                eprintln!("{}: {error:#}: {}", loaded.name, String::from_utf8_lossy(&answer.body));
+                eprintln!("{}: {error:#}: {}", loaded.name, String::from_utf8_lossy(&response.body));
             }
-            texts.push(step.expect.is_none().then(|| expectation(&answer, &play.variables)));
+            texts.push(step.expect.is_none().then(|| expectation(&response, &play.variables)));
         }
         play.end();
         Ok(texts)
@@ -38,7 +38,7 @@ pub fn record(ground: &Ground, loaded: &Loaded) -> Result<usize> {
     Ok(count)
 }
 
-/// Puts each text at the end of its step.
+/// Appends each text to its step.
 fn insert(file: &str, texts: &[Option<String>]) -> Result<String> {
     let (head, steps) = file.split_once("\nsteps:\n").context("no steps")?;
     let mut blocks: Vec<String> = Vec::new();
@@ -58,7 +58,7 @@ fn insert(file: &str, texts: &[Option<String>]) -> Result<String> {
         }
     }
     if blocks.len() != texts.len() {
-        bail!("{} steps were read and {} stand in the file", texts.len(), blocks.len());
+        bail!("{} steps were read and {} are in the file", texts.len(), blocks.len());
     }
     let mut out = format!("{head}\nsteps:\n");
     for (block, text) in blocks.iter().zip(texts) {
@@ -68,24 +68,24 @@ fn insert(file: &str, texts: &[Option<String>]) -> Result<String> {
     Ok(out)
 }
 
-/// The `expect:` lines for an answer.
-fn expectation(answer: &Answer, variables: &Variables) -> String {
-    let mut expect = Map::from_iter([("status".to_owned(), json!(answer.status))]);
-    match answer.json() {
+/// The `expect:` lines of a response.
+fn expectation(response: &Response, variables: &Variables) -> String {
+    let mut expect = Map::from_iter([("status".to_owned(), json!(response.status))]);
+    match response.json() {
         Some(body) => describe(&mask(&body, variables), &mut expect),
-        None if answer.body.is_empty() => drop(expect.insert("empty".to_owned(), true.into())),
-        None => drop(expect.insert("text".to_owned(), String::from_utf8_lossy(&answer.body).into())),
+        None if response.body.is_empty() => drop(expect.insert("empty".to_owned(), true.into())),
+        None => drop(expect.insert("text".to_owned(), String::from_utf8_lossy(&response.body).into())),
     }
-    if answer.status != 500 {
+    if response.status != 500 {
         return member("expect", &Value::Object(expect), 4);
     }
-    // A client's mistake that the peer takes for its own: ours has to be better.
+    // OpenBao returns a 5xx for an error of the client: Keepfast must return a 4xx.
     let ours = json!({"status": "4xx", "errors": ["<string>"]});
-    let differs = json!({"reason": "a client's mistake is no fault of the server", "peer": expect});
+    let differs = json!({"reason": "a client error is not a server error", "peer": expect});
     member("expect", &ours, 4) + &member("differs", &differs, 4)
 }
 
-/// A member of a step, on one line where it fits.
+/// A member of a step, on one line if it fits.
 fn member(name: &str, value: &Value, indent: usize) -> String {
     let line = format!("{}{name}: {}\n", " ".repeat(indent), flow(value));
     if line.chars().count() <= WIDTH {
@@ -95,7 +95,7 @@ fn member(name: &str, value: &Value, indent: usize) -> String {
     }
 }
 
-/// Chooses the short form for a body.
+/// Selects the short form of a body.
 fn describe(body: &Value, expect: &mut Map<String, Value>) {
     const ENVELOPE: [&str; 8] =
         ["request_id", "lease_id", "renewable", "lease_duration", "data", "warnings", "wrap_info", "auth"];
@@ -129,7 +129,7 @@ fn describe(body: &Value, expect: &mut Map<String, Value>) {
     }
 }
 
-/// The answer with what varies from run to run replaced by matchers, and known values by their variables.
+/// Replaces varying values of a response by matchers, and known values by their variables.
 pub fn mask(value: &Value, variables: &Variables) -> Value {
     mask_at("", value, variables)
 }
@@ -152,7 +152,7 @@ fn mask_number(key: &str, number: Option<i64>) -> Option<Value> {
     if (1_700_000_000..100_000_000_000).contains(&number) {
         return Some("<unix>".into());
     }
-    // A running time to live may have lost a second or two since it was given.
+    // A TTL may have lost a second or two since it was set.
     let running = matches!(key, "ttl" | "secret_id_ttl" | "lease_duration") && number > 9;
     let full = (number + 9) / 10 * 10;
     (running && full - number <= 3)
@@ -184,7 +184,7 @@ fn mask_text(key: &str, text: &str, variables: &Variables) -> String {
     if named != text {
         return named;
     }
-    // What follows in the peer's text are words of its JSON library.
+    // The rest of OpenBao's text comes from its JSON library.
     if let Some((field, _)) =
         text.split_once("error converting input for field \"").and_then(|(_, rest)| rest.split_once('"'))
     {
@@ -205,7 +205,7 @@ fn mask_text(key: &str, text: &str, variables: &Variables) -> String {
     FORMS.iter().find(|(form, _)| form.is_match(text)).map_or_else(|| text.to_owned(), |(_, mask)| (*mask).to_owned())
 }
 
-/// A text with the values of variables (of some length, so that none is met by chance) replaced by their names.
+/// Replaces the values of variables in a text by their names; short values are not replaced.
 fn named(text: &str, variables: &Variables) -> String {
     let mut values: Vec<_> = variables.iter().filter_map(|(n, v)| v.as_str().map(|v| (n, v))).collect();
     values.retain(|(_, value)| value.len() >= 8);
@@ -230,7 +230,7 @@ fn flow(value: &Value) -> String {
     }
 }
 
-/// Lines of YAML; whatever fits into one stays in one.
+/// Lines of YAML; a value that fits stays on one line.
 fn block(value: &Value, indent: usize) -> String {
     let margin = " ".repeat(indent);
     let entry = |lead: String, value: &Value| {
@@ -250,7 +250,7 @@ fn block(value: &Value, indent: usize) -> String {
     }
 }
 
-/// A string as YAML: bare where nobody can mistake it, else quoted as JSON.
+/// A string as YAML: bare where it is unambiguous, else quoted as JSON.
 fn scalar(text: &str) -> String {
     static BARE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new("^[A-Za-z_<][A-Za-z0-9_./ <>-]*$").ok());
     let words = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
@@ -266,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_recorded_reads_back_as_the_same_value() {
+    fn recorded_values_are_read_back() {
         let value =
             json!({"a": ["x: y", "{{kv}}/", "no", "", "1"], "b": {"long": "l".repeat(130), "more": [1, null, {}]}});
         let text = format!("v:\n{}", block(&value, 2));
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn masks_what_varies() {
+    fn masks_varying_values() {
         let variables = Variables::from([("kv".to_owned(), "kv-12345678".into())]);
         let body =
             json!({"path": "kv-12345678/a", "id": "2c6bd1b6-6be2-915b-19f9-07a20bd4271d", "ttl": 3599, "n": 3599});

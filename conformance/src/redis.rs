@@ -1,4 +1,4 @@
-//! A Redis of our own (Debian's package) on loopback, in a temporary directory, with TLS on a second port.
+//! A Redis server (Debian's package) on loopback, in a temporary directory, with TLS on a second port.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -11,16 +11,16 @@ use tempfile::TempDir;
 use crate::mariadb::certify;
 use crate::servers::free_port;
 
-/// The user that may do everything.
+/// The user with all privileges.
 const SUPERUSER: &str = "overseer";
 /// Its password.
 const PASSWORD: &str = "overseer_password";
 
-/// A Redis server of ours. Dropping it stops it.
+/// A Redis server, stopped when dropped.
 pub struct Redis {
-    /// Where it listens on 127.0.0.1.
+    /// Its port on 127.0.0.1.
     pub port: u16,
-    /// The same with TLS.
+    /// Its TLS port on 127.0.0.1.
     pub tls_port: u16,
     /// Its self-signed certificate for 127.0.0.1.
     pub certificate: String,
@@ -29,10 +29,10 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts one. It has a configuration file and a file of users, so that both can be written by its clients.
+    /// Starts a server. It has a configuration file and an ACL file, so that clients can write both.
     ///
     /// # Errors
-    /// When the package is missing or it does not start.
+    /// When the package is missing or the server does not start.
     pub fn start() -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("redis-").tempdir()?;
         let [certificate, key] = certify(directory.path())?;
@@ -70,11 +70,11 @@ impl Redis {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        bail!("Redis does not answer")
+        bail!("Redis does not respond")
     }
 
-    /// What a command answers, one line for each value in it, or what the server refuses it with; as the superuser if
-    /// nobody else (user, password) is given.
+    /// The result of a command, one line per value, or the error of the server; as the superuser unless `login` (user,
+    /// password) is set.
     ///
     /// # Errors
     /// When the server cannot be reached.
@@ -95,7 +95,7 @@ impl Drop for Redis {
     }
 }
 
-/// One command and its answer in Redis' protocol.
+/// Sends one command and reads its result in Redis' protocol.
 fn exchange<S: AsRef<str>>(mut stream: &TcpStream, words: &[S]) -> Result<Result<Vec<String>, String>> {
     let mut text = format!("*{}\r\n", words.len());
     for word in words.iter().map(AsRef::as_ref) {
@@ -105,7 +105,7 @@ fn exchange<S: AsRef<str>>(mut stream: &TcpStream, words: &[S]) -> Result<Result
     let (mut reader, mut values, mut expected) = (BufReader::new(stream), Vec::new(), 1);
     while expected > 0 {
         let mut line = String::new();
-        // As happens to a user who is removed between two commands.
+        // This happens to a user who is deleted between two commands.
         if !reader.read_line(&mut line).is_ok_and(|length| length > 0) {
             return Ok(Err("the connection was closed".to_owned()));
         }

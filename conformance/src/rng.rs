@@ -1,14 +1,14 @@
-//! Chance that can be repeated: SplitMix64 (Steele, Lea, Flood 2014).
+//! Repeatable randomness: SplitMix64 (Steele, Lea, Flood 2014).
 
-/// A generator decided by its seed.
-pub struct Dice(u64);
+/// A generator with a seed.
+pub struct Rng(u64);
 
-impl Dice {
-    /// The generator of one item of a run, so that each can be played alone.
+impl Rng {
+    /// The generator of one item of a run, so that each item can be repeated alone.
     pub fn of(seed: u64, item: u64) -> Self {
-        let mut dice = Self(seed ^ item.wrapping_mul(0xd134_2543_de82_ef95));
-        dice.draw();
-        dice
+        let mut rng = Self(seed ^ item.wrapping_mul(0xd134_2543_de82_ef95));
+        rng.draw();
+        rng
     }
 
     /// The next 64 bits.
@@ -20,12 +20,12 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`, which is not 0.
+    /// A number below `bound`, which must not be 0.
     pub fn below(&mut self, bound: usize) -> usize {
         (self.draw() % bound.max(1) as u64) as usize
     }
 
-    /// One of several.
+    /// One of the choices.
     pub fn pick<'a, T: ?Sized>(&mut self, choices: &[&'a T]) -> &'a T {
         choices[self.below(choices.len())]
     }

@@ -1,4 +1,4 @@
-//! Runs scenarios on a server and reports what did not hold.
+//! Runs scenarios on a server and reports the failed steps.
 
 use anyhow::Result;
 
@@ -8,19 +8,19 @@ use crate::play::{Play, fill_expect};
 use crate::scenario::{Expect, Loaded, Needs, Step};
 use crate::servers::{Make, Server, Storage};
 
-/// How many steps held and did not.
+/// The numbers of passed and failed steps.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
-    /// Steps that answered as expected.
+    /// Steps with the expected response.
     pub passed: usize,
-    /// Steps that did not, or could not be sent.
+    /// Steps with another response, or that could not be sent.
     pub failed: usize,
-    /// Steps of scenarios that are pending, or need a server of their own where only a URL was given.
+    /// Steps of scenarios that are pending, or that need their own server where only a URL is available.
     pub skipped: usize,
 }
 
 impl Counts {
-    /// Adds another run's.
+    /// Adds the counts of another run.
     pub fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
@@ -28,46 +28,46 @@ impl Counts {
     }
 }
 
-/// Where scenarios run.
-pub enum Ground {
-    /// A server that somebody else started: base URL and root token.
-    Given {
-        /// Which server it is, for the steps that differ.
+/// The servers on which scenarios run.
+pub enum Target {
+    /// A running server: base URL and root token.
+    Running {
+        /// The kind of the server, for steps that differ.
         make: Make,
         /// The base URL.
         url: String,
         /// The root token.
         root: String,
     },
-    /// Servers that we start: one for all, and one each for the scenarios that need their own.
+    /// Servers that are started here: a shared one, and one for each scenario that needs its own.
     Started {
-        /// Which.
+        /// The kind of the servers.
         make: Make,
-        /// With what storage.
+        /// Their storage.
         storage: Storage,
-        /// The one for all.
+        /// The shared server.
         shared: Server,
     },
 }
 
-impl Ground {
-    /// Starts the server for all.
+impl Target {
+    /// Starts the shared server.
     pub fn start(make: Make, storage: Storage) -> Result<Self> {
         Ok(Self::Started { make, storage, shared: Server::start_unsealed(make, storage)? })
     }
 
-    /// Which server it is.
+    /// The kind of the server.
     pub fn make(&self) -> Make {
         match self {
-            Self::Given { make, .. } | Self::Started { make, .. } => *make,
+            Self::Running { make, .. } | Self::Started { make, .. } => *make,
         }
     }
 
-    /// Calls `then` with a client and the root token of a fitting server; `None` when there is none to be had.
+    /// Calls `then` with a client and the root token of a suitable server; `None` when there is none.
     pub fn with_client<T>(&self, needs: Needs, then: impl FnOnce(&mut Client, &str) -> T) -> Result<Option<T>> {
         let own = match (self, needs) {
-            (Self::Given { url, root, .. }, Needs::Shared) => return Ok(Some(then(&mut Client::new(url)?, root))),
-            (Self::Given { .. }, _) => return Ok(None),
+            (Self::Running { url, root, .. }, Needs::Shared) => return Ok(Some(then(&mut Client::new(url)?, root))),
+            (Self::Running { .. }, _) => return Ok(None),
             (Self::Started { shared, .. }, Needs::Shared) => {
                 return Ok(Some(then(&mut shared.client()?, &shared.root)));
             }
@@ -79,8 +79,8 @@ impl Ground {
     }
 }
 
-/// Runs all scenarios but those that are `pending` (parts of names), printing what fails and, if asked, a line for each.
-pub fn run_all(ground: &Ground, scenarios: &[Loaded], pending: &[String], verbose: bool) -> Result<Counts> {
+/// Runs all scenarios except the `pending` ones (parts of names); prints failures and, if `verbose`, a line for each.
+pub fn run_all(target: &Target, scenarios: &[Loaded], pending: &[String], verbose: bool) -> Result<Counts> {
     let mut total = Counts::default();
     for loaded in scenarios {
         if pending.iter().any(|part| loaded.name.contains(part.as_str())) {
@@ -88,12 +88,12 @@ pub fn run_all(ground: &Ground, scenarios: &[Loaded], pending: &[String], verbos
             continue;
         }
         let ran =
-            ground.with_client(loaded.scenario.needs, |client, root| run_one(client, root, ground.make(), loaded));
+            target.with_client(loaded.scenario.needs, |client, root| run_one(client, root, target.make(), loaded));
         let counts = match ran {
             Ok(Some(counts)) => counts,
             Ok(None) => Counts { skipped: loaded.scenario.steps.len(), ..Counts::default() },
             Err(error) => {
-                println!("FAIL {} on {}: {error:#}", loaded.name, ground.make().name());
+                println!("FAIL {} on {}: {error:#}", loaded.name, target.make().name());
                 Counts { failed: loaded.scenario.steps.len(), ..Counts::default() }
             }
         };
@@ -132,28 +132,29 @@ fn run_one(client: &mut Client, root: &str, make: Make, loaded: &Loaded) -> Coun
 
 fn run_step(play: &mut Play<'_>, step: &Step, make: Make) -> Vec<String> {
     let Some(expect) = expectation(step, make) else { return vec!["the step expects nothing: record it".to_owned()] };
-    let answer =
-        match play.send(step, |variables, answer| differences(&fill_expect(variables, expect), answer).is_empty()) {
-            Ok(answer) => answer,
-            Err(error) => return vec![format!("{error:#}")],
-        };
-    let captured = play.capture(step, &answer);
-    let mut misses = differences(&fill_expect(&play.variables, expect), &answer);
+    let response = match play
+        .send(step, |variables, response| differences(&fill_expect(variables, expect), response).is_empty())
+    {
+        Ok(response) => response,
+        Err(error) => return vec![format!("{error:#}")],
+    };
+    let captured = play.capture(step, &response);
+    let mut misses = differences(&fill_expect(&play.variables, expect), &response);
     if let Err(error) = captured {
         misses.push(error.to_string());
     }
     misses
 }
 
-/// What a server of that make must answer.
+/// The expected response of a kind of server.
 pub fn expectation(step: &Step, make: Make) -> Option<&Expect> {
     match (&step.differs, make) {
-        (Some(differs), Make::Peer) => Some(&differs.peer),
+        (Some(differs), Make::OpenBao) => Some(&differs.openbao),
         _ => step.expect.as_ref(),
     }
 }
 
-/// A step in a line: method, path, note.
+/// A step in one line: method, path, note.
 pub fn title(step: &Step) -> String {
     let (method, path) = step.target().unwrap_or(("?", "?"));
     let note = step.note.as_ref().map(|n| format!(" ({n})")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The form of a scenario file: what is set up, what is asked, what must be answered. `README.md` is its manual.
+//! The format of a scenario file: its setup, its requests, its expected responses. `README.md` describes it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,30 +8,30 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// One file under `scenarios/`: steps that run in order on a server of any make.
+/// One file under `scenarios/`: steps that run in order on a server of any kind.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
-    /// What it shows, in a sentence.
+    /// What it shows, in one sentence.
     pub about: String,
-    /// What it needs of the server; most need nothing.
+    /// The server that it needs; most scenarios need no special one.
     #[serde(default)]
     pub needs: Needs,
-    /// A real database of its own beside the server, which gives it variables.
+    /// A real database for this scenario, which defines variables.
     pub database: Option<Database>,
-    /// Secrets engines to mount, by the variable that will hold the mount's path.
+    /// Secrets engines to mount, by the variable for the mount path.
     #[serde(default)]
     pub mounts: BTreeMap<String, Value>,
-    /// Auth methods to enable, by the variable that will hold the mount's path (without `auth/`).
+    /// Auth methods to enable, by the variable for the mount path (without `auth/`).
     #[serde(default)]
     pub auth: BTreeMap<String, Value>,
-    /// Policies to write, by the variable that will hold the policy's name.
+    /// Policies to write, by the variable for the policy name.
     #[serde(default)]
     pub policies: BTreeMap<String, String>,
-    /// Tokens to create, by the variable that will hold the token; `NAME_accessor` holds its accessor.
+    /// Tokens to create, by the variable for the token; `NAME_accessor` is its accessor.
     #[serde(default)]
     pub tokens: BTreeMap<String, Value>,
-    /// Paths to `DELETE` at the end, whatever happened.
+    /// Paths to `DELETE` at the end, also after a failure.
     #[serde(default)]
     pub cleanup: Vec<String>,
     /// The steps.
@@ -42,15 +42,15 @@ pub struct Scenario {
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Needs {
-    /// Any unsealed server: the scenario leaves no trace.
+    /// Any unsealed server: the scenario leaves no data.
     #[default]
     Shared,
-    /// A server of its own, unsealed, because it changes what everybody sees.
+    /// Its own unsealed server, because it changes global state.
     Own,
-    /// A server of its own that has not been initialised.
+    /// Its own server that is not initialized.
     Uninitialized,
-    /// The same with a configuration that lets `sys/rekey`, `sys/generate-root` and `sys/in-flight-req` in without a token,
-    /// and with `introspection_endpoint`.
+    /// The same with a configuration that permits `sys/rekey`, `sys/generate-root` and `sys/in-flight-req` without a
+    /// token, and with `introspection_endpoint`.
     Open,
 }
 
@@ -66,7 +66,7 @@ pub enum Database {
     Redis,
 }
 
-/// Who asks the database.
+/// The credentials of a database statement.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
@@ -76,13 +76,13 @@ pub struct Login {
     pub password: String,
 }
 
-/// One request and what must come back.
+/// One request and its expected response.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
-    /// What the step shows, where the request does not say it.
+    /// What the step shows, where the request does not make it clear.
     pub note: Option<String>,
-    /// The path of a GET, below `/v1/` unless it begins with `/`; likewise the other methods.
+    /// The path of a GET, below `/v1/` unless it begins with `/`; the other methods likewise.
     pub get: Option<String>,
     /// Path of a POST.
     pub post: Option<String>,
@@ -100,52 +100,54 @@ pub struct Step {
     pub head: Option<String>,
     /// Path of an OPTIONS.
     pub options: Option<String>,
-    /// A statement for the scenario's database: 200 with the rows as text, or 400 with what the database said.
+    /// A statement for the scenario's database: 200 with the rows as text, or 400 with the error.
     pub sql: Option<String>,
-    /// A command for the scenario's Redis, its words apart by spaces: 200 with its values, each in a line, or 400 with what it said.
+    /// A command for the scenario's Redis, words separated by spaces: 200 with one value per line, or 400 with the
+    /// error.
     pub redis: Option<String>,
-    /// As whom the statement runs; as the administrator if not given.
+    /// The user of the statement; default: the administrator.
     pub login: Option<Login>,
-    /// Whose token: a variable's name, `none`, or absent for the root token.
+    /// The variable of the token, `none`, or absent for the root token.
     #[serde(rename = "as")]
     pub caller: Option<String>,
-    /// Further headers; a value of null removes one that would be sent.
+    /// Additional headers; null removes a default header.
     #[serde(default)]
     pub headers: BTreeMap<String, Option<String>>,
     /// The body as JSON.
     pub body: Option<Value>,
-    /// The body as text, sent as it is.
+    /// The body as text, sent unchanged.
     pub raw: Option<String>,
-    /// What must be answered; missing only while a scenario is being recorded.
+    /// The expected response; missing only while a scenario is recorded.
     pub expect: Option<Expect>,
-    /// Where Keepfast deliberately answers otherwise than the peer: `expect` is then ours, this is the peer's.
+    /// Where Keepfast deliberately differs: `expect` is then for Keepfast, this is for OpenBao.
     pub differs: Option<Differs>,
-    /// Variables to take from the answer: name to dotted path (`data.keys.0`).
+    /// Variables to capture from the response: name to dotted path (`data.keys.0`).
     #[serde(default)]
     pub capture: BTreeMap<String, String>,
-    /// For what takes time: ask again until the expectation holds, at most this many seconds.
+    /// For asynchronous effects: repeat the step until the expectation holds, at most this number of seconds.
     #[serde(default)]
     pub within: u64,
 }
 
-/// What the peer answers where we deliberately do not answer the same, and why.
+/// The response of OpenBao where Keepfast deliberately differs, and the reason.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Differs {
-    /// Why ours is better.
+    /// Why Keepfast differs.
     pub reason: String,
-    /// The peer's answer.
-    pub peer: Expect,
+    /// The response of OpenBao.
+    #[serde(rename = "peer")]
+    pub openbao: Expect,
 }
 
-/// An expected answer. Exactly one of the forms of body is given: `data`/`auth`/`wrap_info`/`warnings` (Vault's
+/// An expected response. Exactly one form of the body is present: `data`/`auth`/`wrap_info`/`warnings` (Vault's
 /// envelope), `errors`, `body`, `text`, or `empty`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expect {
     /// The status code, or its class as `4xx`.
     pub status: Status,
-    /// `data` of the envelope; the other members are then null, empty, or as given here.
+    /// `data` of the envelope; the other members are then null, empty, or as specified here.
     pub data: Option<Value>,
     /// `auth` of the envelope.
     pub auth: Option<Value>,
@@ -159,14 +161,14 @@ pub struct Expect {
     pub lease_duration: Option<Value>,
     /// `renewable` of the envelope when it is not false.
     pub renewable: Option<Value>,
-    /// Whether the members of `data` must stand at top level too, as old paths of `sys/` answer.
+    /// Whether the members of `data` must also be at the top level, as on old paths of `sys/`.
     #[serde(default)]
     pub mirrored: bool,
-    /// The body is `{"errors": […]}` with these.
+    /// The body is `{"errors": […]}` with these messages.
     pub errors: Option<Value>,
-    /// The whole JSON body.
+    /// The complete JSON body.
     pub body: Option<Value>,
-    /// The whole body as text.
+    /// The complete body as text.
     pub text: Option<String>,
     /// There is no body.
     #[serde(default)]
@@ -180,9 +182,9 @@ pub struct Expect {
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(untagged)]
 pub enum Status {
-    /// This one.
+    /// This status.
     Code(u16),
-    /// Any of a class, such as `4xx`.
+    /// Any status of a class, such as `4xx`.
     Class(String),
 }
 
@@ -237,17 +239,17 @@ impl Step {
     }
 }
 
-/// A scenario and where it was read from.
+/// A scenario and its file.
 pub struct Loaded {
     /// The file.
     pub file: PathBuf,
-    /// Its name below `scenarios/`, without the ending: `kv2/data`.
+    /// Its name below `scenarios/`, without the extension: `kv2/data`.
     pub name: String,
-    /// What it says.
+    /// Its content.
     pub scenario: Scenario,
 }
 
-/// Reads every `.yaml` file below `root` whose name contains one of `only` (all, when `only` is empty), sorted.
+/// Reads every `.yaml` file below `root` whose name contains one of `only` (all files when it is empty), sorted.
 pub fn load(root: &Path, only: &[String]) -> Result<Vec<Loaded>> {
     let mut files = Vec::new();
     collect(root, &mut files)?;
@@ -265,7 +267,7 @@ pub fn load(root: &Path, only: &[String]) -> Result<Vec<Loaded>> {
     Ok(scenarios)
 }
 
-/// The parts of names in `pending.txt`: scenarios that Keepfast cannot run yet.
+/// The parts of names in `pending.txt`: scenarios that Keepfast does not support yet.
 pub fn pending(file: &Path) -> Result<Vec<String>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
     let lines = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());

@@ -1,5 +1,5 @@
-//! Starts the servers to test: the peer (`bao`) and Keepfast, each with the same configuration on a free port, in a
-//! temporary directory that goes away with it.
+//! Starts the servers to test, OpenBao (`bao`) and Keepfast, with the same configuration on a free port, in a temporary
+//! directory that is removed with the server.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -13,18 +13,18 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::http::{Answer, Client};
+use crate::http::{Client, Response};
 
-/// How long a server may take until it listens, and until it answers after unsealing.
+/// The timeout for a server to listen, and to respond after unsealing.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Which of the two servers.
+/// The kind of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Make {
     /// OpenBao, the reference.
     #[value(name = "bao")]
-    Peer,
-    /// This project.
+    OpenBao,
+    /// Keepfast.
     Keepfast,
 }
 
@@ -32,7 +32,7 @@ impl Make {
     /// The name in reports.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Peer => "bao",
+            Self::OpenBao => "bao",
             Self::Keepfast => "keepfast",
         }
     }
@@ -41,7 +41,7 @@ impl Make {
     pub fn binary(self) -> Result<PathBuf> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let (variable, candidates) = match self {
-            Self::Peer => ("BAO", vec![root.join(".cache/venv/bin/bao")]),
+            Self::OpenBao => ("BAO", vec![root.join(".cache/venv/bin/bao")]),
             Self::Keepfast => {
                 ("KEEPFAST", vec![root.join("target/release/keepfast"), root.join("target/debug/keepfast")])
             }
@@ -54,12 +54,12 @@ impl Make {
             .filter(|path| path.exists())
             .max_by_key(|path| path.metadata().and_then(|m| m.modified()).ok());
         found.cloned().with_context(|| {
-            format!("no {} binary: set {variable}, or run `cargo xtask test --only build,peer`", self.name())
+            format!("no {} binary: set {variable}, or run `cargo xtask test --only install,build`", self.name())
         })
     }
 }
 
-/// Where a server keeps its data.
+/// The storage of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Storage {
     /// In memory.
@@ -68,13 +68,13 @@ pub enum Storage {
     Durable,
 }
 
-/// A server process of ours to test. Dropping it kills it.
+/// A server process to test, killed when dropped.
 pub struct Server {
     /// Its base URL.
     pub url: String,
-    /// Its root token, once initialised.
+    /// Its root token, once it is initialized.
     pub root: String,
-    /// The one unseal key in base64, once initialised.
+    /// The one unseal key in base64, once it is initialized.
     pub key: String,
     make: Make,
     environment: Vec<(String, String)>,
@@ -84,23 +84,23 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server with one audit file and waits until it listens; it is not initialised.
+    /// Starts a server with one file audit device and waits until it listens; it is not initialized.
     pub fn start(make: Make, storage: Storage) -> Result<Self> {
         Self::start_in(make, storage, |_| Ok(Vec::new()))
     }
 
-    /// The same with a limit on the descriptors of the process, which bounds its connections.
+    /// As [`Server::start`], with a limit on the descriptors of the process, which bounds its connections.
     pub fn start_with_descriptors(make: Make, storage: Storage, descriptors: u64) -> Result<Self> {
         Self::start_with(make, storage, false, Some(descriptors), |_| Ok(Vec::new()))
     }
 
-    /// The same with all that a configuration can let in: ceremonies with shares and the requests under way without a token,
-    /// and the tables of the router.
+    /// As [`Server::start`], with a configuration that permits key ceremonies, in-flight requests and the router tables
+    /// without a token.
     pub fn start_open(make: Make, storage: Storage) -> Result<Self> {
         Self::start_with(make, storage, true, None, |_| Ok(Vec::new()))
     }
 
-    /// The same as [`Server::start`] with variables of the environment, which may name files in its directory.
+    /// As [`Server::start`], with environment variables, which may name files in its directory.
     pub fn start_in(
         make: Make,
         storage: Storage,
@@ -129,41 +129,41 @@ impl Server {
         Ok(server)
     }
 
-    /// Starts a server, initialises it with one share and unseals it.
+    /// Starts a server, initializes it with one share and unseals it.
     pub fn start_unsealed(make: Make, storage: Storage) -> Result<Self> {
         let mut server = Self::start(make, storage)?;
         server.init()?;
         Ok(server)
     }
 
-    /// Initialises it with one share and unseals it.
+    /// Initializes it with one share and unseals it.
     pub fn init(&mut self) -> Result<()> {
         let mut client = self.client()?;
         let body = json!({"secret_shares": 1, "secret_threshold": 1});
-        let answer = expect_ok(client.call(None, "PUT", "sys/init", Some(&body))?)?;
-        self.key = answer["keys_base64"][0].as_str().context("no keys_base64")?.to_owned();
-        self.root = answer["root_token"].as_str().context("no root_token")?.to_owned();
+        let response = expect_ok(client.call(None, "PUT", "sys/init", Some(&body))?)?;
+        self.key = response["keys_base64"][0].as_str().context("no keys_base64")?.to_owned();
+        self.root = response["root_token"].as_str().context("no root_token")?.to_owned();
         self.unseal()
     }
 
-    /// Gives the share and waits until requests are answered.
+    /// Submits the share and waits until the server responds.
     pub fn unseal(&mut self) -> Result<()> {
         let mut client = self.client()?;
         expect_ok(client.call(None, "PUT", "sys/unseal", Some(&json!({"key": self.key})))?)?;
         let end = Instant::now() + START_TIMEOUT;
-        // The peer answers some requests before its node is the active one.
+        // OpenBao serves some requests before its node is active.
         while client.call(None, "GET", "sys/health", None)?.status != 200
             || client.call(Some(&self.root), "GET", "auth/token/lookup-self", None)?.status != 200
         {
             if Instant::now() > end {
-                bail!("{} does not answer after unsealing; its log: {}", self.make.name(), self.log());
+                bail!("{} does not respond after unsealing; its log: {}", self.make.name(), self.log());
             }
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(())
     }
 
-    /// A client of it.
+    /// A client for it.
     pub fn client(&self) -> Result<Client> {
         Client::new(&self.url)
     }
@@ -178,39 +178,39 @@ impl Server {
         self.directory.path()
     }
 
-    /// Whether the process is still there.
+    /// Whether the process is running.
     pub fn is_running(&mut self) -> bool {
         matches!(self.process.try_wait(), Ok(None))
     }
 
-    /// Kills it as a power failure of the process would (SIGKILL).
+    /// Kills the process without a shutdown (SIGKILL).
     pub fn kill(&mut self) -> Result<()> {
         self.process.kill()?;
         self.process.wait()?;
         Ok(())
     }
 
-    /// Ends it as an operator would (SIGTERM), and waits until it has ended.
+    /// Terminates it like an operator (SIGTERM) and waits until it has exited.
     pub fn terminate(&mut self) -> Result<()> {
         kill_process(Pid::from_child(&self.process), Signal::TERM)
             .with_context(|| format!("no process {} to end", self.pid()))?;
         let end = Instant::now() + START_TIMEOUT;
         while self.is_running() {
             if Instant::now() > end {
-                bail!("{} does not end after SIGTERM; its log: {}", self.make.name(), self.log());
+                bail!("{} does not exit after SIGTERM; its log: {}", self.make.name(), self.log());
             }
             std::thread::sleep(Duration::from_millis(2));
         }
         Ok(())
     }
 
-    /// Starts it again on the same data and port; it is sealed then.
+    /// Restarts it on the same data and port, sealed.
     pub fn restart(&mut self) -> Result<()> {
         self.process = spawn(self.make, self.directory.path(), &self.environment, self.descriptors)?;
         self.wait_until_listening()
     }
 
-    /// The end of what it wrote to its log.
+    /// The last lines of its log.
     pub fn log(&self) -> String {
         let text = std::fs::read_to_string(self.directory.path().join("server.log")).unwrap_or_default();
         let from = text.char_indices().rev().nth(3000).map_or(0, |(at, _)| at);
@@ -222,7 +222,7 @@ impl Server {
         let address = self.url.trim_start_matches("http://").to_owned();
         while std::net::TcpStream::connect(&address).is_err() {
             if let Some(status) = self.process.try_wait()? {
-                bail!("{} ended with {status}; its log: {}", self.make.name(), self.log());
+                bail!("{} exited with {status}; its log: {}", self.make.name(), self.log());
             }
             if Instant::now() > end {
                 bail!("{} does not listen; its log: {}", self.make.name(), self.log());
@@ -262,7 +262,7 @@ fn spawn(make: Make, directory: &Path, environment: &[(String, String)], descrip
         .with_context(|| format!("starting {}", binary.display()))
 }
 
-/// What an open listener lets in without a token.
+/// The listener settings of an open server.
 const OPEN_LISTENER: &str = "  disable_unauthed_rekey_endpoints = false\n  disable_unauthed_generate_root_endpoints = false\n  \
                              inflight_requests_logging {\n    unauthenticated_in_flight_requests_access = true\n  }\n";
 
@@ -283,15 +283,15 @@ fn configuration(directory: &Path, port: u16, storage: Storage, is_open: bool) -
     ))
 }
 
-fn expect_ok(answer: Answer) -> Result<Value> {
-    if answer.status != 200 {
-        bail!("{} {}", answer.status, String::from_utf8_lossy(&answer.body));
+fn expect_ok(response: Response) -> Result<Value> {
+    if response.status != 200 {
+        bail!("{} {}", response.status, String::from_utf8_lossy(&response.body));
     }
-    answer.json().context("no JSON")
+    response.json().context("no JSON")
 }
 
-/// A port of loopback on which nothing listens. It is below the range from which the system takes ports of outgoing
-/// connections, and no two calls of a process return the same one.
+/// A free port of loopback. It is below the range of ports for outgoing connections, and no two calls of a process
+/// return the same one.
 ///
 /// # Errors
 /// When no port is free.

@@ -1,5 +1,5 @@
-//! How much of the peer's surface we have: every path and operation of its own OpenAPI document is tried on our server. What we do not have
-//! stands in `surface-missing.txt`, a list that may only shrink.
+//! The coverage of OpenBao's API: every path and operation of its OpenAPI document is tried on Keepfast. Missing
+//! operations are listed in `surface-missing.txt`, a list that may only shrink.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,20 +13,20 @@ use crate::servers::{Make, Server, Storage};
 /// Operations that end the server or the session are tried last.
 const FATAL: [&str; 4] = ["sys/seal", "sys/step-down", "sys/unseal", "sys/init"];
 
-/// Compares with the list; with `write`, writes it anew. Whether nothing is missing beyond it.
+/// Compares with the list, or writes it with `write`. Returns whether nothing else is missing.
 pub fn run(write: bool) -> Result<bool> {
-    let peer = open(Make::Peer)?;
-    let engines = engines(&peer)?;
-    let refused = mount(&peer, &engines)?;
+    let openbao = open(Make::OpenBao)?;
+    let engines = engines(&openbao)?;
+    let refused = mount(&openbao, &engines)?;
     if !refused.is_empty() {
-        bail!("the peer does not mount {}: its surface would not be whole", refused.join(", "));
+        bail!("OpenBao does not mount {}: its API would not be complete", refused.join(", "));
     }
-    let mut operations = operations(&peer)?;
+    let mut operations = operations(&openbao)?;
     operations.sort_by_key(|(path, method)| {
         (FATAL.iter().any(|fatal| path.starts_with(fatal)), path.clone(), method.clone())
     });
     let ours = open(Make::Keepfast)?;
-    // What our server does not have stays unmounted, so that all its paths are missing.
+    // An engine that Keepfast does not have is not mounted, so that all its paths are missing.
     mount(&ours, &engines)?;
     let mut missing = BTreeSet::new();
     for (path, method) in &operations {
@@ -44,55 +44,55 @@ pub fn run(write: bool) -> Result<bool> {
         println!("FAIL surface: {line} is missing and not in surface-missing.txt");
     }
     for line in listed.difference(&missing) {
-        println!("surface-missing.txt: {line} is there now: take it out (surface --write)");
+        println!("surface-missing.txt: {line} exists now: remove it (surface --write)");
     }
     let here = operations.len() - missing.len();
-    println!("we have {here} of the {} operations that the peer documents with all its engines", operations.len());
+    println!("Keepfast has {here} of the {} operations that OpenBao documents with all its engines", operations.len());
     println!("{here} passed, {} failed", missing.difference(&listed).count());
     Ok(missing.is_subset(&listed) && here > 0)
 }
 
-/// Writes our own OpenAPI document, with an engine of each kind mounted, to `target/openapi.json`.
+/// Writes Keepfast's OpenAPI document, with an engine of each type mounted, to `target/openapi.json`.
 pub fn write_document() -> Result<bool> {
     let ours = Server::start_unsealed(Make::Keepfast, Storage::Memory)?;
     mount(&ours, &engines(&ours)?)?;
-    let answer = ours.client()?.call(Some(&ours.root), "GET", "sys/internal/specs/openapi", None)?;
-    let document = answer.json().context("no OpenAPI document")?;
+    let response = ours.client()?.call(Some(&ours.root), "GET", "sys/internal/specs/openapi", None)?;
+    let document = response.json().context("no OpenAPI document")?;
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/openapi.json");
     std::fs::write(&file, serde_json::to_string_pretty(&document)?)?;
     println!("{} paths in target/openapi.json", document["paths"].as_object().map_or(0, serde_json::Map::len));
     Ok(true)
 }
 
-/// With everything let in that a listener can let in, and with the storage that has paths of its own.
+/// A server with every optional access of a listener, and with the storage that has its own paths.
 fn open(make: Make) -> Result<Server> {
     let mut server = Server::start_open(make, Storage::Durable)?;
     server.init()?;
     Ok(server)
 }
 
-/// Every engine that a server has beyond KV, by its catalog: side, and type, which becomes the path too.
+/// The engines in a server's catalog except KV: side, and type, which is also the mount path.
 fn engines(server: &Server) -> Result<Vec<(&'static str, String)>> {
-    let answer = server.client()?.call(Some(&server.root), "GET", "sys/plugins/catalog", None)?;
-    let catalog = answer.json().context("no catalog")?;
+    let response = server.client()?.call(Some(&server.root), "GET", "sys/plugins/catalog", None)?;
+    let catalog = response.json().context("no catalog")?;
     let mut found = Vec::new();
     for (kind, side) in [("auth", "auth"), ("secret", "mounts")] {
         let names = catalog["data"][kind].as_array().context("no engines in the catalog")?;
         let names = names.iter().filter_map(Value::as_str).filter(|name| *name != "kv");
         found.extend(names.map(|name| (side, name.to_owned())));
     }
-    // It is in no catalog, as its kinds of databases are.
+    // The catalog contains only its database plugins.
     found.push(("mounts", "database".to_owned()));
     Ok(found)
 }
 
-/// Mounts these engines and KV; those that the server refuses, by side and type.
+/// Mounts these engines and KV; returns the engines that the server refuses.
 fn mount(server: &Server, engines: &[(&str, String)]) -> Result<Vec<String>> {
     let mut client = server.client()?;
     let mut refused = Vec::new();
     let mut mount = |side: &str, path: &str, body: Value| -> Result<()> {
-        let answer = client.call(Some(&server.root), "POST", &format!("sys/{side}/{path}"), Some(&body))?;
-        if answer.status >= 300 {
+        let response = client.call(Some(&server.root), "POST", &format!("sys/{side}/{path}"), Some(&body))?;
+        if response.status >= 300 {
             refused.push(format!("{side}/{path}"));
         }
         Ok(())
@@ -105,10 +105,10 @@ fn mount(server: &Server, engines: &[(&str, String)]) -> Result<Vec<String>> {
     Ok(refused)
 }
 
-/// The peer's paths with its placeholders filled, each with its methods.
-fn operations(peer: &Server) -> Result<Vec<(String, String)>> {
-    let answer = peer.client()?.call(Some(&peer.root), "GET", "sys/internal/specs/openapi", None)?;
-    let document = answer.json().context("no OpenAPI document")?;
+/// The paths of OpenBao with values for the placeholders, each with its methods.
+fn operations(openbao: &Server) -> Result<Vec<(String, String)>> {
+    let response = openbao.client()?.call(Some(&openbao.root), "GET", "sys/internal/specs/openapi", None)?;
+    let document = response.json().context("no OpenAPI document")?;
     let mut operations = Vec::new();
     for (path, item) in document["paths"].as_object().context("no paths")? {
         for (method, operation) in item.as_object().context("no operations")? {
@@ -131,7 +131,7 @@ fn operations(peer: &Server) -> Result<Vec<(String, String)>> {
     Ok(operations)
 }
 
-/// Whether our server knows the path and the operation. Each is asked with a root token of its own, since some end it.
+/// Whether Keepfast has the path and the operation. Each is tried with a new root token, since some revoke it.
 fn has(server: &Server, path: &str, method: &str) -> Result<bool> {
     let mut client = server.client()?;
     let made = client.call(
@@ -144,22 +144,22 @@ fn has(server: &Server, path: &str, method: &str) -> Result<bool> {
         .json()
         .and_then(|b| b["auth"]["client_token"].as_str().map(str::to_owned))
         .unwrap_or_else(|| server.root.clone());
-    let answer = ask(&mut client, &filled(path), method, &token)?;
-    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    let response = ask(&mut client, &filled(path), method, &token)?;
+    let text = String::from_utf8_lossy(&response.body).into_owned();
     let unknown =
         ["unsupported path", "unsupported operation", "no handler for route"].iter().any(|mark| text.contains(mark));
-    let no_such_method = answer.status == 405 && text.trim() == "{\"errors\":[]}";
+    let no_such_method = response.status == 405 && text.trim() == "{\"errors\":[]}";
     Ok(!unknown && !no_such_method)
 }
 
-fn ask(client: &mut Client, path: &str, method: &str, token: &str) -> Result<crate::http::Answer> {
+fn ask(client: &mut Client, path: &str, method: &str, token: &str) -> Result<crate::http::Response> {
     let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
     let headers = vec![("X-Vault-Token".to_owned(), token.to_owned()), ("Content-Type".to_owned(), kind.to_owned())];
     let body = matches!(method, "POST" | "PATCH").then(|| b"{}".to_vec());
     client.send(&Request { method: method.to_owned(), path: format!("/v1/{path}"), headers, body })
 }
 
-/// A path with a word for each placeholder.
+/// A path with a value for each placeholder.
 fn filled(path: &str) -> String {
     let mut out = String::new();
     let mut rest = path;
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn placeholders_are_filled() {
+    fn placeholders_get_values() {
         assert_eq!(filled("sys/mounts/{path}/tune"), "sys/mounts/placeholder/tune");
         assert_eq!(filled("a/b"), "a/b");
     }

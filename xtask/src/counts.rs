@@ -1,26 +1,26 @@
-//! How many checks a step counted, read from what its program printed.
+//! The numbers of checks of a step, parsed from the output of its program.
 
 use anyhow::{Context, Result};
 
 use crate::shell::Ran;
 
-/// What a step counted.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
-    /// Checks that held.
+    /// Checks that passed.
     pub(crate) passed: usize,
-    /// Checks that did not.
+    /// Checks that failed.
     pub(crate) failed: usize,
-    /// Tests that did not run. Each needs a line in `xtask/skips.txt`.
+    /// Skipped tests. Each needs a line in `xtask/skips.txt`.
     pub(crate) skipped: usize,
 }
 
-/// A step of one check.
+/// The result of a step with one check.
 pub(crate) fn one(ok: bool) -> Outcome {
     Outcome { passed: usize::from(ok), failed: usize::from(!ok), skipped: 0 }
 }
 
-/// The sum of several runs.
+/// The sum of several results.
 pub(crate) fn sum(outcomes: &[Outcome]) -> Outcome {
     outcomes.iter().fold(Outcome::default(), |a, b| Outcome {
         passed: a.passed + b.passed,
@@ -46,7 +46,7 @@ pub(crate) fn counted(ran: &Ran, line: &str) -> Outcome {
     with_exit_code(ran, read_counts(line))
 }
 
-/// A program that failed without counting a failure has failed once.
+/// A program that fails without counting a failure counts one.
 fn with_exit_code(ran: &Ran, outcome: Outcome) -> Outcome {
     if ran.ok { outcome } else { Outcome { failed: outcome.failed.max(1), ..outcome } }
 }

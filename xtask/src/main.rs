@@ -1,5 +1,5 @@
-//! `cargo xtask`: everything that is done to this repository by a command. `cargo xtask help` lists it.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool for developers: its output is its product")]
+//! `cargo xtask`: the developer commands of this repository. `cargo xtask help` lists them.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a developer tool prints its results")]
 #![allow(clippy::disallowed_methods, reason = "it times the steps that it runs")]
 
 mod counts;
@@ -18,14 +18,14 @@ use steps::Step;
 
 const HELP: &str = "\
 cargo xtask verify                  what every commit needs: fmt, clippy, tidy, unit and documentation tests
-cargo xtask fix                     what a machine can mend: fmt, clippy --fix
+cargo xtask fix                     fixes what tools can fix: fmt, clippy --fix
 cargo xtask test [--only A,B] [--skip A,B]
                                     everything; installs what it needs; the last line is `N passed, N failed`
 cargo xtask campaign NAME [options] a long run, entered in conformance/ledger.md: abuse, disk, due, http, kill, leases, tokens, fuzz, vaultrs
-cargo xtask bench [options]         bench/compare.py on the peer and on Keepfast
+cargo xtask bench [options]         bench/compare.py on OpenBao and Keepfast
 cargo xtask bench creds [options]   bench/creds.py: credentials of a PostgreSQL a second, on both
-cargo xtask openapi                 the OpenAPI document of our server, to target/openapi.json
-cargo xtask surface [--write]       which of the peer's paths and operations we have
+cargo xtask openapi                 the OpenAPI document of Keepfast, to target/openapi.json
+cargo xtask surface [--write]       which paths and operations of OpenBao Keepfast has
 cargo xtask tidy                    the house rules
 ";
 
@@ -60,7 +60,7 @@ fn perform(arguments: &[String]) -> Result<bool> {
     }
 }
 
-/// The steps that `--only` and `--skip` leave.
+/// The steps that `--only` and `--skip` select.
 fn chosen(options: &[String]) -> Result<Vec<Step>> {
     let mut names = steps::names();
     let mut rest = options.iter();
@@ -80,7 +80,8 @@ fn chosen(options: &[String]) -> Result<Vec<Step>> {
     steps::select(&names)
 }
 
-/// Runs steps, a line for each, and the sum as last line. Output of a step is in `.cache/log/`; its end is shown when it fails.
+/// Runs steps, with one line per step, and prints the sum as the last line. The output of a step is in `.cache/log/`;
+/// its last lines are printed when it fails.
 fn run_steps(steps: &[Step]) -> Result<bool> {
     let mut total = Outcome::default();
     let mut broken = Vec::new();
@@ -145,14 +146,14 @@ fn campaign(rest: &[String]) -> Result<bool> {
         return shell::visible("cargo", &arguments);
     }
     if rest.first().is_some_and(|name| name == "vaultrs") {
-        let peer = format!("bao={}", install::named_vault("bao").display());
+        let openbao = format!("bao={}", install::named_vault("bao").display());
         let ours = format!("keepfast={}", root().join("target/release/keepfast").display());
-        return shell::visible(&install::python(), &["conformance/vaultrs/run.py", &peer, &ours]);
+        return shell::visible(&install::python(), &["conformance/vaultrs/run.py", &openbao, &ours]);
     }
     conformance_tool(&["campaign"], rest)
 }
 
-/// `conformance`, which does what needs a running server.
+/// Runs the `conformance` tool.
 fn conformance_tool(first: &[&str], rest: &[String]) -> Result<bool> {
     let mut arguments = vec!["run", "-q", "-p", "conformance", "--"];
     arguments.extend(first);
@@ -167,13 +168,13 @@ fn bench(rest: &[String]) -> Result<bool> {
     let shell = Shell::for_step("install")?;
     install::prepare(&shell)?;
     shell::visible("cargo", &["build", "--release", "-p", "keepfast-cli"])?;
-    let peer = format!("openbao={}", install::named_vault("bao").display());
+    let openbao = format!("openbao={}", install::named_vault("bao").display());
     let ours = format!("keepfast={}", root().join("target/release/keepfast").display());
     let (script, rest) = match rest.split_first() {
         Some((first, rest)) if first == "creds" => ("bench/creds.py", rest),
         _ => ("bench/compare.py", rest),
     };
-    let mut arguments = vec![script, "--server", &peer, "--server", &ours];
+    let mut arguments = vec![script, "--server", &openbao, "--server", &ours];
     arguments.extend(rest.iter().map(String::as_str));
     shell::visible("python3", &arguments)
 }

@@ -1,4 +1,4 @@
-//! Running other programs: with their output into a step's log, or before everybody's eyes.
+//! Runs other programs, with their output in the log of a step or on the terminal.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -12,16 +12,16 @@ pub(crate) fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// Where one step's programs write.
+/// The log of a step.
 pub(crate) struct Shell {
     log: PathBuf,
 }
 
-/// What a program did.
+/// The result of a program.
 pub(crate) struct Ran {
-    /// Whether it ended with 0.
+    /// Whether its exit code is 0.
     pub(crate) ok: bool,
-    /// What it wrote, both streams.
+    /// Its output, both streams.
     pub(crate) output: String,
 }
 
@@ -34,12 +34,12 @@ impl Shell {
         Ok(Self { log })
     }
 
-    /// Runs a program in the repository's root.
+    /// Runs a program in the root of the repository.
     pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> Result<Ran> {
         self.run_with(program, arguments, &[])
     }
 
-    /// Runs a program with further environment variables.
+    /// Runs a program with additional environment variables.
     pub(crate) fn run_with(&self, program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Ran> {
         let mut out = OpenOptions::new().append(true).open(&self.log)?;
         writeln!(out, "$ {program} {}", arguments.join(" "))?;
@@ -59,7 +59,7 @@ impl Shell {
         Ok(Ran { ok: status.success(), output })
     }
 
-    /// Runs a program that has to succeed.
+    /// Runs a program that must succeed.
     pub(crate) fn require(&self, program: &str, arguments: &[&str]) -> Result<String> {
         let ran = self.run(program, arguments)?;
         if !ran.ok {
@@ -83,7 +83,7 @@ impl Shell {
     }
 }
 
-/// Runs a program with our own output; whether it succeeded.
+/// Runs a program with its output on the terminal; returns whether it succeeded.
 pub(crate) fn visible(program: &str, arguments: &[&str]) -> Result<bool> {
     let status = Command::new(program).args(arguments).current_dir(root()).status();
     Ok(status.with_context(|| format!("running {program}"))?.success())

@@ -1,18 +1,18 @@
-//! Tests that do not run, each with its reason: `xtask/skips.txt`. A skip that no line explains fails its step.
+//! Skipped tests and their reasons: `xtask/skips.txt`. A skip without a line fails its step.
 
 use anyhow::{Result, bail};
 
 use crate::counts::Outcome;
 use crate::shell::{Shell, root};
 
-/// A line of the list: the step, a part of the test's name or of its reason in the step's output, and why it is skipped.
+/// A line of the list: the step, a part of the test's name or of its reason in the step's output, and the reason.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Skip {
-    /// The step that skips it.
+    /// The step that skips the test.
     pub(crate) step: String,
-    /// What names it.
+    /// The part of the test's name or reason.
     pub(crate) test: String,
-    /// Whether the step runs it on some machines, so that the line may match nothing.
+    /// Whether the step runs the test on some machines, so that the line may match no test.
     pub(crate) sometimes: bool,
 }
 
@@ -35,7 +35,7 @@ fn parse(text: &str) -> Result<Vec<Skip>> {
         .collect()
 }
 
-/// Fails a step that skipped more or fewer tests than the list has lines for it.
+/// Fails a step that skipped another number of tests than the list has lines for it.
 pub(crate) fn require_count(step: &str, outcome: Outcome, shell: &Shell) -> Result<Outcome> {
     let listed = read()?.iter().filter(|skip| skip.step == step).count();
     if outcome.skipped == listed {
@@ -45,7 +45,7 @@ pub(crate) fn require_count(step: &str, outcome: Outcome, shell: &Shell) -> Resu
     Ok(Outcome { failed: outcome.failed + 1, ..outcome })
 }
 
-/// Fails a step whose pytest (`-rs`) skipped a test that the list does not explain, or ran one that the list calls skipped.
+/// Fails a step whose pytest (`-rs`) skipped a test without a line in the list, or ran a listed test.
 pub(crate) fn require_listed(step: &str, outcome: Outcome, output: &str, shell: &Shell) -> Result<Outcome> {
     let complaints = complaints(&read()?, step, outcome, output);
     for complaint in &complaints {

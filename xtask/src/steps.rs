@@ -1,4 +1,4 @@
-//! The steps of `cargo xtask test`, in their order: what each runs, and how many checks it must count at least.
+//! The steps of `cargo xtask test`, in order, with the minimum number of their checks.
 
 use anyhow::{Context, Result, bail};
 
@@ -7,14 +7,14 @@ use crate::install::{self, named_vault, python};
 use crate::shell::{Shell, has, root};
 use crate::{skips, tidy};
 
-/// One step.
+/// A step.
 #[derive(Clone, Copy)]
 pub(crate) struct Step {
     /// Its name for `--only`.
     pub(crate) name: &'static str,
-    /// The fewest checks that a whole run passes. A step that passes fewer has lost tests and fails.
+    /// The minimum number of passed checks. A step with fewer has lost tests and fails.
     pub(crate) at_least: usize,
-    /// What it does.
+    /// The function that runs it.
     pub(crate) run: fn(&Shell) -> Result<Outcome>,
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn names() -> Vec<&'static str> {
     ALL.iter().map(|step| step.name).collect()
 }
 
-/// The steps of these names, in their own order.
+/// The steps with these names, in their own order.
 pub(crate) fn select(names: &[&str]) -> Result<Vec<Step>> {
     if let Some(unknown) = names.iter().find(|name| ALL.iter().all(|step| step.name != **name)) {
         bail!("no step {unknown}; there are {}", self::names().join(" "));
@@ -65,14 +65,14 @@ fn clippy(shell: &Shell) -> Result<Outcome> {
     Ok(one(shell.run("cargo", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?.ok))
 }
 
-/// Everything is built once here, so that the steps after it only run.
+/// Builds everything once, so that the later steps only run.
 fn build(shell: &Shell) -> Result<Outcome> {
     let bins = shell.run("cargo", &["build", "-q", "-p", "keepfast-cli", "-p", "conformance"])?;
     Ok(one(bins.ok && named_vault("keepfast").exists()))
 }
 
 fn unit(shell: &Shell) -> Result<Outcome> {
-    // The step before has installed the servers, so a test that misses one fails.
+    // The install step has installed the servers, so a test without its server fails.
     let servers = [("KEEPFAST_SERVERS", "required")];
     if !has("cargo-nextest") {
         let arguments = ["test", "-q", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"];
@@ -93,42 +93,43 @@ fn scenarios(shell: &Shell) -> Result<Outcome> {
     last_line(&shell.run("cargo", &["run", "-q", "-p", "conformance", "--", "run"])?)
 }
 
-/// Looks on disk for the secrets of all scenarios (AL-01).
+/// Searches the disk for the secrets of all scenarios (AL-01).
 fn canary(shell: &Shell) -> Result<Outcome> {
     last_line(&shell.run("cargo", &["run", "-q", "-p", "conformance", "--", "canary"])?)
 }
 
-/// What we have of the peer's surface: nothing may be missing beyond the list.
+/// The coverage of OpenBao's API: no operation beyond the list may be missing.
 fn surface(shell: &Shell) -> Result<Outcome> {
     last_line(&shell.run("cargo", &["run", "-q", "-p", "conformance", "--", "surface"])?)
 }
 
-/// hvac's tests on the peer, which is the measure, then on Keepfast.
+/// The tests of hvac on OpenBao, as the reference, then on Keepfast.
 fn hvac(shell: &Shell) -> Result<Outcome> {
     let on = |arguments: &[&str]| -> Result<Outcome> {
         let mut all = vec!["conformance/hvac/run.py"];
         all.extend(arguments);
         last_line(&shell.run(&python(), &all)?)
     };
-    let peer = on(&["bao", &named_vault("bao").display().to_string()])?;
+    let openbao = on(&["bao", &named_vault("bao").display().to_string()])?;
     let baseline = root().join(".cache/hvac/bao.json").display().to_string();
     let ours = on(&["keepfast", &named_vault("keepfast").display().to_string(), "--baseline", &baseline])?;
-    Ok(sum(&[peer, ours]))
+    Ok(sum(&[openbao, ours]))
 }
 
-/// What one server encrypts, signs, wraps and backs up with transit, the other reads.
+/// Each server reads what the other encrypts, signs, wraps and backs up with transit.
 fn cross(shell: &Shell) -> Result<Outcome> {
-    let [peer, ours] = ["bao", "keepfast"].map(|name| named_vault(name).display().to_string());
-    last_line(&shell.run(&python(), &["conformance/cross/run.py", &peer, &ours])?)
+    let [openbao, ours] = ["bao", "keepfast"].map(|name| named_vault(name).display().to_string());
+    last_line(&shell.run(&python(), &["conformance/cross/run.py", &openbao, &ours])?)
 }
 
 /// Generated requests on both servers: no difference beyond the accepted ones.
 fn generated(shell: &Shell) -> Result<Outcome> {
-    let [peer, ours] = ["bao", "keepfast"].map(|name| named_vault(name).display().to_string());
-    last_line(&shell.run(&python(), &["conformance/generated/run.py", &peer, &ours, "--count", "2500"])?)
+    let [openbao, ours] = ["bao", "keepfast"].map(|name| named_vault(name).display().to_string());
+    last_line(&shell.run(&python(), &["conformance/generated/run.py", &openbao, &ours, "--count", "2500"])?)
 }
 
-/// The seed document's Python on both servers. OpenBao has every engine; Keepfast has what `conformance/seed/engines.txt` lists.
+/// The Python code of the seed document on both servers. OpenBao has every engine; Keepfast has those in
+/// `conformance/seed/engines.txt`.
 fn seed(shell: &Shell) -> Result<Outcome> {
     let ours = std::fs::read_to_string(root().join("conformance/seed/engines.txt"))?;
     let ours = ours.split_whitespace().collect::<Vec<_>>().join(",");
@@ -146,7 +147,7 @@ fn seed(shell: &Shell) -> Result<Outcome> {
     Ok(sum(&outcomes))
 }
 
-/// The commands of the user's guide, as they stand there.
+/// The commands of the user's guide.
 fn guide(shell: &Shell) -> Result<Outcome> {
     let ours = named_vault("keepfast").display().to_string();
     last_line(&shell.run(&python(), &["conformance/guide/run.py", &ours, &python()])?)

@@ -1,5 +1,5 @@
-//! Disks that are full or fail under concurrent writes: nothing is acknowledged that is not there after a restart, clients get an error in
-//! words, and the process neither ends nor hangs. The faults come from a library that is preloaded into the server (`disk_fault.c`).
+//! Full and failing disks under concurrent writes: every acknowledged write is there after a restart, clients get an
+//! error response, and the process neither exits nor hangs. A preloaded library injects the faults (`disk_fault.c`).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,12 +9,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-use super::diary::{self, Diary, check, write};
-use super::{Found, Options};
-use crate::dice::Dice;
+use super::write_log::{self, WriteLog, check, write};
+use super::{Findings, Options};
+use crate::rng::Rng;
 use crate::servers::{Make, Server, Storage};
 
-/// What fails, and below which part of the server's directory.
+/// The fault, and the part of the server's directory that it affects.
 const FAULTS: [(&str, &str); 8] = [
     ("write-full", "data/"),
     ("sync-broken", "data/"),
@@ -26,9 +26,9 @@ const FAULTS: [(&str, &str); 8] = [
     ("write-broken", "audit.log"),
 ];
 
-pub(super) fn run(options: &Options) -> Result<Found> {
+pub(super) fn run(options: &Options) -> Result<Findings> {
     if options.on != Make::Keepfast {
-        bail!("the faults reach programs that write through the C library only");
+        bail!("the faults affect only programs that write through the C library");
     }
     let mut server = Server::start_in(options.on, Storage::Durable, |directory| {
         let library = compile(directory)?;
@@ -38,20 +38,20 @@ pub(super) fn run(options: &Options) -> Result<Found> {
         ])
     })?;
     server.init()?;
-    diary::prepare(&server)?;
-    let mut diaries: Vec<Diary> = (0..options.connections).map(|_| Diary::default()).collect();
-    let mut found = Found { passed: 0, failures: Vec::new(), numbers: String::new() };
+    write_log::prepare(&server)?;
+    let mut logs: Vec<WriteLog> = (0..options.connections).map(|_| WriteLog::default()).collect();
+    let mut found = Findings { passed: 0, failures: Vec::new(), numbers: String::new() };
     let mut refusals = 0;
     for round in 0..options.count {
         let fault = FAULTS[round as usize % FAULTS.len()];
-        let cut = write_through(&server, &mut diaries, round, fault, &mut Dice::of(options.seed, round))?;
-        refusals += judge_refusals(&mut server, &mut diaries, round, fault, cut, &mut found)?;
+        let cut = write_through(&server, &mut logs, round, fault, &mut Rng::of(options.seed, round))?;
+        refusals += check_refusals(&mut server, &mut logs, round, fault, cut, &mut found)?;
         end(&mut server, round, &mut found)?;
-        server.restart().with_context(|| format!("round {round}: it does not start again"))?;
-        server.unseal().with_context(|| format!("round {round}: it does not open again"))?;
-        check(&server, &diaries, round, round + 1 == options.count, &mut found)?;
+        server.restart().with_context(|| format!("round {round}: it does not restart"))?;
+        server.unseal().with_context(|| format!("round {round}: it does not unseal"))?;
+        check(&server, &logs, round, round + 1 == options.count, &mut found)?;
     }
-    let (records, counters) = diary::acknowledged(&diaries);
+    let (records, counters) = write_log::acknowledged(&logs);
     found.numbers = format!(
         "{} faults, {} writers, {refusals} refusals, {records} records and {counters} counter steps acknowledged, {} checks",
         options.count, options.connections, found.passed
@@ -59,7 +59,7 @@ pub(super) fn run(options: &Options) -> Result<Found> {
     Ok(found)
 }
 
-/// The file that switches the faults on.
+/// The file that enables the faults.
 fn switch(directory: &Path) -> PathBuf {
     directory.join("fault")
 }
@@ -75,32 +75,32 @@ fn compile(directory: &Path) -> Result<PathBuf> {
     Ok(library)
 }
 
-/// All writers write before, during and after the fault. Tells how many of them lost their connection.
+/// All writers write before, during and after the fault. Returns the number of writers that lost their connection.
 fn write_through(
     server: &Server,
-    diaries: &mut [Diary],
+    logs: &mut [WriteLog],
     round: u64,
     (mode, place): (&str, &str),
-    dice: &mut Dice,
+    rng: &mut Rng,
 ) -> Result<usize> {
     let mut pause = |least: u64, more: usize| {
-        std::thread::sleep(Duration::from_millis(least + dice.below(more) as u64));
+        std::thread::sleep(Duration::from_millis(least + rng.below(more) as u64));
     };
     let over = AtomicBool::new(false);
     let switch = switch(server.directory());
-    // Written elsewhere and renamed, so that it is never seen half written.
+    // Written elsewhere and renamed, so that the library never reads a part of it.
     let prepared = server.directory().join("fault.next");
     std::fs::write(&prepared, format!("{mode} {}", server.directory().join(place).display()))?;
     std::thread::scope(|scope| -> Result<usize> {
-        let writers: Vec<_> = diaries
+        let writers: Vec<_> = logs
             .iter_mut()
             .enumerate()
-            .map(|(writer, diary)| {
+            .map(|(writer, log)| {
                 let over = &over;
                 scope.spawn(move || {
                     let mut step = 0;
                     while !over.load(Ordering::Relaxed) {
-                        if write(&server.url, &server.root, writer, round, step, diary).is_err() {
+                        if write(&server.url, &server.root, writer, round, step, log).is_err() {
                             return true;
                         }
                         step += 1;
@@ -112,7 +112,7 @@ fn write_through(
         pause(30, 120);
         std::fs::rename(&prepared, &switch)?;
         pause(60, 200);
-        // From here on a write would succeed again: what has stopped must still refuse.
+        // From here on a write would succeed again: a stopped store must still refuse it.
         std::fs::remove_file(&switch)?;
         pause(30, 60);
         over.store(true, Ordering::Relaxed);
@@ -120,46 +120,47 @@ fn write_through(
     })
 }
 
-/// Clients were told, in words and as a fault of the server; the server is there, and after a fault of the audit log it serves again.
-fn judge_refusals(
+/// Checks that clients got an error response, and that the server runs and, after a fault of the audit log, serves
+/// again.
+fn check_refusals(
     server: &mut Server,
-    diaries: &mut [Diary],
+    logs: &mut [WriteLog],
     round: u64,
     (mode, place): (&str, &str),
     cut: usize,
-    found: &mut Found,
+    found: &mut Findings,
 ) -> Result<usize> {
-    let mut judge = |ok: bool, what: String| match ok {
+    let mut require = |ok: bool, what: String| match ok {
         true => found.passed += 1,
         false => found.failures.push(format!("round {round} ({mode} {place}): {what}")),
     };
-    judge(server.is_running(), format!("the server has ended; its log: {}", server.log()));
-    judge(cut == 0, format!("{cut} writers lost their connection"));
-    let refused: Vec<(u16, String)> = diaries.iter_mut().flat_map(|d| d.refused.drain(..)).collect();
-    judge(!refused.is_empty(), "no write was refused".to_owned());
+    require(server.is_running(), format!("the server has exited; its log: {}", server.log()));
+    require(cut == 0, format!("{cut} writers lost their connection"));
+    let refused: Vec<(u16, String)> = logs.iter_mut().flat_map(|d| d.refused.drain(..)).collect();
+    require(!refused.is_empty(), "no write was refused".to_owned());
     for (status, what) in &refused {
-        judge(*status == 500 && what.contains("{\"errors\":[\""), format!("refused with {what}"));
+        require(*status == 500 && what.contains("{\"errors\":[\""), format!("refused with {what}"));
     }
     let health = server.client()?.call(None, "GET", "sys/health", None)?;
-    judge(health.status == 200, format!("health is {}", health.status));
+    require(health.status == 200, format!("health is {}", health.status));
     if place == "audit.log" {
         let body = json!({"v": round});
         let after = server.client()?.call(Some(&server.root), "PUT", "kv/after", Some(&body))?;
-        judge(after.status == 204, format!("a write after the fault is {}", after.status));
+        require(after.status == 204, format!("a write after the fault is {}", after.status));
         let log = std::fs::read_to_string(server.directory().join("audit.log"))?;
         let last = log.lines().last().unwrap_or_default();
         let whole = serde_json::from_str::<serde_json::Value>(last).is_ok();
-        judge(whole, "the first entry after a torn one cannot be read".to_owned());
+        require(whole, "the first entry after a torn one cannot be read".to_owned());
     }
     Ok(refused.len())
 }
 
-/// By the operator, or by a failure of the process.
-fn end(server: &mut Server, round: u64, found: &mut Found) -> Result<()> {
+/// Stops the server with a signal for termination, or kills it.
+fn end(server: &mut Server, round: u64, found: &mut Findings) -> Result<()> {
     if round.is_multiple_of(2) {
         return server.kill();
     }
-    server.terminate().with_context(|| format!("round {round}: it does not end"))?;
+    server.terminate().with_context(|| format!("round {round}: it does not exit"))?;
     found.passed += 1;
     Ok(())
 }

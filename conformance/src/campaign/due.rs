@@ -1,8 +1,8 @@
-//! Many leases: what each costs in memory and at unseal; then a tenth of them more falls due within one minute, while
-//! secrets are read.
+//! Many leases: their cost in memory and at unseal. Then a tenth of them more expires within one minute, while secrets
+//! are read.
 //!
-//! The leases are real ones of the database engine, whose statements only count: `nextval` of a sequence at creation and
-//! at revocation. So a million of them is quickly made, and the database tells how many revocations it has seen.
+//! The leases are real leases of the database engine whose statements only count: `nextval` of a sequence at creation
+//! and at revocation. A million of them is created quickly, and the database knows the number of revocations.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,22 +11,22 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::tokens::{resident, restart};
-use super::{Found, Options};
+use super::{Findings, Options};
 use crate::postgres::Postgres;
 use crate::servers::{Make, Server, Storage};
 
-/// How long the due leases take to fall due, in seconds.
+/// The time in seconds within which the leases expire.
 const WINDOW: u64 = 60;
-/// How long after the first falls due all must be revoked.
+/// The time after the first expiry within which all must be revoked.
 const LIMIT: Duration = Duration::from_secs(120);
-/// How long reads are measured before.
+/// How long reads are measured before the first expiry.
 const CALM: Duration = Duration::from_secs(15);
-/// Readers at once, and how often each reads.
+/// The number of concurrent readers, and the interval of their reads.
 const READERS: u64 = 4;
 const PACE: Duration = Duration::from_millis(4);
 const KEYS: u64 = 1000;
 
-pub(super) fn run(options: &Options) -> Result<Found> {
+pub(super) fn run(options: &Options) -> Result<Findings> {
     let database = Postgres::start("-c fsync=off")?;
     let mut server = Server::start_unsealed(options.on, Storage::Durable)?;
     let empty_unseal = restart(&mut server)?;
@@ -40,12 +40,12 @@ pub(super) fn run(options: &Options) -> Result<Found> {
     let full_unseal = restart(&mut server)?;
     let after_rss = resident(&server)?;
     if options.pause {
-        println!("{} leases are there; press Enter to go on", options.count);
+        println!("{} leases exist; press Enter to continue", options.count);
         std::io::stdin().read_line(&mut String::new())?;
     }
     let fall = fall_due(&server, &database, options, rate)?;
     let each = |rss: u64| rss.saturating_sub(empty_rss) as f64 / options.count as f64;
-    let mut found = Found { passed: fall.reads, failures: Vec::new(), numbers: String::new() };
+    let mut found = Findings { passed: fall.reads, failures: Vec::new(), numbers: String::new() };
     found.numbers = format!(
         "made at {rate:.0}/s; memory {} KB empty, {} KB full ({:.0} bytes each), {} KB after a restart ({:.0} each); start \
          to unsealed {} ms empty, {} ms full; {} due within {WINDOW} s, all revoked after {:.1} s; kv2-read p99 {:.2} ms \
@@ -71,16 +71,16 @@ pub(super) fn run(options: &Options) -> Result<Found> {
             false => found.failures.push(format!("{what}: {}", found.numbers)),
         };
         hold(fall.took <= LIMIT, "revoked too late");
-        hold(fall.left == 0, "leases are left");
-        hold(full_unseal <= empty_unseal + Duration::from_secs(1), "unseal takes longer by more than a second");
-        // Small numbers say nothing of these.
+        hold(fall.left == 0, "leases remain");
+        hold(full_unseal <= empty_unseal + Duration::from_secs(1), "unseal takes more than a second longer");
+        // Small numbers of leases do not show these.
         hold(options.short || each(full_rss) <= 100.0, "more than 100 bytes a lease");
         hold(options.short || fall.busy.p99 <= 2.0 * fall.calm.p99, "reads are slower than twice");
     }
     Ok(found)
 }
 
-/// What happened while leases fell due.
+/// The measurements while leases expire.
 struct Fall {
     due: u64,
     took: Duration,
@@ -90,7 +90,7 @@ struct Fall {
     left: usize,
 }
 
-/// Milliseconds.
+/// Latencies in milliseconds.
 struct Times {
     p50: f64,
     p99: f64,
@@ -99,7 +99,7 @@ struct Times {
 fn fall_due(server: &Server, database: &Postgres, options: &Options, rate: f64) -> Result<Fall> {
     let due = (options.due.unwrap_or(options.count / 10) / WINDOW).max(1) * WINDOW;
     let before: u64 = revoked(database)?;
-    // Time to make them all, to measure in calm, and to be late.
+    // Time to create all leases, to measure before they expire, and to be late.
     let making = Duration::from_secs_f64(due as f64 / rate * 1.5);
     let first = Instant::now() + making + CALM + Duration::from_secs(20);
     for second in 0..WINDOW {
@@ -108,7 +108,7 @@ fn fall_due(server: &Server, database: &Postgres, options: &Options, rate: f64) 
         create(server, options.connections, due / WINDOW, "due")?;
     }
     if Instant::now() + CALM > first {
-        bail!("making {due} leases took longer than thought");
+        bail!("creating {due} leases took longer than expected");
     }
     let (calm, calm_reads) = read_while(server, || Ok(Instant::now() + Duration::from_millis(500) < first))?;
     std::thread::sleep(first.saturating_duration_since(Instant::now()));
@@ -122,7 +122,7 @@ fn fall_due(server: &Server, database: &Postgres, options: &Options, rate: f64) 
     Ok(Fall { due, took, calm, busy, reads: calm_reads + busy_reads, left })
 }
 
-/// Reads secrets at a steady pace while `goes_on`.
+/// Reads secrets at a steady pace while `goes_on` returns true.
 fn read_while(server: &Server, goes_on: impl Fn() -> Result<bool>) -> Result<(Times, u64)> {
     let over = AtomicBool::new(false);
     let read = |reader: u64| -> Result<Vec<f64>> {
@@ -131,9 +131,9 @@ fn read_while(server: &Server, goes_on: impl Fn() -> Result<bool>) -> Result<(Ti
         while !over.load(Ordering::Relaxed) {
             let path = format!("kv/data/k{}", (taken.len() as u64 * READERS + reader) % KEYS);
             let begun = Instant::now();
-            let answer = client.call(Some(&server.root), "GET", &path, None)?;
-            if answer.status != 200 {
-                bail!("{path}: {}", answer.status);
+            let response = client.call(Some(&server.root), "GET", &path, None)?;
+            if response.status != 200 {
+                bail!("{path}: {}", response.status);
             }
             taken.push(begun.elapsed().as_secs_f64() * 1000.0);
             next += PACE;
@@ -176,7 +176,7 @@ fn prepare(server: &Server, database: &Postgres) -> Result<()> {
     });
     post(server, "database/config/pg", &config)?;
     post(server, "sys/mounts/kv", &json!({"type": "kv", "options": {"version": "2"}}))?;
-    // A fresh mount of the peer is not ready at once.
+    // A fresh mount of OpenBao is not ready at once.
     let begun = Instant::now();
     while post(server, "kv/data/k0", &json!({"data": {"v": 0}})).is_err() && begun.elapsed().as_secs() < 10 {
         std::thread::sleep(Duration::from_millis(50));
@@ -184,7 +184,7 @@ fn prepare(server: &Server, database: &Postgres) -> Result<()> {
     (0..KEYS).try_for_each(|key| post(server, &format!("kv/data/k{key}"), &json!({"data": {"v": "x".repeat(200)}})))
 }
 
-/// Writes a role whose leases live so many seconds.
+/// Writes a role whose leases have a TTL of `seconds`.
 fn set_role(server: &Server, role: &str, seconds: u64) -> Result<()> {
     let body = json!({
         "db_name": "pg", "default_ttl": seconds, "max_ttl": "1000h",
@@ -194,21 +194,21 @@ fn set_role(server: &Server, role: &str, seconds: u64) -> Result<()> {
     post(server, &format!("database/roles/{role}"), &body)
 }
 
-/// How many revocations the database has seen.
+/// The number of revocations that the database executed.
 fn revoked(database: &Postgres) -> Result<u64> {
     Ok(database.sql("SELECT last_value FROM revoked")?.parse()?)
 }
 
-/// Makes leases over all connections.
+/// Creates leases over all connections.
 fn create(server: &Server, connections: u64, count: u64, role: &str) -> Result<()> {
     let next = AtomicU64::new(0);
     let path = format!("database/creds/{role}");
     let make = || -> Result<()> {
         let mut client = server.client()?;
         while next.fetch_add(1, Ordering::Relaxed) < count {
-            let answer = client.call(Some(&server.root), "GET", &path, None)?;
-            if answer.status != 200 {
-                bail!("{path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+            let response = client.call(Some(&server.root), "GET", &path, None)?;
+            if response.status != 200 {
+                bail!("{path}: {} {}", response.status, String::from_utf8_lossy(&response.body));
             }
         }
         Ok(())
@@ -220,9 +220,9 @@ fn create(server: &Server, connections: u64, count: u64, role: &str) -> Result<(
 }
 
 fn post(server: &Server, path: &str, body: &Value) -> Result<()> {
-    let answer = server.client()?.call(Some(&server.root), "POST", path, Some(body)).context(path.to_owned())?;
-    if answer.status >= 300 {
-        bail!("{path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+    let response = server.client()?.call(Some(&server.root), "POST", path, Some(body)).context(path.to_owned())?;
+    if response.status >= 300 {
+        bail!("{path}: {} {}", response.status, String::from_utf8_lossy(&response.body));
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Malformed requests over raw TCP: whatever comes, the server answers with less than 500 or hangs up, and goes on living.
+//! Malformed requests over raw TCP: the server responds with a status below 500 or closes the connection, and keeps
+//! running.
 
 use std::collections::BTreeMap;
 use std::io::{BufReader, Write};
@@ -11,15 +12,15 @@ use anyhow::{Result, bail};
 use serde_json::json;
 
 use super::mutation;
-use super::{Found, Options};
-use crate::dice::Dice;
-use crate::http::read_answer;
+use super::{Findings, Options};
+use crate::http::read_response;
+use crate::rng::Rng;
 use crate::servers::{Server, Storage};
 
-/// How long an answer is awaited before the sending side is closed.
-const HESITATION: Duration = Duration::from_millis(100);
-/// After this an answer is missing: the sending side is closed.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long to wait for a response before the sending side is closed.
+const FIRST_TIMEOUT: Duration = Duration::from_millis(100);
+/// The timeout of a response.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Default)]
 struct Tally {
@@ -27,7 +28,7 @@ struct Tally {
     failures: Vec<String>,
 }
 
-pub(super) fn run(options: &Options) -> Result<Found> {
+pub(super) fn run(options: &Options) -> Result<Findings> {
     let mut server = Server::start_unsealed(options.on, Storage::Memory)?;
     prepare(&server)?;
     let begun = Instant::now();
@@ -40,24 +41,24 @@ pub(super) fn run(options: &Options) -> Result<Found> {
     });
     let mut tally = tally.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     if !server.is_running() {
-        tally.failures.push(format!("the server has ended; its log: {}", server.log()));
+        tally.failures.push(format!("the server has exited; its log: {}", server.log()));
     } else if server.client()?.call(Some(&server.root), "GET", "auth/token/lookup-self", None)?.status != 200 {
-        tally.failures.push("the server does not answer a valid request any more".to_owned());
+        tally.failures.push("the server no longer responds to a valid request".to_owned());
     }
     let seconds = begun.elapsed().as_secs_f64();
     let statuses: Vec<String> = tally.statuses.iter().map(|(status, count)| format!("{status}x{count}")).collect();
-    let numbers = format!("{} in {seconds:.0} s (0: closed without an answer)", statuses.join(" "));
+    let numbers = format!("{} in {seconds:.0} s (0: closed without a response)", statuses.join(" "));
     let passed = options.count.saturating_sub(tally.failures.len() as u64);
-    Ok(Found { passed, failures: tally.failures, numbers })
+    Ok(Findings { passed, failures: tally.failures, numbers })
 }
 
-/// What the requests talk about.
+/// Creates the data that the requests use.
 fn prepare(server: &Server) -> Result<()> {
     let mut client = server.client()?;
     let mut call = |path: &str, body: serde_json::Value| -> Result<()> {
-        let answer = client.call(Some(&server.root), "POST", path, Some(&body))?;
-        if answer.status >= 300 {
-            bail!("{path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+        let response = client.call(Some(&server.root), "POST", path, Some(&body))?;
+        if response.status >= 300 {
+            bail!("{path}: {} {}", response.status, String::from_utf8_lossy(&response.body));
         }
         Ok(())
     };
@@ -74,7 +75,7 @@ fn work(server: &Server, options: &Options, next: &AtomicU64, tally: &Mutex<Tall
         if item >= options.count {
             return;
         }
-        let bytes = mutation::request(&mut Dice::of(options.seed, item), &server.root);
+        let bytes = mutation::request(&mut Rng::of(options.seed, item), &server.root);
         let outcome = exchange(&server.url, &bytes);
         let mut tally = tally.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         match outcome {
@@ -93,21 +94,21 @@ fn work(server: &Server, options: &Options, next: &AtomicU64, tally: &Mutex<Tall
     }
 }
 
-/// Sends the bytes; the first answer's status, or 0 when the server just closed. Who waits for more learns that there is none.
+/// Sends the bytes. Returns the status of the first response, or 0 when the server closed the connection without one.
 fn exchange(url: &str, bytes: &[u8]) -> Result<u16> {
     let mut stream = TcpStream::connect(url.trim_start_matches("http://"))?;
     // A server may close before it has read everything.
     let _ = stream.write_all(bytes);
-    // Hanging up at once would have many answers dropped unseen.
-    stream.set_read_timeout(Some(HESITATION))?;
+    // Closing at once would discard many responses.
+    stream.set_read_timeout(Some(FIRST_TIMEOUT))?;
     if stream.peek(&mut [0]).is_err() {
         let _ = stream.shutdown(Shutdown::Write);
     }
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     let begun = Instant::now();
-    match read_answer(&mut BufReader::new(stream), bytes.starts_with(b"HEAD ")) {
-        Ok(answer) => Ok(answer.status),
-        Err(_) if begun.elapsed() < PATIENCE => Ok(0),
-        Err(error) => Err(error.context("no answer and no end")),
+    match read_response(&mut BufReader::new(stream), bytes.starts_with(b"HEAD ")) {
+        Ok(response) => Ok(response.status),
+        Err(_) if begun.elapsed() < TIMEOUT => Ok(0),
+        Err(error) => Err(error.context("no response and no end of the connection")),
     }
 }

@@ -1,8 +1,7 @@
-//! Long runs against a server of our own: malformed HTTP, floods, kill -9 under writes, disks and databases that fail, a million
-//! leases and tokens. Each is decided by a seed and enters its result in `ledger.md`.
+//! Long runs against our own server: malformed HTTP, floods, kill -9 under writes, failing disks and databases, a
+//! million leases and tokens. A seed determines each run, and its result is entered in `ledger.md`.
 
 mod abuse;
-mod diary;
 mod disk;
 mod due;
 mod http;
@@ -10,6 +9,7 @@ mod kill;
 mod leases;
 mod mutation;
 mod tokens;
+mod write_log;
 
 use std::io::Write;
 use std::path::Path;
@@ -20,35 +20,36 @@ use clap::{Args, Subcommand};
 
 use crate::servers::Make;
 
-/// Which campaign.
+/// A campaign.
 #[derive(Subcommand)]
 pub enum Campaign {
-    /// Floods of unauthenticated bytes: memory and audit log stay within 4 bytes for each byte sent, and others are served
+    /// Floods of unauthenticated bytes: memory and audit log stay within 4 bytes per byte sent, and others are served
     Abuse(Options),
     /// Full and failing disks under concurrent writes: refused with an error, and no acknowledged write is lost
     Disk(Options),
-    /// Many leases, and a tenth of them due within a minute: memory, time to unseal, speed of revocation, latency of reads
+    /// Many leases, and a tenth of them expiring within a minute: memory, unseal time, speed of revocation, read
+    /// latency
     Due(Options),
     /// Malformed requests: no 5xx, no exit
     Http(Options),
-    /// kill -9 under concurrent writes: no acknowledged write is lost, and it always opens
+    /// kill -9 under concurrent writes: no acknowledged write is lost, and the store always opens
     Kill(Options),
-    /// Leases of a database under kill -9 and stops of the database: its users are the live leases, exactly
+    /// Leases of a database under kill -9 and stops of the database: its users are exactly the live leases
     Leases(Options),
-    /// Many live tokens: memory, time to unseal, look-ups
+    /// Many live tokens: memory, unseal time, look-ups
     Tokens(Options),
 }
 
-/// What every campaign takes.
+/// The options of every campaign.
 #[derive(Args, Clone)]
 pub struct Options {
     /// Requests, kills, faults, operations, leases, tokens or connections of each attack
     #[arg(long)]
     pub count: u64,
-    /// What decides the run; printed, and entered in the ledger
+    /// The seed of the run; printed, and entered in the ledger
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Connections at once
+    /// Concurrent connections
     #[arg(long, default_value_t = 8)]
     pub connections: u64,
     /// The server to run on
@@ -57,16 +58,16 @@ pub struct Options {
     /// A short form, as a test: not entered in the ledger
     #[arg(long)]
     pub short: bool,
-    /// How many fall due within a minute; a tenth of all when not given (`due`)
+    /// The number of leases that expire within a minute; default: a tenth of all (`due`)
     #[arg(long)]
     pub due: Option<u64>,
-    /// Wait for Enter before times are measured (`due`)
+    /// Wait for Enter before the measurement (`due`)
     #[arg(long)]
     pub pause: bool,
 }
 
 /// What a campaign found.
-pub struct Found {
+pub struct Findings {
     /// Checks that held.
     pub passed: u64,
     /// Checks that did not, in words.
@@ -98,7 +99,7 @@ pub fn run(campaign: &Campaign) -> Result<bool> {
 }
 
 /// Adds a row to the ledger.
-fn enter(name: &str, options: &Options, found: &Found) -> Result<()> {
+fn enter(name: &str, options: &Options, found: &Findings) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let output = |program: &str, arguments: &[&str]| -> Result<String> {
         let output = Command::new(program).args(arguments).current_dir(root).output()?;

@@ -1,4 +1,4 @@
-//! Many live service tokens: what each costs in memory, what they cost at unseal, and how fast they are looked up.
+//! Many live service tokens: their cost in memory and at unseal, and the rate of look-ups.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-use super::{Found, Options};
-use crate::dice::Dice;
+use super::{Findings, Options};
+use crate::rng::Rng;
 use crate::servers::{Server, Storage};
 
 /// How long look-ups are measured.
 const LOOKUPS: Duration = Duration::from_secs(5);
-/// How many tokens are kept to look up, of all that were made.
+/// The number of tokens that are looked up.
 const SAMPLE: u64 = 20_000;
 
-pub(super) fn run(options: &Options) -> Result<Found> {
+pub(super) fn run(options: &Options) -> Result<Findings> {
     let mut server = Server::start_unsealed(options.on, Storage::Durable)?;
     let empty_unseal = restart(&mut server)?;
     let empty_rss = resident(&server)?;
@@ -28,7 +28,7 @@ pub(super) fn run(options: &Options) -> Result<Found> {
     let after_rss = resident(&server)?;
     let after = look_up(&server, &sample, options)?;
     let each = |rss: u64| (rss.saturating_sub(empty_rss)) as f64 / options.count as f64;
-    let mut found = Found { passed: before.1 + after.1, failures: Vec::new(), numbers: String::new() };
+    let mut found = Findings { passed: before.1 + after.1, failures: Vec::new(), numbers: String::new() };
     if before.2 + after.2 > 0 {
         found.failures.push(format!("{} look-ups of live tokens failed", before.2 + after.2));
     }
@@ -49,7 +49,7 @@ pub(super) fn run(options: &Options) -> Result<Found> {
     Ok(found)
 }
 
-/// Makes the tokens over all connections; the ids of a part of them.
+/// Creates the tokens over all connections; returns the ids of a sample.
 fn create(server: &Server, options: &Options) -> Result<Vec<String>> {
     let next = AtomicU64::new(0);
     let stride = (options.count / SAMPLE).max(1);
@@ -62,12 +62,12 @@ fn create(server: &Server, options: &Options) -> Result<Vec<String>> {
             if item >= options.count {
                 return Ok(kept);
             }
-            let answer = client.call(Some(&server.root), "POST", "auth/token/create", Some(&body))?;
-            if answer.status != 200 {
-                bail!("token {item}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+            let response = client.call(Some(&server.root), "POST", "auth/token/create", Some(&body))?;
+            if response.status != 200 {
+                bail!("token {item}: {} {}", response.status, String::from_utf8_lossy(&response.body));
             }
             if item.is_multiple_of(stride) {
-                let token = answer.json().and_then(|b| b["auth"]["client_token"].as_str().map(str::to_owned));
+                let token = response.json().and_then(|b| b["auth"]["client_token"].as_str().map(str::to_owned));
                 kept.push(token.context("no client_token")?);
             }
         }
@@ -79,7 +79,7 @@ fn create(server: &Server, options: &Options) -> Result<Vec<String>> {
     Ok(kept.into_iter().collect::<Result<Vec<_>>>()?.concat())
 }
 
-/// Looks random ones up for a while: how many a second, how many lived, how many did not.
+/// Looks up random tokens for a while: the rate per second, the number of successes, the number of failures.
 fn look_up(server: &Server, sample: &[String], options: &Options) -> Result<(f64, u64, u64)> {
     let (alive, dead) = (AtomicU64::new(0), AtomicU64::new(0));
     let end = Instant::now() + LOOKUPS;
@@ -88,11 +88,11 @@ fn look_up(server: &Server, sample: &[String], options: &Options) -> Result<(f64
             let (alive, dead) = (&alive, &dead);
             scope.spawn(move || -> Result<()> {
                 let mut client = server.client()?;
-                let mut dice = Dice::of(options.seed, thread);
+                let mut rng = Rng::of(options.seed, thread);
                 while Instant::now() < end {
-                    let token = &sample[dice.below(sample.len())];
-                    let answer = client.call(Some(token), "GET", "auth/token/lookup-self", None);
-                    let lived = answer.is_ok_and(|answer| answer.status == 200);
+                    let token = &sample[rng.below(sample.len())];
+                    let response = client.call(Some(token), "GET", "auth/token/lookup-self", None);
+                    let lived = response.is_ok_and(|response| response.status == 200);
                     if lived { alive } else { dead }.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(())
@@ -103,7 +103,7 @@ fn look_up(server: &Server, sample: &[String], options: &Options) -> Result<(f64
     Ok((alive as f64 / LOOKUPS.as_secs_f64(), alive, dead.into_inner()))
 }
 
-/// Ends the server and starts it again; the time from its start until it answers unsealed.
+/// Restarts the server; returns the time from its start until it responds unsealed.
 pub(super) fn restart(server: &mut Server) -> Result<Duration> {
     server.terminate()?;
     let begun = Instant::now();

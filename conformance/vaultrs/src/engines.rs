@@ -7,7 +7,7 @@ use vaultrs::api::kv2::requests::SetSecretRequestOptions;
 use vaultrs::api::sys::requests::EnableEngineRequest;
 use vaultrs::{database, kv1, kv2, sys, transit};
 
-use crate::{Bench, Outcome, hold, said};
+use crate::{Bench, Outcome, hold, response};
 
 type Pairs = HashMap<String, String>;
 
@@ -23,90 +23,90 @@ pub async fn run(bench: &mut Bench, postgres: Option<&str>) {
             let outcome = credentials(bench, url).await;
             bench.count("database credentials", outcome);
         }
-        None => println!("database credentials are left out: no PostgreSQL"),
+        None => println!("database credentials are skipped: no PostgreSQL"),
     }
 }
 
 async fn first(bench: &Bench) -> Outcome {
     let root = &bench.root;
-    said(sys::mount::enable(root, "rs-kv1", "kv", None)).await?;
-    said(kv1::set(root, "rs-kv1", "app/db", &HashMap::from([("user", "u"), ("password", "p w ü")]))).await?;
-    let read: Pairs = said(kv1::get(root, "rs-kv1", "app/db")).await?;
+    response(sys::mount::enable(root, "rs-kv1", "kv", None)).await?;
+    response(kv1::set(root, "rs-kv1", "app/db", &HashMap::from([("user", "u"), ("password", "p w ü")]))).await?;
+    let read: Pairs = response(kv1::get(root, "rs-kv1", "app/db")).await?;
     hold(read.get("password").is_some_and(|p| p == "p w ü"), "what was written")?;
-    hold(said(kv1::get_raw(root, "rs-kv1", "app/db")).await?.lease_duration > 0, "the time to read again")?;
-    hold(said(kv1::list(root, "rs-kv1", "app")).await?.data.keys == ["db"], "the list")?;
-    said(kv1::delete(root, "rs-kv1", "app/db")).await?;
+    hold(response(kv1::get_raw(root, "rs-kv1", "app/db")).await?.lease_duration > 0, "the time to read again")?;
+    hold(response(kv1::list(root, "rs-kv1", "app")).await?.data.keys == ["db"], "the list")?;
+    response(kv1::delete(root, "rs-kv1", "app/db")).await?;
     hold(kv1::get::<Pairs>(root, "rs-kv1", "app/db").await.is_err(), "what was deleted")?;
-    said(sys::mount::disable(root, "rs-kv1")).await
+    response(sys::mount::disable(root, "rs-kv1")).await
 }
 
 async fn second(bench: &Bench) -> Outcome {
     let root = &bench.root;
     let mut wanted = EnableEngineRequest::builder();
     wanted.options(HashMap::from([("version".to_owned(), "2".to_owned())]));
-    said(sys::mount::enable(root, "rs-kv2", "kv", Some(&mut wanted))).await?;
+    response(sys::mount::enable(root, "rs-kv2", "kv", Some(&mut wanted))).await?;
     for n in ["1", "2"] {
-        said(kv2::set(root, "rs-kv2", "app/db", &HashMap::from([("n", n)]))).await?;
+        response(kv2::set(root, "rs-kv2", "app/db", &HashMap::from([("n", n)]))).await?;
     }
-    let read: Pairs = said(kv2::read(root, "rs-kv2", "app/db")).await?;
-    let before: Pairs = said(kv2::read_version(root, "rs-kv2", "app/db", 1)).await?;
+    let read: Pairs = response(kv2::read(root, "rs-kv2", "app/db")).await?;
+    let before: Pairs = response(kv2::read_version(root, "rs-kv2", "app/db", 1)).await?;
     hold(read["n"] == "2" && before["n"] == "1", "both versions")?;
     let stale = HashMap::from([("n", "3")]);
     let refused = kv2::set_with_options(root, "rs-kv2", "app/db", &stale, SetSecretRequestOptions { cas: 1 }).await;
     hold(refused.is_err(), "a write over another's is refused")?;
     let current = SetSecretRequestOptions { cas: 2 };
     hold(
-        said(kv2::set_with_options(root, "rs-kv2", "app/db", &stale, current)).await?.version == 3,
+        response(kv2::set_with_options(root, "rs-kv2", "app/db", &stale, current)).await?.version == 3,
         "a checked write",
     )?;
-    said(kv2::delete_versions(root, "rs-kv2", "app/db", vec![2])).await?;
-    said(kv2::undelete_versions(root, "rs-kv2", "app/db", vec![2])).await?;
-    said(kv2::destroy_versions(root, "rs-kv2", "app/db", vec![1])).await?;
-    let metadata = said(kv2::read_metadata(root, "rs-kv2", "app/db")).await?;
+    response(kv2::delete_versions(root, "rs-kv2", "app/db", vec![2])).await?;
+    response(kv2::undelete_versions(root, "rs-kv2", "app/db", vec![2])).await?;
+    response(kv2::destroy_versions(root, "rs-kv2", "app/db", vec![1])).await?;
+    let metadata = response(kv2::read_metadata(root, "rs-kv2", "app/db")).await?;
     hold(metadata.current_version == 3 && metadata.versions["1"].destroyed, "the metadata")?;
-    said(kv2::set_metadata(root, "rs-kv2", "app/db", None)).await?;
-    hold(said(kv2::list(root, "rs-kv2", "app")).await? == ["db"], "the list")?;
-    said(kv2::config::set(root, "rs-kv2", None)).await?;
-    said(kv2::config::read(root, "rs-kv2")).await?;
-    said(kv2::delete_latest(root, "rs-kv2", "app/db")).await?;
+    response(kv2::set_metadata(root, "rs-kv2", "app/db", None)).await?;
+    hold(response(kv2::list(root, "rs-kv2", "app")).await? == ["db"], "the list")?;
+    response(kv2::config::set(root, "rs-kv2", None)).await?;
+    response(kv2::config::read(root, "rs-kv2")).await?;
+    response(kv2::delete_latest(root, "rs-kv2", "app/db")).await?;
     hold(kv2::read::<Pairs>(root, "rs-kv2", "app/db").await.is_err(), "what was deleted")?;
-    said(kv2::delete_metadata(root, "rs-kv2", "app/db")).await?;
-    said(sys::mount::disable(root, "rs-kv2")).await
+    response(kv2::delete_metadata(root, "rs-kv2", "app/db")).await?;
+    response(sys::mount::disable(root, "rs-kv2")).await
 }
 
 async fn transit(bench: &Bench) -> Outcome {
     let root = &bench.root;
-    said(sys::mount::enable(root, "rs-transit", "transit", None)).await?;
-    said(transit::key::create(root, "rs-transit", "k", None)).await?;
-    said(transit::key::read(root, "rs-transit", "k")).await?;
-    hold(said(transit::key::list(root, "rs-transit")).await?.keys == ["k"], "the list of keys")?;
-    let sealed = said(transit::data::encrypt(root, "rs-transit", "k", "aGVsbG8=", None)).await?.ciphertext;
-    said(transit::key::rotate(root, "rs-transit", "k")).await?;
-    let newer = said(transit::data::rewrap(root, "rs-transit", "k", &sealed, None)).await?.ciphertext;
+    response(sys::mount::enable(root, "rs-transit", "transit", None)).await?;
+    response(transit::key::create(root, "rs-transit", "k", None)).await?;
+    response(transit::key::read(root, "rs-transit", "k")).await?;
+    hold(response(transit::key::list(root, "rs-transit")).await?.keys == ["k"], "the list of keys")?;
+    let sealed = response(transit::data::encrypt(root, "rs-transit", "k", "aGVsbG8=", None)).await?.ciphertext;
+    response(transit::key::rotate(root, "rs-transit", "k")).await?;
+    let newer = response(transit::data::rewrap(root, "rs-transit", "k", &sealed, None)).await?.ciphertext;
     hold(sealed.starts_with("vault:v1:") && newer.starts_with("vault:v2:"), "the versions of ciphertexts")?;
     for text in [&sealed, &newer] {
-        let opened = said(transit::data::decrypt(root, "rs-transit", "k", text, None)).await?;
+        let opened = response(transit::data::decrypt(root, "rs-transit", "k", text, None)).await?;
         hold(opened.plaintext == "aGVsbG8=", "what was encrypted")?;
     }
-    said(transit::generate::hmac(root, "rs-transit", "k", "aGVsbG8=", None)).await?;
-    let hash = said(transit::generate::hash(root, "rs-transit", "aGVsbG8=", None)).await?.sum;
+    response(transit::generate::hmac(root, "rs-transit", "k", "aGVsbG8=", None)).await?;
+    let hash = response(transit::generate::hash(root, "rs-transit", "aGVsbG8=", None)).await?.sum;
     hold(hash.len() == 64, "a hash")?;
     let mut wanted = vaultrs::api::transit::requests::CreateKeyRequest::builder();
     wanted.key_type(vaultrs::api::transit::KeyType::Ed25519);
-    said(transit::key::create(root, "rs-transit", "s", Some(&mut wanted))).await?;
-    let signature = said(transit::data::sign(root, "rs-transit", "s", "aGVsbG8=", None)).await?.signature;
+    response(transit::key::create(root, "rs-transit", "s", Some(&mut wanted))).await?;
+    let signature = response(transit::data::sign(root, "rs-transit", "s", "aGVsbG8=", None)).await?.signature;
     let mut shown = vaultrs::api::transit::requests::VerifySignedDataRequest::builder();
     shown.signature(signature);
     hold(
-        said(transit::data::verify(root, "rs-transit", "s", "aGVsbG8=", Some(&mut shown))).await?.valid,
+        response(transit::data::verify(root, "rs-transit", "s", "aGVsbG8=", Some(&mut shown))).await?.valid,
         "the signature",
     )?;
-    said(sys::mount::disable(root, "rs-transit")).await
+    response(sys::mount::disable(root, "rs-transit")).await
 }
 
 async fn credentials(bench: &Bench, url: &str) -> Outcome {
     let root = &bench.root;
-    said(sys::mount::enable(root, "rs-db", "database", None)).await?;
+    response(sys::mount::enable(root, "rs-db", "database", None)).await?;
     let mut wanted = PostgreSQLConnectionRequest::builder();
     wanted
         .plugin_name("postgresql-database-plugin")
@@ -115,17 +115,17 @@ async fn credentials(bench: &Bench, url: &str) -> Outcome {
         .username("vault_admin")
         .password("admin_password")
         .verify_connection(true);
-    said(database::connection::postgres(root, "rs-db", "pg", Some(&mut wanted))).await?;
-    said(database::connection::read(root, "rs-db", "pg")).await?;
-    hold(said(database::connection::list(root, "rs-db")).await?.keys == ["pg"], "the list of connections")?;
+    response(database::connection::postgres(root, "rs-db", "pg", Some(&mut wanted))).await?;
+    response(database::connection::read(root, "rs-db", "pg")).await?;
+    hold(response(database::connection::list(root, "rs-db")).await?.keys == ["pg"], "the list of connections")?;
     let statement = "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'";
     let mut role = SetRoleRequest::builder();
     role.db_name("pg").creation_statements(vec![statement.to_owned()]).default_ttl("1h").max_ttl("2h");
-    said(database::role::set(root, "rs-db", "app", Some(&mut role))).await?;
-    hold(said(database::role::read(root, "rs-db", "app")).await?.db_name == "pg", "the role")?;
-    let made = said(database::role::creds(root, "rs-db", "app")).await?;
+    response(database::role::set(root, "rs-db", "app", Some(&mut role))).await?;
+    hold(response(database::role::read(root, "rs-db", "app")).await?.db_name == "pg", "the role")?;
+    let made = response(database::role::creds(root, "rs-db", "app")).await?;
     hold(!made.username.is_empty() && made.password.len() >= 20, "the credentials")?;
-    said(database::connection::reset(root, "rs-db", "pg")).await?;
-    said(database::role::delete(root, "rs-db", "app")).await?;
-    said(sys::mount::disable(root, "rs-db")).await
+    response(database::connection::reset(root, "rs-db", "pg")).await?;
+    response(database::role::delete(root, "rs-db", "app")).await?;
+    response(sys::mount::disable(root, "rs-db")).await
 }

@@ -1,7 +1,6 @@
-//! The Rust client `vaultrs` against a server: what its own interface promises. Each check is a line when it fails; the last line is
-//! `N passed, N failed`.
+//! The Rust client `vaultrs` against a server. Each failed check is a line; the last line is `N passed, N failed`.
 //!
-//! `conformance-vaultrs URL TOKEN [POSTGRES_URL]`: the URL of PostgreSQL has `{{username}}` and `{{password}}` in it.
+//! `conformance-vaultrs URL TOKEN [POSTGRES_URL]`: the URL of PostgreSQL contains `{{username}}` and `{{password}}`.
 
 mod auth;
 mod engines;
@@ -12,13 +11,13 @@ use std::process::ExitCode;
 
 use vaultrs::client::{VaultClient, VaultClientSettingsBuilder};
 
-/// Any failure, in words.
+/// The error of a check as text.
 pub type Outcome = Result<(), String>;
 
-/// A server, and what was found out about it.
+/// A server, and the results of its checks.
 pub struct Bench {
     url: String,
-    /// With the root token.
+    /// A client with the root token.
     pub root: VaultClient,
     passed: usize,
     failed: usize,
@@ -42,12 +41,12 @@ impl Bench {
     }
 }
 
-/// What a call answered, or why it did not, in words.
-pub async fn said<T>(call: impl Future<Output = Result<T, vaultrs::error::ClientError>>) -> Result<T, String> {
+/// The response of a call, or its error as text.
+pub async fn response<T>(call: impl Future<Output = Result<T, vaultrs::error::ClientError>>) -> Result<T, String> {
     call.await.map_err(|error| error.to_string())
 }
 
-/// Fails with `what` unless it holds.
+/// Fails with `what` unless `condition` is true.
 pub fn hold(condition: bool, what: &str) -> Outcome {
     if condition { Ok(()) } else { Err(what.to_owned()) }
 }

@@ -2,7 +2,7 @@
 
 use vaultrs::sys::{self, ServerStatus};
 
-use crate::{Bench, Outcome, hold, said};
+use crate::{Bench, Outcome, hold, response};
 
 pub async fn run(bench: &mut Bench) {
     let outcome = health(bench).await;
@@ -18,42 +18,42 @@ pub async fn run(bench: &mut Bench) {
 }
 
 async fn health(bench: &Bench) -> Outcome {
-    let health = said(sys::health(&bench.root)).await?;
+    let health = response(sys::health(&bench.root)).await?;
     hold(health.initialized && !health.sealed && !health.standby, "the state of health")?;
     hold(!health.version.is_empty() && health.cluster_name.is_some(), "what health tells")?;
-    let status = said(sys::status(&bench.root)).await?;
+    let status = response(sys::status(&bench.root)).await?;
     hold(matches!(status, ServerStatus::OK), "the status")
 }
 
 async fn mounts(bench: &Bench) -> Outcome {
-    said(sys::mount::enable(&bench.root, "rs-mount", "kv", None)).await?;
-    let mounts = said(sys::mount::list(&bench.root)).await?;
+    response(sys::mount::enable(&bench.root, "rs-mount", "kv", None)).await?;
+    let mounts = response(sys::mount::list(&bench.root)).await?;
     hold(mounts.get("rs-mount/").is_some_and(|m| m.mount_type == "kv"), "the mount is listed")?;
-    said(sys::mount::get_configuration_of_a_secret_engine(&bench.root, "rs-mount")).await?;
-    let moved = said(sys::remount::remount(&bench.root, "rs-mount", "rs-moved")).await?;
-    said(sys::remount::remount_status(&bench.root, &moved.migration_id)).await?;
-    said(sys::mount::disable(&bench.root, "rs-moved")).await?;
-    let mounts = said(sys::mount::list(&bench.root)).await?;
+    response(sys::mount::get_configuration_of_a_secret_engine(&bench.root, "rs-mount")).await?;
+    let moved = response(sys::remount::remount(&bench.root, "rs-mount", "rs-moved")).await?;
+    response(sys::remount::remount_status(&bench.root, &moved.migration_id)).await?;
+    response(sys::mount::disable(&bench.root, "rs-moved")).await?;
+    let mounts = response(sys::mount::list(&bench.root)).await?;
     hold(!mounts.contains_key("rs-moved/"), "the mount is gone")
 }
 
 async fn auth(bench: &Bench) -> Outcome {
-    said(sys::auth::enable(&bench.root, "rs-auth", "userpass", None)).await?;
-    let methods = said(sys::auth::list(&bench.root)).await?;
+    response(sys::auth::enable(&bench.root, "rs-auth", "userpass", None)).await?;
+    let methods = response(sys::auth::list(&bench.root)).await?;
     hold(methods.get("rs-auth/").is_some_and(|m| m.mount_type == "userpass"), "the auth method is listed")?;
-    said(sys::auth::disable(&bench.root, "rs-auth")).await
+    response(sys::auth::disable(&bench.root, "rs-auth")).await
 }
 
 async fn policies(bench: &Bench) -> Outcome {
     let text = "path \"rs/*\" { capabilities = [\"read\"] }";
-    said(sys::policy::set(&bench.root, "rs-policy", text)).await?;
-    hold(said(sys::policy::read(&bench.root, "rs-policy")).await?.rules == text, "the policy's text")?;
-    let names = said(sys::policy::list(&bench.root)).await?.policies;
+    response(sys::policy::set(&bench.root, "rs-policy", text)).await?;
+    hold(response(sys::policy::read(&bench.root, "rs-policy")).await?.rules == text, "the policy's text")?;
+    let names = response(sys::policy::list(&bench.root)).await?.policies;
     hold(["default", "root", "rs-policy"].iter().all(|name| names.iter().any(|n| n == name)), "the list of policies")?;
-    said(sys::policy::delete(&bench.root, "rs-policy")).await
+    response(sys::policy::delete(&bench.root, "rs-policy")).await
 }
 
 async fn tools(bench: &Bench) -> Outcome {
-    let random = said(sys::tools::random(&bench.root, None)).await?;
+    let random = response(sys::tools::random(&bench.root, None)).await?;
     hold(random.random_bytes.len() >= 40, "32 random bytes")
 }

@@ -1,6 +1,7 @@
 //! HTTP proxies: the choice of a proxy by Go's rules, like Vault's clients.
 //!
-//! Source: `golang.org/x/net/http/httpproxy`, and <https://developer.hashicorp.com/vault/docs/commands#environment-variables>.
+//! Source: `golang.org/x/net/http/httpproxy`, and
+//! <https://developer.hashicorp.com/vault/docs/commands#environment-variables>.
 
 use std::net::IpAddr;
 

@@ -6,7 +6,7 @@ use std::panic::catch_unwind;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use conformance::dice::Dice;
+use conformance::rng::Rng;
 use keepfast_fuzz::{TARGETS, Target};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -46,7 +46,7 @@ fn fuzz((name, function, corpus): &Target, seed: u64, time: Duration) -> bool {
     while Instant::now() < end {
         // The clock is asked once for many inputs.
         for _ in 0..64 {
-            let input = input(&mut Dice::of(seed, item), corpus, item);
+            let input = input(&mut Rng::of(seed, item), corpus, item);
             let begin = clock_gettime(ClockId::ThreadCPUTime).tv_sec;
             let result = catch_unwind(|| function(&input));
             let spent = clock_gettime(ClockId::ThreadCPUTime).tv_sec - begin;
@@ -73,7 +73,7 @@ fn fuzz((name, function, corpus): &Target, seed: u64, time: Duration) -> bool {
 }
 
 /// A valid input, spoilt a little; the first ones are unspoilt.
-fn input(dice: &mut Dice, corpus: &[&str], item: u64) -> Vec<u8> {
+fn input(rng: &mut Rng, corpus: &[&str], item: u64) -> Vec<u8> {
     const TOKENS: [&str; 20] = [
         "\"", "{", "}", "[", "]", "=", ",", "\n", "#", "/*", "<<E\n", "${", "\\u", "*", "+", "..", "/", "null", "1e9",
         "\u{fffd}",
@@ -81,24 +81,24 @@ fn input(dice: &mut Dice, corpus: &[&str], item: u64) -> Vec<u8> {
     if let Some(whole) = corpus.get(item as usize) {
         return whole.as_bytes().to_vec();
     }
-    let mut bytes = dice.pick(corpus).as_bytes().to_vec();
-    for _ in 0..=dice.below(6) {
-        let at = dice.below(bytes.len() + 1);
-        let until = (at + dice.below(16)).min(bytes.len());
-        match dice.below(7) {
-            0 if at < bytes.len() => bytes[at] ^= 1 << dice.below(8),
-            1 => drop(bytes.splice(at..at, dice.pick(&TOKENS).bytes())),
+    let mut bytes = rng.pick(corpus).as_bytes().to_vec();
+    for _ in 0..=rng.below(6) {
+        let at = rng.below(bytes.len() + 1);
+        let until = (at + rng.below(16)).min(bytes.len());
+        match rng.below(7) {
+            0 if at < bytes.len() => bytes[at] ^= 1 << rng.below(8),
+            1 => drop(bytes.splice(at..at, rng.pick(&TOKENS).bytes())),
             2 => drop(bytes.drain(at..until)),
             3 => bytes.truncate(at),
             4 => {
                 let piece = bytes[at..until].to_vec();
-                for _ in 0..dice.below(60) {
+                for _ in 0..rng.below(60) {
                     bytes.splice(at..at, piece.iter().copied());
                 }
             }
-            5 => drop(bytes.splice(at..until, dice.pick(corpus).bytes())),
+            5 => drop(bytes.splice(at..until, rng.pick(corpus).bytes())),
             _ => {
-                let random: Vec<u8> = (0..dice.below(12)).map(|_| dice.draw() as u8).collect();
+                let random: Vec<u8> = (0..rng.below(12)).map(|_| rng.draw() as u8).collect();
                 bytes.splice(at..until, random);
             }
         }

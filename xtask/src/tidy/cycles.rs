@@ -1,4 +1,4 @@
-//! Import cycles within a crate: which files import each other in a circle.
+//! Import cycles within a crate.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,21 +6,21 @@ use anyhow::Result;
 
 use super::{Findings, Repository};
 
-/// The crate that is looked at.
+/// The directory of the checked crate.
 const SOURCES: &str = "crates/core/src/";
-/// The most files that a cycle may have.
+/// The maximum number of files in a cycle.
 const LARGEST: usize = 3;
-/// How many re-exports are followed to the file that an import is about.
+/// The maximum number of re-exports from an import to its file.
 const HOPS: usize = 8;
 
 /// The path of a module or of an item in it, from the crate's root.
 type ItemPath = Vec<String>;
 
-/// What one file imports.
+/// The imports of one file.
 #[derive(Default)]
 struct Module {
     file: String,
-    /// The paths of its `use` declarations, as they are written.
+    /// The paths of its `use` declarations, as written.
     uses: Vec<ItemPath>,
     /// Other paths with `::` in its code.
     named: Vec<ItemPath>,
@@ -49,7 +49,7 @@ impl Modules {
         Self(modules.collect())
     }
 
-    /// The module that holds what `path`, written in the module `at`, names; `None` for what is not of this crate.
+    /// The module of the item `path`, written in the module `at`; `None` for items of other crates.
     fn module_of(&self, at: &ItemPath, path: &[String]) -> Option<&ItemPath> {
         let mut full = self.full(at, path)?;
         for _ in 0..HOPS {
@@ -85,7 +85,7 @@ impl Modules {
         (is_explicit || self.0.contains_key(&child)).then(|| full(base))
     }
 
-    /// The longest part of a path that is a module, and what is left.
+    /// The longest prefix of a path that is a module, and the rest.
     fn longest<'p>(&self, path: &'p [String]) -> Option<(&ItemPath, &'p [String])> {
         (0..=path.len()).rev().find_map(|n| {
             let (module, _) = self.0.get_key_value(&path[..n])?;
@@ -93,7 +93,8 @@ impl Modules {
         })
     }
 
-    /// The modules that a module imports. The crate's root only declares modules, so it counts as a file that imports nothing.
+    /// The modules that a module imports. The crate's root only declares modules, so it counts as a file that imports
+    /// nothing.
     fn imports(&self, at: &ItemPath) -> BTreeSet<&ItemPath> {
         let module = &self.0[at];
         let through_use = module.named.iter().map(|path| {
@@ -106,7 +107,7 @@ impl Modules {
         imported
     }
 
-    /// The files that import each other, directly or through others, largest cycle first.
+    /// The files that import each other, directly or indirectly, largest cycle first.
     fn cycles(&self) -> Vec<Vec<&str>> {
         let edges: BTreeMap<&ItemPath, BTreeSet<&ItemPath>> =
             self.0.keys().filter(|at| !at.is_empty()).map(|at| (at, self.imports(at))).collect();
@@ -167,7 +168,7 @@ fn paths_in(line: &str) -> impl Iterator<Item = ItemPath> + '_ {
     words.filter(|word| word.contains("::") && !word.starts_with(':')).map(segments)
 }
 
-/// The paths of a `use` declaration, whose braces are opened out.
+/// The paths of a `use` declaration with its braces expanded.
 fn used_paths(declaration: &str) -> Vec<ItemPath> {
     let mut paths = Vec::new();
     let (mut prefixes, mut path) = (vec![String::new()], String::new());
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn braces_of_imports_are_opened_out() {
+    fn braces_of_imports_are_expanded() {
         let joined: Vec<String> =
             used_paths("crate::{a::{self, B, c::D as E}, f};").iter().map(|p| p.join("::")).collect();
         assert_eq!(joined, ["crate::a", "crate::a::B", "crate::a::c::D", "crate::f"]);

@@ -50,7 +50,7 @@ pub(super) fn security_rows(repository: &Repository) -> Result<Findings> {
     Ok(findings)
 }
 
-/// A line of a table that begins with the id of a row, such as `| AC-01 |`.
+/// A table row that begins with an id, such as `| AC-01 |`.
 fn is_row(line: &str) -> bool {
     let first = line.strip_prefix("| ").and_then(|rest| rest.split(' ').next()).unwrap_or_default();
     first.trim_end_matches(',').split_once('-').is_some_and(|(family, number)| {
@@ -60,7 +60,7 @@ fn is_row(line: &str) -> bool {
     })
 }
 
-/// The items of the numbered list under the heading that speaks of invariants, each with its following lines.
+/// The items of the numbered list under the heading with "invariants", each with its following lines.
 fn numbered(page: &str) -> Vec<(usize, String)> {
     let mut items: Vec<(usize, String)> = Vec::new();
     let mut inside = false;
@@ -83,7 +83,7 @@ fn numbered(page: &str) -> Vec<(usize, String)> {
     items
 }
 
-/// A function's name of several words, perhaps with its modules; `compile_fail` is named by the file that holds it.
+/// A function name of several words, with an optional module path; a `compile_fail` doctest is named by its file.
 fn looks_like_a_test(word: &str) -> bool {
     let name = word.rsplit("::").next().unwrap_or(word);
     name.contains('_') && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tells_rows_from_headings_and_rules() {
+    fn rows_are_not_headings_or_rules() {
         assert!(is_row("| AC-01 | x |") && is_row("| NS-01, NS-04 to NS-08 | x |"));
         assert!(!is_row("|---|---|") && !is_row("| row | rule |") && !is_row("AC-01"));
     }

@@ -1,4 +1,4 @@
-//! The environment variables that the code reads, compared with those that the pages name.
+//! The environment variables that the code reads, compared with the documented ones.
 
 use std::collections::BTreeSet;
 
@@ -6,17 +6,17 @@ use anyhow::Result;
 
 use super::{File, Findings, Repository};
 
-/// Crates that read variables, and the page that names them.
+/// Crates that read variables, and the page that documents them.
 const PAGES: [(&str, &str); 3] = [
     ("crates/server/src/", "docs/configuration.md"),
     ("crates/client/src/", "docs/cli.md"),
     ("crates/cli/src/", "docs/cli.md"),
 ];
 
-/// What stands before a name in capitals that is not read from the environment.
+/// Calls with a name in capitals that is not read from the environment.
 const OTHER_CALLS: [&str; 3] = [".env(", "env!(", ".join("];
 
-/// Every variable that is read stands in the page of its crate, and every `VAULT_` variable of the pages is read.
+/// Every variable that is read is on the page of its crate, and every `VAULT_` variable of a page is read.
 pub(super) fn documented(repository: &Repository) -> Result<Findings> {
     let mut findings = Vec::new();
     let mut all = BTreeSet::new();
@@ -43,14 +43,14 @@ pub(super) fn documented(repository: &Repository) -> Result<Findings> {
     Ok(findings)
 }
 
-/// Variables of tests stand in `CONTRIBUTING.md`.
+/// Variables of tests are documented in `CONTRIBUTING.md`.
 fn unnamed_test_variables(repository: &Repository, all: &BTreeSet<String>) -> Findings {
     let named = quoted(repository, "CONTRIBUTING.md");
     let tests = repository.rust().filter(|file| !file.path.starts_with("xtask/"));
     let read = tests.flat_map(|file| {
         let literals = file.text.match_indices("\"KEEPFAST_").filter_map(|(at, opening)| {
             let name = file.text[at + opening.len()..].split('"').next()?;
-            // What a build script sets is read by `env!`.
+            // `env!` reads variables of a build script.
             (is_name(name) && !file.text[..at].ends_with("env!(")).then_some(name)
         });
         literals.map(move |name| (&file.path, name))
@@ -64,7 +64,7 @@ fn reads_variables(file: &File) -> bool {
     file.production().any(|(_, line)| line.contains("environment") || line.contains("env::var"))
 }
 
-/// The names in capitals that are the first argument of a call, each with its line.
+/// Names in capitals that are the first argument of a call, with their lines.
 fn names(file: &File) -> impl Iterator<Item = (usize, &str)> {
     file.production().flat_map(|(number, line)| {
         let calls = line.match_indices("(\"").filter_map(move |(at, opening)| {
@@ -82,7 +82,7 @@ fn is_name(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
 }
 
-/// The names in capitals that stand in backticks; a value behind `=` does not belong to the name.
+/// Names in capitals in backticks, without a value after `=`.
 fn quoted(repository: &Repository, page: &str) -> BTreeSet<String> {
     let text = repository.file(page).map_or("", |file| file.text.as_str());
     let quoted = text.split('`').skip(1).step_by(2).filter_map(|word| word.split('=').next());
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_of_tests_stand_in_the_contributors_page() {
+    fn variables_of_tests_are_in_contributing_md() {
         let code = "let environment = variable(\"ADDR\");\n#[cfg(test)]\nmod tests { read(\"KEEPFAST_SEED\", \"KEEPFAST_ADDR\") }";
         let found =
             |page: &str| documented(&repository(code, "`VAULT_ADDR`", page)).map(|found| found.len()).unwrap_or(9);

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Findings, Repository};
 use crate::shell::root;
 
-/// What each wall lets through: a crate and the crates of ours that it may name.
+/// The workspace crates that each crate may depend on.
 const ALLOWED: [(&str, &[&str]); 11] = [
     ("keepfast-crypto", &[]),
     ("keepfast-go", &[]),
@@ -35,7 +35,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ("keepfast-cli", &["keepfast-json", "keepfast-crypto", "keepfast-hcl", "keepfast-client", "keepfast-server"]),
 ];
 
-/// Foreign crates that only some of ours may name in production code.
+/// Foreign crates that only some crates may name in production code.
 const RESERVED: [(&str, &[&str]); 5] = [
     ("aws-lc-rs", &["keepfast-crypto"]),
     ("sha2", &["keepfast-crypto"]),
@@ -65,7 +65,7 @@ pub(super) fn direction(_: &Repository) -> Result<Findings> {
     Ok(findings)
 }
 
-/// `deny.toml` says of each direct dependency why it is there.
+/// `deny.toml` has a reason for each direct dependency.
 pub(super) fn reasons(repository: &Repository) -> Result<Findings> {
     let deny = &repository.file("deny.toml").context("no deny.toml")?.text;
     let given: Vec<&str> = deny
@@ -86,7 +86,7 @@ pub(super) fn reasons(repository: &Repository) -> Result<Findings> {
     Ok(without.chain(gone.map(|name| format!("{name} is in deny.toml and nowhere else"))).collect())
 }
 
-/// Every dependency between a package of the workspace and another: names, and `normal`, `dev` or `build`.
+/// Every dependency of a workspace package: both names, and `normal`, `dev` or `build`.
 fn edges() -> Result<Vec<(String, String, String)>> {
     let output = Command::new("cargo")
         .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])

@@ -1,4 +1,4 @@
-//! The house rules that neither rustfmt nor clippy knows. Each finding names a place and a rule.
+//! The house rules that rustfmt and clippy do not check. Each finding names a place and a rule.
 
 mod cycles;
 mod documents;
@@ -16,20 +16,20 @@ use anyhow::Result;
 use crate::counts::Outcome;
 use crate::shell::{Shell, root};
 
-/// What a rule found: nothing, or lines that name place and fault.
+/// The findings of a rule: lines that name place and error.
 type Findings = Vec<String>;
 
-/// A rule's name and the rule.
+/// The name of a rule and its function.
 type Rule = (&'static str, fn(&Repository) -> Result<Findings>);
 
 const RULES: [Rule; 18] = [
     ("files begin with a //! line", sources::headed),
     ("files are at most 600 lines", sources::short_files),
     ("functions are at most 80 lines", sources::short_functions),
-    ("no util, common, helper, misc, types", sources::telling_names),
-    ("one clock, one source of randomness", sources::clock_and_chance),
-    ("nothing is left open", sources::nothing_left_open),
-    ("every recursion says what bounds it", recursion::bounded),
+    ("no util, common, helper, misc, types", sources::descriptive_names),
+    ("one clock, one source of randomness", sources::clock_and_randomness),
+    ("no markers of unfinished work", sources::nothing_left_open),
+    ("every recursion names its bound", recursion::bounded),
     ("tests do not sleep", sources::tests_do_not_sleep),
     ("every ignored test has its reason in xtask/skips.txt", sources::ignored_tests_are_listed),
     ("no paths of a machine", sources::no_machine_paths),
@@ -43,13 +43,13 @@ const RULES: [Rule; 18] = [
     ("pages name the environment variables that are read", environment::documented),
 ];
 
-/// A file of the repository: its path below the root, and its text.
+/// A file of the repository: its path from the root, and its text.
 struct File {
     path: String,
     text: String,
 }
 
-/// What is under version control and is text.
+/// The text files under version control.
 struct Repository {
     files: Vec<File>,
 }
@@ -76,14 +76,15 @@ impl Repository {
 }
 
 impl File {
-    /// The lines of production code with their numbers: nothing of test files or below `#[cfg(test)]` in the first column.
+    /// The lines of production code with their numbers: no test files, and no lines after `#[cfg(test)]` in the first
+    /// column.
     fn production(&self) -> impl Iterator<Item = (usize, &str)> {
         let is_test = self.is_test();
         let lines = self.text.lines().enumerate().map(|(index, line)| (index + 1, line));
         lines.take_while(move |(_, line)| !is_test && *line != "#[cfg(test)]")
     }
 
-    /// Whether the whole file is tests.
+    /// Whether the file contains only tests.
     fn is_test(&self) -> bool {
         let stem = Path::new(&self.path).file_stem().and_then(|s| s.to_str()).unwrap_or_default();
         stem == "tests" || stem.ends_with("_tests") || self.path.contains("/tests/") || self.path.contains("/benches/")

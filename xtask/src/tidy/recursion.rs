@@ -1,21 +1,21 @@
-//! Every recursive function says what bounds its depth: text of a client that nests must never overflow the stack, which
-//! ends the process.
+//! Every recursive function has a comment with the bound of its depth: nested text from a client must not overflow the
+//! stack, which ends the process.
 //!
-//! The rule reads one file at a time and resolves calls by name: `name(` to free functions, `self.name(` and `Self::name(` to
-//! the same type, `value.name(` in a method of that name to the
-//! methods of the inherent blocks of the file. Recursion over several files is not found.
+//! The rule reads one file at a time and resolves calls by name: `name(` to free functions, `self.name(` and
+//! `Self::name(` to the same type, `value.name(` in a method of that name to the methods of the inherent blocks of the
+//! file. Recursion over several files is not found.
 
 use anyhow::Result;
 
 use super::sources::begins_function;
 use super::{File, Findings, Repository};
 
-/// Begins the comment that a recursive function has on the line above it.
+/// The start of the comment above a recursive function.
 const MARKER: &str = "// recursion:";
-/// What the comment goes on with, before the bound.
+/// The complete start of the comment, before the bound.
 const BOUNDED: &str = "// recursion: bounded by ";
 
-/// Calls that run a function they are given by its name.
+/// Calls that run a function argument.
 const HANDED_TO: [&str; 8] =
     ["map(", "all(", "any(", "for_each(", "and_then(", "flat_map(", "filter_map(", "map_or_else("];
 
@@ -24,11 +24,11 @@ struct Function {
     /// The line, from 1.
     line: usize,
     name: String,
-    /// The type of the block that it stands in.
+    /// The type of its `impl` block.
     of: Option<String>,
-    /// Whether it can be called on a value whose type is not known here.
+    /// Whether a value of unknown type can have this method.
     is_method: bool,
-    /// Whether it stands in no block, or in a type's own.
+    /// Whether it is in no block, or in an inherent block.
     is_inherent: bool,
     is_async: bool,
     body: String,
@@ -57,7 +57,7 @@ fn of_file(file: &File) -> Findings {
     findings
 }
 
-/// Whether calls lead from a function back to it.
+/// Whether a chain of calls leads from a function back to it.
 fn reaches(from: usize, calls: &[Vec<usize>]) -> bool {
     let mut seen = vec![false; calls.len()];
     let mut left = calls[from].clone();
@@ -77,16 +77,16 @@ fn callees(caller: &Function, all: &[Function]) -> Vec<usize> {
     let of_another = |at: &usize| all[*at].is_method && all[*at].of != caller.of;
     let is_shadowed = |at: &usize| {
         let callee = &all[*at];
-        // A method of the type itself comes before one of a trait.
+        // An inherent method takes precedence over a trait's.
         let own = all.iter().any(|f| f.is_inherent && f.name == callee.name && f.of == callee.of);
-        // Where another type of the file has this method, `value.name(` is taken for that type's.
+        // When another type of the file has this method, `value.name(` is a call to that type.
         let by_value = callee.name == caller.name && callee.of == caller.of && !names_own(caller);
         (own && !callee.is_inherent) || (by_value && found.iter().any(of_another))
     };
     found.iter().filter(|at| !is_shadowed(at)).copied().collect()
 }
 
-/// Whether a function calls its own name on its own type for certain.
+/// Whether a function certainly calls its own name on its own type.
 fn names_own(function: &Function) -> bool {
     ["self.", "Self::"].iter().any(|prefix| function.body.contains(&format!("{prefix}{}(", function.name)))
 }
@@ -121,8 +121,8 @@ fn calls(caller: &Function, callee: &Function) -> bool {
     })
 }
 
-/// Whether a value whose type is not known here may be a part of the caller's own. A call to the method of another type may
-/// always be; one that may as well be a delegation counts only where the value is one of many.
+/// Whether a value of unknown type may be a part of the caller's own. A call to the method of another type always
+/// may; a call that may be a delegation counts only where the value is one of many.
 fn descends(caller: &Function, callee: &Function, receiver: &str) -> bool {
     // An async function cannot wait for itself unless it is boxed.
     if caller.is_async || caller.of != callee.of {
@@ -136,7 +136,7 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// The functions of production code, as rustfmt lays it out.
+/// The functions of production code in rustfmt's layout.
 fn functions(lines: &[&str]) -> Vec<Function> {
     let mut functions = Vec::new();
     let (mut of, mut is_inherent) = (None, false);
@@ -171,13 +171,13 @@ fn functions(lines: &[&str]) -> Vec<Function> {
     functions
 }
 
-/// The type of an `impl` or `trait` that begins here, and whether the block is the type's own.
+/// The type of an `impl` or `trait` that begins here, and whether the block is inherent.
 fn block(line: &str) -> Option<(String, bool)> {
     let rest = line.strip_prefix("pub(crate) ").or_else(|| line.strip_prefix("pub ")).unwrap_or(line);
     let rest = rest.strip_prefix("impl").or_else(|| rest.strip_prefix("trait"))?;
     let (name, is_inherent) = match rest.split_once(" for ") {
         Some((_, name)) => (name, false),
-        // Behind the parameters of the block itself.
+        // The name after the parameters of the block.
         None if rest.starts_with('<') => (rest.split_once("> ").map_or(rest, |(_, name)| name), true),
         None => (rest, !line.contains("trait ")),
     };
@@ -185,14 +185,14 @@ fn block(line: &str) -> Option<(String, bool)> {
     Some((name, is_inherent))
 }
 
-/// The marker above a function, among its attributes and its documentation.
+/// The marker above a function, among its attributes and documentation.
 fn marker(above: &[&str]) -> Option<String> {
     let own =
         above.iter().rev().map(|line| line.trim()).take_while(|line| line.starts_with("//") || line.starts_with('#'));
     own.filter(|line| line.starts_with(MARKER)).map(str::to_owned).next()
 }
 
-/// A line without its comment and without what stands in quotes.
+/// A line without its comment and without quoted text.
 fn code(line: &str) -> String {
     let mut out = String::new();
     let mut is_quoted = false;
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_alike_needs_none() {
+    fn calls_of_other_functions_need_no_bound() {
         for text in [
             "fn walk() {\n    // walk()\n    call(\"walk()\");\n    rewalk();\n}",
             "fn new() {\n    Other::new();\n    x.new();\n}",
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_marker_says_what_the_bound_is_and_stands_on_recursion_only() {
+    fn a_marker_names_a_bound_and_is_only_on_recursion() {
         let with =
             |marker: &str| found(&format!("/// Walks.\n{marker}\n#[inline]\nfn walk() {{\n    walk();\n}}")).len();
         assert_eq!(with("// recursion: bounded by DEPTH"), 0);

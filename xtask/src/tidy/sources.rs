@@ -8,8 +8,9 @@ use super::{Findings, Repository};
 use crate::shell::root;
 use crate::skips;
 
-/// The only places that may ask for the time, wait, or make chance: the clock, the generator, and what measures from outside.
-const CLOCK_AND_CHANCE: [&str; 8] = [
+/// The only files that may read the time, sleep or create random numbers: the clock, the generator, and tools that
+/// measure from outside.
+const CLOCK_AND_RANDOMNESS: [&str; 8] = [
     "crates/framework/src/clock.rs",
     "crates/crypto/src/random.rs",
     "crates/client/src/timer.rs",
@@ -20,10 +21,10 @@ const CLOCK_AND_CHANCE: [&str; 8] = [
     "fuzz/",
 ];
 
-/// Words that say nothing about what a file holds.
+/// File names that do not describe the content.
 const EMPTY_NAMES: [&str; 8] = ["util", "utils", "common", "helper", "helpers", "misc", "types", "shared"];
 
-/// The one file that makes each permit of `core/src/mount/permit.rs`.
+/// The one file that creates each permit of `core/src/mount/permit.rs`.
 const PERMITS: [(&str, &str); 5] = [
     ("ExistencePermit", "crates/core/src/request/authorize.rs"),
     ("RequestPermit", "crates/core/src/request/authorize.rs"),
@@ -55,11 +56,11 @@ pub(super) fn short_files(repository: &Repository) -> Result<Findings> {
     Ok(long.map(|(file, lines)| format!("{}: {lines} lines", file.path)).collect())
 }
 
-/// As rustfmt lays code out, a function ends at the first brace in the column in which it began.
+/// In rustfmt's layout, a function ends at the first brace in the column of its start.
 pub(super) fn short_functions(repository: &Repository) -> Result<Findings> {
     let mut findings = Vec::new();
     for file in repository.rust() {
-        // Tests are often tables of cases.
+        // Tests can be long tables.
         let lines: Vec<&str> = file.production().map(|(_, line)| line).collect();
         for (start, line) in lines.iter().enumerate() {
             if !begins_function(line.trim_start()) {
@@ -75,7 +76,7 @@ pub(super) fn short_functions(repository: &Repository) -> Result<Findings> {
     Ok(findings)
 }
 
-/// Whether a function begins in a line that has lost its indent.
+/// Whether a function begins in a line without its indentation.
 pub(super) fn begins_function(line: &str) -> bool {
     let mut rest = line;
     for word in ["pub(crate) ", "pub(super) ", "pub ", "const ", "async ", "unsafe "] {
@@ -84,7 +85,7 @@ pub(super) fn begins_function(line: &str) -> bool {
     rest.starts_with("fn ") && !line.ends_with(';')
 }
 
-pub(super) fn telling_names(repository: &Repository) -> Result<Findings> {
+pub(super) fn descriptive_names(repository: &Repository) -> Result<Findings> {
     let mut findings = Vec::new();
     for file in repository.rust() {
         let parts = file.path.trim_end_matches(".rs").split('/');
@@ -104,7 +105,7 @@ pub(super) fn telling_names(repository: &Repository) -> Result<Findings> {
     Ok(findings)
 }
 
-pub(super) fn clock_and_chance(repository: &Repository) -> Result<Findings> {
+pub(super) fn clock_and_randomness(repository: &Repository) -> Result<Findings> {
     const FORBIDDEN: [&str; 9] = [
         "SystemTime::now(",
         "Instant::now(",
@@ -117,7 +118,8 @@ pub(super) fn clock_and_chance(repository: &Repository) -> Result<Findings> {
         "time::interval(",
     ];
     let mut findings = Vec::new();
-    for file in repository.rust().filter(|file| !CLOCK_AND_CHANCE.iter().any(|allowed| file.path.starts_with(allowed)))
+    for file in
+        repository.rust().filter(|file| !CLOCK_AND_RANDOMNESS.iter().any(|allowed| file.path.starts_with(allowed)))
     {
         for (number, line) in file.production() {
             let code = line.split("//").next().unwrap_or_default();
@@ -130,7 +132,7 @@ pub(super) fn clock_and_chance(repository: &Repository) -> Result<Findings> {
 }
 
 pub(super) fn nothing_left_open(repository: &Repository) -> Result<Findings> {
-    // Written apart, so that this file does not find itself.
+    // Split, so that this file is not a finding.
     let marks = [concat!("FIX", "ME"), concat!("TO", "DO"), concat!("XX", "X:"), concat!("not yet ", "implemented")];
     let mut findings = Vec::new();
     for file in repository.files.iter().filter(|file| file.path.ends_with(".rs") || file.path.ends_with(".py")) {
@@ -156,7 +158,7 @@ pub(super) fn tests_do_not_sleep(repository: &Repository) -> Result<Findings> {
     Ok(findings)
 }
 
-/// A test with `#[ignore]` does not run, so the list of skips must say why.
+/// An `#[ignore]`d test must be in the list of skips.
 pub(super) fn ignored_tests_are_listed(repository: &Repository) -> Result<Findings> {
     let ignored: Vec<(String, &str)> = repository
         .rust()
@@ -172,7 +174,7 @@ pub(super) fn ignored_tests_are_listed(repository: &Repository) -> Result<Findin
         .collect())
 }
 
-/// The names of the test functions behind `#[ignore]`.
+/// The names of the test functions after `#[ignore]`.
 pub(super) fn ignored_tests(text: &str) -> Vec<&str> {
     let lines: Vec<&str> = text.lines().collect();
     let marked = lines.iter().enumerate().filter(|(_, line)| line.trim_start().starts_with("#[ignore"));
@@ -183,10 +185,10 @@ pub(super) fn ignored_tests(text: &str) -> Vec<&str> {
     marked.filter_map(function).collect()
 }
 
-/// Directories of every machine: a clone or a home directory below one of these says nothing of the machine.
+/// Directories of every machine: they reveal nothing about one machine.
 const OF_EVERY_MACHINE: [&str; 9] = ["/tmp", "/var", "/etc", "/usr", "/opt", "/srv", "/mnt", "/run", "/dev"];
 
-/// No file names a directory that only the machine of its author has.
+/// No file contains a directory of its author's machine.
 pub(super) fn no_machine_paths(repository: &Repository) -> Result<Findings> {
     let home = std::env::var("HOME").ok().map(PathBuf::from);
     let clone = root().canonicalize()?;
@@ -203,14 +205,14 @@ pub(super) fn no_machine_paths(repository: &Repository) -> Result<Findings> {
     Ok(findings)
 }
 
-/// The directories that only this machine has: the home directory, and the one in which the clone lies.
+/// The directories of this machine: the home directory, and the directory of the clone.
 fn machine_paths(home: Option<&Path>, clone: &Path, temporary: &Path) -> Vec<String> {
     let ordinary = |path: &Path| path.starts_with(temporary) || OF_EVERY_MACHINE.iter().any(|d| path.starts_with(d));
     let own = home.into_iter().chain(clone.parent()).filter(|path| path.components().count() > 1 && !ordinary(path));
     own.map(|path| format!("{}/", path.display())).collect()
 }
 
-/// Whether a folder stands in a line from its root on, and not as the end of another path.
+/// Whether a line contains a folder from its root, and not as the end of another path.
 fn begins_a_path(line: &str, folder: &str) -> bool {
     line.match_indices(folder)
         .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || "._-}".contains(c)))
@@ -221,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clone_below_the_temporary_directory_names_no_machine() {
+    fn a_clone_in_a_temporary_directory_is_no_machine_path() {
         let paths = |home: &str, clone: &str| machine_paths(Some(Path::new(home)), Path::new(clone), Path::new("/tmp"));
         assert_eq!(paths("/home/ann", "/home/ann/keepfast"), ["/home/ann/", "/home/ann/"]);
         assert_eq!(paths("/homes/bob", "/builds/7/keepfast"), ["/homes/bob/", "/builds/7/"]);

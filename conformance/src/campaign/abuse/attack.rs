@@ -1,4 +1,4 @@
-//! The attacks: what a client without a token sends. Each returns its connections, so that what they hold is held.
+//! The attacks: bytes of a client without a token. Each returns its connections, so that they stay open.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -6,31 +6,31 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 use crate::servers::Server;
 
-/// Against which servers an attack is played.
+/// The states of a server in which an attack runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum When {
-    /// Unsealed ones.
+    /// Unsealed servers only.
     Unsealed,
-    /// Also sealed and uninitialised ones.
+    /// Also sealed and uninitialized servers.
     Always,
 }
 
-/// One attack.
+/// An attack.
 pub(super) struct Attack {
     pub(super) name: &'static str,
     pub(super) when: When,
-    /// Whether root writes large secrets meanwhile.
+    /// Whether root writes large secrets at the same time.
     pub(super) writes: bool,
-    /// Plays it over so many connections.
-    pub(super) run: fn(&Server, &mut Dice, u64) -> Result<Held>,
+    /// Runs the attack over this number of connections.
+    pub(super) run: fn(&Server, &mut Rng, u64) -> Result<Connections>,
 }
 
-/// The connections of an attack, and what was sent on them.
+/// The connections of an attack, and the number of bytes sent on them.
 #[derive(Default)]
-pub(super) struct Held {
+pub(super) struct Connections {
     pub(super) sent: u64,
     streams: Vec<TcpStream>,
 }
@@ -44,17 +44,17 @@ pub(super) const ATTACKS: [Attack; 12] = [
     Attack { name: "streams with bodies", when: When::Unsealed, writes: true, run: streams_with_bodies },
     Attack { name: "large bodies", when: When::Unsealed, writes: true, run: large_bodies },
     Attack { name: "slow heads", when: When::Always, writes: true, run: slow_heads },
-    Attack { name: "unread answers", when: When::Always, writes: false, run: unread_answers },
+    Attack { name: "unread responses", when: When::Always, writes: false, run: unread_responses },
     Attack { name: "unread pipelines", when: When::Always, writes: false, run: unread_pipelines },
     Attack { name: "upgrades", when: When::Unsealed, writes: false, run: upgrades },
     Attack { name: "frames", when: When::Always, writes: false, run: frames },
 ];
 
-impl Held {
-    /// Opens a connection and sends. A server that closes meanwhile is within its rights.
+impl Connections {
+    /// Opens a connection and sends `bytes`. The server may close it at any time.
     fn send(&mut self, server: &Server, bytes: &[u8]) -> Result<()> {
         let mut stream = TcpStream::connect(server.url.trim_start_matches("http://"))?;
-        // A server that reads no more is within its rights, too.
+        // The server may also stop reading.
         stream.set_write_timeout(Some(Duration::from_secs(1)))?;
         for part in bytes.chunks(64 << 10) {
             if stream.write_all(part).is_err() {
@@ -66,7 +66,7 @@ impl Held {
         Ok(())
     }
 
-    /// The same, and waits for what is answered, until the server closes or a while has passed.
+    /// As [`Connections::send`], then reads the response until the server closes or a timeout expires.
     fn exchange(&mut self, server: &Server, bytes: &[u8]) -> Result<()> {
         self.send(server, bytes)?;
         if let Some(mut stream) = self.streams.pop() {
@@ -77,7 +77,7 @@ impl Held {
     }
 
     fn each(server: &Server, count: u64, mut bytes: impl FnMut(u64) -> Vec<u8>) -> Result<Self> {
-        let mut held = Held::default();
+        let mut held = Connections::default();
         for n in 0..count {
             held.send(server, &bytes(n))?;
         }
@@ -89,32 +89,32 @@ fn post(path: &str, headers: &str, length: usize, body: &str) -> Vec<u8> {
     format!("POST /v1/{path} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {length}\r\n\r\n{body}").into_bytes()
 }
 
-/// Arrays of numbers, as large as strangers may send them and larger, to open and closed paths.
-fn numbers(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
-    let mut held = Held::default();
+/// Arrays of numbers, up to and above the size limit of unauthenticated requests, to known and unknown paths.
+fn numbers(server: &Server, rng: &mut Rng, count: u64) -> Result<Connections> {
+    let mut held = Connections::default();
     for _ in 0..count.min(20) {
-        let length = 2000 << dice.below(10);
+        let length = 2000 << rng.below(10);
         let array = format!("[{}1]", "1,".repeat(999));
         let body = format!("{{\"a\":[{}1]}}", format!("{array},").repeat((length / array.len()).max(1)));
-        let path = dice.pick(&["auth/approle/login", "kv/x", "nowhere/x"]);
-        let headers = dice.pick(&["", "X-Vault-Token: hvs.wrong\r\n"]);
+        let path = rng.pick(&["auth/approle/login", "kv/x", "nowhere/x"]);
+        let headers = rng.pick(&["", "X-Vault-Token: hvs.wrong\r\n"]);
         held.exchange(server, &post(path, headers, body.len(), &body))?;
     }
     Ok(held)
 }
 
-/// Bodies with a token that is none.
-fn wrong_tokens(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
-    let mut held = Held::default();
+/// Bodies with an invalid token.
+fn wrong_tokens(server: &Server, rng: &mut Rng, count: u64) -> Result<Connections> {
+    let mut held = Connections::default();
     for _ in 0..count.min(100) {
-        let body = format!("{{\"a\":\"{}\"}}", "x".repeat(dice.below(1 << 20)));
-        let token = format!("X-Vault-Token: hvs.{}\r\n", "w".repeat(dice.below(4000)));
+        let body = format!("{{\"a\":\"{}\"}}", "x".repeat(rng.below(1 << 20)));
+        let token = format!("X-Vault-Token: hvs.{}\r\n", "w".repeat(rng.below(4000)));
         held.exchange(server, &post("kv/x", &token, body.len(), &body))?;
     }
     Ok(held)
 }
 
-/// The start of a connection of HTTP/2, with an initial window for answers.
+/// The start of an HTTP/2 connection, with an initial window for responses.
 fn http2(window: u32) -> Vec<u8> {
     let mut raw = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     let setting = [&[0, 4][..], &window.to_be_bytes()].concat();
@@ -129,7 +129,7 @@ fn frame(raw: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     raw.extend_from_slice(payload);
 }
 
-/// HPACK for a method of the static table, http and a path.
+/// An HPACK header block with a method of the static table, scheme http and a path.
 fn request(method: u8, path: &str) -> Vec<u8> {
     let mut fields = vec![method, 0x86, 0x04, path.len() as u8];
     fields.extend_from_slice(path.as_bytes());
@@ -141,40 +141,40 @@ const GET: u8 = 0x82;
 const END_HEADERS: u8 = 4;
 const END_STREAM: u8 = 1;
 
-/// 100 streams with 1,900 times one indexed field, whose bodies do not come.
-fn header_lists(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
-    Held::each(server, count, |_| {
+/// 100 streams with 1,900 indexed fields each and without their bodies.
+fn header_lists(server: &Server, rng: &mut Rng, count: u64) -> Result<Connections> {
+    Connections::each(server, count, |_| {
         let mut raw = http2(65_535);
         for n in 0..100 {
             let mut fields = request(POST, "/v1/auth/approle/login");
             // `a: ""` enters the dynamic table with the first stream.
             fields.extend_from_slice(if n == 0 { b"\x40\x01a\0" } else { b"\xbe" });
-            fields.resize(fields.len() + 90 + dice.below(1800), 0xbe);
+            fields.resize(fields.len() + 90 + rng.below(1800), 0xbe);
             frame(&mut raw, 1, END_HEADERS, 2 * n + 1, &fields);
         }
         raw
     })
 }
 
-/// Heads of HTTP/1 with as many fields as it takes, whose bodies do not come.
-fn header_fields(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
-    Held::each(server, count, |_| {
+/// HTTP/1 request heads with the maximum number of fields and without their bodies.
+fn header_fields(server: &Server, rng: &mut Rng, count: u64) -> Result<Connections> {
+    Connections::each(server, count, |_| {
         let fields: String =
-            (0..60 + dice.below(39)).map(|n| format!("{}{n}:\r\n", (b'a' + n as u8 % 26) as char)).collect();
+            (0..60 + rng.below(39)).map(|n| format!("{}{n}:\r\n", (b'a' + n as u8 % 26) as char)).collect();
         post("auth/approle/login", &fields, 10, "{")
     })
 }
 
-/// A first byte of a body, and no more.
-fn endless_bodies(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
-    Held::each(server, count, |_| post("auth/approle/login", "", 2 + dice.below(60_000), "{"))
+/// The first byte of a body, and no more.
+fn endless_bodies(server: &Server, rng: &mut Rng, count: u64) -> Result<Connections> {
+    Connections::each(server, count, |_| post("auth/approle/login", "", 2 + rng.below(60_000), "{"))
 }
 
-/// 100 streams with 60,000 bytes of a body each, as far as the windows go.
-fn streams_with_bodies(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
-    Held::each(server, count.min(100), |_| {
+/// 100 streams with up to 60,000 bytes of body each, limited by the windows.
+fn streams_with_bodies(server: &Server, rng: &mut Rng, count: u64) -> Result<Connections> {
+    Connections::each(server, count.min(100), |_| {
         let mut raw = http2(65_535);
-        let length = 1 + dice.below(16_000);
+        let length = 1 + rng.below(16_000);
         for n in 0..100 {
             frame(&mut raw, 1, END_HEADERS, 2 * n + 1, &request(POST, "/v1/auth/approle/login"));
         }
@@ -185,10 +185,10 @@ fn streams_with_bodies(server: &Server, dice: &mut Dice, count: u64) -> Result<H
     })
 }
 
-/// 4 MB of a body of 30 MB, announced or in chunks.
-fn large_bodies(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
-    Held::each(server, count.min(60), |_| {
-        let chunked = dice.below(2) == 0;
+/// 4 MB of a body of 30 MB, with a content length or chunked.
+fn large_bodies(server: &Server, rng: &mut Rng, count: u64) -> Result<Connections> {
+    Connections::each(server, count.min(60), |_| {
+        let chunked = rng.below(2) == 0;
         let mut raw = if chunked {
             b"POST /v1/auth/approle/login HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3d0900\r\n".to_vec()
         } else {
@@ -199,18 +199,18 @@ fn large_bodies(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
     })
 }
 
-/// Heads of up to 60 KB that do not end.
-fn slow_heads(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
-    Held::each(server, count, |_| {
-        let length = 1 + dice.below(60_000);
+/// Unfinished request heads of up to 60 KB.
+fn slow_heads(server: &Server, rng: &mut Rng, count: u64) -> Result<Connections> {
+    Connections::each(server, count, |_| {
+        let length = 1 + rng.below(60_000);
         format!("GET /v1/sys/health HTTP/1.1\r\nHost: x\r\nX-A: {}", "x".repeat(length)).into_bytes()
     })
 }
 
-/// 100 requests of which no answer may be sent, or only its first bytes, since the window of the client is small.
-fn unread_answers(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
-    Held::each(server, count, |_| {
-        let mut raw = http2([0, 0, 1, 100][dice.below(4)]);
+/// 100 requests whose responses cannot be sent completely, since the client's window is small.
+fn unread_responses(server: &Server, rng: &mut Rng, count: u64) -> Result<Connections> {
+    Connections::each(server, count, |_| {
+        let mut raw = http2([0, 0, 1, 100][rng.below(4)]);
         for n in 0..100 {
             frame(&mut raw, 1, END_HEADERS | END_STREAM, 2 * n + 1, &request(GET, "/v1/sys/seal-status"));
         }
@@ -218,39 +218,39 @@ fn unread_answers(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> 
     })
 }
 
-/// Thousands of requests on one connection of HTTP/1, of whose answers none is read.
-fn unread_pipelines(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
-    Held::each(server, count.min(60), |_| {
-        let path = dice.pick(&["sys/seal-status", "sys/health?standbyok=true", "sys/leader"]);
+/// Thousands of requests on one HTTP/1 connection whose responses are not read.
+fn unread_pipelines(server: &Server, rng: &mut Rng, count: u64) -> Result<Connections> {
+    Connections::each(server, count.min(60), |_| {
+        let path = rng.pick(&["sys/seal-status", "sys/health?standbyok=true", "sys/leader"]);
         format!("GET /v1/{path} HTTP/1.1\r\nHost: x\r\n\r\n").repeat(2000).into_bytes()
     })
 }
 
-/// Requests for another protocol, with bytes of it behind them.
-fn upgrades(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
+/// Upgrade requests, followed by bytes of the other protocol.
+fn upgrades(server: &Server, rng: &mut Rng, count: u64) -> Result<Connections> {
     let kinds = [
         "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n",
         "Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n",
         "Upgrade: TLS/1.2\r\nConnection: Upgrade\r\n",
     ];
-    Held::each(server, count, |_| {
-        let line = dice.pick(&["GET /v1/sys/health", "CONNECT x:80"]);
-        let mut raw = format!("{line} HTTP/1.1\r\nHost: x\r\n{}\r\n", dice.pick(&kinds)).into_bytes();
-        raw.resize(raw.len() + dice.below(20_000), 0x81);
+    Connections::each(server, count, |_| {
+        let line = rng.pick(&["GET /v1/sys/health", "CONNECT x:80"]);
+        let mut raw = format!("{line} HTTP/1.1\r\nHost: x\r\n{}\r\n", rng.pick(&kinds)).into_bytes();
+        raw.resize(raw.len() + rng.below(20_000), 0x81);
         raw
     })
 }
 
-/// Very many frames, of one kind on each connection.
-fn frames(server: &Server, dice: &mut Dice, count: u64) -> Result<Held> {
-    Held::each(server, count.min(48), |n| {
+/// Many frames, of one kind per connection.
+fn frames(server: &Server, rng: &mut Rng, count: u64) -> Result<Connections> {
+    Connections::each(server, count.min(48), |n| {
         let mut raw = http2(65_535);
-        flood(&mut raw, n as usize, 20_000 + dice.below(50_000) as u32);
+        flood(&mut raw, n as usize, 20_000 + rng.below(50_000) as u32);
         raw
     })
 }
 
-/// So many frames that carry no whole request, or reset it.
+/// Appends `count` frames that contain no complete request, or reset it.
 fn flood(raw: &mut Vec<u8>, kind: usize, count: u32) {
     /// PRIORITY, SETTINGS, PING, WINDOW_UPDATE, an unknown type, RST_STREAM; empty and tiny DATA and CONTINUATION.
     const KINDS: [(u8, u32, &[u8]); 10] = [
@@ -267,7 +267,7 @@ fn flood(raw: &mut Vec<u8>, kind: usize, count: u32) {
     ];
     let post = request(POST, "/v1/auth/approle/login");
     let Some((kind, stream, payload)) = KINDS.get(kind % (KINDS.len() + 2)) else {
-        // Requests that are reset at once, or that would open a tunnel.
+        // Requests that are reset at once, or that ask for a tunnel.
         let fields: &[u8] = if kind.is_multiple_of(2) { b"\x02\x07CONNECT\x01\x04x:80" } else { &post };
         for id in (1..2 * count.min(2000)).step_by(2) {
             frame(raw, 1, END_HEADERS, id, fields);
@@ -275,7 +275,7 @@ fn flood(raw: &mut Vec<u8>, kind: usize, count: u32) {
         }
         return;
     };
-    // CONTINUATION follows a header block that is not complete.
+    // CONTINUATION follows an incomplete header block.
     frame(raw, 1, if *kind == 9 { 0 } else { END_HEADERS }, 1, &post);
     (0..count).for_each(|_| frame(raw, *kind, 0, *stream, payload));
 }

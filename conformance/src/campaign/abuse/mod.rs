@@ -1,8 +1,8 @@
 //! Unauthenticated bytes of every expensive kind against a server with a file audit device, unsealed, sealed and
-//! uninitialised: whatever is sent, the server writes at most 4 bytes of audit log and holds at most 4 bytes of memory per
-//! byte sent, above a fixed 64 MiB, and answers other clients meanwhile.
+//! uninitialized. The server may write at most 4 bytes of audit log and hold at most 4 bytes of memory per byte sent,
+//! above a fixed 64 MiB, and must serve other clients at the same time.
 //!
-//! `--count` is the number of connections of each attack. The long form also holds the p99 of `sys/health` under 50 ms.
+//! `--count` is the number of connections per attack. The long form also limits the p99 of `sys/health` to 50 ms.
 
 mod attack;
 mod watch;
@@ -13,29 +13,29 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use self::attack::{ATTACKS, Attack, When};
-use self::watch::{Seen, watch};
-use super::{Found, Options};
-use crate::dice::Dice;
+use self::watch::{Measurements, watch};
+use super::{Findings, Options};
 use crate::http::Client;
+use crate::rng::Rng;
 use crate::servers::{Server, Storage};
 
-/// What the server may hold, and write, whatever is sent.
+/// Bytes that the server may hold and write independently of the bytes sent.
 const FIXED: u64 = 64 << 20;
-/// What it may hold, and write, for each byte sent.
+/// Bytes that it may hold and write per byte sent.
 const PER_BYTE: u64 = 4;
-/// The highest p99 of `sys/health` of another client, in the long form.
+/// The maximum p99 of `sys/health` for another client, in the long form.
 const SLOWEST: Duration = Duration::from_millis(50);
-/// The descriptors of the server in the case of idle connections at the cap.
+/// The limit on descriptors for the test with idle connections.
 const FEW_DESCRIPTORS: u64 = 300;
 
-pub(super) fn run(options: &Options) -> Result<Found> {
-    let mut found = Found { passed: 0, failures: Vec::new(), numbers: String::new() };
+pub(super) fn run(options: &Options) -> Result<Findings> {
+    let mut found = Findings { passed: 0, failures: Vec::new(), numbers: String::new() };
     for state in [State::Uninitialised, State::Sealed, State::Unsealed] {
         for (item, attack) in ATTACKS.iter().enumerate() {
             if state == State::Unsealed || attack.when == When::Always {
                 let server = state.start(options)?;
-                let dice = Dice::of(options.seed, item as u64);
-                play(attack, state, server, dice, options, &mut found).with_context(|| attack.name.to_owned())?;
+                let rng = Rng::of(options.seed, item as u64);
+                play(attack, state, server, rng, options, &mut found).with_context(|| attack.name.to_owned())?;
             }
         }
     }
@@ -43,7 +43,7 @@ pub(super) fn run(options: &Options) -> Result<Found> {
     Ok(found)
 }
 
-/// In what state the server is attacked.
+/// The state of the attacked server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Uninitialised,
@@ -68,9 +68,9 @@ impl State {
 }
 
 fn expect(client: &mut Client, token: &str, path: &str, body: &serde_json::Value) -> Result<()> {
-    let answer = client.call(Some(token), "PUT", path, Some(body))?;
-    if answer.status >= 300 {
-        bail!("{path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+    let response = client.call(Some(token), "PUT", path, Some(body))?;
+    if response.status >= 300 {
+        bail!("{path}: {} {}", response.status, String::from_utf8_lossy(&response.body));
     }
     Ok(())
 }
@@ -79,51 +79,52 @@ fn play(
     attack: &Attack,
     state: State,
     mut server: Server,
-    mut dice: Dice,
+    mut rng: Rng,
     options: &Options,
-    found: &mut Found,
+    found: &mut Findings,
 ) -> Result<()> {
     let seen = watch(&server, || {
-        let held = (attack.run)(&server, &mut dice, options.count)?;
+        let held = (attack.run)(&server, &mut rng, options.count)?;
         let refused = if attack.writes && state == State::Unsealed { root_writes(&server) } else { Vec::new() };
         Ok((held.sent, refused, held))
     })?;
-    let mut faults = judged(&seen, options);
-    faults.extend(seen.outcome.1.iter().cloned());
+    let mut failures = exceeded_limits(&seen, options);
+    failures.extend(seen.outcome.1.iter().cloned());
     if !server.is_running() {
-        faults.push(format!("the server has ended; its log: {}", server.log()));
+        failures.push(format!("the server has exited; its log: {}", server.log()));
     }
     let line = format!("{} {state:?}: {}", attack.name, seen.numbers());
     println!("{line}");
     found.numbers = format!("{}{}{line}", found.numbers, if found.numbers.is_empty() { "" } else { "; " });
-    found.failures.extend(faults.iter().map(|fault| format!("{} {state:?}: {fault}", attack.name)));
-    found.passed += u64::from(faults.is_empty());
+    found.failures.extend(failures.iter().map(|fault| format!("{} {state:?}: {fault}", attack.name)));
+    found.passed += u64::from(failures.is_empty());
     Ok(())
 }
 
-/// What of the goal does not hold.
-fn judged<T>(seen: &Seen<T>, options: &Options) -> Vec<String> {
+/// The limits that the server exceeded.
+fn exceeded_limits<T>(seen: &Measurements<T>, options: &Options) -> Vec<String> {
     let most = FIXED + PER_BYTE * seen.sent;
-    let mut faults = Vec::new();
+    let mut failures = Vec::new();
     if seen.peak.saturating_sub(seen.before) > most {
-        faults.push(format!("{} bytes of memory held for {} sent", seen.peak - seen.before, seen.sent));
+        failures.push(format!("{} bytes of memory held for {} sent", seen.peak - seen.before, seen.sent));
     }
     if seen.after.saturating_sub(seen.before) > FIXED {
-        faults.push(format!("{} bytes of memory kept afterwards", seen.after - seen.before));
+        failures.push(format!("{} bytes of memory kept afterwards", seen.after - seen.before));
     }
     if seen.audited > most {
-        faults.push(format!("{} bytes of audit log for {} sent", seen.audited, seen.sent));
+        failures.push(format!("{} bytes of audit log for {} sent", seen.audited, seen.sent));
     }
     if seen.latencies.is_empty() || seen.unanswered > 0 {
-        faults.push(format!("sys/health: {} answers, {} failures", seen.latencies.len(), seen.unanswered));
+        failures.push(format!("sys/health: {} responses, {} failures", seen.latencies.len(), seen.unanswered));
     }
     if !options.short && seen.quantile(99) > SLOWEST {
-        faults.push(format!("p99 of sys/health is {} ms", seen.quantile(99).as_millis()));
+        failures.push(format!("p99 of sys/health is {} ms", seen.quantile(99).as_millis()));
     }
-    faults
+    failures
 }
 
-/// Secrets of sizes below and above what is free, which root must be able to write while strangers send bodies.
+/// Writes secrets below and above the free budget as root, which must succeed while unauthenticated clients send
+/// bodies.
 fn root_writes(server: &Server) -> Vec<String> {
     let write = |length: usize| -> Result<()> {
         expect(&mut server.client()?, &server.root, "kv/big", &json!({"v": "x".repeat(length)}))
@@ -135,8 +136,8 @@ fn root_writes(server: &Server) -> Vec<String> {
         .collect()
 }
 
-/// Idle connections up to the cap: new clients are served all the same.
-fn at_the_cap(options: &Options, found: &mut Found) -> Result<()> {
+/// Opens idle connections up to the limit; new clients must still be served.
+fn at_the_cap(options: &Options, found: &mut Findings) -> Result<()> {
     let server = Server::start_with_descriptors(options.on, Storage::Memory, FEW_DESCRIPTORS)?;
     let mut held = Vec::new();
     let mut failures = 0;
@@ -147,9 +148,9 @@ fn at_the_cap(options: &Options, found: &mut Found) -> Result<()> {
         held.push(idle);
         failures += u64::from(server.client()?.call(None, "GET", "sys/health", None).is_err());
     }
-    println!("idle connections at the cap: {failures} of {} clients were not served", 2 * FEW_DESCRIPTORS);
+    println!("idle connections at the limit: {failures} of {} clients were not served", 2 * FEW_DESCRIPTORS);
     if failures > 0 {
-        found.failures.push(format!("idle connections at the cap: {failures} clients were not served"));
+        found.failures.push(format!("idle connections at the limit: {failures} clients were not served"));
     } else {
         found.passed += 1;
     }

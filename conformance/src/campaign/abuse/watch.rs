@@ -1,4 +1,4 @@
-//! What a server holds and writes, and how fast it answers others, while something is done to it.
+//! Measures the memory, audit log and latency of a server during an attack.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -7,30 +7,30 @@ use anyhow::{Context, Result};
 
 use crate::servers::Server;
 
-/// How often memory is looked at.
-const LOOK: Duration = Duration::from_millis(20);
-/// How long what was sent is held before the attack ends.
+/// The interval between samples of the memory.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(20);
+/// How long the connections stay open before the attack ends.
 const HOLD: Duration = Duration::from_secs(2);
-/// How many ordinary requests are answered before what is kept is measured: memory goes back when the allocator is used.
+/// The number of ordinary requests before the final sample: the allocator returns memory only when it is used.
 const AFTERWARDS: usize = 500;
 
-/// What was seen of it.
-pub(super) struct Seen<T> {
+/// The measurements of an attack.
+pub(super) struct Measurements<T> {
     pub(super) outcome: T,
     /// Bytes sent.
     pub(super) sent: u64,
-    /// Resident memory before, at most, and after, in bytes.
+    /// Resident memory in bytes: before, the peak, and after.
     pub(super) before: u64,
     pub(super) peak: u64,
     pub(super) after: u64,
-    /// Bytes of audit log.
+    /// Bytes written to the audit log.
     pub(super) audited: u64,
-    /// Of `sys/health` of another client, in order of length.
+    /// Latencies of `sys/health` for another client, sorted.
     pub(super) latencies: Vec<Duration>,
     pub(super) unanswered: u64,
 }
 
-impl<T> Seen<T> {
+impl<T> Measurements<T> {
     /// A percentile of the latencies.
     pub(super) fn quantile(&self, percent: usize) -> Duration {
         let at = self.latencies.len() * percent / 100;
@@ -50,8 +50,11 @@ impl<T> Seen<T> {
     }
 }
 
-/// Runs something that tells how much it sent, and holds on to what it returns for a moment.
-pub(super) fn watch<T, H>(server: &Server, run: impl FnOnce() -> Result<(u64, T, H)>) -> Result<Seen<(u64, T)>> {
+/// Runs an attack that returns the number of bytes it sent, and keeps its connections open for [`HOLD`].
+pub(super) fn watch<T, H>(
+    server: &Server,
+    run: impl FnOnce() -> Result<(u64, T, H)>,
+) -> Result<Measurements<(u64, T)>> {
     let (before, audit_before) = (resident(server)?, audited(server));
     let (over, peak) = (AtomicBool::new(false), AtomicU64::new(before));
     let (done, probed) = std::thread::scope(|scope| {
@@ -59,7 +62,7 @@ pub(super) fn watch<T, H>(server: &Server, run: impl FnOnce() -> Result<(u64, T,
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 peak.fetch_max(resident(server).unwrap_or_default(), Ordering::Relaxed);
-                std::thread::sleep(LOOK);
+                std::thread::sleep(SAMPLE_INTERVAL);
             }
         });
         let done = run();
@@ -75,7 +78,7 @@ pub(super) fn watch<T, H>(server: &Server, run: impl FnOnce() -> Result<(u64, T,
     for _ in 0..AFTERWARDS {
         server.client()?.call(None, "GET", "sys/health", None)?;
     }
-    Ok(Seen {
+    Ok(Measurements {
         outcome: (sent, outcome),
         sent,
         before,
@@ -87,7 +90,7 @@ pub(super) fn watch<T, H>(server: &Server, run: impl FnOnce() -> Result<(u64, T,
     })
 }
 
-/// Asks for `sys/health` on a connection of its own until `over`: how long each answer took, and how many were missing.
+/// Requests `sys/health` on a separate connection until `over`. Returns the latencies and the number of failures.
 fn probe(server: &Server, over: &AtomicBool) -> (Vec<Duration>, u64) {
     let (mut latencies, mut unanswered) = (Vec::new(), 0);
     let Ok(mut client) = server.client() else { return (latencies, 1) };
@@ -97,7 +100,7 @@ fn probe(server: &Server, over: &AtomicBool) -> (Vec<Duration>, u64) {
             Ok(_) => latencies.push(begun.elapsed()),
             Err(_) => unanswered += 1,
         }
-        std::thread::sleep(LOOK / 4);
+        std::thread::sleep(SAMPLE_INTERVAL / 4);
     }
     (latencies, unanswered)
 }

@@ -1,4 +1,4 @@
-//! What must be true once everything has come to rest.
+//! Checks of the server and the database after all work has finished.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::work::{Book, Lease, Standing};
+use super::work::{Lease, LeaseLog, LeaseState};
 use super::{STATIC, hold};
-use crate::campaign::Found;
+use crate::campaign::Findings;
 use crate::http::Client;
 use crate::postgres::Postgres;
 use crate::servers::Server;
 
-/// How long what was begun may take: the patience for intents, the pauses between tries, the life of short leases.
+/// The maximum time to settle: the timeout of intents, the backoff between retries, the TTL of short leases.
 const SETTLE: Duration = Duration::from_secs(400);
-/// How long nothing may change before it counts as rest.
+/// The time without a change that counts as settled.
 const REST: Duration = Duration::from_secs(35);
 
-/// Waits until leases and users stay the same and as many as each other; how long that took.
-pub(super) fn settle(server: &Server, database: &Postgres, found: &mut Found) -> Result<Duration> {
+/// Waits until leases and users are stable and equally many; returns the time that it took.
+pub(super) fn settle(server: &Server, database: &Postgres, found: &mut Findings) -> Result<Duration> {
     let begun = Instant::now();
     let (mut last, mut since) = ((BTreeSet::new(), BTreeSet::new()), Instant::now());
     loop {
@@ -40,24 +40,24 @@ pub(super) fn settle(server: &Server, database: &Postgres, found: &mut Found) ->
     }
 }
 
-/// Holds the book against the server and the database.
-pub(super) fn judge(server: &Server, database: &Postgres, book: &Book, found: &mut Found) -> Result<()> {
+/// Compares the log with the server and the database.
+pub(super) fn check(server: &Server, database: &Postgres, log: &LeaseLog, found: &mut Findings) -> Result<()> {
     let (ids, users_there) = (leases(server)?, users(database)?);
     let mut client = server.client()?;
-    let known = book.leases();
+    let known = log.leases();
     for lease in known.iter() {
         let (listed, exists) = (ids.contains(&lease.id), users_there.contains(&lease.user));
-        let right = match lease.standing {
-            Standing::Ended => !listed && !exists,
-            Standing::Held if lease.is_short => !listed && !exists,
-            Standing::Held => listed && exists,
-            Standing::Uncertain => listed == exists,
+        let right = match lease.state {
+            LeaseState::Ended => !listed && !exists,
+            LeaseState::Held if lease.is_short => !listed && !exists,
+            LeaseState::Held => listed && exists,
+            LeaseState::Uncertain => listed == exists,
         };
-        hold(found, right, || format!("{} ({:?}): lease {listed}, user {exists}", lease.user, lease.standing));
+        hold(found, right, || format!("{} ({:?}): lease {listed}, user {exists}", lease.user, lease.state));
         if exists && listed {
             hold(found, database.accepts(&lease.user, &lease.password)?, || format!("{} cannot log in", lease.user));
             hold(found, outlives(server, &mut client, database, lease)?, || {
-                format!("{}: the database ends it before its lease", lease.user)
+                format!("{}: the user expires before its lease", lease.user)
             });
         }
     }
@@ -67,12 +67,12 @@ pub(super) fn judge(server: &Server, database: &Postgres, book: &Book, found: &m
         unclaimed.remove(&lease.user);
         unanswered.remove(&lease.id);
     }
-    // A creation whose answer was cut off may have come to its end: then there is one user for one lease.
+    // A creation with a lost response may have succeeded: then there is one user for one lease.
     hold(found, unclaimed.len() == unanswered.len(), || format!("users {unclaimed:?}, leases {unanswered:?}"));
     for id in unanswered {
         put(server, &mut client, "sys/leases/revoke", &json!({"lease_id": id, "sync": true}))?;
         let left: BTreeSet<String> = users(database)?.intersection(&unclaimed).cloned().collect();
-        hold(found, left.len() + 1 == unclaimed.len(), || format!("{id} did not end exactly one user"));
+        hold(found, left.len() + 1 == unclaimed.len(), || format!("{id} did not delete exactly one user"));
         unclaimed = left;
     }
     passwords(server, &mut client, database, found)?;
@@ -83,8 +83,8 @@ pub(super) fn judge(server: &Server, database: &Postgres, book: &Book, found: &m
     Ok(())
 }
 
-/// Every rotated password works, that of the administrator too, on a connection that is made anew.
-fn passwords(server: &Server, client: &mut Client, database: &Postgres, found: &mut Found) -> Result<()> {
+/// Checks that every rotated password works on a new connection, including the administrator's.
+fn passwords(server: &Server, client: &mut Client, database: &Postgres, found: &mut Findings) -> Result<()> {
     for user in (0..STATIC).map(|n| format!("svc{n}")) {
         let shown = client.call(Some(&server.root), "GET", &format!("database/static-creds/{user}"), None)?;
         let body = shown.json().unwrap_or_default();
@@ -98,14 +98,14 @@ fn passwords(server: &Server, client: &mut Client, database: &Postgres, found: &
     let works = made.status == 200 && database.accepts(&text("username"), &text("password"))?;
     hold(found, works, || format!("the administrator's password is lost: {} {body}", made.status));
     let again = put(server, client, "database/rotate-root/pg", &json!({}));
-    hold(found, again.is_ok(), || format!("rotate-root at rest: {again:?}"));
+    hold(found, again.is_ok(), || format!("rotate-root after settling: {again:?}"));
     let listed = client.call(Some(&server.root), "GET", "sys/leases?type=irrevocable", None)?;
     let irrevocable = listed.json().unwrap_or_default()["data"]["lease_count"].as_u64();
     hold(found, irrevocable == Some(0), || format!("{irrevocable:?} irrevocable leases"));
     Ok(())
 }
 
-/// Whether the database lets a user in for as long as its lease says.
+/// Whether the database accepts a user until its lease expires.
 fn outlives(server: &Server, client: &mut Client, database: &Postgres, lease: &Lease) -> Result<bool> {
     let body = json!({"lease_id": lease.id});
     let looked = client.call(Some(&server.root), "PUT", "sys/leases/lookup", Some(&body))?;
@@ -114,7 +114,7 @@ fn outlives(server: &Server, client: &mut Client, database: &Postgres, lease: &L
         "SELECT extract(epoch FROM rolvaliduntil - now())::bigint FROM pg_roles WHERE rolname = '{}'",
         lease.user
     );
-    // Seconds are rounded, and the question takes a moment.
+    // Seconds are rounded, and the request takes time.
     Ok(database.sql(&statement)?.parse::<i64>()? >= ttl - 3)
 }
 
@@ -124,22 +124,22 @@ fn leases(server: &Server) -> Result<BTreeSet<String>> {
     let mut ids = BTreeSet::new();
     for role in ["long", "short"] {
         let path = format!("database/creds/{role}");
-        let answer = client.call(Some(&server.root), "LIST", &format!("sys/leases/lookup/{path}"), None)?;
-        let body = answer.json().unwrap_or_default();
+        let response = client.call(Some(&server.root), "LIST", &format!("sys/leases/lookup/{path}"), None)?;
+        let body = response.json().unwrap_or_default();
         let keys = body["data"]["keys"].as_array().cloned().unwrap_or_default();
         ids.extend(keys.iter().filter_map(Value::as_str).map(|key| format!("{path}/{key}")));
     }
     Ok(ids)
 }
 
-/// The users that the server has made.
+/// The database users of the server.
 fn users(database: &Postgres) -> Result<BTreeSet<String>> {
     let names = database.sql("SELECT rolname FROM pg_roles WHERE rolname LIKE 'v-%'")?;
     Ok(names.lines().filter(|name| !name.is_empty()).map(str::to_owned).collect())
 }
 
 fn put(server: &Server, client: &mut Client, path: &str, body: &Value) -> Result<()> {
-    let answer = client.call(Some(&server.root), "PUT", path, Some(body))?;
-    anyhow::ensure!(answer.status < 300, "{path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+    let response = client.call(Some(&server.root), "PUT", path, Some(body))?;
+    anyhow::ensure!(response.status < 300, "{path}: {} {}", response.status, String::from_utf8_lossy(&response.body));
     Ok(())
 }

@@ -1,11 +1,11 @@
-//! What goes wrong in the middle of an operation, and how it is mended.
+//! Faults during an operation, and the recovery from them.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::dice::Dice;
 use crate::postgres::Postgres;
+use crate::rng::Rng;
 use crate::servers::Server;
 
 /// What happens to the server and the database.
@@ -15,17 +15,17 @@ pub(super) enum Fault {
     ServerKilled,
     DatabaseStopped,
     DatabaseFrozen,
-    /// For longer than the server waits for an answer.
+    /// Longer than the server's timeout.
     DatabaseFrozenLong,
     BothStopped,
-    /// The server is killed and comes back while the database stands still with what it was told.
+    /// The server is killed and restarts while the database is frozen with pending statements.
     KilledWhileFrozen,
 }
 
 impl Fault {
-    /// One by chance; the short form leaves out what takes long.
-    pub(super) fn draw(dice: &mut Dice, short: bool) -> Self {
-        match dice.below(100) {
+    /// A random fault; the short form omits slow ones.
+    pub(super) fn draw(rng: &mut Rng, short: bool) -> Self {
+        match rng.below(100) {
             0..15 => Fault::None,
             15..45 => Fault::ServerKilled,
             45..65 => Fault::DatabaseStopped,
@@ -48,9 +48,9 @@ impl Fault {
         }
     }
 
-    /// Lets it happen, and mends it after a while.
-    pub(super) fn strike(self, server: &mut Server, database: &mut Postgres, dice: &mut Dice) -> Result<()> {
-        let while_it_lasts = Duration::from_millis(dice.below(400) as u64);
+    /// Causes the fault and recovers from it after a while.
+    pub(super) fn strike(self, server: &mut Server, database: &mut Postgres, rng: &mut Rng) -> Result<()> {
+        let while_it_lasts = Duration::from_millis(rng.below(400) as u64);
         let pause = || std::thread::sleep(while_it_lasts);
         match self {
             Fault::None => {}
@@ -92,8 +92,8 @@ impl Fault {
     }
 }
 
-/// Starts a server that was killed, and unseals it.
+/// Restarts and unseals a killed server.
 pub(super) fn open(server: &mut Server) -> Result<()> {
-    server.restart().context("it does not start again")?;
-    server.unseal().context("it does not open again")
+    server.restart().context("it does not restart")?;
+    server.unseal().context("it does not unseal")
 }

@@ -1,8 +1,8 @@
-//! Passwords that are changed on time, by a period and by a schedule, while the server is killed in the middle of it.
+//! Scheduled password rotations, by period and by cron schedule, while the server is killed during them.
 //!
-//! Engines look at what is due five seconds after the server was opened. So the server is killed about then, again and
-//! again: each kill falls into some step of the rotations, or beside them. Afterwards the rotations are slowed down, so
-//! that none covers up a password that was lost, and each password must let its user in.
+//! Engines tick five seconds after unseal. The server is killed at about that time, again and again: each kill happens
+//! during some step of the rotations, or outside them. Afterwards the rotations are slowed down, so that no later
+//! rotation hides a lost password, and each password must be accepted.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -11,37 +11,37 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{Post, faults, hold};
-use crate::campaign::Found;
-use crate::dice::Dice;
+use crate::campaign::Findings;
 use crate::http::Client;
 use crate::postgres::Postgres;
+use crate::rng::Rng;
 use crate::servers::{Make, Server};
 
-/// Users with a period of five seconds.
+/// The number of users with a period of five seconds.
 const PERIODIC: usize = 8;
-/// Users whose passwords change with every minute; the peer has no schedules.
+/// The number of users whose passwords rotate every minute; OpenBao has no schedules.
 const SCHEDULED: usize = 2;
-/// When engines look, after the server was opened.
-const LOOK: Duration = Duration::from_secs(5);
-/// How long the rotations at one look take, and a little before.
+/// The time from unseal to the first tick of the engines.
+const TICK: Duration = Duration::from_secs(5);
+/// The duration of the rotations of one tick in milliseconds, and the lead before it.
 const SPAN_MS: usize = 400;
 const BEFORE: Duration = Duration::from_millis(30);
-/// How long a rotation that was cut off may take to be taken up.
+/// The time within which an interrupted rotation must be resumed.
 const RECOVERY: Duration = Duration::from_secs(40);
 
-/// What was seen of the rotations.
+/// The observed rotations.
 #[derive(Default)]
-pub(super) struct Seen {
+pub(super) struct Observed {
     kills: u64,
-    /// Kills after which the database had a password that was not yet the one shown.
+    /// Kills after which the database already had a password that the server did not return yet.
     in_the_middle: u64,
-    /// Each password's user and time.
+    /// The user and time of each password.
     rotations: BTreeSet<(String, String)>,
 }
 
-impl Seen {
+impl Observed {
     pub(super) fn summary(&self) -> String {
-        let Seen { kills, in_the_middle, rotations } = self;
+        let Observed { kills, in_the_middle, rotations } = self;
         format!("{} rotations on time, {kills} kills at them, {in_the_middle} in the middle", rotations.len())
     }
 }
@@ -52,7 +52,7 @@ fn roles(make: Make) -> Vec<(String, Value)> {
     periodic.chain(scheduled.filter(|_| make == Make::Keepfast)).collect()
 }
 
-/// Makes the users and their roles.
+/// Creates the users and their roles.
 pub(super) fn prepare(make: Make, database: &Postgres, post: Post<'_>) -> Result<()> {
     for (user, mut rhythm) in roles(make) {
         database.sql(&format!("CREATE ROLE {user} LOGIN PASSWORD 'before'"))?;
@@ -63,15 +63,15 @@ pub(super) fn prepare(make: Make, database: &Postgres, post: Post<'_>) -> Result
     Ok(())
 }
 
-/// Kills the server at so many looks of its engines, and at as many more as it takes until a minute is over.
+/// Kills the server at `kills` ticks, and at as many more as needed until a minute is over.
 pub(super) fn cut_off(
     make: Make,
     server: &mut Server,
     database: &Postgres,
-    dice: &mut Dice,
+    rng: &mut Rng,
     least: u64,
-) -> Result<Seen> {
-    let mut seen = Seen::default();
+) -> Result<Observed> {
+    let mut seen = Observed::default();
     let minute = || database.sql("SELECT extract(epoch FROM now())::bigint / 60");
     let begun = minute()?;
     server.kill()?;
@@ -81,12 +81,12 @@ pub(super) fn cut_off(
         let mut client = server.client()?;
         let mut middle = false;
         for (user, _) in roles(make) {
-            let (password, at) = shown(server, &mut client, &user)?;
+            let (password, at) = read_password(server, &mut client, &user)?;
             middle |= !database.accepts(&user, &password)?;
             seen.rotations.insert((user, at));
         }
         seen.in_the_middle += u64::from(middle);
-        let moment = LOOK - BEFORE + Duration::from_millis(dice.below(SPAN_MS) as u64);
+        let moment = TICK - BEFORE + Duration::from_millis(rng.below(SPAN_MS) as u64);
         std::thread::sleep(moment.saturating_sub(opened.elapsed()));
         server.kill()?;
         faults::open(server)?;
@@ -95,28 +95,28 @@ pub(super) fn cut_off(
     Ok(seen)
 }
 
-/// Every password that is shown lets its user in.
-pub(super) fn judge(
+/// Checks that every returned password is accepted.
+pub(super) fn check(
     make: Make,
     server: &Server,
     client: &mut Client,
     database: &Postgres,
-    found: &mut Found,
+    found: &mut Findings,
 ) -> Result<()> {
     for (user, _) in roles(make) {
         let slow = json!({"username": user, "rotation_period": "24h"});
         let path = format!("database/static-roles/{user}");
         let until = Instant::now() + RECOVERY;
         let slowed = loop {
-            // A rotation that is just under way comes between.
-            let answer = client.call(Some(&server.root), "POST", &path, Some(&slow))?;
-            if answer.status < 300 || Instant::now() > until {
-                break answer;
+            // A rotation in progress may conflict.
+            let response = client.call(Some(&server.root), "POST", &path, Some(&slow))?;
+            if response.status < 300 || Instant::now() > until {
+                break response;
             }
         };
         ensure!(slowed.status < 300, "{path}: {} {}", slowed.status, String::from_utf8_lossy(&slowed.body));
         let works = loop {
-            let (password, _) = shown(server, client, &user)?;
+            let (password, _) = read_password(server, client, &user)?;
             if database.accepts(&user, &password)? {
                 break true;
             }
@@ -125,16 +125,16 @@ pub(super) fn judge(
             }
             std::thread::sleep(Duration::from_millis(200));
         };
-        hold(found, works, || format!("the password of {user}, which is changed on time, is lost"));
+        hold(found, works, || format!("the password of {user}, which is rotated on schedule, is lost"));
     }
     Ok(())
 }
 
-/// The password that the server shows, and when it was made.
-fn shown(server: &Server, client: &mut Client, user: &str) -> Result<(String, String)> {
-    let answer = client.call(Some(&server.root), "GET", &format!("database/static-creds/{user}"), None)?;
-    let body = answer.json().context("no JSON")?;
+/// The password that the server returns, and the time of its rotation.
+fn read_password(server: &Server, client: &mut Client, user: &str) -> Result<(String, String)> {
+    let response = client.call(Some(&server.root), "GET", &format!("database/static-creds/{user}"), None)?;
+    let body = response.json().context("no JSON")?;
     let text = |name: &str| body["data"][name].as_str().unwrap_or_default().to_owned();
-    ensure!(answer.status == 200, "static-creds/{user}: {} {body}", answer.status);
+    ensure!(response.status == 200, "static-creds/{user}: {} {body}", response.status);
     Ok((text("password"), text("last_vault_rotation")))
 }

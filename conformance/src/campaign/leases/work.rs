@@ -1,4 +1,4 @@
-//! One operation of the campaign, and the book of what was acknowledged.
+//! One operation of the campaign, and the log of acknowledged operations.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,17 +6,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 
 use super::STATIC;
-use crate::dice::Dice;
-use crate::http::{Answer, Client};
+use crate::http::{Client, Response};
+use crate::rng::Rng;
 
-/// How a lease stands, as far as answers tell.
+/// The state of a lease according to the responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum LeaseState {
     /// Acknowledged and never revoked.
     Held,
-    /// Its revocation was acknowledged, or noted before it failed.
+    /// Its revocation was acknowledged, or recorded before it failed.
     Ended,
-    /// Its revocation was cut off: either is right.
+    /// The response of its revocation was lost: both results are correct.
     Uncertain,
 }
 
@@ -27,12 +27,12 @@ pub(super) struct Lease {
     pub(super) user: String,
     pub(super) password: String,
     pub(super) is_short: bool,
-    pub(super) standing: Standing,
+    pub(super) state: LeaseState,
 }
 
-/// What all workers know.
+/// The shared log of all workers.
 #[derive(Default)]
-pub(super) struct Book {
+pub(super) struct LeaseLog {
     leases: Mutex<Vec<Lease>>,
     created: AtomicU64,
     renewed: AtomicU64,
@@ -43,8 +43,8 @@ pub(super) struct Book {
     cut_off: AtomicU64,
 }
 
-impl Book {
-    /// All leases that were acknowledged.
+impl LeaseLog {
+    /// All acknowledged leases.
     pub(super) fn leases(&self) -> MutexGuard<'_, Vec<Lease>> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -63,79 +63,79 @@ impl Book {
         )
     }
 
-    /// Counts an answer; the answer if it was a good one.
-    fn count(&self, answer: Option<Answer>, good: &AtomicU64) -> Option<Answer> {
-        match answer {
+    /// Counts a response; returns it if it is a success.
+    fn count(&self, response: Option<Response>, good: &AtomicU64) -> Option<Response> {
+        match response {
             None => drop(self.cut_off.fetch_add(1, Ordering::Relaxed)),
-            Some(answer) if answer.status >= 300 => drop(self.failed.fetch_add(1, Ordering::Relaxed)),
-            Some(answer) => {
+            Some(response) if response.status >= 300 => drop(self.failed.fetch_add(1, Ordering::Relaxed)),
+            Some(response) => {
                 good.fetch_add(1, Ordering::Relaxed);
-                return Some(answer);
+                return Some(response);
             }
         }
         None
     }
 
-    /// Takes a lease that is held out of the book, so that nobody else works on it.
-    fn take(&self, dice: &mut Dice, long_only: bool) -> Option<Lease> {
+    /// Takes a live lease out of the log, so that no other worker uses it.
+    fn take(&self, rng: &mut Rng, long_only: bool) -> Option<Lease> {
         let mut leases = self.leases();
         let held: Vec<usize> = (0..leases.len())
-            .filter(|at| leases[*at].standing == Standing::Held && !(long_only && leases[*at].is_short))
+            .filter(|at| leases[*at].state == LeaseState::Held && !(long_only && leases[*at].is_short))
             .collect();
-        let at = *held.get(dice.below(held.len()))?;
+        let at = *held.get(rng.below(held.len()))?;
         Some(leases.swap_remove(at))
     }
 }
 
-/// Does one thing by chance.
-pub(super) fn operate(book: &Book, url: &str, root: &str, dice: &mut Dice) {
-    // Each on a connection of its own: nothing is sent twice.
-    let call = |method: &str, path: &str, body: Option<Value>| -> Option<Answer> {
+/// Does one random operation.
+pub(super) fn operate(log: &LeaseLog, url: &str, root: &str, rng: &mut Rng) {
+    // Each call has its own connection: nothing is sent twice.
+    let call = |method: &str, path: &str, body: Option<Value>| -> Option<Response> {
         Client::new(url).and_then(|mut client| client.call(Some(root), method, path, body.as_ref())).ok()
     };
-    match dice.below(100) {
-        0..45 => create(book, dice, &call),
-        45..60 => renew(book, dice, &call),
-        60..80 => revoke(book, dice, &call),
+    match rng.below(100) {
+        0..45 => create(log, rng, &call),
+        45..60 => renew(log, rng, &call),
+        60..80 => revoke(log, rng, &call),
         80..91 => {
-            let path = format!("database/rotate-role/svc{}", dice.below(STATIC));
-            book.count(call("POST", &path, Some(json!({}))), &book.rotated);
+            let path = format!("database/rotate-role/svc{}", rng.below(STATIC));
+            log.count(call("POST", &path, Some(json!({}))), &log.rotated);
         }
-        _ => drop(book.count(call("POST", "database/rotate-root/pg", Some(json!({}))), &book.rotated_root)),
+        _ => drop(log.count(call("POST", "database/rotate-root/pg", Some(json!({}))), &log.rotated_root)),
     }
 }
 
-type Call<'a> = &'a dyn Fn(&str, &str, Option<Value>) -> Option<Answer>;
+type Call<'a> = &'a dyn Fn(&str, &str, Option<Value>) -> Option<Response>;
 
-fn create(book: &Book, dice: &mut Dice, call: Call<'_>) {
-    let is_short = dice.below(10) < 3;
+fn create(log: &LeaseLog, rng: &mut Rng, call: Call<'_>) {
+    let is_short = rng.below(10) < 3;
     let role = if is_short { "short" } else { "long" };
-    let answer = book.count(call("GET", &format!("database/creds/{role}"), None), &book.created);
-    let Some(body) = answer.and_then(|answer| answer.json()) else { return };
+    let response = log.count(call("GET", &format!("database/creds/{role}"), None), &log.created);
+    let Some(body) = response.and_then(|response| response.json()) else { return };
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    book.leases().push(Lease {
+    log.leases().push(Lease {
         id: text(&body["lease_id"]),
         user: text(&body["data"]["username"]),
         password: text(&body["data"]["password"]),
         is_short,
-        standing: Standing::Held,
+        state: LeaseState::Held,
     });
 }
 
-fn renew(book: &Book, dice: &mut Dice, call: Call<'_>) {
-    let Some(lease) = book.take(dice, true) else { return create(book, dice, call) };
-    let increment = 3600 * (5 + dice.below(10));
-    let answer = call("PUT", "sys/leases/renew", Some(json!({"lease_id": lease.id, "increment": increment})));
-    book.count(answer, &book.renewed);
-    book.leases().push(lease);
+fn renew(log: &LeaseLog, rng: &mut Rng, call: Call<'_>) {
+    let Some(lease) = log.take(rng, true) else { return create(log, rng, call) };
+    let increment = 3600 * (5 + rng.below(10));
+    let response = call("PUT", "sys/leases/renew", Some(json!({"lease_id": lease.id, "increment": increment})));
+    log.count(response, &log.renewed);
+    log.leases().push(lease);
 }
 
-fn revoke(book: &Book, dice: &mut Dice, call: Call<'_>) {
-    let Some(mut lease) = book.take(dice, false) else { return create(book, dice, call) };
-    let sync = dice.below(2) == 0;
-    let answer = call("PUT", "sys/leases/revoke", Some(json!({"lease_id": lease.id, "sync": sync})));
-    // A refusal of the database comes after the revocation was noted: it is done later.
-    lease.standing = if answer.is_some() { Standing::Ended } else { Standing::Uncertain };
-    book.count(answer, &book.revoked);
-    book.leases().push(lease);
+fn revoke(log: &LeaseLog, rng: &mut Rng, call: Call<'_>) {
+    let Some(mut lease) = log.take(rng, false) else { return create(log, rng, call) };
+    let sync = rng.below(2) == 0;
+    let response = call("PUT", "sys/leases/revoke", Some(json!({"lease_id": lease.id, "sync": sync})));
+    // The database may refuse after the revocation was recorded; it is then retried later.
+    lease.state = if response.is_some() { LeaseState::Ended } else { LeaseState::Uncertain };
+    log.count(response, &log.revoked);
+    log.leases().push(lease);
 }
