@@ -14,6 +14,7 @@ use crate::lease::{Intent, LeaseOffer, Lessor};
 use crate::mount::MountInfo;
 use crate::path::Operation;
 use crate::services::{Pick, Services};
+use crate::tls_session::TlsSession;
 
 /// Who makes the request, as far as an engine may know.
 #[derive(Clone, Default)]
@@ -49,6 +50,8 @@ pub struct Request {
     pub path: String,
     /// Where the caller connects from, after `X-Forwarded-For` was judged.
     pub remote: Option<IpAddr>,
+    /// The TLS session of the connection, with the client's certificates. `None` without TLS, and for background work.
+    pub tls: Option<Arc<TlsSession>>,
 }
 
 /// The context of one call of one handler.

@@ -73,6 +73,7 @@ pub mod sealed;
 pub mod services;
 pub mod testing;
 pub mod text_limits;
+pub mod tls_session;
 pub mod token_params;
 
 pub use clock::{Clock, Timestamp};
@@ -88,3 +89,4 @@ pub use query::{Query, QueryValue};
 pub use records::Records;
 pub use reply::{Data, Intended, Keys, Leased, Login, LoginAttempt, Outcome, Reply};
 pub use routes::{Routes, Table};
+pub use tls_session::TlsSession;

@@ -312,7 +312,7 @@ fn context(
     remote: Option<std::net::IpAddr>,
 ) -> Cx {
     let clock: Arc<dyn Clock> = Arc::new(clock.clone());
-    let request = Request { id: random::uuid(), operation, path, remote };
+    let request = Request { id: random::uuid(), operation, path, remote, tls: None };
     let view = barrier.view(format!("logical/{}/", mount.uuid));
     let lessor = Arc::new(BenchLessor { now: clock.now(), offered: offered.clone() });
     let services = Arc::new(BenchServices(offered.clone()));

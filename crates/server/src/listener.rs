@@ -70,7 +70,7 @@ impl<K: Kernel> Listener<K> {
         // Without a place a connection is closed at once, so that clients notice instead of waiting in the backlog.
         let Some(place) = self.connections.admit(source) else { return };
         let (edge, protocols, stop) = (self.edge.clone(), protocols.clone(), self.stop.clone());
-        let tls = self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.current()));
+        let tls = self.tls.clone();
         tokio::spawn(async move {
             let serve = async {
                 let _ = stream.set_nodelay(true);
@@ -83,9 +83,12 @@ impl<K: Kernel> Listener<K> {
                         refuse_in_clear(stream).await;
                         return None;
                     }
-                    tls.accept_with(stream, |tls| tls.set_buffer_limit(Some(TLS_BUFFER))).await.ok()
+                    let acceptor = TlsAcceptor::from(tls.current());
+                    acceptor.accept_with(stream, |tls| tls.set_buffer_limit(Some(TLS_BUFFER))).await.ok()
                 };
                 if let Ok(Some(stream)) = tokio::time::timeout(edge.limits().handshake_timeout, handshake).await {
+                    let session = tls.session(stream.get_ref().1);
+                    session.into_iter().for_each(|session| place.peer().set_tls(session));
                     connection::serve(stream, place.peer().clone(), edge, protocols, stop).await;
                 }
             };

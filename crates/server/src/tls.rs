@@ -2,16 +2,18 @@
 
 mod client_certificates;
 pub(crate) mod development;
+mod session;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use keepfast_framework::Timestamp;
+use keepfast_framework::tls_session::ChainCheck;
+use keepfast_framework::{Timestamp, TlsSession};
 use parking_lot::RwLock;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
-use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_cert::der::Decode as _;
@@ -77,6 +79,15 @@ impl Tls {
         self.current.read().config.clone()
     }
 
+    /// The session of a connection whose handshake is complete; `None` before.
+    pub(crate) fn session(&self, connection: &ServerConnection) -> Option<TlsSession> {
+        let check = match self.files.clients {
+            ClientCertificates::Required(_) => ChainCheck::Authorities,
+            ClientCertificates::Disabled | ClientCertificates::Requested => ChainCheck::KeyOnly,
+        };
+        session::session(connection, check)
+    }
+
     /// Reads the files again. When they are faulty, the certificate in use stays.
     pub(crate) fn reload(&self) -> Result<(), TlsError> {
         let fresh = loaded(&self.files)?;
@@ -138,7 +149,7 @@ fn server_config(files: &TlsConfig, chain: Vec<CertificateDer<'static>>) -> Resu
         ClientCertificates::Required(ca) => builder.with_client_cert_verifier(required(ca, &provider)?),
     };
     let mut config = builder.with_single_cert(chain, key).map_err(pair)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = session::ALPN.map(|protocol| protocol.as_bytes().to_vec()).into();
     match files.clients {
         // A resumed session is not verified again: its certificate may have expired, or its authority been removed.
         ClientCertificates::Required(_) => {

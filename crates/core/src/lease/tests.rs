@@ -219,6 +219,7 @@ impl Rig {
             namespace: String::new(),
             wrap_ttl: None,
             remote: None,
+            tls: None,
             open: crate::request::OpenCeremonies::default(),
             accepts_prometheus: false,
         };

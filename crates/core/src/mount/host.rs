@@ -26,7 +26,7 @@ pub(crate) struct EngineHost {
 impl EngineHost {
     /// A context for background work on a mount, without a caller.
     pub(crate) fn context(&self, mounted: &Mounted, operation: Operation, path: String) -> Cx {
-        let request = Request { id: random::request_id(), operation, path, remote: None };
+        let request = Request { id: random::request_id(), operation, path, remote: None, tls: None };
         Cx::new(
             self.barrier.clone(),
             self.barrier.begin(),

@@ -200,6 +200,7 @@ mod tests {
             accepts_prometheus: false,
             wrap_ttl: None,
             remote: "127.0.0.1:1234".parse().ok(),
+            tls: None,
             open: OpenCeremonies::default(),
         }
     }

@@ -1,10 +1,11 @@
 //! The first stage: a canonical path and a bounded body, and nothing else is proved.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::{CanonicalPath, Input, Operation};
+use keepfast_framework::{CanonicalPath, Input, Operation, TlsSession};
 
 /// A request as the edge understood it. Not `Debug`: it holds the token and the body.
 pub struct Incoming {
@@ -31,6 +32,8 @@ pub struct Incoming {
     pub wrap_ttl: Option<Duration>,
     /// Where the caller connects from, after `X-Forwarded-For` was judged; `None` on a unix socket.
     pub remote: Option<SocketAddr>,
+    /// The TLS session of the connection; `None` without TLS.
+    pub tls: Option<Arc<TlsSession>>,
     /// What the listener lets in without a token.
     pub open: OpenCeremonies,
     /// Whether its `Accept` names a form that Prometheus reads.

@@ -272,6 +272,7 @@ fn request_of(incoming: &Incoming) -> Request {
         operation: incoming.operation,
         path: incoming.path.as_str().to_owned(),
         remote: incoming.remote.map(|address| address.ip()),
+        tls: incoming.tls.clone(),
     }
 }
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use keepfast_crypto::secret::{SecretBytes, SecretString};
 use keepfast_framework::clock::TestClock;
 use keepfast_framework::engine::Registry;
-use keepfast_framework::{Body, CanonicalPath, Clock, Operation};
+use keepfast_framework::{Body, CanonicalPath, Clock, Operation, TlsSession};
 use keepfast_storage::Backend;
 use serde_json::{Value, json};
 
@@ -44,6 +44,7 @@ pub(crate) struct Ask {
     pub(crate) body: Option<String>,
     pub(crate) wrap: Option<u64>,
     pub(crate) remote: Option<SocketAddr>,
+    pub(crate) tls: Option<Arc<TlsSession>>,
     pub(crate) namespace: String,
     /// The edge did not receive the body.
     pub(crate) withheld: bool,
@@ -290,6 +291,7 @@ pub(crate) fn incoming(method: &str, path: &str, ask: Ask) -> Box<Incoming> {
         headers: Vec::new(),
         wrap_ttl: ask.wrap.map(Duration::from_secs),
         remote: ask.remote.or_else(|| "127.0.0.1:40000".parse().ok()),
+        tls: ask.tls,
         open: crate::OpenCeremonies::default(),
         accepts_prometheus: ask.accepts_prometheus,
     })

@@ -26,6 +26,7 @@ mod namespaces;
 mod panics;
 mod policies;
 mod seal;
+mod tls_session;
 mod token_roles;
 mod tokens;
 mod two_nodes;

@@ -1,11 +1,12 @@
 //! One connection, as the server accounts for it.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Context;
 
 use futures_util::task::AtomicWaker;
+use keepfast_framework::tls_session::{ClientChain, TlsSession};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -22,6 +23,7 @@ const HEADS_PER_BYTE: u64 = 4;
 pub(crate) struct Peer {
     server: Arc<Connections>,
     address: Option<SocketAddr>,
+    tls: OnceLock<Arc<TlsSession>>,
     /// What the connection is doing.
     pub(crate) activity: Activity,
     stopwatch: Stopwatch,
@@ -65,6 +67,7 @@ impl Peer {
         Peer {
             server,
             address,
+            tls: OnceLock::new(),
             activity: Activity::default(),
             stopwatch,
             since: AtomicU64::new(stopwatch.millis()),
@@ -85,6 +88,24 @@ impl Peer {
     /// Where it connects from; `None` on a socket in the file system.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// The session of its TLS; `None` without TLS and before the handshake is complete.
+    pub(crate) fn tls(&self) -> Option<&Arc<TlsSession>> {
+        self.tls.get()
+    }
+
+    /// Keeps the session of its TLS, once. The client chooses the length of its certificates, so that they count as held,
+    /// here and in rustls.
+    pub(crate) fn set_tls(&self, session: TlsSession) {
+        let bytes = 2 * session.client_chain.as_ref().map_or(0, ClientChain::size);
+        if self.tls.set(Arc::new(session)).is_ok() && !self.is_known() {
+            let mut account = self.account.lock();
+            account.base += bytes;
+            self.server.count_held(bytes, account.closing);
+            drop(account);
+            self.server.relieve();
+        }
     }
 
     /// What counts as its source.

@@ -198,6 +198,7 @@ fn read_head<K>(head: Parts, admitting: &Admitting<'_, K>, told: &mut Told) -> R
         headers: headers::recorded(&head.headers, &admission.rules().recorded_headers),
         wrap_ttl,
         remote,
+        tls: peer.tls().cloned(),
         open: rules.open,
         accepts_prometheus,
     });
@@ -219,6 +220,7 @@ fn of_head(head: &Parts, path: CanonicalPath, remote: Option<SocketAddr>) -> Res
         headers: Vec::new(),
         wrap_ttl: None,
         remote,
+        tls: None,
         open: OpenCeremonies::default(),
         accepts_prometheus: false,
     }))

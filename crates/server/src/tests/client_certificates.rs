@@ -16,13 +16,13 @@ use crate::config::{ClientCertificates, TlsConfig};
 use crate::tls::development;
 
 /// An authority that issues certificates to clients.
-struct Authority {
+pub(super) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    certificate: rcgen::Certificate,
+    pub(super) certificate: rcgen::Certificate,
 }
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.into()]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -30,7 +30,7 @@ impl Authority {
         Authority { issuer: Issuer::new(params, key), certificate }
     }
 
-    fn issue(&self, change: impl FnOnce(&mut CertificateParams)) -> Client {
+    pub(super) fn issue(&self, change: impl FnOnce(&mut CertificateParams)) -> Client {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["client".into()]).unwrap();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -40,28 +40,37 @@ impl Authority {
     }
 }
 
-type Client = (CertificateDer<'static>, Vec<u8>);
+pub(super) type Client = (CertificateDer<'static>, Vec<u8>);
 
-struct Demanding {
-    server: Server,
+pub(super) struct Demanding {
+    pub(super) server: Server,
     dir: tempfile::TempDir,
     ca: PathBuf,
 }
 
 impl Demanding {
-    async fn start(authority: &Authority) -> Self {
+    pub(super) async fn start(authority: &Authority) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let ca = dir.path().join("clients.pem");
         std::fs::write(&ca, authority.certificate.pem()).unwrap();
         Self::with(dir, ca.clone(), ClientCertificates::Required(ca)).await
     }
 
-    async fn with(dir: tempfile::TempDir, ca: PathBuf, clients: ClientCertificates) -> Self {
+    pub(super) async fn with(dir: tempfile::TempDir, ca: PathBuf, clients: ClientCertificates) -> Self {
         let server = Server::with(|c| c.tls = Some(files(dir.path(), clients))).await;
         Demanding { server, dir, ca }
     }
 
     fn client(&self, version: &'static SupportedProtocolVersion, client: Option<&Client>) -> Arc<ClientConfig> {
+        self.client_with_chain(version, client.map(|(certificate, key)| (vec![certificate.clone()], key.clone())))
+    }
+
+    /// A client that presents a chain, its own certificate first.
+    pub(super) fn client_with_chain(
+        &self,
+        version: &'static SupportedProtocolVersion,
+        client: Option<(Vec<CertificateDer<'static>>, Vec<u8>)>,
+    ) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.dir.path().join("vault-ca.pem")).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -71,9 +80,9 @@ impl Demanding {
             .with_root_certificates(roots);
         Arc::new(match client {
             None => builder.with_no_client_auth(),
-            Some((certificate, key)) => {
-                let key = PrivateKeyDer::try_from(key.clone()).unwrap();
-                builder.with_client_auth_cert(vec![certificate.clone()], key).unwrap()
+            Some((chain, key)) => {
+                let key = PrivateKeyDer::try_from(key).unwrap();
+                builder.with_client_auth_cert(chain, key).unwrap()
             }
         })
     }

@@ -8,6 +8,7 @@ mod connections;
 mod encrypted;
 mod rules;
 mod strangers;
+mod tls_sessions;
 mod whole;
 
 use std::net::{IpAddr, SocketAddr};
@@ -17,6 +18,7 @@ use http::StatusCode;
 use keepfast_core::Incoming;
 use keepfast_core::admission::Admission;
 use keepfast_crypto::secret::SecretString;
+use keepfast_framework::TlsSession;
 use keepfast_framework::clock::SystemClock;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -69,6 +71,7 @@ impl Kernel for Echo {
             "namespace": incoming.namespace,
             "wrap_ttl": incoming.wrap_ttl.map(|d| d.as_millis()),
             "remote": incoming.remote.map(|a| a.ip().to_string()),
+            "tls": incoming.tls.as_ref().map(tls_json),
         });
         Answer {
             status: StatusCode::OK,
@@ -82,6 +85,20 @@ impl Kernel for Echo {
     async fn knows(&self, token: &SecretString, _: Option<IpAddr>) -> bool {
         !token.expose().starts_with("dead")
     }
+}
+
+/// The session of a connection, and which one it is in memory.
+fn tls_json(tls: &Arc<TlsSession>) -> Value {
+    let chain = tls.client_chain.as_ref();
+    json!({
+        "session": Arc::as_ptr(tls).addr(),
+        "version": format!("{:?}", tls.version),
+        "cipher_suite": tls.cipher_suite,
+        "alpn": tls.alpn,
+        "server_name": tls.server_name,
+        "chain": chain.map(|chain| std::iter::once(&chain.leaf).chain(&chain.intermediates).collect::<Vec<_>>()),
+        "check": chain.map(|chain| format!("{:?}", chain.check)),
+    })
 }
 
 /// A listener on a free port, or wherever its configuration says.
