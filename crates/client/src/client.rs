@@ -1,4 +1,4 @@
-//! The client: calls, retries, redirects.
+//! The client: calls, retries, redirections.
 
 use std::sync::Arc;
 
@@ -13,18 +13,18 @@ use serde_json::{Map, Value, json};
 
 use crate::connect::Connector;
 use crate::error::{ResponseError, reason};
+use crate::patience::{elapsed, pause, within};
 use crate::rate::Bucket;
 use crate::request::{Method, Request};
 use crate::secret::is_envelope;
-use crate::timer::{elapsed, pause, within};
 use crate::{Address, Config, DEFAULT_ADDRESS, Error, Secret, duration, retry};
 
-/// The largest accepted response body in bytes. The API has no larger one; more could exhaust the client's memory.
-const MAX_RESPONSE: usize = 256 << 20;
-/// The most bytes of an unknown error body that an error quotes.
-const MAX_RAW_ERROR: usize = 4 << 10;
-/// The default wrapping TTL of `sys/wrapping/wrap`, whose response must be wrapped.
-const DEFAULT_WRAP_TTL: &str = "5m";
+/// No answer of the API is larger; more is taken for an attack on the client's memory.
+const LARGEST_ANSWER: usize = 256 << 20;
+/// The most of a body that is no refusal of this API that an error quotes.
+const LONGEST_RAW: usize = 4 << 10;
+/// How long what `sys/wrapping/wrap` is given stays wrapped, when nothing else is said: it has to be wrapped.
+const WRAPPED_FOR: &str = "5m";
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
 const WRAP_TTL: HeaderName = HeaderName::from_static("x-vault-wrap-ttl");
@@ -38,7 +38,7 @@ pub struct Client {
     limiter: Option<Arc<Bucket>>,
 }
 
-/// A raw HTTP response.
+/// An answer as it came.
 #[derive(Clone)]
 pub struct Response {
     /// The HTTP status.
@@ -50,10 +50,10 @@ pub struct Response {
 }
 
 impl Client {
-    /// Creates a client from `config` without sending anything.
+    /// A client after `config`. Nothing is sent yet.
     ///
     /// # Errors
-    /// When the TLS settings cannot be used.
+    /// The TLS part of the configuration cannot be used.
     pub fn new(config: Config) -> Result<Self, Error> {
         let pool = Pool::builder(TokioExecutor::new()).build(Connector::new(&config)?);
         let limiter = config.rate_limit.map(|limit| Arc::new(Bucket::full(limit, elapsed())));
@@ -65,7 +65,7 @@ impl Client {
         &self.config
     }
 
-    /// The same client with another token, or without one.
+    /// The same client with another token, or none.
     #[must_use]
     pub fn with_token(&self, token: Option<SecretString>) -> Self {
         let mut other = self.clone();
@@ -73,42 +73,42 @@ impl Client {
         other
     }
 
-    /// Reads a path; `None` when it has no value.
+    /// Reads a path; `None` when nothing is there.
     ///
     /// # Errors
-    /// When the call fails, or the server returns an error.
+    /// No answer, or a refusal.
     pub async fn read(&self, path: &str) -> Result<Option<Secret>, Error> {
         self.secret(&Request::new(Method::Get, path)).await
     }
 
-    /// Lists one level below a path; `None` when it has no entries. The names are in `data.keys`.
+    /// Lists a path, one level; `None` when nothing is there. The names are in `data.keys`.
     ///
     /// # Errors
-    /// When the call fails, or the server returns an error.
+    /// No answer, or a refusal.
     pub async fn list(&self, path: &str) -> Result<Option<Secret>, Error> {
         self.secret(&Request::new(Method::Get, path).with_query("list", "true")).await
     }
 
-    /// Lists all levels below a path.
+    /// Lists a path, all levels.
     ///
     /// # Errors
-    /// When the call fails, or the server returns an error.
+    /// No answer, or a refusal.
     pub async fn scan(&self, path: &str) -> Result<Option<Secret>, Error> {
         self.secret(&Request::new(Method::Get, path).with_query("scan", "true")).await
     }
 
-    /// Writes to a path; `None` when the response is empty.
+    /// Writes to a path; `None` when it answers nothing.
     ///
     /// # Errors
-    /// When the call fails, or the server returns an error.
+    /// No answer, or a refusal.
     pub async fn write(&self, path: &str, data: Map<String, Value>) -> Result<Option<Secret>, Error> {
         self.secret(&Request::new(Method::Put, path).with_body(Value::Object(data))).await
     }
 
-    /// Applies a merge patch (RFC 7396) to the value at a path.
+    /// Merges into what is at a path (RFC 7396).
     ///
     /// # Errors
-    /// When the call fails, or the server returns an error, which it does when the path has no value.
+    /// No answer, or a refusal; there being nothing to merge into is one.
     pub async fn patch(&self, path: &str, data: Map<String, Value>) -> Result<Option<Secret>, Error> {
         self.secret(&Request::new(Method::Patch, path).with_body(Value::Object(data))).await
     }
@@ -116,7 +116,7 @@ impl Client {
     /// Deletes a path.
     ///
     /// # Errors
-    /// When the call fails, or the server returns an error.
+    /// No answer, or a refusal.
     pub async fn delete(&self, path: &str) -> Result<Option<Secret>, Error> {
         self.secret(&Request::new(Method::Delete, path)).await
     }
@@ -124,14 +124,14 @@ impl Client {
     /// Unwraps a wrapping token; `None` unwraps the client's own token.
     ///
     /// # Errors
-    /// When the call fails, or the server returns an error: the token is used, expired or not a wrapping token.
+    /// No answer, or a refusal: the token is used up, expired, or not one.
     pub async fn unwrap(&self, token: Option<&SecretString>) -> Result<Option<Secret>, Error> {
         let (client, request) = self.unwrapping(token);
         client.secret(&request).await
     }
 
-    /// The request that unwraps a token, and the client to send it with: a client without a token authenticates
-    /// with the wrapping token itself.
+    /// The call that unwraps a token, and the client to make it: without a token of its own, the wrapping
+    /// token itself is who it is.
     pub fn unwrapping(&self, token: Option<&SecretString>) -> (Self, Request) {
         let request = Request { may_wrap: false, ..Request::new(Method::Put, "sys/wrapping/unwrap") };
         match (token, &self.config.token) {
@@ -143,23 +143,23 @@ impl Client {
         }
     }
 
-    /// Sends any request whose response is the common envelope. Returns `None` for a 404 with an empty list of errors
-    /// (the path has no value), unless the response has warnings.
+    /// Any call whose answer is the common envelope. A read of nothing, which is a 404 with an empty list of errors, is `None`,
+    /// unless the server gives warnings with it.
     ///
     /// # Errors
-    /// When the call fails, the server returns an error, or the response has no envelope.
+    /// No answer, a refusal, or an answer that is no envelope.
     pub async fn secret(&self, request: &Request) -> Result<Option<Secret>, Error> {
         self.interpret(request, &self.raw(request).await?)
     }
 
-    /// Converts a response of [`Client::raw`] to the result of [`Client::secret`].
+    /// What [`Client::secret`] returns for an answer of [`Client::raw`].
     ///
     /// # Errors
-    /// When the response is an error or has no envelope. A 404 of another program (a wrong address, a proxy's page) is
-    /// an error, and so is any 404 where [`Request::must_exist`] is set.
+    /// A refusal, or an answer that is no envelope. A 404 of another program (a wrong address, a proxy's page) is a refusal, as is
+    /// any 404 where [`Request::must_exist`] is set.
     pub fn interpret(&self, request: &Request, response: &Response) -> Result<Option<Secret>, Error> {
         if response.status == 404 {
-            // The wrapped response can be a 404 with warnings.
+            // A wrapped answer may itself have been a 404 with warnings.
             let reads = request.method == Method::Get || request.path == "sys/wrapping/unwrap";
             let body = serde_json::from_slice::<Map<String, Value>>(&response.body).unwrap_or_default();
             if !reads || request.must_exist || !(is_envelope(&body) || is_empty_refusal(&body)) {
@@ -168,32 +168,31 @@ impl Client {
             let secret = Secret::parse(&response.body).ok();
             return Ok(secret.filter(|secret| is_envelope(&body) && secret.has_content()));
         }
-        let secret =
-            response.secret().map_err(|error| self.unexpected_response(request, response, &error.to_string()))?;
+        let secret = response.secret().map_err(|error| self.not_of_this_api(request, response, &error.to_string()))?;
         let empty = secret.is_none() && response.status == 200 && request.method == Method::Get;
         if empty || (secret.is_none() && request.must_exist) {
-            return Err(self.unexpected_response(request, response, "the response is empty"));
+            return Err(self.not_of_this_api(request, response, "the answer is empty"));
         }
         Ok(secret)
     }
 
-    /// The error for a response that does not come from a server of this API.
-    pub fn unexpected_response(&self, request: &Request, response: &Response, reason: &str) -> Error {
+    /// The error for an answer that no server of this API gives.
+    pub fn not_of_this_api(&self, request: &Request, response: &Response, reason: &str) -> Error {
         let kind =
             response.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("no content type");
         Error::Decode(format!(
-            "{} {} returned {} ({kind}), which is not of this API: {reason}. Does VAULT_ADDR name the server?",
+            "{} {} answered {} ({kind}), which is not of this API: {reason}. Does VAULT_ADDR name the server?",
             request.method.as_str(),
             self.url(request),
             response.status,
         ))
     }
 
-    /// Sends any request. Retries and follows one redirect. A 404 is returned as a response, every other status of 400
-    /// or above as an error.
+    /// Any call. Retries and follows one redirection; a 404 is an answer here, every other failing status
+    /// an error.
     ///
     /// # Errors
-    /// When the call fails, or the server returns an error other than 404.
+    /// No answer, or a refusal.
     pub async fn raw(&self, request: &Request) -> Result<Response, Error> {
         let mut attempt = 0;
         loop {
@@ -220,12 +219,12 @@ impl Client {
         }
     }
 
-    /// The URL of a request.
+    /// The URL a request goes to.
     pub fn url(&self, request: &Request) -> String {
         self.config.address.base() + &request.target()
     }
 
-    /// The headers of a request without the token.
+    /// The headers a request carries, the token's apart.
     pub fn headers(&self, request: &Request) -> HeaderMap {
         let mut headers = self.config.headers.clone();
         headers.insert(REQUEST, HeaderValue::from_static("true"));
@@ -234,8 +233,7 @@ impl Client {
             headers.insert(NAMESPACE, value);
         }
         let wraps = request.path == "sys/wrapping/wrap" && matches!(request.method, Method::Put | Method::Post);
-        let wrap_ttl =
-            self.config.wrap_ttl.as_deref().or(wraps.then_some(DEFAULT_WRAP_TTL)).filter(|_| request.may_wrap);
+        let wrap_ttl = self.config.wrap_ttl.as_deref().or(wraps.then_some(WRAPPED_FOR)).filter(|_| request.may_wrap);
         if let Some(Ok(value)) = wrap_ttl.map(HeaderValue::from_str) {
             headers.insert(WRAP_TTL, value);
         }
@@ -252,11 +250,11 @@ impl Client {
         headers
     }
 
-    /// Sends a request once, following one redirect.
+    /// Sends once, following one redirection.
     async fn once(&self, request: &Request) -> Result<Response, Error> {
         let url = self.url(request);
         let response = self.send(request, &url).await?;
-        let Some(next) = self.redirect(&url, &response)? else { return Ok(response) };
+        let Some(next) = self.redirection(&url, &response)? else { return Ok(response) };
         self.send(request, &next).await
     }
 
@@ -268,9 +266,9 @@ impl Client {
         };
         let outgoing = self.outgoing(request, url)?;
         let exchange = async {
-            let response = self.pool.request(outgoing).await.map_err(|error| lost(self.reason(&error, url)))?;
-            let (head, body) = response.into_parts();
-            let body = Limited::new(body, MAX_RESPONSE)
+            let answer = self.pool.request(outgoing).await.map_err(|error| lost(self.reason(&error, url)))?;
+            let (head, body) = answer.into_parts();
+            let body = Limited::new(body, LARGEST_ANSWER)
                 .collect()
                 .await
                 .map_err(|error| lost(self.reason(error.as_ref(), url)))?;
@@ -280,18 +278,18 @@ impl Client {
             None => exchange.await,
             Some(limit) => within(limit, exchange).await.unwrap_or_else(|| {
                 Err(lost(format!(
-                    "no response within {} (set VAULT_CLIENT_TIMEOUT to wait longer)",
+                    "no answer within {} (set VAULT_CLIENT_TIMEOUT to wait longer)",
                     duration::format(limit)
                 )))
             }),
         }
     }
 
-    /// Why there was no response, with a hint for known causes.
+    /// Why no answer came, with a hint where one helps.
     fn reason(&self, error: &(dyn std::error::Error + 'static), url: &str) -> String {
         let reason = reason(error);
         if url.starts_with("http://") && reason.contains("invalid HTTP version") {
-            return format!("{reason}: if the server speaks TLS, its address begins with https://");
+            return format!("{reason}: the server may speak TLS, then the address begins with https://");
         }
         if self.config.address.base() == DEFAULT_ADDRESS && reason.contains("connection refused") {
             return format!("{reason} ({DEFAULT_ADDRESS} is the default; VAULT_ADDR names another server)");
@@ -309,11 +307,11 @@ impl Client {
         *outgoing.headers_mut() = self.headers(request);
         if let Some(token) = self.config.token.as_ref().filter(|token| !token.expose().is_empty()) {
             let mut value = HeaderValue::from_str(token.expose())
-                .map_err(|_| Error::Config("the token contains characters that are invalid in a header".to_owned()))?;
+                .map_err(|_| Error::Config("the token contains characters that no token has".to_owned()))?;
             value.set_sensitive(true);
             outgoing.headers_mut().insert(TOKEN, value);
         }
-        // A tunnel is authenticated by its `CONNECT`; a proxy that reads the request needs the header in it.
+        // A tunnel authenticates for itself; a proxy that reads the request wants it there.
         if outgoing.uri().scheme_str() == Some("http") && matches!(self.config.address, Address::Http(_)) {
             let proxy = self.config.proxies.for_address(outgoing.uri());
             if let Some(authorization) = proxy.and_then(|proxy| proxy.authorization.clone()) {
@@ -323,22 +321,22 @@ impl Client {
         Ok(outgoing)
     }
 
-    /// The target of a redirect, such as that of a standby to its leader.
-    fn redirect(&self, url: &str, response: &Response) -> Result<Option<String>, Error> {
+    /// Where to go instead, if the answer says so: a standby names its leader.
+    fn redirection(&self, url: &str, response: &Response) -> Result<Option<String>, Error> {
         let moved = matches!(response.status, 301 | 302 | 307 | 308);
         let location = response.headers.get(LOCATION).and_then(|value| value.to_str().ok());
         let Some(next) = location.filter(|_| moved && self.config.follow_redirects) else { return Ok(None) };
         if next.starts_with('/') {
             return Ok(Some(self.config.address.base() + next));
         }
-        // A server must not make the client send its token in the clear.
+        // The token must not travel in the clear because a server says so.
         if url.starts_with("https://") && !next.starts_with("https://") {
             return Err(Error::Config("redirect would cause protocol downgrade".to_owned()));
         }
         Ok(Some(next.to_owned()))
     }
 
-    /// The error for a response with an error status.
+    /// An answer as the error that its status makes it.
     pub fn refusal(&self, request: &Request, response: &Response) -> Error {
         #[derive(serde::Deserialize)]
         struct Body {
@@ -347,7 +345,7 @@ impl Client {
             #[serde(default)]
             warnings: Option<Vec<String>>,
         }
-        // A KV engine explains a wrong path in warnings instead of errors.
+        // A refusal may say what it has to say as warnings (a wrong path of a KV engine does).
         let body = serde_json::from_slice::<Body>(&response.body).ok();
         let errors = body.and_then(|body| body.errors.or(body.warnings)).unwrap_or_default();
         Error::Response(Box::new(ResponseError {
@@ -355,7 +353,7 @@ impl Client {
             url: self.url(request),
             status: response.status,
             errors,
-            raw: String::from_utf8_lossy(&response.body[..response.body.len().min(MAX_RAW_ERROR)]).into_owned(),
+            raw: String::from_utf8_lossy(&response.body[..response.body.len().min(LONGEST_RAW)]).into_owned(),
         }))
     }
 }
@@ -364,18 +362,18 @@ impl Response {
     /// The common envelope; `None` for an empty body.
     ///
     /// # Errors
-    /// When the body has no envelope.
+    /// The body is something else.
     pub fn secret(&self) -> Result<Option<Secret>, Error> {
         if self.status == StatusCode::NO_CONTENT.as_u16() || self.body.trim_ascii().is_empty() {
             return Ok(None);
         }
         Secret::parse(&self.body)
             .map(Some)
-            .map_err(|error| Error::Decode(format!("the response is not of this API: {error}")))
+            .map_err(|error| Error::Decode(format!("the answer is not of this API: {error}")))
     }
 }
 
-/// Whether an object is `{"errors": []}`, which means that the path has no value.
+/// Whether an object is `{"errors": []}`, which stands for nothing at a path.
 fn is_empty_refusal(body: &Map<String, Value>) -> bool {
     body.len() == 1 && body.get("errors").is_some_and(|errors| errors.as_array().is_some_and(Vec::is_empty))
 }
@@ -400,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn a_404_is_none_only_with_an_empty_list_of_errors() {
+    fn only_an_empty_list_of_errors_is_nothing() {
         assert!(interpreted("kv/a", 404, "{\"errors\":[]}").unwrap().is_none());
         let deleted = interpreted("kv/a", 404, "{\"data\":{\"data\":null}}").unwrap();
         assert!(deleted.is_some_and(|secret| secret.data_field("data").is_some()));
@@ -412,19 +410,19 @@ mod tests {
     }
 
     #[test]
-    fn a_required_path_is_never_none() {
+    fn a_path_that_must_exist_is_never_nothing() {
         for body in ["{\"errors\":[]}", "{\"data\":{}}", "<html>", ""] {
             assert!(matches!(interpreted("sys/mounts", 404, body), Err(Error::Response(_))), "{body}");
         }
         let empty = interpreted("sys/mounts", 200, "").unwrap_err().to_string();
-        assert!(empty.contains("http://h:8200/v1/sys/mounts returned 200") && empty.contains("VAULT_ADDR"), "{empty}");
+        assert!(empty.contains("http://h:8200/v1/sys/mounts answered 200") && empty.contains("VAULT_ADDR"), "{empty}");
         assert!(matches!(interpreted("sys/mounts", 200, "<html>ok</html>"), Err(Error::Decode(_))));
     }
 
     #[test]
-    fn a_redirect_never_sends_the_token_without_tls() {
+    fn a_redirection_never_takes_the_token_out_of_tls() {
         let client = Client::new(Config::new("https://h:8200").unwrap()).unwrap();
-        let next = |location| client.redirect("https://h:8200/v1/a", &moved(location));
+        let next = |location| client.redirection("https://h:8200/v1/a", &moved(location));
         assert_eq!(next("https://leader:8200/v1/a").unwrap().as_deref(), Some("https://leader:8200/v1/a"));
         assert_eq!(next("/v1/b").unwrap().as_deref(), Some("https://h:8200/v1/b"));
         assert!(matches!(next("http://leader:8200/v1/a"), Err(Error::Config(_))));

@@ -1,4 +1,4 @@
-//! The configuration of a client: the address, trust and request headers of a server.
+//! Where the server is, how to trust it, and what to send along.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,67 +9,67 @@ use keepfast_crypto::secret::SecretString;
 use crate::proxy::Proxies;
 use crate::{Error, RateLimit, duration, environment};
 
-/// The address of a server.
+/// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
-    /// `http://host:port` or `https://host:port`, with an optional path in front of `/v1`.
+    /// `http://host:port` or `https://host:port`, perhaps with a path in front of `/v1`.
     Http(http::Uri),
     /// `unix:///path/to/socket`.
     Unix(PathBuf),
 }
 
-/// The configuration of a [`Client`](crate::Client).
+/// All that a [`Client`](crate::Client) needs to know.
 #[derive(Clone)]
 pub struct Config {
-    /// The address of the server.
+    /// The server.
     pub address: Address,
-    /// The token, if any.
+    /// The token to present, if any.
     pub token: Option<SecretString>,
-    /// The namespace; empty is the root namespace.
+    /// The namespace to work in; empty is the root namespace.
     pub namespace: String,
-    /// A PEM file with the CAs to trust instead of the system's.
+    /// A PEM file with the authorities to trust instead of the system's.
     pub ca_cert: Option<PathBuf>,
-    /// The same CAs as PEM text; `ca_cert` takes precedence.
+    /// The same authorities as PEM text; `ca_cert` takes precedence.
     pub ca_pem: Option<String>,
     /// A directory of such files; `ca_cert` and `ca_pem` take precedence.
     pub ca_path: Option<PathBuf>,
-    /// A PEM file with the client certificate chain, used with [`Config::client_key`].
+    /// A PEM certificate chain to show the server, with [`Config::client_key`].
     pub client_cert: Option<PathBuf>,
-    /// The PEM file with the private key of [`Config::client_cert`].
+    /// The key of [`Config::client_cert`].
     pub client_key: Option<PathBuf>,
-    /// Accepts any certificate of the server. Never in production.
+    /// Trusts whatever certificate the server shows. Never in production.
     pub skip_verify: bool,
-    /// The name for SNI and for the check of the server's certificate, instead of the address's host.
+    /// The name to ask for and expect in the server's certificate, instead of the address's host.
     pub server_name: Option<String>,
-    /// Asks the server to wrap responses with this TTL, in the server's syntax (`60s`, `5m`).
+    /// Asks for answers to be wrapped for so long; as the server reads it (`60s`, `5m`).
     pub wrap_ttl: Option<String>,
-    /// The timeout of one attempt; `None` means no timeout.
+    /// How long a call may take, retries apart; `None` is as long as it takes.
     pub timeout: Option<Duration>,
-    /// How often a failed call is retried.
+    /// How often a failed call is tried again.
     pub max_retries: u32,
-    /// The backoff before the first retry; later ones are longer.
+    /// The pause before the first new attempt; later ones wait longer.
     pub retry_wait: Duration,
-    /// The limit on calls per second; `None` means no limit.
+    /// How often the client may call; `None` is as often as it likes.
     pub rate_limit: Option<RateLimit>,
-    /// Whether one redirect (of a standby to its leader) is followed.
+    /// Whether a redirection (a standby naming its leader) is followed, once.
     pub follow_redirects: bool,
-    /// The HTTP proxies.
+    /// The HTTP proxies to go through.
     pub proxies: Proxies,
-    /// Additional headers of every call.
+    /// Further headers for every call.
     pub headers: HeaderMap<HeaderValue>,
 }
 
-/// The default address of Vault's clients.
+/// Where Vault's clients look when nobody tells them.
 pub const DEFAULT_ADDRESS: &str = "https://127.0.0.1:8200";
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 const DEFAULT_RETRIES: u32 = 2;
 const DEFAULT_RETRY_WAIT: Duration = Duration::from_secs(1);
 
 impl Config {
-    /// A configuration for the server at `address` with defaults for everything else; ignores the environment.
+    /// A client of the server at `address`, everything else at its default, the environment unread.
     ///
     /// # Errors
-    /// When the address is invalid.
+    /// The address is none.
     pub fn new(address: &str) -> Result<Self, Error> {
         Ok(Self {
             address: Address::parse(address)?,
@@ -93,18 +93,18 @@ impl Config {
         })
     }
 
-    /// Reads the environment variables with the prefixes `KEEPFAST_`, `BAO_` and `VAULT_`, in this order: `ADDR`,
+    /// What the environment says, under the prefixes `KEEPFAST_`, `BAO_` and `VAULT_` in this order: `ADDR`,
     /// `TOKEN`, `CACERT`, `CACERT_BYTES`, `CAPATH`, `CLIENT_CERT`, `CLIENT_KEY`, `SKIP_VERIFY`, `TLS_SERVER_NAME`,
     /// `NAMESPACE`, `WRAP_TTL`, `CLIENT_TIMEOUT`, `MAX_RETRIES`, `RATE_LIMIT`, `DISABLE_REDIRECTS`, `PROXY_ADDR`,
     /// `HTTP_PROXY`; and without a prefix `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`.
     ///
     /// # Errors
-    /// When a variable has an invalid value or is not supported (`SRV_LOOKUP`); the message names it.
+    /// A variable does not hold what it should, or asks for what is not built (`SRV_LOOKUP`); the message names it.
     pub fn from_env() -> Result<Self, Error> {
         Self::from_variables(|name| std::env::var(name).ok())
     }
 
-    /// [`Config::from_env`] over any source of variables, by full name.
+    /// [`Config::from_env`] over any source of variables, each asked by its full name.
     ///
     /// # Errors
     /// As [`Config::from_env`].
@@ -140,10 +140,10 @@ impl Config {
 }
 
 impl Address {
-    /// Parses `http://…`, `https://…` or `unix:///…`.
+    /// Reads `http://…`, `https://…` or `unix:///…`.
     ///
     /// # Errors
-    /// When the text is none of these.
+    /// It is none of these.
     pub fn parse(text: &str) -> Result<Self, Error> {
         if let Some(path) = text.strip_prefix("unix://") {
             return match path {
@@ -161,7 +161,7 @@ impl Address {
         }
     }
 
-    /// The scheme, host, port and leading path in front of `/v1/…` in a URL.
+    /// The scheme, host, port and leading path that stand before `/v1/…` in a URL.
     pub fn base(&self) -> String {
         match self {
             Self::Unix(_) => "http://localhost".to_owned(),
@@ -170,7 +170,7 @@ impl Address {
     }
 }
 
-/// Parses the value of a variable. The error names the variable without its value.
+/// Reads a variable's value, naming the variable but not its value when it cannot be read.
 fn read<T>(found: Option<(String, String)>, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Error> {
     found.map(|(name, value)| parse(&value).ok_or_else(|| Error::Config(format!("could not parse {name}")))).transpose()
 }
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_apply_in_their_order() {
+    fn each_prefix_in_its_order() {
         let config =
             from(&[("VAULT_ADDR", "http://v:1"), ("BAO_ADDR", "http://b:1/"), ("VAULT_TOKEN", " t\n")]).unwrap();
         assert_eq!(config.address.base(), "http://b:1");
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn parses_numbers_durations_and_booleans() {
+    fn numbers_times_and_truths() {
         let config =
             from(&[("VAULT_CLIENT_TIMEOUT", "5"), ("VAULT_MAX_RETRIES", "7"), ("BAO_SKIP_VERIFY", "TRUE")]).unwrap();
         assert_eq!((config.timeout, config.max_retries, config.skip_verify), (Some(Duration::from_secs(5)), 7, true));
@@ -214,14 +214,14 @@ mod tests {
     }
 
     #[test]
-    fn an_unsupported_variable_is_refused_by_name() {
+    fn what_is_not_built_is_refused_by_name() {
         let message = from(&[("VAULT_SRV_LOOKUP", "true")]).err().unwrap().to_string();
         assert!(message.starts_with("VAULT_SRV_LOOKUP is set"), "{message}");
         assert!(from(&[("VAULT_SRV_LOOKUP", "false")]).is_ok());
     }
 
     #[test]
-    fn parses_http_and_unix_addresses() {
+    fn addresses() {
         assert_eq!(Address::parse("unix:///run/k.sock").unwrap(), Address::Unix("/run/k.sock".into()));
         for text in ["", "127.0.0.1:8200", "ftp://h", "unix://", "http://", "h"] {
             assert!(Address::parse(text).is_err(), "{text}");

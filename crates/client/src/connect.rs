@@ -1,4 +1,4 @@
-//! Connections to a server: TCP, TLS over TCP or a Unix socket, directly or through a proxy.
+//! Reaching a server: TCP, TLS over TCP, a Unix socket, each perhaps through a proxy.
 
 use std::future::Future;
 use std::io;
@@ -29,7 +29,7 @@ pub(crate) struct Connector {
     socket: Option<PathBuf>,
     proxies: Arc<Proxies>,
     tls: TlsConnector,
-    /// TLS to an `https://` proxy, with HTTP/1.1.
+    /// TLS to an `https://` proxy, which speaks HTTP/1.1.
     proxy_tls: TlsConnector,
     server_name: Option<ServerName<'static>>,
 }
@@ -80,9 +80,9 @@ impl Connector {
         Ok(Stream::Tls(TokioIo::new(Box::new(self.tls.connect(name, stream).await?))))
     }
 
-    /// A connection to the address behind a proxy's `CONNECT` (RFC 9110, section 9.3.6).
+    /// A connection to the address at the other end of a proxy's `CONNECT` (RFC 9110, section 9.3.6).
     async fn tunnel(&self, proxy: Proxy, uri: Uri) -> io::Result<Plain> {
-        let at = proxy.uri().ok_or_else(|| io::Error::other("the address of the proxy is not valid"))?;
+        let at = proxy.uri().ok_or_else(|| io::Error::other("the proxy's address is not one"))?;
         let authorization = proxy.authorization.clone();
         let mut tunnel = Tunnel::new(at, DialProxy { connector: self.clone(), proxy });
         if let Some(authorization) = authorization {
@@ -133,7 +133,7 @@ async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Adds the address to a connection error.
+/// Names the address that could not be reached.
 fn with_address(host: &str, port: u16, error: &io::Error) -> io::Error {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     let reason = match error.kind() {
@@ -157,18 +157,18 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// A byte stream: TCP, a Unix socket, or TLS to a proxy.
+/// A stream of bytes: TCP, a Unix socket, or TLS to a proxy.
 type Plain = Box<dyn Bytes>;
 
 pub(crate) trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytes for T {}
 
-/// An open connection.
+/// An open connection of any kind.
 pub(crate) enum Stream {
     Plain {
         stream: TokioIo<Plain>,
-        /// Whether a proxy reads the requests, which then contain the whole URL.
+        /// Whether a proxy reads the requests, which then name their whole URL.
         proxied: bool,
     },
     Tls(TokioIo<Box<TlsStream<Plain>>>),

@@ -1,4 +1,4 @@
-//! Errors of a client.
+//! What can go wrong between a client and a server.
 
 use std::fmt;
 use std::io;
@@ -9,46 +9,46 @@ use rustls::{AlertDescription, CertificateError};
 /// A failed call.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The configuration is invalid: an address, a certificate, a number.
+    /// The configuration does not make sense: an address, a certificate, a number.
     #[error("{0}")]
     Config(String),
-    /// There is no response: the server refused the connection, is unreachable, is not trusted or timed out.
+    /// No answer came: refused, unreachable, not trusted, too late. Holds the method and the URL.
     #[error("{} \"{url}\": {reason}", capitalised(.method))]
     Transport {
         /// The HTTP method.
         method: String,
         /// The full URL.
         url: String,
-        /// The innermost cause.
+        /// Why, from the innermost cause.
         reason: String,
     },
-    /// The server returned an error status.
+    /// The server answered with a status that is no success.
     #[error(transparent)]
     Response(Box<ResponseError>),
-    /// The response does not have the format of the API.
+    /// The answer is not what this API gives.
     #[error("{0}")]
     Decode(String),
 }
 
 impl Error {
-    /// The HTTP status of an error response; `None` when there was no response.
+    /// The HTTP status of a server's refusal; `None` when no answer came.
     pub fn status(&self) -> Option<u16> {
         match self {
-            Self::Response(response) => Some(response.status),
+            Self::Response(answer) => Some(answer.status),
             _ => None,
         }
     }
 
-    /// The error messages of the server; empty when it sent none.
+    /// The server's own messages, if it gave any.
     pub fn errors(&self) -> &[String] {
         match self {
-            Self::Response(response) => &response.errors,
+            Self::Response(answer) => &answer.errors,
             _ => &[],
         }
     }
 }
 
-/// An error response: `{"errors": […]}` and its status.
+/// A server's refusal: `{"errors": […]}` with its status.
 #[derive(Debug, Clone)]
 pub struct ResponseError {
     /// The HTTP method of the request.
@@ -57,9 +57,9 @@ pub struct ResponseError {
     pub url: String,
     /// The HTTP status.
     pub status: u16,
-    /// The messages of the server; empty when the body has none in the usual format.
+    /// The server's messages; empty when it gave none in the usual form.
     pub errors: Vec<String>,
-    /// The body as text, displayed when there are no messages.
+    /// The body as text, shown when there are no messages.
     pub raw: String,
 }
 
@@ -80,7 +80,7 @@ impl fmt::Display for ResponseError {
     }
 }
 
-/// Why a call failed: a TLS error with advice, otherwise the innermost cause.
+/// Why a call failed: what TLS refused, with what to do about it, else the innermost cause.
 pub(crate) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     let mut deepest = error;
     loop {
@@ -94,7 +94,7 @@ pub(crate) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
-/// The TLS error that is, or is inside, an error.
+/// The TLS error in an error, also inside of an I/O error.
 fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     if let Some(found) = error.downcast_ref() {
         return Some(found);
@@ -106,7 +106,7 @@ fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rus
 fn tls_reason(error: &rustls::Error) -> String {
     match error {
         rustls::Error::InvalidMessage(_) => {
-            "server gave HTTP response to HTTPS client: if the server speaks plain HTTP, its address begins with http://"
+            "server gave HTTP response to HTTPS client: the server may speak plain HTTP, then the address begins with http://"
                 .to_owned()
         }
         rustls::Error::InvalidCertificate(refused) => {
@@ -130,7 +130,7 @@ fn tls_reason(error: &rustls::Error) -> String {
 
 fn certificate_reason(error: &CertificateError) -> String {
     match error {
-        // A known CA name with another key is as untrusted as an unknown name.
+        // A CA of the same name with another key is no better known than one of another name.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "it is signed by an unknown authority: give its CA with -ca-cert or VAULT_CACERT".to_owned()
         }
@@ -152,13 +152,13 @@ fn certificate_reason(error: &CertificateError) -> String {
     }
 }
 
-/// The name in rustls's `DnsName("a.test")` or `IpAddress(127.0.0.1)`.
+/// `DnsName("a.test")` and `IpAddress(127.0.0.1)`, as rustls writes names of certificates, without the kind.
 fn presented_name(name: &str) -> &str {
     let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
     inner.trim_matches('"')
 }
 
-/// Formats a time as in RFC 3339, in UTC.
+/// A time as RFC 3339 writes it, in UTC.
 fn date(time: UnixTime) -> String {
     let seconds = i64::try_from(time.as_secs()).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
     seconds.map_or_else(|| format!("second {}", time.as_secs()), |at| at.to_string())
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_has_the_text_of_vaults_client() {
+    fn reads_like_the_clients_people_know() {
         let mut refusal = ResponseError {
             method: "GET".to_owned(),
             url: "http://h/v1/x".to_owned(),

@@ -1,8 +1,8 @@
 //! The Rust client library: Vault's HTTP API as typed calls.
 //!
-//! A [`Client`] is created from a [`Config`], usually from the environment. It supports `http`, `https` and
-//! `unix` addresses, retries like Vault's own client, and returns a [`Secret`], the envelope that all
-//! responses of the API share.
+//! A [`Client`] is made from a [`Config`], usually the one the environment describes. It speaks to
+//! `http`, `https` and `unix` addresses, retries as Vault's own client does, and gives answers as
+//! [`Secret`], the envelope that every path of the API shares.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), keepfast_client::Error> {
@@ -22,20 +22,20 @@ mod connect;
 pub mod duration;
 pub mod environment;
 mod error;
+mod patience;
 mod proxy;
 mod rate;
 mod request;
 mod retry;
 mod secret;
-mod timer;
 mod tls;
 
 pub use client::{Client, Response};
 pub use config::{Address, Config, DEFAULT_ADDRESS};
 pub use error::{Error, ResponseError};
 pub use keepfast_crypto::secret::SecretString;
+pub use patience::pause;
 pub use proxy::{Proxies, Proxy};
 pub use rate::RateLimit;
 pub use request::{Method, Request};
 pub use secret::{Auth, Secret, WrapInfo};
-pub use timer::pause;

@@ -1,4 +1,4 @@
-//! HTTP proxies: the choice of a proxy by Go's rules, like Vault's clients.
+//! HTTP proxies: which one a connection goes through, by Go's rules, which Vault's clients follow.
 //!
 //! Source: `golang.org/x/net/http/httpproxy`, and
 //! <https://developer.hashicorp.com/vault/docs/commands#environment-variables>.
@@ -13,7 +13,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::{Error, environment};
 
-/// A proxy: `http://` or `https://`, host, port and an optional user.
+/// A proxy: `http://` or `https://`, host and port, perhaps with a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
     pub(crate) secure: bool,
@@ -23,7 +23,7 @@ pub struct Proxy {
     pub(crate) authorization: Option<HeaderValue>,
 }
 
-/// The proxies and the addresses that they serve.
+/// Which proxy serves which address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies {
     /// Serves every address: `VAULT_PROXY_ADDR` or `VAULT_HTTP_PROXY`.
@@ -32,7 +32,7 @@ pub struct Proxies {
     http: Option<Proxy>,
     /// Serves `https://` addresses: `HTTPS_PROXY`.
     https: Option<Proxy>,
-    /// The addresses that `http` and `https` do not serve: `NO_PROXY`.
+    /// Addresses that `http` and `https` do not serve: `NO_PROXY`.
     except: Vec<Exception>,
 }
 
@@ -42,7 +42,7 @@ enum Exception {
     Everything,
     Network(IpNet),
     Address(IpAddr, Option<u16>),
-    /// Names with this suffix, which starts with a dot; `itself` also covers the name without the dot.
+    /// Names that end so, with the leading dot; `itself` covers the name without it.
     Domain {
         suffix: String,
         itself: bool,
@@ -51,7 +51,7 @@ enum Exception {
 }
 
 impl Proxy {
-    /// Parses the URL of a proxy; the default scheme is `http://`. `None` when the kind of proxy is not supported.
+    /// Reads a proxy's URL; without a scheme it is an `http://` proxy. `None` when it is not one that this client speaks.
     fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
@@ -70,14 +70,14 @@ impl Proxy {
         Some(Self { secure, host, port: uri.port_u16().unwrap_or(if secure { 443 } else { 80 }), authorization })
     }
 
-    /// The URI of the proxy, for the errors of a tunnel.
+    /// The proxy as a URI, as the tunnel names it in errors.
     pub(crate) fn uri(&self) -> Option<Uri> {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         format!("{}://{host}:{}", if self.secure { "https" } else { "http" }, self.port).parse().ok()
     }
 }
 
-/// Basic authentication from `user:password`, percent-encoded as in a URL.
+/// `user:password`, percent-encoded as in a URL, as HTTP basic authentication.
 fn basic(user: &str) -> Option<HeaderValue> {
     let decoded: Vec<u8> = percent_decode_str(user).collect();
     let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(decoded))).ok()?;
@@ -86,7 +86,7 @@ fn basic(user: &str) -> Option<HeaderValue> {
 }
 
 impl Proxies {
-    /// The proxies of the environment. `VAULT_PROXY_ADDR` goes before `VAULT_HTTP_PROXY` (each also with the prefixes
+    /// The proxies that the environment names. `VAULT_PROXY_ADDR` goes before `VAULT_HTTP_PROXY` (each also with the prefixes
     /// `KEEPFAST_` and `BAO_`), and both before `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` (also in lower case).
     pub(crate) fn from_variables(source: &impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let named = environment::find("PROXY_ADDR", source).or_else(|| environment::find("HTTP_PROXY", source));
@@ -98,7 +98,7 @@ impl Proxies {
             None => Ok(None),
             Some((name, value)) => Proxy::parse(&value).map(Some).ok_or_else(|| {
                 Error::Config(format!(
-                    "{name} is not the URL of an http:// or https:// proxy; other kinds are not supported"
+                    "{name} is not the URL of an http:// or https:// proxy; other kinds are not built"
                 ))
             }),
         };
@@ -111,8 +111,8 @@ impl Proxies {
         })
     }
 
-    /// The proxy for an address; `None` for a direct connection. The loopback interface has no proxy unless
-    /// one is set for every address.
+    /// The proxy for an address; `None` when the connection goes straight to it. The loopback interface needs no proxy unless
+    /// one is named for every address.
     pub(crate) fn for_address(&self, uri: &Uri) -> Option<&Proxy> {
         if self.every.is_some() {
             return self.every.as_ref();
@@ -168,7 +168,7 @@ impl Exception {
     }
 }
 
-/// A host without the brackets of an IPv6 address in a URL.
+/// A host without the brackets that an IPv6 address has in a URL.
 pub(crate) fn without_brackets(host: &str) -> String {
     host.trim_start_matches('[').trim_end_matches(']').to_owned()
 }
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scheme_of_the_address_selects_the_proxy() {
+    fn the_scheme_of_the_address_chooses_the_proxy() {
         let set = proxies(&[("HTTPS_PROXY", "http://s:3128"), ("http_proxy", "p")]).unwrap();
         assert_eq!(through(&set, "https://v:8200").as_deref(), Some("s:3128"));
         assert_eq!(through(&set, "http://v:8200").as_deref(), Some("p:80"));
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vault_proxy_variable_serves_every_address() {
+    fn a_proxy_of_vaults_own_variables_serves_every_address() {
         let general = [("HTTP_PROXY", "p"), ("NO_PROXY", "*")];
         for (name, expected) in [("VAULT_HTTP_PROXY", "v:1"), ("BAO_PROXY_ADDR", "v:1")] {
             let set = proxies(&[&general[..], &[(name, "http://v:1")]].concat()).unwrap();
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unsupported_proxy_is_refused_without_its_password() {
+    fn a_proxy_that_is_not_built_is_refused_and_its_password_not_shown() {
         for value in ["socks5://u:hidden@h:1080", "ftp://hidden", "http://", "http://:1"] {
             let message = proxies(&[("HTTPS_PROXY", value)]).err().unwrap().to_string();
             assert!(message.starts_with("HTTPS_PROXY is not") && !message.contains("hidden"), "{message}");
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn the_user_of_a_proxy_is_sent_as_basic_authentication() {
+    fn a_user_becomes_basic_authentication() {
         let proxy = Proxy::parse("http://us%40er:p%3ass@h:1").unwrap();
         assert_eq!(proxy.authorization.as_ref().unwrap(), &format!("Basic {}", STANDARD.encode("us@er:p:ss")));
         assert!(!format!("{proxy:?}").contains("Basic"));

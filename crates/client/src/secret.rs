@@ -1,32 +1,32 @@
-//! The envelope that all responses of the API share.
+//! The envelope that every answer of the API shares.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// A response: data, a login or wrapping information, with lease and warnings.
+/// An answer: data, or a login, or a wrapping, with what the server says about them.
 ///
-/// It serialises in the field order of the API. `Debug` prints no values.
+/// It serialises, in the API's own field order, for whoever asked to see it; `Debug` shows only its outline.
 #[derive(Clone, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Secret {
-    /// The id of the request, as in the audit log.
+    /// The request, as it stands in the audit log.
     pub request_id: String,
-    /// The id of the lease; empty when there is none.
+    /// The lease to renew or revoke; empty when there is none.
     pub lease_id: String,
-    /// The TTL of the lease in seconds.
+    /// Seconds.
     pub lease_duration: i64,
     /// Whether the lease can be renewed.
     pub renewable: bool,
-    /// The data of the response.
+    /// What the path answers.
     pub data: Option<Map<String, Value>>,
-    /// Warnings of the server.
+    /// What the server remarks.
     pub warnings: Option<Vec<String>>,
     /// The token of a login.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
-    /// The wrapping token that holds the actual response.
+    /// The token under which the real answer waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wrap_info: Option<WrapInfo>,
 }
@@ -41,37 +41,37 @@ pub struct Auth {
     pub accessor: String,
     /// All of its policies.
     pub policies: Option<Vec<String>>,
-    /// The policies of the token itself.
+    /// Those of the token itself.
     pub token_policies: Option<Vec<String>>,
-    /// The policies of its entity.
+    /// Those that come with its entity.
     pub identity_policies: Option<Vec<String>>,
-    /// Key-value metadata.
+    /// Free key-value pairs.
     pub metadata: Option<Map<String, Value>>,
     /// Whether it has no parent.
     pub orphan: bool,
-    /// The entity of the token; may be empty.
+    /// The entity it belongs to; may be empty.
     pub entity_id: String,
-    /// The TTL in seconds; 0 means no expiry.
+    /// Seconds; 0 is without end.
     pub lease_duration: i64,
     /// Whether it can be renewed.
     pub renewable: bool,
-    /// The MFA requirement that the login still has to meet.
+    /// A second factor that is still to be shown.
     pub mfa_requirement: Option<Value>,
 }
 
-/// Wrapping information instead of a response.
+/// A wrapping token in the place of an answer.
 #[derive(Clone, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct WrapInfo {
-    /// The wrapping token, which unwraps once.
+    /// The token that unwraps, once.
     pub token: String,
     /// Its accessor.
     pub accessor: String,
-    /// The TTL in seconds.
+    /// Seconds.
     pub ttl: i64,
-    /// The time of creation (RFC 3339).
+    /// RFC 3339.
     pub creation_time: String,
-    /// The path of the wrapped request.
+    /// The path that was asked.
     pub creation_path: String,
     /// The accessor of the token inside, when a token is wrapped.
     pub wrapped_accessor: String,
@@ -88,10 +88,10 @@ impl Secret {
         self.data_field(name)?.as_str()
     }
 
-    /// Parses the body of a response. Some old paths have no envelope; their fields become `data`.
+    /// Reads an answer's body. Some old paths answer without an envelope; their fields become `data`.
     ///
     /// # Errors
-    /// When the body is not a JSON object.
+    /// The body is not JSON, or no object.
     pub fn parse(body: &[u8]) -> Result<Self, serde_json::Error> {
         let whole: Map<String, Value> = serde_json::from_slice(body)?;
         if is_envelope(&whole) {
@@ -101,7 +101,7 @@ impl Secret {
         }
     }
 
-    /// Whether it has data, a login, wrapping information or a warning.
+    /// Whether it says anything: data, a login, a wrapping or a warning.
     pub fn has_content(&self) -> bool {
         let warned = self.warnings.as_ref().is_some_and(|list| !list.is_empty());
         warned || self.data.is_some() || self.auth.is_some() || self.wrap_info.is_some()
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_response_without_an_envelope_becomes_data() {
+    fn an_answer_without_envelope_becomes_data() {
         let bare = Secret::parse(br#"{"sealed":false,"t":1}"#).unwrap();
         assert_eq!(bare.data_field("t"), Some(&Value::from(1)));
         let full = Secret::parse(br#"{"request_id":"r","data":{"a":"b"},"auth":null,"warnings":null}"#).unwrap();
@@ -142,9 +142,9 @@ mod tests {
     }
 
     #[test]
-    fn debug_prints_no_value() {
+    fn debug_shows_no_value() {
         let secret = Secret::parse(br#"{"data":{"password":"hunter2"},"auth":{"client_token":"hvs.x"}}"#).unwrap();
-        let printed = format!("{secret:?}");
-        assert!(!printed.contains("hunter2") && !printed.contains("hvs.x"), "{printed}");
+        let shown = format!("{secret:?}");
+        assert!(!shown.contains("hunter2") && !shown.contains("hvs.x"), "{shown}");
     }
 }

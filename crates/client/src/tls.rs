@@ -1,4 +1,4 @@
-//! TLS: the trust in a server and the client certificate.
+//! How a client trusts a server, and shows who it is.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 
 use crate::{Config, Error};
 
-/// The CA bundles of operating systems, in the order of search.
+/// Where systems keep the authorities they trust, in the order tried.
 const SYSTEM_BUNDLES: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
@@ -20,7 +20,7 @@ const SYSTEM_BUNDLES: &[&str] = &[
     "/etc/ssl/cert.pem",
 ];
 
-/// The TLS settings of a configuration: versions 1.3 and 1.2, HTTP/2 where the server supports it.
+/// The TLS side of a configuration: versions 1.3 and 1.2, HTTP/2 where the server has it.
 pub(crate) fn client_config(config: &Config) -> Result<ClientConfig, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -45,7 +45,7 @@ pub(crate) fn client_config(config: &Config) -> Result<ClientConfig, Error> {
     Ok(tls)
 }
 
-/// The CAs to trust: those of the configuration, else the system's.
+/// The authorities to trust: those named, else the system's.
 fn authorities(config: &Config) -> Result<RootCertStore, Error> {
     let mut store = RootCertStore::empty();
     let mut trust = |found: Vec<CertificateDer<'static>>, origin: &dyn std::fmt::Display| {
@@ -72,12 +72,12 @@ fn authorities(config: &Config) -> Result<RootCertStore, Error> {
     Ok(store)
 }
 
-/// The CAs of the system; `SSL_CERT_FILE` replaces the bundle, as for OpenSSL.
+/// The system's authorities; `SSL_CERT_FILE` names another bundle, as it does for OpenSSL.
 fn system_authorities() -> RootCertStore {
     let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     let bundle = named.into_iter().chain(SYSTEM_BUNDLES.iter().map(PathBuf::from)).find(|path| path.is_file());
     let mut store = RootCertStore::empty();
-    // An unreadable bundle is not trusted; the handshake then fails with that reason.
+    // What cannot be read is not trusted; the handshake then says so.
     store.add_parsable_certificates(bundle.and_then(|path| certificates(&path).ok()).unwrap_or_default());
     store
 }
@@ -100,8 +100,8 @@ fn unreadable(file: &Path, error: &dyn std::fmt::Display) -> Error {
     Error::Config(format!("cannot read {}: {error}", file.display()))
 }
 
-/// Accepts any certificate; signatures of the handshake are still checked, so that the peer at least has
-/// the private key of its certificate.
+/// Accepts any certificate; signatures of the handshake are still checked, so that the peer at least holds
+/// the key of the certificate it shows.
 #[derive(Debug)]
 struct TrustAnything(Arc<CryptoProvider>);
 

@@ -175,8 +175,8 @@ impl Body {
         self.items.iter().find(|item| !seen.insert(item.keys.iter().map(|key| key.name.as_str()).collect::<Vec<_>>()))
     }
 
-    /// Every block with this name and `labels` labels: `name "label" { … }`, and the equivalent nested objects and
-    /// lists of objects in JSON (`{"name": {"label": { … }}}`, `{"name": [{"label": [{ … }]}]}`).
+    /// Every block with this name and `labels` labels: `name "label" { … }`, and the equivalent nested objects and lists of
+    /// objects in JSON (`{"name": {"label": { … }}}`, `{"name": [{"label": [{ … }]}]}`).
     /// A block with more labels is returned with all of them.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The canonical format of an HCL text, comments included.
 //!
-//! Two spaces per level; an empty line between blocks and between runs of attributes. In a run of attributes on
-//! adjacent lines, `=` and trailing comments are aligned. A list on one line stays on one line.
+//! Two spaces per level; an empty line between blocks and between runs of attributes. In a run of attributes on adjacent
+//! lines, `=` and trailing comments are aligned. A list on one line stays on one line.
 
 use crate::HclError;
 use crate::ast::{Body, Item, Value, ValueKind};

@@ -5,8 +5,8 @@ use std::fmt;
 /// The longest compared word in bytes: the comparison costs the product of both lengths.
 const LONGEST: usize = 64;
 
-/// The nearest of the `known` names. It differs in at most a third of the letters and in at most three; in a word of
-/// two or three letters in one. The case of `word` is ignored.
+/// The nearest of the `known` names. It differs in at most a third of the letters and in at most three; in a word of two
+/// or three letters in one. The case of `word` is ignored.
 #[must_use]
 pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     if word.len() > LONGEST {

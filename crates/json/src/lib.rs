@@ -131,8 +131,8 @@ impl<'a> Tokens<'a> {
         (self.at, self.behind) = (offset, offset);
     }
 
-    /// Skips one value and returns its bytes. They are empty where no value begins, and then nothing is skipped. They
-    /// end with the text when it ends within the value.
+    /// Skips one value and returns its bytes. They are empty where no value begins, and then nothing is skipped. They end
+    /// with the text when it ends within the value.
     pub fn skip_value(&mut self) -> &'a [u8] {
         if matches!(self.peek(), None | Some(b'}' | b']' | b',' | b':')) {
             return &[];

@@ -1,8 +1,8 @@
-//! The client against scripted servers: its requests, its results, its trust.
+//! The client against scripted servers: what it sends, what it makes of answers, whom it trusts.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
+mod answers;
 mod proxy;
-mod responses;
 mod server;
 mod tls;

@@ -9,10 +9,10 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::tls::Authority;
 
-/// The request heads that a proxy received.
+/// The heads that a proxy was sent.
 type Heads = Arc<Mutex<Vec<String>>>;
 
-/// A proxy that opens tunnels, or responds to requests for whole URLs itself.
+/// A proxy that opens tunnels, or answers requests for whole URLs itself.
 async fn proxy() -> (String, Heads) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -41,10 +41,10 @@ async fn serve(stream: TcpStream, heads: Heads) {
         let _ = tokio::io::copy_bidirectional(&mut stream, &mut target).await;
         return;
     }
-    response(stream.get_mut()).await;
+    answer(stream.get_mut()).await;
 }
 
-async fn response(stream: &mut TcpStream) {
+async fn answer(stream: &mut TcpStream) {
     let body = "{\"data\":{\"by\":\"proxy\"}}";
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
     let _ = stream.write_all((head + body).as_bytes()).await;
@@ -58,7 +58,7 @@ pub(crate) async fn serve_plainly() -> String {
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let _ = stream.read(&mut [0; 4096]).await;
-            response(&mut stream).await;
+            answer(&mut stream).await;
         }
     });
     address
@@ -73,7 +73,7 @@ fn config(pairs: &[(&str, String)]) -> Config {
 }
 
 #[tokio::test]
-async fn tls_uses_a_tunnel_that_hides_the_token_from_the_proxy() {
+async fn tls_goes_through_a_tunnel_and_the_proxy_never_sees_the_token() {
     let authority = Authority::new("127.0.0.1");
     let address = authority.serve().await;
     let (proxy, heads) = proxy().await;
@@ -84,7 +84,7 @@ async fn tls_uses_a_tunnel_that_hides_the_token_from_the_proxy() {
         ("VAULT_CACERT", authority.file("ca.pem").display().to_string()),
     ]);
     let secret = Client::new(config).unwrap().read("a").await.unwrap().unwrap();
-    assert_eq!(secret.data_field("certificates").unwrap(), 0);
+    assert_eq!(secret.data_field("shown").unwrap(), 0);
     let heads = heads.lock().clone();
     assert!(heads.len() == 1 && heads[0].starts_with(&format!("CONNECT {}", address.trim_start_matches("https://"))));
     assert!(heads[0].to_lowercase().contains("proxy-authorization: basic dxnlcjpwyxnz"), "{}", heads[0]);
@@ -92,7 +92,7 @@ async fn tls_uses_a_tunnel_that_hides_the_token_from_the_proxy() {
 }
 
 #[tokio::test]
-async fn plain_http_sends_the_whole_url_to_the_proxy() {
+async fn plain_http_names_the_whole_url_to_the_proxy() {
     let (proxy, heads) = proxy().await;
     let config =
         config(&[("VAULT_ADDR", "http://vault.test:8200".to_owned()), ("HTTP_PROXY", format!("user:pass@{proxy}"))]);
@@ -104,18 +104,18 @@ async fn plain_http_sends_the_whole_url_to_the_proxy() {
 }
 
 #[tokio::test]
-async fn an_address_in_no_proxy_is_reached_directly() {
+async fn what_no_proxy_lists_is_reached_directly() {
     let (proxy, heads) = proxy().await;
     let address = serve_plainly().await;
     for (name, value) in [("NO_PROXY", "127.0.0.0/8"), ("no_proxy", "*"), ("UNRELATED", "")] {
         let pairs = [("VAULT_ADDR", address.clone()), ("HTTP_PROXY", proxy.clone()), (name, value.to_owned())];
         assert!(Client::new(config(&pairs)).unwrap().read("a").await.unwrap().is_some());
     }
-    assert_eq!(heads.lock().len(), 0, "the loopback interface has no proxy either");
+    assert_eq!(heads.lock().len(), 0, "the loopback interface needs no proxy either");
 }
 
 #[tokio::test]
-async fn an_unreachable_proxy_is_named() {
+async fn a_proxy_that_is_not_there_is_named() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     for address in ["http://vault.test", "https://vault.test"] {
         let pairs = [("VAULT_ADDR", address.to_owned()), ("VAULT_HTTP_PROXY", format!("http://{free}"))];
