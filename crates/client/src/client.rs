@@ -3,24 +3,19 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName, LOCATION, PROXY_AUTHORIZATION};
+use http::header::{CONTENT_TYPE, HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::client::legacy::Client as Pool;
-use hyper_util::rt::TokioExecutor;
 use keepfast_crypto::secret::SecretString;
+use keepfast_outbound::{CallError, Failure, Outbound};
 use serde_json::{Map, Value, json};
 
-use crate::connect::Connector;
-use crate::error::{ResponseError, reason};
-use crate::patience::{elapsed, pause, within};
+use crate::error::{ResponseError, tls_reason};
+use crate::patience::{elapsed, pause};
 use crate::rate::Bucket;
 use crate::request::{Method, Request};
 use crate::secret::is_envelope;
-use crate::{Address, Config, DEFAULT_ADDRESS, Error, Secret, duration, retry};
+use crate::{Config, DEFAULT_ADDRESS, Error, Secret, duration, retry, transport};
 
-/// No answer of the API is larger; more is taken for an attack on the client's memory.
-const LARGEST_ANSWER: usize = 256 << 20;
 /// The most of a body that is no refusal of this API that an error quotes.
 const LONGEST_RAW: usize = 4 << 10;
 /// How long what `sys/wrapping/wrap` is given stays wrapped, when nothing else is said: it has to be wrapped.
@@ -34,7 +29,7 @@ const REQUEST: HeaderName = HeaderName::from_static("x-vault-request");
 #[derive(Clone)]
 pub struct Client {
     config: Config,
-    pool: Pool<Connector, Full<Bytes>>,
+    outbound: Outbound,
     limiter: Option<Arc<Bucket>>,
 }
 
@@ -55,9 +50,10 @@ impl Client {
     /// # Errors
     /// The TLS part of the configuration cannot be used.
     pub fn new(config: Config) -> Result<Self, Error> {
-        let pool = Pool::builder(TokioExecutor::new()).build(Connector::new(&config)?);
+        let outbound =
+            Outbound::new(&transport::settings(&config)?).map_err(|error| Error::Config(error.to_string()))?;
         let limiter = config.rate_limit.map(|limit| Arc::new(Bucket::full(limit, elapsed())));
-        Ok(Self { config, pool, limiter })
+        Ok(Self { config, outbound, limiter })
     }
 
     /// The configuration in use.
@@ -259,35 +255,24 @@ impl Client {
     }
 
     async fn send(&self, request: &Request, url: &str) -> Result<Response, Error> {
-        let lost = |reason: String| Error::Transport {
+        let response = self.outbound.call(self.outgoing(request, url)?).await.map_err(|error| Error::Transport {
             method: request.method.as_str().to_owned(),
             url: url.to_owned(),
-            reason,
-        };
-        let outgoing = self.outgoing(request, url)?;
-        let exchange = async {
-            let answer = self.pool.request(outgoing).await.map_err(|error| lost(self.reason(&error, url)))?;
-            let (head, body) = answer.into_parts();
-            let body = Limited::new(body, LARGEST_ANSWER)
-                .collect()
-                .await
-                .map_err(|error| lost(self.reason(error.as_ref(), url)))?;
-            Ok(Response { status: head.status.as_u16(), headers: head.headers, body: body.to_bytes() })
-        };
-        match self.config.timeout {
-            None => exchange.await,
-            Some(limit) => within(limit, exchange).await.unwrap_or_else(|| {
-                Err(lost(format!(
-                    "no answer within {} (set VAULT_CLIENT_TIMEOUT to wait longer)",
-                    duration::format(limit)
-                )))
-            }),
-        }
+            reason: self.reason(&error, url),
+        })?;
+        let (head, body) = response.into_parts();
+        Ok(Response { status: head.status.as_u16(), headers: head.headers, body })
     }
 
-    /// Why no answer came, with a hint where one helps.
-    fn reason(&self, error: &(dyn std::error::Error + 'static), url: &str) -> String {
-        let reason = reason(error);
+    /// Why there is no response, with a hint where one helps.
+    fn reason(&self, error: &CallError, url: &str) -> String {
+        let reason = match &error.failure {
+            Failure::Tls(error) => tls_reason(error),
+            Failure::Timeout(limit) => {
+                format!("no answer within {} (set VAULT_CLIENT_TIMEOUT to wait longer)", duration::format(*limit))
+            }
+            other => other.to_string(),
+        };
         if url.starts_with("http://") && reason.contains("invalid HTTP version") {
             return format!("{reason}: the server may speak TLS, then the address begins with https://");
         }
@@ -297,12 +282,12 @@ impl Client {
         reason
     }
 
-    fn outgoing(&self, request: &Request, url: &str) -> Result<http::Request<Full<Bytes>>, Error> {
+    fn outgoing(&self, request: &Request, url: &str) -> Result<http::Request<Bytes>, Error> {
         let body = Bytes::from(request.body.clone().unwrap_or_default());
         let mut outgoing = http::Request::builder()
             .method(request.method.as_str())
             .uri(url)
-            .body(Full::new(body))
+            .body(body)
             .map_err(|error| Error::Config(format!("cannot call {url}: {error}")))?;
         *outgoing.headers_mut() = self.headers(request);
         if let Some(token) = self.config.token.as_ref().filter(|token| !token.expose().is_empty()) {
@@ -310,13 +295,6 @@ impl Client {
                 .map_err(|_| Error::Config("the token contains characters that no token has".to_owned()))?;
             value.set_sensitive(true);
             outgoing.headers_mut().insert(TOKEN, value);
-        }
-        // A tunnel authenticates for itself; a proxy that reads the request wants it there.
-        if outgoing.uri().scheme_str() == Some("http") && matches!(self.config.address, Address::Http(_)) {
-            let proxy = self.config.proxies.for_address(outgoing.uri());
-            if let Some(authorization) = proxy.and_then(|proxy| proxy.authorization.clone()) {
-                outgoing.headers_mut().insert(PROXY_AUTHORIZATION, authorization);
-            }
         }
         Ok(outgoing)
     }

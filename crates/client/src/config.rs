@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 use keepfast_crypto::secret::SecretString;
+use keepfast_outbound::Proxies;
 
-use crate::proxy::Proxies;
-use crate::{Error, RateLimit, duration, environment};
+use crate::{Error, RateLimit, duration, environment, transport};
 
 /// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,7 +123,7 @@ impl Config {
         config.wrap_ttl = text("WRAP_TTL");
         config.skip_verify = read(find("SKIP_VERIFY"), environment::truth)?.unwrap_or(false);
         config.follow_redirects = !read(find("DISABLE_REDIRECTS"), environment::truth)?.unwrap_or(false);
-        config.proxies = Proxies::from_variables(&source)?;
+        config.proxies = transport::proxies(&source)?;
         if let Some((name, _)) = find("SRV_LOOKUP").filter(|(_, value)| environment::truth(value).unwrap_or(true)) {
             let why = "SRV records are not looked up: write host and port into the address";
             return Err(Error::Config(format!("{name} is set: {why}")));

@@ -1,7 +1,6 @@
 //! What can go wrong between a client and a server.
 
 use std::fmt;
-use std::io;
 
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError};
@@ -80,30 +79,8 @@ impl fmt::Display for ResponseError {
     }
 }
 
-/// Why a call failed: what TLS refused, with what to do about it, else the innermost cause.
-pub(crate) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut deepest = error;
-    loop {
-        if let Some(refused) = tls_error(deepest) {
-            return tls_reason(refused);
-        }
-        match deepest.source() {
-            Some(next) => deepest = next,
-            None => return deepest.to_string(),
-        }
-    }
-}
-
-/// The TLS error in an error, also inside of an I/O error.
-fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    if let Some(found) = error.downcast_ref() {
-        return Some(found);
-    }
-    let inner: &(dyn std::error::Error + 'static) = error.downcast_ref::<io::Error>()?.get_ref()?;
-    inner.downcast_ref()
-}
-
-fn tls_reason(error: &rustls::Error) -> String {
+/// What TLS refused, with what to do about it.
+pub(crate) fn tls_reason(error: &rustls::Error) -> String {
     match error {
         rustls::Error::InvalidMessage(_) => {
             "server gave HTTP response to HTTPS client: the server may speak plain HTTP, then the address begins with http://"

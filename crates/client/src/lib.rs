@@ -18,24 +18,22 @@
 
 mod client;
 mod config;
-mod connect;
 pub mod duration;
 pub mod environment;
 mod error;
 mod patience;
-mod proxy;
 mod rate;
 mod request;
 mod retry;
 mod secret;
-mod tls;
+mod transport;
 
 pub use client::{Client, Response};
 pub use config::{Address, Config, DEFAULT_ADDRESS};
 pub use error::{Error, ResponseError};
 pub use keepfast_crypto::secret::SecretString;
+pub use keepfast_outbound::{Proxies, Proxy};
 pub use patience::pause;
-pub use proxy::{Proxies, Proxy};
 pub use rate::RateLimit;
 pub use request::{Method, Request};
 pub use secret::{Auth, Secret, WrapInfo};

@@ -17,11 +17,3 @@ pub(crate) fn elapsed() -> Duration {
     let now = Instant::now();
     now.saturating_duration_since(*START.get_or_init(|| now))
 }
-
-/// What `work` gives, or `None` when it takes longer than `limit`.
-pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
-    tokio::select! {
-        done = work => Some(done),
-        () = pause(limit) => None,
-    }
-}

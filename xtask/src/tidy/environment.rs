@@ -7,9 +7,10 @@ use anyhow::Result;
 use super::{File, Findings, Repository};
 
 /// Crates that read variables, and the page that documents them.
-const PAGES: [(&str, &str); 3] = [
+const PAGES: [(&str, &str); 4] = [
     ("crates/server/src/", "docs/configuration.md"),
     ("crates/client/src/", "docs/cli.md"),
+    ("crates/outbound/src/", "docs/cli.md"),
     ("crates/cli/src/", "docs/cli.md"),
 ];
 

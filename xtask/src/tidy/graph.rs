@@ -9,12 +9,13 @@ use super::{Findings, Repository};
 use crate::shell::root;
 
 /// The workspace crates that each crate may depend on.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 12] = [
     ("keepfast-crypto", &[]),
     ("keepfast-go", &[]),
     ("keepfast-json", &[]),
     ("keepfast-hcl", &["keepfast-json"]),
-    ("keepfast-client", &["keepfast-go", "keepfast-crypto"]),
+    ("keepfast-outbound", &["keepfast-crypto"]),
+    ("keepfast-client", &["keepfast-go", "keepfast-crypto", "keepfast-outbound"]),
     ("keepfast-storage", &["keepfast-crypto"]),
     ("keepfast-framework", &["keepfast-go", "keepfast-json", "keepfast-crypto", "keepfast-storage"]),
     ("keepfast-engines", &["keepfast-json", "keepfast-crypto", "keepfast-framework"]),
@@ -25,7 +26,6 @@ const ALLOWED: [(&str, &[&str]); 11] = [
             "keepfast-json",
             "keepfast-crypto",
             "keepfast-hcl",
-            "keepfast-client",
             "keepfast-storage",
             "keepfast-framework",
             "keepfast-engines",
@@ -41,7 +41,7 @@ const RESERVED: [(&str, &[&str]); 5] = [
     ("sha2", &["keepfast-crypto"]),
     ("hmac", &["keepfast-crypto"]),
     ("redb", &["keepfast-storage"]),
-    ("hyper", &["keepfast-server", "keepfast-client"]),
+    ("hyper", &["keepfast-server", "keepfast-outbound"]),
 ];
 
 pub(super) fn direction(_: &Repository) -> Result<Findings> {

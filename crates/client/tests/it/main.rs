@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod answers;
-mod proxy;
+#[path = "../../../outbound/tests/it/authority.rs"]
+mod authority;
 mod server;
 mod tls;

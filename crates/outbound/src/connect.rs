@@ -1,4 +1,4 @@
-//! Reaching a server: TCP, TLS over TCP, a Unix socket, each perhaps through a proxy.
+//! Connections to servers: TCP, TLS over TCP, or a Unix socket, with or without a proxy.
 
 use std::future::Future;
 use std::io;
@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::Uri;
 use hyper::rt::ReadBufCursor;
@@ -19,14 +20,15 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
-use crate::config::{Address, Config};
+use crate::error::{ConnectTimeout, SettingsError};
 use crate::proxy::{Proxies, Proxy, without_brackets};
-use crate::{Error, tls};
+use crate::{Settings, tls};
 
 /// Opens connections for hyper's pool.
 #[derive(Clone)]
 pub(crate) struct Connector {
     socket: Option<PathBuf>,
+    timeout: Option<Duration>,
     proxies: Arc<Proxies>,
     tls: TlsConnector,
     /// TLS to an `https://` proxy, which speaks HTTP/1.1.
@@ -35,21 +37,25 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
-        let server_name = config.server_name.clone().map(ServerName::try_from).transpose();
-        let tls = tls::client_config(config)?;
+    pub(crate) fn new(settings: &Settings, proxies: Arc<Proxies>) -> Result<Self, SettingsError> {
+        let server_name = settings.server_name.clone().map(ServerName::try_from).transpose();
+        let tls = tls::client_config(settings)?;
         let mut proxy_tls = tls.clone();
         proxy_tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
-            socket: match &config.address {
-                Address::Unix(path) => Some(path.clone()),
-                Address::Http(_) => None,
-            },
-            proxies: Arc::new(config.proxies.clone()),
+            socket: settings.socket.clone(),
+            timeout: settings.connect_timeout,
+            proxies,
             tls: TlsConnector::from(Arc::new(tls)),
             proxy_tls: TlsConnector::from(Arc::new(proxy_tls)),
-            server_name: server_name.map_err(|_| Error::Config("the TLS server name is not a host name".to_owned()))?,
+            server_name: server_name.map_err(|_| SettingsError("the TLS server name is not a host name".to_owned()))?,
         })
+    }
+
+    async fn open_in_time(self, uri: Uri) -> io::Result<Stream> {
+        let Some(limit) = self.timeout else { return self.open(uri).await };
+        let opened = tokio::time::timeout(limit, self.open(uri)).await;
+        opened.unwrap_or_else(|_| Err(io::Error::other(ConnectTimeout(limit))))
     }
 
     async fn open(self, uri: Uri) -> io::Result<Stream> {
@@ -153,7 +159,7 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        Box::pin(self.clone().open(uri))
+        Box::pin(self.clone().open_in_time(uri))
     }
 }
 

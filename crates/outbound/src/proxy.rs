@@ -1,7 +1,6 @@
-//! HTTP proxies: which one a connection goes through, by Go's rules, which Vault's clients follow.
+//! HTTP proxies: which one a connection goes through, by Go's rules.
 //!
-//! Source: `golang.org/x/net/http/httpproxy`, and
-//! <https://developer.hashicorp.com/vault/docs/commands#environment-variables>.
+//! Source: `golang.org/x/net/http/httpproxy`.
 
 use std::net::IpAddr;
 
@@ -11,9 +10,9 @@ use http::{HeaderValue, Uri};
 use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
 
-use crate::{Error, environment};
+use crate::SettingsError;
 
-/// A proxy: `http://` or `https://`, host and port, perhaps with a user.
+/// A proxy: `http://` or `https://`, host and port, with or without a user and password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
     pub(crate) secure: bool,
@@ -26,7 +25,7 @@ pub struct Proxy {
 /// Which proxy serves which address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies {
-    /// Serves every address: `VAULT_PROXY_ADDR` or `VAULT_HTTP_PROXY`.
+    /// Serves every address.
     every: Option<Proxy>,
     /// Serves `http://` addresses: `HTTP_PROXY`.
     http: Option<Proxy>,
@@ -51,8 +50,8 @@ enum Exception {
 }
 
 impl Proxy {
-    /// Reads a proxy's URL; without a scheme it is an `http://` proxy. `None` when it is not one that this client speaks.
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads a proxy's URL; without a scheme it is an `http://` proxy. `None` when it is not the URL of an `http://` or `https://` proxy.
+    pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let uri: Uri = text.parse().ok()?;
@@ -70,8 +69,8 @@ impl Proxy {
         Some(Self { secure, host, port: uri.port_u16().unwrap_or(if secure { 443 } else { 80 }), authorization })
     }
 
-    /// The proxy as a URI, as the tunnel names it in errors.
-    pub(crate) fn uri(&self) -> Option<Uri> {
+    /// The proxy's URI, without user and password.
+    pub fn uri(&self) -> Option<Uri> {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         format!("{}://{host}:{}", if self.secure { "https" } else { "http" }, self.port).parse().ok()
     }
@@ -86,10 +85,12 @@ fn basic(user: &str) -> Option<HeaderValue> {
 }
 
 impl Proxies {
-    /// The proxies that the environment names. `VAULT_PROXY_ADDR` goes before `VAULT_HTTP_PROXY` (each also with the prefixes
-    /// `KEEPFAST_` and `BAO_`), and both before `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` (also in lower case).
-    pub(crate) fn from_variables(source: &impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
-        let named = environment::find("PROXY_ADDR", source).or_else(|| environment::find("HTTP_PROXY", source));
+    /// The proxies that environment variables name: `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, also in lower case. `source` returns
+    /// the value of a variable.
+    ///
+    /// # Errors
+    /// A variable is not the URL of a proxy. The text names the variable, not its value, which may hold a password.
+    pub fn from_variables(source: &impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
         let general = |name: &str| {
             let find = |name: String| source(&name).filter(|value| !value.trim().is_empty()).map(|value| (name, value));
             find(name.to_owned()).or_else(|| find(name.to_ascii_lowercase()))
@@ -97,23 +98,29 @@ impl Proxies {
         let read = |found: Option<(String, String)>| match found {
             None => Ok(None),
             Some((name, value)) => Proxy::parse(&value).map(Some).ok_or_else(|| {
-                Error::Config(format!(
+                SettingsError(format!(
                     "{name} is not the URL of an http:// or https:// proxy; other kinds are not built"
                 ))
             }),
         };
         let except = general("NO_PROXY").map(|(_, value)| value).unwrap_or_default();
         Ok(Self {
-            every: read(named)?,
+            every: None,
             http: read(general("HTTP_PROXY"))?,
             https: read(general("HTTPS_PROXY"))?,
             except: except.split(',').filter_map(Exception::parse).collect(),
         })
     }
 
-    /// The proxy for an address; `None` when the connection goes straight to it. The loopback interface needs no proxy unless
-    /// one is named for every address.
-    pub(crate) fn for_address(&self, uri: &Uri) -> Option<&Proxy> {
+    /// The same with a proxy for every address, without exceptions.
+    #[must_use]
+    pub fn with_proxy_for_all(self, proxy: Proxy) -> Self {
+        Proxies { every: Some(proxy), ..self }
+    }
+
+    /// The proxy for a URL; `None` when the connection goes straight to the server. Loopback addresses need no proxy unless one serves
+    /// every address.
+    pub fn for_address(&self, uri: &Uri) -> Option<&Proxy> {
         if self.every.is_some() {
             return self.every.as_ref();
         }
@@ -179,7 +186,7 @@ mod tests {
 
     use super::*;
 
-    fn proxies(pairs: &[(&str, &str)]) -> Result<Proxies, Error> {
+    fn proxies(pairs: &[(&str, &str)]) -> Result<Proxies, SettingsError> {
         Proxies::from_variables(&|name: &str| pairs.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_owned()))
     }
 
@@ -199,14 +206,13 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_of_vaults_own_variables_serves_every_address() {
-        let general = [("HTTP_PROXY", "p"), ("NO_PROXY", "*")];
-        for (name, expected) in [("VAULT_HTTP_PROXY", "v:1"), ("BAO_PROXY_ADDR", "v:1")] {
-            let set = proxies(&[&general[..], &[(name, "http://v:1")]].concat()).unwrap();
-            assert_eq!(through(&set, "http://127.0.0.1:8200").as_deref(), Some(expected), "{name}");
+    fn a_proxy_for_all_has_no_exceptions() {
+        let set = proxies(&[("HTTP_PROXY", "p"), ("NO_PROXY", "*")]).unwrap();
+        assert_eq!(through(&set, "http://v"), None);
+        let set = set.with_proxy_for_all(Proxy::parse("https://b").unwrap());
+        for address in ["http://127.0.0.1:8200", "https://v"] {
+            assert_eq!(through(&set, address).as_deref(), Some("b:443"), "{address}");
         }
-        let both = proxies(&[("VAULT_HTTP_PROXY", "http://a:1"), ("VAULT_PROXY_ADDR", "https://b")]).unwrap();
-        assert_eq!(through(&both, "https://v").as_deref(), Some("b:443"));
     }
 
     #[test]

@@ -1,0 +1,29 @@
+//! HTTP calls to other servers, for whatever part of Keepfast has to make some.
+//!
+//! An [`Outbound`] is made from [`Settings`]: how long a call may take, how long a response may be, which authorities, client
+//! certificate and proxies are in use. It follows no redirect, because the new address would be one that nobody has checked. Its errors
+//! name the host and the cause, and never a path, a query or a header.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use keepfast_outbound::{Outbound, Settings};
+//!
+//! let outbound = Outbound::new(&Settings::default())?;
+//! let request = http::Request::get("https://issuer.example/keys").body(bytes::Bytes::new())?;
+//! let response = outbound.call(request).await?;
+//! assert!(response.body().len() <= Settings::default().max_response);
+//! # Ok(())
+//! # }
+//! ```
+
+mod connect;
+mod error;
+mod outbound;
+mod proxy;
+mod settings;
+mod tls;
+
+pub use error::{CallError, Failure, SettingsError};
+pub use outbound::Outbound;
+pub use proxy::{Proxies, Proxy};
+pub use settings::{Authorities, ClientCertificate, Settings, Trust};
