@@ -1,11 +1,12 @@
 //! The trusted kernel: who may do what, in one transaction, audited. It speaks no HTTP and knows no engine by name.
 //!
-//! What is public here is what the server needs: a [`Node`] that answers [`Incoming`] requests, and what is decided before a
+//! What is public here is what the server needs: a [`Node`] that answers [`keepfast_framework::Incoming`] requests, and what is decided before a
 //! request is read. Everything else is private to this crate, so that no caller outside it can run an engine, read through
 //! the barrier or leave the audit log out:
 //!
 //! ```
-//! use keepfast_core::{Incoming, Node, Response};
+//! use keepfast_core::{Node, Response};
+//! use keepfast_framework::Incoming;
 //! async fn ask(node: &Node, incoming: Box<Incoming>) -> Response {
 //!     node.handle(incoming).await
 //! }
@@ -82,8 +83,7 @@ mod wrapping;
 
 pub use init::{DevMount, Initialized};
 pub use node::Node;
-pub use request::envelope::error_body;
-pub use request::{Incoming, OpenCeremonies, RecordedHeader, Response};
+pub use request::Response;
 pub use seal::SealKind;
 pub use settings::Settings;
 pub use sys::sealed::answers_sealed;

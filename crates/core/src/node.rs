@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::engine::{Registered, Registry};
-use keepfast_framework::{Clock, Error, Result};
+use keepfast_framework::{Clock, Error, Incoming, Result};
 use keepfast_storage::Backend;
 
 use crate::admission::Admission;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::storage::Timed;
 use crate::metrics::{Item, Metrics, gather, usage};
-use crate::request::{Incoming, Response};
+use crate::request::Response;
 use crate::settings::Settings;
 use crate::sys::System;
 use crate::sys::metrics::OpenMetrics;

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use keepfast_storage::{StorageError, TxError};
+use serde::Serialize;
 
 /// Shorthand for results of handlers.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -301,6 +302,27 @@ pub(crate) fn conversion_text(name: &str, why: impl fmt::Display) -> String {
 /// requests recognizes them here.
 pub(crate) fn is_conversion_text(text: &str) -> bool {
     text.starts_with(CONVERSION)
+}
+
+/// The body of a failed request: `{"errors":["text"]}` on a line, with the warnings if there are any; `{"errors":[]}` where the text is
+/// empty.
+pub fn error_body(text: &str, warnings: &[String]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64);
+    let text: &[&str] = if text.is_empty() { &[] } else { &[text] };
+    out.extend_from_slice(b"{\"errors\":");
+    list(&mut out, text);
+    if !warnings.is_empty() {
+        out.extend_from_slice(b",\"warnings\":");
+        list(&mut out, warnings);
+    }
+    out.extend_from_slice(b"}\n");
+    out
+}
+
+fn list<T: Serialize>(out: &mut Vec<u8>, texts: &[T]) {
+    if serde_json::to_writer(&mut *out, texts).is_err() {
+        out.extend_from_slice(b"null");
+    }
 }
 
 #[cfg(test)]

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use keepfast_core::settings::HostGauges;
+use keepfast_edge::Tls;
 use keepfast_framework::engine::Gauge;
 
 use crate::config::Storage;
-use crate::tls::Tls;
 
 /// The sources of the metrics of the machine.
 pub(crate) struct Host {
@@ -58,9 +58,9 @@ impl HostGauges for Host {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use keepfast_edge::{ClientCertificates, TlsConfig, development};
+
     use super::*;
-    use crate::config::{ClientCertificates, TlsConfig};
-    use crate::tls::development;
 
     fn gauge(host: &Host, name: &str) -> Gauge {
         host.gauges().into_iter().find(|gauge| gauge.name == name).unwrap_or_else(|| panic!("no {name}"))

@@ -1,20 +1,16 @@
-//! The edge: the only crate that speaks HTTP and reads configuration.
+//! The server: the only crate that reads its configuration, and that introduces storage, engines, kernel and edge to each other.
 //!
-//! A connection is accepted by `listener`, takes a place in `connections`, a request becomes a [`keepfast_core::Incoming`] in `http::request`, the
-//! kernel's answer leaves through `http::response`. Nothing here knows what a path means.
+//! [`run`] reads the configuration, binds sockets, opens the storage and the node, and serves until a signal ends it. `kernel` is the
+//! node as the edge sees it.
 
 mod args;
 mod banner;
 pub mod config;
-mod connection;
-mod connections;
 mod host;
-mod http;
-mod listener;
+mod kernel;
 mod log_file;
 mod log_levels;
 mod own_files;
-mod patience;
 mod plan;
 mod preflight;
 mod process;
@@ -22,13 +18,11 @@ mod reload;
 mod run;
 mod service_manager;
 mod signals;
-mod socket;
 mod telemetry;
-mod tls;
 
 pub use args::{DevArgs, DevKv, ServerArgs};
+pub use keepfast_edge::TlsError;
 pub use run::{StartError, run, validate};
-pub use tls::TlsError;
 
 #[cfg(test)]
 mod tests;

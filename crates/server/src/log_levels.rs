@@ -23,6 +23,7 @@ const PARTS: &[(&str, &str)] = &[
     ("policy", "keepfast_core::policy"),
     ("seals", "keepfast_core::seal"),
     ("secrets", "keepfast_engines::secrets"),
+    ("server", "keepfast_edge"),
     ("server", "keepfast_server"),
     ("storage", "keepfast_storage"),
     ("system", "keepfast_core::sys"),

@@ -18,7 +18,7 @@ use crate::own_files::{own_files, with_token_file};
 use crate::process;
 use crate::run::StartError;
 use crate::telemetry::Level;
-use crate::tls::development;
+use keepfast_edge::development;
 
 /// What the server will do.
 pub(crate) struct Plan {

@@ -9,14 +9,13 @@ use std::sync::Arc;
 
 use keepfast_core::audit::Allowed;
 use keepfast_core::audit::{self, OwnFiles};
+use keepfast_edge::{Tls, candidates, check_directory, group_id, user_id};
 use keepfast_framework::Timestamp;
 use rustix::fs::Access;
 use tokio::net::TcpSocket;
 
 use crate::config::{Bind, Config, ListenerConfig};
 use crate::log_file::LogFile;
-use crate::socket::{candidates, check_directory, group_id, user_id};
-use crate::tls::Tls;
 
 /// The longest path of a unix socket in bytes (unix(7)): 108 with the final zero.
 const LONGEST_SOCKET_PATH: usize = 107;
@@ -169,7 +168,7 @@ mod tests {
 
     use crate::config::{ClientCertificates, Storage, TlsConfig};
     use crate::own_files::own_files;
-    use crate::tls::development;
+    use keepfast_edge::development;
 
     const NOW: Timestamp = Timestamp::from_unix(1_796_000_000);
 

@@ -4,13 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use keepfast_core::Node;
+use keepfast_edge::{Connections, Tls};
 use keepfast_framework::Timestamp;
 use keepfast_framework::clock::{Clock, SystemClock};
 
 use crate::config::{self, Environment, Storage};
-use crate::connections::Connections;
 use crate::telemetry::{Level, Log};
-use crate::tls::Tls;
 
 /// What a reload needs: where the configuration came from, and what follows it.
 pub(crate) struct Running<'a> {

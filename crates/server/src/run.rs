@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::StatusCode;
 use keepfast_core::audit::{self, Allowed, DeviceError};
 use keepfast_core::settings::Home;
 use keepfast_core::settings::HostGauges;
-use keepfast_core::{Incoming, Node, Settings};
+use keepfast_core::{Node, Settings};
 use keepfast_crypto::secret::SecretString;
+use keepfast_edge::{BodyMemory, Connections, Edge, Listener, Socket, Tls, TlsError};
 use keepfast_framework::clock::{Clock, SystemClock};
 use keepfast_storage::{Backend, LocalBackend, LocalOptions, MemoryBackend, StorageError};
 use tokio::sync::watch;
@@ -24,12 +24,8 @@ use tokio::sync::watch;
 use crate::args::ServerArgs;
 use crate::banner::{self, Development};
 use crate::config::{self, ConfigError, Environment, Storage};
-use crate::connections::Connections;
 use crate::host::Host;
-use crate::http::answer::Answer;
-use crate::http::body::BodyMemory;
-use crate::http::{Edge, Kernel};
-use crate::listener::Listener;
+use crate::kernel::Served;
 use crate::log_file::LogFile;
 use crate::own_files::own_files;
 use crate::plan::{DevPlan, Plan};
@@ -38,9 +34,7 @@ use crate::process::{self, PidFile};
 use crate::reload::Running;
 use crate::service_manager;
 use crate::signals::{Event, Signals};
-use crate::socket::Socket;
 use crate::telemetry::{Log, Sink};
-use crate::tls::{Tls, TlsError};
 
 /// Memory for large request bodies of all listeners together; more where one body may be larger than half of it.
 const BODY_MEMORY: usize = 256 << 20;
@@ -262,7 +256,7 @@ fn accept(
     let mut certificates = Vec::new();
     for (bound, listener) in bound.into_iter().zip(&plan.config.listeners) {
         certificates.extend(bound.tls.clone());
-        let edge = Edge::new(Arc::new(Served(node.clone())), node.admission().clone(), memory.clone(), listener);
+        let edge = Edge::new(Arc::new(Served(node.clone())), memory.clone(), listener);
         let accepting = Listener { edge, tls: bound.tls, connections: connections.clone(), stop: stopped.clone() };
         tokio::spawn(accepting.run(bound.socket));
     }
@@ -375,34 +369,4 @@ fn store_token(path: &Path, token: &SecretString) -> io::Result<()> {
     // An older file may have been readable by others.
     file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
     file.write_all(token.expose().as_bytes())
-}
-
-/// The node behind the edge.
-pub(crate) struct Served(pub(crate) Arc<Node>);
-
-impl Kernel for Served {
-    async fn handle(&self, incoming: Box<Incoming>) -> Answer {
-        self.0.handle(incoming).await.into()
-    }
-
-    // Both futures are large and seldom run. In a box they do not enlarge the future of every request, which is copied.
-    async fn knows(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
-        Box::pin(self.0.knows_token(token, remote)).await
-    }
-
-    async fn record_refusal(&self, refused: Box<Incoming>) {
-        Box::pin(self.0.record_refusal(refused)).await;
-    }
-
-    fn metrics(&self, format: &str, accepts_prometheus: bool) -> Answer {
-        self.0.open_metrics(format, accepts_prometheus).into()
-    }
-
-    fn count_answer(&self, status: StatusCode) {
-        self.0.count_answer(status.as_u16());
-    }
-
-    fn in_flight(&self, asking: &Incoming) -> Answer {
-        self.0.open_in_flight(asking).into()
-    }
 }

@@ -9,7 +9,7 @@ use super::{Findings, Repository};
 use crate::shell::root;
 
 /// The workspace crates that each crate may depend on.
-const ALLOWED: [(&str, &[&str]); 12] = [
+const ALLOWED: [(&str, &[&str]); 13] = [
     ("keepfast-crypto", &[]),
     ("keepfast-go", &[]),
     ("keepfast-json", &[]),
@@ -18,6 +18,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("keepfast-client", &["keepfast-go", "keepfast-crypto", "keepfast-outbound"]),
     ("keepfast-storage", &["keepfast-crypto"]),
     ("keepfast-framework", &["keepfast-go", "keepfast-json", "keepfast-crypto", "keepfast-storage"]),
+    ("keepfast-edge", &["keepfast-json", "keepfast-crypto", "keepfast-framework"]),
     ("keepfast-engines", &["keepfast-json", "keepfast-crypto", "keepfast-framework"]),
     ("keepfast-core", &["keepfast-json", "keepfast-crypto", "keepfast-hcl", "keepfast-storage", "keepfast-framework"]),
     (
@@ -28,6 +29,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
             "keepfast-hcl",
             "keepfast-storage",
             "keepfast-framework",
+            "keepfast-edge",
             "keepfast-engines",
             "keepfast-core",
         ],
@@ -41,7 +43,7 @@ const RESERVED: [(&str, &[&str]); 5] = [
     ("sha2", &["keepfast-crypto"]),
     ("hmac", &["keepfast-crypto"]),
     ("redb", &["keepfast-storage"]),
-    ("hyper", &["keepfast-server", "keepfast-outbound"]),
+    ("hyper", &["keepfast-edge", "keepfast-outbound"]),
 ];
 
 pub(super) fn direction(_: &Repository) -> Result<Findings> {

@@ -14,7 +14,7 @@ const CLOCK_AND_RANDOMNESS: [&str; 8] = [
     "crates/framework/src/clock.rs",
     "crates/crypto/src/random.rs",
     "crates/client/src/patience.rs",
-    "crates/server/src/patience.rs",
+    "crates/edge/src/patience.rs",
     "conformance/",
     "xtask/",
     "bench/",

@@ -1,6 +1,8 @@
 //! Whom a client trusts, and how it shows who it is.
 
 use keepfast_client::{Client, Config, Error};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use crate::authority::Authority;
 
@@ -52,14 +54,26 @@ async fn a_server_that_wants_a_client_certificate_is_understood() {
     assert!(error.to_string().contains("VAULT_CLIENT_CERT"), "{error}");
 }
 
+/// A server that speaks plain HTTP, by an `https://` address.
+async fn serve_plainly() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("https://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 4096]).await;
+            let _ = stream.write_all(b"HTTP/1.1 400 x\r\nContent-Length: 0\r\n\r\n").await;
+        }
+    });
+    address
+}
+
 #[tokio::test]
 async fn the_wrong_scheme_is_understood() {
     let authority = Authority::new("127.0.0.1");
     let address = authority.serve().await;
     let error = shown(&address.replace("https", "http"), |_| {}).await.unwrap_err();
     assert!(error.to_string().contains("https://") || error.to_string().contains("closed"), "{error}");
-    let (plain, _) = crate::server::start(vec![crate::server::answer(200, "", "{}")]);
-    let error = shown(&plain.replace("http", "https"), |_| {}).await.unwrap_err();
+    let error = shown(&serve_plainly().await, |_| {}).await.unwrap_err();
     assert!(error.to_string().contains("server gave HTTP response to HTTPS client"), "{error}");
 }
 

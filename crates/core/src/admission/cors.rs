@@ -16,9 +16,6 @@ pub(crate) const STANDARD_HEADERS: &[&str] = &[
     "X-Vault-Policy-Override",
 ];
 
-/// What a preflight says may be done.
-pub const METHODS: &str = "DELETE,GET,OPTIONS,POST,PUT,LIST,SCAN";
-
 /// Which origins may ask.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Cors {

@@ -44,8 +44,8 @@ pub(crate) struct RulesSource {
 }
 
 impl Admission {
-    /// No rules and no counts, for an edge without a node.
-    pub fn without_rules(clock: Arc<dyn Clock>) -> Self {
+    /// No rules and no counts, for a storage that is not served yet.
+    pub(crate) fn without_rules(clock: Arc<dyn Clock>) -> Self {
         Self::new(clock, Arc::default())
     }
 

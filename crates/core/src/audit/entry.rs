@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use keepfast_crypto::hmac::HmacKey;
 use keepfast_framework::reply::AuthBlock;
-use keepfast_framework::{Query, Timestamp};
+use keepfast_framework::{Query, RecordedHeader, Timestamp};
 use serde::Serialize;
 
 use super::caller::made;
@@ -15,7 +15,6 @@ use super::marks::Mark;
 use super::mount::{MountMark, NO_MOUNT};
 use super::redact;
 use crate::namespace::NamespaceId;
-use crate::request::RecordedHeader;
 use crate::token::Token;
 
 /// What is recorded of a request or of its answer. It is not changed any more: each device formats it for itself.

@@ -36,7 +36,6 @@ use super::revoke::How;
 use crate::mount::permit::RequestPermit;
 use crate::node::Node;
 use crate::policy::store::PolicyRecord;
-use crate::request::Incoming;
 use crate::seal::Custody;
 use crate::seal::SealShape;
 use crate::settings::Home;
@@ -207,7 +206,7 @@ impl Rig {
     }
 
     async fn ask(&self, token: &SecretString, path: &str) -> (u16, Value) {
-        let incoming = Incoming {
+        let incoming = keepfast_framework::Incoming {
             body_withheld: false,
             id: "r".into(),
             method: "GET",
@@ -220,7 +219,7 @@ impl Rig {
             wrap_ttl: None,
             remote: None,
             tls: None,
-            open: crate::request::OpenCeremonies::default(),
+            open: keepfast_framework::OpenCeremonies::default(),
             accepts_prometheus: false,
         };
         let response = self.unsealed.handle(Box::new(incoming)).await;

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::{Error, Operation, QueryValue, Status};
+use keepfast_framework::{Error, Incoming, Operation, QueryValue, Status};
 
+use super::Refused;
 use super::route::Routed;
-use super::{Incoming, Refused};
 use crate::audit::Verdict;
 use crate::token::Token;
 use crate::token::store::{USES_SPENT, Use};

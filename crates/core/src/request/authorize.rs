@@ -133,7 +133,7 @@ impl Unsealed {
 }
 
 /// The fields of the body and the query, for rules that constrain them; none when they cannot be read.
-fn parameters_of(incoming: &super::Incoming) -> Option<serde_json::Map<String, serde_json::Value>> {
+fn parameters_of(incoming: &keepfast_framework::Incoming) -> Option<serde_json::Map<String, serde_json::Value>> {
     let mut out = serde_json::Map::new();
     for (name, value) in incoming.input.query.iter() {
         out.insert(name.to_owned(), value.to_json());

@@ -7,16 +7,19 @@ use futures_util::FutureExt as _;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::cx::{Caller, LastStep};
 use keepfast_framework::reply::Raw;
-use keepfast_framework::{Cx, Error, ErrorKind, Input, Login, LoginAttempt, Operation, Outcome, Result, Status, help};
+use keepfast_framework::{
+    Cx, Error, ErrorKind, Incoming, Input, Login, LoginAttempt, OpenCeremonies, Operation, Outcome, Result, Status,
+    help,
+};
 use keepfast_storage::{StorageError, Tx};
 use serde::Serialize;
 
+use super::Refused;
 use super::authenticate::RequestCaller;
 use super::authorize::AuthorizedParts;
 use super::envelope::{Answer, Envelope};
 use super::record::Recorded;
 use super::route::{Call, Target};
-use super::{Incoming, OpenCeremonies, Refused};
 use crate::audit::Said;
 use crate::metrics::routes::RouteOperation;
 use crate::mount::Mounted;

@@ -1,5 +1,6 @@
 //! The JSON of an answer, in Vault's shape.
 
+use keepfast_framework::error_body;
 use keepfast_framework::reply::{AuthBlock, Raw, WrapInfo};
 use keepfast_framework::{Error, Status};
 use serde::Serialize;
@@ -100,19 +101,6 @@ impl Envelope {
 /// The JSON of a failure.
 pub(crate) fn failure(error: &Error) -> Vec<u8> {
     error_body(error.public(), error.warnings())
-}
-
-/// `{"errors":["text"]}` on a line, with the warnings if there are any; `{"errors":[]}` where the text is empty.
-pub fn error_body(text: &str, warnings: &[String]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64);
-    let errors: &[&str] = if text.is_empty() { &[] } else { &[text] };
-    out.push(b'{');
-    field(&mut out, "errors", errors);
-    if !warnings.is_empty() {
-        next(&mut out, "warnings", warnings);
-    }
-    out.extend_from_slice(b"}\n");
-    out
 }
 
 fn wrap_info(wrap: Option<&WrapInfo>, out: &mut Vec<u8>) {

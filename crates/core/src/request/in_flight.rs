@@ -10,11 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use keepfast_crypto::Zeroize as _;
-use keepfast_framework::{Operation, Timestamp};
+use keepfast_framework::{Incoming, Operation, Timestamp};
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::Incoming;
 use crate::token::Token;
 
 /// How many shards there are.
@@ -184,7 +183,7 @@ mod tests {
     use keepfast_framework::CanonicalPath;
 
     use super::*;
-    use crate::request::OpenCeremonies;
+    use keepfast_framework::OpenCeremonies;
 
     fn incoming(id: &str, path: &str) -> Incoming {
         Incoming {

@@ -9,7 +9,6 @@ pub(crate) mod authorize;
 pub(crate) mod dispatch;
 pub(crate) mod envelope;
 pub(crate) mod in_flight;
-pub(crate) mod incoming;
 pub(crate) mod record;
 mod refused;
 pub(crate) mod route;
@@ -18,9 +17,8 @@ pub(crate) mod wiped;
 
 use std::sync::Arc;
 
-use keepfast_framework::Timestamp;
+use keepfast_framework::{Incoming, Timestamp};
 
-pub use incoming::{Incoming, OpenCeremonies, RecordedHeader};
 pub use record::Response;
 
 use crate::unsealed::Unsealed;

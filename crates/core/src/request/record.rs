@@ -5,13 +5,13 @@
 use bytes::Bytes;
 use keepfast_framework::reply::Raw;
 use keepfast_framework::sealed::SealedReply;
-use keepfast_framework::{Error, Status};
+use keepfast_framework::{Error, Incoming, Status};
 
 use super::authenticate::RequestCaller;
 use super::authorize::{Authorized, AuthorizedParts};
 use super::dispatch::{Answered, AnsweredParts};
 use super::envelope::{self, Answer};
-use super::{Incoming, Refused, wiped};
+use super::{Refused, wiped};
 use crate::audit::{Entry, RequestPart, ResponsePart, Said};
 use crate::mount::Mounted;
 use crate::namespace::NamespaceId;

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use keepfast_framework::cx::Request;
 use keepfast_framework::routes::{Access, Match};
 use keepfast_framework::rows::{OperationInfo, RowInfo};
-use keepfast_framework::{Error, Operation, Status};
+use keepfast_framework::{Error, Incoming, Operation, Status};
 
-use super::incoming::Incoming;
 use crate::mount::Mounted;
 use crate::namespace::NamespaceId;
 use crate::unsealed::Unsealed;

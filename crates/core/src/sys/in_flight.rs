@@ -2,13 +2,13 @@
 
 use keepfast_framework::reply::Raw;
 use keepfast_framework::routes::{Help, Nothing};
-use keepfast_framework::{Cx, Result, Routes, Status};
+use keepfast_framework::{Cx, Incoming, Result, Routes, Status};
 
 use super::{System, unsealed};
 use crate::lifecycle::Lifecycle;
+use crate::request::Response;
 use crate::request::in_flight::InFlight;
 use crate::request::route::MASK;
-use crate::request::{Incoming, Response};
 use crate::unsealed::Unsealed;
 
 const HELP: Help = Help {

@@ -6,13 +6,12 @@ use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::fields::SecretText;
 use keepfast_framework::reply::Raw;
 use keepfast_framework::routes::{Help, Nothing};
-use keepfast_framework::{Cx, Error, Result, Routes, Status};
+use keepfast_framework::{Cx, Error, OpenCeremonies, Result, Routes, Status};
 use serde::Serialize;
 
 use super::generate_root::{Begin as BeginRoot, Standing as RootStanding};
 use super::new_shares::{Begin, Made, Proof, Share, Standing, Step, Words};
 use super::{System, call, generate_root, new_shares};
-use crate::request::OpenCeremonies;
 use crate::seal::SealShape;
 use crate::seal::shares::decode_share;
 use crate::token::id::SERVICE_LENGTH;

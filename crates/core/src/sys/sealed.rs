@@ -4,11 +4,11 @@
 use std::sync::{Arc, LazyLock};
 
 use keepfast_framework::routes::Compiled;
-use keepfast_framework::{Error, Operation, Status};
+use keepfast_framework::{Error, Incoming, Operation, Status};
 
 use super::System;
 use crate::layout::SYSTEM_MOUNT;
-use crate::request::{Incoming, Response};
+use crate::request::Response;
 
 static TABLE: LazyLock<Arc<Compiled<System>>> = LazyLock::new(|| Arc::new(Compiled::of_engine()));
 

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::Node;
 use crate::seal::SealShape;
-use crate::{Node, OpenCeremonies};
 use keepfast_crypto::secret::SecretBytes;
+use keepfast_framework::OpenCeremonies;
 use keepfast_storage::Backend;
 use serde_json::{Value, json};
 

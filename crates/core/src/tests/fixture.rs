@@ -9,12 +9,12 @@ use crate::DevMount;
 use crate::seal::SealShape;
 use crate::settings::AuditSettings;
 use crate::unsealed::Unsealed;
-use crate::{Incoming, Node, Settings};
+use crate::{Node, Settings};
 use bytes::Bytes;
 use keepfast_crypto::secret::{SecretBytes, SecretString};
 use keepfast_framework::clock::TestClock;
 use keepfast_framework::engine::Registry;
-use keepfast_framework::{Body, CanonicalPath, Clock, Operation, TlsSession};
+use keepfast_framework::{Body, CanonicalPath, Clock, Incoming, OpenCeremonies, Operation, TlsSession};
 use keepfast_storage::Backend;
 use serde_json::{Value, json};
 
@@ -292,7 +292,7 @@ pub(crate) fn incoming(method: &str, path: &str, ask: Ask) -> Box<Incoming> {
         wrap_ttl: ask.wrap.map(Duration::from_secs),
         remote: ask.remote.or_else(|| "127.0.0.1:40000".parse().ok()),
         tls: ask.tls,
-        open: crate::OpenCeremonies::default(),
+        open: OpenCeremonies::default(),
         accepts_prometheus: ask.accepts_prometheus,
     })
 }

@@ -1,53 +1,11 @@
 //! `custom_response_headers`: what the operator adds to answers, for all statuses, a class or one.
 
 use http::{HeaderName, HeaderValue};
+use keepfast_edge::{CustomHeader, Statuses};
 use keepfast_hcl::{Item, ValueKind};
 
 use super::error::ConfigError;
 use super::low::{Stanza, scalar};
-
-/// A header that the operator adds to answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CustomHeader {
-    /// On which answers.
-    pub when: Statuses,
-    /// Its name; never one of Vault's own.
-    pub name: HeaderName,
-    /// Its value; several are joined by `; `.
-    pub value: HeaderValue,
-}
-
-/// Which statuses a header is for. A narrower rule replaces a wider one's value of the same name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Statuses {
-    /// `"default"`
-    All,
-    /// `"4xx"`: the first digit.
-    Class(u16),
-    /// `"404"`
-    One(u16),
-}
-
-impl Statuses {
-    /// Whether an answer of this status is meant.
-    pub fn include(self, status: u16) -> bool {
-        match self {
-            Statuses::All => true,
-            Statuses::Class(class) => status / 100 == class,
-            Statuses::One(one) => status == one,
-        }
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        if text == "default" {
-            return Some(Statuses::All);
-        }
-        if let Some(class) = text.strip_suffix("xx") {
-            return class.parse().ok().filter(|c| (1..=5).contains(c)).map(Statuses::Class);
-        }
-        text.parse().ok().filter(|s| (100..600).contains(s)).map(Statuses::One)
-    }
-}
 
 /// Reads the block of a listener, widest rules first.
 pub(super) fn read(stanza: &mut Stanza<'_>) -> Result<Vec<CustomHeader>, ConfigError> {

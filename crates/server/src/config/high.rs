@@ -12,8 +12,9 @@ use super::address_template;
 use super::environment::Environment;
 use super::error::{ConfigError, Warning};
 use super::known_keys;
-use super::listener::{Limits, ListenerConfig};
+use super::listener;
 use super::low::{Labelled, Source, Stanza};
+use super::{Limits, ListenerConfig};
 use super::{audit, stanzas};
 
 /// Everything that the operator decided, checked.
@@ -225,7 +226,7 @@ fn apply(
     let duration =
         root.duration("default_max_request_duration")?.filter(|d| !d.is_zero()).unwrap_or(Limits::default().duration);
     for block in root.blocks("listener", 1)? {
-        config.listeners.push(ListenerConfig::read(block, duration, warnings)?);
+        config.listeners.push(listener::read(block, duration, warnings)?);
     }
     let flag = |found: Option<bool>, known: &mut bool| *known = found.unwrap_or(*known);
     flag(root.flag("unsafe_allow_api_audit_creation")?, &mut config.unsafe_allow_api_audit_creation);

@@ -23,9 +23,10 @@ use std::path::{Path, PathBuf};
 
 pub use environment::Environment;
 pub use error::{ConfigError, Warning};
-pub use headers::{CustomHeader, Statuses};
 pub use high::{Config, LogFormat, LogRotation, Storage};
-pub use listener::{Bind, ClientCertificates, Forwarded, JsonLimits, Limits, ListenerConfig, TlsConfig};
+pub use keepfast_edge::{
+    Bind, ClientCertificates, CustomHeader, Forwarded, JsonLimits, Limits, ListenerConfig, Statuses, TlsConfig,
+};
 
 /// Reads files and directories (their `*.hcl` and `*.json`, in the order of their names) and then the environment.
 /// A later file's value replaces an earlier one's; listeners and audit devices add up.

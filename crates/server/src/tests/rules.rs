@@ -3,11 +3,11 @@
 use serde_json::json;
 use tokio::net::TcpStream;
 
+use super::exchange::{Response, answered, exchange, repeated};
 use super::whole::Whole;
-use super::{Told, exchange, strangers};
 
 impl Whole {
-    async fn with_headers(&self, line: &str, headers: &[&str]) -> Told {
+    async fn with_headers(&self, line: &str, headers: &[&str]) -> Response {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let own = [&["X-Vault-Token: root"], headers].concat();
         exchange(stream, line, &own, b"").await
@@ -48,9 +48,9 @@ async fn sec_kf55_refusals_of_a_quota_are_recorded_in_proportion() {
     whole.set("sys/quotas/config", json!({ "enable_rate_limit_audit_logging": true })).await;
     whole.set("sys/quotas/rate-limit/q", json!({ "rate": 1, "interval": 3600, "path": "cubbyhole/" })).await;
     let path = format!("/v1/cubbyhole/{}", "a".repeat(2000));
-    let raw = strangers::repeated(&path, COUNT);
+    let raw = repeated(&path, COUNT);
     let stream = TcpStream::connect(whole.address).await.unwrap();
-    strangers::answered(stream, &raw, COUNT as usize).await;
+    answered(stream, &raw, COUNT as usize).await;
     let log = std::fs::read_to_string(whole.audit.path()).unwrap();
     let recorded = log.lines().filter(|line| line.contains(&path[4..])).count();
     // The first request is served.

@@ -1,13 +1,22 @@
 //! The real node behind the edge: from HTTP to storage and back.
 
-use crate::DevKv;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use keepfast_core::settings::AuditSettings;
 use keepfast_core::{Node, Settings};
+use keepfast_crypto::secret::SecretString;
+use keepfast_edge::{BodyMemory, Connections, Edge, Listener, ListenerConfig, Socket};
 use keepfast_framework::clock::SystemClock;
 use keepfast_storage::MemoryBackend;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
 
-use super::*;
-use crate::run::Served;
+use super::exchange::{Response, exchange};
+use crate::DevKv;
+use crate::kernel::Served;
 
 /// A development node with the root token `root` and a file audit device.
 pub(super) struct Whole {
@@ -40,13 +49,12 @@ impl Whole {
         let socket = Socket::bind(&config.bind).unwrap();
         let address = socket.address().unwrap();
         let (stop, stopped) = watch::channel(false);
-        let edge =
-            Edge::new(Arc::new(Served(node.clone())), node.admission().clone(), BodyMemory::new(256 << 20), &config);
+        let edge = Edge::new(Arc::new(Served(node.clone())), BodyMemory::new(256 << 20), &config);
         tokio::spawn(Listener { edge, tls: None, connections: Connections::new(100), stop: stopped }.run(socket));
         Whole { node, address, audit, _stop: stop }
     }
 
-    pub(super) async fn ask(&self, line: &str, token: &str, body: &str) -> Told {
+    pub(super) async fn ask(&self, line: &str, token: &str, body: &str) -> Response {
         let header = format!("X-Vault-Token: {token}");
         let headers: &[&str] = if token.is_empty() { &[] } else { &[&header] };
         let stream = TcpStream::connect(self.address).await.unwrap();

@@ -13,17 +13,13 @@ mod request;
 mod response;
 mod unread;
 
-use std::future::Future;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
-use keepfast_core::Incoming;
-use keepfast_core::admission::Admission;
-use keepfast_crypto::secret::SecretString;
-use keepfast_framework::{CanonicalPath, Operation, QueryValue};
+use keepfast_framework::{CanonicalPath, Incoming, Operation, QueryValue};
 
 use self::answer::{Answer, Told};
 use self::body::BodyMemory;
@@ -32,6 +28,7 @@ use self::request::{Admitted, Admitting, Rules};
 use self::response::Reply;
 use crate::config::{CustomHeader, Limits, ListenerConfig};
 use crate::connections::{Charge, Peer};
+use crate::kernel::Kernel;
 
 /// What the task holds that drops the rest of a body, in bytes.
 const UNREAD: usize = 12 << 10;
@@ -39,37 +36,9 @@ const UNREAD: usize = 12 << 10;
 /// token.
 const FIRST_STREAMS: u32 = 32;
 
-/// What answers requests: the node, or in tests something that tells what arrived.
-pub(crate) trait Kernel: Send + Sync + 'static {
-    /// Answers one request. Runs to its end even when the client is gone.
-    fn handle(&self, incoming: Box<Incoming>) -> impl Future<Output = Answer> + Send;
-
-    /// Whether a token is alive and may come from this address. Counts no use of it.
-    fn knows(&self, token: &SecretString, remote: Option<IpAddr>) -> impl Future<Output = bool> + Send;
-
-    /// Records a request that a quota has refused.
-    fn record_refusal(&self, _refused: Box<Incoming>) -> impl Future<Output = ()> + Send {
-        std::future::ready(())
-    }
-
-    /// The metrics, for a listener with `unauthenticated_metrics_access`.
-    fn metrics(&self, _format: &str, _accepts_prometheus: bool) -> Answer {
-        Answer::bare(StatusCode::NOT_FOUND)
-    }
-
-    /// Counts an answer by the status that the server decided.
-    fn count_answer(&self, _status: StatusCode) {}
-
-    /// The requests in flight, for a listener with `unauthenticated_in_flight_requests_access`.
-    fn in_flight(&self, _asking: &Incoming) -> Answer {
-        Answer::bare(StatusCode::NOT_FOUND)
-    }
-}
-
-/// One listener's edge: its rules and the kernel behind them.
-pub(crate) struct Edge<K> {
+/// The rules of a listener, and the kernel behind them.
+pub struct Edge<K> {
     kernel: Arc<K>,
-    admission: Arc<Admission>,
     memory: Arc<BodyMemory>,
     rules: Rules,
     headers: Vec<CustomHeader>,
@@ -78,16 +47,11 @@ pub(crate) struct Edge<K> {
 }
 
 impl<K: Kernel> Edge<K> {
-    pub(crate) fn new(
-        kernel: Arc<K>,
-        admission: Arc<Admission>,
-        memory: Arc<BodyMemory>,
-        listener: &ListenerConfig,
-    ) -> Arc<Self> {
+    /// The edge of a listener. `memory` is what the bodies of all listeners share.
+    pub fn new(kernel: Arc<K>, memory: Arc<BodyMemory>, listener: &ListenerConfig) -> Arc<Self> {
         let rules = Rules { limits: listener.limits, forwarded: listener.forwarded.clone(), open: listener.open };
         Arc::new(Edge {
             kernel,
-            admission,
             memory,
             rules,
             headers: listener.headers.clone(),
@@ -151,14 +115,7 @@ impl<K: Kernel> Edge<K> {
         held: &mut Charge,
         told: &mut Told,
     ) -> Result<Admitted, Answer> {
-        let admitting = Admitting {
-            kernel: &*self.kernel,
-            rules: &self.rules,
-            memory: &self.memory,
-            admission: &self.admission,
-            peer,
-            held,
-        };
+        let admitting = Admitting { kernel: &*self.kernel, rules: &self.rules, memory: &self.memory, peer, held };
         let admitted = request::admit(request, admitting, told).await;
         if let Some(refused) = told.refused.take() {
             self.kernel.record_refusal(refused).await;

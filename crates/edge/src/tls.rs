@@ -1,7 +1,7 @@
 //! TLS by rustls: 1.3 and 1.2, hybrid post-quantum key exchange first, certificates that can be replaced while serving.
 
 mod client_certificates;
-pub(crate) mod development;
+pub mod development;
 mod session;
 
 use std::path::Path;
@@ -51,7 +51,7 @@ pub enum TlsError {
 }
 
 /// A listener's TLS: what new connections use, and the files that it came from.
-pub(crate) struct Tls {
+pub struct Tls {
     files: TlsConfig,
     current: RwLock<Loaded>,
 }
@@ -64,13 +64,19 @@ struct Loaded {
 
 /// The time in which a certificate is valid (RFC 5280 section 4.1.2.5), both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Validity {
-    pub(crate) not_before: Timestamp,
-    pub(crate) not_after: Timestamp,
+pub struct Validity {
+    /// The first second of it.
+    pub not_before: Timestamp,
+    /// The last second of it.
+    pub not_after: Timestamp,
 }
 
 impl Tls {
-    pub(crate) fn load(files: &TlsConfig) -> Result<Self, TlsError> {
+    /// Reads the files of a listener.
+    ///
+    /// # Errors
+    /// [`TlsError`] when a file cannot be read, or its content cannot be used.
+    pub fn load(files: &TlsConfig) -> Result<Self, TlsError> {
         Ok(Tls { current: RwLock::new(loaded(files)?), files: files.clone() })
     }
 
@@ -89,19 +95,22 @@ impl Tls {
     }
 
     /// Reads the files again. When they are faulty, the certificate in use stays.
-    pub(crate) fn reload(&self) -> Result<(), TlsError> {
+    ///
+    /// # Errors
+    /// As [`Tls::load`].
+    pub fn reload(&self) -> Result<(), TlsError> {
         let fresh = loaded(&self.files)?;
         *self.current.write() = fresh;
         Ok(())
     }
 
     /// When the certificate in use is valid; `None` where it cannot be read as X.509.
-    pub(crate) fn validity(&self) -> Option<Validity> {
+    pub fn validity(&self) -> Option<Validity> {
         self.current.read().validity
     }
 
     /// That the certificate in use has expired or is not valid yet: it is served nevertheless, and clients refuse it.
-    pub(crate) fn date_warning(&self, now: Timestamp) -> Option<String> {
+    pub fn date_warning(&self, now: Timestamp) -> Option<String> {
         let Validity { not_before, not_after } = self.validity()?;
         let file = self.files.cert_file.display();
         if now > not_after {
@@ -112,7 +121,7 @@ impl Tls {
     }
 
     /// Logs [`Tls::date_warning`], if there is one.
-    pub(crate) fn warn_of_dates(&self, now: Timestamp) {
+    pub fn warn_of_dates(&self, now: Timestamp) {
         if let Some(warning) = self.date_warning(now) {
             tracing::warn!("{warning}: clients will refuse it; replace it and send SIGHUP");
         }

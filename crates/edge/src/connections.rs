@@ -38,7 +38,7 @@ const ENCRYPTED: usize = 44 << 10;
 const BATCH: usize = 64;
 
 /// All open connections.
-pub(crate) struct Connections {
+pub struct Connections {
     most: usize,
     stopwatch: Stopwatch,
     /// What strangers hold, in bytes.
@@ -95,8 +95,8 @@ pub(crate) struct Source {
 }
 
 impl Connections {
-    /// At most so many at once.
-    pub(crate) fn new(most: u32) -> Arc<Self> {
+    /// At most this number at once.
+    pub fn new(most: u32) -> Arc<Self> {
         Arc::new(Connections {
             most: most as usize,
             stopwatch: Stopwatch::start(),
@@ -116,7 +116,7 @@ impl Connections {
     }
 
     /// How many are open.
-    pub(crate) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.open.lock().peers.len()
     }
 
@@ -246,8 +246,8 @@ impl Connections {
         self.ended.notify_waiters();
     }
 
-    /// Waits until all have ended, at most `bound`; tells whether they have.
-    pub(crate) async fn drained(&self, bound: Duration) -> bool {
+    /// Waits until all have ended, at most `bound`. Returns whether they have.
+    pub async fn drained(&self, bound: Duration) -> bool {
         let all = async {
             loop {
                 let ended = self.ended.notified();

@@ -10,20 +10,20 @@ use rcgen::{
 };
 
 /// The files of a development certificate.
-pub(crate) struct Files {
+pub struct Files {
     /// The authority, for clients to trust.
-    pub(crate) ca: PathBuf,
+    pub ca: PathBuf,
     /// The server's certificate.
-    pub(crate) cert: PathBuf,
+    pub cert: PathBuf,
     /// Its key.
-    pub(crate) key: PathBuf,
+    pub key: PathBuf,
 }
 
 /// Makes authority and certificate and writes them to `dir`, the key readable by its owner only.
 ///
 /// # Errors
 /// What writing fails with.
-pub(crate) fn write(dir: &Path, names: Vec<String>) -> io::Result<Files> {
+pub fn write(dir: &Path, names: Vec<String>) -> io::Result<Files> {
     let (ca, cert, key) = make(names).map_err(io::Error::other)?;
     let files =
         Files { ca: dir.join("vault-ca.pem"), cert: dir.join("vault-cert.pem"), key: dir.join("vault-key.pem") };

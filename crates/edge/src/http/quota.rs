@@ -1,19 +1,19 @@
-//! What a quota says, as HTTP: 429, and headers that tell what is left.
+//! The verdict of a quota as HTTP: 429, and headers that show what is left.
 
 use http::header::RETRY_AFTER;
 use http::{HeaderName, StatusCode};
-use keepfast_core::admission::quota::Verdict;
 use keepfast_framework::CanonicalPath;
 
 use super::answer::{Answer, Told};
+use crate::kernel::QuotaVerdict;
 
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
-/// Refuses a request when its quota is spent. `told` gets the headers for the answer, whatever it is.
-pub(crate) fn judge(path: &CanonicalPath, verdict: Verdict, told: &mut Told) -> Result<(), Answer> {
-    if verdict.tell {
+/// Refuses a request when its quota is spent. `told` gets the headers for the response, whatever it is.
+pub(crate) fn apply(path: &CanonicalPath, verdict: QuotaVerdict, told: &mut Told) -> Result<(), Answer> {
+    if verdict.with_headers {
         told.headers.push((LIMIT, verdict.limit.into()));
         told.headers.push((REMAINING, verdict.remaining.into()));
         told.headers.push((RESET, verdict.reset.into()));

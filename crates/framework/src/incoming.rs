@@ -1,21 +1,22 @@
-//! The first stage: a canonical path and a bounded body, and nothing else is proved.
+//! A request as the edge hands it to the kernel: a canonical path and a bounded body, and nothing else is proved.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::{CanonicalPath, Input, Operation, TlsSession};
 
-/// A request as the edge understood it. Not `Debug`: it holds the token and the body.
+use crate::{CanonicalPath, Input, Operation, TlsSession};
+
+/// A request as the edge read it. Not `Debug`: it holds the token and the body.
 pub struct Incoming {
     /// A fresh random id, for the answer and the audit entries.
     pub id: String,
-    /// The method that asks for it.
+    /// The HTTP method.
     pub method: &'static str,
-    /// What is done.
+    /// The operation.
     pub operation: Operation,
-    /// Where, without `/v1/`.
+    /// The path, without `/v1/`.
     pub path: CanonicalPath,
     /// The query parameters, of which `list`, `scan` and `help` are already in `operation`, and the JSON body; the captures
     /// of the path are added when its row is found.
@@ -28,20 +29,20 @@ pub struct Incoming {
     pub body_withheld: bool,
     /// The headers that audit devices record.
     pub headers: Vec<RecordedHeader>,
-    /// `X-Vault-Wrap-TTL`: the answer is to be wrapped for this long.
+    /// `X-Vault-Wrap-TTL`: how long the response stays wrapped.
     pub wrap_ttl: Option<Duration>,
-    /// Where the caller connects from, after `X-Forwarded-For` was judged; `None` on a unix socket.
+    /// The address of the caller, after `X-Forwarded-For` was evaluated; `None` on a unix socket.
     pub remote: Option<SocketAddr>,
     /// The TLS session of the connection; `None` without TLS.
     pub tls: Option<Arc<TlsSession>>,
-    /// What the listener lets in without a token.
+    /// What the listener allows without a token.
     pub open: OpenCeremonies,
-    /// Whether its `Accept` names a form that Prometheus reads.
+    /// Whether `Accept` names a format of Prometheus.
     pub accepts_prometheus: bool,
 }
 
-/// Ceremonies with shares that a listener lets in without a token, because shares prove enough. Anybody can then begin or
-/// cancel one, so all are off unless the listener's stanza says otherwise.
+/// Operations with shares that a listener allows without a token, because the shares authenticate. Anybody can then start or
+/// cancel one, so that all are off unless the listener's stanza allows them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OpenCeremonies {
     /// `sys/rekey/`: new shares (`disable_unauthed_rekey_endpoints = false`).
@@ -56,6 +57,6 @@ pub struct RecordedHeader {
     pub name: String,
     /// Its values.
     pub values: Vec<String>,
-    /// Whether they are recorded as hashes.
+    /// Whether audit entries have the HMAC of the values.
     pub hmac: bool,
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, EXPECT, HOST, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
-use keepfast_core::RecordedHeader;
 use keepfast_crypto::secret::SecretString;
+use keepfast_framework::RecordedHeader;
 use keepfast_framework::fields::go_duration;
 
 use super::answer::Answer;

@@ -8,19 +8,18 @@ use http::header::EXPECT;
 use http::request::Parts;
 use http::{Method, Request, StatusCode, Version};
 use hyper::body::Body as _;
-use keepfast_core::admission::Admission;
-use keepfast_core::{Incoming, OpenCeremonies};
 use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::{CanonicalPath, Input, Operation};
+use keepfast_framework::{CanonicalPath, Incoming, Input, OpenCeremonies, Operation};
 
 use super::answer::{Answer, Told};
 use super::body::{self, BodyMemory, Receiving, Sender, Share};
 use super::query::Query;
-use super::{FIRST_STREAMS, Kernel, cors, headers, path, quota, unread};
+use super::{FIRST_STREAMS, cors, headers, path, quota, unread};
 use crate::config::{Forwarded, Limits};
 use crate::connection::HEAD_INCLUDED;
 use crate::connections::{Charge, Peer};
+use crate::kernel::Kernel;
 
 /// What a parameter of a query takes in memory beside its text, in bytes: two strings with their allocations, twice while
 /// they become a map.
@@ -39,12 +38,11 @@ pub(crate) struct Admitted {
     pub(crate) share: Option<Share>,
 }
 
-/// What a request is judged by.
+/// What a request is checked by.
 pub(crate) struct Admitting<'a, K> {
     pub(crate) kernel: &'a K,
     pub(crate) rules: &'a Rules,
     pub(crate) memory: &'a Arc<BodyMemory>,
-    pub(crate) admission: &'a Admission,
     pub(crate) peer: &'a Arc<Peer>,
     /// What the request holds until its answer is sent.
     pub(crate) held: &'a mut Charge,
@@ -80,15 +78,16 @@ async fn admit_parts<K: Kernel>(
     mut admitting: Admitting<'_, K>,
     told: &mut Told,
 ) -> Result<Admitted, Answer> {
-    charge(&head, &mut admitting)?;
-    cors::judge(&head, admitting.admission.rules().cors.as_deref(), told)?;
-    let (mut head, form) = read_head(head, &admitting, told)?;
+    let recorded = admitting.kernel.recorded_headers();
+    charge(&head, &mut admitting, &recorded)?;
+    cors::check(&head, admitting.kernel, told)?;
+    let (mut head, form) = read_head(head, &admitting, &recorded, told)?;
     let announced = body.as_ref().map_or(Some(0), |body| body.size_hint().exact());
     let sender = admitting.sender(head.token.as_ref(), head.remote, announced).await?;
     if !matches!(head.operation, Operation::Update | Operation::Patch) {
         return Ok(Admitted { incoming: head, share: None });
     }
-    let Admitting { rules, memory, peer, .. } = admitting;
+    let Admitting { kernel, rules, memory, peer, .. } = admitting;
     let receiving = Receiving { limits: &rules.limits, memory, peer, sender, form };
     match receiving.receive(body).await? {
         Some((body, share)) => {
@@ -96,7 +95,7 @@ async fn admit_parts<K: Kernel>(
             Ok(Admitted { incoming: head, share: Some(share) })
         }
         // The kernel refuses the dead token, and records that: clients log in again at a 403.
-        None if head.token.is_some() && !keepfast_core::answers_sealed(head.path.as_str()) => {
+        None if head.token.is_some() && !kernel.answers_sealed(head.path.as_str()) => {
             head.body_withheld = true;
             Ok(Admitted { incoming: head, share: None })
         }
@@ -108,8 +107,8 @@ async fn admit_parts<K: Kernel>(
 ///
 /// # Errors
 /// 431 where the heads of a connection of HTTP/2 are out of proportion to what it has sent.
-fn charge<K>(head: &Parts, admitting: &mut Admitting<'_, K>) -> Result<(), Answer> {
-    let length = kept_length(head, &admitting.admission.rules().recorded_headers);
+fn charge<K>(head: &Parts, admitting: &mut Admitting<'_, K>, recorded: &BTreeMap<String, bool>) -> Result<(), Answer> {
+    let length = kept_length(head, recorded);
     let expands = head.version == Version::HTTP_2;
     if expands && !admitting.peer.count_head(length) {
         let text = "the header fields of the requests without a live token on this connection are too long";
@@ -161,24 +160,29 @@ impl<K: Kernel> Admitting<'_, K> {
 }
 
 /// All of a request but its body, and whether that is declared as a form.
-fn read_head<K>(head: Parts, admitting: &Admitting<'_, K>, told: &mut Told) -> Result<(Box<Incoming>, bool), Answer> {
-    let Admitting { rules, admission, peer, .. } = admitting;
+fn read_head<K: Kernel>(
+    head: Parts,
+    admitting: &Admitting<'_, K>,
+    recorded: &BTreeMap<String, bool>,
+    told: &mut Told,
+) -> Result<(Box<Incoming>, bool), Answer> {
+    let Admitting { rules, kernel, peer, .. } = admitting;
     headers::unambiguous(&head)?;
     let remote = headers::remote(&head.headers, peer.address(), &rules.forwarded)?;
     headers::consistency(&head.headers)?;
     let reads = head.method == Method::GET;
     let path = path::canonical(&head.uri).map_err(|refusal| if reads { refusal.with_page() } else { refusal })?;
-    if let Some(verdict) = admission.judge(path.as_str(), remote.map(|a| a.ip())) {
-        if verdict.refused && verdict.record {
-            told.refused = Some(of_head(&head, path.clone(), remote)?);
+    // What is served on a sealed server wraps nothing.
+    let is_sealed_path = kernel.answers_sealed(path.as_str());
+    if let Some(verdict) = kernel.count_request(path.as_str(), remote.map(|a| a.ip())) {
+        if verdict.refused && verdict.audits_refusal {
+            told.refused = Some(of_head(&head, path.clone(), is_sealed_path, remote)?);
         }
-        quota::judge(&path, verdict, told)?;
+        quota::apply(&path, verdict, told)?;
     }
     let query = Query::parse(head.uri.query(), reads)?;
-    let operation = operation(&head, &path, &query)?;
+    let operation = operation(&head, &path, is_sealed_path, &query)?;
     let token = headers::token(&head.headers, rules.limits.token)?;
-    // What answers on a sealed server wraps nothing.
-    let is_sealed_path = keepfast_core::answers_sealed(path.as_str());
     let wrap_ttl = if is_sealed_path { None } else { headers::wrap_ttl(&head.headers)? };
     let writes = matches!(operation, Operation::Update | Operation::Patch);
     let accepts_prometheus = super::names_metrics(&path) && headers::accepts_prometheus(&head.headers);
@@ -195,7 +199,7 @@ fn read_head<K>(head: Parts, admitting: &Admitting<'_, K>, told: &mut Told) -> R
         body_withheld: false,
         token,
         namespace: headers::namespace(&head.headers),
-        headers: headers::recorded(&head.headers, &admission.rules().recorded_headers),
+        headers: headers::recorded(&head.headers, recorded),
         wrap_ttl,
         remote,
         tls: peer.tls().cloned(),
@@ -206,12 +210,17 @@ fn read_head<K>(head: Parts, admitting: &Admitting<'_, K>, told: &mut Told) -> R
 }
 
 /// A request of which nothing but its head is known, for the record of its refusal.
-fn of_head(head: &Parts, path: CanonicalPath, remote: Option<SocketAddr>) -> Result<Box<Incoming>, Answer> {
+fn of_head(
+    head: &Parts,
+    path: CanonicalPath,
+    is_sealed_path: bool,
+    remote: Option<SocketAddr>,
+) -> Result<Box<Incoming>, Answer> {
     let query = Query::parse(head.uri.query(), head.method == Method::GET)?;
     Ok(Box::new(Incoming {
         id: random::request_id(),
         method: method_name(&head.method),
-        operation: operation(head, &path, &query)?,
+        operation: operation(head, &path, is_sealed_path, &query)?,
         path,
         input: Input::default(),
         body_withheld: false,
@@ -233,13 +242,12 @@ fn method_name(method: &Method) -> &'static str {
 }
 
 /// What a method and its query ask for.
-fn operation(head: &Parts, path: &CanonicalPath, query: &Query) -> Result<Operation, Answer> {
+fn operation(head: &Parts, path: &CanonicalPath, is_sealed_path: bool, query: &Query) -> Result<Operation, Answer> {
     let method = head.method.as_str();
     if query.help && matches!(method, "GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "LIST" | "SCAN") {
         return Ok(Operation::Help);
     }
-    // What answers on a sealed server has one or two methods, and no choices in the query.
-    let is_sealed_path = keepfast_core::answers_sealed(path.as_str());
+    // What is served on a sealed server has one or two methods, and no choices in the query.
     match method {
         "GET" if is_sealed_path => Ok(Operation::Read),
         "PATCH" | "OPTIONS" if is_sealed_path => Err(Answer::bare(StatusCode::METHOD_NOT_ALLOWED)),

@@ -1,22 +1,30 @@
-//! What leaves the edge, before it is dressed as HTTP: the kernel's answers and the edge's own refusals.
+//! What becomes an HTTP response: the kernel's answers and the edge's own refusals.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
-use keepfast_core::{Incoming, Response, error_body};
-use keepfast_framework::{Error, Status};
+use keepfast_framework::{Error, Incoming, error_body};
 
-/// An answer on its way out.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
+/// What is sent for a request. Its body may hold secrets, so that `Debug` shows the status only.
+pub struct Answer {
+    /// The status of the response.
+    pub status: StatusCode,
     /// The status that is counted: the caller may have chosen another one.
-    pub(crate) decided: StatusCode,
+    pub decided: StatusCode,
     /// `None` sends no `Content-Type`.
-    pub(crate) content_type: Option<&'static str>,
-    pub(crate) body: Bytes,
-    pub(crate) location: Option<HeaderValue>,
+    pub content_type: Option<&'static str>,
+    /// The body; a status without content sends none.
+    pub body: Bytes,
+    /// The target of a redirect.
+    pub location: Option<HeaderValue>,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer").field("status", &self.status).finish_non_exhaustive()
+    }
 }
 
 /// What goes with an answer, whatever it is.
@@ -33,14 +41,14 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 impl Answer {
     /// `{"errors":["text"]}`
-    pub(crate) fn error(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
+    pub fn error(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
         let text: Cow<'static, str> = text.into();
         let body = error_body(&text, &[]).into();
         Answer { status, decided: status, content_type: Some(JSON), body, location: None }
     }
 
     /// `{"errors":[]}`
-    pub(crate) fn bare(status: StatusCode) -> Self {
+    pub fn bare(status: StatusCode) -> Self {
         Answer::error(status, "")
     }
 
@@ -97,18 +105,5 @@ impl From<Error> for Answer {
     fn from(error: Error) -> Self {
         let status = StatusCode::from_u16(error.status().0).unwrap_or(StatusCode::BAD_REQUEST);
         Answer::error(status, error.public().to_owned())
-    }
-}
-
-impl From<Response> for Answer {
-    fn from(response: Response) -> Self {
-        let code = |status: Status| StatusCode::from_u16(status.0).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Answer {
-            status: code(response.status()),
-            decided: code(response.decided()),
-            content_type: Some(response.content_type()),
-            body: response.into_body(),
-            location: None,
-        }
     }
 }

@@ -13,9 +13,10 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::connection;
 use crate::connections::{Connections, Source};
-use crate::http::{Edge, Kernel};
+use crate::http::Edge;
+use crate::kernel::Kernel;
 use crate::patience;
-use crate::socket::Socket;
+use crate::socket::{Kind, Socket};
 use crate::tls::Tls;
 
 /// How much is read, in bytes, of what a client sends in clear to a TLS socket.
@@ -25,16 +26,20 @@ const MOST_IN_CLEAR: u64 = 64 << 10;
 const TLS_BUFFER: usize = 32 << 10;
 
 /// What the accept loop of one listener needs.
-pub(crate) struct Listener<K> {
-    pub(crate) edge: Arc<Edge<K>>,
-    pub(crate) tls: Option<Arc<Tls>>,
-    pub(crate) connections: Arc<Connections>,
-    pub(crate) stop: watch::Receiver<bool>,
+pub struct Listener<K> {
+    /// The rules of the listener and the kernel.
+    pub edge: Arc<Edge<K>>,
+    /// Its TLS; `None` is plain HTTP.
+    pub tls: Option<Arc<Tls>>,
+    /// The connections of all listeners.
+    pub connections: Arc<Connections>,
+    /// Becomes true when the server stops.
+    pub stop: watch::Receiver<bool>,
 }
 
 impl<K: Kernel> Listener<K> {
     /// Accepts until `stop` becomes true.
-    pub(crate) async fn run(self, socket: Socket) {
+    pub async fn run(self, socket: Socket) {
         let mut stop = self.stop.clone();
         let protocols = connection::protocols(self.edge.limits());
         tokio::select! {
@@ -45,13 +50,9 @@ impl<K: Kernel> Listener<K> {
 
     async fn accept(&self, socket: &Socket, protocols: &Arc<Builder<TokioExecutor>>) {
         loop {
-            let accepted = match socket {
-                Socket::Tcp(listener) => {
-                    listener.accept().await.map(|(stream, peer)| self.tcp(stream, peer, protocols))
-                }
-                Socket::Unix { listener, .. } => {
-                    listener.accept().await.map(|(stream, _)| self.unix(stream, protocols))
-                }
+            let accepted = match &socket.0 {
+                Kind::Tcp(listener) => listener.accept().await.map(|(stream, peer)| self.tcp(stream, peer, protocols)),
+                Kind::Unix { listener, .. } => listener.accept().await.map(|(stream, _)| self.unix(stream, protocols)),
             };
             if let Err(error) = accepted
                 && is_exhaustion(&error)

@@ -44,7 +44,7 @@ const FORM_PARAMETERS: usize = 10_000;
 const PARAMETER: usize = 192;
 
 /// Memory for large bodies that are being received or worked on, shared by all listeners.
-pub(crate) struct BodyMemory {
+pub struct BodyMemory {
     left: AtomicUsize,
     left_for_strangers: AtomicUsize,
 }
@@ -82,8 +82,8 @@ impl Drop for Unchecked {
 }
 
 impl BodyMemory {
-    /// So many bytes for large bodies.
-    pub(crate) fn new(bytes: usize) -> Arc<Self> {
+    /// This number of bytes for large bodies.
+    pub fn new(bytes: usize) -> Arc<Self> {
         Arc::new(BodyMemory {
             left: AtomicUsize::new(bytes),
             left_for_strangers: AtomicUsize::new(bytes / STRANGERS_PART),

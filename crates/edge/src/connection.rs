@@ -21,7 +21,8 @@ use tokio::sync::watch;
 use self::wire::{Verdict, Wire};
 use crate::config::Limits;
 use crate::connections::{Charge, Peer};
-use crate::http::{Edge, Kernel};
+use crate::http::Edge;
+use crate::kernel::Kernel;
 use crate::patience::{Open, Patience};
 
 /// The longest head of a request of HTTP/1, in bytes.

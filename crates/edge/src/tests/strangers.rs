@@ -93,49 +93,6 @@ async fn sec_kf03_streams_before_the_first_authenticated_request_are_few() {
     tokio::time::timeout(std::time::Duration::from_secs(10), released).await.expect("all is released");
 }
 
-/// Reads frames until so many streams have a response or were reset; the bytes of DATA among them.
-async fn bytes_of_responses(stream: &mut (impl tokio::io::AsyncRead + Unpin), streams: usize) -> usize {
-    let (mut ended, mut bytes) = (0, 0);
-    while ended < streams {
-        let mut head = [0; 9];
-        stream.read_exact(&mut head).await.unwrap();
-        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
-        stream.read_exact(&mut vec![0; length]).await.unwrap();
-        ended += usize::from(head[3] == 1 || head[3] == 3);
-        bytes += if head[3] == 0 { length } else { 0 };
-    }
-    bytes
-}
-
-/// Frames of so many GET requests of one path, which HPACK repeats by one byte.
-pub(super) fn repeated(path: &str, count: u32) -> Vec<u8> {
-    let mut raw = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
-    for n in 0..count {
-        // GET, http, and a literal path that enters the dynamic table; later the entry of the table (RFC 7541 section 6).
-        let mut fields = vec![0x82, 0x86];
-        if n == 0 {
-            let rest = path.len() - 127;
-            fields.extend_from_slice(&[0x44, 0x7f, (rest % 128) as u8 | 0x80, (rest / 128) as u8]);
-            fields.extend_from_slice(path.as_bytes());
-        } else {
-            fields.push(0xbe);
-        }
-        raw.extend_from_slice(&[0, (fields.len() >> 8) as u8, fields.len() as u8, 1, 5]);
-        raw.extend_from_slice(&(2 * n + 1).to_be_bytes());
-        raw.extend_from_slice(&fields);
-    }
-    raw
-}
-
-/// The bytes of DATA in the responses to the frames of so many requests.
-pub(super) async fn answered(mut stream: TcpStream, raw: &[u8], requests: usize) -> usize {
-    let (mut reading, mut writing) = stream.split();
-    let both = async { tokio::join!(writing.write_all(raw), bytes_of_responses(&mut reading, requests)) };
-    let (written, bytes) = tokio::time::timeout(Duration::from_secs(20), both).await.expect("all are answered");
-    written.unwrap();
-    bytes
-}
-
 #[tokio::test]
 async fn sec_kf55_fields_of_hpack_count_as_long_as_they_are() {
     const COUNT: u32 = 500;

@@ -181,10 +181,10 @@ async fn a_client_that_waits_for_100_continue_reads_the_413_alone() {
 }
 
 /// One answer with a length, on a connection that stays open.
-async fn answer(stream: &mut TcpStream) -> Told {
+async fn answer(stream: &mut TcpStream) -> Response {
     let mut raw = Vec::new();
     loop {
-        let told = Told::of(&raw);
+        let told = Response::of(&raw);
         if told.header("content-length").is_some_and(|length| length.parse() == Ok(told.body.len())) {
             return told;
         }
@@ -308,7 +308,7 @@ async fn sec_ac09_a_refusal_of_the_edge_depends_on_the_request_alone_and_names_n
     for line in ["GET /v1/%2e%2e/x", "FOO /v1/x", "GET /v1/x?list=x", "PATCH /v1/x", "GET /nothing", "GET /v1//x"] {
         let first = server.ask(line, &[], b"").await;
         let second = server.ask(&line.replace('x', "y"), &[], b"").await;
-        let names = |t: &Told| {
+        let names = |t: &Response| {
             t.head.lines().skip(1).map(|l| l.split(':').next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
         };
         assert_eq!(

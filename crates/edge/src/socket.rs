@@ -17,8 +17,11 @@ const BACKLOG: u32 = 4096;
 /// The mode of a socket file without `socket_mode`.
 const OWNER_ONLY: u32 = 0o700;
 
-/// A socket that listens. Clients may connect from now on; they are served once the loop runs.
-pub(crate) enum Socket {
+/// A socket that listens. Clients may connect from now on; they are served once a [`crate::Listener`] runs.
+pub struct Socket(pub(crate) Kind);
+
+/// The kinds of sockets.
+pub(crate) enum Kind {
     /// On an address.
     Tcp(TcpListener),
     /// In the file system; the file is removed in the end.
@@ -32,22 +35,25 @@ pub(crate) enum Socket {
 
 impl Socket {
     /// Opens the socket of a listener. To be called within the runtime.
-    pub(crate) fn bind(bind: &Bind) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// What the system says: the address is in use, the user is unknown, the directory is writable by every user.
+    pub fn bind(bind: &Bind) -> io::Result<Self> {
         match bind {
-            Bind::Tcp(address) => tcp(address).map(Socket::Tcp),
+            Bind::Tcp(address) => tcp(address).map(|listener| Socket(Kind::Tcp(listener))),
             Bind::Unix { path, mode, user, group } => {
                 let owner = (user.as_deref().map(user_id).transpose()?, group.as_deref().map(group_id).transpose()?);
                 let (listener, file) = unix(path, *mode, owner)?;
-                Ok(Socket::Unix { listener, _file: file })
+                Ok(Socket(Kind::Unix { listener, _file: file }))
             }
         }
     }
 
     /// The address that was bound; a port of 0 has become a real one.
-    pub(crate) fn address(&self) -> Option<SocketAddr> {
-        match self {
-            Socket::Tcp(listener) => listener.local_addr().ok(),
-            Socket::Unix { .. } => None,
+    pub fn address(&self) -> Option<SocketAddr> {
+        match &self.0 {
+            Kind::Tcp(listener) => listener.local_addr().ok(),
+            Kind::Unix { .. } => None,
         }
     }
 }
@@ -91,7 +97,10 @@ fn tcp(address: &str) -> io::Result<TcpListener> {
 }
 
 /// What an address can stand for. `:8200` is every address of the machine: both families, or what there is of them.
-pub(crate) fn candidates(address: &str) -> io::Result<Vec<SocketAddr>> {
+///
+/// # Errors
+/// When a host name cannot be resolved.
+pub fn candidates(address: &str) -> io::Result<Vec<SocketAddr>> {
     match address.strip_prefix(':').and_then(|port| port.parse().ok()) {
         Some(port) => Ok(vec![(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()]),
         None => Ok(address.to_socket_addrs()?.collect()),
@@ -102,7 +111,7 @@ pub(crate) fn candidates(address: &str) -> io::Result<Vec<SocketAddr>> {
 ///
 /// # Errors
 /// When there is no such user.
-pub(crate) fn user_id(name: &str) -> io::Result<u32> {
+pub fn user_id(name: &str) -> io::Result<u32> {
     match name.parse() {
         Ok(id) => Ok(id),
         Err(_) => User::from_name(name)?.map(|user| user.uid.as_raw()).ok_or_else(|| unknown_name("user", name)),
@@ -113,7 +122,7 @@ pub(crate) fn user_id(name: &str) -> io::Result<u32> {
 ///
 /// # Errors
 /// When there is no such group.
-pub(crate) fn group_id(name: &str) -> io::Result<u32> {
+pub fn group_id(name: &str) -> io::Result<u32> {
     match name.parse() {
         Ok(id) => Ok(id),
         Err(_) => Group::from_name(name)?.map(|group| group.gid.as_raw()).ok_or_else(|| unknown_name("group", name)),
@@ -150,7 +159,7 @@ fn unix(
 ///
 /// # Errors
 /// When the directory cannot be examined, or every user can write to it and it is not sticky.
-pub(crate) fn check_directory(parent: &Path) -> io::Result<()> {
+pub fn check_directory(parent: &Path) -> io::Result<()> {
     const OTHERS_WRITE: u32 = 0o002;
     const STICKY: u32 = 0o1000;
     let mode = std::fs::metadata(parent)?.permissions().mode();

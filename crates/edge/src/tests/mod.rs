@@ -1,0 +1,145 @@
+//! The edge over real sockets, with a kernel that returns what arrived.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod admission;
+mod client_certificates;
+mod connections;
+mod encrypted;
+mod exchange;
+mod strangers;
+mod tls_sessions;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::StatusCode;
+use keepfast_crypto::secret::SecretString;
+use keepfast_framework::{Incoming, TlsSession};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, watch};
+
+use self::exchange::{Response, answered, exchange, repeated};
+use crate::{Admission, Answer, BodyMemory, Connections, Edge, Kernel, Listener, ListenerConfig, Socket, Tls};
+
+/// Answers with what the edge understood, and knows every token but those that begin with `dead`. `test/panic` panics, `test/wait` waits for `go`, `test/unused` is 204.
+#[derive(Default)]
+struct Echo {
+    started: Notify,
+    go: Notify,
+    finished: Notify,
+}
+
+impl Admission for Echo {
+    fn answers_sealed(&self, path: &str) -> bool {
+        matches!(path, "sys/health" | "sys/init" | "sys/leader" | "sys/seal-status" | "sys/unseal")
+    }
+
+    fn recorded_headers(&self) -> Arc<BTreeMap<String, bool>> {
+        Arc::default()
+    }
+}
+
+impl Kernel for Echo {
+    async fn handle(&self, incoming: Box<Incoming>) -> Answer {
+        match incoming.path.as_str() {
+            "test/panic" => panic!("a handler's fault with a s3cr3t in it"),
+            "test/wait" => {
+                self.started.notify_one();
+                self.go.notified().await;
+                self.finished.notify_one();
+            }
+            "test/empty" => {
+                return Answer { body: bytes::Bytes::new(), ..Answer::bare(StatusCode::NO_CONTENT) };
+            }
+            _ => {}
+        }
+        let told = json!({
+            "operation": incoming.operation.name(),
+            "path": incoming.path.as_str(),
+            "query": incoming.input.query.iter().map(|(name, value)| (name, value.to_json())).collect::<Vec<_>>(),
+            "body": String::from_utf8_lossy(incoming.input.body.raw()),
+            "withheld": incoming.body_withheld,
+            "token": incoming.token.map(|t| t.expose().clone()),
+            "namespace": incoming.namespace,
+            "wrap_ttl": incoming.wrap_ttl.map(|d| d.as_millis()),
+            "remote": incoming.remote.map(|a| a.ip().to_string()),
+            "tls": incoming.tls.as_ref().map(tls_json),
+        });
+        Answer {
+            status: StatusCode::OK,
+            decided: StatusCode::OK,
+            content_type: Some("application/json"),
+            body: told.to_string().into(),
+            location: None,
+        }
+    }
+
+    async fn knows(&self, token: &SecretString, _: Option<IpAddr>) -> bool {
+        !token.expose().starts_with("dead")
+    }
+}
+
+/// The session of a connection, and which one it is in memory.
+fn tls_json(tls: &Arc<TlsSession>) -> Value {
+    let chain = tls.client_chain.as_ref();
+    json!({
+        "session": Arc::as_ptr(tls).addr(),
+        "version": format!("{:?}", tls.version),
+        "cipher_suite": tls.cipher_suite,
+        "alpn": tls.alpn,
+        "server_name": tls.server_name,
+        "chain": chain.map(|chain| std::iter::once(&chain.leaf).chain(&chain.intermediates).collect::<Vec<_>>()),
+        "check": chain.map(|chain| format!("{:?}", chain.check)),
+    })
+}
+
+/// A listener on a free port, or wherever its configuration says.
+struct Server {
+    kernel: Arc<Echo>,
+    address: Option<SocketAddr>,
+    connections: Arc<Connections>,
+    stop: watch::Sender<bool>,
+    tls: Option<Arc<Tls>>,
+}
+
+impl Server {
+    async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut ListenerConfig)) -> Self {
+        let mut config = ListenerConfig::plain("127.0.0.1:0");
+        change(&mut config);
+        Self::of(config, 100).await
+    }
+
+    async fn of(config: ListenerConfig, most: u32) -> Self {
+        let kernel = Arc::new(Echo::default());
+        let connections = Connections::new(most);
+        let (stop, stopped) = watch::channel(false);
+        let socket = Socket::bind(&config.bind).unwrap();
+        let address = socket.address();
+        let tls = config.tls.as_ref().map(|files| Arc::new(Tls::load(files).unwrap()));
+        let edge = Edge::new(kernel.clone(), BodyMemory::new(256 << 20), &config);
+        let listener = Listener { edge, tls: tls.clone(), connections: connections.clone(), stop: stopped };
+        tokio::spawn(listener.run(socket));
+        Server { kernel, address, connections, stop, tls }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address.unwrap()).await.unwrap()
+    }
+
+    /// One request on its own connection: `GET /v1/x`, further header lines, a body.
+    async fn ask(&self, line: &str, headers: &[&str], body: &[u8]) -> Response {
+        exchange(self.connect().await, line, headers, body).await
+    }
+
+    async fn get(&self, path: &str) -> Response {
+        self.ask(&format!("GET {path}"), &[], b"").await
+    }
+}

@@ -1,0 +1,88 @@
+//! The node as the kernel behind the edge.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::StatusCode;
+use keepfast_core::{Node, Response};
+use keepfast_crypto::secret::SecretString;
+use keepfast_edge::{Admission, Answer, Kernel, OriginCheck, QuotaVerdict};
+use keepfast_framework::{Incoming, Status};
+
+/// The node behind the edge.
+pub(crate) struct Served(pub(crate) Arc<Node>);
+
+impl Admission for Served {
+    fn answers_sealed(&self, path: &str) -> bool {
+        keepfast_core::answers_sealed(path)
+    }
+
+    fn recorded_headers(&self) -> Arc<BTreeMap<String, bool>> {
+        self.0.admission().rules().recorded_headers.clone()
+    }
+
+    fn count_request(&self, path: &str, remote: Option<IpAddr>) -> Option<QuotaVerdict> {
+        let verdict = self.0.admission().judge(path, remote)?;
+        Some(QuotaVerdict {
+            refused: verdict.refused,
+            limit: verdict.limit,
+            remaining: verdict.remaining,
+            reset: verdict.reset,
+            retry_after: verdict.retry_after,
+            with_headers: verdict.tell,
+            audits_refusal: verdict.record,
+        })
+    }
+
+    fn check_origin(&self, origin: Option<&str>) -> OriginCheck {
+        match &self.0.admission().rules().cors {
+            None => OriginCheck::NoRules,
+            Some(cors) if origin.is_some_and(|origin| cors.allows(origin)) => OriginCheck::Allowed,
+            Some(_) => OriginCheck::Denied,
+        }
+    }
+
+    fn origin_headers(&self) -> String {
+        self.0.admission().rules().cors.as_ref().map(|cors| cors.allowed_headers.join(",")).unwrap_or_default()
+    }
+}
+
+impl Kernel for Served {
+    async fn handle(&self, incoming: Box<Incoming>) -> Answer {
+        answer(self.0.handle(incoming).await)
+    }
+
+    // Both futures are large and seldom run. In a box they do not enlarge the future of every request, which is copied.
+    async fn knows(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
+        Box::pin(self.0.knows_token(token, remote)).await
+    }
+
+    async fn record_refusal(&self, refused: Box<Incoming>) {
+        Box::pin(self.0.record_refusal(refused)).await;
+    }
+
+    fn metrics(&self, format: &str, accepts_prometheus: bool) -> Answer {
+        answer(self.0.open_metrics(format, accepts_prometheus))
+    }
+
+    fn count_answer(&self, status: StatusCode) {
+        self.0.count_answer(status.as_u16());
+    }
+
+    fn in_flight(&self, caller: &Incoming) -> Answer {
+        answer(self.0.open_in_flight(caller))
+    }
+}
+
+/// A response of the node as the edge sends it.
+fn answer(response: Response) -> Answer {
+    let code = |status: Status| StatusCode::from_u16(status.0).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    Answer {
+        status: code(response.status()),
+        decided: code(response.decided()),
+        content_type: Some(response.content_type()),
+        body: response.into_body(),
+        location: None,
+    }
+}
