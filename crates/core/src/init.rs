@@ -12,7 +12,7 @@ use keepfast_storage::{Barrier, MemoryBackend, StorageError};
 use crate::admission::Admission;
 use crate::audit::{self, DeviceOptions};
 use crate::lifecycle::{Lifecycle, explained};
-use crate::seal::{Custody, Seal, SealConfig, SealShape};
+use crate::seal::{Custody, Seal, SealConfig, SealShape, by_shares};
 use crate::token::create::Spec;
 use crate::token::record::{CREATED_TOKEN_PATH, FIRST_TOKEN_PATH};
 use crate::token::{Authority, TokenAuth};
@@ -47,7 +47,7 @@ pub(crate) async fn initialize(
     shape: SealShape,
     root_token: Option<SecretString>,
 ) -> Result<Initialized> {
-    let (seal, shares) = server.settings.seal.generate(shape)?;
+    let (seal, shares) = by_shares::generate(server.settings.seal, shape)?;
     let root_token = initialize_under(server, seal, shape, root_token).await?;
     Ok(Initialized { shares, root_token })
 }

@@ -11,48 +11,10 @@ use keepfast_framework::{Error, Result};
 use keepfast_storage::{Backend, SealRecord};
 use serde::{Deserialize, Serialize};
 
-use super::{Seal, SealError, SealKind, Wrapped};
-
-/// How many shares there are and how many of them unseal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SealShape {
-    /// How many shares are handed out.
-    pub(crate) shares: u8,
-    /// How many of them unseal.
-    pub(crate) threshold: u8,
-}
-
-impl SealShape {
-    /// Checks what a caller asks for.
-    pub(crate) fn new(shares: i64, threshold: i64) -> Result<Self> {
-        Self::check(shares, threshold).map_err(|why| Error::invalid(format!("invalid seal configuration: {why}")))
-    }
-
-    /// Checks what a caller asks for; the error says why not, in OpenBao's words.
-    ///
-    /// Fails when no such shares can be made.
-    pub(crate) fn check(shares: i64, threshold: i64) -> Result<Self, &'static str> {
-        if shares < 1 {
-            return Err("shares must be at least one");
-        }
-        if threshold < 1 {
-            return Err("threshold must be at least one");
-        }
-        if shares > 1 && threshold == 1 {
-            return Err("threshold must be greater than one for multiple shares");
-        }
-        if shares > 255 {
-            return Err("shares must be less than 256");
-        }
-        if threshold > 255 {
-            return Err("threshold must be less than 256");
-        }
-        if threshold > shares {
-            return Err("threshold cannot be larger than shares");
-        }
-        Ok(SealShape { shares: shares as u8, threshold: threshold as u8 })
-    }
-}
+use super::by_shares;
+use super::kind::SealKind;
+use super::shape::SealShape;
+use super::wrap::{Seal, SealError, Wrapped};
 
 /// The stored seal configuration. Nothing in it is secret: the root key in it is wrapped by the seal.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -98,7 +60,7 @@ impl SealConfig {
 
     /// The seal with the key that these shares make; `None` when they make none.
     pub(crate) fn seal_from(&self, shares: &[SecretBytes]) -> Option<Arc<dyn Seal>> {
-        self.kind.from_shares(self.shape, shares)
+        by_shares::from_shares(self.kind, self.shape, shares)
     }
 
     /// Unwraps the root key; `None` when it was not wrapped under the key of this seal.
@@ -138,17 +100,5 @@ mod tests {
         assert_eq!((config.kind, config.shape), (SealKind::Shamir, SealShape { shares: 3, threshold: 2 }));
         assert_eq!(config.to_bytes().unwrap(), stored);
         assert!(SealConfig::from_bytes(stored.replace("shamir", "other").as_bytes()).is_err());
-    }
-
-    #[test]
-    fn shapes_are_refused_as_openbao_refuses_them() {
-        let text = |s, t| SealShape::new(s, t).err().map(|e| e.public().to_owned());
-        assert_eq!(text(5, 3), None);
-        assert_eq!(text(1, 0).as_deref(), Some("invalid seal configuration: threshold must be at least one"));
-        assert_eq!(text(1, 2).as_deref(), Some("invalid seal configuration: threshold cannot be larger than shares"));
-        assert_eq!(
-            text(2, 1).as_deref(),
-            Some("invalid seal configuration: threshold must be greater than one for multiple shares")
-        );
     }
 }

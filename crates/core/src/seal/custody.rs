@@ -10,9 +10,10 @@ use keepfast_framework::{Error, Result};
 use keepfast_storage::{Backend, Barrier};
 use parking_lot::Mutex;
 
+use super::config::SealConfig;
 use super::generation::Generation;
 use super::rotation::Rotation;
-use super::{Seal, SealConfig};
+use super::wrap::Seal;
 
 /// What an unsealed server keeps of its seal. Dropped, and so wiped, when the server is sealed.
 pub(crate) struct Custody {

@@ -8,8 +8,11 @@ use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::{Error, Result};
 
+use super::by_shares;
+use super::config::SealConfig;
+use super::shape::SealShape;
 use super::shares::Unsealing;
-use super::{Seal, SealConfig, SealShape};
+use super::wrap::Seal;
 
 /// New shares in the making. Holds no more shares than the threshold asks for.
 pub(crate) struct Rotation {
@@ -50,7 +53,7 @@ impl Rotation {
     /// New shares of a new root key, for the cluster of `present`.
     pub(crate) async fn make(&self, present: &SealConfig) -> Result<(Pending, Vec<SecretBytes>)> {
         let root = random::key();
-        let (seal, shares) = present.kind.generate(self.shape)?;
+        let (seal, shares) = by_shares::generate(present.kind, self.shape)?;
         let config = SealConfig { shape: self.shape, ..present.rewrapped(&*seal, &root).await? };
         Ok((Pending { nonce: random::uuid(), given: Vec::new(), root, seal, config }, shares))
     }

@@ -8,7 +8,9 @@ use keepfast_crypto::secret::SecretBytes;
 use keepfast_crypto::{random, shamir};
 use keepfast_framework::{Error, Result};
 
-use super::{Seal, SealError, SealKind, SealShape, Wrapped};
+use super::kind::SealKind;
+use super::shape::SealShape;
+use super::wrap::{Seal, SealError, Wrapped};
 
 /// Bound to each wrapped key. Stored data depends on it.
 const CONTEXT: &[u8] = b"keepfast root key, sealed by shares";

@@ -7,7 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use keepfast_crypto::random;
 use serde_json::json;
 
-use super::{Seal, SealConfig, SealError, SealKind, SealShape, Wrapped};
+use super::wrap::{Seal, SealError, Wrapped};
+use super::{SealConfig, SealKind, SealShape};
 use crate::init::initialize_under;
 use crate::tests::fixture::House;
 

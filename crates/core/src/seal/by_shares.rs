@@ -1,0 +1,29 @@
+//! The seals whose key people hold in shares.
+
+use std::sync::Arc;
+
+use keepfast_crypto::secret::SecretBytes;
+use keepfast_framework::Result;
+
+use super::kind::SealKind;
+use super::shamir::Shamir;
+use super::shape::SealShape;
+use super::wrap::Seal;
+
+/// A seal with a fresh key, and the shares of that key.
+pub(crate) fn generate(kind: SealKind, shape: SealShape) -> Result<(Arc<dyn Seal>, Vec<SecretBytes>)> {
+    match kind {
+        SealKind::Shamir => {
+            let (seal, shares) = Shamir::generate(shape)?;
+            Ok((Arc::new(seal), shares))
+        }
+    }
+}
+
+/// The seal with the key that these shares make; `None` when they make none. Whether it is the right key, only
+/// [`Seal::unwrap`] shows.
+pub(super) fn from_shares(kind: SealKind, shape: SealShape, shares: &[SecretBytes]) -> Option<Arc<dyn Seal>> {
+    match kind {
+        SealKind::Shamir => Some(Arc::new(Shamir::from_shares(shape, shares)?)),
+    }
+}

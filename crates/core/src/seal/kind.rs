@@ -1,0 +1,26 @@
+//! The types of seals.
+
+use serde::{Deserialize, Serialize};
+
+/// A type of seal, as the configuration, the stored record and `sys/seal-status` call it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SealKind {
+    /// Shares of an unseal key, which people hold.
+    #[default]
+    Shamir,
+}
+
+impl SealKind {
+    /// The type of this name; `None` for one that this server does not have.
+    pub fn parse(name: &str) -> Option<Self> {
+        [SealKind::Shamir].into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            SealKind::Shamir => "shamir",
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! How many shares there are, and how many of them unseal.
+
+use keepfast_framework::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// How many shares there are and how many of them unseal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SealShape {
+    /// How many shares are handed out.
+    pub(crate) shares: u8,
+    /// How many of them unseal.
+    pub(crate) threshold: u8,
+}
+
+impl SealShape {
+    /// Checks what a caller asks for.
+    pub(crate) fn new(shares: i64, threshold: i64) -> Result<Self> {
+        Self::check(shares, threshold).map_err(|why| Error::invalid(format!("invalid seal configuration: {why}")))
+    }
+
+    /// Checks what a caller asks for; the error says why not, in OpenBao's words.
+    ///
+    /// Fails when no such shares can be made.
+    pub(crate) fn check(shares: i64, threshold: i64) -> Result<Self, &'static str> {
+        if shares < 1 {
+            return Err("shares must be at least one");
+        }
+        if threshold < 1 {
+            return Err("threshold must be at least one");
+        }
+        if shares > 1 && threshold == 1 {
+            return Err("threshold must be greater than one for multiple shares");
+        }
+        if shares > 255 {
+            return Err("shares must be less than 256");
+        }
+        if threshold > 255 {
+            return Err("threshold must be less than 256");
+        }
+        if threshold > shares {
+            return Err("threshold cannot be larger than shares");
+        }
+        Ok(SealShape { shares: shares as u8, threshold: threshold as u8 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_are_refused_as_openbao_refuses_them() {
+        let text = |s, t| SealShape::new(s, t).err().map(|e| e.public().to_owned());
+        assert_eq!(text(5, 3), None);
+        assert_eq!(text(1, 0).as_deref(), Some("invalid seal configuration: threshold must be at least one"));
+        assert_eq!(text(1, 2).as_deref(), Some("invalid seal configuration: threshold cannot be larger than shares"));
+        assert_eq!(
+            text(2, 1).as_deref(),
+            Some("invalid seal configuration: threshold must be greater than one for multiple shares")
+        );
+    }
+}
