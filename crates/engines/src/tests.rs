@@ -23,7 +23,7 @@ fn no_table_has_two_rows_for_the_same_request() {
 fn every_path_says_what_it_is_for() {
     each(|name, engine| {
         for row in engine.table().rows() {
-            let synopsis = row.help.synopsis;
+            let synopsis = &row.help.synopsis;
             let path = row.patterns[0].source();
             assert!(synopsis.len() > 5 && synopsis.ends_with('.'), "{name} {path}: {synopsis:?}");
             assert!(!row.operations.is_empty(), "{name} {path} has no operation");
@@ -58,7 +58,7 @@ fn every_capture_is_a_field_of_the_request() {
                 let request = operation.request();
                 let fields = request.get("properties").and_then(|p| p.as_object());
                 for capture in row.patterns.iter().flat_map(|p| p.captures()) {
-                    let known = fields.is_some_and(|f| f.contains_key(capture));
+                    let known = fields.is_some_and(|f| f.contains_key(&**capture));
                     let refuses = fields.is_none_or(|f| f.is_empty());
                     assert!(
                         known || refuses,
@@ -107,7 +107,7 @@ fn engines_are_found_by_type_and_kv_is_version_1_unless_asked_otherwise() {
         let same = all()
             .all()
             .iter()
-            .filter(|e| (e.kind, e.engine, e.variant) == (engine.kind, engine.engine, engine.variant))
+            .filter(|e| (e.kind, &e.engine, e.variant) == (engine.kind, &engine.engine, engine.variant))
             .count();
         assert_eq!(same, 1, "{name} is registered more than once");
     });

@@ -1,5 +1,6 @@
 //! The one joint of secrets engines and auth methods.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -285,7 +286,7 @@ type Open = Box<dyn for<'a> Fn(&'a mut Cx) -> BoxFuture<'a, Result<Arc<dyn Mount
 /// A kind of engine that can be mounted: its names, its table, how to open it.
 pub struct Registered {
     /// As in `secrets enable TYPE`.
-    pub engine: &'static str,
+    pub engine: Cow<'static, str>,
     /// Secrets engine or auth method.
     pub kind: Kind,
     /// See [`Engine::VARIANT`].
@@ -325,7 +326,7 @@ impl Registered {
                 Ok(opened)
             })
         });
-        let (engine, kind, variant, plugins) = (E::TYPE, E::KIND, E::VARIANT, E::plugins());
+        let (engine, kind, variant, plugins) = (Cow::Borrowed(E::TYPE), E::KIND, E::VARIANT, E::plugins());
         Registered { engine, kind, variant, plugins, traits: Traits::of::<E>(), table, open }
     }
 

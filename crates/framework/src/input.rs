@@ -174,7 +174,7 @@ impl Input {
     pub fn replaced(&self) -> Vec<&str> {
         let replaces = |name: &str| {
             let mut captures = self.captures.iter();
-            let text = captures.find(|(captured, _)| *captured == name).map(|(_, text)| text);
+            let text = captures.find(|(captured, _)| captured == name).map(|(_, text)| text);
             text.is_some_and(|text| !text.is_empty() || self.body.field(name) != Some("null"))
         };
         let mut out: Vec<&str> = self.names().filter(|name| replaces(name)).collect();
@@ -195,7 +195,7 @@ impl Input {
 
     /// Each name once, with its first source: the path, then the body, then the query.
     fn entries(&self) -> Vec<(&str, Source<'_>)> {
-        let captures = self.captures.iter().map(|(name, value)| (*name, Source::Text(value)));
+        let captures = self.captures.iter().map(|(name, value)| (&**name, Source::Text(value)));
         let fields = self.body.fields().map(|(name, raw)| (name, Source::Json(raw)));
         let query = self.query.iter().map(|(name, value)| match value {
             QueryValue::One(value) => (name, Source::Text(value)),
@@ -305,7 +305,7 @@ mod tests {
 
     fn input(captured: &str, query: &[(&str, &str)], body: &str) -> Result<Input> {
         Ok(Input {
-            captures: vec![("name", captured.to_owned())],
+            captures: vec![("name".into(), captured.to_owned())],
             query: query.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect(),
             body: Body::parse(Bytes::copy_from_slice(body.as_bytes()))?,
         })

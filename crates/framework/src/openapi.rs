@@ -59,7 +59,7 @@ fn whole(version: &str, paths: &Map<String, Value>) -> Value {
 fn add(paths: &mut Map<String, Value>, mount: &str, tag: &str, row: &RowInfo, pattern: &Pattern) {
     let path = readable(mount, pattern);
     let entry = paths.entry(path).or_insert_with(|| {
-        let mut entry = Map::from_iter([("description".to_owned(), Value::from(row.help.synopsis))]);
+        let mut entry = Map::from_iter([("description".to_owned(), Value::from(&*row.help.synopsis))]);
         let parameters: Vec<Value> = pattern.captures().map(|name| parameter(row, name)).collect();
         if !parameters.is_empty() {
             entry.insert("parameters".to_owned(), Value::from(parameters));

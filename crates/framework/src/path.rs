@@ -1,5 +1,6 @@
 //! Operations, the one canonical path type, and the patterns of routing tables.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// What a request does to a path. A closed set: no caller can name anything else.
@@ -136,7 +137,7 @@ impl fmt::Debug for CanonicalPath {
 }
 
 /// What a pattern captured, by name.
-pub type Captures = Vec<(&'static str, String)>;
+pub type Captures = Vec<(Cow<'static, str>, String)>;
 
 /// One pattern of a routing table.
 ///
@@ -145,31 +146,35 @@ pub type Captures = Vec<(&'static str, String)>;
 /// the pattern ends in `/` (a list of the root). A final `/` makes it a pattern for lists, and the path given may lack it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
-    source: &'static str,
+    source: Cow<'static, str>,
     segments: Vec<Segment>,
     folder: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Segment {
-    Literal(&'static str),
-    One(&'static str),
-    OneOf(&'static str, Vec<&'static str>),
-    Rest(&'static str),
+    Literal(Cow<'static, str>),
+    One(Cow<'static, str>),
+    OneOf(Cow<'static, str>, Vec<Cow<'static, str>>),
+    Rest(Cow<'static, str>),
 }
 
 impl Pattern {
-    /// Reads a pattern. Tables are constants of the code, so a malformed one is a fault found by the table tests.
-    pub fn new(source: &'static str) -> Self {
+    /// Reads a pattern: a constant of the code, of which nothing is copied, or a text. The tables of the code are constants, so
+    /// a malformed pattern is a fault found by the table tests.
+    pub fn new(source: impl Into<Cow<'static, str>>) -> Self {
+        let source = source.into();
         let folder = source.ends_with('/') || source.is_empty();
-        let body = source.strip_suffix('/').unwrap_or(source);
-        let segments = if body.is_empty() { Vec::new() } else { body.split('/').map(Segment::new).collect() };
+        let segments = match &source {
+            Cow::Borrowed(text) => segments(text, Cow::Borrowed),
+            Cow::Owned(text) => segments(text, |word| Cow::Owned(word.to_owned())),
+        };
         Pattern { source, segments, folder }
     }
 
     /// As it was written.
-    pub fn source(&self) -> &'static str {
-        self.source
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// Whether it ends in `/` (or is empty): a pattern for lists.
@@ -178,7 +183,7 @@ impl Pattern {
     }
 
     /// The names that it captures.
-    pub fn captures(&self) -> impl Iterator<Item = &'static str> + '_ {
+    pub fn captures(&self) -> impl Iterator<Item = &Cow<'static, str>> {
         self.segments.iter().filter_map(Segment::name)
     }
 
@@ -201,7 +206,7 @@ impl Pattern {
         let mut out = Vec::with_capacity(self.segments.len());
         for segment in &self.segments {
             match segment {
-                Segment::Literal(word) => out.push((*word).to_owned()),
+                Segment::Literal(word) => out.push(word.clone().into_owned()),
                 // Its words are the pattern's own.
                 Segment::OneOf(..) => out.extend(captures.next().map(|(_, word)| word)),
                 Segment::One(_) | Segment::Rest(_) => {
@@ -251,21 +256,27 @@ impl Pattern {
     }
 }
 
+/// The segments of a pattern; `word` makes the text of one.
+fn segments<'t>(source: &'t str, word: impl Fn(&'t str) -> Cow<'static, str>) -> Vec<Segment> {
+    let body = source.strip_suffix('/').unwrap_or(source);
+    if body.is_empty() { Vec::new() } else { body.split('/').map(|text| Segment::new(text, &word)).collect() }
+}
+
 impl Segment {
-    fn new(text: &'static str) -> Self {
+    fn new<'t>(text: &'t str, word: impl Fn(&'t str) -> Cow<'static, str>) -> Self {
         let Some(inner) = text.strip_prefix('{').and_then(|t| t.strip_suffix('}')) else {
-            return Segment::Literal(text);
+            return Segment::Literal(word(text));
         };
         if let Some(name) = inner.strip_suffix("...") {
-            return Segment::Rest(name);
+            return Segment::Rest(word(name));
         }
         match inner.split_once('|') {
-            None => Segment::One(inner),
-            Some((name, words)) => Segment::OneOf(name, words.split('|').collect()),
+            None => Segment::One(word(inner)),
+            Some((name, words)) => Segment::OneOf(word(name), words.split('|').map(word).collect()),
         }
     }
 
-    fn name(&self) -> Option<&'static str> {
+    fn name(&self) -> Option<&Cow<'static, str>> {
         match self {
             Segment::Literal(_) => None,
             Segment::One(name) | Segment::Rest(name) | Segment::OneOf(name, _) => Some(name),
@@ -280,7 +291,9 @@ fn take(segments: &[Segment], path: &str, folder: bool, found: &mut Captures) ->
         return path.is_empty();
     };
     if let Segment::Rest(name) = first {
-        return take_rest(name, rest, path, folder, found);
+        let kept = rest_of(rest, path, folder);
+        found.extend(kept.map(|kept| (name.clone(), kept.to_owned())));
+        return kept.is_some();
     }
     if path.is_empty() {
         return false;
@@ -292,9 +305,9 @@ fn take(segments: &[Segment], path: &str, folder: bool, found: &mut Captures) ->
     let kept = found.len();
     match first {
         Segment::Literal(word) if *word != head => return false,
-        Segment::OneOf(_, words) if !words.contains(&head) => return false,
+        Segment::OneOf(_, words) if !words.iter().any(|word| word == head) => return false,
         Segment::Literal(_) | Segment::Rest(_) => {}
-        Segment::One(name) | Segment::OneOf(name, _) => found.push((name, head.to_owned())),
+        Segment::One(name) | Segment::OneOf(name, _) => found.push((name.clone(), head.to_owned())),
     }
     let goes_on = match tail {
         Some(tail) => take(rest, tail, folder, found),
@@ -306,19 +319,14 @@ fn take(segments: &[Segment], path: &str, folder: bool, found: &mut Captures) ->
     goes_on
 }
 
-/// A rest takes all that is left but for the literals behind it.
-fn take_rest(name: &'static str, behind: &[Segment], path: &str, folder: bool, found: &mut Captures) -> bool {
+/// What a rest takes of `path`: all that is left but for the literals behind it.
+fn rest_of<'p>(behind: &[Segment], path: &'p str, folder: bool) -> Option<&'p str> {
     let mut kept = path;
     for segment in behind.iter().rev() {
-        let Segment::Literal(word) = segment else { return false };
-        let Some(before) = kept.strip_suffix(word).and_then(|k| k.strip_suffix('/')) else { return false };
-        kept = before;
+        let Segment::Literal(word) = segment else { return None };
+        kept = kept.strip_suffix(&**word)?.strip_suffix('/')?;
     }
-    if kept.is_empty() && !folder {
-        return false;
-    }
-    found.push((name, kept.to_owned()));
-    true
+    (folder || !kept.is_empty()).then_some(kept)
 }
 
 #[cfg(test)]
@@ -326,7 +334,22 @@ mod tests {
     use super::*;
 
     fn captured(pattern: &'static str, path: &str) -> Option<Vec<String>> {
-        Pattern::new(pattern).matches(path).map(|found| found.into_iter().map(|(n, v)| format!("{n}={v}")).collect())
+        let captured = |pattern: &Pattern| -> Option<Vec<String>> {
+            Some(pattern.matches(path)?.into_iter().map(|(n, v)| format!("{n}={v}")).collect())
+        };
+        let (constant, owned) = (Pattern::new(pattern), Pattern::new(pattern.to_owned()));
+        assert_eq!(constant, owned);
+        assert_eq!(captured(&constant), captured(&owned));
+        captured(&constant)
+    }
+
+    #[test]
+    fn a_constant_pattern_is_not_copied() {
+        let is_borrowed = |name: &Cow<'static, str>| matches!(name, Cow::Borrowed(_));
+        let constant = Pattern::new("a/{b}/{c|x|y}/{d...}");
+        assert!(constant.captures().count() == 3 && constant.captures().all(is_borrowed));
+        let found = constant.matches("a/1/x/2/3").unwrap();
+        assert!(found.len() == 3 && found.iter().all(|(name, _)| is_borrowed(name)));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A mount's whole surface in one table: patterns, operations, who may, what for.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -78,13 +79,28 @@ impl Paged {
     }
 }
 
-/// What a path is for.
+/// What a path is for, as a constant of the code.
 #[derive(Clone, Copy, Debug)]
 pub struct Help {
     /// One line.
     pub synopsis: &'static str,
     /// More; may be empty.
     pub description: &'static str,
+}
+
+/// What a row is for: the constant of a table in the code, of which nothing is copied, or texts.
+#[derive(Clone, Debug)]
+pub struct RowHelp {
+    /// One line.
+    pub synopsis: Cow<'static, str>,
+    /// More; may be empty.
+    pub description: Cow<'static, str>,
+}
+
+impl From<Help> for RowHelp {
+    fn from(help: Help) -> Self {
+        RowHelp { synopsis: Cow::Borrowed(help.synopsis), description: Cow::Borrowed(help.description) }
+    }
 }
 
 /// Who may call a row.
@@ -135,17 +151,21 @@ impl<E: Send + Sync + 'static> Routes<E> {
     }
 
     /// A row with one pattern; see [`Pattern`].
-    pub fn path(&mut self, pattern: &'static str, help: Help) -> RowBuilder<'_, E> {
+    pub fn path(&mut self, pattern: impl Into<Cow<'static, str>>, help: impl Into<RowHelp>) -> RowBuilder<'_, E> {
         self.paths([pattern], help)
     }
 
     /// A row with several patterns, for paths with an optional part.
-    pub fn paths<const N: usize>(&mut self, patterns: [&'static str; N], help: Help) -> RowBuilder<'_, E> {
+    pub fn paths<const N: usize>(
+        &mut self,
+        patterns: [impl Into<Cow<'static, str>>; N],
+        help: impl Into<RowHelp>,
+    ) -> RowBuilder<'_, E> {
         let at = self.rows.len();
         self.rows.push(Row {
             info: RowInfo {
                 patterns: patterns.into_iter().map(Pattern::new).collect(),
-                help,
+                help: help.into(),
                 access: Access::default(),
                 once: false,
                 hidden: false,
@@ -446,7 +466,7 @@ impl Table {
     }
 
     /// Pairs of patterns that match the same paths for the same operation: must be empty.
-    pub fn ambiguities(&self) -> Vec<(&'static str, &'static str)> {
+    pub fn ambiguities(&self) -> Vec<(&str, &str)> {
         let mut out = Vec::new();
         for (i, (a_row, a)) in self.order.iter().enumerate() {
             for (b_row, b) in &self.order[i + 1..] {

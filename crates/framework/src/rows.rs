@@ -1,5 +1,6 @@
 //! What is known of the rows of a table without its engine's type: for dispatch, help and the OpenAPI document.
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use schemars::{Schema, SchemaGenerator};
@@ -7,7 +8,7 @@ use schemars::{Schema, SchemaGenerator};
 use crate::input::WHOLE_BODY;
 use crate::path::{Captures, Operation, Pattern};
 use crate::reply::Reply;
-use crate::routes::{Access, Help, Match, Request};
+use crate::routes::{Access, Match, Request, RowHelp};
 
 /// What is known of one operation of a row, without its engine's type.
 ///
@@ -17,7 +18,7 @@ pub struct OperationInfo {
     pub operation: Operation,
     request: fn(&mut SchemaGenerator) -> Schema,
     reply: fn(&mut SchemaGenerator) -> Option<Schema>,
-    captures: Box<[&'static str]>,
+    captures: Box<[Cow<'static, str>]>,
     known: OnceLock<Box<[Box<str>]>>,
     /// Set from the row when the table is finished.
     pub(crate) stores_body: bool,
@@ -34,7 +35,7 @@ impl OperationInfo {
         patterns: &[Pattern],
         reply: fn(&mut SchemaGenerator) -> Option<Schema>,
     ) -> Self {
-        let captures = patterns.iter().flat_map(Pattern::captures).collect();
+        let captures = patterns.iter().flat_map(Pattern::captures).cloned().collect();
         let request = |generator: &mut SchemaGenerator| generator.subschema_for::<Q>();
         OperationInfo { operation, request, reply, captures, known: OnceLock::new(), stores_body: false }
     }
@@ -81,7 +82,7 @@ impl OperationInfo {
                 properties.into_iter().flatten().map(|(name, _)| name.as_str().into()).collect();
             for name in &self.captures {
                 if !known.iter().any(|k| **k == **name) {
-                    known.push((*name).into());
+                    known.push((**name).into());
                 }
             }
             known.into()
@@ -118,7 +119,7 @@ pub struct RowInfo {
     /// The patterns that lead here.
     pub patterns: Vec<Pattern>,
     /// What it is for.
-    pub help: Help,
+    pub help: RowHelp,
     /// Who may.
     pub access: Access,
     /// Whether it acts on another system and so commits in steps and never runs twice.
@@ -157,8 +158,8 @@ impl RowInfo {
     pub(crate) fn completed(&self, mut captures: Captures) -> Captures {
         if self.patterns.len() > 1 {
             for name in self.patterns.iter().flat_map(Pattern::captures) {
-                if !captures.iter().any(|(known, _)| *known == name) {
-                    captures.push((name, String::new()));
+                if !captures.iter().any(|(known, _)| known == name) {
+                    captures.push((name.clone(), String::new()));
                 }
             }
         }
@@ -194,7 +195,7 @@ mod tests {
     use schemars::JsonSchema;
 
     use super::*;
-    use crate::routes::{Compiled, Routes};
+    use crate::routes::{Compiled, Help, Routes};
     use crate::{Cx, Result};
 
     static MADE: AtomicUsize = AtomicUsize::new(0);

@@ -235,7 +235,7 @@ fn fresh(
 /// The entries of the mounts that every server has.
 fn built_in(registry: &Registry) -> Vec<MountEntry> {
     let entry = |(registered, built_in): (&Registered, &BuiltIn)| {
-        let mut entry = fresh(registered.kind, built_in.path, registered.engine, None, built_in.description);
+        let mut entry = fresh(registered.kind, built_in.path, &registered.engine, None, built_in.description);
         (entry.local, entry.seal_wrap) = (built_in.local, built_in.seal_wrap);
         entry.config.token_type = built_in.token_type;
         entry.config.passthrough_request_headers =

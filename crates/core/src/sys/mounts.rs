@@ -113,7 +113,7 @@ async fn enable_secrets(_: &System, cx: &mut Cx, req: Enable) -> Result<()> {
 async fn enable_auth(_: &System, cx: &mut Cx, req: Enable) -> Result<()> {
     let unsealed = unsealed(cx)?;
     let mut built_in = unsealed.mounts.registry().built_in().filter(|(engine, _)| engine.kind == Kind::Auth);
-    if let Some((engine, _)) = built_in.find(|(engine, _)| req.engine.as_deref() == Some(engine.engine)) {
+    if let Some((engine, _)) = built_in.find(|(engine, _)| req.engine.as_deref() == Some(&*engine.engine)) {
         return Err(Error::invalid(format!("{} credential backend cannot be instantiated", engine.engine)));
     }
     let path = mount_path(Kind::Auth, req.path.bare());

@@ -123,7 +123,7 @@ fn built_in(unsealed: &Unsealed) -> BTreeMap<&'static str, BTreeSet<String>> {
         // An engine that works through plugins is known by them.
         let own = registered.traits.built_in.is_none() && registered.plugins.is_empty();
         if own {
-            out.entry(kind).or_default().insert(registered.engine.to_owned());
+            out.entry(kind).or_default().insert(registered.engine.to_string());
         }
         out.entry("database").or_default().extend(registered.plugins.iter().map(|&p| p.to_owned()));
     }

@@ -113,7 +113,7 @@ pub(super) fn user_lockout(
     let Labelled { labels, position, mut stanza } = block;
     let of = labels.first().copied().unwrap_or_default().to_ascii_lowercase();
     let engines = keepfast_engines::all();
-    let methods: Vec<&str> = engines.all().iter().filter(|e| e.traits.locks_out).map(|e| e.engine).collect();
+    let methods: Vec<&str> = engines.all().iter().filter(|e| e.traits.locks_out).map(|e| &*e.engine).collect();
     if of == ABSENT_METHOD {
         let message = format!("user_lockout {of:?} has no effect in Keepfast: there is no such auth method");
         warnings.push(stanza.warning(position, message));
