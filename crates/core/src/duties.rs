@@ -5,12 +5,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{FutureExt as _, StreamExt as _, stream};
-use keepfast_framework::{Error, Operation, Result, Timestamp};
+use futures_util::FutureExt as _;
+use keepfast_framework::{Operation, Result, Timestamp};
 use tokio::task::JoinSet;
 
 use crate::damaged::confined;
-use crate::lease::{Revoker, index};
+use crate::keyring::rotate_worn_key;
 use crate::mount::permit::TickPermit;
 use crate::unsealed::Unsealed;
 
@@ -22,10 +22,6 @@ const TICK: Duration = Duration::from_secs(60);
 const OFTEN: Duration = Duration::from_secs(5);
 /// How often the log is reminded of a quarantine.
 const REMINDER: Duration = Duration::from_secs(600);
-/// How many ends one look reads at a time.
-const DUE: usize = 500;
-/// How many of them end at a time.
-const AT_ONCE: usize = 32;
 
 /// The duties of a leading node; they end when this is dropped.
 pub(crate) struct Duties {
@@ -59,13 +55,13 @@ async fn run(unsealed: Arc<Unsealed>) {
         at_work.gather();
         at_work.end_tokens(&unsealed, now);
         attempt("revoking what is due", at_work.revoke(&unsealed, now)).await;
-        if reminder.is_due(unsealed.leases.is_quarantined(), now) {
+        if reminder.is_due(unsealed.leases.store.is_quarantined(), now) {
             tracing::warn!(
                 "leases are under quarantine: none is revoked and nothing is rotated; see sys/leases/quarantine"
             );
         }
         if now >= next_tick {
-            attempt("rotating the keyring", unsealed.rotate_worn_key(now)).await;
+            attempt("rotating the keyring", rotate_worn_key(&unsealed.barrier, now)).await;
             at_work.tick(&unsealed, false);
             next_tick = now.after(TICK);
         }
@@ -76,7 +72,7 @@ async fn run(unsealed: Arc<Unsealed>) {
         let until = if resumed { next_look(&unsealed, next_tick.min(next_often)).await } else { now.after(LOOK) };
         tokio::select! {
             () = unsealed.clock.sleep_until(until) => {}
-            () = unsealed.leases.wake.notified() => {}
+            () = unsealed.leases.store.wake.notified() => {}
         }
     }
 }
@@ -98,7 +94,7 @@ impl Reminder {
 
 /// When there is something to do again: at the next end, at the latest at the next tick.
 async fn next_look(unsealed: &Unsealed, tick: Timestamp) -> Timestamp {
-    let next = unsealed.leases.horizon.next(!unsealed.leases.is_quarantined()).await;
+    let next = unsealed.leases.store.horizon.next(!unsealed.leases.store.is_quarantined()).await;
     let now = unsealed.clock.now();
     match next {
         Ok(Some(end)) if end > now => end.min(tick),
@@ -145,28 +141,28 @@ impl AtWork {
     fn check_policies(&mut self, unsealed: &Arc<Unsealed>) {
         let unsealed = unsealed.clone();
         self.spawn("the policies", async move {
-            attempt("checking the stored policies", unsealed.policies.log_limits()).await;
+            attempt("checking the stored policies", unsealed.access.policies.log_limits()).await;
         });
     }
 
     fn end_tokens(&mut self, unsealed: &Arc<Unsealed>, now: Timestamp) {
         let unsealed = unsealed.clone();
         self.spawn("the tokens", async move {
-            attempt("ending what is due", unsealed.revoker.end_due(now)).await;
+            attempt("ending what is due", unsealed.leases.expiry.revoke_due_tokens(now)).await;
         });
     }
 
     async fn revoke(&mut self, unsealed: &Arc<Unsealed>, now: Timestamp) -> Result<()> {
-        unsealed.revoker.end_abandoned().await?;
-        if unsealed.leases.is_quarantined() {
+        unsealed.leases.expiry.queue_abandoned().await?;
+        if unsealed.leases.store.is_quarantined() {
             return Ok(());
         }
         let mut failed = None;
-        for mount in unsealed.leases.horizon.mounts().await? {
+        for mount in unsealed.leases.store.horizon.mounts().await? {
             if self.busy.contains(&mount) {
                 continue;
             }
-            match unsealed.leases.due(&mount, now, 1).await {
+            match unsealed.leases.store.due(&mount, now, 1).await {
                 Ok(due) if due.is_empty() => continue,
                 Ok(_) => {}
                 Err(error) => {
@@ -176,7 +172,7 @@ impl AtWork {
             }
             let unsealed = unsealed.clone();
             self.spawn(&mount.clone(), async move {
-                attempt("revoking what is due", unsealed.revoker.end_due_of(&mount, now)).await;
+                attempt("revoking what is due", unsealed.leases.expiry.revoke_due_of(&mount, now)).await;
             });
         }
         failed.map_or(Ok(()), Err)
@@ -185,14 +181,14 @@ impl AtWork {
     fn tick(&mut self, unsealed: &Arc<Unsealed>, often: bool) {
         let unsealed = unsealed.clone();
         self.spawn(if often { "the frequent ticks" } else { "the ticks" }, async move {
-            unsealed.revoker.tick(often).await
+            tick(&unsealed, often).await;
         });
     }
 }
 
 async fn resume(unsealed: &Unsealed) -> Result<()> {
-    let unmounted = unsealed.mount_changes.resume_unmounts().await;
-    unsealed.tokens.resume_collection().await.and(unmounted)
+    let unmounted = unsealed.engines.changes.resume_unmounts().await;
+    unsealed.access.tokens.resume_collection().await.and(unmounted)
 }
 
 /// Does one thing and tells whether it went well. A panic in it ends this one attempt and not the duties.
@@ -210,55 +206,30 @@ fn report(what: &str, outcome: Result<()>) {
     }
 }
 
-impl Revoker {
-    /// Ends every token whose time has come, in the order of their ends.
-    ///
-    /// Fails when storage fails; what is left is due at the next look.
-    pub(crate) async fn end_due(&self, now: Timestamp) -> Result<()> {
-        let mut failed: Option<Error> = None;
-        let mut after = String::new();
-        loop {
-            let names = self.leases.horizon.due(index::EXPIRY, now, &after, DUE).await?;
-            let Some(last) = names.last().cloned() else { return failed.map_or(Ok(()), Err) };
-            after = last;
-            // Many at a time, because concurrent commits share one write to disk.
-            let mut ending = stream::iter(names.into_iter().filter_map(|name| index::parse_expiry(&name)))
-                .map(|(second, key)| {
-                    let tokens = self.tokens.clone();
-                    confined(async move { tokens.revoke_due(&key, second, now).await })
-                })
-                .buffer_unordered(AT_ONCE);
-            while let Some(outcome) = ending.next().await {
-                // One record that cannot be read must not keep the others alive.
-                failed = failed.or(outcome.err());
-            }
-        }
+/// Lets every engine tick that ticks often, or every other one. Under quarantine none ticks: what an engine would change on
+/// another system may belong to another server.
+pub(crate) async fn tick(unsealed: &Unsealed, often: bool) {
+    if unsealed.leases.store.is_quarantined() {
+        return;
     }
-
-    /// Lets every engine tick that ticks often, or every other one. Under quarantine none does: what an engine would change
-    /// elsewhere may be another's.
-    pub(crate) async fn tick(&self, often: bool) {
-        if self.leases.is_quarantined() {
-            return;
-        }
-        let mounts: Vec<_> = self.mounts.router().all().cloned().collect();
-        for mounted in mounts {
-            let engine = match mounted.engine(&self.host).await {
-                Ok(engine) if engine.ticks_often() == often => engine,
-                Ok(_) => continue,
-                Err(_) if often => continue,
-                Err(error) => {
-                    report(&format!("opening {}", mounted.entry.path), Err(error));
-                    continue;
-                }
-            };
-            let mut cx = self.host.context(&mounted, Operation::Update, mounted.entry.path.clone()).once();
-            let ticking = async move {
-                engine.tick(&TickPermit::new(), &mut cx).await?;
-                cx.commit().await.map_err(Into::into)
-            };
-            attempt(&format!("the tick of {}", mounted.entry.path), ticking).await;
-        }
+    let engines = &unsealed.engines;
+    let mounts: Vec<_> = engines.mounts.router().all().cloned().collect();
+    for mounted in mounts {
+        let engine = match mounted.engine(&engines.host).await {
+            Ok(engine) if engine.ticks_often() == often => engine,
+            Ok(_) => continue,
+            Err(_) if often => continue,
+            Err(error) => {
+                report(&format!("opening {}", mounted.entry.path), Err(error));
+                continue;
+            }
+        };
+        let mut cx = engines.host.context(&mounted, Operation::Update, mounted.entry.path.clone()).once();
+        let ticking = async move {
+            engine.tick(&TickPermit::new(), &mut cx).await?;
+            cx.commit().await.map_err(Into::into)
+        };
+        attempt(&format!("the tick of {}", mounted.entry.path), ticking).await;
     }
 }
 

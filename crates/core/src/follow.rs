@@ -6,6 +6,7 @@
 //!
 //! An owner is registered before it reads what is stored, and reads again if something changed meanwhile.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use keepfast_storage::{Barrier, Index, StorageError, Watch, Write};
@@ -68,6 +69,27 @@ impl Follow {
     /// Registers the owner of the records below `prefix`, before it reads them.
     pub(crate) fn add(&self, prefix: &'static str, follower: Arc<dyn Follower>) {
         self.followers.write().push((prefix, follower));
+    }
+}
+
+/// The barrier of an unsealed server; while it is held, memory follows its commits.
+pub(crate) struct FollowedBarrier {
+    barrier: Arc<Barrier>,
+    _follow: Arc<Follow>,
+}
+
+impl FollowedBarrier {
+    /// The barrier that `follow` follows.
+    pub(crate) fn new(follow: Arc<Follow>) -> Self {
+        FollowedBarrier { barrier: follow.barrier.clone(), _follow: follow }
+    }
+}
+
+impl Deref for FollowedBarrier {
+    type Target = Arc<Barrier>;
+
+    fn deref(&self) -> &Arc<Barrier> {
+        &self.barrier
     }
 }
 

@@ -1,21 +1,22 @@
 //! Init: the storage is written last and in one commit, so that a failure or a crash before it leaves nothing behind.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::random;
 use keepfast_crypto::secret::{SecretBytes, SecretString};
-use keepfast_framework::{Engine as _, Error, Kind, Result};
+use keepfast_framework::{Engine as _, Error, Result};
 use keepfast_storage::{Barrier, MemoryBackend, StorageError};
 
 use crate::admission::Admission;
 use crate::audit::{self, DeviceOptions};
 use crate::lifecycle::{Lifecycle, explained};
+use crate::parts::ServerParts;
 use crate::seal::{Custody, Seal, SealConfig, SealShape, by_shares};
 use crate::token::create::Spec;
 use crate::token::record::{CREATED_TOKEN_PATH, FIRST_TOKEN_PATH};
 use crate::token::{Authority, TokenAuth};
+use crate::unsealed::{Ingredients, Unsealed};
 
 /// What a new server hands out, once.
 pub struct Initialized {
@@ -23,18 +24,6 @@ pub struct Initialized {
     pub shares: Vec<SecretBytes>,
     /// The first token.
     pub root_token: SecretString,
-}
-
-/// The mount of a development server.
-pub struct DevMount {
-    /// The path with its final slash.
-    pub path: &'static str,
-    /// The type of the secrets engine.
-    pub engine: &'static str,
-    /// The value of its option `version`.
-    pub version: &'static str,
-    /// Its description in `sys/mounts`.
-    pub description: &'static str,
 }
 
 /// Initialises the storage: keyring, seal configuration, mounts, policies, salts and first root token, all prepared in
@@ -47,7 +36,7 @@ pub(crate) async fn initialize(
     shape: SealShape,
     root_token: Option<SecretString>,
 ) -> Result<Initialized> {
-    let (seal, shares) = by_shares::generate(server.settings.seal, shape)?;
+    let (seal, shares) = by_shares::generate(server.parts.settings.seal, shape)?;
     let root_token = initialize_under(server, seal, shape, root_token).await?;
     Ok(Initialized { shares, root_token })
 }
@@ -72,21 +61,21 @@ async fn initialize_once(
     root_token: Option<SecretString>,
 ) -> Result<SecretString> {
     let initialized = || Error::invalid("Vault is already initialized");
-    if server.seal_config().await?.is_some() {
+    if server.parts.seal_config().await?.is_some() {
         return Err(initialized());
     }
-    let allowed = audit::Allowed::declared(&server.settings.own_files);
-    audit::target::prepare_all(&server.settings.audit, &allowed)?;
+    let allowed = audit::Allowed::declared(&server.parts.settings.own_files);
+    audit::target::prepare_all(&server.parts.settings.audit, &allowed)?;
     let root = random::key();
-    let name = match server.settings.cluster_name.as_str() {
+    let name = match server.parts.settings.cluster_name.as_str() {
         "" => format!("keepfast-cluster-{}", hex::encode(random::bytes::<4>())),
         chosen => chosen.to_owned(),
     };
     let config = SealConfig::new(&*seal, &root, shape, name, random::uuid()).await?;
     let staged = Arc::new(MemoryBackend::new());
-    Barrier::create(staged.clone(), &root, config.to_bytes()?, server.clock.now().unix()).await?;
-    let root_token = fill(server, staged.clone(), &root, seal, root_token).await?;
-    match Barrier::publish(&staged, &*server.backend).await {
+    Barrier::create(staged.clone(), &root, config.to_bytes()?, server.parts.clock.now().unix()).await?;
+    let root_token = fill(&server.parts, staged.clone(), &root, seal, root_token).await?;
+    match Barrier::publish(&staged, &*server.parts.backend).await {
         Ok(()) => Ok(root_token),
         Err(StorageError::Conflict) => Err(initialized()),
         Err(error @ (StorageError::Stopped(_) | StorageError::Io { .. })) => Err(Error::internal(format!(
@@ -99,7 +88,7 @@ async fn initialize_once(
 
 /// Writes what every storage begins with to `staged`, and the first root token, which is returned.
 async fn fill(
-    server: &Lifecycle,
+    parts: &ServerParts,
     staged: Arc<MemoryBackend>,
     root: &Key256,
     seal: Arc<dyn Seal>,
@@ -107,12 +96,13 @@ async fn fill(
 ) -> Result<SecretString> {
     // The devices are opened at unseal; here they only get their salts.
     let unopened = |settings| Ok((DeviceOptions::of(settings)?, audit::device::discard()));
-    let devices = server.settings.audit.iter().map(unopened).collect::<Result<_>>()?;
-    let barrier = server.open_barrier(staged.clone(), root).await?;
-    server.take_over(&barrier).await?;
+    let devices = parts.settings.audit.iter().map(unopened).collect::<Result<_>>()?;
+    let barrier = parts.open_barrier(staged.clone(), root).await?;
+    parts.take_over(&barrier).await?;
     // The rules of a storage that nobody serves yet are in force nowhere.
-    let rules = Arc::new(Admission::without_rules(server.clock.clone())).source();
-    let unsealed = server.open(barrier, Custody::new(seal, staged), devices, rules).await?;
+    let rules = Arc::new(Admission::without_rules(parts.clock.clone())).source();
+    let custody = Custody::new(seal, staged);
+    let unsealed = Unsealed::open(parts, Ingredients { barrier, custody, devices, rules }).await?;
     let mut tx = unsealed.barrier.begin();
     // A chosen token reads as one that was made after the first, which is how OpenBao creates it.
     let (path, display_name) = match root_token {
@@ -127,27 +117,8 @@ async fn fill(
         ttl: None,
         ..Spec::default()
     };
-    let made = unsealed.tokens.create(&mut tx, spec, server.clock.now()).await?;
+    let made = unsealed.access.tokens.create(&mut tx, spec, parts.clock.now()).await?;
     tx.commit().await?;
     unsealed.barrier.close();
     Ok(made.id)
-}
-
-/// Initialises and unseals a development server with one share, and mounts an engine.
-///
-/// Fails when storage fails, and with 400 for an engine that this server does not have.
-pub(crate) async fn init_dev(
-    server: &Lifecycle,
-    root_token: Option<SecretString>,
-    mount: Option<DevMount>,
-) -> Result<Initialized> {
-    let made = initialize(server, SealShape { shares: 1, threshold: 1 }, root_token).await?;
-    server.unseal(&made.shares).await?;
-    if let (Some(mount), Some(unsealed)) = (mount, server.unsealed()) {
-        let options = BTreeMap::from([("version".to_owned(), mount.version.to_owned())]);
-        let mut entry = unsealed.mounts.entry(Kind::Secrets, mount.path, mount.engine, Some(options))?;
-        entry.description = mount.description.to_owned();
-        unsealed.mount_changes.mount(entry).await?;
-    }
-    Ok(made)
 }

@@ -14,10 +14,10 @@
 //!
 //! The unsealed server with its mounts and its barrier cannot be reached:
 //!
-//! ```compile_fail,E0624
+//! ```compile_fail,E0616
 //! use keepfast_core::Node;
 //! fn reach(node: &Node) -> bool {
-//!     node.unsealed().is_some()
+//!     node.lifecycle.unsealed().is_some()
 //! }
 //! ```
 //!
@@ -52,20 +52,24 @@
 pub mod admission;
 pub mod audit;
 mod damaged;
+mod dev;
 mod duties;
 mod follow;
 #[cfg(feature = "test-support")]
 pub mod for_tests;
 mod identity;
 mod init;
+mod keyring;
 mod layout;
 mod lease;
 mod lifecycle;
 mod lockout;
 pub mod metrics;
+mod monitoring;
 mod mount;
 mod namespace;
 mod node;
+mod parts;
 mod policy;
 mod request;
 mod seal;
@@ -81,8 +85,10 @@ mod unsealed;
 mod versions;
 mod wrapping;
 
-pub use init::{DevMount, Initialized};
-pub use node::Node;
+pub use dev::{DevMount, init_dev};
+pub use init::Initialized;
+pub use monitoring::Monitoring;
+pub use node::{Node, ServingState};
 pub use request::Response;
 pub use seal::SealKind;
 pub use settings::Settings;

@@ -209,9 +209,9 @@ impl Lockout {
         Ok(())
     }
 
-    /// What comes of an attempt to log in: the outcome, or a refusal (403) when the name is locked. A wrong secret
-    /// (400) counts, a right one clears the count. An unknown name is locked as a known one is.
-    pub(crate) fn judge<T>(
+    /// The outcome of a login, or a refusal (403) when the name is locked. A wrong secret (400) counts, a right one clears the
+    /// count. An unknown name is locked as a known one is.
+    pub(crate) fn check<T>(
         &self,
         entry: &MountEntry,
         alias: ClaimedAlias,
@@ -239,7 +239,7 @@ impl Lockout {
                 let name = NameHash::of(&key.0, &key.1);
                 let at_name = counts.names_of(&key.0, now).fail(name, &rules, now);
                 let (is_refused, changed) = if alias.is_known {
-                    // What a user's own count says was judged above.
+                    // The user's own count was checked above.
                     let begins_lock = counts.fail(&key, &rules, now);
                     (at_name.refuses_all, begins_lock.then_some(Change::User(key.1)))
                 } else {

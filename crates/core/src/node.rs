@@ -1,4 +1,4 @@
-//! The composition root: puts together one server. Only `lib.rs` imports it.
+//! The composition root: puts together one server. Only `lib.rs` and `dev.rs` import it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,24 +10,30 @@ use keepfast_storage::Backend;
 
 use crate::admission::Admission;
 use crate::lifecycle::Lifecycle;
+use crate::metrics::Metrics;
 use crate::metrics::storage::Timed;
-use crate::metrics::{Item, Metrics, gather, usage};
+use crate::monitoring::Monitoring;
+use crate::parts::ServerParts;
 use crate::request::Response;
 use crate::settings::Settings;
-use crate::sys::System;
-use crate::sys::metrics::OpenMetrics;
-use crate::sys::{in_flight, sealed};
+use crate::sys::{System, sealed};
 use crate::token::TokenAuth;
-use crate::unsealed::Unsealed;
-use crate::{DevMount, Initialized, init};
 
 /// One server: uninitialised, sealed or unsealed.
 pub struct Node {
     pub(crate) lifecycle: Arc<Lifecycle>,
-    /// The metrics for listeners with `unauthenticated_metrics_access`.
-    open_metrics: OpenMetrics,
-    /// Answers what needs no unsealed server.
+    /// Handles the requests that need no unsealed server.
     system: System,
+    monitoring: Monitoring,
+}
+
+/// Whether a server serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServingState {
+    /// Sealed, or uninitialised.
+    pub is_sealed: bool,
+    /// Unsealed, with leases under quarantine.
+    pub has_quarantine: bool,
 }
 
 impl Node {
@@ -44,40 +50,37 @@ impl Node {
             });
             let token = Registered::with(|_cx| Box::pin(async { Ok(TokenAuth) }));
             let engines = Arc::new(engines.preceded_by(vec![system, token]));
-            Lifecycle::new(backend, clock, Arc::new(settings), engines, admission, metrics, lifecycle.clone())
+            let settings = Arc::new(settings);
+            let in_flight = Arc::default();
+            let roles = backend.roles();
+            let parts = ServerParts { backend, roles, clock, settings, engines, admission, metrics, in_flight };
+            Lifecycle::new(parts, lifecycle.clone())
         });
         let system = System::new(Arc::downgrade(&lifecycle));
-        Arc::new(Node { lifecycle, open_metrics: OpenMetrics::default(), system })
+        let monitoring = Monitoring::new(lifecycle.clone());
+        Arc::new(Node { lifecycle, system, monitoring })
     }
 
-    /// Answers one request.
+    /// Handles one request.
     pub async fn handle(&self, incoming: Box<Incoming>) -> Response {
-        // Boxed, as are all steps that few requests take: a future holds what it may wait for, and the whole journey is
-        // moved to its place in memory with each request.
+        // Steps that few requests take are boxed: a future has room for all that it may await, and it is moved as a whole
+        // with each request.
         if sealed::answers_sealed(incoming.path.as_str())
             && let Some(response) = Box::pin(sealed::answer(&self.system, &incoming)).await
         {
             return response;
         }
-        match self.unsealed() {
-            Some(unsealed) => unsealed.handle(incoming).await,
+        match self.lifecycle.pipeline() {
+            Some(pipeline) => pipeline.handle(incoming).await,
             None => Response::failed(&Error::sealed()),
         }
     }
 
-    /// The unsealed server, if it is.
-    pub(crate) fn unsealed(&self) -> Option<Arc<Unsealed>> {
-        self.lifecycle.unsealed()
-    }
-
-    /// Whether the server is unsealed and its leases are under quarantine.
-    pub fn has_quarantine(&self) -> bool {
-        self.lifecycle.has_quarantine()
-    }
-
-    /// Whether it is sealed or uninitialised.
-    pub fn is_sealed(&self) -> bool {
-        self.lifecycle.is_sealed()
+    /// Whether the server serves.
+    pub fn state(&self) -> ServingState {
+        let unsealed = self.lifecycle.unsealed();
+        let has_quarantine = unsealed.as_ref().is_some_and(|unsealed| unsealed.leases.store.is_quarantined());
+        ServingState { is_sealed: unsealed.is_none(), has_quarantine }
     }
 
     /// Whether the storage is initialised.
@@ -85,60 +88,31 @@ impl Node {
     /// # Errors
     /// When storage fails or the record of the seal is damaged.
     pub async fn is_initialized(&self) -> Result<bool> {
-        Ok(self.lifecycle.seal_config().await?.is_some())
-    }
-
-    /// Initialises and unseals a development server with one share, and mounts an engine.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn init_dev(&self, root_token: Option<SecretString>, mount: Option<DevMount>) -> Result<Initialized> {
-        init::init_dev(&self.lifecycle, root_token, mount).await
+        Ok(self.lifecycle.parts.seal_config().await?.is_some())
     }
 
     /// What is decided before a request is read.
     pub fn admission(&self) -> &Arc<Admission> {
-        &self.lifecycle.admission
+        &self.lifecycle.parts.admission
     }
 
     /// Whether a token is alive and may be used from this address. Counts no use of it; false while sealed.
     pub async fn knows_token(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
-        let Some(unsealed) = self.unsealed() else { return false };
-        let found = unsealed.tokens.find_anywhere(token.expose(), self.lifecycle.clock.now()).await;
+        let Some(unsealed) = self.lifecycle.unsealed() else { return false };
+        let found = unsealed.access.tokens.find_anywhere(token.expose(), unsealed.clock.now()).await;
         found.is_ok_and(|found| found.is_some_and(|token| token.record.allows_from(remote)))
     }
 
-    /// Records a request that a quota has refused before it was read.
+    /// Audits a request that a quota has refused before it was read.
     pub async fn record_refusal(&self, refused: Box<Incoming>) {
-        if let Some(unsealed) = self.unsealed() {
-            unsealed.record_refusal(refused).await;
+        if let Some(pipeline) = self.lifecycle.pipeline() {
+            pipeline.record_refusal(refused).await;
         }
     }
 
-    /// All metrics, by name.
-    pub fn gather(&self) -> Vec<Item> {
-        gather::gather(&self.lifecycle)
-    }
-
-    /// Ends the intervals of the metrics and counts usage, until it is dropped.
-    pub async fn keep_metrics(&self) {
-        usage::keep(&self.lifecycle).await;
-    }
-
-    /// Counts an answer by its status code.
-    pub fn count_answer(&self, status: u16) {
-        self.lifecycle.metrics.responses.add(status);
-    }
-
-    /// The metrics, for a listener with `unauthenticated_metrics_access`. They name no user; the request is not audited.
-    pub fn open_metrics(&self, format: &str, accepts_prometheus: bool) -> Response {
-        self.open_metrics.answer(&self.lifecycle, format, accepts_prometheus)
-    }
-
-    /// The requests in flight, for a listener with `unauthenticated_in_flight_requests_access`. Their paths show no names,
-    /// because only callers that may read a path may know them. The request is not audited.
-    pub fn open_in_flight(&self, asking: &Incoming) -> Response {
-        in_flight::open(&self.lifecycle, asking)
+    /// The metrics and the requests in flight.
+    pub fn monitoring(&self) -> &Monitoring {
+        &self.monitoring
     }
 
     /// Seals before the process ends.
@@ -146,10 +120,10 @@ impl Node {
         self.lifecycle.seal().await;
     }
 
-    /// Opens the audit devices' targets anew.
+    /// Opens the targets of the audit devices again.
     pub fn reopen_audit(&self) {
-        if let Some(unsealed) = self.unsealed() {
-            unsealed.audit.reopen();
+        if let Some(unsealed) = self.lifecycle.unsealed() {
+            unsealed.observed.audit.reopen();
         }
     }
 }

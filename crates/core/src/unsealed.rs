@@ -1,9 +1,8 @@
-//! Everything that exists only while the server is unsealed, as plain fields. Sealing drops it.
+//! The services that exist only while the server is unsealed, in groups. Sealing drops them.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use keepfast_framework::engine::Registry;
 use keepfast_framework::{Clock, Error, Result, Timestamp};
 use keepfast_storage::{Barrier, ReadTx};
 
@@ -12,13 +11,17 @@ use crate::admission::stored::StoredRules;
 use crate::audit::created::StoredDevices;
 use crate::audit::target::OpenedDevice;
 use crate::audit::{Broker, created};
-use crate::follow::Follow;
+use crate::follow::{Follow, FollowedBarrier};
 use crate::identity::Identity;
-use crate::layout::{AUDIT_STORAGE, IDENTITY_STORAGE, SYSTEM_STORAGE, TOKEN_STORAGE};
-use crate::lease::{EndsOfMounts, Leases, Revoker};
+use crate::layout::{
+    AUDIT_DEVICES, AUDIT_STORAGE, ENGINE_STORAGE, ENTITIES, IDENTITY_STORAGE, LOCKS, MOUNT_ENTRIES, POLICIES, SYSTEM_STORAGE,
+    TOKEN_STORAGE, TOKENS, UNKNOWN_LOCKS,
+};
+use crate::lease::{EndsOfMounts, ExpiryWorker, IndexTidier, LeaseRevoker, Leases, PathRevoker, Renewer};
 use crate::lockout::{Lockout, UnknownNames};
 use crate::metrics::Metrics;
 use crate::mount::{EngineHost, EngineRecords, MountChanges, Mounts};
+use crate::parts::ServerParts;
 use crate::policy::store::Policies;
 use crate::request::in_flight::InFlight;
 use crate::seal::Custody;
@@ -28,79 +31,98 @@ use crate::stamps::Stamps;
 use crate::token::{TokenSecrets, Tokens};
 use crate::wrapping::Wrapper;
 
-/// The unsealed server.
+/// The unsealed server: its services, by what they are for.
 pub(crate) struct Unsealed {
     /// The only way to storage.
-    pub(crate) barrier: Arc<Barrier>,
-    /// What the operator decided.
+    pub(crate) barrier: FollowedBarrier,
+    /// The operator's configuration.
     pub(crate) settings: Arc<Settings>,
     /// The only source of time.
     pub(crate) clock: Arc<dyn Clock>,
-    /// How the root key is kept, and what changes it.
+    /// Keeps the seal's key, and changes the root key and its shares.
     pub(crate) custody: Custody,
+    /// Who may do what.
+    pub(crate) access: Access,
     /// Which engine answers where.
-    pub(crate) mounts: Arc<Mounts>,
-    /// What policies say.
-    pub(crate) policies: Arc<Policies>,
-    /// Who is known by a token.
-    pub(crate) tokens: Arc<Tokens>,
-    /// What engines gave out for a time.
-    pub(crate) leases: Arc<Leases>,
-    /// What engines run on.
-    pub(crate) host: Arc<EngineHost>,
-    /// Ends, renews and tidies leases.
-    pub(crate) revoker: Arc<Revoker>,
-    /// Mounts, unmounts, moves and tunes engines.
-    pub(crate) mount_changes: MountChanges,
-    /// Wraps answers.
-    pub(crate) wrapper: Wrapper,
-    /// Who is behind a login.
-    pub(crate) identity: Identity,
-    /// What is recorded.
-    pub(crate) audit: Broker,
-    /// The audit devices that `sys/audit` has stored.
-    pub(crate) stored_devices: Arc<StoredDevices>,
-    /// Who is locked out after too many failed logins.
-    pub(crate) lockout: Arc<Lockout>,
-    /// What is counted.
-    pub(crate) metrics: Arc<Metrics>,
-    /// How many of the reads that the barrier's cache answered are recorded in the metrics.
-    pub(crate) cache_hits_recorded: AtomicU64,
-    /// The requests under way.
-    pub(crate) in_flight: Arc<InFlight>,
-    /// Keeps memory in step with what is committed.
-    _follow: Arc<Follow>,
+    pub(crate) engines: Engines,
+    /// Leases and the expiry of tokens.
+    pub(crate) leases: LeaseServices,
+    /// What is audited and measured.
+    pub(crate) observed: Observed,
 }
 
-/// What [`Unsealed::open`] is given.
+/// Who may do what.
+pub(crate) struct Access {
+    /// Policies, and ACLs compiled from them.
+    pub(crate) policies: Arc<Policies>,
+    /// Tokens.
+    pub(crate) tokens: Arc<Tokens>,
+    /// Entities and aliases.
+    pub(crate) identity: Arc<Identity>,
+    /// User lockout after failed logins.
+    pub(crate) lockout: Arc<Lockout>,
+    /// Response wrapping.
+    pub(crate) wrapper: Arc<Wrapper>,
+}
+
+/// Which engine answers where.
+pub(crate) struct Engines {
+    /// What engines run on.
+    pub(crate) host: Arc<EngineHost>,
+    /// The mounts and the router.
+    pub(crate) mounts: Arc<Mounts>,
+    /// Mounts, unmounts, moves and tunes engines.
+    pub(crate) changes: MountChanges,
+}
+
+/// Leases and the expiry of tokens.
+pub(crate) struct LeaseServices {
+    /// The records of leases, and the queue of what expires next.
+    pub(crate) store: Arc<Leases>,
+    /// Renews leases.
+    pub(crate) renewer: Renewer,
+    /// Revokes on request.
+    pub(crate) revoker: Arc<PathRevoker>,
+    /// Revokes what has expired.
+    pub(crate) expiry: Arc<ExpiryWorker>,
+    /// Tidies the index of tokens and leases.
+    pub(crate) tidier: IndexTidier,
+}
+
+/// What is audited and measured.
+pub(crate) struct Observed {
+    /// The audit devices.
+    pub(crate) audit: Arc<Broker>,
+    /// The audit devices that `sys/audit` has stored.
+    pub(crate) stored_devices: Arc<StoredDevices>,
+    /// The metrics.
+    pub(crate) metrics: Arc<Metrics>,
+    /// The requests in flight.
+    pub(crate) in_flight: Arc<InFlight>,
+    /// How many reads from the barrier's cache the metrics have.
+    pub(crate) cache_hits_recorded: AtomicU64,
+}
+
+/// What [`Unsealed::open`] needs beside the parts of the server.
 pub(crate) struct Ingredients {
     /// Already opened with the root key.
     pub(crate) barrier: Arc<Barrier>,
-    /// What the operator decided.
-    pub(crate) settings: Arc<Settings>,
-    /// The only source of time.
-    pub(crate) clock: Arc<dyn Clock>,
-    /// The engines that the server was built with.
-    pub(crate) engines: Arc<Registry>,
     /// The unseal key that opened the root key.
     pub(crate) custody: Custody,
     /// The opened audit devices, in the order of the settings.
     pub(crate) devices: Vec<OpenedDevice>,
-    /// What is counted.
-    pub(crate) metrics: Arc<Metrics>,
-    /// The requests under way.
-    pub(crate) in_flight: Arc<InFlight>,
     /// Where the rules of admission are put in force.
     pub(crate) rules: RulesSource,
 }
 
 impl Unsealed {
-    /// Opens everything. Its time does not grow with the number of tokens or leases. It only reads: whatever it awaits has
-    /// no more than a [`ReadTx`], so a node that does not lead opens in the same way.
+    /// Opens all services. Its time does not grow with the number of tokens or leases. It only reads: what it awaits has a
+    /// [`ReadTx`], so a node that does not lead opens in the same way.
     ///
     /// Fails when storage fails, or when it lacks what [`crate::takeover`] writes: then the server stays sealed.
-    pub(crate) async fn open(given: Ingredients) -> Result<Arc<Self>> {
-        let Ingredients { barrier, settings, clock, engines, custody, devices, metrics, in_flight, rules } = given;
+    pub(crate) async fn open(parts: &ServerParts, given: Ingredients) -> Result<Arc<Self>> {
+        let Ingredients { barrier, custody, devices, rules } = given;
+        let (settings, clock, metrics) = (&parts.settings, &parts.clock, &parts.metrics);
         let tx = &mut barrier.begin_read();
         let (system, salts, token_view) =
             (barrier.view(SYSTEM_STORAGE), barrier.view(AUDIT_STORAGE), barrier.view(TOKEN_STORAGE));
@@ -108,94 +130,130 @@ impl Unsealed {
         let follow = Follow::new(barrier.clone());
         let own_files = settings.own_files.clone();
         let stored_devices = Arc::new(StoredDevices::new(barrier.clone(), salts.clone(), own_files.clone()));
-        follow.add("audit/device/", stored_devices.clone());
+        follow.add(AUDIT_DEVICES, stored_devices.clone());
         created::open_all(&audit, tx, &salts, &own_files).await?;
         let secrets = TokenSecrets::load(tx, &token_view).await?;
 
-        let mounts = Mounts::new(barrier.view(""), system.clone(), engines, settings.clone());
+        let mounts = Mounts::new(barrier.view(""), system.clone(), parts.engines.clone(), settings.clone());
         let mounts = follow_mounts(mounts, &follow, tx).await?;
         let rules = Arc::new(StoredRules::new(system.clone(), rules));
-        follow.add("sys/", rules.clone());
+        follow.add(SYSTEM_STORAGE, rules.clone());
         rules.load(tx).await?;
 
         let entities = Arc::<Stamps>::default();
-        follow.add("identity/entity/", entities.clone());
+        follow.add(ENTITIES, entities.clone());
         let policies = Policies::new(&barrier, system.clone(), entities.clone(), clock.clone(), metrics.clone());
-        follow.add("sys/policy/", policies.clone());
+        follow.add(POLICIES, policies.clone());
+        let identity = Arc::new(Identity::new(barrier.view(IDENTITY_STORAGE), metrics.clone(), entities));
 
         let leases = Leases::new(&barrier, token_view.clone(), settings.home.clone(), clock.clone(), metrics.clone());
-        follow.add("token/", leases.clone());
-        follow.add("sys/mount/", Arc::new(EndsOfMounts(leases.clone())));
+        follow.add(TOKEN_STORAGE, leases.clone());
+        follow.add(MOUNT_ENTRIES, Arc::new(EndsOfMounts(leases.clone())));
         leases.load(tx).await?;
 
         let cubbyhole = mounts.router().all().find(|m| m.traits.per_token).map(|m| m.view.clone());
         let cubbyhole = cubbyhole.ok_or_else(|| Error::internal("no mount stores what belongs to a token"))?;
         let tokens = Tokens::new(&barrier, token_view, &secrets, cubbyhole, leases.clone());
-        follow.add("token/id/", tokens.clone());
+        follow.add(TOKENS, tokens.clone());
 
         let lockout = Lockout::new(&barrier, system.clone());
         let lockout = follow_lockouts(lockout, &follow, tx, clock.now()).await?;
         let services =
             EngineServices { system, leases: leases.clone(), mounts: mounts.clone(), settings: settings.clone() };
-        let registry = mounts.registry().clone();
-        let host =
-            EngineHost { barrier: barrier.clone(), clock: clock.clone(), services: Arc::new(services), registry };
-        let host = Arc::new(host);
-        let revoker = Arc::new(Revoker {
-            host: host.clone(),
-            mounts: mounts.clone(),
-            leases: leases.clone(),
-            tokens: tokens.clone(),
-            metrics: metrics.clone(),
+        let host = Arc::new(EngineHost {
+            barrier,
+            clock: clock.clone(),
+            services: Arc::new(services),
+            registry: mounts.registry().clone(),
         });
-        let mount_changes = MountChanges { host: host.clone(), mounts: mounts.clone(), revoker: revoker.clone() };
-        let wrapper = Wrapper {
+        let wrapper = Arc::new(Wrapper {
             clock: clock.clone(),
             max_ttl: settings.max_lease_ttl,
             tokens: tokens.clone(),
             metrics: metrics.clone(),
-        };
-        let identity = Identity::new(barrier.view(IDENTITY_STORAGE), metrics.clone(), entities);
+        });
+        let leases = lease_services(&host, &mounts, leases, &tokens, metrics);
+        let changes = MountChanges { host: host.clone(), mounts: mounts.clone(), revoker: leases.revoker.clone() };
         Ok(Arc::new(Unsealed {
-            barrier,
-            settings,
-            clock,
+            barrier: FollowedBarrier::new(follow),
+            settings: settings.clone(),
+            clock: clock.clone(),
             custody,
-            mounts,
-            policies,
-            tokens,
+            access: Access { policies, tokens, identity, lockout, wrapper },
+            engines: Engines { host, mounts, changes },
             leases,
-            host,
-            revoker,
-            mount_changes,
-            wrapper,
-            identity,
-            audit,
-            stored_devices,
-            lockout,
-            metrics,
-            cache_hits_recorded: AtomicU64::new(0),
-            in_flight,
-            _follow: follow,
+            observed: Observed {
+                audit: Arc::new(audit),
+                stored_devices,
+                metrics: metrics.clone(),
+                in_flight: parts.in_flight.clone(),
+                cache_hits_recorded: AtomicU64::new(0),
+            },
         }))
     }
 }
 
-/// Reads the mounts, which follow what is committed from here on.
+/// Puts together the services that renew and revoke leases.
+fn lease_services(
+    host: &Arc<EngineHost>,
+    mounts: &Arc<Mounts>,
+    store: Arc<Leases>,
+    tokens: &Arc<Tokens>,
+    metrics: &Arc<Metrics>,
+) -> LeaseServices {
+    let revoker = Arc::new(LeaseRevoker { host: host.clone(), leases: store.clone(), metrics: metrics.clone() });
+    let expiry = Arc::new(ExpiryWorker {
+        revoker: revoker.clone(),
+        mounts: mounts.clone(),
+        leases: store.clone(),
+        tokens: tokens.clone(),
+        metrics: metrics.clone(),
+        barrier: host.barrier.clone(),
+        clock: host.clock.clone(),
+    });
+    let by_path = PathRevoker {
+        revoker,
+        mounts: mounts.clone(),
+        leases: store.clone(),
+        tokens: tokens.clone(),
+        metrics: metrics.clone(),
+        clock: host.clock.clone(),
+    };
+    LeaseServices {
+        renewer: Renewer {
+            host: host.clone(),
+            mounts: mounts.clone(),
+            leases: store.clone(),
+            metrics: metrics.clone(),
+        },
+        revoker: Arc::new(by_path),
+        tidier: IndexTidier {
+            expiry: expiry.clone(),
+            leases: store.clone(),
+            tokens: tokens.clone(),
+            barrier: host.barrier.clone(),
+        },
+        expiry,
+        store,
+    }
+}
+
+/// Reads the mounts, which follow commits from here on.
 async fn follow_mounts(mounts: Mounts, follow: &Follow, tx: &mut ReadTx) -> Result<Arc<Mounts>> {
     let mounts = Arc::new(mounts);
-    follow.add("sys/mount/", mounts.clone());
-    follow.add("logical/", Arc::new(EngineRecords(mounts.clone())));
-    follow.add("auth/", Arc::new(EngineRecords(mounts.clone())));
+    follow.add(MOUNT_ENTRIES, mounts.clone());
+    for storage in ENGINE_STORAGE {
+        follow.add(storage, Arc::new(EngineRecords(mounts.clone())));
+    }
     mounts.load(tx).await?;
     Ok(mounts)
 }
 
-/// Reads the locks of users, which follow what is committed from here on.
+/// Reads the locks of users, which follow commits from here on.
 async fn follow_lockouts(lockout: Lockout, follow: &Follow, tx: &mut ReadTx, now: Timestamp) -> Result<Arc<Lockout>> {
     let lockout = Arc::new(lockout);
-    follow.add("sys/lockout/", lockout.clone());
-    follow.add("sys/lockout-unknown/", Arc::new(UnknownNames(lockout.clone())));
+    follow.add(LOCKS, lockout.clone());
+    follow.add(UNKNOWN_LOCKS, Arc::new(UnknownNames(lockout.clone())));
     lockout.load(tx, now).await?;
     Ok(lockout)
 }

@@ -1,4 +1,4 @@
-//! Response wrapping: an answer kept in the storage of a token that can do nothing but hand it out, once.
+//! Response wrapping: a response is stored in the cubbyhole of a token that can only unwrap it, once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,20 +19,20 @@ use crate::token::{Authority, Token, TokenKey, Tokens};
 /// The warning of a response that a wrapping token has read from its own storage.
 pub(crate) const USE_UNWRAP: &str = "Reading from 'cubbyhole/response' is deprecated. Please use sys/wrapping/unwrap to unwrap responses, \
                                      as it provides additional security checks and other benefits.";
-/// The name under which a wrapped answer is kept in its token's storage, where its token may read it, too.
+/// The name of a wrapped response in the cubbyhole of its token, which its token may also read.
 const KEPT: &str = "response";
-/// The name under which stands what is told of it.
+/// The name of its description there.
 const ABOUT: &str = "wrapinfo";
 
-/// A wrapped answer with what is told of it.
+/// A wrapped response with its description.
 pub(crate) struct Wrapped {
-    /// The whole answer as JSON text.
+    /// The whole response as JSON text.
     pub(crate) response: String,
-    /// What is told of it.
+    /// Its description.
     pub(crate) about: About,
 }
 
-/// What is told of a wrapped answer.
+/// The description of a wrapped response.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct About {
     /// The namespace of the wrapping token.
@@ -40,39 +40,39 @@ pub(crate) struct About {
     pub(crate) namespace: NamespaceId,
     /// When it was wrapped.
     pub(crate) created: Timestamp,
-    /// For how long, in seconds.
+    /// The TTL in seconds.
     pub(crate) ttl: u64,
-    /// The path whose answer it is.
+    /// The path whose response it is.
     pub(crate) path: String,
     /// The status with which it is unwrapped; zero for 200.
     #[serde(default)]
     pub(crate) status: u16,
 }
 
-/// An answer that is to be wrapped.
+/// A response to wrap.
 pub(crate) struct ToWrap<'a> {
-    /// The whole answer as JSON text.
+    /// The whole response as JSON text.
     pub(crate) response: String,
     /// Its status.
     pub(crate) status: Status,
-    /// The path whose answer it is.
+    /// The path whose response it is.
     pub(crate) path: &'a str,
-    /// The path that wraps it, which is another when it is wrapped anew.
+    /// The path that wraps it, another one on rewrap.
     pub(crate) wrapped_by: &'a str,
-    /// For how long; the longest life of the system bounds it.
+    /// The TTL; the max_ttl of the system bounds it.
     pub(crate) ttl: Duration,
-    /// For people: who has it wrapped.
+    /// The display name of the caller.
     pub(crate) display_name: &'a str,
     /// The accessor of a token or a secret id in it; empty for none.
     pub(crate) wrapped_accessor: String,
 }
 
-/// What spends the use of a wrapping token.
+/// Where the use of a wrapping token is spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UseOf {
-    /// The transaction that takes the answer: the token is a parameter of the request.
+    /// In the transaction that unwraps: the token is a parameter of the request.
     ThisTransaction,
-    /// The authentication of this request, whose own token it is.
+    /// In the authentication of the request, whose own token it is.
     Authentication,
 }
 
@@ -81,24 +81,24 @@ struct Kept {
     response: String,
 }
 
-/// Wraps answers and hands them out.
+/// Wraps and unwraps responses.
 pub(crate) struct Wrapper {
     /// The only source of time.
     pub(crate) clock: Arc<dyn Clock>,
-    /// The longest life of the system.
+    /// The max_ttl of the system.
     pub(crate) max_ttl: Duration,
-    /// Makes and ends wrapping tokens.
+    /// Creates and revokes wrapping tokens.
     pub(crate) tokens: Arc<Tokens>,
-    /// What is counted.
+    /// Counts wrapping tokens.
     pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Wrapper {
-    /// Keeps an answer for one unwrapping, in this transaction.
+    /// Wraps a response, in this transaction.
     pub(crate) async fn wrap(&self, tx: &mut Tx, answer: ToWrap<'_>) -> Result<WrapInfo> {
         let ToWrap { response, status, path, wrapped_by, ttl, display_name, wrapped_accessor } = answer;
         let now = self.clock.now();
-        // No life passes the bound of the system, that of a kept answer neither.
+        // The max_ttl of the system bounds every TTL.
         let ttl = ttl.min(self.max_ttl);
         let spec = Spec {
             authority: Authority::Policies(vec![RESPONSE_WRAPPING.to_owned()]),
@@ -134,33 +134,33 @@ impl Wrapper {
         Ok(found.filter(|t| t.record.wrapping && t.key.as_ref() == Some(&key)))
     }
 
-    /// What a wrapping token keeps, without taking it.
+    /// The response of a wrapping token, which stays wrapped.
     pub(crate) async fn wrapped(&self, tx: &mut Tx, token: &Token) -> Result<Option<Wrapped>> {
         let (store, view) = (&token.store, self.tokens.cubbyhole_view());
-        // Both are deleted at once, so an answer that is there behind this read has its description or is of the old form.
+        // Both are deleted at once, so a response that is read after this has its description or is of the old form.
         let about = tx.get(view, &format!("{store}/{ABOUT}")).await?;
         let Some(kept) = tx.get(view, &format!("{store}/{KEPT}")).await? else { return Ok(None) };
         let Kept { response } = serde_json::from_slice(&kept)?;
-        // Before there were two records, all stood in the one.
+        // An older version has both in one record.
         let about: About = serde_json::from_slice(&about.unwrap_or(kept))?;
         Ok((about.namespace == token.record.namespace).then_some(Wrapped { response, about }))
     }
 
-    /// Takes what a wrapping token keeps and ends the token, in this transaction.
+    /// Unwraps the response of a wrapping token and revokes the token, in this transaction.
     ///
-    /// Fails with 400 when there is nothing (any more), or when the use of the token is not this request's.
+    /// Fails with 400 when there is none, or when another request has spent the use of the token.
     pub(crate) async fn unwrap(&self, tx: &mut Tx, key: &TokenKey, token: &Token, by: UseOf) -> Result<Wrapped> {
-        let kept = self.wrapped(tx, token).await?.ok_or_else(invalid)?;
+        let wrapped = self.wrapped(tx, token).await?.ok_or_else(invalid)?;
         self.take(tx, key, token, by).await?;
-        Ok(kept)
+        Ok(wrapped)
     }
 
-    /// Ends a wrapping token with what it keeps, in this transaction, for the one request that may hand the answer out.
+    /// Revokes a wrapping token and deletes its response, in this transaction, for the one request that may return it.
     ///
     /// The use in the record decides which one that is: it is spent once, here or by the authentication of a request with
     /// the token itself, and of transactions that change the record at the same time only one commits.
     ///
-    /// Fails with 400 when the use is not this request's.
+    /// Fails with 400 when another request has spent the use.
     pub(crate) async fn take(&self, tx: &mut Tx, key: &TokenKey, token: &Token, by: UseOf) -> Result<()> {
         let record = self.tokens.record(tx, key).await?.ok_or_else(invalid)?;
         let is_ours = match by {
@@ -177,7 +177,7 @@ impl Wrapper {
     }
 }
 
-/// The accessor of the token or the secret id in an answer, which the keeper of the wrapped answer may know.
+/// The accessor of the token or the secret id in a response, which `wrap_info` has.
 pub(crate) fn wrapped_accessor(response: &str) -> String {
     let body = Body::parse(Bytes::copy_from_slice(response.as_bytes())).unwrap_or_default();
     let inside = |part: &str, name: &str| {
@@ -187,7 +187,7 @@ pub(crate) fn wrapped_accessor(response: &str) -> String {
     inside("auth", "accessor").or_else(|| inside("data", "secret_id_accessor")).unwrap_or_default()
 }
 
-/// What every fault of a wrapping token is answered with.
+/// The error of every bad wrapping token.
 pub(crate) fn invalid() -> Error {
     Error::invalid("wrapping token is not valid or does not exist")
 }

@@ -10,7 +10,7 @@ use crate::{CanonicalPath, Input, Operation, TlsSession};
 
 /// A request as the edge read it. Not `Debug`: it holds the token and the body.
 pub struct Incoming {
-    /// A fresh random id, for the answer and the audit entries.
+    /// A fresh random id, for the response and the audit entries.
     pub id: String,
     /// The HTTP method.
     pub method: &'static str,
@@ -27,7 +27,7 @@ pub struct Incoming {
     pub namespace: String,
     /// Whether the caller sent a body that the edge did not receive: it is longer than one without a live token may be.
     pub body_withheld: bool,
-    /// The headers that audit devices record.
+    /// The audited headers.
     pub headers: Vec<RecordedHeader>,
     /// `X-Vault-Wrap-TTL`: how long the response stays wrapped.
     pub wrap_ttl: Option<Duration>,
@@ -51,7 +51,7 @@ pub struct OpenCeremonies {
     pub generate_root: bool,
 }
 
-/// A header of the request that audit devices record.
+/// An audited header of the request.
 pub struct RecordedHeader {
     /// Its name in lower case.
     pub name: String,

@@ -1,4 +1,4 @@
-//! Replies are types: what a handler returns says how it is answered.
+//! Replies are types: the return type of a handler decides the response.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -12,36 +12,103 @@ use crate::error::{Error, Result, Status};
 use crate::lease::{Intent, LeaseOffer};
 use crate::token_params::TokenTerms;
 
-/// What an engine answered, types forgotten. Core settles what it obliges us to (a lease, a token) and sends it.
-#[derive(Default)]
-pub struct Outcome {
-    /// The status, where it is not 200 (with content) or 204 (without).
-    pub status: Option<Status>,
-    /// The status that metrics count, where the caller chose `status`.
-    pub decided: Option<Status>,
-    /// The `data` of the answer: raw JSON, usually an object.
-    pub data: Option<Box<RawValue>>,
-    /// Whether the fields of `data` also stand at the top level, as some `sys/` paths have it.
-    pub flat: bool,
-    /// `lease_duration` in seconds without a lease (KV v1 has it); negative where the secret says so.
-    pub hint_ttl: i64,
-    /// A login: core makes the token, or counts the refusal.
-    pub login: Option<Box<LoginAttempt>>,
-    /// What is leased: core makes the lease.
-    pub lease: Option<Box<LeaseOffer>>,
-    /// What is leased and was made known beforehand: core confirms the lease.
-    pub intent: Option<Box<Intent>>,
+/// What a handler returns, as core sees it. Core settles what it entails (a lease, a token) and writes the response.
+pub enum Outcome {
+    /// No content: 204, or the given status.
+    Empty(Option<Status>),
+    /// Data and nothing else.
+    Data(Payload),
+    /// A login: core creates the token, or counts the refusal.
+    Login(Box<LoginAttempt>),
+    /// Data that expires: core creates the lease.
+    Leased {
+        /// The `data` of the response.
+        data: Box<RawValue>,
+        /// The terms of the lease.
+        lease: Box<LeaseOffer>,
+    },
+    /// Data that expires, whose lease exists since before the engine acted: core confirms the lease.
+    Intended {
+        /// The `data` of the response.
+        data: Box<RawValue>,
+        /// The lease.
+        intent: Box<Intent>,
+    },
     /// A lease that core has renewed.
-    pub renewed: Option<Box<RenewedLease>>,
-    /// A token that core has made.
-    pub auth: Option<Box<AuthBlock>>,
-    /// Where core keeps the answer instead of sending it.
-    pub wrapped: Option<Box<WrapInfo>>,
+    Renewed(Box<RenewedLease>),
+    /// A token that core has created or renewed.
+    Auth(Box<AuthBlock>),
+    /// A response that core has wrapped.
+    Wrapped(Box<WrapInfo>),
     /// Bytes that are sent as they are, without the envelope.
-    pub raw: Option<Raw>,
+    Raw(Raw),
 }
 
-/// A lease with its new life, as the answer tells it.
+/// The `data` of a response with what goes with it.
+pub struct Payload {
+    /// Raw JSON, usually an object.
+    pub data: Box<RawValue>,
+    /// The status, where it is not 200.
+    pub status: Option<SentStatus>,
+    /// Whether the fields of `data` also stand at the top level, as on some `sys/` paths.
+    pub is_flat: bool,
+    /// `lease_duration` without a lease, in seconds (KV v1 has it); negative where the secret says so.
+    pub hint_ttl: i64,
+}
+
+/// A status, and the one that metrics count instead where the caller chose the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SentStatus {
+    /// The status of the response.
+    pub sent: Status,
+    /// The status that metrics count.
+    pub counted: Status,
+}
+
+impl From<Status> for SentStatus {
+    fn from(status: Status) -> Self {
+        SentStatus { sent: status, counted: status }
+    }
+}
+
+impl Payload {
+    /// Data with status 200.
+    pub fn of(data: Box<RawValue>) -> Self {
+        Payload { data, status: None, is_flat: false, hint_ttl: 0 }
+    }
+}
+
+impl Outcome {
+    /// Data with status 200.
+    pub fn of(data: Box<RawValue>) -> Self {
+        Outcome::Data(Payload::of(data))
+    }
+
+    /// Whether it has no content.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Outcome::Empty(_))
+    }
+
+    /// The `data` of the response.
+    pub fn data(&self) -> Option<&RawValue> {
+        match self {
+            Outcome::Data(payload) => Some(&payload.data),
+            Outcome::Leased { data, .. } | Outcome::Intended { data, .. } => Some(data),
+            _ => None,
+        }
+    }
+
+    /// The same, to change it.
+    pub fn data_mut(&mut self) -> Option<&mut Box<RawValue>> {
+        match self {
+            Outcome::Data(payload) => Some(&mut payload.data),
+            Outcome::Leased { data, .. } | Outcome::Intended { data, .. } => Some(data),
+            _ => None,
+        }
+    }
+}
+
+/// A renewed lease.
 #[derive(Clone, Debug)]
 pub struct RenewedLease {
     /// The whole id.
@@ -52,7 +119,7 @@ pub struct RenewedLease {
     pub renewable: bool,
 }
 
-/// What the caller is told of an answer that is kept for one unwrapping. Only core makes one that is worth anything.
+/// The `wrap_info` block of a wrapped response. Only core makes one that is worth anything.
 pub struct WrapInfo {
     /// The wrapping token.
     pub token: SecretString,
@@ -62,28 +129,16 @@ pub struct WrapInfo {
     pub ttl: u64,
     /// RFC 3339.
     pub creation_time: String,
-    /// The path whose answer is wrapped.
+    /// The path whose response is wrapped.
     pub creation_path: String,
-    /// The accessor of a token in the answer; empty for none.
+    /// The accessor of a token in the response; empty for none.
     pub wrapped_accessor: String,
-}
-
-impl Outcome {
-    /// Whether there is nothing to say: 204.
-    pub fn is_empty(&self) -> bool {
-        self.data.is_none()
-            && self.login.is_none()
-            && self.auth.is_none()
-            && self.raw.is_none()
-            && self.lease.is_none()
-            && self.renewed.is_none()
-    }
 }
 
 /// Bytes without the envelope.
 #[derive(Clone)]
 pub struct Raw {
-    /// The status of the answer.
+    /// The status of the response.
     pub status: Status,
     /// Its `Content-Type`.
     pub content_type: &'static str,
@@ -91,12 +146,12 @@ pub struct Raw {
     pub body: Vec<u8>,
 }
 
-/// The `auth` block of an answer: a token that was made. Only core makes one that is worth anything.
+/// The `auth` block of a response: a token. Only core makes one that is worth anything.
 #[allow(missing_docs, reason = "the names are the API's own")]
 pub struct AuthBlock {
     pub client_token: SecretString,
     pub accessor: String,
-    /// For audit entries: no answer shows it.
+    /// For audit entries: no response has it.
     pub display_name: String,
     pub policies: Vec<String>,
     pub token_policies: Vec<String>,
@@ -105,7 +160,7 @@ pub struct AuthBlock {
     pub lease_duration: u64,
     pub renewable: bool,
     pub entity_id: String,
-    /// For audit entries, like the next one: whether the login has made the entity.
+    /// For audit entries, like the next one: whether the login has created the entity.
     pub entity_created: bool,
     /// Whether the auth method leaves `default` out.
     pub no_default_policy: bool,
@@ -118,10 +173,10 @@ pub struct AuthBlock {
 pub trait Reply: Send {
     /// The JSON schema of `data`, for the OpenAPI document.
     fn schema(generator: &mut SchemaGenerator) -> Option<Schema>;
-    /// Forgets the type.
+    /// Erases the type.
     ///
     /// # Errors
-    /// When the reply says that there is nothing (404), or cannot be written as JSON.
+    /// When the reply is a missing thing (404), or cannot be written as JSON.
     fn into_outcome(self) -> Result<Outcome>;
 }
 
@@ -131,7 +186,7 @@ impl Reply for () {
         None
     }
     fn into_outcome(self) -> Result<Outcome> {
-        Ok(Outcome::default())
+        Ok(Outcome::Empty(None))
     }
 }
 
@@ -153,7 +208,7 @@ impl<T: Serialize + Send> Reply for Data<T> {
         None
     }
     fn into_outcome(self) -> Result<Outcome> {
-        Ok(Outcome { data: Some(to_raw_value(&self.0)?), ..Outcome::default() })
+        Ok(Outcome::of(to_raw_value(&self.0)?))
     }
 }
 
@@ -177,7 +232,7 @@ impl<T: Serialize + Send> Reply for Flat<T> {
         None
     }
     fn into_outcome(self) -> Result<Outcome> {
-        Ok(Outcome { flat: true, ..Data(self.0).into_outcome()? })
+        Ok(Outcome::Data(Payload { is_flat: true, ..Payload::of(to_raw_value(&self.0)?) }))
     }
 }
 
@@ -230,11 +285,11 @@ impl Reply for Keys {
     }
 }
 
-/// Data that expires: core makes a lease in the same transaction.
+/// Data that expires: core creates a lease in the same transaction.
 pub struct Leased<T> {
     /// What is leased.
     pub data: T,
-    /// For how long, and what the engine needs to take it back.
+    /// For how long, and what the engine needs to revoke it.
     pub offer: LeaseOffer,
 }
 
@@ -243,7 +298,7 @@ impl<T: Serialize + Send> Reply for Leased<T> {
         None
     }
     fn into_outcome(self) -> Result<Outcome> {
-        Ok(Outcome { lease: Some(Box::new(self.offer)), ..Data(self.data).into_outcome()? })
+        Ok(Outcome::Leased { data: to_raw_value(&self.data)?, lease: Box::new(self.offer) })
     }
 }
 
@@ -260,19 +315,28 @@ impl<T: Serialize + Send> Reply for Intended<T> {
         None
     }
     fn into_outcome(self) -> Result<Outcome> {
-        Ok(Outcome { intent: Some(Box::new(self.intent)), ..Data(self.data).into_outcome()? })
+        Ok(Outcome::Intended { data: to_raw_value(&self.data)?, intent: Box::new(self.intent) })
     }
 }
 
-/// Any reply with another status than its own.
+/// Data, or no content, with another status than its own.
 pub struct WithStatus<R>(pub Status, pub R);
 
-impl<R: Reply> Reply for WithStatus<R> {
-    fn schema(generator: &mut SchemaGenerator) -> Option<Schema> {
-        R::schema(generator)
+impl Reply for WithStatus<()> {
+    fn schema(_: &mut SchemaGenerator) -> Option<Schema> {
+        None
     }
     fn into_outcome(self) -> Result<Outcome> {
-        Ok(Outcome { status: Some(self.0), ..self.1.into_outcome()? })
+        Ok(Outcome::Empty(Some(self.0)))
+    }
+}
+
+impl<T: Serialize + Send> Reply for WithStatus<Data<T>> {
+    fn schema(_: &mut SchemaGenerator) -> Option<Schema> {
+        None
+    }
+    fn into_outcome(self) -> Result<Outcome> {
+        Ok(Outcome::Data(Payload { status: Some(self.0.into()), ..Payload::of(to_raw_value(&self.1.0)?) }))
     }
 }
 
@@ -281,7 +345,7 @@ impl Reply for Raw {
         None
     }
     fn into_outcome(self) -> Result<Outcome> {
-        Ok(Outcome { raw: Some(self), ..Outcome::default() })
+        Ok(Outcome::Raw(self))
     }
 }
 
@@ -290,11 +354,11 @@ impl Reply for AuthBlock {
         None
     }
     fn into_outcome(self) -> Result<Outcome> {
-        Ok(Outcome { auth: Some(Box::new(self)), ..Outcome::default() })
+        Ok(Outcome::Auth(Box::new(self)))
     }
 }
 
-/// For handlers that decide the kind of reply as they go.
+/// For handlers with several kinds of reply.
 impl Reply for Outcome {
     fn schema(_: &mut SchemaGenerator) -> Option<Schema> {
         None
@@ -304,7 +368,7 @@ impl Reply for Outcome {
     }
 }
 
-/// An outcome that a handler has put together itself, with `data` described as a `T` in the OpenAPI document.
+/// An outcome that a handler builds itself, with `data` described as a `T` in the OpenAPI document.
 pub struct Shaped<T> {
     outcome: Outcome,
     of: PhantomData<fn() -> T>,
@@ -376,6 +440,6 @@ impl Reply for LoginAttempt {
         None
     }
     fn into_outcome(self) -> Result<Outcome> {
-        Ok(Outcome { login: Some(Box::new(self)), ..Outcome::default() })
+        Ok(Outcome::Login(Box::new(self)))
     }
 }

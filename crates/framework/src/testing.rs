@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::clock::{Clock, TestClock, Timestamp};
 use crate::cx::{Caller, Cx, Request};
 use crate::engine::{Engine, Mountable, Registered};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Status};
 use crate::input::{Body, Input};
 use crate::lease::{HeldLease, Intent, LeaseOffer, LeaseTerms, Lessor, Watched};
 use crate::mount::{MountInfo, TtlBounds};
@@ -69,7 +69,7 @@ struct Offer {
 
 /// What a call answered.
 pub struct Answer {
-    /// As the engine returned it, without the login.
+    /// As the engine returned it; empty for a login.
     pub outcome: Outcome,
     /// The login, which was not refused.
     pub login: Option<Login>,
@@ -80,7 +80,24 @@ pub struct Answer {
 impl Answer {
     /// `data` as a JSON value; null when there is none.
     pub fn data(&self) -> Value {
-        self.outcome.data.as_ref().and_then(|d| serde_json::from_str(d.get()).ok()).unwrap_or(Value::Null)
+        self.outcome.data().and_then(|d| serde_json::from_str(d.get()).ok()).unwrap_or(Value::Null)
+    }
+
+    /// The status, where it is not 200 or 204.
+    pub fn status(&self) -> Option<Status> {
+        match &self.outcome {
+            Outcome::Empty(status) => *status,
+            Outcome::Data(payload) => payload.status.map(|status| status.sent),
+            _ => None,
+        }
+    }
+
+    /// `lease_duration` in seconds without a lease.
+    pub fn hint_ttl(&self) -> i64 {
+        match &self.outcome {
+            Outcome::Data(payload) => payload.hint_ttl,
+            _ => 0,
+        }
     }
 }
 
@@ -187,11 +204,13 @@ impl Bench {
         if self.engine.table().rows()[found.row].once {
             cx = cx.once();
         }
-        let mut outcome = self.engine.call(found.row, operation, &mut cx, &input).await?;
-        let login = outcome.login.take().map(|attempt| attempt.outcome).transpose()?;
+        let (outcome, login) = match self.engine.call(found.row, operation, &mut cx, &input).await? {
+            Outcome::Login(attempt) => (Outcome::Empty(None), Some(attempt.outcome?)),
+            outcome => (outcome, None),
+        };
         let parts = cx.into_parts();
         parts.tx.commit().await?;
-        if let Some(intent) = &outcome.intent {
+        if let Outcome::Intended { intent, .. } = &outcome {
             intent.keep();
         }
         for action in parts.after_commit {

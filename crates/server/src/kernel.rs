@@ -63,15 +63,15 @@ impl Kernel for Served {
     }
 
     fn metrics(&self, format: &str, accepts_prometheus: bool) -> Answer {
-        answer(self.0.open_metrics(format, accepts_prometheus))
+        answer(self.0.monitoring().open_metrics(format, accepts_prometheus))
     }
 
     fn count_answer(&self, status: StatusCode) {
-        self.0.count_answer(status.as_u16());
+        self.0.monitoring().count_response(status.as_u16());
     }
 
     fn in_flight(&self, caller: &Incoming) -> Answer {
-        answer(self.0.open_in_flight(caller))
+        answer(self.0.monitoring().open_in_flight(caller))
     }
 }
 

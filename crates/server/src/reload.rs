@@ -66,12 +66,14 @@ impl Running<'_> {
     /// Logs counts and versions; no names, paths or values of what is stored.
     pub(crate) fn log_state(&self) {
         let runtime = tokio::runtime::Handle::current().metrics();
-        let numbers: Vec<String> = self.node.gather().iter().filter(|item| is_shown(&item.name)).map(text).collect();
+        let state = self.node.state();
+        let numbers: Vec<String> =
+            self.node.monitoring().gather().iter().filter(|item| is_shown(&item.name)).map(text).collect();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             uptime_seconds = SystemClock.now().since(self.started).as_secs(),
-            sealed = self.node.is_sealed(),
-            leases_quarantined = self.node.has_quarantine(),
+            sealed = state.is_sealed,
+            leases_quarantined = state.has_quarantine,
             connections = self.connections.count(),
             tasks = runtime.num_alive_tasks(),
             workers = runtime.num_workers(),

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use keepfast_core::audit::{self, Allowed, DeviceError};
 use keepfast_core::settings::Home;
 use keepfast_core::settings::HostGauges;
-use keepfast_core::{Node, Settings};
+use keepfast_core::{Node, Settings, init_dev};
 use keepfast_crypto::secret::SecretString;
 use keepfast_edge::{BodyMemory, Connections, Edge, Listener, Socket, Tls, TlsError};
 use keepfast_framework::clock::{Clock, SystemClock};
@@ -181,7 +181,7 @@ async fn serve(mut plan: Plan, log: &Log, paths: &[PathBuf], environment: &Envir
     let host = Host::new(&plan.config.storage, certificates.collect());
     let node = open_node(&plan, log, host).await?;
     let counted = node.clone();
-    tokio::spawn(async move { counted.keep_metrics().await });
+    tokio::spawn(async move { counted.monitoring().keep_metrics().await });
     let is_quiet = plan.dev.as_ref().is_some_and(|dev| dev.json);
     let say = |text: String| {
         if !is_quiet {
@@ -266,7 +266,7 @@ fn accept(
 /// What an operator has to do next.
 async fn log_seal(node: &Node) {
     match node.is_initialized().await {
-        Ok(_) if !node.is_sealed() => {}
+        Ok(_) if !node.state().is_sealed => {}
         Ok(true) => tracing::info!("the server is sealed: unseal it with \"operator unseal\""),
         Ok(false) => tracing::info!("the server is not initialized: initialize it with \"operator init\""),
         Err(error) => tracing::error!(%error, "the seal configuration cannot be read"),
@@ -350,7 +350,7 @@ fn open_storage(storage: &Storage) -> Result<(Arc<dyn Backend>, Option<String>),
 
 /// Initialises, unseals, stores the token for the command line, and gives the text with the secrets.
 async fn develop(node: &Arc<Node>, dev: &DevPlan, address: &str) -> Result<String, StartError> {
-    let made = node.init_dev(dev.root_token.clone(), dev.kv.mount()).await.map_err(StartError::Development)?;
+    let made = init_dev(node, dev.root_token.clone(), dev.kv.mount()).await.map_err(StartError::Development)?;
     let share = SecretString::new(made.shares.first().map(|s| STANDARD.encode(s.expose())).unwrap_or_default());
     let development = Development { address, ca: dev.ca.as_deref(), unseal_key: &share, root_token: &made.root_token };
     if let Some(path) = &dev.token_file {

@@ -7,14 +7,14 @@ use anyhow::Result;
 use super::{Findings, Repository};
 
 /// The directory of the checked crate.
-const SOURCES: &str = "crates/core/src/";
+pub(super) const SOURCES: &str = "crates/core/src/";
 /// The maximum number of files in a cycle.
 const LARGEST: usize = 3;
 /// The maximum number of re-exports from an import to its file.
 const HOPS: usize = 8;
 
 /// The path of a module or of an item in it, from the crate's root.
-type ItemPath = Vec<String>;
+pub(super) type ItemPath = Vec<String>;
 
 /// The imports of one file.
 #[derive(Default)]
@@ -27,7 +27,7 @@ struct Module {
 }
 
 /// The modules of a crate by their paths.
-struct Modules(BTreeMap<ItemPath, Module>);
+pub(super) struct Modules(BTreeMap<ItemPath, Module>);
 
 pub(super) fn short(repository: &Repository) -> Result<Findings> {
     let modules = Modules::read(repository);
@@ -36,7 +36,7 @@ pub(super) fn short(repository: &Repository) -> Result<Findings> {
 }
 
 impl Modules {
-    fn read(repository: &Repository) -> Self {
+    pub(super) fn read(repository: &Repository) -> Self {
         let production = repository.rust().filter(|file| !file.is_test());
         let modules = production.filter_map(|file| {
             let within = file.path.strip_prefix(SOURCES)?.strip_suffix(".rs")?;
@@ -47,6 +47,14 @@ impl Modules {
             Some((path, Module::read(&file.path, &file.text)))
         });
         Self(modules.collect())
+    }
+
+    /// The module that declares the item `path`, written in the code of the module `at`; `None` for items that no import names.
+    pub(super) fn declaring(&self, at: &ItemPath, path: &[String]) -> Option<&ItemPath> {
+        let used = self.0.get(at)?.uses.iter().find(|used| used.last() == path.first());
+        let full: ItemPath =
+            used.map_or_else(|| path.to_vec(), |used| used.iter().chain(&path[1..]).cloned().collect());
+        self.module_of(at, &full)
     }
 
     /// The module of the item `path`, written in the module `at`; `None` for items of other crates.
@@ -195,7 +203,7 @@ fn used_paths(declaration: &str) -> Vec<ItemPath> {
     paths
 }
 
-fn segments(path: &str) -> ItemPath {
+pub(super) fn segments(path: &str) -> ItemPath {
     let mut segments: ItemPath = path.split("::").map(|s| s.trim().to_owned()).filter(|s| !s.is_empty()).collect();
     if segments.len() > 1 && segments.last().is_some_and(|last| last == "self") {
         segments.pop();

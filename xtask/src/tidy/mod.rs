@@ -5,6 +5,7 @@ mod documents;
 mod environment;
 mod graph;
 mod names;
+mod owners;
 mod recursion;
 mod sources;
 
@@ -22,7 +23,7 @@ type Findings = Vec<String>;
 /// The name of a rule and its function.
 type Rule = (&'static str, fn(&Repository) -> Result<Findings>);
 
-const RULES: [Rule; 18] = [
+const RULES: [Rule; 19] = [
     ("files begin with a //! line", sources::headed),
     ("files are at most 600 lines", sources::short_files),
     ("functions are at most 80 lines", sources::short_functions),
@@ -36,6 +37,7 @@ const RULES: [Rule; 18] = [
     ("each permit is made in one file", sources::permits_have_one_maker),
     ("the journey and the mounts name no engine and no path", names::none_in_the_journey),
     ("no import cycle of core has more than three files", cycles::short),
+    ("owners of core have at most 8 fields and 10 methods", owners::small),
     ("crates depend in one direction", graph::direction),
     ("every direct dependency has its reason", graph::reasons),
     ("every invariant names its tests", documents::invariants),

@@ -1,4 +1,4 @@
-//! The broker: an entry is taken by at least one device, or the request fails.
+//! The broker: at least one device takes an entry, or the request fails.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,8 +24,8 @@ use crate::metrics::{Item, Metrics, Timing, Value};
 use crate::settings::AuditSettings;
 use crate::token::Token;
 
-/// How long a device that waits for somebody else is waited for when no other has taken the entry.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The timeout of a device that depends on a reader, when no other device has taken the entry.
+const BLOCKING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// All audit devices: the declared ones, and where the configuration allows it those that `sys/audit` created.
 pub(crate) struct Broker {
@@ -63,16 +63,16 @@ struct Submitted<'a> {
     ticket: Ticket<'a>,
 }
 
-/// The request's member of the entry before a request runs, by device: the entry of the answer repeats it.
+/// The `request` member of a request entry, by device; the response entry repeats it.
 #[derive(Default)]
-pub(crate) struct Said {
+pub(crate) struct SerializedRequest {
     generation: u64,
     by_device: Vec<Box<[u8]>>,
 }
 
-/// A device as `sys/audit` shows it.
+/// A device in the response of `sys/audit`.
 #[derive(Serialize)]
-pub(crate) struct Shown {
+pub(crate) struct DeviceResponse {
     description: String,
     local: bool,
     options: BTreeMap<String, String>,
@@ -128,15 +128,15 @@ impl Broker {
         });
     }
 
-    /// Records an entry. `said` is what the entry before said of the same request; what this one says is returned.
+    /// Writes an entry. A response entry repeats the `earlier` part of its request entry; a request entry returns that part.
     ///
-    /// Fails with 500 when there are devices and none takes it: nothing happens unrecorded.
-    pub(crate) async fn record(&self, entry: &Entry<'_>, said: &Said) -> Result<Said> {
+    /// Fails with 500 when there are devices and none takes it: no request runs unaudited.
+    pub(crate) async fn record(&self, entry: &Entry<'_>, earlier: &SerializedRequest) -> Result<SerializedRequest> {
         let (timing, failures) = match entry.response {
             Some(_) => (&self.metrics.audit_response, &self.metrics.audit_response_failure),
             None => (&self.metrics.audit_request, &self.metrics.audit_request_failure),
         };
-        let (outcome, end) = self.hand_out(entry, said).await;
+        let (outcome, end) = self.submit(entry, earlier).await;
         timing.record(end.since(entry.time));
         if outcome.is_err() {
             failures.add();
@@ -145,13 +145,13 @@ impl Broker {
     }
 
     /// Submits an entry to all devices, then waits until one has taken it. Returns also when that was.
-    async fn hand_out(&self, entry: &Entry<'_>, said: &Said) -> (Result<Said>, Timestamp) {
+    async fn submit(&self, entry: &Entry<'_>, earlier: &SerializedRequest) -> (Result<SerializedRequest>, Timestamp) {
         let devices = self.devices.load_full();
         let Devices { generation, recorders } = &*devices;
         let is_response = entry.response.is_some();
         let marks = entry.caller.zip(entry.request.token).map(|(token, text)| devices.marks_of(token, text));
         let expected = if is_response { 0 } else { recorders.len() };
-        let mut saying = Said { generation: *generation, by_device: Vec::with_capacity(expected) };
+        let mut serialized = SerializedRequest { generation: *generation, by_device: Vec::with_capacity(expected) };
         // Most servers have one device; it needs no allocation.
         let (mut first, mut others) = (None, Vec::new());
         let mut begun = entry.time;
@@ -160,15 +160,15 @@ impl Broker {
                 begun = self.clock.now();
             }
             let mark = marks.as_ref().and_then(|marks| marks.by_device.get(at));
-            let said = said.by_device.get(at).filter(|_| said.generation == *generation).map(|s| &**s);
-            let (line, request) = offload::run(entry.input_length(said.is_some()), || {
+            let earlier = earlier.by_device.get(at).filter(|_| earlier.generation == *generation).map(|s| &**s);
+            let (line, request) = offload::run(entry.input_length(earlier.is_some()), || {
                 let mut line = Vec::with_capacity(entry.expected_length());
-                let request = entry.line(&recorder.key, &recorder.format, mark, said, &mut line);
+                let request = entry.line(&recorder.key, &recorder.format, mark, earlier, &mut line);
                 (line, request)
             })
             .await;
             if !is_response {
-                saying.by_device.push(Box::from(&line[request]));
+                serialized.by_device.push(Box::from(&line[request]));
             }
             let submitted = Submitted { recorder, begun, is_response, ticket: recorder.device.submit(line) };
             match first {
@@ -193,7 +193,7 @@ impl Broker {
             taken = Box::pin(self.wait_for_blocking(blocking, taken)).await;
             end = self.clock.now();
         }
-        let outcome = if taken { Ok(saying) } else { Err(Error::internal("no audit device took the entry")) };
+        let outcome = if taken { Ok(serialized) } else { Err(Error::internal("no audit device took the entry")) };
         (outcome, end)
     }
 
@@ -206,7 +206,7 @@ impl Broker {
             return true;
         }
         let in_time = |Submitted { recorder, begun, is_response, ticket }| async move {
-            let end = self.clock.sleep_until(self.clock.now().after(PATIENCE));
+            let end = self.clock.sleep_until(self.clock.now().after(BLOCKING_TIMEOUT));
             let failure = tokio::select! {
                 biased;
                 outcome = ticket.written() => outcome.err(),
@@ -223,20 +223,20 @@ impl Broker {
         false
     }
 
-    /// The devices as `sys/audit` shows them, by path.
-    pub(crate) fn shown(&self) -> BTreeMap<String, Shown> {
-        let shown = |r: &Arc<Recorder>| {
+    /// The response of `sys/audit`: the devices by path.
+    pub(crate) fn to_response(&self) -> BTreeMap<String, DeviceResponse> {
+        let response = |r: &Arc<Recorder>| {
             let path = format!("{}/", r.settings.name);
-            let shown = Shown {
+            let response = DeviceResponse {
                 description: r.settings.description.clone(),
                 local: r.local,
                 options: r.settings.options.clone(),
                 path: path.clone(),
                 device: r.settings.device.clone(),
             };
-            (path, shown)
+            (path, response)
         };
-        self.devices.load().recorders.iter().map(shown).collect()
+        self.devices.load().recorders.iter().map(response).collect()
     }
 
     /// How long each device takes.
@@ -418,7 +418,7 @@ mod tests {
         };
         let time = broker.clock.now();
         let entry = Entry { time, request, caller: None, verdict: &verdict, response: None, error: None };
-        broker.record(&entry, &Said::default()).await.map(drop)
+        broker.record(&entry, &SerializedRequest::default()).await.map(drop)
     }
 
     #[tokio::test]
@@ -427,7 +427,7 @@ mod tests {
         let (broker, clock) = broker(vec![first, second]);
         let mut recording = Box::pin(record(&broker));
         assert!(futures_util::poll!(&mut recording).is_pending());
-        clock.advance(PATIENCE - Duration::from_millis(1));
+        clock.advance(BLOCKING_TIMEOUT - Duration::from_millis(1));
         assert!(futures_util::poll!(&mut recording).is_pending());
         clock.advance(Duration::from_millis(1));
         assert!(recording.await.is_err());

@@ -18,7 +18,8 @@ use super::broker::{Broker, Recorder, salt_key};
 use super::device::{Device, Ticket};
 use super::options::DeviceOptions;
 use super::own_files::OwnFiles;
-use super::target::{self, DeviceError};
+use super::device_error::DeviceError;
+use super::target;
 use crate::follow::{Applied, Follower};
 use crate::settings::{AuditSettings, Settings};
 

@@ -25,7 +25,7 @@ pub(crate) struct Entry<'a> {
     pub(crate) request: RequestPart<'a>,
     /// Who, if a token was accepted.
     pub(crate) caller: Option<&'a Token>,
-    /// What the policies of the caller said.
+    /// The decision of the caller's policies.
     pub(crate) verdict: &'a Verdict,
     /// The answer; `None` in the entry before the request runs.
     pub(crate) response: Option<ResponsePart<'a>>,
@@ -33,7 +33,7 @@ pub(crate) struct Entry<'a> {
     pub(crate) error: Option<&'a keepfast_framework::Error>,
 }
 
-/// What the policies of a caller said of a request.
+/// The decision of a caller's policies on a request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Verdict {
     /// Whether they allow it; `None` when the request was refused before they were asked.
@@ -112,10 +112,10 @@ impl Entry<'_> {
         1536 + length(self.request.data) + length(self.response.as_ref().and_then(|response| response.data))
     }
 
-    /// Bytes of JSON that are read to format the entry. `said`: the request's member is there already.
-    pub(crate) fn input_length(&self, said: bool) -> usize {
+    /// Bytes of JSON that are read to format the entry. `is_serialized`: the request part exists already.
+    pub(crate) fn input_length(&self, is_serialized: bool) -> usize {
         let length = |data: Option<&str>| data.map_or(0, str::len);
-        let request = if said { 0 } else { length(self.request.data) };
+        let request = if is_serialized { 0 } else { length(self.request.data) };
         request + length(self.response.as_ref().and_then(|response| response.data))
     }
 
@@ -126,14 +126,14 @@ impl Entry<'_> {
 
     /// The entry as a line of JSON; returns where in it the request's member stands.
     ///
-    /// `mark` is the accepted token as this device writes it, `said` the request's member from the entry before, so that
+    /// `mark` is the accepted token as this device writes it, `earlier` the request part of the request entry, so that
     /// what a request holds is hashed once.
     pub(crate) fn line(
         &self,
         key: &HmacKey,
         format: &Format,
         mark: Option<&Mark>,
-        said: Option<&[u8]>,
+        earlier: Option<&[u8]>,
         out: &mut Vec<u8>,
     ) -> Range<usize> {
         let mut w = Writer { key, format, extent: self.extent(), out };
@@ -143,8 +143,8 @@ impl Entry<'_> {
         w.raw(if self.response.is_some() { "\",\"type\":\"response\"" } else { "\",\"type\":\"request\"" });
         let login = self.auth(mark, &mut w);
         let start = w.out.len();
-        match said {
-            Some(said) => w.out.extend_from_slice(said),
+        match earlier {
+            Some(earlier) => w.out.extend_from_slice(earlier),
             None => self.request(mark, &mut w),
         }
         let request = start..w.out.len();

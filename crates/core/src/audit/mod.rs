@@ -1,10 +1,11 @@
-//! Audit: every request and every answer is recorded before it takes effect outside.
+//! Audit: every request and every response is audited before it takes effect outside.
 
 mod allowed;
 pub(crate) mod broker;
 pub(crate) mod caller;
 pub(crate) mod created;
 pub(crate) mod device;
+mod device_error;
 pub(crate) mod entry;
 pub(crate) mod extent;
 pub(crate) mod marks;
@@ -15,10 +16,10 @@ pub(crate) mod redact;
 pub mod target;
 
 pub use allowed::Allowed;
-pub(crate) use broker::{Broker, Said, make_salts};
+pub(crate) use broker::{Broker, SerializedRequest, make_salts};
+pub use device_error::DeviceError;
 pub(crate) use entry::{Entry, RequestPart, ResponsePart, Verdict};
 pub(crate) use marks::Marks;
 pub(crate) use mount::MountMark;
 pub use options::DeviceOptions;
 pub use own_files::OwnFiles;
-pub use target::DeviceError;

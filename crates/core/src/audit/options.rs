@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use keepfast_framework::fields::truth;
 
+use super::device_error::DeviceError;
 use super::entry::Format;
-use super::target::DeviceError;
 use crate::settings::AuditSettings;
 
 /// The options that a file device has, as in Vault.

@@ -12,30 +12,9 @@ use rustix::fs::{Access, FallocateFlags, OFlags};
 
 use super::allowed::{Allowed, append_to};
 use super::device::{Device, FileDevice, StreamDevice, discard};
+use super::device_error::DeviceError;
 use super::options::{DeviceOptions, Target};
 use crate::settings::AuditSettings;
-
-/// Why an audit device cannot be opened.
-#[derive(Debug, thiserror::Error)]
-#[error("audit device {device:?} cannot be opened: {reason}")]
-pub struct DeviceError {
-    /// The path of the device in `sys/audit`.
-    pub device: String,
-    /// The file and what the system says, or what is wrong with an option.
-    pub reason: String,
-}
-
-impl DeviceError {
-    fn of(settings: &AuditSettings, reason: impl Into<String>) -> Self {
-        DeviceError { device: settings.name.clone(), reason: reason.into() }
-    }
-}
-
-impl From<DeviceError> for keepfast_framework::Error {
-    fn from(error: DeviceError) -> Self {
-        keepfast_framework::Error::new(keepfast_framework::Status::INTERNAL, error.to_string())
-    }
-}
 
 /// An open device with its options.
 pub(crate) type OpenedDevice = (DeviceOptions, Box<dyn Device>);

@@ -146,25 +146,25 @@ fn token_path_key(path: &str, key: &TokenKey) -> String {
 
 /// What the last part of a lease id names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Named {
+pub(crate) enum LeaseName {
     /// A token.
     Token(TokenKey),
     /// Something that an engine leased.
     Lease(LeaseId),
 }
 
-impl Named {
+impl LeaseName {
     /// Reads the last part of a lease id.
     pub(crate) fn parse(name: &str) -> Option<Self> {
         match name.strip_prefix('h').and_then(TokenKey::parse) {
-            Some(key) => Some(Named::Token(key)),
-            None => LeaseId::parse(name).map(Named::Lease),
+            Some(key) => Some(LeaseName::Token(key)),
+            None => LeaseId::parse(name).map(LeaseName::Lease),
         }
     }
 }
 
 /// The path and the last part of a lease id.
-pub(crate) fn parse_lease_id(id: &str) -> Option<(&str, Named)> {
+pub(crate) fn parse_lease_id(id: &str) -> Option<(&str, LeaseName)> {
     let (path, name) = id.rsplit_once('/')?;
-    Some((path, Named::parse(name)?))
+    Some((path, LeaseName::parse(name)?))
 }

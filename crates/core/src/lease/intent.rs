@@ -1,4 +1,4 @@
-//! The making of leases: at once, or as an intent that is durable before the engine acts.
+//! Issue of leases: at once, or as an intent that is durable before the engine acts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,8 +20,8 @@ use crate::token::life::{self, Asked};
 use crate::token::record::Life;
 use crate::token::{Token, Tokens};
 
-/// Who makes the leases of one request.
-pub(crate) struct Desk {
+/// Issues the leases of one request.
+pub(crate) struct LeaseIssuer {
     /// All leases.
     pub(crate) leases: Arc<Leases>,
     /// All tokens.
@@ -36,20 +36,20 @@ pub(crate) struct Desk {
     pub(crate) path: String,
 }
 
-/// A lease that was made, as the answer tells it.
+/// A lease that was issued or renewed, for the response.
 pub(crate) struct Granted {
     /// The whole id.
     pub(crate) id: String,
-    /// How long from now.
+    /// The TTL from now.
     pub(crate) ttl: Duration,
     /// Whether it can be renewed.
     pub(crate) renewable: bool,
-    /// What the caller should know.
+    /// Warnings for the caller.
     pub(crate) warnings: Vec<String>,
 }
 
-impl Desk {
-    /// Makes a lease that is in force once `tx` is committed.
+impl LeaseIssuer {
+    /// Issues a lease that exists once `tx` is committed.
     ///
     /// Fails with 403 when the token is gone; 400 when it has no use left.
     pub(crate) async fn grant(&self, tx: &mut Tx, offer: &LeaseOffer) -> Result<Granted> {
@@ -61,12 +61,12 @@ impl Desk {
         Ok(Granted { id: record.full_id(&id), ttl, renewable: record.renewable, warnings })
     }
 
-    /// Puts a lease in force whose intent was made in this request.
+    /// Confirms the lease of an intent of this request.
     ///
     /// Fails with 403 when the lease was revoked meanwhile, with its token or by an operator.
     pub(crate) async fn confirm(&self, tx: &mut Tx, intent: &Intent) -> Result<Granted> {
-        let lost = || Error::denied().caused_by("the lease was taken back before it was confirmed");
-        let Some((_, index::Named::Lease(id))) = index::parse_lease_id(intent.id()) else { return Err(lost()) };
+        let lost = || Error::denied().caused_by("the lease was revoked before it was confirmed");
+        let Some((_, index::LeaseName::Lease(id))) = index::parse_lease_id(intent.id()) else { return Err(lost()) };
         let mut record = self.leases.record(tx, &id).await?.filter(|r| r.state == State::Pending).ok_or_else(lost)?;
         self.leases.change(tx, &id, &mut record, |r| {
             r.state = State::Live;
@@ -79,12 +79,12 @@ impl Desk {
         Ok(Granted { id: record.full_id(&id), ttl, renewable: record.renewable, warnings: Vec::new() })
     }
 
-    /// Times the making of a lease that began at this moment.
+    /// Times the issue of a lease that began at this moment.
     fn registered(&self, begun: Timestamp) {
         self.leases.metrics.leases.register.record(self.leases.clock.now().since(begun));
     }
 
-    /// Counts a lease of this life.
+    /// Counts a lease of this TTL.
     fn count(&self, ttl: Duration) {
         self.leases.metrics.lease_creation.add(&[
             ("creation_ttl", ttl_bucket(ttl.as_secs())),
@@ -94,7 +94,7 @@ impl Desk {
         ]);
     }
 
-    /// What the lease will be, after all bounds.
+    /// The record of a lease, with all bounds applied.
     async fn draft(
         &self,
         tx: &mut Tx,
@@ -111,13 +111,13 @@ impl Desk {
             None => None,
         };
         let now = self.leases.clock.now();
-        let (owner, bound) = self.tie(tx).await?;
+        let (owner, bound) = self.owner(tx).await?;
         let ttl = renew::asked_or_default(offer.ttl, self.mount.ttl);
         let asked = Asked { ttl, max_ttl: offer.max_ttl.min(self.mount.ttl.max), ..Asked::default() };
         let given = life::given(&asked, self.mount.ttl, now, now);
         let end = now.after(given.ttl).min(bound.unwrap_or(Timestamp::from_nanos(i64::MAX)));
         let unconfirmed = state == State::Pending;
-        let due = if unconfirmed { Leases::patience(now) } else { end };
+        let due = if unconfirmed { Leases::confirmation_deadline(now) } else { end };
         let record = LeaseRecord {
             namespace: self.leases.namespace.clone(),
             path: self.path.trim_end_matches('/').to_owned(),
@@ -140,10 +140,10 @@ impl Desk {
         Ok((LeaseId::new(now), record, given.warnings))
     }
 
-    /// The token with which the lease ends, and the moment that it may not pass.
+    /// The token that owns the lease, and the latest expiry.
     ///
     /// The token is read in the request's transaction: when it is revoked at the same time, one of the two conflicts.
-    async fn tie(&self, tx: &mut Tx) -> Result<(Option<crate::token::TokenKey>, Option<Timestamp>)> {
+    async fn owner(&self, tx: &mut Tx) -> Result<(Option<crate::token::TokenKey>, Option<Timestamp>)> {
         let Some(token) = &self.token else { return Ok((None, None)) };
         let bound = match token.record.life {
             Life::Until(end) if token.record.batch => Some(end),
@@ -158,7 +158,7 @@ impl Desk {
 }
 
 #[async_trait]
-impl Lessor for Desk {
+impl Lessor for LeaseIssuer {
     async fn intend(&self, tx: &mut Tx, offer: &LeaseOffer) -> Result<(Intent, Vec<String>)> {
         let (id, record, warnings) = self.draft(tx, offer, State::Pending).await?;
         self.leases.register(tx, &id, &record)?;
@@ -170,7 +170,7 @@ impl Lessor for Desk {
     }
 
     async fn withdraw(&self, tx: &mut Tx, intent: &Intent) -> Result<()> {
-        let Some((_, index::Named::Lease(id))) = index::parse_lease_id(intent.id()) else { return Ok(()) };
+        let Some((_, index::LeaseName::Lease(id))) = index::parse_lease_id(intent.id()) else { return Ok(()) };
         if let Some(record) = self.leases.record(tx, &id).await?.filter(|r| r.unconfirmed) {
             self.leases.remove(tx, &id, &record);
         }
@@ -178,7 +178,7 @@ impl Lessor for Desk {
     }
 }
 
-/// Keeps a pending lease from being taken back while its request is under way.
+/// Keeps a pending lease from being revoked while its request is in flight.
 struct Guard {
     leases: Arc<Leases>,
     id: LeaseId,

@@ -1,6 +1,8 @@
-//! Leases: what ends when, on disk in the order of its end; what engines have leased, and how it is taken back.
+//! Leases and the expiry of tokens: issue, renewal, expiry, revocation.
 
+mod by_path;
 pub(crate) mod count;
+mod expire;
 pub(crate) mod horizon;
 pub(crate) mod index;
 pub(crate) mod intent;
@@ -8,11 +10,14 @@ pub(crate) mod quarantine;
 pub(crate) mod record;
 pub(crate) mod renew;
 pub(crate) mod revoke;
-mod revoker;
 pub(crate) mod store;
 #[cfg(test)]
 mod tests;
 mod tidy;
 
-pub(crate) use revoker::Revoker;
+pub(crate) use by_path::PathRevoker;
+pub(crate) use expire::ExpiryWorker;
+pub(crate) use renew::Renewer;
+pub(crate) use revoke::LeaseRevoker;
 pub(crate) use store::{EndsOfMounts, Leases};
+pub(crate) use tidy::IndexTidier;

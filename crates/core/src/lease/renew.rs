@@ -1,4 +1,4 @@
-//! Renewal: a new end, within every bound, counted from issue.
+//! Renewal: a new expiry, within every bound, counted from issue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,26 @@ use keepfast_storage::StorageError;
 
 use super::intent::Granted;
 use super::record::{LeaseId, LeaseRecord, State};
-use super::revoker::Revoker;
+use super::store::Leases;
+use crate::metrics::Metrics;
 use crate::metrics::routes::RouteOperation;
-use crate::mount::Mounted;
 use crate::mount::permit::RequestPermit;
+use crate::mount::{EngineHost, Mounted, Mounts};
 use crate::token::life::{self, Asked, Given};
 
-impl Revoker {
+/// Renews leases.
+pub(crate) struct Renewer {
+    /// What the engines of leases run on.
+    pub(crate) host: Arc<EngineHost>,
+    /// The mounts that issued the leases.
+    pub(crate) mounts: Arc<Mounts>,
+    /// The records of leases.
+    pub(crate) leases: Arc<Leases>,
+    /// Times each renewal.
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Renewer {
     /// Renews the lease of this path and id.
     ///
     /// Fails with 400 when there is none, it cannot be renewed, or its engine refuses.
@@ -52,8 +65,8 @@ impl Revoker {
         if !record.renewable {
             return Err(Error::invalid("lease is not renewable"));
         }
-        let mounted =
-            self.mount_of(&record.mount).ok_or_else(|| Error::invalid("the engine of this lease is not mounted"))?;
+        let mounted = self.mounts.with_leaving(&record.mount);
+        let mounted = mounted.ok_or_else(|| Error::invalid("the engine of this lease is not mounted"))?;
         let engine = mounted.engine(&self.host).await?;
         let mut cx = self.host.context(&mounted, Operation::Update, record.path.clone()).once();
         let held = held(&record, &mounted, increment, bound(&record, mounted.info.ttl, increment, now));
@@ -62,7 +75,7 @@ impl Revoker {
         let terms = terms.map_err(|error| refused("failed to renew entry", error))?;
         let parts = cx.into_parts();
         let mut tx = parts.tx;
-        // Nothing may have ended it while its engine was asked.
+        // It may have been revoked while its engine ran.
         let current = self.leases.record(&mut tx, id).await?.filter(|r| r.state == State::Live);
         let mut record = current.ok_or_else(|| Error::invalid("lease not found"))?;
         let given = terms_given(&record, mounted.info.ttl, increment, &terms, now);
@@ -89,7 +102,7 @@ pub(super) fn held(record: &LeaseRecord, mounted: &Mounted, increment: Duration,
     }
 }
 
-/// The end that a renewal at `now` would come to.
+/// The expiry that a renewal at `now` would give.
 pub(super) fn bound(record: &LeaseRecord, bounds: TtlBounds, increment: Duration, now: Timestamp) -> Bound {
     let record = LeaseRecord { internal: serde_json::Value::Null, ..record.clone() };
     Arc::new(move |terms| now.after(terms_given(&record, bounds, increment, terms, now).ttl))
@@ -102,7 +115,7 @@ fn terms_given(
     terms: &LeaseTerms,
     now: Timestamp,
 ) -> Given {
-    // Beyond the mount's own bound it says nothing; clamped here, so that it is no warning either.
+    // Clamped here to the mount's bound, so that it causes no warning.
     let max_ttl = terms.max_ttl.min(bounds.max);
     let ttl = asked_or_default(terms.ttl, bounds);
     let asked = Asked { increment, ttl, max_ttl, ..Asked::default() };
@@ -113,13 +126,13 @@ fn terms_given(
     given
 }
 
-/// What an engine asks for a lease; the mount's default counts as asked for where it asks for nothing, so that the caller
-/// is told when it gets less.
+/// The TTL that an engine asks for; the mount's default where it asks for none, so that the response warns when the lease
+/// gets less.
 pub(super) fn asked_or_default(ttl: Duration, bounds: TtlBounds) -> Duration {
     if ttl.is_zero() { bounds.default.min(bounds.max) } else { ttl }
 }
 
-/// What an engine's refusal is to the caller of `sys/leases`: 400 with the engine's own text, unless storage failed.
+/// The error that `sys/leases` returns when an engine refuses: 400 with the engine's own text, unless storage failed.
 pub(super) fn refused(what: &str, error: Error) -> Error {
     let stored = error.cause().is_some_and(|c| c.downcast_ref::<StorageError>().is_some());
     if stored {

@@ -1,4 +1,4 @@
-//! The records of leases: made, confirmed, found, moved.
+//! The records of leases.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::token::TokenKey;
 
 const RECORDS: Records<LeaseRecord> = Records::at("secret/");
 /// How long a pending lease waits for its confirmation before it is taken back, if its request is not under way.
-const PATIENCE: Duration = Duration::from_secs(30);
+const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many leases are taken back at once, over all mounts.
 const AT_ONCE: usize = 64;
 
@@ -92,11 +92,11 @@ impl Leases {
         self.barrier.begin_read()
     }
 
-    /// The only one to take this lease back, until the answer is dropped.
-    pub(super) async fn alone(self: &Arc<Self>, id: &LeaseId) -> Alone {
+    /// Locks a lease against concurrent revocation, until the lock is dropped.
+    pub(super) async fn lock(self: &Arc<Self>, id: &LeaseId) -> LeaseLock {
         let lock = self.ending.lock().entry(id.clone()).or_default().clone();
         let held = lock.lock_owned().await;
-        Alone { leases: self.clone(), id: id.clone(), held: Some(held) }
+        LeaseLock { leases: self.clone(), id: id.clone(), held: Some(held) }
     }
 
     /// Registers a lease; it exists once `tx` is committed.
@@ -118,8 +118,8 @@ impl Leases {
     }
 
     /// When a pending lease that is made at `now` is taken back if nobody confirms it.
-    pub(super) fn patience(now: Timestamp) -> Timestamp {
-        now.after(PATIENCE)
+    pub(super) fn confirmation_deadline(now: Timestamp) -> Timestamp {
+        now.after(CONFIRMATION_TIMEOUT)
     }
 
     /// The record of a lease.
@@ -266,18 +266,18 @@ impl Follower for EndsOfMounts {
     }
 }
 
-/// See [`Leases::alone`].
-pub(super) struct Alone {
+/// See [`Leases::lock`].
+pub(super) struct LeaseLock {
     leases: Arc<Leases>,
     id: LeaseId,
     held: Option<tokio::sync::OwnedMutexGuard<()>>,
 }
 
-impl Drop for Alone {
+impl Drop for LeaseLock {
     fn drop(&mut self) {
         let mut ending = self.leases.ending.lock();
         drop(self.held.take());
-        // The map's own is the last one: nobody waits.
+        // Only the map still has it: nobody waits.
         if ending.get(&self.id).is_some_and(|lock| Arc::strong_count(lock) == 1) {
             ending.remove(&self.id);
         }

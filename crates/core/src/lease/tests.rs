@@ -32,17 +32,18 @@ use serde_json::{Value, json};
 
 use super::index;
 use super::record::{LeaseId, State};
-use super::revoke::How;
+use super::revoke::RevokeMode;
 use crate::mount::permit::RequestPermit;
 use crate::node::Node;
 use crate::policy::store::PolicyRecord;
+use crate::request::Pipeline;
 use crate::seal::Custody;
 use crate::seal::SealShape;
 use crate::settings::Home;
 use crate::settings::Settings;
 use crate::token::Authority;
 use crate::token::create::{Made, Spec};
-use crate::unsealed::Unsealed;
+use crate::unsealed::{Ingredients, Unsealed};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -186,14 +187,15 @@ impl Rig {
         let unsealed = opened(&node, &share).await;
         for path in ["a/", "b/"] {
             unsealed
-                .mount_changes
-                .mount(unsealed.mounts.entry(Kind::Secrets, path, "users", None).unwrap())
+                .engines
+                .changes
+                .mount(unsealed.engines.mounts.entry(Kind::Secrets, path, "users", None).unwrap())
                 .await
                 .unwrap();
         }
         let text = "path \"+/creds\" { capabilities = [\"read\"] }";
         let mut tx = unsealed.barrier.begin();
-        unsealed.policies.write(&mut tx, &PolicyRecord::new("reader", text, clock.now())).unwrap();
+        unsealed.access.policies.write(&mut tx, &PolicyRecord::new("reader", text, clock.now())).unwrap();
         tx.commit().await.unwrap();
         Rig { backend, clock, world, share, node, unsealed, root: made.root_token }
     }
@@ -222,7 +224,7 @@ impl Rig {
             open: keepfast_framework::OpenCeremonies::default(),
             accepts_prometheus: false,
         };
-        let response = self.unsealed.handle(Box::new(incoming)).await;
+        let response = Pipeline::new(self.unsealed.clone()).handle(Box::new(incoming)).await;
         let status = response.status().0;
         (status, serde_json::from_slice(&response.into_body()).unwrap_or_default())
     }
@@ -232,22 +234,22 @@ impl Rig {
         let (status, answer) = self.ask(token, &format!("{mount}/creds")).await;
         assert_eq!(status, 200, "{answer}");
         let id = answer["lease_id"].as_str().unwrap();
-        let (path, index::Named::Lease(id)) = index::parse_lease_id(id).unwrap() else { panic!("{id}") };
+        let (path, index::LeaseName::Lease(id)) = index::parse_lease_id(id).unwrap() else { panic!("{id}") };
         (path.to_owned(), id, answer["lease_duration"].as_u64().unwrap())
     }
 
     async fn token(&self, parent: Option<&Made>, spec: Spec) -> Made {
         let mut tx = self.unsealed.barrier.begin();
         let spec = Spec { parent: parent.and_then(|p| p.key.clone()), path: "auth/token/create".into(), ..spec };
-        let made = self.unsealed.tokens.create(&mut tx, spec, self.clock.now()).await.unwrap();
+        let made = self.unsealed.access.tokens.create(&mut tx, spec, self.clock.now()).await.unwrap();
         tx.commit().await.unwrap();
         made
     }
 
     async fn pass(&self, span: Duration) {
         self.clock.advance(span);
-        self.unsealed.revoker.end_due(self.clock.now()).await.unwrap();
-        self.unsealed.revoker.end_due_leases(self.clock.now()).await.unwrap();
+        self.unsealed.leases.expiry.revoke_due_tokens(self.clock.now()).await.unwrap();
+        self.unsealed.leases.expiry.revoke_due_leases(self.clock.now()).await.unwrap();
     }
 
     fn users(&self) -> usize {
@@ -303,14 +305,15 @@ impl Engine for Cubbyhole {
 }
 
 async fn opened(node: &Arc<Node>, share: &keepfast_crypto::secret::SecretBytes) -> Arc<Unsealed> {
-    let config = node.lifecycle.seal_config().await.unwrap().unwrap();
+    let parts = &node.lifecycle.parts;
+    let config = parts.seal_config().await.unwrap().unwrap();
     let seal = config.seal_from(std::slice::from_ref(share)).unwrap();
     let root = config.unwrap(&*seal).await.unwrap().unwrap();
-    let lifecycle = &node.lifecycle;
-    let barrier = lifecycle.open_barrier(lifecycle.backend.clone(), &root).await.unwrap();
-    lifecycle.take_over(&barrier).await.unwrap();
-    let custody = Custody::new(seal, lifecycle.backend.clone());
-    lifecycle.open(barrier, custody, Vec::new(), lifecycle.admission.source()).await.unwrap()
+    let barrier = parts.open_barrier(parts.backend.clone(), &root).await.unwrap();
+    parts.take_over(&barrier).await.unwrap();
+    let custody = Custody::new(seal, parts.backend.clone());
+    let rules = parts.admission.source();
+    Unsealed::open(parts, Ingredients { barrier, custody, devices: Vec::new(), rules }).await.unwrap()
 }
 
 fn reader(batch: bool, ttl: Duration) -> Spec {
@@ -334,15 +337,15 @@ async fn a_renewal_counts_from_issue_and_never_passes_the_longest_life() {
     let rig = Rig::new().await;
     let (path, id, _) = rig.user(&rig.root, "a").await;
     rig.clock.advance(HOUR / 2);
-    let granted = rig.unsealed.revoker.renew_lease(&RequestPermit::new(), &path, &id, HOUR * 2).await.unwrap();
+    let granted = rig.unsealed.leases.renewer.renew_lease(&RequestPermit::new(), &path, &id, HOUR * 2).await.unwrap();
     assert_eq!(granted.ttl, HOUR * 2);
-    let granted = rig.unsealed.revoker.renew_lease(&RequestPermit::new(), &path, &id, HOUR * 90).await.unwrap();
+    let granted = rig.unsealed.leases.renewer.renew_lease(&RequestPermit::new(), &path, &id, HOUR * 90).await.unwrap();
     assert_eq!((granted.ttl, granted.warnings.len()), (HOUR * 23 + HOUR / 2, 1));
     rig.pass(HOUR * 23).await;
     assert_eq!(rig.users(), 1);
     rig.pass(HOUR).await;
     assert_eq!(rig.users(), 0);
-    let gone = rig.unsealed.revoker.renew_lease(&RequestPermit::new(), &path, &id, HOUR).await.err().unwrap();
+    let gone = rig.unsealed.leases.renewer.renew_lease(&RequestPermit::new(), &path, &id, HOUR).await.err().unwrap();
     assert_eq!(gone.public(), "lease not found");
 }
 
@@ -399,14 +402,14 @@ async fn sec_tl02_a_lease_of_a_batch_token_ends_with_it() {
     let batch = rig.token(None, reader(true, Duration::from_secs(3))).await;
     let (path, id, ttl) = rig.user(&batch.id, "a").await;
     assert_eq!(ttl, 3);
-    let renewed = rig.unsealed.revoker.renew_lease(&RequestPermit::new(), &path, &id, HOUR).await.unwrap();
+    let renewed = rig.unsealed.leases.renewer.renew_lease(&RequestPermit::new(), &path, &id, HOUR).await.unwrap();
     assert!(renewed.ttl <= Duration::from_secs(3));
     rig.pass(Duration::from_secs(5)).await;
     assert_eq!(rig.users(), 0);
     let parent = rig.token(None, reader(false, HOUR * 9)).await;
     let child = rig.token(Some(&parent), reader(true, HOUR * 5)).await;
     rig.user(&child.id, "a").await;
-    rig.unsealed.tokens.revoke(parent.key.as_ref().unwrap()).await.unwrap();
+    rig.unsealed.access.tokens.revoke(parent.key.as_ref().unwrap()).await.unwrap();
     rig.pass(Duration::ZERO).await;
     assert_eq!(rig.users(), 0, "the end of the parent ends what its batch token made");
 }
@@ -425,13 +428,13 @@ async fn sec_tl04_revoking_a_token_takes_back_what_its_whole_tree_made() {
             rig.user(&made.id, if round % 2 == 0 { "a" } else { "b" }).await;
         }
         rig.user(&outside.id, "a").await;
-        rig.unsealed.tokens.revoke(tree[0].key.as_ref().unwrap()).await.unwrap();
+        rig.unsealed.access.tokens.revoke(tree[0].key.as_ref().unwrap()).await.unwrap();
         if round % 3 == 0 {
             rig.restart("here").await;
         }
         rig.pass(Duration::ZERO).await;
         assert_eq!(rig.users(), 1, "only the token outside of the tree has its user left");
-        rig.unsealed.tokens.revoke(outside.key.as_ref().unwrap()).await.unwrap();
+        rig.unsealed.access.tokens.revoke(outside.key.as_ref().unwrap()).await.unwrap();
         rig.pass(Duration::ZERO).await;
         assert_eq!(rig.stored().await, Vec::<String>::new());
     }
@@ -451,14 +454,14 @@ async fn sec_tl09_six_tries_then_irrevocable_visible_and_retriable() {
     }
     rig.pass(HOUR * 100).await;
     assert_eq!(rig.world.revocations.load(Ordering::Relaxed), 6, "and then no more");
-    let record = rig.unsealed.leases.at(&path, &id).await.unwrap().unwrap();
+    let record = rig.unsealed.leases.store.at(&path, &id).await.unwrap().unwrap();
     assert_eq!(
         record.state,
         State::Irrevocable { error: "out of retries: failed to revoke entry: connection refused".into() }
     );
-    assert_eq!(rig.unsealed.leases.irrevocable_mounts().await.unwrap(), [record.mount]);
+    assert_eq!(rig.unsealed.leases.store.irrevocable_mounts().await.unwrap(), [record.mount]);
     rig.world.down.store(false, Ordering::Relaxed);
-    rig.unsealed.revoker.revoke_lease(&path, &id, How::Now).await.unwrap();
+    rig.unsealed.leases.revoker.revoke_lease(&path, &id, RevokeMode::Now).await.unwrap();
     assert_eq!(rig.users(), 0);
     assert_eq!(rig.stored().await, Vec::<String>::new());
 }
@@ -470,9 +473,9 @@ async fn a_lease_is_tried_again_as_it_was_offered_also_when_that_has_changed_sin
     let (path, id, _) = rig.user(&rig.root, "a").await;
     *rig.world.back_off.lock() = Some(BackOff::default());
     let (_, other, _) = rig.user(&rig.root, "a").await;
-    let record = rig.unsealed.leases.at(&path, &other).await.unwrap().unwrap();
+    let record = rig.unsealed.leases.store.at(&path, &other).await.unwrap().unwrap();
     assert!(!serde_json::to_string(&record).unwrap().contains("back_off"), "what is as for all is not stored");
-    rig.unsealed.revoker.revoke_lease(&path, &other, How::Now).await.unwrap();
+    rig.unsealed.leases.revoker.revoke_lease(&path, &other, RevokeMode::Now).await.unwrap();
     rig.restart("here").await;
     rig.world.down.store(true, Ordering::Relaxed);
     rig.pass(HOUR * 2).await;
@@ -480,7 +483,7 @@ async fn a_lease_is_tried_again_as_it_was_offered_also_when_that_has_changed_sin
         rig.pass(Duration::from_secs(pause)).await;
         assert_eq!(rig.world.revocations.load(Ordering::Relaxed), tries, "one was the other lease's");
     }
-    let record = rig.unsealed.leases.at(&path, &id).await.unwrap().unwrap();
+    let record = rig.unsealed.leases.store.at(&path, &id).await.unwrap().unwrap();
     assert!(matches!(record.state, State::Irrevocable { .. }));
 }
 
@@ -498,8 +501,8 @@ async fn sec_tl09_a_corrupt_record_blocks_neither_unseal_nor_the_others() {
     rig.restart("here").await;
     rig.pass(HOUR * 2).await;
     assert_eq!(rig.users(), 1);
-    let mount = &rig.unsealed.leases.irrevocable_mounts().await.unwrap()[0];
-    let listed = rig.unsealed.leases.of_mount(index::IRREVOCABLE, mount, &Page::all()).await.unwrap();
+    let mount = &rig.unsealed.leases.store.irrevocable_mounts().await.unwrap()[0];
+    let listed = rig.unsealed.leases.store.of_mount(index::IRREVOCABLE, mount, &Page::all()).await.unwrap();
     assert_eq!(listed, [broken.as_str()]);
 }
 
@@ -514,10 +517,10 @@ async fn a_mount_that_fails_leaves_the_others_alone() {
     assert_eq!(rig.users(), 300);
     rig.world.down.store(false, Ordering::Relaxed);
     rig.user(&rig.root, "b").await;
-    rig.unsealed.revoker.revoke_prefix("b", How::Queued).await.unwrap();
+    rig.unsealed.leases.revoker.revoke_prefix("b", RevokeMode::Queued).await.unwrap();
     rig.pass(Duration::ZERO).await;
     assert_eq!(rig.users(), 300, "b is done while a waits for its next try");
-    rig.unsealed.revoker.revoke_prefix("a/", How::Queued).await.unwrap();
+    rig.unsealed.leases.revoker.revoke_prefix("a/", RevokeMode::Queued).await.unwrap();
     rig.pass(Duration::ZERO).await;
     assert_eq!(rig.users(), 0);
 }
@@ -527,18 +530,18 @@ async fn a_restored_copy_takes_nothing_back_until_an_operator_says_so() {
     let mut rig = Rig::at_home("here").await;
     rig.user(&rig.root, "a").await;
     rig.restart("here").await;
-    assert!(!rig.unsealed.leases.is_quarantined());
+    assert!(!rig.unsealed.leases.store.is_quarantined());
     rig.restart("elsewhere").await;
-    assert!(rig.unsealed.leases.is_quarantined());
+    assert!(rig.unsealed.leases.store.is_quarantined());
     rig.pass(HOUR * 2).await;
     assert_eq!(rig.users(), 1);
     rig.restart("elsewhere").await;
-    assert!(rig.unsealed.leases.is_quarantined(), "it lasts");
-    rig.unsealed.leases.set_quarantine(false, rig.clock.now()).await.unwrap();
+    assert!(rig.unsealed.leases.store.is_quarantined(), "it lasts");
+    rig.unsealed.leases.store.set_quarantine(false, rig.clock.now()).await.unwrap();
     rig.pass(Duration::ZERO).await;
     assert_eq!(rig.users(), 0);
     rig.restart("elsewhere").await;
-    assert!(!rig.unsealed.leases.is_quarantined(), "this is its home now");
+    assert!(!rig.unsealed.leases.store.is_quarantined(), "this is its home now");
 }
 
 #[tokio::test]
@@ -552,8 +555,8 @@ async fn the_one_home_of_an_older_version_becomes_that_of_its_node() {
         tx.put(&view, "home", Bytes::from_static(b"\"here\""));
         tx.commit().await.unwrap();
         rig.restart(place).await;
-        assert_eq!(rig.unsealed.leases.is_quarantined(), quarantined);
-        rig.unsealed.leases.set_quarantine(false, rig.clock.now()).await.unwrap();
+        assert_eq!(rig.unsealed.leases.store.is_quarantined(), quarantined);
+        rig.unsealed.leases.store.set_quarantine(false, rig.clock.now()).await.unwrap();
         let mut tx = rig.unsealed.barrier.begin_read();
         assert_eq!(tx.get(&view, "home").await.unwrap(), None);
         let known = tx.get(&view, "home/one").await.unwrap().unwrap();
@@ -565,17 +568,17 @@ async fn the_one_home_of_an_older_version_becomes_that_of_its_node() {
 async fn unmounting_takes_back_first_and_a_failure_leaves_the_mount() {
     let rig = Rig::new().await;
     let (path, id, _) = rig.user(&rig.root, "a").await;
-    let entry = rig.unsealed.mounts.router().at("a/").unwrap().entry.clone();
+    let entry = rig.unsealed.engines.mounts.router().at("a/").unwrap().entry.clone();
     rig.world.down.store(true, Ordering::Relaxed);
-    let refused = rig.unsealed.mount_changes.unmount(&entry).await.unwrap_err();
+    let refused = rig.unsealed.engines.changes.unmount(&entry).await.unwrap_err();
     assert_eq!(
         refused.public(),
         format!("failed to revoke \"{path}/{}\": failed to revoke entry: connection refused", id.as_str())
     );
-    assert!(rig.unsealed.mounts.router().at("a/").is_some());
+    assert!(rig.unsealed.engines.mounts.router().at("a/").is_some());
     rig.world.down.store(false, Ordering::Relaxed);
-    rig.unsealed.mount_changes.unmount(&entry).await.unwrap();
-    assert!(rig.unsealed.mounts.router().at("a/").is_none());
+    rig.unsealed.engines.changes.unmount(&entry).await.unwrap();
+    assert!(rig.unsealed.engines.mounts.router().at("a/").is_none());
     assert_eq!(rig.users(), 0);
     assert_eq!(rig.stored().await, Vec::<String>::new());
 }
@@ -585,7 +588,7 @@ async fn force_forgets_what_cannot_be_taken_back() {
     let rig = Rig::new().await;
     rig.user(&rig.root, "a").await;
     rig.world.down.store(true, Ordering::Relaxed);
-    assert!(rig.unsealed.revoker.revoke_prefix("a", How::Now).await.is_err());
-    rig.unsealed.revoker.revoke_prefix("a", How::Forced).await.unwrap();
+    assert!(rig.unsealed.leases.revoker.revoke_prefix("a", RevokeMode::Now).await.is_err());
+    rig.unsealed.leases.revoker.revoke_prefix("a", RevokeMode::Forced).await.unwrap();
     assert_eq!(rig.stored().await, Vec::<String>::new());
 }

@@ -1,21 +1,37 @@
-//! Tidying: what is due ends, what was begun is finished, and entries of the index that lead nowhere go.
+//! Tidy: expired tokens are revoked, interrupted deletions finished, and index entries without a record deleted.
+
+use std::sync::Arc;
 
 use keepfast_framework::{Result, Timestamp};
-use keepfast_storage::{Page, StorageError};
+use keepfast_storage::{Barrier, Page, StorageError};
 
-use super::index::{self, Named};
-use super::revoker::Revoker;
+use super::expire::ExpiryWorker;
+use super::index::{self, LeaseName};
+use super::store::Leases;
 use crate::damaged::unreadable;
+use crate::token::Tokens;
 
-/// How many names one look reads.
+/// How many names are read at a time.
 const PAGE: usize = 500;
 
-impl Revoker {
-    /// Ends the tokens that are due, finishes collections that were interrupted, and takes entries out that no record stands
-    /// behind; how many those were. Leases that are due are the worker's, who is woken.
-    pub(crate) async fn tidy_leases(&self, now: Timestamp) -> Result<usize> {
+/// Tidies the index of tokens and leases.
+pub(crate) struct IndexTidier {
+    /// Revokes the expired tokens first.
+    pub(crate) expiry: Arc<ExpiryWorker>,
+    /// The records of leases.
+    pub(crate) leases: Arc<Leases>,
+    /// The records of tokens.
+    pub(crate) tokens: Arc<Tokens>,
+    /// Transactions of their own.
+    pub(crate) barrier: Arc<Barrier>,
+}
+
+impl IndexTidier {
+    /// Revokes expired tokens, finishes interrupted deletions, and deletes index entries without a record. Returns how many
+    /// entries it has deleted. It only wakes the worker that revokes expired leases.
+    pub(crate) async fn tidy(&self, now: Timestamp) -> Result<usize> {
         self.leases.wake.notify_one();
-        self.end_due(now).await?;
+        self.expiry.revoke_due_tokens(now).await?;
         self.tokens.resume_collection().await?;
         let (mut dropped, mut folders) = (0, vec![String::new()]);
         while let Some(folder) = folders.pop() {
@@ -38,18 +54,18 @@ impl Revoker {
         Ok(dropped)
     }
 
-    /// Takes one entry out if nothing stands behind it; whether it did.
+    /// Deletes an entry that has no record. Returns whether it did.
     async fn drop_if_empty(&self, folder: &str, name: &str) -> Result<bool> {
-        let mut tx = self.host.barrier.begin();
-        let stands = match Named::parse(name) {
-            Some(Named::Token(key)) => self.tokens.record(&mut tx, &key).await.map(|r| r.is_some()),
-            Some(Named::Lease(id)) => self.leases.record(&mut tx, &id).await.map(|r| r.is_some()),
+        let mut tx = self.barrier.begin();
+        let exists = match LeaseName::parse(name) {
+            Some(LeaseName::Token(key)) => self.tokens.record(&mut tx, &key).await.map(|r| r.is_some()),
+            Some(LeaseName::Lease(id)) => self.leases.record(&mut tx, &id).await.map(|r| r.is_some()),
             None => Ok(false),
         };
-        match stands {
+        match exists {
             Ok(false) => {}
             Ok(true) => return Ok(false),
-            // Somebody has to look at it: it stays.
+            // An operator has to look at it: it stays.
             Err(error) if unreadable(&error) => return Ok(false),
             Err(error) => return Err(error),
         }

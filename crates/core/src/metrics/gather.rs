@@ -11,7 +11,7 @@ use crate::unsealed::Unsealed;
 /// All numbers, by name.
 pub(crate) fn gather(server: &Lifecycle) -> Vec<Item> {
     let mut out = items(server);
-    let host = server.settings.host_gauges.as_ref().map(|host| host.gauges()).unwrap_or_default();
+    let host = server.parts.settings.host_gauges.as_ref().map(|host| host.gauges()).unwrap_or_default();
     out.extend(host.into_iter().map(item_of));
     label(server, &mut out);
     out.sort_by(|a, b| (&a.name, &a.labels).cmp(&(&b.name, &b.labels)));
@@ -28,9 +28,9 @@ fn items(server: &Lifecycle) -> Vec<Item> {
     out.extend(process::items());
     let flag = |on: bool| Value::Gauge(f64::from(u8::from(on)));
     out.push(Item::new("core.unsealed", flag(unsealed.is_some())));
-    out.push(Item::new("core.active", flag(unsealed.is_some() && server.is_active())));
+    out.push(Item::new("core.active", flag(unsealed.is_some() && server.parts.is_active())));
     if let Some(unsealed) = unsealed {
-        out.extend(server.metrics.usage.lock().iter().cloned());
+        out.extend(server.parts.metrics.usage.lock().iter().cloned());
         out.extend(of_unsealed(&unsealed));
         out.extend(of_mounts(&unsealed));
     }
@@ -52,18 +52,18 @@ fn label(server: &Lifecycle, items: &mut [Item]) {
 pub(crate) fn turn(server: &Lifecycle) {
     if let Some(unsealed) = server.unsealed() {
         record_cache_hits(&unsealed);
-        unsealed.mounts.router().all().for_each(|mounted| mounted.timings.turn_all());
-        unsealed.audit.turn();
+        unsealed.engines.mounts.router().all().for_each(|mounted| mounted.timings.turn_all());
+        unsealed.observed.audit.turn();
     }
-    server.metrics.turn_all();
+    server.parts.metrics.turn_all();
     let mut items = items(server);
     label(server, &mut items);
-    server.metrics.turns.lock().turn(&items, server.clock.now());
+    server.parts.metrics.turns.lock().turn(&items, server.parts.clock.now());
 }
 
 fn own_numbers(server: &Lifecycle) -> Vec<Item> {
-    let metrics = &server.metrics;
-    let store = match server.settings.storage_type.as_str() {
+    let metrics = &server.parts.metrics;
+    let store = match server.parts.settings.storage_type.as_str() {
         "raft" => "raft-storage",
         other => other,
     };
@@ -108,22 +108,22 @@ fn own_numbers(server: &Lifecycle) -> Vec<Item> {
 /// Records the reads that the cache has answered since the last call. They are not timed, so they count as zero.
 fn record_cache_hits(unsealed: &Unsealed) {
     let hits = unsealed.barrier.traffic().hits;
-    let recorded = unsealed.cache_hits_recorded.fetch_max(hits, Ordering::Relaxed);
-    unsealed.metrics.backend.barrier_get.record_each(hits.saturating_sub(recorded), std::time::Duration::ZERO);
+    let recorded = unsealed.observed.cache_hits_recorded.fetch_max(hits, Ordering::Relaxed);
+    unsealed.observed.metrics.backend.barrier_get.record_each(hits.saturating_sub(recorded), std::time::Duration::ZERO);
 }
 
 /// The numbers of an unsealed server.
 fn of_unsealed(unsealed: &Unsealed) -> Vec<Item> {
     let traffic = unsealed.barrier.traffic();
-    let locked = unsealed.lockout.count_locked(unsealed.clock.now());
-    let quarantined = f64::from(u8::from(unsealed.leases.is_quarantined()));
+    let locked = unsealed.access.lockout.count_locked(unsealed.clock.now());
+    let quarantined = f64::from(u8::from(unsealed.leases.store.is_quarantined()));
     let mut out = vec![
         Item::new("cache.hit", Value::Counter(traffic.hits)),
         Item::new("cache.miss", Value::Counter(traffic.gets.saturating_sub(traffic.hits))),
         Item::new("core.locked_users", Value::Gauge(locked as f64)),
         Item::new("expire.lease_quarantine", Value::Gauge(quarantined)),
     ];
-    if let Some(counts) = unsealed.leases.counts.read() {
+    if let Some(counts) = unsealed.leases.store.counts.read() {
         out.push(Item::new("expire.num_leases", Value::Gauge(counts.waiting as f64)));
         out.push(Item::new("expire.num_irrevocable_leases", Value::Gauge(counts.irrevocable as f64)));
     }
@@ -132,13 +132,13 @@ fn of_unsealed(unsealed: &Unsealed) -> Vec<Item> {
         let value = Value::Counter(key.encryptions);
         out.push(Item { labels, ..Item::new("barrier.estimated_encryptions", value) });
     }
-    out.extend(unsealed.audit.items());
+    out.extend(unsealed.observed.audit.items());
     out
 }
 
 /// How many mounts there are and how large their table is, how their engines were asked, and what they tell.
 fn of_mounts(unsealed: &Unsealed) -> Vec<Item> {
-    let router = unsealed.mounts.router();
+    let router = unsealed.engines.mounts.router();
     let mut out = Vec::new();
     for (kind, auth) in [("auth", true), ("logical", false)] {
         for local in [false, true] {

@@ -62,14 +62,14 @@ pub(crate) async fn keep(server: &Lifecycle) {
 
 async fn keep_turning(server: &Lifecycle) {
     loop {
-        let next = (server.clock.now().unix().div_euclid(INTERVAL) + 1) * INTERVAL;
-        server.clock.sleep_until(Timestamp::from_unix(next)).await;
+        let next = (server.parts.clock.now().unix().div_euclid(INTERVAL) + 1) * INTERVAL;
+        server.parts.clock.sleep_until(Timestamp::from_unix(next)).await;
         gather::turn(server);
     }
 }
 
 async fn keep_counting(server: &Lifecycle) {
-    let period = server.settings.telemetry.usage_period;
+    let period = server.parts.settings.telemetry.usage_period;
     let period = if period.is_zero() { RECOUNT } else { period };
     loop {
         if let Err(error) = confined(count_usage(server)).await
@@ -78,9 +78,9 @@ async fn keep_counting(server: &Lifecycle) {
             let cause = error.cause().map(ToString::to_string).unwrap_or_default();
             tracing::warn!(%error, %cause, "what is stored could not be counted for the metrics");
         }
-        let next = server.clock.now().after(period);
+        let next = server.parts.clock.now().after(period);
         tokio::select! {
-            () = server.clock.sleep_until(next) => {}
+            () = server.parts.clock.sleep_until(next) => {}
             () = server.unsealed_now.notified() => {}
         }
     }
@@ -91,19 +91,19 @@ async fn keep_counting(server: &Lifecycle) {
 /// Fails when storage fails or the server is sealed meanwhile.
 pub(crate) async fn count_usage(server: &Lifecycle) -> Result<()> {
     let Some(unsealed) = server.unsealed() else {
-        server.metrics.usage.lock().clear();
+        server.parts.metrics.usage.lock().clear();
         return Ok(());
     };
-    let mut pace = Pace::new(server.clock.clone());
-    unsealed.leases.count(&mut pace).await?;
-    if server.settings.telemetry.usage_period.is_zero() {
+    let mut pace = Pace::new(server.parts.clock.clone());
+    unsealed.leases.store.count(&mut pace).await?;
+    if server.parts.settings.telemetry.usage_period.is_zero() {
         return Ok(());
     }
-    let most = server.settings.telemetry.gauge_cardinality;
+    let most = server.parts.settings.telemetry.gauge_cardinality;
     let mut items = count_tokens(&unsealed, &mut pace, most).await?;
     items.extend(count_entities(&unsealed, &mut pace).await?);
     items.extend(ask_engines(&unsealed, most).await?);
-    *server.metrics.usage.lock() = items;
+    *server.parts.metrics.usage.lock() = items;
     Ok(())
 }
 
@@ -113,9 +113,9 @@ async fn count_tokens(unsealed: &Unsealed, pace: &mut Pace, most: usize) -> Resu
     let mut page = Page::first(PAGE);
     loop {
         let mut tx = unsealed.barrier.begin_read();
-        let (keys, is_last) = unsealed.tokens.keys(&mut tx, &mut page).await?;
+        let (keys, is_last) = unsealed.access.tokens.keys(&mut tx, &mut page).await?;
         for key in &keys {
-            let record = match unsealed.tokens.record(&mut tx, key).await {
+            let record = match unsealed.access.tokens.record(&mut tx, key).await {
                 Ok(Some(record)) => record,
                 Ok(None) => continue,
                 Err(error) if unreadable(&error) => continue,
@@ -147,17 +147,17 @@ async fn count_tokens(unsealed: &Unsealed, pace: &mut Pace, most: usize) -> Resu
 /// The type of the auth method that made a token; `token` for those that tokens made.
 fn auth_method(unsealed: &Unsealed, record: &TokenRecord) -> String {
     let mount = record.origin.mount.as_deref();
-    let engine = mount.and_then(|mount| Some(unsealed.mounts.router().at(mount)?.entry.engine.clone()));
+    let engine = mount.and_then(|mount| Some(unsealed.engines.mounts.router().at(mount)?.entry.engine.clone()));
     engine.unwrap_or_else(|| TokenAuth::TYPE.to_owned())
 }
 
 async fn count_entities(unsealed: &Unsealed, pace: &mut Pace) -> Result<Vec<Item>> {
-    let (entities, aliases) = unsealed.identity.count(&unsealed.barrier, pace).await?;
+    let (entities, aliases) = unsealed.access.identity.count(&unsealed.barrier, pace).await?;
     let mut items = vec![
         Item::new("identity.num_entities", Value::Gauge(entities as f64)),
         Item { labels: vec![root()], ..Item::new("identity.entity.count", Value::Gauge(entities as f64)) },
     ];
-    let router = unsealed.mounts.router();
+    let router = unsealed.engines.mounts.router();
     for (accessor, count) in aliases {
         let Some(mounted) = router.by_accessor(&accessor) else { continue };
         let entry = &mounted.entry;
@@ -170,12 +170,12 @@ async fn count_entities(unsealed: &Unsealed, pace: &mut Pace) -> Result<Vec<Item
 
 /// What engines count of what they store, the largest numbers of each name.
 async fn ask_engines(unsealed: &Unsealed, most: usize) -> Result<Vec<Item>> {
-    let mounts: Vec<_> = unsealed.mounts.router().all().cloned().collect();
+    let mounts: Vec<_> = unsealed.engines.mounts.router().all().cloned().collect();
     let mut items = Vec::new();
     for mounted in mounts {
         // The tick of the engine logs that it cannot be opened.
-        let Ok(engine) = mounted.engine(&unsealed.host).await else { continue };
-        let mut cx = unsealed.host.context(&mounted, Operation::Read, mounted.entry.path.clone());
+        let Ok(engine) = mounted.engine(&unsealed.engines.host).await else { continue };
+        let mut cx = unsealed.engines.host.context(&mounted, Operation::Read, mounted.entry.path.clone());
         let gauges = engine.usage(&UsagePermit::new(), &mut cx).await?;
         items.extend(gauges.into_iter().map(|gauge| Item {
             name: gauge.name.to_owned(),

@@ -9,8 +9,8 @@ use super::delete_some;
 use super::entry::MountEntry;
 use super::host::EngineHost;
 use super::table::Mounts;
-use crate::lease::Revoker;
-use crate::lease::revoke::How;
+use crate::lease::PathRevoker;
+use crate::lease::revoke::RevokeMode;
 
 /// Records that one transaction of an unmount deletes.
 const BATCH: usize = 200;
@@ -21,8 +21,8 @@ pub(crate) struct MountChanges {
     pub(crate) host: Arc<EngineHost>,
     /// Which engine answers where.
     pub(crate) mounts: Arc<Mounts>,
-    /// Ends what an unmounted engine has issued.
-    pub(crate) revoker: Arc<Revoker>,
+    /// Revokes what an unmounted engine has issued.
+    pub(crate) revoker: Arc<PathRevoker>,
 }
 
 impl MountChanges {
@@ -51,23 +51,22 @@ impl MountChanges {
         Ok(())
     }
 
-    /// Changes the entry of the mount at `path` and follows it; `None` when there is no such mount (any more).
+    /// Changes the entry of the mount at `path`; `None` when there is no such mount.
     ///
-    /// # Errors
-    /// What `change` refuses with; when storage fails.
+    /// Fails with what `change` fails with; when storage fails.
     pub(crate) async fn change_mount(
         &self,
         path: &str,
         change: impl FnOnce(&mut MountEntry) -> Result<()>,
     ) -> Result<Option<()>> {
-        // The entry is read behind the lock: one that was read before could bring back a mount that is being taken away.
+        // The entry is read behind the lock: one that was read before could restore a mount that is being unmounted.
         let _changing = self.mounts.changing.lock().await;
         let Some(mut entry) = self.mounts.router().at(path).map(|m| m.entry.clone()) else { return Ok(None) };
         change(&mut entry)?;
         let mut tx = self.host.barrier.begin();
         self.mounts.save(&mut tx, &entry)?;
         tx.commit().await?;
-        // What opening has to write, such as the beginning of an upgrade, is there before another node reads the mount.
+        // Opening may write, such as the start of an upgrade; it does so before another node reads the mount.
         let changed = self.mounts.router().at(&entry.path).cloned();
         if let Some(changed) = changed
             && let Err(error) = changed.engine(&self.host).await
@@ -78,23 +77,23 @@ impl MountChanges {
         Ok(Some(()))
     }
 
-    /// Takes a mount away: it answers no more at once, then its tokens and its data are deleted, page by page. A crash
-    /// in between is taken up again at the next unseal.
+    /// Unmounts an engine: its path has no handler from here on, then its leases, tokens and data are deleted, page by page.
+    /// The next unseal resumes an unmount that a crash has interrupted.
     pub(crate) async fn unmount(&self, entry: &MountEntry) -> Result<()> {
         {
             let _changing = self.mounts.changing.lock().await;
-            let standing =
+            let current =
                 self.mounts.router().at(&entry.path).filter(|m| m.entry.uuid == entry.uuid).map(|m| m.entry.clone());
-            let Some(mut leaving) = standing else { return Ok(()) };
+            let Some(mut leaving) = current else { return Ok(()) };
             leaving.leaving = true;
             let mut tx = self.host.barrier.begin();
             self.mounts.save(&mut tx, &leaving)?;
             tx.commit().await?;
         }
-        match self.end_issued(entry).await {
+        match self.revoke_issued(entry).await {
             Ok(()) => self.clear(entry).await,
             Err(error) => {
-                // What it has leased is still out: the mount stays, so that it can be taken back.
+                // Leases are left: the mount stays, so that they can be revoked.
                 let _changing = self.mounts.changing.lock().await;
                 let mut tx = self.host.barrier.begin();
                 self.mounts.save(&mut tx, entry)?;
@@ -104,19 +103,19 @@ impl MountChanges {
         }
     }
 
-    /// Ends what a mount has issued: its leases, then the tokens of its logins.
-    async fn end_issued(&self, entry: &MountEntry) -> Result<()> {
-        if let Some(mounted) = self.revoker.mount_of(&entry.uuid) {
-            self.revoker.end_leases_of(&mounted).await?;
+    /// Revokes what a mount has issued: its leases, then the tokens of its logins.
+    async fn revoke_issued(&self, entry: &MountEntry) -> Result<()> {
+        if let Some(mounted) = self.mounts.with_leaving(&entry.uuid) {
+            self.revoker.revoke_mount(&mounted).await?;
         }
-        self.revoker.revoke_prefix(&entry.path, How::Now).await
+        self.revoker.revoke_prefix(&entry.path, RevokeMode::Now).await
     }
 
-    /// Takes up unmounts that an earlier process left half done.
+    /// Finishes the unmounts that an earlier process has begun.
     pub(crate) async fn resume_unmounts(&self) -> Result<()> {
         let mut outcome = Ok(());
         for entry in self.mounts.leaving() {
-            let one = match self.end_issued(&entry).await {
+            let one = match self.revoke_issued(&entry).await {
                 Ok(()) => self.clear(&entry).await,
                 Err(error) => Err(error),
             };

@@ -150,6 +150,15 @@ impl Mounts {
         self.entries.lock().by_name.values().filter(|entry| entry.leaving).cloned().collect()
     }
 
+    /// The mount of this uuid, also while it is being unmounted.
+    pub(crate) fn with_leaving(&self, uuid: &str) -> Option<Arc<Mounted>> {
+        if let Some(found) = self.router().by_uuid(uuid) {
+            return Some(found.clone());
+        }
+        let leaving = self.leaving().into_iter().find(|entry| entry.uuid == uuid);
+        leaving.and_then(|entry| self.mounted(entry)).map(Arc::new)
+    }
+
     /// The engines that can be mounted.
     pub(crate) fn registry(&self) -> &Arc<Registry> {
         &self.registry

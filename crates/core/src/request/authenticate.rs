@@ -1,30 +1,32 @@
-//! Finds out who asks: the token is alive here, and its use is counted.
+//! Authentication: the token is alive, and its use is counted.
 
 use std::sync::Arc;
 
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::{Error, Incoming, Operation, QueryValue, Status};
+use keepfast_framework::{Clock, Error, Incoming, Operation, QueryValue, Status};
 
 use super::Refused;
 use super::route::Routed;
 use crate::audit::Verdict;
-use crate::token::Token;
+use crate::metrics::Metrics;
+use crate::mount::Mounts;
 use crate::token::store::{USES_SPENT, Use};
+use crate::token::{Token, Tokens};
 use crate::unsealed::Unsealed;
-use crate::wrapping;
+use crate::wrapping::{self, Wrapper};
 
 /// The caller of a request.
 #[derive(Default)]
 pub(crate) struct RequestCaller {
-    /// The token, alive; `None` without one, where none is needed.
+    /// The live token; `None` for a request without one to a path that needs none.
     pub(crate) token: Option<Arc<Token>>,
-    /// Whether this was the token's last use: it ends with this request.
+    /// Whether this is the last use of the token, which is revoked after the request.
     pub(crate) last_use: bool,
-    /// What the policies of the caller said.
+    /// What the policies of the caller decide.
     pub(crate) verdict: Verdict,
 }
 
-/// A routed request whose caller is known, or needs not to be.
+/// A routed request whose caller is known, or whose path needs no token.
 pub(crate) struct Authenticated {
     routed: Routed,
     caller: RequestCaller,
@@ -42,8 +44,27 @@ impl Authenticated {
     }
 }
 
-impl Unsealed {
-    /// Finds the caller of a routed request.
+/// Authenticates callers.
+pub(super) struct Authenticator {
+    clock: Arc<dyn Clock>,
+    mounts: Arc<Mounts>,
+    tokens: Arc<Tokens>,
+    wrapper: Arc<Wrapper>,
+    metrics: Arc<Metrics>,
+}
+
+impl Authenticator {
+    pub(super) fn new(unsealed: &Unsealed) -> Self {
+        Authenticator {
+            clock: unsealed.clock.clone(),
+            mounts: unsealed.engines.mounts.clone(),
+            tokens: unsealed.access.tokens.clone(),
+            wrapper: unsealed.access.wrapper.clone(),
+            metrics: unsealed.observed.metrics.clone(),
+        }
+    }
+
+    /// Authenticates the caller of a routed request.
     pub(super) async fn authenticate(&self, routed: Routed) -> Result<Authenticated, Box<Refused>> {
         match self.caller_of(&routed).await {
             Ok(caller) => Ok(Authenticated { routed, caller }),
@@ -66,7 +87,7 @@ impl Unsealed {
             return Err(withheld);
         }
         let row = routed.destination.row();
-        if row.is_some_and(|row| row.token_in_body) && names_no_token(incoming) {
+        if row.is_some_and(|row| row.token_in_body) && has_bad_token_field(incoming) {
             return Err(Error::new(Status::FORBIDDEN, "invalid token"));
         }
         if !incoming.body_withheld && row.is_some_and(|row| row.takes_wrapping_token) {
@@ -80,7 +101,7 @@ impl Unsealed {
                 let found = self.tokens.find(token.expose(), namespace, remote, now).await?;
                 self.metrics.tokens.lookup.record(self.clock.now().since(now));
                 match found {
-                    Ok(token) if self.origin_stands(&token) => Ok(token),
+                    Ok(token) if self.origin_exists(&token) => Ok(token),
                     Ok(_) => Err("the auth mount of the token is gone"),
                     Err(reason) => Err(reason),
                 }
@@ -90,7 +111,7 @@ impl Unsealed {
             return Ok(RequestCaller { token: found.ok(), ..RequestCaller::default() });
         }
         let token = found.map_err(|reason| Error::denied().because(reason))?;
-        // The token has become valid since the edge looked.
+        // The token has become valid since the edge checked it.
         if incoming.body_withheld {
             return Err(withheld);
         }
@@ -107,23 +128,23 @@ impl Unsealed {
         Ok(caller)
     }
 
-    /// Checks the wrapping token that a request is about before anything else, so that a spent one is reported as such, which
-    /// is how wrapping shows that somebody else has read the answer.
+    /// Validates the wrapping token of `sys/wrapping/*` before anything else, so that the error reports a used token: it
+    /// shows that another caller has read the response.
     async fn check_wrapping_token(&self, incoming: &Incoming) -> Result<(), Error> {
         if incoming.operation.lists() || incoming.operation == Operation::Help {
             return Ok(());
         }
         let refused = |why: &str| Err(Error::new(Status::FORBIDDEN, format!("error validating wrapping token: {why}")));
-        let named =
+        let of_body =
             incoming.input.body.field("token").filter(|token| *token != "null").map(serde_json::from_str::<String>);
         // As with OpenBao only a GET takes the token from the query.
         let of_query = incoming.input.query.get("token").filter(|_| incoming.operation == Operation::Read);
         let of_query = of_query.filter(|value| **value != QueryValue::One(String::new()));
-        let token = match (named, of_query, &incoming.token) {
-            (Some(Ok(named)), ..) if named.is_empty() => return refused("empty token in request body"),
-            (Some(Ok(named)), ..) => SecretString::new(named),
+        let token = match (of_body, of_query, &incoming.token) {
+            (Some(Ok(text)), ..) if text.is_empty() => return refused("empty token in request body"),
+            (Some(Ok(text)), ..) => SecretString::new(text),
             (Some(Err(_)), ..) => return refused("could not decode token in request body"),
-            (None, Some(QueryValue::One(named)), _) => SecretString::new(named.clone()),
+            (None, Some(QueryValue::One(text)), _) => SecretString::new(text.clone()),
             (None, Some(QueryValue::Repeated { .. }), _) => return refused("could not decode token in request body"),
             (None, None, Some(own)) => own.clone(),
             (None, None, None) => return refused("token is empty"),
@@ -132,9 +153,9 @@ impl Unsealed {
         found.map(drop).ok_or_else(wrapping::invalid)
     }
 
-    /// Whether the auth method that logged a token in is still mounted where it was. A mount that is taken away ends its
-    /// tokens at once: batch tokens too, which no record of theirs can end.
-    fn origin_stands(&self, token: &Token) -> bool {
+    /// Whether the auth method that issued a token is still mounted. An unmount revokes its tokens at once, batch tokens
+    /// too, which have no record that could be deleted.
+    fn origin_exists(&self, token: &Token) -> bool {
         let origin = &token.record.origin;
         let (Some(mount), Some(accessor)) = (&origin.mount, &origin.accessor) else { return true };
         self.mounts.router().at(mount).is_some_and(|m| m.entry.accessor == *accessor)
@@ -142,6 +163,6 @@ impl Unsealed {
 }
 
 /// Whether `token` in the body is no JSON string, which OpenBao refuses before it authenticates.
-fn names_no_token(incoming: &Incoming) -> bool {
+fn has_bad_token_field(incoming: &Incoming) -> bool {
     incoming.input.body.field("token").is_some_and(|token| !token.starts_with('"'))
 }

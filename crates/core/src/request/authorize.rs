@@ -1,4 +1,4 @@
-//! Decides whether the caller may. Nothing else makes an [`Authorized`], and no engine runs without one.
+//! Authorization. Only this file makes an [`Authorized`], and no engine runs without one.
 
 use std::sync::Arc;
 
@@ -9,12 +9,15 @@ use keepfast_framework::{Error, Operation, Result, Status};
 use super::Refused;
 use super::authenticate::{Authenticated, RequestCaller};
 use super::route::{Call, Routed, Target};
+use crate::audit::Broker;
+use crate::identity::Identity;
+use crate::mount::EngineHost;
 use crate::mount::permit::{ExistencePermit, RequestPermit};
-use crate::policy::store::CompiledAcl;
+use crate::policy::store::{CompiledAcl, Policies};
 use crate::policy::{AclRequest, Decision};
 use crate::unsealed::Unsealed;
 
-/// A request that may run.
+/// An authorized request.
 pub(crate) struct Authorized {
     routed: Routed<Target>,
     caller: RequestCaller,
@@ -23,7 +26,7 @@ pub(crate) struct Authorized {
     permit: RequestPermit,
 }
 
-/// An [`Authorized`] taken apart, for the stages behind it.
+/// The parts of an [`Authorized`], for the stages after it.
 pub(super) struct AuthorizedParts {
     pub(super) routed: Routed<Target>,
     pub(super) caller: RequestCaller,
@@ -49,11 +52,28 @@ impl Authorized {
     }
 }
 
-impl Unsealed {
-    /// Decides whether the caller may.
+/// Authorizes requests.
+pub(super) struct Authorizer {
+    host: Arc<EngineHost>,
+    policies: Arc<Policies>,
+    identity: Arc<Identity>,
+    audit: Arc<Broker>,
+}
+
+impl Authorizer {
+    pub(super) fn new(unsealed: &Unsealed) -> Self {
+        Authorizer {
+            host: unsealed.engines.host.clone(),
+            policies: unsealed.access.policies.clone(),
+            identity: unsealed.access.identity.clone(),
+            audit: unsealed.observed.audit.clone(),
+        }
+    }
+
+    /// Authorizes a request, or refuses it.
     pub(super) async fn authorize(&self, authenticated: Authenticated) -> Result<Authorized, Box<Refused>> {
         let (routed, mut caller) = authenticated.into_parts();
-        let (decision, compiled) = match self.judge(&routed, &mut caller).await {
+        let (decision, compiled) = match self.evaluate(&routed, &mut caller).await {
             Ok(allowed) => allowed,
             Err(error) => return Err(Box::new(Refused::new(routed, caller, error))),
         };
@@ -66,7 +86,7 @@ impl Unsealed {
         }
     }
 
-    async fn judge(
+    async fn evaluate(
         &self,
         routed: &Routed,
         request_caller: &mut RequestCaller,
@@ -84,10 +104,10 @@ impl Unsealed {
             return Ok((Decision { allowed: true, ..Decision::default() }, compiled));
         }
         let compiled = compiled.ok_or_else(Error::denied)?;
-        let path = routed.judged_path();
+        let path = routed.policy_path();
         let parameters = || parameters_of(&routed.incoming);
         let declared = routed.destination.call().map(Call::operation);
-        let now = self.clock.now();
+        let now = self.host.clock.now();
         let decide = |creates: bool| {
             compiled.acl.allow(&AclRequest {
                 path,
@@ -101,7 +121,8 @@ impl Unsealed {
         };
         let mut decision = decide(false);
         let mut creates = false;
-        // The engine is asked whether the thing exists only when that decides; who may do neither must not learn it.
+        // The engine says whether the thing exists only when that decides: a caller who may neither create nor update must not
+        // learn it.
         if routed.incoming.operation == Operation::Update && !decision.root {
             let creating = decide(true);
             if creating.allowed != decision.allowed && Box::pin(self.creates(routed, &compiled.caller)).await? {
@@ -122,10 +143,11 @@ impl Unsealed {
         Ok((decision, Some(compiled)))
     }
 
-    /// Whether an update creates the thing, as far as its engine can tell; its context cannot write.
+    /// Whether an update creates the thing, as far as its engine knows; the context cannot write.
     async fn creates(&self, routed: &Routed, caller: &Arc<Caller>) -> Result<bool> {
         let Some(call) = routed.destination.call().filter(|call| call.row().tells_existence) else { return Ok(false) };
-        let mut cx = self.handler_context(call, self.barrier.begin_read().refusing_writes(), caller.clone());
+        let tx = self.host.barrier.begin_read().refusing_writes();
+        let mut cx = self.host.request_context(&call.mounted, call.request.clone(), tx, caller.clone());
         let engine = call.mounted.engine(&self.host).await?;
         let input = &routed.incoming.input;
         Ok(engine.exists(&ExistencePermit::new(), call.row, &mut cx, input).await? == Some(false))

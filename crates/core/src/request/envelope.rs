@@ -1,60 +1,68 @@
-//! The JSON of an answer, in Vault's shape.
+//! The JSON of a response, in Vault's shape.
 
 use keepfast_framework::error_body;
-use keepfast_framework::reply::{AuthBlock, Raw, WrapInfo};
-use keepfast_framework::{Error, Status};
+use keepfast_framework::Error;
+use keepfast_framework::reply::{AuthBlock, Raw, SentStatus, WrapInfo};
 use serde::Serialize;
 
 use super::wiped::WipedJson;
+use crate::lease::intent::Granted;
 
-/// The answer to a request that was not refused.
+/// The response of a request that was not refused, before it is audited.
 pub(crate) enum Answer {
     /// Vault's envelope.
     Envelope(Box<Envelope>),
-    /// Bytes as they are.
+    /// Bytes, sent as they are.
     Raw(Raw),
 }
 
-/// An answer in Vault's shape, ready to be written.
+/// A response in Vault's shape.
 #[derive(Default)]
 pub(crate) struct Envelope {
     /// The id of the request.
     pub(crate) id: String,
-    /// The status, where it is not decided by whether there is content.
-    pub(crate) status: Option<Status>,
-    /// The status that metrics count, where the caller chose `status`.
-    pub(crate) decided: Option<Status>,
+    /// The status, where it is not 200 or 204.
+    pub(crate) status: Option<SentStatus>,
     /// The data, a raw JSON object.
     pub(crate) data: Option<WipedJson>,
     /// Whether the fields of the data also stand at the top level.
     pub(crate) flat: bool,
-    /// The name for people of who has logged in.
+    /// The display name of the token of a login, for a wrapping token.
     pub(crate) logged_in: Option<String>,
-    /// A token that was made.
+    /// A token that was created or renewed.
     pub(crate) auth: Option<Box<AuthBlock>>,
-    /// Whether that token was made by a login.
+    /// Whether a login created that token.
     pub(crate) is_login: bool,
-    /// The token of a login whose answer is wrapped, for the audit entry.
+    /// The token of a login whose response is wrapped, for the audit entry.
     pub(crate) wrapped_login: Option<Box<AuthBlock>>,
-    /// A lease that was made; empty for none.
+    /// The id of a lease; empty for none.
     pub(crate) lease_id: String,
     /// Seconds; negative where a secret says so.
     pub(crate) lease_duration: i64,
     /// Whether the lease can be renewed.
     pub(crate) renewable: bool,
-    /// Where the answer is kept instead.
+    /// The wrapping token that stands for the response.
     pub(crate) wrap: Option<Box<WrapInfo>>,
     /// Warnings.
     pub(crate) warnings: Vec<String>,
 }
 
 impl Envelope {
-    /// The token of a login, whether the answer shows it or keeps it.
+    /// The token of a login, wrapped or not.
     pub(crate) fn login_auth(&self) -> Option<&AuthBlock> {
         self.auth.as_deref().filter(|_| self.is_login).or(self.wrapped_login.as_deref())
     }
 
-    /// Whether there is nothing to say: 204.
+    /// Adds a lease.
+    pub(super) fn set_lease(&mut self, lease: Granted) {
+        let Granted { id, ttl, renewable, warnings } = lease;
+        self.lease_id = id;
+        self.lease_duration = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
+        self.renewable = renewable;
+        self.warnings.extend(warnings);
+    }
+
+    /// Whether there is no content: 204.
     pub(crate) fn is_empty(&self) -> bool {
         self.data.is_none()
             && self.auth.is_none()
@@ -63,10 +71,10 @@ impl Envelope {
             && self.warnings.is_empty()
     }
 
-    /// The answer as JSON with a final line feed, as the peer writes it.
+    /// The JSON with a final line feed, as OpenBao writes it.
     pub(crate) fn to_json(&self) -> Vec<u8> {
         let data = self.data.as_ref().map_or(0, |d| d.get().len() * if self.flat { 2 } else { 1 });
-        // A text that grows leaves copies of its tokens behind.
+        // A buffer that grows leaves copies of its tokens behind.
         let tokens = self.auth.as_deref().map_or(0, length_of) + self.wrap.as_ref().map_or(0, |_| 1024);
         let mut out = Vec::with_capacity(256 + data + tokens);
         out.push(b'{');
@@ -98,7 +106,7 @@ impl Envelope {
     }
 }
 
-/// The JSON of a failure.
+/// The JSON of an error.
 pub(crate) fn failure(error: &Error) -> Vec<u8> {
     error_body(error.public(), error.warnings())
 }

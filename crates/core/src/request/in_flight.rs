@@ -1,8 +1,8 @@
-//! The requests under way, for `sys/in-flight-req`.
+//! The requests in flight, for `sys/in-flight-req`.
 //!
-//! Each request writes what is shown of it into a slot whose buffers an earlier request has left, in the shard of its
-//! thread: a request allocates nothing here and seldom meets another one at a lock. The token of a request is in no slot;
-//! its path may hold another one, so what is shown of it is decided when it is shown, by what it leads to.
+//! Each request writes its data into a slot whose buffers an earlier request has left, in the shard of its thread: it
+//! allocates nothing here and seldom waits for a lock. The token of a request is in no slot; its path may hold another
+//! token, so paths are masked when they are shown, by their route.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,14 +16,14 @@ use serde::Serialize;
 
 use crate::token::Token;
 
-/// How many shards there are.
+/// The number of shards.
 const SHARDS: usize = 16;
-/// How many slots a shard without requests keeps.
+/// The most slots that a shard without requests keeps.
 const KEPT_SLOTS: usize = 64;
 /// The longest buffer that a free slot keeps, in bytes.
 const KEPT_BUFFER: usize = 256;
 
-/// The requests under way.
+/// The requests in flight.
 #[derive(Default)]
 pub(crate) struct InFlight {
     shards: [Shard; SHARDS],
@@ -49,7 +49,7 @@ struct Slot {
     operation: Option<Operation>,
     id: String,
     path: String,
-    /// What is stored of the caller's token.
+    /// The stored part of the caller's token.
     token: Option<Arc<Token>>,
 }
 
@@ -63,15 +63,15 @@ struct InFlightRequest {
     client_id: String,
 }
 
-/// One request, which is under way until this is dropped.
-pub(crate) struct UnderWay<'a> {
+/// One request, which is in flight until this is dropped.
+pub(crate) struct InFlightGuard<'a> {
     shard: &'a Shard,
     slot: usize,
 }
 
 impl InFlight {
-    /// Notes that a request is under way.
-    pub(crate) fn begin(&self, incoming: &Incoming, now: Timestamp) -> UnderWay<'_> {
+    /// Registers a request.
+    pub(crate) fn begin(&self, incoming: &Incoming, now: Timestamp) -> InFlightGuard<'_> {
         let shard = &self.shards[own_shard()];
         let mut slots = shard.0.lock();
         let slot = slots.free.pop().unwrap_or_else(|| {
@@ -79,10 +79,10 @@ impl InFlight {
             slots.all.len() - 1
         });
         slots.all[slot].take(incoming, now);
-        UnderWay { shard, slot }
+        InFlightGuard { shard, slot }
     }
 
-    /// How many there are.
+    /// The number of requests.
     #[cfg(test)]
     pub(crate) fn count(&self) -> usize {
         let used = |shard: &Shard| {
@@ -112,14 +112,14 @@ impl InFlight {
     }
 }
 
-impl UnderWay<'_> {
-    /// Notes whose request it is.
+impl InFlightGuard<'_> {
+    /// Adds the token of the caller.
     pub(crate) fn set_caller(&self, token: Arc<Token>) {
         self.shard.0.lock().all[self.slot].token = Some(token);
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for InFlightGuard<'_> {
     fn drop(&mut self) {
         let mut slots = self.shard.0.lock();
         slots.all[self.slot].release();

@@ -4,23 +4,23 @@ use keepfast_framework::Error;
 
 use super::authenticate::RequestCaller;
 use super::route::Routed;
-use crate::audit::Said;
+use crate::audit::SerializedRequest;
 
-/// A request that came no further, with what was found out about it, for its audit entries.
+/// A refused request with what is known of it, for its audit entries.
 pub(crate) struct Refused {
-    /// What was found out.
+    /// Where its path leads.
     pub(crate) routed: Routed,
     /// The caller, if authentication got that far.
     pub(crate) caller: RequestCaller,
     /// Why.
     pub(crate) error: Error,
-    /// What its first audit entry says of it.
-    pub(crate) said: Said,
+    /// The request as its first audit entry has it.
+    pub(crate) serialized: SerializedRequest,
 }
 
 impl Refused {
-    /// A refusal that no device has yet.
+    /// A refusal that no audit device has yet.
     pub(crate) fn new(routed: Routed, caller: RequestCaller, error: Error) -> Self {
-        Refused { routed, caller, error, said: Said::default() }
+        Refused { routed, caller, error, serialized: SerializedRequest::default() }
     }
 }

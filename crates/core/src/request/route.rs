@@ -1,4 +1,4 @@
-//! Finds the mount and the row of its table that answer a path.
+//! Routing: finds the mount of a path, and the row of its table that has the handler.
 
 use std::sync::Arc;
 
@@ -7,11 +7,10 @@ use keepfast_framework::routes::{Access, Match};
 use keepfast_framework::rows::{OperationInfo, RowInfo};
 use keepfast_framework::{Error, Incoming, Operation, Status};
 
-use crate::mount::Mounted;
+use crate::mount::{Mounted, Mounts};
 use crate::namespace::NamespaceId;
-use crate::unsealed::Unsealed;
 
-/// What is shown in place of a segment of a path that not everybody may see.
+/// Replaces a segment of a path that the caller may not see.
 pub(crate) const MASK: &str = "***";
 
 /// A request with what its path leads to: a [`Destination`], and once it is authorized a [`Target`].
@@ -28,7 +27,7 @@ pub(crate) struct Routed<D = Destination> {
     /// Who may call the path.
     pub(crate) access: Access,
     /// The path as policies see it, where that is another one.
-    judged: Option<Box<str>>,
+    policy_path: Option<Box<str>>,
     /// Where the path within the mount begins.
     within: usize,
 }
@@ -49,13 +48,13 @@ pub(crate) enum Target {
     RowHelp(Arc<Mounted>, usize),
     /// The help of the whole mount.
     MountHelp(Arc<Mounted>),
-    /// The row at this place of the table, which has not the operation.
+    /// The row at this place of the table, which lacks the operation.
     UnsupportedOperation(Arc<Mounted>, usize),
     /// No row.
     UnsupportedPath(Arc<Mounted>),
 }
 
-/// What an engine is called for; its input is that of the [`Incoming`].
+/// A call of an engine; its input is that of the [`Incoming`].
 pub(crate) struct Call {
     /// The mount.
     pub(crate) mounted: Arc<Mounted>,
@@ -130,14 +129,14 @@ impl Destination {
 }
 
 impl<D> Routed<D> {
-    /// Whether anyone may call this path: as on OpenBao whatever the operation is, and also where no row answers.
+    /// Whether the path needs no token: as on OpenBao for every operation, and also where no row has it.
     pub(crate) fn is_open(&self) -> bool {
         self.access == Access::Unauthenticated
     }
 
     /// The path as policies see it: lists end in a slash.
-    pub(crate) fn judged_path(&self) -> &str {
-        self.judged.as_deref().unwrap_or(self.incoming.path.as_str())
+    pub(crate) fn policy_path(&self) -> &str {
+        self.policy_path.as_deref().unwrap_or(self.incoming.path.as_str())
     }
 
     /// The path within the mount.
@@ -145,42 +144,42 @@ impl<D> Routed<D> {
         &self.incoming.path.as_str()[self.within..]
     }
 
-    /// The path as a wrapped answer names it: that of a mount ends in a slash.
+    /// The path in the `wrap_info` of a wrapped response: that of a mount ends in a slash.
     pub(super) fn wrapped_path(&self) -> String {
-        let path = self.judged_path();
+        let path = self.policy_path();
         let slash = if self.path_within().is_empty() && !path.ends_with('/') { "/" } else { "" };
         format!("{path}{slash}")
     }
 
-    /// A refusal in the wording of this path.
+    /// An error in the wording of this path.
     pub(super) fn worded(&self, refusal: Error) -> Error {
         if self.is_open() { refusal.without_frame() } else { refusal }
     }
 }
 
 impl Routed {
-    /// The request with the target that it reaches, or the request and its refusal.
+    /// The request with its target, or the request and its refusal.
     ///
     /// An open path without a row is refused only when it runs: its first audit entry has no error, as on OpenBao.
     pub(super) fn into_target(self) -> Result<Routed<Target>, Box<(Routed, Error)>> {
         let is_open = self.is_open();
-        let Routed { incoming, namespace, destination, access, judged, within } = self;
+        let Routed { incoming, namespace, destination, access, policy_path, within } = self;
         let error = match destination {
             Destination::Mount(target) if is_open || !matches!(target, Target::UnsupportedPath(_)) => {
-                return Ok(Routed { incoming, namespace, destination: target, access, judged, within });
+                return Ok(Routed { incoming, namespace, destination: target, access, policy_path, within });
             }
             Destination::Mount(_) => Error::unsupported_path(),
             Destination::Nowhere => no_handler(&incoming),
         };
-        Err(Box::new((Routed { incoming, namespace, destination, access, judged, within }, error)))
+        Err(Box::new((Routed { incoming, namespace, destination, access, policy_path, within }, error)))
     }
 }
 
 impl Routed<Target> {
     /// The request as it was before it was authorized.
     pub(super) fn into_routed(self) -> Routed {
-        let Routed { incoming, namespace, destination, access, judged, within } = self;
-        Routed { incoming, namespace, destination: Destination::Mount(destination), access, judged, within }
+        let Routed { incoming, namespace, destination, access, policy_path, within } = self;
+        Routed { incoming, namespace, destination: Destination::Mount(destination), access, policy_path, within }
     }
 }
 
@@ -201,68 +200,66 @@ struct Found {
     without_slash: bool,
 }
 
-impl Unsealed {
-    /// Finds the mount and the row that answer a request.
-    pub(super) fn route(&self, mut incoming: Box<Incoming>) -> Routed {
-        let namespace = NamespaceId::of_header(&incoming.namespace);
-        let (operation, path) = (incoming.operation, incoming.path.as_str());
-        let Some(Found { mounted, within, row, without_slash }) = self.find(operation, path) else {
-            let (judged, within) = (judged_path(operation, path, false), 0);
-            let destination = Destination::Nowhere;
-            return Routed { incoming, namespace, destination, access: Access::Policy, judged, within };
-        };
-        let judged = judged_path(operation, path, without_slash);
-        let access = access(&mounted, operation, &path[within..], row.as_ref());
-        let target = match row {
-            _ if operation == Operation::Help && within == path.len() => Target::MountHelp(mounted),
-            None => Target::UnsupportedPath(mounted),
-            Some(found) if operation == Operation::Help => Target::RowHelp(mounted, found.row),
-            Some(Match { row, captures }) => {
-                let operations = &mounted.table.rows()[row].operations;
-                match operations.iter().position(|info| info.operation == operation) {
-                    None => Target::UnsupportedOperation(mounted, row),
-                    Some(operation) => {
-                        let request = Arc::new(request_of(&incoming));
-                        incoming.input.captures = captures;
-                        Target::Row(Call { mounted, row, operation, request })
-                    }
+/// Finds the mount and the row that answer a request.
+pub(super) fn route(mounts: &Mounts, mut incoming: Box<Incoming>) -> Routed {
+    let namespace = NamespaceId::of_header(&incoming.namespace);
+    let (operation, path) = (incoming.operation, incoming.path.as_str());
+    let Some(Found { mounted, within, row, without_slash }) = find(mounts, operation, path) else {
+        let (policy_path, within) = (policy_path(operation, path, false), 0);
+        let destination = Destination::Nowhere;
+        return Routed { incoming, namespace, destination, access: Access::Policy, policy_path, within };
+    };
+    let policy_path = policy_path(operation, path, without_slash);
+    let access = access(&mounted, operation, &path[within..], row.as_ref());
+    let target = match row {
+        _ if operation == Operation::Help && within == path.len() => Target::MountHelp(mounted),
+        None => Target::UnsupportedPath(mounted),
+        Some(found) if operation == Operation::Help => Target::RowHelp(mounted, found.row),
+        Some(Match { row, captures }) => {
+            let operations = &mounted.table.rows()[row].operations;
+            match operations.iter().position(|info| info.operation == operation) {
+                None => Target::UnsupportedOperation(mounted, row),
+                Some(operation) => {
+                    let request = Arc::new(request_of(&incoming));
+                    incoming.input.captures = captures;
+                    Target::Row(Call { mounted, row, operation, request })
                 }
             }
-        };
-        Routed { incoming, namespace, destination: Destination::Mount(target), access, judged, within }
-    }
-
-    fn find(&self, operation: Operation, path: &str) -> Option<Found> {
-        let router = self.mounts.router();
-        let (mounted, within) = router.find(path)?;
-        // A list is of what is below, with or without the final slash in the request.
-        let row = if operation.lists() && !within.is_empty() && !within.ends_with('/') {
-            mounted.table.find(operation, &format!("{within}/"))
-        } else {
-            mounted.table.find(operation, within)
-        };
-        let other = row_without_slash(mounted, operation, within, row.as_ref());
-        let without_slash = other.is_some();
-        let within = path.len() - within.len();
-        Some(Found { mounted: mounted.clone(), within, row: other.or(row), without_slash })
-    }
-
-    /// A path with the mount and the literal segments of its route, and `shown` in place of each captured segment. What no
-    /// route has is [`MASK`]: it could be anything, also a token.
-    pub(crate) fn masked_path(&self, operation: Operation, path: &str, shown: impl Fn(&str) -> String) -> String {
-        let Some(Found { mounted, within, row, .. }) = self.find(operation, path) else { return MASK.to_owned() };
-        let within = &path[within..];
-        let mount = &mounted.entry.path;
-        if within.is_empty() {
-            return if path.ends_with('/') { mount.clone() } else { mount.trim_end_matches('/').to_owned() };
         }
-        let patterns = row.and_then(|row| mounted.table.rows().get(row.row)).map_or(&[][..], |row| &row.patterns);
-        // The row may be that of the path with or without its final slash.
-        let (plain, folder) = (within.trim_end_matches('/'), format!("{}/", within.trim_end_matches('/')));
-        let spellings = [within, plain, folder.as_str()];
-        let masked = spellings.iter().find_map(|path| patterns.iter().find_map(|p| p.masked(path, &shown)));
-        format!("{mount}{}", masked.as_deref().unwrap_or(MASK))
+    };
+    Routed { incoming, namespace, destination: Destination::Mount(target), access, policy_path, within }
+}
+
+fn find(mounts: &Mounts, operation: Operation, path: &str) -> Option<Found> {
+    let router = mounts.router();
+    let (mounted, within) = router.find(path)?;
+    // A list is of a folder, with or without the final slash in the request.
+    let row = if operation.lists() && !within.is_empty() && !within.ends_with('/') {
+        mounted.table.find(operation, &format!("{within}/"))
+    } else {
+        mounted.table.find(operation, within)
+    };
+    let other = row_without_slash(mounted, operation, within, row.as_ref());
+    let without_slash = other.is_some();
+    let within = path.len() - within.len();
+    Some(Found { mounted: mounted.clone(), within, row: other.or(row), without_slash })
+}
+
+/// A path with the mount and the literal segments of its route, and `shown` in place of each captured segment. A path without
+/// a route is [`MASK`]: it could hold a token.
+pub(crate) fn masked_path(mounts: &Mounts, operation: Operation, path: &str, shown: impl Fn(&str) -> String) -> String {
+    let Some(Found { mounted, within, row, .. }) = find(mounts, operation, path) else { return MASK.to_owned() };
+    let within = &path[within..];
+    let mount = &mounted.entry.path;
+    if within.is_empty() {
+        return if path.ends_with('/') { mount.clone() } else { mount.trim_end_matches('/').to_owned() };
     }
+    let patterns = row.and_then(|row| mounted.table.rows().get(row.row)).map_or(&[][..], |row| &row.patterns);
+    // The row may be that of the path with or without its final slash.
+    let (plain, folder) = (within.trim_end_matches('/'), format!("{}/", within.trim_end_matches('/')));
+    let spellings = [within, plain, folder.as_str()];
+    let masked = spellings.iter().find_map(|path| patterns.iter().find_map(|p| p.masked(path, &shown)));
+    format!("{mount}{}", masked.as_deref().unwrap_or(MASK))
 }
 
 fn request_of(incoming: &Incoming) -> Request {
@@ -275,16 +272,16 @@ fn request_of(incoming: &Incoming) -> Request {
     }
 }
 
-/// The path as policies see it, where that is not the path itself.
-fn judged_path(operation: Operation, path: &str, without_slash: bool) -> Option<Box<str>> {
+/// The path as policies see it, where it is not the path itself.
+fn policy_path(operation: Operation, path: &str, without_slash: bool) -> Option<Box<str>> {
     if operation.lists() {
         return (!path.is_empty() && !path.ends_with('/')).then(|| format!("{path}/").into());
     }
-    // What is done is judged, however it is written.
+    // Policies decide on what the request does, however its path is spelled.
     without_slash.then(|| path.trim_end_matches('/').into())
 }
 
-/// Who may call a path: what its row says, else anyone below what anyone may call.
+/// Who may call a path: its row says so; without a row a path below an open one is open.
 fn access(mounted: &Mounted, operation: Operation, within: &str, row: Option<&Match>) -> Access {
     let is_open = match row {
         Some(found) => return mounted.table.rows()[found.row].access,
@@ -294,8 +291,8 @@ fn access(mounted: &Mounted, operation: Operation, within: &str, row: Option<&Ma
     if is_open { Access::Unauthenticated } else { Access::Policy }
 }
 
-/// The row of the path without its final slash, which a list has in any case, where that row says that the slash changes
-/// nothing and no row answers the path with it.
+/// The row of the path without its final slash (a list always has one), where that row ignores the slash and no row has the
+/// path with it.
 fn row_without_slash(mounted: &Mounted, operation: Operation, within: &str, found: Option<&Match>) -> Option<Match> {
     let lists = operation.lists();
     let plain = within.trim_end_matches('/');

@@ -1,32 +1,66 @@
-//! What an answer obliges us to, in the same transaction: a token for a login, a wrapping token if asked for.
+//! Settling: a login creates a token and leased data a lease, in the transaction of the request.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use keepfast_framework::lease::{Intent, LeaseOffer};
-use keepfast_framework::reply::{AuthBlock, Login, Raw};
+use keepfast_framework::lease::Intent;
+use keepfast_framework::reply::{AuthBlock, Login, LoginAttempt, Payload};
 use keepfast_framework::token_params::TokenKind;
-use keepfast_framework::{Error, Kind, Outcome, Result, Status};
+use keepfast_framework::{Error, Kind, Outcome, Result};
 use keepfast_storage::Tx;
 
 use super::authorize::AuthorizedParts;
 use super::envelope::{Answer, Envelope};
-use crate::identity::Who;
-use crate::lease::intent::{Desk, Granted};
-use crate::mount::Mounted;
+use crate::identity::{Identity, Who};
+use crate::lease::Leases;
+use crate::lease::intent::LeaseIssuer;
+use crate::lockout::Lockout;
+use crate::metrics::Metrics;
+use crate::mount::{EngineHost, Mounted};
 use crate::policy::builtin;
+use crate::settings::Settings;
 use crate::token::create::Spec;
 use crate::token::life::{self, Asked};
 use crate::token::record::Origin;
-use crate::token::{Authority, BoundCidrs, create};
+use crate::token::{Authority, BoundCidrs, Tokens, create};
 use crate::unsealed::Unsealed;
-use crate::wrapping::{ToWrap, wrapped_accessor};
 
-impl Unsealed {
-    /// Who makes the leases of this request.
-    pub(super) fn desk(&self, parts: &AuthorizedParts, mounted: &Arc<Mounted>) -> Desk {
-        Desk {
+/// An outcome that was settled.
+pub(super) struct Settled {
+    /// The response.
+    pub(super) answer: Answer,
+    /// The lease that exists since before the engine acted, to be kept once the transaction is committed.
+    pub(super) intent: Option<Box<Intent>>,
+}
+
+/// Settles outcomes.
+pub(super) struct Settler {
+    host: Arc<EngineHost>,
+    leases: Arc<Leases>,
+    tokens: Arc<Tokens>,
+    identity: Arc<Identity>,
+    lockout: Arc<Lockout>,
+    settings: Arc<Settings>,
+    metrics: Arc<Metrics>,
+}
+
+impl Settler {
+    pub(super) fn new(unsealed: &Unsealed) -> Self {
+        Settler {
+            host: unsealed.engines.host.clone(),
+            leases: unsealed.leases.store.clone(),
+            tokens: unsealed.access.tokens.clone(),
+            identity: unsealed.access.identity.clone(),
+            lockout: unsealed.access.lockout.clone(),
+            settings: unsealed.settings.clone(),
+            metrics: unsealed.observed.metrics.clone(),
+        }
+    }
+
+    /// The issuer of the leases of this request.
+    pub(super) fn lease_issuer(&self, parts: &AuthorizedParts, mounted: &Arc<Mounted>) -> LeaseIssuer {
+        LeaseIssuer {
             leases: self.leases.clone(),
             tokens: self.tokens.clone(),
             token: parts.caller.token.clone(),
@@ -36,45 +70,50 @@ impl Unsealed {
         }
     }
 
-    /// Settles an outcome; `intent` is the lease that was made known before its engine acted.
+    /// Settles an outcome: the only place that makes an [`Envelope`] of it.
     ///
-    /// What few requests need waits in a box: the future of every request holds room for this one.
+    /// Steps that few requests take are boxed, because the future of every request has room for this one.
     pub(super) async fn settle(
         &self,
         tx: &mut Tx,
         parts: &AuthorizedParts,
         mounted: &Arc<Mounted>,
-        (outcome, login): (Outcome, Option<Box<Login>>),
-        intent: Option<&Intent>,
-    ) -> Result<Answer> {
-        if let Some(raw) = outcome.raw {
-            return Ok(Answer::Raw(raw));
+        outcome: Outcome,
+    ) -> Result<Settled> {
+        let mut envelope = Box::new(Envelope { id: parts.routed.incoming.id.clone(), ..Envelope::default() });
+        let mut settled_intent = None;
+        match outcome {
+            Outcome::Raw(raw) => return Ok(Settled { answer: Answer::Raw(raw), intent: None }),
+            Outcome::Empty(status) => envelope.status = status.map(Into::into),
+            Outcome::Data(Payload { data, status, is_flat, hint_ttl }) => {
+                envelope.data = Some(data.into());
+                (envelope.status, envelope.flat, envelope.lease_duration) = (status, is_flat, hint_ttl);
+            }
+            Outcome::Login(attempt) => Box::pin(self.settle_login(tx, parts, mounted, *attempt, &mut envelope)).await?,
+            Outcome::Leased { data, lease } => {
+                envelope.data = Some(data.into());
+                let issuer = self.lease_issuer(parts, mounted);
+                envelope.set_lease(Box::pin(issuer.grant(tx, &lease)).await?);
+            }
+            Outcome::Intended { data, intent } => {
+                envelope.data = Some(data.into());
+                let issuer = self.lease_issuer(parts, mounted);
+                envelope.set_lease(Box::pin(issuer.confirm(tx, &intent)).await?);
+                settled_intent = Some(intent);
+            }
+            Outcome::Renewed(renewed) => {
+                envelope.lease_id = renewed.id;
+                envelope.lease_duration = i64::try_from(renewed.ttl).unwrap_or(i64::MAX);
+                envelope.renewable = renewed.renewable;
+            }
+            Outcome::Auth(auth) => envelope.auth = Some(auth),
+            Outcome::Wrapped(info) => {
+                // A wrapped response is that of another request.
+                envelope.id.clear();
+                envelope.wrap = Some(info);
+            }
         }
-        let (lease, renewed) = (outcome.lease, outcome.renewed);
-        let mut envelope = Box::new(Envelope {
-            // What is kept elsewhere is no answer to this request.
-            id: if outcome.wrapped.is_some() { String::new() } else { parts.routed.incoming.id.clone() },
-            status: outcome.status,
-            decided: outcome.decided,
-            data: outcome.data.map(Into::into),
-            flat: outcome.flat,
-            auth: outcome.auth,
-            lease_duration: outcome.hint_ttl,
-            wrap: outcome.wrapped,
-            ..Envelope::default()
-        });
-        if let Some(login) = login {
-            Box::pin(self.settle_login(tx, parts, mounted, *login, &mut envelope)).await?;
-        }
-        if let Some(renewed) = renewed {
-            envelope.lease_id = renewed.id;
-            envelope.lease_duration = i64::try_from(renewed.ttl).unwrap_or(i64::MAX);
-            envelope.renewable = renewed.renewable;
-        }
-        if lease.is_some() || intent.is_some() {
-            Box::pin(self.settle_lease(tx, parts, mounted, (lease, intent), &mut envelope)).await?;
-        }
-        Ok(Answer::Envelope(envelope))
+        Ok(Settled { answer: Answer::Envelope(envelope), intent: settled_intent })
     }
 
     async fn settle_login(
@@ -82,39 +121,32 @@ impl Unsealed {
         tx: &mut Tx,
         parts: &AuthorizedParts,
         mounted: &Arc<Mounted>,
-        login: Login,
+        attempt: LoginAttempt,
         envelope: &mut Envelope,
     ) -> Result<()> {
+        let login = self.check_lockout(mounted, attempt).await?;
         let no_default_policy = login.terms.no_default_policy;
-        let (made, warnings, who) = self.log_in(tx, parts, mounted, login).await?;
+        let (made, warnings, who) = self.log_in(tx, parts, mounted, *login).await?;
         envelope.warnings.extend(warnings);
         envelope.logged_in = parts.routed.incoming.wrap_ttl.map(|_| made.record.display_name.clone());
         envelope.is_login = true;
-        let identity_policies = self.identity.policies_of(&self.barrier, &who).await?;
+        let identity_policies = self.identity.policies_of(&self.host.barrier, &who).await?;
         let auth = made.auth_block(identity_policies.to_vec());
         envelope.auth = Some(Box::new(AuthBlock { entity_created: who.created, no_default_policy, ..auth }));
         Ok(())
     }
 
-    async fn settle_lease(
-        &self,
-        tx: &mut Tx,
-        parts: &AuthorizedParts,
-        mounted: &Arc<Mounted>,
-        (offer, intent): (Option<Box<LeaseOffer>>, Option<&Intent>),
-        envelope: &mut Envelope,
-    ) -> Result<()> {
-        let desk = self.desk(parts, mounted);
-        let Granted { id, ttl, renewable, warnings } = match (offer, intent) {
-            (None, None) => return Ok(()),
-            (_, Some(intent)) => desk.confirm(tx, intent).await?,
-            (Some(offer), None) => desk.grant(tx, &offer).await?,
-        };
-        envelope.lease_id = id;
-        envelope.lease_duration = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
-        envelope.renewable = renewable;
-        envelope.warnings.extend(warnings);
-        Ok(())
+    /// The login, unless it or the lockout of its user refuses it.
+    async fn check_lockout(&self, mounted: &Mounted, attempt: LoginAttempt) -> Result<Box<Login>> {
+        let LoginAttempt { alias, outcome } = attempt;
+        let now = self.host.clock.now();
+        let outcome = outcome.map(Box::new);
+        let verdict = self.lockout.check(&mounted.entry, alias, &self.settings, now, outcome);
+        if let Some(change) = verdict.changed {
+            // In a transaction of its own: that of a failed login writes nothing.
+            self.lockout.store(&mounted.entry.accessor, change, now).await?;
+        }
+        verdict.outcome
     }
 
     /// Creates the token of a login. Also returns its warnings and its entity.
@@ -125,7 +157,7 @@ impl Unsealed {
         mounted: &Arc<Mounted>,
         login: Login,
     ) -> Result<(create::Made, Vec<String>, Who)> {
-        let now = self.clock.now();
+        let now = self.host.clock.now();
         let policies = login_policies(&login)?;
         let who = match &login.alias {
             None => Who::default(),
@@ -174,67 +206,6 @@ impl Unsealed {
         made.record.count(&self.metrics, &mounted.entry.engine, &mounted.entry.path);
         Ok((made, life.warnings, who))
     }
-
-    /// The same for an answer that is bytes: one that is JSON is kept as it stands.
-    pub(super) async fn wrap_raw_if_asked(&self, tx: &mut Tx, parts: &AuthorizedParts, raw: Raw) -> Result<Answer> {
-        let Some(ttl) = parts.routed.incoming.wrap_ttl.filter(|t| !t.is_zero()) else { return Ok(Answer::Raw(raw)) };
-        if raw.status.0 >= 300 || raw.body.is_empty() || raw.content_type != "application/json" {
-            return Ok(Answer::Raw(raw));
-        }
-        let json = String::from_utf8(raw.body).map_err(|_| Error::internal("an answer that is not UTF-8"))?;
-        let accessor = wrapped_accessor(&json);
-        let path = parts.routed.wrapped_path();
-        let answer = ToWrap {
-            response: json,
-            status: raw.status,
-            path: &path,
-            wrapped_by: &path,
-            ttl,
-            display_name: caller_name(parts),
-            wrapped_accessor: accessor,
-        };
-        let info = self.wrapper.wrap(tx, answer).await?;
-        Ok(Answer::Envelope(Box::new(Envelope { wrap: Some(Box::new(info)), ..Envelope::default() })))
-    }
-
-    /// Keeps the answer behind a wrapping token when the caller asked for that: also a 404 that says more than that.
-    /// Refusals and empty answers never are.
-    pub(super) async fn wrap_if_asked(
-        &self,
-        tx: &mut Tx,
-        parts: &AuthorizedParts,
-        envelope: &mut Envelope,
-    ) -> Result<()> {
-        let Some(ttl) = parts.routed.incoming.wrap_ttl.filter(|t| !t.is_zero()) else { return Ok(()) };
-        let refused = envelope.status.is_some_and(|s| s.0 >= 300 && s != Status::NOT_FOUND);
-        if envelope.is_empty() || envelope.wrap.is_some() || refused {
-            return Ok(());
-        }
-        // What is unwrapped later has the one form that all answers have.
-        envelope.flat = false;
-        let json = String::from_utf8(envelope.to_json()).map_err(Error::internal)?;
-        let wrapped_accessor = wrapped_accessor(&json);
-        let path = parts.routed.wrapped_path();
-        let answer = ToWrap {
-            response: json,
-            status: envelope.status.unwrap_or(Status::OK),
-            path: &path,
-            wrapped_by: &path,
-            ttl,
-            // Whoever logs in has no token yet, but a name.
-            display_name: envelope.logged_in.as_deref().unwrap_or_else(|| caller_name(parts)),
-            wrapped_accessor,
-        };
-        let info = self.wrapper.wrap(tx, answer).await?;
-        let login = envelope.auth.take().filter(|_| envelope.is_login);
-        *envelope = Envelope { wrap: Some(Box::new(info)), wrapped_login: login, ..Envelope::default() };
-        Ok(())
-    }
-}
-
-/// The name for people of who asks; empty for a stranger.
-fn caller_name(parts: &AuthorizedParts) -> &str {
-    parts.caller.token.as_ref().map_or("", |token| &token.record.display_name)
 }
 
 /// The policies of a login's token: canonical, with `default` unless left out, and never root.
@@ -259,7 +230,7 @@ fn is_batch(role: TokenKind, mount: TokenKind) -> bool {
     }
 }
 
-/// The name for people: the mount, then what the method says.
+/// The display name of a token: the mount, then the name from the auth method.
 fn display_name(mount: &str, name: &str) -> String {
     let mount = mount.strip_prefix(Kind::Auth.prefix()).unwrap_or(mount).trim_end_matches('/').replace('/', "-");
     if name.is_empty() { mount } else { format!("{mount}-{name}") }

@@ -1,10 +1,10 @@
-//! Texts of answers, which may hold tokens and passwords: wiped when their last user drops them.
+//! Texts of responses, which may hold tokens and passwords: wiped when the last owner drops them.
 
 use bytes::Bytes;
 use keepfast_crypto::secret::{SecretBytes, SecretString};
 use serde_json::value::RawValue;
 
-/// The JSON of an answer's `data`.
+/// The JSON of a response's `data`.
 pub(crate) struct WipedJson(SecretString);
 
 impl WipedJson {

@@ -51,7 +51,7 @@ async fn of_token(_: &System, cx: &mut Cx, req: Ask) -> Result<Flat<Map<String, 
     let Some(text) = req.token.filter(|t| !t.is_empty()) else {
         return Err(listed(Status::BAD_REQUEST, "no token found"));
     };
-    let found = unsealed(cx)?.tokens.find_anywhere(&text, cx.now()).await?;
+    let found = unsealed(cx)?.access.tokens.find_anywhere(&text, cx.now()).await?;
     answer(cx, found.ok_or_else(|| listed(Status::BAD_REQUEST, "invalid token"))?, &paths).await
 }
 
@@ -63,7 +63,7 @@ async fn of_self(_: &System, cx: &mut Cx, req: Ask) -> Result<Flat<Map<String, V
 
 async fn of_accessor(_: &System, cx: &mut Cx, req: AskByAccessor) -> Result<Flat<Map<String, Value>>> {
     let Some(accessor) = req.accessor.filter(|a| !a.is_empty()) else { return Err(Error::invalid("missing accessor")) };
-    let tokens = &unsealed(cx)?.tokens;
+    let tokens = &unsealed(cx)?.access.tokens;
     let found = tokens.at(&tokens.place_of(&accessor), cx.now()).await?.filter(|t| t.record.accessor == accessor.0);
     let found = found.ok_or_else(|| listed(Status::BAD_REQUEST, "invalid accessor"))?;
     answer(cx, found, &paths(req.paths, req.path)?).await
@@ -81,7 +81,7 @@ fn paths(paths: Option<PathTexts>, path: Option<PathTexts>) -> Result<Vec<String
 
 async fn answer(cx: &Cx, token: Arc<Token>, paths: &[String]) -> Result<Flat<Map<String, Value>>> {
     let unsealed = unsealed(cx)?;
-    let compiled = unsealed.policies.acl_of(&token, &unsealed.identity).await?;
+    let compiled = unsealed.access.policies.acl_of(&token, &unsealed.access.identity).await?;
     let mut out = Map::new();
     for path in paths {
         let capabilities = compiled.acl.capabilities(path.strip_prefix('/').unwrap_or(path), cx.now());

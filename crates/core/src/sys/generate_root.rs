@@ -225,5 +225,5 @@ async fn root_token(unsealed: &Unsealed, tx: &mut Tx, now: Timestamp) -> Result<
         ttl: None,
         ..Spec::default()
     };
-    Ok(unsealed.tokens.create(tx, spec, now).await?.id)
+    Ok(unsealed.access.tokens.create(tx, spec, now).await?.id)
 }

@@ -143,10 +143,10 @@ struct Health {
 /// The status code tells load balancers what the server is; callers may choose the codes.
 async fn health(sys: &System, req: HealthRequest) -> Result<SealedAnswer<Health>> {
     let server = sys.lifecycle()?;
-    let config = server.seal_config().await?;
+    let config = server.parts.seal_config().await?;
     let sealed = server.is_sealed();
     req.check()?;
-    let standby = !server.is_active();
+    let standby = !server.parts.is_active();
     let (chosen, decided) = match (config.is_some(), sealed) {
         (false, _) => (&req.uninitcode, Status(501)),
         (true, true) => (&req.sealedcode, Status(503)),
@@ -162,15 +162,15 @@ async fn health(sys: &System, req: HealthRequest) -> Result<SealedAnswer<Health>
         standby: sealed || standby,
         replication_performance_mode: match sealed {
             true => "unknown",
-            false if server.role().is_some() => "primary",
+            false if server.parts.role().is_some() => "primary",
             false => "disabled",
         },
         replication_dr_mode: if sealed { "unknown" } else { "disabled" },
-        server_time_utc: server.clock.now().unix(),
-        version: server.settings.version.clone(),
+        server_time_utc: server.parts.clock.now().unix(),
+        version: server.parts.settings.version.clone(),
         cluster_name,
         cluster_id,
-        lease_quarantine: server.has_quarantine(),
+        lease_quarantine: server.unsealed().is_some_and(|unsealed| unsealed.leases.store.is_quarantined()),
     };
     Ok(SealedAnswer::Document { decided, sent, document })
 }

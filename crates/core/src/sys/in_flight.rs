@@ -8,7 +8,7 @@ use super::{System, unsealed};
 use crate::lifecycle::Lifecycle;
 use crate::request::Response;
 use crate::request::in_flight::InFlight;
-use crate::request::route::MASK;
+use crate::request::route::{MASK, masked_path};
 use crate::unsealed::Unsealed;
 
 const HELP: Help = Help {
@@ -26,7 +26,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
 async fn in_flight(_: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
     let unsealed = unsealed(cx)?;
     let name = |segment: &str| if reads_like_a_token(segment) { MASK } else { segment }.to_owned();
-    under_way(Some(&unsealed), &unsealed.in_flight, name)
+    under_way(Some(&unsealed), &unsealed.observed.in_flight, name)
 }
 
 /// Whether a name begins as tokens do. Only a mistake puts one where a path has a name.
@@ -37,7 +37,7 @@ fn reads_like_a_token(segment: &str) -> bool {
 /// The requests under way: the mounts and routes that they are for, and of each name in their paths what `name` shows.
 fn under_way(unsealed: Option<&Unsealed>, in_flight: &InFlight, name: impl Fn(&str) -> String) -> Result<Raw> {
     let shown = |operation, path: &str| match unsealed {
-        Some(unsealed) => unsealed.masked_path(operation, path, &name),
+        Some(unsealed) => masked_path(&unsealed.engines.mounts, operation, path, &name),
         // A sealed server has no routes, and nothing is under way but this.
         None if path == PATH => PATH.to_owned(),
         None => MASK.to_owned(),
@@ -47,8 +47,8 @@ fn under_way(unsealed: Option<&Unsealed>, in_flight: &InFlight, name: impl Fn(&s
 
 /// The requests under way without a token and without names in their paths.
 pub(crate) fn open(server: &Lifecycle, asking: &Incoming) -> Response {
-    let _under_way = server.in_flight.begin(asking, server.clock.now());
-    match under_way(server.unsealed().as_deref(), &server.in_flight, |_| MASK.to_owned()) {
+    let _under_way = server.parts.in_flight.begin(asking, server.parts.clock.now());
+    match under_way(server.unsealed().as_deref(), &server.parts.in_flight, |_| MASK.to_owned()) {
         Ok(raw) => Response::unrecorded(raw),
         Err(error) => Response::failed(&error),
     }

@@ -57,7 +57,7 @@ struct InitAnswer {
 }
 
 async fn status(sys: &System, _: Nothing) -> Result<SealedAnswer<InitStatus>> {
-    let initialized = sys.lifecycle()?.seal_config().await?.is_some();
+    let initialized = sys.lifecycle()?.parts.seal_config().await?.is_some();
     Ok(SealedAnswer::ok(InitStatus { initialized }))
 }
 
@@ -70,11 +70,11 @@ async fn init(sys: &System, req: InitRequest) -> Result<SealedAnswer<InitAnswer>
     let given: Vec<&str> = recovery.iter().filter(|(_, n)| n.0 != 0).map(|(name, _)| *name).collect();
     if !given.is_empty() {
         let given = given.join(",");
-        let seal = server.settings.seal.name();
+        let seal = server.parts.settings.seal.name();
         return Err(Error::invalid(format!("parameters {given} not applicable to seal type {seal}")));
     }
     let shape = SealShape::new(req.secret_shares.0, req.secret_threshold.0)?;
-    if server.seal_config().await?.is_some() {
+    if server.parts.seal_config().await?.is_some() {
         return Err(Error::invalid("Vault is already initialized"));
     }
     let made = initialize(&server, shape, None).await?;

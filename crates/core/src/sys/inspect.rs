@@ -68,7 +68,7 @@ async fn router(_: &System, cx: &mut Cx, req: Tag) -> Result<Data<BTreeMap<Strin
     };
     require_introspection(unsealed.settings.introspection_endpoint)?;
     let is_whole = matches!(&*req.tag, "root" | "storage");
-    let router = unsealed.mounts.router();
+    let router = unsealed.engines.mounts.router();
     let by_key: BTreeMap<String, Inspected> = router.all().map(|m| (key(m), Inspected::new(m, is_whole))).collect();
     Ok(Data(BTreeMap::from([(req.tag.into(), by_key.into_values().collect())])))
 }

@@ -40,7 +40,7 @@ struct ActiveNode {
 
 async fn leader(sys: &System, _: Nothing) -> Result<SealedAnswer<Leader>> {
     let server = sys.lifecycle()?;
-    let Some(role) = server.role() else {
+    let Some(role) = server.parts.role() else {
         return Ok(SealedAnswer::ok(Leader { ha_enabled: false, node: None }));
     };
     let since = server.since().ok_or_else(Error::sealed)?;
@@ -48,8 +48,8 @@ async fn leader(sys: &System, _: Nothing) -> Result<SealedAnswer<Leader>> {
         Role::Leading => ActiveNode {
             is_self: true,
             active_time: since.rfc3339(),
-            leader_address: server.settings.api_addr.clone(),
-            leader_cluster_address: server.settings.cluster_addr.clone(),
+            leader_address: server.parts.settings.api_addr.clone(),
+            leader_cluster_address: server.parts.settings.cluster_addr.clone(),
         },
         Role::Following { leader } => {
             let addresses = leader.map(|leader| (leader.api_addr.clone(), leader.cluster_addr.clone()));
@@ -63,7 +63,7 @@ async fn leader(sys: &System, _: Nothing) -> Result<SealedAnswer<Leader>> {
 /// A server without a cluster is always active, so a step-down changes nothing.
 async fn step_down(sys: &System, _: Nothing) -> Result<SealedAnswer<()>> {
     let server = sys.lifecycle()?;
-    match (server.role().is_some(), server.is_sealed()) {
+    match (server.parts.role().is_some(), server.is_sealed()) {
         (true, _) => Ok(SealedAnswer::Passed),
         (false, true) => Err(Error::sealed()),
         (false, false) => Ok(SealedAnswer::Empty),

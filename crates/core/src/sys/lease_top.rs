@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{System, unsealed};
 use crate::damaged::unreadable;
-use crate::lease::index::Named;
+use crate::lease::index::LeaseName;
 use crate::unsealed::Unsealed;
 
 /// How many names one step reads.
@@ -52,7 +52,8 @@ pub(crate) async fn rank(unsealed: &Unsealed, limit: usize) -> Result<Top> {
     let (entities, entities_sampled) = sample(unsealed, &paths, total).await?;
     let mut mounts = BTreeMap::new();
     for (path, count) in &paths {
-        let mount = unsealed.mounts.router().find(path).map_or_else(|| path.clone(), |(m, _)| m.entry.path.clone());
+        let mount =
+            unsealed.engines.mounts.router().find(path).map_or_else(|| path.clone(), |(m, _)| m.entry.path.clone());
         *mounts.entry(mount).or_default() += count;
     }
     Ok(Top {
@@ -71,8 +72,8 @@ async fn count(unsealed: &Unsealed) -> Result<BTreeMap<String, usize>> {
     while let Some(folder) = folders.pop() {
         let mut page = Page::first(PAGE);
         loop {
-            let names = unsealed.leases.below(&folder, &page).await?;
-            let leases = names.iter().filter(|name| Named::parse(name).is_some()).count();
+            let names = unsealed.leases.store.below(&folder, &page).await?;
+            let leases = names.iter().filter(|name| LeaseName::parse(name).is_some()).count();
             if leases > 0 {
                 *counts.entry(folder.clone()).or_default() += leases;
             }
@@ -98,8 +99,8 @@ async fn sample(
     for path in paths.keys() {
         let mut page = Page::first(PAGE);
         loop {
-            let names = unsealed.leases.below(path, &page).await?;
-            for named in names.iter().filter_map(|name| Named::parse(name)) {
+            let names = unsealed.leases.store.below(path, &page).await?;
+            for named in names.iter().filter_map(|name| LeaseName::parse(name)) {
                 at += 1;
                 if at.is_multiple_of(stride) {
                     *entities.entry(entity(unsealed, &named).await?).or_default() += 1;
@@ -116,11 +117,11 @@ async fn sample(
 }
 
 /// The entity that made a lease; empty for none, and for a record that cannot be read.
-async fn entity(unsealed: &Unsealed, named: &Named) -> Result<String> {
+async fn entity(unsealed: &Unsealed, named: &LeaseName) -> Result<String> {
     let mut tx = unsealed.barrier.begin_read();
     let found = match named {
-        Named::Token(key) => unsealed.tokens.record(&mut tx, key).await.map(|r| r.map(|r| r.entity_id)),
-        Named::Lease(id) => unsealed.leases.record(&mut tx, id).await.map(|r| r.map(|r| r.entity_id)),
+        LeaseName::Token(key) => unsealed.access.tokens.record(&mut tx, key).await.map(|r| r.map(|r| r.entity_id)),
+        LeaseName::Lease(id) => unsealed.leases.store.record(&mut tx, id).await.map(|r| r.map(|r| r.entity_id)),
     };
     match found {
         Err(error) if !unreadable(&error) => Err(error),

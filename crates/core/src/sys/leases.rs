@@ -11,9 +11,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{System, lease_top, unsealed};
-use crate::lease::index::{self, Named};
+use crate::lease::index::{self, LeaseName};
 use crate::lease::record::{LeaseId, LeaseRecord, State};
-use crate::lease::revoke::How;
+use crate::lease::revoke::RevokeMode;
 use crate::token::record::Life;
 
 const HELP: Help = Help { synopsis: "Leases: look up, list, renew, revoke.", description: "" };
@@ -171,7 +171,7 @@ fn id_of(req: ById) -> Result<String> {
 async fn lookup(_: &System, cx: &mut Cx, req: ById) -> Result<Data<Shown>> {
     let begun = cx.now();
     let found = found(cx, req).await;
-    unsealed(cx)?.metrics.leases.fetch_times.record(cx.now().since(begun));
+    unsealed(cx)?.observed.metrics.leases.fetch_times.record(cx.now().since(begun));
     found
 }
 
@@ -180,9 +180,14 @@ async fn found(cx: &mut Cx, req: ById) -> Result<Data<Shown>> {
     let invalid = || Error::invalid("invalid lease");
     let now = cx.now();
     match index::parse_lease_id(&id).ok_or_else(invalid)? {
-        (path, Named::Token(key)) => {
-            let token =
-                unsealed(cx)?.tokens.at(&key, now).await?.filter(|t| t.record.path == path).ok_or_else(invalid)?;
+        (path, LeaseName::Token(key)) => {
+            let token = unsealed(cx)?
+                .access
+                .tokens
+                .at(&key, now)
+                .await?
+                .filter(|t| t.record.path == path)
+                .ok_or_else(invalid)?;
             let record = &token.record;
             let Life::Until(end) = record.life else { return Err(invalid()) };
             Ok(Data(Shown {
@@ -195,8 +200,8 @@ async fn found(cx: &mut Cx, req: ById) -> Result<Data<Shown>> {
                 id,
             }))
         }
-        (path, Named::Lease(key)) => {
-            let found = unsealed(cx)?.leases.at(path, &key).await?;
+        (path, LeaseName::Lease(key)) => {
+            let found = unsealed(cx)?.leases.store.at(path, &key).await?;
             let record = found.filter(|r| r.state != State::Pending).ok_or_else(invalid)?;
             Ok(Data(Shown {
                 expire_time: Some(record.end.rfc3339()),
@@ -212,7 +217,7 @@ async fn found(cx: &mut Cx, req: ById) -> Result<Data<Shown>> {
 }
 
 async fn list(_: &System, cx: &mut Cx, req: ByPrefix) -> Result<Keys> {
-    Ok(Keys::of(unsealed(cx)?.leases.below(req.prefix.trim_matches('/'), &Page::all()).await?))
+    Ok(Keys::of(unsealed(cx)?.leases.store.below(req.prefix.trim_matches('/'), &Page::all()).await?))
 }
 
 async fn renew(_: &System, cx: &mut Cx, req: Renew) -> Result<Outcome> {
@@ -220,17 +225,17 @@ async fn renew(_: &System, cx: &mut Cx, req: Renew) -> Result<Outcome> {
     let unsealed = unsealed(cx)?;
     let unknown = || Error::invalid("lease not found");
     match index::parse_lease_id(&id).ok_or_else(unknown)? {
-        (path, Named::Token(key)) => {
-            let known = unsealed.tokens.at(&key, cx.now()).await?.is_some_and(|t| t.record.path == path);
+        (path, LeaseName::Token(key)) => {
+            let known = unsealed.access.tokens.at(&key, cx.now()).await?.is_some_and(|t| t.record.path == path);
             // A token is renewed by its own path, which asks the method that made it.
             Err(if known { Error::invalid("tokens cannot be renewed through this endpoint") } else { unknown() })
         }
-        (path, Named::Lease(key)) => {
+        (path, LeaseName::Lease(key)) => {
             let increment = req.increment.map_or(Duration::ZERO, Seconds::duration);
-            let granted = unsealed.revoker.renew_lease(&super::call(cx)?.permit, path, &key, increment).await?;
+            let granted = unsealed.leases.renewer.renew_lease(&super::call(cx)?.permit, path, &key, increment).await?;
             granted.warnings.iter().for_each(|w| cx.warn(w.clone()));
             let renewed = RenewedLease { id: granted.id, ttl: granted.ttl.as_secs(), renewable: granted.renewable };
-            Ok(Outcome { renewed: Some(Box::new(renewed)), ..Outcome::default() })
+            Ok(Outcome::Renewed(Box::new(renewed)))
         }
     }
 }
@@ -250,35 +255,35 @@ async fn revoke_one(_: &System, cx: &mut Cx, req: Revoke) -> Result<()> {
     let unsealed = unsealed(cx)?;
     match index::parse_lease_id(&id) {
         None => Ok(()),
-        Some((path, Named::Token(key))) => {
+        Some((path, LeaseName::Token(key))) => {
             let mut tx = unsealed.barrier.begin_read();
-            if unsealed.tokens.record(&mut tx, &key).await?.is_some_and(|r| r.path == path) {
-                unsealed.tokens.revoke(&key).await?;
+            if unsealed.access.tokens.record(&mut tx, &key).await?.is_some_and(|r| r.path == path) {
+                unsealed.access.tokens.revoke(&key).await?;
             }
             Ok(())
         }
-        Some((path, Named::Lease(key))) => unsealed.revoker.revoke_lease(path, &key, how(req.sync)).await,
+        Some((path, LeaseName::Lease(key))) => unsealed.leases.revoker.revoke_lease(path, &key, mode(req.sync)).await,
     }
 }
 
-fn how(sync: Option<Flag>) -> How {
-    if sync.is_some_and(|s| s.0) { How::Now } else { How::Queued }
+fn mode(sync: Option<Flag>) -> RevokeMode {
+    if sync.is_some_and(|s| s.0) { RevokeMode::Now } else { RevokeMode::Queued }
 }
 
 async fn revoke_prefix(_: &System, cx: &mut Cx, req: RevokePrefix) -> Result<WithStatus<()>> {
-    unsealed(cx)?.revoker.revoke_prefix(req.prefix.trim_start_matches('/'), how(req.sync)).await?;
+    unsealed(cx)?.leases.revoker.revoke_prefix(req.prefix.trim_start_matches('/'), mode(req.sync)).await?;
     Ok(WithStatus(accepted(req.sync), ()))
 }
 
 async fn revoke_force(_: &System, cx: &mut Cx, req: ByPrefix) -> Result<()> {
-    unsealed(cx)?.revoker.revoke_prefix(req.prefix.trim_start_matches('/'), How::Forced).await
+    unsealed(cx)?.leases.revoker.revoke_prefix(req.prefix.trim_start_matches('/'), RevokeMode::Forced).await
 }
 
 async fn tidy(_: &System, cx: &mut Cx, _: Nothing) -> Result<WithStatus<()>> {
     let unsealed = unsealed(cx)?;
     let now = cx.now();
     tokio::spawn(async move {
-        match unsealed.revoker.tidy_leases(now).await {
+        match unsealed.leases.tidier.tidy(now).await {
             Ok(dropped) => tracing::info!(dropped, "leases are tidy"),
             Err(error) => tracing::error!(%error, "tidying leases failed"),
         }
@@ -324,7 +329,7 @@ async fn irrevocable(_: &System, cx: &mut Cx, req: OfType) -> Result<Option<Data
     let unsealed = unsealed(cx)?;
     let mut leases = Vec::new();
     for (mount_id, id) in irrevocable_ids(cx, limit).await? {
-        let found = unsealed.leases.record(&mut unsealed.barrier.begin_read(), &id).await;
+        let found = unsealed.leases.store.record(&mut unsealed.barrier.begin_read(), &id).await;
         let (lease_id, error) = match found {
             Ok(Some(LeaseRecord { state: State::Irrevocable { error }, path, .. })) => {
                 (format!("{path}/{}", id.as_str()), error)
@@ -344,18 +349,19 @@ async fn count(_: &System, cx: &mut Cx, req: CountOf) -> Result<Option<Data<Coun
     }
     let mut counts = BTreeMap::new();
     let unsealed = unsealed(cx)?;
-    for mount in unsealed.leases.irrevocable_mounts().await? {
+    for mount in unsealed.leases.store.irrevocable_mounts().await? {
         let mut page = Page::first(PAGE);
         let mut counted = 0;
         loop {
-            let names = unsealed.leases.of_mount(index::IRREVOCABLE, &mount, &page).await?;
+            let names = unsealed.leases.store.of_mount(index::IRREVOCABLE, &mount, &page).await?;
             counted += names.len();
             page.after = names.last().cloned();
             if names.len() < PAGE {
                 break;
             }
         }
-        counts.insert(unsealed.revoker.mount_of(&mount).map_or(mount, |m| m.entry.accessor.clone()), counted);
+        counts
+            .insert(unsealed.engines.mounts.with_leaving(&mount).map_or(mount, |m| m.entry.accessor.clone()), counted);
     }
     Ok(Some(Data(Counts { lease_count: counts.values().sum(), counts })))
 }
@@ -364,10 +370,10 @@ async fn count(_: &System, cx: &mut Cx, req: CountOf) -> Result<Option<Data<Coun
 async fn irrevocable_ids(cx: &Cx, limit: usize) -> Result<Vec<(String, LeaseId)>> {
     let unsealed = unsealed(cx)?;
     let mut out = Vec::new();
-    for mount in unsealed.leases.irrevocable_mounts().await? {
+    for mount in unsealed.leases.store.irrevocable_mounts().await? {
         let page = Page::first(limit - out.len());
-        let names = unsealed.leases.of_mount(index::IRREVOCABLE, &mount, &page).await?;
-        let accessor = unsealed.revoker.mount_of(&mount).map_or(mount, |m| m.entry.accessor.clone());
+        let names = unsealed.leases.store.of_mount(index::IRREVOCABLE, &mount, &page).await?;
+        let accessor = unsealed.engines.mounts.with_leaving(&mount).map_or(mount, |m| m.entry.accessor.clone());
         out.extend(names.iter().filter_map(|n| LeaseId::parse(n)).map(|id| (accessor.clone(), id)));
     }
     Ok(out)
@@ -384,11 +390,15 @@ struct QuarantineShown {
 
 async fn read_quarantine(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<QuarantineShown>> {
     let unsealed = unsealed(cx)?;
-    let found = unsealed.leases.quarantine().await?;
+    let found = unsealed.leases.store.quarantine().await?;
     let since = found.as_ref().map(|q| q.since.rfc3339());
-    Ok(Data(QuarantineShown { enabled: unsealed.leases.is_quarantined(), since, reason: found.map(|q| q.reason) }))
+    Ok(Data(QuarantineShown {
+        enabled: unsealed.leases.store.is_quarantined(),
+        since,
+        reason: found.map(|q| q.reason),
+    }))
 }
 
 async fn set_quarantine(_: &System, cx: &mut Cx, req: SetQuarantine) -> Result<()> {
-    unsealed(cx)?.leases.set_quarantine(req.enabled.0, cx.now()).await
+    unsealed(cx)?.leases.store.set_quarantine(req.enabled.0, cx.now()).await
 }

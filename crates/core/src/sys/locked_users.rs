@@ -57,7 +57,7 @@ struct AtMount {
 
 async fn list(_: &System, cx: &mut Cx, req: OfMount) -> Result<Data<Locked>> {
     let unsealed = unsealed(cx)?;
-    let mut locked = unsealed.lockout.locked(cx.now());
+    let mut locked = unsealed.access.lockout.locked(cx.now());
     if let Some(only) = req.mount_accessor.filter(|a| !a.is_empty()) {
         let of_it = locked.remove(&only.0).unwrap_or_default();
         locked = BTreeMap::from([(only.0, of_it)]);
@@ -70,13 +70,13 @@ async fn list(_: &System, cx: &mut Cx, req: OfMount) -> Result<Data<Locked>> {
         })
         .collect();
     let total = mount_accessors.iter().map(|m| m.counts).sum();
-    let namespace_id = unsealed.lockout.namespace.as_str().to_owned();
+    let namespace_id = unsealed.access.lockout.namespace.as_str().to_owned();
     let root = InNamespace { namespace_id, namespace_path: "", counts: total, mount_accessors };
     Ok(Data(Locked { by_namespace: vec![root], total }))
 }
 
 async fn unlock(_: &System, cx: &mut Cx, req: User) -> Result<()> {
-    unsealed(cx)?.lockout.unlock(&req.mount_accessor, &req.alias_identifier, cx.now()).await
+    unsealed(cx)?.access.lockout.unlock(&req.mount_accessor, &req.alias_identifier, cx.now()).await
 }
 
 impl LockoutConfig {

@@ -54,7 +54,7 @@ struct Format {
 
 async fn metrics(sys: &System, cx: &mut Cx, req: Format) -> Result<Raw> {
     let asked = req.format.as_deref().unwrap_or_default();
-    document(&*sys.lifecycle()?, asked, call(cx)?.accepts_prometheus)
+    document(&*sys.lifecycle()?, asked, call(cx)?.facts.accepts_prometheus)
 }
 
 impl OpenMetrics {
@@ -71,7 +71,7 @@ impl OpenMetrics {
         };
         // Who comes while they are read waits for them.
         let mut kept = documents.lock();
-        let (now, sealed) = (server.clock.now(), server.is_sealed());
+        let (now, sealed) = (server.parts.clock.now(), server.is_sealed());
         let fresh = kept.take().filter(|made| made.sealed == sealed && made.at <= now && now.since(made.at) < FRESH);
         let current = match fresh {
             Some(fresh) => fresh,
@@ -90,7 +90,7 @@ impl OpenMetrics {
 
 /// The metrics in this format.
 fn document(server: &Lifecycle, format: &str, accepts_prometheus: bool) -> Result<Raw> {
-    let telemetry = &server.settings.telemetry;
+    let telemetry = &server.parts.settings.telemetry;
     let text = |status, text: String| Raw { status, content_type: "text/plain", body: text.into_bytes() };
     let format = if format.is_empty() && accepts_prometheus { "prometheus" } else { format };
     Ok(match format {
@@ -99,9 +99,9 @@ fn document(server: &Lifecycle, format: &str, accepts_prometheus: bool) -> Resul
             content_type: "application/json",
             body: format::json(
                 &gather::gather(server),
-                &server.metrics.turns.lock(),
+                &server.parts.metrics.turns.lock(),
                 &telemetry.prefix,
-                server.clock.now(),
+                server.parts.clock.now(),
             )?,
         },
         "prometheus" if telemetry.prometheus_retention.is_zero() => {

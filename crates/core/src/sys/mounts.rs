@@ -82,27 +82,27 @@ async fn list_auth(_: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<BTreeMap<
 }
 
 fn list(unsealed: &Unsealed, kind: Kind) -> Result<Flat<BTreeMap<String, Shown>>> {
-    let router = unsealed.mounts.router();
+    let router = unsealed.engines.mounts.router();
     let mounts = router.all().filter(|m| m.entry.kind() == kind);
     Ok(Flat(mounts.map(|m| (m.entry.shown_path().to_owned(), Shown::new(m, None))).collect()))
 }
 
 async fn read_secrets(_: &System, cx: &mut Cx, req: Named) -> Result<Flat<Shown>> {
     let path = mount_path(Kind::Secrets, &req.path);
-    let found = unsealed(cx)?.mounts.router().at(&path).map(|m| Shown::new(m, None));
+    let found = unsealed(cx)?.engines.mounts.router().at(&path).map(|m| Shown::new(m, None));
     found.map(Flat).ok_or_else(|| Error::invalid(format!("No secret engine mount at {path}")))
 }
 
 async fn read_auth(_: &System, cx: &mut Cx, req: Named) -> Result<Flat<Shown>> {
     let path = mount_path(Kind::Auth, &req.path);
-    let found = unsealed(cx)?.mounts.router().at(&path).map(|m| Shown::new(m, None));
+    let found = unsealed(cx)?.engines.mounts.router().at(&path).map(|m| Shown::new(m, None));
     found.map(Flat).ok_or_else(|| Error::invalid(format!("No auth engine at {}/", req.path.trim_matches('/'))))
 }
 
 async fn enable_secrets(_: &System, cx: &mut Cx, req: Enable) -> Result<()> {
     let path = mount_path(Kind::Secrets, req.path.bare());
     let unsealed = unsealed(cx)?;
-    let registry = unsealed.mounts.registry();
+    let registry = unsealed.engines.mounts.registry();
     engine_of(registry, &req, Kind::Secrets)?;
     if reserved::is_reserved(registry, &path) {
         return Err(Error::invalid(format!("cannot mount {}", Quoted(&path))));
@@ -112,7 +112,7 @@ async fn enable_secrets(_: &System, cx: &mut Cx, req: Enable) -> Result<()> {
 
 async fn enable_auth(_: &System, cx: &mut Cx, req: Enable) -> Result<()> {
     let unsealed = unsealed(cx)?;
-    let mut built_in = unsealed.mounts.registry().built_in().filter(|(engine, _)| engine.kind == Kind::Auth);
+    let mut built_in = unsealed.engines.mounts.registry().built_in().filter(|(engine, _)| engine.kind == Kind::Auth);
     if let Some((engine, _)) = built_in.find(|(engine, _)| req.engine.as_deref() == Some(&*engine.engine)) {
         return Err(Error::invalid(format!("{} credential backend cannot be instantiated", engine.engine)));
     }
@@ -121,7 +121,7 @@ async fn enable_auth(_: &System, cx: &mut Cx, req: Enable) -> Result<()> {
 }
 
 async fn enable(unsealed: &Unsealed, kind: Kind, path: &str, req: Enable) -> Result<()> {
-    let registry = unsealed.mounts.registry();
+    let registry = unsealed.engines.mounts.registry();
     let (engine, options) = engine_of(registry, &req, kind)?;
     let is_versioned = registry.versions(kind, &engine).next().is_some();
     if options.get("version").is_some_and(|version| !version.is_empty()) && !is_versioned {
@@ -136,10 +136,10 @@ async fn enable(unsealed: &Unsealed, kind: Kind, path: &str, req: Enable) -> Res
             "{version} version pinned for plugin {engine} is not in this server; only built-in engines are"
         )));
     }
-    if let Some(taken) = unsealed.mounts.router().at(path) {
+    if let Some(taken) = unsealed.engines.mounts.router().at(path) {
         return Err(Error::invalid(format!("path is already in use at {}", taken.entry.shown_path())));
     }
-    let mut entry = unsealed.mounts.entry(kind, path, &engine, Some(options))?;
+    let mut entry = unsealed.engines.mounts.entry(kind, path, &engine, Some(options))?;
     if kind == Kind::Auth {
         entry.config.token_type = TokenKind::DefaultService;
     }
@@ -154,7 +154,7 @@ async fn enable(unsealed: &Unsealed, kind: Kind, path: &str, req: Enable) -> Res
         configure(&mut entry, config).map_err(|error| error.of_kind(kind))?;
     }
     check_ttls(&entry.config, unsealed)?;
-    unsealed.mount_changes.mount(entry).await
+    unsealed.engines.changes.mount(entry).await
 }
 
 /// Tells `null` from an empty object, which both mean no options.
@@ -354,7 +354,7 @@ fn check_ttls(config: &MountConfig, unsealed: &Unsealed) -> Result<()> {
 async fn disable_secrets(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
     let path = mount_path(Kind::Secrets, &req.path);
     let unsealed = unsealed(cx)?;
-    let registry = unsealed.mounts.registry();
+    let registry = unsealed.engines.mounts.registry();
     // Command lines name auth methods here too, with their whole path.
     if [Kind::Secrets, Kind::Auth].iter().any(|kind| reserved::is_built_in(registry, *kind, &path)) {
         return Err(Error::invalid(format!("cannot unmount {}", Quoted(&path))));
@@ -365,7 +365,7 @@ async fn disable_secrets(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
 async fn disable_auth(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
     let path = mount_path(Kind::Auth, &req.path);
     let unsealed = unsealed(cx)?;
-    if reserved::is_built_in(unsealed.mounts.registry(), Kind::Auth, &path) {
+    if reserved::is_built_in(unsealed.engines.mounts.registry(), Kind::Auth, &path) {
         let name = path.strip_prefix(Kind::Auth.prefix()).unwrap_or(&path).trim_end_matches('/');
         return Err(Error::invalid(format!("{name} credential backend cannot be disabled")));
     }
@@ -378,9 +378,9 @@ async fn disable(unsealed: &Unsealed, path: &str) -> Result<()> {
     if path.ends_with("/tune/") {
         return Err(Error::unsupported_operation());
     }
-    let found = unsealed.mounts.router().at(path).map(|m| m.entry.clone());
+    let found = unsealed.engines.mounts.router().at(path).map(|m| m.entry.clone());
     match found {
         None => Ok(()),
-        Some(entry) => unsealed.mount_changes.unmount(&entry).await,
+        Some(entry) => unsealed.engines.changes.unmount(&entry).await,
     }
 }

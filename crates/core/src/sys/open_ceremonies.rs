@@ -128,25 +128,25 @@ impl Generating {
     }
 }
 
-/// These answers have no envelope.
+/// A response without the envelope.
 fn plain<T: Serialize>(value: &T) -> Result<Raw> {
     Ok(Raw { status: Status::OK, content_type: "application/json", body: serde_json::to_vec(value)? })
 }
 
-/// Whether the listener lets these in.
-fn gate(cx: &Cx, is_open: fn(OpenCeremonies) -> bool) -> Result<()> {
-    if is_open(call(cx)?.open) {
+/// Refuses paths that the listener does not open.
+fn check_open(cx: &Cx, is_open: fn(OpenCeremonies) -> bool) -> Result<()> {
+    if is_open(call(cx)?.facts.open) {
         return Ok(());
     }
     Err(Error::new(Status::METHOD_NOT_ALLOWED, "unsupported operation"))
 }
 
-fn rekey(cx: &Cx) -> Result<()> {
-    gate(cx, |open| open.rekey)
+fn check_rekey(cx: &Cx) -> Result<()> {
+    check_open(cx, |open| open.rekey)
 }
 
 fn check_generate_root(cx: &Cx) -> Result<()> {
-    gate(cx, |open| open.generate_root)
+    check_open(cx, |open| open.generate_root)
 }
 
 fn given(req: Share) -> Result<(SecretText, String)> {
@@ -167,12 +167,12 @@ fn share(req: Share) -> Result<(SecretBytes, String)> {
 }
 
 async fn status(_: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
-    rekey(cx)?;
+    check_rekey(cx)?;
     plain(&Rekeying::of(new_shares::new_shares(cx).await?, new_shares::required_shares(cx).await?))
 }
 
 async fn begin(_: &System, cx: &mut Cx, req: Begin) -> Result<Raw> {
-    rekey(cx)?;
+    check_rekey(cx)?;
     if req.wants_backup() && !req.has_pgp_keys() {
         let why = "cannot request a backup of the new keys without providing PGP keys for encryption";
         return Err(Error::invalid(why));
@@ -182,12 +182,12 @@ async fn begin(_: &System, cx: &mut Cx, req: Begin) -> Result<Raw> {
 }
 
 async fn cancel(_: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
-    rekey(cx)?;
+    check_rekey(cx)?;
     new_shares::cancel_new_shares(cx).await
 }
 
 async fn update(_: &System, cx: &mut Cx, req: Share) -> Result<Raw> {
-    rekey(cx)?;
+    check_rekey(cx)?;
     let (share, nonce) = share(req)?;
     match new_shares::give_old_share(cx, &WORDS, &share, &nonce).await? {
         Step::Progress(standing) => plain(&Rekeying::of(Some(standing), new_shares::required_shares(cx).await?)),
@@ -198,7 +198,7 @@ async fn update(_: &System, cx: &mut Cx, req: Share) -> Result<Raw> {
     }
 }
 
-fn told(proof: Option<Result<Proof, SealShape>>) -> Result<Raw> {
+fn proof_response(proof: Option<Result<Proof, SealShape>>) -> Result<Raw> {
     match proof {
         Some(proof) => plain(&proof.unwrap_or_else(Proof::not_yet)),
         None => Err(Error::invalid("no rekey configuration found")),
@@ -206,17 +206,17 @@ fn told(proof: Option<Result<Proof, SealShape>>) -> Result<Raw> {
 }
 
 async fn proof(_: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
-    rekey(cx)?;
-    told(new_shares::proof_of_new_shares(cx).await?)
+    check_rekey(cx)?;
+    proof_response(new_shares::proof_of_new_shares(cx).await?)
 }
 
 async fn restart(_: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
-    rekey(cx)?;
-    told(new_shares::restart_proof(cx).await?)
+    check_rekey(cx)?;
+    proof_response(new_shares::restart_proof(cx).await?)
 }
 
 async fn verify(_: &System, cx: &mut Cx, req: Share) -> Result<Raw> {
-    rekey(cx)?;
+    check_rekey(cx)?;
     let (share, nonce) = share(req)?;
     plain(&new_shares::give_new_share(cx, &WORDS, share, nonce).await?)
 }

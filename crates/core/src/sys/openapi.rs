@@ -30,7 +30,7 @@ struct Form {
 /// Without a token the document has no paths: mounts are not told to strangers.
 async fn read(_: &System, cx: &mut Cx, _: Form) -> Result<Raw> {
     let unsealed = unsealed(cx)?;
-    let router = unsealed.mounts.router();
+    let router = unsealed.engines.mounts.router();
     let call = call(cx)?;
     // A token that is none is no stranger's request but a mistake.
     if call.id.is_some() && call.token.is_none() {

@@ -118,7 +118,7 @@ struct Reloaded {
 fn built_in(unsealed: &Unsealed) -> BTreeMap<&'static str, BTreeSet<String>> {
     let mut out: BTreeMap<&'static str, BTreeSet<String>> =
         KINDS.into_iter().map(|kind| (kind, BTreeSet::new())).collect();
-    for registered in unsealed.mounts.registry().all() {
+    for registered in unsealed.engines.mounts.registry().all() {
         let kind = if registered.kind == Kind::Auth { "auth" } else { "secret" };
         // An engine that works through plugins is known by them.
         let own = registered.traits.built_in.is_none() && registered.plugins.is_empty();
@@ -197,7 +197,7 @@ async fn remove(_: &System, cx: &mut Cx, req: Named) -> Result<Outcome> {
     if !KINDS.contains(&kind) {
         return old_path(cx, "deregister plugin from", &format!("{kind}/{}", req.name));
     }
-    Ok(Outcome::default())
+    Ok(Outcome::Empty(None))
 }
 
 async fn unknown_kind(_: &System, cx: &mut Cx, req: Named) -> Result<Outcome> {
@@ -214,7 +214,7 @@ async fn unknown_kind_removed(_: &System, cx: &mut Cx, req: Named) -> Result<Out
 /// The peer's answer on the paths without a kind.
 fn old_path(cx: &mut Cx, what: &str, name: &str) -> Result<Outcome> {
     cx.warn(format!("Deprecated API endpoint, cannot {what} catalog for {name:?}"));
-    Ok(Outcome { data: Some(to_raw_value(&())?), ..Outcome::default() })
+    Ok(Outcome::of(to_raw_value(&())?))
 }
 
 async fn reload(_: &System, cx: &mut Cx, req: Reload) -> Result<Data<Reloaded>> {
@@ -239,7 +239,7 @@ async fn reload(_: &System, cx: &mut Cx, req: Reload) -> Result<Data<Reloaded>> 
 
 fn reloadable(unsealed: &Unsealed, given: &str) -> Result<()> {
     let path = format!("{}/", given.trim_matches('/'));
-    let why = match unsealed.mounts.router().at(&path) {
+    let why = match unsealed.engines.mounts.router().at(&path) {
         None => format!("cannot fetch mount entry on {}", Quoted(given)),
         Some(m) if m.traits.built_in.is_some() => {
             format!("cannot reload plugin on {given:?}: singleton plugin cannot be reloaded: {:?}", m.entry.engine)

@@ -124,7 +124,7 @@ async fn names(unsealed: &Unsealed, req: &Paged) -> Result<Vec<String>> {
     let top = req.name.trim_end_matches('/').to_lowercase();
     let mut folders = vec![if top.is_empty() { String::new() } else { format!("{top}/") }];
     while let Some(folder) = folders.pop() {
-        for name in unsealed.policies.list(&mut tx, &folder, &Page::all()).await? {
+        for name in unsealed.access.policies.list(&mut tx, &folder, &Page::all()).await? {
             let name = format!("{folder}{name}");
             if name.ends_with('/') { folders.push(name) } else { names.push(name) }
         }
@@ -171,7 +171,7 @@ async fn list_detailed(_: &System, cx: &mut Cx, req: Paged) -> Result<Keys> {
     let mut tx = unsealed.barrier.begin_read();
     let mut info = BTreeMap::new();
     for name in &all {
-        let record = unsealed.policies.readable(&mut tx, name).await?;
+        let record = unsealed.access.policies.readable(&mut tx, name).await?;
         let named = || PolicyRecord { version: 0, ..PolicyRecord::new(name, "", Timestamp::EPOCH) };
         info.insert(name.clone(), shown(record.unwrap_or_else(named), false));
     }
@@ -207,7 +207,7 @@ async fn find(cx: &Cx, name: &str) -> Result<Option<PolicyRecord>> {
     let unsealed = unsealed(cx)?;
     let now = cx.now();
     let mut tx = unsealed.barrier.begin_read();
-    let found = unsealed.policies.read(&mut tx, &name).await?;
+    let found = unsealed.access.policies.read(&mut tx, &name).await?;
     Ok(found.filter(|r| r.expiration.is_none_or(|end| now < end)))
 }
 
@@ -287,7 +287,7 @@ async fn patch(_: &System, cx: &mut Cx, mut req: Write) -> Result<Outcome> {
     };
     save(cx, PolicyRecord { text, ..before }, &req).await?;
     // 200 with nothing in it.
-    Ok(Outcome { data: Some(RawValue::NULL.to_owned()), ..Outcome::default() })
+    Ok(Outcome::of(RawValue::NULL.to_owned()))
 }
 
 /// Refuses the name of a policy that callers may not write; what else is wrong is told before.
@@ -299,7 +299,7 @@ fn writable(name: &str) -> Result<()> {
 }
 
 async fn stored(cx: &mut Cx, name: &str) -> Result<Option<PolicyRecord>> {
-    unsealed(cx)?.policies.readable(cx.store().0, name).await
+    unsealed(cx)?.access.policies.readable(cx.store().0, name).await
 }
 
 fn parsed(name: &str, given: String) -> Result<String> {
@@ -344,7 +344,7 @@ async fn save(cx: &mut Cx, record: PolicyRecord, req: &Write) -> Result<()> {
         ),
         ..record
     };
-    unsealed(cx)?.policies.write(cx.store().0, &record)
+    unsealed(cx)?.access.policies.write(cx.store().0, &record)
 }
 
 fn flag(given: Option<Flag>, present: bool) -> bool {
@@ -402,6 +402,6 @@ async fn delete(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
     }
     let unsealed = unsealed(cx)?;
     let (tx, _) = cx.store();
-    unsealed.policies.delete(tx, &name);
+    unsealed.access.policies.delete(tx, &name);
     Ok(())
 }

@@ -169,7 +169,7 @@ async fn delete(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
 
 /// The namespace whose quotas the caller sees.
 fn namespace(cx: &Cx) -> Result<NamespaceId> {
-    Ok(unsealed(cx)?.mounts.namespace.clone())
+    Ok(unsealed(cx)?.engines.mounts.namespace.clone())
 }
 
 /// A path in its one form, and whether it is a mount.
@@ -178,7 +178,7 @@ fn place(cx: &Cx, path: &str) -> Result<(String, bool)> {
         return Ok((String::new(), false));
     }
     let unsealed = unsealed(cx)?;
-    let router = unsealed.mounts.router();
+    let router = unsealed.engines.mounts.router();
     let folder = format!("{path}/");
     let Some((mounted, _)) = router.find(&folder) else {
         return Err(Error::invalid(format!("invalid mount path {}", Quoted(&folder))));

@@ -71,7 +71,7 @@ fn source(cx: &Cx, given: Text) -> Result<(Kind, String)> {
     let Err(fault) = check_path(&given) else { return parse(given.trim_matches('/')) };
     let unsealed = unsealed(cx)?;
     let is_given = |path: &str| path == &*given || path.strip_suffix('/') == Some(&*given);
-    let router = unsealed.mounts.router();
+    let router = unsealed.engines.mounts.router();
     match router.all().find(|mounted| is_given(&mounted.entry.path)) {
         Some(mounted) => Ok((mounted.entry.kind(), mounted.entry.path.clone())),
         None => Err(Error::field("from", fault)),
@@ -88,7 +88,7 @@ async fn remount(_: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> {
         }));
     }
     let unsealed = unsealed(cx)?;
-    let registry = unsealed.mounts.registry();
+    let registry = unsealed.engines.mounts.registry();
     let fixed = |path: &str| match from_kind {
         Kind::Secrets => reserved::is_reserved(registry, path),
         Kind::Auth => reserved::is_built_in(registry, Kind::Auth, path),
@@ -103,8 +103,8 @@ async fn remount(_: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> {
     if to.starts_with(&from) {
         return Err(Error::invalid(format!("path already in use at {from:?}")));
     }
-    let moved = unsealed.mount_changes.change_mount(&from, |entry| {
-        let router = unsealed.mounts.router();
+    let moved = unsealed.engines.changes.change_mount(&from, |entry| {
+        let router = unsealed.engines.mounts.router();
         if router
             .all()
             .any(|m| m.entry.uuid != entry.uuid && (m.entry.path.starts_with(&to) || to.starts_with(&m.entry.path)))
@@ -118,7 +118,7 @@ async fn remount(_: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> {
     // What the mount has issued names its old path and is not accepted any more; here its records are collected.
     // No request had a path below one that is not canonical, so nothing was issued there.
     if CanonicalPath::new(from.clone()).is_ok() {
-        unsealed.revoker.revoke_prefix(&from, crate::lease::revoke::How::Now).await?;
+        unsealed.leases.revoker.revoke_prefix(&from, crate::lease::revoke::RevokeMode::Now).await?;
     }
     let migration_id = random::uuid();
     MIGRATIONS.put(

@@ -45,7 +45,7 @@ pub(super) struct SealStatus {
 impl SealStatus {
     /// The state with the stored seal configuration.
     pub(super) async fn load(server: &Lifecycle) -> Result<Self> {
-        Ok(Self::of(server, server.seal_config().await?))
+        Ok(Self::of(server, server.parts.seal_config().await?))
     }
 
     /// The state with this seal configuration.
@@ -53,7 +53,7 @@ impl SealStatus {
         let unsealing = server.unsealing.lock();
         let sealed = server.is_sealed();
         let (t, n) = config.as_ref().map_or((0, 0), |c| (c.shape.threshold, c.shape.shares));
-        let kind = config.as_ref().map_or(server.settings.seal, |c| c.kind).name();
+        let kind = config.as_ref().map_or(server.parts.settings.seal, |c| c.kind).name();
         let initialized = config.is_some();
         let (cluster_name, cluster_id) = config.filter(|_| !sealed).map(|c| (c.cluster_name, c.cluster_id)).unzip();
         SealStatus {
@@ -65,13 +65,13 @@ impl SealStatus {
             progress: unsealing.progress(),
             nonce: unsealing.nonce().to_owned(),
             recovery_seal: false,
-            version: server.settings.version.clone(),
+            version: server.parts.settings.version.clone(),
             commit_date: versions::RELEASED,
             migration: false,
             cluster_name,
             cluster_id,
-            storage_type: server.settings.storage_type.clone(),
-            lease_quarantine: server.has_quarantine(),
+            storage_type: server.parts.settings.storage_type.clone(),
+            lease_quarantine: server.unsealed().is_some_and(|unsealed| unsealed.leases.store.is_quarantined()),
         }
     }
 }

@@ -64,15 +64,15 @@ struct Installed {
 
 async fn ha_status(sys: &System, _: &mut Cx, _: Nothing) -> Result<Flat<Nodes>> {
     let server = sys.lifecycle()?;
-    let settings = &server.settings;
+    let settings = &server.parts.settings;
     let node = HaNode {
         hostname: settings.hostname.clone(),
         api_address: settings.api_addr.clone(),
         cluster_address: settings.cluster_addr.clone(),
-        active_node: server.is_active(),
+        active_node: server.parts.is_active(),
         last_echo: None,
         version: settings.version.clone(),
-        upgrade_version: server.role().map(|_| settings.version.clone()),
+        upgrade_version: server.parts.role().map(|_| settings.version.clone()),
     };
     Ok(Flat(Nodes { nodes: [node] }))
 }

@@ -95,7 +95,7 @@ async fn read_auth(_: &System, cx: &mut Cx, req: Named) -> Result<Flat<Shown>> {
 }
 
 fn read(unsealed: &Unsealed, path: &str) -> Result<Flat<Shown>> {
-    let router = unsealed.mounts.router();
+    let router = unsealed.engines.mounts.router();
     let mounted = router.at(path).ok_or_else(|| Error::invalid(format!("cannot fetch sysview for path {path:?}")))?;
     let (entry, ttl) = (&mounted.entry, mounted.info.ttl);
     let config = entry.config.clone();
@@ -120,15 +120,15 @@ async fn tune_secrets(_: &System, cx: &mut Cx, req: Tune) -> Result<()> {
     let unsealed = unsealed(cx)?;
     let path = mount_path(Kind::Secrets, &req.path);
     // Command lines tune auth methods here too, as `sys/mounts/auth/PATH/tune`.
-    let registry = unsealed.mounts.registry();
+    let registry = unsealed.engines.mounts.registry();
     refuse_token_type(registry, &path, &req)?;
     refuse_untunable(registry, &path, &req)?;
-    let is_secrets = unsealed.mounts.router().at(&path).is_some_and(|mounted| !mounted.entry.auth);
+    let is_secrets = unsealed.engines.mounts.router().at(&path).is_some_and(|mounted| !mounted.entry.auth);
     if req.token_type.is_some() && is_secrets {
         return Err(Error::invalid("'token_type' can only be modified on auth mounts"));
     }
     let version = || {
-        let entry = unsealed.mounts.router().at(&path)?.entry.clone();
+        let entry = unsealed.engines.mounts.router().at(&path)?.entry.clone();
         let is_versioned = registry.find(entry.kind(), &entry.engine, &entry.options())?.version().is_some();
         Some((is_versioned, entry.options().remove("version")))
     };
@@ -145,7 +145,7 @@ async fn tune_secrets(_: &System, cx: &mut Cx, req: Tune) -> Result<()> {
 
 async fn tune_auth(_: &System, cx: &mut Cx, req: Tune) -> Result<()> {
     let unsealed = unsealed(cx)?;
-    refuse_token_type(unsealed.mounts.registry(), &mount_path(Kind::Auth, &req.path), &req)?;
+    refuse_token_type(unsealed.engines.mounts.registry(), &mount_path(Kind::Auth, &req.path), &req)?;
     tune(&unsealed, Kind::Auth, req).await
 }
 
@@ -182,8 +182,8 @@ fn refuse_untunable(registry: &Registry, path: &str, req: &Tune) -> Result<()> {
 
 async fn tune(unsealed: &Unsealed, kind: Kind, req: Tune) -> Result<()> {
     let path = mount_path(kind, &req.path);
-    let locks_out = unsealed.mounts.router().at(&path).is_some_and(|mounted| mounted.traits.locks_out);
-    let changed = unsealed.mount_changes.change_mount(&path, |entry| {
+    let locks_out = unsealed.engines.mounts.router().at(&path).is_some_and(|mounted| mounted.traits.locks_out);
+    let changed = unsealed.engines.changes.change_mount(&path, |entry| {
         apply(entry, req, locks_out)?;
         // As the peer: only what the mount says itself is compared; every life is bounded by both anyway.
         let (default, max) = (entry.config.default_lease_ttl, entry.config.max_lease_ttl);

@@ -59,7 +59,7 @@ async fn mounts(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Mounts>> {
         return Err(Error::denied());
     }
     let unsealed = unsealed(cx)?;
-    let router = unsealed.mounts.router();
+    let router = unsealed.engines.mounts.router();
     let mut out = Mounts { auth: BTreeMap::new(), secret: BTreeMap::new() };
     for mounted in router.all() {
         let entry = &mounted.entry;
@@ -91,7 +91,7 @@ async fn mount(_: &System, cx: &mut Cx, req: Named) -> Result<Data<Shown>> {
     if call(cx)?.token.is_none() {
         return Err(Error::denied());
     }
-    let router = unsealed.mounts.router();
+    let router = unsealed.engines.mounts.router();
     let asked = format!("{}/", req.path.trim_end_matches('/'));
     let found = router.find(&asked).filter(|(m, _)| may_see(cx, m));
     let Some((mounted, _)) = found else {

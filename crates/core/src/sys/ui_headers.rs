@@ -99,7 +99,7 @@ async fn write(_: &System, cx: &mut Cx, req: Write) -> Result<Outcome> {
     }
     HEADERS.put(cx, &canonical(&req.header), &values)?;
     // Clients tell 200 from 204 here.
-    Ok(Outcome { data: Some(to_raw_value(&())?), ..Outcome::default() })
+    Ok(Outcome::of(to_raw_value(&())?))
 }
 
 async fn delete(_: &System, cx: &mut Cx, req: Named) -> Result<()> {

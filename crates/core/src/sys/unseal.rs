@@ -52,7 +52,9 @@ async fn unseal(sys: &System, req: UnsealRequest) -> Result<SealedAnswer<SealSta
     if !server.is_sealed() {
         return status(&server).await;
     }
-    let Some(config) = server.seal_config().await? else { return Err(Error::invalid("Vault is not initialized")) };
+    let Some(config) = server.parts.seal_config().await? else {
+        return Err(Error::invalid("Vault is not initialized"));
+    };
     check_share(&share)?;
     let Some((attempt, shares)) = enough(&server, &config, &share) else { return status(&server).await };
     match server.unseal(&shares).await {

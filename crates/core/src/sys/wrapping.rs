@@ -38,7 +38,7 @@ struct Anything {
 }
 
 async fn wrap(_: &System, cx: &mut Cx, req: Anything) -> Result<Data<Box<RawValue>>> {
-    if !call(cx)?.wraps {
+    if !call(cx)?.facts.wraps {
         return Err(Error::invalid("endpoint requires response wrapping to be used"));
     }
     Ok(Data(req.body.0))
@@ -62,12 +62,12 @@ async fn subject(cx: &Cx, req: &ByToken) -> Result<Subject> {
     };
     // The caller's own token has spent its use on this request and is only found by what authentication found.
     let is_own = |token: &std::sync::Arc<Token>| {
-        token.record.wrapping && token.key.as_ref() == Some(&unsealed.tokens.place(&text))
+        token.record.wrapping && token.key.as_ref() == Some(&unsealed.access.tokens.place(&text))
     };
     let (found, by) = match own.token.clone().filter(is_own) {
         Some(token) if own.last_use => (Some(token), UseOf::Authentication),
         Some(token) => (Some(token), UseOf::ThisTransaction),
-        None => (unsealed.wrapper.wrapping_token(&text).await?, UseOf::ThisTransaction),
+        None => (unsealed.access.wrapper.wrapping_token(&text).await?, UseOf::ThisTransaction),
     };
     let token = found.ok_or_else(invalid)?;
     let key = token.key.clone().ok_or_else(invalid)?;
@@ -85,7 +85,7 @@ async fn lookup(_: &System, cx: &mut Cx, req: ByToken) -> Result<Data<Looked>> {
     let subject = subject(cx, &req).await?;
     let unsealed = unsealed(cx)?;
     let (tx, _) = cx.store();
-    let kept = unsealed.wrapper.wrapped(tx, &subject.token).await?.ok_or_else(invalid)?;
+    let kept = unsealed.access.wrapper.wrapped(tx, &subject.token).await?.ok_or_else(invalid)?;
     let about = kept.about;
     Ok(Data(Looked { creation_path: about.path, creation_time: about.created.rfc3339(), creation_ttl: about.ttl }))
 }
@@ -94,7 +94,7 @@ async fn unwrap(_: &System, cx: &mut Cx, req: ByToken) -> Result<Raw> {
     let Subject { key, token, by } = subject(cx, &req).await?;
     let unsealed = unsealed(cx)?;
     let (tx, _) = cx.store();
-    let kept = unsealed.wrapper.unwrap(tx, &key, &token, by).await?;
+    let kept = unsealed.access.wrapper.unwrap(tx, &key, &token, by).await?;
     let status = if kept.about.status == 0 { Status::OK } else { Status(kept.about.status) };
     Ok(Raw { status, content_type: "application/json", body: kept.response.into_bytes() })
 }
@@ -104,7 +104,7 @@ async fn rewrap(_: &System, cx: &mut Cx, req: ByToken) -> Result<Outcome> {
     let unsealed = unsealed(cx)?;
     let (tx, _) = cx.store();
     // What the old token loses the new one gets, or neither.
-    let kept = unsealed.wrapper.unwrap(tx, &key, &token, by).await?;
+    let kept = unsealed.access.wrapper.unwrap(tx, &key, &token, by).await?;
     let answer = ToWrap {
         response: kept.response,
         status: Status(kept.about.status),
@@ -116,6 +116,6 @@ async fn rewrap(_: &System, cx: &mut Cx, req: ByToken) -> Result<Outcome> {
         wrapped_accessor: String::new(),
     };
     let (tx, _) = cx.store();
-    let info = unsealed.wrapper.wrap(tx, answer).await?;
-    Ok(Outcome { wrapped: Some(Box::new(info)), ..Outcome::default() })
+    let info = unsealed.access.wrapper.wrap(tx, answer).await?;
+    Ok(Outcome::Wrapped(Box::new(info)))
 }

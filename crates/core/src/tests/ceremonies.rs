@@ -176,7 +176,7 @@ async fn sec_kf16_a_share_counts_once_and_a_forged_coordinate_is_no_fault() {
         let answer = house.post("sys/unseal", "", json!({ "key": key })).await;
         assert!(matches!(answer.status, 200 | 400), "{answer:?}");
     }
-    assert!(house.node.is_sealed());
+    assert!(house.node.state().is_sealed);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -189,7 +189,7 @@ async fn sec_kf16_parallel_unsealing_opens_and_keeps_no_share() {
         house.post("sys/unseal", "", json!({ "reset": true })).await;
         let answers = flood(&house, "sys/unseal", right(&house), &Value::Null).await;
         assert!(answers.iter().all(|a| a.status == 200), "{round}: {answers:?}");
-        assert!(!house.node.is_sealed(), "{round}");
+        assert!(!house.node.state().is_sealed, "{round}");
         let status = house.get("sys/seal-status", "").await.ok();
         assert_eq!((&status.body["progress"], &status.body["nonce"]), (&json!(0), &json!("")), "{round}");
         assert!(house.accepts(ROOT).await);

@@ -9,7 +9,7 @@ use crate::policy::store::CompiledAcl;
 use crate::tests::fixture::{Answer, House, ROOT};
 
 async fn compiled(house: &House, token: &str) -> Arc<CompiledAcl> {
-    let found = house.unsealed().tokens.find_anywhere(token, house.clock.now()).await.unwrap().unwrap();
+    let found = house.unsealed().access.tokens.find_anywhere(token, house.clock.now()).await.unwrap().unwrap();
     found.acl.load_full().unwrap()
 }
 
@@ -72,7 +72,7 @@ async fn a_write_of_one_token_leaves_other_tokens_in_memory() {
     let house = House::new().await;
     let (kept, ended) = (house.token(json!({})).await, house.token(json!({ "ttl": "1h" })).await);
     let find = |token: String| {
-        let (tokens, now) = (house.unsealed().tokens.clone(), house.clock.now());
+        let (tokens, now) = (house.unsealed().access.tokens.clone(), house.clock.now());
         async move { tokens.find_anywhere(&token, now).await.unwrap() }
     };
     let (before, other) = (find(kept.clone()).await.unwrap(), find(ended.clone()).await.unwrap());
@@ -113,7 +113,7 @@ async fn a_change_of_an_entity_counts_at_the_next_request_of_its_tokens() {
         let added = again.body["auth"].get("identity_policies").cloned().unwrap_or(json!([]));
         assert_eq!(added, policies);
     }
-    assert!(house.unsealed().policies.is_current(&before), "compiled anew");
+    assert!(house.unsealed().access.policies.is_current(&before), "compiled anew");
 }
 
 #[tokio::test]
@@ -129,7 +129,7 @@ async fn alias_metadata_of_a_login_counts_at_once_in_templates() {
             house.get(&format!("secret/data/{name}"), &token).await.is(if name == scope { 200 } else { 403 });
         }
         house.get("secret/data/a", &other).await.is(200);
-        assert!(house.unsealed().policies.is_current(&before), "compiled anew");
+        assert!(house.unsealed().access.policies.is_current(&before), "compiled anew");
     }
 }
 

@@ -106,7 +106,7 @@ async fn sec_kf07_a_batch_does_not_evade_a_denial() {
 async fn sec_kf07_only_routes_that_store_their_body_compare_it_as_data() {
     let house = furnished().await;
     let (mut stores, mut reads) = (Vec::new(), Vec::new());
-    for mounted in house.unsealed().mounts.router().all() {
+    for mounted in house.unsealed().engines.mounts.router().all() {
         for row in mounted.table.rows() {
             if row.operations.iter().any(|operation| operation.takes_whole_body()) {
                 let list = if row.stores_body { &mut stores } else { &mut reads };

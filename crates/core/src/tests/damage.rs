@@ -63,7 +63,7 @@ async fn a_damaged_mount_record_stops_neither_unseal_nor_other_mounts() {
         assert_eq!(house.get("b/x", ROOT).await.ok().data()["k"], "b");
         house.get("sys/mounts", ROOT).await.ok();
         house.post("sys/mounts/c", ROOT, json!({ "type": "kv" })).await.ok();
-        house.unsealed().mount_changes.resume_unmounts().await.unwrap();
+        house.unsealed().engines.changes.resume_unmounts().await.unwrap();
     }
 }
 
@@ -142,7 +142,7 @@ async fn a_stored_policy_beyond_a_limit_is_in_force_and_shows_no_more_than_it_ma
     // The filter cannot be judged, so that no name passes it.
     let listed = house.list("secret/metadata", &old).await;
     assert!(listed.data()["keys"].as_array().is_none_or(Vec::is_empty), "{listed:?}");
-    house.unsealed().policies.log_limits().await.unwrap();
+    house.unsealed().access.policies.log_limits().await.unwrap();
 }
 
 #[tokio::test]
@@ -154,7 +154,7 @@ async fn sec_kf46_a_stored_policy_that_is_no_policy_denies_with_its_reason_in_th
     assert_eq!(house.get("secret/data/x", &both).await.is(403).error(), "permission denied");
     let last = house.entries().pop().unwrap();
     assert_eq!(last["error_reason"], "a stored policy of the token cannot be read");
-    house.unsealed().policies.log_limits().await.unwrap();
+    house.unsealed().access.policies.log_limits().await.unwrap();
     house.policy("old", "path \"y\" { capabilities = [\"read\"] }").await;
     house.get("secret/data/x", &both).await.is(404);
 }
@@ -186,9 +186,9 @@ async fn a_damaged_quarantine_record_keeps_the_quarantine() {
         let mut house = House::new().await;
         house.post("sys/leases/quarantine", ROOT, json!({ "enabled": true })).await.ok();
         damage(&mut house, way, "token/quarantine").await;
-        assert!(house.unsealed().leases.is_quarantined());
+        assert!(house.unsealed().leases.store.is_quarantined());
         house.post("sys/leases/quarantine", ROOT, json!({ "enabled": false })).await.ok();
-        assert!(!house.unsealed().leases.is_quarantined());
+        assert!(!house.unsealed().leases.store.is_quarantined());
     }
 }
 
@@ -202,7 +202,7 @@ async fn a_damaged_token_record_ends_alone_and_on_time() {
         let other = token(&house, &["default"]).await;
         let grandchild = house.post("auth/token/create", &child, json!({ "ttl": "2h" })).await.ok().token();
         let path = stored(&house, "token/id/").await;
-        let with = house.unsealed().tokens.place(&child.clone());
+        let with = house.unsealed().access.tokens.place(&child.clone());
         let path = path.iter().find(|path| !before.contains(path) && path.ends_with(with.as_str())).unwrap().clone();
         damage(&mut house, way, &path).await;
         assert!(house.get("auth/token/lookup-self", &child).await.status >= 400);
@@ -214,7 +214,7 @@ async fn a_damaged_token_record_ends_alone_and_on_time() {
         assert!(house.get("auth/token/lookup-self", &grandchild).await.is(403).status == 403);
         // Its parent ends as any other, with a damaged child or without.
         let third = house.post("auth/token/create", &parent, json!({})).await.ok().token();
-        let path = format!("token/id/{}", house.unsealed().tokens.place(&third).as_str());
+        let path = format!("token/id/{}", house.unsealed().access.tokens.place(&third).as_str());
         damage(&mut house, way, &path).await;
         house.post("auth/token/revoke", ROOT, json!({ "token": parent })).await.ok();
         assert!(!stored(&house, "token/id/").await.contains(&path));
@@ -250,22 +250,22 @@ async fn an_engine_that_cannot_be_opened_stops_neither_unseal_nor_ticks() {
     };
     let house = House::with(|_, _| {}, engines()).await;
     for engine in ["panics", "fails"] {
-        let entry = house.unsealed().mounts.entry(Kind::Secrets, &format!("{engine}/"), engine, None).unwrap();
+        let entry = house.unsealed().engines.mounts.entry(Kind::Secrets, &format!("{engine}/"), engine, None).unwrap();
         assert!(
-            house.unsealed().mount_changes.mount(entry.clone()).await.is_err(),
+            house.unsealed().engines.changes.mount(entry.clone()).await.is_err(),
             "what cannot be opened is not mounted"
         );
-        assert!(house.unsealed().mounts.router().at(&entry.path).is_none());
+        assert!(house.unsealed().engines.mounts.router().at(&entry.path).is_none());
         // It was mounted by an earlier version, which could open it.
         let mut tx = house.unsealed().barrier.begin();
-        house.unsealed().mounts.save(&mut tx, &entry).unwrap();
+        house.unsealed().engines.mounts.save(&mut tx, &entry).unwrap();
         tx.commit().await.unwrap();
     }
     for engine in ["panics", "fails"] {
         house.get(&format!("{engine}/x"), ROOT).await.is(500);
     }
-    house.unsealed().revoker.tick(false).await;
-    house.unsealed().revoker.tick(true).await;
+    crate::duties::tick(&house.unsealed(), false).await;
+    crate::duties::tick(&house.unsealed(), true).await;
     house.get("sys/mounts", ROOT).await.ok();
     let view = house.unsealed().barrier.view("sys/");
     assert!(!house.unsealed().barrier.begin_read().list(&view, "mount/", &Page::all()).await.unwrap().is_empty());

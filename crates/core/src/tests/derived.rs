@@ -81,7 +81,7 @@ pub(crate) async fn furnish(house: &House) {
 
 pub(crate) fn routes(house: &House) -> Vec<Route> {
     let mut out = Vec::new();
-    for mounted in house.unsealed().mounts.router().all() {
+    for mounted in house.unsealed().engines.mounts.router().all() {
         if mounted.entry.path == "secret/" {
             continue;
         }
@@ -252,7 +252,7 @@ async fn sec_ac07_no_route_is_added_or_opened_unreviewed() {
 #[tokio::test]
 async fn rows_that_tell_existence_take_updates() {
     let house = furnished().await;
-    for mounted in house.unsealed().mounts.router().all() {
+    for mounted in house.unsealed().engines.mounts.router().all() {
         for row in mounted.table.rows() {
             let updates = row.operation(Operation::Update).is_some();
             assert!(updates || !row.tells_existence, "{} {}", mounted.entry.path, row.patterns[0].source());

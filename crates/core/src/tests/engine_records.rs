@@ -55,7 +55,7 @@ fn listening<const AUTH: bool>(told: &Arc<Told>) -> Registered {
 /// Writes or deletes a record of the mount.
 async fn commit(house: &House, path: &str, key: &str, exists: bool) {
     let unsealed = house.unsealed();
-    let view = unsealed.mounts.router().at(path).unwrap().view.clone();
+    let view = unsealed.engines.mounts.router().at(path).unwrap().view.clone();
     let mut tx = unsealed.barrier.begin();
     if exists {
         tx.put(&view, key, "v".into())

@@ -127,7 +127,7 @@ impl House {
         let clock = TestClock::default();
         let backend = Arc::new(backend);
         let node = Node::new(backend.clone(), engines, Arc::new(clock.clone()), settings.clone());
-        let made = node.init_dev(Some(SecretString::new(ROOT.to_owned())), Some(DEV_MOUNT)).await.unwrap();
+        let made = crate::init_dev(&node, Some(SecretString::new(ROOT.to_owned())), Some(DEV_MOUNT)).await.unwrap();
         House { node, clock, backend, dir, shares: made.shares, settings }
     }
 
@@ -158,13 +158,13 @@ impl House {
     }
 
     pub(crate) fn unsealed(&self) -> Arc<Unsealed> {
-        self.node.unsealed().unwrap()
+        self.node.lifecycle.unsealed().unwrap()
     }
 
     /// Moves the clock and ends what is due, as the duties do.
     pub(crate) async fn pass(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
-        self.unsealed().revoker.end_due(self.clock.now()).await.unwrap();
+        self.unsealed().leases.expiry.revoke_due_tokens(self.clock.now()).await.unwrap();
     }
 
     /// Asks with everything that can be said.

@@ -48,16 +48,16 @@ async fn a_request_under_way_is_shown_without_its_token() {
     // The hash of the policies of a root token, as OpenBao forms it.
     assert_eq!(requests[0]["client_id"], "0DHqvq2D77kL2/JTPSZkTMJbkFVmUu0TzMi0jiXcFy8=");
     assert!(!shown.body.to_string().contains(ROOT));
-    assert_eq!(house.node.unsealed().unwrap().in_flight.count(), 0);
+    assert_eq!(house.node.lifecycle.unsealed().unwrap().observed.in_flight.count(), 0);
 }
 
 /// The path of a request under way, as the holder of a token and as anybody sees them.
 async fn seen(house: &House, path: &str) -> (Vec<String>, Vec<String>) {
     let unsealed = house.unsealed();
     let (method, path) = path.split_once(' ').unwrap();
-    let under_way = unsealed.in_flight.begin(&incoming(method, path, Ask::default()), house.clock.now());
+    let under_way = unsealed.observed.in_flight.begin(&incoming(method, path, Ask::default()), house.clock.now());
     let asking = incoming("GET", "sys/in-flight-req", Ask::default());
-    let open = house.node.open_in_flight(&asking).into_body();
+    let open = house.node.monitoring().open_in_flight(&asking).into_body();
     let known = house.get("sys/in-flight-req", ROOT).await.ok().body;
     drop(under_way);
     let paths = |body: &Value| {
@@ -102,10 +102,11 @@ async fn sec_kf51_paths_of_requests_under_way_show_no_token() {
         assert_eq!(seen(&house, path).await, (expected(known), expected(open)), "{path}");
     }
     let unsealed = house.unsealed();
-    let _under_way = unsealed.in_flight.begin(&incoming("GET", "sys/mounts", Ask::default()), house.clock.now());
+    let _under_way =
+        unsealed.observed.in_flight.begin(&incoming("GET", "sys/mounts", Ask::default()), house.clock.now());
     house.node.lifecycle.seal().await;
     let asking = incoming("GET", "sys/in-flight-req", Ask::default());
-    let shown: Value = serde_json::from_slice(&house.node.open_in_flight(&asking).into_body()).unwrap();
+    let shown: Value = serde_json::from_slice(&house.node.monitoring().open_in_flight(&asking).into_body()).unwrap();
     assert_eq!(shown[&asking.id]["request_path"], "/v1/sys/in-flight-req");
     assert_eq!(shown.to_string().matches("/v1/***").count(), 1, "{shown}");
 }

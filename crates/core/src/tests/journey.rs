@@ -1,8 +1,8 @@
-//! The journey of a request: what policies judge is what handlers use.
+//! The journey of a request: policies evaluate what handlers use.
 
 use serde_json::json;
 
-use crate::tests::fixture::{House, ROOT};
+use crate::tests::fixture::{Ask, House, ROOT, incoming};
 
 #[tokio::test]
 async fn sec_ac10_a_repeated_query_parameter_satisfies_no_constraint() {
@@ -81,4 +81,12 @@ async fn sec_kf52_policy_handler_and_audit_read_one_value_of_a_repeated_paramete
     }
     let both = "sys/wrapping/lookup?token=a&token=b";
     assert!(house.get(both, ROOT).await.is(403).error().contains("could not decode token"));
+}
+
+#[tokio::test]
+async fn the_future_of_a_request_is_smaller_than_4_kib() {
+    let house = House::new().await;
+    let handled = house.node.handle(incoming("GET", "secret/data/a", Ask::default()));
+    let size = std::mem::size_of_val(&handled);
+    assert!(size < 4096, "{size} bytes");
 }

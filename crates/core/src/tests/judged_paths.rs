@@ -117,8 +117,8 @@ async fn a_mount_at_a_path_of_an_older_version_is_moved_away_by_its_exact_path()
     {
         let is_auth = old.starts_with("auth/");
         let (kind, engine) = if is_auth { (Kind::Auth, "userpass") } else { (Kind::Secrets, "kv") };
-        let entry = unsealed.mounts.entry(kind, old, engine, None).unwrap();
-        unsealed.mount_changes.mount(entry).await.unwrap();
+        let entry = unsealed.engines.mounts.entry(kind, old, engine, None).unwrap();
+        unsealed.engines.changes.mount(entry).await.unwrap();
         let exact = if at % 2 == 0 { old } else { old.trim_end_matches('/') };
         for other in [format!("/{old}"), format!("{old}/"), old.to_uppercase()] {
             house.post("sys/remount", ROOT, json!({ "from": other, "to": new })).await.is(400);

@@ -194,12 +194,12 @@ async fn sec_kf14_an_attack_at_one_mount_refuses_nobody_at_another() {
     };
     // Endless names at one mount, without the cost of their hashes.
     let unsealed = house.unsealed();
-    let entry = unsealed.mounts.router().at("auth/up/").unwrap().entry.clone();
+    let entry = unsealed.engines.mounts.router().at("auth/up/").unwrap().entry.clone();
     let (settings, now) = (house.settings.clone(), house.clock.now());
     for n in 0..33_000 {
         let alias = ClaimedAlias { name: format!("n{n}"), is_known: false };
         let wrong = Err::<(), Error>(Error::invalid("wrong"));
-        drop(unsealed.lockout.judge(&entry, alias, &settings, now, wrong));
+        drop(unsealed.access.lockout.check(&entry, alias, &settings, now, wrong));
     }
     login(&house, "anna", "wrong").await.is(403);
     assert_eq!(login(&house, "anna", "right").await.status, 200, "locks of users do not depend on it");
@@ -235,7 +235,7 @@ async fn a_lock_that_begins_while_the_one_before_is_deleted_holds() {
         login(&house, "anna", "wrong").await.is(400);
     }
     let last = attempt("wrong");
-    while house.unsealed().lockout.count_locked(house.clock.now()) == 0 {
+    while house.unsealed().access.lockout.count_locked(house.clock.now()) == 0 {
         tokio::task::yield_now().await;
     }
     gate.open.notify_one();

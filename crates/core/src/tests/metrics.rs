@@ -64,7 +64,7 @@ fn engines() -> Registry {
 /// Asks for something of everything that is counted, of a server with these [`engines`].
 async fn busy(house: &House) {
     // The edge does it.
-    house.node.count_answer(200);
+    house.node.monitoring().count_response(200);
     house.post("secret/data/a", ROOT, json!({ "data": { "k": "v" } })).await.ok();
     house.post("secret/data/a", ROOT, json!({ "data": { "k": "w" } })).await.ok();
     house.get("secret/data/a", ROOT).await.ok();
@@ -100,12 +100,12 @@ async fn scraped(house: &House) -> String {
 async fn requests_logins_tokens_and_audit_entries_are_counted_and_timed() {
     let house = House::new().await;
     house.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await.ok();
-    let before = house.node.gather();
+    let before = house.node.monitoring().gather();
     house.clock.step_on_reading(Duration::from_millis(1));
     house.get("sys/mounts", ROOT).await.ok();
     house.token(json!({})).await;
     house.post("auth/approle/login", "", json!({})).await.is(400);
-    let after = house.node.gather();
+    let after = house.node.monitoring().gather();
     let more = |name: &str| count(&after, name) - count(&before, name);
     assert_eq!((more("core.handle_request"), more("core.handle_login_request")), (2, 1));
     assert_eq!((more("token.lookup"), more("token.create"), more("core.check_token")), (2, 1, 3));
@@ -117,7 +117,7 @@ async fn requests_logins_tokens_and_audit_entries_are_counted_and_timed() {
     let took = after.iter().find(|i| i.name == "core.handle_request").unwrap();
     assert!(matches!(took.value, Number::Summary(s) if s.sum > 0.0 && s.quantiles[2] > 1.0), "{took:?}");
     house.node.lifecycle.seal().await;
-    assert_eq!(count(&house.node.gather(), "core.unsealed"), 0);
+    assert_eq!(count(&house.node.monitoring().gather(), "core.unsealed"), 0);
 }
 
 /// Every published name is there or stands in the list of those that are not, with its reason; no reason is stale.
@@ -185,7 +185,7 @@ async fn every_metric_stands_in_the_catalogue_and_in_the_documentation() {
     let house = House::with(machine, engines()).await;
     busy(&house).await;
     crate::metrics::usage::count_usage(&house.node.lifecycle).await.unwrap();
-    for item in house.node.gather() {
+    for item in house.node.monitoring().gather() {
         let known = catalogue::find(&item.name).unwrap_or_else(|| panic!("{} is not in the catalogue", item.name));
         let labels: Vec<_> = item.labels.iter().map(|(name, _)| *name).collect();
         assert_eq!(labels, known.labels, "{}", item.name);
@@ -236,7 +236,7 @@ async fn prometheus_and_json_need_no_stanza_and_no_name_has_the_host_in_it() {
     assert!(accepting("sys/metrics").await.ok().body.as_str().unwrap().contains("# TYPE vault_core_unsealed gauge"));
     accepting("sys/metrics?format=foo").await.is(400);
     house.node.lifecycle.seal().await;
-    let items = house.node.gather();
+    let items = house.node.monitoring().gather();
     assert_eq!(labelled(&items, "core.unsealed", ("cluster", "blue")), 0.0);
 }
 
@@ -276,7 +276,7 @@ async fn json_tells_of_the_last_whole_interval() {
 #[tokio::test]
 async fn leases_are_counted_in_memory_as_they_are_on_disk() {
     let mut house = House::new().await;
-    let leases = |house: &House| house.unsealed().leases.counts.read().map(|counts| counts.waiting);
+    let leases = |house: &House| house.unsealed().leases.store.counts.read().map(|counts| counts.waiting);
     crate::metrics::usage::count_usage(&house.node.lifecycle).await.unwrap();
     let at_first = leases(&house).unwrap();
     let first = house.token(json!({ "ttl": "1h" })).await;
@@ -290,7 +290,7 @@ async fn leases_are_counted_in_memory_as_they_are_on_disk() {
     house.post("auth/token/revoke", ROOT, json!({ "token": second })).await.ok();
     house.pass(60).await;
     assert_eq!(leases(&house), Some(at_first + 1));
-    assert_eq!(count(&house.node.gather(), "expire.num_leases"), at_first + 1);
+    assert_eq!(count(&house.node.monitoring().gather(), "expire.num_leases"), at_first + 1);
     crate::metrics::usage::count_usage(&house.node.lifecycle).await.unwrap();
     assert_eq!(leases(&house), Some(at_first + 1));
     house.restarted().await;
@@ -312,7 +312,7 @@ async fn usage_gauges_tell_what_is_stored() {
     busy(&house).await;
     house.token(json!({ "ttl": "61s", "policies": ["p"] })).await;
     crate::metrics::usage::count_usage(&house.node.lifecycle).await.unwrap();
-    let items = house.node.gather();
+    let items = house.node.monitoring().gather();
     assert_eq!(labelled(&items, "secret.kv.count", ("mount_point", "old/")), 3.0);
     assert_eq!(labelled(&items, "secret.kv.count", ("mount_point", "secret/")), 3.0);
     assert_eq!(labelled(&items, "token.count.by_policy", ("policy", "p")), 1.0);
@@ -335,23 +335,23 @@ async fn usage_gauges_tell_what_is_stored() {
 #[tokio::test]
 async fn a_quarantine_is_a_gauge() {
     let house = House::new().await;
-    assert_eq!(count(&house.node.gather(), "expire.lease_quarantine"), 0);
+    assert_eq!(count(&house.node.monitoring().gather(), "expire.lease_quarantine"), 0);
     house.post("sys/leases/quarantine", ROOT, json!({ "enabled": true })).await.ok();
-    assert_eq!(count(&house.node.gather(), "expire.lease_quarantine"), 1);
+    assert_eq!(count(&house.node.monitoring().gather(), "expire.lease_quarantine"), 1);
 }
 
 #[tokio::test]
 async fn sec_kf54_open_metrics_are_read_once_a_second_for_each_format() {
     let house = House::new().await;
     let told = |format: &str| {
-        let document = house.node.open_metrics(format, false);
+        let document = house.node.monitoring().open_metrics(format, false);
         assert_eq!(document.status().0, 200);
         document.into_body()
     };
     for format in ["", "prometheus"] {
         house.clock.advance(std::time::Duration::from_secs(1));
         let first = told(format);
-        house.node.count_answer(299);
+        house.node.monitoring().count_response(299);
         assert!(first == told(format), "{format:?} within a second");
         house.clock.advance(std::time::Duration::from_millis(999));
         assert!(first == told(format), "{format:?} at its end");
@@ -361,7 +361,7 @@ async fn sec_kf54_open_metrics_are_read_once_a_second_for_each_format() {
     let unsealed = told("prometheus");
     house.node.lifecycle.seal().await;
     assert!(unsealed != told("prometheus"), "a sealed server is shown as one");
-    assert_eq!(house.node.open_metrics("x", false).status().0, 400);
+    assert_eq!(house.node.monitoring().open_metrics("x", false).status().0, 400);
 }
 
 #[tokio::test]

@@ -62,19 +62,19 @@ async fn an_unmount_that_was_interrupted_is_finished_at_the_next_unseal() {
     }
     // What a process leaves behind that ends right after the mount stopped to answer.
     let unsealed = house.unsealed();
-    let mut entry = unsealed.mounts.router().at("big/").unwrap().entry.clone();
+    let mut entry = unsealed.engines.mounts.router().at("big/").unwrap().entry.clone();
     entry.leaving = true;
     let mut tx = unsealed.barrier.begin();
-    unsealed.mounts.save(&mut tx, &entry).unwrap();
+    unsealed.engines.mounts.save(&mut tx, &entry).unwrap();
     tx.commit().await.unwrap();
     let prefix = entry.own_storage();
     assert_eq!(stored(&house, &prefix).await.len(), 450);
     drop(unsealed);
     house.restarted().await;
     house.get("big/0/0", ROOT).await.is(404);
-    house.unsealed().mount_changes.resume_unmounts().await.unwrap();
+    house.unsealed().engines.changes.resume_unmounts().await.unwrap();
     assert!(stored(&house, &prefix).await.is_empty());
-    assert!(house.unsealed().mounts.leaving().is_empty());
+    assert!(house.unsealed().engines.mounts.leaving().is_empty());
     house.post("sys/mounts/big", ROOT, json!({ "type": "kv" })).await.is(204);
     house.get("big/0/0", ROOT).await.is(404);
 }

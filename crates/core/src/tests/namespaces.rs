@@ -51,7 +51,7 @@ async fn sec_ns03_a_mount_of_another_namespace_is_not_found() {
     let mut house = House::new().await;
     house.post("sys/mounts/a", ROOT, json!({ "type": "kv" })).await.ok();
     house.post("a/x", ROOT, json!({ "k": "v" })).await.ok();
-    let uuid = house.unsealed().mounts.router().at("a/").unwrap().entry.uuid.clone();
+    let uuid = house.unsealed().engines.mounts.router().at("a/").unwrap().entry.uuid.clone();
     move_to_other(&house, &format!("sys/mount/{uuid}")).await;
     for _ in 0..2 {
         house.get("a/x", ROOT).await.is(404);
@@ -109,8 +109,8 @@ async fn sec_ns03_an_answer_wrapped_in_another_namespace_is_not_found() {
     let wrapping = house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": "v" }), 60).await.ok().wrapping();
     house.post("sys/wrapping/lookup", "", json!({ "token": wrapping })).await.ok();
     let unsealed = house.unsealed();
-    let token = unsealed.wrapper.wrapping_token(&wrapping).await.unwrap().unwrap();
-    let storage = unsealed.mounts.router().at("cubbyhole/").unwrap().storage_prefix();
+    let token = unsealed.access.wrapper.wrapping_token(&wrapping).await.unwrap().unwrap();
+    let storage = unsealed.engines.mounts.router().at("cubbyhole/").unwrap().storage_prefix();
     move_to_other(&house, &format!("{storage}{}/wrapinfo", token.store)).await;
     let unwrap = json!({ "token": wrapping });
     house.post("sys/wrapping/unwrap", ROOT, unwrap).await.is(400);

@@ -56,8 +56,8 @@ async fn sec_ds03_names_that_callers_choose_are_not_remembered_without_bound() {
     let house = House::new().await;
     let unsealed = house.unsealed();
     for n in 0..9000 {
-        assert!(!unsealed.policies.exists(&format!("nobody-{n}")).await.unwrap());
+        assert!(!unsealed.access.policies.exists(&format!("nobody-{n}")).await.unwrap());
     }
-    assert!(unsealed.policies.remembered() <= 4096);
-    assert!(unsealed.policies.exists("default").await.unwrap());
+    assert!(unsealed.access.policies.remembered() <= 4096);
+    assert!(unsealed.access.policies.exists("default").await.unwrap());
 }

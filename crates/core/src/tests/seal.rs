@@ -160,19 +160,19 @@ async fn health_and_seal_status_show_a_quarantine_of_leases() {
 async fn after_seal_every_request_is_503_and_the_data_comes_back_with_the_shares() {
     let house = House::new().await;
     house.post("secret/data/a", ROOT, json!({ "data": { "k": 1 } })).await.ok();
-    let before = house.unsealed();
+    let before = house.node.lifecycle.pipeline().unwrap();
     house.policy("no-seal", r#"path "sys/seal" { capabilities = ["update"] }"#).await;
     let weak = house.token(json!({ "policies": ["no-seal"] })).await;
     house.post("sys/seal", &weak, Value::Null).await.is(403);
     house.post("sys/seal", "", Value::Null).await.is(403);
     house.post("sys/seal", ROOT, Value::Null).await.is(204);
     let sealed = async {
-        while !house.node.is_sealed() {
+        while !house.node.state().is_sealed {
             tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(60), sealed).await.expect("the server is sealed");
-    assert!(before.barrier.is_closed(), "keys are gone even for whoever still holds the barrier");
+    assert!(before.server().barrier.is_closed(), "keys are wiped even while a request holds the barrier");
     for (method, path) in [
         ("GET", "secret/data/a"),
         ("POST", "secret/data/a"),
@@ -291,11 +291,11 @@ async fn the_keyring_is_rotated_by_itself_as_configured() {
     house.restarted().await;
     let unsealed = house.unsealed();
     let begun = unsealed.clock.now();
-    unsealed.rotate_worn_key(begun.after(Duration::from_secs(23 * 3600))).await.unwrap();
+    crate::keyring::rotate_worn_key(&unsealed.barrier, begun.after(Duration::from_secs(23 * 3600))).await.unwrap();
     assert_eq!(term(&house).await, 1);
-    unsealed.rotate_worn_key(begun.after(Duration::from_secs(24 * 3600))).await.unwrap();
+    crate::keyring::rotate_worn_key(&unsealed.barrier, begun.after(Duration::from_secs(24 * 3600))).await.unwrap();
     assert_eq!(term(&house).await, 2);
     house.post("sys/rotate/keyring/config", ROOT, json!({ "enabled": false })).await.is(204);
-    unsealed.rotate_worn_key(begun.after(Duration::from_secs(100 * 3600))).await.unwrap();
+    crate::keyring::rotate_worn_key(&unsealed.barrier, begun.after(Duration::from_secs(100 * 3600))).await.unwrap();
     assert_eq!(term(&house).await, 2);
 }

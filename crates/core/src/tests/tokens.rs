@@ -439,7 +439,7 @@ async fn sec_tl04_an_interrupted_collection_is_taken_up_at_the_next_unseal() {
     }
     // What a process leaves behind that ends right after the first transaction of a revoke.
     let unsealed = house.unsealed();
-    let key = unsealed.tokens.place(&parent);
+    let key = unsealed.access.tokens.place(&parent);
     let view = unsealed.barrier.view("token/");
     let mut tx = unsealed.barrier.begin();
     tx.delete(&view, &format!("id/{}", key.as_str()));
@@ -450,7 +450,7 @@ async fn sec_tl04_an_interrupted_collection_is_taken_up_at_the_next_unseal() {
         assert!(!house.accepts(child).await);
     }
     house.restarted().await;
-    house.unsealed().tokens.resume_collection().await.unwrap();
+    house.unsealed().access.tokens.resume_collection().await.unwrap();
     let left = stored(&house, "token/").await;
     assert_eq!(
         left.iter().filter(|k| k.starts_with("token/id/") || k.starts_with("token/pending/")).count(),
@@ -535,7 +535,7 @@ async fn sec_tl09_one_damaged_record_stops_neither_unseal_nor_the_others() {
     let damaged = house.token(json!({ "policies": ["default"], "ttl": "1m" })).await;
     let healthy = house.token(json!({ "policies": ["default"], "ttl": "1m" })).await;
     let unsealed = house.unsealed();
-    let key = unsealed.tokens.place(&damaged);
+    let key = unsealed.access.tokens.place(&damaged);
     let mut tx = unsealed.barrier.begin();
     tx.put(&unsealed.barrier.view("token/"), &format!("id/{}", key.as_str()), bytes::Bytes::from_static(b"{"));
     tx.commit().await.unwrap();
@@ -544,7 +544,7 @@ async fn sec_tl09_one_damaged_record_stops_neither_unseal_nor_the_others() {
     assert!(house.accepts(&healthy).await);
     house.get("auth/token/lookup-self", &damaged).await.is(500);
     house.clock.advance(Duration::from_secs(62));
-    house.unsealed().revoker.end_due(house.clock.now()).await.unwrap();
+    house.unsealed().leases.expiry.revoke_due_tokens(house.clock.now()).await.unwrap();
     let left = stored(&house, "token/id/").await;
     assert_eq!(left.len(), 1, "root alone, for the damaged one ends with the others: {left:?}");
 }
@@ -559,7 +559,7 @@ async fn a_stale_entry_of_the_index_does_not_come_up_for_ever() {
         tx.put(&view, &format!("expiry/0000000001{n:040x}"), bytes::Bytes::new());
     }
     tx.commit().await.unwrap();
-    unsealed.revoker.end_due(house.clock.now()).await.unwrap();
+    unsealed.leases.expiry.revoke_due_tokens(house.clock.now()).await.unwrap();
     assert!(stored(&house, "token/expiry/").await.is_empty());
 }
 

@@ -61,7 +61,7 @@ impl Pair {
 
     /// A standby beside this node, which answers as the leader does.
     async fn beside(leader: House) -> Self {
-        let role = leader.node.lifecycle.role();
+        let role = leader.node.lifecycle.parts.role();
         Self::as_node(leader, role).await
     }
 
@@ -127,7 +127,7 @@ async fn mounts_follow_the_node_that_changes_them() {
     pair.read("sys/mounts").await.ok();
     pair.delete("sys/mounts/b/c").await;
     pair.read("b/c/x").await.is(404);
-    assert!(pair.standby.unsealed().mounts.leaving().is_empty());
+    assert!(pair.standby.unsealed().engines.mounts.leaving().is_empty());
     pair.write("sys/auth/up", json!({ "type": "userpass" })).await;
     pair.write("auth/up/users/anna", json!({ "password": "right" })).await;
     pair.read("auth/up/users/anna").await.ok();
@@ -254,7 +254,7 @@ async fn lockouts_and_the_quarantine_follow() {
 
     for on in [true, false] {
         pair.write("sys/leases/quarantine", json!({ "enabled": on })).await;
-        assert_eq!(pair.standby.unsealed().leases.is_quarantined(), on);
+        assert_eq!(pair.standby.unsealed().leases.store.is_quarantined(), on);
         assert_eq!(pair.read("sys/leases/quarantine").await.ok().data()["enabled"], on);
     }
     pair.check();
@@ -263,12 +263,13 @@ async fn lockouts_and_the_quarantine_follow() {
 #[tokio::test]
 async fn the_ends_of_tokens_and_their_number_follow() {
     let pair = Pair::new().await;
-    let next = async |house: &House| house.unsealed().leases.horizon.next(true).await.unwrap();
-    let count = |house: &House| house.unsealed().leases.counts.read().map(|counts| counts.waiting);
+    let next = async |house: &House| house.unsealed().leases.store.horizon.next(true).await.unwrap();
+    let count = |house: &House| house.unsealed().leases.store.counts.read().map(|counts| counts.waiting);
     for house in [&pair.leader, &pair.standby] {
         house
             .unsealed()
             .leases
+            .store
             .count(&mut keepfast_framework::pace::Pace::new(Arc::new(house.clock.clone())))
             .await
             .unwrap();
@@ -284,7 +285,7 @@ async fn the_ends_of_tokens_and_their_number_follow() {
     assert_eq!(count(&pair.standby), Some(before));
 
     let barrier = pair.leader.unsealed().barrier.clone();
-    let mounts = async || pair.standby.unsealed().leases.horizon.mounts().await.unwrap();
+    let mounts = async || pair.standby.unsealed().leases.store.horizon.mounts().await.unwrap();
     let mut tx = barrier.begin();
     tx.put(&barrier.view("token/"), "ends/gone/0000000001", Bytes::new());
     tx.commit().await.unwrap();
@@ -309,7 +310,7 @@ async fn a_rotated_keyring_follows_and_a_changed_root_key_seals() {
     pair.write("sys/rotate/root", Value::Null).await;
     pair.leader.get("secret/data/a", ROOT).await.ok();
     pair.standby.get("secret/data/a", ROOT).await.is(503);
-    assert!(pair.standby.node.is_sealed() && !pair.leader.node.is_sealed());
+    assert!(pair.standby.node.state().is_sealed && !pair.leader.node.state().is_sealed);
     pair.standby.node.lifecycle.unseal_as_standby(&pair.leader.shares).await.unwrap();
     pair.read("secret/data/a").await.ok();
     pair.check();
@@ -326,14 +327,14 @@ async fn open_engines_follow() {
     let is_upgrading = |house: &House| {
         let unsealed = house.unsealed();
         async move {
-            let mounted = unsealed.mounts.router().at("kv/").unwrap().clone();
+            let mounted = unsealed.engines.mounts.router().at("kv/").unwrap().clone();
             let names = unsealed.barrier.begin_read().list(&mounted.view, "", &Page::all()).await.unwrap();
             names.iter().any(|name| name == "upgrade")
         }
     };
     assert!(is_upgrading(&pair.standby).await);
-    pair.leader.unsealed().revoker.tick(false).await;
-    pair.leader.unsealed().revoker.tick(false).await;
+    crate::duties::tick(&pair.leader.unsealed(), false).await;
+    crate::duties::tick(&pair.leader.unsealed(), false).await;
     assert!(!is_upgrading(&pair.standby).await);
     assert_eq!(pair.read("kv/data/x").await.ok().data()["data"]["k"], "v");
     pair.write("kv/config", json!({ "max_versions": 3 })).await;
@@ -456,7 +457,7 @@ fn is_compared(pair: &Pair, route: &Route) -> bool {
     let reads = matches!(route.operation, Operation::Read | Operation::List | Operation::Scan);
     let is_of_one_node = OF_ONE_NODE.iter().any(|path| route.pattern.contains(path));
     let unsealed = pair.leader.unsealed();
-    let router = unsealed.mounts.router();
+    let router = unsealed.engines.mounts.router();
     let (mounted, within) = router.find(&route.path).unwrap();
     let row = mounted.table.find(route.operation, within);
     let is_once = row.is_some_and(|row| mounted.table.rows()[row.row].once);
@@ -497,8 +498,8 @@ async fn a_node_that_takes_over_quarantines_nothing() {
     let unsealed = leader.unsealed();
     let mut settings = leader.settings.clone();
     let take_over = async |settings: &crate::Settings| {
-        take_over(&unsealed.barrier, settings, unsealed.mounts.registry(), leader.clock.now()).await.unwrap();
-        unsealed.leases.is_quarantined()
+        take_over(&unsealed.barrier, settings, unsealed.engines.mounts.registry(), leader.clock.now()).await.unwrap();
+        unsealed.leases.store.is_quarantined()
     };
     for (node, place) in [("two", "elsewhere"), ("one", "there"), ("two", "elsewhere")] {
         settings.home = home(node, place);
@@ -535,7 +536,7 @@ async fn a_standby_reports_its_role_and_refuses_to_write() {
     assert_eq!(there("sys/ha-status").await.ok().body["nodes"][0]["active_node"], true);
     assert_eq!(here("sys/ha-status").await.ok().body["nodes"][0]["active_node"], false);
     let active = |house: &House| {
-        let items = house.node.gather();
+        let items = house.node.monitoring().gather();
         items.into_iter().find(|item| item.name == "core.active").map(|item| item.value)
     };
     assert_eq!(active(&pair.leader), Some(metrics::Value::Gauge(1.0)));

@@ -84,26 +84,26 @@ async fn sec_tl06_the_use_in_the_record_decides_who_takes_an_answer() {
     let unsealed = house.unsealed();
     let wrapped = async || {
         let made = house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
-        let token = unsealed.wrapper.wrapping_token(&made).await.unwrap().unwrap();
+        let token = unsealed.access.wrapper.wrapping_token(&made).await.unwrap().unwrap();
         (token.key.clone().unwrap(), token)
     };
     // Another request has spent the use since the token was found.
     let (key, token) = wrapped().await;
-    assert_eq!(unsealed.tokens.count_use(&key).await.unwrap(), Use::Last);
+    assert_eq!(unsealed.access.tokens.count_use(&key).await.unwrap(), Use::Last);
     let mut tx = unsealed.barrier.begin();
-    assert!(unsealed.wrapper.unwrap(&mut tx, &key, &token, UseOf::ThisTransaction).await.is_err());
+    assert!(unsealed.access.wrapper.unwrap(&mut tx, &key, &token, UseOf::ThisTransaction).await.is_err());
     // The request that has spent it takes the answer, and nothing is left.
     let mut tx = unsealed.barrier.begin();
-    unsealed.wrapper.unwrap(&mut tx, &key, &token, UseOf::Authentication).await.unwrap();
+    unsealed.access.wrapper.unwrap(&mut tx, &key, &token, UseOf::Authentication).await.unwrap();
     tx.commit().await.unwrap();
     assert!(!stored(&house, "").await.iter().any(|k| k.ends_with("/response")));
     // Without a spent use no request owns the answer; counting the use and taking the answer conflict.
     let (key, token) = wrapped().await;
     let mut tx = unsealed.barrier.begin();
-    assert!(unsealed.wrapper.unwrap(&mut tx, &key, &token, UseOf::Authentication).await.is_err());
+    assert!(unsealed.access.wrapper.unwrap(&mut tx, &key, &token, UseOf::Authentication).await.is_err());
     let mut tx = unsealed.barrier.begin();
-    unsealed.wrapper.unwrap(&mut tx, &key, &token, UseOf::ThisTransaction).await.unwrap();
-    assert_eq!(unsealed.tokens.count_use(&key).await.unwrap(), Use::Last);
+    unsealed.access.wrapper.unwrap(&mut tx, &key, &token, UseOf::ThisTransaction).await.unwrap();
+    assert_eq!(unsealed.access.tokens.count_use(&key).await.unwrap(), Use::Last);
     assert!(tx.commit().await.is_err());
 }
 

@@ -237,9 +237,9 @@ fn shown(cx: &Cx, token: &Token, id: &str) -> Data<Shown> {
 async fn lookup(_: &TokenAuth, cx: &mut Cx, req: ByToken) -> Result<Data<Shown>> {
     let Some(text) = req.token.named()? else { return shown_self(cx).await };
     let unsealed = unsealed(cx)?;
-    let found = unsealed.tokens.find_anywhere(&text, cx.now()).await?;
+    let found = unsealed.access.tokens.find_anywhere(&text, cx.now()).await?;
     let found = found.ok_or_else(|| Error::new(Status::FORBIDDEN, "bad token"))?;
-    unsealed.policies.acl_of(&found, &unsealed.identity).await?;
+    unsealed.access.policies.acl_of(&found, &unsealed.access.identity).await?;
     Ok(shown(cx, &found, &text))
 }
 
@@ -251,7 +251,7 @@ async fn shown_self(cx: &mut Cx) -> Result<Data<Shown>> {
     let (token, id) = own(cx)?;
     // The count of uses has just been changed, so the record is read again.
     let current = match &token.key {
-        Some(key) => unsealed(cx)?.tokens.at(key, cx.now()).await?.unwrap_or(token),
+        Some(key) => unsealed(cx)?.access.tokens.at(key, cx.now()).await?.unwrap_or(token),
         None => token,
     };
     Ok(shown(cx, &current, &id))
@@ -260,7 +260,7 @@ async fn shown_self(cx: &mut Cx) -> Result<Data<Shown>> {
 /// The token that an accessor names.
 async fn by_accessor(cx: &Cx, accessor: Option<Text>) -> Result<Option<(TokenKey, Arc<Token>)>> {
     let Some(accessor) = accessor.filter(|a| !a.is_empty()) else { return Err(listed("missing accessor")) };
-    let tokens = &unsealed(cx)?.tokens;
+    let tokens = &unsealed(cx)?.access.tokens;
     let key = tokens.place_of(&accessor);
     Ok(tokens.at(&key, cx.now()).await?.filter(|t| t.record.accessor == accessor.0).map(|t| (key, t)))
 }
@@ -279,7 +279,7 @@ async fn lookup_accessor(_: &TokenAuth, cx: &mut Cx, req: ByAccessor) -> Result<
 async fn renew_token(_: &TokenAuth, cx: &mut Cx, req: Renew) -> Result<Outcome> {
     let Some(text) = req.token.named()? else { return Err(Error::invalid("missing token ID")) };
     let unsealed = unsealed(cx)?;
-    let found = unsealed.tokens.find_anywhere(&text, cx.now()).await?;
+    let found = unsealed.access.tokens.find_anywhere(&text, cx.now()).await?;
     let found = found.ok_or_else(|| Error::invalid("token not found"))?;
     renew::renew(&unsealed, cx, &found, req.increment, Some(&text)).await
 }
@@ -300,7 +300,7 @@ async fn renew_accessor(_: &TokenAuth, cx: &mut Cx, req: RenewAccessor) -> Resul
 
 async fn revoke(_: &TokenAuth, cx: &mut Cx, req: ByToken) -> Result<()> {
     let Some(text) = req.token.named()? else { return Err(Error::invalid("missing token ID")) };
-    let tokens = &unsealed(cx)?.tokens;
+    let tokens = &unsealed(cx)?.access.tokens;
     if text.starts_with(super::id::BATCH) {
         return Err(Error::invalid("batch tokens cannot be revoked"));
     }
@@ -311,13 +311,13 @@ async fn revoke_self(_: &TokenAuth, cx: &mut Cx, _: Nothing) -> Result<()> {
     let (token, _) = own(cx)?;
     match &token.key {
         None => Err(Error::invalid("batch tokens cannot be revoked")),
-        Some(key) => unsealed(cx)?.tokens.revoke(key).await.map(drop),
+        Some(key) => unsealed(cx)?.access.tokens.revoke(key).await.map(drop),
     }
 }
 
 async fn revoke_accessor(_: &TokenAuth, cx: &mut Cx, req: ByAccessor) -> Result<()> {
     match by_accessor(cx, req.accessor).await? {
-        Some((key, _)) => unsealed(cx)?.tokens.revoke(&key).await.map(drop),
+        Some((key, _)) => unsealed(cx)?.access.tokens.revoke(&key).await.map(drop),
         None => {
             cx.warn("No token found with this accessor");
             Ok(())
@@ -334,7 +334,7 @@ async fn revoke_orphan(_: &TokenAuth, cx: &mut Cx, req: ByToken) -> Result<()> {
     if text.starts_with(super::id::BATCH) {
         return Err(Error::invalid("batch tokens cannot be revoked"));
     }
-    let tokens = &unsealed(cx)?.tokens;
+    let tokens = &unsealed(cx)?.access.tokens;
     if tokens.revoke_orphan(&tokens.place(&text)).await? {
         Ok(())
     } else {
@@ -343,13 +343,13 @@ async fn revoke_orphan(_: &TokenAuth, cx: &mut Cx, req: ByToken) -> Result<()> {
 }
 
 async fn accessors(_: &TokenAuth, cx: &mut Cx, _: Nothing) -> Result<Keys> {
-    Ok(Keys::of(unsealed(cx)?.tokens.accessors().await?))
+    Ok(Keys::of(unsealed(cx)?.access.tokens.accessors().await?))
 }
 
 async fn tidy(_: &TokenAuth, cx: &mut Cx, _: Nothing) -> Result<WithStatus<()>> {
     let unsealed = unsealed(cx)?;
-    unsealed.revoker.end_due(cx.now()).await?;
-    unsealed.tokens.resume_collection().await?;
+    unsealed.leases.expiry.revoke_due_tokens(cx.now()).await?;
+    unsealed.access.tokens.resume_collection().await?;
     cx.warn(
         "Tidy operation successfully started. Any information from the operation will be printed to the server's logs.",
     );

@@ -123,8 +123,8 @@ pub(super) async fn issue(
     }
     let now = cx.now();
     let (tx, _) = cx.store();
-    let made = unsealed.tokens.create(tx, spec, now).await?;
-    made.record.count(&unsealed.metrics, TokenAuth::TYPE, TOKEN_MOUNT);
+    let made = unsealed.access.tokens.create(tx, spec, now).await?;
+    made.record.count(&unsealed.observed.metrics, TokenAuth::TYPE, TOKEN_MOUNT);
     Ok(made.auth_block(Vec::new()))
 }
 
@@ -203,7 +203,7 @@ fn refuse_contradictions(req: &Create, spans: &Spans, batch: bool, role: Option<
 
 /// Whether the caller may go beyond its own policies: root, or `sudo` on the path.
 pub(super) async fn has_sudo(parent: &Token, unsealed: &Unsealed, cx: &Cx) -> Result<bool> {
-    let compiled = unsealed.policies.acl_of(parent, &unsealed.identity).await?;
+    let compiled = unsealed.access.policies.acl_of(parent, &unsealed.access.identity).await?;
     let capabilities = compiled.acl.capabilities(&cx.request().path, cx.now());
     Ok(parent.record.authority.is_root() || capabilities.iter().any(|c| *c == "sudo" || *c == builtin::ROOT))
 }
@@ -278,7 +278,7 @@ async fn entity(unsealed: &Unsealed, cx: &mut Cx, req: &Create, parent: &Token, 
     let now = cx.now();
     let (tx, _) = cx.store();
     let alias = keepfast_framework::reply::Alias { name: alias, metadata: BTreeMap::new() };
-    unsealed.identity.entity_of(tx, &mount, &alias, now).await
+    unsealed.access.identity.entity_of(tx, &mount, &alias, now).await
 }
 
 fn token_path(cx: &Cx, role: Option<&Role>) -> String {
@@ -366,7 +366,7 @@ fn decide_life(cx: &mut Cx, spans: &Spans, role: Option<&Role>, privileged: bool
 async fn warn_of_unknown(unsealed: &Unsealed, cx: &mut Cx, authority: &Authority) -> Result<()> {
     let Authority::Policies(names) = authority else { return Ok(()) };
     for name in names {
-        if !unsealed.policies.exists(name).await? {
+        if !unsealed.access.policies.exists(name).await? {
             cx.warn(format!("Policy {} does not exist", Quoted(name)));
         }
     }

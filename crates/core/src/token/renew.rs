@@ -26,7 +26,7 @@ pub(super) async fn renew(
 ) -> Result<Outcome> {
     let begun = cx.now();
     let outcome = renewed(unsealed, cx, token, increment, id).await;
-    unsealed.metrics.leases.renew_token.record(cx.now().since(begun));
+    unsealed.observed.metrics.leases.renew_token.record(cx.now().since(begun));
     outcome
 }
 
@@ -40,7 +40,7 @@ async fn renewed(
     let Some(key) = &token.key else { return Err(Error::invalid("batch tokens cannot be renewed")) };
     let now = cx.now();
     let (tx, _) = cx.store();
-    let mut record = unsealed.tokens.record(tx, key).await?.ok_or_else(|| Error::invalid("token not found"))?;
+    let mut record = unsealed.access.tokens.record(tx, key).await?.ok_or_else(|| Error::invalid("token not found"))?;
     // The clock has gone on since the token was found.
     if !record.lives_at(now) {
         return Err(Error::invalid("token not found"));
@@ -59,11 +59,11 @@ async fn renewed(
     given.warnings.into_iter().for_each(|w| cx.warn(w));
     record.last_renewal = Some(now);
     let (tx, _) = cx.store();
-    unsealed.tokens.extend(tx, key, &mut record, now.after(given.ttl))?;
+    unsealed.access.tokens.extend(tx, key, &mut record, now.after(given.ttl))?;
     let identity_policies = token.acl.load().as_ref().map(|c| c.identity_policies.clone()).unwrap_or_default();
     let id = SecretString::new(id.unwrap_or("").to_owned());
     let auth = record.into_auth_block(id, life::shown(given.ttl), identity_policies);
-    Ok(Outcome { auth: Some(Box::new(auth)), ..Outcome::default() })
+    Ok(Outcome::Auth(Box::new(auth)))
 }
 
 /// The current token role of a token that was created with one.
@@ -100,7 +100,7 @@ async fn asked(
     increment: Duration,
 ) -> Result<(Asked, keepfast_framework::mount::TtlBounds)> {
     let mount_path = record.origin.mount.as_deref().unwrap_or(TOKEN_MOUNT);
-    let mounted = unsealed.mounts.router().at(mount_path).cloned();
+    let mounted = unsealed.engines.mounts.router().at(mount_path).cloned();
     let mounted = mounted.ok_or_else(|| Error::invalid("the auth method of this token is gone"))?;
     let bounds = mounted.info.ttl;
     let mut asked = Asked {
@@ -111,8 +111,9 @@ async fn asked(
         explicit_max_ttl: Duration::from_secs(record.explicit_max_ttl),
     };
     if record.origin.mount.is_some() {
-        let engine = mounted.engine(&unsealed.host).await?;
-        let mut cx = unsealed.host.context(&mounted, keepfast_framework::Operation::Update, record.path.clone());
+        let engine = mounted.engine(&unsealed.engines.host).await?;
+        let mut cx =
+            unsealed.engines.host.context(&mounted, keepfast_framework::Operation::Update, record.path.clone());
         let terms = engine.renew_login(permit, &mut cx, &record.origin.internal).await?;
         asked.ttl = terms.ttl;
         asked.max_ttl = terms.max_ttl;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use keepfast_framework::testing::{Answer, Bench};
-use keepfast_framework::{Error, Operation};
+use keepfast_framework::{Error, Operation, Outcome};
 use serde_json::{Map, Value, json};
 
 fn operation(method: &str, path: &str) -> Operation {
@@ -45,22 +45,22 @@ fn shown(answer: Result<Answer, Error>) -> Value {
         }
         Ok(answer) => {
             let empty = answer.outcome.is_empty() && answer.login.is_none() && answer.warnings.is_empty();
-            let status = answer.outcome.status.map_or(if empty { 204 } else { 200 }, |s| s.0);
+            let status = answer.status().map_or(if empty { 204 } else { 200 }, |s| s.0);
             out.insert("status".into(), status.into());
             if !answer.data().is_null() {
                 let mut data = answer.data();
                 blank_times(&mut data);
                 out.insert("data".into(), data);
             }
-            if let Some(raw) = &answer.outcome.raw {
+            if let Outcome::Raw(raw) = &answer.outcome {
                 out.insert("status".into(), raw.status.0.into());
                 out.insert("data".into(), serde_json::from_slice::<Value>(&raw.body).unwrap()["data"].clone());
             }
             if let Some(login) = &answer.login {
                 out.insert("login".into(), json!({"metadata": login.metadata, "policies": login.policies}));
             }
-            if answer.outcome.hint_ttl != 0 {
-                out.insert("lease_duration".into(), answer.outcome.hint_ttl.into());
+            if answer.hint_ttl() != 0 {
+                out.insert("lease_duration".into(), answer.hint_ttl().into());
             }
             if !answer.warnings.is_empty() {
                 out.insert("warnings".into(), json!(answer.warnings));

@@ -43,7 +43,7 @@ impl Whole {
         let settings = Settings { audit: vec![device], ..Settings::default() };
         let backend = Arc::new(MemoryBackend::new());
         let node = Node::new(backend, keepfast_engines::all(), Arc::new(SystemClock), settings);
-        node.init_dev(Some(SecretString::new("root".into())), DevKv::V2.mount()).await.unwrap();
+        keepfast_core::init_dev(&node, Some(SecretString::new("root".into())), DevKv::V2.mount()).await.unwrap();
         let mut config = ListenerConfig::plain("127.0.0.1:0");
         change(&mut config);
         let socket = Socket::bind(&config.bind).unwrap();

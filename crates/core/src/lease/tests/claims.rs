@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{HOUR, Rig};
-use crate::lease::revoke::How;
+use crate::lease::revoke::RevokeMode;
 use crate::mount::permit::RequestPermit;
 
 /// All requests make a user of one name.
@@ -30,16 +30,16 @@ async fn a_claim_is_held_until_its_lease_is_gone() {
     rig.user(&rig.root, "b").await;
     rig.restart("here").await;
     assert!(is_refused(&rig).await, "also after a restart");
-    rig.unsealed.revoker.renew_lease(&RequestPermit::new(), &path, &id, HOUR).await.unwrap();
+    rig.unsealed.leases.renewer.renew_lease(&RequestPermit::new(), &path, &id, HOUR).await.unwrap();
     assert!(is_refused(&rig).await);
-    rig.unsealed.revoker.revoke_lease(&path, &id, How::Now).await.unwrap();
+    rig.unsealed.leases.revoker.revoke_lease(&path, &id, RevokeMode::Now).await.unwrap();
     assert!(!is_refused(&rig).await);
     rig.world.down.store(true, Ordering::Relaxed);
-    rig.unsealed.revoker.revoke_prefix("a", How::Forced).await.unwrap();
+    rig.unsealed.leases.revoker.revoke_prefix("a", RevokeMode::Forced).await.unwrap();
     assert!(!is_refused(&rig).await, "what is forgotten by force holds nothing");
     rig.world.down.store(false, Ordering::Relaxed);
     for prefix in ["a", "b"] {
-        rig.unsealed.revoker.revoke_prefix(prefix, How::Now).await.unwrap();
+        rig.unsealed.leases.revoker.revoke_prefix(prefix, RevokeMode::Now).await.unwrap();
     }
     assert_eq!(rig.stored().await, Vec::<String>::new());
 }
@@ -49,7 +49,7 @@ async fn of_many_that_claim_one_name_at_once_one_gets_it() {
     let rig = rig().await;
     let asked = futures_util::future::join_all((0..8).map(|_| rig.ask(&rig.root, "a/creds"))).await;
     assert_eq!(asked.iter().filter(|(status, _)| *status == 200).count(), 1);
-    rig.unsealed.revoker.revoke_prefix("a", How::Now).await.unwrap();
+    rig.unsealed.leases.revoker.revoke_prefix("a", RevokeMode::Now).await.unwrap();
     rig.pass(HOUR).await;
     assert_eq!(rig.stored().await, Vec::<String>::new());
 }
@@ -67,7 +67,7 @@ async fn an_intent_that_is_undone_holds_its_claim_and_its_proof_until_the_second
     }
     assert_eq!((rig.stored().await, rig.users()), (vec![], 0));
     let (path, id, _) = rig.user(&rig.root, "a").await;
-    rig.unsealed.revoker.revoke_lease(&path, &id, How::Now).await.unwrap();
+    rig.unsealed.leases.revoker.revoke_lease(&path, &id, RevokeMode::Now).await.unwrap();
     assert_eq!(*rig.world.unconfirmed.lock(), Value::Null, "a confirmed lease has it no more");
 }
 

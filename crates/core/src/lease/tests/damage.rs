@@ -21,7 +21,7 @@ async fn sec_kf02_a_panic_or_a_damaged_role_keeps_no_other_lease() {
     for _ in 0..10 {
         rig.pass(HOUR * 2).await;
     }
-    let mount = rig.unsealed.leases.irrevocable_mounts().await.unwrap().remove(0);
-    let set_aside = rig.unsealed.leases.of_mount(index::IRREVOCABLE, &mount, &Page::all()).await.unwrap();
+    let mount = rig.unsealed.leases.store.irrevocable_mounts().await.unwrap().remove(0);
+    let set_aside = rig.unsealed.leases.store.of_mount(index::IRREVOCABLE, &mount, &Page::all()).await.unwrap();
     assert_eq!(set_aside.len(), 10);
 }

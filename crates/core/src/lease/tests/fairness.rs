@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{HOUR, Rig};
-use crate::lease::revoke::OF_ONE_MOUNT;
+use crate::lease::by_path::OF_ONE_MOUNT;
 use keepfast_framework::Clock;
 
 #[tokio::test]
@@ -18,7 +18,7 @@ async fn a_mount_that_stands_still_holds_no_more_than_its_share() {
     }
     rig.clock.advance(HOUR * 2);
     let (unsealed, now) = (rig.unsealed.clone(), rig.clock.now());
-    let worker = tokio::spawn(async move { unsealed.revoker.end_due_leases(now).await });
+    let worker = tokio::spawn(async move { unsealed.leases.expiry.revoke_due_leases(now).await });
     for _ in 0..1_000_000 {
         if rig.users() == 100 {
             break;

@@ -14,7 +14,7 @@ use super::{HOUR, Rig, below, reader, seeded};
 use crate::duties::Duties;
 use crate::lease::horizon::{Horizon, folder_of};
 use crate::lease::record::LeaseId;
-use crate::lease::revoke::How;
+use crate::lease::revoke::RevokeMode;
 use crate::mount::permit::RequestPermit;
 
 /// Storage that counts how often the ends of tokens and leases are read.
@@ -72,7 +72,7 @@ impl Watch for Narrow {
 
 fn narrow(rig: &Rig, room: usize) -> Arc<Narrow> {
     let barrier = &rig.unsealed.barrier;
-    let narrow = Arc::new(Narrow(Horizon::new(barrier.clone(), barrier.view("token/"), room)));
+    let narrow = Arc::new(Narrow(Horizon::new(Arc::clone(barrier), barrier.view("token/"), room)));
     let watcher: Arc<dyn Watch> = narrow.clone();
     barrier.watch(Arc::downgrade(&watcher));
     narrow
@@ -95,7 +95,7 @@ async fn while_nothing_is_due_nothing_is_read() {
     for _ in 0..50 {
         rig.pass(Duration::from_secs(60)).await;
     }
-    rig.unsealed.revoker.renew_lease(&RequestPermit::new(), &path, &id, HOUR * 3).await.unwrap();
+    rig.unsealed.leases.renewer.renew_lease(&RequestPermit::new(), &path, &id, HOUR * 3).await.unwrap();
     rig.pass(HOUR).await;
     assert_eq!((rig.users(), storage.looks()), (1, looks), "one has ended, the other was renewed");
     rig.pass(HOUR * 3).await;
@@ -113,20 +113,26 @@ async fn whatever_is_committed_the_near_future_is_what_is_on_disk() {
         let chosen = below(&mut rng, 256);
         let lease = leases.get(chosen % leases.len().max(1)).cloned();
         match (chosen % 11, lease) {
-            (0, Some((path, id))) => {
-                drop(rig.unsealed.revoker.renew_lease(&RequestPermit::new(), &path, &id, seconds(&mut rng, 9000)).await)
+            (0, Some((path, id))) => drop(
+                rig.unsealed
+                    .leases
+                    .renewer
+                    .renew_lease(&RequestPermit::new(), &path, &id, seconds(&mut rng, 9000))
+                    .await,
+            ),
+            (1, Some((path, id))) => {
+                rig.unsealed.leases.revoker.revoke_lease(&path, &id, RevokeMode::Now).await.unwrap_or_default()
             }
-            (1, Some((path, id))) => rig.unsealed.revoker.revoke_lease(&path, &id, How::Now).await.unwrap_or_default(),
             (2, _) => rig.pass(seconds(&mut rng, 600)).await,
             (3, _) => drop(rig.token(Some(&parent), reader(false, seconds(&mut rng, 9000))).await),
             (4, _) => {
                 let made = rig.token(None, reader(false, HOUR)).await;
                 let (path, id, _) = rig.user(&made.id, "b").await;
                 leases.push((path, id));
-                rig.unsealed.tokens.revoke(made.key.as_ref().unwrap()).await.unwrap();
+                rig.unsealed.access.tokens.revoke(made.key.as_ref().unwrap()).await.unwrap();
             }
             (5, _) => rig.world.down.store(round % 2 == 0, Ordering::Relaxed),
-            (6, _) => rig.unsealed.leases.set_quarantine(round % 3 == 0, rig.clock.now()).await.unwrap(),
+            (6, _) => rig.unsealed.leases.store.set_quarantine(round % 3 == 0, rig.clock.now()).await.unwrap(),
             (7, _) if round % 5 == 0 => {
                 rig.restart("here").await;
                 other = narrow(&rig, 5);
@@ -137,12 +143,12 @@ async fn whatever_is_committed_the_near_future_is_what_is_on_disk() {
                 leases.push((path, id));
             }
         }
-        rig.unsealed.leases.horizon.check().await;
+        rig.unsealed.leases.store.horizon.check().await;
         most = most.max(other.0.check().await);
     }
     assert!(most > 5, "the narrow one has seen some of several folders");
     rig.world.down.store(false, Ordering::Relaxed);
-    rig.unsealed.leases.set_quarantine(false, rig.clock.now()).await.unwrap();
+    rig.unsealed.leases.store.set_quarantine(false, rig.clock.now()).await.unwrap();
     rig.pass(HOUR * 9000).await;
     // One page after another, the narrow one finds nothing left of all mounts.
     for mount in other.0.mounts().await.unwrap() {
@@ -201,7 +207,7 @@ async fn the_worker_sleeps_until_the_next_end_and_is_woken_by_a_sooner_one() {
     }
     let (path, id, _) = rig.user(&rig.root, "a").await;
     settle().await;
-    rig.unsealed.revoker.revoke_lease(&path, &id, How::Queued).await.unwrap();
+    rig.unsealed.leases.revoker.revoke_lease(&path, &id, RevokeMode::Queued).await.unwrap();
     settle().await;
     assert_eq!((rig.users(), storage.looks()), (0, looks), "nothing was read in all that time");
 }
@@ -219,7 +225,7 @@ async fn under_quarantine_the_worker_rests_and_afterwards_does_what_is_left() {
         }
     }
     assert_eq!(rig.users(), 1);
-    rig.unsealed.leases.set_quarantine(false, rig.clock.now()).await.unwrap();
+    rig.unsealed.leases.store.set_quarantine(false, rig.clock.now()).await.unwrap();
     for _ in 0..200 {
         tokio::task::yield_now().await;
     }

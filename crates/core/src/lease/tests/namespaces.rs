@@ -8,7 +8,7 @@ use crate::namespace::NamespaceId;
 #[tokio::test]
 async fn sec_ns03_a_lease_of_another_namespace_is_not_found() {
     let rig = Rig::new().await;
-    let leases = &rig.unsealed.leases;
+    let leases = &rig.unsealed.leases.store;
     let (path, id, _) = rig.user(&rig.root, "a").await;
     let record = leases.at(&path, &id).await.unwrap().unwrap();
     assert_eq!(record.namespace, NamespaceId::root());

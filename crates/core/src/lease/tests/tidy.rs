@@ -24,7 +24,7 @@ fn stray(rig: &Rig, path: &str) -> String {
 }
 
 async fn tidy(rig: &Rig) -> usize {
-    rig.unsealed.revoker.tidy_leases(rig.clock.now()).await.unwrap()
+    rig.unsealed.leases.tidier.tidy(rig.clock.now()).await.unwrap()
 }
 
 #[tokio::test]
@@ -46,9 +46,9 @@ async fn entries_that_lead_nowhere_go_and_all_others_stay() {
     put(&rig, &strays, b"").await;
     assert_eq!((tidy(&rig).await, tidy(&rig).await), (strays.len(), 0));
     assert_eq!(rig.stored().await, before, "what stands stays, and what cannot be read waits for an operator");
-    assert!(rig.unsealed.leases.is_listed("b/creds", broken.as_str()).await.unwrap());
+    assert!(rig.unsealed.leases.store.is_listed("b/creds", broken.as_str()).await.unwrap());
     let named = format!("h{}", token.key.as_ref().unwrap().as_str());
-    assert!(rig.unsealed.leases.is_listed("auth/token/create", &named).await.unwrap());
+    assert!(rig.unsealed.leases.store.is_listed("auth/token/create", &named).await.unwrap());
     rig.pass(HOUR * 2).await;
     assert_eq!(rig.users(), 1, "all but the damaged one ended on time");
 }
@@ -61,7 +61,10 @@ async fn more_strays_than_a_page_go_in_one_run() {
     put(&rig, &strays, b"").await;
     assert_eq!((tidy(&rig).await, tidy(&rig).await), (1203, 0));
     assert_eq!(
-        (rig.unsealed.leases.below("a/creds", &keepfast_framework::Page::all()).await.unwrap().len(), rig.users()),
+        (
+            rig.unsealed.leases.store.below("a/creds", &keepfast_framework::Page::all()).await.unwrap().len(),
+            rig.users()
+        ),
         (1, 1)
     );
 }
@@ -73,13 +76,13 @@ async fn tokens_that_are_due_end_and_the_worker_is_called_for_leases() {
     rig.user(&parent.id, "a").await;
     rig.pass(Duration::ZERO).await;
     // `Notify` stores at most one permit.
-    rig.unsealed.leases.wake.notified().now_or_never();
-    assert!(rig.unsealed.leases.wake.notified().now_or_never().is_none());
+    rig.unsealed.leases.store.wake.notified().now_or_never();
+    assert!(rig.unsealed.leases.store.wake.notified().now_or_never().is_none());
     rig.clock.advance(HOUR);
     assert_eq!(tidy(&rig).await, 0);
     let mut tx = rig.unsealed.barrier.begin_read();
-    assert!(rig.unsealed.tokens.record(&mut tx, parent.key.as_ref().unwrap()).await.unwrap().is_none());
-    assert!(rig.unsealed.leases.wake.notified().now_or_never().is_some());
+    assert!(rig.unsealed.access.tokens.record(&mut tx, parent.key.as_ref().unwrap()).await.unwrap().is_none());
+    assert!(rig.unsealed.leases.store.wake.notified().now_or_never().is_some());
     assert_eq!(rig.users(), 1, "only the worker revokes leases");
     rig.pass(Duration::ZERO).await;
     assert_eq!((rig.users(), rig.stored().await), (0, vec![]));
@@ -92,7 +95,12 @@ async fn what_is_made_and_ended_meanwhile_is_left_alone() {
         for _ in 0..40 {
             let (path, id, _) = rig.user(&rig.root, "a").await;
             if below(&mut rng, 2) == 0 {
-                rig.unsealed.revoker.revoke_lease(&path, &id, crate::lease::revoke::How::Now).await.unwrap();
+                rig.unsealed
+                    .leases
+                    .revoker
+                    .revoke_lease(&path, &id, crate::lease::revoke::RevokeMode::Now)
+                    .await
+                    .unwrap();
             }
             tokio::task::yield_now().await;
         }

@@ -73,10 +73,10 @@ async fn an_engine_learns_what_all_mounts_of_its_type_have_leased() {
     users(&rig, "a", "ada", 2).await;
     users(&rig, "b", "bob", 3).await;
     let user = |lease: &Value| lease["user"].as_str().map(str::to_owned);
-    let mut leased = rig.unsealed.host.services.leased("users", &user).await.unwrap();
+    let mut leased = rig.unsealed.engines.host.services.leased("users", &user).await.unwrap();
     leased.sort();
     assert_eq!(leased, rig.world.users.lock().iter().cloned().collect::<Vec<_>>());
-    assert_eq!(rig.unsealed.host.services.leased("others", &user).await.unwrap(), Vec::<String>::new());
-    let none = rig.unsealed.host.services.leased("users", &|_: &Value| None).await.unwrap();
+    assert_eq!(rig.unsealed.engines.host.services.leased("others", &user).await.unwrap(), Vec::<String>::new());
+    let none = rig.unsealed.engines.host.services.leased("users", &|_: &Value| None).await.unwrap();
     assert_eq!(json!(none), json!([]), "what is not asked for is not told");
 }

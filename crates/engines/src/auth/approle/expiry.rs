@@ -2,7 +2,7 @@
 
 use keepfast_framework::reply::WithStatus;
 use keepfast_framework::routes::Nothing;
-use keepfast_framework::{Cx, Outcome, Page, Records, Result, Status};
+use keepfast_framework::{Cx, Page, Records, Result, Status};
 use serde::{Deserialize, Serialize};
 
 use super::AppRole;
@@ -26,10 +26,10 @@ pub(super) fn doom(cx: &mut Cx, store: &str) -> Result<()> {
 }
 
 /// POST `tidy/secret-id`: removes the first page now; ticks remove the rest.
-pub(super) async fn tidy(_: &AppRole, cx: &mut Cx, _: Nothing) -> Result<WithStatus<Outcome>> {
+pub(super) async fn tidy(_: &AppRole, cx: &mut Cx, _: Nothing) -> Result<WithStatus<()>> {
     collect_expired_page(cx).await?;
     cx.warn("Tidy operation successfully started. Any information from the operation will be printed to Keepfast's server logs.");
-    Ok(WithStatus(Status(202), Outcome::default()))
+    Ok(WithStatus(Status(202), ()))
 }
 
 /// At a tick: everything that is due, a page in a commit.

@@ -198,7 +198,7 @@ pub(super) async fn list(_: &AppRole, cx: &mut Cx, req: ListOfRole) -> Result<Ke
 pub(super) async fn lookup(method: &AppRole, cx: &mut Cx, req: OfSecretId) -> Result<Outcome> {
     match find(method, cx, req).await? {
         Some((_, _, found)) if found.is_live(cx.now()) => Data(shown(found)).into_outcome(),
-        _ => Ok(Outcome::default()),
+        _ => Ok(Outcome::Empty(None)),
     }
 }
 

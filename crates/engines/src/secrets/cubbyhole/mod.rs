@@ -52,7 +52,7 @@ async fn read(_: &Cubbyhole, cx: &mut Cx, req: Named) -> Result<Shaped<Object>> 
     let (tx, view) = cx.store();
     match tx.get(view, &key).await? {
         None => Err(Error::not_found()),
-        Some(bytes) => Ok(Outcome { data: Some(serde_json::from_slice(&bytes)?), ..Outcome::default() }.into()),
+        Some(bytes) => Ok(Outcome::of(serde_json::from_slice(&bytes)?).into()),
     }
 }
 

@@ -19,7 +19,7 @@ async fn reads_back_what_was_written_until_it_is_deleted() {
     assert_eq!(bench.exists("a").await.unwrap(), Some(false));
     assert!(bench.write("a", json!({"ttl": "30s", "n": 1})).await.unwrap().outcome.is_empty());
     let answer = bench.read("a").await.unwrap();
-    assert_eq!((answer.data(), answer.outcome.hint_ttl), (json!({"ttl": "30s", "n": 1}), 0));
+    assert_eq!((answer.data(), answer.hint_ttl()), (json!({"ttl": "30s", "n": 1}), 0));
     assert_eq!(bench.exists("a").await.unwrap(), Some(true));
     bench.write("d/b", json!({"n": 1})).await.unwrap();
     assert_eq!(bench.list("").await.unwrap().data(), json!({"keys": ["a", "d/"]}));

@@ -5,7 +5,7 @@
 
 use keepfast_framework::engine::Gauge;
 use keepfast_framework::fields::{Object, parse_duration};
-use keepfast_framework::reply::Shaped;
+use keepfast_framework::reply::{Payload, Shaped};
 use keepfast_framework::routes::{Exists, Help};
 use keepfast_framework::{Cx, Engine, Error, Keys, Kind, Outcome, Result, Routes};
 use serde::Deserialize;
@@ -60,7 +60,7 @@ async fn read(_: &V1, cx: &mut Cx, req: Named) -> Result<Shaped<Object>> {
     let data: Box<RawValue> = serde_json::from_slice(&bytes)?;
     let default = i64::try_from(cx.mount().ttl.default.as_secs()).unwrap_or(i64::MAX);
     let hint_ttl = hint(&data).unwrap_or(default);
-    Ok(Outcome { data: Some(data), hint_ttl, ..Outcome::default() }.into())
+    Ok(Outcome::Data(Payload { hint_ttl, ..Payload::of(data) }).into())
 }
 
 /// How long a reader may keep the secret, in seconds, where its data says so in a way that can be understood; as the writer
@@ -149,6 +149,6 @@ mod tests {
         let bench = Bench::new::<V1>().await.unwrap();
         let sent = r#"{"z":1.10, "big":123456789012345678901234567890,"path":"b","t":"\u00e9<"}"#;
         bench.call_raw(keepfast_framework::Operation::Update, "a", sent).await.unwrap();
-        assert_eq!(bench.read("a").await.unwrap().outcome.data.unwrap().get(), sent);
+        assert_eq!(bench.read("a").await.unwrap().outcome.data().unwrap().get(), sent);
     }
 }

@@ -2,12 +2,12 @@
 
 use keepfast_crypto::keys::KeyKind;
 use keepfast_framework::fields::{Int, Text, given, type_name};
-use keepfast_framework::reply::WithStatus;
+use keepfast_framework::reply::{Payload, SentStatus};
 use keepfast_framework::{Cx, Data, Error, Outcome, Reply, Result, Status};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 /// One item of any batch: each endpoint uses the fields it knows and ignores the rest, as the peer does.
 #[derive(Deserialize, Default)]
@@ -144,16 +144,16 @@ pub(super) fn answer_strictly<T: Serialize + Send>(
     if failed == 0 {
         return answer(batch_results);
     }
-    let (mut status, decided) = (Status::BAD_REQUEST, Some(Status::BAD_REQUEST));
+    let mut status = SentStatus::from(Status::BAD_REQUEST);
     if let Some(Int(code)) = partial.filter(|_| failed < batch_results.len()) {
         match u16::try_from(code).ok().filter(|code| (200..600).contains(code)) {
-            Some(code) => status = Status(code),
+            Some(code) => status.sent = Status(code),
             None => {
                 cx.warn("invalid HTTP response code override from partial_failure_response_code, reverting to 400");
             }
         }
     }
-    Ok(Outcome { decided, ..WithStatus(status, Data(Results { batch_results })).into_outcome()? })
+    Ok(Outcome::Data(Payload { status: Some(status), ..Payload::of(to_raw_value(&Results { batch_results })?) }))
 }
 
 /// Lets other requests run between the items of a batch whose key is slow to use.

@@ -283,20 +283,17 @@ pub(super) async fn trim(_: &Transit, cx: &mut Cx, req: Trim) -> Result<Data<Key
     KeyView::of(name, &key, None).map(Data)
 }
 
-pub(super) async fn soft_delete(_: &Transit, cx: &mut Cx, req: Named) -> Result<Option204> {
+pub(super) async fn soft_delete(_: &Transit, cx: &mut Cx, req: Named) -> Result<Outcome> {
     mark_deleted(cx, &req.name, true).await
 }
 
-pub(super) async fn soft_delete_restore(_: &Transit, cx: &mut Cx, req: Named) -> Result<Option204> {
+pub(super) async fn soft_delete_restore(_: &Transit, cx: &mut Cx, req: Named) -> Result<Outcome> {
     mark_deleted(cx, &req.name, false).await
 }
 
-/// A key, or 204 where there is none.
-pub(super) type Option204 = Outcome;
-
-async fn mark_deleted(cx: &mut Cx, name: &str, deleted: bool) -> Result<Option204> {
+async fn mark_deleted(cx: &mut Cx, name: &str, deleted: bool) -> Result<Outcome> {
     let name = checked(name)?;
-    let Some(mut key) = KEYS.get(cx, name).await? else { return Ok(Option204::default()) };
+    let Some(mut key) = KEYS.get(cx, name).await? else { return Ok(Outcome::Empty(None)) };
     if key.soft_deleted == deleted {
         cx.warn(if deleted { "key was already marked as soft deleted" } else { "key was already restored" });
     }

@@ -67,7 +67,7 @@ async fn tidy_answers_202_with_a_warning_and_collects() {
     register(&bench, "r", "b", json!({})).await;
     bench.clock.advance(Duration::from_secs(10));
     let answer = bench.write("tidy/secret-id", json!({})).await.unwrap();
-    assert_eq!(answer.outcome.status.map(|s| s.0), Some(202));
+    assert_eq!(answer.status().map(|s| s.0), Some(202));
     assert!(answer.warnings[0].starts_with("Tidy operation successfully started."));
     assert_eq!(counts(&bench).await, (1, 1, 0));
     assert_eq!(fault(bench.read("tidy/secret-id").await).0, 405);

@@ -133,7 +133,7 @@ async fn sec_au04_an_accessor_means_nothing_under_another_role() {
             .write(&format!("role/{role}/secret-id-accessor/lookup"), json!({ "secret_id_accessor": accessor }))
             .await
             .unwrap();
-        (answer.outcome.status.map(|status| status.0), answer.data())
+        (answer.status().map(|status| status.0), answer.data())
     };
     let unknown = |accessor: &str| {
         let error = format!("failed to find accessor entry for secret_id_accessor: {accessor:?}");
@@ -174,5 +174,5 @@ async fn an_expired_secret_id_is_no_longer_found() {
     assert!(bench.write("role/r/secret-id/lookup", json!({ "secret_id": "s" })).await.unwrap().outcome.is_empty());
     let by_accessor =
         bench.write("role/r/secret-id-accessor/lookup", json!({ "secret_id_accessor": accessor })).await.unwrap();
-    assert_eq!(by_accessor.outcome.status.unwrap().0, 404);
+    assert_eq!(by_accessor.status().unwrap().0, 404);
 }

@@ -1,7 +1,7 @@
 //! `data/PATH`: the versions themselves.
 
 use keepfast_framework::fields::{Int, Object, RawObject, Text, given};
-use keepfast_framework::reply::{Described, Shaped};
+use keepfast_framework::reply::{Described, Payload, Shaped};
 use keepfast_framework::routes::Exists;
 use keepfast_framework::{Cx, Error, Outcome, Result, Status};
 use schemars::JsonSchema;
@@ -67,7 +67,7 @@ pub(super) async fn show(
         let gone = version.is_gone(now);
         let state = VersionShown::new(&mut record.metadata, number, version);
         let data = shown(state, data.filter(|_| !gone))?;
-        Ok(Outcome { status: gone.then_some(Status::NOT_FOUND), data: Some(data), ..Outcome::default() })
+        Ok(payload(data, gone))
     };
     if wanted == 0 || wanted == record.metadata.current {
         let version = record.metadata.version.ok_or_else(Error::not_found)?;
@@ -111,7 +111,7 @@ pub(super) async fn patch(kv: &V2, cx: &mut Cx, req: Write) -> Result<Shaped<Ver
     check_cas(req.options.as_ref(), &secret, &config)?;
     if version.is_gone(cx.now()) {
         let data = to_raw_value(&VersionShown::current(secret)?)?;
-        return Ok(Outcome { data: Some(data), ..nothing() }.into());
+        return Ok(payload(data, true).into());
     }
     let data = match &secret.data {
         Some(target) => raw_json::merge_patch(target, &patch)?,
@@ -120,12 +120,17 @@ pub(super) async fn patch(kv: &V2, cx: &mut Cx, req: Write) -> Result<Shaped<Ver
     secret.push(cx, &req.path, data, &config);
     secret.save(kv, cx, &req.path)?;
     let data = to_raw_value(&VersionShown::current(secret)?)?;
-    Ok(Outcome { data: Some(data), ..Outcome::default() }.into())
+    Ok(Outcome::of(data).into())
 }
 
 /// 404 without a list of errors.
 pub(super) fn nothing() -> Outcome {
-    Outcome { status: Some(Status::NOT_FOUND), ..Outcome::default() }
+    Outcome::Empty(Some(Status::NOT_FOUND))
+}
+
+/// Data with status 404 where the version is gone.
+fn payload(data: Box<RawValue>, gone: bool) -> Outcome {
+    Outcome::Data(Payload { status: gone.then(|| Status::NOT_FOUND.into()), ..Payload::of(data) })
 }
 
 /// Marks the current version deleted.

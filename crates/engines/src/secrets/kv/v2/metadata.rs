@@ -127,7 +127,7 @@ pub(super) async fn write(kv: &V2, cx: &mut Cx, change: Change) -> Result<()> {
 pub(super) async fn patch(kv: &V2, cx: &mut Cx, change: Change) -> Result<Outcome> {
     // To change nothing needs nothing that could be changed.
     if change.is_empty() {
-        return Ok(Outcome::default());
+        return Ok(Outcome::Empty(None));
     }
     let Some(mut secret) = Secret::load(kv, cx, &change.path).await? else {
         if let Some(sent) = &change.custom_metadata {
@@ -143,7 +143,7 @@ pub(super) async fn patch(kv: &V2, cx: &mut Cx, change: Change) -> Result<Outcom
         None => before,
     };
     change.apply(kv, cx, secret, Some(custom), &config)?;
-    Ok(Outcome::default())
+    Ok(Outcome::Empty(None))
 }
 
 impl Change {

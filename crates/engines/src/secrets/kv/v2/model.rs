@@ -98,7 +98,7 @@ async fn ask(bench: &Bench, step: &Step) -> bool {
         Step::MaxVersions(number) => bench.write("metadata/a", json!({"max_versions": number})).await,
         Step::Forget => bench.delete("metadata/a").await,
     };
-    answer.is_ok_and(|answer| answer.outcome.status.is_none())
+    answer.is_ok_and(|answer| answer.status().is_none())
 }
 
 /// Compares metadata, every version's data, and the list with the model.
@@ -118,7 +118,7 @@ async fn compare(bench: &Bench, model: &Model) {
         assert_eq!(read.is_some(), kept.is_some(), "version {number}");
         if let (Some(read), Some(kept)) = (read, kept) {
             let shown = kept.data.clone().filter(|_| !kept.deleted);
-            assert_eq!(read.outcome.status.is_none(), shown.is_some(), "version {number}");
+            assert_eq!(read.status().is_none(), shown.is_some(), "version {number}");
             assert_eq!(read.data()["data"], shown.unwrap_or(Value::Null), "version {number}");
         }
     }

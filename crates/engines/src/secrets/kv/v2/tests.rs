@@ -72,7 +72,7 @@ async fn values_come_back_as_they_were_sent() {
     let bench = bench().await;
     let sent = r#"{"z":1.10,"a":{"big":123456789012345678901234567890, "e":1E5},"t":"\u00e9<"}"#;
     bench.call_raw(Operation::Update, "data/a", &format!("{{\"data\":{sent}}}")).await.unwrap();
-    let read = async |path: &str| bench.read(path).await.unwrap().outcome.data.unwrap().get().to_owned();
+    let read = async |path: &str| bench.read(path).await.unwrap().outcome.data().unwrap().get().to_owned();
     assert!(read("data/a").await.starts_with(&format!("{{\"data\":{sent},\"metadata\":")));
     bench.call_raw(Operation::Patch, "data/a", r#"{"data":{"a":{"e":null,"f":-0.0}}}"#).await.unwrap();
     assert!(read("data/a").await.contains(r#""a":{"big":123456789012345678901234567890,"f":-0.0}"#));
@@ -88,10 +88,10 @@ async fn a_version_is_gone_when_its_time_has_come_and_comes_back_by_undelete() {
     let written = bench.write("data/a", json!({"data": {"n": 1}})).await.unwrap().data();
     assert_eq!(written["deletion_time"], "2026-01-01T01:00:00Z");
     bench.clock.advance(Duration::from_secs(3599));
-    assert_eq!(bench.read("data/a").await.unwrap().outcome.status, None);
+    assert_eq!(bench.read("data/a").await.unwrap().status(), None);
     bench.clock.advance(Duration::from_secs(1));
     let gone = bench.read("data/a").await.unwrap();
-    assert_eq!((gone.outcome.status.map(|s| s.0), &gone.data()["data"]), (Some(404), &Value::Null));
+    assert_eq!((gone.status().map(|s| s.0), &gone.data()["data"]), (Some(404), &Value::Null));
     assert_eq!(gone.data()["metadata"]["deletion_time"], "2026-01-01T01:00:00Z");
     // What is gone already keeps its time when it is deleted.
     bench.delete("data/a").await.unwrap();
@@ -110,7 +110,7 @@ async fn null_is_a_value_and_an_empty_patch_of_it_is_not_a_fault() {
     bench.patch("data/a", json!({"data": {"x": 1}})).await.unwrap();
     let (now, before) = (bench.read("data/a").await.unwrap(), bench.read("data/a?version=1").await.unwrap());
     assert_eq!((&now.data()["data"], &before.data()["data"]), (&json!({"x": 1}), &Value::Null));
-    assert_eq!((now.outcome.status, before.outcome.status), (None, None));
+    assert_eq!((now.status(), before.status()), (None, None));
 }
 
 #[tokio::test]
@@ -224,7 +224,7 @@ async fn agree(bench: &Bench, written: u64) {
     for (number, state) in metadata["versions"].as_object().unwrap() {
         let read = bench.read(&format!("data/a?version={number}")).await.unwrap();
         let gone = state["destroyed"] == true || state["deletion_time"] != "";
-        assert_eq!(read.outcome.status.is_some(), gone, "version {number}");
+        assert_eq!(read.status().is_some(), gone, "version {number}");
         assert_eq!(read.data()["data"].is_null(), gone, "version {number}");
         if state["destroyed"] == false && *number != written.to_string() {
             kept.push(format!("version/a/{number}"));
@@ -314,7 +314,7 @@ async fn sec_ac01_no_spelling_of_a_path_reaches_another_secret() {
                     _ => json!({"data": {"n": 0}, "versions": [1, 2], "max_versions": 1}),
                 };
                 if let (Ok(answer), Operation::Read) = (bench.call(operation, path.as_str(), body).await, operation) {
-                    assert!(answer.outcome.status.is_some(), "{path:?} was answered");
+                    assert!(answer.status().is_some(), "{path:?} was answered");
                 }
                 tried += 1;
             }
@@ -415,7 +415,7 @@ async fn what_is_changed_before_it_is_converted_is_converted_by_the_change() {
     assert_eq!(bench.read("data/a").await.unwrap().data()["data"], json!({"n": 2}));
     assert_eq!(bench.read("data/a?version=1").await.unwrap().data()["data"], json!({"n": 1}));
     assert_eq!(status(bench.read("data/b").await), 404);
-    assert_eq!(bench.read("data/c").await.unwrap().outcome.status.map(|s| s.0), Some(404));
+    assert_eq!(bench.read("data/c").await.unwrap().status().map(|s| s.0), Some(404));
 }
 
 #[tokio::test]

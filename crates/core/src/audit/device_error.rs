@@ -1,0 +1,25 @@
+//! Why an audit device cannot be used.
+
+use crate::settings::AuditSettings;
+
+/// Why an audit device cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("audit device {device:?} cannot be opened: {reason}")]
+pub struct DeviceError {
+    /// The path of the device in `sys/audit`.
+    pub device: String,
+    /// The file and what the system says, or what is wrong with an option.
+    pub reason: String,
+}
+
+impl DeviceError {
+    pub(super) fn of(settings: &AuditSettings, reason: impl Into<String>) -> Self {
+        DeviceError { device: settings.name.clone(), reason: reason.into() }
+    }
+}
+
+impl From<DeviceError> for keepfast_framework::Error {
+    fn from(error: DeviceError) -> Self {
+        keepfast_framework::Error::new(keepfast_framework::Status::INTERNAL, error.to_string())
+    }
+}

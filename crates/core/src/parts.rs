@@ -1,0 +1,73 @@
+//! What a server has for as long as the process lives, sealed or unsealed.
+
+use std::sync::Arc;
+
+use keepfast_crypto::locked::Key256;
+use keepfast_framework::engine::Registry;
+use keepfast_framework::{Clock, Error, Result};
+use keepfast_storage::{Backend, Barrier, BarrierError, Role};
+use tokio::sync::watch;
+
+use crate::admission::Admission;
+use crate::audit::target::OpenedDevice;
+use crate::audit::{self, Allowed};
+use crate::metrics::Metrics;
+use crate::request::in_flight::InFlight;
+use crate::seal::SealConfig;
+use crate::settings::Settings;
+use crate::takeover::take_over;
+
+/// The parts of a server that live as long as the process.
+pub(crate) struct ServerParts {
+    /// The storage, which sees no plaintext.
+    pub(crate) backend: Arc<dyn Backend>,
+    /// The role of this node; `None` on a storage without a cluster.
+    pub(crate) roles: Option<watch::Receiver<Role>>,
+    /// The only source of time.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// The operator's configuration.
+    pub(crate) settings: Arc<Settings>,
+    /// The engines that the server was built with.
+    pub(crate) engines: Arc<Registry>,
+    /// What is decided before a request is read.
+    pub(crate) admission: Arc<Admission>,
+    /// The metrics.
+    pub(crate) metrics: Arc<Metrics>,
+    /// The requests in flight.
+    pub(crate) in_flight: Arc<InFlight>,
+}
+
+impl ServerParts {
+    /// The role of this node in its cluster; `None` when the storage has no cluster.
+    pub(crate) fn role(&self) -> Option<Role> {
+        self.roles.as_ref().map(|roles| roles.borrow().clone())
+    }
+
+    /// Whether no other node takes the commits of this storage.
+    pub(crate) fn is_active(&self) -> bool {
+        self.roles.as_ref().is_none_or(|roles| roles.borrow().is_leading())
+    }
+
+    /// The stored seal configuration; `None` when the server is not initialised.
+    pub(crate) async fn seal_config(&self) -> Result<Option<SealConfig>> {
+        SealConfig::load(&*self.backend).await
+    }
+
+    /// Writes what the node that leads writes before it serves.
+    pub(crate) async fn take_over(&self, barrier: &Arc<Barrier>) -> Result<()> {
+        take_over(barrier, &self.settings, &self.engines, self.clock.now()).await
+    }
+
+    /// Opens the audit devices of the configuration.
+    pub(crate) fn open_devices(&self) -> Result<Vec<OpenedDevice>> {
+        Ok(audit::target::open_all(&self.settings.audit, &Allowed::declared(&self.settings.own_files))?)
+    }
+
+    /// Opens an initialised storage.
+    pub(crate) async fn open_barrier(&self, backend: Arc<dyn Backend>, root: &Key256) -> Result<Arc<Barrier>> {
+        Barrier::open(backend, root).await.map_err(|error| match error {
+            BarrierError::Storage(error) => Error::from(error),
+            other => Error::internal(other),
+        })
+    }
+}

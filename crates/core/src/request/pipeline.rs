@@ -1,0 +1,80 @@
+//! The request pipeline: the stages in their order.
+
+use std::sync::Arc;
+
+use keepfast_framework::{Incoming, Timestamp};
+
+use super::authenticate::Authenticator;
+use super::authorize::{Authorized, Authorizer};
+use super::dispatch::{Answered, Dispatcher};
+use super::in_flight::InFlightGuard;
+use super::record::Recorder;
+use super::route::{Routed, route};
+use super::{Refused, Response};
+use crate::unsealed::Unsealed;
+
+/// Handles the requests of an unsealed server.
+pub(crate) struct Pipeline {
+    unsealed: Arc<Unsealed>,
+    authenticator: Authenticator,
+    authorizer: Authorizer,
+    recorder: Recorder,
+    dispatcher: Dispatcher,
+}
+
+impl Pipeline {
+    /// The stages over the services of an unsealed server.
+    pub(crate) fn new(unsealed: Arc<Unsealed>) -> Self {
+        Pipeline {
+            authenticator: Authenticator::new(&unsealed),
+            authorizer: Authorizer::new(&unsealed),
+            recorder: Recorder::new(&unsealed),
+            dispatcher: Dispatcher::new(&unsealed),
+            unsealed,
+        }
+    }
+
+    /// The server whose requests it handles.
+    pub(crate) fn server(&self) -> &Arc<Unsealed> {
+        &self.unsealed
+    }
+
+    /// The whole journey of one request.
+    pub(crate) async fn handle(&self, incoming: Box<Incoming>) -> Response {
+        let (observed, clock) = (&self.unsealed.observed, &self.unsealed.clock);
+        let _counted = observed.metrics.in_flight();
+        let begun = clock.now();
+        let listed = observed.in_flight.begin(&incoming, begun);
+        let (response, is_login) = self.travel(incoming, begun, &listed).await;
+        let timing = if is_login { &observed.metrics.login } else { &observed.metrics.request };
+        timing.record(clock.now().since(begun));
+        response
+    }
+
+    /// The journey itself, and whether it was a login.
+    async fn travel(&self, incoming: Box<Incoming>, begun: Timestamp, listed: &InFlightGuard<'_>) -> (Response, bool) {
+        let routed = route(&self.unsealed.engines.mounts, incoming);
+        let is_login = routed.destination.call().is_some_and(|call| call.row().login);
+        let admitted = self.admit(routed, listed).await;
+        self.unsealed.observed.metrics.check_token.record(self.unsealed.clock.now().since(begun));
+        let answered = match self.recorder.record_request(admitted).await {
+            Ok(recorded) => self.dispatcher.dispatch(&self.unsealed, recorded).await,
+            Err(refused) => Answered::refused(*refused),
+        };
+        (self.recorder.record_response(answered).await, is_login)
+    }
+
+    /// Authenticates the caller of a routed request, then authorizes the request.
+    async fn admit(&self, routed: Routed, listed: &InFlightGuard<'_>) -> Result<Authorized, Box<Refused>> {
+        let authenticated = self.authenticator.authenticate(routed).await?;
+        if let Some(token) = authenticated.token() {
+            listed.set_caller(token.clone());
+        }
+        self.authorizer.authorize(authenticated).await
+    }
+
+    /// Audits a request that a quota has refused before it was read.
+    pub(crate) async fn record_refusal(&self, refused: Box<Incoming>) {
+        self.recorder.record_refusal(route(&self.unsealed.engines.mounts, refused)).await;
+    }
+}

@@ -1,0 +1,90 @@
+//! The response of a request. Only `record.rs` makes one for an audited request.
+
+use bytes::Bytes;
+use keepfast_framework::reply::Raw;
+use keepfast_framework::sealed::SealedReply;
+use keepfast_framework::{Error, Status};
+
+use super::envelope::{self, Answer};
+use super::wiped;
+
+/// A response that may be sent: an audit device has it, or its path is exempt.
+pub struct Response {
+    status: Status,
+    /// The status that metrics count; the caller may have chosen the one that is sent.
+    decided: Status,
+    content_type: &'static str,
+    body: Bytes,
+}
+
+impl Response {
+    /// The response of a path that works on a sealed server, which is exempt.
+    pub(crate) fn exempt(reply: SealedReply) -> Self {
+        Response { decided: reply.decided, ..Self::json(reply.sent, reply.body) }
+    }
+
+    /// Bytes that no device has: metrics of a listener that opens them.
+    pub(crate) fn unrecorded(raw: Raw) -> Self {
+        Self::document(raw.status, raw.content_type, Bytes::from(raw.body))
+    }
+
+    /// The same without a copy of the bytes.
+    pub(crate) fn document(status: Status, content_type: &'static str, body: Bytes) -> Self {
+        Response { status, decided: status, content_type, body }
+    }
+
+    /// The response of an error.
+    pub(crate) fn failed(error: &Error) -> Self {
+        log(error);
+        Self::json(error.status(), envelope::failure(error))
+    }
+
+    fn json(status: Status, body: Vec<u8>) -> Self {
+        Response { status, decided: status, content_type: "application/json", body: wiped::body(body) }
+    }
+
+    /// The response of a request that an audit device has.
+    pub(super) fn recorded(outcome: Result<Answer, Error>) -> Self {
+        match outcome {
+            Err(error) => Response::failed(&error),
+            Ok(Answer::Raw(raw)) => Response::document(raw.status, raw.content_type, wiped::body(raw.body)),
+            Ok(Answer::Envelope(envelope)) => {
+                let is_empty = envelope.is_empty();
+                let fallback = if is_empty { Status::NO_CONTENT } else { Status::OK };
+                let status = envelope.status.unwrap_or(fallback.into());
+                let body = if is_empty { Vec::new() } else { envelope.to_json() };
+                Response { decided: status.counted, ..Response::json(status.sent, body) }
+            }
+        }
+    }
+
+    /// The status code.
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// The status code that metrics count.
+    pub fn decided(&self) -> Status {
+        self.decided
+    }
+
+    /// The `Content-Type` of a body that is not empty.
+    pub fn content_type(&self) -> &'static str {
+        self.content_type
+    }
+
+    /// The body; empty with 204.
+    pub fn into_body(self) -> Bytes {
+        self.body
+    }
+}
+
+/// Logs the cause of an error, which no response has. A request to a sealed server is no error of the server.
+fn log(error: &Error) {
+    if error.status() == Status::UNAVAILABLE && error.cause().is_none() {
+        tracing::debug!(public = error.public(), "request refused");
+    } else if error.status().0 >= 500 {
+        let cause = error.cause().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(status = error.status().0, public = error.logged(), %cause, "request failed");
+    }
+}
