@@ -8,6 +8,7 @@ mod names;
 mod owners;
 mod recursion;
 mod sources;
+mod words;
 
 use std::path::Path;
 use std::process::Command;
@@ -23,7 +24,7 @@ type Findings = Vec<String>;
 /// The name of a rule and its function.
 type Rule = (&'static str, fn(&Repository) -> Result<Findings>);
 
-const RULES: [Rule; 19] = [
+const RULES: [Rule; 20] = [
     ("files begin with a //! line", sources::headed),
     ("files are at most 600 lines", sources::short_files),
     ("functions are at most 80 lines", sources::short_functions),
@@ -43,6 +44,7 @@ const RULES: [Rule; 19] = [
     ("every invariant names its tests", documents::invariants),
     ("every security row names its tests", documents::security_rows),
     ("pages name the environment variables that are read", environment::documented),
+    ("no refused words in comments, names and pages", words::plain),
 ];
 
 /// A file of the repository: its path from the root, and its text.
