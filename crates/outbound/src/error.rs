@@ -16,7 +16,6 @@ pub struct CallError {
     /// The host and port of the URL, or the path of the Unix socket.
     pub host: String,
     /// Why there is no response.
-    #[source]
     pub failure: Failure,
 }
 

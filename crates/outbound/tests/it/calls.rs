@@ -70,7 +70,7 @@ async fn a_call_ends_when_its_time_is_over() {
 async fn a_connection_that_does_not_open_ends_when_its_time_is_over() {
     // The system accepts, and nobody begins the handshake.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let settings = Settings { connect_timeout: Some(Duration::from_millis(20)), timeout: None, ..Settings::default() };
+    let settings = Settings { connect_timeout: Some(Duration::from_millis(20)), ..Settings::default() };
     let error = get(&settings, &format!("https://{}/", listener.local_addr().unwrap())).await.unwrap_err();
     assert!(matches!(error.failure, Failure::ConnectTimeout(_)), "{error:?}");
 }
