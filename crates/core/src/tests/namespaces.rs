@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
-use keepfast_framework::Page;
+use keepfast_framework::{Clock as _, Page, Query};
 use serde_json::{Value, json};
 
+use crate::audit::{Entry, RequestPart, Said, Verdict};
 use crate::tests::fixture::{House, ROOT};
 
 /// The only record below a folder, whatever is between.
@@ -119,8 +120,29 @@ async fn sec_ns03_an_answer_wrapped_in_another_namespace_is_not_found() {
 #[tokio::test]
 async fn audit_entries_name_the_namespace_of_the_request() {
     let house = House::new().await;
+    let last = || serde_json::from_str::<Value>(house.audit("audit").lines().last().unwrap()).unwrap();
     house.get("secret/data/a", ROOT).await.is(404);
-    let audit = house.audit("audit");
-    let entry: Value = serde_json::from_str(audit.lines().last().unwrap()).unwrap();
-    assert_eq!(entry["request"]["namespace"], json!({ "id": "root" }));
+    assert_eq!(last()["request"]["namespace"], json!({ "id": "root" }));
+    let (query, verdict) =
+        (Query::default(), Verdict { allowed: Some(true), granting: vec!["p".into()], ..Verdict::default() });
+    let request = RequestPart {
+        id: "1",
+        namespace: serde_json::from_value(json!("aB3dE6")).unwrap(),
+        operation: "read",
+        path: "secret/data/a",
+        mount: None,
+        token: None,
+        data: None,
+        query: &query,
+        headers: &[],
+        remote: None,
+        wrap_ttl: 0,
+        public: None,
+    };
+    let time = house.clock.now();
+    let entry = Entry { time, request, caller: None, verdict: &verdict, response: None, error: None };
+    house.unsealed().audit.record(&entry, &Said::default()).await.unwrap();
+    assert_eq!(last()["request"]["namespace"], json!({ "id": "aB3dE6" }));
+    let granting = json!([{ "name": "p", "namespace_id": "aB3dE6", "type": "acl" }]);
+    assert_eq!(last()["auth"]["policy_results"]["granting_policies"], granting);
 }
