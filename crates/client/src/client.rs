@@ -1,4 +1,4 @@
-//! The client: calls, retries, redirections.
+//! The client: calls, retries, redirects.
 
 use std::sync::Arc;
 
@@ -10,16 +10,16 @@ use keepfast_outbound::{CallError, Failure, Outbound};
 use serde_json::{Map, Value, json};
 
 use crate::error::{ResponseError, tls_reason};
-use crate::patience::{elapsed, pause};
 use crate::rate::Bucket;
 use crate::request::{Method, Request};
 use crate::secret::is_envelope;
+use crate::timer::{elapsed, pause};
 use crate::{Config, DEFAULT_ADDRESS, Error, Secret, duration, retry, transport};
 
-/// The most of a body that is no refusal of this API that an error quotes.
-const LONGEST_RAW: usize = 4 << 10;
-/// How long what `sys/wrapping/wrap` is given stays wrapped, when nothing else is said: it has to be wrapped.
-const WRAPPED_FOR: &str = "5m";
+/// The most bytes of an unknown error body that an error quotes.
+const MAX_RAW_ERROR: usize = 4 << 10;
+/// The default wrapping TTL of `sys/wrapping/wrap`, whose response must be wrapped.
+const DEFAULT_WRAP_TTL: &str = "5m";
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
 const WRAP_TTL: HeaderName = HeaderName::from_static("x-vault-wrap-ttl");
@@ -33,7 +33,7 @@ pub struct Client {
     limiter: Option<Arc<Bucket>>,
 }
 
-/// An answer as it came.
+/// A raw HTTP response.
 #[derive(Clone)]
 pub struct Response {
     /// The HTTP status.
@@ -45,10 +45,10 @@ pub struct Response {
 }
 
 impl Client {
-    /// A client after `config`. Nothing is sent yet.
+    /// Creates a client from `config` without sending anything.
     ///
     /// # Errors
-    /// The TLS part of the configuration cannot be used.
+    /// When the TLS settings cannot be used.
     pub fn new(config: Config) -> Result<Self, Error> {
         let outbound =
             Outbound::new(&transport::settings(&config)?).map_err(|error| Error::Config(error.to_string()))?;
@@ -61,7 +61,7 @@ impl Client {
         &self.config
     }
 
-    /// The same client with another token, or none.
+    /// The same client with another token, or without one.
     #[must_use]
     pub fn with_token(&self, token: Option<SecretString>) -> Self {
         let mut other = self.clone();
@@ -69,42 +69,42 @@ impl Client {
         other
     }
 
-    /// Reads a path; `None` when nothing is there.
+    /// Reads a path; `None` when it has no value.
     ///
     /// # Errors
-    /// No answer, or a refusal.
+    /// When the call fails, or the server returns an error.
     pub async fn read(&self, path: &str) -> Result<Option<Secret>, Error> {
         self.secret(&Request::new(Method::Get, path)).await
     }
 
-    /// Lists a path, one level; `None` when nothing is there. The names are in `data.keys`.
+    /// Lists one level below a path; `None` when it has no entries. The names are in `data.keys`.
     ///
     /// # Errors
-    /// No answer, or a refusal.
+    /// When the call fails, or the server returns an error.
     pub async fn list(&self, path: &str) -> Result<Option<Secret>, Error> {
         self.secret(&Request::new(Method::Get, path).with_query("list", "true")).await
     }
 
-    /// Lists a path, all levels.
+    /// Lists all levels below a path.
     ///
     /// # Errors
-    /// No answer, or a refusal.
+    /// When the call fails, or the server returns an error.
     pub async fn scan(&self, path: &str) -> Result<Option<Secret>, Error> {
         self.secret(&Request::new(Method::Get, path).with_query("scan", "true")).await
     }
 
-    /// Writes to a path; `None` when it answers nothing.
+    /// Writes to a path; `None` when the response is empty.
     ///
     /// # Errors
-    /// No answer, or a refusal.
+    /// When the call fails, or the server returns an error.
     pub async fn write(&self, path: &str, data: Map<String, Value>) -> Result<Option<Secret>, Error> {
         self.secret(&Request::new(Method::Put, path).with_body(Value::Object(data))).await
     }
 
-    /// Merges into what is at a path (RFC 7396).
+    /// Applies a merge patch (RFC 7396) to the value at a path.
     ///
     /// # Errors
-    /// No answer, or a refusal; there being nothing to merge into is one.
+    /// When the call fails, or the server returns an error, which it does when the path has no value.
     pub async fn patch(&self, path: &str, data: Map<String, Value>) -> Result<Option<Secret>, Error> {
         self.secret(&Request::new(Method::Patch, path).with_body(Value::Object(data))).await
     }
@@ -112,7 +112,7 @@ impl Client {
     /// Deletes a path.
     ///
     /// # Errors
-    /// No answer, or a refusal.
+    /// When the call fails, or the server returns an error.
     pub async fn delete(&self, path: &str) -> Result<Option<Secret>, Error> {
         self.secret(&Request::new(Method::Delete, path)).await
     }
@@ -120,14 +120,14 @@ impl Client {
     /// Unwraps a wrapping token; `None` unwraps the client's own token.
     ///
     /// # Errors
-    /// No answer, or a refusal: the token is used up, expired, or not one.
+    /// When the call fails, or the server returns an error: the token is used, expired or not a wrapping token.
     pub async fn unwrap(&self, token: Option<&SecretString>) -> Result<Option<Secret>, Error> {
         let (client, request) = self.unwrapping(token);
         client.secret(&request).await
     }
 
-    /// The call that unwraps a token, and the client to make it: without a token of its own, the wrapping
-    /// token itself is who it is.
+    /// The request that unwraps a token, and the client to send it with: a client without a token authenticates
+    /// with the wrapping token itself.
     pub fn unwrapping(&self, token: Option<&SecretString>) -> (Self, Request) {
         let request = Request { may_wrap: false, ..Request::new(Method::Put, "sys/wrapping/unwrap") };
         match (token, &self.config.token) {
@@ -139,23 +139,23 @@ impl Client {
         }
     }
 
-    /// Any call whose answer is the common envelope. A read of nothing, which is a 404 with an empty list of errors, is `None`,
-    /// unless the server gives warnings with it.
+    /// Sends any request whose response is the common envelope. Returns `None` for a 404 with an empty list of errors
+    /// (the path has no value), unless the response has warnings.
     ///
     /// # Errors
-    /// No answer, a refusal, or an answer that is no envelope.
+    /// When the call fails, the server returns an error, or the response has no envelope.
     pub async fn secret(&self, request: &Request) -> Result<Option<Secret>, Error> {
         self.interpret(request, &self.raw(request).await?)
     }
 
-    /// What [`Client::secret`] returns for an answer of [`Client::raw`].
+    /// Converts a response of [`Client::raw`] to the result of [`Client::secret`].
     ///
     /// # Errors
-    /// A refusal, or an answer that is no envelope. A 404 of another program (a wrong address, a proxy's page) is a refusal, as is
-    /// any 404 where [`Request::must_exist`] is set.
+    /// When the response is an error or has no envelope. A 404 of another program (a wrong address, a proxy's page) is
+    /// an error, and so is any 404 where [`Request::must_exist`] is set.
     pub fn interpret(&self, request: &Request, response: &Response) -> Result<Option<Secret>, Error> {
         if response.status == 404 {
-            // A wrapped answer may itself have been a 404 with warnings.
+            // The wrapped response can be a 404 with warnings.
             let reads = request.method == Method::Get || request.path == "sys/wrapping/unwrap";
             let body = serde_json::from_slice::<Map<String, Value>>(&response.body).unwrap_or_default();
             if !reads || request.must_exist || !(is_envelope(&body) || is_empty_refusal(&body)) {
@@ -164,31 +164,32 @@ impl Client {
             let secret = Secret::parse(&response.body).ok();
             return Ok(secret.filter(|secret| is_envelope(&body) && secret.has_content()));
         }
-        let secret = response.secret().map_err(|error| self.not_of_this_api(request, response, &error.to_string()))?;
+        let secret =
+            response.secret().map_err(|error| self.unexpected_response(request, response, &error.to_string()))?;
         let empty = secret.is_none() && response.status == 200 && request.method == Method::Get;
         if empty || (secret.is_none() && request.must_exist) {
-            return Err(self.not_of_this_api(request, response, "the answer is empty"));
+            return Err(self.unexpected_response(request, response, "the response is empty"));
         }
         Ok(secret)
     }
 
-    /// The error for an answer that no server of this API gives.
-    pub fn not_of_this_api(&self, request: &Request, response: &Response, reason: &str) -> Error {
+    /// The error for a response that does not come from a server of this API.
+    pub fn unexpected_response(&self, request: &Request, response: &Response, reason: &str) -> Error {
         let kind =
             response.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("no content type");
         Error::Decode(format!(
-            "{} {} answered {} ({kind}), which is not of this API: {reason}. Does VAULT_ADDR name the server?",
+            "{} {} returned {} ({kind}), which is not of this API: {reason}. Does VAULT_ADDR name the server?",
             request.method.as_str(),
             self.url(request),
             response.status,
         ))
     }
 
-    /// Any call. Retries and follows one redirection; a 404 is an answer here, every other failing status
-    /// an error.
+    /// Sends any request. Retries and follows one redirect. A 404 is returned as a response, every other status of 400
+    /// or above as an error.
     ///
     /// # Errors
-    /// No answer, or a refusal.
+    /// When the call fails, or the server returns an error other than 404.
     pub async fn raw(&self, request: &Request) -> Result<Response, Error> {
         let mut attempt = 0;
         loop {
@@ -215,12 +216,12 @@ impl Client {
         }
     }
 
-    /// The URL a request goes to.
+    /// The URL of a request.
     pub fn url(&self, request: &Request) -> String {
         self.config.address.base() + &request.target()
     }
 
-    /// The headers a request carries, the token's apart.
+    /// The headers of a request without the token.
     pub fn headers(&self, request: &Request) -> HeaderMap {
         let mut headers = self.config.headers.clone();
         headers.insert(REQUEST, HeaderValue::from_static("true"));
@@ -229,7 +230,8 @@ impl Client {
             headers.insert(NAMESPACE, value);
         }
         let wraps = request.path == "sys/wrapping/wrap" && matches!(request.method, Method::Put | Method::Post);
-        let wrap_ttl = self.config.wrap_ttl.as_deref().or(wraps.then_some(WRAPPED_FOR)).filter(|_| request.may_wrap);
+        let wrap_ttl =
+            self.config.wrap_ttl.as_deref().or(wraps.then_some(DEFAULT_WRAP_TTL)).filter(|_| request.may_wrap);
         if let Some(Ok(value)) = wrap_ttl.map(HeaderValue::from_str) {
             headers.insert(WRAP_TTL, value);
         }
@@ -246,11 +248,11 @@ impl Client {
         headers
     }
 
-    /// Sends once, following one redirection.
+    /// Sends a request once, following one redirect.
     async fn once(&self, request: &Request) -> Result<Response, Error> {
         let url = self.url(request);
         let response = self.send(request, &url).await?;
-        let Some(next) = self.redirection(&url, &response)? else { return Ok(response) };
+        let Some(next) = self.redirect(&url, &response)? else { return Ok(response) };
         self.send(request, &next).await
     }
 
@@ -264,17 +266,17 @@ impl Client {
         Ok(Response { status: head.status.as_u16(), headers: head.headers, body })
     }
 
-    /// Why there is no response, with a hint where one helps.
+    /// Why there is no response, with a hint for known causes.
     fn reason(&self, error: &CallError, url: &str) -> String {
         let reason = match &error.failure {
             Failure::Tls(error) => tls_reason(error),
             Failure::Timeout(limit) => {
-                format!("no answer within {} (set VAULT_CLIENT_TIMEOUT to wait longer)", duration::format(*limit))
+                format!("no response within {} (set VAULT_CLIENT_TIMEOUT to wait longer)", duration::format(*limit))
             }
             other => other.to_string(),
         };
         if url.starts_with("http://") && reason.contains("invalid HTTP version") {
-            return format!("{reason}: the server may speak TLS, then the address begins with https://");
+            return format!("{reason}: if the server speaks TLS, its address begins with https://");
         }
         if self.config.address.base() == DEFAULT_ADDRESS && reason.contains("connection refused") {
             return format!("{reason} ({DEFAULT_ADDRESS} is the default; VAULT_ADDR names another server)");
@@ -299,22 +301,22 @@ impl Client {
         Ok(outgoing)
     }
 
-    /// Where to go instead, if the answer says so: a standby names its leader.
-    fn redirection(&self, url: &str, response: &Response) -> Result<Option<String>, Error> {
+    /// The target of a redirect, such as that of a standby to its leader.
+    fn redirect(&self, url: &str, response: &Response) -> Result<Option<String>, Error> {
         let moved = matches!(response.status, 301 | 302 | 307 | 308);
         let location = response.headers.get(LOCATION).and_then(|value| value.to_str().ok());
         let Some(next) = location.filter(|_| moved && self.config.follow_redirects) else { return Ok(None) };
         if next.starts_with('/') {
             return Ok(Some(self.config.address.base() + next));
         }
-        // The token must not travel in the clear because a server says so.
+        // A server must not make the client send its token in the clear.
         if url.starts_with("https://") && !next.starts_with("https://") {
             return Err(Error::Config("redirect would cause protocol downgrade".to_owned()));
         }
         Ok(Some(next.to_owned()))
     }
 
-    /// An answer as the error that its status makes it.
+    /// The error for a response with an error status.
     pub fn refusal(&self, request: &Request, response: &Response) -> Error {
         #[derive(serde::Deserialize)]
         struct Body {
@@ -323,7 +325,7 @@ impl Client {
             #[serde(default)]
             warnings: Option<Vec<String>>,
         }
-        // A refusal may say what it has to say as warnings (a wrong path of a KV engine does).
+        // A KV engine explains a wrong path in warnings instead of errors.
         let body = serde_json::from_slice::<Body>(&response.body).ok();
         let errors = body.and_then(|body| body.errors.or(body.warnings)).unwrap_or_default();
         Error::Response(Box::new(ResponseError {
@@ -331,7 +333,7 @@ impl Client {
             url: self.url(request),
             status: response.status,
             errors,
-            raw: String::from_utf8_lossy(&response.body[..response.body.len().min(LONGEST_RAW)]).into_owned(),
+            raw: String::from_utf8_lossy(&response.body[..response.body.len().min(MAX_RAW_ERROR)]).into_owned(),
         }))
     }
 }
@@ -340,18 +342,18 @@ impl Response {
     /// The common envelope; `None` for an empty body.
     ///
     /// # Errors
-    /// The body is something else.
+    /// When the body has no envelope.
     pub fn secret(&self) -> Result<Option<Secret>, Error> {
         if self.status == StatusCode::NO_CONTENT.as_u16() || self.body.trim_ascii().is_empty() {
             return Ok(None);
         }
         Secret::parse(&self.body)
             .map(Some)
-            .map_err(|error| Error::Decode(format!("the answer is not of this API: {error}")))
+            .map_err(|error| Error::Decode(format!("the response is not of this API: {error}")))
     }
 }
 
-/// Whether an object is `{"errors": []}`, which stands for nothing at a path.
+/// Whether an object is `{"errors": []}`, which means that the path has no value.
 fn is_empty_refusal(body: &Map<String, Value>) -> bool {
     body.len() == 1 && body.get("errors").is_some_and(|errors| errors.as_array().is_some_and(Vec::is_empty))
 }
@@ -376,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_empty_list_of_errors_is_nothing() {
+    fn a_404_is_none_only_with_an_empty_list_of_errors() {
         assert!(interpreted("kv/a", 404, "{\"errors\":[]}").unwrap().is_none());
         let deleted = interpreted("kv/a", 404, "{\"data\":{\"data\":null}}").unwrap();
         assert!(deleted.is_some_and(|secret| secret.data_field("data").is_some()));
@@ -388,19 +390,19 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_must_exist_is_never_nothing() {
+    fn a_required_path_is_never_none() {
         for body in ["{\"errors\":[]}", "{\"data\":{}}", "<html>", ""] {
             assert!(matches!(interpreted("sys/mounts", 404, body), Err(Error::Response(_))), "{body}");
         }
         let empty = interpreted("sys/mounts", 200, "").unwrap_err().to_string();
-        assert!(empty.contains("http://h:8200/v1/sys/mounts answered 200") && empty.contains("VAULT_ADDR"), "{empty}");
+        assert!(empty.contains("http://h:8200/v1/sys/mounts returned 200") && empty.contains("VAULT_ADDR"), "{empty}");
         assert!(matches!(interpreted("sys/mounts", 200, "<html>ok</html>"), Err(Error::Decode(_))));
     }
 
     #[test]
-    fn a_redirection_never_takes_the_token_out_of_tls() {
+    fn a_redirect_never_sends_the_token_without_tls() {
         let client = Client::new(Config::new("https://h:8200").unwrap()).unwrap();
-        let next = |location| client.redirection("https://h:8200/v1/a", &moved(location));
+        let next = |location| client.redirect("https://h:8200/v1/a", &moved(location));
         assert_eq!(next("https://leader:8200/v1/a").unwrap().as_deref(), Some("https://leader:8200/v1/a"));
         assert_eq!(next("/v1/b").unwrap().as_deref(), Some("https://h:8200/v1/b"));
         assert!(matches!(next("http://leader:8200/v1/a"), Err(Error::Config(_))));

@@ -1,4 +1,4 @@
-//! Where the server is, how to trust it, and what to send along.
+//! The configuration of a client: the address, trust and request headers of a server.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,67 +9,67 @@ use keepfast_outbound::Proxies;
 
 use crate::{Error, RateLimit, duration, environment, transport};
 
-/// Where a server listens.
+/// The address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
-    /// `http://host:port` or `https://host:port`, perhaps with a path in front of `/v1`.
+    /// `http://host:port` or `https://host:port`, with an optional path in front of `/v1`.
     Http(http::Uri),
     /// `unix:///path/to/socket`.
     Unix(PathBuf),
 }
 
-/// All that a [`Client`](crate::Client) needs to know.
+/// The settings of a [`Client`](crate::Client).
 #[derive(Clone)]
 pub struct Config {
-    /// The server.
+    /// The address of the server.
     pub address: Address,
-    /// The token to present, if any.
+    /// The client token; `None` for calls without one.
     pub token: Option<SecretString>,
-    /// The namespace to work in; empty is the root namespace.
+    /// The namespace of the calls; empty is the root namespace.
     pub namespace: String,
-    /// A PEM file with the authorities to trust instead of the system's.
+    /// A PEM file with the CAs to trust instead of the system's.
     pub ca_cert: Option<PathBuf>,
-    /// The same authorities as PEM text; `ca_cert` takes precedence.
+    /// The CAs as PEM text; `ca_cert` takes precedence.
     pub ca_pem: Option<String>,
-    /// A directory of such files; `ca_cert` and `ca_pem` take precedence.
+    /// A directory of PEM files with CAs; `ca_cert` and `ca_pem` take precedence.
     pub ca_path: Option<PathBuf>,
-    /// A PEM certificate chain to show the server, with [`Config::client_key`].
+    /// A PEM certificate chain that the client presents, with [`Config::client_key`].
     pub client_cert: Option<PathBuf>,
     /// The key of [`Config::client_cert`].
     pub client_key: Option<PathBuf>,
-    /// Trusts whatever certificate the server shows. Never in production.
+    /// Accepts any certificate of the server. Not for production.
     pub skip_verify: bool,
-    /// The name to ask for and expect in the server's certificate, instead of the address's host.
+    /// The name sent by SNI and required in the server's certificate, instead of the address's host.
     pub server_name: Option<String>,
-    /// Asks for answers to be wrapped for so long; as the server reads it (`60s`, `5m`).
+    /// The wrapping TTL of all responses in the server's syntax (`60s`, `5m`); `None` wraps none.
     pub wrap_ttl: Option<String>,
-    /// How long a call may take, retries apart; `None` is as long as it takes.
+    /// The timeout of a call without its retries; `None` means no timeout.
     pub timeout: Option<Duration>,
-    /// How often a failed call is tried again.
+    /// The number of retries of a failed call.
     pub max_retries: u32,
-    /// The pause before the first new attempt; later ones wait longer.
+    /// The backoff before the first retry; later ones are longer.
     pub retry_wait: Duration,
-    /// How often the client may call; `None` is as often as it likes.
+    /// The rate limit of the calls; `None` means no limit.
     pub rate_limit: Option<RateLimit>,
-    /// Whether a redirection (a standby naming its leader) is followed, once.
+    /// Whether one redirect per call, as of a standby to its leader, is followed.
     pub follow_redirects: bool,
-    /// The HTTP proxies to go through.
+    /// The HTTP proxies.
     pub proxies: Proxies,
-    /// Further headers for every call.
+    /// More headers for every call.
     pub headers: HeaderMap<HeaderValue>,
 }
 
-/// Where Vault's clients look when nobody tells them.
+/// The default address of Vault's clients.
 pub const DEFAULT_ADDRESS: &str = "https://127.0.0.1:8200";
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 const DEFAULT_RETRIES: u32 = 2;
 const DEFAULT_RETRY_WAIT: Duration = Duration::from_secs(1);
 
 impl Config {
-    /// A client of the server at `address`, everything else at its default, the environment unread.
+    /// The defaults for the server at `address`. Does not read the environment.
     ///
     /// # Errors
-    /// The address is none.
+    /// When the address is invalid.
     pub fn new(address: &str) -> Result<Self, Error> {
         Ok(Self {
             address: Address::parse(address)?,
@@ -93,18 +93,18 @@ impl Config {
         })
     }
 
-    /// What the environment says, under the prefixes `KEEPFAST_`, `BAO_` and `VAULT_` in this order: `ADDR`,
+    /// Reads the environment variables with the prefixes `KEEPFAST_`, `BAO_` and `VAULT_`, in this order: `ADDR`,
     /// `TOKEN`, `CACERT`, `CACERT_BYTES`, `CAPATH`, `CLIENT_CERT`, `CLIENT_KEY`, `SKIP_VERIFY`, `TLS_SERVER_NAME`,
     /// `NAMESPACE`, `WRAP_TTL`, `CLIENT_TIMEOUT`, `MAX_RETRIES`, `RATE_LIMIT`, `DISABLE_REDIRECTS`, `PROXY_ADDR`,
     /// `HTTP_PROXY`; and without a prefix `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`.
     ///
     /// # Errors
-    /// A variable does not hold what it should, or asks for what is not built (`SRV_LOOKUP`); the message names it.
+    /// When a variable has an invalid value or is not supported (`SRV_LOOKUP`); the message names it.
     pub fn from_env() -> Result<Self, Error> {
         Self::from_variables(|name| std::env::var(name).ok())
     }
 
-    /// [`Config::from_env`] over any source of variables, each asked by its full name.
+    /// [`Config::from_env`] over any source of variables, by full name.
     ///
     /// # Errors
     /// As [`Config::from_env`].
@@ -140,10 +140,10 @@ impl Config {
 }
 
 impl Address {
-    /// Reads `http://…`, `https://…` or `unix:///…`.
+    /// Parses `http://…`, `https://…` or `unix:///…`.
     ///
     /// # Errors
-    /// It is none of these.
+    /// When the text is none of these.
     pub fn parse(text: &str) -> Result<Self, Error> {
         if let Some(path) = text.strip_prefix("unix://") {
             return match path {
@@ -161,7 +161,7 @@ impl Address {
         }
     }
 
-    /// The scheme, host, port and leading path that stand before `/v1/…` in a URL.
+    /// The scheme, host, port and leading path in front of `/v1/…` in a URL.
     pub fn base(&self) -> String {
         match self {
             Self::Unix(_) => "http://localhost".to_owned(),
@@ -170,7 +170,7 @@ impl Address {
     }
 }
 
-/// Reads a variable's value, naming the variable but not its value when it cannot be read.
+/// Parses the value of a variable. The error names the variable without its value.
 fn read<T>(found: Option<(String, String)>, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Error> {
     found.map(|(name, value)| parse(&value).ok_or_else(|| Error::Config(format!("could not parse {name}")))).transpose()
 }
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn each_prefix_in_its_order() {
+    fn prefixes_apply_in_their_order() {
         let config =
             from(&[("VAULT_ADDR", "http://v:1"), ("BAO_ADDR", "http://b:1/"), ("VAULT_TOKEN", " t\n")]).unwrap();
         assert_eq!(config.address.base(), "http://b:1");
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_times_and_truths() {
+    fn parses_numbers_durations_and_booleans() {
         let config =
             from(&[("VAULT_CLIENT_TIMEOUT", "5"), ("VAULT_MAX_RETRIES", "7"), ("BAO_SKIP_VERIFY", "TRUE")]).unwrap();
         assert_eq!((config.timeout, config.max_retries, config.skip_verify), (Some(Duration::from_secs(5)), 7, true));
@@ -214,14 +214,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_is_refused_by_name() {
+    fn an_unsupported_variable_is_refused_by_name() {
         let message = from(&[("VAULT_SRV_LOOKUP", "true")]).err().unwrap().to_string();
         assert!(message.starts_with("VAULT_SRV_LOOKUP is set"), "{message}");
         assert!(from(&[("VAULT_SRV_LOOKUP", "false")]).is_ok());
     }
 
     #[test]
-    fn addresses() {
+    fn parses_http_and_unix_addresses() {
         assert_eq!(Address::parse("unix:///run/k.sock").unwrap(), Address::Unix("/run/k.sock".into()));
         for text in ["", "127.0.0.1:8200", "ftp://h", "unix://", "http://", "h"] {
             assert!(Address::parse(text).is_err(), "{text}");

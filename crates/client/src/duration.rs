@@ -1,12 +1,12 @@
-//! Durations as Vault's clients write them: `90`, `90s`, `1h30m`, `2d`.
+//! Durations of Vault's clients: `90`, `90s`, `1h30m`, `2d`.
 
 use std::time::Duration;
 
 use keepfast_go::duration::parse_nanos;
 pub use keepfast_go::duration::{format, format_short};
 
-/// Reads a duration by Go's rules; a bare number is seconds, and a number of days ends in `d`. `None` when it is not one,
-/// is negative, or is too long.
+/// Parses a duration in Go's syntax; a bare number is seconds, and a number of days ends in `d`. `None` when it is
+/// invalid, negative or too long.
 pub fn parse(text: &str) -> Option<Duration> {
     let text = text.trim();
     if text.is_empty() {
@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_people_write() {
+    fn parses_seconds_units_and_days() {
         for (text, seconds) in
             [("90", 90), ("90s", 90), ("1h30m", 5400), ("768h", 2_764_800), ("1.5h", 5400), ("2d", 172_800), (" 0 ", 0)]
         {

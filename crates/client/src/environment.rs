@@ -1,15 +1,15 @@
-//! The environment variables a client honours, under each of their names.
+//! The environment variables of the client and their prefixes.
 
-/// The prefixes a variable may have, the first that is set winning.
+/// The prefixes of a variable; the first one that is set applies.
 pub const PREFIXES: [&str; 3] = ["KEEPFAST", "BAO", "VAULT"];
 
-/// The value of the variable called `name` without its prefix (`ADDR`, `TOKEN`), and the full name it was
-/// found under. A variable that is set but empty counts as unset.
+/// The value of the variable `name` without its prefix (`ADDR`, `TOKEN`), and its full name. An empty
+/// variable counts as unset.
 pub fn variable(name: &str) -> Option<(String, String)> {
     find(name, |full| std::env::var(full).ok())
 }
 
-/// Reads the truth of a variable as Vault's clients do: `1`, `t`, `true` in any case.
+/// Parses a boolean variable as Vault's clients do: `1`, `t`, `true` in any case.
 pub fn truth(value: &str) -> Option<bool> {
     match value.to_ascii_lowercase().as_str() {
         "1" | "t" | "true" => Some(true),
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_own_prefix_wins_and_empty_is_unset() {
+    fn the_keepfast_prefix_is_first_and_empty_is_unset() {
         let source = |full: &str| match full {
             "KEEPFAST_ADDR" => Some(String::new()),
             "BAO_ADDR" => Some("b".to_owned()),

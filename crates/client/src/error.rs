@@ -1,4 +1,4 @@
-//! What can go wrong between a client and a server.
+//! Errors of the client.
 
 use std::fmt;
 
@@ -8,46 +8,46 @@ use rustls::{AlertDescription, CertificateError};
 /// A failed call.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The configuration does not make sense: an address, a certificate, a number.
+    /// The configuration is invalid: an address, a certificate, a number.
     #[error("{0}")]
     Config(String),
-    /// No answer came: refused, unreachable, not trusted, too late. Holds the method and the URL.
+    /// There is no response: the server refused the connection, is unreachable, is not trusted or timed out.
     #[error("{} \"{url}\": {reason}", capitalised(.method))]
     Transport {
         /// The HTTP method.
         method: String,
         /// The full URL.
         url: String,
-        /// Why, from the innermost cause.
+        /// The innermost cause.
         reason: String,
     },
-    /// The server answered with a status that is no success.
+    /// The server returned an error status.
     #[error(transparent)]
     Response(Box<ResponseError>),
-    /// The answer is not what this API gives.
+    /// The response does not have the format of the API.
     #[error("{0}")]
     Decode(String),
 }
 
 impl Error {
-    /// The HTTP status of a server's refusal; `None` when no answer came.
+    /// The HTTP status of an error response; `None` when there was no response.
     pub fn status(&self) -> Option<u16> {
         match self {
-            Self::Response(answer) => Some(answer.status),
+            Self::Response(response) => Some(response.status),
             _ => None,
         }
     }
 
-    /// The server's own messages, if it gave any.
+    /// The error messages of the server; empty when it sent none.
     pub fn errors(&self) -> &[String] {
         match self {
-            Self::Response(answer) => &answer.errors,
+            Self::Response(response) => &response.errors,
             _ => &[],
         }
     }
 }
 
-/// A server's refusal: `{"errors": […]}` with its status.
+/// An error response: `{"errors": […]}` and its status.
 #[derive(Debug, Clone)]
 pub struct ResponseError {
     /// The HTTP method of the request.
@@ -56,9 +56,9 @@ pub struct ResponseError {
     pub url: String,
     /// The HTTP status.
     pub status: u16,
-    /// The server's messages; empty when it gave none in the usual form.
+    /// The messages of the server; empty when the body has none in the usual format.
     pub errors: Vec<String>,
-    /// The body as text, shown when there are no messages.
+    /// The body as text, displayed when there are no messages.
     pub raw: String,
 }
 
@@ -79,11 +79,11 @@ impl fmt::Display for ResponseError {
     }
 }
 
-/// What TLS refused, with what to do about it.
+/// The text for a TLS error, with a remedy.
 pub(crate) fn tls_reason(error: &rustls::Error) -> String {
     match error {
         rustls::Error::InvalidMessage(_) => {
-            "server gave HTTP response to HTTPS client: the server may speak plain HTTP, then the address begins with http://"
+            "server gave HTTP response to HTTPS client: if the server speaks plain HTTP, its address begins with http://"
                 .to_owned()
         }
         rustls::Error::InvalidCertificate(refused) => {
@@ -107,7 +107,7 @@ pub(crate) fn tls_reason(error: &rustls::Error) -> String {
 
 fn certificate_reason(error: &CertificateError) -> String {
     match error {
-        // A CA of the same name with another key is no better known than one of another name.
+        // A known CA name with another key is as untrusted as an unknown name.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "it is signed by an unknown authority: give its CA with -ca-cert or VAULT_CACERT".to_owned()
         }
@@ -129,13 +129,13 @@ fn certificate_reason(error: &CertificateError) -> String {
     }
 }
 
-/// `DnsName("a.test")` and `IpAddress(127.0.0.1)`, as rustls writes names of certificates, without the kind.
+/// The name in rustls's `DnsName("a.test")` or `IpAddress(127.0.0.1)`.
 fn presented_name(name: &str) -> &str {
     let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
     inner.trim_matches('"')
 }
 
-/// A time as RFC 3339 writes it, in UTC.
+/// Formats a time as in RFC 3339, in UTC.
 fn date(time: UnixTime) -> String {
     let seconds = i64::try_from(time.as_secs()).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
     seconds.map_or_else(|| format!("second {}", time.as_secs()), |at| at.to_string())
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_like_the_clients_people_know() {
+    fn an_error_has_the_text_of_vaults_client() {
         let mut refusal = ResponseError {
             method: "GET".to_owned(),
             url: "http://h/v1/x".to_owned(),

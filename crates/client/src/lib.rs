@@ -1,8 +1,8 @@
 //! The Rust client library: Vault's HTTP API as typed calls.
 //!
-//! A [`Client`] is made from a [`Config`], usually the one the environment describes. It speaks to
-//! `http`, `https` and `unix` addresses, retries as Vault's own client does, and gives answers as
-//! [`Secret`], the envelope that every path of the API shares.
+//! A [`Client`] is created from a [`Config`], usually from the environment. It supports `http`, `https` and
+//! `unix` addresses, retries like Vault's own client, and returns a [`Secret`], the envelope that all
+//! responses of the API share.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), keepfast_client::Error> {
@@ -21,11 +21,12 @@ mod config;
 pub mod duration;
 pub mod environment;
 mod error;
-mod patience;
+
 mod rate;
 mod request;
 mod retry;
 mod secret;
+mod timer;
 mod transport;
 
 pub use client::{Client, Response};
@@ -33,7 +34,8 @@ pub use config::{Address, Config, DEFAULT_ADDRESS};
 pub use error::{Error, ResponseError};
 pub use keepfast_crypto::secret::SecretString;
 pub use keepfast_outbound::{Proxies, Proxy};
-pub use patience::pause;
+
 pub use rate::RateLimit;
 pub use request::{Method, Request};
 pub use secret::{Auth, Secret, WrapInfo};
+pub use timer::pause;

@@ -1,33 +1,33 @@
-//! A limit on how often a client calls, for programs that would else be refused or be a burden.
+//! Client-side rate limit (`VAULT_RATE_LIMIT`).
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// So many calls a second over time, and so many at once.
+/// A sustained rate and a burst.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RateLimit {
-    /// Calls a second; above 0.
+    /// Calls per second; above 0.
     pub rate: f64,
-    /// Calls that may come together after a time without any; at least 1.
+    /// Calls that may follow without a pause after an idle time; at least 1.
     pub burst: u32,
 }
 
 impl RateLimit {
-    /// Reads `rate` or `rate:burst`, as in `VAULT_RATE_LIMIT`; without a burst it is the rate in whole calls.
+    /// Parses `rate` or `rate:burst`, as in `VAULT_RATE_LIMIT`; the default burst is the rate in whole calls.
     pub fn parse(text: &str) -> Option<Self> {
         let (rate, burst) = match text.split_once(':') {
             Some((rate, burst)) => (rate.parse().ok()?, Some(burst.parse().ok()?)),
             None => (text.parse().ok()?, None),
         };
         let usable = |rate: f64| rate.is_finite() && rate > 0.0;
-        // A rate above what fits is a burst without an end.
+        // A rate beyond the range is a burst of `u32::MAX`.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above, and it saturates")]
         let burst = burst.unwrap_or(rate as u32).max(1);
         usable(rate).then_some(Self { rate, burst })
     }
 }
 
-/// What is left of a limit, shared by all clones of a client.
+/// A token bucket, shared by all clones of a client.
 pub(crate) struct Bucket {
     limit: RateLimit,
     left: Mutex<Left>,
@@ -39,12 +39,12 @@ struct Left {
 }
 
 impl Bucket {
-    /// A full one, at a moment counted from any beginning.
+    /// A full bucket; `now` counts from any fixed time.
     pub(crate) fn full(limit: RateLimit, now: Duration) -> Self {
         Self { limit, left: Mutex::new(Left { calls: f64::from(limit.burst), at: now }) }
     }
 
-    /// Takes one call out and says how long to wait before making it.
+    /// Takes one call and returns the time to wait before it.
     pub(crate) fn take(&self, now: Duration) -> Duration {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let since = now.saturating_sub(left.at).as_secs_f64();
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_are_read_as_vaults_clients_read_them() {
+    fn parses_limits_like_vaults_clients() {
         assert_eq!(RateLimit::parse("10"), Some(RateLimit { rate: 10.0, burst: 10 }));
         assert_eq!(RateLimit::parse("0.5"), Some(RateLimit { rate: 0.5, burst: 1 }));
         assert_eq!(RateLimit::parse("2.5:7"), Some(RateLimit { rate: 2.5, burst: 7 }));
@@ -71,11 +71,11 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_free_and_the_rest_waits_its_turn() {
+    fn calls_beyond_the_burst_wait_for_the_rate() {
         let bucket = Bucket::full(RateLimit { rate: 2.0, burst: 2 }, Duration::ZERO);
         let waits: Vec<u128> = (0..4).map(|_| bucket.take(Duration::ZERO).as_millis()).collect();
         assert_eq!(waits, [0, 0, 500, 1000]);
-        // What nobody used for long is a burst again, and no more than that.
+        // After an idle time there is one burst again, and no more.
         let later = Duration::from_secs(60);
         let waits: Vec<u128> = (0..3).map(|_| bucket.take(later).as_millis()).collect();
         assert_eq!(waits, [0, 0, 500]);

@@ -1,10 +1,10 @@
-//! One call as a value.
+//! A request as a value.
 
 use http::HeaderMap;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-/// What a path may hold as it is; the rest is percent-encoded, once.
+/// Characters of a path that are not percent-encoded.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -19,17 +19,17 @@ const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b';')
     .remove(b'=')
     .remove(b'@');
-/// What a query's names and values may hold as they are.
+/// Characters of query names and values that are not percent-encoded.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// The operations of the API. Lists and scans travel as `GET` with a parameter, which every proxy passes.
+/// The operations of the API. Lists and scans are `GET` with a parameter, which every proxy forwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     /// Read.
     Get,
     /// Write.
     Put,
-    /// Write; some clients use it for what creates.
+    /// Write; some clients use it to create.
     Post,
     /// Merge patch (RFC 7396).
     Patch,
@@ -50,7 +50,7 @@ impl Method {
     }
 }
 
-/// One call: an operation on a path, with what goes along.
+/// A request: an operation on a path, with query, body and headers.
 #[derive(Clone)]
 pub struct Request {
     /// The operation.
@@ -61,16 +61,16 @@ pub struct Request {
     pub query: Vec<(String, String)>,
     /// The body, as JSON text.
     pub body: Option<String>,
-    /// Headers for this call alone.
+    /// Headers of this request only.
     pub headers: HeaderMap,
-    /// Whether the client's wrapping TTL applies; calls that only prepare others switch it off.
+    /// Whether the client's wrapping TTL applies; preparatory requests set it to false.
     pub may_wrap: bool,
-    /// Whether every server has something at this path, so that a 404 or an empty answer is an error.
+    /// Whether every server has this path, so that a 404 or an empty response is an error.
     pub must_exist: bool,
 }
 
 impl Request {
-    /// A call without query, body or headers.
+    /// A request without query, body and headers.
     pub fn new(method: Method, path: impl AsRef<str>) -> Self {
         let path = path.as_ref().trim_matches('/').to_owned();
         Self {
@@ -91,7 +91,7 @@ impl Request {
         self
     }
 
-    /// Takes a 404 and an empty answer for errors: for paths that every server has.
+    /// Makes a 404 and an empty response an error: for paths that every server has.
     #[must_use]
     pub fn required(self) -> Self {
         Self { must_exist: true, ..self }
@@ -104,7 +104,7 @@ impl Request {
         self
     }
 
-    /// Its path and query as they stand in a URL.
+    /// The path and query of its URL.
     pub fn target(&self) -> String {
         let mut target = format!("/v1/{}", utf8_percent_encode(&self.path, PATH));
         let mut query: Vec<_> = self.query.iter().collect();
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn dots_are_left_for_the_server_to_refuse() {
+    fn dot_segments_are_sent_for_the_server_to_refuse() {
         assert_eq!(Request::new(Method::Get, "a/../b").target(), "/v1/a/../b");
     }
 }

@@ -1,15 +1,15 @@
-//! When a call is tried again, and how long to wait before.
+//! Retries: which calls, and after which backoff.
 
 use std::time::Duration;
 
-/// Whether an answer with this status may turn out otherwise in a moment: 412 (a node has not yet seen a
-/// write) and every 5xx but 501, as Vault's client has it.
+/// Whether a retry after this status may succeed: 412 (a node has not replicated a write yet) and every 5xx
+/// except 501, like Vault's client.
 pub(crate) fn is_worthwhile(status: u16) -> bool {
     status == 412 || (status >= 500 && status != 501)
 }
 
-/// The pause before attempt number `attempt + 1`: `wait`, twice `wait`, and so on, with up to half as much
-/// again according to `chance`, so that clients of one outage do not come back together.
+/// The backoff before attempt `attempt + 1`: `wait`, twice `wait`, and so on. `chance` adds up to half as much,
+/// so that the clients of one outage do not retry at the same time.
 pub(crate) fn pause(wait: Duration, attempt: u32, chance: u8) -> Duration {
     let spread = wait / 2 * u32::from(chance) / 255;
     (wait + spread) * attempt.max(1)

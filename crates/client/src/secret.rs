@@ -1,32 +1,32 @@
-//! The envelope that every answer of the API shares.
+//! The envelope that all responses of the API share.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// An answer: data, or a login, or a wrapping, with what the server says about them.
+/// A response: data, a login or wrapping information, with lease and warnings.
 ///
-/// It serialises, in the API's own field order, for whoever asked to see it; `Debug` shows only its outline.
+/// It serialises in the field order of the API. `Debug` prints no values.
 #[derive(Clone, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Secret {
-    /// The request, as it stands in the audit log.
+    /// The id of the request, as in the audit log.
     pub request_id: String,
-    /// The lease to renew or revoke; empty when there is none.
+    /// The id of the lease; empty when there is none.
     pub lease_id: String,
-    /// Seconds.
+    /// The TTL of the lease in seconds.
     pub lease_duration: i64,
     /// Whether the lease can be renewed.
     pub renewable: bool,
-    /// What the path answers.
+    /// The data of the response.
     pub data: Option<Map<String, Value>>,
-    /// What the server remarks.
+    /// Warnings of the server.
     pub warnings: Option<Vec<String>>,
     /// The token of a login.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
-    /// The token under which the real answer waits.
+    /// The wrapping token that holds the actual response.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wrap_info: Option<WrapInfo>,
 }
@@ -41,37 +41,37 @@ pub struct Auth {
     pub accessor: String,
     /// All of its policies.
     pub policies: Option<Vec<String>>,
-    /// Those of the token itself.
+    /// The policies of the token itself.
     pub token_policies: Option<Vec<String>>,
-    /// Those that come with its entity.
+    /// The policies of its entity.
     pub identity_policies: Option<Vec<String>>,
-    /// Free key-value pairs.
+    /// Key-value metadata.
     pub metadata: Option<Map<String, Value>>,
     /// Whether it has no parent.
     pub orphan: bool,
-    /// The entity it belongs to; may be empty.
+    /// The entity of the token; may be empty.
     pub entity_id: String,
-    /// Seconds; 0 is without end.
+    /// The TTL in seconds; 0 means no expiry.
     pub lease_duration: i64,
     /// Whether it can be renewed.
     pub renewable: bool,
-    /// A second factor that is still to be shown.
+    /// The MFA requirement that the login still has to meet.
     pub mfa_requirement: Option<Value>,
 }
 
-/// A wrapping token in the place of an answer.
+/// Wrapping information instead of a response.
 #[derive(Clone, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct WrapInfo {
-    /// The token that unwraps, once.
+    /// The wrapping token, which unwraps once.
     pub token: String,
     /// Its accessor.
     pub accessor: String,
-    /// Seconds.
+    /// The TTL in seconds.
     pub ttl: i64,
-    /// RFC 3339.
+    /// The time of creation (RFC 3339).
     pub creation_time: String,
-    /// The path that was asked.
+    /// The path of the wrapped request.
     pub creation_path: String,
     /// The accessor of the token inside, when a token is wrapped.
     pub wrapped_accessor: String,
@@ -88,10 +88,10 @@ impl Secret {
         self.data_field(name)?.as_str()
     }
 
-    /// Reads an answer's body. Some old paths answer without an envelope; their fields become `data`.
+    /// Parses the body of a response. Some old paths have no envelope; their fields become `data`.
     ///
     /// # Errors
-    /// The body is not JSON, or no object.
+    /// When the body is not a JSON object.
     pub fn parse(body: &[u8]) -> Result<Self, serde_json::Error> {
         let whole: Map<String, Value> = serde_json::from_slice(body)?;
         if is_envelope(&whole) {
@@ -101,7 +101,7 @@ impl Secret {
         }
     }
 
-    /// Whether it says anything: data, a login, a wrapping or a warning.
+    /// Whether it has data, a login, wrapping information or a warning.
     pub fn has_content(&self) -> bool {
         let warned = self.warnings.as_ref().is_some_and(|list| !list.is_empty());
         warned || self.data.is_some() || self.auth.is_some() || self.wrap_info.is_some()
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_without_envelope_becomes_data() {
+    fn a_response_without_an_envelope_becomes_data() {
         let bare = Secret::parse(br#"{"sealed":false,"t":1}"#).unwrap();
         assert_eq!(bare.data_field("t"), Some(&Value::from(1)));
         let full = Secret::parse(br#"{"request_id":"r","data":{"a":"b"},"auth":null,"warnings":null}"#).unwrap();
@@ -142,9 +142,9 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_no_value() {
+    fn debug_prints_no_value() {
         let secret = Secret::parse(br#"{"data":{"password":"hunter2"},"auth":{"client_token":"hvs.x"}}"#).unwrap();
-        let shown = format!("{secret:?}");
-        assert!(!shown.contains("hunter2") && !shown.contains("hvs.x"), "{shown}");
+        let printed = format!("{secret:?}");
+        assert!(!printed.contains("hunter2") && !printed.contains("hvs.x"), "{printed}");
     }
 }

@@ -1,4 +1,4 @@
-//! A client's configuration as the settings of its calls.
+//! Converts the configuration of a client to the settings of its calls.
 
 use keepfast_outbound::{Authorities, ClientCertificate, Proxies, Proxy, Settings, Trust};
 
@@ -10,7 +10,7 @@ const MAX_RESPONSE: usize = 256 << 20;
 /// The settings of the calls of a client.
 ///
 /// # Errors
-/// The configuration has a client certificate without a key, or the reverse.
+/// When the configuration has a client certificate without a key, or the reverse.
 pub(crate) fn settings(config: &Config) -> Result<Settings, Error> {
     let client_certificate = match (&config.client_cert, &config.client_key) {
         (None, None) => None,
@@ -47,13 +47,13 @@ fn trust(config: &Config) -> Trust {
     }
 }
 
-/// The proxies that the environment names. `VAULT_PROXY_ADDR` goes before `VAULT_HTTP_PROXY` (each also with the prefixes
-/// `KEEPFAST_` and `BAO_`), and both before `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`.
+/// The proxies of the environment variables. `VAULT_PROXY_ADDR` takes precedence over `VAULT_HTTP_PROXY` (each also
+/// with the prefixes `KEEPFAST_` and `BAO_`), and both over `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`.
 ///
 /// Source: <https://developer.hashicorp.com/vault/docs/commands#environment-variables>.
 ///
 /// # Errors
-/// A variable is not the URL of a proxy.
+/// When a variable is not the URL of a proxy.
 pub(crate) fn proxies(source: &impl Fn(&str) -> Option<String>) -> Result<Proxies, Error> {
     let general = Proxies::from_variables(source).map_err(|error| Error::Config(error.to_string()))?;
     let named = environment::find("PROXY_ADDR", source).or_else(|| environment::find("HTTP_PROXY", source));
@@ -61,7 +61,7 @@ pub(crate) fn proxies(source: &impl Fn(&str) -> Option<String>) -> Result<Proxie
     match Proxy::parse(&value) {
         Some(proxy) => Ok(general.with_proxy_for_all(proxy)),
         None => {
-            let why = "is not the URL of an http:// or https:// proxy; other kinds are not built";
+            let why = "is not the URL of an http:// or https:// proxy; other kinds are not supported";
             Err(Error::Config(format!("{name} {why}")))
         }
     }
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_of_vaults_own_variables_serves_every_address() {
+    fn a_proxy_of_a_vault_variable_serves_every_address() {
         let general = [("HTTP_PROXY", "p"), ("NO_PROXY", "*")];
         for name in ["VAULT_HTTP_PROXY", "BAO_PROXY_ADDR"] {
             let pairs = [&general[..], &[(name, "http://v:1")]].concat();
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_is_no_proxy_is_named_without_its_value() {
+    fn an_invalid_proxy_variable_is_named_without_its_value() {
         for name in ["VAULT_PROXY_ADDR", "HTTPS_PROXY"] {
             let message = through(&[(name, "socks5://u:hidden@h:1080")], "https://v").unwrap_err().to_string();
             assert!(message.starts_with(&format!("{name} is not")) && !message.contains("hidden"), "{message}");

@@ -24,14 +24,14 @@ use crate::error::{ConnectTimeout, SettingsError};
 use crate::proxy::{Proxies, Proxy, without_brackets};
 use crate::{Settings, tls};
 
-/// Opens connections for hyper's pool.
+/// Establishes connections for hyper's pool.
 #[derive(Clone)]
 pub(crate) struct Connector {
     socket: Option<PathBuf>,
     timeout: Option<Duration>,
     proxies: Arc<Proxies>,
     tls: TlsConnector,
-    /// TLS to an `https://` proxy, which speaks HTTP/1.1.
+    /// The TLS settings for an `https://` proxy, which speaks HTTP/1.1.
     proxy_tls: TlsConnector,
     server_name: Option<ServerName<'static>>,
 }
@@ -86,9 +86,9 @@ impl Connector {
         Ok(Stream::Tls(TokioIo::new(Box::new(self.tls.connect(name, stream).await?))))
     }
 
-    /// A connection to the address at the other end of a proxy's `CONNECT` (RFC 9110, section 9.3.6).
+    /// Opens a tunnel to an address by a proxy's `CONNECT` (RFC 9110, section 9.3.6).
     async fn tunnel(&self, proxy: Proxy, uri: Uri) -> io::Result<Plain> {
-        let at = proxy.uri().ok_or_else(|| io::Error::other("the proxy's address is not one"))?;
+        let at = proxy.uri().ok_or_else(|| io::Error::other("the address of the proxy is invalid"))?;
         let authorization = proxy.authorization.clone();
         let mut tunnel = Tunnel::new(at, DialProxy { connector: self.clone(), proxy });
         if let Some(authorization) = authorization {
@@ -112,7 +112,7 @@ impl Connector {
     }
 }
 
-/// Opens the connection to a proxy for its tunnel.
+/// Connects to a proxy, for the connector of the tunnel.
 struct DialProxy {
     connector: Connector,
     proxy: Proxy,
@@ -139,7 +139,7 @@ async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Names the address that could not be reached.
+/// Adds the address to the error of a connection attempt.
 fn with_address(host: &str, port: u16, error: &io::Error) -> io::Error {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     let reason = match error.kind() {
@@ -163,18 +163,18 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// A stream of bytes: TCP, a Unix socket, or TLS to a proxy.
+/// A byte stream: TCP, a Unix socket, or TLS to a proxy.
 type Plain = Box<dyn Bytes>;
 
 pub(crate) trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytes for T {}
 
-/// An open connection of any kind.
+/// An established connection.
 pub(crate) enum Stream {
     Plain {
         stream: TokioIo<Plain>,
-        /// Whether a proxy reads the requests, which then name their whole URL.
+        /// Whether a proxy reads the requests, which then contain their whole URL.
         proxied: bool,
     },
     Tls(TokioIo<Box<TlsStream<Plain>>>),

@@ -1,8 +1,8 @@
-//! HTTP calls to other servers, for whatever part of Keepfast has to make some.
+//! HTTP calls to other servers.
 //!
-//! An [`Outbound`] is made from [`Settings`]: how long a call may take, how long a response may be, which authorities, client
-//! certificate and proxies are in use. It follows no redirect, because the new address would be one that nobody has checked. Its errors
-//! name the host and the cause, and never a path, a query or a header.
+//! An [`Outbound`] is created from [`Settings`]: timeouts, the response limit, trusted CAs, the client certificate and
+//! proxies. It follows no redirect, because nobody has checked the new address. Its errors contain the host and the
+//! cause, and never a path, a query or a header.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {

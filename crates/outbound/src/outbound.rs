@@ -1,4 +1,4 @@
-//! Calls within their bounds.
+//! Calls with timeouts and a response limit.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -16,22 +16,22 @@ use crate::connect::Connector;
 use crate::error::{CallError, Failure, SettingsError};
 use crate::{Proxies, Settings};
 
-/// How many idle connections are kept for each host.
+/// The most idle connections that are kept for each host.
 const IDLE_PER_HOST: usize = 16;
 
-/// Makes calls, and keeps connections for the next ones. A clone is cheap and shares the connections.
+/// Sends requests and keeps connections for later ones. A clone is cheap and shares the connections.
 #[derive(Clone)]
 pub struct Outbound {
     pool: Pool<Connector, Full<Bytes>>,
     timeout: Option<Duration>,
     max_response: usize,
     proxies: Arc<Proxies>,
-    /// The path of the Unix socket, as errors name it.
+    /// The path of the Unix socket, for errors.
     socket: Option<Arc<str>>,
 }
 
 impl Outbound {
-    /// Reads the files that the settings name. Nothing is sent.
+    /// Reads the files of the settings without sending anything.
     ///
     /// # Errors
     /// [`SettingsError`] when a file cannot be read, or its content cannot be used.
@@ -46,10 +46,10 @@ impl Outbound {
         Ok(Outbound { pool, timeout: settings.timeout, max_response: settings.max_response, proxies, socket })
     }
 
-    /// Sends a request, whose URL is absolute, and receives the whole response. A redirect is a response like any other.
+    /// Sends a request with an absolute URL, and receives the whole response. A redirect is returned as the response.
     ///
     /// # Errors
-    /// [`CallError`] when there is no response, or none within the bounds of the settings.
+    /// [`CallError`] when there is no response within the limits of the settings.
     pub async fn call(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, CallError> {
         let host = self.host(request.uri());
         self.authorize_to_proxy(&mut request);
@@ -75,7 +75,7 @@ impl Outbound {
         }
     }
 
-    /// A proxy that reads the request wants its password there; a tunnel has its own.
+    /// A proxy that reads the request needs the `Proxy-Authorization` header in it; a tunnel sends its own.
     fn authorize_to_proxy(&self, request: &mut Request<Bytes>) {
         if self.socket.is_some() || request.uri().scheme_str() != Some("http") {
             return;
@@ -86,7 +86,7 @@ impl Outbound {
         }
     }
 
-    /// What errors name: never the user, the path or the query of a URL.
+    /// The host for errors: never the user, the path or the query of a URL.
     fn host(&self, uri: &Uri) -> String {
         match (&self.socket, uri.host(), uri.port()) {
             (Some(path), ..) => path.to_string(),

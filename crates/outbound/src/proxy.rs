@@ -1,4 +1,4 @@
-//! HTTP proxies: which one a connection goes through, by Go's rules.
+//! HTTP proxies, chosen by Go's rules.
 //!
 //! Source: `golang.org/x/net/http/httpproxy`.
 
@@ -22,16 +22,16 @@ pub struct Proxy {
     pub(crate) authorization: Option<HeaderValue>,
 }
 
-/// Which proxy serves which address.
+/// The proxies by address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies {
-    /// Serves every address.
+    /// The proxy of every address.
     every: Option<Proxy>,
-    /// Serves `http://` addresses: `HTTP_PROXY`.
+    /// The proxy of `http://` addresses: `HTTP_PROXY`.
     http: Option<Proxy>,
-    /// Serves `https://` addresses: `HTTPS_PROXY`.
+    /// The proxy of `https://` addresses: `HTTPS_PROXY`.
     https: Option<Proxy>,
-    /// Addresses that `http` and `https` do not serve: `NO_PROXY`.
+    /// Addresses that use neither `http` nor `https`: `NO_PROXY`.
     except: Vec<Exception>,
 }
 
@@ -41,7 +41,7 @@ enum Exception {
     Everything,
     Network(IpNet),
     Address(IpAddr, Option<u16>),
-    /// Names that end so, with the leading dot; `itself` covers the name without it.
+    /// Names with this suffix, which has the leading dot; `itself` includes the name without the dot.
     Domain {
         suffix: String,
         itself: bool,
@@ -50,7 +50,8 @@ enum Exception {
 }
 
 impl Proxy {
-    /// Reads a proxy's URL; without a scheme it is an `http://` proxy. `None` when it is not the URL of an `http://` or `https://` proxy.
+    /// Parses the URL of a proxy; without a scheme it is an `http://` proxy. `None` when it is not the URL of an
+    /// `http://` or `https://` proxy.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
@@ -69,14 +70,14 @@ impl Proxy {
         Some(Self { secure, host, port: uri.port_u16().unwrap_or(if secure { 443 } else { 80 }), authorization })
     }
 
-    /// The proxy's URI, without user and password.
+    /// The URI of the proxy, without user and password.
     pub fn uri(&self) -> Option<Uri> {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         format!("{}://{host}:{}", if self.secure { "https" } else { "http" }, self.port).parse().ok()
     }
 }
 
-/// `user:password`, percent-encoded as in a URL, as HTTP basic authentication.
+/// The `Basic` credentials (RFC 7617) of a `user:password` that is percent-encoded as in a URL.
 fn basic(user: &str) -> Option<HeaderValue> {
     let decoded: Vec<u8> = percent_decode_str(user).collect();
     let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(decoded))).ok()?;
@@ -85,11 +86,12 @@ fn basic(user: &str) -> Option<HeaderValue> {
 }
 
 impl Proxies {
-    /// The proxies that environment variables name: `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, also in lower case. `source` returns
-    /// the value of a variable.
+    /// The proxies of the environment variables `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, also in lower case.
+    /// `source` returns the value of a variable.
     ///
     /// # Errors
-    /// A variable is not the URL of a proxy. The text names the variable, not its value, which may hold a password.
+    /// When a variable is not the URL of a proxy. The text contains the name of the variable, not its value, which may
+    /// contain a password.
     pub fn from_variables(source: &impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
         let general = |name: &str| {
             let find = |name: String| source(&name).filter(|value| !value.trim().is_empty()).map(|value| (name, value));
@@ -99,7 +101,7 @@ impl Proxies {
             None => Ok(None),
             Some((name, value)) => Proxy::parse(&value).map(Some).ok_or_else(|| {
                 SettingsError(format!(
-                    "{name} is not the URL of an http:// or https:// proxy; other kinds are not built"
+                    "{name} is not the URL of an http:// or https:// proxy; other kinds are not supported"
                 ))
             }),
         };
@@ -112,14 +114,14 @@ impl Proxies {
         })
     }
 
-    /// The same with a proxy for every address, without exceptions.
+    /// Uses a proxy for every address, without exceptions.
     #[must_use]
     pub fn with_proxy_for_all(self, proxy: Proxy) -> Self {
         Proxies { every: Some(proxy), ..self }
     }
 
-    /// The proxy for a URL; `None` when the connection goes straight to the server. Loopback addresses need no proxy unless one serves
-    /// every address.
+    /// The proxy for a URL; `None` for a direct connection. Loopback addresses use no proxy except one for every
+    /// address.
     pub fn for_address(&self, uri: &Uri) -> Option<&Proxy> {
         if self.every.is_some() {
             return self.every.as_ref();
@@ -175,7 +177,7 @@ impl Exception {
     }
 }
 
-/// A host without the brackets that an IPv6 address has in a URL.
+/// The host of a URL without the brackets of an IPv6 address.
 pub(crate) fn without_brackets(host: &str) -> String {
     host.trim_start_matches('[').trim_end_matches(']').to_owned()
 }
@@ -244,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_is_not_built_is_refused_and_its_password_not_shown() {
+    fn an_unsupported_proxy_is_refused_without_its_password() {
         for value in ["socks5://u:hidden@h:1080", "ftp://hidden", "http://", "http://:1"] {
             let message = proxies(&[("HTTPS_PROXY", value)]).err().unwrap().to_string();
             assert!(message.starts_with("HTTPS_PROXY is not") && !message.contains("hidden"), "{message}");
@@ -252,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_becomes_basic_authentication() {
+    fn a_user_of_the_url_is_sent_as_basic_authentication() {
         let proxy = Proxy::parse("http://us%40er:p%3ass@h:1").unwrap();
         assert_eq!(proxy.authorization.as_ref().unwrap(), &format!("Basic {}", STANDARD.encode("us@er:p:ss")));
         assert!(!format!("{proxy:?}").contains("Basic"));

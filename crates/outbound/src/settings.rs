@@ -1,4 +1,4 @@
-//! How calls are made: bounds, trust, proxies.
+//! The settings of calls: limits, trust, proxies.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,65 +11,65 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_RESPONSE: usize = 1 << 20;
 
-/// How calls are made.
+/// The settings of calls.
 #[derive(Clone)]
 pub struct Settings {
-    /// How long a connection may take to open, with those to proxies and TLS. `None` is as long as the whole call.
+    /// The timeout of the connection, including a proxy and TLS. `None` leaves it to `timeout`.
     pub connect_timeout: Option<Duration>,
-    /// How long a call may take, from its start to the last byte of the response. `None` sets no limit.
+    /// The timeout of a call, from its start to the last byte of the response. `None` sets no limit.
     pub timeout: Option<Duration>,
-    /// The longest body of a response in bytes.
+    /// The longest response body in bytes.
     pub max_response: usize,
-    /// The proxies in use.
+    /// The proxies.
     pub proxies: Proxies,
-    /// Which certificates of servers are trusted.
+    /// The trusted server certificates.
     pub trust: Trust,
-    /// The certificate that is presented to servers that ask for one.
+    /// The client certificate, sent to servers that request one.
     pub client_certificate: Option<ClientCertificate>,
-    /// The host name that is sent in TLS and that the server's certificate must have, in place of the host of the URL.
+    /// The host name for SNI and for the check of the server's certificate, instead of the host of the URL.
     pub server_name: Option<String>,
-    /// A Unix socket that all calls go to, whatever host their URL names.
+    /// The Unix socket of all calls, whatever host their URLs contain.
     pub socket: Option<PathBuf>,
 }
 
-/// Which certificates of servers are trusted.
+/// The trusted server certificates.
 #[derive(Clone)]
 pub enum Trust {
-    /// Those of the system's authorities, and of these.
+    /// Certificates of the system's CAs and of these.
     System(Vec<Authorities>),
-    /// Those of these authorities only; at least one certificate is required.
+    /// Certificates of these CAs only; at least one CA is required.
     Only(Vec<Authorities>),
-    /// Any. The connection is then encrypted, and nobody knows to whom.
+    /// Any certificate. The connection is encrypted, but the server is not authenticated.
     Anything,
 }
 
-/// Certificates of authorities, as PEM.
+/// CA certificates in PEM format.
 #[derive(Clone)]
 pub enum Authorities {
     /// The certificates of a file.
     File(PathBuf),
-    /// Those of all files of a directory.
+    /// The certificates of all files of a directory.
     Directory(PathBuf),
-    /// Those of a text.
+    /// The certificates of a text.
     Text {
-        /// What errors call it.
+        /// The name for errors.
         name: String,
-        /// The text.
+        /// The PEM text.
         pem: String,
     },
 }
 
-/// A certificate chain, leaf first, and its private key, as PEM.
+/// A certificate chain, leaf first, and its private key, in PEM format.
 #[derive(Clone)]
 pub enum ClientCertificate {
-    /// In files, which are read when the [`crate::Outbound`] is made.
+    /// Files, which are read when the [`crate::Outbound`] is created.
     Files {
         /// The file of the chain.
         chain: PathBuf,
         /// The file of the key.
         key: PathBuf,
     },
-    /// As text.
+    /// Texts.
     Text {
         /// The chain.
         chain: String,
@@ -79,7 +79,7 @@ pub enum ClientCertificate {
 }
 
 impl Default for Settings {
-    /// 10 seconds to connect, 30 seconds and 1 MiB for a response, the system's authorities, no proxy.
+    /// A connect timeout of 10 seconds, a timeout of 30 seconds, 1 MiB of response, the system's CAs, no proxy.
     fn default() -> Self {
         Settings {
             connect_timeout: Some(CONNECT_TIMEOUT),

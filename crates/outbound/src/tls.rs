@@ -1,4 +1,4 @@
-//! Which servers a call trusts, and the certificate that it presents.
+//! TLS of calls: trusted servers and the client certificate.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use crate::{Authorities, ClientCertificate, Settings, SettingsError, Trust};
 
-/// Where systems keep the authorities they trust, in the order tried.
+/// The CA bundles of operating systems, in the order of search.
 const SYSTEM_BUNDLES: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
@@ -20,7 +20,7 @@ const SYSTEM_BUNDLES: &[&str] = &[
     "/etc/ssl/cert.pem",
 ];
 
-/// The TLS side of settings: versions 1.3 and 1.2, HTTP/2 where the server has it.
+/// The TLS settings: versions 1.3 and 1.2, HTTP/2 where the server supports it.
 pub(crate) fn client_config(settings: &Settings) -> Result<ClientConfig, SettingsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -48,7 +48,7 @@ pub(crate) fn client_config(settings: &Settings) -> Result<ClientConfig, Setting
     Ok(tls)
 }
 
-/// A certificate chain with its key, and what errors call it.
+/// A certificate chain with its key, and its name for errors.
 type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>, String);
 
 fn client_certificate(certificate: &ClientCertificate) -> Result<Identity, SettingsError> {
@@ -94,12 +94,12 @@ fn trust(
     added.map_err(|error| SettingsError(format!("cannot trust {origin}: {error}")))
 }
 
-/// The system's authorities; `SSL_CERT_FILE` names another bundle, as it does for OpenSSL.
+/// The system's CAs. `SSL_CERT_FILE` replaces the bundle, as for OpenSSL.
 fn system_authorities() -> RootCertStore {
     let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     let bundle = named.into_iter().chain(SYSTEM_BUNDLES.iter().map(PathBuf::from)).find(|path| path.is_file());
     let mut store = RootCertStore::empty();
-    // What cannot be read is not trusted: the handshake fails then.
+    // An unreadable bundle means no trusted CA: the handshake fails.
     store.add_parsable_certificates(bundle.and_then(|path| certificates(&path).ok()).unwrap_or_default());
     store
 }
@@ -127,8 +127,8 @@ fn unreadable(file: &Path, error: &dyn std::fmt::Display) -> SettingsError {
     SettingsError(format!("cannot read {}: {error}", file.display()))
 }
 
-/// Accepts any certificate. The signatures of the handshake are checked, so that the server holds the key of the certificate that it
-/// presents.
+/// Accepts any certificate. It checks the signatures of the handshake, so that the server holds the key of its
+/// certificate.
 #[derive(Debug)]
 struct TrustAnything(Arc<CryptoProvider>);
 

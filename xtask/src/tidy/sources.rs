@@ -13,7 +13,7 @@ use crate::skips;
 const CLOCK_AND_RANDOMNESS: [&str; 8] = [
     "crates/framework/src/clock.rs",
     "crates/crypto/src/random.rs",
-    "crates/client/src/patience.rs",
+    "crates/client/src/timer.rs",
     "crates/edge/src/patience.rs",
     "conformance/",
     "xtask/",

@@ -1,9 +1,9 @@
-//! The client against scripted servers: what it sends, what it makes of answers, whom it trusts.
+//! The client against scripted servers: its requests, its results, its trust.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
-mod answers;
 #[path = "../../../outbound/tests/it/authority.rs"]
 mod authority;
+mod responses;
 mod server;
 mod tls;

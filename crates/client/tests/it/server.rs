@@ -1,4 +1,4 @@
-//! A server that gives prepared answers and keeps what it was sent.
+//! A server that sends prepared responses and keeps the requests.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// A request as it came: the line, the headers in lower case, the body.
+/// A received request: the request line, the headers in lower case, the body.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) line: String,
@@ -21,35 +21,35 @@ impl Seen {
     }
 }
 
-/// A prepared answer.
-pub(crate) fn answer(status: u16, headers: &str, body: &str) -> String {
+/// A prepared response.
+pub(crate) fn response(status: u16, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\nConnection: close\r\n{headers}\r\n{body}", body.len())
 }
 
-/// Gives the answers one after the other, on a port of its own.
-pub(crate) fn start(answers: Vec<String>) -> (String, Arc<Mutex<Vec<Seen>>>) {
+/// Sends the responses one after the other, on a free port.
+pub(crate) fn start(responses: Vec<String>) -> (String, Arc<Mutex<Vec<Seen>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let seen = Arc::new(Mutex::new(Vec::new()));
     let kept = seen.clone();
     thread::spawn(move || {
-        for answer in answers {
-            serve(listener.accept().unwrap().0, &answer, &kept);
+        for response in responses {
+            serve(listener.accept().unwrap().0, &response, &kept);
         }
     });
     (address, seen)
 }
 
-/// The same on a Unix socket, once.
-pub(crate) fn start_unix(path: &Path, answer: String) -> Arc<Mutex<Vec<Seen>>> {
+/// Sends one response on a Unix socket.
+pub(crate) fn start_unix(path: &Path, response: String) -> Arc<Mutex<Vec<Seen>>> {
     let listener = UnixListener::bind(path).unwrap();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let kept = seen.clone();
-    thread::spawn(move || serve(listener.accept().unwrap().0, &answer, &kept));
+    thread::spawn(move || serve(listener.accept().unwrap().0, &response, &kept));
     seen
 }
 
-fn serve(stream: impl Read + Write, answer: &str, kept: &Mutex<Vec<Seen>>) {
+fn serve(stream: impl Read + Write, response: &str, kept: &Mutex<Vec<Seen>>) {
     let mut reader = BufReader::new(stream);
     let mut seen = Seen::default();
     reader.read_line(&mut seen.line).unwrap();
@@ -71,5 +71,5 @@ fn serve(stream: impl Read + Write, answer: &str, kept: &Mutex<Vec<Seen>>) {
     seen.body = String::from_utf8(body).unwrap();
     seen.line = seen.line.trim().to_owned();
     kept.lock().unwrap().push(seen);
-    reader.get_mut().write_all(answer.as_bytes()).unwrap();
+    reader.get_mut().write_all(response.as_bytes()).unwrap();
 }

@@ -1,4 +1,4 @@
-//! A certificate authority with a server, for the tests of calls over TLS.
+//! A CA with a server, for tests of calls over TLS.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-/// An authority with a certificate of a server and one of a client, as files.
+/// A CA with a server certificate and a client certificate, as files.
 pub(crate) struct Authority {
     directory: tempfile::TempDir,
 }
@@ -22,7 +22,7 @@ impl Authority {
         Self::with_end(server_name, 2040)
     }
 
-    /// An authority whose certificates end with the year before `year`.
+    /// A CA whose certificates expire at the end of the year before `year`.
     pub(crate) fn with_end(server_name: &str, year: i32) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, text: String| std::fs::write(directory.path().join(name), text).unwrap();
@@ -45,12 +45,12 @@ impl Authority {
         self.directory.path().join(name)
     }
 
-    /// A server with this authority's certificate. Its response is the number of certificates that the client presented.
+    /// A server with a certificate of this CA. Its response contains the number of client certificates.
     pub(crate) async fn serve(&self) -> String {
         self.serve_to(false).await
     }
 
-    /// The same; `only_known` refuses a client without a certificate.
+    /// Starts the server; `only_known` refuses a client without a certificate.
     pub(crate) async fn serve_to(&self, only_known: bool) -> String {
         let mut roots = RootCertStore::empty();
         certificates(&self.file("ca.pem")).into_iter().for_each(|cert| roots.add(cert).unwrap());
@@ -69,12 +69,12 @@ impl Authority {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-                let shown = stream.get_ref().1.peer_certificates().map_or(0, <[_]>::len);
+                let presented = stream.get_ref().1.peer_certificates().map_or(0, <[_]>::len);
                 let _ = stream.read(&mut [0; 4096]).await;
-                let body = format!("{{\"data\":{{\"shown\":{shown}}}}}");
-                let answer =
+                let body = format!("{{\"data\":{{\"certificates\":{presented}}}}}");
+                let response =
                     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
-                let _ = stream.write_all(answer.as_bytes()).await;
+                let _ = stream.write_all(response.as_bytes()).await;
                 let _ = stream.shutdown().await;
             }
         });

@@ -1,4 +1,4 @@
-//! Bounds of calls, and what their errors say.
+//! Limits of calls, and the texts of their errors.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, UnixListener};
 
 use crate::get;
 
-/// A server that reads a request, sends this text and, if it `closes`, ends the connection.
+/// A server that reads a request, sends this text and, if it `closes`, closes the connection.
 async fn serve(text: &'static str, closes: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -53,12 +53,12 @@ async fn a_redirect_is_returned_and_not_followed() {
         let url = format!("http://{}/", serve(text.leak(), true).await);
         assert_eq!(get(&Settings::default(), &url).await.unwrap().0.to_string(), status[..3]);
     }
-    // Nobody has connected to the new address.
+    // There was no connection to the new address.
     elsewhere.into_std().unwrap().accept().expect_err("no connection");
 }
 
 #[tokio::test]
-async fn a_call_ends_when_its_time_is_over() {
+async fn a_call_fails_after_its_timeout() {
     for text in ["", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234"] {
         let url = format!("http://{}/", serve(text, false).await);
         let error = get(&within(20), &url).await.unwrap_err();
@@ -67,8 +67,8 @@ async fn a_call_ends_when_its_time_is_over() {
 }
 
 #[tokio::test]
-async fn a_connection_that_does_not_open_ends_when_its_time_is_over() {
-    // The system accepts, and nobody begins the handshake.
+async fn a_connection_attempt_fails_after_its_timeout() {
+    // The system accepts the connection, and no handshake begins.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let settings = Settings { connect_timeout: Some(Duration::from_millis(20)), ..Settings::default() };
     let error = get(&settings, &format!("https://{}/", listener.local_addr().unwrap())).await.unwrap_err();
@@ -98,7 +98,7 @@ async fn errors_name_the_host_and_no_user_path_or_query() {
 }
 
 #[tokio::test]
-async fn a_unix_socket_takes_the_calls_of_every_host() {
+async fn calls_of_every_host_use_the_unix_socket() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
     let listener = UnixListener::bind(&path).unwrap();

@@ -1,4 +1,4 @@
-//! Calls to real servers: their bounds, whom they trust, and the proxies on the way.
+//! Calls to real servers: limits, trust, proxies.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -10,7 +10,7 @@ mod trust;
 use bytes::Bytes;
 use keepfast_outbound::{CallError, Outbound, Settings};
 
-/// A `GET` with these settings: the status and the body.
+/// Sends a `GET` with these settings; returns the status and the body.
 async fn get(settings: &Settings, url: &str) -> Result<(u16, String), CallError> {
     let request = http::Request::get(url).body(Bytes::new()).unwrap();
     let response = Outbound::new(settings).unwrap().call(request).await?;

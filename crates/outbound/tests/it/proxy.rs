@@ -11,10 +11,10 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::authority::Authority;
 use crate::get;
 
-/// The heads that a proxy was sent.
+/// The heads of the requests to a proxy.
 type Heads = Arc<Mutex<Vec<String>>>;
 
-/// A proxy that opens tunnels, or answers requests for whole URLs itself.
+/// A proxy that opens tunnels, and itself responds to requests for whole URLs.
 async fn proxy() -> (String, Heads) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -43,10 +43,10 @@ async fn serve(stream: TcpStream, heads: Heads) {
         let _ = tokio::io::copy_bidirectional(&mut stream, &mut target).await;
         return;
     }
-    answer(stream.get_mut()).await;
+    respond(stream.get_mut()).await;
 }
 
-async fn answer(stream: &mut TcpStream) {
+async fn respond(stream: &mut TcpStream) {
     let body = "{\"data\":{\"by\":\"proxy\"}}";
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
     let _ = stream.write_all((head + body).as_bytes()).await;
@@ -59,7 +59,7 @@ fn through(proxy: &str) -> Settings {
 }
 
 #[tokio::test]
-async fn tls_goes_through_a_tunnel_and_the_proxy_sees_no_header() {
+async fn tls_uses_a_tunnel_that_hides_the_headers_from_the_proxy() {
     let authority = Authority::new("127.0.0.1");
     let url = authority.serve().await;
     let (proxy, heads) = proxy().await;
@@ -100,7 +100,7 @@ async fn hosts_of_no_proxy_and_loopback_addresses_are_reached_directly() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_not_there_is_named_without_its_password() {
+async fn an_unreachable_proxy_is_named_without_its_password() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     for url in ["http://vault.test/hidden", "https://vault.test/hidden"] {
         let error = get(&through(&format!("http://user:hidden@{free}")), url).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Which servers a call trusts, and the certificate that it presents.
+//! Trusted servers and the client certificate.
 
 use keepfast_crypto::secret::SecretString;
 use keepfast_outbound::{Authorities, ClientCertificate, Failure, Outbound, Settings, Trust};
@@ -14,7 +14,7 @@ fn text_of(authority: &Authority, file: &str) -> String {
     std::fs::read_to_string(authority.file(file)).unwrap()
 }
 
-/// The number of certificates that a server of this authority gets, with these settings.
+/// The number of client certificates that a server of this CA receives, with these settings.
 async fn presented(authority: &Authority, settings: Settings) -> u64 {
     let trust = Trust::Only(vec![Authorities::File(authority.file("ca.pem"))]);
     let (_, body) = get(&Settings { trust, ..settings }, &authority.serve().await).await.unwrap();
@@ -22,7 +22,7 @@ async fn presented(authority: &Authority, settings: Settings) -> u64 {
 }
 
 #[tokio::test]
-async fn a_server_is_trusted_by_the_authorities_of_the_settings() {
+async fn only_servers_of_the_configured_cas_are_trusted() {
     let (ours, others) = (Authority::new("127.0.0.1"), Authority::new("127.0.0.1"));
     let url = ours.serve().await;
     let file = |authority: &Authority| Authorities::File(authority.file("ca.pem"));
@@ -44,7 +44,7 @@ async fn a_server_is_trusted_by_the_authorities_of_the_settings() {
 }
 
 #[tokio::test]
-async fn authorities_without_a_certificate_are_an_error() {
+async fn cas_without_a_certificate_are_an_error() {
     let text = |pem: &str| Authorities::Text { name: "setting ca_pem".to_owned(), pem: pem.to_owned() };
     let broken = "-----BEGIN CERTIFICATE-----\nhidden\n-----END CERTIFICATE-----\n";
     for (trust, cause) in [
@@ -73,7 +73,7 @@ async fn a_client_certificate_is_presented_from_files_and_from_text() {
 }
 
 #[tokio::test]
-async fn a_client_key_that_is_none_is_an_error_without_its_text() {
+async fn an_invalid_client_key_is_an_error_without_its_text() {
     let authority = Authority::new("127.0.0.1");
     let other = text_of(&Authority::new("127.0.0.1"), "client.key");
     for key in ["hidden", "-----BEGIN PRIVATE KEY-----\nhidden!\n-----END PRIVATE KEY-----\n", &other] {

@@ -1,11 +1,11 @@
-//! What goes out, and what becomes of each kind of answer.
+//! The requests that the client sends, and its results for each kind of response.
 
 use std::time::Duration;
 
 use keepfast_client::{Client, Config, Error, SecretString};
 use serde_json::json;
 
-use crate::server::{answer, start, start_unix};
+use crate::server::{response, start, start_unix};
 
 fn config(address: &str) -> Config {
     let mut config = Config::new(address).unwrap();
@@ -23,8 +23,8 @@ fn map(value: serde_json::Value) -> serde_json::Map<String, serde_json::Value> {
 }
 
 #[tokio::test]
-async fn every_call_says_who_and_how() {
-    let (address, seen) = start(vec![answer(204, "", ""), answer(200, "", r#"{"data":{"a":1}}"#)]);
+async fn a_request_carries_the_configured_headers() {
+    let (address, seen) = start(vec![response(204, "", ""), response(200, "", r#"{"data":{"a":1}}"#)]);
     let mut config = config(&address);
     config.namespace = "/team/".to_owned();
     config.wrap_ttl = Some("60s".to_owned());
@@ -47,17 +47,18 @@ async fn every_call_says_who_and_how() {
 }
 
 #[tokio::test]
-async fn lists_travel_as_a_parameter() {
-    let (address, seen) = start(vec![answer(200, "", r#"{"data":{"keys":["a"]}}"#)]);
+async fn a_list_is_a_get_with_a_parameter() {
+    let (address, seen) = start(vec![response(200, "", r#"{"data":{"keys":["a"]}}"#)]);
     let secret = client(&address).list("secret/metadata").await.unwrap().unwrap();
     assert_eq!(secret.data_field("keys"), Some(&json!(["a"])));
     assert_eq!(seen.lock().unwrap()[0].line, "GET /v1/secret/metadata?list=true HTTP/1.1");
 }
 
 #[tokio::test]
-async fn nothing_there_is_none_unless_the_server_says_more() {
+async fn a_404_is_none_unless_it_has_warnings() {
     let deleted = r#"{"data":{"data":null,"metadata":{"version":1}}}"#;
-    let (address, _) = start(vec![answer(404, "", r#"{"errors":[]}"#), answer(404, "", deleted), answer(404, "", "")]);
+    let (address, _) =
+        start(vec![response(404, "", r#"{"errors":[]}"#), response(404, "", deleted), response(404, "", "")]);
     let client = client(&address);
     assert!(client.read("a").await.unwrap().is_none());
     assert!(client.read("a").await.unwrap().unwrap().data_field("metadata").is_some());
@@ -66,34 +67,34 @@ async fn nothing_there_is_none_unless_the_server_says_more() {
 }
 
 #[tokio::test]
-async fn a_refusal_keeps_the_server_s_words() {
-    let (address, _) = start(vec![answer(403, "", r#"{"errors":["permission denied"]}"#)]);
+async fn an_error_has_the_messages_of_the_server() {
+    let (address, _) = start(vec![response(403, "", r#"{"errors":["permission denied"]}"#)]);
     let error = client(&address).read("a").await.unwrap_err();
     assert_eq!((error.status(), error.errors()), (Some(403), &["permission denied".to_owned()][..]));
     assert!(!format!("{error:?} {error}").contains("hvs.test"));
 }
 
 #[tokio::test]
-async fn a_failing_server_is_asked_again_and_a_refusing_one_is_not() {
-    let ok = answer(200, "", r#"{"data":{}}"#);
-    let (address, seen) = start(vec![answer(503, "", ""), answer(412, "", ""), ok.clone()]);
+async fn a_5xx_is_retried_and_a_4xx_is_not() {
+    let ok = response(200, "", r#"{"data":{}}"#);
+    let (address, seen) = start(vec![response(503, "", ""), response(412, "", ""), ok.clone()]);
     assert!(client(&address).read("a").await.is_ok());
     assert_eq!(seen.lock().unwrap().len(), 3);
-    let (address, seen) = start(vec![answer(501, "", ""), ok.clone()]);
+    let (address, seen) = start(vec![response(501, "", ""), ok.clone()]);
     assert_eq!(client(&address).read("a").await.unwrap_err().status(), Some(501));
     assert_eq!(seen.lock().unwrap().len(), 1);
-    let (address, _) = start(vec![answer(500, "", ""), answer(500, "", ""), answer(502, "", "last"), ok]);
+    let (address, _) = start(vec![response(500, "", ""), response(500, "", ""), response(502, "", "last"), ok]);
     assert_eq!(client(&address).read("a").await.unwrap_err().status(), Some(502));
 }
 
 #[tokio::test]
-async fn a_standby_s_pointer_is_followed_once() {
-    let (leader, seen) = start(vec![answer(200, "", r#"{"data":{"from":"leader"}}"#)]);
-    let (standby, _) = start(vec![answer(307, &format!("Location: {leader}/v1/a\r\n"), "")]);
+async fn the_redirect_of_a_standby_is_followed_once() {
+    let (leader, seen) = start(vec![response(200, "", r#"{"data":{"from":"leader"}}"#)]);
+    let (standby, _) = start(vec![response(307, &format!("Location: {leader}/v1/a\r\n"), "")]);
     let secret = client(&standby).read("a").await.unwrap().unwrap();
     assert_eq!(secret.text("from"), Some("leader"));
     assert!(seen.lock().unwrap()[0].has("x-vault-token: hvs.test"));
-    let (standby, _) = start(vec![answer(307, "Location: http://127.0.0.1:1/\r\n", "")]);
+    let (standby, _) = start(vec![response(307, "Location: http://127.0.0.1:1/\r\n", "")]);
     let mut config = config(&standby);
     config.follow_redirects = false;
     let stays = Client::new(config).unwrap().read("a").await;
@@ -101,8 +102,8 @@ async fn a_standby_s_pointer_is_followed_once() {
 }
 
 #[tokio::test]
-async fn an_unwrap_says_which_token() {
-    let (address, seen) = start(vec![answer(200, "", r#"{"data":{}}"#), answer(200, "", r#"{"data":{}}"#)]);
+async fn unwrap_sends_the_wrapping_token() {
+    let (address, seen) = start(vec![response(200, "", r#"{"data":{}}"#), response(200, "", r#"{"data":{}}"#)]);
     let wrapping = SecretString::new("hvs.wrapped".to_owned());
     client(&address).unwrap(Some(&wrapping)).await.unwrap();
     client(&address).with_token(None).unwrap(Some(&wrapping)).await.unwrap();
@@ -112,17 +113,17 @@ async fn an_unwrap_says_which_token() {
 }
 
 #[tokio::test]
-async fn a_socket_is_an_address() {
+async fn a_unix_socket_is_an_address() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("keepfast.sock");
-    let seen = start_unix(&path, answer(200, "", r#"{"data":{"via":"socket"}}"#));
+    let seen = start_unix(&path, response(200, "", r#"{"data":{"via":"socket"}}"#));
     let secret = client(&format!("unix://{}", path.display())).read("a").await.unwrap().unwrap();
     assert_eq!(secret.text("via"), Some("socket"));
     assert_eq!(seen.lock().unwrap()[0].line, "GET /v1/a HTTP/1.1");
 }
 
 #[tokio::test]
-async fn silence_ends_when_the_time_is_up() {
+async fn a_silent_server_fails_after_the_timeout() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut config = config(&format!("http://{}", listener.local_addr().unwrap()));
     config.timeout = Some(Duration::from_millis(20));
@@ -132,7 +133,7 @@ async fn silence_ends_when_the_time_is_up() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_said_plainly() {
+async fn a_refused_connection_names_the_address() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
