@@ -1,4 +1,4 @@
-//! The settings of a listener: where it listens, its TLS, what a request may cost, and the headers that responses get.
+//! The settings of a listener: address, TLS, limits of requests, and headers of responses.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,46 +7,46 @@ use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use keepfast_framework::OpenCeremonies;
 
-/// One listener, checked.
+/// The checked settings of one listener.
 #[derive(Debug, Clone)]
 pub struct ListenerConfig {
-    /// Where it listens.
+    /// The address.
     pub bind: Bind,
-    /// Its certificate; `None` is plain HTTP.
+    /// The certificate; `None` is plain HTTP.
     pub tls: Option<TlsConfig>,
-    /// What a request may cost.
+    /// The limits of requests and connections.
     pub limits: Limits,
-    /// How `X-Forwarded-For` is judged.
+    /// The rules for `X-Forwarded-For`.
     pub forwarded: Forwarded,
-    /// Headers that the operator adds to answers.
+    /// Headers that the operator adds to responses.
     pub headers: Vec<CustomHeader>,
-    /// Whether metrics are given to whoever asks.
+    /// Whether metrics need no token.
     pub open_metrics: bool,
-    /// Whether the requests under way are given to whoever asks.
+    /// Whether the list of in-flight requests needs no token.
     pub open_in_flight: bool,
-    /// Ceremonies with shares that need no token.
+    /// Operations with key shares that need no token.
     pub open: OpenCeremonies,
 }
 
-/// Where a listener listens.
+/// The address of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bind {
     /// A host and port.
     Tcp(String),
-    /// A socket in the file system.
+    /// A Unix socket.
     Unix {
         /// Its path.
         path: PathBuf,
-        /// Permission bits; only the owner may connect when absent.
+        /// Permission bits; without them only the owner may connect.
         mode: Option<u32>,
-        /// Name or number of the owner.
+        /// Name or uid of the owner.
         user: Option<String>,
-        /// Name or number of the group.
+        /// Name or gid of the group.
         group: Option<String>,
     },
 }
 
-/// Certificate, key and what is asked of clients.
+/// Certificate, key and the handling of client certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsConfig {
     /// PEM file with the chain, leaf first.
@@ -57,52 +57,52 @@ pub struct TlsConfig {
     pub tls12: bool,
     /// Whether TLS 1.3 is offered.
     pub tls13: bool,
-    /// What is asked of clients.
+    /// The handling of client certificates.
     pub clients: ClientCertificates,
 }
 
-/// What the handshake asks of clients.
+/// The handling of client certificates in the handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientCertificates {
-    /// Not even asked for.
+    /// Not requested.
     Disabled,
-    /// Asked for, not demanded; possession of the key is proved, the chain is for an auth method to judge.
+    /// Requested, not required. The handshake proves possession of the key; an auth method checks the chain.
     Requested,
-    /// Demanded and verified against these authorities (PEM file).
+    /// Required and verified against these CAs (PEM file).
     Required(PathBuf),
 }
 
-/// What one request, and one connection, may cost.
+/// Limits of one request and of one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The longest body in bytes (`max_request_size`).
     pub body: usize,
-    /// How long a request may take (`max_request_duration`).
+    /// The timeout of a request (`max_request_duration`).
     pub duration: Duration,
-    /// How JSON bodies are bounded.
+    /// The limits of JSON bodies.
     pub json: JsonLimits,
     /// The longest token header in bytes (`max_token_header_size`).
     pub token: usize,
-    /// How long the head of a request may take (`http_read_header_timeout`).
+    /// The timeout of the head of a request (`http_read_header_timeout`).
     pub header_timeout: Duration,
-    /// How long head and body may take together (`http_read_timeout`).
+    /// The timeout of head and body together (`http_read_timeout`).
     pub read_timeout: Duration,
-    /// How long a connection may be idle between requests (`http_idle_timeout`).
+    /// The timeout of an idle connection (`http_idle_timeout`).
     pub idle_timeout: Duration,
-    /// How long a TLS handshake may take.
+    /// The timeout of a TLS handshake.
     pub handshake_timeout: Duration,
-    /// How many connections one source address may have (`max_connections_per_source`); 0 is a quarter of all.
+    /// The most connections of one source address (`max_connections_per_source`); 0 is a quarter of all.
     pub connections_per_source: usize,
 }
 
-/// Bounds on a JSON body, checked in one pass over its bytes before it is parsed.
+/// Limits of a JSON body, checked in one pass over its bytes before it is parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JsonLimits {
-    /// Estimated bytes of memory of a JSON body, every value counted (`max_request_json_memory`); also the longest text.
+    /// Estimated bytes of memory of a JSON body, with every value (`max_request_json_memory`); also the longest text.
     pub memory: usize,
-    /// Strings in all, names included (`max_request_json_strings`).
+    /// All strings, names included (`max_request_json_strings`).
     pub strings: usize,
-    /// Nesting (`max_json_depth`).
+    /// Nesting depth (`max_json_depth`).
     pub depth: usize,
     /// The longest string in decoded bytes (`max_json_string_value_length`).
     pub string_length: usize,
@@ -112,16 +112,16 @@ pub struct JsonLimits {
     pub array_elements: usize,
 }
 
-/// How `X-Forwarded-For` is judged. With no authorized address the header is ignored.
+/// The rules for `X-Forwarded-For`. Without an authorized address the header is ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Forwarded {
-    /// The proxies whose header is believed.
+    /// The proxies whose header is used.
     pub authorized: Vec<IpNet>,
-    /// How many addresses at the end of the list are further proxies.
+    /// The number of further proxies at the end of the list.
     pub hop_skips: usize,
-    /// Refuse requests without the header.
+    /// Whether a request without the header is refused.
     pub reject_not_present: bool,
-    /// Refuse the header from others than the authorized.
+    /// Whether the header is refused from unauthorized addresses.
     pub reject_not_authorized: bool,
 }
 
@@ -155,7 +155,7 @@ impl Default for Limits {
 }
 
 impl ListenerConfig {
-    /// A listener on a TCP address with the defaults, without TLS.
+    /// A listener on a TCP address with the defaults and without TLS.
     pub fn plain(address: impl Into<String>) -> Self {
         ListenerConfig {
             bind: Bind::Tcp(address.into()),
@@ -186,10 +186,10 @@ impl ListenerConfig {
     }
 }
 
-/// A header that the operator adds to answers.
+/// A header that the operator adds to responses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CustomHeader {
-    /// On which answers.
+    /// The statuses of those responses.
     pub when: Statuses,
     /// Its name; never one of Vault's own.
     pub name: HeaderName,
@@ -197,7 +197,7 @@ pub struct CustomHeader {
     pub value: HeaderValue,
 }
 
-/// Which statuses a header is for. A narrower rule replaces a wider one's value of the same name.
+/// The statuses of a header. A narrower rule replaces the value of a wider one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Statuses {
     /// `"default"`
@@ -209,7 +209,7 @@ pub enum Statuses {
 }
 
 impl Statuses {
-    /// Whether an answer of this status is meant.
+    /// Whether this rule includes a status.
     pub fn include(self, status: u16) -> bool {
         match self {
             Statuses::All => true,
@@ -218,7 +218,7 @@ impl Statuses {
         }
     }
 
-    /// Reads `default`, a class such as `4xx`, or a status; `None` for any other text.
+    /// Parses `default`, a class such as `4xx`, or a status; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         if text == "default" {
             return Some(Statuses::All);

@@ -1,4 +1,4 @@
-//! One connection: its phases, how long each may take, and its orderly end.
+//! One connection: its phases, their timeouts, and its orderly end.
 
 mod wire;
 
@@ -23,32 +23,32 @@ use crate::config::Limits;
 use crate::connections::{Charge, Peer};
 use crate::http::Edge;
 use crate::kernel::Kernel;
-use crate::patience::{Open, Patience};
+use crate::timeouts::{OpenRequest, PhaseTimeouts};
 
-/// The longest head of a request of HTTP/1, in bytes.
+/// The longest head of an HTTP/1 request, in bytes.
 const HEAD: usize = 64 << 10;
-/// The longest header list of HTTP/2 beside the token, in bytes as RFC 9113 section 6.5.2 counts them.
+/// The longest header list of HTTP/2 without the token, in bytes as in RFC 9113 section 6.5.2.
 const HEADER_LIST: usize = 8 << 10;
-/// The part of a head that the estimate of a connection's memory includes, in bytes.
+/// The part of a head that the memory estimate of a connection includes, in bytes.
 pub(crate) const HEAD_INCLUDED: usize = 8 << 10;
-/// What a request of HTTP/2 holds until its answer is sent, in bytes: its task, its stream and its answer's head, with room
-/// over what was measured.
+/// The memory of an HTTP/2 request until its response is sent, in bytes: its task, its stream and the head of its
+/// response. More than the measured value.
 const STREAM: usize = 12 << 10;
-/// What each field of its head adds.
+/// The memory of each field of its head, in bytes.
 const FIELD: usize = 160;
-/// What a connection may hold whose client does not take what is sent, in bytes: the heads of 100 answers of HTTP/2, or
-/// hyper's buffer of HTTP/1, and that of TLS.
+/// The memory of a connection whose client does not read, in bytes: the heads of 100 responses of HTTP/2, or hyper's
+/// buffer of HTTP/1, and that of TLS.
 const UNSENT: usize = 128 << 10;
 
-/// How many requests a stranger's connection may begin before others have their turn.
+/// The most requests that an unauthenticated connection begins in one turn.
 const PER_TURN: u32 = 4;
 
-/// The answer to a head that has two readings.
+/// The response to an ambiguous head.
 const MALFORMED: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\
     content-length: 15\r\nconnection: close\r\n\r\n400 Bad Request";
 
-/// Serves the requests of one connection until it ends, goes silent for too long, or `stop` becomes true and the
-/// requests in flight are answered.
+/// Serves the requests of one connection until it ends, exceeds a timeout, or `stop` becomes true and the requests in
+/// flight are answered.
 pub(crate) async fn serve<K: Kernel>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Arc<Peer>,
@@ -56,9 +56,9 @@ pub(crate) async fn serve<K: Kernel>(
     builder: Arc<Builder<TokioExecutor>>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut patience = Patience::new(edge.limits());
+    let mut timeouts = PhaseTimeouts::new(edge.limits());
     let (head, unsent) = (Charge::new(&peer, 0), Charge::new(&peer, 0));
-    let io = TokioIo::new(Watched {
+    let io = TokioIo::new(CheckedStream {
         stream,
         peer: peer.clone(),
         wire: Wire::default(),
@@ -71,10 +71,11 @@ pub(crate) async fn serve<K: Kernel>(
         let peer = peer.clone();
         move |request: http::Request<hyper::body::Incoming>| {
             let (edge, peer) = (edge.clone(), peer.clone());
-            let open = Open::new(peer.clone(), request.version());
-            // Counted here, where hyper takes the request, and not when its task first runs: hyper takes all that came at once.
+            let open = OpenRequest::new(peer.clone(), request.version());
+            // Counted when hyper accepts the request, not when its task first runs: hyper accepts all received requests
+            // at once.
             let held = Charge::new(&peer, cost(&request));
-            // Boxed, because the task of a stream of HTTP/2 keeps the room of this future until its answer is taken.
+            // Boxed, because the task of an HTTP/2 stream keeps the memory of this future until its response is read.
             Box::pin(async move {
                 let response = edge.serve(request, &peer, held).await;
                 drop(open);
@@ -83,19 +84,19 @@ pub(crate) async fn serve<K: Kernel>(
         }
     });
     let mut connection = pin!(builder.serve_connection(io, service));
-    let mut ticks = patience.ticks();
+    let mut ticks = timeouts.ticks();
     let mut stopping = false;
     loop {
         tokio::select! {
             biased;
-            // How a connection ends is its client's affair: resets and garbage are no events of ours.
+            // Resets and garbage of clients are not logged.
             _ = poll_fn(|cx| {
                 peer.activity.turn_begins();
                 connection.as_mut().poll(cx)
             }) => return,
             _ = ticks.tick() => {
                 peer.activity.ticked();
-                if patience.is_over(&peer.activity) {
+                if timeouts.is_expired(&peer.activity) {
                     return;
                 }
             }
@@ -107,7 +108,7 @@ pub(crate) async fn serve<K: Kernel>(
     }
 }
 
-/// What a request holds beside its connection, in bytes. That of HTTP/1 counts with the connection.
+/// The memory of a request in addition to its connection, in bytes. An HTTP/1 request counts with the connection.
 fn cost<B>(request: &http::Request<B>) -> usize {
     match request.version() {
         Version::HTTP_2 => STREAM + FIELD * request.headers().len(),
@@ -115,11 +116,12 @@ fn cost<B>(request: &http::Request<B>) -> usize {
     }
 }
 
-/// HTTP/1.1 and HTTP/2 with their caps, for all connections of a listener.
+/// HTTP/1.1 and HTTP/2 with their limits, for all connections of a listener.
 pub(crate) fn protocols(limits: &Limits) -> Arc<Builder<TokioExecutor>> {
     let header_list = limits.token.saturating_add(HEADER_LIST).min(HEAD);
     let mut builder = Builder::new(TokioExecutor::new());
-    // Heads are timed by `Patience`: hyper's own timer would run between requests too and cut idle connections off.
+    // [`PhaseTimeouts`] limits the time of heads: hyper's timer also runs between requests and would close idle
+    // connections.
     builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(HEAD).keep_alive(true);
     builder
         .http2()
@@ -134,38 +136,39 @@ pub(crate) fn protocols(limits: &Limits) -> Arc<Builder<TokioExecutor>> {
     Arc::new(builder)
 }
 
-/// A stream whose bytes are checked before they are parsed, and that tells when the first of a next request come.
+/// A stream that checks bytes before they are parsed, and reports the first bytes of a request.
 ///
-/// Nothing is read from a stranger that does not take what is sent, and from none while strangers hold too much: TCP makes
-/// their clients wait. That includes the frames that open windows; a client that waits for longer than an idle connection,
-/// a head or a body may take is closed as if it had sent nothing. Requests of strangers come in turns of [`PER_TURN`], so
-/// that a connection that sends many at once does not make those of others wait for all of them.
-struct Watched<S> {
+/// It does not read from an unauthenticated client that does not read its responses, nor from any unauthenticated
+/// client while those hold too much memory: TCP makes the clients wait. That includes the frames that open windows; a
+/// client that waits longer than the timeout of an idle connection, a head or a body is closed as if it had sent
+/// nothing. Unauthenticated requests are read in turns of [`PER_TURN`], so that a connection that sends many at once
+/// does not delay all others.
+struct CheckedStream<S> {
     stream: S,
     peer: Arc<Peer>,
     wire: Wire,
-    /// What a head that is not complete yet holds.
+    /// The memory of an incomplete head.
     head: Charge,
-    /// What waits until the client takes it.
+    /// The memory of bytes that the client has not read.
     unsent: Charge,
     turn: Turn,
-    /// What was read and waits for the next turn.
+    /// Bytes that were read and wait for the next turn.
     ahead: SecretBytes,
 }
 
-/// A turn of a connection lasts until its task is polled again.
+/// A turn of a connection: until the next poll of its task.
 #[derive(Default)]
 struct Turn {
-    /// Which of the connection's turns it is.
+    /// The number of the turn.
     number: u32,
-    /// How many requests had come before it.
+    /// The number of requests before the turn.
     before: u32,
 }
 
-impl<S> Watched<S> {
-    /// Whether nothing is to be read now. The task is woken when that changes.
+impl<S> CheckedStream<S> {
+    /// Whether the connection must not read now. The task is woken when that changes.
     fn must_wait(&mut self, cx: &Context<'_>) -> bool {
-        if self.peer.is_known() {
+        if self.peer.is_authenticated() {
             return false;
         }
         if self.left_of_turn() == 0 {
@@ -174,12 +177,12 @@ impl<S> Watched<S> {
         }
         if !self.unsent.is_empty() {
             self.peer.wake_later(cx);
-            return !self.peer.is_known();
+            return !self.peer.is_authenticated();
         }
         self.peer.must_wait(cx, !self.wire.is_http2())
     }
 
-    /// How many requests may still come in this turn.
+    /// The number of requests that this turn can still begin.
     fn left_of_turn(&mut self) -> u32 {
         let (number, requests) = (self.peer.activity.turn(), self.wire.requests());
         if number != self.turn.number {
@@ -188,8 +191,8 @@ impl<S> Watched<S> {
         PER_TURN.saturating_sub(requests.wrapping_sub(self.turn.before))
     }
 
-    /// Follows whether the client takes what is sent.
-    fn sends<T>(&mut self, cx: &Context<'_>, outcome: &Poll<io::Result<T>>) {
+    /// Tracks whether the client reads the sent bytes.
+    fn track_unsent<T>(&mut self, cx: &Context<'_>, outcome: &Poll<io::Result<T>>) {
         if outcome.is_pending() {
             self.unsent.set(UNSENT);
         } else if !self.unsent.is_empty() {
@@ -199,8 +202,8 @@ impl<S> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> Watched<S> {
-    /// Reads; of a stranger no more at once than may wait for its next turn.
+impl<S: AsyncRead + Unpin> CheckedStream<S> {
+    /// Reads; from an unauthenticated client at most the bytes that may wait for the next turn.
     fn read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let ahead = self.ahead.expose();
         if !ahead.is_empty() {
@@ -209,7 +212,7 @@ impl<S: AsyncRead + Unpin> Watched<S> {
             self.ahead = SecretBytes::new(later.to_vec());
             return Poll::Ready(Ok(()));
         }
-        let most = if self.peer.is_known() { usize::MAX } else { self.wire.longest_read() };
+        let most = if self.peer.is_authenticated() { usize::MAX } else { self.wire.longest_read() };
         let stream = Pin::new(&mut self.stream);
         if buffer.remaining() <= most {
             return stream.poll_read(cx, buffer);
@@ -222,16 +225,16 @@ impl<S: AsyncRead + Unpin> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for CheckedStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.must_wait(cx) {
             return Poll::Pending;
         }
         let before = buffer.filled().len();
         let outcome = self.read(cx, buffer);
-        let most = if self.peer.is_known() { u32::MAX } else { self.left_of_turn() };
+        let most = if self.peer.is_authenticated() { u32::MAX } else { self.left_of_turn() };
         if let Some(bytes) = buffer.filled().get(before..).filter(|bytes| !bytes.is_empty()) {
-            let Watched { peer, wire, head, stream, ahead, .. } = &mut *self;
+            let CheckedStream { peer, wire, head, stream, ahead, .. } = &mut *self;
             peer.received(bytes.len());
             let (verdict, checked) = wire.received(bytes, peer.activity.ticks(), most);
             match verdict {
@@ -244,11 +247,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
                 }
                 Verdict::Flood => return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
                 Verdict::Malformed => {
-                    // While a request is answered its answer is the last. What is left unsent here the client misses.
+                    // The response to a request in progress is the last one. Bytes that are unsent here are lost.
                     if !peer.activity.is_busy() {
                         let _ = Pin::new(stream).poll_write(cx, MALFORMED);
                     }
-                    // For hyper the connection ends before what came with it.
+                    // For hyper the connection ends before these bytes.
                     buffer.set_filled(before);
                 }
             }
@@ -257,9 +260,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Watched<S> {
+impl<S: AsyncWrite + Unpin> CheckedStream<S> {
     fn sent(&mut self, cx: &Context<'_>, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        self.sends(cx, &outcome);
+        self.track_unsent(cx, &outcome);
         if let Poll::Ready(Ok(bytes)) = outcome {
             self.wire.sent(bytes);
         }
@@ -267,7 +270,7 @@ impl<S: AsyncWrite + Unpin> Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for CheckedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.sent(cx, outcome)
@@ -275,7 +278,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.stream).poll_flush(cx);
-        self.sends(cx, &outcome);
+        self.track_unsent(cx, &outcome);
         outcome
     }
 

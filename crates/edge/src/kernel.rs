@@ -1,4 +1,4 @@
-//! What stands behind the edge.
+//! The interface of the edge to the program behind it.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -9,42 +9,42 @@ use http::StatusCode;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::Incoming;
 
-use crate::Answer;
+use crate::EdgeResponse;
 
-/// What handles requests: the node, an agent, or in tests a kernel that returns what arrived.
+/// The handler of requests: the node, an agent, or in tests a kernel that returns the request.
 pub trait Kernel: Admission {
-    /// Handles a request. Runs to its end even when the client is gone.
-    fn handle(&self, incoming: Box<Incoming>) -> impl Future<Output = Answer> + Send;
+    /// Handles a request. Runs to its end even when the client disconnects.
+    fn handle(&self, incoming: Box<Incoming>) -> impl Future<Output = EdgeResponse> + Send;
 
-    /// Whether a token is alive and may come from this address. Counts no use of it.
-    fn knows(&self, token: &SecretString, remote: Option<IpAddr>) -> impl Future<Output = bool> + Send;
+    /// Whether a token is valid and may be used from this address. Does not count a use of it.
+    fn is_live_token(&self, token: &SecretString, remote: Option<IpAddr>) -> impl Future<Output = bool> + Send;
 
-    /// Records a request that a quota has refused.
+    /// Records a request that a quota refuses.
     fn record_refusal(&self, _refused: Box<Incoming>) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }
 
     /// The metrics, for a listener with `unauthenticated_metrics_access`.
-    fn metrics(&self, _format: &str, _accepts_prometheus: bool) -> Answer {
-        Answer::bare(StatusCode::NOT_FOUND)
+    fn metrics(&self, _format: &str, _accepts_prometheus: bool) -> EdgeResponse {
+        EdgeResponse::bare(StatusCode::NOT_FOUND)
     }
 
-    /// Counts a response by the status that the server decided.
-    fn count_answer(&self, _status: StatusCode) {}
+    /// Counts a response by the status that the server chose.
+    fn count_response(&self, _status: StatusCode) {}
 
     /// The requests in flight, for a listener with `unauthenticated_in_flight_requests_access`.
-    fn in_flight(&self, _caller: &Incoming) -> Answer {
-        Answer::bare(StatusCode::NOT_FOUND)
+    fn in_flight(&self, _caller: &Incoming) -> EdgeResponse {
+        EdgeResponse::bare(StatusCode::NOT_FOUND)
     }
 }
 
-/// What is known of a request before it is read.
+/// The checks of a request before it is read.
 pub trait Admission: Send + Sync + 'static {
-    /// Whether a path is served on a sealed server, without a token: such a path has no choices in its query, and its response is
-    /// never wrapped.
-    fn answers_sealed(&self, path: &str) -> bool;
+    /// Whether a path is served on a sealed server, without a token: `list` and `scan` of its query do not select an
+    /// operation, and its response is never wrapped.
+    fn is_served_sealed(&self, path: &str) -> bool;
 
-    /// The headers that audit devices record, in lower case, and whether as HMAC.
+    /// The names of the headers that audit devices record, in lower case, and whether as HMAC.
     fn recorded_headers(&self) -> Arc<BTreeMap<String, bool>>;
 
     /// Counts a request against its quota; `None` where no quota applies.
@@ -57,35 +57,35 @@ pub trait Admission: Send + Sync + 'static {
         OriginCheck::NoRules
     }
 
-    /// The headers that an allowed origin may send, as a preflight lists them.
+    /// The headers that an allowed origin may send, as a list for a preflight.
     fn origin_headers(&self) -> String {
         String::new()
     }
 }
 
-/// Whether an origin may call.
+/// The result of the check of an origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OriginCheck {
-    /// There are no rules on origins: responses have no headers of CORS.
+    /// No CORS rules exist: responses have no CORS headers.
     NoRules,
-    /// It may.
+    /// The origin is allowed.
     Allowed,
-    /// It may not.
+    /// The origin is refused.
     Denied,
 }
 
-/// What a quota says of a request.
+/// The result of a quota for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuotaVerdict {
     /// Whether the request is refused.
     pub refused: bool,
-    /// How many requests an interval has.
+    /// The number of requests in an interval.
     pub limit: u64,
-    /// How many of them are left.
+    /// The number of remaining requests.
     pub remaining: u64,
     /// Seconds until the next interval.
     pub reset: u64,
-    /// Seconds until a new attempt may succeed.
+    /// Seconds until a retry may succeed.
     pub retry_after: u64,
     /// Whether the response has these numbers as headers.
     pub with_headers: bool,

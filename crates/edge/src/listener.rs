@@ -1,4 +1,4 @@
-//! The accept loop. Nothing that one connection does ends it.
+//! The accept loop. No connection can end it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,19 +15,19 @@ use crate::connection;
 use crate::connections::{Connections, Source};
 use crate::http::Edge;
 use crate::kernel::Kernel;
-use crate::patience;
 use crate::socket::{Kind, Socket};
+use crate::timeouts;
 use crate::tls::Tls;
 
-/// How much is read, in bytes, of what a client sends in clear to a TLS socket.
-const MOST_IN_CLEAR: u64 = 64 << 10;
+/// The most bytes that are read of an unencrypted request on a TLS listener.
+const MAX_PLAIN_REQUEST: u64 = 64 << 10;
 
-/// How much of an answer TLS may have encrypted that the client has not taken, in bytes: two records.
+/// The most bytes of a response that TLS encrypts before the client reads them: two records.
 const TLS_BUFFER: usize = 32 << 10;
 
-/// What the accept loop of one listener needs.
+/// The accept loop of one listener.
 pub struct Listener<K> {
-    /// The rules of the listener and the kernel.
+    /// The settings of the listener and the kernel.
     pub edge: Arc<Edge<K>>,
     /// Its TLS; `None` is plain HTTP.
     pub tls: Option<Arc<Tls>>,
@@ -58,17 +58,18 @@ impl<K: Kernel> Listener<K> {
                 && is_exhaustion(&error)
             {
                 tracing::warn!(%error, "no connection can be accepted");
-                patience::rest().await;
+                timeouts::pause_accept().await;
             }
         }
     }
 
     fn tcp(&self, stream: TcpStream, peer: SocketAddr, protocols: &Arc<Builder<TokioExecutor>>) {
-        // Who comes by IPv4 to a socket of both families is bound, forwarded and audited as what it is.
+        // A client that connects by IPv4 to a socket of both families has its IPv4 address for bound CIDRs,
+        // `X-Forwarded-For` and audit entries.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let most = self.edge.connections_per_source(peer.ip(), self.connections.per_source());
         let source = Source { address: Some(peer), most, encrypted: self.tls.is_some() };
-        // Without a place a connection is closed at once, so that clients notice instead of waiting in the backlog.
+        // A connection beyond the limit is closed at once, so that clients notice instead of waiting in the backlog.
         let Some(place) = self.connections.admit(source) else { return };
         let (edge, protocols, stop) = (self.edge.clone(), protocols.clone(), self.stop.clone());
         let tls = self.tls.clone();
@@ -80,8 +81,8 @@ impl<K: Kernel> Listener<K> {
                     return;
                 };
                 let handshake = async {
-                    if speaks_in_clear(&stream).await {
-                        refuse_in_clear(stream).await;
+                    if sends_plain_http(&stream).await {
+                        refuse_plain_http(stream).await;
                         return None;
                     }
                     let acceptor = TlsAcceptor::from(tls.current());
@@ -114,23 +115,23 @@ impl<K: Kernel> Listener<K> {
     }
 }
 
-/// Whether a client of a TLS socket speaks HTTP without it: a request begins with a letter, a handshake never does.
-async fn speaks_in_clear(stream: &TcpStream) -> bool {
+/// Whether a client of a TLS listener sends HTTP without TLS: a request begins with a letter, a handshake never does.
+async fn sends_plain_http(stream: &TcpStream) -> bool {
     let mut first = [0];
     matches!(stream.peek(&mut first).await, Ok(1)) && first[0].is_ascii_alphabetic()
 }
 
-/// Tells such a client what is wrong, in the words that Go's servers use. What it sent is read and not looked at, for
-/// else the end of the connection would overtake the answer.
-async fn refuse_in_clear(mut stream: TcpStream) {
-    const ANSWER: &[u8] = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
-    if stream.write_all(ANSWER).await.is_err() || stream.shutdown().await.is_err() {
+/// Sends such a client the error of Go's servers. Its bytes are read and dropped, because otherwise the reset of the
+/// connection could overtake the response.
+async fn refuse_plain_http(mut stream: TcpStream) {
+    const RESPONSE: &[u8] = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+    if stream.write_all(RESPONSE).await.is_err() || stream.shutdown().await.is_err() {
         return;
     }
-    let _ = tokio::io::copy(&mut stream.take(MOST_IN_CLEAR), &mut tokio::io::sink()).await;
+    let _ = tokio::io::copy(&mut stream.take(MAX_PLAIN_REQUEST), &mut tokio::io::sink()).await;
 }
 
-/// Whether the system, not the connection, is the reason: then it does not help to try again at once.
+/// Whether the system, not the connection, is the cause: an immediate retry would fail, too.
 fn is_exhaustion(error: &io::Error) -> bool {
     use rustix::io::Errno;
     [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]

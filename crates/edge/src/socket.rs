@@ -1,4 +1,4 @@
-//! The sockets of listeners, on an address or in the file system.
+//! The sockets of listeners: TCP and Unix.
 
 use std::fs::Permissions;
 use std::io;
@@ -11,33 +11,33 @@ use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use crate::config::Bind;
 
-/// How many connections may wait to be accepted.
+/// The most connections that wait to be accepted.
 const BACKLOG: u32 = 4096;
 
 /// The mode of a socket file without `socket_mode`.
 const OWNER_ONLY: u32 = 0o700;
 
-/// A socket that listens. Clients may connect from now on; they are served once a [`crate::Listener`] runs.
+/// A listening socket. Clients may connect immediately; they are served when a [`crate::Listener`] runs.
 pub struct Socket(pub(crate) Kind);
 
 /// The kinds of sockets.
 pub(crate) enum Kind {
-    /// On an address.
+    /// A TCP socket.
     Tcp(TcpListener),
-    /// In the file system; the file is removed in the end.
+    /// A Unix socket; its file is removed when the listener is dropped.
     Unix {
         /// The socket.
         listener: UnixListener,
-        /// Kept for its end.
+        /// Removes the file when dropped.
         _file: SocketFile,
     },
 }
 
 impl Socket {
-    /// Opens the socket of a listener. To be called within the runtime.
+    /// Opens the socket of a listener. Requires a Tokio runtime.
     ///
     /// # Errors
-    /// What the system says: the address is in use, the user is unknown, the directory is writable by every user.
+    /// When the address is in use, the user is unknown, or the directory is writable by every user.
     pub fn bind(bind: &Bind) -> io::Result<Self> {
         match bind {
             Bind::Tcp(address) => tcp(address).map(|listener| Socket(Kind::Tcp(listener))),
@@ -49,7 +49,7 @@ impl Socket {
         }
     }
 
-    /// The address that was bound; a port of 0 has become a real one.
+    /// The bound address, with the chosen port instead of port 0.
     pub fn address(&self) -> Option<SocketAddr> {
         match &self.0 {
             Kind::Tcp(listener) => listener.local_addr().ok(),
@@ -58,7 +58,7 @@ impl Socket {
     }
 }
 
-/// The file of a socket, removed when dropped unless another file has taken its place.
+/// The file of a Unix socket, removed when dropped unless another file has replaced it.
 pub(crate) struct SocketFile {
     path: PathBuf,
     device: u64,
@@ -96,7 +96,7 @@ fn tcp(address: &str) -> io::Result<TcpListener> {
     Err(last)
 }
 
-/// What an address can stand for. `:8200` is every address of the machine: both families, or what there is of them.
+/// Resolves an address. `:8200` means every address of the machine: both families, or the available one.
 ///
 /// # Errors
 /// When a host name cannot be resolved.
@@ -107,7 +107,7 @@ pub fn candidates(address: &str) -> io::Result<Vec<SocketAddr>> {
     }
 }
 
-/// The number of a user that is given by number or by name.
+/// The uid of a user name or number.
 ///
 /// # Errors
 /// When there is no such user.
@@ -118,7 +118,7 @@ pub fn user_id(name: &str) -> io::Result<u32> {
     }
 }
 
-/// The number of a group that is given by number or by name.
+/// The gid of a group name or number.
 ///
 /// # Errors
 /// When there is no such group.
@@ -133,8 +133,8 @@ fn unknown_name(kind: &str, name: &str) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("there is no {kind} {name:?}"))
 }
 
-/// Opens a socket in the file system. It gets its owner and mode in a directory that only this process can enter, and
-/// then its name, so that no other user can connect before, or have the owner of another file changed.
+/// Opens a Unix socket. The file gets its owner and mode in a directory that only this process can enter, and then its
+/// name, so that no other user can connect earlier, or make it change the owner of another file.
 fn unix(
     path: &Path,
     mode: Option<u32>,
@@ -155,7 +155,7 @@ fn unix(
     Ok((listener, SocketFile { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() }))
 }
 
-/// Refuses a directory in which every user can rename files: such a user could put their own socket in place of ours.
+/// Refuses a directory in which every user can rename files: such a user could replace the socket with another one.
 ///
 /// # Errors
 /// When the directory cannot be examined, or every user can write to it and it is not sticky.
@@ -170,7 +170,7 @@ pub fn check_directory(parent: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A socket file that a killed server left behind is replaced; one that answers, or is no socket, is not.
+/// Removes a socket file that a killed server has left; refuses a socket that accepts connections and any other file.
 fn check_free(path: &Path) -> io::Result<()> {
     let taken = |why: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, format!("{} {why}", path.display())));
     match std::fs::symlink_metadata(path) {
@@ -184,12 +184,12 @@ fn check_free(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A directory that only this process's user can enter, removed when dropped.
+/// A directory that only the user of this process can enter, removed when dropped.
 struct Private(PathBuf);
 
 impl Private {
     fn beside(parent: &Path) -> io::Result<Self> {
-        // Short, because the path of a socket is.
+        // The name is short because the path of a socket is limited.
         let path = parent.join(format!(".{}", keepfast_crypto::random::base62(8)));
         std::fs::DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Private(path))
@@ -229,13 +229,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sec_kf28_a_socket_file_has_its_mode_whatever_the_umask() {
+    async fn sec_kf28_a_socket_file_has_its_mode_under_every_umask() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.sock");
         for (mode, expected) in [(None, 0o700), (Some(0o600), 0o600), (Some(0o666), 0o666), (Some(0), 0)] {
             let socket = bind(&path, mode).unwrap();
             assert_eq!(mode_of(&path), expected);
-            // Nothing else is left in the directory, and nothing at the end.
+            // No other file is left in the directory, and none at the end.
             assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
             drop(socket);
             assert!(!path.exists());
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sec_kf28_what_is_at_a_socket_path_is_kept_unless_it_is_stale() {
+    async fn sec_kf28_only_a_stale_socket_file_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let (path, other) = (dir.path().join("s.sock"), dir.path().join("other"));
         std::fs::write(&other, "data").unwrap();

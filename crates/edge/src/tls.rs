@@ -1,4 +1,4 @@
-//! TLS by rustls: 1.3 and 1.2, hybrid post-quantum key exchange first, certificates that can be replaced while serving.
+//! TLS by rustls: 1.3 and 1.2, hybrid post-quantum key exchange first, certificates that can be replaced at run time.
 
 mod client_certificates;
 pub mod development;
@@ -21,53 +21,53 @@ use x509_cert::der::Decode as _;
 use self::client_certificates::AnyClient;
 use crate::config::{ClientCertificates, TlsConfig};
 
-/// Why a listener's TLS cannot be set up. Names files, never their content.
+/// Errors of a listener's TLS files. The texts contain paths, never the content.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A PEM file that cannot be read or holds nothing of what it should.
+    /// A PEM file is unreadable or has no item of the expected kind.
     #[error("{file}: {reason}")]
     File {
         /// Its path.
         file: String,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
-    /// Certificate and key do not go together, or are of an unknown kind.
+    /// The certificate and the key do not match, or have an unknown type.
     #[error("certificate {file}: {reason}")]
     Pair {
         /// The certificate's path.
         file: String,
-        /// What rustls says.
+        /// The error of rustls.
         reason: rustls::Error,
     },
-    /// The client authorities cannot be used.
+    /// The CAs for client certificates cannot be used.
     #[error("tls_client_ca_file {file}: {reason}")]
     Authorities {
         /// The path.
         file: String,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
 }
 
-/// A listener's TLS: what new connections use, and the files that it came from.
+/// The TLS of a listener: the settings of new connections, and the files that they came from.
 pub struct Tls {
     files: TlsConfig,
     current: RwLock<Loaded>,
 }
 
-/// What the files hold.
+/// The settings from the files.
 struct Loaded {
     config: Arc<ServerConfig>,
     validity: Option<Validity>,
 }
 
-/// The time in which a certificate is valid (RFC 5280 section 4.1.2.5), both ends included.
+/// The validity period of a certificate (RFC 5280 section 4.1.2.5), both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
-    /// The first second of it.
+    /// Its first second.
     pub not_before: Timestamp,
-    /// The last second of it.
+    /// Its last second.
     pub not_after: Timestamp,
 }
 
@@ -80,12 +80,12 @@ impl Tls {
         Ok(Tls { current: RwLock::new(loaded(files)?), files: files.clone() })
     }
 
-    /// What a new connection uses.
+    /// The settings of a new connection.
     pub(crate) fn current(&self) -> Arc<ServerConfig> {
         self.current.read().config.clone()
     }
 
-    /// The session of a connection whose handshake is complete; `None` before.
+    /// The TLS session of a connection; `None` before the end of the handshake.
     pub(crate) fn session(&self, connection: &ServerConnection) -> Option<TlsSession> {
         let check = match self.files.clients {
             ClientCertificates::Required(_) => ChainCheck::Authorities,
@@ -94,7 +94,7 @@ impl Tls {
         session::session(connection, check)
     }
 
-    /// Reads the files again. When they are faulty, the certificate in use stays.
+    /// Reads the files again. When one is invalid, the current certificate stays.
     ///
     /// # Errors
     /// As [`Tls::load`].
@@ -104,12 +104,13 @@ impl Tls {
         Ok(())
     }
 
-    /// When the certificate in use is valid; `None` where it cannot be read as X.509.
+    /// The validity period of the current certificate; `None` when it cannot be parsed as X.509.
     pub fn validity(&self) -> Option<Validity> {
         self.current.read().validity
     }
 
-    /// That the certificate in use has expired or is not valid yet: it is served nevertheless, and clients refuse it.
+    /// The warning that the current certificate has expired or is not yet valid: it stays in use, and clients refuse
+    /// it.
     pub fn date_warning(&self, now: Timestamp) -> Option<String> {
         let Validity { not_before, not_after } = self.validity()?;
         let file = self.files.cert_file.display();
@@ -160,7 +161,7 @@ fn server_config(files: &TlsConfig, chain: Vec<CertificateDer<'static>>) -> Resu
     let mut config = builder.with_single_cert(chain, key).map_err(pair)?;
     config.alpn_protocols = session::ALPN.map(|protocol| protocol.as_bytes().to_vec()).into();
     match files.clients {
-        // A resumed session is not verified again: its certificate may have expired, or its authority been removed.
+        // A resumed session is not verified again: its certificate may have expired, or its CA been removed.
         ClientCertificates::Required(_) => {
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;

@@ -1,4 +1,4 @@
-//! What the server prints to standard output at its start. Harnesses read the lines "Unseal Key:" and "Root Token:".
+//! The output of the server on standard output at its start. Harnesses read the lines "Unseal Key:" and "Root Token:".
 
 use std::fmt::Write;
 
@@ -6,10 +6,10 @@ use keepfast_crypto::secret::SecretString;
 
 use crate::config::{Config, ListenerConfig};
 
-/// How far the names of the summary are indented.
+/// The width of the names of the summary.
 const WIDTH: usize = 24;
 
-/// The configuration in short.
+/// The summary of the configuration.
 pub(crate) fn summary(config: &Config, version: &str, log_level: &str, locked: bool) -> String {
     let mut lines = vec![
         ("Api Address".to_owned(), config.api_addr.clone()),
@@ -46,24 +46,25 @@ fn describe(listener: &ListenerConfig) -> String {
     )
 }
 
-/// The line behind which the log begins.
+/// The line before the log.
 pub(crate) const STARTED: &str = "==> Keepfast server started! Log data will stream in below:\n\n";
-/// The line of an orderly end.
+/// The line of an orderly shutdown.
 pub(crate) const STOPPING: &str = "==> Keepfast shutdown triggered\n";
 
-/// What a developer needs to know of a development server.
+/// The values of the banner of a development server.
 pub(crate) struct Development<'a> {
-    /// Where it answers, as a URL.
+    /// The address of the server, as a URL.
     pub(crate) address: &'a str,
-    /// The certificate authority to trust, with `-dev-tls`.
+    /// The CA to trust, with `-dev-tls`.
     pub(crate) ca: Option<&'a std::path::Path>,
-    /// The one share, base64.
+    /// The only unseal key, base64.
     pub(crate) unseal_key: &'a SecretString,
     /// The root token.
     pub(crate) root_token: &'a SecretString,
 }
 
-/// The development banner. It is the one text of the server that shows secrets; they last as long as the process.
+/// The banner of a development server. It is the only output of the server with secrets, which exist as long as the
+/// process.
 pub(crate) fn development(d: &Development<'_>) -> String {
     let mut out = String::from(
         "WARNING! dev mode is enabled! In this mode, Keepfast keeps everything in memory,\n\
@@ -83,7 +84,7 @@ pub(crate) fn development(d: &Development<'_>) -> String {
     out
 }
 
-/// The same for programs: one line of JSON. It comes when the server answers.
+/// The values of the banner for programs: one line of JSON, printed when the server accepts requests.
 pub(crate) fn development_json(d: &Development<'_>) -> String {
     let line = serde_json::json!({
         "address": d.address,
@@ -99,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_get_one_line_of_json() {
+    fn the_banner_for_programs_is_one_line_of_json() {
         let (unseal_key, root_token) = (SecretString::new("a2V5".into()), SecretString::new("root".into()));
         let address = "http://127.0.0.1:40001";
         let d = Development { address, ca: None, unseal_key: &unseal_key, root_token: &root_token };
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn harnesses_find_the_key_and_the_token_on_lines_of_their_own() {
+    fn the_banner_has_the_key_and_the_token_on_their_own_lines() {
         let (unseal_key, root_token) = (SecretString::new("a2V5".into()), SecretString::new("root".into()));
         let text = development(&Development {
             address: "http://127.0.0.1:8200",

@@ -12,9 +12,9 @@ use crate::config::Storage;
 
 /// The sources of the metrics of the machine.
 pub(crate) struct Host {
-    /// Where the data is; `None` for memory.
+    /// The directory of the data; `None` for memory.
     data: Option<PathBuf>,
-    /// The certificates in use, with the addresses of their listeners.
+    /// The current certificates, with the addresses of their listeners.
     certificates: Vec<(String, Arc<Tls>)>,
 }
 
@@ -38,7 +38,7 @@ impl HostGauges for Host {
     fn gauges(&self) -> Vec<Gauge> {
         let mut out = Vec::new();
         if let Some(disk) = self.data.as_ref().and_then(|path| rustix::fs::statvfs(path).ok()) {
-            // Free for this process: the reserve for root does not count.
+            // The free bytes of this process: without the reserve for root.
             for (name, blocks) in
                 [("storage.disk.free_bytes", disk.f_bavail), ("storage.disk.total_bytes", disk.f_blocks)]
             {

@@ -1,4 +1,4 @@
-//! The node as the kernel behind the edge.
+//! The node as the kernel of the edge.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,14 +7,14 @@ use std::sync::Arc;
 use http::StatusCode;
 use keepfast_core::{Node, Response};
 use keepfast_crypto::secret::SecretString;
-use keepfast_edge::{Admission, Answer, Kernel, OriginCheck, QuotaVerdict};
+use keepfast_edge::{Admission, EdgeResponse, Kernel, OriginCheck, QuotaVerdict};
 use keepfast_framework::{Incoming, Status};
 
-/// The node behind the edge.
+/// Implements [`Kernel`] for the node.
 pub(crate) struct Served(pub(crate) Arc<Node>);
 
 impl Admission for Served {
-    fn answers_sealed(&self, path: &str) -> bool {
+    fn is_served_sealed(&self, path: &str) -> bool {
         keepfast_core::answers_sealed(path)
     }
 
@@ -49,12 +49,12 @@ impl Admission for Served {
 }
 
 impl Kernel for Served {
-    async fn handle(&self, incoming: Box<Incoming>) -> Answer {
-        answer(self.0.handle(incoming).await)
+    async fn handle(&self, incoming: Box<Incoming>) -> EdgeResponse {
+        edge_response(self.0.handle(incoming).await)
     }
 
-    // Both futures are large and seldom run. In a box they do not enlarge the future of every request, which is copied.
-    async fn knows(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
+    // Both futures are large and rarely run. In a box they do not enlarge the future of every request, which is copied.
+    async fn is_live_token(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
         Box::pin(self.0.knows_token(token, remote)).await
     }
 
@@ -62,23 +62,23 @@ impl Kernel for Served {
         Box::pin(self.0.record_refusal(refused)).await;
     }
 
-    fn metrics(&self, format: &str, accepts_prometheus: bool) -> Answer {
-        answer(self.0.monitoring().open_metrics(format, accepts_prometheus))
+    fn metrics(&self, format: &str, accepts_prometheus: bool) -> EdgeResponse {
+        edge_response(self.0.monitoring().open_metrics(format, accepts_prometheus))
     }
 
-    fn count_answer(&self, status: StatusCode) {
+    fn count_response(&self, status: StatusCode) {
         self.0.monitoring().count_response(status.as_u16());
     }
 
-    fn in_flight(&self, caller: &Incoming) -> Answer {
-        answer(self.0.monitoring().open_in_flight(caller))
+    fn in_flight(&self, caller: &Incoming) -> EdgeResponse {
+        edge_response(self.0.monitoring().open_in_flight(caller))
     }
 }
 
-/// A response of the node as the edge sends it.
-fn answer(response: Response) -> Answer {
+/// Converts a response of the node to one of the edge.
+fn edge_response(response: Response) -> EdgeResponse {
     let code = |status: Status| StatusCode::from_u16(status.0).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    Answer {
+    EdgeResponse {
         status: code(response.status()),
         decided: code(response.decided()),
         content_type: Some(response.content_type()),

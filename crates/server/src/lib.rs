@@ -1,7 +1,7 @@
-//! The server: the only crate that reads its configuration, and that introduces storage, engines, kernel and edge to each other.
+//! The server: the only crate that reads its configuration and connects storage, engines, kernel and edge.
 //!
-//! [`run`] reads the configuration, binds sockets, opens the storage and the node, and serves until a signal ends it. `kernel` is the
-//! node as the edge sees it.
+//! [`run`] reads the configuration, binds sockets, opens the storage and the node, and serves until a signal stops it.
+//! `kernel` adapts the node to the edge.
 
 mod args;
 mod banner;

@@ -1,5 +1,5 @@
-//! `log_file`: a file or directory that gets the log too, replaced by size and age as Vault documents
-//! (<https://developer.hashicorp.com/vault/docs/configuration#log_file>), and opened anew on SIGHUP.
+//! `log_file`: an additional file or directory for the log, rotated by size and age as Vault documents
+//! (<https://developer.hashicorp.com/vault/docs/configuration#log_file>), and reopened on SIGHUP.
 
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -13,7 +13,7 @@ use keepfast_framework::{Clock, Timestamp};
 use crate::config::LogRotation;
 use crate::telemetry::Output;
 
-/// The file's name where `log_file` is a directory.
+/// The name of the file when `log_file` is a directory.
 const DEFAULT_NAME: &str = "keepfast.log";
 
 /// An open log file.
@@ -24,23 +24,23 @@ pub(crate) struct LogFile {
     file: File,
     /// Its length in bytes.
     length: u64,
-    /// When it was begun.
+    /// The time of its first line.
     begun: Timestamp,
 }
 
 impl LogFile {
-    /// Opens the file, and creates it (mode 0600) and its directories (0700) where they are missing.
+    /// Opens the file. Creates it (mode 0600) and its directories (0700) when they are missing.
     ///
     /// # Errors
-    /// The path and what the system says.
+    /// When the file cannot be opened; the text contains the path and the reason of the system.
     pub(crate) fn open(log_file: &Path, rotation: LogRotation, clock: Arc<dyn Clock>) -> io::Result<Self> {
         let path = Self::path(log_file);
         let (file, length, begun) = open(&path, clock.as_ref()).map_err(|error| at(&path, &error))?;
         Ok(LogFile { path, rotation, clock, file, length, begun })
     }
 
-    /// Where the log goes: `keepfast.log` in a directory, and `.log` behind a name without an extension. What exists is
-    /// taken as it is.
+    /// The path of the log: `keepfast.log` in a directory, and `.log` after a name without an extension. The path of an
+    /// existing file is unchanged.
     pub(crate) fn path(log_file: &Path) -> PathBuf {
         if log_file.is_dir() || log_file.to_string_lossy().ends_with('/') {
             return log_file.join(DEFAULT_NAME);
@@ -55,11 +55,11 @@ impl LogFile {
         let is_full = self.rotation.bytes > 0 && self.length >= self.rotation.bytes;
         let age = self.clock.now().since(self.begun);
         let is_old = !self.rotation.duration.is_zero() && age >= self.rotation.duration;
-        // What is no plain file (a terminal, a pipe) cannot be renamed.
+        // A special file (a terminal, a pipe) cannot be renamed.
         self.length > 0 && (is_full || is_old) && self.file.metadata().is_ok_and(|m| m.is_file())
     }
 
-    /// Renames the file to `name-<nanoseconds>.log`, begins a new one, and removes the oldest ones beyond the bound.
+    /// Renames the file to `name-<nanoseconds>.log`, creates a new one, and removes the oldest ones above the limit.
     fn rotate(&mut self) -> io::Result<()> {
         std::fs::rename(&self.path, self.archive(self.clock.now().nanos()))?;
         self.reopen()?;
@@ -105,7 +105,7 @@ impl LogFile {
 }
 
 impl Output for LogFile {
-    /// Opens the file under its path again: logrotate renames it and sends SIGHUP. The old one stays on failure.
+    /// Reopens the path: logrotate renames the file and sends SIGHUP. On an error the old file stays open.
     fn reopen(&mut self) -> io::Result<()> {
         let (file, length, begun) = open(&self.path, self.clock.as_ref()).map_err(|error| at(&self.path, &error))?;
         (self.file, self.length, self.begun) = (file, length, begun);
@@ -116,7 +116,7 @@ impl Output for LogFile {
 impl Write for LogFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.is_due() {
-            // A file that cannot be replaced is written on: lines matter more than its length.
+            // When rotation fails, writing continues: the lines matter more than the length of the file.
             let _ = self.rotate();
         }
         let written = self.file.write(bytes)?;
@@ -129,7 +129,7 @@ impl Write for LogFile {
     }
 }
 
-/// The file, its length, and when it was begun.
+/// The file, its length, and the time of its first line.
 fn open(path: &Path, clock: &dyn Clock) -> io::Result<(File, u64, Timestamp)> {
     if let Some(directory) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn log_file_may_be_a_directory_or_a_name_without_extension() {
+    fn log_file_can_be_a_directory_or_have_no_extension() {
         let dir = tempfile::tempdir().unwrap();
         let path = |text: &str| LogFile::path(&dir.path().join(text)).strip_prefix(dir.path()).unwrap().to_owned();
         assert_eq!(LogFile::path(dir.path()), dir.path().join("keepfast.log"));
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_file_is_replaced_and_the_oldest_are_removed() {
+    fn a_full_file_is_rotated_and_the_oldest_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(TestClock::at(Timestamp::from_unix(1)));
         let mut log = LogFile::open(&dir.path().join("a/x.log"), rotating(4, 0, Some(2)), clock.clone()).unwrap();
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_replaced_after_its_time_and_without_bounds_never() {
+    fn a_file_is_rotated_after_its_time_and_never_without_limits() {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(TestClock::at(Timestamp::from_unix(1)));
         let mut log = LogFile::open(&dir.path().join("a/"), rotating(0, 24, None), clock.clone()).unwrap();
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renamed_file_is_begun_anew_and_a_device_is_never_renamed() {
+    fn a_renamed_file_is_reopened_and_a_device_is_never_renamed() {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(TestClock::at(Timestamp::from_unix(1)));
         let path = dir.path().join("x.log");

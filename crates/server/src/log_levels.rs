@@ -1,4 +1,4 @@
-//! The levels of the parts of the log, changed while the server runs.
+//! The log levels of the loggers, which can change while the server runs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use tracing_subscriber::{Registry, reload};
 
 use crate::telemetry::Level;
 
-/// The parts by Vault's names, and where their lines come from. The most specific place decides.
+/// The loggers by Vault's names, with their modules. The most specific module applies.
 const PARTS: &[(&str, &str)] = &[
     ("admission", "keepfast_core::admission"),
     ("audit", "keepfast_core::audit"),
@@ -30,16 +30,16 @@ const PARTS: &[(&str, &str)] = &[
     ("token", "keepfast_core::token"),
 ];
 
-/// The levels of the parts of the log.
+/// The log levels of the loggers.
 pub(crate) struct Levels {
     state: Mutex<State>,
     filter: reload::Handle<Targets, Registry>,
 }
 
 struct State {
-    /// What the configuration says.
+    /// The level of the configuration.
     configured: LevelFilter,
-    /// What was set while running.
+    /// The levels that were set at run time.
     set: BTreeMap<&'static str, LevelFilter>,
 }
 
@@ -53,14 +53,14 @@ impl State {
 }
 
 impl Levels {
-    /// All parts at one level, with the filter that follows.
+    /// All loggers at one level, with the filter that follows the levels.
     pub(crate) fn new(level: Level) -> (reload::Layer<Targets, Registry>, Arc<Self>) {
         let state = State { configured: level.0, set: BTreeMap::new() };
         let (filter, handle) = reload::Layer::new(state.targets());
         (filter, Arc::new(Levels { state: Mutex::new(state), filter: handle }))
     }
 
-    /// Changes the level of the configuration; what was set while running stays.
+    /// Changes the level of the configuration; levels that were set at run time stay.
     pub(crate) fn configure(&self, level: Level) {
         self.change(|state| state.configured = level.0);
     }
@@ -68,7 +68,7 @@ impl Levels {
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state.lock();
         change(&mut state);
-        // Fails only when there is no log any more.
+        // Fails only when the log no longer exists.
         let _ = self.filter.reload(state.targets());
     }
 }
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_is_changed_alone_and_goes_back_to_the_configuration() {
+    fn one_logger_changes_alone_and_returns_to_the_configuration() {
         let (filter, levels) = Levels::new(Level(LevelFilter::WARN));
         let subscriber = tracing_subscriber::registry().with(filter);
         tracing::subscriber::with_default(subscriber, || {

@@ -1,4 +1,4 @@
-//! The files that the server uses itself, which no audit device may write to.
+//! The files of the server itself, which no audit device may write to.
 
 use std::path::{Path, PathBuf};
 
@@ -7,12 +7,12 @@ use keepfast_core::audit::OwnFiles;
 use crate::config::{self, Bind, ClientCertificates, Config};
 use crate::log_file::LogFile;
 
-/// The files of this configuration, which was read from these paths.
+/// The files of a configuration that was read from these paths.
 pub(crate) fn own_files(config: &Config, paths: &[PathBuf]) -> OwnFiles {
     let mut own = OwnFiles::default();
     own.directories.extend(config.storage.path().map(|path| ("storage", path.clone())));
     let (directories, files): (Vec<&PathBuf>, Vec<&PathBuf>) = paths.iter().partition(|path| path.is_dir());
-    // A link in a directory leads to a file that was read, which counts even when the link is changed later.
+    // A link in a directory points to a file that was read; that file counts even when the link changes later.
     let read = directories.iter().flat_map(|directory| config::files(directory).unwrap_or_default());
     own.files.extend(read.map(|file| ("configuration", file.canonicalize().unwrap_or(file))));
     own.configuration.extend(directories.into_iter().cloned());
@@ -38,7 +38,7 @@ pub(crate) fn own_files(config: &Config, paths: &[PathBuf]) -> OwnFiles {
     own
 }
 
-/// The same with the token of a development server.
+/// Adds the token file of a development server.
 pub(crate) fn with_token_file(mut own: OwnFiles, token_file: Option<&Path>) -> OwnFiles {
     own.files.extend(token_file.map(|file| ("token of the command line", file.to_owned())));
     own
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sec_kf49_the_files_that_were_read_as_configuration_are_the_servers() {
+    fn sec_kf49_files_read_as_configuration_are_the_servers() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         for directory in ["conf", "mounted"] {

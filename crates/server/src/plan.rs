@@ -1,4 +1,4 @@
-//! From flags, files and environment to what the server will do; for `-dev` also what Vault's defaults are.
+//! Combines flags, files and environment to the plan of the server; with `-dev` it applies the defaults of Vault.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,34 +20,34 @@ use crate::run::StartError;
 use crate::telemetry::Level;
 use keepfast_edge::development;
 
-/// What the server will do.
+/// The plan of the server.
 pub(crate) struct Plan {
     pub(crate) config: Config,
     pub(crate) warnings: Vec<Warning>,
     pub(crate) level: Level,
-    /// Whether `-log-level` was given: it wins at a reload, too.
+    /// Whether `-log-level` was set: it takes precedence at a reload, too.
     pub(crate) has_level_flag: bool,
     /// Whether `api_addr` follows the first listener.
     follows_listener: bool,
     pub(crate) dev: Option<DevPlan>,
-    /// What no audit device may write to.
+    /// The files that no audit device may write to.
     pub(crate) own_files: Arc<OwnFiles>,
 }
 
-/// What a development server does beyond that.
+/// The additional plan of a development server.
 pub(crate) struct DevPlan {
     pub(crate) root_token: Option<SecretString>,
     pub(crate) kv: DevKv,
-    /// Where the root token is stored for the command line.
+    /// The file of the root token for the command line.
     pub(crate) token_file: Option<PathBuf>,
-    /// The authority of `-dev-tls`.
+    /// The CA of `-dev-tls`.
     pub(crate) ca: Option<PathBuf>,
-    /// Print one line of JSON instead of the banner.
+    /// Whether to print one line of JSON instead of the banner.
     pub(crate) json: bool,
 }
 
 impl Plan {
-    /// Reads everything that decides.
+    /// Reads flags, files and environment.
     pub(crate) fn make(args: &mut ServerArgs, environment: &Environment) -> Result<Self, StartError> {
         if args.config.is_empty()
             && let Some(path) = environment.setting("CONFIG_PATH")
@@ -60,7 +60,7 @@ impl Plan {
         }
         let memory = dev.is_some().then_some(Storage::InMemory);
         let (mut config, warnings) = config::load_over(&args.config, environment, memory)?;
-        let dev = dev.map(|dev| develop(dev, environment, &mut config)).transpose()?;
+        let dev = dev.map(|dev| apply_development(dev, environment, &mut config)).transpose()?;
         let has_level_flag = args.log_level.is_some();
         let level = apply_flags(args, &mut config)?;
         let follows_listener = config.api_addr.is_empty();
@@ -71,7 +71,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Puts the ports that the system chose in the place of port 0, in the order of the listeners.
+    /// Replaces port 0 by the ports that the system chose, in the order of the listeners.
     pub(crate) fn bound(&mut self, addresses: &[Option<SocketAddr>]) {
         for (listener, address) in self.config.listeners.iter_mut().zip(addresses) {
             if let (Bind::Tcp(given), Some(address)) = (&mut listener.bind, address)
@@ -89,7 +89,7 @@ impl Plan {
         }
     }
 
-    /// What the kernel is told of it.
+    /// The settings of the kernel.
     pub(crate) fn settings(&self) -> Settings {
         let config = &self.config;
         Settings {
@@ -124,7 +124,7 @@ fn listener_settings(listener: &ListenerConfig) -> ListenerSettings {
     ListenerSettings { kind: listener.kind().into(), address: listener.address(), tls_disable: listener.tls.is_none() }
 }
 
-/// Flags win over files and environment.
+/// Applies the flags, which take precedence over files and environment.
 fn apply_flags(args: &mut ServerArgs, config: &mut Config) -> Result<Level, StartError> {
     if let Some(level) = args.log_level.take() {
         config.log_level = level;
@@ -144,8 +144,8 @@ fn apply_flags(args: &mut ServerArgs, config: &mut Config) -> Result<Level, Star
     Ok(Level::parse(&config.log_level).ok_or_else(unknown)?)
 }
 
-/// The listener, certificate and token of `-dev`, from flags and environment.
-fn develop(dev: DevArgs, environment: &Environment, config: &mut Config) -> Result<DevPlan, StartError> {
+/// Applies `-dev`: listener, certificate and token, from flags and environment.
+fn apply_development(dev: DevArgs, environment: &Environment, config: &mut Config) -> Result<DevPlan, StartError> {
     let address = dev
         .listen_address
         .filter(|address| !address.is_empty())
@@ -173,7 +173,7 @@ fn develop(dev: DevArgs, environment: &Environment, config: &mut Config) -> Resu
     };
     config.listeners.insert(0, listener);
     config.disable_mlock = true;
-    // Images of containers pass the flag on whether or not there is a token to choose.
+    // Container images pass the flag with an empty value when no token is chosen.
     let chosen = dev.root_token.filter(|token| !token.expose().is_empty());
     let root_token =
         chosen.or_else(|| environment.setting("DEV_ROOT_TOKEN_ID").map(|t| SecretString::new(t.to_owned())));
@@ -182,7 +182,7 @@ fn develop(dev: DevArgs, environment: &Environment, config: &mut Config) -> Resu
     Ok(DevPlan { root_token, kv: dev.kv, token_file, ca, json: dev.json })
 }
 
-/// A directory of its own for certificates, readable by its owner only.
+/// Creates a new directory for certificates, readable by its owner only.
 fn fresh_directory() -> std::io::Result<PathBuf> {
     use std::os::unix::fs::DirBuilderExt;
     let dir = std::env::temp_dir().join(format!("keepfast-tls-{}", keepfast_crypto::random::base62(10)));
@@ -190,7 +190,7 @@ fn fresh_directory() -> std::io::Result<PathBuf> {
     Ok(dir)
 }
 
-/// The first listener's address as a URL, which is right when clients use the same one.
+/// The address of the first listener as a URL, which is correct when clients use the same one.
 fn detected_address(config: &Config) -> String {
     let Some(listener) = config.listeners.iter().find(|l| l.kind() == "tcp") else { return String::new() };
     let scheme = if listener.tls.is_some() { "https" } else { "http" };
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn development_takes_flags_then_environment_then_the_known_address() {
+    fn development_uses_flags_then_environment_then_defaults() {
         let plain = dev(DevArgs::default(), &[("HOME", "/home/x")]);
         assert_eq!((plain.config.api_addr.as_str(), plain.config.disable_mlock), ("http://127.0.0.1:8200", true));
         let told = plain.dev.unwrap();
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_without_a_value_count_as_not_given() {
+    fn empty_flags_count_as_unset() {
         let empty = DevArgs {
             root_token: Some(SecretString::new(String::new())),
             listen_address: Some(String::new()),
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn production_needs_a_configuration_and_takes_it_from_the_environment_too() {
+    fn production_needs_a_configuration_from_flag_or_environment() {
         let missing = Plan::make(&mut ServerArgs::default(), &Environment::of(&[])).err().unwrap();
         assert_eq!(missing.to_string(), "Must specify at least one config path using -config");
         let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,6 @@
-//! What a start needs beyond the text of the configuration: files, directories, certificates, addresses. Checked by
-//! `operator validate-config` and `server -verify-only` without creating, changing or serving anything.
+//! Checks the resources that a start needs beyond the text of the configuration: files, directories, certificates,
+//! addresses. Used by `operator validate-config` and `server -verify-only`, without creating, changing or serving
+//! anything.
 
 use std::collections::HashSet;
 use std::io;
@@ -18,14 +19,14 @@ use crate::config::{Bind, Config, ListenerConfig};
 use crate::log_file::LogFile;
 
 /// The longest path of a unix socket in bytes (unix(7)): 108 with the final zero.
-const LONGEST_SOCKET_PATH: usize = 107;
+const MAX_SOCKET_PATH: usize = 107;
 
-/// What was found.
+/// The results of the check.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Findings {
-    /// Why the server would not start.
+    /// The reasons why the server would not start.
     pub(crate) errors: Vec<String>,
-    /// What it would start with nevertheless.
+    /// Problems that do not prevent the start.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -37,7 +38,7 @@ impl Findings {
     }
 }
 
-/// Checks everything, so that one run shows all that is wrong.
+/// Checks everything, so that one run reports all errors.
 pub(crate) fn check(config: &Config, own_files: OwnFiles, now: Timestamp) -> Findings {
     let mut findings = Findings::default();
     let mut seen = HashSet::new();
@@ -92,7 +93,7 @@ fn check_tcp(what: &str, address: &str, findings: &mut Findings) {
         }
     }
     match last {
-        // A running server is checked before it is restarted with the new configuration.
+        // The new configuration of a running server is checked before its restart.
         Some(error) if error.kind() == io::ErrorKind::AddrInUse => {
             findings.warnings.push(format!("{what}: the address is in use, perhaps by the running server"));
         }
@@ -102,8 +103,8 @@ fn check_tcp(what: &str, address: &str, findings: &mut Findings) {
 }
 
 fn check_unix(path: &Path, user: Option<&str>, group: Option<&str>) -> Result<(), String> {
-    if path.as_os_str().len() > LONGEST_SOCKET_PATH {
-        return Err(format!("the path is longer than {LONGEST_SOCKET_PATH} bytes"));
+    if path.as_os_str().len() > MAX_SOCKET_PATH {
+        return Err(format!("the path is longer than {MAX_SOCKET_PATH} bytes"));
     }
     user.map(user_id).transpose().map_err(|error| format!("socket_user: {error}"))?;
     group.map(group_id).transpose().map_err(|error| format!("socket_group: {error}"))?;
@@ -137,7 +138,7 @@ fn is_writable_directory(path: &Path) -> Result<(), String> {
     rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| at(&io::Error::from(error)))
 }
 
-/// A directory that is there, or that the server can create with the missing ones above it.
+/// An existing directory, or one that the server can create with its missing parents.
 fn is_creatable_directory(path: &Path) -> Result<(), String> {
     match path.ancestors().find(|ancestor| ancestor.as_os_str().is_empty() || ancestor.exists()) {
         Some(existing) if !existing.as_os_str().is_empty() => is_writable_directory(existing),
@@ -145,7 +146,7 @@ fn is_creatable_directory(path: &Path) -> Result<(), String> {
     }
 }
 
-/// A file that can be appended to, or created; with its directories where the server creates those.
+/// A file that can be appended to or created; with its directories where the server creates those.
 fn is_writable_file(path: &Path, creates_directories: bool) -> Result<(), String> {
     let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     match std::fs::metadata(path) {
@@ -263,10 +264,11 @@ mod tests {
     #[test]
     fn addresses_must_be_bindable_and_a_used_one_warns() {
         let tcp = |address: &str| vec![ListenerConfig::plain(address)];
-        // No interface has this scope, so no machine can bind the address, whatever its routes and `ip_nonlocal_bind` say.
+        // No interface has this scope, so no machine can bind the address, whatever its routes and `ip_nonlocal_bind`
+        // are.
         let unbindable = one_error(|c| c.listeners = tcp("[fe80::1%4294967294]:8200"));
         assert!(unbindable.contains("os error"), "{unbindable}");
-        // A label has at most 63 bytes, so the resolver refuses the name without asking a name server.
+        // A label has at most 63 bytes, so the resolver refuses the name without a query to a name server.
         let long = format!("{}.invalid:8200", "x".repeat(64));
         assert!(one_error(|c| c.listeners = tcp(&long)).contains("cannot be resolved"));
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -294,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn sec_kf28_the_directory_of_a_socket_is_checked_as_the_start_checks_it() {
+    fn sec_kf28_the_check_of_a_socket_directory_equals_that_of_the_start() {
         let dir = tempfile::tempdir().unwrap();
         let shared = dir.path().join("shared");
         std::fs::create_dir(&shared).unwrap();

@@ -1,4 +1,4 @@
-//! SIGHUP and SIGUSR2: what a running server reads anew, and what it tells of itself.
+//! SIGHUP and SIGUSR2: the reload, and the state dump of a running server.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use keepfast_framework::clock::{Clock, SystemClock};
 use crate::config::{self, Environment, Storage};
 use crate::telemetry::{Level, Log};
 
-/// What a reload needs: where the configuration came from, and what follows it.
+/// The inputs of a reload: the sources of the configuration, and the parts that follow it.
 pub(crate) struct Running<'a> {
     pub(crate) node: Arc<Node>,
     pub(crate) certificates: Vec<Arc<Tls>>,
@@ -20,13 +20,13 @@ pub(crate) struct Running<'a> {
     /// The `-config` paths.
     pub(crate) paths: &'a [PathBuf],
     pub(crate) environment: &'a Environment,
-    /// Whether `-log-level` was given: it wins over the configuration.
+    /// Whether `-log-level` was set: it takes precedence over the configuration.
     pub(crate) has_level_flag: bool,
     pub(crate) started: Timestamp,
 }
 
-/// The numbers of `sys/metrics` that a state dump shows.
-const SHOWN: &[&str] = &[
+/// The metrics of `sys/metrics` in a state dump.
+const DUMPED_METRICS: &[&str] = &[
     "core.in_flight_requests",
     "core.locked_users",
     "core.mount_table.num_entries",
@@ -37,7 +37,7 @@ const SHOWN: &[&str] = &[
 ];
 
 impl Running<'_> {
-    /// Certificates, audit logs, the log file, the log level. What is faulty stays as it was.
+    /// Reloads certificates, audit logs, the log file and the log level. A part that is invalid stays as it was.
     pub(crate) fn reload_all(&self) {
         tracing::info!("reload triggered");
         for tls in &self.certificates {
@@ -47,7 +47,7 @@ impl Running<'_> {
             }
         }
         if let Err(error) = self.log.reopen() {
-            tracing::error!(%error, "the log file cannot be opened anew");
+            tracing::error!(%error, "the log file cannot be reopened");
         }
         self.node.reopen_audit();
         if self.paths.is_empty() || self.has_level_flag {
@@ -63,12 +63,12 @@ impl Running<'_> {
         }
     }
 
-    /// Logs counts and versions; no names, paths or values of what is stored.
+    /// Logs counts and versions; no names, paths or values of stored data.
     pub(crate) fn log_state(&self) {
         let runtime = tokio::runtime::Handle::current().metrics();
         let state = self.node.state();
         let numbers: Vec<String> =
-            self.node.monitoring().gather().iter().filter(|item| is_shown(&item.name)).map(text).collect();
+            self.node.monitoring().gather().iter().filter(|item| is_dumped(&item.name)).map(text).collect();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             uptime_seconds = SystemClock.now().since(self.started).as_secs(),
@@ -83,8 +83,8 @@ impl Running<'_> {
     }
 }
 
-fn is_shown(name: &str) -> bool {
-    SHOWN.contains(&name)
+fn is_dumped(name: &str) -> bool {
+    DUMPED_METRICS.contains(&name)
 }
 
 fn text(item: &keepfast_core::metrics::Item) -> String {

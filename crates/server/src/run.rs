@@ -1,4 +1,4 @@
-//! The life of a server process: configuration, sockets, storage, node, service, signals, end.
+//! The life of a server process: configuration, sockets, storage, node, requests, signals, shutdown.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -36,44 +36,44 @@ use crate::service_manager;
 use crate::signals::{Event, Signals};
 use crate::telemetry::{Log, Sink};
 
-/// Memory for large request bodies of all listeners together; more where one body may be larger than half of it.
+/// The memory for large request bodies of all listeners, in bytes; more when one body may be larger than half of it.
 const BODY_MEMORY: usize = 256 << 20;
-/// How long requests in flight may still take when the server is told to end.
+/// The most time for requests in flight at shutdown.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How long sealing may take after that.
+/// The most time for sealing after that.
 const SEALING: Duration = Duration::from_secs(10);
 
-/// Why a server did not start.
+/// The reason why a server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The configuration.
+    /// An invalid configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A listener's socket.
     #[error("error initializing listener on {address}: {reason}")]
     Listener {
-        /// As configured.
+        /// The configured address.
         address: String,
-        /// What the system says.
+        /// The reason of the system.
         reason: io::Error,
     },
     /// A listener's certificate.
     #[error("error initializing listener on {address}: {reason}")]
     Tls {
-        /// As configured.
+        /// The configured address.
         address: String,
-        /// What is wrong.
+        /// The reason.
         reason: TlsError,
     },
-    /// The data.
+    /// The storage.
     #[error("error initializing storage of type {kind}: {reason}")]
     Storage {
         /// The configured type.
         kind: &'static str,
-        /// What the store says.
+        /// The error of the store.
         reason: StorageError,
     },
-    /// What [`validate`] found: one reason a line.
+    /// Errors of [`validate`]: one per line.
     #[error("{}", .0.join("\n"))]
     Preflight(Vec<String>),
     /// An audit device.
@@ -88,9 +88,9 @@ pub enum StartError {
     /// The runtime, the log or the pid file.
     #[error("{what}: {reason}")]
     System {
-        /// What was tried.
+        /// The operation.
         what: &'static str,
-        /// What the system says.
+        /// The reason of the system.
         reason: io::Error,
     },
 }
@@ -101,8 +101,8 @@ impl StartError {
     }
 }
 
-/// Reads a production configuration and checks what a start with it needs on this machine: certificates, addresses,
-/// directories and files. Gives its warnings, one text each.
+/// Loads a production configuration and checks the resources of a start on this machine: certificates, addresses,
+/// directories and files. Returns its warnings, one text each.
 ///
 /// # Errors
 /// [`StartError`] when a server would not start.
@@ -123,10 +123,10 @@ fn preflight(
     Ok(warnings.iter().map(ToString::to_string).chain(found.warnings).collect())
 }
 
-/// Runs `keepfast server` until it is told to end. Blocks; makes its own runtime.
+/// Runs `keepfast server` until a signal stops it. Blocks; creates its own runtime.
 ///
 /// # Errors
-/// [`StartError`] when it could not start.
+/// [`StartError`] when the server cannot start.
 pub fn run(mut args: ServerArgs) -> Result<ExitCode, StartError> {
     let environment = Environment::of_process();
     let verify_only = args.verify_only;
@@ -144,7 +144,7 @@ pub fn run(mut args: ServerArgs) -> Result<ExitCode, StartError> {
     let file = plan.config.log_file.as_deref().map(open_log).transpose().map_err(StartError::system("log_file"))?;
     let log = Log::start(plan.level, plan.config.log_format, file).map_err(StartError::system("log"))?;
     std::panic::set_hook(Box::new(|panic| {
-        // Where, but not with what text: it could hold a secret.
+        // The log contains the position of the panic, not its text, which could contain a secret.
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, "panic");
     }));
@@ -159,7 +159,7 @@ pub fn run(mut args: ServerArgs) -> Result<ExitCode, StartError> {
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-/// From bound sockets to the last answered request.
+/// Serves, from bound sockets to the last response.
 async fn serve(mut plan: Plan, log: &Log, paths: &[PathBuf], environment: &Environment) -> Result<(), StartError> {
     let out = Sink::start(io::stdout()).map_err(StartError::system("standard output"))?;
     let mut signals = Signals::new().map_err(StartError::system("signals"))?;
@@ -171,7 +171,7 @@ async fn serve(mut plan: Plan, log: &Log, paths: &[PathBuf], environment: &Envir
     let locked = !plan.config.disable_mlock && lock_memory();
     audit::target::prepare_all(&plan.config.audit, &Allowed::declared(&plan.own_files))?;
     let connections = Connections::new(process::connection_room());
-    // Clients may connect from here on; they are answered as soon as the storage is open.
+    // Clients may connect from here on; their requests wait until the storage is open.
     let bound = listen(&plan)?;
     plan.bound(&bound.iter().map(|listener| listener.socket.address()).collect::<Vec<Option<SocketAddr>>>());
     let _pid =
@@ -190,7 +190,7 @@ async fn serve(mut plan: Plan, log: &Log, paths: &[PathBuf], environment: &Envir
     };
     say(banner::summary(&plan.config, env!("CARGO_PKG_VERSION"), &plan.config.log_level, locked));
     let development = match &plan.dev {
-        Some(dev) => Some(develop(&node, dev, &plan.config.api_addr).await?),
+        Some(dev) => Some(start_development(&node, dev, &plan.config.api_addr).await?),
         None => None,
     };
     log_seal(&node).await;
@@ -206,14 +206,14 @@ async fn serve(mut plan: Plan, log: &Log, paths: &[PathBuf], environment: &Envir
     handle_signals(&mut signals, &running).await;
     service_manager::stopping();
     say(banner::STOPPING.into());
-    // The receivers live as long as their connections; an error only says that there are none.
+    // The receivers live as long as their connections; an error only means that there are none.
     let _ = stop.send(true);
     end(&mut signals, &running).await;
     out.flush(Duration::from_millis(200));
     Ok(())
 }
 
-/// Until SIGTERM or SIGINT.
+/// Handles signals until SIGTERM or SIGINT.
 async fn handle_signals(signals: &mut Signals, running: &Running<'_>) {
     loop {
         match signals.next().await {
@@ -244,7 +244,7 @@ async fn end(signals: &mut Signals, running: &Running<'_>) {
     }
 }
 
-/// Starts the accept loops and gives the certificates that a reload reads anew.
+/// Starts the accept loops and returns the certificates that a reload reads again.
 fn accept(
     bound: Vec<BoundListener>,
     plan: &Plan,
@@ -263,7 +263,7 @@ fn accept(
     certificates
 }
 
-/// What an operator has to do next.
+/// Logs the next step of the operator for a sealed or uninitialized server.
 async fn log_seal(node: &Node) {
     match node.is_initialized().await {
         Ok(_) if !node.state().is_sealed => {}
@@ -300,7 +300,7 @@ fn listen(plan: &Plan) -> Result<Vec<BoundListener>, StartError> {
     plan.config.listeners.iter().map(open).collect()
 }
 
-/// Whether it worked; the log tells why not.
+/// Locks the memory of the process. Returns whether it succeeded; an error is logged.
 fn lock_memory() -> bool {
     match process::lock_memory() {
         Ok(()) => true,
@@ -314,29 +314,29 @@ fn lock_memory() -> bool {
 async fn open_node(plan: &Plan, log: &Log, host: Host) -> Result<Arc<Node>, StartError> {
     let storage = plan.config.storage.clone();
     let kind = storage.kind();
-    // Opening replays a log: that is work for a thread that may block.
+    // Opening replays a log: that needs a thread that may block.
     let opened = tokio::task::spawn_blocking(move || open_storage(&storage)).await;
     let (backend, incarnation) = match opened {
         Ok(opened) => opened.map_err(|reason| StartError::Storage { kind, reason })?,
         Err(_) => return Err(StartError::System { what: "storage", reason: io::Error::other("opening it failed") }),
     };
-    let place = place_of(&plan.config.storage);
+    let place = directory_identity(&plan.config.storage);
     let home = incarnation.zip(place).map(|(node, place)| Home { node, place });
     let host_gauges: Option<Arc<dyn HostGauges>> = Some(Arc::new(host));
     let settings = Settings { home, log: Some(log.levels()), host_gauges, ..plan.settings() };
     Ok(Node::new(backend, keepfast_engines::all(), Arc::new(SystemClock), settings))
 }
 
-/// What tells the data directory from a copy of it: which file its lock is and when that file was made. Restoring or
-/// copying the directory makes another file; mounting its volume elsewhere does not.
-fn place_of(storage: &Storage) -> Option<String> {
+/// The identity of the data directory, which differs for a copy: inode and creation time of its lock file. Restoring or
+/// copying the directory creates another file; mounting its volume elsewhere does not.
+fn directory_identity(storage: &Storage) -> Option<String> {
     let (Storage::Raft { path, .. } | Storage::File { path }) = storage else { return None };
     let lock = std::fs::metadata(path.join("LOCK")).ok()?;
     let made = lock.created().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok()).unwrap_or_default();
     Some(format!("{}-{}", lock.ino(), made.as_nanos()))
 }
 
-/// Opens the storage, and returns the random name of its data directory if it has one.
+/// Opens the storage. Returns it with the random name of its data directory if it has one.
 fn open_storage(storage: &Storage) -> Result<(Arc<dyn Backend>, Option<String>), StorageError> {
     let (path, node_id, clustered) = match storage {
         Storage::Raft { path, node_id } => (path, Some(node_id.clone()).filter(|n| !n.is_empty()), true),
@@ -348,8 +348,8 @@ fn open_storage(storage: &Storage) -> Result<(Arc<dyn Backend>, Option<String>),
     Ok((Arc::new(backend), Some(incarnation)))
 }
 
-/// Initialises, unseals, stores the token for the command line, and gives the text with the secrets.
-async fn develop(node: &Arc<Node>, dev: &DevPlan, address: &str) -> Result<String, StartError> {
+/// Initialises and unseals the node, stores the token for the command line, and returns the banner with the secrets.
+async fn start_development(node: &Arc<Node>, dev: &DevPlan, address: &str) -> Result<String, StartError> {
     let made = init_dev(node, dev.root_token.clone(), dev.kv.mount()).await.map_err(StartError::Development)?;
     let share = SecretString::new(made.shares.first().map(|s| STANDARD.encode(s.expose())).unwrap_or_default());
     let development = Development { address, ca: dev.ca.as_deref(), unseal_key: &share, root_token: &made.root_token };
@@ -366,7 +366,7 @@ async fn develop(node: &Arc<Node>, dev: &DevPlan, address: &str) -> Result<Strin
 
 fn store_token(path: &Path, token: &SecretString) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    // An older file may have been readable by others.
+    // An older file may be readable by others.
     file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
     file.write_all(token.expose().as_bytes())
 }

@@ -1,4 +1,5 @@
-//! Notifies systemd of the states of this process, by the protocol of sd_notify(3). Without `NOTIFY_SOCKET` nothing is sent.
+//! Notifies systemd of the state of this process, with the protocol of sd_notify(3). Without `NOTIFY_SOCKET` it sends
+//! nothing.
 
 use sd_notify::NotifyState;
 
@@ -7,15 +8,17 @@ pub(crate) fn ready() {
     send(&[NotifyState::Ready, NotifyState::Status("serving")]);
 }
 
-/// A reload has begun; [`ready`] follows. The time is what `Type=notify-reload` compares with its signal.
+/// A reload has begun; [`ready`] follows. `Type=notify-reload` compares the time with its signal.
 pub(crate) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => send(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::warn!(%error, "the monotonic clock cannot be read: systemd is not told of the reload"),
+        Err(error) => {
+            tracing::warn!(%error, "the monotonic clock cannot be read: systemd is not notified of the reload")
+        }
     }
 }
 
-/// The server ends.
+/// The server stops.
 pub(crate) fn stopping() {
     send(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
 }

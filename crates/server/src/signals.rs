@@ -1,21 +1,21 @@
-//! The signals that a server reacts to. SIGPIPE is ignored by Rust's runtime from the start.
+//! The signals that the server handles. Rust's runtime ignores SIGPIPE from the start.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What a signal asks for.
+/// The action of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// SIGHUP: read certificates, log level and log files anew.
+    /// SIGHUP: reload certificates, the log level and log files.
     Reload,
     /// SIGUSR2: log the state of the server.
     LogState,
-    /// SIGTERM or SIGINT: end.
+    /// SIGTERM or SIGINT: stop.
     Stop,
 }
 
-/// Registered signals: none of them ends the process by itself any more.
+/// Registered signal handlers: none of the signals ends the process by default any more.
 pub(crate) struct Signals {
     hangup: Signal,
     terminate: Signal,
@@ -25,10 +25,10 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Registers them. To be called within the runtime.
+    /// Registers the handlers. Requires a Tokio runtime.
     ///
     /// # Errors
-    /// What the system says.
+    /// When a handler cannot be registered.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Signals {
             hangup: signal(SignalKind::hangup())?,
@@ -47,7 +47,7 @@ impl Signals {
                 _ = self.interrupt.recv() => return Event::Stop,
                 _ = self.hangup.recv() => return Event::Reload,
                 _ = self.user2.recv() => return Event::LogState,
-                _ = self.user1.recv() => tracing::info!("SIGUSR1 has no effect; SIGHUP opens logs anew, SIGUSR2 logs the state"),
+                _ = self.user1.recv() => tracing::info!("SIGUSR1 has no effect; SIGHUP reopens logs, SIGUSR2 logs the state"),
             }
         }
     }

@@ -1,5 +1,5 @@
-//! The server's log: formatted on the caller's thread, written by another one, so that nobody who leaves a pipe unread
-//! can stop the server.
+//! The log of the server: formatted on the caller's thread, written by another thread, so that a pipe without a reader
+//! cannot stop the server.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
@@ -23,15 +23,15 @@ use crate::config::LogFormat;
 use crate::log_file::LogFile;
 use crate::log_levels::Levels;
 
-/// Lines that wait for the writer before further ones are dropped and counted.
+/// The most lines that wait for the writer; further ones are dropped and counted.
 const QUEUE: usize = 4096;
 
-/// A log level by Vault's names.
+/// A log level with Vault's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Level(pub(crate) LevelFilter);
 
 impl Level {
-    /// Reads a `log_level`; empty is `info`.
+    /// Parses a `log_level`; empty is `info`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         Some(Level(match text.trim().to_ascii_lowercase().as_str() {
             "trace" => LevelFilter::TRACE,
@@ -45,7 +45,7 @@ impl Level {
     }
 }
 
-/// An output that never blocks who writes to it: whole messages go through a bounded queue to a thread of their own.
+/// An output that never blocks the caller: messages go through a bounded queue to a thread.
 #[derive(Clone)]
 pub(crate) struct Sink {
     queue: SyncSender<Message>,
@@ -58,12 +58,12 @@ enum Message {
     Reopen(SyncSender<io::Result<()>>),
 }
 
-/// What a [`Sink`] writes to.
+/// The destination of a [`Sink`].
 pub(crate) trait Output: Write + Send + 'static {
-    /// Opens a file of this path anew; does nothing for what is no file.
+    /// Reopens the path of a file; does nothing for other outputs.
     ///
     /// # Errors
-    /// What opening it fails with; then the one that was open stays.
+    /// When opening fails; the old file stays open.
     fn reopen(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -82,17 +82,17 @@ impl Sink {
         Ok(sink)
     }
 
-    /// Hands a message over, or counts it as dropped when the queue is full.
+    /// Queues a message, or counts it as dropped when the queue is full.
     pub(crate) fn write(&self, text: Vec<u8>) {
         if let Err(TrySendError::Full(_)) = self.queue.try_send(Message::Text(text)) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Opens the file anew behind what was handed over, and waits for it at most `bound`.
+    /// Reopens the file after the queued messages, and waits for it at most `bound`.
     ///
     /// # Errors
-    /// What opening it fails with, or that it takes longer.
+    /// When opening fails or takes longer.
     fn reopen(&self, bound: Duration) -> io::Result<()> {
         let (done, waiting) = sync_channel(1);
         let busy = || io::Error::other("the output is not read");
@@ -100,11 +100,11 @@ impl Sink {
         waiting.recv_timeout(bound).map_err(|_| busy())?
     }
 
-    /// Waits until what was handed over is written, at most `bound`.
+    /// Waits until the queued messages are written, at most `bound`.
     pub(crate) fn flush(&self, bound: Duration) {
         let (done, waiting) = sync_channel(1);
         if self.queue.try_send(Message::Flush(done)).is_ok() {
-            // A writer that is stuck on a full pipe is left behind: the process is about to end.
+            // A writer that is blocked by a full pipe is abandoned: the process is about to end.
             let _ = waiting.recv_timeout(bound);
         }
     }
@@ -112,7 +112,7 @@ impl Sink {
 
 fn drain(waiting: &Receiver<Message>, dropped: &AtomicU64, mut out: impl Output) {
     while let Ok(message) = waiting.recv() {
-        // A closed pipe is no reason to stop: a log file or a reader may come back, and senders must not see an error.
+        // A closed pipe does not stop the thread: a reader may return, and senders must not receive an error.
         match message {
             Message::Text(text) => {
                 let _ = out.write_all(&text);
@@ -132,11 +132,11 @@ fn drain(waiting: &Receiver<Message>, dropped: &AtomicU64, mut out: impl Output)
     }
 }
 
-/// Where log lines go: standard error, and a file when one is configured.
+/// The outputs of log lines: standard error, and a file when one is configured.
 #[derive(Clone)]
 struct Outputs(Arc<Vec<Sink>>);
 
-/// One line on its way.
+/// A line that is being formatted.
 struct Line {
     outputs: Outputs,
     text: Vec<u8>,
@@ -184,7 +184,7 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Starts the log of this process. A second start in one process (tests) leaves the first one in place.
+    /// Starts the log of this process. A second start in one process (tests) keeps the first one.
     pub(crate) fn start(level: Level, format: LogFormat, file: Option<LogFile>) -> io::Result<Self> {
         let mut sinks = vec![Sink::start(io::stderr())?];
         if let Some(file) = file {
@@ -194,30 +194,30 @@ impl Log {
         let (filter, levels) = Levels::new(level);
         let lines = tracing_subscriber::fmt::layer().event_format(Format(format)).with_writer(outputs.clone());
         let subscriber = tracing_subscriber::registry().with(filter).with(lines);
-        // Only a second start fails here, and then the first one serves.
+        // Only a second start fails here; the first one stays in use.
         let _ = tracing::subscriber::set_global_default(subscriber);
         Ok(Log { levels, outputs })
     }
 
-    /// Changes the level while running.
+    /// Changes the level of the configuration.
     pub(crate) fn set_level(&self, level: Level) {
         self.levels.configure(level);
     }
 
-    /// The levels of its parts.
+    /// The log levels of the loggers.
     pub(crate) fn levels(&self) -> Arc<dyn LogLevels> {
         self.levels.clone()
     }
 
-    /// Opens the log file anew, as after a rename by logrotate.
+    /// Reopens the log file, as after a rename by logrotate.
     ///
     /// # Errors
-    /// What opening it fails with; then the file that was open stays.
+    /// When opening fails; the old file stays open.
     pub(crate) fn reopen(&self) -> io::Result<()> {
         self.outputs.0.iter().skip(1).try_for_each(|sink| sink.reopen(Duration::from_secs(1)))
     }
 
-    /// Waits until what was logged is written, at most about a second.
+    /// Waits until logged lines are written, at most about a second.
     pub(crate) fn flush(&self) {
         for sink in self.outputs.0.iter() {
             sink.flush(Duration::from_secs(1));
@@ -225,7 +225,7 @@ impl Log {
     }
 }
 
-/// Lines as Vault's operators know them.
+/// Formats lines like Vault.
 struct Format(LogFormat);
 
 impl<S, N> FormatEvent<S, N> for Format
@@ -271,7 +271,7 @@ where
     }
 }
 
-/// `keepfast_core::audit::broker` is told as `core`.
+/// The module of a target: `core` for `keepfast_core::audit::broker`.
 fn module(target: &str) -> &str {
     let head = target.split("::").next().unwrap_or(target);
     head.strip_prefix("keepfast_").unwrap_or(head)
@@ -319,7 +319,7 @@ mod tests {
 
     use super::*;
 
-    /// A writer that tells what it is given, and waits before each message until it may go on.
+    /// A writer that reports its input, and waits for a permit before each message.
     struct Pipe {
         written: Sender<String>,
         go: Receiver<()>,
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_does_not_read_blocks_no_one_and_learns_what_it_missed() {
+    fn a_blocked_reader_blocks_no_caller_and_drops_are_counted() {
         let ((written, seen), (go, waiting)) = (channel(), channel());
         let sink = Sink::start(Pipe { written, go: waiting }).unwrap();
         for n in 0..QUEUE + 100 {
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_have_the_form_that_operators_know() {
+    fn lines_have_the_format_of_vault() {
         let line = logged(LogFormat::Standard, || tracing::warn!(path = "a/b", tries = 3, "it is so"));
         let (time, rest) = line.split_once(' ').unwrap();
         assert_eq!(rest, "[WARN]  server: it is so: path=a/b tries=3\n");

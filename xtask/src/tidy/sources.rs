@@ -14,7 +14,7 @@ const CLOCK_AND_RANDOMNESS: [&str; 8] = [
     "crates/framework/src/clock.rs",
     "crates/crypto/src/random.rs",
     "crates/client/src/timer.rs",
-    "crates/edge/src/patience.rs",
+    "crates/edge/src/timeouts.rs",
     "conformance/",
     "xtask/",
     "bench/",

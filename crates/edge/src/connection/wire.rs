@@ -1,14 +1,15 @@
-//! A check of the bytes of a connection before hyper parses them, for what hyper accepts and should not.
+//! Checks the bytes of a connection before hyper parses them, because hyper accepts dangerous ones.
 //!
-//! * HTTP/1: a line of a head that ends in a bare LF, a folded header line, `Transfer-Encoding` beside `Content-Length`,
-//!   either of them twice, and any transfer coding but `chunked` (RFC 9112 sections 2.2, 5.2, 6.1). A lenient proxy in front
-//!   could see other requests than hyper does.
-//! * HTTP/2: floods of frames that carry neither a request nor data (PRIORITY, PING, SETTINGS, WINDOW_UPDATE, RST_STREAM,
-//!   unknown types, empty DATA and CONTINUATION; CVE-2019-9511 to 9518), and header lists of very many fields. They cost
-//!   credit, which requests, data in both directions and time give back. A request that is reset gives none (CVE-2023-44487).
+//! * HTTP/1: a line of a head that ends in a bare LF, a folded header line, `Transfer-Encoding` beside
+//! `Content-Length`, either of them twice, and any transfer coding except `chunked` (RFC 9112 sections 2.2, 5.2, 6.1).
+//! A lenient proxy in front could see other requests than hyper.
+//! * HTTP/2: floods of frames that carry neither a request nor data (PRIORITY, PING, SETTINGS, WINDOW_UPDATE,
+//! RST_STREAM, unknown types, empty DATA and CONTINUATION; CVE-2019-9511 to 9518), and header lists of very many
+//! fields. They cost credit, which requests, data in both directions and time return. A request that is reset returns
+//! none (CVE-2023-44487).
 //!
-//! The framing of HTTP/1 bodies is followed only as far as it tells where the next head starts. What cannot be followed is
-//! refused, so that this reader and hyper never disagree about a request that is served.
+//! The framing of HTTP/1 bodies is parsed only to find the next head. A framing that cannot be parsed is refused, so
+//! that this parser and hyper never disagree about a served request.
 
 mod fields;
 
@@ -17,30 +18,30 @@ use self::fields::Fields;
 /// The client connection preface of HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How much of a line is kept, in bytes: enough for the headers that decide where a body ends.
+/// The bytes that are kept of a line: enough for the headers that decide where a body ends.
 const KEPT: usize = 64;
 
-/// How much is read at once, in bytes, from a connection that takes turns.
+/// The most bytes of one read of a connection that takes turns.
 pub(super) const READ: usize = 512;
 
-/// What the bytes are.
+/// The verdict on received bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// To be parsed.
+    /// The bytes can be parsed.
     Pass,
-    /// Part of a head that has two readings.
+    /// Part of an ambiguous head.
     Malformed,
-    /// The connection is to be closed: it carries a flood of frames.
+    /// A flood of frames: the connection is to be closed.
     Flood,
 }
 
-/// The state of the check of one connection.
+/// The state of the check of a connection.
 pub(crate) struct Wire {
     state: State,
 }
 
 enum State {
-    /// So many bytes of the preface have come, or none.
+    /// The number of received bytes of the preface.
     Preface(usize),
     Http1(Http1),
     Http2(Frames),
@@ -53,9 +54,9 @@ impl Default for Wire {
 }
 
 impl Wire {
-    /// Checks what came, in order, and stops behind the first `most` requests: in HTTP/1 behind their bodies too, in HTTP/2
-    /// behind their HEADERS frames. Returns also how many bytes were checked: what is behind them was not looked at.
-    /// `ticks` counts the ticks of the connection's timer since it began.
+    /// Checks received bytes in order, and stops after the first `most` requests: in HTTP/1 after their bodies, in
+    /// HTTP/2 after their HEADERS frames. Also returns the number of checked bytes; the bytes after them were not
+    /// examined. `ticks` is the number of ticks of the connection's timer.
     pub(crate) fn received(&mut self, bytes: &[u8], ticks: u32, most: u32) -> (Verdict, usize) {
         let mut rest = bytes;
         if let State::Preface(seen) = &mut self.state {
@@ -68,7 +69,7 @@ impl Wire {
             } else if matching == rest.len() {
                 return (Verdict::Pass, bytes.len());
             } else {
-                // What looked like the preface is the start of a head.
+                // The first bytes of the preface were those of a head.
                 let mut http1 = Http1::default();
                 http1.received(&PREFACE[..before], u32::MAX);
                 self.state = State::Http1(http1);
@@ -86,20 +87,20 @@ impl Wire {
         (verdict, skipped + checked)
     }
 
-    /// Notes that so many bytes were sent.
+    /// Notes sent bytes.
     pub(crate) fn sent(&mut self, bytes: usize) {
         if let State::Http2(frames) = &mut self.state {
-            frames.credit = frames.credit.saturating_add(i64::try_from(bytes / SENT_PER_FRAME).unwrap_or(0)).min(MOST);
+            frames.credit =
+                frames.credit.saturating_add(i64::try_from(bytes / SENT_PER_FRAME).unwrap_or(0)).min(MAX_CREDIT);
         }
     }
 
-    /// Whether the connection speaks HTTP/2.
+    /// Whether the connection uses HTTP/2.
     pub(crate) fn is_http2(&self) -> bool {
         matches!(self.state, State::Http2(_))
     }
 
-    /// How much may be read at once from a connection that takes turns with others, in bytes: [`READ`], or the rest of a
-    /// frame or body.
+    /// The most bytes of one read of a connection that takes turns: [`READ`], or the rest of a frame or body.
     pub(crate) fn longest_read(&self) -> usize {
         let rest = match &self.state {
             State::Http1(Http1 { part: Part::Data { left, .. }, .. }) => usize::try_from(*left).unwrap_or(usize::MAX),
@@ -109,7 +110,7 @@ impl Wire {
         rest.max(READ)
     }
 
-    /// How many requests have begun in HTTP/2, or of how many the head has ended in HTTP/1.
+    /// The number of requests: in HTTP/2 of begun ones, in HTTP/1 of complete heads.
     pub(crate) fn requests(&self) -> u32 {
         match &self.state {
             State::Http1(http1) => http1.requests,
@@ -118,7 +119,7 @@ impl Wire {
         }
     }
 
-    /// How much of a head of HTTP/1 has come that is not complete yet, in bytes.
+    /// The length of an incomplete HTTP/1 head, in bytes.
     pub(crate) fn pending_head(&self) -> usize {
         match &self.state {
             State::Http1(Http1 { part: Part::Head, received, .. }) => *received,
@@ -127,34 +128,34 @@ impl Wire {
     }
 }
 
-/// Where in a connection of HTTP/1 the next byte is.
+/// The part of an HTTP/1 message at the next byte.
 #[derive(Default, Clone, Copy)]
 enum Part {
     #[default]
     Head,
-    /// Before the end of a body or chunk: so many bytes are still to come.
+    /// Before the end of a body or chunk, with the number of remaining bytes.
     Data {
         left: u64,
         chunked: bool,
     },
     ChunkSize,
     Trailers,
-    /// Nothing of what follows is to be parsed.
+    /// The following bytes must not be parsed.
     Refused,
 }
 
 #[derive(Default)]
 struct Http1 {
     part: Part,
-    /// The start of the present line.
+    /// The start of the current line.
     line: Line,
-    /// Bytes of the present head.
+    /// The length of the current head in bytes.
     received: usize,
-    /// Whether the request line has come.
+    /// Whether the request line is complete.
     started: bool,
     length: Option<u64>,
     chunked: bool,
-    /// How many heads have ended.
+    /// The number of complete heads.
     requests: u32,
 }
 
@@ -195,12 +196,12 @@ impl Line {
     }
 }
 
-/// The line cannot be followed, or has two readings.
+/// An invalid or ambiguous line.
 struct Malformed;
 
 impl Http1 {
-    /// Follows what came up to the end of the request that is the last of `most`. Returns where the next byte is, and how
-    /// many bytes were followed.
+    /// Parses bytes up to the end of the request number `most`. Returns the part at the next byte, and the number of
+    /// parsed bytes.
     fn received(&mut self, bytes: &[u8], most: u32) -> (Part, usize) {
         let mut at = 0;
         let last = self.requests.wrapping_add(most);
@@ -246,7 +247,7 @@ impl Http1 {
             Part::Head => self.started = true,
             Part::ChunkSize => {
                 let size = chunk_size(line.text()).ok_or(Malformed)?;
-                // The CRLF behind the data counts with it.
+                // The CRLF after the data counts with it.
                 self.part = match size.checked_add(2).ok_or(Malformed)? {
                     2 => Part::Trailers,
                     left => Part::Data { left, chunked: true },
@@ -268,7 +269,7 @@ impl Http1 {
         }
         let value_of = |name: &str| {
             let (start, rest) = text.split_at_checked(name.len())?;
-            // What stands between name and colon makes it another header, which hyper refuses.
+            // Whitespace between name and colon makes another header, which hyper refuses.
             start.eq_ignore_ascii_case(name.as_bytes()).then(|| rest.strip_prefix(b":"))?
         };
         if let Some(value) = value_of("content-length") {
@@ -317,17 +318,17 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
     u64::from_str_radix(text, 16).ok()
 }
 
-/// How many frames a connection may send at first that carry neither a request nor data.
+/// The initial credit: the number of frames that carry neither a request nor data.
 const CREDIT: i64 = 1000;
-/// The most credit that is saved up.
-const MOST: i64 = 10_000;
-/// How many fields a header list may have for nothing; each one beyond costs as much as a frame.
+/// The most credit of a connection.
+const MAX_CREDIT: i64 = 10_000;
+/// The fields of a header list that cost nothing; each further one costs as much as a frame.
 const FREE_FIELDS: u32 = 64;
-/// What a request gives back.
+/// The credit that a request returns.
 const PER_REQUEST: i64 = 10;
-/// What each tick of the connection's timer gives back.
+/// The credit that each tick of the connection's timer returns.
 const PER_TICK: i64 = 250;
-/// How many bytes of an answer give one frame back: clients open their windows as they read.
+/// The bytes of responses that return the credit of one frame: clients open their windows as they read.
 const SENT_PER_FRAME: usize = 512;
 
 const DATA: u8 = 0;
@@ -342,18 +343,18 @@ const FRAME_HEAD: usize = 9;
 struct Frames {
     head: [u8; FRAME_HEAD],
     have: usize,
-    /// How much of the present frame's payload is still to come, in bytes.
+    /// The remaining bytes of the current frame's payload.
     payload: usize,
-    /// How much of it precedes the header block.
+    /// The remaining bytes of it before the header block.
     before_block: usize,
     /// Whether its next byte is the length of its padding.
     padded: bool,
-    /// How much of the header block is still to come.
+    /// The remaining bytes of the header block.
     block: usize,
     fields: Fields,
     credit: i64,
     ticks: u32,
-    /// How many frames HEADERS have begun.
+    /// The number of HEADERS frames.
     requests: u32,
 }
 
@@ -380,7 +381,7 @@ impl Frames {
         let passed = ticks.wrapping_sub(self.ticks);
         if passed > 0 {
             self.ticks = ticks;
-            self.credit = (self.credit + i64::from(passed) * PER_TICK).min(MOST);
+            self.credit = (self.credit + i64::from(passed) * PER_TICK).min(MAX_CREDIT);
         }
         while !bytes.is_empty() {
             let skipped = self.payload.min(bytes.len());
@@ -416,7 +417,7 @@ impl Frames {
             CONTINUATION if self.payload > 0 => 0,
             _ => -1,
         };
-        self.credit = self.credit.min(MOST);
+        self.credit = self.credit.min(MAX_CREDIT);
         (self.before_block, self.padded, self.block) = match kind {
             HEADERS => {
                 self.requests = self.requests.wrapping_add(1);
@@ -430,7 +431,7 @@ impl Frames {
         };
     }
 
-    /// A part of the present frame's payload.
+    /// Processes a part of the current frame's payload.
     fn payload(&mut self, mut part: &[u8]) {
         if let (true, Some((padding, rest))) = (self.padded, part.split_first()) {
             self.padded = false;

@@ -1,15 +1,15 @@
-//! Heads with two readings and floods of frames, in every division into reads.
+//! Ambiguous heads and floods of frames, in every division into reads.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// What all of these bytes are.
+/// The verdict on all of these bytes.
 fn verdict(wire: &mut Wire, bytes: &[u8], ticks: u32) -> Verdict {
     wire.received(bytes, ticks, u32::MAX).0
 }
 
-/// Whether all is to be parsed, in reads of this size.
+/// Whether all bytes pass in reads of this size.
 fn passes(bytes: &[u8], size: usize) -> bool {
     let mut wire = Wire::default();
     bytes.chunks(size).all(|part| verdict(&mut wire, part, 0) == Verdict::Pass)
@@ -42,7 +42,7 @@ fn sec_kf15_heads_with_two_readings_are_refused() {
         "POST /v1/a HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n1g\r\nx\r\n0\r\n\r\n",
         "POST /v1/a HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n0\r\nX: 1\n\r\n",
     ] {
-        // Also behind other requests, in the same read.
+        // Also after other requests in the same read.
         let chunked = "POST /v1/a HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n2;x=\n".replace('\n', "\r\n");
         let chunked = chunked.replace("\r\r\n", "\r\n") + "\n\n\r\n0\r\n\r\n";
         let length = "PUT /v1/a HTTP/1.1\r\n{HOST}content-length: 3\r\n\r\n\n\n\n";
@@ -58,7 +58,7 @@ fn sec_kf15_heads_with_two_readings_are_refused() {
 }
 
 #[test]
-fn bodies_and_ordinary_heads_are_left_as_they_are() {
+fn bodies_and_ordinary_heads_pass() {
     for good in [
         "\r\nGET /v1/a HTTP/1.1\r\n{HOST}\r\n",
         "PRI * HTTP/1.1\r\n{HOST}\r\n",
@@ -96,7 +96,7 @@ fn a_read_is_short_or_the_rest_of_a_body() {
     assert_eq!((wire.longest_read(), wire.requests()), (9000 - 91, 2));
 }
 
-/// How many bytes each call checks of what is left, with `most` requests a call and reads of `size` bytes.
+/// How many bytes each call checks of the rest, with `most` requests per call and reads of `size` bytes.
 fn cuts(bytes: &[u8], most: u32, size: usize) -> Vec<usize> {
     let (mut wire, mut left, mut cuts) = (Wire::default(), bytes, Vec::new());
     while !left.is_empty() {
@@ -133,7 +133,7 @@ fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
     frame
 }
 
-/// How many copies of these frames are taken before the connection is closed, of at most 100,000.
+/// How many copies of these frames pass before the connection is closed, of at most 100,000.
 fn taken(frames: &[u8], size: usize, ticks: impl Fn(usize) -> u32) -> usize {
     let mut wire = Wire::default();
     verdict(&mut wire, PREFACE, 0);
@@ -150,7 +150,7 @@ fn sec_kf03_floods_of_frames_without_a_request_are_cut_off() {
         for size in [1, 5, 4096] {
             assert_eq!(taken(&frame(kind, flags, payload), size, |_| 0), 1000, "{kind}");
         }
-        // Time gives back a little.
+        // Time returns some credit.
         assert!(taken(&frame(kind, flags, payload), 4096, |n| n as u32 / 2000) < 2000, "{kind}");
     }
 }
@@ -162,12 +162,12 @@ fn sec_kf03_requests_that_are_reset_are_cut_off() {
         assert_eq!(taken(&frame(3, 0, 4), size, |_| 0), 90);
         assert_eq!(taken(&reset, size, |_| 0), 1000);
     }
-    // One that is reset among others that are answered is none.
+    // A single reset among answered requests is no flood.
     let some = [frame(1, 5, 30), frame(1, 5, 30), reset].concat();
     assert_eq!(taken(&some, 4096, |_| 0), 100_000);
 }
 
-/// A header block of so many fields, in a frame with padding and priority or without, and in CONTINUATION.
+/// A header block with `count` fields: in a frame with and without padding and priority, and in CONTINUATION.
 fn lists(count: usize) -> [Vec<u8>; 3] {
     let plain = |kind: u8, flags: u8, payload: &[u8]| {
         let mut whole = frame(kind, flags, payload.len());
@@ -193,7 +193,7 @@ fn sec_kf03_header_lists_of_very_many_fields_are_cut_off() {
 fn frames_of_requests_and_of_data_are_never_cut_off() {
     let request = [frame(1, 4, 30), frame(0, 0, 100), frame(0, 1, 0), frame(8, 0, 4), frame(2, 0, 5)].concat();
     assert_eq!(taken(&request, 4096, |_| 0), 100_000);
-    // A client that reads a large answer opens its window often.
+    // A client that reads a large response opens its window often.
     let mut wire = Wire::default();
     verdict(&mut wire, PREFACE, 0);
     for _ in 0..20_000 {

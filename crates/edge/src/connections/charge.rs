@@ -1,26 +1,27 @@
-//! Memory that a connection holds, counted against the bound of strangers.
+//! The memory of a connection that counts against the limit of unauthenticated connections.
 
 use std::sync::Arc;
 
 use super::Peer;
 
-/// So many bytes of memory, held by a connection until this is dropped. Only what a stranger's connection holds counts.
+/// A number of bytes that a connection holds until this is dropped. They count only while the connection is
+/// unauthenticated.
 pub(crate) struct Charge {
     peer: Arc<Peer>,
     bytes: usize,
 }
 
 impl Charge {
-    /// Counts so many bytes.
+    /// Counts bytes.
     pub(crate) fn new(peer: &Arc<Peer>, bytes: usize) -> Self {
         let mut charge = Charge { peer: peer.clone(), bytes: 0 };
         charge.set(bytes);
         charge
     }
 
-    /// Counts as many bytes from now on. A connection that has become known adds none.
+    /// Sets the number of bytes. A connection that has authenticated adds none.
     pub(crate) fn set(&mut self, bytes: usize) {
-        if bytes > self.bytes && !self.peer.is_known() {
+        if bytes > self.bytes && !self.peer.is_authenticated() {
             self.peer.hold(bytes - self.bytes);
             self.bytes = bytes;
         } else if bytes < self.bytes {
@@ -29,7 +30,7 @@ impl Charge {
         }
     }
 
-    /// Counts so many bytes more.
+    /// Adds bytes.
     pub(crate) fn add(&mut self, bytes: usize) {
         self.set(self.bytes.saturating_add(bytes));
     }

@@ -1,4 +1,4 @@
-//! One connection, as the server accounts for it.
+//! The accounting of one connection.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,42 +11,42 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{Connections, network};
-use crate::patience::{Activity, Stopwatch};
+use crate::timeouts::{Activity, Stopwatch};
 
-/// How many bytes of heads the requests of a connection of HTTP/2 without a live token may have, and how many more for
-/// each received byte.
+/// The bytes of request heads that an HTTP/2 connection may have without a live token, and how many more for each
+/// received byte.
 const HEADS: u64 = 8 << 10;
 /// See [`HEADS`].
 const HEADS_PER_BYTE: u64 = 4;
 
-/// The client of a connection, and what the connection is doing.
+/// The client of a connection, and the activity of the connection.
 pub(crate) struct Peer {
     server: Arc<Connections>,
     address: Option<SocketAddr>,
     tls: OnceLock<Arc<TlsSession>>,
-    /// What the connection is doing.
+    /// The activity of the connection.
     pub(crate) activity: Activity,
     stopwatch: Stopwatch,
-    /// When a request of it last began or ended, on the server's stopwatch, in milliseconds.
+    /// The time of the last begin or end of a request, in milliseconds of the server's stopwatch.
     since: AtomicU64,
-    known: AtomicBool,
+    authenticated: AtomicBool,
     closing: AtomicBool,
-    /// Bytes received, and bytes of heads of HTTP/2 that were decoded from them, without a live token.
+    /// Received bytes, and the bytes of HTTP/2 heads decoded from them, without a live token.
     received: AtomicU64,
     heads: AtomicU64,
     account: Mutex<Account>,
     closed: Notify,
-    /// What reads from the client, while it must not.
+    /// The task that waits to read from the client.
     reader: AtomicWaker,
 }
 
-/// What a connection holds and counts, in bytes. The sums of the server follow it under its lock.
+/// The memory of a connection in bytes. The sums of the server change under the lock of the account.
 struct Account {
-    /// What the connection holds by itself while it is a stranger's; then 0.
+    /// The memory of the connection without requests while it is unauthenticated; then 0.
     base: usize,
-    /// What its requests hold.
+    /// The memory of its requests.
     requests: usize,
-    /// Whether its closing has begun.
+    /// Whether the connection is closing.
     closing: bool,
 }
 
@@ -71,7 +71,7 @@ impl Peer {
             activity: Activity::default(),
             stopwatch,
             since: AtomicU64::new(stopwatch.millis()),
-            known: AtomicBool::new(false),
+            authenticated: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             received: AtomicU64::new(0),
             heads: AtomicU64::new(0),
@@ -85,68 +85,68 @@ impl Peer {
         &self.server
     }
 
-    /// Where it connects from; `None` on a socket in the file system.
+    /// The address of the client; `None` on a Unix socket.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
-    /// The session of its TLS; `None` without TLS and before the handshake is complete.
+    /// The TLS session; `None` without TLS and before the end of the handshake.
     pub(crate) fn tls(&self) -> Option<&Arc<TlsSession>> {
         self.tls.get()
     }
 
-    /// Keeps the session of its TLS, once. The client chooses the length of its certificates, so that they count as held,
+    /// Stores the TLS session, once. The client chooses the length of its certificates, so they count as held memory,
     /// here and in rustls.
     pub(crate) fn set_tls(&self, session: TlsSession) {
         let bytes = 2 * session.client_chain.as_ref().map_or(0, ClientChain::size);
-        if self.tls.set(Arc::new(session)).is_ok() && !self.is_known() {
+        if self.tls.set(Arc::new(session)).is_ok() && !self.is_authenticated() {
             let mut account = self.account.lock();
             account.base += bytes;
             self.server.count_held(bytes, account.closing);
             drop(account);
-            self.server.relieve();
+            self.server.close_excess();
         }
     }
 
-    /// What counts as its source.
+    /// The network that limits of a source address apply to.
     pub(super) fn network(&self) -> Option<IpAddr> {
         self.address.map(|address| network(address.ip()))
     }
 
-    /// Whether a request on it has carried a token that was alive.
-    pub(crate) fn is_known(&self) -> bool {
-        self.known.load(Ordering::Relaxed)
+    /// Whether a request of the connection has had a live token.
+    pub(crate) fn is_authenticated(&self) -> bool {
+        self.authenticated.load(Ordering::Relaxed)
     }
 
-    /// Notes that a request on it carries a token that is alive. What it holds counts no more.
-    pub(crate) fn set_known(&self) {
-        if !self.known.swap(true, Ordering::Relaxed) {
+    /// Marks the connection as authenticated: its memory no longer counts.
+    pub(crate) fn set_authenticated(&self) {
+        if !self.authenticated.swap(true, Ordering::Relaxed) {
             let mut account = self.account.lock();
             let base = std::mem::take(&mut account.base);
             self.server.count_released(base, account.closing);
             drop(account);
-            self.server.eases();
+            self.server.wake_waiting();
             self.reader.wake();
         }
     }
 
-    /// Notes that a request of it begins or ends.
-    pub(crate) fn stirs(&self) {
+    /// Notes the begin or end of a request.
+    pub(crate) fn touch(&self) {
         self.since.store(self.stopwatch.millis(), Ordering::Relaxed);
     }
 
-    /// Notes that so many bytes came.
+    /// Counts received bytes.
     pub(crate) fn received(&self, bytes: usize) {
         self.activity.received();
-        if !self.is_known() {
+        if !self.is_authenticated() {
             self.received.fetch_add(bytes as u64, Ordering::Relaxed);
         }
     }
 
-    /// Counts what a request without a live token keeps of its head, in bytes. HPACK (RFC 7541) makes any number of them
-    /// of a few received bytes, and all are written to audit devices: returns whether they are in proportion.
+    /// Counts the head of a request without a live token, in bytes. HPACK (RFC 7541) expands a few received bytes to
+    /// many, and audit devices write all of them: returns whether they are in proportion.
     pub(crate) fn count_head(&self, bytes: usize) -> bool {
-        if self.is_known() {
+        if self.is_authenticated() {
             return true;
         }
         let heads = self.heads.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
@@ -159,7 +159,7 @@ impl Peer {
         account.requests += bytes;
         self.server.count_held(bytes, account.closing);
         drop(account);
-        self.server.relieve();
+        self.server.close_excess();
     }
 
     pub(super) fn release(&self, bytes: usize) {
@@ -167,18 +167,20 @@ impl Peer {
         account.requests -= bytes;
         self.server.count_released(bytes, account.closing);
         drop(account);
-        self.server.eases();
+        self.server.wake_waiting();
     }
 
-    /// Whether nothing may be read from the client now, because strangers hold too much. The task is woken when more may.
-    /// A connection that holds nothing but itself may be `exempt`, so that small requests are answered at all times.
+    /// Whether the connection must not read now, because unauthenticated connections hold too much memory. The task is
+    /// woken when it may read again. A connection without memory for requests may be `exempt`, so that small requests
+    /// are always answered.
     pub(crate) fn must_wait(&self, cx: &Context<'_>, exempt: bool) -> bool {
-        if self.is_known() || !self.server.is_pressed() || (exempt && self.account.lock().requests == 0) {
+        if self.is_authenticated() || !self.server.must_stop_reading() || (exempt && self.account.lock().requests == 0)
+        {
             return false;
         }
         self.wake_later(cx);
-        // A release before the waker was registered has woken no task.
-        self.server.is_pressed_now() && !self.is_known()
+        // A release before the waker was registered woke no task.
+        self.server.must_stop_reading_now() && !self.is_authenticated()
     }
 
     /// Wakes the task when more may be read.
@@ -186,7 +188,7 @@ impl Peer {
         self.reader.register(cx.waker());
     }
 
-    /// Wakes what waits to read from the client.
+    /// Wakes the task that waits to read.
     pub(super) fn wake(&self) {
         self.reader.wake();
     }
@@ -195,31 +197,31 @@ impl Peer {
         now.saturating_sub(self.since.load(Ordering::Relaxed))
     }
 
-    /// How readily it gives way to a new connection: strangers first, then those that are idle, the longest first.
-    /// `None` for one that does not.
+    /// The order in which connections are closed for a new one: unauthenticated ones first, then idle ones, the longest
+    /// idle first. `None` for a connection that is not closed.
     pub(super) fn idleness(&self, now: u64) -> Option<(bool, u64)> {
-        let stranger = !self.is_known();
-        let gives_way = (stranger || !self.activity.is_busy()) && !self.is_closing();
-        gives_way.then(|| (stranger, self.age(now)))
+        let unauthenticated = !self.is_authenticated();
+        let can_close = (unauthenticated || !self.activity.is_busy()) && !self.is_closing();
+        can_close.then(|| (unauthenticated, self.age(now)))
     }
 
-    /// What a stranger's connection holds, times how long it has done so; `None` for others.
-    pub(super) fn burden(&self, now: u64) -> Option<u64> {
-        /// So that what is new is not for nothing, in milliseconds.
-        const LEAST_AGE: u64 = 100;
-        if self.is_known() || self.is_closing() {
+    /// The memory of an unauthenticated connection multiplied by its age; `None` for others.
+    pub(super) fn weight(&self, now: u64) -> Option<u64> {
+        /// Added to the age, so that a new connection has a weight, in milliseconds.
+        const MIN_AGE: u64 = 100;
+        if self.is_authenticated() || self.is_closing() {
             return None;
         }
         let held = self.account.lock().held() as u64;
-        Some(held.saturating_mul(self.age(now).saturating_add(LEAST_AGE)))
+        Some(held.saturating_mul(self.age(now).saturating_add(MIN_AGE)))
     }
 
-    /// Whether its closing has begun.
+    /// Whether the connection is closing.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
     }
 
-    /// Begins to close it. Returns what it holds and counts; `None` if it is closing already.
+    /// Begins to close the connection. Returns its memory in bytes; `None` when it is already closing.
     pub(super) fn close(&self) -> Option<usize> {
         let mut account = self.account.lock();
         if std::mem::replace(&mut account.closing, true) {
@@ -233,7 +235,7 @@ impl Peer {
         Some(held)
     }
 
-    /// Waits until its closing begins.
+    /// Waits until the connection is closing.
     pub(crate) async fn closed(&self) {
         self.closed.notified().await;
     }
@@ -244,11 +246,11 @@ impl Peer {
     }
 }
 
-/// What the connection holds by itself counts until the last request of it has ended, also one whose client is gone.
+/// The memory of the connection counts until its last request has ended, also when the client has disconnected.
 impl Drop for Peer {
     fn drop(&mut self) {
         let account = self.account.get_mut();
         self.server.count_released(account.held(), account.closing);
-        self.server.eases();
+        self.server.wake_waiting();
     }
 }

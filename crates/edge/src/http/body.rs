@@ -1,4 +1,4 @@
-//! Reading a body: bounded while it streams, in time, and within what the whole server holds at once.
+//! Receives bodies: with limits on size, time and the memory of the whole server.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,65 +11,65 @@ use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use keepfast_framework::{Body, offload};
 
-use super::answer::Answer;
 use super::budget;
+use super::edge_response::EdgeResponse;
 use super::path::decode;
 use crate::config::{JsonLimits, Limits};
 use crate::connections::{Charge, Peer};
-use crate::patience::Stopwatch;
+use crate::timeouts::Stopwatch;
 
-/// What a body may hold without being counted against the whole server's budget.
+/// The length, in bytes, up to which a body does not count against the memory for large bodies.
 pub(super) const FREE: usize = 64 << 10;
-/// The longest body of a request without a token that is alive, in bytes. Logins are much shorter: a JWT or a signed
-/// AWS request takes some KiB, the PGP keys of an initialisation some 10 KiB.
-const STRANGERS_BODY: usize = 256 << 10;
-/// The part of the memory for large bodies that such requests may have on connections of known clients, which are
-/// proxies then.
-const STRANGERS_PART: usize = 32;
-/// The longest body, in bytes, that counts nowhere on such a connection though its token is not looked up.
-const UNCHECKED: usize = 4 << 10;
-/// How long a body may take before its rate counts.
+/// The longest body of a request without a live token, in bytes. Logins are much shorter: a JWT or a signed AWS request
+/// takes some KiB, the PGP keys of an initialisation some 10 KiB.
+const MAX_UNAUTHENTICATED_BODY: usize = 256 << 10;
+/// The divisor of the memory for large bodies that gives the part for such requests on authenticated connections, which
+/// are those of proxies.
+const UNAUTHENTICATED_PART: usize = 32;
+/// The longest body, in bytes, that needs no memory of that part although its token is not looked up.
+const MAX_UNCHECKED: usize = 4 << 10;
+/// The time before the minimum rate of a body applies.
 const GRACE: Duration = Duration::from_secs(5);
-/// The least rate of a body after that, in bytes a second.
-const LEAST_RATE: u64 = 2 << 10;
+/// The minimum rate of a body in bytes per second.
+const MIN_RATE: u64 = 2 << 10;
 
-/// The longest form in bytes. JSON is bounded by `max_request_size`.
+/// The longest form in bytes. JSON is limited by `max_request_size`.
 const FORM_LENGTH: usize = 10 << 20;
 
 /// The most parameters of a form.
 const FORM_PARAMETERS: usize = 10_000;
-/// What a parameter of a form takes in memory beside its text, in bytes: two strings with their allocations, and a place
-/// in the object and its index. A field of a JSON object takes no more: its name, its place, and its places in the sets that
-/// find repeated names.
+/// The memory of a parameter of a form beside its text, in bytes: two strings with their allocations, and an entry in
+/// the object and its index. A field of a JSON object takes no more: its name, its entry, and its entries in the sets
+/// that find repeated names.
 const PARAMETER: usize = 192;
 
-/// Memory for large bodies that are being received or worked on, shared by all listeners.
+/// The memory for large bodies that are received or processed, shared by all listeners.
 pub struct BodyMemory {
     left: AtomicUsize,
-    left_for_strangers: AtomicUsize,
+    left_for_unauthenticated: AtomicUsize,
 }
 
-/// What a body holds of the server's memory, given back when dropped.
+/// The part of the server's memory that a body holds, released when dropped.
 pub(crate) struct Share {
     memory: Arc<BodyMemory>,
-    stranger: bool,
+    unauthenticated: bool,
     taken: usize,
-    /// What counts against the bound of strangers' connections.
+    /// The bytes that count against the limit of unauthenticated connections.
     charge: Option<Charge>,
     _unchecked: Option<Unchecked>,
 }
 
-/// Who sends a request.
+/// The sender of a request.
 pub(crate) enum Sender {
-    /// A caller with a live token, or with any token and a body of a few KiB on a connection that has carried a live one.
-    Known,
-    /// A caller with any token on such a connection, whose body has its place among those of strangers.
+    /// A caller with a live token, or with any token and a body of a few KiB on an authenticated connection.
+    Authenticated,
+    /// A caller with any token on an authenticated connection, whose body uses the memory for unauthenticated callers.
     Unchecked(Unchecked),
     /// A caller without a live token.
-    Stranger,
+    Unauthenticated,
 }
 
-/// What a body with a token that is not looked up takes of the memory for bodies of strangers, given back when dropped.
+/// The memory for unauthenticated callers that a body holds whose token is not looked up, released when dropped.
 pub(crate) struct Unchecked {
     memory: Arc<BodyMemory>,
     taken: usize,
@@ -77,45 +77,45 @@ pub(crate) struct Unchecked {
 
 impl Drop for Unchecked {
     fn drop(&mut self) {
-        self.memory.left_for_strangers.fetch_add(self.taken, Ordering::AcqRel);
+        self.memory.left_for_unauthenticated.fetch_add(self.taken, Ordering::AcqRel);
     }
 }
 
 impl BodyMemory {
-    /// This number of bytes for large bodies.
+    /// Creates the memory with this number of bytes for large bodies.
     pub fn new(bytes: usize) -> Arc<Self> {
         Arc::new(BodyMemory {
             left: AtomicUsize::new(bytes),
-            left_for_strangers: AtomicUsize::new(bytes / STRANGERS_PART),
+            left_for_unauthenticated: AtomicUsize::new(bytes / UNAUTHENTICATED_PART),
         })
     }
 
-    fn of(&self, stranger: bool) -> &AtomicUsize {
-        if stranger { &self.left_for_strangers } else { &self.left }
+    fn of(&self, unauthenticated: bool) -> &AtomicUsize {
+        if unauthenticated { &self.left_for_unauthenticated } else { &self.left }
     }
 
-    /// The sender of a body of so many bytes on a known connection, if the body has a place without a look at its token.
-    /// `None` for one of unknown length, one that is not small, or when there is no place left.
+    /// The sender of a body of the announced length on an authenticated connection, if the body needs no look at its
+    /// token. `None` when the length is unknown or not small, or when no memory is left.
     pub(super) fn unchecked(self: &Arc<Self>, announced: Option<u64>) -> Option<Sender> {
         let length = usize::try_from(announced?).ok().filter(|length| *length <= FREE)?;
-        if length <= UNCHECKED {
-            return Some(Sender::Known);
+        if length <= MAX_UNCHECKED {
+            return Some(Sender::Authenticated);
         }
-        take(&self.left_for_strangers, length)
+        take(&self.left_for_unauthenticated, length)
             .then(|| Sender::Unchecked(Unchecked { memory: self.clone(), taken: length }))
     }
 
     fn share(self: &Arc<Self>, sender: Sender, peer: &Arc<Peer>) -> Share {
-        let stranger = matches!(sender, Sender::Stranger);
-        let charge = (stranger && !peer.is_known()).then(|| Charge::new(peer, 0));
+        let unauthenticated = matches!(sender, Sender::Unauthenticated);
+        let charge = (unauthenticated && !peer.is_authenticated()).then(|| Charge::new(peer, 0));
         let unchecked = if let Sender::Unchecked(unchecked) = sender { Some(unchecked) } else { None };
-        Share { memory: self.clone(), stranger, taken: 0, charge, _unchecked: unchecked }
+        Share { memory: self.clone(), unauthenticated, taken: 0, charge, _unchecked: unchecked }
     }
 }
 
 impl Share {
-    /// Takes what a body of `length` bytes needs in all; false when the server has no more.
-    fn cover(&mut self, length: usize) -> bool {
+    /// Reserves the memory of a body of `length` bytes in all; false when the server has not enough.
+    fn reserve(&mut self, length: usize) -> bool {
         if let Some(charge) = &mut self.charge {
             charge.set(length);
             return true;
@@ -124,13 +124,13 @@ impl Share {
         if more == 0 {
             return true;
         }
-        let taken = take(self.memory.of(self.stranger), more);
+        let taken = take(self.memory.of(self.unauthenticated), more);
         self.taken += if taken { more } else { 0 };
         taken
     }
 }
 
-/// Takes so many bytes; false when there are no more.
+/// Takes bytes from a counter; false when it has not enough.
 fn take(left: &AtomicUsize, bytes: usize) -> bool {
     left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(bytes)).is_ok()
 }
@@ -138,36 +138,36 @@ fn take(left: &AtomicUsize, bytes: usize) -> bool {
 impl Drop for Share {
     fn drop(&mut self) {
         if self.taken > 0 {
-            self.memory.of(self.stranger).fetch_add(self.taken, Ordering::AcqRel);
+            self.memory.of(self.unauthenticated).fetch_add(self.taken, Ordering::AcqRel);
         }
     }
 }
 
-/// How a body is received.
+/// The parameters of receiving a body.
 pub(crate) struct Receiving<'a> {
     pub(crate) limits: &'a Limits,
     pub(crate) memory: &'a Arc<BodyMemory>,
     pub(crate) peer: &'a Arc<Peer>,
     pub(crate) sender: Sender,
-    /// Whether it is declared as a form.
+    /// Whether the content type is a form.
     pub(crate) form: bool,
 }
 
 impl Receiving<'_> {
-    /// Receives a body and splits it into fields, form or JSON. The share is to be kept as long as the body. `body` is
-    /// `None` afterwards when it was received to its end.
-    /// `None` when it is longer than a body without a live token may be.
+    /// Receives a body and splits it into fields, form or JSON. The caller keeps the share as long as the body. `body`
+    /// is `None` afterwards when it was received to its end. Returns `None` when the body is longer than allowed
+    /// without a live token.
     pub(crate) async fn receive(
         self,
         body: &mut Option<hyper::body::Incoming>,
-    ) -> Result<Option<(Body, Share)>, Answer> {
+    ) -> Result<Option<(Body, Share)>, EdgeResponse> {
         let Receiving { limits, memory, peer, sender, form } = self;
         let mut share = memory.share(sender, peer);
         let text = match collect(limits, body, &mut share).await {
             Ok(text) => text,
-            Err(Unreceived::TooLarge) if is_strangers(limits, &share) => return Ok(None),
-            Err(Unreceived::TooLarge) => return Err(too_large()),
-            Err(Unreceived::Refused(answer)) => return Err(answer),
+            Err(BodyError::TooLarge) if limits_unauthenticated(limits, &share) => return Ok(None),
+            Err(BodyError::TooLarge) => return Err(too_large()),
+            Err(BodyError::Refused(response)) => return Err(response),
         };
         let is_form = form && !looks_like_json(&text);
         let json = limits.json;
@@ -179,22 +179,23 @@ impl Receiving<'_> {
     }
 }
 
-/// Whether the bound of strangers is the one that counts.
-fn is_strangers(limits: &Limits, share: &Share) -> bool {
-    share.stranger && STRANGERS_BODY < limits.body
+/// Whether the limit for unauthenticated callers is the one that applies.
+fn limits_unauthenticated(limits: &Limits, share: &Share) -> bool {
+    share.unauthenticated && MAX_UNAUTHENTICATED_BODY < limits.body
 }
 
-/// All bytes of the body, refusing as soon as it is too long or too slow. A body of one frame is not copied.
+/// Receives all bytes of the body, and refuses as soon as it is too long or too slow. A body of one frame is not
+/// copied.
 async fn collect(
     limits: &Limits,
     incoming: &mut Option<hyper::body::Incoming>,
     share: &mut Share,
-) -> Result<Bytes, Unreceived> {
+) -> Result<Bytes, BodyError> {
     let Some(body) = incoming else { return Ok(Bytes::new()) };
-    let longest = if is_strangers(limits, share) { STRANGERS_BODY } else { limits.body };
+    let longest = if limits_unauthenticated(limits, share) { MAX_UNAUTHENTICATED_BODY } else { limits.body };
     let announced = body.size_hint().lower();
     if announced > longest as u64 {
-        return Err(Unreceived::TooLarge);
+        return Err(BodyError::TooLarge);
     }
     let stopwatch = Stopwatch::start();
     let mut first = Bytes::new();
@@ -203,25 +204,25 @@ async fn collect(
         let before = first.len() + joined.as_ref().map_or(0, BytesMut::len);
         let deadline = stopwatch.after(time_for(before, limits.read_timeout));
         let Ok(frame) = tokio::time::timeout_at(deadline, body.frame()).await else {
-            return Err(late(limits));
+            return Err(timed_out(limits));
         };
         let Some(frame) = frame else { break };
         let frame = frame.map_err(|_| refused(StatusCode::BAD_REQUEST, "the request body could not be read"))?;
         let Ok(data) = frame.into_data() else { continue };
         let length = before + data.len();
         if length > longest {
-            return Err(Unreceived::TooLarge);
+            return Err(BodyError::TooLarge);
         }
-        if !share.cover(length) {
-            return Err(Unreceived::Refused(too_many()));
+        if !share.reserve(length) {
+            return Err(BodyError::Refused(too_many()));
         }
         match &mut joined {
             Some(joined) => joined.extend_from_slice(&data),
             None if first.is_empty() => first = data,
             None => {
-                // Announced lengths are only trusted as far as a body is free: memory follows what really came.
+                // Memory follows the received bytes; an announced length reserves at most the free part.
                 let room = usize::try_from(announced).unwrap_or(FREE).min(FREE).max(length);
-                let mut buffer = BytesMut::with_capacity(if share.stranger { length } else { room });
+                let mut buffer = BytesMut::with_capacity(if share.unauthenticated { length } else { room });
                 buffer.extend_from_slice(&std::mem::take(&mut first));
                 buffer.extend_from_slice(&data);
                 joined = Some(buffer);
@@ -235,57 +236,58 @@ async fn collect(
     Ok(joined.map_or(first, BytesMut::freeze))
 }
 
-fn late(limits: &Limits) -> Unreceived {
+fn timed_out(limits: &Limits) -> BodyError {
     let within = limits.read_timeout.as_secs();
     refused(StatusCode::REQUEST_TIMEOUT, format!("the request body came too slowly or not within {within} seconds"))
 }
 
-/// How long more of a body may take after so many bytes of it.
+/// The time for the next bytes of a body of which `length` bytes are received.
 fn time_for(length: usize, longest: Duration) -> Duration {
-    longest.min(GRACE + Duration::from_secs(length as u64 / LEAST_RATE))
+    longest.min(GRACE + Duration::from_secs(length as u64 / MIN_RATE))
 }
 
 /// Why a body is not received.
-enum Unreceived {
+enum BodyError {
     TooLarge,
-    Refused(Answer),
+    Refused(EdgeResponse),
 }
 
-fn refused(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Unreceived {
-    Unreceived::Refused(Answer::error(status, text))
+fn refused(status: StatusCode, text: impl Into<Cow<'static, str>>) -> BodyError {
+    BodyError::Refused(EdgeResponse::error(status, text))
 }
 
-fn too_many() -> Answer {
-    Answer::error(StatusCode::SERVICE_UNAVAILABLE, "too many large request bodies at once")
+fn too_many() -> EdgeResponse {
+    EdgeResponse::error(StatusCode::SERVICE_UNAVAILABLE, "too many large request bodies at once")
 }
 
-pub(super) fn too_large_without_token() -> Answer {
-    let text = format!("http: request body too large: without a valid token it may have {STRANGERS_BODY} bytes");
-    Answer::error(StatusCode::PAYLOAD_TOO_LARGE, text)
+pub(super) fn too_large_without_token() -> EdgeResponse {
+    let text =
+        format!("http: request body too large: without a valid token it may have {MAX_UNAUTHENTICATED_BODY} bytes");
+    EdgeResponse::error(StatusCode::PAYLOAD_TOO_LARGE, text)
 }
 
-fn too_large() -> Answer {
-    Answer::error(StatusCode::PAYLOAD_TOO_LARGE, "http: request body too large (max_request_size)")
+fn too_large() -> EdgeResponse {
+    EdgeResponse::error(StatusCode::PAYLOAD_TOO_LARGE, "http: request body too large (max_request_size)")
 }
 
-/// Counts what a JSON text costs, then splits it into fields. What the fields take is counted before.
-fn parse_json(text: Bytes, limits: &JsonLimits, share: &mut Share) -> Result<Body, Answer> {
+/// Counts the memory of a JSON text and of its fields, then splits it into fields.
+fn parse_json(text: Bytes, limits: &JsonLimits, share: &mut Share) -> Result<Body, EdgeResponse> {
     let fields = budget::check(&text, limits)? * PARAMETER;
-    if !share.cover(text.len() + fields) {
+    if !share.reserve(text.len() + fields) {
         return Err(too_many());
     }
     Ok(Body::parse(as_utf8(text, fields, share)?)?)
 }
 
-/// The text with a replacement character for each sequence of bytes that is not UTF-8, as OpenBao reads it. One byte can
-/// become three, so the longer text is counted before it is built, beside what its `fields` take.
-fn as_utf8(text: Bytes, fields: usize, share: &mut Share) -> Result<Bytes, Answer> {
+/// Replaces each sequence of bytes that is not UTF-8 by a replacement character, like OpenBao. One byte can become
+/// three, so the longer text is counted before it is built, in addition to its `fields`.
+fn as_utf8(text: Bytes, fields: usize, share: &mut Share) -> Result<Bytes, EdgeResponse> {
     if std::str::from_utf8(&text).is_ok() {
         return Ok(text);
     }
     let replacement = |chunk: &std::str::Utf8Chunk<'_>| if chunk.invalid().is_empty() { "" } else { "\u{fffd}" };
     let length = text.utf8_chunks().map(|chunk| chunk.valid().len() + replacement(&chunk).len()).sum();
-    if !share.cover(text.len() + length + fields) {
+    if !share.reserve(text.len() + length + fields) {
         return Err(too_many());
     }
     let mut replaced = String::with_capacity(length);
@@ -296,17 +298,17 @@ fn as_utf8(text: Bytes, fields: usize, share: &mut Share) -> Result<Bytes, Answe
     Ok(replaced.into())
 }
 
-/// A form as the JSON object that it stands for. OpenBao applies the limits on strings and entries to JSON only; here they
-/// bound the forms of strangers, too. What is built of a form is counted before it is built.
-fn parse_form(text: Bytes, limits: JsonLimits, share: &mut Share) -> Result<Body, Answer> {
+/// Converts a form to a JSON object. OpenBao applies the limits on strings and entries to JSON only; here they also
+/// limit forms of unauthenticated callers. The memory of the object is counted before it is built.
+fn parse_form(text: Bytes, limits: JsonLimits, share: &mut Share) -> Result<Body, EdgeResponse> {
     let parameters = bounded_parameters(&text)?;
     let strings = 2 * FORM_PARAMETERS;
-    let limits = if share.stranger { limits } else { JsonLimits { strings, object_entries: strings, ..limits } };
-    if share.stranger {
+    let limits = if share.unauthenticated { limits } else { JsonLimits { strings, object_entries: strings, ..limits } };
+    if share.unauthenticated {
         budget::check_form(parameters, &limits)?;
     }
     let object_length = text.len() + parameters * PARAMETER;
-    if !share.cover(text.len() + object_length) {
+    if !share.reserve(text.len() + object_length) {
         return Err(too_many());
     }
     let object = form_object(&text)?;
@@ -314,7 +316,7 @@ fn parse_form(text: Bytes, limits: JsonLimits, share: &mut Share) -> Result<Body
     if object.is_empty() {
         return Ok(Body::default());
     }
-    if !share.cover(object_length + json_length(&object)) {
+    if !share.reserve(object_length + json_length(&object)) {
         return Err(too_many());
     }
     let json = Bytes::from(serde_json::Value::Object(object).to_string());
@@ -327,18 +329,18 @@ fn looks_like_json(text: &[u8]) -> bool {
     matches!(text.trim_ascii_start().first(), Some(b'{' | b'['))
 }
 
-/// How many parameters a form has, at most. The bounds are those of OpenBao.
-fn bounded_parameters(text: &[u8]) -> Result<usize, Answer> {
+/// An upper bound of the number of parameters of a form. The limits are those of OpenBao.
+fn bounded_parameters(text: &[u8]) -> Result<usize, EdgeResponse> {
     let separators = text.iter().filter(|byte| **byte == b'&').count();
     if text.len() > FORM_LENGTH || separators >= FORM_PARAMETERS { Err(no_form()) } else { Ok(separators + 1) }
 }
 
-fn no_form() -> Answer {
-    Answer::error(StatusCode::BAD_REQUEST, "error parsing form data")
+fn no_form() -> EdgeResponse {
+    EdgeResponse::error(StatusCode::BAD_REQUEST, "error parsing form data")
 }
 
-/// A real form as a JSON object: a name given twice becomes a list.
-fn form_object(text: &[u8]) -> Result<serde_json::Map<String, serde_json::Value>, Answer> {
+/// Parses a form to a JSON object: a repeated name becomes a list.
+fn form_object(text: &[u8]) -> Result<serde_json::Map<String, serde_json::Value>, EdgeResponse> {
     let text = std::str::from_utf8(text).map_err(|_| no_form())?;
     let mut object = serde_json::Map::new();
     for pair in text.split('&').filter(|p| !p.is_empty()) {
@@ -349,7 +351,7 @@ fn form_object(text: &[u8]) -> Result<serde_json::Map<String, serde_json::Value>
         let name = decode(&name.replace('+', " ")).map_err(|_| no_form())?;
         let value = decode(&value.replace('+', " ")).map_err(|_| no_form())?;
         match object.get_mut(&name) {
-            // A repeated name is a list with commas, as lists are written in texts.
+            // A repeated name becomes a list with commas, which is the syntax of lists in texts.
             Some(serde_json::Value::String(before)) => {
                 before.push(',');
                 before.push_str(&value);
@@ -360,7 +362,7 @@ fn form_object(text: &[u8]) -> Result<serde_json::Map<String, serde_json::Value>
     Ok(object)
 }
 
-/// The length of an object of strings as JSON text.
+/// The length of an object of strings as JSON text, in bytes.
 fn json_length(object: &serde_json::Map<String, serde_json::Value>) -> usize {
     let escaped = |byte: u8| match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,

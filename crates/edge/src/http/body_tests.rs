@@ -1,4 +1,4 @@
-//! What bodies hold of the memory of the server, and how forms and JSON become fields.
+//! The memory of bodies, and the conversion of forms and JSON to fields.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -6,9 +6,10 @@ use super::*;
 use crate::connections::{Connections, Source};
 
 #[test]
-fn a_form_becomes_an_object_and_a_malformed_one_is_refused() {
+fn a_form_becomes_an_object_or_is_refused() {
     let json = |text: &str| {
-        let body = parse_form(Bytes::copy_from_slice(text.as_bytes()), JsonLimits::default(), &mut known_share());
+        let body =
+            parse_form(Bytes::copy_from_slice(text.as_bytes()), JsonLimits::default(), &mut authenticated_share());
         body.map(|b| String::from_utf8(b.raw().to_vec()).unwrap()).map_err(|a| a.status.as_u16())
     };
     assert_eq!(json("a=b&c=d+e%21&a=f&x"), Ok("{\"a\":\"b,f\",\"c\":\"d e!\",\"x\":\"\"}".into()));
@@ -19,7 +20,7 @@ fn a_form_becomes_an_object_and_a_malformed_one_is_refused() {
 }
 
 #[test]
-fn sec_ds02_a_form_has_bounds_before_anything_is_built() {
+fn sec_ds02_a_form_is_limited_before_it_is_built() {
     let status = |text: &str| bounded_parameters(text.as_bytes()).map(drop).map_err(|a| a.status.as_u16());
     let distinct = |n: usize| (0..n).map(|at| format!("{at}=")).collect::<Vec<_>>().join("&");
     assert_eq!((status(&distinct(10_000)), status(&distinct(10_001))), (Ok(()), Err(400)));
@@ -28,12 +29,12 @@ fn sec_ds02_a_form_has_bounds_before_anything_is_built() {
     assert_eq!((status(&long(10 << 20)), status(&long((10 << 20) + 1))), (Ok(()), Err(400)));
 }
 
-fn known_share() -> Share {
-    BodyMemory::new(64 << 20).share(Sender::Known, place(true).peer())
+fn authenticated_share() -> Share {
+    BodyMemory::new(64 << 20).share(Sender::Authenticated, place(true).peer())
 }
 
 #[test]
-fn sec_kf50_a_form_of_a_stranger_has_the_limits_of_json() {
+fn sec_kf50_an_unauthenticated_form_has_the_limits_of_json() {
     let status = |form: &str, sender: Sender| {
         let mut share = BodyMemory::new(64 << 20).share(sender, place(false).peer());
         let body = parse_form(Bytes::copy_from_slice(form.as_bytes()), JsonLimits::default(), &mut share);
@@ -41,17 +42,17 @@ fn sec_kf50_a_form_of_a_stranger_has_the_limits_of_json() {
     };
     let distinct = |n: usize| (0..n).map(|at| format!("{at}=")).collect::<Vec<_>>().join("&");
     assert_eq!(
-        (status(&distinct(500), Sender::Stranger), status(&distinct(501), Sender::Stranger)),
+        (status(&distinct(500), Sender::Unauthenticated), status(&distinct(501), Sender::Unauthenticated)),
         (Ok(()), Err(400))
     );
-    assert_eq!(status(&vec!["a=b"; 501].join("&"), Sender::Stranger), Err(400), "before names are compared");
-    assert_eq!(status(&distinct(10_000), Sender::Known), Ok(()));
+    assert_eq!(status(&vec!["a=b"; 501].join("&"), Sender::Unauthenticated), Err(400), "before names are compared");
+    assert_eq!(status(&distinct(10_000), Sender::Authenticated), Ok(()));
 }
 
 #[test]
-fn sec_kf50_what_is_built_of_a_form_is_counted_before() {
+fn sec_kf50_the_object_of_a_form_is_counted_before_it_is_built() {
     let refused = |form: &str, bytes: usize| {
-        let mut share = BodyMemory::new(bytes).share(Sender::Known, place(true).peer());
+        let mut share = BodyMemory::new(bytes).share(Sender::Authenticated, place(true).peer());
         parse_form(Bytes::copy_from_slice(form.as_bytes()), JsonLimits::default(), &mut share)
             .is_err_and(|a| a.status == 503)
     };
@@ -82,90 +83,93 @@ fn sec_kf56_the_fields_of_a_json_object_are_counted_before_they_are_built() {
     let all = Connections::new(1);
     let (memory, place) = (BodyMemory::new(1 << 20), all.admit(Source::default()).unwrap());
     let text = Bytes::from(format!("{{{}}}", (0..900).map(|n| format!("\"{n}\":1")).collect::<Vec<_>>().join(",")));
-    let mut share = memory.share(Sender::Stranger, place.peer());
-    let before = all.held_by_strangers();
+    let mut share = memory.share(Sender::Unauthenticated, place.peer());
+    let before = all.held_unauthenticated();
     let body = parse_json(text.clone(), &JsonLimits::default(), &mut share).unwrap();
-    let held = all.held_by_strangers() - before;
+    let held = all.held_unauthenticated() - before;
     assert_eq!((body.fields().count(), held), (900, text.len() + 900 * PARAMETER));
-    let refused =
-        parse_json(text, &JsonLimits::default(), &mut BodyMemory::new(100_000).share(Sender::Known, place.peer()));
-    assert!(refused.is_err_and(|answer| answer.status == 503));
+    let refused = parse_json(
+        text,
+        &JsonLimits::default(),
+        &mut BodyMemory::new(100_000).share(Sender::Authenticated, place.peer()),
+    );
+    assert!(refused.is_err_and(|response| response.status == 503));
 }
 
 #[test]
-fn sec_ds02_bytes_that_are_no_text_count_as_what_replaces_them() {
+fn sec_ds02_bytes_that_are_not_utf8_count_as_their_replacement() {
     let text = || Bytes::from([b"{\"a\":\"".to_vec(), vec![0xff; FREE], b"\"}".to_vec()].concat());
     let body = parse_json(
         text(),
         &JsonLimits::default(),
-        &mut BodyMemory::new(1 << 20).share(Sender::Known, place(true).peer()),
+        &mut BodyMemory::new(1 << 20).share(Sender::Authenticated, place(true).peer()),
     )
     .unwrap();
     assert_eq!(body.raw().len(), 3 * FREE + 8);
     let refusal = parse_json(
         text(),
         &JsonLimits::default(),
-        &mut BodyMemory::new(2 * FREE).share(Sender::Known, place(true).peer()),
+        &mut BodyMemory::new(2 * FREE).share(Sender::Authenticated, place(true).peer()),
     )
     .err()
     .unwrap();
     assert_eq!(refusal.status, 503);
 }
 
-fn place(known: bool) -> crate::connections::Place {
+fn place(authenticated: bool) -> crate::connections::Place {
     let place = Connections::new(1).admit(Source::default()).unwrap();
-    if known {
-        place.peer().set_known();
+    if authenticated {
+        place.peer().set_authenticated();
     }
     place
 }
 
 #[test]
-fn sec_ds02_large_bodies_share_one_budget_and_give_it_back() {
+fn sec_ds02_large_bodies_share_one_budget_and_release_it() {
     let (memory, place) = (BodyMemory::new(1 << 20), place(true));
-    let share = || memory.share(Sender::Known, place.peer());
+    let share = || memory.share(Sender::Authenticated, place.peer());
     let (mut a, mut b) = (share(), share());
-    assert!(a.cover(FREE) && a.cover(FREE + 700_000) && a.cover(FREE + 700_000));
-    assert!(b.cover(FREE) && !b.cover(FREE + 700_000));
+    assert!(a.reserve(FREE) && a.reserve(FREE + 700_000) && a.reserve(FREE + 700_000));
+    assert!(b.reserve(FREE) && !b.reserve(FREE + 700_000));
     drop(a);
-    assert!(b.cover(FREE + 700_000));
+    assert!(b.reserve(FREE + 700_000));
     drop(b);
     assert_eq!(memory.left.load(Ordering::Acquire), 1 << 20);
 }
 
 #[test]
-fn sec_kf09_a_body_keeps_a_least_rate() {
+fn sec_kf09_a_body_has_a_minimum_rate() {
     let time = |length: usize| time_for(length, Duration::from_secs(30)).as_secs();
     assert_eq!([0, 1, 2048, 20 << 10, 50 << 10, 32 << 20].map(time), [5, 5, 6, 15, 30, 30]);
     assert_eq!(time_for(1 << 20, Duration::from_millis(40)), Duration::from_millis(40));
 }
 
 #[test]
-fn sec_kf09_strangers_take_nothing_from_known_clients() {
-    let (memory, known, unknown) = (BodyMemory::new(32 << 20), place(true), place(false));
-    // Behind a proxy whose connection is known they have a part of their own.
-    let mut behind: Vec<_> = (0..100).map(|_| memory.share(Sender::Stranger, known.peer())).collect();
-    let covered = behind.iter_mut().filter_map(|share| share.cover(STRANGERS_BODY).then_some(())).count();
-    assert_eq!(covered, (1 << 20) / (STRANGERS_BODY - FREE));
-    // On their own connections all that they send counts for those.
-    let mut alone = memory.share(Sender::Stranger, unknown.peer());
-    assert!(alone.cover(STRANGERS_BODY));
+fn sec_kf09_unauthenticated_bodies_use_no_authenticated_memory() {
+    let (memory, authenticated, unauthenticated) = (BodyMemory::new(32 << 20), place(true), place(false));
+    // On a connection of a proxy, which is authenticated, they have a part of their own.
+    let mut behind: Vec<_> = (0..100).map(|_| memory.share(Sender::Unauthenticated, authenticated.peer())).collect();
+    let covered = behind.iter_mut().filter_map(|share| share.reserve(MAX_UNAUTHENTICATED_BODY).then_some(())).count();
+    assert_eq!(covered, (1 << 20) / (MAX_UNAUTHENTICATED_BODY - FREE));
+    // On an unauthenticated connection all of their memory counts against it.
+    let mut alone = memory.share(Sender::Unauthenticated, unauthenticated.peer());
+    assert!(alone.reserve(MAX_UNAUTHENTICATED_BODY));
     assert_eq!(memory.left.load(Ordering::Acquire), 32 << 20);
     drop(behind);
-    assert_eq!(memory.left_for_strangers.load(Ordering::Acquire), 1 << 20);
+    assert_eq!(memory.left_for_unauthenticated.load(Ordering::Acquire), 1 << 20);
 }
 
 #[test]
-fn sec_kf09_bodies_whose_token_is_not_looked_up_share_the_memory_of_strangers() {
+fn sec_kf09_bodies_with_unchecked_tokens_share_bounded_memory() {
     let (memory, place) = (BodyMemory::new(32 << 20), place(true));
     let of = |length: usize| memory.unchecked(Some(length as u64));
     assert!(memory.unchecked(None).is_none() && of(FREE + 1).is_none());
     let mut shares: Vec<_> = std::iter::from_fn(|| of(FREE)).map(|sender| memory.share(sender, place.peer())).collect();
     assert_eq!(shares.len(), (1 << 20) / FREE);
-    assert!(shares.iter_mut().all(|share| share.cover(FREE)));
+    assert!(shares.iter_mut().all(|share| share.reserve(FREE)));
     assert_eq!(memory.left.load(Ordering::Acquire), 32 << 20);
-    // Now the token decides, but for what is very small.
-    assert!(of(UNCHECKED + 1).is_none() && matches!(of(UNCHECKED), Some(Sender::Known)));
+    // From here the token decides, except for very small bodies.
+    assert!(of(MAX_UNCHECKED + 1).is_none() && matches!(of(MAX_UNCHECKED), Some(Sender::Authenticated)));
     drop(shares);
-    assert_eq!(memory.left_for_strangers.load(Ordering::Acquire), 1 << 20);
+    assert_eq!(memory.left_for_unauthenticated.load(Ordering::Acquire), 1 << 20);
 }

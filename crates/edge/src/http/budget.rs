@@ -1,22 +1,22 @@
-//! What a JSON body may cost, counted in one pass over its bytes before anything parses it.
+//! The limits of a JSON body, counted in one pass over its bytes before it is parsed.
 //!
-//! The pass does not judge whether the text is JSON; it only must never count less than a parser would build. Every
-//! value counts, also numbers, booleans, nulls and empty containers. What an audit entry holds of a body is bounded
-//! apart from this, in `keepfast_core::audit::extent`.
+//! The pass does not check whether the text is JSON; it must never count less than a parser builds. Every value counts,
+//! also numbers, booleans, nulls and empty containers. The size of audit entries has its own limit in
+//! `keepfast_core::audit::extent`.
 
 use http::StatusCode;
 use keepfast_json::{Kind, Token, Tokens, decoded_len};
 
-use super::answer::Answer;
+use super::edge_response::EdgeResponse;
 use crate::config::JsonLimits;
 
-/// Estimated bytes of memory, as OpenBao estimates them: each value has a slot of 16 bytes.
+/// Estimated bytes of memory, with OpenBao's estimate: each value has a slot of 16 bytes.
 mod cost {
     /// An array without its elements.
     pub(super) const ARRAY: usize = 40;
     /// An object without its entries.
     pub(super) const OBJECT: usize = 88;
-    /// A string or a name, beside its decoded bytes.
+    /// A string or a name, in addition to its decoded bytes.
     pub(super) const STRING: usize = 32;
     /// A number of at most 8 digits; a longer one costs its digits.
     pub(super) const NUMBER: usize = 24;
@@ -27,13 +27,13 @@ mod cost {
 /// The length of the shortest member of an object with its comma, in bytes: `"":1,`.
 const SHORTEST_MEMBER: usize = 5;
 
-/// Refuses a body that exceeds a limit. Returns how many members its object has, at most.
-pub(crate) fn check(text: &[u8], limits: &JsonLimits) -> Result<usize, Answer> {
-    // The text itself is kept.
+/// Refuses a body that exceeds a limit. Returns an upper bound of the number of members of its object.
+pub(crate) fn check(text: &[u8], limits: &JsonLimits) -> Result<usize, EdgeResponse> {
+    // The text itself stays in memory.
     if text.len() > limits.memory {
         return Err(too_much_memory());
     }
-    // Every string, level and entry takes at least one byte, so a short text cannot exceed anything.
+    // Every string, level and entry takes at least one byte, so a short text exceeds no limit.
     let least = limits
         .strings
         .min(limits.depth)
@@ -47,8 +47,8 @@ pub(crate) fn check(text: &[u8], limits: &JsonLimits) -> Result<usize, Answer> {
     Count { limits, strings: 0, memory: 0, members: 1, open: Vec::with_capacity(8) }.run(text)
 }
 
-/// Refuses a form of so many parameters as JSON of so many names and values is refused.
-pub(crate) fn check_form(parameters: usize, limits: &JsonLimits) -> Result<(), Answer> {
+/// Refuses a form with too many parameters, as JSON with as many names and values.
+pub(crate) fn check_form(parameters: usize, limits: &JsonLimits) -> Result<(), EdgeResponse> {
     if 2 * parameters > limits.strings {
         return Err(too_many_strings());
     }
@@ -69,13 +69,13 @@ struct Count<'a> {
 /// An open object or array.
 struct Container {
     bound: usize,
-    /// The setting of the bound.
+    /// The configuration key of the limit.
     setting: &'static str,
     commas: usize,
 }
 
 impl Count<'_> {
-    fn run(mut self, text: &[u8]) -> Result<usize, Answer> {
+    fn run(mut self, text: &[u8]) -> Result<usize, EdgeResponse> {
         for token in Tokens::new(text) {
             match token.kind {
                 Kind::String { .. } => self.string(&token)?,
@@ -96,13 +96,13 @@ impl Count<'_> {
         Ok(self.members)
     }
 
-    fn spend(&mut self, memory: usize) -> Result<(), Answer> {
+    fn spend(&mut self, memory: usize) -> Result<(), EdgeResponse> {
         self.memory = self.memory.saturating_add(memory);
         if self.memory > self.limits.memory { Err(too_much_memory()) } else { Ok(()) }
     }
 
-    /// The decoded bytes of a string count, however they are escaped.
-    fn string(&mut self, token: &Token<'_>) -> Result<(), Answer> {
+    /// Counts the decoded bytes of a string, independent of its escapes.
+    fn string(&mut self, token: &Token<'_>) -> Result<(), EdgeResponse> {
         self.strings += 1;
         if self.strings > self.limits.strings {
             return Err(too_many_strings());
@@ -117,23 +117,23 @@ impl Count<'_> {
     }
 
     /// A number, `true`, `false` or `null`.
-    fn word(&mut self, text: &[u8]) -> Result<(), Answer> {
+    fn word(&mut self, text: &[u8]) -> Result<(), EdgeResponse> {
         match text.first() {
             Some(b't' | b'f' | b'n') => self.spend(cost::WORD),
             _ => self.spend(cost::NUMBER + text.len().saturating_sub(8)),
         }
     }
 
-    fn descend(&mut self, bound: usize, setting: &'static str, memory: usize) -> Result<(), Answer> {
+    fn descend(&mut self, bound: usize, setting: &'static str, memory: usize) -> Result<(), EdgeResponse> {
         self.open.push(Container { bound, setting, commas: 0 });
         if self.open.len() > self.limits.depth {
             let message = "failed to decode JSON input: exceeded max depth (max_json_depth)";
-            return Err(Answer::error(StatusCode::BAD_REQUEST, message));
+            return Err(EdgeResponse::error(StatusCode::BAD_REQUEST, message));
         }
         self.spend(memory)
     }
 
-    fn comma(&mut self) -> Result<(), Answer> {
+    fn comma(&mut self) -> Result<(), EdgeResponse> {
         self.members += usize::from(self.open.len() == 1);
         if let Some(container) = self.open.last_mut() {
             container.commas += 1;
@@ -145,19 +145,19 @@ impl Count<'_> {
     }
 }
 
-fn too_complex(why: &str) -> Answer {
-    Answer::error(StatusCode::BAD_REQUEST, format!("refused JSON input due to high complexity: {why}"))
+fn too_complex(why: &str) -> EdgeResponse {
+    EdgeResponse::error(StatusCode::BAD_REQUEST, format!("refused JSON input due to high complexity: {why}"))
 }
 
-fn too_many_strings() -> Answer {
+fn too_many_strings() -> EdgeResponse {
     too_complex("exceeded maximum number of strings (max_request_json_strings)")
 }
 
-fn too_many_entries(setting: &str) -> Answer {
+fn too_many_entries(setting: &str) -> EdgeResponse {
     too_complex(&format!("exceeded maximum number of entries ({setting})"))
 }
 
-fn too_much_memory() -> Answer {
+fn too_much_memory() -> EdgeResponse {
     too_complex("exceeded maximum estimated memory limits (max_request_json_memory)")
 }
 
@@ -167,12 +167,12 @@ mod tests {
     use super::*;
 
     fn verdict(text: &str) -> Result<(), String> {
-        let refused = |a: Answer| String::from_utf8_lossy(&a.body).into_owned();
+        let refused = |a: EdgeResponse| String::from_utf8_lossy(&a.body).into_owned();
         check(text.as_bytes(), &JsonLimits::default()).map(drop).map_err(refused)
     }
 
     #[test]
-    fn the_members_of_the_outermost_object_are_counted() {
+    fn members_of_the_outermost_object_are_counted() {
         let members = |text: &str| check(text.as_bytes(), &JsonLimits::default()).ok();
         let long = "x".repeat(1000);
         for (text, expected) in [
@@ -182,7 +182,7 @@ mod tests {
         ] {
             assert_eq!(members(&text), Some(expected), "{text}");
         }
-        // A short text is not looked through.
+        // A short text is not scanned.
         assert_eq!(members(&format!("{{{}}}", vec!["\"\":1"; 40].join(","))), Some(40));
     }
 
@@ -268,7 +268,7 @@ mod tests {
         })
     }
 
-    /// Strings, depth, the widest object or array, and the memory of a tree: what the pass has to find without one.
+    /// Strings, depth, the widest object or array, and the memory of a tree: the expected results of the pass.
     fn measure(value: &Value) -> (usize, usize, usize, usize) {
         let join = |(s, d, w, m): (usize, usize, usize, usize), of: &Value| {
             let (s2, d2, w2, m2) = measure(of);
@@ -297,7 +297,7 @@ mod tests {
             let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
             let exact = JsonLimits { strings, depth, object_entries: width, array_elements: width, ..JsonLimits::default() };
             prop_assert!(check(text.as_bytes(), &exact).is_ok());
-            // The text is bounded by the same limit, and its blanks cost nothing else.
+            // The same limit applies to the text, and its whitespace costs nothing else.
             if memory > text.len() {
                 let (enough, less) = (JsonLimits { memory, ..exact }, JsonLimits { memory: memory - 1, ..exact });
                 prop_assert!(check(text.as_bytes(), &enough).is_ok());
@@ -318,7 +318,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        fn no_bytes_cause_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
             let tight = JsonLimits { strings: 3, depth: 2, object_entries: 2, array_elements: 2, string_length: 4, memory: 300 };
             let _ = check(&bytes, &tight);
         }

@@ -1,4 +1,4 @@
-//! Work that is finished even when nobody waits for its result any more.
+//! Work that runs to its end when its result is no longer awaited.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,19 +8,19 @@ use tokio::runtime::Handle;
 
 type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// A future that, dropped before its end, goes on in the background.
+/// A future that continues in the background when it is dropped before its end.
 ///
-/// A client that hangs up, or a request that takes too long, must not leave a handler cut off between its intent and its
-/// effect, or a request in the audit log without its answer.
-pub(crate) struct Finish<T: Send + 'static>(Option<Work<T>>);
+/// A client that disconnects, or a request that exceeds its timeout, must not stop a handler between its intent and its
+/// effect, or leave a request in the audit log without its response.
+pub(crate) struct FinishOnDrop<T: Send + 'static>(Option<Work<T>>);
 
-impl<T: Send + 'static> Finish<T> {
+impl<T: Send + 'static> FinishOnDrop<T> {
     pub(crate) fn new(work: impl Future<Output = T> + Send + 'static) -> Self {
-        Finish(Some(Box::pin(work)))
+        FinishOnDrop(Some(Box::pin(work)))
     }
 }
 
-impl<T: Send + 'static> Future for Finish<T> {
+impl<T: Send + 'static> Future for FinishOnDrop<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
@@ -33,7 +33,7 @@ impl<T: Send + 'static> Future for Finish<T> {
     }
 }
 
-impl<T: Send + 'static> Drop for Finish<T> {
+impl<T: Send + 'static> Drop for FinishOnDrop<T> {
     fn drop(&mut self) {
         if let (Some(work), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
             runtime.spawn(async move {
@@ -49,10 +49,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn dropped_work_is_finished_in_the_background() {
+    async fn dropped_work_finishes_in_the_background() {
         let (go, wait) = tokio::sync::oneshot::channel::<()>();
         let (done, finished) = tokio::sync::oneshot::channel::<&str>();
-        let mut work = Finish::new(async move {
+        let mut work = FinishOnDrop::new(async move {
             wait.await.unwrap();
             done.send("done").unwrap();
         });

@@ -1,4 +1,4 @@
-//! The headers that mean something to us: token, namespace, wrapping, content type, and who forwarded the request.
+//! The headers that the edge reads: token, namespace, wrapping TTL, content type, `X-Forwarded-For`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,7 @@ use keepfast_crypto::secret::SecretString;
 use keepfast_framework::RecordedHeader;
 use keepfast_framework::fields::go_duration;
 
-use super::answer::Answer;
+use super::edge_response::EdgeResponse;
 use crate::config::Forwarded;
 
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
@@ -21,22 +21,22 @@ const INDEX: HeaderName = HeaderName::from_static("x-vault-index");
 const INCONSISTENT: HeaderName = HeaderName::from_static("x-vault-inconsistent");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// How many header fields a request may have.
-const MOST_FIELDS: usize = 100;
+/// The most header fields of a request.
+const MAX_FIELDS: usize = 100;
 
-/// Refuses a head that another server could take for a request to another host: without `Host` in HTTP/1.1, with several,
-/// with one that is no host, or with another one in its target or `:authority` (RFC 9112 section 3.2, RFC 9113 section
-/// 8.3.1). Also refuses too many fields, which hyper bounds for HTTP/1 only.
-pub(crate) fn unambiguous(head: &Parts) -> Result<(), Answer> {
-    if head.headers.len() > MOST_FIELDS {
-        return Err(Answer::bare(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+/// Refuses a head that another server could read as a request to another host: without `Host` in HTTP/1.1, with
+/// several, with an invalid one, or with another host in its target or `:authority` (RFC 9112 section 3.2, RFC 9113
+/// section 8.3.1). Also refuses too many fields, which hyper limits for HTTP/1 only.
+pub(crate) fn check_unambiguous(head: &Parts) -> Result<(), EdgeResponse> {
+    if head.headers.len() > MAX_FIELDS {
+        return Err(EdgeResponse::bare(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
     }
-    // RFC 9110 section 10.1.1: there is one expectation.
+    // RFC 9110 section 10.1.1 defines one expectation.
     let expects = head.headers.get(EXPECT).filter(|_| head.version < Version::HTTP_2);
     if expects.is_some_and(|expected| !expected.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
-        return Err(Answer::empty(StatusCode::EXPECTATION_FAILED));
+        return Err(EdgeResponse::empty(StatusCode::EXPECTATION_FAILED));
     }
-    let refused = |text: &'static str| Err(Answer::text(StatusCode::BAD_REQUEST, text));
+    let refused = |text: &'static str| Err(EdgeResponse::text(StatusCode::BAD_REQUEST, text));
     let mut hosts = head.headers.get_all(HOST).iter().map(HeaderValue::as_bytes);
     let (host, others) = (hosts.next(), hosts.next());
     if others.is_some() {
@@ -57,17 +57,17 @@ pub(crate) fn unambiguous(head: &Parts) -> Result<(), Answer> {
     }
 }
 
-/// A host without the port that its scheme has anyway.
+/// Removes the default port of the scheme from a host.
 fn without_default_port<'a>(host: &'a [u8], target: &http::Uri) -> &'a [u8] {
     let port: &[u8] = if target.scheme_str() == Some("https") { b":443" } else { b":80" };
     host.strip_suffix(port).unwrap_or(host)
 }
 
-/// Checks what clients of several servers say of the state that they want to read. This server has one state, so that
-/// only the form counts.
-pub(crate) fn consistency(headers: &HeaderMap) -> Result<(), Answer> {
-    let refused = |text: &'static str| Err(Answer::error(StatusCode::BAD_REQUEST, text));
-    // Nobody has got an index from here.
+/// Checks the consistency headers of clients of replicated servers. This server has one state, so that only the syntax
+/// matters.
+pub(crate) fn check_consistency(headers: &HeaderMap) -> Result<(), EdgeResponse> {
+    let refused = |text: &'static str| Err(EdgeResponse::error(StatusCode::BAD_REQUEST, text));
+    // This server issues no index.
     if headers.get(INDEX).is_some_and(|index| !index.is_empty()) {
         return refused("failed to decode \"X-Vault-Index\"");
     }
@@ -77,8 +77,8 @@ pub(crate) fn consistency(headers: &HeaderMap) -> Result<(), Answer> {
     }
 }
 
-/// Whether `Accept` names a form that Prometheus reads: OpenMetrics, its text format by the version, or its oldest name. Scrapers
-/// list several, in an order that changed with their versions, so any of them counts.
+/// Whether `Accept` contains a format that Prometheus reads: OpenMetrics, its text format by version, or its oldest
+/// name. Scrapers list several, in an order that depends on their version, so any of them counts.
 pub(crate) fn accepts_prometheus(headers: &HeaderMap) -> bool {
     const FORMS: [&str; 3] = ["application/openmetrics-text", "prometheus/telemetry", "text/plain;version=0.0.4"];
     let named = |value: &HeaderValue| {
@@ -89,8 +89,8 @@ pub(crate) fn accepts_prometheus(headers: &HeaderMap) -> bool {
     headers.get_all(ACCEPT).iter().any(named)
 }
 
-/// The client token of `X-Vault-Token`, or of `Authorization: Bearer` where that has none.
-pub(crate) fn token(headers: &HeaderMap, longest: usize) -> Result<Option<SecretString>, Answer> {
+/// The client token of `X-Vault-Token`, or of `Authorization: Bearer` where the first is absent or empty.
+pub(crate) fn token(headers: &HeaderMap, longest: usize) -> Result<Option<SecretString>, EdgeResponse> {
     let own = headers.get(TOKEN).map(HeaderValue::as_bytes).unwrap_or_default();
     let bytes = if own.trim_ascii().is_empty() {
         let bearer = headers.get(AUTHORIZATION).and_then(|v| v.as_bytes().strip_prefix(b"Bearer "));
@@ -99,14 +99,14 @@ pub(crate) fn token(headers: &HeaderMap, longest: usize) -> Result<Option<Secret
         own
     };
     if bytes.len() > longest {
-        return Err(Answer::error(
+        return Err(EdgeResponse::error(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             "the token header is too large (max_token_header_size)",
         ));
     }
     let bytes = bytes.trim_ascii();
     if bytes.iter().any(u8::is_ascii_control) {
-        return Err(Answer::text(StatusCode::BAD_REQUEST, "400 Bad Request: invalid header value"));
+        return Err(EdgeResponse::text(StatusCode::BAD_REQUEST, "400 Bad Request: invalid header value"));
     }
     if bytes.is_empty() {
         return Ok(None);
@@ -114,7 +114,7 @@ pub(crate) fn token(headers: &HeaderMap, longest: usize) -> Result<Option<Secret
     Ok(Some(SecretString::new(String::from_utf8_lossy(bytes).into_owned())))
 }
 
-/// The values that a request keeps of its headers, or that its answer repeats.
+/// The header values that a request keeps in memory, or that its response repeats.
 pub(crate) fn kept<'a>(
     headers: &'a HeaderMap,
     recorded: &'a BTreeMap<String, bool>,
@@ -123,12 +123,12 @@ pub(crate) fn kept<'a>(
     own.into_iter().flat_map(|name| headers.get_all(name)).chain(recorded.keys().flat_map(|name| headers.get_all(name)))
 }
 
-/// The length of a value as text, at most: a byte that is not UTF-8 becomes a character of three.
+/// An upper bound of the length of a value as text, in bytes: a byte that is not UTF-8 becomes a character of three.
 pub(crate) fn text_length(value: &HeaderValue) -> usize {
     value.as_bytes().iter().map(|byte| if byte.is_ascii() { 1 } else { 3 }).sum()
 }
 
-/// The namespace without slashes around it; empty for the root namespace.
+/// The namespace without slashes at its ends; empty for the root namespace.
 pub(crate) fn namespace(headers: &HeaderMap) -> String {
     let Some(value) = headers.get(NAMESPACE) else { return String::new() };
     let text = String::from_utf8_lossy(value.as_bytes());
@@ -136,7 +136,7 @@ pub(crate) fn namespace(headers: &HeaderMap) -> String {
     if name == "root" { String::new() } else { name.to_owned() }
 }
 
-/// The headers that audit devices record. A value that is no text is recorded as far as it is one.
+/// The headers that audit devices record. Bytes that are not UTF-8 are replaced.
 pub(crate) fn recorded(headers: &HeaderMap, wanted: &BTreeMap<String, bool>) -> Vec<RecordedHeader> {
     let mut out = Vec::new();
     for (name, &hmac) in wanted {
@@ -149,12 +149,13 @@ pub(crate) fn recorded(headers: &HeaderMap, wanted: &BTreeMap<String, bool>) -> 
     out
 }
 
-/// For how long the answer is to be wrapped, if at all.
-pub(crate) fn wrap_ttl(headers: &HeaderMap) -> Result<Option<Duration>, Answer> {
+/// The wrapping TTL of the response; `None` for a response that is not wrapped.
+pub(crate) fn wrap_ttl(headers: &HeaderMap) -> Result<Option<Duration>, EdgeResponse> {
     let Some(value) = headers.get(WRAP_TTL) else { return Ok(None) };
     let text = String::from_utf8_lossy(value.as_bytes());
-    let refused =
-        |why: String| Answer::error(StatusCode::BAD_REQUEST, format!("error parsing X-Vault-Wrap-TTL header: {why}"));
+    let refused = |why: String| {
+        EdgeResponse::error(StatusCode::BAD_REQUEST, format!("error parsing X-Vault-Wrap-TTL header: {why}"))
+    };
     let nanos = nanoseconds(text.trim()).map_err(refused)?;
     if nanos < 0 {
         return Err(refused("requested wrap ttl cannot be negative".into()));
@@ -162,7 +163,7 @@ pub(crate) fn wrap_ttl(headers: &HeaderMap) -> Result<Option<Duration>, Answer> 
     Ok(u64::try_from(nanos).ok().filter(|n| *n > 0).map(Duration::from_nanos))
 }
 
-/// Seconds, days, or Go's syntax, in nanoseconds that fit Go's 64 bits.
+/// Parses seconds, days or Go's syntax to nanoseconds that fit Go's 64 bits.
 fn nanoseconds(text: &str) -> Result<i128, String> {
     let seconds = if text.is_empty() {
         Some(0)
@@ -181,16 +182,16 @@ fn nanoseconds(text: &str) -> Result<i128, String> {
     Ok(nanos)
 }
 
-/// Whether the body is declared as a form, which is also what `curl -d` says of JSON.
+/// Whether the content type is a form. `curl -d` declares JSON as a form, too.
 pub(crate) fn is_form(headers: &HeaderMap) -> bool {
     let value = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let kind = value.split(|b| *b == b';').next().unwrap_or_default();
     kind.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
 }
 
-/// PATCH means JSON merge patch (RFC 7396) and must say so.
-pub(crate) fn require_merge_patch(headers: &HeaderMap) -> Result<(), Answer> {
-    let bad = |text: &'static str| Answer::error(StatusCode::BAD_REQUEST, text);
+/// Requires the content type of a JSON merge patch (RFC 7396), for PATCH.
+pub(crate) fn require_merge_patch(headers: &HeaderMap) -> Result<(), EdgeResponse> {
+    let bad = |text: &'static str| EdgeResponse::error(StatusCode::BAD_REQUEST, text);
     let text =
         headers.get(CONTENT_TYPE).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()).unwrap_or_default();
     let mut parts = text.split(';');
@@ -199,29 +200,29 @@ pub(crate) fn require_merge_patch(headers: &HeaderMap) -> Result<(), Answer> {
         return Err(bad("mime: no media type"));
     }
     let parts: Vec<&str> = parts.map(str::trim).collect();
-    // A lone `;` at the end is tolerated.
+    // A single `;` at the end is valid.
     let last = parts.len().saturating_sub(1);
     if parts.iter().enumerate().any(|(at, p)| !(p.contains('=') || at == last && p.is_empty())) {
         return Err(bad("mime: invalid media parameter"));
     }
     if kind != "application/merge-patch+json" {
         let text = format!("PATCH requires Content-Type of application/merge-patch+json, provided {kind}");
-        return Err(Answer::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
+        return Err(EdgeResponse::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
     }
     Ok(())
 }
 
-/// Where the caller connects from: the peer of the connection, or what an authorized proxy says of it.
+/// The address of the caller: the peer of the connection, or the address that an authorized proxy forwards.
 pub(crate) fn remote(
     headers: &HeaderMap,
     peer: Option<SocketAddr>,
     rules: &Forwarded,
-) -> Result<Option<SocketAddr>, Answer> {
+) -> Result<Option<SocketAddr>, EdgeResponse> {
     let Some(peer) = peer else { return Ok(None) };
     if rules.authorized.is_empty() {
         return Ok(Some(peer));
     }
-    let refused = |text: String| Err(Answer::error(StatusCode::BAD_REQUEST, text));
+    let refused = |text: String| Err(EdgeResponse::error(StatusCode::BAD_REQUEST, text));
     let given: Vec<&[u8]> =
         headers.get_all(FORWARDED_FOR).iter().flat_map(|v| v.as_bytes().split(|b| *b == b',')).collect();
     if given.is_empty() {
@@ -247,12 +248,12 @@ pub(crate) fn remote(
     };
     match std::str::from_utf8(given[place]).ok().and_then(|text| address(text.trim(), peer.port())) {
         Some(address) => Ok(Some(address)),
-        // Where the peer would take any text for an address, bound CIDRs need a real one.
+        // Bound CIDRs need a real address; OpenBao accepts any text.
         None => refused("malformed x-forwarded-for header: not an address".into()),
     }
 }
 
-/// An address with or without a port, brackets or not.
+/// Parses an address with or without a port and brackets.
 fn address(text: &str, port: u16) -> Option<SocketAddr> {
     if let Ok(whole) = text.parse::<SocketAddr>() {
         return Some(whole);
@@ -274,7 +275,7 @@ mod tests {
         map
     }
 
-    fn told(a: &Answer) -> (u16, String) {
+    fn outcome(a: &EdgeResponse) -> (u16, String) {
         (a.status.as_u16(), String::from_utf8_lossy(&a.body).into_owned())
     }
 
@@ -283,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn accept_headers_of_scrapers_name_a_form_of_prometheus() {
+    fn accept_headers_of_scrapers_select_prometheus() {
         for accept in [
             "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
             "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;q=0.6, Application/OpenMetrics-Text; version=1.0.0",
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_comes_from_its_own_header_first_and_then_from_bearer() {
+    fn the_token_header_takes_precedence_over_bearer() {
         assert_eq!(token_of(&[("x-vault-token", " a "), ("authorization", "Bearer b")]), Ok(Some("a".into())));
         assert_eq!(token_of(&[("x-vault-token", ""), ("authorization", "Bearer  b")]), Ok(Some("b".into())));
         assert_eq!(token_of(&[("x-vault-token", "a"), ("x-vault-token", "b")]), Ok(Some("a".into())));
@@ -339,8 +340,8 @@ mod tests {
     }
 
     #[test]
-    fn wrap_ttls_are_read_as_the_peer_reads_them() {
-        let ttl = |text: &str| wrap_ttl(&headers(&[("x-vault-wrap-ttl", text)])).map_err(|a| told(&a));
+    fn wrap_ttls_are_parsed_as_by_openbao() {
+        let ttl = |text: &str| wrap_ttl(&headers(&[("x-vault-wrap-ttl", text)])).map_err(|a| outcome(&a));
         for (text, millis) in [
             ("60", 60_000),
             ("60s", 60_000),
@@ -364,25 +365,25 @@ mod tests {
     }
 
     #[test]
-    fn patch_must_say_merge_patch() {
-        let check = |kind: &str| require_merge_patch(&headers(&[("content-type", kind)])).map_err(|a| told(&a).0);
+    fn patch_requires_the_merge_patch_content_type() {
+        let check = |kind: &str| require_merge_patch(&headers(&[("content-type", kind)])).map_err(|a| outcome(&a).0);
         assert_eq!(check("application/merge-patch+json"), Ok(()));
         assert_eq!(check("application/merge-patch+json; charset=utf-8"), Ok(()));
         assert_eq!(check("application/merge-patch+json;"), Ok(()));
         assert_eq!((check(""), check("garbage;;"), check("application/json")), (Err(400), Err(400), Err(415)));
     }
 
-    fn judged(rules: &Forwarded, values: &[&str]) -> Result<String, String> {
+    fn remote_of(rules: &Forwarded, values: &[&str]) -> Result<String, String> {
         let pairs: Vec<_> = values.iter().map(|v| ("x-forwarded-for", *v)).collect();
         remote(&headers(&pairs), Some("127.0.0.1:4000".parse().unwrap()), rules)
             .map(|a| a.unwrap().to_string())
-            .map_err(|a| told(&a).1)
+            .map_err(|a| outcome(&a).1)
     }
 
     #[test]
-    fn forwarded_addresses_are_believed_only_from_authorized_proxies() {
+    fn only_authorized_proxies_forward_addresses() {
         let nobody = Forwarded::default();
-        assert_eq!(judged(&nobody, &["1.2.3.4"]), Ok("127.0.0.1:4000".into()));
+        assert_eq!(remote_of(&nobody, &["1.2.3.4"]), Ok("127.0.0.1:4000".into()));
         let local = Forwarded { authorized: vec!["127.0.0.0/8".parse().unwrap()], ..Forwarded::default() };
         for (values, expected) in [
             (&["1.2.3.4"][..], "1.2.3.4:4000"),
@@ -392,25 +393,25 @@ mod tests {
             (&["::1"], "[::1]:4000"),
             (&[], "127.0.0.1:4000"),
         ] {
-            assert_eq!(judged(&local, values), Ok(expected.into()), "{values:?}");
+            assert_eq!(remote_of(&local, values), Ok(expected.into()), "{values:?}");
         }
-        assert!(judged(&local, &["unknown"]).unwrap_err().contains("not an address"));
+        assert!(remote_of(&local, &["unknown"]).unwrap_err().contains("not an address"));
         let skipping = Forwarded { hop_skips: 1, ..local.clone() };
-        assert_eq!(judged(&skipping, &["1.2.3.4, 5.6.7.8"]), Ok("1.2.3.4:4000".into()));
+        assert_eq!(remote_of(&skipping, &["1.2.3.4, 5.6.7.8"]), Ok("1.2.3.4:4000".into()));
         assert!(
-            judged(&skipping, &["1.2.3.4"])
+            remote_of(&skipping, &["1.2.3.4"])
                 .unwrap_err()
                 .contains("hops to skip (1) would skip before earliest chain link (chain length 1)")
         );
         let strict = Forwarded { reject_not_present: true, reject_not_authorized: true, ..local };
         assert!(
-            judged(&strict, &[])
+            remote_of(&strict, &[])
                 .unwrap_err()
                 .contains("missing x-forwarded-for header and configured to reject when not present")
         );
         let others = Forwarded { authorized: vec!["10.0.0.0/8".parse().unwrap()], ..strict };
         assert!(
-            judged(&others, &["1.2.3.4"]).unwrap_err().contains("client address not authorized for x-forwarded-for")
+            remote_of(&others, &["1.2.3.4"]).unwrap_err().contains("client address not authorized for x-forwarded-for")
         );
     }
 }

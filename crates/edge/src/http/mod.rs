@@ -1,9 +1,9 @@
-//! HTTP: everything between a connection's bytes and the kernel.
+//! HTTP between a connection and the kernel.
 
-pub(crate) mod answer;
 pub(crate) mod body;
 mod budget;
 mod cors;
+pub(crate) mod edge_response;
 mod finish;
 mod headers;
 mod path;
@@ -21,22 +21,21 @@ use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use keepfast_framework::{CanonicalPath, Incoming, Operation, QueryValue};
 
-use self::answer::{Answer, Told};
 use self::body::BodyMemory;
-use self::finish::Finish;
+use self::edge_response::{EdgeResponse, ResponseExtras};
+use self::finish::FinishOnDrop;
 use self::request::{Admitted, Admitting, Rules};
-use self::response::Reply;
+use self::response::ResponseBody;
 use crate::config::{CustomHeader, Limits, ListenerConfig};
 use crate::connections::{Charge, Peer};
 use crate::kernel::Kernel;
 
-/// What the task holds that drops the rest of a body, in bytes.
+/// The memory of the task that drops the rest of a body, in bytes.
 const UNREAD: usize = 12 << 10;
-/// How many requests without a token that is alive a connection may have open at once before its first one with such a
-/// token.
+/// The most concurrent requests without a live token of a connection before its first request with a live one.
 const FIRST_STREAMS: u32 = 32;
 
-/// The rules of a listener, and the kernel behind them.
+/// The settings of a listener and its kernel.
 pub struct Edge<K> {
     kernel: Arc<K>,
     memory: Arc<BodyMemory>,
@@ -47,7 +46,7 @@ pub struct Edge<K> {
 }
 
 impl<K: Kernel> Edge<K> {
-    /// The edge of a listener. `memory` is what the bodies of all listeners share.
+    /// Creates the edge of a listener. The bodies of all listeners share `memory`.
     pub fn new(kernel: Arc<K>, memory: Arc<BodyMemory>, listener: &ListenerConfig) -> Arc<Self> {
         let rules = Rules { limits: listener.limits, forwarded: listener.forwarded.clone(), open: listener.open };
         Arc::new(Edge {
@@ -60,12 +59,12 @@ impl<K: Kernel> Edge<K> {
         })
     }
 
-    /// The limits that connections of this listener live under.
+    /// The limits of the connections of this listener.
     pub(crate) fn limits(&self) -> &Limits {
         &self.rules.limits
     }
 
-    /// How many connections an address may have, of which `quarter` is a quarter of all; `None` for a proxy.
+    /// The most connections of an address; `quarter` is a quarter of all connections. `None`, for a proxy, is no limit.
     pub(crate) fn connections_per_source(&self, address: IpAddr, quarter: usize) -> Option<usize> {
         if self.rules.forwarded.authorized.iter().any(|net| net.contains(&address)) {
             return None;
@@ -77,35 +76,35 @@ impl<K: Kernel> Edge<K> {
         }
     }
 
-    /// One request, from its head to its answer. `held` is what it holds until the answer is sent.
+    /// Handles one request, from its head to its response. `held` is its memory, held until the response is sent.
     pub(crate) async fn serve(
         &self,
         request: Request<hyper::body::Incoming>,
         peer: &Arc<Peer>,
         mut held: Charge,
-    ) -> Response<Reply> {
-        let mut told = Told::default();
+    ) -> Response<ResponseBody> {
+        let mut extras = ResponseExtras::default();
         if peer.is_closing() {
-            // Nobody will read an answer, and what the request holds is wanted back.
-            let refusal = Answer::error(StatusCode::SERVICE_UNAVAILABLE, "the connection is being closed");
-            return response::dress(refusal, told.headers, &self.headers, held);
+            // No client reads a response any more, and the memory of the request is needed.
+            let refusal = EdgeResponse::error(StatusCode::SERVICE_UNAVAILABLE, "the connection is being closed");
+            return response::to_http(refusal, extras.headers, &self.headers, held);
         }
-        let (answer, held) = match self.admit(request, peer, &mut held, &mut told).await {
-            Ok(admitted) if self.open_metrics && asks_for_metrics(&admitted.incoming) => {
+        let (response, held) = match self.admit(request, peer, &mut held, &mut extras).await {
+            Ok(admitted) if self.open_metrics && is_metrics_request(&admitted.incoming) => {
                 let format = admitted.incoming.input.query.get("format").map_or("", QueryValue::first);
                 (self.kernel.metrics(format, admitted.incoming.accepts_prometheus), held)
             }
             Ok(admitted) if self.open_in_flight && admitted.incoming.path.as_str() == "sys/in-flight-req" => {
                 match admitted.incoming.method {
                     "GET" => (self.kernel.in_flight(&admitted.incoming), held),
-                    _ => (Answer::bare(StatusCode::METHOD_NOT_ALLOWED), held),
+                    _ => (EdgeResponse::bare(StatusCode::METHOD_NOT_ALLOWED), held),
                 }
             }
             Ok(admitted) => self.run(admitted, held, peer).await,
             Err(refusal) => (refusal, held),
         };
-        self.kernel.count_answer(answer.decided);
-        response::dress(answer, told.headers, &self.headers, held)
+        self.kernel.count_response(response.decided);
+        response::to_http(response, extras.headers, &self.headers, held)
     }
 
     async fn admit(
@@ -113,41 +112,44 @@ impl<K: Kernel> Edge<K> {
         request: Request<hyper::body::Incoming>,
         peer: &Arc<Peer>,
         held: &mut Charge,
-        told: &mut Told,
-    ) -> Result<Admitted, Answer> {
+        extras: &mut ResponseExtras,
+    ) -> Result<Admitted, EdgeResponse> {
         let admitting = Admitting { kernel: &*self.kernel, rules: &self.rules, memory: &self.memory, peer, held };
-        let admitted = request::admit(request, admitting, told).await;
-        if let Some(refused) = told.refused.take() {
+        let admitted = request::admit(request, admitting, extras).await;
+        if let Some(refused) = extras.refused.take() {
             self.kernel.record_refusal(refused).await;
         }
         admitted
     }
 
-    /// The kernel's answer, and what counts for it. A request goes on, and counts, when its client does not wait for it.
-    async fn run(&self, admitted: Admitted, held: Charge, peer: &Arc<Peer>) -> (Answer, Charge) {
+    /// Returns the kernel's response and the memory that it holds. A request continues, and counts, when its client
+    /// disconnects.
+    async fn run(&self, admitted: Admitted, held: Charge, peer: &Arc<Peer>) -> (EdgeResponse, Charge) {
         let kernel = self.kernel.clone();
         let Admitted { incoming, share } = admitted;
-        let work = Finish::new(async move {
-            // A panic ends its request only. Its message could hold anything, so neither log nor answer repeat it.
+        let work = FinishOnDrop::new(async move {
+            // A panic fails its request only. Its message could contain secrets, so neither log nor response contain
+            // it.
             let outcome = AssertUnwindSafe(kernel.handle(incoming)).catch_unwind().await;
             drop(share);
-            let answer = outcome.unwrap_or_else(|_| Answer::error(StatusCode::INTERNAL_SERVER_ERROR, "internal error"));
-            (answer, held)
+            let response =
+                outcome.unwrap_or_else(|_| EdgeResponse::error(StatusCode::INTERNAL_SERVER_ERROR, "internal error"));
+            (response, held)
         });
         match tokio::time::timeout(self.rules.limits.duration, work).await {
             Ok(outcome) => outcome,
             Err(_) => {
                 let text = "the request took longer than max_request_duration";
-                (Answer::error(StatusCode::SERVICE_UNAVAILABLE, text), Charge::new(peer, UNREAD))
+                (EdgeResponse::error(StatusCode::SERVICE_UNAVAILABLE, text), Charge::new(peer, UNREAD))
             }
         }
     }
 }
 
-fn asks_for_metrics(incoming: &Incoming) -> bool {
-    incoming.operation == Operation::Read && names_metrics(&incoming.path)
+fn is_metrics_request(incoming: &Incoming) -> bool {
+    incoming.operation == Operation::Read && is_metrics_path(&incoming.path)
 }
 
-fn names_metrics(path: &CanonicalPath) -> bool {
+fn is_metrics_path(path: &CanonicalPath) -> bool {
     path.as_str() == "sys/metrics"
 }

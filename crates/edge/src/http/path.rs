@@ -1,4 +1,4 @@
-//! From the target of a request to the one canonical path: decoded once, refused when it could be read in two ways.
+//! Converts the target of a request to the canonical path: decodes it once, refuses an ambiguous one.
 
 use std::borrow::Cow;
 
@@ -6,13 +6,13 @@ use http::{StatusCode, Uri};
 use keepfast_framework::CanonicalPath;
 use keepfast_framework::path::PathError;
 
-use super::answer::Answer;
+use super::edge_response::EdgeResponse;
 
-/// The path below `/v1/`, or the answer for a target that has none.
-pub(crate) fn canonical(uri: &Uri) -> Result<CanonicalPath, Answer> {
+/// The path below `/v1/`, or the response to a target without one.
+pub(crate) fn canonical(uri: &Uri) -> Result<CanonicalPath, EdgeResponse> {
     let raw = uri.path();
     let Some(below) = raw.strip_prefix("/v1/") else {
-        return Err(elsewhere(raw));
+        return Err(outside_api(raw));
     };
     let asks_for_help = || uri.query().is_some_and(|q| q.split('&').any(|p| p == "help" || p.starts_with("help=")));
     if FOLDERS.contains(&raw) && !asks_for_help() {
@@ -21,40 +21,39 @@ pub(crate) fn canonical(uri: &Uri) -> Result<CanonicalPath, Answer> {
     if let Cow::Owned(clean) = clean(raw) {
         // Browsers read `\` as `/`, and `/\host/` as another server.
         if clean.contains('\\') {
-            return Err(Answer::text(StatusCode::BAD_REQUEST, "400 Bad Request"));
+            return Err(EdgeResponse::text(StatusCode::BAD_REQUEST, "400 Bad Request"));
         }
-        // The peer sends clients to the clean form, and some build their paths relying on it. Nothing is done here under
-        // the unclean one.
+        // OpenBao redirects to the clean path, and some clients rely on it. The unclean path is never served.
         return Err(redirect(uri, &clean));
     }
     let decoded = decode(below).map_err(|fault| match fault {
-        Undecodable::Percent => Answer::text(StatusCode::BAD_REQUEST, "400 Bad Request"),
-        Undecodable::Utf8 => Answer::error(StatusCode::BAD_REQUEST, "path must be UTF-8"),
+        Undecodable::Percent => EdgeResponse::text(StatusCode::BAD_REQUEST, "400 Bad Request"),
+        Undecodable::Utf8 => EdgeResponse::error(StatusCode::BAD_REQUEST, "path must be UTF-8"),
     })?;
     CanonicalPath::new(decoded).map_err(|error| match error {
-        PathError::TooLong => Answer::error(StatusCode::URI_TOO_LONG, error.to_string()),
+        PathError::TooLong => EdgeResponse::error(StatusCode::URI_TOO_LONG, error.to_string()),
         PathError::Relative | PathError::Control | PathError::EmptySegment => {
-            Answer::error(StatusCode::BAD_REQUEST, error.to_string())
+            EdgeResponse::error(StatusCode::BAD_REQUEST, error.to_string())
         }
     })
 }
 
-/// Paths that are folders and nothing else.
+/// Paths that only contain other paths.
 const FOLDERS: [&str; 3] = ["/v1", "/v1/sys", "/v1/sys/config/state"];
 
-/// To a clean path, with the query; a folder ends in a slash.
-fn redirect(uri: &Uri, clean: &str) -> Answer {
+/// Redirects to a clean path with the query; a path that only contains others ends in a slash.
+fn redirect(uri: &Uri, clean: &str) -> EdgeResponse {
     let slash = if FOLDERS.contains(&clean) { "/" } else { "" };
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    Answer::redirect(&format!("{clean}{slash}{query}"))
+    EdgeResponse::redirect(&format!("{clean}{slash}{query}"))
 }
 
-/// There is one API and no user interface.
-fn elsewhere(raw: &str) -> Answer {
+/// The response outside of `/v1/`: there is one API and no user interface.
+fn outside_api(raw: &str) -> EdgeResponse {
     if raw == "/" || raw == "/ui" || raw.starts_with("/ui/") || raw == "/robots.txt" {
-        return Answer::text(StatusCode::NOT_FOUND, "404 page not found\n");
+        return EdgeResponse::text(StatusCode::NOT_FOUND, "404 page not found\n");
     }
-    Answer::bare(StatusCode::NOT_FOUND)
+    EdgeResponse::bare(StatusCode::NOT_FOUND)
 }
 
 /// Why a component cannot be decoded.
@@ -66,7 +65,7 @@ pub(crate) enum Undecodable {
     Utf8,
 }
 
-/// Percent-decoding, once. Unlike in a form, `+` is a plus.
+/// Decodes percent-encoding once. Unlike in a form, `+` is a plus.
 pub(crate) fn decode(raw: &str) -> Result<String, Undecodable> {
     if !raw.contains('%') {
         return Ok(raw.to_owned());
@@ -81,7 +80,7 @@ pub(crate) fn decode(raw: &str) -> Result<String, Undecodable> {
     percent_encoding::percent_decode(bytes).decode_utf8().map(Cow::into_owned).map_err(|_| Undecodable::Utf8)
 }
 
-/// The path with empty, `.` and `..` segments resolved; borrowed when there are none. It keeps a trailing slash.
+/// Resolves empty, `.` and `..` segments; borrowed when there are none. Keeps a trailing slash.
 fn clean(raw: &str) -> Cow<'_, str> {
     let unclean = |segment: &str| matches!(segment, "" | "." | "..");
     let body = raw.strip_prefix('/').unwrap_or(raw);
@@ -107,7 +106,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
 
-    fn told(target: &str) -> Result<String, (u16, String)> {
+    fn outcome(target: &str) -> Result<String, (u16, String)> {
         let uri: Uri = target.parse().unwrap();
         canonical(&uri).map(|p| p.to_string()).map_err(|a| {
             let text = a
@@ -132,12 +131,12 @@ mod tests {
             ("/v1/secret/metadata/", "secret/metadata/"),
             ("/v1/", ""),
         ] {
-            assert_eq!(told(target), Ok(path.to_owned()), "{target}");
+            assert_eq!(outcome(target), Ok(path.to_owned()), "{target}");
         }
     }
 
     #[test]
-    fn sec_ac02_what_decodes_to_a_second_reading_is_refused() {
+    fn sec_ac02_a_path_that_decodes_to_another_reading_is_refused() {
         for target in [
             "/v1/secret/data/%2e%2e/b",
             "/v1/secret/data/..%2fb",
@@ -152,17 +151,17 @@ mod tests {
             "/v1/secret/data/%ff",
             "/v1/secret/data/%c0%ae%c0%ae/b",
         ] {
-            assert_eq!(told(target).map_err(|(status, _)| status), Err(400), "{target}");
+            assert_eq!(outcome(target).map_err(|(status, _)| status), Err(400), "{target}");
         }
-        assert_eq!(told(&format!("/v1/{}", "a".repeat(9000))).map_err(|(s, _)| s), Err(414));
+        assert_eq!(outcome(&format!("/v1/{}", "a".repeat(9000))).map_err(|(s, _)| s), Err(414));
         assert_eq!(
-            told("/v1/secret/data/%2e%2e/b").unwrap_err().1,
+            outcome("/v1/secret/data/%2e%2e/b").unwrap_err().1,
             "{\"errors\":[\"relative paths not supported\"]}\n"
         );
     }
 
     #[test]
-    fn an_unclean_target_is_sent_to_its_clean_form() {
+    fn an_unclean_target_is_redirected_to_its_clean_path() {
         for (target, location) in [
             ("/v1//secret/data/a", "/v1/secret/data/a"),
             ("/v1/secret/data/a//", "/v1/secret/data/a/"),
@@ -171,24 +170,24 @@ mod tests {
             ("/v1/../../..", "/"),
             ("/v1/..//evil.example/", "/evil.example/"),
         ] {
-            assert_eq!(told(target), Err((307, location.to_owned())), "{target}");
+            assert_eq!(outcome(target), Err((307, location.to_owned())), "{target}");
         }
     }
 
     #[test]
-    fn sec_kf15_no_target_is_sent_to_another_server() {
+    fn sec_kf15_no_target_is_redirected_to_another_server() {
         for target in ["/v1/../\\evil.example/x", "/v1/../a/../\\evil", "/v1/..//\\evil", "/v1/./a\\b", "/v1/a//\\"] {
-            assert_eq!(told(target), Err((400, "400 Bad Request".into())), "{target}");
+            assert_eq!(outcome(target), Err((400, "400 Bad Request".into())), "{target}");
         }
-        assert_eq!(told("/v1/a\\b"), Ok("a\\b".into()));
+        assert_eq!(outcome("/v1/a\\b"), Ok("a\\b".into()));
     }
 
     #[test]
-    fn there_is_nothing_outside_of_v1() {
-        assert_eq!(told("/"), Err((404, "404 page not found\n".into())));
-        assert_eq!(told("/ui/vault"), Err((404, "404 page not found\n".into())));
+    fn paths_outside_of_v1_are_404() {
+        assert_eq!(outcome("/"), Err((404, "404 page not found\n".into())));
+        assert_eq!(outcome("/ui/vault"), Err((404, "404 page not found\n".into())));
         for target in ["/v1", "/v2/x", "//v1/sys/health", "/V1/sys/health", "/v1%2fsys/health"] {
-            assert_eq!(told(target), Err((404, "{\"errors\":[]}\n".into())), "{target}");
+            assert_eq!(outcome(target), Err((404, "{\"errors\":[]}\n".into())), "{target}");
         }
     }
 
@@ -196,13 +195,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn sec_ac01_what_is_let_through_has_one_reading(below in "([a-c.%/~;+]|%2e|%2f|%25|%00|%ff|\\.\\.|//){0,12}") {
+        fn sec_ac01_an_accepted_path_has_one_reading(below in "([a-c.%/~;+]|%2e|%2f|%25|%00|%ff|\\.\\.|//){0,12}") {
             let Ok(uri) = format!("/v1/{below}").parse::<Uri>() else { return Ok(()) };
             if let Ok(path) = canonical(&uri) {
                 let text = path.to_string();
                 let body = text.strip_suffix('/').unwrap_or(&text);
                 prop_assert!(body.is_empty() || body.split('/').all(|s| !matches!(s, "" | "." | "..")));
-                // Decoding once more is another path, or none; encoding what was decoded leads back.
+                // A second decoding gives another path or none; encoding the decoded path gives the target.
                 let encoded = percent_encoding::utf8_percent_encode(&text, percent_encoding::NON_ALPHANUMERIC).to_string();
                 prop_assert_eq!(decode(&encoded), Ok(text));
             }

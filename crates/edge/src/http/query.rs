@@ -1,17 +1,17 @@
-//! The query: parameters in order, decoded once, and the three that choose the operation.
+//! The query: parameters in order, decoded once, and the three that select the operation.
 
 use http::StatusCode;
 
-use super::answer::Answer;
+use super::edge_response::EdgeResponse;
 use super::path::decode;
 
-/// The most parameters of a query: each costs far more memory than the two bytes that it can have.
+/// The most parameters of a query: each uses far more memory than the two bytes of its shortest text.
 const PARAMETERS: usize = 1_000;
 
-/// A query, read.
+/// A parsed query.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Query {
-    /// What is left for the route.
+    /// The parameters for the route.
     pub(crate) parameters: Vec<(String, String)>,
     /// `list=true`
     pub(crate) list: bool,
@@ -22,19 +22,19 @@ pub(crate) struct Query {
 }
 
 impl Query {
-    /// Reads the text behind `?`. With `choosing`, `list` and `scan` are taken out as choices of the operation.
-    pub(crate) fn parse(text: Option<&str>, choosing: bool) -> Result<Self, Answer> {
+    /// Parses the text after `?`. With `choosing`, `list` and `scan` are removed and select the operation.
+    pub(crate) fn parse(text: Option<&str>, choosing: bool) -> Result<Self, EdgeResponse> {
         let mut query = Query::default();
         let Some(text) = text else { return Ok(query) };
         if text.bytes().filter(|b| *b == b'&').count() >= PARAMETERS {
-            return Err(Answer::error(StatusCode::BAD_REQUEST, "the query has too many parameters"));
+            return Err(EdgeResponse::error(StatusCode::BAD_REQUEST, "the query has too many parameters"));
         }
         let (mut list, mut scan) = (None, None);
         for pair in text.split('&').filter(|p| !p.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (name, value) = (component(name)?, component(value)?);
             match name.as_str() {
-                // Of repeated ones the first counts, as for the peer.
+                // Of repeated ones the first counts, as in OpenBao.
                 "list" if choosing => list = list.or(Some(truth(&value)?)),
                 "scan" if choosing => scan = scan.or(Some(truth(&value)?)),
                 "help" => query.help |= !value.is_empty(),
@@ -42,22 +42,22 @@ impl Query {
             }
         }
         (query.list, query.scan) = (list.unwrap_or(false), scan.unwrap_or(false));
-        // What was said no to is a parameter like any other, and one that no route has.
-        for (name, said) in [("list", list), ("scan", scan)] {
-            if said == Some(false) {
+        // A `list` or `scan` that is false stays a parameter, which no route has.
+        for (name, value) in [("list", list), ("scan", scan)] {
+            if value == Some(false) {
                 query.parameters.push((name.to_owned(), "false".to_owned()));
             }
         }
         if query.list && query.scan {
-            return Err(Answer::bare(StatusCode::BAD_REQUEST));
+            return Err(EdgeResponse::bare(StatusCode::BAD_REQUEST));
         }
         Ok(query)
     }
 }
 
-/// A name or value: `+` is a blank, then percent-decoding. Malformed ones are refused, where the peer drops them.
-fn component(raw: &str) -> Result<String, Answer> {
-    let refused = || Answer::error(StatusCode::BAD_REQUEST, "malformed query");
+/// Decodes a name or value: `+` is a blank, then percent-encoding. Refuses a malformed one, which OpenBao drops.
+fn component(raw: &str) -> Result<String, EdgeResponse> {
+    let refused = || EdgeResponse::error(StatusCode::BAD_REQUEST, "malformed query");
     if raw.contains(';') {
         return Err(refused());
     }
@@ -65,11 +65,11 @@ fn component(raw: &str) -> Result<String, Answer> {
     blanks.map_err(|_| refused())
 }
 
-fn truth(text: &str) -> Result<bool, Answer> {
+fn truth(text: &str) -> Result<bool, EdgeResponse> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(Answer::bare(StatusCode::BAD_REQUEST)),
+        _ => Err(EdgeResponse::bare(StatusCode::BAD_REQUEST)),
     }
 }
 
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn list_scan_and_help_are_choices_and_the_rest_are_parameters_in_order() {
+    fn list_scan_and_help_select_the_operation() {
         let q = parsed("list=true&after=%61+b%2B&limit=5&after=c").unwrap();
         let owned =
             |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<Vec<_>>();

@@ -1,4 +1,5 @@
-//! The first stage of a request's journey: from HTTP to [`Incoming`], in the order in which strangers are cheapest to refuse.
+//! The first stage: converts an HTTP request to [`Incoming`], with the cheapest checks of unauthenticated requests
+//! first.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,8 +13,8 @@ use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::{CanonicalPath, Incoming, Input, OpenCeremonies, Operation};
 
-use super::answer::{Answer, Told};
 use super::body::{self, BodyMemory, Receiving, Sender, Share};
+use super::edge_response::{EdgeResponse, ResponseExtras};
 use super::query::Query;
 use super::{FIRST_STREAMS, cors, headers, path, quota, unread};
 use crate::config::{Forwarded, Limits};
@@ -21,48 +22,48 @@ use crate::connection::HEAD_INCLUDED;
 use crate::connections::{Charge, Peer};
 use crate::kernel::Kernel;
 
-/// What a parameter of a query takes in memory beside its text, in bytes: two strings with their allocations, twice while
-/// they become a map.
+/// The memory of a query parameter beside its text, in bytes: two strings with their allocations, twice during the
+/// conversion to a map.
 const PARAMETER: usize = 192;
 
-/// The rules of one listener.
+/// The settings of one listener.
 pub(crate) struct Rules {
     pub(crate) limits: Limits,
     pub(crate) forwarded: Forwarded,
     pub(crate) open: OpenCeremonies,
 }
 
-/// An admitted request and what it holds of the server's memory for bodies.
+/// An admitted request and its part of the memory for bodies.
 pub(crate) struct Admitted {
     pub(crate) incoming: Box<Incoming>,
     pub(crate) share: Option<Share>,
 }
 
-/// What a request is checked by.
+/// The inputs of the checks of a request.
 pub(crate) struct Admitting<'a, K> {
     pub(crate) kernel: &'a K,
     pub(crate) rules: &'a Rules,
     pub(crate) memory: &'a Arc<BodyMemory>,
     pub(crate) peer: &'a Arc<Peer>,
-    /// What the request holds until its answer is sent.
+    /// The memory of the request, held until its response is sent.
     pub(crate) held: &'a mut Charge,
 }
 
-/// Makes an [`Incoming`] of a request, or the answer that refuses it. Headers and quotas are judged before a byte of the
-/// body is read, and the head is dropped before the body is awaited. `told` gets the headers for the answer: those of CORS
-/// and what is left of a quota.
+/// Converts a request to an [`Incoming`], or returns the response that refuses it. Headers and quotas are checked
+/// before a byte of the body is read, and the head is dropped before the body is awaited. `extras` receives the headers
+/// of the response: those of CORS and of quotas.
 pub(crate) async fn admit<K: Kernel>(
     request: Request<hyper::body::Incoming>,
     admitting: Admitting<'_, K>,
-    told: &mut Told,
-) -> Result<Admitted, Answer> {
+    extras: &mut ResponseExtras,
+) -> Result<Admitted, EdgeResponse> {
     let (head, body) = request.into_parts();
     let (longest, peer) = (admitting.rules.limits.read_timeout, admitting.peer);
     let (expects, announced) = (head.headers.contains_key(EXPECT), body.size_hint().exact());
     let mut body = Some(body);
-    let outcome = admit_parts(head, &mut body, admitting, told).await;
+    let outcome = admit_parts(head, &mut body, admitting, extras).await;
     if let Some(rest) = body {
-        // A client that waits for "100 Continue" has sent nothing; to receive would tell it to send.
+        // A client that waits for "100 Continue" has sent nothing; receiving would make it send.
         let waits = expects && announced.is_some() && rest.size_hint().exact() == announced;
         if !waits {
             unread::discard(rest, longest, peer);
@@ -71,17 +72,17 @@ pub(crate) async fn admit<K: Kernel>(
     outcome
 }
 
-/// The same; `body` is `None` afterwards when it was received to its end.
+/// Like [`admit`]; `body` is `None` afterwards when it was received to its end.
 async fn admit_parts<K: Kernel>(
     head: Parts,
     body: &mut Option<hyper::body::Incoming>,
     mut admitting: Admitting<'_, K>,
-    told: &mut Told,
-) -> Result<Admitted, Answer> {
+    extras: &mut ResponseExtras,
+) -> Result<Admitted, EdgeResponse> {
     let recorded = admitting.kernel.recorded_headers();
     charge(&head, &mut admitting, &recorded)?;
-    cors::check(&head, admitting.kernel, told)?;
-    let (mut head, form) = read_head(head, &admitting, &recorded, told)?;
+    cors::check(&head, admitting.kernel, extras)?;
+    let (mut head, form) = read_head(head, &admitting, &recorded, extras)?;
     let announced = body.as_ref().map_or(Some(0), |body| body.size_hint().exact());
     let sender = admitting.sender(head.token.as_ref(), head.remote, announced).await?;
     if !matches!(head.operation, Operation::Update | Operation::Patch) {
@@ -94,8 +95,8 @@ async fn admit_parts<K: Kernel>(
             head.input.body = body;
             Ok(Admitted { incoming: head, share: Some(share) })
         }
-        // The kernel refuses the dead token, and records that: clients log in again at a 403.
-        None if head.token.is_some() && !kernel.answers_sealed(head.path.as_str()) => {
+        // The kernel refuses the invalid token and records that: clients log in again after a 403.
+        None if head.token.is_some() && !kernel.is_served_sealed(head.path.as_str()) => {
             head.body_withheld = true;
             Ok(Admitted { incoming: head, share: None })
         }
@@ -103,25 +104,29 @@ async fn admit_parts<K: Kernel>(
     }
 }
 
-/// Counts what a request keeps of its head, before anything is answered or recorded of it.
+/// Counts the memory of a request's head, before the request is answered or recorded.
 ///
 /// # Errors
-/// 431 where the heads of a connection of HTTP/2 are out of proportion to what it has sent.
-fn charge<K>(head: &Parts, admitting: &mut Admitting<'_, K>, recorded: &BTreeMap<String, bool>) -> Result<(), Answer> {
+/// 431 when the heads of an HTTP/2 connection are out of proportion to its received bytes.
+fn charge<K>(
+    head: &Parts,
+    admitting: &mut Admitting<'_, K>,
+    recorded: &BTreeMap<String, bool>,
+) -> Result<(), EdgeResponse> {
     let length = kept_length(head, recorded);
     let expands = head.version == Version::HTTP_2;
     if expands && !admitting.peer.count_head(length) {
         let text = "the header fields of the requests without a live token on this connection are too long";
-        return Err(Answer::error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text));
+        return Err(EdgeResponse::error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text));
     }
     let parameters = head.uri.query().map_or(0, |query| query.matches('&').count() * PARAMETER);
-    // Of HTTP/1 a short head counts with the connection.
+    // A short head of HTTP/1 counts with the connection.
     admitting.held.add(if expands { length } else { length.saturating_sub(HEAD_INCLUDED) } + parameters);
     Ok(())
 }
 
-/// How many bytes a request keeps of its head, at most: in the audit entry, in memory while it is handled, and in an answer
-/// that repeats them.
+/// An upper bound of the bytes that a request keeps of its head: in the audit entry, in memory while it is handled, and
+/// in a response that repeats them.
 fn kept_length(head: &Parts, recorded: &BTreeMap<String, bool>) -> usize {
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
     let values = headers::kept(&head.headers, recorded).map(headers::text_length);
@@ -129,70 +134,70 @@ fn kept_length(head: &Parts, recorded: &BTreeMap<String, bool>) -> usize {
 }
 
 impl<K: Kernel> Admitting<'_, K> {
-    /// Who sends a request with a body of so many bytes, as far as it tells. The token is looked up until the connection is
-    /// known, and for each body that takes memory: a proxy sends the requests of several callers over one connection. Small
-    /// bodies share the memory for those of strangers instead, as long as that is enough.
+    /// Finds the sender of a request with a body. The token is looked up until the connection is authenticated, and for
+    /// each body that uses counted memory: a proxy sends the requests of several callers over one connection. Small
+    /// bodies use the memory of unauthenticated callers instead, while it is sufficient.
     async fn sender(
         &self,
         token: Option<&SecretString>,
         remote: Option<SocketAddr>,
         announced: Option<u64>,
-    ) -> Result<Sender, Answer> {
+    ) -> Result<Sender, EdgeResponse> {
         if let Some(token) = token {
-            if self.peer.is_known()
+            if self.peer.is_authenticated()
                 && let Some(sender) = self.memory.unchecked(announced)
             {
                 return Ok(sender);
             }
-            if self.kernel.knows(token, remote.map(|a| a.ip())).await {
-                self.peer.set_known();
-                return Ok(Sender::Known);
+            if self.kernel.is_live_token(token, remote.map(|a| a.ip())).await {
+                self.peer.set_authenticated();
+                return Ok(Sender::Authenticated);
             }
         }
-        if !self.peer.is_known() && self.peer.activity.open() > FIRST_STREAMS {
-            return Err(Answer::error(
+        if !self.peer.is_authenticated() && self.peer.activity.open() > FIRST_STREAMS {
+            return Err(EdgeResponse::error(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too many requests at once on a connection without an authenticated request",
             ));
         }
-        Ok(Sender::Stranger)
+        Ok(Sender::Unauthenticated)
     }
 }
 
-/// All of a request but its body, and whether that is declared as a form.
+/// Reads a request without its body, and whether the body is declared as a form.
 fn read_head<K: Kernel>(
     head: Parts,
     admitting: &Admitting<'_, K>,
     recorded: &BTreeMap<String, bool>,
-    told: &mut Told,
-) -> Result<(Box<Incoming>, bool), Answer> {
+    extras: &mut ResponseExtras,
+) -> Result<(Box<Incoming>, bool), EdgeResponse> {
     let Admitting { rules, kernel, peer, .. } = admitting;
-    headers::unambiguous(&head)?;
+    headers::check_unambiguous(&head)?;
     let remote = headers::remote(&head.headers, peer.address(), &rules.forwarded)?;
-    headers::consistency(&head.headers)?;
+    headers::check_consistency(&head.headers)?;
     let reads = head.method == Method::GET;
     let path = path::canonical(&head.uri).map_err(|refusal| if reads { refusal.with_page() } else { refusal })?;
-    // What is served on a sealed server wraps nothing.
-    let is_sealed_path = kernel.answers_sealed(path.as_str());
+    // Paths of a sealed server wrap no response.
+    let is_sealed_path = kernel.is_served_sealed(path.as_str());
     if let Some(verdict) = kernel.count_request(path.as_str(), remote.map(|a| a.ip())) {
         if verdict.refused && verdict.audits_refusal {
-            told.refused = Some(of_head(&head, path.clone(), is_sealed_path, remote)?);
+            extras.refused = Some(of_head(&head, path.clone(), is_sealed_path, remote)?);
         }
-        quota::apply(&path, verdict, told)?;
+        quota::apply(&path, verdict, extras)?;
     }
     let query = Query::parse(head.uri.query(), reads)?;
     let operation = operation(&head, &path, is_sealed_path, &query)?;
     let token = headers::token(&head.headers, rules.limits.token)?;
     let wrap_ttl = if is_sealed_path { None } else { headers::wrap_ttl(&head.headers)? };
     let writes = matches!(operation, Operation::Update | Operation::Patch);
-    let accepts_prometheus = super::names_metrics(&path) && headers::accepts_prometheus(&head.headers);
+    let accepts_prometheus = super::is_metrics_path(&path) && headers::accepts_prometheus(&head.headers);
     let incoming = Box::new(Incoming {
         id: random::request_id(),
         method: method_name(&head.method),
         operation,
         path,
         input: Input {
-            // Writes take their parameters from the body alone.
+            // Writes have parameters in the body only.
             query: if writes { keepfast_framework::Query::default() } else { query.parameters.into_iter().collect() },
             ..Input::default()
         },
@@ -209,13 +214,13 @@ fn read_head<K: Kernel>(
     Ok((incoming, headers::is_form(&head.headers)))
 }
 
-/// A request of which nothing but its head is known, for the record of its refusal.
+/// A request with only its head, to record its refusal.
 fn of_head(
     head: &Parts,
     path: CanonicalPath,
     is_sealed_path: bool,
     remote: Option<SocketAddr>,
-) -> Result<Box<Incoming>, Answer> {
+) -> Result<Box<Incoming>, EdgeResponse> {
     let query = Query::parse(head.uri.query(), head.method == Method::GET)?;
     Ok(Box::new(Incoming {
         id: random::request_id(),
@@ -235,22 +240,27 @@ fn of_head(
     }))
 }
 
-/// The name of a method that [`operation`] knows.
+/// The name of a method that [`operation`] accepts.
 fn method_name(method: &Method) -> &'static str {
     let names = ["GET", "POST", "PUT", "PATCH", "DELETE", "LIST", "SCAN", "HEAD"];
     names.into_iter().find(|name| *name == method.as_str()).unwrap_or_default()
 }
 
-/// What a method and its query ask for.
-fn operation(head: &Parts, path: &CanonicalPath, is_sealed_path: bool, query: &Query) -> Result<Operation, Answer> {
+/// The operation of a method and a query.
+fn operation(
+    head: &Parts,
+    path: &CanonicalPath,
+    is_sealed_path: bool,
+    query: &Query,
+) -> Result<Operation, EdgeResponse> {
     let method = head.method.as_str();
     if query.help && matches!(method, "GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "LIST" | "SCAN") {
         return Ok(Operation::Help);
     }
-    // What is served on a sealed server has one or two methods, and no choices in the query.
+    // Paths of a sealed server accept one or two methods, and no `list` and `scan` in the query.
     match method {
         "GET" if is_sealed_path => Ok(Operation::Read),
-        "PATCH" | "OPTIONS" if is_sealed_path => Err(Answer::bare(StatusCode::METHOD_NOT_ALLOWED)),
+        "PATCH" | "OPTIONS" if is_sealed_path => Err(EdgeResponse::bare(StatusCode::METHOD_NOT_ALLOWED)),
         "GET" if query.list => Ok(Operation::List),
         "GET" if query.scan => Ok(Operation::Scan),
         "GET" => Ok(Operation::Read),
@@ -259,10 +269,10 @@ fn operation(head: &Parts, path: &CanonicalPath, is_sealed_path: bool, query: &Q
         "LIST" => Ok(Operation::List),
         "SCAN" => Ok(Operation::Scan),
         "PATCH" => headers::require_merge_patch(&head.headers).map(|()| Operation::Patch),
-        // Load balancers ask this one with HEAD; nothing else may be asked so.
+        // Load balancers send HEAD to this path; no other path accepts it.
         "HEAD" if path.as_str() == "sys/health" => Ok(Operation::Read),
         "HEAD" => Ok(Operation::Head),
-        "OPTIONS" => Err(Answer::error(StatusCode::BAD_REQUEST, "cannot handle internal-only request operation")),
-        _ => Err(Answer::bare(StatusCode::METHOD_NOT_ALLOWED)),
+        "OPTIONS" => Err(EdgeResponse::error(StatusCode::BAD_REQUEST, "cannot handle internal-only request operation")),
+        _ => Err(EdgeResponse::bare(StatusCode::METHOD_NOT_ALLOWED)),
     }
 }

@@ -1,4 +1,4 @@
-//! The last stage: an answer as an HTTP response, with the headers that every response of this server has.
+//! The last stage: converts a response to HTTP, with the headers of all responses of this server.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -9,27 +9,27 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, STRICT_TRANSPORT_SECUR
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
 
-use super::answer::Answer;
+use super::edge_response::EdgeResponse;
 use crate::config::CustomHeader;
 use crate::connections::Charge;
 
-/// The body of an answer.
-pub(crate) struct Reply(Option<Data>);
+/// The body of a response.
+pub(crate) struct ResponseBody(Option<Data>);
 
-/// The bytes of an answer's body, with what the request holds until they are sent.
+/// The bytes of a body, with the memory that the request holds until they are sent.
 pub(crate) struct Data {
     bytes: Bytes,
     _held: Charge,
 }
 
-impl Reply {
+impl ResponseBody {
     fn new(bytes: Bytes, mut held: Charge) -> Self {
         held.add(bytes.len());
-        Reply((!bytes.is_empty()).then_some(Data { bytes, _held: held }))
+        ResponseBody((!bytes.is_empty()).then_some(Data { bytes, _held: held }))
     }
 }
 
-impl Body for Reply {
+impl Body for ResponseBody {
     type Data = Data;
     type Error = Infallible;
 
@@ -64,18 +64,18 @@ impl Buf for Data {
     }
 }
 
-/// Makes a response of an answer. The headers that the operator configures come last and replace ours of the same name.
-pub(crate) fn dress(
-    answer: Answer,
-    told: Vec<(HeaderName, HeaderValue)>,
+/// Creates the HTTP response. The headers of the operator's configuration come last and replace ours of the same name.
+pub(crate) fn to_http(
+    response: EdgeResponse,
+    extras: Vec<(HeaderName, HeaderValue)>,
     custom: &[CustomHeader],
     held: Charge,
-) -> Response<Reply> {
-    let status = answer.status;
-    // Responses of these have no content (RFC 9110 section 6.4.1), also where a caller has chosen the status.
+) -> Response<ResponseBody> {
+    let status = response.status;
+    // Responses with these statuses have no content (RFC 9110 section 6.4.1), also where a caller chose the status.
     let is_empty = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let (body, content_type) = if is_empty { (Bytes::new(), None) } else { (answer.body, answer.content_type) };
-    let mut headers = HeaderMap::with_capacity(6 + told.len() + custom.len());
+    let (body, content_type) = if is_empty { (Bytes::new(), None) } else { (response.body, response.content_type) };
+    let mut headers = HeaderMap::with_capacity(6 + extras.len() + custom.len());
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(kind) = content_type {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -84,14 +84,14 @@ pub(crate) fn dress(
         }
     }
     headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000; includeSubDomains"));
-    if let Some(location) = answer.location {
+    if let Some(location) = response.location {
         headers.insert(LOCATION, location);
     }
-    headers.extend(told);
+    headers.extend(extras);
     for header in custom.iter().filter(|h| h.when.include(status.as_u16())) {
         headers.insert(header.name.clone(), header.value.clone());
     }
-    let mut response = Response::new(Reply::new(body, held));
+    let mut response = Response::new(ResponseBody::new(body, held));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
@@ -104,12 +104,14 @@ mod tests {
     use crate::connections::{Connections, Source};
 
     #[test]
-    fn a_response_without_content_has_none_whoever_chose_its_status() {
+    fn a_status_without_content_sends_no_content() {
         let place = Connections::new(1).admit(Source::default()).unwrap();
         for (status, is_empty) in [(200, false), (204, true), (205, false), (304, true), (400, false)] {
-            let answer =
-                Answer { status: StatusCode::from_u16(status).unwrap(), ..Answer::bare(StatusCode::BAD_REQUEST) };
-            let response = dress(answer, Vec::new(), &[], Charge::new(place.peer(), 0));
+            let response = EdgeResponse {
+                status: StatusCode::from_u16(status).unwrap(),
+                ..EdgeResponse::bare(StatusCode::BAD_REQUEST)
+            };
+            let response = to_http(response, Vec::new(), &[], Charge::new(place.peer(), 0));
             let has_type = response.headers().contains_key(CONTENT_TYPE);
             assert_eq!((response.body().is_end_stream(), has_type), (is_empty, !is_empty), "{status}");
         }

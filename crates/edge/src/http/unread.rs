@@ -1,7 +1,8 @@
-//! The rest of a body that the answer did not wait for.
+//! Discards the rest of a body after an early response.
 //!
-//! A connection that is closed while its client still sends is reset, and the reset destroys the answer before the client
-//! reads it. The rest of the body is therefore received and dropped, within bounds, while the answer is on its way.
+//! When a connection is closed while its client still sends, it is reset, and the reset destroys the response before
+//! the client reads it. The rest of the body is therefore received and dropped, within limits, while the response is
+//! sent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +14,11 @@ use hyper::body::Incoming;
 use super::UNREAD;
 use crate::connections::{Charge, Peer};
 
-/// The most bytes that are received in order to be dropped. They hold no memory.
-const MOST: usize = 256 << 20;
+/// The most bytes that are received and dropped. They use no memory.
+const MAX_DISCARDED: usize = 256 << 20;
 
-/// Receives and drops what is left of a body, in the background, for at most `longest`. The task counts for its connection.
+/// Receives and drops the rest of a body in a background task, for at most `longest`. The task counts against its
+/// connection.
 pub(crate) fn discard(body: Incoming, longest: Duration, peer: &Arc<Peer>) {
     if !body.is_end_stream() {
         let held = Charge::new(peer, UNREAD);
@@ -28,7 +30,7 @@ pub(crate) fn discard(body: Incoming, longest: Duration, peer: &Arc<Peer>) {
 }
 
 async fn drain(mut body: Incoming) {
-    let mut left = MOST;
+    let mut left = MAX_DISCARDED;
     while let Some(Ok(frame)) = body.frame().await {
         let length = frame.data_ref().map_or(0, bytes::Bytes::len);
         let Some(rest) = left.checked_sub(length) else { return };

@@ -1,4 +1,4 @@
-//! What is let in, as what, and in whose words the rest is refused. The expectations were read off the peer.
+//! Accepted requests, and the texts of refusals. The expected values were read from OpenBao.
 
 use super::*;
 use crate::config::{CustomHeader, Limits, Statuses};
@@ -18,19 +18,20 @@ async fn methods_and_queries_become_operations() {
         ("GET /v1/a/b?help=1", "help"),
         ("POST /v1/a/b?help=1", "help"),
     ] {
-        assert_eq!(server.ask(line, &[], b"").await.json()["operation"], operation, "{line}");
+        assert_eq!(server.send(line, &[], b"").await.json()["operation"], operation, "{line}");
     }
-    let patch = server.ask("PATCH /v1/a/b", &["Content-Type: application/merge-patch+json"], b"{\"a\":1}").await.json();
+    let patch =
+        server.send("PATCH /v1/a/b", &["Content-Type: application/merge-patch+json"], b"{\"a\":1}").await.json();
     assert_eq!((&patch["operation"], &patch["body"]), (&json!("patch"), &json!("{\"a\":1}")));
     let list = server.get("/v1/a/?list=true&after=%61&limit=2").await.json();
     assert_eq!((&list["path"], &list["query"]), (&json!("a/"), &json!([["after", "a"], ["limit", "2"]])));
     let repeated = server.get("/v1/a?x=1&y=2&x=3").await.json();
     assert_eq!(repeated["query"], json!([["x", ["1", "3"]], ["y", "2"]]));
-    assert_eq!(server.ask("POST /v1/a?x=1", &[], b"{}").await.json()["query"], json!([]));
+    assert_eq!(server.send("POST /v1/a?x=1", &[], b"{}").await.json()["query"], json!([]));
 }
 
 #[tokio::test]
-async fn other_methods_are_refused_as_the_peer_refuses_them() {
+async fn other_methods_are_refused_as_by_openbao() {
     let server = Server::start().await;
     for (line, headers, status, body) in [
         ("FOO /v1/a", &[][..], 405, "{\"errors\":[]}\n"),
@@ -48,52 +49,55 @@ async fn other_methods_are_refused_as_the_peer_refuses_them() {
         ("GET /foo", &[], 404, "{\"errors\":[]}\n"),
         ("GET /", &[], 404, "404 page not found\n"),
     ] {
-        let told = server.ask(line, headers, b"").await;
-        assert_eq!((told.status, told.body.as_str()), (status, body), "{line} {headers:?}");
+        let response = server.send(line, headers, b"").await;
+        assert_eq!((response.status, response.body.as_str()), (status, body), "{line} {headers:?}");
     }
-    // Whether a path may be asked so, and by whom, the kernel knows.
+    // The kernel decides whether a path has the operation, and for whom.
     for path in ["HEAD /v1/sys/health", "HEAD /v1/a"] {
-        let told = server.ask(path, &[], b"").await;
-        assert_eq!((told.status, told.body.as_str()), (200, ""), "{path}");
+        let response = server.send(path, &[], b"").await;
+        assert_eq!((response.status, response.body.as_str()), (200, ""), "{path}");
     }
 }
 
 #[tokio::test]
 async fn headers_reach_the_kernel() {
     let server = Server::start().await;
-    let told = server
-        .ask(
+    let response = server
+        .send(
             "GET /v1/a",
             &["X-Vault-Token: t", "X-Vault-Namespace: /ns1/", "X-Vault-Wrap-TTL: 5m", "X-Vault-Request: true"],
             b"",
         )
         .await
         .json();
-    assert_eq!((&told["token"], &told["namespace"], &told["wrap_ttl"]), (&json!("t"), &json!("ns1"), &json!(300_000)));
-    assert_eq!(told["remote"], "127.0.0.1");
-    assert_eq!(server.ask("GET /v1/a", &["Authorization: Bearer b"], b"").await.json()["token"], "b");
-    assert_eq!(server.ask("GET /v1/a", &["X-Vault-Wrap-TTL: abc"], b"").await.status, 400);
+    assert_eq!(
+        (&response["token"], &response["namespace"], &response["wrap_ttl"]),
+        (&json!("t"), &json!("ns1"), &json!(300_000))
+    );
+    assert_eq!(response["remote"], "127.0.0.1");
+    assert_eq!(server.send("GET /v1/a", &["Authorization: Bearer b"], b"").await.json()["token"], "b");
+    assert_eq!(server.send("GET /v1/a", &["X-Vault-Wrap-TTL: abc"], b"").await.status, 400);
 }
 
 #[tokio::test]
-async fn sec_ds10_oversized_and_malformed_token_headers_are_refused_before_anything_looks_at_them() {
+async fn sec_ds10_oversized_and_malformed_token_headers_are_refused() {
     let server = Server::start().await;
     let header = |n: usize| format!("X-Vault-Token: {}", "x".repeat(n));
-    assert_eq!(server.ask("GET /v1/a", &[&header(8192)], b"").await.status, 200);
-    assert_eq!(server.ask("GET /v1/a", &[&header(8193)], b"").await.status, 431);
-    assert_eq!(server.ask("GET /v1/a", &[&header(100_000)], b"").await.status, 431);
+    assert_eq!(server.send("GET /v1/a", &[&header(8192)], b"").await.status, 200);
+    assert_eq!(server.send("GET /v1/a", &[&header(8193)], b"").await.status, 431);
+    assert_eq!(server.send("GET /v1/a", &[&header(100_000)], b"").await.status, 431);
     for bad in
         ["X-Vault-Token: a\u{1}b", "X-Vault-Token: a\u{7f}b", "X-Vault-Token: a\tb", "Authorization: Bearer a\u{1}b"]
     {
-        assert_eq!(server.ask("GET /v1/a", &[bad], b"").await.status, 400, "{bad:?}");
+        assert_eq!(server.send("GET /v1/a", &[bad], b"").await.status, 400, "{bad:?}");
     }
     let many: Vec<String> = (0..200).map(|n| format!("X-{n}: x")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    assert_eq!(server.ask("GET /v1/a", &many, b"").await.status, 431);
+    assert_eq!(server.send("GET /v1/a", &many, b"").await.status, 431);
 }
 
 #[tokio::test]
-async fn bodies_are_json_whatever_they_are_called_unless_they_are_forms() {
+async fn a_body_is_json_unless_it_is_a_form() {
     let server = Server::start().await;
     let form = "Content-Type: application/x-www-form-urlencoded";
     for (kind, body, seen) in [
@@ -104,24 +108,24 @@ async fn bodies_are_json_whatever_they_are_called_unless_they_are_forms() {
         ("X-None: 1", "null", ""),
         ("X-None: 1", " \n", ""),
     ] {
-        let told = server.ask("POST /v1/a", &[kind], body.as_bytes()).await;
-        assert_eq!((told.status, &told.json()["body"]), (200, &json!(seen)), "{kind} {body}");
+        let response = server.send("POST /v1/a", &[kind], body.as_bytes()).await;
+        assert_eq!((response.status, &response.json()["body"]), (200, &json!(seen)), "{kind} {body}");
     }
     for bad in ["[]", "5", "{\"a\":1}x", "{\"a\""] {
-        assert_eq!(server.ask("POST /v1/a", &[], bad.as_bytes()).await.status, 400, "{bad}");
+        assert_eq!(server.send("POST /v1/a", &[], bad.as_bytes()).await.status, 400, "{bad}");
     }
-    assert_eq!(server.ask("POST /v1/a", &[form], b"%zz=1").await.body, "{\"errors\":[\"error parsing form data\"]}\n");
-    // Reads do not look at a body.
-    assert_eq!(server.ask("DELETE /v1/a", &[], b"{bad").await.status, 200);
+    assert_eq!(server.send("POST /v1/a", &[form], b"%zz=1").await.body, "{\"errors\":[\"error parsing form data\"]}\n");
+    // Reads ignore a body.
+    assert_eq!(server.send("DELETE /v1/a", &[], b"{bad").await.status, 200);
 }
 
 #[tokio::test]
 async fn chunked_bodies_are_joined() {
     let server = Server::start().await;
-    let told = server
-        .ask("POST /v1/a", &["Transfer-Encoding: chunked"], b"3\r\n{\"a\r\n2\r\n\":\r\n2\r\n1}\r\n0\r\n\r\n")
+    let response = server
+        .send("POST /v1/a", &["Transfer-Encoding: chunked"], b"3\r\n{\"a\r\n2\r\n\":\r\n2\r\n1}\r\n0\r\n\r\n")
         .await;
-    assert_eq!(told.json()["body"], "{\"a\":1}");
+    assert_eq!(response.json()["body"], "{\"a\":1}");
 }
 
 #[tokio::test]
@@ -129,16 +133,16 @@ async fn sec_ds02_a_body_beyond_the_cap_is_413_announced_or_not() {
     let limits = Limits { body: 1000, ..Limits::default() };
     let server = Server::with(|c| c.limits = limits).await;
     let body = |n: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(n - 8));
-    assert_eq!(server.ask("POST /v1/a", &[], body(1000).as_bytes()).await.status, 200);
-    let told = server.ask("POST /v1/a", &[], body(1001).as_bytes()).await;
+    assert_eq!(server.send("POST /v1/a", &[], body(1000).as_bytes()).await.status, 200);
+    let response = server.send("POST /v1/a", &[], body(1001).as_bytes()).await;
     assert_eq!(
-        (told.status, told.body.as_str()),
+        (response.status, response.body.as_str()),
         (413, "{\"errors\":[\"http: request body too large (max_request_size)\"]}\n")
     );
     let chunked = format!("3e9\r\n{}\r\n0\r\n\r\n", body(1001));
-    assert_eq!(server.ask("POST /v1/a", &["Transfer-Encoding: chunked"], chunked.as_bytes()).await.status, 413);
-    // Announced and never sent: refused at once.
-    assert_eq!(server.ask("POST /v1/a", &["Content-Length: 99999999999"], b"{").await.status, 413);
+    assert_eq!(server.send("POST /v1/a", &["Transfer-Encoding: chunked"], chunked.as_bytes()).await.status, 413);
+    // A body that is announced and never sent is refused at once.
+    assert_eq!(server.send("POST /v1/a", &["Content-Length: 99999999999"], b"{").await.status, 413);
 }
 
 #[tokio::test]
@@ -156,39 +160,39 @@ async fn a_client_that_sends_its_whole_body_first_reads_the_413() {
     ] {
         let mut stream = server.connect().await;
         for _ in 0..2 {
-            // The second request shows that the connection is still good.
+            // The second request shows that the connection is still usable.
             stream.write_all(format!("{line} HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\n").as_bytes()).await.unwrap();
             stream.write_all(sent).await.unwrap();
-            let told = answer(&mut stream).await;
+            let response = receive(&mut stream).await;
             let expected = match line {
                 "POST /v1/a" => (413, "{\"errors\":[\"http: request body too large (max_request_size)\"]}\n"),
                 "FOO /v1/a" => (405, "{\"errors\":[]}\n"),
-                _ => (200, told.body.as_str()),
+                _ => (200, response.body.as_str()),
             };
-            assert_eq!((told.status, told.body.as_str()), expected, "{line} {header}");
+            assert_eq!((response.status, response.body.as_str()), expected, "{line} {header}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_client_that_waits_for_100_continue_reads_the_413_alone() {
+async fn a_client_that_awaits_100_continue_receives_only_the_413() {
     let server = Server::with(|c| c.limits = Limits { body: 1000, ..Limits::default() }).await;
-    let told = server.ask("POST /v1/a", &["Expect: 100-continue", "Content-Length: 9000000"], b"").await;
+    let response = server.send("POST /v1/a", &["Expect: 100-continue", "Content-Length: 9000000"], b"").await;
     assert_eq!(
-        (told.status, told.body.as_str()),
+        (response.status, response.body.as_str()),
         (413, "{\"errors\":[\"http: request body too large (max_request_size)\"]}\n")
     );
 }
 
-/// One answer with a length, on a connection that stays open.
-async fn answer(stream: &mut TcpStream) -> Response {
+/// One response with a length, on a connection that stays open.
+async fn receive(stream: &mut TcpStream) -> Response {
     let mut raw = Vec::new();
     loop {
-        let told = Response::of(&raw);
-        if told.header("content-length").is_some_and(|length| length.parse() == Ok(told.body.len())) {
-            return told;
+        let response = Response::of(&raw);
+        if response.header("content-length").is_some_and(|length| length.parse() == Ok(response.body.len())) {
+            return response;
         }
-        assert_ne!(stream.read_buf(&mut raw).await.unwrap(), 0, "{told:?}");
+        assert_ne!(stream.read_buf(&mut raw).await.unwrap(), 0, "{response:?}");
     }
 }
 
@@ -209,7 +213,7 @@ async fn over_http2_a_client_that_sends_its_whole_body_first_reads_the_413() {
     all_sent.await.expect("the stream is reset before the body is sent");
 }
 
-/// A body of so many parts of 64 KiB; `sent` is told when the last one is asked for.
+/// A body of this number of parts of 64 KiB; `sent` is signalled when the last one is polled.
 struct Parts {
     left: usize,
     sent: Option<tokio::sync::oneshot::Sender<()>>,
@@ -241,14 +245,14 @@ async fn sec_ds02_bombs_are_refused_before_they_are_parsed() {
     let row = format!("[{}1]", "1,".repeat(9_989));
     let numbers = format!("{{\"a\":[{}{row}]}}", format!("{row},").repeat(149));
     for bomb in [strings, deep, wide, numbers] {
-        let told = server.ask("POST /v1/a", &["X-Vault-Token: t"], bomb.as_bytes()).await;
-        assert_eq!(told.status, 400, "{}", &bomb[..20]);
+        let response = server.send("POST /v1/a", &["X-Vault-Token: t"], bomb.as_bytes()).await;
+        assert_eq!(response.status, 400, "{}", &bomb[..20]);
     }
     assert_eq!(server.get("/v1/a").await.status, 200);
 }
 
 #[tokio::test]
-async fn every_answer_has_the_peers_headers() {
+async fn every_response_has_the_headers_of_openbao() {
     let server = Server::start().await;
     let read = server.get("/v1/a").await;
     assert_eq!(read.header("content-type"), Some("application/json"));
@@ -258,15 +262,15 @@ async fn every_answer_has_the_peers_headers() {
     assert_eq!((empty.status, empty.body.as_str(), empty.header("content-length")), (204, "", None));
     let text = server.get("/").await;
     assert_eq!(text.header("content-type"), Some("text/plain; charset=utf-8"));
-    for told in [read, redirect, empty, text] {
-        assert_eq!(told.header("cache-control"), Some("no-store"), "{told:?}");
-        assert_eq!(told.header("strict-transport-security"), Some("max-age=31536000; includesubdomains"));
-        assert!(told.header("date").is_some() && told.header("server").is_none());
+    for response in [read, redirect, empty, text] {
+        assert_eq!(response.header("cache-control"), Some("no-store"), "{response:?}");
+        assert_eq!(response.header("strict-transport-security"), Some("max-age=31536000; includesubdomains"));
+        assert!(response.header("date").is_some() && response.header("server").is_none());
     }
 }
 
 #[tokio::test]
-async fn the_operators_headers_are_added_where_they_belong() {
+async fn configured_headers_are_added_by_status() {
     let custom = |when, value: &'static str| CustomHeader {
         when,
         name: http::HeaderName::from_static("x-team"),
@@ -288,8 +292,8 @@ async fn sec_ac02_no_spelling_reaches_the_kernel_as_another_path() {
     for target in
         ["%2e%2e/b", "..%2fb", "%2e%2e%2fb", ".%2e/b", "a%2f..%2f..%2fb", "%2fb", "b%00", "%c0%ae%c0%ae/b", "%zz"]
     {
-        let told = server.get(&format!("/v1/secret/data/a/{target}")).await;
-        assert_eq!(told.status, 400, "{target}: {}", told.body);
+        let response = server.get(&format!("/v1/secret/data/a/{target}")).await;
+        assert_eq!(response.status, 400, "{target}: {}", response.body);
     }
     for (target, seen) in
         [("%252e%252e/b", "%2e%2e/b"), ("a%2fb", "a/b"), ("...", "..."), ("x;y", "x;y"), ("a%5c..%5cb", "a\\..\\b")]
@@ -303,11 +307,11 @@ async fn sec_ac02_no_spelling_reaches_the_kernel_as_another_path() {
 }
 
 #[tokio::test]
-async fn sec_ac09_a_refusal_of_the_edge_depends_on_the_request_alone_and_names_no_address() {
+async fn sec_ac09_edge_refusals_depend_on_the_request_and_name_no_address() {
     let server = Server::start().await;
     for line in ["GET /v1/%2e%2e/x", "FOO /v1/x", "GET /v1/x?list=x", "PATCH /v1/x", "GET /nothing", "GET /v1//x"] {
-        let first = server.ask(line, &[], b"").await;
-        let second = server.ask(&line.replace('x', "y"), &[], b"").await;
+        let first = server.send(line, &[], b"").await;
+        let second = server.send(&line.replace('x', "y"), &[], b"").await;
         let names = |t: &Response| {
             t.head.lines().skip(1).map(|l| l.split(':').next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
         };
@@ -335,11 +339,11 @@ async fn sec_al04_a_malformed_body_is_not_quoted() {
     bodies.push(format!("{{}}{canary}").into_bytes());
     let mut refused = 0;
     for body in bodies {
-        let told = server.ask("POST /v1/a", &["X-Vault-Token: hvs.C4n4ryC4n4ryC4n4ry"], &body).await;
-        // What is accepted is told back by this kernel.
-        if told.status != 200 {
-            assert_eq!(told.status, 400);
-            assert!(!told.body.contains(canary) && !told.head.contains(&canary.to_lowercase()), "{told:?}");
+        let response = server.send("POST /v1/a", &["X-Vault-Token: hvs.C4n4ryC4n4ryC4n4ry"], &body).await;
+        // This kernel returns an accepted body.
+        if response.status != 200 {
+            assert_eq!(response.status, 400);
+            assert!(!response.body.contains(canary) && !response.head.contains(&canary.to_lowercase()), "{response:?}");
             refused += 1;
         }
     }

@@ -1,4 +1,4 @@
-//! Client certificates of a listener that demands them.
+//! Client certificates of a listener that requires them.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::*;
 use crate::config::{ClientCertificates, TlsConfig};
 use crate::tls::development;
 
-/// An authority that issues certificates to clients.
+/// A CA that issues client certificates.
 pub(super) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pub(super) certificate: rcgen::Certificate,
@@ -42,13 +42,13 @@ impl Authority {
 
 pub(super) type Client = (CertificateDer<'static>, Vec<u8>);
 
-pub(super) struct Demanding {
+pub(super) struct ClientAuthServer {
     pub(super) server: Server,
     dir: tempfile::TempDir,
     ca: PathBuf,
 }
 
-impl Demanding {
+impl ClientAuthServer {
     pub(super) async fn start(authority: &Authority) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let ca = dir.path().join("clients.pem");
@@ -58,7 +58,7 @@ impl Demanding {
 
     pub(super) async fn with(dir: tempfile::TempDir, ca: PathBuf, clients: ClientCertificates) -> Self {
         let server = Server::with(|c| c.tls = Some(files(dir.path(), clients))).await;
-        Demanding { server, dir, ca }
+        ClientAuthServer { server, dir, ca }
     }
 
     fn client(&self, version: &'static SupportedProtocolVersion, client: Option<&Client>) -> Arc<ClientConfig> {
@@ -88,13 +88,13 @@ impl Demanding {
     }
 
     /// The kind of the handshake, and whether a request on the connection was answered.
-    async fn ask(&self, config: Arc<ClientConfig>) -> Option<HandshakeKind> {
+    async fn send(&self, config: Arc<ClientConfig>) -> Option<HandshakeKind> {
         let name = ServerName::try_from("localhost").unwrap();
         let mut stream = TlsConnector::from(config).connect(name, self.server.connect().await).await.ok()?;
         let kind = stream.get_ref().1.handshake_kind();
-        // In TLS 1.3 the client learns of a refusal with its first read.
-        let told = exchange(&mut stream, "GET /v1/a", &[], b"").await;
-        kind.filter(|_| told.status == 200)
+        // In TLS 1.3 the first read of the client returns the refusal.
+        let response = exchange(&mut stream, "GET /v1/a", &[], b"").await;
+        kind.filter(|_| response.status == 200)
     }
 }
 
@@ -106,7 +106,7 @@ fn files(dir: &std::path::Path, clients: ClientCertificates) -> TlsConfig {
 #[tokio::test]
 async fn sec_kf27_only_certificates_of_the_authority_that_are_valid_pass() {
     let (ours, others) = (Authority::new("ours"), Authority::new("ours"));
-    let demanding = Demanding::start(&ours).await;
+    let requiring = ClientAuthServer::start(&ours).await;
     let year = |year| rcgen::date_time_ymd(year, 1, 1);
     let good = ours.issue(|_| {});
     let clients = [
@@ -119,52 +119,52 @@ async fn sec_kf27_only_certificates_of_the_authority_that_are_valid_pass() {
     ];
     for version in [&TLS12, &TLS13] {
         for (name, client, passes) in &clients {
-            let outcome = demanding.ask(demanding.client(version, client.as_ref())).await;
+            let outcome = requiring.send(requiring.client(version, client.as_ref())).await;
             assert_eq!(outcome.is_some(), *passes, "{name} by {version:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn sec_kf27_no_session_is_resumed_where_certificates_are_demanded() {
+async fn sec_kf27_no_session_is_resumed_where_certificates_are_required() {
     let ours = Authority::new("ours");
     let good = ours.issue(|_| {});
-    let demanding = Demanding::start(&ours).await;
+    let requiring = ClientAuthServer::start(&ours).await;
     let dir = tempfile::tempdir().unwrap();
-    let asking = Demanding::with(dir, PathBuf::new(), ClientCertificates::Requested).await;
+    let requesting = ClientAuthServer::with(dir, PathBuf::new(), ClientCertificates::Requested).await;
     for version in [&TLS12, &TLS13] {
-        let (strict, lenient) = (demanding.client(version, Some(&good)), asking.client(version, Some(&good)));
+        let (strict, lenient) = (requiring.client(version, Some(&good)), requesting.client(version, Some(&good)));
         for _ in 0..3 {
-            assert!(matches!(demanding.ask(strict.clone()).await, Some(kind) if kind != HandshakeKind::Resumed));
+            assert!(matches!(requiring.send(strict.clone()).await, Some(kind) if kind != HandshakeKind::Resumed));
         }
-        // Where nothing is demanded sessions are resumed, so that the above can fail.
-        asking.ask(lenient.clone()).await.unwrap();
-        assert_eq!(asking.ask(lenient).await, Some(HandshakeKind::Resumed));
+        // Where no certificate is required, sessions are resumed; so the check above can fail.
+        requesting.send(lenient.clone()).await.unwrap();
+        assert_eq!(requesting.send(lenient).await, Some(HandshakeKind::Resumed));
     }
 }
 
 #[tokio::test]
-async fn sec_kf27_an_authority_file_is_checked_at_start_and_at_reload() {
+async fn sec_kf27_a_ca_file_is_checked_at_start_and_at_reload() {
     let (ours, others) = (Authority::new("ours"), Authority::new("others"));
     let (good, other) = (ours.issue(|_| {}), others.issue(|_| {}));
-    let demanding = Demanding::start(&ours).await;
-    let tls = demanding.server.tls.as_ref().unwrap();
+    let requiring = ClientAuthServer::start(&ours).await;
+    let tls = requiring.server.tls.as_ref().unwrap();
     let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     for broken in ["", "text", garbage] {
-        std::fs::write(&demanding.ca, broken).unwrap();
+        std::fs::write(&requiring.ca, broken).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let fault = Tls::load(&files(dir.path(), ClientCertificates::Required(demanding.ca.clone()))).err().unwrap();
+        let fault = Tls::load(&files(dir.path(), ClientCertificates::Required(requiring.ca.clone()))).err().unwrap();
         assert!(fault.to_string().contains("clients.pem"), "{fault}");
         assert!(tls.reload().unwrap_err().to_string().contains("clients.pem"));
-        assert!(demanding.ask(demanding.client(&TLS13, Some(&good))).await.is_some(), "the authority in use stays");
-        assert!(demanding.ask(demanding.client(&TLS13, None)).await.is_none());
+        assert!(requiring.send(requiring.client(&TLS13, Some(&good))).await.is_some(), "the authority in use stays");
+        assert!(requiring.send(requiring.client(&TLS13, None)).await.is_none());
     }
-    std::fs::remove_file(&demanding.ca).unwrap();
+    std::fs::remove_file(&requiring.ca).unwrap();
     assert!(tls.reload().unwrap_err().to_string().contains("clients.pem"));
-    // A new authority counts for the next connection.
-    std::fs::write(&demanding.ca, others.certificate.pem()).unwrap();
+    // A new CA applies to the next connection.
+    std::fs::write(&requiring.ca, others.certificate.pem()).unwrap();
     tls.reload().unwrap();
-    assert!(demanding.ask(demanding.client(&TLS13, Some(&good))).await.is_none());
-    assert!(demanding.ask(demanding.client(&TLS13, Some(&other))).await.is_some());
-    assert!(demanding.server.connections.drained(Duration::from_secs(10)).await);
+    assert!(requiring.send(requiring.client(&TLS13, Some(&good))).await.is_none());
+    assert!(requiring.send(requiring.client(&TLS13, Some(&other))).await.is_some());
+    assert!(requiring.server.connections.drained(Duration::from_secs(10)).await);
 }

@@ -1,4 +1,4 @@
-//! Slow, silent, broken and hostile connections; the orderly end; sockets in the file system.
+//! Slow, silent, broken and hostile connections; the orderly end; Unix sockets.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use tokio::net::UnixStream;
 use super::*;
 use crate::config::{Bind, Forwarded, Limits};
 
-/// Limits with which a test of a timeout takes milliseconds.
-fn impatient() -> Limits {
+/// Limits that make a timeout take milliseconds.
+fn short_timeouts() -> Limits {
     let short = Duration::from_millis(40);
     Limits {
         header_timeout: short,
@@ -19,7 +19,7 @@ fn impatient() -> Limits {
     }
 }
 
-/// Reads until the server closes; the bound only keeps a failing test from hanging.
+/// Reads until the server closes; the limit only keeps a failing test from hanging.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut out = Vec::new();
     let _ =
@@ -29,8 +29,8 @@ async fn rest(stream: &mut TcpStream) -> String {
 
 #[tokio::test]
 #[allow(clippy::disallowed_methods, reason = "a client that trickles is a matter of time")]
-async fn sec_ds04_a_slow_head_is_cut_off_however_it_trickles() {
-    let server = Server::with(|c| c.limits = impatient()).await;
+async fn sec_ds04_a_slow_head_is_cut_off() {
+    let server = Server::with(|c| c.limits = short_timeouts()).await;
     let mut silent = server.connect().await;
     assert_eq!(rest(&mut silent).await, "");
     let (mut trickle, mut writing) = server.connect().await.into_split();
@@ -54,7 +54,8 @@ async fn sec_ds04_a_slow_head_is_cut_off_however_it_trickles() {
 
 #[tokio::test]
 async fn sec_ds04_a_second_slow_head_on_a_kept_connection_is_cut_off_too() {
-    let server = Server::with(|c| c.limits = Limits { idle_timeout: Duration::from_secs(60), ..impatient() }).await;
+    let server =
+        Server::with(|c| c.limits = Limits { idle_timeout: Duration::from_secs(60), ..short_timeouts() }).await;
     let mut stream = server.connect().await;
     stream.write_all(b"GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut first = [0; 12];
@@ -66,7 +67,7 @@ async fn sec_ds04_a_second_slow_head_on_a_kept_connection_is_cut_off_too() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed() {
-    let server = Server::with(|c| c.limits = impatient()).await;
+    let server = Server::with(|c| c.limits = short_timeouts()).await;
     let mut stream = server.connect().await;
     stream.write_all(b"GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     assert!(rest(&mut stream).await.starts_with("HTTP/1.1 200"));
@@ -74,13 +75,13 @@ async fn an_idle_connection_is_closed() {
 
 #[tokio::test]
 async fn sec_ds04_a_body_that_does_not_come_is_408() {
-    let server = Server::with(|c| c.limits = impatient()).await;
-    let told = server.ask("POST /v1/a", &["Content-Length: 10"], b"{").await;
-    assert_eq!(told.status, 408);
+    let server = Server::with(|c| c.limits = short_timeouts()).await;
+    let response = server.send("POST /v1/a", &["Content-Length: 10"], b"{").await;
+    assert_eq!(response.status, 408);
 }
 
 #[tokio::test]
-async fn sec_ds04_garbage_resets_and_half_open_connections_do_not_disturb_others() {
+async fn sec_ds04_broken_connections_do_not_disturb_others() {
     let server = Server::start().await;
     for garbage in [
         &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"[..],
@@ -92,8 +93,8 @@ async fn sec_ds04_garbage_resets_and_half_open_connections_do_not_disturb_others
         let mut stream = server.connect().await;
         stream.write_all(garbage).await.unwrap();
         stream.shutdown().await.unwrap();
-        let answer = rest(&mut stream).await;
-        assert!(!answer.contains("HTTP/1.1 2") && !answer.contains("HTTP/1.1 5"), "{answer}");
+        let response = rest(&mut stream).await;
+        assert!(!response.contains("HTTP/1.1 2") && !response.contains("HTTP/1.1 5"), "{response}");
     }
     for _ in 0..200 {
         let stream = server.connect().await;
@@ -131,7 +132,7 @@ async fn connections_beyond_the_cap_are_closed_at_once_when_all_are_busy() {
 }
 
 #[tokio::test]
-async fn sec_kf10_the_cap_of_one_source_is_configured_and_no_proxys() {
+async fn sec_kf10_the_cap_of_one_source_excludes_proxies() {
     let limits = Limits { connections_per_source: 1, ..Limits::default() };
     let proxy = Forwarded { authorized: vec!["127.0.0.1/32".parse().unwrap()], ..Forwarded::default() };
     for (forwarded, first_is_closed) in [(Forwarded::default(), true), (proxy, false)] {
@@ -146,15 +147,15 @@ async fn sec_kf10_the_cap_of_one_source_is_configured_and_no_proxys() {
 }
 
 #[tokio::test]
-async fn sec_ds06_a_panic_costs_its_request_only_and_is_not_told() {
+async fn sec_ds06_a_panic_fails_only_its_request_without_its_message() {
     let server = Server::start().await;
-    let told = server.get("/v1/test/panic").await;
-    assert_eq!((told.status, told.body.as_str()), (500, "{\"errors\":[\"internal error\"]}\n"));
+    let response = server.get("/v1/test/panic").await;
+    assert_eq!((response.status, response.body.as_str()), (500, "{\"errors\":[\"internal error\"]}\n"));
     assert_eq!(server.get("/v1/a").await.status, 200);
 }
 
 #[tokio::test]
-async fn a_request_that_takes_too_long_is_answered_and_still_finished() {
+async fn a_request_beyond_its_timeout_is_answered_and_finished() {
     let server = Server::with(|c| c.limits.duration = Duration::from_millis(20)).await;
     assert_eq!(server.get("/v1/test/wait").await.status, 503);
     server.kernel.go.notify_one();
@@ -162,7 +163,7 @@ async fn a_request_that_takes_too_long_is_answered_and_still_finished() {
 }
 
 #[tokio::test]
-async fn a_request_whose_client_hangs_up_is_still_finished() {
+async fn a_request_whose_client_disconnects_is_finished() {
     let server = Server::start().await;
     let mut stream = server.connect().await;
     stream.write_all(b"POST /v1/test/wait HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}").await.unwrap();
@@ -174,7 +175,7 @@ async fn a_request_whose_client_hangs_up_is_still_finished() {
 }
 
 #[tokio::test]
-async fn stopping_answers_what_is_in_flight_and_closes_what_is_idle() {
+async fn stop_answers_requests_in_flight_and_closes_idle_connections() {
     let server = Server::start().await;
     let mut idle = server.connect().await;
     idle.write_all(b"GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
@@ -200,9 +201,9 @@ async fn a_unix_socket_serves_without_a_remote_address_and_leaves_no_file() {
     let bind = Bind::Unix { path: path.clone(), mode: Some(0o600), user: None, group: None };
     let server = Server::with(|c| c.bind = bind.clone()).await;
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    let told = exchange(UnixStream::connect(&path).await.unwrap(), "GET /v1/a", &[], b"").await;
-    assert_eq!((told.status, &told.json()["remote"]), (200, &Value::Null));
-    assert!(Socket::bind(&bind).is_err(), "a socket that answers is not replaced");
+    let response = exchange(UnixStream::connect(&path).await.unwrap(), "GET /v1/a", &[], b"").await;
+    assert_eq!((response.status, &response.json()["remote"]), (200, &Value::Null));
+    assert!(Socket::bind(&bind).is_err(), "a socket that responses is not replaced");
     server.stop.send(true).unwrap();
     assert!(server.connections.drained(Duration::from_secs(10)).await);
     let removed = async {
@@ -214,23 +215,23 @@ async fn a_unix_socket_serves_without_a_remote_address_and_leaves_no_file() {
 }
 
 #[tokio::test]
-async fn an_authorized_proxy_tells_the_address() {
+async fn an_authorized_proxy_forwards_the_address() {
     let rules = Forwarded {
         authorized: vec!["127.0.0.1/32".parse().unwrap()],
         reject_not_present: true,
         ..Forwarded::default()
     };
     let server = Server::with(|c| c.forwarded = rules).await;
-    assert_eq!(server.ask("GET /v1/a", &["X-Forwarded-For: 1.2.3.4"], b"").await.json()["remote"], "1.2.3.4");
+    assert_eq!(server.send("GET /v1/a", &["X-Forwarded-For: 1.2.3.4"], b"").await.json()["remote"], "1.2.3.4");
     assert_eq!(server.get("/v1/a").await.status, 400);
 }
 
 #[tokio::test]
-async fn a_socket_of_both_families_knows_who_comes_by_ipv4() {
+async fn a_socket_of_both_families_reports_ipv4_addresses() {
     let server = Server::with(|c| c.bind = Bind::Tcp(":0".into())).await;
     let port = server.address.unwrap().port();
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     stream.write_all(b"GET /v1/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
-    let answer = rest(&mut stream).await;
-    assert!(answer.contains("\"remote\":\"127.0.0.1\""), "{answer}");
+    let response = rest(&mut stream).await;
+    assert!(response.contains("\"remote\":\"127.0.0.1\""), "{response}");
 }

@@ -32,7 +32,7 @@ impl Encrypted {
         Encrypted { server, dir }
     }
 
-    /// A client that trusts the authority now in the directory.
+    /// A client that trusts the CA that is now in the directory.
     fn client(&self, versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.dir.path().join("vault-ca.pem")).unwrap()).unwrap();
@@ -72,7 +72,7 @@ async fn sec_kf03_handshakes_that_do_not_end_count_until_they_are_cut_off() {
         clients.push(stream);
     }
     let all_end = async {
-        while encrypted.server.connections.held_by_strangers() < 44 << 10 {
+        while encrypted.server.connections.held_unauthenticated() < 44 << 10 {
             tokio::task::yield_now().await;
         }
         for client in &mut clients {
@@ -81,11 +81,11 @@ async fn sec_kf03_handshakes_that_do_not_end_count_until_they_are_cut_off() {
     };
     tokio::time::timeout(Duration::from_secs(10), all_end).await.expect("the server closes");
     assert!(encrypted.server.connections.drained(Duration::from_secs(10)).await);
-    assert_eq!(encrypted.server.connections.held_by_strangers(), 0);
+    assert_eq!(encrypted.server.connections.held_unauthenticated(), 0);
 }
 
 #[tokio::test]
-async fn a_self_signed_client_certificate_is_taken_and_none_is_too() {
+async fn an_optional_client_certificate_may_be_self_signed_or_absent() {
     let encrypted = Encrypted::start(ClientCertificates::Requested).await;
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new(vec!["client".into()]).unwrap().self_signed(&key).unwrap();
@@ -106,11 +106,11 @@ async fn a_self_signed_client_certificate_is_taken_and_none_is_too() {
 }
 
 #[tokio::test]
-async fn a_required_client_certificate_is_demanded() {
+async fn a_missing_required_client_certificate_is_refused() {
     let authority = tempfile::tempdir().unwrap();
     let files = development::write(authority.path(), vec!["x".into()]).unwrap();
     let encrypted = Encrypted::start(ClientCertificates::Required(files.ca)).await;
-    // In TLS 1.3 the client learns of the refusal with its first read.
+    // In TLS 1.3 the first read of the client returns the refusal.
     let refused = match encrypted.connect(encrypted.client(&[&rustls::version::TLS13])).await {
         Err(_) => true,
         Ok(stream) => exchange(stream, "GET /v1/a", &[], b"").await.status == 0,
@@ -119,7 +119,7 @@ async fn a_required_client_certificate_is_demanded() {
 }
 
 #[tokio::test]
-async fn certificates_are_replaced_while_serving_and_faulty_ones_are_not_taken() {
+async fn a_reload_replaces_certificates_and_ignores_invalid_ones() {
     let encrypted = Encrypted::start(ClientCertificates::Disabled).await;
     let before = encrypted.client(&[&rustls::version::TLS13]);
     let files = development::write(encrypted.dir.path(), vec!["localhost".into()]).unwrap();
@@ -134,7 +134,7 @@ async fn certificates_are_replaced_while_serving_and_faulty_ones_are_not_taken()
 }
 
 #[tokio::test]
-async fn an_expired_certificate_is_taken_on_reload_with_a_warning() {
+async fn an_expired_certificate_is_loaded_with_a_warning() {
     let encrypted = Encrypted::start(ClientCertificates::Disabled).await;
     let tls = encrypted.server.tls.as_ref().unwrap();
     let now = keepfast_framework::Timestamp::parse_rfc3339("2026-11-29T12:00:00Z").unwrap();
@@ -164,13 +164,13 @@ async fn sec_ds04_a_handshake_that_stalls_or_is_garbage_ends() {
 }
 
 #[tokio::test]
-async fn who_forgets_tls_is_told() {
+async fn plain_http_on_a_tls_listener_is_400() {
     let encrypted = Encrypted::start(ClientCertificates::Requested).await;
     let mut stream = encrypted.server.connect().await;
     stream.write_all(b"PUT /v1/a HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\n\r\ns3cr3t!").await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    assert_eq!(answer, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    assert_eq!(response, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n");
 }
 
 #[tokio::test]
@@ -190,7 +190,7 @@ async fn sec_ds09_tls_1_0_and_1_1_are_refused() {
 }
 
 #[tokio::test]
-async fn http_2_is_chosen_by_alpn_and_serves_streams_side_by_side() {
+async fn alpn_selects_http_2_and_streams_run_concurrently() {
     let encrypted = Encrypted::start(ClientCertificates::Requested).await;
     let mut config = encrypted.client(&[&rustls::version::TLS13]);
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -199,7 +199,7 @@ async fn http_2_is_chosen_by_alpn_and_serves_streams_side_by_side() {
     let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
-    let answers = (0..20).map(|n| {
+    let responses = (0..20).map(|n| {
         let mut sender = sender.clone();
         async move {
             let request =
@@ -208,12 +208,12 @@ async fn http_2_is_chosen_by_alpn_and_serves_streams_side_by_side() {
             serde_json::from_slice::<Value>(&body).unwrap()["path"].as_str().unwrap().to_owned()
         }
     });
-    let paths = futures_util::future::join_all(answers).await;
+    let paths = futures_util::future::join_all(responses).await;
     assert_eq!(paths, (0..20).map(|n| format!("a/{n}")).collect::<Vec<_>>());
 }
 
 #[tokio::test]
-async fn sec_ds09_rapidly_reset_streams_end_the_connection_and_disturb_no_one() {
+async fn sec_ds09_rapidly_reset_streams_end_only_their_connection() {
     const HEADERS: u8 = 1;
     const GOAWAY: u8 = 7;
     let server = Server::start().await;
@@ -241,8 +241,8 @@ async fn sec_ds09_rapidly_reset_streams_end_the_connection_and_disturb_no_one() 
     let ((), out) = tokio::time::timeout(Duration::from_secs(10), async { tokio::join!(send, receive) })
         .await
         .expect("the server ends the connection");
-    // The resets cost more than the credit of the connection, which ends without GOAWAY: requests come in turns of 4, so
-    // that h2, which sends ENHANCE_YOUR_CALM, never has the 20 pending resets that it allows.
+    // The resets cost more than the credit of the connection, which ends without GOAWAY: requests are read in turns of
+    // 4, so that h2, which sends ENHANCE_YOUR_CALM, never has the 20 pending resets of its limit.
     let (mut rest, mut kinds) = (out.as_slice(), Vec::new());
     while let Some((head, behind)) = rest.split_first_chunk::<9>() {
         kinds.push(head[3]);

@@ -1,4 +1,4 @@
-//! Requests as bytes of HTTP/1.1 and HTTP/2, and responses taken apart. The tests of the whole server use it, too.
+//! Requests as bytes of HTTP/1.1 and HTTP/2, and parsed responses. Also used by the tests of the whole server.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// A response of HTTP/1.1, taken apart.
+/// A parsed response of HTTP/1.1.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
@@ -51,11 +51,11 @@ pub(crate) async fn exchange(
     head.push_str("\r\n");
     let mut raw = head.into_bytes();
     raw.extend_from_slice(body);
-    // A server that refuses a body answers and closes without reading all of it.
+    // A server that refuses a body responds and closes before it has read the whole body.
     let _ = stream.write_all(&raw).await;
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
-    Response::of(&answer)
+    let mut response = Vec::new();
+    let _ = stream.read_to_end(&mut response).await;
+    Response::of(&response)
 }
 
 /// Frames of HTTP/2 with this number of GET requests for one path, which HPACK repeats by one byte.

@@ -1,4 +1,4 @@
-//! The edge over real sockets, with a kernel that returns what arrived.
+//! The edge over real sockets, with a kernel that returns the request.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -7,8 +7,8 @@ mod client_certificates;
 mod connections;
 mod encrypted;
 mod exchange;
-mod strangers;
 mod tls_sessions;
+mod unauthenticated;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -23,9 +23,10 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 
 use self::exchange::{Response, answered, exchange, repeated};
-use crate::{Admission, Answer, BodyMemory, Connections, Edge, Kernel, Listener, ListenerConfig, Socket, Tls};
+use crate::{Admission, BodyMemory, Connections, Edge, EdgeResponse, Kernel, Listener, ListenerConfig, Socket, Tls};
 
-/// Answers with what the edge understood, and knows every token but those that begin with `dead`. `test/panic` panics, `test/wait` waits for `go`, `test/unused` is 204.
+/// Returns the request as the edge read it. Every token is live except those that begin with `dead`. `test/panic`
+/// panics, `test/wait` waits for `go`, `test/unused` is 204.
 #[derive(Default)]
 struct Echo {
     started: Notify,
@@ -34,7 +35,7 @@ struct Echo {
 }
 
 impl Admission for Echo {
-    fn answers_sealed(&self, path: &str) -> bool {
+    fn is_served_sealed(&self, path: &str) -> bool {
         matches!(path, "sys/health" | "sys/init" | "sys/leader" | "sys/seal-status" | "sys/unseal")
     }
 
@@ -44,7 +45,7 @@ impl Admission for Echo {
 }
 
 impl Kernel for Echo {
-    async fn handle(&self, incoming: Box<Incoming>) -> Answer {
+    async fn handle(&self, incoming: Box<Incoming>) -> EdgeResponse {
         match incoming.path.as_str() {
             "test/panic" => panic!("a handler's fault with a s3cr3t in it"),
             "test/wait" => {
@@ -53,11 +54,11 @@ impl Kernel for Echo {
                 self.finished.notify_one();
             }
             "test/empty" => {
-                return Answer { body: bytes::Bytes::new(), ..Answer::bare(StatusCode::NO_CONTENT) };
+                return EdgeResponse { body: bytes::Bytes::new(), ..EdgeResponse::bare(StatusCode::NO_CONTENT) };
             }
             _ => {}
         }
-        let told = json!({
+        let response = json!({
             "operation": incoming.operation.name(),
             "path": incoming.path.as_str(),
             "query": incoming.input.query.iter().map(|(name, value)| (name, value.to_json())).collect::<Vec<_>>(),
@@ -69,21 +70,21 @@ impl Kernel for Echo {
             "remote": incoming.remote.map(|a| a.ip().to_string()),
             "tls": incoming.tls.as_ref().map(tls_json),
         });
-        Answer {
+        EdgeResponse {
             status: StatusCode::OK,
             decided: StatusCode::OK,
             content_type: Some("application/json"),
-            body: told.to_string().into(),
+            body: response.to_string().into(),
             location: None,
         }
     }
 
-    async fn knows(&self, token: &SecretString, _: Option<IpAddr>) -> bool {
+    async fn is_live_token(&self, token: &SecretString, _: Option<IpAddr>) -> bool {
         !token.expose().starts_with("dead")
     }
 }
 
-/// The session of a connection, and which one it is in memory.
+/// The TLS session of a connection, and its address in memory as identity.
 fn tls_json(tls: &Arc<TlsSession>) -> Value {
     let chain = tls.client_chain.as_ref();
     json!({
@@ -97,7 +98,7 @@ fn tls_json(tls: &Arc<TlsSession>) -> Value {
     })
 }
 
-/// A listener on a free port, or wherever its configuration says.
+/// A listener on a free port, or at the configured address.
 struct Server {
     kernel: Arc<Echo>,
     address: Option<SocketAddr>,
@@ -135,11 +136,11 @@ impl Server {
     }
 
     /// One request on its own connection: `GET /v1/x`, further header lines, a body.
-    async fn ask(&self, line: &str, headers: &[&str], body: &[u8]) -> Response {
+    async fn send(&self, line: &str, headers: &[&str], body: &[u8]) -> Response {
         exchange(self.connect().await, line, headers, body).await
     }
 
     async fn get(&self, path: &str) -> Response {
-        self.ask(&format!("GET {path}"), &[], b"").await
+        self.send(&format!("GET {path}"), &[], b"").await
     }
 }

@@ -1,4 +1,4 @@
-//! What a handler sees of the TLS session of its connection.
+//! The TLS session of a connection as a handler sees it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use rustls_pki_types::CertificateDer;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::client_certificates::{Authority, Client, Demanding};
+use super::client_certificates::{Authority, Client, ClientAuthServer};
 use super::*;
 use crate::config::ClientCertificates;
 
-/// A listener that asks for certificates and does not demand them.
-async fn asking() -> Demanding {
-    Demanding::with(tempfile::tempdir().unwrap(), PathBuf::new(), ClientCertificates::Requested).await
+/// A listener that requests client certificates and does not require them.
+async fn requesting() -> ClientAuthServer {
+    ClientAuthServer::with(tempfile::tempdir().unwrap(), PathBuf::new(), ClientCertificates::Requested).await
 }
 
-/// The client's certificate with that of its authority behind it.
+/// The client's certificate followed by that of its CA.
 fn chain_of(authority: &Authority, (certificate, key): &Client) -> (Vec<CertificateDer<'static>>, Vec<u8>) {
     (vec![certificate.clone(), authority.certificate.der().clone()], key.clone())
 }
@@ -30,20 +30,20 @@ fn as_json(chain: &[CertificateDer<'_>]) -> Value {
     json!(chain.iter().map(|certificate| certificate.as_ref()).collect::<Vec<&[u8]>>())
 }
 
-impl Demanding {
+impl ClientAuthServer {
     async fn connect(&self, config: Arc<ClientConfig>) -> TlsStream<TcpStream> {
         let name = ServerName::try_from("localhost").unwrap();
         TlsConnector::from(config).connect(name, self.server.connect().await).await.unwrap()
     }
 
-    /// The session that a request on a new connection of HTTP/1.1 has, and how its handshake went.
+    /// The session of a request on a new HTTP/1.1 connection, and the kind of its handshake.
     async fn session(&self, config: Arc<ClientConfig>) -> (HandshakeKind, Value) {
         let mut stream = self.connect(config).await;
         let kind = stream.get_ref().1.handshake_kind().unwrap();
         (kind, exchange(&mut stream, "GET /v1/a", &[], b"").await.json()["tls"].clone())
     }
 
-    /// The sessions that requests on one connection of HTTP/2 have.
+    /// The sessions of requests on one HTTP/2 connection.
     async fn sessions_of_http_2(&self, config: Arc<ClientConfig>, requests: usize) -> Vec<Value> {
         let mut config = ClientConfig::clone(&config);
         config.alpn_protocols = vec![b"h2".to_vec()];
@@ -62,10 +62,10 @@ impl Demanding {
 }
 
 #[tokio::test]
-async fn a_handler_sees_the_chain_that_the_client_presents() {
+async fn a_handler_receives_the_client_certificate_chain() {
     let ours = Authority::new("ours");
     let client = chain_of(&ours, &ours.issue(|_| {}));
-    for (listener, check) in [(asking().await, "KeyOnly"), (Demanding::start(&ours).await, "Authorities")] {
+    for (listener, check) in [(requesting().await, "KeyOnly"), (ClientAuthServer::start(&ours).await, "Authorities")] {
         for (version, name) in [(&TLS12, "Tls12"), (&TLS13, "Tls13")] {
             let (_, tls) = listener.session(listener.client_with_chain(version, Some(client.clone()))).await;
             assert_eq!((&tls["chain"], &tls["check"]), (&as_json(&client.0), &json!(check)));
@@ -79,7 +79,7 @@ async fn a_handler_sees_the_chain_that_the_client_presents() {
 
 #[tokio::test]
 async fn a_client_without_a_certificate_has_no_chain() {
-    let listener = asking().await;
+    let listener = requesting().await;
     let config = listener.client_with_chain(&TLS13, None);
     let (_, tls) = listener.session(config.clone()).await;
     assert_eq!((&tls["chain"], &tls["version"]), (&Value::Null, &json!("Tls13")));
@@ -91,7 +91,7 @@ async fn a_client_without_a_certificate_has_no_chain() {
 
 #[tokio::test]
 async fn the_requests_of_a_connection_share_one_session() {
-    let listener = asking().await;
+    let listener = requesting().await;
     let sessions = listener.sessions_of_http_2(listener.client_with_chain(&TLS13, None), 3).await;
     assert!(sessions[0]["session"].is_u64());
     assert!(sessions.iter().all(|session| session["session"] == sessions[0]["session"]));
@@ -99,7 +99,7 @@ async fn the_requests_of_a_connection_share_one_session() {
 
 #[tokio::test]
 async fn a_resumed_session_has_the_chain_of_its_first_handshake() {
-    let (ours, listener) = (Authority::new("ours"), asking().await);
+    let (ours, listener) = (Authority::new("ours"), requesting().await);
     let client = chain_of(&ours, &ours.issue(|_| {}));
     for version in [&TLS12, &TLS13] {
         let config = listener.client_with_chain(version, Some(client.clone()));
@@ -110,12 +110,12 @@ async fn a_resumed_session_has_the_chain_of_its_first_handshake() {
 }
 
 #[tokio::test]
-async fn sec_kf03_the_certificates_of_strangers_count_as_held() {
-    let (ours, listener) = (Authority::new("ours"), asking().await);
+async fn sec_kf03_unauthenticated_client_certificates_count_as_memory() {
+    let (ours, listener) = (Authority::new("ours"), requesting().await);
     let (mut chain, key) = chain_of(&ours, &ours.issue(|_| {}));
     chain.extend(std::iter::repeat_n(chain[1].clone(), 40));
     let length: usize = chain.iter().map(|certificate| certificate.len()).sum();
-    let held = || listener.server.connections.held_by_strangers();
+    let held = || listener.server.connections.held_unauthenticated();
     let stream = listener.connect(listener.client_with_chain(&TLS13, Some((chain, key)))).await;
     let counted = async {
         while held() < (44 << 10) + 2 * length {

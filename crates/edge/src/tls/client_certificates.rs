@@ -1,8 +1,8 @@
-//! Client certificates that are asked for and not demanded.
+//! Client certificates that are requested and not required.
 //!
-//! The handshake proves that the client holds the key of what it shows. Whether that certificate means anything is for an
-//! auth method to judge; the connection itself gains nothing by it. So only the key is read from it: certificates of version 1,
-//! which the verifier of chains cannot read, are about (hvac's tests show one).
+//! The handshake proves that the client holds the key of its certificate. An auth method checks the certificate; the
+//! connection itself gains no privilege. So only the key is read from it: some clients have certificates of version 1,
+//! which the verifier of chains cannot read (hvac's tests use one).
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
 
-/// Takes any certificate, or none.
+/// Accepts any certificate, or none.
 #[derive(Debug)]
 pub(super) struct AnyClient(Arc<CryptoProvider>);
 
@@ -49,7 +49,7 @@ impl ClientCertVerifier for AnyClient {
         let (algorithm, key) = parts(public_key(certificate)?).ok_or(CertificateError::BadEncoding)?;
         let schemes = self.0.signature_verification_algorithms.mapping;
         let offered = schemes.iter().filter(|(scheme, _)| *scheme == signature.scheme).flat_map(|(_, all)| *all);
-        // A scheme of TLS 1.2 does not name the curve, so each algorithm that fits the key is tried.
+        // A signature scheme of TLS 1.2 does not contain the curve, so each algorithm that fits the key is tried.
         let mut fitting = offered.filter(|candidate| candidate.public_key_alg_id().as_ref() == algorithm);
         match fitting.any(|candidate| candidate.verify_signature(key, message, signature.signature()).is_ok()) {
             true => Ok(HandshakeSignatureValid::assertion()),
@@ -104,7 +104,7 @@ const BIT_STRING: u8 = 0x03;
 const SEQUENCE: u8 = 0x30;
 const EXPLICIT_VERSION: u8 = 0xa0;
 
-/// One element of DER: its tag, itself with and without its head, and what follows it.
+/// A DER element: its tag, its bytes with and without the head, and the bytes after it.
 struct Element<'a> {
     tag: u8,
     whole: &'a [u8],
@@ -116,7 +116,7 @@ impl<'a> Element<'a> {
     fn first(input: &'a [u8]) -> Option<Self> {
         let (tag, short) = (*input.first()?, usize::from(*input.get(1)?));
         let (head, length) = match short {
-            // The indefinite form is not DER.
+            // DER has no indefinite form.
             0x80 => return None,
             0..=0x7f => (2, short),
             0x81..=0x83 => {
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_is_found_in_every_kind_of_certificate_and_never_beyond_its_end() {
+    fn the_key_is_found_in_every_kind_of_certificate() {
         for algorithm in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ED25519] {
             let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
             let certificate = rcgen::CertificateParams::new(vec!["client".into()]).unwrap().self_signed(&key).unwrap();

@@ -1,4 +1,4 @@
-//! `-dev-tls`: a certificate authority of its own and a certificate for this machine.
+//! `-dev-tls`: a CA and a certificate for this machine.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -11,7 +11,7 @@ use rcgen::{
 
 /// The files of a development certificate.
 pub struct Files {
-    /// The authority, for clients to trust.
+    /// The CA, for clients to trust.
     pub ca: PathBuf,
     /// The server's certificate.
     pub cert: PathBuf,
@@ -19,10 +19,10 @@ pub struct Files {
     pub key: PathBuf,
 }
 
-/// Makes authority and certificate and writes them to `dir`, the key readable by its owner only.
+/// Creates a CA and a certificate and writes them to `dir`; only the owner can read the key.
 ///
 /// # Errors
-/// What writing fails with.
+/// When writing fails.
 pub fn write(dir: &Path, names: Vec<String>) -> io::Result<Files> {
     let (ca, cert, key) = make(names).map_err(io::Error::other)?;
     let files =
@@ -33,7 +33,7 @@ pub fn write(dir: &Path, names: Vec<String>) -> io::Result<Files> {
     Ok(files)
 }
 
-/// Authority, certificate and key as PEM.
+/// The CA, the certificate and the key as PEM.
 fn make(names: Vec<String>) -> Result<(String, String, String), rcgen::Error> {
     let mut authority = CertificateParams::new(Vec::new())?;
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

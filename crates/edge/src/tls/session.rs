@@ -1,4 +1,4 @@
-//! What a finished handshake says of a connection, for the requests that come on it.
+//! The properties of a completed TLS handshake, for the requests of the connection.
 
 use keepfast_framework::tls_session::{ChainCheck, ClientChain, TlsSession, TlsVersion};
 use rustls::{ProtocolVersion, ServerConnection};
@@ -7,8 +7,8 @@ use rustls_pki_types::CertificateDer;
 /// The application protocols that listeners offer, the preferred one first.
 pub(crate) const ALPN: [&str; 2] = ["h2", "http/1.1"];
 
-/// The session of a connection whose handshake is complete; `None` before. `check` says what the listener checked of the
-/// client's certificates.
+/// The TLS session of a connection; `None` before the end of the handshake. `check` is the listener's check of client
+/// certificates.
 pub(crate) fn session(connection: &ServerConnection, check: ChainCheck) -> Option<TlsSession> {
     let version = match connection.protocol_version()? {
         ProtocolVersion::TLSv1_2 => TlsVersion::Tls12,

@@ -1,8 +1,8 @@
-//! Templates in addresses: `{{ GetInterfaceIP "eth0" }}:8200`, in the language of go-sockaddr that Vault and OpenBao use.
+//! Templates in addresses: `{{ GetInterfaceIP "eth0" }}:8200`, in the language of go-sockaddr, as in Vault and OpenBao.
 //!
-//! A subset of <https://pkg.go.dev/github.com/hashicorp/go-sockaddr/template>: pipelines of the functions below. Anything
-//! else is refused by its name, and so is an expression that finds no address or more than one. An IPv6 address gets
-//! brackets where a port follows.
+//! A subset of <https://pkg.go.dev/github.com/hashicorp/go-sockaddr/template>: pipelines of the functions below. Other
+//! functions are refused by name, and so is an expression that finds no address or several. An IPv6 address gets
+//! brackets when a port follows.
 
 use std::io;
 use std::net::Ipv6Addr;
@@ -11,14 +11,14 @@ use super::interface_filters::{attribute, select, sort};
 use super::interfaces::{self, InterfaceAddress};
 
 /// The longest text with a template, in bytes.
-const LONGEST: usize = 4096;
+const MAX_TEXT: usize = 4096;
 /// The most functions of one pipeline.
-const MOST_STAGES: usize = 32;
+const MAX_STAGES: usize = 32;
 
-/// Replaces the templates of a text by addresses of this machine. A text without any is given back as it is.
+/// Replaces the templates of a text by addresses of this machine. Returns a text without templates unchanged.
 ///
 /// # Errors
-/// What is wrong with a template, or that it finds no address.
+/// When a template is invalid or finds no address; the text is the reason.
 pub(super) fn expand(text: &str) -> Result<String, String> {
     if !text.contains("{{") {
         return Ok(text.to_owned());
@@ -29,8 +29,8 @@ pub(super) fn expand(text: &str) -> Result<String, String> {
 }
 
 fn expand_with(text: &str, machine: &[InterfaceAddress]) -> Result<String, String> {
-    if text.len() > LONGEST {
-        return Err(format!("an address with a template is longer than {LONGEST} bytes"));
+    if text.len() > MAX_TEXT {
+        return Err(format!("an address with a template is longer than {MAX_TEXT} bytes"));
     }
     let (mut out, mut rest) = (String::new(), text);
     while let Some((before, from)) = rest.split_once("{{") {
@@ -52,7 +52,7 @@ fn strip_trim<'a>(inside: &'a str, strip: impl Fn(&'a str, char) -> Option<&'a s
     strip(inside, '-').map_or((false, inside), |inner| (true, inner))
 }
 
-/// Splits behind `{{` at the `}}` that is not in a string.
+/// Splits the text after `{{` at the `}}` that is not in a string.
 fn split_at_end(from: &str) -> Result<(&str, &str), String> {
     let mut quote = None;
     let mut escaped = false;
@@ -73,13 +73,13 @@ fn split_at_end(from: &str) -> Result<(&str, &str), String> {
     Err("a template has no closing }}".into())
 }
 
-/// What a stage of a pipeline gives to the next one.
+/// The output of a stage of a pipeline.
 enum Output {
     Addresses(Vec<InterfaceAddress>),
     Text(String),
 }
 
-/// The one address that a pipeline finds.
+/// Evaluates a pipeline to its only address.
 fn evaluate(pipeline: &str, machine: &[InterfaceAddress]) -> Result<String, String> {
     let stages = stages(pipeline)?;
     let mut current: Option<Output> = None;
@@ -102,7 +102,7 @@ fn evaluate(pipeline: &str, machine: &[InterfaceAddress]) -> Result<String, Stri
     }
 }
 
-/// `GetPrivateInterfaces` of go-sockaddr, or `GetPublicInterfaces`.
+/// `GetPrivateInterfaces` or `GetPublicInterfaces` of go-sockaddr.
 fn forwardable(machine: &[InterfaceAddress], private: bool) -> Result<Vec<InterfaceAddress>, String> {
     let mut found = select(machine.to_vec(), "flags", "forwardable|up", true)?;
     sort(&mut found, "default,type,size")?;
@@ -182,7 +182,7 @@ fn number(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| format!("{text:?} is no count"))
 }
 
-/// The stages of a pipeline: a function and its arguments each.
+/// Splits a pipeline into its stages: a function and its arguments each.
 fn stages(pipeline: &str) -> Result<Vec<(String, Vec<String>)>, String> {
     let mut stages = Vec::new();
     let mut words: Vec<String> = Vec::new();
@@ -196,8 +196,8 @@ fn stages(pipeline: &str) -> Result<Vec<(String, Vec<String>)>, String> {
             if end {
                 return Ok(stages);
             }
-            if stages.len() == MOST_STAGES {
-                return Err(format!("it has more than {MOST_STAGES} functions"));
+            if stages.len() == MAX_STAGES {
+                return Err(format!("it has more than {MAX_STAGES} functions"));
             }
             rest = rest.get(1..).unwrap_or_default().trim_start();
             continue;
@@ -208,7 +208,7 @@ fn stages(pipeline: &str) -> Result<Vec<(String, Vec<String>)>, String> {
     }
 }
 
-/// The next word: a function's name, a number, or a string in `"` or in backquotes.
+/// Splits off the next word: the name of a function, a number, or a string in `"` or backquotes.
 fn word(text: &str, is_name: bool) -> Result<(String, &str), String> {
     if !is_name && let Some(raw) = text.strip_prefix('`') {
         let (inside, behind) = raw.split_once('`').ok_or("a string has no end")?;
@@ -227,7 +227,7 @@ fn word(text: &str, is_name: bool) -> Result<(String, &str), String> {
     }
 }
 
-/// Behind an opening `"`: the text up to the closing one.
+/// Splits the text after an opening `"` at the closing one.
 fn string(quoted: &str) -> Result<(String, &str), String> {
     let mut out = String::new();
     let mut chars = quoted.char_indices();
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_is_refused_by_name() {
+    fn unsupported_functions_are_refused_by_name() {
         for (template, expected) in [
             ("{{ GetPrivteIP }}", "unknown function \"GetPrivteIP\""),
             ("{{ env \"HOME\" }}", "unknown function \"env\""),

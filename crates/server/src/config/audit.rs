@@ -9,7 +9,7 @@ use super::high::Config;
 use super::low::Labelled;
 use super::{ConfigError, Warning};
 
-/// Reads `audit "file" "NAME" { options { file_path = … } }` and checks the options.
+/// Parses `audit "file" "NAME" { options { file_path = … } }` and checks the options.
 pub(super) fn read(
     block: Labelled<'_>,
     config: &Config,

@@ -1,12 +1,12 @@
-//! Environment variables: one setting under up to three names.
+//! Environment variables: one setting with up to three names.
 
 use std::collections::BTreeMap;
 
-/// The process's environment, or a made-up one in tests.
+/// The environment of the process, or the variables of a test.
 pub struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    /// The variables of this process that any rule of ours could look at.
+    /// The variables of this process that Keepfast may use.
     pub fn of_process() -> Self {
         Environment(
             std::env::vars_os()
@@ -21,12 +21,12 @@ impl Environment {
         Environment(variables.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect())
     }
 
-    /// The variable `KEEPFAST_name`, or `BAO_name`, or `VAULT_name`; an empty one counts as unset.
+    /// The variable `KEEPFAST_name`, else `BAO_name`, else `VAULT_name`; an empty one counts as unset.
     pub fn setting(&self, name: &str) -> Option<&str> {
         ["KEEPFAST_", "BAO_", "VAULT_"].iter().find_map(|prefix| self.variable(&format!("{prefix}{name}")))
     }
 
-    /// A variable by its whole name; an empty one counts as unset.
+    /// The variable of this full name; an empty one counts as unset.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|v| !v.is_empty())
     }

@@ -1,10 +1,10 @@
-//! Why a configuration was refused, and what it only warns of.
+//! Errors and warnings of the configuration.
 
 use std::fmt;
 
 use keepfast_hcl::Position;
 
-/// A configuration that cannot be used. It names keys and places; values only where they are no secret.
+/// An invalid configuration. The text contains keys and positions, and values only where they are no secrets.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
     /// A file or directory that cannot be read.
@@ -12,32 +12,32 @@ pub enum ConfigError {
     Unreadable {
         /// The path as given.
         file: String,
-        /// The system's reason.
+        /// The reason of the system.
         reason: String,
     },
-    /// A fault at a place in a file.
+    /// An error at a position in a file.
     #[error("error loading configuration from {file}: At {position}: {message}")]
     At {
         /// The path of the file.
         file: String,
         /// Line and column.
         position: Position,
-        /// What is wrong.
+        /// The reason.
         message: String,
     },
-    /// A fault of the configuration as a whole, or of an environment variable.
+    /// An error of the whole configuration, or of an environment variable.
     #[error("{0}")]
     Whole(String),
 }
 
-/// Something that the server ignores or reads differently than its author may expect.
+/// A key that the server ignores or reads differently than the operator may expect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
     /// The path of the file.
     pub file: String,
     /// Line and column.
     pub position: Position,
-    /// What is to be known.
+    /// The text.
     pub message: String,
 }
 

@@ -1,4 +1,4 @@
-//! `custom_response_headers`: what the operator adds to answers, for all statuses, a class or one.
+//! `custom_response_headers`: headers that the operator adds to responses of all statuses, of a class or of one.
 
 use http::{HeaderName, HeaderValue};
 use keepfast_edge::{CustomHeader, Statuses};
@@ -7,7 +7,7 @@ use keepfast_hcl::{Item, ValueKind};
 use super::error::ConfigError;
 use super::low::{Stanza, scalar};
 
-/// Reads the block of a listener, widest rules first.
+/// Parses the block of a listener, widest rules first.
 pub(super) fn read(stanza: &mut Stanza<'_>) -> Result<Vec<CustomHeader>, ConfigError> {
     let Some(block) = stanza.object("custom_response_headers")? else { return Ok(Vec::new()) };
     let mut out = Vec::new();

@@ -1,4 +1,4 @@
-//! The configuration as a whole: which stanzas there are, and what they must say together.
+//! The whole configuration: its stanzas, and the rules between them.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,74 +17,74 @@ use super::low::{Labelled, Source, Stanza};
 use super::{Limits, ListenerConfig};
 use super::{audit, stanzas};
 
-/// Everything that the operator decided, checked.
+/// The checked configuration of the server.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where the data is.
+    /// The storage.
     pub storage: Storage,
     /// The listeners, in order.
     pub listeners: Vec<ListenerConfig>,
-    /// The address that clients are told to use; may be empty.
+    /// The address that clients are redirected to; may be empty.
     pub api_addr: String,
-    /// The address for the other nodes; may be empty.
+    /// The address of this node for other nodes; may be empty.
     pub cluster_addr: String,
-    /// The cluster's name; may be empty.
+    /// The name of the cluster; may be empty.
     pub cluster_name: String,
-    /// What unlocks the root key.
+    /// The seal, which protects the root key.
     pub seal: SealKind,
-    /// What a lease gets that asks for nothing.
+    /// The default TTL of leases.
     pub default_lease_ttl: Duration,
-    /// What no lease exceeds.
+    /// The max TTL of leases.
     pub max_lease_ttl: Duration,
-    /// Do not lock memory.
+    /// Whether memory is not locked.
     pub disable_mlock: bool,
     /// The log level; empty means `info`.
     pub log_level: String,
-    /// How log lines look.
+    /// The format of log lines.
     pub log_format: LogFormat,
-    /// A file that gets the log too.
+    /// An additional file for the log.
     pub log_file: Option<PathBuf>,
-    /// When `log_file` is replaced by a new one.
+    /// When `log_file` is rotated.
     pub log_rotation: LogRotation,
     /// The audit devices.
     pub audit: Vec<AuditSettings>,
-    /// Whether `sys/audit` creates and removes devices.
+    /// Whether `sys/audit` can enable and disable devices.
     pub unsafe_allow_api_audit_creation: bool,
     /// Whether audit devices may have a prefix.
     pub allow_audit_log_prefixing: bool,
-    /// Whether `sys/internal/inspect` shows the tables of the router.
+    /// Whether `sys/internal/inspect` returns the tables of the router.
     pub introspection_endpoint: bool,
-    /// Where the process id is written.
+    /// The path of the pid file.
     pub pid_file: Option<PathBuf>,
-    /// How metrics are told.
+    /// The telemetry settings.
     pub telemetry: TelemetrySettings,
-    /// When guessing locks users out, by type of auth method.
+    /// The user lockout settings, by type of auth method.
     pub user_lockout: BTreeMap<String, LockoutSettings>,
-    /// The directories below which the settings of a database connection may name local files and sockets.
+    /// The directories that contain the local files and sockets of database connections.
     pub database_file_directories: Vec<PathBuf>,
 }
 
-/// Where the data is.
+/// The storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Storage {
-    /// The embedded durable store, as the one node of a cluster.
+    /// The embedded durable store, as the only node of a cluster.
     Raft {
-        /// Its directory.
+        /// The directory.
         path: PathBuf,
-        /// The node's name.
+        /// The name of the node.
         node_id: String,
     },
     /// The embedded durable store.
     File {
-        /// Its directory.
+        /// The directory.
         path: PathBuf,
     },
-    /// Memory: gone with the process.
+    /// Memory: lost when the process ends.
     InMemory,
 }
 
 impl Storage {
-    /// The name told by `sys/seal-status`.
+    /// The storage type in the response of `sys/seal-status`.
     pub fn kind(&self) -> &'static str {
         match self {
             Storage::Raft { .. } => "raft",
@@ -102,18 +102,18 @@ impl Storage {
     }
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// `2026-01-01T00:00:00.000Z [INFO]  core: text: key=value`
     #[default]
     Standard,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
 impl LogFormat {
-    /// Reads a `log_format`; empty is the standard one.
+    /// Parses a `log_format`; empty is the standard one.
     pub fn parse(text: &str) -> Option<Self> {
         match text.to_ascii_lowercase().as_str() {
             "" | "standard" | "text" => Some(LogFormat::Standard),
@@ -123,19 +123,19 @@ impl LogFormat {
     }
 }
 
-/// When `log_file` is renamed and a new one begun, and how many of the older ones are kept.
+/// When `log_file` is rotated, and how many older files are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogRotation {
-    /// The size in bytes after which a file is full (`log_rotate_bytes`); 0 is no bound.
+    /// The size in bytes after which a file is rotated (`log_rotate_bytes`); 0 is no limit.
     pub bytes: u64,
-    /// How long one file is written to (`log_rotate_duration`); zero is no bound.
+    /// The time after which a file is rotated (`log_rotate_duration`); zero is no limit.
     pub duration: Duration,
-    /// How many older files are kept (`log_rotate_max_files`); `None` keeps all.
+    /// The number of older files that are kept (`log_rotate_max_files`); `None` keeps all.
     pub max_files: Option<usize>,
 }
 
 impl LogRotation {
-    /// Vault's numbers for `log_rotate_max_files`: 0 keeps all older files, a negative number none.
+    /// Converts Vault's numbers for `log_rotate_max_files`: 0 keeps all older files, a negative number none.
     pub fn max_files(count: i64) -> Option<usize> {
         (count != 0).then(|| usize::try_from(count).unwrap_or(0))
     }
@@ -176,8 +176,8 @@ impl Default for Config {
     }
 }
 
-/// Applies the files in order, then the environment, and checks the result. Audit devices are read when the keys of all
-/// files are known.
+/// Applies the files in order, then the environment, and checks the result. Audit devices are parsed when the keys of
+/// all files are known.
 pub(super) fn build(
     sources: &[Source],
     environment: &Environment,
@@ -190,7 +190,7 @@ pub(super) fn build(
     for root in &mut roots {
         apply(&mut config, &mut storage, root, environment, warnings)?;
     }
-    // What permits the prefix of a device may stand in a later file than the device.
+    // The key that allows the prefix of a device may be in a later file than the device.
     for root in &mut roots {
         for block in root.blocks("audit", 2)? {
             let device = audit::read(block, &config, warnings)?;
@@ -281,7 +281,7 @@ fn set_some<T>(target: &mut Option<T>, value: Option<T>) {
     }
 }
 
-/// `storage "raft" { … }`, also under its old name `backend`.
+/// Parses `storage "raft" { … }`, also under its old name `backend`.
 fn read_storage(
     root: &mut Stanza<'_>,
     environment: &Environment,
@@ -325,7 +325,7 @@ fn read_storage(
     Ok(Some(storage))
 }
 
-/// The seal; one that this server does not have is refused, since the operator relies on it.
+/// Parses the seal. A seal that this server does not have is an error, because the operator relies on it.
 fn seal(root: &mut Stanza<'_>, warnings: &mut Vec<Warning>) -> Result<SealKind, ConfigError> {
     let mut seal = SealKind::default();
     for Labelled { position, mut stanza, .. } in root.blocks("hsm", 1)? {
@@ -367,7 +367,7 @@ fn apply_environment(config: &mut Config, environment: &Environment) -> Result<(
     Ok(())
 }
 
-/// What the parts must say together.
+/// Checks the rules between the parts.
 fn check(config: &Config) -> Result<(), ConfigError> {
     if config.default_lease_ttl > config.max_lease_ttl {
         return Err(ConfigError::Whole("default_lease_ttl is greater than max_lease_ttl".into()));
@@ -383,7 +383,7 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Checks the URL of a server: `https://vault.example:8200`. The error says what it must have.
+/// Checks the URL of a server: `https://vault.example:8200`. The error is the requirement that it violates.
 fn check_url(text: &str) -> Result<(), &'static str> {
     let scheme = "http:// or https://";
     let url: http::Uri = text.parse().map_err(|_| scheme)?;

@@ -1,4 +1,4 @@
-//! Selecting and ordering interface addresses: `include`, `exclude`, `sort`, `unique` and the attributes of go-sockaddr's
+//! Filters and orders interface addresses: `include`, `exclude`, `sort`, `unique` and the attributes of go-sockaddr's
 //! templates (<https://pkg.go.dev/github.com/hashicorp/go-sockaddr/template>).
 
 use std::cmp::Ordering;
@@ -11,9 +11,9 @@ use regex_lite::Regex;
 use super::interfaces::InterfaceAddress;
 
 /// The longest pattern for names and addresses, in bytes.
-const LONGEST_PATTERN: usize = 256;
+const MAX_PATTERN: usize = 256;
 
-/// RFC 6890: special-purpose addresses, which no public interface has.
+/// The special-purpose addresses of RFC 6890, which no public interface has.
 const RFC_6890: &[&str] = &[
     "0.0.0.0/8",
     "10.0.0.0/8",
@@ -58,10 +58,10 @@ const NOT_FORWARDABLE: &[&str] = &[
     "fe80::/10",
 ];
 
-/// Keeps the addresses for which a selector holds (`include`), or drops them (`exclude`).
+/// Keeps the addresses that match a selector (`include`), or drops them (`exclude`).
 ///
 /// # Errors
-/// What is wrong with the selector or its parameter.
+/// When the selector or its parameter is invalid; the text is the reason.
 pub(super) fn select(
     addresses: Vec<InterfaceAddress>,
     selector: &str,
@@ -115,8 +115,8 @@ fn matcher(selector: &str, parameter: &str) -> Result<Matcher, String> {
 }
 
 fn pattern(text: &str) -> Result<Regex, String> {
-    if text.len() > LONGEST_PATTERN {
-        return Err(format!("a pattern is longer than {LONGEST_PATTERN} bytes"));
+    if text.len() > MAX_PATTERN {
+        return Err(format!("a pattern is longer than {MAX_PATTERN} bytes"));
     }
     Regex::new(text).map_err(|error| format!("pattern {text:?}: {error}"))
 }
@@ -191,7 +191,7 @@ fn flag(text: &str) -> Result<Flag, String> {
     })
 }
 
-/// Orders by the comma-separated keys of `sort`; a minus reverses one.
+/// Orders by the comma-separated keys of `sort`; a minus reverses a key.
 ///
 /// # Errors
 /// The unknown key.

@@ -1,4 +1,4 @@
-//! The IP addresses of this machine's network interfaces, for the templates of addresses.
+//! The IP addresses of this machine's network interfaces, for address templates.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -22,7 +22,7 @@ pub(super) struct InterfaceAddress {
 /// All addresses, grouped by interface in the kernel's order of interfaces.
 ///
 /// # Errors
-/// What `getifaddrs` fails with.
+/// When `getifaddrs` fails.
 pub(super) fn of_this_machine() -> io::Result<Vec<InterfaceAddress>> {
     let default = default_interface(&std::fs::read_to_string("/proc/net/route").unwrap_or_default());
     let mut order: Vec<String> = Vec::new();

@@ -2,7 +2,7 @@
 //!
 //! Sources: <https://developer.hashicorp.com/vault/docs/configuration> and <https://openbao.org/docs/configuration/>.
 
-/// At the top level. Blocks stand here as well as plain keys.
+/// Keys of the top level, blocks included.
 pub(super) const TOP_LEVEL: &[&str] = &[
     "activation_flags",
     "adaptive_overload_protection",
@@ -58,7 +58,7 @@ pub(super) const TOP_LEVEL: &[&str] = &[
     "unsafe_cross_namespace_identity",
 ];
 
-/// Of every listener.
+/// Keys of every listener.
 pub(super) const LISTENER: &[&str] = &[
     "agent_api",
     "chroot_namespace",
@@ -89,10 +89,10 @@ pub(super) const LISTENER: &[&str] = &[
     "x_forwarded_for_client_cert_keep_unauthorized",
 ];
 
-/// Of a listener that is not a unix socket.
+/// Keys that only a listener on a Unix socket has.
 pub(super) const UNIX_ONLY: &[&str] = &["socket_group", "socket_mode", "socket_user"];
 
-/// Of a listener that is a unix socket: it has no TLS.
+/// Keys that only a TCP listener has: a Unix socket has no TLS.
 pub(super) const TCP_ONLY: &[&str] = &[
     "tls_cert_file",
     "tls_client_ca_file",
@@ -104,7 +104,7 @@ pub(super) const TCP_ONLY: &[&str] = &[
     "tls_require_and_verify_client_cert",
 ];
 
-/// Of a TCP listener: certificates of an ACME authority, which Keepfast does not order.
+/// Keys of a TCP listener for certificates of an ACME CA, which Keepfast does not request.
 pub(super) const ACME: &[&str] = &[
     "tls_acme_alpn_challenge_port",
     "tls_acme_ca_directory",
@@ -122,11 +122,11 @@ pub(super) const ACME: &[&str] = &[
     "tls_acme_test_ca_directory",
 ];
 
-/// Of the `telemetry` block of a listener.
+/// Keys of the `telemetry` block of a listener.
 pub(super) const LISTENER_TELEMETRY: &[&str] =
     &["disallow_metrics", "unauthenticated_in_flight_requests_access", "unauthenticated_pprof_access"];
 
-/// Of integrated storage: tuning that Keepfast's store does not have.
+/// Keys of integrated storage that tune features that Keepfast's store does not have.
 pub(super) const RAFT: &[&str] = &[
     "autopilot_reconcile_interval",
     "autopilot_update_interval",

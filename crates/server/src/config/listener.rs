@@ -1,4 +1,4 @@
-//! The `listener` stanza: where to listen, with which certificate, and what a stranger may send.
+//! The `listener` stanza: address, TLS, and the limits of requests.
 
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::headers;
 use super::known_keys;
 use super::low::{Labelled, Stanza};
 
-/// Reads one `listener` block.
+/// Parses one `listener` block.
 pub(super) fn read(
     block: Labelled<'_>,
     duration: Duration,
@@ -63,7 +63,7 @@ pub(super) fn read(
         generate_root: is_open("disable_unauthed_generate_root_endpoints")?,
     };
     refuse_proxy_protocol(&mut stanza)?;
-    // A template is checked here as well, so that a configuration is right or wrong as a whole.
+    // A template is checked here, too, so that the whole configuration is checked at once.
     stanza.address("cluster_address")?;
     stanza.without_effect(known_keys::LISTENER, warnings);
     stanza.finish(warnings);
@@ -112,11 +112,11 @@ fn unix(stanza: &mut Stanza<'_>, position: Position, warnings: &mut Vec<Warning>
     })
 }
 
-/// Keys that mean nothing without an authorized proxy.
+/// Keys without effect when no proxy is authorized.
 const FORWARDED: &[&str] =
     &["x_forwarded_for_hop_skips", "x_forwarded_for_reject_not_authorized", "x_forwarded_for_reject_not_present"];
 
-/// Keys that mean nothing on a listener without TLS.
+/// Keys without effect on a listener without TLS.
 const WITH_TLS: &[&str] =
     &["tls_cert_file", "tls_key_file", "tls_client_ca_file", "tls_require_and_verify_client_cert"];
 
@@ -184,7 +184,7 @@ fn tls(
     }))
 }
 
-/// 12 or 13. Older versions are not offered: they are read as 1.2, with a warning.
+/// Parses a TLS version to 12 or 13. Older versions are not supported: they are read as 1.2, with a warning.
 fn version(
     stanza: &mut Stanza<'_>,
     key: &'static str,
@@ -229,7 +229,7 @@ fn limits(stanza: &mut Stanza<'_>, duration: Duration) -> Result<Limits, ConfigE
     })
 }
 
-/// Zero and absence are the default, a negative number lifts the bound.
+/// The value of a limit: 0 and absence are the default, a negative number means no limit.
 fn bound(given: Option<i64>, standard: usize) -> usize {
     match given {
         None | Some(0) => standard,
@@ -256,7 +256,7 @@ fn forwarded(stanza: &mut Stanza<'_>) -> Result<Forwarded, ConfigError> {
     })
 }
 
-/// Believing a PROXY header without parsing it fully would let anyone choose an address; so it is refused.
+/// Refuses the PROXY protocol: a header that is trusted without a complete parser would let anyone choose an address.
 fn refuse_proxy_protocol(stanza: &mut Stanza<'_>) -> Result<(), ConfigError> {
     for key in ["proxy_protocol_behavior", "proxy_protocol_authorized_addrs"] {
         if let Some(item) = stanza.item(key)? {

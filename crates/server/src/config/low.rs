@@ -1,4 +1,4 @@
-//! A stanza as it is written: typed reading with Vault's leniencies, and a record of the keys that were read.
+//! One stanza: typed access with the leniencies of Vault, and a record of the keys that were read.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::error::{ConfigError, Warning};
 
 /// One parsed file.
 pub(super) struct Source {
-    /// Its path, for messages.
+    /// The path, for messages.
     pub(super) file: String,
     document: Document,
 }
@@ -31,7 +31,7 @@ impl Source {
     }
 }
 
-/// A body being read. Each reader notes its key; [`Stanza::finish`] warns of the others.
+/// A body in use. Each accessor records its key; [`Stanza::finish`] warns of the others.
 pub(super) struct Stanza<'a> {
     file: &'a str,
     body: &'a Body,
@@ -50,12 +50,12 @@ impl<'a> Stanza<'a> {
         Stanza { file, body, known: Vec::new() }
     }
 
-    /// A fault at a place of this file.
+    /// An error at a position of this file.
     pub(super) fn fault(&self, position: Position, message: impl Into<String>) -> ConfigError {
         ConfigError::At { file: self.file.to_owned(), position, message: message.into() }
     }
 
-    /// The one item of this name; two are refused, since readers could disagree which one counts.
+    /// The only item of this name; two are refused, because it would be ambiguous which one applies.
     pub(super) fn item(&mut self, key: &'static str) -> Result<Option<&'a Item>, ConfigError> {
         self.known.push(key);
         let mut all = self.body.all(key);
@@ -85,7 +85,7 @@ impl<'a> Stanza<'a> {
         }
     }
 
-    /// A string; numbers and truth values are taken as their text.
+    /// A string; numbers and booleans are converted to text.
     pub(super) fn text(&mut self, key: &'static str) -> Result<Option<String>, ConfigError> {
         self.read(key, "a string", scalar)
     }
@@ -97,17 +97,17 @@ impl<'a> Stanza<'a> {
         expanded.map(Some).map_err(|error| self.fault(self.position(key), format!("{key}: {error}")))
     }
 
-    /// Whether there is an item of this name. It does not count as read.
+    /// Whether the stanza has an item of this name. Does not count as read.
     pub(super) fn has(&self, key: &str) -> bool {
         self.body.all(key).next().is_some()
     }
 
-    /// Where the first item of this name stands; the start of the file when there is none.
+    /// The position of the first item of this name; the start of the file when there is none.
     pub(super) fn position(&self, key: &str) -> Position {
         self.body.all(key).next().map_or(Position::START, Item::position)
     }
 
-    /// A truth value, also as a string or number.
+    /// A boolean, also as a string or number.
     pub(super) fn flag(&mut self, key: &'static str) -> Result<Option<bool>, ConfigError> {
         self.read(key, "true or false", |v| match scalar(v)?.as_str() {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
@@ -116,7 +116,7 @@ impl<'a> Stanza<'a> {
         })
     }
 
-    /// A whole number, also as a string.
+    /// An integer, also as a string.
     pub(super) fn integer(&mut self, key: &'static str) -> Result<Option<i64>, ConfigError> {
         self.read(key, "a whole number", |v| scalar(v)?.trim().parse().ok())
     }
@@ -145,7 +145,7 @@ impl<'a> Stanza<'a> {
     /// The one unlabelled block or object of this name.
     pub(super) fn object(&mut self, key: &'static str) -> Result<Option<Stanza<'a>>, ConfigError> {
         let Some(item) = self.item(key)? else { return Ok(None) };
-        // JSON written by machines wraps single blocks in a list of one.
+        // JSON from programs wraps a single block in a list of one.
         let value = match item.value.as_list() {
             Some([only]) => only,
             _ => &item.value,
@@ -156,7 +156,7 @@ impl<'a> Stanza<'a> {
         }
     }
 
-    /// Every block of this name with so many labels, in order.
+    /// Every block of this name with this number of labels, in order.
     pub(super) fn blocks(&mut self, key: &'static str, labels: usize) -> Result<Vec<Labelled<'a>>, ConfigError> {
         self.known.push(key);
         let file = self.file;
@@ -183,17 +183,17 @@ impl<'a> Stanza<'a> {
             .collect()
     }
 
-    /// The items themselves, for shapes of their own; they count as known.
+    /// The items, for shapes that no accessor has; they count as known.
     pub(super) fn items(&self) -> impl Iterator<Item = &'a Item> + use<'a> {
         self.body.items.iter()
     }
 
-    /// Notes keys that exist in Vault and have no effect here, with a warning for each that is set.
+    /// Records keys of Vault that have no effect here, with a warning for each one that is set.
     pub(super) fn without_effect(&mut self, keys: &[&'static str], warnings: &mut Vec<Warning>) {
         self.without_effect_because("", keys, warnings);
     }
 
-    /// The same with a reason, such as ` on a unix listener`.
+    /// Like [`Self::without_effect`], with a reason such as ` on a unix listener`.
     pub(super) fn without_effect_because(&mut self, why: &str, keys: &[&'static str], warnings: &mut Vec<Warning>) {
         for &key in keys {
             self.known.push(key);
@@ -203,23 +203,23 @@ impl<'a> Stanza<'a> {
         }
     }
 
-    /// A warning at a place of this file.
+    /// A warning at a position of this file.
     pub(super) fn warning(&self, position: Position, message: impl Into<String>) -> Warning {
         Warning { file: self.file.to_owned(), position, message: message.into() }
     }
 
-    /// Warns of every key that no reader knows.
+    /// Warns of every key that was not read.
     pub(super) fn finish(self, warnings: &mut Vec<Warning>) {
         for item in self.unknown() {
             warnings.push(self.warning(item.position(), self.unknown_message("field", item)));
         }
     }
 
-    /// The same for the top level, where an unknown block is an error: a server without its listener or its audit device
-    /// must not start.
+    /// Like [`Self::finish`], for the top level, where an unknown block is an error: a server without its listener or
+    /// its audit device must not start.
     ///
     /// # Errors
-    /// The first unknown block, with the name that was probably meant.
+    /// The first unknown block, with the most similar known name.
     pub(super) fn finish_root(self, warnings: &mut Vec<Warning>) -> Result<(), ConfigError> {
         if let Some(item) = self.unknown().find(|item| is_block(item)) {
             return Err(self.fault(item.position(), self.unknown_message("block", item)));
@@ -245,7 +245,7 @@ fn is_block(item: &Item) -> bool {
     item.keys.len() > 1 || is_object(&item.value) || is_list
 }
 
-/// The text of a string, number or truth value.
+/// The text of a string, number or boolean.
 pub(super) fn scalar(value: &Value) -> Option<String> {
     match &value.kind {
         ValueKind::String(text) => Some(text.clone()),
@@ -256,7 +256,7 @@ pub(super) fn scalar(value: &Value) -> Option<String> {
     }
 }
 
-/// Bytes with an optional unit.
+/// Parses a number of bytes with an optional unit.
 fn parse_size(text: &str) -> Option<i64> {
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(lower.len());

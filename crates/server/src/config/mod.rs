@@ -1,6 +1,7 @@
-//! The operator's configuration: files and environment in, one checked [`Config`] out.
+//! The configuration: reads files and environment to one checked [`Config`].
 //!
-//! `low` reads a stanza as written, `high` knows what may be said. Nothing else in the server looks at text.
+//! `low` reads one stanza, `high` knows the stanzas and their keys. No other module of the server reads configuration
+//! text.
 
 mod address_template;
 mod audit;
@@ -28,16 +29,16 @@ pub use keepfast_edge::{
     Bind, ClientCertificates, CustomHeader, Forwarded, JsonLimits, Limits, ListenerConfig, Statuses, TlsConfig,
 };
 
-/// Reads files and directories (their `*.hcl` and `*.json`, in the order of their names) and then the environment.
-/// A later file's value replaces an earlier one's; listeners and audit devices add up.
+/// Loads files and directories (their `*.hcl` and `*.json`, in the order of their names), then the environment. The
+/// value of a later file replaces an earlier one; listeners and audit devices accumulate.
 ///
 /// # Errors
-/// [`ConfigError`] naming the file, and the place where there is one.
+/// [`ConfigError`] with the file, and with the position where there is one.
 pub fn load(paths: &[PathBuf], environment: &Environment) -> Result<(Config, Vec<Warning>), ConfigError> {
     load_over(paths, environment, None)
 }
 
-/// The same with a storage for the case that no file names one; then no listener is needed either.
+/// Like [`load`], with a default storage, which makes listeners optional.
 pub(crate) fn load_over(
     paths: &[PathBuf],
     environment: &Environment,
@@ -55,7 +56,7 @@ pub(crate) fn load_over(
     Ok((config, warnings))
 }
 
-/// The files that a `-config` names.
+/// The files of a `-config` path.
 ///
 /// # Errors
 /// [`ConfigError`] when the path cannot be read.

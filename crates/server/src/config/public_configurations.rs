@@ -1,11 +1,11 @@
-//! Configurations in the forms that Helm charts, Terraform modules and the documentation of Vault and OpenBao use, and
+//! Configurations in the forms of Helm charts, Terraform modules and the documentation of Vault and OpenBao, and
 //! misspellings of them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::*;
 
-/// Reads one file; warnings without their file.
+/// Loads one file; the warnings are without their file.
 fn load_file(name: &str, text: &str) -> Result<(Config, Vec<String>), String> {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join(name);
@@ -71,7 +71,7 @@ fn every_known_key_without_effect_warns_and_starts() {
 }
 
 #[test]
-fn keys_that_another_key_makes_useless_warn() {
+fn keys_that_another_key_overrides_warn() {
     for (listener, expected) in [
         ("tls_disable = 1\n tls_cert_file = \"c\"", "tls_cert_file has no effect in Keepfast with tls_disable = true"),
         (

@@ -9,12 +9,12 @@ use super::error::{ConfigError, Warning};
 use super::high::LogRotation;
 use super::low::{Labelled, Stanza};
 
-/// The label of the `user_lockout` that counts for auth methods without one of their own.
+/// The label of the `user_lockout` that applies to auth methods without their own.
 const ALL_METHODS: &str = "all";
-/// An auth method of OpenBao that locks users out and that this server has not.
+/// An auth method of OpenBao with user lockout that this server does not have.
 const ABSENT_METHOD: &str = "ldap";
 
-/// Keys of Vault's telemetry that send metrics elsewhere or shape what we do not have.
+/// Keys of Vault's telemetry for other sinks or for metrics that this server does not have.
 const WITHOUT_EFFECT: &[&str] = &[
     "add_lease_metrics_namespace_labels",
     "add_mount_point_rollback_metrics",
@@ -47,10 +47,10 @@ const WITHOUT_EFFECT: &[&str] = &[
     "statsite_address",
 ];
 
-/// The directories below which the settings of a database connection may name files.
+/// Checks the directories that contain the files of database connections.
 ///
 /// # Errors
-/// For a path that is relative, is the root, or has `..` in it.
+/// When a path is relative, is the root, or contains `..`.
 pub(super) fn file_directories(paths: Vec<String>) -> Result<Vec<PathBuf>, ConfigError> {
     let check = |path: String| {
         let path = PathBuf::from(path);
@@ -64,7 +64,7 @@ pub(super) fn file_directories(paths: Vec<String>) -> Result<Vec<PathBuf>, Confi
     paths.into_iter().map(check).collect()
 }
 
-/// Reads `telemetry { … }`. Without one its defaults count.
+/// Parses `telemetry { … }`. Without it the defaults apply.
 pub(super) fn telemetry(mut stanza: Stanza<'_>, warnings: &mut Vec<Warning>) -> Result<TelemetrySettings, ConfigError> {
     let standard = TelemetrySettings::default();
     let usage_period = match stanza.has("usage_gauge_period") {
@@ -90,7 +90,7 @@ pub(super) fn telemetry(mut stanza: Stanza<'_>, warnings: &mut Vec<Warning>) -> 
     Ok(settings)
 }
 
-/// Reads `log_rotate_bytes`, `log_rotate_duration` and `log_rotate_max_files` of the top level.
+/// Parses `log_rotate_bytes`, `log_rotate_duration` and `log_rotate_max_files` of the top level.
 pub(super) fn log_rotation(root: &mut Stanza<'_>, rotation: &mut LogRotation) -> Result<(), ConfigError> {
     if let Some(bytes) = root.size("log_rotate_bytes")? {
         let negative = |_| root.fault(root.position("log_rotate_bytes"), "log_rotate_bytes cannot be negative");
@@ -105,7 +105,7 @@ pub(super) fn log_rotation(root: &mut Stanza<'_>, rotation: &mut LogRotation) ->
     Ok(())
 }
 
-/// Reads `user_lockout "userpass" { … }`; the label may be `all`.
+/// Parses `user_lockout "userpass" { … }`; the label may be `all`.
 pub(super) fn user_lockout(
     block: Labelled<'_>,
     warnings: &mut Vec<Warning>,

@@ -1,4 +1,4 @@
-//! Configurations as operators and test harnesses write them.
+//! Configurations in the forms of operators and test harnesses.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -112,7 +112,7 @@ fn a_production_configuration_is_read_whole() {
 }
 
 #[test]
-fn the_json_that_harnesses_write_means_the_same() {
+fn json_of_test_harnesses_is_equivalent() {
     let text = r#"{
         "backend": {"inmem": {}},
         "listener": {"tcp": {"address": "127.0.0.1:8200", "tls_cert_file": "c.pem", "tls_key_file": "k.pem"}},
@@ -155,7 +155,7 @@ fn the_prefix_of_an_audit_device_may_be_permitted_in_any_file() {
 }
 
 #[test]
-fn sources_of_several_flags_are_merged_before_they_are_checked() {
+fn files_of_several_flags_are_merged_before_the_check() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = dir.path().join(name);
@@ -172,7 +172,7 @@ fn sources_of_several_flags_are_merged_before_they_are_checked() {
 }
 
 #[test]
-fn the_environment_wins_and_our_own_prefix_wins_over_the_others() {
+fn the_environment_and_the_keepfast_prefix_take_precedence() {
     let text = "storage \"raft\" { path = \"/a\" }\napi_addr = \"http://file\"\nlog_level = \"info\"";
     let environment = [
         ("VAULT_API_ADDR", "http://vault"),
@@ -186,7 +186,7 @@ fn the_environment_wins_and_our_own_prefix_wins_over_the_others() {
 }
 
 #[test]
-fn unknown_keys_and_keys_without_effect_warn_with_their_place() {
+fn unknown_keys_and_keys_without_effect_warn_with_their_position() {
     let text = "storage \"inmem\" {\n  speed = 9\n}\nfrobnicate = 1\nlistener \"tcp\" {\n  tls_disable = true\n  foo = \"x\"\n}\nexperiments = [\"x\"]\n";
     let (_, warnings) = load_texts(&[text], &[]).unwrap();
     assert_eq!(
@@ -201,7 +201,7 @@ fn unknown_keys_and_keys_without_effect_warn_with_their_place() {
 }
 
 #[test]
-fn sec_kf27_a_demand_for_client_certificates_is_not_lost_in_silence() {
+fn sec_kf27_ignored_client_certificate_settings_warn_or_fail() {
     let listener = |keys: &str| format!("storage \"inmem\" {{}}\nlistener \"tcp\" {{ {keys} }}");
     let demand = "tls_require_and_verify_client_cert = true\n tls_client_ca_file = \"ca\"\n";
     let message = refused(&listener(&format!("tls_disable = true\n {demand}")));
@@ -224,7 +224,7 @@ fn the_connections_of_a_source_are_a_quarter_unless_a_number_is_given() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_refused_with_its_place() {
+fn invalid_values_are_refused_with_their_position() {
     for (text, expected) in [
         ("listener \"tcp\" {}", "a tcp listener needs tls_cert_file and tls_key_file, or tls_disable = true"),
         ("listener \"tcp\" { tls_disable = 1 }", "a storage backend must be specified"),
@@ -268,7 +268,7 @@ fn what_cannot_be_meant_is_refused_with_its_place() {
 }
 
 #[test]
-fn telemetry_and_lockout_are_read_and_faults_are_named() {
+fn telemetry_and_lockout_are_parsed_and_errors_name_the_key() {
     let text = r#"
         telemetry {
           prometheus_retention_time = "30s"

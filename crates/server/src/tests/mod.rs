@@ -1,4 +1,4 @@
-//! The node behind the edge, over real sockets.
+//! The node with the edge, over real sockets.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

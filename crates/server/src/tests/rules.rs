@@ -1,12 +1,12 @@
-//! Quotas, origins and recorded headers on a whole server: set by its API, held by its edge.
+//! Quotas, CORS and recorded headers of a whole server: set by its API, applied by its edge.
 
 use serde_json::json;
 use tokio::net::TcpStream;
 
 use super::exchange::{Response, answered, exchange, repeated};
-use super::whole::Whole;
+use super::whole::WholeServer;
 
-impl Whole {
+impl WholeServer {
     async fn with_headers(&self, line: &str, headers: &[&str]) -> Response {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let own = [&["X-Vault-Token: root"], headers].concat();
@@ -14,28 +14,32 @@ impl Whole {
     }
 
     async fn set(&self, path: &str, body: serde_json::Value) {
-        let told = self.ask(&format!("POST /v1/{path}"), "root", &body.to_string()).await;
-        assert_eq!(told.status, 204, "{}", told.body);
+        let response = self.send(&format!("POST /v1/{path}"), "root", &body.to_string()).await;
+        assert_eq!(response.status, 204, "{}", response.body);
     }
 }
 
 #[tokio::test]
 async fn a_spent_quota_is_429_before_the_body_is_read() {
-    let whole = Whole::start().await;
+    let whole = WholeServer::start().await;
     let config = json!({ "enable_rate_limit_response_headers": true, "enable_rate_limit_audit_logging": true });
     whole.set("sys/quotas/config", config).await;
     whole.set("sys/quotas/rate-limit/q", json!({ "rate": 2, "interval": 3600, "path": "cubbyhole/" })).await;
-    let told = whole.ask("GET /v1/cubbyhole/a", "root", "").await;
-    assert_eq!((told.status, told.header("x-ratelimit-remaining")), (404, Some("1")));
-    // Who has no token counts as well: the address is what is counted.
-    assert_eq!(whole.ask("GET /v1/cubbyhole/a", "", "").await.status, 403);
-    let told = whole.ask("GET /v1/cubbyhole/a", "root", "").await;
-    assert_eq!((told.status, told.header("x-ratelimit-remaining")), (429, Some("0")));
-    assert!(told.header("retry-after").is_some() && told.body.contains("rate limit quota exceeded"), "{}", told.body);
-    // A body that is promised and never sent does not hold the refusal up.
-    let told = whole.with_headers("POST /v1/cubbyhole/a", &["Content-Length: 1000000"]).await;
-    assert_eq!(told.status, 429);
-    assert_eq!(whole.ask("GET /v1/sys/mounts", "root", "").await.status, 200);
+    let response = whole.send("GET /v1/cubbyhole/a", "root", "").await;
+    assert_eq!((response.status, response.header("x-ratelimit-remaining")), (404, Some("1")));
+    // A request without a token counts as well: the quota counts by address.
+    assert_eq!(whole.send("GET /v1/cubbyhole/a", "", "").await.status, 403);
+    let response = whole.send("GET /v1/cubbyhole/a", "root", "").await;
+    assert_eq!((response.status, response.header("x-ratelimit-remaining")), (429, Some("0")));
+    assert!(
+        response.header("retry-after").is_some() && response.body.contains("rate limit quota exceeded"),
+        "{}",
+        response.body
+    );
+    // An announced body that is never sent does not delay the refusal.
+    let response = whole.with_headers("POST /v1/cubbyhole/a", &["Content-Length: 1000000"]).await;
+    assert_eq!(response.status, 429);
+    assert_eq!(whole.send("GET /v1/sys/mounts", "root", "").await.status, 200);
     let log = std::fs::read_to_string(whole.audit.path()).unwrap();
     let refused = log.lines().filter(|line| line.contains("\"operation\":\"update\"") && line.contains("cubbyhole/a"));
     assert_eq!(refused.count(), 1, "{log}");
@@ -44,7 +48,7 @@ async fn a_spent_quota_is_429_before_the_body_is_read() {
 #[tokio::test]
 async fn sec_kf55_refusals_of_a_quota_are_recorded_in_proportion() {
     const COUNT: u32 = 500;
-    let whole = Whole::start().await;
+    let whole = WholeServer::start().await;
     whole.set("sys/quotas/config", json!({ "enable_rate_limit_audit_logging": true })).await;
     whole.set("sys/quotas/rate-limit/q", json!({ "rate": 1, "interval": 3600, "path": "cubbyhole/" })).await;
     let path = format!("/v1/cubbyhole/{}", "a".repeat(2000));
@@ -59,29 +63,29 @@ async fn sec_kf55_refusals_of_a_quota_are_recorded_in_proportion() {
 }
 
 #[tokio::test]
-async fn only_named_origins_may_ask_and_browsers_are_told_so() {
-    let whole = Whole::start().await;
-    let ask = async |line: &str, origin: &str| whole.with_headers(line, &[&format!("Origin: {origin}")]).await;
-    assert_eq!(ask("GET /v1/sys/mounts", "http://a.com").await.header("access-control-allow-origin"), None);
+async fn only_allowed_origins_may_call() {
+    let whole = WholeServer::start().await;
+    let get = async |line: &str, origin: &str| whole.with_headers(line, &[&format!("Origin: {origin}")]).await;
+    assert_eq!(get("GET /v1/sys/mounts", "http://a.com").await.header("access-control-allow-origin"), None);
     whole.set("sys/config/cors", json!({ "allowed_origins": "http://a.com", "allowed_headers": "X-Own" })).await;
-    let told = ask("GET /v1/sys/mounts", "http://a.com").await;
+    let response = get("GET /v1/sys/mounts", "http://a.com").await;
     assert_eq!(
-        (told.status, told.header("access-control-allow-origin"), told.header("vary")),
+        (response.status, response.header("access-control-allow-origin"), response.header("vary")),
         (200, Some("http://a.com"), Some("origin"))
     );
-    let told = ask("GET /v1/sys/mounts", "http://b.com").await;
-    assert_eq!((told.status, told.header("access-control-allow-origin")), (403, None));
-    let asked = "Access-Control-Request-Method: PUT";
-    let told = whole.with_headers("OPTIONS /v1/secret/a", &["Origin: http://a.com", asked]).await;
-    assert_eq!((told.status, told.header("access-control-max-age")), (200, Some("300")));
-    assert!(told.header("access-control-allow-headers").is_some_and(|h| h.ends_with(",x-own")));
-    // Who is no browser says no origin.
-    assert_eq!(whole.ask("GET /v1/sys/mounts", "root", "").await.status, 200);
+    let response = get("GET /v1/sys/mounts", "http://b.com").await;
+    assert_eq!((response.status, response.header("access-control-allow-origin")), (403, None));
+    let requested = "Access-Control-Request-Method: PUT";
+    let response = whole.with_headers("OPTIONS /v1/secret/a", &["Origin: http://a.com", requested]).await;
+    assert_eq!((response.status, response.header("access-control-max-age")), (200, Some("300")));
+    assert!(response.header("access-control-allow-headers").is_some_and(|h| h.ends_with(",x-own")));
+    // A client that is no browser sends no `Origin`.
+    assert_eq!(whole.send("GET /v1/sys/mounts", "root", "").await.status, 200);
 }
 
 #[tokio::test]
-async fn recorded_headers_are_in_the_audit_log_and_tokens_never_in_clear() {
-    let whole = Whole::start().await;
+async fn recorded_headers_are_audited_and_tokens_as_hmac() {
+    let whole = WholeServer::start().await;
     whole.set("sys/config/auditing/request-headers/X-Plain", json!({})).await;
     whole.set("sys/config/auditing/request-headers/X-Hidden", json!({ "hmac": true })).await;
     whole.set("sys/config/auditing/request-headers/X-Vault-Token", json!({ "hmac": false })).await;

@@ -1,4 +1,4 @@
-//! The real node behind the edge: from HTTP to storage and back.
+//! The real node with the edge: from HTTP to storage and back.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,19 +19,19 @@ use crate::DevKv;
 use crate::kernel::Served;
 
 /// A development node with the root token `root` and a file audit device.
-pub(super) struct Whole {
+pub(super) struct WholeServer {
     pub(super) node: Arc<Node>,
     pub(super) address: SocketAddr,
     pub(super) audit: tempfile::NamedTempFile,
     _stop: watch::Sender<bool>,
 }
 
-impl Whole {
+impl WholeServer {
     pub(super) async fn start() -> Self {
         Self::with(|_| {}).await
     }
 
-    /// The same with another listener.
+    /// Starts the node with a changed listener.
     pub(super) async fn with(change: impl FnOnce(&mut ListenerConfig)) -> Self {
         let audit = tempfile::NamedTempFile::new().unwrap();
         let device = AuditSettings {
@@ -51,10 +51,10 @@ impl Whole {
         let (stop, stopped) = watch::channel(false);
         let edge = Edge::new(Arc::new(Served(node.clone())), BodyMemory::new(256 << 20), &config);
         tokio::spawn(Listener { edge, tls: None, connections: Connections::new(100), stop: stopped }.run(socket));
-        Whole { node, address, audit, _stop: stop }
+        WholeServer { node, address, audit, _stop: stop }
     }
 
-    pub(super) async fn ask(&self, line: &str, token: &str, body: &str) -> Response {
+    pub(super) async fn send(&self, line: &str, token: &str, body: &str) -> Response {
         let header = format!("X-Vault-Token: {token}");
         let headers: &[&str] = if token.is_empty() { &[] } else { &[&header] };
         let stream = TcpStream::connect(self.address).await.unwrap();
@@ -63,30 +63,30 @@ impl Whole {
 }
 
 #[tokio::test]
-async fn a_secret_is_written_read_and_audited_and_a_sealed_server_tells_nothing() {
-    let whole = Whole::start().await;
-    let written = whole.ask("POST /v1/secret/data/app", "root", "{\"data\":{\"password\":\"c4n4ry-value\"}}").await;
+async fn a_secret_is_audited_and_a_sealed_server_returns_nothing() {
+    let whole = WholeServer::start().await;
+    let written = whole.send("POST /v1/secret/data/app", "root", "{\"data\":{\"password\":\"c4n4ry-value\"}}").await;
     assert_eq!((written.status, &written.json()["data"]["version"]), (200, &json!(1)));
-    let read = whole.ask("GET /v1/secret/data/app", "root", "").await;
+    let read = whole.send("GET /v1/secret/data/app", "root", "").await;
     assert_eq!(read.json()["data"]["data"], json!({"password": "c4n4ry-value"}));
-    assert_eq!(whole.ask("GET /v1/secret/data/app", "wrong", "").await.status, 403);
+    assert_eq!(whole.send("GET /v1/secret/data/app", "wrong", "").await.status, 403);
     let log = std::fs::read_to_string(whole.audit.path()).unwrap();
     assert!(log.lines().count() >= 6, "{log}");
     assert!(!log.contains("c4n4ry-value"), "sec_al01: a secret in the audit log");
     whole.node.shutdown().await;
-    let sealed = whole.ask("GET /v1/secret/data/app", "root", "").await;
+    let sealed = whole.send("GET /v1/secret/data/app", "root", "").await;
     assert_eq!((sealed.status, sealed.body.as_str()), (503, "{\"errors\":[\"Vault is sealed\"]}\n"));
 }
 
 #[tokio::test]
-async fn sec_ac09_existing_and_absent_mounts_look_alike_to_strangers() {
-    let whole = Whole::start().await;
+async fn sec_ac09_mounts_are_indistinguishable_without_a_token() {
+    let whole = WholeServer::start().await;
     let mut seen = Vec::new();
     for mount in ["secret", "nowhere", "cubbyhole", "cubbyhola"] {
         for token in ["", "hvs.unknown"] {
             for line in ["GET", "LIST", "POST", "DELETE"] {
-                let told = whole.ask(&format!("{line} /v1/{mount}/data/x"), token, "").await;
-                seen.push((told.status, told.body));
+                let response = whole.send(&format!("{line} /v1/{mount}/data/x"), token, "").await;
+                seen.push((response.status, response.body));
             }
         }
     }
@@ -95,23 +95,24 @@ async fn sec_ac09_existing_and_absent_mounts_look_alike_to_strangers() {
 }
 
 #[tokio::test]
-async fn sec_ac02_encoded_spellings_do_not_reach_another_key_of_the_store() {
-    let whole = Whole::start().await;
-    assert_eq!(whole.ask("POST /v1/secret/data/b/x", "root", "{\"data\":{\"k\":\"kept\"}}").await.status, 200);
+async fn sec_ac02_encoded_paths_do_not_reach_another_stored_key() {
+    let whole = WholeServer::start().await;
+    assert_eq!(whole.send("POST /v1/secret/data/b/x", "root", "{\"data\":{\"k\":\"kept\"}}").await.status, 200);
     for spelling in
         ["a/%2e%2e/b/x", "a/..%2fb/x", "a/%252e%252e/b/x", "a%2f%2e%2e%2fb%2fx", "a/%c0%ae%c0%ae/b/x", "a/%2fb/x"]
     {
-        let write = whole.ask(&format!("POST /v1/secret/data/{spelling}"), "root", "{\"data\":{\"k\":\"lost\"}}").await;
+        let write =
+            whole.send(&format!("POST /v1/secret/data/{spelling}"), "root", "{\"data\":{\"k\":\"lost\"}}").await;
         assert!(matches!(write.status, 200 | 400), "{spelling}: {write:?}");
-        whole.ask(&format!("DELETE /v1/secret/metadata/{spelling}"), "root", "").await;
+        whole.send(&format!("DELETE /v1/secret/metadata/{spelling}"), "root", "").await;
     }
-    let kept = whole.ask("GET /v1/secret/data/b/x", "root", "").await.json();
+    let kept = whole.send("GET /v1/secret/data/b/x", "root", "").await.json();
     assert_eq!((&kept["data"]["data"]["k"], &kept["data"]["metadata"]["version"]), (&json!("kept"), &json!(1)));
 }
 
 #[tokio::test]
 async fn sec_ds06_hostile_requests_give_no_5xx() {
-    let whole = Whole::start().await;
+    let whole = WholeServer::start().await;
     let methods = ["GET", "LIST", "SCAN", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "BREW"];
     let paths = [
         "",
@@ -137,17 +138,17 @@ async fn sec_ds06_hostile_requests_give_no_5xx() {
     for method in methods {
         for path in paths {
             for body in bodies {
-                let told = whole.ask(&format!("{method} /v1/{path}"), "root", body).await;
-                assert!((200..500).contains(&told.status), "{method} {path} {body}: {told:?}");
+                let response = whole.send(&format!("{method} /v1/{path}"), "root", body).await;
+                assert!((200..500).contains(&response.status), "{method} {path} {body}: {response:?}");
             }
         }
     }
 }
 
 #[tokio::test]
-async fn metrics_follow_the_accept_header_and_count_answers_by_status() {
-    let whole = Whole::start().await;
-    assert_eq!(whole.ask("GET /v1/nothing/here", "root", "").await.status, 404);
+async fn metrics_follow_the_accept_header_and_count_by_status() {
+    let whole = WholeServer::start().await;
+    assert_eq!(whole.send("GET /v1/nothing/here", "root", "").await.status, 404);
     let address = whole.address;
     let scrape = |path: &'static str, accept: &'static str| async move {
         let stream = TcpStream::connect(address).await.unwrap();
@@ -162,19 +163,19 @@ async fn metrics_follow_the_accept_header_and_count_answers_by_status() {
 }
 
 #[tokio::test]
-async fn sec_kf53_no_caller_makes_a_series_of_status_codes() {
-    let whole = Whole::with(|config| config.open_metrics = true).await;
-    assert_eq!(whole.ask("GET /v1/sys/health?activecode=298", "", "").await.status, 298);
-    let text = whole.ask("GET /v1/sys/metrics?format=prometheus", "", "").await.body;
+async fn sec_kf53_no_caller_creates_a_series_of_status_codes() {
+    let whole = WholeServer::with(|config| config.open_metrics = true).await;
+    assert_eq!(whole.send("GET /v1/sys/health?activecode=298", "", "").await.status, 298);
+    let text = whole.send("GET /v1/sys/metrics?format=prometheus", "", "").await.body;
     assert!(text.contains("\nvault_core_response_status_code{code=\"200\",type=\"2xx\"} 1\n"), "{text}");
     assert!(!text.contains("code=\"298\""), "{text}");
 }
 
 #[tokio::test]
-async fn sec_kf53_a_code_for_failed_batches_makes_no_series_and_ends_no_connection() {
-    let whole = Whole::start().await;
+async fn sec_kf53_a_code_for_failed_batches_creates_no_series() {
+    let whole = WholeServer::start().await;
     for (path, body) in [("sys/mounts/transit", "{\"type\":\"transit\"}"), ("transit/keys/k", "{}")] {
-        assert!(whole.ask(&format!("POST /v1/{path}"), "root", body).await.status < 300, "{path}");
+        assert!(whole.send(&format!("POST /v1/{path}"), "root", body).await.status < 300, "{path}");
     }
     let batch = |code: &str| {
         let items = "[{\"plaintext\":\"YQ==\"},{\"plaintext\":\"#\"}]";
@@ -211,7 +212,7 @@ async fn sec_kf53_a_code_for_failed_batches_makes_no_series_and_ends_no_connecti
         let statuses: Vec<&str> = out.split("HTTP/1.1 ").skip(1).filter_map(|text| text.get(..3)).collect();
         assert_eq!(statuses, [status.to_string().as_str(), "200"], "{code}: {out}");
     }
-    let text = whole.ask("GET /v1/sys/metrics?format=prometheus", "root", "").await.body;
+    let text = whole.send("GET /v1/sys/metrics?format=prometheus", "root", "").await.body;
     let codes: Vec<&str> = text
         .lines()
         .filter_map(|line| line.strip_prefix("vault_core_response_status_code{code=\"")?.get(..3))
@@ -220,12 +221,12 @@ async fn sec_kf53_a_code_for_failed_batches_makes_no_series_and_ends_no_connecti
 }
 
 #[tokio::test]
-async fn an_open_listener_tells_its_metrics_to_anybody_and_while_it_is_sealed() {
-    let whole = Whole::with(|config| config.open_metrics = true).await;
-    let told = whole.ask("GET /v1/sys/metrics?format=prometheus", "", "").await;
-    assert!(told.status == 200 && told.body.contains("\nvault_core_unsealed{cluster=\""), "{told:?}");
+async fn open_metrics_need_no_token_and_no_unseal() {
+    let whole = WholeServer::with(|config| config.open_metrics = true).await;
+    let response = whole.send("GET /v1/sys/metrics?format=prometheus", "", "").await;
+    assert!(response.status == 200 && response.body.contains("\nvault_core_unsealed{cluster=\""), "{response:?}");
     whole.node.shutdown().await;
-    let sealed = whole.ask("GET /v1/sys/metrics?format=prometheus", "", "").await;
+    let sealed = whole.send("GET /v1/sys/metrics?format=prometheus", "", "").await;
     assert!(sealed.body.contains("\nvault_core_unsealed{cluster=\"\"} 0\n"), "{sealed:?}");
     assert!(sealed.body.contains("\nvault_core_seal_count 1\n"), "{sealed:?}");
 }

@@ -1,35 +1,35 @@
 //! Counts the fields of a header block without decoding it (HPACK, RFC 7541 section 6).
 
-/// The count of one header block.
+/// The field count of one header block.
 #[derive(Default)]
 pub(super) struct Fields {
     count: u32,
     step: Step,
 }
 
-/// What the next byte of a block is.
+/// The position in a header block.
 #[derive(Default, Clone, Copy)]
 enum Step {
-    /// The first of a field.
+    /// At the first byte of a field.
     #[default]
     Field,
-    /// Part of an index, before so many strings.
+    /// In an index, before this number of strings.
     Index(u8),
-    /// The first of a string, of so many.
+    /// At the first byte of the first of these strings.
     String(u8),
-    /// Part of the length of a string.
+    /// In the length of a string.
     Length { length: u64, shift: u32, strings: u8 },
-    /// In a string, of which so many bytes are still to come.
+    /// In a string, with the number of its remaining bytes.
     Text { left: u64, strings: u8 },
 }
 
 impl Fields {
-    /// How many fields, and updates of the table's size, have begun.
+    /// The number of begun fields and table size updates.
     pub(super) fn count(&self) -> u32 {
         self.count
     }
 
-    /// Follows a part of the block. A malformed one is counted somehow: it ends its connection.
+    /// Processes a part of the block. The count of a malformed block is undefined: hyper closes its connection.
     pub(super) fn received(&mut self, mut bytes: &[u8]) {
         while let Some((&byte, rest)) = bytes.split_first() {
             if let Step::Text { left, strings } = self.step {
@@ -61,7 +61,7 @@ impl Fields {
 
     fn field(&mut self, byte: u8) -> Step {
         self.count = self.count.saturating_add(1);
-        // Indexed; literal that enters the table; update of the table's size; other literals.
+        // Indexed; literal that enters the table; table size update; other literals.
         let (prefix, literal) = match byte {
             0x80.. => (0x7f, false),
             0x40.. => (0x3f, true),
@@ -81,7 +81,7 @@ fn before_string(strings: u8) -> Step {
     if strings == 0 { Step::Field } else { Step::String(strings) }
 }
 
-/// In a string with so many bytes left, or behind it.
+/// In a string with `left` remaining bytes, or after it.
 fn text(left: u64, strings: u8) -> Step {
     if left == 0 { before_string(strings - 1) } else { Step::Text { left, strings } }
 }

@@ -1,4 +1,4 @@
-//! What becomes an HTTP response: the kernel's answers and the edge's own refusals.
+//! The response of the edge before it is converted to HTTP.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,11 +7,11 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use keepfast_framework::{Error, Incoming, error_body};
 
-/// What is sent for a request. Its body may hold secrets, so that `Debug` shows the status only.
-pub struct Answer {
+/// The response to a request. Its body may contain secrets, so that `Debug` prints the status only.
+pub struct EdgeResponse {
     /// The status of the response.
     pub status: StatusCode,
-    /// The status that is counted: the caller may have chosen another one.
+    /// The status that metrics count; a caller may have chosen another `status`.
     pub decided: StatusCode,
     /// `None` sends no `Content-Type`.
     pub content_type: Option<&'static str>,
@@ -21,45 +21,45 @@ pub struct Answer {
     pub location: Option<HeaderValue>,
 }
 
-impl fmt::Debug for Answer {
+impl fmt::Debug for EdgeResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answer").field("status", &self.status).finish_non_exhaustive()
+        f.debug_struct("EdgeResponse").field("status", &self.status).finish_non_exhaustive()
     }
 }
 
-/// What goes with an answer, whatever it is.
+/// Headers that are added to every response to a request, refusals included.
 #[derive(Default)]
-pub(crate) struct Told {
-    /// What quotas and the rules for origins tell.
+pub(crate) struct ResponseExtras {
+    /// The headers of quotas and CORS.
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
-    /// A request that a quota has refused and that is to be recorded.
+    /// A request that a quota refuses and that is to be recorded.
     pub(crate) refused: Option<Box<Incoming>>,
 }
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-impl Answer {
+impl EdgeResponse {
     /// `{"errors":["text"]}`
     pub fn error(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
         let text: Cow<'static, str> = text.into();
         let body = error_body(&text, &[]).into();
-        Answer { status, decided: status, content_type: Some(JSON), body, location: None }
+        EdgeResponse { status, decided: status, content_type: Some(JSON), body, location: None }
     }
 
     /// `{"errors":[]}`
     pub fn bare(status: StatusCode) -> Self {
-        Answer::error(status, "")
+        EdgeResponse::error(status, "")
     }
 
-    /// Nothing but the status.
+    /// A response with a status only.
     pub(crate) fn empty(status: StatusCode) -> Self {
-        Answer { status, decided: status, content_type: None, body: Bytes::new(), location: None }
+        EdgeResponse { status, decided: status, content_type: None, body: Bytes::new(), location: None }
     }
 
-    /// A line of text.
+    /// A response with a line of text.
     pub(crate) fn text(status: StatusCode, text: &'static str) -> Self {
-        Answer {
+        EdgeResponse {
             status,
             decided: status,
             content_type: Some(TEXT),
@@ -68,23 +68,23 @@ impl Answer {
         }
     }
 
-    /// 307 to a path of this server.
+    /// A 307 redirect to a path of this server.
     pub(crate) fn redirect(location: &str) -> Self {
         match HeaderValue::from_str(location) {
-            Ok(location) => Answer {
+            Ok(location) => EdgeResponse {
                 status: StatusCode::TEMPORARY_REDIRECT,
                 decided: StatusCode::TEMPORARY_REDIRECT,
                 content_type: None,
                 body: Bytes::new(),
                 location: Some(location),
             },
-            Err(_) => Answer::bare(StatusCode::BAD_REQUEST),
+            Err(_) => EdgeResponse::bare(StatusCode::BAD_REQUEST),
         }
     }
 }
 
-impl Answer {
-    /// The same with a page that links to the target of the redirect, as OpenBao answers a read.
+impl EdgeResponse {
+    /// Adds the HTML page with a link that OpenBao sends with redirects of reads.
     pub(crate) fn with_page(mut self) -> Self {
         if let Some(location) = self.location.as_ref().and_then(|location| location.to_str().ok()) {
             self.body = format!("<a href=\"{}\">Temporary Redirect</a>.\n\n", escaped(location)).into();
@@ -94,16 +94,16 @@ impl Answer {
     }
 }
 
-/// Text as HTML shows it.
+/// Escapes text for HTML.
 fn escaped(text: &str) -> String {
     let escapes = [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\"", "&#34;"), ("'", "&#39;")];
     escapes.iter().fold(text.to_owned(), |text, (what, by)| text.replace(what, by))
 }
 
-impl From<Error> for Answer {
-    /// For faults of the body, which are found with the framework's own parser.
+impl From<Error> for EdgeResponse {
+    /// For errors of the body, which the framework's parser finds.
     fn from(error: Error) -> Self {
         let status = StatusCode::from_u16(error.status().0).unwrap_or(StatusCode::BAD_REQUEST);
-        Answer::error(status, error.public().to_owned())
+        EdgeResponse::error(status, error.public().to_owned())
     }
 }

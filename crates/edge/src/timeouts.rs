@@ -1,4 +1,4 @@
-//! How long the phases of a connection may take. The one file of the server that waits by the machine's clock itself.
+//! Timeouts of the phases of a connection. The only file of the server that reads the system clock for waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -10,16 +10,16 @@ use tokio::time::{Interval, MissedTickBehavior};
 use crate::config::Limits;
 use crate::connections::Peer;
 
-/// How long an accept loop rests when the system has no more descriptors or memory.
-const REST: Duration = Duration::from_millis(50);
+/// The pause of an accept loop when the system has no more descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A pause of an accept loop.
+/// Pauses an accept loop.
 #[allow(clippy::disallowed_methods, reason = "the accept loop pauses by the machine's clock, not the product's")]
-pub(crate) async fn rest() {
-    tokio::time::sleep(REST).await;
+pub(crate) async fn pause_accept() {
+    tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
-/// The machine's clock, as far as the ages of connections and of bodies go.
+/// Measures the ages of connections and bodies by the system clock.
 #[derive(Clone, Copy)]
 pub(crate) struct Stopwatch(Instant);
 
@@ -30,7 +30,7 @@ impl Stopwatch {
         Stopwatch(Instant::now())
     }
 
-    /// As if started so long ago.
+    /// A stopwatch that was started `ago` before now.
     #[cfg(test)]
     pub(crate) fn started(ago: Duration) -> Self {
         let Stopwatch(now) = Stopwatch::start();
@@ -42,14 +42,14 @@ impl Stopwatch {
         u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The moment that comes so long after the start.
+    /// The instant that is `span` after the start.
     pub(crate) fn after(&self, span: Duration) -> tokio::time::Instant {
         (self.0 + span).into()
     }
 }
 
-/// What the connection is doing, told by its stream and its requests. The low two bits are the phase, the rest counts
-/// changes, so that one load tells whether anything happened since the last look.
+/// The activity of a connection, reported by its stream and its requests. The low two bits are the phase, the others
+/// count changes, so that one load shows whether anything changed since the last one.
 #[derive(Default)]
 pub(crate) struct Activity {
     state: AtomicU64,
@@ -58,13 +58,13 @@ pub(crate) struct Activity {
     turn: AtomicU32,
 }
 
-/// Bytes of a head are awaited or came in part: where every connection starts.
+/// A head is awaited or partly received: the first phase of every connection.
 const HEAD_AWAITED: u64 = 0;
 /// Between requests.
 const IDLE: u64 = 1;
-/// A request is being answered; it has times of its own.
+/// A request is handled; its timeouts are its own.
 const BUSY: u64 = 2;
-/// Between requests of HTTP/2, where bytes need not be the start of one.
+/// Between requests of HTTP/2, where received bytes need not begin a request.
 const IDLE_H2: u64 = 3;
 const PHASE: u64 = 3;
 
@@ -74,40 +74,40 @@ impl Activity {
         self.state.store((state | PHASE).wrapping_add(1) | phase, Ordering::Relaxed);
     }
 
-    /// Bytes came: between requests they are the start of a next head.
+    /// Notes received bytes: between requests they begin a head.
     pub(crate) fn received(&self) {
         if self.phase() == IDLE {
             self.enter(HEAD_AWAITED);
         }
     }
 
-    /// Notes that the connection's timer ticked.
+    /// Counts a tick of the connection's timer.
     pub(crate) fn ticked(&self) {
         self.ticks.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often the timer has ticked.
+    /// The number of ticks of the timer.
     pub(crate) fn ticks(&self) -> u32 {
         self.ticks.load(Ordering::Relaxed)
     }
 
-    /// Notes that the connection's task is polled.
+    /// Counts a poll of the connection's task.
     pub(crate) fn turn_begins(&self) {
-        // Only that task writes it.
+        // Only the connection's task writes it.
         self.turn.store(self.turn().wrapping_add(1), Ordering::Relaxed);
     }
 
-    /// How often the connection's task was polled.
+    /// The number of polls of the connection's task.
     pub(crate) fn turn(&self) -> u32 {
         self.turn.load(Ordering::Relaxed)
     }
 
-    /// Whether a request is being answered.
+    /// Whether a request is being handled.
     pub(crate) fn is_busy(&self) -> bool {
         self.phase() == BUSY
     }
 
-    /// How many requests are between their head and their answer.
+    /// The number of requests between their head and their response.
     pub(crate) fn open(&self) -> u32 {
         self.open.load(Ordering::Relaxed)
     }
@@ -117,34 +117,34 @@ impl Activity {
     }
 }
 
-/// A request between its head and its answer.
-pub(crate) struct Open {
+/// A request between its head and its response.
+pub(crate) struct OpenRequest {
     peer: Arc<Peer>,
     after: u64,
 }
 
-impl Open {
+impl OpenRequest {
     pub(crate) fn new(peer: Arc<Peer>, version: Version) -> Self {
         peer.activity.open.fetch_add(1, Ordering::Relaxed);
         peer.activity.enter(BUSY);
-        if !peer.is_known() {
-            peer.stirs();
+        if !peer.is_authenticated() {
+            peer.touch();
         }
-        Open { peer, after: if version == Version::HTTP_2 { IDLE_H2 } else { IDLE } }
+        OpenRequest { peer, after: if version == Version::HTTP_2 { IDLE_H2 } else { IDLE } }
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenRequest {
     fn drop(&mut self) {
         if self.peer.activity.open.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.peer.activity.enter(self.after);
-            self.peer.stirs();
+            self.peer.touch();
         }
     }
 }
 
-/// How long each phase may last, measured in ticks.
-pub(crate) struct Patience {
+/// The timeout of each phase, in ticks.
+pub(crate) struct PhaseTimeouts {
     tick: Duration,
     head: u32,
     idle: u32,
@@ -152,12 +152,12 @@ pub(crate) struct Patience {
     passed: u32,
 }
 
-impl Patience {
+impl PhaseTimeouts {
     pub(crate) fn new(limits: &Limits) -> Self {
         let shortest = limits.header_timeout.min(limits.idle_timeout);
         let tick = (shortest / 4).clamp(Duration::from_millis(5), Duration::from_millis(2500));
         let ticks = |span: Duration| u32::try_from(span.as_nanos().div_ceil(tick.as_nanos())).unwrap_or(u32::MAX);
-        Patience {
+        PhaseTimeouts {
             tick,
             head: ticks(limits.header_timeout),
             idle: ticks(limits.idle_timeout),
@@ -166,17 +166,17 @@ impl Patience {
         }
     }
 
-    /// The ticks at which to ask.
+    /// The timer whose ticks call `is_expired`.
     #[allow(clippy::disallowed_methods, reason = "connections time out by the machine's clock, not the product's")]
     pub(crate) fn ticks(&self) -> Interval {
         let mut ticks = tokio::time::interval(self.tick);
-        // Ticks missed while the machine was busy must not count as the client's silence.
+        // Ticks that were missed under load must not count as silence of the client.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks
     }
 
-    /// Whether the present phase has lasted too long. To be asked once a tick.
-    pub(crate) fn is_over(&mut self, activity: &Activity) -> bool {
+    /// Whether the current phase exceeds its timeout. Called once per tick.
+    pub(crate) fn is_expired(&mut self, activity: &Activity) -> bool {
         let state = activity.state.load(Ordering::Relaxed);
         if state != self.seen {
             (self.seen, self.passed) = (state, 0);
@@ -201,40 +201,42 @@ mod tests {
         Connections::new(1).admit(Source::default()).unwrap()
     }
 
-    fn patience() -> Patience {
-        Patience::new(&Limits {
+    fn timeouts() -> PhaseTimeouts {
+        PhaseTimeouts::new(&Limits {
             header_timeout: Duration::from_secs(4),
             idle_timeout: Duration::from_secs(8),
             ..Limits::default()
         })
     }
 
-    /// How many ticks pass until the connection is closed; `None` if it outlives a hundred.
-    fn ticks(patience: &mut Patience, activity: &Activity) -> Option<usize> {
-        (1..=100).find(|_| patience.is_over(activity))
+    /// The number of ticks until the connection is closed; `None` when it is more than a hundred.
+    fn ticks(timeouts: &mut PhaseTimeouts, activity: &Activity) -> Option<usize> {
+        (1..=100).find(|_| timeouts.is_expired(activity))
     }
 
     #[test]
-    fn sec_ds04_each_phase_has_its_own_patience_and_a_request_has_none() {
-        let (mut patience, place) = (patience(), place());
+    fn sec_ds04_each_phase_has_its_own_timeout_and_a_request_has_none() {
+        let (mut timeouts, place) = (timeouts(), place());
         let activity = &place.peer().activity;
-        assert_eq!(patience.tick, Duration::from_secs(1));
-        // The first look only notes the phase.
-        assert_eq!(ticks(&mut patience, activity), Some(5));
-        let open = Open::new(place.peer().clone(), Version::HTTP_11);
-        assert_eq!(ticks(&mut patience, activity), None);
+        assert_eq!(timeouts.tick, Duration::from_secs(1));
+        // The first call only records the phase.
+        assert_eq!(ticks(&mut timeouts, activity), Some(5));
+        let open = OpenRequest::new(place.peer().clone(), Version::HTTP_11);
+        assert_eq!(ticks(&mut timeouts, activity), None);
         drop(open);
-        assert_eq!((activity.phase(), ticks(&mut patience, activity)), (IDLE, Some(9)));
+        assert_eq!((activity.phase(), ticks(&mut timeouts, activity)), (IDLE, Some(9)));
         activity.enter(HEAD_AWAITED);
-        assert_eq!(ticks(&mut patience, activity), Some(5));
+        assert_eq!(ticks(&mut timeouts, activity), Some(5));
     }
 
     #[test]
-    fn a_connection_of_http_2_is_idle_when_its_last_stream_is_answered() {
+    fn an_http_2_connection_is_idle_after_its_last_response() {
         let place = place();
         let activity = &place.peer().activity;
-        let (first, second) =
-            (Open::new(place.peer().clone(), Version::HTTP_2), Open::new(place.peer().clone(), Version::HTTP_2));
+        let (first, second) = (
+            OpenRequest::new(place.peer().clone(), Version::HTTP_2),
+            OpenRequest::new(place.peer().clone(), Version::HTTP_2),
+        );
         drop(first);
         assert_eq!(activity.phase(), BUSY);
         drop(second);

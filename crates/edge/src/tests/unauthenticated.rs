@@ -1,4 +1,4 @@
-//! What requests without a token that is alive may cost, and heads that have two readings.
+//! The limits of requests without a live token, and ambiguous heads.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ async fn sec_kf03_a_request_of_http_2_has_at_most_100_fields_in_16_kib() {
     assert_eq!(status(&mut generous, request("GET /v1/a", &[("x-vault-token", &token)], "")).await, 200);
 }
 
-/// Frames that open so many streams of POST whose bodies do not come.
+/// Frames that open POST streams whose bodies are not sent.
 fn open_streams(count: u32) -> Vec<u8> {
     let mut raw = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
     for n in 0..count {
@@ -64,10 +64,10 @@ async fn sec_kf03_streams_before_the_first_authenticated_request_are_few() {
     let server = Server::start().await;
     let mut stream = server.connect().await;
     stream.write_all(&open_streams(100)).await.unwrap();
-    // A PING behind them is answered when all were seen.
+    // A PING after them is answered when all were processed.
     stream.write_all(&[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]).await.unwrap();
     let (mut headers, mut pongs) = (0, 0);
-    let answers = async {
+    let responses = async {
         while headers < 68 || pongs < 1 {
             let mut head = [0; 9];
             stream.read_exact(&mut head).await.unwrap();
@@ -78,15 +78,15 @@ async fn sec_kf03_streams_before_the_first_authenticated_request_are_few() {
             pongs += usize::from(head[3] == 6);
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), answers).await.expect("68 streams are answered");
+    tokio::time::timeout(Duration::from_secs(10), responses).await.expect("68 streams are answered");
     assert_eq!((headers, pongs), (68, 1), "32 of 100 wait for their bodies");
-    let held = server.connections.held_by_strangers();
+    let held = server.connections.held_unauthenticated();
     assert!((32 * 12_288..2 << 20).contains(&held), "{held}");
     drop(stream);
     assert!(server.connections.drained(std::time::Duration::from_secs(10)).await);
-    // The tasks that drop the rest of bodies end with their connection, a moment later.
+    // The tasks that drop the rest of bodies end shortly after their connection.
     let released = async {
-        while server.connections.held_by_strangers() > 0 {
+        while server.connections.held_unauthenticated() > 0 {
             tokio::task::yield_now().await;
         }
     };
@@ -94,7 +94,7 @@ async fn sec_kf03_streams_before_the_first_authenticated_request_are_few() {
 }
 
 #[tokio::test]
-async fn sec_kf55_fields_of_hpack_count_as_long_as_they_are() {
+async fn sec_kf55_hpack_fields_count_with_their_decoded_length() {
     const COUNT: u32 = 500;
     let server = Server::start().await;
     // The kernel of the tests repeats the path, and so does the page of a redirect to the clean path.
@@ -113,7 +113,7 @@ async fn sec_kf56_the_parameters_of_a_query_count_before_they_are_built() {
     let mut stream = server.connect().await;
     stream.write_all(format!("GET /v1/test/wait?{query} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
     server.kernel.started.notified().await;
-    let held = server.connections.held_by_strangers();
+    let held = server.connections.held_unauthenticated();
     assert!(held > (28 << 10) + 999 * 150, "{held}");
     server.kernel.go.notify_one();
 }
@@ -133,27 +133,27 @@ async fn sec_kf56_what_a_request_keeps_of_its_head_counts_until_its_response() {
         clients.push(stream);
     }
     let all_count = async {
-        while server.connections.held_by_strangers() < COUNT * (28 << 10) + COUNT * 50_000 {
+        while server.connections.held_unauthenticated() < COUNT * (28 << 10) + COUNT * 50_000 {
             tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(10), all_count).await.expect("the heads count");
     drop(clients);
     assert!(server.connections.drained(Duration::from_secs(10)).await);
-    assert_eq!(server.connections.held_by_strangers(), 0);
+    assert_eq!(server.connections.held_unauthenticated(), 0);
 }
 
 #[tokio::test]
-async fn sec_kf03_streams_wait_while_strangers_hold_too_much_and_small_requests_do_not() {
+async fn sec_kf03_streams_wait_above_the_memory_limit_and_small_requests_do_not() {
     let server = Server::start().await;
-    let mut known = http2(&server).await;
-    assert_eq!(status(&mut known, request("GET /v1/a", &[("x-vault-token", "t")], "")).await, 200);
-    let mut stranger = http2(&server).await;
-    assert_eq!(status(&mut stranger, request("GET /v1/a", &[], "")).await, 200);
-    // A connection that is closing and has not ended holds too much.
+    let mut authenticated = http2(&server).await;
+    assert_eq!(status(&mut authenticated, request("GET /v1/a", &[("x-vault-token", "t")], "")).await, 200);
+    let mut unauthenticated = http2(&server).await;
+    assert_eq!(status(&mut unauthenticated, request("GET /v1/a", &[], "")).await, 200);
+    // A closing connection that has not ended holds too much.
     let heavy = server.connections.admit(Source::default()).unwrap();
     let charge = Charge::new(heavy.peer(), 64 << 20);
-    let waiting = tokio::spawn(async move { status(&mut stranger, request("GET /v1/a", &[], "")).await });
+    let waiting = tokio::spawn(async move { status(&mut unauthenticated, request("GET /v1/a", &[], "")).await });
     let fresh = {
         let mut stream = server.connect().await;
         stream.write_all(&open_streams(1)).await.unwrap();
@@ -161,7 +161,7 @@ async fn sec_kf03_streams_wait_while_strangers_hold_too_much_and_small_requests_
     };
     for _ in 0..20 {
         assert_eq!(server.get("/v1/a").await.status, 200);
-        assert_eq!(status(&mut known, request("GET /v1/a", &[("x-vault-token", "t")], "")).await, 200);
+        assert_eq!(status(&mut authenticated, request("GET /v1/a", &[("x-vault-token", "t")], "")).await, 200);
     }
     assert!(!waiting.is_finished());
     drop((charge, heavy));
@@ -170,29 +170,29 @@ async fn sec_kf03_streams_wait_while_strangers_hold_too_much_and_small_requests_
 }
 
 #[tokio::test]
-async fn sec_kf03_a_client_that_takes_no_answers_counts_more_and_waits() {
+async fn sec_kf03_a_client_that_reads_no_responses_counts_more_and_waits() {
     const COUNT: usize = 2000;
     let server = Server::start().await;
     let mut stream = server.connect().await;
     let (mut reading, mut writing) = stream.split();
-    // The answers repeat the path: more than the system's buffers take.
+    // The responses repeat the path: more than the buffers of the system hold.
     let request = format!("GET /v1/{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(4000));
     let last = "GET /v1/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     let requests = request.repeat(COUNT - 1) + last;
     let read = async {
-        while server.connections.held_by_strangers() < 128 << 10 {
+        while server.connections.held_unauthenticated() < 128 << 10 {
             tokio::task::yield_now().await;
         }
         let mut out = Vec::new();
         reading.read_to_end(&mut out).await.map(|_| String::from_utf8_lossy(&out).matches("HTTP/1.1 200").count())
     };
     let both = async { tokio::join!(writing.write_all(requests.as_bytes()), read) };
-    let (written, answers) = tokio::time::timeout(Duration::from_secs(60), both).await.expect("it goes on");
+    let (written, responses) = tokio::time::timeout(Duration::from_secs(60), both).await.expect("it goes on");
     written.unwrap();
-    assert_eq!(answers.unwrap(), COUNT);
+    assert_eq!(responses.unwrap(), COUNT);
     drop(stream);
     assert!(server.connections.drained(Duration::from_secs(10)).await);
-    assert_eq!(server.connections.held_by_strangers(), 0);
+    assert_eq!(server.connections.held_unauthenticated(), 0);
 }
 
 #[tokio::test]
@@ -200,46 +200,46 @@ async fn a_connection_with_a_live_token_has_more_streams_and_is_not_counted() {
     let server = Server::start().await;
     let sender = http2(&server).await;
     assert_eq!(status(&mut sender.clone(), request("GET /v1/a", &[("x-vault-token", "dead")], "")).await, 200);
-    assert!(server.connections.held_by_strangers() > 0);
+    assert!(server.connections.held_unauthenticated() > 0);
     assert_eq!(status(&mut sender.clone(), request("GET /v1/a", &[("x-vault-token", "t")], "")).await, 200);
     let many = (0..90).map(|_| {
         let mut sender = sender.clone();
         async move {
-            let answer = sender.send_request(request("PUT /v1/a", &[("x-vault-token", "t")], "{}")).await.unwrap();
-            (answer.status().as_u16(), answer.into_body().collect().await.is_ok())
+            let response = sender.send_request(request("PUT /v1/a", &[("x-vault-token", "t")], "{}")).await.unwrap();
+            (response.status().as_u16(), response.into_body().collect().await.is_ok())
         }
     });
-    assert!(futures_util::future::join_all(many).await.iter().all(|answer| *answer == (200, true)));
-    assert_eq!(server.connections.held_by_strangers(), 0);
+    assert!(futures_util::future::join_all(many).await.iter().all(|response| *response == (200, true)));
+    assert_eq!(server.connections.held_unauthenticated(), 0);
 }
 
 #[tokio::test]
 async fn sec_kf09_bodies_without_a_live_token_are_small() {
-    // The rest of a refused body is awaited for so long.
+    // The rest of a refused body is awaited for this time.
     let server = Server::with(|c| c.limits.read_timeout = Duration::from_secs(2)).await;
     let body = |length: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(length - 8)).into_bytes();
     let (most, more) = (256 << 10, (256 << 10) + 1);
-    assert_eq!(server.ask("POST /v1/a", &[], &body(most)).await.status, 200);
-    let refused = server.ask("POST /v1/a", &[], &body(more)).await;
+    assert_eq!(server.send("POST /v1/a", &[], &body(most)).await.status, 200);
+    let refused = server.send("POST /v1/a", &[], &body(more)).await;
     assert!(refused.status == 413 && refused.body.contains("without a valid token"), "{refused:?}");
-    assert_eq!(server.ask("POST /v1/a", &["X-Vault-Token: t"], &body(more)).await.json()["body"], body_text(more));
-    // A token that is not alive is none, also on a connection that has carried a live one.
-    let dead = server.ask("POST /v1/a", &["X-Vault-Token: dead"], &body(more)).await;
+    assert_eq!(server.send("POST /v1/a", &["X-Vault-Token: t"], &body(more)).await.json()["body"], body_text(more));
+    // An invalid token counts as none, also on an authenticated connection.
+    let dead = server.send("POST /v1/a", &["X-Vault-Token: dead"], &body(more)).await;
     assert_eq!((dead.status, &dead.json()["withheld"]), (200, &json!(true)), "the kernel refuses it, without the body");
-    assert_eq!(server.ask("POST /v1/sys/unseal", &["X-Vault-Token: dead"], &body(more)).await.status, 413);
+    assert_eq!(server.send("POST /v1/sys/unseal", &["X-Vault-Token: dead"], &body(more)).await.status, 413);
     let mut shared = server.connect().await;
     shared.write_all(b"GET /v1/a HTTP/1.1\r\nHost: x\r\nX-Vault-Token: t\r\n\r\n").await.unwrap();
     assert!(shared.read(&mut [0; 4096]).await.unwrap() > 0);
     let dead = exchange(shared, "POST /v1/a", &["X-Vault-Token: dead"], &body(more)).await;
-    assert_eq!(dead.json()["withheld"], json!(true), "the connection is known, the token is not");
-    // Announced and never sent: refused at once.
-    assert_eq!(server.ask("POST /v1/a", &["Content-Length: 300000"], b"{").await.status, 413);
+    assert_eq!(dead.json()["withheld"], json!(true), "the connection is authenticated, the token is not");
+    // A body that is announced and never sent is refused at once.
+    assert_eq!(server.send("POST /v1/a", &["Content-Length: 300000"], b"{").await.status, 413);
     let smaller = Server::with(|c| c.limits.body = 1000).await;
     assert_eq!(
-        smaller.ask("POST /v1/a", &[], &body(1001)).await.body,
+        smaller.send("POST /v1/a", &[], &body(1001)).await.body,
         "{\"errors\":[\"http: request body too large (max_request_size)\"]}\n"
     );
-    assert_eq!(server.connections.held_by_strangers(), 0);
+    assert_eq!(server.connections.held_unauthenticated(), 0);
 }
 
 fn body_text(length: usize) -> String {
@@ -256,13 +256,13 @@ async fn sec_kf03_a_flood_of_frames_ends_its_connection() {
     let (mut reading, mut writing) = stream.split();
     let mut out = Vec::new();
     let both = async { tokio::join!(writing.write_all(&raw), reading.read_to_end(&mut out)) };
-    // Writing and reading may fail, since the server closes.
+    // Writes and reads may fail, because the server closes.
     let _ = tokio::time::timeout(Duration::from_secs(10), both).await.expect("the server closes");
     assert!(out.len() < 1000, "{} bytes", out.len());
     assert_eq!(server.get("/v1/a").await.status, 200);
 }
 
-/// The status of the last answer to these bytes; 0 when there is none.
+/// The status of the last response to these bytes; 0 when there is none.
 async fn last_status(server: &Server, raw: &str) -> u16 {
     let mut stream = server.connect().await;
     stream.write_all(raw.as_bytes()).await.unwrap();
@@ -302,7 +302,7 @@ async fn sec_kf15_requests_that_name_no_host_or_two_are_400() {
         ("POST /v1/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n", 400),
     ] {
         assert_eq!(last_status(&server, &format!("{head}\r\n")).await, expected, "{head:?}");
-        // Behind a request that is right, and behind a body.
+        // After a valid request, and after a body.
         let before =
             "POST /v1/a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n{\n}GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n";
         assert_eq!(last_status(&server, &format!("{before}{head}\r\n")).await, expected, "{head:?} later");
