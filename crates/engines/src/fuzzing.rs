@@ -1,4 +1,4 @@
-//! Entry points for fuzz targets to what is private in the engines.
+//! Entry points for fuzz targets to private functions of the engines.
 
 pub use crate::secrets::database::fuzzing::{
     Sql, check_statements, fill_statements, is_name_of_template, masked_connection_url, next_of_schedule, places,

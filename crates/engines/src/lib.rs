@@ -1,4 +1,4 @@
-//! Secrets engines and auth methods: each is one folder and one line in [`all`].
+//! Secrets engines and auth methods. Each one is a folder and an entry in [`all`].
 
 pub mod auth;
 #[doc(hidden)]
@@ -7,7 +7,7 @@ pub mod secrets;
 
 use keepfast_framework::engine::{Registered, Registry};
 
-/// Every engine that the server is built with. Of several of one type the first is what is mounted without options.
+/// Every engine of the server. Of several variants of one type, the first is the default for a mount without options.
 pub fn all() -> Registry {
     Registry::new(vec![
         Registered::of::<auth::approle::AppRole>(),
@@ -21,6 +21,6 @@ pub fn all() -> Registry {
 }
 
 #[cfg(test)]
-mod peer;
+mod openbao;
 #[cfg(test)]
 mod tests;

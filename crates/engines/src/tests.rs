@@ -1,4 +1,4 @@
-//! What holds for the table of every engine.
+//! Rules for the route table of every engine.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ fn no_table_has_two_rows_for_the_same_request() {
 }
 
 #[test]
-fn every_path_says_what_it_is_for() {
+fn every_path_has_a_synopsis() {
     each(|name, engine| {
         for row in engine.table().rows() {
             let synopsis = &row.help.synopsis;
@@ -73,7 +73,7 @@ fn every_capture_is_a_field_of_the_request() {
 }
 
 #[test]
-fn lists_end_in_a_slash() {
+fn every_list_path_ends_in_a_slash() {
     each(|name, engine| {
         for row in engine.table().rows() {
             let lists = row.operations.iter().any(|o| o.operation.lists());
@@ -85,7 +85,7 @@ fn lists_end_in_a_slash() {
 }
 
 #[test]
-fn engines_are_found_by_type_and_kv_is_version_1_unless_asked_otherwise() {
+fn engines_are_found_by_type_and_kv_defaults_to_version_1() {
     let registry = all();
     let find = |engine: &str, version: Option<&str>| {
         let options: BTreeMap<String, String> =

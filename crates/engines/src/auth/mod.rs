@@ -1,4 +1,4 @@
-//! Auth methods: who makes a request, and what that is worth.
+//! Auth methods: they authenticate logins and set the terms of the tokens.
 
 pub mod approle;
 pub mod userpass;

@@ -6,4 +6,4 @@ pub mod kv;
 mod raw_json;
 pub mod transit;
 mod tree;
-mod whole;
+mod whole_body;

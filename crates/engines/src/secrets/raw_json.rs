@@ -1,4 +1,4 @@
-//! JSON objects handled as the text that was sent: a number keeps all its digits, whatever its size.
+//! JSON objects as the text that the client sent, so numbers keep all their digits.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use keepfast_framework::{Error, Result};
 use keepfast_json::{Piece, Pieces};
 use serde_json::value::{RawValue, to_raw_value};
 
-/// Objects within objects deeper than this are refused where they must be taken apart.
+/// The maximum depth of nested objects in a merge patch or a skeleton.
 const MAX_DEPTH: usize = 256;
 
-/// The members of an object, the last of duplicates; `None` when it is no object.
+/// The members of an object, the last of duplicates; `None` for any other value.
 fn members(value: &RawValue) -> Result<Option<BTreeMap<String, &RawValue>>> {
     if !value.get().starts_with('{') {
         return Ok(None);
@@ -22,7 +22,7 @@ fn too_deep() -> Error {
     Error::invalid(format!("the data has more than {MAX_DEPTH} levels"))
 }
 
-/// Whether an object has no members; `null` has none.
+/// Whether an object has no members; true for `null`.
 pub(crate) fn is_empty(object: &RawObject) -> bool {
     matches!(
         object.0.get().bytes().filter(|b| !b.is_ascii_whitespace()).take(2).collect::<Vec<u8>>().as_slice(),
@@ -30,20 +30,20 @@ pub(crate) fn is_empty(object: &RawObject) -> bool {
     )
 }
 
-/// Refuses an object that is valid as a text but that few can read: an escape such as `\ud800` alone is no character.
+/// Refuses an object with an escape of an unpaired surrogate, such as `\ud800`: many readers cannot decode it.
 ///
 /// # Errors
-/// 400 for such a text.
+/// 400 for such an escape.
 pub(crate) fn check_text(object: &RawObject) -> Result<()> {
     if escapes_are_characters(object.0.get().as_bytes()) {
         Ok(())
     } else {
-        Err(Error::invalid("failed to decode JSON input: an escape stands for half a character"))
+        Err(Error::invalid("failed to decode JSON input: an escape is an unpaired surrogate"))
     }
 }
 
-/// Whether each `\u` escape of valid JSON is a character, or half of one with the other half behind it. A backslash
-/// stands only in strings, so the whole text is read as the inside of one.
+/// Whether each `\u` escape of valid JSON is a character or a complete surrogate pair. A backslash occurs only within
+/// strings, so the check need not tell where strings begin and end.
 fn escapes_are_characters(json: &[u8]) -> bool {
     let mut is_high = false;
     for piece in Pieces::new(json) {
@@ -56,7 +56,8 @@ fn escapes_are_characters(json: &[u8]) -> bool {
     !is_high
 }
 
-/// A JSON merge patch (RFC 7396) of `target`: members that are `null` are removed, objects merged, all else replaced.
+/// Applies a JSON merge patch (RFC 7396) to `target`: removes members that are `null`, merges objects, replaces all
+/// else.
 ///
 /// # Errors
 /// 400 when the objects are nested too deeply.
@@ -90,8 +91,8 @@ fn merge(target: Option<&RawValue>, patch: &RawValue, depth: usize) -> Result<Bo
     Ok(to_raw_value(&merged)?)
 }
 
-/// The names of an object's members without their values: a member that is an object with members is shown likewise down
-/// to `depth` levels (0 for all), anything else as `null`.
+/// The member names of an object without the values: a non-empty object is shown as its own names down to `depth`
+/// levels (0 for all levels), any other value as `null`.
 ///
 /// # Errors
 /// 400 when the objects are nested too deeply.
@@ -124,8 +125,8 @@ mod tests {
     }
 
     #[test]
-    fn patches_as_rfc_7396_says_and_rounds_no_number() {
-        // Appendix A of RFC 7396, as far as the target is an object (members come out sorted).
+    fn patches_follow_rfc_7396_and_keep_all_digits_of_numbers() {
+        // Appendix A of RFC 7396 for targets that are objects (members come out sorted).
         for (target, patch, expected) in [
             (r#"{"a":"b"}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#),
             (r#"{"a":"b"}"#, r#"{"b":"c"}"#, r#"{"a":"b","b":"c"}"#),
@@ -161,14 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nested_without_end_is_refused_and_does_not_exhaust_the_stack() {
+    fn deep_nesting_is_refused_without_exhausting_the_stack() {
         let deep = raw(&format!("{}1{}", "{\"a\":".repeat(10_000), "}".repeat(10_000)));
         assert_eq!(merge_patch(&raw("{}"), &deep).unwrap_err().status().0, 400);
         assert_eq!(skeleton(&deep, 0).unwrap_err().status().0, 400);
     }
 
     #[test]
-    fn texts_that_stand_for_no_character_are_refused() {
+    fn unpaired_surrogate_escapes_are_refused() {
         for fine in [r#"{"a":"\ud83d\ude00","b":1e999}"#, r#"{"a":"\\ud83d \n\u00e9"}"#, "{}"] {
             assert!(check_text(&RawObject(raw(fine))).is_ok(), "{fine}");
         }
@@ -209,7 +210,7 @@ mod tests {
     }
 
     /// RFC 7396, section 2, word for word, on parsed values.
-    fn by_the_book(target: Value, patch: &Value) -> Value {
+    fn reference_patch(target: Value, patch: &Value) -> Value {
         let Value::Object(patch) = patch else { return patch.clone() };
         let mut target = match target {
             Value::Object(target) => target,
@@ -219,7 +220,7 @@ mod tests {
             if value.is_null() {
                 target.remove(name);
             } else {
-                let merged = by_the_book(target.remove(name).unwrap_or(Value::Null), value);
+                let merged = reference_patch(target.remove(name).unwrap_or(Value::Null), value);
                 target.insert(name.clone(), merged);
             }
         }
@@ -228,9 +229,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn patches_text_as_parsed_values_would_be_patched(target in any_json(), patch in any_json()) {
+        fn a_patch_of_text_equals_a_patch_of_parsed_values(target in any_json(), patch in any_json()) {
             let merged = merge_patch(&raw(&target.to_string()), &raw(&patch.to_string())).unwrap();
-            prop_assert_eq!(serde_json::from_str::<Value>(merged.get()).unwrap(), by_the_book(target, &patch));
+            prop_assert_eq!(serde_json::from_str::<Value>(merged.get()).unwrap(), reference_patch(target, &patch));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Names under a prefix of a mount's storage that form a tree of folders, listed one level or all levels deep.
+//! A tree of folders under a prefix of a mount's storage, with lists of one level and scans of all levels.
 
 use keepfast_framework::engine::Gauge;
 use keepfast_framework::fields::{Int, Text};
@@ -7,27 +7,27 @@ use keepfast_framework::{Cx, Page, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// How many names one step of a count reads.
-const COUNTED: usize = 1000;
+/// How many names one step of [`Tree::usage`] reads.
+const USAGE_PAGE: usize = 1000;
 
-/// What a list or a scan is asked for.
+/// The parameters of a list or scan.
 #[derive(Clone, Deserialize, JsonSchema)]
 pub(crate) struct Listing {
     /// Location of the folder.
     path: Text,
-    /// Only names that come after this one; it need not exist.
+    /// Returns only names after this one; it need not exist.
     after: Option<Text>,
-    /// At most so many names; all of them if it is not positive.
+    /// The maximum number of names; no limit if it is not positive.
     limit: Option<Int>,
 }
 
 impl Listing {
-    /// The folder's path: empty for the root, else ending in `/`.
+    /// The folder's path: empty for the root, otherwise with a final `/`.
     pub(crate) fn folder(&self) -> String {
         folder(&self.path)
     }
 
-    /// The part that is asked for.
+    /// The requested page of names.
     pub(crate) fn page(&self) -> Page {
         Page {
             after: self.after.as_ref().filter(|after| !after.is_empty()).map(|after| after.0.clone()),
@@ -36,7 +36,7 @@ impl Listing {
     }
 }
 
-/// A path as the prefix of what is below it.
+/// The prefix of the names below a path.
 fn folder(path: &str) -> String {
     match path {
         "" => String::new(),
@@ -45,18 +45,18 @@ fn folder(path: &str) -> String {
     }
 }
 
-/// One tree, kept under one or two prefixes of the storage (two while records move from one to the other).
+/// One tree under one or two prefixes of the storage (two while an upgrade moves records between them).
 pub(crate) struct Tree<'a> {
     prefixes: &'a [&'a str],
 }
 
 impl<'a> Tree<'a> {
-    /// The tree under all of these prefixes, each ending in `/`.
+    /// The tree under all of these prefixes; each ends in `/`.
     pub(crate) fn under(prefixes: &'a [&'a str]) -> Self {
         Tree { prefixes }
     }
 
-    /// The names one level below `folder`, sorted; those of folders end in `/`.
+    /// The sorted names one level below `folder`; names of folders end in `/`.
     ///
     /// # Errors
     /// When storage fails.
@@ -74,7 +74,7 @@ impl<'a> Tree<'a> {
         Ok(names)
     }
 
-    /// The paths at every level below `folder`, relative to it, in the order of their bytes.
+    /// The paths at all levels below `folder`, relative to it, in byte order.
     ///
     /// # Errors
     /// When storage fails.
@@ -93,14 +93,14 @@ impl<'a> Tree<'a> {
                 continue;
             };
             let path = format!("{inside}{name}");
-            let passed = after.is_some_and(|after| path.as_str() <= after);
+            let is_before = after.is_some_and(|after| path.as_str() <= after);
             if path.ends_with('/') {
-                if passed && !after.is_some_and(|after| after.starts_with(&path)) {
+                if is_before && !after.is_some_and(|after| after.starts_with(&path)) {
                     continue;
                 }
                 let below = self.list(cx, &format!("{folder}{path}"), &Page::all()).await?;
                 open.push((path, below.into_iter()));
-            } else if !passed {
+            } else if !is_before {
                 found.push(path);
                 if found.len() >= limit {
                     break;
@@ -110,29 +110,29 @@ impl<'a> Tree<'a> {
         Ok(found)
     }
 
-    /// How many names there are at all levels, as the metrics tell it of KV. Reads a page of names at a time, and takes its time.
+    /// Counts the names at all levels for the metric `secret.kv.count`, one page at a time and paced.
     ///
     /// # Errors
     /// When storage fails.
     pub(crate) async fn usage(&self, cx: &mut Cx) -> Result<Vec<Gauge>> {
         let mut pace = Pace::new(cx.clock().clone());
         let mut count = 0_usize;
-        let mut open = vec![(String::new(), Page::first(COUNTED))];
+        let mut open = vec![(String::new(), Page::first(USAGE_PAGE))];
         while let Some((folder, page)) = open.pop() {
             let names = self.list(cx, &folder, &page).await?;
-            // Behind its subfolders in the list, so that what is kept is bounded by the depth and not by the number of folders.
-            if names.len() >= COUNTED {
-                open.push((folder.clone(), Page { after: names.last().cloned(), ..Page::first(COUNTED) }));
+            // The next page comes after the subfolders, so the depth bounds the stack, not the number of folders.
+            if names.len() >= USAGE_PAGE {
+                open.push((folder.clone(), Page { after: names.last().cloned(), ..Page::first(USAGE_PAGE) }));
             }
             let (below, here): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.ends_with('/'));
             count += here.len();
-            open.extend(below.into_iter().map(|name| (format!("{folder}{name}"), Page::first(COUNTED))));
+            open.extend(below.into_iter().map(|name| (format!("{folder}{name}"), Page::first(USAGE_PAGE))));
             pace.step().await;
         }
         Ok(vec![Gauge { name: "secret.kv.count", value: count as f64, labels: Vec::new() }])
     }
 
-    /// All of a scan in OpenBao's order: of each folder its secrets, then the folders in it, the last one first.
+    /// A whole scan in OpenBao's order: the secrets of each folder, then its subfolders, last one first.
     async fn whole(&self, cx: &mut Cx, folder: &str) -> Result<Vec<String>> {
         let mut found = Vec::new();
         let mut open = vec![String::new()];

@@ -1,4 +1,4 @@
-//! Networks that bind secret ids: checked when written, and each within one of its role's.
+//! Bound networks of secret ids: validation, and the subset check against those of the role.
 
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
@@ -9,21 +9,21 @@ use keepfast_framework::fields::Quoted;
 use keepfast_framework::token_params::parse_cidrs;
 use keepfast_framework::{Error, Result};
 
-/// Takes networks as they are written; a lone address is none.
+/// Validates networks in CIDR notation; an address without a prefix length is invalid.
 ///
 /// # Errors
-/// 400 with `what` before the one that is no network.
-pub(super) fn checked(cidrs: Vec<String>, what: &str) -> Result<Vec<String>> {
+/// 400 with `what` and the invalid network.
+pub(super) fn validated(cidrs: Vec<String>, what: &str) -> Result<Vec<String>> {
     match cidrs.iter().find(|cidr| cidr.parse::<IpNet>().is_err()) {
         Some(bad) => Err(Error::invalid(format!("failed to validate {what}: invalid CIDR address: {bad}"))),
         None => Ok(cidrs),
     }
 }
 
-/// Refuses networks of a secret id that are not within its role's.
+/// Checks that the networks of a secret id are within those of its role.
 ///
 /// # Errors
-/// 400 naming both lists.
+/// 400 with both lists.
 pub(super) fn check_subset(role: &[String], secret_id: &[String]) -> Result<()> {
     if is_subset(&parse_cidrs(role), &parse_cidrs(secret_id)) {
         return Ok(());
@@ -35,12 +35,13 @@ pub(super) fn check_subset(role: &[String], secret_id: &[String]) -> Result<()> 
     )))
 }
 
-/// Whether each of `inner` lies within one of `outer`; an empty `outer` means everywhere.
+/// Whether each of `inner` is within one of `outer`; an empty `outer` means any network.
 pub(super) fn is_subset(outer: &[IpNet], inner: &[IpNet]) -> bool {
     if outer.is_empty() {
         return true;
     }
-    // Both lists are as long as their writers want, so each network is looked up with those around it, 128 at most.
+    // Clients determine the length of both lists, so each network is looked up together with its supernets, 128 at
+    // most.
     let outer: HashSet<Network> = outer.iter().map(|net| Network(net.trunc())).collect();
     let is_within = |net: &IpNet| {
         std::iter::successors(Some(net.trunc()), IpNet::supernet).any(|net| outer.contains(&Network(net)))
@@ -48,8 +49,7 @@ pub(super) fn is_subset(outer: &[IpNet], inner: &[IpNet]) -> bool {
     inner.iter().all(is_within)
 }
 
-/// A network as a key of a set. Tests count how often networks are hashed and compared, so that a loop over all pairs of
-/// networks fails a test.
+/// A network as a key of a set. Tests count hashes and comparisons, so a loop over all pairs of networks fails a test.
 struct Network(IpNet);
 
 impl PartialEq for Network {
@@ -82,7 +82,7 @@ mod steps {
         COUNT.set(COUNT.get() + 1);
     }
 
-    /// How many steps `work` takes in this thread.
+    /// The number of steps that `work` takes in this thread.
     pub(super) fn during(work: impl FnOnce()) -> usize {
         let before = COUNT.get();
         work();
@@ -90,7 +90,7 @@ mod steps {
     }
 }
 
-/// Whether `nets` allow this address. Where there are networks, an unknown address is outside.
+/// Whether `nets` contain the address. Empty `nets` contain every address; other `nets` do not contain an unknown one.
 pub(super) fn allow(nets: &[IpNet], remote: Option<IpAddr>) -> bool {
     nets.is_empty() || remote.is_some_and(|remote| nets.iter().any(|net| net.contains(&remote.to_canonical())))
 }
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn sec_kf50_long_lists_of_networks_take_steps_in_proportion() {
+    fn sec_kf50_the_subset_check_of_long_lists_takes_linear_steps() {
         const COUNT: u32 = 10_000;
         let role: Vec<IpNet> =
             (0..COUNT).map(|n| IpNet::new(std::net::Ipv4Addr::from(n << 8).into(), 24).unwrap()).collect();
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_or_mapped_address_passes_only_where_it_belongs() {
+    fn unknown_and_mapped_addresses_pass_only_matching_networks() {
         assert!(allow(&[], None));
         assert!(!allow(&nets(&["0.0.0.0/0"]), None));
         assert!(allow(&nets(&["10.0.0.0/8"]), "::ffff:10.1.1.1".parse().ok()));

@@ -1,4 +1,4 @@
-//! The key under which ids become names of records, so that nothing in the clear logs in.
+//! The HMAC key that turns ids into names of records, so that storage has no id in the clear.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -13,14 +13,14 @@ struct StoredKey {
 }
 const KEY: Records<StoredKey> = Records::at("hmac-key");
 
-/// Makes names of role ids and secret ids.
+/// Names of records for role ids and secret ids.
 pub(super) struct Keys {
     hmac: HmacKey,
-    nobody: String,
+    no_role_id: String,
 }
 
 impl Keys {
-    /// The key of the mount; made when the mount is.
+    /// The HMAC key of the mount, created with the mount.
     pub(super) async fn open(cx: &mut Cx) -> Result<Self> {
         if let Some(stored) = KEY.get(cx, "").await? {
             let key = STANDARD.decode(Zeroizing::new(stored.key).as_bytes()).map(Zeroizing::new);
@@ -32,22 +32,22 @@ impl Keys {
     }
 
     fn new(key: &[u8]) -> Self {
-        let mut keys = Keys { hmac: HmacKey::new(key), nobody: String::new() };
-        keys.nobody = keys.role_id("");
+        let mut keys = Keys { hmac: HmacKey::new(key), no_role_id: String::new() };
+        keys.no_role_id = keys.role_id("");
         keys
     }
 
-    /// The name of a role id.
+    /// The record name of a role id.
     pub(super) fn role_id(&self, role_id: &str) -> String {
         URL_SAFE_NO_PAD.encode(self.hmac.mac_parts(&[b"role-id\0", role_id.as_bytes()]))
     }
 
-    /// The name of a role id that no role has.
-    pub(super) fn nobody(&self) -> &str {
-        &self.nobody
+    /// A record name that belongs to no role id.
+    pub(super) fn no_role_id(&self) -> &str {
+        &self.no_role_id
     }
 
-    /// The name of a secret id within the store of its role; the store's name has no NUL.
+    /// The record name of a secret id within the store of its role; the store's name has no NUL.
     pub(super) fn secret_id(&self, store: &str, secret_id: &str) -> String {
         URL_SAFE_NO_PAD.encode(self.hmac.mac_parts(&[b"secret-id\0", store.as_bytes(), b"\0", secret_id.as_bytes()]))
     }

@@ -1,7 +1,8 @@
-//! Login, and what a renewal of its token gets.
+//! Logins, and renewals of their tokens.
 //!
-//! Refusals tell nothing: their text depends on the request alone, and an unknown role id costs the same reads and hashes
-//! as a wrong secret id of a known one. Ids are looked up by keyed hash, so no comparison meets a guess.
+//! Refusals reveal nothing: their text depends on the request alone, and an unknown role id costs the same reads and
+//! hashes as a wrong secret id of a known role. Ids are looked up by keyed hash, so nothing compares an id with a
+//! guess.
 
 use std::sync::Arc;
 
@@ -20,14 +21,14 @@ use super::role::{ROLE_IDS, ROLES, Role};
 use super::secret_id::{self, SecretId};
 use super::{AppRole, cidr};
 
-/// How many roles are kept ready for logins.
+/// The capacity of the cache of roles.
 const CAPACITY: u64 = 10_000;
-/// Room that is made for them at once; more is made as they come.
-const FIRST_ROOM: usize = 64;
-/// The store that is searched when the role id is unknown: as long as a role's, and never one.
+/// The initial capacity of the cache.
+const INITIAL_CAPACITY: usize = 64;
+/// The store for lookups of an unknown role id: as long as that of a role, and never one.
 const NO_STORE: &str = "....................";
 
-/// A login.
+/// The parameters of a login.
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Credentials {
     /// The id of the role.
@@ -36,13 +37,13 @@ pub(super) struct Credentials {
     secret_id: Option<SecretText>,
 }
 
-/// What the token keeps for its renewals.
+/// The data that the token keeps for its renewals.
 #[derive(Serialize, Deserialize)]
 struct Internal {
     role_name: String,
 }
 
-/// A role as logins need it: parsed, with the policies in their one form.
+/// A role prepared for logins: with parsed networks and canonical policies.
 struct LoginRole {
     name: String,
     role: Role,
@@ -51,10 +52,10 @@ struct LoginRole {
     terms: TokenTerms,
 }
 
-/// Roles ready for logins, by keyed hash of the role id.
+/// A cache of roles by keyed hash of the role id.
 ///
-/// All are forgotten when any role changes. A login that read a role before that change must not put it back after, so
-/// what is put in must come from the same epoch in which it was read.
+/// A change of any role clears it. A login that read a role before the change must not insert it afterwards, so an
+/// insert succeeds only in the epoch of the read.
 pub(super) struct LoginRoles {
     roles: Cache<String, Arc<LoginRole>>,
     epoch: Mutex<u64>,
@@ -62,13 +63,13 @@ pub(super) struct LoginRoles {
 
 impl Default for LoginRoles {
     fn default() -> Self {
-        LoginRoles { roles: Cache::with_weighter(FIRST_ROOM, CAPACITY, UnitWeighter), epoch: Mutex::new(0) }
+        LoginRoles { roles: Cache::with_weighter(INITIAL_CAPACITY, CAPACITY, UnitWeighter), epoch: Mutex::new(0) }
     }
 }
 
 impl LoginRoles {
-    /// Forgets all.
-    pub(super) fn forget(&self) {
+    /// Clears the cache.
+    pub(super) fn clear(&self) {
         let mut epoch = self.epoch.lock();
         *epoch += 1;
         self.roles.clear();
@@ -78,10 +79,10 @@ impl LoginRoles {
         *self.epoch.lock()
     }
 
-    fn keep(&self, place: &str, role: &Arc<LoginRole>, read_in: u64) {
+    fn insert(&self, key: &str, role: &Arc<LoginRole>, read_epoch: u64) {
         let epoch = self.epoch.lock();
-        if *epoch == read_in {
-            self.roles.insert(place.to_owned(), role.clone());
+        if *epoch == read_epoch {
+            self.roles.insert(key.to_owned(), role.clone());
         }
     }
 }
@@ -93,16 +94,16 @@ pub(super) async fn login(method: &AppRole, cx: &mut Cx, req: Credentials) -> Re
         return Err(Error::invalid("missing role_id"));
     }
     let secret_id = req.secret_id.as_ref().map(SecretText::expose).unwrap_or_default().trim();
-    let place = method.keys.role_id(role_id);
-    let ready = method.login_roles.roles.get(&place);
-    let is_ready = ready.is_some();
-    let role = match ready {
+    let key = method.keys.role_id(role_id);
+    let cached = method.login_roles.roles.get(&key);
+    let is_cached = cached.is_some();
+    let role = match cached {
         Some(role) => Some(role),
-        None => load(method, cx, &place).await?,
+        None => load(method, cx, &key).await?,
     };
     let name = role.as_ref().map_or(role_id, |role| &role.role.role_id).to_owned();
     let alias = ClaimedAlias { name, is_known: role.is_some() };
-    let outcome = attempt(method, cx, role.as_deref(), secret_id, is_ready).await;
+    let outcome = attempt(method, cx, role.as_deref(), secret_id, is_cached).await;
     Ok(LoginAttempt { alias, outcome })
 }
 
@@ -111,24 +112,24 @@ async fn attempt(
     cx: &mut Cx,
     role: Option<&LoginRole>,
     secret_id: &str,
-    is_ready: bool,
+    is_cached: bool,
 ) -> Result<Login> {
-    let reason = match prove(method, cx, role, secret_id).await? {
+    let reason = match authenticate(method, cx, role, secret_id).await? {
         Ok(login) => return Ok(login),
         Err(reason) => reason,
     };
-    if is_ready {
-        // An unknown role id has cost a look in vain; so must a known one.
-        load(method, cx, method.keys.nobody()).await?;
+    if is_cached {
+        // An unknown role id costs a read without a result; a cached role costs the same.
+        load(method, cx, method.keys.no_role_id()).await?;
     }
     let text = if secret_id.is_empty() { "missing secret_id" } else { "invalid role or secret ID" };
     Err(Error::invalid(text).because(reason))
 }
 
-/// Reads a role and keeps it ready. A login changes no role, so what it reads is what is committed.
-async fn load(method: &AppRole, cx: &mut Cx, place: &str) -> Result<Option<Arc<LoginRole>>> {
+/// Reads a role and caches it. A login changes no role, so it reads the committed one.
+async fn load(method: &AppRole, cx: &mut Cx, key: &str) -> Result<Option<Arc<LoginRole>>> {
     let epoch = method.login_roles.epoch();
-    let Some(of_id) = ROLE_IDS.get(cx, place).await? else { return Ok(None) };
+    let Some(of_id) = ROLE_IDS.get(cx, key).await? else { return Ok(None) };
     let Some(role) = ROLES.get(cx, &of_id.name).await? else { return Ok(None) };
     let role = Arc::new(LoginRole {
         name: of_id.name,
@@ -137,15 +138,15 @@ async fn load(method: &AppRole, cx: &mut Cx, place: &str) -> Result<Option<Arc<L
         terms: role.token.terms(),
         role,
     });
-    method.login_roles.keep(place, &role, epoch);
+    method.login_roles.insert(key, &role, epoch);
     Ok(Some(role))
 }
 
-/// Why a login is refused, for the audit log only.
+/// Why a login is refused; only the audit entry contains it.
 type Reason = &'static str;
 
-/// The login, if all that the role demands is there.
-async fn prove(
+/// Authenticates the login.
+async fn authenticate(
     method: &AppRole,
     cx: &mut Cx,
     role: Option<&LoginRole>,
@@ -174,7 +175,8 @@ async fn prove(
     Ok(Ok(granted(role, Some(found))))
 }
 
-/// Checks that a secret id may be used now and from here. The role may have been narrowed since it was made.
+/// Checks expiry and networks of a secret id. The networks of the role may be narrower than when the secret id was
+/// created.
 fn check(cx: &Cx, role: &LoginRole, found: &SecretId) -> std::result::Result<(), Reason> {
     let cidrs = parse_cidrs(&found.cidr_list);
     let token_cidrs = parse_cidrs(&found.token_bound_cidrs);
@@ -193,10 +195,10 @@ fn check(cx: &Cx, role: &LoginRole, found: &SecretId) -> std::result::Result<(),
     Ok(())
 }
 
-/// Takes one use; the last one takes the secret id with it. Logins at the same time conflict and run again.
+/// Counts one use; the last one deletes the secret id. Concurrent logins conflict and run again.
 fn count_use(method: &AppRole, cx: &mut Cx, store: &str, hash: &str, found: &SecretId) -> Result<()> {
     if found.num_uses > 1 {
-        method.queue.remember(hash);
+        method.queue.add(hash);
     }
     match found.num_uses {
         0 => Ok(()),
@@ -229,10 +231,10 @@ fn granted(role: &LoginRole, secret_id: Option<SecretId>) -> Login {
     }
 }
 
-/// New terms for a token of this method: the role's as they are now.
+/// The terms of a renewed token: the current ones of the role.
 ///
 /// # Errors
-/// 400 when the role is gone.
+/// 400 when the role was deleted.
 pub(super) async fn renew(cx: &mut Cx, internal: &serde_json::Value) -> Result<TokenTerms> {
     let Internal { role_name } = Internal::deserialize(internal)?;
     match ROLES.get(cx, &role_name).await? {

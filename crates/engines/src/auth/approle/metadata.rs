@@ -1,4 +1,4 @@
-//! What a secret id carries for its tokens: given as JSON text or as `name=value` pairs, either also in base64.
+//! Metadata of a secret id for its tokens: JSON text or `name=value` pairs, either also in base64.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use keepfast_framework::{Error, Result};
 /// Reads the `metadata` parameter.
 ///
 /// # Errors
-/// 400 for what is neither, and for empty names and values.
+/// 400 for any other text, and for empty names and values.
 pub(super) fn parse(text: &str) -> Result<BTreeMap<String, String>> {
     let decoded = STANDARD.decode(text.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let text = decoded.as_deref().unwrap_or(text).trim();
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metadata_is_read_in_the_forms_that_the_peer_takes() {
+    fn metadata_is_parsed_as_in_openbao() {
         let format = "failed to parse metadata: failed to parse the input: invalid <key,value> format";
         let shown = |text: &str| match parse(text) {
             Ok(pairs) => pairs.iter().map(|(n, v)| format!("{n}:{v}")).collect::<Vec<_>>().join(" "),

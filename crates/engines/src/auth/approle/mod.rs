@@ -1,23 +1,23 @@
-//! AppRole: machines log in with a role's id and a secret id.
+//! AppRole: machines log in with a role id and a secret id.
 //!
-//! A role says what a login gives and how it is guarded. Its role id names it; a secret id, made for it and bounded in
-//! uses, time and place, proves who asks. Paths and answers are those of Vault's AppRole
-//! (<https://developer.hashicorp.com/vault/api-docs/auth/approle>).
+//! A role sets the terms of the tokens and the constraints of logins. Its role id identifies the role; a secret id,
+//! issued for it and limited in uses, TTL and networks, authenticates the client. Paths and responses are those of
+//! Vault's AppRole (<https://developer.hashicorp.com/vault/api-docs/auth/approle>).
 //!
-//! What is stored, below the mount's own view:
+//! The stored records, relative to the mount's view:
 //!
-//! | record | holds |
+//! | record | content |
 //! |---|---|
-//! | `hmac-key` | the key under which ids become names of records |
+//! | `hmac-key` | the key that turns ids into names of records |
 //! | `role/<name>` | the role |
 //! | `role-id/<keyed hash>` | the name of the role with this role id |
-//! | `secret-id/<store>/<keyed hash>` | what a secret id is good for; the id itself is nowhere |
-//! | `accessor/<store>/<accessor>` | which secret id of a role the accessor means |
-//! | `expiry/<moment>.<keyed hash>` | the secret ids in the order in which they expire |
-//! | `doomed/<store>` | secret ids of a deleted role, to be collected |
+//! | `secret-id/<store>/<keyed hash>` | limits and metadata of a secret id; the id itself is not stored |
+//! | `accessor/<store>/<accessor>` | the secret id of an accessor |
+//! | `expiry/<moment>.<keyed hash>` | the secret ids in order of expiry |
+//! | `doomed/<store>` | the store of a deleted role, whose secret ids a tick removes |
 //!
-//! `<store>` is a random name that a role gets when it is made: an accessor can only be looked up within its role, and a
-//! deleted role's secret ids are out of reach at once, even for a new role of the same name.
+//! `<store>` is a random name that a role gets at its creation. So an accessor can only be looked up within its role,
+//! and the secret ids of a deleted role are unreachable at once, even for a new role of the same name.
 
 mod cidr;
 mod expiry;
@@ -45,7 +45,7 @@ use settings::{clear, read, write};
 /// The auth method at one mount.
 pub struct AppRole {
     keys: Keys,
-    /// Roles as logins need them.
+    /// The cache of roles.
     login_roles: LoginRoles,
     queue: Queue,
 }
@@ -73,7 +73,7 @@ impl Engine for AppRole {
 
     fn invalidate(&self, key: &str, _exists: bool) {
         if key.starts_with("role") {
-            self.login_roles.forget();
+            self.login_roles.clear();
         }
     }
 
@@ -105,11 +105,11 @@ fn setting_routes(r: &mut Routes<AppRole>) {
         .delete(clear::<s::Policies>);
     r.path(
         "role/{role_name}/local-secret-ids",
-        one("Whether secret ids stay in this cluster; set when the role is made."),
+        one("Whether secret ids stay in this cluster; set at the creation of the role."),
     )
     .names_only()
     .read(s::read_local_secret_ids);
-    r.path("role/{role_name}/bound-cidr-list", one("The former name of secret-id-bound-cidrs."))
+    r.path("role/{role_name}/bound-cidr-list", one("The deprecated name of secret-id-bound-cidrs."))
         .names_only()
         .read(read::<s::BoundCidrList>)
         .update(write::<s::BoundCidrList>)
@@ -134,7 +134,7 @@ fn setting_routes(r: &mut Routes<AppRole>) {
         .read(read::<s::SecretIdNumUses>)
         .update(write::<s::SecretIdNumUses>)
         .delete(clear::<s::SecretIdNumUses>);
-    r.path("role/{role_name}/secret-id-ttl", one("How long a secret id is good."))
+    r.path("role/{role_name}/secret-id-ttl", one("The TTL of a secret id."))
         .names_only()
         .read(read::<s::SecretIdTtl>)
         .update(write::<s::SecretIdTtl>)
@@ -149,12 +149,12 @@ fn setting_routes(r: &mut Routes<AppRole>) {
         .read(read::<s::TokenNumUses>)
         .update(write::<s::TokenNumUses>)
         .delete(clear::<s::TokenNumUses>);
-    r.path("role/{role_name}/token-ttl", one("The life of the tokens."))
+    r.path("role/{role_name}/token-ttl", one("The TTL of the tokens."))
         .names_only()
         .read(read::<s::TokenTtl>)
         .update(write::<s::TokenTtl>)
         .delete(clear::<s::TokenTtl>);
-    r.path("role/{role_name}/token-max-ttl", one("The longest life of the tokens."))
+    r.path("role/{role_name}/token-max-ttl", one("The maximum TTL of the tokens."))
         .names_only()
         .read(read::<s::TokenMaxTtl>)
         .update(write::<s::TokenMaxTtl>)
@@ -184,26 +184,26 @@ fn secret_id_routes(r: &mut Routes<AppRole>) {
 
 const LOGIN: Help = Help {
     synopsis: "Logs in with a role id and a secret id.",
-    description: "Every refusal has the same text, whatever was wrong.",
+    description: "Every refusal has the same text, whatever its cause.",
 };
 const TIDY: Help = Help {
     synopsis: "Removes expired secret ids now.",
-    description: "Expired secret ids are refused at once and removed within minutes without this.",
+    description: "Expired secret ids are refused at once. They are removed within minutes even without this request.",
 };
-const ROLES: Help = Help { synopsis: "The names of the roles.", description: "" };
+const ROLES: Help = Help { synopsis: "Lists the names of the roles.", description: "" };
 const ROLE: Help = Help {
-    synopsis: "A role: what a login gives and how it is guarded.",
+    synopsis: "A role: the terms of its tokens and the constraints of its logins.",
     description: "A role needs at least one constraint: a secret id, networks of secret ids or networks of tokens.",
 };
 const ROLE_ID: Help =
-    Help { synopsis: "The id by which logins name the role.", description: "No two roles have the same." };
+    Help { synopsis: "The id that identifies the role in logins.", description: "It is unique among the roles." };
 const SECRET_ID: Help = Help {
-    synopsis: "Makes a secret id.",
-    description: "Its uses, life and networks are at most the role's. The secret id is shown once.",
+    synopsis: "Issues a secret id.",
+    description: "Its uses, TTL and networks are within those of the role. The secret id is returned only once.",
 };
-const SECRET_IDS: Help = Help { synopsis: "The accessors of a role's secret ids.", description: "" };
-const CUSTOM_SECRET_ID: Help = Help { synopsis: "Registers a secret id that the caller has chosen.", description: "" };
-const LOOKUP: Help = Help { synopsis: "What a secret id is good for.", description: "" };
+const SECRET_IDS: Help = Help { synopsis: "Lists the accessors of a role's secret ids.", description: "" };
+const CUSTOM_SECRET_ID: Help = Help { synopsis: "Registers a secret id that the caller chooses.", description: "" };
+const LOOKUP: Help = Help { synopsis: "Looks up a secret id.", description: "" };
 const DESTROY: Help = Help { synopsis: "Destroys a secret id.", description: "" };
-const LOOKUP_ACCESSOR: Help = Help { synopsis: "What the secret id of an accessor is good for.", description: "" };
+const LOOKUP_ACCESSOR: Help = Help { synopsis: "Looks up the secret id of an accessor.", description: "" };
 const DESTROY_ACCESSOR: Help = Help { synopsis: "Destroys the secret id of an accessor.", description: "" };

@@ -1,7 +1,7 @@
-//! Logins with the same use-limited secret id take turns.
+//! Serializes logins with the same use-limited secret id.
 //!
-//! Each of them writes the count that the next must read, so at once they would conflict and run again, all but one in
-//! vain. The count is held by the transaction; turns only spare the tries, and are forgotten without harm.
+//! Each of them writes the use count that the next one reads. Concurrent logins would conflict, and all but one would
+//! run again. The transaction protects the count; the queue only avoids retries, so losing an entry is harmless.
 
 use std::sync::Arc;
 
@@ -10,22 +10,23 @@ use quick_cache::UnitWeighter;
 use quick_cache::sync::Cache;
 use tokio::sync::Mutex;
 
-/// How many use-limited secret ids are remembered.
+/// The capacity of the cache of use-limited secret ids.
 const CAPACITY: u64 = 4_096;
-/// Room that is made for them at once; more is made as they come.
-const FIRST_ROOM: usize = 64;
+/// The initial capacity of the cache.
+const INITIAL_CAPACITY: usize = 64;
 
-/// The use-limited secret ids that logged in lately, by keyed hash.
+/// The use-limited secret ids with recent logins, by keyed hash.
 pub(super) struct Queue(Cache<String, Arc<Mutex<()>>>);
 
 impl Default for Queue {
     fn default() -> Self {
-        Queue(Cache::with_weighter(FIRST_ROOM, CAPACITY, UnitWeighter))
+        Queue(Cache::with_weighter(INITIAL_CAPACITY, CAPACITY, UnitWeighter))
     }
 }
 
 impl Queue {
-    /// Waits for the turn of this request, which ends with it, committed or not. No wait for other secret ids.
+    /// Waits until this request may log in; the lock ends with the request, committed or not. Other secret ids do not
+    /// wait.
     pub(super) async fn turn(&self, cx: &mut Cx, hash: &str) {
         if let Some(turns) = self.0.get(hash) {
             let turn = turns.lock_owned().await;
@@ -33,8 +34,8 @@ impl Queue {
         }
     }
 
-    /// From now on logins with this secret id take turns. Only who knows a secret id gets here.
-    pub(super) fn remember(&self, hash: &str) {
+    /// Serializes later logins with this secret id. Only a client that knows the secret id gets here.
+    pub(super) fn add(&self, hash: &str) {
         if self.0.get(hash).is_none() {
             self.0.insert(hash.to_owned(), Arc::default());
         }

@@ -1,4 +1,4 @@
-//! A role as it is stored, and the index by role id.
+//! The stored role, and the index by role id.
 
 use keepfast_crypto::random;
 use keepfast_framework::rows::is_name;
@@ -13,39 +13,39 @@ pub(super) const ROLES: Records<Role> = Records::at("role/");
 /// Names of roles by keyed hash of the role id.
 pub(super) const ROLE_IDS: Records<RoleOfId> = Records::at("role-id/");
 
-/// A role. Times are seconds, zero means "not set".
+/// A role. TTLs and periods are in seconds; zero means "not set".
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Role {
-    /// What logins name it by.
+    /// Its id in logins.
     pub(super) role_id: String,
-    /// Where its secret ids are.
+    /// The store of its secret ids.
     pub(super) store: String,
     /// Whether a login needs a secret id.
     pub(super) bind_secret_id: bool,
     /// Whether secret ids stay in this cluster.
     #[serde(default)]
     pub(super) local_secret_ids: bool,
-    /// Where logins may come from; an empty list was written, `None` never was.
+    /// The networks from which logins are allowed; an empty list was written, `None` never was.
     #[serde(default)]
     pub(super) secret_id_bound_cidrs: Option<Vec<String>>,
-    /// The most uses of a secret id; zero for any number.
+    /// The maximum uses of a secret id; zero means no limit.
     #[serde(default)]
     pub(super) secret_id_num_uses: u64,
-    /// The longest life of a secret id; zero for any.
+    /// The maximum TTL of a secret id; zero means no limit.
     #[serde(default)]
     pub(super) secret_id_ttl: u64,
-    /// What its tokens are.
+    /// The parameters of its tokens.
     #[serde(default)]
     pub(super) token: TokenParams,
-    /// Whether the policies were written under their former name, which is then shown too.
+    /// Whether the policies were written under their deprecated name, so that a read returns that too.
     #[serde(default)]
     pub(super) shows_policies: bool,
-    /// The same of the period.
+    /// The same for the period.
     #[serde(default)]
     pub(super) shows_period: bool,
 }
 
-/// Which role has a role id.
+/// The role with a role id.
 #[derive(Serialize, Deserialize)]
 pub(super) struct RoleOfId {
     /// The role's name.
@@ -53,7 +53,7 @@ pub(super) struct RoleOfId {
 }
 
 impl Role {
-    /// A role with a random role id, guarded by secret ids.
+    /// A role with a random role id that requires secret ids.
     pub(super) fn new() -> Self {
         Role {
             role_id: random::uuid(),
@@ -69,7 +69,7 @@ impl Role {
         }
     }
 
-    /// Where logins may come from.
+    /// The networks from which logins are allowed.
     pub(super) fn cidrs(&self) -> &[String] {
         self.secret_id_bound_cidrs.as_deref().unwrap_or_default()
     }
@@ -79,44 +79,44 @@ impl Role {
     }
 }
 
-/// The one form of a role's name: lower case. Names are letters, digits and `_`, and between them also `-` and `.`.
+/// The canonical name of a role: lower case. Names are letters, digits and `_`, and between them also `-` and `.`.
 ///
 /// # Errors
-/// 404: no path of the method has any other name in it.
+/// 404 for any other name, as no path of the method contains one.
 pub(super) fn role_name(given: &str) -> Result<String> {
     if is_name(given) { Ok(given.to_ascii_lowercase()) } else { Err(Error::unsupported_path()) }
 }
 
-/// The role of this name, as given in a path.
+/// The role with the name in a path.
 ///
 /// # Errors
-/// As [`role_name`], and those of storage.
+/// As [`role_name`], and when storage fails.
 pub(super) async fn find(cx: &mut Cx, given: &str) -> Result<Option<Role>> {
     let name = role_name(given)?;
     ROLES.get(cx, &name).await
 }
 
-/// The role of this name, which must be there.
+/// The role with the name in a path, which must exist.
 ///
 /// # Errors
-/// 404 saying that it is not.
+/// 404 when the role does not exist.
 pub(super) async fn require(cx: &mut Cx, given: &str) -> Result<Role> {
     let name = role_name(given)?;
-    ROLES.get(cx, &name).await?.ok_or_else(|| absent(&name))
+    ROLES.get(cx, &name).await?.ok_or_else(|| not_found_error(&name))
 }
 
-/// 404 with the peer's text.
-pub(super) fn absent(name: &str) -> Error {
+/// 404 with OpenBao's text.
+pub(super) fn not_found_error(name: &str) -> Error {
     Error::new(
         keepfast_framework::Status::NOT_FOUND,
         format!("role {} does not exist", keepfast_framework::fields::Quoted(name)),
     )
 }
 
-/// Writes a role and keeps the index by role id; `before` is the role id that it had.
+/// Writes a role and updates the index by role id; `before` is its previous role id.
 ///
 /// # Errors
-/// 400 when nothing guards the role, or another role has its role id.
+/// 400 when the role has no constraint, or another role has the role id.
 pub(super) async fn save(method: &AppRole, cx: &mut Cx, name: &str, role: &Role, before: Option<&str>) -> Result<()> {
     if !role.is_constrained() {
         return Err(Error::invalid("at least one constraint should be enabled on the role"));

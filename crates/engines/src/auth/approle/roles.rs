@@ -10,49 +10,49 @@ use serde::{Deserialize, Serialize};
 use super::role::{self, ROLE_IDS, ROLES, Role, role_name};
 use super::{AppRole, cidr, expiry, settings};
 
-/// A page of a list.
+/// The page of a list.
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct List {
-    /// Only names that come after this one.
+    /// Returns only names after this one.
     after: Option<Text>,
-    /// At most so many names.
+    /// The maximum number of names.
     limit: Option<Int>,
 }
 
 impl List {
-    /// As storage takes it; a limit that is not positive is none.
+    /// The page in storage's form; a limit that is not positive means no limit.
     pub(super) fn page(after: Option<Text>, limit: Option<Int>) -> Page {
         let limit = limit.and_then(|Int(limit)| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
         Page { after: after.map(String::from).filter(|after| !after.is_empty()), limit }
     }
 }
 
-/// A request that names a role and nothing else.
+/// The path parameter of a role.
 #[derive(Deserialize, JsonSchema)]
-pub(super) struct Named {
+pub(super) struct RolePath {
     /// Name of the role.
     pub(super) role_name: Text,
 }
 
-/// What a role is to be; what is not named stays as it is.
+/// A change of a role; absent parameters keep their values.
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Write {
     /// Name of the role.
     role_name: Text,
-    /// The id by which logins name the role; random if none is given when it is made.
+    /// The id of the role in logins; random for a new role if none is given.
     role_id: Option<Text>,
     /// Whether a login needs a secret id.
     #[serde(default, deserialize_with = "unless_null")]
     bind_secret_id: Option<Flag>,
     /// Deprecated: use `secret_id_bound_cidrs`.
     bound_cidr_list: Option<CommaList>,
-    /// Comma-separated networks from which logins may come.
+    /// Comma-separated networks from which logins are allowed.
     secret_id_bound_cidrs: Option<CommaList>,
-    /// Whether secret ids stay in this cluster; can be said only when the role is made.
+    /// Whether secret ids stay in this cluster; settable only at the creation of the role.
     local_secret_ids: Option<Flag>,
-    /// How often a secret id can log in; 0 for any number.
+    /// How often a secret id can log in; 0 means no limit.
     secret_id_num_uses: Option<Int>,
-    /// How long a secret id is good; 0 for ever.
+    /// The TTL of a secret id; 0 means no expiry.
     secret_id_ttl: Option<Seconds>,
     /// Deprecated: use `token_policies`.
     policies: Option<CommaList>,
@@ -62,9 +62,9 @@ pub(super) struct Write {
     token: TokenParamsChange,
 }
 
-/// A role as it is shown.
+/// A role in responses.
 #[derive(Serialize)]
-pub(super) struct Shown {
+pub(super) struct RoleResponse {
     bind_secret_id: bool,
     local_secret_ids: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,20 +83,20 @@ pub(super) async fn list(_: &AppRole, cx: &mut Cx, req: List) -> Result<Keys> {
     ROLES.list(cx, "", &List::page(req.after, req.limit)).await.map(Keys::of)
 }
 
-/// Whether the role is there.
-pub(super) async fn exists(_: &AppRole, cx: &mut Cx, req: Named) -> Result<Exists> {
+/// Whether the role exists.
+pub(super) async fn exists(_: &AppRole, cx: &mut Cx, req: RolePath) -> Result<Exists> {
     role::find(cx, &req.role_name).await.map(|role| Exists(role.is_some()))
 }
 
 /// GET `role/{role_name}`.
-pub(super) async fn read(_: &AppRole, cx: &mut Cx, req: Named) -> Result<Option<Data<Shown>>> {
+pub(super) async fn read(_: &AppRole, cx: &mut Cx, req: RolePath) -> Result<Option<Data<RoleResponse>>> {
     let role = role::find(cx, &req.role_name).await?;
     Ok(role.map(|role| {
-        Data(Shown {
+        Data(RoleResponse {
             bind_secret_id: role.bind_secret_id,
             local_secret_ids: role.local_secret_ids,
-            period: settings::shown_period(&role),
-            policies: settings::shown_policies(&role),
+            period: settings::deprecated_period(&role),
+            policies: settings::deprecated_policies(&role),
             secret_id_bound_cidrs: role.secret_id_bound_cidrs,
             secret_id_num_uses: role.secret_id_num_uses,
             secret_id_ttl: role.secret_id_ttl,
@@ -129,7 +129,7 @@ fn apply(cx: &mut Cx, role: &mut Role, req: Write) -> Result<()> {
         role.role_id = role_id;
     }
     if let Some(CommaList(cidrs)) = req.secret_id_bound_cidrs.or(req.bound_cidr_list) {
-        role.secret_id_bound_cidrs = Some(cidr::checked(cidrs, "CIDR blocks")?);
+        role.secret_id_bound_cidrs = Some(cidr::validated(cidrs, "CIDR blocks")?);
     }
     if let Some(Int(uses)) = req.secret_id_num_uses {
         role.secret_id_num_uses = settings::num_uses(uses)?;
@@ -149,12 +149,13 @@ fn apply(cx: &mut Cx, role: &mut Role, req: Write) -> Result<()> {
         token.token_period = req.period;
         settings::check_period(cx, token.token_period)?;
     }
-    token.token_type = token.token_type.map(|Text(kind)| Text(adjusted_kind(cx, kind)));
+    token.token_type = token.token_type.map(|Text(kind)| Text(concrete_kind(cx, kind)));
     role.token.apply(token)
 }
 
-/// A role says what is issued, so the kinds that leave it to the request mean the kind that they begin with.
-fn adjusted_kind(cx: &mut Cx, kind: String) -> String {
+/// A role fixes the kind of its tokens, so the kinds that leave the choice to the request are replaced by their
+/// default.
+fn concrete_kind(cx: &mut Cx, kind: String) -> String {
     match kind.strip_prefix("default-") {
         Some(plain @ ("service" | "batch")) => {
             cx.warn(format!("{kind} has no useful meaning; adjusting to {plain}"));
@@ -164,33 +165,33 @@ fn adjusted_kind(cx: &mut Cx, kind: String) -> String {
     }
 }
 
-/// DELETE `role/{role_name}`: its secret ids are out of reach at once and collected later.
-pub(super) async fn delete(method: &AppRole, cx: &mut Cx, req: Named) -> Result<()> {
+/// DELETE `role/{role_name}`: its secret ids are unreachable at once and removed later.
+pub(super) async fn delete(method: &AppRole, cx: &mut Cx, req: RolePath) -> Result<()> {
     let name = role_name(&req.role_name)?;
     let Some(role) = ROLES.get(cx, &name).await? else { return Ok(()) };
     ROLE_IDS.delete(cx, &method.keys.role_id(&role.role_id));
     ROLES.delete(cx, &name);
-    expiry::doom(cx, &role.store)
+    expiry::mark_deleted(cx, &role.store)
 }
 
-/// The role id.
+/// The role id in responses.
 #[derive(Serialize)]
-pub(super) struct RoleId {
+pub(super) struct RoleIdResponse {
     role_id: String,
 }
 
-/// Sets a role id.
+/// A change of a role id.
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct WriteRoleId {
     /// Name of the role.
     role_name: Text,
-    /// The id by which logins name the role.
+    /// The id of the role in logins.
     role_id: Option<Text>,
 }
 
 /// GET `role/{role_name}/role-id`.
-pub(super) async fn read_role_id(_: &AppRole, cx: &mut Cx, req: Named) -> Result<Option<Data<RoleId>>> {
-    Ok(role::find(cx, &req.role_name).await?.map(|role| Data(RoleId { role_id: role.role_id })))
+pub(super) async fn read_role_id(_: &AppRole, cx: &mut Cx, req: RolePath) -> Result<Option<Data<RoleIdResponse>>> {
+    Ok(role::find(cx, &req.role_name).await?.map(|role| Data(RoleIdResponse { role_id: role.role_id })))
 }
 
 /// POST `role/{role_name}/role-id`.

@@ -1,4 +1,4 @@
-//! A secret id as it is stored, with its accessor and its place in the order of expiry: written and removed together.
+//! The stored secret id with its accessor and its expiry record; all are written and removed together.
 
 use std::collections::BTreeMap;
 
@@ -9,43 +9,44 @@ use serde::{Deserialize, Serialize};
 const SECRET_IDS: Records<SecretId> = Records::at("secret-id/");
 /// Keyed hashes of secret ids by `<store>/<accessor>`.
 pub(super) const ACCESSORS: Records<Accessor> = Records::at("accessor/");
-/// Secret ids by `<moment>.<keyed hash>`; the moment is in nanoseconds, as 16 hexadecimal digits, so names sort by time.
+/// Secret ids by `<moment>.<keyed hash>`; the moment is in nanoseconds, as 16 hexadecimal digits, so names sort by
+/// time.
 pub(super) const EXPIRIES: Records<Expiry> = Records::at("expiry/");
 
-/// What a secret id is good for.
+/// Limits and metadata of a secret id.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct SecretId {
-    /// Names it to whoever must not know it.
+    /// Identifies the secret id without revealing it.
     pub(super) accessor: String,
-    /// When it was made.
+    /// The time of its creation.
     pub(super) created: Timestamp,
-    /// When its record last changed.
+    /// The time of the last change of the record.
     pub(super) updated: Timestamp,
-    /// When it stops to be good; `None` for never.
+    /// The time of its expiry; `None` for never.
     pub(super) expires: Option<Timestamp>,
-    /// The life that was asked for, in seconds; zero for ever.
+    /// The requested TTL in seconds; zero means no expiry.
     pub(super) ttl: u64,
-    /// How many logins are left; zero for any number.
+    /// How many logins are left; zero means no limit.
     pub(super) num_uses: u64,
-    /// Where a login with it may come from.
+    /// The networks from which logins are allowed.
     pub(super) cidr_list: Vec<String>,
-    /// Where its tokens may be used from, instead of the role's.
+    /// The networks from which its tokens can be used, instead of those of the role.
     pub(super) token_bound_cidrs: Vec<String>,
-    /// What its tokens carry.
+    /// The metadata of its tokens.
     pub(super) metadata: BTreeMap<String, String>,
 }
 
-/// What an accessor means.
+/// The secret id of an accessor.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Accessor {
     /// The keyed hash of the secret id.
     pub(super) hash: String,
-    /// When it expires.
+    /// The time of its expiry.
     pub(super) expires: Option<Timestamp>,
 }
 
-/// What expires.
+/// A secret id that expires.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Expiry {
     /// The store of its role.
@@ -57,7 +58,7 @@ pub(super) struct Expiry {
 }
 
 impl SecretId {
-    /// Whether it is still good at `now`.
+    /// Whether it has not expired at `now`.
     pub(super) fn is_live(&self, now: Timestamp) -> bool {
         self.expires.is_none_or(|expires| now < expires)
     }
@@ -65,14 +66,14 @@ impl SecretId {
 
 /// The secret id with this keyed hash, expired or not.
 pub(super) async fn get(cx: &mut Cx, store: &str, hash: &str) -> Result<Option<SecretId>> {
-    SECRET_IDS.get(cx, &place(store, hash)).await
+    SECRET_IDS.get(cx, &key(store, hash)).await
 }
 
-/// Writes a new secret id with all that leads to it.
+/// Writes a new secret id with its accessor and its expiry record.
 pub(super) fn add(cx: &mut Cx, store: &str, hash: &str, secret_id: &SecretId) -> Result<()> {
     update(cx, store, hash, secret_id)?;
     let accessor = Accessor { hash: hash.to_owned(), expires: secret_id.expires };
-    ACCESSORS.put(cx, &place(store, &secret_id.accessor), &accessor)?;
+    ACCESSORS.put(cx, &key(store, &secret_id.accessor), &accessor)?;
     if let Some(expires) = secret_id.expires {
         let expiry = Expiry { store: store.to_owned(), hash: hash.to_owned(), accessor: secret_id.accessor.clone() };
         EXPIRIES.put(cx, &expiry_name(expires, hash), &expiry)?;
@@ -80,29 +81,29 @@ pub(super) fn add(cx: &mut Cx, store: &str, hash: &str, secret_id: &SecretId) ->
     Ok(())
 }
 
-/// Writes a secret id whose accessor and expiry have not changed.
+/// Writes a secret id whose accessor and expiry are unchanged.
 pub(super) fn update(cx: &mut Cx, store: &str, hash: &str, secret_id: &SecretId) -> Result<()> {
-    SECRET_IDS.put(cx, &place(store, hash), secret_id)
+    SECRET_IDS.put(cx, &key(store, hash), secret_id)
 }
 
-/// Removes a secret id with all that leads to it.
+/// Removes a secret id with its accessor and its expiry record.
 pub(super) fn remove(cx: &mut Cx, store: &str, hash: &str, accessor: &str, expires: Option<Timestamp>) {
-    SECRET_IDS.delete(cx, &place(store, hash));
-    ACCESSORS.delete(cx, &place(store, accessor));
+    SECRET_IDS.delete(cx, &key(store, hash));
+    ACCESSORS.delete(cx, &key(store, accessor));
     if let Some(expires) = expires {
         EXPIRIES.delete(cx, &expiry_name(expires, hash));
     }
 }
 
-/// What an accessor of this store means. An accessor that could be no name in storage means nothing.
+/// The secret id of an accessor in this store; `None` for an accessor that cannot be a name in storage.
 pub(super) async fn of_accessor(cx: &mut Cx, store: &str, accessor: &str) -> Result<Option<Accessor>> {
     if accessor.is_empty() || !accessor.bytes().all(|c| c.is_ascii_hexdigit() || c == b'-') {
         return Ok(None);
     }
-    ACCESSORS.get(cx, &place(store, accessor)).await
+    ACCESSORS.get(cx, &key(store, accessor)).await
 }
 
-/// The moment in the name of an expiry.
+/// The moment in the name of an expiry record.
 pub(super) fn moment(name: &str) -> Option<Timestamp> {
     let (moment, _) = name.split_once('.')?;
     i64::from_str_radix(moment, 16).ok().map(Timestamp::from_nanos)
@@ -112,10 +113,10 @@ fn expiry_name(expires: Timestamp, hash: &str) -> String {
     format!("{:016x}.{hash}", expires.nanos().max(0))
 }
 
-fn place(store: &str, name: &str) -> String {
-    let mut place = String::with_capacity(store.len() + 1 + name.len());
-    place.push_str(store);
-    place.push('/');
-    place.push_str(name);
-    place
+fn key(store: &str, name: &str) -> String {
+    let mut key = String::with_capacity(store.len() + 1 + name.len());
+    key.push_str(store);
+    key.push('/');
+    key.push_str(name);
+    key
 }

@@ -1,4 +1,4 @@
-//! Secret ids: make, list, look up, destroy; by themselves and by accessor.
+//! Secret ids: issue, list, look up, destroy; by id and by accessor.
 
 use std::collections::BTreeMap;
 
@@ -14,89 +14,89 @@ use super::roles::List;
 use super::secret_id::{self, ACCESSORS, SecretId};
 use super::{AppRole, cidr, metadata};
 
-/// A secret id to be made.
+/// The parameters of a new secret id.
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Create {
     /// Name of the role.
     role_name: Text,
-    /// What the tokens carry: an object of texts as JSON text, or `name=value` pairs.
+    /// The metadata of the tokens: JSON text of an object of texts, or `name=value` pairs.
     metadata: Option<Text>,
-    /// Comma-separated networks from which a login may come; within the role's.
+    /// Comma-separated networks from which logins are allowed; within those of the role.
     cidr_list: Option<CommaList>,
-    /// Comma-separated networks from which the tokens may be used; within the role's.
+    /// Comma-separated networks from which the tokens can be used; within those of the role.
     token_bound_cidrs: Option<CommaList>,
     /// How often it can log in; at most the role's `secret_id_num_uses`.
     num_uses: Option<Int>,
-    /// How long it is good; at most the role's `secret_id_ttl`.
+    /// The TTL of the secret id; at most the role's `secret_id_ttl`.
     ttl: Option<Seconds>,
-    /// For lists, which stand at the same path.
-    #[allow(dead_code, reason = "named so that it is known and checked")]
+    /// For lists, which have the same path.
+    #[allow(dead_code, reason = "a known parameter is type-checked")]
     after: Option<Text>,
     /// For lists.
-    #[allow(dead_code, reason = "named so that it is known and checked")]
+    #[allow(dead_code, reason = "a known parameter is type-checked")]
     limit: Option<Int>,
 }
 
-/// A secret id that the caller has chosen.
+/// The parameters of a secret id that the caller chooses.
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct CreateCustom {
     /// Name of the role.
     role_name: Text,
     /// The secret id.
     secret_id: Option<SecretText>,
-    /// What the tokens carry: an object of texts as JSON text, or `name=value` pairs.
+    /// The metadata of the tokens: JSON text of an object of texts, or `name=value` pairs.
     metadata: Option<Text>,
-    /// Comma-separated networks from which a login may come; within the role's.
+    /// Comma-separated networks from which logins are allowed; within those of the role.
     cidr_list: Option<CommaList>,
-    /// Comma-separated networks from which the tokens may be used; within the role's.
+    /// Comma-separated networks from which the tokens can be used; within those of the role.
     token_bound_cidrs: Option<CommaList>,
     /// How often it can log in; at most the role's `secret_id_num_uses`.
     num_uses: Option<Int>,
-    /// How long it is good; at most the role's `secret_id_ttl`.
+    /// The TTL of the secret id; at most the role's `secret_id_ttl`.
     ttl: Option<Seconds>,
 }
 
-/// A secret id just made: the only time that it is shown.
+/// A new secret id; no other response contains it.
 #[derive(Serialize)]
-pub(super) struct Made {
+pub(super) struct NewSecretId {
     secret_id: String,
     secret_id_accessor: String,
     secret_id_num_uses: u64,
     secret_id_ttl: u64,
 }
 
-/// A secret id of a role.
+/// The parameters that identify a secret id of a role.
 #[derive(Deserialize, JsonSchema)]
-pub(super) struct OfSecretId {
+pub(super) struct SecretIdParams {
     /// Name of the role.
     role_name: Text,
     /// The secret id.
     secret_id: Option<SecretText>,
 }
 
-/// An accessor of a role's secret id.
+/// The parameters that identify a secret id by its accessor.
 #[derive(Deserialize, JsonSchema)]
-pub(super) struct OfAccessor {
+pub(super) struct AccessorParams {
     /// Name of the role.
     role_name: Text,
     /// The accessor of the secret id.
     secret_id_accessor: Option<Text>,
 }
 
-/// A page of a role's accessors.
+/// The page of a list of a role's accessors.
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct ListOfRole {
     /// Name of the role.
     role_name: Text,
-    /// Only accessors that come after this one.
+    /// Returns only accessors after this one.
     after: Option<Text>,
-    /// At most so many.
+    /// The maximum number of accessors.
     limit: Option<Int>,
 }
 
-/// What is shown of a secret id.
+/// A secret id in responses.
 #[derive(Serialize)]
-struct Shown {
+struct SecretIdResponse {
     cidr_list: Vec<String>,
     creation_time: String,
     expiration_time: String,
@@ -109,12 +109,12 @@ struct Shown {
 }
 
 /// POST `role/{role_name}/secret-id`.
-pub(super) async fn create(method: &AppRole, cx: &mut Cx, req: Create) -> Result<Data<Made>> {
+pub(super) async fn create(method: &AppRole, cx: &mut Cx, req: Create) -> Result<Data<NewSecretId>> {
     register(method, cx, random::uuid(), req).await
 }
 
 /// POST `role/{role_name}/custom-secret-id`.
-pub(super) async fn create_custom(method: &AppRole, cx: &mut Cx, req: CreateCustom) -> Result<Data<Made>> {
+pub(super) async fn create_custom(method: &AppRole, cx: &mut Cx, req: CreateCustom) -> Result<Data<NewSecretId>> {
     let secret_id = req.secret_id.as_ref().map(SecretText::expose).unwrap_or_default().to_owned();
     let CreateCustom { role_name, metadata, cidr_list, token_bound_cidrs, num_uses, ttl, .. } = req;
     register(
@@ -126,7 +126,7 @@ pub(super) async fn create_custom(method: &AppRole, cx: &mut Cx, req: CreateCust
     .await
 }
 
-async fn register(method: &AppRole, cx: &mut Cx, secret_id: String, req: Create) -> Result<Data<Made>> {
+async fn register(method: &AppRole, cx: &mut Cx, secret_id: String, req: Create) -> Result<Data<NewSecretId>> {
     if secret_id.is_empty() {
         return Err(Error::invalid("missing secret_id"));
     }
@@ -141,7 +141,7 @@ async fn register(method: &AppRole, cx: &mut Cx, secret_id: String, req: Create)
     }
     secret_id::add(cx, &role.store, &hash, &draft)?;
     let life = draft.expires.map_or(0, |expires| expires.since(draft.created).as_secs());
-    Ok(Data(Made {
+    Ok(Data(NewSecretId {
         secret_id,
         secret_id_accessor: draft.accessor,
         secret_id_num_uses: draft.num_uses,
@@ -149,7 +149,7 @@ async fn register(method: &AppRole, cx: &mut Cx, secret_id: String, req: Create)
     }))
 }
 
-/// Judges what is asked for by what the role allows.
+/// Checks the requested limits against those of the role.
 fn draft(cx: &Cx, role: &Role, req: Create) -> Result<SecretId> {
     let num_uses = match req.num_uses {
         None => role.secret_id_num_uses,
@@ -162,9 +162,9 @@ fn draft(cx: &Cx, role: &Role, req: Create) -> Result<SecretId> {
     if exceeds(ttl, role.secret_id_ttl) {
         return Err(Error::invalid("ttl cannot be longer than the role's secret_id_ttl"));
     }
-    let cidr_list = cidr::checked(req.cidr_list.unwrap_or_default().0, "CIDR blocks")?;
+    let cidr_list = cidr::validated(req.cidr_list.unwrap_or_default().0, "CIDR blocks")?;
     cidr::check_subset(role.cidrs(), &cidr_list)?;
-    let token_bound_cidrs = cidr::checked(req.token_bound_cidrs.unwrap_or_default().0, "token CIDR blocks")?;
+    let token_bound_cidrs = cidr::validated(req.token_bound_cidrs.unwrap_or_default().0, "token CIDR blocks")?;
     cidr::check_subset(&role.token.token_bound_cidrs, &token_bound_cidrs)?;
     let now = cx.now();
     let life = Seconds(ttl).duration().min(cx.mount().ttl.max);
@@ -181,36 +181,37 @@ fn draft(cx: &Cx, role: &Role, req: Create) -> Result<SecretId> {
     })
 }
 
-/// Whether a bound, zero for none, is wider than the role's.
-fn exceeds(asked: u64, role: u64) -> bool {
-    role > 0 && (asked == 0 || asked > role)
+/// Whether a limit exceeds that of the role; zero means no limit.
+fn exceeds(requested: u64, role: u64) -> bool {
+    role > 0 && (requested == 0 || requested > role)
 }
 
 /// LIST `role/{role_name}/secret-id`.
 pub(super) async fn list(_: &AppRole, cx: &mut Cx, req: ListOfRole) -> Result<Keys> {
     let name = role::role_name(&req.role_name)?;
-    let role = role::find(cx, &name).await?.ok_or_else(|| Error::invalid(role::absent(&name).public().to_owned()))?;
+    let role =
+        role::find(cx, &name).await?.ok_or_else(|| Error::invalid(role::not_found_error(&name).public().to_owned()))?;
     let page = List::page(req.after, req.limit);
     ACCESSORS.list(cx, &format!("{}/", role.store), &page).await.map(Keys::of)
 }
 
-/// POST `role/{role_name}/secret-id/lookup`: 204 when there is no such secret id, or no more.
-pub(super) async fn lookup(method: &AppRole, cx: &mut Cx, req: OfSecretId) -> Result<Outcome> {
+/// POST `role/{role_name}/secret-id/lookup`: 204 when the secret id does not exist or has expired.
+pub(super) async fn lookup(method: &AppRole, cx: &mut Cx, req: SecretIdParams) -> Result<Outcome> {
     match find(method, cx, req).await? {
-        Some((_, _, found)) if found.is_live(cx.now()) => Data(shown(found)).into_outcome(),
+        Some((_, _, found)) if found.is_live(cx.now()) => Data(response(found)).into_outcome(),
         _ => Ok(Outcome::Empty(None)),
     }
 }
 
 /// POST and DELETE `role/{role_name}/secret-id/destroy`.
-pub(super) async fn destroy(method: &AppRole, cx: &mut Cx, req: OfSecretId) -> Result<()> {
+pub(super) async fn destroy(method: &AppRole, cx: &mut Cx, req: SecretIdParams) -> Result<()> {
     if let Some((role, hash, found)) = find(method, cx, req).await? {
         secret_id::remove(cx, &role.store, &hash, &found.accessor, found.expires);
     }
     Ok(())
 }
 
-async fn find(method: &AppRole, cx: &mut Cx, req: OfSecretId) -> Result<Option<(Role, String, SecretId)>> {
+async fn find(method: &AppRole, cx: &mut Cx, req: SecretIdParams) -> Result<Option<(Role, String, SecretId)>> {
     let secret_id =
         req.secret_id.filter(|id| !id.expose().is_empty()).ok_or_else(|| Error::invalid("missing secret_id"))?;
     let role = role::require(cx, &req.role_name).await?;
@@ -221,46 +222,46 @@ async fn find(method: &AppRole, cx: &mut Cx, req: OfSecretId) -> Result<Option<(
 
 /// POST `role/{role_name}/secret-id-accessor/lookup`.
 ///
-/// An accessor of another role is answered as one that is nobody's (CVE-2023-24999): it is looked up within the role.
-pub(super) async fn lookup_accessor(_: &AppRole, cx: &mut Cx, req: OfAccessor) -> Result<Outcome> {
+/// An accessor of another role gets the response of an unknown one (CVE-2023-24999): lookups are within the role.
+pub(super) async fn lookup_accessor(_: &AppRole, cx: &mut Cx, req: AccessorParams) -> Result<Outcome> {
     let (role, accessor) = role_and_accessor(cx, req).await?;
     let found = match secret_id::of_accessor(cx, &role.store, &accessor).await? {
         None => None,
-        Some(means) => secret_id::get(cx, &role.store, &means.hash).await?,
+        Some(target) => secret_id::get(cx, &role.store, &target.hash).await?,
     };
     if let Some(found) = found.filter(|found| found.is_live(cx.now())) {
-        return Data(shown(found)).into_outcome();
+        return Data(response(found)).into_outcome();
     }
     let error = format!("failed to find accessor entry for secret_id_accessor: {}", Quoted(&accessor));
-    WithStatus(Status::NOT_FOUND, Data(Fault { error })).into_outcome()
+    WithStatus(Status::NOT_FOUND, Data(AccessorError { error })).into_outcome()
 }
 
-/// What the peer says under `data` of an accessor that leads nowhere.
+/// OpenBao's `data` for an unknown accessor.
 #[derive(Serialize)]
-struct Fault {
+struct AccessorError {
     error: String,
 }
 
-/// POST and DELETE `role/{role_name}/secret-id-accessor/destroy`. As above, whose accessor it is makes no difference.
-pub(super) async fn destroy_accessor(_: &AppRole, cx: &mut Cx, req: OfAccessor) -> Result<()> {
+/// POST and DELETE `role/{role_name}/secret-id-accessor/destroy`. Here too, lookups are within the role.
+pub(super) async fn destroy_accessor(_: &AppRole, cx: &mut Cx, req: AccessorParams) -> Result<()> {
     let (role, accessor) = role_and_accessor(cx, req).await?;
     match secret_id::of_accessor(cx, &role.store, &accessor).await? {
         None => Err(Error::new(Status::FORBIDDEN, "invalid secret id accessor")),
-        Some(means) => {
-            secret_id::remove(cx, &role.store, &means.hash, &accessor, means.expires);
+        Some(target) => {
+            secret_id::remove(cx, &role.store, &target.hash, &accessor, target.expires);
             Ok(())
         }
     }
 }
 
-async fn role_and_accessor(cx: &mut Cx, req: OfAccessor) -> Result<(Role, String)> {
+async fn role_and_accessor(cx: &mut Cx, req: AccessorParams) -> Result<(Role, String)> {
     let accessor = req.secret_id_accessor.map(String::from).filter(|a| !a.is_empty());
     let accessor = accessor.ok_or_else(|| Error::invalid("missing secret_id_accessor"))?;
     Ok((role::require(cx, &req.role_name).await?, accessor))
 }
 
-fn shown(found: SecretId) -> Shown {
-    Shown {
+fn response(found: SecretId) -> SecretIdResponse {
+    SecretIdResponse {
         cidr_list: found.cidr_list,
         creation_time: found.created.rfc3339(),
         expiration_time: found.expires.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), |expires| expires.rfc3339()),

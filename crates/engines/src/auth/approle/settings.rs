@@ -1,4 +1,4 @@
-//! The properties of a role that have paths of their own: read, set, reset.
+//! The properties of a role with paths of their own: read, set, reset.
 
 use std::time::Duration;
 
@@ -12,25 +12,25 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::role::{self, ROLES, Role, role_name};
-use super::roles::Named;
+use super::roles::RolePath;
 use super::{AppRole, cidr};
 
-/// A property of a role. The type is the request that sets it.
+/// A property of a role. The implementing type is the request that sets it.
 pub(super) trait Setting: Request {
-    /// A warning that goes with reading it.
+    /// A warning of reads.
     const WARNING: Option<&'static str> = None;
-    /// The role's name, as given.
+    /// The role's name in the path.
     fn role_name(&self) -> &str;
-    /// As it is read.
+    /// The property in responses.
     fn show(role: &Role) -> Value;
-    /// Sets it.
+    /// Sets the property.
     fn set(self, cx: &Cx, role: &mut Role) -> Result<()>;
-    /// Puts it back to what a new role has.
+    /// Resets the property to that of a new role.
     fn reset(role: &mut Role);
 }
 
 /// GET of a property.
-pub(super) async fn read<S: Setting>(_: &AppRole, cx: &mut Cx, req: Named) -> Result<Option<Data<Value>>> {
+pub(super) async fn read<S: Setting>(_: &AppRole, cx: &mut Cx, req: RolePath) -> Result<Option<Data<Value>>> {
     let Some(role) = role::find(cx, &req.role_name).await? else { return Ok(None) };
     if let Some(warning) = S::WARNING {
         cx.warn(warning);
@@ -38,7 +38,7 @@ pub(super) async fn read<S: Setting>(_: &AppRole, cx: &mut Cx, req: Named) -> Re
     Ok(Some(Data(S::show(&role))))
 }
 
-/// POST of a property. A role that is not there makes the path an unknown one, as the peer has it.
+/// POST of a property. If the role does not exist, the path is unsupported, as in OpenBao.
 pub(super) async fn write<S: Setting>(method: &AppRole, cx: &mut Cx, req: S) -> Result<()> {
     let name = role_name(req.role_name())?;
     let mut role = ROLES.get(cx, &name).await?.ok_or_else(Error::unsupported_path)?;
@@ -47,31 +47,31 @@ pub(super) async fn write<S: Setting>(method: &AppRole, cx: &mut Cx, req: S) -> 
 }
 
 /// DELETE of a property.
-pub(super) async fn clear<S: Setting>(method: &AppRole, cx: &mut Cx, req: Named) -> Result<()> {
+pub(super) async fn clear<S: Setting>(method: &AppRole, cx: &mut Cx, req: RolePath) -> Result<()> {
     let name = role_name(&req.role_name)?;
     let Some(mut role) = ROLES.get(cx, &name).await? else { return Ok(()) };
     S::reset(&mut role);
     role::save(method, cx, &name, &role, Some(&role.role_id)).await
 }
 
-/// GET `local-secret-ids`, which nothing changes once the role is made.
-pub(super) async fn read_local_secret_ids(_: &AppRole, cx: &mut Cx, req: Named) -> Result<Option<Data<Value>>> {
+/// GET `local-secret-ids`, which is fixed at the creation of the role.
+pub(super) async fn read_local_secret_ids(_: &AppRole, cx: &mut Cx, req: RolePath) -> Result<Option<Data<Value>>> {
     let role = role::find(cx, &req.role_name).await?;
     Ok(role.map(|role| Data(json!({ "local_secret_ids": role.local_secret_ids }))))
 }
 
-/// The period under its former name, if it was written so.
-pub(super) fn shown_period(role: &Role) -> Option<u64> {
+/// The period for its deprecated name, if it was written under that name.
+pub(super) fn deprecated_period(role: &Role) -> Option<u64> {
     Some(role.token.token_period).filter(|period| role.shows_period && *period > 0)
 }
 
-/// The policies under their former name, if they were written so.
-pub(super) fn shown_policies(role: &Role) -> Option<Vec<String>> {
+/// The policies for their deprecated name, if they were written under that name.
+pub(super) fn deprecated_policies(role: &Role) -> Option<Vec<String>> {
     let policies = &role.token.token_policies;
     (role.shows_policies && !policies.is_empty()).then(|| policies.clone())
 }
 
-/// The uses of a role's secret ids.
+/// The maximum uses of a role's secret ids.
 ///
 /// # Errors
 /// 400 for a negative number.
@@ -79,10 +79,10 @@ pub(super) fn num_uses(uses: i64) -> Result<u64> {
     u64::try_from(uses).map_err(|_| Error::invalid("secret_id_num_uses cannot be negative"))
 }
 
-/// Refuses a period beyond what the mount allows.
+/// Checks a period against the maximum TTL of the mount.
 ///
 /// # Errors
-/// 400 naming both.
+/// 400 with both.
 pub(super) fn check_period(cx: &Cx, period: Option<Seconds>) -> Result<()> {
     let max = cx.mount().ttl.max.as_secs();
     match period {
@@ -116,7 +116,7 @@ impl Setting for Policies {
     }
     fn show(role: &Role) -> Value {
         let mut shown = json!({ "token_policies": role.token.token_policies });
-        if let Some(policies) = shown_policies(role) {
+        if let Some(policies) = deprecated_policies(role) {
             shown["policies"] = json!(policies);
         }
         shown
@@ -142,7 +142,7 @@ pub(super) struct Period {
     /// Deprecated: use `token_period`.
     #[serde(default, deserialize_with = "unless_null")]
     period: Option<Seconds>,
-    /// Makes the tokens periodic: each renewal gives this long.
+    /// Makes the tokens periodic: each renewal extends them by this period.
     #[serde(default, deserialize_with = "unless_null")]
     token_period: Option<Seconds>,
 }
@@ -153,7 +153,7 @@ impl Setting for Period {
     }
     fn show(role: &Role) -> Value {
         let mut shown = json!({ "token_period": role.token.token_period });
-        if let Some(period) = shown_period(role) {
+        if let Some(period) = deprecated_period(role) {
             shown["period"] = json!(period);
         }
         shown
@@ -187,7 +187,7 @@ impl Setting for BoundCidrList {
         &self.role_name
     }
     fn show(_: &Role) -> Value {
-        // What is set here is shown under the new name only.
+        // Reads return the value under the new name only.
         json!({ "bound_cidr_list": null })
     }
     fn set(self, _: &Cx, role: &mut Role) -> Result<()> {
@@ -203,7 +203,7 @@ impl Setting for BoundCidrList {
 pub(super) struct SecretIdBoundCidrs {
     /// Name of the role.
     role_name: Text,
-    /// Comma-separated networks from which logins may come.
+    /// Comma-separated networks from which logins are allowed.
     secret_id_bound_cidrs: Option<CommaList>,
 }
 
@@ -227,7 +227,7 @@ fn set_cidrs(role: &mut Role, given: Option<CommaList>) -> Result<()> {
         None => Ok(()),
         Some(CommaList(cidrs)) if cidrs.is_empty() => Err(missing("bound_cidr_list")),
         Some(CommaList(cidrs)) => {
-            role.secret_id_bound_cidrs = Some(cidr::checked(cidrs, "CIDR blocks")?);
+            role.secret_id_bound_cidrs = Some(cidr::validated(cidrs, "CIDR blocks")?);
             Ok(())
         }
     }
@@ -238,7 +238,7 @@ fn set_cidrs(role: &mut Role, given: Option<CommaList>) -> Result<()> {
 pub(super) struct TokenBoundCidrs {
     /// Name of the role.
     role_name: Text,
-    /// Comma-separated addresses or networks from which the tokens may be used.
+    /// Comma-separated addresses or networks from which the tokens can be used.
     token_bound_cidrs: Option<CommaList>,
 }
 
@@ -291,7 +291,7 @@ impl Setting for BindSecretId {
 pub(super) struct SecretIdNumUses {
     /// Name of the role.
     role_name: Text,
-    /// How often a secret id can log in; 0 for any number.
+    /// How often a secret id can log in; 0 means no limit.
     secret_id_num_uses: Option<Int>,
 }
 
@@ -316,7 +316,7 @@ impl Setting for SecretIdNumUses {
 pub(super) struct SecretIdTtl {
     /// Name of the role.
     role_name: Text,
-    /// How long a secret id is good; 0 for ever.
+    /// The TTL of a secret id; 0 means no expiry.
     #[serde(default, deserialize_with = "unless_null")]
     secret_id_ttl: Option<Seconds>,
 }
@@ -342,7 +342,7 @@ impl Setting for SecretIdTtl {
 pub(super) struct TokenNumUses {
     /// Name of the role.
     role_name: Text,
-    /// How often a token can be used; 0 for any number.
+    /// How often a token can be used; 0 means no limit.
     token_num_uses: Option<Int>,
 }
 
@@ -367,7 +367,7 @@ impl Setting for TokenNumUses {
 pub(super) struct TokenTtl {
     /// Name of the role.
     role_name: Text,
-    /// The life of the tokens after issue or renewal.
+    /// The TTL of the tokens after issue or renewal.
     #[serde(default, deserialize_with = "unless_null")]
     token_ttl: Option<Seconds>,
 }
@@ -397,7 +397,7 @@ impl Setting for TokenTtl {
 pub(super) struct TokenMaxTtl {
     /// Name of the role.
     role_name: Text,
-    /// The longest life of the tokens with renewals.
+    /// The maximum TTL of the tokens, renewals included.
     #[serde(default, deserialize_with = "unless_null")]
     token_max_ttl: Option<Seconds>,
 }

@@ -1,9 +1,9 @@
-//! AppRole on a bench, held to what the peer answers.
+//! AppRole on a bench, compared with responses of OpenBao.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod expiry;
 mod login;
-mod peer;
+mod openbao;
 mod roles;
 mod secret_ids;
 mod stored;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::AppRole;
 
-/// The method at a mount, with these roles; each role's id is its name followed by `-id`.
+/// The method at a mount with these roles; the role id of each is its name followed by `-id`.
 async fn bench(roles: &[(&str, Value)]) -> Bench {
     let bench = Bench::new::<AppRole>().await.unwrap();
     for (name, body) in roles {
@@ -27,7 +27,7 @@ async fn bench(roles: &[(&str, Value)]) -> Bench {
 }
 
 /// Status and text of a refusal.
-fn fault(result: Result<Answer>) -> (u16, String) {
+fn refusal(result: Result<Answer>) -> (u16, String) {
     let error = result.err().expect("a refusal");
     (error.status().0, error.public().to_owned())
 }
@@ -40,7 +40,7 @@ async fn register(bench: &Bench, role: &str, secret_id: &str, more: Value) -> St
     made["secret_id_accessor"].as_str().unwrap().to_owned()
 }
 
-/// A login of the role that [`bench`] made under this name.
+/// A login with the role that [`bench`] created under this name.
 async fn login(bench: &Bench, role: &str, secret_id: &str) -> Result<Answer> {
     bench.write("login", json!({ "role_id": format!("{role}-id"), "secret_id": secret_id })).await
 }

@@ -1,4 +1,4 @@
-//! Login, and what a renewal of its token gets.
+//! Logins, and renewals of their tokens.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub(super) struct Credentials {
     password: Option<SecretText>,
 }
 
-/// What the token keeps for its renewals.
+/// The data that the token keeps for its renewals.
 #[derive(Serialize, Deserialize)]
 struct Internal {
     username: String,
@@ -35,17 +35,23 @@ pub(super) async fn login(method: &Userpass, cx: &mut Cx, req: Credentials) -> R
     let given = given.ok_or_else(|| Error::invalid("missing password"))?;
     let user = USERS.get(cx, &name).await?;
     let alias = ClaimedAlias { name: name.clone(), is_known: user.is_some() };
-    let outcome = prove(method, cx, name, user, given).await;
+    let outcome = authenticate(method, cx, name, user, given).await;
     Ok(LoginAttempt { alias, outcome })
 }
 
-/// The login, if the password is right and the caller inside the networks of the user.
-async fn prove(method: &Userpass, cx: &mut Cx, name: String, user: Option<User>, given: SecretText) -> Result<Login> {
+/// Authenticates the login: checks the password and the bound networks of the user.
+async fn authenticate(
+    method: &Userpass,
+    cx: &mut Cx,
+    name: String,
+    user: Option<User>,
+    given: SecretText,
+) -> Result<Login> {
     let cost = login_cost(cx).await?;
     let hash = user.as_ref().map(|user| user.hash.clone());
     let right = method.hashing(move || password::verify(given.expose().as_bytes(), hash.as_deref(), cost)).await?;
-    // From outside the networks of the user a right password is refused as a wrong one is, and counts as one.
-    let is_outside = right && user.as_ref().is_some_and(|user| !is_near(cx, user));
+    // Outside the bound networks of the user, a correct password is refused and counted like a wrong one.
+    let is_outside = right && user.as_ref().is_some_and(|user| !is_in_bound_cidrs(cx, user));
     let user = user.filter(|_| right && !is_outside);
     let user = user.ok_or_else(|| match Error::invalid("invalid username or password") {
         refused if is_outside => refused.because("the address is not in the bound CIDRs of the user"),
@@ -65,17 +71,17 @@ async fn prove(method: &Userpass, cx: &mut Cx, name: String, user: Option<User>,
     })
 }
 
-/// Whether the caller is inside the networks of the user. An unknown address is outside.
-fn is_near(cx: &Cx, user: &User) -> bool {
+/// Whether the caller's address is in the bound networks of the user. An unknown address is not.
+fn is_in_bound_cidrs(cx: &Cx, user: &User) -> bool {
     let networks = user.token.terms().bound_cidrs;
     let near = |remote| networks.iter().any(|net| net.contains(&remote));
     networks.is_empty() || cx.request().remote.is_some_and(near)
 }
 
-/// New terms for a token of this method: the user's as they are now.
+/// The terms of a renewed token: the current ones of the user.
 ///
 /// # Errors
-/// 400 when the user is gone or has other policies, which only a new login can give.
+/// 400 when the user was deleted or its policies have changed, as only a login can issue other policies.
 pub(super) async fn renew(cx: &mut Cx, internal: &serde_json::Value) -> Result<TokenTerms> {
     let Internal { username, policies } = Internal::deserialize(internal)?;
     let user = USERS.get(cx, &username).await?.ok_or_else(|| Error::invalid("user does not exist"))?;

@@ -1,15 +1,15 @@
 //! Userpass: people log in with a name and a password.
 //!
-//! Paths and answers are those of Vault's userpass (<https://developer.hashicorp.com/vault/api-docs/auth/userpass>).
-//! Passwords are kept as bcrypt hashes only. Names are folded to lower case in one function ([`user`]'s `username`), and
+//! Paths and responses are those of Vault's userpass (<https://developer.hashicorp.com/vault/api-docs/auth/userpass>).
+//! Passwords are stored only as bcrypt hashes. One function folds names to lower case ([`user`]'s `username`), and
 //! every refused login has the same text and costs the same work, whether the user exists or not.
 //!
-//! What is stored, below the mount's own view:
+//! The stored records, relative to the mount's view:
 //!
-//! | record | holds |
+//! | record | content |
 //! |---|---|
 //! | `user/<name>` | the user |
-//! | `cost` | the highest cost of a hash that the mount has seen: each login does the work of one such hash |
+//! | `cost` | the highest cost of a hash in the mount so far: each login does the work of such a hash |
 
 mod login;
 #[cfg(test)]
@@ -26,7 +26,7 @@ use tokio::sync::Semaphore;
 
 /// The auth method at one mount.
 pub struct Userpass {
-    /// Hashing is slow on purpose; strangers who log in must not keep every core busy at once for all others.
+    /// Limits concurrent hashing: it is slow on purpose, and unauthenticated logins must not occupy every core.
     cores: Arc<Semaphore>,
 }
 
@@ -59,10 +59,10 @@ impl Engine for Userpass {
 }
 
 impl Userpass {
-    /// Hashes outside of the threads that serve requests.
+    /// Hashes outside the threads that serve requests.
     ///
     /// # Errors
-    /// 500 when the hashing was cut off by a shutdown.
+    /// 500 when a shutdown interrupts the hashing.
     async fn hashing<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let core = self.cores.clone().acquire_owned().await.map_err(Error::internal)?;
         let done = tokio::task::spawn_blocking(move || {
@@ -74,10 +74,10 @@ impl Userpass {
     }
 }
 
-const USERS: Help = Help { synopsis: "The names of the users.", description: "" };
+const USERS: Help = Help { synopsis: "Lists the names of the users.", description: "" };
 const USER: Help = Help {
-    synopsis: "A user: the password and what a login gives.",
-    description: "Names are letters, digits and `_`, and between them also `-` and `.`; upper and lower case are the same.",
+    synopsis: "A user: the password and the terms of its tokens.",
+    description: "Names are letters, digits and `_`, and between them also `-` and `.`; they are not case-sensitive.",
 };
 const PASSWORD: Help = Help { synopsis: "Changes the password of a user.", description: "" };
 const POLICIES: Help = Help { synopsis: "Changes the policies of a user's tokens.", description: "" };

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Userpass;
 
-/// Hashes of `pw` and `new` at the lowest cost, so that tests spend little time.
+/// Hashes of `pw` and `new` with the lowest cost, for fast tests.
 const PW: &str = "$2b$05$abcdefghijklmnopqrstuuHIrMEWpUCQe2YqFR3sXwQ75u4od..9q";
 const NEW: &str = "$2b$05$abcdefghijklmnopqrstuuPwERFOEx0ltJDSJgU/SzJ23sOz5Pmpi";
 
@@ -18,7 +18,7 @@ async fn bench() -> Bench {
 }
 
 /// Status and text of a refusal.
-fn fault(result: Result<Answer>) -> (u16, String) {
+fn refusal(result: Result<Answer>) -> (u16, String) {
     let error = result.err().expect("a refusal");
     (error.status().0, error.public().to_owned())
 }
@@ -28,12 +28,13 @@ async fn login(bench: &Bench, name: &str, password: &str) -> Result<Answer> {
 }
 
 #[tokio::test]
-async fn answers_as_the_peer_does() {
-    crate::peer::compare(Bench::new::<Userpass>().await.unwrap(), include_str!("../../peer/userpass.jsonl")).await;
+async fn responses_match_openbao() {
+    crate::openbao::compare(Bench::new::<Userpass>().await.unwrap(), include_str!("../../openbao/userpass.jsonl"))
+        .await;
 }
 
 #[tokio::test]
-async fn a_login_is_worth_what_the_user_says() {
+async fn a_login_has_the_terms_of_the_user() {
     let bench = bench().await;
     let login = login(&bench, "bob", "pw").await.unwrap().login.unwrap();
     assert_eq!((login.display_name.as_str(), &login.policies), ("bob", &vec!["a".to_owned(), "b".to_owned()]));
@@ -45,12 +46,12 @@ async fn a_login_is_worth_what_the_user_says() {
 async fn a_new_password_replaces_the_old_one() {
     let bench = bench().await;
     bench.write("users/bob/password", json!({"password_hash": NEW})).await.unwrap();
-    assert_eq!(fault(login(&bench, "bob", "pw").await).0, 400);
+    assert_eq!(refusal(login(&bench, "bob", "pw").await).0, 400);
     assert!(login(&bench, "bob", "new").await.is_ok());
     bench.write("users/bob/password", json!({"password": "third"})).await.unwrap();
-    assert_eq!(fault(login(&bench, "bob", "new").await).0, 400);
+    assert_eq!(refusal(login(&bench, "bob", "new").await).0, 400);
     assert!(login(&bench, "bob", "third").await.is_ok());
-    // Other changes leave it alone.
+    // Other changes keep the password.
     bench.write("users/bob", json!({"token_ttl": "2h"})).await.unwrap();
     assert!(login(&bench, "bob", "third").await.is_ok());
 }
@@ -72,7 +73,7 @@ async fn a_renewal_needs_the_user_with_the_same_policies() {
 }
 
 #[tokio::test]
-async fn sec_kf14_from_outside_a_right_password_is_a_wrong_one() {
+async fn sec_kf14_outside_the_bound_networks_a_correct_password_is_refused() {
     let mut bench = bench().await;
     bench.write("users/bob", json!({"token_bound_cidrs": "10.0.0.0/8,::1"})).await.unwrap();
     for (remote, expected) in
@@ -80,10 +81,10 @@ async fn sec_kf14_from_outside_a_right_password_is_a_wrong_one() {
     {
         bench.remote = remote.map(|ip| ip.parse().unwrap());
         assert_eq!(login(&bench, "bob", "pw").await.err().map(|e| e.status().0), expected, "{remote:?}");
-        let wrong = fault(login(&bench, "bob", "wrong").await);
+        let wrong = refusal(login(&bench, "bob", "wrong").await);
         assert_eq!(wrong, (400, "invalid username or password".to_owned()));
         if expected.is_some() {
-            assert_eq!(fault(login(&bench, "bob", "pw").await), wrong);
+            assert_eq!(refusal(login(&bench, "bob", "pw").await), wrong);
         }
     }
 }
@@ -98,13 +99,14 @@ async fn sec_au01_every_spelling_of_a_name_is_the_same_user() {
     }
     assert_eq!(bench.list("users/").await.unwrap().data(), json!({"keys": ["bob"]}));
     for name in ["b\u{f6}b", "bob ", " bob", "bob.", "-bob", "b/ob", "bob\u{200b}", "b\u{131}b"] {
-        assert_eq!(fault(login(&bench, name, "pw").await).0, 404, "{name:?}");
+        assert_eq!(refusal(login(&bench, name, "pw").await).0, 404, "{name:?}");
     }
 }
 
 #[tokio::test]
-async fn sec_au02_a_login_costs_as_much_for_an_unknown_name_as_for_any_user() {
-    // The work of a login is that of the highest cost in the mount; `password::verify` is tested to spend it in every case.
+async fn sec_au02_a_login_costs_the_same_for_unknown_and_known_names() {
+    // A login costs the work of the highest cost in the mount; tests of `password::verify` check that it does that work
+    // in every case.
     let bench = bench().await;
     let cost = async || {
         let (_, mut cx) = bench.engine_and_cx();
@@ -121,16 +123,16 @@ async fn sec_au02_a_login_costs_as_much_for_an_unknown_name_as_for_any_user() {
 #[tokio::test]
 async fn sec_au03_every_refused_login_has_the_same_text() {
     let bench = bench().await;
-    let wrong = fault(login(&bench, "bob", "wrong").await);
+    let wrong = refusal(login(&bench, "bob", "wrong").await);
     assert_eq!(wrong, (400, "invalid username or password".to_owned()));
-    assert_eq!(fault(login(&bench, "nobody", "wrong").await), wrong);
-    assert_eq!(fault(login(&bench, "bob", &"w".repeat(73)).await), wrong);
-    assert_eq!(fault(login(&bench, "nobody", &"w".repeat(73)).await), wrong);
-    assert_eq!(fault(login(&bench, "bob", "").await), fault(login(&bench, "nobody", "").await));
+    assert_eq!(refusal(login(&bench, "nobody", "wrong").await), wrong);
+    assert_eq!(refusal(login(&bench, "bob", &"w".repeat(73)).await), wrong);
+    assert_eq!(refusal(login(&bench, "nobody", &"w".repeat(73)).await), wrong);
+    assert_eq!(refusal(login(&bench, "bob", "").await), refusal(login(&bench, "nobody", "").await));
 }
 
 #[tokio::test]
-async fn sec_se02_no_answer_shows_a_password_or_a_hash() {
+async fn sec_se02_no_response_contains_a_password_or_a_hash() {
     let bench = bench().await;
     bench.write("users/ann", json!({"password": "canary-password"})).await.unwrap();
     for (operation, path) in

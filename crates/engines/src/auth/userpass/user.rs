@@ -1,4 +1,4 @@
-//! A user as it is stored, and what becomes of a new password.
+//! The stored user, and the hash of a new password.
 
 use keepfast_crypto::password::{self, PasswordError};
 use keepfast_framework::fields::SecretText;
@@ -10,22 +10,22 @@ use super::Userpass;
 
 /// Users by name.
 pub(super) const USERS: Records<User> = Records::at("user/");
-/// The highest cost of a hash that the mount has seen.
+/// The highest cost of a hash in the mount so far.
 const COST: Records<u32> = Records::at("cost");
 
-/// A user. Not `Debug`: a hash is where guessing passwords begins.
+/// A user. Not `Debug`, as a hash allows offline guessing of the password.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct User {
     /// The bcrypt hash of the password.
     pub(super) hash: String,
-    /// What the user's tokens are.
+    /// The parameters of the user's tokens.
     pub(super) token: TokenParams,
-    /// Which properties were written under their former names, which are then shown too.
+    /// Which properties were written under their deprecated names, so that reads return those too.
     pub(super) former: Former,
 }
 
-/// Former names of token parameters.
+/// The deprecated names of token parameters.
 #[derive(Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Former {
@@ -35,10 +35,10 @@ pub(super) struct Former {
     pub(super) bound_cidrs: bool,
 }
 
-/// The one form of a user's name: lower case. Names are letters, digits and `_`, and between them also `-` and `.`.
+/// The canonical name of a user: lower case. Names are letters, digits and `_`, and between them also `-` and `.`.
 ///
 /// # Errors
-/// 404: no path of the method has any other name in it.
+/// 404 for any other name, as no path of the method contains one.
 pub(super) fn username(given: &str) -> Result<String> {
     let is_word = |c: &u8| c.is_ascii_alphanumeric() || *c == b'_';
     let bytes = given.as_bytes();
@@ -50,7 +50,7 @@ pub(super) fn username(given: &str) -> Result<String> {
     }
 }
 
-/// The cost of the work that each login does.
+/// The bcrypt cost of the work in each login.
 ///
 /// # Errors
 /// When storage fails.
@@ -58,10 +58,10 @@ pub(super) async fn login_cost(cx: &mut Cx) -> Result<u32> {
     Ok(COST.get(cx, "").await?.unwrap_or(password::COST).clamp(password::COST, password::MAX_COST))
 }
 
-/// The hash to store for a new password, or the hash that was given instead of one. `None` when neither was given.
+/// The hash to store for a new password or a given hash. `None` without either.
 ///
 /// # Errors
-/// 400 when both were given, the password is too long, or the hash is none that can be taken.
+/// 400 when both are given, the password is too long, or the hash is invalid.
 pub(super) async fn new_hash(
     method: &Userpass,
     cx: &mut Cx,

@@ -13,19 +13,19 @@ use super::user::{USERS, User, new_hash, username};
 const NO_PASSWORD: &str = "must provide either password or password_hash";
 
 #[derive(Deserialize, JsonSchema)]
-pub(super) struct Named {
+pub(super) struct UserPath {
     /// Name of the user.
     username: Text,
 }
 
-/// What a user is to be; what is not named stays as it is.
+/// A change of a user; absent parameters keep their values.
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Write {
     /// Name of the user.
     username: Text,
     /// The password, at most 72 bytes.
     password: Option<SecretText>,
-    /// A bcrypt hash of the password instead of the password.
+    /// A bcrypt hash of the password, instead of the password.
     password_hash: Option<SecretText>,
     /// Deprecated: use `token_policies`.
     policies: Option<CommaList>,
@@ -45,7 +45,7 @@ pub(super) struct WritePassword {
     username: Text,
     /// The new password, at most 72 bytes.
     password: Option<SecretText>,
-    /// A bcrypt hash of the new password instead of the password.
+    /// A bcrypt hash of the new password, instead of the password.
     password_hash: Option<SecretText>,
 }
 
@@ -59,9 +59,9 @@ pub(super) struct WritePolicies {
     token_policies: Option<CommaList>,
 }
 
-/// A user as it is shown: never the hash.
+/// A user in responses, without the hash.
 #[derive(Serialize)]
-pub(super) struct Shown {
+pub(super) struct UserResponse {
     #[serde(skip_serializing_if = "Option::is_none")]
     bound_cidrs: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,17 +79,17 @@ pub(super) async fn list(_: &Userpass, cx: &mut Cx, req: Paged) -> Result<Keys> 
     USERS.list(cx, "", &req.page()).await.map(Keys::of)
 }
 
-/// Whether the user is there.
-pub(super) async fn exists(_: &Userpass, cx: &mut Cx, req: Named) -> Result<Exists> {
+/// Whether the user exists.
+pub(super) async fn exists(_: &Userpass, cx: &mut Cx, req: UserPath) -> Result<Exists> {
     let name = username(&req.username)?;
     USERS.get(cx, &name).await.map(|user| Exists(user.is_some()))
 }
 
 /// GET `users/{username}`.
-pub(super) async fn read(_: &Userpass, cx: &mut Cx, req: Named) -> Result<Option<Data<Shown>>> {
+pub(super) async fn read(_: &Userpass, cx: &mut Cx, req: UserPath) -> Result<Option<Data<UserResponse>>> {
     let name = username(&req.username)?;
     Ok(USERS.get(cx, &name).await?.map(|User { token, former, .. }| {
-        Data(Shown {
+        Data(UserResponse {
             bound_cidrs: Some(token.token_bound_cidrs.clone()).filter(|cidrs| former.bound_cidrs && !cidrs.is_empty()),
             max_ttl: Some(token.token_max_ttl).filter(|ttl| former.max_ttl && *ttl > 0),
             policies: Some(token.token_policies.clone()).filter(|policies| former.policies && !policies.is_empty()),
@@ -113,27 +113,27 @@ pub(super) async fn write(method: &Userpass, cx: &mut Cx, req: Write) -> Result<
     }
     let mut token = req.token;
     let policies = req.policies.map(|CommaList(policies)| CommaList(parsed_policies(policies)));
-    renamed(&mut token.token_policies, policies, &mut user.former.policies);
-    renamed(&mut token.token_ttl, req.ttl, &mut user.former.ttl);
-    renamed(&mut token.token_max_ttl, req.max_ttl, &mut user.former.max_ttl);
-    renamed(&mut token.token_bound_cidrs, req.bound_cidrs, &mut user.former.bound_cidrs);
+    apply_deprecated(&mut token.token_policies, policies, &mut user.former.policies);
+    apply_deprecated(&mut token.token_ttl, req.ttl, &mut user.former.ttl);
+    apply_deprecated(&mut token.token_max_ttl, req.max_ttl, &mut user.former.max_ttl);
+    apply_deprecated(&mut token.token_bound_cidrs, req.bound_cidrs, &mut user.former.bound_cidrs);
     user.token.apply(token)?;
     USERS.put(cx, &name, &user)
 }
 
-/// Takes a parameter under its former name where the present one is not given; the former name is shown while it was the
-/// last to be used.
-fn renamed<T>(present: &mut Option<T>, former: Option<T>, shown: &mut bool) {
-    if present.is_some() || former.is_some() {
-        *shown = former.is_some();
+/// Takes a parameter from its deprecated name if the current one is absent; reads return the deprecated name while it
+/// was the last one used.
+fn apply_deprecated<T>(current: &mut Option<T>, former: Option<T>, shows_deprecated: &mut bool) {
+    if current.is_some() || former.is_some() {
+        *shows_deprecated = former.is_some();
     }
-    if present.is_none() {
-        *present = former;
+    if current.is_none() {
+        *current = former;
     }
 }
 
 /// DELETE `users/{username}`.
-pub(super) async fn delete(_: &Userpass, cx: &mut Cx, req: Named) -> Result<()> {
+pub(super) async fn delete(_: &Userpass, cx: &mut Cx, req: UserPath) -> Result<()> {
     let name = username(&req.username)?;
     USERS.delete(cx, &name);
     Ok(())
@@ -150,10 +150,10 @@ pub(super) async fn write_password(method: &Userpass, cx: &mut Cx, req: WritePas
 /// POST `users/{username}/policies`.
 pub(super) async fn write_policies(_: &Userpass, cx: &mut Cx, req: WritePolicies) -> Result<()> {
     let (name, mut user) = require(cx, &req.username).await?;
-    let mut present = req.token_policies.map(|CommaList(policies)| CommaList(canonical_policies(policies)));
+    let mut current = req.token_policies.map(|CommaList(policies)| CommaList(canonical_policies(policies)));
     let former = req.policies.map(|CommaList(policies)| CommaList(parsed_policies(policies)));
-    renamed(&mut present, former, &mut user.former.policies);
-    if let Some(CommaList(policies)) = present {
+    apply_deprecated(&mut current, former, &mut user.former.policies);
+    if let Some(CommaList(policies)) = current {
         user.token.token_policies = policies;
     }
     USERS.put(cx, &name, &user)

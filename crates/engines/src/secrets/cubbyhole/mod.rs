@@ -1,8 +1,8 @@
-//! Secrets that belong to one token: only it can read them, and they are destroyed with it.
+//! Secrets of one token: only that token can read them, and they are deleted with it.
 //!
-//! Mounted at `cubbyhole/`, once. What a token keeps is stored under the name [`Caller::token_store`] of that token, which
-//! core makes unguessable. **Core's part:** when a token is revoked or expires, core deletes the subtree
-//! `<token_store>/` of this mount's view, in the transaction that deletes the token.
+//! Mounted once, at `cubbyhole/`. The secrets of a token are stored under the name [`Caller::token_store`], which core
+//! makes unguessable. **Core's part:** when a token is revoked or expires, core deletes the subtree `<token_store>/` of
+//! this mount's view in the transaction that deletes the token.
 //!
 //! [`Caller::token_store`]: keepfast_framework::Caller
 
@@ -13,7 +13,7 @@ use keepfast_framework::routes::{Exists, Help};
 use keepfast_framework::{Cx, Engine, Error, Keys, Kind, Outcome, Result, Routes};
 
 use crate::secrets::tree::{Listing, Tree};
-use crate::secrets::whole::{Named, Write, no_write_to_a_folder};
+use crate::secrets::whole_body::{SecretPath, Write, cannot_write_to_folder};
 
 /// The engine `cubbyhole`.
 pub struct Cubbyhole;
@@ -42,12 +42,12 @@ impl Engine for Cubbyhole {
 
 const SECRET_HELP: Help = Help {
     synopsis: "Reads, writes and deletes a secret of the calling token.",
-    description: "The body of a write is the secret: any JSON object. No other token can reach it, not even root, and it is \
-                  destroyed when the token expires or is revoked.",
+    description: "The body of a write is the secret: any JSON object. No other token can read it, not even a root token. It is \
+                  deleted when the token expires or is revoked.",
 };
 const LIST_HELP: Help = Help { synopsis: "Lists the secrets of the calling token in a folder.", description: "" };
 
-async fn read(_: &Cubbyhole, cx: &mut Cx, req: Named) -> Result<Shaped<Object>> {
+async fn read(_: &Cubbyhole, cx: &mut Cx, req: SecretPath) -> Result<Shaped<Object>> {
     let key = key(cx, &req.path)?;
     let (tx, view) = cx.store();
     match tx.get(view, &key).await? {
@@ -64,14 +64,14 @@ async fn write(_: &Cubbyhole, cx: &mut Cx, req: Write) -> Result<()> {
     Ok(())
 }
 
-async fn delete(_: &Cubbyhole, cx: &mut Cx, req: Named) -> Result<()> {
+async fn delete(_: &Cubbyhole, cx: &mut Cx, req: SecretPath) -> Result<()> {
     let key = key(cx, &req.path)?;
     let (tx, view) = cx.store();
     tx.delete(view, &key);
     Ok(())
 }
 
-async fn exists(_: &Cubbyhole, cx: &mut Cx, req: Named) -> Result<Exists> {
+async fn exists(_: &Cubbyhole, cx: &mut Cx, req: SecretPath) -> Result<Exists> {
     let key = key(cx, &req.path)?;
     let (tx, view) = cx.store();
     Ok(Exists(tx.get(view, &key).await?.is_some()))
@@ -82,21 +82,21 @@ async fn list(_: &Cubbyhole, cx: &mut Cx, req: Listing) -> Result<Keys> {
     Ok(Keys::of(Tree::under(&[&own]).list(cx, &req.folder(), &req.page()).await?))
 }
 
-async fn read_folder(_: &Cubbyhole, cx: &mut Cx, _: Named) -> Result<()> {
+async fn read_folder(_: &Cubbyhole, cx: &mut Cx, _: SecretPath) -> Result<()> {
     store(cx)?;
     Err(Error::not_found())
 }
 
 async fn write_folder(_: &Cubbyhole, _: &mut Cx, _: Write) -> Result<()> {
-    Err(no_write_to_a_folder())
+    Err(cannot_write_to_folder())
 }
 
-/// There is nothing at such a path, so it is gone.
-async fn delete_folder(_: &Cubbyhole, cx: &mut Cx, _: Named) -> Result<()> {
+/// Succeeds, as there is never a secret at such a path.
+async fn delete_folder(_: &Cubbyhole, cx: &mut Cx, _: SecretPath) -> Result<()> {
     store(cx).map(drop)
 }
 
-/// The prefix of the calling token's own storage. A batch token has none, as in OpenBao.
+/// The storage prefix of the calling token. A batch token has none, as in OpenBao.
 fn store(cx: &Cx) -> Result<String> {
     match cx.caller().token_store.as_deref() {
         Some(store) if !store.is_empty() && !store.contains('/') => Ok(format!("{store}/")),

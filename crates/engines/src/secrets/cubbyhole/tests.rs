@@ -13,7 +13,7 @@ fn token(store: &str) -> Caller {
 }
 
 #[tokio::test]
-async fn reads_back_what_was_written_until_it_is_deleted() {
+async fn a_secret_is_readable_until_it_is_deleted() {
     let mut bench = Bench::new::<Cubbyhole>().await.unwrap();
     bench.caller = token("t1");
     assert_eq!(bench.exists("a").await.unwrap(), Some(false));
@@ -29,7 +29,7 @@ async fn reads_back_what_was_written_until_it_is_deleted() {
 }
 
 #[tokio::test]
-async fn refuses_what_the_peer_refuses() {
+async fn refuses_the_same_requests_as_openbao() {
     let mut bench = Bench::new::<Cubbyhole>().await.unwrap();
     bench.caller = token("t1");
     for (path, body, text) in [
@@ -48,7 +48,7 @@ async fn refuses_what_the_peer_refuses() {
 }
 
 #[tokio::test]
-async fn sec_tl07_a_cubbyhole_is_reached_by_its_own_token_only() {
+async fn sec_tl07_only_its_own_token_reaches_a_cubbyhole() {
     let mut bench = Bench::new::<Cubbyhole>().await.unwrap();
     bench.caller = token("t1");
     bench.write("a", json!({"own": "t1"})).await.unwrap();
@@ -67,7 +67,7 @@ async fn sec_tl07_a_cubbyhole_is_reached_by_its_own_token_only() {
 }
 
 #[tokio::test]
-async fn sec_tl07_a_caller_without_a_store_of_its_own_is_refused() {
+async fn sec_tl07_a_caller_without_a_token_store_is_refused() {
     let mut bench = Bench::new::<Cubbyhole>().await.unwrap();
     for caller in [Caller::default(), token(""), token("a/b"), Caller { is_root: true, ..Caller::default() }] {
         bench.caller = caller;

@@ -1,7 +1,7 @@
-//! Key/value secrets: version 1 keeps one value at each path, version 2 keeps several versions of it.
+//! Key/value secrets: version 1 stores one value per path, version 2 stores several versions of it.
 //!
-//! A mount is of version 2 with the option `version=2`. Setting that option on a mount of version 1 turns each of its
-//! secrets into version 1 of itself, without an interruption ([`v2`] has how).
+//! The mount option `version=2` selects version 2. Setting it on a mount of version 1 makes each secret version 1 of a
+//! secret of version 2, without an interruption (see [`v2`]).
 
 pub mod v1;
 pub mod v2;
@@ -9,5 +9,5 @@ pub mod v2;
 pub use v1::V1;
 pub use v2::V2;
 
-/// Where version 1 keeps its secrets: the prefix, then the path. Version 2 finds them there when a mount is upgraded.
-const PLAIN: &str = "plain/";
+/// The prefix of the secrets of version 1. Version 2 reads them there after an upgrade of the mount.
+const V1_SECRETS: &str = "plain/";

@@ -1,7 +1,7 @@
-//! Version 1: one value at each path; a write replaces it, a delete removes it.
+//! Version 1: one value per path; a write replaces it, a delete removes it.
 //!
-//! The body of a write is the secret. Its `ttl` (or `lease`) is no lease but a hint: reads answer it as
-//! `lease_duration`, so that readers know when to look again.
+//! The body of a write is the secret. Its member `ttl` (or `lease`) creates no lease: reads return it as
+//! `lease_duration`, as a hint when to read again.
 
 use keepfast_framework::engine::Gauge;
 use keepfast_framework::fields::{Object, parse_duration};
@@ -11,9 +11,9 @@ use keepfast_framework::{Cx, Engine, Error, Keys, Kind, Outcome, Result, Routes}
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::PLAIN;
+use super::V1_SECRETS;
 use crate::secrets::tree::{Listing, Tree};
-use crate::secrets::whole::{Named, Write, no_write_to_a_folder};
+use crate::secrets::whole_body::{SecretPath, Write, cannot_write_to_folder};
 
 /// The engine `kv`, version 1.
 pub struct V1;
@@ -40,19 +40,19 @@ impl Engine for V1 {
     }
 
     async fn usage(&self, cx: &mut Cx) -> Result<Vec<Gauge>> {
-        Tree::under(&[PLAIN]).usage(cx).await
+        Tree::under(&[V1_SECRETS]).usage(cx).await
     }
 }
 
 const SECRET_HELP: Help = Help {
     synopsis: "Reads, writes and deletes a secret.",
-    description: "The body of a write is the secret: any JSON object. A member `ttl` is answered as `lease_duration` by reads, \
-                  as a hint when to read again; nothing expires.",
+    description: "The body of a write is the secret: any JSON object. Reads return a member `ttl` as `lease_duration`, \
+                  a hint when to read again; nothing expires.",
 };
 const LIST_HELP: Help =
     Help { synopsis: "Lists the secrets of a folder, or scans those of all folders below it.", description: "" };
 
-async fn read(_: &V1, cx: &mut Cx, req: Named) -> Result<Shaped<Object>> {
+async fn read(_: &V1, cx: &mut Cx, req: SecretPath) -> Result<Shaped<Object>> {
     let (tx, view) = cx.store();
     let Some(bytes) = tx.get(view, &key(&req.path)).await? else {
         return Err(Error::not_found());
@@ -63,10 +63,9 @@ async fn read(_: &V1, cx: &mut Cx, req: Named) -> Result<Shaped<Object>> {
     Ok(Outcome::Data(Payload { hint_ttl, ..Payload::of(data) }).into())
 }
 
-/// How long a reader may keep the secret, in seconds, where its data says so in a way that can be understood; as the writer
-/// said it, negative too.
+/// The TTL hint in the secret's data, in seconds, if it parses as a duration; it may be negative.
 fn hint(data: &RawValue) -> Option<i64> {
-    /// Only the two members; the rest of the secret is skipped.
+    /// The two members with a hint; the rest of the secret is skipped.
     #[derive(Deserialize)]
     struct Hints<'a> {
         #[serde(borrow, default, deserialize_with = "keepfast_framework::fields::given")]
@@ -74,7 +73,7 @@ fn hint(data: &RawValue) -> Option<i64> {
         #[serde(borrow, default, deserialize_with = "keepfast_framework::fields::given")]
         lease: Option<&'a RawValue>,
     }
-    // Most secrets have neither: the search is cheaper than the parse.
+    // Most secrets have neither, and the search is cheaper than the parse.
     if !data.get().contains("\"ttl\"") && !data.get().contains("\"lease\"") {
         return None;
     }
@@ -96,41 +95,41 @@ async fn write(_: &V1, cx: &mut Cx, req: Write) -> Result<()> {
     Ok(())
 }
 
-async fn delete(_: &V1, cx: &mut Cx, req: Named) -> Result<()> {
+async fn delete(_: &V1, cx: &mut Cx, req: SecretPath) -> Result<()> {
     let (tx, view) = cx.store();
     tx.delete(view, &key(&req.path));
     Ok(())
 }
 
-async fn exists(_: &V1, cx: &mut Cx, req: Named) -> Result<Exists> {
+async fn exists(_: &V1, cx: &mut Cx, req: SecretPath) -> Result<Exists> {
     let (tx, view) = cx.store();
     Ok(Exists(tx.get(view, &key(&req.path)).await?.is_some()))
 }
 
 async fn list(_: &V1, cx: &mut Cx, req: Listing) -> Result<Keys> {
-    Ok(Keys::of(Tree::under(&[PLAIN]).list(cx, &req.folder(), &req.page()).await?))
+    Ok(Keys::of(Tree::under(&[V1_SECRETS]).list(cx, &req.folder(), &req.page()).await?))
 }
 
 async fn scan(_: &V1, cx: &mut Cx, req: Listing) -> Result<Keys> {
-    let keys = Tree::under(&[PLAIN]).scan(cx, &req.folder(), &req.page()).await?;
+    let keys = Tree::under(&[V1_SECRETS]).scan(cx, &req.folder(), &req.page()).await?;
     Ok(Keys { keys, empty_is_fine: true, ..Keys::default() })
 }
 
-async fn read_folder(_: &V1, _: &mut Cx, _: Named) -> Result<()> {
+async fn read_folder(_: &V1, _: &mut Cx, _: SecretPath) -> Result<()> {
     Err(Error::not_found())
 }
 
 async fn write_folder(_: &V1, _: &mut Cx, _: Write) -> Result<()> {
-    Err(no_write_to_a_folder())
+    Err(cannot_write_to_folder())
 }
 
-/// There is nothing at such a path, so it is gone.
-async fn delete_folder(_: &V1, _: &mut Cx, _: Named) -> Result<()> {
+/// Succeeds, as there is never a secret at such a path.
+async fn delete_folder(_: &V1, _: &mut Cx, _: SecretPath) -> Result<()> {
     Ok(())
 }
 
 fn key(path: &str) -> String {
-    format!("{PLAIN}{path}")
+    format!("{V1_SECRETS}{path}")
 }
 
 #[cfg(test)]
@@ -140,12 +139,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn answers_as_the_peer_does() {
-        crate::peer::compare(Bench::new::<V1>().await.unwrap(), include_str!("../../peer/kv_v1.jsonl")).await;
+    async fn responses_match_openbao() {
+        crate::openbao::compare(Bench::new::<V1>().await.unwrap(), include_str!("../../openbao/kv_v1.jsonl")).await;
     }
 
     #[tokio::test]
-    async fn values_come_back_as_they_were_sent() {
+    async fn a_read_returns_the_text_that_was_written() {
         let bench = Bench::new::<V1>().await.unwrap();
         let sent = r#"{"z":1.10, "big":123456789012345678901234567890,"path":"b","t":"\u00e9<"}"#;
         bench.call_raw(keepfast_framework::Operation::Update, "a", sent).await.unwrap();

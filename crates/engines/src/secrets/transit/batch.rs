@@ -1,4 +1,4 @@
-//! Batches: reading their items, and the status of their answer.
+//! Batches: parsing of their items, and the status of their response.
 
 use keepfast_crypto::keys::KeyKind;
 use keepfast_framework::fields::{Int, Text, given, type_name};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
-/// One item of any batch: each endpoint uses the fields it knows and ignores the rest, as the peer does.
+/// One item of any batch. Each endpoint uses the fields it supports and ignores the rest, as in OpenBao.
 #[derive(Deserialize, Default)]
 pub(super) struct Item {
     pub plaintext: Option<String>,
@@ -28,7 +28,7 @@ fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Res
     Option::<String>::deserialize(deserializer).map(|text| Some(text.unwrap_or_default()))
 }
 
-/// A `batch_input` of `null` is none.
+/// A `batch_input` of `null` is `None`.
 pub(super) fn unless_null<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<Option<Box<RawValue>>, D::Error> {
@@ -36,20 +36,20 @@ pub(super) fn unless_null<'de, D: Deserializer<'de>>(
     Ok(raw.filter(|raw| raw.get() != "null"))
 }
 
-/// The texts of an item, for naming the one that is malformed.
+/// The fields of text, for errors that name the malformed one.
 const TEXTS: [&str; 8] =
     ["plaintext", "ciphertext", "input", "signature", "hmac", "context", "associated_data", "reference"];
 
-/// Reads `batch_input`.
+/// Parses `batch_input`.
 pub(super) fn items(raw: &RawValue) -> Result<Vec<Item>> {
     let items: Vec<Item> = read(raw)?;
     if items.is_empty() { Err(Error::invalid("missing batch input to process")) } else { Ok(items) }
 }
 
-/// An item of the endpoints that convert what does not fit: a number is a text, `null` an empty one.
+/// An item of the endpoints that convert types: a number becomes a text, `null` an empty one.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Loose {
+struct LenientItem {
     #[serde(deserialize_with = "given")]
     ciphertext: Option<Text>,
     #[serde(deserialize_with = "given")]
@@ -65,9 +65,9 @@ struct Loose {
     key_version: Option<Box<RawValue>>,
 }
 
-/// Reads `batch_input` of `rewrap`, `sign`, `verify` and `hmac`. Only the first of them knows a version in an item.
-pub(super) fn loose_items(raw: &RawValue, versions: bool) -> Result<Vec<Item>> {
-    let items: Vec<Option<Loose>> = read(raw)?;
+/// Parses `batch_input` of `rewrap`, `sign`, `verify` and `hmac`. Only `rewrap` has a version per item.
+pub(super) fn lenient_items(raw: &RawValue, versions: bool) -> Result<Vec<Item>> {
+    let items: Vec<Option<LenientItem>> = read(raw)?;
     if items.is_empty() {
         return Err(Error::invalid("missing batch input to process"));
     }
@@ -75,7 +75,8 @@ pub(super) fn loose_items(raw: &RawValue, versions: bool) -> Result<Vec<Item>> {
     let items = items.into_iter().enumerate().map(|(at, item)| {
         let item = item.unwrap_or_default();
         let version = item.key_version.filter(|_| versions).map(|raw| serde_json::from_str(raw.get()));
-        let key_version = version.transpose().map_err(|_| unreadable(&format!("'[{at}].key_version' is no number")))?;
+        let key_version =
+            version.transpose().map_err(|_| parse_error(&format!("'[{at}].key_version' is no number")))?;
         Ok(Item {
             ciphertext: text(item.ciphertext),
             input: text(item.input),
@@ -91,17 +92,17 @@ pub(super) fn loose_items(raw: &RawValue, versions: bool) -> Result<Vec<Item>> {
 }
 
 fn read<T: DeserializeOwned>(raw: &RawValue) -> Result<Vec<T>> {
-    // The text of serde's error may quote values, so the fault is looked for again, by type only.
-    serde_json::from_str(raw.get()).map_err(|_| unreadable(&fault(raw)))
+    // serde's error may quote values, so the error text is built from types only.
+    serde_json::from_str(raw.get()).map_err(|_| parse_error(&describe_error(raw)))
 }
 
-/// 400 for a batch that is no list of items.
-pub(super) fn unreadable(why: &str) -> Error {
+/// 400 for a malformed batch.
+pub(super) fn parse_error(why: &str) -> Error {
     Error::invalid(format!("failed to parse batch input: {why}"))
 }
 
-/// What is wrong with a batch that does not read.
-fn fault(raw: &RawValue) -> String {
+/// The error of a malformed batch.
+fn describe_error(raw: &RawValue) -> String {
     let items = match serde_json::from_str(raw.get()) {
         Ok(Value::Array(items)) => items,
         Ok(other) => return format!("source data must be an array or slice, got {}", type_name(&other)),
@@ -128,21 +129,21 @@ struct Results<T> {
     batch_results: Vec<T>,
 }
 
-/// Answers a batch with 200, whatever became of its items.
-pub(super) fn answer<T: Serialize + Send>(batch_results: Vec<T>) -> Result<Outcome> {
+/// Returns a batch with status 200, even if items failed.
+pub(super) fn respond<T: Serialize + Send>(batch_results: Vec<T>) -> Result<Outcome> {
     Data(Results { batch_results }).into_outcome()
 }
 
-/// Answers a batch with 400 when an item failed, or with the caller's own code when another succeeded. A code below 200
-/// would be no final response; metrics count 400 whatever the code is.
-pub(super) fn answer_strictly<T: Serialize + Send>(
+/// Returns a batch with status 400 if an item failed, or with the code in `partial` if another succeeded. A code below
+/// 200 is not a final response, so it is refused; metrics count 400 for every code.
+pub(super) fn respond_with_failures<T: Serialize + Send>(
     cx: &mut Cx,
     batch_results: Vec<T>,
     failed: usize,
     partial: Option<Int>,
 ) -> Result<Outcome> {
     if failed == 0 {
-        return answer(batch_results);
+        return respond(batch_results);
     }
     let mut status = SentStatus::from(Status::BAD_REQUEST);
     if let Some(Int(code)) = partial.filter(|_| failed < batch_results.len()) {
@@ -156,8 +157,8 @@ pub(super) fn answer_strictly<T: Serialize + Send>(
     Ok(Outcome::Data(Payload { status: Some(status), ..Payload::of(to_raw_value(&Results { batch_results })?) }))
 }
 
-/// Lets other requests run between the items of a batch whose key is slow to use.
-pub(super) async fn breathe(kind: KeyKind) {
+/// Yields between the items of a batch if operations with the key are slow, so that other requests run.
+pub(super) async fn yield_if_slow(kind: KeyKind) {
     if kind.is_slow_to_use() {
         tokio::task::yield_now().await;
     }

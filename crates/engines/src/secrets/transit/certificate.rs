@@ -1,4 +1,4 @@
-//! `keys/NAME/csr` and `keys/NAME/set-certificate`: a key in X.509 (RFC 2986, RFC 5280).
+//! `keys/NAME/csr` and `keys/NAME/set-certificate`: certificate requests and chains of a key (RFC 2986, RFC 5280).
 
 use keepfast_crypto::keys::der::{self, Element};
 use keepfast_crypto::keys::digest::Hash;
@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Transit;
-use super::keys::checked;
+use super::keys::check_name;
 use super::ring::{KEYS, KeyRecord, load};
 use super::stored::Material;
 use super::view::certificate_chain;
@@ -23,7 +23,7 @@ pub(super) struct Request {
     /// Version of the key; the latest when absent.
     #[serde(default, deserialize_with = "given")]
     version: Option<Int>,
-    /// PEM of a request whose subject and attributes are taken over.
+    /// PEM of a request whose subject and attributes are copied.
     csr: Option<Text>,
 }
 
@@ -34,12 +34,12 @@ pub(super) struct Set {
     /// Version of the key; the latest when absent.
     #[serde(default, deserialize_with = "given")]
     version: Option<Int>,
-    /// PEM of the certificates, the key's own first.
+    /// PEM of the certificates, that of the key first.
     certificate_chain: Option<Text>,
 }
 
 #[derive(Serialize)]
-pub(super) struct RequestView {
+pub(super) struct CsrResponse {
     csr: String,
     name: String,
     #[serde(rename = "type")]
@@ -47,22 +47,22 @@ pub(super) struct RequestView {
 }
 
 #[derive(Serialize)]
-pub(super) struct ChainView {
+pub(super) struct ChainResponse {
     certificate_chain: String,
     name: String,
     #[serde(rename = "type")]
     kind: &'static str,
 }
 
-/// The empty subject and the empty attributes of a request without a template.
+/// An empty subject and empty attributes, for a request without a template.
 const BLANK: (&[u8], &[u8]) = (&[0x30, 0x00], &[0xa0, 0x00]);
 
-pub(super) async fn request(transit: &Transit, cx: &mut Cx, req: Request) -> Result<Data<RequestView>> {
-    let name = checked(&req.name)?;
+pub(super) async fn request(transit: &Transit, cx: &mut Cx, req: Request) -> Result<Data<CsrResponse>> {
+    let name = check_name(&req.name)?;
     let ring = transit.rings.get(cx, name).await?;
     let ring = ring.ok_or_else(|| Error::invalid(format!("key with provided name '{name}' not found")))?;
     signing_only(&ring.record)?;
-    // The peer signs a request with a key that is deleted until it is restored; nothing else is done with one.
+    // OpenBao signs a request with a soft-deleted key; here such a key is never used.
     ring.record.usable()?;
     let template = match req.csr.as_deref().filter(|text| !text.is_empty()) {
         Some(text) => Some(pem::decode(text).ok_or_else(|| Error::invalid("could not decode PEM CSR"))?.1),
@@ -73,7 +73,7 @@ pub(super) async fn request(transit: &Transit, cx: &mut Cx, req: Request) -> Res
         None => BLANK,
     };
     let none = || Error::invalid("could not create the csr: no such key version");
-    let version = chosen(&ring.record, req.version).ok_or_else(none)?;
+    let version = select_version(&ring.record, req.version).ok_or_else(none)?;
     let key = ring.key(version).map_err(Error::internal)?.ok_or_else(none)?;
     let signed = signed_request(key, subject, attributes).map_err(|why| match why {
         KeyError::PublicOnly => {
@@ -83,7 +83,7 @@ pub(super) async fn request(transit: &Transit, cx: &mut Cx, req: Request) -> Res
         other => Error::internal(other),
     })?;
     let csr = pem::encode("CERTIFICATE REQUEST", &signed);
-    Ok(Data(RequestView { csr, name: name.to_owned(), kind: ring.record.kind.name() }))
+    Ok(Data(CsrResponse { csr, name: name.to_owned(), kind: ring.record.kind.name() }))
 }
 
 fn signing_only(key: &KeyRecord) -> Result<()> {
@@ -96,16 +96,16 @@ fn signing_only(key: &KeyRecord) -> Result<()> {
     Ok(())
 }
 
-/// The version that is asked for, if it is there.
-fn chosen(key: &KeyRecord, asked: Option<Int>) -> Option<u32> {
-    let version = match asked {
+/// The requested version, if it exists.
+fn select_version(key: &KeyRecord, requested: Option<Int>) -> Option<u32> {
+    let version = match requested {
         None => key.latest,
         Some(Int(version)) => u32::try_from(version).ok()?,
     };
     key.live_version(version).map(|_| version)
 }
 
-/// Subject and attributes of a request in DER.
+/// The subject and the attributes of a request in DER.
 fn template_parts(csr: &[u8]) -> Option<(&[u8], &[u8])> {
     let outer = der::whole(csr, der::SEQUENCE)?;
     let info = der::read(outer.content)?.0;
@@ -139,8 +139,8 @@ fn signed_request(key: &Key, subject: &[u8], attributes: &[u8]) -> Result<Vec<u8
     Ok(der::write(der::SEQUENCE, &[info.as_slice(), algorithm, &signature].concat()))
 }
 
-pub(super) async fn set(_: &Transit, cx: &mut Cx, req: Set) -> Result<Data<ChainView>> {
-    let name = checked(&req.name)?;
+pub(super) async fn set(_: &Transit, cx: &mut Cx, req: Set) -> Result<Data<ChainResponse>> {
+    let name = check_name(&req.name)?;
     let Some(mut key) = KEYS.get(cx, name).await? else {
         return Err(Error::invalid(format!("key with provided name '{name}' not found")));
     };
@@ -158,7 +158,7 @@ pub(super) async fn set(_: &Transit, cx: &mut Cx, req: Set) -> Result<Data<Chain
     if parsed.len() > 1 && !last.is_ca {
         return Err(refused("certificate in the last element is not a valid CA certificate"));
     }
-    let version = chosen(&key, req.version).ok_or_else(|| refused("no such key version"))?;
+    let version = select_version(&key, req.version).ok_or_else(|| refused("no such key version"))?;
     let kind = key.kind;
     let stored = key.versions.get_mut(&version).ok_or_else(|| refused("no such key version"))?;
     let spki = load(kind, stored).map_err(Error::internal)?.spki().map_err(|why| match why {
@@ -171,10 +171,10 @@ pub(super) async fn set(_: &Transit, cx: &mut Cx, req: Set) -> Result<Data<Chain
     stored.certificates = chain.iter().map(|der| Material::new(der)).collect();
     let certificate_chain = certificate_chain(stored);
     KEYS.put(cx, name, &key)?;
-    Ok(Data(ChainView { certificate_chain, name: name.to_owned(), kind: kind.name() }))
+    Ok(Data(ChainResponse { certificate_chain, name: name.to_owned(), kind: kind.name() }))
 }
 
-/// The certificates of a PEM text, which has nothing else.
+/// The certificates of a PEM text; other blocks are refused.
 fn certificates(text: &str) -> Result<Vec<Vec<u8>>> {
     let blocks: Vec<(&str, Vec<u8>)> = pem::decode_all(text).collect();
     let read: usize = text.matches("-----BEGIN ").count();
@@ -190,11 +190,11 @@ fn certificates(text: &str) -> Result<Vec<Vec<u8>>> {
     Ok(certificates)
 }
 
-/// What a chain must say.
+/// The checked parts of a certificate.
 struct Certificate<'a> {
     /// SubjectPublicKeyInfo.
     spki: &'a [u8],
-    /// By the basic constraints.
+    /// Whether the basic constraints mark it as a CA.
     is_ca: bool,
 }
 
@@ -202,7 +202,7 @@ impl<'a> Certificate<'a> {
     fn read(certificate: &'a [u8]) -> Option<Self> {
         let outer = der::whole(certificate, der::SEQUENCE)?;
         let fields = der::children(der::read(outer.content)?.0.content)?;
-        // Version 1 certificates have no [0]; then everything is one earlier.
+        // Version 1 certificates have no [0], so their fields start one position earlier.
         let from = usize::from(fields.first()?.tag == 0xa0);
         let spki = fields.get(from + 5).filter(|spki| spki.tag == der::SEQUENCE)?;
         let extensions = fields.iter().find(|field| field.tag == 0xa3);
@@ -211,7 +211,7 @@ impl<'a> Certificate<'a> {
     }
 }
 
-/// Whether the extensions say that the certificate is a CA's.
+/// Whether the extensions mark the certificate as a CA.
 fn is_ca(extensions: &[u8]) -> Option<bool> {
     const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
     for extension in der::children(der::read(extensions)?.0.content)? {
@@ -226,8 +226,8 @@ fn is_ca(extensions: &[u8]) -> Option<bool> {
     Some(false)
 }
 
-/// Whether the bytes read as a certificate or as a request, for tests with any bytes.
+/// Whether the bytes parse as a certificate or as a request, for tests with arbitrary bytes.
 #[cfg(test)]
-pub(super) fn reads(bytes: &[u8]) -> bool {
+pub(super) fn parses(bytes: &[u8]) -> bool {
     Certificate::read(bytes).is_some() || template_parts(bytes).is_some()
 }

@@ -1,4 +1,4 @@
-//! Base64 as Go reads it (newlines are skipped, stray trailing bits pass), and `vault:vN:` texts.
+//! Base64 as in Go (newlines are skipped, non-zero trailing bits pass), and `vault:vN:` texts.
 
 use base64::Engine as _;
 use base64::alphabet::{STANDARD as ALPHABET, URL_SAFE};
@@ -9,7 +9,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STAN
 static LENIENT: GeneralPurpose =
     GeneralPurpose::new(&ALPHABET, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
-/// Base64 of the URL alphabet without padding, that accepts non-zero trailing bits.
+/// Base64 of the URL alphabet without padding that accepts non-zero trailing bits.
 static LENIENT_URL: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new()
@@ -17,18 +17,18 @@ static LENIENT_URL: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::RequireNone),
 );
 
-/// Why a text is not base64: the place where Go's decoder stops.
+/// The error of invalid base64: the position at which Go's decoder stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Illegal(pub usize);
+pub(super) struct Base64Error(pub usize);
 
-impl std::fmt::Display for Illegal {
+impl std::fmt::Display for Base64Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "illegal base64 data at input byte {}", self.0)
     }
 }
 
 /// Decodes standard base64.
-pub(super) fn decode(text: &str) -> Result<Vec<u8>, Illegal> {
+pub(super) fn decode(text: &str) -> Result<Vec<u8>, Base64Error> {
     if let Ok(bytes) = LENIENT.decode(text) {
         return Ok(bytes);
     }
@@ -38,11 +38,11 @@ pub(super) fn decode(text: &str) -> Result<Vec<u8>, Illegal> {
             return Ok(bytes);
         }
     }
-    Err(Illegal(place_of_fault(text.as_bytes())))
+    Err(Base64Error(error_position(text.as_bytes())))
 }
 
-/// Where Go's decoder reports the fault of a text that is not base64.
-fn place_of_fault(text: &[u8]) -> usize {
+/// The position that Go's decoder reports for invalid base64.
+fn error_position(text: &[u8]) -> usize {
     let mut in_quantum = 0;
     let mut at = 0;
     while at < text.len() {
@@ -75,7 +75,7 @@ pub(super) fn encode(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// Decodes base64 of the URL alphabet without padding, as JWS has it.
+/// Decodes base64 of the URL alphabet without padding, the encoding of JWS.
 pub(super) fn decode_url(text: &str) -> Option<Vec<u8>> {
     LENIENT_URL.decode(text).ok()
 }
@@ -106,30 +106,30 @@ const PREFIX: &str = "vault:v";
 
 /// Why a text is not `vault:vN:...`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Untagged {
+pub(super) enum TagError {
     /// It does not begin with `vault:v`.
     NoPrefix,
-    /// Nothing follows the version.
+    /// There is nothing after the version.
     WrongFields,
-    /// The version is no number.
+    /// The version is not a number.
     NoVersion,
 }
 
-/// The version and the text behind it.
-pub(super) fn parse_tagged(text: &str) -> Result<(i64, &str), Untagged> {
-    let rest = text.strip_prefix(PREFIX).ok_or(Untagged::NoPrefix)?;
-    let (version, body) = rest.split_once(':').ok_or(Untagged::WrongFields)?;
-    Ok((version.parse().map_err(|_| Untagged::NoVersion)?, body))
+/// The version and the text after it.
+pub(super) fn parse_tagged(text: &str) -> Result<(i64, &str), TagError> {
+    let rest = text.strip_prefix(PREFIX).ok_or(TagError::NoPrefix)?;
+    let (version, body) = rest.split_once(':').ok_or(TagError::WrongFields)?;
+    Ok((version.parse().map_err(|_| TagError::NoVersion)?, body))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    // What Go 1.25's encoding/base64 answers, asked through the peer's `hash`.
+    // Results of Go 1.25's encoding/base64, recorded through OpenBao's `hash`.
     #[test]
-    fn faults_are_where_go_finds_them() {
-        for (text, place) in [
+    fn base64_errors_have_the_position_that_go_reports() {
+        for (text, position) in [
             ("#", 0),
             ("A", 0),
             ("AAA", 0),
@@ -143,7 +143,7 @@ mod tests {
             ("AAAA=", 4),
             ("AA==A", 4),
         ] {
-            assert_eq!(decode(text), Err(Illegal(place)), "{text}");
+            assert_eq!(decode(text), Err(Base64Error(position)), "{text}");
         }
         for (text, bytes) in [
             ("", ""),
@@ -162,8 +162,8 @@ mod tests {
         assert_eq!(tagged_url(1, &[0xff, 0xfe]), "vault:v1:__4");
         assert_eq!(parse_tagged("vault:v12:aGVsbG8="), Ok((12, "aGVsbG8=")));
         assert_eq!(parse_tagged("vault:v-1:x"), Ok((-1, "x")));
-        assert_eq!(parse_tagged("vault:1:x"), Err(Untagged::NoPrefix));
-        assert_eq!(parse_tagged("vault:v1"), Err(Untagged::WrongFields));
-        assert_eq!(parse_tagged("vault:vx:y"), Err(Untagged::NoVersion));
+        assert_eq!(parse_tagged("vault:1:x"), Err(TagError::NoPrefix));
+        assert_eq!(parse_tagged("vault:v1"), Err(TagError::WrongFields));
+        assert_eq!(parse_tagged("vault:vx:y"), Err(TagError::NoVersion));
     }
 }

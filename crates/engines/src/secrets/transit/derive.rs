@@ -1,4 +1,4 @@
-//! `derive-key/`: a key agreed with the owner of another public key (ECDH, then HKDF-SHA-256).
+//! `derive-key/`: key agreement with another public key (ECDH, then HKDF-SHA-256).
 
 use keepfast_crypto::kdf;
 use keepfast_crypto::keys::ecdsa::EcKey;
@@ -11,29 +11,29 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Transit;
-use super::keys::checked;
+use super::keys::check_name;
 use super::ring::{KEYS, NewKey};
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Derive {
-    /// Name of the key that is derived; a new version where it exists.
+    /// Name of the derived key; an existing key gets a new version.
     name: Text,
-    /// Name of our own ECDSA key.
+    /// Name of the ECDSA key of this mount.
     base_key_name: Option<Text>,
-    /// Version of our own key; 0 for the latest.
+    /// Version of that key; 0 for the latest.
     base_key_version: Option<Int>,
     /// PEM of the other public key.
     peer_public_key: Option<Text>,
     /// `ecdh`.
     #[serde(default, deserialize_with = "given")]
     key_derivation_algorithm: Option<Text>,
-    /// Type of the derived key: a cipher; aes256-gcm96 when absent.
+    /// Type of the derived key, a cipher; aes256-gcm96 when absent.
     #[serde(default, deserialize_with = "given")]
     derived_key_type: Option<Text>,
 }
 
 pub(super) async fn derive(transit: &Transit, cx: &mut Cx, req: Derive) -> Result<()> {
-    let name = checked(&req.name)?;
+    let name = check_name(&req.name)?;
     match req.key_derivation_algorithm.as_deref() {
         None | Some("ecdh") => {}
         Some(other) => return Err(Error::invalid(format!("key derivation algorithm {other} not supported"))),
@@ -49,9 +49,9 @@ pub(super) async fn derive(transit: &Transit, cx: &mut Cx, req: Derive) -> Resul
             base.record.kind.name()
         )));
     };
-    let cipher = wanted(req.derived_key_type.as_deref())?;
-    let asked = req.base_key_version.unwrap_or_default().0;
-    let version = match u32::try_from(asked) {
+    let cipher = cipher_by_name(req.derived_key_type.as_deref())?;
+    let requested = req.base_key_version.unwrap_or_default().0;
+    let version = match u32::try_from(requested) {
         Ok(0) => base.record.latest,
         Ok(version) if version <= base.record.latest => version,
         Ok(_) => return Err(Error::invalid("requested version of the base key is higher than the latest key version")),
@@ -74,7 +74,7 @@ pub(super) async fn derive(transit: &Transit, cx: &mut Cx, req: Derive) -> Resul
             let why = format!("the existing key is of type {}, not {}", existing.kind.name(), kind.name());
             return Err(Error::invalid(why));
         }
-        // The owner of the other key knows the bytes of the new version. Ciphertexts of a generated key must not use them.
+        // The owner of the other key can compute the new version, so ciphertexts of a generated key must not use it.
         Some(existing) if !existing.imported => {
             return Err(Error::invalid(
                 "the existing key was generated; only imported and derived keys take a derived version",
@@ -91,8 +91,8 @@ pub(super) async fn derive(transit: &Transit, cx: &mut Cx, req: Derive) -> Resul
     KEYS.put(cx, name, &record)
 }
 
-/// The cipher that the derived key is for.
-fn wanted(name: Option<&str>) -> Result<Cipher> {
+/// The cipher of the derived key.
+fn cipher_by_name(name: Option<&str>) -> Result<Cipher> {
     let name = name.unwrap_or("aes256-gcm96");
     match KeyKind::from_name(name) {
         Some(KeyKind::Symmetric(cipher)) => Ok(cipher),

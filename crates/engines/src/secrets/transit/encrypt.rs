@@ -14,37 +14,37 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::batch::{self, Item};
-use super::codec::{self, Untagged};
+use super::codec::{self, TagError};
 use super::config::SETTINGS;
-use super::keys::checked;
+use super::keys::check_name;
 use super::ring::{KEYS, NewKey, Ring};
 use super::{Transit, usage};
 
-/// Why one item failed: a text for the caller.
-pub(super) type Fault = Cow<'static, str>;
+/// Why one item failed; part of the response.
+pub(super) type ItemError = Cow<'static, str>;
 
-/// What a derived key lacks without a context.
+/// The error of a derived key without a context.
 pub(super) const NO_CONTEXT: &str = "missing 'context' for key derivation; the key was created using a derived key, which means additional, per-request information must be included in order to perform operations with the key";
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Encrypt {
     /// Name of the key.
     name: Text,
-    /// Base64 of what is encrypted.
+    /// Base64 of the plaintext.
     #[serde(default, deserialize_with = "given")]
     plaintext: Option<Text>,
     /// Base64 context of a derived key.
     context: Option<Text>,
-    /// Base64 data that is bound to the ciphertext without being in it.
+    /// Base64 of data that the ciphertext authenticates but does not contain.
     associated_data: Option<Text>,
     /// Version of the key; 0 for the latest.
     key_version: Option<Int>,
     /// Several items in one request.
     #[serde(default, deserialize_with = "batch::unless_null")]
     batch_input: Option<Box<RawValue>>,
-    /// Status of the answer when some items of a batch fail.
+    /// Status of the response when some items of a batch fail.
     partial_failure_response_code: Option<Int>,
-    /// Type of the key, where this request creates it.
+    /// Type of the key, if this request creates it.
     #[serde(rename = "type", default, deserialize_with = "given")]
     kind: Option<Text>,
     /// Whether a key that this request creates is convergent.
@@ -55,16 +55,16 @@ pub(super) struct Encrypt {
 pub(super) struct Decrypt {
     /// Name of the key.
     name: Text,
-    /// What `encrypt` returned.
+    /// The ciphertext of `encrypt`.
     ciphertext: Option<Text>,
     /// Base64 context of a derived key.
     context: Option<Text>,
-    /// Base64 data that was bound to the ciphertext.
+    /// Base64 of the data that the ciphertext authenticates.
     associated_data: Option<Text>,
     /// Several items in one request.
     #[serde(default, deserialize_with = "batch::unless_null")]
     batch_input: Option<Box<RawValue>>,
-    /// Status of the answer when some items of a batch fail.
+    /// Status of the response when some items of a batch fail.
     partial_failure_response_code: Option<Int>,
 }
 
@@ -72,7 +72,7 @@ pub(super) struct Decrypt {
 pub(super) struct Rewrap {
     /// Name of the key.
     name: Text,
-    /// What `encrypt` returned.
+    /// The ciphertext of `encrypt`.
     ciphertext: Option<Text>,
     /// Base64 context of a derived key.
     context: Option<Text>,
@@ -85,13 +85,13 @@ pub(super) struct Rewrap {
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct DataKey {
-    /// `plaintext` or `wrapped`: whether the answer has the new key in plaintext too.
+    /// `plaintext` or `wrapped`: whether the response contains the plaintext of the new key.
     plaintext: Text,
-    /// Name of the key that encrypts the new one.
+    /// Name of the key that encrypts the new key.
     name: Text,
     /// Base64 context of a derived key.
     context: Option<Text>,
-    /// Base64 data that is bound to the ciphertext.
+    /// Base64 of data that the ciphertext authenticates.
     associated_data: Option<Text>,
     /// Length of the new key: 128, 256 or 512 bits.
     #[serde(default, deserialize_with = "given")]
@@ -101,12 +101,12 @@ pub(super) struct DataKey {
 }
 
 #[derive(Deserialize, JsonSchema)]
-pub(super) struct Named {
+pub(super) struct KeyPath {
     /// Name of the key.
     name: Text,
 }
 
-/// A ciphertext, or why there is none.
+/// A ciphertext or an error.
 #[derive(Serialize, Default)]
 struct Encrypted {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,28 +116,28 @@ struct Encrypted {
     #[serde(skip_serializing_if = "Option::is_none")]
     plaintext: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Fault>,
+    error: Option<ItemError>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reference: Option<String>,
 }
 
-/// A plaintext in base64, or why there is none: then it is empty.
+/// A plaintext in base64, or an error with an empty plaintext.
 #[derive(Serialize)]
 struct Decrypted {
     plaintext: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Fault>,
+    error: Option<ItemError>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reference: Option<String>,
 }
 
-/// Whether the key exists: encrypting with one that does not creates it, which policies can tell apart.
-pub(super) async fn exists(transit: &Transit, cx: &mut Cx, req: Named) -> Result<Exists> {
+/// Whether the key exists. If not, encrypting creates it, which policies treat as a separate capability.
+pub(super) async fn exists(transit: &Transit, cx: &mut Cx, req: KeyPath) -> Result<Exists> {
     Ok(Exists(transit.rings.get(cx, &req.name).await?.is_some()))
 }
 
 pub(super) async fn encrypt(transit: &Transit, cx: &mut Cx, req: Encrypt) -> Result<Outcome> {
-    let name = checked(&req.name)?;
+    let name = check_name(&req.name)?;
     let batched = req.batch_input.is_some();
     let items = match &req.batch_input {
         Some(raw) => batch::items(raw)?,
@@ -150,7 +150,7 @@ pub(super) async fn encrypt(transit: &Transit, cx: &mut Cx, req: Encrypt) -> Res
         }],
     };
     if let Some(at) = items.iter().position(|item| item.plaintext.is_none()) {
-        return Err(batch::unreadable(&format!("'[{at}].plaintext' missing plaintext to encrypt")));
+        return Err(batch::parse_error(&format!("'[{at}].plaintext' missing plaintext to encrypt")));
     }
     let with_context = all_have_context(&items)?;
     let convergent = req.convergent_encryption.is_some_and(|flag| flag.0);
@@ -171,21 +171,21 @@ pub(super) async fn encrypt(transit: &Transit, cx: &mut Cx, req: Encrypt) -> Res
         })
         .collect();
     match results.pop() {
-        Some(Encrypted { error: Some(fault), .. }) if !batched => Err(Error::invalid(fault)),
+        Some(Encrypted { error: Some(error), .. }) if !batched => Err(Error::invalid(error)),
         Some(only) if !batched => Data(only).into_outcome(),
         last => {
             results.extend(last);
-            batch::answer_strictly(cx, results, failed, req.partial_failure_response_code)
+            batch::respond_with_failures(cx, results, failed, req.partial_failure_response_code)
         }
     }
 }
 
-fn encrypted(result: Result<(u32, String), Fault>, reference: Option<String>) -> Encrypted {
+fn encrypted(result: Result<(u32, String), ItemError>, reference: Option<String>) -> Encrypted {
     match result {
         Ok((version, ciphertext)) => {
             Encrypted { ciphertext: Some(ciphertext), key_version: Some(version), reference, ..Encrypted::default() }
         }
-        Err(fault) => Encrypted { error: Some(fault), reference, ..Encrypted::default() },
+        Err(error) => Encrypted { error: Some(error), reference, ..Encrypted::default() },
     }
 }
 
@@ -202,7 +202,7 @@ fn has(text: &Option<String>) -> bool {
     text.as_ref().is_some_and(|text| !text.is_empty())
 }
 
-/// Creates the key that `encrypt` named, if the mount allows it.
+/// Creates the key of an `encrypt`, if the mount allows that.
 async fn create(cx: &mut Cx, name: &str, kind: Option<&str>, derived: bool, convergent: bool) -> Result<Arc<Ring>> {
     if SETTINGS.get(cx, "").await?.unwrap_or_default().disable_upsert {
         return Err(Error::invalid("encryption key not found"));
@@ -211,18 +211,18 @@ async fn create(cx: &mut Cx, name: &str, kind: Option<&str>, derived: bool, conv
         return Err(Error::invalid("convergent encryption requires derivation to be enabled, so context is required"));
     }
     let kind = kind.unwrap_or("aes256-gcm96");
-    // Only ciphers: a key pair is made on purpose.
+    // Only ciphers: `encrypt` must not create a key pair by mistake.
     let known = KeyKind::from_name(kind).ok_or_else(|| Error::invalid(format!("unknown key type {kind}")))?;
     if !matches!(known, KeyKind::Symmetric(_)) {
         return Err(Error::invalid(format!("key type {kind} not supported for this operation")));
     }
     let mut record = NewKey { derived, convergent, ..NewKey::of(known) }.record();
-    record.grow(cx.now()).await?;
+    record.generate_version(cx.now()).await?;
     KEYS.put(cx, name, &record)?;
     Ok(Arc::new(Ring::new(record)))
 }
 
-/// Refuses associated data where the key's cipher cannot bind it.
+/// Refuses associated data if the key's cipher cannot authenticate it.
 fn refuse_associated_data(kind: KeyKind, items: &[Item]) -> Result<()> {
     if kind.binds_associated_data() {
         return Ok(());
@@ -236,18 +236,18 @@ fn refuse_associated_data(kind: KeyKind, items: &[Item]) -> Result<()> {
     }
 }
 
-/// Encrypts one item's plaintext.
-fn seal_item(ring: &Ring, item: &Item) -> Result<(u32, String), Fault> {
+/// Encrypts the plaintext of one item.
+fn seal_item(ring: &Ring, item: &Item) -> Result<(u32, String), ItemError> {
     let context = context_of(ring, item.context.as_deref())?;
     let plaintext = item.plaintext.as_deref().unwrap_or_default();
     let plaintext = Zeroizing::new(codec::decode(plaintext).map_err(|why| why.to_string())?);
-    encrypting(ring)?;
+    check_encrypts(ring)?;
     let version = ring.record.version_for(item.key_version.unwrap_or_default().0, "encryption")?;
     let aad = associated_data_of(item.associated_data.as_deref())?;
     seal(ring, version, &context, &aad, &plaintext)
 }
 
-fn encrypting(ring: &Ring) -> Result<(), Fault> {
+fn check_encrypts(ring: &Ring) -> Result<(), ItemError> {
     let kind = ring.record.kind;
     if kind.encrypts() {
         Ok(())
@@ -263,13 +263,13 @@ pub(super) fn seal(
     context: &[u8],
     aad: &[u8],
     plaintext: &[u8],
-) -> Result<(u32, String), Fault> {
+) -> Result<(u32, String), ItemError> {
     let sealed = match &**key(ring, version)? {
         Key::Symmetric(key) if !ring.record.derived => key.seal(aad, plaintext).map_err(failed)?,
         Key::Symmetric(_) => derive(ring, version, context)?.seal(aad, plaintext).map_err(failed)?,
         Key::MlKem(key) => key.seal(aad, plaintext).map_err(failed)?,
         Key::Rsa(key) => key.encrypt(plaintext).map_err(|_| {
-            Fault::from("failed to RSA encrypt the plaintext: crypto/rsa: message too long for RSA key size")
+            ItemError::from("failed to RSA encrypt the plaintext: crypto/rsa: message too long for RSA key size")
         })?,
         _ => return Err("message encryption not supported".into()),
     };
@@ -277,7 +277,7 @@ pub(super) fn seal(
 }
 
 /// Decrypts one ciphertext.
-fn open(ring: &Ring, ciphertext: &str, context: &[u8], aad: &[u8]) -> Result<Zeroizing<Vec<u8>>, Fault> {
+fn open(ring: &Ring, ciphertext: &str, context: &[u8], aad: &[u8]) -> Result<Zeroizing<Vec<u8>>, ItemError> {
     if !ring.record.kind.encrypts() {
         return Err(format!("message decryption not supported for key type {}", ring.record.kind.name()).into());
     }
@@ -311,13 +311,13 @@ fn open(ring: &Ring, ciphertext: &str, context: &[u8], aad: &[u8]) -> Result<Zer
 }
 
 /// The version and body of a ciphertext, if the key's settings allow that version.
-fn parse<'a>(ring: &Ring, ciphertext: &'a str) -> Result<(u32, &'a str), Fault> {
+fn parse<'a>(ring: &Ring, ciphertext: &'a str) -> Result<(u32, &'a str), ItemError> {
     let (version, body) = codec::parse_tagged(ciphertext).map_err(|why| match why {
-        Untagged::NoPrefix => "invalid ciphertext: no prefix",
-        Untagged::WrongFields => "invalid ciphertext: wrong number of fields",
-        Untagged::NoVersion => "invalid ciphertext: version number could not be decoded",
+        TagError::NoPrefix => "invalid ciphertext: no prefix",
+        TagError::WrongFields => "invalid ciphertext: wrong number of fields",
+        TagError::NoVersion => "invalid ciphertext: version number could not be decoded",
     })?;
-    // Ciphertexts of the oldest releases say 0 for the first version.
+    // The oldest releases wrote 0 for the first version.
     let version = if version == 0 { 1 } else { version };
     if version > i64::from(ring.record.latest) {
         return Err("invalid ciphertext: version is too new".into());
@@ -328,24 +328,24 @@ fn parse<'a>(ring: &Ring, ciphertext: &'a str) -> Result<(u32, &'a str), Fault> 
     Ok((u32::try_from(version).map_err(|_| "invalid ciphertext: version is too new")?, body))
 }
 
-fn key(ring: &Ring, version: u32) -> Result<&Arc<Key>, Fault> {
-    ring.key(version).map_err(failed)?.ok_or(Fault::Borrowed("no such key version"))
+fn key(ring: &Ring, version: u32) -> Result<&Arc<Key>, ItemError> {
+    ring.key(version).map_err(failed)?.ok_or(ItemError::Borrowed("no such key version"))
 }
 
 /// The key that a context derives from a version.
-fn derive(ring: &Ring, version: u32, context: &[u8]) -> Result<SymmetricKey, Fault> {
+fn derive(ring: &Ring, version: u32, context: &[u8]) -> Result<SymmetricKey, ItemError> {
     let KeyKind::Symmetric(cipher) = ring.record.kind else { return Err("the key type derives no cipher key".into()) };
     let material = ring.record.versions.get(&version).and_then(|stored| stored.material.as_ref());
     let material = material.ok_or("no such key version")?;
     SymmetricKey::derive(cipher, material.expose(), context, ring.record.convergent).map_err(failed)
 }
 
-fn failed(why: KeyError) -> Fault {
+fn failed(why: KeyError) -> ItemError {
     why.to_string().into()
 }
 
-/// The context of an item; a derived key needs one.
-fn context_of(ring: &Ring, text: Option<&str>) -> Result<Vec<u8>, Fault> {
+/// The context of an item; a derived key requires one.
+fn context_of(ring: &Ring, text: Option<&str>) -> Result<Vec<u8>, ItemError> {
     let context = codec::decode(text.unwrap_or_default()).map_err(|why| why.to_string())?;
     if ring.record.derived && ring.record.kind.encrypts() && context.is_empty() {
         return Err(NO_CONTEXT.into());
@@ -353,41 +353,41 @@ fn context_of(ring: &Ring, text: Option<&str>) -> Result<Vec<u8>, Fault> {
     Ok(context)
 }
 
-fn associated_data_of(text: Option<&str>) -> Result<Vec<u8>, Fault> {
+fn associated_data_of(text: Option<&str>) -> Result<Vec<u8>, ItemError> {
     let decoded = codec::decode(text.unwrap_or_default());
     Ok(decoded.map_err(|why| format!("unable to get associated_data/additional_data from factory[0]: {why}"))?)
 }
 
 pub(super) async fn decrypt(transit: &Transit, cx: &mut Cx, req: Decrypt) -> Result<Outcome> {
-    let name = checked(&req.name)?;
+    let name = check_name(&req.name)?;
     let batched = req.batch_input.is_some();
     let items = match &req.batch_input {
         Some(raw) => batch::items(raw)?,
         None => vec![Item {
-            ciphertext: Some(given_ciphertext(req.ciphertext)?),
+            ciphertext: Some(required_ciphertext(req.ciphertext)?),
             context: req.context.map(String::from),
             associated_data: req.associated_data.map(String::from),
             ..Item::default()
         }],
     };
     if let Some(at) = items.iter().position(|item| item.ciphertext.is_none()) {
-        return Err(batch::unreadable(&format!("'[{at}].ciphertext' missing ciphertext to decrypt")));
+        return Err(batch::parse_error(&format!("'[{at}].ciphertext' missing ciphertext to decrypt")));
     }
     all_have_context(&items)?;
-    let ring = found(transit, cx, name).await?;
+    let ring = require_key(transit, cx, name).await?;
     refuse_associated_data(ring.record.kind, &items)?;
     let mut failures = 0;
     let mut results: Vec<Decrypted> = Vec::with_capacity(items.len());
     for item in items {
-        batch::breathe(ring.record.kind).await;
+        batch::yield_if_slow(ring.record.kind).await;
         let opened = open_item(&ring, &item);
         let reference = batched.then(|| item.reference.unwrap_or_default());
         match opened {
             Ok(plaintext) => results.push(Decrypted { plaintext: codec::encode(&plaintext), error: None, reference }),
-            Err(fault) if !batched => return Err(Error::invalid(fault)),
-            Err(fault) => {
+            Err(error) if !batched => return Err(Error::invalid(error)),
+            Err(error) => {
                 failures += 1;
-                results.push(Decrypted { plaintext: String::new(), error: Some(fault), reference });
+                results.push(Decrypted { plaintext: String::new(), error: Some(error), reference });
             }
         }
     }
@@ -395,25 +395,25 @@ pub(super) async fn decrypt(transit: &Transit, cx: &mut Cx, req: Decrypt) -> Res
         Some(only) if !batched => Data(only).into_outcome(),
         last => {
             results.extend(last);
-            batch::answer_strictly(cx, results, failures, req.partial_failure_response_code)
+            batch::respond_with_failures(cx, results, failures, req.partial_failure_response_code)
         }
     }
 }
 
-fn given_ciphertext(ciphertext: Option<Text>) -> Result<String> {
+fn required_ciphertext(ciphertext: Option<Text>) -> Result<String> {
     let given = ciphertext.map(String::from).filter(|text| !text.is_empty());
     given.ok_or_else(|| Error::invalid("missing ciphertext to decrypt"))
 }
 
-/// The key of an operation that needs it to exist.
-pub(super) async fn found(transit: &Transit, cx: &mut Cx, name: &str) -> Result<Arc<Ring>> {
+/// The key of an operation that requires it to exist.
+pub(super) async fn require_key(transit: &Transit, cx: &mut Cx, name: &str) -> Result<Arc<Ring>> {
     let ring = transit.rings.get(cx, name).await?;
     let ring = ring.ok_or_else(|| Error::invalid("encryption key not found"))?;
     ring.record.usable()?;
     Ok(ring)
 }
 
-fn open_item(ring: &Ring, item: &Item) -> Result<Zeroizing<Vec<u8>>, Fault> {
+fn open_item(ring: &Ring, item: &Item) -> Result<Zeroizing<Vec<u8>>, ItemError> {
     let context = context_of(ring, item.context.as_deref())?;
     let aad = associated_data_of(item.associated_data.as_deref())?;
     let ciphertext = item.ciphertext.as_deref().filter(|text| !text.is_empty());
@@ -421,26 +421,26 @@ fn open_item(ring: &Ring, item: &Item) -> Result<Zeroizing<Vec<u8>>, Fault> {
 }
 
 pub(super) async fn rewrap(transit: &Transit, cx: &mut Cx, req: Rewrap) -> Result<Outcome> {
-    let name = checked(&req.name)?;
+    let name = check_name(&req.name)?;
     let batched = req.batch_input.is_some();
     let items = match &req.batch_input {
-        Some(raw) => batch::loose_items(raw, true)?,
+        Some(raw) => batch::lenient_items(raw, true)?,
         None => vec![Item {
-            ciphertext: Some(given_ciphertext(req.ciphertext)?),
+            ciphertext: Some(required_ciphertext(req.ciphertext)?),
             context: req.context.map(String::from),
             key_version: req.key_version,
             ..Item::default()
         }],
     };
     all_have_context(&items)?;
-    let ring = found(transit, cx, name).await?;
+    let ring = require_key(transit, cx, name).await?;
     usage::reserve_each(cx, name, &ring, &items).await?;
     let mut results = Vec::with_capacity(items.len());
     for item in items {
-        batch::breathe(ring.record.kind).await;
+        batch::yield_if_slow(ring.record.kind).await;
         let result = rewrap_item(&ring, &item);
         match result {
-            Err(fault) if !batched => return Err(Error::invalid(fault)),
+            Err(error) if !batched => return Err(Error::invalid(error)),
             result => results.push(encrypted(result, batched.then(|| item.reference.unwrap_or_default()))),
         }
     }
@@ -448,12 +448,12 @@ pub(super) async fn rewrap(transit: &Transit, cx: &mut Cx, req: Rewrap) -> Resul
         Some(only) if !batched => Data(only).into_outcome(),
         last => {
             results.extend(last);
-            batch::answer(results)
+            batch::respond(results)
         }
     }
 }
 
-fn rewrap_item(ring: &Ring, item: &Item) -> Result<(u32, String), Fault> {
+fn rewrap_item(ring: &Ring, item: &Item) -> Result<(u32, String), ItemError> {
     let plaintext = open_item(ring, item)?;
     let context = context_of(ring, item.context.as_deref())?;
     let version = ring.record.version_for(item.key_version.unwrap_or_default().0, "encryption")?;
@@ -461,7 +461,7 @@ fn rewrap_item(ring: &Ring, item: &Item) -> Result<(u32, String), Fault> {
 }
 
 pub(super) async fn data_key(transit: &Transit, cx: &mut Cx, req: DataKey) -> Result<Outcome> {
-    let name = checked(&req.name)?;
+    let name = check_name(&req.name)?;
     let shown = match &*req.plaintext {
         "plaintext" => true,
         "wrapped" => false,
@@ -469,7 +469,7 @@ pub(super) async fn data_key(transit: &Transit, cx: &mut Cx, req: DataKey) -> Re
     };
     let context = codec::decode(req.context.as_deref().unwrap_or_default());
     let context = context.map_err(|_| Error::invalid("failed to base64-decode context"))?;
-    let ring = found(transit, cx, name).await?;
+    let ring = require_key(transit, cx, name).await?;
     let mut key = match req.bits.map_or(256, |bits| bits.0) {
         bits @ (128 | 256 | 512) => Zeroizing::new(vec![0; usize::try_from(bits / 8).unwrap_or(64)]),
         _ => return Err(Error::invalid("invalid bit length")),
@@ -480,7 +480,7 @@ pub(super) async fn data_key(transit: &Transit, cx: &mut Cx, req: DataKey) -> Re
         let kind = ring.record.kind.name();
         return Err(Error::invalid(format!("'associated_data' provided for non-AEAD cipher suite {kind}")));
     }
-    encrypting(&ring).map_err(Error::invalid)?;
+    check_encrypts(&ring).map_err(Error::invalid)?;
     let aad = associated_data_of(aad.as_deref()).map_err(Error::invalid)?;
     let version =
         ring.record.version_for(req.key_version.unwrap_or_default().0, "encryption").map_err(Error::invalid)?;

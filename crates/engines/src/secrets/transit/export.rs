@@ -1,4 +1,5 @@
-//! `export/`, `backup/` and `restore/`: the ways a key leaves a mount, each of which must have been allowed before.
+//! `export/`, `backup/` and `restore/`: the ways to move a key out of a mount and back. The settings of the key must
+//! allow them.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +11,11 @@ use keepfast_framework::{Cx, Data, Error, Result, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::foreign::Foreign;
-use super::keys::{Named, checked};
+use super::backup_import::VaultBackup;
+use super::keys::{KeyPath, check_name};
 use super::ring::{Event, KEYS, KeyRecord, VersionRecord, load};
 use super::view::{certificate_chain, public_text};
-use super::{Transit, codec, policy};
+use super::{Transit, backup_export, codec};
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Export {
@@ -29,15 +30,15 @@ pub(super) struct Export {
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Restore {
-    /// Name of the key; that of the backup when absent.
+    /// Name of the key; that in the backup when absent.
     name: Option<Text>,
-    /// What `backup` returned.
+    /// The backup from `backup`.
     backup: Option<Text>,
     /// Whether an existing key is replaced.
     force: Option<Flag>,
 }
 
-/// Keys by version, as text.
+/// Keys as text, by version.
 #[derive(Serialize)]
 pub(super) struct Exported {
     pub keys: BTreeMap<String, String>,
@@ -47,11 +48,11 @@ pub(super) struct Exported {
 }
 
 #[derive(Serialize)]
-pub(super) struct BackedUp {
+pub(super) struct BackupResponse {
     backup: String,
 }
 
-/// A backup of a key that OpenBao's form has no place for: format 1.
+/// A backup of a key that has no OpenBao format: format 1 of Keepfast.
 #[derive(Serialize, Deserialize)]
 struct Backup {
     keepfast_transit_backup: u32,
@@ -59,7 +60,7 @@ struct Backup {
     key: KeyRecord,
 }
 
-/// What of a key is exported.
+/// The exported part of a key.
 #[derive(Clone, Copy, PartialEq)]
 enum Part {
     Encryption,
@@ -70,7 +71,7 @@ enum Part {
 }
 
 pub(super) async fn export(transit: &Transit, cx: &mut Cx, req: Export) -> Result<Option<Data<Exported>>> {
-    let name = checked(&req.name)?;
+    let name = check_name(&req.name)?;
     let part = match &*req.kind {
         "encryption-key" => Part::Encryption,
         "signing-key" => Part::Signing,
@@ -81,17 +82,17 @@ pub(super) async fn export(transit: &Transit, cx: &mut Cx, req: Export) -> Resul
     };
     let Some(ring) = transit.rings.get(cx, name).await? else { return Ok(None) };
     let key = &ring.record;
-    allowed(key, part)?;
+    check_exportable(key, part)?;
     key.usable()?;
-    let keys = selected(key, req.version.as_deref().filter(|version| !version.is_empty()))?
+    let keys = select_versions(key, req.version.as_deref().filter(|version| !version.is_empty()))?
         .into_iter()
         .map(|(version, stored)| exported(key.kind, part, stored).map(|text| (version.to_string(), text)));
     let keys = keys.collect::<Result<_>>()?;
     Ok(Some(Data(Exported { keys, name: name.to_owned(), kind: key.kind.name() })))
 }
 
-/// Whether the key has this part and may give it away.
-fn allowed(key: &KeyRecord, part: Part) -> Result<()> {
+/// Checks that the key has this part and may export it.
+fn check_exportable(key: &KeyRecord, part: Part) -> Result<()> {
     let is_private = !matches!(part, Part::Public | Part::Certificates);
     if is_private && !key.exportable {
         return Err(Error::invalid("private key material is not exportable"));
@@ -107,14 +108,14 @@ fn allowed(key: &KeyRecord, part: Part) -> Result<()> {
     Err(Error::invalid(missing))
 }
 
-/// The versions that a request asks for.
-pub(super) fn selected<'a>(key: &'a KeyRecord, version: Option<&str>) -> Result<Vec<(u32, &'a VersionRecord)>> {
+/// The requested versions.
+pub(super) fn select_versions<'a>(key: &'a KeyRecord, version: Option<&str>) -> Result<Vec<(u32, &'a VersionRecord)>> {
     let version = match version {
         None | Some("") => return Ok(key.live().collect()),
         Some("latest") => key.latest,
         Some(text) => {
             let number: i64 = text.parse().map_err(|_| Error::invalid("invalid key version"))?;
-            // One below 0 is below every minimum, one beyond 2^32 is beyond every version.
+            // A negative number is below every minimum, one above 2^32 exceeds every version.
             u32::try_from(number.max(0)).unwrap_or(u32::MAX)
         }
     };
@@ -133,7 +134,7 @@ fn exported(kind: KeyKind, part: Part, stored: &VersionRecord) -> Result<String>
         Part::Public if !kind.has_public_key() => Err(without("public-key")),
         Part::Public => {
             let text = public_text(kind, stored).map_err(Error::internal)?;
-            // As the peer: without the last newline on the curves, with it for RSA.
+            // As in OpenBao: PEM of EC keys lacks the final newline, PEM of RSA keys has it.
             Ok(if matches!(kind, KeyKind::Ecdsa(_)) { text.trim_end().to_owned() } else { text })
         }
         Part::Certificates if stored.certificates.is_empty() => {
@@ -144,7 +145,7 @@ fn exported(kind: KeyKind, part: Part, stored: &VersionRecord) -> Result<String>
     }
 }
 
-/// The private key of a version as text: base64, or PEM of the format of its family.
+/// The private key of a version as text: base64, or PEM in the format of its type.
 fn private_text(kind: KeyKind, stored: &VersionRecord) -> Result<String> {
     let none = || Error::invalid("the key version does not have a private part");
     let material = stored.material.as_ref().ok_or_else(none)?.expose();
@@ -156,7 +157,7 @@ fn private_text(kind: KeyKind, stored: &VersionRecord) -> Result<String> {
     }
 }
 
-/// A private key as other software imports it: PKCS#8, or the key itself.
+/// A private key in the format of other software: PKCS#8, or the raw key.
 pub(super) fn portable(kind: KeyKind, stored: &VersionRecord) -> Result<Zeroizing<Vec<u8>>> {
     let none = || Error::invalid("the key version does not have a private part");
     let material = stored.material.as_ref().ok_or_else(none)?.expose();
@@ -167,26 +168,26 @@ pub(super) fn portable(kind: KeyKind, stored: &VersionRecord) -> Result<Zeroizin
     Ok(Zeroizing::new(bytes))
 }
 
-pub(super) async fn backup(_: &Transit, cx: &mut Cx, req: Named) -> Result<Data<BackedUp>> {
-    let name = checked(&req.name)?;
+pub(super) async fn backup(_: &Transit, cx: &mut Cx, req: KeyPath) -> Result<Data<BackupResponse>> {
+    let name = check_name(&req.name)?;
     let mut key = KEYS.get(cx, name).await?.ok_or_else(|| Error::invalid(format!("key {name:?} not found")))?;
     key.usable()?;
     if !key.exportable {
-        return Err(refused("exporting is disallowed on the policy"));
+        return Err(internal_error("exporting is disallowed on the policy"));
     }
     if !key.allow_plaintext_backup {
-        return Err(refused("plaintext backup is disallowed on the policy"));
+        return Err(internal_error("plaintext backup is disallowed on the policy"));
     }
     key.backed_up = Some(Event { time: cx.now(), version: key.latest });
     KEYS.put(cx, name, &key)?;
-    let json = match policy::written(name, &key) {
+    let json = match backup_export::openbao_backup(name, &key) {
         Some(json) => json,
         None => {
             let backup = Backup { keepfast_transit_backup: 1, name: name.to_owned(), key };
             Zeroizing::new(serde_json::to_vec(&backup)?)
         }
     };
-    Ok(Data(BackedUp { backup: codec::encode(&json) }))
+    Ok(Data(BackupResponse { backup: codec::encode(&json) }))
 }
 
 pub(super) async fn restore(_: &Transit, cx: &mut Cx, req: Restore) -> Result<()> {
@@ -194,35 +195,35 @@ pub(super) async fn restore(_: &Transit, cx: &mut Cx, req: Restore) -> Result<()
         req.backup.filter(|text| !text.is_empty()).ok_or_else(|| Error::invalid("'backup' must be supplied"))?;
     let json = Zeroizing::new(codec::decode(&given).map_err(|why| Error::invalid(why.to_string()))?);
     let (name_within, mut key) = read_backup(&json).ok_or_else(|| Error::invalid(NO_BACKUP))?;
-    // The path alone gives another name.
+    // Only the path can give another name.
     let renamed = req.name.map(String::from).filter(|_| !cx.request().path.ends_with("restore"));
     let name = renamed.filter(|name| !name.is_empty()).unwrap_or(name_within);
-    let name = checked(&name)?;
-    sound(&key)?;
+    let name = check_name(&name)?;
+    check_backup(&key)?;
     if KEYS.get(cx, name).await?.is_some() && !req.force.is_some_and(|flag| flag.0) {
-        return Err(refused(&format!("key {name:?} already exists")));
+        return Err(internal_error(&format!("key {name:?} already exists")));
     }
     key.restored = Some(Event { time: cx.now(), version: key.latest });
     KEYS.put(cx, name, &key)
 }
 
-/// A refusal with the peer's 500, by which clients know it: hvac's tests expect that exception.
-fn refused(why: &str) -> Error {
+/// An error with OpenBao's status 500, which clients rely on: hvac's tests expect that exception.
+fn internal_error(why: &str) -> Error {
     Error::new(Status::INTERNAL, format!("1 error occurred:\n\t* {why}\n\n"))
 }
 
 const NO_BACKUP: &str = "'backup' is not a backup of a transit key";
 
-/// The name and key of a backup of ours, or of Vault's or OpenBao's.
+/// The name and key of a backup by Keepfast, Vault or OpenBao.
 fn read_backup(json: &[u8]) -> Option<(String, KeyRecord)> {
     match serde_json::from_slice::<Backup>(json) {
         Ok(backup) => (backup.keepfast_transit_backup == 1).then_some((backup.name, backup.key)),
-        Err(_) => serde_json::from_slice::<Foreign>(json).ok()?.read(),
+        Err(_) => serde_json::from_slice::<VaultBackup>(json).ok()?.read(),
     }
 }
 
-/// Refuses a backup that no mount can have made: what it says is as untrusted as any input.
-fn sound(key: &KeyRecord) -> Result<()> {
+/// Refuses a backup that no mount can have created, as a backup is untrusted input.
+fn check_backup(key: &KeyRecord) -> Result<()> {
     let bounds = [key.min_decryption, key.min_encryption, key.min_available];
     let fits = key.latest >= 1
         && key.min_decryption >= 1
@@ -235,8 +236,8 @@ fn sound(key: &KeyRecord) -> Result<()> {
     if fits { Ok(()) } else { Err(Error::invalid(NO_BACKUP)) }
 }
 
-/// Whether the bytes read as a sound backup, for tests with any bytes.
+/// Whether the bytes parse as a valid backup, for tests with arbitrary bytes.
 #[cfg(test)]
-pub(super) fn reads(json: &[u8]) -> bool {
-    read_backup(json).is_some_and(|(_, key)| sound(&key).is_ok())
+pub(super) fn parses(json: &[u8]) -> bool {
+    read_backup(json).is_some_and(|(_, key)| check_backup(&key).is_ok())
 }

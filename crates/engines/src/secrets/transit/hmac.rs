@@ -1,4 +1,4 @@
-//! `hmac/` and the HMACs of `verify/`: with the key of type hmac itself, else with the HMAC key that every version has.
+//! `hmac/` and the HMACs of `verify/`: with a key of type hmac itself, otherwise with the HMAC key of the version.
 
 use keepfast_crypto::compare;
 use keepfast_crypto::keys::digest::Hash;
@@ -10,16 +10,16 @@ use serde_json::value::RawValue;
 
 use super::Transit;
 use super::batch::{self, Item};
-use super::codec::{self, Untagged};
-use super::encrypt::{Fault, found};
-use super::keys::checked;
+use super::codec::{self, TagError};
+use super::encrypt::{ItemError, require_key};
+use super::keys::check_name;
 use super::ring::Ring;
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct HmacRequest {
     /// Name of the key.
     name: Text,
-    /// Base64 of what is authenticated.
+    /// Base64 of the input.
     #[serde(default, deserialize_with = "given")]
     input: Option<Text>,
     /// Hash function, in the path.
@@ -35,43 +35,43 @@ pub(super) struct HmacRequest {
 }
 
 #[derive(Serialize)]
-struct Authenticated {
+struct HmacResult {
     #[serde(skip_serializing_if = "Option::is_none")]
     hmac: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Fault>,
+    error: Option<ItemError>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reference: Option<String>,
 }
 
 pub(super) async fn hmac(transit: &Transit, cx: &mut Cx, req: HmacRequest) -> Result<Outcome> {
-    let name = checked(&req.name)?;
-    let ring = found(transit, cx, name).await?;
+    let name = check_name(&req.name)?;
+    let ring = require_key(transit, cx, name).await?;
     let version = version_of(&ring, req.key_version.unwrap_or_default().0)?;
-    let asked = req
+    let requested = req
         .urlalgorithm
         .filter(|name| !name.is_empty())
         .or(req.algorithm)
         .map_or_else(|| "sha2-256".to_owned(), String::from);
-    let hash = hash_named(&asked, "unsupported algorithm")?;
+    let hash = hash_by_name(&requested, "unsupported algorithm")?;
     let Some(raw) = &req.batch_input else {
         let input = req.input.map(String::from);
         let mac = mac_item(&ring, version, hash, input.as_deref()).map_err(Error::invalid)?;
-        return Data(Authenticated { hmac: Some(mac), error: None, reference: None }).into_outcome();
+        return Data(HmacResult { hmac: Some(mac), error: None, reference: None }).into_outcome();
     };
-    let results = batch::loose_items(raw, false)?.into_iter().map(|item| {
+    let results = batch::lenient_items(raw, false)?.into_iter().map(|item| {
         let (hmac, error) = match mac_item(&ring, version, hash, item.input.as_deref()) {
             Ok(mac) => (Some(mac), None),
-            Err(fault) => (None, Some(fault)),
+            Err(error) => (None, Some(error)),
         };
-        Authenticated { hmac, error, reference: Some(item.reference.unwrap_or_default()) }
+        HmacResult { hmac, error, reference: Some(item.reference.unwrap_or_default()) }
     });
-    batch::answer(results.collect())
+    batch::respond(results.collect())
 }
 
-fn version_of(ring: &Ring, asked: i64) -> Result<u32> {
+fn version_of(ring: &Ring, requested: i64) -> Result<u32> {
     let latest = ring.record.latest;
-    match u32::try_from(asked) {
+    match u32::try_from(requested) {
         Ok(0) => Ok(latest),
         Ok(version) if version > latest => {
             Err(Error::invalid(format!("key version does not exist; latest key version is {latest}")))
@@ -80,44 +80,44 @@ fn version_of(ring: &Ring, asked: i64) -> Result<u32> {
             Err(Error::invalid("cannot generate HMAC: version is too old (disallowed by policy)"))
         }
         Ok(version) => Ok(version),
-        Err(_) if asked < 0 => Err(Error::invalid("key version does not exist (cannot be negative)")),
+        Err(_) if requested < 0 => Err(Error::invalid("key version does not exist (cannot be negative)")),
         Err(_) => Err(Error::invalid(format!("key version does not exist; latest key version is {latest}"))),
     }
 }
 
-fn mac_item(ring: &Ring, version: u32, hash: Hash, input: Option<&str>) -> Result<String, Fault> {
+fn mac_item(ring: &Ring, version: u32, hash: Hash, input: Option<&str>) -> Result<String, ItemError> {
     let input = input.ok_or("missing input for HMAC")?;
     let input = codec::decode(input).map_err(|why| format!("unable to decode input as base64: {why}"))?;
     Ok(codec::tagged(version, &mac(ring, version, hash, &input)?))
 }
 
-fn mac(ring: &Ring, version: u32, hash: Hash, input: &[u8]) -> Result<Vec<u8>, Fault> {
+fn mac(ring: &Ring, version: u32, hash: Hash, input: &[u8]) -> Result<Vec<u8>, ItemError> {
     let stored = ring.record.live_version(version).ok_or("no such key version")?;
     Ok(hash.hmac(stored.hmac.expose(), input))
 }
 
 /// The hash function of a verification.
-pub(super) fn hash_for_verify(asked: Option<&Text>) -> Result<Hash> {
-    let name = asked.map(|text| &**text).filter(|name| !name.is_empty()).unwrap_or("sha2-256");
-    hash_named(name, "invalid hash algorithm")
+pub(super) fn hash_for_verify(requested: Option<&Text>) -> Result<Hash> {
+    let name = requested.map(|text| &**text).filter(|name| !name.is_empty()).unwrap_or("sha2-256");
+    hash_by_name(name, "invalid hash algorithm")
 }
 
-fn hash_named(name: &str, otherwise: &str) -> Result<Hash> {
+fn hash_by_name(name: &str, error_text: &str) -> Result<Hash> {
     if name == "none" {
         return Err(Error::invalid("algorithm cannot be none"));
     }
-    Hash::from_name(name).ok_or_else(|| Error::invalid(format!("{otherwise} {}", Quoted(name))))
+    Hash::from_name(name).ok_or_else(|| Error::invalid(format!("{error_text} {}", Quoted(name))))
 }
 
-/// Whether the HMAC of one item is right.
-pub(super) fn verify_item(ring: &Ring, hash: Hash, item: &Item) -> Result<bool, Fault> {
+/// Verifies the HMAC of one item.
+pub(super) fn verify_item(ring: &Ring, hash: Hash, item: &Item) -> Result<bool, ItemError> {
     let input = item.input.as_deref().ok_or("missing input")?;
     let input = codec::decode(input).map_err(|why| format!("unable to decode input as base64: {why}"))?;
     let text = item.hmac.as_deref().unwrap_or_default();
     let (version, body) = codec::parse_tagged(text).map_err(|why| match why {
-        Untagged::NoPrefix => "invalid HMAC to verify: no prefix",
-        Untagged::WrongFields => "invalid HMAC: wrong number of fields",
-        Untagged::NoVersion => "invalid HMAC: version number could not be decoded",
+        TagError::NoPrefix => "invalid HMAC to verify: no prefix",
+        TagError::WrongFields => "invalid HMAC: wrong number of fields",
+        TagError::NoVersion => "invalid HMAC: version number could not be decoded",
     })?;
     let given = codec::decode(body).map_err(|why| format!("unable to decode verification HMAC as base64: {why}"))?;
     if version > i64::from(ring.record.latest) {

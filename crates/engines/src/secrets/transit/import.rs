@@ -1,4 +1,5 @@
-//! Bring your own key: `wrapping_key`, `keys/NAME/import`, `keys/NAME/import_version`, and `byok-export/` for the way back.
+//! Bring your own key: `wrapping_key`, `keys/NAME/import`, `keys/NAME/import_version`, and `byok-export/` for the
+//! opposite direction.
 
 use std::sync::Arc;
 
@@ -12,17 +13,17 @@ use keepfast_framework::{Cx, Data, Error, Records, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::export::{Exported, portable, selected};
-use super::keys::{checked, period};
+use super::export::{Exported, portable, select_versions};
+use super::keys::{check_name, period};
 use super::ring::{KEYS, NewKey, VersionRecord, load};
 use super::stored::Material;
 use super::{Transit, codec};
 
-/// The key for which imported keys are wrapped: PKCS#8, one record.
-const WRAPPING_KEY: Records<Material> = Records::at(WRAPPING_KEY_AT);
-/// Where it is stored.
-pub(super) const WRAPPING_KEY_AT: &str = "wrapping-key";
-/// Bits of that key, as the peer's.
+/// The RSA key that wraps imported keys: PKCS#8, one record.
+const WRAPPING_KEY: Records<Material> = Records::at(WRAPPING_KEY_NAME);
+/// The name of its record.
+pub(super) const WRAPPING_KEY_NAME: &str = "wrapping-key";
+/// The size of that key in bits, as in OpenBao.
 const WRAPPING_BITS: u32 = 4096;
 
 #[derive(Deserialize, JsonSchema)]
@@ -32,25 +33,25 @@ pub(super) struct Import {
     /// Type of the key; aes256-gcm96 when absent.
     #[serde(rename = "type", default, deserialize_with = "given")]
     kind: Option<Text>,
-    /// Base64 of the AES key under RSA-OAEP and the imported key under that AES key (AES-KWP).
+    /// Base64 of the AES key wrapped with RSA-OAEP, then the imported key wrapped with that AES key (AES-KWP).
     ciphertext: Option<Text>,
-    /// PEM of a public key, where only that is imported.
+    /// PEM of a public key, to import only that.
     public_key: Option<Text>,
     /// Hash function of the OAEP: SHA1, SHA224, SHA256, SHA384 or SHA512.
     #[serde(default, deserialize_with = "given")]
     hash_function: Option<Text>,
-    /// Whether the key may be rotated here.
+    /// Whether the key can be rotated here.
     allow_rotation: Option<Flag>,
-    /// Whether each use derives a key of its own from a context.
+    /// Whether each use derives a key from a context.
     derived: Option<Flag>,
-    /// Accepted for compatibility: the context is given where the key is used.
-    #[allow(dead_code, reason = "named so that it is known")]
+    /// Accepted for compatibility: the context belongs to uses of the key.
+    #[allow(dead_code, reason = "a known parameter is accepted")]
     context: Option<Text>,
     /// Whether the key can be exported.
     exportable: Option<Flag>,
     /// Whether the key can be backed up in plaintext.
     allow_plaintext_backup: Option<Flag>,
-    /// How long a version lives before it is rotated automatically.
+    /// The period of automatic rotation.
     auto_rotate_period: Option<Seconds>,
 }
 
@@ -60,12 +61,12 @@ pub(super) struct ImportVersion {
     name: Text,
     /// Base64 of the wrapped key, as for `import`.
     ciphertext: Option<Text>,
-    /// PEM of a public key, where only that is imported.
+    /// PEM of a public key, to import only that.
     public_key: Option<Text>,
     /// Hash function of the OAEP.
     #[serde(default, deserialize_with = "given")]
     hash_function: Option<Text>,
-    /// The version whose private half this is; a new version when absent.
+    /// The version whose private key this is; a new version when absent.
     #[serde(default, deserialize_with = "given")]
     version: Option<Int>,
 }
@@ -74,7 +75,7 @@ pub(super) struct ImportVersion {
 pub(super) struct ByokExport {
     /// Name of the RSA key that wraps.
     destination: Text,
-    /// Name of the key that is exported.
+    /// Name of the exported key.
     source: Text,
     /// One version, or `latest`; all when absent.
     version: Option<Text>,
@@ -83,17 +84,17 @@ pub(super) struct ByokExport {
 }
 
 #[derive(Serialize)]
-pub(super) struct WrappingKey {
+pub(super) struct WrappingKeyResponse {
     public_key: String,
 }
 
-pub(super) async fn wrapping_key(transit: &Transit, cx: &mut Cx, _: Nothing) -> Result<Data<WrappingKey>> {
+pub(super) async fn wrapping_key(transit: &Transit, cx: &mut Cx, _: Nothing) -> Result<Data<WrappingKeyResponse>> {
     let key = own_wrapping_key(transit, cx).await?;
     let spki = key.spki().map_err(Error::internal)?;
-    Ok(Data(WrappingKey { public_key: pem::encode("PUBLIC KEY", &spki) }))
+    Ok(Data(WrappingKeyResponse { public_key: pem::encode("PUBLIC KEY", &spki) }))
 }
 
-/// The mount's wrapping key, made when it is first needed.
+/// The mount's wrapping key, created on first use.
 async fn own_wrapping_key(transit: &Transit, cx: &mut Cx) -> Result<Arc<RsaKey>> {
     if let Some(key) = transit.wrapping.lock().clone() {
         return Ok(key);
@@ -106,11 +107,11 @@ async fn own_wrapping_key(transit: &Transit, cx: &mut Cx) -> Result<Arc<RsaKey>>
     let making = tokio::task::spawn_blocking(|| RsaKey::generate(WRAPPING_BITS));
     let pkcs8 = making.await.map_err(Error::internal)?.map_err(Error::internal)?;
     WRAPPING_KEY.put(cx, "", &Material::new(pkcs8.expose()))?;
-    // Kept in memory when it is next read: this transaction may still lose against another one.
+    // The cache takes it from the next read, as this transaction may still lose a conflict.
     Ok(Arc::new(RsaKey::from_pkcs8(pkcs8.expose()).map_err(Error::internal)?))
 }
 
-/// What an import carries.
+/// The key of an import.
 enum Imported {
     Private(SecretBytes),
     /// SubjectPublicKeyInfo.
@@ -118,7 +119,7 @@ enum Imported {
 }
 
 pub(super) async fn import(transit: &Transit, cx: &mut Cx, req: Import) -> Result<()> {
-    let name = checked(&req.name)?.to_owned();
+    let name = check_name(&req.name)?.to_owned();
     let kind_name = req.kind.as_deref().unwrap_or("aes256-gcm96");
     let kind = KeyKind::from_name(kind_name).ok_or_else(|| Error::invalid(format!("unknown key type: {kind_name}")))?;
     let hash = oaep_hash(req.hash_function.as_deref())?;
@@ -135,7 +136,7 @@ pub(super) async fn import(transit: &Transit, cx: &mut Cx, req: Import) -> Resul
         let why = "the import path cannot be used with an existing key; use import-version to rotate an existing imported key";
         return Err(Error::invalid(why));
     }
-    let imported = unwrapped(transit, cx, kind, hash, req.ciphertext.as_deref(), req.public_key.as_deref()).await?;
+    let imported = unwrap(transit, cx, kind, hash, req.ciphertext.as_deref(), req.public_key.as_deref()).await?;
     let key_size = match (&imported, kind) {
         (Imported::Private(material), KeyKind::Hmac) => material.expose().len(),
         _ => 0,
@@ -163,7 +164,7 @@ fn add(record: &mut super::ring::KeyRecord, imported: Imported, cx: &Cx) {
 }
 
 pub(super) async fn import_version(transit: &Transit, cx: &mut Cx, req: ImportVersion) -> Result<()> {
-    let name = checked(&req.name)?.to_owned();
+    let name = check_name(&req.name)?.to_owned();
     let Some(mut key) = KEYS.get(cx, &name).await? else {
         let why = format!("no key found with name {name}; to import a new key, use the import/ endpoint");
         return Err(Error::invalid(why));
@@ -172,19 +173,19 @@ pub(super) async fn import_version(transit: &Transit, cx: &mut Cx, req: ImportVe
         return Err(Error::invalid("the import_version endpoint can only be used with an imported key"));
     }
     let hash = oaep_hash(req.hash_function.as_deref())?;
-    let imported = unwrapped(transit, cx, key.kind, hash, req.ciphertext.as_deref(), req.public_key.as_deref()).await?;
+    let imported = unwrap(transit, cx, key.kind, hash, req.ciphertext.as_deref(), req.public_key.as_deref()).await?;
     match req.version.map(|version| version.0).filter(|version| *version != 0) {
         None => add(&mut key, imported, cx),
         Some(version) => {
             let stored = u32::try_from(version).ok().and_then(|version| key.versions.get_mut(&version));
-            complete(key.kind, stored.ok_or_else(|| Error::invalid("no such key version"))?, imported)?;
+            add_private_key(key.kind, stored.ok_or_else(|| Error::invalid("no such key version"))?, imported)?;
         }
     }
     KEYS.put(cx, &name, &key)
 }
 
-/// Adds the private half to a version that has only the public one.
-fn complete(kind: KeyKind, stored: &mut VersionRecord, imported: Imported) -> Result<()> {
+/// Adds the private key to a version that has only the public key.
+fn add_private_key(kind: KeyKind, stored: &mut VersionRecord, imported: Imported) -> Result<()> {
     if stored.material.is_some() {
         return Err(Error::invalid("private key imported, key version cannot be updated"));
     }
@@ -208,8 +209,8 @@ fn spki(kind: KeyKind, stored: &VersionRecord) -> Option<Vec<u8>> {
     }
 }
 
-/// Opens the wrapping and checks that what is inside is a key of this kind.
-async fn unwrapped(
+/// Unwraps the key and checks that it is of this kind.
+async fn unwrap(
     transit: &Transit,
     cx: &mut Cx,
     kind: KeyKind,
@@ -224,7 +225,7 @@ async fn unwrapped(
     let own = own_wrapping_key(transit, cx).await?;
     let opened = wrapping::unwrap_key(&own, hash, &wrapped).map_err(|why| match why {
         KeyError::Malformed => Error::invalid("provided ciphertext is too short"),
-        _ => Error::invalid("the wrapped key cannot be opened with the wrapping key"),
+        _ => Error::invalid("the wrapped key cannot be unwrapped with the wrapping key"),
     })?;
     let length = opened.expose().len();
     let material = Key::import(kind, opened.expose()).map_err(|_| match kind {
@@ -247,7 +248,7 @@ fn public(kind: KeyKind, text: &str) -> Result<Imported> {
     Ok(Imported::Public(spki))
 }
 
-/// The hash function of the OAEP, by the name of that endpoint.
+/// The hash function of the OAEP, by its name in this endpoint.
 fn oaep_hash(name: Option<&str>) -> Result<Hash> {
     let name = name.unwrap_or("SHA256");
     match name.to_ascii_uppercase().as_str() {
@@ -261,7 +262,7 @@ fn oaep_hash(name: Option<&str>) -> Result<Hash> {
 }
 
 pub(super) async fn byok_export(transit: &Transit, cx: &mut Cx, req: ByokExport) -> Result<Data<Exported>> {
-    let (destination, source) = (checked(&req.destination)?, checked(&req.source)?);
+    let (destination, source) = (check_name(&req.destination)?, check_name(&req.source)?);
     let destination = transit.rings.get(cx, destination).await?;
     let destination = destination.ok_or_else(|| Error::invalid("no such destination key to export to"))?;
     let ring = transit.rings.get(cx, source).await?.ok_or_else(|| Error::invalid("no such source key for export"))?;
@@ -270,7 +271,7 @@ pub(super) async fn byok_export(transit: &Transit, cx: &mut Cx, req: ByokExport)
     }
     destination.record.usable()?;
     ring.record.usable()?;
-    let selected = selected(&ring.record, req.version.as_deref().filter(|version| !version.is_empty()))?;
+    let selected = select_versions(&ring.record, req.version.as_deref().filter(|version| !version.is_empty()))?;
     let wrapper = destination.key(destination.record.latest).map_err(Error::internal)?;
     let Some(Key::Rsa(wrapper)) = wrapper.map(|key| &**key) else {
         let kind = destination.record.kind.name();

@@ -10,14 +10,14 @@ use super::ring::{KEYS, KeyRecord, NewKey};
 use super::view::KeyView;
 use super::{Transit, codec, usage};
 
-/// The shortest period of automatic rotation, in seconds.
-const SHORTEST_PERIOD: u64 = 3600;
-/// The length of an HMAC key made here when none is asked, in bytes.
+/// The minimum period of automatic rotation, in seconds.
+const MIN_PERIOD: u64 = 3600;
+/// The default length of a generated HMAC key, in bytes.
 const HMAC_SIZE: i64 = 32;
 
-/// The request that only names a key.
+/// The path parameter of a key.
 #[derive(Deserialize, JsonSchema)]
-pub(super) struct Named {
+pub(super) struct KeyPath {
     /// Name of the key.
     pub name: Text,
 }
@@ -26,7 +26,7 @@ pub(super) struct Named {
 pub(super) struct Read {
     /// Name of the key.
     name: Text,
-    /// Base64 context: shows the public key that a derived key has for it.
+    /// Base64 context: returns the public key that a derived key has for it.
     context: Option<Text>,
 }
 
@@ -37,19 +37,19 @@ pub(super) struct Create {
     /// Type of the key; aes256-gcm96 when absent.
     #[serde(rename = "type", default, deserialize_with = "given")]
     kind: Option<Text>,
-    /// Whether each use derives a key of its own from a context.
+    /// Whether each use derives a key from a context.
     derived: Option<Flag>,
-    /// Whether equal plaintexts give equal ciphertexts; needs `derived`.
+    /// Whether equal plaintexts have equal ciphertexts; requires `derived`.
     convergent_encryption: Option<Flag>,
-    /// Whether the key can be exported. Cannot be taken back.
+    /// Whether the key can be exported. Irreversible.
     exportable: Option<Flag>,
-    /// Whether the key can be backed up in plaintext. Cannot be taken back.
+    /// Whether the key can be backed up in plaintext. Irreversible.
     allow_plaintext_backup: Option<Flag>,
-    /// How long a version lives before it is rotated automatically; 0 for ever, else at least an hour.
+    /// The period of automatic rotation; 0 disables it, otherwise at least an hour.
     auto_rotate_period: Option<Seconds>,
     /// Length of an HMAC key in bytes.
     key_size: Option<Int>,
-    /// Ignored here; base64 context of a derived key when reading.
+    /// Ignored by writes; base64 context of a derived key for reads.
     #[serde(rename = "context")]
     _context: Option<Text>,
 }
@@ -58,20 +58,20 @@ pub(super) struct Create {
 pub(super) struct Configure {
     /// Name of the key.
     name: Text,
-    /// The lowest version that decrypts and verifies.
+    /// The minimum version for decryption and verification.
     #[serde(default, deserialize_with = "given")]
     min_decryption_version: Option<Int>,
-    /// The lowest version that encrypts and signs; 0 for the latest only.
+    /// The minimum version for encryption and signing; 0 for the latest only.
     #[serde(default, deserialize_with = "given")]
     min_encryption_version: Option<Int>,
-    /// Whether the key may be deleted.
+    /// Whether the key can be deleted.
     #[serde(default, deserialize_with = "given")]
     deletion_allowed: Option<Flag>,
-    /// Allows export. Cannot be taken back.
+    /// Allows export. Irreversible.
     exportable: Option<Flag>,
-    /// Allows plaintext backup. Cannot be taken back.
+    /// Allows plaintext backup. Irreversible.
     allow_plaintext_backup: Option<Flag>,
-    /// How long a version lives before it is rotated automatically; 0 for ever, else at least an hour.
+    /// The period of automatic rotation; 0 disables it, otherwise at least an hour.
     #[serde(default, deserialize_with = "given")]
     auto_rotate_period: Option<Seconds>,
 }
@@ -87,14 +87,14 @@ pub(super) struct Trim {
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Paged {
-    /// Only names behind this one.
+    /// Returns only names after this one.
     after: Option<Text>,
-    /// At most so many names.
+    /// The maximum number of names.
     limit: Option<Int>,
 }
 
-/// A key's name, if it is one: letters, digits and underscores, with dots and hyphens between.
-pub(super) fn checked(name: &str) -> Result<&str> {
+/// Validates the name of a key: letters, digits and underscores, with dots and hyphens between them.
+pub(super) fn check_name(name: &str) -> Result<&str> {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let inner = |c: char| word(c) || matches!(c, '-' | '.');
     let fine = name.starts_with(word) && name.ends_with(word) && name.chars().all(inner);
@@ -108,7 +108,7 @@ pub(super) async fn list(_: &Transit, cx: &mut Cx, req: Paged) -> Result<Keys> {
 }
 
 pub(super) async fn read(transit: &Transit, cx: &mut Cx, req: Read) -> Result<Option<Data<KeyView>>> {
-    let name = checked(&req.name)?;
+    let name = check_name(&req.name)?;
     let Some(ring) = transit.rings.get(cx, name).await? else { return Ok(None) };
     let context = req.context.filter(|context| !context.is_empty()).map(|context| codec::decode(&context));
     let context = context.transpose().map_err(|_| Error::invalid("failed to base64-decode context"))?;
@@ -116,20 +116,20 @@ pub(super) async fn read(transit: &Transit, cx: &mut Cx, req: Read) -> Result<Op
 }
 
 pub(super) async fn create(_: &Transit, cx: &mut Cx, req: Create) -> Result<Data<KeyView>> {
-    let name = checked(&req.name)?.to_owned();
-    let new = settings(&req)?;
+    let name = check_name(&req.name)?.to_owned();
+    let new = new_key(&req)?;
     if let Some(existing) = KEYS.get(cx, &name).await? {
         return KeyView::of(&name, &existing, None).map(Data);
     }
     check_derivation(&new)?;
     let mut record = new.record();
-    record.grow(cx.now()).await?;
+    record.generate_version(cx.now()).await?;
     KEYS.put(cx, &name, &record)?;
     KeyView::of(&name, &record, None).map(Data)
 }
 
-/// What a new key shall be, if that is possible.
-fn settings(req: &Create) -> Result<NewKey> {
+/// The parameters of a new key, validated.
+fn new_key(req: &Create) -> Result<NewKey> {
     let kind_name = req.kind.as_deref().unwrap_or("aes256-gcm96");
     let (derived, convergent) = (set(req.derived), set(req.convergent_encryption));
     let auto_rotate_period = period(req.auto_rotate_period)?.unwrap_or(0);
@@ -149,7 +149,7 @@ fn settings(req: &Create) -> Result<NewKey> {
     Ok(NewKey { kind, derived, convergent, exportable, allow_plaintext_backup, auto_rotate_period, key_size })
 }
 
-/// Refuses a derivation that the kind of key does not have; asked only of a key that does not exist yet.
+/// Refuses derivation for a kind of key that does not support it; only checked for new keys.
 fn check_derivation(new: &NewKey) -> Result<()> {
     let kind = new.kind.name();
     if new.derived && !new.kind.derives() {
@@ -167,18 +167,18 @@ fn set(flag: Option<Flag>) -> bool {
     flag.is_some_and(|flag| flag.0)
 }
 
-/// The period of automatic rotation in seconds, if it is one.
+/// Validates a period of automatic rotation, in seconds.
 pub(super) fn period(given: Option<Seconds>) -> Result<Option<u64>> {
     match given {
-        Some(Seconds(seconds)) if seconds != 0 && seconds < SHORTEST_PERIOD => {
+        Some(Seconds(seconds)) if seconds != 0 && seconds < MIN_PERIOD => {
             Err(Error::invalid("auto rotate period must be 0 to disable or at least an hour"))
         }
         other => Ok(other.map(|seconds| seconds.0)),
     }
 }
 
-pub(super) async fn delete(_: &Transit, cx: &mut Cx, req: Named) -> Result<()> {
-    let name = checked(&req.name)?;
+pub(super) async fn delete(_: &Transit, cx: &mut Cx, req: KeyPath) -> Result<()> {
+    let name = check_name(&req.name)?;
     let Some(record) = KEYS.get(cx, name).await? else {
         return Err(Error::invalid(format!("error deleting policy {name}: could not delete key; not found")));
     };
@@ -186,12 +186,12 @@ pub(super) async fn delete(_: &Transit, cx: &mut Cx, req: Named) -> Result<()> {
         return Err(Error::invalid(format!("error deleting policy {name}: deletion is not allowed for this key")));
     }
     KEYS.delete(cx, name);
-    usage::forget(cx, name, record.latest);
+    usage::delete(cx, name, record.latest);
     Ok(())
 }
 
 pub(super) async fn configure(_: &Transit, cx: &mut Cx, req: Configure) -> Result<Data<KeyView>> {
-    let name = checked(&req.name)?;
+    let name = check_name(&req.name)?;
     let Some(mut key) = KEYS.get(cx, name).await? else {
         return Err(Error::invalid(format!("no existing key named {name} could be found")));
     };
@@ -240,32 +240,32 @@ fn bound(given: Int, latest: u32, what: &str) -> Result<u32> {
     })
 }
 
-pub(super) async fn rotate(_: &Transit, cx: &mut Cx, req: Named) -> Result<Data<KeyView>> {
-    let name = checked(&req.name)?;
+pub(super) async fn rotate(_: &Transit, cx: &mut Cx, req: KeyPath) -> Result<Data<KeyView>> {
+    let name = check_name(&req.name)?;
     let mut key = KEYS.get(cx, name).await?.ok_or_else(|| Error::invalid("key not found"))?;
     rotate_record(name, &mut key, cx.now()).await?;
     KEYS.put(cx, name, &key)?;
     KeyView::of(name, &key, None).map(Data)
 }
 
-/// Adds a version made here; from then on an imported key counts as ours.
+/// Adds a generated version; an imported key is no longer marked as imported.
 pub(super) async fn rotate_record(name: &str, key: &mut KeyRecord, now: Timestamp) -> Result<()> {
     key.usable()?;
     if key.imported && !key.allow_imported_rotation {
         return Err(Error::invalid(format!("imported key {name} does not allow rotation within Vault")));
     }
     key.imported = false;
-    key.grow(now).await
+    key.generate_version(now).await
 }
 
 pub(super) async fn trim(_: &Transit, cx: &mut Cx, req: Trim) -> Result<Data<KeyView>> {
-    let name = checked(&req.name)?;
+    let name = check_name(&req.name)?;
     let mut key = KEYS.get(cx, name).await?.ok_or_else(|| Error::invalid("invalid key name"))?;
-    let asked = req.min_available_version.ok_or_else(|| Error::invalid("missing min_available_version"))?;
-    if asked.0 < i64::from(key.min_available) {
+    let requested = req.min_available_version.ok_or_else(|| Error::invalid("missing min_available_version"))?;
+    if requested.0 < i64::from(key.min_available) {
         return Err(Error::invalid("minimum available version cannot be decremented"));
     }
-    let lowest = u32::try_from(asked.0).unwrap_or(u32::MAX);
+    let lowest = u32::try_from(requested.0).unwrap_or(u32::MAX);
     if key.min_encryption == 0 {
         return Err(Error::invalid(
             "minimum available version cannot be set when minimum encryption version is not set",
@@ -283,16 +283,16 @@ pub(super) async fn trim(_: &Transit, cx: &mut Cx, req: Trim) -> Result<Data<Key
     KeyView::of(name, &key, None).map(Data)
 }
 
-pub(super) async fn soft_delete(_: &Transit, cx: &mut Cx, req: Named) -> Result<Outcome> {
+pub(super) async fn soft_delete(_: &Transit, cx: &mut Cx, req: KeyPath) -> Result<Outcome> {
     mark_deleted(cx, &req.name, true).await
 }
 
-pub(super) async fn soft_delete_restore(_: &Transit, cx: &mut Cx, req: Named) -> Result<Outcome> {
+pub(super) async fn soft_delete_restore(_: &Transit, cx: &mut Cx, req: KeyPath) -> Result<Outcome> {
     mark_deleted(cx, &req.name, false).await
 }
 
 async fn mark_deleted(cx: &mut Cx, name: &str, deleted: bool) -> Result<Outcome> {
-    let name = checked(name)?;
+    let name = check_name(name)?;
     let Some(mut key) = KEYS.get(cx, name).await? else { return Ok(Outcome::Empty(None)) };
     if key.soft_deleted == deleted {
         cx.warn(if deleted { "key was already marked as soft deleted" } else { "key was already restored" });

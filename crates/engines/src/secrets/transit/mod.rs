@@ -1,12 +1,12 @@
 //! Transit: encryption as a service.
 //!
-//! Applications encrypt, sign, hash and authenticate with named keys that they never see. A key has versions: the
-//! latest makes new ciphertexts and signatures, older ones still open and verify, down to the minimum that its
-//! configuration sets. Ciphertexts are `vault:vN:` and base64, so data made by Vault or OpenBao with an exported key
-//! opens here and the other way round.
+//! Applications encrypt, sign, hash and authenticate with named keys that they never see. A key has versions: new
+//! ciphertexts and signatures use the latest one; older ones still decrypt and verify, down to the configured minimum.
+//! Ciphertexts are `vault:vN:` and base64, so data of Vault or OpenBao decrypts here with an exported key and vice
+//! versa.
 //!
-//! Which operations a key type can do is one row of [`keepfast_crypto::keys::KeyKind`]; this engine names no algorithm
-//! that it need not. A request is answered from the keys prepared in memory (`rings.rs`) and reads no storage.
+//! [`keepfast_crypto::keys::KeyKind`] defines the operations of each key type; this engine names an algorithm only if
+//! it must. Requests use the prepared keys in memory (`rings.rs`) and read no storage.
 //!
 //! | file | paths |
 //! |---|---|
@@ -20,6 +20,8 @@
 //! | `random.rs` | `random`, `hash` |
 //! | `config.rs` | `config/keys`, `cache-config` |
 
+mod backup_export;
+mod backup_import;
 mod batch;
 mod certificate;
 mod codec;
@@ -27,11 +29,9 @@ mod config;
 mod derive;
 mod encrypt;
 mod export;
-mod foreign;
 mod hmac;
 mod import;
 mod keys;
-mod policy;
 mod random;
 mod ring;
 mod rings;
@@ -56,10 +56,10 @@ use rings::Rings;
 /// The transit secrets engine at one mount.
 pub struct Transit {
     rings: Rings,
-    /// The key for which imported keys are wrapped, once it was read.
+    /// The key that wraps imported keys, cached after its first read.
     wrapping: Mutex<Option<Arc<RsaKey>>>,
-    /// When the keys were last looked through for rotation.
-    swept: Mutex<Timestamp>,
+    /// The time of the last search for keys to rotate.
+    last_sweep: Mutex<Timestamp>,
 }
 
 impl Engine for Transit {
@@ -70,10 +70,10 @@ impl Engine for Transit {
         key_routes(r);
         use_routes(r);
         transfer_routes(r);
-        r.path("config/keys", help("Settings of all keys of the mount."))
+        r.path("config/keys", help("Settings for all keys of the mount."))
             .read(config::read_keys)
             .update(config::write_keys);
-        r.path("cache-config", help("How many keys are kept in memory."))
+        r.path("cache-config", help("The size of the cache of keys."))
             .read(config::read_cache)
             .update(config::write_cache)
             .exists(config::cache_exists);
@@ -84,7 +84,7 @@ impl Engine for Transit {
         Ok(Transit {
             rings: Rings::new(settings.cache_size),
             wrapping: Mutex::new(None),
-            swept: Mutex::new(Timestamp::EPOCH),
+            last_sweep: Mutex::new(Timestamp::EPOCH),
         })
     }
 
@@ -94,34 +94,34 @@ impl Engine for Transit {
 
     fn invalidate(&self, key: &str, _exists: bool) {
         if let Some(name) = key.strip_prefix("key/") {
-            self.rings.forget(name);
+            self.rings.invalidate(name);
         }
-        if key == import::WRAPPING_KEY_AT {
+        if key == import::WRAPPING_KEY_NAME {
             *self.wrapping.lock() = None;
         }
     }
 }
 
 fn key_routes(r: &mut Routes<Transit>) {
-    r.path("keys/", help("The names of the keys.")).list(keys::list);
+    r.path("keys/", help("Lists the names of the keys.")).list(keys::list);
     r.path("keys/{name}", help("A named key.")).names_only().read(keys::read).update(keys::create).delete(keys::delete);
     r.path("keys/{name}/config", help("Settings of a key.")).names_only().update(keys::configure);
-    r.path("keys/{name}/rotate", help("Makes a new version of a key.")).names_only().update(keys::rotate);
+    r.path("keys/{name}/rotate", help("Rotates a key: adds a new version.")).names_only().update(keys::rotate);
     r.path("keys/{name}/trim", help("Destroys old versions of a key.")).names_only().update(keys::trim);
-    r.path("keys/{name}/soft-delete", help("Disables a key until it is restored."))
+    r.path("keys/{name}/soft-delete", help("Soft-deletes a key: disables it until it is restored."))
         .names_only()
         .delete(keys::soft_delete);
-    r.path("keys/{name}/soft-delete-restore", help("Enables a disabled key."))
+    r.path("keys/{name}/soft-delete-restore", help("Restores a soft-deleted key."))
         .names_only()
         .update(keys::soft_delete_restore);
-    r.path("keys/{name}/import", help("Imports a key that was made elsewhere.")).names_only().update(import::import);
+    r.path("keys/{name}/import", help("Imports a key.")).names_only().update(import::import);
     r.path("keys/{name}/import_version", help("Imports a version of an imported key."))
         .names_only()
         .update(import::import_version);
     r.path("keys/{name}/csr", help("A certificate signing request by a key."))
         .names_only()
         .update(certificate::request);
-    r.path("keys/{name}/set-certificate", help("Keeps a certificate chain with a key."))
+    r.path("keys/{name}/set-certificate", help("Stores a certificate chain for a key."))
         .names_only()
         .update(certificate::set);
 }
@@ -132,10 +132,13 @@ fn use_routes(r: &mut Routes<Transit>) {
         .update(encrypt::encrypt)
         .exists(encrypt::exists);
     r.path("decrypt/{name}", help("Decrypts with a key.")).names_only().update(encrypt::decrypt);
-    r.path("rewrap/{name}", help("Encrypts anew with the latest version, without showing the plaintext."))
-        .names_only()
-        .update(encrypt::rewrap);
-    r.path("datakey/{plaintext}/{name}", help("A new key, encrypted with a named one."))
+    r.path(
+        "rewrap/{name}",
+        help("Rewraps a ciphertext: encrypts it with the latest version without returning the plaintext."),
+    )
+    .names_only()
+    .update(encrypt::rewrap);
+    r.path("datakey/{plaintext}/{name}", help("Generates a data key, encrypted with a named key."))
         .names_only()
         .update(encrypt::data_key);
     r.paths(["sign/{name}", "sign/{name}/{urlalgorithm}"], help("Signs with a key."))
@@ -146,7 +149,7 @@ fn use_routes(r: &mut Routes<Transit>) {
         .names_only()
         .final_slash()
         .update(sign::verify);
-    r.paths(["hmac/{name}", "hmac/{name}/{urlalgorithm}"], help("Authenticates with a key."))
+    r.paths(["hmac/{name}", "hmac/{name}/{urlalgorithm}"], help("Computes an HMAC with a key."))
         .names_only()
         .final_slash()
         .update(hmac::hmac);
@@ -154,31 +157,29 @@ fn use_routes(r: &mut Routes<Transit>) {
     r.paths(["random", "random/{source}", "random/{source}/{urlbytes}"], help("Random bytes."))
         .final_slash()
         .update(random::random);
-    r.path("derive-key/{name}", help("Derives a key by agreement with another public key."))
+    r.path("derive-key/{name}", help("Derives a key by key agreement with another public key."))
         .names_only()
         .update(derive::derive);
 }
 
 fn transfer_routes(r: &mut Routes<Transit>) {
-    r.paths(["export/{type}/{name}", "export/{type}/{name}/{version}"], help("A key that is exportable."))
+    r.paths(["export/{type}/{name}", "export/{type}/{name}/{version}"], help("Exports an exportable key."))
         .names_only()
         .final_slash()
         .read(export::export);
-    // It writes when it was done, which a plain read may not.
-    r.path("backup/{name}", help("A key with all its versions, in plaintext."))
+    // The backup writes its time, which the transaction of a plain read cannot.
+    r.path("backup/{name}", help("Backs up a key with all its versions, in plaintext."))
         .names_only()
         .read(export::backup)
         .once();
     r.paths(["restore", "restore/{name}"], help("Restores a key from its backup."))
         .final_slash()
         .update(export::restore);
-    // The first read makes the key and writes it, which a plain read may not.
-    r.path("wrapping_key", help("The public key for which imported keys are wrapped."))
-        .read(import::wrapping_key)
-        .once();
+    // The first read creates and writes the key, which the transaction of a plain read cannot.
+    r.path("wrapping_key", help("The public key that wraps imported keys.")).read(import::wrapping_key).once();
     r.paths(
         ["byok-export/{destination}/{source}", "byok-export/{destination}/{source}/{version}"],
-        help("A key wrapped for another one, as `import` takes it."),
+        help("Exports a key wrapped with another one, in the format of `import`."),
     )
     .names_only()
     .final_slash()

@@ -1,4 +1,4 @@
-//! `random` and `hash`: chance and digests, without a key.
+//! `random` and `hash`: random bytes and digests, without a key.
 
 use keepfast_crypto::keys::digest::Hash;
 use keepfast_crypto::random;
@@ -9,16 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{Transit, codec};
 
-/// The most bytes of one request.
-const MOST: i64 = 131_072;
+/// The maximum number of bytes per request.
+const MAX_BYTES: i64 = 131_072;
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Random {
-    /// Where the bytes come from: `platform`, `seal` or `all`; or how many there are.
+    /// The source of the bytes: `platform`, `seal` or `all`; or their number.
     source: Option<Text>,
-    /// How many bytes, in the path.
+    /// The number of bytes, in the path.
     urlbytes: Option<Text>,
-    /// How many bytes; 32 when absent.
+    /// The number of bytes; 32 when absent.
     #[serde(default, deserialize_with = "given")]
     bytes: Option<Int>,
     /// `base64` or `hex`.
@@ -38,7 +38,7 @@ pub(super) struct HashRequest {
     /// Hash function; sha2-256 when absent.
     #[serde(default, deserialize_with = "given")]
     algorithm: Option<Text>,
-    /// Base64 of what is hashed.
+    /// Base64 of the input.
     #[serde(default, deserialize_with = "given")]
     input: Option<Text>,
     /// `hex` or `base64`.
@@ -52,17 +52,17 @@ pub(super) struct Sum {
 }
 
 pub(super) async fn random(_: &Transit, cx: &mut Cx, req: Random) -> Result<Data<RandomBytes>> {
-    // The path alone says where the bytes come from.
+    // Only the path can give the source.
     let in_body = cx.request().path.ends_with("random");
     let urlbytes = req.urlbytes.as_deref().filter(|number| !number.is_empty());
-    let (source, asked) = match (req.source.as_deref().filter(|_| !in_body), urlbytes) {
+    let (source, requested) = match (req.source.as_deref().filter(|_| !in_body), urlbytes) {
         (None, _) => ("platform", None),
-        (Some(known @ ("platform" | "seal" | "all")), asked) => (known, asked),
-        // One segment may be the source or the number.
+        (Some(known @ ("platform" | "seal" | "all")), requested) => (known, requested),
+        // A single segment is the source or the number.
         (Some(number), None) => ("platform", Some(number)),
-        (Some(other), asked) => (other, asked),
+        (Some(other), requested) => (other, requested),
     };
-    let count = match asked {
+    let count = match requested {
         Some(number) => number.parse().map_err(|_| {
             Error::invalid(format!(
                 "error parsing url-set byte count: strconv.Atoi: parsing {}: invalid syntax",
@@ -74,15 +74,15 @@ pub(super) async fn random(_: &Transit, cx: &mut Cx, req: Random) -> Result<Data
     if count < 1 {
         return Err(Error::invalid("'bytes' cannot be less than 1"));
     }
-    if count > MOST {
-        return Err(Error::invalid(format!("'bytes' should be less than {MOST}")));
+    if count > MAX_BYTES {
+        return Err(Error::invalid(format!("'bytes' should be less than {MAX_BYTES}")));
     }
     if !matches!(source, "platform" | "seal" | "all") {
         let why =
             format!("unsupported entropy source {}; must be \"platform\" or \"seal\", or \"all\"", Quoted(source));
         return Err(Error::invalid(why));
     }
-    let hex = encoding(req.format.as_deref().unwrap_or("base64"), |format| {
+    let hex = is_hex(req.format.as_deref().unwrap_or("base64"), |format| {
         format!("unsupported encoding format {}; must be \"hex\" or \"base64\"", Quoted(format))
     })?;
     if source == "seal" {
@@ -97,7 +97,7 @@ pub(super) async fn hash(_: &Transit, _: &mut Cx, req: HashRequest) -> Result<Da
     let input = req.input.ok_or_else(|| Error::invalid("input missing"))?;
     let input =
         codec::decode(&input).map_err(|why| Error::invalid(format!("unable to decode input as base64: {why}")))?;
-    let hex = encoding(req.format.as_deref().unwrap_or("hex"), |format| {
+    let hex = is_hex(req.format.as_deref().unwrap_or("hex"), |format| {
         format!("unsupported encoding format {format}; must be \"hex\" or \"base64\"")
     })?;
     let name = req
@@ -105,18 +105,18 @@ pub(super) async fn hash(_: &Transit, _: &mut Cx, req: HashRequest) -> Result<Da
         .filter(|name| !name.is_empty())
         .or(req.algorithm)
         .map_or_else(|| "sha2-256".to_owned(), String::from);
-    // No SHA-1 here, as with the peer: old signatures need it, new digests do not.
+    // No SHA-1, as in OpenBao: old signatures need it, new digests do not.
     let hash = Hash::from_name(&name).filter(|hash| *hash != Hash::Sha1);
     let hash = hash.ok_or_else(|| Error::invalid(format!("unsupported algorithm {name}")))?;
     Ok(Data(Sum { sum: text(&hash.digest(&input), hex) }))
 }
 
 /// Whether the format is hexadecimal.
-fn encoding(format: &str, fault: impl Fn(&str) -> String) -> Result<bool> {
+fn is_hex(format: &str, message: impl Fn(&str) -> String) -> Result<bool> {
     match format {
         "hex" => Ok(true),
         "base64" => Ok(false),
-        other => Err(Error::invalid(fault(other))),
+        other => Err(Error::invalid(message(other))),
     }
 }
 

@@ -1,4 +1,4 @@
-//! A named key with all its versions: as it is stored, and prepared for use.
+//! A named key with all its versions: the stored record, and the form prepared for use.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use super::stored::{Material, by_name, der, rfc3339};
 /// The named keys of a mount.
 pub(super) const KEYS: Records<KeyRecord> = Records::at("key/");
 
-/// A named key as it is stored.
+/// The stored record of a named key.
 #[derive(Serialize, Deserialize, Clone)]
 pub(super) struct KeyRecord {
     #[serde(with = "by_name")]
@@ -32,15 +32,15 @@ pub(super) struct KeyRecord {
     pub deletion_allowed: bool,
     #[serde(default)]
     pub soft_deleted: bool,
-    /// Made elsewhere, and not rotated here since.
+    /// Imported, and never rotated here.
     #[serde(default)]
     pub imported: bool,
     #[serde(default)]
     pub allow_imported_rotation: bool,
-    /// Seconds; 0 is never.
+    /// In seconds; 0 disables rotation.
     #[serde(default)]
     pub auto_rotate_period: u64,
-    /// Bytes of an HMAC key; 0 for other kinds.
+    /// The length of an HMAC key in bytes; 0 for other kinds.
     #[serde(default)]
     pub key_size: usize,
     pub latest: u32,
@@ -49,16 +49,16 @@ pub(super) struct KeyRecord {
     pub min_encryption: u32,
     #[serde(default)]
     pub min_available: u32,
-    /// When it was last backed up.
+    /// The last backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backed_up: Option<Event>,
-    /// When it was last restored.
+    /// The last restore.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<Event>,
     pub versions: BTreeMap<u32, VersionRecord>,
 }
 
-/// When something was done with a key, and which version was its latest.
+/// The time of an operation on a key, and the latest version at that time.
 #[derive(Serialize, Deserialize, Clone)]
 pub(super) struct Event {
     #[serde(with = "rfc3339")]
@@ -66,23 +66,23 @@ pub(super) struct Event {
     pub version: u32,
 }
 
-/// One version of a named key as it is stored.
+/// The stored record of one version.
 #[derive(Serialize, Deserialize, Clone)]
 pub(super) struct VersionRecord {
     pub created: Timestamp,
-    /// None where only a public key was imported.
+    /// `None` if only a public key was imported.
     pub material: Option<Material>,
-    /// SubjectPublicKeyInfo, where only that was imported.
+    /// SubjectPublicKeyInfo, if only that was imported.
     #[serde(default, with = "der", skip_serializing_if = "Option::is_none")]
     pub public: Option<Vec<u8>>,
-    /// The key of the `hmac` endpoint; an HMAC key's is its material.
+    /// The key of the `hmac` endpoint; that of an HMAC key is its material.
     pub hmac: Material,
     /// Certificates in DER, the leaf first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<Material>,
 }
 
-/// Settings that a key is born with.
+/// The settings of a new key.
 pub(super) struct NewKey {
     pub kind: KeyKind,
     pub derived: bool,
@@ -94,7 +94,7 @@ pub(super) struct NewKey {
 }
 
 impl NewKey {
-    /// A key of this kind with nothing switched on.
+    /// A key of this kind with all options disabled.
     pub(super) fn of(kind: KeyKind) -> Self {
         NewKey {
             kind,
@@ -107,7 +107,7 @@ impl NewKey {
         }
     }
 
-    /// The record of the key, still without a version.
+    /// The record of the key, without versions.
     pub(super) fn record(self) -> KeyRecord {
         KeyRecord {
             kind: self.kind,
@@ -133,14 +133,14 @@ impl NewKey {
 }
 
 impl KeyRecord {
-    /// Adds a version with new key material.
-    pub(super) async fn grow(&mut self, now: Timestamp) -> Result<()> {
+    /// Adds a version with generated key material.
+    pub(super) async fn generate_version(&mut self, now: Timestamp) -> Result<()> {
         let material = generate(self.kind, self.key_size).await?;
         self.add(Some(material.expose()), None, now);
         Ok(())
     }
 
-    /// Adds a version with this material, or with a public key alone.
+    /// Adds a version with this material, or with only a public key.
     pub(super) fn add(&mut self, material: Option<&[u8]>, public: Option<Vec<u8>>, now: Timestamp) {
         let hmac = match (self.kind, material) {
             (KeyKind::Hmac, Some(material)) => Material::new(material),
@@ -152,23 +152,23 @@ impl KeyRecord {
             .insert(self.latest, VersionRecord { created: now, material, public, hmac, certificates: Vec::new() });
     }
 
-    /// The versions that may be read and used.
+    /// The versions from the minimum for decryption on.
     pub(super) fn live(&self) -> impl Iterator<Item = (u32, &VersionRecord)> {
         self.versions.range(self.min_decryption.max(1)..).map(|(version, record)| (*version, record))
     }
 
-    /// One of them.
+    /// One of those versions.
     pub(super) fn live_version(&self, version: u32) -> Option<&VersionRecord> {
         self.versions.get(&version).filter(|_| version >= self.min_decryption.max(1))
     }
 
-    /// The version that an operation which makes something uses: `asked`, or the latest for 0. `doing` is what the
-    /// faults call it.
-    pub(super) fn version_for(&self, asked: i64, doing: &str) -> Result<u32, String> {
-        if asked < 0 {
+    /// The version for an encryption or signature: `requested`, or the latest for 0. Errors name the operation as
+    /// `doing`.
+    pub(super) fn version_for(&self, requested: i64, doing: &str) -> Result<u32, String> {
+        if requested < 0 {
             return Err(format!("requested version for {doing} is negative"));
         }
-        let version = match u32::try_from(asked) {
+        let version = match u32::try_from(requested) {
             Ok(0) => return Ok(self.latest),
             Ok(version) if version <= self.latest => version,
             _ => return Err(format!("requested version for {doing} is higher than the latest key version")),
@@ -179,13 +179,13 @@ impl KeyRecord {
         Ok(version)
     }
 
-    /// Refuses the use of a key that is deleted until it is restored.
+    /// Refuses the use of a soft-deleted key.
     pub(super) fn usable(&self) -> Result<()> {
         if self.soft_deleted { Err(Error::invalid("refusing to use soft-deleted key")) } else { Ok(()) }
     }
 }
 
-/// New material, made on another thread where that takes long.
+/// Generates material, on another thread if that is slow.
 async fn generate(kind: KeyKind, size: usize) -> Result<SecretBytes> {
     if kind.is_slow_to_generate() {
         let making = tokio::task::spawn_blocking(move || Key::generate(kind, size));
@@ -200,22 +200,22 @@ pub(super) struct Ring {
     prepared: BTreeMap<u32, Prepared>,
 }
 
-/// One version, prepared when it is first used.
+/// One version, prepared on first use.
 #[derive(Default)]
 struct Prepared {
     key: OnceLock<Arc<Key>>,
-    /// Encryptions that are reserved in storage and not yet done.
+    /// Encryptions that are reserved in storage and not yet used.
     uses: AtomicU64,
 }
 
 impl Ring {
-    /// Prepares a key; its versions when they are first used.
+    /// Creates the ring of a key; its versions are prepared on first use.
     pub(super) fn new(record: KeyRecord) -> Self {
         let prepared = record.versions.keys().map(|version| (*version, Prepared::default())).collect();
         Ring { record, prepared }
     }
 
-    /// A version ready for use; `None` when it is not there or below the minimum.
+    /// A prepared version; `None` if it does not exist or is below the minimum.
     pub(super) fn key(&self, version: u32) -> Result<Option<&Arc<Key>>, KeyError> {
         if version < self.record.min_decryption {
             return Ok(None);
@@ -230,7 +230,7 @@ impl Ring {
         Ok(slot.key.get())
     }
 
-    /// Takes `count` of the reserved uses of a version, if there are so many.
+    /// Takes `count` of the reserved uses of a version; returns whether there were enough.
     pub(super) fn take_uses(&self, version: u32, count: u64) -> bool {
         let Some(slot) = self.prepared.get(&version) else { return false };
         slot.uses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(count)).is_ok()

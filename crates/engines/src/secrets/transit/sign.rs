@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::batch::{self, Item};
-use super::codec::{self, Untagged};
-use super::encrypt::{Fault, NO_CONTEXT};
-use super::keys::checked;
+use super::codec::{self, TagError};
+use super::encrypt::{ItemError, NO_CONTEXT};
+use super::keys::check_name;
 use super::ring::Ring;
 use super::{Transit, hmac};
 
@@ -24,7 +24,7 @@ use super::{Transit, hmac};
 pub(super) struct Sign {
     /// Name of the key.
     name: Text,
-    /// Base64 of what is signed.
+    /// Base64 of the input.
     input: Option<Text>,
     /// Base64 context of a derived key.
     context: Option<Text>,
@@ -32,17 +32,17 @@ pub(super) struct Sign {
     urlalgorithm: Option<Text>,
     /// Hash function; sha2-256 when absent.
     hash_algorithm: Option<Text>,
-    /// Older name of `hash_algorithm`.
+    /// Deprecated: use `hash_algorithm`.
     algorithm: Option<Text>,
     /// `pss` or `pkcs1v15`, for RSA.
     signature_algorithm: Option<Text>,
-    /// `asn1` or `jws`: how the signature is written.
+    /// `asn1` or `jws`: the format of the signature.
     #[serde(default, deserialize_with = "given")]
     marshaling_algorithm: Option<Text>,
     /// `auto`, `hash` or a number of bytes, for PSS.
     #[serde(default, deserialize_with = "given")]
     salt_length: Option<Text>,
-    /// Whether `input` is a digest already.
+    /// Whether `input` is already a digest.
     prehashed: Option<Flag>,
     /// Version of the key; 0 for the latest.
     key_version: Option<Int>,
@@ -55,12 +55,12 @@ pub(super) struct Sign {
 pub(super) struct Verify {
     /// Name of the key.
     pub name: Text,
-    /// Base64 of what was signed.
+    /// Base64 of the signed input.
     pub input: Option<Text>,
-    /// What `sign` returned.
+    /// The signature of `sign`.
     #[serde(default, deserialize_with = "given")]
     pub signature: Option<Text>,
-    /// What `hmac` returned.
+    /// The HMAC of `hmac`.
     #[serde(default, deserialize_with = "given")]
     pub hmac: Option<Text>,
     /// Base64 context of a derived key.
@@ -69,17 +69,17 @@ pub(super) struct Verify {
     pub urlalgorithm: Option<Text>,
     /// Hash function; sha2-256 when absent.
     pub hash_algorithm: Option<Text>,
-    /// Older name of `hash_algorithm`.
+    /// Deprecated: use `hash_algorithm`.
     pub algorithm: Option<Text>,
     /// `pss` or `pkcs1v15`, for RSA.
     pub signature_algorithm: Option<Text>,
-    /// `asn1` or `jws`: how the signature is written.
+    /// `asn1` or `jws`: the format of the signature.
     #[serde(default, deserialize_with = "given")]
     pub marshaling_algorithm: Option<Text>,
     /// `auto`, `hash` or a number of bytes, for PSS.
     #[serde(default, deserialize_with = "given")]
     pub salt_length: Option<Text>,
-    /// Whether `input` is a digest already.
+    /// Whether `input` is already a digest.
     pub prehashed: Option<Flag>,
     /// Several items in one request.
     #[serde(default, deserialize_with = "batch::unless_null")]
@@ -87,35 +87,35 @@ pub(super) struct Verify {
 }
 
 #[derive(Serialize, Default)]
-struct Signed {
+struct SignResult {
     #[serde(skip_serializing_if = "Option::is_none")]
     signature: Option<String>,
     key_version: u32,
-    /// Of a derived key, whose public key nobody can know otherwise.
+    /// Only of a derived key, as no other response contains its public key.
     #[serde(skip_serializing_if = "Option::is_none")]
     public_key: Option<String>,
-    /// The same in a batch, where the peer spells it so.
+    /// The same in a batch, where OpenBao spells it differently.
     #[serde(rename = "publickey", skip_serializing_if = "Option::is_none")]
     public_key_in_batch: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Fault>,
+    error: Option<ItemError>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reference: Option<String>,
 }
 
 #[derive(Serialize)]
-pub(super) struct Verified {
+pub(super) struct VerifyResult {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<Fault>,
+    pub error: Option<ItemError>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
 }
 
-/// How to sign, the same for all items of a request.
-struct How {
-    /// None signs RSA input as it is.
+/// The parameters of a signature, the same for all items of a request.
+struct SignMode {
+    /// `None` signs RSA input without a hash.
     hash: Option<Hash>,
     prehashed: bool,
     scheme: String,
@@ -123,8 +123,8 @@ struct How {
     salt: SaltLength,
 }
 
-/// The parameters that say how.
-struct Asked<'a> {
+/// The request parameters for a [`SignMode`].
+struct ModeParams<'a> {
     hash: Option<&'a Text>,
     scheme: Option<&'a Text>,
     marshaling: Marshaling,
@@ -132,11 +132,11 @@ struct Asked<'a> {
     prehashed: bool,
 }
 
-impl How {
-    /// Reads the parameters.
-    fn new(asked: &Asked<'_>, ring: &Ring) -> Result<Self> {
-        let name = asked.hash.map(|text| &**text).filter(|name| !name.is_empty()).unwrap_or("sha2-256");
-        let scheme = asked.scheme.map(|text| text.to_string()).unwrap_or_default();
+impl SignMode {
+    /// Validates the parameters.
+    fn new(requested: &ModeParams<'_>, ring: &Ring) -> Result<Self> {
+        let name = requested.hash.map(|text| &**text).filter(|name| !name.is_empty()).unwrap_or("sha2-256");
+        let scheme = requested.scheme.map(|text| text.to_string()).unwrap_or_default();
         let hash = match name {
             "none" => None,
             known => Some(
@@ -146,15 +146,21 @@ impl How {
         };
         let signs_bare =
             ring.record.kind.name().starts_with("ed25519") || ring.record.kind.name().starts_with("ml-dsa");
-        if hash.is_none() && !signs_bare && !(asked.prehashed && scheme == "pkcs1v15") {
+        if hash.is_none() && !signs_bare && !(requested.prehashed && scheme == "pkcs1v15") {
             return Err(Error::invalid(
                 "hash_algorithm=none requires both prehashed=true and signature_algorithm=pkcs1v15",
             ));
         }
-        Ok(How { hash, prehashed: asked.prehashed, scheme, marshaling: asked.marshaling, salt: asked.salt })
+        Ok(SignMode {
+            hash,
+            prehashed: requested.prehashed,
+            scheme,
+            marshaling: requested.marshaling,
+            salt: requested.salt,
+        })
     }
 
-    /// What is signed: the digest of the input, or the input where it is one.
+    /// The signed bytes: the digest of the input, or the input if it is already a digest.
     fn digest(&self, input: Vec<u8>) -> Vec<u8> {
         match self.hash {
             Some(hash) if !self.prehashed => hash.digest(&input),
@@ -162,7 +168,7 @@ impl How {
         }
     }
 
-    fn rsa(&self) -> Result<RsaScheme, Fault> {
+    fn rsa(&self) -> Result<RsaScheme, ItemError> {
         match (&*self.scheme, self.hash) {
             ("" | "pss", Some(hash)) => Ok(RsaScheme::Pss(hash, self.salt)),
             ("pkcs1v15", hash) => Ok(RsaScheme::Pkcs1(hash)),
@@ -178,8 +184,8 @@ impl How {
     }
 }
 
-/// How a signature is written, and how long its salt is: both are refused before the key is looked for.
-fn form(marshaling: Option<&Text>, salt: Option<&Text>) -> Result<(Marshaling, SaltLength)> {
+/// Parses the format of the signature and the salt length, which are checked before the key is looked up.
+fn parse_format(marshaling: Option<&Text>, salt: Option<&Text>) -> Result<(Marshaling, SaltLength)> {
     let salt = salt_length(salt.map_or("auto", |text| text))?;
     match marshaling.map(|text| &**text) {
         None | Some("asn1") => Ok((Marshaling::Asn1, salt)),
@@ -204,15 +210,15 @@ fn salt_length(text: &str) -> Result<SaltLength> {
 }
 
 pub(super) async fn sign(transit: &Transit, cx: &mut Cx, req: Sign) -> Result<Outcome> {
-    let name = checked(&req.name)?;
-    let (marshaling, salt) = form(req.marshaling_algorithm.as_ref(), req.salt_length.as_ref())?;
+    let name = check_name(&req.name)?;
+    let (marshaling, salt) = parse_format(req.marshaling_algorithm.as_ref(), req.salt_length.as_ref())?;
     let ring = transit.rings.get(cx, name).await?.ok_or_else(|| Error::invalid("signing key not found"))?;
     if !ring.record.kind.signs() {
         return Err(Error::invalid(format!("key type {} does not support signing", ring.record.kind.name())));
     }
     ring.record.usable()?;
-    let how = How::new(
-        &Asked {
+    let mode = SignMode::new(
+        &ModeParams {
             hash: req
                 .urlalgorithm
                 .as_ref()
@@ -226,57 +232,67 @@ pub(super) async fn sign(transit: &Transit, cx: &mut Cx, req: Sign) -> Result<Ou
         },
         &ring,
     )?;
-    let asked = req.key_version.unwrap_or_default().0;
+    let requested = req.key_version.unwrap_or_default().0;
     let Some(raw) = &req.batch_input else {
         let context = req.context.map(String::from);
         let item = Item { input: Some(req.input.map(String::from).unwrap_or_default()), context, ..Item::default() };
-        let (version, signature, public_key) = sign_item(&ring, &how, asked, &item).map_err(Error::invalid)?;
-        let signed = Signed { signature: Some(signature), key_version: version, public_key, ..Signed::default() };
+        let (version, signature, public_key) = sign_item(&ring, &mode, requested, &item).map_err(Error::invalid)?;
+        let signed =
+            SignResult { signature: Some(signature), key_version: version, public_key, ..SignResult::default() };
         return Data(signed).into_outcome();
     };
-    let items = batch::loose_items(raw, false)?;
+    let items = batch::lenient_items(raw, false)?;
     let mut signed = Vec::with_capacity(items.len());
     for item in items {
-        let result = sign_item(&ring, &how, asked, &item);
+        let result = sign_item(&ring, &mode, requested, &item);
         let reference = Some(item.reference.unwrap_or_default());
         signed.push(match result {
-            Ok((key_version, signature, public_key_in_batch)) => {
-                Signed { signature: Some(signature), key_version, public_key_in_batch, reference, ..Signed::default() }
-            }
-            Err(fault) => Signed { error: Some(fault), reference, ..Signed::default() },
+            Ok((key_version, signature, public_key_in_batch)) => SignResult {
+                signature: Some(signature),
+                key_version,
+                public_key_in_batch,
+                reference,
+                ..SignResult::default()
+            },
+            Err(error) => SignResult { error: Some(error), reference, ..SignResult::default() },
         });
-        batch::breathe(ring.record.kind).await;
+        batch::yield_if_slow(ring.record.kind).await;
     }
-    batch::answer(signed)
+    batch::respond(signed)
 }
 
-/// Signs one item: the version, the signature, and the public key where it is derived.
-fn sign_item(ring: &Ring, how: &How, asked: i64, item: &Item) -> Result<(u32, String, Option<String>), Fault> {
+/// Signs one item; returns the version, the signature, and the public key of a derived key.
+fn sign_item(
+    ring: &Ring,
+    mode: &SignMode,
+    requested: i64,
+    item: &Item,
+) -> Result<(u32, String, Option<String>), ItemError> {
     let input = item.input.as_deref().ok_or("missing input")?;
     let input = codec::decode(input).map_err(|why| format!("unable to decode input as base64: {why}"))?;
     let context = context_of(item)?;
-    let version = ring.record.version_for(asked, "signing")?;
+    let version = ring.record.version_for(requested, "signing")?;
     let key = prepared(ring, version)?;
     if ring.record.derived {
         let key = derive(ring, version, &context)?;
         let signature = key.sign(&input).map_err(failed)?;
-        return Ok((version, how.tagged(version, &signature), Some(codec::encode(key.public()))));
+        return Ok((version, mode.tagged(version, &signature), Some(codec::encode(key.public()))));
     }
     let signature = match &**key {
         Key::Ed25519(key) => key.sign(&input),
         Key::MlDsa(key) => key.sign(&input),
-        Key::Ecdsa(_) if how.prehashed && input.is_empty() => return Err("ecdsa: hash cannot be empty".into()),
-        Key::Ecdsa(key) => key.sign(&how.digest(input), how.marshaling),
-        Key::Rsa(key) => key.sign(how.rsa()?, &how.digest(input)),
+        Key::Ecdsa(_) if mode.prehashed && input.is_empty() => return Err("ecdsa: hash cannot be empty".into()),
+        Key::Ecdsa(key) => key.sign(&mode.digest(input), mode.marshaling),
+        Key::Rsa(key) => key.sign(mode.rsa()?, &mode.digest(input)),
         _ => Err(KeyError::Unsupported),
     };
-    let signature = signature.map_err(|why| explain(why, how))?;
-    Ok((version, how.tagged(version, &signature), None))
+    let signature = signature.map_err(|why| signing_error(why, mode))?;
+    Ok((version, mode.tagged(version, &signature), None))
 }
 
-/// A failure to sign in the peer's words.
-fn explain(why: KeyError, how: &How) -> Fault {
-    match (why, &*how.scheme, how.salt) {
+/// An error of signing, with OpenBao's text.
+fn signing_error(why: KeyError, mode: &SignMode) -> ItemError {
+    match (why, &*mode.scheme, mode.salt) {
         (KeyError::PublicOnly, ..) => "requested version for signing does not contain a private part".into(),
         (KeyError::WrongDigestSize, "pkcs1v15", _) => "crypto/rsa: input must be hashed message".into(),
         (KeyError::WrongDigestSize, ..) => "crypto/rsa: input must be hashed with given hash".into(),
@@ -285,20 +301,20 @@ fn explain(why: KeyError, how: &How) -> Fault {
     }
 }
 
-fn failed(why: KeyError) -> Fault {
+fn failed(why: KeyError) -> ItemError {
     why.to_string().into()
 }
 
-fn context_of(item: &Item) -> Result<Vec<u8>, Fault> {
+fn context_of(item: &Item) -> Result<Vec<u8>, ItemError> {
     Ok(codec::decode(item.context.as_deref().unwrap_or_default()).map_err(|_| "failed to base64-decode context")?)
 }
 
-fn prepared(ring: &Ring, version: u32) -> Result<&Arc<Key>, Fault> {
-    ring.key(version).map_err(failed)?.ok_or(Fault::Borrowed("no such key version"))
+fn prepared(ring: &Ring, version: u32) -> Result<&Arc<Key>, ItemError> {
+    ring.key(version).map_err(failed)?.ok_or(ItemError::Borrowed("no such key version"))
 }
 
 /// The key that a context derives from a version.
-fn derive(ring: &Ring, version: u32, context: &[u8]) -> Result<Ed25519Key, Fault> {
+fn derive(ring: &Ring, version: u32, context: &[u8]) -> Result<Ed25519Key, ItemError> {
     if context.is_empty() {
         return Err(format!("error deriving key: {NO_CONTEXT}").into());
     }
@@ -307,10 +323,10 @@ fn derive(ring: &Ring, version: u32, context: &[u8]) -> Result<Ed25519Key, Fault
 }
 
 pub(super) async fn verify(transit: &Transit, cx: &mut Cx, req: Verify) -> Result<Outcome> {
-    let name = checked(&req.name)?.to_owned();
+    let name = check_name(&req.name)?.to_owned();
     let batched = req.batch_input.is_some();
     let items = match &req.batch_input {
-        Some(raw) => batch::loose_items(raw, false)?,
+        Some(raw) => batch::lenient_items(raw, false)?,
         None => vec![Item {
             input: Some(req.input.as_deref().unwrap_or_default().to_owned()),
             signature: req.signature.as_deref().map(str::to_owned),
@@ -326,12 +342,12 @@ pub(super) async fn verify(transit: &Transit, cx: &mut Cx, req: Verify) -> Resul
         .filter(|name| !name.is_empty())
         .or(req.hash_algorithm.as_ref())
         .or(req.algorithm.as_ref());
-    let results: Vec<Result<bool, Fault>> = if by_hmac {
+    let results: Vec<Result<bool, ItemError>> = if by_hmac {
         let hash = hmac::hash_for_verify(hash)?;
-        let ring = super::encrypt::found(transit, cx, &name).await?;
+        let ring = super::encrypt::require_key(transit, cx, &name).await?;
         items.iter().map(|item| hmac::verify_item(&ring, hash, item)).collect()
     } else {
-        let (marshaling, salt) = form(req.marshaling_algorithm.as_ref(), req.salt_length.as_ref())?;
+        let (marshaling, salt) = parse_format(req.marshaling_algorithm.as_ref(), req.salt_length.as_ref())?;
         let ring = transit.rings.get(cx, &name).await?;
         let ring = ring.ok_or_else(|| Error::invalid("signature verification key not found"))?;
         ring.record.usable()?;
@@ -340,32 +356,32 @@ pub(super) async fn verify(transit: &Transit, cx: &mut Cx, req: Verify) -> Resul
         }
         let prehashed = req.prehashed.is_some_and(|flag| flag.0);
         let scheme = req.signature_algorithm.as_ref();
-        let how = How::new(&Asked { hash, scheme, marshaling, salt, prehashed }, &ring)?;
-        items.iter().map(|item| verify_item(&ring, &how, item)).collect()
+        let mode = SignMode::new(&ModeParams { hash, scheme, marshaling, salt, prehashed }, &ring)?;
+        items.iter().map(|item| verify_item(&ring, &mode, item)).collect()
     };
     if !batched {
         let valid = results.into_iter().next().unwrap_or(Ok(false)).map_err(Error::invalid)?;
-        return Data(Verified { valid: Some(valid), error: None, reference: None }).into_outcome();
+        return Data(VerifyResult { valid: Some(valid), error: None, reference: None }).into_outcome();
     }
     let verified = results.into_iter().zip(items).map(|(result, item)| {
         let reference = Some(item.reference.unwrap_or_default());
         match result {
-            Ok(valid) => Verified { valid: Some(valid), error: None, reference },
-            // The peer says `valid: false` beside the error of a signature, but not of an HMAC.
-            Err(fault) => Verified { valid: (!by_hmac).then_some(false), error: Some(fault), reference },
+            Ok(valid) => VerifyResult { valid: Some(valid), error: None, reference },
+            // OpenBao adds `valid: false` to the error of a signature, but not to that of an HMAC.
+            Err(error) => VerifyResult { valid: (!by_hmac).then_some(false), error: Some(error), reference },
         }
     });
-    batch::answer(verified.collect())
+    batch::respond(verified.collect())
 }
 
-/// Whether the items have HMACs, not signatures; all must agree.
+/// Whether the items have HMACs instead of signatures; all must agree.
 fn is_by_hmac(items: &[Item], batched: bool) -> Result<bool> {
     let hmacs = items.iter().filter(|item| item.hmac.is_some()).count();
     let signatures = items.iter().filter(|item| item.signature.is_some()).count();
     match (hmacs, signatures) {
         (0, 0) if batched => Err(Error::invalid("no batch_input elements have 'signature' or 'hmac'")),
         (0, 0) => Err(Error::invalid("neither a 'signature' nor an 'hmac' were given to verify")),
-        // Where both are given to every item, the HMAC counts only alone: the signature proves more.
+        // If every item has both, the signatures are verified, as they prove more.
         (hmacs, signatures) if signatures == items.len() => Ok(hmacs != 0 && signatures == 0),
         (hmacs, _) if hmacs == items.len() => Ok(true),
         (_, 0) => Err(Error::invalid("some elements of batch_input are missing 'hmac'")),
@@ -374,15 +390,15 @@ fn is_by_hmac(items: &[Item], batched: bool) -> Result<bool> {
     }
 }
 
-fn verify_item(ring: &Ring, how: &How, item: &Item) -> Result<bool, Fault> {
+fn verify_item(ring: &Ring, mode: &SignMode, item: &Item) -> Result<bool, ItemError> {
     let input = item.input.as_deref().ok_or("missing input")?;
     let input = codec::decode(input).map_err(|why| format!("unable to decode input as base64: {why}"))?;
     let context = context_of(item)?;
     let text = item.signature.as_deref().unwrap_or_default();
     let (version, body) = codec::parse_tagged(text).map_err(|why| match why {
-        Untagged::NoPrefix => "invalid signature: no prefix",
-        Untagged::WrongFields => "invalid signature: wrong number of fields",
-        Untagged::NoVersion => "invalid signature: version number could not be decoded",
+        TagError::NoPrefix => "invalid signature: no prefix",
+        TagError::WrongFields => "invalid signature: wrong number of fields",
+        TagError::NoVersion => "invalid signature: version number could not be decoded",
     })?;
     if version > i64::from(ring.record.latest) {
         return Err("invalid signature: version is too new".into());
@@ -391,7 +407,7 @@ fn verify_item(ring: &Ring, how: &How, item: &Item) -> Result<bool, Fault> {
         return Err("ciphertext or signature version is disallowed by policy (too old)".into());
     }
     let version = u32::try_from(version).map_err(|_| "invalid signature: version is too new")?;
-    let signature = match how.marshaling {
+    let signature = match mode.marshaling {
         Marshaling::Asn1 => codec::decode(body).ok(),
         Marshaling::Jws => codec::decode_url(body),
     };
@@ -402,14 +418,14 @@ fn verify_item(ring: &Ring, how: &How, item: &Item) -> Result<bool, Fault> {
     let verdict = match &**prepared(ring, version)? {
         Key::Ed25519(key) => Ok(key.verify(&input, &signature)),
         Key::MlDsa(key) => Ok(key.verify(&input, &signature)),
-        Key::Ecdsa(key) => key.verify(&how.digest(input), &signature, how.marshaling),
-        Key::Rsa(key) => key.verify(how.rsa()?, &how.digest(input), &signature),
+        Key::Ecdsa(key) => key.verify(&mode.digest(input), &signature, mode.marshaling),
+        Key::Rsa(key) => key.verify(mode.rsa()?, &mode.digest(input), &signature),
         _ => Err(KeyError::Unsupported),
     };
     match verdict {
         Ok(valid) => Ok(valid),
         Err(KeyError::Malformed) => Err("supplied signature is invalid".into()),
-        // A digest or salt that cannot be right makes no valid signature.
+        // A digest or salt of impossible length makes the signature invalid.
         Err(KeyError::WrongDigestSize | KeyError::WrongSaltLength) => Ok(false),
         Err(why) => Err(failed(why)),
     }

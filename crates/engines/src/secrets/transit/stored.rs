@@ -1,4 +1,4 @@
-//! How secret bytes and key kinds are written in stored records: base64 and names.
+//! The encoding of secret bytes and key kinds in stored records: base64 and names.
 
 use keepfast_crypto::Zeroize;
 use keepfast_crypto::keys::KeyKind;
@@ -9,8 +9,8 @@ use serde::ser::{Serialize, Serializer};
 
 use super::codec;
 
-/// Secret bytes of a stored record, in locked memory. Its `Serialize` is for the barrier alone: replies are made of
-/// other types, so that none can carry it.
+/// Secret bytes of a stored record, in locked memory. Only the barrier may use its `Serialize`; responses consist of
+/// other types, so none can contain it.
 #[derive(Clone)]
 pub(super) struct Material(LockedBytes);
 
@@ -54,7 +54,7 @@ impl<'de> Deserialize<'de> for Material {
     }
 }
 
-/// A key kind by its name in the API.
+/// The name of a key kind in the API.
 pub(super) mod by_name {
     use super::*;
 
@@ -84,7 +84,7 @@ pub(super) mod der {
     }
 }
 
-/// A time as text (RFC 3339), as the peer writes it.
+/// A time as text (RFC 3339), as in OpenBao.
 pub(super) mod rfc3339 {
     use super::*;
 

@@ -1,4 +1,4 @@
-//! The transit engine on the bench. What it shares with the peer to the letter is in the conformance scenarios.
+//! The transit engine on the bench. Conformance scenarios cover what must equal OpenBao exactly.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -40,13 +40,13 @@ async fn decrypt(bench: &Bench, key: &str, ciphertext: &str) -> String {
 }
 
 #[test]
-fn the_table_is_sound() {
+fn the_table_has_no_ambiguous_rows() {
     let registered = keepfast_framework::engine::Registered::of::<Transit>();
     assert_eq!(registered.table().ambiguities(), []);
 }
 
 #[tokio::test]
-async fn every_kind_does_what_its_row_says() {
+async fn every_key_kind_supports_the_operations_of_its_row() {
     let bench = bench().await;
     for (kind, name) in KeyKind::ALL {
         let created = write(&bench, &format!("keys/{name}"), json!({ "type": name })).await;
@@ -79,7 +79,7 @@ async fn every_kind_does_what_its_row_says() {
 }
 
 #[tokio::test]
-async fn old_ciphertexts_open_until_the_minimum_is_raised_and_rewrap_renews_them() {
+async fn old_ciphertexts_decrypt_until_the_minimum_exceeds_their_version() {
     let bench = bench().await;
     let first = encrypt(&bench, "k", "hello").await;
     assert!(first.starts_with("vault:v1:"));
@@ -91,7 +91,7 @@ async fn old_ciphertexts_open_until_the_minimum_is_raised_and_rewrap_renews_them
     write(&bench, "keys/k/config", json!({ "min_decryption_version": 2 })).await;
     assert!(refused(&bench, "decrypt/k", json!({ "ciphertext": first })).await.contains("too old"));
     assert_eq!(decrypt(&bench, "k", &renewed).await, "hello");
-    // Lowering it again brings the version back, trimming does not.
+    // Lowering the minimum restores access to a version that was not trimmed.
     write(&bench, "keys/k/config", json!({ "min_decryption_version": 1 })).await;
     assert_eq!(decrypt(&bench, "k", &first).await, "hello");
     write(&bench, "keys/k/config", json!({ "min_decryption_version": 2, "min_encryption_version": 2 })).await;
@@ -100,7 +100,7 @@ async fn old_ciphertexts_open_until_the_minimum_is_raised_and_rewrap_renews_them
 }
 
 #[tokio::test]
-async fn convergent_ciphertexts_are_equal_within_a_context_only() {
+async fn convergent_ciphertexts_are_equal_only_within_a_context() {
     let bench = bench().await;
     write(&bench, "keys/c", json!({ "derived": true, "convergent_encryption": true })).await;
     let body =
@@ -110,9 +110,9 @@ async fn convergent_ciphertexts_are_equal_within_a_context_only() {
     assert_ne!(one, write(&bench, "encrypt/c", body("b")).await);
 }
 
-// SE-01: a nonce that the caller gives is never used, and our own do not repeat.
+// SE-01: a nonce in the request is never used, and generated nonces do not repeat.
 #[tokio::test]
-async fn sec_se01_nonces_are_ours_and_never_repeat() {
+async fn sec_se01_nonces_are_generated_and_never_repeat() {
     let bench = bench().await;
     let mut nonces = HashSet::new();
     let item = json!({ "plaintext": "", "nonce": "AAAAAAAAAAAAAAAA" });
@@ -127,7 +127,7 @@ async fn sec_se01_nonces_are_ours_and_never_repeat() {
     assert_eq!(nonces.len(), 100_000);
 }
 
-// SE-02: no read, list or configuration shows key material, though export may.
+// SE-02: no read, list or configuration returns key material, even of exportable keys.
 #[tokio::test]
 async fn sec_se02_reads_never_return_key_material() {
     let bench = bench().await;
@@ -144,7 +144,7 @@ async fn sec_se02_reads_never_return_key_material() {
         for part in parts {
             let exported = bench.read(&format!("export/{part}/{name}")).await.unwrap().data();
             for secret in exported["keys"].as_object().unwrap().values() {
-                // A PEM begins with what all keys share, and every format ends with the public half.
+                // All PEM texts begin alike, and every format ends with the public key.
                 let secret = secret.as_str().unwrap();
                 let from = if secret.starts_with('-') { secret.len() / 3 } else { secret.len() / 8 };
                 let canary = &secret[from..from + 12];
@@ -155,7 +155,7 @@ async fn sec_se02_reads_never_return_key_material() {
 }
 
 #[tokio::test]
-async fn what_is_not_exportable_stays() {
+async fn a_key_that_is_not_exportable_cannot_leave_the_mount() {
     let bench = bench().await;
     write(&bench, "keys/k", json!({})).await;
     for path in ["export/encryption-key/k", "export/hmac-key/k", "backup/k", "byok-export/k/k"] {
@@ -166,10 +166,10 @@ async fn what_is_not_exportable_stays() {
 }
 
 #[tokio::test]
-async fn a_key_travels_wrapped_from_one_mount_to_another() {
+async fn a_wrapped_key_moves_to_another_mount() {
     let (from, to) = (bench().await, bench().await);
     let wrapping = to.read("wrapping_key").await.unwrap().data()["public_key"].clone();
-    assert_eq!(wrapping, to.read("wrapping_key").await.unwrap().data()["public_key"], "it is made once");
+    assert_eq!(wrapping, to.read("wrapping_key").await.unwrap().data()["public_key"], "it is created once");
     write(&from, "keys/door/import", json!({ "type": "rsa-4096", "public_key": wrapping })).await;
     for kind in ["aes256-gcm96", "xchacha20-poly1305", "ml-kem-768"] {
         write(&from, &format!("keys/{kind}"), json!({ "type": kind, "exportable": true })).await;
@@ -177,7 +177,7 @@ async fn a_key_travels_wrapped_from_one_mount_to_another() {
         let wrapped = from.read(&format!("byok-export/door/{kind}")).await.unwrap().data()["keys"]["1"].clone();
         write(&to, &format!("keys/{kind}/import"), json!({ "type": kind, "ciphertext": wrapped })).await;
         assert_eq!(decrypt(&to, kind, &ciphertext).await, "hello");
-        // The same bytes as another kind of key, or opened as if for another hash, are refused.
+        // The same bytes are refused as another kind of key and with another hash function.
         refused(&to, "keys/other/import", json!({ "type": "ecdsa-p256", "ciphertext": wrapped })).await;
         refused(&to, "keys/other/import", json!({ "type": kind, "ciphertext": wrapped, "hash_function": "SHA512" }))
             .await;
@@ -194,7 +194,7 @@ async fn a_key_travels_wrapped_from_one_mount_to_another() {
 }
 
 #[tokio::test]
-async fn a_backup_restores_and_a_forged_one_does_not() {
+async fn a_valid_backup_restores_and_a_forged_one_does_not() {
     let bench = bench().await;
     write(&bench, "keys/k", json!({ "exportable": true, "allow_plaintext_backup": true })).await;
     write(&bench, "keys/pq", json!({ "type": "ml-dsa-44", "exportable": true, "allow_plaintext_backup": true })).await;
@@ -206,9 +206,9 @@ async fn a_backup_restores_and_a_forged_one_does_not() {
     assert_eq!(decrypt(&bench, "copy", &ciphertext).await, "hello");
     write(&bench, "keys/k/rotate", json!({})).await;
     write(&bench, "restore", json!({ "backup": backup, "force": true })).await;
-    assert!(encrypt(&bench, "k", "x").await.starts_with("vault:v1:"), "the prepared key was dropped");
+    assert!(encrypt(&bench, "k", "x").await.starts_with("vault:v1:"), "the prepared key was invalidated");
 
-    // OpenBao's form, and our own of a key that it has not.
+    // OpenBao's format, and that of Keepfast for a key that OpenBao lacks.
     let sound = |backup: &Value| -> Value {
         serde_json::from_slice(&codec::decode(backup.as_str().unwrap()).unwrap()).unwrap()
     };
@@ -245,9 +245,9 @@ async fn a_backup_restores_and_a_forged_one_does_not() {
     assert!(bench.read("keys/forged").await.is_err());
 }
 
-// Made by OpenBao 2.7.2, with what it encrypted, signed and authenticated before its keys were rotated.
+// A backup by OpenBao 2.7.2, with ciphertexts, signatures and HMACs from before the rotation of its keys.
 #[tokio::test]
-async fn the_peers_backups_restore() {
+async fn openbao_backups_restore() {
     let golden: Value = serde_json::from_str(include_str!("testdata/openbao-2.7.2-backups.json")).unwrap();
     let bench = bench().await;
     for entry in golden.as_array().unwrap() {
@@ -273,7 +273,7 @@ async fn a_failed_upsert_leaves_no_key() {
 }
 
 #[tokio::test]
-async fn keys_rotate_when_their_period_is_over() {
+async fn keys_rotate_after_their_period() {
     let bench = bench().await;
     write(&bench, "keys/k", json!({ "auto_rotate_period": "2h" })).await;
     write(&bench, "keys/still", json!({})).await;
@@ -282,18 +282,18 @@ async fn keys_rotate_when_their_period_is_over() {
     assert_eq!(latest("k").await, 1);
     bench.tick_after(Duration::from_secs(700)).await.unwrap();
     assert_eq!((latest("k").await, latest("still").await), (json!(2), json!(1)));
-    assert!(encrypt(&bench, "k", "x").await.starts_with("vault:v2:"), "the prepared key was dropped");
+    assert!(encrypt(&bench, "k", "x").await.starts_with("vault:v2:"), "the prepared key was invalidated");
 }
 
 #[tokio::test]
-async fn a_key_version_is_refused_and_rotated_before_its_nonces_can_repeat() {
+async fn a_key_version_rotates_before_its_nonces_can_repeat() {
     let bench = bench().await;
     for key in ["worn", "spent"] {
         write(&bench, &format!("keys/{key}"), json!({})).await;
     }
     let (_, mut cx) = bench.engine_and_cx();
-    usage::spend(&mut cx, "worn", 1, (1 << 32) / 10 * 9).unwrap();
-    usage::spend(&mut cx, "spent", 1, 1 << 32).unwrap();
+    usage::set_reserved(&mut cx, "worn", 1, (1 << 32) / 10 * 9).unwrap();
+    usage::set_reserved(&mut cx, "spent", 1, 1 << 32).unwrap();
     cx.commit().await.unwrap();
     let answer = bench.write("encrypt/worn", json!({ "plaintext": "" })).await.unwrap();
     assert!(answer.warnings[0].contains("rotated soon"), "{:?}", answer.warnings);
@@ -301,15 +301,15 @@ async fn a_key_version_is_refused_and_rotated_before_its_nonces_can_repeat() {
     bench.tick_after(Duration::from_secs(700)).await.unwrap();
     for key in ["worn", "spent"] {
         assert!(encrypt(&bench, key, "x").await.starts_with("vault:v2:"), "{key}");
-        // The old version is as spent as before.
+        // The limit of the old version is reached as before.
         let body = json!({ "plaintext": "", "key_version": 1 });
         assert_eq!(bench.write(&format!("encrypt/{key}"), body).await.is_ok(), key == "worn");
     }
 }
 
-// RSA keys take long to make; on this one thread another request can run only while that happens elsewhere.
+// RSA keys are slow to generate; on this one thread another request runs only if that happens elsewhere.
 #[tokio::test]
-async fn requests_are_served_while_an_rsa_key_is_made() {
+async fn requests_are_served_while_an_rsa_key_is_generated() {
     let bench = bench().await;
     write(&bench, "keys/k", json!({})).await;
     let making = write(&bench, "keys/large", json!({ "type": "rsa-4096" }));
@@ -326,7 +326,7 @@ async fn requests_are_served_while_an_rsa_key_is_made() {
 }
 
 #[tokio::test]
-async fn an_agreed_key_is_the_same_on_both_sides() {
+async fn key_agreement_gives_both_sides_the_same_key() {
     let (one, two) = (bench().await, bench().await);
     for bench in [&one, &two] {
         write(bench, "keys/own", json!({ "type": "ecdsa-p384" })).await;
@@ -339,7 +339,7 @@ async fn an_agreed_key_is_the_same_on_both_sides() {
 }
 
 #[tokio::test]
-async fn concurrent_upserts_make_one_key() {
+async fn concurrent_upserts_create_one_key() {
     let bench = std::sync::Arc::new(bench().await);
     let tasks: Vec<_> = (0..20)
         .map(|_| {
@@ -353,31 +353,31 @@ async fn concurrent_upserts_make_one_key() {
 }
 
 proptest::proptest! {
-    // What comes from outside may be refused and must not panic.
+    // Untrusted input may be refused and must not panic.
     #[test]
-    fn readers_take_any_bytes(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+    fn parsers_do_not_panic_on_arbitrary_bytes(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
         use keepfast_crypto::keys::{Key, der, pem};
         let text = String::from_utf8_lossy(&bytes);
         let _ = (codec::decode(&text), codec::parse_tagged(&text), codec::decode_url(&text), pem::decode(&text));
         let _ = der::children(&bytes);
-        let _ = super::certificate::reads(&bytes);
+        let _ = super::certificate::parses(&bytes);
         for (kind, _) in KeyKind::ALL {
             let _ = (Key::load(kind, &bytes), Key::import(kind, &bytes), Key::load_public(kind, &bytes));
         }
     }
 
-    // A backup of the peer with any byte changed is refused or makes a sound key.
+    // An OpenBao backup with any byte changed is refused or gives a valid key.
     #[test]
     fn changed_backups_do_not_panic(which in 0_usize..7, at in proptest::prelude::any::<proptest::sample::Index>(), byte in 0x20_u8..0x7f) {
         let golden: Value = serde_json::from_str(include_str!("testdata/openbao-2.7.2-backups.json")).unwrap();
         let mut json = codec::decode(golden[which]["backup"].as_str().unwrap()).unwrap();
         let at = at.index(json.len());
         json[at] = byte;
-        super::export::reads(&json);
+        super::export::parses(&json);
     }
 
     #[test]
-    fn decoding_agrees_with_encoding(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..100)) {
+    fn decoding_inverts_encoding(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..100)) {
         proptest::prop_assert!(codec::decode(&codec::encode(&bytes)).is_ok_and(|decoded| decoded == bytes));
         let tagged = codec::tagged(7, &bytes);
         let (version, body) = codec::parse_tagged(&tagged).unwrap();
@@ -386,7 +386,7 @@ proptest::proptest! {
 }
 
 #[tokio::test]
-async fn sec_kf18_a_generated_key_takes_no_derived_version() {
+async fn sec_kf18_a_generated_key_accepts_no_derived_version() {
     let bench = bench().await;
     write(&bench, "keys/own", json!({ "type": "ecdsa-p256" })).await;
     write(&bench, "keys/generated", json!({})).await;
@@ -395,7 +395,7 @@ async fn sec_kf18_a_generated_key_takes_no_derived_version() {
     assert!(refused(&bench, "derive-key/generated", derive.clone()).await.contains("generated"));
     let shown = bench.read("keys/generated").await.unwrap().data();
     assert_eq!(shown["latest_version"], 1);
-    // A derived key takes more versions.
+    // A derived key accepts more versions.
     for latest in [1, 2] {
         write(&bench, "derive-key/derived", derive.clone()).await;
         assert_eq!(bench.read("keys/derived").await.unwrap().data()["latest_version"], latest);

@@ -1,8 +1,8 @@
-//! How often a key version has encrypted under random nonces: AES-GCM and ChaCha20-Poly1305 are safe for 2^32 of them
-//! (SP 800-38D, 8.3), so a version is rotated before, and refused where it cannot be.
+//! Counts the encryptions of each key version under random nonces. AES-GCM and ChaCha20-Poly1305 are safe for 2^32 of
+//! them (SP 800-38D, 8.3), so a version is rotated before that, and refused if it cannot be rotated.
 //!
-//! Counting must not cost a write per encryption: uses are reserved in storage by the hundred thousand and handed out from
-//! memory. A restart forgets what was left of a reservation, which only rotates a little early.
+//! A write per encryption would be too slow: one write reserves 2^17 uses, which memory then counts down. A restart
+//! loses the rest of a reservation, so a version rotates slightly early.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use super::batch::Item;
 use super::ring::Ring;
 
-/// How many uses of a version are spoken for, by `name/version`.
+/// The number of reserved uses of a version, by `name/version`.
 const USES: Records<Uses> = Records::at("uses/");
-/// How many uses one write reserves.
+/// The number of uses that one write reserves.
 const RESERVATION: u64 = 1 << 17;
 
 #[derive(Serialize, Deserialize, Default)]
@@ -24,8 +24,8 @@ struct Uses {
     reserved: u64,
 }
 
-/// How often a version of this key may be used; `None` without a limit. A derived key spreads its uses over its
-/// contexts, and a convergent one has no random nonces.
+/// The maximum uses of a version of this key; `None` means no limit. A derived key spreads its uses over its contexts,
+/// and a convergent one has no random nonces.
 fn limit(ring: &Ring) -> Option<u64> {
     match ring.record.kind {
         KeyKind::Symmetric(cipher) if !ring.record.derived => cipher.seal_limit(),
@@ -33,11 +33,11 @@ fn limit(ring: &Ring) -> Option<u64> {
     }
 }
 
-/// Takes a use for each item from the version that it asks for.
+/// Takes one use per item from the version of the item.
 pub(super) async fn reserve_each(cx: &mut Cx, name: &str, ring: &Arc<Ring>, items: &[Item]) -> Result<()> {
     let mut uses: BTreeMap<u32, u64> = BTreeMap::new();
     for item in items {
-        // An item with an impossible version fails on its own later.
+        // An item with an invalid version fails later with an error of its own.
         let Ok(version) = ring.record.version_for(item.key_version.unwrap_or_default().0, "") else { continue };
         *uses.entry(version).or_default() += 1;
     }
@@ -47,7 +47,7 @@ pub(super) async fn reserve_each(cx: &mut Cx, name: &str, ring: &Arc<Ring>, item
     Ok(())
 }
 
-/// Takes `count` uses of a version, reserving more in this request's transaction where needed.
+/// Takes `count` uses of a version, and reserves more in this request's transaction if needed.
 pub(super) async fn reserve(cx: &mut Cx, name: &str, ring: &Arc<Ring>, version: u32, count: u64) -> Result<()> {
     let Some(limit) = limit(ring) else { return Ok(()) };
     if ring.take_uses(version, count) {
@@ -56,14 +56,14 @@ pub(super) async fn reserve(cx: &mut Cx, name: &str, ring: &Arc<Ring>, version: 
     let record = format!("{name}/{version}");
     let mut uses = USES.get(cx, &record).await?.unwrap_or_default();
     if uses.reserved.saturating_add(count) > limit {
-        return Err(Error::invalid("the key version has encrypted as often as is safe; rotate the key"));
+        return Err(Error::invalid("the key version has reached its limit of encryptions; rotate the key"));
     }
     let more = RESERVATION.max(count).min(limit - uses.reserved);
     uses.reserved += more;
     USES.put(cx, &record, &uses)?;
-    if worn(&uses, limit) {
+    if near_limit(&uses, limit) {
         cx.warn(format!(
-            "version {version} of key {name} has encrypted nearly as often as is safe; it is rotated soon"
+            "version {version} of key {name} has nearly reached its limit of encryptions; it will be rotated soon"
         ));
     }
     let ring = ring.clone();
@@ -71,27 +71,27 @@ pub(super) async fn reserve(cx: &mut Cx, name: &str, ring: &Arc<Ring>, version: 
     Ok(())
 }
 
-/// Nine tenths of the limit.
-fn worn(uses: &Uses, limit: u64) -> bool {
+/// Whether nine tenths of the limit are reserved.
+fn near_limit(uses: &Uses, limit: u64) -> bool {
     uses.reserved >= limit / 10 * 9
 }
 
 /// Whether the latest version of a key has so many uses that it must be rotated.
-pub(super) async fn is_worn(cx: &mut Cx, name: &str, ring: &Ring) -> Result<bool> {
+pub(super) async fn is_near_limit(cx: &mut Cx, name: &str, ring: &Ring) -> Result<bool> {
     let Some(limit) = limit(ring) else { return Ok(false) };
     let uses = USES.get(cx, &format!("{name}/{}", ring.record.latest)).await?;
-    Ok(uses.is_some_and(|uses| worn(&uses, limit)))
+    Ok(uses.is_some_and(|uses| near_limit(&uses, limit)))
 }
 
-/// Forgets the uses of a key that is deleted.
-pub(super) fn forget(cx: &mut Cx, name: &str, latest: u32) {
+/// Deletes the counts of a deleted key.
+pub(super) fn delete(cx: &mut Cx, name: &str, latest: u32) {
     for version in 1..=latest {
         USES.delete(cx, &format!("{name}/{version}"));
     }
 }
 
-/// Speaks for `count` uses, for tests of what happens near the limit.
+/// Sets the reserved uses, for tests near the limit.
 #[cfg(test)]
-pub(super) fn spend(cx: &mut Cx, name: &str, version: u32, count: u64) -> Result<()> {
+pub(super) fn set_reserved(cx: &mut Cx, name: &str, version: u32, count: u64) -> Result<()> {
     USES.put(cx, &format!("{name}/{version}"), &Uses { reserved: count })
 }

@@ -1,4 +1,4 @@
-//! A key as reads show it: never with key material (CVE-2022-25244).
+//! A key in responses, always without key material (CVE-2022-25244).
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::codec;
 use super::ring::{Event, KeyRecord, VersionRecord, load};
 
-/// A key without its secrets, in the order of the peer's JSON.
+/// A key without its secrets, with the fields in OpenBao's order.
 #[derive(Serialize)]
 pub(super) struct KeyView {
     allow_plaintext_backup: bool,
@@ -53,14 +53,14 @@ pub(super) struct KeyView {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum VersionView {
-    /// Of a symmetric key: when it was made, in Unix seconds.
+    /// The creation time of a version of a symmetric key, in Unix seconds.
     Created(i64),
-    /// Of a key pair.
+    /// A version of a key pair.
     Pair { certificate_chain: String, creation_time: String, name: &'static str, public_key: String },
 }
 
 impl KeyView {
-    /// Shows a key. With a context, the public keys of a derived key are those of that context.
+    /// The view of a key. With a context, the public keys of a derived key are those of that context.
     pub(super) fn of(name: &str, key: &KeyRecord, context: Option<&[u8]>) -> Result<Self> {
         let kind = key.kind;
         let versions =
@@ -70,7 +70,7 @@ impl KeyView {
             auto_rotate_period: key.auto_rotate_period,
             backup_info: key.backed_up.clone(),
             convergent_encryption: key.derived.then_some(key.convergent),
-            // The peer's way to say that each version has its own.
+            // OpenBao's value for "each version has its own".
             convergent_encryption_version: key.convergent.then_some(-1),
             deletion_allowed: key.deletion_allowed,
             derived: key.derived,
@@ -131,7 +131,7 @@ pub(super) fn public_text(kind: KeyKind, stored: &VersionRecord) -> Result<Strin
     })
 }
 
-/// The certificates of a version as PEM, one behind the other; empty without any.
+/// The certificates of a version as PEM, one after the other; empty if there are none.
 pub(super) fn certificate_chain(stored: &VersionRecord) -> String {
     let blocks: Vec<String> = stored.certificates.iter().map(|der| pem::encode("CERTIFICATE", der.expose())).collect();
     blocks.concat()

@@ -1,13 +1,13 @@
-//! What is collected, when, and that nothing else is.
+//! Which secret ids are removed, and when.
 
 use std::time::Duration;
 
 use keepfast_framework::testing::Bench;
 use serde_json::json;
 
-use super::{bench, fault, login, register};
+use super::{bench, login, refusal, register};
 
-/// The names of every record below a prefix of the mount's view.
+/// The names of all records below a prefix of the mount's view.
 async fn stored(bench: &Bench, prefix: &str) -> Vec<String> {
     let (_, mut cx) = bench.engine_and_cx();
     let (tx, view) = cx.store();
@@ -22,7 +22,7 @@ async fn stored(bench: &Bench, prefix: &str) -> Vec<String> {
     out
 }
 
-/// How many secret ids, accessors and expiries there are.
+/// The number of secret ids, accessors and expiry records.
 async fn counts(bench: &Bench) -> (usize, usize, usize) {
     (
         stored(bench, "secret-id/").await.len(),
@@ -32,7 +32,7 @@ async fn counts(bench: &Bench) -> (usize, usize, usize) {
 }
 
 #[tokio::test]
-async fn a_tick_collects_what_has_expired_and_nothing_else() {
+async fn a_tick_removes_only_expired_secret_ids() {
     let bench = bench(&[("r", json!({}))]).await;
     for (secret_id, ttl) in [("a", 10), ("b", 20), ("c", 3_000), ("d", 0)] {
         register(&bench, "r", secret_id, json!({ "ttl": ttl })).await;
@@ -51,7 +51,7 @@ async fn a_tick_collects_what_has_expired_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_backlog_of_pages_is_worked_off_in_one_tick() {
+async fn one_tick_removes_many_pages_of_expired_secret_ids() {
     let bench = bench(&[("r", json!({}))]).await;
     for _ in 0..1_203 {
         bench.write("role/r/secret-id", json!({ "ttl": 10 })).await.unwrap();
@@ -61,7 +61,7 @@ async fn a_backlog_of_pages_is_worked_off_in_one_tick() {
 }
 
 #[tokio::test]
-async fn tidy_answers_202_with_a_warning_and_collects() {
+async fn tidy_returns_202_with_a_warning_and_removes_expired_secret_ids() {
     let bench = bench(&[("r", json!({}))]).await;
     register(&bench, "r", "a", json!({ "ttl": 10 })).await;
     register(&bench, "r", "b", json!({})).await;
@@ -70,11 +70,11 @@ async fn tidy_answers_202_with_a_warning_and_collects() {
     assert_eq!(answer.status().map(|s| s.0), Some(202));
     assert!(answer.warnings[0].starts_with("Tidy operation successfully started."));
     assert_eq!(counts(&bench).await, (1, 1, 0));
-    assert_eq!(fault(bench.read("tidy/secret-id").await).0, 405);
+    assert_eq!(refusal(bench.read("tidy/secret-id").await).0, 405);
 }
 
 #[tokio::test]
-async fn destroying_and_using_up_leave_nothing_behind() {
+async fn destroyed_and_used_secret_ids_leave_no_records() {
     let bench = bench(&[("r", json!({}))]).await;
     register(&bench, "r", "a", json!({ "ttl": 10 })).await;
     let accessor = register(&bench, "r", "b", json!({ "ttl": 10 })).await;
@@ -83,14 +83,14 @@ async fn destroying_and_using_up_leave_nothing_behind() {
     bench.write("role/r/secret-id-accessor/destroy", json!({ "secret_id_accessor": accessor })).await.unwrap();
     login(&bench, "r", "c").await.unwrap();
     assert_eq!(counts(&bench).await, (0, 0, 0));
-    // One that is registered again is not taken for the one that was to expire.
+    // A secret id that is registered again does not expire with the destroyed one.
     register(&bench, "r", "a", json!({ "ttl": 100 })).await;
     bench.tick_after(Duration::from_secs(50)).await.unwrap();
     login(&bench, "r", "a").await.unwrap();
 }
 
 #[tokio::test]
-async fn a_deleted_roles_secret_ids_are_collected_and_a_new_roles_are_not() {
+async fn secret_ids_are_removed_with_their_role_but_not_with_an_earlier_one() {
     let bench = bench(&[("r", json!({})), ("q", json!({}))]).await;
     for _ in 0..1_001 {
         bench.write("role/r/secret-id", json!({ "ttl": 1000 })).await.unwrap();
@@ -107,7 +107,7 @@ async fn a_deleted_roles_secret_ids_are_collected_and_a_new_roles_are_not() {
 }
 
 #[tokio::test]
-async fn no_id_that_logs_in_is_part_of_a_records_name() {
+async fn names_of_records_contain_no_role_id_or_secret_id() {
     let bench = bench(&[("r", json!({}))]).await;
     let made = bench.write("role/r/secret-id", json!({ "ttl": 10 })).await.unwrap().data();
     let names = stored(&bench, "").await.join("\n");

@@ -1,4 +1,4 @@
-//! Logins: what they give, what they refuse, how uses are counted.
+//! Logins: their tokens, their refusals and the count of uses.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use keepfast_framework::token_params::TokenKind;
 use keepfast_framework::{Operation, Result};
 use serde_json::{Value, json};
 
-use super::{bench, fault, login, register};
+use super::{bench, login, refusal, register};
 
 const REFUSED: &str = "invalid role or secret ID";
 
@@ -21,7 +21,7 @@ fn given(answer: Result<Answer>) -> Login {
 }
 
 #[tokio::test]
-async fn a_login_carries_what_the_role_and_the_secret_id_say() {
+async fn a_login_has_the_terms_of_the_role_and_the_secret_id() {
     let role = json!({ "token_policies": "B,a,a", "token_ttl": 60, "token_max_ttl": 120, "token_num_uses": 3, "token_bound_cidrs": "10.0.0.0/8", "token_type": "service" });
     let bench = bench(&[("R", role)]).await;
     register(
@@ -44,7 +44,7 @@ async fn a_login_carries_what_the_role_and_the_secret_id_say() {
 }
 
 #[tokio::test]
-async fn sec_au03_every_refusal_reads_the_same() {
+async fn sec_au03_every_refusal_has_the_same_text() {
     let mut bench = bench(&[
         ("r", json!({})),
         ("narrow", json!({ "secret_id_bound_cidrs": "10.0.0.0/8" })),
@@ -77,22 +77,22 @@ async fn sec_au03_every_refusal_reads_the_same() {
         ("gone", "s"),
         ("r", "../x"),
     ] {
-        assert_eq!(fault(login(&bench, role, secret_id).await), (400, REFUSED.into()), "{role} {secret_id}");
+        assert_eq!(refusal(login(&bench, role, secret_id).await), (400, REFUSED.into()), "{role} {secret_id}");
     }
     for role in ["unknown", "r", "open", "gone"] {
         for body in
             [json!({ "role_id": format!("{role}-id") }), json!({ "role_id": format!("{role}-id"), "secret_id": " " })]
         {
-            assert_eq!(fault(bench.write("login", body).await), (400, "missing secret_id".into()), "{role}");
+            assert_eq!(refusal(bench.write("login", body).await), (400, "missing secret_id".into()), "{role}");
         }
     }
     for body in [json!({}), json!({ "role_id": " " }), json!({ "secret_id": "x" })] {
-        assert_eq!(fault(bench.write("login", body).await), (400, "missing role_id".into()));
+        assert_eq!(refusal(bench.write("login", body).await), (400, "missing role_id".into()));
     }
 }
 
 #[tokio::test]
-async fn networks_are_judged_by_where_the_login_comes_from() {
+async fn a_login_is_checked_against_the_networks_of_role_and_secret_id() {
     let mut bench = bench(&[
         ("narrow", json!({ "secret_id_bound_cidrs": "10.0.0.0/8,::1/128" })),
         ("open", json!({ "bind_secret_id": false, "secret_id_bound_cidrs": "10.0.0.0/8" })),
@@ -113,7 +113,7 @@ async fn networks_are_judged_by_where_the_login_comes_from() {
     }
     bench.remote = None;
     assert!(login(&bench, "narrow", "s").await.is_err());
-    // A role that is narrowed leaves wider secret ids behind.
+    // Narrowing a role leaves secret ids with wider networks, which are refused.
     bench.remote = "10.0.0.1".parse::<IpAddr>().ok();
     bench.write("role/narrow", json!({ "secret_id_bound_cidrs": "10.0.0.0/30" })).await.unwrap();
     login(&bench, "narrow", "one").await.unwrap();
@@ -132,7 +132,7 @@ async fn networks_are_judged_by_where_the_login_comes_from() {
 }
 
 #[tokio::test]
-async fn uses_count_down_and_the_last_takes_the_secret_id_with_it() {
+async fn the_last_use_deletes_the_secret_id() {
     let bench = bench(&[("r", json!({ "secret_id_num_uses": 2, "secret_id_ttl": 3600 }))]).await;
     register(&bench, "r", "s", json!({})).await;
     bench.clock.advance(Duration::from_secs(5));
@@ -143,12 +143,12 @@ async fn uses_count_down_and_the_last_takes_the_secret_id_with_it() {
         (&json!(1), &json!("2026-01-01T00:00:05Z"))
     );
     login(&bench, "r", "s").await.unwrap();
-    assert_eq!(fault(login(&bench, "r", "s").await), (400, REFUSED.into()));
+    assert_eq!(refusal(login(&bench, "r", "s").await), (400, REFUSED.into()));
     assert!(bench.write("role/r/secret-id/lookup", json!({ "secret_id": "s" })).await.unwrap().outcome.is_empty());
-    assert_eq!(fault(bench.list("role/r/secret-id").await).0, 404);
+    assert_eq!(refusal(bench.list("role/r/secret-id").await).0, 404);
 }
 
-/// How many of 200 logins at the same time succeed.
+/// How many of 200 concurrent logins succeed.
 async fn parallel(bench: &Arc<Bench>, secret_id: &'static str) -> usize {
     let one = || {
         let bench = bench.clone();
@@ -163,16 +163,16 @@ async fn parallel(bench: &Arc<Bench>, secret_id: &'static str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn sec_tl05_exactly_ten_of_200_parallel_logins_take_the_ten_uses() {
+async fn sec_tl05_ten_of_200_parallel_logins_succeed_with_ten_uses() {
     let bench = Arc::new(bench(&[("r", json!({ "secret_id_num_uses": 10 }))]).await);
     register(&bench, "r", "s", json!({})).await;
     assert_eq!(parallel(&bench, "s").await, 10);
     assert!(bench.write("role/r/secret-id/lookup", json!({ "secret_id": "s" })).await.unwrap().outcome.is_empty());
-    assert_eq!(fault(bench.list("role/r/secret-id").await).0, 404);
+    assert_eq!(refusal(bench.list("role/r/secret-id").await).0, 404);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn as_many_parallel_logins_succeed_as_there_are_uses() {
+async fn every_parallel_login_within_the_uses_succeeds() {
     let bench = Arc::new(bench(&[("r", json!({}))]).await);
     register(&bench, "r", "many", json!({ "num_uses": 201 })).await;
     register(&bench, "r", "any", json!({})).await;
@@ -183,7 +183,7 @@ async fn as_many_parallel_logins_succeed_as_there_are_uses() {
 }
 
 #[tokio::test]
-async fn a_login_with_a_use_limited_secret_id_waits_for_the_one_before_it() {
+async fn logins_with_a_use_limited_secret_id_are_serialized() {
     let bench = bench(&[("r", json!({}))]).await;
     register(&bench, "r", "s", json!({ "num_uses": 3 })).await;
     login(&bench, "r", "s").await.unwrap();
@@ -205,7 +205,7 @@ async fn a_login_with_a_use_limited_secret_id_waits_for_the_one_before_it() {
 }
 
 #[tokio::test]
-async fn sec_ns02_policies_are_kept_as_written_and_asked_for_in_one_form() {
+async fn sec_ns02_policies_are_stored_as_written_and_issued_in_canonical_form() {
     let bench = bench(&[]).await;
     for (written, kept, asked) in [
         ("Root", json!(["Root"]), json!(["root"])),
@@ -219,14 +219,14 @@ async fn sec_ns02_policies_are_kept_as_written_and_asked_for_in_one_form() {
         bench.write("role/r", json!({ "role_id": "r-id", "token_policies": written })).await.unwrap();
         assert_eq!(bench.read("role/r").await.unwrap().data()["token_policies"], kept);
         let made = bench.write("role/r/secret-id", json!({})).await.unwrap().data();
-        // What is asked for as `root` is refused by core for every auth method; nothing else may fold to it there.
+        // Core refuses the policy `root` from every auth method; no other name may fold to it there.
         let login = given(login(&bench, "r", made["secret_id"].as_str().unwrap()).await);
         assert_eq!(json!(login.policies), asked, "{written:?}");
     }
 }
 
 #[tokio::test]
-async fn a_changed_role_is_seen_by_the_next_login_and_a_recreated_one_is_another() {
+async fn the_next_login_uses_the_changed_or_recreated_role() {
     let bench = bench(&[("r", json!({ "token_ttl": 60 }))]).await;
     register(&bench, "r", "s", json!({})).await;
     assert_eq!(given(login(&bench, "r", "s").await).terms.ttl, Duration::from_secs(60));
@@ -241,7 +241,7 @@ async fn a_changed_role_is_seen_by_the_next_login_and_a_recreated_one_is_another
 }
 
 #[tokio::test]
-async fn a_refused_change_of_a_role_leaves_logins_as_they_were() {
+async fn a_refused_change_of_a_role_does_not_affect_logins() {
     let bench = bench(&[("r", json!({})), ("q", json!({}))]).await;
     register(&bench, "r", "s", json!({})).await;
     login(&bench, "r", "s").await.unwrap();
@@ -250,7 +250,7 @@ async fn a_refused_change_of_a_role_leaves_logins_as_they_were() {
 }
 
 #[tokio::test]
-async fn a_renewal_gets_the_roles_present_terms_and_none_when_it_is_gone() {
+async fn a_renewal_gets_the_current_terms_of_the_role_or_is_refused() {
     let bench = bench(&[("r", json!({ "token_ttl": 60 }))]).await;
     register(&bench, "r", "s", json!({})).await;
     let internal = given(login(&bench, "r", "s").await).internal;
@@ -266,7 +266,7 @@ async fn a_renewal_gets_the_roles_present_terms_and_none_when_it_is_gone() {
 }
 
 #[tokio::test]
-async fn login_needs_no_token_and_only_takes_writes() {
+async fn login_needs_no_token_and_accepts_only_writes() {
     let bench = bench(&[]).await;
     let found = bench.table().find(Operation::Update, "login").unwrap();
     assert_eq!(bench.table().rows()[found.row].access, keepfast_framework::routes::Access::Unauthenticated);
@@ -274,5 +274,5 @@ async fn login_needs_no_token_and_only_takes_writes() {
         bench.table().rows().iter().filter(|r| r.access == keepfast_framework::routes::Access::Unauthenticated).count(),
         1
     );
-    assert_eq!(fault(bench.read("login").await).0, 405);
+    assert_eq!(refusal(bench.read("login").await).0, 405);
 }

@@ -3,12 +3,12 @@
 use keepfast_framework::{Operation, engine::Registered};
 use serde_json::{Value, json};
 
-use super::{AppRole, bench, fault, login, register};
+use super::{AppRole, bench, login, refusal, register};
 
 const UNSUPPORTED: &str = "1 error occurred:\n\t* unsupported path\n\n";
 
 #[tokio::test]
-async fn a_new_role_has_the_peers_defaults_and_its_name_is_folded() {
+async fn a_new_role_has_openbao_defaults_and_a_lower_case_name() {
     let bench = bench(&[]).await;
     assert!(bench.list("role/").await.is_err());
     assert_eq!(bench.exists("role/R1").await.unwrap(), Some(false));
@@ -24,17 +24,17 @@ async fn a_new_role_has_the_peers_defaults_and_its_name_is_folded() {
     assert_eq!(bench.read("role/R1").await.unwrap().data(), expected);
     let role_id = bench.read("role/r1/role-id").await.unwrap().data()["role_id"].as_str().unwrap().to_owned();
     assert_eq!(role_id.len(), 36);
-    assert_eq!(fault(bench.read("role/none").await), (404, String::new()));
+    assert_eq!(refusal(bench.read("role/none").await), (404, String::new()));
     bench.delete("role/none").await.unwrap();
     bench.delete("role/R1").await.unwrap();
-    assert_eq!(fault(bench.read("role/r1").await).0, 404);
+    assert_eq!(refusal(bench.read("role/r1").await).0, 404);
 }
 
 #[tokio::test]
-async fn names_are_those_of_the_peer() {
+async fn role_names_are_those_that_openbao_accepts() {
     let bench = bench(&[]).await;
     for name in ["a-", "a.", "-a", ".a", "a b", "a@b", "é", "-"] {
-        assert_eq!(fault(bench.write(&format!("role/{name}"), json!({})).await), (404, UNSUPPORTED.into()), "{name}");
+        assert_eq!(refusal(bench.write(&format!("role/{name}"), json!({})).await), (404, UNSUPPORTED.into()), "{name}");
     }
     for name in ["a.b-c", "_x", "A-B", "x", "7"] {
         bench.write(&format!("role/{name}"), json!({})).await.unwrap();
@@ -56,12 +56,12 @@ async fn lists_are_paged() {
     assert_eq!(all.as_array().unwrap().len(), 3);
     let page = bench.call(Operation::List, "role/k1/secret-id/", json!({ "after": all[0], "limit": 1 })).await.unwrap();
     assert_eq!(page.data()["keys"], json!([all[1]]));
-    assert_eq!(fault(bench.list("role/k2/secret-id").await).0, 404);
-    assert_eq!(fault(bench.list("role/NONE/secret-id").await), (400, "role \"none\" does not exist".into()));
+    assert_eq!(refusal(bench.list("role/k2/secret-id").await).0, 404);
+    assert_eq!(refusal(bench.list("role/NONE/secret-id").await), (400, "role \"none\" does not exist".into()));
 }
 
 #[tokio::test]
-async fn what_a_role_refuses() {
+async fn invalid_role_parameters_are_refused() {
     let bench = bench(&[("local", json!({ "local_secret_ids": true })), ("other", json!({}))]).await;
     for (body, text) in [
         (json!({ "role_id": "" }), "invalid role_id supplied, or failed to generate a role_id"),
@@ -95,23 +95,23 @@ async fn what_a_role_refuses() {
             "period of \"27777h46m40s\" is greater than the backend's maximum lease TTL of \"768h0m0s\"",
         ),
     ] {
-        assert_eq!(fault(bench.write("role/new", body.clone()).await), (400, text.into()), "{body}");
-        assert_eq!(fault(bench.read("role/new").await).0, 404, "{body}");
+        assert_eq!(refusal(bench.write("role/new", body.clone()).await), (400, text.into()), "{body}");
+        assert_eq!(refusal(bench.read("role/new").await).0, 404, "{body}");
     }
     let fixed = "local_secret_ids can only be modified during role creation";
-    assert_eq!(fault(bench.write("role/local", json!({ "local_secret_ids": true })).await), (400, fixed.into()));
+    assert_eq!(refusal(bench.write("role/local", json!({ "local_secret_ids": true })).await), (400, fixed.into()));
     assert_eq!(bench.read("role/local/local-secret-ids").await.unwrap().data(), json!({ "local_secret_ids": true }));
-    assert_eq!(fault(bench.write("role/local/local-secret-ids", json!({})).await).0, 405);
+    assert_eq!(refusal(bench.write("role/local/local-secret-ids", json!({})).await).0, 405);
     for role_id in [json!({}), json!({ "role_id": "" })] {
-        assert_eq!(fault(bench.write("role/other/role-id", role_id).await), (400, "missing role_id".into()));
+        assert_eq!(refusal(bench.write("role/other/role-id", role_id).await), (400, "missing role_id".into()));
     }
     let taken = bench.write("role/other/role-id", json!({ "role_id": "local-id" })).await;
-    assert_eq!(fault(taken), (400, "role_id already in use".into()));
-    assert_eq!(fault(bench.write("role/none/role-id", json!({ "role_id": "k" })).await), (404, UNSUPPORTED.into()));
+    assert_eq!(refusal(taken), (400, "role_id already in use".into()));
+    assert_eq!(refusal(bench.write("role/none/role-id", json!({ "role_id": "k" })).await), (404, UNSUPPORTED.into()));
 }
 
 #[tokio::test]
-async fn what_a_role_warns_of() {
+async fn ineffective_role_parameters_return_warnings() {
     let bench = bench(&[]).await;
     let long = "token_max_ttl is greater than the backend mount's maximum TTL value; issued tokens' max TTL value will be truncated";
     for (body, expected) in [
@@ -132,7 +132,7 @@ async fn what_a_role_warns_of() {
 }
 
 #[tokio::test]
-async fn former_names_are_shown_when_they_were_used_last() {
+async fn deprecated_names_are_returned_when_they_were_used_last() {
     let bench = bench(&[]).await;
     let mut shown = Vec::new();
     for body in [
@@ -164,7 +164,7 @@ async fn former_names_are_shown_when_they_were_used_last() {
 #[tokio::test]
 async fn properties_are_read_set_and_reset() {
     let bench = bench(&[("r", json!({}))]).await;
-    // Property, what resets to, what is written, what is read then.
+    // Property, value after a reset, written value, value of the next read.
     let rows: [(&str, Value, Value, Value); 13] = [
         (
             "policies",
@@ -182,7 +182,7 @@ async fn properties_are_read_set_and_reset() {
             "bound-cidr-list",
             json!({ "bound_cidr_list": null }),
             json!({ "bound_cidr_list": "10.0.0.0/8" }),
-            // The peer's old path shows nothing of what it has set.
+            // OpenBao's deprecated path does not return the value that it sets.
             json!({ "bound_cidr_list": null }),
         ),
         (
@@ -245,14 +245,14 @@ async fn properties_are_read_set_and_reset() {
         bench.delete(&path).await.unwrap();
         assert_eq!(bench.read(&path).await.unwrap().data(), reset, "{name}");
         let none = format!("role/none/{name}");
-        assert_eq!(fault(bench.read(&none).await).0, 404, "{name}");
-        assert_eq!(fault(bench.write(&none, json!({})).await), (404, UNSUPPORTED.into()), "{name}");
+        assert_eq!(refusal(bench.read(&none).await).0, 404, "{name}");
+        assert_eq!(refusal(bench.write(&none, json!({})).await), (404, UNSUPPORTED.into()), "{name}");
         bench.delete(&none).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn properties_refuse_what_the_peer_refuses() {
+async fn properties_refuse_the_same_values_as_openbao() {
     let bench = bench(&[("r", json!({ "token_ttl": 40, "token_max_ttl": 50 }))]).await;
     for (name, body, text) in [
         ("policies", json!({}), "missing token_policies"),
@@ -296,7 +296,7 @@ async fn properties_refuse_what_the_peer_refuses() {
         ("bind-secret-id", json!({ "bind_secret_id": false }), "at least one constraint should be enabled on the role"),
     ] {
         assert_eq!(
-            fault(bench.write(&format!("role/r/{name}"), body.clone()).await),
+            refusal(bench.write(&format!("role/r/{name}"), body.clone()).await),
             (400, text.into()),
             "{name} {body}"
         );
@@ -310,16 +310,16 @@ async fn properties_refuse_what_the_peer_refuses() {
     }
     bench.write("role/open", json!({ "bind_secret_id": false, "secret_id_bound_cidrs": "10.0.0.0/8" })).await.unwrap();
     let last = bench.delete("role/open/secret-id-bound-cidrs").await;
-    assert_eq!(fault(last), (400, "at least one constraint should be enabled on the role".into()));
+    assert_eq!(refusal(last), (400, "at least one constraint should be enabled on the role".into()));
 }
 
 #[tokio::test]
-async fn a_role_id_moves_with_its_role_and_is_free_again() {
+async fn a_changed_role_id_logs_in_and_the_old_one_is_free_again() {
     let bench = bench(&[("a", json!({})), ("b", json!({}))]).await;
     register(&bench, "a", "s", json!({})).await;
     login(&bench, "a", "s").await.unwrap();
     bench.write("role/a/role-id", json!({ "role_id": "new" })).await.unwrap();
-    assert_eq!(fault(login(&bench, "a", "s").await), (400, "invalid role or secret ID".into()));
+    assert_eq!(refusal(login(&bench, "a", "s").await), (400, "invalid role or secret ID".into()));
     bench.write("login", json!({ "role_id": " new ", "secret_id": " s\n" })).await.unwrap();
     bench.write("role/b", json!({ "role_id": "a-id" })).await.unwrap();
     assert_eq!(bench.read("role/b/role-id").await.unwrap().data(), json!({ "role_id": "a-id" }));
@@ -329,7 +329,7 @@ async fn a_role_id_moves_with_its_role_and_is_free_again() {
 }
 
 #[test]
-fn the_table_is_unambiguous_and_every_row_says_what_it_is() {
+fn the_table_is_unambiguous_and_every_row_has_help() {
     let registered = Registered::of::<AppRole>();
     let table = registered.table();
     assert_eq!(table.ambiguities(), []);

@@ -1,14 +1,14 @@
-//! Secret ids: made within the role's bounds, looked up, destroyed.
+//! Secret ids: issued within the limits of the role, looked up, destroyed.
 
 use std::time::Duration;
 
 use keepfast_framework::Operation;
 use serde_json::{Value, json};
 
-use super::{bench, fault, login, register};
+use super::{bench, login, refusal, register};
 
 #[tokio::test]
-async fn a_secret_id_gets_the_roles_bounds() {
+async fn a_secret_id_gets_the_limits_of_its_role() {
     let bench = bench(&[("r", json!({ "secret_id_num_uses": 5, "secret_id_ttl": "1h" })), ("free", json!({}))]).await;
     let made = bench.write("role/r/secret-id", Value::Null).await.unwrap().data();
     assert_eq!((&made["secret_id_num_uses"], &made["secret_id_ttl"]), (&json!(5), &json!(3600)));
@@ -29,7 +29,7 @@ async fn a_secret_id_gets_the_roles_bounds() {
 }
 
 #[tokio::test]
-async fn a_life_beyond_the_mounts_is_cut_but_shown_as_asked() {
+async fn a_ttl_beyond_that_of_the_mount_is_reduced_but_returned_as_requested() {
     let bench = bench(&[("r", json!({ "secret_id_ttl": 100_000_000 }))]).await;
     let made = bench.write("role/r/custom-secret-id", json!({ "secret_id": "x" })).await.unwrap().data();
     assert_eq!(made["secret_id_ttl"], 2_764_800);
@@ -41,7 +41,7 @@ async fn a_life_beyond_the_mounts_is_cut_but_shown_as_asked() {
 }
 
 #[tokio::test]
-async fn a_secret_id_cannot_exceed_its_role() {
+async fn a_secret_id_cannot_exceed_the_limits_of_its_role() {
     let bounded = json!({ "secret_id_num_uses": 5, "secret_id_ttl": "1h", "token_bound_cidrs": "10.0.0.0/8,1.2.3.4", "secret_id_bound_cidrs": "127.0.0.0/8" });
     let bench =
         bench(&[("r", bounded), ("open", json!({ "bind_secret_id": false, "secret_id_bound_cidrs": "127.0.0.0/8" }))])
@@ -65,9 +65,9 @@ async fn a_secret_id_cannot_exceed_its_role() {
         (json!({ "metadata": "abc" }), "failed to parse metadata: failed to parse the input: invalid <key,value> format".to_owned()),
         (json!({ "metadata": { "a": "b" } }), "Field validation failed: error converting input for field \"metadata\": '' expected type 'string', got unconvertible type 'map[string]interface {}'".to_owned()),
     ] {
-        assert_eq!(fault(bench.write("role/r/secret-id", body.clone()).await), (400, text), "{body}");
+        assert_eq!(refusal(bench.write("role/r/secret-id", body.clone()).await), (400, text), "{body}");
     }
-    assert_eq!(fault(bench.list("role/r/secret-id").await).0, 404);
+    assert_eq!(refusal(bench.list("role/r/secret-id").await).0, 404);
     for (role, path, body, expected) in [
         ("r", "custom-secret-id", json!({}), (400, "missing secret_id")),
         ("r", "custom-secret-id", json!({ "secret_id": "" }), (400, "missing secret_id")),
@@ -75,17 +75,20 @@ async fn a_secret_id_cannot_exceed_its_role() {
         ("NONE", "secret-id", json!({}), (404, "role \"none\" does not exist")),
         ("none", "custom-secret-id", json!({ "secret_id": "x" }), (404, "role \"none\" does not exist")),
     ] {
-        assert_eq!(fault(bench.write(&format!("role/{role}/{path}"), body).await), (expected.0, expected.1.to_owned()));
+        assert_eq!(
+            refusal(bench.write(&format!("role/{role}/{path}"), body).await),
+            (expected.0, expected.1.to_owned())
+        );
     }
     register(&bench, "r", "s", json!({ "num_uses": 5, "ttl": 3600, "cidr_list": "127.0.0.1/32", "token_bound_cidrs": "10.1.0.0/16,1.2.3.4/32" })).await;
 }
 
 #[tokio::test]
-async fn a_custom_secret_id_is_taken_once_and_its_case_counts() {
+async fn a_custom_secret_id_is_unique_and_case_sensitive() {
     let bench = bench(&[("r", json!({})), ("q", json!({}))]).await;
     register(&bench, "r", "abc", json!({})).await;
     let again = bench.write("role/r/custom-secret-id", json!({ "secret_id": "abc" })).await;
-    assert_eq!(fault(again), (400, "failed to store secret_id: SecretID is already registered".into()));
+    assert_eq!(refusal(again), (400, "failed to store secret_id: SecretID is already registered".into()));
     register(&bench, "r", "ABC", json!({})).await;
     register(&bench, "q", "abc", json!({})).await;
     bench.write("role/r/secret-id/destroy", json!({ "secret_id": "abc" })).await.unwrap();
@@ -96,18 +99,18 @@ async fn a_custom_secret_id_is_taken_once_and_its_case_counts() {
 }
 
 #[tokio::test]
-async fn look_ups_and_destruction_by_secret_id() {
+async fn secret_ids_are_looked_up_and_destroyed_by_id() {
     let bench = bench(&[("r", json!({}))]).await;
     register(&bench, "r", "s", json!({ "metadata": "a=b" })).await;
     for path in ["lookup", "destroy"] {
         for body in [json!({}), json!({ "secret_id": "" })] {
             assert_eq!(
-                fault(bench.write(&format!("role/r/secret-id/{path}"), body).await),
+                refusal(bench.write(&format!("role/r/secret-id/{path}"), body).await),
                 (400, "missing secret_id".into())
             );
         }
         let none = bench.write(&format!("role/none/secret-id/{path}"), json!({ "secret_id": "s" })).await;
-        assert_eq!(fault(none), (404, "role \"none\" does not exist".into()));
+        assert_eq!(refusal(none), (404, "role \"none\" does not exist".into()));
         assert!(
             bench
                 .write(&format!("role/r/secret-id/{path}"), json!({ "secret_id": "unknown" }))
@@ -121,11 +124,11 @@ async fn look_ups_and_destruction_by_secret_id() {
     assert_eq!(shown["metadata"], json!({ "a": "b" }));
     bench.call(Operation::Delete, "role/r/secret-id/destroy", json!({ "secret_id": "s" })).await.unwrap();
     assert!(bench.write("role/r/secret-id/lookup", json!({ "secret_id": "s" })).await.unwrap().outcome.is_empty());
-    assert_eq!(fault(bench.list("role/r/secret-id").await).0, 404);
+    assert_eq!(refusal(bench.list("role/r/secret-id").await).0, 404);
 }
 
 #[tokio::test]
-async fn sec_au04_an_accessor_means_nothing_under_another_role() {
+async fn sec_au04_an_accessor_is_unknown_under_another_role() {
     let bench = bench(&[("a", json!({})), ("b", json!({}))]).await;
     let accessor = register(&bench, "b", "s", json!({})).await;
     let look = async |role: &str, accessor: &str| {
@@ -148,7 +151,7 @@ async fn sec_au04_an_accessor_means_nothing_under_another_role() {
         for (role, accessor) in [("a", accessor.as_str()), ("a", "00000000-0000-4000-8000-000000000000"), ("b", "zz")] {
             let path = format!("role/{role}/secret-id-accessor/destroy");
             let refused = bench.call(operation, &path, json!({ "secret_id_accessor": accessor })).await;
-            assert_eq!(fault(refused), (403, "invalid secret id accessor".into()));
+            assert_eq!(refusal(refused), (403, "invalid secret id accessor".into()));
         }
     }
     login(&bench, "b", "s").await.unwrap();
@@ -157,10 +160,10 @@ async fn sec_au04_an_accessor_means_nothing_under_another_role() {
     assert_eq!(look("b", &accessor).await, unknown(&accessor));
     for path in ["lookup", "destroy"] {
         let missing = bench.write(&format!("role/b/secret-id-accessor/{path}"), json!({})).await;
-        assert_eq!(fault(missing), (400, "missing secret_id_accessor".into()));
+        assert_eq!(refusal(missing), (400, "missing secret_id_accessor".into()));
         let none =
             bench.write(&format!("role/none/secret-id-accessor/{path}"), json!({ "secret_id_accessor": "zz" })).await;
-        assert_eq!(fault(none), (404, "role \"none\" does not exist".into()));
+        assert_eq!(refusal(none), (404, "role \"none\" does not exist".into()));
     }
 }
 
@@ -170,7 +173,7 @@ async fn an_expired_secret_id_is_no_longer_found() {
     let accessor = register(&bench, "r", "s", json!({ "ttl": 1 })).await;
     login(&bench, "r", "s").await.unwrap();
     bench.clock.advance(Duration::from_secs(1));
-    assert_eq!(fault(login(&bench, "r", "s").await), (400, "invalid role or secret ID".into()));
+    assert_eq!(refusal(login(&bench, "r", "s").await), (400, "invalid role or secret ID".into()));
     assert!(bench.write("role/r/secret-id/lookup", json!({ "secret_id": "s" })).await.unwrap().outcome.is_empty());
     let by_accessor =
         bench.write("role/r/secret-id-accessor/lookup", json!({ "secret_id_accessor": accessor })).await.unwrap();

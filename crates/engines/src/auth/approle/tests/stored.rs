@@ -1,4 +1,4 @@
-//! Stored formats: what an earlier version wrote is read for ever. A change of a format adds a file, and changes none.
+//! Stored formats: records of earlier versions stay readable. A change of a format adds a file and changes none.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::auth::approle::role::Role;
 use crate::auth::approle::secret_id::{Accessor, Expiry, SecretId, moment};
 
-/// Reads a golden file, and holds that nothing of it is lost when it is written again.
+/// Reads a golden file and checks that encoding the value again loses nothing.
 fn golden<T: Serialize + DeserializeOwned>(text: &str) -> T {
     let read: T = serde_json::from_str(text).unwrap();
     assert_eq!(serde_json::to_value(&read).unwrap(), serde_json::from_str::<Value>(text).unwrap());
@@ -28,7 +28,7 @@ fn records_of_version_1_are_read() {
 }
 
 #[test]
-fn fields_that_a_record_lacks_have_defaults() {
+fn missing_fields_of_a_record_have_defaults() {
     let role: Role = serde_json::from_value(json!({ "role_id": "a", "store": "b", "bind_secret_id": true })).unwrap();
     assert_eq!((role.secret_id_bound_cidrs, role.secret_id_num_uses), (None, 0));
     assert_eq!(serde_json::from_value::<SecretId>(json!({})).unwrap(), SecretId::default());

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{bench, login, register};
 
 #[tokio::test]
-async fn sec_au02_every_refusal_reads_as_much() {
+async fn sec_au02_every_refusal_costs_the_same_reads() {
     let bench = bench(&[
         ("known", json!({})),
         ("open", json!({ "bind_secret_id": false, "secret_id_bound_cidrs": "10.0.0.0/8" })),
@@ -27,7 +27,7 @@ async fn sec_au02_every_refusal_reads_as_much() {
 }
 
 #[tokio::test]
-async fn a_login_without_a_limit_of_uses_writes_nothing_and_reads_what_is_cached() {
+async fn a_login_without_use_limit_writes_nothing_and_reads_the_cached_role() {
     let bench = bench(&[("r", json!({}))]).await;
     register(&bench, "r", "s", json!({})).await;
     login(&bench, "r", "s").await.unwrap();

@@ -1,4 +1,4 @@
-//! `config`: what applies to every secret of the mount.
+//! `config`: the settings for every secret of the mount.
 
 use keepfast_framework::fields::{Flag, Int, SignedSeconds, given};
 use keepfast_framework::reply::Described;
@@ -8,21 +8,21 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::V2;
-use super::settings::shown_duration;
+use super::settings::format_duration;
 
 const CONFIG: Records<Config> = Records::at("config");
 
-/// What is stored.
+/// The stored record.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Config {
-    /// How many versions of a secret are kept; 0 is the default.
+    /// How many versions of a secret are kept; 0 means the default.
     pub max_versions: u64,
-    /// Whether each write must name the version that it replaces.
+    /// Whether each write must give the version that it replaces.
     pub cas_required: bool,
-    /// Whether each change of a secret's settings must name their revision.
+    /// Whether each change of a secret's settings must give their revision.
     pub metadata_cas_required: bool,
-    /// How long versions live in seconds; 0 for ever unless the secret says otherwise, negative for ever in any case.
+    /// The TTL of versions in seconds; 0 means no TTL unless the secret has one, negative means no TTL for any secret.
     pub delete_version_after: i64,
 }
 
@@ -37,7 +37,7 @@ impl Config {
 }
 
 #[derive(Serialize, JsonSchema)]
-pub(super) struct Shown {
+pub(super) struct ConfigResponse {
     cas_required: bool,
     delete_version_after: String,
     max_versions: u64,
@@ -46,26 +46,26 @@ pub(super) struct Shown {
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Change {
-    /// Whether each write must name the version that it replaces, in `options.cas`.
+    /// Whether each write must give the version that it replaces, in `options.cas`.
     #[serde(default, deserialize_with = "given")]
     cas_required: Option<Flag>,
-    /// How long versions live before they are marked deleted. 0 for ever unless the secret says otherwise, a negative span
-    /// for ever in any case.
+    /// The time until versions are marked deleted. 0 means never unless the secret has a time of its own, a negative
+    /// value means never for any secret.
     #[serde(default, deserialize_with = "given")]
     delete_version_after: Option<SignedSeconds>,
-    /// How many versions of a secret are kept; 0 for 10.
+    /// How many versions of a secret are kept; 0 means 10.
     #[serde(default, deserialize_with = "given")]
     max_versions: Option<Int>,
-    /// Whether each change of a secret's settings must name their revision, in `metadata_cas`.
+    /// Whether each change of a secret's settings must give their revision, in `metadata_cas`.
     #[serde(default, deserialize_with = "given")]
     metadata_cas_required: Option<Flag>,
 }
 
-pub(super) async fn read(_: &V2, cx: &mut Cx, _: Nothing) -> Result<Described<Shown>> {
+pub(super) async fn read(_: &V2, cx: &mut Cx, _: Nothing) -> Result<Described<ConfigResponse>> {
     let config = Config::load(cx).await?;
-    Ok(Described(Shown {
+    Ok(Described(ConfigResponse {
         cas_required: config.cas_required,
-        delete_version_after: shown_duration(config.delete_version_after),
+        delete_version_after: format_duration(config.delete_version_after),
         max_versions: config.max_versions,
         metadata_cas_required: config.metadata_cas_required,
     }))
@@ -82,17 +82,17 @@ pub(super) async fn write(_: &V2, cx: &mut Cx, change: Change) -> Result<()> {
     if let Some(number) = change.max_versions {
         config.max_versions = versions(number)?;
     }
-    if let Some(SignedSeconds(life)) = change.delete_version_after {
-        // One spelling of "never".
-        config.delete_version_after = life.max(-1);
+    if let Some(SignedSeconds(ttl)) = change.delete_version_after {
+        // Every negative value means the same.
+        config.delete_version_after = ttl.max(-1);
     }
     CONFIG.put(cx, "", &config)
 }
 
-/// A number of versions.
+/// Converts a number of versions.
 ///
 /// # Errors
-/// 400 when it is negative or absurd.
+/// 400 for a negative number or one above 4294967295.
 pub(super) fn versions(number: Int) -> Result<u64> {
     match u32::try_from(number.0) {
         Ok(n) => Ok(u64::from(n)),

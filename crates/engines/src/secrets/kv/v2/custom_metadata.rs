@@ -1,4 +1,4 @@
-//! The operator's own pairs of a secret: what may be in them.
+//! The custom metadata of a secret: name-value pairs of the client, and their limits.
 
 use std::collections::BTreeMap;
 
@@ -11,23 +11,23 @@ const MAX_NAME: usize = 128;
 const MAX_VALUE: usize = 512;
 const FAILED: &str = "custom_metadata validation failed";
 
-/// Pairs of texts.
+/// Names with text values.
 pub(super) type CustomMetadata = BTreeMap<String, String>;
 
-/// Takes the pairs of a request; a value that is no text is taken as its text.
+/// Reads the pairs of a request; a number or boolean is converted to text.
 ///
 /// # Errors
-/// 400 that names every fault.
+/// 400 that lists every invalid pair.
 pub(super) fn read(sent: &RawObject) -> Result<CustomMetadata> {
     let pairs = members(sent)?.into_iter().map(|(name, value)| Ok((name, text(value)?))).collect::<Result<_>>()?;
     check(&pairs)?;
     Ok(pairs)
 }
 
-/// Merges the pairs of a patch into what there is; `null` removes a pair, and a patch that is `null` all of them.
+/// Merges the pairs of a patch into `pairs`; `null` removes a pair, and a patch that is `null` removes all pairs.
 ///
 /// # Errors
-/// 400 that names every fault.
+/// 400 that lists every invalid pair.
 pub(super) fn patch(mut pairs: CustomMetadata, sent: &RawObject) -> Result<CustomMetadata> {
     if sent.0.get() == "null" {
         return Ok(CustomMetadata::new());
@@ -62,39 +62,40 @@ fn text(value: &RawValue) -> Result<String> {
 }
 
 fn check(pairs: &CustomMetadata) -> Result<()> {
-    let mut faults = Vec::new();
+    let mut errors = Vec::new();
     if pairs.len() > MAX_PAIRS {
-        faults.push(format!("payload must contain at most {MAX_PAIRS} keys, provided {}", pairs.len()));
-        return Err(many(&faults));
+        errors.push(format!("payload must contain at most {MAX_PAIRS} keys, provided {}", pairs.len()));
+        return Err(joined(&errors));
     }
     for (name, value) in pairs {
         if name.is_empty() || name.len() > MAX_NAME {
-            faults.push(format!("length of key \"{name}\" is {} but must be 0 < len(key) <= {MAX_NAME}", name.len()));
+            errors.push(format!("length of key \"{name}\" is {} but must be 0 < len(key) <= {MAX_NAME}", name.len()));
         }
         if value.is_empty() || value.len() > MAX_VALUE {
-            faults.push(format!(
+            errors.push(format!(
                 "length of value for key \"{name}\" is {} but must be 0 < len(value) <= {MAX_VALUE}",
                 value.len()
             ));
         }
         if !printable(name) {
-            faults.push(format!("key {} ({name}) contains unprintable characters", quoted(name)));
+            errors.push(format!("key {} ({name}) contains unprintable characters", quoted(name)));
         }
         if !printable(value) {
-            faults.push(format!("value for key \"{name}\" contains unprintable characters"));
+            errors.push(format!("value for key \"{name}\" contains unprintable characters"));
         }
     }
-    if faults.is_empty() { Ok(()) } else { Err(many(&faults)) }
+    if errors.is_empty() { Ok(()) } else { Err(joined(&errors)) }
 }
 
-/// Several faults in one text, as the peer puts them.
-fn many(faults: &[String]) -> Error {
-    let head = if faults.len() == 1 { "1 error".to_owned() } else { format!("{} errors", faults.len()) };
-    let list: String = faults.iter().map(|fault| format!("\n\t* {FAILED}: {fault}")).collect();
+/// Joins several errors into one text, in OpenBao's format.
+fn joined(errors: &[String]) -> Error {
+    let head = if errors.len() == 1 { "1 error".to_owned() } else { format!("{} errors", errors.len()) };
+    let list: String = errors.iter().map(|fault| format!("\n\t* {FAILED}: {fault}")).collect();
     Error::invalid(format!("{head} occurred:{list}\n\n"))
 }
 
-/// Letters, digits, signs and the space; not what controls, separates or shapes text unseen.
+/// Whether a text has only letters, digits, punctuation, symbols and the space; no control, separator or invisible
+/// formatting characters.
 fn printable(text: &str) -> bool {
     text.chars().all(|c| {
         c == ' '

@@ -1,4 +1,4 @@
-//! `data/PATH`: the versions themselves.
+//! `data/PATH`: reads and writes versions.
 
 use keepfast_framework::fields::{Int, Object, RawObject, Text, given};
 use keepfast_framework::reply::{Described, Payload, Shaped};
@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::config::Config;
-use super::secret::{self, Record, Secret, Version, VersionShown};
-use super::{Named, V2};
+use super::secret::{self, Record, Secret, Version, VersionResponse};
+use super::{SecretPath, V2};
 use crate::secrets::raw_json;
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Read {
     /// Location of the secret.
     path: Text,
-    /// Which version; the current one if it is not positive.
+    /// The number of the version; the current one if it is not positive.
     version: Option<Int>,
 }
 
@@ -25,69 +25,70 @@ pub(super) struct Read {
 pub(super) struct Write {
     /// Location of the secret.
     path: Text,
-    /// The secret, or the merge patch of it.
+    /// The secret, or a merge patch of it.
     #[serde(default, deserialize_with = "given")]
     data: Option<RawObject>,
-    /// `cas`: write only if this is the number of the current version; 0 if there is none.
+    /// `cas`: write only if this is the number of the current version; 0 if there must be none.
     options: Option<Object>,
-    /// Not used: a write makes the next version.
+    /// Ignored: a write creates the next version.
     #[allow(dead_code)]
     version: Option<Int>,
 }
 
 #[derive(Serialize, JsonSchema)]
-pub(super) struct Shown<'a> {
-    /// The secret; null where it is deleted or destroyed.
+pub(super) struct DataResponse<'a> {
+    /// The secret; null if the version is deleted or destroyed.
     data: Option<&'a RawValue>,
-    /// The version.
-    metadata: VersionShown,
+    /// The state of the version.
+    metadata: VersionResponse,
 }
 
-pub(super) async fn read(kv: &V2, cx: &mut Cx, req: Read) -> Result<Shaped<Shown<'static>>> {
-    let shown = |metadata: VersionShown, data: Option<&RawValue>| Ok(to_raw_value(&Shown { data, metadata })?);
-    show(kv, cx, &req.path, req.version, shown).await.map(Shaped::from)
+pub(super) async fn read(kv: &V2, cx: &mut Cx, req: Read) -> Result<Shaped<DataResponse<'static>>> {
+    let render =
+        |metadata: VersionResponse, data: Option<&RawValue>| Ok(to_raw_value(&DataResponse { data, metadata })?);
+    show(kv, cx, &req.path, req.version, render).await.map(Shaped::from)
 }
 
-/// Answers one version as `shown` makes it of its state and data; what is deleted or destroyed is 404 without the data.
+/// Returns one version in the form that `render` gives it; a deleted or destroyed version is a 404 with its state only.
 ///
 /// # Errors
-/// 404 when there is no such version; when storage fails.
+/// 404 when the version does not exist; when storage fails.
 pub(super) async fn show(
     kv: &V2,
     cx: &mut Cx,
     path: &str,
     wanted: Option<Int>,
-    shown: impl FnOnce(VersionShown, Option<&RawValue>) -> Result<Box<RawValue>> + Send,
+    render: impl FnOnce(VersionResponse, Option<&RawValue>) -> Result<Box<RawValue>> + Send,
 ) -> Result<Outcome> {
     let bytes = secret::bytes(kv, cx, path).await?.ok_or_else(Error::not_found)?;
     let mut record = Record::parse(&bytes)?;
     let wanted = wanted.and_then(|n| u64::try_from(n.0).ok()).unwrap_or(0);
     let now = cx.now();
-    let answer = |record: &mut Record<'_>, number: u64, version: &Version, data: Option<&RawValue>| {
+    let respond = |record: &mut Record<'_>, number: u64, version: &Version, data: Option<&RawValue>| {
         let gone = version.is_gone(now);
-        let state = VersionShown::new(&mut record.metadata, number, version);
-        let data = shown(state, data.filter(|_| !gone))?;
+        let state = VersionResponse::new(&mut record.metadata, number, version);
+        let data = render(state, data.filter(|_| !gone))?;
         Ok(payload(data, gone))
     };
     if wanted == 0 || wanted == record.metadata.current {
         let version = record.metadata.version.ok_or_else(Error::not_found)?;
         let (number, data) = (record.metadata.current, record.data);
-        return answer(&mut record, number, &version, data);
+        return respond(&mut record, number, &version, data);
     }
     let past = record.past()?;
     let at = past.binary_search_by_key(&wanted, |(number, _)| *number).map_err(|_| Error::not_found())?;
     let (number, version) = past[at];
     if version.is_gone(now) {
-        return answer(&mut record, number, &version, None);
+        return respond(&mut record, number, &version, None);
     }
-    // It may have been pruned since the record was read.
+    // A write may have pruned the version since the record was read.
     let data = secret::past_data(cx, path, number).await?.ok_or_else(Error::not_found)?;
     let data: Option<&RawValue> = serde_json::from_slice(&data)?;
-    answer(&mut record, number, &version, data)
+    respond(&mut record, number, &version, data)
 }
 
-pub(super) async fn write(kv: &V2, cx: &mut Cx, req: Write) -> Result<Described<VersionShown>> {
-    let data = provided(req.data)?;
+pub(super) async fn write(kv: &V2, cx: &mut Cx, req: Write) -> Result<Described<VersionResponse>> {
+    let data = required_data(req.data)?;
     let config = Config::load(cx).await?;
     let mut secret = match Secret::load(kv, cx, &req.path).await? {
         Some(secret) => secret,
@@ -96,21 +97,21 @@ pub(super) async fn write(kv: &V2, cx: &mut Cx, req: Write) -> Result<Described<
     check_cas(req.options.as_ref(), &secret, &config)?;
     secret.push(cx, &req.path, data, &config);
     secret.save(kv, cx, &req.path)?;
-    VersionShown::current(secret).map(Described)
+    VersionResponse::current(secret).map(Described)
 }
 
-pub(super) async fn patch(kv: &V2, cx: &mut Cx, req: Write) -> Result<Shaped<VersionShown>> {
-    let patch = provided(req.data)?;
+pub(super) async fn patch(kv: &V2, cx: &mut Cx, req: Write) -> Result<Shaped<VersionResponse>> {
+    let patch = required_data(req.data)?;
     let Some(mut secret) = Secret::load(kv, cx, &req.path).await? else {
-        return Ok(nothing().into());
+        return Ok(bare_not_found().into());
     };
     let Some(version) = secret.metadata.version else {
-        return Ok(nothing().into());
+        return Ok(bare_not_found().into());
     };
     let config = Config::load(cx).await?;
     check_cas(req.options.as_ref(), &secret, &config)?;
     if version.is_gone(cx.now()) {
-        let data = to_raw_value(&VersionShown::current(secret)?)?;
+        let data = to_raw_value(&VersionResponse::current(secret)?)?;
         return Ok(payload(data, true).into());
     }
     let data = match &secret.data {
@@ -119,12 +120,12 @@ pub(super) async fn patch(kv: &V2, cx: &mut Cx, req: Write) -> Result<Shaped<Ver
     };
     secret.push(cx, &req.path, data, &config);
     secret.save(kv, cx, &req.path)?;
-    let data = to_raw_value(&VersionShown::current(secret)?)?;
+    let data = to_raw_value(&VersionResponse::current(secret)?)?;
     Ok(Outcome::of(data).into())
 }
 
-/// 404 without a list of errors.
-pub(super) fn nothing() -> Outcome {
+/// A 404 without a list of errors.
+pub(super) fn bare_not_found() -> Outcome {
     Outcome::Empty(Some(Status::NOT_FOUND))
 }
 
@@ -134,7 +135,7 @@ fn payload(data: Box<RawValue>, gone: bool) -> Outcome {
 }
 
 /// Marks the current version deleted.
-pub(super) async fn delete(kv: &V2, cx: &mut Cx, req: Named) -> Result<()> {
+pub(super) async fn delete(kv: &V2, cx: &mut Cx, req: SecretPath) -> Result<()> {
     let Some(mut secret) = Secret::load(kv, cx, &req.path).await? else {
         return Ok(());
     };
@@ -146,18 +147,19 @@ pub(super) async fn delete(kv: &V2, cx: &mut Cx, req: Named) -> Result<()> {
     secret.save(kv, cx, &req.path)
 }
 
-/// A secret exists from the first write of data or metadata until its metadata is deleted, also when every version is.
-pub(super) async fn exists(kv: &V2, cx: &mut Cx, req: Named) -> Result<Exists> {
+/// A secret exists from the first write of data or metadata until its metadata is deleted, even if all versions are
+/// deleted.
+pub(super) async fn exists(kv: &V2, cx: &mut Cx, req: SecretPath) -> Result<Exists> {
     Ok(Exists(secret::bytes(kv, cx, &req.path).await?.is_some()))
 }
 
-fn provided(data: Option<RawObject>) -> Result<Box<RawValue>> {
+fn required_data(data: Option<RawObject>) -> Result<Box<RawValue>> {
     let data = data.ok_or_else(|| Error::invalid("no data provided"))?;
     raw_json::check_text(&data)?;
     Ok(data.0)
 }
 
-/// Whether the write may replace the current version.
+/// Checks that the write may replace the current version.
 fn check_cas(options: Option<&Object>, secret: &Secret, config: &Config) -> Result<()> {
     let Some(cas) = options.and_then(|options| options.0.get("cas")) else {
         if config.cas_required || secret.metadata.settings.cas_required {

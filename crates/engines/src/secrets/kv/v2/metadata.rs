@@ -1,4 +1,4 @@
-//! `metadata/PATH` and `detailed-metadata/PATH`: settings and versions of secrets, and lists of them.
+//! `metadata/PATH` and `detailed-metadata/PATH`: settings and versions of secrets, lists and scans.
 
 use std::collections::BTreeMap;
 
@@ -10,44 +10,44 @@ use serde::{Deserialize, Serialize};
 
 use super::config::{self, Config};
 use super::custom_metadata;
-use super::data::nothing;
-use super::secret::{Secret, Version, shown_time};
-use super::settings::{Settings, shown_duration};
-use super::{Named, V2};
+use super::data::bare_not_found;
+use super::secret::{Secret, Version, format_time};
+use super::settings::{Settings, format_duration};
+use super::{SecretPath, V2};
 use crate::secrets::tree::{Listing, Tree};
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Change {
     /// Location of the secret.
     path: Text,
-    /// Whether each write must name the version that it replaces, in `options.cas`. The mount may require it anyway.
+    /// Whether each write must give the version that it replaces, in `options.cas`. The mount can require it too.
     #[serde(default, deserialize_with = "given")]
     cas_required: Option<Flag>,
-    /// Pairs of texts that describe the secret: at most 64, names of up to 128 and values of up to 512 bytes.
+    /// Name-value pairs of text that describe the secret: at most 64, names of up to 128 and values of up to 512 bytes.
     #[serde(default, deserialize_with = "given")]
     custom_metadata: Option<RawObject>,
-    /// How long versions live before they are marked deleted; 0 leaves it to the mount, whose span is used if it is shorter.
+    /// The time until versions are marked deleted; 0 means that of the mount, which also applies if it is shorter.
     #[serde(default, deserialize_with = "given")]
     delete_version_after: Option<Seconds>,
-    /// How many versions are kept; 0 leaves it to the mount, whose number is used if it is greater.
+    /// How many versions are kept; 0 means the number of the mount, which also applies if it is greater.
     #[serde(default, deserialize_with = "given")]
     max_versions: Option<Int>,
-    /// Change the settings only if this is their revision, `current_metadata_version`; 0 if the secret is new.
+    /// Change the settings only if this is their revision, `current_metadata_version`; 0 if the secret must be new.
     #[serde(default, deserialize_with = "given")]
     metadata_cas: Option<Int>,
-    /// Whether each change of these settings must name their revision, in `metadata_cas`. The mount may require it anyway.
+    /// Whether each change of these settings must give their revision, in `metadata_cas`. The mount can require it too.
     #[serde(default, deserialize_with = "given")]
     metadata_cas_required: Option<Flag>,
-    /// For lists, which stand at the same path.
-    #[allow(dead_code, reason = "named so that it is known and checked")]
+    /// For lists, which have the same path.
+    #[allow(dead_code, reason = "a known parameter is type-checked")]
     after: Option<Text>,
     /// For lists.
-    #[allow(dead_code, reason = "named so that it is known and checked")]
+    #[allow(dead_code, reason = "a known parameter is type-checked")]
     limit: Option<Int>,
 }
 
 #[derive(Serialize, JsonSchema)]
-pub(super) struct Shown {
+pub(super) struct MetadataResponse {
     cas_required: bool,
     created_time: String,
     current_metadata_version: u64,
@@ -68,22 +68,22 @@ struct VersionTimes {
     destroyed: bool,
 }
 
-impl Shown {
+impl MetadataResponse {
     fn new(secret: Secret) -> Self {
         let Secret { metadata, past, .. } = secret;
         let current = metadata.version.map(|version| (metadata.current, version));
         let times = |version: Version| VersionTimes {
             created_time: version.created.rfc3339(),
-            deletion_time: shown_time(version.deleted),
+            deletion_time: format_time(version.deleted),
             destroyed: version.destroyed,
         };
-        Shown {
+        MetadataResponse {
             cas_required: metadata.settings.cas_required,
             created_time: metadata.created.rfc3339(),
             current_metadata_version: metadata.revision,
             current_version: metadata.current,
             custom_metadata: metadata.settings.custom_metadata,
-            delete_version_after: shown_duration(
+            delete_version_after: format_duration(
                 i64::try_from(metadata.settings.delete_version_after).unwrap_or(i64::MAX),
             ),
             max_versions: metadata.settings.max_versions,
@@ -95,21 +95,21 @@ impl Shown {
     }
 }
 
-/// A read has the parameters of a list, which stands at the same path; they say nothing here.
+/// The parameters of a read. Those of lists, which have the same path, are accepted and ignored.
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Read {
     /// Location of the secret.
     path: Text,
     /// For lists.
-    #[allow(dead_code, reason = "named so that it is known and checked")]
+    #[allow(dead_code, reason = "a known parameter is type-checked")]
     after: Option<Text>,
     /// For lists.
-    #[allow(dead_code, reason = "named so that it is known and checked")]
+    #[allow(dead_code, reason = "a known parameter is type-checked")]
     limit: Option<Int>,
 }
 
-pub(super) async fn read(kv: &V2, cx: &mut Cx, req: Read) -> Result<Option<Described<Shown>>> {
-    Ok(Secret::load(kv, cx, &req.path).await?.map(Shown::new).map(Described))
+pub(super) async fn read(kv: &V2, cx: &mut Cx, req: Read) -> Result<Option<Described<MetadataResponse>>> {
+    Ok(Secret::load(kv, cx, &req.path).await?.map(MetadataResponse::new).map(Described))
 }
 
 pub(super) async fn write(kv: &V2, cx: &mut Cx, change: Change) -> Result<()> {
@@ -125,7 +125,7 @@ pub(super) async fn write(kv: &V2, cx: &mut Cx, change: Change) -> Result<()> {
 }
 
 pub(super) async fn patch(kv: &V2, cx: &mut Cx, change: Change) -> Result<Outcome> {
-    // To change nothing needs nothing that could be changed.
+    // A patch without settings skips all checks.
     if change.is_empty() {
         return Ok(Outcome::Empty(None));
     }
@@ -133,7 +133,7 @@ pub(super) async fn patch(kv: &V2, cx: &mut Cx, change: Change) -> Result<Outcom
         if let Some(sent) = &change.custom_metadata {
             custom_metadata::patch(BTreeMap::new(), sent)?;
         }
-        return Ok(nothing());
+        return Ok(bare_not_found());
     };
     let config = Config::load(cx).await?;
     change.check_cas(Some(&secret), &config)?;
@@ -147,7 +147,7 @@ pub(super) async fn patch(kv: &V2, cx: &mut Cx, change: Change) -> Result<Outcom
 }
 
 impl Change {
-    /// Whether it names no setting.
+    /// Whether the request has no settings.
     fn is_empty(&self) -> bool {
         self.cas_required.is_none()
             && self.custom_metadata.is_none()
@@ -156,7 +156,7 @@ impl Change {
             && self.metadata_cas_required.is_none()
     }
 
-    /// Whether the settings may be changed, by their revision.
+    /// Checks the revision of the settings.
     fn check_cas(&self, found: Option<&Secret>, config: &Config) -> Result<()> {
         let required = config.metadata_cas_required || found.is_some_and(|s| s.metadata.settings.metadata_cas_required);
         match (self.metadata_cas, found) {
@@ -171,7 +171,7 @@ impl Change {
         }
     }
 
-    /// Writes the settings; `custom` replaces the pairs if it is given.
+    /// Writes the settings; `custom` replaces the custom metadata if present.
     fn apply(
         self,
         kv: &V2,
@@ -186,8 +186,8 @@ impl Change {
         if let Some(number) = self.max_versions {
             *max_versions = config::versions(number)?;
         }
-        if let Some(Seconds(life)) = self.delete_version_after {
-            *delete_version_after = life;
+        if let Some(Seconds(ttl)) = self.delete_version_after {
+            *delete_version_after = ttl;
         }
         if let Some(custom) = custom {
             *custom_metadata = Some(custom).filter(|pairs| !pairs.is_empty());
@@ -210,8 +210,8 @@ impl Change {
     }
 }
 
-/// Deletes the secret with every version of it.
-pub(super) async fn delete(kv: &V2, cx: &mut Cx, req: Named) -> Result<()> {
+/// Deletes the secret with all its versions.
+pub(super) async fn delete(kv: &V2, cx: &mut Cx, req: SecretPath) -> Result<()> {
     if let Some(secret) = Secret::load(kv, cx, &req.path).await? {
         secret.remove(kv, cx, &req.path);
     }
@@ -240,12 +240,13 @@ pub(super) async fn scan_detailed(kv: &V2, cx: &mut Cx, req: Listing) -> Result<
     with_details(kv, cx, &req.folder(), keys).await
 }
 
-/// What `key_info` has of a key: the metadata of the secret with its name; `{}` for a folder without such a secret.
+/// The entry of a key in `key_info`: the metadata of the secret with its name, or `{}` for a folder without such a
+/// secret.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Detail {
     Folder {},
-    Secret(Box<Shown>),
+    Secret(Box<MetadataResponse>),
 }
 
 async fn with_details(kv: &V2, cx: &mut Cx, folder: &str, keys: Vec<String>) -> Result<Keys> {
@@ -253,7 +254,7 @@ async fn with_details(kv: &V2, cx: &mut Cx, folder: &str, keys: Vec<String>) -> 
     for name in &keys {
         let secret = Secret::load(kv, cx, &format!("{folder}{}", name.trim_end_matches('/'))).await?;
         let detail = match secret {
-            Some(secret) => Detail::Secret(Box::new(Shown::new(secret))),
+            Some(secret) => Detail::Secret(Box::new(MetadataResponse::new(secret))),
             None if name.ends_with('/') => Detail::Folder {},
             // Deleted since the names were listed.
             None => continue,

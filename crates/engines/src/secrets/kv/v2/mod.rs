@@ -1,20 +1,21 @@
-//! Version 2: each path keeps several versions of its secret, with metadata.
+//! Version 2: several versions of each secret, with metadata.
 //!
-//! | path | what it is |
+//! | path | operations |
 //! |---|---|
-//! | `config` | defaults and bounds for all secrets of the mount |
+//! | `config` | reads and writes defaults and limits for all secrets of the mount |
 //! | `data/PATH` | reads a version, writes or patches the next one, deletes the current one |
-//! | `delete/PATH` `undelete/PATH` | marks versions deleted, and takes that back |
-//! | `destroy/PATH` | removes the data of versions for ever |
-//! | `metadata/PATH` | settings and versions of a secret; lists and scans; deletes it with all its versions |
+//! | `delete/PATH` `undelete/PATH` | marks versions deleted, removes the mark |
+//! | `destroy/PATH` | permanently removes the data of versions |
+//! | `metadata/PATH` | reads and writes settings of a secret; lists and scans; deletes it with all its versions |
 //! | `detailed-metadata/PATH` | lists and scans with the metadata of each secret |
-//! | `subkeys/PATH` | the names inside a secret without the values |
+//! | `subkeys/PATH` | reads the names inside a secret without the values |
 //!
-//! What is stored, and why a read of the current version is one read of storage, is told in `secret.rs`.
+//! `secret.rs` describes the stored records and why a read of the current version is one read of storage.
 //!
-//! **Upgrade from version 1.** Nothing is converted at once: while there are secrets of version 1 in the mount, a path
-//! that is not found is looked for among them, a write to it makes the next version in the new place, and each tick moves
-//! a page of them. So an upgrade costs no time, can be interrupted at any moment, and is finished when none are left.
+//! **Upgrade from version 1.** The upgrade converts nothing at once. While the mount has secrets of version 1, a read
+//! that finds no secret of version 2 looks among them, a write creates the next version as version 2, and each tick
+//! converts a page of them. So an upgrade takes no downtime, survives a restart at any moment, and ends when none are
+//! left.
 
 mod config;
 mod custom_metadata;
@@ -76,7 +77,7 @@ impl Engine for V2 {
             .list(metadata::list_detailed)
             .scan(metadata::scan_detailed);
         r.path("subkeys/{path...}", SUBKEYS_HELP).read(subkeys::read);
-        routes_of_wrong_paths(r);
+        routes_of_invalid_paths(r);
     }
 
     async fn open(cx: &mut Cx) -> Result<Self> {
@@ -96,8 +97,8 @@ impl Engine for V2 {
     }
 }
 
-/// Paths that hold nothing, answered as the peer answers them.
-fn routes_of_wrong_paths(r: &mut Routes<V2>) {
+/// Paths without a secret, with OpenBao's errors.
+fn routes_of_invalid_paths(r: &mut Routes<V2>) {
     r.path("data/{path...}/", FOLDER_HELP)
         .read(read_folder)
         .update(write_folder)
@@ -131,23 +132,24 @@ fn routes_of_wrong_paths(r: &mut Routes<V2>) {
         .hidden();
 }
 
-/// Below this, a handler's `path` is the location of the secret.
+/// The path parameter. In later handlers, `path` is the location of the secret.
 #[derive(Deserialize, JsonSchema)]
-struct Named {
+struct SecretPath {
     /// Location of the secret.
     path: Text,
 }
 
-async fn read_folder(_: &V2, _: &mut Cx, _: Named) -> Result<()> {
+async fn read_folder(_: &V2, _: &mut Cx, _: SecretPath) -> Result<()> {
     Err(Error::not_found())
 }
 
-async fn write_folder(_: &V2, _: &mut Cx, _: Named) -> Result<()> {
+async fn write_folder(_: &V2, _: &mut Cx, _: SecretPath) -> Result<()> {
     Err(Error::invalid("cannot write to a path ending in '/'"))
 }
 
-/// Refused: a path with a final slash is another path to a policy, so it must not reach the secret without it.
-async fn delete_folder(_: &V2, _: &mut Cx, _: Named) -> Result<()> {
+/// Refused: policies treat a path with a final slash as another path, so it must not reach the secret without the
+/// slash.
+async fn delete_folder(_: &V2, _: &mut Cx, _: SecretPath) -> Result<()> {
     Err(Error::invalid("cannot delete a path ending in '/'"))
 }
 
@@ -175,17 +177,16 @@ async fn unknown(_: &V2, cx: &mut Cx, _: Nothing) -> Result<WithStatus<()>> {
 const CONFIG_HELP: Help = Help { synopsis: "Settings that apply to every secret of the mount.", description: "" };
 const DATA_HELP: Help = Help {
     synopsis: "Reads, writes, patches and deletes versions of a secret.",
-    description: "A read answers the current version, or the one that `version` names. A write makes the next version; with \
-                  `options.cas` only if the current version is that one (0: only if there is none). A patch is a JSON merge \
+    description: "A read returns the current version, or the one in `version`. A write creates the next version; with \
+                  `options.cas` only if that is the current version (0: only if there is none). A patch is a JSON merge \
                   patch (RFC 7396) of the current version. A delete marks the current version deleted.",
 };
 const DELETE_HELP: Help = Help {
     synopsis: "Marks versions of a secret deleted.",
-    description: "Their data is kept until they are destroyed or pruned, but reads no longer answer it.",
+    description: "Their data is kept until they are destroyed or pruned, but reads no longer return it.",
 };
-const UNDELETE_HELP: Help =
-    Help { synopsis: "Takes back that versions of a secret were marked deleted.", description: "" };
-const DESTROY_HELP: Help = Help { synopsis: "Removes the data of versions of a secret for ever.", description: "" };
+const UNDELETE_HELP: Help = Help { synopsis: "Undeletes versions of a secret.", description: "" };
+const DESTROY_HELP: Help = Help { synopsis: "Permanently removes the data of versions of a secret.", description: "" };
 const METADATA_HELP: Help =
     Help { synopsis: "Reads and changes the settings of a secret; deletes it with all its versions.", description: "" };
 const LIST_HELP: Help =
@@ -195,9 +196,9 @@ const SUBKEYS_HELP: Help = Help {
     synopsis: "Reads the names inside a secret without the values.",
     description: "A member that is an object is shown with its own names, down to `depth` levels; anything else is null.",
 };
-const FOLDER_HELP: Help = Help { synopsis: "A path ending in a slash names no secret.", description: "" };
-const ROOT_HELP: Help = Help { synopsis: "The root of the mount holds no secret.", description: "" };
-const UNKNOWN_HELP: Help = Help { synopsis: "Any other path is explained and not served.", description: "" };
+const FOLDER_HELP: Help = Help { synopsis: "A path with a final slash is never a secret.", description: "" };
+const ROOT_HELP: Help = Help { synopsis: "The root of the mount has no secret.", description: "" };
+const UNKNOWN_HELP: Help = Help { synopsis: "Refuses any other path and suggests a command.", description: "" };
 
 #[cfg(test)]
 mod model;

@@ -1,4 +1,4 @@
-//! Random sequences of operations on one secret, held to a model that keeps every version in a list.
+//! Random sequences of operations on one secret, compared with a model that keeps every version in a list.
 
 use keepfast_framework::testing::Bench;
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::V2;
 
-/// One operation; numbers of versions reach beyond what exists.
+/// One operation; version numbers may exceed those of existing versions.
 #[derive(Clone, Debug)]
 enum Step {
     Write(u8),
@@ -17,7 +17,7 @@ enum Step {
     Undelete(u64),
     Destroy(u64),
     MaxVersions(u64),
-    Forget,
+    DeleteMetadata,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +49,7 @@ impl Model {
         self.versions.iter_mut().find(|kept| kept.number == number)
     }
 
-    /// What the operation does; whether it is answered with success.
+    /// Applies the operation; returns whether it succeeds.
     fn apply(&mut self, step: &Step) -> bool {
         let current = self.current;
         match step {
@@ -72,12 +72,12 @@ impl Model {
                 self.exists = true;
                 self.max_versions = *number;
             }
-            Step::Forget => *self = Model::default(),
+            Step::DeleteMetadata => *self = Model::default(),
         }
         true
     }
 
-    /// A destroyed version stays as it is.
+    /// Changes a version unless it is destroyed.
     fn apply_to(&mut self, number: u64, change: impl FnOnce(&mut Kept)) {
         if let Some(kept) = self.version(number).filter(|kept| kept.data.is_some()) {
             change(kept);
@@ -96,12 +96,12 @@ async fn ask(bench: &Bench, step: &Step) -> bool {
         Step::Undelete(number) => bench.write("undelete/a", one(number)).await,
         Step::Destroy(number) => bench.write("destroy/a", one(number)).await,
         Step::MaxVersions(number) => bench.write("metadata/a", json!({"max_versions": number})).await,
-        Step::Forget => bench.delete("metadata/a").await,
+        Step::DeleteMetadata => bench.delete("metadata/a").await,
     };
     answer.is_ok_and(|answer| answer.status().is_none())
 }
 
-/// Compares metadata, every version's data, and the list with the model.
+/// Compares the metadata, the data of every version and the list with the model.
 async fn compare(bench: &Bench, model: &Model) {
     let metadata = bench.read("metadata/a").await.ok().map(|answer| answer.data());
     assert_eq!(metadata.is_some(), model.exists);
@@ -134,7 +134,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0..14_u64).prop_map(Step::Undelete),
         2 => (0..14_u64).prop_map(Step::Destroy),
         1 => (0..5_u64).prop_map(Step::MaxVersions),
-        1 => Just(Step::Forget),
+        1 => Just(Step::DeleteMetadata),
     ];
     proptest::collection::vec(step, 1..40)
 }
@@ -143,7 +143,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn sec_se12_any_sequence_of_operations_leaves_what_a_list_of_versions_would(steps in steps()) {
+    fn sec_se12_any_sequence_of_operations_matches_a_list_of_versions(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let bench = Bench::new::<V2>().await.unwrap();

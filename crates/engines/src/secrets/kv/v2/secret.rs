@@ -1,12 +1,13 @@
-//! How a secret with its versions is stored.
+//! The stored record of a secret with its versions.
 //!
-//! The record `secret/PATH` holds the metadata, the states of all versions and the data of the current one, so that a read
-//! of the current version is one read of storage, and a write is one record and, if there was a version before, its data
-//! moved to `version/PATH/N`. All of it changes in the request's one transaction: metadata and data cannot disagree.
+//! The record `secret/PATH` holds the metadata, the states of all versions and the data of the current one. So a read
+//! of the current version is one read of storage, and a write is one record plus, if there was a version before, its
+//! data at `version/PATH/N`. All of it changes in the transaction of the request, so metadata and data are consistent.
 //!
-//! The record has three parts, each JSON: the metadata with the state of the current version, the states of the versions
-//! before it, and the data as it was sent. In front stand a byte for the format and the lengths of the first two parts (4
-//! bytes each, little endian), so that a read parses the first part and copies the third, however long the second is.
+//! The record has three parts of JSON: the metadata with the state of the current version, the states of the older
+//! versions, and the data as the client sent it. A header of a format byte and the lengths of the first two parts (4
+//! bytes each, little endian) comes first, so a read parses the first part and copies the third, however long the
+//! second is.
 
 use std::collections::BTreeMap;
 
@@ -20,9 +21,9 @@ use super::V2;
 use super::config::Config;
 use super::settings::{Settings, is_zero};
 
-/// Where secrets are: the prefix, then the path.
+/// The prefix of secrets by path.
 pub(super) const SECRETS: &str = "secret/";
-/// Where the data of versions before the current one is: the prefix, the path, the number.
+/// The prefix of the data of older versions by path and number.
 const VERSIONS: &str = "version/";
 
 /// The state of one version.
@@ -37,24 +38,24 @@ pub(super) struct Version {
 }
 
 impl Version {
-    /// Whether its data is no longer answered.
+    /// Whether reads no longer return its data.
     pub(super) fn is_gone(&self, now: Timestamp) -> bool {
         self.destroyed || self.deleted.is_some_and(|at| at <= now)
     }
 }
 
-/// What is known of a secret beside the versions before the current one.
+/// The metadata of a secret without the states of older versions.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Metadata {
     pub created: Timestamp,
     pub updated: Timestamp,
-    /// The number of the current version; 0 if nothing was ever written.
+    /// The number of the current version; 0 if there never was one.
     #[serde(default)]
     pub current: u64,
     /// The state of the current version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<Version>,
-    /// The lowest number that is kept, once versions have been pruned; 0 before.
+    /// The lowest number that is kept after versions were pruned; 0 before.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub oldest: u64,
     /// How often the settings were written.
@@ -64,24 +65,24 @@ pub(super) struct Metadata {
     pub settings: Settings,
 }
 
-/// A secret taken apart, for what changes it.
+/// A decoded secret, for changes.
 #[derive(Clone)]
 pub(super) struct Secret {
     pub metadata: Metadata,
-    /// The states of the versions before the current one, lowest number first.
+    /// The states of the older versions, lowest number first.
     pub past: Vec<(u64, Version)>,
-    /// The data of the current version; none if there is none, or it was destroyed.
+    /// The data of the current version, if it exists and is not destroyed.
     pub data: Option<Box<RawValue>>,
 }
 
-/// A record as it is read: data and past stay text.
+/// A record for reads: the data and the older versions stay unparsed text.
 pub(super) struct Record<'a> {
     pub metadata: Metadata,
     past: &'a [u8],
     pub data: Option<&'a RawValue>,
 }
 
-/// The format of records, in case there will be another.
+/// The version of the record format.
 const FORMAT: u8 = 1;
 const LENGTHS: usize = 9;
 
@@ -119,7 +120,7 @@ pub(super) async fn bytes(kv: &V2, cx: &mut Cx, path: &str) -> Result<Option<Byt
     }
 }
 
-/// The data of a version before the current one.
+/// The data of an older version.
 ///
 /// # Errors
 /// When storage fails.
@@ -133,7 +134,7 @@ fn version_key(path: &str, number: u64) -> String {
 }
 
 impl Secret {
-    /// A secret without a version.
+    /// A secret without versions.
     pub(super) fn new(now: Timestamp) -> Self {
         let metadata = Metadata {
             created: now,
@@ -178,18 +179,18 @@ impl Secret {
     /// Writes the record when the request's transaction commits.
     ///
     /// # Errors
-    /// When it cannot be written as JSON.
+    /// When it cannot be encoded as JSON.
     pub(super) fn save(&self, kv: &V2, cx: &mut Cx, path: &str) -> Result<()> {
         let bytes = self.encode()?;
-        kv.upgrade.forget(cx, path);
+        kv.upgrade.delete_v1(cx, path);
         let (tx, view) = cx.store();
         tx.put(view, &format!("{SECRETS}{path}"), bytes);
         Ok(())
     }
 
-    /// Removes the secret and every version of it when the request's transaction commits.
+    /// Removes the secret with all its versions when the request's transaction commits.
     pub(super) fn remove(self, kv: &V2, cx: &mut Cx, path: &str) {
-        kv.upgrade.forget(cx, path);
+        kv.upgrade.delete_v1(cx, path);
         let (tx, view) = cx.store();
         tx.delete(view, &format!("{SECRETS}{path}"));
         for (number, version) in self.past {
@@ -208,7 +209,7 @@ impl Secret {
         self.past.get_mut(at).map(|(_, version)| version)
     }
 
-    /// Sets the time of the last change, for one that is new also that of its creation, and returns it.
+    /// Sets and returns the time of the last change; for a new secret that is the time of its creation.
     pub(super) fn touch(&mut self, cx: &Cx) -> Timestamp {
         let now = cx.now();
         if self.metadata.current == 0 && self.metadata.revision == 0 {
@@ -218,8 +219,8 @@ impl Secret {
         now
     }
 
-    /// Makes `data` the next version; what was current moves to the past, and what exceeds the number of versions to keep
-    /// is removed. [`Secret::save`] comes after.
+    /// Makes `data` the next version, moves the current one to the older versions and prunes those beyond the limit.
+    /// The caller calls [`Secret::save`] afterwards.
     pub(super) fn push(&mut self, cx: &mut Cx, path: &str, data: Box<RawValue>, config: &Config) {
         let now = self.touch(cx);
         let (tx, view) = cx.store();
@@ -248,7 +249,7 @@ impl Secret {
         }
     }
 
-    /// Removes the data of a version for ever; whether there was something to remove.
+    /// Permanently removes the data of a version; returns whether there was any.
     pub(super) fn destroy(&mut self, cx: &mut Cx, path: &str, number: u64) -> bool {
         let Some(version) = self.version_mut(number).filter(|version| !version.destroyed) else {
             return false;
@@ -264,10 +265,10 @@ impl Secret {
     }
 }
 
-/// A version in answers.
+/// A version in responses.
 #[derive(Serialize, JsonSchema)]
 #[allow(missing_docs, reason = "the names are the API's own")]
-pub(super) struct VersionShown {
+pub(super) struct VersionResponse {
     created_time: String,
     custom_metadata: Option<BTreeMap<String, String>>,
     deletion_time: String,
@@ -275,12 +276,12 @@ pub(super) struct VersionShown {
     version: u64,
 }
 
-impl VersionShown {
+impl VersionResponse {
     pub(super) fn new(metadata: &mut Metadata, number: u64, version: &Version) -> Self {
-        VersionShown {
+        VersionResponse {
             created_time: version.created.rfc3339(),
             custom_metadata: metadata.settings.custom_metadata.take(),
-            deletion_time: shown_time(version.deleted),
+            deletion_time: format_time(version.deleted),
             destroyed: version.destroyed,
             version: number,
         }
@@ -289,7 +290,7 @@ impl VersionShown {
     /// The current version of a secret.
     ///
     /// # Errors
-    /// When it has none, which the caller has ruled out.
+    /// When it has none; the caller has excluded that.
     pub(super) fn current(mut secret: Secret) -> Result<Self> {
         let version = secret.metadata.version.ok_or_else(|| Error::internal("a secret without a version"))?;
         let number = secret.metadata.current;
@@ -297,8 +298,8 @@ impl VersionShown {
     }
 }
 
-/// A time that may not be set, in answers.
-pub(super) fn shown_time(time: Option<Timestamp>) -> String {
+/// A time in responses; empty for `None`.
+pub(super) fn format_time(time: Option<Timestamp>) -> String {
     time.map(Timestamp::rfc3339).unwrap_or_default()
 }
 
@@ -306,7 +307,7 @@ pub(super) fn shown_time(time: Option<Timestamp>) -> String {
 mod tests {
     use super::*;
 
-    /// Written by the first version of this format, with each field that it has: it must be read for ever.
+    /// Written by the first version of this format, with each of its fields. It must stay readable.
     const GOLDEN: &str = concat!(
         r#"{"created":1767225600000000000,"updated":1767225600000000003,"current":3,"version":{"created":1767225600000000003,"#,
         r#""deleted":1767225600000000009,"destroyed":true},"oldest":2,"revision":7,"settings":{"max_versions":2,"#,
@@ -314,7 +315,7 @@ mod tests {
     );
 
     #[test]
-    fn the_first_format_is_read_and_written() {
+    fn the_first_record_format_is_read_and_written() {
         let past = r#"[[2,{"created":1767225600000000002}]]"#;
         let data = r#"{"n": 1.10}"#;
         let mut golden = vec![1];
@@ -333,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_record_is_a_fault_and_not_a_panic() {
+    fn a_damaged_record_is_an_error_and_not_a_panic() {
         let whole = Secret::new(Timestamp::EPOCH).encode().unwrap();
         assert!(Secret::decode(&whole).is_ok());
         for cut in 0..whole.len() {

@@ -1,4 +1,4 @@
-//! The settings of one secret, and what they mean together with those of the mount.
+//! The settings of one secret, and their effect together with those of the mount.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,63 +8,64 @@ use serde::{Deserialize, Serialize};
 
 use super::config::Config;
 
-/// How many versions are kept where neither mount nor secret says.
-const VERSIONS_BY_DEFAULT: u64 = 10;
+/// How many versions are kept if neither mount nor secret sets a number.
+const DEFAULT_MAX_VERSIONS: u64 = 10;
 
-/// What an operator has set for one secret.
+/// The settings of one secret.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Settings {
-    /// How many versions are kept; 0 leaves it to the mount.
+    /// How many versions are kept; 0 means the number of the mount.
     #[serde(skip_serializing_if = "is_zero")]
     pub max_versions: u64,
-    /// Whether each write must name the version that it replaces.
+    /// Whether each write must give the version that it replaces.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub cas_required: bool,
-    /// Whether each change of settings must name their revision.
+    /// Whether each change of the settings must give their revision.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub metadata_cas_required: bool,
-    /// How long versions live in seconds; 0 leaves it to the mount.
+    /// The TTL of versions in seconds; 0 means that of the mount.
     #[serde(skip_serializing_if = "is_zero")]
     pub delete_version_after: u64,
-    /// The operator's own pairs.
+    /// The custom metadata.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub custom_metadata: Option<BTreeMap<String, String>>,
 }
 
-/// What records leave out.
+/// Whether serialization omits a number.
 pub(super) fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
 impl Settings {
-    /// Whether nothing was set.
+    /// Whether all settings have their defaults.
     pub(super) fn is_default(&self) -> bool {
         *self == Self::default()
     }
 
-    /// How many versions are kept: the greater number of mount and secret, as the peer has it.
+    /// How many versions are kept: the greater number of mount and secret, as in OpenBao.
     pub(super) fn versions_to_keep(&self, config: &Config) -> u64 {
         match self.max_versions.max(config.max_versions) {
-            0 => VERSIONS_BY_DEFAULT,
+            0 => DEFAULT_MAX_VERSIONS,
             n => n,
         }
     }
 
-    /// When a version made now will be deleted: the shorter life of mount and secret, and never where the mount says so.
+    /// The deletion time of a version that is created at `now`: the shorter TTL of mount and secret applies, and `None`
+    /// if that of the mount is negative.
     pub(super) fn deletion(&self, config: &Config, now: Timestamp) -> Option<Timestamp> {
         let own = Some(self.delete_version_after).filter(|seconds| *seconds > 0);
-        let life = match config.delete_version_after {
+        let ttl = match config.delete_version_after {
             never if never < 0 => return None,
             0 => own?,
             mount => own.map_or(mount.unsigned_abs(), |own| own.min(mount.unsigned_abs())),
         };
-        Some(now.after(Duration::from_secs(life)))
+        Some(now.after(Duration::from_secs(ttl)))
     }
 }
 
-/// Seconds as Go prints a duration: `1h30m0s`, `0s`, `-1s`.
-pub(super) fn shown_duration(seconds: i64) -> String {
+/// Formats seconds as a Go duration: `1h30m0s`, `0s`, `-1s`.
+pub(super) fn format_duration(seconds: i64) -> String {
     let sign = if seconds < 0 { "-" } else { "" };
     let all = seconds.unsigned_abs();
     let (h, m, s) = (all / 3600, all / 60 % 60, all % 60);
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_live_for_the_shorter_span_of_mount_and_secret() {
+    fn the_shorter_version_ttl_of_mount_and_secret_applies() {
         let now = Timestamp::from_unix(1000);
         for (mount, own, expected) in [
             (0, 0, None),
@@ -109,11 +110,11 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_printed_as_go_prints_them() {
+    fn durations_are_formatted_as_in_go() {
         for (seconds, text) in
             [(0, "0s"), (5400, "1h30m0s"), (-1, "-1s"), (61, "1m1s"), (90_060, "25h1m0s"), (59, "59s")]
         {
-            assert_eq!(shown_duration(seconds), text);
+            assert_eq!(format_duration(seconds), text);
         }
     }
 }

@@ -9,36 +9,36 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::V2;
 use super::data::show;
-use super::secret::VersionShown;
+use super::secret::VersionResponse;
 use crate::secrets::raw_json;
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Read {
     /// Location of the secret.
     path: Text,
-    /// Which version; the current one if it is not positive.
+    /// The number of the version; the current one if it is not positive.
     version: Option<Int>,
-    /// Down to how many levels; 0 for all.
+    /// The maximum number of levels; 0 for all.
     depth: Option<Int>,
 }
 
 #[derive(Serialize, JsonSchema)]
-pub(super) struct Shown {
-    /// The version.
-    metadata: VersionShown,
-    /// The names; null where the version is deleted or destroyed.
+pub(super) struct SubkeysResponse {
+    /// The state of the version.
+    metadata: VersionResponse,
+    /// The names; null if the version is deleted or destroyed.
     subkeys: Option<Box<RawValue>>,
 }
 
-pub(super) async fn read(kv: &V2, cx: &mut Cx, req: Read) -> Result<Shaped<Shown>> {
+pub(super) async fn read(kv: &V2, cx: &mut Cx, req: Read) -> Result<Shaped<SubkeysResponse>> {
     let depth = match req.depth {
         None => 0,
-        // The peer shows one level for a negative number.
+        // OpenBao shows one level for a negative number.
         Some(Int(depth)) => usize::try_from(depth).unwrap_or(1),
     };
     show(kv, cx, &req.path, req.version, |metadata, data| {
         let subkeys = data.map(|data| raw_json::skeleton(data, depth)).transpose()?;
-        Ok(to_raw_value(&Shown { metadata, subkeys })?)
+        Ok(to_raw_value(&SubkeysResponse { metadata, subkeys })?)
     })
     .await
     .map(Shaped::from)

@@ -1,4 +1,4 @@
-//! Version 2 on memory storage: what the comparison with the peer does not cover.
+//! Version 2 on memory storage, beyond the comparison with OpenBao.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,13 +44,13 @@ async fn names(bench: &Bench) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn answers_as_the_peer_does() {
-    crate::peer::compare(bench().await, include_str!("../../../peer/kv_v2.jsonl")).await;
-    crate::peer::compare(bench().await, include_str!("../../../peer/kv_v2_more.jsonl")).await;
+async fn responses_match_openbao() {
+    crate::openbao::compare(bench().await, include_str!("../../../openbao/kv_v2.jsonl")).await;
+    crate::openbao::compare(bench().await, include_str!("../../../openbao/kv_v2_more.jsonl")).await;
 }
 
 #[tokio::test]
-async fn the_current_version_is_one_record_and_each_older_one_another() {
+async fn each_older_version_is_a_record_of_its_own() {
     let bench = bench().await;
     for n in 1..=3 {
         bench.write("data/a/b", json!({"data": {"n": n}})).await.unwrap();
@@ -68,7 +68,7 @@ async fn the_current_version_is_one_record_and_each_older_one_another() {
 }
 
 #[tokio::test]
-async fn values_come_back_as_they_were_sent() {
+async fn a_read_returns_the_text_that_was_written() {
     let bench = bench().await;
     let sent = r#"{"z":1.10,"a":{"big":123456789012345678901234567890, "e":1E5},"t":"\u00e9<"}"#;
     bench.call_raw(Operation::Update, "data/a", &format!("{{\"data\":{sent}}}")).await.unwrap();
@@ -82,7 +82,7 @@ async fn values_come_back_as_they_were_sent() {
 }
 
 #[tokio::test]
-async fn a_version_is_gone_when_its_time_has_come_and_comes_back_by_undelete() {
+async fn an_expired_version_is_deleted_and_undelete_restores_it() {
     let bench = bench().await;
     bench.write("metadata/a", json!({"delete_version_after": "1h"})).await.unwrap();
     let written = bench.write("data/a", json!({"data": {"n": 1}})).await.unwrap().data();
@@ -93,7 +93,7 @@ async fn a_version_is_gone_when_its_time_has_come_and_comes_back_by_undelete() {
     let gone = bench.read("data/a").await.unwrap();
     assert_eq!((gone.status().map(|s| s.0), &gone.data()["data"]), (Some(404), &Value::Null));
     assert_eq!(gone.data()["metadata"]["deletion_time"], "2026-01-01T01:00:00Z");
-    // What is gone already keeps its time when it is deleted.
+    // A second deletion keeps the time of the first.
     bench.delete("data/a").await.unwrap();
     bench.write("delete/a", json!({"versions": [1]})).await.unwrap();
     assert_eq!(bench.read("data/a").await.unwrap().data()["metadata"]["deletion_time"], "2026-01-01T01:00:00Z");
@@ -103,7 +103,7 @@ async fn a_version_is_gone_when_its_time_has_come_and_comes_back_by_undelete() {
 }
 
 #[tokio::test]
-async fn null_is_a_value_and_an_empty_patch_of_it_is_not_a_fault() {
+async fn null_data_is_a_value_and_accepts_an_empty_patch() {
     let bench = bench().await;
     bench.call_raw(Operation::Update, "data/a", r#"{"data":null}"#).await.unwrap();
     assert_eq!(bench.read("data/a").await.unwrap().data()["data"], Value::Null);
@@ -157,7 +157,7 @@ async fn a_secret_exists_until_its_metadata_is_deleted() {
 }
 
 #[tokio::test]
-async fn a_new_secret_after_a_deleted_one_starts_afresh() {
+async fn a_new_secret_after_a_deleted_one_starts_at_version_1() {
     let bench = bench().await;
     for n in 1..=3 {
         bench.write("data/a", json!({"data": {"n": n}})).await.unwrap();
@@ -169,7 +169,7 @@ async fn a_new_secret_after_a_deleted_one_starts_afresh() {
 }
 
 #[tokio::test]
-async fn scans_are_paged_through_without_loss() {
+async fn paged_scans_return_every_secret() {
     let bench = bench().await;
     let mut all = Vec::new();
     for path in ["a", "a/b", "a/b/c", "a-/b", "a.b", "b/a/z", "b/z", "c", "d/e/f/g"] {
@@ -177,7 +177,7 @@ async fn scans_are_paged_through_without_loss() {
         all.push(path.to_owned());
     }
     all.sort();
-    // A whole scan goes folder by folder, as the peer's; a page of one is in order.
+    // A whole scan goes folder by folder, as in OpenBao; a page of a scan is sorted.
     let whole = bench.scan("metadata/").await.unwrap().data();
     assert_eq!(whole["keys"], json!(["a", "a.b", "c", "d/e/f/g", "b/z", "b/a/z", "a/b", "a/b/c", "a-/b"]));
     for limit in 1..4 {
@@ -216,7 +216,7 @@ async fn sec_se12_versions_metadata_and_data_agree_after_concurrent_writes() {
     agree(&bench, written).await;
 }
 
-/// Whether each version that the metadata of `a` names can be read as it says, and storage holds nothing else.
+/// Checks that each version of `a` can be read as its metadata states, and that storage holds nothing else.
 async fn agree(bench: &Bench, written: u64) {
     let metadata = bench.read("metadata/a").await.unwrap().data();
     assert_eq!(metadata["current_version"], written);
@@ -235,7 +235,7 @@ async fn agree(bench: &Bench, written: u64) {
 }
 
 #[tokio::test]
-async fn sec_se12_a_request_that_is_cancelled_before_its_commit_changes_nothing() {
+async fn sec_se12_a_request_cancelled_before_its_commit_changes_nothing() {
     let bench = bench().await;
     for n in 1..=3 {
         bench.write("data/a", json!({"data": {"n": n}})).await.unwrap();
@@ -309,7 +309,8 @@ async fn sec_ac01_no_spelling_of_a_path_reaches_another_secret() {
             for operation in [Operation::Read, Operation::Patch, Operation::Delete, Operation::Update] {
                 let body = match (operation, prefix) {
                     (Operation::Read | Operation::Delete, _) => Value::Null,
-                    // A write makes a secret of its own under that spelling; only those that act on what exists are of interest.
+                    // A write creates a separate secret under that spelling; only operations on existing secrets
+                    // matter.
                     (Operation::Update, "data" | "metadata") => continue,
                     _ => json!({"data": {"n": 0}, "versions": [1, 2], "max_versions": 1}),
                 };
@@ -325,7 +326,7 @@ async fn sec_ac01_no_spelling_of_a_path_reaches_another_secret() {
 }
 
 #[tokio::test]
-async fn se02_what_lists_and_describes_secrets_never_shows_their_values() {
+async fn se02_lists_and_metadata_never_contain_values() {
     let bench = bench().await;
     for _ in 0..2 {
         bench.write("data/a", json!({"data": {"password": "canary", "inner": {"list": ["canary"]}}})).await.unwrap();
@@ -373,7 +374,7 @@ async fn upgraded(secrets: &[(&str, Value)]) -> Bench {
 }
 
 #[tokio::test]
-async fn a_mount_of_version_1_serves_its_secrets_as_version_2_at_once_and_after_the_conversion() {
+async fn an_upgraded_mount_serves_version_2_before_and_after_conversion() {
     let secrets = [("a", json!({"n": 1})), ("d/b", json!({"n": 2, "ttl": "30s"})), ("d/c", json!({"n": 3}))];
     let mut bench = upgraded(&secrets).await;
     for round in 0..3 {
@@ -390,7 +391,7 @@ async fn a_mount_of_version_1_serves_its_secrets_as_version_2_at_once_and_after_
         assert_eq!(bench.list("metadata/?limit=1").await.unwrap().data()["keys"], json!(["a"]));
         assert_eq!(bench.scan("metadata/").await.unwrap().data()["keys"], json!(["a", "d/b", "d/c"]));
         match round {
-            // A restart in the middle, then the conversion, then its end.
+            // A restart during the upgrade, then the conversion, then the end of the upgrade.
             0 => bench.remount::<V2>(&[("version", "2")]).await.unwrap(),
             _ => bench.tick_after(Duration::from_secs(60)).await.unwrap(),
         }
@@ -400,7 +401,7 @@ async fn a_mount_of_version_1_serves_its_secrets_as_version_2_at_once_and_after_
 }
 
 #[tokio::test]
-async fn what_is_changed_before_it_is_converted_is_converted_by_the_change() {
+async fn a_change_before_the_conversion_converts_the_secret() {
     let bench =
         upgraded(&[("a", json!({"n": 1})), ("b", json!({"n": 1})), ("c", json!({"n": 1})), ("d", json!({"n": 1}))])
             .await;
@@ -419,7 +420,7 @@ async fn what_is_changed_before_it_is_converted_is_converted_by_the_change() {
 }
 
 #[tokio::test]
-async fn a_big_mount_is_converted_in_pages() {
+async fn the_upgrade_converts_a_large_mount_in_pages() {
     let secrets: Vec<(String, Value)> = (0..1100).map(|n| (format!("f{}/{n:04}", n % 7), json!({"n": n}))).collect();
     let secrets: Vec<(&str, Value)> = secrets.iter().map(|(path, data)| (path.as_str(), data.clone())).collect();
     let bench = upgraded(&secrets).await;
@@ -434,7 +435,7 @@ async fn a_big_mount_is_converted_in_pages() {
 }
 
 #[tokio::test]
-async fn a_new_secret_and_its_first_change_have_one_time() {
+async fn a_new_secret_and_its_first_version_have_the_same_time() {
     let bench = bench().await;
     for (path, body) in [("data/a", json!({"data": {}})), ("metadata/b", json!({"max_versions": 1}))] {
         bench.clock.step_on_reading(Duration::from_nanos(1));

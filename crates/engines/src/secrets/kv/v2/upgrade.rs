@@ -1,4 +1,4 @@
-//! Secrets of version 1 that a mount still has after its version was set to 2.
+//! The upgrade of a mount from version 1 to version 2.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,50 +6,50 @@ use keepfast_framework::{Cx, Page, Records, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::secret::{SECRETS, Secret, Version};
-use crate::secrets::kv::PLAIN;
+use crate::secrets::kv::V1_SECRETS;
 use crate::secrets::tree::Tree;
 
-/// How many secrets one tick moves at most, and how many bytes of them, so that its commit stays small.
+/// The maximum number and bytes of secrets that one tick converts, so that its commit stays small.
 const PAGE: usize = 500;
 const PAGE_BYTES: usize = 4 << 20;
 
-/// When the upgrade began; there while secrets of version 1 are left.
-const BEGUN: Records<Begun> = Records::at(BEGUN_AT);
-const BEGUN_AT: &str = "upgrade";
+/// The start of the upgrade; the record exists while secrets of version 1 are left.
+const STARTED: Records<Started> = Records::at(STARTED_KEY);
+const STARTED_KEY: &str = "upgrade";
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
-struct Begun {
+struct Started {
     at: Timestamp,
 }
 
-/// Whether secrets of version 1 are left, and how they look as secrets of version 2.
+/// Whether secrets of version 1 are left, and the form that they have as secrets of version 2.
 pub(super) struct Upgrade {
     pending: AtomicBool,
-    /// What they show as the time of their creation, which version 1 does not know.
-    begun: Timestamp,
+    /// Their time of creation in responses, as version 1 stores none.
+    started: Timestamp,
 }
 
 impl Upgrade {
-    /// Looks whether the mount has secrets of version 1.
+    /// Checks whether the mount has secrets of version 1.
     ///
     /// # Errors
     /// When storage fails.
     pub(super) async fn open(cx: &mut Cx) -> Result<Self> {
         let (tx, view) = cx.store();
-        let pending = !tx.list(view, PLAIN, &Page::first(1)).await?.is_empty();
-        let mut begun = Begun { at: cx.now() };
+        let pending = !tx.list(view, V1_SECRETS, &Page::first(1)).await?.is_empty();
+        let mut started = Started { at: cx.now() };
         if pending {
-            match BEGUN.get(cx, "").await? {
-                Some(before) => begun = before,
-                None => BEGUN.put(cx, "", &begun)?,
+            match STARTED.get(cx, "").await? {
+                Some(before) => started = before,
+                None => STARTED.put(cx, "", &started)?,
             }
         }
-        Ok(Upgrade { pending: AtomicBool::new(pending), begun: begun.at })
+        Ok(Upgrade { pending: AtomicBool::new(pending), started: started.at })
     }
 
-    /// A commit has written or deleted a record of the mount. The upgrade ends when the record of its beginning is deleted.
+    /// Handles a commit that wrote or deleted a record of the mount. The upgrade ends when its start record is deleted.
     pub(super) fn invalidate(&self, key: &str, exists: bool) {
-        if key == BEGUN_AT && !exists {
+        if key == STARTED_KEY && !exists {
             self.pending.store(false, Ordering::Relaxed);
         }
     }
@@ -58,12 +58,12 @@ impl Upgrade {
         self.pending.load(Ordering::Relaxed)
     }
 
-    /// Where the names of the mount's secrets are.
+    /// The prefixes of the mount's secrets.
     pub(super) fn prefixes(&self) -> &'static [&'static str] {
-        if self.is_pending() { &[SECRETS, PLAIN] } else { &[SECRETS] }
+        if self.is_pending() { &[SECRETS, V1_SECRETS] } else { &[SECRETS] }
     }
 
-    /// The secret at a path that has none of version 2.
+    /// The secret at a path without a secret of version 2.
     ///
     /// # Errors
     /// When storage fails.
@@ -72,30 +72,30 @@ impl Upgrade {
             return Ok(None);
         }
         let (tx, view) = cx.store();
-        if let Some(bytes) = tx.get(view, &format!("{PLAIN}{path}")).await? {
-            let mut secret = Secret::new(self.begun);
+        if let Some(bytes) = tx.get(view, &format!("{V1_SECRETS}{path}")).await? {
+            let mut secret = Secret::new(self.started);
             secret.metadata.current = 1;
             secret.metadata.oldest = 1;
-            secret.metadata.version = Some(Version { created: self.begun, deleted: None, destroyed: false });
+            secret.metadata.version = Some(Version { created: self.started, deleted: None, destroyed: false });
             secret.data = Some(serde_json::from_slice(&bytes)?);
             return Ok(Some(secret));
         }
-        // A read-only transaction may have looked for the one before a tick moved it, and for the other after.
+        // A tick may have converted the secret between the two reads of a read-only transaction.
         let Some(bytes) = tx.get(view, &format!("{SECRETS}{path}")).await? else {
             return Ok(None);
         };
         Secret::decode(&bytes).map(Some)
     }
 
-    /// Removes the secret of version 1 at a path, when it is written as one of version 2 or deleted.
-    pub(super) fn forget(&self, cx: &mut Cx, path: &str) {
+    /// Deletes the secret of version 1 at a path, after a write as version 2 or a delete.
+    pub(super) fn delete_v1(&self, cx: &mut Cx, path: &str) {
         if self.is_pending() {
             let (tx, view) = cx.store();
-            tx.delete(view, &format!("{PLAIN}{path}"));
+            tx.delete(view, &format!("{V1_SECRETS}{path}"));
         }
     }
 
-    /// Moves the next page of secrets; ends the upgrade when none are left.
+    /// Converts the next page of secrets; ends the upgrade when none are left.
     ///
     /// # Errors
     /// When storage fails.
@@ -104,9 +104,9 @@ impl Upgrade {
             return Ok(());
         }
         let page = Page { after: None, limit: Some(PAGE) };
-        let paths = Tree::under(&[PLAIN]).scan(cx, "", &page).await?;
+        let paths = Tree::under(&[V1_SECRETS]).scan(cx, "", &page).await?;
         if paths.is_empty() {
-            BEGUN.delete(cx, "");
+            STARTED.delete(cx, "");
             return Ok(());
         }
         let mut moved = 0;
@@ -114,7 +114,7 @@ impl Upgrade {
             let Some(secret) = self.find(cx, &path).await? else { continue };
             let bytes = secret.encode()?;
             moved += bytes.len();
-            self.forget(cx, &path);
+            self.delete_v1(cx, &path);
             let (tx, view) = cx.store();
             tx.put(view, &format!("{SECRETS}{path}"), bytes);
             if moved >= PAGE_BYTES {

@@ -1,4 +1,4 @@
-//! `delete/PATH`, `undelete/PATH`, `destroy/PATH`: what becomes of single versions.
+//! `delete/PATH`, `undelete/PATH`, `destroy/PATH`: operations on single versions.
 
 use keepfast_framework::fields::{Ints, Text};
 use keepfast_framework::{Cx, Error, Result};
@@ -13,7 +13,7 @@ use super::secret::Secret;
 pub(super) struct Versions {
     /// Location of the secret.
     path: Text,
-    /// The numbers of the versions; those that do not exist are passed over.
+    /// The numbers of the versions; those that do not exist are ignored.
     versions: Option<Ints>,
 }
 
@@ -50,7 +50,7 @@ pub(super) async fn undelete(kv: &V2, cx: &mut Cx, req: Versions) -> Result<()> 
         return Ok(());
     };
     let config = Config::load(cx).await?;
-    // What comes back lives as long as if it had been written now.
+    // An undeleted version gets the TTL of a version that is written now.
     let deletion = secret.metadata.settings.deletion(&config, cx.now());
     let mut changed = false;
     for number in numbers {

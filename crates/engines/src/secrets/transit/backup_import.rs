@@ -1,5 +1,5 @@
-//! Backups that Vault or OpenBao made: the JSON of their key policies. With them keys move here without being exportable
-//! one by one, and what they encrypted opens here.
+//! Restores backups of Vault or OpenBao: the JSON of their key policies. So keys move here without single exports, and
+//! their ciphertexts decrypt here.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use super::stored::Material;
 
 /// A backup.
 #[derive(Deserialize)]
-pub(super) struct Foreign {
+pub(super) struct VaultBackup {
     policy: Policy,
     archived_keys: Option<Archive>,
 }
@@ -40,7 +40,7 @@ struct Policy {
     min_available_version: u32,
     deletion_allowed: bool,
     allow_plaintext_backup: bool,
-    /// Nanoseconds.
+    /// In nanoseconds.
     #[serde(default)]
     auto_rotate_period: u64,
     #[serde(default, rename = "Imported")]
@@ -48,11 +48,11 @@ struct Policy {
     #[serde(default, rename = "AllowImportedKeyRotation")]
     allow_imported_rotation: bool,
     backup_info: Option<Event>,
-    /// Only OpenBao has it, which tells the two apart where they number their types differently.
+    /// Only OpenBao has this field, which tells its type numbers from Vault's.
     soft_deleted: Option<bool>,
 }
 
-/// All versions; the first place is empty.
+/// All versions; the first element is unused.
 #[derive(Deserialize)]
 struct Archive {
     keys: Vec<Version>,
@@ -90,12 +90,12 @@ struct RsaPrecomputed {
     qinv: Box<RawValue>,
 }
 
-impl Foreign {
-    /// The name and the key, if it is one that this engine has.
+impl VaultBackup {
+    /// The name and the key, if this engine supports its type.
     pub(super) fn read(self) -> Option<(String, KeyRecord)> {
-        let Foreign { policy, archived_keys } = self;
+        let VaultBackup { policy, archived_keys } = self;
         let kind = kind(policy.kind, policy.soft_deleted.is_some())?;
-        // 1 is HKDF; the oldest keys derive in a way that no release of ten years makes any more.
+        // 1 is HKDF. Older derivation functions have not been used for ten years.
         if policy.derived && policy.kdf != 1 {
             return None;
         }
@@ -123,7 +123,8 @@ impl Foreign {
             if number == 0 || lost || record.versions.contains_key(&number) {
                 continue;
             }
-            // The first two ways of convergent encryption took the nonce from the caller or from the plaintext alone.
+            // The first two versions of convergent encryption took the nonce from the client or from the plaintext
+            // alone.
             if record.convergent && version.convergent_version != 3 {
                 return None;
             }
@@ -165,7 +166,7 @@ impl Version {
         let material = match (kind, &self.ec_d, &self.rsa_key, &self.key) {
             (KeyKind::Ecdsa(curve), Some(number), ..) => {
                 let number = number_of(number)?;
-                // A zero stands where only the public half was imported.
+                // The number is zero if only the public key was imported.
                 if number.iter().all(|byte| *byte == 0) {
                     None
                 } else {
@@ -201,13 +202,13 @@ impl RsaNumbers {
     }
 }
 
-/// The most digits of a number: those of RSA with 8192 bits.
-const MOST_DIGITS: usize = 2467;
+/// The maximum number of digits: that of RSA with 8192 bits.
+const MAX_DIGITS: usize = 2467;
 
 /// The bytes, big-endian, of a whole number in decimal digits.
 fn number_of(json: &RawValue) -> Option<Zeroizing<Vec<u8>>> {
     let digits = json.get().as_bytes();
-    if digits.len() > MOST_DIGITS || !digits.iter().all(u8::is_ascii_digit) {
+    if digits.len() > MAX_DIGITS || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
     // Nine digits at a time into limbs of 32 bits, the lowest first.
@@ -229,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn decimal_numbers_become_bytes() {
+    fn decimal_numbers_are_converted_to_bytes() {
         let number = |text: &str| {
             let bytes = number_of(&RawValue::from_string(text.to_owned()).unwrap())?;
             Some(bytes.iter().copied().skip_while(|byte| *byte == 0).collect::<Vec<u8>>())
@@ -239,8 +240,8 @@ mod tests {
         assert_eq!(number("256"), Some(vec![1, 0]));
         assert_eq!(number("340282366920938463463374607431768211455"), Some(vec![255; 16]));
         assert_eq!(number("340282366920938463463374607431768211456"), Some([vec![1], vec![0; 16]].concat()));
-        assert_eq!(number(&"9".repeat(MOST_DIGITS)).map(|bytes| bytes.len()), Some(1025));
-        assert_eq!(number(&"9".repeat(MOST_DIGITS + 1)), None);
+        assert_eq!(number(&"9".repeat(MAX_DIGITS)).map(|bytes| bytes.len()), Some(1025));
+        assert_eq!(number(&"9".repeat(MAX_DIGITS + 1)), None);
         for bad in ["-1", "1.5", "1e3", "\"1\"", "null"] {
             assert_eq!(number(bad), None, "{bad}");
         }

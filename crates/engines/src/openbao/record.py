@@ -1,11 +1,11 @@
-"""Asks a running peer what the steps of a .jsonl file answer, and writes the answers into the file.
+"""Sends the steps of a .jsonl file to a running OpenBao and writes the responses into the file.
 
     python3 record.py http://127.0.0.1:8200 TOKEN kv_v1.jsonl mounts '{"type":"kv"}'
     python3 record.py http://127.0.0.1:8200 TOKEN userpass.jsonl auth '{"type":"userpass"}'
 
-A step is {"do": [METHOD, PATH, BODY?]}; PATH is within a mount that is made for the run, BODY is text. The answer goes to
-"peer". Where Keepfast answers otherwise on purpose, "ours" holds what and "why" the reason; both are kept. "keep" names a
-field of the answer's data, for which "$field" stands in later steps.
+A step is {"do": [METHOD, PATH, BODY?]}; PATH is within a mount that is created for the run, BODY is text. The response is
+stored as "openbao". Where Keepfast differs on purpose, "ours" is its response and "why" the reason; both are kept. "keep" is
+a field of the response's data, whose value replaces "$field" in later steps.
 """
 
 import json
@@ -41,12 +41,12 @@ def answer(status, text):
     if body.get("lease_duration"):
         out["lease_duration"] = body["lease_duration"]
     if body.get("auth"):
-        # The rest of it is made by core.
+        # Core creates the other fields.
         policies = [p for p in body["auth"]["policies"] if p != "default"]
         out["login"] = {"metadata": body["auth"]["metadata"], "policies": policies}
     if body.get("errors"):
         out["errors"] = body["errors"]
-    # That a parameter is unknown is said by core, not by the engine.
+    # Core adds the warnings about unknown parameters.
     warnings = [w for w in body.get("warnings") or [] if not w.startswith("Endpoint ")]
     if warnings:
         out["warnings"] = warnings
@@ -67,7 +67,7 @@ for line in open(file):
     status, text = ask(method, prefix + joint + path, *body)
     if "keep" in step:
         kept[step["keep"]] = json.loads(text)["data"][step["keep"]]
-    step = {"do": step["do"], "peer": answer(status, text)} | {k: step[k] for k in ("keep", "ours", "why") if k in step}
+    step = {"do": step["do"], "openbao": answer(status, text)} | {k: step[k] for k in ("keep", "ours", "why") if k in step}
     lines.append(json.dumps(step, ensure_ascii=False))
 open(file, "w").write("\n".join(lines) + "\n")
 ask("DELETE", f"sys/{kind}/{at}")

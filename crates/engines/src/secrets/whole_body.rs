@@ -1,4 +1,4 @@
-//! A secret that is the whole body of its write, as KV version 1 and the cubbyhole keep it.
+//! A secret that is the whole body of its write, for KV version 1 and the cubbyhole.
 
 use bytes::Bytes;
 use keepfast_framework::fields::{RawObject, Text};
@@ -8,9 +8,9 @@ use serde::Deserialize;
 
 use super::raw_json;
 
-/// A request that names a secret or a folder.
+/// The path parameter of a secret or folder.
 #[derive(Deserialize, JsonSchema)]
-pub(crate) struct Named {
+pub(crate) struct SecretPath {
     /// Location of the secret.
     pub(crate) path: Text,
 }
@@ -26,10 +26,10 @@ pub(crate) struct Write {
 }
 
 impl Write {
-    /// The secret as it is stored: the text that was sent.
+    /// The secret as it is stored: the text of the body.
     ///
     /// # Errors
-    /// 400 for an empty object, and for one whose escapes stand for no character.
+    /// 400 for an empty object and for escapes of unpaired surrogates.
     pub(crate) fn into_bytes(self) -> Result<Bytes> {
         if raw_json::is_empty(&self.data) {
             return Err(Error::invalid("missing data fields"));
@@ -39,7 +39,7 @@ impl Write {
     }
 }
 
-/// 400 for a write to a folder.
-pub(crate) fn no_write_to_a_folder() -> Error {
+/// 400 for a write to a path with a final slash.
+pub(crate) fn cannot_write_to_folder() -> Error {
     Error::invalid("cannot write to a path ending in '/'")
 }

@@ -1,7 +1,7 @@
-//! The same steps as a running OpenBao was asked, compared with what it answered (`record.py` wrote the files).
+//! Compares responses with those of OpenBao, which `record.py` recorded in the `.jsonl` files.
 //!
-//! Where we answer otherwise on purpose, the step says so in `ours` and the reason in `why`. `keep` names a field of the
-//! answer's data, for which `$field` stands in later steps.
+//! If Keepfast differs on purpose, `ours` is its response and `why` the reason. `keep` is a field of the response's
+//! data whose value replaces `$field` in later steps.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ fn operation(method: &str, path: &str) -> Operation {
     }
 }
 
-/// The path within the mount as core hands it over: that of a list ends in `/`, that of the root is empty.
+/// The path within the mount in core's form: that of a list ends in `/`, that of the root is empty.
 fn path(operation: Operation, path: &str) -> String {
     let (path, query) = path.split_once('?').map_or((path, String::new()), |(path, query)| (path, format!("?{query}")));
     match path {
@@ -33,8 +33,8 @@ fn path(operation: Operation, path: &str) -> String {
     }
 }
 
-/// An answer as the files have it; what core adds is left out.
-fn shown(answer: Result<Answer, Error>) -> Value {
+/// A response in the form of the files, without what core adds.
+fn recorded_form(answer: Result<Answer, Error>) -> Value {
     let mut out = Map::new();
     match answer {
         Err(error) => {
@@ -82,7 +82,7 @@ fn blank_times(value: &mut Value) {
     }
 }
 
-/// Random ids stand alone or, in errors, between quotes.
+/// Random ids are whole values or, in errors, quoted.
 // recursion: bounded by serde_json, which reads 128 levels
 fn blank_uuids(value: &mut Value) {
     let is_uuid = |part: &str| part.len() == 36 && part.split('-').map(str::len).eq([8, 4, 4, 4, 12]);
@@ -97,42 +97,42 @@ fn blank_uuids(value: &mut Value) {
     }
 }
 
-/// Asks an engine what its peer was asked in `file`.
+/// Sends the requests in `file` to an engine and compares the responses.
 pub(crate) async fn compare(mut bench: Bench, file: &str) {
     bench.remote = Some(std::net::Ipv4Addr::LOCALHOST.into());
-    let mut faults = Vec::new();
+    let mut differences = Vec::new();
     let mut kept: BTreeMap<String, String> = BTreeMap::new();
     for (line, step) in file.lines().enumerate() {
         let step: Value = serde_json::from_str(step).unwrap();
-        let asked = step["do"].as_array().unwrap().iter().map(|part| part.as_str().unwrap());
-        let asked: Vec<String> = asked.map(|part| filled(part, &kept)).collect();
-        let operation = operation(&asked[0], &asked[1]);
-        let body = asked.get(2).map(String::as_str).unwrap_or_default();
+        let request = step["do"].as_array().unwrap().iter().map(|part| part.as_str().unwrap());
+        let request: Vec<String> = request.map(|part| filled(part, &kept)).collect();
+        let operation = operation(&request[0], &request[1]);
+        let body = request.get(2).map(String::as_str).unwrap_or_default();
         bench.clock.advance(std::time::Duration::from_millis(1));
-        let answer = bench.call_raw(operation, &path(operation, &asked[1]), body).await;
+        let answer = bench.call_raw(operation, &path(operation, &request[1]), body).await;
         if let (Some(field), Ok(answer)) = (step["keep"].as_str(), &answer) {
             kept.insert(field.to_owned(), answer.data()[field].as_str().unwrap().to_owned());
         }
-        let answer = shown(answer);
+        let answer = recorded_form(answer);
         assert_eq!(
             step.get("ours").is_some(),
             step.get("why").is_some(),
-            "line {}: a difference without a reason",
+            "line {}: `ours` and `why` belong together",
             line + 1
         );
         let expected = step
             .get("ours")
-            .unwrap_or(&step["peer"])
+            .unwrap_or(&step["openbao"])
             .to_string()
             .replace("OpenBao CLI, use 'bao", "Keepfast CLI, use 'keepfast");
         if answer != serde_json::from_str::<Value>(&expected).unwrap() {
-            faults.push(format!("line {}: {}\n  expected {expected}\n  answered {answer}", line + 1, step["do"]));
+            differences.push(format!("line {}: {}\n  expected {expected}\n  returned {answer}", line + 1, step["do"]));
         }
     }
-    assert!(faults.is_empty(), "{} differences:\n{}", faults.len(), faults.join("\n"));
+    assert!(differences.is_empty(), "{} differences:\n{}", differences.len(), differences.join("\n"));
 }
 
-/// A part of a step with what was kept in its place.
+/// A part of a step with the kept values inserted.
 fn filled(part: &str, kept: &BTreeMap<String, String>) -> String {
     kept.iter().fold(part.to_owned(), |part, (field, value)| part.replace(&format!("${field}"), value))
 }

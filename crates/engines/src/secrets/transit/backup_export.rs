@@ -1,5 +1,5 @@
-//! Backups as OpenBao makes them, so that keys move both ways: the JSON of a key policy, which `foreign.rs` reads.
-//! Kinds of keys that OpenBao has not, and versions with a public half alone, have no such form.
+//! Creates backups in OpenBao's format, the JSON of a key policy, which `backup_import.rs` reads. Kinds of keys that
+//! OpenBao lacks and versions with only a public key have no such format.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +17,8 @@ use super::codec;
 use super::ring::{Event, KeyRecord, VersionRecord, load};
 use super::stored::{Material, rfc3339};
 
-/// A backup of the key, if it has that form.
-pub(super) fn written(name: &str, key: &KeyRecord) -> Option<Zeroizing<Vec<u8>>> {
+/// A backup of the key in that format, if it has one.
+pub(super) fn openbao_backup(name: &str, key: &KeyRecord) -> Option<Zeroizing<Vec<u8>>> {
     let number = number(key.kind)?;
     let versions: Option<BTreeMap<u32, Version<'_>>> =
         key.versions.iter().map(|(number, stored)| Some((*number, Version::of(key, stored)?))).collect();
@@ -56,7 +56,7 @@ pub(super) fn written(name: &str, key: &KeyRecord) -> Option<Zeroizing<Vec<u8>>>
     serde_json::to_vec(&Document { policy, archived_keys: Archive { keys: archive } }).ok().map(Zeroizing::new)
 }
 
-/// The number of a type with OpenBao.
+/// OpenBao's number of a type.
 fn number(kind: KeyKind) -> Option<u32> {
     Some(match kind {
         KeyKind::Symmetric(Cipher::Aes256Gcm) => 0,
@@ -163,7 +163,7 @@ struct Precomputed {
 }
 
 impl<'a> Version<'a> {
-    /// Stands where a version is trimmed away, and in the first place.
+    /// Takes the place of a trimmed version, and of the first element.
     const EMPTY: Version<'static> = Version {
         key: None,
         hmac_key: None,
@@ -230,10 +230,11 @@ fn private_part(pkcs8: &[u8]) -> Option<Vec<Element<'_>>> {
 struct Decimal(Zeroizing<String>);
 
 impl Decimal {
-    /// Of a number in bytes, big-endian.
+    /// From a number in big-endian bytes.
     fn of(big_endian: &[u8]) -> Self {
         const BILLION: u64 = 1_000_000_000;
-        // Nine digits a limb, the lowest first. Room for all of them, so that none is left behind by growing.
+        // Nine digits per limb, the lowest first. The capacity suffices for all, as growing would leave copies in
+        // memory.
         let mut limbs = Zeroizing::new(Vec::with_capacity(big_endian.len() / 3 + 2));
         limbs.push(0_u64);
         for byte in big_endian {
@@ -269,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_written_with_all_their_digits() {
+    fn numbers_are_encoded_with_all_their_digits() {
         for (bytes, digits) in [
             (&[][..], "0"),
             (&[0, 0], "0"),
