@@ -10,20 +10,20 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
-use super::connection::{DatabaseError, Unusable};
-use super::details::{self, Details, Form, text};
+use super::connection::{DatabaseError, OpenError};
+use super::details::{self, Details, SettingType, text};
 use super::kinds::Kind;
 use super::statement::Statements;
 use super::{DatabaseEngine, rotation, username, version};
 
-/// Where connections are stored.
+/// The storage prefix of connections.
 pub(super) const FOLDER: &str = "config/";
 pub(super) const CONFIGS: Records<Config> = Records::at(FOLDER);
 
-/// What is stored of a connection.
+/// The stored record of a connection.
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub(super) struct Config {
-    /// Another one after each change.
+    /// A random id that every change replaces.
     pub(super) revision: String,
     pub(super) plugin_name: String,
     #[serde(default)]
@@ -33,9 +33,9 @@ pub(super) struct Config {
     pub(super) root_rotation_statements: Vec<String>,
     #[serde(default)]
     password_policy: String,
-    /// Everything that is the database kind's own, but for the password.
+    /// The settings of the database kind, without the password.
     pub(super) details: Details,
-    /// Stored behind the barrier, never shown.
+    /// The administrator's password; never part of a response.
     password: String,
 }
 
@@ -54,12 +54,12 @@ impl Config {
     /// The connection of this name.
     ///
     /// # Errors
-    /// 400 when there is none.
-    pub(super) async fn named(cx: &mut Cx, name: &str) -> Result<Self> {
-        Self::find(cx, name).await?.ok_or_else(|| Self::missing(name).refusal())
+    /// 400 when it does not exist.
+    pub(super) async fn require(cx: &mut Cx, name: &str) -> Result<Self> {
+        Self::find(cx, name).await?.ok_or_else(|| Self::missing(name).bad_request())
     }
 
-    /// The same where there may be none.
+    /// The connection of this name, or `None`.
     ///
     /// # Errors
     /// When storage fails.
@@ -67,19 +67,19 @@ impl Config {
         CONFIGS.get(cx, name).await
     }
 
-    /// That there is no connection of this name.
+    /// The error for a missing connection.
     pub(super) fn missing(name: &str) -> DatabaseError {
         DatabaseError::new(format!("failed to find entry for connection with name: {}", Quoted(name)))
     }
 
-    /// Puts another password in place of the administrator's.
+    /// Replaces the administrator's password.
     pub(super) fn replace_password(&mut self, password: &SecretString) {
         self.password.zeroize();
         self.password = password.expose().clone();
         self.revision = random::uuid();
     }
 
-    /// The same with another password of the administrator.
+    /// A copy with another password of the administrator.
     pub(super) fn with_password(&self, password: &SecretString) -> Self {
         let mut other = self.clone();
         other.password.zeroize();
@@ -87,20 +87,20 @@ impl Config {
         other
     }
 
-    /// Writes it when the request's transaction commits.
+    /// Writes the record when the request's transaction commits.
     ///
     /// # Errors
-    /// When it cannot be written as JSON.
+    /// When it cannot be encoded as JSON.
     pub(super) fn save(&self, cx: &mut Cx, name: &str) -> Result<()> {
         CONFIGS.put(cx, name, self)
     }
 
-    /// Whether a role may use it.
+    /// Checks that a role may use the connection.
     ///
     /// # Errors
-    /// That it may not.
-    pub(super) fn allow(&self, role: &str) -> Result<(), DatabaseError> {
-        if self.allowed_roles.iter().any(|pattern| matches(pattern, role)) {
+    /// When `allowed_roles` excludes the role.
+    pub(super) fn check_role(&self, role: &str) -> Result<(), DatabaseError> {
+        if self.allowed_roles.iter().any(|pattern| matches_pattern(pattern, role)) {
             return Ok(());
         }
         Err(DatabaseError::new(format!("{} is not an allowed role", Quoted(role))))
@@ -109,12 +109,12 @@ impl Config {
     /// The kind of the database.
     ///
     /// # Errors
-    /// 500 when there is no such kind any more.
+    /// 500 when the kind is not supported any more.
     pub(super) fn kind(&self) -> Result<&'static Kind> {
-        Kind::of(&self.plugin_name).map_err(|text| DatabaseError::new(text).answer())
+        Kind::by_name(&self.plugin_name).map_err(|text| DatabaseError::new(text).internal())
     }
 
-    /// The template of users' names: its own, or its kind's.
+    /// The template of user names: that of the connection, or the default of its kind.
     ///
     /// # Errors
     /// As [`Config::kind`].
@@ -123,14 +123,14 @@ impl Config {
         Ok(text(&self.details, "username_template").unwrap_or_else(|| kind.username_template.to_owned()))
     }
 
-    /// The policy of its passwords; empty for none.
+    /// The policy of generated passwords; empty for none.
     pub(super) fn password_policy(&self) -> &str {
         &self.password_policy
     }
 }
 
-/// As in OpenBao, a star stands for anything.
-fn matches(pattern: &str, name: &str) -> bool {
+/// Matches a pattern in which one star matches any text, as in OpenBao.
+fn matches_pattern(pattern: &str, name: &str) -> bool {
     let Some((begin, rest)) = pattern.split_once('*') else { return pattern == name };
     let Some(mut left) = name.strip_prefix(begin) else { return false };
     let (between, end) = rest.rsplit_once('*').unwrap_or(("", rest));
@@ -142,7 +142,7 @@ fn matches(pattern: &str, name: &str) -> bool {
 }
 
 #[derive(Deserialize, JsonSchema)]
-pub(super) struct Named {
+pub(super) struct ConnectionPath {
     /// The name of the connection.
     pub(super) name: Text,
 }
@@ -151,13 +151,13 @@ pub(super) struct Named {
 pub(super) struct Write {
     /// The name of the connection.
     name: Text,
-    /// plugin_name, connection_url, username, password, allowed_roles and what else the kind of database has.
+    /// plugin_name, connection_url, username, password, allowed_roles and the other settings of the kind of database.
     #[serde(rename = "$body")]
     settings: RawObject,
 }
 
 #[derive(Serialize)]
-pub(super) struct Shown {
+pub(super) struct ConnectionResponse {
     allowed_roles: Vec<String>,
     connection_details: Details,
     password_policy: String,
@@ -170,19 +170,23 @@ pub(super) async fn list(_: &DatabaseEngine, cx: &mut Cx, _: Nothing) -> Result<
     Ok(Keys::of(CONFIGS.list(cx, "", &Page::all()).await?))
 }
 
-pub(super) async fn exists(_: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<Exists> {
+pub(super) async fn exists(_: &DatabaseEngine, cx: &mut Cx, req: ConnectionPath) -> Result<Exists> {
     Ok(Exists(CONFIGS.get(cx, &req.name).await?.is_some()))
 }
 
-pub(super) async fn read(_: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<Option<Data<Shown>>> {
+pub(super) async fn read(
+    _: &DatabaseEngine,
+    cx: &mut Cx,
+    req: ConnectionPath,
+) -> Result<Option<Data<ConnectionResponse>>> {
     let Some(mut config) = CONFIGS.get(cx, &req.name).await? else { return Ok(None) };
     let details = std::mem::take(&mut config.details);
-    // The secrets of a kind that is no longer built are unknown.
-    let details = match Kind::of(&config.plugin_name) {
-        Ok(kind) => details::shown(details, kind.public, kind.masked_url),
+    // For an unsupported kind it is unknown which settings are secrets.
+    let details = match Kind::by_name(&config.plugin_name) {
+        Ok(kind) => details::response(details, kind.public, kind.masked_url),
         Err(_) => Details::new(),
     };
-    Ok(Some(Data(Shown {
+    Ok(Some(Data(ConnectionResponse {
         allowed_roles: std::mem::take(&mut config.allowed_roles),
         connection_details: details,
         password_policy: std::mem::take(&mut config.password_policy),
@@ -197,7 +201,7 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
         serde_json::from_str(req.settings.0.get()).map_err(|_| Error::invalid("invalid settings"))?;
     let mut config = CONFIGS.get(cx, &req.name).await?.unwrap_or_default();
     given.remove("name");
-    details::check(&given, &[("password", Form::Text)]).map_err(unusable)?;
+    details::check(&given, &[("password", SettingType::Text)]).map_err(open_error)?;
     let verify = take::<Flag>(&mut given, "verify_connection")?.is_none_or(|f| f.0);
     if let Some(name) = take::<Text>(&mut given, "plugin_name")? {
         config.plugin_name = name.into();
@@ -207,7 +211,7 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
         config.allowed_roles = roles.0;
     }
     if let Some(statements) = take::<Statements>(&mut given, "root_rotation_statements")? {
-        config.root_rotation_statements = statements.checked()?;
+        config.root_rotation_statements = statements.validated()?;
     }
     if let Some(policy) = take::<Text>(&mut given, "password_policy")? {
         config.password_policy = policy.into();
@@ -220,7 +224,7 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
     }
     config.details.extend(given);
     rotation::check_change(engine, cx, &req.name, &config).await?;
-    let url_has_password = |url: String| Kind::of(&config.plugin_name).is_ok_and(|kind| (kind.has_password)(&url));
+    let url_has_password = |url: String| Kind::by_name(&config.plugin_name).is_ok_and(|kind| (kind.has_password)(&url));
     if text(&config.details, "connection_url").is_some_and(url_has_password) {
         cx.warn("Password found in connection_url, use a templated url to enable root rotation and prevent read access to password information.");
     }
@@ -229,23 +233,23 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
     match engine.connections.open(&config, cx.clock()) {
         Ok(opened) if verify => {
             let verified = rotation::verify(engine, cx, (&req.name, &config), &*opened, has_password).await?;
-            verified.map_err(|error| error.reworded(unusable_text).invalid())?;
+            verified.map_err(|error| error.with_text(open_error_text).invalid())?;
         }
         Ok(_) => {}
-        // Nobody has looked at it yet.
-        Err(Unusable::Url(_)) if !verify => {}
-        Err(fault) => return Err(unusable(fault.text())),
+        // Without verification, an invalid URL is stored, as in OpenBao.
+        Err(OpenError::Url(_)) if !verify => {}
+        Err(error) => return Err(open_error(error.text())),
     }
     CONFIGS.put(cx, &req.name, &config)?;
-    engine.undecided.forget(&req.name);
+    engine.undecided.clear(&req.name);
     Ok(())
 }
 
-fn unusable(why: String) -> Error {
-    Error::invalid(unusable_text(why))
+fn open_error(why: String) -> Error {
+    Error::invalid(open_error_text(why))
 }
 
-fn unusable_text(why: String) -> String {
+fn open_error_text(why: String) -> String {
     format!("error creating database object: {why}")
 }
 
@@ -253,11 +257,11 @@ fn check(config: &Config, version: &str) -> Result<()> {
     if config.plugin_name.is_empty() {
         return Err(Error::invalid("empty plugin name"));
     }
-    // OpenBao looks for a plugin of a new and of an old protocol.
+    // OpenBao looks for a plugin with the new and the old protocol.
     let unknown =
-        |text: String| unusable(format!("invalid database version: 2 errors occurred:\n\t* {text}\n\t* {text}\n\n"));
+        |text: String| open_error(format!("invalid database version: 2 errors occurred:\n\t* {text}\n\t* {text}\n\n"));
     let other = version::other_than_built_in(version).map_err(Error::invalid)?;
-    let kind = Kind::of(&config.plugin_name);
+    let kind = Kind::by_name(&config.plugin_name);
     if let Some(other) = other {
         let text = kind.err().unwrap_or_else(|| format!("plugin not found in the catalog: {}", config.plugin_name));
         return Err(unknown(format!("{text}, version={other}")));
@@ -266,33 +270,33 @@ fn check(config: &Config, version: &str) -> Result<()> {
     username::check(&config.username_template()?)
 }
 
-pub(super) async fn delete(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<()> {
-    rotation::forget(engine, cx, &req.name)?;
+pub(super) async fn delete(engine: &DatabaseEngine, cx: &mut Cx, req: ConnectionPath) -> Result<()> {
+    rotation::delete_pending(engine, cx, &req.name)?;
     CONFIGS.delete(cx, &req.name);
     Ok(())
 }
 
-pub(super) async fn reset(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<()> {
+pub(super) async fn reset(engine: &DatabaseEngine, cx: &mut Cx, req: ConnectionPath) -> Result<()> {
     engine.connections.close(&req.name);
     rotation::recover_if_pending(engine, cx, &req.name).await?;
-    let config = Config::named(cx, &req.name).await?;
-    rotation::database(engine, cx, &req.name, &config).await?.verify().await.map_err(DatabaseError::answer)
+    let config = Config::require(cx, &req.name).await?;
+    rotation::database(engine, cx, &req.name, &config).await?.verify().await.map_err(DatabaseError::internal)
 }
 
 #[derive(Deserialize, JsonSchema)]
-pub(super) struct OfPlugin {
+pub(super) struct PluginPath {
     /// The name of the plugin.
     plugin: Text,
 }
 
 #[derive(Serialize, JsonSchema)]
-pub(super) struct Reloaded {
+pub(super) struct ReloadResponse {
     connections: Vec<String>,
     count: usize,
 }
 
-/// As Vault (OpenBao has no such path).
-pub(super) async fn reload(engine: &DatabaseEngine, cx: &mut Cx, req: OfPlugin) -> Result<Data<Reloaded>> {
+/// As in Vault (OpenBao has no such path).
+pub(super) async fn reload(engine: &DatabaseEngine, cx: &mut Cx, req: PluginPath) -> Result<Data<ReloadResponse>> {
     let mut connections = Vec::new();
     for name in CONFIGS.list(cx, "", &Page::all()).await? {
         if CONFIGS.get(cx, &name).await?.is_some_and(|config| config.plugin_name == req.plugin.0) {
@@ -300,10 +304,10 @@ pub(super) async fn reload(engine: &DatabaseEngine, cx: &mut Cx, req: OfPlugin) 
             connections.push(name);
         }
     }
-    Ok(Data(Reloaded { count: connections.len(), connections }))
+    Ok(Data(ReloadResponse { count: connections.len(), connections }))
 }
 
-/// Takes one field out of the settings, read as Vault's API reads fields: null is the value of a field that is empty.
+/// Removes one field from the settings and parses it like a field of Vault's API: null is the empty value.
 fn take<T: DeserializeOwned>(given: &mut Details, name: &str) -> Result<Option<T>> {
     let Some(setting) = given.remove(name) else { return Ok(None) };
     let wrong = |_| Error::new(Status::BAD_REQUEST, format!("error converting input for field {name:?}"));
@@ -315,7 +319,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_stands_for_anything() {
+    fn a_star_matches_any_text() {
         for (pattern, name, expected) in [
             ("*", "x", true),
             ("x*", "xy", true),
@@ -332,7 +336,7 @@ mod tests {
             ("x**", "xy", true),
             ("**", "", true),
         ] {
-            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+            assert_eq!(matches_pattern(pattern, name), expected, "{pattern} {name}");
         }
     }
 }

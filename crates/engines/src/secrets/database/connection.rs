@@ -1,4 +1,4 @@
-//! The joint of the database kinds, and the connections that are open.
+//! The interface of the database kinds, and the open connections.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,45 +12,45 @@ use parking_lot::Mutex;
 
 use super::config::Config;
 use super::credential::Login;
-pub(super) use super::failure::{DatabaseError, NotChanged, NotMade};
+pub(super) use super::failure::{ChangePasswordError, CreateUserError, DatabaseError};
 use super::files::FileDirectories;
 use super::kinds::Kind;
-use super::pool::Numbers;
+use super::pool::PoolStats;
 
-/// How long one piece of work in a database may take, connecting included.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The timeout of one operation on a database, connecting included.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why a connection cannot be opened.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Unusable {
-    /// A setting is wrong.
+pub(super) enum OpenError {
+    /// A setting is invalid.
     Setting(String),
-    /// The URL cannot be read, at which the peer looks only when it connects.
+    /// The URL is invalid, which OpenBao detects only when it connects.
     Url(String),
 }
 
-impl Unusable {
-    /// What is wrong.
+impl OpenError {
+    /// The text of the error.
     pub(super) fn text(self) -> String {
         match self {
-            Unusable::Setting(text) | Unusable::Url(text) => text,
+            OpenError::Setting(text) | OpenError::Url(text) => text,
         }
     }
 }
 
-impl From<String> for Unusable {
+impl From<String> for OpenError {
     fn from(text: String) -> Self {
-        Unusable::Setting(text)
+        OpenError::Setting(text)
     }
 }
 
-impl From<&str> for Unusable {
+impl From<&str> for OpenError {
     fn from(text: &str) -> Self {
-        Unusable::Setting(text.to_owned())
+        OpenError::Setting(text.to_owned())
     }
 }
 
-/// A user that is about to be made.
+/// A user that is to be created.
 pub(super) struct NewUser<'a> {
     pub(super) name: &'a str,
     pub(super) login: Login<'a>,
@@ -58,7 +58,7 @@ pub(super) struct NewUser<'a> {
 }
 
 impl<'a> NewUser<'a> {
-    /// What placeholders of statements stand for; `password` and `expires` as the database takes them.
+    /// The values of placeholders in statements; `password` and `expires` in the form that the database expects.
     pub(super) fn values(&self, password: &'a str, expires: &'a str) -> [(&'static str, &'a str); 4] {
         let login = match self.login {
             Login::Password(_) => ("password", password),
@@ -68,59 +68,64 @@ impl<'a> NewUser<'a> {
     }
 }
 
-/// One kind of database: all that the engine needs of it. Statements are the role's, empty for the kind's own.
+/// The interface of one kind of database. Statements are those of the role; empty means the default of the kind.
 #[async_trait]
 pub(super) trait Database: Send + Sync {
-    /// Whether the administrator's credentials work; an error begins with what was tried.
+    /// Checks the administrator's credentials; an error begins with the operation that failed.
     async fn verify(&self) -> Result<(), DatabaseError>;
-    /// Makes a user: with all its rights, or not at all.
-    async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), NotMade>;
-    /// Whether nobody has this name; a server that does not tell is a failure.
+    /// Creates a user with all its rights, or not at all.
+    async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), CreateUserError>;
+    /// Whether no user has this name; an error when the server does not permit the query.
     async fn is_free(&self, name: &str) -> Result<bool, DatabaseError>;
-    /// What making a user says when there is one of this name, as the peer passes it on.
+    /// The error of creating a user with a name that exists, in OpenBao's words.
     fn taken(&self, name: &str) -> DatabaseError;
-    /// Moves the end that the database itself enforces.
+    /// Changes the expiry that the database itself enforces.
     async fn renew_user(&self, name: &str, expires: Timestamp, statements: &[String]) -> Result<(), DatabaseError>;
-    /// Removes a user and its sessions; one that is not there is no failure.
+    /// Drops a user and ends its sessions; succeeds if the user does not exist.
     async fn drop_user(&self, name: &str, statements: &[String]) -> Result<(), DatabaseError>;
-    /// Gives a user another password.
-    async fn set_password(&self, name: &str, password: &SecretString, statements: &[String]) -> Result<(), NotChanged>;
-    /// Gives the account that this connection is logged in as another password; `name` is for `statements`.
+    /// Changes the password of a user.
+    async fn set_password(
+        &self,
+        name: &str,
+        password: &SecretString,
+        statements: &[String],
+    ) -> Result<(), ChangePasswordError>;
+    /// Changes the password of the account that this connection uses; `name` is for `statements`.
     async fn set_own_password(
         &self,
         name: &str,
         password: &SecretString,
         statements: &[String],
-    ) -> Result<(), NotChanged> {
+    ) -> Result<(), ChangePasswordError> {
         self.set_password(name, password, statements).await
     }
-    /// The names of all users that begin with a prefix.
+    /// The names of all users with a prefix.
     async fn list_users(&self, prefix: &str) -> Result<Vec<String>, DatabaseError>;
-    /// Whether a login as this user with this password succeeds. `Ok(false)` only where the server says that the password is
-    /// wrong; an error says nothing about either.
+    /// Whether a login as this user with this password succeeds. `Ok(false)` only if the server refuses the password;
+    /// an error proves neither.
     async fn accepts(&self, name: &str, password: &SecretString) -> Result<bool, DatabaseError>;
-    /// What its pool is doing.
-    fn numbers(&self) -> Numbers;
+    /// The statistics of the connection pool.
+    fn pool_stats(&self) -> PoolStats;
 }
 
-/// Work that is given up when the database does not answer.
+/// Runs an operation with a timeout.
 ///
 /// # Errors
-/// The work's own; that it took too long.
-pub(super) async fn in_time<T, E: From<DatabaseError>>(
+/// Those of the operation; the timeout.
+pub(super) async fn with_timeout<T, E: From<DatabaseError>>(
     clock: &Arc<dyn Clock>,
     work: impl Future<Output = Result<T, E>> + Send,
 ) -> Result<T, E> {
     tokio::select! {
         done = work => done,
-        () = clock.sleep_until(clock.now().after(PATIENCE)) => {
+        () = clock.sleep_until(clock.now().after(TIMEOUT)) => {
             Err(DatabaseError::new("the database did not answer in time").into())
         }
     }
 }
 
-/// What a failed try to reach a server says, in the peer's words.
-pub(super) fn unreached(address: &str, error: &std::io::Error) -> String {
+/// The error of a failed connection attempt, in OpenBao's words.
+pub(super) fn dial_error(address: &str, error: &std::io::Error) -> String {
     let net = if address.starts_with('/') { "unix" } else { "tcp" };
     match error.kind() {
         std::io::ErrorKind::ConnectionRefused => format!("dial {net} {address}: connect: connection refused"),
@@ -130,55 +135,55 @@ pub(super) fn unreached(address: &str, error: &std::io::Error) -> String {
     }
 }
 
-/// The connections that are open, each for one revision of its settings.
+/// The open connections, each for one revision of its settings.
 #[derive(Default)]
 pub(super) struct Connections {
-    open: Mutex<HashMap<String, Open>>,
+    open: Mutex<HashMap<String, OpenConnection>>,
     files: FileDirectories,
 }
 
-/// The key of a connection with its second password. No connection has such a name.
+/// The key of a connection that uses the second password. No connection has such a name.
 fn second(name: &str) -> String {
     format!("{name}/second-password")
 }
 
-/// A connection with the revision of the settings it was opened with.
-type Open = (String, Arc<dyn Database>);
+/// The revision of the settings, and the connection that was opened with them.
+type OpenConnection = (String, Arc<dyn Database>);
 
 impl Connections {
-    /// No connections yet; their settings may name files below these directories.
+    /// No open connections; settings may name files below these directories.
     pub(super) fn new(files: FileDirectories) -> Self {
         Connections { open: Mutex::default(), files }
     }
 
-    /// Opens a connection that is not kept; nothing is sent to the database yet.
+    /// Opens a connection that is not kept; sends nothing to the database yet.
     ///
     /// # Errors
-    /// What is wrong with the settings.
-    pub(super) fn open(&self, config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Database>, Unusable> {
-        Kind::of(&config.plugin_name)?.open(&config.details, &config.password(), &self.files, clock)
+    /// When a setting is invalid.
+    pub(super) fn open(&self, config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Database>, OpenError> {
+        Kind::by_name(&config.plugin_name)?.open(&config.details, &config.password(), &self.files, clock)
     }
 
-    /// The connection of this name, opened if there is none for these settings yet.
+    /// The open connection of this name with these settings, or a new one.
     ///
     /// # Errors
-    /// 500 with what is wrong with the settings.
-    pub(super) fn of(&self, name: &str, config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Database>> {
+    /// 500 when a setting is invalid.
+    pub(super) fn get(&self, name: &str, config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Database>> {
         if let Some((revision, open)) = self.open.lock().get(name)
             && *revision == config.revision
         {
             return Ok(open.clone());
         }
-        let opened = self.open(config, clock).map_err(|unusable| DatabaseError::new(unusable.text()).answer())?;
+        let opened = self.open(config, clock).map_err(|unusable| DatabaseError::new(unusable.text()).internal())?;
         self.open.lock().insert(name.to_owned(), (config.revision.clone(), opened.clone()));
         Ok(opened)
     }
 
-    /// What the pools are doing that are open, each with the name of its connection.
+    /// The metrics of all open pools, labelled with the connection.
     pub(super) fn gauges(&self) -> Vec<Gauge> {
         let open = self.open.lock();
-        let of_one = |(name, (_, database)): (&String, &Open)| {
-            let Numbers { open, in_use, idle, waits, opened } = database.numbers();
+        let of_one = |(name, (_, database)): (&String, &OpenConnection)| {
+            let PoolStats { open, in_use, idle, waits, opened } = database.pool_stats();
             let numbers = [
                 ("database.pool.open", open as f64),
                 ("database.pool.in_use", in_use as f64),
@@ -192,15 +197,15 @@ impl Connections {
         open.iter().flat_map(of_one).collect()
     }
 
-    /// The same with the second password of an undecided rotation.
+    /// The connection with the second password of an undecided rotation.
     ///
     /// # Errors
-    /// As [`Connections::of`].
+    /// As [`Connections::get`].
     pub(super) fn second(&self, name: &str, config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Database>> {
-        self.of(&second(name), config, clock)
+        self.get(&second(name), config, clock)
     }
 
-    /// Closes a connection; the next use opens it anew.
+    /// Closes a connection; the next use opens it again.
     pub(super) fn close(&self, name: &str) {
         let mut open = self.open.lock();
         open.remove(name);

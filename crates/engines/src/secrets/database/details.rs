@@ -1,4 +1,4 @@
-//! A connection's settings as they are stored: whatever JSON a client sent, read as OpenBao's lenient decoder reads it.
+//! The settings of a connection as stored JSON, parsed as OpenBao's lenient decoder does.
 
 use std::collections::BTreeMap;
 use std::num::IntErrorKind;
@@ -12,14 +12,14 @@ use serde_json::value::RawValue;
 
 use super::placeholders::MASK;
 
-/// The settings of a connection that are the kind's own.
+/// The settings that depend on the kind of database.
 pub(super) type Details = BTreeMap<String, Setting>;
 
-/// A setting. A number keeps its digits as they were sent (`1e3`, `-0`), which OpenBao stores and shows.
+/// A setting. A number keeps its digits (`1e3`, `-0`), as OpenBao stores and returns them.
 #[derive(Clone, Serialize)]
 #[serde(untagged)]
 pub(super) enum Setting {
-    /// A number, as it was sent.
+    /// A number, as the client sent it.
     Number(Box<RawValue>),
     /// Any other value.
     Value(Value),
@@ -36,10 +36,10 @@ impl<'de> Deserialize<'de> for Setting {
 }
 
 impl Setting {
-    /// Reads it as a field of a request. A number that `serde_json` would write in another way is read as its text.
+    /// Parses it as a field of a request. A number that `serde_json` would format differently is parsed from its text.
     ///
     /// # Errors
-    /// Those of the type.
+    /// When the type does not accept the value.
     pub(super) fn read<T: DeserializeOwned>(self) -> serde_json::Result<T> {
         match self {
             Setting::Value(value) => serde_json::from_value(value),
@@ -57,7 +57,7 @@ impl Setting {
         }
     }
 
-    /// The text; a number or a truth counts as its text.
+    /// The text; numbers and booleans are converted to text.
     fn plain_text(&self) -> Option<String> {
         match self {
             Setting::Number(raw) => Some(raw.get().to_owned()),
@@ -68,58 +68,60 @@ impl Setting {
     }
 }
 
-/// What a setting is.
+/// The type of a setting.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Form {
-    /// A text; numbers and truths count as their text.
+pub(super) enum SettingType {
+    /// A text; numbers and booleans are converted to text.
     Text,
-    /// A whole number, also given as text.
+    /// A whole number, or its text.
     Integer,
-    /// A truth, also given as text or as 0 or 1.
+    /// A boolean, its text, or 0 or 1.
     Flag,
-    /// A text that OpenBao takes for bytes.
+    /// A text that OpenBao converts to bytes.
     Bytes,
 }
 
-/// Whether settings have their forms.
+/// Checks the types of settings.
 ///
 /// # Errors
-/// As OpenBao's decoder, all faults in one text.
-pub(super) fn check(details: &Details, forms: &[(&str, Form)]) -> Result<(), String> {
-    let fault = |(name, form): &(&str, Form)| details.get(*name).and_then(|value| fault_of(name, *form, value));
-    let faults: Vec<String> = forms.iter().filter_map(fault).collect();
-    if faults.is_empty() { Ok(()) } else { Err(undecodable(&faults.join("\n"))) }
+/// All errors in one text, as OpenBao's decoder returns them.
+pub(super) fn check(details: &Details, types: &[(&str, SettingType)]) -> Result<(), String> {
+    let error = |(name, setting_type): &(&str, SettingType)| {
+        details.get(*name).and_then(|value| type_error(name, *setting_type, value))
+    };
+    let faults: Vec<String> = types.iter().filter_map(error).collect();
+    if faults.is_empty() { Ok(()) } else { Err(decoding_error(&faults.join("\n"))) }
 }
 
-fn fault_of(name: &str, form: Form, setting: &Setting) -> Option<String> {
-    let expected = match form {
-        Form::Text => "string",
-        Form::Integer => "int",
-        Form::Flag => "bool",
-        Form::Bytes => "uint8",
+fn type_error(name: &str, setting_type: SettingType, setting: &Setting) -> Option<String> {
+    let expected = match setting_type {
+        SettingType::Text => "string",
+        SettingType::Integer => "int",
+        SettingType::Flag => "bool",
+        SettingType::Bytes => "uint8",
     };
     let unconvertible = |at: &str| {
         Some(format!("'{name}{at}' expected type '{expected}', got unconvertible type '{}'", setting.type_name()))
     };
-    let not_whole = |text: &str| whole_number(text).err().map(|why| cannot(name, expected, "ParseInt", why));
+    let not_whole = |text: &str| whole_number(text).err().map(|why| cannot_parse(name, expected, "ParseInt", why));
     let not_true_or_false =
-        |text: &str| truth(text).is_none().then(|| cannot(name, expected, "ParseBool", "invalid syntax"));
-    match (form, setting) {
-        (Form::Bytes, Setting::Value(Value::Array(items))) if items.is_empty() => None,
-        (Form::Bytes, Setting::Value(Value::Object(members))) if members.is_empty() => None,
-        (Form::Bytes, Setting::Value(Value::Array(_) | Value::Object(_))) => unconvertible("[0]"),
+        |text: &str| truth(text).is_none().then(|| cannot_parse(name, expected, "ParseBool", "invalid syntax"));
+    match (setting_type, setting) {
+        (SettingType::Bytes, Setting::Value(Value::Array(items))) if items.is_empty() => None,
+        (SettingType::Bytes, Setting::Value(Value::Object(members))) if members.is_empty() => None,
+        (SettingType::Bytes, Setting::Value(Value::Array(_) | Value::Object(_))) => unconvertible("[0]"),
         (_, Setting::Value(Value::Array(_) | Value::Object(_))) => unconvertible(""),
-        (Form::Text | Form::Bytes, _) | (_, Setting::Value(Value::Null | Value::Bool(_))) => None,
-        (Form::Integer, setting) => not_whole(&setting.plain_text()?),
-        (Form::Flag, setting) => not_true_or_false(&setting.plain_text()?),
+        (SettingType::Text | SettingType::Bytes, _) | (_, Setting::Value(Value::Null | Value::Bool(_))) => None,
+        (SettingType::Integer, setting) => not_whole(&setting.plain_text()?),
+        (SettingType::Flag, setting) => not_true_or_false(&setting.plain_text()?),
     }
 }
 
-fn cannot(name: &str, kind: &str, parser: &str, why: &str) -> String {
+fn cannot_parse(name: &str, kind: &str, parser: &str, why: &str) -> String {
     format!("'{name}' cannot parse value as '{kind}': strconv.{parser}: {why}")
 }
 
-fn undecodable(faults: &str) -> String {
+fn decoding_error(faults: &str) -> String {
     format!("decoding failed due to the following error(s):\n\n{faults}")
 }
 
@@ -133,15 +135,15 @@ fn whole_number(text: &str) -> Result<i64, &'static str> {
     })
 }
 
-/// A text; numbers and truths count as their text, anything else as none.
+/// The text of a setting; numbers and booleans are converted, any other value is `None`.
 pub(super) fn text(details: &Details, name: &str) -> Option<String> {
     details.get(name)?.plain_text().filter(|text| !text.is_empty())
 }
 
-/// Refuses what is given and no text.
+/// Refuses a setting that is not a text.
 ///
 /// # Errors
-/// As OpenBao, which does not convert these.
+/// As in OpenBao, which does not convert these.
 pub(super) fn only_text(details: &Details, name: &str) -> Result<(), String> {
     match details.get(name) {
         None | Some(Setting::Value(Value::String(_))) => Ok(()),
@@ -154,23 +156,23 @@ pub(super) fn only_text(details: &Details, name: &str) -> Result<(), String> {
 /// # Errors
 /// As [`check`].
 pub(super) fn integer(details: &Details, name: &str) -> Result<Option<i64>, String> {
-    check(details, &[(name, Form::Integer)])?;
+    check(details, &[(name, SettingType::Integer)])?;
     Ok(text(details, name).and_then(|text| whole_number(&text).ok()))
 }
 
-/// Yes or no; absent is no.
+/// A boolean; an absent one is false.
 ///
 /// # Errors
 /// As [`check`].
 pub(super) fn flag(details: &Details, name: &str) -> Result<bool, String> {
-    check(details, &[(name, Form::Flag)])?;
+    check(details, &[(name, SettingType::Flag)])?;
     Ok(text(details, name).and_then(|text| truth(&text)).unwrap_or(false))
 }
 
-/// A duration that means something only when it is positive.
+/// A duration; `None` unless it is positive.
 ///
 /// # Errors
-/// When it is none.
+/// When it is not a duration.
 pub(super) fn duration(details: &Details, name: &str) -> Result<Option<Duration>, String> {
     let invalid = |why: &str| format!("invalid {name}: {why}");
     if let Some(Setting::Value(Value::Bool(_) | Value::Array(_) | Value::Object(_))) = details.get(name) {
@@ -181,10 +183,10 @@ pub(super) fn duration(details: &Details, name: &str) -> Result<Option<Duration>
     Ok(u64::try_from(seconds).ok().filter(|s| *s > 0).map(Duration::from_secs))
 }
 
-/// The settings for answers: those that a kind declares public, the connection string as `masked` rebuilds it.
+/// The settings in responses: those that a kind declares public, and the connection string as `masked` rebuilds it.
 ///
-/// A setting that is no text, number or truth is left out, and so is one with PEM of anything but certificates.
-pub(super) fn shown(details: Details, public: &[&str], masked: impl Fn(&str) -> Option<String>) -> Details {
+/// Omits settings that are not texts, numbers or booleans, and those with PEM other than certificates.
+pub(super) fn response(details: Details, public: &[&str], masked: impl Fn(&str) -> Option<String>) -> Details {
     let show = |(name, setting): (String, Setting)| {
         if !public.contains(&name.as_str()) {
             return None;
@@ -194,7 +196,7 @@ pub(super) fn shown(details: Details, public: &[&str], masked: impl Fn(&str) -> 
             Setting::Value(Value::String(url)) if name == "connection_url" => {
                 Setting::Value(masked(&url).unwrap_or_else(|| MASK.to_owned()).into())
             }
-            Setting::Value(Value::String(pem)) if has_other_pem(&pem) => return None,
+            Setting::Value(Value::String(pem)) if has_secret_pem(&pem) => return None,
             setting => setting,
         };
         Some((name, setting))
@@ -202,8 +204,8 @@ pub(super) fn shown(details: Details, public: &[&str], masked: impl Fn(&str) -> 
     details.into_iter().filter_map(show).collect()
 }
 
-/// Whether a text has PEM of anything but certificates.
-pub(super) fn has_other_pem(text: &str) -> bool {
+/// Whether a text has PEM other than certificates.
+pub(super) fn has_secret_pem(text: &str) -> bool {
     let label = |begin: &str| begin.split("-----").next().is_some_and(|label| label.trim().ends_with("CERTIFICATE"));
     text.split("-----BEGIN").skip(1).any(|begin| !label(begin))
 }
@@ -220,7 +222,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn settings_are_read_as_leniently_as_openbao_reads_them() {
+    fn settings_are_parsed_as_leniently_as_in_openbao() {
         let details = json!({"a": "5", "b": 7, "c": "x", "d": "true", "e": 0, "f": "maybe", "g": "5m", "h": -5});
         let details = &of_json(&details);
         assert_eq!(
@@ -235,9 +237,14 @@ mod tests {
         assert!(flag(details, "f").is_err());
         let wrong =
             of_json(&json!({"a": [1], "b": {}, "c": " 5", "d": "9223372036854775808", "e": 2, "f": [], "g": ["x"]}));
-        let forms =
-            [("a", Form::Text), ("b", Form::Integer), ("c", Form::Integer), ("d", Form::Integer), ("e", Form::Flag)];
-        let faults = check(&wrong, &forms).unwrap_err();
+        let types = [
+            ("a", SettingType::Text),
+            ("b", SettingType::Integer),
+            ("c", SettingType::Integer),
+            ("d", SettingType::Integer),
+            ("e", SettingType::Flag),
+        ];
+        let faults = check(&wrong, &types).unwrap_err();
         let faults: Vec<&str> = faults.lines().skip(2).collect();
         assert_eq!(
             faults,
@@ -249,45 +256,45 @@ mod tests {
                 "'e' cannot parse value as 'bool': strconv.ParseBool: invalid syntax",
             ]
         );
-        assert_eq!(check(&wrong, &[("f", Form::Bytes)]), Ok(()));
-        assert!(check(&wrong, &[("g", Form::Bytes)]).unwrap_err().contains("'g[0]' expected type 'uint8'"));
+        assert_eq!(check(&wrong, &[("f", SettingType::Bytes)]), Ok(()));
+        assert!(check(&wrong, &[("g", SettingType::Bytes)]).unwrap_err().contains("'g[0]' expected type 'uint8'"));
         assert_eq!(only_text(details, "b").unwrap_err(), "invalid value at b: is a json.Number");
         assert_eq!(duration(details, "g"), Ok(Some(Duration::from_secs(300))));
         assert_eq!(duration(details, "h"), Ok(None));
         assert_eq!(duration(details, "c").unwrap_err(), "invalid c: time: invalid duration \"x\"");
         let wrong = of_json(&json!({"a": true, "b": "1.5", "c": 99_999_999_999_i64}));
-        let told = |name: &str| duration(&wrong, name).unwrap_err();
-        assert_eq!(told("a"), "invalid a: could not parse duration from input");
-        assert_eq!(told("b"), "invalid b: time: missing unit in duration \"1.5\"");
-        assert!(told("c").starts_with("invalid c: multiplication of durations resulted in overflow"));
+        let error_text = |name: &str| duration(&wrong, name).unwrap_err();
+        assert_eq!(error_text("a"), "invalid a: could not parse duration from input");
+        assert_eq!(error_text("b"), "invalid b: time: missing unit in duration \"1.5\"");
+        assert!(error_text("c").starts_with("invalid c: multiplication of durations resulted in overflow"));
         let wrong: Details = serde_json::from_str("{\"a\":1e3,\"b\":-0.0,\"c\":12345678901234567890}").unwrap();
-        let told = |name: &str| duration(&wrong, name).unwrap_err();
-        assert_eq!(told("a"), "invalid a: time: unknown unit \"e\" in duration \"1e3\"");
-        assert_eq!(told("b"), "invalid b: time: missing unit in duration \"-0.0\"");
-        assert_eq!(told("c"), "invalid c: time: invalid duration \"12345678901234567890\"");
+        let error_text = |name: &str| duration(&wrong, name).unwrap_err();
+        assert_eq!(error_text("a"), "invalid a: time: unknown unit \"e\" in duration \"1e3\"");
+        assert_eq!(error_text("b"), "invalid b: time: missing unit in duration \"-0.0\"");
+        assert_eq!(error_text("c"), "invalid c: time: invalid duration \"12345678901234567890\"");
     }
 
     #[test]
-    fn sec_kf08_only_public_settings_are_shown() {
+    fn sec_kf08_only_public_settings_are_in_responses() {
         let key = "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n-----BEGIN EC PRIVATE KEY-----\ngeheim";
         let given =
             json!({"a": 1, "b": "geheim", "c": ["geheim"], "ca": key, "cb": &key[..30], "connection_url": "geheim"});
         let public = ["a", "c", "ca", "cb", "connection_url"];
         let given = of_json(&given);
-        let read = |url: Option<&str>| json!(shown(given.clone(), &public, |_| url.map(str::to_owned)));
+        let read = |url: Option<&str>| json!(response(given.clone(), &public, |_| url.map(str::to_owned)));
         assert_eq!(read(Some("x")), json!({"a": 1, "cb": &key[..30], "connection_url": "x"}));
         assert_eq!(read(None)["connection_url"], "xxxxx");
     }
 
     #[test]
-    fn a_number_stays_as_it_was_sent() {
+    fn a_number_keeps_its_digits() {
         for number in ["1e3", "1.50", "-0", "-0.0", "100000000000000000000000", "9007199254740993", "5"] {
             let details: Details = serde_json::from_str(&format!("{{\"a\":{number}}}")).unwrap();
             assert_eq!(text(&details, "a").as_deref(), Some(number));
             let stored = serde_json::to_string(&details).unwrap();
             let again: Details = serde_json::from_str(&stored).unwrap();
-            let shown = serde_json::to_string(&shown(again, &["a"], |_| None)).unwrap();
-            assert_eq!(shown, format!("{{\"a\":{number}}}"));
+            let response = serde_json::to_string(&response(again, &["a"], |_| None)).unwrap();
+            assert_eq!(response, format!("{{\"a\":{number}}}"));
             assert_eq!(details["a"].clone().read::<keepfast_framework::fields::Text>().unwrap().0, number);
         }
         let details: Details = serde_json::from_str("{\"a\":-0,\"b\":1e3}").unwrap();

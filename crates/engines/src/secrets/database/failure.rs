@@ -1,12 +1,12 @@
-//! Errors of databases in two forms: the text for the caller, and the code for the log.
+//! Errors of databases with two texts: one for the client, one for the log.
 
 use keepfast_framework::text_limits::ExceedsLimit;
 use keepfast_framework::{Error, Status};
 
 /// An error of a database or of the connection to it.
 ///
-/// `text` is for the caller. It can quote the statement, so [`super::redact`] replaces the secrets of the call in it. The
-/// log gets the code of a server's error and not its text.
+/// `text` is for the client. It can quote the statement, so [`super::redact`] replaces the secrets of the call in it.
+/// The log gets the code of a server's error instead of its text.
 #[derive(Debug)]
 pub(super) struct DatabaseError {
     text: String,
@@ -15,23 +15,23 @@ pub(super) struct DatabaseError {
 }
 
 impl DatabaseError {
-    /// An error of Keepfast itself or of the network: its text holds nothing that a server sent.
+    /// An error of Keepfast or of the network, whose text contains nothing from a server.
     pub(super) fn new(text: impl Into<String>) -> Self {
         DatabaseError { text: text.into(), code: None }
     }
 
-    /// An error that a server sent.
-    pub(super) fn of_server(code: impl Into<String>, text: impl Into<String>) -> Self {
+    /// An error from a server.
+    pub(super) fn from_server(code: impl Into<String>, text: impl Into<String>) -> Self {
         DatabaseError { text: text.into(), code: Some(code.into()) }
     }
 
-    /// The text for the caller.
+    /// The text for the client.
     pub(super) fn text(&self) -> &str {
         &self.text
     }
 
     /// The text for the log.
-    pub(super) fn logged(&self) -> &str {
+    pub(super) fn log_text(&self) -> &str {
         self.code.as_deref().unwrap_or(&self.text)
     }
 
@@ -42,21 +42,21 @@ impl DatabaseError {
 
     /// The same error with another text, such as one that names the operation.
     #[must_use]
-    pub(super) fn reworded(self, text: impl FnOnce(String) -> String) -> Self {
+    pub(super) fn with_text(self, text: impl FnOnce(String) -> String) -> Self {
         DatabaseError { text: text(self.text), code: self.code }
     }
 
-    /// 500 in OpenBao's form.
-    pub(super) fn answer(self) -> Error {
+    /// 500 in OpenBao's format.
+    pub(super) fn internal(self) -> Error {
         self.with_status(Status::INTERNAL, |text| format!("1 error occurred:\n\t* {text}\n\n"))
     }
 
-    /// 400 in OpenBao's form, for a request that is wrong (OpenBao answers 500).
-    pub(super) fn refusal(self) -> Error {
+    /// 400 in OpenBao's format, for an invalid request (OpenBao returns 500).
+    pub(super) fn bad_request(self) -> Error {
         self.with_status(Status::BAD_REQUEST, |text| format!("1 error occurred:\n\t* {text}\n\n"))
     }
 
-    /// 400 with the text alone.
+    /// 400 with only the text.
     pub(super) fn invalid(self) -> Error {
         self.with_status(Status::BAD_REQUEST, |text| text)
     }
@@ -78,72 +78,76 @@ impl From<ExceedsLimit> for DatabaseError {
 
 /// Why a user was not created.
 #[derive(Debug)]
-pub(super) enum NotMade {
-    /// This call created no user, because one of this name existed.
-    Taken(DatabaseError),
+pub(super) enum CreateUserError {
+    /// This call created no user, because a user with this name exists.
+    NameExists(DatabaseError),
     /// This call created no user, because it sent no statement that creates one.
-    Untried(DatabaseError),
-    /// Anything else: the user may exist.
-    Failed(DatabaseError),
+    NotAttempted(DatabaseError),
+    /// Any other error: the user may exist.
+    Unknown(DatabaseError),
 }
 
-impl NotMade {
-    /// The database's error.
+impl CreateUserError {
+    /// The database error.
     pub(super) fn into_error(self) -> DatabaseError {
         match self {
-            NotMade::Taken(error) | NotMade::Untried(error) | NotMade::Failed(error) => error,
+            CreateUserError::NameExists(error)
+            | CreateUserError::NotAttempted(error)
+            | CreateUserError::Unknown(error) => error,
         }
     }
 
-    /// The same with another error.
+    /// The same kind with another error.
     #[must_use]
     pub(super) fn map(self, change: impl FnOnce(DatabaseError) -> DatabaseError) -> Self {
         match self {
-            NotMade::Taken(error) => NotMade::Taken(change(error)),
-            NotMade::Untried(error) => NotMade::Untried(change(error)),
-            NotMade::Failed(error) => NotMade::Failed(change(error)),
+            CreateUserError::NameExists(error) => CreateUserError::NameExists(change(error)),
+            CreateUserError::NotAttempted(error) => CreateUserError::NotAttempted(change(error)),
+            CreateUserError::Unknown(error) => CreateUserError::Unknown(change(error)),
         }
     }
 }
 
-impl From<DatabaseError> for NotMade {
+impl From<DatabaseError> for CreateUserError {
     fn from(error: DatabaseError) -> Self {
-        NotMade::Failed(error)
+        CreateUserError::Unknown(error)
     }
 }
 
 /// Why a password was not changed.
 #[derive(Debug)]
-pub(super) enum NotChanged {
-    /// The database keeps the old password: nothing was sent, or the server undid all of it.
-    Refused(DatabaseError),
+pub(super) enum ChangePasswordError {
+    /// The database keeps the old password: nothing was sent, or the server rolled back all changes.
+    Unchanged(DatabaseError),
     /// The database may have the old or the new password.
-    Unanswered(DatabaseError),
-    /// The database has the new password, but a restart of the server may bring the old one back.
+    Unknown(DatabaseError),
+    /// The database has the new password, but a restart of the server may restore the old one.
     Unsaved(DatabaseError),
 }
 
-impl NotChanged {
-    /// The database's error.
+impl ChangePasswordError {
+    /// The database error.
     pub(super) fn into_error(self) -> DatabaseError {
         match self {
-            NotChanged::Refused(error) | NotChanged::Unanswered(error) | NotChanged::Unsaved(error) => error,
+            ChangePasswordError::Unchanged(error)
+            | ChangePasswordError::Unknown(error)
+            | ChangePasswordError::Unsaved(error) => error,
         }
     }
 
-    /// The same with another error.
+    /// The same kind with another error.
     #[must_use]
     pub(super) fn map(self, change: impl FnOnce(DatabaseError) -> DatabaseError) -> Self {
         match self {
-            NotChanged::Refused(error) => NotChanged::Refused(change(error)),
-            NotChanged::Unanswered(error) => NotChanged::Unanswered(change(error)),
-            NotChanged::Unsaved(error) => NotChanged::Unsaved(change(error)),
+            ChangePasswordError::Unchanged(error) => ChangePasswordError::Unchanged(change(error)),
+            ChangePasswordError::Unknown(error) => ChangePasswordError::Unknown(change(error)),
+            ChangePasswordError::Unsaved(error) => ChangePasswordError::Unsaved(change(error)),
         }
     }
 }
 
-impl From<DatabaseError> for NotChanged {
+impl From<DatabaseError> for ChangePasswordError {
     fn from(error: DatabaseError) -> Self {
-        NotChanged::Unanswered(error)
+        ChangePasswordError::Unknown(error)
     }
 }

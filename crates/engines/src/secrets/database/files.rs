@@ -1,4 +1,4 @@
-//! Local files and sockets that connection settings name: only below a directory that the server's configuration allows.
+//! Local files and sockets in connection settings: only below the directories that the server's configuration allows.
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -6,10 +6,10 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, openat, statat};
 
-/// The most bytes of a file.
-const LONGEST: u64 = 256 * 1024;
+/// The maximum size of a file in bytes.
+const MAX_BYTES: u64 = 256 * 1024;
 
-/// The directories below which settings may name files and sockets, `database_file_directories` of the configuration.
+/// The directories below which settings may name files and sockets (`database_file_directories` in the configuration).
 #[derive(Clone, Debug, Default)]
 pub(super) struct FileDirectories(Vec<PathBuf>);
 
@@ -25,10 +25,10 @@ impl FileDirectories {
         FileDirectories(directories.to_vec())
     }
 
-    /// The path that a setting names; `instead` says what to use where it is not allowed.
+    /// The path in a setting. If it is not allowed, the error suggests `instead`.
     ///
     /// # Errors
-    /// When the path is below no allowed directory, or has `..` in it. The file system is not consulted.
+    /// When the path is below no allowed directory, or contains `..`. Does not access the file system.
     pub(super) fn locate(&self, setting: &str, path: &str, instead: &str) -> Result<LocalPath, String> {
         let refused = || {
             format!(
@@ -51,14 +51,14 @@ impl FileDirectories {
 impl LocalPath {
     /// The whole path.
     pub(super) fn path(&self) -> PathBuf {
-        // A trailing slash would be all that an empty path adds.
+        // Joining an empty path would append a slash.
         if self.below.as_os_str().is_empty() { self.directory.clone() } else { self.directory.join(&self.below) }
     }
 
     /// Reads a regular file of at most 256 KiB. Blocks.
     ///
     /// # Errors
-    /// For everything that keeps it from being read, without a reason: that would tell what files there are.
+    /// When the file cannot be read, without a reason, which would reveal which files exist.
     pub(super) fn read(&self) -> Result<String, ()> {
         self.open_file().ok_or(())
     }
@@ -73,7 +73,7 @@ impl LocalPath {
     fn open_file(&self) -> Option<String> {
         let (parent, name) = self.parent()?;
         let is_file = |mode| FileType::from_raw_mode(mode) == FileType::RegularFile;
-        // A device may act on being opened, so the type is looked at before as well as after.
+        // Opening a device can have effects, so the type is checked before and after.
         if !is_file(statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW).ok()?.st_mode) {
             return None;
         }
@@ -84,11 +84,11 @@ impl LocalPath {
             return None;
         }
         let mut text = String::new();
-        let read = std::fs::File::from(file).take(LONGEST + 1).read_to_string(&mut text).ok()?;
-        (u64::try_from(read).ok()? <= LONGEST).then_some(text)
+        let read = std::fs::File::from(file).take(MAX_BYTES + 1).read_to_string(&mut text).ok()?;
+        (u64::try_from(read).ok()? <= MAX_BYTES).then_some(text)
     }
 
-    /// The directory that holds the last part, opened part by part without following a link, and that part.
+    /// The directory of the last component, opened component by component without following links, and that component.
     fn parent(&self) -> Option<(OwnedFd, PathBuf)> {
         let mut flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let mut parent = openat(CWD, &self.directory, flags, Mode::empty()).ok()?;

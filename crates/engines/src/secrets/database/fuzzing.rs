@@ -1,4 +1,5 @@
-//! Entry points for fuzz targets: statements, templates, connection strings and schedules. Errors are their public texts.
+//! Entry points for fuzz targets: statements, templates, connection strings and schedules. Errors are those that
+//! clients see.
 
 use keepfast_framework::Timestamp;
 use serde_json::Value;
@@ -6,35 +7,35 @@ use serde_json::Value;
 use super::kinds::Kind;
 use super::schedule::Schedule;
 use super::statement::{self, Dialect, Statements};
-use super::username::{self, Form, Ingredients};
+use super::username::{self, NamePattern, TemplateData};
 
-/// Whose SQL a statement is.
+/// The SQL dialect of a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sql {
-    /// PostgreSQL's.
+    /// PostgreSQL.
     Postgres,
-    /// MySQL's and MariaDB's.
+    /// MySQL and MariaDB.
     MySql,
 }
 
 /// The statements that a role stores for the value of a request.
 ///
 /// # Errors
-/// When the value is no list of statements, or exceeds a limit.
+/// When the value is not a list of statements, or exceeds a limit.
 pub fn check_statements(value: Value) -> Result<Vec<String>, String> {
     let statements: Statements = serde_json::from_value(value).map_err(|error| error.to_string())?;
-    statements.checked().map_err(|error| error.public().to_owned())
+    statements.validated().map_err(|error| error.public().to_owned())
 }
 
 /// The statements to run, with the values of placeholders filled in.
 ///
 /// # Errors
-/// When a limit is exceeded, or a value cannot stand where its placeholder stands.
+/// When a limit is exceeded, or a value is not allowed at its placeholder.
 pub fn fill_statements(sql: Sql, stored: &[String], values: &[(&str, &str)]) -> Result<Vec<String>, String> {
     statement::filled(dialect(sql), stored, values).map_err(|error| error.text().to_owned())
 }
 
-/// Where each piece of a statement stands, by its name: bare, in a literal, in an identifier, in a comment.
+/// The quoting context of each piece of a statement, by name: bare, in a literal, in an identifier, in a comment.
 ///
 /// # Errors
 /// When dollar quotes nest too deep.
@@ -50,35 +51,35 @@ fn dialect(sql: Sql) -> Dialect {
     }
 }
 
-/// The result of a `username_template` or a `common_name_template`, before its length is cut.
+/// The result of a `username_template` or a `common_name_template`, before truncation.
 ///
 /// # Errors
-/// What is wrong with the template.
+/// When the template is invalid.
 pub fn username(template: &str, display_name: &str, role: &str, now: Timestamp) -> Result<String, String> {
-    username::fill(template, &Ingredients::new(display_name, role, now))
+    username::fill(template, &TemplateData::new(display_name, role, now))
 }
 
-/// Whether a name has the form of the names of a template; `None` where the template has no such form.
+/// Whether a template can generate a name; `None` for a template without a recognizable pattern.
 pub fn is_name_of_template(template: &str, name: &str) -> Option<bool> {
-    Form::of(template, usize::MAX).ok().map(|form| form.fits(name))
+    NamePattern::of(template, usize::MAX).ok().map(|pattern| pattern.matches(name))
 }
 
-/// A `connection_url` as answers show it; `None` where all of it is masked.
+/// A `connection_url` in responses; `None` if it is masked completely.
 ///
 /// # Errors
 /// When there is no plugin of this name.
 pub fn masked_connection_url(plugin: &str, url: &str) -> Result<Option<String>, String> {
-    Kind::of(plugin).map(|kind| {
-        // Read for a warning at the same places.
+    Kind::by_name(plugin).map(|kind| {
+        // The check for the warning must accept the same texts.
         let _ = (kind.has_password)(url);
         (kind.masked_url)(url)
     })
 }
 
-/// The first time of a `rotation_schedule` after `at`; `None` where the calendar ends.
+/// The first time of a `rotation_schedule` after `at`; `None` if the calendar ends.
 ///
 /// # Errors
-/// What is wrong with the schedule.
+/// When the schedule is invalid.
 pub fn next_of_schedule(schedule: &str, at: Timestamp) -> Result<Option<Timestamp>, String> {
     Schedule::parse(schedule).map(|schedule| schedule.next(at))
 }

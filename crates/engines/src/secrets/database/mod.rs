@@ -1,8 +1,7 @@
-//! The database engine: users of a database that are born with a request and die with its lease, and users whose
-//! passwords are changed on time.
+//! The database engine: dynamic users that exist for the time of a lease, and static users whose passwords are rotated.
 //!
-//! What happens in the database cannot be part of a transaction of ours. So a user's lease is durable before the user is
-//! made, and a password that is being changed is stored beside the old one until the database has accepted it.
+//! Changes in a database cannot be part of a storage transaction. So the lease of a user is durable before the user is
+//! created, and a new password is stored beside the old one until the database has accepted it.
 
 mod config;
 mod connection;
@@ -42,18 +41,18 @@ use keepfast_framework::{Cx, Engine, HeldLease, Kind, LeaseTerms, Result, Routes
 
 use self::connection::Connections;
 use self::files::FileDirectories;
-use self::rotation::UnderWay;
+use self::rotation::RunningRotations;
 use self::static_rotation::NextRotation;
 use self::undecided::Undecided;
 
 /// The database engine.
 pub struct DatabaseEngine {
     connections: Connections,
-    rotating: UnderWay,
-    rotating_static: UnderWay,
+    rotating: RunningRotations,
+    rotating_static: RunningRotations,
     undecided: Undecided,
     next_rotation: NextRotation,
-    /// Whether the log has what is stored beyond limits.
+    /// Whether stored texts beyond the limits were logged.
     limits_logged: AtomicBool,
 }
 
@@ -105,8 +104,8 @@ impl Engine for DatabaseEngine {
     async fn open(cx: &mut Cx) -> Result<Self> {
         Ok(DatabaseEngine {
             connections: Connections::new(FileDirectories::new(&cx.file_directories())),
-            rotating: UnderWay::default(),
-            rotating_static: UnderWay::default(),
+            rotating: RunningRotations::default(),
+            rotating_static: RunningRotations::default(),
             undecided: Undecided::default(),
             next_rotation: NextRotation::default(),
             limits_logged: AtomicBool::default(),
@@ -118,7 +117,7 @@ impl Engine for DatabaseEngine {
             self.connections.close(name);
         }
         if key.starts_with(static_roles::FOLDER) {
-            self.next_rotation.forget();
+            self.next_rotation.invalidate();
         }
     }
 
@@ -139,34 +138,37 @@ impl Engine for DatabaseEngine {
     }
 }
 
-const CONFIGS: Help = Help { synopsis: "The names of the connections.", description: "" };
+const CONFIGS: Help = Help { synopsis: "Lists the names of the connections.", description: "" };
 const CONFIG: Help = Help {
     synopsis: "A connection to a database.",
-    description: "What is not given keeps its value. The password is never shown. With TLS the server's certificate is always verified.",
+    description: "Absent settings keep their values. The password is never returned. With TLS the server's certificate is always verified.",
 };
-const RESET: Help = Help { synopsis: "Closes a connection's pool, and opens and verifies it anew.", description: "" };
+const RESET: Help = Help { synopsis: "Closes a connection's pool, then reopens and verifies it.", description: "" };
 const RELOAD: Help =
-    Help { synopsis: "Closes the pools of all connections of a kind; the next use opens each anew.", description: "" };
+    Help { synopsis: "Closes the pools of all connections of a kind; the next use reopens each.", description: "" };
 const RECONCILE: Help = Help {
-    synopsis: "The users in a connection's database that have the form of ours and no lease; and their removal.",
-    description: "Reading lists them. Writing removes those that `usernames` names, each as it was listed. The leases of all database \
-                  mounts of this server are looked at, and no others: do not use it where another server makes users of the same form \
-                  in the same database, because they would be listed here.",
+    synopsis: "Lists or removes the users without a lease whose names match the username_template.",
+    description: "A read lists them. A write removes those in `usernames`, which must be in the list. Only the leases of the database \
+                  mounts of this server count: do not use it if another server creates users with the same pattern in the same \
+                  database, because they would be listed here.",
 };
-const ROLES: Help = Help { synopsis: "The names of the roles.", description: "" };
+const ROLES: Help = Help { synopsis: "Lists the names of the roles.", description: "" };
 const ROLE: Help = Help {
-    synopsis: "How a user is made, for how long, and how it is removed.",
+    synopsis: "A role: the statements that create and revoke users, and their TTLs.",
     description: "Statements have the placeholders {{name}} or {{username}}, {{password}} or {{subject}}, and {{expiration}}. Each list runs in one transaction.",
 };
-const CREDS: Help = Help { synopsis: "A fresh user, leased.", description: "The user is removed when the lease ends." };
-const ROTATE_ROOT: Help = Help {
-    synopsis: "Gives the administrator a new password that only this server knows.",
-    description: "The new password is stored beside the old one until a login has proved which of them the database has.",
+const CREDS: Help = Help {
+    synopsis: "Creates a user with a lease.",
+    description: "The user is dropped when the lease expires or is revoked.",
 };
-const STATIC_ROLES: Help = Help { synopsis: "The names of the static roles.", description: "" };
+const ROTATE_ROOT: Help = Help {
+    synopsis: "Rotates the administrator's password to one that only this server knows.",
+    description: "The new password is stored beside the old one until a login proves which of them the database has.",
+};
+const STATIC_ROLES: Help = Help { synopsis: "Lists the names of the static roles.", description: "" };
 const STATIC_ROLE: Help = Help {
-    synopsis: "A user that exists, whose password is changed on time.",
+    synopsis: "An existing user whose password is rotated.",
     description: "Statements have the placeholders {{name}} or {{username}} and {{password}}.",
 };
-const STATIC_CREDS: Help = Help { synopsis: "The present password of a static role.", description: "" };
-const ROTATE_ROLE: Help = Help { synopsis: "Changes the password of a static role now.", description: "" };
+const STATIC_CREDS: Help = Help { synopsis: "The current password of a static role.", description: "" };
+const ROTATE_ROLE: Help = Help { synopsis: "Rotates the password of a static role now.", description: "" };

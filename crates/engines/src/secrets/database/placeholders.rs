@@ -1,23 +1,23 @@
-//! Values of a connection string that hold the placeholders `{{username}}` and `{{password}}`.
+//! Values of a connection string with the placeholders `{{username}}` and `{{password}}`.
 //!
-//! A value is split at its placeholders before its escapes are decoded, so an escaped brace never becomes a placeholder, and
-//! what replaces a placeholder never becomes syntax.
+//! A value is split at its placeholders before its escapes are decoded, so an escaped brace never becomes a
+//! placeholder, and the value of a placeholder never becomes syntax.
 
 use keepfast_crypto::secret::SecretString;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-/// What replaces a secret in answers, as in Go's `url.URL.Redacted`.
+/// Replaces a secret in responses, as in Go's `url.URL.Redacted`.
 pub(super) const MASK: &str = "xxxxx";
 
 const USERNAME: &str = "{{username}}";
 const PASSWORD: &str = "{{password}}";
 
-/// The longest user name and password, in bytes; tokens that serve as passwords are the longest ones.
-const LONGEST: usize = 16 * 1024;
-/// The most placeholders of a connection string, each of which may become as long as that.
-const MOST: usize = 16;
+/// The maximum length of a user name and a password in bytes; the longest ones are tokens that serve as passwords.
+const MAX_BYTES: usize = 16 * 1024;
+/// The maximum number of placeholders in a connection string, each of which may be replaced by that many bytes.
+const MAX_PLACEHOLDERS: usize = 16;
 
-/// The administrator's credentials, as the settings have them beside the connection string.
+/// The administrator's credentials in the settings beside the connection string.
 pub(super) struct Credentials {
     username: String,
     password: SecretString,
@@ -27,9 +27,9 @@ impl Credentials {
     /// The credentials of a connection.
     ///
     /// # Errors
-    /// When one of them is longer than 16 KiB.
+    /// When one of them exceeds 16 KiB.
     pub(super) fn new(username: String, password: &str) -> Result<Self, &'static str> {
-        if username.len() > LONGEST || password.len() > LONGEST {
+        if username.len() > MAX_BYTES || password.len() > MAX_BYTES {
             return Err("username or password is longer than 16 KiB");
         }
         Ok(Credentials { username, password: SecretString::new(password.to_owned()) })
@@ -46,7 +46,7 @@ impl Credentials {
 
 /// Whether a connection string has more than 16 placeholders.
 pub(super) fn has_too_many(text: &str) -> bool {
-    text.matches(USERNAME).chain(text.matches(PASSWORD)).count() > MOST
+    text.matches(USERNAME).chain(text.matches(PASSWORD)).count() > MAX_PLACEHOLDERS
 }
 
 /// A decoded value with its placeholders.
@@ -87,7 +87,8 @@ impl Template {
         Ok(Template(parts))
     }
 
-    /// Whether it has the placeholder of the password. Only the password's own place may: a database quotes others in its errors.
+    /// Whether it has the placeholder of the password. Only the password may: a database quotes other values in its
+    /// errors.
     pub(super) fn has_password(&self) -> bool {
         self.0.contains(&Part::Password)
     }
@@ -97,7 +98,7 @@ impl Template {
         Template(Some(text).filter(|t| !t.is_empty()).map(|t| Part::Text(t.to_owned())).into_iter().collect())
     }
 
-    /// Several values with a comma between each two.
+    /// Several values, separated by commas.
     pub(super) fn joined(values: impl IntoIterator<Item = Template>) -> Self {
         let mut parts = Vec::new();
         for (at, value) in values.into_iter().enumerate() {
@@ -107,7 +108,7 @@ impl Template {
         Template(parts)
     }
 
-    /// The value with the credentials in place of the placeholders.
+    /// The value with the credentials inserted.
     pub(super) fn fill(&self, credentials: &Credentials) -> String {
         let text = |part: &Part| match part {
             Part::Text(text) => text.clone(),
@@ -117,7 +118,8 @@ impl Template {
         self.0.iter().map(text).collect()
     }
 
-    /// The same for a value that is split further, as hosts are; `None` where a credential has a sign that could split it.
+    /// The same for a value that is split further, such as hosts; `None` if a credential has a character that could
+    /// split it.
     pub(super) fn fill_word(&self, credentials: &Credentials) -> Option<String> {
         let is_word = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
         let fits = self.0.iter().all(|part| match part {
@@ -128,7 +130,7 @@ impl Template {
         fits.then(|| self.fill(credentials))
     }
 
-    /// The value with the placeholders as they are written, the rest encoded.
+    /// The value with its placeholders unchanged and the rest encoded.
     pub(super) fn encoded(&self, encode: impl Fn(&str) -> String) -> String {
         let text = |part: &Part| match part {
             Part::Text(text) => encode(text),
@@ -143,7 +145,7 @@ impl Template {
         self.0.is_empty()
     }
 
-    /// Whether it has text beside its placeholders, which may be a secret in the place of a password.
+    /// Whether it has text besides its placeholders, which may be a secret in a password.
     pub(super) fn has_text(&self) -> bool {
         self.0.iter().any(|part| matches!(part, Part::Text(_)))
     }
@@ -173,10 +175,10 @@ pub(super) fn query_decode(text: &str) -> Result<String, &'static str> {
     percent_decode(&text.replace('+', " "))
 }
 
-/// What stays as it is in a path or a query of a URL.
+/// The characters that stay unencoded in a path or a query of a URL.
 const PLAIN: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/').remove(b',').remove(b':');
-/// What stays as it is in the credentials and in the host of a URL.
+/// The characters that stay unencoded in the credentials and the host of a URL.
 const PLAIN_AUTHORITY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Percent-encodes text for a path or a query.
@@ -194,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_and_their_places_are_bounded() {
+    fn credentials_and_placeholders_have_limits() {
         assert!(Credentials::new("u".repeat(16 * 1024), "").is_ok());
         assert!(Credentials::new("u".repeat(16 * 1024 + 1), "").is_err());
         assert!(Credentials::new(String::new(), &"p".repeat(16 * 1024 + 1)).is_err());

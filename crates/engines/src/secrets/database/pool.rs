@@ -1,5 +1,5 @@
-//! A small bounded pool: connections are opened when they are needed and kept while they work. All roles of a connection
-//! share it.
+//! A small connection pool: opens connections on demand and keeps them while they work. All roles of a connection share
+//! it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::connection::DatabaseError;
 use super::details::{Details, duration, integer};
 
-/// Connections at most where the settings do not say, as the peer has it.
+/// The default maximum of open connections, as in OpenBao.
 const MAX_OPEN: usize = 4;
 
 /// Opens connections of one kind.
@@ -21,26 +21,26 @@ const MAX_OPEN: usize = 4;
 pub(super) trait Connector: Send + Sync + 'static {
     /// An open connection.
     type Connection: Send + 'static;
-    /// Opens one.
+    /// Opens a connection.
     async fn open(&self) -> Result<Self::Connection, DatabaseError>;
-    /// Whether a connection that was idle looks as if it still worked; costs nothing.
+    /// Whether an idle connection seems to work; a cheap check.
     fn looks_open(connection: &Self::Connection) -> bool;
 }
 
-/// The settings that bound a pool.
+/// The limits of a pool.
 pub(super) struct Limits {
     max_open: usize,
     max_idle: usize,
-    /// How long a connection is used; `None` for as long as it works.
+    /// The maximum lifetime of a connection; `None` means no limit.
     max_lifetime: Option<Duration>,
 }
 
 impl Limits {
-    /// Reads `max_open_connections`, `max_idle_connections` and `max_connection_lifetime` as the peer does: an open of 0 is
-    /// the default, a negative one no bound; an idle of 0 is as many as may be open, a negative one none.
+    /// Parses `max_open_connections`, `max_idle_connections` and `max_connection_lifetime` as OpenBao does: for open, 0
+    /// is the default and negative means no limit; for idle, 0 is the maximum of open ones and negative is none.
     ///
     /// # Errors
-    /// What of them is no number or no duration.
+    /// When a value is not a number or not a duration.
     pub(super) fn read(details: &Details) -> Result<Self, String> {
         let max_open = match integer(details, "max_open_connections")?.unwrap_or(0) {
             0 => MAX_OPEN,
@@ -54,16 +54,16 @@ impl Limits {
     }
 }
 
-/// What a pool is doing.
+/// The statistics of a pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Numbers {
+pub(super) struct PoolStats {
     /// Connections that are open or being opened.
     pub(super) open: usize,
-    /// Those of them that somebody works with.
+    /// Connections in use.
     pub(super) in_use: usize,
-    /// Those of them that wait for work.
+    /// Idle connections.
     pub(super) idle: usize,
-    /// How often somebody had to wait for a connection, since the pool was opened.
+    /// How many operations had to wait for a connection since the pool was opened.
     pub(super) waits: u64,
     /// How many connections were opened.
     pub(super) opened: u64,
@@ -80,23 +80,23 @@ pub(super) struct Pool<C: Connector> {
     opened: AtomicU64,
 }
 
-/// A connection that is in use. Dropped without [`Pool::put`] it is closed: what state it is in is not known.
-pub(super) struct Lent<T> {
+/// A connection in use. Dropping it without [`Pool::put`] closes it, as its state is unknown.
+pub(super) struct PooledConnection<T> {
     connection: T,
     opened: Timestamp,
-    /// Whether it was idle before: then the server may have closed it meanwhile.
+    /// Whether it was idle before, so the server may have closed it meanwhile.
     pub(super) is_used: bool,
-    place: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 }
 
-impl<T> std::ops::Deref for Lent<T> {
+impl<T> std::ops::Deref for PooledConnection<T> {
     type Target = T;
     fn deref(&self) -> &T {
         &self.connection
     }
 }
 
-impl<T> std::ops::DerefMut for Lent<T> {
+impl<T> std::ops::DerefMut for PooledConnection<T> {
     fn deref_mut(&mut self) -> &mut T {
         &mut self.connection
     }
@@ -109,10 +109,10 @@ impl<C: Connector> Pool<C> {
         Pool { connector, limits, clock, places, idle: Mutex::default(), waits, opened }
     }
 
-    /// A connection, once one is free.
-    pub(super) async fn get(&self) -> Result<Lent<C::Connection>, DatabaseError> {
-        let place = match self.places.clone().try_acquire_owned() {
-            Ok(place) => place,
+    /// A connection; waits until one is free.
+    pub(super) async fn get(&self) -> Result<PooledConnection<C::Connection>, DatabaseError> {
+        let permit = match self.places.clone().try_acquire_owned() {
+            Ok(permit) => permit,
             Err(_) => {
                 self.waits.fetch_add(1, Ordering::Relaxed);
                 let closed = |_| DatabaseError::new("the pool is closed");
@@ -121,39 +121,45 @@ impl<C: Connector> Pool<C> {
         };
         while let Some((connection, opened)) = self.take() {
             if C::looks_open(&connection) && self.is_young(opened) {
-                return Ok(Lent { connection, opened, is_used: true, place });
+                return Ok(PooledConnection { connection, opened, is_used: true, permit });
             }
         }
-        self.open(place).await
+        self.open(permit).await
     }
 
-    /// A new connection in place of one that was found broken, and of all that are idle: they are likely to be as broken.
-    pub(super) async fn instead_of(&self, broken: Lent<C::Connection>) -> Result<Lent<C::Connection>, DatabaseError> {
-        let Lent { connection, place, .. } = broken;
+    /// Replaces a broken connection by a new one and closes all idle ones, which are probably broken too.
+    pub(super) async fn replace(
+        &self,
+        broken: PooledConnection<C::Connection>,
+    ) -> Result<PooledConnection<C::Connection>, DatabaseError> {
+        let PooledConnection { connection, permit, .. } = broken;
         drop(connection);
         self.idle.lock().clear();
-        self.open(place).await
+        self.open(permit).await
     }
 
-    async fn open(&self, place: OwnedSemaphorePermit) -> Result<Lent<C::Connection>, DatabaseError> {
+    async fn open(&self, permit: OwnedSemaphorePermit) -> Result<PooledConnection<C::Connection>, DatabaseError> {
         let connection = self.connector.open().await?;
         self.opened.fetch_add(1, Ordering::Relaxed);
-        Ok(Lent { connection, opened: self.clock.now(), is_used: false, place })
+        Ok(PooledConnection { connection, opened: self.clock.now(), is_used: false, permit })
     }
 
-    /// Gives back a connection that is in order.
-    pub(super) fn put(&self, lent: Lent<C::Connection>) {
+    /// Returns a working connection to the pool.
+    pub(super) fn put(&self, connection: PooledConnection<C::Connection>) {
         let mut idle = self.idle.lock();
-        if C::looks_open(&lent.connection) && self.is_young(lent.opened) && idle.len() < self.limits.max_idle {
-            idle.push((lent.connection, lent.opened));
+        if C::looks_open(&connection.connection)
+            && self.is_young(connection.opened)
+            && idle.len() < self.limits.max_idle
+        {
+            idle.push((connection.connection, connection.opened));
         }
     }
 
-    /// What it is doing.
-    pub(super) fn numbers(&self) -> Numbers {
+    /// The statistics.
+    pub(super) fn pool_stats(&self) -> PoolStats {
         let idle = self.idle.lock().len();
         let in_use = self.limits.max_open - self.places.available_permits();
-        Numbers {
+        PoolStats {
             open: idle + in_use,
             in_use,
             idle,
@@ -199,29 +205,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_opens_lazily_keeps_within_its_bounds_and_counts_who_waits() {
+    async fn the_pool_opens_lazily_keeps_its_limits_and_counts_waits() {
         let (pool, clock) =
             pool(json!({"max_open_connections": 2, "max_idle_connections": 1, "max_connection_lifetime": "1m"}));
-        assert_eq!(pool.numbers(), Numbers::default());
+        assert_eq!(pool.pool_stats(), PoolStats::default());
         let (a, b) = (pool.get().await.unwrap(), pool.get().await.unwrap());
         let third = async {
             let third = pool.get().await.unwrap();
-            assert_eq!((*third, third.is_used), (0, true), "it gets what was given back");
+            assert_eq!((*third, third.is_used), (0, true), "it reuses the returned connection");
             pool.put(third);
         };
         let give = async {
-            assert_eq!(pool.numbers(), Numbers { open: 2, in_use: 2, idle: 0, waits: 1, opened: 2 });
+            assert_eq!(pool.pool_stats(), PoolStats { open: 2, in_use: 2, idle: 0, waits: 1, opened: 2 });
             pool.put(a);
         };
         tokio::join!(third, give);
         pool.put(b);
-        assert_eq!(pool.numbers(), Numbers { open: 1, in_use: 0, idle: 1, waits: 1, opened: 2 });
+        assert_eq!(pool.pool_stats(), PoolStats { open: 1, in_use: 0, idle: 1, waits: 1, opened: 2 });
         clock.advance(Duration::from_secs(61));
-        assert_eq!(*pool.get().await.unwrap(), 2, "the old one is not used any more");
+        assert_eq!(*pool.get().await.unwrap(), 2, "a connection beyond its lifetime is not used");
     }
 
     #[test]
-    fn bounds_are_read_as_the_peer_reads_them() {
+    fn limits_are_parsed_as_in_openbao() {
         let read = |details: serde_json::Value| {
             Limits::read(&of_json(&details)).map(|l| (l.max_open, l.max_idle, l.max_lifetime.map(|d| d.as_secs())))
         };

@@ -1,8 +1,8 @@
-//! The seam between a database and the engine: every error passes it, and it replaces the secrets of the call by `***`.
+//! A wrapper between a database and the engine that replaces the secrets of a call by `***` in every error.
 //!
-//! A server quotes statements in its errors: MariaDB the first 80 bytes from the failing token on, so that a part of a
-//! password can be left; PostgreSQL the failing value. Generated passwords are therefore replaced in parts too. A
-//! password that an operator chose is replaced as a whole only: replacing its parts would tell which words it has.
+//! A server quotes statements in its errors: MariaDB the first 80 bytes from the failing token on, which can contain a
+//! part of a password; PostgreSQL the failing value. So parts of generated passwords are replaced too. A password from
+//! an operator is replaced only as a whole: replacing its parts would reveal which words it contains.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,31 +14,31 @@ use keepfast_crypto::hash::sha256;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::Timestamp;
 
-use super::connection::{Database, DatabaseError, NewUser, NotChanged, NotMade};
+use super::connection::{ChangePasswordError, CreateUserError, Database, DatabaseError, NewUser};
 use super::credential::Login;
 use super::details::{Details, text};
 use super::placeholders::percent_encode_authority;
-use super::pool::Numbers;
+use super::pool::PoolStats;
 
-/// The bytes of an error's text that are read; longer texts are cut off.
-const LONGEST: usize = 4096;
-/// The shortest part of a generated secret that is replaced, in bytes.
-const PART: usize = 4;
+/// The bytes of an error's text that are checked; longer texts are truncated.
+const MAX_TEXT: usize = 4096;
+/// The minimum length of a part of a generated secret that is replaced, in bytes.
+const MIN_PART: usize = 4;
 /// The same for a secret in hexadecimal digits or base64.
-const ENCODED_PART: usize = 8;
-/// Secrets of an operator below this many bytes are replaced only where they are quoted.
-const SHORT: usize = 8;
+const MIN_ENCODED_PART: usize = 8;
+/// Secrets of an operator below this many bytes are replaced only inside quotes.
+const SHORT_SECRET: usize = 8;
 const MASK: &str = "***";
-/// Codes of refused logins. Their texts quote no password, and a mask in them would tell an operator's password that is one
-/// of their words.
+/// Codes of refused logins. Their texts contain no password, and a mask in them would reveal that an operator's
+/// password is one of their words.
 const LOGIN_CODES: [&str; 5] =
     ["SQLSTATE 28P01", "SQLSTATE 28000", "MySQL error 1045", "MySQL error 1698", "Redis error WRONGPASS"];
 
-/// A database whose errors hold no secret.
+/// A database whose errors contain no secret.
 pub(super) struct Redacted {
     database: Arc<dyn Database>,
     /// The secrets of the connection.
-    standing: Vec<SecretString>,
+    connection_secrets: Vec<SecretString>,
 }
 
 /// The secrets of a connection: the administrator's password, private keys, and a URL with a password in it.
@@ -59,30 +59,30 @@ pub(super) fn secrets_of(details: &Details, password: &SecretString) -> Vec<Secr
 
 impl Redacted {
     /// Wraps a database.
-    pub(super) fn new(database: Arc<dyn Database>, standing: Vec<SecretString>) -> Self {
-        Redacted { database, standing }
+    pub(super) fn new(database: Arc<dyn Database>, connection_secrets: Vec<SecretString>) -> Self {
+        Redacted { database, connection_secrets }
     }
 
     fn clean(&self, error: DatabaseError, generated: Option<&SecretString>) -> DatabaseError {
         let is_login = error.code().is_some_and(|code| LOGIN_CODES.iter().any(|known| code.starts_with(known)));
-        let standing: &[SecretString] = if is_login { &[] } else { &self.standing };
-        error.reworded(|text| redacted(&text, generated, standing))
+        let connection_secrets: &[SecretString] = if is_login { &[] } else { &self.connection_secrets };
+        error.with_text(|text| redacted(&text, generated, connection_secrets))
     }
 }
 
 /// A text without these secrets.
 pub(super) fn redacted(text: &str, generated: Option<&SecretString>, chosen: &[SecretString]) -> String {
-    let end = (0..=LONGEST.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let end = (0..=MAX_TEXT.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     let text = &text[..end];
     let mut hidden = vec![false; text.len()];
     for secret in chosen {
-        let is_short = secret.expose().len() < SHORT;
+        let is_short = secret.expose().len() < SHORT_SECRET;
         for (spelling, _) in spellings(secret.expose()) {
             hide_whole(text, &spelling, is_short, &mut hidden);
         }
         // Lines of a private key.
         for line in secret.expose().lines().filter(|line| line.len() >= 32 && !line.starts_with('-')) {
-            hide_parts(text, line, ENCODED_PART, &mut hidden);
+            hide_parts(text, line, MIN_ENCODED_PART, &mut hidden);
         }
     }
     for (spelling, part) in generated.iter().flat_map(|secret| spellings(secret.expose())) {
@@ -93,7 +93,7 @@ pub(super) fn redacted(text: &str, generated: Option<&SecretString>, chosen: &[S
     masked(text, &hidden)
 }
 
-/// The forms in which a server or a driver may quote a secret, each with the shortest part that is replaced.
+/// The forms in which a server or a driver may quote a secret, each with the minimum length of a replaced part.
 fn spellings(secret: &str) -> Vec<(String, usize)> {
     let bytes = secret.as_bytes();
     let mut json = serde_json::Value::from(secret).to_string();
@@ -120,10 +120,10 @@ fn spellings(secret: &str) -> Vec<(String, usize)> {
     ];
     let plain: HashSet<String> = plain.into_iter().collect();
     let encoded: HashSet<String> = encoded.into_iter().collect();
-    plain.into_iter().map(|s| (s, PART)).chain(encoded.into_iter().map(|s| (s, ENCODED_PART))).collect()
+    plain.into_iter().map(|s| (s, MIN_PART)).chain(encoded.into_iter().map(|s| (s, MIN_ENCODED_PART))).collect()
 }
 
-/// Hides a secret as a whole; a short one only where it is quoted, since it may be a part of any word.
+/// Hides a secret as a whole; a short one only inside quotes, since it may be a part of any word.
 fn hide_whole(text: &str, secret: &str, is_short: bool, hidden: &mut [bool]) {
     let quotes = |c: &char| matches!(*c, '\'' | '"' | '`' | ':' | '@' | '=' | '/');
     let is_quoted = |at: usize| {
@@ -147,7 +147,7 @@ fn hide_parts(text: &str, secret: &str, part: usize, hidden: &mut [bool]) {
     }
 }
 
-/// Hides what PostgreSQL stores of a password, which has a salt and is therefore not known here.
+/// Hides the password verifiers of PostgreSQL, which are salted and therefore unknown here.
 fn hide_verifiers(text: &str, hidden: &mut [bool]) {
     let ends = |c: char| c.is_whitespace() || matches!(c, '\'' | '"' | ',' | ';' | ')');
     for (at, _) in text.match_indices("SCRAM-SHA-256$") {
@@ -162,7 +162,7 @@ fn hide_verifiers(text: &str, hidden: &mut [bool]) {
     }
 }
 
-/// The text with one mask for each hidden run. A character of which a byte is hidden is hidden whole.
+/// The text with one mask for each hidden run. A partly hidden character is hidden completely.
 fn masked(text: &str, hidden: &[bool]) -> String {
     let mut out = String::with_capacity(text.len());
     let mut is_masked = false;
@@ -186,7 +186,7 @@ impl Database for Redacted {
         self.database.verify().await.map_err(|e| self.clean(e, None))
     }
 
-    async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), NotMade> {
+    async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), CreateUserError> {
         let password = match user.login {
             Login::Password(password) => Some(password),
             Login::Certificate { .. } => None,
@@ -210,7 +210,12 @@ impl Database for Redacted {
         self.database.drop_user(name, statements).await.map_err(|e| self.clean(e, None))
     }
 
-    async fn set_password(&self, name: &str, password: &SecretString, statements: &[String]) -> Result<(), NotChanged> {
+    async fn set_password(
+        &self,
+        name: &str,
+        password: &SecretString,
+        statements: &[String],
+    ) -> Result<(), ChangePasswordError> {
         let changed = self.database.set_password(name, password, statements).await;
         changed.map_err(|e| e.map(|e| self.clean(e, Some(password))))
     }
@@ -220,7 +225,7 @@ impl Database for Redacted {
         name: &str,
         password: &SecretString,
         statements: &[String],
-    ) -> Result<(), NotChanged> {
+    ) -> Result<(), ChangePasswordError> {
         let changed = self.database.set_own_password(name, password, statements).await;
         changed.map_err(|e| e.map(|e| self.clean(e, Some(password))))
     }
@@ -232,11 +237,11 @@ impl Database for Redacted {
     async fn accepts(&self, name: &str, password: &SecretString) -> Result<bool, DatabaseError> {
         let secrets = [SecretString::new(password.expose().clone())];
         let accepted = self.database.accepts(name, password).await;
-        accepted.map_err(|e| self.clean(e, None).reworded(|text| redacted(&text, None, &secrets)))
+        accepted.map_err(|e| self.clean(e, None).with_text(|text| redacted(&text, None, &secrets)))
     }
 
-    fn numbers(&self) -> Numbers {
-        self.database.numbers()
+    fn pool_stats(&self) -> PoolStats {
+        self.database.pool_stats()
     }
 }
 
@@ -269,7 +274,7 @@ mod tests {
     fn sec_kf06_a_chosen_secret_is_replaced_as_a_whole_only() {
         let chosen = [secret("admin_password")];
         let refused = "password authentication failed for user \"vault_admin\"";
-        assert_eq!(redacted(refused, None, &chosen), refused, "parts would tell which words the password has");
+        assert_eq!(redacted(refused, None, &chosen), refused, "parts would reveal which words the password has");
         assert_eq!(redacted("args 'admin_password' x", None, &chosen), "args '***' x");
         let key = "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg\n-----END";
         assert_eq!(redacted("x MIGHAgEAMBMGByqGSM4 y", None, &[secret(key)]), "x *** y");
@@ -280,9 +285,9 @@ mod tests {
     }
 
     #[test]
-    fn sec_kf06_verifiers_are_replaced_and_long_texts_cut_off() {
+    fn sec_kf06_verifiers_are_replaced_and_long_texts_truncated() {
         let verifier = "syntax: \"SCRAM-SHA-256$4096:c2FsdA==$a:b\" or md5d41d8cd98f00b204e9800998ecf8427e";
         assert_eq!(redacted(verifier, None, &[]), "syntax: \"***\" or ***");
-        assert_eq!(redacted(&"é".repeat(10_000), None, &[]).len(), LONGEST);
+        assert_eq!(redacted(&"é".repeat(10_000), None, &[]).len(), MAX_TEXT);
     }
 }

@@ -1,4 +1,4 @@
-//! `roles/`: how users are made.
+//! `roles/`: the statements and TTLs of dynamic users.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::static_roles::STATIC_ROLES;
 
 pub(super) const ROLES: Records<Role> = Records::at("role/");
 
-/// What is stored of a role, which is also what is shown but for a private key; TTLs in seconds.
+/// The stored record of a role, also the response without a private key; TTLs in seconds.
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub(super) struct Role {
     pub(super) creation_statements: Vec<String>,
@@ -29,14 +29,14 @@ pub(super) struct Role {
     pub(super) default_ttl: u64,
     pub(super) max_ttl: u64,
     pub(super) renew_statements: Vec<String>,
-    /// How the end of a user is tried again; none of it is shown that was not given.
+    /// The retries of revocation; the response contains only what the client set.
     #[serde(flatten)]
     retries: Retries,
     pub(super) revocation_statements: Vec<String>,
     pub(super) rollback_statements: Vec<String>,
 }
 
-/// A role's own rule of how the end of a user is tried again, as far as it was given; pauses in seconds.
+/// The retries of revocation that the client set; pauses in seconds.
 #[derive(Clone, Copy, Default, Serialize, Deserialize)]
 struct Retries {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,28 +47,28 @@ struct Retries {
     revocation_backoff_max: Option<u64>,
 }
 
-/// The most tries that a role may want.
-const MOST_ATTEMPTS: i64 = 100;
-/// The longest pause that a role may want: a week.
-const LONGEST_PAUSE: u64 = 7 * 24 * 3600;
+/// The maximum of `revocation_attempts`.
+const MAX_ATTEMPTS: i64 = 100;
+/// The maximum of `revocation_backoff_max`: a week.
+const MAX_PAUSE: u64 = 7 * 24 * 3600;
 
 impl Retries {
-    /// Takes what was given; zero takes a value away.
+    /// Applies the given values; zero removes a value.
     ///
     /// # Errors
-    /// 400 for what is out of bounds, or when the longest pause is shorter than the first one.
+    /// 400 when a value is out of range, or when the maximum pause is shorter than the first one.
     fn merge(&mut self, attempts: Option<Int>, first: Option<Seconds>, longest: Option<Seconds>) -> Result<()> {
         if let Some(Int(attempts)) = attempts {
-            let fitting = u32::try_from(attempts).ok().filter(|_| attempts <= MOST_ATTEMPTS);
-            let fault = || Error::invalid(format!("revocation_attempts must be between 1 and {MOST_ATTEMPTS}"));
-            self.revocation_attempts = Some(fitting.ok_or_else(fault)?).filter(|n| *n > 0);
+            let fitting = u32::try_from(attempts).ok().filter(|_| attempts <= MAX_ATTEMPTS);
+            let out_of_range = || Error::invalid(format!("revocation_attempts must be between 1 and {MAX_ATTEMPTS}"));
+            self.revocation_attempts = Some(fitting.ok_or_else(out_of_range)?).filter(|n| *n > 0);
         }
         for (name, kept, given) in [
             ("revocation_backoff", &mut self.revocation_backoff, first),
             ("revocation_backoff_max", &mut self.revocation_backoff_max, longest),
         ] {
             let Some(Seconds(seconds)) = given else { continue };
-            if seconds > LONGEST_PAUSE {
+            if seconds > MAX_PAUSE {
                 return Err(Error::invalid(format!("{name} must not be more than seven days")));
             }
             *kept = Some(seconds).filter(|s| *s > 0);
@@ -81,7 +81,7 @@ impl Retries {
         }
     }
 
-    /// The whole rule; `None` where nothing was given.
+    /// The complete backoff; `None` if nothing is set.
     fn back_off(self) -> Option<BackOff> {
         let given = self.revocation_attempts.is_some()
             || self.revocation_backoff.is_some()
@@ -97,7 +97,7 @@ impl Retries {
 }
 
 impl Role {
-    /// How the end of a user is tried again, where the role says so.
+    /// The backoff of revocation retries, if the role has one.
     pub(super) fn back_off(&self) -> Option<BackOff> {
         self.retries.back_off()
     }
@@ -110,14 +110,14 @@ impl Role {
         Duration::from_secs(self.max_ttl)
     }
 
-    /// The policy of its passwords; empty for none.
+    /// The policy of generated passwords; empty for none.
     pub(super) fn password_policy<'a>(&'a self, config: &'a Config) -> &'a str {
         self.credential_config.password_policy(config)
     }
 }
 
 #[derive(Deserialize, JsonSchema)]
-pub(super) struct Named {
+pub(super) struct RolePath {
     /// The name of the role.
     name: Text,
 }
@@ -126,29 +126,30 @@ pub(super) struct Named {
 pub(super) struct Write {
     /// The name of the role.
     name: Text,
-    /// The connection to use.
+    /// The name of the connection.
     db_name: Option<Text>,
-    /// Statements that make a user.
+    /// Statements that create a user.
     #[serde(default, deserialize_with = "given")]
     creation_statements: Option<Option<Statements>>,
-    /// Statements that remove a user; without them it loses its sessions, its rights and what it owns goes to the administrator.
+    /// Statements that revoke a user. By default it loses its sessions and rights, and the administrator owns its
+    /// objects.
     #[serde(default, deserialize_with = "given")]
     revocation_statements: Option<Option<Statements>>,
     /// Statements for databases without transactions.
     #[serde(default, deserialize_with = "given")]
     rollback_statements: Option<Option<Statements>>,
-    /// Statements that move the end of a user.
+    /// Statements that change the expiry of a user.
     #[serde(default, deserialize_with = "given")]
     renew_statements: Option<Option<Statements>>,
-    /// How often the removal of a user is tried before an operator has to look; 6 where it is not given, or 0.
+    /// How often revocation is tried before it needs an operator; 6 if absent or 0.
     revocation_attempts: Option<Int>,
-    /// The pause after the first failed try, which doubles with each; 10 seconds where it is not given, or 0.
+    /// The pause after the first failed revocation, which doubles with each; 10 seconds if absent or 0.
     revocation_backoff: Option<Seconds>,
-    /// The longest pause; an hour where it is not given, or 0.
+    /// The maximum pause; an hour if absent or 0.
     revocation_backoff_max: Option<Seconds>,
-    /// How long a user lives that nobody renews.
+    /// The TTL of a user without renewal.
     default_ttl: Option<Seconds>,
-    /// How long a user lives at most.
+    /// The maximum TTL of a user.
     max_ttl: Option<Seconds>,
     /// `password`, `rsa_private_key` or `client_certificate`.
     #[serde(default, deserialize_with = "given")]
@@ -161,11 +162,11 @@ pub(super) async fn list(_: &DatabaseEngine, cx: &mut Cx, req: Paged) -> Result<
     Ok(Keys::of(ROLES.list(cx, "", &req.page()).await?))
 }
 
-pub(super) async fn exists(_: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<Exists> {
+pub(super) async fn exists(_: &DatabaseEngine, cx: &mut Cx, req: RolePath) -> Result<Exists> {
     Ok(Exists(ROLES.get(cx, &req.name).await?.is_some()))
 }
 
-pub(super) async fn read(_: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<Option<Data<Role>>> {
+pub(super) async fn read(_: &DatabaseEngine, cx: &mut Cx, req: RolePath) -> Result<Option<Data<Role>>> {
     Ok(ROLES.get(cx, &req.name).await?.map(|mut role| {
         role.credential_config.hide();
         Data(role)
@@ -193,10 +194,10 @@ pub(super) async fn write(_: &DatabaseEngine, cx: &mut Cx, req: Write) -> Result
     ];
     for (list, given) in lists {
         if let Some(given) = given {
-            *list = given.map(Statements::checked).transpose()?.unwrap_or_default();
+            *list = given.map(Statements::validated).transpose()?.unwrap_or_default();
         }
     }
-    // As the peer: of these alone it leaves out empty ones.
+    // As in OpenBao, which drops empty statements only here.
     role.revocation_statements.retain(|statement| !statement.is_empty());
     role.retries.merge(req.revocation_attempts, req.revocation_backoff, req.revocation_backoff_max)?;
     role.default_ttl = req.default_ttl.map_or(role.default_ttl, |s| s.0);
@@ -204,7 +205,7 @@ pub(super) async fn write(_: &DatabaseEngine, cx: &mut Cx, req: Write) -> Result
     ROLES.put(cx, &req.name, &role)
 }
 
-pub(super) async fn delete(_: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<()> {
+pub(super) async fn delete(_: &DatabaseEngine, cx: &mut Cx, req: RolePath) -> Result<()> {
     ROLES.delete(cx, &req.name);
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! Rotation of the administrator's password, and the rules by which no password is lost.
+//! Rotation of the administrator's password, without losing a password.
 //!
-//! The new password is stored before the database gets it. What the database acknowledges is the current password. Without
-//! an acknowledgement both passwords are kept, and tried at connect, until one of them is proved.
+//! The new password is stored before the database gets it. A password that the database acknowledges is the current
+//! one. Without an acknowledgement both passwords are kept and tried at connect, until a login proves one of them.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,25 +13,25 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
-use super::config::{Config, Named};
-use super::connection::{Database, DatabaseError, NotChanged};
+use super::config::{Config, ConnectionPath};
+use super::connection::{ChangePasswordError, Database, DatabaseError};
 use super::details::text;
 use super::{DatabaseEngine, username};
 
 /// The second passwords of administrators, by connection.
 pub(super) const PENDING: Records<Pending> = Records::at("rotating/");
-/// How often a commit that conflicts is repeated.
-const TRIES: usize = 64;
+/// How often a commit is retried after a conflict.
+const MAX_ATTEMPTS: usize = 64;
 
-/// A second password of an administrator, beside the one of the connection.
+/// A second password of an administrator, beside that of the connection.
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct Pending {
     /// The administrator; empty in records of older versions.
     #[serde(default)]
     username: String,
     password: String,
-    /// Whether this is the password before a rotation that the database has acknowledged. Otherwise it is the new one of a
-    /// rotation without an answer.
+    /// Whether this is the password before an acknowledged rotation. Otherwise it is the new one of an unacknowledged
+    /// rotation.
     #[serde(default)]
     is_old: bool,
 }
@@ -54,82 +54,82 @@ impl Pending {
 
 /// The rotations that run in this process.
 #[derive(Clone, Default)]
-pub(super) struct UnderWay(Arc<Mutex<HashSet<String>>>);
+pub(super) struct RunningRotations(Arc<Mutex<HashSet<String>>>);
 
-/// A running rotation; over when it is dropped.
-pub(super) struct Turn {
-    under_way: UnderWay,
+/// A running rotation; dropping it ends the rotation.
+pub(super) struct RotationGuard {
+    running: RunningRotations,
     name: String,
 }
 
-impl UnderWay {
-    /// Begins a rotation of this name; `None` while another one runs.
-    pub(super) fn begin(&self, name: &str) -> Option<Turn> {
+impl RunningRotations {
+    /// Starts a rotation of this name; `None` while another one runs.
+    pub(super) fn begin(&self, name: &str) -> Option<RotationGuard> {
         let begun = self.0.lock().insert(name.to_owned());
-        begun.then(|| Turn { under_way: self.clone(), name: name.to_owned() })
+        begun.then(|| RotationGuard { running: self.clone(), name: name.to_owned() })
     }
 
     /// Whether a rotation of this name runs.
-    fn runs(&self, name: &str) -> bool {
+    fn is_running(&self, name: &str) -> bool {
         self.0.lock().contains(name)
     }
 }
 
-impl Drop for Turn {
+impl Drop for RotationGuard {
     fn drop(&mut self) {
-        self.under_way.0.lock().remove(&self.name);
+        self.running.0.lock().remove(&self.name);
     }
 }
 
 /// Which password a database has after a rotation.
 pub(super) enum Outcome {
-    /// Nothing was undecided.
+    /// There was no undecided rotation.
     Settled,
-    /// The new one.
+    /// The new password.
     New,
-    /// The old one.
+    /// The old password.
     Old,
-    /// Not known; both are kept.
+    /// Unknown; both passwords are kept.
     Undecided(DatabaseError),
 }
 
-/// `rotate-root/`: sets a password of the administrator that only this server knows.
-pub(super) async fn rotate_root(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<()> {
+/// `rotate-root/`: sets an administrator's password that only this server knows.
+pub(super) async fn rotate_root(engine: &DatabaseEngine, cx: &mut Cx, req: ConnectionPath) -> Result<()> {
     let name = &*req.name;
     let _turn = engine.rotating.begin(name).ok_or_else(busy)?;
     if let Outcome::Undecided(error) = recover(engine, cx, name).await? {
-        return Err(error.reworded(|text| within("an earlier rotation is undecided", &text)).answer());
+        return Err(error.with_text(|text| within("an earlier rotation is undecided", &text)).internal());
     }
-    let config = Config::named(cx, name).await?;
+    let config = Config::require(cx, name).await?;
     let administrator = administrator(&config)?;
-    let database = engine.connections.of(name, &config, cx.clock())?;
+    let database = engine.connections.get(name, &config, cx.clock())?;
     let password = username::password(cx, config.password_policy()).await?;
     PENDING.put(cx, name, &Pending::new(&administrator, &password))?;
     cx.checkpoint().await?;
-    let failed = |error: DatabaseError| error.reworded(|text| within("failed to update user", &text)).answer();
+    let failed = |error: DatabaseError| error.with_text(|text| within("failed to update user", &text)).internal();
     match database.set_own_password(&administrator, &password, &config.root_rotation_statements).await {
         Ok(()) => acknowledge(cx, name, &password).await?,
-        Err(NotChanged::Refused(error)) => {
+        Err(ChangePasswordError::Unchanged(error)) => {
             PENDING.delete(cx, name);
             cx.checkpoint().await?;
             return Err(failed(error));
         }
-        Err(NotChanged::Unsaved(error)) => return Err(failed(error)),
-        Err(NotChanged::Unanswered(error)) => {
+        Err(ChangePasswordError::Unsaved(error)) => return Err(failed(error)),
+        Err(ChangePasswordError::Unknown(error)) => {
             return match recover(engine, cx, name).await? {
                 Outcome::New | Outcome::Settled => Ok(()),
                 Outcome::Old | Outcome::Undecided(_) => Err(failed(error)),
             };
         }
     }
-    let outcome = prove(engine, cx, name).await;
-    note(engine, cx, name, outcome.as_ref().ok());
+    let outcome = check_acknowledged(engine, cx, name).await;
+    record_outcome(engine, cx, name, outcome.as_ref().ok());
     match outcome? {
-        Outcome::Old => Err(DatabaseError::new("the database does not accept the new password").answer()),
+        Outcome::Old => Err(DatabaseError::new("the database does not accept the new password").internal()),
         Outcome::Undecided(error) => {
             cx.warn(format!(
                 "The database has acknowledged the new password, but a login with it fails ({}). The old password is kept too, \
-                 and each is tried until a login succeeds.",
+                 and both are tried until a login succeeds.",
                 error.text()
             ));
             Ok(())
@@ -139,14 +139,14 @@ pub(super) async fn rotate_root(engine: &DatabaseEngine, cx: &mut Cx, req: Named
 }
 
 fn busy() -> Error {
-    Error::invalid("a rotation of this connection is under way")
+    Error::invalid("a rotation of this connection is running")
 }
 
 /// The administrator whose password can be rotated.
 fn administrator(config: &Config) -> Result<String> {
-    let refused = |why: &str| DatabaseError::new(format!("unable to rotate root credentials: {why}")).refusal();
+    let refused = |why: &str| DatabaseError::new(format!("unable to rotate root credentials: {why}")).bad_request();
     let name = text(&config.details, "username").ok_or_else(|| refused("no username in configuration"))?;
-    // The connection would keep the password that its URL has.
+    // A URL with the values would keep the old password.
     let is_template = |url: String| url.contains("{{password}}") && url.contains("{{username}}");
     match text(&config.details, "connection_url").map(is_template) {
         Some(false) => Err(refused("connection_url must have {{username}} and {{password}} in place of their values")),
@@ -154,15 +154,16 @@ fn administrator(config: &Config) -> Result<String> {
     }
 }
 
-/// An error inside of another one, in OpenBao's form.
+/// An error inside another one, in OpenBao's format.
 pub(super) fn within(what: &str, text: &str) -> String {
     format!("{what}: 1 error occurred:\n\t* {text}\n\n")
 }
 
-/// Makes an acknowledged password the connection's, and keeps the old one beside it until [`prove`] has decided.
+/// Makes an acknowledged password that of the connection, and keeps the old one beside it until [`check_acknowledged`]
+/// has decided.
 async fn acknowledge(cx: &mut Cx, name: &str, password: &SecretString) -> Result<()> {
-    for _ in 0..TRIES {
-        let mut config = Config::named(cx, name).await?;
+    for _ in 0..MAX_ATTEMPTS {
+        let mut config = Config::require(cx, name).await?;
         let administrator = text(&config.details, "username").unwrap_or_default();
         let mut old = Pending::new(&administrator, &config.password());
         old.is_old = true;
@@ -170,24 +171,24 @@ async fn acknowledge(cx: &mut Cx, name: &str, password: &SecretString) -> Result
         config.save(cx, name)?;
         PENDING.put(cx, name, &old)?;
         match cx.checkpoint().await {
-            // A request has changed the connection meanwhile.
+            // A request changed the connection meanwhile.
             Err(error) if error.is_conflict() => {}
             done => return done.map(drop),
         }
     }
-    Err(Error::internal("a rotation was not stored: conflicts without end"))
+    Err(Error::internal("a rotation was not stored: too many conflicts"))
 }
 
-/// Judges an acknowledged rotation by logging in, because statements of an operator can succeed without any effect.
-async fn prove(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<Outcome> {
-    for _ in 0..TRIES {
+/// Checks an acknowledged rotation with a login, because statements of an operator can succeed without an effect.
+async fn check_acknowledged(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<Outcome> {
+    for _ in 0..MAX_ATTEMPTS {
         let Some(old) = PENDING.get(cx, name).await?.filter(|pending| pending.is_old) else {
             return Ok(Outcome::Settled);
         };
-        let mut config = Config::named(cx, name).await?;
-        // Its sessions are those of the old password, and may use up the administrator's.
+        let mut config = Config::require(cx, name).await?;
+        // Its sessions use the old password and count against the administrator's limit.
         engine.connections.close(name);
-        let database = engine.connections.of(name, &config, cx.clock())?;
+        let database = engine.connections.get(name, &config, cx.clock())?;
         let outcome = match database.accepts(&old.username, &config.password()).await {
             Ok(true) => Outcome::New,
             Ok(false) if matches!(database.accepts(&old.username, &old.password()).await, Ok(true)) => Outcome::Old,
@@ -208,92 +209,92 @@ async fn prove(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<Outco
             done => return done.map(|_| outcome),
         }
     }
-    Err(Error::internal("a rotation was not stored: conflicts without end"))
+    Err(Error::internal("a rotation was not stored: too many conflicts"))
 }
 
 /// Decides a rotation that an earlier request or process left undecided, and keeps the password that the database has.
 ///
-/// The pending password is set once more: what was sent first may be on its way yet, and only the same password cannot be
-/// undone by it. So no pending password is discarded because the old one works.
+/// It sets the pending password again: the first attempt may still be in flight, and only the same password cannot be
+/// undone by it. So the pending password is kept even if the old one works.
 ///
 /// # Errors
 /// When storage fails. Errors of the database are [`Outcome::Undecided`].
 pub(super) async fn recover(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<Outcome> {
     let outcome = decide(engine, cx, name).await;
-    note(engine, cx, name, outcome.as_ref().ok());
+    record_outcome(engine, cx, name, outcome.as_ref().ok());
     outcome
 }
 
-/// Begins a pause after a failure, or forgets earlier ones.
-fn note(engine: &DatabaseEngine, cx: &Cx, name: &str, outcome: Option<&Outcome>) {
+/// Starts a pause after a failure, or ends it after a success.
+fn record_outcome(engine: &DatabaseEngine, cx: &Cx, name: &str, outcome: Option<&Outcome>) {
     match outcome {
         None | Some(Outcome::Undecided(_)) => engine.undecided.failed(name, cx.now()),
-        Some(_) => engine.undecided.forget(name),
+        Some(_) => engine.undecided.clear(name),
     }
 }
 
 async fn decide(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<Outcome> {
     let Some(pending) = PENDING.get(cx, name).await? else { return Ok(Outcome::Settled) };
     if pending.is_old {
-        return prove(engine, cx, name).await;
+        return check_acknowledged(engine, cx, name).await;
     }
-    let config = Config::named(cx, name).await?;
+    let config = Config::require(cx, name).await?;
     let administrator = match pending.username.as_str() {
         "" => text(&config.details, "username").unwrap_or_default(),
         known => known.to_owned(),
     };
     let (old, new) = (config.password(), pending.password());
-    let database = engine.connections.of(name, &config, cx.clock())?;
+    let database = engine.connections.get(name, &config, cx.clock())?;
     let is_old = matches!(database.accepts(&administrator, &old).await, Ok(true));
     let is_new = matches!(database.accepts(&administrator, &new).await, Ok(true));
     if is_old || !is_new {
-        // Where both are accepted, as with `trust`, a login proves nothing.
+        // If both are accepted, as with `trust`, a login proves nothing.
         let statements = &config.root_rotation_statements;
         if let Err(failed) = database.set_own_password(&administrator, &new, statements).await {
             let error = failed.into_error();
             tracing::warn!(
                 connection = name,
-                error = error.logged(),
+                error = error.log_text(),
                 "a rotation is undecided; both passwords are kept"
             );
             return Ok(Outcome::Undecided(error));
         }
     }
     acknowledge(cx, name, &new).await?;
-    prove(engine, cx, name).await
+    check_acknowledged(engine, cx, name).await
 }
 
-/// The connection of this name with the password that works: the connection's own, or the one of an undecided rotation.
+/// The connection of this name with the password that works: that of the connection, or that of an undecided rotation.
 ///
 /// # Errors
-/// 500 with what is wrong with the settings; when storage fails.
+/// 500 when a setting is invalid; when storage fails.
 pub(super) async fn database(
     engine: &DatabaseEngine,
     cx: &mut Cx,
     name: &str,
     config: &Config,
 ) -> Result<Arc<dyn Database>> {
-    let database = engine.connections.of(name, config, cx.clock())?;
+    let database = engine.connections.get(name, config, cx.clock())?;
     let Some(pending) = PENDING.get(cx, name).await? else { return Ok(database) };
     let other = engine.connections.second(name, &config.with_password(&pending.password()), cx.clock())?;
-    // What worked last is tried first: each use would begin with a wrong login otherwise.
+    // The password that worked last is tried first, so that not every use starts with a failed login.
     let second_first = engine.undecided.second_works(name);
     let [first, then] = if second_first { [&other, &database] } else { [&database, &other] };
     for (tried, is_second) in [(first, second_first), (then, !second_first)] {
         if tried.verify().await.is_ok() {
-            engine.undecided.note_working(name, is_second);
+            engine.undecided.record_working(name, is_second);
             return Ok(tried.clone());
         }
     }
     Ok(database)
 }
 
-/// Whether a connection may change while its administrator's password is undecided.
+/// Checks that a connection may change while its administrator's password is undecided.
 ///
 /// # Errors
-/// 400 while a rotation runs, or when another administrator would be left with the pending password.
+/// 400 while a rotation runs, or when the pending password would belong to another administrator.
 pub(super) async fn check_change(engine: &DatabaseEngine, cx: &mut Cx, name: &str, config: &Config) -> Result<()> {
-    if engine.rotating.runs(name) {
+    if engine.rotating.is_running(name) {
         return Err(busy());
     }
     let Some(pending) = PENDING.get(cx, name).await? else { return Ok(()) };
@@ -306,11 +307,11 @@ pub(super) async fn check_change(engine: &DatabaseEngine, cx: &mut Cx, name: &st
     )))
 }
 
-/// Verifies changed settings with their password, or with the one of an undecided rotation. A password that the operator
-/// gives and that works decides the rotation.
+/// Verifies changed settings with their password, or with that of an undecided rotation. A working password from the
+/// operator decides the rotation.
 ///
 /// # Errors
-/// When storage fails; inside, that neither password works.
+/// When storage fails; the inner error when neither password works.
 pub(super) async fn verify(
     engine: &DatabaseEngine,
     cx: &mut Cx,
@@ -333,20 +334,20 @@ pub(super) async fn verify(
     }
 }
 
-/// Forgets the second password of a connection that is deleted.
+/// Deletes the second password of a connection that is deleted.
 ///
 /// # Errors
 /// 400 while a rotation runs.
-pub(super) fn forget(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<()> {
-    if engine.rotating.runs(name) {
+pub(super) fn delete_pending(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<()> {
+    if engine.rotating.is_running(name) {
         return Err(busy());
     }
     PENDING.delete(cx, name);
-    engine.undecided.forget(name);
+    engine.undecided.clear(name);
     Ok(())
 }
 
-/// Decides an undecided rotation now instead of at the next tick, where the database can tell.
+/// Decides an undecided rotation now instead of at the next tick, if the database is reachable.
 ///
 /// # Errors
 /// When storage fails.
@@ -360,7 +361,8 @@ pub(super) async fn recover_if_pending(engine: &DatabaseEngine, cx: &mut Cx, nam
     }
 }
 
-/// The same for a request that uses the connection: not in the pause after a failure, because each try may be a wrong login.
+/// The same for a request that uses the connection, but not in the pause after a failure, as each attempt may be a
+/// failed login.
 ///
 /// # Errors
 /// When storage fails.
@@ -368,8 +370,8 @@ pub(super) async fn recover_if_due(engine: &DatabaseEngine, cx: &mut Cx, name: &
     if engine.undecided.is_due(name, cx.now()) { recover_if_pending(engine, cx, name).await } else { Ok(()) }
 }
 
-/// Which of two passwords a user has, by logging in; `None` where that proves neither.
-pub(super) async fn judge(
+/// Which of two passwords a user has, according to logins; `None` if they prove neither.
+pub(super) async fn check_password(
     database: &dyn Database,
     user: &str,
     old: Option<&SecretString>,
@@ -378,7 +380,7 @@ pub(super) async fn judge(
     if !database.accepts(user, new).await.ok()? {
         return database.accepts(user, old?).await.ok()?.then_some(Outcome::Old);
     }
-    // The old password is the wrong one that has to fail.
+    // The old password serves as the wrong password that must fail.
     let is_proved = match old {
         Some(old) => !database.accepts(user, old).await.ok()?,
         None => refuses_others(database, user).await.ok()?,
@@ -386,7 +388,7 @@ pub(super) async fn judge(
     is_proved.then_some(Outcome::New)
 }
 
-/// Whether a user has its old password and not the new one, as far as logins tell.
+/// Whether a user has its old password and not the new one, according to logins.
 pub(super) async fn has_old_only(
     database: &dyn Database,
     user: &str,
@@ -397,11 +399,12 @@ pub(super) async fn has_old_only(
     matches!(database.accepts(user, new).await, Ok(false)) && matches!(database.accepts(user, old).await, Ok(true))
 }
 
-/// Whether a user has this password and no server accepts any other, as `trust` of PostgreSQL and `nopass` of Redis do.
+/// Whether a user has this password and the server refuses other ones, unlike with `trust` of PostgreSQL and `nopass`
+/// of Redis.
 ///
 /// # Errors
-/// When the database cannot tell.
-pub(super) async fn proves(
+/// When the database is unreachable.
+pub(super) async fn is_only_password(
     database: &dyn Database,
     user: &str,
     password: &SecretString,
@@ -421,7 +424,7 @@ async fn refuses_others(database: &dyn Database, user: &str) -> Result<bool, Dat
 /// Decides every undecided rotation whose pause is over.
 ///
 /// # Errors
-/// The first failure of storage; what is undecided is tried again after a pause.
+/// The first error of storage; undecided rotations are retried after a pause.
 pub(super) async fn recover_all(engine: &DatabaseEngine, cx: &mut Cx) -> Result<()> {
     let mut outcome = Ok(());
     for name in PENDING.list(cx, "", &Page::all()).await? {

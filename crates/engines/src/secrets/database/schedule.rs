@@ -1,10 +1,10 @@
-//! Schedules in cron's five fields, in UTC: minute, hour, day of month, month, day of week.
+//! Rotation schedules with the five fields of cron, in UTC: minute, hour, day of month, month, day of week.
 
 use jiff::Span;
 use jiff::civil::date;
 use keepfast_framework::Timestamp;
 
-/// A parsed schedule. Each field is a set of bits.
+/// A parsed schedule. Each field is a bit set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Schedule {
     minutes: u64,
@@ -12,7 +12,7 @@ pub(super) struct Schedule {
     days: u64,
     months: u64,
     weekdays: u64,
-    /// Whether day of month and day of week are both restricted: then either is enough (POSIX `crontab`).
+    /// Whether day of month and day of week are both restricted: then one of them must match (POSIX `crontab`).
     either_day: bool,
 }
 
@@ -33,33 +33,33 @@ const FIELDS: [Field; 5] = [
     // Sunday is 0 and 7.
     Field { name: "day of week", first: 0, last: 7, words: &DAYS },
 ];
-/// A schedule that has no day in so many years has none: 29 February comes every eighth year at least.
-const HORIZON: i64 = 9 * 366;
+/// A schedule without a day in so many days has none: 29 February recurs at least every eighth year.
+const SEARCH_DAYS: i64 = 9 * 366;
 const DAY: i64 = 86_400;
-/// The longest schedule, in bytes: every minute and every day may be listed.
-const LONGEST: usize = 512;
-/// The longest one that is used.
-const LONGEST_STORED: usize = 16 * LONGEST;
+/// The maximum length of a schedule in bytes; it may list every minute and every day.
+const MAX_BYTES: usize = 512;
+/// The maximum length of a stored schedule in use.
+const MAX_STORED_BYTES: usize = 16 * MAX_BYTES;
 
 impl Schedule {
-    /// Reads five fields, or one of `@hourly`, `@daily`, `@midnight`, `@weekly`, `@monthly`, `@yearly`, `@annually`.
+    /// Parses five fields, or one of `@hourly`, `@daily`, `@midnight`, `@weekly`, `@monthly`, `@yearly`, `@annually`.
     ///
     /// # Errors
-    /// What is wrong, by the field's name.
+    /// The invalid field, by name.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        if text.len() > LONGEST {
-            return Err(format!("a schedule has at most {LONGEST} bytes"));
+        if text.len() > MAX_BYTES {
+            return Err(format!("a schedule has at most {MAX_BYTES} bytes"));
         }
         Self::parse_stored(text)
     }
 
-    /// The same for a stored schedule, which may be older than the limit of its length.
+    /// Parses a stored schedule, which may be older than the limit of the length.
     ///
     /// # Errors
-    /// What is wrong, by the field's name.
+    /// The invalid field, by name.
     pub(super) fn parse_stored(text: &str) -> Result<Self, String> {
-        if text.len() > LONGEST_STORED {
-            return Err(format!("a schedule has at most {LONGEST_STORED} bytes"));
+        if text.len() > MAX_STORED_BYTES {
+            return Err(format!("a schedule has at most {MAX_STORED_BYTES} bytes"));
         }
         let text = match text.trim() {
             "@hourly" => "0 * * * *",
@@ -89,17 +89,17 @@ impl Schedule {
         }
     }
 
-    /// The first moment of the schedule after `at`; none where the calendar ends.
+    /// The first time of the schedule after `at`; `None` if the calendar ends.
     pub(super) fn next(&self, at: Timestamp) -> Option<Timestamp> {
         let start = at.unix().div_euclid(60) + 1;
         let (first_day, minute) = (start.div_euclid(1440), start.rem_euclid(1440));
-        for day in first_day..first_day.checked_add(HORIZON)? {
+        for day in first_day..first_day.checked_add(SEARCH_DAYS)? {
             if !self.has_day(day) {
                 continue;
             }
             let from = if day == first_day { minute } else { 0 };
-            if let Some(minute) = (from..1440).find(|m| holds(self.hours, m / 60) && holds(self.minutes, m % 60)) {
-                // The last moment of the calendar stands for all that are later.
+            if let Some(minute) = (from..1440).find(|m| has_bit(self.hours, m / 60) && has_bit(self.minutes, m % 60)) {
+                // Later times are clamped to the end of the calendar.
                 return Some(Timestamp::from_unix(day * DAY + minute * 60)).filter(|next| *next > at);
             }
         }
@@ -107,14 +107,14 @@ impl Schedule {
     }
 
     fn has_day(&self, day: i64) -> bool {
-        // No schedule is due behind the last day of the calendar.
+        // No schedule has a time after the last day of the calendar.
         let Some((month, of_month)) = month_and_day(day) else { return false };
-        let (by_date, by_weekday) = (holds(self.days, of_month), holds(self.weekdays, (day + 4).rem_euclid(7)));
-        holds(self.months, month) && if self.either_day { by_date || by_weekday } else { by_date && by_weekday }
+        let (by_date, by_weekday) = (has_bit(self.days, of_month), has_bit(self.weekdays, (day + 4).rem_euclid(7)));
+        has_bit(self.months, month) && if self.either_day { by_date || by_weekday } else { by_date && by_weekday }
     }
 }
 
-fn holds(bits: u64, at: i64) -> bool {
+fn has_bit(bits: u64, at: i64) -> bool {
     bits >> at & 1 == 1
 }
 
@@ -138,11 +138,11 @@ impl Field {
         let (first, last) = match range.split_once('-') {
             _ if range == "*" || range == "?" => (self.first, self.last),
             Some((first, last)) => (self.bound(first)?, self.bound(last)?),
-            // `5/10` goes on to the end.
+            // `5/10` continues to the end of the range.
             None => (self.bound(range)?, if step.is_some() { self.last } else { self.bound(range)? }),
         };
         if first > last {
-            return Err(format!("{}: the end of a range lies before its beginning", self.name));
+            return Err(format!("{}: a range ends before it begins", self.name));
         }
         let step = step.unwrap_or(1);
         if step == 0 {
@@ -183,14 +183,14 @@ mod tests {
     }
 
     #[test]
-    fn no_time_comes_after_the_end_of_the_calendar() {
+    fn no_time_is_after_the_end_of_the_calendar() {
         let end = Timestamp::from_nanos(i64::MAX);
         assert_eq!(Schedule::parse("* * * * *").unwrap().next(end), None);
         assert_eq!(Schedule::parse("59 23 31 12 7").unwrap().next(end), None);
     }
 
     #[test]
-    fn moments_are_those_of_cron() {
+    fn times_are_those_of_cron() {
         for (schedule, after, expected) in [
             ("* * * * *", "2026-11-28T18:00:00Z", "2026-11-28T18:01:00Z"),
             ("* * * * *", "2026-11-28T18:00:59.9Z", "2026-11-28T18:01:00Z"),
@@ -203,7 +203,7 @@ mod tests {
             ("*/15 9-17 * * mon-fri", "2026-11-27T17:45:00Z", "2026-11-30T09:00:00Z"),
             ("5/20 * * * *", "2026-11-28T18:25:00Z", "2026-11-28T18:45:00Z"),
             ("1,2,58 23 * * *", "2026-11-28T23:02:00Z", "2026-11-28T23:58:00Z"),
-            // Both days restricted: either will do.
+            // Both days restricted: one of them must match.
             ("0 0 13 * FRI", "2026-11-28T00:00:00Z", "2026-12-04T00:00:00Z"),
             ("0 0 1 1 *", "1969-12-31T23:59:30Z", "1970-01-01T00:00:00Z"),
         ] {
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_by_the_fields_name() {
+    fn errors_contain_the_name_of_the_field() {
         for (schedule, told) in [
             ("", "expected exactly 5 fields, found 0"),
             ("* * * * * *", "found 6"),
@@ -235,7 +235,7 @@ mod tests {
         }
     }
 
-    // Every day of 800 years is counted on from the one before.
+    // Each day of 800 years follows from the previous one.
     #[test]
     fn the_calendar_is_gregorian() {
         let (mut month, mut day, mut year) = (1, 1, 1970);

@@ -1,5 +1,5 @@
-//! Statements of roles. What is put in place of a placeholder is quoted for the place where it stands, so that no value can
-//! end a literal or an identifier, whatever it is made of.
+//! Statements of roles. The value of a placeholder is quoted for its context in the statement, so no value can end a
+//! literal or an identifier.
 
 use keepfast_framework::Timestamp;
 
@@ -16,35 +16,35 @@ use serde_json::Value;
 
 use super::connection::DatabaseError;
 
-/// The longest list of statements that is used, in bytes: sixteen times what can be written.
+/// The maximum length in bytes of a stored list of statements in use: sixteen times the limit for writes.
 const STORED_BYTES: usize = 16 * STATEMENTS_BYTES;
-/// How deep dollar quotes nest in a statement that is used: four times what can be written.
+/// The maximum depth of dollar quotes in a stored statement in use: four times the limit for writes.
 const STORED_DEPTH: usize = 4 * DOLLAR_QUOTE_DEPTH;
 
-/// Statements of a request: a list, or one text; null and an empty text are none.
+/// Statements of a request: a list or one text; null and an empty text mean none.
 pub(super) struct Statements(Vec<String>);
 
 impl Statements {
-    /// The statements for a record.
+    /// The validated statements for a record.
     ///
     /// # Errors
     /// 400 when they exceed a limit of [`keepfast_framework::text_limits`].
-    pub(super) fn checked(self) -> FrameworkResult<Vec<String>> {
+    pub(super) fn validated(self) -> FrameworkResult<Vec<String>> {
         check_limits(&self.0).map_err(DatabaseError::invalid)?;
         Ok(self.0)
     }
 }
 
-/// Checks the limits of what is written. What is stored may be older than they are and is used all the same, up to
-/// [`STORED_BYTES`] and [`STORED_DEPTH`].
+/// Checks the limits of writes. Stored statements may be older than these limits and stay usable up to [`STORED_BYTES`]
+/// and [`STORED_DEPTH`].
 ///
 /// # Errors
-/// The limit that is exceeded.
+/// The exceeded limit.
 pub(super) fn check_limits(stored: &[String]) -> Result<(), DatabaseError> {
     if stored.iter().map(String::len).sum::<usize>() > STATEMENTS_BYTES {
         return Err(ExceedsLimit::StatementsBytes.into());
     }
-    // Empty statements count too: the record stores them.
+    // Empty statements count too, as the record stores them.
     let all: Vec<String> = stored.iter().flat_map(|text| each(text)).take(STATEMENTS + 1).collect();
     if all.len() > STATEMENTS {
         return Err(ExceedsLimit::Statements.into());
@@ -53,7 +53,7 @@ pub(super) fn check_limits(stored: &[String]) -> Result<(), DatabaseError> {
         if statement.len() > STATEMENT_BYTES {
             return Err(ExceedsLimit::StatementBytes.into());
         }
-        // Only PostgreSQL has dollar quotes; the connection, and so the dialect, may be created later.
+        // Only PostgreSQL has dollar quotes; the connection, and so the dialect, may not exist yet.
         split((Dialect::Postgres, DOLLAR_QUOTE_DEPTH), &statement, None, &mut |_| Ok(()))?;
     }
     Ok(())
@@ -78,11 +78,11 @@ impl JsonSchema for Statements {
     }
 }
 
-/// The statements to run. Each stored text may be base64 or a JSON list of statements, or both (Vault, "Database secrets
+/// The statements to run. Each stored text may be base64, a JSON list of statements, or both (Vault, "Database secrets
 /// engine API").
 ///
 /// # Errors
-/// When they are longer than [`STORED_BYTES`].
+/// When they exceed [`STORED_BYTES`].
 pub(super) fn expanded(stored: &[String]) -> Result<Vec<String>, ExceedsLimit> {
     if stored.iter().map(String::len).sum::<usize>() > STORED_BYTES {
         return Err(ExceedsLimit::StatementsBytes);
@@ -98,7 +98,7 @@ fn each(text: &str) -> Vec<String> {
     serde_json::from_str::<Vec<String>>(&text).unwrap_or_else(|_| vec![text])
 }
 
-/// The statements to run with their placeholders filled.
+/// The statements to run with the values of their placeholders.
 ///
 /// # Errors
 /// As [`expanded`] and [`fill`].
@@ -110,57 +110,57 @@ pub(super) fn filled(
     expanded(stored)?.iter().map(|statement| fill(dialect, statement, values)).collect()
 }
 
-/// Whose SQL it is.
+/// The SQL dialect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
-    /// PostgreSQL's.
+    /// PostgreSQL.
     Postgres,
-    /// MySQL's and MariaDB's.
+    /// MySQL and MariaDB.
     MySql,
 }
 
-/// Where in a statement a piece of it stands.
+/// The quoting context of a piece of a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Outside of all quotes.
+    /// Outside quotes.
     Bare,
-    /// Between single quotes, where a backslash is a letter.
+    /// In single quotes, where a backslash is an ordinary character.
     Literal,
-    /// Between quotes where a backslash begins an escape.
+    /// In quotes where a backslash begins an escape.
     Escaped(char),
-    /// Between double quotes or backticks, where the quote is written twice.
+    /// In double quotes or backticks, where a doubled quote stands for itself.
     Identifier(char),
     Comment,
 }
 
-/// A piece of a statement that stands in one place.
+/// A piece of a statement with one context.
 #[derive(Clone, Copy)]
 struct Piece<'a> {
     place: Place,
-    /// The innermost dollar quote around it; the text in one is read as a statement too.
+    /// The innermost dollar quote around it; the text in one is parsed as a statement too.
     dollars: Option<&'a DollarQuote<'a>>,
     text: &'a str,
 }
 
-/// A dollar quote of PostgreSQL and those around it.
+/// A dollar quote of PostgreSQL with the enclosing ones.
 struct DollarQuote<'a> {
-    /// With its dollars: `$body$`.
+    /// With its dollar signs: `$body$`.
     tag: &'a str,
     around: Option<&'a DollarQuote<'a>>,
 }
 
 impl<'a> DollarQuote<'a> {
-    /// This one and those around it, from the inside.
+    /// This quote and the enclosing ones, innermost first.
     fn outwards(&'a self) -> impl Iterator<Item = &'a DollarQuote<'a>> {
         std::iter::successors(Some(self), |quote| quote.around)
     }
 }
 
-/// Fills `{{name}}` and its like.
+/// Inserts the values of placeholders such as `{{name}}`.
 ///
 /// # Errors
-/// When a value cannot stand where its placeholder stands; the text names the placeholder. When dollar quotes nest too
-/// deep.
+/// When a value is not allowed in the context of its placeholder; the text names the placeholder. When dollar quotes
+/// nest too deep.
 fn fill(dialect: Dialect, statement: &str, values: &[(&str, &str)]) -> Result<String, DatabaseError> {
     let mut out = String::with_capacity(statement.len() + 64);
     split((dialect, STORED_DEPTH), statement, None, &mut |piece| {
@@ -188,7 +188,7 @@ fn fill(dialect: Dialect, statement: &str, values: &[(&str, &str)]) -> Result<St
     Ok(out)
 }
 
-/// The places of a statement's pieces, in their order, for the fuzz target.
+/// The contexts of a statement's pieces, in order, for the fuzz target.
 ///
 /// # Errors
 /// When dollar quotes nest too deep.
@@ -201,14 +201,14 @@ pub(super) fn places(dialect: Dialect, statement: &str) -> Result<Vec<Place>, Da
     Ok(all)
 }
 
-/// Whether a statement has the placeholder of this name, wherever it stands.
+/// Whether a statement has the placeholder of this name in any context.
 pub(super) fn mentions(statement: &str, name: &str) -> bool {
     let found = |rest: &str| placeholder(rest).is_some_and(|(found, _)| found == name);
     statement.match_indices("{{").any(|(at, _)| found(&statement[at + 2..]))
 }
 
-/// The name of the placeholder whose `{{` ends here, and the text behind it. The search ends at the next `{{`, so that a
-/// statement of braces costs no more than its length.
+/// The name of the placeholder whose `{{` ends here, and the text after it. The search ends at the next `{{`, so a
+/// statement of braces costs time in proportion to its length.
 fn placeholder(text: &str) -> Option<(&str, &str)> {
     let within = text.find("{{").map_or(text, |next| &text[..next]);
     let end = within.find("}}")?;
@@ -217,11 +217,11 @@ fn placeholder(text: &str) -> Option<(&str, &str)> {
 
 fn refusal(name: &str) -> DatabaseError {
     DatabaseError::new(format!(
-        "the value of {{{{{name}}}}} has characters that cannot stand where the statement has its placeholder"
+        "the value of {{{{{name}}}}} has characters that are not allowed in the context of its placeholder"
     ))
 }
 
-/// A value as it is written in a piece; `None` where it cannot be.
+/// A value quoted for the context of a piece; `None` if it is not allowed there.
 fn quoted(piece: Piece<'_>, value: &str) -> Option<String> {
     let ends_dollars = |quote: &DollarQuote<'_>| {
         value.starts_with('$') || value.ends_with('$') || quote.outwards().any(|quote| value.contains(quote.tag))
@@ -231,25 +231,25 @@ fn quoted(piece: Piece<'_>, value: &str) -> Option<String> {
     }
     match piece.place {
         Place::Bare => value.chars().all(|c| c.is_ascii_alphanumeric() || c == '_').then(|| value.to_owned()),
-        // Whether a backslash is a letter is up to a setting of the server.
+        // A setting of the server decides whether a backslash is an ordinary character.
         Place::Literal => (!value.contains('\\')).then(|| value.replace('\'', "''")),
         Place::Escaped(quote) => Some(value.replace('\\', "\\\\").replace(quote, &format!("{quote}{quote}"))),
         Place::Identifier(quote) => Some(value.replace(quote, &format!("{quote}{quote}"))),
-        Place::Comment => plain(value).then(|| value.replace("*/", "* /")),
+        Place::Comment => is_plain(value).then(|| value.replace("*/", "* /")),
     }
 }
 
-/// Calls `visit` with the pieces of a statement, or of the inside of a dollar quote, in their order. The quotes themselves
-/// are bare.
+/// Calls `visit` with the pieces of a statement, or of the text in a dollar quote, in order. The quotes themselves are
+/// bare.
 ///
-/// A tag that is never closed reaches to the end, so each level reads its text once more than the level around it: the
-/// limit of the depth bounds the time as well as the stack.
+/// An unclosed tag extends to the end, so each level parses its text once more than the enclosing one: the limit of the
+/// depth bounds both time and stack.
 ///
 /// # Errors
-/// When dollar quotes nest deeper than `deepest`, and the errors of `visit`.
-// recursion: bounded by `deepest`, at most STORED_DEPTH
+/// When dollar quotes nest deeper than `max_depth`, and the errors of `visit`.
+// recursion: bounded by `max_depth`, at most STORED_DEPTH
 fn split<V>(
-    (dialect, deepest): (Dialect, usize),
+    (dialect, max_depth): (Dialect, usize),
     statement: &str,
     dollars: Option<&DollarQuote<'_>>,
     visit: &mut V,
@@ -257,7 +257,7 @@ fn split<V>(
 where
     V: FnMut(Piece<'_>) -> Result<(), DatabaseError>,
 {
-    if dollars.is_some_and(|quote| quote.outwards().count() > deepest) {
+    if dollars.is_some_and(|quote| quote.outwards().count() > max_depth) {
         return Err(ExceedsLimit::DollarQuoteDepth.into());
     }
     let (mut begun, mut at) = (0, 0);
@@ -268,7 +268,7 @@ where
             let to = statement[from..].find(tag).map_or(statement.len(), |end| from + end);
             visit(Piece { place: Place::Bare, dollars, text: &statement[begun..from] })?;
             let quote = DollarQuote { tag, around: dollars };
-            split((dialect, deepest), &statement[from..to], Some(&quote), visit)?;
+            split((dialect, max_depth), &statement[from..to], Some(&quote), visit)?;
             (begun, at) = (to, (to + tag.len()).min(statement.len()));
             continue;
         }
@@ -280,13 +280,13 @@ where
         let to = from + end(place, rest.starts_with("/*"), &statement[from..]);
         visit(Piece { place: Place::Bare, dollars, text: &statement[begun..from] })?;
         visit(Piece { place, dollars, text: &statement[from..to] })?;
-        // What ends a piece is one character of ASCII, or two for some comments, whose second one means nothing alone.
+        // The end of a piece is one ASCII character, or two for some comments, whose second one has no meaning alone.
         (begun, at) = (to, (to + 1).min(statement.len()));
     }
     visit(Piece { place: Place::Bare, dollars, text: &statement[begun..] })
 }
 
-/// What begins here, and with how many bytes.
+/// The context that begins here, and the length of its opening in bytes.
 fn opens(dialect: Dialect, before: &str, rest: &str) -> Option<(Place, usize)> {
     let is_mysql = dialect == Dialect::MySql;
     match rest.chars().next()? {
@@ -301,7 +301,7 @@ fn opens(dialect: Dialect, before: &str, rest: &str) -> Option<(Place, usize)> {
         }
         '/' => {
             let after = rest.strip_prefix("/*")?;
-            // MySQL runs what is in these.
+            // MySQL executes these comments.
             let runs = is_mysql && (after.starts_with('!') || after.starts_with("M!"));
             (!runs).then_some((Place::Comment, 2))
         }
@@ -320,7 +320,7 @@ fn dollar_tag<'a>(dialect: Dialect, before: &str, rest: &'a str) -> Option<&'a s
     is_name.then(|| &rest[..name.len() + 2])
 }
 
-/// What single quotes mean behind this text: PostgreSQL has a prefix for those with escapes.
+/// The context of single quotes after this text: PostgreSQL has a prefix for those with escapes.
 fn literal(dialect: Dialect, before: &str) -> Place {
     let mut back = before.chars().rev();
     let prefixed =
@@ -328,7 +328,7 @@ fn literal(dialect: Dialect, before: &str) -> Place {
     if dialect == Dialect::MySql || prefixed { Place::Escaped('\'') } else { Place::Literal }
 }
 
-/// How far a piece goes.
+/// The length of a piece.
 fn end(place: Place, is_block: bool, text: &str) -> usize {
     let quote = match place {
         Place::Comment if is_block => return text.find("*/").unwrap_or(text.len()),
@@ -347,18 +347,18 @@ fn end(place: Place, is_block: bool, text: &str) -> usize {
     text.len()
 }
 
-/// Whether a value can stand in any literal and identifier: it has no quote, backslash, backtick, control character.
-pub(super) fn plain(value: &str) -> bool {
+/// Whether a value is allowed in any literal and identifier: it has no quote, backslash, backtick or control character.
+pub(super) fn is_plain(value: &str) -> bool {
     !value.is_empty() && !value.chars().any(|c| matches!(c, '\'' | '"' | '\\' | '`' | '\0') || c.is_control())
 }
 
-/// An end as databases read it: `2026-11-23 13:02:27+0000`.
+/// An expiry in the format of databases: `2026-11-23 13:02:27+0000`.
 pub(super) fn expiration(end: Timestamp) -> String {
     let text = end.rfc3339_seconds();
     format!("{}+0000", text.trim_end_matches('Z').replacen('T', " ", 1))
 }
 
-/// Whether nothing is said, so that the kind's own statements are run.
+/// Whether there are no statements, so the default of the kind applies.
 pub(super) fn are_blank(statements: &[String]) -> bool {
     statements.iter().all(|statement| statement.trim().is_empty())
 }
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_are_filled_once_and_times_are_written_for_sql() {
+    fn placeholders_are_replaced_once_and_times_formatted_for_sql() {
         let values = [("name", "v-x"), ("password", "{{name}}")];
         let text = fill(Dialect::Postgres, "CREATE ROLE \"{{name}}\" PASSWORD '{{ password }}' {{other}}", &values);
         assert_eq!(text.unwrap(), "CREATE ROLE \"v-x\" PASSWORD '{{name}}' {{other}}");
@@ -391,22 +391,22 @@ mod tests {
         assert!(of(" ").is_empty());
     }
 
-    /// Dollar quotes in each other, each with a tag of its own and none closed.
+    /// Nested dollar quotes, each with a tag of its own and none closed.
     fn nested(count: usize) -> String {
         (0..count).fold("SELECT ".to_owned(), |text, n| text + &format!("$a{n}x$"))
     }
 
     #[test]
     fn sec_kf02_nested_dollar_quotes_are_refused_and_never_overflow() {
-        let checked = |text: String| Statements(vec![text]).checked().map_err(|error| error.public().to_owned());
+        let validated = |text: String| Statements(vec![text]).validated().map_err(|error| error.public().to_owned());
         let too_deep = "dollar quotes of a statement nest at most 8 deep";
-        assert!(checked(nested(DOLLAR_QUOTE_DEPTH)).is_ok());
-        assert_eq!(checked(nested(DOLLAR_QUOTE_DEPTH + 1)).unwrap_err(), too_deep);
+        assert!(validated(nested(DOLLAR_QUOTE_DEPTH)).is_ok());
+        assert_eq!(validated(nested(DOLLAR_QUOTE_DEPTH + 1)).unwrap_err(), too_deep);
         let base64 = STANDARD.encode(nested(9));
-        assert_eq!(checked(base64).unwrap_err(), too_deep);
+        assert_eq!(validated(base64).unwrap_err(), too_deep);
         let json = serde_json::to_string(&["SELECT 1".to_owned(), nested(9)]).unwrap();
-        assert_eq!(checked(STANDARD.encode(&json)).unwrap_err(), too_deep);
-        assert_eq!(checked(json).unwrap_err(), too_deep);
+        assert_eq!(validated(STANDARD.encode(&json)).unwrap_err(), too_deep);
+        assert_eq!(validated(json).unwrap_err(), too_deep);
         // A statement of a record that is older than the limit.
         for (count, is_used) in [(9, true), (STORED_DEPTH, true), (33, false), (9000, false), (150_000, false)] {
             let one = [nested(count)];
@@ -418,7 +418,8 @@ mod tests {
 
     #[test]
     fn lists_of_statements_have_limits() {
-        let refused = |all: Vec<String>| Statements(all).checked().map(drop).map_err(|error| error.public().to_owned());
+        let refused =
+            |all: Vec<String>| Statements(all).validated().map(drop).map_err(|error| error.public().to_owned());
         let a = |length: usize| "a".repeat(length);
         assert!(refused(vec![a(STATEMENT_BYTES); 4]).is_ok());
         assert_eq!(refused(vec![a(STATEMENT_BYTES + 1)]).unwrap_err(), "a statement has at most 65536 bytes");
@@ -428,7 +429,7 @@ mod tests {
             "a list of statements has at most 262144 bytes"
         );
         assert!(refused(vec![a(1); STATEMENTS]).is_ok());
-        // What is stored is used, whether or not it could be written today.
+        // Stored statements stay usable, even if they exceed the limits of writes.
         assert_eq!(expanded(&vec![a(STATEMENT_BYTES + 1); 5]).unwrap().len(), 5);
         assert_eq!(expanded(&vec![a(1); STATEMENTS + 1]).unwrap().len(), STATEMENTS + 1);
         assert!(expanded(&vec![a(STATEMENTS_BYTES); 17]).is_err());
@@ -441,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn braces_without_an_end_cost_no_more_than_their_length() {
+    fn unclosed_braces_cost_time_in_proportion_to_their_length() {
         for text in ["{{".repeat(50_000), "{{ ".repeat(30_000) + "}}"] {
             assert_eq!(fill(Dialect::Postgres, &text, &[("name", "x")]).unwrap(), text);
             assert!(!mentions(&text, "name"));
@@ -454,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn sec_se03_a_value_is_quoted_for_the_place_where_it_stands() {
+    fn sec_se03_a_value_is_quoted_for_its_context() {
         use Dialect::{MySql, Postgres};
         for (dialect, statement, value, expected) in [
             (Postgres, "x '{{name}}'", "a'; b", Some("x 'a''; b'")),
@@ -491,10 +492,10 @@ mod tests {
     }
 
     #[test]
-    fn plain_values_have_nothing_that_ends_a_quote() {
+    fn plain_values_cannot_end_a_quote() {
         for value in ["a'b", "a\"b", "a\\b", "a`b", "a\nb", "a\0b", ""] {
-            assert!(!plain(value), "{value:?}");
+            assert!(!is_plain(value), "{value:?}");
         }
-        assert!(plain("v-token-ö-1.x@y:$ ;%--"));
+        assert!(is_plain("v-token-ö-1.x@y:$ ;%--"));
     }
 }

@@ -1,8 +1,8 @@
-//! The rotation of static roles: at creation, on time, by hand, and again after a failure.
+//! Rotation of static roles: at creation, on time, on request, and again after a failure.
 //!
 //! At most two passwords are stored: the current one, and a pending one that is stored before the database gets it. A
-//! pending password that the database acknowledges is the current one from then on. Without an answer both are kept and can
-//! be read, and the next try sends the same pending password again.
+//! pending password that the database acknowledges becomes the current one. Without an acknowledgement both are kept
+//! and returned, and the next attempt sends the same pending password again.
 
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::{Cx, Error, Page, Result, Timestamp};
@@ -10,21 +10,21 @@ use parking_lot::Mutex;
 use zeroize::Zeroize;
 
 use super::config::Config;
-use super::connection::{Database, DatabaseError, NotChanged};
-use super::rotation::{self, Outcome, has_old_only, judge, within};
+use super::connection::{ChangePasswordError, Database, DatabaseError};
+use super::rotation::{self, Outcome, check_password, has_old_only, within};
 use super::statement::are_blank;
-use super::static_roles::{NEVER, Named, STATIC_ROLES, StaticRole};
+use super::static_roles::{NEVER, STATIC_ROLES, StaticRole, StaticRolePath};
 use super::undecided::pause;
 use super::{DatabaseEngine, username};
 
-/// How often a commit that conflicts is repeated.
-const TRIES: usize = 64;
+/// How often a commit is retried after a conflict.
+const MAX_ATTEMPTS: usize = 64;
 
 /// Why a password was not rotated.
 pub(super) enum Failure {
-    /// The database or the way to it.
-    OfDatabase(DatabaseError),
-    /// Anything else.
+    /// An error of the database or of the connection to it.
+    Database(DatabaseError),
+    /// Any other error.
     Other(Error),
 }
 
@@ -36,45 +36,45 @@ impl From<Error> for Failure {
 
 impl From<DatabaseError> for Failure {
     fn from(error: DatabaseError) -> Self {
-        Failure::OfDatabase(error)
+        Failure::Database(error)
     }
 }
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::OfDatabase(error) => error.answer(),
+            Failure::Database(error) => error.internal(),
             Failure::Other(error) => error,
         }
     }
 }
 
-/// `rotate-role/`: now instead of on time.
-pub(super) async fn rotate_now(engine: &DatabaseEngine, cx: &mut Cx, req: Named) -> Result<()> {
+/// `rotate-role/`: rotates now.
+pub(super) async fn rotate_now(engine: &DatabaseEngine, cx: &mut Cx, req: StaticRolePath) -> Result<()> {
     let none = || Error::invalid("no static role found for role name");
     let role = STATIC_ROLES.get(cx, &req.name).await?.ok_or_else(none)?;
     let unfinished = |error: DatabaseError| {
-        error.reworded(|text| format!(
+        error.with_text(|text| format!(
             "unable to finish rotating credentials; retries will continue in the background but it is also safe to retry manually: {text}"
         ))
     };
     let config = Config::find(cx, &role.db_name).await?.ok_or_else(|| Config::missing(&role.db_name));
-    config.and_then(|config| config.allow(&req.name)).map_err(|why| unfinished(why).refusal())?;
+    config.and_then(|config| config.check_role(&req.name)).map_err(|why| unfinished(why).bad_request())?;
     rotate(engine, cx, &req.name).await.map_err(|failure| match failure {
-        Failure::OfDatabase(error) => unfinished(error).answer(),
+        Failure::Database(error) => unfinished(error).internal(),
         Failure::Other(error) => error,
     })
 }
 
-/// Changes what is due.
+/// Rotates the passwords that are due.
 ///
 /// # Errors
-/// The first failure of storage; one of a database is noted with its role, and tried again.
+/// The first error of storage; an error of a database is stored in its role, and the rotation is retried.
 pub(super) async fn tick(engine: &DatabaseEngine, cx: &mut Cx) -> Result<()> {
     if !engine.next_rotation.may_be_due(cx.now()) {
         return Ok(());
     }
-    let seen = engine.next_rotation.look();
+    let revision = engine.next_rotation.revision();
     let mut earliest = NEVER;
     for name in STATIC_ROLES.list(cx, "", &Page::all()).await? {
         let now = cx.now();
@@ -85,15 +85,15 @@ pub(super) async fn tick(engine: &DatabaseEngine, cx: &mut Cx) -> Result<()> {
         }
         if let Err(failure) = rotate(engine, cx, &name).await {
             let error = Error::from(failure);
-            tracing::error!(role = %name, %error, "a password could not be rotated; it is tried again");
+            tracing::error!(role = %name, %error, "rotating a password failed; it is retried");
         }
         earliest = STATIC_ROLES.get(cx, &name).await?.map_or(earliest, |role| earliest.min(role.due(now)));
     }
-    engine.next_rotation.note(seen, earliest);
+    engine.next_rotation.set(revision, earliest);
     Ok(())
 }
 
-/// When the next rotation is due, so that ticks in between need not look at any role.
+/// The time of the next rotation, so that earlier ticks read no role.
 #[derive(Default)]
 pub(super) struct NextRotation(Mutex<(u64, Timestamp)>);
 
@@ -102,32 +102,32 @@ impl NextRotation {
         self.0.lock().1 <= now
     }
 
-    /// What to hand to [`NextRotation::note`] after all roles were looked at.
-    fn look(&self) -> u64 {
+    /// The revision for [`NextRotation::set`], read before the roles.
+    fn revision(&self) -> u64 {
         self.0.lock().0
     }
 
-    /// Notes what was found, unless a role has changed since.
-    fn note(&self, seen: u64, at: Timestamp) {
-        let mut noted = self.0.lock();
-        if noted.0 == seen {
-            noted.1 = at;
+    /// Sets the time, unless a role has changed since `revision`.
+    fn set(&self, revision: u64, at: Timestamp) {
+        let mut next = self.0.lock();
+        if next.0 == revision {
+            next.1 = at;
         }
     }
 
-    /// A role has changed: what was noted may be too late.
-    pub(super) fn forget(&self) {
-        let mut noted = self.0.lock();
-        *noted = (noted.0 + 1, Timestamp::EPOCH);
+    /// Invalidates the time after a change of a role.
+    pub(super) fn invalidate(&self) {
+        let mut next = self.0.lock();
+        *next = (next.0 + 1, Timestamp::EPOCH);
     }
 }
 
-/// Changes a password in two steps; a failure puts off the next try.
+/// Rotates a password in two steps; a failure delays the next attempt.
 ///
 /// # Errors
-/// What the database or storage fails with.
+/// Those of the database or of storage.
 pub(super) async fn rotate(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<(), Failure> {
-    let busy = || Error::invalid("a rotation of this role is under way");
+    let busy = || Error::invalid("a rotation of this role is running");
     let _turn = engine.rotating_static.begin(name).ok_or_else(busy)?;
     let failure = match attempt(engine, cx, name).await {
         Ok(()) => return Ok(()),
@@ -157,15 +157,15 @@ async fn attempt(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<(),
         STATIC_ROLES.put(cx, name, &role)?;
         cx.checkpoint().await?;
     }
-    let failed = |error: DatabaseError| error.reworded(|text| within("error setting credentials", &text)).into();
+    let failed = |error: DatabaseError| error.with_text(|text| within("error setting credentials", &text)).into();
     match change(&*database, &role, &password).await {
         Ok(Outcome::Old) => {
             settle(cx, name, &password, false).await?;
             Err(DatabaseError::new("the database does not accept the new password").into())
         }
         Ok(_) => Ok(settle(cx, name, &password, true).await?),
-        // Nothing that was sent can take effect any more.
-        Err(NotChanged::Refused(error)) if is_first_try => {
+        // Nothing that was sent can take effect later.
+        Err(ChangePasswordError::Unchanged(error)) if is_first_try => {
             settle(cx, name, &password, false).await?;
             Err(failed(error))
         }
@@ -173,28 +173,34 @@ async fn attempt(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<(),
     }
 }
 
-/// Gives a user a password: `Ok` with the password that the user has.
-async fn change(database: &dyn Database, role: &StaticRole, password: &SecretString) -> Result<Outcome, NotChanged> {
+/// Sets the password of a user: `Ok` tells which password the user has.
+async fn change(
+    database: &dyn Database,
+    role: &StaticRole,
+    password: &SecretString,
+) -> Result<Outcome, ChangePasswordError> {
     let old = role.rotated.map(|_| SecretString::new(role.password.clone()));
     let set = || database.set_password(&role.username, password, &role.rotation_statements);
     let name = &role.username;
     match set().await {
         Ok(()) if are_blank(&role.rotation_statements) => Ok(Outcome::New),
-        // Statements of an operator can succeed without any effect. Where no login can tell, they are believed.
+        // Statements of an operator can succeed without an effect. If no login can tell, they count as successful.
         Ok(()) if has_old_only(database, name, old.as_ref(), password).await => Ok(Outcome::Old),
         Ok(()) => Ok(Outcome::New),
-        Err(NotChanged::Unanswered(error)) => match judge(database, name, old.as_ref(), password).await {
-            Some(Outcome::New) => Ok(Outcome::New),
-            // What was sent may be on its way yet, so that the old password proves nothing: only an answer does.
-            _ => set().await.map(|()| Outcome::New).map_err(|_| NotChanged::Unanswered(error)),
-        },
+        Err(ChangePasswordError::Unknown(error)) => {
+            match check_password(database, name, old.as_ref(), password).await {
+                Some(Outcome::New) => Ok(Outcome::New),
+                // The change may still be in flight, so the old password proves nothing: only an acknowledgement does.
+                _ => set().await.map(|()| Outcome::New).map_err(|_| ChangePasswordError::Unknown(error)),
+            }
+        }
         Err(other) => Err(other),
     }
 }
 
-/// Makes the pending password the current one, or forgets it.
+/// Makes the pending password the current one, or discards it.
 async fn settle(cx: &mut Cx, name: &str, password: &SecretString, is_new: bool) -> Result<()> {
-    for _ in 0..TRIES {
+    for _ in 0..MAX_ATTEMPTS {
         let Some(mut role) = STATIC_ROLES.get(cx, name).await? else { return Ok(()) };
         if role.pending.as_ref() != Some(password.expose()) {
             // The role was deleted and created again.
@@ -211,10 +217,10 @@ async fn settle(cx: &mut Cx, name: &str, password: &SecretString, is_new: bool) 
         role.pending = None;
         STATIC_ROLES.put(cx, name, &role)?;
         match cx.checkpoint().await {
-            // A request has changed the role meanwhile.
+            // A request changed the role meanwhile.
             Err(error) if error.is_conflict() => {}
             done => return done.map(drop),
         }
     }
-    Err(Error::internal("a rotation was not stored: conflicts without end"))
+    Err(Error::internal("a rotation was not stored: too many conflicts"))
 }

@@ -1,4 +1,4 @@
-//! What is stored beyond limits that are newer than it: said once in the log, because such a text may fail when it is used.
+//! Stored texts that exceed newer limits. They are logged once, because such a text may fail when it is used.
 
 use keepfast_framework::{Cx, Page, Result};
 
@@ -8,7 +8,7 @@ use super::statement::check_limits;
 use super::static_roles::{STATIC_ROLES, StaticRole};
 use super::username;
 
-/// Logs connections and roles with such texts.
+/// Logs the connections and roles with such texts.
 ///
 /// # Errors
 /// When storage fails.
@@ -25,10 +25,10 @@ pub(super) async fn log(cx: &mut Cx) -> Result<()> {
     Ok(())
 }
 
-/// A record that cannot be read is none of this.
-fn warn<T>((kind, name): (&str, &str), record: Result<Option<T>>, faults: fn(&T) -> Vec<(&'static str, String)>) {
-    for (field, limit) in record.ok().flatten().map(|record| faults(&record)).unwrap_or_default() {
-        tracing::warn!(kind, name, field, limit, "a stored text exceeds a limit; write it anew, shorter");
+/// Logs the texts of one record. A record that cannot be decoded is skipped.
+fn warn<T>((kind, name): (&str, &str), record: Result<Option<T>>, exceeded: fn(&T) -> Vec<(&'static str, String)>) {
+    for (field, limit) in record.ok().flatten().map(|record| exceeded(&record)).unwrap_or_default() {
+        tracing::warn!(kind, name, field, limit, "a stored text exceeds a limit; write a shorter one");
     }
 }
 
@@ -50,7 +50,7 @@ fn of_role(role: &Role) -> Vec<(&'static str, String)> {
 }
 
 fn of_static_role(role: &StaticRole) -> Vec<(&'static str, String)> {
-    let schedule = role.fault_of_schedule().map(|fault| ("rotation_schedule", fault));
+    let schedule = role.schedule_error().map(|fault| ("rotation_schedule", fault));
     schedule.into_iter().chain(of_statements("rotation_statements", &role.rotation_statements)).collect()
 }
 
@@ -63,9 +63,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_beyond_their_limits_are_named_by_their_field() {
+    fn texts_beyond_their_limits_are_logged_by_field() {
         let named =
-            |faults: Vec<(&'static str, String)>| faults.into_iter().map(|(field, _)| field).collect::<Vec<_>>();
+            |exceeded: Vec<(&'static str, String)>| exceeded.into_iter().map(|(field, _)| field).collect::<Vec<_>>();
         let long = vec!["x".repeat(65_537)];
         let mut role = Role::default();
         role.revocation_statements = long.clone();

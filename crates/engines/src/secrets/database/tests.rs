@@ -1,4 +1,4 @@
-//! The engine against a real PostgreSQL.
+//! The engine with a real PostgreSQL.
 
 mod canary;
 mod certificates;
@@ -29,11 +29,11 @@ use super::rotation::{PENDING, Pending};
 
 const CREATE: &str = "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'; GRANT SELECT, INSERT ON orders TO \"{{name}}\"";
 
-/// A mounted engine with a connection `pg` and a role `app`; `None` where the Debian package is missing.
+/// A mounted engine with a connection `pg` and a role `app`; `None` if the Debian package is missing.
 async fn rig() -> Option<(Bench, PostgresServer)> {
     let server = PostgresServer::start()?;
     let bench = Bench::new::<DatabaseEngine>().await.unwrap();
-    // The server has its own clock, by which it judges ends.
+    // The server has its own clock, with which it checks expiry.
     bench.clock.advance(SystemClock.now().since(bench.clock.now()));
     let config = json!({
         "plugin_name": "postgresql-database-plugin",
@@ -64,7 +64,7 @@ async fn revoke(bench: &Bench, user: &str) {
 }
 
 #[tokio::test]
-async fn a_user_works_within_its_rights_and_is_gone_after_revocation() {
+async fn a_user_has_its_rights_until_revocation() {
     let Some((bench, server)) = rig().await else { return };
     let (name, password) = user(&bench).await;
     assert_eq!(server.sql("SELECT item FROM orders", &name, &password).unwrap(), "tea");
@@ -109,7 +109,7 @@ async fn sec_se06_revocation_leaves_the_rights_of_others() {
 }
 
 #[tokio::test]
-async fn renewal_moves_the_end_in_the_database_too() {
+async fn renewal_extends_the_expiry_in_the_database() {
     let Some((bench, server)) = rig().await else { return };
     let (name, _) = user(&bench).await;
     let until = format!("SELECT extract(epoch FROM rolvaliduntil)::bigint FROM pg_roles WHERE rolname = '{name}'");
@@ -121,7 +121,7 @@ async fn renewal_moves_the_end_in_the_database_too() {
 }
 
 #[tokio::test]
-async fn a_user_ends_in_the_database_after_its_lease_never_before() {
+async fn a_user_expires_in_the_database_after_its_lease() {
     let Some((bench, server)) = rig().await else { return };
     bench.clock.advance(Duration::from_millis(777));
     let until = |name: &str| -> i64 {
@@ -138,7 +138,7 @@ async fn a_user_ends_in_the_database_after_its_lease_never_before() {
 }
 
 #[tokio::test]
-async fn a_creation_that_fails_leaves_no_user_and_tells_what_the_server_said() {
+async fn a_failed_creation_leaves_no_user_and_returns_the_servers_error() {
     let Some((bench, server)) = rig().await else { return };
     let statements = json!(["CREATE ROLE \"{{name}}\"", "CREATE NONSENSE"]);
     bench.write("roles/app", json!({"creation_statements": statements})).await.unwrap();
@@ -150,7 +150,7 @@ async fn a_creation_that_fails_leaves_no_user_and_tells_what_the_server_said() {
 }
 
 #[tokio::test]
-async fn sec_se03_hostile_names_stay_names() {
+async fn sec_se03_hostile_names_are_quoted() {
     let Some((mut bench, server)) = rig().await else { return };
     server.admin("CREATE SCHEMA \"x\"\"; DROP TABLE orders; --\"");
     let display = "o'\";--\n%$\\ DROP TABLE orders; an-unreasonably-long-display-name-that-passes-sixty-three-bytes";
@@ -176,7 +176,7 @@ async fn sec_se03_hostile_names_stay_names() {
 }
 
 #[tokio::test]
-async fn settings_are_merged_checked_and_shown_without_the_password() {
+async fn settings_are_merged_checked_and_returned_without_the_password() {
     let Some((bench, server)) = rig().await else { return };
     let shown = bench.read("config/pg").await.unwrap().data();
     assert_eq!(shown["connection_details"]["username"], PostgresServer::ADMIN);
@@ -196,7 +196,7 @@ async fn settings_are_merged_checked_and_shown_without_the_password() {
 }
 
 #[tokio::test]
-async fn sec_se05_a_certificate_that_does_not_verify_is_refused() {
+async fn sec_se05_an_invalid_server_certificate_is_refused() {
     let Some(server) = PostgresServer::start_with_tls() else { return };
     let bench = Bench::new::<DatabaseEngine>().await.unwrap();
     let settings = |host: &str, mode: &str| {
@@ -224,7 +224,7 @@ async fn can_log_in(server: &PostgresServer, user: &str, password: &str) -> bool
 }
 
 #[tokio::test]
-async fn a_rotated_administrator_works_and_the_old_password_does_not() {
+async fn root_rotation_replaces_the_administrators_password() {
     let Some((bench, server)) = rig().await else { return };
     server.admin("CREATE ROLE boss SUPERUSER LOGIN PASSWORD 'first'");
     bench.write("config/pg", json!({"username": "boss", "password": "first"})).await.unwrap();
@@ -238,11 +238,11 @@ async fn a_rotated_administrator_works_and_the_old_password_does_not() {
 }
 
 #[tokio::test]
-async fn a_rotation_that_was_cut_off_keeps_whichever_password_the_database_has() {
+async fn an_interrupted_rotation_keeps_the_password_of_the_database() {
     let Some((bench, server)) = rig().await else { return };
     server.admin("CREATE ROLE boss SUPERUSER LOGIN PASSWORD 'old'");
     bench.write("config/pg", json!({"username": "boss", "password": "old"})).await.unwrap();
-    // Cut off before the database was told, and after.
+    // Interrupted before and after the database got the password.
     for (told, next) in [(false, "new-1"), (true, "new-2")] {
         let (_, mut cx) = bench.engine_and_cx();
         PENDING.put(&mut cx, "pg", &Pending::new("boss", &SecretString::new(next.to_owned()))).unwrap();
@@ -272,7 +272,7 @@ async fn a_failed_rotation_keeps_the_old_password() {
 }
 
 #[tokio::test]
-async fn a_static_password_is_changed_at_once_on_time_and_by_hand() {
+async fn a_static_password_rotates_at_creation_on_time_and_on_request() {
     let Some((bench, server)) = rig().await else { return };
     server.admin("CREATE ROLE worker LOGIN PASSWORD 'first'");
     bench.write("config/pg", json!({"allowed_roles": "*"})).await.unwrap();

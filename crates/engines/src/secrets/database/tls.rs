@@ -1,5 +1,5 @@
-//! TLS to a database: the server's certificate is verified, by the system's authorities or the one that is named, unless
-//! an operator says otherwise, which is logged.
+//! TLS to a database. The server's certificate is verified with the system's CAs or the configured one, unless an
+//! operator disables that, which is logged.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
-/// Where systems keep the authorities they trust, in the order tried.
+/// The CA bundles of systems, in the order of attempts.
 const SYSTEM_BUNDLES: &[&str] =
     &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
@@ -20,32 +20,32 @@ const SYSTEM_BUNDLES: &[&str] =
 pub(super) enum Verify {
     /// The chain and the name.
     Everything,
-    /// The chain, under whatever name.
+    /// The chain, with any name.
     ChainOnly,
-    /// Nothing: whoever is on the way can read and change what is said.
+    /// Nothing: an attacker on the network can read and change the traffic.
     Nothing,
 }
 
-/// What a connection presents and trusts, all of it PEM.
+/// The CAs, certificate and key of a connection, all in PEM.
 #[derive(Default)]
 pub(super) struct Material {
-    /// The authorities; `None` for the system's.
+    /// The CAs; `None` for the system's.
     pub(super) authorities: Option<String>,
-    /// Our certificate, with its chain.
+    /// The client certificate with its chain.
     pub(super) certificate: Option<String>,
     /// Its key.
     pub(super) key: Option<String>,
 }
 
-/// The TLS side of a connection.
+/// The TLS configuration of a client.
 ///
 /// # Errors
-/// What of the material cannot be used.
+/// When the material is invalid.
 pub(super) fn client(material: &Material, verify: Verify) -> Result<ClientConfig, String> {
     client_of_versions(material, verify, Versions::All)
 }
 
-/// Which versions of TLS are used.
+/// The allowed versions of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Versions {
     /// 1.2 and 1.3.
@@ -54,7 +54,7 @@ pub(super) enum Versions {
     Only13,
 }
 
-/// The TLS side of a connection that uses certain versions.
+/// The TLS configuration of a client with certain versions.
 ///
 /// # Errors
 /// As [`client`].
@@ -72,7 +72,7 @@ pub(super) fn client_of_versions(
     match &material.authorities {
         Some(pem) => {
             for certificate in certificates(pem, "the certificate of the authority")? {
-                roots.add(certificate).map_err(|_| "the certificate of the authority cannot be trusted".to_owned())?;
+                roots.add(certificate).map_err(|_| "the certificate of the authority is invalid".to_owned())?;
             }
         }
         None => drop(roots.add_parsable_certificates(system())),
@@ -87,8 +87,8 @@ pub(super) fn client_of_versions(
         let inner = (verify == Verify::ChainOnly)
             .then(|| WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build())
             .transpose()
-            .map_err(|_| "there is no authority to verify a certificate by".to_owned())?;
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Lenient { inner, provider }))
+            .map_err(|_| "there is no authority to verify a certificate".to_owned())?;
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(PartialVerifier { inner, provider }))
     };
     match (&material.certificate, &material.key) {
         (Some(certificate), Some(key)) => {
@@ -105,7 +105,7 @@ pub(super) fn client_of_versions(
 /// The certificates in a PEM text.
 ///
 /// # Errors
-/// When there is none, in the words of `name`.
+/// When there is none; the text begins with `name`.
 pub(super) fn certificates(pem: &str, name: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     read.ok().filter(|c| !c.is_empty()).ok_or_else(|| format!("{name} is not PEM"))
@@ -116,23 +116,23 @@ pub(super) fn is_private_key(pem: &str) -> bool {
     PrivateKeyDer::from_pem_slice(pem.as_bytes()).is_ok()
 }
 
-/// The authorities that the system trusts.
+/// The CAs that the system trusts.
 pub(super) fn system() -> Vec<CertificateDer<'static>> {
     let bundle = SYSTEM_BUNDLES.iter().map(PathBuf::from).find(|path| path.is_file());
-    // What cannot be read is not trusted; the handshake then says so.
+    // Unreadable certificates are not trusted, so the handshake fails.
     let read = bundle.and_then(|path| CertificateDer::pem_file_iter(path).ok());
     read.map(|certificates| certificates.filter_map(Result::ok).collect()).unwrap_or_default()
 }
 
-/// Verifies less than everything; signatures of the handshake are verified all the same.
+/// Verifies only a part of a certificate; signatures of the handshake are always verified.
 #[derive(Debug)]
-struct Lenient {
+struct PartialVerifier {
     /// Verifies the chain; `None` for nothing.
     inner: Option<Arc<WebPkiServerVerifier>>,
     provider: Arc<rustls::crypto::CryptoProvider>,
 }
 
-impl ServerCertVerifier for Lenient {
+impl ServerCertVerifier for PartialVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,

@@ -1,5 +1,5 @@
-//! The pauses between attempts to decide a rotation of an administrator's password, so that our own logins do not lock the
-//! account out (`FAILED_LOGIN_ATTEMPTS` of MySQL, PAM and LDAP behind PostgreSQL).
+//! The pauses between attempts to decide a rotation of an administrator's password, so that failed logins do not lock
+//! the account (`FAILED_LOGIN_ATTEMPTS` of MySQL, PAM and LDAP behind PostgreSQL).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,16 +8,16 @@ use std::time::Duration;
 use keepfast_framework::Timestamp;
 use parking_lot::Mutex;
 
-/// The pause after the first failure; it doubles with each, up to [`LONGEST_PAUSE`].
+/// The pause after the first failure; it doubles with each, up to [`MAX_PAUSE`].
 const PAUSE: Duration = Duration::from_secs(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+const MAX_PAUSE: Duration = Duration::from_secs(3600);
 
-/// How long is waited after so many failures.
+/// The pause after so many failures.
 pub(super) fn pause(failures: u32) -> Duration {
-    PAUSE.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1))).min(LONGEST_PAUSE)
+    PAUSE.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1))).min(MAX_PAUSE)
 }
 
-/// What this process knows of undecided rotations, by connection.
+/// The state of undecided rotations in this process, by connection.
 #[derive(Clone, Default)]
 pub(super) struct Undecided(Arc<Mutex<HashMap<String, Attempts>>>);
 
@@ -35,7 +35,7 @@ impl Undecided {
         self.0.lock().get(name).and_then(|attempts| attempts.not_before).is_none_or(|at| at <= now)
     }
 
-    /// Counts a failure, and begins the next pause.
+    /// Counts a failure and starts the next pause.
     pub(super) fn failed(&self, name: &str, now: Timestamp) {
         let mut all = self.0.lock();
         let attempts = all.entry(name.to_owned()).or_default();
@@ -43,17 +43,17 @@ impl Undecided {
         attempts.not_before = Some(now.after(pause(attempts.failures)));
     }
 
-    /// Forgets a connection whose rotation is decided or whose settings have changed.
-    pub(super) fn forget(&self, name: &str) {
+    /// Clears the state of a connection whose rotation is decided or whose settings have changed.
+    pub(super) fn clear(&self, name: &str) {
         self.0.lock().remove(name);
     }
 
-    /// Notes which password of an undecided connection works.
-    pub(super) fn note_working(&self, name: &str, is_second: bool) {
+    /// Records which password of an undecided connection works.
+    pub(super) fn record_working(&self, name: &str, is_second: bool) {
         self.0.lock().entry(name.to_owned()).or_default().second_works = is_second;
     }
 
-    /// Whether the second password is to be tried first.
+    /// Whether the second password must be tried first.
     pub(super) fn second_works(&self, name: &str) -> bool {
         self.0.lock().get(name).is_some_and(|attempts| attempts.second_works)
     }
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_of_a_day_are_few_and_a_change_begins_anew() {
+    fn attempts_of_a_day_are_few_and_a_change_resets_the_pause() {
         let undecided = Undecided::default();
         let at = |second: u64| Timestamp::EPOCH.after(Duration::from_secs(second));
         let mut attempts = 0;
@@ -82,7 +82,7 @@ mod tests {
         }
         assert!((20..40).contains(&attempts), "{attempts}");
         assert!(undecided.is_due("other", at(0)));
-        undecided.forget("db");
+        undecided.clear("db");
         assert!(undecided.is_due("db", at(0)));
     }
 }

@@ -1,11 +1,11 @@
-//! Versions of plugins as clients write them. Ours are all built in, so that every other version is one that there is not.
+//! Versions of plugins. All plugins here are built in, so every other version is unknown.
 
 use keepfast_framework::fields::Quoted;
 
-/// The version of a plugin in the peer's form, if it is another than the built-in one.
+/// The version of a plugin in OpenBao's format, unless it is the built-in one.
 ///
 /// # Errors
-/// When it is no version.
+/// When it is not a version.
 pub(super) fn other_than_built_in(text: &str) -> Result<Option<String>, String> {
     if text.is_empty() {
         return Ok(None);
@@ -43,7 +43,7 @@ pub(super) fn other_than_built_in(text: &str) -> Result<Option<String>, String> 
     Ok(Some(format!("v{}{label}{}", numbers.join("."), metadata.map(|m| format!("+{m}")).unwrap_or_default())))
 }
 
-/// Parts of letters, digits, hyphens and tildes with dots between them.
+/// Whether a text consists of parts of letters, digits, hyphens and tildes, separated by dots.
 fn is_dotted(text: &str) -> bool {
     let is_part =
         |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-~".contains(&b));
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_read_as_the_peer_reads_them() {
+    fn versions_are_parsed_as_in_openbao() {
         for (text, expected) in [
             ("", Ok(None)),
             ("v1.0.0+builtin", Ok(None)),

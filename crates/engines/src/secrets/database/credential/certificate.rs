@@ -1,4 +1,4 @@
-//! Client certificates: what a role must have for them, and what they are made of.
+//! Client certificates: validation of a role's settings, the CA and the keys.
 
 use keepfast_crypto::keys::KeyKind;
 use keepfast_crypto::keys::digest::Hash;
@@ -6,21 +6,21 @@ use keepfast_crypto::keys::ecdsa::Curve;
 use keepfast_crypto::x509::{Authority, ClientKey};
 use keepfast_framework::{Error, Result, Timestamp};
 
-use super::super::username::{self, Ingredients};
+use super::super::username::{self, TemplateData};
 use super::CredentialConfig;
 
-/// Whether certificates can be made as a role says.
+/// Checks that certificates can be issued with the settings of a role.
 ///
 /// # Errors
-/// What is wrong, in the peer's words.
+/// The invalid setting, in OpenBao's words.
 pub(super) fn check(config: &CredentialConfig) -> Result<(), String> {
     let required = |value: &str, name: &str| {
         if value.is_empty() { Err(format!("missing required {name}")) } else { Ok(()) }
     };
     let template = &config.common_name_template;
     required(template, "common_name_template")?;
-    let of = Ingredients::new("token", "role", Timestamp::EPOCH);
-    // What a template makes is looked at when it is used: the peer takes one that makes nothing.
+    let of = TemplateData::new("token", "role", Timestamp::EPOCH);
+    // The result of a template is checked at use, as OpenBao accepts a template with an empty result.
     username::fill(template, &of).map_err(|why| {
         let which = if why.starts_with("unable to parse") {
             "failed to create template"
@@ -39,7 +39,7 @@ pub(super) fn authority(config: &CredentialConfig) -> Result<Authority, keepfast
     Authority::read(&config.ca_cert, &config.ca_private_key.0)
 }
 
-/// A fresh key of a role's kind, made on another thread where that takes long.
+/// A new key of a role's type, generated on another thread if that is slow.
 pub(super) async fn key(config: &CredentialConfig) -> Result<ClientKey> {
     let kind = match (config.key_type.as_str(), config.key_bits) {
         ("rsa", bits) => KeyKind::Rsa(u16::try_from(bits).map_err(Error::internal)?),
@@ -56,7 +56,7 @@ pub(super) async fn key(config: &CredentialConfig) -> Result<ClientKey> {
     ClientKey::generate(kind).map_err(Error::internal)
 }
 
-/// The hash of a role's signatures.
+/// The hash function of a role's signatures.
 pub(super) fn hash(config: &CredentialConfig) -> Hash {
     match config.signature_bits {
         384 => Hash::Sha384,

@@ -1,4 +1,4 @@
-//! What a fresh user logs in with: made before the user, and told with it.
+//! The credentials of a new user: generated before the user, and returned with it.
 
 use keepfast_crypto::keys::digest::Hash;
 use keepfast_crypto::secret::SecretString;
@@ -13,32 +13,32 @@ use super::super::statement::{expanded, mentions};
 use super::super::username;
 use super::{CredentialType, certificate};
 
-/// How a kind of database knows users by their certificates.
+/// How a kind of database identifies users by their certificates.
 pub(in super::super) struct Certificates {
-    /// A subject with one name, as the database writes it.
+    /// The certificate subject with one name, in the database's format.
     pub(in super::super) subject: fn(&str) -> String,
-    /// Whether a user that is made without its subject could be logged in as by others.
+    /// Whether other users could log in as a user that was created without its subject.
     pub(in super::super) needs_subject: bool,
 }
 
-/// What a user will log in with, before it is known when that ends.
-pub(in super::super) enum Secret {
+/// The credentials of a user before the expiry is known.
+pub(in super::super) enum PendingCredentials {
     Password(SecretString),
-    Certificate(Box<Unissued>),
+    Certificate(Box<UnissuedCertificate>),
 }
 
-/// What a certificate will be made of.
-pub(in super::super) struct Unissued {
+/// The parts of a certificate that is not issued yet.
+pub(in super::super) struct UnissuedCertificate {
     authority: Authority,
     key: ClientKey,
     hash: Hash,
     subject: String,
 }
 
-/// What a user logs in with.
-pub(in super::super) enum Issued {
+/// The credentials of a user.
+pub(in super::super) enum Credentials {
     Password(SecretString),
-    /// A certificate as PEM, its key, and its subject as the database writes it.
+    /// A certificate and its key in PEM, and its subject in the database's format.
     Certificate {
         certificate: String,
         key: Box<ClientKey>,
@@ -46,7 +46,7 @@ pub(in super::super) enum Issued {
     },
 }
 
-/// What a user logs in with, as its database has to know it.
+/// The part of the credentials that the database needs.
 #[derive(Clone, Copy)]
 pub(in super::super) enum Login<'a> {
     Password(&'a SecretString),
@@ -56,7 +56,7 @@ pub(in super::super) enum Login<'a> {
     },
 }
 
-/// A user, as it is told.
+/// A user in responses.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(in super::super) enum User {
@@ -64,7 +64,8 @@ pub(in super::super) enum User {
     Certificate { client_certificate: String, private_key: String, private_key_type: &'static str, username: String },
 }
 
-/// The template of a role's users' names. With a certificate it is the common name's, as that is how databases find the user.
+/// The template of a role's user names. With certificates it is that of the common name, by which databases identify
+/// the user.
 ///
 /// # Errors
 /// 400 when the database has no such credentials, or the role's statements do not fit them.
@@ -83,11 +84,11 @@ pub(in super::super) fn name_template(role: &Role, config: &Config) -> Result<St
     }
 }
 
-/// Nobody but who has the certificate must get in.
+/// Checks that only the owner of the certificate can log in as the user.
 fn check_statements(certificates: &Certificates, statements: &[String]) -> Result<()> {
     if statements.iter().any(|statement| mentions(statement, "password")) {
         return Err(Error::invalid(
-            "creation_statements have {{password}}, but who has a client_certificate has no password",
+            "creation_statements have {{password}}, but a user with a client_certificate has no password",
         ));
     }
     let names_subject = |statement: &String| statement.to_ascii_lowercase().contains("subject");
@@ -99,28 +100,28 @@ fn check_statements(certificates: &Certificates, statements: &[String]) -> Resul
     Ok(())
 }
 
-/// A subject says one thing only, and never the same for two users: who was revoked may have a certificate that is valid yet.
+/// Checks that a subject is a single name that never repeats: the certificate of a revoked user may still be valid.
 fn check_name(name: &str, may_recur: bool) -> Result<()> {
-    if !name.chars().all(username::is_tame) {
+    if !name.chars().all(username::is_safe) {
         return Err(Error::invalid(
-            "the name that common_name_template makes has other characters than letters, digits, -, _, . and @",
+            "the result of common_name_template has characters other than letters, digits, -, _, . and @",
         ));
     }
     if may_recur {
         return Err(Error::invalid(
-            "common_name_template must make every name once, as {{random 20}}, {{uuid}} and {{unix_time}} do: else the \
-             certificate of a user who is gone could be the next one's",
+            "common_name_template must make every name unique, as {{random 20}}, {{uuid}} and {{unix_time}} do: otherwise \
+             the certificate of a revoked user could be valid for a later one",
         ));
     }
     Ok(())
 }
 
-impl Secret {
-    /// Makes what the user of this name, which may ever be another's or not, will log in with.
+impl PendingCredentials {
+    /// Generates the credentials of a user. `may_recur` means that the name can repeat.
     ///
     /// # Errors
-    /// 500 when there is no such password policy; 400 when no certificate can have the name.
-    pub(in super::super) async fn make(
+    /// 500 when the password policy does not exist; 400 when the name is invalid for a certificate.
+    pub(in super::super) async fn generate(
         cx: &mut Cx,
         role: &Role,
         config: &Config,
@@ -132,7 +133,7 @@ impl Secret {
             return Ok(Self::Password(username::password(cx, role.password_policy(config)).await?));
         };
         check_name(name, may_recur)?;
-        Ok(Self::Certificate(Box::new(Unissued {
+        Ok(Self::Certificate(Box::new(UnissuedCertificate {
             authority: certificate::authority(&role.credential_config).map_err(Error::internal)?,
             key: certificate::key(&role.credential_config).await?,
             hash: certificate::hash(&role.credential_config),
@@ -140,7 +141,7 @@ impl Secret {
         })))
     }
 
-    /// The password, where it is one.
+    /// The password, if the credentials are one.
     pub(in super::super) fn password(&self) -> Option<&SecretString> {
         match self {
             Self::Password(password) => Some(password),
@@ -148,32 +149,32 @@ impl Secret {
         }
     }
 
-    /// Whether its life can become longer: a certificate has its end in it.
+    /// Whether the lease can be renewed: a certificate contains its expiry.
     pub(in super::super) fn is_renewable(&self) -> bool {
         matches!(self, Self::Password(_))
     }
 
-    /// Makes the certificate, where it is one.
+    /// Issues the certificate, if the credentials are one.
     ///
     /// # Errors
-    /// 400 when the CA ends before it would.
-    pub(in super::super) fn issue(self, name: &str, made: Timestamp, ends: Timestamp) -> Result<Issued> {
+    /// 400 when the CA expires before the certificate.
+    pub(in super::super) fn issue(self, name: &str, made: Timestamp, ends: Timestamp) -> Result<Credentials> {
         let unissued = match self {
-            Self::Password(password) => return Ok(Issued::Password(password)),
+            Self::Password(password) => return Ok(Credentials::Password(password)),
             Self::Certificate(unissued) => *unissued,
         };
-        let Unissued { authority, key, hash, subject } = unissued;
+        let UnissuedCertificate { authority, key, hash, subject } = unissued;
         let seconds = |time: Timestamp| u64::try_from(time.unix()).map_err(Error::internal);
         let wanted =
             ClientCertificate { common_name: name, key: &key, made: seconds(made)?, ends: seconds(ends)?, hash };
         let issued = authority.issue(&wanted);
         let certificate = issued.map_err(|why| Error::invalid(format!("no certificate was issued: {why}")))?;
-        Ok(Issued::Certificate { certificate, key: Box::new(key), subject })
+        Ok(Credentials::Certificate { certificate, key: Box::new(key), subject })
     }
 }
 
-impl Issued {
-    /// As the database has to know it.
+impl Credentials {
+    /// The part that the database needs.
     pub(in super::super) fn login(&self) -> Login<'_> {
         match self {
             Self::Password(password) => Login::Password(password),
@@ -181,11 +182,11 @@ impl Issued {
         }
     }
 
-    /// The user of this name with it, as the caller is told.
+    /// The user of this name with its credentials, for the response.
     ///
     /// # Errors
-    /// When the library fails.
-    pub(in super::super) fn told(self, username: String) -> Result<User> {
+    /// When encoding the certificate or key fails.
+    pub(in super::super) fn into_user(self, username: String) -> Result<User> {
         Ok(match self {
             Self::Password(password) => User::Password { password: password.expose().clone(), username },
             Self::Certificate { certificate, key, .. } => User::Certificate {

@@ -1,4 +1,4 @@
-//! What a user logs in with, as a role says it: `credential_type` and `credential_config`.
+//! The credentials of users: `credential_type` and `credential_config` of a role.
 
 mod certificate;
 mod login;
@@ -10,17 +10,17 @@ use keepfast_framework::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::config::Config;
-use super::details::has_other_pem;
+use super::details::has_secret_pem;
 
-pub(super) use self::login::{Certificates, Login, Secret, User, name_template};
+pub(super) use self::login::{Certificates, Login, PendingCredentials, User, name_template};
 
-/// What kind of thing a user logs in with.
+/// The type of a user's credentials.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum CredentialType {
     #[default]
     Password,
-    /// Of no kind of database that there is here; roles may name it.
+    /// Supported by no kind of database here; roles may contain it.
     RsaPrivateKey,
     ClientCertificate,
 }
@@ -40,19 +40,19 @@ impl CredentialType {
         all.into_iter().find(|kind| kind.name() == name).ok_or_else(unknown)
     }
 
-    /// The answer where it cannot be had.
+    /// The error for a type that the database does not support.
     pub(super) fn unsupported(self) -> Error {
         Error::invalid(format!("unsupported credential_type: {:?}", self.name()))
     }
 }
 
-/// Settings of a credential type, as they are stored and, but for the private key, shown. What another type has is empty.
+/// Settings of a credential type, stored and, except the private key, returned. Those of other types are empty.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct CredentialConfig {
     #[serde(skip_serializing_if = "String::is_empty")]
     ca_cert: String,
-    /// The CA's private key; never shown.
+    /// The CA's private key; never returned.
     #[serde(skip_serializing_if = "PrivateKey::is_empty")]
     ca_private_key: PrivateKey,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -63,7 +63,7 @@ pub(super) struct CredentialConfig {
     key_bits: i64,
     #[serde(skip_serializing_if = "String::is_empty")]
     key_type: String,
-    /// The policy of passwords; empty for the connection's.
+    /// The password policy; empty for that of the connection.
     #[serde(skip_serializing_if = "String::is_empty")]
     password_policy: String,
     #[serde(skip_serializing_if = "is_zero")]
@@ -75,7 +75,7 @@ fn is_zero(number: &i64) -> bool {
     *number == 0
 }
 
-/// PEM of a private key, as it lies in a record. Wiped when dropped.
+/// PEM of a private key in a record. Wiped when dropped.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 struct PrivateKey(String);
@@ -93,27 +93,27 @@ impl Drop for PrivateKey {
 }
 
 impl CredentialConfig {
-    /// Whether there is nothing to show.
+    /// Whether there is nothing to return.
     pub(super) fn is_empty(&self) -> bool {
-        // Every other type has settings that are never empty.
+        // All other types have a setting that is never empty.
         self.password_policy.is_empty() && self.format.is_empty() && self.key_type.is_empty()
     }
 
-    /// Takes out what is never shown.
+    /// Removes the secrets, for responses.
     pub(super) fn hide(&mut self) {
         self.ca_private_key = PrivateKey::default();
-        // A key may stand behind the certificate.
-        if has_other_pem(&self.ca_cert) {
+        // A key may follow the certificate.
+        if has_secret_pem(&self.ca_cert) {
             self.ca_cert.zeroize();
         }
     }
 
-    /// The policy of its passwords: its own, or the connection's.
+    /// The policy of generated passwords: that of the role, or that of the connection.
     pub(super) fn password_policy<'a>(&'a self, config: &'a Config) -> &'a str {
         if self.password_policy.is_empty() { config.password_policy() } else { &self.password_policy }
     }
 
-    /// Reads what was given for a type; what the type does not know is left alone, as the peer does.
+    /// Parses the settings of a type; unknown settings are ignored, as in OpenBao.
     fn read(kind: CredentialType, given: &Pairs) -> Result<Self> {
         let read = match kind {
             CredentialType::Password => Ok(Self { password_policy: text(given, "password_policy"), ..Self::default() }),
@@ -162,11 +162,11 @@ impl CredentialConfig {
     }
 }
 
-/// Sets what a role's users log in with. A type that changes leaves nothing of the one before; one that stays keeps its
-/// settings where none are given.
+/// Sets the credential type and its settings. A change of the type removes the previous settings; otherwise absent
+/// settings keep their values.
 ///
 /// # Errors
-/// 400 with what is wrong, in the peer's words.
+/// 400 with OpenBao's text.
 pub(super) fn change(
     kind: &mut CredentialType,
     config: &mut CredentialConfig,
@@ -189,7 +189,7 @@ pub(super) fn change(
     Ok(())
 }
 
-/// The setting of this name, whatever its case, as the peer reads it.
+/// The setting of this name, case-insensitive, as in OpenBao.
 fn setting<'a>(given: &'a Pairs, name: &str) -> Option<&'a String> {
     given.0.get(name).or_else(|| given.0.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, v)| v))
 }
@@ -198,20 +198,20 @@ fn text(given: &Pairs, name: &str) -> String {
     setting(given, name).cloned().unwrap_or_default()
 }
 
-/// Whole numbers, 0 where nothing is given; all faults at once.
+/// Whole numbers, 0 for absent ones; returns all errors at once.
 fn numbers<const N: usize>(given: &Pairs, names: [&str; N]) -> Result<[i64; N], String> {
-    let mut faults = Vec::new();
+    let mut errors = Vec::new();
     let numbers = names.map(|name| {
         let Some(text) = setting(given, name).filter(|text| !text.is_empty()) else { return 0 };
         parse_int(text, 0).unwrap_or_else(|why| {
-            faults.push(format!("'{name}' cannot parse value as 'int': strconv.ParseInt: {why}"));
+            errors.push(format!("'{name}' cannot parse value as 'int': strconv.ParseInt: {why}"));
             0
         })
     });
-    if faults.is_empty() {
+    if errors.is_empty() {
         return Ok(numbers);
     }
-    Err(format!("decoding failed due to the following error(s):\n\n{}", faults.join("\n")))
+    Err(format!("decoding failed due to the following error(s):\n\n{}", errors.join("\n")))
 }
 
 #[cfg(test)]
@@ -222,7 +222,7 @@ mod tests {
         Pairs(given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
     }
 
-    /// What a role has after one more write, or what was told.
+    /// The settings of a role after one more write, or the error.
     fn written(role: &mut (CredentialType, CredentialConfig), kind: Option<&str>, config: &[(&str, &str)]) -> String {
         let name = kind.map(|name| serde_json::from_value(name.into()).unwrap());
         let settings = (!config.is_empty()).then(|| pairs(config));
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_read_as_the_peer_reads_them() {
+    fn settings_are_parsed_as_in_openbao() {
         let mut role = Default::default();
         for (kind, config, expected) in [
             (None, &[][..], "password {}"),
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_of_certificates_are_told_in_the_peers_order() {
+    fn certificate_errors_have_the_order_of_openbao() {
         let mut role = Default::default();
         let (rsa, template) = (("key_type", "rsa"), ("common_name_template", "{{.RoleName}}"));
         for (config, expected) in [
@@ -283,14 +283,14 @@ mod tests {
             (&[rsa, template, ("ca_cert", "x")], "missing required ca_private_key"),
             (&[rsa, template, ("ca_cert", "x"), ("ca_private_key", "y")], "no data found in PEM block"),
         ] {
-            let told = written(&mut role, Some("client_certificate"), config);
-            assert_eq!(told, format!("credential_config validation failed: {expected}"), "{config:?}");
+            let error_text = written(&mut role, Some("client_certificate"), config);
+            assert_eq!(error_text, format!("credential_config validation failed: {expected}"), "{config:?}");
         }
         assert_eq!(written(&mut role, None, &[]), "password {}", "a refused change changes nothing");
     }
 
     #[test]
-    fn sec_kf08_no_key_of_a_role_is_shown() {
+    fn sec_kf08_no_private_key_of_a_role_is_returned() {
         let pem = "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n";
         for (ca_cert, shown) in [(pem.to_owned(), true), (format!("{pem}-----BEGIN PRIVATE KEY-----\ngeheim"), false)] {
             let ca_private_key = PrivateKey("geheim".to_owned());

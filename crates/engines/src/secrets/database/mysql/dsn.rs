@@ -1,15 +1,15 @@
 //! A `connection_url` as Go's MySQL driver parses it: `user:password@protocol(address)/database?param=value`.
 //!
-//! The grammar is that of `ParseDSN` of <https://github.com/go-sql-driver/mysql#dsn-data-source-name>: the last slash of the whole
-//! text separates the database, the last `@` before it ends the credentials, values are percent-decoded, names are not.
+//! The grammar is that of `ParseDSN` of <https://github.com/go-sql-driver/mysql#dsn-data-source-name>: the last slash
+//! separates the database, the last `@` before it ends the credentials, values are percent-decoded, names are not.
 
 use super::super::placeholders::{
     Credentials, MASK, Template, has_too_many, percent_decode, percent_encode, query_decode,
 };
 
-/// The longest DSN, in bytes, and the most parameters of one.
-const LONGEST: usize = 16 * 1024;
-const MOST: usize = 128;
+/// The maximum length of a DSN in bytes, and the maximum number of parameters.
+const MAX_BYTES: usize = 16 * 1024;
+const MAX_PARAMETERS: usize = 128;
 
 /// A parsed DSN.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -21,13 +21,13 @@ pub(super) struct Dsn {
     /// Whether the text has an address.
     has_address: bool,
     pub(super) database: Template,
-    /// In the order of the text; of a repeated name the last one counts.
+    /// In the order of the text; the last of repeated names applies.
     parameters: Vec<(String, Template)>,
-    /// Whether the text has an unencoded `@` behind its last slash.
+    /// Whether the text has an unencoded `@` after its last slash.
     has_late_at: bool,
 }
 
-/// How the server is reached.
+/// The network of the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Network {
     #[default]
@@ -36,7 +36,7 @@ enum Network {
     Unix,
 }
 
-/// Where the server is.
+/// The address of the server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Server {
     Tcp { host: String, port: u16 },
@@ -44,7 +44,7 @@ pub(super) enum Server {
 }
 
 impl Server {
-    /// As error texts name it.
+    /// The address in errors.
     pub(super) fn address(&self) -> String {
         match self {
             Server::Tcp { host, port } => format!("{host}:{port}"),
@@ -57,9 +57,9 @@ impl Dsn {
     /// Parses a DSN.
     ///
     /// # Errors
-    /// What is wrong with it, in the driver's words; no part of it is quoted.
+    /// The error in the driver's words; it quotes no part of the DSN.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        if text.len() > LONGEST || text.contains('\0') {
+        if text.len() > MAX_BYTES || text.contains('\0') {
             return Err("invalid DSN: it is longer than 16 KiB or contains a NUL".to_owned());
         }
         if has_too_many(text) {
@@ -98,33 +98,37 @@ impl Dsn {
         dsn.has_late_at = back.contains('@');
         let (database, query) = back.split_once('?').unwrap_or((back, ""));
         dsn.database = Template::parse(database, percent_decode).map_err(|why| format!("invalid dbname: {why}"))?;
-        // A parameter without an equals sign is none.
+        // A parameter without an equals sign is ignored.
         for (name, value) in query.split('&').filter_map(|parameter| parameter.split_once('=')) {
             let value = Template::parse(value, query_decode).map_err(|why| format!("invalid DSN: {why}"))?;
             dsn.parameters.push((name.to_owned(), value));
         }
-        if dsn.parameters.len() > MOST { Err("invalid DSN: more than 128 parameters".to_owned()) } else { Ok(dsn) }
+        if dsn.parameters.len() > MAX_PARAMETERS {
+            Err("invalid DSN: more than 128 parameters".to_owned())
+        } else {
+            Ok(dsn)
+        }
     }
 
-    /// The names and values that count: the last one of each name.
+    /// The effective names and values: the last one of each name.
     pub(super) fn parameters(&self) -> impl Iterator<Item = (&str, &Template)> {
         let counts = |at: usize, name: &str| !self.parameters[at + 1..].iter().any(|(later, _)| later == name);
         let all = self.parameters.iter().enumerate();
         all.filter(move |(at, (name, _))| counts(*at, name)).map(|(_, (name, value))| (name.as_str(), value))
     }
 
-    /// Whether anything but the password holds the password's placeholder.
+    /// Whether a part other than the password has the password's placeholder.
     pub(super) fn has_misplaced_password(&self) -> bool {
         let parameters = self.parameters.iter().map(|(_, value)| value);
         [&self.user, &self.address, &self.database].into_iter().chain(parameters).any(Template::has_password)
     }
 
-    /// Where the server is, with the placeholders of its address filled in.
+    /// The address of the server with the values of its placeholders.
     ///
     /// # Errors
-    /// When the port is none, or when a placeholder stands for what is no host.
+    /// When the port is invalid, or when a part other than the host has a placeholder.
     pub(super) fn server(&self, credentials: &Credentials) -> Result<Server, String> {
-        let split = "invalid DSN: the address has a placeholder for what is no host";
+        let split = "invalid DSN: the address has a placeholder outside the host";
         let address = self.address.fill_word(credentials).ok_or(split)?;
         if self.network == Network::Unix {
             let path = if address.is_empty() { "/tmp/mysql.sock".to_owned() } else { address };
@@ -135,18 +139,18 @@ impl Dsn {
         }
         let (host, port) = match address.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => {
-                (host, port.parse().map_err(|_| "invalid DSN: the port is no number")?)
+                (host, port.parse().map_err(|_| "invalid DSN: the port is not a number")?)
             }
             _ => (address.as_str(), 3306),
         };
         Ok(Server::Tcp { host: host.trim_matches(['[', ']']).to_owned(), port })
     }
 
-    /// The DSN for answers: rebuilt from what was parsed, with [`MASK`] for a password that is not the placeholder alone and
-    /// for each parameter but those that `is_public` allows.
+    /// The DSN in responses: rebuilt from its parsed form, with [`MASK`] for a password that is not only the
+    /// placeholder and for each parameter that `is_public` refuses.
     ///
-    /// `None` where the database's name has the signs of an address, or an unencoded `@` is behind the last slash: that may
-    /// then be the end of a password that has a slash.
+    /// `None` if the database's name has the characters of an address, or an unencoded `@` follows the last slash: that
+    /// may be the end of a password with a slash.
     pub(super) fn masked(&self, is_public: impl Fn(&str, &Template) -> bool) -> Option<String> {
         let plain = |value: &Template| value.encoded(str::to_owned);
         if self.has_late_at || plain(&self.database).contains(['@', '(', ')']) {
@@ -199,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn dsns_are_parsed_as_the_driver_parses_them() {
+    fn dsns_are_parsed_as_by_the_go_driver() {
         let tcp = |host: &str, port| Server::Tcp { host: host.to_owned(), port };
         let socket = |path: &str| Server::Socket(path.to_owned());
         for (text, user, password, server, database) in [
@@ -233,20 +237,20 @@ mod tests {
         }
         assert_eq!(
             Dsn::parse("u:p@tcp(a:x)/").unwrap().server(&credentials()).unwrap_err(),
-            "invalid DSN: the port is no number"
+            "invalid DSN: the port is not a number"
         );
     }
 
     #[test]
     fn a_placeholder_of_an_address_cannot_change_it() {
         let read = Dsn::parse("u@tcp({{username}}:1)/").unwrap().server(&credentials());
-        assert_eq!(read.unwrap_err(), "invalid DSN: the address has a placeholder for what is no host");
+        assert_eq!(read.unwrap_err(), "invalid DSN: the address has a placeholder outside the host");
         let many = format!("{}@/", "{{username}}".repeat(17));
         assert_eq!(Dsn::parse(&many).unwrap_err(), "invalid DSN: more than 16 placeholders");
     }
 
     #[test]
-    fn sec_kf08_no_spelling_of_a_dsns_password_is_shown() {
+    fn sec_kf08_no_spelling_of_a_dsn_password_is_returned() {
         let public = |name: &str, _: &Template| name == "tls";
         for (text, expected) in [
             ("u:geheim@tcp(h:1)/d?tls=true", "u:xxxxx@tcp(h:1)/d?tls=true"),
@@ -262,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn sec_kf08_the_end_of_a_dsns_password_is_not_shown() {
+    fn sec_kf08_the_end_of_a_dsn_password_is_not_returned() {
         for text in ["u:pa@/geheim@tcp(h:1)", "u:pa@/d?charset=geheim@tcp(h:1)", "u:pa@tcp(h)/?tls&a=geheim@tcp(h:1)"] {
             assert_eq!(Dsn::parse(text).unwrap().masked(|_, _| true), None, "{text}");
         }
@@ -270,7 +274,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_is_a_dsn_again(text in "[a-z(){}:@/?&=%+]{0,60}") {
+        fn a_masked_dsn_is_a_dsn(text in "[a-z(){}:@/?&=%+]{0,60}") {
             if let Some(shown) = Dsn::parse(&text).ok().and_then(|dsn| dsn.masked(|_, _| true)) {
                 prop_assert!(Dsn::parse(&shown).is_ok(), "{}", shown);
             }

@@ -13,27 +13,29 @@ use mysql_async::{Conn, DriverError, Error, IoError, Opts, OptsBuilder, ServerEr
 
 use self::settings::Settings;
 pub(super) use self::settings::{PUBLIC, masked_url};
-use super::connection::{Database, DatabaseError, NewUser, NotChanged, NotMade, Unusable, in_time, unreached};
+use super::connection::{
+    ChangePasswordError, CreateUserError, Database, DatabaseError, NewUser, OpenError, dial_error, with_timeout,
+};
 use super::credential::Login;
 use super::details::Details;
 use super::files::{FileDirectories, LocalPath};
-use super::pool::{Connector, Lent, Numbers, Pool};
+use super::pool::{Connector, Pool, PoolStats, PooledConnection};
 use super::statement::{Dialect, are_blank, expiration, filled};
 
 /// Error numbers of the server.
 mod code {
-    /// Of the database, for a user whose password was right.
+    /// The user may not use the database; the password was correct.
     const DATABASE_DENIED: u16 = 1044;
     pub(super) const ACCESS_DENIED: u16 = 1045;
     const UNKNOWN_DATABASE: u16 = 1049;
     pub(super) const EMPTY_QUERY: u16 = 1065;
-    /// A user that is made exists, or one that is changed or dropped does not.
+    /// The user to create exists, or the user to change or drop does not.
     pub(super) const CANNOT_USER: u16 = 1396;
-    /// The user has as many sessions as it may have.
+    /// The user has reached its maximum of sessions.
     const TOO_MANY_SESSIONS: [u16; 2] = [1203, 1226];
-    /// The password is right but has expired.
+    /// The password is correct but has expired.
     const PASSWORD_EXPIRED: [u16; 2] = [1820, 1862];
-    /// The server or the connection ends; what the statement did is not known.
+    /// The server or the connection ends; the effect of the statement is unknown.
     pub(super) const INTERRUPTED: [u16; 5] = [1053, 1152, 1317, 1927, 3024];
 
     /// Whether a server that refuses a session with this code has accepted the password.
@@ -50,7 +52,7 @@ pub(super) struct MySql {
     clock: Arc<dyn Clock>,
 }
 
-/// Where to connect to, and as whom.
+/// The server and the administrator of a connection.
 struct Target {
     opts: Opts,
     plaintext: Option<Opts>,
@@ -69,7 +71,7 @@ impl Target {
         if let Some(path) = self.socket.clone()
             && !tokio::task::spawn_blocking(move || path.is_socket_or_directory()).await.unwrap_or_default()
         {
-            // Without a reason, which would tell what files there are.
+            // Without a reason, which would reveal which files exist.
             return Err(Error::Io(IoError::Io(std::io::ErrorKind::NotFound.into())));
         }
         match (Conn::new(opts(&self.opts)).await, &self.plaintext) {
@@ -80,16 +82,16 @@ impl Target {
         }
     }
 
-    fn shown_by_server(said: &ServerError) -> DatabaseError {
-        let text = format!("Error {} ({}): {}", said.code, said.state, said.message);
-        DatabaseError::of_server(format!("MySQL error {} ({})", said.code, said.state), text)
+    fn server_error(server: &ServerError) -> DatabaseError {
+        let text = format!("Error {} ({}): {}", server.code, server.state, server.message);
+        DatabaseError::from_server(format!("MySQL error {} ({})", server.code, server.state), text)
     }
 
-    /// What went wrong, in the peer's words where they are the same thing.
-    fn shown(&self, error: &Error) -> DatabaseError {
+    /// The error, in OpenBao's words if it has the same one.
+    fn database_error(&self, error: &Error) -> DatabaseError {
         DatabaseError::new(match error {
-            Error::Server(said) => return Self::shown_by_server(said),
-            Error::Io(IoError::Io(io)) => unreached(&self.address, io),
+            Error::Server(server) => return Self::server_error(server),
+            Error::Io(IoError::Io(io)) => dial_error(&self.address, io),
             Error::Driver(DriverError::NoClientSslFlagFromServer) => {
                 "TLS requested but server does not support TLS".to_owned()
             }
@@ -103,7 +105,7 @@ impl Connector for Target {
     type Connection = Conn;
 
     async fn open(&self) -> Result<Conn, DatabaseError> {
-        self.connect(None).await.map_err(|error| self.shown(&error))
+        self.connect(None).await.map_err(|error| self.database_error(&error))
     }
 
     fn looks_open(_: &Conn) -> bool {
@@ -112,76 +114,76 @@ impl Connector for Target {
 }
 
 impl MySql {
-    /// Reads the settings of a connection.
+    /// Opens a connection from its settings.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// When a setting is invalid.
     pub(super) fn open(
         details: &Details,
         password: &SecretString,
         files: &FileDirectories,
         clock: Arc<dyn Clock>,
-    ) -> Result<Self, Unusable> {
+    ) -> Result<Self, OpenError> {
         let Settings { opts, plaintext, address, socket, limits } = Settings::read(details, password, files)?;
         let pool = Pool::new(Target { opts, plaintext, address, socket }, limits, clock.clone());
         Ok(MySql { pool, clock })
     }
 
-    /// A connection that answers.
-    async fn conn(&self) -> Result<Lent<Conn>, DatabaseError> {
+    /// A connection that responds.
+    async fn conn(&self) -> Result<PooledConnection<Conn>, DatabaseError> {
         let mut conn = self.pool.get().await?;
         if conn.is_used && conn.ping().await.is_err() {
-            return self.pool.instead_of(conn).await;
+            return self.pool.replace(conn).await;
         }
         Ok(conn)
     }
 
-    fn shown(&self, error: &Error) -> DatabaseError {
-        self.pool.connector.shown(error)
+    fn database_error(&self, error: &Error) -> DatabaseError {
+        self.pool.connector.database_error(error)
     }
 
-    /// Gives back a connection, unless what happened may have left it in disorder.
-    fn done<T>(&self, conn: Lent<Conn>, result: Result<T, Error>) -> Result<T, Error> {
+    /// Returns a connection to the pool, unless the error may have left it in an unknown state.
+    fn release<T>(&self, conn: PooledConnection<Conn>, result: Result<T, Error>) -> Result<T, Error> {
         if !matches!(&result, Err(error) if error.is_fatal()) {
             self.pool.put(conn);
         }
         result
     }
 
-    async fn run_filled(&self, statements: &[String], values: &[(&str, &str)]) -> Result<(), DatabaseError> {
+    async fn run_statements(&self, statements: &[String], values: &[(&str, &str)]) -> Result<(), DatabaseError> {
         let filled = filled(Dialect::MySql, statements, values)?;
-        in_time(&self.clock, async {
+        with_timeout(&self.clock, async {
             let mut conn = self.conn().await?;
             let ran = run(&mut conn, &filled, &mut 0).await;
-            self.done(conn, ran).map_err(|error| self.shown(&error))
+            self.release(conn, ran).map_err(|error| self.database_error(&error))
         })
         .await
     }
 
-    /// Statements that change a password. The server undoes only the one that fails.
-    async fn change(&self, statements: &[String]) -> Result<(), NotChanged> {
-        let mut conn = in_time(&self.clock, self.conn()).await.map_err(NotChanged::Refused)?;
-        in_time(&self.clock, async {
+    /// Runs statements that change a password. The server rolls back only the one that fails.
+    async fn change(&self, statements: &[String]) -> Result<(), ChangePasswordError> {
+        let mut conn = with_timeout(&self.clock, self.conn()).await.map_err(ChangePasswordError::Unchanged)?;
+        with_timeout(&self.clock, async {
             let mut finished = 0;
             let ran = run(&mut conn, statements, &mut finished).await;
             let is_refused = finished == 0
-                && matches!(&ran, Err(Error::Server(said)) if !code::INTERRUPTED.contains(&said.code))
+                && matches!(&ran, Err(Error::Server(server)) if !code::INTERRUPTED.contains(&server.code))
                 && statements.iter().find(|s| !s.trim().is_empty()).is_none_or(|s| is_single(s));
-            self.done(conn, ran).map_err(|error| {
-                let error = self.shown(&error);
-                if is_refused { NotChanged::Refused(error) } else { NotChanged::Unanswered(error) }
+            self.release(conn, ran).map_err(|error| {
+                let error = self.database_error(&error);
+                if is_refused { ChangePasswordError::Unchanged(error) } else { ChangePasswordError::Unknown(error) }
             })
         })
         .await
     }
 
-    /// The accounts of this name whose password is changed: the one for all hosts, as with OpenBao; where there is none,
-    /// all that exist.
+    /// The accounts of this name whose password changes: the one for all hosts, as in OpenBao; without that one, all
+    /// accounts.
     async fn accounts(&self, name: &str) -> Result<Vec<String>, DatabaseError> {
-        let mut hosts = in_time(&self.clock, async {
+        let mut hosts = with_timeout(&self.clock, async {
             let mut conn = self.conn().await?;
             let found = hosts(&mut conn, name).await;
-            self.done(conn, found).map_err(|error| self.shown(&error))
+            self.release(conn, found).map_err(|error| self.database_error(&error))
         })
         .await?;
         if hosts.is_empty() || hosts.iter().any(|host| host == "%") {
@@ -196,11 +198,11 @@ fn is_single(text: &str) -> bool {
     !text.trim().trim_end_matches(';').contains(';')
 }
 
-/// Runs statements in their order and counts those that succeeded; the server itself splits a text of several.
+/// Runs statements in order and counts those that succeeded; the server itself splits a text of several.
 async fn run(conn: &mut Conn, statements: &[String], finished: &mut usize) -> Result<(), Error> {
     for statement in statements.iter().map(|s| s.trim().trim_end_matches(';')).filter(|s| !s.is_empty()) {
         match conn.query_drop(statement).await {
-            Err(Error::Server(said)) if said.code == code::EMPTY_QUERY => {}
+            Err(Error::Server(server)) if server.code == code::EMPTY_QUERY => {}
             ran => ran?,
         }
         *finished += 1;
@@ -208,7 +210,7 @@ async fn run(conn: &mut Conn, statements: &[String], finished: &mut usize) -> Re
     Ok(())
 }
 
-/// The hosts for which the server has a user of this name; where it may not be asked, all hosts.
+/// The hosts of the accounts with this name; all hosts if the query is not permitted.
 async fn hosts(conn: &mut Conn, name: &str) -> Result<Vec<String>, Error> {
     match conn.exec("SELECT Host FROM mysql.user WHERE User = ?", (name,)).await {
         Err(Error::Server(_)) => Ok(vec!["%".to_owned()]),
@@ -216,11 +218,11 @@ async fn hosts(conn: &mut Conn, name: &str) -> Result<Vec<String>, Error> {
     }
 }
 
-/// Removes a user under all its hosts and ends its sessions, which outlive it otherwise. Can be done again.
+/// Drops all accounts of a user and ends its sessions, which would continue otherwise. Idempotent.
 async fn drop_user(conn: &mut Conn, name: &str) -> Result<(), Error> {
     for host in hosts(conn, name).await? {
         match conn.query_drop(format!("DROP USER {}", account(name, &host))).await {
-            Err(Error::Server(said)) if said.code == code::CANNOT_USER => {}
+            Err(Error::Server(server)) if server.code == code::CANNOT_USER => {}
             dropped => dropped?,
         }
     }
@@ -230,9 +232,9 @@ async fn drop_user(conn: &mut Conn, name: &str) -> Result<(), Error> {
             sessions => sessions?,
         };
     for session in sessions {
-        // It may have ended by itself, and who may not end it cannot do more.
+        // The session may have ended; a lack of the privilege is no error.
         match conn.query_drop(format!("KILL CONNECTION {session}")).await {
-            Err(Error::Server(said)) => tracing::debug!(code = said.code, "a session was not ended"),
+            Err(Error::Server(server)) => tracing::debug!(code = server.code, "ending a session failed"),
             ended => ended?,
         }
     }
@@ -242,57 +244,61 @@ async fn drop_user(conn: &mut Conn, name: &str) -> Result<(), Error> {
 #[async_trait]
 impl Database for MySql {
     async fn verify(&self) -> Result<(), DatabaseError> {
-        let tried = in_time(&self.clock, async {
+        let tried = with_timeout(&self.clock, async {
             let conn = self.conn().await?;
             self.pool.put(conn);
             Ok(())
         });
-        tried.await.map_err(|error: DatabaseError| error.reworded(|text| format!("error verifying - ping: {text}")))
+        tried.await.map_err(|error: DatabaseError| error.with_text(|text| format!("error verifying - ping: {text}")))
     }
 
-    async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), NotMade> {
+    async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), CreateUserError> {
         let expires = expiration(user.expires);
         let password = match user.login {
             Login::Password(password) => password.expose().as_str(),
             Login::Certificate { .. } => "",
         };
         let values = user.values(password, &expires);
-        let filled = filled(Dialect::MySql, statements, &values).map_err(NotMade::Untried)?;
-        let mut conn = in_time(&self.clock, self.conn()).await.map_err(NotMade::Untried)?;
-        let ran = in_time(&self.clock, async { Ok::<_, DatabaseError>(run(&mut conn, &filled, &mut 0).await) }).await?;
-        let Err(Error::Server(said)) = &ran else {
-            return self.done(conn, ran).map_err(|error| self.shown(&error).into());
+        let filled = filled(Dialect::MySql, statements, &values).map_err(CreateUserError::NotAttempted)?;
+        let mut conn = with_timeout(&self.clock, self.conn()).await.map_err(CreateUserError::NotAttempted)?;
+        let ran =
+            with_timeout(&self.clock, async { Ok::<_, DatabaseError>(run(&mut conn, &filled, &mut 0).await) }).await?;
+        let Err(Error::Server(server)) = &ran else {
+            return self.release(conn, ran).map_err(|error| self.database_error(&error).into());
         };
-        let told = Target::shown_by_server(said);
-        if said.code == code::CANNOT_USER && said.message.contains("CREATE USER") {
+        let error = Target::server_error(server);
+        if server.code == code::CANNOT_USER && server.message.contains("CREATE USER") {
             self.pool.put(conn);
-            return Err(NotMade::Taken(told));
+            return Err(CreateUserError::NameExists(error));
         }
-        // No transaction takes back what makes a user. Whether it was made is told by its password; what is left is made
-        // good when the lease's intent is undone.
+        // No transaction rolls back the creation of a user. A login with its password shows whether it was created; the
+        // revocation of the lease's intent removes the rest.
         let is_ours = match user.login {
             Login::Password(password) => self.accepts(user.name, password).await.unwrap_or(false),
             Login::Certificate { .. } => false,
         };
         if is_ours {
             let dropping = async { Ok::<_, DatabaseError>(drop_user(&mut conn, user.name).await) };
-            let dropped = in_time(&self.clock, dropping).await?;
-            if let Err(error) = self.done(conn, dropped) {
-                tracing::warn!(error = self.shown(&error).logged(), "a user whose creation failed was not removed");
+            let dropped = with_timeout(&self.clock, dropping).await?;
+            if let Err(error) = self.release(conn, dropped) {
+                tracing::warn!(
+                    error = self.database_error(&error).log_text(),
+                    "a user was not dropped after its creation failed"
+                );
             }
         } else {
             self.pool.put(conn);
         }
-        Err(NotMade::Failed(told))
+        Err(CreateUserError::Unknown(error))
     }
 
     async fn is_free(&self, name: &str) -> Result<bool, DatabaseError> {
-        in_time(&self.clock, async {
+        with_timeout(&self.clock, async {
             let mut conn = self.conn().await?;
             let found = conn.exec_first("SELECT 1 FROM mysql.user WHERE User = ?", (name,)).await;
-            let unknown = |text| format!("it is not known whether there is a user of this name: {text}");
-            let failed = |error| self.shown(&error).reworded(unknown);
-            self.done(conn, found).map(|found: Option<u8>| found.is_none()).map_err(failed)
+            let unknown = |text| format!("it is unknown whether a user of this name exists: {text}");
+            let failed = |error| self.database_error(&error).with_text(unknown);
+            self.release(conn, found).map(|found: Option<u8>| found.is_none()).map_err(failed)
         })
         .await
     }
@@ -302,29 +308,36 @@ impl Database for MySql {
     }
 
     async fn renew_user(&self, name: &str, expires: Timestamp, statements: &[String]) -> Result<(), DatabaseError> {
-        // The server knows no end of a user.
+        // The server has no expiry of users.
         let expires = expiration(expires);
-        self.run_filled(statements, &[("name", name), ("username", name), ("expiration", expires.as_str())]).await
+        self.run_statements(statements, &[("name", name), ("username", name), ("expiration", expires.as_str())]).await
     }
 
     async fn drop_user(&self, name: &str, statements: &[String]) -> Result<(), DatabaseError> {
         if !are_blank(statements) {
-            return self.run_filled(statements, &[("name", name), ("username", name)]).await;
+            return self.run_statements(statements, &[("name", name), ("username", name)]).await;
         }
-        in_time(&self.clock, async {
+        with_timeout(&self.clock, async {
             let mut conn = self.conn().await?;
             let dropped = drop_user(&mut conn, name).await;
-            self.done(conn, dropped).map_err(|error| self.shown(&error))
+            self.release(conn, dropped).map_err(|error| self.database_error(&error))
         })
         .await
     }
 
-    async fn set_password(&self, name: &str, password: &SecretString, statements: &[String]) -> Result<(), NotChanged> {
+    async fn set_password(
+        &self,
+        name: &str,
+        password: &SecretString,
+        statements: &[String],
+    ) -> Result<(), ChangePasswordError> {
         if !are_blank(statements) {
             let values = [("name", name), ("username", name), ("password", password.expose().as_str())];
-            return self.change(&filled(Dialect::MySql, statements, &values).map_err(NotChanged::Refused)?).await;
+            return self
+                .change(&filled(Dialect::MySql, statements, &values).map_err(ChangePasswordError::Unchanged)?)
+                .await;
         }
-        let accounts = self.accounts(name).await.map_err(NotChanged::Refused)?;
+        let accounts = self.accounts(name).await.map_err(ChangePasswordError::Unchanged)?;
         let change = |account: &String| format!("ALTER USER {account} IDENTIFIED BY {}", literal(password.expose()));
         self.change(&accounts.iter().map(change).collect::<Vec<_>>()).await
     }
@@ -334,52 +347,54 @@ impl Database for MySql {
         name: &str,
         password: &SecretString,
         statements: &[String],
-    ) -> Result<(), NotChanged> {
+    ) -> Result<(), ChangePasswordError> {
         if !are_blank(statements) {
             return self.set_password(name, password, statements).await;
         }
-        // Of several accounts of one name the one of this session, whatever its host. MariaDB accepts `ALTER USER
+        // Of several accounts of one name, that of this session, whatever its host. MariaDB accepts `ALTER USER
         // CURRENT_USER()` without any effect.
-        let own = in_time(&self.clock, async {
+        let own = with_timeout(&self.clock, async {
             let mut conn = self.conn().await?;
             let found = conn.query_first::<String, _>("SELECT CURRENT_USER()").await;
-            self.done(conn, found).map_err(|error| self.shown(&error))
+            self.release(conn, found).map_err(|error| self.database_error(&error))
         });
-        let own = own.await.map_err(NotChanged::Refused)?.unwrap_or_default();
-        let unknown = || NotChanged::Refused(DatabaseError::new("the server does not tell the account of its session"));
+        let own = own.await.map_err(ChangePasswordError::Unchanged)?.unwrap_or_default();
+        let unknown = || {
+            ChangePasswordError::Unchanged(DatabaseError::new("the server does not return the account of the session"))
+        };
         let (user, host) = own.rsplit_once('@').ok_or_else(unknown)?;
         let change = format!("ALTER USER {} IDENTIFIED BY {}", account(user, host), literal(password.expose()));
         self.change(&[change]).await
     }
 
     async fn list_users(&self, prefix: &str) -> Result<Vec<String>, DatabaseError> {
-        in_time(&self.clock, async {
+        with_timeout(&self.clock, async {
             let mut conn = self.conn().await?;
             let statement = "SELECT DISTINCT User FROM mysql.user WHERE LEFT(User, CHAR_LENGTH(?)) = ?";
             let found = conn.exec(statement, (prefix, prefix)).await;
-            self.done(conn, found).map_err(|error| self.shown(&error))
+            self.release(conn, found).map_err(|error| self.database_error(&error))
         })
         .await
     }
 
     async fn accepts(&self, name: &str, password: &SecretString) -> Result<bool, DatabaseError> {
-        in_time(&self.clock, async {
+        with_timeout(&self.clock, async {
             match self.pool.connector.connect(Some((name, password))).await {
                 Ok(conn) => {
-                    // What it says at its end matters to nobody.
+                    // Errors of closing the connection do not matter.
                     drop(conn.disconnect().await);
                     Ok(true)
                 }
-                Err(Error::Server(said)) if code::is_after_login(said.code) => Ok(true),
-                Err(Error::Server(said)) if said.code == code::ACCESS_DENIED => Ok(false),
-                Err(error) => Err(self.shown(&error)),
+                Err(Error::Server(server)) if code::is_after_login(server.code) => Ok(true),
+                Err(Error::Server(server)) if server.code == code::ACCESS_DENIED => Ok(false),
+                Err(error) => Err(self.database_error(&error)),
             }
         })
         .await
     }
 
-    fn numbers(&self) -> Numbers {
-        self.pool.numbers()
+    fn pool_stats(&self) -> PoolStats {
+        self.pool.pool_stats()
     }
 }
 

@@ -5,18 +5,18 @@ use std::time::Duration;
 use keepfast_crypto::secret::SecretString;
 use mysql_async::{ClientIdentity, Opts, OptsBuilder, SslOpts};
 
-use super::super::connection::Unusable;
-use super::super::details::{self, Details, Form, flag, only_text, text};
+use super::super::connection::OpenError;
+use super::super::details::{self, Details, SettingType, flag, only_text, text};
 use super::super::files::{FileDirectories, LocalPath};
 use super::super::placeholders::{Credentials, Template};
 use super::super::pool::Limits;
 use super::super::tls::{self, Material, Verify};
 use super::dsn::{Dsn, Server};
 
-/// Parameters that are read here.
-const READ: &[&str] = &["allowCleartextPasswords", "tls"];
-/// Parameters of Go's driver without a meaning here, whose absence weakens nothing. Every other parameter is a system variable
-/// of the session.
+/// The parameters with an effect here.
+const SUPPORTED: &[&str] = &["allowCleartextPasswords", "tls"];
+/// Parameters of Go's driver without a meaning here, whose absence weakens nothing. Every other parameter is a system
+/// variable of the session.
 const IGNORED: &[&str] = &[
     "allowAllFiles",
     "allowFallbackToPlaintext",
@@ -40,13 +40,13 @@ const IGNORED: &[&str] = &[
     "timeout",
     "writeTimeout",
 ];
-/// Parameters that demand what the driver cannot do.
+/// Parameters that require features which the driver lacks.
 const REFUSED: &[(&str, &str)] = &[("serverPubKey", "use TLS")];
-/// System variables that answers show.
+/// System variables in responses.
 const PUBLIC_VARIABLES: &[&str] =
     &["autocommit", "innodb_lock_wait_timeout", "lock_wait_timeout", "sql_mode", "time_zone", "wait_timeout"];
 
-/// The settings that reads show.
+/// The settings in responses.
 pub(in super::super) const PUBLIC: &[&str] = &[
     "connection_url",
     "disable_escaping",
@@ -61,47 +61,48 @@ pub(in super::super) const PUBLIC: &[&str] = &[
 ];
 
 /// The type of each setting.
-const FORMS: &[(&str, Form)] = &[
-    ("connection_url", Form::Text),
-    ("username", Form::Text),
-    ("max_open_connections", Form::Integer),
-    ("max_idle_connections", Form::Integer),
-    ("tls_ca", Form::Bytes),
-    ("tls_certificate_key", Form::Bytes),
-    ("tls_server_name", Form::Text),
-    ("tls_skip_verify", Form::Flag),
+const TYPES: &[(&str, SettingType)] = &[
+    ("connection_url", SettingType::Text),
+    ("username", SettingType::Text),
+    ("max_open_connections", SettingType::Integer),
+    ("max_idle_connections", SettingType::Integer),
+    ("tls_ca", SettingType::Bytes),
+    ("tls_certificate_key", SettingType::Bytes),
+    ("tls_server_name", SettingType::Text),
+    ("tls_skip_verify", SettingType::Flag),
 ];
 
-/// A connection's settings, checked.
+/// The validated settings of a connection.
 pub(super) struct Settings {
     pub(super) opts: Opts,
-    /// The same without TLS, for a server that has none, where that was allowed.
+    /// The same without TLS, for a server without it, if that is allowed.
     pub(super) plaintext: Option<Opts>,
     pub(super) address: String,
-    /// Its socket, where it is not reached by a network.
+    /// The socket of the server, if it is local.
     pub(super) socket: Option<LocalPath>,
     pub(super) limits: Limits,
 }
 
 impl Settings {
-    /// Reads them. The user name and the password are filled into parsed values, so they cannot change the meaning of the text.
+    /// Parses them. User name and password are inserted into parsed values, so they cannot change the meaning of the
+    /// text.
     ///
     /// # Errors
-    /// What is wrong with them; values are not quoted.
-    pub(super) fn read(details: &Details, password: &SecretString, files: &FileDirectories) -> Result<Self, Unusable> {
-        details::check(details, FORMS)?;
+    /// The invalid setting, without its value.
+    pub(super) fn read(details: &Details, password: &SecretString, files: &FileDirectories) -> Result<Self, OpenError> {
+        details::check(details, TYPES)?;
         let url = text(details, "connection_url").ok_or("connection_url cannot be empty")?;
         let limits = Limits::read(details)?;
         only_text(details, "username_template")?;
         let custom = custom_tls(details)?;
-        let dsn = Dsn::parse(&url).map_err(unreadable)?;
+        let dsn = Dsn::parse(&url).map_err(url_error)?;
         if dsn.has_misplaced_password() {
-            return Err(unreadable("invalid DSN: only the password may hold {{password}}".to_owned()));
+            return Err(url_error("invalid DSN: only the password may contain {{password}}".to_owned()));
         }
         let username = text(details, "username").unwrap_or_default();
         let credentials = Credentials::new(username, password.expose())?;
         let fill = |template: &Template| template.fill(&credentials);
-        let server = dsn.server(&credentials).map_err(unreadable)?;
+        let server = dsn.server(&credentials).map_err(url_error)?;
         let parameters: Vec<(&str, String)> = dsn.parameters().map(|(name, value)| (name, fill(value))).collect();
         let mut builder = OptsBuilder::default()
             .user(Some(fill(&dsn.user)))
@@ -132,22 +133,22 @@ impl Settings {
     }
 }
 
-/// The DSN for answers; `None` where it cannot be parsed.
+/// The DSN in responses; `None` if it cannot be parsed.
 pub(in super::super) fn masked_url(url: &str) -> Option<String> {
     let is_public = |name: &str, value: &Template| match name {
-        // Another value would be the name of a configuration, of which there is none.
+        // Any other value would be the name of a configuration, which does not exist here.
         "tls" => {
             let value = value.encoded(str::to_owned).to_ascii_lowercase();
             matches!(value.as_str(), "" | "0" | "1" | "true" | "false" | "skip-verify" | "preferred")
         }
         "connectionAttributes" => false,
-        name => READ.contains(&name) || IGNORED.contains(&name) || PUBLIC_VARIABLES.contains(&name),
+        name => SUPPORTED.contains(&name) || IGNORED.contains(&name) || PUBLIC_VARIABLES.contains(&name),
     };
     Dsn::parse(url).ok()?.masked(is_public)
 }
 
-fn unreadable(why: String) -> Unusable {
-    Unusable::Url(format!("error verifying - connection: unable to parse connectionURL: {why}"))
+fn url_error(why: String) -> OpenError {
+    OpenError::Url(format!("error verifying - connection: unable to parse connectionURL: {why}"))
 }
 
 /// As the driver's `readBool`.
@@ -159,66 +160,66 @@ fn truth(text: &str) -> Option<bool> {
     }
 }
 
-/// TLS, and whether the connection may do without it where the server has none. What `tls_ca` and its companions say
-/// replaces the parameter, as in OpenBao.
-fn encryption(parameter: Option<&str>, custom: Option<SslOpts>) -> Result<(Option<SslOpts>, bool), Unusable> {
+/// TLS, and whether the connection may continue without it if the server has none. `tls_ca` and the related settings
+/// replace the parameter, as in OpenBao.
+fn encryption(parameter: Option<&str>, custom: Option<SslOpts>) -> Result<(Option<SslOpts>, bool), OpenError> {
     if custom.is_some() {
         return Ok((custom, false));
     }
     let value = parameter.unwrap_or_default();
     match (truth(value), value.to_ascii_lowercase().as_str()) {
         (Some(false), _) | (None, "") => Ok((None, false)),
-        (Some(true), _) => Ok((Some(verified()?), false)),
-        (None, "preferred") => Ok((Some(verified()?), true)),
-        (None, "skip-verify") => Ok((Some(unverified()), false)),
-        _ => Err(unreadable("invalid value / unknown config name: the value of tls".to_owned())),
+        (Some(true), _) => Ok((Some(verified_tls()?), false)),
+        (None, "preferred") => Ok((Some(verified_tls()?), true)),
+        (None, "skip-verify") => Ok((Some(unverified_tls()), false)),
+        _ => Err(url_error("invalid value / unknown config name: the value of tls".to_owned())),
     }
 }
 
-/// System variables of each session: `SET name = value`. A value is a number, a word or a text in quotes.
-fn variables(parameters: &[(&str, String)]) -> Result<Vec<String>, Unusable> {
+/// The system variables of each session: `SET name = value`. A value is a number, a word or a quoted text.
+fn variables(parameters: &[(&str, String)]) -> Result<Vec<String>, OpenError> {
     let is_word =
         |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.".contains(&b));
-    let ours = |name: &str| READ.contains(&name) || IGNORED.contains(&name);
+    let ours = |name: &str| SUPPORTED.contains(&name) || IGNORED.contains(&name);
     let mut out = Vec::new();
     for (name, value) in parameters.iter().filter(|(name, _)| !ours(name)) {
         if let Some((_, why)) = REFUSED.iter().find(|(refused, _)| refused == name) {
-            return Err(unreadable(format!("{name} is not supported: {why}")));
+            return Err(url_error(format!("{name} is not supported: {why}")));
         }
         if !is_word(name) {
-            return Err(unreadable("the name of a parameter is invalid".to_owned()));
+            return Err(url_error("the name of a parameter is invalid".to_owned()));
         }
         let is = |known: &&str| known.eq_ignore_ascii_case(name);
-        if READ.iter().chain(IGNORED).any(is) || REFUSED.iter().any(|(refused, _)| is(refused)) {
-            return Err(unreadable(format!("{name} is not a parameter: the case of its letters is another one")));
+        if SUPPORTED.iter().chain(IGNORED).any(is) || REFUSED.iter().any(|(refused, _)| is(refused)) {
+            return Err(url_error(format!("{name} is not a parameter: its name differs in case")));
         }
         // `SET PASSWORD = ...` changes the password of the administrator.
         if is(&"password") {
-            return Err(unreadable(format!("{name} is not supported")));
+            return Err(url_error(format!("{name} is not supported")));
         }
         let quoted = |quote: char| value.strip_prefix(quote).and_then(|v| v.strip_suffix(quote));
         let is_safe = is_word(value.strip_prefix('-').unwrap_or(value))
             || quoted('\'').or(quoted('"')).is_some_and(|text| !text.contains(['\'', '"', '\\']));
         if !is_safe {
-            return Err(unreadable(format!("the value of {name} is no number, word or quoted text")));
+            return Err(url_error(format!("the value of {name} is not a number, word or quoted text")));
         }
         out.push(format!("SET {name} = {value}"));
     }
     Ok(out)
 }
 
-/// TLS by the system's authorities.
-fn verified() -> Result<SslOpts, String> {
+/// TLS with the system's CAs.
+fn verified_tls() -> Result<SslOpts, String> {
     let roots = tls::system().into_iter().map(|c| c.to_vec().into()).collect();
     Ok(SslOpts::default().with_root_certs(roots).with_disable_built_in_roots(true))
 }
 
-fn unverified() -> SslOpts {
-    tracing::warn!("a database's certificate is not verified, as its connection is set");
+fn unverified_tls() -> SslOpts {
+    tracing::warn!("the settings of a connection disable the verification of the database's certificate");
     SslOpts::default().with_danger_accept_invalid_certs(true).with_danger_skip_domain_validation(true)
 }
 
-/// TLS by `tls_ca` and `tls_certificate_key`, either of which switches it on, as the peer has it.
+/// TLS with `tls_ca` and `tls_certificate_key`; one of them enables it, as in OpenBao.
 fn custom_tls(details: &Details) -> Result<Option<SslOpts>, String> {
     let (authorities, pair) = (text(details, "tls_ca"), text(details, "tls_certificate_key"));
     let skip = flag(details, "tls_skip_verify")?;
@@ -234,8 +235,8 @@ fn custom_tls(details: &Details) -> Result<Option<SslOpts>, String> {
         return Ok(None);
     }
     let mut ssl = match &authorities {
-        _ if skip => unverified(),
-        None => verified()?,
+        _ if skip => unverified_tls(),
+        None => verified_tls()?,
         Some(pem) => {
             SslOpts::default().with_root_certs(vec![pem.clone().into_bytes().into()]).with_disable_built_in_roots(true)
         }
@@ -255,7 +256,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn read(url: &str, more: Value) -> Result<Settings, Unusable> {
+    fn read(url: &str, more: Value) -> Result<Settings, OpenError> {
         let mut details = json!({"connection_url": url, "username": "ad'min@x:/("});
         details.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let password = SecretString::new("p@)/?tls=false".to_owned());
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn sec_kf06_the_passwords_placeholder_stands_in_no_other_place() {
+    fn sec_kf06_only_the_password_has_the_passwords_placeholder() {
         for url in [
             "{{password}}:x@tcp(db)/d",
             "{{username}}:{{password}}@tcp(db)/{{password}}",
@@ -276,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn sec_se04_a_dsn_takes_nothing_from_the_name_the_password_or_a_variable() {
+    fn sec_se04_no_credential_or_variable_changes_the_meaning_of_a_dsn() {
         let settings =
             read("{{username}}:{{password}}@tcp(db:3307)/d?tls=true&sql_mode=%27ANSI%27&timeout=5s", json!({}));
         let settings = settings.unwrap();
@@ -295,12 +296,12 @@ mod tests {
     }
 
     #[test]
-    fn sec_se05_tls_is_verified_unless_the_connection_says_otherwise() {
+    fn sec_se05_tls_is_verified_unless_the_settings_disable_it() {
         let ssl =
             |parameter: &str| read(&format!("u@tcp(h)/?{parameter}"), json!({})).map(|s| s.opts.ssl_opts().cloned());
         assert_eq!(ssl(""), Ok(None));
-        for verified in ["tls=true", "tls=preferred"] {
-            assert!(!ssl(verified).unwrap().unwrap().accept_invalid_certs(), "{verified}");
+        for verified_tls in ["tls=true", "tls=preferred"] {
+            assert!(!ssl(verified_tls).unwrap().unwrap().accept_invalid_certs(), "{verified_tls}");
         }
         assert!(ssl("tls=skip-verify").unwrap().unwrap().accept_invalid_certs());
         assert!(ssl("tls=nope").unwrap_err().text().contains("unknown config name"));

@@ -1,4 +1,4 @@
-//! Connecting: the hosts are tried in their order until one is as it has to be.
+//! Connects to the first host in order that meets the requirements.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::{Client, Config, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::super::connection::{DatabaseError, unreached};
+use super::super::connection::{DatabaseError, dial_error};
 use super::super::files::LocalPath;
 use super::super::pool::Connector;
 use super::encryption::Encryption;
-use super::said;
+use super::server_text;
 
-/// Where to connect to, and as whom.
+/// The hosts and the administrator of a connection.
 pub(super) struct Target {
     pub(super) hosts: Vec<Host>,
     pub(super) session: Session,
@@ -25,51 +25,51 @@ pub(super) struct Target {
 /// One host.
 pub(super) struct Host {
     pub(super) config: Config,
-    /// The directory of its socket, where it is no host of a network.
+    /// The directory of its socket, if the host is local.
     pub(super) socket: Option<LocalPath>,
 }
 
 impl Host {
     /// Refuses a socket behind a symbolic link.
-    async fn check_socket(&self) -> Result<(), Fault> {
+    async fn check_socket(&self) -> Result<(), HostError> {
         let Some(path) = self.socket.clone() else { return Ok(()) };
         match tokio::task::spawn_blocking(move || path.is_socket_or_directory()).await {
             Ok(true) => Ok(()),
-            _ => Err(Fault::Unsuitable("the directory of the socket cannot be used")),
+            _ => Err(HostError::Unsuitable("the directory of the socket cannot be used")),
         }
     }
 
-    /// A session on this host, if the host is of the kind that is wanted.
+    /// Opens a session on this host, if its kind meets `target_session_attrs`.
     async fn open(
         &self,
         user: Option<(&str, &SecretString)>,
         session: Session,
         tls: &MakeRustlsConnect,
-    ) -> Result<Client, Fault> {
+    ) -> Result<Client, HostError> {
         self.check_socket().await?;
         let mut config = self.config.clone();
         if let Some((name, password)) = user {
             config.user(name).password(password.expose());
         }
-        let (client, connection) = config.connect(tls.clone()).await.map_err(Fault::Server)?;
-        // Its other half runs until the client is dropped.
+        let (client, connection) = config.connect(tls.clone()).await.map_err(HostError::Server)?;
+        // The connection task runs until the client is dropped.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 let code = error.code().map(SqlState::code);
                 tracing::debug!(code, "a database connection ended");
             }
         });
-        let Some((question, expected, otherwise)) = session.question() else { return Ok(client) };
-        let answers = client.simple_query(question).await.map_err(Fault::Server)?;
+        let Some((check_query, expected, otherwise)) = session.check_query() else { return Ok(client) };
+        let answers = client.simple_query(check_query).await.map_err(HostError::Server)?;
         let suits = answers.iter().any(|answer| match answer {
             SimpleQueryMessage::Row(row) => row.get(0) == Some(expected),
             _ => false,
         });
-        if suits { Ok(client) } else { Err(Fault::Unsuitable(otherwise)) }
+        if suits { Ok(client) } else { Err(HostError::Unsuitable(otherwise)) }
     }
 }
 
-/// `target_session_attrs`: what kind of server is wanted.
+/// `target_session_attrs`: the required kind of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Session {
     Any,
@@ -81,8 +81,8 @@ pub(super) enum Session {
 }
 
 impl Session {
-    /// The one of this name; the empty name is any.
-    pub(super) fn named(name: &str) -> Result<Self, String> {
+    /// The kind of this name; the empty name means any.
+    pub(super) fn parse(name: &str) -> Result<Self, String> {
         match name {
             "" | "any" => Ok(Session::Any),
             "read-write" => Ok(Session::ReadWrite),
@@ -94,8 +94,8 @@ impl Session {
         }
     }
 
-    /// What to ask a server, the answer that suits, and what to say when it is another one.
-    fn question(self) -> Option<(&'static str, &'static str, &'static str)> {
+    /// The query for a server, the accepted result, and the error for another one.
+    fn check_query(self) -> Option<(&'static str, &'static str, &'static str)> {
         match self {
             Session::Any => None,
             Session::ReadWrite => Some(("SHOW transaction_read_only", "off", "read only connection")),
@@ -108,93 +108,96 @@ impl Session {
     }
 }
 
-/// Why a connection was not made.
-pub(super) enum Refused {
-    /// The server does not take these credentials.
+/// Why a session was not opened.
+pub(super) enum ConnectError {
+    /// The server refuses these credentials.
     Credentials(DatabaseError),
-    /// The server accepts these credentials, but refuses the session.
-    Entry(DatabaseError),
+    /// The server accepts these credentials but refuses the session.
+    AfterLogin(DatabaseError),
     Other(DatabaseError),
 }
 
-impl Refused {
+impl ConnectError {
     pub(super) fn into_error(self) -> DatabaseError {
         match self {
-            Refused::Credentials(error) | Refused::Entry(error) | Refused::Other(error) => error,
+            ConnectError::Credentials(error) | ConnectError::AfterLogin(error) | ConnectError::Other(error) => error,
         }
     }
 }
 
 impl Target {
-    /// The first host that will do, as the administrator or as somebody else.
-    pub(super) async fn connect(&self, user: Option<(&str, &SecretString)>) -> Result<Client, Refused> {
+    /// Connects to the first suitable host, as the administrator or as another user.
+    pub(super) async fn connect(&self, user: Option<(&str, &SecretString)>) -> Result<Client, ConnectError> {
         let first = self.try_all(user, self.session).await;
         match first {
-            Err(Refused::Other(_)) if self.session == Session::PreferStandby => self.try_all(user, Session::Any).await,
+            Err(ConnectError::Other(_)) if self.session == Session::PreferStandby => {
+                self.try_all(user, Session::Any).await
+            }
             tried => tried,
         }
     }
 
-    async fn try_all(&self, user: Option<(&str, &SecretString)>, session: Session) -> Result<Client, Refused> {
-        let tls = self.encryption.connector().await.map_err(Refused::Other)?;
-        let (mut faults, mut last) = (Vec::new(), None);
+    async fn try_all(&self, user: Option<(&str, &SecretString)>, session: Session) -> Result<Client, ConnectError> {
+        let tls = self.encryption.connector().await.map_err(ConnectError::Other)?;
+        let (mut errors, mut last) = (Vec::new(), None);
         for host in &self.hosts {
             let error = match host.open(user, session, &tls).await {
                 Ok(client) => return Ok(client),
-                Err(Fault::Server(error)) => error,
-                Err(Fault::Unsuitable(text)) => {
-                    faults.push(format!("{}: ValidateConnect failed: {text}", address(&host.config)));
+                Err(HostError::Server(error)) => error,
+                Err(HostError::Unsuitable(text)) => {
+                    errors.push(format!("{}: ValidateConnect failed: {text}", address(&host.config)));
                     continue;
                 }
             };
-            faults.push(format!("{}: {}", address(&host.config), reason(&error, &host.config)));
+            errors.push(format!("{}: {}", address(&host.config), reason(&error, &host.config)));
             let code = error.code();
-            let text = || self.failure(user, &faults, code);
-            let is_pooler = error.as_db_error().is_some_and(is_poolers_refusal);
+            let text = || self.failure(user, &errors, code);
+            let is_pooler = error.as_db_error().is_some_and(is_pgbouncer_refusal);
             if is_pooler || matches!(code, Some(&SqlState::INVALID_PASSWORD)) {
-                return Err(Refused::Credentials(text()));
+                return Err(ConnectError::Credentials(text()));
             }
             if is_after_login(&error) {
-                return Err(Refused::Entry(text()));
+                return Err(ConnectError::AfterLogin(text()));
             }
             if matches!(code, Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)) {
-                // `pg_hba.conf` lets nobody in from here, so nothing is known of the password.
-                return Err(Refused::Other(text()));
+                // `pg_hba.conf` refuses this address, so nothing is known about the password.
+                return Err(ConnectError::Other(text()));
             }
             last = code.cloned().or(last);
         }
-        Err(Refused::Other(self.failure(user, &faults, last.as_ref())))
+        Err(ConnectError::Other(self.failure(user, &errors, last.as_ref())))
     }
 
-    /// In the peer's form.
+    /// The error in OpenBao's format.
     fn failure(
         &self,
         user: Option<(&str, &SecretString)>,
-        faults: &[String],
+        errors: &[String],
         code: Option<&SqlState>,
     ) -> DatabaseError {
         let config = self.hosts.first().map(|host| &host.config);
         let name = user.map(|(name, _)| name).or(config.and_then(Config::get_user)).unwrap_or_default();
         let database = config.and_then(Config::get_dbname).unwrap_or_default();
-        let faults = match faults {
+        let errors = match errors {
             [only] => format!(" {only}"),
             several => several.iter().map(|fault| format!("\n\t{fault}")).collect(),
         };
-        let text = format!("failed to connect to `user={name} database={database}`:{faults}");
+        let text = format!("failed to connect to `user={name} database={database}`:{errors}");
         match code {
-            Some(code) => DatabaseError::of_server(format!("SQLSTATE {}", code.code()), text),
+            Some(code) => DatabaseError::from_server(format!("SQLSTATE {}", code.code()), text),
             None => DatabaseError::new(text),
         }
     }
 }
 
-/// Whether a server refused a session after it had accepted the password: the role has `NOLOGIN` or its `CONNECTION LIMIT`
-/// is used up, or the database does not exist or may not be entered.
+/// Whether a server refused a session after it had accepted the password: the role has `NOLOGIN` or its `CONNECTION
+/// LIMIT` is reached, or the database does not exist or the role may not connect to it.
 fn is_after_login(error: &tokio_postgres::Error) -> bool {
     let Some(server) = error.as_db_error() else { return false };
     match *server.code() {
         SqlState::INVALID_CATALOG_NAME | SqlState::INSUFFICIENT_PRIVILEGE => true,
-        // The same codes are used before the password is checked; the server's function tells them apart.
+        // The server uses the same codes before it checks the password; the name of its function distinguishes the
+        // cases.
         SqlState::INVALID_AUTHORIZATION_SPECIFICATION | SqlState::TOO_MANY_CONNECTIONS => {
             matches!(server.routine(), Some("InitializeSessionUserId" | "CheckMyDatabase"))
         }
@@ -202,7 +205,7 @@ fn is_after_login(error: &tokio_postgres::Error) -> bool {
     }
 }
 
-enum Fault {
+enum HostError {
     Server(tokio_postgres::Error),
     Unsuitable(&'static str),
 }
@@ -212,7 +215,7 @@ impl Connector for Target {
     type Connection = Client;
 
     async fn open(&self) -> Result<Client, DatabaseError> {
-        self.connect(None).await.map_err(Refused::into_error)
+        self.connect(None).await.map_err(ConnectError::into_error)
     }
 
     fn looks_open(client: &Client) -> bool {
@@ -220,8 +223,8 @@ impl Connector for Target {
     }
 }
 
-/// Whether PgBouncer refuses a password, for which it has the code of a broken protocol.
-fn is_poolers_refusal(server: &DbError) -> bool {
+/// Whether PgBouncer refuses a password, for which it uses the code of a protocol violation.
+fn is_pgbouncer_refusal(server: &DbError) -> bool {
     let begins = |text: &str| server.message().starts_with(text);
     *server.code() == SqlState::PROTOCOL_VIOLATION
         && (begins("password authentication failed") || begins("SASL authentication failed"))
@@ -238,17 +241,17 @@ fn address(config: &Config) -> String {
     }
 }
 
-/// What went wrong, in the peer's words where they are the same thing.
+/// The cause, in OpenBao's words if it has the same one.
 fn reason(error: &tokio_postgres::Error, config: &Config) -> String {
     if let Some(server) = error.as_db_error() {
         let is_login = *server.code() == SqlState::INVALID_PASSWORD;
-        return format!("{}: {}", if is_login { "failed SASL auth" } else { "server error" }, said(server));
+        return format!("{}: {}", if is_login { "failed SASL auth" } else { "server error" }, server_text(server));
     }
     let source = std::error::Error::source(error);
     match source.and_then(|cause| cause.downcast_ref::<std::io::Error>()) {
         Some(io) if io.get_ref().is_none() => {
             let to = address(config);
-            format!("dial error: {}", unreached(to.split(' ').next().unwrap_or_default(), io))
+            format!("dial error: {}", dial_error(to.split(' ').next().unwrap_or_default(), io))
         }
         _ => {
             let cause = source.map(|cause| format!(": {cause}")).unwrap_or_default();

@@ -1,24 +1,24 @@
-//! Connection strings of PostgreSQL: libpq's grammar, parsed once.
+//! Connection strings of PostgreSQL in libpq's grammar.
 //!
 //! A URI (`postgresql://user:password@host:port,host:port/dbname?name=value`) or keywords (`host=h password='a b'`), as
-//! <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING> has them. Where libpq and pgx, the driver of
-//! OpenBao, read a text differently and neither reading is less safe, pgx counts: a plus sign in a query is a blank, the last `@`
-//! ends the credentials, `database` is another name of `dbname`.
+//! in <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING>. If libpq and pgx, the driver of
+//! OpenBao, parse a text differently and both ways are equally safe, pgx's applies: a plus sign in a query is a blank,
+//! the last `@` ends the credentials, `database` is an alias of `dbname`.
 
 use super::super::placeholders::{
     MASK, Template, has_too_many, percent_decode, percent_encode, percent_encode_authority, query_decode,
 };
 
-/// The longest connection string, in bytes, and the most parameters of one.
-const LONGEST: usize = 16 * 1024;
-const MOST: usize = 128;
+/// The maximum length of a connection string in bytes, and the maximum number of parameters.
+const MAX_BYTES: usize = 16 * 1024;
+const MAX_PARAMETERS: usize = 128;
 const PASSWORD: &str = "password";
 
 /// A parsed connection string.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ConnInfo {
     grammar: Grammar,
-    /// In the order of the text; of a repeated name the last one counts.
+    /// In the order of the text; the last of repeated names applies.
     parameters: Vec<Parameter>,
 }
 
@@ -42,7 +42,7 @@ struct Parameter {
     place: Place,
 }
 
-/// Where a URI has a parameter. Keywords have all of them at `Query`.
+/// The part of a URI with a parameter. Keywords are all in `Query`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Credentials,
@@ -55,9 +55,9 @@ impl ConnInfo {
     /// Parses a connection string.
     ///
     /// # Errors
-    /// What is wrong with it; no part of it is quoted.
+    /// The error; it quotes no part of the text.
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
-        if text.len() > LONGEST {
+        if text.len() > MAX_BYTES {
             return Err("it is longer than 16 KiB");
         }
         if has_too_many(text) {
@@ -71,7 +71,7 @@ impl ConnInfo {
             Some((scheme, rest)) => parse_uri(scheme, rest)?,
             None => ConnInfo { grammar: Grammar::Keywords, parameters: parse_keywords(text)? },
         };
-        if parsed.parameters.len() > MOST { Err("it has more than 128 parameters") } else { Ok(parsed) }
+        if parsed.parameters.len() > MAX_PARAMETERS { Err("it has more than 128 parameters") } else { Ok(parsed) }
     }
 
     /// Whether it is a URI, in which values are percent-encoded.
@@ -79,28 +79,28 @@ impl ConnInfo {
         matches!(self.grammar, Grammar::Uri { .. })
     }
 
-    /// The names and values that count: the last one of each name.
+    /// The effective names and values: the last one of each name.
     pub(super) fn parameters(&self) -> impl Iterator<Item = (&str, &Template)> {
         let all = self.parameters.iter().enumerate();
         let counts = |at: usize, name: &str| !self.parameters[at + 1..].iter().any(|later| later.name == name);
         all.filter(move |(at, p)| counts(*at, &p.name)).map(|(_, p)| (p.name.as_str(), &p.value))
     }
 
-    /// Whether a password is written in it.
+    /// Whether it contains a password.
     pub(super) fn has_password(&self) -> bool {
         self.parameters.iter().any(|p| p.name == PASSWORD && p.value.has_text())
     }
 
-    /// The connection string for answers: rebuilt from what was parsed, with [`MASK`] for each name and value but those of
-    /// names that `is_public` allows. A value of `password` is shown where it is the placeholder alone.
+    /// The connection string in responses: rebuilt from its parsed form, with [`MASK`] for each name and value whose
+    /// name `is_public` refuses. A value of `password` is kept if it is only the placeholder.
     ///
-    /// `None` where a URI has an unencoded `@` behind its authority: the authority may then be the begin of a password that has a
-    /// slash or a question mark.
+    /// `None` if a URI has an unencoded `@` after its authority: the authority may then be the beginning of a password
+    /// with a slash or a question mark.
     pub(super) fn masked(&self, is_public: impl Fn(&str) -> bool) -> Option<String> {
         if matches!(self.grammar, Grammar::Uri { has_late_at: true, .. }) {
             return None;
         }
-        // A part of a password after a blank or an ampersand is read as a name.
+        // A part of a password after a blank or an ampersand is parsed as a name.
         let name =
             |p: &'_ Parameter| if is_public(&p.name) || p.name == PASSWORD { p.name.clone() } else { MASK.to_owned() };
         let value = |p: &Parameter, encode: fn(&Template) -> String| {
@@ -120,7 +120,7 @@ impl ConnInfo {
         let at = |place: Place| self.parameters.iter().filter(move |p| p.place == place);
         let credentials: Vec<String> = at(Place::Credentials).map(|p| value(p, in_authority)).collect();
         let credentials = if credentials.is_empty() { String::new() } else { format!("{}@", credentials.join(":")) };
-        let hosts: Vec<String> = hosts.iter().map(Host::shown).collect();
+        let hosts: Vec<String> = hosts.iter().map(Host::encoded).collect();
         let path: String = at(Place::Path).map(|p| format!("/{}", value(p, in_query))).collect();
         let query = Some(query("&", in_query)).filter(|q| !q.is_empty()).map(|q| format!("?{q}"));
         Some(format!("{scheme}://{credentials}{}{path}{}", hosts.join(","), query.unwrap_or_default()))
@@ -128,7 +128,7 @@ impl ConnInfo {
 }
 
 impl Host {
-    fn shown(&self) -> String {
+    fn encoded(&self) -> String {
         let name = self.name.encoded(|text| match text.parse::<std::net::Ipv6Addr>() {
             Ok(address) => format!("[{address}]"),
             Err(_) => percent_encode_authority(text),
@@ -138,7 +138,7 @@ impl Host {
     }
 }
 
-/// A value in the form of keywords.
+/// A value in the syntax of keywords.
 fn quoted(text: &str) -> String {
     let is_plain = |c: char| !c.is_ascii_whitespace() && c != '\x0b' && c != '\'' && c != '\\';
     if text.chars().all(is_plain) && !text.is_empty() {
@@ -153,7 +153,7 @@ fn canonical(name: &str) -> String {
 
 fn parse_uri(scheme: &'static str, rest: &str) -> Result<ConnInfo, &'static str> {
     if rest.contains('#') {
-        return Err("a number sign in a URI has to be written %23");
+        return Err("a number sign in a URI must be encoded as %23");
     }
     if rest.chars().any(char::is_control) {
         return Err("it contains a control character");
@@ -194,7 +194,7 @@ fn parse_uri(scheme: &'static str, rest: &str) -> Result<ConnInfo, &'static str>
     for parameter in query.split('&').filter(|p| !p.is_empty()) {
         let (name, value) = parameter.split_once('=').ok_or("a parameter has no equals sign")?;
         let (name, value) = (query_decode(name)?, Template::parse(value, query_decode)?);
-        // As libpq, for URIs of JDBC.
+        // As in libpq, for URIs of JDBC.
         if name == "ssl" && value == Template::literal("true") {
             push("sslmode", Template::literal("require"), Place::Query);
         } else {
@@ -233,7 +233,7 @@ fn parse_host(text: &str) -> Result<Host, &'static str> {
     Ok(Host { name: decoded(name)?, port: port.filter(|p| !p.is_empty()).map(decoded).transpose()? })
 }
 
-/// As libpq's `isspace`.
+/// The characters of libpq's `isspace`.
 fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r' | '\x0b' | '\x0c')
 }
@@ -259,7 +259,7 @@ fn parse_keywords(text: &str) -> Result<Vec<Parameter>, &'static str> {
     if parameters.is_empty() { Err("it is empty") } else { Ok(parameters) }
 }
 
-/// The value at the begin of a text, and the rest.
+/// The value at the start of a text, and the rest.
 fn keyword_value(text: &str) -> Result<(Template, &str), &'static str> {
     let (raw, is_quoted) = match text.strip_prefix('\'') {
         Some(raw) => (raw, true),
@@ -284,7 +284,7 @@ fn keyword_value(text: &str) -> Result<(Template, &str), &'static str> {
     Ok((value, &raw[next..]))
 }
 
-/// Drops each backslash that escapes a character.
+/// Removes each backslash that escapes a character.
 fn without_backslashes(raw: &str) -> String {
     let mut characters = raw.chars();
     let next = || match characters.next() {
@@ -294,7 +294,7 @@ fn without_backslashes(raw: &str) -> String {
     std::iter::from_fn(next).collect()
 }
 
-/// A value of `username` or `password` that is written as the connection string has it, for `disable_escaping`.
+/// A value of `username` or `password` in the syntax of the connection string, for `disable_escaping`.
 ///
 /// # Errors
 /// As [`percent_decode`].

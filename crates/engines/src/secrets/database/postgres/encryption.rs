@@ -1,16 +1,16 @@
-//! TLS to PostgreSQL, as `sslmode` and its companions have it.
+//! TLS to PostgreSQL with `sslmode` and the related parameters.
 
 use rustls::ClientConfig;
 use tokio_postgres::config::{SslMode, SslNegotiation};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::super::connection::{DatabaseError, Unusable};
+use super::super::connection::{DatabaseError, OpenError};
 use super::super::details::{Details, text};
 use super::super::files::{FileDirectories, LocalPath};
 use super::super::tls::{self, Material, Verify, Versions};
 use super::parameters::Parameters;
 
-/// How a connection is encrypted.
+/// The encryption of a connection.
 pub(super) struct Encryption {
     pub(super) mode: SslMode,
     pub(super) negotiation: SslNegotiation,
@@ -20,15 +20,15 @@ pub(super) struct Encryption {
     authorities: Source,
     certificate: Source,
     key: Source,
-    /// The driver's TLS, built once where no file is named.
-    ready: Option<MakeRustlsConnect>,
+    /// The driver's TLS configuration, built once if no files are used.
+    prebuilt: Option<MakeRustlsConnect>,
 }
 
-/// Where PEM comes from.
+/// The source of PEM.
 enum Source {
-    Nowhere,
+    Absent,
     Pem(String),
-    /// Read at each connection, so that a renewed certificate counts.
+    /// Read for each connection, so a renewed certificate takes effect.
     File {
         parameter: &'static str,
         path: LocalPath,
@@ -37,18 +37,18 @@ enum Source {
 
 impl Source {
     fn is_given(&self) -> bool {
-        !matches!(self, Source::Nowhere)
+        !matches!(self, Source::Absent)
     }
 
-    /// The PEM. Blocks where it is a file.
+    /// The PEM. Blocks if it is a file.
     fn pem(&self) -> Result<Option<String>, String> {
         match self {
-            Source::Nowhere => Ok(None),
+            Source::Absent => Ok(None),
             Source::Pem(pem) => Ok(Some(pem.clone())),
             Source::File { parameter, path } => {
                 let unusable = || format!("the file of {parameter} cannot be used");
                 let pem = path.read().map_err(|()| unusable())?;
-                // The same text for a file of another kind, so that it does not tell what the file holds.
+                // The same text for a file of a wrong type, so the error does not reveal its content.
                 let is_fit = match *parameter {
                     "sslkey" => tls::is_private_key(&pem),
                     _ => tls::certificates(&pem, parameter).is_ok(),
@@ -71,7 +71,7 @@ enum Mode {
 
 const MODES: &[(&str, Mode)] = &[
     ("disable", Mode::Disable),
-    // The server decides, but where there is TLS it is verified.
+    // The server decides, but TLS is always verified.
     ("allow", Mode::Prefer),
     ("prefer", Mode::Prefer),
     ("require", Mode::Require),
@@ -80,30 +80,30 @@ const MODES: &[(&str, Mode)] = &[
 ];
 
 impl Encryption {
-    /// Reads the settings of TLS: PEM in settings of their own, or files that the connection string names.
+    /// Parses the settings of TLS: PEM in settings, or files in the connection string.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// When a setting is invalid.
     pub(super) fn read(
         details: &Details,
         parameters: &Parameters,
         files: &FileDirectories,
-    ) -> Result<Encryption, Unusable> {
-        let source = |parameter: &'static str, setting: &str| -> Result<Source, Unusable> {
+    ) -> Result<Encryption, OpenError> {
+        let source = |parameter: &'static str, setting: &str| -> Result<Source, OpenError> {
             let named = parameters.get(parameter).filter(|path| parameter != "sslrootcert" || *path != "system");
             let path =
                 named.map(|path| files.locate(parameter, path, &format!("give PEM in {setting}"))).transpose()?;
             Ok(match (text(details, setting), path) {
                 (Some(pem), _) => Source::Pem(pem),
                 (None, Some(path)) => Source::File { parameter, path },
-                (None, None) => Source::Nowhere,
+                (None, None) => Source::Absent,
             })
         };
         let authorities = source("sslrootcert", "tls_ca")?;
         let certificate = source("sslcert", "tls_certificate")?;
         let key = source("sslkey", "private_key")?;
         let is_system = parameters.get("sslrootcert") == Some("system");
-        let invalid = |why: String| Unusable::Url(format!("cannot parse connection url: {why}"));
+        let invalid = |why: String| OpenError::Url(format!("cannot parse connection url: {why}"));
         let absent = if is_system { Mode::VerifyFull } else { Mode::Prefer };
         let mode = parameters.one_of("sslmode", MODES, absent).map_err(invalid)?;
         if is_system && mode != Mode::VerifyFull {
@@ -117,7 +117,7 @@ impl Encryption {
         }
         let verify = match mode {
             Mode::VerifyCa => Verify::ChainOnly,
-            // As libpq: with an authority of its own it is the same as verify-ca.
+            // As in libpq: with a CA of its own it means verify-ca.
             Mode::Require if authorities.is_given() => Verify::ChainOnly,
             _ => Verify::Everything,
         };
@@ -134,19 +134,19 @@ impl Encryption {
             authorities,
             certificate,
             key,
-            ready: None,
+            prebuilt: None,
         };
         let names_file =
             [&out.authorities, &out.certificate, &out.key].iter().any(|s| matches!(s, Source::File { .. }));
         if mode == Mode::Disable {
-            out.ready = Some(MakeRustlsConnect::new(tls::client(&Material::default(), Verify::Everything)?));
+            out.prebuilt = Some(MakeRustlsConnect::new(tls::client(&Material::default(), Verify::Everything)?));
         } else if !names_file {
-            out.ready = Some(MakeRustlsConnect::new(out.build()?));
+            out.prebuilt = Some(MakeRustlsConnect::new(out.build()?));
         }
         Ok(out)
     }
 
-    /// What the driver encrypts with. Blocks where files are named.
+    /// Builds the driver's TLS configuration. Blocks if files are used.
     fn build(&self) -> Result<ClientConfig, String> {
         let material = Material {
             authorities: self.authorities.pem()?,
@@ -161,16 +161,16 @@ impl Encryption {
         Ok(config)
     }
 
-    /// What the driver encrypts a new connection with; files are read anew.
+    /// The driver's TLS configuration for a new connection; reads the files again.
     ///
     /// # Errors
-    /// That a file cannot be used; which one, and not why.
+    /// When a file cannot be used; names the parameter without the reason.
     pub(super) async fn connector(self: &std::sync::Arc<Self>) -> Result<MakeRustlsConnect, DatabaseError> {
-        if let Some(ready) = &self.ready {
-            return Ok(ready.clone());
+        if let Some(prebuilt) = &self.prebuilt {
+            return Ok(prebuilt.clone());
         }
         let this = self.clone();
-        // A disk may be slow.
+        // Reading a disk may be slow.
         let built = tokio::task::spawn_blocking(move || this.build()).await;
         let built = built.map_err(|_| DatabaseError::new("the files of the connection cannot be used"))?;
         built.map(MakeRustlsConnect::new).map_err(DatabaseError::new)

@@ -17,14 +17,16 @@ use tokio_postgres::Client;
 use tokio_postgres::error::DbError;
 use tokio_postgres::types::Type;
 
-use self::connect::{Refused, Target};
+use self::connect::{ConnectError, Target};
 use self::settings::Settings;
 pub(super) use self::settings::{PUBLIC, has_password, masked_url};
-use super::connection::{Database, DatabaseError, NewUser, NotChanged, NotMade, Unusable, in_time};
+use super::connection::{
+    ChangePasswordError, CreateUserError, Database, DatabaseError, NewUser, OpenError, with_timeout,
+};
 use super::credential::Login;
 use super::details::Details;
 use super::files::FileDirectories;
-use super::pool::{Lent, Numbers, Pool};
+use super::pool::{Pool, PoolStats, PooledConnection};
 use super::statement::{self, Dialect, are_blank, expiration};
 
 /// A PostgreSQL server.
@@ -35,47 +37,47 @@ pub(super) struct Postgres {
 }
 
 impl Postgres {
-    /// Reads the settings of a connection.
+    /// Opens a connection from its settings.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// When a setting is invalid.
     pub(super) fn open(
         details: &Details,
         password: &SecretString,
         files: &FileDirectories,
         clock: Arc<dyn Clock>,
-    ) -> Result<Self, Unusable> {
+    ) -> Result<Self, OpenError> {
         let Settings { target, limits, scram } = Settings::read(details, password, files)?;
         Ok(Postgres { pool: Pool::new(target, limits, clock.clone()), scram, clock })
     }
 
-    /// A connection that answers.
-    async fn client(&self) -> Result<Lent<Client>, DatabaseError> {
+    /// A connection that responds.
+    async fn client(&self) -> Result<PooledConnection<Client>, DatabaseError> {
         let client = self.pool.get().await?;
         if client.is_used && client.batch_execute("").await.is_err() {
-            return self.pool.instead_of(client).await;
+            return self.pool.replace(client).await;
         }
         Ok(client)
     }
 
-    /// Runs statements in one transaction, and in one journey, on a pooled connection.
+    /// Runs statements in one transaction, and in one round trip, on a pooled connection.
     async fn run(&self, statements: &[String]) -> Result<(), DatabaseError> {
-        self.transact(statements).await.map_err(|failed| NotMade::from(failed).into_error())
+        self.transact(statements).await.map_err(|failed| CreateUserError::from(failed).into_error())
     }
 
-    /// The same; the error says what became of the transaction.
-    async fn transact(&self, statements: &[String]) -> Result<(), Failed> {
-        // The line's end ends a comment.
+    /// The same; the error contains the outcome of the transaction.
+    async fn transact(&self, statements: &[String]) -> Result<(), TransactionError> {
+        // The newline ends a comment.
         let statements: String =
             statements.iter().filter(|s| !s.trim().is_empty()).map(|s| format!("{s}\n;\n")).collect();
-        in_time(&self.clock, async {
-            let client = self.client().await.map_err(Failed::Unsent)?;
+        with_timeout(&self.clock, async {
+            let client = self.client().await.map_err(TransactionError::Unsent)?;
             let transaction = format!("BEGIN;\n{statements}COMMIT");
-            let mut tries = TRIES;
+            let mut tries = MAX_ATTEMPTS;
             loop {
                 tries -= 1;
                 let done = client.batch_execute(&transaction).await;
-                // A connection on which this fails too is closed and with it the transaction.
+                // If this fails too, the connection is closed, which ends the transaction.
                 let is_clean = done.is_ok() || client.batch_execute("ROLLBACK").await.is_ok();
                 if is_clean && tries > 0 && done.as_ref().is_err_and(is_contention) {
                     continue;
@@ -84,72 +86,80 @@ impl Postgres {
                     self.pool.put(client);
                 }
                 return done.map_err(|error| {
-                    let told = shown(QUERY_FAILED, &error);
+                    let told = query_error(QUERY_FAILED, &error);
                     let is_undone = is_clean && error.as_db_error().is_some();
-                    if is_undone { Failed::Undone(told, is_taken(&error)) } else { Failed::Unknown(told) }
+                    if is_undone {
+                        TransactionError::RolledBack(told, is_name_conflict(&error))
+                    } else {
+                        TransactionError::Unknown(told)
+                    }
                 });
             }
         })
         .await
     }
 
-    /// Statements that change a password, in one transaction.
-    async fn change(&self, statements: &[String]) -> Result<(), NotChanged> {
+    /// Runs statements that change a password in one transaction.
+    async fn change(&self, statements: &[String]) -> Result<(), ChangePasswordError> {
         match self.transact(statements).await {
             Ok(()) => Ok(()),
-            // What a statement committed is not undone.
-            Err(Failed::Undone(error, _)) if statements.iter().any(|s| ends_transaction(s)) => {
-                Err(NotChanged::Unanswered(error))
+            // A statement that commits is not rolled back.
+            Err(TransactionError::RolledBack(error, _)) if statements.iter().any(|s| ends_transaction(s)) => {
+                Err(ChangePasswordError::Unknown(error))
             }
-            Err(Failed::Unsent(error) | Failed::Undone(error, _)) => Err(NotChanged::Refused(error)),
-            Err(Failed::Unknown(error)) => Err(NotChanged::Unanswered(error)),
+            Err(TransactionError::Unsent(error) | TransactionError::RolledBack(error, _)) => {
+                Err(ChangePasswordError::Unchanged(error))
+            }
+            Err(TransactionError::Unknown(error)) => Err(ChangePasswordError::Unknown(error)),
         }
     }
 
-    /// What stands for a password in a statement.
+    /// The password or its verifier, for a statement.
     fn password(&self, password: &SecretString) -> SecretString {
         if self.scram { scram::verifier(password) } else { SecretString::new(password.expose().clone()) }
     }
 }
 
 /// Why a transaction failed.
-enum Failed {
+enum TransactionError {
     /// Nothing was sent.
     Unsent(DatabaseError),
-    /// The server undid it; whether because the role that it creates exists.
-    Undone(DatabaseError, bool),
+    /// The server rolled it back; the flag means that the role to create exists.
+    RolledBack(DatabaseError, bool),
     /// The server may have committed it.
     Unknown(DatabaseError),
 }
 
-impl From<DatabaseError> for Failed {
+impl From<DatabaseError> for TransactionError {
     fn from(error: DatabaseError) -> Self {
-        Failed::Unknown(error)
+        TransactionError::Unknown(error)
     }
 }
 
-impl From<Failed> for NotMade {
-    fn from(failed: Failed) -> Self {
+impl From<TransactionError> for CreateUserError {
+    fn from(failed: TransactionError) -> Self {
         match failed {
-            Failed::Unsent(error) => NotMade::Untried(error),
-            Failed::Undone(error, true) => NotMade::Taken(error),
-            Failed::Undone(error, false) | Failed::Unknown(error) => NotMade::Failed(error),
+            TransactionError::Unsent(error) => CreateUserError::NotAttempted(error),
+            TransactionError::RolledBack(error, true) => CreateUserError::NameExists(error),
+            TransactionError::RolledBack(error, false) | TransactionError::Unknown(error) => {
+                CreateUserError::Unknown(error)
+            }
         }
     }
 }
 
-/// Whether a statement may end the transaction that it runs in.
+/// Whether a statement may end its transaction.
 fn ends_transaction(statement: &str) -> bool {
     let ends =
         |word: &str| ["abort", "commit", "end", "prepare", "rollback"].iter().any(|end| word.eq_ignore_ascii_case(end));
     statement.split(|c: char| !c.is_alphanumeric() && c != '_').any(ends)
 }
 
-/// What is told before the server's words when a role's statements fail.
+/// The prefix of errors of a role's statements.
 const QUERY_FAILED: &str = "failed to execute query";
 
-/// Whether a role could not be made because there is one of its name, also when another made it at the same moment.
-fn is_taken(error: &tokio_postgres::Error) -> bool {
+/// Whether creating a role failed because its name exists, also if another transaction created it concurrently.
+fn is_name_conflict(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_some_and(|server| match server.code().code() {
         "42710" => server.routine() == Some("CreateRole"),
         "23505" => server.constraint() == Some("pg_authid_rolname_index"),
@@ -157,10 +167,10 @@ fn is_taken(error: &tokio_postgres::Error) -> bool {
     })
 }
 
-/// How often a transaction is tried that lost against another: grants on one table touch one row of the catalogue.
-const TRIES: usize = 8;
+/// How often a transaction is retried after a conflict: grants on one table change one row of the catalogue.
+const MAX_ATTEMPTS: usize = 8;
 
-/// Whether a transaction was undone only because another came first.
+/// Whether a transaction was rolled back only because of a concurrent one.
 fn is_contention(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_some_and(|server| match server.code().code() {
         "40001" | "40P01" => true,
@@ -176,31 +186,36 @@ fn filled(statements: &[String], values: &[(&str, &str)]) -> Result<Vec<String>,
 #[async_trait]
 impl Database for Postgres {
     async fn verify(&self) -> Result<(), DatabaseError> {
-        let tried = in_time(&self.clock, async {
+        let tried = with_timeout(&self.clock, async {
             let client = self.client().await?;
-            client.batch_execute("SELECT 1").await.map_err(|e| shown(QUERY_FAILED, &e))?;
+            client.batch_execute("SELECT 1").await.map_err(|e| query_error(QUERY_FAILED, &e))?;
             self.pool.put(client);
             Ok(())
         });
-        tried.await.map_err(|error: DatabaseError| error.reworded(|text| format!("error verifying connection: {text}")))
+        tried
+            .await
+            .map_err(|error: DatabaseError| error.with_text(|text| format!("error verifying connection: {text}")))
     }
 
-    async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), NotMade> {
+    async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), CreateUserError> {
         let expires = expiration(user.expires);
         let password = match user.login {
             Login::Password(password) => self.password(password),
             Login::Certificate { .. } => SecretString::default(),
         };
-        let filled = filled(statements, &user.values(password.expose(), &expires)).map_err(NotMade::Untried)?;
+        let filled =
+            filled(statements, &user.values(password.expose(), &expires)).map_err(CreateUserError::NotAttempted)?;
         Ok(self.transact(&filled).await?)
     }
 
     async fn is_free(&self, name: &str) -> Result<bool, DatabaseError> {
-        in_time(&self.clock, async {
+        with_timeout(&self.clock, async {
             let client = self.client().await?;
             let statement = "SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1";
-            let found =
-                client.query_typed_opt(statement, &[(&name, Type::TEXT)]).await.map_err(|e| shown(QUERY_FAILED, &e))?;
+            let found = client
+                .query_typed_opt(statement, &[(&name, Type::TEXT)])
+                .await
+                .map_err(|e| query_error(QUERY_FAILED, &e))?;
             self.pool.put(client);
             Ok(found.is_none())
         })
@@ -222,7 +237,7 @@ impl Database for Postgres {
 
     async fn drop_user(&self, name: &str, statements: &[String]) -> Result<(), DatabaseError> {
         if are_blank(statements) {
-            return in_time(&self.clock, async {
+            return with_timeout(&self.clock, async {
                 let client = self.client().await?;
                 let dropped = revoke::drop_role(&client, name).await;
                 if dropped.is_ok() {
@@ -235,24 +250,29 @@ impl Database for Postgres {
         self.run(&filled(statements, &[("name", name), ("username", name)])?).await
     }
 
-    async fn set_password(&self, name: &str, password: &SecretString, statements: &[String]) -> Result<(), NotChanged> {
+    async fn set_password(
+        &self,
+        name: &str,
+        password: &SecretString,
+        statements: &[String],
+    ) -> Result<(), ChangePasswordError> {
         let password = self.password(password);
         if are_blank(statements) {
             let own = format!("ALTER ROLE {} WITH PASSWORD {}", identifier(name), literal(password.expose()));
             return self.change(&[own]).await;
         }
         let values = [("name", name), ("username", name), ("password", password.expose())];
-        self.change(&filled(statements, &values).map_err(NotChanged::Refused)?).await
+        self.change(&filled(statements, &values).map_err(ChangePasswordError::Unchanged)?).await
     }
 
     async fn list_users(&self, prefix: &str) -> Result<Vec<String>, DatabaseError> {
-        in_time(&self.clock, async {
+        with_timeout(&self.clock, async {
             let client = self.client().await?;
             let statement = "SELECT rolname FROM pg_catalog.pg_roles WHERE left(rolname, length($1::text)) = $1";
             let rows = client
                 .query_typed(statement, &[(&prefix, Type::TEXT)])
                 .await
-                .map_err(|e| shown("failed to list users", &e))?;
+                .map_err(|e| query_error("failed to list users", &e))?;
             self.pool.put(client);
             Ok(rows.iter().map(|row| row.get(0)).collect())
         })
@@ -260,29 +280,30 @@ impl Database for Postgres {
     }
 
     async fn accepts(&self, name: &str, password: &SecretString) -> Result<bool, DatabaseError> {
-        in_time(&self.clock, async {
+        with_timeout(&self.clock, async {
             match self.pool.connector.connect(Some((name, password))).await {
                 Ok(_) => Ok(true),
-                // The server looks at the rest once it has taken the password.
-                Err(Refused::Entry(_)) => Ok(true),
-                Err(Refused::Credentials(_)) => Ok(false),
-                Err(Refused::Other(error)) => Err(error),
+                // The server checks the rest after it has accepted the password.
+                Err(ConnectError::AfterLogin(_)) => Ok(true),
+                Err(ConnectError::Credentials(_)) => Ok(false),
+                Err(ConnectError::Other(error)) => Err(error),
             }
         })
         .await
     }
 
-    fn numbers(&self) -> Numbers {
-        self.pool.numbers()
+    fn pool_stats(&self) -> PoolStats {
+        self.pool.pool_stats()
     }
 }
 
 /// The server's message, which may quote the statement, with its code.
-fn shown(what: &str, error: &tokio_postgres::Error) -> DatabaseError {
+fn query_error(what: &str, error: &tokio_postgres::Error) -> DatabaseError {
     match error.as_db_error() {
-        Some(server) => {
-            DatabaseError::of_server(format!("SQLSTATE {}", server.code().code()), format!("{what}: {}", said(server)))
-        }
+        Some(server) => DatabaseError::from_server(
+            format!("SQLSTATE {}", server.code().code()),
+            format!("{what}: {}", server_text(server)),
+        ),
         None => {
             let cause = std::error::Error::source(error).map(|c| format!(": {c}")).unwrap_or_default();
             DatabaseError::new(format!("{what}: {error}{cause}"))
@@ -290,7 +311,7 @@ fn shown(what: &str, error: &tokio_postgres::Error) -> DatabaseError {
     }
 }
 
-fn said(server: &DbError) -> String {
+fn server_text(server: &DbError) -> String {
     format!("{}: {} (SQLSTATE {})", server.severity(), server.message(), server.code().code())
 }
 
@@ -299,7 +320,7 @@ fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A text as an SQL literal, whatever `standard_conforming_strings` says.
+/// A text as an SQL literal for every value of `standard_conforming_strings`.
 fn literal(text: &str) -> String {
     let prefix = if text.contains('\\') { " E" } else { "" };
     format!("{prefix}'{}'", text.replace('\\', "\\\\").replace('\'', "''"))

@@ -1,4 +1,5 @@
-//! What each parameter of a connection string means here: read, ignored, refused by name, or a run-time parameter of the session.
+//! The meaning of each parameter of a connection string: supported, ignored, refused, or a run-time parameter of the
+//! session.
 //!
 //! The names are libpq's, <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS>.
 
@@ -7,8 +8,8 @@ use std::collections::BTreeMap;
 use super::super::placeholders::Credentials;
 use super::conninfo::ConnInfo;
 
-/// Parameters that the settings read.
-const READ: &[&str] = &[
+/// Parameters with an effect on the connection.
+const SUPPORTED: &[&str] = &[
     "application_name",
     "channel_binding",
     "connect_timeout",
@@ -38,11 +39,11 @@ const READ: &[&str] = &[
 
 /// Parameters of libpq without a meaning here, whose absence weakens nothing.
 ///
-/// The driver speaks UTF-8 and protocol 3.0 only, has no compression and no file of passwords, and tries hosts in their order.
+/// The driver supports only UTF-8 and protocol 3.0, has no compression and no password file, and tries hosts in order.
 const IGNORED: &[&str] =
     &["client_encoding", "load_balance_hosts", "max_protocol_version", "passfile", "sslcompression", "sslkeylogfile"];
 
-/// Parameters that demand what the driver cannot do, the values that demand nothing, and why they are refused.
+/// Parameters that require features which the driver lacks, their values without an effect, and why they are refused.
 const REFUSED: &[(&str, &[&str], &str)] = &[
     ("gssdelegation", &["0"], NO_KERBEROS),
     ("gssencmode", &["disable", "prefer"], NO_KERBEROS),
@@ -68,10 +69,11 @@ const REFUSED: &[(&str, &[&str], &str)] = &[
 ];
 const NO_KERBEROS: &str = "Kerberos is not supported";
 
-/// What names begin with that concern the security of the connection: another one of them is no run-time parameter.
+/// The prefixes of parameters for the security of a connection: no other parameter with such a prefix is a run-time
+/// parameter.
 const RESERVED: &[&str] = &["gss", "krb", "oauth_", "require", "scram_", "ssl", "tls", "channel", "service"];
 
-/// Run-time parameters that answers show.
+/// Run-time parameters in responses.
 const PUBLIC_RUN_TIME: &[&str] = &[
     "DateStyle",
     "TimeZone",
@@ -89,16 +91,16 @@ const PUBLIC_RUN_TIME: &[&str] = &[
     "work_mem",
 ];
 
-/// Whether answers show the value of a parameter. `options` may set anything, so it is not shown.
+/// Whether responses contain the value of a parameter. `options` may set anything, so they do not contain it.
 pub(super) fn is_public(name: &str) -> bool {
-    let is_read = READ.contains(&name) && !matches!(name, "password" | "options");
+    let is_read = SUPPORTED.contains(&name) && !matches!(name, "password" | "options");
     is_read
         || IGNORED.contains(&name)
         || matches!(name, "gssencmode" | "sslcertmode")
         || PUBLIC_RUN_TIME.contains(&name)
 }
 
-/// The parameters of a connection string, with the credentials filled in.
+/// The parameters of a connection string with the credentials inserted.
 pub(super) struct Parameters {
     read: BTreeMap<String, String>,
     /// In the order of the text.
@@ -106,24 +108,22 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
-    /// Sorts the parameters of a connection string.
+    /// Classifies the parameters of a connection string.
     ///
     /// # Errors
-    /// Names the parameter that is refused.
+    /// The refused parameter.
     pub(super) fn read(info: &ConnInfo, credentials: &Credentials) -> Result<Self, String> {
         let mut out = Parameters { read: BTreeMap::new(), run_time: Vec::new() };
         for (name, template) in info.parameters() {
             if name != "password" && template.has_password() {
-                return Err(format!("{name} must not hold {{{{password}}}}"));
+                return Err(format!("{name} must not contain {{{{password}}}}"));
             }
             let value = if matches!(name, "host" | "hostaddr" | "port") {
-                template
-                    .fill_word(credentials)
-                    .ok_or_else(|| format!("{name} has a placeholder for what is no host"))?
+                template.fill_word(credentials).ok_or_else(|| format!("{name} has a placeholder outside the host"))?
             } else {
                 template.fill(credentials)
             };
-            if READ.contains(&name) {
+            if SUPPORTED.contains(&name) {
                 out.read.insert(name.to_owned(), value);
             } else if let Some((_, harmless, why)) = REFUSED.iter().find(|(refused, ..)| *refused == name) {
                 if !value.is_empty() && !harmless.contains(&value.as_str()) {
@@ -137,7 +137,7 @@ impl Parameters {
         Ok(out)
     }
 
-    /// The value of a parameter; `None` where it is absent or empty.
+    /// The value of a parameter; `None` if it is absent or empty.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.read.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
@@ -145,16 +145,16 @@ impl Parameters {
     /// A number.
     ///
     /// # Errors
-    /// Names the parameter that is none.
+    /// The parameter that is not a number.
     pub(super) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, String> {
         let parse = |text: &str| text.trim().parse().map_err(|_| format!("{name} is not a number in its range"));
         self.get(name).map(parse).transpose()
     }
 
-    /// A parameter of a few values; the first one where it is absent or empty.
+    /// A parameter with a few allowed values; the default if it is absent or empty.
     ///
     /// # Errors
-    /// Names the parameter that has another value.
+    /// The parameter with another value.
     pub(super) fn one_of<T: Copy>(&self, name: &str, values: &[(&str, T)], absent: T) -> Result<T, String> {
         let Some(value) = self.get(name) else { return Ok(absent) };
         let known = values.iter().find(|(known, _)| *known == value).map(|(_, meaning)| *meaning);
@@ -162,7 +162,7 @@ impl Parameters {
     }
 
     /// The command-line options of the session (`options` of the startup message): those of the text, then one for each
-    /// run-time parameter. `None` where there are none.
+    /// run-time parameter. `None` if there are none.
     pub(super) fn options(&self) -> Option<String> {
         let given = self.get("options").map(str::to_owned);
         // The server splits options at blanks and drops the backslash before a character.
@@ -185,7 +185,7 @@ fn check_run_time(name: &str) -> Result<(), String> {
     let lower = name.to_ascii_lowercase();
     let is_known = |known: &str| known == lower;
     let is_libpq =
-        READ.iter().chain(IGNORED).any(|known| is_known(known)) || REFUSED.iter().any(|known| is_known(known.0));
+        SUPPORTED.iter().chain(IGNORED).any(|known| is_known(known)) || REFUSED.iter().any(|known| is_known(known.0));
     if is_libpq || lower == "database" {
         return Err(format!("{name} is not a parameter: names are written in lower case"));
     }
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn sec_kf06_the_passwords_placeholder_stands_in_no_other_place() {
+    fn sec_kf06_only_the_password_has_the_passwords_placeholder() {
         for url in [
             "postgresql://{{password}}:x@h/d",
             "postgresql://{{username}}:{{password}}@h/{{password}}",
@@ -222,14 +222,14 @@ mod tests {
             "host=h search_path={{password}}",
         ] {
             let told = read(url).err().unwrap_or_default();
-            assert!(told.ends_with("must not hold {{password}}"), "{url}: {told}");
+            assert!(told.ends_with("must not contain {{password}}"), "{url}: {told}");
         }
         assert!(read("postgresql://{{username}}:{{password}}@h/d").is_ok());
         assert!(read("host=h user={{username}} password={{password}}").is_ok());
     }
 
     #[test]
-    fn sec_kf23_what_would_weaken_is_refused_by_name_and_the_rest_is_run_time() {
+    fn sec_kf23_weakening_parameters_are_refused_and_others_are_run_time() {
         for name in [
             "sslcrl",
             "sslcrldir",

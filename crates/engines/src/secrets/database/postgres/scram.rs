@@ -1,5 +1,4 @@
-//! The verifier of SCRAM-SHA-256 (RFC 5803, RFC 7677), made here so that a password is never sent to a server that only
-//! has to check it.
+//! The verifier of SCRAM-SHA-256 (RFC 5803, RFC 7677), computed here so that the server never receives the password.
 
 use std::num::NonZeroU32;
 
@@ -10,12 +9,14 @@ use keepfast_crypto::hmac::HmacKey;
 use keepfast_crypto::secret::SecretString;
 use keepfast_crypto::{kdf, random};
 
-/// As PostgreSQL itself has it.
+/// The default of PostgreSQL.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).unwrap();
 
-/// What PostgreSQL stores of a password and takes in its place: `SCRAM-SHA-256$4096:salt$StoredKey:ServerKey`.
+/// The verifier that PostgreSQL stores and accepts instead of a password:
+/// `SCRAM-SHA-256$4096:salt$StoredKey:ServerKey`.
 ///
-/// A password of ASCII is its own normal form; another one is used as it is, as PostgreSQL does with what SASLprep refuses.
+/// An ASCII password is its own normal form; any other one is used unchanged, as PostgreSQL does with text that
+/// SASLprep refuses.
 pub(super) fn verifier(password: &SecretString) -> SecretString {
     SecretString::new(verifier_with(password, &random::bytes::<16>()))
 }
@@ -33,8 +34,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_what_postgresql_computes() {
-        // As `ALTER ROLE x PASSWORD 'pencil'` stored it in PostgreSQL 15.
+    fn the_verifier_equals_that_of_postgresql() {
+        // Stored by PostgreSQL 15 for `ALTER ROLE x PASSWORD 'pencil'`.
         let salt = STANDARD.decode("SuHO33HznrhVrzOzx2WRNw==").unwrap();
         let expected = "SCRAM-SHA-256$4096:SuHO33HznrhVrzOzx2WRNw==$uPHSpr47xkbK0Uas4L6l5E9Wx7kBRhC5qOvy0zVXC1k=:F8EYTl+PV01BlRA/dvZoo6XtY0HeXwIK9yB/vZxYZpE=";
         assert_eq!(verifier_with(&SecretString::new("pencil".to_owned()), &salt), expected);

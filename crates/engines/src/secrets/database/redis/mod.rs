@@ -1,4 +1,4 @@
-//! Valkey and Redis: users are made of rules, and no statement is ever a text.
+//! Valkey and Redis: users are defined by ACL rules, sent as arguments and never as statement text.
 
 mod settings;
 mod url;
@@ -17,17 +17,20 @@ use tokio_rustls::TlsConnector;
 
 pub(super) use self::settings::{PUBLIC, has_password, masked_url};
 use self::settings::{Persistence, Settings};
-use super::connection::{Database, DatabaseError, NewUser, NotChanged, NotMade, Unusable, in_time, unreached};
+use super::connection::{
+    ChangePasswordError, CreateUserError, Database, DatabaseError, NewUser, OpenError, dial_error, with_timeout,
+};
 use super::credential::Login;
 use super::details::Details;
-use super::pool::{Connector, Lent, Numbers, Pool};
+use super::pool::{Connector, Pool, PoolStats, PooledConnection};
 use super::statement::expanded;
 
-/// What a user may do whose role says nothing, as the peer has it: read everything.
+/// The default rules of a role, as in OpenBao: read access to all keys.
 const RULES: [&str; 2] = ["~*", "+@read"];
 
-/// The driver neither logs in nor says who it is: that is done here, where the server's words are not lost.
-static NOBODY: LazyLock<RedisConnectionInfo> = LazyLock::new(|| RedisConnectionInfo::default().set_skip_set_lib_name());
+/// The driver sends neither a login nor its name: this module logs in, to get the errors of the server.
+static NO_LOGIN: LazyLock<RedisConnectionInfo> =
+    LazyLock::new(|| RedisConnectionInfo::default().set_skip_set_lib_name());
 
 /// A Valkey or Redis server.
 pub(super) struct Redis {
@@ -36,7 +39,7 @@ pub(super) struct Redis {
     clock: Arc<dyn Clock>,
 }
 
-/// Where to connect to, and as whom.
+/// The server and the administrator of a connection.
 struct Target {
     host: String,
     port: u16,
@@ -45,43 +48,43 @@ struct Target {
     tls: Option<TlsConnector>,
 }
 
-/// Why a connection was not made.
-enum Refused {
+/// Why a session was not opened.
+enum ConnectError {
     Credentials(DatabaseError),
     Other(DatabaseError),
 }
 
 impl Target {
-    async fn connect(&self, name: &str, password: &SecretString) -> Result<MultiplexedConnection, Refused> {
-        let mut connection = self.reach().await.map_err(Refused::Other)?;
+    async fn connect(&self, name: &str, password: &SecretString) -> Result<MultiplexedConnection, ConnectError> {
+        let mut connection = self.connect_without_login().await.map_err(ConnectError::Other)?;
         let mut login = cmd("AUTH");
         login.arg(name).arg(password.expose().as_str());
         match login.query_async::<Value>(&mut connection).await {
             Ok(_) => Ok(connection),
-            Err(error) if error.code() == Some("WRONGPASS") => Err(Refused::Credentials(shown(&error))),
-            Err(error) => Err(Refused::Other(shown(&error))),
+            Err(error) if error.code() == Some("WRONGPASS") => Err(ConnectError::Credentials(server_error(&error))),
+            Err(error) => Err(ConnectError::Other(server_error(&error))),
         }
     }
 
-    /// A connection of nobody yet.
-    async fn reach(&self) -> Result<MultiplexedConnection, DatabaseError> {
+    /// A connection before the login.
+    async fn connect_without_login(&self) -> Result<MultiplexedConnection, DatabaseError> {
         let address = format!("{}:{}", self.host, self.port);
-        let fault = |error: std::io::Error| DatabaseError::new(unreached(&address, &error));
+        let fault = |error: std::io::Error| DatabaseError::new(dial_error(&address, &error));
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(fault)?;
         stream.set_nodelay(true).map_err(fault)?;
-        let Some(tls) = &self.tls else { return begin(MultiplexedConnection::new(&NOBODY, stream).await) };
+        let Some(tls) = &self.tls else { return spawn(MultiplexedConnection::new(&NO_LOGIN, stream).await) };
         let name = ServerName::try_from(self.host.clone())
-            .map_err(|_| DatabaseError::new("host is no name that a certificate could have"))?;
+            .map_err(|_| DatabaseError::new("host is not a valid name for a certificate"))?;
         let stream = tls.connect(name, stream).await.map_err(|error| DatabaseError::new(format!("tls: {error}")))?;
-        begin(MultiplexedConnection::new(&NOBODY, stream).await)
+        spawn(MultiplexedConnection::new(&NO_LOGIN, stream).await)
     }
 }
 
-/// Lets a connection's other half run until the connection is dropped.
-fn begin<F: Future<Output = ()> + Send + 'static>(
-    made: Result<(MultiplexedConnection, F), RedisError>,
+/// Spawns the connection task, which runs until the connection is dropped.
+fn spawn<F: Future<Output = ()> + Send + 'static>(
+    connected: Result<(MultiplexedConnection, F), RedisError>,
 ) -> Result<MultiplexedConnection, DatabaseError> {
-    let (connection, driver) = made.map_err(|error| shown(&error))?;
+    let (connection, driver) = connected.map_err(|error| server_error(&error))?;
     tokio::spawn(driver);
     Ok(connection)
 }
@@ -93,7 +96,7 @@ impl Connector for Target {
     async fn open(&self) -> Result<MultiplexedConnection, DatabaseError> {
         match self.connect(&self.username, &self.password).await {
             Ok(connection) => Ok(connection),
-            Err(Refused::Credentials(error) | Refused::Other(error)) => Err(error),
+            Err(ConnectError::Credentials(error) | ConnectError::Other(error)) => Err(error),
         }
     }
 
@@ -103,40 +106,40 @@ impl Connector for Target {
 }
 
 /// The server's message, which may quote the command.
-fn shown(error: &RedisError) -> DatabaseError {
-    let said = match (error.code(), error.detail()) {
+fn server_error(error: &RedisError) -> DatabaseError {
+    let message = match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
         _ => error.to_string(),
     };
-    let text = format!("response returned from Conn: {said}");
+    let text = format!("response returned from Conn: {message}");
     match error.code() {
-        Some(code) => DatabaseError::of_server(format!("Redis error {code}"), text),
+        Some(code) => DatabaseError::from_server(format!("Redis error {code}"), text),
         None => DatabaseError::new(text),
     }
 }
 
 impl Redis {
-    /// Reads the settings of a connection.
+    /// Opens a connection from its settings.
     ///
     /// # Errors
-    /// What is wrong with them.
-    pub(super) fn open(details: &Details, password: &SecretString, clock: Arc<dyn Clock>) -> Result<Self, Unusable> {
+    /// When a setting is invalid.
+    pub(super) fn open(details: &Details, password: &SecretString, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let Settings { host, port, username, password, tls, persistence, limits } = Settings::read(details, password)?;
         let tls = tls.map(|config| TlsConnector::from(Arc::new(config)));
         let pool = Pool::new(Target { host, port, username, password, tls }, limits, clock.clone());
         Ok(Redis { pool, persistence, clock })
     }
 
-    /// A connection that answers.
-    async fn connection(&self) -> Result<Lent<MultiplexedConnection>, DatabaseError> {
+    /// A connection that responds.
+    async fn connection(&self) -> Result<PooledConnection<MultiplexedConnection>, DatabaseError> {
         let mut connection = self.pool.get().await?;
         if connection.is_used && cmd("PING").query_async::<Value>(&mut *connection).await.is_err() {
-            return self.pool.instead_of(connection).await;
+            return self.pool.replace(connection).await;
         }
         Ok(connection)
     }
 
-    /// Commands, each once the one before has succeeded.
+    /// Runs commands in order until one fails.
     async fn run(&self, commands: &[Cmd]) -> Result<(), DatabaseError> {
         let mut connection = self.connection().await?;
         for command in commands {
@@ -153,9 +156,9 @@ impl Redis {
         Ok(found != Value::Nil)
     }
 
-    /// Whether an enabled or disabled user has this password. The server gives one answer to a wrong password and to a
-    /// disabled user, so its list of users decides.
-    async fn has(&self, name: &str, password: &SecretString) -> Result<bool, DatabaseError> {
+    /// Whether a user, enabled or disabled, has this password. The server returns the same error for a wrong password
+    /// and for a disabled user, so the check reads its list of users.
+    async fn has_password(&self, name: &str, password: &SecretString) -> Result<bool, DatabaseError> {
         let mut connection = self.connection().await?;
         let found = ask(&mut connection, cmd("ACL").arg("GETUSER").arg(name)).await?;
         self.pool.put(connection);
@@ -171,8 +174,8 @@ impl Redis {
         })
     }
 
-    /// What makes a change last over a restart of the server.
-    fn lasting(&self) -> Option<Cmd> {
+    /// The command that keeps a change after a restart of the server.
+    fn persist_command(&self) -> Option<Cmd> {
         let words = match self.persistence {
             Persistence::None => return None,
             Persistence::AclFile => ["ACL", "SAVE"],
@@ -183,13 +186,13 @@ impl Redis {
         Some(command)
     }
 
-    fn lastingly(&self, command: Cmd) -> Vec<Cmd> {
-        std::iter::once(command).chain(self.lasting()).collect()
+    fn with_persist(&self, command: Cmd) -> Vec<Cmd> {
+        std::iter::once(command).chain(self.persist_command()).collect()
     }
 }
 
 async fn ask(connection: &mut MultiplexedConnection, command: &Cmd) -> Result<Value, DatabaseError> {
-    command.query_async(connection).await.map_err(|error| shown(&error))
+    command.query_async(connection).await.map_err(|error| server_error(&error))
 }
 
 fn remove(name: &str) -> Cmd {
@@ -198,12 +201,12 @@ fn remove(name: &str) -> Cmd {
     command
 }
 
-/// A rule that sets a password without saying it.
+/// A rule that sets a password by its hash.
 fn hashed(password: &SecretString) -> String {
     format!("#{}", hex::encode(sha256(password.expose().as_bytes())))
 }
 
-/// The rules of a role: the first statement, which is a JSON list of rules or else one rule.
+/// The rules of a role: the first statement, a JSON list of rules or one rule.
 ///
 /// # Errors
 /// When the role has more rules than a list may have statements.
@@ -215,14 +218,14 @@ fn rules(statements: &[String]) -> Result<Vec<String>, DatabaseError> {
     Ok(serde_json::from_str(text).unwrap_or_else(|_| vec![text.clone()]))
 }
 
-/// What of a rule sets how a user logs in: another password, none, or a disabled user.
+/// The part of a rule that changes the credentials: another password, no password, or a disabled user.
 fn credential_rule(rule: &str) -> Option<&str> {
     let rule = rule.trim();
     let is_word = |word: &&str| rule.eq_ignore_ascii_case(word);
     if ["nopass", "resetpass", "reset", "off"].iter().any(is_word) {
         return Some(rule);
     }
-    // The first character only: what follows is a password or its hash.
+    // Only the first character: the rest is a password or its hash.
     rule.get(..1).filter(|first| matches!(*first, ">" | "<" | "#" | "!"))
 }
 
@@ -230,28 +233,29 @@ fn credential_rule(rule: &str) -> Option<&str> {
 impl Database for Redis {
     async fn verify(&self) -> Result<(), DatabaseError> {
         let ping = [cmd("PING")];
-        let tried = in_time(&self.clock, self.run(&ping)).await;
-        tried.map_err(|error| error.reworded(|text| format!("error verifying connection: {text}")))
+        let tried = with_timeout(&self.clock, self.run(&ping)).await;
+        tried.map_err(|error| error.with_text(|text| format!("error verifying connection: {text}")))
     }
 
-    async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), NotMade> {
+    async fn create_user(&self, user: &NewUser<'_>, statements: &[String]) -> Result<(), CreateUserError> {
         let Login::Password(password) = user.login else {
-            return Err(NotMade::Untried(DatabaseError::new("users have no certificates here")));
+            return Err(CreateUserError::NotAttempted(DatabaseError::new("users with certificates are not supported")));
         };
-        let rules = rules(statements).map_err(NotMade::Untried)?;
+        let rules = rules(statements).map_err(CreateUserError::NotAttempted)?;
         if let Some(rule) = rules.iter().find_map(|rule| credential_rule(rule)) {
-            let text = format!("creation_statements have the rule {rule:?}: Keepfast alone sets how the user logs in");
-            return Err(NotMade::Untried(DatabaseError::new(text)));
+            let text =
+                format!("creation_statements have the rule {rule:?}: only Keepfast sets the credentials of the user");
+            return Err(CreateUserError::NotAttempted(DatabaseError::new(text)));
         }
         let mut make = cmd("ACL");
         make.arg("SETUSER").arg(user.name).arg("reset").arg("on").arg(hashed(password)).arg(rules);
-        in_time(&self.clock, async {
-            // The command would change a user that is there.
-            if self.exists(user.name).await.map_err(NotMade::Untried)? {
-                return Err(NotMade::Taken(self.taken(user.name)));
+        with_timeout(&self.clock, async {
+            // The command would change an existing user.
+            if self.exists(user.name).await.map_err(CreateUserError::NotAttempted)? {
+                return Err(CreateUserError::NameExists(self.taken(user.name)));
             }
             self.run(&[make]).await?;
-            let Some(save) = self.lasting() else { return Ok(()) };
+            let Some(save) = self.persist_command() else { return Ok(()) };
             if let Err(error) = self.run(&[save]).await {
                 self.run(&[remove(user.name)]).await?;
                 return Err(error.into());
@@ -262,7 +266,7 @@ impl Database for Redis {
     }
 
     async fn is_free(&self, name: &str) -> Result<bool, DatabaseError> {
-        in_time(&self.clock, async { Ok(!self.exists(name).await?) }).await
+        with_timeout(&self.clock, async { Ok(!self.exists(name).await?) }).await
     }
 
     fn taken(&self, name: &str) -> DatabaseError {
@@ -270,31 +274,31 @@ impl Database for Redis {
     }
 
     async fn renew_user(&self, _: &str, _: Timestamp, _: &[String]) -> Result<(), DatabaseError> {
-        // The server knows no end of a user.
+        // The server has no expiry of users.
         Ok(())
     }
 
     async fn drop_user(&self, name: &str, _: &[String]) -> Result<(), DatabaseError> {
-        // The server ends the user's sessions by itself.
-        in_time(&self.clock, self.run(&self.lastingly(remove(name)))).await
+        // The server itself ends the user's sessions.
+        with_timeout(&self.clock, self.run(&self.with_persist(remove(name)))).await
     }
 
-    async fn set_password(&self, name: &str, password: &SecretString, _: &[String]) -> Result<(), NotChanged> {
+    async fn set_password(&self, name: &str, password: &SecretString, _: &[String]) -> Result<(), ChangePasswordError> {
         let mut change = cmd("ACL");
         change.arg("SETUSER").arg(name).arg("resetpass").arg(hashed(password));
-        // The command would create a user that does not exist.
-        if !in_time(&self.clock, self.exists(name)).await.map_err(NotChanged::Refused)? {
-            return Err(NotChanged::Refused(DatabaseError::new(format!("user {name} does not exist"))));
+        // The command would create a missing user.
+        if !with_timeout(&self.clock, self.exists(name)).await.map_err(ChangePasswordError::Unchanged)? {
+            return Err(ChangePasswordError::Unchanged(DatabaseError::new(format!("user {name} does not exist"))));
         }
-        in_time(&self.clock, async {
-            let mut connection = self.connection().await.map_err(NotChanged::Refused)?;
-            // A server that answers with an error has changed nothing.
+        with_timeout(&self.clock, async {
+            let mut connection = self.connection().await.map_err(ChangePasswordError::Unchanged)?;
+            // A server that returns an error has changed nothing.
             ask(&mut connection, &change).await.map_err(|error| match error.code() {
-                Some(_) => NotChanged::Refused(error),
-                None => NotChanged::Unanswered(error),
+                Some(_) => ChangePasswordError::Unchanged(error),
+                None => ChangePasswordError::Unknown(error),
             })?;
-            if let Some(save) = self.lasting() {
-                ask(&mut connection, &save).await.map_err(NotChanged::Unsaved)?;
+            if let Some(save) = self.persist_command() {
+                ask(&mut connection, &save).await.map_err(ChangePasswordError::Unsaved)?;
             }
             self.pool.put(connection);
             Ok(())
@@ -303,7 +307,7 @@ impl Database for Redis {
     }
 
     async fn list_users(&self, prefix: &str) -> Result<Vec<String>, DatabaseError> {
-        in_time(&self.clock, async {
+        with_timeout(&self.clock, async {
             let mut connection = self.connection().await?;
             let found = ask(&mut connection, cmd("ACL").arg("USERS")).await?;
             self.pool.put(connection);
@@ -316,18 +320,18 @@ impl Database for Redis {
     }
 
     async fn accepts(&self, name: &str, password: &SecretString) -> Result<bool, DatabaseError> {
-        in_time(&self.clock, async {
+        with_timeout(&self.clock, async {
             match self.pool.connector.connect(name, password).await {
                 Ok(_) => Ok(true),
-                Err(Refused::Credentials(error)) => self.has(name, password).await.map_err(|_| error),
-                Err(Refused::Other(error)) => Err(error),
+                Err(ConnectError::Credentials(error)) => self.has_password(name, password).await.map_err(|_| error),
+                Err(ConnectError::Other(error)) => Err(error),
             }
         })
         .await
     }
 
-    fn numbers(&self) -> Numbers {
-        self.pool.numbers()
+    fn pool_stats(&self) -> PoolStats {
+        self.pool.pool_stats()
     }
 }
 
@@ -345,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn sec_kf25_no_rule_of_a_role_sets_how_a_user_logs_in() {
+    fn sec_kf25_no_rule_of_a_role_sets_credentials() {
         for rule in ["nopass", "NoPass", "resetpass", "reset", "off", " nopass\n"] {
             assert_eq!(credential_rule(rule), Some(rule.trim()));
         }

@@ -3,35 +3,35 @@
 use keepfast_crypto::secret::SecretString;
 use rustls::ClientConfig;
 
-use super::super::connection::Unusable;
-use super::super::details::{self, Details, Form, flag, integer, text};
+use super::super::connection::OpenError;
+use super::super::details::{self, Details, SettingType, flag, integer, text};
 use super::super::pool::Limits;
 use super::super::tls::{self, Material, Verify};
 use super::url::Url;
 
-/// Where users are kept over a restart of the server.
+/// Where the server keeps users over a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Persistence {
     /// Nowhere.
     None,
-    /// In the server's file of users.
+    /// In the server's ACL file.
     AclFile,
     /// In the server's configuration.
     Rewrite,
 }
 
 /// The type of each setting.
-const FORMS: &[(&str, Form)] = &[
-    ("host", Form::Text),
-    ("port", Form::Integer),
-    ("username", Form::Text),
-    ("connection_url", Form::Text),
-    ("ca_cert", Form::Text),
-    ("tls", Form::Flag),
-    ("insecure_tls", Form::Flag),
+const TYPES: &[(&str, SettingType)] = &[
+    ("host", SettingType::Text),
+    ("port", SettingType::Integer),
+    ("username", SettingType::Text),
+    ("connection_url", SettingType::Text),
+    ("ca_cert", SettingType::Text),
+    ("tls", SettingType::Flag),
+    ("insecure_tls", SettingType::Flag),
 ];
 
-/// The settings that reads show.
+/// The settings in responses.
 pub(in super::super) const PUBLIC: &[&str] = &[
     "ca_cert",
     "connection_url",
@@ -47,7 +47,7 @@ pub(in super::super) const PUBLIC: &[&str] = &[
     "username_template",
 ];
 
-/// A connection's settings, checked.
+/// The validated settings of a connection.
 pub(super) struct Settings {
     pub(super) host: String,
     pub(super) port: u16,
@@ -59,12 +59,12 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Reads them.
+    /// Parses them.
     ///
     /// # Errors
-    /// What is wrong with them; values are not quoted.
-    pub(super) fn read(details: &Details, password: &SecretString) -> Result<Self, Unusable> {
-        details::check(details, FORMS)?;
+    /// The invalid setting, without its value.
+    pub(super) fn read(details: &Details, password: &SecretString) -> Result<Self, OpenError> {
+        details::check(details, TYPES)?;
         let limits = Limits::read(details)?;
         let persistence = persistence(details);
         if let Some(url) = text(details, "connection_url") {
@@ -72,7 +72,7 @@ impl Settings {
             if named || !password.expose().is_empty() {
                 return Err("cannot specify both connection_url and individual connection parameters".into());
             }
-            return Self::of_url(&url, details, persistence, limits);
+            return Self::from_url(&url, details, persistence, limits);
         }
         let (port, is_encrypted) = (integer(details, "port")?, flag(details, "tls")?);
         let required = |name: &str| text(details, name).ok_or_else(|| format!("{name} cannot be empty"));
@@ -96,12 +96,12 @@ impl Settings {
         })
     }
 
-    fn of_url(url: &str, details: &Details, persistence: Persistence, limits: Limits) -> Result<Self, Unusable> {
-        let url = Url::parse(url).map_err(Unusable::Url)?;
-        url.check_parameters().map_err(Unusable::Url)?;
+    fn from_url(url: &str, details: &Details, persistence: Persistence, limits: Limits) -> Result<Self, OpenError> {
+        let url = Url::parse(url).map_err(OpenError::Url)?;
+        url.check_parameters().map_err(OpenError::Url)?;
         // Placeholders would need credentials beside the URL.
         if url.username.is_empty() || url.username.contains("{{") || url.password.is_empty() || url.host.is_empty() {
-            return Err(Unusable::Url("unable to parse connection url".to_owned()));
+            return Err(OpenError::Url("unable to parse connection url".to_owned()));
         }
         let tls = url.is_encrypted().then(|| encryption(details)).transpose()?;
         let port = url.port();
@@ -110,17 +110,17 @@ impl Settings {
     }
 }
 
-/// The URL for answers; `None` where it cannot be parsed.
+/// The URL in responses; `None` if it cannot be parsed.
 pub(in super::super) fn masked_url(url: &str) -> Option<String> {
     Url::parse(url).ok().map(|url| url.masked())
 }
 
-/// Whether a password is written in the URL.
+/// Whether the URL contains a password.
 pub(in super::super) fn has_password(url: &str) -> bool {
     Url::parse(url).is_ok_and(|url| !url.password.is_empty())
 }
 
-/// As with the peer another word means nothing.
+/// An unknown mode means none, as in OpenBao.
 fn persistence(details: &Details) -> Persistence {
     match text(details, "persistence_mode").map(|mode| mode.to_ascii_lowercase()).as_deref() {
         Some("aclfile") => Persistence::AclFile,
@@ -132,7 +132,7 @@ fn persistence(details: &Details) -> Persistence {
 fn encryption(details: &Details) -> Result<ClientConfig, String> {
     let insecure = flag(details, "insecure_tls")?;
     if insecure {
-        tracing::warn!("a database's certificate is not verified, as its connection is set");
+        tracing::warn!("the settings of a connection disable the verification of the database's certificate");
     }
     let verify = if insecure { Verify::Nothing } else { Verify::Everything };
     let authorities = text(details, "ca_cert");
@@ -149,7 +149,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_is_missing_or_wrong_is_told_as_the_peer_tells_it() {
+    fn invalid_settings_have_the_errors_of_openbao() {
         let good = json!({"host": "h", "port": "6379", "username": "u", "password": "p"});
         let read = |change: serde_json::Value| {
             let mut details = details::of_json(&good);

@@ -2,9 +2,9 @@
 
 use super::super::placeholders::{MASK, percent_decode, percent_encode, percent_encode_authority, query_decode};
 
-/// The longest URL, in bytes.
-const LONGEST: usize = 16 * 1024;
-/// Parameters without a meaning here, whose absence weakens nothing. Any other is refused.
+/// The maximum length of a URL in bytes.
+const MAX_BYTES: usize = 16 * 1024;
+/// Parameters without a meaning here, whose absence weakens nothing. All others are refused.
 const IGNORED: &[&str] = &[
     "client_cache",
     "conn_write_timeout",
@@ -23,28 +23,28 @@ pub(super) struct Url {
     pub(super) username: String,
     pub(super) password: String,
     pub(super) host: String,
-    /// `None` where the text has none.
+    /// `None` if the text has none.
     port: Option<u16>,
-    /// The number of the database, which users do not depend on.
+    /// The number of the database, which does not matter for users.
     database: Option<u32>,
     parameters: Vec<(String, String)>,
 }
 
 impl Url {
-    /// Parses a URL. As in Go, the case of the scheme has no meaning.
+    /// Parses a URL. As in Go, the scheme is case-insensitive.
     ///
     /// # Errors
-    /// What is wrong with it; no value is quoted.
+    /// The error; it quotes no value.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let invalid = || "unable to parse connection url".to_owned();
-        if text.len() > LONGEST || text.contains('#') || text.chars().any(char::is_control) {
+        if text.len() > MAX_BYTES || text.contains('#') || text.chars().any(char::is_control) {
             return Err(invalid());
         }
         let (scheme, rest) = text.split_once("://").ok_or_else(invalid)?;
         let schemes = ["redis", "rediss", "valkey", "valkeys"];
         let scheme = schemes.into_iter().find(|known| known.eq_ignore_ascii_case(scheme)).ok_or_else(invalid)?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        // Before it may be a part of the password.
+        // The at sign may be part of a password.
         if query.contains('@') {
             return Err(invalid());
         }
@@ -83,10 +83,10 @@ impl Url {
         self.port.unwrap_or(6379)
     }
 
-    /// Refuses parameters that may demand something.
+    /// Refuses unknown parameters, which may require something.
     ///
     /// # Errors
-    /// Names the first one.
+    /// The first unknown parameter.
     pub(super) fn check_parameters(&self) -> Result<(), String> {
         match self.parameters.iter().find(|(name, _)| !IGNORED.contains(&name.as_str())) {
             Some((name, _)) if name.len() < 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') => {
@@ -97,7 +97,7 @@ impl Url {
         }
     }
 
-    /// The URL for answers: rebuilt from what was parsed, with [`MASK`] for the password and for unknown parameters.
+    /// The URL in responses: rebuilt from its parsed form, with [`MASK`] for the password and for unknown parameters.
     pub(super) fn masked(&self) -> String {
         let host =
             if self.host.contains(':') { format!("[{}]", self.host) } else { percent_encode_authority(&self.host) };
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_are_parsed_with_escapes_and_in_any_case_of_the_scheme() {
+    fn urls_are_parsed_with_escapes_and_case_insensitive_schemes() {
         let read = |text: &str| {
             Url::parse(text)
                 .map(|u| (u.is_encrypted(), u.username.clone(), u.password.clone(), u.host.clone(), u.port()))
@@ -147,12 +147,12 @@ mod tests {
         ] {
             assert!(read(text).is_err(), "{text}");
         }
-        let told = Url::parse("redis://u:p@h?db=0&skip_verify=1").unwrap().check_parameters().unwrap_err();
-        assert_eq!(told, "unable to parse connection url: skip_verify is not supported");
+        let error = Url::parse("redis://u:p@h?db=0&skip_verify=1").unwrap().check_parameters().unwrap_err();
+        assert_eq!(error, "unable to parse connection url: skip_verify is not supported");
     }
 
     #[test]
-    fn sec_kf08_no_spelling_of_a_urls_password_is_shown() {
+    fn sec_kf08_no_spelling_of_a_url_password_is_returned() {
         for (text, expected) in [
             ("valkey://u:geheim@h:1", "valkey://u:xxxxx@h:1"),
             ("REDIS://u:geh@eim:geheim@h", "redis://u:xxxxx@h"),

@@ -1,4 +1,4 @@
-//! No error of a database holds a secret: passwords in every place of a statement, on real servers.
+//! Errors of a database contain no secret: passwords in every context of a statement, on real servers.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::secrets::database::details::of_json;
 use crate::secrets::database::files::FileDirectories;
 use crate::secrets::database::kinds::Kind;
 
-/// The longest part of a password that may be left.
+/// The maximum length of a part of a password that may remain.
 const LEFT: usize = 5;
 
 fn open(kit: &dyn Kit, more: &serde_json::Value) -> Arc<dyn Database> {
@@ -28,20 +28,23 @@ fn open(kit: &dyn Kit, more: &serde_json::Value) -> Arc<dyn Database> {
     settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let password = SecretString::new(kit.password().to_owned());
-    Kind::of(kit.plugin()).unwrap().open(&of_json(&settings), &password, &FileDirectories::default(), &clock).unwrap()
+    Kind::by_name(kit.plugin())
+        .unwrap()
+        .open(&of_json(&settings), &password, &FileDirectories::default(), &clock)
+        .unwrap()
 }
 
 fn check(error: &DatabaseError, password: &str, statement: &str) {
     for part in password.as_bytes().windows(LEFT).map(|part| std::str::from_utf8(part).unwrap()) {
         assert!(!error.text().contains(part), "{statement}: {part} of {password} is in {}", error.text());
-        assert!(!error.logged().contains(part), "{statement}: {part} of {password} is logged: {}", error.logged());
+        assert!(!error.log_text().contains(part), "{statement}: {part} of {password} is logged: {}", error.log_text());
     }
     assert!(!error.text().contains("SCRAM-SHA-256$"), "{statement}: {}", error.text());
-    let is_code_only = error.code().is_some_and(|code| error.logged() == code);
-    assert!(is_code_only || error.code().is_none(), "{statement}: {}", error.logged());
+    let is_code_only = error.code().is_some_and(|code| error.log_text() == code);
+    assert!(is_code_only || error.code().is_none(), "{statement}: {}", error.log_text());
 }
 
-/// Runs a failing statement in every role that it can have.
+/// Runs a failing statement in every context that it can have.
 async fn try_everywhere(database: &dyn Database, statement: &str) -> usize {
     let password = random::base62(20);
     let secret = SecretString::new(password.clone());
@@ -60,7 +63,7 @@ async fn try_everywhere(database: &dyn Database, statement: &str) -> usize {
 }
 
 #[tokio::test]
-async fn sec_kf06_postgresql_errors_hold_no_password() {
+async fn sec_kf06_postgresql_errors_contain_no_password() {
     let Some(server) = PostgresServer::start() else { return };
     let mut masked = 0;
     for more in [json!({}), json!({"password_authentication": "scram-sha-256"})] {
@@ -89,11 +92,11 @@ async fn sec_kf06_postgresql_errors_hold_no_password() {
 }
 
 #[tokio::test]
-async fn sec_kf06_mariadb_errors_hold_no_password_wherever_they_are_cut_off() {
+async fn sec_kf06_mariadb_errors_contain_no_truncated_password() {
     let Some(server) = MariaDbServer::start() else { return };
     let database = open(&server, &json!({}));
     let mut masked = 0;
-    // The server shows 80 characters from the error on, so that every part of the password is the last one once.
+    // The server quotes 80 characters from the error on, so every part of the password is the last one once.
     for blanks in (0..90).step_by(3) {
         let statement = format!("CREATE USER '{{{{name}}}}'@'%' IDENTFIED{}BY '{{{{password}}}}'", " ".repeat(blanks));
         masked += try_everywhere(&*database, &statement).await;
@@ -113,13 +116,13 @@ async fn sec_kf06_mariadb_errors_hold_no_password_wherever_they_are_cut_off() {
 }
 
 #[tokio::test]
-async fn sec_kf06_redis_errors_hold_no_password_even_if_commands_are_quoted() {
+async fn sec_kf06_redis_errors_that_quote_commands_contain_no_password() {
     // A server without the command quotes its arguments.
     let Some(server) = RedisServer::start_without("AUTH") else { return };
     let error = open(&server, &json!({})).verify().await.unwrap_err();
     assert!(error.text().contains("unknown command"), "{}", error.text());
     assert!(!error.text().contains(server.password()), "{}", error.text());
-    assert_eq!(error.logged(), "Redis error ERR");
+    assert_eq!(error.log_text(), "Redis error ERR");
     let Some(server) = RedisServer::start(false) else { return };
     try_everywhere(&*open(&server, &json!({})), "[\"+nonsense\"]").await;
 }

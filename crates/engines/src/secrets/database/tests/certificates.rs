@@ -1,4 +1,4 @@
-//! Users who log in with certificates, on real servers.
+//! Users that log in with certificates, on real servers.
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -16,7 +16,7 @@ use super::servers::PostgresServer;
 use super::suite::Kit;
 use crate::secrets::database::DatabaseEngine;
 
-/// A directory with two CAs, `ours` and `other`, for `days`.
+/// A directory with two CAs, `ours` and `other`, valid for `days`.
 fn authorities(days: u32) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     for name in ["ours", "other"] {
@@ -61,7 +61,7 @@ fn role(authorities: &Path, authority: &str, key_type: &str, statements: &[&str]
     })
 }
 
-/// Asks for a user and keeps its certificate and key in files named for the role; the user's name.
+/// Requests a user and stores its certificate and key in files with the role's name; returns the user's name.
 async fn user(bench: &Bench, role: &str, directory: &Path) -> String {
     let data = bench.read(&format!("creds/{role}")).await.unwrap().data();
     let text = |field: &str| data[field].as_str().unwrap().to_owned();
@@ -82,7 +82,7 @@ async fn revoke(bench: &Bench, role: &str, user: &str) {
 }
 
 #[tokio::test]
-async fn postgresql_lets_in_who_has_the_certificate_until_it_is_revoked() {
+async fn postgresql_accepts_a_certificate_until_revocation() {
     let Some(server) = PostgresServer::start_with_tls() else { return };
     let directory = authorities(30);
     let at = directory.path();
@@ -102,7 +102,7 @@ async fn postgresql_lets_in_who_has_the_certificate_until_it_is_revoked() {
             server.admin(&format!("SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = '{user}'")),
             format!("CN={user}")
         );
-        // Neither without the certificate, nor as somebody else with it.
+        // Neither without the certificate, nor as another user with it.
         server.sql("SELECT 1", &user, "").unwrap_err();
         server.admin("CREATE ROLE victim LOGIN");
         assert!(read("victim", name).unwrap_err().contains("certificate authentication failed"));
@@ -118,7 +118,7 @@ async fn postgresql_lets_in_who_has_the_certificate_until_it_is_revoked() {
 }
 
 #[tokio::test]
-async fn mariadb_lets_in_who_has_the_certificate_until_it_is_revoked() {
+async fn mariadb_accepts_a_certificate_until_revocation() {
     let directory = authorities(30);
     let at = directory.path();
     let Some(server) = MariaDbServer::start_with_authority(&at.join("ours.crt")) else { return };
@@ -131,7 +131,7 @@ async fn mariadb_lets_in_who_has_the_certificate_until_it_is_revoked() {
     }
     let (one, two) = (user(&bench, "one", at).await, user(&bench, "two", at).await);
     assert_eq!((read(&one, "one").unwrap(), read(&two, "two").unwrap()), ("tea".to_owned(), "tea".to_owned()));
-    // Neither without the certificate, nor with another's of the same CA.
+    // Neither without the certificate, nor with another one of the same CA.
     server.read(&one, "").unwrap_err();
     assert!(read(&one, "two").unwrap_err().contains("Access denied"));
     revoke(&bench, "one", &one).await;
@@ -143,7 +143,7 @@ async fn mariadb_lets_in_who_has_the_certificate_until_it_is_revoked() {
 }
 
 #[tokio::test]
-async fn sec_se03_a_user_with_a_certificate_has_no_other_way_in() {
+async fn sec_se03_a_user_with_a_certificate_has_no_other_login() {
     let directory = authorities(30);
     let Some(server) = MariaDbServer::start() else { return };
     let bench = rig(&server, server.settings(true)).await;
@@ -176,7 +176,7 @@ async fn sec_se03_a_user_with_a_certificate_has_no_other_way_in() {
         ("a b{{uuid}}", characters),
         ("ö{{uuid}}", characters),
         ("{{random 0}}", none),
-        // The certificate of a user who is gone could be the next one's.
+        // The certificate of a revoked user could be valid for a later one.
         ("{{.RoleName}}", once),
         ("{{random 4}}", once),
     ] {
@@ -187,7 +187,7 @@ async fn sec_se03_a_user_with_a_certificate_has_no_other_way_in() {
         assert!(refused.public().starts_with(told), "{template}: {}", refused.public());
     }
     assert_eq!(server.users(), before);
-    // Vault's own example; the time comes once.
+    // Vault's own example; the time makes the name unique.
     let mut timed = role(directory.path(), "ours", "ec", &statements);
     timed["credential_config"]["common_name_template"] = "{{.DisplayName}}_{{.RoleName}}_{{unix_time}}".into();
     bench.write("roles/timed", timed).await.unwrap();
@@ -195,7 +195,7 @@ async fn sec_se03_a_user_with_a_certificate_has_no_other_way_in() {
 }
 
 #[tokio::test]
-async fn no_certificate_outlives_its_authority_and_no_key_is_shown() {
+async fn no_certificate_outlives_its_ca_and_no_key_is_returned() {
     let Some(server) = PostgresServer::start() else { return };
     let directory = authorities(1);
     let bench = rig(&server, server.settings(true)).await;
@@ -207,7 +207,7 @@ async fn no_certificate_outlives_its_authority_and_no_key_is_shown() {
     let told = "no certificate was issued: the certificate would expire after the certificate of its CA";
     assert_eq!((refused.status().0, refused.public()), (400, told));
     assert_eq!(server.admin("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-r-%'"), "0");
-    // A setting that is not touched stays, with the key that is not shown.
+    // A setting that is not written keeps its value, with the key that is not returned.
     bench.write("roles/r", json!({"default_ttl": "1h"})).await.unwrap();
     let shown = bench.read("roles/r").await.unwrap().data();
     let names: Vec<_> = shown["credential_config"].as_object().unwrap().keys().map(String::as_str).collect();
@@ -219,7 +219,7 @@ async fn no_certificate_outlives_its_authority_and_no_key_is_shown() {
 }
 
 #[tokio::test]
-async fn where_there_is_no_such_login_the_type_is_unsupported() {
+async fn certificates_are_unsupported_without_certificate_logins() {
     let Some(server) = RedisServer::start(false) else { return };
     let directory = authorities(30);
     let bench = rig(&server, server.settings(true)).await;
@@ -236,7 +236,7 @@ async fn where_there_is_no_such_login_the_type_is_unsupported() {
 }
 
 #[tokio::test]
-async fn a_certificate_ends_after_its_lease_never_before() {
+async fn a_certificate_expires_after_its_lease() {
     let Some(server) = PostgresServer::start_with_tls() else { return };
     let directory = authorities(30);
     let at = directory.path();

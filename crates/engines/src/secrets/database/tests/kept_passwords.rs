@@ -1,4 +1,4 @@
-//! No password that a database has is lost: acknowledged, unanswered and ineffective rotations on real servers.
+//! No password of a database is lost: acknowledged, unacknowledged and ineffective rotations on real servers.
 
 use std::time::Duration;
 
@@ -171,7 +171,7 @@ async fn statements_without_effect_change_no_stored_password() {
 }
 
 #[tokio::test]
-async fn a_url_with_its_own_password_is_not_rotated() {
+async fn a_password_in_the_url_cannot_be_rotated() {
     let Some(server) = PostgresServer::start() else { return };
     let url = format!("postgresql://boss:first@127.0.0.1:{}/postgres?sslmode=disable", server.port);
     let bench = rig(&server, server.port, json!({"connection_url": url})).await;
@@ -181,7 +181,7 @@ async fn a_url_with_its_own_password_is_not_rotated() {
 }
 
 #[tokio::test]
-async fn mariadbs_root_rotation_changes_the_account_of_its_session() {
+async fn root_rotation_of_mariadb_changes_the_account_of_its_session() {
     let Some(server) = MariaDbServer::start() else { return };
     let bench = rig(&server, server.port, json!({})).await;
     let local = "boss@'127.0.0.1'";
@@ -195,7 +195,7 @@ async fn mariadbs_root_rotation_changes_the_account_of_its_session() {
 }
 
 #[tokio::test]
-async fn redis_passwords_that_a_restart_would_undo_are_both_kept() {
+async fn both_redis_passwords_are_kept_if_a_restart_would_undo_the_change() {
     let Some(server) = RedisServer::start(false) else { return };
     let bench = rig(&server, server.port, json!({})).await;
     worker(&bench, &server).await;
@@ -212,7 +212,7 @@ async fn redis_passwords_that_a_restart_would_undo_are_both_kept() {
 }
 
 #[tokio::test]
-async fn a_login_that_any_password_passes_proves_nothing() {
+async fn a_login_that_accepts_any_password_proves_nothing() {
     let Some(server) = PostgresServer::start() else { return };
     let bench = rig(&server, server.port, json!({"username_template": "kept"})).await;
     let statements =
@@ -227,20 +227,20 @@ async fn a_login_that_any_password_passes_proves_nothing() {
     assert!(server.users().contains(&"kept".to_owned()));
 }
 
-/// How often a login as a user has failed for its password.
+/// How often logins of a user have failed because of the password.
 fn failed_logins(server: &PostgresServer, user: &str) -> usize {
     let needle = format!("password authentication failed for user \"{user}\"");
     server.log().lines().filter(|line| line.contains(&needle)).count()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sec_kf47_an_undecided_rotation_is_tried_with_growing_pauses_and_few_wrong_logins() {
+async fn sec_kf47_an_undecided_rotation_causes_few_failed_logins() {
     let Some(server) = PostgresServer::start() else { return };
     let proxy = Proxy::start(server.port, "ALTER ROLE");
     let bench = rig(&server, proxy.port, json!({})).await;
     proxy.lose_the_next_answer();
     bench.write("rotate-root/db", json!({})).await.err().unwrap();
-    // Somebody has set a third password, so that neither of both works.
+    // The operator has set a third password, so neither of the two works.
     server.admin("ALTER ROLE boss PASSWORD 'third'");
     proxy.pass();
     let before = failed_logins(&server, "boss");
@@ -249,7 +249,7 @@ async fn sec_kf47_an_undecided_rotation_is_tried_with_growing_pauses_and_few_wro
     }
     let in_an_hour = failed_logins(&server, "boss") - before;
     assert!((2..60).contains(&in_an_hour), "{in_an_hour} wrong logins in an hour");
-    // What the operator changes is tried at once.
+    // A change by the operator is tried at once.
     bench.write("config/db", json!({"password": "third"})).await.unwrap();
     bench.read("creds/app").await.unwrap();
 }
@@ -263,7 +263,7 @@ async fn sec_kf47_the_password_that_works_is_tried_first() {
     bench.write("rotate-root/db", json!({})).await.err().unwrap();
     bench.tick_after(Duration::from_secs(11)).await.unwrap();
     proxy.pass();
-    // In the pause no request tries to decide the rotation.
+    // No request tries to decide the rotation in the pause.
     let before = failed_logins(&server, "boss");
     for _ in 0..5 {
         bench.read("creds/app").await.unwrap();
@@ -272,7 +272,7 @@ async fn sec_kf47_the_password_that_works_is_tried_first() {
 }
 
 #[tokio::test]
-async fn sec_kf47_a_static_rotation_that_is_acknowledged_makes_no_wrong_login() {
+async fn sec_kf47_an_acknowledged_static_rotation_causes_no_failed_login() {
     let Some(server) = PostgresServer::start() else { return };
     let bench = rig(&server, server.port, json!({})).await;
     worker(&bench, &server).await;

@@ -1,4 +1,4 @@
-//! The suite for every kind, and what only one kind has.
+//! The suite for every kind, and the rules of single kinds.
 
 use std::sync::Arc;
 
@@ -27,7 +27,10 @@ fn open(kit: &dyn Kit, more: &Value) -> Arc<dyn Database> {
     settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let clock: Arc<dyn keepfast_framework::Clock> = Arc::new(SystemClock);
     let password = SecretString::new(kit.password().to_owned());
-    Kind::of(kit.plugin()).unwrap().open(&of_json(&settings), &password, &FileDirectories::default(), &clock).unwrap()
+    Kind::by_name(kit.plugin())
+        .unwrap()
+        .open(&of_json(&settings), &password, &FileDirectories::default(), &clock)
+        .unwrap()
 }
 
 fn secret(text: &str) -> SecretString {
@@ -35,7 +38,7 @@ fn secret(text: &str) -> SecretString {
 }
 
 #[tokio::test]
-async fn postgresql_gets_verifiers_in_place_of_passwords_and_hosts_are_tried_in_turn() {
+async fn postgresql_gets_verifiers_and_hosts_are_tried_in_order() {
     let Some(server) = PostgresServer::start() else { return };
     server.admin("CREATE ROLE worker LOGIN");
     let scram = open(&server, &json!({"password_authentication": "scram-sha-256"}));
@@ -65,7 +68,7 @@ async fn postgresql_gets_verifiers_in_place_of_passwords_and_hosts_are_tried_in_
 }
 
 #[tokio::test]
-async fn postgresql_revokes_what_an_administrator_made_who_is_no_superuser() {
+async fn postgresql_revocation_works_without_superuser() {
     let Some(server) = PostgresServer::start() else { return };
     server.admin("CREATE ROLE maker LOGIN CREATEROLE PASSWORD 'm'; GRANT SELECT ON orders TO maker WITH GRANT OPTION; GRANT CREATE ON SCHEMA public TO maker WITH GRANT OPTION");
     let url = format!("postgresql://maker:m@127.0.0.1:{}/postgres?sslmode=disable", server.port);
@@ -88,7 +91,7 @@ async fn postgresql_revokes_what_an_administrator_made_who_is_no_superuser() {
 }
 
 #[tokio::test]
-async fn mariadb_users_are_found_at_whatever_host_they_are() {
+async fn mariadb_users_are_found_on_any_host() {
     let Some(server) = MariaDbServer::start() else { return };
     let database = open(&server, &json!({}));
     server.admin("CREATE USER local@'127.0.0.1' IDENTIFIED BY 'first'");
@@ -109,7 +112,7 @@ async fn mariadb_users_are_found_at_whatever_host_they_are() {
 }
 
 #[tokio::test]
-async fn mariadb_names_that_come_again_need_an_administrator_who_may_look() {
+async fn mariadb_repeating_names_require_read_access_to_users() {
     let Some(server) = MariaDbServer::start() else { return };
     server.admin("CREATE USER maker@'%' IDENTIFIED BY 'm'; GRANT CREATE USER ON *.* TO maker@'%'; CREATE USER kept@'%' IDENTIFIED BY 'k'");
     let bench = Bench::new::<DatabaseEngine>().await.unwrap();
@@ -129,7 +132,7 @@ async fn mariadb_names_that_come_again_need_an_administrator_who_may_look() {
 }
 
 #[tokio::test]
-async fn redis_users_are_kept_as_the_connection_says_and_no_user_is_taken_over() {
+async fn redis_users_are_persisted_and_existing_users_are_not_taken_over() {
     let Some(server) = RedisServer::start(false) else { return };
     let database = open(&server, &json!({}));
     let (password, expires) = (secret("p"), keepfast_framework::Timestamp::from_unix(4_000_000_000));
@@ -142,15 +145,19 @@ async fn redis_users_are_kept_as_the_connection_says_and_no_user_is_taken_over()
     assert_eq!(taken.text(), "user vault_admin already exists");
     database.drop_user("V_ONE", &[]).await.unwrap();
     assert!(!server.saved().contains("V_ONE"));
-    // A server without such a file cannot keep a user, and then there is none.
+    // A server without such a file cannot keep a user, so no user remains.
     let rewriting = open(&server, &json!({"persistence_mode": "rewrite"}));
     let failed = rewriting.create_user(&user("V_TWO"), &[]).await.unwrap_err().into_error();
     assert!(failed.text().contains("without a config file"), "{failed:?}");
     assert!(!server.users().contains(&"V_TWO".to_owned()));
 }
 
-/// Whether a connection is taken that trusts this certificate, or that trusts the system only.
-async fn sec_se05_only_what_verifies_is_trusted(settings: impl Fn(&str) -> Value, authority: &str, certificate: &str) {
+/// Whether a connection that trusts this certificate succeeds, and one that trusts the system only.
+async fn sec_se05_only_a_valid_certificate_is_trusted(
+    settings: impl Fn(&str) -> Value,
+    authority: &str,
+    certificate: &str,
+) {
     let bench = Bench::new::<DatabaseEngine>().await.unwrap();
     let mut trusted = settings("127.0.0.1");
     trusted[authority] = certificate.into();
@@ -168,7 +175,7 @@ async fn sec_se05_mariadbs_certificate_is_verified() {
         let url = format!("{{{{username}}}}:{{{{password}}}}@tcp({host}:{})/?tls=true", server.port);
         json!({"plugin_name": "mysql-database-plugin", "connection_url": url, "username": "vault_admin", "password": server.password()})
     };
-    sec_se05_only_what_verifies_is_trusted(settings, "tls_ca", &server.certificate).await;
+    sec_se05_only_a_valid_certificate_is_trusted(settings, "tls_ca", &server.certificate).await;
     let bench = Bench::new::<DatabaseEngine>().await.unwrap();
     let refused = bench.write("config/unknown", settings("127.0.0.1")).await.err().unwrap();
     assert!(refused.public().contains("invalid peer certificate"), "{}", refused.public());
@@ -189,7 +196,7 @@ async fn sec_se05_redis_certificate_is_verified() {
         settings["plugin_name"] = "redis-database-plugin".into();
         settings
     };
-    sec_se05_only_what_verifies_is_trusted(settings, "ca_cert", &server.certificate).await;
+    sec_se05_only_a_valid_certificate_is_trusted(settings, "ca_cert", &server.certificate).await;
     let bench = Bench::new::<DatabaseEngine>().await.unwrap();
     let mut insecure = settings("localhost");
     insecure["ca_cert"] = server.certificate.clone().into();

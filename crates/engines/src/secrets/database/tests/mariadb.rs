@@ -1,4 +1,4 @@
-//! A MariaDB of Debian's package.
+//! A MariaDB server of Debian's package.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::servers::{answer, assert_running, free_port, hand_over, is_root, program, retried};
 use super::suite::{Kit, Session};
 
-/// A server of its own, with a database `shop`.
+/// A server with a database `shop`.
 pub(super) struct MariaDbServer {
     pub(super) port: u16,
     pub(super) certificate: String,
@@ -18,24 +18,24 @@ pub(super) struct MariaDbServer {
 
 const ADMIN: &str = "vault_admin";
 const PASSWORD: &str = "admin_password";
-/// The CA of those who log in with certificates.
+/// The CA of users that log in with certificates.
 const AUTHORITY: &str = "authority.crt";
 const DATA: &str = "CREATE DATABASE shop; CREATE TABLE shop.orders (id int PRIMARY KEY, item text); INSERT INTO shop.orders VALUES (1, 'tea');";
 
 impl MariaDbServer {
-    /// Starts one; `None`, said aloud, where the package is missing and may be.
+    /// Starts a server; `None`, with a message, if the package is missing and not required.
     pub(super) fn start() -> Option<Self> {
         Self::begin(None)
     }
 
-    /// The same with a certificate for 127.0.0.1 that nobody trusts yet.
+    /// The same with a certificate for 127.0.0.1 that is not trusted yet.
     pub(super) fn start_with_tls() -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let made = super::servers::certify(directory.path());
         Self::begin(Some((directory, made)))
     }
 
-    /// The same, which trusts certificates of a CA.
+    /// The same with a trusted CA for certificates of users.
     pub(super) fn start_with_authority(authority: &Path) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let made = super::servers::certify(directory.path());
@@ -55,7 +55,7 @@ impl MariaDbServer {
             "CREATE USER {ADMIN}@'%' IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON *.* TO {ADMIN}@'%' WITH GRANT OPTION; {DATA}"
         );
         std::fs::write(path("init.sql"), init.replace("; ", ";\n")).unwrap();
-        // Servers that share a directory of temporary files remove each other's.
+        // Servers with a common directory of temporary files remove each other's files.
         std::fs::create_dir(path("tmp")).unwrap();
         let temporary = format!("--tmpdir={}", path("tmp"));
         hand_over(directory.path(), "mysql");
@@ -115,7 +115,7 @@ impl MariaDbServer {
         if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stderr)) }
     }
 
-    /// What a statement answers to who logs in with a certificate, `NAME.crt` and `NAME.key` in a directory.
+    /// The result of a statement after a login with a certificate, `NAME.crt` and `NAME.key` in a directory.
     pub(super) fn sql_with(&self, statement: &str, user: &str, login: (&Path, &str)) -> Result<String, String> {
         let mut command = Command::new("mariadb");
         command.args(["--no-defaults", "-h127.0.0.1", "-N", "-B", "-e", statement, "--ssl"]);
@@ -126,12 +126,12 @@ impl MariaDbServer {
         answer(&mut command)
     }
 
-    /// Its directory, in which its socket is.
+    /// The directory of the server with its socket.
     pub(super) fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// What a statement of the administrator answers.
+    /// The result of a statement as the administrator.
     pub(super) fn admin(&self, statement: &str) -> String {
         self.sql(statement, ADMIN, PASSWORD).unwrap()
     }
@@ -197,7 +197,7 @@ impl Kit for MariaDbServer {
     }
 
     fn users(&self) -> Vec<String> {
-        // As bytes, since the client escapes what is not plain.
+        // As bytes, since the client escapes special characters.
         let names = self.admin("SELECT HEX(CONVERT(User USING utf8mb4)) FROM mysql.user");
         names.lines().map(|hex| String::from_utf8(hex::decode(hex).unwrap()).unwrap()).collect()
     }

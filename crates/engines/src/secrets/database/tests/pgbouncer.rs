@@ -1,4 +1,4 @@
-//! PostgreSQL behind PgBouncer, which keeps no state of a session between two transactions or statements.
+//! PostgreSQL behind PgBouncer, which keeps no session state between two transactions or statements.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::servers::{PostgresServer, assert_running, free_port, hand_over, is_ro
 use super::{CREATE, can_log_in, lease, revoke, user};
 use crate::secrets::database::DatabaseEngine;
 
-/// A pooler of Debian's package in front of a server of its own.
+/// A pooler of Debian's package in front of a server.
 struct PgBouncer {
     port: u16,
     server: PostgresServer,
@@ -20,7 +20,7 @@ struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts one with a `pool_mode`; `None`, with a message, where a package is missing and may be.
+    /// Starts one with a `pool_mode`; `None`, with a message, if a package is missing and not required.
     fn start(mode: &str) -> Option<Self> {
         let pooler = program("pgbouncer", "pgbouncer")?;
         let server = PostgresServer::start()?;
@@ -29,7 +29,7 @@ impl PgBouncer {
         let port = free_port();
         let users = directory.path().join("users.txt");
         std::fs::write(&users, "\"pooler\" \"pooler\"\n").unwrap();
-        // What a session has prepared is gone after each transaction, also where the next one gets the same connection.
+        // Prepared statements are removed after each transaction, even if the next one gets the same connection.
         let settings = format!(
             "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
              auth_type = scram-sha-256\nauth_file = {}\nauth_user = pooler\nauth_query = SELECT usename, passwd FROM pg_shadow WHERE usename = $1\n\
@@ -78,7 +78,7 @@ async fn everything_works_in(mode: &str) {
     assert!(wrong.public().contains("error verifying connection"), "{}", wrong.public());
     let role = json!({"db_name": "pg", "creation_statements": CREATE, "default_ttl": "1h", "max_ttl": "24h"});
     bench.write("roles/app", role).await.unwrap();
-    // More than one, so that pooled connections are used again.
+    // More than one, so that pooled connections are reused.
     for _ in 0..3 {
         let (name, password) = user(&bench).await;
         assert_eq!(server.sql("SELECT item FROM orders", &name, &password).unwrap(), "tea");

@@ -1,4 +1,4 @@
-//! A TCP proxy in front of a server that can lose the answer to one command.
+//! A TCP proxy in front of a server that can lose the response to one command.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -16,7 +16,7 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    /// Forwards to a port of loopback. `command` is what the client sends in the command whose answer can be lost.
+    /// Forwards to a port of loopback. `command` is the text in the command whose response can be lost.
     pub(super) fn start(target: u16, command: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -39,7 +39,7 @@ impl Proxy {
         self.mode.store(PASS, Ordering::SeqCst);
     }
 
-    /// Forwards the next such command, loses its answer with the connection, and refuses connections from then on.
+    /// Forwards the next such command, loses its response with the connection, and refuses connections from then on.
     pub(super) fn lose_the_next_answer(&self) {
         self.mode.store(LOSE, Ordering::SeqCst);
     }
@@ -61,7 +61,7 @@ fn forward(client: TcpStream, server: TcpStream, command: &'static str, mode: &A
     std::thread::spawn(move || copy(&server, &to_client, |_| !is_lost.load(Ordering::SeqCst)));
 }
 
-/// Copies until the end, or until `forwards` is false of what was read.
+/// Copies until the end, or until `forwards` is false for the bytes that were read.
 fn copy(mut from: &TcpStream, mut to: &TcpStream, forwards: impl Fn(&[u8]) -> bool) {
     let mut buffer = vec![0; 65_536];
     while let Ok(length @ 1..) = from.read(&mut buffer) {

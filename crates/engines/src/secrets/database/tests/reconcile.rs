@@ -1,4 +1,4 @@
-//! Users without leases, against a real PostgreSQL.
+//! Users without leases, with a real PostgreSQL.
 
 use keepfast_framework::Operation;
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ async fn sec_se06_a_user_that_another_mount_has_leased_is_no_orphan() {
 }
 
 #[tokio::test]
-async fn a_user_that_is_being_made_is_never_listed() {
+async fn a_user_that_is_being_created_is_never_listed() {
     let Some((bench, _server)) = rig().await else { return };
     let statements = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}'";
     bench.write("roles/app", json!({"creation_statements": statements})).await.unwrap();
@@ -65,7 +65,7 @@ async fn a_user_that_is_being_made_is_never_listed() {
 }
 
 #[tokio::test]
-async fn users_that_could_be_anybodys_are_not_looked_for() {
+async fn users_without_a_distinctive_pattern_are_not_listed() {
     let Some((bench, _server)) = rig().await else { return };
     for template in ["{{random 20}}", "app-{{.RoleName}}"] {
         bench.write("config/pg", json!({"username_template": template})).await.unwrap();

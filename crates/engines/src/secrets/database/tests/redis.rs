@@ -1,4 +1,4 @@
-//! A Redis of Debian's package.
+//! A Redis server of Debian's package.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::servers::{assert_running, certify, free_port, program, retried};
 use super::suite::{Kit, Session};
 
-/// A server of its own, with a value `kept`.
+/// A server with a value `kept`.
 pub(super) struct RedisServer {
     pub(super) port: u16,
     tls_port: Option<u16>,
@@ -23,7 +23,8 @@ const ADMIN: &str = "vault_admin";
 const PASSWORD: &str = "admin_password";
 
 impl RedisServer {
-    /// Starts one, with TLS beside the plain port where it is wanted; `None`, said aloud, where the package is missing and may be.
+    /// Starts a server, with TLS beside the plain port if required; `None`, with a message, if the package is missing
+    /// and not required.
     pub(super) fn start(tls: bool) -> Option<Self> {
         let mut server = Self::begin(tls, None)?;
         retried("Redis starts", || {
@@ -33,7 +34,7 @@ impl RedisServer {
         Some(server)
     }
 
-    /// Starts one that lacks a command.
+    /// Starts a server that lacks a command.
     pub(super) fn start_without(command: &str) -> Option<Self> {
         let mut server = Self::begin(false, Some(command))?;
         retried("Redis starts", || {
@@ -92,7 +93,7 @@ impl RedisServer {
         Ok(stream)
     }
 
-    /// The lines of an answer, one for each value in it.
+    /// The lines of a response, one for each value in it.
     fn ask(&self, user: &str, password: &str, words: &[&str]) -> Result<Vec<String>, String> {
         exchange(&self.login(user, password)?, words)
     }
@@ -102,7 +103,7 @@ impl RedisServer {
     }
 }
 
-/// One command and its answer in Redis' protocol.
+/// One command and its response in Redis' protocol.
 fn exchange(mut stream: &TcpStream, words: &[&str]) -> Result<Vec<String>, String> {
     let mut text = format!("*{}\r\n", words.len());
     for word in words {
@@ -204,8 +205,8 @@ impl Kit for RedisServer {
         self.admin(&["GET", "kept"]) == ["tea"]
     }
 
-    /// Names have no spaces there.
-    fn takes(&self, name: &str) -> bool {
+    /// Names have no spaces in this format.
+    fn accepts_name(&self, name: &str) -> bool {
         !name.contains(' ')
     }
 }

@@ -1,4 +1,4 @@
-//! What a role says of its leases, without a database.
+//! The settings of a role for its leases, without a database.
 
 use keepfast_framework::lease::BackOff;
 use keepfast_framework::testing::Bench;
@@ -8,13 +8,13 @@ use crate::secrets::database::DatabaseEngine;
 
 const OWN: [&str; 3] = ["revocation_attempts", "revocation_backoff", "revocation_backoff_max"];
 
-/// What the role shows of its own rule.
+/// The backoff in the response of the role.
 async fn shown(bench: &Bench) -> Vec<Value> {
     let data = bench.read("roles/app").await.unwrap().data();
     OWN.iter().map(|name| data.get(*name).cloned().unwrap_or(json!("absent"))).collect()
 }
 
-/// An engine with a connection that nobody answers, and a role.
+/// An engine with a connection to a port without a server, and a role.
 async fn rig() -> Bench {
     let bench = Bench::new::<DatabaseEngine>().await.unwrap();
     let config = json!({"plugin_name": "postgresql-database-plugin", "allowed_roles": "*", "verify_connection": false,
@@ -25,7 +25,7 @@ async fn rig() -> Bench {
 }
 
 #[tokio::test]
-async fn a_roles_own_back_off_is_kept_within_bounds_and_shown_where_it_was_given() {
+async fn the_backoff_of_a_role_has_limits_and_is_returned_if_set() {
     let bench = rig().await;
     assert_eq!(shown(&bench).await, ["absent"; 3]);
     for (given, now) in [
@@ -60,7 +60,7 @@ async fn a_roles_own_back_off_is_kept_within_bounds_and_shown_where_it_was_given
 }
 
 #[tokio::test]
-async fn a_lease_is_offered_with_the_back_off_of_its_role() {
+async fn a_lease_has_the_backoff_of_its_role() {
     let bench = rig().await;
     let mut offered = Vec::new();
     for given in [
@@ -78,7 +78,7 @@ async fn a_lease_is_offered_with_the_back_off_of_its_role() {
 }
 
 #[tokio::test]
-async fn what_was_not_tried_leaves_no_lease_behind() {
+async fn a_creation_that_was_not_attempted_leaves_no_lease() {
     let bench = rig().await;
     for mut connection in [
         json!({"plugin_name": "postgresql-database-plugin"}),
@@ -94,14 +94,14 @@ async fn what_was_not_tried_leaves_no_lease_behind() {
 }
 
 #[tokio::test]
-async fn a_reset_tells_whether_the_connection_works() {
+async fn a_reset_returns_whether_the_connection_works() {
     let told = rig().await.write("reset/pg", json!({})).await.err().unwrap();
     let words = "error verifying connection: failed to connect to `user=a database=postgres`";
     assert!(told.status().0 == 500 && told.public().contains(words), "{}", told.public());
 }
 
 #[tokio::test]
-async fn the_administrator_of_a_connection_is_no_static_role() {
+async fn the_administrator_of_a_connection_cannot_be_a_static_role() {
     let bench = rig().await;
     let role = |user: &str| json!({"db_name": "pg", "username": user, "rotation_period": "1h"});
     let refused = bench.write("static-roles/s", role("a")).await.err().unwrap();

@@ -1,4 +1,4 @@
-//! Rotation of static roles against a real PostgreSQL: on time, on schedule, after failures, after being cut off.
+//! Rotation of static roles with a real PostgreSQL: on time, on schedule, after failures, after an interruption.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ async fn password(bench: &Bench) -> String {
     bench.read("static-creds/w").await.unwrap().data()["password"].as_str().unwrap().to_owned()
 }
 
-/// As if the server had been killed when `next` was stored, before or after the database was told of it.
+/// The state of a server that was killed when `next` was stored, before or after the database got it.
 async fn cut_off(bench: &mut Bench, next: &str) {
     let (_, mut cx) = bench.engine_and_cx();
     let mut role = STATIC_ROLES.get(&mut cx, "w").await.unwrap().unwrap();
@@ -37,7 +37,7 @@ async fn cut_off(bench: &mut Bench, next: &str) {
 }
 
 #[tokio::test]
-async fn a_static_password_is_never_lost_wherever_its_rotation_is_cut_off() {
+async fn a_static_password_is_never_lost_by_an_interrupted_rotation() {
     let Some((mut bench, server)) = worker(json!({"rotation_period": "1h"})).await else { return };
     for (told, next) in [(false, "next-1"), (true, "next-2"), (false, "next-3"), (true, "next-4")] {
         let before = password(&bench).await;
@@ -54,7 +54,7 @@ async fn a_static_password_is_never_lost_wherever_its_rotation_is_cut_off() {
 }
 
 #[tokio::test]
-async fn a_password_that_cannot_be_judged_is_kept_until_it_can() {
+async fn a_password_is_kept_until_it_can_be_checked() {
     let Some((mut bench, server)) = worker(json!({"rotation_period": "1h"})).await else { return };
     let known = password(&bench).await;
     cut_off(&mut bench, "in-question").await;
@@ -72,7 +72,7 @@ async fn a_password_that_cannot_be_judged_is_kept_until_it_can() {
 }
 
 #[tokio::test]
-async fn a_failed_rotation_is_tried_again_with_growing_pauses() {
+async fn a_failed_rotation_is_retried_with_growing_pauses() {
     let Some((bench, server)) = worker(json!({"rotation_period": "1h"})).await else { return };
     let first = password(&bench).await;
     bench
@@ -117,15 +117,15 @@ async fn a_schedule_is_kept_to_the_minute() {
 }
 
 #[tokio::test]
-async fn a_moment_whose_window_has_passed_is_waited_out() {
+async fn a_time_whose_window_is_over_is_skipped() {
     let role = json!({"rotation_schedule": "0 0 * * *", "rotation_window": 3600});
     let Some((bench, _server)) = worker(role).await else { return };
     let first = password(&bench).await;
     let to_midnight = 86_400 - bench.clock.now().unix().rem_euclid(86_400);
-    // The server was down over midnight, and longer than the window.
+    // The server was down at midnight, and longer than the window.
     bench.tick_after(Duration::from_secs(to_midnight.unsigned_abs() + 3601)).await.unwrap();
     assert_eq!(password(&bench).await, first);
-    // The next time it came back within the window.
+    // The next time it was back within the window.
     bench.tick_after(Duration::from_secs(86_400 - 1800)).await.unwrap();
     assert_ne!(password(&bench).await, first);
 }

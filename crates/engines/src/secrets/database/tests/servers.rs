@@ -1,4 +1,4 @@
-//! Real servers on loopback, each in a directory of its own and gone with the test.
+//! Real servers on loopback, each in a directory of its own that the test removes.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::suite::{Kit, Session};
 
-/// A program of a Debian package; `None`, said aloud, where it is missing and nobody insists: `cargo xtask test` installs
-/// the packages and does insist.
+/// A program of a Debian package; `None`, with a message, if it is missing and not required: `cargo xtask test`
+/// installs the packages and requires them.
 pub(super) fn program(name: &str, package: &str) -> Option<PathBuf> {
     let folders: Vec<PathBuf> =
         std::env::var_os("PATH").map(|p| std::env::split_paths(&p).collect()).unwrap_or_default();
@@ -25,8 +25,8 @@ fn missing<T>(package: &str) -> Option<T> {
     None
 }
 
-/// A port of loopback on which nothing listens. It is below the range from which the system takes ports of outgoing
-/// connections, and no two calls of a process return the same one.
+/// A free port of loopback. It is below the range of ports for outgoing connections, and each call in a process returns
+/// another one.
 pub(super) fn free_port() -> u16 {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 20_000;
@@ -37,8 +37,8 @@ pub(super) fn free_port() -> u16 {
     ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("no port is free")
 }
 
-/// Tries until the result is `Ok`; fails with the last error after a minute.
-#[allow(clippy::disallowed_methods, reason = "another program is waited for")]
+/// Retries until the result is `Ok`; panics with the last error after a minute.
+#[allow(clippy::disallowed_methods, reason = "it waits for another program")]
 pub(super) fn retried<T>(what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> T {
     let end = Instant::now() + Duration::from_secs(60);
     loop {
@@ -50,19 +50,19 @@ pub(super) fn retried<T>(what: &str, mut attempt: impl FnMut() -> Result<T, Stri
     }
 }
 
-/// Waits until a condition holds; fails after a minute.
+/// Waits until a condition holds; panics after a minute.
 pub(super) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     retried(what, || if holds() { Ok(()) } else { Err("not within a minute".to_owned()) });
 }
 
-/// Fails when a program has ended, for example because its port was taken.
+/// Panics if a program has ended, for example because its port was taken.
 pub(super) fn assert_running(child: &mut Child, name: &str) {
     if let Some(status) = child.try_wait().unwrap() {
         panic!("{name} ended with {status}");
     }
 }
 
-/// Gives a directory to the user as whom a server runs that refuses to run as root.
+/// Changes the owner of a directory to the user of a server that refuses to run as root.
 pub(super) fn hand_over(directory: &Path, user: &str) {
     if is_root() {
         assert!(Command::new("chown").args(["-R", user]).arg(directory).status().unwrap().success());
@@ -74,7 +74,7 @@ pub(super) fn is_root() -> bool {
     id.stdout.trim_ascii() == b"0"
 }
 
-/// A self-signed certificate for 127.0.0.1 that nobody trusts yet, and its key, as files.
+/// A self-signed certificate for 127.0.0.1 that is not trusted yet, and its key, as files.
 pub(in crate::secrets::database) fn certify(directory: &Path) -> [PathBuf; 2] {
     let [certificate, key] = ["server.crt", "server.key"].map(|name| directory.join(name));
     let kind = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
@@ -92,17 +92,17 @@ pub(in crate::secrets::database) fn certify(directory: &Path) -> [PathBuf; 2] {
     [certificate, key]
 }
 
-/// What a program has written, or what it failed with.
+/// The output of a program, or its error.
 pub(super) fn answer(command: &mut Command) -> Result<String, String> {
     let done = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stderr)) }
 }
 
-/// A PostgreSQL of Debian's package, reached with SCRAM.
+/// A PostgreSQL server of Debian's package, with SCRAM.
 pub(super) struct PostgresServer {
     pub(super) port: u16,
-    /// Its self-signed certificate, where it has one.
+    /// Its self-signed certificate, if it has one.
     pub(super) certificate: String,
     bin: PathBuf,
     directory: tempfile::TempDir,
@@ -112,12 +112,12 @@ impl PostgresServer {
     pub(super) const ADMIN: &'static str = "vault_admin";
     pub(super) const PASSWORD: &'static str = "admin_password";
 
-    /// Starts one with a table `orders`; `None`, said aloud, where the package is missing and may be.
+    /// Starts a server with a table `orders`; `None`, with a message, if the package is missing and not required.
     pub(super) fn start() -> Option<Self> {
         Self::begin(false)
     }
 
-    /// The same with TLS and a certificate that nobody trusts yet.
+    /// The same with TLS and a certificate that is not trusted yet.
     pub(super) fn start_with_tls() -> Option<Self> {
         Self::begin(true)
     }
@@ -168,17 +168,17 @@ impl PostgresServer {
         command
     }
 
-    /// What a statement answers, or what it failed with.
+    /// The result of a statement, or its error.
     pub(super) fn sql(&self, statement: &str, user: &str, password: &str) -> Result<String, String> {
         answer(&mut self.psql(statement, user, password))
     }
 
-    /// The same as the administrator, without failing.
+    /// The same as the administrator; panics on errors.
     pub(super) fn admin(&self, statement: &str) -> String {
         self.sql(statement, Self::ADMIN, Self::PASSWORD).unwrap()
     }
 
-    /// Trusts a CA from now on: everybody but the administrator has to log in with a certificate of it.
+    /// Trusts a CA: all users but the administrator must log in with a certificate of it.
     pub(super) fn ask_for_certificates(&self, authority: &Path) {
         let trusted = self.path("authority.crt");
         std::fs::copy(authority, &trusted).unwrap();
@@ -197,7 +197,7 @@ impl PostgresServer {
         retried("the user is trusted", || self.sql("SELECT 1", user, "not-the-password"));
     }
 
-    /// Lets a user no longer log in.
+    /// Refuses logins of a user.
     pub(super) fn reject(&self, user: &str) {
         self.prepend_rule(&format!("host all {user} 127.0.0.1/32 reject"));
         self.wait_for_rejection(user);
@@ -211,7 +211,7 @@ impl PostgresServer {
         self.wait_for_rejection("probe");
     }
 
-    /// Waits until a login fails for another reason than its password.
+    /// Waits until a login fails for a reason other than its password.
     fn wait_for_rejection(&self, user: &str) {
         let refused = || self.sql("SELECT 1", user, "").expect_err("the user cannot log in");
         wait_until("the rules are loaded", || !refused().contains("password"));
@@ -224,7 +224,7 @@ impl PostgresServer {
         self.admin("SELECT pg_reload_conf()");
     }
 
-    /// What a statement answers to who logs in with a certificate, `NAME.crt` and `NAME.key` in a directory.
+    /// The result of a statement after a login with a certificate, `NAME.crt` and `NAME.key` in a directory.
     pub(super) fn sql_with(&self, statement: &str, user: &str, login: (&Path, &str)) -> Result<String, String> {
         let mut command = self.psql(statement, user, "");
         let file = |ending: &str| login.0.join(format!("{}.{ending}", login.1));
@@ -232,12 +232,12 @@ impl PostgresServer {
         answer(&mut command)
     }
 
-    /// A session that stays until somebody ends it.
+    /// A session that lasts until it is terminated.
     pub(super) fn session(&self, user: &str, password: &str) -> Child {
         self.psql("SELECT pg_sleep(600)", user, password).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
-    /// What the server has logged.
+    /// The server's log.
     pub(super) fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.path("log")).unwrap()).into_owned()
     }

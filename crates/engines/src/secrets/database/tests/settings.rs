@@ -1,4 +1,4 @@
-//! Connection settings against real servers.
+//! Connection settings with real servers.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ async fn refusal(bench: &Bench, settings: &Value) -> String {
 }
 
 #[tokio::test]
-async fn sec_kf23_a_session_has_tls_however_sslmode_is_spelled() {
+async fn sec_kf23_a_session_has_tls_with_every_spelling_of_sslmode() {
     let Some(plain) = PostgresServer::start() else { return };
     let bench = Bench::new::<DatabaseEngine>().await.unwrap();
     let (port, user, password) = (plain.port, PostgresServer::ADMIN, PostgresServer::PASSWORD);
@@ -39,7 +39,7 @@ async fn sec_kf23_a_session_has_tls_however_sslmode_is_spelled() {
 }
 
 #[tokio::test]
-async fn run_time_parameters_are_those_of_every_session() {
+async fn run_time_parameters_apply_to_every_session() {
     let Some(server) = PostgresServer::start() else { return };
     server.admin("CREATE SCHEMA \"my app\"; CREATE ROLE maker CREATEROLE; GRANT maker TO vault_admin; GRANT USAGE, CREATE ON SCHEMA \"my app\" TO maker");
     let bench = Bench::new::<DatabaseEngine>().await.unwrap();
@@ -64,7 +64,7 @@ async fn run_time_parameters_are_those_of_every_session() {
 }
 
 #[tokio::test]
-async fn require_with_an_authority_is_verify_ca() {
+async fn require_with_a_ca_means_verify_ca() {
     let Some(server) = PostgresServer::start_with_tls() else { return };
     let bench = Bench::new::<DatabaseEngine>().await.unwrap();
     for (mode, takes_other_name) in [("require", true), ("verify-ca", true), ("verify-full", false), ("prefer", false)]
@@ -101,13 +101,13 @@ async fn sec_kf23_tls_ca_replaces_the_tls_of_a_dsn() {
     }
 }
 
-/// Tries a connection whose settings may name files below a directory.
+/// Verifies a connection whose settings may name files below a directory.
 async fn verify(kit: &dyn Kit, url: &str, allowed: &Path) -> Result<(), String> {
     let details = json!({"connection_url": url, "username": "vault_admin"});
     let clock: Arc<dyn keepfast_framework::Clock> = Arc::new(SystemClock);
     let password = SecretString::new(kit.password().to_owned());
     let files = FileDirectories::new(&[allowed.to_owned()]);
-    let kind = Kind::of(kit.plugin()).unwrap();
+    let kind = Kind::by_name(kit.plugin()).unwrap();
     let opened = kind.open(&of_json(&details), &password, &files, &clock).map_err(|why| why.text())?;
     opened.verify().await.map_err(|error| format!("{error:?}"))
 }
@@ -157,7 +157,7 @@ async fn sec_kf05_no_kind_opens_a_file_that_is_not_allowed() {
 }
 
 #[tokio::test]
-async fn sec_kf08_reads_show_no_secret_of_any_setting() {
+async fn sec_kf08_reads_return_no_secret_of_any_setting() {
     let bench = Bench::new::<DatabaseEngine>().await.unwrap();
     let pair = "-----BEGIN CERTIFICATE-----\ngeheim\n-----END CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\ngeheim\n-----END PRIVATE KEY-----";
     for (plugin, url) in [
@@ -185,7 +185,7 @@ async fn sec_kf08_reads_show_no_secret_of_any_setting() {
         assert!(!shown.to_string().contains("geheim"), "{url}: {shown}");
         assert!(shown["connection_details"]["connection_url"].is_string(), "{url}: {shown}");
     }
-    // Records that an earlier version stored.
+    // Records of an earlier version.
     let (_, mut cx) = bench.engine_and_cx();
     let details = json!({"connection_url": "u:{{password}}@tcp(h)/d", "username": "u", "tls_certificate_key": pair, "tls_ca": pair, "private_key": "geheim",
         "tls_certificate": pair, "password": "geheim"});

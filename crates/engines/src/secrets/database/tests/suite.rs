@@ -1,5 +1,5 @@
-//! What every kind of database has to do, on a real server: `database_suite!(name, kit)` makes a test of all cases on the
-//! server that the kit starts.
+//! The requirements for every kind of database, on a real server: `database_suite!(name, kit)` creates a test of all
+//! cases on the server that the kit starts.
 
 use std::io::Read;
 use std::net::TcpStream;
@@ -16,46 +16,46 @@ use serde_json::{Value, json};
 
 use super::servers::wait_until;
 use crate::secrets::database::DatabaseEngine;
-use crate::secrets::database::connection::{Database, NewUser, NotMade};
+use crate::secrets::database::connection::{CreateUserError, Database, NewUser};
 use crate::secrets::database::credential::Login;
 use crate::secrets::database::details::of_json;
 use crate::secrets::database::files::FileDirectories;
 use crate::secrets::database::kinds::Kind;
 
-/// A real server, and what the suite has to know of it and do to it behind the engine's back.
+/// A real server, with the operations that the suite needs besides those of the engine.
 pub(super) trait Kit: Send + Sync + 'static {
-    /// The name of the kind as a plugin.
+    /// The plugin name of the kind.
     fn plugin(&self) -> &'static str;
-    /// The settings of a connection to it, or to a port where nobody listens, but for the password.
+    /// The settings of a connection to it, or to a port without a server, without the password.
     fn settings(&self, is_there: bool) -> Value;
-    /// The settings of a connection through another port, without a name and a password.
+    /// The settings of a connection through another port, without name and password.
     fn settings_at(&self, port: u16) -> Value;
-    /// Logs in and does nothing.
+    /// Logs in without further commands.
     fn read_nothing(&self, user: &str, password: &str) -> Result<(), String>;
     /// The administrator's password.
     fn password(&self) -> &'static str;
-    /// Statements that make a user who may read the data.
+    /// Statements that create a user with read access to the data.
     fn creation(&self) -> Vec<String>;
-    /// Statements that make a user and then fail.
+    /// Statements that create a user and then fail.
     fn failing_creation(&self) -> Vec<String>;
-    /// Reads the data as somebody.
+    /// Reads the data as a user.
     fn read(&self, user: &str, password: &str) -> Result<(), String>;
-    /// Changes the data as somebody.
+    /// Changes the data as a user.
     fn change(&self, user: &str, password: &str) -> Result<(), String>;
-    /// Makes a user who may log in, or an administrator.
+    /// Creates a user that may log in, or an administrator.
     fn make_user(&self, name: &str, password: &str, is_administrator: bool);
     /// The names of all users.
     fn users(&self) -> Vec<String>;
-    /// A session that stays until somebody ends it.
+    /// A session that lasts until it is terminated.
     fn open_session(&self, user: &str, password: &str) -> Session;
     /// How many sessions a user has.
     fn sessions(&self, user: &str) -> usize;
-    /// Ends a user's sessions.
+    /// Terminates a user's sessions.
     fn cut(&self, user: &str);
-    /// Whether the data is as it was.
+    /// Whether the data is unchanged.
     fn is_intact(&self) -> bool;
-    /// Whether a name is one that this server takes.
-    fn takes(&self, _name: &str) -> bool {
+    /// Whether the server accepts a name.
+    fn accepts_name(&self, _name: &str) -> bool {
         true
     }
 }
@@ -67,7 +67,7 @@ pub(super) enum Session {
 }
 
 impl Session {
-    /// Waits until it was ended from the other side.
+    /// Waits until the server terminates it.
     fn ends(self) {
         match self {
             Session::Program(mut child) => assert!(!child.wait().unwrap().success(), "the session was not ended"),
@@ -76,7 +76,7 @@ impl Session {
     }
 }
 
-/// Runs every case on one server, and tells all that failed.
+/// Runs every case on one server and reports all failures.
 macro_rules! database_suite {
     ($name:ident, $kit:expr) => {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -100,19 +100,19 @@ pub(super) async fn run(kit: Arc<dyn Kit>) {
     }
     let failed = cases!(
         credentials_are_verified,
-        a_user_may_do_what_was_granted_and_is_gone_after_revocation,
+        a_user_has_the_granted_rights_until_revocation,
         users_are_listed_by_their_prefix,
         revocation_ends_sessions,
-        a_creation_that_fails_leaves_no_user,
+        a_failed_creation_leaves_no_user,
         a_password_is_changed_and_proved,
-        sec_se03_hostile_names_and_passwords_stay_what_they_are,
-        sec_se06_the_end_of_one_user_is_none_of_anothers,
-        an_unreachable_server_is_told_without_secrets,
-        connections_that_were_cut_are_replaced,
-        the_pool_keeps_within_its_bounds,
-        the_engine_gives_and_takes_and_tells_what_is_wrong,
+        sec_se03_hostile_names_and_passwords_are_quoted,
+        sec_se06_revoking_one_user_does_not_affect_another,
+        the_error_of_an_unreachable_server_contains_no_secret,
+        terminated_connections_are_replaced,
+        the_pool_keeps_its_limits,
+        the_engine_creates_and_revokes_users_and_returns_errors,
         a_user_that_exists_is_never_dropped_by_a_failed_request,
-        of_two_requests_for_one_name_one_is_refused_and_the_other_works,
+        of_two_requests_for_one_name_one_is_refused,
     );
     assert!(failed.is_empty(), "{}: failed: {}", kit.plugin(), failed.join(", "));
 }
@@ -123,7 +123,7 @@ fn secret(text: &str) -> SecretString {
 
 fn open_as(kit: &dyn Kit, settings: &Value, password: &str) -> Arc<dyn Database> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let opened = Kind::of(kit.plugin()).unwrap().open(
+    let opened = Kind::by_name(kit.plugin()).unwrap().open(
         &of_json(settings),
         &secret(password),
         &FileDirectories::default(),
@@ -136,8 +136,8 @@ fn open(kit: &dyn Kit) -> Arc<dyn Database> {
     open_as(kit, &kit.settings(true), kit.password())
 }
 
-/// A name that nobody has yet.
-fn fresh() -> String {
+/// A name that no user has.
+fn unused_name() -> String {
     format!("v_{}", random::base62(10))
 }
 
@@ -145,7 +145,7 @@ fn later() -> Timestamp {
     SystemClock.now().after(Duration::from_secs(3600))
 }
 
-/// Makes a user as a role does; its password.
+/// Creates a user as a role does; returns its password.
 async fn create(kit: &dyn Kit, database: &dyn Database, name: &str) -> String {
     let password = random::base62(16);
     let user = NewUser { name, login: Login::Password(&secret(&password)), expires: later() };
@@ -153,9 +153,9 @@ async fn create(kit: &dyn Kit, database: &dyn Database, name: &str) -> String {
     password
 }
 
-fn failure(outcome: Result<(), NotMade>) -> String {
+fn failure(outcome: Result<(), CreateUserError>) -> String {
     let failed = outcome.unwrap_err();
-    assert!(!matches!(failed, NotMade::Taken(_)), "{failed:?}");
+    assert!(!matches!(failed, CreateUserError::NameExists(_)), "{failed:?}");
     failed.into_error().text().to_owned()
 }
 
@@ -169,8 +169,8 @@ async fn credentials_are_verified(kit: Arc<dyn Kit>) {
     assert!(wrong.starts_with("error verifying") && !wrong.contains("not-the-password"), "{wrong}");
 }
 
-async fn a_user_may_do_what_was_granted_and_is_gone_after_revocation(kit: Arc<dyn Kit>) {
-    let (database, name) = (open(&*kit), fresh());
+async fn a_user_has_the_granted_rights_until_revocation(kit: Arc<dyn Kit>) {
+    let (database, name) = (open(&*kit), unused_name());
     let password = create(&*kit, &*database, &name).await;
     kit.read(&name, &password).unwrap();
     kit.change(&name, &password).unwrap_err();
@@ -186,7 +186,7 @@ async fn a_user_may_do_what_was_granted_and_is_gone_after_revocation(kit: Arc<dy
 }
 
 async fn users_are_listed_by_their_prefix(kit: Arc<dyn Kit>) {
-    let (database, name) = (open(&*kit), fresh());
+    let (database, name) = (open(&*kit), unused_name());
     create(&*kit, &*database, &name).await;
     assert_eq!(database.list_users(&name).await.unwrap(), std::slice::from_ref(&name));
     let listed = database.list_users("").await.unwrap();
@@ -196,7 +196,7 @@ async fn users_are_listed_by_their_prefix(kit: Arc<dyn Kit>) {
 }
 
 async fn revocation_ends_sessions(kit: Arc<dyn Kit>) {
-    let (database, name) = (open(&*kit), fresh());
+    let (database, name) = (open(&*kit), unused_name());
     let password = create(&*kit, &*database, &name).await;
     let session = kit.open_session(&name, &password);
     wait_until("the session is there", || kit.sessions(&name) > 0);
@@ -205,31 +205,31 @@ async fn revocation_ends_sessions(kit: Arc<dyn Kit>) {
     assert_eq!(kit.sessions(&name), 0);
 }
 
-async fn a_creation_that_fails_leaves_no_user(kit: Arc<dyn Kit>) {
-    let (database, name) = (open(&*kit), fresh());
+async fn a_failed_creation_leaves_no_user(kit: Arc<dyn Kit>) {
+    let (database, name) = (open(&*kit), unused_name());
     let user = NewUser { name: &name, login: Login::Password(&secret("the-password")), expires: later() };
     let failed = failure(database.create_user(&user, &kit.failing_creation()).await);
     assert!(!failed.contains("the-password"), "{failed}");
     assert!(!has(&*kit, &name), "{failed}");
-    // The connection that failed is in order.
+    // The connection that failed is still usable.
     create(&*kit, &*database, &name).await;
     database.drop_user(&name, &[]).await.unwrap();
 }
 
 async fn a_password_is_changed_and_proved(kit: Arc<dyn Kit>) {
-    let (database, name) = (open(&*kit), fresh());
+    let (database, name) = (open(&*kit), unused_name());
     kit.make_user(&name, "first", false);
     database.set_password(&name, &secret("second"), &[]).await.unwrap();
     assert!(database.accepts(&name, &secret("second")).await.unwrap());
     assert!(!database.accepts(&name, &secret("first")).await.unwrap());
     database.drop_user(&name, &[]).await.unwrap();
-    let nobody = fresh();
+    let nobody = unused_name();
     let unknown =
         database.set_password(&nobody, &secret("the-password"), &[]).await.unwrap_err().into_error().text().to_owned();
     assert!(!unknown.contains("the-password") && !has(&*kit, &nobody), "{unknown}");
 }
 
-/// Names and passwords that would mean something to a database if they were not quoted.
+/// Names and passwords that would have a meaning for a database if they were not quoted.
 const HOSTILE: &[&str] = &[
     "o'brien",
     "x\"; DROP TABLE orders; --",
@@ -241,10 +241,10 @@ const HOSTILE: &[&str] = &[
     "'\"`\\;#/*--",
 ];
 
-async fn sec_se03_hostile_names_and_passwords_stay_what_they_are(kit: Arc<dyn Kit>) {
+async fn sec_se03_hostile_names_and_passwords_are_quoted(kit: Arc<dyn Kit>) {
     let database = open(&*kit);
     let before = kit.users().len();
-    for hostile in HOSTILE.iter().copied().filter(|name| kit.takes(name)) {
+    for hostile in HOSTILE.iter().copied().filter(|name| kit.accepts_name(name)) {
         kit.make_user(hostile, "first", false);
         assert!(has(&*kit, hostile), "{hostile}");
         database.set_password(hostile, &secret(hostile), &[]).await.unwrap();
@@ -252,7 +252,7 @@ async fn sec_se03_hostile_names_and_passwords_stay_what_they_are(kit: Arc<dyn Ki
         database.renew_user(hostile, later(), &[]).await.unwrap();
         database.drop_user(hostile, &[]).await.unwrap();
         assert_eq!((kit.users().len(), kit.is_intact()), (before, true), "{hostile}");
-        // As values of a role's own statements they stand there as they are, or are refused.
+        // Statements of a role contain the values unchanged, or refuse them.
         let user = NewUser { name: hostile, login: Login::Password(&secret(hostile)), expires: later() };
         match database.create_user(&user, &kit.creation()).await {
             Ok(()) => kit.read(hostile, hostile).unwrap_or_else(|text| panic!("{hostile}: {text}")),
@@ -266,9 +266,9 @@ async fn sec_se03_hostile_names_and_passwords_stay_what_they_are(kit: Arc<dyn Ki
     }
 }
 
-async fn sec_se06_the_end_of_one_user_is_none_of_anothers(kit: Arc<dyn Kit>) {
+async fn sec_se06_revoking_one_user_does_not_affect_another(kit: Arc<dyn Kit>) {
     let database = open(&*kit);
-    let (one, other) = (fresh(), fresh());
+    let (one, other) = (unused_name(), unused_name());
     create(&*kit, &*database, &one).await;
     let password = create(&*kit, &*database, &other).await;
     database.drop_user(&one, &[]).await.unwrap();
@@ -276,7 +276,7 @@ async fn sec_se06_the_end_of_one_user_is_none_of_anothers(kit: Arc<dyn Kit>) {
     database.drop_user(&other, &[]).await.unwrap();
 }
 
-async fn an_unreachable_server_is_told_without_secrets(kit: Arc<dyn Kit>) {
+async fn the_error_of_an_unreachable_server_contains_no_secret(kit: Arc<dyn Kit>) {
     let database = open_as(&*kit, &kit.settings(false), kit.password());
     let new = secret("the-new-password");
     let user = NewUser { name: "v_somebody", login: Login::Password(&new), expires: later() };
@@ -292,39 +292,39 @@ async fn an_unreachable_server_is_told_without_secrets(kit: Arc<dyn Kit>) {
     }
 }
 
-async fn connections_that_were_cut_are_replaced(kit: Arc<dyn Kit>) {
-    let administrator = fresh();
+async fn terminated_connections_are_replaced(kit: Arc<dyn Kit>) {
+    let administrator = unused_name();
     kit.make_user(&administrator, "boss", true);
     let mut settings = kit.settings(true);
     settings["username"] = administrator.clone().into();
     let database = open_as(&*kit, &settings, "boss");
     for _ in 0..3 {
-        let name = fresh();
+        let name = unused_name();
         create(&*kit, &*database, &name).await;
         kit.cut(&administrator);
         database.drop_user(&name, &[]).await.unwrap();
         assert!(!has(&*kit, &name));
     }
-    assert_eq!(database.numbers().opened, 4);
+    assert_eq!(database.pool_stats().opened, 4);
     open(&*kit).drop_user(&administrator, &[]).await.unwrap();
 }
 
-async fn the_pool_keeps_within_its_bounds(kit: Arc<dyn Kit>) {
+async fn the_pool_keeps_its_limits(kit: Arc<dyn Kit>) {
     let mut settings = kit.settings(true);
     settings["max_open_connections"] = 2.into();
     let database = open_as(&*kit, &settings, kit.password());
-    assert_eq!(database.numbers().open, 0, "nothing is opened before it is needed");
-    let names: Vec<String> = (0..8).map(|_| fresh()).collect();
+    assert_eq!(database.pool_stats().open, 0, "nothing is opened before it is needed");
+    let names: Vec<String> = (0..8).map(|_| unused_name()).collect();
     futures_util::future::join_all(names.iter().map(|name| create(&*kit, &*database, name))).await;
-    let numbers = database.numbers();
+    let numbers = database.pool_stats();
     assert!(numbers.open <= 2 && numbers.opened <= 2 && numbers.in_use == 0 && numbers.waits > 0, "{numbers:?}");
     for name in &names {
         database.drop_user(name, &[]).await.unwrap();
     }
 }
 
-/// An engine with a connection `db`, whose users are all called `name`, and a role `app`.
-async fn with_one_name(kit: &dyn Kit, name: &str) -> Bench {
+/// An engine with a connection `db`, whose users all have the name `name`, and a role `app`.
+async fn engine_with_one_name(kit: &dyn Kit, name: &str) -> Bench {
     let bench = Bench::new::<DatabaseEngine>().await.unwrap();
     bench.clock.advance(SystemClock.now().since(bench.clock.now()));
     let mut config = kit.settings(true);
@@ -336,8 +336,8 @@ async fn with_one_name(kit: &dyn Kit, name: &str) -> Bench {
     bench
 }
 
-/// Does what core does with intents that were not confirmed.
-async fn undo(bench: &Bench) -> Vec<Result<(), String>> {
+/// Revokes unconfirmed intents, as core does.
+async fn revoke_abandoned(bench: &Bench) -> Vec<Result<(), String>> {
     let mut outcomes = Vec::new();
     for lease in bench.abandoned() {
         let (engine, mut cx) = bench.engine_and_cx();
@@ -347,53 +347,55 @@ async fn undo(bench: &Bench) -> Vec<Result<(), String>> {
 }
 
 async fn a_user_that_exists_is_never_dropped_by_a_failed_request(kit: Arc<dyn Kit>) {
-    let (database, name) = (open(&*kit), fresh());
-    let bench = with_one_name(&*kit, &name).await;
+    let (database, name) = (open(&*kit), unused_name());
+    let bench = engine_with_one_name(&*kit, &name).await;
     kit.make_user(&name, "somebodys", false);
     let refused = bench.read("creds/app").await.err().unwrap();
     assert_eq!(refused.status().0, 400, "{}", refused.public());
-    assert_eq!((undo(&bench).await, has(&*kit, &name)), (vec![], true), "there is nothing to undo");
-    // The server itself says so too, to whoever looked too early.
+    assert_eq!((revoke_abandoned(&bench).await, has(&*kit, &name)), (vec![], true), "there is nothing to undo");
+    // The server returns the same error if the check was too early.
     let user = NewUser { name: &name, login: Login::Password(&secret("another")), expires: later() };
-    let NotMade::Taken(told) = database.create_user(&user, &kit.creation()).await.unwrap_err() else { panic!() };
+    let CreateUserError::NameExists(told) = database.create_user(&user, &kit.creation()).await.unwrap_err() else {
+        panic!()
+    };
     assert_eq!(refused.public(), format!("1 error occurred:\n\t* {}\n\n", told.text()));
     assert!(database.accepts(&name, &secret("somebodys")).await.unwrap());
     database.drop_user(&name, &[]).await.unwrap();
-    // The same name made by somebody else after the look and before a crash.
+    // Another owner creates the name after the check and before a crash.
     let failing = json!({"creation_statements": kit.failing_creation()});
     bench.write("roles/app", failing).await.unwrap();
     assert_eq!(bench.read("creds/app").await.err().unwrap().status().0, 500);
-    assert_eq!(undo(&bench).await, [Ok(())], "nobody is there");
+    assert_eq!(revoke_abandoned(&bench).await, [Ok(())], "nobody is there");
     kit.make_user(&name, "somebodys", false);
-    let [Err(left)] = &undo(&bench).await[..] else { panic!("it may be somebody's") };
-    assert!(left.contains("was left alone") && has(&*kit, &name), "{left}");
+    let [Err(left)] = &revoke_abandoned(&bench).await[..] else { panic!("it may be somebody's") };
+    assert!(left.contains("was not dropped") && has(&*kit, &name), "{left}");
     database.drop_user(&name, &[]).await.unwrap();
-    // And what was made for the intent is dropped.
+    // A user that was created for the intent is dropped.
     let password = bench.abandoned()[0].until_confirmed["password"].as_str().unwrap().to_owned();
     kit.make_user(&name, &password, false);
-    assert_eq!((undo(&bench).await, has(&*kit, &name)), (vec![Ok(())], false));
+    assert_eq!((revoke_abandoned(&bench).await, has(&*kit, &name)), (vec![Ok(())], false));
 }
 
-async fn of_two_requests_for_one_name_one_is_refused_and_the_other_works(kit: Arc<dyn Kit>) {
-    let (database, name) = (open(&*kit), fresh());
-    let bench = with_one_name(&*kit, &name).await;
+async fn of_two_requests_for_one_name_one_is_refused(kit: Arc<dyn Kit>) {
+    let (database, name) = (open(&*kit), unused_name());
+    let bench = engine_with_one_name(&*kit, &name).await;
     let both = futures_util::future::join_all([bench.read("creds/app"), bench.read("creds/app")]).await;
     let (made, refused): (Vec<_>, Vec<_>) = both.into_iter().partition(Result::is_ok);
     let (made, refused) = (made[0].as_ref().unwrap().data(), refused[0].as_ref().err().unwrap());
     assert_eq!(refused.status().0, 400, "{}", refused.public());
-    assert_eq!(undo(&bench).await, []);
+    assert_eq!(revoke_abandoned(&bench).await, []);
     kit.read(&name, made["password"].as_str().unwrap()).unwrap();
     database.drop_user(&name, &[]).await.unwrap();
-    // Another mount, whose leases are not known here, makes it between the look and the making.
-    let others = (with_one_name(&*kit, &name).await, with_one_name(&*kit, &name).await);
+    // Another mount, whose leases are unknown here, creates it between check and creation.
+    let others = (engine_with_one_name(&*kit, &name).await, engine_with_one_name(&*kit, &name).await);
     let both = futures_util::future::join_all([others.0.read("creds/app"), others.1.read("creds/app")]).await;
     let made = both.into_iter().find_map(Result::ok).unwrap().data();
-    assert_eq!((undo(&others.0).await, undo(&others.1).await), (vec![], vec![]));
+    assert_eq!((revoke_abandoned(&others.0).await, revoke_abandoned(&others.1).await), (vec![], vec![]));
     assert!(has(&*kit, &name) && made["username"] == *name);
     database.drop_user(&name, &[]).await.unwrap();
 }
 
-async fn the_engine_gives_and_takes_and_tells_what_is_wrong(kit: Arc<dyn Kit>) {
+async fn the_engine_creates_and_revokes_users_and_returns_errors(kit: Arc<dyn Kit>) {
     let bench = Bench::new::<DatabaseEngine>().await.unwrap();
     bench.clock.advance(SystemClock.now().since(bench.clock.now()));
     let config = |is_there: bool, password: &str| {

@@ -1,14 +1,14 @@
-//! The functions of templates of users' names.
+//! The functions of user name templates.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keepfast_crypto::hash;
 use keepfast_framework::text_limits::{self, TemplateValue, check_value};
 
-use super::Ingredients;
+use super::TemplateData;
 use super::template::Value;
 
-/// The names of all of them.
+/// The names of all functions.
 pub(super) const FUNCTIONS: [&str; 13] = [
     "random",
     "truncate",
@@ -25,12 +25,12 @@ pub(super) const FUNCTIONS: [&str; 13] = [
     "printf",
 ];
 
-/// The longest text that `random` makes.
-const MOST: i64 = 1000;
-/// What `truncate_sha256` puts in place of what it takes away: so many hexadecimal digits of its hash.
-const DIGEST: usize = 8;
+/// The maximum length of a result of `random`.
+const MAX_RANDOM: i64 = 1000;
+/// The number of hexadecimal digits of the hash with which `truncate_sha256` replaces the truncated part.
+const DIGEST_LENGTH: usize = 8;
 
-/// How many arguments a function takes; `printf` takes more.
+/// The number of arguments of a function; the minimum for `printf`.
 fn count(name: &str) -> usize {
     match name {
         "unix_time" | "unix_time_millis" | "uuid" => 0,
@@ -40,7 +40,7 @@ fn count(name: &str) -> usize {
     }
 }
 
-/// What to say of a call with this many arguments, if it is not the right number.
+/// The error of a wrong number of arguments.
 pub(super) fn wrong_count(name: &str, given: usize) -> Option<String> {
     let wanted = count(name);
     match name {
@@ -50,7 +50,7 @@ pub(super) fn wrong_count(name: &str, given: usize) -> Option<String> {
     }
 }
 
-/// The type that an argument should have, if it has another.
+/// The expected type of an argument with a wrong type.
 pub(super) fn wrong_type(name: &str, at: usize, value: &Value) -> Option<&'static str> {
     match (name, at, value) {
         ("printf", 1.., _) | ("random" | "truncate" | "truncate_sha256", 0, Value::Number(_)) => None,
@@ -60,13 +60,13 @@ pub(super) fn wrong_type(name: &str, at: usize, value: &Value) -> Option<&'stati
     }
 }
 
-/// Calls a function whose arguments have the right number and types.
+/// Calls a function with arguments of the right number and types.
 ///
 /// # Errors
-/// What the function says, and that its result is too long.
-pub(super) fn call(name: &str, arguments: Vec<Value>, of: &Ingredients<'_>) -> Result<Value, String> {
-    if let Some(stand_in) = of.sample.as_ref().and_then(|sample| sample.stand_in(name)) {
-        return Ok(Value::Text(stand_in));
+/// Those of the function; when its result is too long.
+pub(super) fn call(name: &str, arguments: Vec<Value>, of: &TemplateData<'_>) -> Result<Value, String> {
+    if let Some(function_pattern) = of.sample.as_ref().and_then(|sample| sample.function_pattern(name)) {
+        return Ok(Value::Text(function_pattern));
     }
     let mut numbers = arguments.iter().filter_map(|v| if let Value::Number(n) = v { Some(*n) } else { None });
     let number = numbers.next().unwrap_or_default();
@@ -74,15 +74,17 @@ pub(super) fn call(name: &str, arguments: Vec<Value>, of: &Ingredients<'_>) -> R
         arguments.iter().filter_map(|v| if let Value::Text(t) = v { Some(t.as_str()) } else { None }).collect();
     let text = texts.last().copied().unwrap_or_default();
     let result = match name {
-        "random" => of.random(usize::try_from(number).ok().filter(|_| number <= MOST).ok_or("not between 0 and 1000")?),
+        "random" => {
+            of.random(usize::try_from(number).ok().filter(|_| number <= MAX_RANDOM).ok_or("not between 0 and 1000")?)
+        }
         "truncate" => {
             let most = usize::try_from(number).ok().filter(|n| *n > 0);
             let most = most.ok_or_else(|| format!("max length must be > 0 but was {number}"))?;
             of.sample.as_ref().map_or_else(|| text.chars().take(most).collect(), |sample| sample.cut(text, most))
         }
         "truncate_sha256" => {
-            let most = usize::try_from(number).ok().filter(|n| *n > DIGEST);
-            let most = most.ok_or_else(|| format!("max length must be > {DIGEST} but was {number}"))?;
+            let most = usize::try_from(number).ok().filter(|n| *n > DIGEST_LENGTH);
+            let most = most.ok_or_else(|| format!("max length must be > {DIGEST_LENGTH} but was {number}"))?;
             of.sample.as_ref().map_or_else(|| truncate_sha256(most, text), |sample| sample.cut(text, most))
         }
         "uppercase" => text.to_uppercase(),
@@ -103,12 +105,12 @@ fn truncate_sha256(most: usize, text: &str) -> String {
     if text.chars().count() <= most {
         return text.to_owned();
     }
-    let (begin, rest) = text.split_at(text.char_indices().nth(most - DIGEST).map_or(text.len(), |(at, _)| at));
+    let (begin, rest) = text.split_at(text.char_indices().nth(most - DIGEST_LENGTH).map_or(text.len(), |(at, _)| at));
     let digest = hex::encode(hash::sha256(rest.as_bytes()));
-    format!("{begin}{}", &digest[..DIGEST])
+    format!("{begin}{}", &digest[..DIGEST_LENGTH])
 }
 
-/// `%s`, `%v`, `%d`, `%q` and `%%`; what Go answers to a wrong use would be part of a name, so it is an error here.
+/// Supports `%s`, `%v`, `%d`, `%q` and `%%`. Go inserts an error text for a wrong use; here it is an error.
 fn printf(arguments: &[Value]) -> Result<String, String> {
     let Some((Value::Text(format), values)) = arguments.split_first() else { return Err("no format".to_owned()) };
     let mut values = values.iter();

@@ -1,7 +1,7 @@
-//! Names and passwords of users that the engine makes.
+//! Generates the names and passwords of users.
 
-mod form;
 mod functions;
+mod pattern;
 mod template;
 mod timestamp;
 
@@ -11,31 +11,31 @@ use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::{Cx, Error, Result, Timestamp};
 
-pub(super) use self::form::Form;
-use self::form::Sample;
+pub(super) use self::pattern::NamePattern;
+use self::pattern::Sample;
 use self::template::Template;
 use super::connection::DatabaseError;
-use super::statement::plain;
+use super::statement::is_plain;
 
-/// What a name may be made of.
-pub(super) struct Ingredients<'a> {
+/// The values that a template can use.
+pub(super) struct TemplateData<'a> {
     display_name: &'a str,
     role: &'a str,
     now: Timestamp,
-    /// Stands for everything that varies when it is the form of names that is wanted.
+    /// Represents the variable parts when the template is evaluated for its pattern.
     sample: Option<Sample>,
-    /// What was drawn by chance for the name.
-    drawn: RefCell<Vec<String>>,
+    /// The random parts of the name.
+    random_parts: RefCell<Vec<String>>,
 }
 
-/// How much of what was drawn by chance a name must have so that no other gets it: 60 bits and more, whatever the case.
+/// The length of a random part that makes a name unique: at least 60 bits, case-insensitive.
 const UNIQUE: usize = 12;
-/// The same of a UUID, which has less in each character.
+/// The same for a UUID, which has fewer bits per character.
 const UNIQUE_UUID: usize = 24;
 
-impl<'a> Ingredients<'a> {
+impl<'a> TemplateData<'a> {
     pub(super) fn new(display_name: &'a str, role: &'a str, now: Timestamp) -> Self {
-        Ingredients { display_name, role, now, sample: None, drawn: RefCell::default() }
+        TemplateData { display_name, role, now, sample: None, random_parts: RefCell::default() }
     }
 
     fn field(&self, name: &str) -> Option<String> {
@@ -44,76 +44,79 @@ impl<'a> Ingredients<'a> {
             "RoleName" => self.role,
             _ => return None,
         };
-        Some(self.sample.as_ref().map_or_else(|| tame(text), |sample| sample.anything()))
+        Some(self.sample.as_ref().map_or_else(|| sanitize(text), |sample| sample.anything()))
     }
 
     fn random(&self, length: usize) -> String {
-        self.sample.as_ref().map_or_else(|| self.draw(random::base62(length), UNIQUE), |s| s.alphanumeric(length))
+        self.sample
+            .as_ref()
+            .map_or_else(|| self.record_random(random::base62(length), UNIQUE), |s| s.alphanumeric(length))
     }
 
     fn uuid(&self) -> String {
-        self.sample.as_ref().map_or_else(|| self.draw(random::uuid(), UNIQUE_UUID), Sample::uuid)
+        self.sample.as_ref().map_or_else(|| self.record_random(random::uuid(), UNIQUE_UUID), Sample::uuid)
     }
 
-    /// Notes what has to stand in a name that is to be its own by this.
-    fn draw(&self, drawn: String, unique: usize) -> String {
-        self.drawn.borrow_mut().extend(drawn.get(..unique).map(str::to_ascii_lowercase));
-        drawn
+    /// Records the part that must be in a name to make it unique.
+    fn record_random(&self, random_parts: String, unique: usize) -> String {
+        self.random_parts.borrow_mut().extend(random_parts.get(..unique).map(str::to_ascii_lowercase));
+        random_parts
     }
 
-    /// Whether a name that was made of these may be made again, or may be somebody's: too little of it is chance. That is
-    /// seen in the name itself, because a template may cut off or change what was drawn.
+    /// Whether the name may be generated again, or may belong to another user, because too little of it is random.
+    /// Checks the name itself, because a template may truncate or change the random parts.
     pub(super) fn may_repeat(&self, name: &str) -> bool {
         let name = name.to_ascii_lowercase();
-        !self.drawn.borrow().iter().any(|drawn| name.contains(drawn.as_str()))
+        !self.random_parts.borrow().iter().any(|random_parts| name.contains(random_parts.as_str()))
     }
 
-    /// Whether a name that was made of these may be made again once its user is gone: the time does not make it another either.
+    /// Whether the name may be generated again after its user was dropped: neither random parts nor the time make it
+    /// unique.
     pub(super) fn may_recur(&self, name: &str) -> bool {
         self.may_repeat(name) && !name.contains(&self.now.unix().to_string())
     }
 }
 
-/// A fresh name after a template, of at most `longest` characters.
+/// Generates a name from a template, of at most `max_length` characters.
 ///
 /// # Errors
-/// What is wrong with the template or with the name that it makes.
-pub(super) fn generate(template: &str, longest: usize, of: &Ingredients<'_>) -> Result<String, String> {
-    let name: String = fill(template, of)?.chars().take(longest).collect();
-    if plain(&name) {
+/// When the template or the resulting name is invalid.
+pub(super) fn generate(template: &str, max_length: usize, of: &TemplateData<'_>) -> Result<String, String> {
+    let name: String = fill(template, of)?.chars().take(max_length).collect();
+    if is_plain(&name) {
         Ok(name)
     } else {
-        Err("the name that the template makes is empty or has quotes or control characters".to_owned())
+        Err("the result of the template is empty or has quotes or control characters".to_owned())
     }
 }
 
-/// What a template makes, whatever that is.
+/// The result of a template, without checks.
 ///
 /// # Errors
-/// What is wrong with the template.
-pub(super) fn fill(template: &str, of: &Ingredients<'_>) -> Result<String, String> {
+/// When the template is invalid.
+pub(super) fn fill(template: &str, of: &TemplateData<'_>) -> Result<String, String> {
     let parsed = Template::parse(template).map_err(|e| format!("unable to parse template: {e}"))?;
     parsed.fill(of).map_err(|e| format!("unable to apply template: {e}"))
 }
 
-/// A password: by a policy, or as the peer makes them without one.
+/// Generates a password with a policy, or as OpenBao does without one.
 ///
 /// # Errors
-/// 500 when there is no such policy, as the peer answers.
+/// 500 when the policy does not exist, as in OpenBao.
 pub(super) async fn password(cx: &mut Cx, policy: &str) -> Result<SecretString> {
     if policy.is_empty() {
         return Ok(default_password());
     }
     let failed =
-        |e: Error| DatabaseError::new(format!("failed to generate password: {}", e.public())).answer().caused_by(e);
+        |e: Error| DatabaseError::new(format!("failed to generate password: {}", e.public())).internal().caused_by(e);
     cx.password(policy).await.map_err(failed)
 }
 
-/// 20 characters, with every class that password rules ask for.
+/// 20 characters with every class that password rules require.
 pub(super) fn default_password() -> SecretString {
     loop {
         let mut text = random::base62(20);
-        // A dash, not at either end: it satisfies rules that ask for a special character and needs no quoting.
+        // A dash, not at either end: it is the special character that rules require, and needs no quoting.
         let at = 1 + random::below(18);
         text.replace_range(at..=at, "-");
         let has = |class: fn(&u8) -> bool| text.bytes().any(|b| class(&b));
@@ -123,18 +126,18 @@ pub(super) fn default_password() -> SecretString {
     }
 }
 
-/// As [`generate`], as the answer of a request.
-pub(super) fn name(template: &str, longest: usize, of: &Ingredients<'_>) -> Result<String> {
-    generate(template, longest, of)
-        .map_err(|text| DatabaseError::new(format!("unable to generate username: {text}")).refusal())
+/// [`generate`] with an error for the client.
+pub(super) fn name(template: &str, max_length: usize, of: &TemplateData<'_>) -> Result<String> {
+    generate(template, max_length, of)
+        .map_err(|text| DatabaseError::new(format!("unable to generate username: {text}")).bad_request())
 }
 
-/// Whether a template can be used.
+/// Checks a template.
 ///
 /// # Errors
-/// 400 with what is wrong.
+/// 400 with the error of the template.
 pub(super) fn check(template: &str) -> Result<()> {
-    let of = Ingredients::new("token", "role", Timestamp::EPOCH);
+    let of = TemplateData::new("token", "role", Timestamp::EPOCH);
     let fault = |text: String| {
         let which = if text.starts_with("unable to parse") {
             "unable to initialize username template"
@@ -146,13 +149,13 @@ pub(super) fn check(template: &str) -> Result<()> {
     generate(template, usize::MAX, &of).map(drop).map_err(fault)
 }
 
-/// A name for people as part of a database user's name: other characters than these could mean something to a database.
-fn tame(text: &str) -> String {
-    text.chars().map(|c| if is_tame(c) { c } else { '_' }).collect()
+/// Replaces the characters of a display name that could have a meaning for a database.
+fn sanitize(text: &str) -> String {
+    text.chars().map(|c| if is_safe(c) { c } else { '_' }).collect()
 }
 
-/// Whether a character means nothing to any database, nor in the subject of a certificate.
-pub(super) fn is_tame(character: char) -> bool {
+/// Whether a character has no special meaning in any database or in the subject of a certificate.
+pub(super) fn is_safe(character: char) -> bool {
     character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.' | '@')
 }
 
@@ -163,8 +166,8 @@ mod tests {
     const DEFAULT: &str = "v-{{.DisplayName | truncate 8}}-{{.RoleName | truncate 8}}-{{random 20}}-{{unix_time}}";
     const LONGEST: usize = 63;
 
-    fn of(display_name: &str) -> Ingredients<'_> {
-        Ingredients::new(display_name, "readonly-long", Timestamp::from_unix(1_795_435_347))
+    fn of(display_name: &str) -> TemplateData<'_> {
+        TemplateData::new(display_name, "readonly-long", Timestamp::from_unix(1_795_435_347))
     }
 
     fn made(template: &str) -> String {
@@ -172,15 +175,15 @@ mod tests {
     }
 
     #[test]
-    fn the_default_has_the_peers_form() {
+    fn the_default_template_is_that_of_openbao() {
         let name = made(DEFAULT);
         let (front, back) = (name.strip_prefix("v-token-readonly-").unwrap(), "-1795435347");
         assert_eq!(front.strip_suffix(back).unwrap().len(), 20, "{name}");
     }
 
-    // Each as the peer answers it.
+    // Each with OpenBao's result.
     #[test]
-    fn templates_are_gos() {
+    fn templates_are_evaluated_as_in_go() {
         for (template, expected) in [
             ("{{.RoleName | truncate 4 | uppercase}}", "READ"),
             ("{{truncate 5 .RoleName}}", "reado"),
@@ -204,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_templates_are_told_of_in_gos_words() {
+    fn invalid_templates_have_the_errors_of_go() {
         for (template, told) in [
             ("{{random 5", "unable to parse template: template: template:1: unclosed action"),
             ("{{}}", "unable to parse template: template: template:1: missing value for command"),
@@ -274,23 +277,23 @@ mod tests {
             {
                 assert!(error.contains(fault), "{}: {error}", &template[..40]);
             }
-            assert!(Form::of(&template, LONGEST).is_err());
+            assert!(NamePattern::of(&template, LONGEST).is_err());
         }
     }
 
     #[test]
-    fn sec_se03_display_names_and_templates_make_plain_names_only() {
+    fn sec_se03_generated_names_have_only_safe_characters() {
         for display in ["o'brien", "x\"; DROP ROLE y; --", "a\\b\n", "%$`", "ö"] {
             for template in [DEFAULT, "{{.DisplayName}}-{{random 4}}"] {
                 let name = generate(template, LONGEST, &of(display)).unwrap();
-                assert!(plain(&name) && name.len() <= LONGEST && name.is_ascii(), "{name}");
+                assert!(is_plain(&name) && name.len() <= LONGEST && name.is_ascii(), "{name}");
             }
         }
     }
 
     #[test]
-    fn a_name_is_its_own_when_enough_of_it_is_chance() {
-        for (template, longest, may_repeat) in [
+    fn a_name_is_unique_if_enough_of_it_is_random() {
+        for (template, max_length, may_repeat) in [
             (DEFAULT, 63, false),
             ("V_{{random 20 | uppercase}}", 63, false),
             ("{{uuid}}", 63, false),
@@ -303,7 +306,7 @@ mod tests {
             ("fixed", 63, true),
         ] {
             let ingredients = of("token");
-            let name = generate(template, longest, &ingredients).unwrap();
+            let name = generate(template, max_length, &ingredients).unwrap();
             assert_eq!(ingredients.may_repeat(&name), may_repeat, "{template}: {name}");
             assert_eq!(ingredients.may_recur(&name), may_repeat && !template.contains("time"), "{template}: {name}");
         }
@@ -315,7 +318,11 @@ mod tests {
             let made = default_password();
             let text = made.expose();
             assert!(
-                text.len() == 20 && plain(text) && text.contains('-') && !text.starts_with('-') && !text.ends_with('-')
+                text.len() == 20
+                    && is_plain(text)
+                    && text.contains('-')
+                    && !text.starts_with('-')
+                    && !text.ends_with('-')
             );
         }
     }

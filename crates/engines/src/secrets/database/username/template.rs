@@ -1,9 +1,9 @@
-//! Templates of users' names: the part of Go's `text/template` that makes names. Literals, fields, function calls, pipes,
-//! parentheses, comments and trim marks; no branches, loops or variables.
+//! User name templates: the part of Go's `text/template` that generates names. Literals, fields, function calls, pipes,
+//! parentheses, comments and trim markers; no branches, loops or variables.
 
 use keepfast_framework::text_limits::{ExceedsLimit, PIPELINE_STEPS, TEMPLATE_DEPTH, TemplateValue, check_template};
 
-use super::Ingredients;
+use super::TemplateData;
 use super::functions::{self, FUNCTIONS};
 
 /// A parsed template.
@@ -18,13 +18,13 @@ enum Part<'a> {
     Action(Pipeline<'a>),
 }
 
-/// Commands, each of which takes what the one before made as its last argument.
+/// Commands, each of which gets the result of the previous one as its last argument.
 #[derive(Debug)]
 struct Pipeline<'a> {
     commands: Vec<Command<'a>>,
 }
 
-/// Words with what they look like in the text, for messages.
+/// Words with their source text, for errors.
 #[derive(Debug)]
 struct Command<'a> {
     words: Vec<Word<'a>>,
@@ -34,7 +34,7 @@ struct Command<'a> {
 struct Word<'a> {
     kind: WordKind<'a>,
     text: &'a str,
-    /// Line, from 1, and column, from 0, as Go counts.
+    /// Line, from 1, and column, from 0, as in Go.
     at: (usize, usize),
 }
 
@@ -47,7 +47,7 @@ enum WordKind<'a> {
     Nested(Pipeline<'a>),
 }
 
-/// A value under way.
+/// An intermediate value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     Text(String),
@@ -55,7 +55,7 @@ pub(super) enum Value {
 }
 
 impl Value {
-    /// As it is written out.
+    /// The value as text.
     pub(super) fn text(self) -> String {
         match self {
             Value::Text(text) => text,
@@ -65,10 +65,10 @@ impl Value {
 }
 
 impl<'a> Template<'a> {
-    /// Reads a template.
+    /// Parses a template.
     ///
     /// # Errors
-    /// What is wrong, in Go's words, or which limit of [`keepfast_framework::text_limits`] the template exceeds.
+    /// Syntax errors in Go's words, or the exceeded limit of [`keepfast_framework::text_limits`].
     pub(super) fn parse(text: &'a str) -> Result<Self, String> {
         check_template(text)?;
         let mut parts = Vec::new();
@@ -77,12 +77,12 @@ impl<'a> Template<'a> {
         while let Some(begin) = rest.find("{{") {
             let (before, action) = (&rest[..begin], &rest[begin + 2..]);
             let offset = text.len() - action.len();
-            let end = end_of(action).ok_or_else(|| fault(text, offset, "unclosed action"))?;
+            let end = end_of(action).ok_or_else(|| error(text, offset, "unclosed action"))?;
             let (inner, trims_before, trims_after) = trimmed(&action[..end]);
             parts.push(Part::Text(between(before, trims, trims_before)));
             trims = trims_after;
             if !(inner.trim().starts_with("/*") && inner.trim().ends_with("*/")) {
-                let mut reader = Reader {
+                let mut reader = Parser {
                     template: text,
                     rest: inner,
                     offset: offset + (inner.as_ptr() as usize - action.as_ptr() as usize),
@@ -95,11 +95,11 @@ impl<'a> Template<'a> {
         Ok(Template { parts })
     }
 
-    /// Fills it.
+    /// Evaluates the template.
     ///
     /// # Errors
-    /// What went wrong and where, in Go's words, or that a value is too long.
-    pub(super) fn fill(&self, of: &Ingredients<'_>) -> Result<String, String> {
+    /// The error with its position, in Go's words; when a value is too long.
+    pub(super) fn fill(&self, of: &TemplateData<'_>) -> Result<String, String> {
         let mut out = TemplateValue::default();
         for part in &self.parts {
             match part {
@@ -111,7 +111,7 @@ impl<'a> Template<'a> {
     }
 }
 
-/// Where an action's `}}` stands, behind all its quotes.
+/// The position of an action's `}}`, outside quotes.
 fn end_of(action: &str) -> Option<usize> {
     let bytes = action.as_bytes();
     let mut quote = None;
@@ -129,7 +129,7 @@ fn end_of(action: &str) -> Option<usize> {
     None
 }
 
-/// An action without its trim marks, and whether it has them.
+/// An action without its trim markers, and whether it has them.
 fn trimmed(action: &str) -> (&str, bool, bool) {
     let before = action.strip_prefix("- ");
     let inner = before.unwrap_or(action);
@@ -142,26 +142,26 @@ fn between(text: &str, trims_start: bool, trims_end: bool) -> &str {
     if trims_end { text.trim_end() } else { text }
 }
 
-fn place(template: &str, offset: usize) -> (usize, usize) {
+fn position(template: &str, offset: usize) -> (usize, usize) {
     let before = &template[..offset];
     let line = before.matches('\n').count() + 1;
     (line, before.len() - before.rfind('\n').map_or(0, |at| at + 1))
 }
 
-fn fault(template: &str, offset: usize, what: &str) -> String {
-    format!("template: template:{}: {what}", place(template, offset).0)
+fn error(template: &str, offset: usize, what: &str) -> String {
+    format!("template: template:{}: {what}", position(template, offset).0)
 }
 
-/// Reads what stands in one action.
-struct Reader<'a> {
+/// Parses one action.
+struct Parser<'a> {
     template: &'a str,
     rest: &'a str,
     offset: usize,
 }
 
-impl<'a> Reader<'a> {
-    fn fault(&self, what: &str) -> String {
-        fault(self.template, self.offset, what)
+impl<'a> Parser<'a> {
+    fn error(&self, what: &str) -> String {
+        error(self.template, self.offset, what)
     }
 
     fn skip(&mut self, bytes: usize) -> &'a str {
@@ -171,11 +171,11 @@ impl<'a> Reader<'a> {
         taken
     }
 
-    /// Reads one pipeline, inside of `depth` parentheses.
+    /// Parses one pipeline inside `depth` parentheses.
     // recursion: bounded by TEMPLATE_DEPTH
     fn pipeline(&mut self, depth: usize) -> Result<Pipeline<'a>, String> {
         if depth > TEMPLATE_DEPTH {
-            return Err(self.fault(&ExceedsLimit::TemplateDepth.to_string()));
+            return Err(self.error(&ExceedsLimit::TemplateDepth.to_string()));
         }
         let nested = depth > 0;
         let mut commands = Vec::new();
@@ -184,15 +184,15 @@ impl<'a> Reader<'a> {
             let blank = self.rest.len() - self.rest.trim_start().len();
             self.skip(blank);
             match self.rest.chars().next() {
-                None if nested => return Err(self.fault("unclosed left paren")),
-                Some(')') if !nested => return Err(self.fault("unexpected right paren")),
+                None if nested => return Err(self.error("unclosed left paren")),
+                Some(')') if !nested => return Err(self.error("unexpected right paren")),
                 None | Some(')' | '|') => {
                     let ends = !self.rest.starts_with('|');
                     if words.is_empty() {
-                        return Err(self.fault("missing value for command"));
+                        return Err(self.error("missing value for command"));
                     }
                     if commands.len() == PIPELINE_STEPS {
-                        return Err(self.fault(&ExceedsLimit::PipelineSteps.to_string()));
+                        return Err(self.error(&ExceedsLimit::PipelineSteps.to_string()));
                     }
                     commands.push(Command { words: std::mem::take(&mut words) });
                     self.skip(usize::from(!self.rest.is_empty()));
@@ -215,13 +215,13 @@ impl<'a> Reader<'a> {
             }
             b'"' => WordKind::Text(self.quoted()?),
             b'`' => {
-                let end = whole[1..].find('`').ok_or_else(|| self.fault("unterminated raw quoted string"))?;
+                let end = whole[1..].find('`').ok_or_else(|| self.error("unterminated raw quoted string"))?;
                 WordKind::Text(self.skip(end + 2)[1..=end].to_owned())
             }
             _ => self.bare()?,
         };
         let text = &whole[..whole.len() - self.rest.len()];
-        Ok(Word { kind, text, at: place(self.template, offset) })
+        Ok(Word { kind, text, at: position(self.template, offset) })
     }
 
     fn quoted(&mut self) -> Result<String, String> {
@@ -237,12 +237,12 @@ impl<'a> Reader<'a> {
                     Some((_, 'n')) => out.push('\n'),
                     Some((_, 't')) => out.push('\t'),
                     Some((_, escaped @ ('"' | '\\'))) => out.push(escaped),
-                    _ => return Err(self.fault("invalid syntax in a quoted string")),
+                    _ => return Err(self.error("invalid syntax in a quoted string")),
                 },
                 other => out.push(other),
             }
         }
-        Err(self.fault("unterminated quoted string"))
+        Err(self.error("unterminated quoted string"))
     }
 
     fn bare(&mut self) -> Result<WordKind<'a>, String> {
@@ -256,20 +256,20 @@ impl<'a> Reader<'a> {
         }
         match word {
             "if" | "else" | "end" | "range" | "with" | "define" | "block" | "template" | "break" | "continue" => {
-                Err(self.fault(&format!("{word} is not supported in a username template")))
+                Err(self.error(&format!("{word} is not supported in a username template")))
             }
             _ if FUNCTIONS.contains(&word) => Ok(WordKind::Function(word)),
             _ if word.chars().all(|c| c.is_alphanumeric() || c == '_') => {
-                Err(self.fault(&format!("function {word:?} not defined")))
+                Err(self.error(&format!("function {word:?} not defined")))
             }
-            _ => Err(self.fault(&format!("unexpected {word:?} in operand"))),
+            _ => Err(self.error(&format!("unexpected {word:?} in operand"))),
         }
     }
 }
 
 impl Pipeline<'_> {
     // recursion: bounded by TEMPLATE_DEPTH, which the parser checks
-    fn value(&self, of: &Ingredients<'_>) -> Result<Value, String> {
+    fn value(&self, of: &TemplateData<'_>) -> Result<Value, String> {
         let mut value = None;
         for command in &self.commands {
             value = Some(command.value(of, value)?);
@@ -280,11 +280,11 @@ impl Pipeline<'_> {
 
 impl Command<'_> {
     // recursion: bounded by TEMPLATE_DEPTH, which the parser checks
-    fn value(&self, of: &Ingredients<'_>, piped: Option<Value>) -> Result<Value, String> {
+    fn value(&self, of: &TemplateData<'_>, piped: Option<Value>) -> Result<Value, String> {
         let Some((first, rest)) = self.words.split_first() else { return Err("missing value for command".to_owned()) };
         let WordKind::Function(name) = &first.kind else {
             if !rest.is_empty() || piped.is_some() {
-                return Err(first.fault(&match &first.kind {
+                return Err(first.error(&match &first.kind {
                     WordKind::Field(name) => format!("{name} has arguments but cannot be invoked as function"),
                     _ => format!("can't give argument to non-function {}", first.text),
                 }));
@@ -295,27 +295,27 @@ impl Command<'_> {
             rest.iter().map(|word| Ok((word.value(of)?, Some(word)))).collect::<Result<Vec<_>, String>>()?;
         arguments.extend(piped.map(|value| (value, None)));
         if let Some(complaint) = functions::wrong_count(name, arguments.len()) {
-            return Err(first.fault(&complaint));
+            return Err(first.error(&complaint));
         }
         for (at, (value, word)) in arguments.iter().enumerate() {
             if let Some(expected) = functions::wrong_type(name, at, value) {
                 return Err(match word {
-                    Some(word) => word.fault(&format!("expected {expected}; found {}", word.text)),
-                    None => first.fault(&format!("wrong type for value; expected {expected}")),
+                    Some(word) => word.error(&format!("expected {expected}; found {}", word.text)),
+                    None => first.error(&format!("wrong type for value; expected {expected}")),
                 });
             }
         }
         let arguments = arguments.into_iter().map(|(value, _)| value).collect();
         functions::call(name, arguments, of).map_err(|what| {
             let text = self.words.iter().map(|w| w.text).collect::<Vec<_>>().join(" ");
-            failed(first.at, &text, &format!("error calling {name}: {what}"))
+            execution_error(first.at, &text, &format!("error calling {name}: {what}"))
         })
     }
 }
 
 impl Word<'_> {
     // recursion: bounded by TEMPLATE_DEPTH, which the parser checks
-    fn value(&self, of: &Ingredients<'_>) -> Result<Value, String> {
+    fn value(&self, of: &TemplateData<'_>) -> Result<Value, String> {
         match &self.kind {
             WordKind::Text(text) => Ok(Value::Text(text.clone())),
             WordKind::Number(number) => Ok(Value::Number(*number)),
@@ -323,22 +323,22 @@ impl Word<'_> {
             WordKind::Field(name) => of
                 .field(name)
                 .map(Value::Text)
-                .ok_or_else(|| self.fault(&format!("can't evaluate field {name} in type dbplugin.UsernameMetadata"))),
+                .ok_or_else(|| self.error(&format!("can't evaluate field {name} in type dbplugin.UsernameMetadata"))),
             WordKind::Function(name) => {
                 if let Some(complaint) = functions::wrong_count(name, 0) {
-                    return Err(self.fault(&complaint));
+                    return Err(self.error(&complaint));
                 }
                 functions::call(name, Vec::new(), of)
-                    .map_err(|what| self.fault(&format!("error calling {name}: {what}")))
+                    .map_err(|what| self.error(&format!("error calling {name}: {what}")))
             }
         }
     }
 
-    fn fault(&self, what: &str) -> String {
-        failed(self.at, self.text, what)
+    fn error(&self, what: &str) -> String {
+        execution_error(self.at, self.text, what)
     }
 }
 
-fn failed((line, column): (usize, usize), text: &str, what: &str) -> String {
+fn execution_error((line, column): (usize, usize), text: &str, what: &str) -> String {
     format!("template: template:{line}:{column}: executing \"template\" at <{text}>: {what}")
 }

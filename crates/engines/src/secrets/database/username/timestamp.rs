@@ -1,4 +1,5 @@
-//! Times in the layouts of Go's `time` package, in which each part is written as it is in "Mon Jan 2 15:04:05 MST 2006".
+//! Times in the layouts of Go's `time` package, where each part has the form that it has in "Mon Jan 2 15:04:05 MST
+//! 2006".
 
 use keepfast_framework::Timestamp;
 
@@ -18,7 +19,7 @@ const MONTHS: [&str; 12] = [
 ];
 const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
 
-/// A time in UTC after a layout. Longer parts come first, because shorter ones are their beginnings.
+/// Formats a time in UTC. Longer parts come first, because shorter ones are their prefixes.
 pub(super) fn format(layout: &str, at: Timestamp) -> String {
     let parts = parts(at);
     let mut out = String::new();
@@ -84,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn layouts_are_gos() {
+    fn layouts_are_those_of_go() {
         let at = Timestamp::from_nanos(1_795_435_347_123_456_789);
         for (layout, expected) in [
             ("2006-01-02T15:04:05Z07:00", "2026-11-23T12:02:27Z"),

@@ -1,4 +1,4 @@
-//! The grammar against texts that libpq and pgx read.
+//! The grammar with texts that libpq and pgx accept.
 
 use proptest::prelude::*;
 
@@ -18,7 +18,7 @@ fn reads_as(text: &str, expected: &[(&str, &str)]) {
 }
 
 #[test]
-fn keywords_are_read_with_blanks_quotes_and_escapes() {
+fn keywords_are_parsed_with_blanks_quotes_and_escapes() {
     let require = [("host", "h"), ("sslmode", "require")];
     for text in [
         "host=h sslmode=require",
@@ -40,7 +40,7 @@ fn keywords_are_read_with_blanks_quotes_and_escapes() {
 }
 
 #[test]
-fn uris_are_read_with_encoded_names_hosts_and_repeated_parameters() {
+fn uris_are_parsed_with_escapes_hosts_and_repeated_parameters() {
     for query in
         ["sslmode=require", "%73slmode=require", "sslmode=%72equire", "sslmode=disable&sslmode=require", "ssl=true"]
     {
@@ -75,7 +75,7 @@ fn uris_are_read_with_encoded_names_hosts_and_repeated_parameters() {
 }
 
 #[test]
-fn sec_kf08_no_spelling_of_a_password_is_shown() {
+fn sec_kf08_no_spelling_of_a_password_is_returned() {
     let public = |name: &str| matches!(name, "host" | "port" | "user" | "dbname" | "sslmode");
     for (text, expected) in [
         ("postgresql://u:geheim@h/d", "postgresql://u:xxxxx@h/d"),
@@ -106,7 +106,7 @@ fn sec_kf08_no_spelling_of_a_password_is_shown() {
 }
 
 #[test]
-fn sec_kf08_what_may_be_half_of_a_password_is_not_shown() {
+fn sec_kf08_what_may_be_part_of_a_password_is_not_returned() {
     for text in [
         "postgres://u:12/geheim@h/d",
         "postgres://u:p@geheim/x@h/d",
@@ -122,7 +122,7 @@ fn sec_kf08_what_may_be_half_of_a_password_is_not_shown() {
 
 proptest! {
     #[test]
-    fn quoted_values_are_read_back(value in "[^\\x00{]{1,40}") {
+    fn parsing_inverts_quoting(value in "[^\\x00{]{1,40}") {
         let text = format!("host=h password={}", quoted(&value));
         prop_assert_eq!(&parameters(&text).unwrap()[1].1, &value);
         let text = format!("postgres://u:{}@h/d?a={}", percent_encode_authority(&value), percent_encode(&value));
@@ -131,7 +131,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_ends_the_process(text in "(postgres://)?[a-z'\\\\ =&?/:@,%\\[\\]{}\n]{0,80}") {
+    fn no_text_panics(text in "(postgres://)?[a-z'\\\\ =&?/:@,%\\[\\]{}\n]{0,80}") {
         if let Some(shown) = ConnInfo::parse(&text).ok().and_then(|info| info.masked(|_| true)) {
             prop_assert!(ConnInfo::parse(&shown).is_ok(), "{}", shown);
         }

@@ -1,4 +1,4 @@
-//! What the driver is given for a connection string.
+//! The driver's configuration for connection strings.
 
 use serde_json::json;
 use tokio_postgres::config::SslNegotiation;
@@ -7,17 +7,17 @@ use super::*;
 
 const PASSWORD: &str = "p'w@/?sslmode=disable";
 
-fn read_in(url: &str, more: serde_json::Value, files: &FileDirectories) -> Result<Settings, Unusable> {
+fn read_in(url: &str, more: serde_json::Value, files: &FileDirectories) -> Result<Settings, OpenError> {
     let mut details = json!({ "connection_url": url, "username": "ad'min@x:/", });
     details.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     Settings::read(&details::of_json(&details), &SecretString::new(PASSWORD.to_owned()), files)
 }
 
-fn read_with(url: &str, more: serde_json::Value) -> Result<Settings, Unusable> {
+fn read_with(url: &str, more: serde_json::Value) -> Result<Settings, OpenError> {
     read_in(url, more, &FileDirectories::default())
 }
 
-fn read(url: &str) -> Result<Settings, Unusable> {
+fn read(url: &str) -> Result<Settings, OpenError> {
     read_with(url, json!({}))
 }
 
@@ -26,11 +26,11 @@ fn config(url: &str) -> Config {
 }
 
 fn refusal(url: &str) -> String {
-    read(url).err().map(Unusable::text).unwrap_or_else(|| panic!("{url} is taken"))
+    read(url).err().map(OpenError::text).unwrap_or_else(|| panic!("{url} is taken"))
 }
 
 #[test]
-fn sec_se04_name_and_password_are_never_part_of_the_urls_text() {
+fn sec_se04_credentials_never_change_the_meaning_of_the_url() {
     for url in [
         "postgresql://{{username}}:{{password}}@db.internal:5432/myapp",
         "postgresql://db.internal/myapp",
@@ -114,7 +114,7 @@ fn sec_kf23_no_spelling_of_sslmode_loses_tls() {
 }
 
 #[test]
-fn parameters_reach_the_driver() {
+fn parameters_are_set_in_the_driver() {
     let url = "postgres://h/d?options=-c%20a=b&search_path=x&connect_timeout=3&channel_binding=require&application_name=n&\
                keepalives_idle=7&tcp_user_timeout=1500&sslmode=require&sslnegotiation=direct";
     let read = config(url);
@@ -126,7 +126,7 @@ fn parameters_reach_the_driver() {
     assert_eq!(read.get_tcp_user_timeout(), Some(&Duration::from_millis(1500)));
     assert_eq!(read.get_ssl_negotiation(), SslNegotiation::Direct);
     let read = config("host=h fallback_application_name=f connect_timeout=0 sslmode=''");
-    assert_eq!((read.get_application_name(), read.get_connect_timeout()), (Some("f"), Some(&CONNECT)));
+    assert_eq!((read.get_application_name(), read.get_connect_timeout()), (Some("f"), Some(&CONNECT_TIMEOUT)));
     assert_eq!(read.get_ssl_mode(), SslMode::Prefer);
     for versions in
         ["ssl_min_protocol_version=TLSv1.3", "ssl_max_protocol_version=tlsv1.2", "ssl_min_protocol_version=TLSv1"]
@@ -139,7 +139,7 @@ fn parameters_reach_the_driver() {
 }
 
 #[test]
-fn several_hosts_are_tried_one_by_one() {
+fn several_hosts_give_one_configuration_each() {
     let several = |url: &str| -> Vec<(Vec<_>, Vec<u16>)> {
         let hosts = read(url).unwrap_or_else(|why| panic!("{url}: {}", why.text())).target.hosts;
         hosts.iter().map(|h| (h.config.get_hosts().to_vec(), h.config.get_ports().to_vec())).collect()
@@ -156,14 +156,14 @@ fn several_hosts_are_tried_one_by_one() {
     assert_eq!(refusal("postgresql://a,,b/d"), "cannot parse connection url: a host is empty");
     let hosts = |count: usize| format!("postgresql://{}/d", vec!["h"; count].join(","));
     assert_eq!(several(&hosts(32)).len(), 32);
-    assert_eq!(refusal(&hosts(33)), "cannot parse connection url: it names more than 32 hosts");
-    let split = "cannot parse connection url: host has a placeholder for what is no host";
+    assert_eq!(refusal(&hosts(33)), "cannot parse connection url: it has more than 32 hosts");
+    let split = "cannot parse connection url: host has a placeholder outside the host";
     assert_eq!(refusal("host=h,{{username}}"), split);
     assert_eq!(refusal(&"{{username}}".repeat(17)), "cannot parse connection url: it has more than 16 placeholders");
 }
 
 #[test]
-fn disable_escaping_takes_credentials_as_the_connection_string_has_them() {
+fn disable_escaping_parses_credentials_like_the_connection_string() {
     let read = |url: &str, escaped: bool| {
         let details = json!({"connection_url": url, "username": "u%40x", "disable_escaping": escaped});
         let password = SecretString::new("'a b\\'c'".to_owned());
@@ -194,7 +194,7 @@ fn sec_kf05_files_and_sockets_are_refused_by_name() {
             let expected = format!(
                 "{parameter} names a local file outside of database_file_directories of the server's configuration: give PEM in {setting}"
             );
-            assert_eq!(told, Unusable::Setting(expected), "{url}");
+            assert_eq!(told, OpenError::Setting(expected), "{url}");
         }
     }
     for url in [
@@ -205,7 +205,7 @@ fn sec_kf05_files_and_sockets_are_refused_by_name() {
         "host=a,/run/x",
     ] {
         assert!(
-            matches!(read(url), Err(Unusable::Setting(told)) if told.starts_with("host names a local file")),
+            matches!(read(url), Err(OpenError::Setting(told)) if told.starts_with("host names a local file")),
             "{url}"
         );
     }
@@ -223,7 +223,7 @@ fn sec_kf05_files_and_sockets_are_refused_by_name() {
 }
 
 #[tokio::test]
-async fn sec_kf05_files_are_read_anew_and_fail_with_one_text() {
+async fn sec_kf05_files_are_read_per_connection_and_fail_with_one_text() {
     let directory = tempfile::tempdir().unwrap();
     let files = FileDirectories::new(&[directory.path().to_owned()]);
     let url = format!("host=h sslmode=require sslrootcert={}/ca.pem", directory.path().display());
