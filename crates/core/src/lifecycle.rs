@@ -40,7 +40,7 @@ struct Serving {
     _seal_guard: SealGuard,
 }
 
-/// Seals the server when another node has changed the root key, until it is dropped.
+/// Seals the server when its barrier has failed closed, until it is dropped.
 struct SealGuard(tokio::task::JoinHandle<()>);
 
 impl Drop for SealGuard {
@@ -52,9 +52,9 @@ impl Drop for SealGuard {
 impl SealGuard {
     fn start(lifecycle: Weak<Lifecycle>, barrier: Arc<Barrier>) -> Self {
         SealGuard(tokio::spawn(async move {
-            barrier.root_lost().await;
+            barrier.failed_closed().await;
             if let Some(lifecycle) = lifecycle.upgrade() {
-                tracing::warn!("the root key was changed by another node; this one seals");
+                tracing::warn!("the storage has closed on this node, which seals");
                 lifecycle.seal().await;
             }
         }))
@@ -74,11 +74,10 @@ impl Lifecycle {
         }
     }
 
-    /// The request pipeline of the unsealed server; `None` while sealed, and from the moment another node has changed the
-    /// root key.
+    /// The request pipeline of the unsealed server; `None` while sealed, and from the moment its barrier has failed closed.
     pub(crate) fn pipeline(&self) -> Option<Arc<Pipeline>> {
         let serving = self.serving.read();
-        serving.as_ref().filter(|s| !s.pipeline.server().barrier.has_lost_root()).map(|s| s.pipeline.clone())
+        serving.as_ref().filter(|s| !s.pipeline.server().barrier.has_failed_closed()).map(|s| s.pipeline.clone())
     }
 
     /// The unsealed server, under the same conditions.

@@ -14,8 +14,8 @@ use crate::audit::{Broker, created};
 use crate::follow::{Follow, FollowedBarrier};
 use crate::identity::Identity;
 use crate::layout::{
-    AUDIT_DEVICES, AUDIT_STORAGE, ENGINE_STORAGE, ENTITIES, IDENTITY_STORAGE, LOCKS, MOUNT_ENTRIES, POLICIES, SYSTEM_STORAGE,
-    TOKEN_STORAGE, TOKENS, UNKNOWN_LOCKS,
+    AUDIT_DEVICES, AUDIT_STORAGE, ENGINE_STORAGE, ENTITIES, IDENTITY_STORAGE, LOCKS, MOUNT_ENTRIES, POLICIES,
+    SYSTEM_STORAGE, TOKEN_STORAGE, TOKENS, UNKNOWN_LOCKS,
 };
 use crate::lease::{EndsOfMounts, ExpiryWorker, IndexTidier, LeaseRevoker, Leases, PathRevoker, Renewer};
 use crate::lockout::{Lockout, UnknownNames};

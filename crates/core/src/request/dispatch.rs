@@ -7,7 +7,9 @@ use futures_util::FutureExt as _;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::cx::LastStep;
 use keepfast_framework::reply::Raw;
-use keepfast_framework::{Cx, Error, ErrorKind, Incoming, Input, OpenCeremonies, Operation, Outcome, Result, Status, help};
+use keepfast_framework::{
+    Cx, Error, ErrorKind, Incoming, Input, OpenCeremonies, Operation, Outcome, Result, Status, help,
+};
 use keepfast_storage::{StorageError, Tx};
 use serde::Serialize;
 

@@ -1,7 +1,7 @@
 //! The JSON of a response, in Vault's shape.
 
-use keepfast_framework::error_body;
 use keepfast_framework::Error;
+use keepfast_framework::error_body;
 use keepfast_framework::reply::{AuthBlock, Raw, SentStatus, WrapInfo};
 use serde::Serialize;
 

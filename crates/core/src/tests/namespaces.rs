@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use keepfast_framework::{Clock as _, Page, Query};
 use serde_json::{Value, json};
 
-use crate::audit::{Entry, RequestPart, Said, Verdict};
+use crate::audit::{Entry, RequestPart, SerializedRequest, Verdict};
 use crate::tests::fixture::{House, ROOT};
 
 /// The only record below a folder, whatever is between.
@@ -141,7 +141,7 @@ async fn audit_entries_name_the_namespace_of_the_request() {
     };
     let time = house.clock.now();
     let entry = Entry { time, request, caller: None, verdict: &verdict, response: None, error: None };
-    house.unsealed().audit.record(&entry, &Said::default()).await.unwrap();
+    house.unsealed().observed.audit.record(&entry, &SerializedRequest::default()).await.unwrap();
     assert_eq!(last()["request"]["namespace"], json!({ "id": "aB3dE6" }));
     let granting = json!([{ "name": "p", "namespace_id": "aB3dE6", "type": "acl" }]);
     assert_eq!(last()["auth"]["policy_results"]["granting_policies"], granting);

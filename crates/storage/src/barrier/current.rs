@@ -17,8 +17,8 @@ pub(super) struct CurrentKeyring {
     keyring: ArcSwap<Keyring>,
     /// The keyring that this barrier commits, until its record is applied. Held while `keyring` changes.
     committing: Mutex<Option<Keyring>>,
-    lost_root: AtomicBool,
-    root_lost: Notify,
+    failed_closed: AtomicBool,
+    seal_demanded: Notify,
 }
 
 impl CurrentKeyring {
@@ -26,8 +26,8 @@ impl CurrentKeyring {
         Self {
             keyring: ArcSwap::from_pointee(keyring),
             committing: Mutex::new(None),
-            lost_root: AtomicBool::new(false),
-            root_lost: Notify::new(),
+            failed_closed: AtomicBool::new(false),
+            seal_demanded: Notify::new(),
         }
     }
 
@@ -40,11 +40,17 @@ impl CurrentKeyring {
     }
 
     /// Announces the keyring that this barrier is about to commit, so that its record is recognized when it is applied.
-    pub(super) fn announce(&self, next: Keyring) {
-        *self.committing.lock() = Some(next);
+    /// Returns false, and keeps nothing, when the barrier is closed.
+    pub(super) fn announce(&self, next: Keyring) -> bool {
+        let mut committing = self.committing.lock();
+        let is_open = self.keyring.load().active().is_some();
+        if is_open {
+            *committing = Some(next);
+        }
+        is_open
     }
 
-    /// Takes the announcement back, because the commit failed for certain.
+    /// Drops the announced keyring, because its commit wrote nothing.
     pub(super) fn withdraw(&self) {
         *self.committing.lock() = None;
     }
@@ -62,37 +68,55 @@ impl CurrentKeyring {
             Some(own) => self.keyring.store(Arc::new(own)),
             None => match Keyring::load(known.root(), KEYRING, record, &known) {
                 Ok(next) => self.keyring.store(Arc::new(next)),
-                Err(_) => self.lose_root(),
+                Err(_) => {
+                    tracing::error!(
+                        "another node has changed the root key: this node drops its keys and needs the current shares"
+                    );
+                    self.drop_keys(&mut committing);
+                    self.demand_seal();
+                }
             },
         }
     }
 
-    /// Drops the keys.
+    /// Drops the keys, those of an announced keyring too.
     pub(super) fn close(&self) {
-        let _changing = self.committing.lock();
-        self.keyring.store(Arc::new(Keyring::empty()));
+        self.drop_keys(&mut self.committing.lock());
     }
 
-    /// Whether the keys were dropped because the root key does not open the stored keyring any more.
-    pub(super) fn has_lost_root(&self) -> bool {
-        self.lost_root.load(Ordering::Acquire)
+    /// Drops the keys, and has the node sealed.
+    pub(super) fn fail_closed(&self) {
+        self.close();
+        self.demand_seal();
     }
 
-    /// Waits until [`has_lost_root`](Self::has_lost_root).
-    pub(super) async fn root_lost(&self) {
-        let notified = self.root_lost.notified();
-        if !self.has_lost_root() {
+    /// Whether the keys were dropped and nobody asked for it, so that the node has to be sealed.
+    pub(super) fn has_failed_closed(&self) -> bool {
+        self.failed_closed.load(Ordering::Acquire)
+    }
+
+    /// Waits until [`has_failed_closed`](Self::has_failed_closed).
+    pub(super) async fn failed_closed(&self) {
+        let notified = self.seal_demanded.notified();
+        if !self.has_failed_closed() {
             notified.await;
         }
     }
 
-    fn lose_root(&self) {
-        tracing::error!(
-            "another node has changed the root key: this node forgets its keys and needs the present shares"
-        );
+    fn drop_keys(&self, committing: &mut Option<Keyring>) {
+        *committing = None;
         self.keyring.store(Arc::new(Keyring::empty()));
-        self.lost_root.store(true, Ordering::Release);
-        self.root_lost.notify_waiters();
+    }
+
+    fn demand_seal(&self) {
+        self.failed_closed.store(true, Ordering::Release);
+        self.seal_demanded.notify_waiters();
+    }
+
+    /// Whether a keyring is announced.
+    #[cfg(test)]
+    pub(super) fn has_announced(&self) -> bool {
+        self.committing.lock().is_some()
     }
 }
 

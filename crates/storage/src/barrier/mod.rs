@@ -176,18 +176,25 @@ impl Barrier {
         })
     }
 
-    /// Whether another node has put the keyring under a root key that this barrier does not have. It is closed then, and
-    /// has to be opened again with the present root key.
-    pub fn has_lost_root(&self) -> bool {
-        self.keyring.has_lost_root()
+    /// Whether it has closed without [`close`](Self::close): another node has put the keyring under a root key that this
+    /// barrier does not have, or [`fail_closed`](Self::fail_closed) was called. It has to be opened again with the current
+    /// root key.
+    pub fn has_failed_closed(&self) -> bool {
+        self.keyring.has_failed_closed()
     }
 
-    /// Waits until [`has_lost_root`](Self::has_lost_root).
-    pub async fn root_lost(&self) {
-        self.keyring.root_lost().await;
+    /// Waits until [`has_failed_closed`](Self::has_failed_closed).
+    pub async fn failed_closed(&self) {
+        self.keyring.failed_closed().await;
     }
 
-    /// Whether it has no keys: [`close`](Self::close) was called, or the root key was changed elsewhere.
+    /// Closes, and has the node sealed: what memory has of the storage is not what is committed any more.
+    pub fn fail_closed(&self) {
+        self.keyring.fail_closed();
+        self.cache.clear();
+    }
+
+    /// Whether it has no keys: [`close`](Self::close) was called, or it [has failed closed](Self::has_failed_closed).
     pub fn is_closed(&self) -> bool {
         self.keyring.load().active().is_none()
     }
@@ -198,8 +205,9 @@ impl Barrier {
     /// [`StorageError::Conflict`] when the keyring was changed elsewhere; it can be tried again.
     pub async fn rotate(&self, now_unix: i64) -> Result<u32, StorageError> {
         let _changing = self.changing.lock().await;
-        let next = self.keyring.load().rotated(KEYRING, now_unix).ok_or(StorageError::Closed)?;
-        self.replace(next, None).await
+        let known = self.keyring.load_full();
+        let next = known.rotated(KEYRING, now_unix).ok_or(StorageError::Closed)?;
+        self.replace(&known, next, None).await
     }
 
     /// Encrypts the keyring under another root key. `seal`, when given, replaces the [`SealRecord`] in the same commit,
@@ -212,9 +220,9 @@ impl Barrier {
         let _changing = self.changing.lock().await;
         let mut tries = Tries::default();
         loop {
-            let keyring = self.keyring.load_full();
-            keyring.active().ok_or(StorageError::Closed)?;
-            let replaced = self.replace(keyring.rewrapped(new_root, KEYRING), seal.clone()).await;
+            let known = self.keyring.load_full();
+            known.active().ok_or(StorageError::Closed)?;
+            let replaced = self.replace(&known, known.rewrapped(new_root, KEYRING), seal.clone()).await;
             if tries.settle(replaced)?.is_some() {
                 return Ok(());
             }
@@ -252,28 +260,37 @@ impl Barrier {
         self.backend.watch(watcher);
     }
 
-    /// Stores a new keyring in place of the one that this barrier has, and uses it.
-    async fn replace(&self, (next, record): (Keyring, Vec<u8>), seal: Option<Bytes>) -> Result<u32, StorageError> {
+    /// Stores a new keyring in place of `known`, from which it was made, and uses it.
+    async fn replace(
+        &self,
+        known: &Keyring,
+        (next, record): (Keyring, Vec<u8>),
+        seal: Option<Bytes>,
+    ) -> Result<u32, StorageError> {
         let key = Key::new(KEYRING)?;
-        let seen = Some(self.keyring.load().stored());
+        let seen = Some(known.stored());
         let mut writes = vec![Write::Put { key: key.clone(), value: record.into() }];
         if let Some(value) = seal {
             writes.push(Write::Put { key: Key::new(SEAL)?, value });
         }
         let batch = Batch { reads: vec![Read::Value { key, seen }], writes };
         let term = next.active().map_or(0, |term| term.number);
-        self.keyring.announce(next);
-        match self.backend.commit(batch).await {
-            // The watcher of the keyring has put it in use.
-            Ok(_) => Ok(term),
-            Err(StorageError::Conflict) => {
-                self.keyring.withdraw();
-                self.refresh().await?;
-                Err(StorageError::Conflict)
-            }
-            // The record may be applied all the same.
-            Err(error) => Err(error),
+        if !self.keyring.announce(next) {
+            return Err(StorageError::Closed);
         }
+        let error = match self.backend.commit(batch).await {
+            // The watcher of the keyring has put it in use.
+            Ok(_) => return Ok(term),
+            Err(error) => error,
+        };
+        // After these two the record may be applied all the same.
+        if !matches!(error, StorageError::Stopped(_) | StorageError::Io { .. }) {
+            self.keyring.withdraw();
+        }
+        if matches!(error, StorageError::Conflict) {
+            self.refresh().await?;
+        }
+        Err(error)
     }
 
     /// Reads the keyring again, because someone else may have changed it.

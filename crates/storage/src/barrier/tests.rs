@@ -6,7 +6,10 @@ use bytes::Bytes;
 use keepfast_crypto::random;
 
 use super::{KEYRING, SEAL};
-use crate::{Backend, Barrier, BarrierError, Batch, Key, MemoryBackend, RootKey, SealRecord, StorageError, Write};
+use crate::{
+    Backend, Barrier, BarrierError, Batch, Index, Key, MemoryBackend, Page, RootKey, SealRecord, StorageError, Watch,
+    Write,
+};
 
 async fn created() -> (Arc<MemoryBackend>, RootKey, Arc<Barrier>) {
     let (backend, root) = (Arc::new(MemoryBackend::new()), random::key());
@@ -140,15 +143,90 @@ async fn a_root_key_that_another_node_changed_closes_the_barrier() {
     let other = Barrier::open(backend.clone(), &root).await.unwrap();
     let new = random::key();
     barrier.rewrap_root(&new, None).await.unwrap();
-    assert!(other.has_lost_root() && other.is_closed());
-    other.root_lost().await;
+    assert!(other.has_failed_closed() && other.is_closed());
+    other.failed_closed().await;
     assert!(matches!(read(&other, "k").await, Err(StorageError::Closed)), "sealed, and not corrupt");
     assert!(matches!(other.rotate(1).await, Err(StorageError::Closed)));
-    assert!(!barrier.has_lost_root());
+    assert!(!barrier.has_failed_closed());
     assert_eq!(read(&barrier, "k").await.unwrap().unwrap(), "v");
     let again = Barrier::open(backend, &new).await.unwrap();
     barrier.rotate(2).await.unwrap();
     assert_eq!(again.key_status().unwrap().term, 2);
+}
+
+#[tokio::test]
+async fn a_keyring_made_from_an_outdated_one_is_a_conflict() {
+    let (backend, root, barrier) = created().await;
+    let other = Barrier::open(backend.clone(), &root).await.unwrap();
+    let known = barrier.keyring.load_full();
+    other.rotate(1).await.unwrap();
+    write(&other, "k", "v").await;
+    let stale = known.rotated(KEYRING, 2).unwrap();
+    assert!(matches!(barrier.replace(&known, stale, None).await, Err(StorageError::Conflict)));
+    let again = Barrier::open(backend, &root).await.unwrap();
+    assert_eq!(read(&again, "k").await.unwrap().unwrap(), "v", "no term is lost");
+}
+
+/// Memory whose commits fail with this error, if there is one.
+#[derive(Default)]
+struct Failing {
+    memory: MemoryBackend,
+    error: parking_lot::Mutex<Option<StorageError>>,
+}
+
+#[async_trait::async_trait]
+impl Backend for Failing {
+    async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError> {
+        self.memory.get(key).await
+    }
+
+    async fn list(&self, prefix: &Key, page: &Page) -> Result<Vec<String>, StorageError> {
+        self.memory.list(prefix, page).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Index, StorageError> {
+        let error = self.error.lock().clone();
+        match error {
+            Some(error) => Err(error),
+            None => self.memory.commit(batch).await,
+        }
+    }
+
+    fn watch(&self, watcher: std::sync::Weak<dyn Watch>) {
+        self.memory.watch(watcher);
+    }
+}
+
+#[tokio::test]
+async fn an_announced_keyring_stays_only_while_its_commit_is_unknown() {
+    let (backend, root) = (Arc::<Failing>::default(), random::key());
+    Barrier::create(backend.clone(), &root, "seal".into(), 7).await.unwrap();
+    let barrier = Barrier::open(backend.clone(), &root).await.unwrap();
+    let full = StorageError::Full;
+    let large = StorageError::TooLarge { size: 2, limit: 1 };
+    for (error, stays) in [
+        (full, false),
+        (large, false),
+        (StorageError::NotLeader, false),
+        (StorageError::Conflict, false),
+        (StorageError::Stopped("sync".into()), true),
+        (StorageError::io_kept("sync", std::io::Error::other("x")), true),
+    ] {
+        *backend.error.lock() = Some(error.clone());
+        barrier.rotate(1).await.unwrap_err();
+        assert_eq!(barrier.keyring.has_announced(), stays, "{error}");
+    }
+    barrier.close();
+    assert!(!barrier.keyring.has_announced(), "closing wipes its keys");
+
+    *backend.error.lock() = None;
+    let [barrier, other] = [(); 2].map(|()| Barrier::open(backend.clone(), &root));
+    let (barrier, other) = (barrier.await.unwrap(), other.await.unwrap());
+    *backend.error.lock() = Some(StorageError::Stopped("sync".into()));
+    barrier.rotate(1).await.unwrap_err();
+    *backend.error.lock() = None;
+    other.rewrap_root(&random::key(), None).await.unwrap();
+    assert!(barrier.has_failed_closed() && !barrier.keyring.has_announced(), "as does a changed root key");
 }
 
 #[tokio::test]
@@ -157,7 +235,7 @@ async fn a_closed_barrier_takes_no_keyring_that_is_applied_later() {
     let other = Barrier::open(backend, &root).await.unwrap();
     barrier.close();
     other.rotate(1).await.unwrap();
-    assert!(barrier.is_closed() && !barrier.has_lost_root());
+    assert!(barrier.is_closed() && !barrier.has_failed_closed());
 }
 
 #[tokio::test]
