@@ -7,6 +7,7 @@
 //! An owner is registered before it reads what is stored, and reads again if something changed meanwhile.
 
 use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use keepfast_storage::{Barrier, Index, StorageError, Watch, Write};
@@ -20,6 +21,12 @@ pub(crate) trait Follower: Send + Sync {
     /// A commit has written or deleted a record. Called in the order of the commits, by the thread that applies them: it
     /// must be quick and must not wait for the backend.
     fn applied(&self, change: &Applied<'_>);
+
+    /// Drops what memory has, because [`applied`](Self::applied) has panicked, so that it is read anew at its next use. Returns
+    /// false where that is impossible: then the node seals.
+    fn drop_stale(&self, _change: &Applied<'_>) -> bool {
+        false
+    }
 }
 
 /// A committed change of one record.
@@ -70,6 +77,21 @@ impl Follow {
     pub(crate) fn add(&self, prefix: &'static str, follower: Arc<dyn Follower>) {
         self.followers.write().push((prefix, follower));
     }
+
+    /// Tells an owner of a change. A panic in it must not end the thread of the storage, on which all commits depend: the
+    /// owner drops what is stale, or the barrier fails closed.
+    fn tell(&self, prefix: &'static str, follower: &dyn Follower, change: &Applied<'_>) {
+        if catch_unwind(AssertUnwindSafe(|| follower.applied(change))).is_ok() {
+            return;
+        }
+        let is_dropped = catch_unwind(AssertUnwindSafe(|| follower.drop_stale(change))).unwrap_or(false);
+        if is_dropped {
+            tracing::error!(prefix, key = change.key, "a panic while a commit was followed: the engine is opened anew");
+        } else {
+            tracing::error!(prefix, key = change.key, "a panic while a commit was followed: this node seals");
+            self.barrier.fail_closed();
+        }
+    }
 }
 
 /// The barrier of an unsealed server; while it is held, memory follows its commits.
@@ -95,17 +117,56 @@ impl Deref for FollowedBarrier {
 
 impl Watch for Follow {
     fn applied(&self, _: Index, writes: &[Write]) {
-        if self.barrier.is_closed() {
-            return;
-        }
         let followers = self.followers.read();
         for write in writes {
+            if self.barrier.is_closed() {
+                return;
+            }
             let path = write.key().as_str();
             for (prefix, follower) in followers.iter() {
                 if let Some(key) = path.strip_prefix(prefix) {
-                    follower.applied(&Applied { key, write, barrier: &self.barrier });
+                    self.tell(prefix, &**follower, &Applied { key, write, barrier: &self.barrier });
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keepfast_crypto::random;
+    use keepfast_storage::MemoryBackend;
+
+    use super::*;
+
+    /// An owner that panics; what is stale can be dropped or not.
+    struct Panicking {
+        can_drop: bool,
+    }
+
+    impl Follower for Panicking {
+        fn applied(&self, _: &Applied<'_>) {
+            panic!("while following");
+        }
+
+        fn drop_stale(&self, _: &Applied<'_>) -> bool {
+            self.can_drop
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_an_owner_fails_no_commit_and_leaves_nothing_stale() {
+        for can_drop in [true, false] {
+            let (backend, root) = (Arc::new(MemoryBackend::new()), random::key());
+            Barrier::create(backend.clone(), &root, "seal".into(), 0).await.unwrap();
+            let barrier = Barrier::open(backend, &root).await.unwrap();
+            let follow = Follow::new(barrier.clone());
+            follow.add("t/", Arc::new(Panicking { can_drop }));
+            let mut tx = barrier.begin();
+            tx.put(&barrier.view("t/"), "k", "v".into());
+            tx.commit().await.unwrap();
+            assert_eq!(barrier.is_closed(), !can_drop);
+            assert_eq!(barrier.has_failed_closed(), !can_drop);
         }
     }
 }

@@ -93,11 +93,22 @@ impl Mounts {
 
     /// Makes the router anew; engines that are open stay open unless their mount changed.
     fn route(&self, entries: &Entries) {
+        self.route_without(entries, None);
+    }
+
+    /// Makes the router anew, so that the engine of this mount is opened anew at its next use. Requests that have the old one
+    /// finish with it.
+    fn reopen(&self, uuid: &str) {
+        self.route_without(&self.entries.lock(), Some(uuid));
+    }
+
+    fn route_without(&self, entries: &Entries, stale: Option<&str>) {
         let before = self.router.load_full();
         let mut mounted = Vec::with_capacity(entries.by_name.len());
         for entry in entries.by_name.values().filter(|entry| !entry.leaving) {
             let earlier = before.at(&entry.path);
-            match earlier.filter(|m| same_engine(&m.entry, entry)).cloned() {
+            let keeps = |m: &&Arc<Mounted>| same_engine(&m.entry, entry) && stale != Some(&*entry.uuid);
+            match earlier.filter(keeps).cloned() {
                 Some(kept) => mounted.push(kept),
                 None => mounted.extend(self.mounted(entry.clone()).map(|fresh| Arc::new(fresh.following(earlier)))),
             }
@@ -204,6 +215,13 @@ impl Follower for EngineRecords {
         if let Some(mounted) = self.0.router().by_uuid(uuid) {
             mounted.applied(key, change.exists());
         }
+    }
+
+    fn drop_stale(&self, change: &Applied<'_>) -> bool {
+        if let Some((uuid, _)) = change.key.split_once('/') {
+            self.0.reopen(uuid);
+        }
+        true
     }
 }
 

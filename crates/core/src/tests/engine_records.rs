@@ -94,3 +94,38 @@ async fn an_engine_is_told_what_is_committed_also_while_it_is_opened() {
         assert_eq!(keys, [("meanwhile".to_owned(), true), ("after".to_owned(), true)]);
     }
 }
+
+/// An engine that panics at a record named `panic`.
+struct Panicking;
+
+impl Engine for Panicking {
+    const TYPE: &'static str = "panicking";
+    const KIND: Kind = Kind::Secrets;
+
+    fn routes(_: &mut Routes<Self>) {}
+
+    async fn open(_: &mut keepfast_framework::Cx) -> Result<Self> {
+        Ok(Panicking)
+    }
+
+    fn invalidate(&self, key: &str, _exists: bool) {
+        assert!(key != "panic", "as the test wants it");
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_panics_at_a_commit_is_opened_anew() {
+    let engines = keepfast_engines::all().preceded_by(vec![Registered::of::<Panicking>()]);
+    let house = House::with(|_, _| {}, engines).await;
+    house.post("sys/mounts/p", ROOT, json!({ "type": "panicking" })).await.ok();
+    let is_open = || house.unsealed().mounts.router().at("p/").unwrap().opened().is_some();
+    commit(&house, "p/", "fine", true).await;
+    assert!(is_open());
+    commit(&house, "p/", "panic", true).await;
+    assert!(!is_open(), "what it has in memory may be stale");
+    let unsealed = house.unsealed();
+    let mounted = unsealed.mounts.router().at("p/").unwrap().clone();
+    mounted.engine(&unsealed.host).await.unwrap();
+    commit(&house, "p/", "fine", false).await;
+    assert!(is_open() && !house.node.is_sealed());
+}
