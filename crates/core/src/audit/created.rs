@@ -1,7 +1,7 @@
 //! Audit devices that `sys/audit` creates, where the configuration allows it: stored behind the barrier, each with its salt
 //! in the same commit. Every node opens them: at unseal, and when one is committed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -146,11 +146,19 @@ pub(crate) struct StoredDevices {
     barrier: Arc<Barrier>,
     view: View,
     own: Arc<OwnFiles>,
-    /// Names of records that were committed and are not followed yet.
-    changed: Mutex<BTreeSet<String>>,
+    changed: Mutex<Changed>,
     is_behind: AtomicBool,
     /// One follows at a time; the others wait.
     following: tokio::sync::Mutex<()>,
+}
+
+/// Records that were committed and are not followed yet.
+#[derive(Default)]
+struct Changed {
+    /// By the name of the record, the number of its last commit.
+    names: BTreeMap<String, u64>,
+    /// Counts the commits.
+    commits: u64,
 }
 
 impl StoredDevices {
@@ -176,26 +184,26 @@ impl StoredDevices {
     /// Fails when storage fails: nothing may happen before the devices are known.
     pub(crate) async fn follow(&self, broker: &Broker) -> Result<()> {
         let _alone = self.following.lock().await;
-        while self.is_behind() {
-            let changed = std::mem::take(&mut *self.changed.lock());
-            if let Err(error) = self.reopen(broker, &changed).await {
-                self.changed.lock().extend(changed);
-                return Err(error);
+        while let Some((at, commit)) = self.next_changed() {
+            self.reopen(broker, &at).await?;
+            // Only now, so that a failure, a panic or a request that is dropped leaves it to the next request.
+            let mut changed = self.changed.lock();
+            if changed.names.get(&at) == Some(&commit) {
+                changed.names.remove(&at);
             }
-            let changed = self.changed.lock();
-            self.is_behind.store(!changed.is_empty(), Ordering::Release);
+            self.is_behind.store(!changed.names.is_empty(), Ordering::Release);
         }
         Ok(())
     }
 
-    async fn reopen(&self, broker: &Broker, changed: &BTreeSet<String>) -> Result<()> {
-        let tx = &mut self.barrier.begin_read();
-        for at in changed {
-            let Some(name) = hex::decode(at).ok().and_then(|name| String::from_utf8(name).ok()) else { continue };
-            broker.remove(&name);
-            open_stored(broker, tx, &self.view, &self.own, at).await?;
-        }
-        Ok(())
+    fn next_changed(&self) -> Option<(String, u64)> {
+        self.changed.lock().names.first_key_value().map(|(at, commit)| (at.clone(), *commit))
+    }
+
+    async fn reopen(&self, broker: &Broker, at: &str) -> Result<()> {
+        let Some(name) = hex::decode(at).ok().and_then(|name| String::from_utf8(name).ok()) else { return Ok(()) };
+        broker.remove(&name);
+        open_stored(broker, &mut self.barrier.begin_read(), &self.view, &self.own, at).await.map(drop)
     }
 }
 
@@ -203,7 +211,9 @@ impl StoredDevices {
 impl Follower for StoredDevices {
     fn applied(&self, change: &Applied<'_>) {
         let mut changed = self.changed.lock();
-        changed.insert(change.key.to_owned());
+        changed.commits += 1;
+        let commit = changed.commits;
+        changed.names.insert(change.key.to_owned(), commit);
         self.is_behind.store(true, Ordering::Release);
     }
 }

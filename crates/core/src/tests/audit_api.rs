@@ -1,7 +1,10 @@
 //! `sys/audit`: devices that the API creates, only where the configuration allows it.
 
-use crate::audit::OwnFiles;
+use std::panic::AssertUnwindSafe;
+
+use crate::audit::{OwnFiles, created};
 use crate::settings::Settings;
+use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 
 use crate::tests::fixture::{House, ROOT};
@@ -172,4 +175,23 @@ async fn a_created_device_with_options_of_an_older_version_stops_no_unseal() {
     house.get("sys/mounts", ROOT).await.ok();
     assert!(house.get("sys/audit", ROOT).await.ok().data()["x/"].is_object(), "it can be seen and removed");
     house.delete("sys/audit/x", ROOT).await.is(204);
+}
+
+#[tokio::test]
+async fn a_device_whose_opening_panics_is_opened_before_the_next_entry() {
+    let change = |settings: &mut crate::Settings, _: &std::path::Path| settings.allow_api_audit_creation = true;
+    let house = House::with(change, keepfast_engines::all()).await;
+    let unsealed = house.unsealed();
+    let view = unsealed.barrier.view("audit/");
+    let mut device = crate::tests::fixture::device(house.dir.path(), "late", &[]);
+    // More than the cache in front of the storage keeps.
+    device.description = "x".repeat(4 << 20);
+    let mut tx = unsealed.barrier.begin();
+    created::create(&unsealed.audit, &mut tx, &view, device, false, &house.settings).await.unwrap();
+    tx.commit().await.unwrap();
+    house.backend.panic_at("audit/device/");
+    let followed = AssertUnwindSafe(unsealed.stored_devices.follow(&unsealed.audit)).catch_unwind().await;
+    assert!(followed.is_err() && unsealed.stored_devices.is_behind());
+    house.get("sys/mounts/canary", ROOT).await;
+    assert!(house.audit("late").contains("canary") && !unsealed.stored_devices.is_behind());
 }

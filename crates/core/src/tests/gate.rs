@@ -19,6 +19,8 @@ pub(crate) struct Gated {
     armed: Mutex<Option<Arc<Gate>>>,
     /// The role of the node; `None` without a cluster.
     role: Option<Role>,
+    /// What a read panics at.
+    panics_at: Mutex<Option<&'static str>>,
 }
 
 /// One commit's gate.
@@ -34,6 +36,11 @@ impl Gated {
         Gated { role: Some(Role::Leading), ..Gated::default() }
     }
 
+    /// The next read of a key that begins with `prefix` panics.
+    pub(crate) fn panic_at(&self, prefix: &'static str) {
+        *self.panics_at.lock() = Some(prefix);
+    }
+
     /// The next commit waits at this gate.
     pub(crate) fn arm(&self) -> Arc<Gate> {
         let gate = Arc::<Gate>::default();
@@ -45,6 +52,8 @@ impl Gated {
 #[async_trait]
 impl Backend for Gated {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError> {
+        let panics = self.panics_at.lock().take_if(|prefix| key.as_str().starts_with(*prefix)).is_some();
+        assert!(!panics, "as the test wants it");
         self.memory.get(key).await
     }
 
