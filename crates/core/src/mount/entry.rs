@@ -103,6 +103,12 @@ impl MountEntry {
         if self.auth { Kind::Auth } else { Kind::Secrets }
     }
 
+    /// Whether both entries choose the same engine, opened with the same options on the same storage.
+    pub(super) fn has_engine_of(&self, other: &MountEntry) -> bool {
+        let of = |entry: &MountEntry| (entry.auth, entry.options());
+        self.uuid == other.uuid && self.engine == other.engine && of(self) == of(other)
+    }
+
     /// The path without the prefix of its kind, as `sys/auth` shows it.
     pub(crate) fn shown_path(&self) -> &str {
         self.path.strip_prefix(self.kind().prefix()).unwrap_or(&self.path)

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use keepfast_crypto::random;
 use keepfast_framework::engine::{BuiltIn, Registered, Registry};
 use keepfast_framework::mount::MountInfo;
-use keepfast_framework::{Error, Kind, Records, Result};
+use keepfast_framework::{Error, Kind, Records, Result, Status};
 use keepfast_storage::{Page, ReadTx, Tx, View};
 use parking_lot::Mutex;
 
@@ -136,18 +136,21 @@ impl Mounts {
         ENTRIES.put_in(tx, &self.view, &entry.uuid, entry)
     }
 
-    /// Makes a transaction that writes to a mount conflict with taking that mount away. Whoever wrote after the mount was
-    /// cleared would leave behind what nobody can reach or delete.
+    /// Makes a transaction that writes to a mount conflict with an unmount and with a change of the engine of the mount. What
+    /// is written after the mount was cleared, or in the form of an engine that the mount does not have any more, could
+    /// neither be read nor deleted.
     ///
-    /// Fails with 404 when the mount is gone or going.
+    /// Fails with 404 when the mount is gone or going, with 503 when its engine is not the one that `mounted` has.
     pub(crate) async fn hold(&self, tx: &mut Tx, mounted: &Mounted) -> Result<()> {
-        // A built-in mount never goes.
+        // A built-in mount stays, with its engine.
         if !tx.is_dirty() || mounted.traits.built_in.is_some() {
             return Ok(());
         }
-        match ENTRIES.get_in(tx, &self.view, &mounted.entry.uuid).await? {
-            Some(found) if !found.leaving && found.namespace == self.namespace => Ok(()),
-            _ => Err(Error::new(keepfast_framework::Status::NOT_FOUND, "no handler for route: its mount is gone")),
+        let found = ENTRIES.get_in(tx, &self.view, &mounted.entry.uuid).await?;
+        match found.filter(|found| !found.leaving && found.namespace == self.namespace) {
+            Some(found) if found.has_engine_of(&mounted.entry) => Ok(()),
+            Some(_) => Err(Error::new(Status::UNAVAILABLE, "the mount has changed, try again")),
+            None => Err(Error::new(Status::NOT_FOUND, "no handler for route: its mount is gone")),
         }
     }
 

@@ -257,3 +257,19 @@ async fn what_is_written_while_its_mount_is_taken_away_does_not_stay() {
     assert!(!left.iter().any(|k| k.ends_with("/canary") || k.starts_with("auth/")), "{left:?}");
     assert_eq!(left.iter().filter(|k| k.starts_with("token/id/")).count(), 1, "{left:?}");
 }
+
+#[tokio::test]
+async fn sec_kf57_a_write_that_a_change_of_engine_overtakes_is_refused() {
+    let house = Arc::new(House::new().await);
+    house.post("sys/mounts/kv", ROOT, json!({ "type": "kv", "options": { "version": "1" } })).await.ok();
+    let tuned_by = |body: Value| ("sys/mounts/kv/tune", ROOT.to_owned(), body);
+    let write = || ("kv/canary", ROOT.to_owned(), json!({ "k": 1 }));
+    let (written, tuned) = overtaken(&house, write(), tuned_by(json!({ "description": "the engine stays" }))).await;
+    tuned.ok();
+    written.is(204);
+    house.delete("kv/canary", ROOT).await.ok();
+    let (written, tuned) = overtaken(&house, write(), tuned_by(json!({ "options": { "version": "2" } }))).await;
+    tuned.ok();
+    assert_eq!(written.is(503).error(), "the mount has changed, try again");
+    assert!(!stored(&house, "logical/").await.iter().any(|key| key.ends_with("/canary")));
+}

@@ -420,6 +420,20 @@ async fn a_change_before_the_conversion_converts_the_secret() {
 }
 
 #[tokio::test]
+async fn sec_kf57_an_upgrade_does_not_end_over_a_secret_written_meanwhile() {
+    let bench = upgraded(&[("a", json!({"n": 1}))]).await;
+    bench.tick_after(Duration::from_secs(60)).await.unwrap();
+    let (engine, mut ending) = bench.engine_and_cx();
+    engine.tick(&mut ending).await.unwrap();
+    let (_, mut late) = bench.engine_and_cx();
+    let (tx, view) = late.store();
+    tx.put(view, "plain/late", "{\"n\":2}".into());
+    late.commit().await.unwrap();
+    assert!(ending.commit().await.map_err(Error::from).unwrap_err().is_conflict());
+    assert_eq!(bench.read("data/late").await.unwrap().data()["data"], json!({"n": 2}));
+}
+
+#[tokio::test]
 async fn the_upgrade_converts_a_large_mount_in_pages() {
     let secrets: Vec<(String, Value)> = (0..1100).map(|n| (format!("f{}/{n:04}", n % 7), json!({"n": n}))).collect();
     let secrets: Vec<(&str, Value)> = secrets.iter().map(|(path, data)| (path.as_str(), data.clone())).collect();
