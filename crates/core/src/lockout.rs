@@ -28,6 +28,9 @@ use crate::settings::{LockoutSettings, Settings};
 /// Users with failed logins before those that are over are forgotten for the first time.
 const FIRST_PRUNING: usize = 1024;
 
+/// How many stored locks one transaction looks at.
+const PAGE: usize = 500;
+
 /// Locks by the accessor of the mount and a hash of the alias's name, which may have any characters.
 const LOCKS: Records<Lock> = Records::at("lockout/");
 /// Locks of unknown names, by the accessor of the mount and a hash, in a fixed number of places for each mount: a lock
@@ -187,21 +190,24 @@ impl Lockout {
         Ok(counts)
     }
 
-    /// Deletes the stored locks that have ended.
-    pub(crate) async fn delete_ended(tx: &mut Tx, view: &View, now: Timestamp) -> Result<()> {
+    /// Deletes the stored locks that have ended, each page of them in a transaction of its own.
+    ///
+    /// Fails when storage fails; what was deleted by then stays deleted.
+    pub(crate) async fn delete_ended(barrier: &Arc<Barrier>, view: &View, now: Timestamp) -> Result<()> {
         for records in [&LOCKS, &UNKNOWN] {
-            for folder in records.list_in(tx, view, "", &Page::default()).await? {
-                if !folder.ends_with('/') {
-                    // An older version did not store the mount.
-                    records.delete_in(tx, view, &folder);
-                    continue;
-                }
-                for name in records.list_in(tx, view, &folder, &Page::default()).await? {
-                    let at = format!("{folder}{name}");
-                    // A record that cannot be read locks nobody; it is written anew with the name's next lock.
-                    let lock = damaged::read((records, "lock of a user"), tx, view, &at).await?.readable();
-                    if lock.is_some_and(|lock| !lock.failed.is_locked(now)) {
-                        records.delete_in(tx, view, &at);
+            let mut folders = vec![String::new()];
+            while let Some(folder) = folders.pop() {
+                let mut page = Page::first(PAGE);
+                loop {
+                    let names = records.list_in(&mut barrier.begin_read(), view, &folder, &page).await?;
+                    let is_last = names.len() < PAGE;
+                    page.after = names.last().cloned();
+                    let places = names.iter().map(|name| format!("{folder}{name}"));
+                    let (below, locks): (Vec<_>, Vec<_>) = places.partition(|at| at.ends_with('/'));
+                    folders.extend(below);
+                    delete_ended_of(records, &locks, barrier, view, now).await?;
+                    if is_last {
+                        break;
                     }
                 }
             }
@@ -316,6 +322,28 @@ impl Lockout {
         }
         Ok(())
     }
+}
+
+/// Deletes those of these locks that have ended.
+async fn delete_ended_of(
+    records: &Records<Lock>,
+    locks: &[String],
+    barrier: &Arc<Barrier>,
+    view: &View,
+    now: Timestamp,
+) -> Result<()> {
+    let attempt = |mut tx: Tx| async move {
+        for at in locks {
+            // A record that cannot be read locks nobody; it is written anew with the name's next lock.
+            let lock = damaged::read((records, "lock of a user"), &mut tx, view, at).await?.readable();
+            // An older version did not store the mount.
+            if !at.contains('/') || lock.is_some_and(|lock| !lock.failed.is_locked(now)) {
+                records.delete_in(&mut tx, view, at);
+            }
+        }
+        Ok((tx, ()))
+    };
+    barrier.transact(attempt).await
 }
 
 /// Marks the record that this node is storing, until it is dropped.

@@ -19,7 +19,8 @@ use crate::settings::Settings;
 use crate::token::TokenSecrets;
 use crate::versions;
 
-/// Writes what is missing or due, in one transaction; commits nothing when there is nothing to write.
+/// Writes what is missing or due, in one transaction; commits nothing when there is nothing to write. Then it deletes the
+/// locks of users that have ended: there may be many, and serving does not depend on it.
 pub(crate) async fn take_over(
     barrier: &Arc<Barrier>,
     settings: &Settings,
@@ -31,9 +32,8 @@ pub(crate) async fn take_over(
             bootstrap(barrier, &mut tx, (settings, engines), now).await?;
             let system = barrier.view(SYSTEM_STORAGE);
             versions::note(&mut tx, &system, &settings.version, now).await?;
-            Lockout::delete_ended(&mut tx, &system, now).await?;
-            let home = settings.home.as_ref();
-            let is_quarantined = quarantine::check_home(&mut tx, &barrier.view(TOKEN_STORAGE), home, now).await?;
+            let (home, tokens) = (settings.home.as_ref(), barrier.view(TOKEN_STORAGE));
+            let is_quarantined = quarantine::check_home(&mut tx, &tokens, home, now).await?;
             Ok::<_, keepfast_framework::Error>((tx, is_quarantined))
         })
         .await?;
@@ -42,6 +42,10 @@ pub(crate) async fn take_over(
             "leases are under quarantine until an operator ends it: the data directory was restored, copied or moved, or an \
              operator began the quarantine; see sys/leases/quarantine"
         );
+    }
+    if let Err(error) = Lockout::delete_ended(barrier, &barrier.view(SYSTEM_STORAGE), now).await {
+        let cause = error.cause().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(%error, %cause, "locks of users that have ended are not all deleted");
     }
     Ok(())
 }

@@ -19,9 +19,14 @@ pub(crate) struct Gated {
     armed: Mutex<Option<Arc<Gate>>>,
     /// The role of the node; `None` without a cluster.
     role: Option<Role>,
+    /// Refuses commits.
+    refuses: Mutex<Option<Refuses>>,
     /// What a read panics at.
     panics_at: Mutex<Option<&'static str>>,
 }
+
+/// Returns why a commit is refused.
+type Refuses = fn(&Batch) -> Option<StorageError>;
 
 /// One commit's gate.
 #[derive(Default)]
@@ -34,6 +39,11 @@ impl Gated {
     /// The storage of the node that leads a cluster.
     pub(crate) fn leading() -> Self {
         Gated { role: Some(Role::Leading), ..Gated::default() }
+    }
+
+    /// From now on commits are refused for which `refuses` returns an error.
+    pub(crate) fn refuse(&self, refuses: Refuses) {
+        *self.refuses.lock() = Some(refuses);
     }
 
     /// The next read of a key that begins with `prefix` panics.
@@ -66,6 +76,10 @@ impl Backend for Gated {
         if let Some(gate) = gate {
             gate.reached.notify_one();
             gate.open.notified().await;
+        }
+        let refuses = *self.refuses.lock();
+        if let Some(error) = refuses.and_then(|refuses| refuses(&batch)) {
+            return Err(error);
         }
         self.memory.commit(batch).await
     }

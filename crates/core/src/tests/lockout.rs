@@ -5,9 +5,11 @@ use std::time::Duration;
 use crate::settings::LockoutSettings;
 use keepfast_framework::reply::ClaimedAlias;
 use keepfast_framework::{Clock, Error};
+use keepfast_storage::StorageError;
 use serde_json::{Value, json};
 
 use crate::tests::fixture::{Answer, House, ROOT};
+use crate::tests::tokens::stored;
 
 /// A server with the user `anna`.
 async fn house(change: impl FnOnce(&mut crate::Settings)) -> House {
@@ -246,4 +248,47 @@ async fn a_lock_that_begins_while_the_one_before_is_deleted_holds() {
     let mut again = std::sync::Arc::into_inner(house).unwrap();
     again.restarted().await;
     assert_eq!(locked(&again).await, 1, "and is stored");
+}
+
+/// A server with 1200 stored locks that have ended.
+async fn house_with_ended_locks() -> House {
+    let house = house(|_| {}).await;
+    for _ in 0..5 {
+        login(&house, "anna", "wrong").await;
+    }
+    let unsealed = house.unsealed();
+    let view = unsealed.barrier.view("sys/");
+    let lock = stored(&house, "sys/lockout/").await.remove(0);
+    let lock = lock.strip_prefix("sys/").unwrap();
+    let (folder, _) = lock.rsplit_once('/').unwrap();
+    let mut tx = unsealed.barrier.begin();
+    let record = tx.get(&view, lock).await.unwrap().unwrap();
+    for number in 1..1200 {
+        tx.put(&view, &format!("{folder}/{number:032x}"), record.clone());
+    }
+    tx.commit().await.unwrap();
+    house.clock.advance(Duration::from_secs(900));
+    house
+}
+
+#[tokio::test]
+async fn sec_kf58_ended_locks_are_deleted_in_pages_behind_the_takeover() {
+    let mut house = house_with_ended_locks().await;
+    house.backend.refuse(|batch| {
+        let size = batch.reads.len() + batch.writes.len();
+        (size > 1050).then_some(StorageError::TooLarge { size, limit: 1050 })
+    });
+    house.restarted().await;
+    assert!(stored(&house, "sys/lockout/").await.is_empty());
+}
+
+#[tokio::test]
+async fn sec_kf58_locks_that_cannot_be_deleted_stop_no_unseal() {
+    let mut house = house_with_ended_locks().await;
+    house.backend.refuse(|batch| {
+        let is_of_locks = batch.writes.iter().any(|write| write.key().as_str().starts_with("sys/lockout/"));
+        is_of_locks.then_some(StorageError::TooLarge { size: 2, limit: 1 })
+    });
+    house.restarted().await;
+    login(&house, "anna", "right").await.ok();
 }
