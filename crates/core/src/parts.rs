@@ -48,6 +48,11 @@ impl ServerParts {
         self.roles.as_ref().is_none_or(|roles| roles.borrow().is_leading())
     }
 
+    /// Whether no other node ever takes the commits of this storage: it has no cluster, or one whose roles do not change.
+    fn is_lone(&self) -> bool {
+        self.roles.as_ref().is_none_or(|roles| roles.has_changed().is_err())
+    }
+
     /// The stored seal configuration; `None` when the server is not initialised.
     pub(crate) async fn seal_config(&self) -> Result<Option<SealConfig>> {
         SealConfig::load(&*self.backend).await
@@ -55,7 +60,7 @@ impl ServerParts {
 
     /// Writes what the node that leads writes before it serves.
     pub(crate) async fn take_over(&self, barrier: &Arc<Barrier>) -> Result<()> {
-        take_over(barrier, &self.settings, &self.engines, self.clock.now()).await
+        take_over(barrier, &self.settings, &self.engines, self.is_lone(), self.clock.now()).await
     }
 
     /// Opens the audit devices of the configuration.

@@ -20,11 +20,13 @@ use crate::token::TokenSecrets;
 use crate::versions;
 
 /// Writes what is missing or due, in one transaction; commits nothing when there is nothing to write. Then it deletes the
-/// locks of users that have ended: there may be many, and serving does not depend on it.
+/// locks of users that have ended: there may be many, and serving does not depend on it. `is_lone` says that no other node
+/// ever leads this storage.
 pub(crate) async fn take_over(
     barrier: &Arc<Barrier>,
     settings: &Settings,
     engines: &Registry,
+    is_lone: bool,
     now: Timestamp,
 ) -> Result<()> {
     let is_quarantined = barrier
@@ -33,7 +35,7 @@ pub(crate) async fn take_over(
             let system = barrier.view(SYSTEM_STORAGE);
             versions::note(&mut tx, &system, &settings.version, now).await?;
             let (home, tokens) = (settings.home.as_ref(), barrier.view(TOKEN_STORAGE));
-            let is_quarantined = quarantine::check_home(&mut tx, &tokens, home, now).await?;
+            let is_quarantined = quarantine::check_home(&mut tx, &tokens, home, is_lone, now).await?;
             Ok::<_, keepfast_framework::Error>((tx, is_quarantined))
         })
         .await?;

@@ -40,7 +40,7 @@ pub trait Backend: Send + Sync + 'static {
     fn watch(&self, watcher: Weak<dyn Watch>);
 
     /// The role of this node in its cluster, and its changes; `None` for a backend that has no cluster. A closed channel
-    /// says that the role does not change any more.
+    /// says that the role does not change any more: then no other node ever leads.
     fn roles(&self) -> Option<watch::Receiver<Role>> {
         None
     }

@@ -2,13 +2,13 @@
 //! users that its leases name may be those of the original.
 //!
 //! Storage remembers where the data directory of each node is (the server tells it by [`crate::Settings::home`]: which file,
-//! on which file system). When a node takes the lead somewhere else than where it was last, the leases are quarantined. A
-//! node that is new here begins no quarantine. A copy that is the same file by all signs, such as a clone of the whole disk,
+//! on which file system). When a node takes the lead somewhere else than where it was last, the leases are quarantined. So
+//! they are when storage knows other nodes and not this one, unless it belongs to a cluster, which nodes join. A copy that is the same file by all signs, such as a clone of the whole disk,
 //! cannot be told from its original: there the operator quarantines by hand before the first unseal with a network, or on
 //! the original.
 
 use keepfast_framework::{Records, Result, Timestamp};
-use keepfast_storage::{ReadTx, Tx, View};
+use keepfast_storage::{Page, ReadTx, Tx, View};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -33,9 +33,15 @@ pub(crate) struct Quarantine {
     pub(crate) reason: String,
 }
 
-/// Begins a quarantine when this is not where the node was last, and notes where it is. Returns whether leases are under
-/// quarantine.
-pub(crate) async fn check_home(tx: &mut Tx, view: &View, home: Option<&Home>, now: Timestamp) -> Result<bool> {
+/// Begins a quarantine when this is not where the node was last, and notes where it is. `is_lone` says that no other node
+/// ever leads this storage. Returns whether leases are under quarantine.
+pub(crate) async fn check_home(
+    tx: &mut Tx,
+    view: &View,
+    home: Option<&Home>,
+    is_lone: bool,
+    now: Timestamp,
+) -> Result<bool> {
     // One that cannot be read holds.
     if !matches!(damaged::read((&QUARANTINE, "quarantine"), tx, view, "").await?, Stored::Absent) {
         return Ok(true);
@@ -46,7 +52,8 @@ pub(crate) async fn check_home(tx: &mut Tx, view: &View, home: Option<&Home>, no
         known => known,
     };
     let is_elsewhere = match known {
-        Stored::Absent => false,
+        // The name of a lone node changes when its data directory loses `meta.json`, or gets another one.
+        Stored::Absent => is_lone && !HOMES.list_in(tx, view, "", &Page::first(1)).await?.is_empty(),
         Stored::Damaged => true,
         Stored::Record(place) => place != home.place,
     };

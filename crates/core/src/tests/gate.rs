@@ -17,8 +17,10 @@ use crate::tests::tokens::stored;
 pub(crate) struct Gated {
     memory: MemoryBackend,
     armed: Mutex<Option<Arc<Gate>>>,
-    /// The role of the node; `None` without a cluster.
-    role: Option<Role>,
+    /// Sends the role of the node; `None` without a cluster.
+    roles: Option<watch::Sender<Role>>,
+    /// Whether the role of a cluster of one node is in `roles`, which does not change.
+    is_alone: bool,
     /// Refuses commits.
     refuses: Mutex<Option<Refuses>>,
     /// What a read panics at.
@@ -38,7 +40,12 @@ pub(crate) struct Gate {
 impl Gated {
     /// The storage of the node that leads a cluster.
     pub(crate) fn leading() -> Self {
-        Gated { role: Some(Role::Leading), ..Gated::default() }
+        Gated { roles: Some(watch::channel(Role::Leading).0), ..Gated::default() }
+    }
+
+    /// The storage of the only node of a cluster.
+    pub(crate) fn leading_alone() -> Self {
+        Gated { is_alone: true, ..Gated::leading() }
     }
 
     /// From now on commits are refused for which `refuses` returns an error.
@@ -89,7 +96,8 @@ impl Backend for Gated {
     }
 
     fn roles(&self) -> Option<watch::Receiver<Role>> {
-        self.role.clone().map(|role| watch::channel(role).1)
+        let roles = self.roles.as_ref()?;
+        Some(if self.is_alone { watch::channel(Role::Leading).1 } else { roles.subscribe() })
     }
 }
 

@@ -489,26 +489,44 @@ fn likely(route: &Route) -> Value {
 }
 
 #[tokio::test]
-async fn a_node_that_takes_over_quarantines_nothing() {
+async fn a_node_of_a_cluster_that_takes_over_quarantines_nothing() {
     use crate::settings::Home;
-    use crate::takeover::take_over;
 
     let home = |node: &str, place: &str| Some(Home { node: node.to_owned(), place: place.to_owned() });
-    let leader = House::with(|settings, _| settings.home = home("one", "there"), keepfast_engines::all()).await;
-    let unsealed = leader.unsealed();
-    let mut settings = leader.settings.clone();
-    let take_over = async |settings: &crate::Settings| {
-        take_over(&unsealed.barrier, settings, unsealed.engines.mounts.registry(), leader.clock.now()).await.unwrap();
-        unsealed.leases.store.is_quarantined()
-    };
+    let at_home = |settings: &mut crate::Settings, _: &std::path::Path| settings.home = home("one", "there");
+    let mut leader = House::on(Gated::leading(), at_home, keepfast_engines::all()).await;
     for (node, place) in [("two", "elsewhere"), ("one", "there"), ("two", "elsewhere")] {
-        settings.home = home(node, place);
-        assert!(!take_over(&settings).await, "{node}");
+        leader.settings.home = home(node, place);
+        leader.restarted().await;
+        assert!(!leader.unsealed().leases.store.is_quarantined(), "{node}");
     }
-    settings.home = home("two", "restored");
-    assert!(take_over(&settings).await);
-    settings.home = home("one", "there");
-    assert!(take_over(&settings).await, "until an operator ends it");
+    leader.settings.home = home("two", "restored");
+    leader.restarted().await;
+    assert!(leader.unsealed().leases.store.is_quarantined());
+    leader.settings.home = home("one", "there");
+    leader.restarted().await;
+    assert!(leader.unsealed().leases.store.is_quarantined(), "until an operator ends it");
+}
+
+/// A data directory that was restored without its `meta.json`, or with an older one, has a new name.
+#[tokio::test]
+async fn sec_kf59_a_lone_node_that_storage_does_not_know_is_quarantined() {
+    use crate::settings::Home;
+
+    let home = |node: &str| Some(Home { node: node.to_owned(), place: "there".to_owned() });
+    for storage in [Gated::default(), Gated::leading_alone()] {
+        let mut house = House::on(storage, |settings, _| settings.home = home("one"), keepfast_engines::all()).await;
+        house.restarted().await;
+        assert!(!house.unsealed().leases.store.is_quarantined(), "it is where it was");
+        house.settings.home = home("two");
+        for _ in 0..2 {
+            house.restarted().await;
+            assert!(house.unsealed().leases.store.is_quarantined(), "it lasts");
+        }
+        house.unsealed().leases.set_quarantine(false, house.clock.now()).await.unwrap();
+        house.restarted().await;
+        assert!(!house.unsealed().leases.store.is_quarantined(), "an operator has ended it");
+    }
 }
 
 #[tokio::test]
