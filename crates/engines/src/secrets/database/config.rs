@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
-use super::connection::{DatabaseError, OpenError};
+use super::connection::{DatabaseError, Epoch, OpenError};
 use super::details::{self, Details, SettingType, text};
 use super::kinds::Kind;
 use super::statement::Statements;
@@ -37,6 +37,9 @@ pub(super) struct Config {
     pub(super) details: Details,
     /// The administrator's password; never part of a response.
     password: String,
+    /// The state of the open connections before it was read.
+    #[serde(skip)]
+    pub(super) read_in: Epoch,
 }
 
 impl Drop for Config {
@@ -55,16 +58,21 @@ impl Config {
     ///
     /// # Errors
     /// 400 when it does not exist.
-    pub(super) async fn require(cx: &mut Cx, name: &str) -> Result<Self> {
-        Self::find(cx, name).await?.ok_or_else(|| Self::missing(name).bad_request())
+    pub(super) async fn require(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<Self> {
+        Self::find(engine, cx, name).await?.ok_or_else(|| Self::missing(name).bad_request())
     }
 
     /// The connection of this name, or `None`.
     ///
     /// # Errors
     /// When storage fails.
-    pub(super) async fn find(cx: &mut Cx, name: &str) -> Result<Option<Self>> {
-        CONFIGS.get(cx, name).await
+    pub(super) async fn find(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<Option<Self>> {
+        let read_in = engine.connections.epoch();
+        let mut found = CONFIGS.get(cx, name).await?;
+        if let Some(config) = &mut found {
+            config.read_in = read_in;
+        }
+        Ok(found)
     }
 
     /// The error for a missing connection.
@@ -279,7 +287,7 @@ pub(super) async fn delete(engine: &DatabaseEngine, cx: &mut Cx, req: Connection
 pub(super) async fn reset(engine: &DatabaseEngine, cx: &mut Cx, req: ConnectionPath) -> Result<()> {
     engine.connections.close(&req.name);
     rotation::recover_if_pending(engine, cx, &req.name).await?;
-    let config = Config::require(cx, &req.name).await?;
+    let config = Config::require(engine, cx, &req.name).await?;
     rotation::database(engine, cx, &req.name, &config).await?.verify().await.map_err(DatabaseError::internal)
 }
 

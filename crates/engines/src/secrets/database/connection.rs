@@ -138,9 +138,21 @@ pub(super) fn dial_error(address: &str, error: &std::io::Error) -> String {
 /// The open connections, each for one revision of its settings.
 #[derive(Default)]
 pub(super) struct Connections {
-    open: Mutex<HashMap<String, OpenConnection>>,
+    pools: Mutex<Pools>,
     files: FileDirectories,
 }
+
+#[derive(Default)]
+struct Pools {
+    open: HashMap<String, OpenConnection>,
+    /// Changes with each close. A connection is kept only if its settings were read in the current epoch: those of an
+    /// earlier one may have been changed or deleted.
+    epoch: Epoch,
+}
+
+/// The number of closes of connections.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Epoch(u64);
 
 /// The key of a connection that uses the second password. No connection has such a name.
 fn second(name: &str) -> String {
@@ -153,7 +165,12 @@ type OpenConnection = (String, Arc<dyn Database>);
 impl Connections {
     /// No open connections; settings may name files below these directories.
     pub(super) fn new(files: FileDirectories) -> Self {
-        Connections { open: Mutex::default(), files }
+        Connections { pools: Mutex::default(), files }
+    }
+
+    /// The current epoch, to be taken before settings are read.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.pools.lock().epoch
     }
 
     /// Opens a connection that is not kept; sends nothing to the database yet.
@@ -164,24 +181,28 @@ impl Connections {
         Kind::by_name(&config.plugin_name)?.open(&config.details, &config.password(), &self.files, clock)
     }
 
-    /// The open connection of this name with these settings, or a new one.
+    /// The open connection of this name with these settings, or a new one. A new one is kept unless connections were closed
+    /// after the settings were read.
     ///
     /// # Errors
     /// 500 when a setting is invalid.
     pub(super) fn get(&self, name: &str, config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Database>> {
-        if let Some((revision, open)) = self.open.lock().get(name)
+        if let Some((revision, open)) = self.pools.lock().open.get(name)
             && *revision == config.revision
         {
             return Ok(open.clone());
         }
         let opened = self.open(config, clock).map_err(|unusable| DatabaseError::new(unusable.text()).internal())?;
-        self.open.lock().insert(name.to_owned(), (config.revision.clone(), opened.clone()));
+        let mut pools = self.pools.lock();
+        if pools.epoch == config.read_in {
+            pools.open.insert(name.to_owned(), (config.revision.clone(), opened.clone()));
+        }
         Ok(opened)
     }
 
     /// The metrics of all open pools, labelled with the connection.
     pub(super) fn gauges(&self) -> Vec<Gauge> {
-        let open = self.open.lock();
+        let pools = self.pools.lock();
         let of_one = |(name, (_, database)): (&String, &OpenConnection)| {
             let PoolStats { open, in_use, idle, waits, opened } = database.pool_stats();
             let numbers = [
@@ -194,7 +215,7 @@ impl Connections {
             let labels = vec![("connection", name.clone())];
             numbers.map(|(name, value)| Gauge { name, value, labels: labels.clone() })
         };
-        open.iter().flat_map(of_one).collect()
+        pools.open.iter().flat_map(of_one).collect()
     }
 
     /// The connection with the second password of an undecided rotation.
@@ -207,8 +228,9 @@ impl Connections {
 
     /// Closes a connection; the next use opens it again.
     pub(super) fn close(&self, name: &str) {
-        let mut open = self.open.lock();
-        open.remove(name);
-        open.remove(&second(name));
+        let mut pools = self.pools.lock();
+        pools.epoch.0 += 1;
+        pools.open.remove(name);
+        pools.open.remove(&second(name));
     }
 }

@@ -44,7 +44,7 @@ pub(super) async fn read(engine: &DatabaseEngine, cx: &mut Cx, req: RolePath) ->
     let unknown = || Error::invalid(format!("unknown role: {}", req.name.0));
     let role = ROLES.get(cx, &req.name).await?.ok_or_else(unknown)?;
     rotation::recover_if_due(engine, cx, &role.db_name).await?;
-    let config = Config::require(cx, &role.db_name).await?;
+    let config = Config::require(engine, cx, &role.db_name).await?;
     config.check_role(&req.name).map_err(DatabaseError::bad_request)?;
     let template = credential::name_template(&role, &config)?;
     let kind = config.kind()?;
@@ -113,15 +113,15 @@ async fn guard_name(
 }
 
 /// The connection of a lease; the error is part of another text.
-async fn connection(cx: &mut Cx, name: &str) -> Result<Config> {
-    Config::find(cx, name).await?.ok_or_else(|| Config::missing(name).invalid())
+async fn connection(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<Config> {
+    Config::find(engine, cx, name).await?.ok_or_else(|| Config::missing(name).invalid())
 }
 
 pub(super) async fn renew(engine: &DatabaseEngine, cx: &mut Cx, lease: &HeldLease) -> Result<LeaseTerms> {
     let held: LeaseData = serde_json::from_value(lease.internal.clone())?;
     let missing = || Error::invalid(format!("error during renew: could not find role with name {:?}", held.role));
     let role = ROLES.get(cx, &held.role).await?.ok_or_else(missing)?;
-    let config = connection(cx, &held.db_name).await?;
+    let config = connection(engine, cx, &held.db_name).await?;
     let database = rotation::database(engine, cx, &held.db_name, &config).await?;
     let terms = LeaseTerms { ttl: role.default_ttl(), max_ttl: role.max_ttl() };
     let renewed =
@@ -132,7 +132,7 @@ pub(super) async fn renew(engine: &DatabaseEngine, cx: &mut Cx, lease: &HeldLeas
 
 pub(super) async fn revoke(engine: &DatabaseEngine, cx: &mut Cx, lease: &HeldLease) -> Result<()> {
     let held: LeaseData = serde_json::from_value(lease.internal.clone())?;
-    let config = connection(cx, &held.db_name).await?;
+    let config = connection(engine, cx, &held.db_name).await?;
     let statements =
         ROLES.get(cx, &held.role).await?.map_or(held.revocation_statements, |role| role.revocation_statements);
     let database = rotation::database(engine, cx, &held.db_name, &config).await?;

@@ -39,7 +39,7 @@ pub(super) struct Removed {
 }
 
 pub(super) async fn read(engine: &DatabaseEngine, cx: &mut Cx, req: ConnectionPath) -> Result<Data<Orphans>> {
-    let config = connection(cx, &req.name).await?;
+    let config = connection(engine, cx, &req.name).await?;
     let database = rotation::database(engine, cx, &req.name, &config).await?;
     Ok(Data(Orphans { usernames: orphans(cx, &config, &*database).await? }))
 }
@@ -50,9 +50,9 @@ pub(super) async fn remove(engine: &DatabaseEngine, cx: &mut Cx, req: Remove) ->
     if named.is_empty() {
         return Err(Error::invalid("usernames must contain users from the list that a read of this path returns"));
     }
-    connection(cx, &req.name).await?;
+    connection(engine, cx, &req.name).await?;
     rotation::recover_if_pending(engine, cx, &req.name).await?;
-    let config = connection(cx, &req.name).await?;
+    let config = connection(engine, cx, &req.name).await?;
     let database = rotation::database(engine, cx, &req.name, &config).await?;
     let orphans = orphans(cx, &config, &*database).await?;
     if named.iter().any(|name| !orphans.contains(name)) {
@@ -69,8 +69,8 @@ pub(super) async fn remove(engine: &DatabaseEngine, cx: &mut Cx, req: Remove) ->
     Ok(Data(Removed { removed }))
 }
 
-async fn connection(cx: &mut Cx, name: &str) -> Result<Config> {
-    Config::find(cx, name).await?.ok_or_else(|| Error::invalid("there is no connection of this name"))
+async fn connection(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<Config> {
+    Config::find(engine, cx, name).await?.ok_or_else(|| Error::invalid("there is no connection of this name"))
 }
 
 async fn orphans(cx: &Cx, config: &Config, database: &dyn Database) -> Result<Vec<String>> {

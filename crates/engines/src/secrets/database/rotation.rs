@@ -100,7 +100,7 @@ pub(super) async fn rotate_root(engine: &DatabaseEngine, cx: &mut Cx, req: Conne
     if let Outcome::Undecided(error) = recover(engine, cx, name).await? {
         return Err(error.with_text(|text| within("an earlier rotation is undecided", &text)).internal());
     }
-    let config = Config::require(cx, name).await?;
+    let config = Config::require(engine, cx, name).await?;
     let administrator = administrator(&config)?;
     let database = engine.connections.get(name, &config, cx.clock())?;
     let password = username::password(cx, config.password_policy()).await?;
@@ -108,7 +108,7 @@ pub(super) async fn rotate_root(engine: &DatabaseEngine, cx: &mut Cx, req: Conne
     cx.checkpoint().await?;
     let failed = |error: DatabaseError| error.with_text(|text| within("failed to update user", &text)).internal();
     match database.set_own_password(&administrator, &password, &config.root_rotation_statements).await {
-        Ok(()) => acknowledge(cx, name, &password).await?,
+        Ok(()) => acknowledge(engine, cx, name, &password).await?,
         Err(ChangePasswordError::Unchanged(error)) => {
             PENDING.delete(cx, name);
             cx.checkpoint().await?;
@@ -161,9 +161,9 @@ pub(super) fn within(what: &str, text: &str) -> String {
 
 /// Makes an acknowledged password that of the connection, and keeps the old one beside it until [`check_acknowledged`]
 /// has decided.
-async fn acknowledge(cx: &mut Cx, name: &str, password: &SecretString) -> Result<()> {
+async fn acknowledge(engine: &DatabaseEngine, cx: &mut Cx, name: &str, password: &SecretString) -> Result<()> {
     for _ in 0..MAX_ATTEMPTS {
-        let mut config = Config::require(cx, name).await?;
+        let mut config = Config::require(engine, cx, name).await?;
         let administrator = text(&config.details, "username").unwrap_or_default();
         let mut old = Pending::new(&administrator, &config.password());
         old.is_old = true;
@@ -185,7 +185,7 @@ async fn check_acknowledged(engine: &DatabaseEngine, cx: &mut Cx, name: &str) ->
         let Some(old) = PENDING.get(cx, name).await?.filter(|pending| pending.is_old) else {
             return Ok(Outcome::Settled);
         };
-        let mut config = Config::require(cx, name).await?;
+        let mut config = Config::require(engine, cx, name).await?;
         // Its sessions use the old password and count against the administrator's limit.
         engine.connections.close(name);
         let database = engine.connections.get(name, &config, cx.clock())?;
@@ -238,7 +238,7 @@ async fn decide(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<Outc
     if pending.is_old {
         return check_acknowledged(engine, cx, name).await;
     }
-    let config = Config::require(cx, name).await?;
+    let config = Config::require(engine, cx, name).await?;
     let administrator = match pending.username.as_str() {
         "" => text(&config.details, "username").unwrap_or_default(),
         known => known.to_owned(),
@@ -260,7 +260,7 @@ async fn decide(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<Outc
             return Ok(Outcome::Undecided(error));
         }
     }
-    acknowledge(cx, name, &new).await?;
+    acknowledge(engine, cx, name, &new).await?;
     check_acknowledged(engine, cx, name).await
 }
 

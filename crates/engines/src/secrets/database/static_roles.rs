@@ -234,7 +234,7 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
         // As with roles, the connection may be created later; it is checked when the password is read.
         return STATIC_ROLES.put(cx, &req.name, &role);
     }
-    let config = Config::require(cx, &role.db_name).await?;
+    let config = Config::require(engine, cx, &role.db_name).await?;
     config.check_role(&req.name).map_err(DatabaseError::bad_request)?;
     if text(&config.details, "username").is_some_and(|administrator| administrator == role.username) {
         return Err(Error::invalid(format!(
@@ -326,11 +326,15 @@ pub(super) async fn delete(_: &DatabaseEngine, cx: &mut Cx, req: StaticRolePath)
     Ok(())
 }
 
-pub(super) async fn creds(_: &DatabaseEngine, cx: &mut Cx, req: StaticRolePath) -> Result<Data<StaticCredsResponse>> {
+pub(super) async fn creds(
+    engine: &DatabaseEngine,
+    cx: &mut Cx,
+    req: StaticRolePath,
+) -> Result<Data<StaticCredsResponse>> {
     let unknown = || Error::invalid(format!("unknown role: {}", req.name.0));
     let role = STATIC_ROLES.get(cx, &req.name).await?.ok_or_else(unknown)?;
     // Without its connection the password stays valid, and no `allowed_roles` forbids it.
-    if let Some(config) = Config::find(cx, &role.db_name).await? {
+    if let Some(config) = Config::find(engine, cx, &role.db_name).await? {
         config.check_role(&req.name).map_err(DatabaseError::bad_request)?;
     }
     if role.pending.is_some() {

@@ -58,7 +58,7 @@ pub(super) async fn rotate_now(engine: &DatabaseEngine, cx: &mut Cx, req: Static
             "unable to finish rotating credentials; retries will continue in the background but it is also safe to retry manually: {text}"
         ))
     };
-    let config = Config::find(cx, &role.db_name).await?.ok_or_else(|| Config::missing(&role.db_name));
+    let config = Config::find(engine, cx, &role.db_name).await?.ok_or_else(|| Config::missing(&role.db_name));
     config.and_then(|config| config.check_role(&req.name)).map_err(|why| unfinished(why).bad_request())?;
     rotate(engine, cx, &req.name).await.map_err(|failure| match failure {
         Failure::Database(error) => unfinished(error).internal(),
@@ -145,7 +145,7 @@ pub(super) async fn rotate(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> 
 async fn attempt(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<(), Failure> {
     let gone = || Error::invalid("no static role found for role name");
     let mut role = STATIC_ROLES.get(cx, name).await?.ok_or_else(gone)?;
-    let config = Config::find(cx, &role.db_name).await?.ok_or_else(|| Config::missing(&role.db_name))?;
+    let config = Config::find(engine, cx, &role.db_name).await?.ok_or_else(|| Config::missing(&role.db_name))?;
     let database = rotation::database(engine, cx, &role.db_name, &config).await?;
     let is_first_try = role.pending.is_none();
     let password = match &role.pending {

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use keepfast_crypto::secret::SecretString;
+use keepfast_framework::Engine as _;
 use keepfast_framework::clock::SystemClock;
 use keepfast_framework::testing::Bench;
 use serde_json::{Value, json};
@@ -12,6 +13,7 @@ use super::mariadb::MariaDbServer;
 use super::servers::{PostgresServer, certify};
 use super::suite::Kit;
 use crate::secrets::database::DatabaseEngine;
+use crate::secrets::database::config::Config;
 use crate::secrets::database::details::of_json;
 use crate::secrets::database::files::FileDirectories;
 use crate::secrets::database::kinds::Kind;
@@ -197,4 +199,22 @@ async fn sec_kf08_reads_return_no_secret_of_any_setting() {
     let shown = bench.read("config/old").await.unwrap().data();
     assert_eq!(shown["connection_details"], json!({"connection_url": "u:{{password}}@tcp(h)/d", "username": "u"}));
     assert_eq!(bench.read("config/gone").await.unwrap().data()["connection_details"], json!({}));
+}
+
+#[tokio::test]
+async fn sec_kf60_a_request_puts_no_deleted_connection_back() {
+    let bench = Bench::new::<DatabaseEngine>().await.unwrap();
+    let settings = json!({"plugin_name": "postgresql-database-plugin", "verify_connection": false,
+        "connection_url": "postgresql://{{username}}:{{password}}@127.0.0.1:1/x", "username": "u", "password": "p"});
+    bench.write("config/db", settings).await.unwrap();
+    let (_, mut cx) = bench.engine_and_cx();
+    let engine = DatabaseEngine::open(&mut cx).await.unwrap();
+    let config = Config::require(&engine, &mut cx, "db").await.unwrap();
+    engine.invalidate("config/db", false);
+    engine.connections.get("db", &config, cx.clock()).unwrap();
+    engine.connections.second("db", &config, cx.clock()).unwrap();
+    assert!(engine.gauges().is_empty(), "read before the deletion");
+    let config = Config::require(&engine, &mut cx, "db").await.unwrap();
+    engine.connections.get("db", &config, cx.clock()).unwrap();
+    assert!(!engine.gauges().is_empty());
 }
