@@ -1,4 +1,4 @@
-//! What only a leading node does: ends what is due, lets engines tick, finishes what an earlier process began.
+//! The background tasks of the leader: expiry, the ticks of engines, and the rest of interrupted work.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -14,16 +14,16 @@ use crate::keyring::rotate_worn_key;
 use crate::mount::permit::TickPermit;
 use crate::unsealed::Unsealed;
 
-/// How soon it is looked again at what should be done and is not yet.
+/// The pause before work that is due is tried again.
 const LOOK: Duration = Duration::from_secs(1);
-/// How often engines tick.
+/// The interval of the ticks of engines.
 const TICK: Duration = Duration::from_secs(60);
-/// How often those engines tick that have to do things on time.
+/// The interval of the ticks of engines that work on time.
 const OFTEN: Duration = Duration::from_secs(5);
-/// How often the log is reminded of a quarantine.
+/// The interval of log lines about a quarantine.
 const REMINDER: Duration = Duration::from_secs(600);
 
-/// The duties of a leading node; they end when this is dropped.
+/// The background tasks of the leader; they stop when this is dropped.
 pub(crate) struct Duties {
     task: tokio::task::JoinHandle<()>,
 }
@@ -35,7 +35,7 @@ impl Drop for Duties {
 }
 
 impl Duties {
-    /// Starts them.
+    /// Starts the tasks.
     pub(crate) fn start(unsealed: Arc<Unsealed>) -> Self {
         Duties { task: tokio::spawn(run(unsealed)) }
     }
@@ -53,7 +53,7 @@ async fn run(unsealed: Arc<Unsealed>) {
             resumed = attempt("finishing what an earlier process began", resume(&unsealed)).await;
         }
         at_work.gather();
-        at_work.end_tokens(&unsealed, now);
+        at_work.revoke_tokens(&unsealed, now);
         attempt("revoking what is due", at_work.revoke(&unsealed, now)).await;
         if reminder.is_due(unsealed.leases.store.is_quarantined(), now) {
             tracing::warn!(
@@ -77,7 +77,7 @@ async fn run(unsealed: Arc<Unsealed>) {
     }
 }
 
-/// When the log is next reminded of a quarantine. Its begin is logged where it begins.
+/// When the next log line about a quarantine is due. Its start is logged elsewhere.
 struct Reminder {
     next: Timestamp,
 }
@@ -92,20 +92,20 @@ impl Reminder {
     }
 }
 
-/// When there is something to do again: at the next end, at the latest at the next tick.
+/// When something is due again: the next expiry, at the latest the next tick.
 async fn next_look(unsealed: &Unsealed, tick: Timestamp) -> Timestamp {
     let next = unsealed.leases.store.horizon.next(!unsealed.leases.store.is_quarantined()).await;
     let now = unsealed.clock.now();
     match next {
         Ok(Some(end)) if end > now => end.min(tick),
         Ok(None) => tick,
-        // What is due is under way, or has failed; or the disk was not to be read.
+        // Work that is due is running or has failed, or storage fails.
         Ok(Some(_)) | Err(_) => now.after(LOOK).min(tick),
     }
 }
 
-/// What goes on beside the looks: one task for each mount that has something to revoke, one for the tokens, one for the
-/// ticks. So neither a slow database nor many tokens nor a slow tick hold up the rest. All end when this is dropped.
+/// The running tasks: one for each mount with expired leases, one for the tokens, one for the ticks. So neither a slow
+/// database nor many tokens nor a slow tick delay the rest. All stop when this is dropped.
 #[derive(Default)]
 struct AtWork {
     tasks: JoinSet<String>,
@@ -113,7 +113,7 @@ struct AtWork {
 }
 
 impl AtWork {
-    /// Notes what has come to its end.
+    /// Removes the tasks that have finished.
     fn gather(&mut self) {
         while let Some(done) = self.tasks.try_join_next() {
             match done {
@@ -124,20 +124,20 @@ impl AtWork {
         }
     }
 
-    /// Lets `work` run, unless what has this name still does.
+    /// Runs `work`, unless a task of this name is running.
     fn spawn(&mut self, name: &str, work: impl Future<Output = ()> + Send + 'static) {
         if !self.busy.insert(name.to_owned()) {
             return;
         }
         let name = name.to_owned();
         self.tasks.spawn(async move {
-            // A panic frees the name, so that the work is tried again and other work goes on.
+            // A panic frees the name, so that the work is tried again and other tasks continue.
             attempt(&name, work.map(Ok)).await;
             name
         });
     }
 
-    /// Says once what is stored beyond limits.
+    /// Logs once which stored policies are beyond limits.
     fn check_policies(&mut self, unsealed: &Arc<Unsealed>) {
         let unsealed = unsealed.clone();
         self.spawn("the policies", async move {
@@ -145,7 +145,7 @@ impl AtWork {
         });
     }
 
-    fn end_tokens(&mut self, unsealed: &Arc<Unsealed>, now: Timestamp) {
+    fn revoke_tokens(&mut self, unsealed: &Arc<Unsealed>, now: Timestamp) {
         let unsealed = unsealed.clone();
         self.spawn("the tokens", async move {
             attempt("ending what is due", unsealed.leases.expiry.revoke_due_tokens(now)).await;
@@ -191,7 +191,7 @@ async fn resume(unsealed: &Unsealed) -> Result<()> {
     unsealed.access.tokens.resume_collection().await.and(unmounted)
 }
 
-/// Does one thing and tells whether it went well. A panic in it ends this one attempt and not the duties.
+/// Runs one task once. Returns whether it succeeded. A panic ends this attempt and no other task.
 async fn attempt(what: &str, work: impl Future<Output = Result<()>>) -> bool {
     let outcome = confined(work).await;
     let done = outcome.is_ok();

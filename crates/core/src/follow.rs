@@ -1,6 +1,6 @@
 //! What memory has of stored records follows what any node commits.
 //!
-//! One [`Watch`] tells each committed key to its owners, before the commit is acknowledged. An owner applies a small record
+//! One [`Watch`] passes each committed key to its owners, before the commit is acknowledged. An owner applies a small record
 //! at once, or marks what it has in memory as stale. So the caller of the next request sees the change, on the node that
 //! committed it and on every other, and no handler mends a cache.
 //!
@@ -58,7 +58,7 @@ impl Applied<'_> {
     }
 }
 
-/// Tells committed keys to their owners.
+/// Passes committed keys to their owners.
 pub(crate) struct Follow {
     barrier: Arc<Barrier>,
     followers: RwLock<Vec<(&'static str, Arc<dyn Follower>)>>,

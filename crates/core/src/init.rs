@@ -18,7 +18,7 @@ use crate::token::record::{CREATED_TOKEN_PATH, FIRST_TOKEN_PATH};
 use crate::token::{Authority, TokenAuth};
 use crate::unsealed::{Ingredients, Unsealed};
 
-/// What a new server hands out, once.
+/// The shares and the token of a new server, which it returns once.
 pub struct Initialized {
     /// The shares of the unseal key.
     pub shares: Vec<SecretBytes>,

@@ -1,6 +1,6 @@
 //! The trusted kernel: who may do what, in one transaction, audited. It speaks no HTTP and knows no engine by name.
 //!
-//! What is public here is what the server needs: a [`Node`] that answers [`keepfast_framework::Incoming`] requests, and what is decided before a
+//! What is public here is what the server needs: a [`Node`] that handles [`keepfast_framework::Incoming`] requests, and what is decided before a
 //! request is read. Everything else is private to this crate, so that no caller outside it can run an engine, read through
 //! the barrier or leave the audit log out:
 //!

@@ -40,6 +40,13 @@ struct Serving {
     _seal_guard: SealGuard,
 }
 
+impl Serving {
+    /// The pipeline, unless its barrier has failed closed.
+    fn usable(&self) -> Option<&Arc<Pipeline>> {
+        (!self.pipeline.server().barrier.has_failed_closed()).then_some(&self.pipeline)
+    }
+}
+
 /// Seals the server when its barrier has failed closed, until it is dropped.
 struct SealGuard(tokio::task::JoinHandle<()>);
 
@@ -76,13 +83,12 @@ impl Lifecycle {
 
     /// The request pipeline of the unsealed server; `None` while sealed, and from the moment its barrier has failed closed.
     pub(crate) fn pipeline(&self) -> Option<Arc<Pipeline>> {
-        let serving = self.serving.read();
-        serving.as_ref().filter(|s| !s.pipeline.server().barrier.has_failed_closed()).map(|s| s.pipeline.clone())
+        self.serving.read().as_ref().and_then(Serving::usable).cloned()
     }
 
     /// The unsealed server, under the same conditions.
     pub(crate) fn unsealed(&self) -> Option<Arc<Unsealed>> {
-        self.pipeline().map(|pipeline| pipeline.server().clone())
+        self.serving.read().as_ref().and_then(Serving::usable).map(|pipeline| pipeline.server().clone())
     }
 
     /// The name of the cluster; while the server is sealed the one that the configuration has, if any.

@@ -43,7 +43,7 @@ pub(crate) struct Unsealed {
     pub(crate) custody: Custody,
     /// Who may do what.
     pub(crate) access: Access,
-    /// Which engine answers where.
+    /// The mounts and their engines.
     pub(crate) engines: Engines,
     /// Leases and the expiry of tokens.
     pub(crate) leases: LeaseServices,
@@ -65,7 +65,7 @@ pub(crate) struct Access {
     pub(crate) wrapper: Arc<Wrapper>,
 }
 
-/// Which engine answers where.
+/// The mounts and their engines.
 pub(crate) struct Engines {
     /// What engines run on.
     pub(crate) host: Arc<EngineHost>,

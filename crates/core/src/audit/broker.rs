@@ -281,7 +281,7 @@ impl Broker {
         String::from_utf8(out).ok()
     }
 
-    /// Opens every target anew, after log rotation. A target that cannot be opened keeps the open file.
+    /// Opens every target again, after log rotation. A target that cannot be opened keeps the open file.
     pub(crate) fn reopen(&self) {
         for recorder in &self.devices.load().recorders {
             if let Err(error) = recorder.device.reopen() {

@@ -17,7 +17,7 @@ use super::redact;
 use crate::namespace::NamespaceId;
 use crate::token::Token;
 
-/// What is recorded of a request or of its answer. It is not changed any more: each device formats it for itself.
+/// An audit entry of a request or of its response. It is immutable: each device formats it for itself.
 pub(crate) struct Entry<'a> {
     /// When.
     pub(crate) time: Timestamp,
@@ -27,16 +27,16 @@ pub(crate) struct Entry<'a> {
     pub(crate) caller: Option<&'a Token>,
     /// The decision of the caller's policies.
     pub(crate) verdict: &'a Verdict,
-    /// The answer; `None` in the entry before the request runs.
+    /// The response; `None` in a request entry.
     pub(crate) response: Option<ResponsePart<'a>>,
-    /// What the caller is told went wrong.
+    /// The error that the caller gets.
     pub(crate) error: Option<&'a keepfast_framework::Error>,
 }
 
 /// The decision of a caller's policies on a request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Verdict {
-    /// Whether they allow it; `None` when the request was refused before they were asked.
+    /// Whether they allow it; `None` when the request was refused before they were evaluated.
     pub(crate) allowed: Option<bool>,
     /// The names of those that grant it.
     pub(crate) granting: Vec<Arc<str>>,
@@ -72,7 +72,7 @@ pub(crate) struct RequestPart<'a> {
     pub(crate) public: Option<&'a Vec<String>>,
 }
 
-/// The answer in an entry.
+/// The response in an entry.
 #[derive(Default)]
 pub(crate) struct ResponsePart<'a> {
     /// Its `data` as raw JSON.
@@ -98,14 +98,14 @@ pub(crate) struct Format {
     pub(crate) log_raw: bool,
     /// Whether accessors are hashed.
     pub(crate) hmac_accessor: bool,
-    /// Whether the answer of a list has the number of its names in place of the names.
+    /// Whether the response of a list has the number of its names in place of the names.
     pub(crate) elide_list_responses: bool,
     /// What each line begins with.
     pub(crate) prefix: String,
 }
 
 impl Entry<'_> {
-    /// About how many bytes a line has: a hash is twice as long as most values that it stands for.
+    /// The approximate length of a line in bytes: an HMAC is twice as long as most values.
     pub(crate) fn expected_length(&self) -> usize {
         let extent = self.extent();
         let length = |data: Option<&str>| data.map_or(0, |data| (2 * data.len()).min(extent.bound(data.len())));
@@ -119,12 +119,12 @@ impl Entry<'_> {
         request + length(self.response.as_ref().and_then(|response| response.data))
     }
 
-    /// How much of the request and of the answer the entry holds.
+    /// How much of the request and of the response the entry holds.
     fn extent(&self) -> Extent {
         if self.caller.is_some() { Extent::Token } else { Extent::Stranger }
     }
 
-    /// The entry as a line of JSON; returns where in it the request's member stands.
+    /// Writes the entry as a line of JSON; returns the range of its request part.
     ///
     /// `mark` is the accepted token as this device writes it, `earlier` the request part of the request entry, so that
     /// what a request holds is hashed once.
@@ -321,7 +321,7 @@ fn lists(operation: &str) -> bool {
     matches!(operation, "list" | "scan")
 }
 
-/// The answer of a list with the number of its names in place of the names; `None` when it has another form.
+/// The response of a list with the number of its names in place of the names; `None` when it has another form.
 fn counted(data: &str) -> Option<String> {
     let fields: BTreeMap<&str, &serde_json::value::RawValue> = serde_json::from_str(data).ok()?;
     let mut out = serde_json::Map::new();
@@ -423,7 +423,7 @@ impl Writer<'_> {
         }
     }
 
-    /// A JSON text with its secrets hashed, or one hash of it where that would be too long. `public` tells which
+    /// A JSON text with the HMACs of its secrets, or one HMAC of it where that would be too long. `public` tells which
     /// top-level fields stay in clear.
     fn data(&mut self, name: &str, raw: &str, public: Option<&dyn Fn(&str) -> bool>) {
         let admitted = match self.format.log_raw {

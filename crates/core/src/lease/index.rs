@@ -1,16 +1,16 @@
-//! The indexes of tokens and leases, all under the token view; nothing of them is loaded at unseal.
+//! The indexes of tokens and leases, all under the token view. Unseal loads none of them.
 //!
 //! ```text
-//! expiry/<end><token>            tokens in the order of their ends
-//! ends/<mount>/<end><lease>      leases in the order in which they fall due, one order for each mount
-//! lease/<path>/h<token>          the tokens that a path made
-//! lease/<path>/<lease>           the leases that a path made
-//! held/<token>/<lease>           the leases that end with a token
+//! expiry/<end><token>            tokens in the order of their expiry
+//! ends/<mount>/<end><lease>      leases in the order of their expiry, for each mount
+//! lease/<path>/h<token>          the tokens that a path issued
+//! lease/<path>/<lease>           the leases that a path issued
+//! held/<token>/<lease>           the leases that a token owns
 //! irrevocable/<mount>/<lease>    the leases that an operator has to look at
 //! claim/<mount>/<claim>          what only one lease of a mount may hold, such as a name that comes again
 //! ```
 //!
-//! `<end>` is ten hex digits of seconds, so that what is due is read from the beginning.
+//! `<end>` is ten hex digits of seconds, so that what has expired is at the beginning.
 
 use bytes::Bytes;
 use keepfast_crypto::hash::sha256;
@@ -20,30 +20,30 @@ use keepfast_storage::{Tx, View};
 use super::record::{LeaseId, LeaseRecord, State};
 use crate::token::TokenKey;
 
-/// The folder of the ends of tokens.
+/// The folder of tokens by expiry.
 pub(crate) const EXPIRY: &str = "expiry/";
-/// The folder of the ends of leases.
+/// The folder of leases by expiry.
 pub(crate) const ENDS: &str = "ends/";
 /// The folder of lease ids.
 pub(crate) const LEASES: &str = "lease/";
-/// The folder of leases that end with a token.
+/// The folder of leases by their token.
 pub(crate) const HELD: &str = "held/";
 /// The folder of irrevocable leases.
 pub(crate) const IRREVOCABLE: &str = "irrevocable/";
 
-/// Notes a new token in both of its indexes.
+/// Adds a token to both of its indexes.
 pub(crate) fn add_token(tx: &mut Tx, view: &View, path: &str, key: &TokenKey, end: Timestamp) {
     tx.put(view, &expiry_key(second_of(end), key), Bytes::new());
     tx.put(view, &token_path_key(path, key), Bytes::new());
 }
 
-/// Takes a token out of both.
+/// Removes a token from both.
 pub(crate) fn remove_token(tx: &mut Tx, view: &View, path: &str, key: &TokenKey, end: Timestamp) {
     tx.delete(view, &expiry_key(second_of(end), key));
     tx.delete(view, &token_path_key(path, key));
 }
 
-/// Moves a token's end.
+/// Changes the expiry of a token.
 pub(crate) fn move_token(tx: &mut Tx, view: &View, key: &TokenKey, old: Timestamp, end: Timestamp) {
     // An entry is written only where none was, because entries are counted as they are committed.
     if second_of(old) != second_of(end) {
@@ -52,7 +52,7 @@ pub(crate) fn move_token(tx: &mut Tx, view: &View, key: &TokenKey, old: Timestam
     }
 }
 
-/// Notes a lease in all of its indexes, as its record has it.
+/// Adds a lease to all of its indexes, as its record has it.
 pub(crate) fn add_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord) {
     tx.put(view, &format!("{LEASES}{}", record.full_id(id)), Bytes::new());
     if let Some(owner) = &record.owner {
@@ -76,7 +76,7 @@ pub(crate) fn remove_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &Leas
     tx.delete(view, &place_of(id, record));
 }
 
-/// Puts a lease where its state and its due time say: among the ends, or among the irrevocable ones.
+/// Adds a lease to the folder of its state: by expiry, or irrevocable.
 pub(crate) fn place_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord) {
     tx.put(view, &place_of(id, record), Bytes::new());
 }
@@ -89,7 +89,7 @@ pub(crate) fn move_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseR
     }
 }
 
-/// Where a lease stands.
+/// The key of a lease by its state.
 pub(crate) fn place_of(id: &LeaseId, record: &LeaseRecord) -> String {
     match record.state {
         State::Irrevocable { .. } => irrevocable_key(&record.mount, id),
@@ -97,7 +97,7 @@ pub(crate) fn place_of(id: &LeaseId, record: &LeaseRecord) -> String {
     }
 }
 
-/// The name of a lease in the folder of ends of its mount.
+/// The name of a lease in the expiry folder of its mount.
 pub(crate) fn end_name(id: &LeaseId, record: &LeaseRecord) -> String {
     format!("{:010x}{}", second_of(record.due), id.as_str())
 }
@@ -117,24 +117,24 @@ pub(crate) fn held_key(owner: &TokenKey, id: &LeaseId) -> String {
     format!("{HELD}{}/{}", owner.as_str(), id.as_str())
 }
 
-/// Reads the name of an entry in the folder of ends of tokens.
+/// Parses a name in the expiry folder of tokens.
 pub(crate) fn parse_expiry(name: &str) -> Option<(i64, TokenKey)> {
     let second = i64::from_str_radix(name.get(..10)?, 16).ok()?;
     Some((second, TokenKey::parse(name.get(10..)?)?))
 }
 
-/// Reads the name of an entry in the folder of ends of a mount's leases.
+/// Parses a name in the expiry folder of the leases of a mount.
 pub(crate) fn parse_end(name: &str) -> Option<(i64, LeaseId)> {
     let second = i64::from_str_radix(name.get(..10)?, 16).ok()?;
     Some((second, LeaseId::parse(name.get(10..)?)?))
 }
 
-/// The second under which an end is noted: rounded up, so that an entry is due when its second has passed in whole.
+/// The second of an expiry, rounded up, so that an entry is due when its whole second has passed.
 pub(crate) fn second_of(end: Timestamp) -> i64 {
     end.unix().max(0) + 1
 }
 
-/// The key of an entry in the folder of ends of tokens.
+/// The key of an entry in the expiry folder of tokens.
 pub(crate) fn expiry_key(second: i64, key: &TokenKey) -> String {
     format!("{EXPIRY}{second:010x}{}", key.as_str())
 }
@@ -144,12 +144,12 @@ fn token_path_key(path: &str, key: &TokenKey) -> String {
     format!("{LEASES}{}/h{}", path.trim_end_matches('/'), key.as_str())
 }
 
-/// What the last part of a lease id names.
+/// The last part of a lease id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LeaseName {
     /// A token.
     Token(TokenKey),
-    /// Something that an engine leased.
+    /// A lease of an engine.
     Lease(LeaseId),
 }
 

@@ -23,9 +23,9 @@ use crate::settings::Home;
 use crate::token::TokenKey;
 
 const RECORDS: Records<LeaseRecord> = Records::at("secret/");
-/// How long a pending lease waits for its confirmation before it is taken back, if its request is not under way.
+/// How long a pending lease waits for its confirmation before it is revoked, unless its request is in flight.
 const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(30);
-/// How many leases are taken back at once, over all mounts.
+/// How many leases of all mounts are revoked concurrently.
 const AT_ONCE: usize = 64;
 
 /// All leases of what engines gave out.
@@ -39,17 +39,17 @@ pub(crate) struct Leases {
     pub(super) under_way: Mutex<HashSet<LeaseId>>,
     /// Pending leases whose requests have failed.
     pub(super) abandoned: Mutex<Vec<LeaseId>>,
-    /// Leases that are being taken back: one at a time each, whoever asks.
+    /// Locks of leases that are being revoked.
     ending: Mutex<HashMap<LeaseId, Arc<tokio::sync::Mutex<()>>>>,
     pub(super) quarantined: QuarantineFlag,
-    /// Where this node's storage is, as far as that can be told.
+    /// Where this node's storage is, as far as that is known.
     pub(super) home: Option<Home>,
     pub(super) permits: Semaphore,
     /// How many leases and tokens there are.
     pub(crate) counts: LeaseCount,
     /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
-    /// What ends next.
+    /// The queue of what expires next.
     pub(crate) horizon: Horizon,
     /// Something may be due before the next look.
     pub(crate) wake: Notify,
@@ -87,7 +87,7 @@ impl Leases {
         self.quarantined.load(tx, &self.view).await
     }
 
-    /// A look at what is committed.
+    /// A read transaction.
     pub(crate) fn begin_read(&self) -> ReadTx {
         self.barrier.begin_read()
     }
@@ -105,8 +105,8 @@ impl Leases {
         RECORDS.put_in(tx, &self.view, id.as_str(), record)
     }
 
-    /// Sees to it that what is claimed is free, in the transaction that registers the lease: of two that claim it at the
-    /// same time one conflicts. Where the claim is noted.
+    /// Checks that a claim is free, in the transaction that registers the lease: of two concurrent claims one conflicts.
+    /// Returns the key of the claim.
     ///
     /// Fails with 400 while another lease holds it.
     pub(super) async fn claim(&self, tx: &mut Tx, mount: &str, claim: &LeaseClaim) -> Result<String> {
@@ -117,7 +117,7 @@ impl Leases {
         }
     }
 
-    /// When a pending lease that is made at `now` is taken back if nobody confirms it.
+    /// When a pending lease that is created at `now` is revoked unless it is confirmed.
     pub(super) fn confirmation_deadline(now: Timestamp) -> Timestamp {
         now.after(CONFIRMATION_TIMEOUT)
     }
@@ -166,7 +166,7 @@ impl Leases {
         })
     }
 
-    /// Marks what ends with a token as due, in `tx`, at most `limit` of them; whether there may be more.
+    /// Makes the leases of a token due, in `tx`, at most `limit` of them; whether there may be more.
     pub(crate) async fn end_held(&self, tx: &mut Tx, owner: &TokenKey, limit: usize) -> Result<bool> {
         let ids = self.held(tx, owner, limit).await?;
         for id in &ids {
@@ -221,7 +221,7 @@ impl Leases {
         Ok(self.barrier.begin_read().get(&self.view, &key).await?.is_some())
     }
 
-    /// Sets aside a lease whose record cannot be read: it stands among the irrevocable ones from now on.
+    /// Sets aside a lease whose record cannot be read: it is irrevocable from now on.
     pub(super) async fn set_aside(&self, mount: &str, place: &str, id: &LeaseId) -> Result<()> {
         let mut tx = self.barrier.begin();
         tx.delete(&self.view, &format!("{}{mount}/{place}", index::ENDS));
@@ -230,7 +230,7 @@ impl Leases {
         Ok(())
     }
 
-    /// Takes an entry of the index away that leads nowhere.
+    /// Deletes an index entry without a record.
     pub(super) async fn drop_entry(&self, folder: &str, mount: &str, name: &str) -> Result<()> {
         let mut tx = self.barrier.begin();
         tx.delete(&self.view, &format!("{folder}{mount}/{name}"));
@@ -239,7 +239,7 @@ impl Leases {
     }
 }
 
-/// Follows the records below the token view: the near future, the counts and the quarantine.
+/// Follows the records below the token view: the expiry queue, the counts and the quarantine.
 impl Follower for Leases {
     fn applied(&self, change: &Applied<'_>) {
         let (key, exists) = (change.key, change.exists());
@@ -255,7 +255,7 @@ impl Follower for Leases {
     }
 }
 
-/// Forgets the ends of leases of mounts that are gone.
+/// Removes the leases of deleted mounts from the expiry queue.
 pub(crate) struct EndsOfMounts(pub(crate) Arc<Leases>);
 
 impl Follower for EndsOfMounts {

@@ -19,7 +19,7 @@ const BATCH: usize = 200;
 pub(crate) struct MountChanges {
     /// What engines run on.
     pub(crate) host: Arc<EngineHost>,
-    /// Which engine answers where.
+    /// The mounts and the router.
     pub(crate) mounts: Arc<Mounts>,
     /// Revokes what an unmounted engine has issued.
     pub(crate) revoker: Arc<PathRevoker>,

@@ -91,7 +91,7 @@ impl Mounts {
         self.router.load()
     }
 
-    /// Makes the router anew; engines that are open stay open unless their mount changed.
+    /// Builds the router again; open engines stay open unless their mount changed.
     fn route(&self, entries: &Entries) {
         self.route_without(entries, None);
     }

@@ -8,7 +8,7 @@ use super::authenticate::Authenticator;
 use super::authorize::{Authorized, Authorizer};
 use super::dispatch::{Answered, Dispatcher};
 use super::in_flight::InFlightGuard;
-use super::record::Recorder;
+use super::record::RequestRecorder;
 use super::route::{Routed, route};
 use super::{Refused, Response};
 use crate::unsealed::Unsealed;
@@ -18,7 +18,7 @@ pub(crate) struct Pipeline {
     unsealed: Arc<Unsealed>,
     authenticator: Authenticator,
     authorizer: Authorizer,
-    recorder: Recorder,
+    recorder: RequestRecorder,
     dispatcher: Dispatcher,
 }
 
@@ -28,7 +28,7 @@ impl Pipeline {
         Pipeline {
             authenticator: Authenticator::new(&unsealed),
             authorizer: Authorizer::new(&unsealed),
-            recorder: Recorder::new(&unsealed),
+            recorder: RequestRecorder::new(&unsealed),
             dispatcher: Dispatcher::new(&unsealed),
             unsealed,
         }

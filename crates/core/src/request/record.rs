@@ -32,16 +32,16 @@ impl Recorded {
 }
 
 /// Writes the audit entries of requests.
-pub(super) struct Recorder {
+pub(super) struct RequestRecorder {
     audit: Arc<Broker>,
     stored_devices: Arc<StoredDevices>,
     tokens: Arc<Tokens>,
     clock: Arc<dyn Clock>,
 }
 
-impl Recorder {
+impl RequestRecorder {
     pub(super) fn new(unsealed: &Unsealed) -> Self {
-        Recorder {
+        RequestRecorder {
             audit: unsealed.observed.audit.clone(),
             stored_devices: unsealed.observed.stored_devices.clone(),
             tokens: unsealed.access.tokens.clone(),

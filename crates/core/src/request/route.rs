@@ -200,7 +200,7 @@ struct Found {
     without_slash: bool,
 }
 
-/// Finds the mount and the row that answer a request.
+/// Finds the mount and the row of a request.
 pub(super) fn route(mounts: &Mounts, mut incoming: Box<Incoming>) -> Routed {
     let namespace = NamespaceId::of_header(&incoming.namespace);
     let (operation, path) = (incoming.operation, incoming.path.as_str());
