@@ -1,12 +1,12 @@
 //! Checks the bytes of a connection before hyper parses them, because hyper accepts dangerous ones.
 //!
 //! * HTTP/1: a line of a head that ends in a bare LF, a folded header line, `Transfer-Encoding` beside
-//! `Content-Length`, either of them twice, and any transfer coding except `chunked` (RFC 9112 sections 2.2, 5.2, 6.1).
-//! A lenient proxy in front could see other requests than hyper.
+//!   `Content-Length`, either of them twice, and any transfer coding except `chunked` (RFC 9112 sections 2.2, 5.2, 6.1).
+//!   A lenient proxy in front could see other requests than hyper.
 //! * HTTP/2: floods of frames that carry neither a request nor data (PRIORITY, PING, SETTINGS, WINDOW_UPDATE,
-//! RST_STREAM, unknown types, empty DATA and CONTINUATION; CVE-2019-9511 to 9518), and header lists of very many
-//! fields. They cost credit, which requests, data in both directions and time return. A request that is reset returns
-//! none (CVE-2023-44487).
+//!   RST_STREAM, unknown types, empty DATA and CONTINUATION; CVE-2019-9511 to 9518), and header lists of very many
+//!   fields. They cost credit, which requests, data in both directions and time return. A request that is reset returns
+//!   none (CVE-2023-44487).
 //!
 //! The framing of HTTP/1 bodies is parsed only to find the next head. A framing that cannot be parsed is refused, so
 //! that this parser and hyper never disagree about a served request.
