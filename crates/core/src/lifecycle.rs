@@ -135,7 +135,7 @@ impl Lifecycle {
         let Some(seal) = seal_of(&config) else { return Ok(false) };
         let Some(root) = config.unwrap(&*seal).await? else { return Ok(false) };
         let opening = self.parts.clock.now();
-        let unsealed = self.open_to_lead(&root, seal).await.map_err(|e| explained("unseal", e))?;
+        let unsealed = open_to_lead(&self.parts, &root, seal).await.map_err(|e| explained("unseal", e))?;
         self.parts.metrics.post_unseal.record(self.parts.clock.now().since(opening));
         let duties = Duties::start(unsealed.clone());
         self.unsealing.lock().reset();
@@ -174,22 +174,6 @@ impl Lifecycle {
         Ok(())
     }
 
-    /// Opens all services after the writes of the leader; the audit devices are opened before both, because they depend on
-    /// what is outside.
-    async fn open_to_lead(&self, root: &Key256, seal: Arc<dyn Seal>) -> Result<Arc<Unsealed>> {
-        let parts = &self.parts;
-        let devices = parts.open_devices()?;
-        let barrier = parts.open_barrier(parts.backend.clone(), root).await?;
-        parts.take_over(&barrier).await?;
-        let custody = Custody::new(seal, parts.backend.clone());
-        let rules = parts.admission.source();
-        let opened = Unsealed::open(parts, Ingredients { barrier, custody, devices, rules }).await;
-        if opened.is_err() {
-            parts.admission.clear();
-        }
-        opened
-    }
-
     /// Seals: the keys are wiped, and requests in flight fail at their next access to storage.
     pub(crate) async fn seal(&self) {
         let begun = self.parts.clock.now();
@@ -203,6 +187,21 @@ impl Lifecycle {
             tracing::info!("vault is sealed");
         }
     }
+}
+
+/// Opens all services after the writes of the leader; the audit devices are opened before both, because they depend on
+/// what is outside.
+async fn open_to_lead(parts: &ServerParts, root: &Key256, seal: Arc<dyn Seal>) -> Result<Arc<Unsealed>> {
+    let devices = parts.open_devices()?;
+    let barrier = parts.open_barrier(parts.backend.clone(), root).await?;
+    parts.take_over(&barrier).await?;
+    let custody = Custody::new(seal, parts.backend.clone());
+    let rules = parts.admission.source();
+    let opened = Unsealed::open(parts, Ingredients { barrier, custody, devices, rules }).await;
+    if opened.is_err() {
+        parts.admission.clear();
+    }
+    opened
 }
 
 /// The same error with its cause in its text: only the operator who initialises or unseals sees it.

@@ -11,6 +11,8 @@ use anyhow::Result;
 use super::cycles::{ItemPath, Modules, SOURCES, segments};
 use super::{File, Findings, Repository};
 
+/// Structs of core that are values and not services: a field of one of these types makes no owner.
+const VALUES: [&str; 1] = ["NamespaceId"];
 /// From how many fields of other modules on a struct is an owner.
 const OWNED: usize = 3;
 /// The most fields of an owner.
@@ -35,7 +37,9 @@ pub(super) fn small(repository: &Repository) -> Result<Findings> {
         let paths = field.split(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | ':'))).map(segments);
         paths.filter(|path| !path.is_empty()).any(|path| {
             let module = modules.declaring(&s.module, &path).filter(|module| module.first() != s.module.first());
-            module.zip(path.last()).is_some_and(|(module, name)| declared.contains(&(module, name.as_str())))
+            module.zip(path.last()).is_some_and(|(module, name)| {
+                !VALUES.contains(&name.as_str()) && declared.contains(&(module, name.as_str()))
+            })
         })
     };
     let services = services(repository);

@@ -187,11 +187,12 @@ async fn a_device_whose_opening_panics_is_opened_before_the_next_entry() {
     // More than the cache in front of the storage keeps.
     device.description = "x".repeat(4 << 20);
     let mut tx = unsealed.barrier.begin();
-    created::create(&unsealed.audit, &mut tx, &view, device, false, &house.settings).await.unwrap();
+    created::create(&unsealed.observed.audit, &mut tx, &view, device, false, &house.settings).await.unwrap();
     tx.commit().await.unwrap();
     house.backend.panic_at("audit/device/");
-    let followed = AssertUnwindSafe(unsealed.stored_devices.follow(&unsealed.audit)).catch_unwind().await;
-    assert!(followed.is_err() && unsealed.stored_devices.is_behind());
+    let followed =
+        AssertUnwindSafe(unsealed.observed.stored_devices.follow(&unsealed.observed.audit)).catch_unwind().await;
+    assert!(followed.is_err() && unsealed.observed.stored_devices.is_behind());
     house.get("sys/mounts/canary", ROOT).await;
-    assert!(house.audit("late").contains("canary") && !unsealed.stored_devices.is_behind());
+    assert!(house.audit("late").contains("canary") && !unsealed.observed.stored_devices.is_behind());
 }

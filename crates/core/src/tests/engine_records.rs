@@ -118,14 +118,14 @@ async fn an_engine_that_panics_at_a_commit_is_opened_anew() {
     let engines = keepfast_engines::all().preceded_by(vec![Registered::of::<Panicking>()]);
     let house = House::with(|_, _| {}, engines).await;
     house.post("sys/mounts/p", ROOT, json!({ "type": "panicking" })).await.ok();
-    let is_open = || house.unsealed().mounts.router().at("p/").unwrap().opened().is_some();
+    let is_open = || house.unsealed().engines.mounts.router().at("p/").unwrap().opened().is_some();
     commit(&house, "p/", "fine", true).await;
     assert!(is_open());
     commit(&house, "p/", "panic", true).await;
     assert!(!is_open(), "what it has in memory may be stale");
     let unsealed = house.unsealed();
-    let mounted = unsealed.mounts.router().at("p/").unwrap().clone();
-    mounted.engine(&unsealed.host).await.unwrap();
+    let mounted = unsealed.engines.mounts.router().at("p/").unwrap().clone();
+    mounted.engine(&unsealed.engines.host).await.unwrap();
     commit(&house, "p/", "fine", false).await;
-    assert!(is_open() && !house.node.is_sealed());
+    assert!(is_open() && !house.node.state().is_sealed);
 }

@@ -523,7 +523,7 @@ async fn sec_kf59_a_lone_node_that_storage_does_not_know_is_quarantined() {
             house.restarted().await;
             assert!(house.unsealed().leases.store.is_quarantined(), "it lasts");
         }
-        house.unsealed().leases.set_quarantine(false, house.clock.now()).await.unwrap();
+        house.unsealed().leases.store.set_quarantine(false, house.clock.now()).await.unwrap();
         house.restarted().await;
         assert!(!house.unsealed().leases.store.is_quarantined(), "an operator has ended it");
     }

@@ -79,7 +79,7 @@ fn the_length_of_an_object_is_that_of_its_text() {
 }
 
 #[test]
-fn sec_kf56_the_fields_of_a_json_object_are_counted_before_they_are_built() {
+fn sec_kf56_the_fields_of_a_json_object_count_before_they_are_built() {
     let all = Connections::new(1);
     let (memory, place) = (BodyMemory::new(1 << 20), all.admit(Source::default()).unwrap());
     let text = Bytes::from(format!("{{{}}}", (0..900).map(|n| format!("\"{n}\":1")).collect::<Vec<_>>().join(",")));

@@ -144,7 +144,7 @@ async fn sec_kf56_what_a_request_keeps_of_its_head_counts_until_its_response() {
 }
 
 #[tokio::test]
-async fn sec_kf03_streams_wait_above_the_memory_limit_and_small_requests_do_not() {
+async fn sec_kf03_streams_above_the_memory_limit_wait_small_requests_do_not() {
     let server = Server::start().await;
     let mut authenticated = http2(&server).await;
     assert_eq!(status(&mut authenticated, request("GET /v1/a", &[("x-vault-token", "t")], "")).await, 200);

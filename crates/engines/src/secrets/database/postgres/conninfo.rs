@@ -120,7 +120,7 @@ impl ConnInfo {
         let at = |place: Place| self.parameters.iter().filter(move |p| p.place == place);
         let credentials: Vec<String> = at(Place::Credentials).map(|p| value(p, in_authority)).collect();
         let credentials = if credentials.is_empty() { String::new() } else { format!("{}@", credentials.join(":")) };
-        let hosts: Vec<String> = hosts.iter().map(Host::encoded).collect();
+        let hosts: Vec<String> = hosts.iter().map(Host::to_uri).collect();
         let path: String = at(Place::Path).map(|p| format!("/{}", value(p, in_query))).collect();
         let query = Some(query("&", in_query)).filter(|q| !q.is_empty()).map(|q| format!("?{q}"));
         Some(format!("{scheme}://{credentials}{}{path}{}", hosts.join(","), query.unwrap_or_default()))
@@ -128,7 +128,7 @@ impl ConnInfo {
 }
 
 impl Host {
-    fn encoded(&self) -> String {
+    fn to_uri(&self) -> String {
         let name = self.name.encoded(|text| match text.parse::<std::net::Ipv6Addr>() {
             Ok(address) => format!("[{address}]"),
             Err(_) => percent_encode_authority(text),
