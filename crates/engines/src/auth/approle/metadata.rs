@@ -27,13 +27,13 @@ pub(super) fn parse(text: &str) -> Result<BTreeMap<String, String>> {
 }
 
 fn pair(text: &str) -> Result<(String, String)> {
-    let fault = |what| {
+    let syntax_error = |what| {
         Error::invalid(format!("failed to parse metadata: failed to parse the input: invalid <key,value> {what}"))
     };
     match text.split('=').map(str::trim).collect::<Vec<_>>()[..] {
-        ["", _] | [_, ""] => Err(fault("pair")),
+        ["", _] | [_, ""] => Err(syntax_error("pair")),
         [name, value] => Ok((name.to_owned(), value.to_owned())),
-        _ => Err(fault("format")),
+        _ => Err(syntax_error("format")),
     }
 }
 

@@ -140,12 +140,12 @@ async fn register(method: &AppRole, cx: &mut Cx, secret_id: String, req: Create)
         return Err(Error::invalid("failed to store secret_id: SecretID is already registered"));
     }
     secret_id::add(cx, &role.store, &hash, &draft)?;
-    let life = draft.expires.map_or(0, |expires| expires.since(draft.created).as_secs());
+    let effective_ttl = draft.expires.map_or(0, |expires| expires.since(draft.created).as_secs());
     Ok(Data(NewSecretId {
         secret_id,
         secret_id_accessor: draft.accessor,
         secret_id_num_uses: draft.num_uses,
-        secret_id_ttl: life,
+        secret_id_ttl: effective_ttl,
     }))
 }
 
@@ -167,12 +167,12 @@ fn draft(cx: &Cx, role: &Role, req: Create) -> Result<SecretId> {
     let token_bound_cidrs = cidr::validated(req.token_bound_cidrs.unwrap_or_default().0, "token CIDR blocks")?;
     cidr::check_subset(&role.token.token_bound_cidrs, &token_bound_cidrs)?;
     let now = cx.now();
-    let life = Seconds(ttl).duration().min(cx.mount().ttl.max);
+    let effective_ttl = Seconds(ttl).duration().min(cx.mount().ttl.max);
     Ok(SecretId {
         accessor: random::uuid(),
         created: now,
         updated: now,
-        expires: (ttl > 0).then(|| now.after(life)),
+        expires: (ttl > 0).then(|| now.after(effective_ttl)),
         ttl,
         num_uses,
         cidr_list,

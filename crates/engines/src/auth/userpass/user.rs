@@ -75,10 +75,10 @@ pub(super) async fn new_hash(
         (None, None) => Ok(None),
         (Some(password), None) => {
             let made = method.hashing(move || password::hash(password.expose().as_bytes())).await?;
-            made.map(Some).map_err(|fault| Error::invalid(fault.to_string()))
+            made.map(Some).map_err(|error| Error::invalid(error.to_string()))
         }
         (None, Some(hash)) => {
-            let cost = password::cost(hash.expose()).map_err(|fault| match fault {
+            let cost = password::cost(hash.expose()).map_err(|error| match error {
                 PasswordError::Malformed => Error::invalid("password_hash is not a valid bcrypt hash"),
                 other => Error::invalid(other.to_string()),
             })?;

@@ -89,8 +89,8 @@ pub(super) fn check(details: &Details, types: &[(&str, SettingType)]) -> Result<
     let error = |(name, setting_type): &(&str, SettingType)| {
         details.get(*name).and_then(|value| type_error(name, *setting_type, value))
     };
-    let faults: Vec<String> = types.iter().filter_map(error).collect();
-    if faults.is_empty() { Ok(()) } else { Err(decoding_error(&faults.join("\n"))) }
+    let errors: Vec<String> = types.iter().filter_map(error).collect();
+    if errors.is_empty() { Ok(()) } else { Err(decoding_error(&errors.join("\n"))) }
 }
 
 fn type_error(name: &str, setting_type: SettingType, setting: &Setting) -> Option<String> {
@@ -121,8 +121,8 @@ fn cannot_parse(name: &str, kind: &str, parser: &str, why: &str) -> String {
     format!("'{name}' cannot parse value as '{kind}': strconv.{parser}: {why}")
 }
 
-fn decoding_error(faults: &str) -> String {
-    format!("decoding failed due to the following error(s):\n\n{faults}")
+fn decoding_error(errors: &str) -> String {
+    format!("decoding failed due to the following error(s):\n\n{errors}")
 }
 
 fn whole_number(text: &str) -> Result<i64, &'static str> {
@@ -244,10 +244,10 @@ mod tests {
             ("d", SettingType::Integer),
             ("e", SettingType::Flag),
         ];
-        let faults = check(&wrong, &types).unwrap_err();
-        let faults: Vec<&str> = faults.lines().skip(2).collect();
+        let errors = check(&wrong, &types).unwrap_err();
+        let errors: Vec<&str> = errors.lines().skip(2).collect();
         assert_eq!(
-            faults,
+            errors,
             [
                 "'a' expected type 'string', got unconvertible type '[]interface {}'",
                 "'b' expected type 'int', got unconvertible type 'map[string]interface {}'",

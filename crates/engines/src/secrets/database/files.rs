@@ -142,9 +142,9 @@ mod tests {
         for path in
             [root.path().join("outside"), root.path().join("allowed-not/x"), "/dev/zero".into(), "sub/ca.pem".into()]
         {
-            let told = locate(&path).unwrap_err();
+            let error_text = locate(&path).unwrap_err();
             assert_eq!(
-                told,
+                error_text,
                 "sslrootcert names a local file outside of database_file_directories of the server's configuration: give tls_ca"
             );
         }

@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn errors_contain_the_name_of_the_field() {
-        for (schedule, told) in [
+        for (schedule, expected) in [
             ("", "expected exactly 5 fields, found 0"),
             ("* * * * * *", "found 6"),
             ("60 * * * *", "minute: 60"),
@@ -231,7 +231,7 @@ mod tests {
             ("TZ=UTC * * * *", "minute"),
         ] {
             let error = Schedule::parse(schedule).unwrap_err();
-            assert!(error.contains(told), "{schedule}: {error}");
+            assert!(error.contains(expected), "{schedule}: {error}");
         }
     }
 

@@ -50,7 +50,7 @@ fn of_role(role: &Role) -> Vec<(&'static str, String)> {
 }
 
 fn of_static_role(role: &StaticRole) -> Vec<(&'static str, String)> {
-    let schedule = role.schedule_error().map(|fault| ("rotation_schedule", fault));
+    let schedule = role.schedule_error().map(|error| ("rotation_schedule", error));
     schedule.into_iter().chain(of_statements("rotation_statements", &role.rotation_statements)).collect()
 }
 

@@ -243,18 +243,18 @@ async fn an_interrupted_rotation_keeps_the_password_of_the_database() {
     server.admin("CREATE ROLE boss SUPERUSER LOGIN PASSWORD 'old'");
     bench.write("config/pg", json!({"username": "boss", "password": "old"})).await.unwrap();
     // Interrupted before and after the database got the password.
-    for (told, next) in [(false, "new-1"), (true, "new-2")] {
+    for (is_sent, next) in [(false, "new-1"), (true, "new-2")] {
         let (_, mut cx) = bench.engine_and_cx();
         PENDING.put(&mut cx, "pg", &Pending::new("boss", &SecretString::new(next.to_owned()))).unwrap();
         cx.commit().await.unwrap();
-        if told {
+        if is_sent {
             server.admin(&format!("ALTER ROLE boss PASSWORD '{next}'"));
             bench.write("reset/pg", json!({})).await.unwrap();
         }
         user(&bench).await;
         bench.write("reset/pg", json!({})).await.unwrap();
         user(&bench).await;
-        assert_eq!(can_log_in(&server, "boss", "new-2").await, told);
+        assert_eq!(can_log_in(&server, "boss", "new-2").await, is_sent);
     }
 }
 

@@ -180,7 +180,7 @@ impl Target {
         let database = config.and_then(Config::get_dbname).unwrap_or_default();
         let errors = match errors {
             [only] => format!(" {only}"),
-            several => several.iter().map(|fault| format!("\n\t{fault}")).collect(),
+            several => several.iter().map(|error| format!("\n\t{error}")).collect(),
         };
         let text = format!("failed to connect to `user={name} database={database}`:{errors}");
         match code {

@@ -86,12 +86,12 @@ impl Postgres {
                     self.pool.put(client);
                 }
                 return done.map_err(|error| {
-                    let told = query_error(QUERY_FAILED, &error);
+                    let failure = query_error(QUERY_FAILED, &error);
                     let is_undone = is_clean && error.as_db_error().is_some();
                     if is_undone {
-                        TransactionError::RolledBack(told, is_name_conflict(&error))
+                        TransactionError::RolledBack(failure, is_name_conflict(&error))
                     } else {
-                        TransactionError::Unknown(told)
+                        TransactionError::Unknown(failure)
                     }
                 });
             }

@@ -221,8 +221,8 @@ mod tests {
             "host=h user='{{password}}'",
             "host=h search_path={{password}}",
         ] {
-            let told = read(url).err().unwrap_or_default();
-            assert!(told.ends_with("must not contain {{password}}"), "{url}: {told}");
+            let error_text = read(url).err().unwrap_or_default();
+            assert!(error_text.ends_with("must not contain {{password}}"), "{url}: {error_text}");
         }
         assert!(read("postgresql://{{username}}:{{password}}@h/d").is_ok());
         assert!(read("host=h user={{username}} password={{password}}").is_ok());
@@ -257,8 +257,8 @@ mod tests {
             "scram_client_key",
             "channel_bindings",
         ] {
-            let told = read(&format!("host=h {name}=require")).err().unwrap_or_default();
-            assert!(told.starts_with(&format!("{name} is not ")), "{name}: {told}");
+            let error_text = read(&format!("host=h {name}=require")).err().unwrap_or_default();
+            assert!(error_text.starts_with(&format!("{name} is not ")), "{name}: {error_text}");
         }
         for name in
             ["client_encoding", "gssencmode", "passfile", "sslcompression", "load_balance_hosts", "sslcrl", "ssl_x"]
@@ -266,8 +266,8 @@ mod tests {
             let given = read(&format!("host=h {name}=''")).map(|p| p.options());
             assert_eq!(given.is_ok(), name != "ssl_x", "{name}");
         }
-        let told = read("postgres://h/d?a%20b=c").err().unwrap();
-        assert_eq!(told, "the name of a parameter is invalid");
+        let error_text = read("postgres://h/d?a%20b=c").err().unwrap();
+        assert_eq!(error_text, "the name of a parameter is invalid");
         let session = read("host=h options='-c a=b' search_path='my app, x' role=r\\\\x gssencmode=prefer").unwrap();
         assert_eq!(session.options().unwrap(), "-c a=b -c search_path=my\\ app,\\ x -c role=r\\\\x");
         assert_eq!(read("host=h").unwrap().options(), None);

@@ -69,9 +69,9 @@ impl Target {
     /// A connection before the login.
     async fn connect_without_login(&self) -> Result<MultiplexedConnection, DatabaseError> {
         let address = format!("{}:{}", self.host, self.port);
-        let fault = |error: std::io::Error| DatabaseError::new(dial_error(&address, &error));
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(fault)?;
-        stream.set_nodelay(true).map_err(fault)?;
+        let io_error = |error: std::io::Error| DatabaseError::new(dial_error(&address, &error));
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(io_error)?;
+        stream.set_nodelay(true).map_err(io_error)?;
         let Some(tls) = &self.tls else { return spawn(MultiplexedConnection::new(&NO_LOGIN, stream).await) };
         let name = ServerName::try_from(self.host.clone())
             .map_err(|_| DatabaseError::new("host is not a valid name for a certificate"))?;

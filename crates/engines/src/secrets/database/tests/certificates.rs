@@ -147,7 +147,7 @@ async fn sec_se03_a_user_with_a_certificate_has_no_other_login() {
     let directory = authorities(30);
     let Some(server) = MariaDbServer::start() else { return };
     let bench = rig(&server, server.settings(true)).await;
-    for (statement, told) in [
+    for (statement, expected) in [
         ("CREATE USER '{{name}}'@'%'", "creation_statements must have REQUIRE SUBJECT"),
         ("CREATE USER '{{name}}'@'%' REQUIRE X509", "creation_statements must have REQUIRE SUBJECT"),
         (
@@ -163,14 +163,14 @@ async fn sec_se03_a_user_with_a_certificate_has_no_other_login() {
         bench.write("roles/r", role(directory.path(), "ours", "ec", &[statement])).await.unwrap();
         let refused = bench.read("creds/r").await.err().unwrap();
         assert_eq!(refused.status().0, 400);
-        assert!(refused.public().starts_with(told), "{}", refused.public());
+        assert!(refused.public().starts_with(expected), "{}", refused.public());
     }
     let statements = ["CREATE USER '{{name}}'@'%' REQUIRE SUBJECT '{{subject}}'"];
     let before = server.users();
-    let characters = "the name that common_name_template makes has other characters";
-    let once = "common_name_template must make every name once";
+    let characters = "the result of common_name_template has characters other than";
+    let once = "common_name_template must make every name unique";
     let none = "1 error occurred:\n\t* unable to generate username";
-    for (template, told) in [
+    for (template, expected) in [
         ("x/CN=root{{uuid}}", characters),
         ("a,b{{uuid}}", characters),
         ("a b{{uuid}}", characters),
@@ -184,7 +184,7 @@ async fn sec_se03_a_user_with_a_certificate_has_no_other_login() {
         hostile["credential_config"]["common_name_template"] = template.into();
         bench.write("roles/r", hostile).await.unwrap();
         let refused = bench.read("creds/r").await.err().unwrap();
-        assert!(refused.public().starts_with(told), "{template}: {}", refused.public());
+        assert!(refused.public().starts_with(expected), "{template}: {}", refused.public());
     }
     assert_eq!(server.users(), before);
     // Vault's own example; the time makes the name unique.
@@ -204,8 +204,8 @@ async fn no_certificate_outlives_its_ca_and_no_key_is_returned() {
     long["default_ttl"] = "25h".into();
     bench.write("roles/r", long).await.unwrap();
     let refused = bench.read("creds/r").await.err().unwrap();
-    let told = "no certificate was issued: the certificate would expire after the certificate of its CA";
-    assert_eq!((refused.status().0, refused.public()), (400, told));
+    let expected = "no certificate was issued: the certificate would expire after the certificate of its CA";
+    assert_eq!((refused.status().0, refused.public()), (400, expected));
     assert_eq!(server.admin("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-r-%'"), "0");
     // A setting that is not written keeps its value, with the key that is not returned.
     bench.write("roles/r", json!({"default_ttl": "1h"})).await.unwrap();

@@ -223,7 +223,7 @@ async fn a_login_that_accepts_any_password_proves_nothing() {
     server.trust("kept");
     let (engine, mut cx) = bench.engine_and_cx();
     let left = engine.revoke_lease(&mut cx, &bench.abandoned()[0]).await.err().unwrap();
-    assert!(left.public().contains("was left alone"), "{}", left.public());
+    assert!(left.public().contains("was not dropped"), "{}", left.public());
     assert!(server.users().contains(&"kept".to_owned()));
 }
 

@@ -58,12 +58,12 @@ async fn postgresql_gets_verifiers_and_hosts_are_tried_in_order() {
         );
         let tried = open(&server, &json!({"connection_url": url})).verify().await;
         assert_eq!(tried.is_ok(), works, "{attributes}");
-        let Err(told) = tried else { continue };
+        let Err(error_text) = tried else { continue };
         let expected = format!(
             "error verifying connection: failed to connect to `user=vault_admin database=postgres`:\n\t127.0.0.1:1 (127.0.0.1): dial error: dial tcp 127.0.0.1:1: connect: connection refused\n\t127.0.0.1:{} (127.0.0.1): ValidateConnect failed: server is not in hot standby mode",
             server.port
         );
-        assert_eq!(told.text(), expected);
+        assert_eq!(error_text.text(), expected);
     }
 }
 
@@ -107,8 +107,8 @@ async fn mariadb_users_are_found_on_any_host() {
         &server,
         &json!({"connection_url": format!("{{{{username}}}}:{{{{password}}}}@tcp(127.0.0.1:{})/nodb", server.port)}),
     );
-    let told = unknown.verify().await.unwrap_err();
-    assert_eq!(told.text(), "error verifying - ping: Error 1049 (42000): Unknown database 'nodb'");
+    let error_text = unknown.verify().await.unwrap_err();
+    assert_eq!(error_text.text(), "error verifying - ping: Error 1049 (42000): Unknown database 'nodb'");
 }
 
 #[tokio::test]
@@ -126,7 +126,7 @@ async fn mariadb_repeating_names_require_read_access_to_users() {
     bench.read("creds/app").await.unwrap();
     bench.write("config/db", json!({"username_template": "kept"})).await.unwrap();
     let refused = bench.read("creds/app").await.err().unwrap();
-    assert!(refused.public().contains("it is not known whether there is a user of this name"), "{}", refused.public());
+    assert!(refused.public().contains("it is unknown whether a user of this name exists"), "{}", refused.public());
     assert_eq!(bench.abandoned().len(), 0);
     assert!(open(&server, &json!({})).accepts("kept", &secret("k")).await.unwrap());
 }

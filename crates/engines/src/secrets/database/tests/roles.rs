@@ -42,7 +42,7 @@ async fn the_backoff_of_a_role_has_limits_and_is_returned_if_set() {
         bench.write("roles/app", given).await.unwrap();
         assert_eq!(shown(&bench).await, now);
     }
-    for (wrong, told) in [
+    for (wrong, error) in [
         (json!({"revocation_attempts": 101}), "revocation_attempts must be between 1 and 100"),
         (json!({"revocation_attempts": -1}), "revocation_attempts must be between 1 and 100"),
         (json!({"revocation_backoff": "8d"}), "revocation_backoff must not be more than seven days"),
@@ -54,7 +54,7 @@ async fn the_backoff_of_a_role_has_limits_and_is_returned_if_set() {
         ),
     ] {
         let refused = bench.write("roles/app", wrong).await.err().unwrap();
-        assert_eq!((refused.status().0, refused.public()), (400, told));
+        assert_eq!((refused.status().0, refused.public()), (400, error));
     }
     assert_eq!(shown(&bench).await, [json!(100), json!("absent"), json!("absent")], "what is refused changes nothing");
 }
@@ -95,9 +95,9 @@ async fn a_creation_that_was_not_attempted_leaves_no_lease() {
 
 #[tokio::test]
 async fn a_reset_returns_whether_the_connection_works() {
-    let told = rig().await.write("reset/pg", json!({})).await.err().unwrap();
+    let error = rig().await.write("reset/pg", json!({})).await.err().unwrap();
     let words = "error verifying connection: failed to connect to `user=a database=postgres`";
-    assert!(told.status().0 == 500 && told.public().contains(words), "{}", told.public());
+    assert!(error.status().0 == 500 && error.public().contains(words), "{}", error.public());
 }
 
 #[tokio::test]

@@ -39,10 +39,10 @@ async fn cut_off(bench: &mut Bench, next: &str) {
 #[tokio::test]
 async fn a_static_password_is_never_lost_by_an_interrupted_rotation() {
     let Some((mut bench, server)) = worker(json!({"rotation_period": "1h"})).await else { return };
-    for (told, next) in [(false, "next-1"), (true, "next-2"), (false, "next-3"), (true, "next-4")] {
+    for (is_sent, next) in [(false, "next-1"), (true, "next-2"), (false, "next-3"), (true, "next-4")] {
         let before = password(&bench).await;
         cut_off(&mut bench, next).await;
-        if told {
+        if is_sent {
             server.admin(&format!("ALTER ROLE worker PASSWORD '{next}'"));
         }
         bench.tick_after(Duration::from_secs(1)).await.unwrap();

@@ -35,8 +35,8 @@ async fn sec_kf23_a_session_has_tls_with_every_spelling_of_sslmode() {
         format!("postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{port}/postgres?%73slmode=require"),
     ] {
         let settings = json!({"plugin_name": "postgresql-database-plugin", "connection_url": url, "username": user, "password": password});
-        let told = refusal(&bench, &settings).await;
-        assert!(told.contains("server does not support TLS"), "{url}: {told}");
+        let error_text = refusal(&bench, &settings).await;
+        assert!(error_text.contains("server does not support TLS"), "{url}: {error_text}");
     }
 }
 
@@ -61,8 +61,8 @@ async fn run_time_parameters_apply_to_every_session() {
     assert_eq!(server.admin("SELECT x FROM \"my app\".made"), "5smakera b");
     let unknown =
         json!({"connection_url": format!("host=127.0.0.1 port={} dbname=postgres no_such_parameter=1", server.port)});
-    let told = bench.write("config/pg", unknown).await.err().unwrap();
-    assert!(told.public().contains("no_such_parameter"), "{}", told.public());
+    let error_text = bench.write("config/pg", unknown).await.err().unwrap();
+    assert!(error_text.public().contains("no_such_parameter"), "{}", error_text.public());
 }
 
 #[tokio::test]
@@ -77,11 +77,11 @@ async fn require_with_a_ca_means_verify_ca() {
             "plugin_name": "postgresql-database-plugin", "connection_url": url, "username": PostgresServer::ADMIN,
             "password": PostgresServer::PASSWORD, "tls_ca": server.certificate,
         });
-        let told = refusal(&bench, &settings).await;
-        assert_eq!(told.is_empty(), takes_other_name, "{mode}: {told}");
+        let error_text = refusal(&bench, &settings).await;
+        assert_eq!(error_text.is_empty(), takes_other_name, "{mode}: {error_text}");
         settings["tls_ca"] = "".into();
-        let told = refusal(&bench, &settings).await;
-        assert!(told.contains("invalid peer certificate"), "{mode}: {told}");
+        let error_text = refusal(&bench, &settings).await;
+        assert!(error_text.contains("invalid peer certificate"), "{mode}: {error_text}");
     }
 }
 
@@ -98,8 +98,8 @@ async fn sec_kf23_tls_ca_replaces_the_tls_of_a_dsn() {
         settings["plugin_name"] = server.plugin().into();
         settings["password"] = server.password().into();
         settings["tls_ca"] = std::fs::read_to_string(&certificate).unwrap().into();
-        let told = refusal(&bench, &settings).await;
-        assert!(told.contains("TLS requested but server does not support TLS"), "{tls}: {told}");
+        let error_text = refusal(&bench, &settings).await;
+        assert!(error_text.contains("TLS requested but server does not support TLS"), "{tls}: {error_text}");
     }
 }
 
@@ -128,8 +128,8 @@ async fn files_and_sockets_below_an_allowed_directory_work() {
     let Some(server) = MariaDbServer::start() else { return };
     let url = format!("{{{{username}}}}:{{{{password}}}}@unix({}/sock)/", server.directory().display());
     verify(&server, &url, server.directory()).await.unwrap();
-    let told = verify(&server, &url, directory.path()).await.unwrap_err();
-    assert!(told.contains("outside of database_file_directories"), "{told}");
+    let error_text = verify(&server, &url, directory.path()).await.unwrap_err();
+    assert!(error_text.contains("outside of database_file_directories"), "{error_text}");
     let link = directory.path().join("link");
     std::os::unix::fs::symlink(server.directory(), &link).unwrap();
     let url = format!("{{{{username}}}}:{{{{password}}}}@unix({}/sock)/", link.display());
@@ -147,13 +147,16 @@ async fn sec_kf05_no_kind_opens_a_file_that_is_not_allowed() {
     ] {
         for verify in [true, false] {
             let settings = json!({"plugin_name": plugin, "connection_url": url, "verify_connection": verify});
-            let told = refusal(&bench, &settings).await;
-            assert!(told.contains("names a local file outside of database_file_directories"), "{url}: {told}");
+            let error_text = refusal(&bench, &settings).await;
+            assert!(
+                error_text.contains("names a local file outside of database_file_directories"),
+                "{url}: {error_text}"
+            );
         }
     }
     for url in ["unix://u:p@/run/redis.sock", "redis+unix://u:p@/run/redis.sock"] {
-        let told = refusal(&bench, &json!({"plugin_name": "redis-database-plugin", "connection_url": url})).await;
-        assert!(told.contains("unable to parse connection url"), "{url}: {told}");
+        let error_text = refusal(&bench, &json!({"plugin_name": "redis-database-plugin", "connection_url": url})).await;
+        assert!(error_text.contains("unable to parse connection url"), "{url}: {error_text}");
     }
     assert!(bench.read("config/db").await.is_err() || bench.read("config/db").await.unwrap().data().is_null());
 }

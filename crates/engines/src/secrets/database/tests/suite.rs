@@ -257,8 +257,8 @@ async fn sec_se03_hostile_names_and_passwords_are_quoted(kit: Arc<dyn Kit>) {
         match database.create_user(&user, &kit.creation()).await {
             Ok(()) => kit.read(hostile, hostile).unwrap_or_else(|text| panic!("{hostile}: {text}")),
             refused => {
-                let told = failure(refused);
-                assert!(told.starts_with("the value of {{"), "{hostile}: {told}");
+                let error_text = failure(refused);
+                assert!(error_text.starts_with("the value of {{"), "{hostile}: {error_text}");
             }
         }
         database.drop_user(hostile, &[]).await.unwrap();
@@ -280,15 +280,15 @@ async fn the_error_of_an_unreachable_server_contains_no_secret(kit: Arc<dyn Kit>
     let database = open_as(&*kit, &kit.settings(false), kit.password());
     let new = secret("the-new-password");
     let user = NewUser { name: "v_somebody", login: Login::Password(&new), expires: later() };
-    for told in [
+    for error_text in [
         database.verify().await.unwrap_err().text().to_owned(),
         failure(database.create_user(&user, &kit.creation()).await),
         database.set_password("v_somebody", &new, &[]).await.unwrap_err().into_error().text().to_owned(),
         database.drop_user("v_somebody", &[]).await.unwrap_err().text().to_owned(),
         database.accepts("v_somebody", &new).await.unwrap_err().text().to_owned(),
     ] {
-        assert!(told.contains("connect: connection refused"), "{told}");
-        assert!(!told.contains(kit.password()) && !told.contains("the-new-password"), "{told}");
+        assert!(error_text.contains("connect: connection refused"), "{error_text}");
+        assert!(!error_text.contains(kit.password()) && !error_text.contains("the-new-password"), "{error_text}");
     }
 }
 
@@ -355,10 +355,11 @@ async fn a_user_that_exists_is_never_dropped_by_a_failed_request(kit: Arc<dyn Ki
     assert_eq!((revoke_abandoned(&bench).await, has(&*kit, &name)), (vec![], true), "there is nothing to undo");
     // The server returns the same error if the check was too early.
     let user = NewUser { name: &name, login: Login::Password(&secret("another")), expires: later() };
-    let CreateUserError::NameExists(told) = database.create_user(&user, &kit.creation()).await.unwrap_err() else {
+    let CreateUserError::NameExists(error_text) = database.create_user(&user, &kit.creation()).await.unwrap_err()
+    else {
         panic!()
     };
-    assert_eq!(refused.public(), format!("1 error occurred:\n\t* {}\n\n", told.text()));
+    assert_eq!(refused.public(), format!("1 error occurred:\n\t* {}\n\n", error_text.text()));
     assert!(database.accepts(&name, &secret("somebodys")).await.unwrap());
     database.drop_user(&name, &[]).await.unwrap();
     // Another owner creates the name after the check and before a crash.

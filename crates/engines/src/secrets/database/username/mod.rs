@@ -138,7 +138,7 @@ pub(super) fn name(template: &str, max_length: usize, of: &TemplateData<'_>) -> 
 /// 400 with the error of the template.
 pub(super) fn check(template: &str) -> Result<()> {
     let of = TemplateData::new("token", "role", Timestamp::EPOCH);
-    let fault = |text: String| {
+    let wrong = |text: String| {
         let which = if text.starts_with("unable to parse") {
             "unable to initialize username template"
         } else {
@@ -146,7 +146,7 @@ pub(super) fn check(template: &str) -> Result<()> {
         };
         Error::invalid(format!("error creating database object: {which}: {text}"))
     };
-    generate(template, usize::MAX, &of).map(drop).map_err(fault)
+    generate(template, usize::MAX, &of).map(drop).map_err(wrong)
 }
 
 /// Replaces the characters of a display name that could have a meaning for a database.
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn invalid_templates_have_the_errors_of_go() {
-        for (template, told) in [
+        for (template, expected) in [
             ("{{random 5", "unable to parse template: template: template:1: unclosed action"),
             ("{{}}", "unable to parse template: template: template:1: missing value for command"),
             ("a\n{{foo}}", "unable to parse template: template: template:2: function \"foo\" not defined"),
@@ -246,7 +246,7 @@ mod tests {
             ("{{random 0}}", "is empty"),
         ] {
             let error = generate(template, LONGEST, &of("x")).unwrap_err();
-            assert!(error.contains(told), "{template}: {error}");
+            assert!(error.contains(expected), "{template}: {error}");
         }
     }
 
@@ -259,7 +259,7 @@ mod tests {
         let growing = format!("{{{{ .RoleName{} }}}}", " | replace \"e\" \"eeeeeeeeee\"".repeat(11));
         let inserted = format!("{{{{ random 1000 | replace \"\" {:?} }}}}", "x".repeat(3000));
         let printed = format!("{{{{ printf \"{}\"{} }}}}", "%s".repeat(200), " (random 1000)".repeat(200));
-        for (template, fault) in [
+        for (template, wrong) in [
             (nested(17), "parentheses of a template nest at most 16 deep"),
             (nested(2000), "parentheses of a template nest at most 16 deep"),
             (nested(5000), "a template has at most 4096 bytes"),
@@ -275,7 +275,7 @@ mod tests {
             for error in
                 [generate(&template, LONGEST, &of("x")).unwrap_err(), check(&template).unwrap_err().public().to_owned()]
             {
-                assert!(error.contains(fault), "{}: {error}", &template[..40]);
+                assert!(error.contains(wrong), "{}: {error}", &template[..40]);
             }
             assert!(NamePattern::of(&template, LONGEST).is_err());
         }

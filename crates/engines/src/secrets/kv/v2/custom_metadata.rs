@@ -54,10 +54,10 @@ fn text(value: &RawValue) -> Result<String> {
         return Ok(value.get().to_owned());
     }
     let text: Result<Text, _> = serde_json::from_str(value.get());
-    text.map(|text| text.0).map_err(|fault| {
-        let fault = fault.to_string();
-        let fault = fault.split(" at line ").next().unwrap_or_default();
-        Error::invalid(format!("{FAILED}: {fault}"))
+    text.map(|text| text.0).map_err(|error| {
+        let error = error.to_string();
+        let error = error.split(" at line ").next().unwrap_or_default();
+        Error::invalid(format!("{FAILED}: {error}"))
     })
 }
 
@@ -90,7 +90,7 @@ fn check(pairs: &CustomMetadata) -> Result<()> {
 /// Joins several errors into one text, in OpenBao's format.
 fn joined(errors: &[String]) -> Error {
     let head = if errors.len() == 1 { "1 error".to_owned() } else { format!("{} errors", errors.len()) };
-    let list: String = errors.iter().map(|fault| format!("\n\t* {FAILED}: {fault}")).collect();
+    let list: String = errors.iter().map(|error| format!("\n\t* {FAILED}: {error}")).collect();
     Error::invalid(format!("{head} occurred:{list}\n\n"))
 }
 

@@ -47,8 +47,8 @@ fn sec_se04_credentials_never_change_the_meaning_of_the_url() {
         ("postgresql://u:p@h/d?sslmode=what", "cannot parse connection url: sslmode is invalid"),
         ("", "connection_url cannot be empty"),
         ("postgresql://u:geheim@h:x/d", "cannot parse connection url: a port is not a number"),
-        ("postgresql://u:geheim@h:0/d", "cannot parse connection url: a port is no port"),
-        ("postgresql:///d", "cannot parse connection url: it names no host"),
+        ("postgresql://u:geheim@h:0/d", "cannot parse connection url: a port is invalid"),
+        ("postgresql:///d", "cannot parse connection url: it has no host"),
         (
             "host=a,b port=1,2,3",
             "cannot parse connection url: host, hostaddr and port have different numbers of entries",
@@ -190,11 +190,11 @@ fn sec_kf05_files_and_sockets_are_refused_by_name() {
             format!("host=h {parameter} = '/dev/zero'"),
             format!("host=h {parameter}=relative"),
         ] {
-            let told = read_with(&url, json!({setting: "x"})).err().unwrap();
+            let error_text = read_with(&url, json!({setting: "x"})).err().unwrap();
             let expected = format!(
                 "{parameter} names a local file outside of database_file_directories of the server's configuration: give PEM in {setting}"
             );
-            assert_eq!(told, OpenError::Setting(expected), "{url}");
+            assert_eq!(error_text, OpenError::Setting(expected), "{url}");
         }
     }
     for url in [
@@ -205,7 +205,7 @@ fn sec_kf05_files_and_sockets_are_refused_by_name() {
         "host=a,/run/x",
     ] {
         assert!(
-            matches!(read(url), Err(OpenError::Setting(told)) if told.starts_with("host names a local file")),
+            matches!(read(url), Err(OpenError::Setting(error_text)) if error_text.starts_with("host names a local file")),
             "{url}"
         );
     }
@@ -228,18 +228,18 @@ async fn sec_kf05_files_are_read_per_connection_and_fail_with_one_text() {
     let files = FileDirectories::new(&[directory.path().to_owned()]);
     let url = format!("host=h sslmode=require sslrootcert={}/ca.pem", directory.path().display());
     let settings = read_in(&url, json!({}), &files).unwrap();
-    let told = async || settings.target.encryption.connector().await.err().map(|error| error.text().to_owned());
+    let error_text = async || settings.target.encryption.connector().await.err().map(|error| error.text().to_owned());
     let unusable = Some("the file of sslrootcert cannot be used".to_owned());
-    assert_eq!(told().await, unusable);
+    assert_eq!(error_text().await, unusable);
     std::fs::create_dir(directory.path().join("ca.pem")).unwrap();
-    assert_eq!(told().await, unusable);
+    assert_eq!(error_text().await, unusable);
     std::fs::remove_dir(directory.path().join("ca.pem")).unwrap();
     std::os::unix::fs::symlink("/etc/passwd", directory.path().join("ca.pem")).unwrap();
-    assert_eq!(told().await, unusable);
+    assert_eq!(error_text().await, unusable);
     std::fs::remove_file(directory.path().join("ca.pem")).unwrap();
     std::fs::write(directory.path().join("ca.pem"), "nothing").unwrap();
-    assert_eq!(told().await, unusable);
+    assert_eq!(error_text().await, unusable);
     let [certificate, _] = crate::secrets::database::tests::servers::certify(directory.path());
     std::fs::rename(certificate, directory.path().join("ca.pem")).unwrap();
-    assert_eq!(told().await, None);
+    assert_eq!(error_text().await, None);
 }
