@@ -1,4 +1,4 @@
-//! Revocation on request: one lease, all that paths below a prefix issued, all leases of a mount.
+//! Revocation on request: of one lease, of all leases and tokens below a path prefix, of all leases of a mount.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +18,11 @@ use crate::metrics::Metrics;
 use crate::mount::{Mounted, Mounts};
 use crate::token::Tokens;
 
-/// Leases of one mount that are revoked concurrently: one slow database leaves room for the other mounts.
+/// The number of leases of one mount that are revoked concurrently. A slow database leaves capacity for other mounts.
 pub(super) const OF_ONE_MOUNT: usize = 16;
-/// How many names are read at a time.
+/// The number of names per read.
 const PAGE: usize = 256;
-/// How long the caller of a queued revocation waits for it.
+/// The time that the caller of a queued revocation waits for it.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Revokes leases and tokens by the path that issued them.
@@ -33,21 +33,21 @@ pub(crate) struct PathRevoker {
     pub(crate) mounts: Arc<Mounts>,
     /// The records of leases.
     pub(crate) leases: Arc<Leases>,
-    /// Revokes the tokens among them.
+    /// Revokes the tokens below a prefix.
     pub(crate) tokens: Arc<Tokens>,
     /// Times each revocation by prefix.
     pub(crate) metrics: Arc<Metrics>,
-    /// The only source of time.
+    /// The clock.
     pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl PathRevoker {
     /// Revokes the lease of this path and id.
     ///
-    /// Fails with what its engine fails with, unless the mode is [`RevokeMode::Queued`]; when storage fails.
+    /// Fails with the error of the engine, unless the mode is [`RevokeMode::Queued`], and when storage fails.
     pub(crate) async fn revoke_lease(&self, path: &str, id: &LeaseId, mode: RevokeMode) -> Result<()> {
         let Some(record) = self.leases.at(path, id).await? else { return Ok(()) };
-        // The lease becomes due durably before its engine acts: after a crash the worker does the rest.
+        // The lease becomes due durably before its engine runs: after a crash the worker completes the revocation.
         self.revoker.queue(std::slice::from_ref(id)).await?;
         if mode != RevokeMode::Queued {
             let mounted = self.mounts.with_leaving(&record.mount);
@@ -56,7 +56,7 @@ impl PathRevoker {
         if self.leases.is_quarantined() {
             return Ok(());
         }
-        // Most callers go on as if the lease were revoked already, so they wait a moment for it.
+        // Most callers continue as if the lease were revoked, so the call waits for it for a short time.
         let (revoker, mounted, id) = (self.revoker.clone(), self.mounts.with_leaving(&record.mount), id.clone());
         let done = tokio::spawn(async move { revoker.revoke(mounted.as_ref(), &id, RevokeMode::Now).await });
         let enough = self.clock.sleep_until(self.clock.now().after(GRACE));
@@ -64,9 +64,9 @@ impl PathRevoker {
         Ok(())
     }
 
-    /// Revokes all tokens and leases that paths below `prefix` issued, or the one whose id it is.
+    /// Revokes all tokens and leases that paths below `prefix` issued, or the lease or token whose id is `prefix`.
     ///
-    /// Fails with the first failure of an engine, unless the mode is [`RevokeMode::Queued`]; when storage fails.
+    /// Fails with the first error of an engine, unless the mode is [`RevokeMode::Queued`], and when storage fails.
     pub(crate) async fn revoke_prefix(&self, prefix: &str, mode: RevokeMode) -> Result<()> {
         let begun = self.clock.now();
         let outcome = self.revoke_below(prefix, mode).await;
@@ -110,8 +110,8 @@ impl PathRevoker {
         if !leases.is_empty() {
             self.revoker.queue(&leases).await?;
         }
-        // Several at a time, because concurrent commits share one write to disk. After a failure the worker revokes the
-        // rest, which is queued.
+        // Several leases concurrently, because concurrent commits share one write to disk. All are queued, so the
+        // worker revokes the rest after a failure.
         let mut each: Vec<BoxFuture<'_, Result<()>>> = Vec::with_capacity(names.len());
         for (at, name) in names.iter().enumerate() {
             each.push(Box::pin(self.revoke_name(folder, name, mode, (at + 1, names.len()))));
@@ -133,7 +133,7 @@ impl PathRevoker {
         let record = match self.leases.at(folder, id).await {
             Ok(Some(record)) => record,
             Ok(None) => return Ok(()),
-            // The worker sets it aside; it must not keep the others alive.
+            // The worker sets the lease aside. The other leases must still be revoked.
             Err(error) if unreadable(&error) => return Ok(()),
             Err(error) => return Err(error),
         };
@@ -143,9 +143,9 @@ impl PathRevoker {
         outcome.map_err(|error| refused(&which(), error))
     }
 
-    /// Revokes all leases of a mount, the irrevocable ones too.
+    /// Revokes all leases of a mount, including the irrevocable ones.
     ///
-    /// Fails with 400 at the first failure of its engine.
+    /// Fails with 400 at the first error of its engine.
     pub(crate) async fn revoke_mount(&self, mounted: &Arc<Mounted>) -> Result<()> {
         let mount = &mounted.entry.uuid;
         for folder in [index::ENDS, index::IRREVOCABLE] {

@@ -1,9 +1,9 @@
-//! How many tokens and leases wait for their end, and how many leases are irrevocable: kept in memory by what is committed.
+//! The number of tokens and leases with an expiry and of irrevocable leases, kept in memory and updated by commits.
 //!
-//! The index on disk is counted once in the background, a page of names at a time, and again from time to time. In between
-//! and meanwhile each committed entry counts: one that is taken in adds one and one that is taken out removes one, so an
-//! entry is written only where none was ([`super::index`]). What is committed while a page is read may be in that page or
-//! not; it is noted and put together with the page.
+//! The index on disk is counted once in the background, one page of names at a time, and recounted periodically. Each
+//! committed entry also changes the count: an added entry adds one and a deleted entry subtracts one, so an entry is
+//! written only where none exists ([`super::index`]). A page may or may not include an entry that is committed while
+//! the page is read; such entries are noted and merged with the page.
 
 use std::collections::BTreeSet;
 
@@ -15,38 +15,39 @@ use parking_lot::Mutex;
 use super::index;
 use super::store::Leases;
 
-/// How many names one step reads.
+/// The number of names per read.
 const PAGE: usize = 1000;
-/// Stands behind every name of an entry.
+/// Sorts after every name of an entry.
 const BEHIND: &str = "~";
 
-/// How many there are.
+/// The numbers of tokens and leases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
-    /// Tokens and leases that wait for their end.
+    /// Tokens and leases with an expiry.
     pub(crate) waiting: u64,
-    /// Leases that could not be revoked.
+    /// Irrevocable leases.
     pub(crate) irrevocable: u64,
 }
 
-/// See the module.
+/// The current count and the count in progress.
 #[derive(Default)]
 pub(crate) struct LeaseCount(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// `None` until they were counted once.
+    /// `None` until the first count is complete.
     known: Option<Counts>,
     under_way: Option<Counting>,
 }
 
-/// A count that is under way.
+/// A count in progress.
 #[derive(Default)]
 struct Counting {
     counts: Counts,
-    /// All entries up to this one are counted.
+    /// All entries up to and including this key are counted.
     position: String,
-    /// What was committed behind the position since the reading of a page began, with whether it stands now.
+    /// Entries after the position that were committed since the read of the current page began, each with whether it
+    /// exists.
     noted: Vec<(String, bool)>,
 }
 
@@ -58,12 +59,12 @@ impl Counts {
 }
 
 impl LeaseCount {
-    /// How many there are; `None` until they were counted once.
+    /// The current numbers; `None` until the first count is complete.
     pub(crate) fn read(&self) -> Option<Counts> {
         self.0.lock().known
     }
 
-    /// Takes in a committed key below the token view.
+    /// Applies a committed key below the token view.
     pub(super) fn applied(&self, key: &str, stands: bool) {
         if !is_counted(key) {
             return;
@@ -81,14 +82,14 @@ impl LeaseCount {
         }
     }
 
-    /// What is noted from here on belongs to the page that is read next.
+    /// Clears the noted entries: those noted from now on belong to the next page.
     fn begin_page(&self) {
         if let Some(counting) = &mut self.0.lock().under_way {
             counting.noted.clear();
         }
     }
 
-    /// Counts the entries of a page, which are all that there are up to `end`.
+    /// Counts the entries of a page, which has all entries after the position up to and including `end`.
     fn end_page(&self, mut page: BTreeSet<String>, end: String) {
         let mut state = self.0.lock();
         let Some(counting) = &mut state.under_way else { return };
@@ -109,9 +110,9 @@ fn is_counted(key: &str) -> bool {
 }
 
 impl Leases {
-    /// Counts anew what waits for its end and what is irrevocable. One count at a time.
+    /// Counts tokens and leases with an expiry and irrevocable leases. One count runs at a time.
     ///
-    /// Fails when storage fails; what is known stays.
+    /// Fails when storage fails; the previous numbers remain.
     pub(crate) async fn count(&self, pace: &mut Pace) -> Result<()> {
         self.counts.0.lock().under_way = Some(Counting::default());
         let outcome = self.count_folders(pace).await;
@@ -123,14 +124,14 @@ impl Leases {
         outcome
     }
 
-    /// In the order of their names.
+    /// Counts the folders in the order of their names.
     async fn count_folders(&self, pace: &mut Pace) -> Result<()> {
         self.count_mounts(index::ENDS, pace).await?;
         self.count_folder(index::EXPIRY, pace).await?;
         self.count_mounts(index::IRREVOCABLE, pace).await
     }
 
-    /// One mount after the other: those that come meanwhile are seen too.
+    /// Counts the folders of the mounts one by one, including those that appear during the count.
     async fn count_mounts(&self, top: &str, pace: &mut Pace) -> Result<()> {
         let mut page = Page::first(1);
         loop {
@@ -191,7 +192,7 @@ mod tests {
         count.0.lock().under_way = Some(Counting::default());
         apply(&count, &[put("ends/m/1"), put("lease/x/1"), put("expiry/9")]);
         count.begin_page();
-        // The page may have been read before or after these; 3 is behind it.
+        // The read may have happened before or after these commits; 3 is after the page.
         apply(&count, &[put("ends/m/2"), delete("ends/m/1"), put("ends/m/3")]);
         count.end_page(page(&["ends/m/1", "ends/m/2"]), "ends/m/2".to_owned());
         apply(&count, &[put("ends/a/7"), delete("ends/m/2"), put("irrevocable/m/2")]);

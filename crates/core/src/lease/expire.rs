@@ -1,4 +1,4 @@
-//! Expiry: tokens and leases are revoked when their TTL ends.
+//! Expiry: revokes tokens and leases when their TTL ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,37 +18,37 @@ use crate::metrics::Metrics;
 use crate::mount::{Mounted, Mounts};
 use crate::token::Tokens;
 
-/// How many leases of a mount are revoked concurrently while the worker is on time: more gain nothing, and requests wait
-/// for them.
+/// The number of leases of a mount that are revoked concurrently while the worker is on time. More would not help and
+/// would delay requests.
 const UNHURRIED: usize = 4;
-/// The delay from which on the worker revokes [`OF_ONE_MOUNT`] leases concurrently.
+/// The delay from which the worker revokes [`OF_ONE_MOUNT`] leases concurrently.
 const LATE: Duration = Duration::from_secs(5);
-/// How many expired leases are read at a time.
+/// The number of expired leases per read.
 const PAGE: usize = 256;
-/// How many expired tokens are read at a time.
+/// The number of expired tokens per read.
 const TOKEN_PAGE: usize = 500;
-/// How many expired tokens are revoked concurrently.
+/// The number of expired tokens that are revoked concurrently.
 const TOKENS_AT_ONCE: usize = 32;
 
-/// Revokes what has expired.
+/// Revokes expired tokens and leases.
 pub(crate) struct ExpiryWorker {
     /// Revokes each lease.
     pub(crate) revoker: Arc<LeaseRevoker>,
     /// The mounts that issued the leases.
     pub(crate) mounts: Arc<Mounts>,
-    /// The records of leases, and the queue of what expires next.
+    /// The records of leases, and the expiry queue.
     pub(crate) leases: Arc<Leases>,
     /// Revokes tokens.
     pub(crate) tokens: Arc<Tokens>,
     /// Counts expired leases.
     pub(crate) metrics: Arc<Metrics>,
-    /// Transactions of their own.
+    /// Begins the transactions of the worker.
     pub(crate) barrier: Arc<Barrier>,
-    /// The only source of time.
+    /// The clock.
     pub(crate) clock: Arc<dyn Clock>,
 }
 
-/// How many of these leases, the earliest expiry first, are revoked concurrently.
+/// The number of these leases, ordered by expiry, that are revoked concurrently.
 fn concurrency(due: &[(String, LeaseId)], now: Timestamp) -> usize {
     let since = due.first().and_then(|(place, _)| index::parse_end(place)).map(|(second, _)| second);
     let is_late = since.is_some_and(|second| now.since(Timestamp::from_unix(second)) > LATE);
@@ -56,9 +56,9 @@ fn concurrency(due: &[(String, LeaseId)], now: Timestamp) -> usize {
 }
 
 impl ExpiryWorker {
-    /// Revokes all tokens that have expired at `now`, the earliest expiry first.
+    /// Revokes all tokens that have expired at `now`, in the order of their expiry.
     ///
-    /// Fails when storage fails; the rest stays due.
+    /// Fails when storage fails; the remaining tokens stay due.
     pub(crate) async fn revoke_due_tokens(&self, now: Timestamp) -> Result<()> {
         let mut failed: Option<Error> = None;
         let mut after = String::new();
@@ -66,7 +66,7 @@ impl ExpiryWorker {
             let names = self.leases.horizon.due(index::EXPIRY, now, &after, TOKEN_PAGE).await?;
             let Some(last) = names.last().cloned() else { return failed.map_or(Ok(()), Err) };
             after = last;
-            // Many concurrently, because concurrent commits share one write to disk.
+            // Many tokens concurrently, because concurrent commits share one write to disk.
             let mut running = stream::iter(names.into_iter().filter_map(|name| index::parse_expiry(&name)))
                 .map(|(second, key)| {
                     let tokens = self.tokens.clone();
@@ -74,7 +74,7 @@ impl ExpiryWorker {
                 })
                 .buffer_unordered(TOKENS_AT_ONCE);
             while let Some(outcome) = running.next().await {
-                // One unreadable record must not keep the others alive.
+                // An unreadable record must not prevent the expiry of other tokens.
                 failed = failed.or(outcome.err());
             }
         }
@@ -82,7 +82,7 @@ impl ExpiryWorker {
 
     /// Revokes the leases that have expired at `now`, those of all mounts concurrently.
     ///
-    /// Fails when storage fails; the rest stays due.
+    /// Fails when storage fails; the remaining leases stay due.
     #[cfg(test)]
     pub(crate) async fn revoke_due_leases(self: &Arc<Self>, now: Timestamp) -> Result<()> {
         self.queue_abandoned().await?;
@@ -98,7 +98,7 @@ impl ExpiryWorker {
         outcome
     }
 
-    /// Makes the intents due whose requests have failed.
+    /// Makes the intents of failed requests due.
     pub(crate) async fn queue_abandoned(&self) -> Result<()> {
         let abandoned = std::mem::take(&mut *self.leases.abandoned.lock());
         for id in abandoned {
@@ -136,7 +136,7 @@ impl ExpiryWorker {
         Ok(())
     }
 
-    /// Revokes the lease of one entry of the expiry index. Unless this fails, the entry is deleted or moved.
+    /// Revokes the lease of one entry of the expiry index. On success the entry is deleted or moved.
     async fn revoke_entry(&self, mounted: Option<&Arc<Mounted>>, mount: &str, place: &str, id: &LeaseId) -> Result<()> {
         let _lock = self.leases.lock(id).await;
         let _permit = self.leases.permits.acquire().await.map_err(Error::internal)?;
@@ -165,7 +165,7 @@ impl ExpiryWorker {
             Err(_) => self.metrics.leases.expiration_errors.add(),
         }
         match outcome {
-            // The failure of an engine is stored with the lease.
+            // The error of the engine is stored with the lease.
             Err(error) if storage_fails(&error) => Err(error),
             Err(error) if error.status() == Status::UNAVAILABLE => Err(error),
             _ => Ok(()),

@@ -1,13 +1,14 @@
-//! The near future of tokens and leases in memory: the worker knows what ends next without reading the disk.
+//! The expiry queue: the next expiries of tokens and leases in memory, so that the worker finds them without reading
+//! the disk.
 //!
-//! The order of all ends is on disk (see [`super::index`]), one folder for the tokens and one for the leases of each mount.
-//! Of each folder the nearest ends are here, up to a reach: every name on disk within the reach is in memory, and no other.
-//! It is kept by what is committed ([`crate::follow`]), so a renewal, a revocation, a restored or a damaged entry need no care of
-//! their own; and it is filled from the disk, a page at a time, when the last end within the reach is gone. Nothing is
-//! loaded at unseal.
+//! The disk has all expiries in order (see [`super::index`]), in one folder for the tokens and one for the leases of
+//! each mount. Memory has the first names of each folder, up to a reach: every name on disk within the reach is in
+//! memory, and no other name. Commits update the queue ([`crate::follow`]), so renewals, revocations, and restored or
+//! damaged entries need no code of their own. A page is read from disk when no name within the reach is left. Unseal
+//! loads nothing.
 //!
-//! Memory: at most [`ROOM`] ends of each folder, of 80 to 100 bytes each, so up to 100 kB for the tokens and as much for each
-//! mount that has leases, however many there are; beside it what is committed while a page is being read.
+//! Memory: at most [`ROOM`] names of each folder, 80 to 100 bytes each, so up to 100 kB for the tokens and for each
+//! mount with leases; in addition the entries that are committed while a page is read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,46 +19,46 @@ use parking_lot::Mutex;
 
 use super::index;
 
-/// How many ends of one folder are in memory at most, and how many are read at a time.
+/// The maximum number of names of one folder in memory, and the number of names per read.
 pub(super) const ROOM: usize = 1024;
 
-/// The nearest ends of all folders.
+/// The next expiries of all folders.
 pub(crate) struct Horizon {
     barrier: Arc<Barrier>,
     view: View,
     room: usize,
     near: Mutex<Near>,
-    /// One page is read at a time.
+    /// Only one page is read at a time.
     filling: tokio::sync::Mutex<()>,
 }
 
 struct Near {
-    /// Whether the folders are known that were there at the unseal; later ones are seen as they come.
+    /// Whether the folders that existed at the unseal are listed. Commits add later ones.
     listed: bool,
     folders: BTreeMap<Box<str>, Folder>,
-    /// The second until which the worker means to sleep.
+    /// The second until which the worker sleeps.
     alarm: i64,
 }
 
-/// The nearest ends of one folder, by the names of their entries, which are ordered by end.
+/// The next expiries of one folder: names of entries, which sort by expiry.
 #[derive(Default)]
 struct Folder {
     ends: BTreeSet<Box<str>>,
     reach: Reach,
-    /// What was committed since the reading of a page began, each with whether it stands now.
+    /// Entries that were committed since the read of a page began, each with whether it exists.
     noted: Option<Vec<(Box<str>, bool)>>,
 }
 
-/// Which names of a folder are in memory if they are on disk.
+/// The names of a folder that memory has if the disk has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Reach {
-    /// Those up to this one.
+    /// The names up to and including this one.
     To(Box<str>),
     All,
 }
 
 impl Default for Reach {
-    /// None.
+    /// No names.
     fn default() -> Self {
         Reach::To("".into())
     }
@@ -92,7 +93,7 @@ impl Folder {
         }
     }
 
-    /// Takes in a page of what is on disk, and on top of it what was committed while it was read.
+    /// Adds a page from disk, then the entries that were committed while the page was read.
     fn extend(&mut self, page: Vec<String>, noted: Vec<(Box<str>, bool)>, room: usize) {
         self.reach = match page.last() {
             Some(last) if page.len() == room => Reach::To(last.as_str().into()),
@@ -106,13 +107,13 @@ impl Folder {
 }
 
 impl Horizon {
-    /// Of what is under `view`, with room for so many ends of each folder; reads nothing.
+    /// An expiry queue of the entries under `view`, with at most `room` names of each folder. Reads nothing.
     pub(super) fn new(barrier: Arc<Barrier>, view: View, room: usize) -> Self {
         let near = Near { listed: false, folders: BTreeMap::new(), alarm: i64::MAX };
         Horizon { barrier, view, room, near: Mutex::new(near), filling: tokio::sync::Mutex::default() }
     }
 
-    /// Takes in a committed key below the view; whether the worker has to look sooner than it means to.
+    /// Applies a committed key below the view. Returns whether the worker must wake before the planned time.
     pub(super) fn applied(&self, key: &str, exists: bool) -> bool {
         let Some((folder, name)) = placed(key) else { return false };
         let Some(second) = second(name) else { return false };
@@ -129,7 +130,7 @@ impl Horizon {
         is_sooner
     }
 
-    /// The mounts that have leases, or had some.
+    /// The mounts that have or had leases.
     pub(crate) async fn mounts(&self) -> Result<Vec<String>> {
         self.know_folders().await?;
         let near = self.near.lock();
@@ -140,12 +141,12 @@ impl Horizon {
             .collect())
     }
 
-    /// Forgets a mount that is gone.
+    /// Removes a deleted mount.
     pub(crate) fn forget(&self, mount: &str) {
         self.near.lock().folders.remove(folder_of(mount).as_str());
     }
 
-    /// The first names of a folder that are due at `now` and come after `after`, at most `limit`.
+    /// The first names of a folder that are due at `now` and sort after `after`, at most `limit`.
     pub(crate) async fn due(&self, folder: &str, now: Timestamp, after: &str, limit: usize) -> Result<Vec<String>> {
         self.fill(folder).await?;
         let is_due = |name: &str| second(name).is_some_and(|second| second <= now.unix());
@@ -159,14 +160,14 @@ impl Horizon {
                 return Ok(names);
             }
         }
-        // As many as are in memory have failed and stay: those behind them are read where they are.
+        // All names in memory have failed and remain due, so the names after them are read from disk.
         let page = Page { after: Some(after.to_owned()), limit: Some(limit) };
         let names = self.barrier.begin_read().list(&self.view, folder, &page).await?;
         Ok(names.into_iter().take_while(|name| is_due(name)).collect())
     }
 
-    /// The moment at which the next end is due, of tokens and, if they are wanted, of leases; `None` when nothing ends. From
-    /// here on the worker is woken by what ends sooner.
+    /// The time of the next expiry, of tokens and, if `with_leases` is set, of leases; `None` without any expiry. From
+    /// now on an entry that expires sooner wakes the worker.
     pub(crate) async fn next(&self, with_leases: bool) -> Result<Option<Timestamp>> {
         self.know_folders().await?;
         let folders: Vec<Box<str>> = self.near.lock().folders.keys().cloned().collect();
@@ -177,7 +178,7 @@ impl Horizon {
         let mut near = self.near.lock();
         let of_one = |folder: &Folder| match folder.ends.first() {
             Some(name) => second(name),
-            // It was spent or came just now: there is something to read.
+            // The folder has no name left within its reach, or is new: the disk must be read.
             None => folder.is_spent().then_some(0),
         };
         let next = near.folders.iter().filter(|(name, _)| wanted(name)).filter_map(|(_, folder)| of_one(folder)).min();
@@ -199,7 +200,7 @@ impl Horizon {
         Ok(())
     }
 
-    /// Reads the next page of a folder whose last end within the reach is gone.
+    /// Reads the next page of a folder that has no name left within its reach.
     async fn fill(&self, folder: &str) -> Result<()> {
         let is_spent = |near: &Near| near.folders.get(folder).is_none_or(Folder::is_spent);
         if !is_spent(&self.near.lock()) {
@@ -228,26 +229,26 @@ impl Horizon {
     }
 }
 
-/// The folder of the ends of a mount's leases.
+/// The expiry folder of the leases of a mount.
 pub(crate) fn folder_of(mount: &str) -> String {
     format!("{}{mount}/", index::ENDS)
 }
 
-/// The folder and the name of an entry among the ends.
+/// The folder and the name of an entry of the expiry index.
 fn placed(key: &str) -> Option<(&str, &str)> {
     let at = key.rfind('/')? + 1;
     let (folder, name) = key.split_at(at);
     (folder == index::EXPIRY || folder.starts_with(index::ENDS)).then_some((folder, name))
 }
 
-/// The second under which an entry is noted.
+/// The second of expiry in the name of an entry.
 fn second(name: &str) -> Option<i64> {
     i64::from_str_radix(name.get(..10)?, 16).ok()
 }
 
 #[cfg(test)]
 impl Horizon {
-    /// How many ends are in memory, and that they are those that are on disk within the reach.
+    /// Checks that memory has exactly the names that the disk has within the reach. Returns the number of names.
     pub(super) async fn check(&self) -> usize {
         let folders: Vec<Box<str>> = self.near.lock().folders.keys().cloned().collect();
         let mut all = 0;
@@ -284,7 +285,7 @@ mod tests {
     #[test]
     fn a_page_and_what_was_committed_while_it_was_read_come_to_what_is_on_disk() {
         let mut folder = Folder { noted: Some(Vec::new()), ..Folder::default() };
-        // 3 goes and 2 and 9 come while a page of four is read, before or after the page saw them.
+        // 3 is deleted, and 2 and 9 are added, while a page of four is read, before or after the page includes them.
         for (second, stands) in [(3, false), (2, true), (9, true), (5, true), (5, false)] {
             folder.note(&name(second), stands, 4);
         }
@@ -293,7 +294,7 @@ mod tests {
             let mut folder = Folder { noted: folder.noted.clone(), ..Folder::default() };
             let noted = folder.noted.take().unwrap();
             folder.extend(page.map(name).to_vec(), noted, 4);
-            // For a moment 5 had taken the place of 6, so that is out of reach.
+            // 5 temporarily took the room of 6, so 6 is out of reach.
             assert_eq!((kept(&folder), &folder.reach), (vec![1, 2, 4], &Reach::To(name(5).into())));
         }
     }

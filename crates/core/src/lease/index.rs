@@ -6,11 +6,11 @@
 //! lease/<path>/h<token>          the tokens that a path issued
 //! lease/<path>/<lease>           the leases that a path issued
 //! held/<token>/<lease>           the leases that a token owns
-//! irrevocable/<mount>/<lease>    the leases that an operator has to look at
-//! claim/<mount>/<claim>          what only one lease of a mount may hold, such as a name that comes again
+//! irrevocable/<mount>/<lease>    the leases that an operator must handle
+//! claim/<mount>/<claim>          a claim that only one lease of a mount can have, such as a reused name
 //! ```
 //!
-//! `<end>` is ten hex digits of seconds, so that what has expired is at the beginning.
+//! `<end>` is ten hex digits of seconds, so that expired entries sort first.
 
 use bytes::Bytes;
 use keepfast_crypto::hash::sha256;
@@ -37,7 +37,7 @@ pub(crate) fn add_token(tx: &mut Tx, view: &View, path: &str, key: &TokenKey, en
     tx.put(view, &token_path_key(path, key), Bytes::new());
 }
 
-/// Removes a token from both.
+/// Removes a token from both of its indexes.
 pub(crate) fn remove_token(tx: &mut Tx, view: &View, path: &str, key: &TokenKey, end: Timestamp) {
     tx.delete(view, &expiry_key(second_of(end), key));
     tx.delete(view, &token_path_key(path, key));
@@ -45,14 +45,14 @@ pub(crate) fn remove_token(tx: &mut Tx, view: &View, path: &str, key: &TokenKey,
 
 /// Changes the expiry of a token.
 pub(crate) fn move_token(tx: &mut Tx, view: &View, key: &TokenKey, old: Timestamp, end: Timestamp) {
-    // An entry is written only where none was, because entries are counted as they are committed.
+    // An entry is written only where none exists, because commits change the count of entries.
     if second_of(old) != second_of(end) {
         tx.delete(view, &expiry_key(second_of(old), key));
         tx.put(view, &expiry_key(second_of(end), key), Bytes::new());
     }
 }
 
-/// Adds a lease to all of its indexes, as its record has it.
+/// Adds a lease to all of its indexes, as its record states.
 pub(crate) fn add_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord) {
     tx.put(view, &format!("{LEASES}{}", record.full_id(id)), Bytes::new());
     if let Some(owner) = &record.owner {
@@ -64,7 +64,7 @@ pub(crate) fn add_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRe
     place_lease(tx, view, id, record);
 }
 
-/// Takes a lease out of all of them.
+/// Removes a lease from all of its indexes.
 pub(crate) fn remove_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord) {
     tx.delete(view, &format!("{LEASES}{}", record.full_id(id)));
     if let Some(owner) = &record.owner {
@@ -81,7 +81,7 @@ pub(crate) fn place_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &Lease
     tx.put(view, &place_of(id, record), Bytes::new());
 }
 
-/// Moves it from there to where its changed record says.
+/// Moves a lease from the key `before` to the folder of its changed state.
 pub(crate) fn move_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord, before: &str) {
     if place_of(id, record) != before {
         tx.delete(view, before);
@@ -102,17 +102,17 @@ pub(crate) fn end_name(id: &LeaseId, record: &LeaseRecord) -> String {
     format!("{:010x}{}", second_of(record.due), id.as_str())
 }
 
-/// Where an irrevocable lease is noted.
+/// The key of an irrevocable lease.
 pub(crate) fn irrevocable_key(mount: &str, id: &LeaseId) -> String {
     format!("{IRREVOCABLE}{mount}/{}", id.as_str())
 }
 
-/// Where a claim of a mount's lease is noted; what is claimed may have any characters and any length.
+/// The key of a claim of a lease of this mount; a claim may have any characters and any length.
 pub(crate) fn claim_key(mount: &str, claimed: &str) -> String {
     format!("claim/{mount}/{}", hex::encode(&sha256(claimed.as_bytes())[..16]))
 }
 
-/// Where a lease is noted under its token.
+/// The key of a lease under its token.
 pub(crate) fn held_key(owner: &TokenKey, id: &LeaseId) -> String {
     format!("{HELD}{}/{}", owner.as_str(), id.as_str())
 }
@@ -140,7 +140,7 @@ pub(crate) fn expiry_key(second: i64, key: &TokenKey) -> String {
 }
 
 fn token_path_key(path: &str, key: &TokenKey) -> String {
-    // A list that was wrapped made its token at a path with a final slash.
+    // A wrapped list request created its token at a path with a trailing slash.
     format!("{LEASES}{}/h{}", path.trim_end_matches('/'), key.as_str())
 }
 
@@ -154,7 +154,7 @@ pub(crate) enum LeaseName {
 }
 
 impl LeaseName {
-    /// Reads the last part of a lease id.
+    /// Parses the last part of a lease id.
     pub(crate) fn parse(name: &str) -> Option<Self> {
         match name.strip_prefix('h').and_then(TokenKey::parse) {
             Some(key) => Some(LeaseName::Token(key)),
@@ -163,7 +163,7 @@ impl LeaseName {
     }
 }
 
-/// The path and the last part of a lease id.
+/// Splits a lease id into its path and its last part.
 pub(crate) fn parse_lease_id(id: &str) -> Option<(&str, LeaseName)> {
     let (path, name) = id.rsplit_once('/')?;
     Some((path, LeaseName::parse(name)?))

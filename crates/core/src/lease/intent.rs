@@ -1,4 +1,4 @@
-//! Issue of leases: at once, or as an intent that is durable before the engine acts.
+//! Issue of leases: directly, or by an intent that is durable before the engine runs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,15 +22,15 @@ use crate::token::{Token, Tokens};
 
 /// Issues the leases of one request.
 pub(crate) struct LeaseIssuer {
-    /// All leases.
+    /// The records of leases.
     pub(crate) leases: Arc<Leases>,
-    /// All tokens.
+    /// The records of tokens.
     pub(crate) tokens: Arc<Tokens>,
-    /// The caller's token; `None` on a path that needs none.
+    /// The token of the caller; `None` on an unauthenticated path.
     pub(crate) token: Option<Arc<Token>>,
-    /// Whether this request is the token's last use.
+    /// Whether this request is the last use of the token.
     pub(crate) last_use: bool,
-    /// The mount that leases.
+    /// The mount that issues the lease.
     pub(crate) mount: Arc<MountInfo>,
     /// The full path of the request.
     pub(crate) path: String,
@@ -38,11 +38,11 @@ pub(crate) struct LeaseIssuer {
 
 /// A lease that was issued or renewed, for the response.
 pub(crate) struct Granted {
-    /// The whole id.
+    /// The full lease id.
     pub(crate) id: String,
-    /// The TTL from now.
+    /// The remaining TTL.
     pub(crate) ttl: Duration,
-    /// Whether it can be renewed.
+    /// Whether the lease can be renewed.
     pub(crate) renewable: bool,
     /// Warnings for the caller.
     pub(crate) warnings: Vec<String>,
@@ -51,7 +51,7 @@ pub(crate) struct Granted {
 impl LeaseIssuer {
     /// Issues a lease that exists once `tx` is committed.
     ///
-    /// Fails with 403 when the token is gone; 400 when it has no use left.
+    /// Fails with 403 when the token does not exist any more, and with 400 when it has no uses left.
     pub(crate) async fn grant(&self, tx: &mut Tx, offer: &LeaseOffer) -> Result<Granted> {
         let (id, record, warnings) = self.draft(tx, offer, State::Live).await?;
         self.leases.register(tx, &id, &record)?;
@@ -63,7 +63,7 @@ impl LeaseIssuer {
 
     /// Confirms the lease of an intent of this request.
     ///
-    /// Fails with 403 when the lease was revoked meanwhile, with its token or by an operator.
+    /// Fails with 403 when the lease was revoked in the meantime, with its token or by an operator.
     pub(crate) async fn confirm(&self, tx: &mut Tx, intent: &Intent) -> Result<Granted> {
         let lost = || Error::denied().caused_by("the lease was revoked before it was confirmed");
         let Some((_, index::LeaseName::Lease(id))) = index::parse_lease_id(intent.id()) else { return Err(lost()) };
@@ -79,12 +79,12 @@ impl LeaseIssuer {
         Ok(Granted { id: record.full_id(&id), ttl, renewable: record.renewable, warnings: Vec::new() })
     }
 
-    /// Times the issue of a lease that began at this moment.
+    /// Times the issue of a lease that began at `begun`.
     fn registered(&self, begun: Timestamp) {
         self.leases.metrics.leases.register.record(self.leases.clock.now().since(begun));
     }
 
-    /// Counts a lease of this TTL.
+    /// Counts a lease with this TTL.
     fn count(&self, ttl: Duration) {
         self.leases.metrics.lease_creation.add(&[
             ("creation_ttl", ttl_bucket(ttl.as_secs())),
@@ -94,7 +94,7 @@ impl LeaseIssuer {
         ]);
     }
 
-    /// The record of a lease, with all bounds applied.
+    /// The record of a new lease, with all bounds applied.
     async fn draft(
         &self,
         tx: &mut Tx,
@@ -142,7 +142,7 @@ impl LeaseIssuer {
 
     /// The token that owns the lease, and the latest expiry.
     ///
-    /// The token is read in the request's transaction: when it is revoked at the same time, one of the two conflicts.
+    /// The token is read in the transaction of the request: it conflicts with a concurrent revocation of the token.
     async fn owner(&self, tx: &mut Tx) -> Result<(Option<crate::token::TokenKey>, Option<Timestamp>)> {
         let Some(token) = &self.token else { return Ok((None, None)) };
         let bound = match token.record.life {
@@ -178,7 +178,7 @@ impl Lessor for LeaseIssuer {
     }
 }
 
-/// Keeps a pending lease from being revoked while its request is in flight.
+/// Prevents the revocation of a pending lease while its request is in flight.
 struct Guard {
     leases: Arc<Leases>,
     id: LeaseId,

@@ -1,10 +1,12 @@
-//! Quarantine: a restored or copied data directory takes nothing back until an operator says that it may, because the
-//! users that its leases name may be those of the original.
+//! Quarantine: after a restore or copy of a data directory no lease is revoked until an operator ends the quarantine,
+//! because the users that its leases name may be those of the original.
 //!
-//! Storage remembers where the data directory of each node is (the server tells it by [`crate::Settings::home`]: which file,
-//! on which file system). When a node takes the lead somewhere else than where it was last, the leases are quarantined. So
-//! they are when storage knows other nodes and not this one, unless it belongs to a cluster, which nodes join. A copy that is the same file by all signs, such as a clone of the whole disk,
-//! cannot be told from its original: there the operator quarantines by hand before the first unseal with a network, or on
+//! Storage has the place of the data directory of each node: a file on a file system, which the server passes in
+//! [`crate::Settings::home`]. A node that becomes leader at another place than its stored one puts the leases under
+//! quarantine. The same applies when storage has places of other nodes and not of this one, unless the storage belongs
+//! to a cluster, which new nodes join. A copy that is the same file by all properties, such as a clone of the whole
+//! disk, cannot be distinguished from its original. In this case the operator starts the quarantine before the first
+//! unseal with a network, or on the original.
 //! the original.
 
 use keepfast_framework::{Records, Result, Timestamp};
@@ -16,25 +18,25 @@ use super::store::Leases;
 use crate::damaged::{self, Stored};
 use crate::settings::Home;
 
-/// Where the data directory of each node is, by the name of the node.
+/// The place of the data directory of each node, by the name of the node.
 const HOMES: Records<String> = Records::at("home/");
-/// Where the one data directory is, as older versions wrote it.
+/// The place of the one data directory, as older versions stored it.
 const ONLY_HOME: Records<String> = Records::at("home");
 const QUARANTINE: Records<Quarantine> = Records::at(RECORD);
-/// Where the quarantine is stored, under the token view.
+/// The key of the quarantine, under the token view.
 pub(super) const RECORD: &str = "quarantine";
 
-/// Why and since when nothing is taken back.
+/// A quarantine: while it is stored, no lease is revoked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Quarantine {
-    /// Since when.
+    /// The start of the quarantine.
     pub(crate) since: Timestamp,
-    /// Why.
+    /// The reason.
     pub(crate) reason: String,
 }
 
-/// Begins a quarantine when this is not where the node was last, and notes where it is. `is_lone` says that no other node
-/// ever leads this storage. Returns whether leases are under quarantine.
+/// Starts a quarantine when the place of this node differs from the stored one; otherwise stores the place. `is_lone`
+/// states that no other node ever leads this storage. Returns whether leases are under quarantine.
 pub(crate) async fn check_home(
     tx: &mut Tx,
     view: &View,
@@ -42,7 +44,7 @@ pub(crate) async fn check_home(
     is_lone: bool,
     now: Timestamp,
 ) -> Result<bool> {
-    // One that cannot be read holds.
+    // An unreadable record counts as a quarantine.
     if !matches!(damaged::read((&QUARANTINE, "quarantine"), tx, view, "").await?, Stored::Absent) {
         return Ok(true);
     }
@@ -52,7 +54,7 @@ pub(crate) async fn check_home(
         known => known,
     };
     let is_elsewhere = match known {
-        // The name of a lone node changes when its data directory loses `meta.json`, or gets another one.
+        // The name of a lone node changes when its data directory loses `meta.json` or gets another one.
         Stored::Absent => is_lone && !HOMES.list_in(tx, view, "", &Page::first(1)).await?.is_empty(),
         Stored::Damaged => true,
         Stored::Record(place) => place != home.place,
@@ -66,7 +68,7 @@ pub(crate) async fn check_home(
     Ok(is_elsewhere)
 }
 
-/// Notes where a node is, in the form of this version.
+/// Stores the place of a node in the format of this version.
 async fn note_home(tx: &mut Tx, view: &View, home: &Home) -> Result<()> {
     let known = damaged::read((&HOMES, "place of a data directory"), tx, view, &home.node).await?.readable();
     if known.as_ref() != Some(&home.place) {
@@ -79,12 +81,12 @@ async fn note_home(tx: &mut Tx, view: &View, home: &Home) -> Result<()> {
     Ok(())
 }
 
-/// Whether leases are under quarantine. They are until it is known.
+/// Whether leases are under quarantine. True until the record is read.
 pub(super) struct QuarantineFlag(Mutex<Flag>);
 
 struct Flag {
     holds: bool,
-    /// Counts the changes that were applied.
+    /// The number of applied changes.
     changes: u64,
 }
 
@@ -98,7 +100,7 @@ impl QuarantineFlag {
     pub(super) async fn load(&self, tx: &mut ReadTx, view: &View) -> Result<()> {
         loop {
             let seen = self.0.lock().changes;
-            // One that cannot be read holds.
+            // An unreadable record counts as a quarantine.
             let holds = !matches!(damaged::read((&QUARANTINE, "quarantine"), tx, view, "").await?, Stored::Absent);
             let mut flag = self.0.lock();
             if flag.changes == seen {
@@ -108,7 +110,7 @@ impl QuarantineFlag {
         }
     }
 
-    /// A commit has begun or ended the quarantine.
+    /// Applies a commit that started or ended the quarantine.
     pub(super) fn set(&self, holds: bool) {
         let mut flag = self.0.lock();
         flag.holds = holds;
@@ -117,7 +119,7 @@ impl QuarantineFlag {
 }
 
 impl Leases {
-    /// Whether nothing may be taken back now.
+    /// Whether leases are under quarantine now, so that none may be revoked.
     pub(crate) fn is_quarantined(&self) -> bool {
         self.quarantined.0.lock().holds
     }
@@ -127,7 +129,7 @@ impl Leases {
         QUARANTINE.get_in(&mut self.barrier.begin_read(), &self.view, "").await
     }
 
-    /// Begins or ends the quarantine, by an operator's word.
+    /// Starts or ends the quarantine at the request of an operator.
     pub(crate) async fn set_quarantine(&self, on: bool, now: Timestamp) -> Result<()> {
         let mut tx = self.barrier.begin();
         if on {

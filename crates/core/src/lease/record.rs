@@ -1,4 +1,4 @@
-//! What is stored of a lease, and its id.
+//! The stored record of a lease, and its id.
 
 use keepfast_crypto::random;
 use keepfast_framework::Timestamp;
@@ -11,17 +11,17 @@ use crate::token::TokenKey;
 
 const TIME: usize = 6;
 const CHANCE: usize = 18;
-/// One step of the coarse time that ids begin with, in seconds as a power of two.
+/// The step of the coarse time at the start of an id, in seconds, as a power of two.
 const COARSE_BITS: u32 = 6;
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// The last part of a lease's id: 24 characters of base62, of which the first six are a coarse time, so that records
-/// that are made together are stored together.
+/// The last part of a lease id: 24 characters of base62. The first six are a coarse time, so that records that are
+/// created together are stored together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct LeaseId(String);
 
 impl LeaseId {
-    /// A fresh one.
+    /// A new id.
     pub(crate) fn new(now: Timestamp) -> Self {
         let mut coarse = now.unix().max(0).unsigned_abs() >> COARSE_BITS;
         let mut digits = [0u8; TIME];
@@ -34,84 +34,84 @@ impl LeaseId {
         LeaseId(id)
     }
 
-    /// Reads the last part of a lease's id; `None` for what is none.
+    /// Parses the last part of a lease id; `None` if it is invalid.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         (text.len() == TIME + CHANCE && text.bytes().all(|b| b.is_ascii_alphanumeric()))
             .then(|| LeaseId(text.to_owned()))
     }
 
-    /// As text.
+    /// The id as text.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Where a lease stands.
+/// The state of a lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum State {
-    /// Made known before its engine acts; taken back if it is not confirmed.
+    /// Stored before its engine runs; revoked unless it is confirmed.
     Pending,
-    /// In force.
+    /// Valid.
     Live,
-    /// To be taken back; what was tried so far.
+    /// To be revoked.
     Ending {
-        /// How often.
+        /// The number of failed attempts.
         attempts: u32,
     },
-    /// Taking it back failed too often: an operator has to look.
+    /// The revocation failed too often: an operator must handle it.
     Irrevocable {
-        /// What the last try failed with, as far as it may be shown.
+        /// The error of the last attempt, without parts that must not be shown.
         error: String,
     },
 }
 
-/// What is stored of a lease.
+/// The stored record of a lease.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct LeaseRecord {
-    /// The namespace that it belongs to.
+    /// The namespace of the lease.
     #[serde(default, skip_serializing_if = "NamespaceId::is_root")]
     pub(crate) namespace: NamespaceId,
-    /// The full path that made it, such as `database/creds/readonly`.
+    /// The full path that issued it, such as `database/creds/readonly`.
     pub(crate) path: String,
-    /// The name of its mount's storage, which outlives a change of the mount's path.
+    /// The name of the storage of its mount, which does not change with the path of the mount.
     pub(crate) mount: String,
-    /// When it was made.
+    /// The time of issue.
     pub(crate) issued: Timestamp,
-    /// When it ends.
+    /// The time of expiry.
     pub(crate) end: Timestamp,
-    /// Where it stands in the index of ends: its end, or the next try.
+    /// Its time in the expiry index: the expiry, or the next attempt.
     pub(crate) due: Timestamp,
-    /// When it was last renewed.
+    /// The time of the last renewal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) last_renewal: Option<Timestamp>,
     /// Whether it can be renewed.
     pub(crate) renewable: bool,
-    /// The token with which it ends.
+    /// The token that owns it: the lease is revoked with the token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) owner: Option<TokenKey>,
-    /// What no renewal passes: the end of the batch token that made it.
+    /// The latest expiry of any renewal: the expiry of the batch token that issued it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) bound: Option<Timestamp>,
-    /// The entity that made it; empty for none.
+    /// The entity that issued it; empty for none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) entity_id: String,
-    /// Where it stands.
+    /// Its state.
     pub(crate) state: State,
-    /// Nobody has seen its engine's work come to its end: that may still do something after it was taken back, so it is
-    /// taken back twice.
+    /// The work of its engine was not seen to complete and may still have an effect after a revocation, so the lease is
+    /// revoked twice.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) unconfirmed: bool,
-    /// How taking it back is tried again, where that is not as for all.
+    /// The backoff of its revocation, if it differs from the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) back_off: Option<BackOff>,
-    /// What it claims, as [`super::index::claim_key`] has it: no other lease of its mount may.
+    /// Its claim, as a key of [`super::index::claim_key`]: no other lease of its mount can have the same one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) claim: Option<String>,
-    /// What its engine needs to undo it; null once it was confirmed.
+    /// The data that its engine needs to revoke an unconfirmed lease; null once the lease is confirmed.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub(crate) until_confirmed: Value,
-    /// What its engine needs.
+    /// The data of its engine.
     #[serde(default)]
     pub(crate) internal: Value,
 }
@@ -122,7 +122,7 @@ impl LeaseRecord {
         self.path.strip_prefix(mount).unwrap_or(&self.path)
     }
 
-    /// The whole id of the lease.
+    /// The full lease id.
     pub(crate) fn full_id(&self, id: &LeaseId) -> String {
         format!("{}/{}", self.path, id.as_str())
     }

@@ -1,4 +1,4 @@
-//! Renewal: a new expiry, within every bound, counted from issue.
+//! Renewal: a new expiry within all bounds, counted from issue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::token::life::{self, Asked, Given};
 
 /// Renews leases.
 pub(crate) struct Renewer {
-    /// What the engines of leases run on.
+    /// The host of the engines.
     pub(crate) host: Arc<EngineHost>,
     /// The mounts that issued the leases.
     pub(crate) mounts: Arc<Mounts>,
@@ -32,7 +32,7 @@ pub(crate) struct Renewer {
 impl Renewer {
     /// Renews the lease of this path and id.
     ///
-    /// Fails with 400 when there is none, it cannot be renewed, or its engine refuses.
+    /// Fails with 400 when the lease does not exist, cannot be renewed, or its engine refuses.
     pub(crate) async fn renew_lease(
         &self,
         permit: &RequestPermit,
@@ -75,7 +75,7 @@ impl Renewer {
         let terms = terms.map_err(|error| refused("failed to renew entry", error))?;
         let parts = cx.into_parts();
         let mut tx = parts.tx;
-        // It may have been revoked while its engine ran.
+        // The lease may have been revoked while its engine ran.
         let current = self.leases.record(&mut tx, id).await?.filter(|r| r.state == State::Live);
         let mut record = current.ok_or_else(|| Error::invalid("lease not found"))?;
         let given = terms_given(&record, mounted.info.ttl, increment, &terms, now);
@@ -91,7 +91,7 @@ impl Renewer {
     }
 }
 
-/// A lease as its engine sees it again.
+/// The lease as its engine gets it.
 pub(super) fn held(record: &LeaseRecord, mounted: &Mounted, increment: Duration, bound: Bound) -> HeldLease {
     HeldLease {
         path: record.path_within(&mounted.entry.path).to_owned(),
@@ -102,7 +102,7 @@ pub(super) fn held(record: &LeaseRecord, mounted: &Mounted, increment: Duration,
     }
 }
 
-/// The expiry that a renewal at `now` would give.
+/// The expiry of a renewal at `now`.
 pub(super) fn bound(record: &LeaseRecord, bounds: TtlBounds, increment: Duration, now: Timestamp) -> Bound {
     let record = LeaseRecord { internal: serde_json::Value::Null, ..record.clone() };
     Arc::new(move |terms| now.after(terms_given(&record, bounds, increment, terms, now).ttl))
@@ -115,7 +115,7 @@ fn terms_given(
     terms: &LeaseTerms,
     now: Timestamp,
 ) -> Given {
-    // Clamped here to the mount's bound, so that it causes no warning.
+    // Clamped here to the bound of the mount, so that it causes no warning.
     let max_ttl = terms.max_ttl.min(bounds.max);
     let ttl = asked_or_default(terms.ttl, bounds);
     let asked = Asked { increment, ttl, max_ttl, ..Asked::default() };
@@ -126,13 +126,13 @@ fn terms_given(
     given
 }
 
-/// The TTL that an engine asks for; the mount's default where it asks for none, so that the response warns when the lease
+/// The TTL that an engine requests, else the default of the mount, so that the response has a warning when the lease
 /// gets less.
 pub(super) fn asked_or_default(ttl: Duration, bounds: TtlBounds) -> Duration {
     if ttl.is_zero() { bounds.default.min(bounds.max) } else { ttl }
 }
 
-/// The error that `sys/leases` returns when an engine refuses: 400 with the engine's own text, unless storage failed.
+/// The error of `sys/leases` when an engine refuses: 400 with the text of the engine, unless storage failed.
 pub(super) fn refused(what: &str, error: Error) -> Error {
     let stored = error.cause().is_some_and(|c| c.downcast_ref::<StorageError>().is_some());
     if stored {

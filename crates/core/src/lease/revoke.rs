@@ -1,7 +1,7 @@
 //! The revocation of one lease: its engine revokes, then the record is deleted.
 //!
-//! A lease whose engine fails is tried again after growing pauses (its own [`BackOff`], else six times) and then becomes
-//! irrevocable: it is listed under `sys/leases`, and tried again when an operator revokes it.
+//! When the engine fails, the revocation is repeated after growing pauses (its own [`BackOff`], else six times). Then
+//! the lease becomes irrevocable: `sys/leases` lists it, and a revocation by an operator starts a new attempt.
 //!
 //! [`BackOff`]: keepfast_framework::lease::BackOff
 
@@ -20,12 +20,12 @@ use crate::metrics::routes::RouteOperation;
 use crate::mount::permit::RevocationPermit;
 use crate::mount::{EngineHost, Mounted};
 
-/// When leases are revoked, and what a failure of their engine means.
+/// When leases are revoked, and the effect of an error of their engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RevokeMode {
-    /// Later, by the worker; that they are due is durable.
+    /// Later, by the worker. The leases become due durably.
     Queued,
-    /// Before the call returns, which fails when the engine fails.
+    /// Before the call returns. The call fails when the engine fails.
     Now,
     /// As `Now`, but the record is deleted even if the engine fails.
     Forced,
@@ -33,7 +33,7 @@ pub(crate) enum RevokeMode {
 
 /// Revokes one lease at a time.
 pub(crate) struct LeaseRevoker {
-    /// What the engines of leases run on.
+    /// The host of the engines.
     pub(crate) host: Arc<EngineHost>,
     /// The records of leases.
     pub(crate) leases: Arc<Leases>,
@@ -42,9 +42,10 @@ pub(crate) struct LeaseRevoker {
 }
 
 impl LeaseRevoker {
-    /// Revokes one lease; one that is gone is no failure.
+    /// Revokes one lease. A missing lease is no error.
     ///
-    /// Fails with 400 when its engine fails: the worker then tries the lease again later. 503 under quarantine.
+    /// Fails with 400 when its engine fails (the worker then repeats the revocation later), and with 503 under
+    /// quarantine.
     pub(super) async fn revoke(&self, mounted: Option<&Arc<Mounted>>, id: &LeaseId, mode: RevokeMode) -> Result<()> {
         let _lock = self.leases.lock(id).await;
         self.revoke_locked(mounted, id, mode).await
@@ -101,7 +102,7 @@ impl LeaseRevoker {
         let mut cx = self.host.context(mounted, Operation::Update, record.path.clone()).once();
         let bound = bound(record, mounted.info.ttl, Duration::ZERO, self.host.clock.now());
         let held = held(record, mounted, Duration::ZERO, bound);
-        // A panic is a failure of this lease like any other: it is counted, and the others are revoked.
+        // A panic counts as a failure of this lease; other leases are still revoked.
         let begun = self.host.clock.now();
         let permit = RevocationPermit::new();
         let revoked = async { mounted.engine(&self.host).await?.revoke_lease(&permit, &mut cx, &held).await };
@@ -128,8 +129,8 @@ impl LeaseRevoker {
         Ok(())
     }
 
-    /// Schedules the second revocation of a lease that was never confirmed: what its engine had begun, such as a statement
-    /// on a stalled connection, can complete after the first one.
+    /// Schedules the second revocation of a lease that was never confirmed: an operation of its engine, such as a
+    /// statement on a stalled connection, can complete after the first revocation.
     fn schedule_second_revocation(&self, tx: &mut Tx, id: &LeaseId, record: &mut LeaseRecord) -> Result<()> {
         let due = Leases::confirmation_deadline(self.host.clock.now());
         self.leases.change(tx, id, record, |r| {
@@ -148,7 +149,7 @@ impl LeaseRevoker {
         Ok(())
     }
 
-    /// Stores a failed attempt: the lease is tried again later, or becomes irrevocable.
+    /// Stores a failed attempt: a later attempt follows, or the lease becomes irrevocable.
     async fn note_failure(&self, id: &LeaseId, error: &Error) -> Result<()> {
         if self.leases.is_quarantined() {
             return Ok(());
@@ -172,13 +173,13 @@ impl LeaseRevoker {
         let cause = error.cause().map(ToString::to_string).unwrap_or_default();
         tracing::error!(path = %record.path, attempts, irrevocable = next.is_none(), %error, %cause, "a lease could not be revoked");
         match tx.commit().await {
-            // The other change knows more than this one.
+            // The concurrent change is more recent than this one.
             Ok(_) | Err(StorageError::Conflict) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Makes leases due now, durably; the worker revokes them.
+    /// Makes leases due now, durably. The worker revokes them.
     pub(super) async fn queue(&self, ids: &[LeaseId]) -> Result<()> {
         loop {
             let mut tx = self.host.barrier.begin();

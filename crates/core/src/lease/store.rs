@@ -23,40 +23,40 @@ use crate::settings::Home;
 use crate::token::TokenKey;
 
 const RECORDS: Records<LeaseRecord> = Records::at("secret/");
-/// How long a pending lease waits for its confirmation before it is revoked, unless its request is in flight.
+/// The timeout of the confirmation of a pending lease. After it the lease is revoked, unless its request is in flight.
 const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(30);
-/// How many leases of all mounts are revoked concurrently.
+/// The number of leases of all mounts that are revoked concurrently.
 const AT_ONCE: usize = 64;
 
-/// All leases of what engines gave out.
+/// The records of all leases that engines issued.
 pub(crate) struct Leases {
-    /// The namespace whose records these are.
+    /// The namespace of the records.
     pub(crate) namespace: NamespaceId,
     pub(super) barrier: Arc<Barrier>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(super) view: View,
-    /// Pending leases whose requests are under way here.
+    /// Pending leases whose requests are in flight on this node.
     pub(super) under_way: Mutex<HashSet<LeaseId>>,
     /// Pending leases whose requests have failed.
     pub(super) abandoned: Mutex<Vec<LeaseId>>,
-    /// Locks of leases that are being revoked.
+    /// Locks of leases under revocation.
     ending: Mutex<HashMap<LeaseId, Arc<tokio::sync::Mutex<()>>>>,
     pub(super) quarantined: QuarantineFlag,
-    /// Where this node's storage is, as far as that is known.
+    /// The place of the storage of this node, if known.
     pub(super) home: Option<Home>,
     pub(super) permits: Semaphore,
-    /// How many leases and tokens there are.
+    /// The number of leases and tokens.
     pub(crate) counts: LeaseCount,
-    /// What is counted.
+    /// The metrics.
     pub(crate) metrics: Arc<Metrics>,
-    /// The queue of what expires next.
+    /// The expiry queue.
     pub(crate) horizon: Horizon,
-    /// Something may be due before the next look.
+    /// Wakes the worker when an entry may be due before its planned time.
     pub(crate) wake: Notify,
 }
 
 impl Leases {
-    /// The leases under `view`, at `home`; reads nothing yet, and none is revoked before [`Leases::load`].
+    /// The leases under `view`, on a node at `home`. Reads nothing; no lease is revoked before [`Leases::load`].
     pub(crate) fn new(
         barrier: &Arc<Barrier>,
         view: View,
@@ -82,7 +82,7 @@ impl Leases {
         })
     }
 
-    /// Reads whether leases are under quarantine; loads no lease.
+    /// Reads whether leases are under quarantine. Loads no lease.
     pub(crate) async fn load(&self, tx: &mut ReadTx) -> Result<()> {
         self.quarantined.load(tx, &self.view).await
     }
@@ -92,23 +92,23 @@ impl Leases {
         self.barrier.begin_read()
     }
 
-    /// Locks a lease against concurrent revocation, until the lock is dropped.
+    /// Locks a lease against concurrent revocation until the lock is dropped.
     pub(super) async fn lock(self: &Arc<Self>, id: &LeaseId) -> LeaseLock {
         let lock = self.ending.lock().entry(id.clone()).or_default().clone();
         let held = lock.lock_owned().await;
         LeaseLock { leases: self.clone(), id: id.clone(), held: Some(held) }
     }
 
-    /// Registers a lease; it exists once `tx` is committed.
+    /// Registers a lease that exists once `tx` is committed.
     pub(crate) fn register(&self, tx: &mut Tx, id: &LeaseId, record: &LeaseRecord) -> Result<()> {
         index::add_lease(tx, &self.view, id, record);
         RECORDS.put_in(tx, &self.view, id.as_str(), record)
     }
 
-    /// Checks that a claim is free, in the transaction that registers the lease: of two concurrent claims one conflicts.
-    /// Returns the key of the claim.
+    /// Checks that a claim is free, in the transaction that registers the lease: of two concurrent claims one
+    /// conflicts. Returns the key of the claim.
     ///
-    /// Fails with 400 while another lease holds it.
+    /// Fails with 400 while another lease has the claim.
     pub(super) async fn claim(&self, tx: &mut Tx, mount: &str, claim: &LeaseClaim) -> Result<String> {
         let key = index::claim_key(mount, &claim.key);
         match tx.get(&self.view, &key).await? {
@@ -117,7 +117,7 @@ impl Leases {
         }
     }
 
-    /// When a pending lease that is created at `now` is revoked unless it is confirmed.
+    /// The time at which a pending lease that is created at `now` is revoked unless it is confirmed.
     pub(super) fn confirmation_deadline(now: Timestamp) -> Timestamp {
         now.after(CONFIRMATION_TIMEOUT)
     }
@@ -128,13 +128,13 @@ impl Leases {
         Ok(record.filter(|record| record.namespace == self.namespace))
     }
 
-    /// The lease of this id if its path is the one given too.
+    /// The lease of this id, if its path is `path`.
     pub(crate) async fn at(&self, path: &str, id: &LeaseId) -> Result<Option<LeaseRecord>> {
         let mut tx = self.barrier.begin_read();
         Ok(self.record(&mut tx, id).await?.filter(|r| r.path == path))
     }
 
-    /// Writes a changed record and moves it in the index: `change` is given what is stored now.
+    /// Writes a changed record and moves it in the index. `change` gets the stored record.
     pub(super) fn change(
         &self,
         tx: &mut Tx,
@@ -148,25 +148,25 @@ impl Leases {
         RECORDS.put_in(tx, &self.view, id.as_str(), record)
     }
 
-    /// Forgets a lease.
+    /// Deletes a lease.
     pub(super) fn remove(&self, tx: &mut Tx, id: &LeaseId, record: &LeaseRecord) {
         index::remove_lease(tx, &self.view, id, record);
         RECORDS.delete_in(tx, &self.view, id.as_str());
     }
 
-    /// Marks a lease as due now, in `tx`. One that cannot be read is set aside instead and blocks nothing.
+    /// Makes a lease due now, in `tx`. An unreadable lease is set aside instead and causes no error.
     pub(crate) async fn end_soon(&self, tx: &mut Tx, id: &LeaseId) -> Result<()> {
         let now = self.clock.now();
         let Some(mut record) = self.readable(tx, id).await? else { return Ok(()) };
         self.change(tx, id, &mut record, |r| {
-            // A second earlier, because entries are due when their second has passed.
+            // One second earlier, because entries are due when their second has passed.
             r.due = Timestamp::from_unix(now.unix() - 1).min(r.due);
             r.end = r.end.min(now);
             r.state = State::Ending { attempts: 0 };
         })
     }
 
-    /// Makes the leases of a token due, in `tx`, at most `limit` of them; whether there may be more.
+    /// Makes at most `limit` leases of a token due, in `tx`. Returns whether there may be more.
     pub(crate) async fn end_held(&self, tx: &mut Tx, owner: &TokenKey, limit: usize) -> Result<bool> {
         let ids = self.held(tx, owner, limit).await?;
         for id in &ids {
@@ -176,14 +176,14 @@ impl Leases {
         Ok(ids.len() == limit)
     }
 
-    /// Leases that end with a token, at most `limit` of them.
+    /// The leases that a token owns, at most `limit`.
     pub(crate) async fn held(&self, tx: &mut ReadTx, owner: &TokenKey, limit: usize) -> Result<Vec<LeaseId>> {
         let folder = format!("{}{}/", index::HELD, owner.as_str());
         let names = tx.list(&self.view, &folder, &Page::first(limit)).await?;
         Ok(names.iter().filter_map(|n| LeaseId::parse(n)).collect())
     }
 
-    /// As [`Leases::record`], but a record that cannot be read counts as none: it waits for the worker, which sets it aside.
+    /// As [`Leases::record`], but an unreadable record counts as absent: the worker sets it aside later.
     async fn readable(&self, tx: &mut ReadTx, id: &LeaseId) -> Result<Option<LeaseRecord>> {
         match self.record(tx, id).await {
             Err(error) if unreadable(&error) => Ok(None),
@@ -204,24 +204,24 @@ impl Leases {
         Ok(names.into_iter().filter_map(|name| index::parse_end(&name).map(|(_, id)| (name, id))).collect())
     }
 
-    /// All leases of a mount, page by page: those that wait for their end, or the irrevocable ones.
+    /// All leases of a mount, page by page: those with an expiry or the irrevocable ones, by `folder`.
     pub(crate) async fn of_mount(&self, folder: &str, mount: &str, page: &Page) -> Result<Vec<String>> {
         Ok(self.barrier.begin_read().list(&self.view, &format!("{folder}{mount}/"), page).await?)
     }
 
-    /// The names one level below a path: leases, tokens, and folders (ending in `/`).
+    /// The names one level below a path: leases, tokens, and folders (with a trailing `/`).
     pub(crate) async fn below(&self, path: &str, page: &Page) -> Result<Vec<String>> {
         let folder = if path.is_empty() { index::LEASES.to_owned() } else { format!("{}{path}/", index::LEASES) };
         Ok(self.barrier.begin_read().list(&self.view, &folder, page).await?)
     }
 
-    /// Whether a path has made a lease or token of this name.
+    /// Whether a path has issued a lease or token of this name.
     pub(crate) async fn is_listed(&self, path: &str, name: &str) -> Result<bool> {
         let key = format!("{}{path}/{name}", index::LEASES);
         Ok(self.barrier.begin_read().get(&self.view, &key).await?.is_some())
     }
 
-    /// Sets aside a lease whose record cannot be read: it is irrevocable from now on.
+    /// Sets aside a lease with an unreadable record: it becomes irrevocable.
     pub(super) async fn set_aside(&self, mount: &str, place: &str, id: &LeaseId) -> Result<()> {
         let mut tx = self.barrier.begin();
         tx.delete(&self.view, &format!("{}{mount}/{place}", index::ENDS));
@@ -277,7 +277,7 @@ impl Drop for LeaseLock {
     fn drop(&mut self) {
         let mut ending = self.leases.ending.lock();
         drop(self.held.take());
-        // Only the map still has it: nobody waits.
+        // Only the map has the lock: no task waits for it.
         if ending.get(&self.id).is_some_and(|lock| Arc::strong_count(lock) == 1) {
             ending.remove(&self.id);
         }

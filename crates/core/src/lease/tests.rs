@@ -1,4 +1,4 @@
-//! Leases of an engine that makes users, with a clock that is moved by hand; nothing sleeps.
+//! Leases of an engine that creates users, with a test clock; no test sleeps.
 
 mod claims;
 mod damage;
@@ -62,33 +62,33 @@ fn below(rng: &mut TestRng, bound: usize) -> usize {
     rng.next_u32() as usize % bound
 }
 
-/// The other system: who exists there, and whether it can be reached.
+/// The external system: its users and whether it is reachable.
 #[derive(Default)]
 struct World {
     users: Mutex<BTreeSet<String>>,
     down: AtomicBool,
-    /// Requests fail after the user was made.
+    /// Requests fail after the user was created.
     fails_after: AtomicBool,
-    /// Requests stop for ever after the user was made.
+    /// Requests never return after the user was created.
     hangs_after: AtomicBool,
     revocations: AtomicUsize,
     /// All users have one name, which a lease claims.
     one_name: AtomicBool,
-    /// How long the leases that are made are to live, if not an hour.
+    /// The TTL of issued leases; one hour by default.
     ttl: Mutex<Option<Duration>>,
-    /// How the leases that are made are tried again.
+    /// The backoff of issued leases.
     back_off: Mutex<Option<BackOff>>,
-    /// Requests find the user there after the intent, and withdraw.
+    /// Requests find the user after the intent and withdraw.
     withdraws: AtomicBool,
-    /// Users at whose removal the other system stands still for ever.
+    /// Users whose removal never returns.
     stuck: Mutex<BTreeSet<String>>,
-    /// Users at whose removal the engine panics.
+    /// Users whose removal makes the engine panic.
     panics: Mutex<BTreeSet<String>>,
-    /// Users whose role has a record that cannot be read.
+    /// Users whose role has an unreadable record.
     damaged: Mutex<BTreeSet<String>>,
-    /// How many removals stand still.
+    /// The number of removals that never return.
     standing: AtomicUsize,
-    /// What the last lease that was taken back still had from before its confirmation.
+    /// The data that the last revoked lease still had from before its confirmation.
     unconfirmed: Mutex<Value>,
 }
 
@@ -170,7 +170,7 @@ struct Rig {
 }
 
 impl Rig {
-    /// An unsealed server without duties: the tests do them.
+    /// An unsealed server without background tasks; the tests run them.
     async fn new() -> Self {
         Self::at_home("here").await
     }
@@ -200,7 +200,7 @@ impl Rig {
         Rig { backend, clock, world, share, node, unsealed, root: made.root_token }
     }
 
-    /// The process is killed and started again, perhaps elsewhere.
+    /// Restarts the process after a kill, with the data directory at `home`.
     async fn restart(&mut self, home: &str) {
         self.unsealed.barrier.close();
         self.node = node(&self.backend, &self.clock, &self.world, home);
@@ -229,7 +229,7 @@ impl Rig {
         (status, serde_json::from_slice(&response.into_body()).unwrap_or_default())
     }
 
-    /// A user by a request with this token; the lease's path and id.
+    /// Creates a user by a request with this token; returns the path and id of the lease.
     async fn user(&self, token: &SecretString, mount: &str) -> (String, LeaseId, u64) {
         let (status, answer) = self.ask(token, &format!("{mount}/creds")).await;
         assert_eq!(status, 200, "{answer}");
@@ -256,7 +256,7 @@ impl Rig {
         self.world.users.lock().len()
     }
 
-    /// Everything that is stored of secret leases, by folder.
+    /// All stored entries of secret leases, by folder.
     async fn stored(&self) -> Vec<String> {
         let view = self.unsealed.barrier.view("token/");
         let mut out = Vec::new();
@@ -290,7 +290,7 @@ fn node(backend: &Arc<dyn Backend>, clock: &TestClock, world: &Arc<World>, home:
     Node::new(backend.clone(), Registry::new(vec![users, cubbyhole]), Arc::new(clock.clone()), settings)
 }
 
-/// Stands for the engine that keeps what belongs to a token, which core needs.
+/// Replaces the cubbyhole engine, which core needs.
 struct Cubbyhole;
 
 impl Engine for Cubbyhole {
@@ -389,7 +389,7 @@ async fn what_a_failed_request_made_after_it_was_undone_is_undone_too() {
     let late = rig.world.users.lock().clone();
     rig.pass(Duration::ZERO).await;
     assert_eq!(rig.users(), 0);
-    // The statement had been waiting in a connection that stood still.
+    // The statement was waiting on a stalled connection.
     rig.world.users.lock().extend(late);
     rig.pass(Duration::from_secs(40)).await;
     assert_eq!(rig.users(), 0);

@@ -1,4 +1,4 @@
-//! Tidy: expired tokens are revoked, interrupted deletions finished, and index entries without a record deleted.
+//! Tidy: revokes expired tokens, finishes interrupted deletions, and deletes index entries without a record.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::store::Leases;
 use crate::damaged::unreadable;
 use crate::token::Tokens;
 
-/// How many names are read at a time.
+/// The number of names per read.
 const PAGE: usize = 500;
 
 /// Tidies the index of tokens and leases.
@@ -22,13 +22,13 @@ pub(crate) struct IndexTidier {
     pub(crate) leases: Arc<Leases>,
     /// The records of tokens.
     pub(crate) tokens: Arc<Tokens>,
-    /// Transactions of their own.
+    /// Begins the transactions.
     pub(crate) barrier: Arc<Barrier>,
 }
 
 impl IndexTidier {
-    /// Revokes expired tokens, finishes interrupted deletions, and deletes index entries without a record. Returns how many
-    /// entries it has deleted. It only wakes the worker that revokes expired leases.
+    /// Revokes expired tokens, finishes interrupted deletions, and deletes index entries without a record. Returns the
+    /// number of deleted entries. For expired leases it only wakes the worker.
     pub(crate) async fn tidy(&self, now: Timestamp) -> Result<usize> {
         self.leases.wake.notify_one();
         self.expiry.revoke_due_tokens(now).await?;
@@ -54,7 +54,7 @@ impl IndexTidier {
         Ok(dropped)
     }
 
-    /// Deletes an entry that has no record. Returns whether it did.
+    /// Deletes an entry that has no record. Returns whether it was deleted.
     async fn drop_if_empty(&self, folder: &str, name: &str) -> Result<bool> {
         let mut tx = self.barrier.begin();
         let exists = match LeaseName::parse(name) {
@@ -65,7 +65,7 @@ impl IndexTidier {
         match exists {
             Ok(false) => {}
             Ok(true) => return Ok(false),
-            // An operator has to look at it: it stays.
+            // An operator must handle it: the entry stays.
             Err(error) if unreadable(&error) => return Ok(false),
             Err(error) => return Err(error),
         }

@@ -1,4 +1,4 @@
-//! What only one lease may hold, and intents that are withdrawn.
+//! Claims that only one lease can have, and withdrawn intents.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::{HOUR, Rig};
 use crate::lease::revoke::RevokeMode;
 use crate::mount::permit::RequestPermit;
 
-/// All requests make a user of one name.
+/// All requests create a user of the same name.
 async fn rig() -> Rig {
     let rig = Rig::new().await;
     rig.world.one_name.store(true, Ordering::Relaxed);

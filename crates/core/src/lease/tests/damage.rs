@@ -1,4 +1,4 @@
-//! A lease that cannot be revoked, for whatever reason, keeps no other from its end.
+//! A lease that cannot be revoked, for any reason, does not prevent the expiry of other leases.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ async fn sec_kf02_a_panic_or_a_damaged_role_keeps_no_other_lease() {
     *rig.world.damaged.lock() = faulty.iter().skip(5).cloned().collect();
     rig.pass(HOUR * 2).await;
     assert_eq!(*rig.world.users.lock(), faulty, "the others end at the first pass");
-    // Each failure is counted: in the end the leases are irrevocable and wait for an operator.
+    // Each failure is counted: at last the leases are irrevocable and wait for an operator.
     for _ in 0..10 {
         rig.pass(HOUR * 2).await;
     }

@@ -1,4 +1,4 @@
-//! A database that stands still holds its share of the work, and no other mount.
+//! A stalled database holds only its share of the concurrent revocations and delays no other mount.
 
 use std::sync::atomic::Ordering;
 

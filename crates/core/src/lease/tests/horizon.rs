@@ -1,4 +1,4 @@
-//! The near future in memory, beside what is on disk.
+//! The expiry queue in memory, compared with the disk.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ use crate::lease::record::LeaseId;
 use crate::lease::revoke::RevokeMode;
 use crate::mount::permit::RequestPermit;
 
-/// Storage that counts how often the ends of tokens and leases are read.
+/// Storage that counts the reads of the expiry index.
 #[derive(Default)]
 struct Counted {
     backend: MemoryBackend,
@@ -57,7 +57,7 @@ async fn counted() -> (Rig, Arc<Counted>) {
     (Rig::on(backend.clone(), "here").await, backend)
 }
 
-/// Another horizon of the same storage, with little room.
+/// A second expiry queue of the same storage, with little room.
 struct Narrow(Horizon);
 
 impl Watch for Narrow {
@@ -150,7 +150,7 @@ async fn whatever_is_committed_the_near_future_is_what_is_on_disk() {
     rig.world.down.store(false, Ordering::Relaxed);
     rig.unsealed.leases.store.set_quarantine(false, rig.clock.now()).await.unwrap();
     rig.pass(HOUR * 9000).await;
-    // One page after another, the narrow one finds nothing left of all mounts.
+    // Page after page, the small expiry queue finds no lease left of any mount.
     for mount in other.0.mounts().await.unwrap() {
         assert_eq!(other.0.due(&folder_of(&mount), rig.clock.now(), "", 9).await.unwrap(), Vec::<String>::new());
     }

@@ -1,4 +1,4 @@
-//! Tidying: what leads nowhere goes, and nothing else does.
+//! Tidy: deletes index entries without a record, and nothing else.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use keepfast_framework::Clock;
 use super::{HOUR, Rig, below, reader, seeded};
 use crate::lease::record::LeaseId;
 
-/// Writes below the view of tokens and leases, behind everybody's back.
+/// Writes below the view of tokens and leases, directly to storage.
 async fn put(rig: &Rig, keys: &[String], value: &'static [u8]) {
     let view = rig.unsealed.barrier.view("token/");
     let mut tx = rig.unsealed.barrier.begin();

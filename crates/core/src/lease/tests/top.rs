@@ -1,4 +1,4 @@
-//! `sys/leases/top`: who makes so many leases; and what engines learn of each other's.
+//! `sys/leases/top`: which callers issue the most leases; and what engines learn of leases of other mounts.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ async fn top(rig: &Rig, limit: usize) -> Value {
     serde_json::to_value(lease_top::rank(&rig.unsealed, limit).await.unwrap()).unwrap()
 }
 
-/// As many users of a mount, made by a token of this entity.
+/// Creates `count` users of a mount, with a token of this entity.
 async fn users(rig: &Rig, mount: &str, entity: &str, count: usize) {
     let spec = Spec { entity_id: entity.into(), ..reader(false, HOUR * 9) };
     let made = rig.token(None, spec).await;
@@ -37,7 +37,7 @@ async fn mounts_paths_and_entities_are_ranked_by_their_leases() {
     users(&rig, "b", "bob", 3).await;
     users(&rig, "b", "ada", 2).await;
     let shown = top(&rig, 20).await;
-    // Three tokens and what they made.
+    // Three tokens and their leases.
     assert_eq!(shown["total"].as_u64().unwrap() - before["total"].as_u64().unwrap(), 15);
     assert_eq!(shown["entities_sampled"], shown["total"]);
     assert_eq!(of(&shown["mounts"])[..2], ranks(&[("a/", 7), ("b/", 5)]));
