@@ -1,4 +1,4 @@
-//! Mounting, unmounting, moving, tuning.
+//! Mounts, unmounts, moves and tunes engines.
 
 use std::sync::Arc;
 
@@ -12,27 +12,27 @@ use super::table::Mounts;
 use crate::lease::PathRevoker;
 use crate::lease::revoke::RevokeMode;
 
-/// Records that one transaction of an unmount deletes.
+/// The number of records that one transaction of an unmount deletes.
 const BATCH: usize = 200;
 
 /// Mounts, unmounts, moves and tunes engines.
 pub(crate) struct MountChanges {
-    /// What engines run on.
+    /// The host of the engines.
     pub(crate) host: Arc<EngineHost>,
     /// The mounts and the router.
     pub(crate) mounts: Arc<Mounts>,
-    /// Revokes what an unmounted engine has issued.
+    /// Revokes the leases and tokens that an unmounted engine has issued.
     pub(crate) revoker: Arc<PathRevoker>,
 }
 
 impl MountChanges {
-    /// Mounts an engine and opens it, so that a mount that cannot work is refused.
+    /// Mounts an engine and opens it, so that a mount whose engine does not open is refused.
     ///
-    /// Fails with 400 when the path collides with another mount; what opening fails with.
+    /// Fails with 400 when the path collides with another mount, and with the error of the opening.
     pub(crate) async fn mount(&self, entry: MountEntry) -> Result<()> {
         let _changing = self.mounts.changing.lock().await;
         if let Some(other) = self.mounts.router().collides(&entry.path) {
-            // `sys/auth` names paths without the prefix that all its mounts have.
+            // `sys/auth` shows paths without the prefix that all its mounts have.
             let path = if entry.auth { other.entry.shown_path() } else { &other.entry.path };
             return Err(Error::invalid(format!("path is already in use at {path}")));
         }
@@ -51,22 +51,23 @@ impl MountChanges {
         Ok(())
     }
 
-    /// Changes the entry of the mount at `path`; `None` when there is no such mount.
+    /// Changes the entry of the mount at `path`. Returns `None` without such a mount.
     ///
-    /// Fails with what `change` fails with; when storage fails.
+    /// Fails with the error of `change`, and when storage fails.
     pub(crate) async fn change_mount(
         &self,
         path: &str,
         change: impl FnOnce(&mut MountEntry) -> Result<()>,
     ) -> Result<Option<()>> {
-        // The entry is read behind the lock: one that was read before could restore a mount that is being unmounted.
+        // The entry is read under the lock: an entry that was read before it could restore a mount that is being
+        // unmounted.
         let _changing = self.mounts.changing.lock().await;
         let Some(mut entry) = self.mounts.router().at(path).map(|m| m.entry.clone()) else { return Ok(None) };
         change(&mut entry)?;
         let mut tx = self.host.barrier.begin();
         self.mounts.save(&mut tx, &entry)?;
         tx.commit().await?;
-        // Opening may write, such as the start of an upgrade; it does so before another node reads the mount.
+        // Opening may write, such as the start of an upgrade. It does so before another node reads the mount.
         let changed = self.mounts.router().at(&entry.path).cloned();
         if let Some(changed) = changed
             && let Err(error) = changed.engine(&self.host).await
@@ -77,8 +78,8 @@ impl MountChanges {
         Ok(Some(()))
     }
 
-    /// Unmounts an engine: its path has no handler from here on, then its leases, tokens and data are deleted, page by page.
-    /// The next unseal resumes an unmount that a crash has interrupted.
+    /// Unmounts an engine. Requests on its path fail from now on; then its leases, tokens and data are deleted, page by
+    /// page. The next unseal resumes an unmount that a crash has interrupted.
     pub(crate) async fn unmount(&self, entry: &MountEntry) -> Result<()> {
         {
             let _changing = self.mounts.changing.lock().await;
@@ -93,7 +94,7 @@ impl MountChanges {
         match self.revoke_issued(entry).await {
             Ok(()) => self.clear(entry).await,
             Err(error) => {
-                // Leases are left: the mount stays, so that they can be revoked.
+                // Leases remain: the mount stays, so that they can be revoked.
                 let _changing = self.mounts.changing.lock().await;
                 let mut tx = self.host.barrier.begin();
                 self.mounts.save(&mut tx, entry)?;
@@ -103,7 +104,7 @@ impl MountChanges {
         }
     }
 
-    /// Revokes what a mount has issued: its leases, then the tokens of its logins.
+    /// Revokes the leases of a mount, then the tokens of its logins.
     async fn revoke_issued(&self, entry: &MountEntry) -> Result<()> {
         if let Some(mounted) = self.mounts.with_leaving(&entry.uuid) {
             self.revoker.revoke_mount(&mounted).await?;
@@ -111,7 +112,7 @@ impl MountChanges {
         self.revoker.revoke_prefix(&entry.path, RevokeMode::Now).await
     }
 
-    /// Finishes the unmounts that an earlier process has begun.
+    /// Finishes the unmounts that an earlier process began.
     pub(crate) async fn resume_unmounts(&self) -> Result<()> {
         let mut outcome = Ok(());
         for entry in self.mounts.leaving() {
@@ -133,7 +134,7 @@ impl MountChanges {
         Ok(())
     }
 
-    /// Deletes one page of a view; whether there may be more.
+    /// Deletes one page of a view. Returns whether there may be more.
     async fn clear_page(&self, view: &View) -> Result<bool> {
         let mut tx = self.host.barrier.begin();
         let deleted = delete_some(&mut tx, view, "", BATCH).await?;
@@ -145,7 +146,7 @@ impl MountChanges {
     }
 }
 
-/// The full path of a mount from what a caller names, with its final slash.
+/// The full path of a mount, with its trailing slash, from the path in a request.
 pub(crate) fn mount_path(kind: Kind, given: &str) -> String {
     let bare = given.trim_matches('/');
     format!("{}{bare}/", kind.prefix())

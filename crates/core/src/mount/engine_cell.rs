@@ -1,4 +1,4 @@
-//! The engine of a mount, opened at its first use. It misses no change of its records from the moment its opening begins.
+//! The engine of a mount, opened at its first use. From the start of its opening it gets every change of its records.
 
 use std::future::Future;
 use std::sync::OnceLock;
@@ -8,29 +8,29 @@ use parking_lot::Mutex;
 
 use crate::damaged::confined;
 
-/// How many changes of a mount are remembered while its engine is opened.
+/// The maximum number of changes of a mount that are kept while its engine opens.
 const MOST: usize = 4096;
 
-/// Something that keeps in memory what it has read of the records of a mount.
+/// An owner of records of a mount that are cached in memory.
 pub(super) trait Invalidate {
-    /// A commit has written or deleted the record at `key`.
+    /// Applies a commit that wrote or deleted the record at `key`.
     fn invalidate(&self, key: &str, exists: bool);
 }
 
-/// An engine, or none yet.
+/// An engine that may not be open yet.
 pub(super) struct EngineCell<E> {
     engine: OnceLock<E>,
-    /// One opens it at a time.
+    /// Only one task opens the engine at a time.
     opening: tokio::sync::Mutex<()>,
-    /// What is committed while the engine is opened. Held when the engine is put in, so that each change is told to the engine
-    /// or remembered for it.
+    /// The changes that are committed while the engine opens. Locked while the engine is stored, so that each change
+    /// reaches the engine or is kept for it.
     meanwhile: Mutex<Option<Vec<Change>>>,
 }
 
 /// A committed change of a record of the mount.
 struct Change {
     key: Box<str>,
-    /// Whether the record is there now.
+    /// Whether the record exists now.
     exists: bool,
 }
 
@@ -46,10 +46,11 @@ impl<E: Invalidate> EngineCell<E> {
         self.engine.get()
     }
 
-    /// The engine; `open` runs when it is not open yet.
+    /// The engine; runs `open` when it is not open yet.
     ///
     /// # Errors
-    /// Those of `open`, 500 when it panics or too much was written to the mount meanwhile; the next call tries again.
+    /// The error of `open`; 500 when it panics or too many changes were committed while it ran. The next call tries
+    /// again.
     pub(super) async fn get_or_open(&self, open: impl Future<Output = Result<E>>) -> Result<&E> {
         if let Some(engine) = self.engine.get() {
             return Ok(engine);
@@ -72,7 +73,7 @@ impl<E: Invalidate> EngineCell<E> {
         Ok(self.engine.get_or_init(|| opened))
     }
 
-    /// A commit has written or deleted the record at `key`.
+    /// Applies a commit that wrote or deleted the record at `key`.
     pub(super) fn applied(&self, key: &str, exists: bool) {
         if let Some(engine) = self.engine.get() {
             return engine.invalidate(key, exists);

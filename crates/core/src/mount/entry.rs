@@ -1,4 +1,4 @@
-//! What is stored of a mount.
+//! The stored entry of a mount.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,88 +11,88 @@ use serde::{Deserialize, Serialize};
 use crate::namespace::NamespaceId;
 use crate::settings::Settings;
 
-/// What is stored of a mount.
+/// The stored entry of a mount.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct MountEntry {
-    /// The name of its storage; never changes.
+    /// The name of its storage; it never changes.
     pub(crate) uuid: String,
-    /// The namespace that it belongs to.
+    /// The namespace of the mount.
     #[serde(default, skip_serializing_if = "NamespaceId::is_root")]
     pub(crate) namespace: NamespaceId,
-    /// Where: `secret/` or `auth/approle/`; ends in `/`.
+    /// The path, such as `secret/` or `auth/approle/`, with a trailing slash.
     pub(crate) path: String,
-    /// The engine's type.
+    /// The type of the engine.
     pub(crate) engine: String,
-    /// Secrets engine or auth method.
+    /// Whether it is an auth method; otherwise it is a secrets engine.
     pub(crate) auth: bool,
     /// The random name that aliases and audit entries refer to.
     pub(crate) accessor: String,
-    /// For people.
+    /// The description.
     #[serde(default)]
     pub(crate) description: String,
     /// Options such as `version=2`; `None` is shown as null.
     #[serde(default)]
     pub(crate) options: Option<BTreeMap<String, String>>,
-    /// What was tuned.
+    /// The tuned settings.
     #[serde(default)]
     pub(crate) config: MountConfig,
-    /// Not replicated; only shown.
+    /// Not replicated; without effect.
     #[serde(default)]
     pub(crate) local: bool,
-    /// Only shown: everything is encrypted twice already.
+    /// Without effect: every value is encrypted twice anyway.
     #[serde(default)]
     pub(crate) seal_wrap: bool,
-    /// Only shown.
+    /// Without effect.
     #[serde(default)]
     pub(crate) external_entropy_access: bool,
-    /// Whether it is being taken away: it answers no more, and its data is under deletion.
+    /// Whether it is being unmounted: it handles no requests, and its data is being deleted.
     #[serde(default)]
     pub(crate) leaving: bool,
 }
 
-/// What was tuned at a mount. Zero and empty mean "as the system has it".
+/// The tuned settings of a mount. Zero and empty select the setting of the system.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct MountConfig {
-    /// Seconds.
+    /// The default TTL in seconds.
     pub(crate) default_lease_ttl: u64,
-    /// Seconds.
+    /// The max_ttl in seconds.
     pub(crate) max_lease_ttl: u64,
-    /// Only shown.
+    /// Without effect.
     pub(crate) force_no_cache: bool,
-    /// Request fields that audit shows in clear.
+    /// Request fields that audit entries have in plaintext.
     pub(crate) audit_non_hmac_request_keys: Vec<String>,
-    /// Response fields that audit shows in clear.
+    /// Response fields that audit entries have in plaintext.
     pub(crate) audit_non_hmac_response_keys: Vec<String>,
     /// `unauth`, `hidden` or empty.
     pub(crate) listing_visibility: String,
-    /// Request headers that the engine may see; only shown.
+    /// Request headers that the engine may read; without effect.
     pub(crate) passthrough_request_headers: Vec<String>,
-    /// Response headers that the engine may set; only shown.
+    /// Response headers that the engine may set; without effect.
     pub(crate) allowed_response_headers: Vec<String>,
-    /// What kind of token logins get.
+    /// The type of the tokens of logins.
     pub(crate) token_type: TokenKind,
-    /// Shown when it was given.
+    /// Shown if it was given.
     pub(crate) plugin_version: String,
-    /// When guessing at a user's secret locks the user out.
+    /// The settings of the user lockout.
     pub(crate) user_lockout: Option<LockoutConfig>,
 }
 
-/// What was tuned of a mount's lockout. Zero means "as the system has it".
+/// The tuned user lockout of a mount. Zero selects the setting of the system.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct LockoutConfig {
-    /// How many failed attempts lock a user out.
+    /// The number of failed logins that lock a user out.
     pub(crate) threshold: u64,
-    /// Seconds.
+    /// The duration of a lock in seconds.
     pub(crate) duration: u64,
-    /// Seconds.
+    /// The number of seconds without a failed login after which the count restarts.
     pub(crate) counter_reset: u64,
-    /// Whether nobody is locked out.
+    /// Whether the lockout is off.
     pub(crate) disable: bool,
 }
 
-/// A number of seconds of a mount, where zero stands for the value that the mount inherits.
+/// A duration of a mount from its number of seconds, where zero selects the inherited value.
 pub(crate) fn or_inherited(seconds: u64, inherited: Duration) -> Duration {
     if seconds == 0 { inherited } else { Duration::from_secs(seconds) }
 }
@@ -103,7 +103,7 @@ impl MountEntry {
         if self.auth { Kind::Auth } else { Kind::Secrets }
     }
 
-    /// Whether both entries choose the same engine, opened with the same options on the same storage.
+    /// Whether both entries have the same engine, opened with the same options on the same storage.
     pub(super) fn has_engine_of(&self, other: &MountEntry) -> bool {
         let of = |entry: &MountEntry| (entry.auth, entry.options());
         self.uuid == other.uuid && self.engine == other.engine && of(self) == of(other)
@@ -114,7 +114,7 @@ impl MountEntry {
         self.path.strip_prefix(self.kind().prefix()).unwrap_or(&self.path)
     }
 
-    /// Its lease bounds resolved against the system's.
+    /// Its TTL bounds, resolved with those of the system.
     pub(crate) fn ttl(&self, settings: &Settings) -> TtlBounds {
         TtlBounds {
             default: or_inherited(self.config.default_lease_ttl, settings.default_lease_ttl),
@@ -122,12 +122,12 @@ impl MountEntry {
         }
     }
 
-    /// The prefix of a storage that only this mount has, which all mounts use but for those of core's own engines.
+    /// The storage prefix that only this mount has. All mounts use it except those of core's own engines.
     pub(crate) fn own_storage(&self) -> String {
         format!("{}/{}/", if self.auth { "auth" } else { "logical" }, self.uuid)
     }
 
-    /// The options, empty where there are none.
+    /// The options; empty if there are none.
     pub(crate) fn options(&self) -> BTreeMap<String, String> {
         self.options.clone().unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! What engines run on: storage, time, and the services that core offers.
+//! The host of engines: storage, time, and the services that core offers.
 
 use std::sync::Arc;
 
@@ -11,13 +11,13 @@ use keepfast_storage::{Barrier, Tx};
 
 use super::router::Mounted;
 
-/// What engines run on. It makes their contexts.
+/// The host of engines. It creates their contexts.
 pub(crate) struct EngineHost {
     /// The only way to storage.
     pub(crate) barrier: Arc<Barrier>,
-    /// The only source of time.
+    /// The clock.
     pub(crate) clock: Arc<dyn Clock>,
-    /// What core offers to engines.
+    /// The services that core offers to engines.
     pub(crate) services: Arc<dyn Services>,
     /// The engines that the server was built with.
     pub(crate) registry: Arc<Registry>,

@@ -1,4 +1,4 @@
-//! Mounts: which engine answers below which path.
+//! Mounts: the engines and the paths below which they handle requests.
 
 pub(crate) mod change;
 mod engine_cell;
@@ -18,8 +18,8 @@ pub(crate) use host::EngineHost;
 pub(crate) use router::Mounted;
 pub(crate) use table::{EngineRecords, Mounts};
 
-/// Deletes at most `most` records below `folder` (empty, or ending in `/`) of a view. Returns how many; fewer than `most`
-/// were the last ones.
+/// Deletes at most `most` records below `folder` (empty, or with a trailing `/`) of a view. Returns the number of
+/// deleted records; fewer than `most` means that none is left.
 pub(crate) async fn delete_some(tx: &mut Tx, view: &View, folder: &str, most: usize) -> Result<usize> {
     let mut folders = vec![folder.to_owned()];
     let mut deleted = 0;

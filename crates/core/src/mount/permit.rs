@@ -1,16 +1,16 @@
-//! Permits: an engine runs only with one, so that a reader finds every reason for which an engine can run.
+//! Permits: an engine runs only with one, so that a reader finds every place that can run an engine.
 //!
-//! Each is made in one file alone; `cargo xtask tidy` holds the list ("each permit is made in one file"):
+//! Each is created in only one file; `cargo xtask tidy` checks the list ("each permit is made in one file"):
 //!
-//! | permit | made by | for |
+//! | permit | created by | for |
 //! |---|---|---|
-//! | [`ExistencePermit`] | `request/authorize.rs` | whether a thing exists, while an update is authorized |
-//! | [`RequestPermit`] | `request/authorize.rs` | the handler of an authorized request, and the renewals that it asks for |
+//! | [`ExistencePermit`] | `request/authorize.rs` | the existence check that authorizes an update |
+//! | [`RequestPermit`] | `request/authorize.rs` | an authorized request, and the renewals that it requests |
 //! | [`TickPermit`] | `duties.rs` | the periodic work of an engine |
 //! | [`RevocationPermit`] | `lease/revoke.rs` | the revocation of a lease |
-//! | [`UsagePermit`] | `metrics/usage.rs` | what an engine counts of its own data, for the metrics |
+//! | [`UsagePermit`] | `metrics/usage.rs` | the usage counts of an engine, for the metrics |
 
-/// Lets an engine tell whether a thing exists.
+/// Lets an engine check whether an object exists.
 pub(crate) struct ExistencePermit(());
 
 /// Lets an engine run for an authorized request.
@@ -23,7 +23,7 @@ pub(crate) struct TickPermit(());
 /// Lets an engine revoke a lease.
 pub(crate) struct RevocationPermit(());
 
-/// Lets an engine count what it stores.
+/// Lets an engine count its stored data.
 pub(crate) struct UsagePermit(());
 
 impl ExistencePermit {

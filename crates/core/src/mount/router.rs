@@ -1,4 +1,4 @@
-//! From a path to its mount: an immutable snapshot, replaced as a whole.
+//! The router from paths to mounts: an immutable snapshot, replaced as a whole.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,21 +15,21 @@ use super::opened::OpenedEngine;
 use crate::audit::MountMark;
 use crate::metrics::routes::RouteTimings;
 
-/// A mount with its storage and, once somebody asked for it, its engine.
+/// A mount with its storage and, after the first use, its engine.
 pub(crate) struct Mounted {
-    /// What is stored of it.
+    /// The stored entry.
     pub(crate) entry: MountEntry,
-    /// What its engine may know of it.
+    /// The data of the mount that its engine gets.
     pub(crate) info: Arc<MountInfo>,
     /// Its part of the storage.
     pub(crate) view: View,
-    /// What its engine declares of its type.
+    /// The properties that the engine declares of its type.
     pub(crate) traits: Traits,
-    /// The table of its engine's type, known before the engine is opened.
+    /// The route table of its engine type, known before the engine is opened.
     pub(crate) table: Arc<Table>,
-    /// How audit entries write it.
+    /// Its representation in audit entries.
     pub(crate) audit: MountMark,
-    /// How long its engine takes.
+    /// The timings of its engine.
     pub(crate) timings: Arc<RouteTimings>,
     engine: EngineCell<OpenedEngine>,
 }
@@ -43,12 +43,12 @@ impl Mounted {
         Mounted { entry, info, view, traits, table, audit, timings, engine }
     }
 
-    /// The prefix of its storage: a mount's data is below it, and no other mount's is.
+    /// The prefix of its storage. All data of the mount is below it, and no data of other mounts.
     pub(crate) fn storage_prefix(&self) -> String {
         storage_prefix(&self.entry, &self.traits)
     }
 
-    /// The same mount after a change of it goes on with the timings that it has.
+    /// Keeps the timings of the mount from before a change.
     #[must_use]
     pub(crate) fn following(self, before: Option<&Arc<Mounted>>) -> Self {
         match before.filter(|before| before.entry.uuid == self.entry.uuid && before.entry.path == self.entry.path) {
@@ -60,17 +60,17 @@ impl Mounted {
     /// The engine, opened at the first use.
     ///
     /// # Errors
-    /// What the engine's opening fails with, 500 when it panics; the next request tries again.
+    /// The error of the opening of the engine; 500 when it panics. The next request tries again.
     pub(crate) async fn engine(&self, host: &EngineHost) -> Result<&OpenedEngine> {
         self.engine.get_or_open(OpenedEngine::open(host, self)).await
     }
 
-    /// The engine if somebody has opened it.
+    /// The engine if it is open.
     pub(crate) fn opened(&self) -> Option<&OpenedEngine> {
         self.engine.get()
     }
 
-    /// Tells the engine, if it is open or being opened, that a commit has written or deleted the record at `key`.
+    /// Passes a committed write or deletion of the record at `key` to the engine, if it is open or being opened.
     pub(super) fn applied(&self, key: &str, exists: bool) {
         self.engine.applied(key, exists);
     }
@@ -90,7 +90,7 @@ pub(crate) struct Router {
     by_path: HashMap<String, Arc<Mounted>>,
     ordered: BTreeMap<String, Arc<Mounted>>,
     by_uuid: HashMap<String, Arc<Mounted>>,
-    /// The most slashes that a mount's path has.
+    /// The maximum number of slashes in the path of a mount.
     deepest: usize,
 }
 
@@ -103,9 +103,9 @@ impl Router {
         Router { by_path: ordered.clone().into_iter().collect(), ordered, by_uuid, deepest }
     }
 
-    /// The mount that answers `path`, and the path within it: the longest mount path that is a prefix.
+    /// The mount of `path`, and the path within it: the longest mount path that is a prefix.
     ///
-    /// A path without its final slash reaches the mount of that name too (`GET secret` is the root of `secret/`).
+    /// A path without its trailing slash reaches the mount of that name too (`GET secret` is the root of `secret/`).
     pub(crate) fn find<'p>(&self, path: &'p str) -> Option<(&Arc<Mounted>, &'p str)> {
         let mut found = None;
         for (at, _) in path.match_indices('/').take(self.deepest) {
@@ -119,7 +119,7 @@ impl Router {
         found
     }
 
-    /// The mount at exactly this path (with its final slash).
+    /// The mount at exactly this path (with its trailing slash).
     pub(crate) fn at(&self, path: &str) -> Option<&Arc<Mounted>> {
         self.by_path.get(path)
     }
@@ -129,7 +129,7 @@ impl Router {
         self.ordered.values()
     }
 
-    /// A mount that `path` (with its final slash) would collide with: the same, one above it or one below.
+    /// A mount with which `path` (with its trailing slash) collides: the same path, one above it or one below it.
     pub(crate) fn collides(&self, path: &str) -> Option<&Arc<Mounted>> {
         self.ordered.values().find(|m| path.starts_with(&m.entry.path) || m.entry.path.starts_with(path))
     }

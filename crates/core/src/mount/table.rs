@@ -1,4 +1,4 @@
-//! The mount table: stored records and the router made from them.
+//! The mount table: stored entries and the router that is built from them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,16 +22,16 @@ const ENTRIES: Records<MountEntry> = Records::at("mount/");
 
 /// All mounts. The router follows the stored entries.
 pub(crate) struct Mounts {
-    /// The namespace whose records these are.
+    /// The namespace of the records.
     pub(crate) namespace: NamespaceId,
-    /// All storage, of which each mount has a part.
+    /// All storage; each mount has a part of it.
     storage: View,
     view: View,
     registry: Arc<Registry>,
     settings: Arc<Settings>,
     entries: Mutex<Entries>,
     router: ArcSwap<Router>,
-    /// Mounts change one after the other.
+    /// Serializes changes of mounts.
     pub(crate) changing: tokio::sync::Mutex<()>,
 }
 
@@ -39,12 +39,12 @@ pub(crate) struct Mounts {
 #[derive(Default)]
 struct Entries {
     by_name: BTreeMap<String, MountEntry>,
-    /// Counts the changes that were applied.
+    /// The number of applied changes.
     changes: u64,
 }
 
 impl Mounts {
-    /// No mounts yet, of the table under `view`.
+    /// A table under `view`, without mounts.
     pub(crate) fn new(storage: View, view: View, registry: Arc<Registry>, settings: Arc<Settings>) -> Self {
         Mounts {
             namespace: NamespaceId::root(),
@@ -76,7 +76,7 @@ impl Mounts {
         }
     }
 
-    /// Writes the mounts that every server has into a storage that has no mounts.
+    /// Writes the built-in mounts into a storage that has no mounts.
     pub(crate) async fn write_built_in(tx: &mut Tx, view: &View, registry: &Registry) -> Result<()> {
         if ENTRIES.list_in(tx, view, "", &Page::first(1)).await?.is_empty() {
             for entry in built_in(registry) {
@@ -86,18 +86,18 @@ impl Mounts {
         Ok(())
     }
 
-    /// The router as it is now.
+    /// The current router.
     pub(crate) fn router(&self) -> arc_swap::Guard<Arc<Router>> {
         self.router.load()
     }
 
-    /// Builds the router again; open engines stay open unless their mount changed.
+    /// Rebuilds the router; open engines stay open unless their mount changed.
     fn route(&self, entries: &Entries) {
         self.route_without(entries, None);
     }
 
-    /// Makes the router anew, so that the engine of this mount is opened anew at its next use. Requests that have the old one
-    /// finish with it.
+    /// Rebuilds the router so that the engine of this mount is opened again at its next use. Requests with the old
+    /// engine finish with it.
     fn reopen(&self, uuid: &str) {
         self.route_without(&self.entries.lock(), Some(uuid));
     }
@@ -116,7 +116,7 @@ impl Mounts {
         self.router.store(Arc::new(Router::new(mounted)));
     }
 
-    /// A mount of an entry, apart from the router's own; `None` for a type that this server does not have.
+    /// A mount of an entry, outside the router; `None` for a type that this server does not have.
     pub(crate) fn mounted(&self, entry: MountEntry) -> Option<Mounted> {
         let registered = self.registry.find(entry.kind(), &entry.engine, &entry.options())?;
         let info = MountInfo {
@@ -136,13 +136,14 @@ impl Mounts {
         ENTRIES.put_in(tx, &self.view, &entry.uuid, entry)
     }
 
-    /// Makes a transaction that writes to a mount conflict with an unmount and with a change of the engine of the mount. What
-    /// is written after the mount was cleared, or in the form of an engine that the mount does not have any more, could
-    /// neither be read nor deleted.
+    /// Makes a transaction that writes to a mount conflict with an unmount and with a change of the engine of the
+    /// mount. Data that is written after the mount was cleared, or in the format of a former engine, could be neither
+    /// read nor deleted.
     ///
-    /// Fails with 404 when the mount is gone or going, with 503 when its engine is not the one that `mounted` has.
+    /// Fails with 404 when the mount is deleted or being unmounted, and with 503 when its engine differs from that of
+    /// `mounted`.
     pub(crate) async fn hold(&self, tx: &mut Tx, mounted: &Mounted) -> Result<()> {
-        // A built-in mount stays, with its engine.
+        // A built-in mount always exists, with its engine.
         if !tx.is_dirty() || mounted.traits.built_in.is_some() {
             return Ok(());
         }
@@ -159,7 +160,7 @@ impl Mounts {
         ENTRIES.delete_in(tx, &self.view, &entry.uuid);
     }
 
-    /// Entries that an earlier process was taking away.
+    /// Entries of mounts whose unmount an earlier process began.
     pub(crate) fn leaving(&self) -> Vec<MountEntry> {
         self.entries.lock().by_name.values().filter(|entry| entry.leaving).cloned().collect()
     }
@@ -178,7 +179,7 @@ impl Mounts {
         &self.registry
     }
 
-    /// A fresh entry.
+    /// A new entry.
     ///
     /// Fails with 400 for a type that this server does not have.
     pub(crate) fn entry(
@@ -200,7 +201,7 @@ impl Follower for Mounts {
     fn applied(&self, change: &Applied<'_>) {
         let mut entries = self.entries.lock();
         entries.changes += 1;
-        // A mount whose entry cannot be read answers no more.
+        // A mount with an unreadable entry handles no requests.
         match change.record::<MountEntry>("mount").readable().filter(|entry| entry.namespace == self.namespace) {
             Some(entry) => drop(entries.by_name.insert(change.key.to_owned(), entry)),
             None => drop(entries.by_name.remove(change.key)),
@@ -209,7 +210,7 @@ impl Follower for Mounts {
     }
 }
 
-/// Tells the open engines what was committed in their parts of the storage.
+/// Passes commits to the open engines, each for its own part of the storage.
 pub(crate) struct EngineRecords(pub(crate) Arc<Mounts>);
 
 impl Follower for EngineRecords {
@@ -262,7 +263,7 @@ fn fresh(
     }
 }
 
-/// The entries of the mounts that every server has.
+/// The entries of the built-in mounts.
 fn built_in(registry: &Registry) -> Vec<MountEntry> {
     let entry = |(registered, built_in): (&Registered, &BuiltIn)| {
         let mut entry = fresh(registered.kind, built_in.path, &registered.engine, None, built_in.description);
