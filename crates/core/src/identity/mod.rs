@@ -1,4 +1,4 @@
-//! Entities and their aliases: the identity behind a login. A login creates them; their own API is not built yet.
+//! Entities and aliases: the identity of a login. A login creates them; their own API does not exist yet.
 
 mod policies;
 
@@ -20,59 +20,59 @@ use crate::metrics::Metrics;
 use crate::namespace::NamespaceId;
 use crate::stamps::Stamps;
 
-/// Someone or something that logs in, by whatever method.
+/// An entity: a user or machine that logs in, by any auth method.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Entity {
-    /// Random and unique.
+    /// The random unique id.
     pub(crate) id: String,
-    /// For people and templates.
+    /// The name, used by templates.
     pub(crate) name: String,
-    /// For templates.
+    /// The metadata, used by templates.
     #[serde(default)]
     pub(crate) metadata: BTreeMap<String, String>,
-    /// Added to the policies of its tokens.
+    /// The policies that the entity adds to its tokens.
     #[serde(default)]
     pub(crate) policies: Vec<String>,
-    /// Its names at mounts; at most one for each.
+    /// The aliases, at most one for each mount.
     #[serde(default)]
     pub(crate) aliases: Vec<EntityAlias>,
-    /// The namespace that it belongs to.
+    /// The namespace of the entity.
     pub(crate) namespace: NamespaceId,
-    /// When it was made.
+    /// The time of creation.
     pub(crate) created: Timestamp,
 }
 
-/// A name of an entity at one mount.
+/// An alias: the name of an entity at one mount.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct EntityAlias {
-    /// Random and unique.
+    /// The random unique id.
     pub(crate) id: String,
-    /// As the mount folds it.
+    /// The name, normalized by the mount.
     pub(crate) name: String,
-    /// The mount.
+    /// The accessor of the mount.
     pub(crate) mount_accessor: String,
-    /// For templates.
+    /// The metadata, used by templates.
     #[serde(default)]
     pub(crate) metadata: BTreeMap<String, String>,
-    /// For templates, as an operator wrote it.
+    /// The metadata that an operator set, used by templates.
     #[serde(default)]
     pub(crate) custom_metadata: BTreeMap<String, String>,
 }
 
-/// Who logged in: an entity, by one of its aliases.
+/// The identity of a login: an entity and the alias that was used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Who {
-    /// The id of the entity; empty for nobody.
+    /// The id of the entity; empty for none.
     pub(crate) entity: String,
-    /// The id of the alias; empty for nobody.
+    /// The id of the alias; empty for none.
     pub(crate) alias: String,
-    /// Whether the entity was made just now.
+    /// Whether this login created the entity.
     pub(crate) created: bool,
 }
 
 #[derive(Serialize, Deserialize)]
 struct AliasRecord {
-    /// The namespace that it belongs to.
+    /// The namespace of the alias.
     #[serde(default, skip_serializing_if = "NamespaceId::is_root")]
     namespace: NamespaceId,
     entity: String,
@@ -81,30 +81,30 @@ struct AliasRecord {
     metadata: BTreeMap<String, String>,
 }
 
-/// Where entities are stored, by their ids.
+/// The folder of entities, by id.
 pub(crate) const ENTITY: &str = "entity/";
 const ENTITIES: Records<Entity> = Records::at(ENTITY);
 const ALIASES: Records<AliasRecord> = Records::at("alias/");
 
 /// All entities.
 pub(crate) struct Identity {
-    /// The namespace whose records these are.
+    /// The namespace of the records.
     pub(crate) namespace: NamespaceId,
     view: View,
     metrics: Arc<Metrics>,
     policies: PolicyCache,
 }
 
-/// How many names one step of a count reads.
+/// The number of names per read of a count.
 const PAGE: usize = 1000;
 
 impl Identity {
-    /// The entities under `view`; `stamps` are those of entities, by their ids.
+    /// The entities under `view`. `stamps` are the stamps of entities, by id.
     pub(crate) fn new(view: View, metrics: Arc<Metrics>, stamps: Arc<Stamps>) -> Self {
         Identity { namespace: NamespaceId::root(), view, metrics, policies: PolicyCache::new(stamps) }
     }
 
-    /// The entity behind an alias, made in this transaction if there is none yet.
+    /// The entity of an alias. Creates it in this transaction if it does not exist.
     pub(crate) async fn entity_of(&self, tx: &mut Tx, mount: &MountInfo, alias: &Alias, now: Timestamp) -> Result<Who> {
         let mount_accessor = mount.accessor.as_str();
         let place = alias_place(mount_accessor, &alias.name);
@@ -128,7 +128,7 @@ impl Identity {
         }
     }
 
-    /// The policies that the entity of a login adds to those of its tokens, as last committed.
+    /// The committed policies that the entity of a login adds to its tokens.
     pub(crate) async fn policies_of(&self, barrier: &Arc<Barrier>, who: &Who) -> Result<Arc<[String]>> {
         if who.entity.is_empty() || who.created {
             return Ok(Arc::default());
@@ -152,7 +152,7 @@ impl Identity {
         Ok(entity.filter(|entity| entity.namespace == self.namespace))
     }
 
-    /// How many entities there are, and how many aliases at each mount that has some, by its accessor.
+    /// The number of entities, and the number of aliases of each mount that has any, by accessor.
     pub(crate) async fn count(&self, barrier: &Arc<Barrier>, pace: &mut Pace) -> Result<(u64, Vec<(String, u64)>)> {
         let entities = self.count_names(barrier, ENTITY, pace).await?;
         let mut aliases = Vec::new();
@@ -219,7 +219,7 @@ impl AliasRecord {
     }
 }
 
-/// Where an alias is stored. Names may hold anything, so it is found by the hash of its name.
+/// The key of an alias. It has a hash of the name, because names may have any characters.
 fn alias_place(mount_accessor: &str, name: &str) -> String {
     format!("{mount_accessor}/{}", URL_SAFE_NO_PAD.encode(hash::sha256(name.as_bytes())))
 }

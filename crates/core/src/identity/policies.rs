@@ -9,7 +9,7 @@ use crate::stamps::{Stamp, Stamps};
 
 /// The number of entities in the cache.
 const CAPACITY: u64 = 10_000;
-/// The number of entities that the cache has room for at once.
+/// The number of entities for which the cache allocates room at first.
 const FIRST_ROOM: usize = 64;
 
 /// The policies of entities by the id of the entity, each with the stamp under which they were read.
@@ -25,7 +25,7 @@ struct Entry {
 }
 
 impl PolicyCache {
-    /// An empty cache; `stamps` are those of entities.
+    /// An empty cache. `stamps` are the stamps of entities.
     pub(super) fn new(stamps: Arc<Stamps>) -> Self {
         PolicyCache { entries: Cache::with_weighter(FIRST_ROOM, CAPACITY, UnitWeighter), stamps }
     }
@@ -35,12 +35,12 @@ impl PolicyCache {
         self.entries.get(entity).filter(|entry| entry.stamp.is_current()).map(|entry| entry.policies)
     }
 
-    /// A stamp of the entity, to be made before the entity is read.
+    /// A stamp of the entity, to be taken before the entity is read.
     pub(super) fn stamp(&self, entity: &str) -> Stamp {
         self.stamps.stamp(entity)
     }
 
-    /// Keeps policies that were read after `stamp` was made.
+    /// Caches policies that were read after `stamp` was taken.
     pub(super) fn insert(&self, entity: &str, stamp: Stamp, policies: Arc<[String]>) {
         self.entries.insert(entity.to_owned(), Entry { stamp, policies });
     }
