@@ -1,4 +1,4 @@
-//! The auth method at `auth/token/`, and what its handlers know of a call.
+//! The auth method at `auth/token/`, and the core data of a call of its handlers.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use super::Token;
 use crate::request::dispatch::CoreCall;
 use crate::unsealed::Unsealed;
 
-/// The auth method that every server has at `auth/token/`.
+/// The built-in auth method at `auth/token/`.
 pub(crate) struct TokenAuth;
 
-/// What core knows of the call.
+/// The core data of the call.
 pub(super) fn call(cx: &Cx) -> Result<Arc<CoreCall>> {
     cx.core::<CoreCall>().ok_or_else(|| Error::internal("a token request without core's part"))
 }

@@ -1,4 +1,4 @@
-//! Batch tokens: the record encrypted into the token's own text, so that issuing one costs no write.
+//! Batch tokens: the record is encrypted into the text of the token, so issuing one needs no write.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,13 +19,13 @@ use crate::namespace::NamespaceId;
 const VERSION: u8 = 1;
 const CONTEXT: &[u8] = b"keepfast batch token";
 
-/// Seals records into batch tokens and opens them again.
+/// Encrypts records into batch tokens and decrypts them.
 pub(crate) struct BatchCipher {
     key: AeadKey,
 }
 
-/// What travels in a batch token, under short names because every request carries it. What a batch token cannot have
-/// (uses, a period, renewals, an accessor) is not in it.
+/// The content of a batch token, with short field names because every request carries it. It lacks the fields that a
+/// batch token cannot have: uses, a period, renewals, an accessor.
 #[derive(Serialize, Deserialize)]
 struct Travelling<'a> {
     #[serde(rename = "p")]
@@ -59,14 +59,15 @@ fn has_none(meta: &BTreeMap<String, String>) -> bool {
 }
 
 impl BatchCipher {
-    /// From a key that is stored behind the barrier.
+    /// A cipher with a key that is stored behind the barrier.
     pub(crate) fn new(key: &[u8; 32]) -> Self {
         BatchCipher { key: AeadKey::from_bytes(key) }
     }
 
     /// The text of a batch token with this record.
     ///
-    /// Fails with 500 for root, which no batch token can be; when the record cannot be written as JSON.
+    /// Fails with 500 for a root token, because no batch token can be root, and when the record cannot be serialized as
+    /// JSON.
     pub(crate) fn seal(&self, record: &TokenRecord) -> Result<SecretString> {
         let Authority::Policies(policies) = &record.authority else {
             return Err(Error::internal("a batch token cannot be root"));
@@ -95,7 +96,7 @@ impl BatchCipher {
         Ok(SecretString::new(format!("{BATCH}{}", URL_SAFE_NO_PAD.encode(sealed))))
     }
 
-    /// The record in a batch token; `None` for what is not one of this cluster's.
+    /// The record in a batch token; `None` if this cluster did not issue it.
     pub(crate) fn open(&self, token: &str) -> Option<TokenRecord> {
         let sealed = URL_SAFE_NO_PAD.decode(token.strip_prefix(BATCH)?).ok()?;
         let (version, sealed) = sealed.split_first()?;
@@ -106,7 +107,7 @@ impl BatchCipher {
         let found: Travelling<'_> = serde_json::from_slice(&json).ok()?;
         let end = found.created.after(std::time::Duration::from_secs(found.ttl));
         Some(TokenRecord {
-            // The nonce makes each text unique, so its hash can name the token's own storage.
+            // The nonce makes each text unique, so its hash can name the storage of the token.
             hash: sha256(token.as_bytes()),
             accessor: String::new(),
             parent: found.parent,

@@ -1,4 +1,4 @@
-//! The networks that a token may be used from: parsed once, stored as texts.
+//! The networks from which a token may be used: parsed once, stored as texts.
 
 use std::net::IpAddr;
 
@@ -6,12 +6,12 @@ use ipnet::IpNet;
 use keepfast_framework::token_params::{parse_cidr, shown_cidr};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// The networks that a token may be used from; empty for anywhere.
+/// The networks from which a token may be used; empty for any address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct BoundCidrs(Vec<BoundCidr>);
 
-/// A network, or a stored text that is none, which has no address.
+/// A network, or a stored text that is no network and has no address.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(from = "String")]
 struct BoundCidr {
@@ -20,12 +20,12 @@ struct BoundCidr {
 }
 
 impl BoundCidrs {
-    /// Whether the token may be used from anywhere.
+    /// Whether the token may be used from any address.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether a token may be used from `remote`; a bound one may not be used from an unknown place.
+    /// Whether a token may be used from `remote`. A bound token may not be used from an unknown address.
     pub(crate) fn allow(&self, remote: Option<IpAddr>) -> bool {
         let has =
             |remote: &IpAddr| self.0.iter().filter_map(|cidr| cidr.network).any(|network| network.contains(remote));

@@ -1,4 +1,4 @@
-//! Making tokens.
+//! Creation of tokens.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,25 +19,25 @@ use crate::metrics::labelled::ttl_bucket;
 use crate::namespace::NamespaceId;
 use crate::policy::builtin::RESPONSE_WRAPPING;
 
-/// What a token is to be. Policies are final, the life is already bounded.
+/// The properties of a new token. The policies are final and the TTL is already bounded.
 pub(crate) struct Spec {
-    /// A chosen id; `None` for a fresh one.
+    /// A chosen id; `None` for a generated one.
     pub(crate) id: Option<SecretString>,
-    /// The token that makes it; `None` for an orphan.
+    /// The token that creates it; `None` for an orphan.
     pub(crate) parent: Option<TokenKey>,
-    /// What it may do.
+    /// Its policies, or root.
     pub(crate) authority: Authority,
-    /// The path that makes it.
+    /// The path that creates it.
     pub(crate) path: String,
-    /// For people.
+    /// The display name.
     pub(crate) display_name: String,
-    /// What it carries.
+    /// The metadata.
     pub(crate) meta: BTreeMap<String, String>,
     /// See [`TokenRecord::empty_meta`].
     pub(crate) empty_meta: bool,
-    /// Uses; zero for any number.
+    /// The number of uses; zero for no limit.
     pub(crate) num_uses: u64,
-    /// How long; `None` for ever, which only root can have.
+    /// The TTL; `None` for no expiry, which only root can have.
     pub(crate) ttl: Option<Duration>,
     /// See [`TokenRecord::explicit_max_ttl`].
     pub(crate) explicit_max_ttl: u64,
@@ -49,15 +49,15 @@ pub(crate) struct Spec {
     pub(crate) max_ttl: u64,
     /// Whether it can be renewed.
     pub(crate) renewable: bool,
-    /// The entity behind it.
+    /// The entity; empty for none.
     pub(crate) entity_id: String,
     /// See [`TokenRecord::alias`].
     pub(crate) alias: String,
-    /// Where it may be used from.
+    /// The networks from which it may be used.
     pub(crate) bound_cidrs: BoundCidrs,
-    /// The token role that makes it.
+    /// The token role that creates it.
     pub(crate) role: String,
-    /// Who makes it.
+    /// The auth method that creates it.
     pub(crate) origin: Origin,
     /// Whether it is a batch token.
     pub(crate) batch: bool,
@@ -66,7 +66,7 @@ pub(crate) struct Spec {
 }
 
 impl Default for Spec {
-    /// A service token without a life, policies or a parent.
+    /// A service token without a TTL, policies or a parent.
     fn default() -> Self {
         Spec {
             id: None,
@@ -94,19 +94,19 @@ impl Default for Spec {
     }
 }
 
-/// A token that was just made.
+/// A token that was just created.
 pub(crate) struct Made {
-    /// Its text: shown once, stored nowhere.
+    /// Its text: returned once, never stored.
     pub(crate) id: SecretString,
     /// Its record.
     pub(crate) record: TokenRecord,
-    /// Where the record is; `None` for a batch token.
+    /// The key of the record; `None` for a batch token.
     #[cfg(test)]
     pub(crate) key: Option<TokenKey>,
 }
 
 impl Made {
-    /// The `auth` block of the answer.
+    /// The `auth` block of the response.
     pub(crate) fn auth_block(self, identity_policies: Vec<String>) -> AuthBlock {
         let lease_duration = self.record.creation_ttl;
         self.record.into_auth_block(self.id, lease_duration, identity_policies)
@@ -114,7 +114,7 @@ impl Made {
 }
 
 impl TokenRecord {
-    /// The `auth` block that shows this token, with its text where the caller knows it and the life it has just been given.
+    /// The `auth` block of this token, with its text, if the caller knows it, and its new TTL.
     pub(super) fn into_auth_block(
         self,
         id: SecretString,
@@ -148,10 +148,10 @@ impl TokenRecord {
 }
 
 impl Tokens {
-    /// Makes a token; it exists once `tx` is committed. A batch token exists at once.
+    /// Creates a token that exists once `tx` is committed. A batch token exists at once.
     ///
-    /// Fails with 400 when a chosen id is taken or badly formed, or for the policy of wrapping tokens on any other
-    /// token; 403 when the parent is gone; 500 for an endless token that is not root.
+    /// Fails with 400 when a chosen id is taken or invalid, and for the policy of wrapping tokens on any other token;
+    /// with 403 when the parent does not exist any more; with 500 for a token without expiry that is not root.
     pub(crate) async fn create(&self, tx: &mut Tx, spec: Spec, now: Timestamp) -> Result<Made> {
         if !spec.wrapping && spec.authority.has(RESPONSE_WRAPPING) {
             return Err(Error::invalid(format!("cannot assign policy {RESPONSE_WRAPPING:?}")));
@@ -169,7 +169,7 @@ impl Tokens {
         let (is_chosen, id) = (chosen.is_some(), chosen.unwrap_or_else(|| self.ids.service(now)));
         let located = self.ids.locate(id.expose());
         let record = record_of(spec, life, located.hash, located.accessor, now);
-        // The parent is read in this transaction: if it is revoked before the commit, there will be no child.
+        // The parent is read in this transaction: if it is revoked before the commit, the child is not created.
         if let Some(parent) = &record.parent
             && self.record(tx, parent).await?.is_none()
         {
@@ -204,7 +204,8 @@ impl Tokens {
         })
     }
 
-    /// A batch token: it has no accessor and no place, and what names its storage is a hash of its text.
+    /// Creates a batch token. It has no accessor and no stored record, and the name of its storage is a hash of its
+    /// text.
     fn seal_batch(&self, spec: Spec, life: Life, now: Timestamp) -> Result<Made> {
         let mut record = record_of(spec, life, [0; 32], String::new(), now);
         record.renewable = false;
@@ -220,7 +221,7 @@ impl Tokens {
 }
 
 impl TokenRecord {
-    /// Counts a token that an auth method of this type at this mount has made.
+    /// Counts a token that an auth method of this type at this mount has created.
     pub(crate) fn count(&self, metrics: &Metrics, auth_method: &str, mount_point: &str) {
         let ttl = if self.life == Life::Endless { "+Inf" } else { ttl_bucket(self.creation_ttl) };
         metrics.token_creation.add(&[
@@ -233,7 +234,7 @@ impl TokenRecord {
     }
 }
 
-/// Where a child is noted under its parent.
+/// The key of a child under its parent.
 pub(super) fn child_key(parent: &TokenKey, child: &TokenKey) -> String {
     format!("child/{}/{}", parent.as_str(), child.as_str())
 }

@@ -61,7 +61,7 @@ impl Engine for TokenAuth {
     }
 }
 
-/// A token in a body: a text and nothing else, or it is as invalid as an unknown one.
+/// A token in a request body. Any other value than text is as invalid as an unknown token.
 #[derive(Default, JsonSchema)]
 struct TokenText(#[schemars(with = "Text")] Named);
 
@@ -75,7 +75,7 @@ enum Named {
 
 impl<'de> Deserialize<'de> for TokenText {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
-        // As it was sent: read as a value, some numbers would be texts.
+        // The raw JSON: parsed as a value, some numbers would become texts.
         let sent = Box::<serde_json::value::RawValue>::deserialize(d)?;
         Ok(TokenText(match serde_json::from_str::<String>(sent.get()) {
             Ok(text) if text.is_empty() => Named::Absent,
@@ -86,10 +86,10 @@ impl<'de> Deserialize<'de> for TokenText {
 }
 
 impl TokenText {
-    /// The token; `None` when none is named.
+    /// The token; `None` if none is given.
     ///
     /// # Errors
-    /// 403 when it is no text.
+    /// 403 when the value is no text.
     fn named(self) -> Result<Option<String>> {
         match self.0 {
             Named::Absent => Ok(None),
@@ -101,7 +101,7 @@ impl TokenText {
 
 #[derive(Deserialize, JsonSchema)]
 struct ByToken {
-    /// The token; the caller's own if none is given.
+    /// The token; the caller's own token if none is given.
     #[serde(default)]
     token: TokenText,
 }
@@ -111,11 +111,11 @@ struct Renew {
     /// The token.
     #[serde(default)]
     token: TokenText,
-    /// How long it shall live from now.
+    /// The TTL from now that is requested.
     increment: Option<Seconds>,
 }
 
-/// What the paths of the caller's own token take and do not look at.
+/// The parameters of the paths of the caller's own token, which are ignored.
 #[derive(Deserialize, JsonSchema)]
 struct OwnToken {
     /// Not used: the token is the caller's own.
@@ -128,7 +128,7 @@ struct RenewSelf {
     /// Not used: the token is the caller's own.
     #[allow(dead_code)]
     token: Option<Text>,
-    /// How long it shall live from now.
+    /// The TTL from now that is requested.
     increment: Option<Seconds>,
 }
 
@@ -142,7 +142,7 @@ struct ByAccessor {
 struct RenewAccessor {
     /// The accessor of the token.
     accessor: Option<Text>,
-    /// How long it shall live from now.
+    /// The TTL from now that is requested.
     increment: Option<Seconds>,
 }
 
@@ -155,12 +155,12 @@ async fn create_orphan(_: &TokenAuth, cx: &mut Cx, req: Create) -> Result<AuthBl
 }
 
 async fn create_under_role(_: &TokenAuth, cx: &mut Cx, req: Create) -> Result<AuthBlock> {
-    // The role's name is the last segment of the path, and no parameter.
+    // The name of the role is the last segment of the path, not a parameter.
     let role = cx.request().path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
     issue::issue(&*unsealed(cx)?, cx, req, Some(&role), false).await
 }
 
-/// A token as `lookup` shows it.
+/// The response of `lookup`.
 #[derive(Serialize)]
 struct Shown {
     accessor: String,
@@ -200,7 +200,7 @@ struct Shown {
 fn shown(cx: &Cx, token: &Token, id: &str) -> Data<Shown> {
     let record = &token.record;
     let now = cx.now();
-    // The first token of a cluster has no lease, and the peer shows none.
+    // The first token of a cluster has no lease, and OpenBao returns none.
     let leased = record.path != super::record::FIRST_TOKEN_PATH;
     let end = match record.life {
         super::record::Life::Endless => None,
@@ -249,7 +249,7 @@ async fn lookup_self(_: &TokenAuth, cx: &mut Cx, _: OwnToken) -> Result<Data<Sho
 
 async fn shown_self(cx: &mut Cx) -> Result<Data<Shown>> {
     let (token, id) = own(cx)?;
-    // The count of uses has just been changed, so the record is read again.
+    // The count of uses was just changed, so the record is read again.
     let current = match &token.key {
         Some(key) => unsealed(cx)?.access.tokens.at(key, cx.now()).await?.unwrap_or(token),
         None => token,
@@ -257,7 +257,7 @@ async fn shown_self(cx: &mut Cx) -> Result<Data<Shown>> {
     Ok(shown(cx, &current, &id))
 }
 
-/// The token that an accessor names.
+/// The token with this accessor.
 async fn by_accessor(cx: &Cx, accessor: Option<Text>) -> Result<Option<(TokenKey, Arc<Token>)>> {
     let Some(accessor) = accessor.filter(|a| !a.is_empty()) else { return Err(listed("missing accessor")) };
     let tokens = &unsealed(cx)?.access.tokens;
@@ -265,7 +265,7 @@ async fn by_accessor(cx: &Cx, accessor: Option<Text>) -> Result<Option<(TokenKey
     Ok(tokens.at(&key, cx.now()).await?.filter(|t| t.record.accessor == accessor.0).map(|t| (key, t)))
 }
 
-/// A fault in the form that Vault gives to lists of faults.
+/// An error in the format of Vault's lists of errors.
 pub(super) fn listed(text: &str) -> Error {
     Error::invalid(format!("1 error occurred:\n\t* {text}\n\n"))
 }

@@ -1,9 +1,9 @@
-//! Ids of tokens, and the keyed hashes under which they are found.
+//! Ids of tokens, and the keyed hashes by which their records are found.
 //!
-//! A service token is `hvs.` and 92 characters of base64url: a version byte, a coarse issue time, 64 random bytes. Its
-//! accessor is derived from it with a key, and its record is stored under the time and a keyed hash of the accessor. So
-//! one record is found by token and by accessor alike, a login needs no accessor index, and because new keys begin with
-//! the present time the storage tree is written at its edge. Nothing that is stored leads back to the token.
+//! A service token is `hvs.` and 92 characters of base64url: a version byte, a coarse time of issue, 64 random bytes.
+//! Its accessor is derived from it with a key, and its record is stored under the time and a keyed hash of the
+//! accessor. So token and accessor lead to the same record, a login needs no accessor index, and writes go to the end
+//! of the storage tree, because new keys begin with the current time. No stored data reveals the token.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,23 +13,23 @@ use keepfast_crypto::secret::SecretString;
 use keepfast_framework::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// Prefix of service tokens.
+/// The prefix of service tokens.
 pub(crate) const SERVICE: &str = "hvs.";
-/// Prefix of batch tokens.
+/// The prefix of batch tokens.
 pub(crate) const BATCH: &str = "hvb.";
 
-/// How long a service token is.
+/// The length of a service token.
 pub(crate) const SERVICE_LENGTH: usize = SERVICE.len() + ID_BYTES / 3 * 4;
 
 const VERSION: u8 = 1;
 const ID_BYTES: usize = 69;
-/// One step of the coarse time that keys begin with, in seconds as a power of two.
+/// The step of the coarse time at the start of a key, in seconds, as a power of two.
 const COARSE_BITS: u32 = 6;
 const ACCESSOR_TIME: usize = 6;
 const ACCESSOR_HASH: usize = 18;
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// Where a token's record is stored: eight hex digits of coarse time, then a keyed hash.
+/// The storage key of a token's record: eight hex digits of coarse time, then a keyed hash.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct TokenKey(String);
@@ -40,14 +40,14 @@ impl TokenKey {
         &self.0
     }
 
-    /// Reads a key that is part of a lease id or of an index; `None` for what is no key.
+    /// Parses a key that is part of a lease id or of an index entry; `None` if it is invalid.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         (text.len() == 40 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
             .then(|| TokenKey(text.to_owned()))
     }
 }
 
-/// The keyed hashes of one cluster, made at initialisation and stored behind the barrier.
+/// The keyed hashes of one cluster. Their keys are created at init and stored behind the barrier.
 pub(crate) struct Ids {
     identity: HmacKey,
     accessor: HmacKey,
@@ -55,24 +55,24 @@ pub(crate) struct Ids {
     store: HmacKey,
 }
 
-/// What a token's text leads to.
+/// The values that are derived from the text of a token.
 pub(crate) struct Located {
-    /// Where its record is.
+    /// The key of its record.
     pub(crate) key: TokenKey,
     /// Its accessor.
     pub(crate) accessor: String,
-    /// A keyed hash of the whole text, compared with the record's.
+    /// A keyed hash of the whole text, which is compared with that of the record.
     pub(crate) hash: [u8; 32],
 }
 
 impl Ids {
-    /// From 128 random bytes, 32 for each hash.
+    /// Keyed hashes from 128 random bytes, 32 for each hash.
     pub(crate) fn new(secret: &[u8; 128]) -> Self {
         let part = |n: usize| HmacKey::new(&secret[n * 32..(n + 1) * 32]);
         Ids { identity: part(0), accessor: part(1), place: part(2), store: part(3) }
     }
 
-    /// A fresh service token.
+    /// A new service token.
     pub(crate) fn service(&self, now: Timestamp) -> SecretString {
         let mut raw = zeroed();
         random::fill(&mut raw[5..]);
@@ -82,7 +82,7 @@ impl Ids {
         SecretString::new(text)
     }
 
-    /// Where the record of a token is, if it has one. Any text has a place: it costs the same to be wrong.
+    /// The key of the record of a token, if it has one. Any text has a key, so an invalid token costs the same time.
     pub(crate) fn locate(&self, token: &str) -> Located {
         let mac = self.accessor.mac(token.as_bytes());
         let mut hash = 0u128;
@@ -96,12 +96,12 @@ impl Ids {
         Located { key, accessor, hash: self.hash(token) }
     }
 
-    /// A keyed hash of the whole text of a token, as its record has it.
+    /// The keyed hash of the whole text of a token, as its record has it.
     pub(crate) fn hash(&self, token: &str) -> [u8; 32] {
         self.identity.mac(token.as_bytes())
     }
 
-    /// Where the record of the token with this accessor is; any text has a place.
+    /// The key of the record of the token with this accessor. Any text has a key.
     pub(crate) fn place_of(&self, accessor: &str) -> TokenKey {
         let time = accessor.get(..ACCESSOR_TIME).map_or(0, unbase62);
         let mac = self.place.mac(accessor.as_bytes());
@@ -113,7 +113,7 @@ impl Ids {
         TokenKey(key)
     }
 
-    /// The unguessable name of a token's own storage (its cubbyhole), from the hash in its record.
+    /// The unguessable name of the cubbyhole of a token, from the hash in its record.
     pub(crate) fn store_of(&self, hash: &[u8; 32]) -> String {
         hex::encode(&self.store.mac(hash)[..20])
     }
@@ -127,7 +127,7 @@ fn coarse(now: Timestamp) -> u32 {
     u32::try_from(now.unix().max(0) >> COARSE_BITS).unwrap_or(u32::MAX)
 }
 
-/// The coarse time that a token of ours carries; zero for an id that somebody chose.
+/// The coarse time in a generated token; zero for a chosen id.
 fn issue_time(token: &str) -> u32 {
     let Some(text) = token.strip_prefix(SERVICE) else { return 0 };
     let mut raw = zeroed();

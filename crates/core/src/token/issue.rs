@@ -1,4 +1,4 @@
-//! Tokens made by tokens: `auth/token/create` and its kin.
+//! Tokens that are created by tokens: `auth/token/create`, `create-orphan` and `create/<role>`.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -23,42 +23,42 @@ use crate::layout::TOKEN_MOUNT;
 use crate::policy::builtin;
 use crate::unsealed::Unsealed;
 
-/// What the caller asks of a new token.
+/// The parameters of a new token.
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Create {
-    /// A chosen id; only root may choose.
+    /// A chosen id; requires root or `sudo`.
     pub(super) id: Option<Text>,
-    /// Policies of the token; the caller's own if none are named.
+    /// Policies of the token; the caller's own if none are given.
     pub(super) policies: Option<Strings>,
-    /// What the token carries.
+    /// The metadata of the token.
     #[serde(default, deserialize_with = "unless_null")]
     pub(super) meta: Option<Pairs>,
-    /// Make it without a parent.
+    /// Create it without a parent.
     pub(super) no_parent: Option<Flag>,
     /// Leave the policy `default` out.
     pub(super) no_default_policy: Option<Flag>,
     /// Whether it can be renewed.
     pub(super) renewable: Option<Flag>,
-    /// Its life; the old name of `ttl`.
+    /// Its TTL; the old name of `ttl`.
     pub(super) lease: Option<Text>,
-    /// Its life.
+    /// Its TTL.
     pub(super) ttl: Option<Text>,
     /// `service` or `batch`.
     #[serde(rename = "type")]
     pub(super) kind: Option<Text>,
-    /// A life bound that no renewal moves.
+    /// A max_ttl that no renewal changes.
     pub(super) explicit_max_ttl: Option<Text>,
-    /// For people.
+    /// The display name.
     pub(super) display_name: Option<Text>,
-    /// How often it may be used; 0 for any number.
+    /// The number of uses; 0 for no limit.
     pub(super) num_uses: Option<Int>,
     /// Make it periodic.
     pub(super) period: Option<Text>,
-    /// The alias of the entity that it acts for; needs a role that allows it.
+    /// The entity alias that the token acts for; requires a role that allows it.
     pub(super) entity_alias: Option<Text>,
 }
 
-/// Makes a token as the caller asks, within what the caller and the role allow.
+/// Creates a token from a request, within the bounds of the caller and the role.
 pub(super) async fn issue(
     unsealed: &Unsealed,
     cx: &mut Cx,
@@ -87,7 +87,7 @@ pub(super) async fn issue(
     if authority.is_root() && batch {
         return Err(Error::invalid("batch tokens cannot be root tokens"));
     }
-    // Under a role its own word counts, whatever the request says.
+    // A role decides whether its tokens are orphans, not the request.
     let orphan = role.as_ref().map_or_else(|| wants_orphan(&req, privileged), |role| Ok(role.orphan))? || orphan_path;
     if req.id.as_ref().is_some_and(|i| !i.is_empty()) && !privileged {
         return Err(Error::invalid("root or sudo privileges required to specify token id"));
@@ -128,7 +128,7 @@ pub(super) async fn issue(
     Ok(made.auth_block(Vec::new()))
 }
 
-/// Where the new token may be used from: what its role says; without a role a child is bound as its parent is.
+/// The networks from which the new token may be used: those of its role; without a role a child gets those of its parent.
 fn bound_cidrs(parent: &TokenRecord, role: Option<&Role>, orphan: bool) -> BoundCidrs {
     match role {
         Some(role) => role.params.token_bound_cidrs.iter().cloned().collect(),
@@ -152,7 +152,7 @@ fn is_batch(req: &Create, role: Option<&Role>) -> Result<bool> {
     })
 }
 
-/// The durations of a request, parsed. They come as text, so that faults are worded as the peer's.
+/// The parsed durations of a request. They are sent as text, so that errors have OpenBao's wording.
 struct Spans {
     ttl: Duration,
     period: Duration,
@@ -173,7 +173,7 @@ impl Spans {
     }
 }
 
-/// A duration, exactly: one that is shorter than a second is not "not asked for".
+/// An exact duration: one below a second is not rounded to zero, which would mean that it is not given.
 fn span(name: &str, text: Option<&Text>) -> Result<Duration> {
     let nanos = text.map_or(Ok(0), |text| parse_nanos(text)).map_err(Error::invalid)?;
     let nanos = u64::try_from(nanos).map_err(|_| Error::invalid(format!("{name} must be positive")))?;
@@ -201,7 +201,7 @@ fn refuse_contradictions(req: &Create, spans: &Spans, batch: bool, role: Option<
     Ok(())
 }
 
-/// Whether the caller may go beyond its own policies: root, or `sudo` on the path.
+/// Whether the caller may exceed its own policies: root, or `sudo` on the path.
 pub(super) async fn has_sudo(parent: &Token, unsealed: &Unsealed, cx: &Cx) -> Result<bool> {
     let compiled = unsealed.access.policies.acl_of(parent, &unsealed.access.identity).await?;
     let capabilities = compiled.acl.capabilities(&cx.request().path, cx.now());
@@ -218,11 +218,12 @@ fn wants_orphan(req: &Create, privileged: bool) -> Result<bool> {
     }
 }
 
-/// What the new token may do. Root only from root; others a subset of the caller's, unless a role or `sudo` says more.
+/// The policies of the new token. Root only from root; others a subset of the caller's, unless a role or `sudo` allows
+/// more.
 fn authority(req: &Create, parent: &TokenRecord, role: Option<&Role>, privileged: bool) -> Result<Authority> {
     let asked = req.policies.as_ref().map(|Strings(p)| canonical_policies(p.clone())).unwrap_or_default();
     let no_default = req.no_default_policy.is_some_and(|f| f.0);
-    // A role that says nothing of policies leaves them to the request, `default` included.
+    // A role without policies leaves them to the request, including `default`.
     if let Some(role) = role.filter(|r| r.bounds_policies()) {
         return role.authority(asked, &parent.authority, no_default);
     }
@@ -236,7 +237,7 @@ fn authority(req: &Create, parent: &TokenRecord, role: Option<&Role>, privileged
     if asked.iter().any(|p| builtin::reads_like_root(p)) {
         return Err(Error::invalid("policies cannot contain root"));
     }
-    // Only silence inherits: a list without a name in it asks for no more than `default`.
+    // Only a request without policies inherits them: a list of empty names gives the policy `default` at most.
     if req.policies.as_ref().is_none_or(|Strings(names)| names.is_empty()) {
         return Ok(inherited(parent, no_default));
     }
@@ -258,7 +259,7 @@ fn inherited(parent: &TokenRecord, no_default: bool) -> Authority {
     }
 }
 
-/// The same with `default`, unless the caller has nothing to do with it.
+/// Adds the policy `default`, unless `without` is set.
 pub(super) fn with_default(mut policies: Vec<String>, without: bool) -> Vec<String> {
     if !without && !policies.iter().any(|p| p == builtin::DEFAULT) {
         policies.push(builtin::DEFAULT.to_owned());
@@ -289,7 +290,8 @@ fn token_path(cx: &Cx, role: Option<&Role>) -> String {
     }
 }
 
-/// `token`, with what the caller calls it; characters that a database or a file could trip over become dashes.
+/// `token`, with the display name of the request; characters that may have a meaning in a database or a file become
+/// dashes.
 fn display_name(req: &Create) -> String {
     let name: String = req
         .display_name
@@ -311,7 +313,7 @@ fn decide_life(cx: &mut Cx, spans: &Spans, role: Option<&Role>, privileged: bool
     let mut increment = spans.ttl;
     if let Some(role) = role {
         spec.asked = Some((explicit.as_secs(), period.as_secs()));
-        // A batch token is never renewed, so no period says anything of its life.
+        // A batch token is never renewed, so a period does not determine its TTL.
         if role.params.token_period > 0 && !spec.batch {
             let own = Duration::from_secs(role.params.token_period);
             if !period.is_zero() {
@@ -352,7 +354,7 @@ fn decide_life(cx: &mut Cx, spans: &Spans, role: Option<&Role>, privileged: bool
         explicit_max_ttl: explicit,
         ttl: Duration::ZERO,
     };
-    // Silence asks for the default, and is told when an explicit bound is shorter.
+    // Without a requested TTL the default applies, with a warning when an explicit bound is lower.
     let asked =
         if increment.is_zero() && period.is_zero() { Asked { increment: bounds.default, ..asked } } else { asked };
     let given = life::given(&asked, bounds, now, now);

@@ -1,39 +1,39 @@
-//! How long things live: the one place where bounds of system, mount, role and request meet.
+//! TTLs: the only place that combines the bounds of system, mount, role and request.
 
 use std::time::Duration;
 
 use keepfast_framework::mount::TtlBounds;
 use keepfast_framework::{Timestamp, duration};
 
-/// What is asked for. Zero durations mean "not asked for".
+/// The requested TTLs. Zero means "not requested".
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Asked {
-    /// By the caller: `ttl` at creation, `increment` at renewal.
+    /// From the caller: `ttl` at creation, `increment` at renewal.
     pub(crate) increment: Duration,
-    /// By the role.
+    /// From the role.
     pub(crate) ttl: Duration,
-    /// By the role: the longest life with renewals.
+    /// From the role: the max_ttl with renewals.
     pub(crate) max_ttl: Duration,
-    /// Periodic: each renewal gives this long, without a longest life.
+    /// Periodic: each renewal gives this TTL, without a max_ttl.
     pub(crate) period: Duration,
-    /// A bound on everything, counted from issue.
+    /// A bound on every TTL, counted from issue.
     pub(crate) explicit_max_ttl: Duration,
 }
 
-/// What is given.
+/// The TTL that results.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Given {
-    /// How long from now.
+    /// The TTL from now.
     pub(crate) ttl: Duration,
-    /// What the caller should know of it.
+    /// The warnings for the caller.
     pub(crate) warnings: Vec<String>,
 }
 
-/// The life that is given at `now` to something issued at `issued`.
+/// The TTL at `now` of a token or lease that was issued at `issued`.
 ///
-/// The result never passes the explicit bound nor, unless periodic, the smaller of role's and mount's longest life, all
-/// counted from issue; so a renewal just before the end gives what is left, which may be nothing, and nothing is not
-/// "for ever".
+/// The result never exceeds the explicit bound nor, unless periodic, the smaller of the max_ttl of role and mount, all
+/// counted from issue. So a renewal just before the end gives the remaining time, which may be zero, and zero does not
+/// mean "no expiry".
 pub(crate) fn given(asked: &Asked, bounds: TtlBounds, issued: Timestamp, now: Timestamp) -> Given {
     let mut warnings = Vec::new();
     let ceiling = if asked.max_ttl.is_zero() { bounds.max } else { asked.max_ttl.min(bounds.max) };
@@ -68,7 +68,7 @@ fn capped(wish: Duration, bound: Duration, what: &str, whose: &str, warnings: &m
     wish
 }
 
-/// What is left, with a warning where that can be told from the wish: answers count whole seconds.
+/// The remaining time, with a warning if it differs from the requested TTL in whole seconds, which responses have.
 fn cap_warning(wish: Duration, left: Duration, warnings: &mut Vec<String>) -> Duration {
     if shown(left) == shown(wish) {
         return left;
@@ -89,12 +89,12 @@ fn first_set<const N: usize>(candidates: [Duration; N]) -> Duration {
     candidates.into_iter().find(|d| !d.is_zero()).unwrap_or_default()
 }
 
-/// A span in whole seconds as answers show it, rounded to the nearest; what is stored is exact.
+/// A duration in whole seconds, as responses show it, rounded to the nearest; stored values are exact.
 pub(crate) fn shown(span: Duration) -> u64 {
     span.as_secs() + u64::from(span.subsec_millis() >= 500)
 }
 
-/// A span as OpenBao's warnings print it: `768h`, `1h30m`, `45s`.
+/// A duration as OpenBao's warnings print it: `768h`, `1h30m`, `45s`.
 pub(crate) fn go_hours(span: Duration) -> String {
     duration::format_short(i64::try_from(shown(span)).unwrap_or(i64::MAX))
 }

@@ -1,4 +1,4 @@
-//! Tokens: their ids, their records, how long they live, who may look at them.
+//! Tokens: ids, records, TTLs, creation, lookup, renewal, revocation, and token roles.
 
 mod auth;
 pub(crate) mod batch;

@@ -1,4 +1,4 @@
-//! What is stored of a token.
+//! The stored record of a token.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -19,17 +19,17 @@ pub(crate) const FIRST_TOKEN_PATH: &str = "auth/token/root";
 /// The creation path of a token that another token has created.
 pub(crate) const CREATED_TOKEN_PATH: &str = "auth/token/create";
 
-/// What a token may do. `Root` is a variant and not a policy name: no string can produce it.
+/// The authority of a token. `Root` is a variant and not a policy name: no string can produce it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Authority {
-    /// Everything.
+    /// Every capability on every path.
     Root,
-    /// What these policies grant; sorted, each once.
+    /// The capabilities that these policies grant; sorted, without duplicates.
     Policies(Vec<String>),
 }
 
-/// Does not compile when a text can be turned into an [`Authority`]: the call below is then ambiguous.
+/// Does not compile when a text can be converted into an [`Authority`]: the call below is then ambiguous.
 const _: () = {
     trait NotFrom<Text> {
         fn holds() {}
@@ -42,7 +42,7 @@ const _: () = {
 };
 
 impl Authority {
-    /// The names as the API shows them.
+    /// The policy names as the API shows them.
     pub(crate) fn names(&self) -> Vec<String> {
         match self {
             Authority::Root => vec!["root".to_owned()],
@@ -61,106 +61,106 @@ impl Authority {
     }
 }
 
-/// Until when a token lives.
+/// The expiry of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Life {
-    /// For ever: only root tokens.
+    /// No expiry: only root tokens.
     Endless,
-    /// Until this moment.
+    /// Expires at this time.
     Until(Timestamp),
 }
 
-/// Who made a token, and so who can renew it.
+/// The auth method that created a token and renews it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Origin {
-    /// The mount of the auth method that logged it in; `None` for tokens made by tokens.
+    /// The mount of the auth method of the login; `None` for tokens that a token created.
     pub(crate) mount: Option<String>,
     /// The accessor of that mount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) accessor: Option<String>,
-    /// What the method stored for renewals.
+    /// The data that the method stored for renewals.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub(crate) internal: serde_json::Value,
 }
 
-/// What is stored of a token; of a batch token, what is encrypted into it. Its id is not part of it.
+/// The stored record of a token; in a batch token, the encrypted content. It lacks the id.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct TokenRecord {
-    /// Keyed hash of the id.
+    /// The keyed hash of the id.
     #[serde(with = "hex::serde")]
     pub(crate) hash: [u8; 32],
-    /// Names the token without being able to act as it; empty for batch tokens.
+    /// The accessor: identifies the token without its authority; empty for batch tokens.
     pub(crate) accessor: String,
-    /// The token that made it, whose end is its end.
+    /// The token that created it; revoking the parent revokes this token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) parent: Option<TokenKey>,
-    /// What it may do.
+    /// Its policies, or root.
     pub(crate) authority: Authority,
-    /// The path that made it, such as `auth/approle/login`.
+    /// The path that created it, such as `auth/approle/login`.
     pub(crate) path: String,
-    /// For people.
+    /// The display name.
     pub(crate) display_name: String,
-    /// What it carries for audit and templates.
+    /// The metadata, for audit and templates.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) meta: BTreeMap<String, String>,
-    /// Whether it is shown though it is empty, because an empty one was asked for.
+    /// Whether empty metadata is shown, because the request had it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) empty_meta: bool,
-    /// Uses left; zero for any number, -1 while the last use is under way.
+    /// The remaining uses; zero for no limit, -1 while the last use is in progress.
     #[serde(default)]
     pub(crate) num_uses: i64,
-    /// When it was made.
+    /// The time of creation.
     pub(crate) created: Timestamp,
-    /// The life it was given, in seconds.
+    /// The TTL at creation, in seconds.
     pub(crate) creation_ttl: u64,
-    /// Until when it lives.
+    /// The expiry.
     pub(crate) life: Life,
-    /// A bound that no renewal moves, in seconds after it was made; zero for none.
+    /// A max_ttl that no renewal changes, in seconds after creation; zero for none.
     #[serde(default)]
     pub(crate) explicit_max_ttl: u64,
-    /// Periodic when not zero, in seconds.
+    /// The period in seconds; zero if it is not periodic.
     #[serde(default)]
     pub(crate) period: u64,
-    /// What the request said of `explicit_max_ttl` and `period` under a role, which is what `lookup` shows.
+    /// The `explicit_max_ttl` and `period` of the request under a role, which `lookup` shows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) asked: Option<(u64, u64)>,
-    /// The longest life with renewals that its role gives, in seconds; zero leaves it to the mount.
+    /// The max_ttl of its role with renewals, in seconds; zero selects that of the mount.
     #[serde(default)]
     pub(crate) max_ttl: u64,
-    /// When it was last renewed.
+    /// The time of the last renewal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) last_renewal: Option<Timestamp>,
     /// Whether it can be renewed.
     pub(crate) renewable: bool,
-    /// The entity behind it; empty for none.
+    /// The entity; empty for none.
     #[serde(default)]
     pub(crate) entity_id: String,
-    /// The id of the alias by which that entity was authenticated; empty for none. Templates see no other.
+    /// The id of the alias that authenticated the entity; empty for none. Templates see no other alias.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) alias: String,
-    /// Where it may be used from; empty for anywhere.
+    /// The networks from which it may be used; empty for any address.
     #[serde(default, skip_serializing_if = "BoundCidrs::is_empty")]
     pub(crate) bound_cidrs: BoundCidrs,
-    /// The token role that made it; empty for none.
+    /// The token role that created it; empty for none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) role: String,
-    /// Who made it.
+    /// The auth method that created it.
     #[serde(default)]
     pub(crate) origin: Origin,
-    /// The namespace that it belongs to.
+    /// The namespace of the token.
     pub(crate) namespace: NamespaceId,
     /// Whether it is a batch token.
     #[serde(default)]
     pub(crate) batch: bool,
-    /// Whether it is a wrapping token, which can do nothing but be unwrapped.
+    /// Whether it is a wrapping token, which can only be unwrapped.
     #[serde(default)]
     pub(crate) wrapping: bool,
 }
 
 impl TokenRecord {
-    /// Who acts with the token: its entity, or for a token without one, as OpenBao forms it, a hash of its policies and its
-    /// namespace, which all tokens of the same policies share.
+    /// The client of the token: its entity, or without one, as in OpenBao, a hash of its policies and its namespace,
+    /// which all tokens with the same policies share.
     pub(crate) fn client_id(&self) -> String {
         if !self.entity_id.is_empty() {
             return self.entity_id.clone();
@@ -170,7 +170,7 @@ impl TokenRecord {
         STANDARD.encode(sha256(format!("{}\0{}", policies.join("\x7f"), self.namespace.as_str()).as_bytes()))
     }
 
-    /// Whether it is alive at `now`.
+    /// Whether it is not expired at `now`.
     pub(crate) fn lives_at(&self, now: Timestamp) -> bool {
         match self.life {
             Life::Endless => true,
@@ -178,7 +178,7 @@ impl TokenRecord {
         }
     }
 
-    /// Seconds left at `now`; zero for an endless one, as the API shows it.
+    /// The seconds until expiry at `now`; zero for a token without expiry, as the API shows it.
     pub(crate) fn ttl_at(&self, now: Timestamp) -> u64 {
         match self.life {
             Life::Endless => 0,
@@ -186,7 +186,7 @@ impl TokenRecord {
         }
     }
 
-    /// Whether it may be used from `remote`; a bound token may not be used from an unknown place.
+    /// Whether it may be used from `remote`. A bound token may not be used from an unknown address.
     pub(crate) fn allows_from(&self, remote: Option<IpAddr>) -> bool {
         self.bound_cidrs.allow(remote)
     }
@@ -196,7 +196,7 @@ impl TokenRecord {
         self.parent.is_none()
     }
 
-    /// What it carries as the API shows it: null if nothing was asked for.
+    /// The metadata as the API shows it: null if the request had none.
     pub(crate) fn shown_meta(&self) -> Option<BTreeMap<String, String>> {
         (self.empty_meta || !self.meta.is_empty()).then(|| self.meta.clone())
     }

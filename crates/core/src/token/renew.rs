@@ -1,4 +1,4 @@
-//! Renewal: a new end, within every bound, counted from issue.
+//! Renewal: a new expiry within all bounds, counted from issue.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::layout::TOKEN_MOUNT;
 use crate::mount::permit::RequestPermit;
 use crate::unsealed::Unsealed;
 
-/// Renews a token. `id` is its text where the caller knows it.
+/// Renews a token. `id` is its text, if the caller knows it.
 pub(super) async fn renew(
     unsealed: &Unsealed,
     cx: &mut Cx,
@@ -41,7 +41,7 @@ async fn renewed(
     let now = cx.now();
     let (tx, _) = cx.store();
     let mut record = unsealed.access.tokens.record(tx, key).await?.ok_or_else(|| Error::invalid("token not found"))?;
-    // The clock has gone on since the token was found.
+    // The token may have expired since it was found.
     if !record.lives_at(now) {
         return Err(Error::invalid("token not found"));
     }
@@ -69,7 +69,7 @@ async fn renewed(
 /// The current token role of a token that was created with one.
 ///
 /// # Errors
-/// 500, as OpenBao, when the role is deleted: what it allows is unknown, so the token ends when its TTL does.
+/// 500, as OpenBao, when the role is deleted: its bounds are unknown, so the token ends when its TTL does.
 async fn role_of(cx: &mut Cx, record: &TokenRecord) -> Result<Option<Role>> {
     if record.role.is_empty() {
         return Ok(None);
@@ -91,7 +91,7 @@ fn period(record: &TokenRecord, role: Option<&Role>) -> u64 {
     }
 }
 
-/// What the token's maker gives at a renewal: its auth method, its role, or its own record.
+/// The TTLs for a renewal: from the auth method, the role, or the record of the token.
 async fn asked(
     unsealed: &Unsealed,
     permit: &RequestPermit,
@@ -120,7 +120,7 @@ async fn asked(
         asked.period = terms.period;
     }
     if asked.ttl.is_zero() && asked.increment.is_zero() && asked.period.is_zero() {
-        // Silence asks for the life that it was given last.
+        // Without a requested TTL the last given TTL applies.
         asked.ttl = match record.life {
             Life::Until(end) if record.origin.mount.is_none() => {
                 end.since(record.last_renewal.unwrap_or(record.created))

@@ -1,8 +1,8 @@
-//! Ending tokens: at once and with all their descendants.
+//! Revocation of tokens: immediate, with all descendants.
 //!
-//! A token lives only while its ancestors do ([`Tokens::find`]), so deleting one record ends the whole tree below it. The
-//! records of the descendants and what the tokens had stored are then collected, at once and page by page; the notes of
-//! what there is to collect survive restarts.
+//! A token is valid only while its ancestors are ([`Tokens::find`]), so deleting one record revokes the whole tree
+//! below it. The records and the storage of the descendants are then deleted, at once and page by page. The notes of
+//! data that is still to be deleted survive restarts.
 
 use keepfast_framework::{Error, Result, Timestamp};
 use keepfast_storage::{Page, ReadTx, Tx};
@@ -15,17 +15,17 @@ use crate::damaged::unreadable;
 use crate::lease::index;
 use crate::mount::delete_some;
 
-/// Notes of trees whose descendants are still to be collected.
+/// Notes of trees whose descendants are still to be deleted.
 const PENDING: &str = "pending/";
-/// Notes of tokens' own storage that is still to be cleared.
+/// Notes of the storage of tokens that is still to be deleted.
 const SPENT: &str = "spent/";
-/// How many records one transaction touches.
+/// The number of records that one transaction changes.
 const BATCH: usize = 100;
 
 impl Tokens {
-    /// Ends a token and all that descend from it. Returns whether there was one.
+    /// Revokes a token and all its descendants. Returns whether the token existed.
     ///
-    /// When this returns, none of them is accepted any more, and their records and storage are gone.
+    /// When this returns, none of them is accepted any more, and their records and storage are deleted.
     pub(crate) async fn revoke(&self, key: &TokenKey) -> Result<bool> {
         let begun = self.now();
         let outcome = self.revoke_if(key, |_| true).await;
@@ -33,8 +33,8 @@ impl Tokens {
         outcome
     }
 
-    /// Ends a token whose time has come by `now`. `second` is the one under which the index of ends has it; an entry that
-    /// no token stands behind is taken out, or it would come up for ever.
+    /// Revokes a token that has expired at `now`. `second` is that of its entry in the expiry index. An entry without a
+    /// token is deleted, or it would stay due for ever.
     pub(crate) async fn revoke_due(&self, key: &TokenKey, second: i64, now: Timestamp) -> Result<()> {
         let begun = self.now();
         match self.revoke_if(key, |record| !record.lives_at(now)).await {
@@ -59,7 +59,8 @@ impl Tokens {
         self.barrier.transact(take_out).await
     }
 
-    /// Ends a token whose record cannot be read, at the end that the index has of it, with everything below it.
+    /// Revokes a token with an unreadable record, and all its descendants, at the second of its entry in the expiry
+    /// index.
     async fn end_damaged(&self, key: &TokenKey, second: i64) -> Result<()> {
         tracing::error!("the record of a token cannot be read; the token and what it created end");
         let mut tx = self.barrier.begin();
@@ -89,15 +90,15 @@ impl Tokens {
         Ok(true)
     }
 
-    /// Ends a token that can have no children, in a transaction of the caller's.
+    /// Revokes a token that can have no children, in the transaction of the caller.
     pub(crate) async fn end_childless(&self, tx: &mut Tx, key: &TokenKey, record: &TokenRecord) -> Result<()> {
         self.delete(tx, key, record, &mut Vec::new()).await
     }
 
-    /// Ends a token and leaves its children alive as orphans. Returns whether there was one.
+    /// Revokes a token and leaves its children valid as orphans. Returns whether the token existed.
     ///
-    /// Many children become orphans page by page, and the token ends with the last page: a failure in between leaves the
-    /// token alive.
+    /// Many children become orphans page by page, and the token is revoked with the last page: a failure before it
+    /// leaves the token valid.
     pub(crate) async fn revoke_orphan(&self, key: &TokenKey) -> Result<bool> {
         let begun = self.now();
         let outcome = self.end_alone(key).await;
@@ -119,7 +120,7 @@ impl Tokens {
         }
     }
 
-    /// Makes a page of children orphans; with the last page the token ends.
+    /// Makes a page of children orphans; revokes the token with the last page.
     async fn end_alone_in(&self, mut tx: Tx, key: &TokenKey) -> Result<(Tx, Orphaned)> {
         let Some(record) = self.record(&mut tx, key).await? else { return Ok((tx, Orphaned::NoToken)) };
         let children = self.children(&mut tx, key, &Page::first(BATCH)).await?;
@@ -141,7 +142,7 @@ impl Tokens {
         Ok((tx, Orphaned::All { spent }))
     }
 
-    /// Ends what an earlier process left half collected.
+    /// Completes the deletions that an earlier process began.
     pub(crate) async fn resume_collection(&self) -> Result<()> {
         let mut page = Page::first(BATCH);
         while let Some(spent) = self.next_notes(SPENT, &mut page).await? {
@@ -156,19 +157,19 @@ impl Tokens {
         Ok(())
     }
 
-    /// The names of a page of notes; the page then stands behind them.
+    /// The names of a page of notes. Advances `page` past them.
     async fn next_notes(&self, folder: &str, page: &mut Page) -> Result<Option<Vec<String>>> {
         let names = self.barrier.begin_read().list(&self.view, folder, page).await?;
         page.after = names.last().cloned();
         Ok(Some(names).filter(|names| !names.is_empty()))
     }
 
-    /// Whether descendants of an earlier token of this place are still under collection.
+    /// Whether descendants of an earlier token with this key are still being deleted.
     pub(super) async fn is_under_collection(&self, tx: &mut ReadTx, key: &TokenKey) -> Result<bool> {
         Ok(tx.get(&self.view, &pending(key)).await?.is_some())
     }
 
-    /// Deletes the records of everything below `root`, whose own record is gone, and marks their leases as due.
+    /// Deletes the records of all descendants of `root`, whose own record is deleted, and makes their leases due.
     async fn collect(&self, root: &TokenKey) -> Result<()> {
         let mut below = vec![root.clone()];
         while let Some(parent) = below.last().cloned() {
@@ -184,7 +185,7 @@ impl Tokens {
         Ok(())
     }
 
-    /// Collects a page of the children and leases of a token that has ended.
+    /// Deletes a page of the children of a revoked token and makes a page of its leases due.
     async fn collect_in(&self, mut tx: Tx, parent: &TokenKey) -> Result<(Tx, Collected)> {
         let begun = self.now();
         let more_leases = self.leases.end_held(&mut tx, parent, BATCH).await?;
@@ -199,7 +200,7 @@ impl Tokens {
             }
             match self.record(&mut tx, child).await {
                 Ok(Some(record)) => self.delete(&mut tx, child, &record, &mut spent).await?,
-                // Nobody can use a token whose record cannot be read; its end does not wait for it.
+                // A token with an unreadable record cannot be used; its deletion does not wait for an operator.
                 Err(error) if unreadable(&error) => tx.delete(&self.view, &format!("id/{}", child.as_str())),
                 Ok(None) => {}
                 Err(error) => return Err(error),
@@ -212,8 +213,8 @@ impl Tokens {
         Ok((tx, Collected { more, grandparents, spent }))
     }
 
-    /// Takes everything that is stored of one token out, but for what it has stored itself: that can be more than one
-    /// transaction takes, so its name is noted and goes to `spent`, for [`Tokens::clear`] after the commit.
+    /// Deletes all stored data of one token except its own storage, which can be more than one transaction can delete.
+    /// The name of that storage is noted and added to `spent`, for [`Tokens::clear`] after the commit.
     async fn delete(&self, tx: &mut Tx, key: &TokenKey, record: &TokenRecord, spent: &mut Vec<String>) -> Result<()> {
         tx.delete(&self.view, &format!("id/{}", key.as_str()));
         if let Some(parent) = &record.parent {
@@ -230,7 +231,7 @@ impl Tokens {
         Ok(())
     }
 
-    /// Clears tokens' own storage, page by page.
+    /// Deletes the storage of tokens, page by page.
     async fn clear(&self, stores: Vec<String>) -> Result<()> {
         for store in stores {
             while self.barrier.transact(|tx| self.clear_some(tx, &store)).await? == BATCH {}
@@ -238,7 +239,7 @@ impl Tokens {
         Ok(())
     }
 
-    /// Deletes some of what a token has stored, and with the last of it the note. Returns how many records.
+    /// Deletes a page of the storage of a token, and the note with the last page. Returns the number of records.
     async fn clear_some(&self, mut tx: Tx, store: &str) -> Result<(Tx, usize)> {
         let deleted = delete_some(&mut tx, &self.cubbyhole, &format!("{store}/"), BATCH).await?;
         if deleted < BATCH {
@@ -247,21 +248,21 @@ impl Tokens {
         Ok((tx, deleted))
     }
 
-    /// Whether a token has children or leases, which outlive its record for a moment.
+    /// Whether a token has children or leases, which exist for a short time after its record.
     async fn leaves_something(&self, tx: &mut ReadTx, key: &TokenKey) -> Result<bool> {
         Ok(!self.children(tx, key, &Page::first(1)).await?.is_empty()
             || !self.leases.held(tx, key, 1).await?.is_empty())
     }
 
-    /// Children as they will still be at the commit: one that is made meanwhile is not overlooked.
+    /// The children as of the commit: a child that is created concurrently causes a conflict.
     async fn children(&self, tx: &mut ReadTx, key: &TokenKey, page: &Page) -> Result<Vec<TokenKey>> {
         let names = tx.list_verified(&self.view, &format!("child/{}/", key.as_str()), page).await?;
         Ok(names.iter().filter_map(|name| TokenKey::parse(name)).collect())
     }
 
-    /// Moves a token's end: renewal.
+    /// Changes the expiry of a token.
     ///
-    /// The index of ends is moved with it, in the same transaction.
+    /// The expiry index changes in the same transaction.
     pub(crate) fn extend(&self, tx: &mut Tx, key: &TokenKey, record: &mut TokenRecord, end: Timestamp) -> Result<()> {
         if let Life::Until(old) = record.life {
             index::move_token(tx, &self.view, key, old, end);
@@ -271,20 +272,20 @@ impl Tokens {
     }
 }
 
-/// What became of the children of a token that ends alone.
+/// The result of a step that makes children of a token orphans.
 enum Orphaned {
-    /// There is no such token.
+    /// The token does not exist.
     NoToken,
-    /// A page of them are orphans; the token is still alive.
+    /// A page of children are orphans; the token is still valid.
     Some,
-    /// All are orphans and the token has ended. `spent`: what [`Tokens::clear`] has to clear.
+    /// All children are orphans and the token is revoked. `spent` is the storage that [`Tokens::clear`] must delete.
     All { spent: Vec<String> },
 }
 
-/// A page of what was below a token that has ended.
+/// The result of a page of deletions below a revoked token.
 struct Collected {
     more: bool,
-    /// Children that have children or leases themselves.
+    /// Children that have children or leases.
     grandparents: Vec<TokenKey>,
     spent: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! Token roles: what tokens may be made under a name.
+//! Token roles: bounds and defaults of the tokens that are created with a role.
 
 use std::collections::HashSet;
 
@@ -17,37 +17,37 @@ use super::issue::with_default;
 use super::record::Authority;
 use crate::policy::builtin;
 
-/// A stored role.
+/// The stored record of a token role.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Role {
     /// Its name.
     pub(crate) name: String,
-    /// Names that its tokens may carry; all of the caller's if empty.
+    /// Policies that its tokens may have; if empty, all of the caller.
     pub(crate) allowed_policies: Vec<String>,
     /// The same with `*` as a wildcard.
     pub(crate) allowed_policies_glob: Vec<String>,
-    /// Names that its tokens must not carry.
+    /// Policies that its tokens must not have.
     pub(crate) disallowed_policies: Vec<String>,
     /// The same with `*` as a wildcard.
     pub(crate) disallowed_policies_glob: Vec<String>,
-    /// Aliases that a caller may act for; `None` was never set.
+    /// Entity aliases that a caller may act for; `None` if it was never set.
     pub(crate) allowed_entity_aliases: Option<Vec<String>>,
     /// Whether its tokens have no parent.
     pub(crate) orphan: bool,
     /// Whether its tokens can be renewed.
     pub(crate) renewable: bool,
-    /// Added to the path of its tokens, so that they can be revoked together.
+    /// Appended to the path of its tokens, so that they can be revoked together.
     pub(crate) path_suffix: String,
-    /// `period` as it was given under its old name, which is shown beside the new one.
+    /// `period` as given under its old name, which is shown in addition to the new one.
     #[serde(default)]
     pub(crate) old_period: u64,
-    /// `explicit_max_ttl` as it was given under its old name.
+    /// `explicit_max_ttl` as given under its old name.
     #[serde(default)]
     pub(crate) old_explicit_max_ttl: u64,
-    /// `bound_cidrs` as it was given under its old name.
+    /// `bound_cidrs` as given under its old name.
     #[serde(default)]
     pub(crate) old_bound_cidrs: Vec<String>,
-    /// What all roles share.
+    /// The parameters that all roles share.
     pub(crate) params: TokenParams,
 }
 
@@ -55,29 +55,29 @@ const ROLES: Records<Role> = Records::at("role/");
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Named {
-    /// Name of the role.
+    /// The name of the role.
     role_name: Text,
 }
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Write {
-    /// Name of the role.
+    /// The name of the role.
     role_name: Text,
-    /// Comma-separated policies that tokens may carry.
+    /// Comma-separated policies that tokens may have.
     allowed_policies: Option<CommaList>,
-    /// Comma-separated patterns of policies that tokens may carry.
+    /// Comma-separated patterns of policies that tokens may have.
     allowed_policies_glob: Option<CommaList>,
-    /// Comma-separated policies that tokens must not carry.
+    /// Comma-separated policies that tokens must not have.
     disallowed_policies: Option<CommaList>,
-    /// Comma-separated patterns of policies that tokens must not carry.
+    /// Comma-separated patterns of policies that tokens must not have.
     disallowed_policies_glob: Option<CommaList>,
-    /// Comma-separated aliases that a caller may act for.
+    /// Comma-separated entity aliases that a caller may act for.
     allowed_entity_aliases: Option<CommaList>,
-    /// Make tokens without a parent.
+    /// Create tokens without a parent.
     orphan: Option<Flag>,
     /// Whether tokens can be renewed.
     renewable: Option<Flag>,
-    /// Added to the path of tokens.
+    /// Appended to the path of tokens.
     path_suffix: Option<Text>,
     /// Old name of `token_period`.
     period: Option<Seconds>,
@@ -87,20 +87,20 @@ pub(super) struct Write {
     bound_cidrs: Option<CommaList>,
     /// Comma-separated addresses or networks from which tokens may be used.
     token_bound_cidrs: Option<CommaList>,
-    /// A life bound of tokens that no renewal moves.
+    /// A max_ttl of tokens that no renewal changes.
     token_explicit_max_ttl: Option<Seconds>,
     /// Leave the policy `default` out of tokens.
     token_no_default_policy: Option<Flag>,
-    /// How often a token may be used; 0 for any number.
+    /// The number of uses of a token; 0 for no limit.
     token_num_uses: Option<Int>,
-    /// Makes tokens periodic: each renewal gives this long.
+    /// Makes tokens periodic: each renewal gives this TTL.
     token_period: Option<Seconds>,
     /// `default-service`, `default-batch`, `service` or `batch`.
     token_type: Option<Text>,
 }
 
 impl Write {
-    /// What all roles share; the lives and policies of tokens are said when they are made.
+    /// The parameters that all roles share. TTLs and policies are given when a token is created.
     fn take_params(&mut self) -> TokenParamsChange {
         TokenParamsChange {
             token_bound_cidrs: self.token_bound_cidrs.take(),
@@ -162,19 +162,20 @@ impl Role {
         }
     }
 
-    /// Whether the role decides about policies at all.
+    /// Whether the role restricts policies.
     pub(super) fn bounds_policies(&self) -> bool {
         [&self.allowed_policies, &self.allowed_policies_glob, &self.disallowed_policies, &self.disallowed_policies_glob]
             .iter()
             .any(|l| !l.is_empty())
     }
 
-    /// Whether a caller may act for this alias.
+    /// Whether a caller may act for this entity alias.
     pub(super) fn allows_alias(&self, alias: &str) -> bool {
         self.allowed_entity_aliases.as_ref().is_some_and(|all| all.iter().any(|p| glob(p, alias)))
     }
 
-    /// What a token made under this role may do; root only if its maker is. `without_default` is what the request says.
+    /// The authority of a token that is created with this role; root only if its creator is. `without_default` is the
+    /// parameter of the request.
     pub(super) fn authority(&self, asked: Vec<String>, maker: &Authority, without_default: bool) -> Result<Authority> {
         let asks_default = asked.iter().any(|p| p == builtin::DEFAULT);
         let bounded = !self.allowed_policies.is_empty() || !self.allowed_policies_glob.is_empty();
@@ -202,7 +203,7 @@ impl Role {
         let disallowed_names: HashSet<&String> = self.disallowed_policies.iter().collect();
         let refused =
             |p: &&String| disallowed_names.contains(*p) || self.disallowed_policies_glob.iter().any(|g| glob(g, p));
-        // Nobody asks for `default`: it is added, and a role may refuse it.
+        // `default` is added without a request for it, and a role may remove it.
         if !asks_default && policies.iter().any(|p| p == builtin::DEFAULT) && refused(&&builtin::DEFAULT.to_owned()) {
             policies.retain(|p| p != builtin::DEFAULT);
         }
@@ -217,7 +218,7 @@ impl Role {
     }
 }
 
-/// Names with `default`, unless that is left out; beside root no other name counts.
+/// The names with `default`, unless that is left out; with root, only root.
 fn completed(names: Vec<String>, no_default: bool) -> Vec<String> {
     match names.iter().any(|p| p == builtin::ROOT) {
         true => vec![builtin::ROOT.to_owned()],
@@ -231,7 +232,7 @@ fn quoted(names: &[String]) -> String {
     format!("[{}]", inner.join(" "))
 }
 
-/// A pattern with `*` at its beginning, its end or both.
+/// Whether a text matches a pattern with `*` at its beginning, its end or both.
 fn glob(pattern: &str, text: &str) -> bool {
     match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
         _ if pattern == "*" => true,
@@ -242,14 +243,14 @@ fn glob(pattern: &str, text: &str) -> bool {
     }
 }
 
-/// A name that a role can have: letters, digits and `_`, and between them also `-` and `.`.
+/// Checks the name of a role: letters, digits and `_`, and between them also `-` and `.`.
 ///
-/// Fails with 404: no path of the method has any other name in it.
+/// Fails with 404: no path of the auth method contains any other name.
 pub(super) fn checked_name(name: &str) -> Result<()> {
     if is_name(name) { Ok(()) } else { Err(Error::unsupported_path()) }
 }
 
-/// A stored role.
+/// The stored role of this name.
 pub(super) async fn load(cx: &mut Cx, name: &str) -> Result<Option<Role>> {
     ROLES.get(cx, name).await
 }
@@ -321,7 +322,7 @@ pub(super) async fn write(_: &TokenAuth, cx: &mut Cx, mut req: Write) -> Result<
             cx.warn(format!("Both 'token_{old}' and deprecated '{old}' value supplied, ignoring the deprecated value"));
         }
     }
-    // The new name wins and makes the old one disappear.
+    // The new name takes precedence and clears the old one.
     if let Some(period) = params.token_period.or(req.period) {
         role.old_period = if params.token_period.is_some() { 0 } else { period.0 };
         params.token_period = Some(period);
@@ -355,15 +356,15 @@ pub(super) async fn write(_: &TokenAuth, cx: &mut Cx, mut req: Write) -> Result<
     ROLES.put(cx, &req.role_name, &role)
 }
 
-/// OpenBao's wording of an error in what all roles share.
+/// OpenBao's wording of an error in the shared parameters of roles.
 fn parsing(what: &str, error: &Error) -> Error {
     Error::invalid(format!("error parsing {what}: {}", error.public()))
 }
 
-/// A suffix of a token's path: one segment.
+/// Checks the path suffix of a role: one segment.
 fn checked_suffix(suffix: String) -> Result<String> {
     let fits = suffix.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    // Three characters in a row, the first and the last of them a letter, a digit or an underscore.
+    // Three consecutive characters, the first and the last of them a letter, a digit or an underscore.
     let word = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
     let bytes = suffix.as_bytes();
     let first = bytes.iter().position(|c| word(*c));

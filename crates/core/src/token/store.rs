@@ -1,4 +1,4 @@
-//! Finding tokens, and knowing that they are alive.
+//! Lookup of tokens, with the check that they are valid.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,28 +24,28 @@ use crate::policy::store::CompiledAcl;
 use crate::stamps::{Stamp, Stamps};
 
 pub(super) const RECORDS: Records<TokenRecord> = Records::at("id/");
-/// Keyed hashes' and batch tokens' secrets: 160 random bytes, made once.
+/// The secrets of keyed hashes and of batch tokens: 160 random bytes, created once.
 const SECRETS: &str = "secrets";
 /// Their size in bytes.
 const SECRETS_SIZE: usize = 160;
-/// Tokens in memory. One takes about a kilobyte.
+/// The maximum number of cached tokens. One takes about 1 kB.
 const CACHED: u64 = 16_384;
-/// Room that is made for them at once; more is made as they come.
+/// The number of tokens for which the cache allocates room at first.
 const FIRST_ROOM: usize = 256;
-/// How far a chain of parents is followed; no client makes one this long.
+/// The maximum length of a chain of parents; no client creates a longer one.
 const DEEPEST: usize = 64;
 
-/// A token that was found alive.
+/// A token that was found valid.
 pub(crate) struct Token {
-    /// Where its record is; `None` for batch tokens, which have none.
+    /// The key of its record; `None` for batch tokens, which have none.
     pub(crate) key: Option<TokenKey>,
     /// Its record.
     pub(crate) record: TokenRecord,
     /// The name of its own storage.
     pub(crate) store: Arc<str>,
-    /// What its policies came to when they were last compiled.
+    /// The compiled ACL of its policies.
     pub(crate) acl: ArcSwapOption<CompiledAcl>,
-    /// How each audit device writes it; filled at the first entry.
+    /// Its representation for each audit device; filled at the first entry.
     pub(crate) marks: ArcSwapOption<Marks>,
 }
 
@@ -56,7 +56,7 @@ impl Token {
     }
 }
 
-/// A token in memory, with the stamp of its record.
+/// A cached token, with the stamp of its record.
 #[derive(Clone)]
 struct Cached {
     stamp: Stamp,
@@ -79,9 +79,9 @@ pub(crate) struct Tokens {
     pub(super) cubbyhole: View,
     pub(super) leases: Arc<Leases>,
     cache: Cache<TokenKey, Cached>,
-    /// The same by the keyed hash of the text, so that a known token costs one hash.
+    /// The same tokens by the keyed hash of their text, so that a cached token costs one hash.
     by_hash: Cache<[u8; 32], Cached>,
-    /// Stamps of records, by their places.
+    /// Stamps of records, by their keys.
     stamps: Stamps,
 }
 
@@ -107,10 +107,10 @@ impl Tokens {
         })
     }
 
-    /// The token with this text, alive at `now` with all its ancestors and usable from `remote`; no use is counted.
+    /// The token with this text, valid at `now` with all its ancestors and usable from `remote`. Counts no use.
     ///
-    /// Fails when storage fails. A token that is unknown, dead or elsewhere is the inner error, with the reason for the
-    /// audit log.
+    /// Fails when storage fails. For a token that is unknown, expired, revoked or used from another network it returns
+    /// the inner error, with the reason for the audit log.
     pub(crate) async fn find(
         &self,
         token: &str,
@@ -132,7 +132,7 @@ impl Tokens {
         })
     }
 
-    /// As [`Tokens::find`], for looking a token up: from wherever the caller is.
+    /// As [`Tokens::find`], for a lookup of a token: without the check of the address.
     pub(crate) async fn find_anywhere(&self, token: &str, now: Timestamp) -> Result<Option<Arc<Token>>> {
         let Some(found) = self.find_record(token).await? else { return Ok(None) };
         let alive =
@@ -140,19 +140,19 @@ impl Tokens {
         Ok(alive.then_some(found))
     }
 
-    /// The token at this place, alive at `now` with all its ancestors.
+    /// The token with this key, valid at `now` with all its ancestors.
     pub(crate) async fn at(&self, key: &TokenKey, now: Timestamp) -> Result<Option<Arc<Token>>> {
         let Some(found) = self.load(key).await? else { return Ok(None) };
         let alive = found.record.lives_at(now) && self.ancestors_live(&found.record, now).await?;
         Ok(alive.then_some(found))
     }
 
-    /// The place of the token with this accessor, whether there is one or not.
+    /// The key of the token with this accessor, whether it exists or not.
     pub(crate) fn place_of(&self, accessor: &str) -> TokenKey {
         self.ids.place_of(accessor)
     }
 
-    /// The place of the token with this text, whether there is one or not.
+    /// The key of the token with this text, whether it exists or not.
     pub(crate) fn place(&self, token: &str) -> TokenKey {
         self.ids.locate(token).key
     }
@@ -162,17 +162,17 @@ impl Tokens {
         self.ids.store_of(&record.hash)
     }
 
-    /// The present moment.
+    /// The current time.
     pub(super) fn now(&self) -> Timestamp {
         self.leases.clock.now()
     }
 
-    /// What is counted.
+    /// The metrics.
     pub(super) fn metrics(&self) -> &Metrics {
         &self.leases.metrics
     }
 
-    /// Where tokens' own storage is.
+    /// The view of the storage of tokens.
     pub(crate) fn cubbyhole_view(&self) -> &View {
         &self.cubbyhole
     }
@@ -210,7 +210,7 @@ impl Tokens {
         Ok(false)
     }
 
-    /// A token's record, from memory if it was not changed since.
+    /// The token with this key, from the cache if it is current.
     async fn load(&self, key: &TokenKey) -> Result<Option<Arc<Token>>> {
         if let Some(token) = self.cache.get(key).and_then(Cached::into_current) {
             return Ok(Some(token));
@@ -223,7 +223,7 @@ impl Tokens {
         if let Some(cached) = self.cache.get(key).filter(|cached| cached.stamp.is_current()) {
             return Ok(Some(cached));
         }
-        // The stamp is made first: a change of the record afterwards ends it, and this entry is never used.
+        // The stamp is taken first: a later change of the record ends it, and this entry is never used.
         let stamp = self.stamps.stamp(key.as_str());
         let mut tx = self.barrier.begin_read();
         let Some(record) = RECORDS.get_in(&mut tx, &self.view, key.as_str()).await? else { return Ok(None) };
@@ -232,7 +232,7 @@ impl Tokens {
         Ok(Some(cached))
     }
 
-    /// Forgets what memory has of a token, because a commit changed or deleted its record.
+    /// Removes a token from the cache, because a commit changed or deleted its record.
     fn forget(&self, key: &TokenKey) {
         self.stamps.changed(key.as_str());
         if let Some((_, cached)) = self.cache.remove(key) {
@@ -240,7 +240,7 @@ impl Tokens {
         }
     }
 
-    /// The record at this place, in a transaction that is about to change it.
+    /// The record with this key, in a transaction that may change it.
     pub(crate) async fn record(&self, tx: &mut ReadTx, key: &TokenKey) -> Result<Option<TokenRecord>> {
         RECORDS.get_in(tx, &self.view, key.as_str()).await
     }
@@ -253,7 +253,7 @@ impl Tokens {
         Ok(())
     }
 
-    /// A page of the places of all service tokens, and whether it is the last one; the page then stands behind it.
+    /// A page of the keys of all service tokens, and whether it is the last one. Advances `page` past it.
     pub(crate) async fn keys(&self, tx: &mut ReadTx, page: &mut Page) -> Result<(Vec<TokenKey>, bool)> {
         let names = RECORDS.list_in(tx, &self.view, "", page).await?;
         page.after = names.last().cloned();
@@ -261,10 +261,10 @@ impl Tokens {
         Ok((names.iter().filter_map(|name| TokenKey::parse(name)).collect(), is_last))
     }
 
-    /// Counts one use of a token with a limited number of them, before the request runs.
+    /// Counts one use of a token with a limited number of uses, before the request runs.
     ///
-    /// Returns whether this use was granted, and whether it was the last one. The count is a transaction of its own:
-    /// of parallel requests exactly as many are granted as there are uses.
+    /// Returns whether the use was granted, and whether it was the last one. The count has its own transaction: of
+    /// parallel requests exactly as many are granted as there are uses.
     pub(crate) async fn count_use(&self, key: &TokenKey) -> Result<Use> {
         // Boxed, because most tokens have no limit of uses.
         Box::pin(self.barrier.transact(|mut tx| async move {
@@ -282,7 +282,7 @@ impl Tokens {
         .await
     }
 
-    /// Accessors of all service tokens, read page by page.
+    /// The accessors of all service tokens, read page by page.
     pub(crate) async fn accessors(&self) -> Result<Vec<String>> {
         let mut out = Vec::new();
         let mut page = Page { after: None, limit: Some(1000) };
@@ -302,21 +302,21 @@ impl Tokens {
     }
 }
 
-/// Why a token whose uses are spent is refused.
+/// The error of a token without remaining uses.
 pub(crate) const USES_SPENT: &str = "the token has no uses left";
 
-/// What became of one use of a token with a limited number of them.
+/// The result of one use of a token with a limited number of uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
-    /// Go on.
+    /// The request continues.
     Granted,
-    /// Go on; the token ends with this request.
+    /// The request continues; the token is revoked with it.
     Last,
-    /// There is no use left.
+    /// No use is left.
     Refused,
 }
 
-/// Follows the records of tokens: those that a commit changed are read anew.
+/// Follows the records of tokens: a changed record is read again.
 impl Follower for Tokens {
     fn applied(&self, change: &Applied<'_>) {
         if let Some(token) = TokenKey::parse(change.key) {
@@ -332,9 +332,9 @@ pub(crate) struct TokenSecrets {
 }
 
 impl TokenSecrets {
-    /// Reads them under the view of the tokens.
+    /// Reads the secrets under the view of tokens.
     ///
-    /// Fails when storage fails or has none.
+    /// Fails when storage fails or has no secrets.
     pub(crate) async fn load(tx: &mut ReadTx, view: &View) -> Result<Self> {
         let bytes = tx.get(view, SECRETS).await?.ok_or_else(|| Error::internal("there are no secrets of token ids"))?;
         let wrong_size = || Error::internal("the secrets of token ids have a wrong size");
@@ -343,7 +343,7 @@ impl TokenSecrets {
         Ok(TokenSecrets { hashes: Zeroizing::new(*hashes), batch: Zeroizing::new(batch) })
     }
 
-    /// Makes them where there are none.
+    /// Creates the secrets if there are none.
     pub(crate) async fn make(tx: &mut Tx, view: &View) -> Result<()> {
         if tx.get(view, SECRETS).await?.is_none() {
             tx.put(view, SECRETS, Bytes::copy_from_slice(&random::bytes::<SECRETS_SIZE>()));
