@@ -1,5 +1,5 @@
-//! Every metric: its name, kind, labels and meaning. `docs/metrics.md` is made from this table, and a test fails for
-//! a reported metric that is missing here.
+//! Every metric with its name, kind, labels and meaning. `docs/metrics.md` is generated from this table, and a test
+//! fails for a reported metric that is missing here.
 
 #[cfg(test)]
 use std::fmt::Write as _;
@@ -7,29 +7,29 @@ use std::fmt::Write as _;
 /// One metric.
 #[derive(Debug)]
 pub(crate) struct Metric {
-    /// Parts joined by dots, without the prefix. `<…>` stands for any text.
+    /// Parts joined by dots, without the prefix. `<…>` matches any text.
     pub(crate) name: &'static str,
-    /// What kind of number.
+    /// The kind of value.
     pub(crate) kind: Kind,
-    /// Its labels, in the order of their names.
+    /// Its labels, sorted by name.
     pub(crate) labels: &'static [&'static str],
     /// Its meaning.
     pub(crate) meaning: &'static str,
 }
 
-/// What kind of number.
+/// The kind of value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// May go up and down.
+    /// Can increase and decrease.
     Gauge,
-    /// Only grows.
+    /// Only increases.
     Counter,
-    /// How often, and how many milliseconds in all and at which quantiles.
+    /// The count, the sum in milliseconds and the quantiles.
     Summary,
 }
 
 impl Kind {
-    /// As Prometheus has it.
+    /// The name of the kind in Prometheus.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Gauge => "gauge",
@@ -55,7 +55,8 @@ const fn summary(name: &'static str, meaning: &'static str) -> Metric {
     metric(name, Kind::Summary, &[], meaning)
 }
 
-/// Vault's names, in its groups. Names that begin with `process_` are reported to Prometheus only, without the prefix.
+/// The metrics under Vault's names, in its groups. Metrics that begin with `process_` are reported to Prometheus only,
+/// without the prefix.
 pub(crate) const METRICS: &[Metric] = &[
     gauge("core.active", &["cluster"], "1 while the server is unsealed: it leads alone"),
     gauge("core.unsealed", &["cluster"], "1 while the server is unsealed"),
@@ -200,7 +201,7 @@ pub(crate) fn find(name: &str) -> Option<&'static Metric> {
     METRICS.iter().find(|metric| metric.name == name).or_else(|| METRICS.iter().find(|metric| fits(metric.name, name)))
 }
 
-/// Whether a name is one of those that a pattern stands for.
+/// Whether a name matches a pattern.
 fn fits(pattern: &str, name: &str) -> bool {
     let (Some(open), Some(close)) = (pattern.find('<'), pattern.rfind('>')) else { return false };
     name.strip_prefix(&pattern[..open])

@@ -1,4 +1,4 @@
-//! The numbers as text for Prometheus (exposition format 0.0.4) and as Vault's JSON.
+//! The metrics as text for Prometheus (exposition format 0.0.4) and as Vault's JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::timing::QUANTILES;
 use super::{INTERVAL, Interval, Item, Turns, Value, catalogue};
 
-/// The start of names that are reported to Prometheus only, without the prefix: dashboards know them by this name.
+/// The start of the names that are reported to Prometheus only and without the prefix, as dashboards expect them.
 const PROCESS: &str = "process_";
 
 #[derive(Serialize)]
@@ -44,8 +44,8 @@ struct Sample<'a> {
     labels: BTreeMap<&'a str, &'a str>,
 }
 
-/// Vault's JSON: gauges as they are now, and what was counted and timed in the last whole interval; before the first one
-/// has ended, since the start of the process.
+/// Vault's JSON: the current gauges, and the counters and timings of the last complete interval; before the end of the
+/// first interval, those since the start of the process.
 pub(crate) fn json(items: &[Item], turns: &Turns, prefix: &str, now: Timestamp) -> serde_json::Result<Vec<u8>> {
     let reported_since = turns.reported_since.unwrap_or(now).rfc3339_seconds();
     let timestamp = format!("{} +0000 UTC", reported_since.trim_end_matches('Z').replace('T', " "));
@@ -75,7 +75,7 @@ fn sample<'a>(name: String, of: Interval, labels: BTreeMap<&'a str, &'a str>) ->
     Sample { name, count, rate: sum / INTERVAL as f64, sum, min, max, mean, stddev, labels }
 }
 
-/// The exposition format of Prometheus. No name has a host in it.
+/// The exposition format of Prometheus. No name contains a host name.
 pub(crate) fn prometheus(items: &[Item], prefix: &str) -> String {
     let mut families: BTreeMap<String, Vec<&Item>> = BTreeMap::new();
     for item in items {
@@ -96,7 +96,8 @@ pub(crate) fn prometheus(items: &[Item], prefix: &str) -> String {
     out
 }
 
-/// The numbers of one name by their labels. Names that differ in punctuation only come to one name; a series stands once.
+/// The values of one name by label set. Names that differ only in punctuation become one name, and their equal series
+/// are merged.
 fn series(items: &[&Item]) -> BTreeMap<Vec<(&'static str, String)>, Value> {
     let mut out: BTreeMap<Vec<(&'static str, String)>, Value> = BTreeMap::new();
     for item in items.iter().filter(|item| kind_of(item.value) == kind_of(items[0].value)) {
@@ -133,7 +134,7 @@ fn write_series(out: &mut String, name: &str, labels: &[(&'static str, String)],
     };
 }
 
-/// Letters, digits and underscores, and no digit first.
+/// Replaces all characters but letters, digits and underscores; the result does not begin with a digit.
 fn plain(name: &str) -> String {
     let digit_first = name.starts_with(|c: char| c.is_ascii_digit());
     let mut out = String::from(if digit_first { "_" } else { "" });

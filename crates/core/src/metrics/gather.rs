@@ -1,4 +1,4 @@
-//! Reads all numbers and gives them Vault's names.
+//! Reads all metrics and reports them under Vault's names.
 
 use std::sync::atomic::Ordering;
 
@@ -8,7 +8,7 @@ use super::{Item, Value, catalogue, process};
 use crate::lifecycle::Lifecycle;
 use crate::unsealed::Unsealed;
 
-/// All numbers, by name.
+/// All metrics, by name.
 pub(crate) fn gather(server: &Lifecycle) -> Vec<Item> {
     let mut out = items(server);
     let host = server.parts.settings.host_gauges.as_ref().map(|host| host.gauges()).unwrap_or_default();
@@ -18,7 +18,7 @@ pub(crate) fn gather(server: &Lifecycle) -> Vec<Item> {
     out
 }
 
-/// All numbers but the gauges of the machine, which take system calls, without the label `cluster`.
+/// All metrics except the gauges of the machine, which need system calls, without the label `cluster`.
 fn items(server: &Lifecycle) -> Vec<Item> {
     let unsealed = server.unsealed();
     if let Some(unsealed) = &unsealed {
@@ -105,14 +105,14 @@ fn own_numbers(server: &Lifecycle) -> Vec<Item> {
     out
 }
 
-/// Records the reads that the cache has answered since the last call. They are not timed, so they count as zero.
+/// Records the reads that the cache has served since the last call. They are not timed, so they count as zero.
 fn record_cache_hits(unsealed: &Unsealed) {
     let hits = unsealed.barrier.traffic().hits;
     let recorded = unsealed.observed.cache_hits_recorded.fetch_max(hits, Ordering::Relaxed);
     unsealed.observed.metrics.backend.barrier_get.record_each(hits.saturating_sub(recorded), std::time::Duration::ZERO);
 }
 
-/// The numbers of an unsealed server.
+/// The metrics of an unsealed server.
 fn of_unsealed(unsealed: &Unsealed) -> Vec<Item> {
     let traffic = unsealed.barrier.traffic();
     let locked = unsealed.access.lockout.count_locked(unsealed.clock.now());
@@ -136,7 +136,7 @@ fn of_unsealed(unsealed: &Unsealed) -> Vec<Item> {
     out
 }
 
-/// How many mounts there are and how large their table is, how their engines were asked, and what they tell.
+/// The number of mounts, the size of their table, the timings of their engines, and the gauges of the engines.
 fn of_mounts(unsealed: &Unsealed) -> Vec<Item> {
     let router = unsealed.engines.mounts.router();
     let mut out = Vec::new();
@@ -161,7 +161,7 @@ fn of_mounts(unsealed: &Unsealed) -> Vec<Item> {
     out
 }
 
-/// How many bytes the record of a mount has.
+/// The size of the record of a mount in bytes.
 fn stored_size(entry: &crate::mount::MountEntry) -> usize {
     struct Length(usize);
     impl std::io::Write for Length {
@@ -174,7 +174,7 @@ fn stored_size(entry: &crate::mount::MountEntry) -> usize {
         }
     }
     let mut length = Length(0);
-    // What is counted only is never refused.
+    // A write that only counts bytes does not fail.
     let _ = serde_json::to_writer(&mut length, entry);
     length.0
 }

@@ -1,4 +1,4 @@
-//! Counters with labels: of things that are made much more rarely than requests come.
+//! Counters with labels, for objects that are created much less often than requests arrive.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,10 +7,10 @@ use parking_lot::Mutex;
 
 use super::{Item, Value};
 
-/// How many sets of labels one counter has at most; what comes beyond them is counted without its mount.
+/// The maximum number of label sets of one counter. Further ones are counted without their mount.
 const MOST: usize = 1000;
 
-/// A counter for each set of labels.
+/// A counter for each label set.
 #[derive(Default)]
 pub(crate) struct Labelled(Mutex<HashMap<Vec<u8>, Series>>);
 
@@ -50,8 +50,8 @@ impl Labelled {
     }
 }
 
-/// One key for a set of values. The counters of one metric have the same names in the same order, but for the mount, and a
-/// length before each value keeps different values apart.
+/// The key of a label set. All counters of a metric have the same label names in the same order, except for the mount,
+/// and a length before each value keeps different values apart.
 fn key_of(labels: &[(&'static str, &str)]) -> Vec<u8> {
     let mut key = Vec::with_capacity(labels.iter().map(|(_, value)| size_of::<usize>() + value.len()).sum());
     for (_, value) in labels {
@@ -61,7 +61,7 @@ fn key_of(labels: &[(&'static str, &str)]) -> Vec<u8> {
     key
 }
 
-/// Answers by their status code.
+/// Counters of responses by status code.
 pub(crate) struct StatusCodes([AtomicU64; 500]);
 
 impl Default for StatusCodes {
@@ -71,14 +71,14 @@ impl Default for StatusCodes {
 }
 
 impl StatusCodes {
-    /// One more answer of this status; those that HTTP does not have are not counted.
+    /// Counts a response with this status code. Status codes that HTTP does not define are not counted.
     pub(crate) fn add(&self, status: u16) {
         if let Some(count) = status.checked_sub(100).and_then(|at| self.0.get(usize::from(at))) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Those that were answered.
+    /// The counters that are not zero.
     pub(crate) fn items(&self, name: &str) -> Vec<Item> {
         let read = |(at, count): (usize, &AtomicU64)| (at + 100, count.load(Ordering::Relaxed));
         let item = |(status, count): (usize, u64)| Item {
@@ -90,7 +90,7 @@ impl StatusCodes {
     }
 }
 
-/// The bucket of a time to live, as Vault labels it: the least of them that is not shorter.
+/// The bucket of a TTL, with Vault's labels: the smallest that is not shorter.
 pub(crate) fn ttl_bucket(seconds: u64) -> &'static str {
     const BOUNDS: [(u64, &str); 9] = [
         (60, "1m"),

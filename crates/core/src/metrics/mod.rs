@@ -1,11 +1,11 @@
-//! What the server counts of itself: plain numbers behind relaxed atomics, named and formatted only when somebody asks.
+//! The metrics of the server: numbers in relaxed atomics, which get names and text only when they are read.
 //!
-//! The registry is our own, because a request passes it several times. The `metrics` facade looks each record up by name and
-//! labels, and its exporter keeps every sample until it is scraped; `hdrhistogram` records through a lock or a channel;
-//! the histograms of `prometheus` have no quantiles, which is what Vault's dashboards show. Here a record is a few atomic
-//! additions to a field that the code names, and all that costs (names, labels, quantiles, text) is paid by who reads.
+//! The registry is our own, because a request records several metrics. The `metrics` facade looks up each record by
+//! name and labels, and its exporter keeps every sample until the next scrape; `hdrhistogram` records through a lock or
+//! a channel; the histograms of `prometheus` have no quantiles, which Vault's dashboards show. Here a record is a few
+//! atomic additions to a known field, and only a read pays for names, labels, quantiles and text.
 //!
-//! Every name, with its kind, its labels and its meaning, stands in [`catalogue`]; `docs/metrics.md` is made from it.
+//! [`catalogue`] has every name with its kind, labels and meaning; `docs/metrics.md` is generated from it.
 
 pub(crate) mod catalogue;
 pub(crate) mod format;
@@ -27,142 +27,142 @@ pub(crate) use labelled::{Labelled, StatusCodes};
 pub use timing::Summary;
 pub(crate) use timing::{Interval, Timing};
 
-/// How long an interval of the JSON form is, in seconds, as Vault's.
+/// The length of an interval of the JSON format in seconds, as in Vault.
 pub(crate) const INTERVAL: i64 = 10;
 
-/// What the server counts of itself. Lives as long as the process.
+/// The metrics of the server, for the lifetime of the process.
 #[derive(Default)]
 pub(crate) struct Metrics {
-    /// Requests that are no logins, from their arrival in the kernel to their answer.
+    /// Requests that are no logins, from their arrival in the kernel to their response.
     pub(crate) request: Timing,
     /// Logins.
     pub(crate) login: Timing,
-    /// Finding the caller and what the caller may do.
+    /// Authentication and authorization of requests.
     pub(crate) check_token: Timing,
     /// Unsealing.
     pub(crate) unseal: Timing,
-    /// The part of it that opens what serving needs.
+    /// The part of an unseal that opens the services.
     pub(crate) post_unseal: Timing,
     /// Sealing.
     pub(crate) seal: Timing,
-    /// Finding, making and ending tokens.
+    /// Lookup, creation and revocation of tokens.
     pub(crate) tokens: TokenTimings,
     /// Leases.
     pub(crate) leases: LeaseTimings,
     /// Policies.
     pub(crate) policies: PolicyTimings,
-    /// Entries of requests, written by the audit devices.
+    /// Audit entries of requests.
     pub(crate) audit_request: Timing,
-    /// Entries of answers.
+    /// Audit entries of responses.
     pub(crate) audit_response: Timing,
-    /// Entries of requests that no device took.
+    /// Audit entries of requests that no audit device wrote.
     pub(crate) audit_request_failure: Counter,
-    /// Entries of answers that no device took.
+    /// Audit entries of responses that no audit device wrote.
     pub(crate) audit_response_failure: Counter,
     /// Requests that a quota refused.
     pub(crate) quota_violation: Counter,
-    /// Requests under way.
+    /// Requests in flight.
     pub(crate) in_flight: AtomicI64,
-    /// Answers by their status.
+    /// Responses by status code.
     pub(crate) responses: StatusCodes,
-    /// Root tokens that were made.
+    /// Created root tokens.
     pub(crate) root_tokens: Counter,
-    /// Tokens that were made, by auth method, mount, life and type.
+    /// Created tokens, by auth method, mount, TTL and type.
     pub(crate) token_creation: Labelled,
-    /// Leases that were made, by engine, mount and life.
+    /// Issued leases, by engine, mount and TTL.
     pub(crate) lease_creation: Labelled,
-    /// Entities that were made, by auth method and mount.
+    /// Created entities, by auth method and mount.
     pub(crate) entity_creation: Labelled,
     /// The barrier and the storage below it.
     pub(crate) backend: storage::BackendTimings,
-    /// Counters at the turns of intervals.
+    /// The values of counters at the ends of intervals.
     pub(crate) turns: Mutex<Turns>,
-    /// What is counted in the background.
+    /// The usage gauges, which are counted in the background.
     pub(crate) usage: Mutex<Vec<Item>>,
 }
 
-/// What is done with tokens.
+/// Timings of tokens.
 #[derive(Default)]
 pub(crate) struct TokenTimings {
-    /// Finding a token.
+    /// Lookup of a token.
     pub(crate) lookup: Timing,
-    /// Making a service token.
+    /// Creation of a service token.
     pub(crate) create: Timing,
-    /// Writing its record.
+    /// Write of the record of a token.
     pub(crate) store: Timing,
-    /// Ending one token, whose children become orphans.
+    /// Revocation of one token, whose children become orphans.
     pub(crate) revoke: Timing,
-    /// Ending a token and all that descend from it.
+    /// Revocation of a token and all its descendants.
     pub(crate) revoke_tree: Timing,
 }
 
-/// What is done with leases.
+/// Timings of leases.
 #[derive(Default)]
 pub(crate) struct LeaseTimings {
-    /// Making a lease.
+    /// Issue of a lease.
     pub(crate) register: Timing,
-    /// Making a token that ends.
+    /// Creation of a token with an expiry.
     pub(crate) register_auth: Timing,
-    /// Renewing a lease.
+    /// Renewal of a lease.
     pub(crate) renew: Timing,
-    /// Renewing a token.
+    /// Renewal of a token.
     pub(crate) renew_token: Timing,
-    /// Revoking a lease.
+    /// Revocation of a lease.
     pub(crate) revoke: Timing,
-    /// Revoking by prefix.
+    /// Revocation by prefix.
     pub(crate) revoke_prefix: Timing,
-    /// Revoking by prefix and force.
+    /// Forced revocation by prefix.
     pub(crate) revoke_force: Timing,
-    /// Marking the leases of a token as due.
+    /// Making the leases of a token due.
     pub(crate) revoke_by_token: Timing,
-    /// Looking a lease up.
+    /// Lookup of a lease.
     pub(crate) fetch_times: Timing,
-    /// Leases and tokens whose time had come and that are revoked.
+    /// Expired leases and tokens that are revoked.
     pub(crate) expired: Counter,
-    /// Those that could not be revoked.
+    /// Expired leases and tokens whose revocation failed.
     pub(crate) expiration_errors: Counter,
 }
 
-/// What is done with policies.
+/// Timings of policies.
 #[derive(Default)]
 pub(crate) struct PolicyTimings {
-    /// Reading one.
+    /// Read of a policy.
     pub(crate) get: Timing,
-    /// Writing one.
+    /// Write of a policy.
     pub(crate) set: Timing,
-    /// Deleting one.
+    /// Deletion of a policy.
     pub(crate) delete: Timing,
-    /// Listing them.
+    /// List of policies.
     pub(crate) list: Timing,
 }
 
-/// A number that only grows.
+/// A number that only increases.
 #[derive(Default)]
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
-    /// One more.
+    /// Adds one.
     pub(crate) fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many there were.
+    /// The current count.
     pub(crate) fn read(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Counters at the ends of intervals: the JSON form reports the increase of the last interval.
+/// The values of counters at the ends of intervals. The JSON format reports the increase of the last interval.
 #[derive(Default)]
 pub(crate) struct Turns {
-    /// When the reported interval began; `None` before the end of the first one.
+    /// The start of the reported interval; `None` before the end of the first one.
     pub(crate) reported_since: Option<Timestamp>,
     began: Option<Timestamp>,
     before: BTreeMap<Series, u64>,
     last: BTreeMap<Series, u64>,
 }
 
-/// A name with its labels.
+/// A name with its label set.
 type Series = (String, Vec<(&'static str, String)>);
 
 impl Turns {
@@ -182,7 +182,7 @@ impl Turns {
         self.began = Some(now);
     }
 
-    /// What a counter gained in the last interval; before the first turn all that it has.
+    /// The increase of a counter in the last interval; before the end of the first one, its value.
     fn gained(&self, item: &Item, count: u64) -> u64 {
         match self.reported_since {
             None => count,
@@ -191,17 +191,17 @@ impl Turns {
     }
 }
 
-/// A request under way, counted until this is dropped.
+/// A request in flight, counted until this is dropped.
 pub(crate) struct InFlight<'a>(&'a Metrics);
 
 impl Metrics {
-    /// Counts a request as under way.
+    /// Counts a request in flight.
     pub(crate) fn in_flight(&self) -> InFlight<'_> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight(self)
     }
 
-    /// All timings that have one name each, but for those of the storage.
+    /// All timings with a fixed name, except those of the storage.
     fn timings(&self) -> [(&'static str, &Timing); 26] {
         let (tokens, leases, policies) = (&self.tokens, &self.leases, &self.policies);
         [
@@ -234,7 +234,7 @@ impl Metrics {
         ]
     }
 
-    /// Ends an interval of all timings but those that mounts and audit devices have.
+    /// Ends an interval of all timings, except those of mounts and audit devices.
     fn turn_all(&self) {
         self.timings().into_iter().chain(self.backend.all()).for_each(|(_, timing)| timing.turn());
     }
@@ -246,31 +246,31 @@ impl Drop for InFlight<'_> {
     }
 }
 
-/// One number with its name.
+/// One metric value with its name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Item {
     /// Parts joined by dots, without the prefix.
     pub name: String,
     /// Labels.
     pub labels: Vec<(&'static str, String)>,
-    /// The number.
+    /// The value.
     pub value: Value,
 }
 
 impl Item {
-    /// A number without labels.
+    /// A value without labels.
     pub(crate) fn new(name: impl Into<String>, value: Value) -> Self {
         Item { name: name.into(), labels: Vec::new(), value }
     }
 }
 
-/// What kind of number.
+/// The value of a metric, by kind.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value {
-    /// May go up and down.
+    /// Can increase and decrease.
     Gauge(f64),
-    /// Only grows.
+    /// Only increases.
     Counter(u64),
-    /// How often and how long.
+    /// Counts and durations.
     Summary(Summary),
 }

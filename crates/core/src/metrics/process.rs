@@ -1,11 +1,11 @@
-//! The process as the system sees it: memory under Vault's names, and the `process_` numbers that Prometheus knows.
+//! Metrics of the process from the system: memory under Vault's names, and the `process_` metrics of Prometheus.
 
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 
 use super::{Item, Value};
 
-/// Numbers of `/proc/self`; those that cannot be read are left out.
+/// Values of `/proc/self`; unreadable ones are omitted.
 pub(super) fn items() -> Vec<Item> {
     let gauge = |name: &str, value: f64| Item::new(name, Value::Gauge(value));
     let mut out = Vec::new();
@@ -30,7 +30,7 @@ pub(super) fn items() -> Vec<Item> {
     out
 }
 
-/// The whole and the resident memory, in bytes.
+/// The virtual and the resident memory, in bytes.
 fn memory() -> Option<(f64, f64)> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let mut pages = statm.split_ascii_whitespace().map(|n| n.parse::<u64>().ok());
@@ -39,9 +39,9 @@ fn memory() -> Option<(f64, f64)> {
 }
 
 struct Times {
-    /// Seconds of user and system time.
+    /// User and system time in seconds.
     cpu: f64,
-    /// Unix seconds.
+    /// The start time in Unix seconds.
     started: Option<f64>,
     threads: f64,
 }
@@ -52,9 +52,9 @@ fn times() -> Option<Times> {
     read_times(&stat, &boot, clock_ticks_per_second() as f64)
 }
 
-/// Reads `/proc/self/stat` (proc_pid_stat(5)) and the time of the boot in `/proc/stat`.
+/// Parses `/proc/self/stat` (proc_pid_stat(5)) and the boot time in `/proc/stat`.
 fn read_times(stat: &str, boot: &str, ticks: f64) -> Option<Times> {
-    // The second field is a name in parentheses, which may hold blanks; the third follows the last of them.
+    // The second field is a name in parentheses that may contain blanks; the third field follows the last parenthesis.
     let fields: Vec<&str> = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace().collect();
     let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
     let booted = boot.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse::<f64>().ok());

@@ -1,4 +1,4 @@
-//! How long the engine of each mount takes, by operation.
+//! Timings of the engine of each mount, by operation.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use keepfast_framework::Operation;
 
 use super::{Item, Timing, Value};
 
-/// What an engine is asked to do, in Vault's words.
+/// The operation of an engine, under Vault's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are Vault's own")]
 pub(crate) enum RouteOperation {
@@ -25,7 +25,8 @@ pub(crate) enum RouteOperation {
 const NAMES: [&str; 9] = ["create", "read", "update", "patch", "delete", "list", "scan", "renew", "revoke"];
 
 impl RouteOperation {
-    /// What a request is; `creates` says whether an update made what was not there. Help and HEAD reach no engine.
+    /// The operation of a request. `creates` states whether an update created its object. Help and HEAD reach no
+    /// engine.
     pub(crate) fn of(operation: Operation, creates: bool) -> Option<Self> {
         Some(match operation {
             Operation::Update if creates => RouteOperation::Create,
@@ -40,12 +41,12 @@ impl RouteOperation {
     }
 }
 
-/// The timings of one mount. One takes some kilobytes, so each is made when it is first needed.
+/// The timings of one mount. One takes some kilobytes, so each is allocated at its first use.
 #[derive(Default)]
 pub(crate) struct RouteTimings([OnceLock<Box<Timing>>; NAMES.len()]);
 
 impl RouteTimings {
-    /// The engine was asked once more.
+    /// Records one call of the engine.
     pub(crate) fn record(&self, operation: RouteOperation, took: Duration) {
         self.0[operation as usize].get_or_init(Box::default).record(took);
     }
@@ -55,7 +56,7 @@ impl RouteTimings {
         self.0.iter().filter_map(OnceLock::get).for_each(|timing| timing.turn());
     }
 
-    /// What was asked, with the mount's path in the names as Vault has it.
+    /// The timings that are not empty, with the mount path in their names, as in Vault.
     pub(super) fn items(&self, mount: &str) -> Vec<Item> {
         let mount = mount.replace('/', "-");
         let item = |(name, timing): (&&str, &OnceLock<Box<Timing>>)| {

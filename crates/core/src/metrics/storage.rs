@@ -1,4 +1,4 @@
-//! A backend that times another one: what the barrier asks of it, and what it does itself.
+//! A backend that times another one: the operations of the barrier and its own.
 
 use std::sync::{Arc, Weak};
 
@@ -10,30 +10,30 @@ use tokio::sync::watch;
 
 use super::{Metrics, Timing};
 
-/// The barrier's own records: they are no traffic of the barrier.
+/// The prefix of the barrier's own records, which do not count as traffic of the barrier.
 const OWN: &str = "barrier/";
 
-/// The storage, and the barrier above it.
+/// Timings of the storage, and of the barrier above it.
 #[derive(Default)]
 pub(crate) struct BackendTimings {
-    /// Reads that no cache answered.
+    /// Reads that no cache served.
     pub(crate) get: Timing,
-    /// Listings of all names of a folder.
+    /// Lists of all names of a folder.
     pub(crate) list: Timing,
-    /// Listings of some names of a folder.
+    /// Lists of some names of a folder.
     pub(crate) list_page: Timing,
     /// Commits, until they are durable.
     pub(crate) commit: Timing,
-    /// Records written: each takes as long as the commit that it is part of.
+    /// Written records; each takes as long as its commit.
     pub(crate) put: Timing,
-    /// Records deleted: each takes as long as the commit that it is part of.
+    /// Deleted records; each takes as long as its commit.
     pub(crate) delete: Timing,
-    /// Reads of the barrier: those that the cache answered take no time.
+    /// Reads of the barrier; those that the cache served count as zero.
     pub(crate) barrier_get: Timing,
 }
 
 impl BackendTimings {
-    /// All of them. The names are those of the barrier where it has one.
+    /// All timings, under the name of the barrier where it has one.
     pub(super) fn all(&self) -> [(&'static str, &Timing); 7] {
         [
             ("get", &self.get),
@@ -55,7 +55,7 @@ pub(crate) struct Timed {
 }
 
 impl Timed {
-    /// Times this backend.
+    /// A backend that times `inner`.
     pub(crate) fn new(inner: Arc<dyn Backend>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
         Timed { inner, clock, metrics }
     }
@@ -119,7 +119,7 @@ mod tests {
 
     use super::*;
 
-    /// A commit takes as long as `clock` is moved while it is under way.
+    /// A backend whose commits take as long as `clock` advances during them.
     struct Slow(MemoryBackend, TestClock, parking_lot::Mutex<Vec<u64>>);
 
     #[async_trait]

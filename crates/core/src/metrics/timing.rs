@@ -1,9 +1,9 @@
 //! A lock-free histogram of durations: counts, sums and quantiles.
 //!
-//! The buckets are log-linear: eight to each power of two from a microsecond to two minutes, so that a quantile is at most
-//! 6 % off. To record takes two relaxed atomic additions and never allocates; the count is the sum of the buckets. Buckets
-//! only grow; the values of an interval are the difference to the copy that [`Timing::turn`] takes at its start, so that
-//! recording needs no window and loses nothing when an interval ends.
+//! The buckets are log-linear: eight for each power of two from a microsecond to two minutes, so the error of a
+//! quantile is at most 6 %. A record is two relaxed atomic additions and never allocates; the count is the sum of the
+//! buckets. Buckets only increase. The values of an interval are the difference to the copy that [`Timing::turn`] takes
+//! at its start, so recording needs no window and loses nothing at the end of an interval.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,33 +14,33 @@ use parking_lot::Mutex;
 
 /// The reported quantiles, as in Vault.
 pub(crate) const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
-/// The copies that are kept: quantiles are over the last minute.
+/// The number of kept copies: quantiles are those of the last minute.
 const COPIES: usize = 6;
-/// The power of two, in nanoseconds, below which all is one bucket: about a microsecond.
+/// The power of two, in nanoseconds, below which all durations are in one bucket: about a microsecond.
 const FIRST: u32 = 10;
-/// The power of two from which all is one bucket: 137 seconds.
+/// The power of two from which all durations are in one bucket: 137 seconds.
 const LAST: u32 = 37;
-/// Buckets of one power of two, as a power of two.
+/// The number of buckets of one power of two, as a power of two.
 const FINE: u32 = 3;
 const BUCKETS: usize = ((LAST - FIRST) << FINE) as usize + 2;
 
 type Buckets = [u64; BUCKETS];
 
-/// How often something was done and how long it took.
+/// The count and the durations of an operation.
 pub(crate) struct Timing {
     nanos: AtomicU64,
-    /// Of the present interval.
+    /// Of the current interval.
     shortest: AtomicU64,
     longest: AtomicU64,
     buckets: [AtomicU64; BUCKETS],
-    /// Only readers take it.
+    /// Only readers lock it.
     past: Mutex<Past>,
 }
 
-/// What was copied at the turns of intervals.
+/// The copies from the ends of intervals.
 #[derive(Default)]
 struct Past {
-    /// The oldest first.
+    /// The copies, oldest first.
     copies: VecDeque<Copied>,
     last: Option<Interval>,
 }
@@ -52,31 +52,31 @@ struct Copied {
     buckets: Arc<Buckets>,
 }
 
-/// A [`Timing`] as it was read. Times are in milliseconds.
+/// The values of a [`Timing`]. Times are in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
-    /// How often, since the start of the process.
+    /// The count since the start of the process.
     pub count: u64,
-    /// In all, since the start of the process.
+    /// The sum since the start of the process.
     pub(crate) sum: f64,
-    /// The [`QUANTILES`] of the last minute; not numbers when nothing was done in it.
+    /// The [`QUANTILES`] of the last minute; NaN without records in it.
     pub(crate) quantiles: [f64; QUANTILES.len()],
-    /// The last whole interval; before the first turn all that was done.
+    /// The last complete interval; before the end of the first one, all records.
     pub(crate) interval: Interval,
 }
 
-/// What was done in one interval. Times are in milliseconds; zero if nothing was done.
+/// The values of one interval. Times are in milliseconds; zero without records.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Interval {
-    /// How often.
+    /// The count.
     pub(crate) count: u64,
-    /// In all.
+    /// The sum.
     pub(crate) sum: f64,
-    /// The shortest.
+    /// The minimum.
     pub(crate) min: f64,
-    /// The longest.
+    /// The maximum.
     pub(crate) max: f64,
-    /// The standard deviation, as exact as the buckets are.
+    /// The standard deviation, with the precision of the buckets.
     pub(crate) stddev: f64,
 }
 
@@ -106,7 +106,7 @@ impl Timing {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.nanos.fetch_add(nanos.saturating_mul(times), Ordering::Relaxed);
         self.buckets[bucket_of(nanos)].fetch_add(times, Ordering::Relaxed);
-        // Read first: most are neither, and then no cache line is taken from another core.
+        // Reads first: most durations are neither minimum nor maximum, so no cache line moves between cores.
         if nanos > self.longest.load(Ordering::Relaxed) {
             self.longest.fetch_max(nanos, Ordering::Relaxed);
         }
@@ -115,7 +115,7 @@ impl Timing {
         }
     }
 
-    /// How many durations were recorded.
+    /// The number of recorded durations.
     pub(crate) fn count(&self) -> u64 {
         self.buckets.iter().map(|times| times.load(Ordering::Relaxed)).sum()
     }
@@ -128,7 +128,7 @@ impl Timing {
             let (min, max) = (self.shortest.load(Ordering::Relaxed), self.longest.load(Ordering::Relaxed));
             between(&nothing(), &now, min, max)
         });
-        // In the first minute all that was done counts.
+        // In the first minute all records count.
         let oldest = past
             .copies
             .front()
@@ -157,7 +157,7 @@ impl Timing {
         }
     }
 
-    /// What was recorded up to now. What stands still shares the memory of `before`.
+    /// Copies the current values. Unchanged buckets share the memory of `before`.
     fn copy(&self, before: Option<&Copied>) -> Copied {
         let nanos = self.nanos.load(Ordering::Relaxed);
         let buckets: Buckets = std::array::from_fn(|at| self.buckets[at].load(Ordering::Relaxed));
@@ -170,7 +170,7 @@ impl Timing {
 }
 
 impl Summary {
-    /// Two series that have one name: both counted, the slower quantiles.
+    /// Merges two series with the same name: the sum of the counts, and the larger quantiles.
     #[must_use]
     pub(crate) fn with(self, other: Summary) -> Summary {
         let (a, b) = (self.interval, other.interval);
@@ -197,7 +197,7 @@ fn millis(nanos: u64) -> f64 {
     nanos as f64 / 1e6
 }
 
-/// What was recorded between two copies.
+/// The records between two copies.
 fn between(before: &Copied, now: &Copied, min: u64, max: u64) -> Interval {
     let count = now.count.wrapping_sub(before.count);
     if count == 0 {
@@ -208,7 +208,7 @@ fn between(before: &Copied, now: &Copied, min: u64, max: u64) -> Interval {
     let squares = |(at, times): (usize, &u64)| *times as f64 * (millis(middle(at)) - mean).powi(2);
     let deviations: f64 = difference(&before.buckets, &now.buckets).iter().enumerate().map(squares).sum();
     let stddev = if count < 2 { 0.0 } else { (deviations / (count - 1) as f64).sqrt() };
-    // An interval may turn between the count of a record and its bounds.
+    // An interval may end between the update of the count and that of the bounds.
     Interval { count, sum, min: if min == u64::MAX { mean } else { millis(min) }, max: millis(max).max(mean), stddev }
 }
 
@@ -216,7 +216,7 @@ fn difference(before: &Buckets, now: &Buckets) -> Buckets {
     std::array::from_fn(|at| now[at].wrapping_sub(before[at]))
 }
 
-/// Where a span is counted.
+/// The bucket of a duration.
 fn bucket_of(nanos: u64) -> usize {
     let power = nanos.checked_ilog2().unwrap_or(0);
     if power < FIRST {
@@ -229,7 +229,7 @@ fn bucket_of(nanos: u64) -> usize {
     1 + (((power - FIRST) << FINE) as usize) + within as usize
 }
 
-/// The first span of a bucket and how wide it is, in nanoseconds.
+/// The lowest duration of a bucket and its width, in nanoseconds.
 fn span(at: usize) -> (u64, u64) {
     match at.checked_sub(1) {
         None => (0, 1 << FIRST),
@@ -247,7 +247,7 @@ fn middle(at: usize) -> u64 {
     first + width / 2
 }
 
-/// The quantiles in milliseconds, each between the ends of its bucket.
+/// The quantiles in milliseconds, each within its bucket.
 fn quantiles(buckets: &Buckets) -> [f64; QUANTILES.len()] {
     let all: u64 = buckets.iter().sum();
     QUANTILES.map(|quantile| {

@@ -17,14 +17,14 @@ use crate::token::TokenAuth;
 use crate::token::record::{Life, TokenRecord};
 use crate::unsealed::Unsealed;
 
-/// How many names one step reads.
+/// The number of names per read.
 const PAGE: usize = 1000;
-/// How many values of a label are counted before the rest is left out.
+/// The maximum number of values of a label; further ones are not counted.
 const MOST_VALUES: usize = 10_000;
-/// How often leases are counted anew where usage gauges are off.
+/// The interval of lease counts when usage gauges are off.
 const RECOUNT: Duration = Duration::from_secs(600);
 
-/// Numbers by the value of one label.
+/// Counts by the value of one label.
 #[derive(Default)]
 struct ByLabel(BTreeMap<String, u64>);
 
@@ -37,7 +37,7 @@ impl ByLabel {
         }
     }
 
-    /// Gauges of this name, the largest `most` of them.
+    /// Gauges of this name, the `most` largest.
     fn into_items(self, name: &str, label: &'static str, most: usize) -> Vec<Item> {
         let mut counted: Vec<(String, u64)> = self.0.into_iter().collect();
         counted.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
@@ -50,7 +50,7 @@ impl ByLabel {
     }
 }
 
-/// All that there is belongs to the root namespace.
+/// The label of the root namespace, which has all objects.
 pub(super) fn root() -> (&'static str, String) {
     ("namespace", NamespaceId::root().as_str().to_owned())
 }
@@ -86,9 +86,9 @@ async fn keep_counting(server: &Lifecycle) {
     }
 }
 
-/// Counts leases and, unless they are turned off, the usage gauges.
+/// Counts leases and, unless they are off, the usage gauges.
 ///
-/// Fails when storage fails or the server is sealed meanwhile.
+/// Fails when storage fails or the server is sealed in the meantime.
 pub(crate) async fn count_usage(server: &Lifecycle) -> Result<()> {
     let Some(unsealed) = server.unsealed() else {
         server.parts.metrics.usage.lock().clear();
@@ -144,7 +144,7 @@ async fn count_tokens(unsealed: &Unsealed, pace: &mut Pace, most: usize) -> Resu
     Ok(parts.concat())
 }
 
-/// The type of the auth method that made a token; `token` for those that tokens made.
+/// The type of the auth method that created a token; `token` for those that tokens created.
 fn auth_method(unsealed: &Unsealed, record: &TokenRecord) -> String {
     let mount = record.origin.mount.as_deref();
     let engine = mount.and_then(|mount| Some(unsealed.engines.mounts.router().at(mount)?.entry.engine.clone()));
@@ -168,12 +168,12 @@ async fn count_entities(unsealed: &Unsealed, pace: &mut Pace) -> Result<Vec<Item
     Ok(items)
 }
 
-/// What engines count of what they store, the largest numbers of each name.
+/// The usage gauges of engines, the largest values of each name.
 async fn ask_engines(unsealed: &Unsealed, most: usize) -> Result<Vec<Item>> {
     let mounts: Vec<_> = unsealed.engines.mounts.router().all().cloned().collect();
     let mut items = Vec::new();
     for mounted in mounts {
-        // The tick of the engine logs that it cannot be opened.
+        // The tick of the engine logs the error.
         let Ok(engine) = mounted.engine(&unsealed.engines.host).await else { continue };
         let mut cx = unsealed.engines.host.context(&mounted, Operation::Read, mounted.entry.path.clone());
         let gauges = engine.usage(&UsagePermit::new(), &mut cx).await?;

@@ -128,7 +128,8 @@ pub(super) async fn issue(
     Ok(made.auth_block(Vec::new()))
 }
 
-/// The networks from which the new token may be used: those of its role; without a role a child gets those of its parent.
+/// The networks from which the new token may be used: those of its role; without a role a child has those of its
+/// parent.
 fn bound_cidrs(parent: &TokenRecord, role: Option<&Role>, orphan: bool) -> BoundCidrs {
     match role {
         Some(role) => role.params.token_bound_cidrs.iter().cloned().collect(),
