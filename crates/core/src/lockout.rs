@@ -1,8 +1,9 @@
-//! Too many failed logins at a user lock the user out for a while.
+//! User lockout: too many failed logins of a user lock the user for a time.
 //!
-//! A lock is stored, so that a restart does not open it: one write when it begins, one when it ends early. Failed logins
-//! before it are counted in memory. Locks that another node has stored are followed. Failed logins at users are kept apart from those at unknown names
-//! ([`names::FailedNames`]): strangers who send endless names evict no lock and no count of a user.
+//! A lock is stored, so that it survives a restart: one write at its start, one if it ends early. Failed logins before
+//! it are counted in memory. Locks that another node has stored are followed. Failed logins of users are counted apart
+//! from those of unknown names ([`names::FailedNames`]): logins with many different names evict no lock and no count of
+//! a user.
 
 mod names;
 
@@ -25,43 +26,43 @@ use crate::mount::entry::or_inherited;
 use crate::namespace::NamespaceId;
 use crate::settings::{LockoutSettings, Settings};
 
-/// Users with failed logins before those that are over are forgotten for the first time.
+/// The number of users with failed logins at which ended counts are first removed.
 const FIRST_PRUNING: usize = 1024;
 
-/// How many stored locks one transaction looks at.
+/// The number of stored locks that one transaction checks.
 const PAGE: usize = 500;
 
-/// Locks by the accessor of the mount and a hash of the alias's name, which may have any characters.
+/// Locks by the accessor of the mount and a hash of the alias name, which may have any characters.
 const LOCKS: Records<Lock> = Records::at("lockout/");
-/// Locks of unknown names, by the accessor of the mount and a hash, in a fixed number of places for each mount: a lock
-/// takes the place of another. They outlive a restart as those of users do, and their writes take as long.
+/// Locks of unknown names, by the accessor of the mount and a hash, in a fixed number of slots for each mount: a lock
+/// replaces the former one of its slot. They survive a restart as those of users do, and their writes take as long.
 const UNKNOWN: Records<Lock> = Records::at("lockout-unknown/");
 
-/// Failed attempts at users, by the accessor of the mount and the name of the alias.
+/// Failed logins of users, by the accessor of the mount and the name of the alias.
 pub(crate) struct Lockout {
-    /// The namespace whose records these are.
+    /// The namespace of the records.
     pub(crate) namespace: NamespaceId,
     barrier: Arc<Barrier>,
     view: View,
     failed: Mutex<Counts>,
-    /// The lock that this node is storing, by the name of its record: memory is ahead of that record.
+    /// The key of the lock record that this node is writing: memory is more recent than the record.
     own: Mutex<Option<String>>,
-    /// Held while what is stored of a user is brought up to date, so that the last to write has seen the last change.
+    /// Held during an update of the stored lock of a user, so that the last writer has the latest change.
     storing: tokio::sync::Mutex<()>,
 }
 
-/// Failed logins in memory.
+/// The failed logins in memory.
 #[derive(Default)]
 struct Counts {
-    /// By user. Bounded by the users that there are.
+    /// By user. Bounded by the number of users.
     users: HashMap<(String, String), Failed>,
-    /// The names of users with stored locks, by the name of the record.
+    /// The names of users with stored locks, by the key of the record.
     names_of_records: HashMap<String, String>,
-    /// Counts the changes of stored locks that were applied.
+    /// The number of applied changes of stored locks.
     changes: u64,
-    /// At how many users those that are over are forgotten, when there are more than [`FIRST_PRUNING`].
+    /// The number of users at which ended counts are removed, if above [`FIRST_PRUNING`].
     prune_at: usize,
-    /// By accessor of the mount: names, whether a user has them or not. An attack at one mount fills no other's table.
+    /// By accessor of the mount: names, known or not. An attack at one mount does not fill the table of another.
     names: HashMap<String, FailedNames>,
 }
 
@@ -70,44 +71,44 @@ struct Failed {
     times: u64,
     last: Timestamp,
     rules: LockoutSettings,
-    /// Whether a lock of this user may be stored.
+    /// Whether storage may have a lock of this user.
     #[serde(skip)]
     stored: bool,
 }
 
-/// A lock as it is stored.
+/// The stored record of a lock.
 #[derive(Serialize, Deserialize)]
 struct Lock {
-    /// The namespace that it belongs to.
+    /// The namespace of the lock.
     #[serde(default, skip_serializing_if = "NamespaceId::is_root")]
     namespace: NamespaceId,
     name: String,
     failed: Failed,
 }
 
-/// What comes of an attempt.
+/// The result of a login attempt.
 pub(crate) struct Verdict<T> {
     /// The outcome of the attempt, or the refusal.
     pub(crate) outcome: Result<T>,
-    /// What has to be stored, by [`Lockout::store`].
+    /// The change to be stored by [`Lockout::store`].
     pub(crate) changed: Option<Change>,
 }
 
-/// A change of what is stored.
+/// A change of a stored lock.
 pub(crate) enum Change {
-    /// The lock of the user with this name begins or ends.
+    /// The lock of the user with this name starts or ends.
     User(String),
-    /// The lock of a name that no user has begins.
+    /// The lock of a name without a user starts.
     Unknown(NameHash),
 }
 
 impl Failed {
-    /// No failed logins yet.
+    /// A count without failed logins.
     fn none(rules: &LockoutSettings, now: Timestamp) -> Self {
         Failed { times: 0, last: now, rules: rules.clone(), stored: false }
     }
 
-    /// Counts a failed login; returns whether it begins a lock.
+    /// Counts a failed login. Returns whether it starts a lock.
     fn fail(&mut self, rules: &LockoutSettings, now: Timestamp) -> bool {
         if now.since(self.last) >= rules.counter_reset {
             self.times = 0;
@@ -125,7 +126,8 @@ impl Failed {
     }
 }
 
-/// The rules of a mount: what was tuned there, else what the configuration says of its type, else of all.
+/// The lockout settings of a mount: its tuned values, else those of the configuration for its type, else those for all
+/// types.
 pub(crate) fn rules(entry: &MountEntry, settings: &Settings) -> LockoutSettings {
     let lockouts = &settings.user_lockout;
     let mut rules = lockouts.get(&entry.engine).or_else(|| lockouts.get("all")).cloned().unwrap_or_default();
@@ -139,7 +141,7 @@ pub(crate) fn rules(entry: &MountEntry, settings: &Settings) -> LockoutSettings 
 }
 
 impl Lockout {
-    /// No locks yet; stores them in `view`.
+    /// A lockout without locks, which stores them in `view`.
     pub(crate) fn new(barrier: &Arc<Barrier>, view: View) -> Self {
         Lockout {
             namespace: NamespaceId::root(),
@@ -173,7 +175,7 @@ impl Lockout {
                 let Some(accessor) = folder.strip_suffix('/') else { continue };
                 for name in records.list_in(tx, view, &folder, &Page::default()).await? {
                     let at = format!("{folder}{name}");
-                    // A record that cannot be read locks nobody.
+                    // An unreadable record locks no user.
                     let lock = damaged::read((records, "lock of a user"), tx, view, &at).await?.readable();
                     let Some(lock) = lock.filter(|lock| self.owns(lock) && lock.failed.is_locked(now)) else {
                         continue;
@@ -190,9 +192,9 @@ impl Lockout {
         Ok(counts)
     }
 
-    /// Deletes the stored locks that have ended, each page of them in a transaction of its own.
+    /// Deletes the stored locks that have ended, each page in its own transaction.
     ///
-    /// Fails when storage fails; what was deleted by then stays deleted.
+    /// Fails when storage fails; completed pages stay deleted.
     pub(crate) async fn delete_ended(barrier: &Arc<Barrier>, view: &View, now: Timestamp) -> Result<()> {
         for records in [&LOCKS, &UNKNOWN] {
             let mut folders = vec![String::new()];
@@ -215,8 +217,8 @@ impl Lockout {
         Ok(())
     }
 
-    /// The outcome of a login, or a refusal (403) when the name is locked. A wrong secret (400) counts, a right one clears the
-    /// count. An unknown name is locked as a known one is.
+    /// The outcome of a login, or a refusal (403) when the name is locked. A wrong secret (400) is counted; a correct
+    /// one clears the count. An unknown name is locked in the same way as a known one.
     pub(crate) fn check<T>(
         &self,
         entry: &MountEntry,
@@ -245,7 +247,7 @@ impl Lockout {
                 let name = NameHash::of(&key.0, &key.1);
                 let at_name = counts.names_of(&key.0, now).fail(name, &rules, now);
                 let (is_refused, changed) = if alias.is_known {
-                    // The user's own count was checked above.
+                    // The own count of the user was checked above.
                     let begins_lock = counts.fail(&key, &rules, now);
                     (at_name.refuses_all, begins_lock.then_some(Change::User(key.1)))
                 } else {
@@ -257,9 +259,9 @@ impl Lockout {
         }
     }
 
-    /// Stores how it stands with a name: the lock, or that there is none.
+    /// Stores the state of a name: writes its lock or deletes it.
     ///
-    /// Fails when storage fails; the lock holds in memory all the same.
+    /// Fails when storage fails; the lock in memory remains.
     pub(crate) async fn store(&self, accessor: &str, change: Change, now: Timestamp) -> Result<()> {
         let _alone = self.storing.lock().await;
         let mut tx = self.barrier.begin();
@@ -287,12 +289,12 @@ impl Lockout {
         Ok(())
     }
 
-    /// A lock as it is stored.
+    /// The record of a lock.
     fn lock(&self, name: String, failed: Failed) -> Lock {
         Lock { namespace: self.namespace.clone(), name, failed }
     }
 
-    /// Whether a lock is of this namespace.
+    /// Whether a lock belongs to this namespace.
     fn owns(&self, lock: &Lock) -> bool {
         lock.namespace == self.namespace
     }
@@ -309,12 +311,12 @@ impl Lockout {
         out
     }
 
-    /// How many users are locked.
+    /// The number of locked users.
     pub(crate) fn count_locked(&self, now: Timestamp) -> usize {
         self.failed.lock().users.values().filter(|failed| failed.is_locked(now)).count()
     }
 
-    /// Lets a user in again.
+    /// Unlocks a user.
     pub(crate) async fn unlock(&self, accessor: &str, name: &str, now: Timestamp) -> Result<()> {
         let removed = self.failed.lock().users.remove(&(accessor.to_owned(), name.to_owned()));
         if removed.is_some_and(|f| f.stored) {
@@ -324,7 +326,7 @@ impl Lockout {
     }
 }
 
-/// Deletes those of these locks that have ended.
+/// Deletes those of `locks` that have ended.
 async fn delete_ended_of(
     records: &Records<Lock>,
     locks: &[String],
@@ -334,7 +336,7 @@ async fn delete_ended_of(
 ) -> Result<()> {
     let attempt = |mut tx: Tx| async move {
         for at in locks {
-            // A record that cannot be read locks nobody; it is written anew with the name's next lock.
+            // An unreadable record locks no user; the next lock of the name overwrites it.
             let lock = damaged::read((records, "lock of a user"), &mut tx, view, at).await?.readable();
             // An older version did not store the mount.
             if !at.contains('/') || lock.is_some_and(|lock| !lock.failed.is_locked(now)) {
@@ -346,7 +348,7 @@ async fn delete_ended_of(
     barrier.transact(attempt).await
 }
 
-/// Marks the record that this node is storing, until it is dropped.
+/// Marks the record that this node is writing, until it is dropped.
 struct OwnRecord<'a>(&'a Lockout);
 
 impl<'a> OwnRecord<'a> {
@@ -388,8 +390,8 @@ impl Follower for Lockout {
     }
 }
 
-/// Follows the locks of names that no user has. They end by themselves: a record that is deleted is over, or its place was
-/// taken by another.
+/// Follows the locks of names without a user. They end by time: a deleted record has ended, or another lock replaced
+/// it.
 pub(crate) struct UnknownNames(pub(crate) Arc<Lockout>);
 
 impl Follower for UnknownNames {
@@ -407,16 +409,16 @@ impl Follower for UnknownNames {
 }
 
 impl Counts {
-    /// The names of a mount.
+    /// The failed names of a mount.
     fn names_of(&mut self, accessor: &str, now: Timestamp) -> &mut FailedNames {
         if !self.names.contains_key(accessor) {
-            // Those of mounts that are gone, among others.
+            // Includes the tables of deleted mounts.
             self.names.retain(|_, names| !names.is_idle(now));
         }
         self.names.entry(accessor.to_owned()).or_default()
     }
 
-    /// Counts a failed login at a user; returns whether it begins a lock.
+    /// Counts a failed login of a user. Returns whether it starts a lock.
     fn fail(&mut self, key: &(String, String), rules: &LockoutSettings, now: Timestamp) -> bool {
         if self.users.len() >= self.prune_at.max(FIRST_PRUNING) && !self.users.contains_key(key) {
             self.users.retain(|_, failed| !failed.is_over(now));

@@ -1,8 +1,9 @@
-//! Failed logins by name, whether or not a user has the name, so that an unknown name gets the answers of a known one.
+//! Failed logins by name, whether or not a user has the name, so that an unknown name gets the same responses as a
+//! known one.
 //!
-//! Each mount has a table of fixed memory. When it is full, every failed login at the mount is refused alike (403) until no login has failed for as
-//! long as a lock or a count lasts: what is forgotten then is over for known names as well, so no answer tells them apart.
-//! Locks of users do not depend on this table.
+//! Each mount has a table of fixed size. When it is full, every failed login at the mount is refused (403) until no
+//! login has failed for as long as a lock or a count lasts. Counts that are then dropped have also ended for known
+//! names, so no response distinguishes the two. Locks of users do not depend on this table.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,10 +14,10 @@ use keepfast_framework::Timestamp;
 use super::Failed;
 use crate::settings::LockoutSettings;
 
-/// How many names of a mount are remembered.
+/// The maximum number of names of a mount.
 const CAPACITY: usize = 32_768;
 
-/// A name at a mount, as a hash of fixed length.
+/// A name at a mount, as a fixed-size hash.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct NameHash([u8; 16]);
 
@@ -24,25 +25,25 @@ pub(crate) struct NameHash([u8; 16]);
 pub(super) struct FailedNames {
     counts: HashMap<NameHash, Failed>,
     capacity: usize,
-    /// Until when every failed login is refused alike.
+    /// The time until which every failed login is refused.
     refuses_until: Option<Timestamp>,
-    /// The longest lock or count in the table.
+    /// The longest duration of a lock or count in the table.
     longest: Duration,
 }
 
-/// What a failed login at a name comes to.
+/// The effect of a failed login with a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     /// Whether the name is locked.
     pub(super) locked: bool,
-    /// Whether every failed login is refused as one at a locked user is.
+    /// Whether every failed login is refused in the same way as that of a locked user.
     pub(super) refuses_all: bool,
-    /// Whether this failure begins a lock.
+    /// Whether this failure starts a lock.
     pub(super) begins_lock: bool,
 }
 
 impl Failure {
-    /// Whether a login at an unknown name is refused as one at a locked user is.
+    /// Whether a login with an unknown name is refused in the same way as that of a locked user.
     pub(super) fn is_refused(self) -> bool {
         self.locked || self.refuses_all
     }
@@ -56,7 +57,7 @@ impl NameHash {
         NameHash(short)
     }
 
-    /// Reads what [`NameHash::hex`] has written.
+    /// Parses the text of [`NameHash::hex`].
     pub(super) fn parse(text: &str) -> Option<Self> {
         hex::decode(text).ok()?.try_into().ok().map(NameHash)
     }
@@ -65,13 +66,13 @@ impl NameHash {
         hex::encode(self.0)
     }
 
-    /// One of 4096 places in the storage of a mount.
+    /// One of 4096 storage slots of a mount.
     pub(super) fn slot(self) -> String {
         hex::encode(&self.0[..2]).split_off(1)
     }
 }
 
-/// How long a lock or a count lasts at most.
+/// The maximum duration of a lock or count.
 pub(super) fn lasts(rules: &LockoutSettings) -> Duration {
     rules.counter_reset.max(rules.duration)
 }
@@ -83,12 +84,12 @@ impl Default for FailedNames {
 }
 
 impl FailedNames {
-    /// Whether everything in the table is over.
+    /// Whether everything in the table has ended.
     pub(super) fn is_idle(&self, now: Timestamp) -> bool {
         self.refuses_until.is_none_or(|until| until <= now) && self.counts.values().all(|count| count.is_over(now))
     }
 
-    /// Takes a count that was stored.
+    /// Restores a stored count.
     pub(super) fn restore(&mut self, name: NameHash, count: Failed) {
         if self.counts.len() < self.capacity / 2 {
             self.longest = self.longest.max(lasts(&count.rules));
@@ -101,7 +102,7 @@ impl FailedNames {
         self.counts.get(&name)
     }
 
-    /// Counts a failed login at a name. Called for names of users, too, so that the table fills alike.
+    /// Counts a failed login with a name. Also called for names of users, so that the table fills in the same way.
     pub(super) fn fail(&mut self, name: NameHash, rules: &LockoutSettings, now: Timestamp) -> Failure {
         self.longest = self.longest.max(lasts(rules));
         match self.refuses_until {
@@ -145,7 +146,7 @@ impl FailedNames {
         self.longest = Duration::ZERO;
     }
 
-    /// Forgets what is over. Where that is less than half, a table of live counts stays full.
+    /// Drops counts that have ended. If more than half are live, the table stays full.
     fn make_room(&mut self, now: Timestamp) {
         let live = self.counts.values().filter(|count| !count.is_over(now)).count();
         if live <= self.capacity / 2 {
@@ -194,7 +195,7 @@ mod tests {
             assert_eq!(failure.is_refused(), n >= 100, "{n}");
             assert!(table.len() <= 100);
         }
-        // One failed login after another keeps it so; silence for as long as a lock lasts ends it.
+        // Consecutive failed logins extend the refusal; a pause as long as a lock ends it.
         assert!(table.fail(name(3), &rules(), seconds(900)).is_refused());
         assert!(table.fail(name(20_000), &rules(), seconds(1799)).is_refused());
         assert!(!table.fail(name(3), &rules(), seconds(1799 + 900)).is_refused());
