@@ -1,4 +1,4 @@
-//! Which origins a browser may let ask this server (Cross-Origin Resource Sharing, WHATWG Fetch).
+//! The origins whose requests a browser allows (Cross-Origin Resource Sharing, WHATWG Fetch).
 
 use serde::{Deserialize, Serialize};
 
@@ -16,20 +16,20 @@ pub(crate) const STANDARD_HEADERS: &[&str] = &[
     "X-Vault-Policy-Override",
 ];
 
-/// Which origins may ask.
+/// The allowed origins and headers.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Cors {
     /// The origins, or `*` alone.
     pub allowed_origins: Vec<String>,
-    /// The standard headers and those of the operator.
+    /// The standard headers and those that the operator added.
     pub allowed_headers: Vec<String>,
 }
 
 impl Cors {
-    /// Checks what an operator asks for.
+    /// Checks the settings of an operator.
     ///
     /// # Errors
-    /// Why it cannot be, in the peer's words.
+    /// The reason of a refusal, in OpenBao's wording.
     pub(crate) fn new(origins: Vec<String>, headers: Vec<String>) -> Result<Self, &'static str> {
         let origins: Vec<String> = origins.into_iter().filter(|o| !o.is_empty()).collect();
         if origins.is_empty() {
@@ -47,7 +47,7 @@ impl Cors {
         Ok(Cors { allowed_origins: origins, allowed_headers })
     }
 
-    /// Whether this origin may ask.
+    /// Whether requests of this origin are allowed.
     pub fn allows(&self, origin: &str) -> bool {
         self.allowed_origins.iter().any(|o| o == "*" || o.eq_ignore_ascii_case(origin))
     }

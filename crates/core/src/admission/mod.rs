@@ -1,5 +1,5 @@
-//! What is decided before a request is read: which origins may ask, how often somebody may, and which of its headers will
-//! be recorded. An immutable snapshot, so that a request takes no lock; empty on a sealed server.
+//! Admission, which is decided before a request is read: allowed origins, rate quotas, and the headers that audit
+//! entries have. The rules are an immutable snapshot, so that a request takes no lock; a sealed server has none.
 
 pub mod cors;
 pub mod quota;
@@ -17,14 +17,14 @@ use self::cors::Cors;
 use self::quota::{Quotas, Verdict};
 use crate::metrics::Metrics;
 
-/// What is decided before a request is read.
+/// The rules that apply before a request is read.
 #[derive(Clone, Default)]
 pub struct Rules {
-    /// Which origins may ask; `None` where nothing is said about origins.
+    /// The allowed origins; `None` without CORS settings.
     pub cors: Option<Arc<Cors>>,
-    /// The headers that are recorded, in lower case, and whether they are hashed.
+    /// The audited headers, in lower case, and whether their values are HMACed.
     pub recorded_headers: Arc<BTreeMap<String, bool>>,
-    /// How often somebody may ask.
+    /// The rate quotas.
     pub(crate) quotas: Quotas,
 }
 
@@ -33,23 +33,23 @@ pub struct Admission {
     rules: ArcSwap<Rules>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    /// Counts the sources of rules: only the last one puts rules in force.
+    /// The number of sources of rules: only the latest one puts rules in force.
     source: Mutex<u64>,
 }
 
-/// Where rules come from: the records of one unsealed server.
+/// A source of rules: the records of one unsealed server.
 pub(crate) struct RulesSource {
     admission: Arc<Admission>,
     number: u64,
 }
 
 impl Admission {
-    /// No rules and no counts, for a storage that is not served yet.
+    /// An admission without rules and metrics, for a storage that is not served yet.
     pub(crate) fn without_rules(clock: Arc<dyn Clock>) -> Self {
         Self::new(clock, Arc::default())
     }
 
-    /// No rules.
+    /// An admission without rules.
     pub(crate) fn new(clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
         Admission { rules: ArcSwap::default(), clock, metrics, source: Mutex::new(0) }
     }
@@ -59,7 +59,7 @@ impl Admission {
         self.rules.load()
     }
 
-    /// Whether a caller may ask this now. `None` where no quota says anything about it.
+    /// Counts a request against its quota. `None` if no quota applies to it.
     pub fn judge(&self, path: &str, remote: Option<IpAddr>) -> Option<Verdict> {
         let rules = self.rules.load();
         if rules.quotas.is_empty() {
@@ -72,14 +72,14 @@ impl Admission {
         verdict
     }
 
-    /// A new source of rules. From here on no earlier one puts rules in force.
+    /// A new source of rules. From now on no earlier one puts rules in force.
     pub(crate) fn source(self: &Arc<Self>) -> RulesSource {
         let mut source = self.source.lock();
         *source += 1;
         RulesSource { admission: self.clone(), number: *source }
     }
 
-    /// Ends the source of rules, and all rules.
+    /// Ends the source of rules, and removes all rules.
     pub(crate) fn clear(&self) {
         let mut source = self.source.lock();
         *source += 1;

@@ -1,6 +1,6 @@
-//! Rate quotas: how many requests an address may make in an interval, on the whole server, a mount or a path.
+//! Rate quotas: the number of requests of an address in an interval, on the whole server, a mount or a path.
 //!
-//! Judged before a byte of the body is read. What is remembered of callers is bounded, whoever they are.
+//! Checked before a byte of the body is read. The memory for callers is bounded.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::namespace::NamespaceId;
 
-/// How many addresses one quota remembers in one generation; there are two of them.
+/// The maximum number of addresses in one generation of a quota; there are two.
 const MOST: usize = 50_000;
 
-/// Paths that no quota is about unless an operator says otherwise: without them a locked-out operator stays out.
+/// Paths without a quota by default: otherwise a quota could lock out an operator permanently.
 pub(crate) const EXEMPT: &[&str] = &[
     "sys/generate-recovery-token/attempt",
     "sys/generate-recovery-token/update",
@@ -27,37 +27,37 @@ pub(crate) const EXEMPT: &[&str] = &[
     "sys/unseal",
 ];
 
-/// What is stored of a quota.
+/// The stored record of a quota.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct RateLimit {
-    /// The namespace that it belongs to.
+    /// The namespace of the quota.
     #[serde(default, skip_serializing_if = "NamespaceId::is_root")]
     pub(crate) namespace: NamespaceId,
     /// Its name.
     pub(crate) name: String,
-    /// Empty for the whole server, a mount with its slash, a path, or a path that ends in `*`.
+    /// Empty for the whole server, a mount with its trailing slash, a path, or a path that ends in `*`.
     pub(crate) path: String,
     /// Whether `path` is a mount.
     pub(crate) is_mount: bool,
-    /// Whether it holds in child namespaces too.
+    /// Whether it applies in child namespaces too.
     pub(crate) inheritable: bool,
     /// Requests in an interval.
     pub(crate) rate: f64,
-    /// Seconds.
+    /// The interval in seconds.
     pub(crate) interval: u64,
-    /// Seconds for which who asked too often is refused altogether; zero for none.
+    /// The number of seconds for which a caller over the limit is refused; zero for none.
     pub(crate) block_interval: u64,
 }
 
-/// What is stored for all quotas together.
+/// The stored configuration of all quotas.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct QuotaConfig {
-    /// Paths that no quota is about; a final `*` or `/` takes all that begin so.
+    /// Paths without a quota; a trailing `*` or `/` matches all paths with this prefix.
     pub(crate) rate_limit_exempt_paths: Vec<String>,
-    /// Whether refusals are recorded by the audit devices.
+    /// Whether refusals are audited.
     pub(crate) enable_rate_limit_audit_logging: bool,
-    /// Whether answers tell the caller what is left.
+    /// Whether responses have headers with the state of the quota.
     pub(crate) enable_rate_limit_response_headers: bool,
 }
 
@@ -74,50 +74,50 @@ impl Default for QuotaConfig {
 /// All quotas.
 #[derive(Clone, Default)]
 pub(crate) struct Quotas {
-    /// For all of them.
+    /// The configuration.
     pub(crate) config: Arc<QuotaConfig>,
-    /// The most specific first.
+    /// The quotas, most specific first.
     limits: Vec<Arc<Limiter>>,
 }
 
-/// What a quota says about a request.
+/// The result of a quota for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// Whether it may not be made now.
+    /// Whether the request is refused.
     pub refused: bool,
     /// Requests in an interval.
     pub limit: u64,
-    /// How many of them are left.
+    /// The remaining requests in the interval.
     pub remaining: u64,
-    /// Seconds until all are there again.
+    /// The number of seconds until the interval ends.
     pub reset: u64,
-    /// Seconds after which trying again may help.
+    /// The number of seconds after which a retry may succeed.
     pub retry_after: u64,
-    /// Whether the caller is to be told all this.
+    /// Whether the response has headers with this state.
     pub tell: bool,
-    /// Whether a refusal is to be recorded.
+    /// Whether a refusal is audited.
     pub record: bool,
 }
 
 impl Quotas {
-    /// Whether there are none.
+    /// Whether there are no quotas.
     pub(crate) fn is_empty(&self) -> bool {
         self.limits.is_empty()
     }
 
-    /// Adds one, or replaces the one of its name. What was counted under the old one is forgotten.
+    /// Adds a quota, or replaces the one with its name, whose counts are dropped.
     pub(crate) fn put(&mut self, limit: RateLimit) {
         self.remove(&limit.name);
         self.limits.push(Arc::new(Limiter { limit, seen: Mutex::default() }));
         self.limits.sort_by_key(|l| (std::cmp::Reverse(l.limit.specificity()), l.limit.name.clone()));
     }
 
-    /// Takes one away.
+    /// Removes a quota.
     pub(crate) fn remove(&mut self, name: &str) {
         self.limits.retain(|l| l.limit.name != name);
     }
 
-    /// What the most specific quota says, which alone decides.
+    /// The result of the most specific quota, which alone applies.
     pub(crate) fn judge(&self, path: &str, remote: Option<IpAddr>, now: Timestamp) -> Option<Verdict> {
         if self.config.rate_limit_exempt_paths.iter().any(|exempt| begins(exempt, path)) {
             return None;
@@ -139,7 +139,7 @@ fn begins(pattern: &str, path: &str) -> bool {
 }
 
 impl RateLimit {
-    /// A path before a path with `*`, that before a mount, that before the whole server; the longer before the shorter.
+    /// The order of quotas: a path before a path with `*`, then a mount, then the whole server; longer paths first.
     fn specificity(&self) -> (u8, usize) {
         let kind = match () {
             () if self.path.is_empty() => 0,
@@ -159,13 +159,14 @@ impl RateLimit {
     }
 }
 
-/// A quota with what it has counted.
+/// A quota with its counts.
 struct Limiter {
     limit: RateLimit,
     seen: Mutex<Seen>,
 }
 
-/// Addresses in two generations: the older one is dropped as a whole, so nobody is searched for and memory is bounded.
+/// Addresses in two generations. The older one is dropped as a whole, so that no search is needed and memory is
+/// bounded.
 #[derive(Default)]
 struct Seen {
     began: Option<Timestamp>,
@@ -173,7 +174,7 @@ struct Seen {
     old: HashMap<Caller, Window>,
 }
 
-/// An IPv4 address, or the network of 64 bits that one customer has in IPv6; `None` is a local socket.
+/// An IPv4 address, or the IPv6 network of 64 bits, which one customer has; `None` for a local socket.
 type Caller = Option<IpAddr>;
 
 #[derive(Clone, Copy)]
@@ -210,7 +211,7 @@ impl Limiter {
 }
 
 impl Seen {
-    /// Begins a new generation when the present one is as old as anything it remembers, or full.
+    /// Starts a new generation when the current one is as old as the longest count, or full.
     fn age(&mut self, now: Timestamp, span: Duration) {
         let began = *self.began.get_or_insert(now);
         if now.since(began) >= span || self.young.len() >= MOST {

@@ -1,4 +1,4 @@
-//! What is stored of the rules of admission, below `sys/`.
+//! The stored rules of admission, below `sys/`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,23 +14,23 @@ use crate::damaged::{self, Stored};
 use crate::follow::{Applied, Follower};
 use crate::namespace::NamespaceId;
 
-/// Which origins may ask.
+/// The allowed origins.
 pub(crate) const CORS: Records<Cors> = Records::at(CORS_AT);
 const CORS_AT: &str = "config/cors";
-/// Which headers are recorded, in lower case, and whether they are hashed.
+/// The audited headers, in lower case, and whether their values are HMACed.
 pub(crate) const HEADERS: Records<BTreeMap<String, bool>> = Records::at(HEADERS_AT);
 const HEADERS_AT: &str = "config/auditing/request-headers";
-/// For all quotas.
+/// The configuration of all quotas.
 pub(crate) const QUOTA_CONFIG: Records<QuotaConfig> = Records::at(QUOTA_CONFIG_AT);
 const QUOTA_CONFIG_AT: &str = "quotas/config";
 /// The quotas by name.
 pub(crate) const RATE_LIMITS: Records<RateLimit> = Records::at(RATE_LIMITS_AT);
-/// Where they are.
+/// The folder of the quotas.
 pub(crate) const RATE_LIMITS_AT: &str = "quotas/rate-limit/";
 
 impl Rules {
-    /// The rules as stored. A record that cannot be read counts as none: no other origin may ask, no header is recorded, and
-    /// that one quota is not in force until it is written again.
+    /// The stored rules. An unreadable record counts as absent: no other origin is allowed, no header is audited, and
+    /// that quota is not in force until it is written again.
     async fn load(tx: &mut ReadTx, view: &View, namespace: &NamespaceId) -> Result<Self> {
         let mut quotas = Quotas::default();
         if let Stored::Record(config) = damaged::read((&QUOTA_CONFIG, "quota configuration"), tx, view, "").await? {
@@ -52,9 +52,9 @@ impl Rules {
     }
 }
 
-/// The rules as they are stored under a view. They follow their records.
+/// The stored rules under a view. They follow their records.
 pub(crate) struct StoredRules {
-    /// The namespace whose records these are.
+    /// The namespace of the records.
     namespace: NamespaceId,
     view: View,
     source: RulesSource,
@@ -64,12 +64,12 @@ pub(crate) struct StoredRules {
 #[derive(Default)]
 struct Present {
     rules: Rules,
-    /// Counts the changes that were applied.
+    /// The number of applied changes.
     changes: u64,
 }
 
 impl StoredRules {
-    /// Reads nothing yet.
+    /// The rules under `view`. Reads nothing.
     pub(crate) fn new(view: View, source: RulesSource) -> Self {
         StoredRules { namespace: NamespaceId::root(), view, source, present: Mutex::default() }
     }
@@ -89,7 +89,7 @@ impl StoredRules {
     }
 }
 
-/// Follows all below `sys/`.
+/// Follows all records below `sys/`.
 impl Follower for StoredRules {
     fn applied(&self, change: &Applied<'_>) {
         let mut present = self.present.lock();
